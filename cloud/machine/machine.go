@@ -1,0 +1,136 @@
+// Package machine says what the embedded cloud needs of a thing that can boot a
+// root file system: a [Driver]. The sandbox driver makes Linux machines out of
+// namespaces; machinetest has one that boots nothing, for tests of the API.
+package machine
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"bake/cloud/network"
+)
+
+// Driver boots machines and does the file work that needs the machines' own
+// user ids: files inside a layer belong to ids that only the driver can map.
+type Driver interface {
+	// Start boots spec and returns once its first process runs, which is before
+	// anything answers on the network. The machine outlives ctx; it ends by its
+	// own power-off, by Stop or Kill, or with the process that started it.
+	// If Start fails nothing is left running and nothing is left mounted.
+	Start(ctx context.Context, spec Spec) (Machine, error)
+
+	// Unpack writes a tar stream below dir, which it creates, as one read-only
+	// layer: owners, modes, times, hard links, devices and extended attributes
+	// are kept, and OCI whiteouts become overlay whiteouts. No entry can reach
+	// outside dir. On error the caller removes dir.
+	Unpack(ctx context.Context, tar io.Reader, dir string) error
+
+	// Pack writes the layer in dir as a tar stream that Unpack turns into an
+	// equal layer. Two calls give equal bytes.
+	Pack(ctx context.Context, dir string, w io.Writer) error
+
+	// Remove deletes dir and all below it. It is no error if dir does not exist.
+	Remove(ctx context.Context, dir string) error
+
+	// Clone copies the layer in src to dst, which must not exist, with everything
+	// that Unpack keeps. Used for a snapshot of a machine that goes on running.
+	Clone(ctx context.Context, src, dst string) error
+
+	// Check reports what this host has and lacks for running machines.
+	Check(ctx context.Context) []Finding
+}
+
+// Finding is one line of `bake doctor`.
+type Finding struct {
+	Name   string // what was looked at, such as "user namespaces"
+	OK     bool
+	Fatal  bool   // no machine can run without it
+	Detail string // what was found, in one line
+	Remedy string // what the user can do about it; empty when OK
+}
+
+// Spec describes one boot.
+type Spec struct {
+	ID string // instance id, unique on this host
+
+	// Dir is the machine's own directory. The driver keeps the writable layer in
+	// Dir/upper and may use other names beside it; all of it survives a stop, so
+	// a later Start with the same Dir finds the same disk. The caller may rename
+	// Dir/upper away between a stop and the next Start: that is how an image is
+	// made, and the next Start begins with an empty one.
+	Dir string
+
+	// Layers are the read-only layers below Dir/upper, topmost first.
+	Layers []string
+
+	// Hostname of the machine, such as ip-172-31-0-5.
+	Hostname string
+
+	// First is set for the first boot of an instance: identity inherited from the
+	// image (SSH host keys, machine id) is replaced before anything starts.
+	First bool
+
+	// User is the login user that gets AuthorizedKeys, and passwordless sudo if
+	// the machine has sudo. It is created when the image lacks it.
+	User           string
+	AuthorizedKeys []string
+
+	// HasUserData delays the SSH server until cloud-init has run its init stage,
+	// as the distribution orders it. Without user data there is nothing to wait
+	// for and the two run side by side.
+	HasUserData bool
+
+	// Console is the file that the machine's console is appended to.
+	Console string
+
+	// Command, when not empty, runs instead of an init system, with the console
+	// as its output; the machine ends with it and a non-zero exit status is the
+	// error of Exit. Used to finish the bootstrap of a base.
+	Command []string
+
+	Network network.Config
+}
+
+// Machine is one running boot of a [Spec].
+type Machine interface {
+	// Dial connects to a TCP port of the machine from inside its network, past
+	// any security group. It is what listeners on the public address use.
+	Dial(ctx context.Context, port uint16) (net.Conn, error)
+
+	// Stop asks the machine to shut down and waits for it. When ctx ends first
+	// the machine is killed. After Stop the disk is at rest.
+	Stop(ctx context.Context) error
+
+	// Kill ends the machine as a power cut does.
+	Kill() error
+
+	// Freeze suspends every process and flushes the disk, until Thaw.
+	Freeze(ctx context.Context) error
+	Thaw() error
+
+	// NetworkChanged makes the machine look at its network policy again.
+	NetworkChanged()
+
+	// Done is closed when the machine has ended and its disk is at rest.
+	Done() <-chan struct{}
+
+	// Exit says how the machine ended. It may be called once Done is closed.
+	Exit() Exit
+}
+
+// Exit is how a machine ended.
+type Exit struct {
+	Reason Reason
+	Err    error // why it crashed
+}
+
+// Reason is the kind of an [Exit].
+type Reason string
+
+const (
+	Stopped  Reason = "stopped"   // by Stop or Kill
+	PowerOff Reason = "power-off" // from inside: poweroff, halt, or the end of Command
+	Reboot   Reason = "reboot"    // from inside; the caller starts it again
+	Crashed  Reason = "crashed"
+)

@@ -1,0 +1,299 @@
+// Package machinetest has a [machine.Driver] that boots nothing, for tests of
+// what is built on machines, and the conformance suite of real drivers.
+package machinetest
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"bake/cloud/machine"
+)
+
+// Driver is a fake [machine.Driver]. Its machines run until somebody ends them
+// and have an empty disk; file work is done with the caller's own user id. The
+// zero value is ready, and all of it is safe for concurrent use once the
+// exported fields are set.
+type Driver struct {
+	// StartError, when not nil, is asked before every start; a non-nil answer
+	// is the error of Start.
+	StartError func(machine.Spec) error
+
+	// Dial answers the machines' Dial. When nil every port refuses.
+	Dial func(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error)
+
+	// Run stands for the command of a spec that has one; the machine ends with
+	// it. When nil every command succeeds at once.
+	Run func(machine.Spec) error
+
+	// Findings is the answer of Check.
+	Findings []machine.Finding
+
+	mu       sync.Mutex
+	specs    []machine.Spec
+	machines map[string]*Machine
+}
+
+var _ machine.Driver = (*Driver)(nil)
+
+// Specs are the specs that were started, in order.
+func (d *Driver) Specs() []machine.Spec {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]machine.Spec(nil), d.specs...)
+}
+
+// Machine is the running machine with that id, or nil.
+func (d *Driver) Machine(id string) *Machine {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.machines[id]
+}
+
+// Start implements [machine.Driver]. It leaves an empty Dir/upper and a line on
+// the console.
+func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if d.StartError != nil {
+		if err := d.StartError(spec); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(spec.Dir, "upper"), 0o755); err != nil {
+		return nil, err
+	}
+	for _, layer := range spec.Layers {
+		if _, err := os.Stat(layer); err != nil {
+			return nil, fmt.Errorf("start %s: layer: %w", spec.ID, err)
+		}
+	}
+	if err := appendLine(spec.Console, "machine "+spec.ID+" booted"); err != nil {
+		return nil, fmt.Errorf("start %s: console: %w", spec.ID, err)
+	}
+
+	m := &Machine{driver: d, spec: spec, done: make(chan struct{})}
+	d.mu.Lock()
+	if d.machines[spec.ID] != nil {
+		d.mu.Unlock()
+		return nil, fmt.Errorf("start %s: it is running already", spec.ID)
+	}
+	if d.machines == nil {
+		d.machines = make(map[string]*Machine)
+	}
+	d.machines[spec.ID] = m
+	d.specs = append(d.specs, spec)
+	d.mu.Unlock()
+
+	if len(spec.Command) > 0 {
+		go m.runCommand()
+	}
+	return m, nil
+}
+
+// Unpack implements [machine.Driver].
+func (d *Driver) Unpack(ctx context.Context, r io.Reader, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name := filepath.Clean(h.Name)
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = root.MkdirAll(name, 0o755)
+		case tar.TypeSymlink:
+			err = root.Symlink(h.Linkname, name)
+		case tar.TypeLink:
+			err = root.Link(h.Linkname, name)
+		case tar.TypeReg:
+			err = writeFile(root, name, h.FileInfo().Mode().Perm(), tr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Pack implements [machine.Driver].
+func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
+	tw := tar.NewWriter(w)
+	if err := tw.AddFS(os.DirFS(dir)); err != nil {
+		return err
+	}
+	return tw.Close()
+}
+
+// Remove implements [machine.Driver].
+func (d *Driver) Remove(ctx context.Context, dir string) error { return os.RemoveAll(dir) }
+
+// Clone implements [machine.Driver].
+func (d *Driver) Clone(ctx context.Context, src, dst string) error {
+	if err := os.Mkdir(dst, 0o755); err != nil {
+		return err
+	}
+	return os.CopyFS(dst, os.DirFS(src))
+}
+
+// Check implements [machine.Driver].
+func (d *Driver) Check(context.Context) []machine.Finding { return d.Findings }
+
+// Machine is a fake [machine.Machine].
+type Machine struct {
+	driver *Driver
+	spec   machine.Spec
+
+	mu             sync.Mutex
+	ended          bool
+	exit           machine.Exit
+	done           chan struct{}
+	frozen         bool
+	networkChanges int
+}
+
+var _ machine.Machine = (*Machine)(nil)
+
+// Spec is what the machine was started with.
+func (m *Machine) Spec() machine.Spec { return m.spec }
+
+// End ends the machine as if from inside: by a reboot, a power-off or a crash.
+// It does nothing when the machine has ended already.
+func (m *Machine) End(e machine.Exit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return
+	}
+	m.ended, m.exit = true, e
+	m.driver.mu.Lock()
+	delete(m.driver.machines, m.spec.ID)
+	m.driver.mu.Unlock()
+	close(m.done)
+}
+
+// Print appends a line to the machine's console.
+func (m *Machine) Print(line string) error { return appendLine(m.spec.Console, line) }
+
+// NetworkChanges counts the calls of NetworkChanged.
+func (m *Machine) NetworkChanges() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.networkChanges
+}
+
+// Frozen reports whether the machine is between Freeze and Thaw.
+func (m *Machine) Frozen() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.frozen
+}
+
+// Dial implements [machine.Machine].
+func (m *Machine) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	select {
+	case <-m.done:
+		return nil, errEnded
+	default:
+	}
+	if m.driver.Dial == nil {
+		addr := &net.TCPAddr{IP: m.spec.Network.Private.AsSlice(), Port: int(port)}
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
+	return m.driver.Dial(ctx, m.spec, port)
+}
+
+// Stop implements [machine.Machine].
+func (m *Machine) Stop(context.Context) error {
+	m.End(machine.Exit{Reason: machine.Stopped})
+	return nil
+}
+
+// Kill implements [machine.Machine].
+func (m *Machine) Kill() error {
+	m.End(machine.Exit{Reason: machine.Stopped})
+	return nil
+}
+
+// Freeze implements [machine.Machine].
+func (m *Machine) Freeze(context.Context) error { return m.setFrozen(true) }
+
+// Thaw implements [machine.Machine].
+func (m *Machine) Thaw() error { return m.setFrozen(false) }
+
+// NetworkChanged implements [machine.Machine].
+func (m *Machine) NetworkChanged() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.networkChanges++
+}
+
+// Done implements [machine.Machine].
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Exit implements [machine.Machine].
+func (m *Machine) Exit() machine.Exit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exit
+}
+
+func (m *Machine) setFrozen(frozen bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		return errEnded
+	}
+	m.frozen = frozen
+	return nil
+}
+
+func (m *Machine) runCommand() {
+	var err error
+	if m.driver.Run != nil {
+		err = m.driver.Run(m.spec)
+	}
+	m.End(machine.Exit{Reason: machine.PowerOff, Err: err})
+}
+
+var errEnded = errors.New("the machine has ended")
+
+func appendLine(path, line string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, line)
+	return errors.Join(err, f.Close())
+}
+
+func writeFile(root *os.Root, name string, mode os.FileMode, r io.Reader) error {
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
