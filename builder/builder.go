@@ -1,0 +1,42 @@
+// Package builder defines what turns a source block into a machine image.
+package builder
+
+import (
+	"context"
+
+	"bake/communicator"
+	"bake/step"
+)
+
+// Builder makes one image.
+type Builder interface {
+	// Build makes the image. It calls provision once the machine can be reached,
+	// and not at all if there is nothing to provision on. Everything it creates
+	// it acquires through s; what the artifact consists of it keeps. It returns
+	// nil without an error when the template asks for no image.
+	Build(ctx context.Context, s *step.Scope, provision Provision) (*Artifact, error)
+}
+
+// Provision runs the template's provisioners on m. A builder returns its error
+// as it is.
+type Provision func(ctx context.Context, m Machine) error
+
+// Machine is what a provisioner may know of the machine it runs on.
+type Machine struct {
+	communicator.Communicator
+
+	// Data are the values of build.* in the template: strings, numbers and bools
+	// by name, such as "ID", "Host", "Port", "User" and what the builder exports.
+	Data map[string]any
+}
+
+// Artifact is what a build or a post-processor leaves behind. It is plain data.
+type Artifact struct {
+	BuilderID string            `json:"builder_id"` // such as "mitchellh.amazonebs"
+	ID        string            `json:"id"`
+	Text      string            `json:"text"` // for people; may have several lines
+	Files     []string          `json:"files,omitempty"`
+	Data      map[string]any    `json:"data,omitempty"`      // build.* for post-processors
+	Resources []step.Resource   `json:"resources,omitempty"` // what deleting the artifact deletes
+	Images    map[string]string `json:"images,omitempty"`    // region -> image id
+}

@@ -1,0 +1,53 @@
+// Package communicator defines how bake talks to a machine.
+package communicator
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Communicator runs commands on one machine and moves files to and from it.
+// It reconnects by itself when the connection was lost between two calls.
+// Methods are safe for concurrent use.
+type Communicator interface {
+	// Run runs c in the login user's shell and waits for it. The error is not
+	// nil only if the exit status is unknown: it is ErrDisconnected when the
+	// connection went away while the command ran, or the cause of ctx.
+	Run(ctx context.Context, c Command) (Status, error)
+
+	// Put writes every file and directory of src below the directory dst, which
+	// must exist on the machine; "~" at its start means the login user's home.
+	// Directories that exist already are kept. Permission bits are kept, owners
+	// and times are not; symbolic links are followed where src follows them.
+	Put(ctx context.Context, dst string, src fs.FS) error
+
+	// Get writes the file or directory src of the machine into dst under its
+	// base name, with its permission bits. Nothing it writes can leave dst.
+	Get(ctx context.Context, src string, dst *os.Root) error
+
+	Close() error
+}
+
+// Command is one command line for the machine's shell.
+type Command struct {
+	Line   string    // sent as it is
+	Stdin  io.Reader // nil: empty
+	Stdout io.Writer // nil: dropped
+	Stderr io.Writer // nil: dropped
+}
+
+// Status is how a command ended.
+type Status struct {
+	Code   int    // exit status; 128 + n when it was ended by signal n and no status was given
+	Signal string // name without SIG, such as "KILL"; empty if it exited by itself
+}
+
+// ErrDisconnected says that the connection was lost while a command ran, so that
+// its exit status is unknown. Rebooting the machine does this.
+var ErrDisconnected = errors.New("the connection to the machine was lost while the command ran")
+
+// ErrNoMachine is what a communicator of type "none" says to file transfers.
+var ErrNoMachine = errors.New(`the communicator is "none": there is no machine to move files to or from`)

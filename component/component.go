@@ -1,0 +1,103 @@
+// Package component holds builders, provisioners, post-processors and data
+// sources behind one interface, so that whoever reads templates needs to know
+// nothing about any of them.
+package component
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/schema"
+)
+
+// Factory makes components of kind C from template blocks. It hides the option
+// type: each component is written against its own struct and nothing else is.
+type Factory[C any] interface {
+	// Name is the type label in templates, such as "amazon-ebs".
+	Name() string
+
+	// Docs is the reference documentation of the options.
+	Docs() ([]schema.Doc, error)
+
+	// Exports are the names and types of the values the component gives to what
+	// comes after it: build.NAME for a builder, the attributes of a data source.
+	Exports() map[string]cty.Type
+
+	// Check decodes and validates without making anything. Values that only
+	// exist during a build may still be unknown.
+	Check(schema.Input) hcl.Diagnostics
+
+	// New is called just before use, when every value is known.
+	New(schema.Input) (C, hcl.Diagnostics)
+}
+
+// Define describes a component: its name, the Go sources that document its
+// options, its default options, and its constructor. The constructor also gets
+// the places the options were written at, for errors that are found later.
+func Define[O, C any](name string, sources []string, defaults func() O, make func(*O, *schema.Source) C) *Definition[O, C] {
+	return &Definition[O, C]{name: name, sources: sources, defaults: defaults, make: make}
+}
+
+// Definition is the [Factory] that [Define] makes.
+type Definition[O, C any] struct {
+	name     string
+	sources  []string
+	defaults func() O
+	make     func(*O, *schema.Source) C
+	exports  map[string]cty.Type
+}
+
+// Exporting sets the component's exports and returns the definition.
+func (f *Definition[O, C]) Exporting(exports map[string]cty.Type) *Definition[O, C] {
+	f.exports = exports
+	return f
+}
+
+// Name implements [Factory].
+func (f *Definition[O, C]) Name() string { return f.name }
+
+// Docs implements [Factory].
+func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return schema.Docs(f.sources, f.defaults()) }
+
+// Exports implements [Factory].
+func (f *Definition[O, C]) Exports() map[string]cty.Type { return f.exports }
+
+// Check implements [Factory].
+func (f *Definition[O, C]) Check(in schema.Input) hcl.Diagnostics {
+	o := f.defaults()
+	_, diags := schema.Decode(in, &o)
+	return diags
+}
+
+// New implements [Factory].
+func (f *Definition[O, C]) New(in schema.Input) (c C, diags hcl.Diagnostics) {
+	o := f.defaults()
+	src, diags := schema.Decode(in, &o)
+	if diags.HasErrors() {
+		return c, diags
+	}
+	return f.make(&o, src), diags
+}
+
+// Registry is a closed set of factories. It is built by explicit calls, never
+// by init, so a test can hold a registry of exactly what it needs.
+type Registry[C any] map[string]Factory[C]
+
+// NewRegistry panics when two factories have the same name.
+func NewRegistry[C any](fs ...Factory[C]) Registry[C] {
+	r := Registry[C]{}
+	for _, f := range fs {
+		if _, dup := r[f.Name()]; dup {
+			panic(fmt.Sprintf("component %q registered twice", f.Name()))
+		}
+		r[f.Name()] = f
+	}
+	return r
+}
+
+// Names returns the names in order.
+func (r Registry[C]) Names() []string { return slices.Sorted(maps.Keys(r)) }

@@ -1,0 +1,481 @@
+// Package schema maps HCL bodies onto plain Go structs and back onto prose.
+//
+// One struct is the only description of a component's options: its fields are
+// the decode target, its tags name the arguments, its doc comments are the
+// reference documentation, and its default value gives the defaults.
+//
+// A tag is `hcl:"name"` for a required argument, followed by any of these words,
+// separated by commas:
+//
+//	optional  the argument may be absent; the field then keeps its default
+//	block     a nested block: of type T or *T for at most one, []T for any number
+//	late      the text holds {{ }} that the component renders itself, when it uses it
+//	secret    the value must never be shown
+//
+// Embedded structs contribute their fields as if they were written in place.
+package schema
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+	"github.com/zclconf/go-cty/cty/gocty"
+)
+
+// Input is what a struct of options is decoded from.
+type Input struct {
+	Body    hcl.Body
+	Context *hcl.EvalContext
+
+	// Render expands the {{ }} layer in every string that is not late, and only
+	// checks those that are. Nil leaves strings as they are.
+	Render func(text string, late bool) (string, error)
+
+	// Secret is told every value that must not be shown. Nil drops them.
+	Secret func(string)
+}
+
+// Source remembers where each field of a decoded struct was written.
+// Fields are identified by their address, so naming one is type-checked
+// and survives a rename.
+type Source struct {
+	fields  map[any]place // every field, with the body it belongs to
+	unknown map[any]bool
+}
+
+type place struct {
+	name string
+	rng  hcl.Range
+	set  bool
+}
+
+// Range returns where the field at ptr was written, or the block that could
+// have held it. It panics if ptr is not the address of a decoded field.
+func (s *Source) Range(ptr any) *hcl.Range {
+	p := s.place(ptr)
+	return &p.rng
+}
+
+func (s *Source) place(ptr any) place {
+	p, ok := s.fields[ptr]
+	if !ok {
+		panic(fmt.Sprintf("schema: %T is not the address of an option", ptr))
+	}
+	return p
+}
+
+// Name returns the argument's name in the template.
+func (s *Source) Name(ptr any) string { return s.place(ptr).name }
+
+// Set reports whether the template wrote the field at ptr, other than as null.
+func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
+
+// Known reports whether the field's value is known yet. Values that depend on
+// a running machine are unknown while a template is only being checked.
+func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] }
+
+// Errorf makes an error that points at the field at ptr, for a component that
+// finds out while it runs that what was written there cannot be.
+func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
+	return hcl.Diagnostics{{
+		Severity: hcl.DiagError, Summary: summary,
+		Detail: fmt.Sprintf(format, args...), Subject: s.Range(ptr),
+	}}
+}
+
+// Checker collects complaints about decoded options.
+type Checker struct {
+	*Source
+	Diags hcl.Diagnostics
+}
+
+// Errorf reports a problem with the field at ptr. Complaints about a field
+// whose value is not known yet are dropped: there is nothing to complain about.
+func (c *Checker) Errorf(ptr any, summary, format string, args ...any) {
+	c.add(hcl.DiagError, ptr, summary, format, args)
+}
+
+// Warnf is Errorf for something that need not stop the build.
+func (c *Checker) Warnf(ptr any, summary, format string, args ...any) {
+	c.add(hcl.DiagWarning, ptr, summary, format, args)
+}
+
+func (c *Checker) add(sev hcl.DiagnosticSeverity, ptr any, summary, format string, args []any) {
+	if !c.Known(ptr) {
+		return
+	}
+	c.Diags = c.Diags.Append(&hcl.Diagnostic{
+		Severity: sev, Summary: summary,
+		Detail: fmt.Sprintf(format, args...), Subject: c.Range(ptr),
+	})
+}
+
+// Validator is implemented by option structs with rules beyond types. It is
+// called on the decoded struct and on each of its blocks, innermost first, when
+// all of them decoded without an error. Embedded structs are not visited: the
+// struct that embeds them calls their rules.
+type Validator interface{ Validate(*Checker) }
+
+// Choices is implemented by enumerated option types.
+type Choices interface{ Choices() []string }
+
+type field struct {
+	name                            string
+	optional, block, late, isSecret bool
+	index                           []int
+	typ                             reflect.Type
+}
+
+func fields(t reflect.Type, prefix []int) (out []field) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		idx := append(slices.Clone(prefix), i)
+		tag, ok := f.Tag.Lookup("hcl")
+		if !ok {
+			if f.Anonymous && f.Type.Kind() == reflect.Struct {
+				out = append(out, fields(f.Type, idx)...)
+			}
+			continue
+		}
+		words := strings.Split(tag, ",")
+		fl := field{name: words[0], index: idx, typ: f.Type}
+		for _, w := range words[1:] {
+			switch w {
+			case "optional":
+				fl.optional = true
+			case "block":
+				fl.block = true
+			case "late":
+				fl.late = true
+			case "secret":
+				fl.isSecret = true
+			default:
+				panic(fmt.Sprintf("schema: %s.%s: unknown word %q in tag", t, f.Name, w))
+			}
+		}
+		out = append(out, fl)
+	}
+	return out
+}
+
+// Decode fills dst, a pointer to a struct that holds defaults, and checks it.
+// Arguments that the struct does not name are errors at the place they are
+// written. dst must not move afterwards: the Source knows fields by address.
+func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
+	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}}}
+	d.body(in.Body, reflect.ValueOf(dst).Elem())
+	if d.diags.HasErrors() {
+		return d.src, d.diags
+	}
+	c := &Checker{Source: d.src}
+	for _, v := range append(d.blocks, dst) {
+		if v, ok := v.(Validator); ok {
+			v.Validate(c)
+		}
+	}
+	return d.src, append(d.diags, c.Diags...)
+}
+
+type decoder struct {
+	Input
+	src    *Source
+	blocks []any // pointers to decoded blocks, innermost first
+	diags  hcl.Diagnostics
+}
+
+func (d *decoder) body(body hcl.Body, v reflect.Value) {
+	fs := fields(v.Type(), nil)
+	schema := &hcl.BodySchema{}
+	for _, f := range fs {
+		if f.block {
+			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name})
+		} else {
+			schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: f.name, Required: !f.optional})
+		}
+	}
+	content, diags := body.Content(schema)
+	d.diags = append(d.diags, diags...)
+	missing := body.MissingItemRange()
+	for _, f := range fs {
+		fv := v.FieldByIndex(f.index)
+		ptr := fv.Addr().Interface()
+		d.src.fields[ptr] = place{name: f.name, rng: missing}
+		if f.block {
+			d.block(f, content.Blocks.OfType(f.name), fv)
+		} else if attr, ok := content.Attributes[f.name]; ok {
+			d.attribute(f, attr, fv)
+		}
+	}
+}
+
+func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
+	if len(blocks) == 0 {
+		return
+	}
+	ptr := fv.Addr().Interface()
+	d.src.fields[ptr] = place{f.name, blocks[0].DefRange, true}
+	switch f.typ.Kind() {
+	case reflect.Slice:
+		fv.Set(reflect.MakeSlice(f.typ, len(blocks), len(blocks)))
+		for i, b := range blocks {
+			ev := fv.Index(i)
+			setDefaults(ev)
+			d.body(b.Body, ev)
+			d.blocks = append(d.blocks, ev.Addr().Interface())
+		}
+		return
+	case reflect.Pointer:
+		if fv.IsNil() {
+			fv.Set(reflect.New(f.typ.Elem()))
+			setDefaults(fv.Elem())
+		}
+		fv = fv.Elem()
+	}
+	for _, b := range blocks[1:] {
+		d.diags = d.diags.Append(&hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: "Duplicate block",
+			Detail:  fmt.Sprintf("Only one %q block is allowed here; the first one is at %s.", f.name, blocks[0].DefRange),
+			Subject: &b.DefRange,
+		})
+	}
+	d.body(blocks[0].Body, fv)
+	d.blocks = append(d.blocks, fv.Addr().Interface())
+}
+
+// Defaulter is implemented by blocks that have defaults.
+type Defaulter interface{ SetDefaults() }
+
+func setDefaults(v reflect.Value) {
+	if d, ok := v.Addr().Interface().(Defaulter); ok {
+		d.SetDefaults()
+	}
+}
+
+func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
+	ptr := fv.Addr().Interface()
+	rng := attr.Expr.Range()
+	val, diags := attr.Expr.Value(d.Context)
+	d.diags = append(d.diags, diags...)
+	if diags.HasErrors() {
+		return
+	}
+	complain := func(summary, format string, args ...any) {
+		d.diags = d.diags.Append(&hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...),
+			Subject: &rng, Expression: attr.Expr, EvalContext: d.Context,
+		})
+	}
+	val, _ = val.UnmarkDeep()
+	if val.IsNull() {
+		if !f.optional {
+			complain("Missing required argument", "The argument %q is required, but its value is null.", f.name)
+		}
+		return
+	}
+	d.src.fields[ptr] = place{f.name, rng, true}
+	if !val.IsWhollyKnown() {
+		d.src.unknown[ptr] = true
+		if err := assignable(val.Type(), fv); err != nil {
+			complain("Unsuitable value type", "Argument %q: %s.", f.name, err)
+		}
+		return
+	}
+	val, err := d.render(val, f.late)
+	if err != nil {
+		complain("Invalid {{ }} template", "Argument %q: %s.", f.name, err)
+		return
+	}
+	if err := assign(val, fv); err != nil {
+		complain("Unsuitable value", "Argument %q: %s.", f.name, err)
+		return
+	}
+	if f.isSecret && d.Secret != nil {
+		_ = cty.Walk(val, func(_ cty.Path, v cty.Value) (bool, error) {
+			if v.Type() == cty.String && !v.IsNull() && v.AsString() != "" {
+				d.Secret(v.AsString())
+			}
+			return true, nil
+		})
+	}
+}
+
+func (d *decoder) render(val cty.Value, late bool) (cty.Value, error) {
+	if d.Render == nil {
+		return val, nil
+	}
+	return renderStrings(val, func(s string) (string, error) {
+		if !strings.Contains(s, "{{") {
+			return s, nil
+		}
+		return d.Render(s, late)
+	})
+}
+
+// renderStrings applies f to every string in val, map keys included.
+func renderStrings(val cty.Value, f func(string) (string, error)) (cty.Value, error) {
+	ty := val.Type()
+	switch {
+	case val.IsNull():
+		return val, nil
+	case ty == cty.String:
+		s, err := f(val.AsString())
+		return cty.StringVal(s), err
+	case ty.IsMapType() || ty.IsObjectType():
+		out := map[string]cty.Value{}
+		for k, v := range val.AsValueMap() {
+			key, err := f(k)
+			if err != nil {
+				return val, err
+			}
+			if out[key], err = renderStrings(v, f); err != nil {
+				return val, err
+			}
+		}
+		if len(out) == 0 {
+			return val, nil
+		}
+		if ty.IsMapType() {
+			return cty.MapVal(out), nil
+		}
+		return cty.ObjectVal(out), nil
+	case ty.IsListType() || ty.IsSetType() || ty.IsTupleType():
+		var out []cty.Value
+		for _, v := range val.AsValueSlice() {
+			r, err := renderStrings(v, f)
+			if err != nil {
+				return val, err
+			}
+			out = append(out, r)
+		}
+		switch {
+		case len(out) == 0:
+			return val, nil
+		case ty.IsListType():
+			return cty.ListVal(out), nil
+		case ty.IsSetType():
+			return cty.SetVal(out), nil
+		}
+		return cty.TupleVal(out), nil
+	}
+	return val, nil
+}
+
+var (
+	durationType = reflect.TypeFor[time.Duration]()
+	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
+	ctyValueType = reflect.TypeFor[cty.Value]()
+)
+
+// wanted is the cty type that a Go type is decoded from.
+func wanted(t reflect.Type) cty.Type {
+	switch {
+	case t == ctyValueType:
+		return cty.DynamicPseudoType
+	case t == durationType || reflect.PointerTo(t).Implements(textType):
+		return cty.String
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return wanted(t.Elem())
+	case reflect.Slice:
+		return cty.List(wanted(t.Elem()))
+	case reflect.Map:
+		return cty.Map(wanted(t.Elem()))
+	}
+	ty, err := gocty.ImpliedType(reflect.Zero(t).Interface())
+	if err != nil {
+		panic(err) // a bug in the option struct, not in the template
+	}
+	return ty
+}
+
+func assignable(ty cty.Type, fv reflect.Value) error {
+	want := wanted(fv.Type())
+	if ty == cty.DynamicPseudoType || want == cty.DynamicPseudoType {
+		return nil
+	}
+	if _, err := convert.Convert(cty.UnknownVal(ty), want); err != nil {
+		return err
+	}
+	return nil
+}
+
+func assign(val cty.Value, fv reflect.Value) error {
+	val, err := convert.Convert(val, wanted(fv.Type()))
+	if err != nil {
+		return err
+	}
+	return set(val, fv)
+}
+
+// set stores val, which has the type that is wanted, in fv.
+func set(val cty.Value, fv reflect.Value) error {
+	if val.IsNull() {
+		return nil
+	}
+	t := fv.Type()
+	switch {
+	case t == ctyValueType:
+		fv.Set(reflect.ValueOf(val))
+		return nil
+	case t == durationType:
+		dur, err := time.ParseDuration(val.AsString())
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as \"90s\" or \"5m\"", val.AsString())
+		}
+		fv.SetInt(int64(dur))
+		return nil
+	case reflect.PointerTo(t).Implements(textType):
+		return fv.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(val.AsString()))
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		fv.Set(reflect.New(t.Elem()))
+		return set(val, fv.Elem())
+	case reflect.Slice:
+		elems := val.AsValueSlice()
+		fv.Set(reflect.MakeSlice(t, len(elems), len(elems)))
+		for i, e := range elems {
+			if err := set(e, fv.Index(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case reflect.Map:
+		fv.Set(reflect.MakeMap(t))
+		for k, e := range val.AsValueMap() {
+			ev := reflect.New(t.Elem()).Elem()
+			if err := set(e, ev); err != nil {
+				return err
+			}
+			fv.SetMapIndex(reflect.ValueOf(k), ev)
+		}
+		return nil
+	}
+	return gocty.FromCtyValue(val, fv.Addr().Interface())
+}
+
+// ParseChoice checks text against the choices of an enumerated option type. It
+// is the body of such a type's UnmarshalText.
+func ParseChoice[T ~string](dst *T, text []byte, choices []string) error {
+	if !slices.Contains(choices, string(text)) {
+		return fmt.Errorf("%q is not one of %s", text, quoted(choices))
+	}
+	*dst = T(text)
+	return nil
+}
+
+func quoted(words []string) string {
+	var q []string
+	for _, w := range words {
+		q = append(q, fmt.Sprintf("%q", w))
+	}
+	return strings.Join(q, ", ")
+}

@@ -1,0 +1,89 @@
+package step
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Event is one thing that happened during a run. The stream of events is the
+// run's log: every display is a function of it, and as JSON lines it is what is
+// kept on disk.
+type Event struct {
+	Time  time.Time `json:"time"`
+	Kind  Kind      `json:"kind"`
+	Build string    `json:"build,omitempty"` // full build name; empty for the run itself
+	Step  string    `json:"step,omitempty"`  // names from the outermost step in, joined by " > "
+
+	Text     string        `json:"text,omitempty"`     // one or more lines, without a final newline
+	Source   string        `json:"source,omitempty"`   // for log lines: the component that spoke, if not the builder
+	Elapsed  time.Duration `json:"elapsed,omitempty"`  // nanoseconds; for events that end something
+	Error    error         `json:"-"`                  // why something failed
+	Progress *Progress     `json:"progress,omitempty"` // for Progressed
+	Resource *Resource     `json:"resource,omitempty"` // for the Resource kinds
+	Artifact any           `json:"artifact,omitempty"` // for ArtifactMade
+}
+
+// MarshalJSON writes the error as text.
+func (e Event) MarshalJSON() ([]byte, error) {
+	type plain Event
+	text := ""
+	if e.Error != nil {
+		text = e.Error.Error()
+	}
+	return json.Marshal(struct {
+		plain
+		Error string `json:"error,omitempty"`
+	}{plain(e), text})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (e *Event) UnmarshalJSON(b []byte) error {
+	type plain Event
+	in := struct {
+		*plain
+		Error string `json:"error"`
+	}{plain: (*plain)(e)}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	if in.Error != "" {
+		e.Error = errors.New(in.Error)
+	}
+	return nil
+}
+
+// Kind says what an [Event] reports.
+type Kind string
+
+const (
+	RunStarted    Kind = "run-started"
+	RunFinished   Kind = "run-finished"
+	BuildStarted  Kind = "build-started"
+	BuildFinished Kind = "build-finished"
+	BuildFailed   Kind = "build-failed"
+
+	StepStarted  Kind = "step-started"
+	StepFinished Kind = "step-finished"
+	StepFailed   Kind = "step-failed"
+
+	Say        Kind = "say"    // what bake does, for the user to read
+	Output     Kind = "output" // a line that a script wrote to standard output
+	ErrOutput  Kind = "error-output"
+	Warning    Kind = "warning"
+	Progressed Kind = "progress"
+
+	ResourceIntended  Kind = "resource-intended"
+	ResourceCreated   Kind = "resource-created"
+	ResourceDestroyed Kind = "resource-destroyed"
+	ResourceKept      Kind = "resource-kept" // handed to the user
+	ResourceLeft      Kind = "resource-left" // could not be destroyed, or was left on purpose
+	ArtifactMade      Kind = "artifact"
+)
+
+// Progress is how far a step has come. Total is 0 when it is not known.
+type Progress struct {
+	Done  int64  `json:"done"`
+	Total int64  `json:"total,omitempty"`
+	Unit  string `json:"unit"` // "B", "%", "files"
+}

@@ -1,0 +1,61 @@
+package step
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Resource is something that exists outside this process and costs money.
+// It holds no secrets: it is written to disk.
+type Resource struct {
+	Kind  string `json:"kind"`            // such as "ec2:instance"; the part before the colon finds the destroyer
+	Key   string `json:"key"`             // unique in the run and chosen before the call: client token, name or tag
+	ID    string `json:"id,omitempty"`    // chosen by the cloud; empty while only intended
+	Where string `json:"where,omitempty"` // region
+	Build string `json:"build,omitempty"` // the build that owns it
+
+	// With is what another process needs to reach and find it, such as
+	// profile, endpoint or the name it was given.
+	With map[string]string `json:"with,omitempty"`
+}
+
+// String names the resource for people: "instance i-0abc in us-east-1".
+func (r Resource) String() string {
+	_, what, _ := strings.Cut(r.Kind, ":")
+	s := strings.ReplaceAll(what, "-", " ")
+	if r.ID != "" {
+		s += " " + r.ID
+	} else {
+		s += " " + r.Key
+	}
+	if r.Where != "" {
+		s += " in " + r.Where
+	}
+	return s
+}
+
+// Destroyer deletes a resource. It must succeed when the resource is already
+// gone, and must find it by Key and With when ID is empty.
+type Destroyer interface {
+	Destroy(ctx context.Context, r Resource) error
+}
+
+// Destroyers finds a resource's destroyer by the part of its kind before the colon.
+type Destroyers map[string]Destroyer
+
+// Destroy implements [Destroyer].
+func (ds Destroyers) Destroy(ctx context.Context, r Resource) error {
+	prefix, _, _ := strings.Cut(r.Kind, ":")
+	d, ok := ds[prefix]
+	if !ok {
+		return fmt.Errorf("nothing here knows how to delete a resource of kind %q; delete %s by hand", r.Kind, r)
+	}
+	return d.Destroy(ctx, r)
+}
+
+// DestroyerFunc is a function as a [Destroyer].
+type DestroyerFunc func(ctx context.Context, r Resource) error
+
+// Destroy implements [Destroyer].
+func (f DestroyerFunc) Destroy(ctx context.Context, r Resource) error { return f(ctx, r) }

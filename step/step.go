@@ -1,0 +1,319 @@
+// Package step runs a build as ordinary Go code whose side effects are recorded.
+//
+// A build is a function. Each named piece of it is a call to [Do], which
+// returns its result as a typed value; each thing it creates is a call to
+// [Acquire], which writes the intent down before the cloud is asked. What is
+// written down is data, so the same code tears down after success, failure,
+// cancellation and a crash.
+package step
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Run is what all builds of one invocation share.
+type Run struct {
+	ID    string // a UUID; also the value of the tag that every taggable resource carries
+	Force bool   // -force
+	Debug bool   // -debug
+	Env   []string
+}
+
+// Scope is what one build runs in: it says who is speaking, owns what the build
+// creates, and carries its events out. Its exported fields are set before the
+// build starts and are not changed afterwards. Methods are safe for concurrent use.
+type Scope struct {
+	Run        Run
+	Build      string // full name: [build.]type.name
+	SourceType string // such as amazon-ebs
+	SourceName string // the label of the source block
+
+	Ledger Ledger
+	Emit   func(Event) // safe for concurrent use
+
+	// Grace is how long teardown may take once it has begun.
+	Grace time.Duration
+
+	// Failed is asked when a step has failed, and may be nil. With Retry the
+	// step is run again; what it acquired stays owned.
+	Failed func(ctx context.Context, step string, err error) Decision
+
+	// Pause is called before each step and before each teardown, and may be nil.
+	// It returns when the user wants to go on, or with the cause of ctx.
+	Pause func(ctx context.Context, step string) error
+
+	// Source names the component that speaks, when it is not the builder.
+	Source string
+
+	shared *shared
+}
+
+type shared struct {
+	mu         sync.Mutex
+	destroyers map[string]Destroyer
+}
+
+// NewScope readies s for use.
+func NewScope(s Scope) *Scope {
+	s.shared = &shared{destroyers: map[string]Destroyer{}}
+	return &s
+}
+
+// As returns a scope like s in which source speaks. It owns the same resources.
+func (s *Scope) As(source string) *Scope {
+	c := *s
+	c.Source = source
+	return &c
+}
+
+// Decision is the answer to a failed step.
+type Decision int
+
+const (
+	GiveUp Decision = iota
+	Retry
+)
+
+// Handle makes d the destroyer of every resource whose kind starts with
+// prefix and a colon, such as "ec2". A builder calls it once it has a client,
+// before it acquires anything of that kind.
+func (s *Scope) Handle(prefix string, d Destroyer) {
+	s.shared.mu.Lock()
+	defer s.shared.mu.Unlock()
+	s.shared.destroyers[prefix] = d
+}
+
+// Destroyers returns what Handle has registered, as one destroyer.
+func (s *Scope) Destroyers() Destroyer {
+	s.shared.mu.Lock()
+	defer s.shared.mu.Unlock()
+	m := Destroyers{}
+	for k, v := range s.shared.destroyers {
+		m[k] = v
+	}
+	return m
+}
+
+type stepKey struct{}
+
+// Path returns the names of the steps that ctx is in, joined by " > ".
+func Path(ctx context.Context) string {
+	p, _ := ctx.Value(stepKey{}).(string)
+	return p
+}
+
+func (s *Scope) emit(ctx context.Context, e Event) {
+	e.Time, e.Build, e.Step, e.Source = time.Now(), s.Build, Path(ctx), s.Source
+	s.Emit(e)
+}
+
+// Say tells the user what bake does.
+func (s *Scope) Say(ctx context.Context, format string, args ...any) {
+	s.emit(ctx, Event{Kind: Say, Text: fmt.Sprintf(format, args...)})
+}
+
+// Warn tells the user about something that is not as it should be but does not
+// stop the build.
+func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
+	s.emit(ctx, Event{Kind: Warning, Text: fmt.Sprintf(format, args...)})
+}
+
+// Output passes on a line that something run by the build has written.
+// kind is [Output] or [ErrOutput].
+func (s *Scope) Output(ctx context.Context, kind Kind, line string) {
+	s.emit(ctx, Event{Kind: kind, Text: line})
+}
+
+// Progress reports how far the current step has come. Callers need not limit
+// how often they call it; displays do.
+func (s *Scope) Progress(ctx context.Context, p Progress) {
+	s.emit(ctx, Event{Kind: Progressed, Progress: &p})
+}
+
+// Do runs fn as a named step and returns its result. The error of a failed step
+// carries the step's name once. fn may call Do again: such steps are nested.
+func Do[T any](ctx context.Context, s *Scope, name string, fn func(context.Context) (T, error)) (T, error) {
+	var zero T
+	if p := Path(ctx); p != "" {
+		ctx = context.WithValue(ctx, stepKey{}, p+" > "+name)
+	} else {
+		ctx = context.WithValue(ctx, stepKey{}, name)
+	}
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return zero, &Error{Step: name, Err: err}
+		}
+		if s.Pause != nil {
+			if err := s.Pause(ctx, Path(ctx)); err != nil {
+				return zero, &Error{Step: name, Err: err}
+			}
+		}
+		start := time.Now()
+		s.emit(ctx, Event{Kind: StepStarted})
+		v, err := fn(ctx)
+		if err == nil {
+			s.emit(ctx, Event{Kind: StepFinished, Elapsed: time.Since(start)})
+			return v, nil
+		}
+		s.emit(ctx, Event{Kind: StepFailed, Elapsed: time.Since(start), Error: err})
+		// Only the innermost step is offered for a retry: its caller has not failed yet.
+		var inner *Error
+		nested := errors.As(err, &inner)
+		if s.Failed != nil && !nested && context.Cause(ctx) == nil && s.Failed(ctx, Path(ctx), err) == Retry {
+			continue
+		}
+		if nested {
+			return zero, err
+		}
+		return zero, &Error{Step: name, Err: err}
+	}
+}
+
+// Error is the failure of a step.
+type Error struct {
+	Step string
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Step + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Acquire creates want as a named step and leaves it owned by the scope. The
+// intent is durable before create is called; the id is durable before Acquire
+// returns. When create fails the intent stays, since the call may have half
+// succeeded; teardown then looks for the resource by its key.
+func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, create func(context.Context) (id string, v T, err error)) (T, error) {
+	return Do(ctx, s, name, func(ctx context.Context) (T, error) {
+		var zero T
+		want.Build = s.Build
+		if err := s.Ledger.Intend(want); err != nil {
+			return zero, fmt.Errorf("writing the intent down: %w", err)
+		}
+		s.emit(ctx, Event{Kind: ResourceIntended, Resource: &want})
+		id, v, err := create(ctx)
+		if err != nil {
+			return zero, err
+		}
+		made := want
+		made.ID = id
+		if err := s.Ledger.Created(want.Key, id); err != nil {
+			return zero, fmt.Errorf("writing down that %s exists: %w", made, err)
+		}
+		s.emit(ctx, Event{Kind: ResourceCreated, Resource: &made})
+		return v, nil
+	})
+}
+
+// Keep hands the resource to the user: Close will not destroy it.
+func (s *Scope) Keep(ctx context.Context, key string) error {
+	owned, err := s.owned()
+	if err != nil {
+		return err
+	}
+	for _, r := range owned {
+		if r.Key == key {
+			if err := s.Ledger.Gone(key); err != nil {
+				return err
+			}
+			s.emit(ctx, Event{Kind: ResourceKept, Resource: &r})
+		}
+	}
+	return nil
+}
+
+// Destroy tears down the one resource with this key, now.
+func (s *Scope) Destroy(ctx context.Context, key string) error {
+	owned, err := s.owned()
+	if err != nil {
+		return err
+	}
+	for _, r := range owned {
+		if r.Key == key {
+			return s.destroy(ctx, s.Destroyers(), r)
+		}
+	}
+	return nil
+}
+
+func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
+	_, err := Do(ctx, s, "destroy "+r.String(), func(ctx context.Context) (struct{}, error) {
+		if err := d.Destroy(ctx, r); err != nil {
+			s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
+			return struct{}{}, err
+		}
+		if err := s.Ledger.Gone(r.Key); err != nil {
+			return struct{}{}, err
+		}
+		s.emit(ctx, Event{Kind: ResourceDestroyed, Resource: &r})
+		return struct{}{}, nil
+	})
+	return err
+}
+
+func (s *Scope) owned() ([]Resource, error) {
+	all, err := s.Ledger.Owned()
+	var mine []Resource
+	for _, r := range all {
+		if r.Build == s.Build {
+			mine = append(mine, r)
+		}
+	}
+	return mine, err
+}
+
+// Leave gives up what the scope still owns without destroying it, and lists it.
+// The ledger keeps it, so that a sweep finds it.
+func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
+	owned, err := s.owned()
+	for _, r := range owned {
+		s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r})
+	}
+	return owned, err
+}
+
+// Close destroys everything the scope still owns, newest first, even if ctx is
+// already cancelled; only a cancellation of stop ends it early. It tries every
+// resource and joins the errors. What could not be destroyed stays in the ledger.
+func (s *Scope) Close(ctx, stop context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.Grace,
+		fmt.Errorf("teardown took longer than %s", s.Grace))
+	defer cancel()
+	ctx, cancelCause := context.WithCancelCause(ctx)
+	defer cancelCause(nil)
+	defer context.AfterFunc(stop, func() { cancelCause(context.Cause(stop)) })()
+	return teardown(ctx, s, s.Destroyers())
+}
+
+func teardown(ctx context.Context, s *Scope, d Destroyer) error {
+	owned, err := s.owned()
+	var errs *multierror.Error
+	if err != nil {
+		errs = multierror.Append(errs, err)
+	}
+	quiet := *s // a failed teardown is reported, not offered for a retry
+	quiet.Failed = nil
+	for i := len(owned) - 1; i >= 0; i-- {
+		if err := quiet.destroy(ctx, d, owned[i]); err != nil {
+			errs = multierror.Append(errs, err)
+		}
+	}
+	if errs != nil {
+		errs.ErrorFormat = joinErrors
+	}
+	return errs.ErrorOrNil()
+}
+
+func joinErrors(errs []error) string {
+	var lines []string
+	for _, e := range errs {
+		lines = append(lines, e.Error())
+	}
+	return strings.Join(lines, "\n")
+}
