@@ -1,0 +1,186 @@
+// Command genmodel writes the part of a service's API model that the embedded
+// cloud speaks: the operations named in a list, and the shapes that they reach,
+// without documentation.
+//
+//	go run ./cloud/wire/genmodel -in service-2.json -actions cloud/wire/model/ec2.txt -out cloud/wire/model/ec2.json
+//
+// The input is the service-2.json (or service-2.json.gz) of botocore, which
+// Debian has in the packages python3-botocore and awscli.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"bake/cloud/wire"
+)
+
+func main() {
+	in := flag.String("in", "", "botocore's service-2.json, plain or gzip")
+	actions := flag.String("actions", "", "file with one action a line")
+	out := flag.String("out", "", "file to write")
+	flag.Parse()
+	if err := run(*in, *actions, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "genmodel:", err)
+		os.Exit(1)
+	}
+}
+
+// source is the part of botocore's format that is read.
+type source struct {
+	Metadata struct {
+		APIVersion     string `json:"apiVersion"`
+		EndpointPrefix string `json:"endpointPrefix"`
+		Protocol       string `json:"protocol"`
+		XMLNamespace   string `json:"xmlNamespace"`
+	} `json:"metadata"`
+	Operations map[string]struct {
+		Input  *ref `json:"input"`
+		Output *ref `json:"output"`
+	} `json:"operations"`
+	Shapes map[string]struct {
+		Type     string         `json:"type"`
+		Members  map[string]ref `json:"members"`
+		Member   ref            `json:"member"`
+		Required []string       `json:"required"`
+	} `json:"shapes"`
+}
+
+type ref struct {
+	Shape         string `json:"shape"`
+	LocationName  string `json:"locationName"`
+	QueryName     string `json:"queryName"`
+	ResultWrapper string `json:"resultWrapper"`
+}
+
+func run(in, actions, out string) error {
+	src, err := read(in)
+	if err != nil {
+		return err
+	}
+	list, err := os.ReadFile(actions)
+	if err != nil {
+		return err
+	}
+	model := wire.Model{
+		License:    "Derived from the API models of botocore, Copyright Amazon.com, Inc. or its affiliates, licensed under the Apache License, Version 2.0; reduced to names and shapes.",
+		Service:    src.Metadata.EndpointPrefix,
+		Version:    src.Metadata.APIVersion,
+		Protocol:   src.Metadata.Protocol,
+		Namespace:  src.Metadata.XMLNamespace,
+		Operations: map[string]wire.Operation{},
+		Shapes:     map[string]wire.Shape{},
+	}
+	for _, action := range strings.Fields(string(list)) {
+		op, ok := src.Operations[action]
+		if !ok {
+			return fmt.Errorf("%s: the model has no operation %s", in, action)
+		}
+		var o wire.Operation
+		if op.Input != nil {
+			o.Input = op.Input.Shape
+			src.reach(o.Input, model.Shapes)
+		}
+		if op.Output != nil {
+			o.Output, o.Wrapper = op.Output.Shape, op.Output.ResultWrapper
+			src.reach(o.Output, model.Shapes)
+		}
+		model.Operations[action] = o
+	}
+	return write(out, model)
+}
+
+// read loads a service-2.json, unpacking it when it is compressed.
+func read(name string) (*source, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var src source
+	if !strings.HasSuffix(name, ".gz") {
+		return &src, json.Unmarshal(data, &src)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &src, json.NewDecoder(z).Decode(&src)
+}
+
+// reach adds the shape called name, and what it refers to, to shapes. Scalars
+// need no shape of their own: their users name the kind.
+func (src *source) reach(name string, shapes map[string]wire.Shape) {
+	if _, done := shapes[name]; done {
+		return
+	}
+	s := src.Shapes[name]
+	switch s.Type {
+	case "structure":
+		shape := wire.Shape{Members: map[string]wire.Member{}, Required: slices.Sorted(slices.Values(s.Required))}
+		shapes[name] = shape
+		for member, r := range s.Members {
+			shape.Members[member] = src.member(r)
+			src.reach(r.Shape, shapes)
+		}
+	case "list":
+		m := src.member(s.Member)
+		shapes[name] = wire.Shape{List: &m}
+		src.reach(s.Member.Shape, shapes)
+	}
+}
+
+func (src *source) member(r ref) wire.Member {
+	m := wire.Member{Shape: r.Shape, Location: r.LocationName, Query: r.QueryName}
+	if t := src.Shapes[r.Shape].Type; t != "structure" && t != "list" {
+		m.Shape = t
+	}
+	return m
+}
+
+// write puts one shape on a line, so that a change of the model reads well.
+func write(name string, m wire.Model) error {
+	var b bytes.Buffer
+	head := []struct{ key, value string }{
+		{"license", m.License}, {"service", m.Service}, {"version", m.Version},
+		{"protocol", m.Protocol}, {"namespace", m.Namespace},
+	}
+	b.WriteString("{\n")
+	for _, h := range head {
+		fmt.Fprintf(&b, "%q: %q,\n", h.key, h.value)
+	}
+	if err := section(&b, "operations", m.Operations); err != nil {
+		return err
+	}
+	b.WriteString(",\n")
+	if err := section(&b, "shapes", m.Shapes); err != nil {
+		return err
+	}
+	b.WriteString("\n}\n")
+	return os.WriteFile(name, b.Bytes(), 0o644)
+}
+
+func section[T any](b *bytes.Buffer, name string, values map[string]T) error {
+	fmt.Fprintf(b, "%q: {", name)
+	separator := "\n"
+	keys := make([]string, 0, len(values))
+	for k := range values {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		line, err := json.Marshal(values[k])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(b, "%s%q: %s", separator, k, line)
+		separator = ",\n"
+	}
+	b.WriteString("\n}")
+	return nil
+}

@@ -1,0 +1,86 @@
+// Package wire speaks the AWS query protocols, EC2's and the common one, from
+// the server's side: form parameters into the SDK's input structs, the SDK's
+// output structs into XML, errors, and request signatures. It knows shapes and
+// no behaviour: what an action does is a method of the value given to [New].
+package wire
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// The models are made by genmodel; see there for their source.
+//
+//go:embed model/*.json
+var models embed.FS
+
+// Model is the wire form of a service's operations.
+type Model struct {
+	License    string               `json:"license"`
+	Service    string               `json:"service"`
+	Version    string               `json:"version"`  // of the API, a date
+	Protocol   string               `json:"protocol"` // "ec2" or "query"
+	Namespace  string               `json:"namespace"`
+	Operations map[string]Operation `json:"operations"`
+	Shapes     map[string]Shape     `json:"shapes"` // structures and lists
+}
+
+// Operation names the shapes of an action.
+type Operation struct {
+	Input   string `json:"in,omitempty"`
+	Output  string `json:"out,omitempty"`
+	Wrapper string `json:"wrapper,omitempty"` // element around the output, in the "query" protocol
+}
+
+// Shape is a structure or, when List is set, a list.
+type Shape struct {
+	Members  map[string]Member `json:"members,omitempty"` // by name; the SDK's struct has a field of that name
+	Required []string          `json:"required,omitempty"`
+	List     *Member           `json:"list,omitempty"`
+}
+
+// Member is a field of a structure or an element of a list. Shape is the name
+// of a structure or a list, or a kind of scalar: string, integer, long,
+// boolean, double, float, timestamp, blob.
+type Member struct {
+	Shape    string `json:"s"`
+	Location string `json:"n,omitempty"` // name in XML, when it is not the member's
+	Query    string `json:"q,omitempty"` // name in a request, when it is not Location's
+}
+
+// Load returns the model of "ec2" or "sts".
+func Load(service string) (*Model, error) {
+	data, err := models.ReadFile("model/" + service + ".json")
+	if err != nil {
+		return nil, fmt.Errorf("wire: no model of service %q: %w", service, err)
+	}
+	var m Model
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("wire: model of %s: %w", service, err)
+	}
+	return &m, nil
+}
+
+// requestName is what a member is called in a request's parameters.
+func (m *Model) requestName(name string, member Member) string {
+	switch {
+	case member.Query != "":
+		return member.Query
+	case member.Location == "":
+		return name
+	case m.Protocol == "ec2":
+		return strings.ToUpper(member.Location[:1]) + member.Location[1:]
+	default:
+		return member.Location
+	}
+}
+
+// responseName is what a member is called in a response's XML.
+func (m *Model) responseName(name string, member Member) string {
+	if member.Location != "" {
+		return member.Location
+	}
+	return name
+}

@@ -1,0 +1,141 @@
+package wire
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/url"
+	"reflect"
+)
+
+// Caller is who makes a request and where.
+type Caller struct {
+	Account   string // 12 digits
+	Region    string
+	AccessKey string
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context that carries the caller of a request.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerFrom returns the caller of the request that ctx belongs to.
+func CallerFrom(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
+
+// Service answers the actions of a model with the methods of a value.
+type Service struct {
+	Model *Model
+
+	// Before, if set, is called with every request that decodes, before its
+	// action; its error is the answer.
+	Before func(ctx context.Context, action string) error
+
+	handlers map[string]handler
+}
+
+type handler struct {
+	method reflect.Value
+	input  reflect.Type
+}
+
+// New finds, for every action of m, the method of impl that bears its name:
+//
+//	func (T) Action(context.Context, *service.ActionInput) (*service.ActionOutput, error)
+//
+// A missing or different method is an error.
+func New(m *Model, impl any) (*Service, error) {
+	s := &Service{Model: m, handlers: map[string]handler{}}
+	for action := range m.Operations {
+		method := reflect.ValueOf(impl).MethodByName(action)
+		if !method.IsValid() {
+			return nil, fmt.Errorf("wire: %T has no method for the action %s", impl, action)
+		}
+		t := method.Type()
+		if t.NumIn() != 2 || t.In(0) != reflect.TypeFor[context.Context]() || !structPointer(t.In(1), action+"Input") ||
+			t.NumOut() != 2 || !structPointer(t.Out(0), action+"Output") || t.Out(1) != reflect.TypeFor[error]() {
+			return nil, fmt.Errorf("wire: method %T.%s is a %s, not an action", impl, action, t)
+		}
+		s.handlers[action] = handler{method, t.In(1).Elem()}
+	}
+	return s, nil
+}
+
+func structPointer(t reflect.Type, name string) bool {
+	return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem().Name() == name
+}
+
+// Call runs the action that params name.
+func (s *Service) Call(ctx context.Context, params url.Values) (out any, err error) {
+	action := params.Get("Action")
+	if action == "" {
+		return nil, missing("Action")
+	}
+	h, ok := s.handlers[action]
+	if !ok {
+		return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", action)
+	}
+	if v := params.Get("Version"); v != "" && v != s.Model.Version {
+		return nil, Errorf("InvalidParameterValue", "The version %s of the API is not spoken here; use %s.", v, s.Model.Version)
+	}
+	input := reflect.New(h.input)
+	if err := s.Model.Decode(action, params, input.Interface()); err != nil {
+		return nil, err
+	}
+	if s.Before != nil {
+		if err := s.Before(ctx, action); err != nil {
+			return nil, err
+		}
+	}
+	result := h.method.Call([]reflect.Value{reflect.ValueOf(ctx), input})
+	if err, _ := result[1].Interface().(error); err != nil {
+		return nil, err
+	}
+	return result[0].Interface(), nil
+}
+
+// Serve answers a request whose parameters are already read and whose caller is
+// in ctx.
+func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, params url.Values) {
+	id := NewRequestID()
+	out, err := s.Call(ctx, params)
+	if err != nil {
+		s.WriteError(w, id, err)
+		return
+	}
+	body, err := s.Model.Encode(params.Get("Action"), id, out)
+	if err != nil {
+		s.WriteError(w, id, err)
+		return
+	}
+	write(w, http.StatusOK, id, body)
+}
+
+// WriteError answers a request with err.
+func (s *Service) WriteError(w http.ResponseWriter, requestID string, err error) {
+	e := asError(err)
+	write(w, e.status(), requestID, s.Model.EncodeError(requestID, e))
+}
+
+func write(w http.ResponseWriter, status int, id string, body []byte) {
+	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+	w.Header().Set("X-Amzn-Requestid", id)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone needs no answer
+}
+
+// NewRequestID returns a random id in the form of a version 4 UUID.
+func NewRequestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
