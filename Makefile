@@ -1,0 +1,28 @@
+.PHONY: build demo test bench lint fmt docs fuzz clean
+
+build: ## the program, stripped, in bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bake ./cmd/bake
+
+demo: ## bake the web server on the embedded cloud and fetch its page
+	scripts/demo
+
+test: ## everything that must pass
+	scripts/test
+
+bench: ## what docs/performance.md holds
+	scripts/bench
+
+lint: ## golangci-lint v2, which must be installed
+	golangci-lint run
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+docs: build ## docs/options, from the options themselves
+	bin/bake docs -markdown docs/options
+
+fuzz: ## each fuzz target for a minute
+	scripts/fuzz
+
+clean:
+	rm -rf bin
