@@ -1,0 +1,130 @@
+// Package config reads templates.
+package config
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/component"
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/datasource"
+	"bake/internal/redact"
+)
+
+// LanguageVersion is the version of Packer whose template language this is.
+const LanguageVersion = "1.16.0"
+
+// Options says which template to load and what is given to it from outside.
+type Options struct {
+	Path     string   // a *.pkr.hcl or *.pkr.json file, or a directory of them
+	Vars     []string // "name=value", in the order given
+	VarFiles []string // *.hcl or *.json, in the order given
+	Env      []string // "NAME=value"; PKR_VAR_name sets a variable, env("NAME") reads any
+	Cwd      string   // absolute; what relative paths in Path and VarFiles start from, and path.cwd
+
+	DataSources component.Registry[datasource.DataSource]
+
+	// ReadData lets data sources run. They do when something needs their values.
+	// Without it their values are unknown, of the types that they export.
+	ReadData bool
+
+	// AllowUnset makes variables without a value unknown instead of an error.
+	AllowUnset bool
+
+	// WarnUndeclared warns of variables that files set and no template declares.
+	WarnUndeclared bool
+
+	Now time.Time // for timestamps; the start of the run
+}
+
+// Template is a set of template files as one configuration. Component bodies
+// are not decoded: only the component knows what may be in them.
+type Template struct {
+	Root    string   // path.root: the template's directory as it was typed
+	Plugins []Plugin // required_plugins, by name
+	Builds  []*Build // every build block with each of its sources, in template order
+
+	files   map[string]*hcl.File
+	secrets *redact.Set
+	scope   *lang.Scope
+}
+
+// Files returns every file and command-line value that diagnostics can point at.
+func (t *Template) Files() map[string]*hcl.File { return t.files }
+
+// Secrets returns the values that must not be shown. It grows while values are
+// computed and components are made.
+func (t *Template) Secrets() *redact.Set { return t.secrets }
+
+// Plugin is an entry of required_plugins.
+type Plugin struct {
+	Name    string
+	Source  string // such as github.com/hashicorp/amazon
+	Version string // constraint
+	Range   hcl.Range
+}
+
+// Build is one build block with one of its sources: what makes one image.
+type Build struct {
+	Name        string // full name: [build.]type.local
+	Block       string // name of the build block; may be empty
+	Description string // of the build block
+	Type        string // such as amazon-ebs
+	Source      string // label of the source block
+	Local       string // name within the build block; the label unless the block renames it
+
+	Builder        *Component
+	Provisioners   []*Provisioner // those that apply to this source
+	ErrorCleanup   *Provisioner   // nil if there is none
+	PostProcessors []Chain        // each is fed with the builder's artifact
+}
+
+// Chain is a list of post-processors, each fed with the artifact of the one before.
+type Chain []*PostProcessor
+
+// Provisioner is a provisioner block of one build.
+type Provisioner struct {
+	*Component
+	Name            string        // empty if unnamed
+	PauseBefore     time.Duration // 0: none
+	Timeout         time.Duration // of one attempt; 0: none
+	MaxRetries      int           // attempts after the first
+	ContinueOnError bool
+}
+
+// PostProcessor is a post-processor block of one build.
+type PostProcessor struct {
+	*Component
+	Name      string // empty if unnamed
+	KeepInput *bool  // keep_input_artifact; nil if not set
+}
+
+// Component is the block of one component in one build.
+type Component struct {
+	Type      string    // such as "shell"
+	TypeRange hcl.Range // of the type in the template
+
+	scope    *lang.Scope
+	values   map[string]cty.Value // source
+	body     func(*hcl.EvalContext) (hcl.Body, hcl.Diagnostics)
+	refs     []hcl.Traversal
+	hasBuild bool
+}
+
+// Input returns what the component's options are decoded from. build are the
+// values of build.*: in a check they may be unknown. For a builder, which has no
+// build.*, it is nil. Data sources that the block refers to are read if they
+// have not been.
+func (c *Component) Input(ctx context.Context, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
+	panic("soon")
+}
+
+// Load reads a template. The template is never nil, so that its Files can be
+// shown with the diagnostics; it is complete if they hold no error.
+func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
+	panic("soon")
+}

@@ -1,0 +1,97 @@
+// Package engine runs the builds of a template.
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config"
+	"bake/postprocessor"
+	"bake/provisioner"
+	"bake/step"
+)
+
+// Components are all that a template can use.
+type Components struct {
+	Builders       component.Registry[builder.Builder]
+	Provisioners   component.Registry[provisioner.Provisioner]
+	PostProcessors component.Registry[postprocessor.PostProcessor]
+}
+
+// Options says which builds are run, and how.
+type Options struct {
+	Only   []string // globs over full build names; empty means all
+	Except []string // globs over full build names, and over names or types of post-processors
+
+	Parallel int // builds at a time; 0 or less means all
+	OnError  OnError
+	Run      step.Run // Run.Debug makes builds run one at a time
+	Ledger   step.Ledger
+	Start    time.Time     // of the run, for timestamps in names
+	Grace    time.Duration // how long the teardown of one build may take
+
+	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
+	Emit func(step.Event)
+
+	// Ask decides what happens after a failed step when OnError is Ask.
+	Ask func(ctx context.Context, build, step string, err error) Answer
+
+	// Pause is called before each step when Run.Debug is set. It returns when the
+	// user wants to go on, or with the cause of ctx.
+	Pause func(ctx context.Context, build, step string) error
+
+	// Secret is told every value that must not be shown, in addition to the
+	// template's Secrets. It may be nil.
+	Secret func(string)
+}
+
+// OnError is what becomes of a build's resources when a step has failed.
+type OnError string
+
+// The values of -on-error.
+const (
+	Cleanup               OnError = "cleanup"                 // destroyed
+	Abort                 OnError = "abort"                   // left, and listed
+	Ask                   OnError = "ask"                     // as the user says
+	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after error-cleanup-provisioner has run
+)
+
+// Answer is what a user says about a failed step.
+type Answer int
+
+// The answers.
+const (
+	AnswerCleanUp Answer = iota
+	AnswerAbort
+	AnswerRetry
+)
+
+// Result is how a run ended.
+type Result struct {
+	Builds []BuildResult // in template order
+}
+
+// BuildResult is how one build ended.
+type BuildResult struct {
+	Name      string
+	Elapsed   time.Duration
+	Err       error // nil if it succeeded; context's cause if it was cancelled
+	Artifacts []*builder.Artifact
+	Left      []step.Resource // what the build made, does not keep, and could not or should not destroy
+}
+
+// Check decodes every component of the selected builds, without running any.
+func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl.Diagnostics {
+	panic("soon")
+}
+
+// Run runs the selected builds. Diagnostics are about the template; what goes
+// wrong in a build is in its result. When ctx is cancelled builds stop and are
+// torn down; when stop is cancelled teardown ends too.
+func Run(ctx, stop context.Context, t *config.Template, c Components, o Options) (Result, hcl.Diagnostics) {
+	panic("soon")
+}
