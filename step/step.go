@@ -24,6 +24,9 @@ type Run struct {
 	Force bool   // -force
 	Debug bool   // -debug
 	Env   []string
+
+	Start   time.Time // what {{timestamp}} and its like give in options that are rendered late
+	Version string    // what {{packer_version}} gives
 }
 
 // Scope is what one build runs in: it says who is speaking, owns what the build
