@@ -1,0 +1,386 @@
+package ui
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+
+	"bake/step"
+)
+
+// Live keeps a list of builds and their steps at the bottom of a terminal; what
+// builds say scrolls by above it.
+//
+// It never changes the terminal's modes and never hides the cursor, so there is
+// nothing to restore however the process ends. A frame is one write that draws
+// over the one before, between the marks of a synchronized update.
+type Live struct {
+	out    io.Writer
+	color  bool
+	script transcript
+
+	builds  []*buildView
+	ended   bool     // the run has
+	scroll  []string // lines that have not been written yet, to go above the list
+	summary []string // lines to go below the list when the run has ended
+	drawn   []int    // widths in cells of the lines at the bottom of the screen
+}
+
+// buildView is one build on the screen.
+type buildView struct {
+	name    string
+	started time.Time // zero until it starts
+	elapsed time.Duration
+	ended   bool
+	err     error
+	steps   []*stepView // in the order they started
+}
+
+// stepView is one step on the screen.
+type stepView struct {
+	path     string
+	started  time.Time
+	elapsed  time.Duration
+	ended    bool
+	err      error
+	progress *step.Progress
+	since    time.Time // of the first progress, for the rate
+	first    int64     // done at that time
+	output   string    // last line that was written in it
+}
+
+// NewLive returns a display that draws on out.
+func NewLive(out io.Writer, o PlainOptions) *Live {
+	return &Live{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps}}
+}
+
+// Handle implements [Display]. Nothing is written before the next Draw.
+func (d *Live) Handle(e step.Event) {
+	for _, en := range d.script.entries(e) {
+		if en.record == nil {
+			en.text = ansi.Strip(en.text) // what a script writes must not move the cursor
+			lines := strings.Split(d.script.paint(en, d.color), "\n")
+			if e.Kind == step.RunFinished {
+				d.summary = append(d.summary, lines...)
+			} else {
+				d.scroll = append(d.scroll, lines...)
+			}
+		}
+	}
+	switch e.Kind {
+	case step.RunStarted:
+		for _, o := range d.script.builds {
+			d.view(o.name)
+		}
+		return
+	case step.RunFinished:
+		d.ended = true
+		return
+	}
+	b := d.view(e.Build)
+	switch e.Kind {
+	case step.BuildStarted:
+		b.started = e.Time
+	case step.BuildFinished, step.BuildFailed:
+		b.ended, b.elapsed, b.err = true, e.Elapsed, e.Error
+	case step.StepStarted:
+		b.steps = append(b.steps, &stepView{path: e.Step, started: e.Time})
+	}
+	s := b.running(e.Step)
+	if s == nil {
+		return
+	}
+	switch e.Kind {
+	case step.StepFinished, step.StepFailed:
+		s.ended, s.elapsed, s.err = true, e.Elapsed, e.Error
+	case step.Progressed:
+		if s.progress == nil {
+			s.since, s.first = e.Time, e.Progress.Done
+		}
+		s.progress = e.Progress
+	case step.Output, step.ErrOutput:
+		if text := strings.TrimSpace(ansi.Strip(e.Text)); text != "" {
+			s.output = strings.ReplaceAll(text[strings.LastIndexAny(text, "\r\n")+1:], "\t", " ")
+		}
+	}
+}
+
+// view returns the view of the named build. The run itself has one too, with an
+// empty name, for what happens before and between builds.
+func (d *Live) view(name string) *buildView {
+	for _, b := range d.builds {
+		if b.name == name {
+			return b
+		}
+	}
+	b := &buildView{name: name}
+	d.builds = append(d.builds, b)
+	return b
+}
+
+// running returns the step of b that path names, if it is going on.
+func (b *buildView) running(path string) *stepView {
+	for _, s := range slices.Backward(b.steps) {
+		if s.path == path && !s.ended {
+			return s
+		}
+	}
+	return nil
+}
+
+// Draw writes what has been said since the last frame, and the list below it as
+// it is at now, on a terminal of the given size. Once the run has ended the list
+// is drawn in full and left on the screen, with the summary below it.
+func (d *Live) Draw(now time.Time, width, height int) {
+	width, height = max(width, 10), max(height, 4)
+	list := d.list(now, width, height-1)
+	lines := slices.Concat(d.scroll, list, d.summary)
+	d.scroll, d.summary = nil, nil
+
+	var b strings.Builder
+	b.WriteString("\x1b[?2026h")
+	if up := d.rows(width); up > 0 {
+		fmt.Fprintf(&b, "\r\x1b[%dA", up)
+	} else {
+		b.WriteString("\r")
+	}
+	for _, l := range lines {
+		b.WriteString(l + "\x1b[K\n")
+	}
+	b.WriteString("\x1b[J\x1b[?2026l")
+	io.WriteString(d.out, b.String())
+
+	d.drawn = nil
+	if !d.ended {
+		for _, l := range list {
+			d.drawn = append(d.drawn, ansi.StringWidth(l))
+		}
+	}
+}
+
+// rows returns how many rows of a terminal of the given width the list takes
+// that was drawn when the terminal may have been wider.
+func (d *Live) rows(width int) int {
+	n := 0
+	for _, w := range d.drawn {
+		n += max(1, (w+width-1)/width)
+	}
+	return n
+}
+
+// list returns the lines at the bottom of the screen, at most room of them.
+func (d *Live) list(now time.Time, width, room int) []string {
+	var shown []*buildView
+	for _, b := range d.builds {
+		if b.name != "" || b.active() {
+			shown = append(shown, b)
+		}
+	}
+	if d.ended {
+		room = 1 << 30
+	}
+	spin := spinner(now)
+	heads, hidden := d.heads(shown, room)
+	each := (room - len(heads) - min(1, hidden)) / max(1, countRunning(heads))
+	var lines []string
+	for _, b := range heads {
+		lines = append(lines, d.row(width, b.mark(d, spin), 0, b.title(), "", b.time(now)))
+		if b.ended && len(d.builds) > 1 {
+			continue // its story has scrolled by
+		}
+		lines = append(lines, d.steps(b, spin, now, width, each)...)
+	}
+	if hidden > 0 {
+		lines = append(lines, d.style(2, ansi.Truncate(fmt.Sprintf("  … and %d more builds", hidden), width-1, "")))
+	}
+	return lines
+}
+
+// heads chooses the builds that fit into room lines: running ones first.
+func (d *Live) heads(builds []*buildView, room int) (shown []*buildView, hidden int) {
+	if len(builds) <= room {
+		return builds, 0
+	}
+	byNeed := slices.Clone(builds)
+	slices.SortStableFunc(byNeed, func(a, b *buildView) int { return a.rank() - b.rank() })
+	keep := byNeed[:room-1]
+	for _, b := range builds {
+		if slices.Contains(keep, b) {
+			shown = append(shown, b)
+		}
+	}
+	return shown, len(builds) - len(shown)
+}
+
+func (b *buildView) rank() int {
+	switch {
+	case b.active():
+		return 0
+	case b.err != nil:
+		return 1
+	case b.ended:
+		return 2
+	default:
+		return 3
+	}
+}
+
+// active says whether something is going on in b.
+func (b *buildView) active() bool {
+	if b.name == "" {
+		return slices.ContainsFunc(b.steps, func(s *stepView) bool { return !s.ended })
+	}
+	return !b.started.IsZero() && !b.ended
+}
+
+func countRunning(bs []*buildView) (n int) {
+	for _, b := range bs {
+		if b.active() {
+			n++
+		}
+	}
+	return n
+}
+
+// steps returns the lines below the head of b, at most room of them: what runs
+// goes before what is over.
+func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) []string {
+	type block struct {
+		lines   []string
+		running bool
+	}
+	var blocks []block
+	need := 0
+	for _, s := range b.steps {
+		bl := block{running: !s.ended}
+		mark := d.style(32, "✓")
+		if s.err != nil {
+			mark = d.style(31, "✗")
+		} else if !s.ended {
+			mark = d.style(36, spin)
+		}
+		depth := 1 + strings.Count(s.path, within)
+		bl.lines = append(bl.lines, d.row(width, mark, depth, title(innermost(s.path)), s.bar(now), s.time(now)))
+		if !s.ended && s.output != "" {
+			out := strings.Repeat("  ", depth+1) + "│ " + s.output
+			bl.lines = append(bl.lines, d.style(2, ansi.Truncate(out, width-1, "…")))
+		}
+		blocks = append(blocks, bl)
+		need += len(bl.lines)
+	}
+	// Drop finished steps, oldest first, then their number, then output, then running ones.
+	dropped := 0
+	for i := 0; i < len(blocks) && need > room; i++ {
+		if !blocks[i].running {
+			need -= len(blocks[i].lines)
+			blocks[i].lines = nil
+			if dropped++; dropped == 1 {
+				need++ // the line that counts them
+			}
+		}
+	}
+	var lines []string
+	if dropped > 0 && need > room {
+		need--
+	} else if dropped > 0 {
+		lines = append(lines, d.row(width, d.style(32, "✓"), 1, fmt.Sprintf("%d steps", dropped), "", ""))
+	}
+	for _, bl := range blocks {
+		if need > room && len(bl.lines) > 1 {
+			need -= len(bl.lines) - 1
+			bl.lines = bl.lines[:1]
+		}
+		lines = append(lines, bl.lines...)
+	}
+	return lines[:min(len(lines), max(0, room))]
+}
+
+// row lays one line out: mark and text on the left, time on the right, and a bar
+// before the time if there is room for it.
+func (d *Live) row(width int, mark string, depth int, text, bar, at string) string {
+	left := strings.Repeat("  ", depth) + mark + " "
+	room := width - 1 - ansi.StringWidth(left) - ansi.StringWidth(at) - 1
+	if room < 4 {
+		return ansi.Truncate(left+text, width-1, "…")
+	}
+	if bw := ansi.StringWidth(bar); bar != "" && room >= bw+12 {
+		text = ansi.Truncate(text, room-bw-2, "…")
+		pad := strings.Repeat(" ", max(1, room-bw-1-ansi.StringWidth(text)))
+		return left + text + pad + d.style(36, bar) + "  " + d.style(2, at)
+	}
+	text = ansi.Truncate(text, room, "…")
+	pad := strings.Repeat(" ", max(0, room-ansi.StringWidth(text)))
+	return strings.TrimRight(left+text+pad+" "+d.style(2, at), " ")
+}
+
+func (d *Live) style(code int, s string) string {
+	if !d.color || s == "" {
+		return s
+	}
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", code, s)
+}
+
+func spinner(now time.Time) string {
+	frames := []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+	return string(frames[now.UnixMilli()/100%int64(len(frames))])
+}
+
+func (b *buildView) title() string {
+	if b.name == "" {
+		return "bake"
+	}
+	return b.name
+}
+
+func (b *buildView) mark(d *Live, spin string) string {
+	switch {
+	case b.err != nil:
+		return d.style(31, "✗")
+	case b.ended:
+		return d.style(32, "✓")
+	case b.active():
+		return d.style(36, spin)
+	default:
+		return d.style(2, "·")
+	}
+}
+
+func (b *buildView) time(now time.Time) string {
+	switch {
+	case b.ended:
+		return clock(b.elapsed)
+	case b.started.IsZero():
+		return ""
+	default:
+		return clock(now.Sub(b.started))
+	}
+}
+
+func (s *stepView) time(now time.Time) string {
+	if s.ended {
+		return clock(s.elapsed)
+	}
+	return clock(now.Sub(s.started))
+}
+
+// bar draws how far a running step has come, with its rate when that is bytes.
+func (s *stepView) bar(now time.Time) string {
+	if s.ended || s.progress == nil {
+		return ""
+	}
+	text := amount(*s.progress)
+	if took := now.Sub(s.since); s.progress.Unit == "B" && took >= time.Second {
+		text += fmt.Sprintf("  %s/s", Bytes(int64(float64(s.progress.Done-s.first)/took.Seconds())))
+	}
+	f, ok := fraction(*s.progress)
+	if !ok {
+		return text
+	}
+	const cells = 20
+	full := int(f * cells)
+	return strings.Repeat("█", full) + strings.Repeat("░", cells-full) + "  " + text
+}

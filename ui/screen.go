@@ -1,0 +1,60 @@
+package ui
+
+import (
+	"sync"
+	"time"
+
+	"bake/step"
+)
+
+// Screen draws a [Live] display as time goes by.
+type Screen struct {
+	mu   sync.Mutex
+	live *Live
+	size func() (width, height int)
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// frame is how long a frame stays on the screen.
+const frame = 100 * time.Millisecond
+
+// NewScreen starts to draw live; size tells the terminal's size in cells at any
+// time. The caller closes the screen.
+func NewScreen(live *Live, size func() (width, height int)) *Screen {
+	s := &Screen{live: live, size: size, stop: make(chan struct{})}
+	s.done.Go(func() {
+		tick := time.NewTicker(frame)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.draw()
+			case <-s.stop:
+				return
+			}
+		}
+	})
+	return s
+}
+
+func (s *Screen) draw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, h := s.size()
+	s.live.Draw(time.Now(), w, h)
+}
+
+// Handle implements [Display]. It may be called by several goroutines.
+func (s *Screen) Handle(e step.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live.Handle(e)
+}
+
+// Close draws the last frame and leaves the cursor below it.
+func (s *Screen) Close() {
+	close(s.stop)
+	s.done.Wait()
+	s.draw()
+}

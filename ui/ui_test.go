@@ -1,0 +1,282 @@
+package ui
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+
+	"bake/step"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func recorded(t *testing.T, name string) []step.Event {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name+".jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var events []step.Event
+	if err := ReadEvents(f, func(e step.Event) { events = append(events, e) }); err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func TestDisplays(t *testing.T) {
+	displays := map[string]func(*bytes.Buffer) Display{
+		"plain":   func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{}) },
+		"color":   func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{Color: true}) },
+		"stamped": func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{Timestamps: true}) },
+		"machine": func(b *bytes.Buffer) Display { return NewMachine(b, false) },
+	}
+	for _, stream := range []string{"webserver", "failure", "cancelled"} {
+		events := recorded(t, stream)
+		for name, open := range displays {
+			t.Run(stream+"/"+name, func(t *testing.T) {
+				var out bytes.Buffer
+				d := open(&out)
+				for _, e := range events {
+					d.Handle(e)
+				}
+				golden(t, stream+"."+name, out.String())
+			})
+		}
+	}
+}
+
+func TestJSONIsTheStream(t *testing.T) {
+	for _, stream := range []string{"webserver", "failure", "cancelled"} {
+		var log, again bytes.Buffer
+		first, second := &JSON{Out: &log}, &JSON{Out: &again}
+		for _, e := range recorded(t, stream) {
+			first.Handle(e)
+		}
+		if err := ReadEvents(bytes.NewReader(log.Bytes()), second.Handle); err != nil {
+			t.Fatal(err)
+		}
+		if first.Err != nil || !bytes.Equal(log.Bytes(), again.Bytes()) {
+			t.Errorf("%s changes when it is read and written again (%v)", stream, first.Err)
+		}
+	}
+}
+
+func TestReadEventsNamesTheBrokenOne(t *testing.T) {
+	err := ReadEvents(strings.NewReader(`{"kind":"say"}`+"\n"+`{"kind":`), func(step.Event) {})
+	if err == nil || !strings.Contains(err.Error(), "event 2") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// screen is a terminal that understands exactly what Live may write.
+type screen struct {
+	width  int
+	rows   []string // what has scrolled by, and what is on the screen
+	cursor int      // row
+	column int
+}
+
+func (s *screen) write(t *testing.T, b []byte) {
+	t.Helper()
+	in := string(b)
+	for in != "" {
+		switch {
+		case strings.HasPrefix(in, "\x1b["):
+			end := strings.IndexFunc(in[2:], func(r rune) bool { return r >= '@' && r <= '~' }) + 2
+			arg, final := in[2:end], in[end]
+			in = in[end+1:]
+			switch final {
+			case 'm', 'h', 'l':
+				if final != 'm' && arg != "?2026" {
+					t.Fatalf("terminal mode %s%c changed", arg, final)
+				}
+			case 'A':
+				n, _ := strconv.Atoi(arg)
+				if s.cursor -= n; s.cursor < 0 {
+					t.Fatalf("cursor moved %d above the first row", -s.cursor)
+				}
+			case 'K':
+				s.row()
+				s.rows[s.cursor] = ansi.Truncate(s.rows[s.cursor], s.column, "")
+			case 'J':
+				s.row()
+				s.rows = s.rows[:s.cursor+1]
+				s.rows[s.cursor] = ansi.Truncate(s.rows[s.cursor], s.column, "")
+			default:
+				t.Fatalf("unknown sequence ESC [ %s %c", arg, final)
+			}
+		case in[0] == '\r':
+			s.column, in = 0, in[1:]
+		case in[0] == '\n':
+			s.cursor, s.column, in = s.cursor+1, 0, in[1:]
+			s.row()
+		default:
+			r := []rune(in)[0]
+			in = in[len(string(r)):]
+			w := ansi.StringWidth(string(r))
+			if s.column+w > s.width {
+				s.cursor, s.column = s.cursor+1, 0
+			}
+			s.row()
+			line := s.rows[s.cursor]
+			s.rows[s.cursor] = ansi.Truncate(line, s.column, "") + string(r) + ansi.TruncateLeft(line, s.column+w, "")
+			s.column += w
+		}
+	}
+}
+
+func (s *screen) row() {
+	for len(s.rows) <= s.cursor {
+		s.rows = append(s.rows, "")
+	}
+}
+
+func (s *screen) String() string {
+	var b strings.Builder
+	for _, r := range s.rows {
+		b.WriteString(strings.TrimRight(r, " ") + "\n")
+	}
+	return b.String()
+}
+
+// TestLive draws a frame after every event, and compares some of the screens.
+func TestLive(t *testing.T) {
+	for _, tt := range []struct {
+		stream        string
+		width, height int
+		at            []int // events after which the screen is looked at
+	}{
+		{"webserver", 80, 24, []int{14, 29, 44, 1000}},
+		{"webserver", 32, 8, []int{29, 44, 1000}},
+		{"failure", 100, 30, []int{14, 1000}},
+		{"cancelled", 80, 24, []int{1000}},
+		{"many", 80, 24, []int{3, 60, 1000}},
+		{"many", 40, 7, []int{60, 1000}},
+		{"many", 1, 1, []int{1000}},
+	} {
+		t.Run(fmt.Sprintf("%s-%dx%d", tt.stream, tt.width, tt.height), func(t *testing.T) {
+			var out, shots bytes.Buffer
+			d := NewLive(&out, PlainOptions{Color: true})
+			s := &screen{width: max(tt.width, 10)}
+			events := recorded(t, tt.stream)
+			for i, e := range events {
+				d.Handle(e)
+				d.Draw(e.Time.Add(150*time.Millisecond), tt.width, tt.height)
+				s.write(t, out.Bytes())
+				out.Reset()
+				if !d.ended && len(d.drawn) > max(tt.height, 4)-1 {
+					t.Fatalf("event %d: the list has %d lines on a screen of %d", i, len(d.drawn), tt.height)
+				}
+				for _, w := range d.drawn {
+					if w >= s.width {
+						t.Fatalf("event %d: a line of the list is %d cells wide on a screen of %d", i, w, s.width)
+					}
+				}
+				for _, at := range tt.at {
+					if i == min(at, len(events)-1) {
+						fmt.Fprintf(&shots, "-- after event %d --\n%s", i, s)
+					}
+				}
+			}
+			golden(t, fmt.Sprintf("%s.live-%dx%d", tt.stream, tt.width, tt.height), shots.String())
+		})
+	}
+}
+
+// TestLiveSurvivesResizing narrows the terminal between two frames: the lines
+// already there are folded by the terminal and must still be drawn over.
+func TestLiveSurvivesResizing(t *testing.T) {
+	var out bytes.Buffer
+	d := NewLive(&out, PlainOptions{})
+	events := recorded(t, "webserver")
+	for _, e := range events[:30] {
+		d.Handle(e)
+	}
+	d.Draw(events[29].Time, 80, 24)
+	lines := len(d.drawn)
+	out.Reset()
+	d.Draw(events[29].Time, 41, 24)
+	if want := fmt.Sprintf("\x1b[%dA", 2*lines); !strings.Contains(out.String(), want) {
+		t.Errorf("%d lines were redrawn with %q, want %q in it", lines, out.String()[:20], want)
+	}
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                       "0 microseconds",
+		3052 * time.Millisecond: "3 seconds 52 milliseconds",
+		time.Hour:               "1 hour",
+		time.Hour + 5*time.Second + time.Millisecond: "1 hour 5 seconds",
+		61 * time.Second:                  "1 minute 1 second",
+		1500 * time.Microsecond:           "1 millisecond 500 microseconds",
+		49*time.Hour + 59*time.Nanosecond: "2 days 1 hour",
+	} {
+		if got := Words(d); got != want {
+			t.Errorf("Words(%d) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestRecordEscapes(t *testing.T) {
+	got := Record(time.Unix(7, 9), "a.b", "artifact", "0", "id", "x,y\r\nz")
+	if want := "7,a.b,artifact,0,id,x%!(PACKER_COMMA)y\\r\\nz\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestDiagnosticsShowTheSource(t *testing.T) {
+	p := hclparse.NewParser()
+	_, diags := p.ParseHCL([]byte("a = 1\nsource \"x\" \"y\" {\n  b = \n}\n"), "t.pkr.hcl")
+	onDisk := filepath.Join(t.TempDir(), "vars.hcl")
+	if err := os.WriteFile(onDisk, []byte("colour = \"red\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := func(file string) *hcl.Diagnostic {
+		return &hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: "Bad", Detail: "Because.",
+			Subject: &hcl.Range{Filename: file, Start: hcl.Pos{Line: 1, Column: 1}, End: hcl.Pos{Line: 1, Column: 7, Byte: 6}},
+		}
+	}
+	diags = append(diags, at(onDisk), at("gone.hcl"))
+	var b bytes.Buffer
+	if err := Diagnostics(&b, p.Files(), diags, 80, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"on t.pkr.hcl line 3", "   3:   b = ", `   1: colour = "red"`, "In gone.hcl:1,1-7. Because."} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "not available") {
+		t.Errorf("source code is missing in:\n%s", b.String())
+	}
+}
