@@ -1,0 +1,196 @@
+// Package debian makes the root file system of a Debian system out of the
+// packages of a mirror, with no tool of Debian's on this host.
+//
+// It works in two stages. [Prepare] verifies the mirror's signed indexes,
+// resolves and downloads packages, and the [System] that it returns writes one
+// tar archive in which every package is unpacked, as dpkg leaves them before
+// they are configured. The second stage, [System.Command], is for a machine
+// with that root: dpkg configures the packages there, offline.
+package debian
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options are what a Debian system is made of.
+type Options struct {
+	Suite   string   // codename of the release, such as bookworm
+	Arch    string   // Debian's name for the architecture, such as amd64
+	Include []string // packages to install besides the required ones
+
+	// Mirror is the URL of a Debian archive. When empty, the apt sources of the
+	// host say where packages and security fixes come from.
+	Mirror string
+	// Keyring is a file with the OpenPGP keys that may sign the mirror's
+	// indexes; when empty, the host's debian-archive-keyring is used.
+	Keyring string
+
+	Cache    string         // directory that keeps downloads between calls
+	User     string         // login user of the system, with passwordless sudo
+	Progress func(Progress) // may be nil; calls do not overlap
+
+	Host   fs.FS        // this host's root directory
+	Client *http.Client // nil means a client that heeds HTTP_PROXY and its kin
+	Now    func() time.Time
+}
+
+// System is a Debian system whose packages lie ready in the cache.
+type System struct {
+	Packages []*Package // each after what it depends on
+	Sources  []string   // the lines of its /etc/apt/sources.list
+	Version  string     // of the release, such as 12.11; "" when the mirror names none
+
+	arch    string
+	user    string
+	date    time.Time // of the release: the time of every file made here
+	fetcher *fetcher
+}
+
+// Prepare decides on the packages of a system and downloads them. Whatever the
+// mirror says is believed only as far as its signature reaches.
+func Prepare(ctx context.Context, o Options) (*System, error) {
+	f := &fetcher{client: o.Client, dir: o.Cache, report: serialize(o.Progress)}
+	if f.client == nil {
+		f.client = &http.Client{Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			MaxIdleConnsPerHost: downloads,
+			TLSHandshakeTimeout: stall,
+		}}
+	}
+	host, err := hostSources(o.Host)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := chooseSources(host, o.Mirror, o.Suite)
+	if err != nil {
+		return nil, err
+	}
+	if o.Mirror == "" && hostAdmitsExpired(o.Host) {
+		for i := range sources {
+			sources[i].Expired = true
+		}
+	}
+	keys, err := loadKeyring(o.Host, os.ReadFile, o.Keyring)
+	if err != nil {
+		return nil, err
+	}
+	s := &System{arch: o.Arch, user: o.User, fetcher: f}
+	packages, err := s.readSources(ctx, sources, keys, o)
+	if err != nil {
+		return nil, err
+	}
+	if s.Packages, err = packages.resolve(o.Include); err != nil {
+		return nil, fmt.Errorf("choose packages: %w", err)
+	}
+	items := make([]item, len(s.Packages))
+	for i, p := range s.Packages {
+		items[i] = p.item()
+	}
+	return s, f.all(ctx, "download packages", items)
+}
+
+func (p *Package) item() item { return item{p.URL, fileEntry{p.Size, p.SHA256}} }
+
+// readSources verifies and reads the indexes of sources, of which only the
+// first must exist, and sets what s has of them.
+func (s *System) readSources(ctx context.Context, sources []source, keys openpgp.EntityList, o Options) (*archive, error) {
+	s.fetcher.report(Progress{Phase: "verify the mirror"})
+	releases := make([]*release, len(sources))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, src := range sources {
+		g.Go(func() error {
+			r, err := s.readRelease(gctx, src, keys, o.Now())
+			if i > 0 && errors.Is(err, errNotFound) {
+				s.fetcher.report(Progress{Note: fmt.Sprintf("%s has no suite %s: doing without", src.URI, src.Suite)})
+				return nil
+			}
+			releases[i] = r
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	s.Version, s.date = releases[0].Version, releases[0].Date
+
+	var indexes []indexItem
+	var items []item
+	for i, r := range releases {
+		if r == nil {
+			continue
+		}
+		src := sources[i]
+		s.Sources = append(s.Sources, src.Line())
+		for _, c := range src.Components {
+			it, err := r.index(src, c, o.Arch)
+			if err != nil {
+				return nil, fmt.Errorf("the Release of %s at %s: %w", src.Suite, src.URI, err)
+			}
+			indexes, items = append(indexes, it), append(items, it.item)
+		}
+	}
+	if err := s.fetcher.all(ctx, "download indexes", items); err != nil {
+		return nil, err
+	}
+	packages := newArchive()
+	for _, it := range indexes {
+		b, err := os.ReadFile(s.fetcher.path(it.item))
+		if err == nil {
+			b, err = inflate(b, it.compression, maxData)
+		}
+		if err == nil {
+			err = packages.add(string(b), it.base)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", it.url, err)
+		}
+	}
+	return packages, nil
+}
+
+// readRelease fetches and verifies one suite's InRelease file.
+func (s *System) readRelease(ctx context.Context, src source, keys openpgp.EntityList, now time.Time) (*release, error) {
+	url := src.URI + "/dists/" + src.Suite + "/InRelease"
+	data, err := s.fetcher.release(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	text, err := verifyRelease(data, keys, now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	r, err := parseRelease(text)
+	if err == nil && r.Codename != src.Suite && r.Suite != src.Suite {
+		err = fmt.Errorf("it is for %s, not %s", r.Codename, src.Suite)
+	}
+	if err == nil && !src.Expired {
+		err = r.checkDates(now)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return r, nil
+}
+
+// serialize returns a report function that is safe for concurrent use.
+func serialize(report func(Progress)) func(Progress) {
+	if report == nil {
+		return func(Progress) {}
+	}
+	var mu sync.Mutex
+	return func(p Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		report(p)
+	}
+}

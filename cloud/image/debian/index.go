@@ -1,0 +1,220 @@
+package debian
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Package is one version of a binary package that a mirror offers.
+type Package struct {
+	Name, Version, Architecture string
+	Size                        int64  // bytes of the .deb
+	SHA256                      string // of the .deb, in hex
+	URL                         string // where the .deb is
+
+	essential bool
+	priority  string
+	depends   string // Pre-Depends and Depends, unparsed: few are ever looked at
+	conflicts string // Conflicts and Breaks, likewise
+	provides  string
+}
+
+// required reports whether a Debian system is not complete without p.
+func (p *Package) required() bool { return p.essential || p.priority == "required" }
+
+// archive is what can be installed: the newest version of each package among
+// the indexes added.
+type archive struct {
+	packages  map[string]*Package
+	providers map[string][]provider // by the virtual package's name
+}
+
+// provider is a package that stands in for another name, perhaps at a version.
+type provider struct {
+	pkg     *Package
+	version string // "" when the Provides names none
+}
+
+func newArchive() *archive {
+	return &archive{packages: map[string]*Package{}}
+}
+
+// add reads a Packages index whose files are below base.
+func (a *archive) add(index, base string) error {
+	return parseControl(index, func(p paragraph) error {
+		pkg := &Package{}
+		var file string
+		for _, f := range p {
+			switch f.Name {
+			case "Package":
+				pkg.Name = f.Value
+			case "Version":
+				pkg.Version = f.Value
+			case "Architecture":
+				pkg.Architecture = f.Value
+			case "Essential":
+				pkg.essential = f.Value == "yes"
+			case "Priority":
+				pkg.priority = f.Value
+			case "Filename":
+				file = f.Value
+			case "SHA256":
+				pkg.SHA256 = strings.ToLower(f.Value)
+			case "Size":
+				pkg.Size, _ = strconv.ParseInt(f.Value, 10, 64)
+			case "Depends", "Pre-Depends":
+				pkg.depends = join(pkg.depends, f.Value)
+			case "Conflicts", "Breaks":
+				pkg.conflicts = join(pkg.conflicts, f.Value)
+			case "Provides":
+				pkg.provides = f.Value
+			}
+		}
+		if pkg.Name == "" || pkg.Version == "" || file == "" || len(pkg.SHA256) != 64 || pkg.Size <= 0 {
+			return fmt.Errorf("package %q: the index lacks its version, file name, size or SHA256", pkg.Name)
+		}
+		pkg.URL = base + "/" + file
+		if old := a.packages[pkg.Name]; old == nil || compareVersions(pkg.Version, old.Version) > 0 {
+			a.packages[pkg.Name] = pkg
+		}
+		a.providers = nil // built anew when next asked for
+		return nil
+	})
+}
+
+// provide returns the packages that provide name: required ones first, then by
+// priority, then by name, so that the choice among them is always the same.
+func (a *archive) provide(name string) ([]provider, error) {
+	if a.providers == nil {
+		a.providers = map[string][]provider{}
+		for _, p := range a.packages {
+			if p.provides == "" {
+				continue
+			}
+			groups, err := parseRelations(p.provides)
+			if err != nil {
+				return nil, fmt.Errorf("package %s: Provides: %w", p.Name, err)
+			}
+			for _, g := range groups {
+				a.providers[g[0].name] = append(a.providers[g[0].name], provider{p, g[0].version})
+			}
+		}
+		for _, ps := range a.providers {
+			slices.SortFunc(ps, func(x, y provider) int {
+				if c := rank(x.pkg) - rank(y.pkg); c != 0 {
+					return c
+				}
+				return strings.Compare(x.pkg.Name, y.pkg.Name)
+			})
+		}
+	}
+	return a.providers[name], nil
+}
+
+// rank orders packages by how much a plain system wants them.
+func rank(p *Package) int {
+	if p.essential {
+		return 0
+	}
+	if i := slices.Index([]string{"required", "important", "standard", "optional"}, p.priority); i >= 0 {
+		return i + 1
+	}
+	return 5
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + ", " + b
+}
+
+// relation is one alternative of a dependency field: a package, perhaps with a
+// constraint on its version.
+type relation struct {
+	name    string
+	op      string // "", "<<", "<=", "=", ">=", ">>"
+	version string
+}
+
+func (r relation) String() string {
+	if r.op == "" {
+		return r.name
+	}
+	return r.name + " (" + r.op + " " + r.version + ")"
+}
+
+// admits reports whether version meets the constraint.
+func (r relation) admits(version string) bool {
+	c := compareVersions(version, r.version)
+	switch r.op {
+	case "<<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case "=":
+		return c == 0
+	case ">=":
+		return c >= 0
+	case ">>":
+		return c > 0
+	}
+	return true
+}
+
+// provided reports whether a Provides at version meets the constraint: one
+// without a version meets only a relation without one.
+func (r relation) provided(version string) bool {
+	return r.op == "" || version != "" && r.admits(version)
+}
+
+// parseRelations parses a Depends-like field: groups that must all hold, each a
+// list of alternatives of which one must hold. Architecture qualifiers after a
+// colon are dropped, since there is only one architecture.
+func parseRelations(s string) ([][]relation, error) {
+	var groups [][]relation
+	for part := range strings.SplitSeq(s, ",") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		var group []relation
+		for alt := range strings.SplitSeq(part, "|") {
+			r, err := parseRelation(strings.TrimSpace(alt))
+			if err != nil {
+				return nil, err
+			}
+			group = append(group, r)
+		}
+		groups = append(groups, group)
+	}
+	return groups, nil
+}
+
+func parseRelation(s string) (relation, error) {
+	name, rest, constrained := strings.Cut(s, "(")
+	name, _, _ = strings.Cut(strings.TrimSpace(name), ":")
+	if name == "" || strings.ContainsAny(name, " \t\n") {
+		return relation{}, fmt.Errorf("%q is no relation to a package", clip(s))
+	}
+	if !constrained {
+		return relation{name: name}, nil
+	}
+	constraint, after, closed := strings.Cut(rest, ")")
+	version := strings.TrimSpace(strings.TrimLeft(constraint, "<>= \t"))
+	op := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(constraint), version))
+	switch op {
+	case "<": // the old spellings, which mean "or equal"
+		op = "<="
+	case ">":
+		op = ">="
+	case "<<", "<=", "=", ">=", ">>":
+	default:
+		return relation{}, fmt.Errorf("%q has no known comparison", clip(s))
+	}
+	if !closed || strings.TrimSpace(after) != "" || version == "" {
+		return relation{}, fmt.Errorf("%q is no relation to a package", clip(s))
+	}
+	return relation{name, op, version}, nil
+}

@@ -1,0 +1,193 @@
+package debian
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+// release is a suite's signed table of contents.
+type release struct {
+	Suite, Codename  string
+	Version          string    // such as 12.11
+	Date, ValidUntil time.Time // ValidUntil is zero when the suite never expires
+	ByHash           bool      // files can be had below by-hash/SHA256
+	Files            map[string]fileEntry
+}
+
+// fileEntry is what a release says of one of its files.
+type fileEntry struct {
+	Size   int64
+	SHA256 string // hex
+}
+
+// keyringPaths are where a host keeps the keys of the Debian archive: the
+// package debian-archive-keyring of different releases.
+func keyringPaths() []string {
+	return []string{
+		"usr/share/keyrings/debian-archive-keyring.gpg",
+		"usr/share/keyrings/debian-archive-keyring.pgp",
+	}
+}
+
+// loadKeyring reads the keys that may sign a release: binary or armored, from
+// file when it is not empty and else from the host's own place for them.
+func loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (openpgp.EntityList, error) {
+	var data []byte
+	var err error
+	if file != "" {
+		if data, err = read(file); err != nil {
+			return nil, fmt.Errorf("read the keyring: %w", err)
+		}
+	} else {
+		for _, p := range keyringPaths() {
+			if data, err = fs.ReadFile(host, p); err == nil {
+				file = "/" + p
+				break
+			}
+		}
+		if file == "" {
+			return nil, fmt.Errorf("this host has no keys of the Debian archive (/%s): install the package debian-archive-keyring, or name a copy of its keyring with -keyring", keyringPaths()[0])
+		}
+	}
+	var keys openpgp.EntityList
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
+		keys, err = openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
+	} else {
+		keys, err = openpgp.ReadKeyRing(bytes.NewReader(data))
+	}
+	if err == nil && len(keys) == 0 {
+		err = errors.New("it holds no key")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keyring %s: %w", file, err)
+	}
+	return keys, nil
+}
+
+// verifyRelease checks the signature of an InRelease file and returns the text
+// that was signed; nothing outside the signature gets through. Any one of
+// several signatures by a key of keys is enough.
+func verifyRelease(inRelease []byte, keys openpgp.EntityList, now time.Time) (string, error) {
+	block, rest := clearsign.Decode(inRelease)
+	if block == nil {
+		return "", errors.New("it is not a signed message: the mirror may be behind a login page or a proxy that answers instead of it")
+	}
+	if len(bytes.TrimSpace(rest)) > 0 || !bytes.HasPrefix(bytes.TrimSpace(inRelease), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
+		return "", errors.New("there is text outside its signature")
+	}
+	_, err := block.VerifySignature(keys, &packet.Config{Time: func() time.Time { return now }})
+	if err != nil {
+		return "", fmt.Errorf("its signature does not verify with the keyring: %w", err)
+	}
+	return string(block.Plaintext), nil
+}
+
+// parseRelease parses the text of a Release file.
+func parseRelease(text string) (*release, error) {
+	var r *release
+	err := parseControl(text, func(p paragraph) error {
+		if r != nil {
+			return errors.New("more than one paragraph")
+		}
+		r = &release{
+			Suite:    p.get("Suite"),
+			Codename: p.get("Codename"),
+			Version:  p.get("Version"),
+			ByHash:   p.get("Acquire-By-Hash") == "yes",
+			Files:    map[string]fileEntry{},
+		}
+		var err error
+		if r.Date, err = parseDate(p.get("Date")); err != nil {
+			return fmt.Errorf("Date: %w", err)
+		}
+		if v := p.get("Valid-Until"); v != "" {
+			if r.ValidUntil, err = parseDate(v); err != nil {
+				return fmt.Errorf("Valid-Until: %w", err)
+			}
+		}
+		for line := range strings.Lines(p.get("SHA256")) {
+			f := strings.Fields(line)
+			if len(f) == 0 {
+				continue
+			}
+			if len(f) != 3 || len(f[0]) != 64 {
+				return fmt.Errorf("SHA256: %q is no entry", clip(line))
+			}
+			size, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				return fmt.Errorf("SHA256: %q is no entry", clip(line))
+			}
+			r.Files[f[2]] = fileEntry{size, strings.ToLower(f[0])}
+		}
+		return nil
+	})
+	if err == nil && (r == nil || len(r.Files) == 0) {
+		err = errors.New("it lists no files with a SHA256")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parseDate parses the dates of Release files, which are always in UTC.
+func parseDate(s string) (time.Time, error) {
+	for _, layout := range []string{time.RFC1123, "Mon, _2 Jan 2006 15:04:05 MST", time.RFC1123Z} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no date", clip(s))
+}
+
+// checkDates refuses a release that has expired, which is how an attacker would
+// hide security updates, or that is from the future. A day of difference
+// between clocks is forgiven.
+func (r *release) checkDates(now time.Time) error {
+	if !r.ValidUntil.IsZero() && now.After(r.ValidUntil) {
+		return fmt.Errorf("it expired at %s: the mirror is out of date (or this host's clock is ahead); choose another with -mirror", r.ValidUntil.Format(time.RFC3339))
+	}
+	if r.Date.After(now.Add(24 * time.Hour)) {
+		return fmt.Errorf("it is dated %s, which is in the future: set this host's clock", r.Date.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// index returns the Packages index of one component of src, to which r belongs,
+// in the form that is cheapest to read: gzip inflates several times faster than
+// xz and is not much larger.
+func (r *release) index(src source, component, arch string) (indexItem, error) {
+	// The security suite's Release calls its components updates/main and so on,
+	// but names its files without the prefix.
+	dir := component + "/binary-" + arch
+	for _, name := range []string{"Packages.gz", "Packages.xz"} {
+		e, ok := r.Files[dir+"/"+name]
+		if !ok {
+			continue
+		}
+		file := name
+		if r.ByHash { // stays right while the mirror is being updated
+			file = "by-hash/SHA256/" + e.SHA256
+		}
+		url := src.URI + "/dists/" + src.Suite + "/" + dir + "/" + file
+		return indexItem{item{url, e}, path.Ext(name), src.URI}, nil
+	}
+	return indexItem{}, fmt.Errorf("it lists no %s/Packages.gz or .xz: the mirror does not serve %s for %s", dir, component, arch)
+}
+
+// indexItem is a Packages index to download.
+type indexItem struct {
+	item
+	compression string // the extension of its name
+	base        string // its packages' file names are below this URL
+}

@@ -1,0 +1,150 @@
+package debian
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// resolve returns everything that must be installed for the required packages
+// of a and those named in include, each after what it depends on (as far as
+// there are no cycles). Equal archives give equal lists.
+//
+// As apt does, it takes the first alternative that can be had unless a later
+// one is to be installed anyway, and ignores Recommends. It does not search: an
+// alternative once taken stays, and a conflict that results is an error.
+func (a *archive) resolve(include []string) ([]*Package, error) {
+	r := resolver{archive: a, chosen: map[string]*Package{}}
+	var roots []*Package
+	for _, name := range slices.Sorted(maps.Keys(a.packages)) {
+		if p := a.packages[name]; p.required() {
+			roots = append(roots, p)
+		}
+	}
+	var errs []error
+	for _, name := range include {
+		if p := a.packages[name]; p != nil {
+			roots = append(roots, p)
+		} else {
+			errs = append(errs, fmt.Errorf("the mirror has no package named %s", name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	// All roots are chosen before anything is looked for, so that a dependency
+	// with alternatives sees them.
+	for _, p := range roots {
+		r.chosen[p.Name] = p
+	}
+	for _, p := range roots {
+		if err := r.visit(p); err != nil {
+			return nil, err
+		}
+	}
+	return r.order, r.conflicts()
+}
+
+type resolver struct {
+	*archive
+	chosen  map[string]*Package
+	visited map[*Package]bool
+	order   []*Package
+}
+
+// visit chooses what p depends on and appends p to the order after it.
+func (r *resolver) visit(p *Package) error {
+	if r.visited[p] {
+		return nil
+	}
+	if r.visited == nil {
+		r.visited = map[*Package]bool{}
+	}
+	r.visited[p] = true
+	groups, err := parseRelations(p.depends)
+	if err != nil {
+		return fmt.Errorf("package %s: %w", p.Name, err)
+	}
+	for _, g := range groups {
+		dep, err := r.satisfy(g)
+		if err != nil {
+			return fmt.Errorf("package %s: %w", p.Name, err)
+		}
+		r.chosen[dep.Name] = dep
+		if err := r.visit(dep); err != nil {
+			return err
+		}
+	}
+	r.order = append(r.order, p)
+	return nil
+}
+
+// satisfy picks the package for a group of alternatives.
+func (r *resolver) satisfy(group []relation) (*Package, error) {
+	var first *Package
+	for _, alt := range group {
+		candidates, err := r.candidates(alt)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range candidates {
+			if r.chosen[p.Name] == p {
+				return p, nil
+			}
+			if first == nil {
+				first = p
+			}
+		}
+	}
+	if first == nil {
+		names := make([]string, len(group))
+		for i, alt := range group {
+			names[i] = alt.String()
+		}
+		return nil, fmt.Errorf("the mirror has nothing for its dependency %s", strings.Join(names, " | "))
+	}
+	return first, nil
+}
+
+// candidates lists the packages that satisfy alt, best first.
+func (r *resolver) candidates(alt relation) ([]*Package, error) {
+	var list []*Package
+	if p := r.packages[alt.name]; p != nil && alt.admits(p.Version) {
+		list = append(list, p)
+	}
+	ps, err := r.provide(alt.name)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ps {
+		if alt.provided(p.version) {
+			list = append(list, p.pkg)
+		}
+	}
+	return list, nil
+}
+
+// conflicts reports chosen packages that cannot be installed together.
+func (r *resolver) conflicts() error {
+	var errs []error
+	for _, p := range r.order {
+		groups, err := parseRelations(p.conflicts)
+		if err != nil {
+			return fmt.Errorf("package %s: %w", p.Name, err)
+		}
+		for _, g := range groups {
+			candidates, err := r.candidates(g[0])
+			if err != nil {
+				return err
+			}
+			for _, other := range candidates {
+				if other != p && r.chosen[other.Name] == other {
+					errs = append(errs, fmt.Errorf("packages %s and %s cannot be installed together", p.Name, other.Name))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

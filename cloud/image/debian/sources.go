@@ -1,0 +1,209 @@
+package debian
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// source is one suite on one mirror: a "deb" line of sources.list(5).
+type source struct {
+	URI        string // without a trailing slash
+	Suite      string
+	Components []string
+	SignedBy   string // what the host's sources say; "" means any key apt trusts
+	// Expired admits a release past its Valid-Until, as
+	// "Check-Valid-Until: no" in the host's sources does for a frozen mirror.
+	Expired bool
+}
+
+// Line returns s in the one-line format of sources.list.
+func (s source) Line() string {
+	options := ""
+	if s.Expired {
+		options = "[check-valid-until=no] "
+	}
+	return "deb " + options + s.URI + " " + s.Suite + " " + strings.Join(s.Components, " ")
+}
+
+// hostSources reads the binary package sources of the host whose root directory
+// is host, from sources.list and sources.list.d in either format. A host
+// without apt has none.
+func hostSources(host fs.FS) ([]source, error) {
+	var all []source
+	for _, pattern := range []string{"etc/apt/sources.list", "etc/apt/sources.list.d/*.list", "etc/apt/sources.list.d/*.sources"} {
+		names, err := fs.Glob(host, pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			b, err := fs.ReadFile(host, name)
+			if errors.Is(err, fs.ErrPermission) {
+				continue // may hold a password; not for this user
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read the host's apt sources: %w", err)
+			}
+			parse := parseOneLine
+			if path.Ext(name) == ".sources" {
+				parse = parseDeb822
+			}
+			found, err := parse(string(b))
+			if err != nil {
+				return nil, fmt.Errorf("/%s: %w", name, err)
+			}
+			all = append(all, found...)
+		}
+	}
+	return all, nil
+}
+
+// parseOneLine parses "deb [options] uri suite component..." lines.
+func parseOneLine(text string) ([]source, error) {
+	var list []source
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		kind, rest := cutField(line)
+		if kind != "deb" {
+			continue
+		}
+		s := source{}
+		if strings.HasPrefix(rest, "[") {
+			options, after, ok := strings.Cut(rest[1:], "]")
+			if !ok {
+				return nil, fmt.Errorf("%q: the options have no end", clip(line))
+			}
+			for o := range strings.FieldsSeq(options) {
+				key, value, _ := strings.Cut(o, "=")
+				switch strings.ToLower(key) {
+				case "signed-by":
+					s.SignedBy = value
+				case "check-valid-until":
+					s.Expired = isNo(value)
+				}
+			}
+			rest = after
+		}
+		f := strings.Fields(rest)
+		if len(f) < 2 {
+			return nil, fmt.Errorf("%q has no suite", clip(line))
+		}
+		s.URI, s.Suite, s.Components = strings.TrimRight(f[0], "/"), f[1], f[2:]
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// parseDeb822 parses paragraphs of Types, URIs, Suites and Components.
+func parseDeb822(text string) ([]source, error) {
+	var list []source
+	err := parseControl(text, func(p paragraph) error {
+		if !slices.Contains(strings.Fields(p.get("Types")), "deb") || isNo(p.get("Enabled")) {
+			return nil
+		}
+		for _, uri := range strings.Fields(p.get("URIs")) {
+			for _, suite := range strings.Fields(p.get("Suites")) {
+				list = append(list, source{
+					URI:        strings.TrimRight(uri, "/"),
+					Suite:      suite,
+					Components: strings.Fields(p.get("Components")),
+					SignedBy:   strings.TrimSpace(p.get("Signed-By")),
+					Expired:    isNo(p.get("Check-Valid-Until")),
+				})
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+func cutField(s string) (first, rest string) {
+	s = strings.TrimSpace(s)
+	if i := strings.IndexAny(s, " \t"); i >= 0 {
+		return s[:i], strings.TrimSpace(s[i:])
+	}
+	return s, ""
+}
+
+func isNo(s string) bool {
+	return slices.Contains([]string{"no", "false", "without", "off", "disable", "0"}, strings.ToLower(strings.TrimSpace(s)))
+}
+
+// chooseSources says where to take suite (such as bookworm) from: the suite
+// itself, which is the first of the result, and its updates and security fixes.
+// An explicit mirror serves the first two; what is left comes from the host's
+// sources, which need not be of the same release. Security fixes are looked for
+// beside the mirror, where every full mirror has them, when the host names no
+// place for them.
+func chooseSources(host []source, mirror, suite string) ([]source, error) {
+	var release, security *source
+	for _, s := range host {
+		base, kind, _ := strings.Cut(s.Suite, "-")
+		if !isSuite(base) || !slices.Contains(s.Components, "main") || !fetchable(s.URI) {
+			continue
+		}
+		if s.SignedBy != "" && !strings.Contains(s.SignedBy, "debian-archive") {
+			continue // somebody else's archive, which happens to use Debian's suite names
+		}
+		switch {
+		case kind == "" && (release == nil || base == suite && release.Suite != suite):
+			release = &s
+		case kind == "security" && (security == nil || base == suite && security.Suite != suite+"-security"):
+			security = &s
+		}
+	}
+	if mirror != "" {
+		mirror = strings.TrimRight(mirror, "/")
+		if !fetchable(mirror) {
+			return nil, fmt.Errorf("mirror %q: it must begin with http:// or https://", mirror)
+		}
+		release = &source{URI: mirror}
+	}
+	if release == nil {
+		return nil, errors.New("this host's apt sources name no Debian mirror: give one with -mirror, such as http://mirror.example/debian")
+	}
+	if security == nil {
+		security = &source{URI: release.URI + "-security", Expired: release.Expired}
+	}
+	at := func(s *source, suite string) source {
+		return source{URI: s.URI, Suite: suite, Components: []string{"main"}, SignedBy: s.SignedBy, Expired: s.Expired}
+	}
+	return []source{
+		at(release, suite),
+		at(release, suite+"-updates"),
+		at(security, suite+"-security"),
+	}, nil
+}
+
+// isSuite reports whether name is one of Debian's own suites.
+func isSuite(name string) bool {
+	return slices.Contains([]string{
+		"oldoldstable", "oldstable", "stable", "testing", "unstable", "sid",
+		"buster", "bullseye", "bookworm", "trixie", "forky", "duke",
+	}, name)
+}
+
+func fetchable(uri string) bool {
+	u, err := url.Parse(uri)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// hostAdmitsExpired reports whether the host's apt is told to use releases past
+// their Valid-Until (apt.conf(5)), as hosts on a frozen mirror are.
+func hostAdmitsExpired(host fs.FS) bool {
+	setting := regexp.MustCompile(`(?m)^[^#/]*\bCheck-Valid-Until\s+"?(?:false|no|0|off)"?\s*;`)
+	for _, pattern := range []string{"etc/apt/apt.conf", "etc/apt/apt.conf.d/*"} {
+		names, _ := fs.Glob(host, pattern) // the pattern is well-formed
+		for _, name := range names {
+			if b, err := fs.ReadFile(host, name); err == nil && setting.Match(b) {
+				return true
+			}
+		}
+	}
+	return false
+}
