@@ -1,0 +1,98 @@
+// Package amidata is the amazon-ami data source: it looks an image up.
+package amidata
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/sourceami"
+	"bake/component"
+	"bake/config/schema"
+	"bake/datasource"
+)
+
+//go:embed amidata.go
+var source string
+
+// Options of the data source amazon-ami.
+type Options struct {
+	access.Options
+	sourceami.Filters
+
+	// Accounts whose images are looked at: account ids, `self`, or aliases such as `amazon`.
+	Owners []string `hcl:"owners"`
+
+	// Take the newest image when several match; otherwise that is an error.
+	MostRecent bool `hcl:"most_recent,optional"`
+
+	// Look at deprecated images too.
+	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Options.Validate(c)
+	if len(o.Owners) == 0 {
+		c.Errorf(&o.Owners, "No owners", "Name at least one account whose images are looked at: anybody can publish an image under any name.")
+	}
+	if o.Filters.Empty() && c.Known(&o.Filters.Filters) {
+		c.Errorf(&o.Filters.Filters, "No filters", "Set filters, at least for the name.")
+	}
+}
+
+// Factory makes the data source; cloud stands in for AWS, and env is the
+// environment as "NAME=value".
+func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
+	defaults := func() Options { return Options{Options: access.Defaults()} }
+	return component.Define("amazon-ami", []string{source, access.Source, sourceami.Source}, defaults,
+		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
+		Exporting(map[string]cty.Type{
+			"id": cty.String, "name": cty.String, "creation_date": cty.String,
+			"owner": cty.String, "owner_name": cty.String, "tags": cty.Map(cty.String),
+		})
+}
+
+type data struct {
+	*Options
+	src   *schema.Source
+	cloud access.Cloud
+	env   []string
+}
+
+// Read implements [datasource.DataSource].
+func (d *data) Read(ctx context.Context) (cty.Value, error) {
+	session, err := access.Open(ctx, &d.Options.Options, d.src, d.cloud, d.env)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	image, err := sourceami.Find(ctx, session.EC2(session.Region), sourceami.Query{
+		Filters: d.Filters, Owners: d.Owners, MostRecent: d.MostRecent, IncludeDeprecated: d.IncludeDeprecated,
+	})
+	var many *sourceami.ManyError
+	switch {
+	case errors.Is(err, sourceami.ErrNone):
+		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "No such image", "No image of these owners matches these filters in %s.", session.Region)
+	case errors.As(err, &many):
+		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true.", session.Region, many)
+	case err != nil:
+		return cty.NilVal, err
+	}
+	tags := map[string]cty.Value{}
+	for _, t := range image.Tags {
+		tags[aws.ToString(t.Key)] = cty.StringVal(aws.ToString(t.Value))
+	}
+	tagsVal := cty.MapValEmpty(cty.String)
+	if len(tags) > 0 {
+		tagsVal = cty.MapVal(tags)
+	}
+	text := func(s *string) cty.Value { return cty.StringVal(aws.ToString(s)) }
+	return cty.ObjectVal(map[string]cty.Value{
+		"id": text(image.ImageId), "name": text(image.Name), "creation_date": text(image.CreationDate),
+		"owner": text(image.OwnerId), "owner_name": text(image.ImageOwnerAlias), "tags": tagsVal,
+	}), nil
+}

@@ -1,0 +1,189 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// Error is a call that AWS did not carry out, or whose outcome is unknown.
+type Error struct {
+	Service, Op string // "EC2", "RunInstances"
+	Code        string // as AWS gives it; empty if it gave none
+	Message     string
+	Hint        string // what the user can do about it; may be empty
+
+	// Refused says that AWS answered the only request that was sent, and that the
+	// answer was no: nothing was changed by it.
+	Refused bool
+
+	Err error
+}
+
+func (e *Error) Error() string {
+	text := e.Op + ": " + e.Message
+	if e.Code != "" {
+		text = e.Op + ": " + e.Code + ": " + e.Message
+	}
+	text = strings.TrimSuffix(text, ".")
+	if e.Hint != "" {
+		text += ". " + e.Hint
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Code returns the code that AWS gave an error, or "".
+func Code(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// Is reports whether AWS gave err one of the codes.
+func Is(err error, codes ...string) bool {
+	code := Code(err)
+	return code != "" && slices.Contains(codes, code)
+}
+
+// NotFound reports whether err says that the thing asked for does not exist.
+func NotFound(err error) bool {
+	code := Code(err)
+	return strings.HasSuffix(code, ".NotFound") || Is(err, "InvalidAMIID.Unavailable", "InvalidPermission.NotFound")
+}
+
+// Refused reports whether err means that nothing was changed.
+func Refused(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Refused
+}
+
+// Call makes one API call: out, err := Call(ctx, client.RunInstances, in).
+// Its errors are *[Error], or the cause of ctx once that has ended.
+func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
+	var requests atomic.Int32
+	out, err := op(context.WithValue(ctx, requestsKey{}, &requests), in)
+	if err == nil {
+		return out, nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return nil, explain(err, int(requests.Load()))
+}
+
+type requestsKey struct{}
+
+// countRequests counts the requests of each [Call], retries included.
+func countRequests(stack *middleware.Stack) error {
+	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("bake:CountRequests",
+		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+			if n, ok := ctx.Value(requestsKey{}).(*atomic.Int32); ok {
+				n.Add(1)
+			}
+			return next.HandleFinalize(ctx, in)
+		}), "Retry", middleware.After)
+}
+
+func explain(err error, requests int) error {
+	e := &Error{Op: "the call", Err: err}
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		e.Service, e.Op = op.ServiceID, op.OperationName
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
+		var resp *smithyhttp.ResponseError
+		e.Refused = requests == 1 && errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 4
+		e.Message, e.Hint = hint(e)
+		return e
+	}
+	e.Message, e.Hint = unreachable(err)
+	return e
+}
+
+// hint shortens the message where AWS is verbose and says what to do.
+func hint(e *Error) (message, hint string) {
+	switch e.Code {
+	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException":
+		message, _, encoded := strings.Cut(e.Message, " Encoded authorization failure message:")
+		hint := fmt.Sprintf("The credentials lack the permission %s:%s; add it to their policy, or use others", strings.ToLower(e.Service), e.Op)
+		if encoded {
+			hint += " (aws sts decode-authorization-message tells more)"
+		}
+		return message, hint
+	case "AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException", "InvalidAccessKeyId", "MissingAuthenticationToken", "IncompleteSignature":
+		return e.Message, "AWS does not accept these credentials: check access_key and secret_key, the profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that this machine's clock is right"
+	case "ExpiredToken", "ExpiredTokenException", "RequestExpired":
+		return e.Message, "The credentials have expired; renew them (aws sso login, or whatever lent them)"
+	case "OptInRequired":
+		return e.Message, "The account has not enabled this region or service"
+	case "RequestLimitExceeded", "Throttling", "ThrottlingException":
+		return e.Message, "AWS limits how often it is asked; max_retries makes bake try longer"
+	case "InsufficientInstanceCapacity", "InsufficientHostCapacity":
+		return e.Message, "Try another availability_zone or instance_type, or later"
+	case "VcpuLimitExceeded", "InstanceLimitExceeded", "VolumeLimitExceeded", "ResourceLimitExceeded", "SnapshotLimitExceeded":
+		return e.Message, "Ask AWS to raise the quota, or remove what is no longer needed"
+	}
+	return e.Message, ""
+}
+
+func unreachable(err error) (message, hint string) {
+	var resp *smithyhttp.ResponseError
+	if errors.As(err, &resp) {
+		return fmt.Sprintf("the endpoint answered with HTTP status %d and nothing that AWS would say", resp.HTTPStatusCode()),
+			"Check that the endpoint is one of EC2"
+	}
+	if noCredentials(err) {
+		return "there are no credentials", howToLogIn
+	}
+	endpoint := "AWS"
+	var u *url.Error
+	if errors.As(err, &u) {
+		if at, perr := url.Parse(u.URL); perr == nil {
+			endpoint = at.Scheme + "://" + at.Host
+		}
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Sprintf("there is no host %s", dns.Name), "Check the name of the region, the endpoint, and this machine's network"
+	}
+	var netErr *net.OpError
+	if errors.As(err, &netErr) {
+		return fmt.Sprintf("%s cannot be reached: %s", endpoint, netErr.Err), "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
+	}
+	if errors.As(err, &u) {
+		return fmt.Sprintf("%s cannot be used: %s", endpoint, u.Err), "Check this machine's network, proxy and the endpoint (custom_endpoint_ec2, AWS_ENDPOINT_URL)"
+	}
+	var op *smithy.OperationError
+	if errors.As(err, &op) {
+		return op.Err.Error(), ""
+	}
+	return err.Error(), ""
+}
+
+const howToLogIn = "Set access_key and secret_key, or profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws sso login; bake build -local needs none"
+
+// noCredentials reports whether err comes from the search for credentials.
+func noCredentials(err error) bool {
+	var canceled *aws.RequestCanceledError
+	if errors.As(err, &canceled) {
+		return false
+	}
+	text := err.Error()
+	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "get credentials") || strings.Contains(text, "static credentials are empty")
+}

@@ -1,0 +1,308 @@
+package access
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+
+	"bake/builder/amazon/internal/wait"
+	"bake/config/schema"
+)
+
+// Cloud stands in for AWS, so that a template works unchanged and without any
+// AWS configuration. The zero value is AWS itself. Where it says something it
+// wins over region default, credentials, profile, role and endpoint of the template.
+type Cloud struct {
+	Name      string // recorded with each resource, so that a later process knows what to reach it on
+	Endpoint  string // URL of every service in every region; empty: this is AWS
+	AccessKey string
+	SecretKey string
+	Region    string // when the template names none
+
+	// Dial connects to the machines of the cloud. Nil: the network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Session is an open way into one account.
+type Session struct {
+	Region  string // where the build happens
+	Account string // empty if it was not asked for
+	Cloud   Cloud
+
+	config   aws.Config
+	endpoint string // of EC2 in Region only; empty: the usual
+	with     map[string]string
+	patience patience
+}
+
+// Open finds credentials and region and, unless the options say otherwise, asks
+// who they belong to. Errors that an option is to blame for point at it, if
+// there is a template: src may be nil. env is the environment, as "NAME=value",
+// for aws_polling's stand-ins.
+func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
+	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env)}
+	load := s.loadOptions(o)
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	var noProfile config.SharedConfigProfileNotExistError
+	if errors.As(err, &noProfile) && o.Profile != "" {
+		return nil, blame(src, &o.Profile, "No such profile", "The AWS configuration has no profile %q.", o.Profile)
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
+	}
+	cfg.APIOptions = append(cfg.APIOptions, countRequests)
+	if cloud.Endpoint == "" {
+		if o.AssumeRole != nil {
+			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg))
+			s.with["role_arn"], s.with["external_id"] = o.AssumeRole.RoleARN, o.AssumeRole.ExternalID
+		}
+		s.with["profile"] = o.Profile
+		s.with["shared_credentials_file"] = o.SharedCredentialsFile
+		if o.InsecureSkipTLSVerify {
+			s.with["insecure_skip_tls_verify"] = "true"
+		}
+		s.endpoint = o.CustomEndpointEC2
+	}
+	creds, err := retrieve(ctx, o, src, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Region == "" && creds.Source == ec2rolecreds.ProviderName {
+		if at, err := imds.NewFromConfig(cfg).GetRegion(ctx, nil); err == nil {
+			cfg.Region = at.Region
+		}
+	}
+	if cfg.Region == "" {
+		return nil, blame(src, &o.Region, "No region", "Set region, AWS_REGION, or a region in the AWS profile.")
+	}
+	s.config, s.Region = cfg, cfg.Region
+	if !o.SkipCredentialValidation {
+		if err := s.identify(ctx, o, src); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func blame(src *schema.Source, ptr any, summary, format string, args ...any) error {
+	if src == nil {
+		return fmt.Errorf(summary+": "+format, args...)
+	}
+	return src.Errorf(ptr, summary, format, args...)
+}
+
+func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
+	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region)}
+	if o.MaxRetries > 0 {
+		load = append(load, config.WithRetryMaxAttempts(o.MaxRetries))
+	}
+	if o.InsecureSkipTLSVerify {
+		load = append(load, config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the option asks for it
+		})))
+	}
+	if c := s.Cloud; c.Endpoint != "" {
+		s.with["cloud"] = c.Name
+		return append(load,
+			config.WithRegion(cmp.Or(o.Region, c.Region)),
+			config.WithBaseEndpoint(c.Endpoint),
+			config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")),
+			config.WithSharedConfigFiles([]string{}),
+			config.WithSharedCredentialsFiles([]string{}),
+			config.WithSharedConfigProfile(""),
+			config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	}
+	if o.AccessKey != "" {
+		load = append(load, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(o.AccessKey, o.SecretKey, o.Token)))
+	}
+	if o.Profile != "" {
+		load = append(load, config.WithSharedConfigProfile(o.Profile))
+	}
+	if f := o.SharedCredentialsFile; f != "" {
+		load = append(load, config.WithSharedConfigFiles([]string{f}), config.WithSharedCredentialsFiles([]string{f}))
+	}
+	if o.SkipMetadataAPICheck {
+		load = append(load, config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	}
+	return load
+}
+
+func (r *AssumeRole) provider(client *sts.Client) aws.CredentialsProvider {
+	return aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, r.RoleARN, func(a *stscreds.AssumeRoleOptions) {
+		a.Duration = time.Duration(r.DurationSeconds) * time.Second
+		a.RoleSessionName = r.SessionName
+		a.TransitiveTagKeys = r.TransitiveTagKeys
+		if r.ExternalID != "" {
+			a.ExternalID = &r.ExternalID
+		}
+		if r.Policy != "" {
+			a.Policy = &r.Policy
+		}
+		for _, arn := range r.PolicyARNs {
+			a.PolicyARNs = append(a.PolicyARNs, ststypes.PolicyDescriptorType{Arn: &arn})
+		}
+		for k, v := range r.Tags {
+			a.Tags = append(a.Tags, ststypes.Tag{Key: &k, Value: &v})
+		}
+	}))
+}
+
+func retrieve(ctx context.Context, o *Options, src *schema.Source, cfg aws.Config) (aws.Credentials, error) {
+	creds, err := cfg.Credentials.Retrieve(ctx)
+	switch {
+	case err == nil:
+		return creds, nil
+	case ctx.Err() != nil:
+		return creds, context.Cause(ctx)
+	case o.AssumeRole != nil:
+		return creds, blame(src, &o.AssumeRole, "The role cannot be assumed", "%s.", explain(err, 0))
+	case o.Profile != "":
+		return creds, blame(src, &o.Profile, "The profile gives no credentials", "%s. %s.", err, howToLogIn)
+	}
+	return creds, fmt.Errorf("there are no AWS credentials. %s (%w)", howToLogIn, err)
+}
+
+// identify asks STS whose credentials these are. It does not try for long: it
+// is the first call, so what is wrong is most likely the address.
+func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) error {
+	client := sts.NewFromConfig(s.config, func(so *sts.Options) { so.RetryMaxAttempts = min(3, max(1, o.MaxRetries)) })
+	who, err := Call(ctx, client.GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	var dns *net.DNSError
+	if errors.As(err, &dns) && o.Region != "" && s.Cloud.Endpoint == "" {
+		return blame(src, &o.Region, "The region cannot be reached",
+			"There is no host %s: either there is no region %q, or this machine has no network.", dns.Name, o.Region)
+	}
+	if err != nil {
+		return err
+	}
+	s.Account = aws.ToString(who.Account)
+	return nil
+}
+
+// EC2 returns the client of a region.
+func (s *Session) EC2(region string) *ec2.Client {
+	return ec2.NewFromConfig(s.config, func(o *ec2.Options) {
+		o.Region = region
+		if region == s.Region && s.endpoint != "" {
+			o.BaseEndpoint = &s.endpoint
+		}
+	})
+}
+
+// IAM returns the client of IAM.
+func (s *Session) IAM() *iam.Client { return iam.NewFromConfig(s.config) }
+
+// With says how another process reaches resources of this session in a region.
+// It holds no secrets.
+func (s *Session) With(region string) map[string]string {
+	with := maps.Clone(s.with)
+	with["account"] = s.Account
+	if s.Cloud.Endpoint == "" {
+		with["endpoint"] = aws.ToString(s.EC2(region).Options().BaseEndpoint)
+		with["sts_endpoint"] = aws.ToString(sts.NewFromConfig(s.config).Options().BaseEndpoint)
+	}
+	maps.DeleteFunc(with, func(_, v string) bool { return v == "" })
+	return with
+}
+
+// Reopen opens a session from what With has said, for a resource in region. The
+// account must be the one that the resource is in: in another one it would look
+// as if it were gone.
+func Reopen(ctx context.Context, with map[string]string, region string, cloud Cloud) (*Session, error) {
+	o := Defaults()
+	o.Region, o.Profile, o.SharedCredentialsFile = region, with["profile"], with["shared_credentials_file"]
+	o.CustomEndpointEC2 = with["endpoint"]
+	o.InsecureSkipTLSVerify = with["insecure_skip_tls_verify"] == "true"
+	o.SkipCredentialValidation = true
+	if arn := with["role_arn"]; arn != "" {
+		o.AssumeRole = &AssumeRole{RoleARN: arn, ExternalID: with["external_id"]}
+	}
+	s, err := Open(ctx, &o, nil, cloud, nil)
+	if err != nil || with["account"] == "" {
+		return s, err
+	}
+	client := sts.NewFromConfig(s.config, func(so *sts.Options) {
+		if at := with["sts_endpoint"]; at != "" && cloud.Endpoint == "" {
+			so.BaseEndpoint = &at
+		}
+	})
+	who, err := Call(ctx, client.GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return nil, err
+	}
+	if s.Account = aws.ToString(who.Account); s.Account != with["account"] {
+		return nil, fmt.Errorf("these credentials are of account %s, but the resource is in account %s; use credentials of that one", s.Account, with["account"])
+	}
+	return s, nil
+}
+
+// Loopback reports whether the EC2 of the build is on this machine.
+func (s *Session) Loopback() bool {
+	u, err := url.Parse(aws.ToString(s.EC2(s.Region).Options().BaseEndpoint))
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Watch returns how patiently to wait where the usual is delay and limit.
+func (s *Session) Watch(delay, limit time.Duration) wait.Watch {
+	p := s.patience
+	w := wait.Watch{Delay: delay, Limit: limit}
+	if p.delay > 0 {
+		w.Delay = p.delay
+	}
+	switch {
+	case p.attempts > 0:
+		w.Limit = time.Duration(p.attempts) * w.Delay
+	case p.timeout > 0:
+		w.Limit = p.timeout
+	}
+	return w
+}
+
+func (o *Options) patience(env []string) patience {
+	var p patience
+	if o.Polling != nil {
+		p.delay = time.Duration(o.Polling.DelaySeconds) * time.Second
+		p.attempts = o.Polling.MaxAttempts
+	}
+	if p != (patience{}) {
+		return p
+	}
+	number := func(name string) int {
+		for _, kv := range env {
+			if v, ok := strings.CutPrefix(kv, name+"="); ok {
+				n, _ := strconv.Atoi(v)
+				return max(n, 0)
+			}
+		}
+		return 0
+	}
+	return patience{
+		delay:    time.Duration(number(envDelay)) * time.Second,
+		attempts: number(envAttempts),
+		timeout:  time.Duration(number(envTimeout)) * time.Second,
+	}
+}

@@ -1,0 +1,161 @@
+// Package late renders the {{ }} of options that speak of the source image.
+package late
+
+import (
+	_ "embed"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/step"
+)
+
+// GoSource is the Go source that documents [Tag] and [NamedTag], for [schema.Docs].
+//
+//go:embed late.go
+var GoSource string
+
+// Tag is one tag.
+type Tag struct {
+	// Key of the tag.
+	Key string `hcl:"key,late"`
+
+	// Value of the tag.
+	Value string `hcl:"value,late"`
+}
+
+// NamedTag is one tag, for the block that calls its key a name.
+type NamedTag struct {
+	// Key of the tag.
+	Name string `hcl:"name,late"`
+
+	// Value of the tag.
+	Value string `hcl:"value,late"`
+}
+
+// Tags are a map of tags and the blocks that override it.
+type Tags struct {
+	m      *map[string]string
+	blocks []block
+}
+
+type block struct {
+	ptr        any // of the option that holds it
+	key, value string
+}
+
+// Of collects the tags of a map option and its blocks.
+func Of(m *map[string]string, tags []Tag) Tags {
+	t := Tags{m: m}
+	for i := range tags {
+		t.blocks = append(t.blocks, block{&tags[i].Value, tags[i].Key, tags[i].Value})
+	}
+	return t
+}
+
+// OfNamed is Of for blocks with names.
+func OfNamed(m *map[string]string, tags []NamedTag) Tags {
+	t := Tags{m: m}
+	for i := range tags {
+		t.blocks = append(t.blocks, block{&tags[i].Value, tags[i].Name, tags[i].Value})
+	}
+	return t
+}
+
+// NeedSource reports whether rendering the tags needs the source image.
+func (t Tags) NeedSource() bool {
+	speaks := func(text string) bool { return strings.Contains(text, "{{") && strings.Contains(text, "SourceAMI") }
+	for k, v := range *t.m {
+		if speaks(k) || speaks(v) {
+			return true
+		}
+	}
+	for _, b := range t.blocks {
+		if speaks(b.key) || speaks(b.value) {
+			return true
+		}
+	}
+	return false
+}
+
+// Text renders options.
+type Text struct {
+	source  *schema.Source
+	context gotemplate.Context
+	data    map[string]any
+}
+
+// New readies the rendering of options written at src, for a build in region.
+func New(s *step.Scope, src *schema.Source, region string) *Text {
+	return &Text{
+		source:  src,
+		context: gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version},
+		data:    map[string]any{"BuildRegion": region},
+	}
+}
+
+// With returns the same text renderer with what is known of the source image.
+func (t *Text) With(image types.Image) *Text {
+	c := *t
+	c.data = Data(image)
+	c.data["BuildRegion"] = t.data["BuildRegion"]
+	tags := map[string]any{}
+	for _, tag := range image.Tags {
+		tags[aws.ToString(tag.Key)] = aws.ToString(tag.Value)
+	}
+	c.data["SourceAMITags"] = tags
+	return &c
+}
+
+// Data is what a source image gives to build.* and to rendered options.
+func Data(image types.Image) map[string]any {
+	return map[string]any{
+		"SourceAMI":             aws.ToString(image.ImageId),
+		"SourceAMIName":         aws.ToString(image.Name),
+		"SourceAMICreationDate": aws.ToString(image.CreationDate),
+		"SourceAMIOwner":        aws.ToString(image.OwnerId),
+		"SourceAMIOwnerName":    aws.ToString(image.ImageOwnerAlias),
+	}
+}
+
+// String renders the string option at ptr.
+func (t *Text) String(ptr *string) (string, error) {
+	return t.render(ptr, *ptr)
+}
+
+// Tags renders the keys and values of tags.
+func (t *Text) Tags(tags Tags) (map[string]string, error) {
+	out := map[string]string{}
+	all := tags.blocks
+	if len(*tags.m) > 0 {
+		all = nil
+		for k, v := range *tags.m {
+			all = append(all, block{tags.m, k, v})
+		}
+		all = append(all, tags.blocks...)
+	}
+	for _, b := range all {
+		k, err := t.render(b.ptr, b.key)
+		if err != nil {
+			return nil, err
+		}
+		if out[k], err = t.render(b.ptr, b.value); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (t *Text) render(ptr any, text string) (string, error) {
+	if !strings.Contains(text, "{{") {
+		return text, nil
+	}
+	out, err := t.context.Render(text, t.data)
+	if err != nil {
+		return "", t.source.Errorf(ptr, "Invalid {{ }} template", "Argument %q: %s.", t.source.Name(ptr), err)
+	}
+	return out, nil
+}

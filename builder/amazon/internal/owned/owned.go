@@ -1,0 +1,111 @@
+// Package owned names, tags and records what a build makes, so that it can be
+// found and deleted by another process.
+package owned
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/step"
+)
+
+// The kinds of resource, as in [step.Resource]. Prefix finds their destroyer.
+const (
+	Prefix           = "ec2"
+	KeyPair          = "ec2:key-pair"
+	SecurityGroup    = "ec2:security-group"
+	Instance         = "ec2:instance"
+	Image            = "ec2:image"
+	Snapshot         = "ec2:snapshot"
+	Volume           = "ec2:volume"
+	NetworkInterface = "ec2:network-interface"
+)
+
+// The tags of everything that a build owns. A kept image loses them.
+const (
+	RunTag   = "bake:run"   // the run's id
+	BuildTag = "bake:build" // the builder's id, unique among all builds of all runs
+)
+
+// The entries of [step.Resource.With], beside those of [access.Session.With].
+const (
+	WithRun   = "run"
+	WithBuild = "build"
+	WithName  = "name" // of a key pair, security group or image
+	WithKeep  = "keep" // device names of an instance's volumes that outlive it, separated by commas
+)
+
+// Owner is one build as the owner of resources.
+type Owner struct {
+	Session *access.Session
+	Run     string
+	ID      string // a UUID
+}
+
+// Resource describes something about to be made. with are further entries for
+// its destroyer, in pairs.
+func (o *Owner) Resource(kind, key, region string, with ...string) step.Resource {
+	w := o.Session.With(region)
+	w[WithRun], w[WithBuild] = o.Run, o.ID
+	for i := 0; i < len(with); i += 2 {
+		if with[i+1] != "" {
+			w[with[i]] = with[i+1]
+		}
+	}
+	return step.Resource{Kind: kind, Key: key, Where: region, With: w}
+}
+
+// Tags returns the owner's tags and the user's, in order.
+func (o *Owner) Tags(user map[string]string) []types.Tag {
+	all := map[string]string{}
+	maps.Copy(all, user)
+	all[RunTag], all[BuildTag] = o.Run, o.ID
+	return Tags(all)
+}
+
+// Specs returns the tag specification that gives resources of these types the
+// owner's tags and the user's when they are made.
+func (o *Owner) Specs(user map[string]string, kinds ...types.ResourceType) []types.TagSpecification {
+	var specs []types.TagSpecification
+	for _, k := range kinds {
+		specs = append(specs, types.TagSpecification{ResourceType: k, Tags: o.Tags(user)})
+	}
+	return specs
+}
+
+// Tags returns a map as tags, in order.
+func Tags(m map[string]string) []types.Tag {
+	var tags []types.Tag
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		v := m[k]
+		tags = append(tags, types.Tag{Key: &k, Value: &v})
+	}
+	return tags
+}
+
+// Value returns the value of a tag, or "".
+func Value(tags []types.Tag, key string) string {
+	for _, t := range tags {
+		if t.Key != nil && t.Value != nil && *t.Key == key {
+			return *t.Value
+		}
+	}
+	return ""
+}
+
+// Acquire is [step.Acquire] that strikes the intent out again when the cloud has
+// refused to make the resource: nothing needs to be looked for then.
+func Acquire[T any](ctx context.Context, s *step.Scope, name string, want step.Resource, create func(context.Context) (id string, v T, err error)) (T, error) {
+	return step.Acquire(ctx, s, name, want, func(ctx context.Context) (string, T, error) {
+		id, v, err := create(ctx)
+		if err != nil && access.Refused(err) {
+			err = errors.Join(err, s.Ledger.Gone(want.Key))
+		}
+		return id, v, err
+	})
+}

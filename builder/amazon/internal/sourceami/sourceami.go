@@ -1,0 +1,133 @@
+// Package sourceami finds the image that a build starts from.
+package sourceami
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+)
+
+// Source is the Go source that documents [Filters], for [schema.Docs].
+//
+//go:embed sourceami.go
+var Source string
+
+// Filters narrow down what EC2 lists. Options embed it.
+type Filters struct {
+	// Filters of the EC2 API by name, such as `name` or `tag:Role`. A value may
+	// hold wildcards, and several values separated by commas, of which one must match.
+	Filters map[string]string `hcl:"filters,optional"`
+
+	// One more filter.
+	Filter []NameValue `hcl:"filter,block"`
+}
+
+// NameValue is one filter.
+type NameValue struct {
+	// Name of the filter.
+	Name string `hcl:"name"`
+
+	// Value of the filter, as in `filters`.
+	Value string `hcl:"value"`
+}
+
+// Empty reports whether there are no filters.
+func (f *Filters) Empty() bool { return len(f.Filters) == 0 && len(f.Filter) == 0 }
+
+// EC2 returns the filters as the API takes them, in order of their names.
+func (f *Filters) EC2() []types.Filter {
+	all := maps.Clone(f.Filters)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for _, nv := range f.Filter {
+		all[nv.Name] = nv.Value
+	}
+	var out []types.Filter
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, types.Filter{Name: &name, Values: values(all[name])})
+	}
+	return out
+}
+
+// values splits a filter's value at commas, as CSV does: a value in quotes may
+// hold one. What is not CSV is one value.
+func values(text string) []string {
+	r := csv.NewReader(strings.NewReader(text))
+	r.TrimLeadingSpace = true
+	fields, err := r.Read()
+	if err != nil {
+		return []string{text}
+	}
+	return fields
+}
+
+// Query says which image is meant.
+type Query struct {
+	ID                string // may be empty
+	Filters           Filters
+	Owners            []string
+	MostRecent        bool // of several, the newest
+	IncludeDeprecated bool
+}
+
+var (
+	// ErrNone says that no image matches.
+	ErrNone = errors.New("no image matches")
+
+	// ErrID says that there is no image with the id asked for.
+	ErrID = errors.New("there is no such image here, or it is not shared with this account")
+)
+
+// ManyError says that several images match and none was preferred.
+type ManyError struct {
+	IDs []string // newest first
+}
+
+func (e *ManyError) Error() string {
+	return fmt.Sprintf("%d images match, among them %s", len(e.IDs), strings.Join(e.IDs[:min(3, len(e.IDs))], ", "))
+}
+
+// Find returns the one image that q means. It fails with ErrNone, ErrID, a
+// *ManyError, or what the API says.
+func Find(ctx context.Context, client *ec2.Client, q Query) (types.Image, error) {
+	in := &ec2.DescribeImagesInput{Filters: q.Filters.EC2(), Owners: q.Owners, IncludeDeprecated: &q.IncludeDeprecated}
+	if q.ID != "" {
+		in.ImageIds = []string{q.ID}
+	}
+	out, err := access.Call(ctx, client.DescribeImages, in)
+	if access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed") {
+		return types.Image{}, ErrID
+	} else if err != nil {
+		return types.Image{}, err
+	}
+	images := out.Images
+	slices.SortFunc(images, func(a, b types.Image) int {
+		return cmp.Or(
+			-cmp.Compare(aws.ToString(a.CreationDate), aws.ToString(b.CreationDate)),
+			cmp.Compare(aws.ToString(a.ImageId), aws.ToString(b.ImageId)))
+	})
+	switch {
+	case len(images) == 0:
+		return types.Image{}, ErrNone
+	case len(images) > 1 && !q.MostRecent:
+		many := &ManyError{}
+		for _, i := range images {
+			many.IDs = append(many.IDs, aws.ToString(i.ImageId))
+		}
+		return types.Image{}, many
+	}
+	return images[0], nil
+}

@@ -1,0 +1,52 @@
+// Package wait looks at something until it has changed.
+package wait
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// First is the pause after the first look.
+const First = 50 * time.Millisecond
+
+// Watch says how patiently something is waited for.
+type Watch struct {
+	Delay time.Duration // longest pause between two looks
+	Limit time.Duration // after which waiting is given up
+}
+
+// Until calls look at once and then after pauses that grow from [First] to
+// w.Delay, until it says that what was waited for has come, fails, or w.Limit
+// is over. When ctx ends, the error is its cause. what says what was waited for:
+// "image ami-1 to become available".
+func (w Watch) Until(ctx context.Context, what string, look func(context.Context) (bool, error)) error {
+	start := time.Now()
+	pause := min(First, w.Delay)
+	for {
+		done, err := look(ctx)
+		if err != nil || done {
+			return err
+		}
+		if time.Since(start)+pause > w.Limit {
+			return fmt.Errorf("waited %s for %s in vain; aws_polling { max_attempts } makes bake wait longer",
+				time.Since(start).Round(time.Second), what)
+		}
+		if err := Sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause = min(2*pause, w.Delay)
+	}
+}
+
+// Sleep pauses for d, or until ctx ends; the error is then its cause.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
