@@ -1,0 +1,282 @@
+// Package ssh talks to a machine over SSH: it waits for the machine to come up,
+// checks who it is, runs commands there and moves files.
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/crypto/ssh"
+
+	"bake/communicator"
+	"bake/communicator/none"
+	"bake/step"
+)
+
+// Target is what a builder knows about the machine it made. Every field may be nil.
+type Target struct {
+	// Addr returns where the machine can be reached, and is asked before each
+	// attempt to connect, also after a reboot. An error that is [ErrNotYet] means
+	// that there is no address yet; any other error ends connecting. Port 0 is
+	// ssh_port. The option ssh_host, when set, replaces the host.
+	Addr func(ctx context.Context) (host string, port int, err error)
+
+	// Signers are the builder's own keys, such as the temporary key of the build.
+	Signers []ssh.Signer
+
+	// HostKeys returns the host keys that the machine is known to have from a
+	// source other than its network, such as its console; none if they are not
+	// known yet. It is asked at most once a second while connecting. Its errors
+	// count as not known yet.
+	HostKeys func(ctx context.Context) ([]ssh.PublicKey, error)
+
+	// Dial replaces the connection over the network.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// ErrNotYet is what [Target.Addr] says while the machine has no address yet.
+var ErrNotYet = errors.New("the machine has no address yet")
+
+// Connect waits until the machine can be logged in to, for as long as o says,
+// and returns the connection. It gives up at once when waiting cannot help: on
+// a host key that is not the expected one, or an option that cannot work. With
+// communicator = "none" it returns at once.
+func Connect(ctx context.Context, s *step.Scope, o *Options, t Target) (communicator.Communicator, error) {
+	if o.Communicator == None {
+		return none.Communicator{}, nil
+	}
+	c, err := newClient(s, o, t)
+	if err != nil {
+		return nil, err
+	}
+	s.Say(ctx, "Waiting for SSH to become available...")
+	l, err := c.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if wait := o.PauseBeforeConnecting; wait > 0 {
+		s.Say(ctx, "Reached the machine; pausing %s before connecting again.", wait)
+		l.Close()
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+		if _, err := c.connected(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.Say(ctx, "Connected to SSH!")
+	return c, nil
+}
+
+// The rhythm of connecting. A machine on this host is up within a second, one
+// in a cloud within a minute or two.
+const (
+	firstPause = 20 * time.Millisecond
+	longPause  = 2 * time.Second
+
+	// Refused logins closer together than this count as one, so that looking
+	// often does not use up ssh_handshake_attempts while a machine installs the
+	// user's key.
+	attemptSpacing = 7 * time.Second
+
+	dialTimeout      = 5 * time.Second  // straight to the machine
+	indirectTimeout  = 15 * time.Second // through a bastion, a proxy or the builder
+	handshakeTimeout = time.Minute
+)
+
+// connect tries until it has a link, the limits of the options are reached, or
+// an error says that trying again is of no use.
+func (c *Client) connect(ctx context.Context) (*link, error) {
+	timeout, attempts := c.opts.limits()
+	var last error
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errTimeout)
+		defer cancel()
+	}
+	pauses := &backoff.ExponentialBackOff{
+		InitialInterval: firstPause, MaxInterval: longPause, Multiplier: 1.3, RandomizationFactor: 0.1,
+	}
+	pauses.Reset()
+	refused, counted := 0, time.Time{}
+	for {
+		l, err := c.attempt(ctx)
+		if err == nil {
+			return l, nil
+		}
+		var fatal *fatalError
+		if errors.As(err, &fatal) {
+			return nil, fatal.error
+		}
+		if context.Cause(ctx) == nil || last == nil {
+			last = err // an error after the end tells only about the end
+		}
+		var auth *authError
+		if errors.As(err, &auth) && time.Since(counted) >= attemptSpacing {
+			refused, counted = refused+1, time.Now()
+		}
+		if attempts > 0 && refused >= attempts {
+			return nil, err
+		}
+		if sleep(ctx, pauses.NextBackOff()) == nil {
+			continue
+		}
+		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
+			return nil, cause
+		}
+		if errors.As(last, &auth) {
+			return nil, last
+		}
+		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt said: %w", timeout, last)
+	}
+}
+
+var errTimeout = errors.New("timeout waiting for SSH")
+
+// fatalError is one that trying again does not cure.
+type fatalError struct{ error }
+
+func fatal(format string, args ...any) error {
+	return &fatalError{fmt.Errorf(format, args...)}
+}
+
+// authError is a refused login.
+type authError struct {
+	where, user string
+	tried       []string // what could be offered, in words
+	err         error
+}
+
+func (e *authError) Error() string {
+	tried := "there is nothing to log in with: set ssh_private_key_file, ssh_password or ssh_agent_auth"
+	if len(e.tried) > 0 {
+		tried = "offered were " + strings.Join(e.tried, "; ")
+	}
+	return fmt.Sprintf("%s did not let user %q in; %s (%v). Check that the user exists on the source image and accepts this login",
+		e.where, e.user, tried, e.err)
+}
+
+func (e *authError) Unwrap() error { return e.err }
+
+// attempt connects once.
+func (c *Client) attempt(ctx context.Context) (*link, error) {
+	host, port, err := c.addr(ctx)
+	if errors.Is(err, ErrNotYet) {
+		return nil, err
+	} else if err != nil {
+		return nil, &fatalError{err}
+	}
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	l := &link{addr: addr, host: host, port: port, down: make(chan struct{})}
+	conn, err := c.dial(ctx, l, addr)
+	if err != nil {
+		l.Close()
+		return nil, explained(ctx, err)
+	}
+	l.Client, err = c.handshake(ctx, conn, addr, "the machine at "+addr, c.opts.Username, c.auth, c.hostKeys)
+	if err != nil {
+		l.Close()
+		return nil, explained(ctx, err)
+	}
+	go func() {
+		_ = l.Wait()
+		l.Close()
+	}()
+	if err := c.openTunnels(l); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if c.agent.forward {
+		// The server may not want it; commands that need it will say so.
+		_ = c.agent.forwardOver(l.Client)
+	}
+	return l, nil
+}
+
+// explained returns the cause of ctx, if it is over, instead of what that did to
+// a connection.
+func explained(ctx context.Context, err error) error {
+	var f *fatalError
+	if cause := context.Cause(ctx); cause != nil && !errors.As(err, &f) {
+		return cause
+	}
+	return err
+}
+
+func (c *Client) addr(ctx context.Context) (host string, port int, err error) {
+	host, port = c.opts.Host, c.opts.Port
+	if c.target.Addr != nil {
+		h, p, err := c.target.Addr(ctx)
+		if err != nil {
+			return "", 0, err
+		}
+		if host == "" {
+			host = h
+		}
+		if p != 0 {
+			port = p
+		}
+	}
+	if host == "" {
+		return "", 0, errors.New("nothing says which host to connect to; set ssh_host")
+	}
+	return host, port, nil
+}
+
+// handshake makes an SSH client of a connection; cancelling ctx closes it.
+func (c *Client) handshake(ctx context.Context, conn net.Conn, addr, where, user string, auth *login, keys *hostKeys) (*ssh.Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout,
+		fmt.Errorf("%s did not complete the SSH handshake within %s", where, handshakeTimeout))
+	defer cancel()
+	expected := keys.expected(ctx, addr)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	check := keys.checking(expected)
+	config := &ssh.ClientConfig{
+		Config:            ssh.Config{Ciphers: c.opts.Ciphers, KeyExchanges: c.opts.KeyExchangeAlgorithms},
+		User:              user,
+		Auth:              auth.methods(),
+		HostKeyCallback:   check.callback,
+		HostKeyAlgorithms: expected.algorithms(),
+	}
+	sc, channels, requests, err := ssh.NewClientConn(conn, addr, config)
+	if err != nil {
+		return nil, c.handshakeError(ctx, err, check.err, where, user, auth)
+	}
+	keys.accept(ctx, c.scope, where, check)
+	return ssh.NewClient(sc, channels, requests), nil
+}
+
+func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, where, user string, auth *login) error {
+	var negotiation *ssh.AlgorithmNegotiationError
+	switch {
+	case hostKeyErr != nil:
+		return hostKeyErr // err holds it as text only
+	case context.Cause(ctx) != nil:
+		return context.Cause(ctx)
+	case auth.err != nil:
+		return auth.err
+	case errors.As(err, &negotiation):
+		return fatal("%s and bake have no algorithm in common: %w; see ssh_ciphers, ssh_key_exchange_algorithms and ssh_host_key_check", where, err)
+	case strings.Contains(err.Error(), "unable to authenticate"):
+		return &authError{where, user, auth.offers, err}
+	}
+	return fmt.Errorf("SSH handshake with %s: %w", where, err)
+}
+
+// sleep waits for d, or returns the cause of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,236 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/net/proxy"
+)
+
+// link is one connection to the machine, with everything that lives as long as it does.
+type link struct {
+	*ssh.Client
+	addr string
+	host string
+	port int
+
+	once    sync.Once
+	down    chan struct{} // closed once the connection is no use any more
+	mu      sync.Mutex
+	closers []func() // the network connection first, so that the others do not wait for it
+}
+
+// onClose adds something to be closed with the link.
+func (l *link) onClose(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closers = append(l.closers, f)
+}
+
+// Close ends the link and everything that runs over it.
+func (l *link) Close() {
+	l.once.Do(func() {
+		close(l.down)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, f := range l.closers {
+			f()
+		}
+	})
+}
+
+func (l *link) isDown() bool {
+	select {
+	case <-l.down:
+		return true
+	default:
+		return false
+	}
+}
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Dial implements [proxy.Dialer], which the proxy package asks for but does not
+// use where it can pass a context.
+func (f dialFunc) Dial(network, addr string) (net.Conn, error) {
+	return f(context.Background(), network, addr)
+}
+
+func (f dialFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return f(ctx, network, addr)
+}
+
+// dial opens the way to addr: straight, or through the proxy or the bastion host.
+// What it opens lives as long as l.
+func (c *Client) dial(ctx context.Context, l *link, addr string) (conn net.Conn, err error) {
+	switch {
+	case c.opts.BastionHost != "":
+		return c.throughBastion(ctx, l, addr)
+	case c.opts.ProxyHost != "":
+		conn, err = c.throughProxy(ctx, addr)
+	default:
+		conn, err = c.straight(ctx, "tcp", addr)
+	}
+	if err == nil {
+		l.onClose(func() { conn.Close() })
+	}
+	return conn, err
+}
+
+func (c *Client) straight(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial, patience := (&net.Dialer{KeepAlive: 5 * time.Second}).DialContext, dialTimeout
+	if c.target.Dial != nil {
+		dial, patience = c.target.Dial, indirectTimeout
+	}
+	ctx, cancel := patient(ctx, patience, addr)
+	defer cancel()
+	conn, err := dial(ctx, network, addr)
+	if err != nil {
+		return nil, explained(ctx, err)
+	}
+	if c.opts.ReadWriteTimeout == 0 {
+		return conn, nil
+	}
+	return &impatientConn{conn, c.opts.ReadWriteTimeout}, nil
+}
+
+func patient(ctx context.Context, limit time.Duration, addr string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("connecting to %s: no answer within %s", addr, limit))
+}
+
+func (c *Client) throughProxy(ctx context.Context, addr string) (net.Conn, error) {
+	ctx, cancel := patient(ctx, indirectTimeout, addr)
+	defer cancel()
+	var auth *proxy.Auth
+	if c.opts.ProxyUsername != "" || c.opts.ProxyPassword != "" {
+		auth = &proxy.Auth{User: c.opts.ProxyUsername, Password: c.opts.ProxyPassword}
+	}
+	server := net.JoinHostPort(c.opts.ProxyHost, strconv.Itoa(c.opts.ProxyPort))
+	d, err := proxy.SOCKS5("tcp", server, auth, dialFunc(c.straight))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("through the proxy %s: %w", server, err)
+	}
+	return conn, nil
+}
+
+func (c *Client) throughBastion(ctx context.Context, l *link, addr string) (net.Conn, error) {
+	server := net.JoinHostPort(c.opts.BastionHost, strconv.Itoa(c.opts.BastionPort))
+	where := "the bastion host " + server
+	conn, err := c.straight(ctx, "tcp", server)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be reached: %w", where, err)
+	}
+	l.onClose(func() { conn.Close() })
+	bastion, err := c.handshake(ctx, conn, server, where, c.opts.BastionUsername, c.bastionAuth, c.bastionHostKeys)
+	if refused := (*authError)(nil); errors.As(err, &refused) {
+		return nil, &fatalError{err} // it is not coming up, it is there
+	} else if err != nil {
+		return nil, err
+	}
+	ctx, cancel := patient(ctx, indirectTimeout, addr)
+	defer cancel()
+	inner, err := bastion.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot reach %s: %w", where, addr, explained(ctx, err))
+	}
+	return inner, nil
+}
+
+// impatientConn limits how long each read and each write may take.
+type impatientConn struct {
+	net.Conn
+	limit time.Duration
+}
+
+func (c *impatientConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *impatientConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// openTunnels opens what ssh_local_tunnels and ssh_remote_tunnels ask for. They
+// close with the link.
+func (c *Client) openTunnels(l *link) error {
+	for _, t := range c.opts.LocalTunnels {
+		at := net.JoinHostPort("localhost", strconv.Itoa(t.Port))
+		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", at)
+		if err != nil {
+			return fatal("ssh_local_tunnels: cannot listen on %s here: %w", at, err)
+		}
+		l.tunnel(ln, t.To, l.DialContext)
+	}
+	for _, t := range c.opts.RemoteTunnels {
+		at := net.JoinHostPort("localhost", strconv.Itoa(t.Port))
+		ln, err := l.Listen("tcp", at)
+		if err != nil {
+			return fatal("ssh_remote_tunnels: the machine does not listen on its %s for us: %w; the port may be taken, or its sshd may not allow forwarding", at, err)
+		}
+		l.tunnel(ln, t.To, (&net.Dialer{}).DialContext)
+	}
+	return nil
+}
+
+// tunnel joins every connection that ln accepts to one that dial opens.
+func (l *link) tunnel(ln net.Listener, to string, dial dialFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.onClose(func() {
+		cancel()
+		ln.Close()
+	})
+	go func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go join(ctx, near, to, dial)
+		}
+	}()
+}
+
+func join(ctx context.Context, near net.Conn, to string, dial dialFunc) {
+	defer near.Close()
+	far, err := dial(ctx, "tcp", to)
+	if err != nil {
+		return // the peer sees its connection closed, as it would without a tunnel
+	}
+	defer far.Close()
+	defer context.AfterFunc(ctx, func() {
+		near.Close()
+		far.Close()
+	})()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = io.Copy(far, near)
+		closeWrite(far)
+	}()
+	_, _ = io.Copy(near, far)
+	closeWrite(near)
+	<-sent
+}
+
+func closeWrite(c net.Conn) {
+	if c, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+}

@@ -1,0 +1,146 @@
+package ssh
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// Get implements [communicator.Communicator].
+func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
+	if c.opts.FileTransferMethod == SFTP {
+		return c.getSFTP(ctx, src, dst)
+	}
+	kind, err := c.tarKind(ctx)
+	if err != nil {
+		return err
+	}
+	if kind == noTar {
+		return c.getSFTP(ctx, src, dst)
+	}
+	dir, base := path.Split(strings.TrimRight(src, "/"))
+	if base == "" { // all of /
+		base = "."
+	}
+	if dir == "" {
+		dir = "."
+		if strings.HasPrefix(base, "~") {
+			dir, base = base, "."
+		}
+	}
+	script := fmt.Sprintf("cd %s 2>/dev/null || exit %d; [ -e ./%[3]s ] || exit %[2]d; [ -r ./%[3]s ] || exit %[4]d; exec tar -chf - ./%[3]s",
+		remotePath(dir), exitNoFile, quote(base), exitNotToRead)
+	r, w := io.Pipe()
+	unpacked := make(chan error, 1)
+	go func() {
+		err := unpack(ctx, r, dst)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r) // padding
+		}
+		r.CloseWithError(err)
+		unpacked <- err
+	}()
+	_, err = c.script(ctx, script, nil, w)
+	w.CloseWithError(err)
+	local := <-unpacked
+	var failed *scriptError
+	switch {
+	case err == nil && local == nil:
+		return nil
+	case err == nil:
+		return fmt.Errorf("download of %s: %w", src, local)
+	case errors.As(err, &failed) && failed.code == exitNoFile:
+		return fmt.Errorf("download of %s: %w on the machine", src, fs.ErrNotExist)
+	case errors.As(err, &failed) && failed.code == exitNotToRead:
+		return fmt.Errorf("download of %s: %w: user %q may not read it; copy it with sudo in a shell provisioner to where that user may", src, fs.ErrPermission, c.opts.Username)
+	case failed != nil && failed.code == 1 && changedOnly(failed.stderr) && local == nil:
+		c.scope.Warn(ctx, "Download of %s: %s", src, failed.stderr)
+		return nil
+	case local != nil && failed == nil && errors.Is(err, local):
+		return fmt.Errorf("download of %s: %w", src, local)
+	}
+	return fmt.Errorf("download of %s: %w", src, err)
+}
+
+// changedOnly reports whether all that tar complains about is that files grew
+// while it read them, such as logs.
+func changedOnly(stderr string) bool {
+	for line := range strings.Lines(stderr) {
+		if !strings.Contains(line, "file changed as we read it") {
+			return false
+		}
+	}
+	return true
+}
+
+// unpack writes a tar stream into dst.
+func unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
+	type dir struct {
+		name string
+		mode fs.FileMode
+	}
+	var dirs []dir
+	tr := tar.NewReader(r)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		name := path.Clean(h.Name)
+		mode := fs.FileMode(h.Mode).Perm()
+		switch h.Typeflag {
+		case tar.TypeDir:
+			if name == "." {
+				continue
+			}
+			if err := dst.MkdirAll(name, mode|0o700); err != nil {
+				return err
+			}
+			dirs = append(dirs, dir{name, mode})
+		case tar.TypeReg:
+			if err := writeFile(dst, name, mode, tr); err != nil {
+				return err
+			}
+		case tar.TypeLink:
+			same, err := dst.Open(path.Clean(h.Linkname))
+			if err != nil {
+				return err
+			}
+			err = writeFile(dst, name, mode, same)
+			same.Close()
+			if err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%s is neither a file nor a directory on the machine", name)
+		}
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := dst.Chmod(dirs[i].name, dirs[i].mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFile writes one file below dst.
+func writeFile(dst *os.Root, name string, mode fs.FileMode, r io.Reader) error {
+	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Chmod(mode), f.Close())
+}

@@ -1,0 +1,181 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/term"
+)
+
+// login is what a user can be logged in with on one host.
+type login struct {
+	keys     []key
+	agent    *localAgent // whose keys to offer, or nil
+	password string
+	ask      func(instruction string, questions []string, echo []bool) ([]string, error) // or nil
+
+	offers []string // in words, for when all are refused
+	err    error    // why the agent or the terminal could not be asked
+}
+
+type key struct {
+	what   string
+	signer ssh.Signer
+}
+
+func (l *login) addFile(keyFile, certFile string) error {
+	if keyFile == "" {
+		return nil
+	}
+	signer, err := loadKey(keyFile, certFile)
+	if err != nil {
+		return err
+	}
+	l.keys = append(l.keys, key{"the key in " + keyFile, signer})
+	return nil
+}
+
+// methods returns the ways to log in, in the order agent, keys, password,
+// keyboard-interactive. They are good for one handshake.
+func (l *login) methods() (methods []ssh.AuthMethod) {
+	l.offers, l.err = nil, nil
+	var signers []ssh.Signer
+	for _, k := range l.keys {
+		signers = append(signers, k.signer)
+		l.offers = append(l.offers, fmt.Sprintf("%s (%s)", k.what, describe(k.signer.PublicKey())))
+	}
+	if l.agent != nil {
+		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+			more, err := l.agent.signers()
+			if err != nil {
+				l.err = &fatalError{err}
+				return nil, l.err
+			}
+			l.offers = append(l.offers, fmt.Sprintf("%d keys of the SSH agent", len(more)))
+			return append(more, signers...), nil
+		}))
+	} else if len(signers) > 0 {
+		methods = append(methods, ssh.PublicKeys(signers...))
+	}
+	if l.password != "" {
+		l.offers = append(l.offers, "the password")
+		methods = append(methods, ssh.Password(l.password))
+	}
+	if l.password != "" || l.ask != nil {
+		methods = append(methods, ssh.KeyboardInteractive(l.answer))
+	}
+	return methods
+}
+
+func (l *login) answer(_, instruction string, questions []string, echo []bool) ([]string, error) {
+	if l.ask != nil && len(questions) > 0 {
+		answers, err := l.ask(instruction, questions, echo)
+		if err != nil {
+			l.err = &fatalError{err}
+		}
+		return answers, err
+	}
+	answers := make([]string, len(questions))
+	for i := range answers {
+		answers[i] = l.password
+	}
+	return answers, nil
+}
+
+// askOnTerminal puts the questions of a host to the user.
+func askOnTerminal(instruction string, questions []string, echo []bool) (answers []string, err error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
+	}
+	defer tty.Close()
+	if instruction != "" {
+		fmt.Fprintln(tty, instruction)
+	}
+	for i, q := range questions {
+		fmt.Fprint(tty, q)
+		var line string
+		if echo[i] {
+			line, err = readLine(tty)
+		} else {
+			var b []byte
+			b, err = term.ReadPassword(int(tty.Fd()))
+			fmt.Fprintln(tty)
+			line = string(b)
+		}
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, line)
+	}
+	return answers, nil
+}
+
+// readLine reads to the end of a line and no further.
+func readLine(r io.Reader) (string, error) {
+	var line strings.Builder
+	for b := make([]byte, 1); ; {
+		n, err := r.Read(b)
+		if n > 0 && b[0] == '\n' || errors.Is(err, io.EOF) {
+			return strings.TrimSuffix(line.String(), "\r"), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		line.Write(b[:n])
+	}
+}
+
+// localAgent is the SSH agent of the user who runs bake.
+type localAgent struct {
+	socket  string // empty: none runs
+	forward bool
+
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+// signers returns the agent's keys. They work until close.
+func (a *localAgent) signers() ([]ssh.Signer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn == nil {
+		conn, err := (&net.Dialer{}).DialContext(context.Background(), "unix", a.socket)
+		if err != nil {
+			return nil, fmt.Errorf("the SSH agent cannot be reached: %w", err)
+		}
+		a.conn = conn
+	}
+	signers, err := agent.NewClient(a.conn).Signers()
+	if err != nil {
+		a.conn.Close()
+		a.conn = nil
+		return nil, fmt.Errorf("the SSH agent did not list its keys: %w", err)
+	}
+	if len(signers) == 0 {
+		return nil, errors.New("the SSH agent has no keys; add one with ssh-add")
+	}
+	return signers, nil
+}
+
+// forwardOver lets the machine ask the agent, for sessions that request it.
+func (a *localAgent) forwardOver(client *ssh.Client) error {
+	return agent.ForwardToRemote(client, a.socket)
+}
+
+func (a *localAgent) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conn != nil {
+		a.conn.Close()
+		a.conn = nil
+	}
+}

@@ -1,0 +1,389 @@
+package ssh
+
+import (
+	_ "embed"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"bake/config/schema"
+)
+
+// Source is the Go source that documents [Options], for [schema.Docs].
+//
+//go:embed options.go
+var Source string
+
+// Options say how a machine is reached. Builders embed them. What depends on
+// where the machine comes from, such as a temporary key pair, is the builder's.
+type Options struct {
+	// How the machine is reached: by `ssh`, or not at all (`none`). With `none`
+	// commands succeed without doing anything and file transfers are errors.
+	Communicator Kind `hcl:"communicator,optional"`
+
+	// How long to wait after the machine was reached for the first time, before
+	// connecting again and starting to provision.
+	PauseBeforeConnecting time.Duration `hcl:"pause_before_connecting,optional"`
+
+	// Host name or address. The builder knows it unless it launches nothing.
+	Host string `hcl:"ssh_host,optional"`
+
+	// TCP port.
+	Port int `hcl:"ssh_port,optional"`
+
+	// User to log in as.
+	Username string `hcl:"ssh_username,optional"`
+
+	// Password. Also the answer to every question of keyboard-interactive login.
+	Password string `hcl:"ssh_password,optional,secret"`
+
+	// Private key to log in with: a file in PEM or OpenSSH format without a
+	// passphrase. `~` and `~user` at its start are home directories.
+	PrivateKeyFile string `hcl:"ssh_private_key_file,optional"`
+
+	// OpenSSH certificate of the key in `ssh_private_key_file`.
+	CertificateFile string `hcl:"ssh_certificate_file,optional"`
+
+	// Log in with the keys of the local SSH agent, found through `SSH_AUTH_SOCK`.
+	AgentAuth bool `hcl:"ssh_agent_auth,optional"`
+
+	// Do not forward the local SSH agent. Where an agent runs it is forwarded
+	// unless this is set.
+	DisableAgentForwarding bool `hcl:"ssh_disable_agent_forwarding,optional"`
+
+	// Ciphers to offer, best first, instead of the usual ones.
+	Ciphers []string `hcl:"ssh_ciphers,optional"`
+
+	// Key exchange algorithms to offer, best first, instead of the usual ones.
+	KeyExchangeAlgorithms []string `hcl:"ssh_key_exchange_algorithms,optional"`
+
+	// Which host keys are accepted. With `pin`, a key that is known beforehand
+	// (`ssh_host_keys`, `ssh_known_hosts_file`, or the console of the new machine
+	// when that can be read in time) is demanded; where none is known, the first
+	// key seen is trusted and pinned until the build ends. With `strict`, nothing
+	// is trusted that was not known beforehand: connecting waits for the console
+	// and fails when `ssh_timeout` is over. The log says which key was accepted
+	// and why.
+	HostKeyCheck HostKeyCheck `hcl:"ssh_host_key_check,optional"`
+
+	// Public keys that the machine may identify itself with, each as a line of an
+	// authorized_keys file: `ssh-ed25519 AAAA...`.
+	HostKeys []string `hcl:"ssh_host_keys,optional"`
+
+	// A file of known hosts as OpenSSH keeps it. If it lists the host (or the
+	// bastion), only the keys listed are accepted.
+	KnownHostsFile string `hcl:"ssh_known_hosts_file,optional"`
+
+	// Run every command on a pseudo-terminal. Its standard error is then part of
+	// its standard output.
+	Pty bool `hcl:"ssh_pty,optional"`
+
+	// How long to try to reach the machine. 5m when neither this nor
+	// `ssh_handshake_attempts` is set; without limit when only the other is.
+	Timeout time.Duration `hcl:"ssh_timeout,optional"`
+
+	// Deprecated name of `ssh_timeout`. It wins when both are set.
+	WaitTimeout time.Duration `hcl:"ssh_wait_timeout,optional"`
+
+	// How many refused logins to put up with while the machine is coming up. 10
+	// when neither this nor `ssh_timeout` is set; without limit when only the
+	// other is.
+	HandshakeAttempts int `hcl:"ssh_handshake_attempts,optional"`
+
+	// How files travel. With `scp`, as a stream through the machine's shell: one
+	// file through `cat`, several through one `tar`, which is the fastest way and
+	// needs nothing but a POSIX shell; without `tar` they go one by one. With
+	// `sftp`, through the SFTP subsystem, for machines whose shell is not a POSIX one.
+	FileTransferMethod TransferMethod `hcl:"ssh_file_transfer_method,optional"`
+
+	// How often to ask the machine for a sign of life while a command runs.
+	// Negative: never. When several in a row go unanswered, the connection counts as lost.
+	KeepAliveInterval time.Duration `hcl:"ssh_keep_alive_interval,optional"`
+
+	// How long one read or write on the connection may take. 0: any time.
+	ReadWriteTimeout time.Duration `hcl:"ssh_read_write_timeout,optional"`
+
+	// A host to connect through.
+	BastionHost string `hcl:"ssh_bastion_host,optional"`
+
+	// TCP port of the bastion host.
+	BastionPort int `hcl:"ssh_bastion_port,optional"`
+
+	// User to log in to the bastion host as.
+	BastionUsername string `hcl:"ssh_bastion_username,optional"`
+
+	// Password for the bastion host.
+	BastionPassword string `hcl:"ssh_bastion_password,optional,secret"`
+
+	// Private key for the bastion host. `ssh_private_key_file` if not set.
+	BastionPrivateKeyFile string `hcl:"ssh_bastion_private_key_file,optional"`
+
+	// OpenSSH certificate of the key for the bastion host. `ssh_certificate_file`
+	// when the key is `ssh_private_key_file`.
+	BastionCertificateFile string `hcl:"ssh_bastion_certificate_file,optional"`
+
+	// Log in to the bastion host with the keys of the local SSH agent.
+	BastionAgentAuth bool `hcl:"ssh_bastion_agent_auth,optional"`
+
+	// Ask on the terminal what the bastion host wants to know.
+	BastionInteractive bool `hcl:"ssh_bastion_interactive,optional"`
+
+	// A SOCKS5 proxy to connect through. Not together with a bastion host.
+	ProxyHost string `hcl:"ssh_proxy_host,optional"`
+
+	// TCP port of the proxy.
+	ProxyPort int `hcl:"ssh_proxy_port,optional"`
+
+	// User name for the proxy.
+	ProxyUsername string `hcl:"ssh_proxy_username,optional"`
+
+	// Password for the proxy.
+	ProxyPassword string `hcl:"ssh_proxy_password,optional,secret"`
+
+	// Ports of localhost here that lead to a host and port as seen from the
+	// machine, each as `port:host:hostport`.
+	LocalTunnels []Tunnel `hcl:"ssh_local_tunnels,optional"`
+
+	// Ports of localhost on the machine that lead to a host and port as seen from
+	// here, each as `port:host:hostport`.
+	RemoteTunnels []Tunnel `hcl:"ssh_remote_tunnels,optional"`
+}
+
+// Defaults are the options of a template that sets none.
+func Defaults() Options {
+	return Options{
+		Communicator:       SSH,
+		Port:               22,
+		HostKeyCheck:       Pin,
+		FileTransferMethod: Shell,
+		KeepAliveInterval:  5 * time.Second,
+		BastionPort:        22,
+		ProxyPort:          1080,
+	}
+}
+
+// Kind is a way to reach a machine.
+type Kind string
+
+// The kinds of communicator.
+const (
+	SSH  Kind = "ssh"
+	None Kind = "none"
+)
+
+// Choices implements [schema.Choices].
+func (Kind) Choices() []string { return []string{string(SSH), string(None)} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *Kind) UnmarshalText(b []byte) error {
+	if string(b) == "winrm" {
+		return fmt.Errorf(`the communicator "winrm" is not built in; Windows images need another tool, or OpenSSH in the source image and communicator = "ssh"`)
+	}
+	return schema.ParseChoice(k, b, k.Choices())
+}
+
+// HostKeyCheck says which host keys are accepted.
+type HostKeyCheck string
+
+// The kinds of host key check.
+const (
+	Pin    HostKeyCheck = "pin"
+	Strict HostKeyCheck = "strict"
+)
+
+// Choices implements [schema.Choices].
+func (HostKeyCheck) Choices() []string { return []string{string(Pin), string(Strict)} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (h *HostKeyCheck) UnmarshalText(b []byte) error { return schema.ParseChoice(h, b, h.Choices()) }
+
+// TransferMethod says how files travel.
+type TransferMethod string
+
+// The ways files travel. Shell bears the name it has in templates for historical reasons.
+const (
+	Shell TransferMethod = "scp"
+	SFTP  TransferMethod = "sftp"
+)
+
+// Choices implements [schema.Choices].
+func (TransferMethod) Choices() []string { return []string{string(Shell), string(SFTP)} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (m *TransferMethod) UnmarshalText(b []byte) error { return schema.ParseChoice(m, b, m.Choices()) }
+
+// Tunnel is a port on one side that leads to an address on the other.
+type Tunnel struct {
+	Port int    // of localhost, where it is listened on
+	To   string // host:port
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler]. It reads port:host:hostport.
+func (t *Tunnel) UnmarshalText(b []byte) error {
+	text := string(b)
+	port, to, ok := strings.Cut(text, ":")
+	host, toPort, err := net.SplitHostPort(to)
+	if !ok || err != nil || host == "" {
+		return fmt.Errorf("%q is not of the form port:host:hostport", text)
+	}
+	for _, p := range []string{port, toPort} {
+		if n, err := strconv.Atoi(p); err != nil || !isPort(n) {
+			return fmt.Errorf("%q: %q is not a TCP port", text, p)
+		}
+	}
+	t.Port, _ = strconv.Atoi(port)
+	t.To = to
+	return nil
+}
+
+func isPort(n int) bool { return n > 0 && n < 1<<16 }
+
+// Validate reports what is wrong with the options. A struct that embeds them and
+// has a Validate method of its own calls this one from it.
+func (o *Options) Validate(c *schema.Checker) {
+	if o.PauseBeforeConnecting < 0 {
+		c.Errorf(&o.PauseBeforeConnecting, "Negative duration", "pause_before_connecting cannot be negative.")
+	}
+	if o.Communicator == None {
+		return
+	}
+	if o.Username == "" {
+		c.Errorf(&o.Username, "Missing ssh_username", "SSH needs the name of the user to log in as. It depends on the source image: admin for Debian, ubuntu for Ubuntu, ec2-user for Amazon Linux.")
+	}
+	for _, p := range []*int{&o.Port, &o.BastionPort, &o.ProxyPort} {
+		if !isPort(*p) {
+			c.Errorf(p, "Not a TCP port", "%s is %d; ports go from 1 to 65535.", c.Name(p), *p)
+		}
+	}
+	for _, d := range []*time.Duration{&o.Timeout, &o.WaitTimeout, &o.ReadWriteTimeout} {
+		if *d < 0 {
+			c.Errorf(d, "Negative duration", "%s cannot be negative.", c.Name(d))
+		}
+	}
+	if o.HandshakeAttempts < 0 {
+		c.Errorf(&o.HandshakeAttempts, "Negative number", "ssh_handshake_attempts cannot be negative.")
+	}
+	if c.Set(&o.WaitTimeout) {
+		c.Warnf(&o.WaitTimeout, "Deprecated argument", "ssh_wait_timeout is the old name of ssh_timeout.")
+	}
+	o.validateKeys(c)
+	o.validateHostKeys(c)
+	o.validateBastion(c)
+	algorithms := ssh.SupportedAlgorithms()
+	insecure := ssh.InsecureAlgorithms()
+	known(c, &o.Ciphers, "cipher", append(algorithms.Ciphers, insecure.Ciphers...))
+	known(c, &o.KeyExchangeAlgorithms, "key exchange algorithm", append(algorithms.KeyExchanges, insecure.KeyExchanges...))
+}
+
+func known(c *schema.Checker, list *[]string, what string, all []string) {
+	for _, name := range *list {
+		if !slices.Contains(all, name) {
+			c.Errorf(list, "Unknown "+what, "%q is not a %s known here. Known are: %s.", name, what, strings.Join(all, ", "))
+		}
+	}
+}
+
+func (o *Options) validateKeys(c *schema.Checker) {
+	checkKey(c, &o.PrivateKeyFile, &o.CertificateFile)
+	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile)
+	if o.CertificateFile != "" && o.PrivateKeyFile == "" {
+		c.Errorf(&o.CertificateFile, "Certificate without a key", "ssh_certificate_file needs ssh_private_key_file, the key that it certifies.")
+	}
+	if o.BastionCertificateFile != "" && o.BastionPrivateKeyFile == "" && o.PrivateKeyFile == "" {
+		c.Errorf(&o.BastionCertificateFile, "Certificate without a key", "ssh_bastion_certificate_file needs ssh_bastion_private_key_file, the key that it certifies.")
+	}
+}
+
+// checkKey reports a private key or certificate file that cannot be used.
+func checkKey(c *schema.Checker, keyFile, certFile *string) {
+	if *keyFile == "" || !c.Known(keyFile) {
+		return
+	}
+	signer, err := loadKey(*keyFile, "")
+	if err != nil {
+		c.Errorf(keyFile, "Unusable private key", "%s", sentence(err))
+		return
+	}
+	if *certFile == "" {
+		return
+	}
+	if _, err := certify(signer, *certFile); err != nil {
+		c.Errorf(certFile, "Unusable certificate", "%s", sentence(err))
+	}
+}
+
+func (o *Options) validateHostKeys(c *schema.Checker) {
+	if _, err := parseHostKeys(o.HostKeys); err != nil {
+		c.Errorf(&o.HostKeys, "Unusable host key", "%s", sentence(err))
+	}
+	if o.KnownHostsFile == "" || !c.Known(&o.KnownHostsFile) {
+		return
+	}
+	if _, err := loadKnownHosts(o.KnownHostsFile); err != nil {
+		c.Errorf(&o.KnownHostsFile, "Unusable file of known hosts", "%s", sentence(err))
+	}
+}
+
+func (o *Options) validateBastion(c *schema.Checker) {
+	if o.BastionHost == "" {
+		return
+	}
+	if o.ProxyHost != "" {
+		c.Errorf(&o.ProxyHost, "Bastion and proxy", "Set either ssh_bastion_host or ssh_proxy_host: the way leads through one of them.")
+	}
+	if o.BastionUsername == "" {
+		c.Errorf(&o.BastionUsername, "Missing ssh_bastion_username", "The bastion host needs the name of the user to log in as.")
+	}
+	key := o.BastionPrivateKeyFile
+	if key == "" {
+		key = o.PrivateKeyFile
+	}
+	if key == "" && o.BastionPassword == "" && !o.BastionAgentAuth && !o.BastionInteractive {
+		c.Errorf(&o.BastionHost, "No way to log in to the bastion host",
+			"Set one of ssh_bastion_private_key_file, ssh_bastion_password, ssh_bastion_agent_auth and ssh_bastion_interactive.")
+	}
+}
+
+// limits returns how long and how many logins to try; 0 means without limit.
+func (o *Options) limits() (timeout time.Duration, attempts int) {
+	timeout, attempts = o.Timeout, o.HandshakeAttempts
+	if o.WaitTimeout != 0 {
+		timeout = o.WaitTimeout
+	}
+	if timeout == 0 && attempts == 0 {
+		return 5 * time.Minute, 10
+	}
+	return timeout, attempts
+}
+
+// sentence makes a diagnostic's detail of an error.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// ExpandHome replaces ~ and ~user at the start of a path of this machine by the
+// home directory.
+func ExpandHome(path string) (string, error) {
+	if !strings.HasPrefix(path, "~") {
+		return path, nil
+	}
+	name, rest, _ := strings.Cut(path[1:], "/")
+	if name == "" {
+		home, err := os.UserHomeDir()
+		return filepath.Join(home, rest), err
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return filepath.Join(u.HomeDir, rest), nil
+}

@@ -1,0 +1,249 @@
+package ssh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/sync/errgroup"
+
+	"bake/communicator"
+)
+
+// How SFTP is used. The library's own defaults wait for the answer to each 32 KB.
+const (
+	sftpRequests = 64 // in flight per file
+	sftpFiles    = 16 // at a time
+	sftpPacket   = 32 << 10
+	opensshSFTP  = 255 << 10 // what OpenSSH takes, with room for the header
+)
+
+// sftp starts the SFTP subsystem. Close the client after use; a cancelled ctx
+// does it.
+func (c *Client) sftp(ctx context.Context) (*sftp.Client, error) {
+	l, session, err := c.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The subsystem is a session like any other.
+	stdin, err := session.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := session.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := session.RequestSubsystem("sftp"); err != nil {
+		session.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		if l.isDown() {
+			return nil, c.lost(ctx, err)
+		}
+		return nil, fmt.Errorf(`the machine at %s has no SFTP subsystem: %w; set ssh_file_transfer_method = "scp"`, l.addr, err)
+	}
+	packet := sftpPacket
+	if bytes.Contains(l.ServerVersion(), []byte("OpenSSH")) {
+		packet = opensshSFTP
+	}
+	client, err := sftp.NewClientPipe(stdout, stdin,
+		sftp.MaxPacketUnchecked(packet), sftp.MaxConcurrentRequestsPerFile(sftpRequests),
+		sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
+	if err != nil {
+		session.Close()
+		return nil, c.lost(ctx, err)
+	}
+	return client, nil
+}
+
+// withSFTP runs fn with an SFTP client, which a cancelled ctx closes under it.
+func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) error {
+	client, err := c.sftp(ctx)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { client.Close() })
+	err = fn(client)
+	if stop() {
+		client.Close()
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	if errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
+	}
+	return err
+}
+
+// sftpPath makes a path as the shell knows it one for SFTP, where what is
+// relative is relative to the home directory.
+func sftpPath(p string) (string, error) {
+	switch {
+	case p == "~" || p == "~/":
+		return ".", nil
+	case strings.HasPrefix(p, "~/"):
+		return p[2:], nil
+	case strings.HasPrefix(p, "~"):
+		return "", fmt.Errorf("%s: SFTP knows no home directories of other users; write the whole path", p)
+	}
+	return p, nil
+}
+
+func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files []entry) error {
+	to, err := sftpPath(dst)
+	if err != nil {
+		return fmt.Errorf("upload to %w", err)
+	}
+	m := newMeter(ctx, c.scope, files)
+	var mu sync.Mutex
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		m.add(n)
+	}
+	err = c.withSFTP(ctx, func(client *sftp.Client) error {
+		if info, err := client.Stat(to); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			return &scriptError{code: exitNoDir}
+		} else if err != nil {
+			return err
+		}
+		var made []entry
+		for _, d := range dirs {
+			name := path.Join(to, d.name)
+			if info, err := client.Stat(name); err == nil && info.IsDir() {
+				continue
+			}
+			if err := client.Mkdir(name); err != nil {
+				return sftpError(err, d.name)
+			}
+			made = append(made, d)
+		}
+		var g errgroup.Group
+		g.SetLimit(sftpFiles)
+		for _, f := range files {
+			g.Go(func() error {
+				return sftpError(putOneSFTP(client, path.Join(to, f.name), src, f, count), f.name)
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		for i := len(made) - 1; i >= 0; i-- {
+			if err := client.Chmod(path.Join(to, made[i].name), made[i].perm()); err != nil {
+				return sftpError(err, made[i].name)
+			}
+		}
+		return nil
+	})
+	what := fmt.Sprintf("%d files and directories", len(dirs)+len(files))
+	if len(dirs) == 0 && len(files) == 1 {
+		what = files[0].name
+	}
+	return uploadError(err, dst, what, c.opts.Username)
+}
+
+// sftpError puts the status codes of SFTP in the words that a shell would use.
+func sftpError(err error, name string) error {
+	var status *sftp.StatusError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return &scriptError{1, name + ": Permission denied"}
+	case errors.As(err, &status) && status.FxCode() == sftp.ErrSSHFxFailure:
+		return &scriptError{1, name + ": SFTP says no more than that it failed; a full disk, or a directory in the file's place, can be why"}
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func putOneSFTP(client *sftp.Client, to string, src fs.FS, e entry, count func(int)) error {
+	in, err := src.Open(e.name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := client.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	n, err := out.ReadFromWithConcurrency(&counted{in, count}, sftpRequests)
+	if err == nil && n != e.info.Size() {
+		err = errors.New("the local file changed while it was read")
+	}
+	if err == nil {
+		err = out.Chmod(e.perm())
+	}
+	return errors.Join(err, out.Close())
+}
+
+type counted struct {
+	io.Reader
+	count func(int)
+}
+
+func (r *counted) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.count(n)
+	return n, err
+}
+
+func (c *Client) getSFTP(ctx context.Context, src string, dst *os.Root) error {
+	from, err := sftpPath(src)
+	if err != nil {
+		return fmt.Errorf("download of %w", err)
+	}
+	err = c.withSFTP(ctx, func(client *sftp.Client) error {
+		return getTreeSFTP(client, from, path.Base(from), dst)
+	})
+	if err != nil {
+		return fmt.Errorf("download of %s: %w", src, err)
+	}
+	return nil
+}
+
+func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
+	info, err := client.Stat(from)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.Mode().IsRegular():
+		f, err := client.Open(from)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return writeFile(dst, name, info.Mode().Perm(), f)
+	case !info.IsDir():
+		return fmt.Errorf("%s is neither a file nor a directory on the machine", from)
+	}
+	if name != "." {
+		if err := dst.MkdirAll(name, info.Mode().Perm()|0o700); err != nil {
+			return err
+		}
+	}
+	list, err := client.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := getTreeSFTP(client, path.Join(from, e.Name()), path.Join(name, e.Name()), dst); err != nil {
+			return err
+		}
+	}
+	if name == "." {
+		return nil
+	}
+	return dst.Chmod(name, info.Mode().Perm())
+}

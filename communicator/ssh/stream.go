@@ -1,0 +1,339 @@
+package ssh
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"bake/communicator"
+)
+
+// tarKind is what kind of tar a machine has.
+type tarKind int
+
+const (
+	tarUnknown tarKind = iota
+	noTar
+	plainTar // changes the mode of directories that exist already
+	gnuTar
+)
+
+// Exit codes of the scripts below, beyond those that shells and tar use.
+const (
+	exitNoDir     = 91
+	exitNoFile    = 92
+	exitNotToRead = 93
+	exitIsDir     = 94
+)
+
+// Put implements [communicator.Communicator].
+func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
+	dirs, files, err := tree(src)
+	if err != nil {
+		return fmt.Errorf("upload to %s: %w", dst, err)
+	}
+	switch {
+	case c.opts.FileTransferMethod == SFTP:
+		return c.putSFTP(ctx, dst, src, dirs, files)
+	case len(dirs) == 0 && len(files) == 1:
+		return c.putFile(ctx, dst, src, files[0], newMeter(ctx, c.scope, files))
+	}
+	kind, err := c.tarKind(ctx)
+	if err != nil {
+		return err
+	}
+	if kind == gnuTar {
+		return c.putTar(ctx, dst, src, append(dirs, files...), "--no-overwrite-dir ")
+	}
+	if err := c.makeDirs(ctx, dst, dirs); err != nil {
+		return err
+	}
+	if kind == plainTar {
+		err = c.putTar(ctx, dst, src, files, "")
+	} else {
+		m := newMeter(ctx, c.scope, files)
+		for _, f := range files {
+			if err = c.putFile(ctx, dst, src, f, m); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return c.closeDirs(ctx, dst, dirs)
+}
+
+// tarKind finds out what tar the machine has. The best answer holds as long as
+// the connection; the others may change when packages are installed.
+func (c *Client) tarKind(ctx context.Context) (tarKind, error) {
+	c.mu.Lock()
+	kind := c.tar
+	c.mu.Unlock()
+	if kind == gnuTar {
+		return kind, nil
+	}
+	const probe = `tar --no-overwrite-dir --version >/dev/null 2>&1 && echo gnu || { command -v tar >/dev/null && echo plain; }`
+	out, err := c.script(ctx, probe, nil, nil)
+	kind = noTar
+	switch strings.TrimSpace(out) {
+	case "gnu":
+		kind = gnuTar
+	case "plain":
+		kind = plainTar
+	}
+	var failed *scriptError
+	if err != nil && !errors.As(err, &failed) {
+		return noTar, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tar = kind
+	return kind, nil
+}
+
+// putFile writes one file. Until it is whole nobody but its owner can read it.
+func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e entry, m *meter) error {
+	f, err := src.Open(e.name)
+	if err != nil {
+		return fmt.Errorf("upload to %s: %w", dst, err)
+	}
+	defer f.Close()
+	to := remotePath(path.Join(dst, e.name))
+	script := fmt.Sprintf("[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s && chmod %04[5]o %[3]s",
+		remotePath(dst), exitNoDir, to, exitIsDir, e.perm())
+	body := &exact{r: f, left: e.info.Size(), meter: m}
+	_, err = c.script(ctx, script, body, nil)
+	if body.err != nil {
+		return fmt.Errorf("upload of %s: %w", e.name, body.err)
+	}
+	return uploadError(err, dst, e.name, c.opts.Username)
+}
+
+// exact reads a file of known size, and notices when the file changes under it.
+type exact struct {
+	r     io.Reader
+	left  int64
+	meter *meter
+	err   error
+}
+
+func (x *exact) Read(b []byte) (int, error) {
+	n, err := x.r.Read(b)
+	x.left -= int64(n)
+	x.meter.add(n)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		x.err = err
+	case x.left < 0 || err != nil && x.left > 0:
+		x.err = errors.New("the local file changed while it was read")
+		return 0, x.err
+	}
+	return n, err
+}
+
+// putTar writes entries as one tar stream.
+func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []entry, options string) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	r, w := io.Pipe()
+	packed := make(chan error, 1)
+	m := newMeter(ctx, c.scope, entries)
+	m.progress.Total = 0
+	for _, e := range entries {
+		if !e.info.IsDir() {
+			m.progress.Total += e.info.Size()
+		}
+	}
+	go func() {
+		err := pack(w, src, entries, m)
+		w.CloseWithError(err)
+		packed <- err
+	}()
+	script := fmt.Sprintf("[ -d %s ] || exit %d; exec tar %s-xpmof - -C %[1]s", remotePath(dst), exitNoDir, options)
+	_, err := c.script(ctx, script, r, nil)
+	r.CloseWithError(io.ErrClosedPipe)
+	if local := <-packed; local != nil && !errors.Is(local, io.ErrClosedPipe) {
+		return fmt.Errorf("upload to %s: %w", dst, local)
+	}
+	return uploadError(err, dst, fmt.Sprintf("%d files and directories", len(entries)), c.opts.Username)
+}
+
+// pack writes entries of src as a tar stream in GNU format, which every tar can
+// read whatever the names are.
+func pack(w io.Writer, src fs.FS, entries []entry, m *meter) error {
+	buffered := bufio.NewWriterSize(w, streamBuffer)
+	tw := tar.NewWriter(buffered)
+	buf := make([]byte, 64<<10)
+	for _, e := range entries {
+		if err := packOne(tw, src, e, m, buf); err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+func packOne(tw *tar.Writer, src fs.FS, e entry, m *meter, buf []byte) error {
+	h := &tar.Header{Name: e.name, Mode: int64(e.perm()), Format: tar.FormatGNU}
+	if e.info.IsDir() {
+		h.Typeflag, h.Name = tar.TypeDir, e.name+"/"
+		return tw.WriteHeader(h)
+	}
+	f, err := src.Open(e.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h.Typeflag, h.Size = tar.TypeReg, e.info.Size()
+	if err := tw.WriteHeader(h); err != nil {
+		return err
+	}
+	body := &exact{r: f, left: h.Size, meter: m}
+	_, err = io.CopyBuffer(struct{ io.Writer }{tw}, body, buf)
+	if body.err != nil {
+		return fmt.Errorf("%s: %w", e.name, body.err)
+	}
+	return err
+}
+
+// makeDirs makes the directories that are missing. While they are filled their
+// owner can write to them.
+func (c *Client) makeDirs(ctx context.Context, dst string, dirs []entry) error {
+	script := fmt.Sprintf(`cd %s 2>/dev/null || exit %d; while IFS= read -r m && IFS= read -r d; do [ -d "$d" ] || mkdir -m "$m" "./$d" || exit 1; done`, remotePath(dst), exitNoDir)
+	var list bytes.Buffer
+	for _, d := range dirs {
+		if strings.Contains(d.name, "\n") {
+			return fmt.Errorf("upload to %s: the name of the directory %q has a line break, and the machine has no GNU tar", dst, d.name)
+		}
+		fmt.Fprintf(&list, "%04o\n%s\n", d.perm()|0o700, d.name)
+	}
+	_, err := c.script(ctx, script, &list, nil)
+	return uploadError(err, dst, fmt.Sprintf("%d directories", len(dirs)), c.opts.Username)
+}
+
+// closeDirs takes away what makeDirs gave the owner beyond the directories' own modes.
+func (c *Client) closeDirs(ctx context.Context, dst string, dirs []entry) error {
+	var script strings.Builder
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if perm := dirs[i].perm(); perm&0o700 != 0o700 {
+			fmt.Fprintf(&script, "chmod %04o %s || exit 1\n", perm, remotePath(path.Join(dst, dirs[i].name)))
+		}
+	}
+	if script.Len() == 0 {
+		return nil
+	}
+	_, err := c.script(ctx, script.String(), nil, nil)
+	return uploadError(err, dst, "modes of directories", c.opts.Username)
+}
+
+// scriptError is a script of ours that ended badly.
+type scriptError struct {
+	code   int
+	stderr string
+}
+
+func (e *scriptError) Error() string {
+	if e.stderr == "" {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return fmt.Sprintf("%s (exit status %d)", e.stderr, e.code)
+}
+
+// script runs text with sh, whatever the login shell is, without a terminal.
+// Its output goes to stdout, or is returned when that is nil.
+func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
+	var out bytes.Buffer
+	if stdout == nil {
+		stdout = &out
+	}
+	errOut := &limited{max: 4 << 10}
+	st, err := c.run(ctx, communicator.Command{
+		Line:  "exec env LC_ALL=C sh -c " + quote(text),
+		Stdin: stdin, Stdout: stdout, Stderr: errOut,
+	}, false)
+	if err != nil {
+		return "", err
+	}
+	if st.Code != 0 {
+		return out.String(), &scriptError{st.Code, strings.TrimSpace(errOut.String())}
+	}
+	return out.String(), nil
+}
+
+// limited keeps the first max bytes.
+type limited struct {
+	bytes.Buffer
+	max int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	l.Buffer.Write(b[:min(len(b), l.max-l.Len())])
+	return len(b), nil
+}
+
+// quote makes s one word for any shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// remotePath makes a path of the machine one word for its shell; "~" and "~user"
+// at its start stay what they are.
+func remotePath(p string) string {
+	if strings.HasPrefix(p, "~") {
+		home, rest, slash := strings.Cut(p, "/")
+		if plainName(home[1:]) {
+			if !slash || rest == "" {
+				return home
+			}
+			return home + "/" + quote(rest)
+		}
+	}
+	if strings.HasPrefix(p, "-") {
+		p = "./" + p
+	}
+	return quote(p)
+}
+
+func plainName(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !(r == '_' || r == '-' || r == '.' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	}) < 0
+}
+
+// uploadError explains why what was not written to dst.
+func uploadError(err error, dst, what, user string) error {
+	var failed *scriptError
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &failed) {
+		return fmt.Errorf("upload of %s to %s: %w", what, dst, err)
+	}
+	return fmt.Errorf("upload of %s to %s: %w", what, dst, explain(failed, dst, user))
+}
+
+// explain puts a machine's refusal and its remedy in words.
+func explain(e *scriptError, dst, user string) error {
+	switch {
+	case e.code == exitNoDir:
+		return fmt.Errorf("%w: the directory %s does not exist on the machine; make it first, for example with a shell provisioner: mkdir -p %s", fs.ErrNotExist, dst, dst)
+	case e.code == exitIsDir:
+		return fmt.Errorf("%w: on the machine this is a directory; end the destination in / to write into it", fs.ErrExist)
+	case strings.Contains(e.stderr, "Permission denied"), strings.Contains(e.stderr, "Operation not permitted"):
+		return fmt.Errorf("%w: user %q may not write there: %w; upload to /tmp, and move it from there with sudo in a shell provisioner", fs.ErrPermission, user, e)
+	case strings.Contains(e.stderr, "No space left"), strings.Contains(e.stderr, "Disk quota"):
+		return fmt.Errorf("the disk of the machine is full: %w; give it a larger one, or free some space first", e)
+	case strings.Contains(e.stderr, "Read-only file system"):
+		return fmt.Errorf("%w: that file system is read-only: %w", fs.ErrPermission, e)
+	}
+	return e
+}
