@@ -1,0 +1,232 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"bake/cloud/image/debian"
+	"bake/cloud/machine"
+	"bake/cloud/network"
+)
+
+// Progress is one report of how far a bootstrap or an import is.
+type Progress = debian.Progress
+
+// BootstrapOptions say how a Debian base is made.
+type BootstrapOptions struct {
+	Name  string // of the base
+	Suite string // codename of the release, such as bookworm
+
+	// Mirror is the URL of a Debian archive; when empty, the host's apt sources
+	// name it.
+	Mirror string
+	// Keyring is a file with the keys that sign the mirror; when empty, the
+	// host's own Debian keyring.
+	Keyring string
+
+	Include  []string       // packages besides those of every base
+	Progress func(Progress) // may be nil; calls do not overlap
+	Client   *http.Client   // nil means the usual one
+}
+
+// cloudPackages are what a Debian base has besides the required packages: what
+// Debian's own images for EC2 have and what scripts lean on, without the kernel,
+// boot loader and network set-up that a machine here does not need.
+func cloudPackages() []string {
+	return []string{
+		"apt", "usr-is-merged", "init", "systemd-sysv", "dbus", "libpam-systemd",
+		"openssh-server", "sudo", "cloud-init", "locales", "cron",
+		"ca-certificates", "curl", "wget", "gpg", "lsb-release", "xz-utils",
+		"iproute2", "iputils-ping", "netbase", "procps", "less", "vim-tiny",
+		"python3-minimal",
+	}
+}
+
+const (
+	rootDevice = "/dev/xvda" // as Debian's images for EC2 name it
+	debianUser = "admin"     // likewise
+)
+
+// Bootstrap makes a Debian base from the packages of a mirror and saves it under
+// its name. If it fails, or the process dies, there is no base and nothing of it
+// is left but downloads in the cache.
+func (s *Store) Bootstrap(ctx context.Context, o BootstrapOptions) (Base, error) {
+	if err := checkBaseName(o.Name); err != nil {
+		return Base{}, err
+	}
+	report := o.Progress
+	if report == nil {
+		report = func(Progress) {}
+	}
+	system, err := debian.Prepare(ctx, debian.Options{
+		Suite:    o.Suite,
+		Arch:     runtime.GOARCH, // Debian names the two that matter as Go does
+		Include:  append(cloudPackages(), o.Include...),
+		Mirror:   o.Mirror,
+		Keyring:  o.Keyring,
+		Cache:    s.path("cache"),
+		User:     debianUser,
+		Progress: report,
+		Host:     os.DirFS("/"),
+		Client:   o.Client,
+		Now:      time.Now,
+	})
+	if err != nil {
+		return Base{}, s.explain("bootstrap "+o.Name, err)
+	}
+	base := Base{
+		Name:       o.Name,
+		Arch:       runtime.GOARCH,
+		User:       debianUser,
+		RootDevice: rootDevice,
+		Source:     strings.TrimSpace("Debian " + system.Version + " " + o.Suite + ", " + system.Sources[0]),
+		Created:    time.Now().UTC(),
+	}
+	for _, p := range system.Packages {
+		base.Packages = append(base.Packages, p.Name+"="+p.Version)
+	}
+	err = s.work(ctx, func(dir string) error {
+		unpacked, upper, err := s.buildDebian(ctx, system, dir, report)
+		if err != nil {
+			return err
+		}
+		if err := syncFileSystem(s.dir); err != nil {
+			return err
+		}
+		for _, content := range []string{unpacked, upper} {
+			id, err := s.adopt(content, layerRecord{})
+			if err != nil {
+				return err
+			}
+			base.Layers = append([]LayerID{id}, base.Layers...)
+		}
+		return s.SaveBase(base)
+	})
+	if err != nil {
+		return Base{}, s.explain("bootstrap "+o.Name, err)
+	}
+	return base, nil
+}
+
+// buildDebian makes the two layers of a base in dir: the packages unpacked, and
+// what configuring them changed.
+func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir string, report func(Progress)) (unpacked, upper string, err error) {
+	unpacked = filepath.Join(dir, "unpacked")
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := system.WriteTar(ctx, w)
+		w.CloseWithError(err)
+		written <- err
+	}()
+	err = s.driver.Unpack(ctx, r, unpacked)
+	r.CloseWithError(errors.Join(errors.New("nobody reads on"), err))
+	// The writer's error is the cause when both have one, unless it only says
+	// that the reader gave up.
+	if werr := <-written; werr != nil && (err == nil || !errors.Is(werr, err)) {
+		err = werr
+	}
+	if err != nil {
+		return "", "", err
+	}
+
+	report(Progress{Phase: "configure packages"})
+	spec := machine.Spec{
+		ID:       filepath.Base(dir),
+		Dir:      filepath.Join(dir, "machine"),
+		Layers:   []string{unpacked},
+		Hostname: "debian",
+		Console:  filepath.Join(dir, "console.log"),
+		Command:  system.Command(),
+		Network: network.Config{
+			Private: netip.MustParseAddr("192.0.2.10"),
+			Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
+			Policy:  closed{},
+		},
+	}
+	if err := os.Mkdir(spec.Dir, 0o755); err != nil {
+		return "", "", err
+	}
+	m, err := s.driver.Start(ctx, spec)
+	if err != nil {
+		return "", "", err
+	}
+	select {
+	case <-m.Done():
+	case <-ctx.Done():
+		err := m.Kill()
+		<-m.Done()
+		return "", "", errors.Join(context.Cause(ctx), err)
+	}
+	exit := m.Exit()
+	if exit.Err == nil && exit.Reason != machine.PowerOff {
+		exit.Err = fmt.Errorf("it ended early: %s", exit.Reason)
+	}
+	if exit.Err != nil {
+		return "", "", fmt.Errorf("configure packages in a machine: %w; its console ends with:\n%s", exit.Err, tail(spec.Console))
+	}
+	return unpacked, filepath.Join(spec.Dir, "upper"), nil
+}
+
+// closed is the network policy of a machine that needs no network.
+type closed struct{}
+
+func (closed) Ingress(network.Proto, netip.Addr, uint16) bool { return false }
+func (closed) Egress(network.Proto, netip.Addr, uint16) bool  { return false }
+func (closed) Open() []network.PortRange                      { return nil }
+
+// tail returns the last lines of a console, for an error.
+func tail(console string) string {
+	b, err := os.ReadFile(console)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// EnsureOptions are what [Store.Ensure] may need to make a base.
+type EnsureOptions struct {
+	Mirror, Keyring string // see BootstrapOptions
+	Progress        func(Progress)
+}
+
+// Ensure returns a base, after making it if it is one that this package knows
+// how to make and does not exist yet. However many callers and processes ask,
+// it is made once; the others wait for it.
+func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
+	b, err := s.Base(name)
+	suite, known := bootstraps()[name]
+	if !errors.Is(err, ErrNotFound) || !known {
+		return b, err
+	}
+	making := s.path("bases", name+".lock")
+	unlock, err := tryLock(making, syscall.LOCK_EX)
+	if errors.Is(err, errLocked) {
+		if o.Progress != nil {
+			o.Progress(Progress{Note: "waiting for another process, which is making base " + name})
+		}
+		unlock, err = lock(ctx, making, syscall.LOCK_EX)
+	}
+	if err != nil {
+		return Base{}, s.explain("make base "+name, err)
+	}
+	defer unlock()
+	if b, err := s.Base(name); !errors.Is(err, ErrNotFound) {
+		return b, err
+	}
+	return s.Bootstrap(ctx, BootstrapOptions{Name: name, Suite: suite, Mirror: o.Mirror, Keyring: o.Keyring, Progress: o.Progress})
+}
+
+// bootstraps maps the bases that can be made on demand to their suites.
+func bootstraps() map[string]string { return map[string]string{"debian-12": "bookworm"} }

@@ -1,0 +1,145 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Publication is an image as a publisher offers it on EC2, and the base that
+// stands for it here.
+type Publication struct {
+	Owner          string    `json:"owner"` // account id, 12 digits
+	OwnerAlias     string    `json:"owner_alias,omitempty"`
+	Name           string    `json:"name"`
+	Description    string    `json:"description"`
+	Architecture   string    `json:"architecture"` // as EC2 names it: x86_64, arm64
+	RootDeviceName string    `json:"root_device_name"`
+	CreationDate   time.Time `json:"creation_date"`
+	LoginUser      string    `json:"login_user"`
+	Base           string    `json:"base"` // which need not exist yet: see Ensure
+}
+
+// builtin are the publications of every store: the Debian project's images for
+// EC2. Its account, names and dates are those of real images, so that a filter
+// made for EC2 finds them; the newest is what most_recent picks. All stand for
+// one base, which is of the day it was made.
+func builtin() []Publication {
+	var list []Publication
+	for _, version := range []string{"20240717-1811", "20241201-1948", "20250316-2053"} {
+		created, err := time.Parse("20060102-1504", version)
+		if err != nil {
+			panic(err) // the list above is wrong
+		}
+		list = append(list, Publication{
+			Owner:          "136693071363",
+			Name:           "debian-12-" + runtime.GOARCH + "-" + version,
+			Description:    "Debian 12 (" + version + ")",
+			Architecture:   EC2Arch(runtime.GOARCH),
+			RootDeviceName: rootDevice,
+			CreationDate:   created,
+			LoginUser:      debianUser,
+			Base:           "debian-12",
+		})
+	}
+	return list
+}
+
+// EC2Arch translates Go's name of an architecture to EC2's.
+func EC2Arch(goarch string) string {
+	if goarch == "amd64" {
+		return "x86_64"
+	}
+	return goarch
+}
+
+// Publications returns the built-in publications and those that were added, by
+// owner and name.
+func (s *Store) Publications() ([]Publication, error) {
+	added, err := readRecords[Publication](s.path("publications"))
+	if err != nil {
+		return nil, fmt.Errorf("read publications: %w", err)
+	}
+	all := append(builtin(), added...)
+	slices.SortFunc(all, func(a, b Publication) int {
+		return strings.Compare(a.Owner+"/"+a.Name, b.Owner+"/"+b.Name)
+	})
+	return all, nil
+}
+
+var (
+	ownerPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	// From the EC2 API, CreateImage.
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
+)
+
+// Publish adds a publication and keeps it. Its base must exist and its owner
+// must not have another of the same name. Zero fields are taken from the base.
+func (s *Store) Publish(p Publication) error {
+	if !ownerPattern.MatchString(p.Owner) {
+		return fmt.Errorf("owner %q: give an account id, which has 12 digits", p.Owner)
+	}
+	if !namePattern.MatchString(p.Name) {
+		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", p.Name)
+	}
+	base, err := s.Base(p.Base)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", p.Name, err)
+	}
+	if p.Architecture == "" {
+		p.Architecture = EC2Arch(base.Arch)
+	}
+	if p.RootDeviceName == "" {
+		p.RootDeviceName = base.RootDevice
+	}
+	if p.LoginUser == "" {
+		p.LoginUser = base.User
+	}
+	if p.CreationDate.IsZero() {
+		p.CreationDate = base.Created
+	}
+	unlock, err := lock(context.Background(), s.path("publications", "lock"), syscall.LOCK_EX)
+	if err != nil {
+		return s.explain("publish "+p.Name, err)
+	}
+	defer unlock()
+	all, err := s.Publications()
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.Owner == p.Owner && other.Name == p.Name {
+			return fmt.Errorf("account %s has an image named %s already: choose another name", p.Owner, p.Name)
+		}
+	}
+	return s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
+}
+
+// Unpublish takes a publication out of the catalog. Its base stays. Built-in
+// ones cannot be taken out.
+func (s *Store) Unpublish(owner, name string) error {
+	for _, p := range builtin() {
+		if p.Owner == owner && p.Name == name {
+			return fmt.Errorf("image %s of %s is built in", name, owner)
+		}
+	}
+	var p Publication
+	path := s.publicationPath(owner, name)
+	if err := readRecord(path, &p); err != nil {
+		return fmt.Errorf("image %s of %s: %w", name, owner, err)
+	}
+	return s.explain("unpublish "+name, removeRecord(path))
+}
+
+// publicationPath makes a file name of what may hold any character.
+func (s *Store) publicationPath(owner, name string) string {
+	sum := sha256.Sum256([]byte(owner + "\x00" + name))
+	return s.path("publications", hex.EncodeToString(sum[:16])+".json")
+}

@@ -1,0 +1,500 @@
+// Package image keeps what machines boot from: read-only layers, the bases made
+// of them, and the catalog that says which publisher's image each base stands
+// for.
+//
+// A [Store] is a directory of plain files that any number of processes may use
+// at once:
+//
+//	layers/ID         the content of a layer, a directory
+//	layers/ID.json    its record; without it the layer does not exist
+//	bases/NAME.json   a base: layers and what one must know to boot them
+//	publications/     images that somebody imported
+//	cache/            downloads, which may be deleted at any time
+//	tmp/              work in progress
+//	lock              held shared by work in progress, exclusively for cleaning
+//
+// A record is written in one step after what it describes, so a process that is
+// killed leaves things whole or absent; what it had begun is deleted by a later
+// Open. A layer comes into being by renaming a directory, which costs nothing.
+// After a power cut the last images of stopped machines may be incomplete, since
+// making those waits for their records to reach the disk but not for their
+// content. An image may be a long chain of layers: see [MaxLayers].
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"bake/cloud/machine"
+)
+
+// MaxLayers is the longest chain of layers that one machine can have: overlayfs
+// takes 500 lower directories. Every image made of a machine is one layer longer
+// than the image that the machine was started from. Chains are not shortened:
+// merging layers costs a copy of all of them, and 500 generations of an image
+// that each begin with the last are a mistake more often than a need.
+const MaxLayers = 500
+
+// LayerID names a layer in its store.
+type LayerID string
+
+// ErrNotFound is the cause when a layer, base or publication does not exist.
+var ErrNotFound = errors.New("not found")
+
+// ErrFull is the cause when the disk that holds the store is full.
+var ErrFull = errors.New("disk full in the store")
+
+// Store is a directory of layers and bases. Its methods are safe for concurrent
+// use.
+type Store struct {
+	dir    string // absolute
+	driver machine.Driver
+
+	mu    sync.Mutex
+	sizes map[LayerID]int64 // of layers that somebody asked for
+}
+
+// layerRecord is what a layer's JSON file holds.
+type layerRecord struct {
+	ID      LayerID   `json:"id"`
+	Created time.Time `json:"created"`
+	DiffID  string    `json:"diff_id,omitempty"` // of the OCI layer that it was made from
+}
+
+// Open opens the store in dir, which it makes if need be, and deletes what
+// processes that died have left half done.
+func Open(dir string, driver machine.Driver) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	s := &Store{dir: dir, driver: driver, sizes: map[LayerID]int64{}}
+	for _, sub := range []string{"layers", "bases", "publications", "cache", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, s.explain("open image store", err)
+		}
+	}
+	unlock, err := tryLock(s.path("lock"), syscall.LOCK_EX)
+	if errors.Is(err, errLocked) {
+		return s, nil // others are at work: what looks half done may be theirs
+	}
+	if err != nil {
+		return nil, s.explain("open image store", err)
+	}
+	defer unlock()
+	if err := s.clean(context.Background()); err != nil {
+		return nil, s.explain("clean up image store", err)
+	}
+	return s, nil
+}
+
+func (s *Store) path(elem ...string) string {
+	return filepath.Join(append([]string{s.dir}, elem...)...)
+}
+
+// clean deletes unfinished work. The caller holds the lock exclusively.
+func (s *Store) clean(ctx context.Context) error {
+	for _, pattern := range []string{"*/" + recordTemp, "cache/.download-*"} {
+		files, err := fs.Glob(os.DirFS(s.dir), pattern)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(s.path(f)); err != nil {
+				return err
+			}
+		}
+	}
+	work, err := os.ReadDir(s.path("tmp"))
+	if err != nil {
+		return err
+	}
+	for _, e := range work {
+		if err := s.driver.Remove(ctx, s.path("tmp", e.Name())); err != nil {
+			return err
+		}
+	}
+	layers, err := os.ReadDir(s.path("layers"))
+	if err != nil {
+		return err
+	}
+	for _, e := range layers {
+		if !e.IsDir() {
+			continue
+		}
+		if _, err := os.Stat(s.recordPath(LayerID(e.Name()))); errors.Is(err, os.ErrNotExist) {
+			if err := s.driver.Remove(ctx, s.path("layers", e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// work gives fn a directory of its own below tmp, on the layers' file system,
+// and deletes it afterwards with all that is left in it.
+func (s *Store) work(ctx context.Context, fn func(dir string) error) (err error) {
+	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir, err := os.MkdirTemp(s.path("tmp"), "work-")
+	if err != nil {
+		return err
+	}
+	// Machines look into it with other user ids than this process has.
+	err = os.Chmod(dir, 0o755)
+	defer func() {
+		err = errors.Join(err, s.driver.Remove(context.WithoutCancel(ctx), dir))
+	}()
+	if err != nil {
+		return err
+	}
+	return fn(dir)
+}
+
+// Freeze makes a layer of upper, the upper directory of a machine that is at
+// rest, by renaming it: upper no longer exists afterwards. On error upper is as
+// it was.
+func (s *Store) Freeze(ctx context.Context, upper string) (LayerID, error) {
+	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
+	if err != nil {
+		return "", s.explain("make a layer", err)
+	}
+	defer unlock()
+	id, err := s.adopt(upper, layerRecord{})
+	if errors.Is(err, syscall.EXDEV) {
+		return "", fmt.Errorf("make a layer of %s: it is on another file system than the image store %s: keep both below one directory", upper, s.dir)
+	}
+	if err != nil {
+		return "", s.explain("make a layer", err)
+	}
+	return id, nil
+}
+
+// adopt renames content to its place and writes the record that makes a layer
+// of it. The caller holds the lock shared.
+func (s *Store) adopt(content string, r layerRecord) (LayerID, error) {
+	var random [8]byte
+	rand.Read(random[:]) // never fails
+	r.ID = LayerID("layer-" + hex.EncodeToString(random[:]))
+	r.Created = time.Now().UTC()
+	place := s.path("layers", string(r.ID))
+	if err := os.Rename(content, place); err != nil {
+		return "", err
+	}
+	if err := writeRecord(s.recordPath(r.ID), r); err != nil {
+		return "", errors.Join(err, os.Rename(place, content))
+	}
+	return r.ID, nil
+}
+
+// Import makes a layer of a tar stream.
+func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
+	id, err := s.importLayer(ctx, tar, layerRecord{}, func(string) error { return nil })
+	if err != nil {
+		return "", s.explain("import a layer", err)
+	}
+	return id, nil
+}
+
+// importLayer unpacks tar and makes a layer of it if check finds the result
+// good.
+func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, check func(dir string) error) (id LayerID, err error) {
+	err = s.work(ctx, func(dir string) error {
+		content := filepath.Join(dir, "content")
+		if err := s.driver.Unpack(ctx, tar, content); err != nil {
+			return err
+		}
+		if err := check(content); err != nil {
+			return err
+		}
+		if err := syncFileSystem(s.dir); err != nil {
+			return err
+		}
+		id, err = s.adopt(content, r)
+		return err
+	})
+	return id, err
+}
+
+// Clone makes a layer of a copy of upper, the upper directory of a machine that
+// goes on running afterwards and is frozen meanwhile.
+func (s *Store) Clone(ctx context.Context, upper string) (id LayerID, err error) {
+	err = s.work(ctx, func(dir string) error {
+		content := filepath.Join(dir, "content")
+		if err := s.driver.Clone(ctx, upper, content); err != nil {
+			return err
+		}
+		id, err = s.adopt(content, layerRecord{})
+		return err
+	})
+	if err != nil {
+		return "", s.explain("copy a layer", err)
+	}
+	return id, nil
+}
+
+// Path returns the directory of a layer. Nothing may be written below it.
+func (s *Store) Path(id LayerID) (string, error) {
+	if _, err := s.record(id); err != nil {
+		return "", err
+	}
+	return s.path("layers", string(id)), nil
+}
+
+// Paths returns the directories of layers in the same order, for
+// [machine.Spec].
+func (s *Store) Paths(ids []LayerID) ([]string, error) {
+	if len(ids) > MaxLayers {
+		return nil, fmt.Errorf("the image has %d layers and a machine can have %d: start again from a shorter one", len(ids), MaxLayers)
+	}
+	paths := make([]string, len(ids))
+	for i, id := range ids {
+		var err error
+		if paths[i], err = s.Path(id); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+// Size returns the bytes of a layer as a tar. It is worked out when first asked
+// for, by reading the layer.
+func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
+	path, err := s.Path(id)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	size, known := s.sizes[id]
+	s.mu.Unlock()
+	if known {
+		return size, nil
+	}
+	var n counter
+	if err := s.driver.Pack(ctx, path, &n); err != nil {
+		return 0, s.explain("measure layer "+string(id), err)
+	}
+	s.mu.Lock()
+	s.sizes[id] = int64(n)
+	s.mu.Unlock()
+	return int64(n), nil
+}
+
+// Remove deletes a layer. It is no error if it does not exist. The caller knows
+// that no image has it; a layer of a base is not deleted.
+func (s *Store) Remove(ctx context.Context, id LayerID) error {
+	if !layerPattern.MatchString(string(id)) {
+		return fmt.Errorf("layer %q: %w", id, ErrNotFound)
+	}
+	bases, err := s.Bases()
+	if err != nil {
+		return err
+	}
+	for _, b := range bases {
+		if slices.Contains(b.Layers, id) {
+			return fmt.Errorf("layer %s belongs to base %s", id, b.Name)
+		}
+	}
+	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.explain("remove layer "+string(id), s.remove(ctx, id))
+}
+
+func (s *Store) remove(ctx context.Context, id LayerID) error {
+	if err := removeRecord(s.recordPath(id)); err != nil {
+		return err
+	}
+	return s.driver.Remove(ctx, s.path("layers", string(id)))
+}
+
+// collectAfter is how old a layer must be for Collect: the process that made a
+// younger one may not have written yet which image it is for.
+const collectAfter = time.Hour
+
+// Collect deletes the layers that are neither in inUse nor in any base, save
+// those made within the last hour, and returns their ids. It waits until no
+// process makes a layer.
+func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error) {
+	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	used := map[LayerID]bool{}
+	for _, id := range inUse {
+		used[id] = true
+	}
+	bases, err := s.Bases()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bases {
+		for _, id := range b.Layers {
+			used[id] = true
+		}
+	}
+	records, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	var gone []LayerID
+	for _, r := range records {
+		if used[r.ID] || time.Since(r.Created) < collectAfter {
+			continue
+		}
+		if err := s.remove(ctx, r.ID); err != nil {
+			return gone, s.explain("remove layer "+string(r.ID), err)
+		}
+		gone = append(gone, r.ID)
+	}
+	return gone, nil
+}
+
+var layerPattern = regexp.MustCompile(`^layer-[0-9a-f]{16}$`)
+
+func (s *Store) recordPath(id LayerID) string { return s.path("layers", string(id)+".json") }
+
+func (s *Store) record(id LayerID) (layerRecord, error) {
+	var r layerRecord
+	if !layerPattern.MatchString(string(id)) {
+		return r, fmt.Errorf("layer %q: %w", id, ErrNotFound)
+	}
+	if err := readRecord(s.recordPath(id), &r); err != nil {
+		return r, fmt.Errorf("layer %s: %w", id, err)
+	}
+	return r, nil
+}
+
+func (s *Store) records() ([]layerRecord, error) {
+	return readRecords[layerRecord](s.path("layers"))
+}
+
+// explain says what was being done when err happened, and what to do about a
+// full disk. It returns nil for nil. Drivers work in other processes, whose
+// errors are only text, so the text is looked at too.
+func (s *Store) explain(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
+		strings.Contains(err.Error(), syscall.ENOSPC.Error()), strings.Contains(err.Error(), syscall.EDQUOT.Error()):
+		return fmt.Errorf("%s: %w %s: free some space there and try again: %w", doing, ErrFull, s.dir, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// counter counts the bytes written to it.
+type counter int64
+
+func (c *counter) Write(b []byte) (int, error) {
+	*c += counter(len(b))
+	return len(b), nil
+}
+
+// recordTemp matches the files that become records.
+const recordTemp = ".record-*"
+
+// writeRecord replaces a JSON file in one step and waits until the disk has it.
+func writeRecord(path string, v any) (err error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, recordTemp)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	_, err = tmp.Write(append(b, '\n'))
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// removeRecord deletes a JSON file, if it exists, and waits until the disk
+// knows.
+func removeRecord(path string) error {
+	if err := os.Remove(path); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// readRecord reads a JSON file. That it does not exist is ErrNotFound.
+func readRecord(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// readRecords reads every JSON file of a directory, by name.
+func readRecords[T any](dir string) ([]T, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []T
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".json" {
+			continue
+		}
+		var v T
+		err := readRecord(filepath.Join(dir, e.Name()), &v)
+		if errors.Is(err, ErrNotFound) {
+			continue // removed since the directory was read
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,116 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// ImportOptions describe a base that is made of something that exists.
+type ImportOptions struct {
+	Name     string         // of the base
+	User     string         // its login user; empty means root, or what the image says
+	Source   string         // where it comes from, for people
+	Size     int64          // bytes that will be read, for the progress; 0 when unknown
+	Progress func(Progress) // may be nil; calls do not overlap
+}
+
+// ImportTar makes a base of a root file system in a tar archive: plain or
+// compressed with gzip, xz or zstd, whatever its name.
+func (s *Store) ImportTar(ctx context.Context, r io.Reader, o ImportOptions) (Base, error) {
+	if err := checkBaseName(o.Name); err != nil {
+		return Base{}, err
+	}
+	tar, err := decompress(&progressReader{r: r, report: o.Progress, p: Progress{Phase: "unpack the archive", Total: o.Size}})
+	if err != nil {
+		return Base{}, fmt.Errorf("import base %s: %w", o.Name, err)
+	}
+	defer tar.Close()
+	id, err := s.importLayer(ctx, tar, layerRecord{}, checkRoot)
+	if err != nil {
+		return Base{}, s.explain("import base "+o.Name, err)
+	}
+	b := Base{
+		Name:       o.Name,
+		Layers:     []LayerID{id},
+		Arch:       runtime.GOARCH,
+		User:       orRoot(o.User),
+		RootDevice: rootDevice,
+		Source:     o.Source,
+		Created:    time.Now().UTC(),
+	}
+	if err := s.SaveBase(b); err != nil {
+		return Base{}, errors.Join(err, s.Remove(context.WithoutCancel(ctx), id))
+	}
+	return b, nil
+}
+
+func orRoot(user string) string {
+	if user == "" {
+		return "root"
+	}
+	return user
+}
+
+// checkRoot tells a root file system from some other archive.
+func checkRoot(dir string) error {
+	for _, name := range []string{"bin/sh", "usr/bin/sh", "sbin/init", "usr/sbin/init"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return nil
+		}
+	}
+	return errors.New("the archive holds no root file system: it has neither /bin/sh nor /sbin/init at its top")
+}
+
+// decompress returns what r holds, looking at its first bytes for how it is
+// compressed. What is no known compression is passed through.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	magic, err := b.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(b)
+	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		x, err := xz.NewReader(b)
+		return io.NopCloser(x), err
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b)
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}
+
+// progressReader reports what is read through it, a megabyte at a time.
+type progressReader struct {
+	r      io.Reader
+	report func(Progress)
+	p      Progress
+	told   int64
+}
+
+func (r *progressReader) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	r.p.Done += int64(n)
+	if r.report != nil && (r.p.Done-r.told >= 1<<20 || err == io.EOF) {
+		r.told = r.p.Done
+		r.report(r.p)
+	}
+	return n, err
+}
