@@ -1,0 +1,189 @@
+// Package bake_test holds the doors between the rooms of the project shut.
+package bake_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the rules into .golangci.yml")
+
+// rule says which packages of the module a package may import, other than in its tests.
+type rule struct {
+	of     string   // a package, or a pattern of [path.Match], or "x/..." for all below x
+	may    []string // packages, or "x/..." for x and all below it
+	reason string
+}
+
+// rules are tried from the top; the first that fits a package is the one that counts.
+var rules = []rule{
+	{"cmd/bake", []string{"..."}, "the program puts everything together, and is the only one to do so"},
+	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
+	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
+	{"step", nil, "how anything runs and is undone knows nothing of what runs"},
+	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},
+	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
+	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
+	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
+	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
+	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
+
+	{"communicator", nil, "what a machine can be asked depends on nobody who asks"},
+	{"builder", []string{"communicator", "step"}, "interfaces do not know who implements or calls them"},
+	{"datasource", nil, "interfaces do not know who implements or calls them"},
+	{"provisioner", []string{"builder", "step"}, "interfaces do not know who implements or calls them"},
+	{"postprocessor", []string{"builder", "step"}, "interfaces do not know who implements or calls them"},
+
+	{"communicator/ssh", []string{"communicator", "communicator/none", "config/schema", "internal/...", "step"}, "the option that chooses the communicator can choose to have none"},
+	{"communicator/*", []string{"communicator", "config/schema", "internal/...", "step"}, "siblings do not import each other"},
+	{"builder/amazon/internal/...", []string{"builder", "builder/amazon/internal/...", "communicator", "communicator/ssh", "config/schema", "internal/...", "step"}, "what Amazon's components share does not know them"},
+	{"builder/amazon", []string{"builder", "builder/amazon/internal/...", "internal/...", "step"}, "what the program hands to Amazon's components does not know them"},
+	{"builder/amazon/*", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "communicator/...", "component", "config/schema", "datasource", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
+	{"builder/*", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
+	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
+	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
+	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
+	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
+}
+
+// fits says whether the pattern of a rule fits a package.
+func fits(pattern, pkg string) bool {
+	if below, ok := strings.CutSuffix(pattern, "..."); ok {
+		return strings.HasPrefix(pkg+"/", below)
+	}
+	ok, err := path.Match(pattern, pkg)
+	return err == nil && ok
+}
+
+func (r rule) allows(pkg string) bool {
+	for _, p := range r.may {
+		if fits(p, pkg) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestLayers(t *testing.T) {
+	list := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkg, ok := strings.CutPrefix(p.ImportPath, "bake/")
+		if !ok {
+			continue // this test
+		}
+		r, ok := ruleOf(pkg)
+		if !ok {
+			t.Errorf("no rule says what %s may import; a new room needs one", pkg)
+			continue
+		}
+		used[r.of] = true
+		for _, in := range p.Imports {
+			if in, ok := strings.CutPrefix(in, "bake/"); ok && !r.allows(in) {
+				t.Errorf("%s imports %s: %s", pkg, in, r.reason)
+			}
+		}
+	}
+	if len(used) < 10 {
+		t.Errorf("only %d rules fit a package; is this the module's root?", len(used))
+	}
+}
+
+func ruleOf(pkg string) (rule, bool) {
+	for _, r := range rules {
+		if fits(r.of, pkg) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+// TestLinterKnowsTheRules keeps the same rules in the linter's configuration,
+// for editors to show them while the import is being typed.
+func TestLinterKnowsTheRules(t *testing.T) {
+	const begin, end = "      # rules of layers_test.go: begin\n", "      # rules of layers_test.go: end\n"
+	file, err := os.ReadFile(".golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(file), begin)
+	old, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf(".golangci.yml does not hold the lines %q and %q", begin, end)
+	}
+	if want := depguard(); old != want {
+		if !*update {
+			t.Fatal(".golangci.yml holds other rules than this test; go test . -update writes them")
+		}
+		if err := os.WriteFile(".golangci.yml", []byte(head+begin+want+end+tail), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// depguard writes the rules as depguard's, which match absolute paths. A package
+// that several patterns fit is taken out of all but one of them.
+func depguard() string {
+	var b strings.Builder
+	b.WriteString("      rules:\n")
+	for i, r := range rules {
+		if r.may != nil && r.may[0] == "..." {
+			continue
+		}
+		fmt.Fprintf(&b, "        %q:\n          list-mode: lax\n          files:\n            - %q\n            - \"!$test\"\n", r.of, glob(r.of))
+		for j, other := range rules {
+			if j < i && overlaps(r.of, other.of) || strings.HasSuffix(other.of, "/"+r.of) {
+				fmt.Fprintf(&b, "            - %q\n", "!"+glob(other.of))
+			}
+		}
+		fmt.Fprintf(&b, "          deny:\n            - pkg: bake/\n              desc: %q\n", r.reason)
+		if len(r.may) > 0 {
+			b.WriteString("          allow:\n")
+		}
+		for _, p := range r.may {
+			below, all := strings.CutSuffix(p, "/...")
+			if !all {
+				below += "$"
+			}
+			fmt.Fprintf(&b, "            - bake/%s\n", below)
+		}
+	}
+	return b.String()
+}
+
+// glob is the pattern of the files of the packages that pattern fits.
+func glob(pattern string) string {
+	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return "**/" + below + "/**/*.go"
+	}
+	return "**/" + pattern + "/*.go"
+}
+
+// overlaps says whether a package that earlier fits can also fit later.
+func overlaps(later, earlier string) bool {
+	probe := strings.NewReplacer("...", "x", "*", "x").Replace(earlier)
+	return fits(later, probe)
+}
