@@ -2,15 +2,12 @@
 package config
 
 import (
-	"context"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 
 	"bake/component"
 	"bake/config/lang"
-	"bake/config/schema"
 	"bake/datasource"
 	"bake/internal/redact"
 )
@@ -44,9 +41,10 @@ type Options struct {
 // Template is a set of template files as one configuration. Component bodies
 // are not decoded: only the component knows what may be in them.
 type Template struct {
-	Root    string   // path.root: the template's directory as it was typed
-	Plugins []Plugin // required_plugins, by name
-	Builds  []*Build // every build block with each of its sources, in template order
+	Root      string      // path.root: the template's directory as it was typed
+	Plugins   []Plugin    // required_plugins, by name
+	Variables []*Variable // by name
+	Builds    []*Build    // every build block with each of its sources, in template order
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
@@ -59,6 +57,10 @@ func (t *Template) Files() map[string]*hcl.File { return t.files }
 // Secrets returns the values that must not be shown. It grows while values are
 // computed and components are made.
 func (t *Template) Secrets() *redact.Set { return t.secrets }
+
+// Explain rewrites diagnostics about names that do not exist in the words of
+// templates. It is for those that decoding a [Component]'s Input gives.
+func (t *Template) Explain(diags hcl.Diagnostics) hcl.Diagnostics { return t.scope.Explain(diags) }
 
 // Plugin is an entry of required_plugins.
 type Plugin struct {
@@ -101,30 +103,4 @@ type PostProcessor struct {
 	*Component
 	Name      string // empty if unnamed
 	KeepInput *bool  // keep_input_artifact; nil if not set
-}
-
-// Component is the block of one component in one build.
-type Component struct {
-	Type      string    // such as "shell"
-	TypeRange hcl.Range // of the type in the template
-
-	scope    *lang.Scope
-	values   map[string]cty.Value // source
-	body     func(*hcl.EvalContext) (hcl.Body, hcl.Diagnostics)
-	refs     []hcl.Traversal
-	hasBuild bool
-}
-
-// Input returns what the component's options are decoded from. build are the
-// values of build.*: in a check they may be unknown. For a builder, which has no
-// build.*, it is nil. Data sources that the block refers to are read if they
-// have not been.
-func (c *Component) Input(ctx context.Context, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
-	panic("soon")
-}
-
-// Load reads a template. The template is never nil, so that its Files can be
-// shown with the diagnostics; it is complete if they hold no error.
-func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
-	panic("soon")
 }

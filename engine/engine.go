@@ -1,4 +1,5 @@
-// Package engine runs the builds of a template.
+// Package engine runs the builds of a template: it selects them, makes their
+// components, and sees to it that what they create is either kept or destroyed.
 package engine
 
 import (
@@ -27,17 +28,18 @@ type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
 
-	Parallel int // builds at a time; 0 or less means all
-	OnError  OnError
+	Parallel int      // builds at a time; 0 or less means all
+	OnError  OnError  // empty means Cleanup
 	Run      step.Run // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
-	Start    time.Time     // of the run, for timestamps in names
+	Start    time.Time     // of the run, for {{timestamp}} and its like
 	Grace    time.Duration // how long the teardown of one build may take
 
 	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
 	Emit func(step.Event)
 
-	// Ask decides what happens after a failed step when OnError is Ask.
+	// Ask decides what happens after a failed step when OnError is Ask. Only one
+	// question is open at a time.
 	Ask func(ctx context.Context, build, step string, err error) Answer
 
 	// Pause is called before each step when Run.Debug is set. It returns when the
@@ -75,23 +77,49 @@ type Result struct {
 	Builds []BuildResult // in template order
 }
 
-// BuildResult is how one build ended.
+// BuildResult is how one build ended. Its texts hold no secrets.
 type BuildResult struct {
 	Name      string
 	Elapsed   time.Duration
-	Err       error // nil if it succeeded; context's cause if it was cancelled
+	Err       error // nil if it succeeded; the cause of the context if it was cancelled
 	Artifacts []*builder.Artifact
-	Left      []step.Resource // what the build made, does not keep, and could not or should not destroy
+	Left      []step.Resource // what the build made and neither kept nor destroyed
 }
 
 // Check decodes every component of the selected builds, without running any.
 func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl.Diagnostics {
-	panic("soon")
+	builds, diags := choose(t, o)
+	if diags.HasErrors() {
+		return diags
+	}
+	ck := newChecker(t, c, o)
+	for _, b := range builds {
+		diags = append(diags, ck.build(ctx, b)...)
+	}
+	return diags
 }
 
-// Run runs the selected builds. Diagnostics are about the template; what goes
-// wrong in a build is in its result. When ctx is cancelled builds stop and are
-// torn down; when stop is cancelled teardown ends too.
+// Run runs the selected builds. The diagnostics are about the template: builds
+// that they concern are not run, the others are. What goes wrong while a build
+// runs is in its result. When ctx is cancelled, builds stop and are torn down;
+// when stop is cancelled, teardown ends too and the results say what is left.
 func Run(ctx, stop context.Context, t *config.Template, c Components, o Options) (Result, hcl.Diagnostics) {
-	panic("soon")
+	builds, diags := choose(t, o)
+	if diags.HasErrors() {
+		return Result{}, diags
+	}
+	ck := newChecker(t, c, o)
+	var ready []*config.Build
+	for _, b := range builds {
+		more := ck.build(ctx, b)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			ready = append(ready, b)
+		}
+	}
+	if len(ready) == 0 {
+		return Result{}, diags
+	}
+	r := &runner{template: t, components: c, options: o, stop: stop}
+	return r.run(ctx, ready), diags
 }

@@ -1,0 +1,190 @@
+package lang
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+)
+
+func addFileFunctions(funcs map[string]function.Function, w World) {
+	below := func(dir, path string) string {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(w.Cwd, path)
+		}
+		return path
+	}
+	// inTemplate is where file and its kin look; ~ is the home directory.
+	inTemplate := func(path string) (string, error) {
+		path, err := w.expand(path)
+		return below(w.BaseDir, path), err
+	}
+
+	funcs["abspath"] = text1("path", func(p string) (string, error) { return filepath.ToSlash(below(w.Cwd, p)), nil })
+	funcs["basename"] = text1("path", func(p string) (string, error) { return filepath.Base(p), nil })
+	funcs["dirname"] = text1("path", func(p string) (string, error) { return filepath.Dir(p), nil })
+	funcs["pathexpand"] = text1("path", w.expand)
+	funcs["file"] = text1("path", func(p string) (string, error) {
+		path, err := inTemplate(p)
+		if err != nil {
+			return "", err
+		}
+		return readText(path)
+	})
+	funcs["filebase64"] = text1("path", func(p string) (string, error) {
+		b, err := os.ReadFile(below(w.Cwd, p))
+		return base64.StdEncoding.EncodeToString(b), err
+	})
+	funcs["fileexists"] = function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Bool),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			path, err := inTemplate(args[0].AsString())
+			if err != nil {
+				return cty.NilVal, err
+			}
+			info, err := os.Stat(path)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return cty.False, nil
+			case err != nil:
+				return cty.NilVal, err
+			case !info.Mode().IsRegular():
+				return cty.NilVal, fmt.Errorf("%s is not a regular file", path)
+			}
+			return cty.True, nil
+		},
+	})
+	funcs["fileset"] = function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "dir", Type: cty.String}, {Name: "pattern", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Set(cty.String)),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			return fileSet(below(w.BaseDir, args[0].AsString()), args[1].AsString())
+		},
+	})
+	// A file may use every function but templatefile itself, which would allow loops.
+	inner := maps.Clone(funcs)
+	funcs["templatefile"] = templateFile(inTemplate, inner)
+}
+
+// expand replaces a leading ~ by the home directory.
+func (w World) expand(path string) (string, error) {
+	rest, ok := strings.CutPrefix(path, "~")
+	if !ok {
+		return path, nil
+	}
+	if rest != "" && rest[0] != '/' && rest[0] != filepath.Separator {
+		return "", errors.New("the home directory of another user cannot be told; only ~ and ~/... are understood")
+	}
+	if w.Home == "" {
+		return "", errors.New("~ cannot be expanded: HOME is not set")
+	}
+	return filepath.Join(w.Home, rest), nil
+}
+
+func readText(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if !utf8.Valid(b) {
+		return "", fmt.Errorf("%s is not UTF-8 text; filebase64 reads any file", path)
+	}
+	return string(b), nil
+}
+
+func fileSet(dir, pattern string) (cty.Value, error) {
+	pattern = filepath.ToSlash(pattern)
+	if !doublestar.ValidatePattern(pattern) {
+		return cty.NilVal, function.NewArgErrorf(1, "%q is not a valid pattern", pattern)
+	}
+	var names []cty.Value
+	err := doublestar.GlobWalk(os.DirFS(dir), strings.TrimPrefix(pattern, "./"), func(path string, d fs.DirEntry) error {
+		info, err := os.Stat(filepath.Join(dir, path))
+		if err == nil && info.Mode().IsRegular() {
+			names = append(names, cty.StringVal(path))
+		}
+		return nil
+	})
+	if err != nil {
+		return cty.NilVal, err
+	}
+	if len(names) == 0 {
+		return cty.SetValEmpty(cty.String), nil
+	}
+	return cty.SetVal(names), nil
+}
+
+// templateFile renders a file as an HCL template that sees vars and nothing else.
+// A file that is a single ${...} keeps that value's type.
+func templateFile(resolve func(string) (string, error), funcs map[string]function.Function) function.Function {
+	render := func(args []cty.Value) (cty.Value, error) {
+		path, err := resolve(args[0].AsString())
+		if err != nil {
+			return cty.DynamicVal, function.NewArgError(0, err)
+		}
+		text, err := readText(path)
+		if err != nil {
+			return cty.DynamicVal, function.NewArgError(0, err)
+		}
+		expr, diags := hclsyntax.ParseTemplate([]byte(text), path, hcl.InitialPos)
+		if diags.HasErrors() {
+			return cty.DynamicVal, function.NewArgError(0, diags)
+		}
+		if t := args[1].Type(); !t.IsObjectType() && !t.IsMapType() {
+			return cty.DynamicVal, function.NewArgErrorf(1, "must be a map or object of what the file may use")
+		}
+		vars := args[1].AsValueMap()
+		names := slices.Sorted(maps.Keys(vars))
+		for _, name := range names {
+			if !hclsyntax.ValidIdentifier(name) {
+				return cty.DynamicVal, function.NewArgErrorf(1, "%q cannot be the name of a value: it must start with a letter and consist of letters, digits, - and _", name)
+			}
+		}
+		for _, ref := range expr.Variables() {
+			if _, ok := vars[ref.RootName()]; !ok {
+				return cty.DynamicVal, function.NewArgErrorf(1, "%s:%d uses %q, which is not given.%s",
+					path, ref.SourceRange().Start.Line, ref.RootName(), DidYouMean(ref.RootName(), names))
+			}
+		}
+		val, diags := expr.Value(&hcl.EvalContext{Variables: vars, Functions: funcs})
+		if diags.HasErrors() {
+			return cty.DynamicVal, diags
+		}
+		return val, nil
+	}
+	return function.New(&function.Spec{
+		Params: []function.Parameter{
+			{Name: "path", Type: cty.String},
+			{Name: "vars", Type: cty.DynamicPseudoType},
+		},
+		Type: func(args []cty.Value) (cty.Type, error) {
+			if !args[0].IsKnown() || !args[1].IsWhollyKnown() {
+				return cty.DynamicPseudoType, nil
+			}
+			val, err := render(args)
+			return val.Type(), err
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if !args[1].IsWhollyKnown() {
+				return cty.DynamicVal, nil
+			}
+			return render(args)
+		},
+	})
+}

@@ -1,0 +1,281 @@
+package config
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+	"bake/internal/redact"
+)
+
+var fileSchema = &hcl.BodySchema{
+	Blocks: []hcl.BlockHeaderSchema{
+		{Type: "packer"},
+		{Type: "variable", LabelNames: []string{"name"}},
+		{Type: "variables"},
+		{Type: "local", LabelNames: []string{"name"}},
+		{Type: "locals"},
+		{Type: "data", LabelNames: []string{"type", "name"}},
+		{Type: "source", LabelNames: []string{"type", "name"}},
+		{Type: "build"},
+		{Type: "hcp_packer_registry"},
+		{Type: "communicator", LabelNames: []string{"type", "name"}}, // accepted by Packer, without effect
+	},
+}
+
+// Load reads a template and computes its variables, the structure of its builds,
+// and every local value that needs no data source. Without ReadData, all locals
+// and data sources are checked. The template is never nil, so that its Files can
+// be shown with the diagnostics; it is complete if they hold no error.
+func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
+	l := &loader{
+		o:      o,
+		reader: &reader{cwd: o.Cwd, files: map[string]*hcl.File{}},
+		t:      &Template{secrets: new(redact.Set)},
+	}
+	l.t.files = l.reader.files
+	l.t.scope = lang.NewScope(nil, nil)
+	diags := l.load(ctx)
+	return l.t, diags
+}
+
+// loader is a template that is being read.
+type loader struct {
+	o      Options
+	reader *reader
+	t      *Template
+
+	blocks  map[string]hcl.Blocks // of all files, by type
+	sources map[string]*hcl.Block // by "type.name"
+}
+
+func (l *loader) load(ctx context.Context) hcl.Diagnostics {
+	where, diags := l.reader.find(l.o.Path)
+	if diags.HasErrors() {
+		return diags
+	}
+	l.t.Root = where.root
+
+	// A template for another version may not make sense otherwise, so that its
+	// version is looked at before anything else is complained about.
+	diags = append(diags, l.parse(where.names)...)
+	more := l.packer()
+	if more.HasErrors() {
+		return more
+	}
+	if diags = append(diags, more...); diags.HasErrors() {
+		return diags
+	}
+	diags = append(diags, l.variables(where.varFiles)...)
+	if diags.HasErrors() {
+		return diags
+	}
+	l.openScope()
+	diags = append(diags, l.values()...)
+	diags = append(diags, l.sourceBlocks()...)
+	diags = append(diags, l.registry()...)
+	if !diags.HasErrors() {
+		diags = append(diags, l.compute(ctx)...)
+		for _, block := range l.blocks["build"] {
+			diags = append(diags, l.buildBlock(ctx, block)...)
+		}
+	}
+	return unique(diags)
+}
+
+// parse reads the template files and sorts their blocks by type.
+func (l *loader) parse(names []string) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	l.blocks = map[string]hcl.Blocks{}
+	for _, name := range names {
+		f, more := l.reader.parse(name)
+		diags = append(diags, more...)
+		if f == nil {
+			continue
+		}
+		content, more := f.Body.Content(fileSchema)
+		diags = append(diags, more...)
+		for _, b := range content.Blocks {
+			l.blocks[b.Type] = append(l.blocks[b.Type], b)
+		}
+	}
+	return diags
+}
+
+func (l *loader) packer() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, block := range l.blocks["packer"] {
+		plugins, more := packerBlock(block)
+		diags = append(diags, more...)
+		for _, p := range plugins {
+			i := slices.IndexFunc(l.t.Plugins, func(q Plugin) bool { return q.Name == p.Name })
+			if i >= 0 {
+				diags = append(diags, problem(&p.Range, "Duplicate plugin requirement", "The plugin %q is required already, at %s.", p.Name, l.t.Plugins[i].Range)...)
+				continue
+			}
+			l.t.Plugins = append(l.t.Plugins, p)
+		}
+	}
+	slices.SortFunc(l.t.Plugins, func(a, b Plugin) int { return strings.Compare(a.Name, b.Name) })
+	return diags
+}
+
+// variables declares the variables and gives them their values: each place in
+// turn overrides the ones before it.
+func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
+	in := &inputs{byName: map[string]*Variable{}, reader: l.reader, secrets: l.t.secrets}
+	diags := l.declare(in)
+	if diags.HasErrors() {
+		return diags
+	}
+	for _, name := range in.names() {
+		l.t.Variables = append(l.t.Variables, in.byName[name])
+	}
+	diags = append(diags, in.fromEnv(l.o.Env)...)
+	for _, name := range slices.Concat(autoFiles, l.o.VarFiles) {
+		diags = append(diags, in.fromFile(name, l.o.WarnUndeclared)...)
+	}
+	for _, arg := range l.o.Vars {
+		diags = append(diags, in.fromArgument(arg)...)
+	}
+	for _, v := range l.t.Variables {
+		if v.Value == cty.NilVal {
+			v.Value = cty.UnknownVal(v.Type)
+			if !l.o.AllowUnset && !diags.HasErrors() {
+				diags = append(diags, problem(&v.Range, "Unset variable",
+					"The variable %q has no default, so it must be given a value: with -var '%[1]s=...', in a file named with -var-file, or as PKR_VAR_%[1]s in the environment.", v.Name)...)
+			}
+		}
+		if v.Sensitive {
+			lang.Strings(v.Value, l.t.secrets.Add)
+		}
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	funcs := lang.Functions(l.world(""))
+	for _, v := range l.t.Variables {
+		diags = append(diags, v.validate(funcs)...)
+	}
+	return diags
+}
+
+// declare collects the variable and variables blocks.
+func (l *loader) declare(in *inputs) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	ec := &hcl.EvalContext{Functions: lang.DefaultFunctions(l.getenv)}
+	add := func(v *Variable) {
+		if first := in.byName[v.Name]; first != nil {
+			diags = append(diags, problem(&v.Range, "Duplicate variable", "There is a variable %q already, at %s.", v.Name, first.Range)...)
+			return
+		}
+		in.byName[v.Name] = v
+	}
+	for _, block := range l.blocks["variable"] {
+		v, more := variableBlock(block, ec)
+		diags = append(diags, more...)
+		add(v)
+	}
+	for _, block := range l.blocks["variables"] {
+		attrs, more := block.Body.JustAttributes()
+		diags = append(diags, more...)
+		for _, attr := range inOrder(attrs) {
+			v := &Variable{Name: attr.Name, Range: attr.Range}
+			diags = append(diags, v.setDefault(attr, ec, false)...)
+			add(v)
+		}
+	}
+	return diags
+}
+
+// getenv reads an environment variable; as everywhere, the last one counts.
+func (l *loader) getenv(name string) string {
+	for _, entry := range slices.Backward(l.o.Env) {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func (l *loader) world(base string) lang.World {
+	return lang.World{BaseDir: base, Cwd: l.o.Cwd, Home: l.getenv("HOME"), Start: l.o.Now, Now: time.Now}
+}
+
+// openScope makes the scope that holds the variables.
+func (l *loader) openScope() {
+	vars := map[string]cty.Value{}
+	for _, v := range l.t.Variables {
+		vars[v.Name] = v.Value
+	}
+	l.t.scope = lang.NewScope(lang.Functions(l.world(l.t.Root)), map[string]cty.Value{
+		"var": cty.ObjectVal(vars),
+		"path": cty.ObjectVal(map[string]cty.Value{
+			"root": cty.StringVal(l.t.Root),
+			"cwd":  cty.StringVal(filepath.ToSlash(l.o.Cwd)),
+		}),
+		"packer": cty.ObjectVal(map[string]cty.Value{
+			"version":            cty.StringVal(LanguageVersion),
+			"iterationID":        cty.UnknownVal(cty.String),
+			"versionFingerprint": cty.UnknownVal(cty.String),
+		}),
+	})
+}
+
+// values defines the locals and data sources.
+func (l *loader) values() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, block := range l.blocks["data"] {
+		diags = append(diags, l.dataBlock(block)...)
+	}
+	for _, block := range l.blocks["locals"] {
+		diags = append(diags, l.localsBlock(block)...)
+	}
+	for _, block := range l.blocks["local"] {
+		diags = append(diags, l.localBlock(block)...)
+	}
+	return diags
+}
+
+// compute computes what can be without running a data source.
+func (l *loader) compute(ctx context.Context) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, n := range l.t.scope.Nodes() {
+		if l.o.ReadData && l.t.scope.NeedsData(n) {
+			continue
+		}
+		_, more := l.t.scope.Value(ctx, n)
+		diags = append(diags, more...)
+	}
+	return diags
+}
+
+// registry warns of HCP Packer settings: there is no registry to tell anything.
+func (l *loader) registry() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, b := range l.blocks["hcp_packer_registry"] {
+		diags = append(diags, ignoredRegistry(b)...)
+	}
+	return diags
+}
+
+func ignoredRegistry(b *hcl.Block) hcl.Diagnostics {
+	return warning(&b.DefRange, "No HCP Packer registry", "Images are not published to an HCP Packer registry; this block has no effect.")
+}
+
+// unique leaves out diagnostics that are there more than once because several
+// values need one that has failed.
+func unique(diags hcl.Diagnostics) hcl.Diagnostics {
+	seen := map[*hcl.Diagnostic]bool{}
+	return slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool {
+		dup := seen[d]
+		seen[d] = true
+		return dup
+	})
+}

@@ -1,0 +1,109 @@
+package config
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/dynblock"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+	"bake/config/schema"
+)
+
+// sourceBlocks collects the top-level source blocks.
+func (l *loader) sourceBlocks() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	l.sources = map[string]*hcl.Block{}
+	for _, b := range l.blocks["source"] {
+		name := b.Labels[0] + "." + b.Labels[1]
+		if first := l.sources[name]; first != nil {
+			diags = append(diags, problem(&b.DefRange, "Duplicate source", "There is a source %q already, at %s.", name, first.DefRange)...)
+			continue
+		}
+		diags = append(diags, checkName(b.Labels[1], b.LabelRanges[1])...)
+		l.sources[name] = b
+	}
+	return diags
+}
+
+func (l *loader) sourceNames() []string { return slices.Sorted(maps.Keys(l.sources)) }
+
+// Component is the block of one component in one build. Its options are not
+// decoded: only the component knows what they may be.
+type Component struct {
+	Type      string    // such as "shell"
+	TypeRange hcl.Range // of the type in the template
+
+	scope    *lang.Scope
+	block    *hcl.Block
+	body     hcl.Body        // without what the engine itself reads
+	refs     []hcl.Traversal // all that body and override may refer to
+	source   cty.Value       // source.*
+	build    string          // build.name
+	local    string          // key of override
+	override hcl.Expression  // nil if there is none
+}
+
+// Input returns what the component's options are decoded from, without Render
+// and Secret. build are the values of build.*, which may be unknown in a check;
+// it is nil for builders, which come before there are any. Data sources that the
+// block refers to are read if they have not been.
+func (c *Component) Input(ctx context.Context, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
+	parent, diags := c.scope.Context(ctx, c.refs)
+	ec := parent.NewChild()
+	ec.Variables = map[string]cty.Value{"source": c.source}
+	if build != nil {
+		build = maps.Clone(build)
+		build["name"] = cty.StringVal(c.build)
+		ec.Variables["build"] = cty.ObjectVal(build)
+	}
+	body := dynblock.Expand(c.body, ec)
+	if c.override != nil {
+		values, more := c.overrides(ec)
+		diags = append(diags, more...)
+		if len(values) > 0 {
+			body = &overriddenBody{body, values, c.override.Range()}
+		}
+	}
+	return schema.Input{Body: body, Context: ec}, diags
+}
+
+// overrides returns the values that override has for this build.
+func (c *Component) overrides(ec *hcl.EvalContext) (map[string]cty.Value, hcl.Diagnostics) {
+	val, diags := c.override.Value(ec)
+	if diags.HasErrors() || val.IsNull() || !val.IsKnown() {
+		return nil, c.scope.Explain(diags)
+	}
+	rng := c.override.Range()
+	invalid := func() hcl.Diagnostics {
+		return problem(&rng, "Invalid override", "An override is an object that has an object of arguments for each source: override = { %s = { ... } }.", c.local)
+	}
+	if !isObject(val) {
+		return nil, invalid()
+	}
+	mine, ok := val.AsValueMap()[c.local]
+	if !ok || mine.IsNull() || !mine.IsKnown() {
+		return nil, diags
+	}
+	if !isObject(mine) {
+		return nil, invalid()
+	}
+	return mine.AsValueMap(), diags
+}
+
+func isObject(v cty.Value) bool { return v.Type().IsObjectType() || v.Type().IsMapType() }
+
+// Refers reports whether the component's options refer to a value below root,
+// such as "build".
+func (c *Component) Refers(root string) bool {
+	return slices.ContainsFunc(c.refs, func(t hcl.Traversal) bool { return t.RootName() == root })
+}
+
+// Block identifies the block in the template, which several builds may share.
+func (c *Component) Block() any { return c.block }
+
+// Overridden reports whether an override may change the block for this build.
+func (c *Component) Overridden() bool { return c.override != nil }

@@ -1,0 +1,128 @@
+package config
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+)
+
+var localSchema = &hcl.BodySchema{
+	Attributes: []hcl.AttributeSchema{{Name: "expression", Required: true}, {Name: "sensitive"}},
+}
+
+// localBlock defines the local value of a local block.
+func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
+	content, diags := block.Body.Content(localSchema)
+	sensitive := false
+	if attr, ok := content.Attributes["sensitive"]; ok {
+		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)
+	}
+	if attr, ok := content.Attributes["expression"]; ok {
+		diags = append(diags, l.local(block.Labels[0], block.LabelRanges[0], attr.Expr, sensitive)...)
+	}
+	return diags
+}
+
+// localsBlock defines the local values of a locals block.
+func (l *loader) localsBlock(block *hcl.Block) hcl.Diagnostics {
+	attrs, diags := block.Body.JustAttributes()
+	for _, attr := range inOrder(attrs) {
+		diags = append(diags, l.local(attr.Name, attr.NameRange, attr.Expr, false)...)
+	}
+	return diags
+}
+
+func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive bool) hcl.Diagnostics {
+	n := &lang.Node{
+		Address: "local." + name,
+		Range:   at,
+		Refs:    expr.Variables(),
+		Compute: func(_ context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+			val, diags := expr.Value(ec)
+			if sensitive {
+				lang.Strings(val, l.t.secrets.Add)
+			}
+			return val, diags
+		},
+	}
+	diags := checkName(name, at)
+	return append(diags, l.define(n, "local value", name)...)
+}
+
+// dataBlock defines the value of a data block.
+func (l *loader) dataBlock(block *hcl.Block) hcl.Diagnostics {
+	typ, name := block.Labels[0], block.Labels[1]
+	n := &lang.Node{
+		Address: "data." + typ + "." + name,
+		Range:   block.DefRange,
+		Refs:    lang.References(block.Body),
+		Compute: func(ctx context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+			return l.read(ctx, block, ec)
+		},
+	}
+	diags := checkName(name, block.LabelRanges[1])
+	return append(diags, l.define(n, "data source", typ+"."+name)...)
+}
+
+func (l *loader) define(n *lang.Node, what, name string) hcl.Diagnostics {
+	if l.t.scope.Define(n) {
+		return nil
+	}
+	for _, first := range l.t.scope.Nodes() {
+		if first.Address == n.Address {
+			return problem(&n.Range, "Duplicate "+what, "There is a %s %q already, at %s.", what, name, first.Range)
+		}
+	}
+	return nil
+}
+
+// read computes the value of a data source, or what is known of it if data
+// sources are not to run.
+func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+	factory, ok := l.o.DataSources[block.Labels[0]]
+	if !ok {
+		return cty.DynamicVal, problem(&block.LabelRanges[0], "Unknown data source", "There is no data source of type %q.%s",
+			block.Labels[0], lang.DidYouMean(block.Labels[0], l.o.DataSources.Names()))
+	}
+	in := schema.Input{
+		Body: block.Body, Context: ec, Secret: l.t.secrets.Add,
+		Render: Render(gotemplate.Context{BuildType: block.Labels[0], Start: l.o.Now, Version: LanguageVersion}),
+	}
+	if !l.o.ReadData {
+		types := map[string]cty.Value{}
+		for name, typ := range factory.Exports() {
+			types[name] = cty.UnknownVal(typ)
+		}
+		return cty.ObjectVal(types), factory.Check(in)
+	}
+	source, diags := factory.New(in)
+	if diags.HasErrors() {
+		return cty.DynamicVal, diags
+	}
+	val, err := source.Read(ctx)
+	if err == nil {
+		return val, diags
+	}
+	var placed hcl.Diagnostics
+	if errors.As(err, &placed) {
+		return cty.DynamicVal, append(diags, placed...)
+	}
+	return cty.DynamicVal, append(diags, problem(&block.DefRange, "Data source failed", "%s: %s.", block.Labels[0], err)...)
+}
+
+// Render returns what expands the {{ }} layer of options when they are decoded.
+func Render(c gotemplate.Context) func(text string, late bool) (string, error) {
+	return func(text string, late bool) (string, error) {
+		if late {
+			return text, c.Check(text)
+		}
+		return c.Render(text, nil)
+	}
+}

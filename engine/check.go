@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/component"
+	"bake/config"
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/step"
+)
+
+// checker decodes components without making them.
+type checker struct {
+	*maker
+	done map[checked]hcl.Diagnostics
+}
+
+// checked identifies what has been checked: a block whose options do not depend
+// on the build it is in needs to be looked at only once.
+type checked struct {
+	block       any
+	builderType string // if the block refers to build
+	build       string // if the block refers to source, or is overridden
+}
+
+func newChecker(t *config.Template, c Components, o Options) *checker {
+	return &checker{maker: &maker{template: t, components: c, options: o}, done: map[checked]hcl.Diagnostics{}}
+}
+
+// build checks every component of one build. A diagnostic that another build has
+// had as well is returned only once.
+func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
+	diags := check(ctx, ck, b, b.Builder, ck.components.Builders, "builder", nil)
+	build := expected(ck.exports(b))
+	for _, p := range b.Provisioners {
+		diags = append(diags, check(ctx, ck, b, p.Component, ck.components.Provisioners, "provisioner", build)...)
+	}
+	if p := b.ErrorCleanup; p != nil {
+		diags = append(diags, check(ctx, ck, b, p.Component, ck.components.Provisioners, "provisioner", build)...)
+	}
+	for _, chain := range b.PostProcessors {
+		for _, p := range chain {
+			diags = append(diags, check(ctx, ck, b, p.Component, ck.components.PostProcessors, "post-processor", build)...)
+		}
+	}
+	return diags
+}
+
+func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.Component, r component.Registry[C], what string, build map[string]cty.Value) hcl.Diagnostics {
+	key := checked{block: c.Block()}
+	if c.Refers("build") {
+		key.builderType = b.Type
+	}
+	if c.Refers("source") || c.Overridden() || build == nil {
+		key.build = b.Name
+	}
+	if diags, ok := ck.done[key]; ok {
+		return diags
+	}
+	f, diags := find(r, what, c)
+	if f != nil {
+		in, more := ck.input(ctx, b, c, build)
+		diags = append(diags, more...)
+		if !more.HasErrors() {
+			diags = append(diags, ck.template.Explain(f.Check(in))...)
+		}
+	}
+	ck.done[key] = diags
+	return diags
+}
+
+// find returns the factory of a component, or says that there is none.
+func find[C any](r component.Registry[C], what string, c *config.Component) (component.Factory[C], hcl.Diagnostics) {
+	if f, ok := r[c.Type]; ok {
+		return f, nil
+	}
+	return nil, hcl.Diagnostics{{
+		Severity: hcl.DiagError, Summary: "Unknown " + what, Subject: &c.TypeRange,
+		Detail: fmt.Sprintf("There is no %s of type %q.%s", what, c.Type, lang.DidYouMean(c.Type, r.Names())),
+	}}
+}
+
+// maker makes components of blocks.
+type maker struct {
+	template   *config.Template
+	components Components
+	options    Options
+}
+
+// input is what the options of a component are decoded from.
+func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
+	in, diags := c.Input(ctx, build)
+	in.Secret = m.secret
+	in.Render = config.Render(gotemplate.Context{
+		BuildName: b.Source, BuildType: b.Type, Start: m.options.Start, Version: config.LanguageVersion,
+	})
+	return in, diags
+}
+
+func (m *maker) secret(s string) {
+	m.template.Secrets().Add(s)
+	if m.options.Secret != nil {
+		m.options.Secret(s)
+	}
+}
+
+// newComponent decodes a component's options with the values of build.* that are
+// known now, and makes it. The error is hcl.Diagnostics.
+func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Registry[C], build map[string]cty.Value) (made C, err error) {
+	in, diags := m.input(ctx, b, c, build)
+	if diags.HasErrors() {
+		return made, diags
+	}
+	made, more := r[c.Type].New(in)
+	if more.HasErrors() {
+		return made, m.template.Explain(more)
+	}
+	return made, nil
+}
+
+// commonExports are the values of build.* that there are whatever the builder.
+var commonExports = map[string]cty.Type{
+	"ID": cty.String, "Host": cty.String, "Port": cty.Number, "User": cty.String, "Password": cty.String,
+	"ConnType": cty.String, "PackerRunUUID": cty.String,
+	"PackerHTTPPort": cty.String, "PackerHTTPIP": cty.String, "PackerHTTPAddr": cty.String,
+	"SSHPublicKey": cty.String, "SSHPrivateKey": cty.String, "SSHAgentAuth": cty.Bool, "WinRMPassword": cty.String,
+}
+
+// exports are the names and types of build.* for what follows the builder of b.
+func (m *maker) exports(b *config.Build) map[string]cty.Type {
+	all := maps.Clone(commonExports)
+	if f, ok := m.components.Builders[b.Type]; ok {
+		maps.Copy(all, f.Exports())
+	}
+	return all
+}
+
+// expected are the values of build.* before there are any.
+func expected(exports map[string]cty.Type) map[string]cty.Value {
+	values := map[string]cty.Value{}
+	for name, typ := range exports {
+		values[name] = cty.UnknownVal(typ)
+	}
+	return values
+}
+
+// absent are the values that Packer gives to what a build does not have.
+func absent(name string) string {
+	switch name {
+	case "ID":
+		return "ERR_ID_NOT_IMPLEMENTED_BY_BUILDER"
+	case "PackerHTTPIP":
+		return "ERR_HTTP_IP_NOT_IMPLEMENTED_BY_BUILDER"
+	case "PackerHTTPPort":
+		return "ERR_HTTP_PORT_NOT_IMPLEMENTED_BY_BUILDER"
+	case "PackerHTTPAddr":
+		return "ERR_HTTP_ADDR_NOT_IMPLEMENTED_BY_BUILDER"
+	}
+	return "<unknown>"
+}
+
+// actual are the values of build.* during a build: those of each of data in
+// turn, and for everything else that is exported a text that says so.
+func actual(exports map[string]cty.Type, run step.Run, data ...map[string]any) map[string]cty.Value {
+	values := map[string]cty.Value{}
+	for name := range exports {
+		values[name] = cty.StringVal(absent(name))
+	}
+	values["PackerRunUUID"] = cty.StringVal(run.ID)
+	for _, d := range data {
+		for name, v := range d {
+			values[name] = ctyValue(v)
+		}
+	}
+	return values
+}
+
+// ctyValue converts plain data, as JSON can carry it.
+func ctyValue(v any) cty.Value {
+	switch v := v.(type) {
+	case nil:
+		return cty.NullVal(cty.DynamicPseudoType)
+	case string:
+		return cty.StringVal(v)
+	case bool:
+		return cty.BoolVal(v)
+	case int:
+		return cty.NumberIntVal(int64(v))
+	case int64:
+		return cty.NumberIntVal(v)
+	case uint16:
+		return cty.NumberUIntVal(uint64(v))
+	case float64:
+		return cty.NumberFloatVal(v)
+	case []string:
+		var list []any
+		for _, e := range v {
+			list = append(list, e)
+		}
+		return ctyValue(list)
+	case []any:
+		var list []cty.Value
+		for _, e := range v {
+			list = append(list, ctyValue(e))
+		}
+		return cty.TupleVal(list)
+	case map[string]string:
+		object := map[string]cty.Value{}
+		for k, e := range v {
+			object[k] = cty.StringVal(e)
+		}
+		return cty.ObjectVal(object)
+	case map[string]any:
+		object := map[string]cty.Value{}
+		for k, e := range v {
+			object[k] = ctyValue(e)
+		}
+		return cty.ObjectVal(object)
+	}
+	return cty.StringVal(fmt.Sprint(v))
+}

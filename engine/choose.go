@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gobwas/glob"
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/config"
+)
+
+// patterns are the globs of -only or -except.
+type patterns struct {
+	flag  string
+	texts []string
+	globs []*glob.Pattern
+}
+
+func compile(flag string, texts []string) (patterns, hcl.Diagnostics) {
+	p := patterns{flag: flag, texts: texts}
+	for _, text := range texts {
+		g, err := glob.Compile(text)
+		if err != nil {
+			return p, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid pattern in " + flag, Detail: fmt.Sprintf("%q: %s.", text, err)}}
+		}
+		p.globs = append(p.globs, g)
+	}
+	return p, nil
+}
+
+func (p patterns) match(name string) bool {
+	return slices.ContainsFunc(p.globs, func(g *glob.Pattern) bool { return g.Match(name) })
+}
+
+// idle warns of patterns that match none of names.
+func (p patterns) idle(names, shown []string) (diags hcl.Diagnostics) {
+	for i, g := range p.globs {
+		if !slices.ContainsFunc(names, g.Match) {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagWarning, Summary: "Pattern in " + p.flag + " matches nothing",
+				Detail: fmt.Sprintf("%q matches none of the builds: %s.", p.texts[i], strings.Join(shown, ", ")),
+			})
+		}
+	}
+	return diags
+}
+
+// choose returns the builds that -only and -except admit, in template order,
+// without the post-processors that -except names.
+func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
+	if len(t.Builds) == 0 {
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No build block",
+			Detail: "A template needs a build block that names the sources to build."}}
+	}
+	only, diags := compile("-only", o.Only)
+	except, more := compile("-except", o.Except)
+	if diags = append(diags, more...); diags.HasErrors() {
+		return nil, diags
+	}
+	var names, extra []string
+	var chosen []*config.Build
+	for _, b := range t.Builds {
+		names = append(names, b.Name)
+		for _, chain := range b.PostProcessors {
+			for _, p := range chain {
+				extra = append(extra, label(p))
+			}
+		}
+		if len(o.Only) > 0 && !only.match(b.Name) || except.match(b.Name) {
+			continue
+		}
+		copied := *b
+		copied.PostProcessors = nil
+		for _, chain := range b.PostProcessors {
+			// The rest of the chain would get an artifact that it is not made for.
+			if i := slices.IndexFunc(chain, func(p *config.PostProcessor) bool { return except.match(label(p)) }); i >= 0 {
+				chain = chain[:i]
+			}
+			if len(chain) > 0 {
+				copied.PostProcessors = append(copied.PostProcessors, chain)
+			}
+		}
+		chosen = append(chosen, &copied)
+	}
+	diags = append(diags, only.idle(names, names)...)
+	diags = append(diags, except.idle(slices.Concat(names, extra), names)...)
+	if len(chosen) == 0 {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "No builds to run",
+			Detail: fmt.Sprintf("-only and -except leave none of the builds: %s.", strings.Join(names, ", "))})
+	}
+	return chosen, diags
+}
+
+// label is what -except knows a post-processor by.
+func label(p *config.PostProcessor) string {
+	if p.Name != "" {
+		return p.Name
+	}
+	return p.Type
+}

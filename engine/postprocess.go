@@ -1,0 +1,156 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"bake/builder"
+	"bake/config"
+	"bake/internal/redact"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+// postProcess feeds every chain with the builder's artifact and returns what is
+// left in the end: the artifact if some chain or an error keeps it, and the kept
+// artifacts of each chain. A chain that fails does not stop the others.
+func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact) ([]*builder.Artifact, error) {
+	var results []*builder.Artifact
+	var errs []error
+	keep := len(x.build.PostProcessors) == 0
+	for _, chain := range x.build.PostProcessors {
+		if err := context.Cause(ctx); err != nil {
+			errs, keep = append(errs, err), true
+			break
+		}
+		made, kept, err := x.chain(ctx, chain, artifact)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		results = append(results, made...)
+		// An image that could not be processed is not thrown away.
+		keep = keep || kept || err != nil
+	}
+	if keep {
+		results = append([]*builder.Artifact{artifact}, results...)
+	} else if !slices.Contains(results, artifact) {
+		if err := x.delete(ctx, artifact); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return distinct(results), errors.Join(errs...)
+}
+
+// chain runs the post-processors of one chain. It returns the artifacts that
+// remain of it, and whether the builder's artifact is to be kept for it.
+func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *builder.Artifact) (results []*builder.Artifact, keep bool, err error) {
+	in := artifact
+	for i, p := range chain {
+		out, answer, err := x.process(ctx, p, in)
+		if err != nil {
+			if i > 0 {
+				results = append(results, in)
+			}
+			return results, keep, err
+		}
+		kept := keeps(p.KeepInput, answer)
+		switch {
+		case i == 0:
+			keep = kept
+		case kept:
+			results = append(results, in)
+		case in != out && in != artifact: // what is passed on is still needed
+			if err := x.delete(ctx, in); err != nil {
+				return results, keep, err
+			}
+		}
+		if out == nil {
+			return results, keep, nil
+		}
+		in = out
+	}
+	return append(results, in), keep, nil
+}
+
+// keeps decides about an input artifact: the template has its way unless the
+// output depends on the input.
+func keeps(wish *bool, answer postprocessor.Keep) bool {
+	if wish == nil {
+		return answer != postprocessor.Discard
+	}
+	return *wish || answer == postprocessor.MustKeep
+}
+
+// process runs one post-processor.
+func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	name := "post-process with " + p.Type
+	if p.Name != "" {
+		name += fmt.Sprintf(" %q", p.Name)
+	}
+	type outcome struct {
+		artifact *builder.Artifact
+		keep     postprocessor.Keep
+	}
+	s := x.scope.As(p.Type)
+	out, err := step.Do(ctx, s, name, func(ctx context.Context) (o outcome, err error) {
+		defer recovered(&err)
+		values := actual(x.exports(x.build), x.options.Run, x.machine, in.Data)
+		pp, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.PostProcessors, values)
+		if err != nil {
+			return o, err
+		}
+		o.artifact, o.keep, err = pp.Process(ctx, s, in)
+		return o, err
+	})
+	return out.artifact, out.keep, err
+}
+
+// delete destroys what an artifact consists of, first to last. It is in the
+// ledger again until it is gone.
+func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
+	var errs []error
+	for _, r := range slices.Backward(a.Resources) {
+		r.Build = x.build.Name
+		if err := x.options.Ledger.Intend(r); err != nil {
+			return fmt.Errorf("deleting an artifact that is not kept: %w", err)
+		}
+	}
+	for _, r := range a.Resources {
+		errs = append(errs, x.scope.Destroy(ctx, r.Key))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("deleting an artifact that is not kept: %w", err)
+	}
+	return nil
+}
+
+// distinct leaves out artifacts that a post-processor has passed on as they are.
+func distinct(all []*builder.Artifact) []*builder.Artifact {
+	var out []*builder.Artifact
+	for _, a := range all {
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// redacted returns a without secrets in what is shown of it.
+func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
+	clean := *a
+	clean.ID, clean.Text = secrets.Redact(a.ID), secrets.Redact(a.Text)
+	clean.Files = slices.Clone(a.Files)
+	for i, f := range clean.Files {
+		clean.Files[i] = secrets.Redact(f)
+	}
+	clean.Data = maps.Clone(a.Data)
+	for k, v := range clean.Data {
+		if s, ok := v.(string); ok {
+			clean.Data[k] = secrets.Redact(s)
+		}
+	}
+	return &clean
+}

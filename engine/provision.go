@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"bake/builder"
+	"bake/config"
+	"bake/step"
+)
+
+// provision runs the build's provisioners one after the other. When one fails,
+// the error-cleanup-provisioner runs before the machine is given up. It is the
+// builder's [builder.Provision].
+func (x *execution) provision(ctx context.Context, m builder.Machine) (err error) {
+	defer recovered(&err)
+	x.mu.Lock()
+	x.machine = m.Data
+	x.mu.Unlock()
+	for i, p := range x.build.Provisioners {
+		name := "provision with " + title(p)
+		if n := len(x.build.Provisioners); n > 1 {
+			name += fmt.Sprintf(" (%d of %d)", i+1, n)
+		}
+		if err := x.attempts(ctx, name, p, m); err != nil {
+			x.cleanUp(ctx, m)
+			return err
+		}
+	}
+	return nil
+}
+
+// cleanUp runs the error-cleanup-provisioner, unless nothing is to be touched.
+// Its own failure is a warning: the build has failed already.
+func (x *execution) cleanUp(ctx context.Context, m builder.Machine) {
+	p := x.build.ErrorCleanup
+	if p == nil || context.Cause(ctx) != nil || x.leaves() && x.options.OnError != RunCleanupProvisioner {
+		return
+	}
+	if err := x.attempts(ctx, "clean up with "+title(p), p, m); err != nil {
+		x.scope.Warn(ctx, "error-cleanup-provisioner: %s", err)
+	}
+}
+
+func title(p *config.Provisioner) string {
+	if p.Name != "" {
+		return fmt.Sprintf("%s %q", p.Type, p.Name)
+	}
+	return p.Type
+}
+
+// attempts runs one provisioner as its meta-arguments say: a pause and a limit
+// of time for each attempt, further attempts after a failure, and a failure that
+// is only a warning.
+func (x *execution) attempts(ctx context.Context, name string, p *config.Provisioner, m builder.Machine) error {
+	for attempt := 0; ; attempt++ {
+		last := attempt >= p.MaxRetries
+		do := *x.scope
+		if !last || p.ContinueOnError { // nobody needs to decide about a failure that is provided for
+			do.Failed = nil
+		}
+		_, err := step.Do(ctx, &do, name, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, x.attempt(ctx, &do, p, m)
+		})
+		switch {
+		case err == nil:
+			return nil
+		case context.Cause(ctx) != nil:
+			return err
+		case !last:
+			x.scope.Warn(ctx, "%s; %d more of %d retries", err, p.MaxRetries-attempt, p.MaxRetries)
+		case p.ContinueOnError:
+			x.scope.Warn(ctx, "%s; the build goes on because of continue_on_error", err)
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// attempt runs a provisioner once: decoded anew, since the values of build.* are
+// known only now.
+func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provisioner, m builder.Machine) (err error) {
+	defer recovered(&err)
+	if p.PauseBefore > 0 {
+		s.Say(ctx, "Pausing for %s before this provisioner", p.PauseBefore)
+		if err := sleep(ctx, p.PauseBefore); err != nil {
+			return err
+		}
+	}
+	if p.Timeout > 0 {
+		s.Say(ctx, "This provisioner may take up to %s", p.Timeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, p.Timeout, fmt.Errorf("not finished after its timeout of %s", p.Timeout))
+		defer cancel()
+	}
+	values := actual(x.exports(x.build), x.options.Run, m.Data)
+	provisioner, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.Provisioners, values)
+	if err != nil {
+		return err
+	}
+	err = provisioner.Provision(ctx, s, m)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

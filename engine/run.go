@@ -1,0 +1,211 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/config"
+	"bake/step"
+)
+
+// runner runs builds side by side.
+type runner struct {
+	template   *config.Template
+	components Components
+	options    Options
+	stop       context.Context // ends teardown
+
+	emitting sync.Mutex
+	asking   sync.Mutex
+}
+
+func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
+	start := time.Now()
+	var names []string
+	for _, b := range builds {
+		names = append(names, b.Name)
+	}
+	r.emit(step.Event{Time: start, Kind: step.RunStarted, Text: strings.Join(names, "\n")})
+	var g errgroup.Group
+	switch {
+	case r.options.Run.Debug:
+		g.SetLimit(1)
+	case r.options.Parallel > 0:
+		g.SetLimit(r.options.Parallel)
+	}
+	results := make([]BuildResult, len(builds))
+	for i, b := range builds {
+		g.Go(func() error {
+			results[i] = r.build(ctx, b)
+			return nil
+		})
+	}
+	_ = g.Wait() // builds put their errors into their results
+	r.emit(step.Event{Time: time.Now(), Kind: step.RunFinished, Elapsed: time.Since(start), Error: context.Cause(ctx)})
+	return Result{results}
+}
+
+// emit passes an event on without its secrets. It is the only way out for events.
+func (r *runner) emit(e step.Event) {
+	secrets := r.template.Secrets()
+	e.Text = secrets.Redact(e.Text)
+	e.Error = secrets.Error(e.Error)
+	if a, ok := e.Artifact.(*builder.Artifact); ok {
+		e.Artifact = redacted(secrets, a)
+	}
+	r.emitting.Lock()
+	defer r.emitting.Unlock()
+	r.options.Emit(e)
+}
+
+// build runs one build from launch to teardown.
+func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
+	result := BuildResult{Name: b.Name}
+	if err := context.Cause(ctx); err != nil { // cancelled before its turn came
+		result.Err = err
+		return result
+	}
+	start := time.Now()
+	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
+	x := r.newExecution(b)
+	result.Artifacts, result.Err = x.execute(ctx)
+	result.Err = r.template.Secrets().Error(result.Err)
+	result.Left = x.left()
+	result.Elapsed = time.Since(start)
+
+	end := step.Event{Time: time.Now(), Kind: step.BuildFinished, Build: b.Name, Elapsed: result.Elapsed}
+	if result.Err != nil {
+		end.Kind, end.Error = step.BuildFailed, result.Err
+	}
+	for i, a := range result.Artifacts {
+		result.Artifacts[i] = redacted(r.template.Secrets(), a)
+		r.emit(step.Event{Time: time.Now(), Kind: step.ArtifactMade, Build: b.Name, Artifact: a})
+	}
+	r.emit(end)
+	return result
+}
+
+// execution is one build on its way.
+type execution struct {
+	*maker
+	runner *runner
+	build  *config.Build
+	scope  *step.Scope
+
+	mu      sync.Mutex
+	leave   bool           // what the build owns is not to be destroyed
+	machine map[string]any // build.* as the builder gave them
+}
+
+func (r *runner) newExecution(b *config.Build) *execution {
+	x := &execution{
+		maker:  &maker{template: r.template, components: r.components, options: r.options},
+		runner: r, build: b,
+	}
+	run := r.options.Run
+	run.Start, run.Version = r.options.Start, config.LanguageVersion
+	s := step.Scope{
+		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
+		Ledger: r.options.Ledger, Emit: r.emit, Grace: r.options.Grace,
+	}
+	if r.options.OnError == Ask && r.options.Ask != nil {
+		s.Failed = x.ask
+	}
+	if run.Debug && r.options.Pause != nil {
+		s.Pause = func(ctx context.Context, step string) error { return r.options.Pause(ctx, b.Name, step) }
+	}
+	x.scope = step.NewScope(s)
+	return x
+}
+
+// ask puts a failed step before the user.
+func (x *execution) ask(ctx context.Context, name string, err error) step.Decision {
+	x.runner.asking.Lock()
+	defer x.runner.asking.Unlock()
+	if context.Cause(ctx) != nil {
+		return step.GiveUp
+	}
+	switch x.options.Ask(ctx, x.build.Name, name, x.template.Secrets().Error(err)) {
+	case AnswerRetry:
+		return step.Retry
+	case AnswerAbort:
+		x.setLeave()
+	}
+	return step.GiveUp
+}
+
+func (x *execution) setLeave() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.leave = true
+}
+
+// leaves reports whether what the build owns stays after it has failed.
+func (x *execution) leaves() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.leave || x.options.OnError == Abort || x.options.OnError == RunCleanupProvisioner
+}
+
+// execute builds, tears down, and post-processes.
+func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
+	artifact, err := x.make(ctx)
+	if err != nil && x.leaves() {
+		_, lerr := x.scope.Leave(ctx)
+		return nil, errors.Join(err, lerr)
+	}
+	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
+	}
+	if artifact == nil {
+		return nil, err
+	}
+	if err != nil { // the image is there all the same
+		return []*builder.Artifact{artifact}, err
+	}
+	kept, err := x.postProcess(ctx, artifact)
+	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
+	}
+	return kept, err
+}
+
+// make runs the builder. A panic becomes an error, so that teardown goes on.
+func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err error) {
+	defer recovered(&err)
+	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b.Build(ctx, x.scope, x.provision)
+}
+
+// left lists what the build owns now that it is over.
+func (x *execution) left() []step.Resource {
+	all, err := x.options.Ledger.Owned()
+	if err != nil { // the ledger that said so has been reported by Close or Leave
+		return nil
+	}
+	var mine []step.Resource
+	for _, r := range all {
+		if r.Build == x.build.Name {
+			mine = append(mine, r)
+		}
+	}
+	return mine
+}
+
+// recovered turns a panic into an error that holds the stack.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("a bug in bake: panic: %v\n%s", v, debug.Stack())
+	}
+}
