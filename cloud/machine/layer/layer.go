@@ -1,0 +1,76 @@
+// Package layer turns one overlay layer, a directory, into a tar stream and
+// back. In the tar, deletions are OCI whiteouts: a file named .wh.X hides X, and
+// .wh..wh..opq hides everything that lower layers have in its directory. On disk
+// they are what overlayfs with the userxattr option makes of them: a character
+// device 0:0 and the attribute user.overlay.opaque.
+//
+// What a layer is made of is kept: owners, modes, times to the nanosecond, hard
+// links, extended attributes. Two things are not: sockets, which mean nothing
+// without their process, and device nodes where the caller may not make any,
+// which is so in every user namespace.
+package layer
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	whiteoutPrefix = ".wh."
+	opaqueName     = ".wh..wh..opq"
+	opaqueXattr    = "user.overlay.opaque"
+	xattrRecord    = "SCHILY.xattr."
+)
+
+// Options of [Unpack] and [Clone].
+type Options struct {
+	// IgnoreOwner leaves every file to the caller's user, for callers that
+	// cannot give files away.
+	IgnoreOwner bool
+}
+
+// Clone copies the layer in src into the empty directory dst.
+func Clone(src, dst *os.File, o Options) error {
+	r, w := io.Pipe()
+	packed := make(chan struct{})
+	go func() {
+		defer close(packed)
+		w.CloseWithError(Pack(src, w))
+	}()
+	err := Unpack(r, dst, o)
+	r.CloseWithError(err)
+	<-packed
+	return err
+}
+
+// overlayXattr reports whether name is overlayfs' own bookkeeping, which says
+// nothing about the file.
+func overlayXattr(name string) bool {
+	return strings.HasPrefix(name, "user.overlay.") || strings.HasPrefix(name, "trusted.overlay.")
+}
+
+// at is a path that names base inside the open directory dir, for system calls
+// that have no *at form. Only base itself is ever resolved by name.
+func at(dir int, base string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir, base)
+}
+
+func pathError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: name, Err: err}
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}

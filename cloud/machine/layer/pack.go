@@ -1,0 +1,267 @@
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pack writes the layer in the directory dir as a tar stream. The bytes depend
+// on the layer alone: entries are sorted by name and nothing of the host, such
+// as user names or access times, is in them.
+func Pack(dir *os.File, w io.Writer) error {
+	defer runtime.KeepAlive(dir)
+	b := bufio.NewWriterSize(w, 1<<20)
+	p := packer{tw: tar.NewWriter(b), links: make(map[inode]string), buf: make([]byte, 256<<10)}
+	if err := p.entry(int(dir.Fd()), ".", "./"); err != nil {
+		return err
+	}
+	if err := p.tw.Close(); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+type inode struct{ dev, ino uint64 }
+
+type packer struct {
+	tw    *tar.Writer
+	links map[inode]string // the first name of each file that has several
+	buf   []byte
+}
+
+// entry writes base in the open directory parent, and all below it, as name.
+func (p *packer) entry(parent int, base, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return pathError("stat", name, err)
+	}
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return fmt.Errorf("pack %q: a name that begins with %s is taken for a deletion; rename the file", name, whiteoutPrefix)
+	}
+	h := &tar.Header{
+		Format:  tar.FormatPAX,
+		Name:    name,
+		Mode:    int64(st.Mode & 0o7777),
+		Uid:     int(st.Uid),
+		Gid:     int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Unix()),
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFDIR && st.Nlink > 1 {
+		key := inode{uint64(st.Dev), st.Ino}
+		if first, ok := p.links[key]; ok && !isWhiteout(&st) {
+			h.Typeflag, h.Linkname = tar.TypeLink, first
+			return p.header(h)
+		}
+		p.links[key] = name
+	}
+	switch kind {
+	case unix.S_IFDIR:
+		return p.dir(parent, base, h)
+	case unix.S_IFREG:
+		return p.file(parent, base, h)
+	case unix.S_IFLNK:
+		target, err := readlink(parent, base, st.Size)
+		if err != nil {
+			return pathError("readlink", name, err)
+		}
+		h.Typeflag, h.Linkname = tar.TypeSymlink, target
+	case unix.S_IFIFO:
+		h.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		if isWhiteout(&st) {
+			dir, last := path.Split(name)
+			return p.header(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + last})
+		}
+		h.Typeflag = tar.TypeChar
+		if kind == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
+	default: // a socket
+		return nil
+	}
+	if err := xattrs(h, pathXattrs(at(parent, base))); err != nil {
+		return err
+	}
+	return p.header(h)
+}
+
+func (p *packer) dir(parent int, base string, h *tar.Header) error {
+	fd, err := open(parent, base, unix.O_DIRECTORY)
+	if err != nil {
+		return pathError("open", h.Name, err)
+	}
+	dir := os.NewFile(uintptr(fd), h.Name)
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+
+	prefix := strings.TrimPrefix(strings.TrimSuffix(h.Name, "/")+"/", "./")
+	h.Typeflag, h.Name = tar.TypeDir, strings.TrimSuffix(h.Name, "/")+"/"
+	attrs := fdXattrs(fd)
+	if err := xattrs(h, attrs); err != nil {
+		return err
+	}
+	if err := p.header(h); err != nil {
+		return err
+	}
+	if value, err := attrs.get(opaqueXattr); err == nil && string(value) == "y" {
+		if err := p.header(&tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: prefix + opaqueName}); err != nil {
+			return err
+		}
+	}
+	for _, base := range names {
+		if err := p.entry(fd, base, prefix+base); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *packer) file(parent int, base string, h *tar.Header) error {
+	fd, err := open(parent, base, unix.O_NOATIME)
+	if errors.Is(err, unix.EPERM) {
+		fd, err = open(parent, base, 0)
+	}
+	if err != nil {
+		return pathError("open", h.Name, err)
+	}
+	f := os.NewFile(uintptr(fd), h.Name)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h.Typeflag, h.Size = tar.TypeReg, st.Size()
+	if err := xattrs(h, fdXattrs(fd)); err != nil {
+		return err
+	}
+	if err := p.header(h); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.LimitReader(f, h.Size), p.buf)
+	if err == nil && n < h.Size {
+		err = fmt.Errorf("the file shrank from %d to %d bytes while it was read", h.Size, n)
+	}
+	if err != nil {
+		return fmt.Errorf("pack %q: %w", h.Name, err)
+	}
+	return nil
+}
+
+// onlyWriter hides ReadFrom, which would not use the buffer.
+type onlyWriter struct{ io.Writer }
+
+func (p *packer) header(h *tar.Header) error {
+	if err := p.tw.WriteHeader(h); err != nil {
+		return fmt.Errorf("pack %q: %w", h.Name, err)
+	}
+	return nil
+}
+
+func isWhiteout(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// attributes reads the extended attributes of one file. Both follow the
+// system calls: with a nil buffer they answer the size.
+type attributes struct {
+	listInto func([]byte) (int, error)
+	getInto  func(string, []byte) (int, error)
+}
+
+func fdXattrs(fd int) attributes {
+	return attributes{
+		func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
+		func(key string, b []byte) (int, error) { return unix.Fgetxattr(fd, key, b) },
+	}
+}
+
+func pathXattrs(path string) attributes {
+	return attributes{
+		func(b []byte) (int, error) { return unix.Llistxattr(path, b) },
+		func(key string, b []byte) (int, error) { return unix.Lgetxattr(path, key, b) },
+	}
+}
+
+func (a attributes) list() ([]string, error) {
+	b, err := sized(a.listInto)
+	if err == unix.EOPNOTSUPP || len(b) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00"), nil
+}
+
+func (a attributes) get(key string) ([]byte, error) {
+	return sized(func(b []byte) (int, error) { return a.getInto(key, b) })
+}
+
+// sized calls read first for the size and then for the value.
+func sized(read func([]byte) (int, error)) ([]byte, error) {
+	n, err := read(nil)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	b := make([]byte, n)
+	n, err = read(b)
+	if err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+func xattrs(h *tar.Header, a attributes) error {
+	keys, err := a.list()
+	if err != nil {
+		return pathError("list attributes of", h.Name, err)
+	}
+	for _, key := range keys {
+		if overlayXattr(key) {
+			continue
+		}
+		value, err := a.get(key)
+		if err != nil {
+			return pathError("read attribute "+key+" of", h.Name, err)
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string)
+		}
+		h.PAXRecords[xattrRecord+key] = string(value)
+	}
+	return nil
+}
+
+func open(parent int, base string, flags int) (fd int, err error) {
+	err = retry(func() (err error) {
+		fd, err = unix.Openat(parent, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
+		return err
+	})
+	return fd, err
+}
+
+func readlink(parent int, base string, size int64) (string, error) {
+	b := make([]byte, max(size, 255)+1)
+	n, err := unix.Readlinkat(parent, base, b)
+	if err != nil {
+		return "", err
+	}
+	return string(b[:n]), nil
+}

@@ -1,0 +1,290 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroups knows where in the host's cgroup v2 tree machines may live. Only
+// systemd as a machine's init needs one; all machines are the better for it.
+type cgroups struct {
+	mount  string // where the cgroup2 file system is; empty if nowhere
+	parent string // directory in which this user may make groups; empty if none
+	scopes bool   // or else the user's systemd can give a scope to each machine
+	log    *slog.Logger
+}
+
+// group is the cgroup of one machine: dir/shim holds the shim, dir/init the
+// machine, whose own tree begins there.
+type group struct {
+	dir   string
+	scope bool // systemd's, who removes it
+}
+
+// groupPrefix begins the names of our groups; the process id and start time of
+// the driver follow, so that the group of a driver that died can be told.
+const groupPrefix = "bake-"
+
+func findCgroups(log *slog.Logger) cgroups {
+	g := cgroups{log: log}
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return g
+	}
+	defer mounts.Close()
+	if g.mount = cgroup2Mount(mounts); g.mount == "" {
+		return g
+	}
+	own, err := ownCgroup("/proc/self/cgroup")
+	if err != nil {
+		return g
+	}
+	candidates := []string{filepath.Join(g.mount, own)}
+	if os.Geteuid() == 0 {
+		candidates = []string{g.mount, filepath.Join(g.mount, own)}
+	}
+	for _, dir := range candidates {
+		if unix.Access(dir, unix.W_OK) == nil && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil {
+			g.parent = dir
+			return g
+		}
+	}
+	_, missing := exec.LookPath("busctl")
+	g.scopes = missing == nil && os.Getenv("XDG_RUNTIME_DIR") != "" && exists(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd", "private"))
+	return g
+}
+
+// delegated reports whether machines get a cgroup of their own.
+func (g cgroups) delegated() bool { return g.parent != "" || g.scopes }
+
+// cgroup2Mount finds the cgroup v2 file system in a mountinfo file, see proc(5).
+func cgroup2Mount(r io.Reader) string {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		before, after, ok := strings.Cut(s.Text(), " - ")
+		fields := strings.Fields(before)
+		if ok && len(fields) >= 5 && strings.HasPrefix(after, "cgroup2 ") {
+			return unescapeMount(fields[4])
+		}
+	}
+	return ""
+}
+
+// unescapeMount undoes the octal escapes of a mountinfo file.
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// ownCgroup is the v2 path of the process of a /proc/PID/cgroup file.
+func ownCgroup(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s names no cgroup v2", file)
+}
+
+// create makes a machine's group, owned by the machines' root. It returns nil
+// when there can be none before the shim runs; see adopt.
+func (g cgroups) create(id string, ids identity) (*group, error) {
+	if g.parent == "" {
+		return nil, nil
+	}
+	started, err := startTime(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	made := &group{dir: filepath.Join(g.parent, fmt.Sprintf("%s%d-%d-%s", groupPrefix, os.Getpid(), started, id))}
+	if err := made.populate(ids); err != nil {
+		made.remove()
+		return nil, err
+	}
+	return made, nil
+}
+
+// adopt asks the user's systemd for a scope around the running shim and moves
+// the shim to where it belongs in it.
+func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity) (*group, error) {
+	unit := fmt.Sprintf("%s%d-%s.scope", groupPrefix, os.Getpid(), id)
+	before, err := ownCgroup(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.CommandContext(ctx, "busctl", "--user", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+		"org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))",
+		unit, "fail", "3", "PIDs", "au", "1", strconv.Itoa(pid), "Delegate", "b", "true", "CollectMode", "s", "inactive-or-failed", "0").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("ask systemd for a scope: %w: %s", err, clean(string(out)))
+	}
+	// The answer is a queued job; the process moves when it is done.
+	var path string
+	err = eventually(ctx, 5*time.Second, func() (bool, error) {
+		path, err = ownCgroup(fmt.Sprintf("/proc/%d/cgroup", pid))
+		return path != before, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("systemd did not move the machine into %s: %w", unit, err)
+	}
+	made := &group{dir: filepath.Join(g.mount, path), scope: true}
+	if err := made.populate(ids); err != nil {
+		return nil, err
+	}
+	return made, os.WriteFile(filepath.Join(made.shim(), "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+}
+
+func (g *group) shim() string { return filepath.Join(g.dir, "shim") }
+func (g *group) init() string { return filepath.Join(g.dir, "init") }
+
+// populate makes the group's directories and gives them to the machines' root:
+// the files that one needs to move processes and to make groups below.
+func (g *group) populate(ids identity) error {
+	for _, dir := range []string{g.dir, g.shim(), g.init()} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		for _, file := range []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"} {
+			if err := ids.give(filepath.Join(dir, file)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// kill ends every process of the group at once. It needs kernel 5.14.
+func (g *group) kill() error {
+	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
+}
+
+// freeze stops the machine, not the shim, and waits until it stands still.
+func (g *group) freeze(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(g.init(), "cgroup.freeze"), []byte("1"), 0); err != nil {
+		return err
+	}
+	return eventually(ctx, 10*time.Second, func() (bool, error) { return g.event(g.init(), "frozen 1") })
+}
+
+func (g *group) thaw() error {
+	return os.WriteFile(filepath.Join(g.init(), "cgroup.freeze"), []byte("0"), 0)
+}
+
+func (g *group) event(dir, line string) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	return strings.Contains(string(b), line), err
+}
+
+// remove ends what is left in the group and removes its directories. The last
+// processes may take a moment to be gone.
+func (g *group) remove() error {
+	if !exists(g.dir) {
+		return nil
+	}
+	g.kill()
+	ctx := context.Background()
+	err := eventually(ctx, 5*time.Second, func() (bool, error) {
+		empty, err := g.event(g.dir, "populated 0")
+		return empty || errors.Is(err, fs.ErrNotExist), nil
+	})
+	if err != nil {
+		return fmt.Errorf("processes remain in %s: %w", g.dir, err)
+	}
+	return removeTree(g.dir)
+}
+
+// removeTree removes a cgroup and those below it; their files go with them.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// removeStale removes the groups of drivers that died.
+func (g cgroups) removeStale() {
+	if g.parent == "" {
+		return
+	}
+	dirs, _ := filepath.Glob(filepath.Join(g.parent, groupPrefix+"*-*-*"))
+	for _, dir := range dirs {
+		var pid int
+		var started uint64
+		if _, err := fmt.Sscanf(filepath.Base(dir), groupPrefix+"%d-%d-", &pid, &started); err != nil {
+			continue
+		}
+		if now, err := startTime(pid); err == nil && now == started {
+			continue
+		}
+		if err := (&group{dir: dir}).remove(); err != nil {
+			g.log.Warn("cannot remove a stale control group", "dir", dir, "error", err)
+		}
+	}
+}
+
+// startTime tells two processes of the same id apart: clock ticks from the boot
+// of the host to the start of the process, see proc(5).
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field, the command's name in parentheses, may hold anything.
+	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')'):]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 20 || fields[0] == "Z" {
+		return 0, syscall.ESRCH
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// eventually polls a state of the kernel that announces itself in no other way.
+func eventually(ctx context.Context, limit time.Duration, done func() (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %v", limit))
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,289 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"bake/cloud/machine"
+
+	"golang.org/x/sys/unix"
+)
+
+// Check implements [machine.Driver]. Nothing it tries outlives it.
+func (d *Driver) Check(ctx context.Context) []machine.Finding {
+	return []machine.Finding{
+		d.checkNamespaces(ctx),
+		d.checkIDs(),
+		d.checkStateDir(),
+		d.checkOverlay(ctx),
+		d.checkCard(ctx),
+		d.checkCgroup(),
+		checkLowPorts(),
+	}
+}
+
+func good(name, detail string) machine.Finding {
+	return machine.Finding{Name: name, OK: true, Detail: detail}
+}
+
+// checkNamespaces begins a process in new namespaces of all the kinds that a
+// machine needs.
+func (d *Driver) checkNamespaces(ctx context.Context) machine.Finding {
+	const name = "user namespaces"
+	f := machine.Finding{Name: name, Fatal: true}
+	err := d.probe(ctx, "namespaces", "")
+	if err == nil {
+		return good(name, fmt.Sprintf("a process can have its own, in mode %q", d.ids.mode))
+	}
+	f.Detail = err.Error()
+	switch {
+	case sysctl("/proc/sys/user/max_user_namespaces") == "0":
+		f.Remedy = "sysctl user.max_user_namespaces=15000"
+	case sysctl("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+		f.Remedy = "sysctl kernel.unprivileged_userns_clone=1"
+	case sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
+		f.Remedy = "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give bake an AppArmor profile with the rule userns"
+	case errors.Is(err, syscall.EPERM):
+		f.Remedy = "if this is a container, start it with --privileged, or with --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+	default:
+		f.Remedy = "use a kernel with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS"
+	}
+	return f
+}
+
+func (d *Driver) checkIDs() machine.Finding {
+	const name = "subordinate user ids"
+	switch d.ids.mode {
+	case ModeRange:
+		return good(name, fmt.Sprintf("not needed by root; machines have %d user ids from %d on", d.ids.size(), d.ids.rootUID()))
+	case ModeSubid:
+		if d.ids.size() < rangeSize {
+			return machine.Finding{
+				Name:   name,
+				Detail: fmt.Sprintf("only %d; files of users above that, such as nobody (65534), cannot be unpacked", d.ids.size()),
+				Remedy: "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + os.Getenv("USER"),
+			}
+		}
+		return good(name, fmt.Sprintf("%d from %d on", d.ids.uids[1].Size, d.ids.uids[1].HostID))
+	}
+	detail := "machines run with one user id and without systemd"
+	remedy := "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + os.Getenv("USER")
+	if _, err := subidIdentity(); err != nil {
+		detail = err.Error() + "; " + detail
+	}
+	return machine.Finding{Name: name, Detail: detail, Remedy: remedy}
+}
+
+func (d *Driver) checkStateDir() machine.Finding {
+	const name = "state directory"
+	dir := existing(d.options.Dir)
+	if dir == "" {
+		return good(name, "not given")
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return machine.Finding{Name: name, Fatal: true, Detail: (&os.PathError{Op: "statfs", Path: dir, Err: err}).Error(), Remedy: "choose a directory that you can read"}
+	}
+	switch fs.Type {
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return machine.Finding{Name: name, Fatal: true, Detail: dir + " is on overlayfs, which cannot hold the writable layer of another overlay", Remedy: "put the state on a volume or another file system"}
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC:
+		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%s is on a file system of type %#x, which cannot hold the disks of machines", dir, fs.Type), Remedy: "put the state on a local file system such as ext4, xfs or btrfs"}
+	}
+	return good(name, fmt.Sprintf("%s, %d GB free", dir, uint64(fs.Bavail)*uint64(fs.Bsize)>>30))
+}
+
+// checkOverlay mounts one on the state directory, from where machines do.
+func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
+	const name = "overlay file system"
+	dir := existing(d.options.Dir)
+	if dir == "" {
+		return good(name, "not tried without a state directory")
+	}
+	probe, err := os.MkdirTemp(dir, ".check-")
+	if err != nil {
+		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that you can write to"}
+	}
+	defer d.Remove(context.WithoutCancel(ctx), probe)
+	if err := os.Chmod(probe, 0o755); err != nil {
+		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
+	}
+	for _, sub := range []string{"lower", upperDir, workDir, rootDir} {
+		if err := d.makeLayerDir(filepath.Join(probe, sub)); err != nil {
+			return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
+		}
+	}
+	if err := d.probe(ctx, "overlay", dir, filepath.Base(probe)); err != nil {
+		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs"}
+	}
+	return good(name, "works on "+dir+" with its bookkeeping in user attributes")
+}
+
+func (d *Driver) checkCard(ctx context.Context) machine.Finding {
+	const name = "network card"
+	var tap error
+	if d.ids.mode == ModeRange { // root opens the device for its machines
+		var f *os.File
+		if f, tap = openTunOf(os.Getpid()); tap == nil {
+			f.Close()
+		}
+	} else {
+		tap = d.probe(ctx, "tap", "")
+	}
+	if tap == nil {
+		return good(name, tunPath+" is usable")
+	}
+	if packet := d.probe(ctx, "packet", ""); packet != nil {
+		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%v; %v", tap, packet), Remedy: "chmod 0666 " + tunPath + ", or use a kernel with CONFIG_VETH and CONFIG_PACKET"}
+	}
+	return good(name, fmt.Sprintf("%v; a packet socket does instead", tap))
+}
+
+func (d *Driver) checkCgroup() machine.Finding {
+	const name = "control groups"
+	f := machine.Finding{Name: name}
+	switch {
+	case d.ids.mode == ModeSingle:
+		return good(name, "not needed with one user id")
+	case d.groups.parent != "":
+		return good(name, "machines get theirs in "+d.groups.parent)
+	case d.groups.scopes:
+		return good(name, "systemd gives a scope to each machine")
+	case d.groups.mount == "":
+		f.Detail = "no cgroup v2 file system is mounted; machines run without systemd"
+		f.Remedy = "mount -t cgroup2 none /sys/fs/cgroup"
+	default:
+		f.Detail = "none is delegated to this user; machines run without systemd"
+		f.Remedy = "run bake within a systemd user session, or as: systemd-run --user --scope -p Delegate=yes bake ..."
+	}
+	return f
+}
+
+// checkLowPorts opens the ports that clients expect on an address that nobody
+// else should use.
+func checkLowPorts() machine.Finding {
+	const name = "public addresses"
+	for _, port := range []string{"22", "80", "443"} {
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.255.71.3", port))
+		if err == nil {
+			l.Close()
+			continue
+		}
+		f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; the machines' port %s is found 20000 higher", err, port)}
+		switch {
+		case errors.Is(err, syscall.EACCES):
+			f.Remedy = "sysctl net.ipv4.ip_unprivileged_port_start=0, or setcap cap_net_bind_service=+ep on bake"
+		case errors.Is(err, syscall.EADDRINUSE):
+			f.Remedy = "make the program that listens on port " + port + " of all addresses listen on the host's own address only (sshd: ListenAddress)"
+		default:
+			f.Remedy = "bring the loopback interface up with 127.0.0.1/8"
+		}
+		return f
+	}
+	return good(name, "ports 22, 80 and 443 can be opened in 127.0.0.0/8")
+}
+
+// probe tries something in fresh namespaces; dir is the child's working
+// directory, which it may not be able to walk to by name.
+func (d *Driver) probe(ctx context.Context, what, dir string, args ...string) error {
+	gate, open, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	defer open.Close()
+	var complaint strings.Builder
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{roleProbe, what}, args...)
+	cmd.Env = []string{}
+	cmd.Stderr = &complaint
+	cmd.ExtraFiles = []*os.File{gate}
+	d.ids.prepare(cmd, unix.CLONE_NEWNET|unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC)
+	if dir == "" {
+		dir = "/"
+	}
+	ended, err := startInDir(cmd, dir)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
+	if err := d.ids.finish(cmd.Process.Pid); err != nil {
+		cmd.Process.Kill()
+		<-ended
+		return err
+	}
+	open.Write([]byte{1})
+	if err := <-ended; err != nil {
+		if text := clean(complaint.String()); text != "" {
+			return errors.New(text)
+		}
+		return err
+	}
+	return nil
+}
+
+// probeMain is the child's side of probe.
+func probeMain(args []string) error {
+	if err := enterNamespace(args); err != nil {
+		return err
+	}
+	switch what := operands(args)[0]; what {
+	case "namespaces":
+		return unix.Sethostname([]byte("probe"))
+	case "overlay":
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		dir := operands(args)[1]
+		at := func(name string) string { return filepath.Join(dir, name) }
+		err := overlay{lower: []string{at("lower")}, upper: at(upperDir), work: at(workDir)}.mount(at(rootDir), false)
+		if errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("%w: the machines' root may not search the state directory; chmod o+x it", err)
+		}
+		return err
+	case "tap":
+		return closing(newTap(nil))
+	case "packet":
+		return closing(newPacketPair())
+	default:
+		return fmt.Errorf("unknown probe %q", what)
+	}
+}
+
+func closing(f *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// existing is dir, or the nearest directory above it that exists.
+func existing(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return ""
+	}
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+func sysctl(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

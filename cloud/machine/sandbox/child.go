@@ -1,0 +1,59 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Roles are the names by which the program knows, from its first argument, that
+// it was started again as a part of a machine.
+const (
+	roleShim      = "bake-machine:shim"
+	roleInit      = "bake-machine:init"
+	roleFiles     = "bake-machine:files"
+	roleAgent     = "bake-machine:ssh"
+	roleSFTP      = "bake-machine:sftp"
+	roleSupervise = "bake-machine:supervise"
+	roleProbe     = "bake-machine:probe"
+)
+
+// Child runs the program's part in a machine, if it was started for one, and
+// says with which code to exit. The driver starts the running program again, so
+// main, and TestMain of tests that start machines, call it before anything else:
+//
+//	if ran, code := sandbox.Child(os.Args); ran {
+//		os.Exit(code)
+//	}
+func Child(args []string) (ran bool, exitCode int) {
+	if len(args) == 0 {
+		return false, 0
+	}
+	var err error
+	switch args[0] {
+	case roleShim:
+		err = shimMain(args)
+	case roleInit:
+		err = initMain()
+	case roleFiles:
+		err = filesMain(args)
+	case roleProbe:
+		err = probeMain(args)
+	case roleAgent:
+		err = agentMain()
+	case roleSFTP:
+		err = sftpMain()
+	case roleSupervise:
+		err = superviseMain(args[1:])
+	default:
+		if name := filepath.Base(args[0]); insideMachine() && isSystemctlName(name) {
+			return true, systemctlMain(name, args[1:])
+		}
+		return false, 0
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bake:", err)
+		return true, 1
+	}
+	return true, 0
+}

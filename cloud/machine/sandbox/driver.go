@@ -1,0 +1,218 @@
+// Package sandbox boots machines as processes of this host: a user namespace, an
+// overlay of layers as the root file system, the distribution's own init and SSH
+// server, and a network card that leads to a router in this program.
+//
+// A machine is two processes besides its own. The driver starts the shim, which
+// owns the machine's user and network namespaces but sees the host's files; the
+// shim starts the machine's first process in the other namespaces. Both are this
+// program again, see [Child]. The shim does what only an inhabitant of the
+// namespaces can do, such as opening the network card or a connection, on behalf
+// of the driver. When the driver's process ends, however it ends, the shim goes,
+// and with the shim the machine.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"bake/cloud/machine"
+)
+
+// Options of [New]. The zero value chooses what is best on this host.
+type Options struct {
+	// Dir is below what machines and layers are kept; Check looks at its file
+	// system.
+	Dir string
+
+	// Mode of user namespaces; empty chooses.
+	Mode Mode
+
+	// Init is what runs machines; empty chooses systemd where the image has it
+	// and the host lets it run.
+	Init Init
+
+	// Link is what the machines' network cards are made of; empty chooses.
+	Link Link
+
+	// OldMount mounts overlays with mount(2), as on kernels before 6.5.
+	OldMount bool
+
+	// Log is for developers; nil discards.
+	Log *slog.Logger
+}
+
+// Init is what runs as a machine's first process.
+type Init string
+
+const (
+	// InitSystemd is the image's own systemd. It needs a delegated cgroup.
+	InitSystemd Init = "systemd"
+	// InitBuiltin is a small init of the driver's, with a systemctl that can
+	// start and stop services.
+	InitBuiltin Init = "builtin"
+)
+
+// Link is what a machine's network card is made of.
+type Link string
+
+const (
+	LinkTap    Link = "tap"    // a tap device; needs /dev/net/tun
+	LinkPacket Link = "packet" // a pair of virtual cards and a packet socket
+)
+
+// Driver implements [machine.Driver] with namespaces.
+type Driver struct {
+	options Options
+	log     *slog.Logger
+	ids     identity
+	groups  cgroups
+
+	mu    sync.Mutex
+	ready bool // every fatal finding has been ruled out
+}
+
+var _ machine.Driver = (*Driver)(nil)
+
+// New makes a driver for this host and user. It fails only when options ask for
+// what cannot be; what the host lacks is told by Check and by Start.
+func New(o Options) (*Driver, error) {
+	d := &Driver{options: o, log: o.Log}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if d.ids, err = hostIdentity(o.Mode); err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
+	d.groups = findCgroups(d.log)
+	d.groups.removeStale()
+	return d, nil
+}
+
+// Mode says how the driver maps user ids.
+func (d *Driver) Mode() Mode { return d.ids.mode }
+
+// Start implements [machine.Driver].
+func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine, error) {
+	if err := d.mustBeAble(ctx); err != nil {
+		return nil, err
+	}
+	m, err := d.start(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
+	}
+	return m, nil
+}
+
+// mustBeAble fails with the fatal findings of Check, if there are any. What has
+// been found good once is not looked at again.
+func (d *Driver) mustBeAble(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready {
+		return nil
+	}
+	var errs []error
+	for _, f := range d.Check(ctx) {
+		if f.Fatal && !f.OK {
+			errs = append(errs, fmt.Errorf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("this host cannot run machines: %w", errors.Join(errs...))
+	}
+	d.ready = true
+	return nil
+}
+
+// Unpack implements [machine.Driver].
+func (d *Driver) Unpack(ctx context.Context, tar io.Reader, dir string) error {
+	if err := d.makeLayerDir(dir); err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	defer f.Close()
+	if err := d.inNamespace(ctx, filesJob{op: "unpack", dirs: []*os.File{f}, stdin: tar}); err != nil {
+		return fmt.Errorf("unpack into %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Pack implements [machine.Driver].
+func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	defer f.Close()
+	if err := d.inNamespace(ctx, filesJob{op: "pack", dirs: []*os.File{f}, stdout: w}); err != nil {
+		return fmt.Errorf("pack %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Remove implements [machine.Driver].
+func (d *Driver) Remove(ctx context.Context, dir string) error {
+	// What the caller may remove itself needs no helper.
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	defer f.Close()
+	if err := d.inNamespace(ctx, filesJob{op: "empty", dirs: []*os.File{f}}); err != nil {
+		return fmt.Errorf("remove %s: %w", dir, err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	return nil
+}
+
+// Clone implements [machine.Driver].
+func (d *Driver) Clone(ctx context.Context, src, dst string) error {
+	from, err := os.Open(src)
+	if err != nil {
+		return fmt.Errorf("clone: %w", err)
+	}
+	defer from.Close()
+	if _, err := os.Lstat(dst); err == nil {
+		return fmt.Errorf("clone %s: %w", src, &os.PathError{Op: "create", Path: dst, Err: os.ErrExist})
+	}
+	if err := d.makeLayerDir(dst); err != nil {
+		return fmt.Errorf("clone: %w", err)
+	}
+	to, err := os.Open(dst)
+	if err != nil {
+		return fmt.Errorf("clone: %w", err)
+	}
+	defer to.Close()
+	if err := d.inNamespace(ctx, filesJob{op: "clone", dirs: []*os.File{from, to}}); err != nil {
+		return fmt.Errorf("clone %s to %s: %w", src, dst, err)
+	}
+	return nil
+}
+
+// makeLayerDir makes an empty directory that belongs to the machines' root.
+func (d *Driver) makeLayerDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return d.ids.give(dir)
+}
+
+// clean joins the lines of a child's complaint.
+func clean(text string) string {
+	return strings.Join(strings.Fields(strings.TrimPrefix(strings.TrimSpace(text), "bake: ")), " ")
+}

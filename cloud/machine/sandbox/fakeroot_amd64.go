@@ -1,0 +1,8 @@
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+const auditArch = unix.AUDIT_ARCH_X86_64
+
+// oldChown are calls that newer architectures do not have.
+var oldChown = []uint32{unix.SYS_CHOWN, unix.SYS_LCHOWN}

@@ -1,0 +1,347 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// initMain is a machine's first process: it builds the machine's view of the
+// world, gives it its identity and becomes its init.
+func initMain() error {
+	runtime.LockOSThread()
+	unix.CloseOnExec(fdReport)
+	report := os.NewFile(fdReport, "report")
+	in := os.NewFile(fdBootSpec, "specification")
+	var boot bootSpec
+	err := json.NewDecoder(in).Decode(&boot)
+	in.Close()
+	if err == nil {
+		err = boot.run(report)
+	}
+	if err != nil {
+		fmt.Fprint(report, err)
+		return err
+	}
+	return nil
+}
+
+// run returns an error as long as nothing of the machine runs.
+func (b *bootSpec) run(report *os.File) error {
+	if err := b.mountAll(); err != nil {
+		return err
+	}
+	if len(b.Command) == 0 {
+		if err := b.identify(); err != nil {
+			return err
+		}
+	}
+	os.Clearenv()
+	for key, value := range map[string]string{
+		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME": "/root", "LANG": "C.UTF-8", "TERM": "linux",
+	} {
+		os.Setenv(key, value)
+	}
+	if b.Mode == ModeSingle {
+		if err := b.pretendRoot(); err != nil {
+			return err
+		}
+	}
+	if len(b.Command) > 0 {
+		return runCommand(b.Command, report)
+	}
+	init, err := b.chooseInit()
+	if err != nil {
+		return err
+	}
+	if init == InitSystemd {
+		return b.becomeSystemd(report)
+	}
+	if err := b.installSystemctl(); err != nil {
+		return err
+	}
+	return b.becomeBuiltin(report)
+}
+
+// chooseInit prefers systemd, which needs to be in the image and to have a
+// control group.
+func (b *bootSpec) chooseInit() (Init, error) {
+	systemd := ""
+	for _, path := range []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
+		if exists(path) {
+			systemd = path
+		}
+	}
+	able := systemd != "" && b.InitCgroup != "" && b.Mode != ModeSingle
+	switch {
+	case b.Init == InitSystemd && !able:
+		return "", errors.New("systemd cannot run here: it must be in the image, and needs a delegated control group and more than one user id")
+	case b.Init == InitBuiltin || !able:
+		return InitBuiltin, nil
+	}
+	return InitSystemd, nil
+}
+
+// becomeSystemd hands over to the image's systemd.
+func (b *bootSpec) becomeSystemd(report *os.File) error {
+	if err := b.configureSystemd("/run/systemd/system"); err != nil {
+		return err
+	}
+	os.Setenv("container", "bake")
+	args := append([]string{"/sbin/init", "--log-target=console", "--show-status=true"}, cloudInitArguments()...)
+	path := args[0]
+	if !exists(path) {
+		path = "/lib/systemd/systemd"
+	}
+	fmt.Fprint(report, reportReady+string(InitSystemd))
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, args, os.Environ()))
+}
+
+// mountAll builds the machine's file system and makes it the root. After it the
+// host's is out of reach.
+func (b *bootSpec) mountAll() error {
+	if b.InitCgroup != "" {
+		// Only now, and not when the process was begun: it is in its own group
+		// since, and that becomes the root of what it sees.
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return fmt.Errorf("new view of control groups: %w", err)
+		}
+	}
+	if err := unix.Sethostname([]byte(b.Hostname)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// The work directory serves one mount only. What the last one left may
+	// forbid everything to everybody but root.
+	work := filepath.Join(b.Dir, workDir)
+	if err := os.RemoveAll(filepath.Join(work, "work")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(work, "index")); err != nil {
+		return err
+	}
+	root := filepath.Join(b.Dir, rootDir)
+	disk := overlay{lower: b.Layers, upper: filepath.Join(b.Dir, upperDir), work: work}
+	if err := disk.mount(root, b.OldMount); err != nil {
+		return err
+	}
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	if err := b.mountKernel(); err != nil {
+		return err
+	}
+	if err := b.mountDevices(); err != nil {
+		return err
+	}
+	if err := (mount{kind: "tmpfs", target: "run", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=755"}).do(); err != nil {
+		return err
+	}
+	if err := makeDir("run/lock", 0o1777); err != nil {
+		return err
+	}
+	if err := makeDir("run/bake", 0o755); err != nil {
+		return err
+	}
+	if err := b.bindProgram("run/bake/program"); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("change the root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the host's root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	return protectKernel()
+}
+
+// mount is one call of mount(2). Its target is below the working directory.
+type mount struct {
+	kind, source, target, options string
+	flags                         uintptr
+}
+
+func (m mount) do() error {
+	if m.source == "" {
+		m.source = m.kind
+	}
+	if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", m.source, m.target, err)
+	}
+	return nil
+}
+
+const noSpecial = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+func (b *bootSpec) mountKernel() error {
+	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "etc", "root", "var"} {
+		if err := ensureDir(dir); err != nil {
+			return err
+		}
+	}
+	if err := (mount{kind: "proc", target: "proc", flags: noSpecial}).do(); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%w: this process is in a container that hides parts of /proc; start the container with --security-opt systempaths=unconfined", err)
+		}
+		return err
+	}
+	if err := (mount{kind: "sysfs", target: "sys", flags: noSpecial | unix.MS_RDONLY}).do(); err != nil {
+		return err
+	}
+	if b.InitCgroup != "" {
+		return mount{kind: "cgroup2", target: "sys/fs/cgroup", flags: noSpecial}.do()
+	}
+	return nil
+}
+
+func (b *bootSpec) mountDevices() error {
+	if err := (mount{kind: "tmpfs", target: "dev", flags: unix.MS_NOSUID | unix.MS_STRICTATIME, options: "mode=755,size=64m"}).do(); err != nil {
+		return err
+	}
+	devices := map[string]string{"console": b.Console}
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		devices[name] = "/dev/" + name
+	}
+	for name, source := range devices {
+		if err := bind(source, "dev/"+name); err != nil {
+			return err
+		}
+	}
+	for dir, mode := range map[string]uint32{"dev/pts": 0o755, "dev/shm": 0o1777, "dev/mqueue": 0o755} {
+		if err := makeDir(dir, mode); err != nil {
+			return err
+		}
+	}
+	const pts = "newinstance,ptmxmode=0666,mode=0620"
+	terminals := mount{kind: "devpts", target: "dev/pts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, options: pts + ",gid=5"}
+	err := terminals.do()
+	if errors.Is(err, unix.EINVAL) { // there is no group 5 (tty) among our ids
+		terminals.options = pts
+		err = terminals.do()
+	}
+	if err != nil {
+		return err
+	}
+	if err := (mount{kind: "tmpfs", source: "shm", target: "dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=1777"}).do(); err != nil {
+		return err
+	}
+	if err := (mount{kind: "mqueue", target: "dev/mqueue", flags: noSpecial}).do(); err != nil {
+		return err
+	}
+	for name, target := range map[string]string{
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd",
+		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, "dev/"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// protectKernel keeps the machine from what belongs to the whole host.
+func protectKernel() error {
+	// The machine's own network settings stay writable.
+	if err := unix.Mount("/proc/sys/net", "/proc/sys/net", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind /proc/sys/net: %w", err)
+	}
+	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"} {
+		if !exists(path) {
+			continue
+		}
+		err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, "")
+		if err == nil {
+			err = unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|noSpecial, "")
+		}
+		if err != nil {
+			return fmt.Errorf("protect %s: %w", path, err)
+		}
+	}
+	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list"} {
+		if !exists(path) {
+			continue
+		}
+		if err := unix.Mount("/dev/null", path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("hide %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// bindProgram makes this program's file visible in the machine, read-only: the
+// builtin init's systemctl is it. When it cannot be found by name, as when it
+// was replaced since it started, it is copied.
+func (b *bootSpec) bindProgram(target string) error {
+	if b.Init == InitSystemd || len(b.Command) > 0 {
+		return nil
+	}
+	if b.Init == "" && b.InitCgroup != "" && exists("usr/lib/systemd/systemd") {
+		return nil
+	}
+	if b.Executable != "" && !strings.HasSuffix(b.Executable, " (deleted)") && bind(b.Executable, target) == nil {
+		err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+		if err != nil {
+			return fmt.Errorf("protect this program: %w", err)
+		}
+		return nil
+	}
+	return copyFile("/proc/self/exe", target, 0o755)
+}
+
+// bind makes the file source appear at target.
+func bind(source, target string) error {
+	if err := os.WriteFile(target, nil, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s to %s: %w", source, target, err)
+	}
+	return nil
+}
+
+// makeDir makes a directory with exactly that mode, whatever the umask.
+func makeDir(path string, mode uint32) error {
+	if err := unix.Mkdir(path, mode); err != nil {
+		return &os.PathError{Op: "mkdir", Path: path, Err: err}
+	}
+	return unix.Chmod(path, mode)
+}
+
+// ensureDir makes a mount point in an image that lacks it.
+func ensureDir(path string) error {
+	st, err := os.Lstat(path)
+	if err == nil && st.IsDir() {
+		return nil
+	}
+	if err == nil {
+		return fmt.Errorf("the image's /%s is no directory", path)
+	}
+	return os.Mkdir(path, 0o755)
+}
+
+func copyFile(source, target string, mode os.FileMode) error {
+	in, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = out.ReadFrom(in)
+	return errors.Join(err, out.Close())
+}

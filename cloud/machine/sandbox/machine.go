@@ -1,0 +1,549 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"bake/cloud/machine"
+	"bake/cloud/network"
+
+	"golang.org/x/sys/unix"
+)
+
+// running is a machine, seen from the driver.
+type running struct {
+	spec  machine.Spec
+	log   *slog.Logger
+	group *group // nil when the host gives none
+
+	control *control
+	shim    *exec.Cmd
+	ended   <-chan error // the shim's end, once
+	router  *network.Router
+
+	mu       sync.Mutex
+	nextID   uint64
+	pending  map[uint64]chan<- reply // closed when the shim has gone
+	gone     bool
+	stopping bool
+	ending   *ending
+
+	done chan struct{}
+	exit machine.Exit
+}
+
+type reply struct {
+	message
+	file *os.File
+}
+
+var _ machine.Machine = (*running)(nil)
+
+// bootSpec is what the shim and the machine's first process need to know. Paths
+// are relative to the shim's working directory: it may not be able to walk there.
+type bootSpec struct {
+	ID          string
+	Dir         string
+	Layers      []string
+	Hostname    string
+	First       bool
+	User        string
+	Keys        []string
+	HasUserData bool
+	Command     []string
+
+	Mode       Mode
+	Init       Init
+	InitCgroup string // the group that the machine's tree begins in
+	OldMount   bool
+	Executable string // this program's file, if it can be told
+	Console    string // the console's terminal; set by the shim
+
+	Card *card // nil for a machine without a network
+}
+
+// card describes the machine's network card.
+type card struct {
+	Link       Link
+	Address    netip.Prefix
+	Gateway    netip.Addr
+	NameServer netip.Addr
+	MTU        int
+	MAC        string
+}
+
+const (
+	upperDir = "upper" // the writable layer
+	workDir  = "work"  // overlayfs' own
+	rootDir  = "root"  // where the machine's root is mounted, in its own view only
+)
+
+func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err error) {
+	boot, base, err := d.bootSpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{upperDir, workDir, rootDir} {
+		if err := d.makeLayerDir(filepath.Join(spec.Dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	console, err := os.OpenFile(spec.Console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	defer console.Close()
+
+	m := &running{spec: spec, log: d.log, pending: make(map[uint64]chan<- reply), done: make(chan struct{})}
+	if m.group, err = d.groups.create(spec.ID, d.ids); err != nil {
+		return nil, fmt.Errorf("control group: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			m.clear()
+		}
+	}()
+	if err := m.startShim(ctx, d, base, console); err != nil {
+		return nil, err
+	}
+	if m.group != nil {
+		boot.InitCgroup = m.group.init()
+	}
+	if err := m.sendBoot(d, boot); err != nil {
+		return nil, err
+	}
+	if err := m.await(ctx); err != nil {
+		return nil, err
+	}
+	go m.listen()
+	return m, nil
+}
+
+// sendBoot tells the shim what to boot. Root hands it the tun device too, which
+// nobody else may open on many hosts.
+func (m *running) sendBoot(d *Driver, boot *bootSpec) error {
+	var tun *os.File
+	if boot.Card != nil && boot.Card.Link != LinkPacket && d.ids.mode == ModeRange {
+		var err error
+		if tun, err = openTunOf(m.shim.Process.Pid); err == nil {
+			defer tun.Close()
+		} else {
+			d.log.Debug("no tun device", "machine", boot.ID, "error", err)
+		}
+	}
+	return m.control.send(message{Op: opBoot, Boot: boot}, tun)
+}
+
+// bootSpec translates spec; base is the directory that its paths begin at.
+func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err error) {
+	paths := append([]string{spec.Dir}, spec.Layers...)
+	for i, p := range paths {
+		if paths[i], err = filepath.Abs(p); err != nil {
+			return nil, "", err
+		}
+	}
+	base = commonDir(paths)
+	for i, p := range paths {
+		if paths[i], err = filepath.Rel(base, p); err != nil {
+			return nil, "", err
+		}
+	}
+	if len(spec.Layers) == 0 {
+		return nil, "", errors.New("no layers: a machine needs a root file system")
+	}
+	executable, _ := os.Executable()
+	boot = &bootSpec{
+		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, First: spec.First,
+		User: spec.User, Keys: spec.AuthorizedKeys, HasUserData: spec.HasUserData, Command: spec.Command,
+		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: executable,
+	}
+	if n := spec.Network; n.Private.IsValid() {
+		boot.Card = &card{
+			Link:       d.options.Link,
+			Address:    netip.PrefixFrom(n.Private, n.Subnet.Bits()),
+			Gateway:    network.Gateway(n.Subnet),
+			NameServer: network.NameServer(n.Subnet),
+			MTU:        n.MTUOrDefault(),
+			MAC:        network.HardwareAddr(n.Private).String(),
+		}
+	}
+	return boot, base, nil
+}
+
+// commonDir is the deepest directory that is above all paths, or is one of them.
+func commonDir(paths []string) string {
+	dir := filepath.Dir(paths[0])
+	for _, p := range paths[1:] {
+		for dir != "/" && p != dir && !strings.HasPrefix(p, dir+"/") {
+			dir = filepath.Dir(dir)
+		}
+	}
+	return dir
+}
+
+// startShim begins the shim and waits until its user ids are mapped and it is in
+// its control group.
+func (m *running) startShim(ctx context.Context, d *Driver, base string, console *os.File) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "control")
+	defer theirs.Close()
+	if m.control, err = newControl(os.NewFile(uintptr(pair[0]), "control")); err != nil {
+		return err
+	}
+	gate, open, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	defer open.Close()
+
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{roleShim}
+	cmd.Env = []string{}
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.ExtraFiles = []*os.File{gate, theirs}
+	d.ids.prepare(cmd, unix.CLONE_NEWNET)
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	if m.group != nil {
+		dir, err := os.Open(m.group.shim())
+		if err != nil {
+			return fmt.Errorf("control group: %w", err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	if m.ended, err = startInDir(cmd, base); err != nil {
+		return fmt.Errorf("begin in a user and a network namespace: %w", err)
+	}
+	m.shim = cmd
+	if err := d.ids.finish(cmd.Process.Pid); err != nil {
+		return err
+	}
+	if m.group == nil && d.groups.scopes {
+		if m.group, err = d.groups.adopt(ctx, m.spec.ID, cmd.Process.Pid, d.ids); err != nil {
+			d.log.Warn("no control group, the machine runs without systemd", "machine", m.spec.ID, "error", err)
+		}
+	}
+	_, err = open.Write([]byte{1})
+	return err
+}
+
+// startInDir starts cmd with dir as its working directory. That of the calling
+// thread is changed, and not by cmd.Dir that of the child, because the machines'
+// root may not be allowed to walk to dir. The thread lives as long as the child:
+// the signal that the child gets on the death of its parent is about the thread.
+// The child's end is sent to ended.
+func startInDir(cmd *exec.Cmd, dir string) (ended <-chan error, err error) {
+	started, end := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends here too
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			started <- err
+			return
+		}
+		if err := unix.Chdir(dir); err != nil {
+			started <- &os.PathError{Op: "chdir", Path: dir, Err: err}
+			return
+		}
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			end <- cmd.Wait()
+		}
+	}()
+	return end, <-started
+}
+
+// await follows the shim until the machine's first process runs.
+func (m *running) await(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { m.shim.Process.Kill() })
+	defer stop()
+	var link *os.File
+	for {
+		msg, f, err := m.control.receive()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return fmt.Errorf("the shim ended before the machine began: %w; see %s", err, m.spec.Console)
+		}
+		switch msg.Op {
+		case opLink:
+			link = f
+		case opFailed:
+			return msg.error()
+		case opUp:
+			return m.connect(link)
+		}
+	}
+}
+
+// connect plugs the machine's card into a router.
+func (m *running) connect(link *os.File) error {
+	cfg := m.spec.Network
+	if !cfg.Private.IsValid() {
+		return nil
+	}
+	names, own := cfg.Names, strings.ToLower(m.spec.Hostname)
+	cfg.Names = func(name string) (netip.Addr, bool) {
+		if names != nil {
+			if addr, ok := names(name); ok {
+				return addr, true
+			}
+		}
+		return cfg.Private, own != "" && name == own
+	}
+	var err error
+	m.router, err = network.New(cfg, guest{m}, network.Options{Link: link, Log: m.log})
+	return err
+}
+
+// guest is the machine as its router sees it.
+type guest struct{ m *running }
+
+func (g guest) Dial(ctx context.Context, port uint16) (net.Conn, error) { return g.m.Dial(ctx, port) }
+
+func (g guest) Listening(ctx context.Context) ([]uint16, error) {
+	answer, err := g.m.ask(ctx, message{Op: opPorts})
+	return answer.Ports, err
+}
+
+// listen hands out the shim's answers until the machine has ended.
+func (m *running) listen() {
+	for {
+		msg, f, err := m.control.receive()
+		if err != nil {
+			break
+		}
+		if msg.Op == opEnded {
+			m.mu.Lock()
+			m.ending = msg.End
+			m.mu.Unlock()
+			continue
+		}
+		m.mu.Lock()
+		waiting := m.pending[msg.ID]
+		delete(m.pending, msg.ID)
+		m.mu.Unlock()
+		if waiting != nil {
+			waiting <- reply{msg, f}
+		} else if f != nil {
+			f.Close()
+		}
+	}
+	m.mu.Lock()
+	m.gone = true
+	for id, waiting := range m.pending {
+		close(waiting)
+		delete(m.pending, id)
+	}
+	m.mu.Unlock()
+	err := m.clear()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.exit = m.verdict()
+	m.exit.Err = errors.Join(m.exit.Err, err)
+	close(m.done)
+}
+
+// clear ends what is left of the machine and frees what it held.
+func (m *running) clear() error {
+	if m.shim != nil {
+		m.control.close() // for the shim to see; it takes the machine along
+		if m.group != nil {
+			m.group.kill()
+		}
+		<-m.ended
+	} else if m.control != nil {
+		m.control.close()
+	}
+	var err error
+	if m.router != nil {
+		err = m.router.Close()
+	}
+	if m.group != nil && !m.group.scope {
+		err = errors.Join(err, m.group.remove())
+	}
+	return err
+}
+
+// verdict translates the end of the first process, see reboot(2): in a pid
+// namespace it dies by SIGHUP for a restart and by SIGINT for a power-off.
+func (m *running) verdict() machine.Exit {
+	e := m.ending
+	switch {
+	case m.stopping:
+		return machine.Exit{Reason: machine.Stopped}
+	case e == nil:
+		return machine.Exit{Reason: machine.Crashed, Err: errors.New("the machine's supervisor died")}
+	case e.Signal == int(unix.SIGHUP):
+		return machine.Exit{Reason: machine.Reboot}
+	case e.Signal == int(unix.SIGINT):
+		return machine.Exit{Reason: machine.PowerOff}
+	case e.Signal != 0:
+		return machine.Exit{Reason: machine.Crashed, Err: fmt.Errorf("the first process was ended by signal %d (%v)", e.Signal, syscall.Signal(e.Signal))}
+	case len(m.spec.Command) > 0 && e.Code != 0:
+		return machine.Exit{Reason: machine.PowerOff, Err: fmt.Errorf("%s: exit status %d", m.spec.Command[0], e.Code)}
+	case len(m.spec.Command) == 0:
+		return machine.Exit{Reason: machine.Crashed, Err: fmt.Errorf("the first process exited with status %d", e.Code)}
+	}
+	return machine.Exit{Reason: machine.PowerOff}
+}
+
+// ask sends a question to the shim and waits for the answer. Any number may be
+// under way.
+func (m *running) ask(ctx context.Context, msg message) (reply, error) {
+	answer := make(chan reply, 1)
+	m.mu.Lock()
+	if m.gone {
+		m.mu.Unlock()
+		return reply{}, errEnded
+	}
+	m.nextID++
+	msg.ID = m.nextID
+	m.pending[msg.ID] = answer
+	m.mu.Unlock()
+	if err := m.control.send(msg, nil); err != nil {
+		m.forget(msg.ID)
+		return reply{}, fmt.Errorf("%w: %w", errEnded, err)
+	}
+	select {
+	case a, ok := <-answer:
+		if !ok {
+			return reply{}, errEnded
+		}
+		return a, a.error()
+	case <-ctx.Done():
+		if !m.forget(msg.ID) { // it is being answered right now
+			if a, ok := <-answer; ok && a.file != nil {
+				a.file.Close()
+			}
+		}
+		return reply{}, context.Cause(ctx)
+	}
+}
+
+func (m *running) forget(id uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.pending[id]
+	delete(m.pending, id)
+	return ok
+}
+
+var errEnded = errors.New("the machine has ended")
+
+// Dial implements [machine.Machine].
+func (m *running) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	answer, err := m.ask(ctx, message{Op: opDial, Port: port})
+	if err != nil {
+		return nil, fmt.Errorf("dial port %d of machine %s: %w", port, m.spec.ID, err)
+	}
+	if answer.file == nil {
+		return nil, fmt.Errorf("dial port %d of machine %s: no connection came", port, m.spec.ID)
+	}
+	defer answer.file.Close()
+	return net.FileConn(answer.file)
+}
+
+// Stop implements [machine.Machine].
+func (m *running) Stop(ctx context.Context) error {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	m.Thaw()
+	m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return m.Kill()
+	}
+}
+
+// Kill implements [machine.Machine].
+func (m *running) Kill() error {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	m.control.send(message{Op: opKill}, nil)
+	if m.group != nil {
+		m.group.kill()
+	}
+	<-m.done
+	return nil
+}
+
+// Freeze implements [machine.Machine].
+func (m *running) Freeze(ctx context.Context) error {
+	var err error
+	if m.group != nil {
+		err = m.group.freeze(ctx)
+	} else {
+		_, err = m.ask(ctx, message{Op: opFreeze})
+	}
+	if err == nil {
+		err = m.flush()
+	}
+	if err != nil {
+		m.Thaw()
+		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, err)
+	}
+	return nil
+}
+
+// flush writes the disk's cached pages out.
+func (m *running) flush() error {
+	f, err := os.Open(filepath.Join(m.spec.Dir, upperDir))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// Thaw implements [machine.Machine].
+func (m *running) Thaw() error {
+	select {
+	case <-m.done:
+		return errEnded
+	default:
+	}
+	if m.group != nil {
+		return m.group.thaw()
+	}
+	_, err := m.ask(context.Background(), message{Op: opThaw})
+	return err
+}
+
+// NetworkChanged implements [machine.Machine].
+func (m *running) NetworkChanged() {
+	if m.router != nil {
+		m.router.Changed()
+	}
+}
+
+// Done implements [machine.Machine].
+func (m *running) Done() <-chan struct{} { return m.done }
+
+// Exit implements [machine.Machine].
+func (m *running) Exit() machine.Exit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exit
+}

@@ -1,0 +1,104 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// overlay is a root file system made of layers. Paths are relative to the
+// working directory.
+type overlay struct {
+	lower       []string // topmost first
+	upper, work string
+}
+
+// mount puts the overlay at target. Its bookkeeping is in user attributes, as
+// root too, so that there is one format of layers. Kernels before 6.5 cannot be
+// given the layers one by one; they get them in one string.
+func (o overlay) mount(target string, old bool) error {
+	if !old {
+		err := o.mountNew(target)
+		if err == nil || !errors.Is(err, errNoLayerOption) {
+			return err
+		}
+	}
+	return o.mountOld(target)
+}
+
+var errNoLayerOption = errors.New("this kernel takes no single layers")
+
+func (o overlay) mountNew(target string) error {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) {
+		return errNoLayerOption
+	}
+	if err != nil {
+		return fmt.Errorf("overlay: %w", err)
+	}
+	defer unix.Close(fd)
+	for _, dir := range o.lower {
+		if err := unix.FsconfigSetString(fd, "lowerdir+", dir); err != nil {
+			if err == unix.EINVAL && dir == o.lower[0] && !exists(dir) {
+				err = unix.ENOENT
+			} else if err == unix.EINVAL && dir == o.lower[0] {
+				return errNoLayerOption
+			}
+			return overlayError(fd, "layer "+dir, err)
+		}
+	}
+	for _, option := range [][2]string{{"upperdir", o.upper}, {"workdir", o.work}} {
+		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
+			return overlayError(fd, option[0]+" "+option[1], err)
+		}
+	}
+	if err := unix.FsconfigSetFlag(fd, "userxattr"); err != nil {
+		return overlayError(fd, "userxattr", err)
+	}
+	if err := unix.FsconfigCreate(fd); err != nil {
+		return overlayError(fd, "create", err)
+	}
+	tree, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return overlayError(fd, "mount", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("overlay: mount at %s: %w", target, err)
+	}
+	return nil
+}
+
+// overlayError adds what the kernel has to say, which it leaves with the file.
+func overlayError(fd int, what string, err error) error {
+	b := make([]byte, 1024)
+	n, _ := unix.Read(fd, b)
+	if text := strings.TrimSpace(strings.TrimPrefix(string(b[:max(n, 0)]), "e ")); text != "" {
+		return fmt.Errorf("overlay: %s: %w: %s", what, err, text)
+	}
+	return fmt.Errorf("overlay: %s: %w", what, err)
+}
+
+// mountOld passes all options in the one page that mount(2) takes, and more are
+// cut off silently.
+func (o overlay) mountOld(target string) error {
+	escaped := make([]string, len(o.lower))
+	for i, dir := range o.lower {
+		escaped[i] = escapeOption(dir)
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr", strings.Join(escaped, ":"), escapeOption(o.upper), escapeOption(o.work))
+	if len(options) >= os.Getpagesize() {
+		return fmt.Errorf("overlay: the names of %d layers do not fit into %d bytes; flatten the image or use Linux 6.5 or later", len(o.lower), os.Getpagesize())
+	}
+	if err := unix.Mount("overlay", target, "overlay", 0, options); err != nil {
+		return fmt.Errorf("overlay: mount at %s with %s: %w", target, options, err)
+	}
+	return nil
+}
+
+func escapeOption(path string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(path)
+}

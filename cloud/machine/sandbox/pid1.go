@@ -1,0 +1,214 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	shutdownGrace = 5 * time.Second // between the polite signal and the other
+	respawnDelay  = time.Second     // before a server that ended is started again
+)
+
+// Signals to the builtin init, as systemctl sends them.
+const (
+	powerOffSignal = unix.SIGTERM
+	rebootSignal   = unix.SIGINT
+)
+
+// runCommand runs a command as the whole life of a machine and exits with its
+// status. It returns an error only if the command does not begin.
+func runCommand(command []string, report *os.File) error {
+	main, err := start(exec.Command(command[0], command[1:]...))
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(report, reportReady+string(InitBuiltin))
+	report.Close()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, powerOffSignal, rebootSignal)
+	ends := reap()
+	for {
+		select {
+		case <-stop:
+			endAll(ends)
+			os.Exit(128 + int(powerOffSignal))
+		case end := <-ends:
+			if end.pid != main {
+				continue
+			}
+			endAll(ends)
+			if end.status.Signaled() {
+				os.Exit(128 + int(end.status.Signal()))
+			}
+			os.Exit(end.status.ExitStatus())
+		}
+	}
+}
+
+// becomeBuiltin runs the machine without systemd: the SSH server, cloud-init and
+// the enabled services, until a signal says how to end.
+func (b *bootSpec) becomeBuiltin(report *os.File) error {
+	if err := makeDir("/run/sshd", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	server := sshServer(b.Mode)
+	if b.HasUserData {
+		// The login user may be made by user data: the server waits for it.
+		if err := cloudInitStages(2); err != nil {
+			fmt.Println("bake: cloud-init:", err)
+		}
+	}
+	serverPID, err := start(server())
+	if err != nil {
+		return fmt.Errorf("start the SSH server: %w", err)
+	}
+	services, err := start(self(roleSupervise, "boot"))
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(report, reportReady+string(InitBuiltin))
+	report.Close()
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, powerOffSignal, rebootSignal)
+	ends := reap()
+	respawn := make(<-chan time.Time)
+	for {
+		select {
+		case s := <-stop:
+			endAll(ends)
+			unix.Sync()
+			how := unix.LINUX_REBOOT_CMD_POWER_OFF
+			if s == rebootSignal {
+				how = unix.LINUX_REBOOT_CMD_RESTART
+			}
+			return fmt.Errorf("reboot(2): %w", unix.Reboot(how)) // in a pid namespace it ends the caller
+		case end, more := <-ends:
+			if !more { // not a single process is left
+				ends, respawn = nil, time.After(respawnDelay)
+				continue
+			}
+			switch end.pid {
+			case serverPID:
+				fmt.Println("bake: the SSH server ended, starting it again")
+				respawn = time.After(respawnDelay)
+			case services:
+				if end.status != 0 {
+					fmt.Println("bake: not all services started")
+				}
+			}
+		case <-respawn:
+			if serverPID, err = start(server()); err != nil {
+				fmt.Println("bake: the SSH server:", err)
+				respawn = time.After(respawnDelay)
+			} else if ends == nil {
+				ends = reap()
+			}
+		}
+	}
+}
+
+// sshServer is the image's own, or else the builtin one. The image's changes its
+// user id and checks that it did, which cannot be with only one.
+func sshServer(mode Mode) func() *exec.Cmd {
+	const sshd = "/usr/sbin/sshd"
+	if mode != ModeSingle && exists(sshd) {
+		return func() *exec.Cmd { return exec.Command(sshd, "-D", "-e") }
+	}
+	return func() *exec.Cmd { return self(roleAgent) }
+}
+
+// self is this program in another role. The file that it was started from is out
+// of reach by name, but not by this one.
+func self(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{role}, args...)
+	return cmd
+}
+
+// start begins a process that reap will report.
+func start(cmd *exec.Cmd) (pid int, err error) {
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	return cmd.Process.Pid, nil
+}
+
+// end is the end of a process.
+type end struct {
+	pid    int
+	status unix.WaitStatus
+}
+
+// reap buries every process that ends, also those whose parents have gone, and
+// reports them. The channel is closed when there are none left to wait for.
+func reap() <-chan end {
+	ends := make(chan end)
+	go func() {
+		defer close(ends)
+		for {
+			var status unix.WaitStatus
+			pid, err := unix.Wait4(-1, &status, 0, nil)
+			switch {
+			case err == unix.EINTR:
+			case err != nil:
+				return
+			default:
+				ends <- end{pid, status}
+			}
+		}
+	}()
+	return ends
+}
+
+// endAll ends every other process: politely, and then not.
+func endAll(ends <-chan end) {
+	if ends == nil {
+		return
+	}
+	unix.Kill(-1, unix.SIGTERM)
+	unix.Kill(-1, unix.SIGCONT)
+	grace := time.After(shutdownGrace)
+	for {
+		select {
+		case _, more := <-ends:
+			if !more {
+				return
+			}
+		case <-grace:
+			unix.Kill(-1, unix.SIGKILL)
+			grace = nil
+		}
+	}
+}
+
+// cloudInitStages runs the first n stages of the image's cloud-init, if it has it.
+func cloudInitStages(n int) error {
+	const program = "/usr/bin/cloud-init"
+	if !exists(program) {
+		return nil
+	}
+	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
+	for _, args := range stages[:n] {
+		cmd := exec.Command(program, args...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%s %v: %w", program, args, err)
+		}
+	}
+	return nil
+}

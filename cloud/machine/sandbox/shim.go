@@ -1,0 +1,338 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	fdControl = fdMapped + 1 // the shim's end of the control socket
+
+	fdBootSpec = 3 // where init reads its specification
+	fdReport   = 4 // where init says what went wrong; closed without a word when nothing did
+
+	// systemdPowerOff asks systemd to power off: SIGRTMIN+4, see systemd(1).
+	systemdPowerOff = unix.Signal(34 + 4)
+
+	dialInside = 10 * time.Second
+)
+
+// shimMain is the process between the driver and a machine. Its standard output
+// is the console's file.
+func shimMain(args []string) error {
+	if err := enterNamespace(args); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // the thread that begins the machine must not end before it
+	// The exec in a new namespace has cleared what the driver asked for.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return err
+	}
+	unix.CloseOnExec(fdMapped)
+	unix.CloseOnExec(fdControl)
+	c, err := newControl(os.NewFile(fdControl, "control"))
+	if err != nil {
+		return err
+	}
+	msg, tun, err := c.receive()
+	if err != nil {
+		return err
+	}
+	s := &shim{control: c, boot: msg.Boot}
+	if err := s.start(tun); err != nil {
+		return c.send(failure(message{Op: opFailed}, err), nil)
+	}
+	return s.run()
+}
+
+type shim struct {
+	control  *control
+	boot     *bootSpec
+	init     *exec.Cmd
+	console  *os.File // the terminal's driving end
+	printed  chan struct{}
+	systemd  bool
+	stopping atomic.Bool
+}
+
+// start makes the network card and begins the machine's first process.
+func (s *shim) start(tun *os.File) error {
+	if err := linkUp("lo"); err != nil {
+		return err
+	}
+	if s.boot.Card != nil {
+		link, err := s.boot.Card.create(tun)
+		if err != nil {
+			return fmt.Errorf("network card: %w", err)
+		}
+		err = s.control.send(message{Op: opLink}, link)
+		link.Close()
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.startInit(); err != nil {
+		return err
+	}
+	return s.control.send(message{Op: opUp}, nil)
+}
+
+func (s *shim) startInit() error {
+	console, terminal, err := pty.Open()
+	if err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	defer terminal.Close()
+	if err := plainOutput(terminal); err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	s.boot.Console = terminal.Name()
+	s.console, s.printed = console, make(chan struct{})
+	go func() {
+		io.Copy(os.Stdout, console)
+		close(s.printed)
+	}()
+
+	specRead, specWrite, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer specRead.Close()
+	reportRead, reportWrite, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer reportRead.Close()
+
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{roleInit}
+	cmd.Env = []string{}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.ExtraFiles = []*os.File{specRead, reportWrite}
+	cmd.SysProcAttr = &unix.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		Pdeathsig:  unix.SIGKILL,
+		Setsid:     true,
+	}
+	if s.boot.InitCgroup != "" {
+		dir, err := os.Open(s.boot.InitCgroup)
+		if err != nil {
+			return fmt.Errorf("control group: %w", err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	err = cmd.Start()
+	reportWrite.Close()
+	if err != nil {
+		return fmt.Errorf("begin the first process: %w", err)
+	}
+	s.init = cmd
+	err = json.NewEncoder(specWrite).Encode(s.boot)
+	specWrite.Close()
+	if err != nil {
+		return err
+	}
+	report, err := io.ReadAll(bufio.NewReader(reportRead))
+	if err != nil {
+		return err
+	}
+	text := string(report)
+	if init, ok := strings.CutPrefix(text, reportReady); ok {
+		s.systemd = Init(init) == InitSystemd
+		return nil
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if text == "" {
+		text = "the first process died before it said why"
+	}
+	return errors.New(text)
+}
+
+// reportReady begins the report of a first process that is about to hand over;
+// the name of the init follows.
+const reportReady = "ready "
+
+// plainOutput makes the terminal leave ends of lines as they are.
+func plainOutput(terminal *os.File) error {
+	t, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO
+	return unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, t)
+}
+
+// run serves the driver until the first process has ended.
+func (s *shim) run() error {
+	go s.serve()
+	s.init.Wait()
+	select {
+	case <-s.printed: // every holder of the terminal has gone
+	case <-time.After(200 * time.Millisecond):
+		s.console.Close()
+	}
+	end := &ending{}
+	switch status := s.init.ProcessState.Sys().(unix.WaitStatus); {
+	case status.Signaled():
+		end.Signal = int(status.Signal())
+	default:
+		end.Code = status.ExitStatus()
+	}
+	return s.control.send(message{Op: opEnded, End: end}, nil)
+}
+
+// serve answers the driver. When the driver has gone the machine ends.
+func (s *shim) serve() {
+	for {
+		msg, f, err := s.control.receive()
+		if err != nil {
+			s.init.Process.Kill()
+			return
+		}
+		if f != nil {
+			f.Close()
+		}
+		switch msg.Op {
+		case opDial:
+			go s.dial(msg)
+		case opPorts:
+			ports, err := listeningPorts("/proc/self/net/tcp", "/proc/self/net/tcp6")
+			s.answer(message{Ports: ports}, msg.ID, err)
+		case opFreeze:
+			s.answer(message{}, msg.ID, s.signalAll(unix.SIGSTOP))
+		case opThaw:
+			s.answer(message{}, msg.ID, s.signalAll(unix.SIGCONT))
+		case opStop:
+			if s.systemd {
+				s.init.Process.Signal(systemdPowerOff)
+			} else {
+				s.init.Process.Signal(unix.SIGTERM)
+			}
+		case opKill:
+			s.init.Process.Kill()
+		}
+	}
+}
+
+func (s *shim) answer(m message, id uint64, err error) {
+	m.ID = id
+	if err != nil {
+		m = failure(m, err)
+	}
+	s.control.send(m, nil) // if the driver has gone, serve sees it
+}
+
+func (s *shim) dial(question message) {
+	host := "127.0.0.1"
+	if s.boot.Card != nil {
+		host = s.boot.Card.Address.Addr().String()
+	}
+	d := net.Dialer{Timeout: dialInside}
+	c, err := d.DialContext(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(question.Port))))
+	if err != nil {
+		s.answer(message{}, question.ID, err)
+		return
+	}
+	defer c.Close()
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		s.answer(message{}, question.ID, err)
+		return
+	}
+	defer f.Close()
+	s.control.send(message{ID: question.ID}, f)
+}
+
+// signalAll signals every process of the machine, for hosts without cgroups to
+// freeze. It goes over them until there are no new ones.
+func (s *shim) signalAll(signal unix.Signal) error {
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", s.init.Process.Pid))
+	if err != nil {
+		return err
+	}
+	for seen := map[int]bool{}; ; {
+		fresh := false
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil || seen[pid] {
+				continue
+			}
+			if ns, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err != nil || ns != namespace {
+				continue
+			}
+			seen[pid], fresh = true, true
+			if err := unix.Kill(pid, signal); err != nil && err != unix.ESRCH {
+				return fmt.Errorf("signal process %d: %w", pid, err)
+			}
+		}
+		if !fresh {
+			return nil
+		}
+	}
+}
+
+// listeningPorts reads the ports that are listened on from files of the form of
+// /proc/net/tcp, see proc(5). Those that only the machine's own loopback reaches
+// are left out. A file that does not exist lists none.
+func listeningPorts(files ...string) ([]uint16, error) {
+	seen := make(map[uint16]bool)
+	var ports []uint16
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			const listen = "0A"
+			fields := strings.Fields(line)
+			if len(fields) < 4 || fields[3] != listen {
+				continue
+			}
+			addr, hex, ok := strings.Cut(fields[1], ":")
+			port, err := strconv.ParseUint(hex, 16, 16)
+			if !ok || err != nil || seen[uint16(port)] || isLoopbackHex(addr) {
+				continue
+			}
+			seen[uint16(port)] = true
+			ports = append(ports, uint16(port))
+		}
+	}
+	return ports, nil
+}
+
+// isLoopbackHex reports whether an address as the kernel prints it, each group
+// of four bytes in the host's order, is of 127.0.0.0/8 or ::1.
+func isLoopbackHex(addr string) bool {
+	switch len(addr) {
+	case 8:
+		return littleEndian() && addr[6:] == "7F" || !littleEndian() && addr[:2] == "7F"
+	case 32:
+		return addr[:24] == strings.Repeat("0", 24) && (addr[24:] == "01000000" || addr[24:] == "00000001")
+	}
+	return false
+}

@@ -1,0 +1,317 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	unitState = "/run/bake/units" // a file for each running service, with its supervisor's process id
+	unitLogs  = "/run/bake/log"
+	fdStarted = 3 // where a supervisor says that its service has started, or why not
+
+	startLimit = 90 * time.Second // systemd's default
+	stopLimit  = 10 * time.Second
+)
+
+// superviseMain is a service's supervisor, or starts what an image has enabled.
+// Without control groups it is the supervisor, as the adoptive parent of all
+// that the service leaves behind, who knows the service's processes.
+func superviseMain(args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "boot":
+		return bootServices()
+	case len(args) == 2 && args[0] == "run":
+		started := os.NewFile(fdStarted, "started")
+		unix.CloseOnExec(fdStarted)
+		if err := supervise(args[1], started); err != nil {
+			fmt.Fprint(started, err)
+			return err
+		}
+		return nil
+	}
+	return fmt.Errorf("supervise: %q", args)
+}
+
+// supervise runs a service until its last process has ended.
+func supervise(name string, started *os.File) error {
+	u, err := loadUnit(name)
+	if err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	for _, dir := range []string{unitState, unitLogs} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := u.makeDirectories(); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(unitLogs, u.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := u.start(log); err != nil {
+		endChildren()
+		return err
+	}
+	state := filepath.Join(unitState, u.name)
+	if err := os.WriteFile(state, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		return err
+	}
+	defer os.Remove(state)
+	fmt.Fprint(started, "ok")
+	started.Close()
+
+	signal.Ignore(syscall.SIGHUP, syscall.SIGTERM) // it ends after its service, not before
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGUSR1)
+	for range reap() {
+	}
+	if u.kind() == "oneshot" && u.get("Service.RemainAfterExit") == "yes" {
+		<-stop
+	}
+	return nil
+}
+
+// start runs the commands of the unit until the service has started.
+func (u *unit) start(log *os.File) error {
+	run := func(line string) error {
+		cmd, mayFail, err := u.command(line, 0)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := cmd.Run(); err != nil && !mayFail {
+			return fmt.Errorf("%s: %w; see %s", line, err, log.Name())
+		}
+		return nil
+	}
+	for _, line := range u.values["Service.ExecStartPre"] {
+		if err := run(line); err != nil {
+			return err
+		}
+	}
+	kind := u.kind()
+	for _, line := range u.values["Service.ExecStart"] {
+		if kind == "forking" || kind == "oneshot" {
+			if err := run(line); err != nil {
+				return err
+			}
+			continue
+		}
+		cmd, _, err := u.command(line, 0)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = log, log
+		if strings.HasPrefix(kind, "notify") {
+			err = startNotifying(cmd, u.name)
+		} else {
+			err = cmd.Start()
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w; see %s", line, err, log.Name())
+		}
+	}
+	for _, line := range u.values["Service.ExecStartPost"] {
+		if err := run(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startNotifying starts a service that says itself when it is ready, see
+// sd_notify(3).
+func startNotifying(cmd *exec.Cmd, name string) error {
+	path := filepath.Join("/run/bake", name+".notify")
+	os.Remove(path)
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	defer os.Remove(path)
+	if err := os.Chmod(path, 0o666); err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- cmd.Wait()
+		l.Close()
+	}()
+	l.SetReadDeadline(time.Now().Add(startLimit))
+	b := make([]byte, 4096)
+	for {
+		n, err := l.Read(b)
+		if err != nil {
+			select {
+			case err := <-ended:
+				if err == nil {
+					err = errors.New("it ended before it was ready")
+				}
+				return err
+			default:
+				return fmt.Errorf("not ready after %v", startLimit)
+			}
+		}
+		if slices.Contains(strings.Split(string(b[:n]), "\n"), "READY=1") {
+			return nil
+		}
+	}
+}
+
+// supervisor is the process id of a service's supervisor, 0 when it is not
+// running.
+func (u *unit) supervisor() int {
+	b, err := os.ReadFile(filepath.Join(unitState, u.name))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(string(b))
+	if err != nil || syscall.Kill(pid, 0) != nil {
+		return 0
+	}
+	return pid
+}
+
+// mainPID is the service's oldest process.
+func (u *unit) mainPID() int {
+	pids := descendants(u.supervisor())
+	if len(pids) == 0 {
+		return 0
+	}
+	return slices.Min(pids)
+}
+
+// begin starts the service and returns once it has started.
+func (u *unit) begin() error {
+	if u.supervisor() != 0 {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := self(roleSupervise, "run", u.name)
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if string(answer) != "ok" {
+		cmd.Wait()
+		return errors.New(strings.TrimSpace(string(answer)))
+	}
+	return nil
+}
+
+// end stops the service and returns once it has stopped.
+func (u *unit) end() error {
+	supervisor := u.supervisor()
+	if supervisor == 0 {
+		return nil
+	}
+	for _, line := range u.values["Service.ExecStop"] {
+		cmd, _, err := u.command(line, u.mainPID())
+		if err != nil {
+			return err
+		}
+		cmd.Run() // whether it worked shows below
+	}
+	syscall.Kill(supervisor, syscall.SIGUSR1)
+	signalEach(descendants(supervisor), syscall.SIGTERM)
+	gone := func() (bool, error) { return u.supervisor() == 0, nil }
+	if eventually(context.Background(), stopLimit, gone) == nil {
+		return nil
+	}
+	signalEach(descendants(supervisor), syscall.SIGKILL)
+	if err := eventually(context.Background(), stopLimit, gone); err != nil {
+		return fmt.Errorf("unit %s does not stop: %w", u.name, err)
+	}
+	return nil
+}
+
+func endChildren() { signalEach(descendants(os.Getpid()), syscall.SIGKILL) }
+
+func signalEach(pids []int, s syscall.Signal) {
+	for _, pid := range pids {
+		syscall.Kill(pid, s)
+	}
+}
+
+// descendants are the children of a process, and theirs.
+func descendants(pid int) []int {
+	var all []int
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for field := range strings.FieldsSeq(string(b)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				all = append(append(all, child), descendants(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// bootServices starts what the image has enabled, less what only systemd needs
+// and what the builtin init does itself, and finishes cloud-init.
+func bootServices() error {
+	var errs []error
+	skipped := []string{"ssh.service", "sshd.service", "networking.service", "dbus.service", "cron.service"}
+	for _, dir := range []string{"/usr/lib/systemd/system", "/etc/systemd/system"} {
+		wanted, _ := filepath.Glob(filepath.Join(dir, "multi-user.target.wants", "*.service"))
+		for _, path := range wanted {
+			name := filepath.Base(path)
+			if slices.Contains(skipped, name) || strings.HasPrefix(name, "systemd-") || strings.HasPrefix(name, "getty") || strings.HasPrefix(name, "cloud-") {
+				continue
+			}
+			u, err := loadUnit(name)
+			if err == nil {
+				err = u.begin()
+			}
+			if err != nil && !errors.Is(err, errMaskedUnit) {
+				fmt.Println("bake:", name+":", err)
+				errs = append(errs, err)
+			}
+		}
+	}
+	if err := cloudInitStages(4); err != nil {
+		fmt.Println("bake:", err)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

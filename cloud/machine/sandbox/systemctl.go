@@ -1,0 +1,328 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	programPath   = "/run/bake/program" // this program's file, in machines with the builtin init
+	systemctlPath = "/usr/bin/systemctl"
+	realSystemctl = "/run/bake/systemctl.real" // the image's, which can enable and disable
+)
+
+// insideMachine reports whether this process is in a machine with the builtin init.
+func insideMachine() bool { return exists(programPath) }
+
+// isSystemctlName reports whether the program is called by one of the names that
+// distributions link to systemctl.
+func isSystemctlName(name string) bool {
+	return slices.Contains([]string{"systemctl", "reboot", "poweroff", "halt", "shutdown"}, name)
+}
+
+// installSystemctl puts this program in front of the image's systemctl, which
+// can do nothing without systemd. The image's file is not touched.
+func (b *bootSpec) installSystemctl() error {
+	if !exists(systemctlPath) {
+		return nil
+	}
+	// By this directory packages' scripts know that services are to be started.
+	if err := os.MkdirAll("/run/systemd/system", 0o755); err != nil {
+		return err
+	}
+	if err := bind(systemctlPath, realSystemctl); err != nil {
+		return err
+	}
+	if err := unix.Mount(programPath, systemctlPath, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind systemctl: %w", err)
+	}
+	return nil
+}
+
+// systemctl is one call of the command.
+type systemctl struct {
+	args       []string // all, for the image's own
+	verb       string
+	units      []string
+	now, quiet bool
+	value      bool
+	properties []string
+	out        io.Writer
+}
+
+// Exit codes of systemctl(1).
+const (
+	exitFailure   = 1
+	exitInactive  = 3
+	exitNoSuch    = 5
+	statusUnknown = 4
+)
+
+// systemctlMain is the command in machines with the builtin init. It exits as
+// systemd's does.
+func systemctlMain(name string, args []string) int {
+	c := systemctl{args: args, out: os.Stdout}
+	switch name {
+	case "reboot", "poweroff", "halt":
+		return powerCommand(name)
+	case "shutdown":
+		if slices.Contains(args, "-r") {
+			return powerCommand("reboot")
+		}
+		return powerCommand("poweroff")
+	}
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "--now":
+			c.now = true
+		case arg == "-q" || arg == "--quiet":
+			c.quiet = true
+		case arg == "--value":
+			c.value = true
+		case (arg == "-p" || arg == "--property") && i+1 < len(args):
+			i++
+			c.properties = append(c.properties, strings.Split(args[i], ",")...)
+		case strings.HasPrefix(arg, "--property="):
+			c.properties = append(c.properties, strings.Split(strings.TrimPrefix(arg, "--property="), ",")...)
+		case slices.Contains([]string{"-t", "-n", "-s", "--type", "--state", "--signal", "--lines"}, arg):
+			i++
+		case strings.HasPrefix(arg, "-"):
+		case c.verb == "":
+			c.verb = arg
+		default:
+			c.units = append(c.units, arg)
+		}
+	}
+	return c.run()
+}
+
+func (c *systemctl) run() int {
+	stop := func(u *unit) error { return u.end() }
+	restart := func(u *unit) error {
+		if err := u.end(); err != nil {
+			return err
+		}
+		return begin(u)
+	}
+	ifRunning := func(do func(*unit) error) func(*unit) error {
+		return func(u *unit) error {
+			if u.supervisor() == 0 {
+				return nil
+			}
+			return do(u)
+		}
+	}
+	switch c.verb {
+	case "start":
+		return c.each(begin)
+	case "stop":
+		return c.each(stop)
+	case "restart", "force-reload":
+		return c.each(restart)
+	case "try-restart", "condrestart":
+		return c.each(ifRunning(restart))
+	case "reload":
+		return c.each(reload)
+	case "reload-or-restart":
+		return c.each(func(u *unit) error {
+			if u.supervisor() == 0 || len(u.values["Service.ExecReload"]) == 0 {
+				return restart(u)
+			}
+			return reload(u)
+		})
+	case "reload-or-try-restart", "try-reload-or-restart":
+		return c.each(ifRunning(restart))
+	case "kill":
+		return c.each(func(u *unit) error {
+			signalEach(descendants(u.supervisor()), unix.SIGTERM)
+			return nil
+		})
+	case "is-active", "is-failed":
+		return c.active()
+	case "status":
+		return c.status()
+	case "show":
+		return c.show()
+	case "enable", "disable", "mask", "unmask", "reenable", "preset", "is-enabled", "list-unit-files", "get-default", "set-default", "cat", "link", "revert":
+		code := c.real()
+		if code != 0 || !c.now {
+			return code
+		}
+		if c.verb == "disable" || c.verb == "mask" {
+			return c.each(stop)
+		}
+		return c.each(begin)
+	case "is-system-running":
+		fmt.Fprintln(c.out, "running")
+		return 0
+	case "daemon-reload", "daemon-reexec", "reset-failed", "set-environment", "import-environment":
+		return 0 // there is no daemon that could be behind
+	case "reboot", "poweroff", "halt":
+		return powerCommand(c.verb)
+	}
+	fmt.Fprintf(os.Stderr, "systemctl: this machine runs without systemd, where there is no %q\n", c.verb)
+	return exitFailure
+}
+
+// each does something with every unit and exits as the worst case.
+func (c *systemctl) each(do func(*unit) error) int {
+	code := 0
+	for _, name := range c.units {
+		u, err := loadUnit(name)
+		if err == nil {
+			err = do(u)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errNoUnit):
+			fmt.Fprintf(os.Stderr, "Failed to %s %s: Unit %s not found.\n", c.verb, name, name)
+			code = exitNoSuch
+		default:
+			fmt.Fprintf(os.Stderr, "Failed to %s %s: %v\n", c.verb, name, err)
+			code = max(code, exitFailure)
+		}
+	}
+	return code
+}
+
+func begin(u *unit) error {
+	if !strings.HasSuffix(u.name, ".service") {
+		fmt.Fprintf(os.Stderr, "systemctl: %s is not started: this machine runs without systemd and has services only\n", u.name)
+		return nil
+	}
+	return u.begin()
+}
+
+func reload(u *unit) error {
+	lines := u.values["Service.ExecReload"]
+	if len(lines) == 0 {
+		return fmt.Errorf("job type reload is not applicable for unit %s", u.name)
+	}
+	for _, line := range lines {
+		cmd, mayFail, err := u.command(line, u.mainPID())
+		if err != nil {
+			return err
+		}
+		if err := cmd.Run(); err != nil && !mayFail {
+			return fmt.Errorf("%s: %w", line, err)
+		}
+	}
+	return nil
+}
+
+func state(u *unit) string {
+	if u.supervisor() != 0 {
+		return "active"
+	}
+	return "inactive"
+}
+
+func (c *systemctl) active() int {
+	wanted := map[string]string{"is-active": "active", "is-failed": "failed"}[c.verb]
+	code := exitInactive
+	if c.verb == "is-failed" {
+		code = exitFailure
+	}
+	for _, name := range c.units {
+		now := "inactive"
+		if u, err := loadUnit(name); err == nil {
+			now = state(u)
+		}
+		if now == wanted {
+			code = 0
+		}
+		if !c.quiet {
+			fmt.Fprintln(c.out, now)
+		}
+	}
+	return code
+}
+
+func (c *systemctl) status() int {
+	code := 0
+	for _, name := range c.units {
+		u, err := loadUnit(name)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "Unit %s could not be found.\n", name)
+			code = statusUnknown
+			continue
+		}
+		now := "inactive (dead)"
+		if u.supervisor() != 0 {
+			now = "active (running)"
+		} else {
+			code = exitInactive
+		}
+		fmt.Fprintf(c.out, "● %s - %s\n     Loaded: loaded (%s)\n     Active: %s\n", u.name, u.get("Unit.Description"), u.path, now)
+		if pid := u.mainPID(); pid != 0 {
+			fmt.Fprintf(c.out, "   Main PID: %d\n", pid)
+		}
+	}
+	return code
+}
+
+func (c *systemctl) show() int {
+	for _, name := range c.units {
+		u, err := loadUnit(name)
+		load := "loaded"
+		switch {
+		case errors.Is(err, errMaskedUnit):
+			load = "masked"
+		case err != nil:
+			load = "not-found"
+		}
+		if u == nil {
+			u = &unit{name: name}
+		}
+		now, sub := state(u), "dead"
+		if now == "active" {
+			sub = "running"
+		}
+		for _, p := range [][2]string{
+			{"Id", u.name}, {"LoadState", load}, {"ActiveState", now}, {"SubState", sub}, {"MainPID", fmt.Sprint(u.mainPID())},
+			{"FragmentPath", u.path}, {"Description", u.get("Unit.Description")}, {"NeedDaemonReload", "no"},
+		} {
+			switch {
+			case len(c.properties) > 0 && !slices.Contains(c.properties, p[0]):
+			case c.value:
+				fmt.Fprintln(c.out, p[1])
+			default:
+				fmt.Fprintf(c.out, "%s=%s\n", p[0], p[1])
+			}
+		}
+	}
+	return 0
+}
+
+// real asks the image's own systemctl, which can do offline what is about files.
+func (c *systemctl) real() int {
+	cmd := exec.Command(realSystemctl, append([]string{"--root=/"}, slices.DeleteFunc(slices.Clone(c.args), func(a string) bool { return a == "--now" })...)...)
+	cmd.Env = append(os.Environ(), "_SKIP_SYSV_INSTALL=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	code, err := exitCode(cmd.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "systemctl:", err)
+	}
+	return code
+}
+
+// powerCommand asks the builtin init to end the machine.
+func powerCommand(how string) int {
+	s := powerOffSignal
+	if how == "reboot" {
+		s = rebootSignal
+	}
+	if err := unix.Kill(1, s); err != nil {
+		fmt.Fprintln(os.Stderr, how+":", err)
+		return exitFailure
+	}
+	return 0
+}

@@ -1,0 +1,189 @@
+package sandbox
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// unit is a service of the image, read from systemd's unit files for the builtin
+// init. It knows what a plain service needs, see systemd.service(5).
+type unit struct {
+	name   string // with its suffix
+	path   string
+	values map[string][]string // by section and key, such as Service.ExecStart
+}
+
+var (
+	errNoUnit     = errors.New("not found")
+	errMaskedUnit = errors.New("masked")
+)
+
+// unitDirs hold unit files, the one that wins first.
+func unitDirs() []string {
+	return []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"}
+}
+
+func loadUnit(name string) (*unit, error) {
+	if !strings.Contains(name, ".") {
+		name += ".service"
+	}
+	template, instance := splitTemplate(name)
+	u := &unit{name: name, values: make(map[string][]string)}
+	if u.path = findUnit(name, template); u.path == "" {
+		return nil, fmt.Errorf("unit %s: %w", name, errNoUnit)
+	}
+	if target, err := filepath.EvalSymlinks(u.path); err != nil || target == "/dev/null" {
+		return nil, fmt.Errorf("unit %s: %w", name, errMaskedUnit)
+	}
+	files := []string{u.path}
+	for _, dir := range unitDirs() {
+		more, _ := filepath.Glob(filepath.Join(dir, name+".d", "*.conf"))
+		files = append(files, more...)
+	}
+	expand := strings.NewReplacer("%%", "%", "%i", instance, "%I", instance, "%n", name, "%N", strings.TrimSuffix(name, filepath.Ext(name)), "%t", "/run")
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		err = u.read(f, expand)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return u, nil
+}
+
+// splitTemplate takes name@instance.suffix apart.
+func splitTemplate(name string) (template, instance string) {
+	before, after, ok := strings.Cut(name, "@")
+	if !ok {
+		return name, ""
+	}
+	suffix := filepath.Ext(after)
+	return before + "@" + suffix, strings.TrimSuffix(after, suffix)
+}
+
+func findUnit(names ...string) string {
+	for _, dir := range unitDirs() {
+		for _, name := range names {
+			if path := filepath.Join(dir, name); exists(path) {
+				return path
+			}
+		}
+	}
+	return ""
+}
+
+// read adds the settings of one file. An empty value takes back those before it.
+func (u *unit) read(r io.Reader, expand *strings.Replacer) error {
+	section, pending := "", ""
+	s := bufio.NewScanner(r)
+	for s.Scan() {
+		line := strings.TrimSpace(s.Text())
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		if before, ok := strings.CutSuffix(line, `\`); ok {
+			pending += before + " "
+			continue
+		}
+		line, pending = pending+line, ""
+		if strings.HasPrefix(line, "[") {
+			section = strings.Trim(line, "[]")
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			continue
+		}
+		key = section + "." + strings.TrimSpace(key)
+		if value = strings.TrimSpace(value); value == "" {
+			delete(u.values, key)
+			continue
+		}
+		u.values[key] = append(u.values[key], expand.Replace(value))
+	}
+	return s.Err()
+}
+
+// get is the setting that counts when there may be only one.
+func (u *unit) get(key string) string {
+	if v := u.values[key]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// kind is the service's type, which says when it has started.
+func (u *unit) kind() string {
+	if kind := u.get("Service.Type"); kind != "" {
+		return kind
+	}
+	if len(u.values["Service.ExecStart"]) == 0 {
+		return "oneshot"
+	}
+	return "simple"
+}
+
+// command prepares one line of the unit. A failure of it counts unless the line
+// begins with a minus. The shell does the splitting and expansion.
+func (u *unit) command(line string, mainPID int) (cmd *exec.Cmd, mayFail bool, err error) {
+	for line != "" && strings.ContainsRune("-@+!:", rune(line[0])) {
+		mayFail = mayFail || line[0] == '-'
+		line = line[1:]
+	}
+	line = strings.NewReplacer("$MAINPID", fmt.Sprint(mainPID), "${MAINPID}", fmt.Sprint(mainPID)).Replace(line)
+	script := ""
+	for _, file := range u.values["Service.EnvironmentFile"] {
+		file = strings.TrimPrefix(file, "-")
+		script += fmt.Sprintf("set -a; [ ! -r %[1]s ] || . %[1]s; set +a; ", file)
+	}
+	cmd = exec.Command("/bin/sh", "-c", script+"exec "+line)
+	cmd.Env = os.Environ()
+	for _, settings := range u.values["Service.Environment"] {
+		for setting := range strings.FieldsSeq(settings) {
+			cmd.Env = append(cmd.Env, strings.Trim(setting, `"'`))
+		}
+	}
+	cmd.Dir = strings.TrimPrefix(u.get("Service.WorkingDirectory"), "-")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if user := u.get("Service.User"); user != "" && user != "root" {
+		account, err := lookupAccount(user)
+		if err != nil {
+			return nil, mayFail, err
+		}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(account.uid), Gid: uint32(account.gid), Groups: account.groups}
+	}
+	return cmd, mayFail, nil
+}
+
+// makeDirectories makes what RuntimeDirectory and its relatives name.
+func (u *unit) makeDirectories() error {
+	for key, base := range map[string]string{"Runtime": "/run", "State": "/var/lib", "Cache": "/var/cache", "Logs": "/var/log"} {
+		for name := range strings.FieldsSeq(u.get("Service." + key + "Directory")) {
+			path := filepath.Join(base, name)
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return err
+			}
+			if user := u.get("Service.User"); user != "" {
+				account, err := lookupAccount(user)
+				if err != nil {
+					return err
+				}
+				if err := os.Chown(path, account.uid, account.gid); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

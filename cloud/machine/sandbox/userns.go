@@ -1,0 +1,253 @@
+package sandbox
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mode is how the user ids of a machine map to those of the host.
+type Mode string
+
+const (
+	// ModeRange gives machines a range of ids that nobody else has. For root.
+	ModeRange Mode = "range"
+	// ModeSubid makes the user the machines' root and gives the other ids out of
+	// the user's subordinate ones. For ordinary users.
+	ModeSubid Mode = "subid"
+	// ModeSingle has one id only, the user's own: every file and process of a
+	// machine belongs to its root. For users without subordinate ids.
+	ModeSingle Mode = "single"
+)
+
+const (
+	// rangeBase is where root's range begins: above what distributions give to
+	// the first dozen users, below what systemd-nspawn takes.
+	rangeBase = 1 << 20
+	rangeSize = 1 << 16
+)
+
+// identity is the mapping that all machines of a driver share, so that a layer
+// that one has written can be read by the next.
+type identity struct {
+	mode Mode
+	uids []syscall.SysProcIDMap
+	gids []syscall.SysProcIDMap
+}
+
+// hostIdentity chooses a mapping; want is empty or forces a mode.
+func hostIdentity(want Mode) (identity, error) {
+	root := os.Geteuid() == 0
+	switch want {
+	case "":
+		if root {
+			return rangeIdentity()
+		}
+		if id, err := subidIdentity(); err == nil {
+			return id, nil
+		}
+		return singleIdentity(), nil
+	case ModeRange:
+		if !root {
+			return identity{}, errors.New("only root can take a range of user ids")
+		}
+		return rangeIdentity()
+	case ModeSubid:
+		return subidIdentity()
+	case ModeSingle:
+		return singleIdentity(), nil
+	}
+	return identity{}, fmt.Errorf("unknown user namespace mode %q", want)
+}
+
+// rangeIdentity maps machines to rangeBase. When this process is in a user
+// namespace that does not have those ids they get what there is, from 0 on: then
+// 0 is not the host's root either.
+func rangeIdentity() (identity, error) {
+	uids, err := rangeWithin("/proc/self/uid_map")
+	if err != nil {
+		return identity{}, err
+	}
+	gids, err := rangeWithin("/proc/self/gid_map")
+	return identity{ModeRange, uids, gids}, err
+}
+
+func rangeWithin(path string) ([]syscall.SysProcIDMap, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var extents []syscall.SysProcIDMap
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var inside, outside, size int
+		if _, err := fmt.Sscan(s.Text(), &inside, &outside, &size); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if inside <= rangeBase && rangeBase+rangeSize <= inside+size {
+			return []syscall.SysProcIDMap{{ContainerID: 0, HostID: rangeBase, Size: rangeSize}}, nil
+		}
+		extents = append(extents, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
+	}
+	return extents, nil
+}
+
+func subidIdentity() (identity, error) {
+	for _, program := range []string{"newuidmap", "newgidmap"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return identity{}, fmt.Errorf("%s is not installed", program)
+		}
+	}
+	name := ""
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	uids, err := subordinateMap("/etc/subuid", name, os.Getuid(), os.Getuid())
+	if err != nil {
+		return identity{}, err
+	}
+	gids, err := subordinateMap("/etc/subgid", name, os.Getuid(), os.Getgid())
+	return identity{ModeSubid, uids, gids}, err
+}
+
+// subordinateMap maps root to the user's own id and the rest to the largest
+// range that file gives to the user.
+func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	first, count := largestRange(f, name, uid)
+	if count == 0 {
+		return nil, fmt.Errorf("%s has no range for user %s", file, name)
+	}
+	return []syscall.SysProcIDMap{
+		{ContainerID: 0, HostID: own, Size: 1},
+		{ContainerID: 1, HostID: first, Size: min(count, rangeSize)},
+	}, nil
+}
+
+// largestRange reads lines of the form user:first:count, see subuid(5).
+func largestRange(r io.Reader, name string, uid int) (first, count int) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		fields := strings.Split(strings.TrimSpace(s.Text()), ":")
+		if len(fields) != 3 || (fields[0] != name && fields[0] != strconv.Itoa(uid)) {
+			continue
+		}
+		f, err1 := strconv.Atoi(fields[1])
+		c, err2 := strconv.Atoi(fields[2])
+		if err1 == nil && err2 == nil && c > count {
+			first, count = f, c
+		}
+	}
+	return first, count
+}
+
+func singleIdentity() identity {
+	one := func(id int) []syscall.SysProcIDMap {
+		return []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
+	}
+	return identity{ModeSingle, one(os.Geteuid()), one(os.Getegid())}
+}
+
+// size is the number of user ids that a machine has.
+func (id identity) size() int {
+	n := 0
+	for _, m := range id.uids {
+		n += m.Size
+	}
+	return n
+}
+
+// rootUID and rootGID are the host's ids of the machines' root.
+func (id identity) rootUID() int { return id.uids[0].HostID }
+func (id identity) rootGID() int { return id.gids[0].HostID }
+
+// give makes the machines' root the owner of path.
+func (id identity) give(path string) error {
+	if id.mode != ModeRange {
+		return nil
+	}
+	return os.Lchown(path, id.rootUID(), id.rootGID())
+}
+
+// prepare makes cmd begin in a new user namespace, with more flags for other
+// namespaces.
+func (id identity) prepare(cmd *exec.Cmd, flags uintptr) {
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | flags}
+	if id.mode == ModeRange {
+		attr.UidMappings, attr.GidMappings = id.uids, id.gids
+		attr.GidMappingsEnableSetgroups = true
+		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
+	}
+	cmd.SysProcAttr = attr
+}
+
+// finish maps the ids of a process that was begun after prepare. Until then the
+// process waits in enterNamespace.
+func (id identity) finish(pid int) error {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	switch id.mode {
+	case ModeSubid:
+		if err := runMapper("newuidmap", pid, id.uids); err != nil {
+			return err
+		}
+		return runMapper("newgidmap", pid, id.gids)
+	case ModeSingle:
+		for _, file := range []struct{ name, text string }{
+			{"setgroups", "deny"},
+			{"gid_map", fmt.Sprintf("0 %d 1", id.rootGID())},
+			{"uid_map", fmt.Sprintf("0 %d 1", id.rootUID())},
+		} {
+			if err := os.WriteFile(proc+file.name, []byte(file.text), 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func runMapper(program string, pid int, ids []syscall.SysProcIDMap) error {
+	args := []string{strconv.Itoa(pid)}
+	for _, m := range ids {
+		args = append(args, strconv.Itoa(m.ContainerID), strconv.Itoa(m.HostID), strconv.Itoa(m.Size))
+	}
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", program, err, clean(string(out)))
+	}
+	return nil
+}
+
+const (
+	fdMapped    = 3 // a byte on it says that the ids are mapped
+	mappedAgain = "mapped"
+)
+
+// enterNamespace is called first by a child that was begun after prepare. It
+// waits for the ids and then runs the program once more: a process has its
+// capabilities in a new user namespace only after an exec as its root.
+func enterNamespace(args []string) error {
+	if len(args) > 1 && args[1] == mappedAgain {
+		return nil
+	}
+	gate := os.NewFile(fdMapped, "gate")
+	if _, err := io.ReadFull(gate, make([]byte, 1)); err != nil {
+		return fmt.Errorf("the driver gave up before the machine began: %w", err)
+	}
+	again := append([]string{args[0], mappedAgain}, args[1:]...)
+	return syscall.Exec("/proc/self/exe", again, os.Environ())
+}
+
+// operands are the arguments of a child after the ones of enterNamespace.
+func operands(args []string) []string { return args[2:] }

@@ -1,0 +1,87 @@
+package network
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+)
+
+// pipe carries bytes both ways until both sides have finished or ctx ends, and
+// closes both. One side's end of stream reaches the other as such, and so does
+// its reset: a cut download never looks like a complete one.
+func pipe(ctx context.Context, a, b net.Conn) {
+	stop := context.AfterFunc(ctx, func() { abort(a); abort(b) })
+	defer stop()
+	var both sync.WaitGroup
+	both.Go(func() { oneWay(a, b) })
+	both.Go(func() { oneWay(b, a) })
+	both.Wait()
+	a.Close()
+	b.Close()
+}
+
+func oneWay(dst, src net.Conn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		abort(src)
+		abort(dst)
+		return
+	}
+	if half, ok := dst.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+		return
+	}
+	dst.Close()
+}
+
+// abort closes c so that the other end sees a reset.
+func abort(c net.Conn) {
+	switch c := c.(type) {
+	case interface{ reset() }:
+		c.reset()
+	case *net.TCPConn:
+		c.SetLinger(0)
+		c.Close()
+	default:
+		c.Close()
+	}
+}
+
+// connQueue is a listener for connections that were accepted elsewhere.
+type connQueue struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newConnQueue(addr net.Addr) *connQueue {
+	return &connQueue{addr: addr, conns: make(chan net.Conn, maxHandshake), closed: make(chan struct{})}
+}
+
+// push hands c to Accept. When the queue is full or closed c is reset.
+func (q *connQueue) push(c net.Conn) {
+	select {
+	case <-q.closed:
+		abort(c)
+	case q.conns <- c:
+	default:
+		abort(c)
+	}
+}
+
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return nil
+}
+
+func (q *connQueue) Addr() net.Addr { return q.addr }

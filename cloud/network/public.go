@@ -1,0 +1,232 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// wideRange is the number of ports from which on a range is opened only
+	// where the machine listens.
+	wideRange = 200
+
+	// pollListening is how often the machine is asked for the ports it listens on.
+	pollListening = time.Second
+
+	// movedBy is what is added to a port that this user may not open or that
+	// somebody else holds on all addresses.
+	movedBy = 20000
+
+	inboundTimeout = 10 * time.Second
+)
+
+// usual are opened in wide ranges before the machine listens on them, so that a
+// client that comes early is refused by the machine and not by a closed door.
+var usual = []uint16{22, 80, 443}
+
+// publicAddress keeps listeners on the machine's public address, one for each
+// port that its policy lets somebody reach.
+type publicAddress struct {
+	r       *Router
+	changed chan struct{}
+
+	mu        sync.Mutex
+	closed    bool
+	listeners map[uint16]net.Listener
+	failed    map[uint16]bool // not to be tried again until the policy changes
+}
+
+func newPublicAddress(r *Router) *publicAddress {
+	p := &publicAddress{r: r, changed: make(chan struct{}, 1), listeners: make(map[uint16]net.Listener), failed: make(map[uint16]bool)}
+	p.open(nil)
+	return p
+}
+
+// run follows the machine and the policy until the router ends.
+func (p *publicAddress) run() {
+	tick := time.NewTicker(pollListening)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.r.ctx.Done():
+			return
+		case <-tick.C:
+			if !p.hasWideRange() {
+				continue
+			}
+		case <-p.changed:
+			p.mu.Lock()
+			clear(p.failed)
+			p.mu.Unlock()
+		}
+		ctx, cancel := context.WithTimeout(p.r.ctx, inboundTimeout)
+		listening, err := p.r.guest.Listening(ctx)
+		cancel()
+		if err != nil {
+			p.r.log.Debug("cannot tell what the machine listens on", "machine", p.r.cfg.Private, "error", err)
+			continue
+		}
+		p.open(listening)
+	}
+}
+
+func (p *publicAddress) change() {
+	select {
+	case p.changed <- struct{}{}:
+	default: // one is waiting already, and it will see this change too
+	}
+}
+
+func (p *publicAddress) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, l := range p.listeners {
+		l.Close()
+	}
+}
+
+func (p *publicAddress) ranges() []PortRange {
+	if p.r.cfg.Policy == nil {
+		return []PortRange{{1, 65535}}
+	}
+	return p.r.cfg.Policy.Open()
+}
+
+func (p *publicAddress) hasWideRange() bool {
+	for _, r := range p.ranges() {
+		if r.wide() {
+			return true
+		}
+	}
+	return false
+}
+
+func (r PortRange) wide() bool                { return int(r.To)-int(r.From) >= wideRange }
+func (r PortRange) contains(port uint16) bool { return r.From <= port && port <= r.To }
+
+// wantedPorts are the ports to listen on.
+func wantedPorts(ranges []PortRange, listening []uint16) map[uint16]bool {
+	wanted := make(map[uint16]bool)
+	for _, r := range ranges {
+		if r.wide() {
+			for _, ports := range [][]uint16{usual, listening} {
+				for _, port := range ports {
+					if r.contains(port) {
+						wanted[port] = true
+					}
+				}
+			}
+			continue
+		}
+		for port := int(r.From); port <= int(r.To); port++ {
+			wanted[uint16(port)] = true
+		}
+	}
+	delete(wanted, 0)
+	return wanted
+}
+
+// open makes the listeners what the policy and the machine want.
+func (p *publicAddress) open(listening []uint16) {
+	wanted := wantedPorts(p.ranges(), listening)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	for port, l := range p.listeners {
+		if !wanted[port] {
+			l.Close()
+			delete(p.listeners, port)
+		}
+	}
+	for port := range wanted {
+		if p.listeners[port] != nil || p.failed[port] {
+			continue
+		}
+		l, err := p.listen(port)
+		if err != nil {
+			p.failed[port] = true
+			p.r.log.Warn("cannot listen on the public address", "address", p.r.cfg.Public, "port", port, "error", err)
+			continue
+		}
+		p.listeners[port] = l
+		p.r.flows.Go(func() { p.serve(l, port) })
+	}
+}
+
+// listen opens port of the public address, or another one in its place.
+func (p *publicAddress) listen(port uint16) (net.Listener, error) {
+	l, err := listenTCP(p.r.cfg.Public, port)
+	if err == nil {
+		return l, nil
+	}
+	remedy := ""
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		remedy = "sysctl net.ipv4.ip_unprivileged_port_start=0"
+	case errors.Is(err, syscall.EADDRINUSE):
+		remedy = "make the program that holds the port listen on its own address only"
+	default:
+		return nil, err
+	}
+	moved := int(port) + movedBy
+	if moved > 0xffff {
+		return nil, err
+	}
+	l, again := listenTCP(p.r.cfg.Public, uint16(moved))
+	if again != nil {
+		return nil, errors.Join(err, again)
+	}
+	p.r.log.Warn("the port is not to be had, listening on another one", "address", p.r.cfg.Public, "port", port, "instead", moved, "error", err, "remedy", remedy)
+	return l, nil
+}
+
+func listenTCP(addr netip.Addr, port uint16) (net.Listener, error) {
+	return net.Listen("tcp4", net.JoinHostPort(addr.String(), strconv.Itoa(int(port))))
+}
+
+func (p *publicAddress) serve(l net.Listener, port uint16) {
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of file descriptors, or a client that gave up
+			p.r.log.Warn("cannot accept", "address", p.r.cfg.Public, "port", port, "error", err)
+			select {
+			case <-p.r.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		p.r.flows.Go(func() { p.admit(c, port) })
+	}
+}
+
+// admit joins a client to the machine. Whoever may not come in, or knocks where
+// nobody is, is reset.
+func (p *publicAddress) admit(c net.Conn, port uint16) {
+	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	if policy := p.r.cfg.Policy; policy != nil && !policy.Ingress(TCP, from, port) {
+		abort(c)
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.r.ctx, inboundTimeout)
+	defer cancel()
+	inside, err := p.r.guest.Dial(ctx, port)
+	if err != nil {
+		p.r.log.Debug("the machine refused", "address", p.r.cfg.Public, "port", port, "error", err)
+		abort(c)
+		return
+	}
+	pipe(p.r.ctx, c, inside)
+}
