@@ -187,3 +187,12 @@ func noCredentials(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "failed to refresh cached credentials") || strings.Contains(text, "get credentials") || strings.Contains(text, "static credentials are empty")
 }
+
+// Blame puts a diagnostic, which points at the option to blame, in the place of
+// the error that showed it. Code, NotFound and Refused still see that error.
+func Blame(err, diagnostic error) error { return &blamed{diagnostic, err} }
+
+type blamed struct{ diagnostic, cause error }
+
+func (b *blamed) Error() string   { return b.diagnostic.Error() }
+func (b *blamed) Unwrap() []error { return []error{b.diagnostic, b.cause} }

@@ -1,0 +1,50 @@
+// Package amazon holds what commands need of the Amazon components beside the
+// components themselves: where they work, and how what they left is found and deleted.
+package amazon
+
+import (
+	"context"
+	"errors"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/owned"
+	"bake/step"
+)
+
+// Cloud stands in for AWS. The zero value is AWS itself.
+type Cloud = access.Cloud
+
+// Prefix is what the kinds of resource of these components begin with, up to the
+// colon: the key of their destroyer in [step.Destroyers].
+const Prefix = owned.Prefix
+
+// Destroyer deletes resources of builds that are over, by what they say of
+// themselves. cloud brings up the cloud of that name, for resources that are not
+// in AWS; it may be nil. It is called again for each region.
+func Destroyer(cloud func(ctx context.Context, name string) (Cloud, error)) step.Destroyer {
+	return destroy.Reopening(cloud)
+}
+
+// Place is where FindTagged looks.
+type Place struct {
+	Region  string // empty: as the AWS configuration says
+	Profile string // empty: as the AWS configuration says
+	Cloud   Cloud
+}
+
+// FindTagged lists everything in one region that carries the tag of the run, or
+// of any run if run is empty, in the order in which it can be deleted. Builds
+// that still go on are among it.
+func FindTagged(ctx context.Context, p Place, run string) ([]step.Resource, error) {
+	o := access.Defaults()
+	o.Region, o.Profile = p.Region, p.Profile
+	session, err := access.Open(ctx, &o, nil, p.Cloud, nil)
+	if err != nil {
+		return nil, err
+	}
+	if session.Account == "" {
+		return nil, errors.New("AWS does not say which account these credentials are of")
+	}
+	return destroy.Tagged(ctx, session, run)
+}

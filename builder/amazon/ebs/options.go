@@ -1,0 +1,42 @@
+package ebs
+
+import (
+	_ "embed"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/launch"
+	"bake/config/schema"
+)
+
+//go:embed options.go
+var source string
+
+// Options of the builder amazon-ebs.
+type Options struct {
+	Access
+	Launch
+	Image
+}
+
+// The groups of options, by which they are reached.
+type (
+	// Access says which account and region to work in.
+	Access struct{ access.Options }
+	// Launch says what is launched and how it is reached.
+	Launch struct{ launch.Options }
+	// Image says what the finished image is like.
+	Image struct{ image.Options }
+)
+
+// Defaults are the options of a template that sets none.
+func Defaults() Options {
+	return Options{Access{access.Defaults()}, Launch{launch.Defaults()}, Image{}}
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Access.Validate(c)
+	o.Launch.Validate(c)
+	o.Image.Validate(c)
+}

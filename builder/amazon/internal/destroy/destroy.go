@@ -1,0 +1,420 @@
+// Package destroy deletes what builds have made, during the build or long after.
+package destroy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// Destroyer is the [step.Destroyer] of everything in EC2.
+type Destroyer struct {
+	// Open returns the session that a resource is reached with.
+	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
+
+	// Settle is how long to look for something that EC2 does not show: what has
+	// just been made may not be visible everywhere yet.
+	Settle time.Duration
+
+	// Busy is how long to try to delete something that is still in use.
+	Busy time.Duration
+}
+
+// The usual patience. EC2 promises no time within which it shows what was made;
+// this is several times what is commonly seen.
+const (
+	Settle = 5 * time.Second
+	Busy   = 3 * time.Minute
+)
+
+// For returns a destroyer that works through one session, and reopens none.
+func For(s *access.Session) *Destroyer {
+	return &Destroyer{
+		Open:   func(context.Context, step.Resource) (*access.Session, error) { return s, nil },
+		Settle: Settle,
+		Busy:   Busy,
+	}
+}
+
+// Reopening returns a destroyer that opens sessions by what the resources say,
+// one for all that need the same. cloud brings up the cloud of that name, for
+// resources that are not in AWS.
+func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error)) *Destroyer {
+	var mu sync.Mutex
+	sessions := map[string]*access.Session{}
+	open := func(ctx context.Context, r step.Resource) (*access.Session, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := fmt.Sprint(r.Where, r.With["cloud"], r.With["account"], r.With["profile"], r.With["endpoint"], r.With["role_arn"])
+		if s := sessions[key]; s != nil {
+			return s, nil
+		}
+		var c access.Cloud
+		if name := r.With["cloud"]; name != "" {
+			if cloud == nil {
+				return nil, fmt.Errorf("it is in the cloud %q, which cannot be reached from here", name)
+			}
+			var err error
+			if c, err = cloud(ctx, name); err != nil {
+				return nil, err
+			}
+		}
+		s, err := access.Reopen(ctx, r.With, r.Where, c)
+		if err == nil {
+			sessions[key] = s
+		}
+		return s, err
+	}
+	return &Destroyer{Open: open, Settle: Settle, Busy: Busy}
+}
+
+// Destroy implements [step.Destroyer].
+func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
+	session, err := d.Open(ctx, r)
+	if err != nil {
+		return err
+	}
+	j := &job{d, session, session.EC2(r.Where), r}
+	switch r.Kind {
+	case owned.KeyPair:
+		return j.keyPair(ctx)
+	case owned.SecurityGroup:
+		return j.securityGroup(ctx)
+	case owned.Instance:
+		return j.instance(ctx)
+	case owned.Image:
+		return j.image(ctx)
+	case owned.Snapshot:
+		return j.busy(ctx, "snapshot "+r.ID, func(ctx context.Context) error { return Snapshot(ctx, j.client, r.ID) }, "InvalidSnapshot.InUse")
+	case owned.Volume:
+		return j.volume(ctx, r.ID)
+	case owned.NetworkInterface:
+		return j.networkInterface(ctx)
+	}
+	return fmt.Errorf("nothing here knows how to delete a resource of kind %q", r.Kind)
+}
+
+// job is the deletion of one resource.
+type job struct {
+	*Destroyer
+	session *access.Session
+	client  *ec2.Client
+	r       step.Resource
+}
+
+// settle looks for something until find reports it found, or long enough for it
+// to be taken as gone.
+func (j *job) settle(ctx context.Context, find func(context.Context) (bool, error)) error {
+	start := time.Now()
+	for pause := wait.First; ; pause *= 2 {
+		found, err := find(ctx)
+		if err != nil || found || time.Since(start) >= j.Settle {
+			return err
+		}
+		if err := wait.Sleep(ctx, min(pause, j.Settle)); err != nil {
+			return err
+		}
+	}
+}
+
+// busy deletes something, and tries again while EC2 says one of the codes.
+func (j *job) busy(ctx context.Context, what string, del func(context.Context) error, codes ...string) error {
+	start := time.Now()
+	for pause := wait.First; ; pause = min(2*pause, 5*time.Second) {
+		err := del(ctx)
+		if !access.Is(err, codes...) || time.Since(start)+pause > j.Busy {
+			return err
+		}
+		if err := wait.Sleep(ctx, pause); err != nil {
+			return fmt.Errorf("%s is still in use: %w", what, err)
+		}
+	}
+}
+
+func (j *job) build() string { return j.r.With[owned.WithBuild] }
+
+// ours filters for the tag of the build that owns the resource.
+func (j *job) ours(more ...types.Filter) []types.Filter {
+	return append(more, types.Filter{Name: new("tag:" + owned.BuildTag), Values: []string{j.build()}})
+}
+
+func (j *job) keyPair(ctx context.Context) error {
+	id := j.r.ID
+	err := j.settle(ctx, func(ctx context.Context) (bool, error) {
+		if id != "" {
+			// Deleting a key pair that is not there is no error, so ask first.
+			out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{KeyPairIds: []string{id}})
+			return err == nil && len(out.KeyPairs) > 0, notFound(err)
+		}
+		// A key pair of that name may be the user's: only the tag tells.
+		out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{
+			Filters: j.ours(types.Filter{Name: new("key-name"), Values: []string{j.r.With[owned.WithName]}}),
+		})
+		if err != nil || len(out.KeyPairs) == 0 {
+			return false, notFound(err)
+		}
+		id = aws.ToString(out.KeyPairs[0].KeyPairId)
+		return true, nil
+	})
+	if err != nil || id == "" {
+		return err
+	}
+	_, err = access.Call(ctx, j.client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: &id})
+	return notFound(err)
+}
+
+func (j *job) securityGroup(ctx context.Context) error {
+	id := j.r.ID
+	return j.settle(ctx, func(ctx context.Context) (bool, error) {
+		if id == "" {
+			out, err := access.Call(ctx, j.client.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{
+				Filters: j.ours(types.Filter{Name: new("group-name"), Values: []string{j.r.With[owned.WithName]}}),
+			})
+			if err != nil || len(out.SecurityGroups) == 0 {
+				return false, notFound(err)
+			}
+			id = aws.ToString(out.SecurityGroups[0].GroupId)
+		}
+		err := j.busy(ctx, "security group "+id, func(ctx context.Context) error {
+			_, err := access.Call(ctx, j.client.DeleteSecurityGroup, &ec2.DeleteSecurityGroupInput{GroupId: &id})
+			return err
+		}, "DependencyViolation", "InvalidGroup.InUse")
+		return err == nil, notFound(err)
+	})
+}
+
+func (j *job) instance(ctx context.Context) error {
+	in := &ec2.DescribeInstancesInput{}
+	if j.r.ID != "" {
+		in.InstanceIds = []string{j.r.ID}
+	} else {
+		in.Filters = []types.Filter{{Name: new("client-token"), Values: []string{j.r.Key}}}
+	}
+	var found []types.Instance
+	err := j.settle(ctx, func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, j.client.DescribeInstances, in)
+		if err != nil {
+			return false, notFound(err)
+		}
+		for _, r := range out.Reservations {
+			found = append(found, r.Instances...)
+		}
+		return len(found) > 0, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, i := range found {
+		if err := j.terminate(ctx, i); err != nil {
+			return err
+		}
+	}
+	return j.volumes(ctx)
+}
+
+// terminate ends an instance and waits until it has ended. Volumes that are the
+// user's to keep lose the tags of the build first.
+func (j *job) terminate(ctx context.Context, i types.Instance) error {
+	id := aws.ToString(i.InstanceId)
+	if err := j.keepVolumes(ctx, i); err != nil {
+		return err
+	}
+	if _, err := access.Call(ctx, j.client.TerminateInstances, &ec2.TerminateInstancesInput{InstanceIds: []string{id}}); err != nil {
+		return notFound(err)
+	}
+	return j.session.Watch(15*time.Second, 10*time.Minute).Until(ctx, "instance "+id+" to be terminated", func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, j.client.DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+		if err != nil {
+			return access.NotFound(err), notFound(err)
+		}
+		for _, r := range out.Reservations {
+			for _, i := range r.Instances {
+				if i.State == nil || i.State.Name != types.InstanceStateNameTerminated {
+					return false, nil
+				}
+			}
+		}
+		return true, nil
+	})
+}
+
+func (j *job) keepVolumes(ctx context.Context, i types.Instance) error {
+	keep := strings.Split(j.r.With[owned.WithKeep], ",")
+	var ids []string
+	for _, bdm := range i.BlockDeviceMappings {
+		if bdm.Ebs != nil && slices.Contains(keep, aws.ToString(bdm.DeviceName)) {
+			ids = append(ids, aws.ToString(bdm.Ebs.VolumeId))
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	_, err := access.Call(ctx, j.client.DeleteTags, &ec2.DeleteTagsInput{
+		Resources: ids, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+	})
+	return notFound(err)
+}
+
+// volumes deletes the build's volumes that its instance has left behind.
+func (j *job) volumes(ctx context.Context) error {
+	out, err := access.Call(ctx, j.client.DescribeVolumes, &ec2.DescribeVolumesInput{Filters: j.ours()})
+	if err != nil {
+		return err
+	}
+	for _, v := range out.Volumes {
+		if v.State == types.VolumeStateDeleting || v.State == types.VolumeStateDeleted {
+			continue
+		}
+		if err := j.volume(ctx, aws.ToString(v.VolumeId)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *job) volume(ctx context.Context, id string) error {
+	return j.busy(ctx, "volume "+id, func(ctx context.Context) error {
+		_, err := access.Call(ctx, j.client.DeleteVolume, &ec2.DeleteVolumeInput{VolumeId: &id})
+		return notFound(err)
+	}, "VolumeInUse", "IncorrectState")
+}
+
+func (j *job) networkInterface(ctx context.Context) error {
+	return j.busy(ctx, "network interface "+j.r.ID, func(ctx context.Context) error {
+		_, err := access.Call(ctx, j.client.DeleteNetworkInterface, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: &j.r.ID})
+		return notFound(err)
+	}, "InvalidNetworkInterface.InUse", "InvalidParameterValue")
+}
+
+func (j *job) image(ctx context.Context) error {
+	var image *types.Image
+	err := j.settle(ctx, func(ctx context.Context) (found bool, err error) {
+		if j.r.ID == "" {
+			image, err = FindImage(ctx, j.client, j.r.With[owned.WithName], j.build())
+			return image != nil, err
+		}
+		out, err := access.Call(ctx, j.client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{j.r.ID}})
+		if err != nil || len(out.Images) == 0 {
+			return false, notFound(err)
+		}
+		image = &out.Images[0]
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	var snapshots []string
+	if image != nil {
+		snapshots = SnapshotIDs(*image)
+		if err := j.deregister(ctx, image, snapshots); err != nil {
+			return err
+		}
+	}
+	return j.snapshots(ctx, snapshots)
+}
+
+// deregister removes an image. If it has lost the tags of the build already, it
+// and its snapshots get them back first: whoever has to continue after the image
+// is gone finds the snapshots by them.
+func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []string) error {
+	id := image.ImageId
+	if owned.Value(image.Tags, owned.BuildTag) == "" && len(snapshots) > 0 && j.build() != "" {
+		_, err := access.Call(ctx, j.client.CreateTags, &ec2.CreateTagsInput{
+			Resources: append([]string{*id}, snapshots...),
+			Tags:      owned.Tags(map[string]string{owned.RunTag: j.r.With[owned.WithRun], owned.BuildTag: j.build()}),
+		})
+		if err != nil && !access.NotFound(err) {
+			return err
+		}
+	}
+	if strings.HasPrefix(aws.ToString(image.DeregistrationProtection), "enabled") {
+		if _, err := access.Call(ctx, j.client.DisableImageDeregistrationProtection, &ec2.DisableImageDeregistrationProtectionInput{ImageId: id}); err != nil {
+			return err
+		}
+	}
+	_, err := access.Call(ctx, j.client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: id})
+	return notFound(err)
+}
+
+// snapshots deletes the snapshots of an image: those known, and those that carry
+// the tag of its build. What still belongs to another image of the build is left
+// to that one.
+func (j *job) snapshots(ctx context.Context, known []string) error {
+	all := slices.Clone(known)
+	if j.build() != "" {
+		out, err := access.Call(ctx, j.client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: j.ours()})
+		if err != nil {
+			return err
+		}
+		for _, s := range out.Snapshots {
+			if id := aws.ToString(s.SnapshotId); !slices.Contains(all, id) {
+				all = append(all, id)
+			}
+		}
+	}
+	for _, id := range all {
+		if slices.Contains(known, id) {
+			err := j.busy(ctx, "snapshot "+id, func(ctx context.Context) error { return Snapshot(ctx, j.client, id) }, "InvalidSnapshot.InUse")
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := Snapshot(ctx, j.client, id); err != nil && !access.Is(err, "InvalidSnapshot.InUse") {
+			return err
+		}
+	}
+	return nil
+}
+
+// FindImage returns the account's image of that name that carries the tag of a
+// build, or nil.
+func FindImage(ctx context.Context, client *ec2.Client, name, build string) (*types.Image, error) {
+	out, err := access.Call(ctx, client.DescribeImages, &ec2.DescribeImagesInput{
+		Owners: []string{"self"},
+		Filters: []types.Filter{
+			{Name: new("name"), Values: []string{name}},
+			{Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+		},
+	})
+	if err != nil || len(out.Images) == 0 {
+		return nil, notFound(err)
+	}
+	return &out.Images[0], nil
+}
+
+// Snapshot deletes a snapshot. It is no error if there is none.
+func Snapshot(ctx context.Context, client *ec2.Client, id string) error {
+	_, err := access.Call(ctx, client.DeleteSnapshot, &ec2.DeleteSnapshotInput{SnapshotId: &id})
+	return notFound(err)
+}
+
+// SnapshotIDs returns the snapshots that an image consists of.
+func SnapshotIDs(image types.Image) (ids []string) {
+	for _, bdm := range image.BlockDeviceMappings {
+		if bdm.Ebs != nil && aws.ToString(bdm.Ebs.SnapshotId) != "" {
+			ids = append(ids, *bdm.Ebs.SnapshotId)
+		}
+	}
+	return ids
+}
+
+// notFound is err, unless that says that the thing does not exist.
+func notFound(err error) error {
+	if access.NotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,151 @@
+package destroy
+
+import (
+	"context"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/step"
+)
+
+// Tagged lists everything in the session's region that carries the tag of a
+// run, in the order in which it can be deleted. An empty run means all of them.
+// What is deleted with something else in the list is not listed by itself.
+func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
+	f := &finder{session: session, client: session.EC2(session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{owned.RunTag}}}}
+	if run != "" {
+		f.filters = []types.Filter{{Name: new("tag:" + owned.RunTag), Values: []string{run}}}
+	}
+	for _, find := range []func(context.Context) error{f.instances, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs} {
+		if err := find(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return f.found, nil
+}
+
+type finder struct {
+	session *access.Session
+	client  *ec2.Client
+	filters []types.Filter
+	found   []step.Resource
+
+	included []string // ids that go with one in found
+}
+
+func (f *finder) add(kind string, id *string, tags []types.Tag, name *string) {
+	with := f.session.With(f.session.Region)
+	for k, v := range map[string]string{
+		owned.WithRun:   owned.Value(tags, owned.RunTag),
+		owned.WithBuild: owned.Value(tags, owned.BuildTag),
+		owned.WithName:  aws.ToString(name),
+	} {
+		if v != "" {
+			with[k] = v
+		}
+	}
+	f.found = append(f.found, step.Resource{Kind: kind, Key: aws.ToString(id), ID: aws.ToString(id), Where: f.session.Region, With: with})
+}
+
+func (f *finder) instances(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeInstances, &ec2.DescribeInstancesInput{Filters: f.filters})
+	if err != nil {
+		return err
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			if i.State != nil && i.State.Name == types.InstanceStateNameTerminated {
+				continue
+			}
+			f.add(owned.Instance, i.InstanceId, i.Tags, nil)
+			for _, bdm := range i.BlockDeviceMappings {
+				if bdm.Ebs != nil {
+					f.included = append(f.included, aws.ToString(bdm.Ebs.VolumeId))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (f *finder) images(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeImages, &ec2.DescribeImagesInput{Owners: []string{"self"}, Filters: f.filters, IncludeDeprecated: new(true)})
+	if err != nil {
+		return err
+	}
+	for _, i := range out.Images {
+		f.add(owned.Image, i.ImageId, i.Tags, i.Name)
+		f.included = append(f.included, SnapshotIDs(i)...)
+	}
+	return nil
+}
+
+func (f *finder) snapshots(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: f.filters})
+	if err != nil {
+		return err
+	}
+	for _, s := range out.Snapshots {
+		if !slices.Contains(f.included, aws.ToString(s.SnapshotId)) {
+			f.add(owned.Snapshot, s.SnapshotId, s.Tags, nil)
+		}
+	}
+	return nil
+}
+
+func (f *finder) volumes(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeVolumes, &ec2.DescribeVolumesInput{Filters: f.filters})
+	if err != nil {
+		return err
+	}
+	for _, v := range out.Volumes {
+		if v.State != types.VolumeStateDeleting && !slices.Contains(f.included, aws.ToString(v.VolumeId)) {
+			f.add(owned.Volume, v.VolumeId, v.Tags, nil)
+		}
+	}
+	return nil
+}
+
+// interfaces lists those that are attached to nothing: the others go with
+// their instance.
+func (f *finder) interfaces(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeNetworkInterfaces, &ec2.DescribeNetworkInterfacesInput{Filters: f.filters})
+	if access.Is(err, "InvalidAction") {
+		return nil // a stand-in for EC2 that has none of their own
+	} else if err != nil {
+		return err
+	}
+	for _, n := range out.NetworkInterfaces {
+		if n.Status == types.NetworkInterfaceStatusAvailable {
+			f.add(owned.NetworkInterface, n.NetworkInterfaceId, n.TagSet, nil)
+		}
+	}
+	return nil
+}
+
+func (f *finder) groups(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: f.filters})
+	if err != nil {
+		return err
+	}
+	for _, g := range out.SecurityGroups {
+		f.add(owned.SecurityGroup, g.GroupId, g.Tags, g.GroupName)
+	}
+	return nil
+}
+
+func (f *finder) keyPairs(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{Filters: f.filters})
+	if err != nil {
+		return err
+	}
+	for _, k := range out.KeyPairs {
+		f.add(owned.KeyPair, k.KeyPairId, k.Tags, k.KeyName)
+	}
+	return nil
+}

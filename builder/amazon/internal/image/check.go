@@ -1,0 +1,126 @@
+package image
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Maker makes the images of one build.
+type Maker struct {
+	*Options
+	Src     *schema.Source
+	Session *access.Session
+	Owner   *owned.Owner
+	Scope   *step.Scope
+
+	// BuildRegion is the address of the option that names the build region.
+	BuildRegion *string
+}
+
+// force reports whether an image of the same name gives way.
+func (m *Maker) force() bool { return m.ForceDeregister || m.Scope.Run.Force }
+
+// targets returns the regions in which an image stays.
+func (m *Maker) targets() []string {
+	regions := m.copies(m.Session.Region)
+	if !m.SkipSaveBuildRegion {
+		regions = append([]string{m.Session.Region}, regions...)
+	}
+	return regions
+}
+
+// CopyTo returns the regions that the first image is copied to.
+func (m *Maker) CopyTo() []string {
+	regions := m.copies(m.Session.Region)
+	if m.Temporary() && !m.SkipSaveBuildRegion {
+		regions = append(regions, m.Session.Region)
+	}
+	return regions
+}
+
+// Check finds out whether the images can be made where they are wanted, before
+// anything is.
+func (m *Maker) Check(ctx context.Context) error {
+	if !m.SkipRegionValidation {
+		_, err := step.Do(ctx, m.Scope, "check the regions", func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, m.checkRegions(ctx)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if m.force() || m.SkipCreate {
+		return nil
+	}
+	_, err := step.Do(ctx, m.Scope, "check that the name is free", func(ctx context.Context) (struct{}, error) {
+		g, ctx := errgroup.WithContext(ctx)
+		for _, region := range m.targets() {
+			g.Go(func() error { return m.checkName(ctx, region) })
+		}
+		return struct{}{}, g.Wait()
+	})
+	return err
+}
+
+func (m *Maker) checkRegions(ctx context.Context) error {
+	out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
+	if err != nil {
+		return err
+	}
+	var known []string
+	for _, r := range out.Regions {
+		known = append(known, aws.ToString(r.RegionName))
+	}
+	slices.Sort(known)
+	check := func(ptr any, region string) error {
+		if slices.Contains(known, region) {
+			return nil
+		}
+		return m.Src.Errorf(ptr, "Unknown region", "The account has no region %q. It has: %s.", region, strings.Join(known, ", "))
+	}
+	if err := check(m.BuildRegion, m.Session.Region); err != nil {
+		return err
+	}
+	for _, r := range m.copies(m.Session.Region) {
+		if err := check(&m.Regions, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Maker) checkName(ctx context.Context, region string) error {
+	images, err := m.named(ctx, region)
+	if err != nil || len(images) == 0 {
+		return err
+	}
+	return m.nameTaken(region, aws.ToString(images[0].ImageId))
+}
+
+func (m *Maker) nameTaken(region, id string) error {
+	return m.Src.Errorf(&m.Name, "The image name is taken",
+		"Image %s in %s has the name %q already. Choose another, such as one with a time in it, or replace the image with force_deregister = true or -force.", id, region, m.Name)
+}
+
+// named lists the account's images that have the name of the image to be.
+func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error) {
+	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
+		Owners:  []string{"self"},
+		Filters: []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out.Images, nil
+}

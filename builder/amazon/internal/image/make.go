@@ -1,0 +1,275 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// Made is an image that is available.
+type Made struct {
+	Region, ID string
+	Snapshots  []string
+	Resource   step.Resource // as the scope owns it
+}
+
+// Labels are the rendered texts of an image.
+type Labels struct {
+	Description string
+	RunTags     map[string]string
+	Tags        map[string]string
+	Snapshot    map[string]string
+}
+
+// Create makes the image of a stopped instance in the build region, under the
+// name of the option or, if it is only temporary, under one of its own.
+func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Made, error) {
+	region := m.Session.Region
+	name := m.Name
+	if m.Temporary() {
+		name = randomName()
+	} else if err := m.makeWay(ctx, region); err != nil {
+		return Made{}, err
+	}
+	run := labels.RunTags
+	if m.SkipRunTags {
+		run = nil
+	}
+	in := &ec2.CreateImageInput{
+		InstanceId:          &instance,
+		Name:                &name,
+		Description:         text(labels.Description),
+		BlockDeviceMappings: device.EC2(m.BlockDeviceMappings),
+	}
+	in.TagSpecifications = m.Owner.Specs(merge(run, labels.Tags), types.ResourceTypeImage)
+	in.TagSpecifications = append(in.TagSpecifications, m.Owner.Specs(merge(run, labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)...)
+	return m.acquire(ctx, "create the image", region, name, func(ctx context.Context) (string, error) {
+		return m.createImage(ctx, in)
+	})
+}
+
+// createImage tries again while EC2 has not heard everywhere that the instance
+// has stopped.
+func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (string, error) {
+	var id string
+	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
+	err := watch.Until(ctx, "instance "+*in.InstanceId+" to be ready for an image", func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).CreateImage, in)
+		if access.Is(err, "IncorrectState", "IncorrectInstanceState") && strings.Contains(err.Error(), "not in state") {
+			return false, nil
+		}
+		if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
+			// An earlier try may have been carried out though its answer was lost.
+			image, lost := destroy.FindImage(ctx, m.Session.EC2(m.Session.Region), *in.Name, m.Owner.ID)
+			if lost == nil && image != nil {
+				id = aws.ToString(image.ImageId)
+				return true, nil
+			}
+		}
+		if err != nil {
+			return false, m.blameName(err, m.Session.Region)
+		}
+		id = aws.ToString(out.ImageId)
+		return true, nil
+	})
+	return id, err
+}
+
+func (m *Maker) blameName(err error, region string) error {
+	if access.Is(err, "InvalidAMIName.Duplicate") {
+		return access.Blame(err, m.nameTaken(region, "another one"))
+	}
+	if access.Is(err, "InvalidAMIName.Malformed") {
+		return access.Blame(err, m.Src.Errorf(&m.Name, "Invalid image name", "%s.", err))
+	}
+	return err
+}
+
+// Copy makes a copy of an image, under the name of the option.
+func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
+	if err := m.makeWay(ctx, region); err != nil {
+		return Made{}, err
+	}
+	token := uuid.NewString()
+	in := &ec2.CopyImageInput{
+		Name:          &m.Name,
+		SourceImageId: &from.ID,
+		SourceRegion:  &from.Region,
+		ClientToken:   &token,
+		Description:   text(labels.Description),
+		CopyImageTags: new(true), // also the tags that say who owns it
+		Encrypted:     m.EncryptBoot,
+		// EC2 copies the tags of the image only.
+		TagSpecifications: m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot),
+	}
+	if key := m.key(region); key != "" {
+		in.KmsKeyId, in.Encrypted = &key, new(true)
+	}
+	if n := m.SnapshotCopyDurationMinutes; n > 0 {
+		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
+	}
+	return m.acquire(ctx, "copy the image to "+region, region, m.Name, func(ctx context.Context) (string, error) {
+		out, err := access.Call(ctx, m.Session.EC2(region).CopyImage, in)
+		if err != nil {
+			return "", m.blameName(err, region)
+		}
+		return aws.ToString(out.ImageId), nil
+	})
+}
+
+// key is the KMS key that a copy is encrypted with, or "".
+func (m *Maker) key(region string) string {
+	if key, ok := m.RegionKMSKeyIDs[region]; ok {
+		return key
+	}
+	if region == m.Session.Region {
+		return m.KMSKeyID
+	}
+	return ""
+}
+
+// acquire makes an image with create and waits until it is available.
+func (m *Maker) acquire(ctx context.Context, what, region, name string, create func(context.Context) (string, error)) (Made, error) {
+	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
+	want := m.Owner.Resource(owned.Image, key, region, owned.WithName, name)
+	id, err := owned.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
+		id, err := create(ctx)
+		if err == nil {
+			m.Scope.Say(ctx, "Image %s (%s) in %s", id, name, region)
+		}
+		return id, id, err
+	})
+	if err != nil {
+		return Made{}, err
+	}
+	want.ID = id
+	return step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (Made, error) {
+		snapshots, err := m.await(ctx, region, id)
+		return Made{Region: region, ID: id, Snapshots: snapshots, Resource: want}, err
+	})
+}
+
+// await waits until an image is available and returns its snapshots.
+func (m *Maker) await(ctx context.Context, region, id string) (snapshots []string, err error) {
+	client := m.Session.EC2(region)
+	seen := false
+	err = m.Session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" in "+region+" to become available", func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+		switch {
+		case err != nil && (seen || !access.NotFound(err)):
+			return false, err
+		case err != nil || len(out.Images) == 0:
+			return false, nil // EC2 has not heard of it everywhere yet
+		}
+		seen = true
+		image := out.Images[0]
+		switch image.State {
+		case types.ImageStateAvailable:
+			snapshots = destroy.SnapshotIDs(image)
+			return true, nil
+		case types.ImageStatePending, types.ImageStateTransient:
+			m.progress(ctx, client)
+			return false, nil
+		}
+		why := "EC2 gives no reason"
+		if r := image.StateReason; r != nil {
+			why = strings.TrimPrefix(aws.ToString(r.Code)+": "+aws.ToString(r.Message), ": ")
+		}
+		return false, fmt.Errorf("image %s in %s is %s: %s", id, region, image.State, why)
+	})
+	return snapshots, err
+}
+
+// progress reports how much of the build's snapshots in a region is done. It is
+// for show: what goes wrong does not matter.
+func (m *Maker) progress(ctx context.Context, client *ec2.Client) {
+	out, err := access.Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{
+		OwnerIds: []string{"self"},
+		Filters:  []types.Filter{{Name: new("tag:" + owned.BuildTag), Values: []string{m.Owner.ID}}},
+	})
+	if err != nil || len(out.Snapshots) == 0 {
+		return
+	}
+	var done int64
+	for _, s := range out.Snapshots {
+		percent, _ := strconv.ParseInt(strings.TrimSuffix(aws.ToString(s.Progress), "%"), 10, 64)
+		done += percent
+	}
+	m.Scope.Progress(ctx, step.Progress{Done: done / int64(len(out.Snapshots)), Total: 100, Unit: "%"})
+}
+
+// makeWay removes an image that has the name already, if the user wants that.
+func (m *Maker) makeWay(ctx context.Context, region string) error {
+	if !m.force() {
+		return nil
+	}
+	_, err := step.Do(ctx, m.Scope, "make way for the image in "+region, func(ctx context.Context) (struct{}, error) {
+		images, err := m.named(ctx, region)
+		if err != nil {
+			return struct{}{}, err
+		}
+		client := m.Session.EC2(region)
+		for _, image := range images {
+			id := aws.ToString(image.ImageId)
+			m.Scope.Say(ctx, "Deregistering image %s in %s, which has the name", id, region)
+			if _, err := access.Call(ctx, client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: &id}); err != nil && !access.NotFound(err) {
+				return struct{}{}, err
+			}
+			if !m.ForceDeleteSnapshot {
+				continue
+			}
+			for _, snapshot := range destroy.SnapshotIDs(image) {
+				err := destroy.Snapshot(ctx, client, snapshot)
+				if access.Is(err, "InvalidSnapshot.InUse") {
+					m.Scope.Warn(ctx, "Snapshot %s stays: another image uses it", snapshot)
+				} else if err != nil {
+					return struct{}{}, err
+				}
+			}
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+func merge(maps ...map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, m := range maps {
+		for k, v := range m {
+			all[k] = v
+		}
+	}
+	return all
+}
+
+// randomName is the name of a temporary image.
+func randomName() string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	name := make([]byte, 7)
+	for i := range name {
+		name[i] = letters[rand.N(len(letters))] //nolint:gosec // only unlikely to be taken
+	}
+	return string(name)
+}
+
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

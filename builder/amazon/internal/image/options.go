@@ -1,0 +1,236 @@
+// Package image turns a stopped instance into images: it creates, copies,
+// shares and hands them over.
+package image
+
+import (
+	_ "embed"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/late"
+	"bake/config/schema"
+)
+
+// Source is the Go source that documents [Options], for [schema.Docs].
+//
+//go:embed options.go
+var Source string
+
+// Options say what the finished image is like, where it is, and who may use it.
+type Options struct {
+	// Name of the image. It must be free in each region the image goes to.
+	Name string `hcl:"ami_name"`
+
+	// Description of the image.
+	Description string `hcl:"ami_description,optional,late"`
+
+	// Virtualization type that the image is expected to have; it is that of the
+	// source image. A difference is only reported.
+	VirtualizationType string `hcl:"ami_virtualization_type,optional"`
+
+	// Accounts that may launch the image.
+	Users []string `hcl:"ami_users,optional"`
+
+	// Groups that may launch the image. The only one is `all`: everybody.
+	Groups []string `hcl:"ami_groups,optional"`
+
+	// ARNs of organizations that may launch the image.
+	OrgARNs []string `hcl:"ami_org_arns,optional"`
+
+	// ARNs of organizational units that may launch the image.
+	OUARNs []string `hcl:"ami_ou_arns,optional"`
+
+	// Product codes of the image.
+	ProductCodes []string `hcl:"ami_product_codes,optional"`
+
+	// Regions that the image is copied to. The region of the build has it anyway.
+	Regions []string `hcl:"ami_regions,optional"`
+
+	// Do not ask AWS whether the regions exist.
+	SkipRegionValidation bool `hcl:"skip_region_validation,optional"`
+
+	// Time within which the snapshots of copies are to be complete, in minutes:
+	// a multiple of 15, up to 2880. It costs extra.
+	SnapshotCopyDurationMinutes int `hcl:"snapshot_copy_duration_minutes,optional"`
+
+	// Tags for the images and their snapshots.
+	Tags map[string]string `hcl:"tags,optional,late"`
+
+	// One more of `tags`.
+	Tag []late.Tag `hcl:"tag,block"`
+
+	// Tags for the snapshots only; they win over `tags`.
+	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,late"`
+
+	// One more of `snapshot_tags`.
+	SnapshotTag []late.Tag `hcl:"snapshot_tag,block"`
+
+	// Accounts that may make volumes from the snapshots.
+	SnapshotUsers []string `hcl:"snapshot_users,optional"`
+
+	// Groups that may make volumes from the snapshots. The only one is `all`: everybody.
+	SnapshotGroups []string `hcl:"snapshot_groups,optional"`
+
+	// Set or clear the image's support for the Elastic Network Adapter. Not set:
+	// as the source image has it.
+	ENASupport *bool `hcl:"ena_support,optional"`
+
+	// Set the image's support for SR-IOV networking with the Intel 82599 adapter.
+	SRIOVSupport bool `hcl:"sriov_support,optional"`
+
+	// Deregister an image that has the name already, just before it is needed.
+	// The flag -force does so too.
+	ForceDeregister bool `hcl:"force_deregister,optional"`
+
+	// Delete the snapshots of an image that `force_deregister` removes.
+	ForceDeleteSnapshot bool `hcl:"force_delete_snapshot,optional"`
+
+	// Encrypt the image, by way of a temporary one. Not set: as the volumes of the
+	// instance are.
+	EncryptBoot *bool `hcl:"encrypt_boot,optional"`
+
+	// KMS key to encrypt the image with in the region of the build. Not set: the
+	// account's default key.
+	KMSKeyID string `hcl:"kms_key_id,optional"`
+
+	// KMS keys to encrypt the copies with, by region; "" is the region's default key.
+	RegionKMSKeyIDs map[string]string `hcl:"region_kms_key_ids,optional"`
+
+	// Leave only the copies in `ami_regions`, and nothing in the region of the build.
+	SkipSaveBuildRegion bool `hcl:"skip_save_build_region,optional"`
+
+	// `v2.0` makes the metadata service ask for tokens on instances of the image.
+	IMDSSupport string `hcl:"imds_support,optional"`
+
+	// When the image becomes deprecated, as in 2030-01-02T15:04:05Z.
+	DeprecateAt string `hcl:"deprecate_at,optional"`
+
+	// Protects the image from being deregistered.
+	DeregistrationProtection *Protection `hcl:"deregistration_protection,block"`
+
+	// Volumes that instances of the image get, beside or instead of those of the
+	// instance that it was made from.
+	BlockDeviceMappings []device.Mapping `hcl:"ami_block_device_mappings,block"`
+
+	// Make no image: only provision, and say whether that worked.
+	SkipCreate bool `hcl:"skip_create_ami,optional"`
+
+	// Do not give the image and its snapshots the `run_tags`.
+	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
+}
+
+// Protection protects an image from being deregistered.
+type Protection struct {
+	// Protect it.
+	Enabled bool `hcl:"enabled,optional"`
+
+	// Protect it, and for 24 hours after the protection is lifted.
+	WithCooldown bool `hcl:"with_cooldown,optional"`
+}
+
+var nameChars = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]*$`)
+
+// Validate reports what is wrong with the options. Structs that embed them call it.
+func (o *Options) Validate(c *schema.Checker) {
+	if n := len(o.Name); n < 3 || n > 128 {
+		c.Errorf(&o.Name, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
+	}
+	if !nameChars.MatchString(o.Name) {
+		c.Errorf(&o.Name, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are.", o.Name)
+	}
+	for _, groups := range []*[]string{&o.Groups, &o.SnapshotGroups} {
+		if slices.ContainsFunc(*groups, func(g string) bool { return g != "all" }) {
+			c.Errorf(groups, "Unknown group", `The only group is "all".`)
+		}
+	}
+	if o.DeprecateAt != "" {
+		if _, err := time.Parse(time.RFC3339, o.DeprecateAt); err != nil {
+			c.Errorf(&o.DeprecateAt, "Not a time", "deprecate_at is a time such as 2030-01-02T15:04:05Z.")
+		}
+	}
+	if o.IMDSSupport != "" && o.IMDSSupport != "v2.0" {
+		c.Errorf(&o.IMDSSupport, "Unsuitable value", `imds_support is "v2.0" or not set.`)
+	}
+	if n := o.SnapshotCopyDurationMinutes; n < 0 || n > 2880 || n%15 != 0 {
+		c.Errorf(&o.SnapshotCopyDurationMinutes, "Unsuitable duration", "snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not %d.", n)
+	}
+	if o.SkipSaveBuildRegion && len(o.Regions) == 0 && c.Known(&o.Regions) {
+		c.Errorf(&o.SkipSaveBuildRegion, "No region for the image", "With skip_save_build_region the image is only in ami_regions; set them.")
+	}
+	if v := o.VirtualizationType; v != "" && v != "hvm" && v != "paravirtual" {
+		c.Errorf(&o.VirtualizationType, "Unsuitable value", "ami_virtualization_type is hvm or paravirtual.")
+	}
+	if v := o.VirtualizationType; v == "paravirtual" && (o.ENASupport != nil && *o.ENASupport || o.SRIOVSupport) {
+		c.Errorf(&o.VirtualizationType, "Unsuitable virtualization type", "ena_support and sriov_support need hvm.")
+	}
+	o.validateKeys(c)
+	device.Validate(c, o.BlockDeviceMappings)
+}
+
+func (o *Options) validateKeys(c *schema.Checker) {
+	encrypt := o.EncryptBoot != nil && *o.EncryptBoot
+	if o.KMSKeyID != "" {
+		if !device.KMSKey.MatchString(o.KMSKeyID) {
+			c.Errorf(&o.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKeyID)
+		}
+		if !encrypt && c.Known(&o.EncryptBoot) {
+			c.Errorf(&o.KMSKeyID, "Key without encryption", "kms_key_id needs encrypt_boot = true.")
+		}
+	}
+	if len(o.RegionKMSKeyIDs) > 0 && c.Known(&o.Regions) {
+		for region, key := range o.RegionKMSKeyIDs {
+			if !slices.Contains(o.Regions, region) {
+				c.Errorf(&o.RegionKMSKeyIDs, "Region without a copy", "region_kms_key_ids names %q, but ami_regions does not.", region)
+			}
+			if key != "" && !device.KMSKey.MatchString(key) {
+				c.Errorf(&o.RegionKMSKeyIDs, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
+			}
+		}
+		for _, region := range o.Regions {
+			if _, ok := o.RegionKMSKeyIDs[region]; !ok {
+				c.Errorf(&o.RegionKMSKeyIDs, "Region without a key", `ami_regions names %q, but region_kms_key_ids does not; "" is its default key.`, region)
+			}
+		}
+	}
+	if encrypt && c.Known(&o.KMSKeyID) && c.Known(&o.RegionKMSKeyIDs) {
+		o.validateSharing(c)
+	}
+}
+
+// validateSharing reports sharing that AWS refuses: what is encrypted with an
+// account's default key cannot be used by others.
+func (o *Options) validateSharing(c *schema.Checker) {
+	defaultKey := o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
+	for _, key := range o.RegionKMSKeyIDs {
+		defaultKey = defaultKey || key == ""
+	}
+	if !defaultKey {
+		return
+	}
+	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers} {
+		if len(*list) > 0 {
+			c.Errorf(list, "Sharing an image that others cannot decrypt",
+				"%s needs a KMS key of your own: set kms_key_id, and region_kms_key_ids without empty keys.", c.Name(list))
+		}
+	}
+}
+
+// copies returns the regions other than build that get a copy.
+func (o *Options) copies(build string) []string {
+	var out []string
+	for _, r := range o.Regions {
+		if r = strings.TrimSpace(r); r != build && !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Temporary reports whether the image of the build region is only the source of
+// the ones that stay.
+func (o *Options) Temporary() bool {
+	return o.SkipSaveBuildRegion || o.EncryptBoot != nil && *o.EncryptBoot
+}

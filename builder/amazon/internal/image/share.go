@@ -1,0 +1,144 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/step"
+)
+
+// Share lets others use the image, as the options say, and sets its other attributes.
+func (m *Maker) Share(ctx context.Context, made Made) error {
+	changes := m.imageChanges(made.ID)
+	snapshots := m.snapshotChanges(made.Snapshots)
+	if len(changes)+len(snapshots) == 0 && m.DeprecateAt == "" {
+		return nil
+	}
+	_, err := step.Do(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) (struct{}, error) {
+		client := m.Session.EC2(made.Region)
+		for _, in := range changes {
+			if _, err := access.Call(ctx, client.ModifyImageAttribute, in); err != nil {
+				return struct{}{}, m.blameShare(err, in)
+			}
+		}
+		for _, in := range snapshots {
+			if _, err := access.Call(ctx, client.ModifySnapshotAttribute, in); err != nil {
+				if access.Is(err, "InvalidUserID.Malformed") {
+					err = access.Blame(err, m.Src.Errorf(&m.SnapshotUsers, "Not an account", "%s.", err))
+				}
+				return struct{}{}, err
+			}
+		}
+		if m.DeprecateAt == "" {
+			return struct{}{}, nil
+		}
+		at, err := time.Parse(time.RFC3339, m.DeprecateAt)
+		if err != nil {
+			return struct{}{}, err
+		}
+		_, err = access.Call(ctx, client.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &made.ID, DeprecateAt: &at})
+		return struct{}{}, err
+	})
+	return err
+}
+
+func (m *Maker) imageChanges(id string) (changes []*ec2.ModifyImageAttributeInput) {
+	var add []types.LaunchPermission
+	for _, u := range m.Users {
+		add = append(add, types.LaunchPermission{UserId: &u})
+	}
+	for _, g := range m.Groups {
+		add = append(add, types.LaunchPermission{Group: types.PermissionGroup(g)})
+	}
+	for _, arn := range m.OrgARNs {
+		add = append(add, types.LaunchPermission{OrganizationArn: &arn})
+	}
+	for _, arn := range m.OUARNs {
+		add = append(add, types.LaunchPermission{OrganizationalUnitArn: &arn})
+	}
+	if len(add) > 0 {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, LaunchPermission: &types.LaunchPermissionModifications{Add: add}})
+	}
+	if len(m.ProductCodes) > 0 {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, Attribute: new("productCodes"), ProductCodes: m.ProductCodes})
+	}
+	if m.IMDSSupport != "" {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ImdsSupport: &types.AttributeValue{Value: &m.IMDSSupport}})
+	}
+	return changes
+}
+
+func (m *Maker) snapshotChanges(ids []string) (changes []*ec2.ModifySnapshotAttributeInput) {
+	var add []types.CreateVolumePermission
+	for _, u := range m.SnapshotUsers {
+		add = append(add, types.CreateVolumePermission{UserId: &u})
+	}
+	for _, g := range m.SnapshotGroups {
+		add = append(add, types.CreateVolumePermission{Group: types.PermissionGroup(g)})
+	}
+	if len(add) == 0 {
+		return nil
+	}
+	for _, id := range ids {
+		changes = append(changes, &ec2.ModifySnapshotAttributeInput{
+			SnapshotId: &id, CreateVolumePermission: &types.CreateVolumePermissionModifications{Add: add},
+		})
+	}
+	return changes
+}
+
+func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
+	switch {
+	case in.LaunchPermission != nil && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") && len(m.Users) > 0:
+		return access.Blame(err, m.Src.Errorf(&m.Users, "Not an account", "%s.", err))
+	case len(in.ProductCodes) > 0:
+		return access.Blame(err, m.Src.Errorf(&m.ProductCodes, "The product codes cannot be set", "%s.", err))
+	}
+	return err
+}
+
+// HandOver makes the images the user's: they are protected if the options say
+// so, lose the tags of the build, and are no longer owned by the scope. Until
+// the very last moment the ledger owns each of them, so whatever ends the
+// process leaves an image either whole and kept, or listed for deletion.
+func (m *Maker) HandOver(ctx context.Context, images []Made) error {
+	_, err := step.Do(ctx, m.Scope, "hand the images over", func(ctx context.Context) (struct{}, error) {
+		g, each := errgroup.WithContext(ctx)
+		for _, made := range images {
+			g.Go(func() error { return m.release(each, made) })
+		}
+		if err := g.Wait(); err != nil {
+			return struct{}{}, err
+		}
+		for _, made := range images {
+			if err := m.Scope.Keep(ctx, made.Resource.Key); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+func (m *Maker) release(ctx context.Context, made Made) error {
+	client := m.Session.EC2(made.Region)
+	if p := m.DeregistrationProtection; p != nil && (p.Enabled || p.WithCooldown) {
+		_, err := access.Call(ctx, client.EnableImageDeregistrationProtection, &ec2.EnableImageDeregistrationProtectionInput{
+			ImageId: &made.ID, WithCooldown: &p.WithCooldown,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	_, err := access.Call(ctx, client.DeleteTags, &ec2.DeleteTagsInput{
+		Resources: append([]string{made.ID}, made.Snapshots...),
+		Tags:      []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+	})
+	return err
+}

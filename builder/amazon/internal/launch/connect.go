@@ -1,0 +1,240 @@
+package launch
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	gossh "golang.org/x/crypto/ssh"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/wait"
+	"bake/communicator"
+	"bake/communicator/ssh"
+	"bake/step"
+)
+
+// Machine is a launched instance that can be reached.
+type Machine struct {
+	communicator.Communicator
+	Host string // that was connected to
+}
+
+// Connect waits until the machine can be logged in to.
+func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (Machine, error) {
+	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (Machine, error) {
+		a := &address{l: l, instance: instance, groups: groups, seen: time.Now()}
+		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: l.Session.Cloud.Dial}
+		if key.Signer != nil {
+			t.Signers = []gossh.Signer{key.Signer}
+		}
+		c, err := ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
+		return Machine{Communicator: c, Host: a.last()}, err
+	})
+}
+
+// address finds out where an instance can be reached.
+type address struct {
+	l *Launcher
+
+	mu       sync.Mutex
+	instance types.Instance
+	groups   Groups
+	seen     time.Time // when instance was described
+	host     string
+}
+
+func (a *address) last() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.l.Host != "" {
+		return a.l.Host
+	}
+	return a.host
+}
+
+// stale is how old a description may be when an address is looked up in it: an
+// instance that was stopped and started has another one.
+const stale = 10 * time.Second
+
+func (a *address) lookUp(ctx context.Context) (string, int, error) {
+	if a.l.Host != "" {
+		return a.l.Host, 0, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Since(a.seen) > stale {
+		if err := a.describe(ctx); err != nil {
+			return "", 0, err
+		}
+	}
+	host := reach(a.instance, a.l.SSHInterface)
+	// A public address may come a little after the state.
+	for try := 0; host == "" && try < 3; try++ {
+		if try > 0 {
+			if err := wait.Sleep(ctx, time.Second); err != nil {
+				return "", 0, err
+			}
+		}
+		if err := a.describe(ctx); err != nil {
+			return "", 0, err
+		}
+		host = reach(a.instance, a.l.SSHInterface)
+	}
+	if private := aws.ToString(a.instance.PrivateIpAddress); host == "" && a.l.SSHInterface == "" && private != "" {
+		if err := a.l.openForPrivate(ctx, a.groups); err != nil {
+			return "", 0, err
+		}
+		a.groups.Public = false
+		host = private
+	}
+	if host == "" && a.l.SSHInterface != "" {
+		return "", 0, a.l.Src.Errorf(&a.l.SSHInterface, "No such address", "Instance %s has no %s.", aws.ToString(a.instance.InstanceId), a.l.SSHInterface)
+	}
+	if host == "" {
+		return "", 0, ssh.ErrNotYet
+	}
+	a.host = host
+	return host, 0, nil
+}
+
+func (a *address) describe(ctx context.Context) error {
+	out, err := access.Call(ctx, a.l.client().DescribeInstances, &ec2.DescribeInstancesInput{
+		InstanceIds: []string{aws.ToString(a.instance.InstanceId)},
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			a.instance, a.seen = i, time.Now()
+		}
+	}
+	switch s := a.instance.State; {
+	case s == nil:
+	case s.Name == types.InstanceStateNameShuttingDown, s.Name == types.InstanceStateNameTerminated:
+		return fmt.Errorf("instance %s is %s: %s", aws.ToString(a.instance.InstanceId), s.Name, reason(a.instance))
+	}
+	return nil
+}
+
+// reach returns the address of an instance on an interface, or "".
+func reach(i types.Instance, on Interface) string {
+	switch on {
+	case PublicIP:
+		return aws.ToString(i.PublicIpAddress)
+	case PrivateIP:
+		return aws.ToString(i.PrivateIpAddress)
+	case PublicDNS:
+		return aws.ToString(i.PublicDnsName)
+	case PrivateDNS:
+		return aws.ToString(i.PrivateDnsName)
+	case IPv6:
+		for _, nic := range i.NetworkInterfaces {
+			for _, ip := range nic.Ipv6Addresses {
+				return aws.ToString(ip.Ipv6Address)
+			}
+		}
+		return aws.ToString(i.Ipv6Address)
+	}
+	if aws.ToString(i.VpcId) == "" {
+		return aws.ToString(i.PublicDnsName)
+	}
+	return aws.ToString(i.PublicIpAddress)
+}
+
+// consoleKeys reads the host keys that cloud-init writes on the console.
+func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicKey, error) {
+	latest := true // only some instance types have it
+	return func(ctx context.Context) ([]gossh.PublicKey, error) {
+		out, err := access.Call(ctx, l.client().GetConsoleOutput, &ec2.GetConsoleOutputInput{InstanceId: &id, Latest: &latest})
+		if latest && access.Is(err, "UnsupportedOperation", "InvalidParameterCombination", "InvalidParameterValue", "UnsupportedInstanceAttribute") {
+			latest = false
+			out, err = access.Call(ctx, l.client().GetConsoleOutput, &ec2.GetConsoleOutputInput{InstanceId: &id})
+		}
+		if err != nil {
+			return nil, err
+		}
+		text, err := base64.StdEncoding.DecodeString(aws.ToString(out.Output))
+		if err != nil {
+			return nil, fmt.Errorf("the console output of %s is not base64: %w", id, err)
+		}
+		return hostKeys(string(text)), nil
+	}
+}
+
+// hostKeys returns the SSH host keys that cloud-init printed on a console: those
+// of the last whole block, since a machine may print new ones on a later boot.
+func hostKeys(console string) (keys []gossh.PublicKey) {
+	var block []gossh.PublicKey
+	inside := false
+	lines := bufio.NewScanner(strings.NewReader(console))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case strings.Contains(line, "-----BEGIN SSH HOST KEY KEYS-----"):
+			inside, block = true, nil
+		case strings.Contains(line, "-----END SSH HOST KEY KEYS-----"):
+			if inside && len(block) > 0 {
+				keys = block
+			}
+			inside = false
+		case inside:
+			if key := hostKey(line); key != nil {
+				block = append(block, key)
+			}
+		}
+	}
+	return keys
+}
+
+// hostKey parses a line with a public key, which a logger may have put its own
+// words in front of.
+func hostKey(line string) gossh.PublicKey {
+	for _, kind := range []string{"ssh-", "ecdsa-", "sk-"} {
+		if i := strings.Index(line, kind); i >= 0 {
+			if key, _, _, _, err := gossh.ParseAuthorizedKey([]byte(line[i:])); err == nil {
+				return key
+			}
+		}
+	}
+	return nil
+}
+
+// ClearKey takes the temporary key out of the authorized_keys of the login user
+// and of root, so that the image does not hold it.
+func (l *Launcher) ClearKey(ctx context.Context, m Machine, key Key) error {
+	if !l.SSHClearAuthorizedKeys || key.Signer == nil {
+		return nil
+	}
+	_, err := step.Do(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) (struct{}, error) {
+		// A key pair's name is the comment of its key.
+		pattern := strings.NewReplacer(`\`, `\\`, `/`, `\/`, `.`, `\.`, `*`, `\*`, `[`, `\[`, `'`, `'\''`).Replace(key.Name)
+		edit := func(sudo, file string) string {
+			return fmt.Sprintf("if %[1]stest -f %[2]s; then %[1]ssed -i.bak -e '/ %[3]s$/d' %[2]s && %[1]srm -f %[2]s.bak; fi", sudo, file, pattern)
+		}
+		for _, line := range []string{
+			edit("", "~/.ssh/authorized_keys"),
+			"if test $(id -u) = 0; then " + edit("", "/root/.ssh/authorized_keys") + "; elif command -v sudo >/dev/null; then " + edit("sudo -n ", "/root/.ssh/authorized_keys") + "; fi",
+		} {
+			var stderr strings.Builder
+			status, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &stderr})
+			if err != nil {
+				return struct{}{}, err
+			}
+			if status.Code != 0 {
+				return struct{}{}, fmt.Errorf("removing the temporary key from authorized_keys failed with status %d: %s", status.Code, strings.TrimSpace(stderr.String()))
+			}
+		}
+		return struct{}{}, nil
+	})
+	return err
+}

@@ -1,0 +1,230 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/communicator/ssh"
+	"bake/step"
+)
+
+// Groups are the security groups of a machine.
+type Groups struct {
+	IDs []string
+
+	// Public says that the group is a temporary one that lets in only the public
+	// address of this machine, so that a private one is shut out.
+	Public bool
+}
+
+// Groups finds the security groups that the options name, or makes one that
+// lets this machine in.
+func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]string) (Groups, error) {
+	if ids := l.groups(); len(ids) > 0 {
+		return l.findGroups(ctx, ids)
+	}
+	if l.SecurityGroupFilter != nil {
+		return l.filterGroups(ctx, place)
+	}
+	ranges, public, err := l.admitted(ctx)
+	if err != nil {
+		return Groups{}, err
+	}
+	name := "packer_" + l.Owner.ID
+	want := l.Owner.Resource(owned.SecurityGroup, name, l.Session.Region, owned.WithName, name)
+	id, err := owned.Acquire(ctx, l.Scope, "create a temporary security group", want, func(ctx context.Context) (string, string, error) {
+		out, err := access.Call(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
+			GroupName:         &name,
+			Description:       new("Temporary group for bake"),
+			VpcId:             text(place.VPC),
+			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeSecurityGroup),
+		})
+		if err != nil {
+			return "", "", err
+		}
+		return aws.ToString(out.GroupId), aws.ToString(out.GroupId), nil
+	})
+	if err != nil {
+		return Groups{}, err
+	}
+	if l.Communicator == ssh.None {
+		return Groups{IDs: []string{id}}, nil
+	}
+	_, err = step.Do(ctx, l.Scope, "open the security group", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, l.admit(ctx, id, ranges)
+	})
+	return Groups{IDs: []string{id}, Public: public}, err
+}
+
+func (l *Launcher) findGroups(ctx context.Context, ids []string) (Groups, error) {
+	return step.Do(ctx, l.Scope, "check the security groups", func(ctx context.Context) (Groups, error) {
+		_, err := access.Call(ctx, l.client().DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{GroupIds: ids})
+		if access.NotFound(err) || access.Is(err, "InvalidGroupId.Malformed", "InvalidGroupId.NotFound", "InvalidParameterValue") {
+			blame := any(&l.SecurityGroupID)
+			if l.SecurityGroupID == "" {
+				blame = &l.SecurityGroupIDs
+			}
+			err = l.Src.Errorf(blame, "No such security group", "%s.", err)
+		}
+		return Groups{IDs: ids}, err
+	})
+}
+
+func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error) {
+	return step.Do(ctx, l.Scope, "find the security groups", func(ctx context.Context) (Groups, error) {
+		filters := l.SecurityGroupFilter.EC2()
+		if place.VPC != "" {
+			filters = append(filters, types.Filter{Name: new("vpc-id"), Values: []string{place.VPC}})
+		}
+		out, err := access.Call(ctx, l.client().DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: filters})
+		if err != nil {
+			return Groups{}, err
+		}
+		var g Groups
+		for _, sg := range out.SecurityGroups {
+			g.IDs = append(g.IDs, aws.ToString(sg.GroupId))
+		}
+		if len(g.IDs) == 0 {
+			return g, l.Src.Errorf(&l.SecurityGroupFilter, "No such security group", "No security group in %s matches these filters.", l.Session.Region)
+		}
+		slices.Sort(g.IDs)
+		return g, nil
+	})
+}
+
+// admit lets address ranges in at the communicator's port. EC2 may not have
+// heard of the group everywhere yet.
+func (l *Launcher) admit(ctx context.Context, group string, ranges []string) error {
+	p := types.IpPermission{
+		IpProtocol: new("tcp"),
+		FromPort:   new(int32(l.Port)), //nolint:gosec // validated
+		ToPort:     new(int32(l.Port)), //nolint:gosec // validated
+	}
+	for _, r := range ranges {
+		if strings.Contains(r, ":") {
+			p.Ipv6Ranges = append(p.Ipv6Ranges, types.Ipv6Range{CidrIpv6: &r})
+		} else {
+			p.IpRanges = append(p.IpRanges, types.IpRange{CidrIp: &r})
+		}
+	}
+	in := &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &group, IpPermissions: []types.IpPermission{p}}
+	return l.Session.Watch(5*time.Second, 200*time.Second).Until(ctx, "security group "+group+" to exist", func(ctx context.Context) (bool, error) {
+		_, err := access.Call(ctx, l.client().AuthorizeSecurityGroupIngress, in)
+		switch {
+		case access.Is(err, "InvalidGroup.NotFound"):
+			return false, nil
+		case access.Is(err, "InvalidPermission.Duplicate"):
+			return true, nil // an earlier try got through
+		}
+		return err == nil, err
+	})
+}
+
+const (
+	everybody   = "0.0.0.0/0"
+	everybodyV6 = "::/0"
+)
+
+// admitted says which address ranges to let in, and whether that is only the
+// public address of this machine.
+func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, err error) {
+	if l.Communicator == ssh.None {
+		return nil, false, nil
+	}
+	all := everybody
+	if l.SSHInterface == IPv6 {
+		all = everybodyV6
+	}
+	ranges = slices.Clone(l.TemporarySecurityGroupSourceCIDRs)
+	why := "temporary_security_group_source_cidrs"
+	indirect := l.BastionHost != "" || l.ProxyHost != "" || l.Host != "" ||
+		l.SSHInterface == PrivateIP || l.SSHInterface == PrivateDNS
+	switch {
+	case l.TemporarySecurityGroupSourcePublicIP:
+		ip, err := publicAddress(ctx, 10*time.Second)
+		if err != nil {
+			return nil, false, l.Src.Errorf(&l.TemporarySecurityGroupSourcePublicIP, "The public address is not known",
+				"%s. Set temporary_security_group_source_cidrs instead.", err)
+		}
+		ranges, why = append(ranges, ip), "the public address of this machine"
+	case len(ranges) > 0:
+	case l.Session.Loopback():
+		ranges, why = []string{"127.0.0.1/32"}, "this machine"
+	case indirect:
+		ranges, why = []string{all}, "everybody, since the address that bake connects from cannot be told; set temporary_security_group_source_cidrs to narrow it down"
+	default:
+		ip, err := publicAddress(ctx, 3*time.Second)
+		if err == nil && strings.Contains(ip, ":") != (l.SSHInterface == IPv6) {
+			err = fmt.Errorf("it is of the other IP version: %s", ip)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, false, context.Cause(ctx)
+		case err != nil:
+			ranges = []string{all}
+			why = fmt.Sprintf("everybody, since the public address of this machine cannot be told (%s); set temporary_security_group_source_cidrs to narrow it down", err)
+		default:
+			ranges, public = []string{ip}, true
+			why = "the public address of this machine; temporary_security_group_source_cidrs opens it wider"
+		}
+	}
+	slices.Sort(ranges)
+	ranges = slices.Compact(ranges)
+	l.Scope.Say(ctx, "The temporary security group lets in %s at port %d (%s)", strings.Join(ranges, ", "), l.Port, why)
+	return ranges, public, nil
+}
+
+// openForPrivate lets in whoever can reach the machine's private address.
+func (l *Launcher) openForPrivate(ctx context.Context, g Groups) error {
+	if !g.Public {
+		return nil
+	}
+	l.Scope.Say(ctx, "The machine has no public address; the security group now lets in %s, since the address that bake connects from inside the network cannot be told (temporary_security_group_source_cidrs narrows it down)", everybody)
+	return l.admit(ctx, g.IDs[0], []string{everybody})
+}
+
+const addressService = "https://checkip.amazonaws.com"
+
+// publicAddress asks AWS which address this machine is seen under, as a range
+// that holds only it.
+func publicAddress(ctx context.Context, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not answer within %s", addressService, limit))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, addressService, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return "", cause
+		}
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 100))
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s answered %s", addressService, resp.Status)
+	}
+	ip, err := netip.ParseAddr(strings.TrimSpace(string(body)))
+	if err != nil {
+		return "", errors.New(addressService + " did not answer with an address")
+	}
+	return netip.PrefixFrom(ip, ip.BitLen()).String(), nil
+}

@@ -1,0 +1,70 @@
+package launch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	gossh "golang.org/x/crypto/ssh"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/communicator/ssh"
+)
+
+// Key is the key pair that a machine is launched with.
+type Key struct {
+	Name    string       // empty: none
+	Private string       // of a temporary one, in PEM
+	Signer  gossh.Signer // of a temporary one
+}
+
+// Public returns the public key of a temporary key pair as a line of an
+// authorized_keys file.
+func (k Key) Public() string { return string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey())) }
+
+// KeyPair makes the temporary key pair, unless the options give another way to log in.
+func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
+	if l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth || l.Communicator == ssh.None {
+		return Key{Name: l.SSHKeyPairName}, nil
+	}
+	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)
+	want := l.Owner.Resource(owned.KeyPair, "key pair "+name+" "+l.Owner.ID, l.Session.Region, owned.WithName, name)
+	return owned.Acquire(ctx, l.Scope, "create a temporary key pair", want, func(ctx context.Context) (string, Key, error) {
+		out, err := access.Call(ctx, l.client().CreateKeyPair, &ec2.CreateKeyPairInput{
+			KeyName:           &name,
+			KeyType:           types.KeyType(l.TemporaryKeyPairType),
+			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeKeyPair),
+		})
+		if access.Is(err, "InvalidKeyPair.Duplicate") && l.TemporaryKeyPairName != "" && access.Refused(err) {
+			return "", Key{}, access.Blame(err, l.Src.Errorf(&l.TemporaryKeyPairName, "Key pair exists", "There is a key pair %q in %s already.", name, l.Session.Region))
+		} else if err != nil {
+			return "", Key{}, err
+		}
+		k := Key{Name: name, Private: aws.ToString(out.KeyMaterial)}
+		if k.Signer, err = gossh.ParsePrivateKey([]byte(k.Private)); err != nil {
+			return "", Key{}, fmt.Errorf("the private key that EC2 made cannot be used: %w", err)
+		}
+		if l.Scope.Run.Debug {
+			file := fmt.Sprintf("ec2_%s.pem", l.Scope.SourceName)
+			if err := writePrivate(file, k.Private); err != nil {
+				return "", Key{}, fmt.Errorf("saving the private key for debugging: %w", err)
+			}
+			l.Scope.Say(ctx, "Saving the private key of the machine for debugging: %s", file)
+		}
+		return aws.ToString(out.KeyPairId), k, nil
+	})
+}
+
+// writePrivate writes a file that only its owner may read, also if there was
+// one with other permissions.
+func writePrivate(path, text string) error {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o600)
+}

@@ -1,0 +1,84 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/sourceami"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Launcher makes the machine of one build.
+type Launcher struct {
+	*Options
+	Src     *schema.Source
+	Session *access.Session
+	Owner   *owned.Owner
+	Scope   *step.Scope
+}
+
+func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }
+
+// SourceImage finds the image to start from.
+func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
+	return step.Do(ctx, l.Scope, "find the source image", func(ctx context.Context) (types.Image, error) {
+		q := sourceami.Query{ID: l.SourceAMI}
+		blame := any(&l.SourceAMI)
+		if f := l.SourceAMIFilter; f != nil {
+			q.Filters, q.Owners, q.MostRecent, q.IncludeDeprecated = f.Filters, f.Owners, f.MostRecent, f.IncludeDeprecated
+			blame = &l.SourceAMIFilter
+		}
+		image, err := sourceami.Find(ctx, l.client(), q)
+		if err != nil {
+			return image, l.blameSource(blame, err)
+		}
+		if image.RootDeviceType != types.DeviceTypeEbs {
+			return image, l.Src.Errorf(blame, "Not an EBS image", "The root device of %s is of type %q; amazon-ebs needs an image that starts from EBS.",
+				aws.ToString(image.ImageId), image.RootDeviceType)
+		}
+		l.Scope.Say(ctx, "Source image: %s (%s)", aws.ToString(image.ImageId), aws.ToString(image.Name))
+		return image, nil
+	})
+}
+
+func (l *Launcher) blameSource(blame any, err error) error {
+	region := l.Session.Region
+	var many *sourceami.ManyError
+	switch {
+	case errors.Is(err, sourceami.ErrID):
+		return l.Src.Errorf(&l.SourceAMI, "No such image", "There is no image %q in %s, or it is not shared with this account.", l.SourceAMI, region)
+	case errors.Is(err, sourceami.ErrNone) && l.SourceAMI != "":
+		return l.Src.Errorf(blame, "No such image", "The image %s in %s does not match the filters.", l.SourceAMI, region)
+	case errors.Is(err, sourceami.ErrNone):
+		return l.Src.Errorf(blame, "No such image", "No image of these owners matches these filters in %s.", region)
+	case errors.As(err, &many):
+		return l.Src.Errorf(blame, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true to take the newest.", region, many)
+	}
+	return err
+}
+
+// CheckProfile asks IAM whether the instance profile exists.
+func (l *Launcher) CheckProfile(ctx context.Context) error {
+	if l.IAMInstanceProfile == "" || l.SkipProfileValidation {
+		return nil
+	}
+	_, err := step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (struct{}, error) {
+		_, err := access.Call(ctx, l.Session.IAM().GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
+		if access.Is(err, "NoSuchEntity") {
+			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile", "The account has no instance profile %q.", l.IAMInstanceProfile)
+		} else if access.Is(err, "AccessDenied") {
+			err = fmt.Errorf("%w; or set skip_profile_validation", err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}

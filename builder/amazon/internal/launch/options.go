@@ -1,0 +1,461 @@
+// Package launch makes the machine that a build runs on, and all it needs: key
+// pair, security group, place in the network.
+package launch
+
+import (
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/sourceami"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+)
+
+// Source is the Go source that documents [Options], for [schema.Docs].
+//
+//go:embed options.go
+var Source string
+
+// Options say what is launched, where, and how it is reached.
+type Options struct {
+	ssh.Options
+
+	// Id of the image to start from. With `source_ami_filter` as well, the image
+	// must also match that.
+	SourceAMI string `hcl:"source_ami,optional"`
+
+	// Finds the image to start from.
+	SourceAMIFilter *SourceAMIFilter `hcl:"source_ami_filter,block"`
+
+	// Instance type to build on, such as t3.micro.
+	InstanceType string `hcl:"instance_type"`
+
+	// Give the machine a public address, or do not. The subnet decides if this is
+	// not set. Without `subnet_id` a subnet of the default VPC is chosen.
+	AssociatePublicIPAddress *bool `hcl:"associate_public_ip_address,optional"`
+
+	// Availability zone to launch in.
+	AvailabilityZone string `hcl:"availability_zone,optional"`
+
+	// Subnet to launch in.
+	SubnetID string `hcl:"subnet_id,optional"`
+
+	// VPC of the temporary security group. Without a subnet it must be the default VPC.
+	VPCID string `hcl:"vpc_id,optional"`
+
+	// Finds the VPC, which must be the only match.
+	VPCFilter *VPCFilter `hcl:"vpc_filter,block"`
+
+	// Finds the subnet.
+	SubnetFilter *SubnetFilter `hcl:"subnet_filter,block"`
+
+	// Security group of the machine, instead of a temporary one.
+	SecurityGroupID string `hcl:"security_group_id,optional"`
+
+	// Security groups of the machine, instead of a temporary one.
+	SecurityGroupIDs []string `hcl:"security_group_ids,optional"`
+
+	// Finds the security groups of the machine: all that match.
+	SecurityGroupFilter *SecurityGroupFilter `hcl:"security_group_filter,block"`
+
+	// Address ranges that the temporary security group lets in. Without it only
+	// the address of this machine is let in, where that can be told, and
+	// everybody otherwise; the log says which.
+	TemporarySecurityGroupSourceCIDRs []string `hcl:"temporary_security_group_source_cidrs,optional"`
+
+	// Let in the public address of this machine, which https://checkip.amazonaws.com
+	// tells, and fail if it does not.
+	TemporarySecurityGroupSourcePublicIP bool `hcl:"temporary_security_group_source_public_ip,optional"`
+
+	// Instance profile that lends the machine a role.
+	IAMInstanceProfile string `hcl:"iam_instance_profile,optional"`
+
+	// Do not ask IAM whether the instance profile exists.
+	SkipProfileValidation bool `hcl:"skip_profile_validation,optional"`
+
+	// Tags for the instance and what is made for it. The image gets them too,
+	// unless `skip_ami_run_tags` is set.
+	RunTags map[string]string `hcl:"run_tags,optional,late"`
+
+	// One more of `run_tags`.
+	RunTag []late.Tag `hcl:"run_tag,block"`
+
+	// Tags for the volumes of the instance.
+	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
+
+	// One more of `run_volume_tags`.
+	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
+
+	// Launch as EBS-optimised.
+	EBSOptimized bool `hcl:"ebs_optimized,optional"`
+
+	// Enable Nitro enclaves.
+	EnableNitroEnclave bool `hcl:"enable_nitro_enclave,optional"`
+
+	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at a price.
+	EnableUnlimitedCredits bool `hcl:"enable_unlimited_credits,optional"`
+
+	// Deprecated name of `enable_unlimited_credits`.
+	EnableT2Unlimited bool `hcl:"enable_t2_unlimited,optional"`
+
+	// What a shutdown from inside does to the instance: `stop` or `terminate`.
+	ShutdownBehavior ShutdownBehavior `hcl:"shutdown_behavior,optional"`
+
+	// Do not stop the instance: a provisioner does. bake only waits for it.
+	DisableStopInstance bool `hcl:"disable_stop_instance,optional"`
+
+	// The metadata service as the machine sees it.
+	MetadataOptions *MetadataOptions `hcl:"metadata_options,block"`
+
+	// Run in any open capacity reservation that fits (`open`), or in none (`none`).
+	CapacityReservationPreference CapacityPreference `hcl:"capacity_reservation_preference,optional"`
+
+	// Capacity reservation to run in.
+	CapacityReservationID string `hcl:"capacity_reservation_id,optional"`
+
+	// ARN of the resource group of capacity reservations to run in.
+	CapacityReservationGroupARN string `hcl:"capacity_reservation_group_arn,optional"`
+
+	// Which host the instance runs on.
+	Placement *Placement `hcl:"placement,block"`
+
+	// Deprecated: `placement { tenancy }`.
+	Tenancy Tenancy `hcl:"tenancy,optional"`
+
+	// Licences that the instance uses.
+	LicenseSpecifications []LicenseSpecification `hcl:"license_specifications,block"`
+
+	// User data for the instance. It is sent as it is if it is base64 already.
+	UserData string `hcl:"user_data,optional"`
+
+	// File with the user data.
+	UserDataFile string `hcl:"user_data_file,optional"`
+
+	// Which address of the machine to connect to. Without it: in a VPC the public
+	// address, or the private one if there is none.
+	SSHInterface Interface `hcl:"ssh_interface,optional"`
+
+	// Key pair to launch with, instead of a temporary one. Its private key is
+	// `ssh_private_key_file` or in the agent (`ssh_agent_auth`).
+	SSHKeyPairName string `hcl:"ssh_keypair_name,optional"`
+
+	// Name of the temporary key pair. Chosen by bake if not set.
+	TemporaryKeyPairName string `hcl:"temporary_key_pair_name,optional"`
+
+	// Type of the temporary key pair, which AWS generates.
+	TemporaryKeyPairType KeyType `hcl:"temporary_key_pair_type,optional"`
+
+	// Remove the temporary key from authorized_keys before the image is made.
+	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
+
+	// Volumes of the instance, beside or instead of those of the source image.
+	LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
+
+	// Do without instance store volumes: the device names xvdca to xvdcz are kept free.
+	NoEphemeral bool `hcl:"no_ephemeral,optional"`
+}
+
+// SourceAMIFilter finds an image.
+type SourceAMIFilter struct {
+	sourceami.Filters
+
+	// Accounts whose images are looked at: account ids, `self`, or aliases such as `amazon`.
+	Owners []string `hcl:"owners,optional"`
+
+	// Take the newest image when several match; otherwise that is an error.
+	MostRecent bool `hcl:"most_recent,optional"`
+
+	// Look at deprecated images too.
+	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
+}
+
+// VPCFilter finds a VPC.
+type VPCFilter struct {
+	sourceami.Filters
+}
+
+// SubnetFilter finds a subnet.
+type SubnetFilter struct {
+	sourceami.Filters
+
+	// Of several, take the one with the most free addresses.
+	MostFree bool `hcl:"most_free,optional"`
+
+	// Of several, take any.
+	Random bool `hcl:"random,optional"`
+}
+
+// SecurityGroupFilter finds security groups.
+type SecurityGroupFilter struct {
+	sourceami.Filters
+}
+
+// MetadataOptions are those of the instance.
+type MetadataOptions struct {
+	// `enabled` or `disabled`.
+	HTTPEndpoint Switch `hcl:"http_endpoint,optional"`
+
+	// Whether a session token is `optional` or `required`.
+	HTTPTokens Tokens `hcl:"http_tokens,optional"`
+
+	// How many hops an answer may travel, 1 to 64.
+	HTTPPutResponseHopLimit int `hcl:"http_put_response_hop_limit,optional"`
+
+	// Whether the machine can read its tags there: `enabled` or `disabled`.
+	InstanceMetadataTags Switch `hcl:"instance_metadata_tags,optional"`
+}
+
+// SetDefaults implements [schema.Defaulter].
+func (m *MetadataOptions) SetDefaults() {
+	*m = MetadataOptions{HTTPEndpoint: "enabled", HTTPTokens: "optional", HTTPPutResponseHopLimit: 1, InstanceMetadataTags: "disabled"}
+}
+
+// Placement is the host an instance runs on.
+type Placement struct {
+	// ARN of a host resource group.
+	HostResourceGroupARN string `hcl:"host_resource_group_arn,optional"`
+
+	// Id of a dedicated host.
+	HostID string `hcl:"host_id,optional"`
+
+	// `default`, `dedicated` or `host`.
+	Tenancy Tenancy `hcl:"tenancy,optional"`
+}
+
+// LicenseSpecification is one licence.
+type LicenseSpecification struct {
+	// The licence's configuration.
+	LicenseConfigurationRequest LicenseConfiguration `hcl:"license_configuration_request,block"`
+}
+
+// LicenseConfiguration names a licence's configuration.
+type LicenseConfiguration struct {
+	// ARN of the configuration.
+	LicenseConfigurationARN string `hcl:"license_configuration_arn"`
+}
+
+// ShutdownBehavior is what a shutdown from inside does.
+type ShutdownBehavior string
+
+// Choices implements [schema.Choices].
+func (ShutdownBehavior) Choices() []string { return []string{"stop", "terminate"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *ShutdownBehavior) UnmarshalText(b []byte) error {
+	return schema.ParseChoice(v, b, v.Choices())
+}
+
+// CapacityPreference says which capacity reservations are used.
+type CapacityPreference string
+
+// Choices implements [schema.Choices].
+func (CapacityPreference) Choices() []string { return []string{"none", "open"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *CapacityPreference) UnmarshalText(b []byte) error {
+	return schema.ParseChoice(v, b, v.Choices())
+}
+
+// Tenancy says who shares the instance's hardware.
+type Tenancy string
+
+// Choices implements [schema.Choices].
+func (Tenancy) Choices() []string { return []string{"default", "dedicated", "host"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *Tenancy) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// Switch is on or off.
+type Switch string
+
+// Choices implements [schema.Choices].
+func (Switch) Choices() []string { return []string{"enabled", "disabled"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *Switch) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// Tokens says whether the metadata service asks for one.
+type Tokens string
+
+// Choices implements [schema.Choices].
+func (Tokens) Choices() []string { return []string{"optional", "required"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *Tokens) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// KeyType is a type of key pair.
+type KeyType string
+
+// Choices implements [schema.Choices].
+func (KeyType) Choices() []string { return []string{"rsa", "ed25519"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *KeyType) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// Interface is an address of a machine.
+type Interface string
+
+// The addresses of a machine.
+const (
+	PublicIP   Interface = "public_ip"
+	PrivateIP  Interface = "private_ip"
+	PublicDNS  Interface = "public_dns"
+	PrivateDNS Interface = "private_dns"
+	IPv6       Interface = "ipv6"
+)
+
+// Choices implements [schema.Choices].
+func (Interface) Choices() []string {
+	return []string{string(PublicIP), string(PrivateIP), string(PublicDNS), string(PrivateDNS), string(IPv6)}
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *Interface) UnmarshalText(b []byte) error {
+	if string(b) == "session_manager" {
+		return fmt.Errorf("connecting through the AWS Session Manager is not built in; use another ssh_interface, or a bastion host")
+	}
+	return schema.ParseChoice(v, b, v.Choices())
+}
+
+// Defaults are the options of a template that sets none.
+func Defaults() Options {
+	return Options{
+		Options:                       ssh.Defaults(),
+		ShutdownBehavior:              "stop",
+		CapacityReservationPreference: "none",
+		TemporaryKeyPairType:          "rsa",
+	}
+}
+
+// Validate reports what is wrong with the options. Structs that embed them call it.
+func (o *Options) Validate(c *schema.Checker) {
+	o.Options.Validate(c)
+	o.validateSource(c)
+	o.validateNetwork(c)
+	o.validateInstance(c)
+	o.validateKey(c)
+	both(c, &o.UserData, &o.UserDataFile)
+	if f := o.UserDataFile; f != "" && c.Known(&o.UserDataFile) {
+		if _, err := os.Stat(f); err != nil {
+			c.Errorf(&o.UserDataFile, "User data file not found", "%s.", err)
+		}
+	}
+	device.Validate(c, o.LaunchBlockDeviceMappings)
+}
+
+// both complains when both of two strings are set.
+func both(c *schema.Checker, a, b *string) {
+	if *a != "" && *b != "" {
+		c.Errorf(b, "Conflicting arguments", "Set either %s or %s.", c.Name(a), c.Name(b))
+	}
+}
+
+func (o *Options) validateSource(c *schema.Checker) {
+	f := o.SourceAMIFilter
+	switch {
+	case f == nil:
+		if o.SourceAMI == "" {
+			c.Errorf(&o.SourceAMI, "No source image", "Set source_ami or source_ami_filter.")
+		}
+	case f.Empty() && o.SourceAMI == "" && c.Known(&f.Filters.Filters):
+		c.Errorf(&o.SourceAMIFilter, "No filters", "Set filters in source_ami_filter, at least for the name.")
+	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
+		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
+	}
+	if o.InstanceType == "" {
+		c.Errorf(&o.InstanceType, "No instance type", "instance_type cannot be empty.")
+	}
+}
+
+func (o *Options) validateNetwork(c *schema.Checker) {
+	if o.SecurityGroupID != "" && len(o.SecurityGroupIDs) > 0 {
+		c.Errorf(&o.SecurityGroupIDs, "Conflicting arguments", "Set either security_group_id or security_group_ids.")
+	}
+	for _, cidr := range o.TemporarySecurityGroupSourceCIDRs {
+		if _, _, err := net.ParseCIDR(cidr); err != nil {
+			c.Errorf(&o.TemporarySecurityGroupSourceCIDRs, "Not an address range", "%q is not a range such as 192.0.2.0/24 or 2001:db8::/32.", cidr)
+		}
+	}
+}
+
+var burstable = regexp.MustCompile(`^(t2|t3|t3a|t4g)\.`)
+
+// Unlimited reports whether the instance may burst without limit.
+func (o *Options) Unlimited() bool { return o.EnableUnlimitedCredits || o.EnableT2Unlimited }
+
+func (o *Options) validateInstance(c *schema.Checker) {
+	if o.EnableT2Unlimited {
+		c.Warnf(&o.EnableT2Unlimited, "Deprecated argument", "enable_t2_unlimited is the old name of enable_unlimited_credits.")
+	}
+	known := c.Known(&o.InstanceType)
+	if o.Unlimited() && known && !burstable.MatchString(o.InstanceType) {
+		ptr := &o.EnableUnlimitedCredits
+		if !o.EnableUnlimitedCredits {
+			ptr = &o.EnableT2Unlimited
+		}
+		c.Errorf(ptr, "Not a burstable instance type", "Only t2, t3, t3a and t4g instances have CPU credits; %s does not.", o.InstanceType)
+	}
+	if o.EnableNitroEnclave && known && strings.HasPrefix(o.InstanceType, "t") {
+		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.InstanceType)
+	}
+	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 1 || m.HTTPPutResponseHopLimit > 64) {
+		c.Errorf(&m.HTTPPutResponseHopLimit, "Unsuitable hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
+	}
+	both(c, &o.CapacityReservationID, &o.CapacityReservationGroupARN)
+	if o.CapacityReservationID+o.CapacityReservationGroupARN != "" && c.Set(&o.CapacityReservationPreference) {
+		c.Errorf(&o.CapacityReservationPreference, "Conflicting arguments",
+			"capacity_reservation_preference cannot be set together with capacity_reservation_id or capacity_reservation_group_arn.")
+	}
+	if o.Tenancy != "" {
+		c.Warnf(&o.Tenancy, "Deprecated argument", "tenancy has moved to placement { tenancy }.")
+		if o.Placement != nil && o.Placement.Tenancy != "" {
+			c.Errorf(&o.Tenancy, "Conflicting arguments", "Set either tenancy or placement { tenancy }.")
+		}
+	}
+	if p := o.Placement; p != nil {
+		both(c, &p.HostResourceGroupARN, &p.HostID)
+		if p.HostResourceGroupARN+p.HostID != "" && p.Tenancy != "" && p.Tenancy != "host" {
+			c.Errorf(&p.Tenancy, "Unsuitable tenancy", "An instance on a dedicated host has tenancy host.")
+		}
+	}
+}
+
+func (o *Options) validateKey(c *schema.Checker) {
+	if o.SSHKeyPairName != "" && o.Communicator == ssh.SSH && o.PrivateKeyFile == "" && !o.AgentAuth && c.Known(&o.PrivateKeyFile) && c.Known(&o.AgentAuth) {
+		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key",
+			"Set ssh_private_key_file to the private key of this key pair, or ssh_agent_auth if the agent has it.")
+	}
+}
+
+// userData returns the user data as the API takes it, in base64.
+func (o *Options) userData() (string, error) {
+	data := o.UserData
+	if o.UserDataFile != "" {
+		b, err := os.ReadFile(o.UserDataFile)
+		if err != nil {
+			return "", err
+		}
+		data = string(b)
+	}
+	if _, err := base64.StdEncoding.DecodeString(data); err == nil {
+		return data, nil
+	}
+	return base64.StdEncoding.EncodeToString([]byte(data)), nil
+}
+
+// groups returns the security groups named in the template.
+func (o *Options) groups() []string {
+	ids := slices.Clone(o.SecurityGroupIDs)
+	if o.SecurityGroupID != "" {
+		ids = append(ids, o.SecurityGroupID)
+	}
+	return ids
+}

@@ -1,0 +1,299 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// Spec is what a machine is launched with, beside the options.
+type Spec struct {
+	Image      types.Image
+	Place      Place
+	Key        Key
+	Groups     Groups
+	Tags       map[string]string // of the instance and its network interface
+	VolumeTags map[string]string
+}
+
+// Run launches the machine and waits until it runs.
+func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
+	userData, err := l.userData()
+	if err != nil {
+		return types.Instance{}, l.Src.Errorf(&l.UserDataFile, "User data cannot be read", "%s.", err)
+	}
+	in := l.request(spec, userData)
+	in.ClientToken = &l.Owner.ID
+	var keep []string
+	for i := range l.LaunchBlockDeviceMappings {
+		m := &l.LaunchBlockDeviceMappings[i]
+		if l.Src.Set(&m.DeleteOnTermination) && !m.DeleteOnTermination && !m.NoDevice {
+			keep = append(keep, m.DeviceName)
+		}
+	}
+	want := l.Owner.Resource(owned.Instance, l.Owner.ID, l.Session.Region, owned.WithKeep, strings.Join(keep, ","))
+	id, err := owned.Acquire(ctx, l.Scope, "launch the instance", want, func(ctx context.Context) (string, string, error) {
+		out, err := l.runInstances(ctx, in)
+		if err != nil {
+			return "", "", l.blameRun(err)
+		}
+		id := aws.ToString(out.Instances[0].InstanceId)
+		l.Scope.Say(ctx, "Instance %s (%s)", id, l.InstanceType)
+		return id, id, nil
+	})
+	if err != nil {
+		return types.Instance{}, err
+	}
+	return step.Do(ctx, l.Scope, "wait for the instance to run", func(ctx context.Context) (types.Instance, error) {
+		return l.awaitState(ctx, id, types.InstanceStateNameRunning)
+	})
+}
+
+// runInstances tries again while IAM and EC2 have not yet agreed that the
+// instance profile exists.
+func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
+	pause := 200 * time.Millisecond
+	for try := 1; ; try++ {
+		out, err := access.Call(ctx, l.client().RunInstances, in)
+		fresh := access.Is(err, "InvalidParameterValue") && strings.Contains(err.Error(), "iamInstanceProfile")
+		if !fresh || try == 11 {
+			return out, err
+		}
+		if err := wait.Sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+		pause = min(2*pause, 30*time.Second)
+	}
+}
+
+func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
+	one := int32(1)
+	in := &ec2.RunInstancesInput{
+		ImageId:                           spec.Image.ImageId,
+		InstanceType:                      types.InstanceType(l.InstanceType),
+		MinCount:                          &one,
+		MaxCount:                          &one,
+		KeyName:                           text(spec.Key.Name),
+		UserData:                          text(userData),
+		EbsOptimized:                      &l.EBSOptimized,
+		EnclaveOptions:                    &types.EnclaveOptionsRequest{Enabled: &l.EnableNitroEnclave},
+		InstanceInitiatedShutdownBehavior: types.ShutdownBehavior(l.ShutdownBehavior),
+		CapacityReservationSpecification:  l.capacity(),
+		MetadataOptions:                   l.metadata(),
+		Placement:                         l.placement(spec.Place.Zone),
+		BlockDeviceMappings:               device.EC2(l.LaunchBlockDeviceMappings),
+	}
+	in.TagSpecifications = l.Owner.Specs(spec.Tags, types.ResourceTypeInstance, types.ResourceTypeNetworkInterface)
+	in.TagSpecifications = append(in.TagSpecifications, l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume)...)
+	if l.NoEphemeral {
+		for c := 'a'; c <= 'z'; c++ {
+			in.BlockDeviceMappings = append(in.BlockDeviceMappings, types.BlockDeviceMapping{
+				DeviceName: new("xvdc" + string(c)), NoDevice: new(""),
+			})
+		}
+	}
+	if l.IAMInstanceProfile != "" {
+		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &l.IAMInstanceProfile}
+	}
+	if burstable.MatchString(l.InstanceType) {
+		credits := "standard"
+		if l.Unlimited() {
+			credits = "unlimited"
+		}
+		in.CreditSpecification = &types.CreditSpecificationRequest{CpuCredits: &credits}
+	}
+	for i := range l.LicenseSpecifications {
+		in.LicenseSpecifications = append(in.LicenseSpecifications, types.LicenseConfigurationRequest{
+			LicenseConfigurationArn: &l.LicenseSpecifications[i].LicenseConfigurationRequest.LicenseConfigurationARN,
+		})
+	}
+	if spec.Place.Subnet != "" && l.AssociatePublicIPAddress != nil {
+		in.NetworkInterfaces = []types.InstanceNetworkInterfaceSpecification{{
+			DeviceIndex:              new(int32(0)),
+			SubnetId:                 &spec.Place.Subnet,
+			Groups:                   spec.Groups.IDs,
+			AssociatePublicIpAddress: l.AssociatePublicIPAddress,
+			DeleteOnTermination:      new(true),
+		}}
+	} else {
+		in.SubnetId, in.SecurityGroupIds = text(spec.Place.Subnet), spec.Groups.IDs
+	}
+	return in
+}
+
+func (l *Launcher) capacity() *types.CapacityReservationSpecification {
+	if l.CapacityReservationID+l.CapacityReservationGroupARN == "" {
+		return &types.CapacityReservationSpecification{
+			CapacityReservationPreference: types.CapacityReservationPreference(l.CapacityReservationPreference),
+		}
+	}
+	return &types.CapacityReservationSpecification{CapacityReservationTarget: &types.CapacityReservationTarget{
+		CapacityReservationId:               text(l.CapacityReservationID),
+		CapacityReservationResourceGroupArn: text(l.CapacityReservationGroupARN),
+	}}
+}
+
+// metadata returns nothing for http_endpoint = "disabled", as Packer does: a
+// machine without the service does not get the key to log in with.
+func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
+	m := MetadataOptions{}
+	m.SetDefaults()
+	if l.MetadataOptions != nil {
+		m = *l.MetadataOptions
+	}
+	if m.HTTPEndpoint == "disabled" {
+		return nil
+	}
+	req := &types.InstanceMetadataOptionsRequest{
+		HttpEndpoint:            types.InstanceMetadataEndpointState(m.HTTPEndpoint),
+		HttpTokens:              types.HttpTokensState(m.HTTPTokens),
+		HttpPutResponseHopLimit: new(int32(m.HTTPPutResponseHopLimit)), //nolint:gosec // validated
+	}
+	if m.InstanceMetadataTags == "enabled" {
+		req.InstanceMetadataTags = types.InstanceMetadataTagsStateEnabled
+	}
+	return req
+}
+
+func (l *Launcher) placement(zone string) *types.Placement {
+	p := types.Placement{AvailabilityZone: text(zone), Tenancy: types.Tenancy(l.Tenancy)}
+	if o := l.Placement; o != nil {
+		p.HostResourceGroupArn, p.HostId = text(o.HostResourceGroupARN), text(o.HostID)
+		if o.Tenancy != "" {
+			p.Tenancy = types.Tenancy(o.Tenancy)
+		}
+	}
+	if p == (types.Placement{}) {
+		return nil
+	}
+	return &p
+}
+
+// blameRun points at the option that RunInstances complained about.
+func (l *Launcher) blameRun(err error) error {
+	var e *access.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	blame := func(ptr any, summary string) error {
+		return access.Blame(err, l.Src.Errorf(ptr, summary, "%s.", e))
+	}
+	switch {
+	case strings.HasPrefix(e.Code, "InvalidSubnet") && l.SubnetID != "":
+		return blame(&l.SubnetID, "The subnet cannot be used")
+	case strings.HasPrefix(e.Code, "InvalidKeyPair") && l.SSHKeyPairName != "":
+		return blame(&l.SSHKeyPairName, "No such key pair")
+	case strings.Contains(e.Message, "iamInstanceProfile") && l.IAMInstanceProfile != "":
+		return blame(&l.IAMInstanceProfile, "The instance profile cannot be used")
+	case strings.Contains(strings.ToLower(e.Message), "instance type") || e.Code == "InvalidInstanceType":
+		return blame(&l.InstanceType, "The instance type cannot be used")
+	case strings.Contains(strings.ToLower(e.Message), "availability zone") && l.AvailabilityZone != "":
+		return blame(&l.AvailabilityZone, "The availability zone cannot be used")
+	case strings.Contains(e.Code, "BlockDevice") && len(l.LaunchBlockDeviceMappings) > 0:
+		return blame(&l.LaunchBlockDeviceMappings, "The volumes cannot be made")
+	}
+	return err
+}
+
+// Stop stops the instance, unless a provisioner has been asked to, and waits
+// until it has stopped.
+func (l *Launcher) Stop(ctx context.Context, id string) error {
+	_, err := step.Do(ctx, l.Scope, "stop the instance", func(ctx context.Context) (struct{}, error) {
+		if !l.DisableStopInstance {
+			if _, err := access.Call(ctx, l.client().StopInstances, &ec2.StopInstancesInput{InstanceIds: []string{id}}); err != nil {
+				return struct{}{}, err
+			}
+		}
+		_, err := l.awaitState(ctx, id, types.InstanceStateNameStopped)
+		return struct{}{}, err
+	})
+	return err
+}
+
+// awaitState waits until the instance is in a state. It gives up when the
+// instance has ended instead.
+func (l *Launcher) awaitState(ctx context.Context, id string, want types.InstanceStateName) (types.Instance, error) {
+	var found types.Instance
+	err := l.Session.Watch(15*time.Second, 10*time.Minute).Until(ctx, fmt.Sprintf("instance %s to be %s", id, want), func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+		if access.NotFound(err) {
+			return false, nil // EC2 has not heard of it everywhere yet
+		} else if err != nil {
+			return false, err
+		}
+		for _, r := range out.Reservations {
+			for _, i := range r.Instances {
+				found = i
+			}
+		}
+		state := found.State
+		if state == nil {
+			return false, nil
+		}
+		ended := []types.InstanceStateName{types.InstanceStateNameShuttingDown, types.InstanceStateNameTerminated}
+		if want == types.InstanceStateNameRunning {
+			ended = append(ended, types.InstanceStateNameStopping, types.InstanceStateNameStopped)
+		}
+		if slices.Contains(ended, state.Name) {
+			return false, fmt.Errorf("instance %s is %s instead of %s: %s", id, state.Name, want, reason(found))
+		}
+		return state.Name == want, nil
+	})
+	return found, err
+}
+
+func reason(i types.Instance) string {
+	if r := i.StateReason; r != nil {
+		return strings.TrimSuffix(aws.ToString(r.Code)+": "+strings.TrimPrefix(aws.ToString(r.Message), aws.ToString(r.Code)+": "), ": ")
+	}
+	if t := aws.ToString(i.StateTransitionReason); t != "" {
+		return t
+	}
+	return "EC2 gives no reason"
+}
+
+// ModifyInstance sets the attributes that an image takes from its instance.
+func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, ena *bool) error {
+	if !sriov && ena == nil {
+		return nil
+	}
+	_, err := step.Do(ctx, l.Scope, "modify the instance", func(ctx context.Context) (struct{}, error) {
+		if sriov {
+			_, err := access.Call(ctx, l.client().ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
+				InstanceId: &id, SriovNetSupport: &types.AttributeValue{Value: new("simple")},
+			})
+			if err != nil {
+				return struct{}{}, err
+			}
+		}
+		if ena != nil {
+			_, err := access.Call(ctx, l.client().ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
+				InstanceId: &id, EnaSupport: &types.AttributeBooleanValue{Value: ena},
+			})
+			return struct{}{}, err
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// text is s as the API takes an optional string.
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
