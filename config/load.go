@@ -144,10 +144,11 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 	for _, arg := range l.o.Vars {
 		diags = append(diags, in.fromArgument(arg)...)
 	}
+	failed := diags.HasErrors() // then a value may be missing only because it was refused
 	for _, v := range l.t.Variables {
 		if v.Value == cty.NilVal {
 			v.Value = cty.UnknownVal(v.Type)
-			if !l.o.AllowUnset && !diags.HasErrors() {
+			if !l.o.AllowUnset && !failed {
 				diags = append(diags, problem(&v.Range, "Unset variable",
 					"The variable %q has no default, so it must be given a value: with -var '%[1]s=...', in a file named with -var-file, or as PKR_VAR_%[1]s in the environment.", v.Name)...)
 			}

@@ -1,0 +1,7 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build "x" { # ERROR: Extraneous label for build
+  sources = ["source.null.a"]
+}

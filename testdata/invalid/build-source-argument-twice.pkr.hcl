@@ -1,0 +1,9 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  source "null.a" {
+    communicator = "ssh" # ERROR: Duplicate argument
+  }
+}

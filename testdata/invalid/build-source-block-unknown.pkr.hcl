@@ -1,0 +1,8 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  source "null.b" { # ERROR: Unknown source
+  }
+}

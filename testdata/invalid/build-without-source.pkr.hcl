@@ -1,0 +1,3 @@
+build { # ERROR: Build without a source
+  name = "x"
+}

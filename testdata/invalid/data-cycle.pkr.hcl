@@ -1,0 +1,15 @@
+data "null" "a" {
+  input = local.b
+}
+
+locals {
+  b = data.null.a.output # ERROR: Circular reference
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

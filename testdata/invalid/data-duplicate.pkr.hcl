@@ -1,0 +1,15 @@
+data "null" "a" {
+  input = "x"
+}
+
+data "null" "a" { # ERROR: Duplicate data source
+  input = "y"
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

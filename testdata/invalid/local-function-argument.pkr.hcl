@@ -1,0 +1,11 @@
+locals {
+  a = file("absent.txt") # ERROR: Invalid function argument
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

@@ -1,0 +1,11 @@
+locals {
+  a = vars.region # ERROR: Unknown variable
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

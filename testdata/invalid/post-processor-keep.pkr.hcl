@@ -1,0 +1,11 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+
+  post-processor "manifest" {
+    keep_input_artifact = "perhaps" # ERROR: Unsuitable value
+  }
+}

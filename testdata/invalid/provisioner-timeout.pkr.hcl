@@ -1,0 +1,12 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+
+  provisioner "shell" {
+    inline  = ["true"]
+    timeout = 10 # ERROR: Unsuitable value
+  }
+}

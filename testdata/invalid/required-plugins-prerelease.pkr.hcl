@@ -1,0 +1,13 @@
+packer {
+  required_plugins {
+    amazon = { source = "github.com/hashicorp/amazon", version = ">= 1.0.0-dev" } # ERROR: Invalid plugin requirement
+  }
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

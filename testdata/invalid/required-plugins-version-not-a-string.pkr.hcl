@@ -1,0 +1,13 @@
+packer {
+  required_plugins {
+    amazon = { source = "github.com/hashicorp/amazon", version = 1 } # ERROR: Invalid plugin requirement: The version must be a string
+  }
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

@@ -1,0 +1,7 @@
+source "file" "a" { # ERROR: Missing required argument
+  content = "x"
+}
+
+build {
+  sources = ["source.file.a"]
+}

@@ -1,0 +1,7 @@
+source "null" "a" {
+  communicator = ["none"] # ERROR: Unsuitable value
+}
+
+build {
+  sources = ["source.null.a"]
+}

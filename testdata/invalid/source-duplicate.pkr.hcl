@@ -1,0 +1,11 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+source "null" "a" { # ERROR: Duplicate source
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

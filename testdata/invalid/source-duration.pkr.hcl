@@ -1,0 +1,8 @@
+source "null" "a" {
+  communicator = "none"
+  ssh_timeout  = "five minutes" # ERROR: Unsuitable value
+}
+
+build {
+  sources = ["source.null.a"]
+}

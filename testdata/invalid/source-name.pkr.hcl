@@ -1,0 +1,11 @@
+source "null" "a.b" { # ERROR: Invalid name
+  communicator = "none"
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

@@ -1,0 +1,8 @@
+source "file" "a" {
+  target  = null # ERROR: Missing required argument
+  content = "x"
+}
+
+build {
+  sources = ["source.file.a"]
+}

@@ -1,0 +1,11 @@
+variable "a" {
+  default = upper("x") # ERROR: Call to unknown function
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}

@@ -1,0 +1,12 @@
+variable "a" {
+  type    = text # ERROR: Invalid type specification
+  default = "x"
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = ["source.null.a"]
+}
