@@ -162,6 +162,9 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	}
 }
 
+// Leave gives the list up that is on the screen: the next frame is drawn below.
+func (d *Live) Leave() { d.drawn = nil }
+
 // rows returns how many rows of a terminal of the given width the list takes
 // that was drawn when the terminal may have been wider.
 func (d *Live) rows(width int) int {

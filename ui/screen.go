@@ -14,6 +14,8 @@ type Screen struct {
 	size func() (width, height int)
 	stop chan struct{}
 	done sync.WaitGroup
+
+	suspended bool
 }
 
 // frame is how long a frame stays on the screen.
@@ -41,8 +43,26 @@ func NewScreen(live *Live, size func() (width, height int)) *Screen {
 func (s *Screen) draw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.suspended {
+		return
+	}
 	w, h := s.size()
 	s.live.Draw(time.Now(), w, h)
+}
+
+// Suspend draws a frame and leaves the terminal below it to the caller, until
+// resume is called. Events go on being taken.
+func (s *Screen) Suspend() (resume func()) {
+	s.draw()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suspended = true
+	s.live.Leave()
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.suspended = false
+	}
 }
 
 // Handle implements [Display]. It may be called by several goroutines.
@@ -56,5 +76,8 @@ func (s *Screen) Handle(e step.Event) {
 func (s *Screen) Close() {
 	close(s.stop)
 	s.done.Wait()
+	s.mu.Lock()
+	s.suspended = false
+	s.mu.Unlock()
 	s.draw()
 }
