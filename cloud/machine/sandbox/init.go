@@ -46,7 +46,7 @@ func (b *bootSpec) run(report *os.File) error {
 	os.Clearenv()
 	for key, value := range map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME": "/root", "LANG": "C.UTF-8", "TERM": "linux",
+		"HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", // the console is a file
 	} {
 		os.Setenv(key, value)
 	}

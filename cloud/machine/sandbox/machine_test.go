@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
@@ -40,7 +39,7 @@ type bench struct {
 	dir    string
 	base   string
 	key    ssh.Signer
-	next   atomic.Int32
+	next   *atomic.Int32
 }
 
 // newBench unpacks the root file system that BAKE_TEST_ROOTFS names. Tests of
@@ -84,7 +83,7 @@ func newBench(t *testing.T, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, driver: d, dir: dir, base: filepath.Join(dir, "base"), key: key}
+	b := &bench{t: t, driver: d, dir: dir, base: filepath.Join(dir, "base"), key: key, next: new(atomic.Int32)}
 	f, err := os.Open(rootfs)
 	if err != nil {
 		t.Fatal(err)
@@ -134,11 +133,7 @@ func (b *bench) login(spec machine.Spec) *ssh.Client {
 	config := &ssh.ClientConfig{User: spec.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(b.key)}, HostKeyCallback: consoleKeys(spec.Console), Timeout: 10 * time.Second}
 	var last error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		port := "22"
-		if os.Geteuid() != 0 {
-			port = "20022"
-		}
-		c, err := ssh.Dial("tcp", net.JoinHostPort(spec.Network.Public.String(), port), config)
+		c, err := ssh.Dial("tcp", net.JoinHostPort(spec.Network.Public.String(), publicPort(22)), config)
 		if err == nil {
 			b.t.Cleanup(func() { c.Close() })
 			return c
@@ -191,50 +186,267 @@ func readText(path string) string {
 	return string(b)
 }
 
-func (b *bench) banner(spec machine.Spec) {
-	for {
-		port := "22"
-		if os.Geteuid() != 0 {
-			port = "20022"
+// TestBoot measures the way from Start to the first complete command, and looks
+// at what the machine is like.
+func TestBoot(t *testing.T) {
+	b := newBench(t, Options{})
+	for _, imds := range []string{"without a metadata service", "with one"} {
+		t.Run(imds, func(t *testing.T) {
+			b := b.with(t)
+			spec := b.spec()
+			if imds == "with one" {
+				spec.Network.Metadata = metadataService(spec)
+			}
+			began := time.Now()
+			m := b.start(spec)
+			up := time.Since(began)
+			c := b.login(spec)
+			in := time.Since(began)
+			b.run(c, "true")
+			t.Logf("started %v, logged in %v, first command %v", round(up), round(in), round(time.Since(began)))
+
+			if got := b.run(c, "hostname; id -un; sudo id -u; cat /etc/machine-id | wc -c; stat -c %s /etc/ssh/ssh_host_rsa_key 2>/dev/null; true"); got != spec.Hostname+"\nadmin\n0\n33" {
+				t.Errorf("the machine says %q", got)
+			}
+			if got := b.run(c, "ip -4 -o addr show eth0; cat /sys/class/net/eth0/mtu; getent hosts $(hostname)"); !strings.Contains(got, spec.Network.Private.String()+"/20") || !strings.Contains(got, "9001") {
+				t.Errorf("the network is %q", got)
+			}
+			if imds == "with one" {
+				keys := b.run(c, "cat /etc/ssh/ssh_host_*.pub")
+				t.Log(b.run(c, "cloud-init status --wait; cloud-init analyze blame | head -5; systemctl is-system-running --wait; systemctl --failed --no-legend; id"))
+				if got := b.run(c, "cat /etc/ssh/ssh_host_*.pub"); got != keys {
+					t.Errorf("cloud-init changed the host keys from %s to %s", keys, got)
+				}
+				if got := b.run(c, "cloud-init query instance_id"); got != spec.ID {
+					t.Errorf("cloud-init knows the instance as %q", got)
+				}
+			}
+			began = time.Now()
+			if err := m.Stop(t.Context()); err != nil {
+				t.Error(err)
+			}
+			t.Logf("stopped in %v", round(time.Since(began)))
+			if e := m.Exit(); e.Reason != machine.Stopped || e.Err != nil {
+				t.Errorf("exit is %+v", e)
+			}
+			if left := mountsBelow(b.dir); left != "" {
+				t.Errorf("still mounted: %s", left)
+			}
+		})
+	}
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+// with is the bench for a subtest.
+func (b *bench) with(t *testing.T) *bench {
+	return &bench{t: t, driver: b.driver, dir: b.dir, base: b.base, key: b.key, next: b.next}
+}
+
+func mountsBelow(dir string) string {
+	var found []string
+	for line := range strings.Lines(readText("/proc/self/mountinfo")) {
+		if strings.Contains(line, dir) {
+			found = append(found, line)
 		}
-		c, err := net.Dial("tcp", net.JoinHostPort(spec.Network.Public.String(), port))
-		if err == nil {
-			line, err := bufio.NewReader(c).ReadString('\n')
-			c.Close()
-			if err == nil && strings.HasPrefix(line, "SSH-") {
-				return
+	}
+	return strings.Join(found, "")
+}
+
+// metadataService is what cloud-init asks for on EC2, and no more.
+func metadataService(spec machine.Spec) http.Handler {
+	answers := map[string]string{
+		"meta-data/":                            "ami-id\nhostname\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\npublic-keys/",
+		"meta-data/ami-id":                      "ami-0123456789abcdef0",
+		"meta-data/hostname":                    spec.Hostname,
+		"meta-data/instance-id":                 spec.ID,
+		"meta-data/instance-type":               "t3.micro",
+		"meta-data/local-hostname":              spec.Hostname,
+		"meta-data/local-ipv4":                  spec.Network.Private.String(),
+		"meta-data/mac":                         network.HardwareAddr(spec.Network.Private).String(),
+		"meta-data/placement/":                  "availability-zone",
+		"meta-data/placement/availability-zone": "us-east-1a",
+		"meta-data/public-keys/":                "0=key",
+		"meta-data/public-keys/0/openssh-key":   spec.AuthorizedKeys[0],
+		"dynamic/":                              "instance-identity/",
+		"dynamic/instance-identity/":            "document",
+		"dynamic/instance-identity/document":    `{"region":"us-east-1","instanceId":"` + spec.ID + `"}`,
+		"":                                      "meta-data",
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			fmt.Fprint(w, "token")
+			return
+		}
+		_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		answer, ok := answers[path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, answer)
+	})
+}
+
+// TestEnds has a machine end in each of the ways there are.
+func TestEnds(t *testing.T) {
+	b := newBench(t, Options{})
+	for command, want := range map[string]machine.Reason{"sudo reboot": machine.Reboot, "sudo poweroff": machine.PowerOff} {
+		t.Run(command, func(t *testing.T) {
+			b := b.with(t)
+			spec := b.spec()
+			m := b.start(spec)
+			try(b.login(spec), command)
+			b.waitEnd(m)
+			if got := m.Exit(); got.Reason != want || got.Err != nil {
+				t.Errorf("exit is %+v", got)
+			}
+		})
+	}
+	t.Run("kill", func(t *testing.T) {
+		b := b.with(t)
+		m := b.start(b.spec())
+		if err := m.Kill(); err != nil {
+			t.Error(err)
+		}
+		if got := m.Exit(); got.Reason != machine.Stopped {
+			t.Errorf("exit is %+v", got)
+		}
+	})
+	t.Run("command", func(t *testing.T) {
+		b := b.with(t)
+		for code, failed := range map[string]bool{"exit 0": false, "exit 3": true} {
+			spec := b.spec()
+			spec.Command = []string{"/bin/sh", "-c", "echo hello from $$; ip addr; " + code}
+			spec.Network = network.Config{}
+			m := b.start(spec)
+			b.waitEnd(m)
+			if got := m.Exit(); got.Reason != machine.PowerOff || (got.Err != nil) != failed {
+				t.Errorf("%s: exit is %+v", code, got)
+			}
+			if text := readText(spec.Console); !strings.HasPrefix(text, "hello from ") || strings.Contains(text, "eth0") {
+				t.Errorf("console: %q", text)
 			}
 		}
-		time.Sleep(3 * time.Millisecond)
-	}
-}
-
-func TestMeasure(t *testing.T) {
-	b := newBench(t, Options{})
-	for i := range 3 {
+	})
+	t.Run("no such command", func(t *testing.T) {
+		b := b.with(t)
 		spec := b.spec()
-		spec.Network.Metadata = http.NotFoundHandler()
-		began := time.Now()
-		m := b.start(spec)
-		up := time.Since(began)
-		b.banner(spec)
-		banner := time.Since(began)
-		c := b.login(spec)
-		b.run(c, "true")
-		first := time.Since(began)
-		t.Logf("%d: started %v, banner %v, first command %v", i, up.Round(time.Millisecond), banner.Round(time.Millisecond), first.Round(time.Millisecond))
-		if i == 0 {
-			t.Log(b.run(c, "systemctl is-system-running; systemctl --failed; cat /proc/uptime; hostname; id; sudo id; ip addr; ip route; cat /etc/resolv.conf; systemd-analyze blame | head -20; systemd-analyze critical-chain ssh.service"))
+		spec.Command = []string{"/no/such/thing"}
+		if _, err := b.driver.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "/no/such/thing") {
+			t.Errorf("error is %v", err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		began = time.Now()
-		m.Stop(ctx)
-		cancel()
-		t.Logf("stopped in %v: %+v", time.Since(began).Round(time.Millisecond), m.Exit())
-		if i == 0 {
-			t.Log(readText(spec.Console))
-		}
+	})
+}
+
+func (b *bench) waitEnd(m machine.Machine) {
+	b.t.Helper()
+	select {
+	case <-m.Done():
+	case <-time.After(30 * time.Second):
+		b.t.Fatal("the machine does not end")
 	}
 }
 
-var _ = io.EOF
+// TestImage makes an image of a machine that had a web server installed, and
+// boots another machine of it.
+func TestImage(t *testing.T) {
+	b := newBench(t, Options{})
+	spec := b.spec()
+	m := b.start(spec)
+	c := b.login(spec)
+	began := time.Now()
+	b.run(c, "sudo apt-get update -q")
+	t.Logf("apt-get update: %v", round(time.Since(began)))
+	began = time.Now()
+	b.run(c, "sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -q apache2")
+	t.Logf("apt-get install apache2: %v", round(time.Since(began)))
+	b.run(c, "echo '<h1>Hello</h1>' | sudo tee /var/www/html/index.html; sudo systemctl enable apache2; sudo systemctl is-active apache2")
+	if got := b.get(spec); got != "<h1>Hello</h1>\n" {
+		t.Errorf("the page is %q", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+
+	began = time.Now()
+	if err := m.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(b.dir, "copied")
+	if err := b.driver.Clone(ctx, filepath.Join(spec.Dir, "upper"), copied); err != nil {
+		t.Error(err)
+	}
+	if err := m.Thaw(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("frozen and copied in %v", round(time.Since(began)))
+	b.run(c, "true")
+	if err := m.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	layer := filepath.Join(b.dir, "layer")
+	if err := os.Rename(filepath.Join(spec.Dir, "upper"), layer); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{layer, copied} {
+		next := b.spec()
+		next.Layers = []string{image, b.base}
+		began = time.Now()
+		m := b.start(next)
+		if got := b.get(next); got != "<h1>Hello</h1>\n" {
+			t.Errorf("the page of the new machine is %q", got)
+		}
+		t.Logf("page of a new machine after %v", round(time.Since(began)))
+		if b.run(b.login(next), "cat /etc/machine-id") == "" {
+			t.Error("no machine id")
+		}
+		m.Stop(ctx)
+	}
+	var one, two bytes.Buffer
+	began = time.Now()
+	if err := b.driver.Pack(ctx, layer, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("packed %d MB in %v", one.Len()>>20, round(time.Since(began)))
+	again := filepath.Join(b.dir, "again")
+	if err := b.driver.Unpack(ctx, bytes.NewReader(one.Bytes()), again); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.driver.Pack(ctx, again, &two); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one.Bytes(), two.Bytes()) {
+		t.Error("an unpacked layer packs to other bytes")
+	}
+}
+
+// get fetches the page of the machine's web server.
+func (b *bench) get(spec machine.Spec) string {
+	b.t.Helper()
+	var last error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		r, err := http.Get("http://" + net.JoinHostPort(spec.Network.Public.String(), publicPort(80)) + "/")
+		if err != nil {
+			last = err
+			continue
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		if err == nil {
+			return string(text)
+		}
+		last = err
+	}
+	b.t.Fatalf("no page: %v", last)
+	return ""
+}
+
+// publicPort is where a machine's port is found.
+func publicPort(port int) string {
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.255.71.5:%d", port))
+	if err != nil {
+		return fmt.Sprint(port + 20000)
+	}
+	l.Close()
+	return fmt.Sprint(port)
+}

@@ -13,7 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/creack/pty"
@@ -65,9 +65,9 @@ type shim struct {
 	boot     *bootSpec
 	init     *exec.Cmd
 	console  *os.File // the terminal's driving end
+	terminal *os.File // the other; as long as it is open here, the machine may close it
 	printed  chan struct{}
 	systemd  bool
-	stopping atomic.Bool
 }
 
 // start makes the network card and begins the machine's first process.
@@ -97,12 +97,11 @@ func (s *shim) startInit() error {
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
-	defer terminal.Close()
 	if err := plainOutput(terminal); err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
 	s.boot.Console = terminal.Name()
-	s.console, s.printed = console, make(chan struct{})
+	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
 	go func() {
 		io.Copy(os.Stdout, console)
 		close(s.printed)
@@ -184,13 +183,10 @@ func plainOutput(terminal *os.File) error {
 func (s *shim) run() error {
 	go s.serve()
 	s.init.Wait()
-	select {
-	case <-s.printed: // every holder of the terminal has gone
-	case <-time.After(200 * time.Millisecond):
-		s.console.Close()
-	}
+	s.terminal.Close()
+	<-s.printed // every holder of the terminal has gone
 	end := &ending{}
-	switch status := s.init.ProcessState.Sys().(unix.WaitStatus); {
+	switch status := s.init.ProcessState.Sys().(syscall.WaitStatus); {
 	case status.Signaled():
 		end.Signal = int(status.Signal())
 	default:

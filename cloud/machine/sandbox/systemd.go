@@ -40,10 +40,11 @@ func (b *bootSpec) configureSystemd(dir string) error {
 	return nil
 }
 
-// unorderCloudInit lets a stage of cloud-init run side by side with the rest of
-// the boot. The distribution holds everything back until it is done, for the
-// sake of user data; where there is none this only costs time. The unit is the
-// image's own, less its orderings against others than cloud-init's.
+// unorderCloudInit lets a stage of cloud-init run beside the machine, and not
+// before it: it begins when the SSH server is up. The distribution holds
+// everything back until it is done, for the sake of user data; where there is
+// none this only costs time. The unit is the image's own, less its orderings
+// against others than cloud-init's.
 func unorderCloudInit(dir, unit string) error {
 	for _, from := range []string{"/usr/lib/systemd/system", "/lib/systemd/system"} {
 		b, err := os.ReadFile(filepath.Join(from, unit))
@@ -53,7 +54,7 @@ func unorderCloudInit(dir, unit string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(b))), 0o644)
+		return os.WriteFile(filepath.Join(dir, unit), []byte(withoutBefore(string(b))+"\n[Unit]\nAfter=ssh.service sshd.service\n"), 0o644)
 	}
 	return nil
 }
