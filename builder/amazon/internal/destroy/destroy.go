@@ -23,28 +23,21 @@ import (
 type Destroyer struct {
 	// Open returns the session that a resource is reached with.
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
-
-	// Settle is how long to look for something that EC2 does not show: what has
-	// just been made may not be visible everywhere yet.
-	Settle time.Duration
-
-	// Busy is how long to try to delete something that is still in use.
-	Busy time.Duration
 }
 
 // The usual patience. EC2 promises no time within which it shows what was made;
-// this is several times what is commonly seen.
+// this is several times what is commonly seen. One on this machine has a single
+// state, but may play EC2.
 const (
-	Settle = 5 * time.Second
-	Busy   = 3 * time.Minute
+	settle      = 5 * time.Second
+	settleLocal = 500 * time.Millisecond
+	busy        = 3 * time.Minute
 )
 
 // For returns a destroyer that works through one session, and reopens none.
 func For(s *access.Session) *Destroyer {
 	return &Destroyer{
-		Open:   func(context.Context, step.Resource) (*access.Session, error) { return s, nil },
-		Settle: Settle,
-		Busy:   Busy,
+		Open: func(context.Context, step.Resource) (*access.Session, error) { return s, nil },
 	}
 }
 
@@ -77,7 +70,7 @@ func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error
 		}
 		return s, err
 	}
-	return &Destroyer{Open: open, Settle: Settle, Busy: Busy}
+	return &Destroyer{Open: open}
 }
 
 // Destroy implements [step.Destroyer].
@@ -86,7 +79,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	if err != nil {
 		return err
 	}
-	j := &job{d, session, session.EC2(r.Where), r}
+	j := &job{session: session, client: session.EC2(r.Where), r: r, patience: settle}
+	if session.Loopback() {
+		j.patience = settleLocal
+	}
 	switch r.Kind {
 	case owned.KeyPair:
 		return j.keyPair(ctx)
@@ -108,10 +104,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 
 // job is the deletion of one resource.
 type job struct {
-	*Destroyer
-	session *access.Session
-	client  *ec2.Client
-	r       step.Resource
+	session  *access.Session
+	client   *ec2.Client
+	r        step.Resource
+	patience time.Duration // how long to look for something that EC2 does not show
 }
 
 // settle looks for something until find reports it found, or long enough for it
@@ -120,10 +116,10 @@ func (j *job) settle(ctx context.Context, find func(context.Context) (bool, erro
 	start := time.Now()
 	for pause := wait.First; ; pause *= 2 {
 		found, err := find(ctx)
-		if err != nil || found || time.Since(start) >= j.Settle {
+		if err != nil || found || time.Since(start) >= j.patience {
 			return err
 		}
-		if err := wait.Sleep(ctx, min(pause, j.Settle)); err != nil {
+		if err := wait.Sleep(ctx, min(pause, j.patience)); err != nil {
 			return err
 		}
 	}
@@ -134,7 +130,7 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 	start := time.Now()
 	for pause := wait.First; ; pause = min(2*pause, 5*time.Second) {
 		err := del(ctx)
-		if !access.Is(err, codes...) || time.Since(start)+pause > j.Busy {
+		if !access.Is(err, codes...) || time.Since(start)+pause > busy {
 			return err
 		}
 		if err := wait.Sleep(ctx, pause); err != nil {

@@ -115,9 +115,7 @@ func (f *finder) volumes(ctx context.Context) error {
 // their instance.
 func (f *finder) interfaces(ctx context.Context) error {
 	out, err := access.Call(ctx, f.client.DescribeNetworkInterfaces, &ec2.DescribeNetworkInterfacesInput{Filters: f.filters})
-	if access.Is(err, "InvalidAction") {
-		return nil // a stand-in for EC2 that has none of their own
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	for _, n := range out.NetworkInterfaces {
