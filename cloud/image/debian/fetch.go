@@ -137,13 +137,16 @@ func (f *fetcher) save(ctx context.Context, i item, advance func(int64)) error {
 
 // retry calls op again after failures that may pass.
 func (f *fetcher) retry(ctx context.Context, op func() error) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval = 200 * time.Millisecond
+	pause.Multiplier = 3
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := op()
 		if errors.Is(err, errNotFound) || errors.Is(err, fs.ErrPermission) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithMaxTries(tries))
+	}, backoff.WithMaxTries(tries), backoff.WithBackOff(pause))
 	return err
 }
 
