@@ -34,9 +34,9 @@ func CallerFrom(ctx context.Context) Caller {
 type Service struct {
 	Model *Model
 
-	// Before, if set, is called with every request that decodes, before its
-	// action; its error is the answer.
-	Before func(ctx context.Context, action string) error
+	// Before, if set, is called with every request that decodes, ahead of its
+	// action, which gets the context that it returns; its error is the answer.
+	Before func(ctx context.Context, action string, input any) (context.Context, error)
 
 	handlers map[string]handler
 }
@@ -73,7 +73,7 @@ func structPointer(t reflect.Type, name string) bool {
 }
 
 // Call runs the action that params name.
-func (s *Service) Call(ctx context.Context, params url.Values) (out any, err error) {
+func (s *Service) Call(ctx context.Context, params url.Values) (any, error) {
 	action := params.Get("Action")
 	if action == "" {
 		return nil, missing("Action")
@@ -90,7 +90,8 @@ func (s *Service) Call(ctx context.Context, params url.Values) (out any, err err
 		return nil, err
 	}
 	if s.Before != nil {
-		if err := s.Before(ctx, action); err != nil {
+		var err error
+		if ctx, err = s.Before(ctx, action, input.Interface()); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,148 @@
+// Package cloud is the embedded cloud: EC2 with real machines, and as much of
+// its neighbours as EC2's clients need, on one HTTP endpoint. It keeps its state
+// in one directory, which one process at a time uses.
+//
+// What is in the directory:
+//
+//	lock, endpoint.json      who uses it, and at which URL
+//	accounts.json            the accounts' access keys
+//	aws/credentials          the same for AWS clients: AWS_SHARED_CREDENTIALS_FILE
+//	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
+//	ec2/machines/ID/         the disk of an instance
+//	ec2/console/ID.log       the console of an instance
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"bake/cloud/ec2"
+	"bake/cloud/machine"
+	"bake/cloud/sts"
+	"bake/cloud/wire"
+)
+
+// What an embedded cloud is made of; see package ec2.
+type (
+	Images      = ec2.Images
+	Publication = ec2.Publication
+	Progress    = ec2.Progress
+	Clock       = ec2.Clock
+	Delays      = ec2.Delays
+	Fault       = ec2.Fault
+	Faults      = ec2.Faults
+)
+
+// Options are what [Open] needs. Dir, Driver and Images are required.
+type Options struct {
+	Dir    string // made if need be
+	Driver machine.Driver
+	Images Images // in a directory on Dir's file system: see [Layers]
+
+	Clock  Clock  // nil is the system's
+	Delays Delays // the zero value is none
+	Faults *Faults
+
+	// Progress hears how the preparation of a base goes, from any goroutine.
+	Progress func(Progress)
+	// Log is for developers; nil discards.
+	Log *slog.Logger
+
+	// Wrote is called after every change of the state on disk, with the state
+	// locked. For tests.
+	Wrote func()
+}
+
+// Cloud is an open embedded cloud.
+type Cloud struct {
+	dir      string
+	lock     *dirLock
+	accounts accounts
+	ec2      *ec2.Service
+	services map[string]*wire.Service // by the name in a signature's scope
+
+	mu     sync.Mutex
+	server *http.Server
+}
+
+// Open opens the cloud in opts.Dir. The error is an [InUseError] if another
+// process has it open. Instances that ran when the last process ended are
+// stopped.
+func Open(ctx context.Context, opts Options) (*Cloud, error) {
+	dir, err := filepath.Abs(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the embedded cloud: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "ec2"), 0o711); err != nil {
+		return nil, fmt.Errorf("open the embedded cloud: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cloud{dir: dir, lock: lock}
+	if err := c.open(ctx, opts); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the embedded cloud in %s: %w", dir, err), lock.release())
+	}
+	return c, nil
+}
+
+func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
+	if c.accounts, err = openAccounts(c.dir); err != nil {
+		return err
+	}
+	c.ec2, err = ec2.Open(ctx, ec2.Options{
+		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Clock: opts.Clock, Delays: opts.Delays,
+		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
+	})
+	if err != nil {
+		return err
+	}
+	compute, err := c.ec2.Endpoint()
+	if err != nil {
+		return err
+	}
+	tokens, err := sts.Endpoint()
+	if err != nil {
+		return err
+	}
+	c.services = map[string]*wire.Service{"ec2": compute, "sts": tokens}
+	return nil
+}
+
+// Serve answers requests on l until Close, and writes down the URL, so that an
+// [InUseError] of another process tells it. It returns nil after Close.
+func (c *Cloud) Serve(l net.Listener) error {
+	if err := c.lock.announce("http://" + l.Addr().String()); err != nil {
+		return err
+	}
+	server := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 30 * time.Second}
+	c.mu.Lock()
+	c.server = server
+	c.mu.Unlock()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops serving, shuts the machines down, or kills them when ctx ends,
+// and lets go of the directory.
+func (c *Cloud) Close(ctx context.Context) error {
+	c.mu.Lock()
+	server := c.server
+	c.mu.Unlock()
+	var err error
+	if server != nil {
+		err = server.Close()
+	}
+	return errors.Join(err, c.ec2.Close(ctx), c.lock.release())
+}

@@ -1,0 +1,189 @@
+// Package cloudtest serves an embedded cloud whose machines boot nothing, for
+// tests of what speaks to EC2.
+package cloudtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/cloud"
+	"bake/cloud/machine/machinetest"
+)
+
+// Server is a cloud that is served on a loopback address.
+type Server struct {
+	*cloud.Cloud
+	URL    string
+	Driver *machinetest.Driver
+	Images *Images
+}
+
+// Start serves a cloud until the test ends. What opts leaves out is filled in:
+// a new directory, a fake driver, and the images of [NewImages].
+func Start(t testing.TB, opts cloud.Options) *Server {
+	t.Helper()
+	s, err := Open(t.Context(), t.TempDir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.URL = "http://" + l.Addr().String()
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(s.Close(ctx), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Open is Start for tests that serve and close the cloud themselves. newDir
+// makes a directory.
+func Open(ctx context.Context, newDir func() string, opts cloud.Options) (*Server, error) {
+	s := &Server{}
+	if opts.Dir == "" {
+		opts.Dir = newDir()
+	}
+	if opts.Driver == nil {
+		opts.Driver = &machinetest.Driver{}
+	}
+	if opts.Images == nil {
+		opts.Images = NewImages(filepath.Join(opts.Dir, "layers"))
+	}
+	s.Driver, _ = opts.Driver.(*machinetest.Driver)
+	s.Images, _ = opts.Images.(*Images)
+	var err error
+	s.Cloud, err = cloud.Open(ctx, opts)
+	return s, err
+}
+
+// EC2 returns a client of the account's, in a region; it does not retry.
+func (s *Server) EC2(profile, region string) *ec2.Client {
+	for _, c := range s.Credentials() {
+		if c.Profile == profile {
+			return ec2.New(ec2.Options{
+				Region: region, BaseEndpoint: aws.String(s.URL), Retryer: aws.NopRetryer{},
+				Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, ""),
+			})
+		}
+	}
+	panic("there is no profile " + profile)
+}
+
+// Images is an image store whose bases have one empty layer each.
+type Images struct {
+	dir string
+
+	// EnsureError, when not nil, is asked when a base is wanted.
+	EnsureError func(ctx context.Context, base string) error
+
+	mu           sync.Mutex
+	publications []cloud.Publication
+}
+
+var _ cloud.Images = (*Images)(nil)
+
+// NewImages returns a store in dir, with a Debian image as it is on EC2.
+func NewImages(dir string) *Images {
+	return &Images{dir: dir, publications: []cloud.Publication{{
+		Owner: "136693071363", OwnerAlias: "amazon", Name: "debian-12-amd64-20250316-2053", Description: "Debian 12 (20250316-2053)", Architecture: "x86_64",
+		Created: time.Date(2025, 3, 16, 20, 53, 0, 0, time.UTC), Base: "debian-12", User: "admin", Size: 8,
+	}}}
+}
+
+// Publish adds a publication.
+func (i *Images) Publish(p cloud.Publication) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.publications = append(i.publications, p)
+}
+
+// Publications implements [cloud.Images].
+func (i *Images) Publications() ([]cloud.Publication, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return append([]cloud.Publication(nil), i.publications...), nil
+}
+
+// Ensure implements [cloud.Images].
+func (i *Images) Ensure(ctx context.Context, base string, progress func(cloud.Progress)) ([]string, error) {
+	if i.EnsureError != nil {
+		if err := i.EnsureError(ctx, base); err != nil {
+			return nil, err
+		}
+	}
+	progress(cloud.Progress{Base: base, What: "make", Done: 1, Total: 1})
+	id := "base-" + base
+	return []string{id}, os.MkdirAll(filepath.Join(i.dir, id), 0o755)
+}
+
+// NewID implements [cloud.Images].
+func (i *Images) NewID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "layer-" + hex.EncodeToString(b[:])
+}
+
+// Freeze implements [cloud.Images].
+func (i *Images) Freeze(_ context.Context, id, dir string) error {
+	if err := os.MkdirAll(i.dir, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(dir, filepath.Join(i.dir, id))
+}
+
+// Clone implements [cloud.Images].
+func (i *Images) Clone(_ context.Context, dir string) (string, error) {
+	id := i.NewID()
+	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir))
+}
+
+// Paths implements [cloud.Images].
+func (i *Images) Paths(layers []string) ([]string, error) {
+	var out []string
+	for _, id := range layers {
+		name := filepath.Join(i.dir, id)
+		if _, err := os.Stat(name); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", id, err)
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+// Layers are the ids of the layers that exist.
+func (i *Images) Layers() ([]string, error) {
+	entries, err := os.ReadDir(i.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out, err
+}
+
+// Collect implements [cloud.Images]; it deletes nothing, since all layers of a
+// test are recent.
+func (i *Images) Collect(context.Context, []string) error { return nil }

@@ -1,0 +1,155 @@
+package ec2
+
+import (
+	"encoding/base64"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// filters names a resource's filters. The value of each is the path of the field
+// in the SDK's struct that the filter looks at; a step through a list looks at
+// every element. "" is a documented filter that nothing here can match.
+// Tags need no entry.
+type filters map[string]string
+
+// apply returns the rows, structs of the SDK, that every filter admits: one of
+// a filter's values must match one of the row's, where * stands for any text
+// and ? for one character.
+func apply[T any](f filters, want []types.Filter, rows []T) ([]T, error) {
+	for _, w := range want {
+		name := aws.ToString(w.Name)
+		if _, ok := f[name]; !ok && !strings.HasPrefix(name, "tag:") && name != "tag-key" && name != "tag-value" {
+			return nil, invalidValue("The filter '%s' is invalid", name)
+		}
+		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool {
+			have := f.values(name, reflect.ValueOf(row))
+			return !slices.ContainsFunc(w.Values, func(pattern string) bool {
+				return slices.ContainsFunc(have, func(v string) bool { return match(pattern, v) })
+			})
+		})
+	}
+	return rows, nil
+}
+
+// values are what a row has for a filter.
+func (f filters) values(name string, row reflect.Value) []string {
+	key, byKey := strings.CutPrefix(name, "tag:")
+	switch {
+	case byKey:
+		var out []string
+		for _, t := range tagsOf(row) {
+			if aws.ToString(t.Key) == key {
+				out = append(out, aws.ToString(t.Value))
+			}
+		}
+		return out
+	case name == "tag-key":
+		return collect(row, []string{"Tags", "Key"})
+	case name == "tag-value":
+		return collect(row, []string{"Tags", "Value"})
+	case f[name] == "":
+		return nil
+	}
+	var out []string
+	for path := range strings.SplitSeq(f[name], "|") {
+		out = append(out, collect(row, strings.Split(path, "."))...)
+	}
+	return out
+}
+
+func tagsOf(row reflect.Value) []types.Tag {
+	tags, _ := reflect.Indirect(row).FieldByName("Tags").Interface().([]types.Tag)
+	return tags
+}
+
+// collect returns the texts at path below v.
+func collect(v reflect.Value, path []string) []string {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return collect(v.Elem(), path)
+	case reflect.Slice:
+		var out []string
+		for i := range v.Len() {
+			out = append(out, collect(v.Index(i), path)...)
+		}
+		return out
+	}
+	if len(path) > 0 {
+		return collect(v.FieldByName(path[0]), path[1:])
+	}
+	switch x := v.Interface().(type) {
+	case time.Time:
+		return []string{x.UTC().Format("2006-01-02T15:04:05.000Z")}
+	case bool:
+		return []string{strconv.FormatBool(x)}
+	}
+	if text := fmt.Sprint(v.Interface()); text != "" {
+		return []string{text}
+	}
+	return nil
+}
+
+// match reports whether text matches pattern as EC2's filters do: * is any
+// text, ? one character, and a backslash takes the next character as it is.
+func match(pattern, text string) bool {
+	for pattern != "" {
+		switch c := pattern[0]; {
+		case c == '*':
+			pattern = strings.TrimLeft(pattern, "*")
+			if pattern == "" {
+				return true
+			}
+			for i := range len(text) + 1 {
+				if match(pattern, text[i:]) {
+					return true
+				}
+			}
+			return false
+		case text == "":
+			return false
+		case c == '\\' && len(pattern) > 1:
+			pattern = pattern[1:]
+			if pattern[0] != text[0] {
+				return false
+			}
+		case c != '?' && c != text[0]:
+			return false
+		}
+		pattern, text = pattern[1:], text[1:]
+	}
+	return text == ""
+}
+
+// page cuts rows, which are in the order of their keys, to the page that token
+// asks for, and returns the token of the next.
+func page[T any](rows []T, key func(T) string, max *int32, token *string) ([]T, *string, error) {
+	if t := aws.ToString(token); t != "" {
+		after, err := base64.RawURLEncoding.DecodeString(t)
+		if err != nil || len(after) == 0 {
+			return nil, nil, invalidValue("Invalid value '%s' for nextToken.", t)
+		}
+		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return key(row) <= string(after) })
+	}
+	if rows == nil {
+		rows = []T{} // so that the answer has an empty list rather than none
+	}
+	n := int(aws.ToInt32(max))
+	if n < 0 {
+		return nil, nil, invalidValue("Value ( %d ) for parameter maxResults is invalid.", n)
+	}
+	if n == 0 || len(rows) <= n {
+		return rows, nil, nil
+	}
+	next := base64.RawURLEncoding.EncodeToString([]byte(key(rows[n-1])))
+	return rows[:n], &next, nil
+}

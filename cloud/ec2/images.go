@@ -1,0 +1,669 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// image is an image; its content is that of the snapshots that it maps, or a
+// publication's base.
+type image struct {
+	Region string
+	types.Image
+	LaunchPermissions []types.LaunchPermission
+	ClientToken       string
+	Request           string // see instance
+	LoginUser         string
+	Base              string
+}
+
+// timeForm is the form of the times that EC2 gives as text.
+const timeForm = "2006-01-02T15:04:05.000Z"
+
+// has reports whether a mapping of the image names the snapshot.
+func (img *image) has(snapshot string) bool { return img.mapping(snapshot) != nil }
+
+func (img *image) mapping(snapshot string) *types.BlockDeviceMapping {
+	if img == nil {
+		return nil
+	}
+	for i, b := range img.BlockDeviceMappings {
+		if b.Ebs != nil && aws.ToString(b.Ebs.SnapshotId) == snapshot {
+			return &img.BlockDeviceMappings[i]
+		}
+	}
+	return nil
+}
+
+func (img *image) snapshotSize(snapshot string) int32 {
+	return aws.ToInt32(img.mapping(snapshot).Ebs.VolumeSize)
+}
+
+// snapshotIDs are the snapshots that the image maps.
+func (img *image) snapshotIDs() []string {
+	var out []string
+	for _, b := range img.BlockDeviceMappings {
+		if b.Ebs != nil && b.Ebs.SnapshotId != nil {
+			out = append(out, *b.Ebs.SnapshotId)
+		}
+	}
+	return out
+}
+
+// rootSnapshot is the snapshot of the root device.
+func (img *image) rootSnapshot() string {
+	for _, b := range img.BlockDeviceMappings {
+		if aws.ToString(b.DeviceName) == aws.ToString(img.RootDeviceName) && b.Ebs != nil {
+			return aws.ToString(b.Ebs.SnapshotId)
+		}
+	}
+	return ""
+}
+
+// launchable reports whether the account may use the image.
+func (img *image) launchable(account string) bool {
+	return *img.OwnerId == account || aws.ToBool(img.Public) || slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool {
+		return aws.ToString(p.UserId) == account
+	})
+}
+
+func (img *image) deprecated(now time.Time) bool {
+	at, err := time.Parse(timeForm, aws.ToString(img.DeprecationTime))
+	return err == nil && !now.Before(at)
+}
+
+// content is what the image's root holds: layers, or the base that they are
+// yet to come from. The lock is held.
+func (s *Service) content(img *image) (layers []string, base string) {
+	if snap, ok := s.snapshots.get(img.rootSnapshot()); ok {
+		return snap.Layers, snap.Base
+	}
+	return nil, img.Base
+}
+
+// published is a publication as the image that it is in a region. Its ids
+// follow from owner, name and region, so that they are the same everywhere.
+func published(p Publication, region string) *image {
+	sum := sha256.Sum256([]byte(p.Owner + "/" + p.Name + "/" + region))
+	digits := hex.EncodeToString(sum[:])
+	root, size := cmp.Or(p.RootDevice, "/dev/xvda"), cmp.Or(p.Size, 8)
+	img := newImage(wire.Caller{Account: p.Owner, Region: region}, p.Name, p.Created)
+	img.ImageId, img.State, img.Public = aws.String("ami-0"+digits[:16]), types.ImageStateAvailable, aws.Bool(true)
+	img.Description, img.ImageOwnerAlias = notEmpty(&p.Description), notEmpty(&p.OwnerAlias)
+	img.Architecture, img.RootDeviceName = types.ArchitectureValues(p.Architecture), &root
+	img.LoginUser, img.Base = p.User, p.Base
+	img.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: &root, Ebs: &types.EbsBlockDevice{
+		SnapshotId: aws.String("snap-0" + digits[16:32]), VolumeSize: &size, VolumeType: types.VolumeTypeGp3, DeleteOnTermination: aws.Bool(true), Encrypted: aws.Bool(false),
+		Iops: aws.Int32(3000), Throughput: aws.Int32(125),
+	}}}
+	return img
+}
+
+// newImage is a pending image of the caller's, as all images here are.
+func newImage(c wire.Caller, name string, created time.Time) *image {
+	return &image{Region: c.Region, Image: types.Image{
+		ImageId: aws.String(newID("ami")), OwnerId: &c.Account, Name: &name, ImageLocation: aws.String(c.Account + "/" + name),
+		CreationDate: aws.String(created.UTC().Format(timeForm)), State: types.ImageStatePending, Public: aws.Bool(false),
+		ImageType: types.ImageTypeValuesMachine, RootDeviceType: types.DeviceTypeEbs, VirtualizationType: types.VirtualizationTypeHvm,
+		Hypervisor: types.HypervisorTypeXen, EnaSupport: aws.Bool(true), SriovNetSupport: aws.String("simple"),
+		PlatformDetails: aws.String("Linux/UNIX"), UsageOperation: aws.String("RunInstances"),
+	}}
+}
+
+// imagesIn are all images of a region, published ones included. The lock is held.
+func (s *Service) imagesIn(region string) ([]*image, error) {
+	publications, err := s.opts.Images.Publications()
+	if err != nil {
+		return nil, err
+	}
+	var out []*image
+	for _, p := range publications {
+		out = append(out, published(p, region))
+	}
+	for _, img := range s.images.all() {
+		if img.Region == region {
+			out = append(out, img)
+		}
+	}
+	slices.SortFunc(out, func(a, b *image) int { return strings.Compare(*a.ImageId, *b.ImageId) })
+	return out, nil
+}
+
+// findImage returns the image of a region that the caller may use. The lock is held.
+func (s *Service) findImage(c wire.Caller, region string, id *string) (*image, error) {
+	if aws.ToString(id) == "" {
+		return nil, missing("ImageId")
+	}
+	if err := kindImage.check(*id); err != nil {
+		return nil, err
+	}
+	all, err := s.imagesIn(region)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(img *image) bool { return *img.ImageId == *id })
+	if i < 0 || len(s.concealed([]string{*id})) > 0 {
+		return nil, kindImage.notFound(*id)
+	}
+	if !all[i].launchable(c.Account) {
+		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *id)
+	}
+	return all[i], nil
+}
+
+// usableImage is an image that can be launched now. The lock is held.
+func (s *Service) usableImage(c wire.Caller, id *string) (*image, error) {
+	img, err := s.findImage(c, c.Region, id)
+	if err != nil {
+		return nil, err
+	}
+	if img.State != types.ImageStateAvailable {
+		return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not available: it is %s.", *id, img.State)
+	}
+	return img, nil
+}
+
+// ownImage is an image of the caller's. The lock is held.
+func (s *Service) ownImage(c wire.Caller, id *string) (*image, error) {
+	img, err := s.findImage(c, c.Region, id)
+	if err != nil {
+		return nil, err
+	}
+	if *img.OwnerId != c.Account {
+		return nil, wire.Errorf("AuthFailure", "Not authorized for image:%s", *id)
+	}
+	return img, nil
+}
+
+var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
+
+// checkName reports a name that a new image of the caller's cannot have. The
+// lock is held.
+func (s *Service) checkName(c wire.Caller, name *string) error {
+	if name == nil {
+		return missing("Name")
+	}
+	if !imageName.MatchString(*name) {
+		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_")
+	}
+	for id, img := range s.images.rows {
+		if img.Region == c.Region && *img.OwnerId == c.Account && *img.Name == *name {
+			return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *name, id)
+		}
+	}
+	return nil
+}
+
+var imageFilters = filters{
+	"architecture": "Architecture", "block-device-mapping.delete-on-termination": "BlockDeviceMappings.Ebs.DeleteOnTermination",
+	"block-device-mapping.device-name": "BlockDeviceMappings.DeviceName", "block-device-mapping.encrypted": "BlockDeviceMappings.Ebs.Encrypted",
+	"block-device-mapping.snapshot-id": "BlockDeviceMappings.Ebs.SnapshotId", "block-device-mapping.volume-size": "BlockDeviceMappings.Ebs.VolumeSize",
+	"block-device-mapping.volume-type": "BlockDeviceMappings.Ebs.VolumeType", "boot-mode": "BootMode", "creation-date": "CreationDate",
+	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "",
+	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.watermark-key": "", "imds-support": "ImdsSupport", "is-public": "Public",
+	"kernel-id": "", "manifest-location": "ImageLocation", "name": "Name", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId", "platform": "Platform",
+	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "ramdisk-id": "", "root-device-name": "RootDeviceName",
+	"root-device-type": "RootDeviceType", "source-image-id": "SourceImageId", "source-image-region": "SourceImageRegion",
+	"source-instance-id": "SourceInstanceId", "state": "State", "state-reason-code": "StateReason.Code", "state-reason-message": "StateReason.Message",
+	"sriov-net-support": "SriovNetSupport", "tpm-support": "TpmSupport", "usage-operation": "UsageOperation", "virtualization-type": "VirtualizationType",
+}
+
+func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, err := s.imagesIn(c.Region)
+	if err != nil {
+		return nil, err
+	}
+	var rows []*image
+	for _, img := range all {
+		if !img.launchable(c.Account) {
+			if slices.Contains(in.ImageIds, *img.ImageId) {
+				return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *img.ImageId)
+			}
+			continue
+		}
+		rows = append(rows, img)
+	}
+	key := func(img *image) string { return *img.ImageId }
+	if rows, err = pick(kindImage, in.ImageIds, rows, key); err != nil {
+		return nil, err
+	}
+	shown := make([]string, len(rows))
+	for i, img := range rows {
+		shown[i] = *img.ImageId
+	}
+	hidden := s.concealed(shown)
+	if len(hidden) > 0 && len(in.ImageIds) > 0 {
+		return nil, kindImage.notFound(hidden...)
+	}
+	rows = slices.DeleteFunc(slices.Clone(rows), func(img *image) bool {
+		return slices.Contains(hidden, *img.ImageId) ||
+			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !img.executableBy(c, in.ExecutableUsers) ||
+			img.deprecated(s.opts.Clock.Now()) && *img.OwnerId != c.Account && !aws.ToBool(in.IncludeDeprecated) && len(in.ImageIds) == 0
+	})
+	if rows, err = apply(imageFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	out := &ec2.DescribeImagesOutput{NextToken: next, Images: []types.Image{}}
+	for _, img := range rows {
+		out.Images = append(out.Images, img.Image)
+	}
+	return out, err
+}
+
+// executableBy reports whether one of users, account ids, "self" or "all", has
+// a launch permission of the image; no users admit all images.
+func (img *image) executableBy(c wire.Caller, users []string) bool {
+	return len(users) == 0 || slices.ContainsFunc(users, func(user string) bool {
+		if user == "all" {
+			return aws.ToBool(img.Public)
+		}
+		user = strings.Replace(user, "self", c.Account, 1)
+		return slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool { return aws.ToString(p.UserId) == user })
+	})
+}
+
+// CreateImage makes an image of an instance. A running one is shut down for it
+// and started again, unless NoReboot asks for a copy of the disk as it is.
+func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2.CreateImageOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.findInstance(c, in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkName(c, in.Name); err != nil {
+		return nil, err
+	}
+	if err := capturable(row); err != nil {
+		return nil, err
+	}
+	img := newImage(c, *in.Name, s.now())
+	img.Description, img.Tags = notEmpty(in.Description), tags[kindImage.resource]
+	img.Architecture, img.BootMode, img.RootDeviceName = row.Architecture, row.BootMode, row.RootDeviceName
+	img.SourceInstanceId, img.SourceImageId, img.SourceImageRegion = row.InstanceId, row.ImageId, &c.Region
+	img.LoginUser = row.LoginUser
+	var snapshots []*snapshot
+	for _, b := range row.BlockDeviceMappings {
+		if dropsDevice(in.BlockDeviceMappings, *b.DeviceName) {
+			continue
+		}
+		v, ok := s.volumes.get(*b.Ebs.VolumeId)
+		if !ok {
+			continue
+		}
+		snap := s.ofVolume(c, v, fmt.Sprintf("Created by CreateImage(%s) for %s", *row.InstanceId, *img.ImageId), tags[kindSnapshot.resource])
+		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
+			snap.describeRoot(row)
+		}
+		snapshots = append(snapshots, snap)
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &types.EbsBlockDevice{
+			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: v.Iops, Throughput: v.Throughput,
+			Encrypted: v.Encrypted, DeleteOnTermination: b.Ebs.DeleteOnTermination,
+		}})
+	}
+	if img.BlockDeviceMappings, err = s.remap(c, img, in.BlockDeviceMappings); err != nil {
+		return nil, err
+	}
+	if err := s.addImage(ctx, img, snapshots); err != nil {
+		return nil, err
+	}
+	root, instance, reboot := img.rootSnapshot(), *row.InstanceId, !aws.ToBool(in.NoReboot)
+	s.develop(ctx, img, s.opts.Delays.Image, func(ctx context.Context) error {
+		for _, snap := range snapshots {
+			if *snap.SnapshotId == root {
+				continue
+			}
+			s.mu.Lock()
+			err := s.snapshots.edit(*snap.SnapshotId, func(r *snapshot) { r.Whole = true })
+			s.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+		return s.fill(ctx, root, instance, reboot)
+	})
+	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
+}
+
+// dropsDevice reports whether mappings leave the device out.
+func dropsDevice(mappings []types.BlockDeviceMapping, name string) bool {
+	return slices.ContainsFunc(mappings, func(m types.BlockDeviceMapping) bool { return aws.ToString(m.DeviceName) == name && m.NoDevice != nil })
+}
+
+// remap changes an image's mappings as a request asks: fields of those it has,
+// and new devices. The lock is held.
+func (s *Service) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]types.BlockDeviceMapping, error) {
+	out := img.BlockDeviceMappings
+	for _, m := range want {
+		name := aws.ToString(m.DeviceName)
+		i := slices.IndexFunc(out, func(b types.BlockDeviceMapping) bool { return *b.DeviceName == name })
+		switch {
+		case name == "":
+			return nil, missing("BlockDeviceMapping.DeviceName")
+		case m.NoDevice != nil && name == aws.ToString(img.RootDeviceName):
+			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be left out", name)
+		case m.NoDevice != nil:
+		case i >= 0 && m.Ebs != nil:
+			if size := m.Ebs.VolumeSize; size != nil && *size < *out[i].Ebs.VolumeSize {
+				return nil, wire.Errorf("InvalidBlockDeviceMapping", "Volume of size %dGB is smaller than the volume of %dGB at '%s'", *size, *out[i].Ebs.VolumeSize, name)
+			}
+			snapshot := out[i].Ebs.SnapshotId
+			out[i].Ebs = overlaid(out[i].Ebs, m.Ebs)
+			out[i].Ebs.SnapshotId = snapshot
+		case i < 0:
+			if m.Ebs != nil {
+				v := types.Volume{Size: m.Ebs.VolumeSize, VolumeType: m.Ebs.VolumeType, Iops: m.Ebs.Iops, Throughput: m.Ebs.Throughput, SnapshotId: notEmpty(m.Ebs.SnapshotId)}
+				if err := s.fromSnapshot(c, &v, img); err != nil {
+					return nil, err
+				}
+				if err := checkVolume(&v); err != nil {
+					return nil, err
+				}
+			}
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+// addImage writes a new image and its snapshots. The snapshots come first:
+// repair deletes them when a crash keeps the image from following. The lock is
+// held.
+func (s *Service) addImage(ctx context.Context, img *image, snapshots []*snapshot) error {
+	for _, snap := range snapshots {
+		snap.ForImage = *img.ImageId
+		if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
+			return err
+		}
+	}
+	s.hide(ctx, *img.ImageId)
+	return s.images.put(*img.ImageId, img)
+}
+
+// develop makes a pending image available once content has brought its
+// snapshots their content. The lock is held.
+func (s *Service) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context) error) {
+	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
+	s.background(func(ctx context.Context) {
+		err := content(ctx)
+		if err == nil {
+			err = fail
+		}
+		if s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot) != nil {
+			return // the next Open goes on from here
+		}
+		s.mu.Lock()
+		for _, snap := range snapshots {
+			s.log(snap, "complete", s.complete(snap, err))
+		}
+		s.mu.Unlock()
+		if s.opts.Clock.Sleep(ctx, delay) != nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.log(id, "state", s.images.edit(id, func(img *image) {
+			img.State = types.ImageStateAvailable
+			if err != nil {
+				img.State = types.ImageStateFailed
+				img.StateReason = &types.StateReason{Code: aws.String("Client.InternalError"), Message: aws.String("Client.InternalError: " + err.Error())}
+			}
+		}))
+	})
+}
+
+// repairImages completes the images and snapshots that a crash left pending,
+// or deletes those whose content was not captured.
+func (s *Service) repairImages() error {
+	whole := func(id string) bool { snap, ok := s.snapshots.get(id); return ok && snap.Whole }
+	for _, id := range s.images.ids() {
+		img, _ := s.images.get(id)
+		if img.State != types.ImageStatePending {
+			continue
+		}
+		own := slices.DeleteFunc(img.snapshotIDs(), func(id string) bool {
+			snap, ok := s.snapshots.get(id)
+			return ok && snap.State == types.SnapshotStateCompleted
+		})
+		if slices.ContainsFunc(own, func(id string) bool { return !whole(id) }) {
+			if err := s.images.drop(id); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, snap := range own {
+			if err := s.complete(snap, nil); err != nil {
+				return err
+			}
+		}
+		if err := s.images.edit(id, func(img *image) { img.State = types.ImageStateAvailable }); err != nil {
+			return err
+		}
+	}
+	for _, id := range s.snapshots.ids() {
+		snap, _ := s.snapshots.get(id)
+		if snap.State != types.SnapshotStatePending {
+			continue
+		}
+		_, made := s.images.get(snap.ForImage)
+		var err error
+		if snap.Whole && (made || snap.ForImage == "") {
+			err = s.complete(id, nil)
+		} else {
+			err = s.snapshots.drop(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CopyImage copies an image from a region into the caller's: its snapshots are
+// new, their content is shared.
+func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.CopyImageOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	request := fingerprint(in)
+	if token := aws.ToString(in.ClientToken); token != "" {
+		for _, img := range s.images.rows {
+			if img.ClientToken != token || *img.OwnerId != c.Account || img.Region != c.Region {
+				continue
+			}
+			if img.Request != request {
+				return nil, errTokenMisused()
+			}
+			return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+		}
+	}
+	from := aws.ToString(in.SourceRegion)
+	if _, ok := findRegion(from); !ok {
+		return nil, invalidValue("Invalid value '%s' for SourceRegion.", from)
+	}
+	source, err := s.findImage(c, from, in.SourceImageId)
+	if err != nil {
+		return nil, err
+	}
+	if source.State != types.ImageStateAvailable {
+		return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not available: it is %s.", *source.ImageId, source.State)
+	}
+	if err := s.checkName(c, in.Name); err != nil {
+		return nil, err
+	}
+	img := newImage(c, *in.Name, s.now())
+	img.Description = notEmpty(in.Description)
+	img.ClientToken, img.Request, img.LoginUser = aws.ToString(in.ClientToken), request, source.LoginUser
+	img.Architecture, img.BootMode, img.RootDeviceName, img.ImdsSupport, img.TpmSupport = source.Architecture, source.BootMode, source.RootDeviceName, source.ImdsSupport, source.TpmSupport
+	img.SourceImageId, img.SourceImageRegion = source.ImageId, &from
+	img.Tags = tags[kindImage.resource]
+	if aws.ToBool(in.CopyImageTags) && *source.OwnerId == c.Account {
+		img.Tags = merged(source.Tags, img.Tags)
+	}
+	var snapshots []*snapshot
+	for _, b := range source.BlockDeviceMappings {
+		if b.Ebs == nil || b.Ebs.SnapshotId == nil {
+			img.BlockDeviceMappings = append(img.BlockDeviceMappings, b)
+			continue
+		}
+		was, err := s.copySource(c, source, *b.Ebs.SnapshotId)
+		if err != nil {
+			return nil, err
+		}
+		description := copyDescription(*img.ImageId, *source.ImageId, *b.Ebs.SnapshotId, s.opts.Clock.Now().UnixMilli())
+		snap := s.copyOf(c, was, description, tags[kindSnapshot.resource])
+		if in.Encrypted != nil && !*in.Encrypted && aws.ToBool(was.Encrypted) {
+			return nil, wire.Errorf("InvalidParameterCombination", "The image is encrypted; a copy cannot be unencrypted")
+		}
+		if aws.ToBool(in.Encrypted) || aws.ToBool(was.Encrypted) {
+			snap.Encrypted, snap.KmsKeyId = aws.Bool(true), aws.String(kmsKey(c, aws.ToString(in.KmsKeyId)))
+		}
+		snapshots = append(snapshots, snap)
+		ebs := *b.Ebs
+		ebs.SnapshotId, ebs.Encrypted = snap.SnapshotId, snap.Encrypted
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &ebs})
+	}
+	if err := s.addImage(ctx, img, snapshots); err != nil {
+		return nil, err
+	}
+	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context) error { return nil })
+	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+}
+
+// copySource is the snapshot of an image that the caller wants to copy; of a
+// publication, which has none, what it would be. The lock is held.
+func (s *Service) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
+	snap, ok := s.snapshots.get(id)
+	if !ok {
+		size := source.snapshotSize(id)
+		return &snapshot{Snapshot: types.Snapshot{VolumeSize: &size, Encrypted: aws.Bool(false)}, Base: source.Base, LoginUser: source.LoginUser,
+			Architecture: source.Architecture, RootDevice: aws.ToString(source.RootDeviceName)}, nil
+	}
+	if !snap.visible(c) {
+		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the storage of this ami")
+	}
+	return snap, nil
+}
+
+// RegisterImage makes an image of a snapshot of a root volume.
+func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (*ec2.RegisterImageOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindImage.resource)
+	if err != nil {
+		return nil, err
+	}
+	if aws.ToString(in.ImageLocation) != "" {
+		return nil, wire.Errorf("Unsupported", "The embedded cloud has no S3 buckets to register images from.")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkName(c, in.Name); err != nil {
+		return nil, err
+	}
+	if aws.ToString(in.RootDeviceName) == "" {
+		return nil, missing("RootDeviceName")
+	}
+	img := newImage(c, *in.Name, s.now())
+	img.State, img.RootDeviceName, img.Description, img.Tags = types.ImageStateAvailable, in.RootDeviceName, notEmpty(in.Description), tags[kindImage.resource]
+	img.BootMode, img.TpmSupport, img.ImdsSupport, img.BlockDeviceMappings = in.BootMode, in.TpmSupport, in.ImdsSupport, slices.Clone(in.BlockDeviceMappings)
+	if in.EnaSupport != nil {
+		img.EnaSupport = in.EnaSupport
+	}
+	img.SriovNetSupport = cmp.Or(notEmpty(in.SriovNetSupport), img.SriovNetSupport)
+	if v := aws.ToString(in.VirtualizationType); v != "" && v != "hvm" {
+		return nil, wire.Errorf("Unsupported", "The embedded cloud runs images of the virtualization type hvm only.")
+	}
+	for i, b := range img.BlockDeviceMappings {
+		if b.Ebs == nil || b.NoDevice != nil {
+			continue
+		}
+		v := types.Volume{Size: b.Ebs.VolumeSize, VolumeType: b.Ebs.VolumeType, Iops: b.Ebs.Iops, Throughput: b.Ebs.Throughput,
+			SnapshotId: notEmpty(b.Ebs.SnapshotId), Encrypted: b.Ebs.Encrypted}
+		if err := s.fromSnapshot(c, &v, nil); err != nil {
+			return nil, err
+		}
+		if err := checkVolume(&v); err != nil {
+			return nil, err
+		}
+		ebs := *b.Ebs
+		ebs.VolumeSize, ebs.VolumeType, ebs.Iops, ebs.Throughput, ebs.Encrypted = v.Size, v.VolumeType, v.Iops, v.Throughput, v.Encrypted
+		if ebs.DeleteOnTermination == nil {
+			ebs.DeleteOnTermination = aws.Bool(true)
+		}
+		img.BlockDeviceMappings[i].Ebs = &ebs
+	}
+	root, ok := s.snapshots.get(img.rootSnapshot())
+	switch {
+	case !ok:
+		return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' must be mapped to a snapshot", *in.RootDeviceName)
+	case root.State != types.SnapshotStateCompleted:
+		return nil, wire.Errorf("IncorrectState", "Snapshot '%s' is not 'completed'.", *root.SnapshotId)
+	case root.Base == "" && len(root.Layers) == 0:
+		return nil, wire.Errorf("Unsupported", "The snapshot '%s' is not of the root volume of an instance: nothing in the embedded cloud could boot from it.", *root.SnapshotId)
+	}
+	img.LoginUser = root.LoginUser
+	img.Architecture = cmp.Or(in.Architecture, root.Architecture, types.ArchitectureValuesX8664)
+	return &ec2.RegisterImageOutput{ImageId: img.ImageId}, s.addImage(ctx, img, nil)
+}
+
+// DeregisterImage leaves the snapshots, unless DeleteAssociatedSnapshots.
+func (s *Service) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInput) (*ec2.DeregisterImageOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(aws.ToString(img.DeregistrationProtection), "enabled") {
+		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
+	}
+	if err := s.images.drop(*img.ImageId); err != nil {
+		return nil, err
+	}
+	out := &ec2.DeregisterImageOutput{Return: aws.Bool(true)}
+	if !aws.ToBool(in.DeleteAssociatedSnapshots) {
+		return out, nil
+	}
+	for _, id := range img.snapshotIDs() {
+		code := types.SnapshotReturnCodesSuccess
+		for _, other := range s.images.rows {
+			if other.has(id) {
+				code = types.SnapshotReturnCodesWarnSkipped
+			}
+		}
+		if code == types.SnapshotReturnCodesSuccess {
+			if err := s.snapshots.drop(id); err != nil {
+				return nil, err
+			}
+		}
+		out.DeleteSnapshotResults = append(out.DeleteSnapshotResults, types.DeleteSnapshotReturnCode{SnapshotId: &id, ReturnCode: code})
+	}
+	s.collect()
+	return out, nil
+}

@@ -1,0 +1,173 @@
+package ec2
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// instance is an instance as EC2 shows it, and what EC2 keeps to itself.
+type instance struct {
+	Region        string
+	OwnerId       string
+	ReservationId string
+	types.Instance
+
+	Request          string // the launch's parameters, to tell a repeated client token from a misused one
+	UserData         string // base64
+	ShutdownBehavior types.ShutdownBehavior
+	NoTermination    bool // DisableApiTermination
+	NoStop           bool // DisableApiStop
+	WantsPublic      bool // an address at every start
+	InterfaceTags    []types.Tag
+
+	LoginUser string
+	PublicKey string     // in authorized_keys form
+	Base      string     // that the layers come from, until the first boot
+	Layers    []string   // below the writable one, topmost first
+	Freezing  string     // layer that the writable one is about to become
+	Boots     int        // how often the machine has started
+	Ended     *time.Time // when it was terminated
+}
+
+// terminatedFor is how long a terminated instance can be seen.
+const terminatedFor = time.Hour
+
+func (in *instance) booted() bool { return in.Boots > 0 }
+
+// holdsAddress reports whether the instance's private address is taken.
+func (in *instance) holdsAddress() bool { return in.PrivateIpAddress != nil && in.Ended == nil }
+
+func (in *instance) setState(name types.InstanceStateName) {
+	code := map[types.InstanceStateName]int32{
+		types.InstanceStateNamePending: 0, types.InstanceStateNameRunning: 16, types.InstanceStateNameShuttingDown: 32,
+		types.InstanceStateNameTerminated: 48, types.InstanceStateNameStopping: 64, types.InstanceStateNameStopped: 80,
+	}[name]
+	in.State = &types.InstanceState{Name: name, Code: &code}
+}
+
+func (in *instance) setReason(why reason, at time.Time) {
+	in.StateReason = &types.StateReason{Code: aws.String(why.code), Message: aws.String(why.code + ": " + why.text)}
+	in.StateTransitionReason = nil
+	if why.transition != "" {
+		in.StateTransitionReason = aws.String(fmt.Sprintf("%s (%s GMT)", why.transition, at.Format(time.DateTime)))
+	}
+}
+
+// setPublic gives the instance a public address, or takes it away if addr is
+// empty. The public name is the address itself: a name that follows EC2's
+// pattern could not be resolved.
+func (in *instance) setPublic(addr string) {
+	in.PublicIpAddress, in.PublicDnsName = nil, nil
+	var association *types.InstanceNetworkInterfaceAssociation
+	if addr != "" {
+		in.PublicIpAddress, in.PublicDnsName = &addr, &addr
+		association = &types.InstanceNetworkInterfaceAssociation{IpOwnerId: aws.String("amazon"), PublicIp: &addr, PublicDnsName: &addr}
+	}
+	for i := range in.NetworkInterfaces {
+		n := &in.NetworkInterfaces[i]
+		n.Association = association
+		for j := range n.PrivateIpAddresses {
+			n.PrivateIpAddresses[j].Association = association
+		}
+	}
+}
+
+func (in *instance) hasVolume(id string) bool {
+	return slices.ContainsFunc(in.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
+}
+
+// root is the mapping of the root device; nil after termination.
+func (in *instance) root() *types.InstanceBlockDeviceMapping {
+	for i := range in.BlockDeviceMappings {
+		if aws.ToString(in.BlockDeviceMappings[i].DeviceName) == aws.ToString(in.RootDeviceName) {
+			return &in.BlockDeviceMappings[i]
+		}
+	}
+	return nil
+}
+
+func (in *instance) deletesRoot() bool {
+	root := in.root()
+	return root == nil || aws.ToBool(root.Ebs.DeleteOnTermination)
+}
+
+func (in *instance) state() types.InstanceStateName { return in.State.Name }
+
+// netipAddr parses an address; the zero Addr stands for none.
+func netipAddr(text *string) netip.Addr {
+	addr, _ := netip.ParseAddr(aws.ToString(text))
+	return addr
+}
+
+// subnetPrefix is the address range of the instance's subnet. The lock is held.
+func (s *Service) subnetPrefix(in *instance) netip.Prefix {
+	n, ok := s.networks.get(in.OwnerId + "." + in.Region)
+	if ok {
+		for _, subnet := range n.Subnets {
+			if *subnet.SubnetId == aws.ToString(in.SubnetId) {
+				return netip.MustParsePrefix(*subnet.CidrBlock)
+			}
+		}
+	}
+	return netip.Prefix{}
+}
+
+// instancesOf are the caller's instances that can be seen. Those terminated
+// long ago are forgotten. The lock is held.
+func (s *Service) instancesOf(c wire.Caller) ([]*instance, error) {
+	var out []*instance
+	for _, id := range s.instances.ids() {
+		in, _ := s.instances.get(id)
+		if in.Ended != nil && s.now().Sub(*in.Ended) >= terminatedFor {
+			if err := s.forget(id); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if in.OwnerId == c.Account && in.Region == c.Region {
+			out = append(out, in)
+		}
+	}
+	return out, nil
+}
+
+// findInstances returns the caller's instances with those ids, in their order.
+// The lock is held.
+func (s *Service) findInstances(c wire.Caller, ids []string) ([]*instance, error) {
+	rows, err := s.instancesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := pick(kindInstance, ids, rows, instanceID); err != nil {
+		return nil, err
+	}
+	if hidden := s.concealed(ids); len(hidden) > 0 {
+		return nil, kindInstance.notFound(hidden...)
+	}
+	var out []*instance
+	for _, id := range ids {
+		in, _ := s.instances.get(id)
+		out = append(out, in)
+	}
+	return out, nil
+}
+
+func (s *Service) findInstance(c wire.Caller, id *string) (*instance, error) {
+	if aws.ToString(id) == "" {
+		return nil, missing("InstanceId")
+	}
+	rows, err := s.findInstances(c, []string{*id})
+	if err != nil {
+		return nil, err
+	}
+	return rows[0], nil
+}
+
+func instanceID(in *instance) string { return *in.InstanceId }

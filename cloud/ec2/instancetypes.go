@@ -1,0 +1,209 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// family is a family of instance types whose sizes follow one rule. A machine of
+// the embedded cloud has what its host has, whatever its type says.
+type family struct {
+	name  string
+	arch  types.ArchitectureType
+	gib   int32 // memory for each virtual CPU
+	sizes string
+}
+
+func families() []family {
+	const (
+		x86, arm = types.ArchitectureTypeX8664, types.ArchitectureTypeArm64
+		usual    = "large xlarge 2xlarge 4xlarge 8xlarge 12xlarge 16xlarge 24xlarge"
+		old      = "large xlarge 2xlarge 4xlarge"
+	)
+	return []family{
+		{"c5", x86, 2, "large xlarge 2xlarge 4xlarge 9xlarge 12xlarge 18xlarge 24xlarge"},
+		{"c6a", x86, 2, usual}, {"c6g", arm, 2, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"c6i", x86, 2, usual},
+		{"c7a", x86, 2, "medium " + usual}, {"c7g", arm, 2, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"c7i", x86, 2, usual},
+		{"m4", x86, 4, old}, {"m5", x86, 4, usual}, {"m6a", x86, 4, usual}, {"m6g", arm, 4, "medium " + strings.TrimSuffix(usual, " 24xlarge")},
+		{"m6i", x86, 4, usual}, {"m7a", x86, 4, "medium " + usual}, {"m7g", arm, 4, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"m7i", x86, 4, usual},
+		{"r5", x86, 8, usual}, {"r6g", arm, 8, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"r6i", x86, 8, usual},
+		{"r7g", arm, 8, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"r7i", x86, 8, usual},
+	}
+}
+
+// burstable are the types whose memory follows no rule: sizes with MiB.
+func burstable() map[string]int32 {
+	return map[string]int32{"nano": 512, "micro": 1024, "small": 2048, "medium": 4096, "large": 8192, "xlarge": 16384, "2xlarge": 32768}
+}
+
+var armFamily = regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`)
+
+// architectureOf tells an instance type's architecture from its name: a g after
+// the generation is Amazon's own processor. It holds for types that are not
+// described here too.
+func architectureOf(t types.InstanceType) types.ArchitectureValues {
+	name, _, _ := strings.Cut(string(t), ".")
+	if armFamily.MatchString(name) {
+		return types.ArchitectureValuesArm64
+	}
+	return types.ArchitectureValuesX8664
+}
+
+// describedTypes are the instance types that are described, in order of names.
+func describedTypes() []types.InstanceTypeInfo {
+	var out []types.InstanceTypeInfo
+	for _, f := range families() {
+		for size := range strings.FieldsSeq(f.sizes) {
+			cpus := cpusOf(size)
+			out = append(out, typeInfo(f.name+"."+size, f.arch, cpus, cpus*f.gib<<10, false))
+		}
+	}
+	for _, name := range []string{"t2", "t3", "t3a", "t4g"} {
+		for size, mib := range burstable() {
+			cpus := max(2, cpusOf(size))
+			if name == "t2" && slices.Contains([]string{"nano", "micro", "small"}, size) {
+				cpus = 1
+			}
+			arch := types.ArchitectureTypeX8664
+			if name == "t4g" {
+				arch = types.ArchitectureTypeArm64
+			}
+			out = append(out, typeInfo(name+"."+size, arch, cpus, mib, true))
+		}
+	}
+	slices.SortFunc(out, func(a, b types.InstanceTypeInfo) int { return cmp.Compare(a.InstanceType, b.InstanceType) })
+	return out
+}
+
+func cpusOf(size string) int32 {
+	switch size {
+	case "large":
+		return 2
+	case "xlarge":
+		return 4
+	}
+	if n, err := strconv.Atoi(strings.TrimSuffix(size, "xlarge")); err == nil {
+		return int32(4 * n)
+	}
+	return 1
+}
+
+func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst bool) types.InstanceTypeInfo {
+	hypervisor := types.InstanceTypeHypervisorNitro
+	ena := types.EnaSupportRequired
+	if strings.HasPrefix(name, "t2.") || strings.HasPrefix(name, "m4.") {
+		hypervisor, ena = types.InstanceTypeHypervisorXen, types.EnaSupportUnsupported
+	}
+	architectures := []types.ArchitectureType{arch}
+	if strings.HasPrefix(name, "t2.") {
+		architectures = []types.ArchitectureType{types.ArchitectureTypeI386, arch}
+	}
+	return types.InstanceTypeInfo{
+		InstanceType: types.InstanceType(name), BurstablePerformanceSupported: &burst, CurrentGeneration: aws.Bool(!strings.HasPrefix(name, "m4.")),
+		BareMetal: aws.Bool(false), FreeTierEligible: aws.Bool(name == "t2.micro" || name == "t3.micro"), Hypervisor: hypervisor,
+		InstanceStorageSupported: aws.Bool(false), HibernationSupported: aws.Bool(false), AutoRecoverySupported: aws.Bool(true),
+		DedicatedHostsSupported: aws.Bool(!burst), MemoryInfo: &types.MemoryInfo{SizeInMiB: aws.Int64(int64(mib))},
+		ProcessorInfo:            &types.ProcessorInfo{SupportedArchitectures: architectures},
+		VCpuInfo:                 &types.VCpuInfo{DefaultVCpus: &cpus},
+		EbsInfo:                  &types.EbsInfo{EbsOptimizedSupport: types.EbsOptimizedSupportDefault, EncryptionSupport: types.EbsEncryptionSupportSupported},
+		NetworkInfo:              &types.NetworkInfo{EnaSupport: ena, MaximumNetworkInterfaces: aws.Int32(1), Ipv4AddressesPerInterface: aws.Int32(1), Ipv6Supported: aws.Bool(false)},
+		SupportedRootDeviceTypes: []types.RootDeviceType{types.RootDeviceTypeEbs}, SupportedUsageClasses: []types.UsageClassType{types.UsageClassTypeOnDemand},
+		SupportedVirtualizationTypes: []types.VirtualizationType{types.VirtualizationTypeHvm},
+	}
+}
+
+var typeFilters = filters{
+	"auto-recovery-supported": "AutoRecoverySupported", "bare-metal": "BareMetal", "burstable-performance-supported": "BurstablePerformanceSupported",
+	"current-generation": "CurrentGeneration", "dedicated-hosts-supported": "DedicatedHostsSupported",
+	"ebs-info.ebs-optimized-support": "EbsInfo.EbsOptimizedSupport", "ebs-info.encryption-support": "EbsInfo.EncryptionSupport", "ebs-info.nvme-support": "",
+	"free-tier-eligible": "FreeTierEligible", "hibernation-supported": "HibernationSupported", "hypervisor": "Hypervisor",
+	"instance-storage-supported": "InstanceStorageSupported", "instance-type": "InstanceType", "memory-info.size-in-mib": "MemoryInfo.SizeInMiB",
+	"network-info.ena-support": "NetworkInfo.EnaSupport", "network-info.ipv6-supported": "NetworkInfo.Ipv6Supported",
+	"network-info.ipv4-addresses-per-interface": "NetworkInfo.Ipv4AddressesPerInterface",
+	"network-info.maximum-network-interfaces":   "NetworkInfo.MaximumNetworkInterfaces",
+	"processor-info.supported-architecture":     "ProcessorInfo.SupportedArchitectures", "supported-boot-mode": "",
+	"supported-root-device-type": "SupportedRootDeviceTypes", "supported-usage-class": "SupportedUsageClasses",
+	"supported-virtualization-type": "SupportedVirtualizationTypes", "vcpu-info.default-vcpus": "VCpuInfo.DefaultVCpus",
+}
+
+func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInstanceTypesInput) (*ec2.DescribeInstanceTypesOutput, error) {
+	type row struct {
+		types.InstanceTypeInfo
+		Tags []types.Tag // instance types have none
+	}
+	var rows []row
+	have := map[types.InstanceType]bool{}
+	for _, t := range describedTypes() {
+		have[t.InstanceType] = true
+		if len(in.InstanceTypes) == 0 || slices.Contains(in.InstanceTypes, t.InstanceType) {
+			rows = append(rows, row{InstanceTypeInfo: t})
+		}
+	}
+	for _, t := range in.InstanceTypes {
+		if !have[t] {
+			return nil, wire.Errorf("InvalidInstanceType", "The following supplied instance types do not exist: [%s]", t)
+		}
+	}
+	rows, err := apply(typeFilters, in.Filters, rows)
+	if err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, func(r row) string { return string(r.InstanceType) }, in.MaxResults, in.NextToken)
+	out := &ec2.DescribeInstanceTypesOutput{NextToken: next, InstanceTypes: []types.InstanceTypeInfo{}}
+	for _, r := range rows {
+		out.InstanceTypes = append(out.InstanceTypes, r.InstanceTypeInfo)
+	}
+	return out, err
+}
+
+// DescribeInstanceTypeOfferings offers every described type everywhere.
+func (s *Service) DescribeInstanceTypeOfferings(ctx context.Context, in *ec2.DescribeInstanceTypeOfferingsInput) (*ec2.DescribeInstanceTypeOfferingsOutput, error) {
+	r, _ := findRegion(wire.CallerFrom(ctx).Region)
+	var places []string
+	kind := cmp.Or(in.LocationType, types.LocationTypeRegion)
+	switch kind {
+	case types.LocationTypeRegion:
+		places = []string{r.name}
+	case types.LocationTypeAvailabilityZone:
+		for _, letter := range r.zones {
+			places = append(places, r.name+string(letter))
+		}
+	case types.LocationTypeAvailabilityZoneId:
+		for i := range r.zones {
+			places = append(places, r.zoneID(i))
+		}
+	}
+	type row struct {
+		types.InstanceTypeOffering
+		Tags []types.Tag // offerings have none
+	}
+	var rows []row
+	for _, t := range describedTypes() {
+		for _, place := range places {
+			rows = append(rows, row{InstanceTypeOffering: types.InstanceTypeOffering{InstanceType: t.InstanceType, Location: &place, LocationType: kind}})
+		}
+	}
+	rows, err := apply(filters{"instance-type": "InstanceType", "location": "Location"}, in.Filters, rows)
+	if err != nil {
+		return nil, err
+	}
+	key := func(r row) string { return fmt.Sprintf("%s %s", r.InstanceType, *r.Location) }
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(key(a), key(b)) })
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	out := &ec2.DescribeInstanceTypeOfferingsOutput{NextToken: next, InstanceTypeOfferings: []types.InstanceTypeOffering{}}
+	for _, r := range rows {
+		out.InstanceTypeOfferings = append(out.InstanceTypeOfferings, r.InstanceTypeOffering)
+	}
+	return out, err
+}

@@ -1,0 +1,227 @@
+package ec2
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/md5"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"golang.org/x/crypto/ssh"
+
+	"bake/cloud/wire"
+)
+
+// keyPair is the public half of a key pair; PublicKey is in authorized_keys
+// form. The private half leaves with the answer of CreateKeyPair.
+type keyPair struct {
+	Region  string
+	OwnerId string
+	types.KeyPairInfo
+}
+
+// findKey returns the caller's key pair called name, or nil. The lock is held.
+func (s *Service) findKey(c wire.Caller, name string) *keyPair {
+	for _, k := range s.keys.rows {
+		if k.OwnerId == c.Account && k.Region == c.Region && *k.KeyName == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// addKey stores a new key pair. The lock is not held.
+func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerprint string, specs []types.TagSpecification) (*keyPair, error) {
+	tags, err := tagsFor(specs, kindKey.resource)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(aws.ToString(name)); n == 0 || n > 255 {
+		return nil, invalidValue("Invalid value '%s' for keyPairNames. It must be 1 to 255 characters long.", aws.ToString(name))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.findKey(c, *name) != nil {
+		return nil, wire.Errorf("InvalidKeyPair.Duplicate", "The keypair '%s' already exists.", *name)
+	}
+	kind := types.KeyTypeRsa
+	if key.Type() == ssh.KeyAlgoED25519 {
+		kind = types.KeyTypeEd25519
+	}
+	row := &keyPair{Region: c.Region, OwnerId: c.Account, KeyPairInfo: types.KeyPairInfo{
+		KeyName: name, KeyPairId: aws.String(newID("key")), KeyFingerprint: &fingerprint, KeyType: kind, CreateTime: aws.Time(s.now()),
+		PublicKey: aws.String(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + *name), Tags: tags[kindKey.resource],
+	}}
+	return row, s.keys.put(*row.KeyPairId, row)
+}
+
+// CreateKeyPair makes a key pair: RSA of 2048 bits in PKCS #1 PEM, or ED25519 in
+// OpenSSH's form.
+func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput) (*ec2.CreateKeyPairOutput, error) {
+	if in.KeyFormat == types.KeyFormatPpk {
+		return nil, wire.Errorf("Unsupported", "The embedded cloud makes key pairs in the format pem only.")
+	}
+	var public ssh.PublicKey
+	var block *pem.Block
+	var fingerprint string
+	if in.KeyType == types.KeyTypeEd25519 {
+		pub, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		if block, err = ssh.MarshalPrivateKey(private, ""); err != nil {
+			return nil, err
+		}
+		if public, err = ssh.NewPublicKey(pub); err != nil {
+			return nil, err
+		}
+		fingerprint = sshFingerprint(public)
+	} else {
+		private, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		block = &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)}
+		if public, err = ssh.NewPublicKey(private.Public()); err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			return nil, err
+		}
+		sum := sha1.Sum(der)
+		fingerprint = colons(sum[:])
+	}
+	row, err := s.addKey(wire.CallerFrom(ctx), in.KeyName, public, fingerprint, in.TagSpecifications)
+	if err != nil {
+		return nil, err
+	}
+	return &ec2.CreateKeyPairOutput{KeyName: row.KeyName, KeyPairId: row.KeyPairId, KeyFingerprint: row.KeyFingerprint, Tags: row.Tags,
+		KeyMaterial: aws.String(strings.TrimSuffix(string(pem.EncodeToMemory(block)), "\n"))}, nil
+}
+
+// ImportKeyPair takes an RSA or ED25519 public key in authorized_keys form, or
+// an RSA one in PEM or DER.
+func (s *Service) ImportKeyPair(ctx context.Context, in *ec2.ImportKeyPairInput) (*ec2.ImportKeyPairOutput, error) {
+	public, err := parsePublicKey(in.PublicKeyMaterial)
+	if err != nil {
+		return nil, err
+	}
+	fingerprint := sshFingerprint(public)
+	if crypto, ok := public.(ssh.CryptoPublicKey); ok && public.Type() == ssh.KeyAlgoRSA {
+		der, err := x509.MarshalPKIXPublicKey(crypto.CryptoPublicKey())
+		if err != nil {
+			return nil, err
+		}
+		sum := md5.Sum(der)
+		fingerprint = colons(sum[:])
+	}
+	row, err := s.addKey(wire.CallerFrom(ctx), in.KeyName, public, fingerprint, in.TagSpecifications)
+	if err != nil {
+		return nil, err
+	}
+	return &ec2.ImportKeyPairOutput{KeyName: row.KeyName, KeyPairId: row.KeyPairId, KeyFingerprint: row.KeyFingerprint, Tags: row.Tags}, nil
+}
+
+func parsePublicKey(material []byte) (ssh.PublicKey, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey(material)
+	if err != nil {
+		der := material
+		if block, _ := pem.Decode(material); block != nil {
+			der = block.Bytes
+		}
+		var parsed any
+		if parsed, err = x509.ParsePKIXPublicKey(der); err == nil {
+			key, err = ssh.NewPublicKey(parsed)
+		}
+	}
+	if err != nil {
+		return nil, wire.Errorf("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
+	}
+	switch key.Type() {
+	case ssh.KeyAlgoRSA, ssh.KeyAlgoED25519:
+		return key, nil
+	}
+	return nil, wire.Errorf("InvalidKey.Format", "Key is a %s; EC2 takes RSA and ED25519 keys", key.Type())
+}
+
+// sshFingerprint is what EC2 shows for ED25519 keys.
+func sshFingerprint(key ssh.PublicKey) string {
+	sum := sha256.Sum256(key.Marshal())
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func colons(sum []byte) string {
+	return strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":")
+}
+
+var keyFilters = filters{"key-pair-id": "KeyPairId", "fingerprint": "KeyFingerprint", "key-name": "KeyName"}
+
+func (s *Service) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsInput) (*ec2.DescribeKeyPairsOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []types.KeyPairInfo
+	for _, k := range s.keys.all() {
+		if k.OwnerId != c.Account || k.Region != c.Region {
+			continue
+		}
+		if len(in.KeyNames)+len(in.KeyPairIds) > 0 && !slices.Contains(in.KeyNames, *k.KeyName) && !slices.Contains(in.KeyPairIds, *k.KeyPairId) {
+			continue
+		}
+		info := k.KeyPairInfo
+		if !aws.ToBool(in.IncludePublicKey) {
+			info.PublicKey = nil
+		}
+		rows = append(rows, info)
+	}
+	for _, name := range in.KeyNames {
+		if s.findKey(c, name) == nil {
+			return nil, kindKey.notFound(name)
+		}
+	}
+	for _, id := range in.KeyPairIds {
+		if !slices.ContainsFunc(rows, func(k types.KeyPairInfo) bool { return *k.KeyPairId == id }) {
+			return nil, wire.Errorf("InvalidKeyPair.NotFound", "The key pair ID '%s' does not exist", id)
+		}
+	}
+	slices.SortFunc(rows, func(a, b types.KeyPairInfo) int { return strings.Compare(*a.KeyName, *b.KeyName) })
+	rows, err := apply(keyFilters, in.Filters, rows)
+	if rows == nil {
+		rows = []types.KeyPairInfo{}
+	}
+	return &ec2.DescribeKeyPairsOutput{KeyPairs: rows}, err
+}
+
+// DeleteKeyPair succeeds, as on EC2, when there is no such key pair.
+func (s *Service) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (*ec2.DeleteKeyPairOutput, error) {
+	c := wire.CallerFrom(ctx)
+	name, id := aws.ToString(in.KeyName), aws.ToString(in.KeyPairId)
+	if name == "" && id == "" {
+		return nil, missing("KeyName")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &ec2.DeleteKeyPairOutput{Return: aws.Bool(true)}
+	for _, k := range s.keys.all() {
+		if k.OwnerId != c.Account || k.Region != c.Region || *k.KeyName != name && *k.KeyPairId != id {
+			continue
+		}
+		out.KeyPairId = k.KeyPairId
+		if err := s.keys.drop(*k.KeyPairId); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

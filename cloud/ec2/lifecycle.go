@@ -1,0 +1,531 @@
+package ec2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/machine"
+	"bake/cloud/metadata"
+	"bake/cloud/network"
+)
+
+// stopGrace is how long a machine may take to shut down before it is killed.
+const stopGrace = time.Minute
+
+// goal is what shall become of a machine when it has ended. A stronger goal
+// replaces a weaker one.
+type goal int
+
+const (
+	goalNone   goal = iota // as the machine itself decided
+	goalReboot             // start again
+	goalStop
+	goalTerminate
+)
+
+// reason is an EC2 state reason.
+type reason struct {
+	code, text string
+	transition string // StateTransitionReason, without the time
+}
+
+var (
+	reasonUser     = reason{"Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated"}
+	reasonInside   = reason{"Client.InstanceInitiatedShutdown", "Instance initiated shutdown", ""}
+	reasonShutdown = reason{"Server.ScheduledStop", "The embedded cloud was shut down", "Service initiated"}
+	reasonDied     = reason{"Server.InternalError", "The embedded cloud ended without shutting the instance down", "Service initiated"}
+)
+
+func reasonError(err error) reason {
+	return reason{"Server.InternalError", err.Error(), "Server.InternalError"}
+}
+
+// runner is the life of an instance from a start to its rest; the fields are
+// guarded by the service's lock.
+type runner struct {
+	cancel  context.CancelCauseFunc // ends what comes before the machine
+	machine machine.Machine         // nil while there is none
+	goal    goal
+	why     reason
+}
+
+// aim makes g the goal unless there is a stronger one.
+func (r *runner) aim(g goal, why reason) {
+	if g > r.goal {
+		r.goal, r.why = g, why
+	}
+}
+
+var errHalted = errors.New("the instance is to end")
+
+// halt ends what r runs, according to its goal. The lock is held.
+func (s *Service) halt(ctx context.Context, id string, r *runner) {
+	m, kill := r.machine, r.goal == goalTerminate
+	if m == nil {
+		if r.goal >= goalStop {
+			r.cancel(errHalted)
+		}
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	s.work.Go(func() {
+		if kill {
+			s.log(id, "kill", m.Kill())
+			return
+		}
+		ctx, cancel := context.WithTimeout(ctx, stopGrace)
+		defer cancel()
+		s.log(id, "stop", m.Stop(ctx))
+	})
+}
+
+func (s *Service) log(id, what string, err error) {
+	if err != nil {
+		s.opts.Log.Error(what, "instance", id, "error", err)
+	}
+}
+
+// launch runs the instance, whose state is pending, until it is at rest. fail is
+// the failure that a rule wants, or nil. The lock is held.
+func (s *Service) launch(id string, fail error) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	r := &runner{cancel: cancel}
+	s.runners[id] = r
+	s.work.Go(func() {
+		defer cancel(nil)
+		var exit machine.Exit
+		err := fail
+		for again := err == nil; again; {
+			var m machine.Machine
+			if m, err = s.boot(ctx, id, r); err != nil {
+				break
+			}
+			<-m.Done()
+			exit = m.Exit()
+			s.mu.Lock()
+			r.machine = nil
+			again = r.goal == goalReboot || r.goal == goalNone && exit.Reason == machine.Reboot
+			if again {
+				r.goal = goalNone
+			}
+			s.mu.Unlock()
+		}
+		s.rest(id, r, exit, err)
+	})
+}
+
+// boot starts the instance's machine, after its base has been made present.
+func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machine, error) {
+	s.mu.Lock()
+	in, _ := s.instances.get(id)
+	s.mu.Unlock()
+	if in.Base != "" {
+		layers, err := s.opts.Images.Ensure(ctx, in.Base, s.opts.Progress)
+		if err != nil {
+			return nil, fmt.Errorf("the image %s could not be prepared: %w", *in.ImageId, err)
+		}
+		s.mu.Lock()
+		err = s.instances.edit(id, func(in *instance) { in.Layers, in.Base = layers, "" })
+		s.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !in.booted() {
+		if err := s.opts.Clock.Sleep(ctx, s.opts.Delays.Launch); err != nil {
+			return nil, err
+		}
+	}
+
+	defer s.lockDisk(id)()
+	s.mu.Lock()
+	in, _ = s.instances.get(id)
+	spec := s.spec(id, in)
+	s.mu.Unlock()
+	var err error
+	if spec.Layers, err = s.opts.Images.Paths(in.Layers); err != nil {
+		return nil, err
+	}
+	m, err := s.opts.Driver.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.machine = m
+	if r.goal >= goalStop {
+		s.halt(ctx, id, r)
+		return m, nil
+	}
+	err = s.instances.edit(id, func(in *instance) {
+		in.Boots++
+		in.setState(types.InstanceStateNameRunning)
+		in.StateReason, in.StateTransitionReason = nil, nil
+	})
+	if err != nil {
+		r.aim(goalStop, reasonError(err))
+		s.halt(ctx, id, r)
+	}
+	s.refreshPolicies()
+	return m, nil
+}
+
+// spec describes the instance's next boot, but for its layers. The lock is held.
+func (s *Service) spec(id string, in *instance) machine.Spec {
+	private := netipAddr(in.PrivateIpAddress)
+	spec := machine.Spec{
+		ID:          id,
+		Dir:         s.machineDir(id),
+		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),
+		First:       !in.booted(),
+		User:        in.LoginUser,
+		HasUserData: in.UserData != "",
+		Console:     s.consoleFile(id),
+		Network: network.Config{
+			Private:  private,
+			Subnet:   s.subnetPrefix(in),
+			Public:   netipAddr(in.PublicIpAddress),
+			Metadata: metadata.Handler(s.opts.Clock.Now, func() metadata.Instance { return s.metadataOf(id) }),
+			Policy:   s.policyOf(id, in),
+			Peer:     s.peers(in),
+			Names:    s.names(in),
+		},
+	}
+	if in.PublicKey != "" {
+		spec.AuthorizedKeys = []string{in.PublicKey}
+	}
+	return spec
+}
+
+// rest brings the instance to stopped or terminated, after its machine ended
+// with exit or could not be started because of err.
+func (s *Service) rest(id string, r *runner, exit machine.Exit, err error) {
+	s.mu.Lock()
+	in, _ := s.instances.get(id)
+	goal, why := r.goal, r.why
+	if goal < goalStop {
+		goal = goalStop
+		switch {
+		case err != nil:
+			why = reasonError(err)
+			if !in.booted() {
+				goal = goalTerminate
+			}
+		case exit.Reason == machine.PowerOff:
+			why = reasonInside
+			if in.ShutdownBehavior == types.ShutdownBehaviorTerminate {
+				goal = goalTerminate
+			}
+		case exit.Reason == machine.Crashed:
+			why = reasonError(fmt.Errorf("the machine crashed: %w", errors.Join(exit.Err, nil)))
+			if exit.Err == nil {
+				why = reasonError(errors.New("the machine crashed"))
+			}
+		default:
+			why = reasonDied
+		}
+	}
+	r.aim(goal, why)
+	state, delay := types.InstanceStateNameStopping, s.opts.Delays.Stop
+	if goal == goalTerminate {
+		state, delay = types.InstanceStateNameShuttingDown, s.opts.Delays.Terminate
+	}
+	s.log(id, "state", s.instances.edit(id, func(in *instance) { in.setState(state) }))
+	s.mu.Unlock()
+
+	if s.opts.Clock.Sleep(s.ctx, delay) != nil {
+		s.opts.Log.Debug("delay cut short", "instance", id)
+	}
+	// A stopping instance may have been terminated meanwhile.
+	s.mu.Lock()
+	goal, why = r.goal, r.why
+	s.mu.Unlock()
+	if goal == goalTerminate {
+		s.terminated(id, why)
+	} else {
+		s.stopped(id, why)
+	}
+}
+
+// stopped writes that the instance is at rest and gives its public address back.
+func (s *Service) stopped(id string, why reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.runners[id]
+	if r != nil && r.goal == goalTerminate { // asked for in the last moment
+		s.work.Go(func() { s.terminated(id, r.why) })
+		return
+	}
+	delete(s.runners, id)
+	s.log(id, "stopped", s.instances.edit(id, func(in *instance) {
+		in.setState(types.InstanceStateNameStopped)
+		in.setReason(why, s.now())
+		in.setPublic("")
+	}))
+	s.refreshPolicies()
+}
+
+// terminated deletes the instance's volumes, or detaches those that shall stay,
+// and what else it holds; the row stays for an hour.
+func (s *Service) terminated(id string, why reason) {
+	defer s.lockDisk(id)()
+	s.mu.Lock()
+	in, _ := s.instances.get(id)
+	s.mu.Unlock()
+
+	layers := in.Layers
+	if !in.deletesRoot() {
+		var err error
+		if layers, err = s.freezeDisk(s.ctx, id); err != nil {
+			s.log(id, "keep the root volume", err)
+		}
+	}
+	s.mu.Lock()
+	for _, b := range in.BlockDeviceMappings {
+		volume := *b.Ebs.VolumeId
+		if aws.ToBool(b.Ebs.DeleteOnTermination) {
+			s.log(id, "delete "+volume, s.volumes.drop(volume))
+			continue
+		}
+		s.log(id, "detach "+volume, s.volumes.edit(volume, func(v *volumeRow) {
+			v.State, v.Attachments = types.VolumeStateAvailable, nil
+			if aws.ToString(b.DeviceName) == aws.ToString(in.RootDeviceName) {
+				v.Layers, v.LoginUser = layers, in.LoginUser
+			}
+		}))
+	}
+	delete(s.runners, id)
+	s.log(id, "terminated", s.instances.edit(id, func(in *instance) {
+		in.setState(types.InstanceStateNameTerminated)
+		in.setReason(why, s.now())
+		in.setPublic("")
+		in.Ended = aws.Time(s.now())
+		in.Layers, in.Base = nil, ""
+		in.PrivateIpAddress, in.PrivateDnsName, in.SubnetId, in.VpcId = nil, nil, nil, nil
+		in.NetworkInterfaces, in.SecurityGroups, in.BlockDeviceMappings = nil, nil, nil
+	}))
+	delete(s.policies, id)
+	s.refreshPolicies()
+	s.mu.Unlock()
+	s.log(id, "remove the disk", s.opts.Driver.Remove(context.WithoutCancel(s.ctx), s.machineDir(id)))
+}
+
+// lockDisk keeps others from starting the instance's machine and from taking its
+// disk, until the function that it returns is called.
+func (s *Service) lockDisk(id string) func() {
+	s.mu.Lock()
+	disk := s.disks[id]
+	if disk == nil {
+		disk = &sync.Mutex{}
+		s.disks[id] = disk
+	}
+	s.mu.Unlock()
+	disk.Lock()
+	return disk.Unlock
+}
+
+// capture returns the layers of the instance's disk as it now is. Of a running
+// machine, reboot takes the disk at rest; otherwise it is taken while the
+// machine is frozen.
+func (s *Service) capture(ctx context.Context, id string, reboot bool) ([]string, error) {
+	defer s.lockDisk(id)()
+	s.mu.Lock()
+	var m machine.Machine
+	if r := s.runners[id]; r != nil && r.machine != nil {
+		m = r.machine
+		if reboot {
+			r.aim(goalReboot, reasonUser)
+		}
+	}
+	s.mu.Unlock()
+	if m == nil {
+		return s.freezeDisk(ctx, id)
+	}
+	if reboot {
+		ctx, cancel := context.WithTimeout(ctx, stopGrace)
+		defer cancel()
+		if err := m.Stop(ctx); err != nil {
+			return nil, err
+		}
+		return s.freezeDisk(ctx, id)
+	}
+	layers, err := s.cloneDisk(ctx, id, m)
+	if err != nil {
+		select {
+		case <-m.Done(): // it ended by itself meanwhile
+			return s.freezeDisk(ctx, id)
+		default:
+		}
+	}
+	return layers, err
+}
+
+// freezeDisk makes the writable layer of a machine at rest one that images can
+// share. A crash leaves the layer's id with the instance, so that its disk stays
+// whole: see repair. The disk is locked.
+func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
+	s.mu.Lock()
+	in, ok := s.instances.get(id)
+	s.mu.Unlock()
+	if !ok {
+		return nil, kindInstance.notFound(id)
+	}
+	upper := filepath.Join(s.machineDir(id), "upper")
+	if empty(upper) {
+		return in.Layers, nil
+	}
+	layer := s.opts.Images.NewID()
+	layers := append([]string{layer}, in.Layers...)
+	if err := s.editInstance(id, func(in *instance) { in.Freezing = layer }); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Images.Freeze(ctx, layer, upper); err != nil {
+		return nil, errors.Join(err, s.editInstance(id, func(in *instance) { in.Freezing = "" }))
+	}
+	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
+}
+
+// cloneDisk copies the writable layer of a machine that goes on running.
+func (s *Service) cloneDisk(ctx context.Context, id string, m machine.Machine) ([]string, error) {
+	s.mu.Lock()
+	in, _ := s.instances.get(id)
+	s.mu.Unlock()
+	if err := m.Freeze(ctx); err != nil {
+		return nil, err
+	}
+	layer, err := s.opts.Images.Clone(ctx, filepath.Join(s.machineDir(id), "upper"))
+	return append([]string{layer}, in.Layers...), errors.Join(err, m.Thaw())
+}
+
+// empty reports whether dir has nothing in it. One that cannot be read may have.
+func empty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0
+}
+
+// collect deletes the layers that nothing refers to any more, in the
+// background. The lock is held.
+func (s *Service) collect() {
+	s.background(func(ctx context.Context) {
+		s.mu.Lock()
+		var inUse []string
+		for _, r := range s.snapshots.rows {
+			inUse = append(inUse, r.Layers...)
+		}
+		for _, r := range s.volumes.rows {
+			inUse = append(inUse, r.Layers...)
+		}
+		for _, r := range s.instances.rows {
+			inUse = append(inUse, r.Layers...)
+		}
+		s.mu.Unlock()
+		if err := s.opts.Images.Collect(ctx, inUse); err != nil && ctx.Err() == nil {
+			s.opts.Log.Error("collect layers", "error", err)
+		}
+	})
+}
+
+func (s *Service) editInstance(id string, change func(*instance)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.instances.edit(id, change)
+}
+
+func (s *Service) machineDir(id string) string { return filepath.Join(s.opts.Dir, "machines", id) }
+func (s *Service) consoleFile(id string) string {
+	return filepath.Join(s.opts.Dir, "console", id+".log")
+}
+
+// repair puts right what a crash left half done, and stops what ran.
+func (s *Service) repair(ctx context.Context) error {
+	for _, id := range s.groups.ids() {
+		g, _ := s.groups.get(id)
+		n, ok := s.networks.get(*g.OwnerId + "." + g.Region)
+		if !ok || *n.Vpc.VpcId != *g.VpcId {
+			if err := s.groups.drop(id); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range s.instances.ids() {
+		if err := s.repairInstance(id); err != nil {
+			return err
+		}
+	}
+	for _, id := range s.volumes.ids() {
+		v, _ := s.volumes.get(id)
+		if len(v.Attachments) == 0 {
+			continue
+		}
+		a := v.Attachments[0]
+		in, ok := s.instances.get(*a.InstanceId)
+		var err error
+		switch {
+		case ok && in.hasVolume(id):
+		case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
+			err = s.volumes.edit(id, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
+		default: // a launch or a termination was
+			err = s.volumes.drop(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.repairImages(); err != nil {
+		return err
+	}
+	if err := s.removeStrays(ctx); err != nil {
+		return err
+	}
+	s.collect()
+	return nil
+}
+
+func (s *Service) repairInstance(id string) error {
+	err := s.editInstance(id, func(in *instance) {
+		if in.Freezing != "" {
+			if _, err := s.opts.Images.Paths([]string{in.Freezing}); err == nil {
+				in.Layers = append([]string{in.Freezing}, in.Layers...)
+			}
+			in.Freezing = ""
+		}
+		switch in.state() {
+		case types.InstanceStateNamePending, types.InstanceStateNameRunning, types.InstanceStateNameStopping:
+			in.setState(types.InstanceStateNameStopped)
+			in.setReason(reasonDied, s.now())
+			in.setPublic("")
+		}
+	})
+	if in, _ := s.instances.get(id); err == nil && in.state() == types.InstanceStateNameShuttingDown {
+		s.terminated(id, reasonUser)
+	}
+	return err
+}
+
+// removeStrays deletes the directories of machines that are no more.
+func (s *Service) removeStrays(ctx context.Context) error {
+	entries, err := os.ReadDir(filepath.Join(s.opts.Dir, "machines"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		in, ok := s.instances.get(e.Name())
+		if ok && in.State.Name != types.InstanceStateNameTerminated {
+			continue
+		}
+		if err := s.opts.Driver.Remove(ctx, s.machineDir(e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+package ec2
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// region is one of AWS's regions: its name and the letters of the zones that a
+// new account finds in it. Those that AWS asks an account to opt in to are
+// opted in to here, so that every real region can be used.
+type region struct {
+	name  string
+	zones string
+	optIn bool
+}
+
+func regions() []region {
+	return []region{
+		{"af-south-1", "abc", true}, {"ap-east-1", "abc", true}, {"ap-east-2", "abc", true},
+		{"ap-northeast-1", "acd", false}, {"ap-northeast-2", "abcd", false}, {"ap-northeast-3", "abc", false},
+		{"ap-south-1", "abc", false}, {"ap-south-2", "abc", true},
+		{"ap-southeast-1", "abc", false}, {"ap-southeast-2", "abc", false}, {"ap-southeast-3", "abc", true},
+		{"ap-southeast-4", "abc", true}, {"ap-southeast-5", "abc", true}, {"ap-southeast-6", "abc", true}, {"ap-southeast-7", "abc", true},
+		{"ca-central-1", "abd", false}, {"ca-west-1", "abc", true},
+		{"eu-central-1", "abc", false}, {"eu-central-2", "abc", true}, {"eu-north-1", "abc", false},
+		{"eu-south-1", "abc", true}, {"eu-south-2", "abc", true},
+		{"eu-west-1", "abc", false}, {"eu-west-2", "abc", false}, {"eu-west-3", "abc", false},
+		{"il-central-1", "abc", true}, {"me-central-1", "abc", true}, {"me-south-1", "abc", true},
+		{"mx-central-1", "abc", true}, {"sa-east-1", "abc", false},
+		{"us-east-1", "abcdef", false}, {"us-east-2", "abc", false},
+		{"us-west-1", "ac", false}, {"us-west-2", "abcd", false},
+	}
+}
+
+func findRegion(name string) (region, bool) {
+	all := regions()
+	i := slices.IndexFunc(all, func(r region) bool { return r.name == name })
+	if i < 0 {
+		return region{}, false
+	}
+	return all[i], true
+}
+
+// zoneID is the id of the region's nth zone, such as use1-az1: the same place
+// for every account, unlike the zone's name.
+func (r region) zoneID(n int) string {
+	parts := strings.Split(r.name, "-")
+	direction := map[string]string{"southeast": "se", "northeast": "ne"}[parts[1]]
+	if direction == "" {
+		direction = parts[1][:1]
+	}
+	return fmt.Sprintf("%s%s%s-az%d", parts[0], direction, parts[2], n+1)
+}
+
+func (r region) optInStatus() string {
+	if r.optIn {
+		return "opted-in"
+	}
+	return "opt-in-not-required"
+}
+
+// vpcNetwork is the default VPC of an account in a region, with its subnets, one in
+// each zone.
+type vpcNetwork struct {
+	Vpc     types.Vpc
+	Subnets []types.Subnet
+}
+
+// networkOf returns the caller's default VPC; the first call in a region makes
+// it, and its default security group. The lock is held.
+func (s *Service) networkOf(c wire.Caller) (*vpcNetwork, error) {
+	key := c.Account + "." + c.Region
+	if n, ok := s.networks.get(key); ok {
+		return n, nil
+	}
+	r, ok := findRegion(c.Region)
+	if !ok {
+		return nil, invalidValue("There is no region '%s'", c.Region)
+	}
+	vpc := newID("vpc")
+	n := &vpcNetwork{Vpc: types.Vpc{
+		VpcId: &vpc, OwnerId: &c.Account, CidrBlock: aws.String("172.31.0.0/16"), IsDefault: aws.Bool(true),
+		State: types.VpcStateAvailable, InstanceTenancy: types.TenancyDefault, DhcpOptionsId: aws.String(newID("dopt")),
+		CidrBlockAssociationSet: []types.VpcCidrBlockAssociation{{
+			AssociationId: aws.String(newID("vpc-cidr-assoc")), CidrBlock: aws.String("172.31.0.0/16"),
+			CidrBlockState: &types.VpcCidrBlockState{State: types.VpcCidrBlockStateCodeAssociated},
+		}},
+	}}
+	for i, letter := range r.zones {
+		id := newID("subnet")
+		n.Subnets = append(n.Subnets, types.Subnet{
+			SubnetId: &id, VpcId: &vpc, OwnerId: &c.Account, State: types.SubnetStateAvailable,
+			SubnetArn:        aws.String(fmt.Sprintf("arn:aws:ec2:%s:%s:subnet/%s", c.Region, c.Account, id)),
+			AvailabilityZone: aws.String(r.name + string(letter)), AvailabilityZoneId: aws.String(r.zoneID(i)),
+			CidrBlock: aws.String(fmt.Sprintf("172.31.%d.0/20", 16*i)), DefaultForAz: aws.Bool(true),
+			MapPublicIpOnLaunch: aws.Bool(true), AssignIpv6AddressOnCreation: aws.Bool(false),
+			EnableDns64: aws.Bool(false), Ipv6Native: aws.Bool(false), MapCustomerOwnedIpOnLaunch: aws.Bool(false),
+			PrivateDnsNameOptionsOnLaunch: &types.PrivateDnsNameOptionsOnLaunch{HostnameType: types.HostnameTypeIpName,
+				EnableResourceNameDnsARecord: aws.Bool(false), EnableResourceNameDnsAAAARecord: aws.Bool(false)},
+		})
+	}
+	// The group first: a crash in between leaves a group of no network, which
+	// repair removes.
+	g := newGroup(c, vpc, "default", "default VPC security group")
+	g.Rules = append(g.Rules, types.SecurityGroupRule{
+		SecurityGroupRuleId: aws.String(newID("sgr")), GroupId: g.GroupId, GroupOwnerId: &c.Account, IsEgress: aws.Bool(false),
+		IpProtocol: aws.String("-1"), FromPort: aws.Int32(-1), ToPort: aws.Int32(-1),
+		ReferencedGroupInfo: &types.ReferencedSecurityGroup{GroupId: g.GroupId, UserId: &c.Account},
+	})
+	if err := s.groups.put(*g.GroupId, g); err != nil {
+		return nil, err
+	}
+	if err := s.networks.put(key, n); err != nil {
+		return nil, err
+	}
+	n, _ = s.networks.get(key)
+	return n, nil
+}
+
+// subnetsOf are the network's subnets with the number of addresses left in each.
+func (s *Service) subnetsOf(n *vpcNetwork) []types.Subnet {
+	subnets := slices.Clone(n.Subnets)
+	for i := range subnets {
+		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 keeps five
+		for _, in := range s.instances.rows {
+			if aws.ToString(in.SubnetId) == *subnets[i].SubnetId && in.holdsAddress() {
+				free--
+			}
+		}
+		subnets[i].AvailableIpAddressCount = aws.Int32(int32(free))
+	}
+	return subnets
+}
+
+func (s *Service) DescribeRegions(ctx context.Context, in *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) {
+	var out []types.Region
+	for _, r := range regions() {
+		if len(in.RegionNames) > 0 && !slices.Contains(in.RegionNames, r.name) {
+			continue
+		}
+		out = append(out, types.Region{
+			RegionName: aws.String(r.name), Endpoint: aws.String("ec2." + r.name + ".amazonaws.com"), OptInStatus: aws.String(r.optInStatus()),
+		})
+	}
+	for _, name := range in.RegionNames {
+		if _, ok := findRegion(name); !ok {
+			return nil, invalidValue("Invalid region provided: %s", name)
+		}
+	}
+	out, err := apply(filters{"endpoint": "Endpoint", "opt-in-status": "OptInStatus", "region-name": "RegionName"}, in.Filters, out)
+	return &ec2.DescribeRegionsOutput{Regions: out}, err
+}
+
+var zoneFilters = filters{
+	"group-name": "GroupName", "message": "Messages.Message", "opt-in-status": "OptInStatus", "parent-zone-id": "ParentZoneId",
+	"parent-zone-name": "ParentZoneName", "region-name": "RegionName", "state": "State", "zone-id": "ZoneId",
+	"zone-name": "ZoneName", "zone-type": "ZoneType", "group-long-name": "GroupLongName",
+}
+
+func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *ec2.DescribeAvailabilityZonesInput) (*ec2.DescribeAvailabilityZonesOutput, error) {
+	r, _ := findRegion(wire.CallerFrom(ctx).Region)
+	var out []types.AvailabilityZone
+	found := map[string]bool{}
+	for i, letter := range r.zones {
+		z := types.AvailabilityZone{
+			ZoneName: aws.String(r.name + string(letter)), ZoneId: aws.String(r.zoneID(i)), RegionName: aws.String(r.name),
+			GroupName: aws.String(r.name + "-zg-1"), NetworkBorderGroup: aws.String(r.name), ZoneType: aws.String("availability-zone"),
+			State: types.AvailabilityZoneStateAvailable, OptInStatus: types.AvailabilityZoneOptInStatusOptInNotRequired,
+		}
+		found[*z.ZoneName], found[*z.ZoneId] = true, true
+		if len(in.ZoneNames)+len(in.ZoneIds) > 0 && !slices.Contains(in.ZoneNames, *z.ZoneName) && !slices.Contains(in.ZoneIds, *z.ZoneId) {
+			continue
+		}
+		out = append(out, z)
+	}
+	for _, name := range slices.Concat(in.ZoneNames, in.ZoneIds) {
+		if !found[name] {
+			return nil, invalidValue("Invalid availability zone: [%s]", name)
+		}
+	}
+	out, err := apply(zoneFilters, in.Filters, out)
+	return &ec2.DescribeAvailabilityZonesOutput{AvailabilityZones: out}, err
+}
+
+var vpcFilters = filters{
+	"cidr": "CidrBlock", "cidr-block-association.cidr-block": "CidrBlockAssociationSet.CidrBlock",
+	"cidr-block-association.association-id": "CidrBlockAssociationSet.AssociationId",
+	"cidr-block-association.state":          "CidrBlockAssociationSet.CidrBlockState.State",
+	"dhcp-options-id":                       "DhcpOptionsId", "ipv6-cidr-block-association.ipv6-cidr-block": "",
+	"ipv6-cidr-block-association.ipv6-pool": "", "ipv6-cidr-block-association.association-id": "",
+	"ipv6-cidr-block-association.state": "", "is-default": "IsDefault", "isDefault": "IsDefault",
+	"owner-id": "OwnerId", "state": "State", "vpc-id": "VpcId",
+}
+
+func (s *Service) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.networkOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	rows, err := pick(kindVpc, in.VpcIds, []types.Vpc{n.Vpc}, func(v types.Vpc) string { return *v.VpcId })
+	if err != nil {
+		return nil, err
+	}
+	if rows, err = apply(vpcFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, func(v types.Vpc) string { return *v.VpcId }, in.MaxResults, in.NextToken)
+	return &ec2.DescribeVpcsOutput{Vpcs: rows, NextToken: next}, err
+}
+
+var subnetFilters = filters{
+	"availability-zone": "AvailabilityZone", "availabilityZone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId",
+	"availabilityZoneId": "AvailabilityZoneId", "available-ip-address-count": "AvailableIpAddressCount",
+	"cidr-block": "CidrBlock", "cidr": "CidrBlock", "cidrBlock": "CidrBlock", "customer-owned-ipv4-pool": "",
+	"default-for-az": "DefaultForAz", "defaultForAz": "DefaultForAz", "enable-dns64": "EnableDns64", "enable-lni-at-device-index": "",
+	"ipv6-cidr-block-association.ipv6-cidr-block": "", "ipv6-cidr-block-association.association-id": "",
+	"ipv6-cidr-block-association.state": "", "ipv6-native": "Ipv6Native",
+	"map-customer-owned-ip-on-launch": "MapCustomerOwnedIpOnLaunch", "map-public-ip-on-launch": "MapPublicIpOnLaunch",
+	"outpost-arn": "", "owner-id": "OwnerId",
+	"private-dns-name-options-on-launch.hostname-type":                        "PrivateDnsNameOptionsOnLaunch.HostnameType",
+	"private-dns-name-options-on-launch.enable-resource-name-dns-a-record":    "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsARecord",
+	"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord",
+	"state": "State", "subnet-arn": "SubnetArn", "subnet-id": "SubnetId", "vpc-id": "VpcId",
+}
+
+func (s *Service) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.networkOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	key := func(v types.Subnet) string { return *v.SubnetId }
+	rows, err := pick(kindSubnet, in.SubnetIds, s.subnetsOf(n), key)
+	if err != nil {
+		return nil, err
+	}
+	if rows, err = apply(subnetFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(rows, func(a, b types.Subnet) int { return strings.Compare(key(a), key(b)) })
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeSubnetsOutput{Subnets: rows, NextToken: next}, err
+}
+
+func (s *Service) DescribeAccountAttributes(ctx context.Context, in *ec2.DescribeAccountAttributesInput) (*ec2.DescribeAccountAttributesOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.networkOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	all := []struct{ name, value string }{{"supported-platforms", "VPC"}, {"default-vpc", *n.Vpc.VpcId}}
+	out := []types.AccountAttribute{}
+	for _, a := range all {
+		if len(in.AttributeNames) > 0 && !slices.Contains(in.AttributeNames, types.AccountAttributeName(a.name)) {
+			continue
+		}
+		out = append(out, types.AccountAttribute{AttributeName: aws.String(a.name),
+			AttributeValues: []types.AccountAttributeValue{{AttributeValue: aws.String(a.value)}}})
+	}
+	return &ec2.DescribeAccountAttributesOutput{AccountAttributes: out}, nil
+}
+
+// pick returns the rows that ids ask for, all of them if ids is empty. An id
+// that is malformed or of no row is an error.
+func pick[T any](k kind, ids []string, rows []T, key func(T) string) ([]T, error) {
+	if len(ids) == 0 {
+		return rows, nil
+	}
+	have := map[string]bool{}
+	for _, row := range rows {
+		have[key(row)] = true
+	}
+	var lacking []string
+	for _, id := range ids {
+		if err := k.check(id); err != nil {
+			return nil, err
+		}
+		if !have[id] {
+			lacking = append(lacking, id)
+		}
+	}
+	if len(lacking) > 0 {
+		return nil, k.notFound(lacking...)
+	}
+	return slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return !slices.Contains(ids, key(row)) }), nil
+}

@@ -1,0 +1,228 @@
+package ec2
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"bake/cloud/machine"
+	"bake/cloud/network"
+	"bake/cloud/wire"
+)
+
+// policy is an instance's security groups, worked out. It is replaced as a
+// whole, so the network may ask at any time.
+type policy struct{ admits atomic.Pointer[admits] }
+
+type admits struct{ ingress, egress []admit }
+
+// admit is one rule: a protocol ("-1" is all), ports, and peers.
+type admit struct {
+	proto    string
+	from, to uint16
+	peers    []netip.Prefix
+}
+
+// newAdmits works the rules of groups out; members are the private addresses of
+// each group's instances.
+func newAdmits(groups []*group, members map[string][]netip.Prefix) *admits {
+	a := &admits{}
+	for _, g := range groups {
+		for _, r := range g.Rules {
+			one := admit{proto: *r.IpProtocol, to: 65535}
+			if one.proto == "tcp" || one.proto == "udp" {
+				one.from, one.to = uint16(*r.FromPort), uint16(*r.ToPort)
+			}
+			switch {
+			case r.ReferencedGroupInfo != nil:
+				one.peers = members[*r.ReferencedGroupInfo.GroupId]
+			default:
+				prefix, err := netip.ParsePrefix(peerOf(r))
+				if err != nil {
+					continue // rulesOf lets no such rule in
+				}
+				one.peers = []netip.Prefix{prefix}
+			}
+			if *r.IsEgress {
+				a.egress = append(a.egress, one)
+			} else {
+				a.ingress = append(a.ingress, one)
+			}
+		}
+	}
+	return a
+}
+
+func matches(rules []admit, proto network.Proto, peer netip.Addr, port uint16) bool {
+	peer = peer.Unmap()
+	return slices.ContainsFunc(rules, func(r admit) bool {
+		return (r.proto == "-1" || r.proto == string(proto)) && r.from <= port && port <= r.to &&
+			slices.ContainsFunc(r.peers, func(p netip.Prefix) bool { return p.Contains(peer) })
+	})
+}
+
+// Ingress implements [network.Policy].
+func (p *policy) Ingress(proto network.Proto, from netip.Addr, port uint16) bool {
+	return matches(p.admits.Load().ingress, proto, from, port)
+}
+
+// Egress implements [network.Policy].
+func (p *policy) Egress(proto network.Proto, to netip.Addr, port uint16) bool {
+	return matches(p.admits.Load().egress, proto, to, port)
+}
+
+// Open implements [network.Policy].
+func (p *policy) Open() []network.PortRange {
+	var out []network.PortRange
+	for _, r := range p.admits.Load().ingress {
+		if (r.proto == "-1" || r.proto == "tcp") && len(r.peers) > 0 {
+			out = append(out, network.PortRange{From: r.from, To: r.to})
+		}
+	}
+	return out
+}
+
+// policyOf returns the instance's policy. The lock is held.
+func (s *Service) policyOf(id string, in *instance) *policy {
+	p := s.policies[id]
+	if p == nil {
+		p = &policy{}
+		s.policies[id] = p
+	}
+	p.admits.Store(newAdmits(s.groupsOfInstance(in), s.members()))
+	return p
+}
+
+func (s *Service) groupsOfInstance(in *instance) []*group {
+	var out []*group
+	for _, id := range in.SecurityGroups {
+		if g, ok := s.groups.get(*id.GroupId); ok {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// members are the private addresses of the instances in each group.
+func (s *Service) members() map[string][]netip.Prefix {
+	out := map[string][]netip.Prefix{}
+	for _, in := range s.instances.rows {
+		if !in.holdsAddress() {
+			continue
+		}
+		addr := netipAddr(in.PrivateIpAddress)
+		for _, g := range in.SecurityGroups {
+			out[*g.GroupId] = append(out[*g.GroupId], netip.PrefixFrom(addr, 32))
+		}
+	}
+	return out
+}
+
+// refreshPolicies works every running instance's policy out again and tells the
+// machines. The lock is held.
+func (s *Service) refreshPolicies() {
+	members := s.members()
+	for id, r := range s.runners {
+		p, in := s.policies[id], s.instances.rows[id]
+		if p == nil || in == nil {
+			continue
+		}
+		p.admits.Store(newAdmits(s.groupsOfInstance(in), members))
+		if r.machine != nil {
+			r.machine.NetworkChanged()
+		}
+	}
+}
+
+// neighbours calls visit with the running instances of in's network until it
+// returns true. The lock is held.
+func (s *Service) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
+	for id, r := range s.runners {
+		other := s.instances.rows[id]
+		if r.machine != nil && other != nil && other.OwnerId == in.OwnerId && other.Region == in.Region && visit(id, other, r.machine) {
+			return
+		}
+	}
+}
+
+// peer is a running instance as its neighbours see it.
+type peer struct {
+	machine machine.Machine
+	policy  *policy
+	name    string
+}
+
+// Dial implements [network.Peer].
+func (p peer) Dial(ctx context.Context, from netip.Addr, port uint16) (net.Conn, error) {
+	if !p.policy.Ingress(network.TCP, from, port) {
+		return nil, fmt.Errorf("the security groups of %s admit no connection from %s to port %d", p.name, from, port)
+	}
+	return p.machine.Dial(ctx, port)
+}
+
+// peers finds the neighbours of in by address.
+func (s *Service) peers(in *instance) func(netip.Addr) network.Peer {
+	return func(addr netip.Addr) network.Peer {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var found network.Peer
+		s.neighbours(in, func(id string, other *instance, m machine.Machine) bool {
+			if netipAddr(other.PrivateIpAddress) != addr {
+				return false
+			}
+			found = peer{m, s.policies[id], id}
+			return true
+		})
+		return found
+	}
+}
+
+// names resolves the private DNS names of in's network: those of instances that
+// exist, running or not, and in's own.
+func (s *Service) names(in *instance) func(string) (netip.Addr, bool) {
+	return func(name string) (netip.Addr, bool) {
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, other := range s.instances.rows {
+			if other.OwnerId != in.OwnerId || other.Region != in.Region || !other.holdsAddress() {
+				continue
+			}
+			full := aws.ToString(other.PrivateDnsName)
+			host, _, _ := strings.Cut(full, ".")
+			if name == full || name == host {
+				return netipAddr(other.PrivateIpAddress), true
+			}
+		}
+		return netip.Addr{}, false
+	}
+}
+
+// DialPublic connects client to a port of the running instance that has the
+// public address addr, if its security groups admit that.
+func (s *Service) DialPublic(ctx context.Context, client, addr netip.Addr, port uint16) (net.Conn, error) {
+	s.mu.Lock()
+	var m machine.Machine
+	var p *policy
+	for id, r := range s.runners {
+		in := s.instances.rows[id]
+		if in != nil && r.machine != nil && netipAddr(in.PublicIpAddress) == addr {
+			m, p = r.machine, s.policies[id]
+		}
+	}
+	s.mu.Unlock()
+	if m == nil {
+		return nil, wire.Errorf("InvalidAddress.NotFound", "No running instance has the public address %s", addr)
+	}
+	if !p.Ingress(network.TCP, client, port) {
+		return nil, &wire.Error{Code: "UnauthorizedOperation", Status: 403,
+			Message: fmt.Sprintf("The security groups of the instance at %s admit no connection from %s to port %d", addr, client, port)}
+	}
+	return m.Dial(ctx, port)
+}

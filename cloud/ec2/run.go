@@ -1,0 +1,416 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// maxUserData is EC2's limit, in bytes before base64.
+const maxUserData = 16 << 10
+
+// placement is what RunInstances found out about where an instance goes.
+type placement struct {
+	network *vpcNetwork
+	subnet  types.Subnet
+	groups  []types.GroupIdentifier
+	public  bool
+	private string // wanted address
+	deletes bool   // the interface ends with the instance
+}
+
+// RunInstances launches instances; they are pending in the answer.
+func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	request := fingerprint(in)
+	if token := aws.ToString(in.ClientToken); token != "" {
+		if out, err := s.repeatedRun(c, token, request); out != nil || err != nil {
+			return out, err
+		}
+	}
+	img, err := s.usableImage(c, in.ImageId)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRun(in, img); err != nil {
+		return nil, err
+	}
+	var publicKey string
+	if name := aws.ToString(in.KeyName); name != "" {
+		key := s.findKey(c, name)
+		if key == nil {
+			return nil, kindKey.notFound(name)
+		}
+		publicKey = aws.ToString(key.PublicKey)
+	}
+	place, err := s.place(c, in)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := s.devices(c, img, in.BlockDeviceMappings)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := tagsFor(in.TagSpecifications, kindInstance.resource, kindVolume.resource, kindInterface.resource)
+	if err != nil {
+		return nil, err
+	}
+	if aws.ToBool(in.DryRun) {
+		return nil, errDryRun()
+	}
+
+	template := s.newInstance(c, in, img, place)
+	template.Request, template.PublicKey = request, publicKey
+	template.Tags, template.InterfaceTags = tags[kindInstance.resource], tags[kindInterface.resource]
+	out := &ec2.RunInstancesOutput{ReservationId: &template.ReservationId, OwnerId: &c.Account, Groups: []types.GroupIdentifier{}}
+	for i := range aws.ToInt32(in.MaxCount) {
+		row := *template
+		id, err := s.create(&row, i, place, devices, tags[kindVolume.resource])
+		if err != nil {
+			return nil, err
+		}
+		s.launch(id, failing(ctx))
+		s.hide(ctx, id)
+		stored, _ := s.instances.get(id)
+		out.Instances = append(out.Instances, stored.Instance)
+	}
+	return out, nil
+}
+
+// fingerprint tells requests apart.
+func fingerprint(in any) string {
+	data, err := json.Marshal(in)
+	if err != nil {
+		return err.Error() // the SDK's structs are plain data
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// repeatedRun answers a launch whose client token was seen before. The lock is held.
+func (s *Service) repeatedRun(c wire.Caller, token, request string) (*ec2.RunInstancesOutput, error) {
+	rows, err := s.instancesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	var out *ec2.RunInstancesOutput
+	for _, in := range rows {
+		if aws.ToString(in.ClientToken) != token {
+			continue
+		}
+		if in.Request != request {
+			return nil, errTokenMisused()
+		}
+		if out == nil {
+			out = &ec2.RunInstancesOutput{ReservationId: &in.ReservationId, OwnerId: &in.OwnerId, Groups: []types.GroupIdentifier{}}
+		}
+		out.Instances = append(out.Instances, in.Instance)
+	}
+	if out != nil {
+		slices.SortFunc(out.Instances, func(a, b types.Instance) int { return cmp.Compare(*a.AmiLaunchIndex, *b.AmiLaunchIndex) })
+	}
+	return out, nil
+}
+
+func errTokenMisused() error {
+	return wire.Errorf("IdempotentParameterMismatch", "The client token you have provided was already used with different parameters.")
+}
+
+var profileName = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+
+// checkRun checks the parameters that need no look at the state.
+func checkRun(in *ec2.RunInstancesInput, img *image) error {
+	least, most := aws.ToInt32(in.MinCount), aws.ToInt32(in.MaxCount)
+	switch {
+	case least < 1 || most < 1:
+		return invalidValue("Value (%d) for parameter minCount is invalid. The minimum count and the maximum count must be at least 1.", min(least, most))
+	case least > most:
+		return wire.Errorf("InvalidParameterCombination", "The minimum count (%d) cannot be more than the maximum count (%d).", least, most)
+	case most > 100:
+		return wire.Errorf("InstanceLimitExceeded", "You have requested more instances (%d) than your current instance limit of 100 allows.", most)
+	}
+	if arch := architectureOf(in.InstanceType); arch != img.Architecture {
+		return invalidValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.", arch, img.Architecture)
+	}
+	if data, err := base64.StdEncoding.DecodeString(aws.ToString(in.UserData)); err != nil {
+		return wire.Errorf("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+	} else if len(data) > maxUserData {
+		return invalidValue("User data is limited to 16384 bytes")
+	}
+	if p := in.IamInstanceProfile; p != nil && aws.ToString(p.Name) != "" && !profileName.MatchString(*p.Name) {
+		return invalidValue("Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", *p.Name)
+	}
+	if o := in.MetadataOptions; o != nil && o.HttpPutResponseHopLimit != nil && (*o.HttpPutResponseHopLimit < 1 || *o.HttpPutResponseHopLimit > 64) {
+		return invalidValue("The HttpPutResponseHopLimit must be between 1 and 64.")
+	}
+	if len(in.NetworkInterfaces) > 1 {
+		return wire.Errorf("Unsupported", "An instance of the embedded cloud has one network interface.")
+	}
+	if len(in.NetworkInterfaces) == 1 && (aws.ToString(in.SubnetId) != "" || len(in.SecurityGroupIds)+len(in.SecurityGroups) > 0) {
+		return wire.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
+	}
+	return nil
+}
+
+// place finds the subnet, groups and addressing that a launch asks for. The
+// lock is held.
+func (s *Service) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, error) {
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	p := &placement{network: n, deletes: true}
+	subnetID, groupIDs := aws.ToString(in.SubnetId), in.SecurityGroupIds
+	p.private = aws.ToString(in.PrivateIpAddress)
+	var wantsPublic *bool
+	if len(in.NetworkInterfaces) == 1 {
+		ni := in.NetworkInterfaces[0]
+		if i := aws.ToInt32(ni.DeviceIndex); i != 0 {
+			return nil, invalidValue("The first network interface must have the device index 0, not %d", i)
+		}
+		if id := aws.ToString(ni.NetworkInterfaceId); id != "" {
+			return nil, kindInterface.notFound(id)
+		}
+		subnetID, groupIDs, wantsPublic = aws.ToString(ni.SubnetId), ni.Groups, ni.AssociatePublicIpAddress
+		p.private = cmp.Or(aws.ToString(ni.PrivateIpAddress), p.private)
+		p.deletes = ni.DeleteOnTermination == nil || *ni.DeleteOnTermination
+	}
+	zone := ""
+	if in.Placement != nil {
+		zone = aws.ToString(in.Placement.AvailabilityZone)
+	}
+	if subnetID != "" {
+		if err := kindSubnet.check(subnetID); err != nil {
+			return nil, err
+		}
+	}
+	i := slices.IndexFunc(n.Subnets, func(v types.Subnet) bool {
+		return (subnetID == "" || *v.SubnetId == subnetID) && (zone == "" || *v.AvailabilityZone == zone)
+	})
+	switch {
+	case i >= 0:
+		p.subnet = n.Subnets[i]
+	case subnetID != "" && zone == "":
+		return nil, kindSubnet.notFound(subnetID)
+	case subnetID != "":
+		return nil, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", subnetID, zone)
+	default:
+		return nil, invalidValue("Invalid availability zone: [%s]", zone)
+	}
+	p.public = aws.ToBool(p.subnet.MapPublicIpOnLaunch)
+	if wantsPublic != nil {
+		p.public = *wantsPublic
+	}
+	p.groups, err = s.groupsFor(c, *n.Vpc.VpcId, groupIDs, in.SecurityGroups)
+	return p, err
+}
+
+// newInstance is what the instances of a launch have in common.
+func (s *Service) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
+	row := &instance{
+		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"),
+		UserData: aws.ToString(in.UserData), ShutdownBehavior: in.InstanceInitiatedShutdownBehavior, WantsPublic: p.public,
+		NoTermination: aws.ToBool(in.DisableApiTermination), NoStop: aws.ToBool(in.DisableApiStop),
+		LoginUser: img.LoginUser,
+	}
+	row.Layers, row.Base = s.content(img)
+	if row.ShutdownBehavior == "" {
+		row.ShutdownBehavior = types.ShutdownBehaviorStop
+	}
+	row.Instance = types.Instance{
+		Architecture: img.Architecture, BootMode: img.BootMode, CurrentInstanceBootMode: types.InstanceBootModeValuesLegacyBios,
+		ClientToken: in.ClientToken, EbsOptimized: aws.Bool(aws.ToBool(in.EbsOptimized)), EnaSupport: aws.Bool(true),
+		Hypervisor: types.HypervisorTypeXen, ImageId: in.ImageId, InstanceType: cmp.Or(in.InstanceType, types.InstanceTypeM1Small),
+		KeyName: notEmpty(in.KeyName), LaunchTime: aws.Time(s.now()), RootDeviceName: img.RootDeviceName, RootDeviceType: types.DeviceTypeEbs,
+		Monitoring:      &types.Monitoring{State: types.MonitoringStateDisabled},
+		PlatformDetails: img.PlatformDetails, UsageOperation: img.UsageOperation, UsageOperationUpdateTime: aws.Time(s.now()),
+		VirtualizationType: types.VirtualizationTypeHvm, SourceDestCheck: aws.Bool(true),
+		SubnetId: p.subnet.SubnetId, VpcId: p.subnet.VpcId, SecurityGroups: p.groups,
+		Placement:       &types.Placement{AvailabilityZone: p.subnet.AvailabilityZone, AvailabilityZoneId: p.subnet.AvailabilityZoneId, Tenancy: types.TenancyDefault},
+		MetadataOptions: metadataOptions(in.MetadataOptions, img),
+		EnclaveOptions:  &types.EnclaveOptions{Enabled: aws.Bool(false)}, HibernationOptions: &types.HibernationOptions{Configured: aws.Bool(false)},
+		CapacityReservationSpecification: &types.CapacityReservationSpecificationResponse{CapacityReservationPreference: types.CapacityReservationPreferenceOpen},
+		PrivateDnsNameOptions: &types.PrivateDnsNameOptionsResponse{HostnameType: types.HostnameTypeIpName,
+			EnableResourceNameDnsARecord: aws.Bool(false), EnableResourceNameDnsAAAARecord: aws.Bool(false)},
+	}
+	if m := in.Monitoring; m != nil && aws.ToBool(m.Enabled) {
+		row.Monitoring.State = types.MonitoringStateEnabled
+	}
+	if r := in.CapacityReservationSpecification; r != nil && r.CapacityReservationPreference != "" {
+		row.CapacityReservationSpecification.CapacityReservationPreference = r.CapacityReservationPreference
+	}
+	if in.Placement != nil && in.Placement.Tenancy != "" {
+		row.Placement.Tenancy = in.Placement.Tenancy
+	}
+	if profile := in.IamInstanceProfile; profile != nil {
+		arn := aws.ToString(profile.Arn)
+		if name := aws.ToString(profile.Name); name != "" {
+			arn = "arn:aws:iam::" + c.Account + ":instance-profile/" + name
+		}
+		if arn != "" {
+			row.IamInstanceProfile = &types.IamInstanceProfile{Arn: &arn, Id: aws.String("AIPA" + strings.ToUpper(fingerprint(arn)) + "0")}
+		}
+	}
+	row.setState(types.InstanceStateNamePending)
+	return row
+}
+
+// notEmpty takes an empty text, which clients send, for none.
+func notEmpty(text *string) *string {
+	if aws.ToString(text) == "" {
+		return nil
+	}
+	return text
+}
+
+func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *types.InstanceMetadataOptionsResponse {
+	o := &types.InstanceMetadataOptionsResponse{
+		State: types.InstanceMetadataOptionsStateApplied, HttpEndpoint: types.InstanceMetadataEndpointStateEnabled,
+		HttpTokens: types.HttpTokensStateOptional, HttpPutResponseHopLimit: aws.Int32(1),
+		InstanceMetadataTags: types.InstanceMetadataTagsStateDisabled, HttpProtocolIpv6: types.InstanceMetadataProtocolStateDisabled,
+	}
+	if img.ImdsSupport == types.ImdsSupportValuesV20 {
+		o.HttpTokens, o.HttpPutResponseHopLimit = types.HttpTokensStateRequired, aws.Int32(2)
+	}
+	if want == nil {
+		return o
+	}
+	o.HttpEndpoint = cmp.Or(types.InstanceMetadataEndpointState(want.HttpEndpoint), o.HttpEndpoint)
+	o.HttpTokens = cmp.Or(want.HttpTokens, o.HttpTokens)
+	o.InstanceMetadataTags = cmp.Or(types.InstanceMetadataTagsState(want.InstanceMetadataTags), o.InstanceMetadataTags)
+	o.HttpProtocolIpv6 = cmp.Or(types.InstanceMetadataProtocolState(want.HttpProtocolIpv6), o.HttpProtocolIpv6)
+	if want.HttpPutResponseHopLimit != nil {
+		o.HttpPutResponseHopLimit = want.HttpPutResponseHopLimit
+	}
+	return o
+}
+
+// create writes the instance row, the index'th of its launch, with its volumes,
+// and returns its id. The volumes come first: repair deletes them when a crash
+// keeps the instance from following. The lock is held.
+func (s *Service) create(row *instance, index int32, p *placement, devices []device, volumeTags []types.Tag) (string, error) {
+	id := newID("i")
+	row.InstanceId, row.AmiLaunchIndex = &id, &index
+	private, err := s.privateAddress(p, id)
+	if err != nil {
+		return "", err
+	}
+	name := privateName(private, row.Region)
+	row.PrivateIpAddress, row.PrivateDnsName = aws.String(private.String()), &name
+	row.NetworkInterfaces = []types.InstanceNetworkInterface{{
+		NetworkInterfaceId: aws.String(newID("eni")), Description: aws.String(""), Groups: row.SecurityGroups, InterfaceType: aws.String("interface"),
+		MacAddress: aws.String(macAddress(id)), OwnerId: &row.OwnerId, PrivateDnsName: &name, PrivateIpAddress: row.PrivateIpAddress,
+		PrivateIpAddresses: []types.InstancePrivateIpAddress{{Primary: aws.Bool(true), PrivateDnsName: &name, PrivateIpAddress: row.PrivateIpAddress}},
+		SourceDestCheck:    aws.Bool(true), Status: types.NetworkInterfaceStatusInUse, SubnetId: row.SubnetId, VpcId: row.VpcId,
+		Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
+			DeleteOnTermination: aws.Bool(p.deletes), DeviceIndex: aws.Int32(0), NetworkCardIndex: aws.Int32(0), Status: types.AttachmentStatusAttached},
+	}}
+	if row.WantsPublic {
+		row.setPublic(s.publicAddress(id))
+	}
+	row.BlockDeviceMappings = nil
+	for _, d := range devices {
+		v := d.volume(row, volumeTags, s.now())
+		if err := s.volumes.put(*v.VolumeId, v); err != nil {
+			return "", err
+		}
+		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{
+			DeviceName: &d.name,
+			Ebs: &types.EbsInstanceBlockDevice{AttachTime: row.LaunchTime, DeleteOnTermination: aws.Bool(d.deletes),
+				Status: types.AttachmentStatusAttached, VolumeId: v.VolumeId},
+		})
+	}
+	return id, s.instances.put(id, row)
+}
+
+// probe calls try with numbers that seed determines until it accepts one.
+func probe(seed string, try func(uint32) bool) {
+	sum := sha256.Sum256([]byte(seed))
+	for n := binary.BigEndian.Uint32(sum[:]); !try(n); n++ {
+	}
+}
+
+// publicAddress chooses an address for an instance in 127.16.0.0 to
+// 127.250.255.255, away from those that hosts use themselves. The lock is held.
+func (s *Service) publicAddress(id string) string {
+	taken := map[string]bool{}
+	for _, in := range s.instances.rows {
+		taken[aws.ToString(in.PublicIpAddress)] = true
+	}
+	var addr string
+	probe(id, func(n uint32) bool {
+		addr = fmt.Sprintf("127.%d.%d.%d", 16+n>>16%235, n>>8%256, 1+n%254)
+		return !taken[addr]
+	})
+	return addr
+}
+
+// privateAddress chooses an address of the subnet, or checks the wanted one.
+// The lock is held.
+func (s *Service) privateAddress(p *placement, id string) (netip.Addr, error) {
+	taken := map[string]bool{}
+	for _, in := range s.instances.rows {
+		if in.holdsAddress() && aws.ToString(in.SubnetId) == *p.subnet.SubnetId {
+			taken[*in.PrivateIpAddress] = true
+		}
+	}
+	prefix := netip.MustParsePrefix(*p.subnet.CidrBlock)
+	if p.private != "" {
+		addr, err := netip.ParseAddr(p.private)
+		if err != nil || !prefix.Contains(addr) {
+			return addr, invalidValue("Address %s does not fall within the subnet's address range", p.private)
+		}
+		if taken[p.private] {
+			return addr, wire.Errorf("InvalidIPAddress.InUse", "Address %s is in use.", p.private)
+		}
+		return addr, nil
+	}
+	size := uint32(1) << (32 - prefix.Bits())
+	if len(taken) >= int(size)-5 {
+		return netip.Addr{}, wire.Errorf("InsufficientFreeAddressesInSubnet", "There are not enough free addresses in subnet '%s' to satisfy the requested number of instances.", *p.subnet.SubnetId)
+	}
+	base := binary.BigEndian.Uint32(prefix.Masked().Addr().AsSlice())
+	var addr netip.Addr
+	probe(id, func(n uint32) bool {
+		var b [4]byte
+		binary.BigEndian.PutUint32(b[:], base+4+n%(size-5)) // the first four and the last are EC2's own
+		addr = netip.AddrFrom4(b)
+		return !taken[addr.String()]
+	})
+	return addr, nil
+}
+
+// privateName is the private DNS name of an address.
+func privateName(addr netip.Addr, region string) string {
+	host := "ip-" + strings.ReplaceAll(addr.String(), ".", "-")
+	if region == "us-east-1" {
+		return host + ".ec2.internal"
+	}
+	return host + "." + region + ".compute.internal"
+}
+
+// macAddress is a locally administered address for an instance's interface.
+func macAddress(id string) string {
+	sum := sha256.Sum256([]byte("mac " + id))
+	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
+}

@@ -1,0 +1,346 @@
+package ec2
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// snapshot is a snapshot. That of a root volume has the layers of its content,
+// or the base whose layers those are; that of another volume has none.
+type snapshot struct {
+	Region string
+	types.Snapshot
+	Permissions []types.CreateVolumePermission
+
+	Layers       []string // topmost first
+	Base         string
+	LoginUser    string
+	Architecture types.ArchitectureValues
+	RootDevice   string
+	Whole        bool   // the content is here, whatever the state says
+	ForImage     string // that it is made for; empty if for none
+}
+
+// visible reports whether the account may make volumes of the snapshot.
+func (r *snapshot) visible(c wire.Caller) bool {
+	return *r.OwnerId == c.Account || slices.ContainsFunc(r.Permissions, func(p types.CreateVolumePermission) bool {
+		return p.Group == types.PermissionGroupAll || aws.ToString(p.UserId) == c.Account
+	})
+}
+
+// view is the snapshot as DescribeSnapshots shows it.
+func (s *Service) snapshotView(r *snapshot) types.Snapshot {
+	v := r.Snapshot
+	if v.State != types.SnapshotStatePending {
+		return v
+	}
+	percent := int64(0)
+	if d := s.opts.Delays.Snapshot; d > 0 {
+		percent = min(99, int64(s.opts.Clock.Now().Sub(*v.StartTime)*100/d))
+	}
+	v.Progress = aws.String(strconv.FormatInt(percent, 10) + "%")
+	return v
+}
+
+// newSnapshot is a pending snapshot of the caller's.
+func (s *Service) newSnapshot(c wire.Caller, size int32, description string, tags []types.Tag) *snapshot {
+	return &snapshot{Region: c.Region, Snapshot: types.Snapshot{
+		SnapshotId: aws.String(newID("snap")), OwnerId: &c.Account, State: types.SnapshotStatePending, Progress: aws.String("0%"),
+		StartTime: aws.Time(s.opts.Clock.Now().UTC()), Description: &description, VolumeSize: &size, Encrypted: aws.Bool(false),
+		StorageTier: types.StorageTierStandard, Tags: tags,
+	}}
+}
+
+// ofVolume is a pending snapshot of the volume.
+func (s *Service) ofVolume(c wire.Caller, v *volumeRow, description string, tags []types.Tag) *snapshot {
+	snap := s.newSnapshot(c, *v.Size, description, tags)
+	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
+	snap.LoginUser = v.LoginUser
+	return snap
+}
+
+// complete writes what a snapshot captured and its end; err is why it failed.
+// The lock is held.
+func (s *Service) complete(id string, err error) error {
+	return s.snapshots.edit(id, func(r *snapshot) {
+		if err != nil {
+			r.State, r.StateMessage = types.SnapshotStateError, aws.String(err.Error())
+			return
+		}
+		r.State, r.Progress, r.CompletionTime = types.SnapshotStateCompleted, aws.String("100%"), aws.Time(s.now())
+	})
+}
+
+func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (*ec2.CreateSnapshotOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(c, in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.ofVolume(c, v, aws.ToString(in.Description), tags[kindSnapshot.resource])
+	row := s.rootOf(v)
+	if row != nil {
+		if err := capturable(row); err != nil {
+			return nil, err
+		}
+		snap.describeRoot(row)
+	} else {
+		snap.Layers, snap.Whole = v.Layers, true
+	}
+	if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
+		return nil, err
+	}
+	id, fail := *snap.SnapshotId, failing(ctx)
+	s.hide(ctx, id)
+	s.background(func(ctx context.Context) {
+		err := fail
+		if row != nil && err == nil {
+			err = s.fill(ctx, id, *row.InstanceId, false)
+		}
+		if wait := s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot); wait != nil {
+			return // the next Open completes it
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.log(id, "complete", s.complete(id, err))
+	})
+	out := &ec2.CreateSnapshotOutput{}
+	copyFields(out, snap.Snapshot)
+	return out, nil
+}
+
+// rootOf is the instance whose root volume v is, or nil. The lock is held.
+func (s *Service) rootOf(v *volumeRow) *instance {
+	if len(v.Attachments) == 0 {
+		return nil
+	}
+	row, ok := s.instances.get(*v.Attachments[0].InstanceId)
+	if !ok || *v.Attachments[0].Device != aws.ToString(row.RootDeviceName) {
+		return nil
+	}
+	return row
+}
+
+// describeRoot notes what must be known to boot from a snapshot of row's root.
+func (r *snapshot) describeRoot(row *instance) {
+	r.LoginUser, r.Architecture, r.RootDevice = row.LoginUser, row.Architecture, aws.ToString(row.RootDeviceName)
+}
+
+// fill captures the instance's disk for the snapshot.
+func (s *Service) fill(ctx context.Context, id, instance string, reboot bool) error {
+	layers, err := s.capture(ctx, instance, reboot)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshots.edit(id, func(r *snapshot) { r.Layers, r.Whole = layers, true })
+}
+
+// capturable reports an instance whose disk cannot be taken now.
+func capturable(row *instance) error {
+	switch row.state() {
+	case types.InstanceStateNameRunning, types.InstanceStateNameStopped, types.InstanceStateNameStopping:
+		return nil
+	}
+	return wire.Errorf("IncorrectInstanceState", "Instance is not in state 'running' or 'stopped': '%s' is %s.", *row.InstanceId, row.state())
+}
+
+// findSnapshot returns a snapshot of the caller's. The lock is held.
+func (s *Service) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
+	if aws.ToString(id) == "" {
+		return nil, missing("SnapshotId")
+	}
+	if err := kindSnapshot.check(*id); err != nil {
+		return nil, err
+	}
+	r, ok := s.snapshots.get(*id)
+	if !ok || r.Region != c.Region || !r.visible(c) || len(s.concealed([]string{*id})) > 0 {
+		return nil, kindSnapshot.notFound(*id)
+	}
+	if *r.OwnerId != c.Account {
+		return nil, wire.Errorf("AuthFailure", "You do not own the snapshot '%s'", *id)
+	}
+	return r, nil
+}
+
+func (s *Service) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput) (*ec2.DeleteSnapshotOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range s.images.ids() {
+		if s.images.rows[id].has(*r.SnapshotId) {
+			return nil, wire.Errorf("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", *r.SnapshotId, id)
+		}
+	}
+	if err := s.snapshots.drop(*r.SnapshotId); err != nil {
+		return nil, err
+	}
+	s.collect()
+	return &ec2.DeleteSnapshotOutput{}, nil
+}
+
+var snapshotFilters = filters{
+	"description": "Description", "encrypted": "Encrypted", "owner-alias": "OwnerAlias", "owner-id": "OwnerId", "progress": "Progress",
+	"snapshot-id": "SnapshotId", "start-time": "StartTime", "status": "State", "storage-tier": "StorageTier", "transfer-type": "",
+	"volume-id": "VolumeId", "volume-size": "VolumeSize",
+}
+
+func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []types.Snapshot
+	for _, r := range s.snapshots.all() {
+		if r.Region != c.Region || !r.visible(c) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
+			continue
+		}
+		if len(in.RestorableByUserIds) > 0 && !slices.ContainsFunc(in.RestorableByUserIds, func(user string) bool {
+			return r.visible(wire.Caller{Account: strings.Replace(user, "self", c.Account, 1)})
+		}) {
+			continue
+		}
+		rows = append(rows, s.snapshotView(r))
+	}
+	key := func(v types.Snapshot) string { return *v.SnapshotId }
+	rows, err := pick(kindSnapshot, in.SnapshotIds, rows, key)
+	if err != nil {
+		return nil, err
+	}
+	if hidden := s.concealed(in.SnapshotIds); len(hidden) > 0 {
+		return nil, kindSnapshot.notFound(hidden...)
+	}
+	if rows, err = apply(snapshotFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeSnapshotsOutput{Snapshots: rows, NextToken: next}, err
+}
+
+// ownedBy reports whether one of owners, which are account ids, aliases and
+// "self", is the owner; no owners admit all.
+func ownedBy(c wire.Caller, owners []string, owner, alias string) bool {
+	return len(owners) == 0 || slices.ContainsFunc(owners, func(want string) bool {
+		return want == owner || want == "self" && owner == c.Account || want == alias && alias != ""
+	})
+}
+
+func (s *Service) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnapshotAttributeInput) (*ec2.ModifySnapshotAttributeOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
+	if err != nil {
+		return nil, err
+	}
+	if in.Attribute != "" && in.Attribute != types.SnapshotAttributeNameCreateVolumePermission {
+		return nil, invalidValue("Value (%s) for parameter attribute is invalid. It cannot be modified.", in.Attribute)
+	}
+	var add, remove []types.CreateVolumePermission
+	if m := in.CreateVolumePermission; m != nil {
+		add, remove = m.Add, m.Remove
+	} else {
+		var all []types.CreateVolumePermission
+		for _, user := range in.UserIds {
+			all = append(all, types.CreateVolumePermission{UserId: &user})
+		}
+		for _, group := range in.GroupNames {
+			all = append(all, types.CreateVolumePermission{Group: types.PermissionGroup(group)})
+		}
+		switch in.OperationType {
+		case types.OperationTypeAdd:
+			add = all
+		case types.OperationTypeRemove:
+			remove = all
+		default:
+			return nil, missing("OperationType")
+		}
+	}
+	same := func(a types.CreateVolumePermission) func(types.CreateVolumePermission) bool {
+		return func(b types.CreateVolumePermission) bool {
+			return a.Group == b.Group && aws.ToString(a.UserId) == aws.ToString(b.UserId)
+		}
+	}
+	permissions := slices.Clone(r.Permissions)
+	for _, p := range slices.Concat(add, remove) {
+		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
+			return nil, err
+		}
+		if aws.ToBool(r.Encrypted) && p.Group != "" {
+			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
+		}
+	}
+	for _, p := range add {
+		if !slices.ContainsFunc(permissions, same(p)) {
+			permissions = append(permissions, p)
+		}
+	}
+	for _, p := range remove {
+		permissions = slices.DeleteFunc(permissions, same(p))
+	}
+	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
+}
+
+// checkGrantee reports somebody to whom nothing can be shared: user must be an
+// account id, or group must be "all".
+func checkGrantee(user, group string) error {
+	digits := strings.Trim(user, "0123456789") == ""
+	switch {
+	case group == "" && (len(user) != 12 || !digits):
+		return wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for userId item type.`, user)
+	case group != "" && group != "all":
+		return wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for userGroup item type.`, group)
+	}
+	return nil
+}
+
+func (s *Service) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeSnapshotAttributeInput) (*ec2.DescribeSnapshotAttributeOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
+	if err != nil {
+		return nil, err
+	}
+	out := &ec2.DescribeSnapshotAttributeOutput{SnapshotId: r.SnapshotId}
+	switch in.Attribute {
+	case types.SnapshotAttributeNameCreateVolumePermission:
+		out.CreateVolumePermissions = append([]types.CreateVolumePermission{}, r.Permissions...)
+	case types.SnapshotAttributeNameProductCodes:
+		out.ProductCodes = []types.ProductCode{}
+	default:
+		return nil, invalidValue("Value (%s) for parameter attribute is invalid. Unknown attribute.", in.Attribute)
+	}
+	return out, nil
+}
+
+// copyOf is a pending snapshot of the caller's with the content of another.
+func (s *Service) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
+	snap := s.newSnapshot(c, *from.VolumeSize, description, tags)
+	snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
+	snap.Encrypted, snap.KmsKeyId = from.Encrypted, from.KmsKeyId
+	snap.Layers, snap.Base, snap.Whole = from.Layers, from.Base, true
+	snap.LoginUser, snap.Architecture, snap.RootDevice = from.LoginUser, from.Architecture, from.RootDevice
+	return snap
+}
+
+// copyDescription is what EC2 writes into the description of a copied snapshot.
+func copyDescription(image, source, snapshot string, millis int64) string {
+	return fmt.Sprintf("Copied for DestinationAmi %s from SourceAmi %s for SourceSnapshot %s. Task created on %d.", image, source, snapshot, millis)
+}

@@ -1,0 +1,247 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+const maxTags = 50
+
+// checkTags reports tags that EC2 refuses.
+func checkTags(tags []types.Tag) error {
+	seen := map[string]bool{}
+	for _, t := range tags {
+		key := aws.ToString(t.Key)
+		switch {
+		case key == "":
+			return missing("Tag.Key")
+		case strings.HasPrefix(key, "aws:"):
+			return invalidValue("Value ( %s ) for parameter key is invalid. Tag keys starting with 'aws:' are reserved for internal use", key)
+		case len(key) > 128:
+			return invalidValue("Value ( %s ) for parameter key is invalid. Tag keys are limited to 128 characters", key)
+		case len(aws.ToString(t.Value)) > 256:
+			return invalidValue("Value ( %s ) for parameter value is invalid. Tag values are limited to 256 characters", *t.Value)
+		case seen[key]:
+			return invalidValue("Duplicate tag key '%s' specified.", key)
+		}
+		seen[key] = true
+	}
+	if len(tags) > maxTags {
+		return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
+	}
+	return nil
+}
+
+// tagsFor sorts the tags of a request by the resource that they are for, which
+// must be one of allowed.
+func tagsFor(specs []types.TagSpecification, allowed ...string) (map[string][]types.Tag, error) {
+	out := map[string][]types.Tag{}
+	for _, spec := range specs {
+		resource := string(spec.ResourceType)
+		if resource == "" {
+			return nil, missing("TagSpecification.ResourceType")
+		}
+		if !slices.Contains(allowed, resource) {
+			return nil, invalidValue("'%s' is not a valid taggable resource type for this operation.", resource)
+		}
+		if _, twice := out[resource]; twice {
+			return nil, invalidValue("Duplicate resource type '%s' in the tag specifications.", resource)
+		}
+		if err := checkTags(spec.Tags); err != nil {
+			return nil, err
+		}
+		out[resource] = merged(nil, spec.Tags)
+	}
+	return out, nil
+}
+
+// merged is have with more, in the order of the keys.
+func merged(have, more []types.Tag) []types.Tag {
+	out := slices.Clone(have)
+	for _, t := range more {
+		t := types.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))}
+		if i := slices.IndexFunc(out, func(o types.Tag) bool { return *o.Key == *t.Key }); i >= 0 {
+			out[i] = t
+			continue
+		}
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	return out
+}
+
+// without is have less those tags; a tag without a value removes the key
+// whatever its value is.
+func without(have, less []types.Tag) []types.Tag {
+	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool {
+		return slices.ContainsFunc(less, func(l types.Tag) bool {
+			return *l.Key == *t.Key && (l.Value == nil || *l.Value == aws.ToString(t.Value))
+		})
+	})
+}
+
+// tagged is a resource that the caller owns, and a way to replace its tags.
+type tagged struct {
+	kind kind
+	tags []types.Tag
+	set  func([]types.Tag) error
+}
+
+// taggable returns the caller's resources by id. The lock is held.
+func (s *Service) taggable(c wire.Caller) (map[string]tagged, error) {
+	out := map[string]tagged{}
+	rows, err := s.instancesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		id := *r.InstanceId
+		out[id] = tagged{kindInstance, r.Tags, func(t []types.Tag) error {
+			return s.instances.edit(id, func(r *instance) { r.Tags = t })
+		}}
+		for _, n := range r.NetworkInterfaces {
+			out[*n.NetworkInterfaceId] = tagged{kindInterface, r.InterfaceTags, func(t []types.Tag) error {
+				return s.instances.edit(id, func(r *instance) { r.InterfaceTags = t })
+			}}
+		}
+	}
+	for id, r := range s.images.rows {
+		if r.Region == c.Region && *r.OwnerId == c.Account {
+			out[id] = tagged{kindImage, r.Tags, func(t []types.Tag) error { return s.images.edit(id, func(r *image) { r.Tags = t }) }}
+		}
+	}
+	for id, r := range s.snapshots.rows {
+		if r.Region == c.Region && *r.OwnerId == c.Account {
+			out[id] = tagged{kindSnapshot, r.Tags, func(t []types.Tag) error { return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t }) }}
+		}
+	}
+	for id, r := range s.volumes.rows {
+		if r.Region == c.Region && r.Account == c.Account {
+			out[id] = tagged{kindVolume, r.Tags, func(t []types.Tag) error { return s.volumes.edit(id, func(r *volumeRow) { r.Tags = t }) }}
+		}
+	}
+	for id, r := range s.keys.rows {
+		if r.Region == c.Region && r.OwnerId == c.Account {
+			out[id] = tagged{kindKey, r.Tags, func(t []types.Tag) error { return s.keys.edit(id, func(r *keyPair) { r.Tags = t }) }}
+		}
+	}
+	for id, r := range s.groups.rows {
+		if r.Region != c.Region || *r.OwnerId != c.Account {
+			continue
+		}
+		out[id] = tagged{kindGroup, r.Tags, func(t []types.Tag) error { return s.groups.edit(id, func(r *group) { r.Tags = t }) }}
+		for i, rule := range r.Rules {
+			out[*rule.SecurityGroupRuleId] = tagged{kindRule, rule.Tags, func(t []types.Tag) error {
+				return s.groups.edit(id, func(r *group) { r.Rules[i].Tags = t })
+			}}
+		}
+	}
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	network := c.Account + "." + c.Region
+	out[*n.Vpc.VpcId] = tagged{kindVpc, n.Vpc.Tags, func(t []types.Tag) error {
+		return s.networks.edit(network, func(n *vpcNetwork) { n.Vpc.Tags = t })
+	}}
+	for i, subnet := range n.Subnets {
+		out[*subnet.SubnetId] = tagged{kindSubnet, subnet.Tags, func(t []types.Tag) error {
+			return s.networks.edit(network, func(n *vpcNetwork) { n.Subnets[i].Tags = t })
+		}}
+	}
+	return out, nil
+}
+
+// retag replaces the tags of resources by what change makes of them: all of
+// them or, when something is wrong with one, none.
+func (s *Service) retag(ctx context.Context, ids []string, change func([]types.Tag) []types.Tag) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, err := s.taggable(wire.CallerFrom(ctx))
+	if err != nil {
+		return err
+	}
+	hidden := s.concealed(ids)
+	for _, id := range ids {
+		r, ok := all[id]
+		if !ok || slices.Contains(hidden, id) {
+			return kindOf(id).notFound(id)
+		}
+		if len(change(r.tags)) > maxTags {
+			return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
+		}
+	}
+	for _, id := range ids {
+		if err := all[id].set(change(all[id].tags)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kindOf tells the kind of a resource from its id.
+func kindOf(id string) kind {
+	prefix, _, _ := strings.Cut(id, "-")
+	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindKey, kindVpc, kindSubnet, kindInterface} {
+		if k.prefix == prefix {
+			return k
+		}
+	}
+	return kind{prefix, "InvalidID", "resource", ""}
+}
+
+func (s *Service) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.CreateTagsOutput, error) {
+	if err := checkTags(in.Tags); err != nil {
+		return nil, err
+	}
+	return &ec2.CreateTagsOutput{}, s.retag(ctx, in.Resources, func(have []types.Tag) []types.Tag { return merged(have, in.Tags) })
+}
+
+func (s *Service) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
+	return &ec2.DeleteTagsOutput{}, s.retag(ctx, in.Resources, func(have []types.Tag) []types.Tag {
+		if len(in.Tags) == 0 {
+			return nil
+		}
+		return without(have, in.Tags)
+	})
+}
+
+var tagFilters = filters{"key": "Key", "resource-id": "ResourceId", "resource-type": "ResourceType", "value": "Value"}
+
+func (s *Service) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, err := s.taggable(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	type row struct {
+		types.TagDescription
+		Tags []types.Tag // for the filters tag:KEY
+	}
+	var rows []row
+	for id, r := range all {
+		for _, t := range r.tags {
+			rows = append(rows, row{types.TagDescription{Key: t.Key, Value: t.Value, ResourceId: &id, ResourceType: types.ResourceType(r.kind.resource)}, []types.Tag{t}})
+		}
+	}
+	key := func(t row) string { return *t.ResourceId + "\x00" + *t.Key }
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(key(a), key(b)) })
+	if rows, err = apply(tagFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	out := &ec2.DescribeTagsOutput{Tags: []types.TagDescription{}, NextToken: next}
+	for _, r := range rows {
+		out.Tags = append(out.Tags, r.TagDescription)
+	}
+	return out, err
+}

@@ -1,0 +1,404 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// volumeRow is a volume. Only a root volume has content: an attached one's is
+// its instance's disk, a detached one's is in Layers. Other volumes exist in the
+// API; a machine of the embedded cloud has no device for them.
+type volumeRow struct {
+	Region  string
+	Account string
+	types.Volume
+	Layers    []string
+	LoginUser string
+}
+
+// device is a block device of an instance that is about to be launched.
+type device struct {
+	name    string
+	deletes bool
+	spec    types.Volume // size, type and so on
+}
+
+// volume is the device's new volume, attached to the instance row.
+func (d device) volume(row *instance, tags []types.Tag, now time.Time) *volumeRow {
+	v := &volumeRow{Region: row.Region, Account: row.OwnerId, Volume: d.spec}
+	v.VolumeId, v.State, v.CreateTime, v.Tags = aws.String(newID("vol")), types.VolumeStateInUse, &now, tags
+	v.AvailabilityZone, v.AvailabilityZoneId, v.MultiAttachEnabled = row.Placement.AvailabilityZone, row.Placement.AvailabilityZoneId, aws.Bool(false)
+	v.Attachments = []types.VolumeAttachment{{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &d.name, AttachTime: &now,
+		DeleteOnTermination: &d.deletes, State: types.VolumeAttachmentStateAttached}}
+	return v
+}
+
+// checkVolume fills in what a volume's type implies and reports what EC2 refuses.
+func checkVolume(v *types.Volume) error {
+	size := aws.ToInt32(v.Size)
+	limits := map[types.VolumeType][2]int32{"standard": {1, 1024}, "gp2": {1, 16384}, "gp3": {1, 65536}, "io1": {4, 16384}, "io2": {4, 65536}, "st1": {125, 16384}, "sc1": {125, 16384}}
+	v.VolumeType = cmp.Or(v.VolumeType, types.VolumeTypeGp2)
+	if l := limits[v.VolumeType]; size < l[0] || size > l[1] {
+		return invalidValue("Volume of %dGiB is invalid. A volume of type %s has %d to %d GiB.", size, v.VolumeType, l[0], l[1])
+	}
+	iops := aws.ToInt32(v.Iops)
+	switch v.VolumeType {
+	case "io1", "io2":
+		ratio := map[types.VolumeType]int32{"io1": 50, "io2": 1000}[v.VolumeType]
+		switch {
+		case v.Iops == nil:
+			return missing("iops")
+		case iops < 100 || iops > 256000:
+			return invalidValue("Volume iops of %d is invalid for the type %s.", iops, v.VolumeType)
+		case iops > ratio*size:
+			return invalidValue("Iops to volume size ratio of %.1f is too high; maximum is %d", float64(iops)/float64(size), ratio)
+		}
+	case "gp3":
+		if v.Iops == nil {
+			v.Iops = aws.Int32(3000)
+		} else if iops < 3000 || iops > 80000 {
+			return invalidValue("Volume iops of %d is invalid for the type gp3.", iops)
+		}
+		if v.Throughput == nil {
+			v.Throughput = aws.Int32(125)
+		} else if t := *v.Throughput; t < 125 || t > 2000 {
+			return invalidValue("Throughput (MiBps) of %d is invalid. It must be between 125 and 2000.", t)
+		}
+	default:
+		if v.Iops != nil {
+			return wire.Errorf("InvalidParameterCombination", "The parameter iops is not supported for %s volumes.", v.VolumeType)
+		}
+		if v.VolumeType == "gp2" {
+			v.Iops = aws.Int32(min(max(100, 3*size), 16000))
+		}
+	}
+	if v.Throughput != nil && v.VolumeType != "gp3" {
+		return wire.Errorf("InvalidParameterCombination", "The parameter throughput is not supported for %s volumes.", v.VolumeType)
+	}
+	return nil
+}
+
+// devices are the block devices of a launch: the image's, changed and added to
+// by the request's mappings. The lock is held.
+func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
+	mappings := slices.Clone(img.BlockDeviceMappings)
+	seen := map[string]bool{}
+	for _, m := range want {
+		name := aws.ToString(m.DeviceName)
+		if name == "" {
+			return nil, missing("BlockDeviceMapping.DeviceName")
+		}
+		if seen[name] {
+			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is used in more than one block-device mapping", name)
+		}
+		seen[name] = true
+		i := slices.IndexFunc(mappings, func(have types.BlockDeviceMapping) bool { return *have.DeviceName == name })
+		if m.NoDevice != nil {
+			if name == aws.ToString(img.RootDeviceName) {
+				return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be left out", name)
+			}
+			if i >= 0 {
+				mappings = slices.Delete(mappings, i, i+1)
+			}
+			continue
+		}
+		if i < 0 {
+			mappings = append(mappings, m)
+		} else if m.Ebs != nil && mappings[i].Ebs != nil {
+			mappings[i].Ebs = overlaid(mappings[i].Ebs, m.Ebs)
+		}
+	}
+	var out []device
+	for _, m := range mappings {
+		if m.Ebs == nil { // an instance store: no instance type here has one
+			continue
+		}
+		d := device{name: *m.DeviceName, deletes: m.Ebs.DeleteOnTermination == nil || *m.Ebs.DeleteOnTermination}
+		d.spec = types.Volume{Size: m.Ebs.VolumeSize, VolumeType: m.Ebs.VolumeType, Iops: m.Ebs.Iops, Throughput: m.Ebs.Throughput,
+			Encrypted: aws.Bool(aws.ToBool(m.Ebs.Encrypted)), KmsKeyId: notEmpty(m.Ebs.KmsKeyId), SnapshotId: notEmpty(m.Ebs.SnapshotId)}
+		if err := s.fromSnapshot(c, &d.spec, img); err != nil {
+			return nil, err
+		}
+		if err := checkVolume(&d.spec); err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// overlaid is base with the fields that over sets.
+func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
+	out := *base
+	from, to := reflect.ValueOf(*over), reflect.ValueOf(&out).Elem()
+	for i := range from.NumField() {
+		if to.Field(i).CanSet() && !from.Field(i).IsZero() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	if over.VolumeType != "" && over.VolumeType != base.VolumeType {
+		out.Iops, out.Throughput = over.Iops, over.Throughput // those of the other type do not fit
+	}
+	return &out
+}
+
+// fromSnapshot completes a volume that is made of a snapshot: one of the
+// caller's or of the image, which may be nil. The lock is held.
+func (s *Service) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
+	if aws.ToBool(v.Encrypted) {
+		v.KmsKeyId = aws.String(kmsKey(c, aws.ToString(v.KmsKeyId)))
+	}
+	if v.SnapshotId == nil {
+		if v.Size == nil {
+			return missing("BlockDeviceMapping.Ebs.VolumeSize")
+		}
+		return nil
+	}
+	id := *v.SnapshotId
+	size, encrypted := int32(0), false
+	if img.has(id) {
+		size = img.snapshotSize(id)
+	}
+	if snap, ok := s.snapshots.get(id); ok && (img.has(id) || snap.visible(c)) && snap.Region == c.Region {
+		size, encrypted = *snap.VolumeSize, aws.ToBool(snap.Encrypted)
+		if encrypted && !aws.ToBool(v.Encrypted) {
+			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
+		}
+	}
+	if size == 0 {
+		if err := kindSnapshot.check(id); err != nil {
+			return err
+		}
+		return kindSnapshot.notFound(id)
+	}
+	if v.Size == nil {
+		v.Size = &size
+	}
+	if *v.Size < size {
+		return wire.Errorf("InvalidBlockDeviceMapping", "Volume of size %dGB is smaller than snapshot '%s', expect size >= %dGB", *v.Size, id, size)
+	}
+	return nil
+}
+
+// kmsKey is the ARN of a key that a request names by ARN, id or alias, or of the
+// default key. The embedded cloud has no KMS: content is not encrypted.
+func kmsKey(c wire.Caller, name string) string {
+	switch {
+	case strings.HasPrefix(name, "arn:"):
+		return name
+	case strings.HasPrefix(name, "alias/"):
+		return fmt.Sprintf("arn:aws:kms:%s:%s:%s", c.Region, c.Account, name)
+	case name == "":
+		f := fingerprint(c.Account + c.Region)
+		name = f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
+	}
+	return fmt.Sprintf("arn:aws:kms:%s:%s:key/%s", c.Region, c.Account, name)
+}
+
+// findVolume returns the caller's volume. The lock is held.
+func (s *Service) findVolume(c wire.Caller, id *string) (*volumeRow, error) {
+	if aws.ToString(id) == "" {
+		return nil, missing("VolumeId")
+	}
+	if err := kindVolume.check(*id); err != nil {
+		return nil, err
+	}
+	v, ok := s.volumes.get(*id)
+	if !ok || v.Account != c.Account || v.Region != c.Region || len(s.concealed([]string{*id})) > 0 {
+		return nil, kindVolume.notFound(*id)
+	}
+	return v, nil
+}
+
+func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindVolume.resource)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	zone := slices.IndexFunc(n.Subnets, func(v types.Subnet) bool {
+		return *v.AvailabilityZone == aws.ToString(in.AvailabilityZone) || *v.AvailabilityZoneId == aws.ToString(in.AvailabilityZoneId)
+	})
+	if zone < 0 {
+		return nil, wire.Errorf("InvalidZone.NotFound", "The zone '%s' does not exist.", cmp.Or(aws.ToString(in.AvailabilityZone), aws.ToString(in.AvailabilityZoneId)))
+	}
+	row := &volumeRow{Region: c.Region, Account: c.Account, Volume: types.Volume{
+		Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput, Encrypted: aws.Bool(aws.ToBool(in.Encrypted)),
+		KmsKeyId: notEmpty(in.KmsKeyId), SnapshotId: notEmpty(in.SnapshotId), MultiAttachEnabled: aws.Bool(aws.ToBool(in.MultiAttachEnabled)),
+		VolumeId: aws.String(newID("vol")), State: types.VolumeStateAvailable, CreateTime: aws.Time(s.now()), Tags: tags[kindVolume.resource],
+		AvailabilityZone: n.Subnets[zone].AvailabilityZone, AvailabilityZoneId: n.Subnets[zone].AvailabilityZoneId,
+	}}
+	if err := s.fromSnapshot(c, &row.Volume, nil); err != nil {
+		return nil, err
+	}
+	if err := checkVolume(&row.Volume); err != nil {
+		return nil, err
+	}
+	if row.SnapshotId != nil {
+		snap, _ := s.snapshots.get(*row.SnapshotId)
+		row.Layers, row.LoginUser = snap.Layers, snap.LoginUser
+	}
+	out := &ec2.CreateVolumeOutput{}
+	copyFields(out, row.Volume)
+	out.State = types.VolumeStateCreating
+	s.hide(ctx, *row.VolumeId)
+	return out, s.volumes.put(*row.VolumeId, row)
+}
+
+// copyFields sets the fields of the struct that to points to from those of the
+// same name and type in the struct from. Several of the SDK's outputs repeat a
+// resource so.
+func copyFields(to, from any) {
+	dst, src := reflect.ValueOf(to).Elem(), reflect.ValueOf(from)
+	for i := range src.NumField() {
+		f := src.Type().Field(i)
+		if d := dst.FieldByName(f.Name); f.IsExported() && d.IsValid() && d.Type() == f.Type {
+			d.Set(src.Field(i))
+		}
+	}
+}
+
+func (s *Service) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*ec2.DeleteVolumeOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(wire.CallerFrom(ctx), in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Attachments) > 0 {
+		return nil, wire.Errorf("VolumeInUse", "Volume %s is currently attached to %s", *v.VolumeId, *v.Attachments[0].InstanceId)
+	}
+	if err := s.volumes.drop(*v.VolumeId); err != nil {
+		return nil, err
+	}
+	s.collect()
+	return &ec2.DeleteVolumeOutput{}, nil
+}
+
+var volumeFilters = filters{
+	"attachment.attach-time": "Attachments.AttachTime", "attachment.delete-on-termination": "Attachments.DeleteOnTermination",
+	"attachment.device": "Attachments.Device", "attachment.instance-id": "Attachments.InstanceId", "attachment.status": "Attachments.State",
+	"availability-zone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId", "create-time": "CreateTime", "encrypted": "Encrypted",
+	"fast-restored": "FastRestored", "multi-attach-enabled": "MultiAttachEnabled", "operator.managed": "", "operator.principal": "", "size": "Size",
+	"snapshot-id": "SnapshotId", "source-volume-id": "", "status": "State", "volume-id": "VolumeId", "volume-type": "VolumeType",
+}
+
+func (s *Service) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []types.Volume
+	for _, v := range s.volumes.all() {
+		if v.Account == c.Account && v.Region == c.Region {
+			rows = append(rows, v.Volume)
+		}
+	}
+	key := func(v types.Volume) string { return *v.VolumeId }
+	rows, err := pick(kindVolume, in.VolumeIds, rows, key)
+	if err != nil {
+		return nil, err
+	}
+	if hidden := s.concealed(in.VolumeIds); len(hidden) > 0 {
+		return nil, kindVolume.notFound(hidden...)
+	}
+	if rows, err = apply(volumeFilters, in.Filters, rows); err != nil {
+		return nil, err
+	}
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeVolumesOutput{Volumes: rows, NextToken: next}, err
+}
+
+func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(c, in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.findInstance(c, in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.Device)
+	switch {
+	case name == "":
+		return nil, missing("Device")
+	case len(v.Attachments) > 0:
+		return nil, wire.Errorf("VolumeInUse", "%s is already attached to an instance", *v.VolumeId)
+	case row.state() != types.InstanceStateNameRunning && row.state() != types.InstanceStateNameStopped:
+		return nil, wire.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", *row.InstanceId)
+	case *v.AvailabilityZone != *row.Placement.AvailabilityZone:
+		return nil, wire.Errorf("InvalidVolume.ZoneMismatch", "The volume '%s' is not in the same availability zone as instance '%s'", *v.VolumeId, *row.InstanceId)
+	case slices.ContainsFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.DeviceName == name }):
+		return nil, invalidValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", name, name)
+	case name == aws.ToString(row.RootDeviceName):
+		return nil, wire.Errorf("Unsupported", "The root volume of an instance cannot be exchanged in the embedded cloud.")
+	}
+	a := types.VolumeAttachment{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &name, AttachTime: aws.Time(s.now()),
+		DeleteOnTermination: aws.Bool(false), State: types.VolumeAttachmentStateAttached}
+	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateInUse, []types.VolumeAttachment{a} })
+	if err != nil {
+		return nil, err
+	}
+	err = s.instances.edit(*row.InstanceId, func(row *instance) {
+		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsInstanceBlockDevice{
+			AttachTime: a.AttachTime, DeleteOnTermination: a.DeleteOnTermination, Status: types.AttachmentStatusAttached, VolumeId: v.VolumeId}})
+	})
+	out := &ec2.AttachVolumeOutput{}
+	copyFields(out, a)
+	out.State = types.VolumeAttachmentStateAttaching
+	return out, err
+}
+
+func (s *Service) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(c, in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Attachments) == 0 {
+		return nil, wire.Errorf("IncorrectState", "Volume '%s' is in the 'available' state.", *v.VolumeId)
+	}
+	a := v.Attachments[0]
+	if id := aws.ToString(in.InstanceId); id != "" && id != *a.InstanceId {
+		return nil, wire.Errorf("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'", *v.VolumeId, id, aws.ToString(in.Device))
+	}
+	row, ok := s.instances.get(*a.InstanceId)
+	if ok && *a.Device == aws.ToString(row.RootDeviceName) {
+		if row.state() != types.InstanceStateNameStopped {
+			return nil, wire.Errorf("OperationNotPermitted", "Unable to detach root volume '%s' from instance '%s'", *v.VolumeId, *a.InstanceId)
+		}
+		return nil, wire.Errorf("Unsupported", "The root volume of an instance cannot be exchanged in the embedded cloud.")
+	}
+	err = s.instances.edit(*a.InstanceId, func(row *instance) {
+		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == *v.VolumeId })
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
+	out := &ec2.DetachVolumeOutput{}
+	copyFields(out, a)
+	out.State = types.VolumeAttachmentStateDetaching
+	return out, err
+}

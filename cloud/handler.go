@@ -1,0 +1,165 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+
+	"bake/cloud/wire"
+)
+
+// maxBody bounds a request; EC2's largest carry 16 KiB of user data.
+const maxBody = 1 << 20
+
+// Handler answers the requests of all services: which one, and in which region,
+// is in the signature. The method CONNECT opens a tunnel to a port of an
+// instance's public address, for clients on hosts where the low ports of that
+// address cannot be listened on; security groups decide, as everywhere.
+func (c *Cloud) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect {
+			c.tunnel(w, r)
+			return
+		}
+		c.serve(w, r)
+	})
+}
+
+func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
+	id := wire.NewRequestID()
+	scope, err := wire.ParseScope(r)
+	service, ok := c.services[scope.Service]
+	if !ok {
+		if err == nil {
+			err = &wire.Error{Code: "UnknownService", Status: http.StatusNotFound,
+				Message: fmt.Sprintf("The embedded cloud has no service %q; it has ec2 and sts.", scope.Service)}
+		}
+		c.services["ec2"].WriteError(w, id, err)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		service.WriteError(w, id, requestError(err))
+		return
+	}
+	key, ok := c.accounts.find(scope.AccessKey)
+	if !ok {
+		service.WriteError(w, id, unknownKey(scope.Service))
+		return
+	}
+	// Clients sign with the time that they know, so the cloud's own clock,
+	// which may be anything, does not count here.
+	if err := scope.Verify(r.Context(), r, body, key.SecretAccessKey, time.Now()); err != nil {
+		service.WriteError(w, id, err)
+		return
+	}
+	params, err := parameters(r, body)
+	if err != nil {
+		service.WriteError(w, id, err)
+		return
+	}
+	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
+	// What an action began goes on when its client hangs up.
+	service.Serve(context.WithoutCancel(ctx), w, params)
+}
+
+// unknownKey is what each service says of an access key that does not exist.
+func unknownKey(service string) error {
+	if service == "ec2" {
+		return &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: http.StatusUnauthorized}
+	}
+	return &wire.Error{Code: "InvalidClientTokenId", Message: "The security token included in the request is invalid.", Status: http.StatusForbidden}
+}
+
+func requestError(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &wire.Error{Code: "RequestEntityTooLarge", Message: "The request is larger than 1 MiB.", Status: http.StatusRequestEntityTooLarge}
+	}
+	return wire.Errorf("MalformedQueryString", "The request could not be read: %v", err)
+}
+
+// parameters are those of the URL and of the body.
+func parameters(r *http.Request, body []byte) (url.Values, error) {
+	params, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, requestError(err)
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, requestError(err)
+	}
+	for name, values := range form {
+		params[name] = append(params[name], values...)
+	}
+	return params, nil
+}
+
+// tunnel connects the client with a port of an instance.
+func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
+	target, err := c.dial(r)
+	if err != nil {
+		status := http.StatusBadGateway
+		if e, ok := errors.AsType[*wire.Error](err); ok && e.Status != 0 {
+			status = e.Status
+		}
+		http.Error(w, err.Error(), status)
+		return
+	}
+	defer target.Close()
+	hijacker, ok := w.(http.Hijacker)
+	if !ok {
+		http.Error(w, "this connection cannot become a tunnel", http.StatusHTTPVersionNotSupported)
+		return
+	}
+	client, buffered, err := hijacker.Hijack()
+	if err != nil {
+		return // the connection is broken
+	}
+	defer client.Close()
+	if _, err := io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(target, buffered) // ends with either side
+		closeWrite(target)
+	}()
+	_, _ = io.Copy(client, target)
+	closeWrite(client)
+	<-done
+}
+
+// dial connects to the instance address and port that a CONNECT names.
+func (c *Cloud) dial(r *http.Request) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is no address and port", r.Host)
+	}
+	addr, err := netip.ParseAddr(host)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || portErr != nil || !addr.Is4() || !addr.IsLoopback() {
+		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is not the public address of an instance and a port", r.Host)
+	}
+	client, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return nil, fmt.Errorf("the client's address %q: %w", r.RemoteAddr, err)
+	}
+	return c.ec2.DialPublic(r.Context(), client.Addr(), addr, uint16(number))
+}
+
+// closeWrite says that no more will be sent, where the connection can.
+func closeWrite(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // the other side may have gone
+		return
+	}
+	_ = conn.Close()
+}
