@@ -86,7 +86,7 @@ func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 			diags = append(diags, l.buildBlock(ctx, block)...)
 		}
 	}
-	return unique(diags)
+	return lang.AppendNew(nil, diags)
 }
 
 // parse reads the template files and sorts their blocks by type.
@@ -268,15 +268,4 @@ func (l *loader) registry() hcl.Diagnostics {
 
 func ignoredRegistry(b *hcl.Block) hcl.Diagnostics {
 	return warning(&b.DefRange, "No HCP Packer registry", "Images are not published to an HCP Packer registry; this block has no effect.")
-}
-
-// unique leaves out diagnostics that are there more than once because several
-// values need one that has failed.
-func unique(diags hcl.Diagnostics) hcl.Diagnostics {
-	seen := map[*hcl.Diagnostic]bool{}
-	return slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool {
-		dup := seen[d]
-		seen[d] = true
-		return dup
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -81,9 +82,13 @@ func find[C any](r component.Registry[C], what string, c *config.Component) (com
 	if f, ok := r[c.Type]; ok {
 		return f, nil
 	}
+	hint := lang.DidYouMean(c.Type, r.Names())
+	if hint == "" {
+		hint = " Built in are: " + strings.Join(r.Names(), ", ") + "."
+	}
 	return nil, hcl.Diagnostics{{
 		Severity: hcl.DiagError, Summary: "Unknown " + what, Subject: &c.TypeRange,
-		Detail: fmt.Sprintf("There is no %s of type %q.%s", what, c.Type, lang.DidYouMean(c.Type, r.Names())),
+		Detail: fmt.Sprintf("There is no %s of type %q.%s", what, c.Type, hint),
 	}}
 }
 

@@ -11,6 +11,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config"
+	"bake/config/lang"
 	"bake/postprocessor"
 	"bake/provisioner"
 	"bake/step"
@@ -94,7 +95,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	}
 	ck := newChecker(t, c, o)
 	for _, b := range builds {
-		diags = append(diags, ck.build(ctx, b)...)
+		diags = lang.AppendNew(diags, ck.build(ctx, b))
 	}
 	return diags
 }
@@ -112,7 +113,7 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 	var ready []*config.Build
 	for _, b := range builds {
 		more := ck.build(ctx, b)
-		diags = append(diags, more...)
+		diags = lang.AppendNew(diags, more)
 		if !more.HasErrors() {
 			ready = append(ready, b)
 		}

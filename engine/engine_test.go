@@ -2,8 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/builder"
-	"bake/communicator"
 	"bake/component"
 	"bake/config"
 	"bake/config/schema"
@@ -367,8 +364,3 @@ run-finished`
 		t.Errorf("what exists in the end: %v", left)
 	}
 }
-
-var errInjected = errors.New("injected")
-
-var _ = fmt.Sprint
-var _ communicator.Communicator

@@ -37,9 +37,7 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 	if keep {
 		results = append([]*builder.Artifact{artifact}, results...)
 	} else if !slices.Contains(results, artifact) {
-		if err := x.delete(ctx, artifact); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, x.delete(ctx, artifact))
 	}
 	return distinct(results), errors.Join(errs...)
 }
@@ -48,13 +46,14 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 // remain of it, and whether the builder's artifact is to be kept for it.
 func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *builder.Artifact) (results []*builder.Artifact, keep bool, err error) {
 	in := artifact
+	var errs []error
 	for i, p := range chain {
 		out, answer, err := x.process(ctx, p, in)
 		if err != nil {
 			if i > 0 {
 				results = append(results, in)
 			}
-			return results, keep, err
+			return results, keep, errors.Join(append(errs, err)...)
 		}
 		kept := keeps(p.KeepInput, answer)
 		switch {
@@ -63,16 +62,14 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 		case kept:
 			results = append(results, in)
 		case in != out && in != artifact: // what is passed on is still needed
-			if err := x.delete(ctx, in); err != nil {
-				return results, keep, err
-			}
+			errs = append(errs, x.delete(ctx, in))
 		}
 		if out == nil {
-			return results, keep, nil
+			return results, keep, errors.Join(errs...)
 		}
 		in = out
 	}
-	return append(results, in), keep, nil
+	return append(results, in), keep, errors.Join(errs...)
 }
 
 // keeps decides about an input artifact: the template has its way unless the
@@ -108,20 +105,16 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 	return out.artifact, out.keep, err
 }
 
-// delete destroys what an artifact consists of, first to last. It is in the
-// ledger again until it is gone.
+// delete destroys what an artifact consists of, first to last, as teardown does:
+// it is in the ledger until it is gone, and a cancellation does not stop it.
 func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
-	var errs []error
-	for _, r := range slices.Backward(a.Resources) {
+	for _, r := range slices.Backward(a.Resources) { // the newest in the ledger goes first
 		r.Build = x.build.Name
 		if err := x.options.Ledger.Intend(r); err != nil {
 			return fmt.Errorf("deleting an artifact that is not kept: %w", err)
 		}
 	}
-	for _, r := range a.Resources {
-		errs = append(errs, x.scope.Destroy(ctx, r.Key))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := x.scope.Close(ctx, x.runner.stop); err != nil {
 		return fmt.Errorf("deleting an artifact that is not kept: %w", err)
 	}
 	return nil

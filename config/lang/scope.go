@@ -119,7 +119,7 @@ func (s *Scope) context(ctx context.Context, refs []hcl.Traversal, stack []*Node
 	for _, ref := range refs {
 		for _, n := range s.find(ref) {
 			s.compute(ctx, n, stack, ref.SourceRange())
-			diags = appendNew(diags, n.diags)
+			diags = AppendNew(diags, n.diags)
 			path := strings.SplitN(n.Address, ".", 3)
 			if path[0] == "local" {
 				locals[path[1]] = n.value
@@ -140,9 +140,9 @@ func (s *Scope) context(ctx context.Context, refs []hcl.Traversal, stack []*Node
 	return ec, diags
 }
 
-// appendNew adds those of more that are not in diags yet. The same diagnostic
+// AppendNew adds those of more that are not in diags yet. The same diagnostic
 // comes back each time something needs a node that has failed.
-func appendNew(diags, more hcl.Diagnostics) hcl.Diagnostics {
+func AppendNew(diags, more hcl.Diagnostics) hcl.Diagnostics {
 	for _, d := range more {
 		if !slices.Contains(diags, d) {
 			diags = append(diags, d)
