@@ -296,7 +296,11 @@ func (w *world) bake(t testing.TB) *bake {
 
 // build decodes body as the source block and runs it, without teardown.
 func (b *bake) build(ctx context.Context, body string) (*builder.Artifact, error) {
-	maker, diags := ebs.Factory(b.world.cloud).New(input(body))
+	return b.buildInput(ctx, input(body))
+}
+
+func (b *bake) buildInput(ctx context.Context, in schema.Input) (*builder.Artifact, error) {
+	maker, diags := ebs.Factory(b.world.cloud).New(in)
 	if diags.HasErrors() {
 		return nil, diags
 	}
@@ -364,6 +368,21 @@ func input(body string) schema.Input {
 	}}
 }
 
+// blockIn returns the body of the source block of a template file.
+func blockIn(t testing.TB, path string) schema.Input {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := input(string(text))
+	for _, block := range in.Body.(*hclsyntax.Body).Blocks {
+		if block.Type == "source" {
+			in.Body = block.Body
+		}
+	}
+	return in
+}
+
 // plain is the body of a source block that sets little more than it must.
 func plain(more string) string {
 	return `
@@ -391,7 +410,9 @@ func (s *imageStore) Publications() ([]ec2.Publication, error) {
 		Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Base: "debian-12", User: "admin"}
 	older := p
 	older.Name, older.Created = "debian-12-amd64-20250101-1", p.Created.AddDate(-1, 0, 0)
-	return []ec2.Publication{p, older}, nil
+	amazonLinux := p
+	amazonLinux.Owner, amazonLinux.OwnerAlias, amazonLinux.Name = "137112412989", "amazon", "amzn2-ami-hvm-2.0.20260727.0-x86_64-gp2"
+	return []ec2.Publication{p, older, amazonLinux}, nil
 }
 
 func (s *imageStore) Ensure(context.Context, string, func(ec2.Progress)) ([]string, error) {
@@ -454,4 +475,21 @@ func tally(calls []call) string {
 		parts = append(parts, fmt.Sprintf("%s %d", a, n[a]))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// mustBuild bakes body and tears down.
+func (w *world) mustBuild(t testing.TB, body string) map[string]string {
+	t.Helper()
+	b := w.bake(t)
+	a, err := b.build(t.Context(), body)
+	if err == nil {
+		err = b.scope.Close(t.Context(), context.Background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a == nil {
+		return nil
+	}
+	return a.Images
 }
