@@ -132,7 +132,7 @@ func (i *Images) Ensure(ctx context.Context, base string, progress func(cloud.Pr
 			return nil, err
 		}
 	}
-	progress(cloud.Progress{Base: base, What: "make", Done: 1, Total: 1})
+	progress(cloud.Progress{Base: base, Phase: "make", Done: 1, Total: 1})
 	id := "base-" + base
 	return []string{id}, os.MkdirAll(filepath.Join(i.dir, id), 0o755)
 }

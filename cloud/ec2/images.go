@@ -262,9 +262,21 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	out := &ec2.DescribeImagesOutput{NextToken: next, Images: []types.Image{}}
 	for _, img := range rows {
-		out.Images = append(out.Images, img.Image)
+		out.Images = append(out.Images, s.imageView(img))
 	}
 	return out, err
+}
+
+// UserTag is a tag that DescribeImages shows on every image: who logs in.
+const UserTag = "bake:user"
+
+// imageView is the image as DescribeImages shows it. The lock is held.
+func (s *Service) imageView(img *image) types.Image {
+	v := img.Image
+	if img.LoginUser != "" {
+		v.Tags = merged(v.Tags, []types.Tag{{Key: aws.String(UserTag), Value: &img.LoginUser}})
+	}
+	return v
 }
 
 // executableBy reports whether one of users, account ids, "self" or "all", has

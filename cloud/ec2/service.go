@@ -56,10 +56,10 @@ type Publication struct {
 
 // Progress is how far the preparation of a base is.
 type Progress struct {
-	Base  string
-	What  string // such as "download"
-	Done  int64
-	Total int64 // 0 when it is not known
+	Base        string
+	Phase       string // such as "download packages"
+	Done, Total int64  // bytes; a Total of 0 means that it is not known
+	Note        string // something the user should know, if not empty
 }
 
 // Clock is the service's time.

@@ -1,0 +1,77 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+
+	"bake/cloud/image"
+)
+
+// Layers makes an image store the cloud's. No other cloud may have its layers
+// in it. ensure says how bases are made; its Progress is not used.
+func Layers(store *image.Store, ensure image.EnsureOptions) Images {
+	return layers{store, ensure}
+}
+
+type layers struct {
+	store  *image.Store
+	ensure image.EnsureOptions
+}
+
+func (l layers) Publications() ([]Publication, error) {
+	all, err := l.store.Publications()
+	var out []Publication
+	for _, p := range all {
+		out = append(out, Publication{
+			Owner: p.Owner, OwnerAlias: p.OwnerAlias, Name: p.Name, Description: p.Description, Architecture: p.Architecture,
+			Created: p.CreationDate, Base: p.Base, User: p.LoginUser, RootDevice: p.RootDeviceName,
+		})
+	}
+	return out, err
+}
+
+func (l layers) Ensure(ctx context.Context, base string, progress func(Progress)) ([]string, error) {
+	ensure := l.ensure
+	ensure.Progress = func(p image.Progress) {
+		progress(Progress{Base: base, Phase: p.Phase, Done: p.Done, Total: p.Total, Note: p.Note})
+	}
+	made, err := l.store.Ensure(ctx, base, ensure)
+	var ids []string
+	for _, id := range made.Layers {
+		ids = append(ids, string(id))
+	}
+	return ids, err
+}
+
+func (l layers) NewID() string { return string(image.NewLayerID()) }
+
+func (l layers) Freeze(ctx context.Context, id, dir string) error {
+	return l.store.FreezeAs(ctx, image.LayerID(id), dir)
+}
+
+func (l layers) Clone(ctx context.Context, dir string) (string, error) {
+	id, err := l.store.Clone(ctx, dir)
+	return string(id), err
+}
+
+func (l layers) Paths(ids []string) ([]string, error) {
+	for _, id := range ids {
+		if !l.store.Has(image.LayerID(id)) {
+			return nil, fmt.Errorf("layer %s: %w", id, image.ErrNotFound)
+		}
+	}
+	return l.store.Paths(layerIDs(ids))
+}
+
+func (l layers) Collect(ctx context.Context, inUse []string) error {
+	_, err := l.store.Collect(ctx, layerIDs(inUse))
+	return err
+}
+
+func layerIDs(ids []string) []image.LayerID {
+	out := make([]image.LayerID, len(ids))
+	for i, id := range ids {
+		out[i] = image.LayerID(id)
+	}
+	return out
+}
