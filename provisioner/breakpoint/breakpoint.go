@@ -1,0 +1,82 @@
+// Package breakpoint is the provisioner that waits for the user.
+package breakpoint
+
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/provisioner"
+	"bake/step"
+)
+
+//go:embed breakpoint.go
+var source string
+
+// Options are the arguments of a breakpoint provisioner.
+type Options struct {
+	// Do not stop here.
+	Disable bool `hcl:"disable,optional"`
+
+	// What to show the user while waiting.
+	Note string `hcl:"note,optional"`
+}
+
+// Component describes the breakpoint provisioner. terminal opens what the user
+// types at; nil is the controlling terminal of the process.
+func Component(terminal func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
+	if terminal == nil {
+		terminal = func() (io.ReadCloser, error) { return os.Open("/dev/tty") }
+	}
+	return component.Define("breakpoint", []string{source}, func() Options { return Options{} },
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &breakpoint{o, terminal} })
+}
+
+type breakpoint struct {
+	*Options
+	terminal func() (io.ReadCloser, error)
+}
+
+// Provision implements [provisioner.Provisioner].
+func (p *breakpoint) Provision(ctx context.Context, s *step.Scope, _ builder.Machine) error {
+	if p.Disable {
+		if p.Note != "" {
+			s.Say(ctx, "Breakpoint with note %q is disabled; going on.", p.Note)
+		} else {
+			s.Say(ctx, "Breakpoint is disabled; going on.")
+		}
+		return nil
+	}
+	tty, err := p.terminal()
+	if err != nil {
+		return fmt.Errorf("a breakpoint needs a terminal to wait at (disable = true skips it): %w", err)
+	}
+	defer tty.Close()
+	if p.Note != "" {
+		s.Say(ctx, "Pausing at breakpoint: %s", p.Note)
+	} else {
+		s.Say(ctx, "Pausing at breakpoint.")
+	}
+	s.Say(ctx, "Press enter to continue.")
+	read := make(chan error, 1)
+	go func() {
+		_, err := bufio.NewReader(tty).ReadString('\n')
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if errors.Is(err, io.EOF) {
+			return errors.New("the terminal was closed at a breakpoint")
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

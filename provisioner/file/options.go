@@ -1,0 +1,97 @@
+package file
+
+import (
+	_ "embed"
+	"errors"
+	"os"
+	"strings"
+
+	"bake/config/schema"
+)
+
+//go:embed options.go
+var source string
+
+// Options are the arguments of a file provisioner.
+type Options struct {
+	// The file or directory to copy. A local directory that ends in `/` stands for
+	// what is in it. When downloading, so does a directory of the machine, and the
+	// last part of the path can hold the wildcards `*`, `?` and `[`.
+	Source string `hcl:"source,optional,late"`
+
+	// More files and directories to copy, before `source`.
+	Sources []string `hcl:"sources,optional,late"`
+
+	// The text of the file to write on the machine, instead of a source. The file
+	// is readable only by its owner.
+	Content string `hcl:"content,optional"`
+
+	// Where to copy to. If it ends in `/` it is a directory, and a file keeps its
+	// name in it; a directory is copied into it either way. On the machine, the
+	// directory that is written into has to exist; here it is made.
+	Destination string `hcl:"destination,late"`
+
+	// Which way to copy: `upload` to the machine or `download` from it.
+	Direction Direction `hcl:"direction,optional"`
+
+	// The sources need not exist before the build: something else makes them
+	// while it runs.
+	Generated bool `hcl:"generated,optional"`
+}
+
+func defaults() Options { return Options{Direction: Upload} }
+
+// Direction is which way to copy.
+type Direction string
+
+// The directions.
+const (
+	Upload   Direction = "upload"
+	Download Direction = "download"
+)
+
+// Choices implements [schema.Choices].
+func (Direction) Choices() []string { return []string{string(Upload), string(Download)} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Direction) UnmarshalText(b []byte) error { return schema.ParseChoice(d, b, d.Choices()) }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	content := c.Set(&o.Content)
+	switch {
+	case content && (o.Source != "" || len(o.Sources) > 0):
+		c.Errorf(&o.Content, "Content and source", "Set content, or source and sources, but not both.")
+	case content && o.Direction == Download:
+		c.Errorf(&o.Content, "Content to download", `content is written to the machine; it does not go with direction = "download".`)
+	case !content && o.Source == "" && len(o.Sources) == 0 && c.Known(&o.Sources):
+		c.Errorf(&o.Source, "Nothing to copy", "Set one of source, sources and content.")
+	}
+	if o.Destination == "" {
+		c.Errorf(&o.Destination, "No destination", "destination cannot be empty.")
+	}
+	if o.Direction == Download || o.Generated {
+		return
+	}
+	if o.Source != "" {
+		o.checkSource(c, &o.Source, o.Source)
+	}
+	for _, path := range o.Sources {
+		o.checkSource(c, &o.Sources, path)
+	}
+}
+
+func (o *Options) checkSource(c *schema.Checker, field any, path string) {
+	if strings.Contains(path, "{{") {
+		return // known only when it is used
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		c.Errorf(field, "Source not found", "There is no file %q. If something makes it during the build, set generated = true. Relative paths start at the current directory, so ${path.root}/... may be meant.", path)
+	case err != nil:
+		c.Errorf(field, "Source not readable", "%s.", err)
+	case strings.HasSuffix(path, "/") && !info.IsDir():
+		c.Errorf(field, "Not a directory", "%q ends in / but is a file.", path)
+	}
+}

@@ -1,0 +1,50 @@
+// Package sleep is the provisioner that waits.
+package sleep
+
+import (
+	"context"
+	_ "embed"
+	"time"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/provisioner"
+	"bake/step"
+)
+
+//go:embed sleep.go
+var source string
+
+// Options are the arguments of a sleep provisioner.
+type Options struct {
+	// How long to wait.
+	Duration time.Duration `hcl:"duration"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.Duration < 0 {
+		c.Errorf(&o.Duration, "Negative duration", "duration cannot be negative.")
+	}
+}
+
+// Component describes the sleep provisioner.
+func Component() component.Factory[provisioner.Provisioner] {
+	return component.Define("sleep", []string{source}, func() Options { return Options{} },
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return sleeper(o.Duration) })
+}
+
+type sleeper time.Duration
+
+// Provision implements [provisioner.Provisioner].
+func (d sleeper) Provision(ctx context.Context, _ *step.Scope, _ builder.Machine) error {
+	t := time.NewTimer(time.Duration(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
