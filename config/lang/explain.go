@@ -120,7 +120,7 @@ var otherLanguage = map[string]string{
 func DidYouMean(name string, names []string) string {
 	best, bestDistance := "", 4
 	for _, n := range names {
-		if d := levenshtein.Distance(name, n, nil); d < bestDistance && d <= (len(name)+1)/2 {
+		if d := levenshtein.Distance(name, n, nil); d < bestDistance && 3*d < 2*len(name) {
 			best, bestDistance = n, d
 		}
 	}

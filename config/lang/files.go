@@ -35,7 +35,7 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 		return below(w.BaseDir, path), err
 	}
 
-	funcs["abspath"] = text1("path", func(p string) (string, error) { return filepath.ToSlash(below(w.Cwd, p)), nil })
+	funcs["abspath"] = text1("path", func(p string) (string, error) { return filepath.ToSlash(filepath.Clean(below(w.Cwd, p))), nil })
 	funcs["basename"] = text1("path", func(p string) (string, error) { return filepath.Base(p), nil })
 	funcs["dirname"] = text1("path", func(p string) (string, error) { return filepath.Dir(p), nil })
 	funcs["pathexpand"] = text1("path", w.expand)

@@ -1,0 +1,223 @@
+package lang_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"bake/config/lang"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// evaluate returns the value of an expression as JSON, or its error.
+func evaluate(t *testing.T, w lang.World, text string, vars map[string]cty.Value) string {
+	t.Helper()
+	expr, diags := hclsyntax.ParseExpression([]byte(text), "test", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatalf("%s: %s", text, diags)
+	}
+	val, diags := expr.Value(&hcl.EvalContext{Functions: lang.Functions(w), Variables: vars})
+	if diags.HasErrors() {
+		return "error: " + diags[0].Detail
+	}
+	if !val.IsWhollyKnown() {
+		return "unknown"
+	}
+	b, err := ctyjson.Marshal(val, val.Type())
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return string(b)
+}
+
+func testWorld(t *testing.T) lang.World {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"cwd/t/a.txt":      "hello\n",
+		"cwd/t/sub/b.txt":  "b",
+		"cwd/t/bytes":      "\xff\xfe",
+		"cwd/t/hi.tpl":     "hi ${name}%{ for x in list } ${x}%{ endfor }",
+		"cwd/t/whole.tpl":  "${list}",
+		"cwd/t/nested.tpl": `${templatefile("hi.tpl", {})}`,
+		"cwd/t/broken.tpl": "${",
+		"cwd/here.txt":     "here",
+		"home/secret.txt":  "home",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return lang.World{
+		BaseDir: "t", Cwd: filepath.Join(dir, "cwd"), Home: filepath.Join(dir, "home"),
+		Start: start, Now: func() time.Time { return start.Add(time.Hour) },
+	}
+}
+
+func TestFunctions(t *testing.T) {
+	w := testWorld(t)
+	tests := []struct{ expr, want string }{
+		{`abs(-3)`, `3`}, {`ceil(1.2)`, `2`}, {`floor(1.8)`, `1`}, {`log(8, 2)`, `3`},
+		{`max(1, 3, 2)`, `3`}, {`min(2, 1)`, `1`}, {`parseint("ff", 16)`, `255`}, {`pow(2, 10)`, `1024`}, {`signum(-7)`, `-1`},
+		{`sum([1, 2, 3.5])`, `6.5`}, {`sum([])`, `error: must not be empty`}, {`sum(["a"])`, `error: must hold nothing but numbers`}, {`sum({a = 1})`, `error: must be a list`},
+
+		{`chomp("a\n\n")`, `"a"`}, {`endswith("packer", "er")`, `true`}, {`endswith("packer", "x")`, `false`},
+		{`format("%s-%03d", "a", 7)`, `"a-007"`}, {`formatlist("%s!", ["a", "b"])`, `["a!","b!"]`}, {`indent(2, "a\nb")`, `"a\n  b"`},
+		{`join(", ", ["a", "b"])`, `"a, b"`}, {`lower("ABC")`, `"abc"`}, {`upper("abc")`, `"ABC"`}, {`title("hello world")`, `"Hello World"`},
+		{`regex("[a-z]+", "12ab34")`, `"ab"`}, {`regex("(?P<n>\\d+)", "a12")`, `{"n":"12"}`}, {`regexall("\\d", "a1b2")`, `["1","2"]`},
+		{`regex_replace("2026-01-02T03:04:05Z", "[- TZ:]", "")`, `"20260102030405"`},
+		{`replace("a.b.c", ".", "-")`, `"a-b-c"`}, {`replace("/a/", "/a/", "x")`, `"x"`}, {`split(",", "a,b")`, `["a","b"]`},
+		{`startswith("packer", "pa")`, `true`}, {`strcontains("packer", "ck")`, `true`}, {`strcontains("packer", "kc")`, `false`}, {`strrev("abc")`, `"cba"`}, {`substr("hello", 1, 3)`, `"ell"`},
+		{`trim("?!hi?!", "!?")`, `"hi"`}, {`trimprefix("v1.2", "v")`, `"1.2"`}, {`trimsuffix("a.txt", ".txt")`, `"a"`}, {`trimspace("  a ")`, `"a"`},
+
+		{`alltrue([true, true])`, `true`}, {`alltrue([])`, `true`}, {`alltrue([true, false])`, `false`}, {`alltrue(["true", null])`, `false`}, {`anytrue([])`, `false`}, {`anytrue([false, true])`, `true`}, {`anytrue([null])`, `false`},
+		{`chunklist(["a", "b", "c"], 2)`, `[["a","b"],["c"]]`},
+		{`coalesce("", null, "x", "y")`, `"x"`}, {`coalesce(null, 0)`, `0`}, {`coalesce("", null)`, `error: every argument is null or an empty string`},
+		{`coalescelist([], ["a"])`, `["a"]`}, {`compact(["a", "", "b"])`, `["a","b"]`}, {`concat(["a"], ["b", "c"])`, `["a","b","c"]`}, {`contains(["a"], "a")`, `true`},
+		{`distinct(["a", "b", "a"])`, `["a","b"]`}, {`element(["a", "b"], 3)`, `"b"`}, {`flatten([["a"], ["b", ["c"]]])`, `["a","b","c"]`},
+		{`index(["a", "b"], "b")`, `1`}, {`index(["a"], "b")`, `error: the list does not have this value`}, {`index([], "b")`, `error: the list does not have this value`}, {`index({}, "b")`, `error: must be a list or tuple`},
+		{`keys({b = 1, a = 2})`, `["a","b"]`}, {`values({b = 1, a = 2})`, `[2,1]`},
+		{`length([1, 2])`, `2`}, {`length("héllo")`, `5`}, {`length({a = 1})`, `1`}, {`length(convert(["a", "a"], set(string)))`, `1`}, {`length(3)`, `error: must be a string, a collection or an object`},
+		{`lookup({a = "x"}, "a", "d")`, `"x"`}, {`lookup({a = "x"}, "b", "d")`, `"d"`}, {`merge({a = 1}, {b = 2}, {a = 3})`, `{"a":3,"b":2}`},
+		{`range(3)`, `[0,1,2]`}, {`range(1, 7, 3)`, `[1,4]`}, {`reverse(["a", "b"])`, `["b","a"]`},
+		{`setintersection(["a", "b"], ["b", "c"])`, `["b"]`}, {`setproduct(["a"], ["x", "y"])`, `[["a","x"],["a","y"]]`}, {`setunion(["a"], ["b"])`, `["a","b"]`},
+		{`slice(["a", "b", "c"], 1, 3)`, `["b","c"]`}, {`sort(["b", "a"])`, `["a","b"]`}, {`zipmap(["a", "b"], [1, 2])`, `{"a":1,"b":2}`},
+
+		{`base64encode("héllo")`, `"aMOpbGxv"`}, {`base64decode("aMOpbGxv")`, `"héllo"`}, {`base64decode("!")`, `error: is not base64`}, {`base64decode("/w==")`, `error: holds bytes that are not UTF-8 text`},
+		{`csvdecode("a,b\n1,2\n")`, `[{"a":"1","b":"2"}]`}, {`jsondecode("{\"a\":[1]}")`, `{"a":[1]}`}, {`jsonencode({a = [1, null]})`, `"{\"a\":[1,null]}"`},
+		{`urlencode("a b&c")`, `"a+b%26c"`}, {`yamldecode("a: [1, x]")`, `{"a":[1,"x"]}`}, {`yamlencode({a = ["x"]})`, `"\"a\":\n- \"x\"\n"`},
+		{`textencodebase64("hi", "UTF-16LE")`, `"aABpAA=="`}, {`textdecodebase64("aABpAA==", "UTF-16LE")`, `"hi"`}, {`textencodebase64("hi", "klingon")`, `error: "klingon" is not the IANA name of a character encoding`}, {`textdecodebase64("!", "UTF-8")`, `error: the first argument is not base64`},
+		{`textencodebase64("€", "ISO-8859-1")`, `error: the text has characters that ISO-8859-1 lacks`},
+
+		{`abspath("x/../y")`, `"` + w.Cwd + `/y"`}, {`abspath("/x/./y")`, `"/x/y"`}, {`basename("/a/b.txt")`, `"b.txt"`}, {`dirname("/a/b.txt")`, `"/a"`},
+		{`pathexpand("~/x")`, `"` + w.Home + `/x"`}, {`pathexpand("x")`, `"x"`}, {`pathexpand("~root/x")`, `error: the home directory of another user`},
+		{`file("a.txt")`, `"hello\n"`}, {`file("~/secret.txt")`, `"home"`}, {`file("absent")`, `error: open`}, {`file("bytes")`, `error: ` + w.Cwd + `/t/bytes is not UTF-8 text`}, {`file("here.txt")`, `error: open`},
+		{`filebase64("here.txt")`, `"aGVyZQ=="`}, {`filebase64("a.txt")`, `error: open`}, {`filebase64("t/bytes")`, `"//4="`},
+		{`fileexists("a.txt")`, `true`}, {`fileexists("absent")`, `false`}, {`fileexists("sub")`, `error: ` + w.Cwd + `/t/sub is not a regular file`},
+		{`fileset(".", "**/*.txt")`, `["a.txt","sub/b.txt"]`}, {`fileset("sub", "*")`, `["b.txt"]`}, {`fileset(".", "s*")`, `[]`}, {`fileset(".", "[")`, `error: "[" is not a valid pattern`},
+		{`templatefile("hi.tpl", { name = "you", list = [1, 2] })`, `"hi you 1 2"`}, {`templatefile("whole.tpl", { list = [1, 2] })`, `[1,2]`},
+		{`templatefile("hi.tpl", { name = "you" })`, `error: t`}, {`templatefile("nested.tpl", {})`, `error:`}, {`templatefile("broken.tpl", {})`, `error:`}, {`templatefile("hi.tpl", { "a b" = 1 })`, `error: "a b" cannot be the name of a value`},
+		{`templatefile("hi.tpl", "x")`, `error: must be a map or object`},
+
+		{`timestamp()`, `"2026-01-02T04:04:05Z"`}, {`timeadd("2026-01-02T03:04:05Z", "1h")`, `"2026-01-02T04:04:05Z"`}, {`formatdate("YYYYMMDD-hhmm", "2026-01-02T03:04:05Z")`, `"20260102-0304"`},
+		{`legacy_isotime()`, `"2026-01-02T03:04:05Z"`}, {`legacy_isotime("060102")`, `"260102"`}, {`legacy_strftime("%Y-%j")`, `"2026-002"`}, {`legacy_strftime("%Q")`, `error: %Q is not a conversion of strftime`}, {`legacy_isotime("a", "b")`, `error: at most one layout`},
+		{`rfc3339_parse("2026-01-02 03:04:05.5Z").unix`, `1767323045`}, {`rfc3339_parse("2026-01-02T03:04:05Z").month_name`, `"January"`}, {`rfc3339_parse("x")`, `error: "x" is not a time`},
+		{`unix_timestamp_parse(1767323045).rfc3339`, `"2026-01-02T03:04:05Z"`}, {`unix_timestamp_parse(1767323045).weekday_name`, `"Friday"`}, {`unix_timestamp_parse(1.5)`, `error: must be a whole number of seconds`},
+
+		{`md5("a")`, `"0cc175b9c0f1b6a831c399e269772661"`}, {`sha1("a")`, `"86f7e437faa5a7fce15d1ddcb9eaeaea377667b8"`},
+		{`sha256("a")`, `"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"`}, {`substr(sha512("a"), 0, 8)`, `"1f40fc92"`},
+		{`length(uuidv4())`, `36`}, {`uuidv5("dns", "example.com")`, `"cfbff0d1-9375-5685-968c-48ce8b15ae17"`}, {`uuidv5("6ba7b810-9dad-11d1-80b4-00c04fd430c8", "example.com")`, `"cfbff0d1-9375-5685-968c-48ce8b15ae17"`}, {`uuidv5("x", "y")`, `error: the namespace must be`},
+		{`length(bcrypt("a", 4))`, `60`}, {`bcrypt("a", 4, 5)`, `error: bcrypt takes a text and at most one cost`}, {`bcrypt("a", 99)`, `error:`},
+		{`rsadecrypt("!", "x")`, `error: the ciphertext is not base64`}, {`rsadecrypt("aaaa", "x")`, `error: the key is not an unencrypted private key in PEM`},
+
+		{`cidrhost("10.1.2.240/28", 5)`, `"10.1.2.245"`}, {`cidrhost("10.1.0.0/16", -1)`, `"10.1.255.255"`}, {`cidrhost("10.1.2.240/28", 16)`, `error: prefix 10.1.2.240/28 has no host with this number`}, {`cidrhost("fd00::/64", 34)`, `"fd00::22"`}, {`cidrhost("x", 1)`, `error: "x" is not a prefix`},
+		{`cidrnetmask("172.16.0.0/12")`, `"255.240.0.0"`}, {`cidrnetmask("fd00::/8")`, `error: must be an IPv4 prefix`},
+		{`cidrsubnet("172.16.0.0/12", 4, 2)`, `"172.18.0.0/16"`}, {`cidrsubnet("fd00:fd12:3456:7890::/56", 16, 162)`, `"fd00:fd12:3456:7800:a200::/72"`}, {`cidrsubnet("10.0.0.0/8", 2, 4)`, `error: prefix 10.0.0.0/8 has only 4 subnets of /10`}, {`cidrsubnet("10.0.0.0/30", 3, 0)`, `error: prefix 10.0.0.0/30 can be extended by at most 2 bits`},
+		{`cidrsubnets("10.1.0.0/16", 4, 4, 8, 4)`, `["10.1.0.0/20","10.1.16.0/20","10.1.32.0/24","10.1.48.0/20"]`}, {`cidrsubnets("10.0.0.0/8")`, `[]`}, {`cidrsubnets("10.0.0.0/31", 1, 1, 1)`, `error: prefix 10.0.0.0/31 has no room for another /32`},
+
+		{`can(1 + "a")`, `false`}, {`convert("3", number)`, `3`}, {`convert(["a", "a"], set(string))`, `["a"]`}, {`try(1 + "a", 7)`, `7`},
+		{`length(base64gzip("a")) > 20`, `true`}, {`floor(1 / 3)`, `0`},
+	}
+	for _, test := range tests {
+		got := evaluate(t, w, test.expr, nil)
+		if got == test.want || strings.HasPrefix(test.want, "error:") && strings.Contains(got, strings.TrimPrefix(test.want, "error: ")) && strings.HasPrefix(got, "error:") {
+			continue
+		}
+		if strings.HasPrefix(test.want, "error:") && strings.HasPrefix(got, "error:") && strings.Contains(got, strings.TrimSpace(test.want[6:])) {
+			continue
+		}
+		t.Errorf("%s = %s, want %s", test.expr, got, test.want)
+	}
+	tested := map[string]bool{}
+	for _, test := range tests {
+		for _, m := range regexp.MustCompile(`([a-z][a-z0-9_]*)\(`).FindAllStringSubmatch(test.expr, -1) {
+			tested[m[1]] = true
+		}
+	}
+	for name := range lang.Functions(w) {
+		if !tested[name] {
+			t.Errorf("%s is not tested", name)
+		}
+	}
+}
+
+// TestUnknownArguments: functions wait for values that are not known yet.
+func TestUnknownArguments(t *testing.T) {
+	w := testWorld(t)
+	vars := map[string]cty.Value{
+		"text": cty.UnknownVal(cty.String), "any": cty.DynamicVal,
+		"list": cty.ListVal([]cty.Value{cty.UnknownVal(cty.String)}), "bools": cty.ListVal([]cty.Value{cty.UnknownVal(cty.Bool), cty.True}),
+		"numbers": cty.UnknownVal(cty.List(cty.Number)),
+	}
+	for expr, want := range map[string]string{
+		`upper(text)`: "unknown", `file(text)`: "unknown", `coalesce(text, "x")`: "unknown", `coalesce("x", text)`: `"x"`,
+		`templatefile("hi.tpl", { name = text, list = [] })`: "unknown", `templatefile(text, {})`: "unknown", `length(text)`: "unknown", `length(any)`: "unknown", `length(list)`: "1",
+		`alltrue(bools)`: "unknown", `anytrue(bools)`: "true", `sum(numbers)`: "unknown", `index(list, "x")`: "unknown", `cidrhost(text, 1)`: "unknown", `cidrsubnets("10.0.0.0/8", any)`: "unknown", `legacy_isotime(text)`: "unknown",
+	} {
+		if got := evaluate(t, w, expr, vars); got != want {
+			t.Errorf("%s = %s, want %s", expr, got, want)
+		}
+	}
+}
+
+func TestRSADecrypt(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := rsa.EncryptPKCS1v15(rand.Reader, &key.PublicKey, []byte("hunter2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	expr := fmt.Sprintf("rsadecrypt(%q, %q)", base64.StdEncoding.EncodeToString(sealed), text)
+	if got := evaluate(t, testWorld(t), expr, nil); got != `"hunter2"` {
+		t.Error(got)
+	}
+}
+
+func TestDidYouMean(t *testing.T) {
+	names := []string{"region", "instance_type", "a"}
+	for name, want := range map[string]string{
+		"regoin": ` Did you mean "region"?`, "instance-type": ` Did you mean "instance_type"?`, "x": "", "zzz": "", "b": "",
+	} {
+		if got := lang.DidYouMean(name, names); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if !slices.Equal(names, []string{"region", "instance_type", "a"}) {
+		t.Error("the names were changed")
+	}
+}
+
+// FuzzAddresses: cidrsubnets gives disjoint subnets within its prefix.
+func FuzzAddresses(f *testing.F) {
+	f.Add("10.0.0.0/8", 4, 9, 2)
+	f.Add("fd00::/56", 8, 1, 70)
+	f.Fuzz(func(t *testing.T, prefix string, a, b, c int) {
+		if strings.ContainsAny(prefix, "\"\\${%\n") {
+			return
+		}
+		evaluate(t, lang.World{}, fmt.Sprintf("cidrsubnets(%q, abs(%d), abs(%d), abs(%d))", prefix, a, b, c), nil)
+		evaluate(t, lang.World{}, fmt.Sprintf("cidrhost(%q, %s)", prefix, strings.Replace(fmt.Sprint(a), "-", "0-", 1)), nil)
+	})
+}
