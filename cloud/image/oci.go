@@ -157,11 +157,7 @@ func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *shared
 	}
 	defer content.Close()
 	hash := sha256.New()
-	hashed := io.TeeReader(content, hash)
-	return s.importLayer(ctx, hashed, layerRecord{DiffID: l.diffID.String()}, func(string) error {
-		if _, err := io.Copy(io.Discard, hashed); err != nil { // the padding after the tar's end
-			return err
-		}
+	return s.importLayer(ctx, io.TeeReader(content, hash), layerRecord{DiffID: l.diffID.String()}, func(string) error {
 		if got := hex.EncodeToString(hash.Sum(nil)); got != l.diffID.Hex {
 			return fmt.Errorf("its content is sha256:%s and the image says %s: the image is damaged", got, l.diffID)
 		}

@@ -22,6 +22,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -213,12 +214,16 @@ func (s *Store) Import(ctx context.Context, tar io.Reader) (LayerID, error) {
 	return id, nil
 }
 
-// importLayer unpacks tar and makes a layer of it if check finds the result
+// importLayer unpacks tar, reads it to its end and makes a layer of it if check finds the result
 // good.
 func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, check func(dir string) error) (id LayerID, err error) {
 	err = s.work(ctx, func(dir string) error {
 		content := filepath.Join(dir, "content")
-		if err := s.driver.Unpack(ctx, tar, content); err != nil {
+		whole := &endReader{r: tar}
+		if err := s.driver.Unpack(ctx, whole, content); err != nil {
+			return err
+		}
+		if err := whole.check(); err != nil {
 			return err
 		}
 		if err := check(content); err != nil {
@@ -401,6 +406,34 @@ func (s *Store) explain(doing string, err error) error {
 		return fmt.Errorf("%s: %w %s: free some space there and try again: %w", doing, ErrFull, s.dir, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// endReader passes a tar archive on and knows whether it is whole: the end of an
+// archive is a block of zeros, without which it was cut between two files, where
+// readers of tar do not notice.
+type endReader struct {
+	r    io.Reader
+	last []byte // at most a block
+}
+
+const tarBlock = 512
+
+func (e *endReader) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	e.last = append(e.last, b[max(0, n-tarBlock):n]...)
+	e.last = e.last[max(0, len(e.last)-tarBlock):]
+	return n, err
+}
+
+// check reads what is left of the archive and looks at its end.
+func (e *endReader) check() error {
+	if _, err := io.Copy(io.Discard, e); err != nil {
+		return err
+	}
+	if !bytes.Equal(e.last, make([]byte, tarBlock)) {
+		return errors.New("the archive is cut short: it has no end")
+	}
+	return nil
 }
 
 // counter counts the bytes written to it.

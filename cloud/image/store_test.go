@@ -1,0 +1,449 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bake/cloud/image"
+	"bake/cloud/image/debian/debiantest"
+	"bake/cloud/machine/machinetest"
+)
+
+// openStore opens a store of plain files in dir.
+func openStore(t *testing.T, dir string) *image.Store {
+	t.Helper()
+	s, err := image.Open(dir, &machinetest.Driver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// makeUpper makes a directory like that of a stopped machine.
+func makeUpper(t *testing.T, files ...string) string {
+	t.Helper()
+	upper := filepath.Join(t.TempDir(), "upper")
+	for _, name := range files {
+		path := filepath.Join(upper, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(name), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return upper
+}
+
+// archive makes a tar of regular files.
+func archive(t testing.TB, files ...string) []byte {
+	t.Helper()
+	var entries []tar.Header
+	for _, name := range files {
+		for i, c := range name {
+			if dir := name[:i] + "/"; c == '/' && !slices.ContainsFunc(entries, func(h tar.Header) bool { return h.Name == dir }) {
+				entries = append(entries, tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755})
+			}
+		}
+		entries = append(entries, tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644})
+	}
+	return debiantest.Tar(t, entries, func(name string) string { return name })
+}
+
+// listing returns the files below dir, one a line.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, _ := filepath.Rel(dir, path)
+			names = append(names, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(names, "\n")
+}
+
+// layerFiles returns the listing of a layer.
+func layerFiles(t *testing.T, s *image.Store, id image.LayerID) string {
+	t.Helper()
+	path, err := s.Path(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listing(t, path)
+}
+
+func TestFreeze(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	upper := makeUpper(t, "etc/a", "b")
+	id, err := s.Freeze(t.Context(), upper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(upper); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the upper directory is still there: %v", err)
+	}
+	for _, s := range []*image.Store{s, openStore(t, dir)} {
+		if got := layerFiles(t, s, id); got != "b\netc/a" {
+			t.Errorf("layer holds %q", got)
+		}
+	}
+	if _, err := s.Freeze(t.Context(), upper); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("freeze what is not there: %v", err)
+	}
+}
+
+func TestClone(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	upper := makeUpper(t, "a")
+	id, err := s.Clone(t.Context(), upper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := layerFiles(t, s, id) + " " + listing(t, upper); got != "a a" {
+		t.Errorf("layer and original hold %q", got)
+	}
+}
+
+func TestImport(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	id, err := s.Import(t.Context(), bytes.NewReader(archive(t, "etc/a", "b")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := layerFiles(t, s, id); got != "b\netc/a" {
+		t.Errorf("layer holds %q", got)
+	}
+	size, err := s.Size(t.Context(), id)
+	if err != nil || size < 1024 {
+		t.Errorf("size %d, %v", size, err)
+	}
+
+	whole := archive(t, "a", "b", "c")
+	for _, cut := range []int{0, 100, 512, 600, 1024, 2048, 3072} { // 3072 is the end of the last file
+		if _, err := s.Import(t.Context(), bytes.NewReader(whole[:cut])); err == nil {
+			t.Errorf("the first %d bytes of an archive became a layer", cut)
+		}
+	}
+	if left := listing(t, filepath.Join(dir, "tmp")); left != "" {
+		t.Errorf("left in tmp: %s", left)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(dir, "layers")); len(entries) != 2 {
+		t.Errorf("the layers are %v", entries)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := image.Base{Name: "b", Layers: []image.LayerID{id}}
+	if err := s.SaveBase(base); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(t.Context(), id); err == nil || !strings.Contains(err.Error(), "belongs to base b") {
+		t.Errorf("remove a layer in use: %v", err)
+	}
+	if err := s.RemoveBase("b"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it may be removed already
+		if err := s.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Path(id); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("path of a removed layer: %v", err)
+	}
+	if left := listing(t, filepath.Join(dir, "layers")); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	for _, bad := range []image.LayerID{"", "..", "layer-../../x", "/etc"} {
+		if err := s.Remove(t.Context(), bad); !errors.Is(err, image.ErrNotFound) {
+			t.Errorf("remove %q: %v", bad, err)
+		}
+	}
+}
+
+func TestCollect(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	ids := map[string]image.LayerID{}
+	for _, name := range []string{"image", "base", "garbage", "young"} {
+		id, err := s.Freeze(t.Context(), makeUpper(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[name] = id
+		if name != "young" {
+			age(t, dir, id, 2*time.Hour)
+		}
+	}
+	if err := s.SaveBase(image.Base{Name: "b", Layers: []image.LayerID{ids["base"]}}); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := s.Collect(t.Context(), []image.LayerID{ids["image"]})
+	if err != nil || len(gone) != 1 || gone[0] != ids["garbage"] {
+		t.Errorf("collected %v, %v; want %s", gone, err, ids["garbage"])
+	}
+	for _, name := range []string{"image", "base", "young"} {
+		if got := layerFiles(t, s, ids[name]); got != name {
+			t.Errorf("layer %s holds %q", name, got)
+		}
+	}
+}
+
+// age makes a layer older than it is.
+func age(t *testing.T, dir string, id image.LayerID, by time.Duration) {
+	t.Helper()
+	path := filepath.Join(dir, "layers", string(id)+".json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	b = bytes.ReplaceAll(b, []byte(now.Format("2006-01-02T15:")), []byte(now.Add(-by).Format("2006-01-02T15:")))
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPathsLimit(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	if _, err := s.Paths(make([]image.LayerID, image.MaxLayers+1)); err == nil || !strings.Contains(err.Error(), "501 layers") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What a process that died has left is deleted, but not while another is at work.
+func TestOpenCleans(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	keep, err := s.Freeze(t.Context(), makeUpper(t, "keep"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave := func() {
+		t.Helper()
+		for _, name := range []string{"layers/layer-0123456789abcdef/etc/a", "tmp/work-1/content/a", "layers/.record-1", "bases/.record-2", "cache/.download-3"} {
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	leave()
+	// An import that waits for its archive holds the store.
+	r, w := io.Pipe()
+	imported := make(chan error, 1)
+	go func() {
+		_, err := s.Import(context.Background(), r)
+		imported <- err
+	}()
+	if _, err := w.Write(archive(t, "a")[:512]); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir)
+	if _, err := os.Stat(filepath.Join(dir, "tmp/work-1")); err != nil {
+		t.Errorf("cleaned while somebody was at work: %v", err)
+	}
+	w.Close()
+	<-imported
+
+	openStore(t, dir)
+	want := "lock\nlayers/" + string(keep) + ".json\nlayers/" + string(keep) + "/keep"
+	if got := listing(t, dir); !sameLines(got, want) {
+		t.Errorf("after cleaning:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func sameLines(a, b string) bool {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
+}
+
+// childEnv tells this test program to be the child of a test, in the store that
+// it names.
+const childEnv = "BAKE_IMAGE_TEST_CHILD"
+
+// TestKill kills a process that makes layers and bases, again and again, at any
+// moment: all there is afterwards is whole.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		s := openStore(t, dir)
+		for n := 0; ; n++ {
+			var id image.LayerID
+			var err error
+			if n%2 == 0 {
+				id, err = s.Freeze(t.Context(), makeUpper(t, "a", "b", "c"))
+			} else {
+				id, err = s.Import(t.Context(), bytes.NewReader(archive(t, "a", "b", "c")))
+			}
+			if err == nil {
+				err = s.SaveBase(image.Base{Name: fmt.Sprintf("base-%d", n%5), Layers: []image.LayerID{id}})
+			}
+			if err != nil {
+				fmt.Println("child:", err)
+				os.Exit(1)
+			}
+		}
+	}
+	dir := t.TempDir()
+	scratch := t.TempDir() // the child's own temporary files
+	layers := 0
+	for round := range 15 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
+		cmd.Env = append(os.Environ(), childEnv+"="+dir, "TMPDIR="+scratch)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// Once it has begun, at any moment.
+		wait := time.Duration(rand.IntN(30)) * time.Millisecond
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			records, _ := filepath.Glob(filepath.Join(dir, "layers", "*.json"))
+			if len(records) > layers {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the child makes no layers: %s", out.String())
+			}
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(wait)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("the child ended by itself: %v: %s", err, out.String())
+		}
+
+		s := openStore(t, dir)
+		entries, err := os.ReadDir(filepath.Join(dir, "layers"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = 0
+		for _, e := range entries {
+			if e.IsDir() {
+				layers++
+				if got := layerFiles(t, s, image.LayerID(e.Name())); got != "a\nb\nc" {
+					t.Fatalf("round %d: layer %s holds %q", round, e.Name(), got)
+				}
+			}
+		}
+		if len(entries) != 2*layers {
+			t.Fatalf("round %d: %d layers and %d entries", round, layers, len(entries))
+		}
+		bases, err := s.Bases()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bases {
+			if _, err := s.Paths(b.Layers); err != nil {
+				t.Fatalf("round %d: base %s: %v", round, b.Name, err)
+			}
+		}
+		if left := listing(t, filepath.Join(dir, "tmp")); left != "" {
+			t.Fatalf("round %d: left in tmp: %s", round, left)
+		}
+	}
+}
+
+// TestFull fills the disk of a store.
+func TestFull(t *testing.T) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		testFull(t, dir)
+		return
+	}
+	// The small disk is a tmpfs in a mount namespace of the child's own.
+	cmd := exec.Command(os.Args[0], "-test.run=^TestFull$", "-test.v")
+	cmd.Env = append(os.Environ(), childEnv+"="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+		t.Skipf("no user namespaces: %v", err)
+	}
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestFull")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func testFull(t *testing.T, dir string) {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,nr_inodes=200"); err != nil {
+		t.Fatal(err)
+	}
+	store := filepath.Join(dir, "store")
+	s := openStore(t, store)
+	upper := filepath.Join(dir, "upper")
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.WriteFile(filepath.Join(upper, "a"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, dir)
+	check := func(err error) {
+		t.Helper()
+		if !errors.Is(err, image.ErrFull) || !strings.Contains(err.Error(), "disk full in the store "+store) {
+			t.Errorf("error %v", err)
+		}
+		if after := listing(t, dir); after != before {
+			t.Errorf("something was left:\n%s\nwas\n%s", after, before)
+		}
+	}
+	large := debiantest.Tar(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "large", Mode: 0o644}}, func(string) string { return strings.Repeat("x", 2<<20) })
+	_, err := s.Import(t.Context(), bytes.NewReader(large))
+	check(err)
+
+	// No inode is left for the record of a layer: the machine keeps its disk.
+	fill := filepath.Join(dir, "fill")
+	if err := os.Mkdir(fill, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; ; n++ {
+		if err := os.WriteFile(filepath.Join(fill, fmt.Sprint(n)), nil, 0o644); err != nil {
+			break
+		}
+	}
+	before = listing(t, dir)
+	_, err = s.Freeze(t.Context(), upper)
+	check(err)
+	if err := os.RemoveAll(fill); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Freeze(t.Context(), upper); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+
+	other := t.TempDir() // another file system
+	_, err = s.Freeze(t.Context(), other)
+	if err == nil || !strings.Contains(err.Error(), "on another file system than the image store") {
+		t.Errorf("freeze across file systems: %v", err)
+	}
+}
