@@ -28,8 +28,8 @@ const (
 
 // Options of [Unpack] and [Clone].
 type Options struct {
-	// IgnoreOwner leaves every file to the caller's user, for callers that
-	// cannot give files away.
+	// IgnoreOwner leaves every file to the caller's user and drops access lists,
+	// for callers that know one user only.
 	IgnoreOwner bool
 }
 

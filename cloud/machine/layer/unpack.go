@@ -203,7 +203,7 @@ func (u *unpacker) attributes(fd int, h *tar.Header) error {
 	if err := unix.Fchmod(fd, uint32(h.Mode&0o7777)); err != nil {
 		return pathError("chmod", h.Name, err)
 	}
-	err := eachXattr(h, func(key string, value []byte) error { return unix.Fsetxattr(fd, key, value, 0) })
+	err := u.eachXattr(h, func(key string, value []byte) error { return unix.Fsetxattr(fd, key, value, 0) })
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (u *unpacker) attributesAt(parent int, base string, h *tar.Header) error {
 			return pathError("chmod", h.Name, err)
 		}
 	}
-	err := eachXattr(h, func(key string, value []byte) error { return unix.Lsetxattr(at(parent, base), key, value, 0) })
+	err := u.eachXattr(h, func(key string, value []byte) error { return unix.Lsetxattr(at(parent, base), key, value, 0) })
 	if err != nil {
 		return err
 	}
@@ -333,11 +333,12 @@ func isDir(parent int, base string) bool {
 }
 
 // eachXattr calls set for every extended attribute of h. Attributes that only
-// the host's root may set are left out when they are refused.
-func eachXattr(h *tar.Header, set func(key string, value []byte) error) error {
+// the host's root may set are left out when they are refused, and access lists
+// when there are no users that they could be about.
+func (u *unpacker) eachXattr(h *tar.Header, set func(key string, value []byte) error) error {
 	for record, value := range h.PAXRecords {
 		key, ok := strings.CutPrefix(record, xattrRecord)
-		if !ok || overlayXattr(key) {
+		if !ok || overlayXattr(key) || u.options.IgnoreOwner && strings.HasPrefix(key, "system.posix_acl_") {
 			continue
 		}
 		err := set(key, []byte(value))

@@ -96,7 +96,7 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 		return err
 	}
 	os.Setenv("container", "bake")
-	args := append([]string{"/sbin/init", "--log-target=console", "--show-status=true"}, cloudInitArguments()...)
+	args := []string{"/sbin/init", "--log-target=console", "--show-status=true", cloudInitConfig}
 	path := args[0]
 	if !exists(path) {
 		path = "/lib/systemd/systemd"

@@ -205,6 +205,7 @@ func cloudInitStages(n int) error {
 	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
 	for _, args := range stages[:n] {
 		cmd := exec.Command(program, args...)
+		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+cloudInitConfig)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s %v: %w", program, args, err)

@@ -160,6 +160,8 @@ func (c *systemctl) run() int {
 			return c.each(stop)
 		}
 		return c.each(begin)
+	case "", "list-units":
+		return c.list()
 	case "is-system-running":
 		fmt.Fprintln(c.out, "running")
 		return 0
@@ -267,6 +269,25 @@ func (c *systemctl) status() int {
 		}
 	}
 	return code
+}
+
+// list names the services that run; none has failed, for a failed one is not kept.
+func (c *systemctl) list() int {
+	if slices.Contains(c.args, "--failed") || slices.Contains(c.args, "--state=failed") {
+		return 0
+	}
+	entries, err := os.ReadDir(unitState)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(os.Stderr, "systemctl:", err)
+		return exitFailure
+	}
+	for _, e := range entries {
+		u, err := loadUnit(e.Name())
+		if err == nil && u.supervisor() != 0 {
+			fmt.Fprintf(c.out, "%s loaded active running %s\n", u.name, u.get("Unit.Description"))
+		}
+	}
+	return 0
 }
 
 func (c *systemctl) show() int {

@@ -78,10 +78,8 @@ func withoutBefore(unit string) string {
 	return out.String()
 }
 
-// cloudInitArguments are arguments of the first process that cloud-init takes
-// for a kernel command line, as it does in containers. They are configuration
-// that outranks the image's and leaves no trace in it: the host keys are made
-// already, cloud-init shall neither delete them nor make more.
-func cloudInitArguments() []string {
-	return []string{"cc:{ssh_deletekeys: false, ssh_genkeytypes: []}end_cc"}
-}
+// cloudInitConfig outranks the image's configuration and leaves no trace in it:
+// cloud-init looks for it on the kernel's command line, for which it takes the
+// first process's in a container. The host keys are made already, it shall
+// neither delete them nor make more.
+const cloudInitConfig = "cc:{ssh_deletekeys: false, ssh_genkeytypes: []}end_cc"
