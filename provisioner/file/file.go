@@ -216,4 +216,3 @@ func quoteExceptWildcards(pattern string) string {
 	}
 	return b.String()
 }
-

@@ -1,0 +1,187 @@
+package provisionertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"bake/builder"
+	"bake/communicator"
+)
+
+// Machine is a communicator whose machine is this host: commands run in a shell
+// here, in a home directory of their own.
+type Machine struct {
+	Home string
+	Data map[string]any // build.*
+
+	// Fault is asked before each call and may let it fail. n counts from 0.
+	Fault func(n int, call string) error
+
+	mu    sync.Mutex
+	calls []string
+}
+
+// NewMachine returns a machine that lasts as long as the test.
+func NewMachine(t testing.TB) *Machine {
+	return &Machine{Home: t.TempDir(), Data: map[string]any{"ID": "i-test", "Host": "192.0.2.1", "Port": 22}}
+}
+
+// Builder returns m as provisioners get it.
+func (m *Machine) Builder() builder.Machine { return builder.Machine{Communicator: m, Data: m.Data} }
+
+// Calls returns what was asked of the machine: "run LINE", "put DIR" and "get PATH".
+func (m *Machine) Calls() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.calls...)
+}
+
+func (m *Machine) call(ctx context.Context, format string, args ...any) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	n, call := len(m.calls), fmt.Sprintf(format, args...)
+	m.calls = append(m.calls, call)
+	m.mu.Unlock()
+	if m.Fault == nil {
+		return nil
+	}
+	if err := m.Fault(n, call); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// Run implements [communicator.Communicator].
+func (m *Machine) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	if err := m.call(ctx, "run %s", c.Line); err != nil {
+		return communicator.Status{}, err
+	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
+	cmd.Dir, cmd.Env = m.Home, append(os.Environ(), "HOME="+m.Home)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	err := cmd.Run()
+	if cause := context.Cause(ctx); cause != nil {
+		return communicator.Status{}, cause
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return communicator.Status{Code: exit.ExitCode()}, nil
+	}
+	return communicator.Status{}, err
+}
+
+func (m *Machine) local(p string) string {
+	if p == "~" || strings.HasPrefix(p, "~/") {
+		p = m.Home + p[1:]
+	}
+	if !path.IsAbs(p) {
+		p = path.Join(m.Home, p)
+	}
+	return p
+}
+
+// Put implements [communicator.Communicator].
+func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) error {
+	if err := m.call(ctx, "put %s", dst); err != nil {
+		return err
+	}
+	dst = m.local(dst)
+	if _, err := os.Stat(dst); err != nil {
+		return err
+	}
+	return copyTree(src, ".", func(name string, info fs.FileInfo, r io.Reader) error {
+		to := filepath.Join(dst, name)
+		if info.IsDir() {
+			err := os.Mkdir(to, info.Mode().Perm())
+			if errors.Is(err, fs.ErrExist) {
+				return nil
+			}
+			return err
+		}
+		f, err := os.Create(to)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		return errors.Join(err, f.Chmod(info.Mode().Perm()), f.Close())
+	})
+}
+
+// copyTree hands everything below dir to write.
+func copyTree(src fs.FS, dir string, write func(string, fs.FileInfo, io.Reader) error) error {
+	list, err := fs.ReadDir(src, dir)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		name := path.Join(dir, d.Name())
+		f, err := src.Open(name)
+		if err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err == nil {
+			err = write(name, info, f)
+		}
+		f.Close()
+		if err == nil && info.IsDir() {
+			err = copyTree(src, name, write)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Get implements [communicator.Communicator].
+func (m *Machine) Get(ctx context.Context, src string, dst *os.Root) error {
+	if err := m.call(ctx, "get %s", src); err != nil {
+		return err
+	}
+	base := path.Base(src)
+	local := m.local(src)
+	if info, err := os.Stat(local); err != nil {
+		return err
+	} else if !info.IsDir() {
+		b, err := os.ReadFile(local)
+		if err != nil {
+			return err
+		}
+		return dst.WriteFile(base, b, info.Mode().Perm())
+	}
+	if base != "." {
+		if err := dst.MkdirAll(base, 0o755); err != nil {
+			return err
+		}
+	}
+	return copyTree(os.DirFS(local), ".", func(name string, info fs.FileInfo, r io.Reader) error {
+		to := path.Join(base, name)
+		if info.IsDir() {
+			return dst.MkdirAll(to, info.Mode().Perm())
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		return dst.WriteFile(to, b, info.Mode().Perm())
+	})
+}
+
+// Close implements [communicator.Communicator].
+func (m *Machine) Close() error { return nil }
