@@ -1,0 +1,120 @@
+// Package file is the builder whose image is a file.
+package file
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder"
+	"bake/communicator/none"
+	"bake/component"
+	"bake/config/schema"
+	"bake/step"
+)
+
+//go:embed file.go
+var source string
+
+// Options are the arguments of a file source.
+type Options struct {
+	// The path of the file to make. Its directory is made if needed.
+	Target string `hcl:"target"`
+
+	// A file to copy.
+	Source string `hcl:"source,optional"`
+
+	// The text of the file.
+	Content string `hcl:"content,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.Target == "" {
+		c.Errorf(&o.Target, "Missing target", "target cannot be empty.")
+	}
+	switch {
+	case o.Source != "" && o.Content != "":
+		c.Errorf(&o.Source, "Source and content", "Set source or content, not both.")
+	case o.Source == "" && o.Content == "" && c.Known(&o.Source) && c.Known(&o.Content):
+		c.Warnf(&o.Target, "Empty file", "Neither source nor content is set, so the file will be empty.")
+	}
+}
+
+// Component describes the file builder.
+func Component() component.Factory[builder.Builder] {
+	return component.Define("file", []string{source}, func() Options { return Options{} },
+		func(o *Options, src *schema.Source) builder.Builder { return &file{o, src} }).
+		Exporting(map[string]cty.Type{})
+}
+
+type file struct {
+	*Options
+	src *schema.Source
+}
+
+// Build implements [builder.Builder]. Provisioners run without a machine, once
+// the file is there. A file that was there before is replaced, and not deleted
+// when the build fails.
+func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+	target, err := builder.File(b.Target)
+	if err != nil {
+		return nil, err
+	}
+	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
+	if _, err = os.Lstat(b.Target); err == nil {
+		_, err = step.Do(ctx, s, "write "+b.Target, func(context.Context) (struct{}, error) {
+			return struct{}{}, b.write()
+		})
+	} else {
+		_, err = step.Acquire(ctx, s, "write "+b.Target, target, func(context.Context) (string, struct{}, error) {
+			return target.ID, struct{}{}, b.write()
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	machine := builder.Machine{Communicator: none.Communicator{}, Data: map[string]any{"ID": "File", "PackerRunUUID": s.Run.ID}}
+	if err := provision(ctx, machine); err != nil {
+		return nil, err
+	}
+	if err := s.Keep(ctx, target.Key); err != nil {
+		return nil, err
+	}
+	return &builder.Artifact{
+		BuilderID: "packer.file",
+		ID:        "File",
+		Text:      "Stored file: " + b.Target,
+		Files:     []string{b.Target},
+		Data:      map[string]any{"ID": "File"},
+		Resources: []step.Resource{target},
+	}, nil
+}
+
+func (b *file) write() (err error) {
+	if err := os.MkdirAll(filepath.Dir(b.Target), 0o755); err != nil {
+		return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+	}
+	if b.Source == "" {
+		if err := os.WriteFile(b.Target, []byte(b.Content), 0o600); err != nil {
+			return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+		}
+		return nil
+	}
+	in, err := os.Open(b.Source)
+	if err != nil {
+		return b.src.Errorf(&b.Source, "Cannot read the source", "%s.", err)
+	}
+	defer in.Close()
+	out, err := os.Create(b.Target)
+	if err != nil {
+		return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

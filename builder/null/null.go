@@ -1,0 +1,80 @@
+// Package null is the builder that makes nothing: it runs the provisioners on a
+// machine that is there already.
+package null
+
+import (
+	"context"
+	_ "embed"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder"
+	"bake/communicator/ssh"
+	"bake/component"
+	"bake/config/schema"
+	"bake/step"
+)
+
+//go:embed null.go
+var source string
+
+// Options are the arguments of a null source.
+type Options struct{ ssh.Options }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Options.Validate(c)
+	if o.Communicator == ssh.None {
+		return
+	}
+	if o.Host == "" {
+		c.Errorf(&o.Host, "Missing ssh_host", `The null builder launches nothing, so ssh_host has to say which machine to use; communicator = "none" needs none.`)
+	}
+	given := 0
+	for _, set := range []bool{c.Set(&o.Password), c.Set(&o.PrivateKeyFile), o.AgentAuth} {
+		if set {
+			given++
+		}
+	}
+	switch given {
+	case 0:
+		c.Errorf(&o.Username, "No way to log in", "Set one of ssh_password, ssh_private_key_file and ssh_agent_auth.")
+	case 2, 3:
+		c.Errorf(&o.Username, "Several ways to log in", "Set only one of ssh_password, ssh_private_key_file and ssh_agent_auth.")
+	}
+}
+
+// Component describes the null builder.
+func Component() component.Factory[builder.Builder] {
+	return component.Define("null", []string{source, ssh.Source},
+		func() Options { return Options{ssh.Defaults()} },
+		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).
+		Exporting(map[string]cty.Type{})
+}
+
+type null struct{ options *Options }
+
+// Build implements [builder.Builder].
+func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+	conn, err := step.Do(ctx, s, "connect", func(ctx context.Context) (m builder.Machine, err error) {
+		m.Communicator, err = ssh.Connect(ctx, s, &b.options.Options, ssh.Target{})
+		if err != nil {
+			return m, err
+		}
+		m.Data = ssh.Data(&b.options.Options, m.Communicator, ssh.Facts{RunID: s.Run.ID, ID: "Null"})
+		return m, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := provision(ctx, conn); err != nil {
+		return nil, err
+	}
+	return &builder.Artifact{
+		BuilderID: "fnoeding.null",
+		ID:        "Null",
+		Text:      "Did not export anything. This is the null builder",
+		Data:      map[string]any{"ID": "Null"},
+	}, nil
+}

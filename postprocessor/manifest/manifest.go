@@ -1,0 +1,188 @@
+// Package manifest is the post-processor that writes down what was built, as
+// JSON.
+package manifest
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+//go:embed manifest.go
+var source string
+
+// Options are the arguments of a manifest post-processor.
+type Options struct {
+	// The path of the manifest. What was built is added to a manifest that is
+	// there already; with `-force` a run starts it anew.
+	Output string `hcl:"output,optional"`
+
+	// Write down only the last part of the paths of files.
+	StripPath bool `hcl:"strip_path,optional"`
+
+	// Leave out when the build was finished.
+	StripTime bool `hcl:"strip_time,optional"`
+
+	// More to write down with the build.
+	CustomData map[string]string `hcl:"custom_data,optional"`
+}
+
+func defaults() Options { return Options{Output: "packer-manifest.json"} }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.Output == "" {
+		c.Errorf(&o.Output, "Missing output", "output cannot be empty.")
+	}
+}
+
+// Component describes the manifest post-processor. now is the clock.
+func Component(now func() time.Time) component.Factory[postprocessor.PostProcessor] {
+	return component.Define("manifest", []string{source}, defaults,
+		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &manifest{o, src, now} })
+}
+
+type manifest struct {
+	*Options
+	src *schema.Source
+	now func() time.Time
+}
+
+// document is what the file holds.
+type document struct {
+	Builds      []build `json:"builds"`
+	LastRunUUID string  `json:"last_run_uuid"`
+}
+
+type build struct {
+	Name          string            `json:"name"` // label of the source block
+	BuilderType   string            `json:"builder_type"`
+	BuildTime     int64             `json:"build_time,omitempty"` // Unix time
+	Files         []file            `json:"files"`
+	ArtifactID    string            `json:"artifact_id"`
+	PackerRunUUID string            `json:"packer_run_uuid"`
+	CustomData    map[string]string `json:"custom_data"`
+}
+
+type file struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"` // bytes
+}
+
+// Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
+func (p *manifest) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	entry, err := p.entry(s, in)
+	if err != nil {
+		return nil, postprocessor.MustKeep, err
+	}
+	unlock, err := p.lock(ctx)
+	if err != nil {
+		return nil, postprocessor.MustKeep, err
+	}
+	defer unlock()
+	if err := p.add(s, entry); err != nil {
+		return nil, postprocessor.MustKeep, err
+	}
+	return in, postprocessor.MustKeep, nil
+}
+
+func (p *manifest) entry(s *step.Scope, in *builder.Artifact) (build, error) {
+	b := build{
+		Name: s.SourceName, BuilderType: s.SourceType, ArtifactID: in.ID, PackerRunUUID: s.Run.ID, CustomData: p.CustomData,
+	}
+	if !p.StripTime {
+		b.BuildTime = p.now().Unix()
+	}
+	for _, path := range in.Files {
+		info, err := os.Stat(path)
+		if err != nil {
+			return b, fmt.Errorf("a file of the artifact: %w", err)
+		}
+		name := path
+		if p.StripPath {
+			name = filepath.Base(path)
+		}
+		b.Files = append(b.Files, file{name, info.Size()})
+	}
+	return b, nil
+}
+
+// lockPauses are the pauses before each attempt to take the lock. After the
+// last one, whoever holds it is taken to be dead.
+var lockPauses = [...]time.Duration{0, 200 * time.Millisecond, 400 * time.Millisecond}
+
+// lock takes the lock that keeps builds from writing the manifest at the same
+// time. Other programs that write it take the same one.
+func (p *manifest) lock(ctx context.Context) (unlock func(), err error) {
+	path := p.Output + ".lock"
+	for _, pause := range lockPauses {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err == nil {
+			f.Close()
+			return func() { os.Remove(path) }, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
+		}
+	}
+	return func() { os.Remove(path) }, nil
+}
+
+func (p *manifest) add(s *step.Scope, entry build) error {
+	var d document
+	switch text, err := os.ReadFile(p.Output); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return p.src.Errorf(&p.Output, "Cannot read the manifest", "%s.", err)
+	case len(text) > 0:
+		if err := json.Unmarshal(text, &d); err != nil {
+			return p.src.Errorf(&p.Output, "Not a manifest", "%s is there, but is not a manifest to add to: %s. Move it away, or choose another output.", p.Output, err)
+		}
+	}
+	if s.Run.Force && d.LastRunUUID != s.Run.ID {
+		d.Builds = nil
+	}
+	d.Builds, d.LastRunUUID = append(d.Builds, entry), s.Run.ID
+	text, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := replace(p.Output, text); err != nil {
+		return p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
+	}
+	return nil
+}
+
+// replace writes a file so that there is either the old or the new one at any moment.
+func replace(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(0o664), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

@@ -1,0 +1,50 @@
+// Package shelllocal is the provisioner that runs scripts where bake runs.
+package shelllocal
+
+import (
+	"context"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/internal/script"
+	"bake/provisioner"
+	"bake/step"
+)
+
+// Options are the arguments of a shell-local provisioner.
+type Options struct{ script.LocalOptions }
+
+func defaults() Options { return Options{script.LocalDefaults()} }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	for _, p := range o.Problems(c.Known) {
+		c.Errorf(p.Field, p.Summary, "%s", p.Detail)
+	}
+}
+
+// Component describes the shell-local provisioner.
+func Component() component.Factory[provisioner.Provisioner] {
+	return component.Define("shell-local", []string{script.Source, script.LocalSource}, defaults,
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &shellLocal{o} })
+}
+
+type shellLocal struct{ options *Options }
+
+// Provision implements [provisioner.Provisioner].
+func (p *shellLocal) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	out := script.NewLines(func(line string) { s.Output(ctx, step.Output, line) })
+	errOut := script.NewLines(func(line string) { s.Output(ctx, step.ErrOutput, line) })
+	defer errOut.Flush()
+	defer out.Flush()
+	local := &script.Local{
+		Options: &p.options.LocalOptions, Env: s.Run.Env,
+		BuildName: s.SourceName, BuilderType: s.SourceType, Data: m.Data, Render: t.RenderAll,
+		Say:    func(text string) { s.Say(ctx, "%s", text) },
+		Stdout: out, Stderr: errOut,
+	}
+	return local.Run(ctx)
+}
