@@ -33,6 +33,7 @@ type FileLedger struct {
 
 	mu   sync.Mutex
 	f    *os.File
+	size int64 // of the whole lines in f
 	live []Resource
 }
 
@@ -106,7 +107,7 @@ func replay(f *os.File) (*FileLedger, error) {
 		return nil, err
 	}
 	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	l := &FileLedger{f: f}
+	l := &FileLedger{f: f, size: int64(len(whole))}
 	n := 0
 	for text := range bytes.Lines(whole) {
 		n++
@@ -120,7 +121,7 @@ func replay(f *os.File) (*FileLedger, error) {
 			l.apply(ln.Op, *ln.Resource)
 		}
 	}
-	if err := f.Truncate(int64(len(whole))); err != nil {
+	if err := f.Truncate(l.size); err != nil {
 		return nil, err
 	}
 	_, err = f.Seek(0, io.SeekEnd)
@@ -139,15 +140,28 @@ func (l *FileLedger) apply(op string, r Resource) {
 	}
 }
 
+// append writes a line and waits until it is on disk. A line that could not be
+// written whole, because the disk is full, is cut off again, so that the next one
+// does not run into it.
 func (l *FileLedger) append(ln line) error {
 	b, err := json.Marshal(ln)
 	if err != nil {
 		return err
 	}
-	if _, err := l.f.Write(append(b, '\n')); err != nil {
+	n, err := l.f.Write(append(b, '\n'))
+	if err != nil {
+		return errors.Join(err, l.cut())
+	}
+	l.size += int64(n)
+	return l.f.Sync()
+}
+
+func (l *FileLedger) cut() error {
+	if err := l.f.Truncate(l.size); err != nil {
 		return err
 	}
-	return l.f.Sync()
+	_, err := l.f.Seek(l.size, io.SeekStart)
+	return err
 }
 
 func (l *FileLedger) write(op string, r Resource) error {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // Mask is what stands in the place of a secret.
@@ -18,12 +19,14 @@ type Set struct {
 	replacer *strings.Replacer
 }
 
-// Add makes s and each line of s secret. Empty texts and blank lines are not.
+// Add makes s secret, and so each line of it. A line that says nothing by itself,
+// such as the brace of a JSON text, is not: masking it would only make everything
+// else unreadable.
 func (r *Set) Add(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, text := range variants(s) {
-		if strings.TrimSpace(text) != "" && !slices.Contains(r.secrets, text) {
+		if !slices.Contains(r.secrets, text) {
 			r.secrets = append(r.secrets, text)
 			r.replacer = nil
 		}
@@ -33,9 +36,21 @@ func (r *Set) Add(s string) {
 // variants are the forms in which a text shows up in output: whole, with the
 // line ends of the other system, and line by line.
 func variants(s string) []string {
+	if strings.TrimSpace(s) == "" {
+		return nil
+	}
+	if !strings.Contains(s, "\n") {
+		return []string{s}
+	}
 	unix := strings.ReplaceAll(s, "\r\n", "\n")
 	all := []string{s, unix, strings.TrimRight(unix, "\n")}
-	return append(all, strings.Split(unix, "\n")...)
+	for line := range strings.SplitSeq(unix, "\n") {
+		line = strings.TrimSpace(line)
+		if strings.ContainsFunc(line, func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }) {
+			all = append(all, line)
+		}
+	}
+	return all
 }
 
 // Redact replaces every secret in text by [Mask].

@@ -1,0 +1,234 @@
+package step_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"bake/step"
+)
+
+func create(t *testing.T, dir string) *step.FileLedger {
+	t.Helper()
+	l, err := step.CreateLedger(dir, step.Header{Run: "run-1", PID: 42, Command: "bake build ."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func owned(t *testing.T, l step.Ledger) string {
+	t.Helper()
+	rs, err := l.Owned()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, r := range rs {
+		out = append(out, r.Key+"="+r.ID)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestLedger(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "runs")
+	l := create(t, dir)
+	must(t,
+		l.Intend(step.Resource{Kind: "x:y", Key: "a", Where: "w", Build: "b", With: map[string]string{"p": "q"}}),
+		l.Created("a", "id-a"),
+		l.Intend(step.Resource{Kind: "x:y", Key: "b"}),
+		l.Intend(step.Resource{Kind: "x:y", Key: "c"}),
+		l.Gone("b"),
+	)
+	if got := owned(t, l); got != "a=id-a c=" {
+		t.Error(got)
+	}
+	path := filepath.Join(dir, "run-1.jsonl")
+	if _, err := step.OpenLedger(path); !errors.Is(err, step.ErrLive) {
+		t.Errorf("while the run goes on: %v", err)
+	}
+	must(t, l.Close())
+
+	paths, err := step.Ledgers(dir)
+	if err != nil || !slices.Equal(paths, []string{path}) {
+		t.Fatal(paths, err)
+	}
+	l, err = step.OpenLedger(path)
+	must(t, err)
+	if got := owned(t, l); got != "a=id-a c=" || l.Header.PID != 42 || l.Header.Command != "bake build ." {
+		t.Errorf("%s, %+v", got, l.Header)
+	}
+	rs, _ := l.Owned()
+	if rs[0].With["p"] != "q" || rs[0].Where != "w" || rs[0].Build != "b" {
+		t.Errorf("%+v", rs[0])
+	}
+	must(t, l.Gone("a"), l.Gone("c"), l.Close())
+	if paths, err := step.Ledgers(dir); err != nil || len(paths) > 0 {
+		t.Errorf("a ledger that owns nothing is still there: %v, %v", paths, err)
+	}
+}
+
+func TestLedgersOfNowhere(t *testing.T) {
+	if paths, err := step.Ledgers(filepath.Join(t.TempDir(), "absent")); err != nil || len(paths) > 0 {
+		t.Error(paths, err)
+	}
+}
+
+func TestCreateTwice(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	defer l.Close()
+	if _, err := step.CreateLedger(dir, step.Header{Run: "run-1"}); err == nil {
+		t.Error("two runs share a ledger")
+	}
+}
+
+// TestTorn cuts the file at every byte: what is left is the state after some
+// whole number of lines, and it can be written to again.
+func TestTorn(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	states := []string{""}
+	record := func(err error) {
+		must(t, err)
+		states = append(states, owned(t, l))
+	}
+	record(l.Intend(step.Resource{Kind: "x:y", Key: "a"}))
+	record(l.Created("a", "id-a"))
+	record(l.Intend(step.Resource{Kind: "x:y", Key: "b"}))
+	record(l.Gone("a"))
+	text, err := os.ReadFile(filepath.Join(dir, "run-1.jsonl"))
+	must(t, err, l.Close())
+
+	path := filepath.Join(t.TempDir(), "cut.jsonl")
+	for cut := range len(text) + 1 {
+		must(t, os.WriteFile(path, text[:cut], 0o600))
+		l, err := step.OpenLedger(path)
+		if err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		lines := bytes.Count(text[:cut], []byte("\n"))
+		want := states[max(lines-1, 0)] // the first line is the header
+		if got := owned(t, l); got != want {
+			t.Fatalf("cut at %d: %q, want %q", cut, got, want)
+		}
+		must(t, l.Intend(step.Resource{Kind: "x:y", Key: "new"}), l.Close())
+		l, err = step.OpenLedger(path)
+		must(t, err)
+		if got := owned(t, l); !strings.HasSuffix(got, "new=") {
+			t.Fatalf("cut at %d, then written to: %q", cut, got)
+		}
+		must(t, l.Close())
+	}
+}
+
+// TestDamaged: a line that is not one of a ledger's is not passed over.
+func TestDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bad.jsonl")
+	must(t, os.WriteFile(path, []byte("{\"op\":\"run\"}\nnonsense\n"), 0o600))
+	if _, err := step.OpenLedger(path); err == nil || !strings.Contains(err.Error(), "line 2") {
+		t.Error(err)
+	}
+}
+
+// TestDiskFull: a line that does not fit is as if it had not been written.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	must(t, l.Intend(step.Resource{Kind: "x:y", Key: "a"}))
+	path := filepath.Join(dir, "run-1.jsonl")
+	info, err := os.Stat(path)
+	must(t, err)
+
+	// A limit on the size of files is the disk that is full in the middle of a line.
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
+	full := limit
+	full.Cur = uint64(info.Size()) + 10
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &full))
+	err = l.Intend(step.Resource{Kind: "x:y", Key: "b"})
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
+	if err == nil {
+		t.Fatal("it was written")
+	}
+	if got := owned(t, l); got != "a=" {
+		t.Error(got)
+	}
+	must(t, l.Intend(step.Resource{Kind: "x:y", Key: "c"}), l.Close())
+	l, err = step.OpenLedger(path)
+	must(t, err)
+	defer l.Close()
+	if got := owned(t, l); got != "a= c=" {
+		t.Errorf("after the disk has room again: %q", got)
+	}
+}
+
+func TestLedgerConcurrently(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			key := fmt.Sprint(i)
+			err := errors.Join(l.Intend(step.Resource{Kind: "x:y", Key: key}), l.Created(key, "id"+key))
+			if i%2 == 0 {
+				err = errors.Join(err, l.Gone(key))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	must(t, l.Close())
+	l, err := step.OpenLedger(filepath.Join(dir, "run-1.jsonl"))
+	must(t, err)
+	defer l.Close()
+	rs, _ := l.Owned()
+	for _, r := range rs {
+		if r.ID != "id"+r.Key {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(rs) != 5 {
+		t.Errorf("%d are owned, want 5", len(rs))
+	}
+}
+
+// FuzzLedger: whatever is in the file, it opens or it does not.
+func FuzzLedger(f *testing.F) {
+	f.Add([]byte("{\"op\":\"run\",\"run\":\"r\"}\n{\"op\":\"intend\",\"kind\":\"a:b\",\"key\":\"k\"}\n{\"op\":\"gone\",\"key\":\"k\"}\n"))
+	f.Add([]byte("{\"op\":\"created\",\"key\":\"k\",\"id\":\"i\"}\n"))
+	f.Add([]byte("null\n[]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		path := filepath.Join(t.TempDir(), "f.jsonl")
+		must(t, os.WriteFile(path, text, 0o600))
+		l, err := step.OpenLedger(path)
+		if err != nil {
+			return
+		}
+		first := owned(t, l)
+		must(t, l.Intend(step.Resource{Kind: "x:y", Key: "\x01fresh"}), l.Close())
+		l, err = step.OpenLedger(path)
+		must(t, err)
+		defer l.Close()
+		if got := owned(t, l); !strings.HasPrefix(got, first) {
+			t.Errorf("%q, then %q", first, got)
+		}
+	})
+}
