@@ -31,7 +31,8 @@ type Factory[C any] interface {
 	// exist during a build may still be unknown.
 	Check(schema.Input) hcl.Diagnostics
 
-	// New is called just before use, when every value is known.
+	// New is called just before use, when every value is known. One that is not is
+	// an error.
 	New(schema.Input) (C, hcl.Diagnostics)
 }
 
@@ -77,6 +78,7 @@ func (f *Definition[O, C]) Check(in schema.Input) hcl.Diagnostics {
 func (f *Definition[O, C]) New(in schema.Input) (c C, diags hcl.Diagnostics) {
 	o := f.defaults()
 	src, diags := schema.Decode(in, &o)
+	diags = append(diags, src.Unknowns()...)
 	if diags.HasErrors() {
 		return c, diags
 	}

@@ -81,6 +81,21 @@ func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
 // a running machine are unknown while a template is only being checked.
 func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] }
 
+// Unknowns complains about every value that is not known, for when it is too late
+// to wait for it.
+func (s *Source) Unknowns() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for ptr := range s.unknown {
+		p := s.fields[ptr]
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError, Summary: "Value not known", Subject: &p.rng,
+			Detail: fmt.Sprintf("The value of argument %q is needed now, but depends on something that is never known here.", p.name),
+		})
+	}
+	slices.SortFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
+	return diags
+}
+
 // Errorf makes an error that points at the field at ptr, for a component that
 // finds out while it runs that what was written there cannot be.
 func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
