@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,8 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 	defer u.closeParent()
 	defer runtime.KeepAlive(dir)
 
-	tr := tar.NewReader(bufio.NewReaderSize(r, 1<<20))
+	end := &endWatcher{r: r}
+	tr := tar.NewReader(bufio.NewReaderSize(end, 1<<20))
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -38,10 +40,34 @@ func Unpack(r io.Reader, dir *os.File, o Options) error {
 	}
 	// Whatever tar pads its end with is read too, so that the writer of a pipe
 	// does not fail.
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.Copy(io.Discard, end); err != nil {
 		return fmt.Errorf("read tar: %w", err)
 	}
+	if !end.marked() {
+		return fmt.Errorf("read tar: %w", io.ErrUnexpectedEOF)
+	}
 	return u.finishDirs()
+}
+
+// endWatcher remembers the last block of a stream. A tar ends with blocks of
+// zeros; one that was cut between two entries lacks them, and nothing else would
+// tell.
+type endWatcher struct {
+	r    io.Reader
+	last []byte
+}
+
+const blockSize = 512
+
+func (e *endWatcher) Read(b []byte) (int, error) {
+	n, err := e.r.Read(b)
+	e.last = append(e.last, b[max(0, n-blockSize):n]...)
+	e.last = e.last[max(0, len(e.last)-blockSize):]
+	return n, err
+}
+
+func (e *endWatcher) marked() bool {
+	return len(e.last) == blockSize && bytes.Count(e.last, []byte{0}) == blockSize
 }
 
 type unpacker struct {

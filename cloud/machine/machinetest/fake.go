@@ -3,7 +3,6 @@
 package machinetest
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"syscall"
 
 	"bake/cloud/machine"
+	"bake/cloud/machine/layer"
 )
 
 // Driver is a fake [machine.Driver]. Its machines run until somebody ends them
@@ -104,44 +104,22 @@ func (d *Driver) Unpack(ctx context.Context, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(dir)
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		name := filepath.Clean(h.Name)
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(name, 0o755)
-		case tar.TypeSymlink:
-			err = root.Symlink(h.Linkname, name)
-		case tar.TypeLink:
-			err = root.Link(h.Linkname, name)
-		case tar.TypeReg:
-			err = writeFile(root, name, h.FileInfo().Mode().Perm(), tr)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	defer f.Close()
+	return layer.Unpack(untilDone{ctx, r}, f, layer.Options{IgnoreOwner: true})
 }
 
 // Pack implements [machine.Driver].
 func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
-	tw := tar.NewWriter(w)
-	if err := tw.AddFS(os.DirFS(dir)); err != nil {
+	f, err := os.Open(dir)
+	if err != nil {
 		return err
 	}
-	return tw.Close()
+	defer f.Close()
+	return layer.Pack(f, w)
 }
 
 // Remove implements [machine.Driver].
@@ -149,10 +127,33 @@ func (d *Driver) Remove(ctx context.Context, dir string) error { return os.Remov
 
 // Clone implements [machine.Driver].
 func (d *Driver) Clone(ctx context.Context, src, dst string) error {
+	from, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
 	if err := os.Mkdir(dst, 0o755); err != nil {
 		return err
 	}
-	return os.CopyFS(dst, os.DirFS(src))
+	to, err := os.Open(dst)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return layer.Clone(from, to, layer.Options{IgnoreOwner: true})
+}
+
+// untilDone is a reader that fails once its context ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := context.Cause(u.ctx); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
 }
 
 // Check implements [machine.Driver].
@@ -286,14 +287,5 @@ func appendLine(path, line string) error {
 		return err
 	}
 	_, err = fmt.Fprintln(f, line)
-	return errors.Join(err, f.Close())
-}
-
-func writeFile(root *os.Root, name string, mode os.FileMode, r io.Reader) error {
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
 	return errors.Join(err, f.Close())
 }

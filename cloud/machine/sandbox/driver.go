@@ -74,7 +74,8 @@ type Driver struct {
 	groups  cgroups
 
 	mu    sync.Mutex
-	ready bool // every fatal finding has been ruled out
+	ready bool            // every fatal finding has been ruled out
+	disks map[string]bool // directories of machines that run or start
 }
 
 var _ machine.Driver = (*Driver)(nil)
@@ -82,7 +83,7 @@ var _ machine.Driver = (*Driver)(nil)
 // New makes a driver for this host and user. It fails only when options ask for
 // what cannot be; what the host lacks is told by Check and by Start.
 func New(o Options) (*Driver, error) {
-	d := &Driver{options: o, log: o.Log}
+	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool)}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -103,11 +104,32 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	if err := d.mustBeAble(ctx); err != nil {
 		return nil, err
 	}
-	m, err := d.start(ctx, spec)
+	release, err := d.occupy(spec.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
 	}
+	m, err := d.start(ctx, spec)
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
+	}
+	go m.listen(release)
 	return m, nil
+}
+
+// occupy keeps two machines from writing to one disk.
+func (d *Driver) occupy(dir string) (release func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.disks[dir] {
+		return nil, fmt.Errorf("a machine with the disk %s is running", dir)
+	}
+	d.disks[dir] = true
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.disks, dir)
+	}, nil
 }
 
 // mustBeAble fails with the fatal findings of Check, if there are any. What has

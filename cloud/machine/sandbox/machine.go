@@ -126,7 +126,6 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	if err := m.await(ctx); err != nil {
 		return nil, err
 	}
-	go m.listen()
 	return m, nil
 }
 
@@ -322,8 +321,9 @@ func (g guest) Listening(ctx context.Context) ([]uint16, error) {
 	return answer.Ports, err
 }
 
-// listen hands out the shim's answers until the machine has ended.
-func (m *running) listen() {
+// listen hands out the shim's answers until the machine has ended, and calls
+// release once its disk is at rest.
+func (m *running) listen(release func()) {
 	for {
 		msg, f, err := m.control.receive()
 		if err != nil {
@@ -353,6 +353,7 @@ func (m *running) listen() {
 	}
 	m.mu.Unlock()
 	err := m.clear()
+	release()
 
 	m.mu.Lock()
 	defer m.mu.Unlock()

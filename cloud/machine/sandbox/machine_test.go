@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"bake/cloud/machine"
+	"bake/cloud/machine/machinetest"
 	"bake/cloud/network"
 
 	"golang.org/x/crypto/ssh"
@@ -184,6 +185,17 @@ func readText(path string) string {
 		return err.Error()
 	}
 	return string(b)
+}
+
+func TestConformance(t *testing.T) {
+	b := newBench(t, Options{})
+	machinetest.TestDriver(t, func(t *testing.T) machinetest.Fixture {
+		dir := filepath.Join(b.dir, strings.ReplaceAll(filepath.Base(t.Name()), " ", "-"))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return machinetest.Fixture{Driver: b.driver, Dir: dir, Layers: []string{b.base}}
+	})
 }
 
 // TestBoot measures the way from Start to the first complete command, and looks

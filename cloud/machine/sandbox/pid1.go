@@ -27,14 +27,14 @@ const (
 // runCommand runs a command as the whole life of a machine and exits with its
 // status. It returns an error only if the command does not begin.
 func runCommand(command []string, report *os.File) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, powerOffSignal, rebootSignal)
 	main, err := start(exec.Command(command[0], command[1:]...))
 	if err != nil {
 		return err
 	}
 	fmt.Fprint(report, reportReady+string(InitBuiltin))
 	report.Close()
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, powerOffSignal, rebootSignal)
 	ends := reap()
 	for {
 		select {
@@ -60,6 +60,8 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err := makeDir("/run/sshd", 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
 	if b.HasUserData {
 		// The login user may be made by user data: the server waits for it.
@@ -78,8 +80,6 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	fmt.Fprint(report, reportReady+string(InitBuiltin))
 	report.Close()
 
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, powerOffSignal, rebootSignal)
 	ends := reap()
 	respawn := make(<-chan time.Time)
 	for {

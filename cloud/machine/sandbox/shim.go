@@ -217,11 +217,7 @@ func (s *shim) serve() {
 		case opThaw:
 			s.answer(message{}, msg.ID, s.signalAll(unix.SIGCONT))
 		case opStop:
-			if s.systemd {
-				s.init.Process.Signal(systemdPowerOff)
-			} else {
-				s.init.Process.Signal(unix.SIGTERM)
-			}
+			go s.stop()
 		case opKill:
 			s.init.Process.Kill()
 		}
@@ -255,6 +251,40 @@ func (s *shim) dial(question message) {
 	}
 	defer f.Close()
 	s.control.send(message{ID: question.ID}, f)
+}
+
+// stop asks the first process to shut the machine down. The kernel drops a
+// signal to the first process of a namespace as long as it is not handled, and
+// systemd needs a moment until it is.
+func (s *shim) stop() {
+	ask := powerOffSignal
+	if s.systemd {
+		ask = systemdPowerOff
+	}
+	pid := s.init.Process.Pid
+	err := eventually(context.Background(), time.Minute, func() (bool, error) { return handles(pid, ask) })
+	if err == nil {
+		s.init.Process.Signal(ask)
+	} // else it has ended, or it is beyond asking and the driver will kill it
+}
+
+// handles reports whether a process has blocked a signal, to read it, or catches it.
+func handles(pid int, signal unix.Signal) (bool, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(b)) {
+		name, hex, _ := strings.Cut(line, ":")
+		if name != "SigBlk" && name != "SigCgt" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		if err == nil && mask&(1<<(signal-1)) != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // signalAll signals every process of the machine, for hosts without cgroups to

@@ -1,0 +1,114 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func openDir(t testing.TB, dir string) *os.File {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func stream(t testing.TB, headers ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, strings.Repeat("x", int(h.Size)))
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestReplace has entries that come twice: the later one counts.
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	b := stream(t,
+		tar.Header{Typeflag: tar.TypeDir, Name: "a", Mode: 0o500},
+		tar.Header{Typeflag: tar.TypeReg, Name: "a/b/c", Mode: 0o644, Size: 3},
+		tar.Header{Typeflag: tar.TypeReg, Name: "a/b/c", Mode: 0o600, Size: 5},
+		tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755},
+		tar.Header{Typeflag: tar.TypeReg, Name: "d/e", Mode: 0o644, Size: 1},
+		tar.Header{Typeflag: tar.TypeReg, Name: "d", Mode: 0o644, Size: 2},
+		tar.Header{Typeflag: tar.TypeReg, Name: "f", Mode: 0o644, Size: 2},
+		tar.Header{Typeflag: tar.TypeDir, Name: "f", Mode: 0o711},
+	)
+	if err := Unpack(bytes.NewReader(b), openDir(t, dir), Options{IgnoreOwner: true}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		mode os.FileMode
+		size int64
+	}{"a": {os.ModeDir | 0o500, -1}, "a/b/c": {0o600, 5}, "d": {0o644, 2}, "f": {os.ModeDir | 0o711, -1}} {
+		st, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if st.Mode() != want.mode || want.size >= 0 && st.Size() != want.size {
+			t.Errorf("%s is %v with %d bytes", name, st.Mode(), st.Size())
+		}
+	}
+}
+
+func TestPackRefusesWhatItCannotSay(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".wh.x"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Pack(openDir(t, dir), io.Discard); err == nil || !strings.Contains(err.Error(), ".wh.x") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// TestCutAnywhere cuts a stream at every block: no part is taken for the whole.
+func TestCutAnywhere(t *testing.T) {
+	b := stream(t,
+		tar.Header{Typeflag: tar.TypeReg, Name: "a", Mode: 0o644, Size: 700},
+		tar.Header{Typeflag: tar.TypeReg, Name: "b", Mode: 0o644, Size: 1},
+	)
+	for n := 0; n < len(b)-2*blockSize; n += 100 {
+		if err := Unpack(bytes.NewReader(b[:n]), openDir(t, t.TempDir()), Options{IgnoreOwner: true}); err == nil {
+			t.Errorf("the first %d of %d bytes were unpacked", n, len(b))
+		}
+	}
+}
+
+// FuzzUnpack feeds anything to Unpack, which must not write outside its directory.
+func FuzzUnpack(f *testing.F) {
+	f.Add(stream(f, tar.Header{Typeflag: tar.TypeReg, Name: "a/b", Mode: 0o644, Size: 9}))
+	f.Add(stream(f, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: ".."}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x", Size: 1}))
+	f.Add(stream(f, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../x"}))
+	f.Add(stream(f, tar.Header{Typeflag: tar.TypeReg, Name: ".wh..wh..opq"}, tar.Header{Typeflag: tar.TypeReg, Name: ".wh...", Size: 0}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parent := t.TempDir()
+		dir := filepath.Join(parent, "layer")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := Unpack(bytes.NewReader(b), openDir(t, dir), Options{IgnoreOwner: true})
+		names, readErr := os.ReadDir(parent)
+		if readErr != nil || len(names) != 1 {
+			t.Fatalf("beside the layer: %v, %v", names, readErr)
+		}
+		if err == nil {
+			if err := Pack(openDir(t, dir), io.Discard); err != nil && !strings.Contains(err.Error(), "taken for a deletion") {
+				t.Errorf("what was unpacked does not pack: %v", err)
+			}
+		}
+	})
+}
