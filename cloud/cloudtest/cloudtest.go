@@ -106,7 +106,7 @@ var _ cloud.Images = (*Images)(nil)
 // NewImages returns a store in dir, with a Debian image as it is on EC2.
 func NewImages(dir string) *Images {
 	return &Images{dir: dir, publications: []cloud.Publication{{
-		Owner: "136693071363", OwnerAlias: "amazon", Name: "debian-12-amd64-20250316-2053", Description: "Debian 12 (20250316-2053)", Architecture: "x86_64",
+		Owner: "136693071363", Name: "debian-12-amd64-20250316-2053", Description: "Debian 12 (20250316-2053)", Architecture: "x86_64",
 		Created: time.Date(2025, 3, 16, 20, 53, 0, 0, time.UTC), Base: "debian-12", User: "admin", Size: 8,
 	}}}
 }

@@ -57,11 +57,7 @@ func (f filters) values(name string, row reflect.Value) []string {
 	case f[name] == "":
 		return nil
 	}
-	var out []string
-	for path := range strings.SplitSeq(f[name], "|") {
-		out = append(out, collect(row, strings.Split(path, "."))...)
-	}
-	return out
+	return collect(row, strings.Split(f[name], "."))
 }
 
 func tagsOf(row reflect.Value) []types.Tag {

@@ -331,7 +331,7 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 		}
 		snapshots = append(snapshots, snap)
 		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &types.EbsBlockDevice{
-			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: v.Iops, Throughput: v.Throughput,
+			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: provisioned(v.Volume), Throughput: v.Throughput,
 			Encrypted: v.Encrypted, DeleteOnTermination: b.Ebs.DeleteOnTermination,
 		}})
 	}
@@ -624,7 +624,7 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 			return nil, err
 		}
 		ebs := *b.Ebs
-		ebs.VolumeSize, ebs.VolumeType, ebs.Iops, ebs.Throughput, ebs.Encrypted = v.Size, v.VolumeType, v.Iops, v.Throughput, v.Encrypted
+		ebs.VolumeSize, ebs.VolumeType, ebs.Iops, ebs.Throughput, ebs.Encrypted = v.Size, v.VolumeType, provisioned(v), v.Throughput, v.Encrypted
 		if ebs.DeleteOnTermination == nil {
 			ebs.DeleteOnTermination = aws.Bool(true)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -192,12 +193,15 @@ func (s *Service) Close(ctx context.Context) error {
 	return nil
 }
 
-var errClosed = errors.New("the embedded cloud is being closed")
+var errClosed = &wire.Error{Code: "Unavailable", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
 
 // background runs f after the request that asks for it, and before Close
-// returns. The lock is held.
+// returns; once Close has begun, the next Open does what f would. The lock is
+// held.
 func (s *Service) background(f func(ctx context.Context)) {
-	s.work.Go(func() { f(s.ctx) })
+	if !s.closed {
+		s.work.Go(func() { f(s.ctx) })
+	}
 }
 
 // Endpoint returns the handler of the service's requests.

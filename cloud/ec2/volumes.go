@@ -89,6 +89,15 @@ func checkVolume(v *types.Volume) error {
 	return nil
 }
 
+// provisioned is the volume's IOPS if they were asked for; those of a gp2 volume
+// follow from its size, and a mapping does not have them.
+func provisioned(v types.Volume) *int32 {
+	if v.VolumeType == types.VolumeTypeGp2 {
+		return nil
+	}
+	return v.Iops
+}
+
 // devices are the block devices of a launch: the image's, changed and added to
 // by the request's mappings. The lock is held.
 func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {

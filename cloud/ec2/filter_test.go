@@ -1,0 +1,137 @@
+package ec2
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// TestFilterPaths: every filter looks at a field that exists, and every row has
+// tags for tag: to look at.
+func TestFilterPaths(t *testing.T) {
+	for _, table := range []struct {
+		name string
+		f    filters
+		row  reflect.Type
+	}{
+		{"instances", instanceFilters, reflect.TypeFor[*instance]()},
+		{"images", imageFilters, reflect.TypeFor[*image]()},
+		{"snapshots", snapshotFilters, reflect.TypeFor[types.Snapshot]()},
+		{"volumes", volumeFilters, reflect.TypeFor[types.Volume]()},
+		{"key pairs", keyFilters, reflect.TypeFor[types.KeyPairInfo]()},
+		{"groups", groupFilters, reflect.TypeFor[types.SecurityGroup]()},
+		{"rules", ruleFilters, reflect.TypeFor[types.SecurityGroupRule]()},
+		{"vpcs", vpcFilters, reflect.TypeFor[types.Vpc]()},
+		{"subnets", subnetFilters, reflect.TypeFor[types.Subnet]()},
+		{"zones", zoneFilters, reflect.TypeFor[types.AvailabilityZone]()},
+		{"interfaces", interfaceFilters, reflect.TypeFor[types.NetworkInterface]()},
+		{"instance types", typeFilters, reflect.TypeFor[types.InstanceTypeInfo]()},
+		{"tags", tagFilters, reflect.TypeFor[types.TagDescription]()},
+	} {
+		for filter, path := range table.f {
+			typ := table.row
+			for step := range strings.SplitSeq(path, ".") {
+				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+					typ = typ.Elem()
+				}
+				if path == "" {
+					break
+				}
+				field, ok := typ.FieldByName(step)
+				if !ok {
+					t.Errorf("%s: filter %s looks at %s: %s has no %s", table.name, filter, path, typ, step)
+					break
+				}
+				typ = field.Type
+			}
+		}
+	}
+}
+
+func TestMatch(t *testing.T) {
+	for _, test := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"", "", true}, {"", "a", false}, {"a", "a", true}, {"a", "A", false}, {"*", "", true}, {"*", "anything", true},
+		{"debian-12-*", "debian-12-amd64", true}, {"debian-12-*", "debian-1", false}, {"*amd64*", "debian-amd64-1", true},
+		{"a?c", "abc", true}, {"a?c", "ac", false}, {"a*b*c", "aXbXbc", true}, {"a*b*c", "aXbXb", false}, {"**", "x", true},
+		{`a\*c`, "a*c", true}, {`a\*c`, "abc", false}, {`a\?`, "a?", true}, {`a\`, `a\`, true}, {"*a", "ba", true}, {"*a", "ab", false},
+	} {
+		if got := match(test.pattern, test.text); got != test.want {
+			t.Errorf("match(%q, %q) = %v", test.pattern, test.text, got)
+		}
+	}
+}
+
+func TestApply(t *testing.T) {
+	tag := func(k, v string) types.Tag { return types.Tag{Key: &k, Value: &v} }
+	rows := []types.Volume{
+		{VolumeId: aws.String("vol-1"), Size: aws.Int32(8), State: types.VolumeStateInUse, Tags: []types.Tag{tag("Name", "web"), tag("Env", "")},
+			Attachments: []types.VolumeAttachment{{InstanceId: aws.String("i-1"), DeleteOnTermination: aws.Bool(true)}}},
+		{VolumeId: aws.String("vol-2"), Size: aws.Int32(20), State: types.VolumeStateAvailable, Tags: []types.Tag{tag("Name", "db")}},
+		{VolumeId: aws.String("vol-3"), Size: aws.Int32(8), State: types.VolumeStateAvailable},
+	}
+	filter := func(name string, values ...string) types.Filter { return types.Filter{Name: &name, Values: values} }
+	for _, test := range []struct {
+		filters []types.Filter
+		want    string
+	}{
+		{nil, "vol-1 vol-2 vol-3"},
+		{[]types.Filter{filter("size", "8")}, "vol-1 vol-3"},
+		{[]types.Filter{filter("size", "8", "20")}, "vol-1 vol-2 vol-3"},
+		{[]types.Filter{filter("size", "8"), filter("status", "available")}, "vol-3"},
+		{[]types.Filter{filter("attachment.instance-id", "i-*")}, "vol-1"},
+		{[]types.Filter{filter("attachment.delete-on-termination", "true")}, "vol-1"},
+		{[]types.Filter{filter("tag:Name", "web", "db")}, "vol-1 vol-2"},
+		{[]types.Filter{filter("tag:Name", "WEB")}, ""},
+		{[]types.Filter{filter("tag:Env", "")}, "vol-1"},
+		{[]types.Filter{filter("tag-key", "Env")}, "vol-1"},
+		{[]types.Filter{filter("tag-value", "db")}, "vol-2"},
+		{[]types.Filter{filter("operator.managed", "true")}, ""},
+		{[]types.Filter{filter("status")}, ""},
+	} {
+		got, err := apply(volumeFilters, test.filters, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, v := range got {
+			ids = append(ids, *v.VolumeId)
+		}
+		if s := strings.Join(ids, " "); s != test.want {
+			t.Errorf("%v: %q, want %q", test.filters, s, test.want)
+		}
+	}
+	if _, err := apply(volumeFilters, []types.Filter{filter("colour", "red")}, rows); err == nil || err.Error() != "InvalidParameterValue: The filter 'colour' is invalid" {
+		t.Errorf("unknown filter: %v", err)
+	}
+}
+
+func TestPage(t *testing.T) {
+	rows := []string{"a", "b", "c", "d", "e"}
+	key := func(s string) string { return s }
+	var got []string
+	var token *string
+	for range 10 {
+		part, next, err := page(rows, key, aws.Int32(2), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, part...)
+		if token = next; token == nil {
+			break
+		}
+		rows = slices.DeleteFunc(slices.Clone(rows), func(s string) bool { return s == "b" }) // pages survive changes
+	}
+	if !slices.Equal(got, []string{"a", "b", "c", "d", "e"}) {
+		t.Errorf("all pages: %v", got)
+	}
+	if _, _, err := page(rows, key, nil, aws.String("?")); err == nil {
+		t.Error("a token that is none was taken")
+	}
+}

@@ -1,0 +1,93 @@
+package ec2
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFaultRules(t *testing.T) {
+	faults, err := NewFaults(7,
+		Fault{Action: "RunInstances", Nth: 2, Code: "second"},
+		Fault{Action: "RunInstances", Calls: 1, Region: "eu-west-1", Code: "first in eu-west-1"},
+		Fault{Action: "RunInstances", Nth: 3, Calls: 2, Code: "third and fourth"},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, region := range []string{"us-east-1", "eu-west-1", "us-east-1", "eu-west-1", "us-east-1"} {
+		var codes []string
+		for _, f := range faults.applying("RunInstances", region) {
+			codes = append(codes, f.Code)
+		}
+		got = append(got, strings.Join(codes, "+"))
+	}
+	if want := []string{"", "second+first in eu-west-1", "third and fourth", "third and fourth", ""}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := faults.applying("StopInstances", "us-east-1"); got != nil {
+		t.Errorf("another action: %v", got)
+	}
+}
+
+func TestFaultProbability(t *testing.T) {
+	sequence := func(seed uint64) (hits int, order string) {
+		faults, err := NewFaults(seed, Fault{Probability: 0.25, Code: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 400 {
+			n := len(faults.applying("A", "r"))
+			hits += n
+			order += string(rune('0' + n))
+		}
+		return hits, order
+	}
+	hits, order := sequence(1)
+	if hits < 60 || hits > 140 {
+		t.Errorf("%d of 400 with a probability of 1/4", hits)
+	}
+	if _, again := sequence(1); again != order {
+		t.Error("a seed does not repeat its faults")
+	}
+}
+
+func TestRehearsalFile(t *testing.T) {
+	var d Delays
+	for _, test := range []struct {
+		text string
+		want Delays
+		err  string
+	}{
+		{`"instant"`, Delays{}, ""},
+		{`"aws"`, AWSDelays(), ""},
+		{`{"copy": "2m", "stop": "1s"}`, Delays{Copy: 2 * time.Minute, Stop: time.Second}, ""},
+		{`"slow"`, Delays{}, `there is no profile "slow"`},
+		{`{"boot": "1s"}`, Delays{}, `there is no delay "boot"`},
+		{`{"copy": "long"}`, Delays{}, `"long" is no duration`},
+		{`{"copy": "-1s"}`, Delays{}, `"-1s" is no duration`},
+	} {
+		d = Delays{}
+		err := json.Unmarshal([]byte(test.text), &d)
+		if test.err == "" && (err != nil || d != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			t.Errorf("%s: %+v, %v", test.text, d, err)
+		}
+	}
+	var f Faults
+	for text, want := range map[string]string{
+		`{"seed": 1, "rules": [{"code": "X"}]}`:        "",
+		`{"rules": [{}]}`:                              "the effect error needs a code",
+		`{"rules": [{"effect": "melt"}]}`:              `there is no effect "melt"`,
+		`{"rules": [{"code": "X", "chance": 1}]}`:      `unknown field "chance"`,
+		`{"rules": [{"code": "X", "probability": 2}]}`: "not between 0 and 1",
+		`{"rules": [{"code": "X", "nth": -1}]}`:        "cannot be negative",
+	} {
+		err := json.Unmarshal([]byte(text), &f)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
