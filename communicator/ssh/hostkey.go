@@ -128,7 +128,7 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		if slices.ContainsFunc(c.keys, has) {
 			return nil
 		}
-		return &HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}
+		return &fatalError{&HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}}
 	}
 	var revoked *knownhosts.RevokedError
 	if h.known != nil {
