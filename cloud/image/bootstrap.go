@@ -39,10 +39,10 @@ type BootstrapOptions struct {
 	Client   *http.Client   // nil means the usual one
 }
 
-// cloudPackages are what a Debian base has besides the required packages: what
+// CloudPackages are what a Debian base has besides the required packages: what
 // Debian's own images for EC2 have and what scripts lean on, without the kernel,
 // boot loader and network set-up that a machine here does not need.
-func cloudPackages() []string {
+func CloudPackages() []string {
 	return []string{
 		"apt", "usr-is-merged", "init", "systemd-sysv", "dbus", "libpam-systemd",
 		"openssh-server", "sudo", "cloud-init", "locales", "cron",
@@ -71,7 +71,7 @@ func (s *Store) Bootstrap(ctx context.Context, o BootstrapOptions) (Base, error)
 	system, err := debian.Prepare(ctx, debian.Options{
 		Suite:    o.Suite,
 		Arch:     runtime.GOARCH, // Debian names the two that matter as Go does
-		Include:  append(cloudPackages(), o.Include...),
+		Include:  append(CloudPackages(), o.Include...),
 		Mirror:   o.Mirror,
 		Keyring:  o.Keyring,
 		Cache:    s.path("cache"),

@@ -136,10 +136,9 @@ func isNo(s string) bool {
 
 // chooseSources says where to take suite (such as bookworm) from: the suite
 // itself, which is the first of the result, and its updates and security fixes.
-// An explicit mirror serves the first two; what is left comes from the host's
-// sources, which need not be of the same release. Security fixes are looked for
-// beside the mirror, where every full mirror has them, when the host names no
-// place for them.
+// An explicit mirror stands instead of the host's sources, which need not be of
+// the same release. Security fixes are looked for beside the mirror, where every
+// full mirror has them, when no source names a place for them.
 func chooseSources(host []source, mirror, suite string) ([]source, error) {
 	var release, security *source
 	for _, s := range host {
@@ -162,7 +161,7 @@ func chooseSources(host []source, mirror, suite string) ([]source, error) {
 		if !fetchable(mirror) {
 			return nil, fmt.Errorf("mirror %q: it must begin with http:// or https://", mirror)
 		}
-		release = &source{URI: mirror}
+		release, security = &source{URI: mirror}, nil
 	}
 	if release == nil {
 		return nil, errors.New("this host's apt sources name no Debian mirror: give one with -mirror, such as http://mirror.example/debian")

@@ -95,7 +95,7 @@ func TestChooseSources(t *testing.T) {
 		},
 		"explicit mirror": {
 			host: "deb http://m.example/debian bookworm main\ndeb http://s.example/security bookworm-security main\n", mirror: "https://x.example/debian/",
-			want: []string{"deb https://x.example/debian bookworm main", "deb https://x.example/debian bookworm-updates main", "deb http://s.example/security bookworm-security main"},
+			want: []string{"deb https://x.example/debian bookworm main", "deb https://x.example/debian bookworm-updates main", "deb https://x.example/debian-security bookworm-security main"},
 		},
 		"Ubuntu": {
 			host: "deb http://u.example/ubuntu noble main\ndeb http://u.example/ubuntu noble-security main\n",

@@ -151,6 +151,7 @@ func Compress(t testing.TB, kind string, b []byte) []byte {
 // Mirror serves packages over HTTP.
 type Mirror struct {
 	URL     string
+	Arch    string          // of its indexes; amd64 unless set before Publish
 	Keyring string          // file with the public key that signs it
 	Key     *openpgp.Entity // the key pair
 
@@ -172,7 +173,7 @@ type Release struct {
 // NewMirror starts an empty mirror, which ends with the test.
 func NewMirror(t testing.TB) *Mirror {
 	t.Helper()
-	m := &Mirror{files: map[string][]byte{}, requests: map[string]int{}, Key: NewKey(t)}
+	m := &Mirror{Arch: "amd64", files: map[string][]byte{}, requests: map[string]int{}, Key: NewKey(t)}
 	server := httptest.NewServer(m)
 	t.Cleanup(server.Close)
 	m.URL = server.URL + "/debian"
@@ -273,7 +274,7 @@ func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 		fmt.Fprintf(&index, "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", p.controlFile(), file, len(deb), sha256.Sum256(deb))
 	}
 	dist := root + "/dists/" + r.Suite
-	name := "main/binary-amd64/Packages"
+	name := "main/binary-" + m.Arch + "/Packages"
 	plain := []byte(index.String())
 	text := fmt.Sprintf("Origin: Test\nSuite: %s\nCodename: %s\nVersion: 12.0\nDate: %s\n", r.Suite, r.Suite, r.Date.UTC().Format(time.RFC1123))
 	if !r.ValidUntil.IsZero() {
@@ -287,7 +288,7 @@ func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 		sum := fmt.Sprintf("%x", sha256.Sum256(content))
 		text += fmt.Sprintf(" %s %d %s\n", sum, len(content), name+suffix)
 		if r.ByHash {
-			m.files[dist+"/main/binary-amd64/by-hash/SHA256/"+sum] = content
+			m.files[dist+"/main/binary-"+m.Arch+"/by-hash/SHA256/"+sum] = content
 		} else {
 			m.files[dist+"/"+name+suffix] = content
 		}

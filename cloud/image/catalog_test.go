@@ -1,0 +1,280 @@
+package image_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"bake/cloud/image"
+	"bake/cloud/image/debian/debiantest"
+	"bake/cloud/machine"
+	"bake/cloud/machine/machinetest"
+)
+
+func TestBuiltinPublications(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	all, err := s.Publications()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 2 {
+		t.Fatalf("only %d", len(all))
+	}
+	newest := slices.MaxFunc(all, func(a, b image.Publication) int { return a.CreationDate.Compare(b.CreationDate) })
+	want := image.Publication{
+		Owner:          "136693071363",
+		Name:           "debian-12-" + runtime.GOARCH + "-20250316-2053",
+		Description:    "Debian 12 (20250316-2053)",
+		Architecture:   image.EC2Arch(runtime.GOARCH),
+		RootDeviceName: "/dev/xvda",
+		CreationDate:   newest.CreationDate,
+		LoginUser:      "admin",
+		Base:           "debian-12",
+	}
+	if newest != want || newest.CreationDate.Format("20060102") != "20250316" {
+		t.Errorf("the newest is %+v", newest)
+	}
+	if err := s.Unpublish(newest.Owner, newest.Name); err == nil || !strings.Contains(err.Error(), "built in") {
+		t.Errorf("unpublish it: %v", err)
+	}
+}
+
+func TestPublish(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := image.Base{Name: "mine", Layers: []image.LayerID{id}, Arch: "amd64", User: "ops", RootDevice: "/dev/sda1", Created: time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)}
+	if err := s.SaveBase(base); err != nil {
+		t.Fatal(err)
+	}
+	p := image.Publication{Owner: "111122223333", Name: "team/golden image (v1)", Description: "ours", Base: "mine"}
+	if err := s.Publish(p); err != nil {
+		t.Fatal(err)
+	}
+	find := func(s *image.Store) (image.Publication, bool) {
+		all, err := s.Publications()
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(all, func(q image.Publication) bool { return q.Owner == p.Owner })
+		if i < 0 {
+			return image.Publication{}, false
+		}
+		return all[i], true
+	}
+	want := p
+	want.Architecture, want.RootDeviceName, want.LoginUser, want.CreationDate = "x86_64", "/dev/sda1", "ops", base.Created
+	if got, ok := find(openStore(t, dir)); !ok || got != want {
+		t.Errorf("after a restart: %+v, %v", got, ok)
+	}
+	if err := s.Publish(p); err == nil || !strings.Contains(err.Error(), "has an image named team/golden image (v1) already") {
+		t.Errorf("publish it again: %v", err)
+	}
+	other := p
+	other.Owner = "444455556666"
+	if err := s.Publish(other); err != nil {
+		t.Errorf("the same name of another owner: %v", err)
+	}
+	for name, test := range map[string]struct {
+		change func(*image.Publication)
+		err    string
+	}{
+		"owner": {func(p *image.Publication) { p.Owner = "self" }, "12 digits"},
+		"name":  {func(p *image.Publication) { p.Name = "a*b" }, "3 to 128 letters"},
+		"short": {func(p *image.Publication) { p.Name = "ab" }, "3 to 128 letters"},
+		"base":  {func(p *image.Publication) { p.Base = "none" }, "base none: not found"},
+	} {
+		bad := p
+		test.change(&bad)
+		if err := s.Publish(bad); err == nil || !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: error %v, want %q", name, err, test.err)
+		}
+	}
+	if err := s.Unpublish(p.Owner, p.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := find(s); ok {
+		t.Error("it is there after it was taken out")
+	}
+	if err := s.Unpublish(p.Owner, p.Name); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("take it out again: %v", err)
+	}
+}
+
+func TestBases(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []image.Base{
+		{Name: "../x", Layers: []image.LayerID{id}},
+		{Name: "none"},
+		{Name: "missing", Layers: []image.LayerID{"layer-0000000000000000"}},
+	} {
+		if err := s.SaveBase(b); err == nil {
+			t.Errorf("base %+v was saved", b)
+		}
+	}
+	for _, name := range []string{"b", "a"} {
+		if err := s.SaveBase(image.Base{Name: name, Layers: []image.LayerID{id}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := openStore(t, dir).Bases()
+	if err != nil || len(all) != 2 || all[0].Name != "a" || all[1].Name != "b" {
+		t.Errorf("bases %v, %v", all, err)
+	}
+	if _, err := s.Ensure(t.Context(), "c", image.EnsureOptions{}); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("a base that nobody knows how to make: %v", err)
+	}
+	if b, err := s.Ensure(t.Context(), "a", image.EnsureOptions{}); err != nil || b.Name != "a" {
+		t.Errorf("a base that exists: %v, %v", b, err)
+	}
+}
+
+// cloudMirror serves empty packages of all the names that a Debian base wants.
+func cloudMirror(t *testing.T) *debiantest.Mirror {
+	t.Helper()
+	m := debiantest.NewMirror(t)
+	m.Arch = runtime.GOARCH
+	packages := []debiantest.Package{{Name: "dpkg", Version: "1", Fields: "Essential: yes\n"}}
+	for _, name := range image.CloudPackages() {
+		packages = append(packages, debiantest.Package{Name: name, Version: "1"})
+	}
+	m.Publish(t, debiantest.Release{Suite: "bookworm", Date: time.Now().Add(-time.Hour)}, packages...)
+	return m
+}
+
+// TestEnsure asks for a base from many sides at once, through stores that know
+// nothing of each other, as those of several processes do.
+func TestEnsure(t *testing.T) {
+	mirror := cloudMirror(t)
+	dir := t.TempDir()
+	var made atomic.Int32
+	var spec machine.Spec
+	driver := &machinetest.Driver{Run: func(s machine.Spec) error {
+		made.Add(1)
+		spec = s
+		return os.WriteFile(filepath.Join(s.Dir, "upper", "configured"), nil, 0o644)
+	}}
+	var wg sync.WaitGroup
+	bases := make([]image.Base, 6)
+	for i := range bases {
+		wg.Go(func() {
+			s, err := image.Open(dir, driver)
+			if err == nil {
+				bases[i], err = s.Ensure(t.Context(), "debian-12", image.EnsureOptions{Mirror: mirror.URL, Keyring: mirror.Keyring})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	if n := made.Load(); n != 1 {
+		t.Errorf("the base was made %d times", n)
+	}
+	for _, b := range bases {
+		if !slices.Equal(b.Layers, bases[0].Layers) {
+			t.Errorf("got %v and %v", b.Layers, bases[0].Layers)
+		}
+	}
+	s := openStore(t, dir)
+	if got := layerFiles(t, s, bases[0].Layers[0]); got != "configured" {
+		t.Errorf("the upper layer holds %q", got)
+	}
+	if got := layerFiles(t, s, bases[0].Layers[1]); !strings.Contains(got, "var/lib/dpkg/info/openssh-server.list") {
+		t.Errorf("the lower layer holds %q", got)
+	}
+	if b := bases[0]; b.User != "admin" || !strings.HasPrefix(b.Source, "Debian 12.0 bookworm, deb "+mirror.URL) || !slices.Contains(b.Packages, "cloud-init=1") {
+		t.Errorf("base %+v", b)
+	}
+	if len(spec.Command) == 0 || spec.Network.Policy == nil || spec.Network.Policy.Egress("tcp", spec.Network.Private, 80) {
+		t.Errorf("the machine that configures: %+v", spec)
+	}
+	if left := listing(t, filepath.Join(dir, "tmp")); left != "" {
+		t.Errorf("left in tmp: %s", left)
+	}
+}
+
+// TestBootstrapFails makes each stage fail: no base and no layer is left.
+func TestBootstrapFails(t *testing.T) {
+	canceled, cancel := context.WithCancelCause(context.Background())
+	for name, test := range map[string]struct {
+		driver  *machinetest.Driver
+		ctx     context.Context
+		options image.EnsureOptions
+		break_  func(*debiantest.Mirror)
+		err     string
+	}{
+		"mirror": {break_: func(m *debiantest.Mirror) {
+			m.Fail(func(string, int) int { return http.StatusForbidden })
+		}, err: "the mirror answers 403"},
+		"package is no package": {break_: func(m *debiantest.Mirror) {
+			m.Publish(t, debiantest.Release{Suite: "bookworm-updates", Date: time.Now()}, debiantest.Package{Name: "curl", Version: "2", Control: map[string]string{"triggers": "interest\n"}})
+		}, err: "unpack package curl: triggers:"},
+		"start": {driver: &machinetest.Driver{StartError: func(machine.Spec) error { return errors.New("no user namespaces") }}, err: "no user namespaces"},
+		"configure": {driver: &machinetest.Driver{Run: func(s machine.Spec) error {
+			os.WriteFile(s.Console, []byte("Setting up x\ndpkg: error processing package x\n"), 0o644) //nolint:errcheck // seen below
+			return errors.New("exit status 1")
+		}}, err: "exit status 1; its console ends with:\nSetting up x\ndpkg: error processing package x"},
+		"canceled": {ctx: canceled, driver: &machinetest.Driver{Run: func(machine.Spec) error {
+			cancel(errors.New("the user pressed Ctrl-C"))
+			<-time.After(time.Hour)
+			return nil
+		}}, err: "the user pressed Ctrl-C"},
+		"keyring": {options: image.EnsureOptions{Keyring: "/nonexistent/keyring.gpg"}, err: "read the keyring: open /nonexistent/keyring.gpg"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mirror := cloudMirror(t)
+			if test.break_ != nil {
+				test.break_(mirror)
+			}
+			if test.driver == nil {
+				test.driver = &machinetest.Driver{}
+			}
+			if test.ctx == nil {
+				test.ctx = t.Context()
+			}
+			o := test.options
+			o.Mirror = mirror.URL
+			if o.Keyring == "" {
+				o.Keyring = mirror.Keyring
+			}
+			dir := t.TempDir()
+			s, err := image.Open(dir, test.driver)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Ensure(test.ctx, "debian-12", o)
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("error %v, want %q", err, test.err)
+			}
+			for _, sub := range []string{"layers", "tmp", "publications"} {
+				if left := listing(t, filepath.Join(dir, sub)); left != "" {
+					t.Errorf("left in %s: %s", sub, left)
+				}
+			}
+			if _, err := s.Base("debian-12"); !errors.Is(err, image.ErrNotFound) {
+				t.Errorf("there is a base: %v", err)
+			}
+		})
+	}
+}
