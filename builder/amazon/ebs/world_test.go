@@ -64,6 +64,8 @@ type world struct {
 	hostKey *ssh.KeyPair // of every machine
 	servers map[string]*commtest.Server
 
+	underWay sync.WaitGroup // calls
+
 	mu    sync.Mutex
 	calls []call
 
@@ -104,9 +106,11 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.Request) {
+	w.underWay.Add(1)
+	defer w.underWay.Done()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		w.t.Error(err)
+		panic(http.ErrAbortHandler) // the client has gone
 	}
 	scope, err := wire.ParseScope(r)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
@@ -84,6 +85,24 @@ func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...fu
 	}
 	return nil, explain(err, int(requests.Load()))
 }
+
+// Finish is [Call] for what makes something. When ctx ends while the call is
+// under way, the call is given a little longer, so that what it makes is known
+// and can be deleted instead of having to be looked for.
+func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(finishGrace, func() { cancel(context.Cause(ctx)) })
+	})()
+	return Call(longer, op, in)
+}
+
+// finishGrace is longer than a call that makes something usually takes.
+const finishGrace = 5 * time.Second
 
 type requestsKey struct{}
 

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/aws/smithy-go/logging"
 
 	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
@@ -112,7 +113,7 @@ func blame(src *schema.Source, ptr any, summary, format string, args ...any) err
 }
 
 func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
-	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region)}
+	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region), config.WithLogger(logging.Nop{})}
 	if o.MaxRetries > 0 {
 		load = append(load, config.WithRetryMaxAttempts(o.MaxRetries))
 	}

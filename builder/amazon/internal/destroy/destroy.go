@@ -25,13 +25,18 @@ type Destroyer struct {
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
 }
 
-// The usual patience. EC2 promises no time within which it shows what was made;
-// this is several times what is commonly seen. One on this machine has a single
-// state, but may play EC2.
-const (
-	settle      = 5 * time.Second
-	settleLocal = 500 * time.Millisecond
-	busy        = 3 * time.Minute
+// patience is how long a job tries.
+type patience struct {
+	settle time.Duration // to see something that EC2 does not show
+	busy   time.Duration // to delete something that is still in use
+}
+
+// The usual patience. EC2 promises no time within which it shows what was made
+// or lets go of what is deleted; these are several times what is commonly seen.
+// One on this machine has a single state, but may play EC2.
+var (
+	usual = patience{settle: 5 * time.Second, busy: 30 * time.Second}
+	local = patience{settle: 500 * time.Millisecond, busy: 3 * time.Second}
 )
 
 // For returns a destroyer that works through one session, and reopens none.
@@ -79,9 +84,9 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	if err != nil {
 		return err
 	}
-	j := &job{session: session, client: session.EC2(r.Where), r: r, patience: settle}
+	j := &job{session: session, client: session.EC2(r.Where), r: r, patience: usual}
 	if session.Loopback() {
-		j.patience = settleLocal
+		j.patience = local
 	}
 	switch r.Kind {
 	case owned.KeyPair:
@@ -104,10 +109,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 
 // job is the deletion of one resource.
 type job struct {
-	session  *access.Session
-	client   *ec2.Client
-	r        step.Resource
-	patience time.Duration // how long to look for something that EC2 does not show
+	session *access.Session
+	client  *ec2.Client
+	r       step.Resource
+	patience
 }
 
 // settle looks for something until find reports it found, or long enough for it
@@ -116,10 +121,10 @@ func (j *job) settle(ctx context.Context, find func(context.Context) (bool, erro
 	start := time.Now()
 	for pause := wait.First; ; pause *= 2 {
 		found, err := find(ctx)
-		if err != nil || found || time.Since(start) >= j.patience {
+		if err != nil || found || time.Since(start) >= j.patience.settle {
 			return err
 		}
-		if err := wait.Sleep(ctx, min(pause, j.patience)); err != nil {
+		if err := wait.Sleep(ctx, min(pause, j.patience.settle)); err != nil {
 			return err
 		}
 	}
@@ -130,7 +135,7 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 	start := time.Now()
 	for pause := wait.First; ; pause = min(2*pause, 5*time.Second) {
 		err := del(ctx)
-		if !access.Is(err, codes...) || time.Since(start)+pause > busy {
+		if !access.Is(err, codes...) || time.Since(start)+pause > j.patience.busy {
 			return err
 		}
 		if err := wait.Sleep(ctx, pause); err != nil {

@@ -69,7 +69,7 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 	var id string
 	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
 	err := watch.Until(ctx, "instance "+*in.InstanceId+" to be ready for an image", func(ctx context.Context) (bool, error) {
-		out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).CreateImage, in)
+		out, err := access.Finish(ctx, m.Session.EC2(m.Session.Region).CreateImage, in)
 		if access.Is(err, "IncorrectState", "IncorrectInstanceState") && strings.Contains(err.Error(), "not in state") {
 			return false, nil
 		}
@@ -124,7 +124,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
 	return m.acquire(ctx, "copy the image to "+region, region, m.Name, func(ctx context.Context) (string, error) {
-		out, err := access.Call(ctx, m.Session.EC2(region).CopyImage, in)
+		out, err := access.Finish(ctx, m.Session.EC2(region).CopyImage, in)
 		if err != nil {
 			return "", m.blameName(err, region)
 		}

@@ -46,7 +46,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 	name := "packer_" + l.Owner.ID
 	want := l.Owner.Resource(owned.SecurityGroup, name, l.Session.Region, owned.WithName, name)
 	id, err := owned.Acquire(ctx, l.Scope, "create a temporary security group", want, func(ctx context.Context) (string, string, error) {
-		out, err := access.Call(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
+		out, err := access.Finish(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
 			GroupName:         &name,
 			Description:       new("Temporary group for bake"),
 			VpcId:             text(place.VPC),

@@ -35,7 +35,7 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)
 	want := l.Owner.Resource(owned.KeyPair, "key pair "+name+" "+l.Owner.ID, l.Session.Region, owned.WithName, name)
 	return owned.Acquire(ctx, l.Scope, "create a temporary key pair", want, func(ctx context.Context) (string, Key, error) {
-		out, err := access.Call(ctx, l.client().CreateKeyPair, &ec2.CreateKeyPairInput{
+		out, err := access.Finish(ctx, l.client().CreateKeyPair, &ec2.CreateKeyPairInput{
 			KeyName:           &name,
 			KeyType:           types.KeyType(l.TemporaryKeyPairType),
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeKeyPair),

@@ -67,7 +67,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
 	pause := 200 * time.Millisecond
 	for try := 1; ; try++ {
-		out, err := access.Call(ctx, l.client().RunInstances, in)
+		out, err := access.Finish(ctx, l.client().RunInstances, in)
 		fresh := access.Is(err, "InvalidParameterValue") && strings.Contains(err.Error(), "iamInstanceProfile")
 		if !fresh || try == 11 {
 			return out, err
