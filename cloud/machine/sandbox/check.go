@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"bake/cloud/machine"
@@ -18,15 +19,22 @@ import (
 
 // Check implements [machine.Driver]. Nothing it tries outlives it.
 func (d *Driver) Check(ctx context.Context) []machine.Finding {
-	return []machine.Finding{
-		d.checkNamespaces(ctx),
-		d.checkIDs(),
-		d.checkStateDir(),
-		d.checkOverlay(ctx),
-		d.checkCard(ctx),
-		d.checkCgroup(),
-		checkLowPorts(),
+	checks := []func() machine.Finding{
+		func() machine.Finding { return d.checkNamespaces(ctx) },
+		d.checkIDs,
+		d.checkStateDir,
+		func() machine.Finding { return d.checkOverlay(ctx) },
+		func() machine.Finding { return d.checkCard(ctx) },
+		d.checkCgroup,
+		checkLowPorts,
 	}
+	findings := make([]machine.Finding, len(checks))
+	var all sync.WaitGroup
+	for i, check := range checks {
+		all.Go(func() { findings[i] = check() })
+	}
+	all.Wait()
+	return findings
 }
 
 func good(name, detail string) machine.Finding {

@@ -92,7 +92,7 @@ func (b *bootSpec) chooseInit() (Init, error) {
 
 // becomeSystemd hands over to the image's systemd.
 func (b *bootSpec) becomeSystemd(report *os.File) error {
-	if err := b.configureSystemd("/run/systemd/system"); err != nil {
+	if err := b.configureSystemd("/run/systemd"); err != nil {
 		return err
 	}
 	os.Setenv("container", "bake")

@@ -60,6 +60,7 @@ type bootSpec struct {
 	First       bool
 	User        string
 	Keys        []string
+	Metadata    bool // there is a metadata service
 	HasUserData bool
 	Command     []string
 
@@ -164,7 +165,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 	executable, _ := os.Executable()
 	boot = &bootSpec{
 		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, First: spec.First,
-		User: spec.User, Keys: spec.AuthorizedKeys, HasUserData: spec.HasUserData, Command: spec.Command,
+		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: executable,
 	}
 	if n := spec.Network; n.Private.IsValid() {

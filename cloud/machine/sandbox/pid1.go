@@ -63,7 +63,7 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, powerOffSignal, rebootSignal)
 	server := sshServer(b.Mode)
-	if b.HasUserData {
+	if b.Metadata && b.HasUserData {
 		// The login user may be made by user data: the server waits for it.
 		if err := cloudInitStages(2); err != nil {
 			fmt.Println("bake: cloud-init:", err)
@@ -73,7 +73,11 @@ func (b *bootSpec) becomeBuiltin(report *os.File) error {
 	if err != nil {
 		return fmt.Errorf("start the SSH server: %w", err)
 	}
-	services, err := start(self(roleSupervise, "boot"))
+	boot := self(roleSupervise, "boot")
+	if b.Metadata {
+		boot.Args = append(boot.Args, "cloud-init")
+	}
+	services, err := start(boot)
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,12 @@ const (
 // that the service leaves behind, who knows the service's processes.
 func superviseMain(args []string) error {
 	switch {
-	case len(args) == 1 && args[0] == "boot":
-		return bootServices()
+	case len(args) >= 1 && args[0] == "boot":
+		err := bootServices()
+		if len(args) == 2 {
+			err = errors.Join(err, cloudInitStages(4))
+		}
+		return err
 	case len(args) == 2 && args[0] == "run":
 		started := os.NewFile(fdStarted, "started")
 		unix.CloseOnExec(fdStarted)
@@ -288,7 +292,7 @@ func descendants(pid int) []int {
 }
 
 // bootServices starts what the image has enabled, less what only systemd needs
-// and what the builtin init does itself, and finishes cloud-init.
+// and what the builtin init does itself.
 func bootServices() error {
 	var errs []error
 	skipped := []string{"ssh.service", "sshd.service", "networking.service", "dbus.service", "cron.service"}
@@ -308,10 +312,6 @@ func bootServices() error {
 				errs = append(errs, err)
 			}
 		}
-	}
-	if err := cloudInitStages(4); err != nil {
-		fmt.Println("bake:", err)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

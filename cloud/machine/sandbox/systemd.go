@@ -10,34 +10,116 @@ import (
 )
 
 // masked are units that want what a machine without its own kernel has not, and
-// would only fail.
+// would only fail or wait.
 var masked = []string{
 	"sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount", "dev-hugepages.mount", "sys-fs-fuse-connections.mount",
 	"systemd-firstboot.service", "modprobe@.service", "systemd-modules-load.service", "systemd-udevd.service",
 	"systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
 	"e2scrub_reap.service", "console-getty.service", "systemd-networkd-wait-online.service",
+	"systemd-remount-fs.service", "systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
 }
 
-// configureSystemd writes units into dir, which is in /run and therefore never
+// maskedGenerators look for disks, kernel arguments and clouds. They take a third
+// of the boot and find nothing.
+var maskedGenerators = []string{
+	"systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
+	"systemd-hibernate-resume-generator", "systemd-integritysetup-generator", "systemd-run-generator",
+	"systemd-system-update-generator", "systemd-veritysetup-generator", "systemd-bless-boot-generator",
+	"cloud-init-generator",
+}
+
+// configureSystemd writes below dir, which is in /run and therefore never
 // becomes part of an image.
 func (b *bootSpec) configureSystemd(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for _, unit := range masked {
-		if err := os.Symlink("/dev/null", filepath.Join(dir, unit)); err != nil {
+	units, generators := filepath.Join(dir, "system"), filepath.Join(dir, "system-generators")
+	for _, dir := range []string{units, generators} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
+	}
+	for _, unit := range masked {
+		if err := os.Symlink("/dev/null", filepath.Join(units, unit)); err != nil {
+			return err
+		}
+	}
+	for _, generator := range maskedGenerators {
+		if err := os.Symlink("/dev/null", filepath.Join(generators, generator)); err != nil {
+			return err
+		}
+	}
+	if err := mountTable(generators); err != nil {
+		return err
+	}
+	return b.enableCloudInit(units)
+}
+
+// mountTable keeps systemd from waiting for the partitions that an image's
+// /etc/fstab names and a machine has not. What needs no disk is still mounted.
+func mountTable(generators string) error {
+	table, err := os.ReadFile("/etc/fstab")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	kept := withoutDisks(string(table))
+	if kept == "" {
+		return os.Symlink("/dev/null", filepath.Join(generators, "systemd-fstab-generator"))
+	}
+	const path = "/run/bake/fstab"
+	os.Setenv("SYSTEMD_FSTAB", path)
+	return os.WriteFile(path, []byte(kept), 0o644)
+}
+
+// withoutDisks are the lines of a mount table, see fstab(5), whose source is
+// neither a device nor the name of one, nor swap.
+func withoutDisks(table string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 || strings.HasPrefix(fields[0], "#") || fields[1] == "/" || fields[2] == "swap" {
+			continue
+		}
+		source := fields[0]
+		if strings.HasPrefix(source, "/dev/") || strings.Contains(source, "=") {
+			continue
+		}
+		kept.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+	}
+	return kept.String()
+}
+
+// enableCloudInit does what cloud-init's generator does once it has found out
+// that it is on EC2. Where there is no metadata service there is nothing for
+// cloud-init to do.
+func (b *bootSpec) enableCloudInit(units string) error {
+	if !b.Metadata || !findsUnit("cloud-init.target") || exists("/etc/cloud/cloud-init.disabled") {
+		return nil
+	}
+	wants := filepath.Join(units, "multi-user.target.wants")
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("/usr/lib/systemd/system/cloud-init.target", filepath.Join(wants, "cloud-init.target")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll("/run/cloud-init", 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/run/cloud-init/enabled", nil, 0o644); err != nil {
+		return err
 	}
 	if b.HasUserData {
 		return nil
 	}
-	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-init-network.service"} {
-		if err := unorderCloudInit(dir, unit); err != nil {
+	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-init-network.service", "cloud-init-main.service"} {
+		if err := unorderCloudInit(units, unit); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func findsUnit(name string) bool {
+	return exists("/usr/lib/systemd/system/"+name) || exists("/lib/systemd/system/"+name)
 }
 
 // unorderCloudInit lets a stage of cloud-init run beside the machine, and not
@@ -80,6 +162,7 @@ func withoutBefore(unit string) string {
 
 // cloudInitConfig outranks the image's configuration and leaves no trace in it:
 // cloud-init looks for it on the kernel's command line, for which it takes the
-// first process's in a container. The host keys are made already, it shall
-// neither delete them nor make more.
-const cloudInitConfig = "cc:{ssh_deletekeys: false, ssh_genkeytypes: []}end_cc"
+// first process's in a container. The metadata service is the one of EC2, though
+// the host's firmware does not say so. The host keys are made already: cloud-init
+// shall neither delete them nor make more.
+const cloudInitConfig = "cc:{datasource_list: [Ec2], datasource: {Ec2: {strict_id: false}}, network: {config: disabled}, ssh_deletekeys: false, ssh_genkeytypes: []}end_cc"
