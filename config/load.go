@@ -32,7 +32,8 @@ var fileSchema = &hcl.BodySchema{
 // Load reads a template and computes its variables, the structure of its builds,
 // and every local value that needs no data source. Without ReadData, all locals
 // and data sources are checked. The template is never nil, so that its Files can
-// be shown with the diagnostics; it is complete if they hold no error.
+// be shown with the diagnostics, which hold no secrets; it is complete if they
+// hold no error.
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l := &loader{
 		o:      o,
@@ -42,7 +43,7 @@ func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l.t.files = l.reader.files
 	l.t.scope = lang.NewScope(nil, nil)
 	diags := l.load(ctx)
-	return l.t, diags
+	return l.t, l.t.secrets.Diagnostics(diags)
 }
 
 // loader is a template that is being read.

@@ -51,8 +51,17 @@ type Template struct {
 	scope   *lang.Scope
 }
 
-// Files returns every file and command-line value that diagnostics can point at.
-func (t *Template) Files() map[string]*hcl.File { return t.files }
+// Files returns every file and command-line value that diagnostics can point at,
+// by name. Secrets in them are blanked.
+func (t *Template) Files() map[string]*hcl.File {
+	files := map[string]*hcl.File{}
+	for name, f := range t.files {
+		clean := *f
+		clean.Bytes = t.secrets.Blank(f.Bytes)
+		files[name] = &clean
+	}
+	return files
+}
 
 // Secrets returns the values that must not be shown. It grows while values are
 // computed and components are made.

@@ -87,7 +87,8 @@ type BuildResult struct {
 	Left      []step.Resource // what the build made and neither kept nor destroyed
 }
 
-// Check decodes every component of the selected builds, without running any.
+// Check decodes every component of the selected builds, without running any. The
+// diagnostics hold no secrets.
 func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl.Diagnostics {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {
@@ -97,7 +98,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	for _, b := range builds {
 		diags = lang.AppendNew(diags, ck.build(ctx, b))
 	}
-	return diags
+	return t.Secrets().Diagnostics(diags)
 }
 
 // Run runs the selected builds. The diagnostics are about the template: builds
@@ -118,6 +119,7 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 			ready = append(ready, b)
 		}
 	}
+	diags = t.Secrets().Diagnostics(diags)
 	if len(ready) == 0 {
 		return Result{}, diags
 	}

@@ -2,10 +2,14 @@
 package redact
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // Mask is what stands in the place of a secret.
@@ -89,24 +93,86 @@ func (r *Set) compiled() *strings.Replacer {
 	return r.replacer
 }
 
-// Error returns an error that reads like err without its secrets and still
-// unwraps to it. It returns nil for nil, and err itself when it holds none.
+// Blank returns text with every byte of a secret replaced by an asterisk, so that
+// positions in it stay what they are.
+func (r *Set) Blank(text []byte) []byte {
+	out := string(text)
+	for _, s := range r.Values() {
+		out = strings.ReplaceAll(out, s, strings.Repeat("*", len(s)))
+	}
+	return []byte(out)
+}
+
+// Diagnostics returns diags without secrets in their texts and in the values that
+// are shown with them. It returns nil for none.
+func (r *Set) Diagnostics(diags hcl.Diagnostics) hcl.Diagnostics {
+	var out hcl.Diagnostics
+	for _, d := range diags {
+		clean := *d
+		clean.Summary, clean.Detail = r.Redact(d.Summary), r.Redact(d.Detail)
+		if r.shows(d) {
+			clean.Expression, clean.EvalContext = nil, nil
+		}
+		out = append(out, &clean)
+	}
+	return out
+}
+
+// shows reports whether the values of the names in d's expression, which are
+// printed with it, hold a secret.
+func (r *Set) shows(d *hcl.Diagnostic) bool {
+	if d.Expression == nil || d.EvalContext == nil {
+		return false
+	}
+	found := false
+	for _, ref := range d.Expression.Variables() {
+		val, _ := ref.TraverseAbs(d.EvalContext) // what fails is not shown
+		val, _ = val.UnmarkDeep()
+		_ = cty.Walk(val, func(_ cty.Path, v cty.Value) (bool, error) {
+			if v.Type() == cty.String && v.IsKnown() && !v.IsNull() && r.Redact(v.AsString()) != v.AsString() {
+				found = true
+			}
+			return !found, nil
+		})
+	}
+	return found
+}
+
+// Error returns an error that reads like err without its secrets, and is what err
+// is to [errors.Is]. The only thing that [errors.As] finds in it is
+// hcl.Diagnostics, without secrets too. It returns nil for nil, and err itself
+// when there is nothing to hide.
 func (r *Set) Error(err error) error {
 	if err == nil {
 		return nil
 	}
+	var diags hcl.Diagnostics
 	text := err.Error()
 	clean := r.Redact(text)
-	if clean == text {
+	if placed := errors.As(err, &diags); clean == text && !placed {
 		return err
 	}
-	return &redacted{clean, err}
+	return &redacted{clean, r.Diagnostics(diags), err}
 }
 
 type redacted struct {
-	text string
-	err  error
+	text  string
+	diags hcl.Diagnostics
+	err   error
 }
 
+// Error implements error.
 func (e *redacted) Error() string { return e.text }
-func (e *redacted) Unwrap() error { return e.err }
+
+// Is implements what [errors.Is] asks for.
+func (e *redacted) Is(target error) bool { return errors.Is(e.err, target) }
+
+// As implements what [errors.As] asks for.
+func (e *redacted) As(target any) bool {
+	diags, ok := target.(*hcl.Diagnostics)
+	if !ok || len(e.diags) == 0 {
+		return false
+	}
+	*diags = e.diags
+	return true
+}

@@ -2,10 +2,15 @@ package redact_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 
 	"bake/internal/redact"
 )
@@ -49,6 +54,51 @@ func TestError(t *testing.T) {
 	err := set.Error(errors.Join(fs.ErrExist, errors.New("with hunter2")))
 	if strings.Contains(err.Error(), "hunter2") || !errors.Is(err, fs.ErrExist) {
 		t.Error(err)
+	}
+}
+
+// TestDiagnostics: neither the text nor the values that are shown with it.
+func TestDiagnostics(t *testing.T) {
+	var set redact.Set
+	set.Add("hunter2")
+	expr, parsed := hclsyntax.ParseExpression([]byte("var.a + var.b"), "x.hcl", hcl.InitialPos)
+	if parsed.HasErrors() {
+		t.Fatal(parsed)
+	}
+	print := func(a string) (string, hcl.Diagnostics) {
+		rng := expr.Range()
+		in := hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: "S hunter2", Detail: "D hunter2.", Subject: &rng, Expression: expr,
+			EvalContext: &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{
+				"a": cty.StringVal(a), "b": cty.StringVal("visible"),
+			})}},
+		}}
+		var b strings.Builder
+		files := map[string]*hcl.File{"x.hcl": {Bytes: []byte("var.a + var.b")}}
+		out := set.Diagnostics(in)
+		if err := hcl.NewDiagnosticTextWriter(&b, files, 80, false).WriteDiagnostics(out); err != nil {
+			t.Fatal(err)
+		}
+		return b.String(), in
+	}
+	got, in := print("a hunter2 b")
+	if strings.Contains(got, "hunter2") || !strings.Contains(got, "S <sensitive>") {
+		t.Error(got)
+	}
+	if got, _ := print("harmless"); !strings.Contains(got, "harmless") {
+		t.Errorf("values that are no secrets are missing:\n%s", got)
+	}
+	var diags hcl.Diagnostics
+	if err := set.Error(fmt.Errorf("wrapped: %w", in)); !errors.As(err, &diags) || diags[0].Summary != "S <sensitive>" || diags[0].EvalContext != nil {
+		t.Errorf("%v, %v", err, diags)
+	}
+}
+
+func TestBlank(t *testing.T) {
+	var set redact.Set
+	set.Add("hunter2")
+	if got := string(set.Blank([]byte("a hunter2 b"))); got != "a ******* b" {
+		t.Error(got)
 	}
 }
 
