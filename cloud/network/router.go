@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	gvisorlog "gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/fdbased"
@@ -181,6 +182,7 @@ func (r *Router) Close() error {
 // startStack puts a TCP/IP stack on the link. The stack takes every packet for
 // its own, whatever its destination, and hands new flows to the router.
 func (r *Router) startStack() error {
+	gvisorlog.SetLevel(gvisorlog.Warning) // it has one log only, on standard error, and remarks on single packets
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
