@@ -2,6 +2,8 @@
 package config
 
 import (
+	"path"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -70,6 +72,23 @@ func (t *Template) Secrets() *redact.Set { return t.secrets }
 // Explain rewrites diagnostics about names that do not exist in the words of
 // templates. It is for those that decoding a [Component]'s Input gives.
 func (t *Template) Explain(diags hcl.Diagnostics) hcl.Diagnostics { return t.scope.Explain(diags) }
+
+// Lookup finds the factory for a type that the template names. The name under
+// which a plugin is required is the prefix of its components, so that with
+// aws = { source = "github.com/hashicorp/amazon", ... } aws-ebs is amazon-ebs.
+func Lookup[C any](t *Template, r component.Registry[C], typ string) (component.Factory[C], bool) {
+	if f, ok := r[typ]; ok {
+		return f, true
+	}
+	for _, p := range t.Plugins {
+		if rest, ok := strings.CutPrefix(typ, p.Name); ok && (rest == "" || rest[0] == '-') {
+			if f, ok := r[path.Base(p.Source)+rest]; ok {
+				return f, true
+			}
+		}
+	}
+	return nil, false
+}
 
 // Plugin is an entry of required_plugins.
 type Plugin struct {

@@ -86,7 +86,7 @@ func (l *loader) define(n *lang.Node, what, name string) hcl.Diagnostics {
 // read computes the value of a data source, or what is known of it if data
 // sources are not to run.
 func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-	factory, ok := l.o.DataSources[block.Labels[0]]
+	factory, ok := Lookup(l.t, l.o.DataSources, block.Labels[0])
 	if !ok {
 		return cty.DynamicVal, problem(&block.LabelRanges[0], "Unknown data source", "There is no data source of type %q.%s",
 			block.Labels[0], lang.DidYouMean(block.Labels[0], l.o.DataSources.Names()))

@@ -65,7 +65,7 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	if diags, ok := ck.done[key]; ok {
 		return diags
 	}
-	f, diags := find(r, what, c)
+	f, diags := find(ck.template, r, what, c)
 	if f != nil {
 		in, more := ck.input(ctx, b, c, build)
 		diags = append(diags, more...)
@@ -78,8 +78,8 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 }
 
 // find returns the factory of a component, or says that there is none.
-func find[C any](r component.Registry[C], what string, c *config.Component) (component.Factory[C], hcl.Diagnostics) {
-	if f, ok := r[c.Type]; ok {
+func find[C any](t *config.Template, r component.Registry[C], what string, c *config.Component) (component.Factory[C], hcl.Diagnostics) {
+	if f, ok := config.Lookup(t, r, c.Type); ok {
 		return f, nil
 	}
 	hint := lang.DidYouMean(c.Type, r.Names())
@@ -123,7 +123,11 @@ func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *conf
 	if diags.HasErrors() {
 		return made, diags
 	}
-	made, more := r[c.Type].New(in)
+	f, diags := find(m.template, r, "component", c)
+	if f == nil {
+		return made, diags
+	}
+	made, more := f.New(in)
 	if more.HasErrors() {
 		return made, m.template.Explain(more)
 	}
@@ -141,7 +145,7 @@ var commonExports = map[string]cty.Type{
 // exports are the names and types of build.* for what follows the builder of b.
 func (m *maker) exports(b *config.Build) map[string]cty.Type {
 	all := maps.Clone(commonExports)
-	if f, ok := m.components.Builders[b.Type]; ok {
+	if f, ok := config.Lookup(m.template, m.components.Builders, b.Type); ok {
 		maps.Copy(all, f.Exports())
 	}
 	return all

@@ -84,6 +84,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 		}
 		chosen = append(chosen, &copied)
 	}
+	distinguish(chosen)
 	diags = append(diags, only.idle(names, names)...)
 	diags = append(diags, except.idle(slices.Concat(names, extra), names)...)
 	if len(chosen) == 0 {
@@ -91,6 +92,17 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 			Detail: fmt.Sprintf("-only and -except leave none of the builds: %s.", strings.Join(names, ", "))})
 	}
 	return chosen, diags
+}
+
+// distinguish numbers builds that have the same name, which a template may have:
+// what a build owns is found by its name.
+func distinguish(builds []*config.Build) {
+	count := map[string]int{}
+	for _, b := range builds {
+		if count[b.Name]++; count[b.Name] > 1 {
+			b.Name = fmt.Sprintf("%s (%d)", b.Name, count[b.Name])
+		}
+	}
 }
 
 // label is what -except knows a post-processor by.

@@ -98,15 +98,8 @@ type machineOptions struct {
 	Password string `hcl:"password,optional,secret"`
 	// Say is said.
 	Say string `hcl:"say,optional"`
-	// Tag is a block.
-	Tag []tagOptions `hcl:"tag,block"`
-}
-
-type tagOptions struct {
-	// Key is the key.
-	Key string `hcl:"key"`
-	// Value is the value.
-	Value string `hcl:"value"`
+	// Generated is the password that the machine has made up.
+	Generated string `hcl:"generated,optional"`
 }
 
 // machine is the fake builder: a key, an instance, provisioning, an image.
@@ -126,7 +119,11 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 	if err := m.acquire(ctx, s, "instance"); err != nil {
 		return nil, err
 	}
-	if err := provision(ctx, builder.Machine{Data: map[string]any{"ID": "i-1", "Port": 22}}); err != nil {
+	data := map[string]any{"ID": "i-1", "Port": 22}
+	if m.o.Generated != "" {
+		data["Password"] = m.o.Generated
+	}
+	if err := provision(ctx, builder.Machine{Data: data}); err != nil {
 		return nil, err
 	}
 	if err := m.acquire(ctx, s, "image"); err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"bake/engine"
 )
 
@@ -563,5 +565,103 @@ build { sources = ["machine.one"] }
 				t.Errorf("%q without %q: last artifact %q, want %q", test.only, test.except, got, want)
 			}
 		}
+	}
+}
+
+// TestSameName: builds that share a name own their things apart.
+func TestSameName(t *testing.T) {
+	f := newFixture(t, `
+source "machine" "web" {}
+build { sources = ["machine.web", "machine.web"] }
+build { sources = ["machine.web"] }
+`)
+	f.options.Parallel = 1
+	f.options.Only = []string{"machine.web"}
+	result, diags := f.run(t.Context())
+	if len(diags) > 0 {
+		t.Fatal(diags)
+	}
+	var names, keys []string
+	for _, b := range result.Builds {
+		if b.Err != nil {
+			t.Error(b.Err)
+		}
+		names = append(names, b.Name)
+		keys = append(keys, b.Name+"/image")
+	}
+	if want := []string{"machine.web", "machine.web (2)", "machine.web (3)"}; !slices.Equal(names, want) {
+		t.Errorf("%q, want %q", names, want)
+	}
+	if got := f.world.existing(); !sameSet(got, keys) {
+		t.Errorf("%q exists, want %q", got, keys)
+	}
+}
+
+// TestPluginName: the name under which a plugin is required is the prefix of its
+// components.
+func TestPluginName(t *testing.T) {
+	f := newFixture(t, `
+packer {
+  required_plugins {
+    my-cloud = { source = "example.com/someone/machine", version = ">= 1" }
+  }
+}
+source "my-cloud" "web" {}
+build {
+  sources = ["my-cloud.web"]
+  provisioner "run" { script = "${source.type} ${build.Extra}" }
+}
+`)
+	if r := f.one(t.Context()); r.Err != nil || r.Name != "my-cloud.web" {
+		t.Error(r.Name, r.Err)
+	}
+	if !slices.Contains(f.world.log, "run my-cloud <unknown>") {
+		t.Error(f.world.log)
+	}
+}
+
+// TestMachineSecrets: a password that only the builder knows does not come out.
+func TestMachineSecrets(t *testing.T) {
+	f := newFixture(t, `
+source "machine" "web" { generated = "pass-of-the-machine" }
+build {
+  sources = ["machine.web"]
+  provisioner "run" { script = "login ${build.Password}" }
+}
+`)
+	if r := f.one(t.Context()); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if !slices.Contains(f.world.log, "run login pass-of-the-machine") {
+		t.Error(f.world.log)
+	}
+	if text := f.transcript(); !strings.Contains(text, "login <sensitive>") || strings.Contains(text, "pass-of") {
+		t.Error(text)
+	}
+}
+
+// TestDiagnosticsHoldNoSecrets: neither their words nor the lines they point at.
+func TestDiagnosticsHoldNoSecrets(t *testing.T) {
+	f := newFixture(t, `
+variable "pw" {
+  sensitive = true
+  default   = "hunter22"
+}
+source "machine" "web" {
+  image = "x-${var.pw}" + 1
+  say   = "hunter22" + 1
+}
+build { sources = ["machine.web"] }
+`)
+	diags := engine.Check(t.Context(), f.template, f.world.components(), f.options)
+	if len(diags) != 2 {
+		t.Fatal(diags)
+	}
+	var b strings.Builder
+	if err := hcl.NewDiagnosticTextWriter(&b, f.template.Files(), 80, false).WriteDiagnostics(diags); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); strings.Contains(text, "hunter22") || !strings.Contains(text, "********") {
+		t.Error(text)
 	}
 }

@@ -18,6 +18,11 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	x.mu.Lock()
 	x.machine = m.Data
 	x.mu.Unlock()
+	for _, name := range secretData {
+		if s, ok := m.Data[name].(string); ok && s != absent(name) {
+			x.secret(s)
+		}
+	}
 	for i, p := range x.build.Provisioners {
 		name := "provision with " + title(p)
 		if n := len(x.build.Provisioners); n > 1 {
@@ -30,6 +35,9 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	}
 	return nil
 }
+
+// secretData are the values of build.* that must not be shown.
+var secretData = []string{"Password", "WinRMPassword", "SSHPrivateKey"}
 
 // cleanUp runs the error-cleanup-provisioner, unless nothing is to be touched.
 // Its own failure is a warning: the build has failed already.
