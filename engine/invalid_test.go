@@ -163,3 +163,18 @@ func TestInvalid(t *testing.T) {
 		})
 	}
 }
+
+// TestValid: there is nothing to complain about in these.
+func TestValid(t *testing.T) {
+	paths, err := filepath.Glob("../testdata/valid/*.pkr.*")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no fixtures: ", err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			for _, d := range validate(t, path) {
+				t.Errorf("%s: %s: %s", d.Subject, d.Summary, d.Detail)
+			}
+		})
+	}
+}
