@@ -3,6 +3,7 @@ package ebs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"testing"
 
 	"bake/builder/amazon"
-	"bake/cloud/wire"
 )
 
 var errInterrupted = errors.New("interrupted")
@@ -80,7 +80,8 @@ func (f fault) strike(t *testing.T, w *world, n int) (struck bool) {
 			ledger, _ = os.ReadFile(b.ledger)
 		} else if dead {
 			mu.Unlock()
-			panic(http.ErrAbortHandler) // nobody is there to make it
+			writeError(t, rw, "UnauthorizedOperation") // nobody is there to make it
+			return
 		}
 		mu.Unlock()
 		if i != n {
@@ -88,10 +89,7 @@ func (f fault) strike(t *testing.T, w *world, n int) (struck bool) {
 			return
 		}
 		if f.refuse {
-			e := &wire.Error{Code: "UnauthorizedOperation", Message: "You are not authorized to perform this operation.", Status: 403}
-			if err := writeError(rw, e); err != nil {
-				t.Error(err)
-			}
+			writeError(t, rw, "UnauthorizedOperation")
 			return
 		}
 		answer := httptest.NewRecorder()
@@ -113,7 +111,7 @@ func (f fault) strike(t *testing.T, w *world, n int) (struck bool) {
 	w.mu.Unlock()
 
 	a, err := b.build(ctx, plain(small))
-	if f.cancel && err != nil && !errors.Is(err, errInterrupted) {
+	if f.cancel && !f.kill && err != nil && !errors.Is(err, errInterrupted) {
 		t.Errorf("%s call %d (%s): the error is not the cause of the cancellation: %v", f.name, n, action, err)
 	}
 	stop := context.Background()
@@ -172,9 +170,11 @@ func (f fault) inspect(t *testing.T, w *world, b *bake, n int, action string, bu
 	})
 }
 
-// writeError answers as EC2 does.
-func writeError(rw http.ResponseWriter, e *wire.Error) error {
-	rw.WriteHeader(e.Status)
-	_, err := rw.Write([]byte(`<Response><Errors><Error><Code>` + e.Code + `</Code><Message>` + e.Message + `</Message></Error></Errors><RequestID>id</RequestID></Response>`))
-	return err
+// writeError refuses a call as EC2 does.
+func writeError(t testing.TB, rw http.ResponseWriter, code string) {
+	rw.WriteHeader(http.StatusForbidden)
+	_, err := fmt.Fprintf(rw, "<Response><Errors><Error><Code>%s</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>", code)
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -133,6 +133,11 @@ func (w *world) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.R
 	intercept := w.intercept
 	w.mu.Unlock()
 	serve := func(rw http.ResponseWriter) {
+		if scope.AccessKey != "AKIATEST" && scope.Service == "sts" {
+			rw.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(rw, `<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error></ErrorResponse>`)
+			return
+		}
 		if scope.AccessKey != "AKIATEST" {
 			endpoint.WriteError(rw, "id", &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: 401})
 			return

@@ -163,7 +163,7 @@ func hint(e *Error) (message, hint string) {
 
 func unreachable(err error) (message, hint string) {
 	var resp *smithyhttp.ResponseError
-	if errors.As(err, &resp) {
+	if errors.As(err, &resp) && resp.HTTPStatusCode() > 0 {
 		return fmt.Sprintf("the endpoint answered with HTTP status %d and nothing that AWS would say", resp.HTTPStatusCode()),
 			"Check that the endpoint is one of EC2"
 	}

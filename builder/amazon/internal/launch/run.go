@@ -198,7 +198,7 @@ func (l *Launcher) blameRun(err error) error {
 		return blame(&l.SSHKeyPairName, "No such key pair")
 	case strings.Contains(e.Message, "iamInstanceProfile") && l.IAMInstanceProfile != "":
 		return blame(&l.IAMInstanceProfile, "The instance profile cannot be used")
-	case strings.Contains(strings.ToLower(e.Message), "instance type") || e.Code == "InvalidInstanceType":
+	case strings.Contains(strings.ReplaceAll(strings.ToLower(e.Message), " ", ""), "instancetype"):
 		return blame(&l.InstanceType, "The instance type cannot be used")
 	case strings.Contains(strings.ToLower(e.Message), "availability zone") && l.AvailabilityZone != "":
 		return blame(&l.AvailabilityZone, "The availability zone cannot be used")

@@ -1,0 +1,167 @@
+package ebs_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder/amazon"
+	"bake/builder/amazon/ebs"
+)
+
+// TestValidate adds an option, or a few, to a source block that is right, and
+// says how the complaint begins and what it underlines.
+func TestValidate(t *testing.T) {
+	device := func(more string) string {
+		return "launch_block_device_mappings {\n device_name = \"/dev/xvdb\"\n" + more + "\n}"
+	}
+	tests := []struct{ option, summary, at string }{
+		{`ami_names = "x"`, "Unsupported argument", `ami_names`},
+		{`spot_price = "auto"`, "Unsupported argument", `spot_price`},
+
+		{`access_key = "AKIA"`, "Half a credential", `"AKIA"`},
+		{`secret_key = "s"`, "Half a credential", `"s"`},
+		{`token = "t"`, "Token without a key", `"t"`},
+		{`custom_endpoint_ec2 = "ec2.example.com"`, "Not a URL", `"ec2.example.com"`},
+		{`max_retries = -1`, "Negative number", `-1`},
+		{"aws_polling {\n delay_seconds = -1\n}", "Negative number", `-1`},
+		{"assume_role {\n role_arn = \"r\"\n duration_seconds = 10\n}", "Unsuitable duration", `10`},
+		{"assume_role {\n role_arn = \"r\"\n policy = \"{\"\n}", "Not JSON", `"{"`},
+		{"assume_role {\n role_arn = \"r\"\n transitive_tag_keys = [\"a\"]\n}", "Unknown tag", `["a"]`},
+		{"assume_role {\n session_name = \"s\"\n}", "Missing required argument", ``},
+
+		{`user_data = "a"` + "\n" + `user_data_file = "/etc/passwd"`, "Conflicting arguments", `"/etc/passwd"`},
+		{`user_data_file = "/no/such/file"`, "User data file not found", `"/no/such/file"`},
+		{`security_group_id = "sg-1"` + "\n" + `security_group_ids = ["sg-2"]`, "Conflicting arguments", `["sg-2"]`},
+		{`temporary_security_group_source_cidrs = ["10.0.0.1"]`, "Not an address range", `["10.0.0.1"]`},
+		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},
+		{`ssh_interface = "session_manager"`, "Unsuitable value", `"session_manager"`},
+		{`ssh_interface = "front"`, "Unsuitable value", `"front"`},
+		{`communicator = "winrm"`, "Unsuitable value", `"winrm"`},
+		{`shutdown_behavior = "reboot"`, "Unsuitable value", `"reboot"`},
+		{`tenancy = "mine"`, "Unsuitable value", `"mine"`},
+		{"tenancy = \"host\"\nplacement {\n tenancy = \"host\"\n}", "Conflicting arguments", `"host"`},
+		{"placement {\n host_id = \"h-1\"\n tenancy = \"default\"\n}", "Unsuitable tenancy", `"default"`},
+		{"placement {\n host_id = \"h-1\"\n host_resource_group_arn = \"arn\"\n}", "Conflicting arguments", `"h-1"`},
+		{`capacity_reservation_id = "cr-1"` + "\n" + `capacity_reservation_group_arn = "arn"`, "Conflicting arguments", `"arn"`},
+		{`capacity_reservation_id = "cr-1"` + "\n" + `capacity_reservation_preference = "open"`, "Conflicting arguments", `"open"`},
+		{"metadata_options {\n http_put_response_hop_limit = 65\n}", "Unsuitable hop limit", `65`},
+		{"metadata_options {\n http_tokens = \"maybe\"\n}", "Unsuitable value", `"maybe"`},
+		{`enable_nitro_enclave = true`, "No enclaves on this instance type", `true`},
+
+		{device(`kms_key_id = "mine"`), "Not a KMS key", `"mine"`},
+		{device("encrypted = false\n kms_key_id = \"alias/mine\""), "Key for a volume without encryption", `"alias/mine"`},
+		{device("volume_type = \"io1\"\n volume_size = 10\n iops = 501"), "Too many IOPS", `501`},
+		{device("volume_type = \"io2\"\n volume_size = 10\n iops = 99"), "Unsuitable IOPS", `99`},
+		{device("volume_type = \"gp3\"\n iops = 16001"), "Unsuitable IOPS", `16001`},
+		{device("volume_type = \"gp3\"\n throughput = 124"), "Unsuitable throughput", `124`},
+		{device("volume_type = \"gp2\"\n throughput = 200"), "Throughput without gp3", `200`},
+		{device("") + "\n" + device(""), "Duplicate device", `"/dev/xvdb"`},
+
+		{`ami_groups = ["everybody"]`, "Unknown group", `["everybody"]`},
+		{`snapshot_groups = ["everybody"]`, "Unknown group", `["everybody"]`},
+		{`deprecate_at = "tomorrow"`, "Not a time", `"tomorrow"`},
+		{`imds_support = "v1.0"`, "Unsuitable value", `"v1.0"`},
+		{`snapshot_copy_duration_minutes = 20`, "Unsuitable duration", `20`},
+		{`skip_save_build_region = true`, "No region for the image", `true`},
+		{`ami_virtualization_type = "kvm"`, "Unsuitable value", `"kvm"`},
+		{"ami_virtualization_type = \"paravirtual\"\nena_support = true", "Unsuitable virtualization type", `"paravirtual"`},
+		{`kms_key_id = "alias/mine"`, "Key without encryption", `"alias/mine"`},
+		{"encrypt_boot = true\nkms_key_id = \"mine\"", "Not a KMS key", `"mine"`},
+		{"encrypt_boot = true\nami_users = [\"123456789012\"]", "Sharing an image that others cannot decrypt", `["123456789012"]`},
+		{"encrypt_boot = true\nami_regions = [\"eu-west-1\"]\nregion_kms_key_ids = { eu-west-1 = \"\" }\nsnapshot_users = [\"1\"]", "Sharing an image that others cannot decrypt", `["1"]`},
+		{"encrypt_boot = true\nami_regions = [\"eu-west-1\"]\nregion_kms_key_ids = { us-west-2 = \"alias/a\", eu-west-1 = \"\" }", "Region without a copy", ``},
+		{"encrypt_boot = true\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nregion_kms_key_ids = { us-west-2 = \"alias/a\" }", "Region without a key", ``},
+
+		{`tags = { Name = "{{ .Broken" }`, "Invalid {{ }} template", ``},
+	}
+	for _, tt := range tests {
+		t.Run(strings.ReplaceAll(tt.option, "\n", " "), func(t *testing.T) {
+			body := plain("ami_name = \"web\"\n" + tt.option)
+			wantDiagnostic(t, ebs.Factory(amazon.Cloud{}).Check(input(body)), body, tt.summary, tt.at)
+		})
+	}
+}
+
+// TestValidateReplacing replaces a line of a source block that is right.
+func TestValidateReplacing(t *testing.T) {
+	tests := []struct{ old, new, summary, at string }{
+		{`ami_name = "web"`, ``, "Missing required argument", ``},
+		{`ami_name = "web"`, `ami_name = "ab"`, "Invalid image name", `"ab"`},
+		{`ami_name = "web"`, `ami_name = "a:b"`, "Invalid image name", `"a:b"`},
+		{`ami_name = "web"`, fmt.Sprintf(`ami_name = "%s"`, strings.Repeat("x", 129)), "Invalid image name", ``},
+		{`instance_type = "t3.micro"`, ``, "Missing required argument", ``},
+		{`instance_type = "t3.micro"`, "instance_type = \"m5.large\"\nenable_unlimited_credits = true", "Not a burstable instance type", `true`},
+		{`ssh_username  = "admin"`, ``, "Missing ssh_username", ``},
+		{`owners      = ["136693071363"]`, ``, "No owners", ``},
+		{`filters     = { name = "debian-12-amd64-*" }`, ``, "No filters", ``},
+	}
+	for _, tt := range tests {
+		t.Run(tt.new+tt.summary, func(t *testing.T) {
+			body := plain("ami_name = \"web\"\n")
+			if !strings.Contains(body, tt.old) {
+				t.Fatalf("%q is not in the block", tt.old)
+			}
+			body = strings.Replace(body, tt.old, tt.new, 1)
+			wantDiagnostic(t, ebs.Factory(amazon.Cloud{}).Check(input(body)), body, tt.summary, tt.at)
+		})
+	}
+}
+
+// wantDiagnostic demands exactly one error, with a place; at, when not empty,
+// is the text at that place.
+func wantDiagnostic(t *testing.T, err error, body, summary, at string) {
+	t.Helper()
+	var diags hcl.Diagnostics
+	if !asDiagnostics(err, &diags) {
+		t.Fatalf("no diagnostic: %v", err)
+	}
+	var found []*hcl.Diagnostic
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			found = append(found, d)
+		}
+	}
+	if len(found) != 1 || found[0].Summary != summary || found[0].Subject == nil || found[0].Detail == "" {
+		t.Fatalf("got %v, want one error %q", diags, summary)
+	}
+	if text := string(found[0].Subject.SliceBytes([]byte(body))); at != "" && text != at {
+		t.Errorf("it underlines %q, want %q", text, at)
+	}
+}
+
+func TestValidateAccepts(t *testing.T) {
+	for _, option := range []string{
+		``, distributed[strings.Index(distributed, "ami_description"):],
+		"encrypt_boot = true\nkms_key_id = \"alias/mine\"\nami_users = [\"123456789012\"]",
+		"ami_virtualization_type = \"hvm\"\nena_support = true\nsriov_support = true",
+		"vpc_filter {\n filters = { isDefault = \"true\" }\n}\nsubnet_filter {\n filter {\n name = \"tag:x\"\n value = \"y\"\n}\n random = true\n}",
+		"communicator = \"none\"", "capacity_reservation_id = \"cr-1\"",
+		"deregistration_protection {\n with_cooldown = true\n}", "deprecate_at = \"2030-01-02T15:04:05Z\"",
+	} {
+		if diags := ebs.Factory(amazon.Cloud{}).Check(input(plain("ami_name = \"web\"\n" + option))); len(diags) > 0 {
+			t.Errorf("%s: %v", option, diags)
+		}
+	}
+}
+
+func TestDocs(t *testing.T) {
+	docs, err := ebs.Factory(amazon.Cloud{}).Docs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, d := range docs {
+		if seen[d.Name] {
+			t.Errorf("%s is there twice", d.Name)
+		}
+		seen[d.Name] = true
+	}
+	for _, name := range []string{"region", "source_ami", "ami_name", "ssh_username", "launch_block_device_mappings", "tag"} {
+		if !seen[name] {
+			t.Errorf("%s is not there", name)
+		}
+	}
+}
