@@ -207,7 +207,7 @@ func (l *loader) getenv(name string) string {
 }
 
 func (l *loader) world(base string) lang.World {
-	return lang.World{BaseDir: base, Cwd: l.o.Cwd, Home: l.getenv("HOME"), Start: l.o.Now, Now: time.Now}
+	return lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now}
 }
 
 // openScope makes the scope that holds the variables.

@@ -91,10 +91,11 @@ func (w World) expand(path string) (string, error) {
 	if rest != "" && rest[0] != '/' && rest[0] != filepath.Separator {
 		return "", errors.New("the home directory of another user cannot be told; only ~ and ~/... are understood")
 	}
-	if w.Home == "" {
+	home := w.Getenv("HOME")
+	if home == "" {
 		return "", errors.New("~ cannot be expanded: HOME is not set")
 	}
-	return filepath.Join(w.Home, rest), nil
+	return filepath.Join(home, rest), nil
 }
 
 func readText(path string) (string, error) {

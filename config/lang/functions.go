@@ -13,11 +13,11 @@ import (
 
 // World is what functions may know of the outside.
 type World struct {
-	BaseDir string           // what file and its kin start from: the template's directory
-	Cwd     string           // absolute; what abspath and filebase64 start from
-	Home    string           // what ~ stands for; empty if there is none
-	Start   time.Time        // of the run, for the legacy time functions
-	Now     func() time.Time // for timestamp
+	BaseDir string              // what file and its kin start from: the template's directory
+	Cwd     string              // absolute; what abspath and filebase64 start from
+	Getenv  func(string) string // empty for what is not set; HOME is what ~ stands for
+	Start   time.Time           // of the run, for the legacy time functions
+	Now     func() time.Time    // for timestamp
 }
 
 // Functions returns the functions of the template language.
@@ -123,6 +123,10 @@ func Functions(w World) map[string]function.Function {
 		"cidrnetmask": cidrNetmask,
 		"cidrsubnet":  cidrSubnet,
 		"cidrsubnets": cidrSubnets,
+
+		// other servers
+		"consul_key": text1("key", consulKey(w.Getenv)),
+		"vault":      text2("path", "key", vault(w.Getenv)),
 
 		// types and errors
 		"can":     tryfunc.CanFunc,
