@@ -1,0 +1,107 @@
+package component_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/component"
+	"bake/config/schema"
+)
+
+const source = `package component_test
+
+type options struct {
+	// Name is required.
+	Name string
+	// Size has a default.
+	Size int
+}
+`
+
+type options struct {
+	Name string `hcl:"name"`
+	Size int    `hcl:"size,optional"`
+}
+
+// thing is what the factory makes.
+type thing struct {
+	options *options
+	where   *schema.Source
+}
+
+func define() component.Factory[*thing] {
+	return component.Define("thing", []string{source}, func() options { return options{Size: 8} },
+		func(o *options, where *schema.Source) *thing { return &thing{o, where} }).
+		Exporting(map[string]cty.Type{"ID": cty.String})
+}
+
+func input(t *testing.T, text string) schema.Input {
+	t.Helper()
+	f, diags := hclsyntax.ParseConfig([]byte(text), "t.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return schema.Input{Body: f.Body, Context: &hcl.EvalContext{Variables: map[string]cty.Value{"later": cty.UnknownVal(cty.String)}}}
+}
+
+func TestFactory(t *testing.T) {
+	f := define()
+	if f.Name() != "thing" || f.Exports()["ID"] != cty.String {
+		t.Error(f.Name(), f.Exports())
+	}
+	docs, err := f.Docs()
+	if err != nil || len(docs) != 2 || docs[1].Default != "8" {
+		t.Error(docs, err)
+	}
+	made, diags := f.New(input(t, "name = \"x\""))
+	if diags.HasErrors() || made.options.Name != "x" || made.options.Size != 8 {
+		t.Error(made, diags)
+	}
+	if rng := made.where.Range(&made.options.Name); rng.Start.Line != 1 {
+		t.Error(rng)
+	}
+	other, diags := f.New(input(t, "name = \"y\"\nsize = 9"))
+	if diags.HasErrors() || other.options == made.options || made.options.Size != 8 {
+		t.Error("two components share their options")
+	}
+}
+
+// TestUnknown: what is not known yet is fine for a check and too late for use.
+func TestUnknown(t *testing.T) {
+	f := define()
+	if diags := f.Check(input(t, "name = later")); len(diags) > 0 {
+		t.Error(diags)
+	}
+	made, diags := f.New(input(t, "name = later"))
+	if made != nil || !diags.HasErrors() || diags[0].Summary != "Value not known" || diags[0].Subject.Start.Line != 1 {
+		t.Error(made, diags)
+	}
+}
+
+func TestWrong(t *testing.T) {
+	f := define()
+	if diags := f.Check(input(t, "size = 1")); !diags.HasErrors() {
+		t.Error("checked")
+	}
+	if made, diags := f.New(input(t, "name = \"x\"\ncolor = 1")); made != nil || !diags.HasErrors() {
+		t.Error("made")
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	other := component.Define("another", nil, func() options { return options{} }, func(*options, *schema.Source) *thing { return nil })
+	r := component.NewRegistry(define(), other)
+	if !slices.Equal(r.Names(), []string{"another", "thing"}) {
+		t.Error(r.Names())
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("two factories share a name")
+		}
+	}()
+	component.NewRegistry(define(), define())
+}
