@@ -74,14 +74,20 @@ type world struct {
 	intercept func(n int, c call, w http.ResponseWriter, serve func(http.ResponseWriter))
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, rules ...ec2.Fault) *world {
 	key, err := ssh.NewKeyPair("ed25519", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, dir: t.TempDir(), driver: &machinetest.Driver{}, hostKey: key, servers: map[string]*commtest.Server{}}
 	w.driver.Dial = w.dialMachine
-	service, err := ec2.Open(t.Context(), ec2.Options{Dir: w.dir, Driver: w.driver, Images: &imageStore{dir: filepath.Join(w.dir, "layers")}})
+	faults, err := ec2.NewFaults(1, rules...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := ec2.Open(t.Context(), ec2.Options{
+		Dir: w.dir, Driver: w.driver, Images: &imageStore{dir: filepath.Join(w.dir, "layers")}, Faults: faults,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -189,7 +189,7 @@ func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) 
 	client := sts.NewFromConfig(s.config, func(so *sts.Options) { so.RetryMaxAttempts = min(3, max(1, o.MaxRetries)) })
 	who, err := Call(ctx, client.GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	var dns *net.DNSError
-	if errors.As(err, &dns) && o.Region != "" && s.Cloud.Endpoint == "" {
+	if errors.As(err, &dns) && o.Region != "" && client.Options().BaseEndpoint == nil {
 		return blame(src, &o.Region, "The region cannot be reached",
 			"There is no host %s: either there is no region %q, or this machine has no network.", dns.Name, o.Region)
 	}

@@ -1,0 +1,444 @@
+package ebs_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/builder/amazon/amidata"
+	"bake/cloud/ec2"
+	"bake/step"
+)
+
+// describe returns an image.
+func (w *world) describe(in, id string) types.Image {
+	out, err := w.client(in).DescribeImages(context.Background(), &awsec2.DescribeImagesInput{ImageIds: []string{id}})
+	w.fatal(err)
+	return out.Images[0]
+}
+
+// sent returns the parameters of the first call of an action.
+func (w *world) sent(action string) map[string]string {
+	for _, c := range w.calls {
+		if c.Action == action {
+			return c.Params
+		}
+	}
+	w.t.Fatalf("no %s was sent", action)
+	return nil
+}
+
+func TestEncryptedByWayOfATemporaryImage(t *testing.T) {
+	w := newWorld(t)
+	images := w.mustBuild(t, plain(`
+ami_name     = "web"
+encrypt_boot = true
+ami_regions  = ["eu-west-1"]
+tags         = { Name = "web" }
+`))
+	if len(images) != 2 {
+		t.Fatal(images)
+	}
+	if left := w.holdings(); len(left) != 4 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+	for in, id := range images {
+		i := w.describe(in, id)
+		if *i.Name != "web" || !aws.ToBool(i.BlockDeviceMappings[0].Ebs.Encrypted) {
+			t.Errorf("%s: %s, encrypted %v", in, *i.Name, aws.ToBool(i.BlockDeviceMappings[0].Ebs.Encrypted))
+		}
+	}
+}
+
+func TestOnlyCopies(t *testing.T) {
+	w := newWorld(t)
+	images := w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nskip_save_build_region = true"))
+	if len(images) != 1 || images["eu-west-1"] == "" {
+		t.Fatal(images)
+	}
+	if left := w.holdings(); len(left) != 2 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+func TestForce(t *testing.T) {
+	w := newWorld(t)
+	body := "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nforce_delete_snapshot = true"
+	old := w.mustBuild(t, plain(body))
+	b := w.bake(t)
+	b.scope.Run.Force = true
+	a, err := b.build(t.Context(), plain(body))
+	if err == nil {
+		err = b.scope.Close(t.Context(), context.Background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, id := range a.Images {
+		if id == old[in] {
+			t.Errorf("%s: the image is the old one", in)
+		}
+	}
+	if left := w.holdings(); len(left) != 4 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestForceKeepsTheCopiesOfAFailedBuild has the image fail: what is in other
+// regions under its name must not have been touched.
+func TestForceKeepsTheCopiesOfAFailedBuild(t *testing.T) {
+	w := newWorld(t, ec2.Fault{Action: "CreateImage", Nth: 2, Effect: ec2.EffectFail, Code: "InternalError"})
+	body := "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nforce_deregister = true"
+	old := w.mustBuild(t, plain(body))
+	b := w.bake(t)
+	if _, err := b.build(t.Context(), plain(body)); err == nil || !strings.Contains(err.Error(), "failed") {
+		t.Errorf("error: %v", err)
+	}
+	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+		t.Error(err)
+	}
+	if i := w.describe("eu-west-1", old["eu-west-1"]); i.State != types.ImageStateAvailable {
+		t.Errorf("the old copy is %s", i.State)
+	}
+}
+
+func TestProtectionIsLiftedForTeardown(t *testing.T) {
+	w := newWorld(t)
+	b := w.bake(t)
+	a, err := b.build(t.Context(), plain("ami_name = \"web\"\ndeprecate_at = \"2040-01-02T15:04:05Z\"\nderegistration_protection {\n enabled = true\n}"))
+	if err == nil {
+		err = b.scope.Close(t.Context(), context.Background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := w.describe(region, a.Images[region]); !strings.HasPrefix(aws.ToString(i.DeregistrationProtection), "enabled") || !strings.HasPrefix(aws.ToString(i.DeprecationTime), "2040-01-02") {
+		t.Errorf("protection %q, deprecation %q", aws.ToString(i.DeregistrationProtection), aws.ToString(i.DeprecationTime))
+	}
+	if err := b.scope.Destroyers().Destroy(t.Context(), a.Resources[0]); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	mapping := func(more string) string {
+		return "skip_create_ami = true\nami_name = \"web\"\nlaunch_block_device_mappings {\n device_name = \"/dev/sdf\"\n volume_size = 1\n" + more + "}\n"
+	}
+	for name, tt := range map[string]struct {
+		more string
+		left int
+	}{
+		"nothing said":           {"", 0},
+		"to delete":              {"delete_on_termination = true\n", 0},
+		"to keep, as one wished": {"delete_on_termination = false\n", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			if a := w.mustBuild(t, plain(mapping(tt.more))); a != nil {
+				t.Error("there is an artifact")
+			}
+			left := w.holdings()
+			if len(left) != tt.left {
+				t.Errorf("left:\n%s", strings.Join(left, "\n"))
+			}
+			w.quietly(func() {
+				if tagged, err := amazon.FindTagged(t.Context(), amazon.Place{Region: region, Cloud: w.cloud}, ""); err != nil || len(tagged) > 0 {
+					t.Errorf("a sweep would delete %v, %v", tagged, err)
+				}
+			})
+		})
+	}
+}
+
+// TestLate makes everything that is made invisible for a while.
+func TestLate(t *testing.T) {
+	var rules []ec2.Fault
+	for _, action := range []string{"CreateSecurityGroup", "RunInstances", "CreateImage", "CopyImage", "CreateKeyPair"} {
+		rules = append(rules, ec2.Fault{Action: action, Effect: ec2.EffectHide, Times: 2})
+	}
+	w := newWorld(t, rules...)
+	if images := w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]")); len(images) != 2 {
+		t.Error(images)
+	}
+	if left := w.holdings(); len(left) != 4 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestFailures has what the cloud accepted fail later.
+func TestFailures(t *testing.T) {
+	for _, action := range []string{"RunInstances", "CreateImage", "CopyImage"} {
+		t.Run(action, func(t *testing.T) {
+			w := newWorld(t, ec2.Fault{Action: action, Effect: ec2.EffectFail, Code: "InsufficientRehearsal", Message: "This was to be expected."})
+			b := w.bake(t)
+			_, err := b.build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]"))
+			if err == nil || !strings.Contains(err.Error(), "This was to be expected") {
+				t.Errorf("the error does not give the reason: %v", err)
+			}
+			if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+				t.Error(err)
+			}
+			if left := w.holdings(); len(left) > 0 {
+				t.Errorf("left:\n%s", strings.Join(left, "\n"))
+			}
+		})
+	}
+}
+
+func TestHostKeyFromTheConsole(t *testing.T) {
+	w := newWorld(t)
+	printed := false
+	w.intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if c.Action == "GetConsoleOutput" && !printed {
+			printed = true
+			if m := w.driver.Machine(c.Params["InstanceId"]); m != nil {
+				key := "[   12.3] cloud-init[600]: " + strings.TrimSuffix(w.hostKey.PublicKey, "\n") + " root@host"
+				w.fatal(m.Print("-----BEGIN SSH HOST KEY KEYS-----\n" + key + "\n-----END SSH HOST KEY KEYS-----"))
+			}
+		}
+		serve(rw)
+	}
+	b := w.bake(t)
+	if _, err := b.build(t.Context(), plain("ami_name = \"web\"\nskip_create_ami = true\nssh_host_key_check = \"strict\"")); err != nil {
+		t.Fatal(err)
+	}
+	if !printed || !strings.Contains(b.said(), "console") {
+		t.Errorf("said:\n%s", b.said())
+	}
+	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSecurityGroupSource(t *testing.T) {
+	w := newWorld(t)
+	w.mustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true\ntemporary_security_group_source_cidrs = [\"127.0.0.0/8\", \"2001:db8::/32\"]"))
+	p := w.sent("AuthorizeSecurityGroupIngress")
+	if p["IpPermissions.1.IpRanges.1.CidrIp"] != "127.0.0.0/8" || p["IpPermissions.1.Ipv6Ranges.1.CidrIpv6"] != "2001:db8::/32" || p["IpPermissions.1.FromPort"] != "22" {
+		t.Error(p)
+	}
+}
+
+func TestRunRequest(t *testing.T) {
+	w := newWorld(t)
+	w.mustBuild(t, plain(`
+ami_name        = "web"
+skip_create_ami = true
+user_data       = "aGVsbG8="
+associate_public_ip_address = true
+no_ephemeral    = true
+metadata_options {
+  http_tokens            = "required"
+  instance_metadata_tags = "enabled"
+}
+run_volume_tag {
+  name  = "From"
+  value = "{{ .SourceAMIName }}"
+}
+`))
+	p := w.sent("RunInstances")
+	for k, want := range map[string]string{
+		"UserData": "aGVsbG8=", "NetworkInterface.1.AssociatePublicIpAddress": "true", "NetworkInterface.1.DeviceIndex": "0",
+		"MetadataOptions.HttpTokens": "required", "MetadataOptions.InstanceMetadataTags": "enabled",
+		"BlockDeviceMapping.26.DeviceName": "xvdcz", "SubnetId": "",
+	} {
+		if p[k] != want {
+			t.Errorf("%s is %q, want %q", k, p[k], want)
+		}
+	}
+	if !strings.HasPrefix(p["NetworkInterface.1.SubnetId"], "subnet-") || !strings.HasPrefix(p["NetworkInterface.1.SecurityGroupId.1"], "sg-") {
+		t.Error(p)
+	}
+	found := false
+	for k, v := range p {
+		found = found || v == "debian-12-amd64-20260101-1" && strings.HasPrefix(k, "TagSpecification.3.")
+	}
+	if !found {
+		t.Errorf("no volume tag in %v", p)
+	}
+}
+
+func TestDebugKeyAndClearing(t *testing.T) {
+	t.Chdir(t.TempDir())
+	w := newWorld(t)
+	b := w.bake(t)
+	b.scope.Run.Debug = true
+	var file string
+	b.provision = func(_ context.Context, m builder.Machine) error {
+		file = filepath.Join(w.dir, "home", m.Data["ID"].(string), ".ssh", "authorized_keys")
+		public := strings.TrimSpace(m.Data["SSHPublicKey"].(string))
+		text := "ssh-ed25519 AAAAmine me@home\n" + public + " " + b.keyName(t) + "\n"
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(file, []byte(text), 0o600)
+	}
+	body := strings.Replace(plain("ami_name = \"web\"\nskip_create_ami = true\nssh_clear_authorized_keys = true"), `temporary_key_pair_type = "ed25519"`, "", 1)
+	if _, err := b.build(t.Context(), body); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := os.ReadFile(file); err != nil || string(kept) != "ssh-ed25519 AAAAmine me@home\n" {
+		t.Errorf("authorized_keys: %q, %v", kept, err)
+	}
+	if info, err := os.Stat("ec2_web.pem"); err != nil || info.Mode() != 0o600 {
+		t.Errorf("ec2_web.pem: %v, %v", info, err)
+	}
+	if w.sent("CreateKeyPair")["KeyType"] != "rsa" {
+		t.Error("the usual key is not rsa")
+	}
+	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// keyName is the name of the temporary key pair.
+func (b *bake) keyName(t *testing.T) string {
+	owned, err := b.open.Owned()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range owned {
+		if r.Kind == "ec2:key-pair" {
+			return r.With["name"]
+		}
+	}
+	t.Fatal("no key pair")
+	return ""
+}
+
+// TestTheUsersKeyPair has a key pair of the chosen name exist already: it is not
+// the build's to delete.
+func TestTheUsersKeyPair(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.client(region).CreateKeyPair(t.Context(), &awsec2.CreateKeyPairInput{KeyName: aws.String("mine")}); err != nil {
+		t.Fatal(err)
+	}
+	b := w.bake(t)
+	body := plain("ami_name = \"web\"\ntemporary_key_pair_name = \"mine\"")
+	_, err := b.build(t.Context(), body)
+	wantDiagnostic(t, err, body, "Key pair exists", `"mine"`)
+	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+		t.Error(err)
+	}
+	if left := w.holdings(); len(left) != 1 || !strings.Contains(left[0], "mine") {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestSweepByTag deletes what a dead run has left, with no ledger.
+func TestSweepByTag(t *testing.T) {
+	w := newWorld(t)
+	stop := errors.New("killed")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		serve(rw)
+		if c.Action == "CopyImage" {
+			cancel(stop)
+		}
+	}
+	b, other := w.bake(t), w.bake(t)
+	if _, err := b.build(ctx, plain(small)); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	w.intercept = nil
+	other.provision = func(context.Context, builder.Machine) error { return stop }
+	if _, err := other.build(t.Context(), plain(`ami_name = "other"`)); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	d := amazon.Destroyer(func(context.Context, string) (amazon.Cloud, error) { return w.cloud, nil })
+	sweep := func(run string) {
+		for _, in := range []string{region, "eu-west-1"} {
+			found, err := amazon.FindTagged(t.Context(), amazon.Place{Region: in, Cloud: w.cloud}, run)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range found {
+				if err := d.Destroy(t.Context(), r); err != nil {
+					t.Errorf("%s: %v", r, err)
+				}
+			}
+		}
+	}
+	sweep(b.scope.Run.ID)
+	left := strings.Join(w.holdings(), "\n")
+	if strings.Count(left, "instance") != 1 || strings.Contains(left, "image") {
+		t.Errorf("left of one run:\n%s", left)
+	}
+	sweep("")
+	if left := w.holdings(); len(left) > 0 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+func TestCloudThatCannotBeReached(t *testing.T) {
+	d := amazon.Destroyer(nil)
+	err := d.Destroy(t.Context(), step.Resource{Kind: "ec2:instance", Key: "k", Where: region, With: map[string]string{"cloud": "gone"}})
+	if err == nil || !strings.Contains(err.Error(), `"gone"`) {
+		t.Error(err)
+	}
+}
+
+func TestImageData(t *testing.T) {
+	w := newWorld(t)
+	read := func(body string) (cty.Value, error) {
+		d, diags := amidata.Factory(w.cloud, nil).New(input(body))
+		if diags.HasErrors() {
+			return cty.NilVal, diags
+		}
+		return d.Read(t.Context())
+	}
+	body := "owners = [\"136693071363\"]\nfilters = { name = \"debian-12-amd64-*\" }\n"
+	v, err := read(body + "most_recent = true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ty := range amidata.Factory(w.cloud, nil).Exports() {
+		if !v.GetAttr(name).Type().Equals(ty) {
+			t.Errorf("%s is %#v", name, v.GetAttr(name))
+		}
+	}
+	if got := v.GetAttr("name").AsString(); got != "debian-12-amd64-20260101-1" {
+		t.Error(got)
+	}
+	if _, err := amidata.Factory(w.cloud, nil).Docs(); err != nil {
+		t.Error(err)
+	}
+	for _, tt := range []struct{ body, summary string }{
+		{body, "Several images match"},
+		{strings.Replace(body, "debian", "ubuntu", 1), "No such image"},
+		{strings.Replace(body, `"136693071363"`, "", 1), "No owners"},
+		{"owners = [\"self\"]", "No filters"},
+	} {
+		_, err := read(tt.body)
+		wantDiagnostic(t, err, tt.body, tt.summary, "")
+	}
+}
+
+// TestPlainCalls holds on to how few calls a plain build with two copies makes.
+func TestPlainCalls(t *testing.T) {
+	w := newWorld(t)
+	w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
+	waiting, once := 0, 0
+	for i, c := range w.calls {
+		if i > 0 && strings.HasPrefix(c.Action, "Describe") && c.Action == w.calls[i-1].Action {
+			waiting++
+		} else {
+			once++
+		}
+	}
+	t.Logf("%d calls, %d of them waiting: %s", len(w.calls), waiting, tally(w.calls))
+	if len(w.calls) > 45 {
+		t.Errorf("%d calls: %s", len(w.calls), tally(w.calls))
+	}
+}
