@@ -25,6 +25,7 @@ import (
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/sourceami"
+	"bake/communicator"
 	"bake/communicator/ssh"
 	"bake/component"
 	"bake/config/schema"
@@ -81,7 +82,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 	if err != nil {
 		return nil, err
 	}
-	data := b.data(session, instance, machine, base)
+	data := b.data(s, session.Region, id, machine, base)
 	err = b.provision(ctx, s, machine, data, provision)
 	if err == nil {
 		err = machines.ClearKey(ctx, machine, base.Key)
@@ -188,9 +189,9 @@ func (b *ebs) render(p *prepared, t *late.Text) (err error) {
 	return err
 }
 
-func (b *ebs) provision(ctx context.Context, s *step.Scope, m launch.Machine, data map[string]any, provision builder.Provision) error {
+func (b *ebs) provision(ctx context.Context, s *step.Scope, m communicator.Communicator, data map[string]any, provision builder.Provision) error {
 	_, err := step.Do(ctx, s, "provision", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, provision(ctx, builder.Machine{Communicator: m.Communicator, Data: data})
+		return struct{}{}, provision(ctx, builder.Machine{Communicator: m, Data: data})
 	})
 	return err
 }
@@ -230,21 +231,10 @@ func (b *ebs) makeImages(ctx context.Context, images *image.Maker, instance stri
 }
 
 // data are the values of build.*.
-func (b *ebs) data(session *access.Session, i types.Instance, m launch.Machine, p prepared) map[string]any {
-	data := late.Data(p.Image)
-	maps.Copy(data, map[string]any{
-		"BuildRegion": session.Region,
-		"ID":          aws.ToString(i.InstanceId),
-		"Host":        m.Host,
-		"Port":        b.Port,
-		"User":        b.Username,
-		"Password":    b.Password,
-		"ConnType":    string(b.Communicator),
-	})
-	if p.Key.Signer != nil {
-		data["SSHPrivateKey"] = p.Key.Private
-		data["SSHPublicKey"] = p.Key.Public()
-	}
+func (b *ebs) data(s *step.Scope, region, id string, m communicator.Communicator, p prepared) map[string]any {
+	data := ssh.Data(&b.Launch.Options.Options, m, ssh.Facts{RunID: s.Run.ID, ID: id, PublicKey: p.Key.Public, PrivateKey: p.Key.Private})
+	maps.Copy(data, late.Data(p.Image))
+	data["BuildRegion"] = region
 	return data
 }
 

@@ -21,22 +21,15 @@ import (
 	"bake/step"
 )
 
-// Machine is a launched instance that can be reached.
-type Machine struct {
-	communicator.Communicator
-	Host string // that was connected to
-}
-
 // Connect waits until the machine can be logged in to.
-func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (Machine, error) {
-	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (Machine, error) {
+func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (communicator.Communicator, error) {
+	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (communicator.Communicator, error) {
 		a := &address{l: l, instance: instance, groups: groups, seen: time.Now()}
 		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: l.Session.Cloud.Dial}
 		if key.Signer != nil {
 			t.Signers = []gossh.Signer{key.Signer}
 		}
-		c, err := ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
-		return Machine{Communicator: c, Host: a.last()}, err
+		return ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
 	})
 }
 
@@ -48,16 +41,6 @@ type address struct {
 	instance types.Instance
 	groups   Groups
 	seen     time.Time // when instance was described
-	host     string
-}
-
-func (a *address) last() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.l.Host != "" {
-		return a.l.Host
-	}
-	return a.host
 }
 
 // stale is how old a description may be when an address is looked up in it: an
@@ -101,7 +84,6 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 	if host == "" {
 		return "", 0, ssh.ErrNotYet
 	}
-	a.host = host
 	return host, 0, nil
 }
 
@@ -211,7 +193,7 @@ func hostKey(line string) gossh.PublicKey {
 
 // ClearKey takes the temporary key out of the authorized_keys of the login user
 // and of root, so that the image does not hold it.
-func (l *Launcher) ClearKey(ctx context.Context, m Machine, key Key) error {
+func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, key Key) error {
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil {
 		return nil
 	}

@@ -20,12 +20,9 @@ import (
 type Key struct {
 	Name    string       // empty: none
 	Private string       // of a temporary one, in PEM
+	Public  string       // of a temporary one, as a line of an authorized_keys file
 	Signer  gossh.Signer // of a temporary one
 }
-
-// Public returns the public key of a temporary key pair as a line of an
-// authorized_keys file.
-func (k Key) Public() string { return string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey())) }
 
 // KeyPair makes the temporary key pair, unless the options give another way to log in.
 func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
@@ -49,6 +46,7 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 		if k.Signer, err = gossh.ParsePrivateKey([]byte(k.Private)); err != nil {
 			return "", Key{}, fmt.Errorf("the private key that EC2 made cannot be used: %w", err)
 		}
+		k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
 		if l.Scope.Run.Debug {
 			file := fmt.Sprintf("ec2_%s.pem", l.Scope.SourceName)
 			if err := writePrivate(file, k.Private); err != nil {

@@ -66,9 +66,10 @@ func (l *Launcher) blameSource(blame any, err error) error {
 	return err
 }
 
-// CheckProfile asks IAM whether the instance profile exists.
+// CheckProfile asks IAM whether the instance profile exists. What stands in for
+// AWS has no IAM; its EC2 decides.
 func (l *Launcher) CheckProfile(ctx context.Context) error {
-	if l.IAMInstanceProfile == "" || l.SkipProfileValidation {
+	if l.IAMInstanceProfile == "" || l.SkipProfileValidation || l.Session.Cloud.Endpoint != "" {
 		return nil
 	}
 	_, err := step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (struct{}, error) {
