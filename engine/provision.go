@@ -77,7 +77,7 @@ func (x *execution) attempts(ctx context.Context, name string, p *config.Provisi
 		case context.Cause(ctx) != nil:
 			return err
 		case !last:
-			x.scope.Warn(ctx, "%s; %d more of %d retries", err, p.MaxRetries-attempt, p.MaxRetries)
+			x.scope.Warn(ctx, "%s; trying again (retry %d of %d)", err, attempt+1, p.MaxRetries)
 		case p.ContinueOnError:
 			x.scope.Warn(ctx, "%s; the build goes on because of continue_on_error", err)
 			return nil
