@@ -1,20 +1,25 @@
 package sandbox
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,12 +28,16 @@ import (
 	"bake/cloud/machine/machinetest"
 	"bake/cloud/network"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 )
 
 func TestMain(m *testing.M) {
 	if ran, code := Child(os.Args); ran {
 		os.Exit(code)
+	}
+	if spec := os.Getenv(victimSpec); spec != "" {
+		victim(spec)
 	}
 	os.Exit(m.Run())
 }
@@ -463,4 +472,256 @@ func publicPort(port int) string {
 	}
 	l.Close()
 	return fmt.Sprint(port)
+}
+
+const victimSpec = "BAKE_TEST_VICTIM"
+
+// victimOf is the part of a spec that can be passed on.
+type victimOf struct {
+	ID, Dir  string
+	Layers   []string
+	Hostname string
+	Keys     []string
+	Console  string
+	Private  netip.Addr
+	Subnet   netip.Prefix
+	Public   netip.Addr
+}
+
+// victim is a process that runs a machine until it is killed: see TestKilledParent.
+func victim(text string) {
+	var v victimOf
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		log.Fatal(err)
+	}
+	spec := machine.Spec{
+		ID: v.ID, Dir: v.Dir, Layers: v.Layers, Hostname: v.Hostname, First: true, User: "admin", AuthorizedKeys: v.Keys, Console: v.Console,
+		Network: network.Config{Private: v.Private, Subnet: v.Subnet, Public: v.Public},
+	}
+	d, err := New(Options{Dir: filepath.Dir(spec.Dir)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := d.Start(context.Background(), spec); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("up")
+	select {}
+}
+
+// TestKilledParent kills the process that started a machine: nothing of the
+// machine remains, and the next driver clears its control group away.
+func TestKilledParent(t *testing.T) {
+	b := newBench(t, Options{})
+	spec := b.spec()
+	net := spec.Network
+	spec.Network = network.Config{}
+	text, err := json.Marshal(victimOf{spec.ID, spec.Dir, spec.Layers, spec.Hostname, spec.AuthorizedKeys, spec.Console, net.Private, net.Subnet, net.Public})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Network = net
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimSpec+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "up\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	b.run(b.login(spec), "true")
+	family := descendants(cmd.Process.Pid)
+	if len(family) < 3 {
+		t.Errorf("the machine has only the processes %v", family)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	err = eventually(t.Context(), 10*time.Second, func() (bool, error) {
+		for _, pid := range family {
+			if _, err := startTime(pid); err == nil {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		t.Errorf("some of %v are alive: %v", family, err)
+	}
+	d, err := New(Options{Dir: b.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.groups.parent != "" {
+		if left, _ := filepath.Glob(filepath.Join(d.groups.parent, fmt.Sprintf("%s%d-*", groupPrefix, cmd.Process.Pid))); len(left) > 0 {
+			t.Errorf("control groups remain: %v", left)
+		}
+	}
+	if left := mountsBelow(b.dir); left != "" {
+		t.Errorf("still mounted: %s", left)
+	}
+	// The disk is intact.
+	spec.First = false
+	m, err := d.Start(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Kill()
+}
+
+// TestCancelledStart gives up at several moments of a start.
+func TestCancelledStart(t *testing.T) {
+	b := newBench(t, Options{})
+	b.start(b.spec()).Kill() // what is looked at once has been looked at
+	for _, after := range []time.Duration{0, time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond, 60 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		spec := b.spec()
+		m, err := b.driver.Start(ctx, spec)
+		cancel()
+		if err == nil {
+			m.Kill()
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %v: %v", after, err)
+		}
+		if children := descendants(os.Getpid()); len(children) > 0 {
+			t.Errorf("after %v: processes %v remain", after, children)
+		}
+	}
+}
+
+// TestNetwork looks at the network from inside two machines.
+func TestNetwork(t *testing.T) {
+	b := newBench(t, Options{})
+	one, two := b.spec(), b.spec()
+	two.Network.Policy = only80{}
+	peers := make(map[netip.Addr]machine.Machine)
+	one.Network.Peer = func(a netip.Addr) network.Peer {
+		if m := peers[a]; m != nil {
+			return neighbour{m}
+		}
+		return nil
+	}
+	peers[two.Network.Private] = b.start(two)
+	m := b.start(one)
+	c := b.login(one)
+	for command, want := range map[string]string{
+		"timeout 5 bash -c 'exec 3<>/dev/tcp/" + two.Network.Private.String() + "/22; head -c 4 <&3'":              "SSH-",
+		"timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.2/81' 2>&1 | grep -o refused | head -1":                       "refused",
+		"timeout 5 bash -c 'exec 3<>/dev/tcp/172.31.0.1/81' 2>&1 | grep -o refused | head -1":                      "refused",
+		"timeout 1 bash -c 'exec 3<>/dev/tcp/172.31.9.9/81' 2>&1; echo $?":                                         "124",
+		"sudo sh -c 'echo core > /proc/sys/kernel/core_pattern' 2>&1 | grep -o 'Read-only\\|nonexistent\\|denied'": "Read-only",
+	} {
+		if got, _ := try(c, command); got != want {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	if _, err := net.DialTimeout("tcp4", net.JoinHostPort(two.Network.Public.String(), publicPort(22)), time.Second); err == nil {
+		t.Error("a port that no group opens is open")
+	}
+
+	// Many connections at a time.
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			conn, err := m.Dial(t.Context(), 22)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(conn, b); err != nil { // sshd greets or excuses itself
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+
+	// A server that starts later, on a port of a wide range.
+	b.run(c, "echo served > /tmp/index.html; cd /tmp; nohup python3 -m http.server 8123 >/dev/null 2>&1 & sleep 0.1")
+	err := eventually(t.Context(), 10*time.Second, func() (bool, error) {
+		r, err := http.Get("http://" + one.Network.Public.String() + ":8123/")
+		if err != nil {
+			return false, nil
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		return string(text) == "served\n", err
+	})
+	if err != nil {
+		t.Errorf("port 8123: %v", err)
+	}
+}
+
+// neighbour is a machine as its neighbours see it, with all doors open.
+type neighbour struct{ machine.Machine }
+
+func (n neighbour) Dial(ctx context.Context, _ netip.Addr, port uint16) (net.Conn, error) {
+	return n.Machine.Dial(ctx, port)
+}
+
+type only80 struct{}
+
+func (only80) Ingress(_ network.Proto, _ netip.Addr, port uint16) bool { return port == 80 }
+func (only80) Egress(network.Proto, netip.Addr, uint16) bool           { return true }
+func (only80) Open() []network.PortRange                               { return []network.PortRange{{From: 80, To: 80}} }
+
+// TestBuiltin boots with the builtin init and its SSH server, as images without
+// systemd and sshd do.
+func TestBuiltin(t *testing.T) {
+	b := newBench(t, Options{Init: InitBuiltin, Link: LinkPacket, OldMount: true})
+	spec := b.spec()
+	m := b.start(spec)
+	c := b.login(spec)
+	if got := b.run(c, "echo out; pwd; echo $HOME"); got != "out\n/home/admin\n/home/admin" {
+		t.Errorf("command: %q", got)
+	}
+	for command, want := range map[string]int{"exit 7": 7, "kill -9 $$": 137, "nosuchcommand": 127} {
+		_, err := try(c, command)
+		var exit *ssh.ExitError
+		if !errors.As(err, &exit) || exit.ExitStatus() != want && exit.Signal() == "" {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RequestPty("xterm", 33, 99, ssh.TerminalModes{}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Output("stty size; tty >/dev/null && echo terminal"); err != nil || strings.Join(strings.Fields(string(out)), " ") != "33 99 terminal" {
+		t.Errorf("terminal: %q, %v", out, err)
+	}
+	files, err := sftp.NewClient(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	f, err := files.Create("/home/admin/uploaded")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := bytes.Repeat([]byte("0123456789"), 1<<20)
+	if _, err := f.ReadFrom(bytes.NewReader(content)); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := b.run(c, "wc -c < uploaded; stat -c %U uploaded"); !strings.HasPrefix(got, fmt.Sprint(len(content))) {
+		t.Errorf("upload: %q", got)
+	}
+	through, err := c.Dial("tcp", "127.0.0.1:22")
+	if err != nil {
+		t.Fatalf("forwarding: %v", err)
+	}
+	through.Close()
+	if err := m.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -1,0 +1,219 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestLargestRange(t *testing.T) {
+	const file = "# comment\nann:100000:65536\nann:300000:70000\n1007:500000:10\nbad:x:y\nbob:1\n"
+	for _, c := range []struct {
+		name         string
+		uid          int
+		first, count int
+	}{{"ann", 1000, 300000, 70000}, {"eve", 1007, 500000, 10}, {"bad", 1, 0, 0}, {"bob", 1, 0, 0}, {"nobody", 2, 0, 0}} {
+		if first, count := largestRange(strings.NewReader(file), c.name, c.uid); first != c.first || count != c.count {
+			t.Errorf("%s: %d, %d", c.name, first, count)
+		}
+	}
+}
+
+func TestRangeWithin(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		want []syscall.SysProcIDMap
+	}{
+		"host":   {"         0          0 4294967295\n", []syscall.SysProcIDMap{{ContainerID: 0, HostID: rangeBase, Size: rangeSize}}},
+		"nested": {"0 1048576 65536\n", []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}},
+		"two":    {"0 1000 1\n1 100000 65536\n", []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 1, HostID: 1, Size: 65536}}},
+	} {
+		path := filepath.Join(t.TempDir(), "uid_map")
+		if err := os.WriteFile(path, []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rangeWithin(path); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
+
+func TestCgroup2Mount(t *testing.T) {
+	for want, text := range map[string]string{
+		"/sys/fs/cgroup":         "30 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+		"/sys/fs/cgroup/unified": "39 30 0:36 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n40 30 0:37 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+		"/odd name":              "40 30 0:37 / /odd\\040name rw - cgroup2 cgroup2 rw\n",
+		"":                       "40 30 0:37 / /cgroup2 rw - tmpfs cgroup2 rw\nshort - cgroup2\n",
+	} {
+		if got := cgroup2Mount(strings.NewReader(text)); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
+func TestStartTime(t *testing.T) {
+	own, err := startTime(os.Getpid())
+	if err != nil || own == 0 {
+		t.Errorf("%d, %v", own, err)
+	}
+	if _, err := startTime(1 << 30); err == nil {
+		t.Error("a process that cannot be has a start time")
+	}
+}
+
+func TestListeningPorts(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	loopback := "0100007F"
+	if !littleEndian() {
+		loopback = "7F000001"
+	}
+	four := write("tcp", "  sl  local_address rem_address   st\n"+
+		"   0: 00000000:0016 00000000:0000 0A 00000000:00000000\n"+
+		"   1: "+loopback+":0050 00000000:0000 0A 00000000:00000000\n"+
+		"   2: 0500A8C0:01BB 0600A8C0:C350 01 00000000:00000000\n")
+	six := write("tcp6", "  sl  local_address\n"+
+		"   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0\n"+
+		"   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0\n"+
+		"   2: garbage\n")
+	got, err := listeningPorts(four, six, filepath.Join(dir, "none"))
+	if err != nil || !slices.Equal(got, []uint16{22, 8080}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestCommonDir(t *testing.T) {
+	for want, paths := range map[string][]string{
+		"/a":    {"/a/b", "/a/c"},
+		"/a/b":  {"/a/b/c", "/a/b/d/e", "/a/b/f"},
+		"/":     {"/a/b", "/c/d"},
+		"/x":    {"/x/i", "/x/ii", "/x/i/j"},
+		"/long": {"/long/er", "/long/est"},
+	} {
+		if got := commonDir(paths); got != want {
+			t.Errorf("%v: %s, not %s", paths, got, want)
+		}
+	}
+}
+
+func TestWithoutBefore(t *testing.T) {
+	const unit = "[Unit]\nBefore=sshd.service network-online.target\n Before=cloud-config.service shutdown.target\nBefore=sysinit.target\nAfter=cloud-init-local.service\n[Service]\nExecStart=/bin/true\n"
+	const want = "[Unit]\nBefore=network-online.target\nBefore=cloud-config.service\nBefore=shutdown.target\nAfter=cloud-init-local.service\n[Service]\nExecStart=/bin/true\n"
+	if got := withoutBefore(unit); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestWithoutDisks(t *testing.T) {
+	const table = "# <file system> <mount point>\nUUID=1-2 / ext4 defaults 0 1\nPARTUUID=3 /boot/efi vfat defaults 0 0\n/dev/vdb /data ext4 nofail 0 2\nnone none swap sw 0 0\ntmpfs /tmp tmpfs nosuid,noexec 0 0"
+	if got := withoutDisks(table); got != "tmpfs /tmp tmpfs nosuid,noexec 0 0\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestUnit(t *testing.T) {
+	u := &unit{name: "web@one.service", values: make(map[string][]string)}
+	const text = "# comment\n[Unit]\nDescription=Web %i\n[Service]\nExecStart=/bin/a \\\n  --long\nExecStart=\nExecStart=-/bin/b $MAINPID\nEnvironment=\"A=1\" B=2\nnonsense\n"
+	if err := u.read(strings.NewReader(text), strings.NewReplacer("%i", "one")); err != nil {
+		t.Fatal(err)
+	}
+	if u.get("Unit.Description") != "Web one" || len(u.values["Service.ExecStart"]) != 1 || u.kind() != "simple" {
+		t.Errorf("%+v", u.values)
+	}
+	cmd, mayFail, err := u.command(u.get("Service.ExecStart"), 42)
+	if err != nil || !mayFail || cmd.Args[2] != "exec /bin/b 42" || !slices.Contains(cmd.Env, "A=1") || !slices.Contains(cmd.Env, "B=2") {
+		t.Errorf("%v, %v, %v", cmd, mayFail, err)
+	}
+	for name, want := range map[string][2]string{"a.service": {"a.service", ""}, "getty@tty1.service": {"getty@.service", "tty1"}} {
+		if template, instance := splitTemplate(name); template != want[0] || instance != want[1] {
+			t.Errorf("%s: %s, %s", name, template, instance)
+		}
+	}
+}
+
+func TestAppendLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(path, []byte("one\ntwo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := appendLines(path, []string{"two", " three ", "", "on"}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || string(b) != "one\ntwo\nthree\non\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestHostKeys(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ssh_host_rsa_key"), []byte("inherited"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := newHostKeys(dir, "ip-10-0-0-5")
+	if err != nil || len(keys) != 2 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	if exists(filepath.Join(dir, "ssh_host_rsa_key")) {
+		t.Error("an inherited key is left")
+	}
+	var console strings.Builder
+	printHostKeys(&console, keys, "ip-10-0-0-5")
+	public, err := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key.pub"))
+	if err != nil || !strings.Contains(console.String(), "-----BEGIN SSH HOST KEY KEYS-----\n") || !strings.Contains(console.String(), string(public)) {
+		t.Errorf("the console shows\n%s", console.String())
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	for want, m := range map[string]*running{
+		"stopped":   {stopping: true, ending: &ending{Signal: 9}},
+		"reboot":    {ending: &ending{Signal: int(unix.SIGHUP)}},
+		"power-off": {ending: &ending{Signal: int(unix.SIGINT)}},
+		"crashed":   {ending: &ending{Signal: int(unix.SIGSEGV)}},
+	} {
+		if got := m.verdict(); string(got.Reason) != want || (got.Err != nil) != (want == "crashed") {
+			t.Errorf("%s: %+v", want, got)
+		}
+	}
+	if got := (&running{}).verdict(); string(got.Reason) != "crashed" {
+		t.Errorf("a machine whose shim died: %+v", got)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	d, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range d.Check(t.Context()) {
+		t.Logf("%-22s ok=%v fatal=%v %s; %s", f.Name, f.OK, f.Fatal, f.Detail, f.Remedy)
+		if f.Name == "" || f.Detail == "" || f.OK != (f.Remedy == "") {
+			t.Errorf("finding %+v", f)
+		}
+	}
+}
+
+func TestForcedModes(t *testing.T) {
+	if _, err := New(Options{Mode: "other"}); err == nil {
+		t.Error("an unknown mode is accepted")
+	}
+	if os.Geteuid() != 0 {
+		if _, err := New(Options{Mode: ModeRange}); err == nil {
+			t.Error("a user may take a range")
+		}
+	}
+}
