@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"bake/config"
+	"bake/engine"
+	"bake/step"
+)
+
+// buildOptions are the flags of bake build.
+type buildOptions struct {
+	templateFlags
+	displayOptions
+	path string
+
+	local          bool
+	onError        choice
+	parallel       int
+	force, debug   bool
+	warnUndeclared bool
+}
+
+// teardownGrace is how long the teardown of one build may take. Terminating an
+// instance on EC2 takes a minute or two, deregistering what a copy left a few more.
+const teardownGrace = 20 * time.Minute
+
+// hurry is how long a build that was told to stop at once may take to do so.
+const hurry = 2 * time.Second
+
+func (p *program) buildCommand() *cobra.Command {
+	o := buildOptions{onError: choice{string(engine.Cleanup), []string{
+		string(engine.Cleanup), string(engine.Abort), string(engine.Ask), string(engine.RunCleanupProvisioner),
+	}}}
+	cmd := &cobra.Command{
+		Use:   "build TEMPLATE",
+		Short: "Bake the images of a template",
+		Long: `Bake the images of a template: a *.pkr.hcl or *.pkr.json file, or a directory of them.
+Builds run side by side. Everything that is created only to make the images is
+deleted at the end, whatever happened; Ctrl-C deletes it and ends, a second Ctrl-C
+ends at once and says what remains.`,
+		Example: `  bake build -local examples/webserver
+  bake build -var region=eu-west-1 -var-file=prod.pkrvars.hcl template.pkr.hcl
+  bake build -only='*.web' -on-error=ask .`,
+		Args: exactly("the template"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.path = args[0]
+			return p.build(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	o.register(flags)
+	flags.BoolVar(&o.local, "local", false, "bake on the local cloud instead of AWS; needs no account")
+	flags.Var(&o.onError, "on-error", "after a failed step: `what` to do with what was made: cleanup, abort (leave it), ask, run-cleanup-provisioner")
+	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for all")
+	flags.BoolVar(&o.force, "force", false, "replace images and files that exist already")
+	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
+	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn of variables that a -var-file sets and the template does not declare")
+	flags.BoolVar(&o.color, "color", true, "write in colours")
+	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "start each line of a build with its time")
+	flags.BoolVar(&o.json, "json", false, "write the events of the run as JSON lines instead of text")
+	return cmd
+}
+
+func (p *program) build(ctx context.Context, o buildOptions) (err error) {
+	load, err := o.options(p, "bake build", o.path)
+	if err != nil {
+		return err
+	}
+	load.WarnUndeclared = o.warnUndeclared
+	state, err := p.env.stateDir()
+	if err != nil {
+		return err
+	}
+	run := step.Run{ID: uuid.NewString(), Force: o.force, Debug: o.debug, Env: p.env, Start: load.Now, Version: config.LanguageVersion}
+
+	o.prompts = o.debug || o.onError.value == string(engine.Ask)
+	if o.local {
+		// What is wrong with the template is said before the local cloud starts.
+		if _, err := p.check(ctx, load, o.templateFlags, run); err != nil {
+			return err
+		}
+	}
+	events, err := p.openFeed(o.displayOptions, run.ID, state)
+	if err != nil {
+		return err
+	}
+	closeFeed := events.closeOnce()
+	defer func() { err = errors.Join(err, closeFeed()) }()
+
+	ctx, stop, release := interrupts(ctx, func(n int, s os.Signal) {
+		text := fmt.Sprintf("Cancelling build after receiving %s", s)
+		if n > 1 {
+			text = "Stopping at once"
+		}
+		events.emit(step.Event{Time: p.now(), Kind: step.Say, Text: text})
+	})
+	defer release()
+
+	parts := parts{env: p.env, ask: p.newPrompter(events.suspend), now: p.now}
+	if o.local {
+		local, err := p.openLocal(ctx, localOptions{}, events.emit)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, local.close(stop)) }()
+		parts.cloud = local.Cloud
+		parts.env = slices.Concat(p.env, local.environment())
+		run.Env = parts.env
+	}
+	all := parts.all()
+	load.DataSources, load.ReadData = all.data, true
+	template, diags := config.Load(ctx, load)
+	if diags.HasErrors() {
+		closeFeed()
+		return &templateError{diags, template.Files()}
+	}
+	p.diagnostics(template.Files(), diags)
+
+	ledger, err := step.CreateLedger(ledgerDir(state), step.Header{
+		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: strings.Join(append([]string{"bake"}, os.Args[1:]...), " "),
+	})
+	if err != nil {
+		return err
+	}
+	options := engine.Options{
+		Only: o.only, Except: o.except, Parallel: o.parallel, OnError: engine.OnError(o.onError.value),
+		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.emit,
+	}
+	if parts.ask != nil {
+		options.Ask, options.Pause = parts.ask.failedStep, parts.ask.pause
+	} else if options.OnError == engine.Ask {
+		options.OnError = engine.Cleanup // there is nobody to ask
+	}
+	result, diags := runToEnd(ctx, stop, template, all.Components, options)
+	closeFeed()
+	return p.conclude(ctx, run.ID, ledger, result, template.Files(), diags)
+}
+
+// runToEnd is [engine.Run], but does not wait for builds that go on after they
+// were told to stop at once.
+func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
+	type end struct {
+		result engine.Result
+		diags  hcl.Diagnostics
+	}
+	ended := make(chan end, 1)
+	go func() {
+		result, diags := engine.Run(ctx, stop, t, c, o)
+		ended <- end{result, diags}
+	}()
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-stop.Done():
+	}
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-time.After(hurry):
+		return engine.Result{}, nil
+	}
+}
+
+// conclude says what the display of the run has not said: where in the template
+// the cause of a failure is, and what is left behind.
+func (p *program) conclude(ctx context.Context, run string, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
+	failed := diags.HasErrors() || context.Cause(ctx) != nil
+	for _, b := range result.Builds {
+		var blamed hcl.Diagnostics
+		if errors.As(b.Err, &blamed) {
+			diags = append(diags, blamed...)
+		}
+		failed = failed || b.Err != nil
+	}
+	p.diagnostics(files, diags)
+	left, err := ledger.Owned()
+	if err == nil {
+		err = ledger.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("the ledger of the run: %w", err)
+	}
+	if len(left) > 0 {
+		p.say(leftText(run, left))
+		failed = true
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+// leftText lists what a run has left behind, and how to remove it.
+func leftText(run string, left []step.Resource) string {
+	var b strings.Builder
+	b.WriteString("\nLeft behind:\n")
+	for _, r := range left {
+		fmt.Fprintf(&b, "  %s\n", r)
+	}
+	fmt.Fprintf(&b, "To delete it: bake sweep -run %s", run)
+	return b.String()
+}
+
+// say writes a text that is no part of the event stream.
+func (p *program) say(text string) {
+	if p.machineReadable {
+		text = p.record("say", text)
+	} else {
+		text += "\n"
+	}
+	io.WriteString(p.stdout, text)
+}

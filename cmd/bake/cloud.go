@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/cloud"
+)
+
+func (p *program) cloudCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cloud",
+		Short: "Serve the local cloud, list, import and boot its images, reset it",
+		Long: `The local cloud is an embedded EC2 whose instances are real Linux machines on this
+host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: p.noCommand,
+	}
+	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudResetCommand())
+	return cmd
+}
+
+// cloudUpOptions are the flags of bake cloud up.
+type cloudUpOptions struct{ listen, delays, faults, mirror string }
+
+func (p *program) cloudUpCommand() *cobra.Command {
+	var o cloudUpOptions
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Serve the local cloud to AWS clients until Ctrl-C",
+		Long: `Serve the local cloud until Ctrl-C, and print the two variables that point AWS
+clients at it. Instances that run then are stopped; images, snapshots, keys and
+stopped instances are there again the next time.`,
+		Example: `  bake cloud up
+  bake cloud up -delays aws -faults rehearsal.json`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.cloudUp(cmd.Context(), o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
+	flags.StringVar(&o.delays, "delays", "", "how long things take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
+	flags.StringVar(&o.faults, "faults", "", "rehearse failures: let go wrong what the rules in this JSON `file` say")
+	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: what the host's apt sources name")
+	return cmd
+}
+
+// local reads what the flags name. -delays wins over the delays in the file of -faults.
+func (o cloudUpOptions) local() (localOptions, error) {
+	out := localOptions{listen: o.listen, mirror: o.mirror}
+	if o.faults != "" {
+		r, err := cloud.LoadRehearsal(o.faults)
+		if err != nil {
+			return out, fmt.Errorf("-faults: %w", err)
+		}
+		out.delays, out.faults = r.Delays, r.Faults
+	}
+	if o.delays == "" {
+		return out, nil
+	}
+	delays := []byte(o.delays)
+	if !json.Valid(delays) { // the name of a profile
+		var err error
+		if delays, err = json.Marshal(o.delays); err != nil {
+			return out, err
+		}
+	}
+	if err := json.Unmarshal(delays, &out.delays); err != nil {
+		return out, usageError{"-" + err.Error(), "bake cloud up"}
+	}
+	return out, nil
+}
+
+func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
+	options, err := o.local()
+	if err != nil {
+		return err
+	}
+	ctx, stop, release := interrupts(ctx, ignoreSignals)
+	defer release()
+	emit, done := p.progressDisplay()
+	defer done()
+	c, err := p.serveLocal(ctx, options, emit)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close(stop)) }()
+	_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.credentialsFile))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(p.stderr, "The local cloud is up. Ctrl-C ends it.")
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-c.served:
+		c.served <- nil
+		return err
+	}
+}
+
+// shellQuote quotes s for a POSIX shell if it needs to be.
+func shellQuote(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,", r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bake/cloud/image"
+	"bake/cloud/machine/sandbox"
+	"bake/step"
+)
+
+// cloudImportOptions are the flags of bake cloud import.
+type cloudImportOptions struct{ source, name, owner, user string }
+
+func (p *program) cloudImportCommand() *cobra.Command {
+	o := cloudImportOptions{owner: "self"}
+	cmd := &cobra.Command{
+		Use:   "import SOURCE",
+		Short: "Make an image of an OCI image or of a root file system",
+		Long: `Make an image that can be launched of SOURCE, which is a tar archive of a root file
+system (plain, gzip, xz or zstd), an image that 'docker save' or 'podman save' wrote,
+a directory with an OCI layout, or a reference to an OCI image that names its registry.
+It is offered in every region under the given name and owner.`,
+		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
+  bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012`,
+		Args: exactly("the source"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.source = args[0]
+			return p.cloudImport(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.name, "name", "", "the image's `name`, which templates look for; required")
+	flags.StringVar(&o.owner, "owner", o.owner, "the `account` that offers it: 12 digits, or self")
+	flags.StringVar(&o.user, "user", "", "the login `user`; default: what the image says, or root")
+	return cmd
+}
+
+var accountPattern = regexp.MustCompile(`^\d{12}$`)
+
+func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
+	if o.name == "" {
+		return usageError{"name the image with -name", "bake cloud import"}
+	}
+	if o.owner != "self" && !accountPattern.MatchString(o.owner) {
+		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
+	}
+	return p.withLocal(ctx, func(ctx context.Context, c *localCloud) (err error) {
+		owner := o.owner
+		if owner == "self" {
+			if owner, err = c.account(ctx); err != nil {
+				return err
+			}
+		}
+		dir, err := p.env.cloudDir()
+		if err != nil {
+			return err
+		}
+		driver, err := sandbox.New(sandbox.Options{Dir: dir})
+		if err != nil {
+			return err
+		}
+		// The store may be shared with the process that serves the cloud.
+		store, err := image.Open(imagesDir(dir), driver)
+		if err != nil {
+			return err
+		}
+		emit, done := p.progressDisplay()
+		defer done()
+		base, err := importBase(ctx, store, o, p.now(), p.phases(emit))
+		if err != nil {
+			return err
+		}
+		err = store.Publish(image.Publication{
+			Owner: owner, Name: o.name, Description: "imported from " + o.source, Architecture: image.EC2Arch(runtime.GOARCH),
+			LoginUser: o.user, Base: base.Name, CreationDate: p.now(),
+		})
+		if err != nil {
+			return errors.Join(err, store.RemoveBase(base.Name))
+		}
+		img, err := findImage(ctx, c.ec2(defaultRegion), o.name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(p.stdout, "%s  %s\n", *img.ImageId, o.name)
+		return nil
+	})
+}
+
+// importBase makes a base of what o names as source, under a name of its own.
+func importBase(ctx context.Context, store *image.Store, o cloudImportOptions, now time.Time, phase func(string, int64, int64)) (image.Base, error) {
+	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(o.name), "-"), "-._")
+	options := image.ImportOptions{
+		Name: fmt.Sprintf("import-%d-%s", now.UnixMilli(), slug), User: o.user, Source: o.source,
+		Progress: func(r image.Progress) { phase(r.Phase, r.Done, r.Total) },
+	}
+	info, err := os.Stat(o.source)
+	if err != nil || info.IsDir() {
+		return store.ImportOCI(ctx, o.source, options)
+	}
+	f, err := os.Open(o.source)
+	if err != nil {
+		return image.Base{}, err
+	}
+	defer f.Close()
+	saved, err := isSavedImage(f)
+	if err != nil {
+		return image.Base{}, fmt.Errorf("%s: %w", o.source, err)
+	}
+	if saved {
+		return store.ImportOCI(ctx, o.source, options)
+	}
+	options.Size = info.Size()
+	return store.ImportTar(ctx, f, options)
+}
+
+// isSavedImage says whether f is an archive of an image, as "docker save" writes
+// it, and not of a file system. It leaves f at its beginning.
+func isSavedImage(f io.ReadSeeker) (bool, error) {
+	found := false
+	archive := tar.NewReader(f)
+	for !found {
+		h, err := archive.Next()
+		if err != nil {
+			break // the end; or compressed, and then no saved image
+		}
+		found = h.Name == "manifest.json" || h.Name == "oci-layout"
+	}
+	_, err := f.Seek(0, io.SeekStart)
+	return found, err
+}
+
+func (p *program) cloudResetCommand() *cobra.Command {
+	var force, keepBases bool
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Delete everything the local cloud holds",
+		Long: `Delete all images, snapshots, instances and keys of the local cloud, and the bases
+that its machines boot from. It refuses while the local cloud is in use.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.cloudReset(cmd.Context(), force, keepBases) },
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
+	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep bases and what was imported, which take long to make again")
+	return cmd
+}
+
+func (p *program) cloudReset(ctx context.Context, force, keepBases bool) error {
+	dir, err := p.env.cloudDir()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		p.say("There is nothing to delete in " + dir + ".")
+		return nil
+	}
+	if !force {
+		q := p.newPrompter(func() func() { return func() {} })
+		if q == nil {
+			return errors.New("there is no terminal to ask on whether everything in " + dir + " may be deleted; say so with -force")
+		}
+		text, err := q.ask(ctx, "Delete everything that the local cloud holds in "+dir+"? [y/N] ")
+		if err != nil {
+			return err
+		}
+		if text != "y" && text != "yes" {
+			return errReported
+		}
+	}
+	// Opening it makes sure that nobody else has, and that nothing runs.
+	c, err := p.serveLocal(ctx, localOptions{}, func(step.Event) {})
+	if err != nil {
+		return err
+	}
+	if err := c.close(ctx); err != nil {
+		return err
+	}
+	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	names := []string{"ec2", "aws", "accounts.json"}
+	if !keepBases {
+		names = append(names, "images")
+	}
+	for _, name := range names {
+		if err := driver.Remove(ctx, dir+"/"+name); err != nil {
+			return err
+		}
+	}
+	p.say("The local cloud is empty.")
+	return nil
+}

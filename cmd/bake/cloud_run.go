@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+)
+
+// cloudRunOptions are the flags of bake cloud run.
+type cloudRunOptions struct {
+	image                               string
+	key, userData, instanceType, region string
+}
+
+// openGroup is the security group of instances that bake cloud run starts. It
+// lets everything in: only this host can reach them anyway.
+const openGroup = "bake-cloud-run"
+
+// startLimit is how long an instance may take to run, and to end.
+const startLimit = 5 * time.Minute
+
+func (p *program) cloudRunCommand() *cobra.Command {
+	var o cloudRunOptions
+	cmd := &cobra.Command{
+		Use:   "run IMAGE",
+		Short: "Boot an instance of an image until Ctrl-C",
+		Long: `Boot an instance of an image, which is named by its id or its name, print its
+address and how to log in, and terminate it on Ctrl-C.`,
+		Example: `  bake cloud run ami-0a1b2c3d4e5f60718
+  bake cloud run -key ~/.ssh/id_ed25519 'debian-12-amd64-*'`,
+		Args: exactly("the image"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.image = args[0]
+			return p.withLocal(cmd.Context(), func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.key, "key", "", "log in with the private key in this `file`; default: a new key")
+	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
+	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: how many cores and how much memory it sees")
+	flags.StringVar(&o.region, "region", defaultRegion, "boot it in this `region`")
+	return cmd
+}
+
+func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions) (err error) {
+	client := c.ec2(o.region)
+	image, err := findImage(ctx, client, o.image)
+	if err != nil {
+		return err
+	}
+	var userData *string
+	if o.userData != "" {
+		text, err := os.ReadFile(o.userData)
+		if err != nil {
+			return fmt.Errorf("-user-data: %w", err)
+		}
+		userData = aws.String(base64.StdEncoding.EncodeToString(text))
+	}
+	keyFile, public, cleanKey, err := loginKey(o.key)
+	if err != nil {
+		return err
+	}
+	defer cleanKey()
+	group, err := ensureOpenGroup(ctx, client)
+	if err != nil {
+		return err
+	}
+	// What was started is ended even if ctx has been cancelled.
+	after := context.WithoutCancel(ctx)
+	keyName := fmt.Sprintf("%s-%d-%d", openGroup, os.Getpid(), p.now().UnixNano())
+	if _, err := client.ImportKeyPair(ctx, &ec2.ImportKeyPairInput{KeyName: &keyName, PublicKeyMaterial: public}); err != nil {
+		return err
+	}
+	defer func() {
+		_, derr := client.DeleteKeyPair(after, &ec2.DeleteKeyPairInput{KeyName: &keyName})
+		err = errors.Join(err, derr)
+	}()
+	started, err := client.RunInstances(ctx, &ec2.RunInstancesInput{
+		ImageId: image.ImageId, InstanceType: types.InstanceType(o.instanceType), MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
+		KeyName: &keyName, SecurityGroupIds: []string{group}, UserData: userData,
+	})
+	if err != nil {
+		return err
+	}
+	id := aws.ToString(started.Instances[0].InstanceId)
+	defer func() {
+		fmt.Fprintf(p.stdout, "Terminating %s\n", id)
+		_, terr := client.TerminateInstances(after, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+		if terr == nil {
+			terr = ec2.NewInstanceTerminatedWaiter(client, briskly).Wait(after, &ec2.DescribeInstancesInput{InstanceIds: []string{id}}, startLimit)
+		}
+		err = errors.Join(err, terr)
+	}()
+	state, err := ec2.NewInstanceRunningWaiter(client, brisklyRunning).WaitForOutput(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}}, startLimit)
+	if err != nil {
+		if context.Cause(ctx) != nil {
+			return nil // it was to be ended before it ran
+		}
+		return fmt.Errorf("%s does not run: %w", id, err)
+	}
+	address := aws.ToString(state.Reservations[0].Instances[0].PublicIpAddress)
+	fmt.Fprintf(p.stdout, "%s, an instance of %s (%s), runs at %s\n", id, aws.ToString(image.ImageId), aws.ToString(image.Name), address)
+	fmt.Fprintf(p.stdout, "Log in:  %s\n", sshCommand(keyFile, listed(image).Tags["bake:user"], address))
+	fmt.Fprintln(p.stdout, "Ctrl-C terminates it.")
+	<-ctx.Done()
+	return nil
+}
+
+// findImage returns the image with this id or, if it is no id, the newest one
+// whose name it matches.
+func findImage(ctx context.Context, client *ec2.Client, idOrName string) (types.Image, error) {
+	in := &ec2.DescribeImagesInput{ImageIds: []string{idOrName}}
+	if !strings.HasPrefix(idOrName, "ami-") {
+		in = &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("name"), Values: []string{idOrName}}}}
+	}
+	out, err := client.DescribeImages(ctx, in)
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return types.Image{}, fmt.Errorf("image %s: %s (%s); bake cloud images lists what there is", idOrName, api.ErrorMessage(), api.ErrorCode())
+	}
+	if err != nil {
+		return types.Image{}, err
+	}
+	var newest types.Image
+	for _, i := range out.Images {
+		if aws.ToString(i.CreationDate) >= aws.ToString(newest.CreationDate) {
+			newest = i
+		}
+	}
+	if newest.ImageId == nil {
+		return newest, fmt.Errorf("there is no image %s; bake cloud images lists what there is", idOrName)
+	}
+	return newest, nil
+}
+
+// ensureOpenGroup returns the id of the group [openGroup] of the default VPC.
+func ensureOpenGroup(ctx context.Context, client *ec2.Client) (string, error) {
+	found, err := client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{
+		Filters: []types.Filter{{Name: aws.String("group-name"), Values: []string{openGroup}}},
+	})
+	if err != nil {
+		return "", err
+	}
+	if len(found.SecurityGroups) > 0 {
+		return aws.ToString(found.SecurityGroups[0].GroupId), nil
+	}
+	made, err := client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{
+		GroupName: aws.String(openGroup), Description: aws.String("instances of bake cloud run"),
+	})
+	if err != nil {
+		return "", err
+	}
+	_, err = client.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{
+		GroupId: made.GroupId,
+		IpPermissions: []types.IpPermission{{
+			IpProtocol: aws.String("-1"), IpRanges: []types.IpRange{{CidrIp: aws.String("0.0.0.0/0")}},
+		}},
+	})
+	return aws.ToString(made.GroupId), err
+}
+
+// loginKey returns a private key's file and its public half in the format of
+// authorized_keys. Without a file a new key is written to one that clean deletes.
+func loginKey(file string) (path string, public []byte, clean func(), err error) {
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", nil, nil, fmt.Errorf("-key: %w", err)
+		}
+		key, err := ssh.ParsePrivateKey(text)
+		if err == nil {
+			return file, ssh.MarshalAuthorizedKey(key.PublicKey()), func() {}, nil
+		}
+		var locked *ssh.PassphraseMissingError
+		if errors.As(err, &locked) && locked.PublicKey != nil {
+			return file, ssh.MarshalAuthorizedKey(locked.PublicKey), func() {}, nil
+		}
+		return "", nil, nil, fmt.Errorf("-key %s: %w", file, err)
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	block, err := ssh.MarshalPrivateKey(private, openGroup)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "bake-")
+	if err != nil {
+		return "", nil, nil, err
+	}
+	path = filepath.Join(dir, "id_ed25519")
+	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+		os.RemoveAll(dir)
+		return "", nil, nil, err
+	}
+	return path, ssh.MarshalAuthorizedKey(signer.PublicKey()), func() { os.RemoveAll(dir) }, nil
+}
+
+// sshCommand is how to log in to a new machine, whose host key nobody has seen.
+func sshCommand(keyFile, user, address string) string {
+	words := []string{"ssh", "-i", shellQuote(keyFile), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"}
+	if l, err := net.Listen("tcp", "127.255.255.254:22"); err == nil {
+		l.Close()
+	} else if errors.Is(err, os.ErrPermission) {
+		// Then the machine's port 22 cannot be listened on either.
+		self, err := os.Executable()
+		if err != nil {
+			self = "bake"
+		}
+		words = append(words, "-o", shellQuote("ProxyCommand="+self+" nc %h %p"))
+	}
+	if user != "" {
+		address = user + "@" + address
+	}
+	return strings.Join(append(words, address), " ")
+}
+
+// The local cloud answers at once, so asking often costs nothing.
+func briskly(o *ec2.InstanceTerminatedWaiterOptions) {
+	o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
+}
+
+func brisklyRunning(o *ec2.InstanceRunningWaiterOptions) {
+	o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/builder/amazon/amidata"
+	"bake/builder/amazon/ebs"
+	filebuilder "bake/builder/file"
+	"bake/builder/null"
+	"bake/component"
+	"bake/datasource"
+	"bake/engine"
+	"bake/postprocessor"
+	"bake/postprocessor/manifest"
+	"bake/provisioner"
+	"bake/provisioner/breakpoint"
+	"bake/provisioner/file"
+	"bake/provisioner/shell"
+	"bake/provisioner/shelllocal"
+	"bake/provisioner/sleep"
+)
+
+// parts are what components are made of.
+type parts struct {
+	cloud amazon.Cloud // stands in for AWS; the zero value is AWS
+	env   environ
+	ask   *prompter // nil without a terminal
+	now   func() time.Time
+}
+
+// catalog holds every component there is.
+type catalog struct {
+	engine.Components
+	data component.Registry[datasource.DataSource]
+}
+
+// all makes every component.
+func (p parts) all() catalog {
+	return catalog{
+		engine.Components{
+			Builders: component.NewRegistry[builder.Builder](
+				ebs.Factory(p.cloud),
+				filebuilder.Component(),
+				null.Component(),
+			),
+			Provisioners: component.NewRegistry[provisioner.Provisioner](
+				breakpoint.Component(p.terminal),
+				file.Component(),
+				shell.Component(),
+				shelllocal.Component(),
+				sleep.Component(),
+			),
+			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
+				manifest.Component(p.now),
+			),
+		},
+		component.NewRegistry[datasource.DataSource](
+			amidata.Factory(p.cloud, p.env),
+		),
+	}
+}
+
+// terminal opens what the user types at.
+func (p parts) terminal() (io.ReadCloser, error) {
+	if p.ask == nil {
+		return nil, errNoTerminal
+	}
+	return p.ask.terminal(), nil
+}

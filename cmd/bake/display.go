@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"bake/step"
+	"bake/ui"
+)
+
+// displayOptions say how a run is shown.
+type displayOptions struct {
+	color, timestamps, json bool
+	prompts                 bool // the user will be asked questions between lines
+}
+
+// feed gives events to displays, one at a time.
+type feed struct {
+	mu       sync.Mutex
+	displays []ui.Display
+	screen   *ui.Screen // nil if the display is not live
+	log      *os.File
+	logged   *ui.JSON
+}
+
+// openFeed opens the display of a run and its log on disk. The caller closes it.
+func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
+	log, err := createLog(runsDir(state), run)
+	if err != nil {
+		return nil, err
+	}
+	f := &feed{log: log, logged: &ui.JSON{Out: log}}
+	f.displays = []ui.Display{f.logged}
+	plain := ui.PlainOptions{Color: o.color && p.env.colors(), Timestamps: o.timestamps}
+	switch {
+	case p.machineReadable:
+		f.displays = append(f.displays, ui.NewMachine(p.stdout, o.timestamps))
+	case o.json:
+		f.displays = append(f.displays, &ui.JSON{Out: p.stdout})
+	case isTerminal(p.stdout) && !o.prompts && p.env.get("TERM") != "dumb":
+		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), func() (int, int) { return terminalSize(p.stdout) })
+		f.displays = append(f.displays, f.screen)
+	default:
+		f.displays = append(f.displays, ui.NewPlain(p.stdout, plain))
+	}
+	return f, nil
+}
+
+// emit shows e. It may be called by several goroutines.
+func (f *feed) emit(e step.Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.displays {
+		d.Handle(e)
+	}
+}
+
+// suspend keeps a live display away from the terminal until resume is called.
+func (f *feed) suspend() (resume func()) {
+	if f.screen == nil {
+		return func() {}
+	}
+	return f.screen.Suspend()
+}
+
+// closeOnce returns a function that closes f when it is called for the first time.
+func (f *feed) closeOnce() func() error {
+	var once sync.Once
+	return func() (err error) {
+		once.Do(func() { err = f.close() })
+		return err
+	}
+}
+
+// close shows the last events and ends the log.
+func (f *feed) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.screen != nil {
+		f.screen.Close()
+	}
+	err := f.logged.Err
+	if cerr := f.log.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("the log of the run is not complete: %w", err)
+	}
+	return nil
+}
+
+// keptLogs is how many logs of runs are kept.
+const keptLogs = 100
+
+// createLog creates the log of a run in dir, and deletes the oldest ones.
+func createLog(dir, run string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot keep a log of the run: %w", err)
+	}
+	old, err := filepath.Glob(filepath.Join(dir, "*.events.jsonl"))
+	if err == nil && len(old) >= keptLogs {
+		modified := func(path string) (t time.Time) {
+			if info, err := os.Stat(path); err == nil {
+				t = info.ModTime()
+			}
+			return t
+		}
+		slices.SortFunc(old, func(a, b string) int { return modified(a).Compare(modified(b)) })
+		for _, path := range old[:len(old)-keptLogs+1] {
+			os.Remove(path)
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep a log of the run: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write docs/options")
+
+// TestReference holds docs/options to what the options themselves say.
+func TestReference(t *testing.T) {
+	dir := filepath.Join("..", "..", "docs", "options")
+	refs, err := references(parts{}.all())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := writeMarkdown(dir, refs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]string{}
+	err = fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(dir, path))
+		got[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(markdown(refs), got); diff != "" {
+		t.Errorf("docs/options is not what the options say; write it with: make docs\n%s", diff)
+	}
+}

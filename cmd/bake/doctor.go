@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/cloud/machine"
+	"bake/cloud/machine/sandbox"
+)
+
+func (p *program) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this host lacks to run local machines, and how to get it",
+		Args:  exactly(),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
+	}
+}
+
+func (p *program) doctor(ctx context.Context) error {
+	findings, err := p.examine(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range findings {
+		p.say(findingText(f))
+	}
+	if fatal(findings) != nil {
+		p.say("\nLocal machines cannot run here.")
+		return errReported
+	}
+	p.say("\nLocal machines can run here.")
+	return nil
+}
+
+// examine tries everything that local machines need of the host.
+func (p *program) examine(ctx context.Context) ([]machine.Finding, error) {
+	dir, err := p.env.cloudDir()
+	if err != nil {
+		return nil, err
+	}
+	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	if err != nil {
+		return nil, err
+	}
+	return driver.Check(ctx), nil
+}
+
+// fatal returns an error that names everything without which no machine can run.
+func fatal(findings []machine.Finding) error {
+	var texts []string
+	for _, f := range findings {
+		if f.Fatal && !f.OK {
+			texts = append(texts, findingText(f))
+		}
+	}
+	if texts == nil {
+		return nil
+	}
+	return errors.New("local machines cannot run on this host (bake doctor says more)\n" + strings.Join(texts, "\n"))
+}
+
+// findingText shows a finding: whether it is good, what it is, and the remedy.
+func findingText(f machine.Finding) string {
+	mark := "ok    "
+	switch {
+	case f.OK:
+	case f.Fatal:
+		mark = "FATAL "
+	default:
+		mark = "note  "
+	}
+	text := fmt.Sprintf("%s %s: %s", mark, f.Name, f.Detail)
+	if !f.OK && f.Remedy != "" {
+		text += "\n        remedy: " + f.Remedy
+	}
+	return text
+}

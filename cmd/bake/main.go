@@ -1,0 +1,122 @@
+// Command bake makes machine images from HCL templates.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/cloud/machine/sandbox"
+	"bake/ui"
+)
+
+func main() {
+	if ran, code := sandbox.Child(os.Args); ran {
+		os.Exit(code)
+	}
+	os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program: it returns the exit code.
+func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{
+		env: environ(env), stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now,
+		openTerminal: func() (io.ReadWriteCloser, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
+	}
+	root := p.root()
+	root.SetArgs(singleDash(args))
+	err := root.ExecuteContext(context.Background())
+	p.report(err)
+	return exitCode(err)
+}
+
+// program is what every command works with.
+type program struct {
+	env            environ
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	now            func() time.Time
+	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
+
+	machineReadable bool // -machine-readable
+}
+
+// errReported is the error of a command that has already shown what went wrong.
+var errReported = errors.New("failed")
+
+// unknownCommand is the error of a command line that names no command.
+type unknownCommand struct{ text string }
+
+func (e unknownCommand) Error() string { return e.text }
+
+// usageError is the error of a command line that is wrong in another way.
+type usageError struct {
+	text    string
+	command string // whose help explains it
+}
+
+func (e usageError) Error() string { return e.text }
+
+// templateError carries what is wrong with a template, and its sources.
+type templateError struct {
+	diags hcl.Diagnostics
+	files map[string]*hcl.File
+}
+
+func (e *templateError) Error() string { return e.diags.Error() }
+
+// exitCode maps a command's error to the exit code of the program.
+func exitCode(err error) int {
+	var unknown unknownCommand
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &unknown):
+		return 127
+	default:
+		return 1
+	}
+}
+
+// report shows a command's error. What is wrong with a template goes to standard
+// output, like all else that is said about it; the rest to standard error.
+func (p *program) report(err error) {
+	var usage usageError
+	var template *templateError
+	switch {
+	case err == nil, errors.Is(err, errReported):
+	case errors.As(err, &template):
+		p.diagnostics(template.files, template.diags)
+	case errors.As(err, &usage):
+		fmt.Fprintf(p.stderr, "Error: %v\nRun '%s -h' for help.\n", err, usage.command)
+	default:
+		fmt.Fprintf(p.stderr, "Error: %v\n", err)
+	}
+}
+
+// diagnostics shows diags with the lines of the template that they blame.
+func (p *program) diagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) {
+	if len(diags) == 0 {
+		return
+	}
+	if !p.machineReadable {
+		width, _ := terminalSize(p.stdout)
+		ui.Diagnostics(p.stdout, files, diags, width, isTerminal(p.stdout) && p.env.colors())
+		return
+	}
+	level := "say"
+	if diags.HasErrors() {
+		level = "error"
+	}
+	io.WriteString(p.stdout, p.record(level, diagnosticsText(files, diags)))
+}
+
+// record makes text for people a machine-readable record.
+func (p *program) record(level, text string) string {
+	return ui.Record(p.now(), "", "ui", level, text)
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"bake/step"
+)
+
+// sweepOptions are the flags of bake sweep.
+type sweepOptions struct {
+	run             string
+	tags            bool
+	region, profile string
+	local           bool
+	force, dryRun   bool
+}
+
+func (p *program) sweepCommand() *cobra.Command {
+	var o sweepOptions
+	cmd := &cobra.Command{
+		Use:   "sweep",
+		Short: "Finish the teardown of runs that died",
+		Long: `Finish the teardown of runs that died: of a kill -9, of a power cut, of a teardown
+that failed, or of -on-error=abort. What they own is in their ledgers; runs that
+are still going on are left alone.
+
+With -tags the ledgers are not needed: whatever carries the tag bake:run in a region
+is found and deleted, but what belongs to a run that is going on here. Runs on other
+machines cannot be told from dead ones, so on AWS name the run with -run, or say with
+-force that all of them may be deleted.`,
+		Example: `  bake sweep
+  bake sweep -dry-run
+  bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.sweep(cmd.Context(), o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.run, "run", "", "sweep only the run with this `id`")
+	flags.BoolVar(&o.tags, "tags", false, "find what to delete by the run tag instead of the ledgers")
+	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to look in; default as for every AWS tool")
+	flags.StringVar(&o.profile, "profile", "", "with -tags: the `profile` to take credentials from")
+	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
+	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has made")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted, and delete nothing")
+	return cmd
+}
+
+// dead is the ledger of a run that has ended without deleting everything.
+type dead struct {
+	ledger *step.FileLedger
+	owned  []step.Resource
+}
+
+func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
+	if !o.tags && (o.region != "" || o.profile != "" || o.force) {
+		return usageError{"-region, -profile and -force go with -tags: ledgers know where things are", "bake sweep"}
+	}
+	state, err := p.env.stateDir()
+	if err != nil {
+		return err
+	}
+	found, live, err := deadRuns(ledgerDir(state), o.run)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, d := range found {
+			err = errors.Join(err, d.ledger.Close())
+		}
+	}()
+	if o.run != "" && slices.Contains(live, o.run) {
+		return fmt.Errorf("run %s is still going on; end it with Ctrl-C", o.run)
+	}
+
+	ctx, stop, release := interrupts(ctx, ignoreSignals)
+	defer release()
+	emit, done := p.progressDisplay()
+	defer done()
+	clouds := &clouds{program: p, emit: emit}
+	defer func() { err = errors.Join(err, clouds.close(stop)) }()
+	if o.tags {
+		for _, d := range found {
+			if err := d.ledger.Close(); err != nil {
+				return err
+			}
+		}
+		found = nil
+		tagged, err := clouds.tagged(ctx, o, live)
+		if err != nil {
+			return err
+		}
+		if len(tagged) > 0 {
+			d, err := p.adopt(ledgerDir(state), tagged)
+			if err != nil {
+				return err
+			}
+			found = []dead{d}
+		}
+	}
+	found = slices.DeleteFunc(found, func(d dead) bool {
+		if len(d.owned) > 0 && (!o.local || onlyLocal(d.owned)) {
+			return false
+		}
+		err = errors.Join(err, d.ledger.Close())
+		return true
+	})
+	if len(found) == 0 {
+		p.say("Nothing to sweep.")
+		return err
+	}
+	if o.dryRun {
+		for _, d := range found {
+			p.say(d.String())
+		}
+		return err
+	}
+	events, err := p.openFeed(displayOptions{color: true, prompts: true}, uuid.NewString(), state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.close()) }()
+	for _, d := range found {
+		p.say(d.String())
+		if derr := destroyAll(ctx, d.ledger, clouds.destroyers(), events.emit); derr != nil {
+			p.say(leftText(d.ledger.Header.Run, d.left()))
+			err = errReported
+		}
+	}
+	return err
+}
+
+func (d dead) String() string {
+	var b strings.Builder
+	h := d.ledger.Header
+	fmt.Fprintf(&b, "Run %s of %s (%s):", h.Run, h.Started.Local().Format(time.DateTime), h.Command)
+	for _, r := range d.owned {
+		fmt.Fprintf(&b, "\n  %s", r)
+	}
+	return b.String()
+}
+
+// left returns what d's ledger still owns.
+func (d dead) left() []step.Resource {
+	owned, err := d.ledger.Owned()
+	if err != nil {
+		return d.owned
+	}
+	return owned
+}
+
+// deadRuns opens the ledgers of runs that have ended, all or the one of run, and
+// names the runs that have not. The caller closes the ledgers.
+func deadRuns(dir, run string) (found []dead, live []string, err error) {
+	paths, err := step.Ledgers(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, path := range paths {
+		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+		l, err := step.OpenLedger(path)
+		if errors.Is(err, step.ErrLive) {
+			live = append(live, id)
+			continue
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its run has just ended well
+		}
+		if err != nil {
+			return found, live, err
+		}
+		if run != "" && id != run {
+			if err := l.Close(); err != nil {
+				return found, live, err
+			}
+			continue
+		}
+		owned, err := l.Owned()
+		if err != nil {
+			return found, live, err
+		}
+		found = append(found, dead{l, owned})
+	}
+	return found, live, nil
+}
+
+// adopt writes what was found by its tags into a ledger, so that the sweep can
+// be swept up after as any other run.
+func (p *program) adopt(dir string, found []step.Resource) (dead, error) {
+	l, err := step.CreateLedger(dir, step.Header{Run: uuid.NewString(), Started: p.now(), PID: os.Getpid(), Command: "bake sweep -tags"})
+	if err != nil {
+		return dead{}, err
+	}
+	for _, r := range found {
+		if err := l.Intend(r); err != nil {
+			return dead{}, err
+		}
+		if err := l.Created(r.Key, r.ID); err != nil {
+			return dead{}, err
+		}
+	}
+	return dead{l, found}, nil
+}
+
+// destroyAll tears down whatever the ledger owns, as the builds that made it
+// would, until ctx ends.
+func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit func(step.Event)) error {
+	owned, err := l.Owned()
+	if err != nil {
+		return err
+	}
+	var builds []string
+	for _, r := range owned {
+		if !slices.Contains(builds, r.Build) {
+			builds = append(builds, r.Build)
+		}
+	}
+	var errs []error
+	for _, name := range builds {
+		s := step.NewScope(step.Scope{Build: name, Ledger: l, Emit: emit, Grace: teardownGrace})
+		for prefix, d := range ds {
+			s.Handle(prefix, d)
+		}
+		errs = append(errs, s.Close(ctx, ctx))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"bake/config"
+)
+
+// templateFlags are the flags of every command that reads a template.
+type templateFlags struct {
+	vars, varFiles []string
+	only, except   commaList
+}
+
+func (f *templateFlags) register(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
+	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
+	flags.Var(&f.only, "only", "take only the builds whose full name matches one of these `globs`, separated by commas")
+	flags.Var(&f.except, "except", "leave out builds and post-processors that match one of these `globs`")
+}
+
+// options returns what [config.Load] is asked for.
+func (f *templateFlags) options(p *program, command, path string) (config.Options, error) {
+	for _, v := range f.vars {
+		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
+			return config.Options{}, usageError{fmt.Sprintf("-var %s: write it as name=value", v), command}
+		}
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return config.Options{}, fmt.Errorf("cannot tell the working directory: %w", err)
+	}
+	return config.Options{
+		Path: path, Vars: f.vars, VarFiles: f.varFiles,
+		Env: p.env, Cwd: cwd, Now: p.now(),
+	}, nil
+}
+
+// commaList is a flag that can be given several times, each time with several
+// values separated by commas.
+type commaList []string
+
+func (l *commaList) String() string { return strings.Join(*l, ",") }
+func (l *commaList) Type() string   { return "list" }
+
+func (l *commaList) Set(text string) error {
+	for v := range strings.SplitSeq(text, ",") {
+		if v = strings.TrimSpace(v); v != "" {
+			*l = append(*l, v)
+		}
+	}
+	return nil
+}
+
+// choice is a flag with a fixed set of values.
+type choice struct {
+	value  string
+	values []string
+}
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return "choice" }
+
+func (c *choice) Set(text string) error {
+	for _, v := range c.values {
+		if v == text {
+			c.value = v
+			return nil
+		}
+	}
+	return fmt.Errorf("must be one of %s", strings.Join(c.values, ", "))
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bake/engine"
+)
+
+func TestSingleDash(t *testing.T) {
+	in := []string{"-v", "-h", "-var", "a=b", "-var=c=-d", "--var", "-color=false", "-parallel-builds", "-1", "-", "x", "--", "-var"}
+	want := []string{"-v", "-h", "--var", "a=b", "--var=c=-d", "--var", "--color=false", "--parallel-builds", "-1", "-", "x", "--", "-var"}
+	if diff := cmp.Diff(want, singleDash(in)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEnvironDirectories(t *testing.T) {
+	for _, tt := range []struct {
+		env         environ
+		state, home string // want
+	}{
+		{environ{"HOME=/h"}, "/h/.local/state/bake", "/h/.local/share/bake/cloud"},
+		{environ{"HOME=/h", "XDG_STATE_HOME=/s", "XDG_DATA_HOME=/d"}, "/s/bake", "/d/bake/cloud"},
+		{environ{"HOME=/h", "XDG_STATE_HOME=relative"}, "/h/.local/state/bake", "/h/.local/share/bake/cloud"},
+		{environ{"BAKE_STATE_DIR=/a", "BAKE_STATE_DIR=/b", "BAKE_CLOUD_DIR=/c"}, "/b", "/c"},
+	} {
+		state, err := tt.env.stateDir()
+		home, err2 := tt.env.cloudDir()
+		if err != nil || err2 != nil || state != tt.state || home != tt.home {
+			t.Errorf("%q: %s %v, %s %v", tt.env, state, err, home, err2)
+		}
+	}
+	if _, err := (environ{}).stateDir(); err == nil || !strings.Contains(err.Error(), "BAKE_STATE_DIR") {
+		t.Errorf("without HOME: %v", err)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0}, {errReported, 1}, {errors.New("x"), 1}, {usageError{}, 1}, {&templateError{}, 1},
+		{unknownCommand{}, 127}, {errors.Join(errReported, unknownCommand{}), 127},
+	} {
+		if got := exitCode(tt.err); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// terminal is a terminal whose user types in, and sees out.
+type terminal struct {
+	io.Reader
+	io.Writer
+}
+
+func (terminal) Close() error { return nil }
+
+func prompting(in io.Reader, out io.Writer) (*prompter, *[]string) {
+	p := &program{openTerminal: func() (io.ReadWriteCloser, error) { return terminal{in, out}, nil }}
+	var calls []string
+	return p.newPrompter(func() func() {
+		calls = append(calls, "suspend")
+		return func() { calls = append(calls, "resume") }
+	}), &calls
+}
+
+func TestPrompterAsksUntilTheAnswerIsOne(t *testing.T) {
+	for in, want := range map[string]engine.Answer{
+		"\n": engine.AnswerCleanUp, "clean\n": engine.AnswerCleanUp, "a\n": engine.AnswerAbort,
+		"?\nr\n": engine.AnswerRetry, "": engine.AnswerCleanUp, "never mind": engine.AnswerCleanUp,
+	} {
+		var out bytes.Buffer
+		q, calls := prompting(strings.NewReader(in), &out)
+		if got := q.failedStep(t.Context(), "b", "s", errors.New("no")); got != want {
+			t.Errorf("%q means %d, want %d", in, got, want)
+		}
+		if n := len(*calls); n == 0 || n%2 != 0 || (*calls)[n-1] != "resume" {
+			t.Errorf("%q: the display was left alone like this: %v", in, *calls)
+		}
+	}
+}
+
+func TestPrompterGivesUpWithTheContext(t *testing.T) {
+	silence, _ := io.Pipe()
+	q, _ := prompting(silence, io.Discard)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	go cancel(cause)
+	if err := q.pause(ctx, "b", "s"); !errors.Is(err, cause) {
+		t.Errorf("error is %v", err)
+	}
+	if got := q.failedStep(ctx, "b", "s", errors.New("no")); got != engine.AnswerCleanUp {
+		t.Errorf("answer is %d", got)
+	}
+}
+
+func TestLogsDoNotPileUp(t *testing.T) {
+	dir := t.TempDir()
+	for i := range keptLogs + 5 {
+		f, err := createLog(dir, fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		at := time.Unix(int64(i), 0)
+		if err := os.Chtimes(f.Name(), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs, err := os.ReadDir(dir)
+	if err != nil || len(logs) != keptLogs {
+		t.Errorf("%d logs are kept (%v)", len(logs), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "4.events.jsonl")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an old log is still there: %v", err)
+	}
+}
+
+// TestConnectThrough reaches a server through a proxy that speaks first, so that
+// its bytes come with the proxy's answer.
+func TestConnectThrough(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.Host != "127.9.9.9:22" {
+			http.Error(w, "nobody there", http.StatusBadGateway)
+			return
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\nSSH-2.0-x\n")
+		io.Copy(conn, conn)
+	}))
+	defer proxy.Close()
+	conn, err := connectThrough(t.Context(), proxy.URL, "127.9.9.9:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(conn, "hello")
+	conn.(*tunnel).CloseWrite()
+	got, err := io.ReadAll(conn)
+	if string(got) != "SSH-2.0-x\nhello" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := connectThrough(t.Context(), proxy.URL, "127.9.9.9:23"); err == nil || !strings.Contains(err.Error(), "nobody there") {
+		t.Errorf("error is %v", err)
+	}
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	if _, err := connectThrough(t.Context(), "http://"+gone.Addr().String(), "x:1"); err == nil {
+		t.Error("nobody answers, and there is no error")
+	}
+}

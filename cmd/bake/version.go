@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"bake/config"
+	"bake/ui"
+)
+
+// version is that of bake, by semantic versioning.
+const version = "0.1.0"
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of bake, and of Packer's template language that it reads",
+		Args:  exactly(),
+		RunE:  func(*cobra.Command, []string) error { return p.version() },
+	}
+}
+
+func (p *program) version() error {
+	commit := commit()
+	if p.machineReadable {
+		for _, r := range [][2]string{{"version", version}, {"version-prelease", ""}, {"version-commit", commit}} {
+			io.WriteString(p.stdout, ui.Record(p.now(), "", r[0], r[1]))
+		}
+		return nil
+	}
+	text := "bake v" + version
+	if commit != "" {
+		text += " (" + commit + ")"
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s\nReads templates of Packer v%s.\n", text, config.LanguageVersion)
+	return err
+}
+
+// commit is the revision that the program was built from, empty if unknown.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	revision, dirty := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+"
+		}
+	}
+	return revision + dirty
+}
