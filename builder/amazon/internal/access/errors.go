@@ -69,8 +69,14 @@ func NotFound(err error) bool {
 // Refused reports whether err means that nothing was changed.
 func Refused(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.Refused
+	var u unsent
+	return errors.As(err, &e) && e.Refused || errors.As(err, &u)
 }
+
+// unsent is the end of a context before a call was made.
+type unsent struct{ error }
+
+func (u unsent) Unwrap() error { return u.error }
 
 // Call makes one API call: out, err := Call(ctx, client.RunInstances, in).
 // Its errors are *[Error], or the cause of ctx once that has ended.
@@ -91,7 +97,7 @@ func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...fu
 // and can be deleted instead of having to be looked for.
 func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
 	if cause := context.Cause(ctx); cause != nil {
-		return nil, cause
+		return nil, unsent{cause}
 	}
 	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
