@@ -75,5 +75,6 @@ sed -i -E 's/^#?PasswordAuthentication .*/PasswordAuthentication no/' /etc/ssh/s
 # Nothing that tells one machine from another stays, nor what can be made again.
 rm -f /usr/sbin/policy-rc.d /var/lib/dbus/machine-id /var/lib/systemd/random-seed
 : >/etc/machine-id
+chmod 444 /etc/machine-id
 rm -rf /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/ldconfig/aux-cache
 rm -f /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/dpkg.log /var/log/alternatives.log
