@@ -1,16 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"bake/cloud/image"
 	"bake/cloud/machine/sandbox"
 )
 
@@ -22,41 +22,104 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the whole program as its users do. Scripts that start
-// machines are run with BAKE_TEST_MACHINES=1.
+// machines are run with BAKE_TEST_MACHINES=1; each has a cloud of its own, on a
+// base that all of them share and that is kept in BAKE_TEST_BASE, by default in
+// the user's cache directory.
 func TestScripts(t *testing.T) {
+	machines := os.Getenv("BAKE_TEST_MACHINES") == "1"
+	base := ""
+	if machines {
+		var err error
+		if base, err = sharedBase(t.Context(), t.Logf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("EXAMPLES", examples)
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
-			return nil
+			cloud := filepath.Join(e.WorkDir, ".cloud")
+			e.Setenv("BAKE_CLOUD_DIR", cloud)
+			if !machines {
+				return nil
+			}
+			// A machine's own root must be able to reach its disk.
+			if err := os.Chmod(e.WorkDir, 0o755); err != nil {
+				return err
+			}
+			return borrowBase(base, imagesDir(cloud))
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "machines" {
-				return os.Getenv("BAKE_TEST_MACHINES") == "1", nil
+				return machines, nil
 			}
-			return false, fmt.Errorf("unknown condition %s", cond)
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
 }
 
-// exits is the script command "exits CODE PROGRAM ARGS...": exec of a program
-// that must end with that exit code.
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits code program [args...]")
+// sharedBase makes the Debian base unless it is there, and returns the image
+// store that it is in.
+func sharedBase(ctx context.Context, logf func(string, ...any)) (string, error) {
+	dir := os.Getenv("BAKE_TEST_BASE")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "bake-test", "images")
 	}
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	got := 0
-	var exit *exec.ExitError
-	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
+	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	if err != nil {
+		return "", err
 	}
-	if got != want {
-		ts.Fatalf("exit code is %d, want %d", got, want)
+	store, err := image.Open(dir, driver)
+	if err != nil {
+		return "", err
 	}
+	phase := ""
+	_, err = store.Ensure(ctx, "debian-12", image.EnsureOptions{Progress: func(p image.Progress) {
+		if p.Phase != phase {
+			phase = p.Phase
+			logf("base debian-12: %s", phase)
+		}
+	}})
+	return dir, err
+}
+
+// borrowBase makes an image store in dir whose base is the one in from. The
+// content of its layers is linked to: layers are read-only.
+func borrowBase(from, dir string) error {
+	for _, sub := range []string{"bases", "layers"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(filepath.Join(from, sub))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			src, dst := filepath.Join(from, sub, e.Name()), filepath.Join(dir, sub, e.Name())
+			if e.IsDir() {
+				err = os.Symlink(src, dst)
+			} else if filepath.Ext(e.Name()) == ".json" {
+				err = copyFile(src, dst)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func copyFile(src, dst string) error {
+	b, err := os.ReadFile(src)
+	return errors.Join(err, os.WriteFile(dst, b, 0o644))
 }
