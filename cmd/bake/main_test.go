@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,8 +25,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the whole program as its users do. Scripts that start
 // machines are run with BAKE_TEST_MACHINES=1; each has a cloud of its own, on a
-// base that all of them share and that is kept in BAKE_TEST_BASE, by default in
-// the user's cache directory.
+// base that all of them share and that is kept in BAKE_TEST_BASE, by default
+// below /var/tmp.
 func TestScripts(t *testing.T) {
 	machines := os.Getenv("BAKE_TEST_MACHINES") == "1"
 	base := ""
@@ -61,7 +63,28 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
+}
+
+// exits is the script command "exits CODE PROGRAM ARGS...": exec of a program
+// that must end with that exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code program [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code is %d, want %d", got, want)
+	}
 }
 
 // sharedBase makes the Debian base unless it is there, and returns the image
@@ -69,11 +92,9 @@ func TestScripts(t *testing.T) {
 func sharedBase(ctx context.Context, logf func(string, ...any)) (string, error) {
 	dir := os.Getenv("BAKE_TEST_BASE")
 	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		dir = filepath.Join(cache, "bake-test", "images")
+		// Not below the home directory: a machine's own root could not reach
+		// what a link leads to there.
+		dir = fmt.Sprintf("/var/tmp/bake-test-%d", os.Getuid())
 	}
 	driver, err := sandbox.New(sandbox.Options{Dir: dir})
 	if err != nil {
