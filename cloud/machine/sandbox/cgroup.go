@@ -30,10 +30,7 @@ type cgroups struct {
 
 // group is the cgroup of one machine: dir/shim holds the shim, dir/init the
 // machine, whose own tree begins there.
-type group struct {
-	dir   string
-	scope bool // systemd's, who removes it
-}
+type group struct{ dir string }
 
 // groupPrefix begins the names of our groups; the process id and start time of
 // the driver follow, so that the group of a driver that died can be told.
@@ -64,7 +61,8 @@ func findCgroups(log *slog.Logger) cgroups {
 		}
 	}
 	_, missing := exec.LookPath("busctl")
-	g.scopes = missing == nil && os.Getenv("XDG_RUNTIME_DIR") != "" && exists(filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "systemd", "private"))
+	runtime := os.Getenv("XDG_RUNTIME_DIR")
+	g.scopes = missing == nil && runtime != "" && exists(filepath.Join(runtime, "bus")) && exists(filepath.Join(runtime, "systemd"))
 	return g
 }
 
@@ -143,7 +141,7 @@ func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity) (*
 	if err != nil {
 		return nil, fmt.Errorf("systemd did not move the machine into %s: %w", unit, err)
 	}
-	made := &group{dir: filepath.Join(g.mount, path), scope: true}
+	made := &group{dir: filepath.Join(g.mount, path)}
 	if err := made.populate(ids); err != nil {
 		return nil, err
 	}

@@ -169,7 +169,7 @@ func (d *Driver) checkCgroup() machine.Finding {
 		f.Remedy = "mount -t cgroup2 none /sys/fs/cgroup"
 	default:
 		f.Detail = "none is delegated to this user; machines run without systemd"
-		f.Remedy = "run bake within a systemd user session, or as: systemd-run --user --scope -p Delegate=yes bake ..."
+		f.Remedy = "apt-get install dbus-user-session and log in again; or run bake as: systemd-run --user --scope -p Delegate=yes bake ..."
 	}
 	return f
 }

@@ -378,7 +378,7 @@ func (m *running) clear() error {
 	if m.router != nil {
 		err = m.router.Close()
 	}
-	if m.group != nil && !m.group.scope {
+	if m.group != nil {
 		err = errors.Join(err, m.group.remove())
 	}
 	return err
