@@ -48,7 +48,8 @@ func (t *tree) configuration() error {
 
 // cloudConfig fits cloud-init to the embedded cloud: no search for other
 // clouds, no guess from the host's firmware, the network left as it is, the
-// host keys that the machine was born with, and the mirror the base came from.
+// host keys that the machine was born with, a disk that is no device of its own,
+// and the mirror the base came from.
 const cloudConfig = `datasource_list: [Ec2]
 datasource:
   Ec2:
@@ -60,6 +61,9 @@ network:
 ssh_deletekeys: false
 ssh_pwauth: false
 disable_root: true
+resize_rootfs: false
+growpart:
+  mode: "off"
 locale: C.UTF-8
 apt:
   preserve_sources_list: true
