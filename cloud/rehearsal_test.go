@@ -1,0 +1,136 @@
+package cloud_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+)
+
+func TestFaults(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rehearsal.json")
+	err := os.WriteFile(file, []byte(`{"faults": {"rules": [
+		{"action": "DescribeRegions", "nth": 2, "code": "RequestLimitExceeded"},
+		{"action": "RunInstances", "calls": 1, "code": "InsufficientInstanceCapacity"},
+		{"action": "RunInstances", "nth": 2, "effect": "hide", "times": 2},
+		{"action": "CreateImage", "effect": "fail", "message": "the snapshot failed"}]}}`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rehearsal, err := cloud.LoadRehearsal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := cloudtest.Start(t, cloud.Options{Delays: rehearsal.Delays, Faults: rehearsal.Faults})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	for i, want := range []string{"", "RequestLimitExceeded", ""} {
+		if _, err := client.DescribeRegions(ctx, &ec2.DescribeRegionsInput{}); code(err) != want {
+			t.Errorf("call %d: %v, want %q", i+1, err, want)
+		}
+	}
+	in := &ec2.RunInstancesInput{ImageId: aws.String(source(t, client)), InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}
+	if _, err := client.RunInstances(ctx, in); code(err) != "InsufficientInstanceCapacity" {
+		t.Errorf("capacity: %v", err)
+	}
+	out, err := client.RunInstances(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := *out.Instances[0].InstanceId
+	for i, want := range []string{"InvalidInstanceID.NotFound", "InvalidInstanceID.NotFound", ""} {
+		if _, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}}); code(err) != want {
+			t.Errorf("describe %d: %v, want %q", i+1, err, want)
+		}
+	}
+	await(t, client, id, types.InstanceStateNameRunning)
+	made, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: &id, Name: aws.String("failing")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var img types.Image
+	eventually(t, "the image to fail", func() bool {
+		out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{*made.ImageId}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		img = out.Images[0]
+		return img.State == types.ImageStateFailed
+	})
+	if !strings.Contains(*img.StateReason.Message, "the snapshot failed") {
+		t.Errorf("reason: %s", *img.StateReason.Message)
+	}
+	snap, err := client.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}})
+	if err != nil || len(snap.Snapshots) != 1 || snap.Snapshots[0].State != types.SnapshotStateError {
+		t.Errorf("snapshots: %v, %v", snap, err)
+	}
+}
+
+// TestNoBase: an image whose base cannot be made ends its instance with the
+// reason, and the launch itself does not wait.
+func TestNoBase(t *testing.T) {
+	images := cloudtest.NewImages(t.TempDir())
+	release := make(chan struct{})
+	images.EnsureError = func(ctx context.Context, base string) error {
+		select {
+		case <-release:
+			return errors.New("the mirror cannot be reached: use another")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s := cloudtest.Start(t, cloud.Options{Images: images})
+	client := s.EC2("default", "us-east-1")
+	launch := func() string {
+		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: aws.String(source(t, client)), InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.Instances[0].InstanceId
+	}
+	// Terminating does not wait for the base either.
+	early := launch()
+	if in := describe(t, client, early); in.State.Name != types.InstanceStateNamePending {
+		t.Errorf("the instance is %s", in.State.Name)
+	}
+	if _, err := client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{early}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, client, early, types.InstanceStateNameTerminated)
+
+	id := launch()
+	close(release)
+	in := await(t, client, id, types.InstanceStateNameTerminated)
+	if *in.StateReason.Code != "Server.InternalError" || !strings.Contains(*in.StateReason.Message, "the mirror cannot be reached") {
+		t.Errorf("reason: %s", *in.StateReason.Message)
+	}
+}
+
+// TestForgotten: a terminated instance can be seen for an hour.
+func TestForgotten(t *testing.T) {
+	var ahead atomic.Int64
+	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
+	client := s.EC2("default", "us-east-1")
+	id := *run(t, client, ec2.RunInstancesInput{}).InstanceId
+	if _, err := client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, client, id, types.InstanceStateNameTerminated)
+	ahead.Store(int64(59 * time.Minute))
+	await(t, client, id, types.InstanceStateNameTerminated)
+	ahead.Store(int64(61 * time.Minute))
+	if _, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{id}}); code(err) != "InvalidInstanceID.NotFound" {
+		t.Errorf("an hour later: %v", err)
+	}
+}
