@@ -111,6 +111,7 @@ type Login struct {
 	Key      ssh.PublicKey // nil: no key
 	Password string        // empty: no password
 	HostKey  ssh.Signer
+	Env      []string // of commands, besides that of the test
 }
 
 // Serve starts an SSH server inside the test, which runs commands with sh and
@@ -120,7 +121,7 @@ func Serve(t testing.TB, home string, login Login) *Server {
 	forward := &glssh.ForwardedTCPHandler{}
 	allow := func(glssh.Context, string, uint32) bool { return true }
 	srv := &glssh.Server{
-		Handler: func(s glssh.Session) { runShell(s, home) },
+		Handler: func(s glssh.Session) { runShell(s, home, login.Env) },
 		SubsystemHandlers: map[string]glssh.SubsystemHandler{"sftp": func(s glssh.Session) {
 			if fs, err := sftp.NewServer(s, sftp.WithServerWorkingDirectory(home)); err == nil {
 				_ = fs.Serve()
@@ -151,10 +152,10 @@ func Serve(t testing.TB, home string, login Login) *Server {
 	return s
 }
 
-func runShell(s glssh.Session, home string) {
+func runShell(s glssh.Session, home string, env []string) {
 	cmd := exec.CommandContext(s.Context(), "/bin/sh", "-c", s.RawCommand())
 	cmd.Dir = home
-	cmd.Env = append(os.Environ(), "HOME="+home)
+	cmd.Env = append(append(os.Environ(), "HOME="+home), env...)
 	cmd.Stdout, cmd.Stderr = s, s.Stderr()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

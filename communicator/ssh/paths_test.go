@@ -1,0 +1,398 @@
+package ssh_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"bake/communicator"
+	"bake/communicator/commtest"
+	"bake/communicator/ssh"
+	"bake/step"
+)
+
+// output connects and returns what a command prints.
+func output(t *testing.T, s *step.Scope, o *ssh.Options, target ssh.Target, line string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c, err := ssh.Connect(ctx, s, o, target)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	var out bytes.Buffer
+	_, err = c.Run(ctx, communicator.Command{Line: line, Stdout: &out})
+	return out.String(), err
+}
+
+func works(t *testing.T, s *step.Scope, o *ssh.Options, target ssh.Target) {
+	t.Helper()
+	if got, err := output(t, s, o, target, "echo hi"); err != nil || got != "hi\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func writeKey(t *testing.T, k *ssh.KeyPair) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(k.PrivateKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func login(t *testing.T) commtest.Login {
+	return commtest.Login{User: "me", HostKey: newKey(t).Signer}
+}
+
+// agentScope is a scope whose environment has an SSH agent that holds key.
+func agentScope(t *testing.T, key *ssh.KeyPair) *step.Scope {
+	t.Helper()
+	private, err := gossh.ParseRawPrivateKey([]byte(key.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: private}); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "agent") // the path of a socket has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ln.Close()
+		os.RemoveAll(dir)
+	})
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_ = agent.ServeAgent(ring, c)
+				c.Close()
+			}()
+		}
+	}()
+	s := scope(nil)
+	s.Run.Env = []string{"SSH_AUTH_SOCK=" + ln.Addr().String()}
+	return s
+}
+
+func TestLogins(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key, l.Password = key.Signer.PublicKey(), "secret"
+	srv := commtest.Serve(t, t.TempDir(), l)
+
+	o := options(srv)
+	o.Password = "secret"
+	works(t, scope(nil), o, ssh.Target{})
+
+	o = options(srv)
+	o.PrivateKeyFile = writeKey(t, key)
+	works(t, scope(nil), o, ssh.Target{})
+
+	o = options(srv)
+	o.AgentAuth = true
+	works(t, agentScope(t, key), o, ssh.Target{})
+	if _, err := output(t, scope(nil), o, ssh.Target{}, "true"); err == nil || !strings.Contains(err.Error(), "SSH_AUTH_SOCK") {
+		t.Errorf("without an agent: %v", err)
+	}
+
+	o = options(srv)
+	o.Password, o.HandshakeAttempts = "wrong", 1
+	o.PrivateKeyFile = writeKey(t, newKey(t))
+	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, `user "me"`, o.PrivateKeyFile, "the password", srv.Host)
+}
+
+// certificate signs a user's key with an authority.
+func certificate(t *testing.T, key, authority *ssh.KeyPair, user string) string {
+	t.Helper()
+	cert := &gossh.Certificate{
+		Key: key.Signer.PublicKey(), CertType: gossh.UserCert, ValidPrincipals: []string{user},
+		ValidBefore: gossh.CertTimeInfinity,
+	}
+	if err := cert.SignCert(rand.Reader, authority.Signer); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "cert")
+	if err := os.WriteFile(path, gossh.MarshalAuthorizedKey(cert), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCertificate(t *testing.T) {
+	authority, key, host := newKey(t), newKey(t), newKey(t)
+	trusted := filepath.Join(t.TempDir(), "authority")
+	if err := os.WriteFile(trusted, []byte(authority.PublicKey), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	srv := commtest.SSHD(t, newKey(t).Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "TrustedUserCAKeys "+trusted)
+	o := options(srv)
+	o.PrivateKeyFile = writeKey(t, key)
+	o.CertificateFile = certificate(t, key, authority, srv.User)
+	works(t, scope(nil), o, ssh.Target{})
+}
+
+func TestAgentForwarding(t *testing.T) {
+	if _, err := exec.LookPath("ssh-add"); err != nil {
+		t.Skip(err)
+	}
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
+	for _, disabled := range []bool{false, true} {
+		o := options(srv)
+		o.AgentAuth, o.DisableAgentForwarding = true, disabled
+		got, err := output(t, agentScope(t, key), o, ssh.Target{}, "ssh-add -L")
+		if err != nil || strings.Contains(got, strings.Fields(key.PublicKey)[1]) == disabled {
+			t.Errorf("disabled %t: got %q, %v", disabled, got, err)
+		}
+	}
+}
+
+func TestPty(t *testing.T) {
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
+	for _, pty := range []bool{false, true} {
+		o := options(srv)
+		o.Pty = pty
+		got, err := output(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}}, "test -t 1 && stty size; true")
+		if err != nil || strings.TrimSpace(got) == "40 80" != pty {
+			t.Errorf("pty %t: got %q, %v", pty, got, err)
+		}
+	}
+}
+
+func TestBastion(t *testing.T) {
+	key, gate := newKey(t), newKey(t)
+	inner, outer := login(t), login(t)
+	inner.Key, outer.Key = key.Signer.PublicKey(), gate.Signer.PublicKey()
+	machine := commtest.Serve(t, t.TempDir(), inner)
+	bastion := commtest.Serve(t, t.TempDir(), outer)
+	o := options(machine)
+	o.PrivateKeyFile = writeKey(t, key)
+	o.BastionHost, o.BastionPort, o.BastionUsername = bastion.Host, bastion.Port, "me"
+	o.BastionPrivateKeyFile = writeKey(t, gate)
+	var said says
+	works(t, scope(said.emit), o, ssh.Target{})
+	if bastion.Connections() != 1 || !said.has("Host key of the bastion host") {
+		t.Errorf("%d connections to the bastion host; said %q", bastion.Connections(), said.lines)
+	}
+
+	o.BastionPrivateKeyFile = o.PrivateKeyFile // which it does not take
+	start := time.Now()
+	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, "the bastion host", "did not let user")
+	between(t, "failing", time.Since(start), 0, 10*time.Second)
+}
+
+// socks is a SOCKS5 proxy with a password. It connects to the host and port asked for.
+func socks(t *testing.T, user, password string) (port int, used *bool) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	used = new(bool)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		r := bufio.NewReader(c)
+		next := func(n int) []byte {
+			b := make([]byte, n)
+			if _, err := io.ReadFull(r, b); err != nil {
+				t.Error(err)
+			}
+			return b
+		}
+		next(int(next(2)[1]))
+		c.Write([]byte{5, 2})
+		next(1)
+		u := string(next(int(next(1)[0])))
+		p := string(next(int(next(1)[0])))
+		if u != user || p != password {
+			c.Write([]byte{1, 1})
+			return
+		}
+		c.Write([]byte{1, 0})
+		var host string
+		switch next(4)[3] {
+		case 1:
+			host = net.IP(next(4)).String()
+		case 3:
+			host = string(next(int(next(1)[0])))
+		}
+		far, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(binary.BigEndian.Uint16(next(2)))))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer far.Close()
+		*used = true
+		c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+		go io.Copy(far, r)
+		io.Copy(c, far)
+	}()
+	return ln.Addr().(*net.TCPAddr).Port, used
+}
+
+func TestProxy(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key = key.Signer.PublicKey()
+	srv := commtest.Serve(t, t.TempDir(), l)
+	o := options(srv)
+	o.ProxyHost, o.ProxyUsername, o.ProxyPassword = "127.0.0.1", "u", "p"
+	var used *bool
+	o.ProxyPort, used = socks(t, "u", "p")
+	works(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	if !*used {
+		t.Error("the connection did not go through the proxy")
+	}
+}
+
+// greeter greets whoever connects, and hangs up.
+func greeter(t *testing.T, text string) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, text)
+			c.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+func TestTunnels(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key = key.Signer.PublicKey()
+	srv := commtest.Serve(t, t.TempDir(), l)
+	o := options(srv)
+	there, here := freePort(t), freePort(t)
+	o.LocalTunnels = []ssh.Tunnel{{Port: here, To: greeter(t, "from there")}}
+	o.RemoteTunnels = []ssh.Tunnel{{Port: there, To: greeter(t, "from here")}}
+	c := connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	for port, greeting := range map[int]string{here: "from there", there: "from here"} {
+		conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(conn); err != nil || string(got) != greeting {
+			t.Errorf("got %q, %v, want %q", got, err, greeting)
+		}
+		conn.Close()
+	}
+	c.Close()
+	if conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", here)); err == nil {
+		conn.Close()
+		t.Error("the tunnel is still open")
+	}
+
+	taken, err := net.Listen("tcp", fmt.Sprintf("localhost:%d", here))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = output(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}}, "true")
+	want(t, err, "ssh_local_tunnels: cannot listen on localhost")
+}
+
+// A machine that falls silent is given up after ssh_read_write_timeout.
+func TestReadWriteTimeout(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key = key.Signer.PublicKey()
+	srv := commtest.Serve(t, t.TempDir(), l)
+	o := options(srv)
+	o.ReadWriteTimeout, o.KeepAliveInterval = 500*time.Millisecond, -1
+	c := connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	if _, err := c.Run(t.Context(), communicator.Command{Line: "exec sleep 60"}); !strings.Contains(fmt.Sprint(err), communicator.ErrDisconnected.Error()) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Machines with a tar that is not GNU's, and with none.
+func TestOtherTars(t *testing.T) {
+	for name, tar := range map[string]string{
+		"plain tar": "#!/bin/sh\ncase $1 in --*) exit 1;; esac\nexec %s \"$@\"\n",
+		"no tar":    "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin := t.TempDir()
+			for _, tool := range []string{"sh", "env", "cat", "mkdir", "chmod", "head", "sleep", "mktemp", "rm"} {
+				path, err := exec.LookPath(tool)
+				if err != nil {
+					t.Skip(err)
+				}
+				if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tar != "" {
+				real, err := exec.LookPath("tar")
+				if err != nil {
+					t.Skip(err)
+				}
+				if err := os.WriteFile(filepath.Join(bin, "tar"), fmt.Appendf(nil, tar, real), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key := newKey(t)
+			l := login(t)
+			l.Key, l.Env = key.Signer.PublicKey(), []string{"PATH=" + bin}
+			srv := commtest.Serve(t, t.TempDir(), l)
+			commtest.Run(t, func(t *testing.T) commtest.Subject {
+				c := connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}})
+				return commtest.Subject{Communicator: c, Cut: srv.Cut}
+			})
+		})
+	}
+}

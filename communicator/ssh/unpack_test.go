@@ -1,0 +1,85 @@
+package ssh
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// FuzzUnpack feeds what a hostile machine could send: whatever it is, nothing
+// is written outside the directory.
+func FuzzUnpack(f *testing.F) {
+	for _, h := range []tar.Header{
+		{Name: "../out", Typeflag: tar.TypeReg, Size: 1},
+		{Name: "/etc/out", Typeflag: tar.TypeReg, Size: 1},
+		{Name: "a/../../out", Typeflag: tar.TypeDir},
+		{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "../out"},
+		{Name: "hard", Typeflag: tar.TypeLink, Linkname: "../secret"},
+		{Name: "dev", Typeflag: tar.TypeChar},
+		{Name: "good", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644},
+	} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&h); err != nil {
+			f.Fatal(err)
+		}
+		if h.Size > 0 {
+			w.Write([]byte("x"))
+		}
+		w.Close()
+		f.Add(b.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		parent := t.TempDir()
+		if err := os.WriteFile(filepath.Join(parent, "secret"), []byte("s"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(parent, "dst")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		_ = unpack(t.Context(), bytes.NewReader(stream), root)
+		if list, err := os.ReadDir(parent); err != nil || len(list) != 2 {
+			t.Errorf("outside: %v, %v", list, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "hard")); err == nil && string(b) == "s" {
+			t.Error("a file from outside was read")
+		}
+	})
+}
+
+func FuzzRemotePath(f *testing.F) {
+	for _, s := range []string{"/tmp/a b", "~", "~/it's", "~root/x", "~$(id)/x", "-n", "", "a\nb"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		word := remotePath(path)
+		// Outside single quotes there is only a home directory.
+		outside, quoted := "", false
+		for i := 0; i < len(word); i++ {
+			switch {
+			case word[i] == '\'':
+				quoted = !quoted
+			case !quoted && word[i] == '\\' && i+1 < len(word) && word[i+1] == '\'':
+				i++
+			case !quoted:
+				outside += word[i : i+1]
+			}
+		}
+		if quoted {
+			t.Errorf("%q: the quotes of %q do not close", path, word)
+		}
+		for _, r := range outside {
+			if r != '~' && r != '/' && !plainName(string(r)) {
+				t.Errorf("%q: %q leaves %q to the shell", path, word, outside)
+			}
+		}
+	})
+}
