@@ -62,15 +62,12 @@ func (p *program) cloudImages(ctx context.Context, region string, asJSON bool) e
 // listImages returns every image in the client's region, oldest first.
 func listImages(ctx context.Context, client *ec2.Client) ([]listedImage, error) {
 	images := []listedImage{}
-	pages := ec2.NewDescribeImagesPaginator(client, &ec2.DescribeImagesInput{})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, i := range page.Images {
-			images = append(images, listed(i))
-		}
+	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range out.Images {
+		images = append(images, listed(i))
 	}
 	slices.SortFunc(images, func(a, b listedImage) int { return strings.Compare(a.Created+a.Name, b.Created+b.Name) })
 	return images, nil

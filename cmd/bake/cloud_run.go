@@ -103,18 +103,18 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 		fmt.Fprintf(p.stdout, "Terminating %s\n", id)
 		_, terr := client.TerminateInstances(after, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 		if terr == nil {
-			terr = ec2.NewInstanceTerminatedWaiter(client, briskly).Wait(after, &ec2.DescribeInstancesInput{InstanceIds: []string{id}}, startLimit)
+			_, terr = waitFor(after, client, id, types.InstanceStateNameTerminated)
 		}
 		err = errors.Join(err, terr)
 	}()
-	state, err := ec2.NewInstanceRunningWaiter(client, brisklyRunning).WaitForOutput(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}}, startLimit)
-	if err != nil {
-		if context.Cause(ctx) != nil {
-			return nil // it was to be ended before it ran
-		}
-		return fmt.Errorf("%s does not run: %w", id, err)
+	instance, err := waitFor(ctx, client, id, types.InstanceStateNameRunning)
+	if context.Cause(ctx) != nil {
+		return nil // it was to be ended before it ran
 	}
-	address := aws.ToString(state.Reservations[0].Instances[0].PublicIpAddress)
+	if err != nil {
+		return err
+	}
+	address := aws.ToString(instance.PublicIpAddress)
 	fmt.Fprintf(p.stdout, "%s, an instance of %s (%s), runs at %s\n", id, aws.ToString(image.ImageId), aws.ToString(image.Name), address)
 	fmt.Fprintf(p.stdout, "Log in:  %s\n", sshCommand(keyFile, listed(image).Tags["bake:user"], address))
 	fmt.Fprintln(p.stdout, "Ctrl-C terminates it.")
@@ -236,11 +236,36 @@ func sshCommand(keyFile, user, address string) string {
 	return strings.Join(append(words, address), " ")
 }
 
-// The local cloud answers at once, so asking often costs nothing.
-func briskly(o *ec2.InstanceTerminatedWaiterOptions) {
-	o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
-}
-
-func brisklyRunning(o *ec2.InstanceRunningWaiterOptions) {
-	o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
+// waitFor asks for an instance until it is in the wanted state or in one that
+// does not lead there. The local cloud answers at once, so it is asked often.
+//
+// It is no waiter of the SDK: those take the client as an interface, and then the
+// linker keeps the code of each of EC2's 800 actions.
+func waitFor(ctx context.Context, client *ec2.Client, id string, want types.InstanceStateName) (types.Instance, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("%s is not %s after %s", id, want, startLimit))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+		if err != nil {
+			return types.Instance{}, err
+		}
+		instance := out.Reservations[0].Instances[0]
+		switch instance.State.Name {
+		case want:
+			return instance, nil
+		case types.InstanceStateNameTerminated, types.InstanceStateNameStopped:
+			reason := ""
+			if instance.StateReason != nil {
+				reason = ": " + aws.ToString(instance.StateReason.Message)
+			}
+			return instance, fmt.Errorf("%s is %s%s", id, instance.State.Name, reason)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return instance, context.Cause(ctx)
+		}
+	}
 }

@@ -70,7 +70,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	image, err := sourceami.Find(ctx, session.EC2(session.Region), sourceami.Query{
+	image, err := sourceami.Find(ctx, access.EC2(session, session.Region), sourceami.Query{
 		Filters: d.Filters, Owners: d.Owners, MostRecent: d.MostRecent, IncludeDeprecated: d.IncludeDeprecated,
 	})
 	var many *sourceami.ManyError

@@ -74,7 +74,7 @@ func (m *Maker) Check(ctx context.Context) error {
 }
 
 func (m *Maker) checkRegions(ctx context.Context) error {
-	out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
+	out, err := access.Call(ctx, access.EC2(m.Session, m.Session.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (m *Maker) nameTaken(region, id string) error {
 
 // named lists the account's images that have the name of the image to be.
 func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error) {
-	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
+	out, err := access.Call(ctx, access.EC2(m.Session, region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners:  []string{"self"},
 		Filters: []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
 	})

@@ -69,13 +69,13 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 	var id string
 	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
 	err := watch.Until(ctx, "instance "+*in.InstanceId+" to be ready for an image", func(ctx context.Context) (bool, error) {
-		out, err := access.Finish(ctx, m.Session.EC2(m.Session.Region).CreateImage, in)
+		out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).CreateImage, in)
 		if access.Is(err, "IncorrectState", "IncorrectInstanceState") && strings.Contains(err.Error(), "not in state") {
 			return false, nil
 		}
 		if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
 			// An earlier try may have been carried out though its answer was lost.
-			image, lost := destroy.FindImage(ctx, m.Session.EC2(m.Session.Region), *in.Name, m.Owner.ID)
+			image, lost := destroy.FindImage(ctx, access.EC2(m.Session, m.Session.Region), *in.Name, m.Owner.ID)
 			if lost == nil && image != nil {
 				id = aws.ToString(image.ImageId)
 				return true, nil
@@ -124,7 +124,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
 	return m.acquire(ctx, "copy the image to "+region, region, m.Name, func(ctx context.Context) (string, error) {
-		out, err := access.Finish(ctx, m.Session.EC2(region).CopyImage, in)
+		out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
 		if err != nil {
 			return "", m.blameName(err, region)
 		}
@@ -166,7 +166,7 @@ func (m *Maker) acquire(ctx context.Context, what, region, name string, create f
 
 // await waits until an image is available and returns its snapshots.
 func (m *Maker) await(ctx context.Context, region, id string) (snapshots []string, err error) {
-	client := m.Session.EC2(region)
+	client := access.EC2(m.Session, region)
 	seen := false
 	err = m.Session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" in "+region+" to become available", func(ctx context.Context) (bool, error) {
 		out, err := access.Call(ctx, client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
@@ -223,7 +223,7 @@ func (m *Maker) makeWay(ctx context.Context, region string) error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		client := m.Session.EC2(region)
+		client := access.EC2(m.Session, region)
 		for _, image := range images {
 			id := aws.ToString(image.ImageId)
 			m.Scope.Say(ctx, "Deregistering image %s in %s, which has the name", id, region)

@@ -21,7 +21,7 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 		return nil
 	}
 	_, err := step.Do(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) (struct{}, error) {
-		client := m.Session.EC2(made.Region)
+		client := access.EC2(m.Session, made.Region)
 		for _, in := range changes {
 			if _, err := access.Call(ctx, client.ModifyImageAttribute, in); err != nil {
 				return struct{}{}, m.blameShare(err, in)
@@ -127,7 +127,7 @@ func (m *Maker) HandOver(ctx context.Context, images []Made) error {
 }
 
 func (m *Maker) release(ctx context.Context, made Made) error {
-	client := m.Session.EC2(made.Region)
+	client := access.EC2(m.Session, made.Region)
 	if p := m.DeregistrationProtection; p != nil && (p.Enabled || p.WithCooldown) {
 		_, err := access.Call(ctx, client.EnableImageDeregistrationProtection, &ec2.EnableImageDeregistrationProtectionInput{
 			ImageId: &made.ID, WithCooldown: &p.WithCooldown,

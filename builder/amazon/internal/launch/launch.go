@@ -26,7 +26,7 @@ type Launcher struct {
 	Scope   *step.Scope
 }
 
-func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }
+func (l *Launcher) client() *ec2.Client { return access.EC2(l.Session, l.Session.Region) }
 
 // SourceImage finds the image to start from.
 func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
@@ -73,7 +73,7 @@ func (l *Launcher) CheckProfile(ctx context.Context) error {
 		return nil
 	}
 	_, err := step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (struct{}, error) {
-		_, err := access.Call(ctx, l.Session.IAM().GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
+		_, err := access.Call(ctx, access.IAM(l.Session).GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
 		if access.Is(err, "NoSuchEntity") {
 			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile", "The account has no instance profile %q.", l.IAMInstanceProfile)
 		} else if access.Is(err, "AccessDenied") {
