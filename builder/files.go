@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"bake/step"
 )
@@ -21,7 +22,8 @@ func File(path string) (step.Resource, error) {
 
 // DestroyFile is the [step.Destroyer] of what File returns.
 func DestroyFile(_ context.Context, r step.Resource) error {
-	if err := os.Remove(r.Key); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Below something that is not a directory there is no file either.
+	if err := os.Remove(r.Key); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("deleting a file: %w", err)
 	}
 	return nil

@@ -1,0 +1,117 @@
+package null_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/builder"
+	"bake/builder/null"
+	"bake/communicator"
+	"bake/communicator/commtest"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+	"bake/step"
+)
+
+func input(t *testing.T, body string) schema.Input {
+	t.Helper()
+	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return schema.Input{Body: f.Body, Context: &hcl.EvalContext{}}
+}
+
+func build(t *testing.T, body string, provision builder.Provision) (*builder.Artifact, error) {
+	t.Helper()
+	b, diags := null.Component().New(input(t, body))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	s := step.NewScope(step.Scope{Run: step.Run{ID: "run"}, Build: "null.x", Emit: func(step.Event) {}})
+	return b.Build(t.Context(), s, provision)
+}
+
+func TestSSH(t *testing.T) {
+	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(keyFile, []byte(key.PrivateKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := commtest.Serve(t, t.TempDir(), commtest.Login{User: "me", Key: key.Signer.PublicKey(), HostKey: key.Signer})
+	body := fmt.Sprintf("ssh_host = %q\nssh_port = %d\nssh_username = \"me\"\nssh_private_key_file = %q", srv.Host, srv.Port, keyFile)
+	a, err := build(t, body, func(ctx context.Context, m builder.Machine) error {
+		var out bytes.Buffer
+		if _, err := m.Run(ctx, communicator.Command{Line: "echo hi", Stdout: &out}); err != nil || out.String() != "hi\n" {
+			t.Errorf("got %q, %v", &out, err)
+		}
+		for k, want := range map[string]any{"ID": "Null", "Host": srv.Host, "Port": srv.Port, "User": "me", "ConnType": "ssh", "PackerRunUUID": "run"} {
+			if m.Data[k] != want {
+				t.Errorf("build.%s = %v, want %v", k, m.Data[k], want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &builder.Artifact{
+		BuilderID: "fnoeding.null", ID: "Null", Text: "Did not export anything. This is the null builder",
+		Data: map[string]any{"ID": "Null"},
+	}
+	if diff := cmp.Diff(want, a); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	failed := errors.New("failed")
+	if _, err := build(t, body, func(context.Context, builder.Machine) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNone(t *testing.T) {
+	_, err := build(t, `communicator = "none"`, func(ctx context.Context, m builder.Machine) error {
+		if st, err := m.Run(ctx, communicator.Command{Line: "exit 1"}); err != nil || st.Code != 0 {
+			t.Errorf("got %v, %v", st, err)
+		}
+		if err := m.Put(ctx, "/tmp", nil); !errors.Is(err, communicator.ErrNoMachine) {
+			t.Errorf("got %v", err)
+		}
+		if m.Data["Host"] != "<unknown>" {
+			t.Errorf("Host is %v", m.Data["Host"])
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInvalid(t *testing.T) {
+	for body, want := range map[string]string{
+		"ssh_username = \"me\"\nssh_password = \"x\"":                                              "Missing ssh_host",
+		"ssh_host = \"h\"\nssh_password = \"x\"":                                                   "Missing ssh_username",
+		"ssh_host = \"h\"\nssh_username = \"me\"":                                                  "No way to log in",
+		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true":     "Several ways to log in",
+		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_agent_auth = true\ncommunicator = \"winrm\"": "not built in",
+	} {
+		if diags := null.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
+			t.Errorf("%s\ngot %v, want %q", body, diags, want)
+		}
+	}
+	if _, err := null.Component().Docs(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,76 @@
+// Package artifice is the post-processor that makes an artifact of files that
+// something else has left here.
+package artifice
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+//go:embed artifice.go
+var source string
+
+// Options are the arguments of an artifice post-processor.
+type Options struct {
+	// The files of the artifact. The wildcards `*`, `?` and `[` are expanded when
+	// the post-processor runs; one that fits nothing is left out.
+	Files []string `hcl:"files"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if len(o.Files) == 0 {
+		c.Errorf(&o.Files, "No files", "files cannot be empty.")
+	}
+	for _, pattern := range o.Files {
+		if _, err := filepath.Match(pattern, ""); err != nil {
+			c.Errorf(&o.Files, "Not a pattern", "%q has a bracket that does not close.", pattern)
+		}
+	}
+}
+
+// Component describes the artifice post-processor.
+func Component() component.Factory[postprocessor.PostProcessor] {
+	return component.Define("artifice", []string{source}, func() Options { return Options{} },
+		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &artifice{o, src} })
+}
+
+type artifice struct {
+	*Options
+	src *schema.Source
+}
+
+// Process implements [postprocessor.PostProcessor]. The new artifact consists of
+// the files only.
+func (p *artifice) Process(_ context.Context, s *step.Scope, _ *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
+	a := &builder.Artifact{BuilderID: "packer.post-processor.artifice"}
+	var errs []error
+	for _, pattern := range p.Files {
+		matches, err := filepath.Glob(pattern)
+		errs = append(errs, err)
+		for _, path := range matches {
+			r, err := builder.File(path)
+			errs = append(errs, err)
+			a.Files, a.Resources = append(a.Files, path), append(a.Resources, r)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, postprocessor.Kept, fmt.Errorf("looking for the files of the artifact: %w", err)
+	}
+	if len(a.Files) == 0 {
+		return nil, postprocessor.Kept, p.src.Errorf(&p.Files, "No file found", "There is no file that fits any of %s.", strings.Join(p.Files, ", "))
+	}
+	a.Text = "Created artifact from files: " + strings.Join(a.Files, ", ")
+	return a, postprocessor.Kept, nil
+}

@@ -1,0 +1,73 @@
+package checksum_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/builder"
+	"bake/config/schema"
+	"bake/postprocessor"
+	"bake/postprocessor/checksum"
+	"bake/step"
+)
+
+// process runs the post-processor that a body makes on an artifact.
+func process(t *testing.T, body string, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	t.Helper()
+	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	p, diags := checksum.Component().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
+	if diags.HasErrors() {
+		return nil, 0, diags
+	}
+	s := step.NewScope(step.Scope{Run: step.Run{Env: os.Environ()}, SourceType: "null", SourceName: "web", Emit: func(step.Event) {}})
+	return p.Process(t.Context(), s, in)
+}
+
+func TestDocs(t *testing.T) {
+	if _, err := checksum.Component().Docs(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChecksum(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "data")
+	if err := os.WriteFile(file, []byte("abc"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	body := fmt.Sprintf("checksum_types = [\"md5\", \"sha256\"]\noutput = \"%s/{{.BuildName}}_{{.BuilderType}}.{{.ChecksumType}}\"", dir)
+	a, keep, err := process(t, body, &builder.Artifact{Files: []string{file}})
+	if err != nil || keep != postprocessor.MustKeep {
+		t.Fatalf("got %v, %v", keep, err)
+	}
+	for name, want := range map[string]string{
+		"md5":    "900150983cd24fb0d6963f7d28e17f72\tdata\n",
+		"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\tdata\n",
+	} {
+		if b, err := os.ReadFile(filepath.Join(dir, "web_null."+name)); err != nil || string(b) != want {
+			t.Errorf("%s: got %q, %v", name, b, err)
+		}
+	}
+	if len(a.Files) != 3 || len(a.Resources) != 3 || !strings.HasPrefix(a.Text, "Created artifact from files: "+file+", ") {
+		t.Errorf("artifact %+v", a)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	if _, _, err := process(t, `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
+		t.Errorf("got %v", err)
+	}
+	body := fmt.Sprintf("output = \"%s/sum\"", t.TempDir())
+	if _, _, err := process(t, body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,61 @@
+// Package shelllocal is the post-processor that runs scripts where bake runs.
+package shelllocal
+
+import (
+	"context"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/internal/script"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+// Options are the arguments of a shell-local post-processor.
+type Options struct{ script.LocalOptions }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	for _, p := range o.Problems(c.Known) {
+		c.Errorf(p.Field, p.Summary, "%s", p.Detail)
+	}
+}
+
+// Component describes the shell-local post-processor.
+func Component() component.Factory[postprocessor.PostProcessor] {
+	return component.Define("shell-local", []string{script.Source, script.LocalSource},
+		func() Options { return Options{script.LocalDefaults()} },
+		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &shellLocal{o.local()} })
+}
+
+// local is the options with an execute_command of one element made a command
+// line for sh.
+func (o *Options) local() *script.LocalOptions {
+	if len(o.ExecuteCommand) == 1 {
+		o.ExecuteCommand = []string{"sh", "-c", o.ExecuteCommand[0]}
+	}
+	return &o.LocalOptions
+}
+
+type shellLocal struct{ options *script.LocalOptions }
+
+// Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
+func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	out := script.NewLines(func(line string) { s.Output(ctx, step.Output, line) })
+	errOut := script.NewLines(func(line string) { s.Output(ctx, step.ErrOutput, line) })
+	defer errOut.Flush()
+	defer out.Flush()
+	local := &script.Local{
+		Options: p.options, Env: s.Run.Env,
+		BuildName: s.SourceName, BuilderType: s.SourceType, Data: in.Data, Render: t.RenderAll,
+		Say:    func(text string) { s.Say(ctx, "%s", text) },
+		Stdout: out, Stderr: errOut,
+	}
+	if err := local.Run(ctx); err != nil {
+		return nil, postprocessor.MustKeep, err
+	}
+	return in, postprocessor.MustKeep, nil
+}

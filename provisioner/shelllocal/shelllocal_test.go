@@ -1,0 +1,100 @@
+package shelllocal_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bake/provisioner/provisionertest"
+	"bake/provisioner/shelllocal"
+	"bake/step"
+)
+
+func provision(t *testing.T, ctx context.Context, body string) ([]string, error) {
+	t.Helper()
+	t.Setenv("TMPDIR", t.TempDir())
+	s, log := provisionertest.Scope(t)
+	s.Run.Env = append(s.Run.Env, "PACKER_RUN_UUID=run", "OURS=yes")
+	err := provisionertest.New(t, shelllocal.Component(), body).Provision(ctx, s, provisionertest.NewMachine(t).Builder())
+	if left, _ := os.ReadDir(os.Getenv("TMPDIR")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	return log.Texts(step.Output), err
+}
+
+func TestScripts(t *testing.T) {
+	tests := []struct{ body, out, err string }{
+		{`inline = ["echo $PACKER_BUILD_NAME $PACKER_BUILDER_TYPE $PACKER_RUN_UUID $OURS {{.ID}}"]`, "test fake run yes i-test", ""},
+		{`command = "echo $0 | grep -c shell-local-"`, "1", ""},
+		{"inline = [\"echo $X\"]\nenv = { X = \"it's {{.Port}}\" }", "it's 22", ""},
+		{"inline = [\"echo $X\"]\nenvironment_vars = [\"X=a=b\"]", "a=b", ""},
+		{"inline = [\"x\"]\nexecute_command = [\"/bin/echo\", \"{{.ID}}\", \"{{.Vars}}\"]", "i-test PACKER_BUILDER_TYPE='fake' PACKER_BUILD_NAME='test'", ""},
+		{`inline = ["exit 3"]`, "", "non-zero exit status: 3"},
+		{"inline = [\"exit 3\"]\nvalid_exit_codes = [3]", "", ""},
+		{"inline = [\"echo no\"]\nonly_on = [\"windows\"]", "", ""},
+		{"inline = [\"x\"]\nexecute_command = [\"/no/such/program\"]", "", "/no/such/program"},
+	}
+	for _, tt := range tests {
+		out, err := provision(t, t.Context(), tt.body)
+		if strings.TrimSpace(strings.Join(out, "\n")) != tt.out || tt.err == "" && err != nil || tt.err != "" && !strings.Contains(fmt.Sprint(err), tt.err) {
+			t.Errorf("%s\ngot %q, %v", tt.body, out, err)
+		}
+	}
+}
+
+// A cancelled script dies with everything it has started.
+func TestCancel(t *testing.T) {
+	pidFile := t.TempDir() + "/pid"
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	var pid int
+	go func() {
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			if b, _ := os.ReadFile(pidFile); len(b) > 0 && b[len(b)-1] == '\n' {
+				fmt.Sscan(string(b), &pid)
+				break
+			}
+		}
+		cancel(why)
+	}()
+	_, err := provision(t, ctx, fmt.Sprintf(`inline = ["sleep 300 &", "echo $! > %s", "wait"]`, pidFile))
+	if !errors.Is(err, why) || pid == 0 {
+		t.Fatalf("got %v, child %d", err, pid)
+	}
+	for deadline := time.Now().Add(10 * time.Second); !gone(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d is still there", pid)
+		}
+	}
+}
+
+// gone reports whether a process has ended; one that nobody has reaped yet has.
+func gone(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || slices.Contains(strings.Fields(string(stat)), "Z")
+}
+
+func TestInvalid(t *testing.T) {
+	tests := []struct{ body, at, want string }{
+		{``, ``, "there is nothing to run"},
+		{"command = \"x\"\ninline = [\"x\"]", "command", "Set one of"},
+		{"inline = [\"x\"]\nonly_on = [\"plan9\"]", "plan9", "not one of"},
+		{"inline = [\"x\"]\nenv_var_format = \"%d\"", "env_var_format", "two %s"},
+		{"script = \"missing\"", "missing", "no file"},
+	}
+	for _, tt := range tests {
+		provisionertest.Invalid(t, shelllocal.Component(), tt.body, tt.at, tt.want)
+	}
+	if _, err := shelllocal.Component().Docs(); err != nil {
+		t.Error(err)
+	}
+}
