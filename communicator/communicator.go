@@ -25,7 +25,8 @@ type Communicator interface {
 	Put(ctx context.Context, dst string, src fs.FS) error
 
 	// Get writes the file or directory src of the machine into dst under its
-	// base name, with its permission bits. Nothing it writes can leave dst.
+	// base name, with its permission bits; if src ends in "/." it writes what is
+	// in that directory. Nothing it writes can leave dst.
 	Get(ctx context.Context, src string, dst *os.Root) error
 
 	Close() error

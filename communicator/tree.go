@@ -40,7 +40,11 @@ func (r renamed) Open(name string) (fs.File, error) {
 		}
 		return &root{entries: []fs.DirEntry{fs.FileInfoToDirEntry(info)}}, nil
 	}
-	return os.Open(local)
+	f, err := os.Open(local)
+	if err != nil {
+		return nil, err
+	}
+	return &namedFile{f, path.Base(name)}, nil
 }
 
 // Stat implements [fs.StatFS].
@@ -72,6 +76,20 @@ func (r renamed) local(op, name string) (string, error) {
 		return filepath.Join(r.path, filepath.FromSlash(rest)), nil
 	}
 	return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
+}
+
+// namedFile is an open file or directory under another name.
+type namedFile struct {
+	*os.File
+	name string
+}
+
+func (f *namedFile) Stat() (fs.FileInfo, error) {
+	info, err := f.File.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return namedInfo{info, f.name}, nil
 }
 
 type namedInfo struct {
