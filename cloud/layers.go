@@ -31,11 +31,15 @@ func (l layers) Publications() ([]Publication, error) {
 }
 
 func (l layers) Ensure(ctx context.Context, base string, progress func(Progress)) ([]string, error) {
-	ensure := l.ensure
+	ensure, told := l.ensure, false
 	ensure.Progress = func(p image.Progress) {
+		told = true
 		progress(Progress{Base: base, Phase: p.Phase, Done: p.Done, Total: p.Total, Note: p.Note})
 	}
 	made, err := l.store.Ensure(ctx, base, ensure)
+	if told {
+		progress(Progress{Base: base})
+	}
 	var ids []string
 	for _, id := range made.Layers {
 		ids = append(ids, string(id))

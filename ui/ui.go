@@ -21,15 +21,18 @@ type Display interface {
 	Handle(e step.Event)
 }
 
-// JSON writes events as JSON lines: the run's log.
+// JSON writes events as JSON lines: the run's log. Of a step's progress it writes
+// what comes half a second or more after what it wrote last.
 type JSON struct {
 	Out io.Writer
 	Err error // the first error of Out, after which nothing more is written
+
+	progress map[string]time.Time // of a build's step -> when it was last written
 }
 
 // Handle implements [Display].
 func (d *JSON) Handle(e step.Event) {
-	if d.Err != nil {
+	if d.Err != nil || e.Kind == step.Progressed && !d.worthwhile(e) {
 		return
 	}
 	b, err := json.Marshal(e)
@@ -37,6 +40,18 @@ func (d *JSON) Handle(e step.Event) {
 		_, err = d.Out.Write(append(b, '\n'))
 	}
 	d.Err = err
+}
+
+func (d *JSON) worthwhile(e step.Event) bool {
+	if d.progress == nil {
+		d.progress = map[string]time.Time{}
+	}
+	key := e.Build + within + e.Step
+	if at, ok := d.progress[key]; ok && e.Time.Sub(at) < 500*time.Millisecond {
+		return false
+	}
+	d.progress[key] = e.Time
+	return true
 }
 
 // ReadEvents calls handle for every event that a [JSON] display has written to r.

@@ -90,6 +90,20 @@ func TestJSONIsTheStream(t *testing.T) {
 	}
 }
 
+func TestJSONThinsProgress(t *testing.T) {
+	var out bytes.Buffer
+	d := &JSON{Out: &out}
+	start := time.Unix(0, 0)
+	for ms := 0; ms < 2000; ms += 10 {
+		for _, name := range []string{"a", "b"} {
+			d.Handle(step.Event{Time: start.Add(time.Duration(ms) * time.Millisecond), Kind: step.Progressed, Step: name, Progress: &step.Progress{}})
+		}
+	}
+	if n := strings.Count(out.String(), "\n"); n != 8 {
+		t.Errorf("%d lines for two seconds of two steps, want 8", n)
+	}
+}
+
 func TestReadEventsNamesTheBrokenOne(t *testing.T) {
 	err := ReadEvents(strings.NewReader(`{"kind":"say"}`+"\n"+`{"kind":`), func(step.Event) {})
 	if err == nil || !strings.Contains(err.Error(), "event 2") {

@@ -238,25 +238,34 @@ func (p *program) progressDisplay() (emit func(step.Event), done func()) {
 // baseProgress makes events of reports on how the preparation of a base goes:
 // each phase of it is a step of the run itself.
 func (p *program) baseProgress(emit func(step.Event)) func(cloud.Progress) {
-	phases := p.phases(emit)
+	var mu sync.Mutex
+	bases := map[string]func(string, int64, int64){}
 	return func(r cloud.Progress) {
+		mu.Lock()
+		defer mu.Unlock()
+		phase := bases[r.Base]
+		if phase == nil {
+			phase = p.phases(emit)
+			bases[r.Base] = phase
+		}
 		if r.Note != "" {
 			emit(step.Event{Time: p.now(), Kind: step.Say, Text: r.Note})
 		}
-		phases("prepare "+r.Base+": "+r.Phase, r.Done, r.Total)
+		if r.Phase == "" {
+			phase("", 0, 0)
+		} else {
+			phase("prepare "+r.Base+": "+r.Phase, r.Done, r.Total)
+		}
 	}
 }
 
 // phases returns a function that reports how far the phase of that name is. A
 // phase begins with the first report that names it, and ends when all of it is
-// done or another one begins.
+// done or another one begins; the empty name begins none. Reports must not overlap.
 func (p *program) phases(emit func(step.Event)) func(name string, done, total int64) {
-	var mu sync.Mutex
 	var current string
 	var started time.Time
 	return func(name string, done, total int64) {
-		mu.Lock()
-		defer mu.Unlock()
 		now := p.now()
 		end := func() {
 			if current != "" {
@@ -266,7 +275,7 @@ func (p *program) phases(emit func(step.Event)) func(name string, done, total in
 		}
 		if name != current {
 			end()
-			if total > 0 && done >= total {
+			if name == "" || total > 0 && done >= total {
 				return
 			}
 			current, started = name, now

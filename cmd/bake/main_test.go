@@ -58,8 +58,11 @@ func TestScripts(t *testing.T) {
 			return borrowBase(base, imagesDir(cloud))
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "machines" {
+			switch cond {
+			case "machines":
 				return machines, nil
+			case "root":
+				return os.Getuid() == 0, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
