@@ -58,7 +58,7 @@ type Publication struct {
 // Progress is how far the preparation of a base is.
 type Progress struct {
 	Base        string
-	Phase       string // such as "download packages"
+	Phase       string // such as "download packages"; empty when the preparation has ended
 	Done, Total int64  // bytes; a Total of 0 means that it is not known
 	Note        string // something the user should know, if not empty
 }
@@ -166,6 +166,9 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	)
 	if err == nil {
 		err = s.repair(ctx)
+	}
+	if err == nil {
+		err = keepReserve(opts.Dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("embedded EC2: state in %s: %w", opts.Dir, err)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // table holds the objects of one kind: in memory by id, and on disk as one JSON
@@ -180,8 +181,23 @@ func prune(tree any) any {
 }
 
 // replaceFile makes name hold data, or leaves it as it was: after a crash at any
-// moment one of the two is there, whole.
+// moment one of the two is there, whole. On a full disk it takes the reserve, so
+// that what fills the disk can still be deleted.
 func replaceFile(name string, data []byte) error {
+	err := tryReplaceFile(name, data)
+	if errors.Is(err, syscall.ENOSPC) && os.Remove(reservePath(filepath.Dir(name))) == nil {
+		err = tryReplaceFile(name, data)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space there and try again", err)
+	}
+	if err != nil {
+		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+func tryReplaceFile(name string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".new-*")
 	if err != nil {
 		return err
@@ -193,9 +209,33 @@ func replaceFile(name string, data []byte) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name()) // the error that matters is known
-		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
 	}
-	return syncDir(filepath.Dir(name))
+	return err
+}
+
+// reserveSize is some hundred times what a row takes.
+const reserveSize = 1 << 20
+
+// reservePath is the reserve of the tables beside dir: a file that is there only
+// to be deleted when the disk is full.
+func reservePath(dir string) string { return filepath.Join(filepath.Dir(dir), "reserve") }
+
+// keepReserve makes the reserve of the tables in dir. A disk that has no room for
+// it is no error: it is for later.
+func keepReserve(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "reserve"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, reserveSize))
+	err = errors.Join(err, f.Close())
+	if errors.Is(err, syscall.ENOSPC) {
+		return os.Remove(f.Name())
+	}
+	return err
 }
 
 func syncDir(dir string) error {
