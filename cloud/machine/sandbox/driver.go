@@ -74,7 +74,6 @@ type Driver struct {
 	groups  cgroups
 
 	mu    sync.Mutex
-	ready bool            // every fatal finding has been ruled out
 	disks map[string]bool // directories of machines that run or start
 }
 
@@ -101,9 +100,6 @@ func (d *Driver) Mode() Mode { return d.ids.mode }
 
 // Start implements [machine.Driver].
 func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine, error) {
-	if err := d.mustBeAble(ctx); err != nil {
-		return nil, err
-	}
 	release, err := d.occupy(spec.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
@@ -111,7 +107,7 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	m, err := d.start(ctx, spec)
 	if err != nil {
 		release()
-		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
+		return nil, fmt.Errorf("start machine %s: %w", spec.ID, d.explain(ctx, err))
 	}
 	go m.listen(release)
 	return m, nil
@@ -132,13 +128,11 @@ func (d *Driver) occupy(dir string) (release func(), err error) {
 	}, nil
 }
 
-// mustBeAble fails with the fatal findings of Check, if there are any. What has
-// been found good once is not looked at again.
-func (d *Driver) mustBeAble(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ready {
-		return nil
+// explain replaces the error of a start by what the host lacks for any start, if
+// that is the reason. A start that works need not look.
+func (d *Driver) explain(ctx context.Context, failed error) error {
+	if ctx.Err() != nil {
+		return failed
 	}
 	var errs []error
 	for _, f := range d.Check(ctx) {
@@ -146,11 +140,10 @@ func (d *Driver) mustBeAble(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
 		}
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("this host cannot run machines: %w", errors.Join(errs...))
+	if len(errs) == 0 {
+		return failed
 	}
-	d.ready = true
-	return nil
+	return fmt.Errorf("this host cannot run machines: %w", errors.Join(errs...))
 }
 
 // Unpack implements [machine.Driver].

@@ -50,6 +50,10 @@ func (b *bootSpec) configureSystemd(dir string) error {
 	if err := mountTable(generators); err != nil {
 		return err
 	}
+	// Flushing the journal to the disk can wait too.
+	if err := unorder(units, "systemd-journal-flush.service"); err != nil {
+		return err
+	}
 	return b.enableCloudInit(units)
 }
 
@@ -111,7 +115,7 @@ func (b *bootSpec) enableCloudInit(units string) error {
 		return nil
 	}
 	for _, unit := range []string{"cloud-init-local.service", "cloud-init.service", "cloud-init-network.service", "cloud-init-main.service"} {
-		if err := unorderCloudInit(units, unit); err != nil {
+		if err := unorder(units, unit); err != nil {
 			return err
 		}
 	}
@@ -122,12 +126,12 @@ func findsUnit(name string) bool {
 	return exists("/usr/lib/systemd/system/"+name) || exists("/lib/systemd/system/"+name)
 }
 
-// unorderCloudInit lets a stage of cloud-init run beside the machine, and not
-// before it: it begins when the SSH server is up. The distribution holds
-// everything back until it is done, for the sake of user data; where there is
-// none this only costs time. The unit is the image's own, less its orderings
-// against others than cloud-init's.
-func unorderCloudInit(dir, unit string) error {
+// unorder lets a unit run beside the machine, and not before it: it begins when
+// the SSH server is up. The distribution holds everything back until cloud-init
+// is done, for the sake of user data; where there is none this only costs time.
+// The unit is the image's own, less its orderings against others than
+// cloud-init's.
+func unorder(dir, unit string) error {
 	for _, from := range []string{"/usr/lib/systemd/system", "/lib/systemd/system"} {
 		b, err := os.ReadFile(filepath.Join(from, unit))
 		if errors.Is(err, fs.ErrNotExist) {
