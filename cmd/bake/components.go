@@ -14,7 +14,10 @@ import (
 	"bake/datasource"
 	"bake/engine"
 	"bake/postprocessor"
+	"bake/postprocessor/artifice"
+	"bake/postprocessor/checksum"
 	"bake/postprocessor/manifest"
+	ppshelllocal "bake/postprocessor/shelllocal"
 	"bake/provisioner"
 	"bake/provisioner/breakpoint"
 	"bake/provisioner/file"
@@ -54,7 +57,10 @@ func (p parts) all() catalog {
 				sleep.Component(),
 			),
 			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
+				artifice.Component(),
+				checksum.Component(),
 				manifest.Component(p.now),
+				ppshelllocal.Component(),
 			),
 		},
 		component.NewRegistry[datasource.DataSource](
