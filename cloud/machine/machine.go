@@ -22,8 +22,9 @@ type Driver interface {
 
 	// Unpack writes a tar stream below dir, which it creates, as one read-only
 	// layer: owners, modes, times, hard links, devices and extended attributes
-	// are kept, and OCI whiteouts become overlay whiteouts. No entry can reach
-	// outside dir. On error the caller removes dir.
+	// are kept, and OCI whiteouts become overlay whiteouts; device nodes are left
+	// out where the driver may not make them. No entry can reach outside dir. On
+	// error the caller removes dir.
 	Unpack(ctx context.Context, tar io.Reader, dir string) error
 
 	// Pack writes the layer in dir as a tar stream that Unpack turns into an
