@@ -37,6 +37,10 @@ func TestBootstrap(t *testing.T) {
 	dir := os.Getenv("BAKE_TEST_STORE")
 	if dir == "" {
 		dir = t.TempDir()
+		// A machine's own root must be able to reach the layers.
+		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	driver, err := sandbox.New(sandbox.Options{Dir: dir})
 	if err != nil {

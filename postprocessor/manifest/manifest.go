@@ -119,30 +119,33 @@ func (p *manifest) entry(s *step.Scope, in *builder.Artifact) (build, error) {
 	return b, nil
 }
 
-// lockPauses are the pauses before each attempt to take the lock. After the
-// last one, whoever holds it is taken to be dead.
-var lockPauses = [...]time.Duration{0, 200 * time.Millisecond, 400 * time.Millisecond}
+// A lock is held for milliseconds: whoever holds it for lockPatience is taken to
+// be dead. Until then it is tried for at each lockPause.
+const (
+	lockPause    = 20 * time.Millisecond
+	lockPatience = 3 * time.Second
+)
 
 // lock takes the lock that keeps builds from writing the manifest at the same
 // time. Other programs that write it take the same one.
 func (p *manifest) lock(ctx context.Context) (unlock func(), err error) {
 	path := p.Output + ".lock"
-	for _, pause := range lockPauses {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+	unlock = func() { os.Remove(path) }
+	for range lockPatience / lockPause {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {
-			f.Close()
-			return func() { os.Remove(path) }, nil
+			return unlock, f.Close()
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
 		}
+		select {
+		case <-time.After(lockPause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	return func() { os.Remove(path) }, nil
+	return unlock, nil
 }
 
 func (p *manifest) add(s *step.Scope, entry build) error {

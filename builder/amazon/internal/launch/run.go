@@ -243,6 +243,9 @@ func (l *Launcher) awaitState(ctx context.Context, id string, want types.Instanc
 		if state == nil {
 			return false, nil
 		}
+		if state.Name == types.InstanceStateNameShuttingDown && found.StateReason == nil && want != types.InstanceStateNameTerminated {
+			return false, nil // why it ends may only be said once it has ended
+		}
 		ended := []types.InstanceStateName{types.InstanceStateNameShuttingDown, types.InstanceStateNameTerminated}
 		if want == types.InstanceStateNameRunning {
 			ended = append(ended, types.InstanceStateNameStopping, types.InstanceStateNameStopped)
