@@ -32,6 +32,10 @@ const localName = "local"
 // defaultRegion is the region of the local cloud when nothing names one.
 const defaultRegion = cloud.DefaultRegion
 
+// comesUp is how long a process that has the local cloud open may take to serve
+// it, or to let go of it again.
+const comesUp = 3 * time.Second
+
 // shutdown is how long the machines of the local cloud may take to shut down.
 const shutdown = 30 * time.Second
 
@@ -56,12 +60,26 @@ type localOptions struct {
 // used; otherwise this process serves it until close. emit is told how the
 // preparation of bases goes.
 func (p *program) openLocal(ctx context.Context, o localOptions, emit func(step.Event)) (*localCloud, error) {
-	c, err := p.serveLocal(ctx, o, emit)
-	var inUse *cloud.InUseError
-	if errors.As(err, &inUse) && inUse.URL != "" {
-		return attach(ctx, inUse)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := p.now().Add(comesUp); ; {
+		c, err := p.serveLocal(ctx, o, emit)
+		var inUse *cloud.InUseError
+		if !errors.As(err, &inUse) {
+			return c, err
+		}
+		if inUse.URL != "" {
+			return attach(ctx, inUse)
+		}
+		if p.now().After(deadline) {
+			return nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	return c, err
 }
 
 // serveLocal opens the local cloud in this process. The error is a
