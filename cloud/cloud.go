@@ -70,7 +70,8 @@ type Cloud struct {
 	services map[string]*wire.Service // by the name in a signature's scope
 
 	mu     sync.Mutex
-	server *http.Server
+	server *http.Server // nil while nobody serves
+	closed bool
 }
 
 // Open opens the cloud in opts.Dir. The error is an [InUseError] if another
@@ -121,17 +122,28 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 // Serve answers requests on l until Close, and writes down the URL, so that an
 // [InUseError] of another process tells it. It returns nil after Close.
 func (c *Cloud) Serve(l net.Listener) error {
-	if err := c.lock.announce("http://" + l.Addr().String()); err != nil {
-		return err
+	server, err := c.serverFor(l)
+	if err != nil || server == nil {
+		return errors.Join(err, l.Close())
 	}
-	server := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 30 * time.Second}
-	c.mu.Lock()
-	c.server = server
-	c.mu.Unlock()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// serverFor returns the server for l, or nil if the cloud is closed already.
+func (c *Cloud) serverFor(l net.Listener) (*http.Server, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, nil
+	}
+	if err := c.lock.announce("http://" + l.Addr().String()); err != nil {
+		return nil, err
+	}
+	c.server = &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 30 * time.Second}
+	return c.server, nil
 }
 
 // Close stops serving, shuts the machines down, or kills them when ctx ends,
@@ -139,6 +151,7 @@ func (c *Cloud) Serve(l net.Listener) error {
 func (c *Cloud) Close(ctx context.Context) error {
 	c.mu.Lock()
 	server := c.server
+	c.closed = true
 	c.mu.Unlock()
 	var err error
 	if server != nil {

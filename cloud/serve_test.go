@@ -1,0 +1,37 @@
+package cloud_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+)
+
+// TestServeAfterClose is a server goroutine that is slower than its cloud's end:
+// it must not serve for ever, nor claim the directory that somebody else may have.
+func TestServeAfterClose(t *testing.T) {
+	dir := t.TempDir()
+	s, err := cloudtest.Open(t.Context(), t.TempDir, cloud.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		t.Error("the listener is still open")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "endpoint.json")); !os.IsNotExist(err) {
+		t.Errorf("endpoint.json: %v", err)
+	}
+}
