@@ -140,12 +140,23 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	if parts.ask != nil {
 		options.Ask, options.Pause = parts.ask.failedStep, parts.ask.pause
-	} else if options.OnError == engine.Ask {
-		options.OnError = engine.Cleanup // there is nobody to ask
+	} else {
+		if options.OnError == engine.Ask {
+			options.OnError = engine.Cleanup
+		}
+		if o.prompts {
+			events.emit(step.Event{Time: p.now(), Kind: step.Warning, Text: "There is nobody to ask: -on-error=ask means cleanup, and -debug does not wait. " + title(errNoTerminal)})
+		}
 	}
 	result, diags := runToEnd(ctx, stop, template, all.Components, options)
 	closeFeed()
 	return p.conclude(ctx, run.ID, ledger, result, template.Files(), diags)
+}
+
+// title is an error as a sentence.
+func title(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
 // runToEnd is [engine.Run], but does not wait for builds that go on after they

@@ -13,7 +13,7 @@ import (
 )
 
 // errNoTerminal is why nobody can be asked.
-var errNoTerminal = errors.New("the program was not started from a terminal, or with -machine-readable")
+var errNoTerminal = errors.New("bake was not started from a terminal, or with -machine-readable")
 
 // prompter asks the user, one question at a time.
 type prompter struct {
