@@ -301,13 +301,14 @@ func (b *bootSpec) bindProgram(target string) error {
 	return copyFile("/proc/self/exe", target, 0o755)
 }
 
-// bind makes the file source appear at target.
+// bind makes the file source appear at target, which does not exist yet. On error
+// it still does not.
 func bind(source, target string) error {
 	if err := os.WriteFile(target, nil, 0o755); err != nil {
 		return err
 	}
 	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", source, target, err)
+		return errors.Join(fmt.Errorf("bind %s to %s: %w", source, target, err), os.Remove(target))
 	}
 	return nil
 }
