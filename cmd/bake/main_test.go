@@ -12,7 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"bake/cloud/image"
+	"bake/cloud/image/imagetest"
 	"bake/cloud/machine/sandbox"
 )
 
@@ -93,28 +93,12 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // sharedBase makes the Debian base unless it is there, and returns the image
 // store that it is in.
 func sharedBase(ctx context.Context, logf func(string, ...any)) (string, error) {
-	dir := os.Getenv("BAKE_TEST_BASE")
-	if dir == "" {
-		// Not below the home directory: a machine's own root could not reach
-		// what a link leads to there.
-		dir = fmt.Sprintf("/var/tmp/bake-test-%d", os.Getuid())
-	}
-	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	driver, err := sandbox.New(sandbox.Options{Dir: imagetest.Dir()})
 	if err != nil {
 		return "", err
 	}
-	store, err := image.Open(dir, driver)
-	if err != nil {
-		return "", err
-	}
-	phase := ""
-	_, err = store.Ensure(ctx, "debian-12", image.EnsureOptions{Progress: func(p image.Progress) {
-		if p.Phase != phase {
-			phase = p.Phase
-			logf("base debian-12: %s", phase)
-		}
-	}})
-	return dir, err
+	_, _, err = imagetest.Debian(ctx, driver, logf)
+	return imagetest.Dir(), err
 }
 
 // borrowBase makes an image store in dir whose base is the one in from. The

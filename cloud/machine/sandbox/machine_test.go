@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"bake/cloud/image/imagetest"
 	"bake/cloud/machine"
 	"bake/cloud/machine/machinetest"
 	"bake/cloud/network"
@@ -47,21 +48,18 @@ type bench struct {
 	t      *testing.T
 	driver *Driver
 	dir    string
-	base   string
+	layers []string
 	key    ssh.Signer
 	next   *atomic.Int32
 }
 
-// newBench unpacks the root file system that BAKE_TEST_ROOTFS names. Tests of
+// newBench makes a driver for machines of the Debian base that all tests share, or
+// of the root file system in the tar file that BAKE_TEST_ROOTFS names. Tests of
 // real machines run only where they are asked for.
 func newBench(t *testing.T, o Options) *bench {
 	t.Helper()
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
-		t.Skip("set BAKE_TEST_MACHINES=1, and BAKE_TEST_ROOTFS to a root file system in a tar file, to boot machines")
-	}
-	rootfs := os.Getenv("BAKE_TEST_ROOTFS")
-	if rootfs == "" {
-		t.Skip("BAKE_TEST_ROOTFS names no root file system")
+		t.Skip("set BAKE_TEST_MACHINES=1 to boot machines")
 	}
 	dir, err := os.MkdirTemp(os.Getenv("BAKE_TEST_DIR"), "bake-machines-")
 	if err != nil {
@@ -93,18 +91,34 @@ func newBench(t *testing.T, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, driver: d, dir: dir, base: filepath.Join(dir, "base"), key: key, next: new(atomic.Int32)}
-	f, err := os.Open(rootfs)
+	b := &bench{t: t, driver: d, dir: dir, key: key, next: new(atomic.Int32)}
+	if rootfs := os.Getenv("BAKE_TEST_ROOTFS"); rootfs != "" {
+		b.layers = []string{b.unpack(rootfs)}
+		return b
+	}
+	store, base, err := imagetest.Debian(t.Context(), d, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	began := time.Now()
-	if err := d.Unpack(t.Context(), f, b.base); err != nil {
+	if b.layers, err = store.Paths(base.Layers); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("mode %s, unpacked in %v", d.Mode(), time.Since(began).Round(time.Millisecond))
 	return b
+}
+
+// unpack makes a layer of a root file system in a tar file.
+func (b *bench) unpack(rootfs string) string {
+	b.t.Helper()
+	f, err := os.Open(rootfs)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer f.Close()
+	layer := filepath.Join(b.dir, "base")
+	if err := b.driver.Unpack(b.t.Context(), f, layer); err != nil {
+		b.t.Fatal(err)
+	}
+	return layer
 }
 
 // spec is that of a new instance of the base.
@@ -112,7 +126,7 @@ func (b *bench) spec() machine.Spec {
 	n := b.next.Add(1)
 	id := fmt.Sprintf("i-%d%04d", n, os.Getpid()%10000)
 	return machine.Spec{
-		ID: id, Dir: filepath.Join(b.dir, id), Layers: []string{b.base}, Hostname: fmt.Sprintf("ip-172-31-0-%d", 10+n),
+		ID: id, Dir: filepath.Join(b.dir, id), Layers: b.layers, Hostname: fmt.Sprintf("ip-172-31-0-%d", 10+n),
 		First: true, User: "admin", AuthorizedKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(b.key.PublicKey())))},
 		Console: filepath.Join(b.dir, id+".console"),
 		Network: network.Config{
@@ -203,7 +217,7 @@ func TestConformance(t *testing.T) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		return machinetest.Fixture{Driver: b.driver, Dir: dir, Layers: []string{b.base}}
+		return machinetest.Fixture{Driver: b.driver, Dir: dir, Layers: b.layers}
 	})
 }
 
@@ -265,7 +279,7 @@ func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 // with is the bench for a subtest.
 func (b *bench) with(t *testing.T) *bench {
-	return &bench{t: t, driver: b.driver, dir: b.dir, base: b.base, key: b.key, next: b.next}
+	return &bench{t: t, driver: b.driver, dir: b.dir, layers: b.layers, key: b.key, next: b.next}
 }
 
 func mountsBelow(dir string) string {
@@ -413,7 +427,7 @@ func TestImage(t *testing.T) {
 	}
 	for _, image := range []string{layer, copied} {
 		next := b.spec()
-		next.Layers = []string{image, b.base}
+		next.Layers = append([]string{image}, b.layers...)
 		began = time.Now()
 		m := b.start(next)
 		if got := b.get(next); got != "<h1>Hello</h1>\n" {
