@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"bake/builder"
 	"bake/config"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -93,7 +93,7 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 	defer recovered(&err)
 	if p.PauseBefore > 0 {
 		s.Say(ctx, "Pausing for %s before this provisioner", p.PauseBefore)
-		if err := sleep(ctx, p.PauseBefore); err != nil {
+		if err := delay.For(ctx, p.PauseBefore); err != nil {
 			return err
 		}
 	}
@@ -113,15 +113,4 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 		return cause
 	}
 	return err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"bake/communicator"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -172,7 +173,7 @@ func (c *Client) session(ctx context.Context) (*link, *ssh.Session, error) {
 			continue
 		}
 		// Refused, but alive: the sessions it allows may all be in use for a moment.
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := delay.For(ctx, time.Second); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -323,7 +324,7 @@ func (c *Client) keepAlive(ctx context.Context, l *link) {
 	if interval <= 0 {
 		return
 	}
-	for sleep(ctx, interval) == nil {
+	for delay.For(ctx, interval) == nil {
 		answered := make(chan error, 1)
 		go func() {
 			_, _, err := l.SendRequest("keepalive@openssh.com", true, nil)

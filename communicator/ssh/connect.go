@@ -16,6 +16,7 @@ import (
 
 	"bake/communicator"
 	"bake/communicator/none"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -63,7 +64,7 @@ func Connect(ctx context.Context, s *step.Scope, o *Options, t Target) (communic
 	if wait := o.PauseBeforeConnecting; wait > 0 {
 		s.Say(ctx, "Reached the machine; pausing %s before connecting again.", wait)
 		l.Close()
-		if err := sleep(ctx, wait); err != nil {
+		if err := delay.For(ctx, wait); err != nil {
 			return nil, err
 		}
 		if _, err := c.connected(ctx); err != nil {
@@ -124,7 +125,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 		if attempts > 0 && refused >= attempts {
 			return nil, err
 		}
-		if sleep(ctx, pauses.NextBackOff()) == nil {
+		if delay.For(ctx, pauses.NextBackOff()) == nil {
 			continue
 		}
 		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
@@ -267,16 +268,4 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, wher
 		return &authError{where, user, auth.offers, err}
 	}
 	return fmt.Errorf("SSH handshake with %s: %w", where, err)
-}
-
-// sleep waits for d, or returns the cause of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

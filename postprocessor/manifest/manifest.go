@@ -16,6 +16,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/delay"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -139,10 +140,8 @@ func (p *manifest) lock(ctx context.Context) (unlock func(), err error) {
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
 		}
-		select {
-		case <-time.After(lockPause):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := delay.For(ctx, lockPause); err != nil {
+			return nil, err
 		}
 	}
 	return unlock, nil

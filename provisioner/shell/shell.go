@@ -17,6 +17,7 @@ import (
 	"bake/communicator"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/delay"
 	"bake/internal/gotemplate"
 	"bake/internal/script"
 	"bake/provisioner"
@@ -55,7 +56,7 @@ func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine)
 			return err
 		}
 	}
-	return sleep(ctx, p.PauseAfter)
+	return delay.For(ctx, p.PauseAfter)
 }
 
 // run is one call of Provision.
@@ -203,22 +204,8 @@ func (r *run) persist(ctx context.Context, fn func(context.Context) error) error
 		if !errors.Is(err, communicator.ErrDisconnected) {
 			return err
 		}
-		if cause := sleep(ctx, retryPause); cause != nil {
+		if cause := delay.For(ctx, retryPause); cause != nil {
 			return fmt.Errorf("%w: %w", cause, err)
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/delay"
 	"bake/provisioner"
 	"bake/step"
 )
@@ -39,12 +40,5 @@ type sleeper time.Duration
 
 // Provision implements [provisioner.Provisioner].
 func (d sleeper) Provision(ctx context.Context, _ *step.Scope, _ builder.Machine) error {
-	t := time.NewTimer(time.Duration(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return delay.For(ctx, time.Duration(d))
 }

@@ -16,6 +16,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/wait"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -124,7 +125,7 @@ func (j *job) settle(ctx context.Context, find func(context.Context) (bool, erro
 		if err != nil || found || time.Since(start) >= j.patience.settle {
 			return err
 		}
-		if err := wait.Sleep(ctx, min(pause, j.patience.settle)); err != nil {
+		if err := delay.For(ctx, min(pause, j.patience.settle)); err != nil {
 			return err
 		}
 	}
@@ -138,7 +139,7 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 		if !access.Is(err, codes...) || time.Since(start)+pause > j.patience.busy {
 			return err
 		}
-		if err := wait.Sleep(ctx, pause); err != nil {
+		if err := delay.For(ctx, pause); err != nil {
 			return fmt.Errorf("%s is still in use: %w", what, err)
 		}
 	}

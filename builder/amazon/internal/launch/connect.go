@@ -15,9 +15,9 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/wait"
 	"bake/communicator"
 	"bake/communicator/ssh"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -62,7 +62,7 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 	// A public address may come a little after the state.
 	for try := 0; host == "" && try < 3; try++ {
 		if try > 0 {
-			if err := wait.Sleep(ctx, time.Second); err != nil {
+			if err := delay.For(ctx, time.Second); err != nil {
 				return "", 0, err
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/owned"
-	"bake/builder/amazon/internal/wait"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -72,7 +72,7 @@ func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) 
 		if !fresh || try == 11 {
 			return out, err
 		}
-		if err := wait.Sleep(ctx, pause); err != nil {
+		if err := delay.For(ctx, pause); err != nil {
 			return nil, err
 		}
 		pause = min(2*pause, 30*time.Second)

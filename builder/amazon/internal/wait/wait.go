@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"bake/internal/delay"
 )
 
 // First is the pause after the first look.
@@ -32,21 +34,9 @@ func (w Watch) Until(ctx context.Context, what string, look func(context.Context
 			return fmt.Errorf("waited %s for %s in vain; aws_polling { max_attempts } makes bake wait longer",
 				time.Since(start).Round(time.Second), what)
 		}
-		if err := Sleep(ctx, pause); err != nil {
+		if err := delay.For(ctx, pause); err != nil {
 			return err
 		}
 		pause = min(2*pause, w.Delay)
-	}
-}
-
-// Sleep pauses for d, or until ctx ends; the error is then its cause.
-func Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
