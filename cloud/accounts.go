@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"bake/cloud/durable"
 )
 
 // Credentials are an account's access key, and the profile of the credentials
@@ -39,7 +41,7 @@ func openAccounts(dir string) (accounts, error) {
 		if data, err = json.MarshalIndent(a, "", "  "); err != nil {
 			return nil, err
 		}
-		if err := writeFile(name, append(data, '\n')); err != nil {
+		if err := durable.Replace(name, append(data, '\n'), 0o600); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -52,7 +54,7 @@ func openAccounts(dir string) (accounts, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "aws"), 0o700); err != nil {
 		return nil, err
 	}
-	return a, writeFile(filepath.Join(dir, "aws", "credentials"), a.file())
+	return a, durable.Replace(filepath.Join(dir, "aws", "credentials"), a.file(), 0o600)
 }
 
 func newAccount(profile, account string) Credentials {
@@ -86,20 +88,3 @@ func (c *Cloud) Credentials() []Credentials { return append([]Credentials(nil), 
 // CredentialsFile is the name of an AWS shared credentials file, for
 // AWS_SHARED_CREDENTIALS_FILE, with a profile for each account.
 func (c *Cloud) CredentialsFile() string { return filepath.Join(c.dir, "aws", "credentials") }
-
-// writeFile makes name hold data, readable by its owner alone, in one step.
-func writeFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"bake/cloud/durable"
 )
 
 // InUseError says that another process has the directory of a cloud open.
@@ -70,7 +72,7 @@ func (l *dirLock) announce(url string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(l.dir, "endpoint.json"), append(data, '\n'))
+	return durable.Replace(filepath.Join(l.dir, "endpoint.json"), append(data, '\n'), 0o600)
 }
 
 func (l *dirLock) release() error {

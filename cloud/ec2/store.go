@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"bake/cloud/durable"
 )
 
 // table holds the objects of one kind: in memory by id, and on disk as one JSON
@@ -124,7 +126,7 @@ func (t *table[T]) drop(id string) error {
 	if err := os.Remove(filepath.Join(t.dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := syncDir(t.dir); err != nil {
+	if err := durable.SyncDir(t.dir); err != nil {
 		return err
 	}
 	delete(t.rows, id)
@@ -184,33 +186,17 @@ func prune(tree any) any {
 // moment one of the two is there, whole. On a full disk it takes the reserve, so
 // that what fills the disk can still be deleted.
 func replaceFile(name string, data []byte) error {
-	err := tryReplaceFile(name, data)
+	err := durable.Replace(name, data, 0o600)
 	if errors.Is(err, syscall.ENOSPC) && os.Remove(reservePath(filepath.Dir(name))) == nil {
-		err = tryReplaceFile(name, data)
+		err = durable.Replace(name, data, 0o600)
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space there and try again", err)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
 	}
-	return syncDir(filepath.Dir(name))
-}
-
-func tryReplaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name()) // the error that matters is known
-	}
-	return err
+	return nil
 }
 
 // reserveSize is some hundred times what a row takes.
@@ -236,14 +222,6 @@ func keepReserve(dir string) error {
 		return os.Remove(f.Name())
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // newID returns an id like EC2's: prefix, a hyphen, 17 hexadecimal digits.

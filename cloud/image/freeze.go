@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"bake/cloud/durable"
 )
 
 // NewLayerID returns an id that no layer has, for [Store.FreezeAs].
@@ -43,7 +45,7 @@ func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper string) error {
 		}
 		return s.explain("make a layer", err)
 	}
-	return syncDir(s.path("layers"))
+	return durable.SyncDir(s.path("layers"))
 }
 
 // Has reports whether the layer exists, with its content.

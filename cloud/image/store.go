@@ -40,6 +40,7 @@ import (
 	"syscall"
 	"time"
 
+	"bake/cloud/durable"
 	"bake/cloud/machine"
 )
 
@@ -109,7 +110,7 @@ func (s *Store) path(elem ...string) string {
 
 // clean deletes unfinished work. The caller holds the lock exclusively.
 func (s *Store) clean(ctx context.Context) error {
-	for _, pattern := range []string{"*/" + recordTemp, "cache/.download-*"} {
+	for _, pattern := range []string{"*/" + durable.Temp, "cache/.download-*"} {
 		files, err := fs.Glob(os.DirFS(s.dir), pattern)
 		if err != nil {
 			return err
@@ -444,33 +445,13 @@ func (c *counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// recordTemp matches the files that become records.
-const recordTemp = ".record-*"
-
 // writeRecord replaces a JSON file in one step and waits until the disk has it.
-func writeRecord(path string, v any) (err error) {
+func writeRecord(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, recordTemp)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(append(b, '\n'))
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return durable.Replace(path, append(b, '\n'), 0o644)
 }
 
 // removeRecord deletes a JSON file, if it exists, and waits until the disk
@@ -482,7 +463,7 @@ func removeRecord(path string) error {
 		}
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // readRecord reads a JSON file. That it does not exist is ErrNotFound.
@@ -522,12 +503,4 @@ func readRecords[T any](dir string) ([]T, error) {
 		all = append(all, v)
 	}
 	return all, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
