@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-
-	"bake/cloud/ec2"
 )
 
 // Rehearsal is how the cloud shall differ from one that is instant and never
@@ -46,9 +44,3 @@ func LoadRehearsal(name string) (Rehearsal, error) {
 	}
 	return r, nil
 }
-
-// NewFaults checks rules; the seed makes their probabilities repeatable.
-func NewFaults(seed uint64, rules ...Fault) (*Faults, error) { return ec2.NewFaults(seed, rules...) }
-
-// AWSDelays are about what a small image takes on EC2.
-func AWSDelays() Delays { return ec2.AWSDelays() }

@@ -62,11 +62,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 				return err
 			}
 		}
-		dir, err := p.env.cloudDir()
-		if err != nil {
-			return err
-		}
-		driver, err := sandbox.New(sandbox.Options{Dir: dir})
+		dir, driver, err := p.driver()
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/cloud/machine"
-	"bake/cloud/machine/sandbox"
 )
 
 func (p *program) doctorCommand() *cobra.Command {
@@ -39,11 +38,7 @@ func (p *program) doctor(ctx context.Context) error {
 
 // examine tries everything that local machines need of the host.
 func (p *program) examine(ctx context.Context) ([]machine.Finding, error) {
-	dir, err := p.env.cloudDir()
-	if err != nil {
-		return nil, err
-	}
-	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	_, driver, err := p.driver()
 	if err != nil {
 		return nil, err
 	}

@@ -27,11 +27,6 @@ func (e environ) get(name string) string {
 	return ""
 }
 
-// with returns e with name set to value.
-func (e environ) with(name, value string) environ {
-	return append(e[:len(e):len(e)], name+"="+value)
-}
-
 // colors says whether the environment allows colours at all.
 func (e environ) colors() bool {
 	return e.get("NO_COLOR") == "" && e.get("PACKER_NO_COLOR") == ""

@@ -82,14 +82,20 @@ func (p *program) openLocal(ctx context.Context, o localOptions, emit func(step.
 	}
 }
 
+// driver makes the driver of the local cloud's machines, and returns it with the
+// cloud's directory.
+func (p *program) driver() (dir string, _ *sandbox.Driver, err error) {
+	if dir, err = p.env.cloudDir(); err != nil {
+		return "", nil, err
+	}
+	d, err := sandbox.New(sandbox.Options{Dir: dir})
+	return dir, d, err
+}
+
 // serveLocal opens the local cloud in this process. The error is a
 // *cloud.InUseError if another one has it open.
 func (p *program) serveLocal(ctx context.Context, o localOptions, emit func(step.Event)) (_ *localCloud, err error) {
-	dir, err := p.env.cloudDir()
-	if err != nil {
-		return nil, err
-	}
-	driver, err := sandbox.New(sandbox.Options{Dir: dir})
+	dir, driver, err := p.driver()
 	if err != nil {
 		return nil, err
 	}

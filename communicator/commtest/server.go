@@ -30,7 +30,6 @@ type Server struct {
 	mu    sync.Mutex
 	ln    net.Listener
 	conns map[net.Conn]bool
-	down  bool
 	count int
 }
 
@@ -48,13 +47,6 @@ func hangUp(c net.Conn) {
 	tcp := c.(*net.TCPConn)
 	_ = tcp.CloseWrite()
 	_ = tcp.CloseRead()
-}
-
-// SetDown makes the server hang up on new connections, or take them again.
-func (s *Server) SetDown(down bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.down = down
 }
 
 // Connections returns how many connections were made so far.
@@ -86,11 +78,6 @@ func serve(t testing.TB, handle func(net.Conn)) *Server {
 			}
 			s.mu.Lock()
 			s.count++
-			if s.down {
-				c.Close()
-				s.mu.Unlock()
-				continue
-			}
 			s.conns[c] = true
 			s.mu.Unlock()
 			wg.Go(func() {

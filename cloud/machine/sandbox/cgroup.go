@@ -66,9 +66,6 @@ func findCgroups(log *slog.Logger) cgroups {
 	return g
 }
 
-// delegated reports whether machines get a cgroup of their own.
-func (g cgroups) delegated() bool { return g.parent != "" || g.scopes }
-
 // cgroup2Mount finds the cgroup v2 file system in a mountinfo file, see proc(5).
 func cgroup2Mount(r io.Reader) string {
 	for s := bufio.NewScanner(r); s.Scan(); {
