@@ -7,30 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
-
 	"bake/builder"
-	"bake/config/schema"
 	"bake/postprocessor"
 	"bake/postprocessor/checksum"
-	"bake/step"
+	"bake/postprocessor/postprocessortest"
 )
-
-// process runs the post-processor that a body makes on an artifact.
-func process(t *testing.T, body string, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
-	t.Helper()
-	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
-	if diags.HasErrors() {
-		t.Fatal(diags)
-	}
-	p, diags := checksum.Component().New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
-	if diags.HasErrors() {
-		return nil, 0, diags
-	}
-	s := step.NewScope(step.Scope{Run: step.Run{Env: os.Environ()}, SourceType: "null", SourceName: "web", Emit: func(step.Event) {}})
-	return p.Process(t.Context(), s, in)
-}
 
 func TestDocs(t *testing.T) {
 	if _, err := checksum.Component().Docs(); err != nil {
@@ -45,7 +26,7 @@ func TestChecksum(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := fmt.Sprintf("checksum_types = [\"md5\", \"sha256\"]\noutput = \"%s/{{.BuildName}}_{{.BuilderType}}.{{.ChecksumType}}\"", dir)
-	a, keep, err := process(t, body, &builder.Artifact{Files: []string{file}})
+	a, keep, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{file}})
 	if err != nil || keep != postprocessor.MustKeep {
 		t.Fatalf("got %v, %v", keep, err)
 	}
@@ -63,11 +44,11 @@ func TestChecksum(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	if _, _, err := process(t, `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
+	if _, _, err := postprocessortest.Process(t, checksum.Component(), `checksum_types = ["crc32"]`, nil); err == nil || !strings.Contains(err.Error(), `"crc32" is not one of`) {
 		t.Errorf("got %v", err)
 	}
 	body := fmt.Sprintf("output = \"%s/sum\"", t.TempDir())
-	if _, _, err := process(t, body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
+	if _, _, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{"/no/such/file"}}); err == nil || !strings.Contains(err.Error(), "/no/such/file") {
 		t.Errorf("got %v", err)
 	}
 }

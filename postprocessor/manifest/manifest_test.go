@@ -11,28 +11,17 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/builder"
-	"bake/config/schema"
 	"bake/postprocessor/manifest"
+	"bake/postprocessor/postprocessortest"
 	"bake/step"
 )
 
 func process(t *testing.T, body string, run step.Run, in *builder.Artifact) error {
 	t.Helper()
-	f, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
-	if diags.HasErrors() {
-		t.Fatal(diags)
-	}
 	c := manifest.Component(func() time.Time { return time.Unix(1795458963, 0) })
-	p, diags := c.New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
-	if diags.HasErrors() {
-		t.Fatal(diags)
-	}
-	s := step.NewScope(step.Scope{Run: run, SourceType: "amazon-ebs", SourceName: "web", Emit: func(step.Event) {}})
-	out, _, err := p.Process(t.Context(), s, in)
+	out, _, err := postprocessortest.ProcessIn(t, c, body, step.Scope{Run: run, SourceType: "amazon-ebs", SourceName: "web"}, in)
 	if err == nil && out != in {
 		t.Errorf("the artifact became %v", out)
 	}

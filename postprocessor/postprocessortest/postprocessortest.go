@@ -1,0 +1,38 @@
+// Package postprocessortest runs post-processors in tests.
+package postprocessortest
+
+import (
+	"os"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+// Process runs the post-processor that body makes on in, in a build of a source
+// "null" "web". Its error may be that body is not valid.
+func Process(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	t.Helper()
+	return ProcessIn(t, f, body, step.Scope{Run: step.Run{Env: os.Environ()}, SourceType: "null", SourceName: "web"}, in)
+}
+
+// ProcessIn is Process in a build of the test's own, whose events are dropped.
+func ProcessIn(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, s step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	t.Helper()
+	file, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	p, diags := f.New(schema.Input{Body: file.Body, Context: &hcl.EvalContext{}})
+	if diags.HasErrors() {
+		return nil, 0, diags
+	}
+	s.Emit = func(step.Event) {}
+	return p.Process(t.Context(), step.NewScope(s), in)
+}
