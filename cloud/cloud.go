@@ -10,6 +10,7 @@
 //	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
+//	s3/BUCKET/               a bucket: see package s3
 package cloud
 
 import (
@@ -26,6 +27,7 @@ import (
 
 	"bake/cloud/ec2"
 	"bake/cloud/machine"
+	"bake/cloud/s3"
 	"bake/cloud/sts"
 	"bake/cloud/wire"
 )
@@ -67,6 +69,7 @@ type Cloud struct {
 	lock     *dirLock
 	accounts accounts
 	ec2      *ec2.Service
+	s3       *s3.Service
 	services map[string]*wire.Service // by the name in a signature's scope
 
 	mu     sync.Mutex
@@ -98,6 +101,13 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 
 func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if c.accounts, err = openAccounts(c.dir); err != nil {
+		return err
+	}
+	now := time.Now
+	if opts.Clock != nil {
+		now = opts.Clock.Now
+	}
+	if c.s3, err = s3.Open(filepath.Join(c.dir, "s3"), now); err != nil {
 		return err
 	}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{

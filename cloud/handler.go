@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"bake/cloud/s3"
 	"bake/cloud/wire"
 )
 
@@ -35,11 +36,15 @@ func (c *Cloud) Handler() http.Handler {
 func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	id := wire.NewRequestID()
 	scope, err := wire.ParseScope(r)
+	if scope.Service == "s3" {
+		c.serveS3(w, r, scope)
+		return
+	}
 	service, ok := c.services[scope.Service]
 	if !ok {
 		if err == nil {
 			err = &wire.Error{Code: "UnknownService", Status: http.StatusNotFound,
-				Message: fmt.Sprintf("The embedded cloud has no service %q; it has ec2 and sts.", scope.Service)}
+				Message: fmt.Sprintf("The embedded cloud has no service %q; it has ec2, s3 and sts.", scope.Service)}
 		}
 		c.services["ec2"].WriteError(w, id, err)
 		return
@@ -68,6 +73,26 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
 	// What an action began goes on when its client hangs up.
 	service.Serve(context.WithoutCancel(ctx), w, params)
+}
+
+// serveS3 answers a request to S3, whose bodies have any length and stay on their
+// way until the service reads them.
+func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
+	key, ok := c.accounts.find(scope.AccessKey)
+	hash, body, err := s3.Payload(r)
+	if !ok {
+		err = &wire.Error{Code: "InvalidAccessKeyId", Message: "The AWS Access Key Id you provided does not exist in our records.", Status: http.StatusForbidden}
+	}
+	if err == nil {
+		err = scope.VerifyHash(r.Context(), r, hash, key.SecretAccessKey, time.Now())
+	}
+	if err != nil {
+		s3.WriteError(w, r, err)
+		return
+	}
+	r.Body = io.NopCloser(body)
+	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
+	c.s3.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // unknownKey is what each service says of an access key that does not exist.

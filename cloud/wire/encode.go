@@ -58,7 +58,7 @@ func (m *Model) EncodeError(requestID string, err *Error) []byte {
 		return e.Bytes()
 	}
 	fault := "Sender"
-	if err.status() >= 500 {
+	if err.HTTPStatus() >= 500 {
 		fault = "Receiver"
 	}
 	fmt.Fprintf(&e, `<ErrorResponse xmlns="%s">`, m.Namespace)

@@ -121,8 +121,8 @@ func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, params url.V
 
 // WriteError answers a request with err.
 func (s *Service) WriteError(w http.ResponseWriter, requestID string, err error) {
-	e := asError(err)
-	write(w, e.status(), requestID, s.Model.EncodeError(requestID, e))
+	e := AsError(err)
+	write(w, e.HTTPStatus(), requestID, s.Model.EncodeError(requestID, e))
 }
 
 func write(w http.ResponseWriter, status int, id string, body []byte) {

@@ -66,6 +66,14 @@ func ParseScope(r *http.Request) (Scope, error) {
 // Verify signs the request again, with secret, and compares. body is all of
 // the request's body. The time that counts is now.
 func (s Scope) Verify(ctx context.Context, r *http.Request, body []byte, secret string, now time.Time) error {
+	sum := sha256.Sum256(body)
+	return s.VerifyHash(ctx, r, hex.EncodeToString(sum[:]), secret, now)
+}
+
+// VerifyHash is [Scope.Verify] of a request whose body is still to come: hash is
+// what the signature has in its place, the SHA-256 of the body, or the word that
+// S3's clients send instead of it.
+func (s Scope) VerifyHash(ctx context.Context, r *http.Request, hash, secret string, now time.Time) error {
 	stamp, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || stamp.Format("20060102") != s.date {
 		return &Error{"IncompleteSignature", "Date in Credential scope does not match the X-Amz-Date header of the request.", http.StatusForbidden}
@@ -89,9 +97,10 @@ func (s Scope) Verify(ctx context.Context, r *http.Request, body []byte, secret 
 			again.Header[http.CanonicalHeaderKey(name)] = r.Header.Values(name)
 		}
 	}
-	sum := sha256.Sum256(body)
 	credentials := aws.Credentials{AccessKeyID: s.AccessKey, SecretAccessKey: secret}
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, again, hex.EncodeToString(sum[:]), s.Service, s.Region, stamp); err != nil {
+	// S3's keys are in the path as they are; other services escape it once more.
+	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = s.Service == "s3" })
+	if err := signer.SignHTTP(ctx, credentials, again, hash, s.Service, s.Region, stamp); err != nil {
 		return err
 	}
 	want, err := ParseScope(again)

@@ -86,5 +86,5 @@ func asCode(err error) string {
 	if err == nil {
 		return ""
 	}
-	return asError(err).Code
+	return AsError(err).Code
 }

@@ -1,0 +1,325 @@
+package s3
+
+import (
+	"crypto/md5" //nolint:gosec // what S3's entity tags are
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// object is an object's record.
+type object struct {
+	Key      string
+	Data     string // the name of the file with its content
+	ETag     string // with its quotes
+	Size     int64
+	Modified time.Time
+	Headers  map[string]string // what clients give and get back
+}
+
+// kept are the headers of an object that it keeps, besides x-amz-meta-*.
+var kept = []string{
+	"Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control",
+	"X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", "X-Amz-Tagging", "X-Amz-Storage-Class",
+}
+
+// newObject is what the headers of a request say of an object that it begins.
+func newObject(q *request) (object, error) {
+	o := object{Key: q.key, Headers: map[string]string{}}
+	for name := range q.Header {
+		if slices.Contains(kept, name) || strings.HasPrefix(name, "X-Amz-Meta-") {
+			o.Headers[name] = q.Header.Get(name)
+		}
+	}
+	switch how := o.Headers["X-Amz-Server-Side-Encryption"]; how {
+	case "": // as S3 does since 2023
+		o.Headers["X-Amz-Server-Side-Encryption"] = "AES256"
+	case "AES256", "aws:kms", "aws:kms:dsse":
+	default:
+		return o, wire.Errorf("InvalidEncryptionAlgorithmError", "The encryption request that you specified is not valid. The valid value is AES256 or aws:kms.")
+	}
+	if len(q.key) > 1024 {
+		return o, wire.Errorf("KeyTooLongError", "Your key is too long")
+	}
+	return o, nil
+}
+
+// record is the name of an object's record.
+func record(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:]) + ".json"
+}
+
+// receive writes the body of a request into a new file of a directory, and
+// returns its name and the MD5 of its content.
+func receive(q *request, dir string) (name string, sum []byte, size int64, err error) {
+	f, err := os.CreateTemp(dir, durable.Temp)
+	if err != nil {
+		return "", nil, 0, err
+	}
+	h := md5.New() //nolint:gosec // what S3's entity tags are
+	size, err = io.Copy(io.MultiWriter(f, h), q.Body)
+	if want := q.Header.Get("Content-Md5"); err == nil && want != "" && want != base64.StdEncoding.EncodeToString(h.Sum(nil)) {
+		err = wire.Errorf("BadDigest", "The Content-MD5 you specified did not match what we received.")
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", nil, 0, errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), h.Sum(nil), size, nil
+}
+
+func (s *Service) checked(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.find(q)
+	return err
+}
+
+func (s *Service) putObject(q *request) error {
+	if q.Header.Get("X-Amz-Copy-Source") != "" {
+		return &wire.Error{Code: "NotImplemented", Message: "The embedded cloud's S3 does not copy objects.", Status: http.StatusNotImplemented}
+	}
+	o, err := newObject(q)
+	if err != nil {
+		return err
+	}
+	if err := s.checked(q); err != nil {
+		return err
+	}
+	name, sum, size, err := receive(q, s.path(q.bucket, "uploads"))
+	if err != nil {
+		return err
+	}
+	o.ETag, o.Size = strconv.Quote(hex.EncodeToString(sum)), size
+	return s.place(q, o, name)
+}
+
+// place makes the file name the content of an object, and answers. A crash
+// leaves the object as it was or as it is to be.
+func (s *Service) place(q *request, o object, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o.Data, o.Modified = wire.NewRequestID()+".data", s.now().UTC().Truncate(time.Second)
+	if _, err := s.find(q); err != nil { // it may have gone meanwhile
+		return errors.Join(err, os.Remove(name))
+	}
+	if err := os.Rename(name, s.path(q.bucket, "objects", o.Data)); err != nil {
+		return err
+	}
+	var was object
+	err := s.read(&was, q.bucket, "objects", record(q.key))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.write(o, q.bucket, "objects", record(q.key)); err != nil {
+		return err
+	}
+	if was.Data != "" {
+		if err := os.Remove(s.path(q.bucket, "objects", was.Data)); err != nil {
+			return err
+		}
+	}
+	q.w.Header().Set("Etag", o.ETag)
+	for _, name := range []string{"X-Amz-Server-Side-Encryption", "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"} {
+		if v := o.Headers[name]; v != "" {
+			q.w.Header().Set(name, v)
+		}
+	}
+	return nil
+}
+
+// Get opens an object of an account, for the cloud's other services. The region
+// is that of its bucket.
+func (s *Service) Get(caller wire.Caller, bucket, key string) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
+	if _, err := s.find(q); err != nil {
+		return nil, err
+	}
+	_, f, err := s.open(q)
+	return f, err
+}
+
+// nowhere takes the headers of an answer that is not sent.
+type nowhere struct{ header http.Header }
+
+func (n nowhere) Header() http.Header         { return n.header }
+func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (n nowhere) WriteHeader(int)             {}
+
+// open returns an object and its content. The lock is held.
+func (s *Service) open(q *request) (object, *os.File, error) {
+	var o object
+	err := s.read(&o, q.bucket, "objects", record(q.key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return o, nil, &wire.Error{Code: "NoSuchKey", Message: "The specified key does not exist.", Status: http.StatusNotFound}
+	}
+	if err != nil {
+		return o, nil, err
+	}
+	f, err := os.Open(s.path(q.bucket, "objects", o.Data))
+	return o, f, err
+}
+
+func (s *Service) getObject(q *request) error {
+	s.mu.Lock()
+	_, err := s.find(q)
+	var (
+		o object
+		f *os.File
+	)
+	if err == nil {
+		o, f, err = s.open(q)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header := q.w.Header()
+	header.Set("Etag", o.ETag)
+	header.Set("Content-Type", "binary/octet-stream")
+	for name, v := range o.Headers {
+		header.Set(name, v)
+	}
+	http.ServeContent(q.w, q.Request, "", o.Modified, f)
+	return nil
+}
+
+func (s *Service) deleteObject(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(q); err != nil {
+		return err
+	}
+	var o object
+	switch err := s.read(&o, q.bucket, "objects", record(q.key)); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		for _, name := range []string{record(q.key), o.Data} { // content without a record is no object
+			if err := os.Remove(s.path(q.bucket, "objects", name)); err != nil {
+				return err
+			}
+		}
+	}
+	q.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// listed is an object in a list.
+type listed struct {
+	Key          string
+	LastModified string
+	ETag         string
+	Size         int64
+	StorageClass string
+}
+
+type prefix struct{ Prefix string }
+
+// listObjects answers both ListObjects and ListObjectsV2.
+func (s *Service) listObjects(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(q); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.path(q.bucket, "objects"))
+	if err != nil {
+		return err
+	}
+	all := map[string]object{}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		var o object
+		if err := s.read(&o, q.bucket, "objects", e.Name()); err != nil {
+			return err
+		}
+		all[o.Key] = o
+	}
+	query := q.URL.Query()
+	limit := 1000
+	if v := query.Get("max-keys"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 0 {
+			return wire.Errorf("InvalidArgument", "Provided max-keys not an integer or within integer range")
+		}
+		limit = min(n, limit)
+	}
+	after := max(query.Get("start-after"), query.Get("continuation-token"), query.Get("marker"))
+	out := struct {
+		XMLName               xml.Name `xml:"ListBucketResult"`
+		Name                  string
+		Prefix                string
+		Delimiter             string `xml:",omitempty"`
+		MaxKeys               int
+		KeyCount              int
+		IsTruncated           bool
+		NextContinuationToken string `xml:",omitempty"`
+		NextMarker            string `xml:",omitempty"`
+		Contents              []listed
+		CommonPrefixes        []prefix
+	}{Name: q.bucket, Prefix: query.Get("prefix"), Delimiter: query.Get("delimiter"), MaxKeys: limit}
+	last, common := "", ""
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		rest, ok := strings.CutPrefix(key, out.Prefix)
+		if !ok || key <= after || common != "" && strings.HasPrefix(key, common) {
+			continue
+		}
+		if out.KeyCount == limit {
+			out.IsTruncated = limit > 0
+			break
+		}
+		out.KeyCount++
+		last = key
+		if head, _, ok := strings.Cut(rest, out.Delimiter); ok && out.Delimiter != "" {
+			common = out.Prefix + head + out.Delimiter
+			last = common + "\xff" // no key below it follows
+			out.CommonPrefixes = append(out.CommonPrefixes, prefix{common})
+			continue
+		}
+		o := all[key]
+		out.Contents = append(out.Contents, listed{key, stamp(o.Modified), o.ETag, o.Size, "STANDARD"})
+	}
+	if out.IsTruncated && query.Get("list-type") == "2" {
+		out.NextContinuationToken = last
+	} else if out.IsTruncated {
+		out.NextMarker = last
+	}
+	return reply(q, out)
+}
+
+// smallBody bounds the documents of requests; the largest, which lists the
+// 10,000 parts of an upload, is below 2 MiB.
+const smallBody = 4 << 20
+
+func readSmall(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, smallBody+1))
+	if err == nil && len(data) > smallBody {
+		err = wire.Errorf("MaxMessageLengthExceeded", "Your request was too big.")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the request: %w", err)
+	}
+	return data, nil
+}

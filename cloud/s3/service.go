@@ -1,0 +1,401 @@
+// Package s3 is as much of Amazon S3 as imports of disk images and those who
+// prepare them use: buckets, objects, and uploads in parts. Requests are in the
+// path style (http://endpoint/bucket/key), signed in a header.
+//
+// What is in its directory:
+//
+//	BUCKET/bucket.json                      whose it is, and where
+//	BUCKET/objects/HASH.json                an object; HASH is the SHA-256 of its key
+//	BUCKET/objects/ID.data                  its content
+//	BUCKET/uploads/ID/upload.json, N.part   an upload in parts that has not ended
+package s3
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+const namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+// Service has the state of all buckets in one directory.
+type Service struct {
+	dir string
+	now func() time.Time
+
+	// mu is held while something in the directory is looked up or changes its
+	// name, and not while content is sent or received.
+	mu sync.Mutex
+}
+
+// Open returns the service whose buckets are in dir, which is made. now is the
+// time that objects get.
+func Open(dir string, now func() time.Time) (*Service, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	s := &Service{dir: dir, now: now}
+	return s, s.clean()
+}
+
+// clean removes what a crash has left: what was being received, content that no
+// object has, and buckets that were being made or deleted.
+func (s *Service) clean() error {
+	buckets, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, b := range buckets {
+		if _, err := os.Stat(s.path(b.Name(), "bucket.json")); errors.Is(err, fs.ErrNotExist) {
+			if err := os.RemoveAll(s.path(b.Name())); err != nil {
+				return err
+			}
+			continue
+		}
+		records, err := filepath.Glob(s.path(b.Name(), "objects", "*.json"))
+		if err != nil {
+			return err
+		}
+		used := map[string]bool{}
+		for _, name := range records {
+			var o object
+			if err := s.read(&o, b.Name(), "objects", filepath.Base(name)); err != nil {
+				return err
+			}
+			used[o.Data] = true
+		}
+		var left []string
+		for _, pattern := range []string{"objects/*.data", "*/" + durable.Temp, "uploads/*/" + durable.Temp} {
+			names, err := filepath.Glob(s.path(b.Name(), pattern))
+			if err != nil {
+				return err
+			}
+			left = append(left, names...)
+		}
+		for _, name := range left {
+			if used[filepath.Base(name)] {
+				continue
+			}
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// request is a request for a bucket or an object.
+type request struct {
+	*http.Request
+	w      http.ResponseWriter
+	caller wire.Caller
+	bucket string
+	key    string
+}
+
+// ServeHTTP answers a request whose signature has been checked, and whose caller
+// is in its context. Its body must fail where the signature covers the content
+// and does not fit it.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	q := &request{Request: r, w: w, caller: wire.CallerFrom(r.Context()), bucket: bucket, key: key}
+	w.Header().Set("X-Amz-Request-Id", wire.NewRequestID())
+	if err := s.serve(q); err != nil {
+		WriteError(w, r, err)
+	}
+}
+
+func (s *Service) serve(q *request) error {
+	query := q.URL.Query()
+	if parameter := unsupported(query); parameter != "" {
+		return &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,
+			Message: fmt.Sprintf("The embedded cloud's S3 does not have the sub-resource %q.", parameter)}
+	}
+	switch {
+	case q.bucket == "" && q.Method == http.MethodGet:
+		return s.listBuckets(q)
+	case q.bucket == "":
+	case q.key == "":
+		switch {
+		case q.Method == http.MethodPut && len(query) == 0:
+			return s.createBucket(q)
+		case q.Method == http.MethodHead:
+			return s.headBucket(q)
+		case q.Method == http.MethodDelete:
+			return s.deleteBucket(q)
+		case q.Method == http.MethodGet && query.Has("location"):
+			return s.bucketLocation(q)
+		case q.Method == http.MethodGet && query.Has("uploads"):
+			return s.listUploads(q)
+		case q.Method == http.MethodGet:
+			return s.listObjects(q)
+		}
+	case query.Has("uploads") && q.Method == http.MethodPost:
+		return s.createUpload(q)
+	case query.Has("uploadId"):
+		switch q.Method {
+		case http.MethodPut:
+			return s.putPart(q)
+		case http.MethodPost:
+			return s.completeUpload(q)
+		case http.MethodDelete:
+			return s.abortUpload(q)
+		case http.MethodGet:
+			return s.listParts(q)
+		}
+	default:
+		switch q.Method {
+		case http.MethodPut:
+			return s.putObject(q)
+		case http.MethodGet, http.MethodHead:
+			return s.getObject(q)
+		case http.MethodDelete:
+			return s.deleteObject(q)
+		}
+	}
+	return &wire.Error{Code: "MethodNotAllowed", Message: "The specified method is not allowed against this resource.", Status: http.StatusMethodNotAllowed}
+}
+
+// unsupported is a parameter of the query that asks for something else than
+// what is here, or "".
+func unsupported(query map[string][]string) string {
+	known := map[string]bool{
+		"location": true, "uploads": true, "uploadId": true, "partNumber": true, "x-id": true, "list-type": true, "prefix": true,
+		"delimiter": true, "max-keys": true, "continuation-token": true, "start-after": true, "marker": true, "encoding-type": true,
+		"fetch-owner": true, "max-parts": true, "part-number-marker": true, "max-uploads": true,
+	}
+	for name := range query {
+		if !known[name] {
+			return name
+		}
+	}
+	return ""
+}
+
+// bucket is a bucket's record.
+type bucket struct {
+	Name    string
+	Account string
+	Region  string
+	Created time.Time
+}
+
+func (s *Service) path(elements ...string) string {
+	return filepath.Join(append([]string{s.dir}, elements...)...)
+}
+
+// find returns the caller's bucket of the request. The lock is held.
+func (s *Service) find(q *request) (bucket, error) {
+	var b bucket
+	err := s.read(&b, q.bucket, "bucket.json")
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || !bucketName.MatchString(q.bucket):
+		return b, &wire.Error{Code: "NoSuchBucket", Message: "The specified bucket does not exist", Status: http.StatusNotFound}
+	case err != nil:
+		return b, err
+	case b.Account != q.caller.Account:
+		return b, &wire.Error{Code: "AccessDenied", Message: "Access Denied", Status: http.StatusForbidden}
+	case b.Region != q.caller.Region:
+		q.w.Header().Set("X-Amz-Bucket-Region", b.Region)
+		return b, &wire.Error{Code: "PermanentRedirect", Status: http.StatusMovedPermanently,
+			Message: fmt.Sprintf("The bucket you are attempting to access must be addressed using the specified endpoint: it is in the region %s.", b.Region)}
+	}
+	return b, nil
+}
+
+// read reads a record.
+func (s *Service) read(into any, elements ...string) error {
+	name := s.path(elements...)
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s is damaged: %w", name, err)
+	}
+	return nil
+}
+
+// write writes a record.
+func (s *Service) write(record any, elements ...string) error {
+	data, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.Replace(s.path(elements...), append(data, '\n'), 0o600)
+}
+
+var (
+	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	address    = regexp.MustCompile(`^\d+\.\d+\.\d+\.\d+$`)
+)
+
+func (s *Service) createBucket(q *request) error {
+	if !bucketName.MatchString(q.bucket) || address.MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
+		return wire.Errorf("InvalidBucketName", "The specified bucket is not valid.")
+	}
+	var in struct {
+		LocationConstraint string
+	}
+	if err := decode(q, &in); err != nil {
+		return err
+	}
+	region := in.LocationConstraint
+	if region == "" {
+		region = "us-east-1"
+	}
+	if region != q.caller.Region {
+		return wire.Errorf("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", region)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b bucket
+	switch err := s.read(&b, q.bucket, "bucket.json"); {
+	case err == nil && b.Account != q.caller.Account:
+		return &wire.Error{Code: "BucketAlreadyExists", Message: "The requested bucket name is not available.", Status: http.StatusConflict}
+	case err == nil && region != "us-east-1":
+		return &wire.Error{Code: "BucketAlreadyOwnedByYou", Message: "Your previous request to create the named bucket succeeded and you already own it.", Status: http.StatusConflict}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case err != nil:
+		for _, dir := range []string{"objects", "uploads"} {
+			if err := os.MkdirAll(s.path(q.bucket, dir), 0o700); err != nil {
+				return err
+			}
+		}
+		if err := s.write(bucket{q.bucket, q.caller.Account, region, s.now().UTC()}, q.bucket, "bucket.json"); err != nil {
+			return err
+		}
+	}
+	q.w.Header().Set("Location", "/"+q.bucket)
+	return nil
+}
+
+func (s *Service) headBucket(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, err := s.find(q)
+	if err == nil {
+		q.w.Header().Set("X-Amz-Bucket-Region", b.Region)
+	}
+	return err
+}
+
+func (s *Service) deleteBucket(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(q); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.path(q.bucket, "objects"))
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return &wire.Error{Code: "BucketNotEmpty", Message: "The bucket you tried to delete is not empty", Status: http.StatusConflict}
+	}
+	// Without its record it is no bucket, should the rest be cut off.
+	if err := os.Remove(s.path(q.bucket, "bucket.json")); err != nil {
+		return err
+	}
+	q.w.WriteHeader(http.StatusNoContent)
+	return os.RemoveAll(s.path(q.bucket))
+}
+
+func (s *Service) bucketLocation(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, err := s.find(q)
+	if err != nil {
+		return err
+	}
+	region := b.Region
+	if region == "us-east-1" {
+		region = "" // the region that has no name here
+	}
+	return reply(q, struct {
+		XMLName xml.Name `xml:"LocationConstraint"`
+		Region  string   `xml:",chardata"`
+	}{Region: region})
+}
+
+func (s *Service) listBuckets(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	type item struct{ Name, CreationDate string }
+	out := struct {
+		XMLName xml.Name `xml:"ListAllMyBucketsResult"`
+		Owner   struct{ ID string }
+		Buckets []item `xml:"Buckets>Bucket"`
+	}{}
+	out.Owner.ID = q.caller.Account
+	for _, e := range entries {
+		var b bucket
+		if err := s.read(&b, e.Name(), "bucket.json"); err == nil && b.Account == q.caller.Account {
+			out.Buckets = append(out.Buckets, item{b.Name, stamp(b.Created)})
+		}
+	}
+	return reply(q, out)
+}
+
+// stamp is a time as S3 writes it into its answers.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// reply answers with a document.
+func reply(q *request, document any) error {
+	body, err := xml.Marshal(document)
+	if err != nil {
+		return err
+	}
+	// The namespace belongs to the outermost element, whatever its name is.
+	head, rest, _ := strings.Cut(string(body), ">")
+	q.w.Header().Set("Content-Type", "application/xml")
+	_, _ = fmt.Fprintf(q.w, "%s%s xmlns=%q>%s", xml.Header, head, namespace, rest) // a client that has gone needs no answer
+	return nil
+}
+
+// decode reads the document of a request; one without a body has none.
+func decode(q *request, into any) error {
+	data, err := readSmall(q.Body)
+	if err != nil || len(data) == 0 {
+		return err
+	}
+	if err := xml.Unmarshal(data, into); err != nil {
+		return wire.Errorf("MalformedXML", "The XML you provided was not well-formed: %v", err)
+	}
+	return nil
+}
+
+// WriteError answers a request with err, as S3 does.
+func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	e := wire.AsError(err)
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(e.HTTPStatus())
+	if r.Method == http.MethodHead {
+		return
+	}
+	body, _ := xml.Marshal(struct { // strings always can be
+		XMLName   xml.Name `xml:"Error"`
+		Code      string
+		Message   string
+		Resource  string
+		RequestID string `xml:"RequestId"`
+	}{Code: e.Code, Message: e.Message, Resource: r.URL.Path, RequestID: w.Header().Get("X-Amz-Request-Id")})
+	_, _ = w.Write(append([]byte(xml.Header), body...)) // a client that has gone needs no answer
+}

@@ -1,0 +1,271 @@
+package s3
+
+import (
+	"crypto/md5" //nolint:gosec // what S3's entity tags are
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// smallestPart is the least that a part of an upload can have, unless it is the last.
+const smallestPart = 5 << 20
+
+// upload is the record of an upload in parts.
+type upload struct {
+	ID      string
+	Started time.Time
+	Object  object // what it becomes
+	Parts   map[int]part
+}
+
+type part struct {
+	ETag     string // with its quotes
+	Size     int64
+	Modified time.Time
+}
+
+var uploadID = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+
+// findUpload returns the upload that a request names. The lock is held.
+func (s *Service) findUpload(q *request) (upload, error) {
+	var u upload
+	if _, err := s.find(q); err != nil {
+		return u, err
+	}
+	id := q.URL.Query().Get("uploadId")
+	gone := &wire.Error{Code: "NoSuchUpload", Status: http.StatusNotFound,
+		Message: "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."}
+	if !uploadID.MatchString(id) {
+		return u, gone
+	}
+	err := s.read(&u, q.bucket, "uploads", id, "upload.json")
+	if errors.Is(err, fs.ErrNotExist) || err == nil && u.Object.Key != q.key {
+		return u, gone
+	}
+	return u, err
+}
+
+func (s *Service) createUpload(q *request) error {
+	o, err := newObject(q)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(q); err != nil {
+		return err
+	}
+	u := upload{ID: wire.NewRequestID(), Started: s.now().UTC(), Object: o}
+	if err := os.Mkdir(s.path(q.bucket, "uploads", u.ID), 0o700); err != nil {
+		return err
+	}
+	if err := s.write(u, q.bucket, "uploads", u.ID, "upload.json"); err != nil {
+		return err
+	}
+	return reply(q, struct {
+		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
+		Bucket   string
+		Key      string
+		UploadID string `xml:"UploadId"`
+	}{Bucket: q.bucket, Key: q.key, UploadID: u.ID})
+}
+
+func (s *Service) partPath(q *request, id string, number int) string {
+	return s.path(q.bucket, "uploads", id, strconv.Itoa(number)+".part")
+}
+
+func (s *Service) putPart(q *request) error {
+	number, err := strconv.Atoi(q.URL.Query().Get("partNumber"))
+	if err != nil || number < 1 || number > 10000 {
+		return wire.Errorf("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
+	}
+	s.mu.Lock()
+	u, err := s.findUpload(q)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	name, sum, size, err := receive(q, s.path(q.bucket, "uploads", u.ID))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u, err = s.findUpload(q); err != nil { // it may have ended meanwhile
+		return errors.Join(err, os.RemoveAll(name))
+	}
+	if err := os.Rename(name, s.partPath(q, u.ID, number)); err != nil {
+		return err
+	}
+	if u.Parts == nil {
+		u.Parts = map[int]part{}
+	}
+	p := part{strconv.Quote(hex.EncodeToString(sum)), size, s.now().UTC()}
+	u.Parts[number] = p
+	if err := s.write(u, q.bucket, "uploads", u.ID, "upload.json"); err != nil {
+		return err
+	}
+	q.w.Header().Set("Etag", p.ETag)
+	return nil
+}
+
+func (s *Service) abortUpload(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, err := s.findUpload(q)
+	if err != nil {
+		return err
+	}
+	q.w.WriteHeader(http.StatusNoContent)
+	return os.RemoveAll(s.path(q.bucket, "uploads", u.ID))
+}
+
+func (s *Service) completeUpload(q *request) error {
+	var in struct {
+		Part []struct {
+			PartNumber int
+			ETag       string
+		}
+	}
+	if err := decode(q, &in); err != nil {
+		return err
+	}
+	if len(in.Part) == 0 {
+		return wire.Errorf("MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema")
+	}
+	s.mu.Lock()
+	u, err := s.findUpload(q)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	sums := md5.New() //nolint:gosec // what S3's entity tags are
+	for i := 1; i < len(in.Part); i++ {
+		if in.Part[i].PartNumber <= in.Part[i-1].PartNumber {
+			return wire.Errorf("InvalidPartOrder", "The list of parts was not in ascending order. The parts list must be specified in order by part number.")
+		}
+	}
+	for i, p := range in.Part {
+		have, ok := u.Parts[p.PartNumber]
+		if !ok || strings.Trim(have.ETag, `"`) != strings.Trim(p.ETag, `"`) {
+			return wire.Errorf("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
+		}
+		if have.Size < smallestPart && i < len(in.Part)-1 {
+			return wire.Errorf("EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
+		}
+		sum, err := hex.DecodeString(strings.Trim(have.ETag, `"`))
+		if err != nil {
+			return err
+		}
+		sums.Write(sum)
+		u.Object.Size += have.Size
+	}
+	u.Object.ETag = fmt.Sprintf(`"%x-%d"`, sums.Sum(nil), len(in.Part))
+	f, err := os.CreateTemp(s.path(q.bucket, "uploads"), durable.Temp)
+	if err != nil {
+		return err
+	}
+	for _, p := range in.Part {
+		if err = appendFile(f, s.partPath(q, u.ID, p.PartNumber)); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := s.place(q, u.Object, f.Name()); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.path(q.bucket, "uploads", u.ID)); err != nil {
+		return err
+	}
+	return reply(q, struct {
+		XMLName  xml.Name `xml:"CompleteMultipartUploadResult"`
+		Location string
+		Bucket   string
+		Key      string
+		ETag     string
+	}{Location: "http://" + q.Host + q.URL.Path, Bucket: q.bucket, Key: q.key, ETag: u.Object.ETag})
+}
+
+func appendFile(to io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, f)
+	return err
+}
+
+func (s *Service) listParts(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, err := s.findUpload(q)
+	if err != nil {
+		return err
+	}
+	type item struct {
+		PartNumber   int
+		LastModified string
+		ETag         string
+		Size         int64
+	}
+	out := struct {
+		XMLName     xml.Name `xml:"ListPartsResult"`
+		Bucket      string
+		Key         string
+		UploadID    string `xml:"UploadId"`
+		IsTruncated bool
+		Part        []item
+	}{Bucket: q.bucket, Key: q.key, UploadID: u.ID}
+	for number, p := range u.Parts {
+		out.Part = append(out.Part, item{number, stamp(p.Modified), p.ETag, p.Size})
+	}
+	slices.SortFunc(out.Part, func(a, b item) int { return a.PartNumber - b.PartNumber })
+	return reply(q, out)
+}
+
+func (s *Service) listUploads(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.find(q); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.path(q.bucket, "uploads"))
+	if err != nil {
+		return err
+	}
+	type item struct {
+		Key       string
+		UploadID  string `xml:"UploadId"`
+		Initiated string
+	}
+	out := struct {
+		XMLName     xml.Name `xml:"ListMultipartUploadsResult"`
+		Bucket      string
+		IsTruncated bool
+		Upload      []item
+	}{Bucket: q.bucket}
+	prefix := q.URL.Query().Get("prefix")
+	for _, e := range entries {
+		var u upload
+		if err := s.read(&u, q.bucket, "uploads", e.Name(), "upload.json"); err == nil && strings.HasPrefix(u.Object.Key, prefix) {
+			out.Upload = append(out.Upload, item{u.Object.Key, u.ID, stamp(u.Started)})
+		}
+	}
+	return reply(q, out)
+}
