@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/dynblock"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
@@ -20,7 +21,6 @@ import (
 var buildSchema = &hcl.BodySchema{
 	Attributes: []hcl.AttributeSchema{
 		{Name: "name"}, {Name: "description"}, {Name: "sources"},
-		{Name: "from"}, // accepted by Packer, without effect
 	},
 	Blocks: []hcl.BlockHeaderSchema{
 		{Type: "source", LabelNames: []string{"reference"}},
@@ -29,6 +29,7 @@ var buildSchema = &hcl.BodySchema{
 		{Type: "post-processor", LabelNames: []string{"type"}},
 		{Type: "post-processors"},
 		{Type: "hcp_packer_registry"},
+		{Type: "from", LabelNames: []string{"type"}}, // accepted by Packer, without effect
 	},
 }
 
@@ -57,7 +58,7 @@ func (l *loader) buildBlock(ctx context.Context, block *hcl.Block) hcl.Diagnosti
 	diags = append(diags, l.decode(ctx, attrs["description"], &description)...)
 	uses, more := l.uses(ctx, attrs["sources"], parts)
 	diags = append(diags, more...)
-	if len(uses) == 0 && !diags.HasErrors() {
+	if len(uses) == 0 && !l.failed && !diags.HasErrors() {
 		return append(diags, problem(&block.DefRange, "Build without a source",
 			"A build needs at least one source: write sources = [\"source.TYPE.NAME\"], or a source block in it.")...)
 	}
@@ -127,8 +128,9 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) ([]referen
 // use finds the source that a reference means.
 func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
 	typ, name, ok := strings.Cut(strings.TrimPrefix(ref, "source."), ".")
-	if !ok {
-		return use{}, problem(&at, "Invalid source reference", "%q must have the form TYPE.NAME or source.TYPE.NAME.", ref)
+	if !ok || !hclsyntax.ValidIdentifier(typ) || !hclsyntax.ValidIdentifier(name) {
+		return use{}, problem(&at, "Invalid source reference",
+			"%q must have the form TYPE.NAME or source.TYPE.NAME, and each part must start with a letter or underscore and consist of letters, digits, underscores and dashes.", ref)
 	}
 	block := l.sources[typ+"."+name]
 	if block == nil {

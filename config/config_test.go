@@ -519,13 +519,14 @@ func TestMerged(t *testing.T) {
 	}
 }
 
-// TestTryCatchesUnknownNames: try and can see names that do not exist.
+// TestTryCatchesUnknownNames: try and can see names that do not exist, but not those
+// of locals and data sources, whose order is settled before anything is evaluated.
 func TestTryCatchesUnknownNames(t *testing.T) {
 	dir := write(t, map[string]string{"t.pkr.hcl": `
 variable "v" { default = { a = 1 } }
 locals {
   a = try(var.absent, "fallback")
-  b = can(local.absent)
+  b = can(var.absent)
   c = try(var.v.b, "none")
 }
 source "null" "x" { tag = "${local.a} ${local.b} ${local.c}" }

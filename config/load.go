@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -54,49 +55,75 @@ type loader struct {
 
 	blocks  map[string]hcl.Blocks // of all files, by type
 	sources map[string]*hcl.Block // by "type.name"
+	failed  bool                  // some value is unknown only because it could not be computed
 }
 
+// load goes on after errors as far as what follows still makes sense: what could
+// not be read counts as unknown, so that every mistake is reported once.
 func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 	where, diags := l.reader.find(l.o.Path)
 	if diags.HasErrors() {
 		return diags
 	}
 	l.t.Root = where.root
+	syntax, diags := l.parse(where.names)
+	diags = append(syntax, diags...)
 
 	// A template for another version may not make sense otherwise, so that its
 	// version is looked at before anything else is complained about.
-	diags = append(diags, l.parse(where.names)...)
-	more := l.packer()
-	if more.HasErrors() {
-		return more
+	if wrong := l.requiredVersions(); wrong.HasErrors() {
+		return wrong
 	}
-	if diags = append(diags, more...); diags.HasErrors() {
+	if syntax.HasErrors() {
 		return diags
 	}
+	diags = append(diags, l.plugins()...)
 	diags = append(diags, l.variables(where.varFiles)...)
-	if diags.HasErrors() {
-		return diags
-	}
 	l.openScope()
 	diags = append(diags, l.values()...)
-	diags = append(diags, l.sourceBlocks()...)
-	diags = append(diags, l.registry()...)
-	if !diags.HasErrors() {
-		diags = append(diags, l.compute(ctx)...)
-		for _, block := range l.blocks["build"] {
-			diags = append(diags, l.buildBlock(ctx, block)...)
-		}
+	if l.o.SyntaxOnly {
+		return inPlace(diags)
 	}
-	return lang.AppendNew(nil, diags)
+	diags = append(diags, l.checkVariables()...)
+	diags = append(diags, l.sourceBlocks()...)
+	diags = append(diags, l.compute(ctx)...)
+	diags = append(diags, l.registry(ctx, l.blocks["hcp_packer_registry"], nil)...)
+	l.failed = diags.HasErrors()
+	for _, block := range l.blocks["build"] {
+		diags = append(diags, l.buildBlock(ctx, block)...)
+	}
+	return Merge(diags, nil)
 }
 
-// parse reads the template files and sorts their blocks by type.
-func (l *loader) parse(names []string) hcl.Diagnostics {
-	var diags hcl.Diagnostics
+// Merge joins what was found about a template by [Load] and by what came after it:
+// each mistake once, sorted by place.
+func Merge(a, b hcl.Diagnostics) hcl.Diagnostics {
+	return inPlace(lang.AppendNew(lang.AppendNew(nil, a), b))
+}
+
+// inPlace sorts diagnostics by what they are about: first those without a place.
+func inPlace(diags hcl.Diagnostics) hcl.Diagnostics {
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		switch {
+		case a.Subject == nil && b.Subject == nil:
+			return 0
+		case a.Subject == nil:
+			return -1
+		case b.Subject == nil:
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.Subject.Filename, b.Subject.Filename), a.Subject.Start.Byte-b.Subject.Start.Byte)
+	})
+	return diags
+}
+
+// parse reads the template files and sorts their blocks by type. It returns
+// mistakes of syntax apart from other ones.
+func (l *loader) parse(names []string) (syntax, diags hcl.Diagnostics) {
 	l.blocks = map[string]hcl.Blocks{}
 	for _, name := range names {
 		f, more := l.reader.parse(name)
-		diags = append(diags, more...)
+		syntax = append(syntax, more...)
 		if f == nil {
 			continue
 		}
@@ -106,10 +133,21 @@ func (l *loader) parse(names []string) hcl.Diagnostics {
 			l.blocks[b.Type] = append(l.blocks[b.Type], b)
 		}
 	}
+	return syntax, diags
+}
+
+func (l *loader) requiredVersions() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, block := range l.blocks["packer"] {
+		content, _, _ := block.Body.PartialContent(packerSchema) // reported by packerBlock
+		if attr, ok := content.Attributes["required_version"]; ok {
+			diags = append(diags, requiredVersion(attr)...)
+		}
+	}
 	return diags
 }
 
-func (l *loader) packer() hcl.Diagnostics {
+func (l *loader) plugins() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, block := range l.blocks["packer"] {
 		plugins, more := packerBlock(block)
@@ -132,9 +170,6 @@ func (l *loader) packer() hcl.Diagnostics {
 func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 	in := &inputs{byName: map[string]*Variable{}, reader: l.reader, secrets: l.t.secrets}
 	diags := l.declare(in)
-	if diags.HasErrors() {
-		return diags
-	}
 	for _, name := range in.names() {
 		l.t.Variables = append(l.t.Variables, in.byName[name])
 	}
@@ -145,25 +180,33 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 	for _, arg := range l.o.Vars {
 		diags = append(diags, in.fromArgument(arg)...)
 	}
-	failed := diags.HasErrors() // then a value may be missing only because it was refused
 	for _, v := range l.t.Variables {
 		if v.Value == cty.NilVal {
+			v.unset = true
 			v.Value = cty.UnknownVal(v.Type)
-			if !l.o.AllowUnset && !failed {
-				diags = append(diags, problem(&v.Range, "Unset variable",
-					"The variable %q has no default, so it must be given a value: with -var '%[1]s=...', in a file named with -var-file, or as PKR_VAR_%[1]s in the environment.", v.Name)...)
-			}
 		}
 		if v.Sensitive {
 			lang.Strings(v.Value, l.t.secrets.Add)
 		}
 	}
-	if diags.HasErrors() {
-		return diags
-	}
+	return diags
+}
+
+// checkVariables holds the variables to having a value that their rules allow.
+func (l *loader) checkVariables() hcl.Diagnostics {
+	var diags hcl.Diagnostics
 	funcs := lang.Functions(l.world(""))
 	for _, v := range l.t.Variables {
-		diags = append(diags, v.validate(funcs)...)
+		switch {
+		case v.failed:
+		case v.unset:
+			if !l.o.AllowUnset {
+				diags = append(diags, problem(&v.Range, "Unset variable",
+					"The variable %q has no default, so it must be given a value: with -var '%[1]s=...', in a file named with -var-file, or as PKR_VAR_%[1]s in the environment.", v.Name)...)
+			}
+		default:
+			diags = append(diags, v.validate(funcs)...)
+		}
 	}
 	return diags
 }
@@ -256,17 +299,4 @@ func (l *loader) compute(ctx context.Context) hcl.Diagnostics {
 		diags = append(diags, more...)
 	}
 	return diags
-}
-
-// registry warns of HCP Packer settings: there is no registry to tell anything.
-func (l *loader) registry() hcl.Diagnostics {
-	var diags hcl.Diagnostics
-	for _, b := range l.blocks["hcp_packer_registry"] {
-		diags = append(diags, ignoredRegistry(b)...)
-	}
-	return diags
-}
-
-func ignoredRegistry(b *hcl.Block) hcl.Diagnostics {
-	return warning(&b.DefRange, "No HCP Packer registry", "Images are not published to an HCP Packer registry; this block has no effect.")
 }

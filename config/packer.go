@@ -17,12 +17,9 @@ var packerSchema = &hcl.BodySchema{
 	Blocks:     []hcl.BlockHeaderSchema{{Type: "required_plugins"}},
 }
 
-// packerBlock checks a packer block and returns the plugins that it requires.
+// packerBlock returns the plugins that a packer block requires.
 func packerBlock(block *hcl.Block) ([]Plugin, hcl.Diagnostics) {
 	content, diags := block.Body.Content(packerSchema)
-	if attr, ok := content.Attributes["required_version"]; ok {
-		diags = append(diags, requiredVersion(attr)...)
-	}
 	var plugins []Plugin
 	for _, b := range content.Blocks {
 		attrs, more := b.Body.JustAttributes()

@@ -23,7 +23,6 @@ func (l *loader) sourceBlocks() hcl.Diagnostics {
 			diags = append(diags, problem(&b.DefRange, "Duplicate source", "There is a source %q already, at %s.", name, first.DefRange)...)
 			continue
 		}
-		diags = append(diags, checkName(b.Labels[1], b.LabelRanges[1])...)
 		l.sources[name] = b
 	}
 	return diags

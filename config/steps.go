@@ -45,6 +45,7 @@ type postProcessorBlock struct {
 // collect reads the provisioners and post-processors of a build block.
 func (s *steps) collect(ctx context.Context, parts []part) hcl.Diagnostics {
 	var diags hcl.Diagnostics
+	var registries hcl.Blocks
 	for _, p := range parts {
 		switch p.Type {
 		case "provisioner":
@@ -69,10 +70,14 @@ func (s *steps) collect(ctx context.Context, parts []part) hcl.Diagnostics {
 			diags = append(diags, more...)
 			s.chains = append(s.chains, chain)
 		case "hcp_packer_registry":
-			diags = append(diags, ignoredRegistry(p.Block)...)
+			registries = append(registries, p.Block)
 		}
 	}
-	return diags
+	var whole *hcl.Block // one for the whole template rules out one for the build
+	if top := s.blocks["hcp_packer_registry"]; len(top) > 0 {
+		whole = top[0]
+	}
+	return append(diags, s.registry(ctx, registries, whole)...)
 }
 
 var provisionerSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{

@@ -31,6 +31,10 @@ type Options struct {
 	// Without it their values are unknown, of the types that they export.
 	ReadData bool
 
+	// SyntaxOnly stops once the variables have their values: locals, data sources
+	// and builds are not looked at.
+	SyntaxOnly bool
+
 	// AllowUnset makes variables without a value unknown instead of an error.
 	AllowUnset bool
 

@@ -24,10 +24,11 @@ func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
 	if attr, ok := content.Attributes["sensitive"]; ok {
 		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)
 	}
+	expr := hcl.Expression(hcl.StaticExpr(cty.DynamicVal, block.DefRange))
 	if attr, ok := content.Attributes["expression"]; ok {
-		diags = append(diags, l.local(block.Labels[0], block.LabelRanges[0], attr.Expr, sensitive)...)
+		expr = attr.Expr
 	}
-	return diags
+	return append(diags, l.local(block.Labels[0], block.LabelRanges[0], expr, sensitive)...)
 }
 
 // localsBlock defines the local values of a locals block.

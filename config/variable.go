@@ -33,6 +33,9 @@ type Variable struct {
 
 	defaults    *typeexpr.Defaults // of optional attributes in Type; nil if there are none
 	validations []validation
+
+	unset  bool // nothing has given it a value
+	failed bool // its value may be wrong or missing only because of a mistake that is reported
 }
 
 // validation is a rule that the value of a variable must meet.
@@ -71,6 +74,7 @@ func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagno
 		_, typed := content.Attributes["type"]
 		diags = append(diags, v.setDefault(attr, ec, typed)...)
 	}
+	v.failed = diags.HasErrors()
 	for _, b := range content.Blocks {
 		rule, more := validationBlock(b, v.Name)
 		diags = append(diags, more...)
@@ -84,12 +88,14 @@ func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagno
 // setDefault gives v its default value, and the default's type if v has none.
 func (v *Variable) setDefault(attr *hcl.Attribute, ec *hcl.EvalContext, typed bool) hcl.Diagnostics {
 	if refs := attr.Expr.Variables(); len(refs) > 0 {
+		v.failed = true
 		rng := refs[0].SourceRange()
 		return problem(&rng, "Default is not constant",
 			"The default of a variable cannot refer to other values. Put what is computed into a local value.")
 	}
 	val, diags := attr.Expr.Value(ec)
 	if diags.HasErrors() {
+		v.failed = true
 		return diags
 	}
 	if !typed {
@@ -159,6 +165,7 @@ func (v *Variable) set(val cty.Value, from hcl.Range) hcl.Diagnostics {
 	}
 	converted, err := convert.Convert(val, v.Type)
 	if err != nil {
+		v.failed = true
 		return problem(&from, "Invalid value for variable", "The value of variable %q does not fit its type %s: %s.",
 			v.Name, typeexpr.TypeString(v.Type), err)
 	}
@@ -179,10 +186,12 @@ func (in *inputs) setText(v *Variable, text, source string) hcl.Diagnostics {
 	}
 	expr, diags := hclsyntax.ParseExpression([]byte(text), source, hcl.InitialPos)
 	if diags.HasErrors() {
+		v.failed = true
 		return diags
 	}
 	val, diags := expr.Value(nil)
 	if diags.HasErrors() {
+		v.failed = true
 		if hclsyntax.ValidIdentifier(strings.TrimSpace(text)) {
 			return problem(&whole, "Invalid value for variable",
 				"The value of variable %q, of type %s, is written as an expression: strings in it need quotes.",
@@ -282,9 +291,11 @@ func (in *inputs) fromFile(name string, warn bool) hcl.Diagnostics {
 		}
 		val, more := attr.Expr.Value(nil)
 		diags = append(diags, more...)
-		if !more.HasErrors() {
-			diags = append(diags, v.set(val, attr.Expr.Range())...)
+		if more.HasErrors() {
+			v.failed = true
+			continue
 		}
+		diags = append(diags, v.set(val, attr.Expr.Range())...)
 	}
 	return diags
 }

@@ -66,7 +66,8 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 		return diags
 	}
 	f, diags := find(ck.template, r, what, c)
-	if f != nil {
+	_, builderFound := config.Lookup(ck.template, ck.components.Builders, b.Type)
+	if f != nil && (builderFound || !c.Refers("build")) { // otherwise it cannot be told what build.* has
 		in, more := ck.input(ctx, b, c, build)
 		diags = append(diags, more...)
 		if !more.HasErrors() {

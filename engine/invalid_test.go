@@ -46,7 +46,7 @@ type fileBuilderOptions struct {
 
 type shellOptions struct {
 	// Inline are the commands.
-	Inline []string `hcl:"inline,optional,late"`
+	Inline []string `hcl:"inline,optional,again"`
 }
 
 type manifestOptions struct {
@@ -105,10 +105,10 @@ func validate(t *testing.T, path string) hcl.Diagnostics {
 	}
 	components, data := fixtureComponents()
 	template, diags := config.Load(t.Context(), config.Options{Path: path, Cwd: cwd, DataSources: data, Now: start})
-	if diags.HasErrors() {
+	if diags.HasErrors() && len(template.Builds) == 0 {
 		return diags
 	}
-	return append(diags, engine.Check(t.Context(), template, components, engine.Options{Start: start})...)
+	return config.Merge(diags, engine.Check(t.Context(), template, components, engine.Options{Start: start}))
 }
 
 var expectation = regexp.MustCompile(`# (FILE )?(ERROR|WARNING): (.*)`)

@@ -51,6 +51,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 	load.ReadData = o.readData
 	run := step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion}
 	if o.syntaxOnly {
+		load.SyntaxOnly = true
 		template, diags := config.Load(ctx, load)
 		if diags.HasErrors() {
 			return &templateError{diags, template.Files()}
@@ -74,10 +75,10 @@ func (p *program) check(ctx context.Context, load config.Options, selected templ
 	all := parts{env: p.env, now: p.now}.all()
 	load.DataSources = all.data
 	template, diags := config.Load(ctx, load)
-	if !diags.HasErrors() {
-		diags = append(diags, engine.Check(ctx, template, all.Components, engine.Options{
+	if !diags.HasErrors() || len(template.Builds) > 0 {
+		diags = config.Merge(diags, engine.Check(ctx, template, all.Components, engine.Options{
 			Only: selected.only, Except: selected.except, Run: run, Start: run.Start,
-		})...)
+		}))
 	}
 	found := templateError{diags, template.Files()}
 	if diags.HasErrors() {

@@ -47,14 +47,17 @@ func (s *Scope) explain(d *hcl.Diagnostic) *hcl.Diagnostic {
 			continue
 		}
 		if what, name, names := s.missing(ref, d.EvalContext); what != "" {
-			rng := ref.SourceRange()
-			better.Summary = "Unknown name"
-			better.Detail = fmt.Sprintf("There is no %s %q here.%s", what, name, DidYouMean(name, names))
-			better.Subject = &rng
-			return &better
+			return unknownName(what, name, names, ref.SourceRange())
 		}
 	}
 	return d
+}
+
+func unknownName(what, name string, names []string, at hcl.Range) *hcl.Diagnostic {
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Unknown name", Subject: &at,
+		Detail: fmt.Sprintf("There is no %s %q here.%s", what, name, DidYouMean(name, names)),
+	}
 }
 
 // missing finds the first name along ref that does not exist: what it would be,

@@ -32,7 +32,9 @@ type Node struct {
 	Range   hcl.Range
 	Refs    []hcl.Traversal // all that Compute may look up
 
-	// Compute is called at most once, with a context in which Refs have values.
+	// Compute is called at most once, with a context in which Refs have values. It
+	// is not called if Refs name a local or data source that does not exist: what
+	// depends on what is settled before anything is evaluated, try or not.
 	// Errors that it returns are reported to everything that needs the node.
 	Compute func(ctx context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics)
 
@@ -144,11 +146,19 @@ func (s *Scope) context(ctx context.Context, refs []hcl.Traversal, stack []*Node
 // comes back each time something needs a node that has failed.
 func AppendNew(diags, more hcl.Diagnostics) hcl.Diagnostics {
 	for _, d := range more {
-		if !slices.Contains(diags, d) {
+		if !slices.ContainsFunc(diags, func(e *hcl.Diagnostic) bool { return same(d, e) }) {
 			diags = append(diags, d)
 		}
 	}
 	return diags
+}
+
+func same(a, b *hcl.Diagnostic) bool {
+	if a == b {
+		return true
+	}
+	return a.Severity == b.Severity && a.Summary == b.Summary && a.Detail == b.Detail &&
+		(a.Subject == b.Subject || a.Subject != nil && b.Subject != nil && *a.Subject == *b.Subject)
 }
 
 // find returns the nodes that ref names. One that names only "local", "data" or
@@ -185,6 +195,18 @@ func (s *Scope) find(ref hcl.Traversal) []*Node {
 	return found
 }
 
+// absent complains if ref names a local or data source that does not exist.
+func (s *Scope) absent(ref hcl.Traversal, ec *hcl.EvalContext) hcl.Diagnostics {
+	if root := ref.RootName(); root != "local" && root != "data" {
+		return nil
+	}
+	what, name, names := s.missing(ref, ec)
+	if what == "" {
+		return nil
+	}
+	return hcl.Diagnostics{unknownName(what, name, names, ref.SourceRange())}
+}
+
 func stepName(t hcl.Traversal, i int) (string, bool) {
 	if i >= len(t) {
 		return "", false
@@ -216,6 +238,9 @@ func (s *Scope) compute(ctx context.Context, n *Node, stack []*Node, ref hcl.Ran
 	ec, diags := s.context(ctx, n.Refs, stack)
 	if n.state == done { // it turned out to be part of a cycle
 		return
+	}
+	for _, ref := range n.Refs {
+		diags = append(diags, s.absent(ref, ec)...)
 	}
 	if !diags.HasErrors() {
 		var more hcl.Diagnostics

@@ -10,6 +10,7 @@
 //	optional  the argument may be absent; the field then keeps its default
 //	block     a nested block: of type T or *T for at most one, []T for any number
 //	late      the text holds {{ }} that the component renders itself, when it uses it
+//	again     as late, but nothing in it may need values that come later: it must render now
 //	secret    the value must never be shown
 //
 // Embedded structs contribute their fields as if they were written in place.
@@ -34,8 +35,8 @@ type Input struct {
 	Body    hcl.Body
 	Context *hcl.EvalContext
 
-	// Render expands the {{ }} layer in every string that is not late, and only
-	// checks those that are. Nil leaves strings as they are.
+	// Render expands the {{ }} layer of a string, or only checks one that is late.
+	// Nil leaves strings as they are.
 	Render func(text string, late bool) (string, error)
 
 	// Secret is told every value that must not be shown. Nil drops them.
@@ -142,10 +143,10 @@ type Validator interface{ Validate(*Checker) }
 type Choices interface{ Choices() []string }
 
 type field struct {
-	name                            string
-	optional, block, late, isSecret bool
-	index                           []int
-	typ                             reflect.Type
+	name                                   string
+	optional, block, late, again, isSecret bool
+	index                                  []int
+	typ                                    reflect.Type
 }
 
 func fields(t reflect.Type, prefix []int) (out []field) {
@@ -169,6 +170,8 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 				fl.block = true
 			case "late":
 				fl.late = true
+			case "again":
+				fl.again = true
 			case "secret":
 				fl.isSecret = true
 			default:
@@ -302,7 +305,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		}
 		return
 	}
-	val, err := d.render(val, f.late)
+	val, err := d.render(val, f)
 	if err != nil {
 		complain("Invalid {{ }} template", "Argument %q: %s.", f.name, err)
 		return
@@ -321,7 +324,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	}
 }
 
-func (d *decoder) render(val cty.Value, late bool) (cty.Value, error) {
+func (d *decoder) render(val cty.Value, f field) (cty.Value, error) {
 	if d.Render == nil {
 		return val, nil
 	}
@@ -329,7 +332,11 @@ func (d *decoder) render(val cty.Value, late bool) (cty.Value, error) {
 		if !strings.Contains(s, "{{") {
 			return s, nil
 		}
-		return d.Render(s, late)
+		text, err := d.Render(s, f.late)
+		if f.again {
+			text = s
+		}
+		return text, err
 	})
 }
 

@@ -27,7 +27,7 @@ type LocalOptions struct {
 	Options
 
 	// Deprecated: a single command, as `inline` with one line.
-	Command string `hcl:"command,optional,late"`
+	Command string `hcl:"command,optional,again"`
 
 	// The program that runs the script, and its arguments. `{{.Script}}` is the
 	// path of the script, `{{.Vars}}` are the assignments of its environment; the

@@ -22,7 +22,7 @@ var Source string
 type Options struct {
 	// Commands to run as one script. Exactly one of `inline`, `script` and
 	// `scripts` is to be set.
-	Inline []string `hcl:"inline,optional,late"`
+	Inline []string `hcl:"inline,optional,again"`
 
 	// The path of a local script.
 	Script string `hcl:"script,optional"`
@@ -34,10 +34,10 @@ type Options struct {
 	// `PACKER_BUILD_NAME` (the label of the source block), `PACKER_BUILDER_TYPE`
 	// and, where the builder serves files over HTTP, `PACKER_HTTP_ADDR`,
 	// `PACKER_HTTP_IP` and `PACKER_HTTP_PORT` are there without being asked for.
-	EnvironmentVars []string `hcl:"environment_vars,optional,late"`
+	EnvironmentVars []string `hcl:"environment_vars,optional,again"`
 
 	// Environment variables for the script by name. They win over `environment_vars`.
-	Env map[string]string `hcl:"env,optional,late"`
+	Env map[string]string `hcl:"env,optional,again"`
 
 	// The exit statuses that mean success. `[0]` when not set.
 	ValidExitCodes []int `hcl:"valid_exit_codes,optional"`

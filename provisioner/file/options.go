@@ -17,10 +17,10 @@ type Options struct {
 	// The file or directory to copy. A local directory that ends in `/` stands for
 	// what is in it. When downloading, so does a directory of the machine, and the
 	// last part of the path can hold the wildcards `*`, `?` and `[`.
-	Source string `hcl:"source,optional,late"`
+	Source string `hcl:"source,optional,again"`
 
 	// More files and directories to copy, before `source`.
-	Sources []string `hcl:"sources,optional,late"`
+	Sources []string `hcl:"sources,optional,again"`
 
 	// The text of the file to write on the machine, instead of a source. The file
 	// is readable only by its owner.
@@ -29,7 +29,7 @@ type Options struct {
 	// Where to copy to. If it ends in `/` it is a directory, and a file keeps its
 	// name in it; a directory is copied into it either way. On the machine, the
 	// directory that is written into has to exist; here it is made.
-	Destination string `hcl:"destination,late"`
+	Destination string `hcl:"destination,again"`
 
 	// Which way to copy: `upload` to the machine or `download` from it.
 	Direction Direction `hcl:"direction,optional"`

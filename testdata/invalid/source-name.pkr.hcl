@@ -1,11 +1,14 @@
-source "null" "a.b" { # ERROR: Invalid name
+source "null" "a.b" {
   communicator = "none"
 }
 
-source "null" "a" {
+source "null" "c d" {
   communicator = "none"
 }
 
 build {
-  sources = ["source.null.a"]
+  sources = [
+    "source.null.a.b", # ERROR: Invalid source reference
+    "null.c d",        # ERROR: Invalid source reference
+  ]
 }

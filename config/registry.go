@@ -1,0 +1,69 @@
+package config
+
+import (
+	"context"
+	"regexp"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+var registrySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+	{Name: "bucket_name"}, {Name: "description"},
+	{Name: "labels"}, {Name: "bucket_labels"}, {Name: "build_labels"}, {Name: "channels"},
+}}
+
+var bucketName = regexp.MustCompile(`^[A-Za-z0-9-]{3,36}$`)
+
+// maxDescription is how many characters the registry takes.
+const maxDescription = 255
+
+// registry checks hcp_packer_registry blocks by the rules of the registry, and
+// warns that they do nothing: there is no registry to tell anything. There can be
+// only one, and none if there is one already, at taken.
+func (l *loader) registry(ctx context.Context, blocks hcl.Blocks, taken *hcl.Block) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, block := range blocks {
+		if taken != nil {
+			diags = append(diags, problem(&block.DefRange, "Duplicate hcp_packer_registry",
+				"There can be only one; the first one is at %s. Take this one out.", taken.DefRange)...)
+			continue
+		}
+		taken = block
+		diags = append(diags, l.registryBlock(ctx, block)...)
+	}
+	return diags
+}
+
+func (l *loader) registryBlock(ctx context.Context, block *hcl.Block) hcl.Diagnostics {
+	content, diags := block.Body.Content(registrySchema)
+	attrs := content.Attributes
+	var name, description string
+	var labels map[string]string
+	var channels []string
+	diags = append(diags, l.decode(ctx, attrs["bucket_name"], &name)...)
+	diags = append(diags, l.decode(ctx, attrs["description"], &description)...)
+	for _, a := range []string{"labels", "bucket_labels", "build_labels"} {
+		diags = append(diags, l.decode(ctx, attrs[a], &labels)...)
+	}
+	diags = append(diags, l.decode(ctx, attrs["channels"], &channels)...)
+
+	at := func(name string) *hcl.Range { return attrs[name].Expr.Range().Ptr() }
+	if name != "" && !bucketName.MatchString(name) {
+		diags = append(diags, problem(at("bucket_name"), "Invalid bucket_name",
+			"%q must consist of 3 to 36 letters, digits and dashes.", name)...)
+	}
+	if n := utf8.RuneCountInString(description); n > maxDescription {
+		diags = append(diags, problem(at("description"), "Description too long",
+			"It has %d characters; the registry takes %d. Shorten it.", n, maxDescription)...)
+	}
+	if attrs["labels"] != nil && attrs["bucket_labels"] != nil {
+		diags = append(diags, problem(&attrs["labels"].NameRange, "Both labels and bucket_labels",
+			"The argument labels is the older name of bucket_labels: use bucket_labels alone.")...)
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	return append(diags, warning(&block.DefRange, "No HCP Packer registry",
+		"Images are not published to an HCP Packer registry; this block has no effect.")...)
+}

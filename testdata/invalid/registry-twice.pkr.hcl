@@ -1,0 +1,15 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+hcp_packer_registry { # WARNING: No HCP Packer registry
+  bucket_name = "web"
+}
+
+build {
+  sources = ["source.null.a"]
+
+  hcp_packer_registry { # ERROR: Duplicate hcp_packer_registry
+    bucket_name = "web"
+  }
+}
