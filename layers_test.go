@@ -31,6 +31,7 @@ var rules = []rule{
 	{"step", nil, "how anything runs and is undone knows nothing of what runs"},
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},
 	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
+	{"config/format", nil, "layout is a matter of text: it knows nothing of what templates mean"},
 	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
 	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
 	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},

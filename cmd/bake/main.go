@@ -78,6 +78,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &unknown):
 		return 127
+	case errors.Is(err, errUnformatted):
+		return 3
 	default:
 		return 1
 	}
@@ -89,7 +91,7 @@ func (p *program) report(err error) {
 	var usage usageError
 	var template *templateError
 	switch {
-	case err == nil, errors.Is(err, errReported):
+	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
 	case errors.As(err, &template):
 		p.diagnostics(template.files, template.diags)
 	case errors.As(err, &usage):

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 
@@ -16,20 +15,6 @@ const intro = `bake makes machine images from HCL templates: it launches a machi
 over SSH, turns it into an image, copies and shares it, and takes everything else
 down again. It reads Packer's HCL2 templates unchanged. With -local it does all of
 that without a cloud account, on an embedded EC2 with real Linux machines.`
-
-const environmentHelp = `Environment:
-  BAKE_STATE_DIR    ledgers and logs of runs; default $XDG_STATE_HOME/bake or ~/.local/state/bake
-  BAKE_CLOUD_DIR    images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud
-                    or ~/.local/share/bake/cloud
-  PKR_VAR_name      value of the template's variable name
-  NO_COLOR, PACKER_NO_COLOR
-                    no colours if not empty
-  AWS_...           credentials, region and endpoint, as every AWS tool reads them
-
-Exit codes:
-  0    done
-  1    failed or cancelled, or something was left behind that could not be deleted
-  127  there is no such command`
 
 // root returns the whole command line.
 func (p *program) root() *cobra.Command {
@@ -51,6 +36,7 @@ func (p *program) root() *cobra.Command {
 	root.AddCommand(
 		p.buildCommand(),
 		p.validateCommand(),
+		p.fmtCommand(),
 		p.sweepCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),
@@ -164,63 +150,4 @@ func nearestFlag(cmd *cobra.Command, name string) (near string) {
 		}
 	})
 	return near
-}
-
-// writeHelp explains cmd: what it does, its commands, its flags.
-func writeHelp(w io.Writer, cmd *cobra.Command) {
-	about := cmd.Long
-	if about == "" {
-		about = cmd.Short
-	}
-	fmt.Fprintf(w, "%s\n\nUsage: %s\n", about, usageLine(cmd))
-	if cmd.HasAvailableSubCommands() {
-		fmt.Fprintln(w, "\nCommands:")
-		for _, c := range cmd.Commands() {
-			if c.IsAvailableCommand() {
-				fmt.Fprintf(w, "  %-10s %s\n", c.Name(), c.Short)
-			}
-		}
-	}
-	var lines [][2]string
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Hidden || f.Name == "help" {
-			return
-		}
-		value, about := pflag.UnquoteUsage(f)
-		head := "-" + f.Name
-		if f.Value.Type() != "bool" && value != "" {
-			head += " " + value
-		}
-		switch {
-		case f.Value.Type() == "bool" && f.DefValue == "true":
-			head += "=false"
-		case f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0":
-			about += fmt.Sprintf(" (default %s)", f.DefValue)
-		}
-		lines = append(lines, [2]string{head, about})
-	})
-	if len(lines) > 0 {
-		fmt.Fprintln(w, "\nFlags:")
-		for _, l := range lines {
-			fmt.Fprintf(w, "  %-28s %s\n", l[0], l[1])
-		}
-	}
-	if cmd.Example != "" {
-		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
-	}
-	if !cmd.HasParent() {
-		fmt.Fprintf(w, "\n%s\n", environmentHelp)
-	}
-}
-
-func usageLine(cmd *cobra.Command) string {
-	if cmd.HasAvailableSubCommands() {
-		return cmd.CommandPath() + " COMMAND"
-	}
-	_, args, _ := strings.Cut(cmd.Use, " ")
-	line := cmd.CommandPath()
-	if cmd.HasAvailableFlags() {
-		line += " [flags]"
-	}
-	return strings.TrimSpace(line + " " + args)
 }

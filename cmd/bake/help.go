@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Annotations of commands, for what their help says besides cobra's own fields.
+const (
+	exitCodes   = "exit codes"  // one a line: the code, two or more spaces, its meaning
+	environment = "environment" // names of the [variables] that it reads, separated by spaces
+)
+
+// usualExitCodes are those of a command that has no others.
+const usualExitCodes = `0    done
+1    failed, or the command line is wrong`
+
+// rootExitCodes are those of all commands together.
+const rootExitCodes = `0    done
+1    failed or cancelled, or something was left behind that could not be deleted
+3    fmt -check: a file is not in the canonical layout
+127  there is no such command`
+
+// variables are all variables of the environment that bake itself reads, with the
+// names that commands refer to them by.
+func variables() [][3]string {
+	return [][3]string{
+		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default $XDG_STATE_HOME/bake or ~/.local/state/bake"},
+		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"},
+		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
+		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "no colours if not empty"},
+		{"AWS", "AWS_...", "credentials, region and endpoint, as every AWS tool reads them"},
+	}
+}
+
+// runs are the names of the variables that a command which bakes reads.
+const runs = "BAKE_STATE_DIR BAKE_CLOUD_DIR PKR_VAR COLOR AWS"
+
+// writeHelp explains cmd: what it does, its commands, flags, exit codes,
+// environment, and examples.
+func writeHelp(w io.Writer, cmd *cobra.Command) {
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short
+	}
+	fmt.Fprintf(w, "%s\n\nUsage: %s\n", about, usageLine(cmd))
+	if len(cmd.Aliases) > 0 {
+		fmt.Fprintf(w, "Also known as: %s\n", strings.Join(cmd.Aliases, ", "))
+	}
+	if cmd.HasAvailableSubCommands() {
+		var rows [][2]string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				rows = append(rows, [2]string{c.Name(), c.Short})
+			}
+		}
+		section(w, "Commands", rows)
+	}
+	section(w, "Flags", flagRows(cmd))
+	codes := cmd.Annotations[exitCodes]
+	switch {
+	case codes != "":
+	case !cmd.HasParent():
+		codes = rootExitCodes
+	case cmd.HasAvailableSubCommands():
+		codes = usualExitCodes + "\n127  there is no such command"
+	default:
+		codes = usualExitCodes
+	}
+	fmt.Fprintf(w, "\nExit codes:\n%s\n", indented(codes))
+	section(w, "Environment", variableRows(cmd))
+	if cmd.Example != "" {
+		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
+	}
+}
+
+// section writes rows of a name and what it means, under a heading. No rows, no section.
+func section(w io.Writer, heading string, rows [][2]string) {
+	if len(rows) == 0 {
+		return
+	}
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r[0]))
+	}
+	fmt.Fprintf(w, "\n%s:\n", heading)
+	for _, r := range rows {
+		text := strings.ReplaceAll(r[1], "\n", "\n"+strings.Repeat(" ", width+4))
+		fmt.Fprintf(w, "  %-*s  %s\n", width, r[0], text)
+	}
+}
+
+func flagRows(cmd *cobra.Command) (rows [][2]string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Name == "help" {
+			return
+		}
+		value, about := pflag.UnquoteUsage(f)
+		head := "-" + f.Name
+		if f.Value.Type() != "bool" && value != "" {
+			head += " " + value
+		}
+		switch {
+		case f.Value.Type() == "bool" && f.DefValue == "true":
+			head += "=false"
+		case f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0":
+			about += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		rows = append(rows, [2]string{head, about})
+	})
+	return rows
+}
+
+func variableRows(cmd *cobra.Command) (rows [][2]string) {
+	named := strings.Fields(cmd.Annotations[environment])
+	for _, v := range variables() {
+		if !cmd.HasParent() || slices.Contains(named, v[0]) {
+			rows = append(rows, [2]string{v[1], v[2]})
+		}
+	}
+	return rows
+}
+
+func indented(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }
+
+func usageLine(cmd *cobra.Command) string {
+	if cmd.HasAvailableSubCommands() {
+		return cmd.CommandPath() + " COMMAND"
+	}
+	_, args, _ := strings.Cut(cmd.Use, " ")
+	line := cmd.CommandPath()
+	if cmd.HasAvailableFlags() {
+		line += " [flags]"
+	}
+	return strings.TrimSpace(line + " " + args)
+}

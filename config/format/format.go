@@ -1,0 +1,86 @@
+// Package format writes templates and variable files in the canonical layout of
+// HCL: it changes nothing but white space.
+package format
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// Source returns src in the canonical layout. What is not HCL is not touched: it
+// gives diagnostics that name the file.
+func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
+	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
+		return nil, diags
+	}
+	return hclwrite.Format(src), nil
+}
+
+// Files returns the template and variable files that path names: itself, or those
+// in the directory, by name; those in directories below it too if recursive. What
+// editors and version control keep beside them is passed over.
+func Files(path string, recursive bool) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		if !isHCL(path) {
+			return nil, fmt.Errorf("%s is neither a template (*.pkr.hcl) nor a variable file (*.pkrvars.hcl)", path)
+		}
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		name := filepath.Join(path, e.Name())
+		switch {
+		case ignored(e.Name()):
+		case e.IsDir() && recursive:
+			below, berr := Files(name, true)
+			names, err = append(names, below...), errors.Join(err, berr)
+		case isHCL(name) && isFile(name, e):
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+func isHCL(name string) bool {
+	return strings.HasSuffix(name, ".pkr.hcl") || strings.HasSuffix(name, ".pkrvars.hcl")
+}
+
+// isFile says whether an entry of a directory is a file, or a link to one.
+func isFile(name string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.Type().IsRegular()
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// ignored says whether an entry of a directory is hidden, or a copy that an editor keeps.
+func ignored(name string) bool {
+	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") ||
+		strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")
+}
+
+// Diff returns what formatting changes in the file name, as a unified diff from
+// old/name to new/name. It is empty if nothing changes.
+func Diff(name string, old, formatted []byte) string {
+	text := string(diff.Diff("old/"+name, old, "new/"+name, formatted))
+	_, text, _ = strings.Cut(text, "\n") // the command line that it begins with
+	return text
+}
