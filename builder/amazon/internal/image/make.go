@@ -47,7 +47,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 		return Made{}, err
 	}
 	run := labels.RunTags
-	if m.SkipRunTags {
+	if m.SkipRunTags || apart(region) {
 		run = nil
 	}
 	in := &ec2.CreateImageInput{
@@ -245,6 +245,12 @@ func (m *Maker) makeWay(ctx context.Context, region string) error {
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// apart reports whether a region is one of GovCloud or China, where images do not
+// get the run_tags.
+func apart(region string) bool {
+	return strings.HasPrefix(region, "us-gov-") || strings.HasPrefix(region, "cn-")
 }
 
 func merge(maps ...map[string]string) map[string]string {

@@ -118,7 +118,8 @@ type Options struct {
 	// Make no image: only provision, and say whether that worked.
 	SkipCreate bool `hcl:"skip_create_ami,optional"`
 
-	// Do not give the image and its snapshots the `run_tags`.
+	// Do not give the image and its snapshots the `run_tags`. In the regions of
+	// GovCloud and China they never get them.
 	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
 }
 
@@ -188,6 +189,9 @@ func (o *Options) validateKeys(c *schema.Checker) {
 			if key != "" && !device.KMSKey.MatchString(key) {
 				c.Errorf(&o.RegionKMSKeyIDs, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
 			}
+			if key != "" && o.EncryptBoot != nil && !encrypt {
+				c.Errorf(&o.RegionKMSKeyIDs, "Key without encryption", "The copy in %s cannot have a key: encrypt_boot is false.", region)
+			}
 		}
 		for _, region := range o.Regions {
 			if _, ok := o.RegionKMSKeyIDs[region]; !ok {
@@ -195,15 +199,15 @@ func (o *Options) validateKeys(c *schema.Checker) {
 			}
 		}
 	}
-	if encrypt && c.Known(&o.KMSKeyID) && c.Known(&o.RegionKMSKeyIDs) {
-		o.validateSharing(c)
+	if c.Known(&o.EncryptBoot) && c.Known(&o.KMSKeyID) && c.Known(&o.RegionKMSKeyIDs) {
+		o.validateSharing(c, encrypt)
 	}
 }
 
 // validateSharing reports sharing that AWS refuses: what is encrypted with an
 // account's default key cannot be used by others.
-func (o *Options) validateSharing(c *schema.Checker) {
-	defaultKey := o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
+func (o *Options) validateSharing(c *schema.Checker, encrypt bool) {
+	defaultKey := encrypt && o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
 	for _, key := range o.RegionKMSKeyIDs {
 		defaultKey = defaultKey || key == ""
 	}

@@ -66,7 +66,7 @@ func (m *Maker) imageChanges(id string) (changes []*ec2.ModifyImageAttributeInpu
 		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, LaunchPermission: &types.LaunchPermissionModifications{Add: add}})
 	}
 	if len(m.ProductCodes) > 0 {
-		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, Attribute: new("productCodes"), ProductCodes: m.ProductCodes})
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ProductCodes: m.ProductCodes})
 	}
 	if m.IMDSSupport != "" {
 		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ImdsSupport: &types.AttributeValue{Value: &m.IMDSSupport}})
