@@ -30,7 +30,7 @@ func newGroup(c wire.Caller, vpc, name, description string) *group {
 	return &group{
 		Region: c.Region,
 		SecurityGroup: types.SecurityGroup{GroupId: &id, GroupName: &name, Description: &description, OwnerId: &c.Account, VpcId: &vpc,
-			SecurityGroupArn: aws.String(fmt.Sprintf("arn:aws:ec2:%s:%s:security-group/%s", c.Region, c.Account, id))},
+			SecurityGroupArn: aws.String(arn(c, "ec2", "security-group/"+id))},
 		Rules: []types.SecurityGroupRule{{SecurityGroupRuleId: aws.String(newID("sgr")), GroupId: &id, GroupOwnerId: &c.Account, IsEgress: aws.Bool(true),
 			IpProtocol: aws.String("-1"), FromPort: aws.Int32(-1), ToPort: aws.Int32(-1), CidrIpv4: aws.String("0.0.0.0/0")}},
 	}
@@ -434,7 +434,7 @@ func (s *Service) authorize(ctx context.Context, id, name *string, permissions [
 				peerOf(*r), strings.ToUpper(*r.IpProtocol), *r.FromPort, *r.ToPort)
 		}
 		r.SecurityGroupRuleId, r.Tags = aws.String(newID("sgr")), tags[kindRule.resource]
-		r.SecurityGroupRuleArn = aws.String(fmt.Sprintf("arn:aws:ec2:%s:%s:security-group-rule/%s", c.Region, c.Account, *r.SecurityGroupRuleId))
+		r.SecurityGroupRuleArn = aws.String(arn(c, "ec2", "security-group-rule/"+*r.SecurityGroupRuleId))
 		have = append(have, *r)
 	}
 	if len(have) > 120 {

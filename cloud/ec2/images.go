@@ -516,7 +516,7 @@ func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.C
 		}
 	}
 	from := aws.ToString(in.SourceRegion)
-	if _, ok := findRegion(from); !ok {
+	if _, ok := findRegion(from); !ok || partition(from) != partition(c.Region) {
 		return nil, invalidValue("Invalid value '%s' for SourceRegion.", from)
 	}
 	source, err := s.findImage(c, from, in.SourceImageId)

@@ -16,7 +16,8 @@ import (
 
 // region is one of AWS's regions: its name and the letters of the zones that a
 // new account finds in it. Those that AWS asks an account to opt in to are
-// opted in to here, so that every real region can be used.
+// opted in to here, so that every real region can be used. Those of GovCloud and
+// China are partitions of their own: they see nothing of the others.
 type region struct {
 	name  string
 	zones string
@@ -31,12 +32,14 @@ func regions() []region {
 		{"ap-southeast-1", "abc", false}, {"ap-southeast-2", "abc", false}, {"ap-southeast-3", "abc", true},
 		{"ap-southeast-4", "abc", true}, {"ap-southeast-5", "abc", true}, {"ap-southeast-6", "abc", true}, {"ap-southeast-7", "abc", true},
 		{"ca-central-1", "abd", false}, {"ca-west-1", "abc", true},
+		{"cn-north-1", "abd", false}, {"cn-northwest-1", "abc", false},
 		{"eu-central-1", "abc", false}, {"eu-central-2", "abc", true}, {"eu-north-1", "abc", false},
 		{"eu-south-1", "abc", true}, {"eu-south-2", "abc", true},
 		{"eu-west-1", "abc", false}, {"eu-west-2", "abc", false}, {"eu-west-3", "abc", false},
 		{"il-central-1", "abc", true}, {"me-central-1", "abc", true}, {"me-south-1", "abc", true},
 		{"mx-central-1", "abc", true}, {"sa-east-1", "abc", false},
 		{"us-east-1", "abcdef", false}, {"us-east-2", "abc", false},
+		{"us-gov-east-1", "abc", false}, {"us-gov-west-1", "abc", false},
 		{"us-west-1", "ac", false}, {"us-west-2", "abcd", false},
 	}
 }
@@ -50,10 +53,26 @@ func findRegion(name string) (region, bool) {
 	return all[i], true
 }
 
+// partition is the part of AWS that a region is in, as ARNs name it.
+func partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	}
+	return "aws"
+}
+
+// arn is the ARN of something in the caller's account and region.
+func arn(c wire.Caller, service, resource string) string {
+	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", partition(c.Region), service, c.Region, c.Account, resource)
+}
+
 // zoneID is the id of the region's nth zone, such as use1-az1: the same place
 // for every account, unlike the zone's name.
 func (r region) zoneID(n int) string {
-	parts := strings.Split(r.name, "-")
+	parts := strings.Split(strings.Replace(r.name, "us-gov-", "usg-", 1), "-")
 	direction := map[string]string{"southeast": "se", "northeast": "ne"}[parts[1]]
 	if direction == "" {
 		direction = parts[1][:1]
@@ -99,7 +118,7 @@ func (s *Service) networkOf(c wire.Caller) (*vpcNetwork, error) {
 		id := newID("subnet")
 		n.Subnets = append(n.Subnets, types.Subnet{
 			SubnetId: &id, VpcId: &vpc, OwnerId: &c.Account, State: types.SubnetStateAvailable,
-			SubnetArn:        aws.String(fmt.Sprintf("arn:aws:ec2:%s:%s:subnet/%s", c.Region, c.Account, id)),
+			SubnetArn:        aws.String(arn(c, "ec2", "subnet/"+id)),
 			AvailabilityZone: aws.String(r.name + string(letter)), AvailabilityZoneId: aws.String(r.zoneID(i)),
 			CidrBlock: aws.String(fmt.Sprintf("172.31.%d.0/20", 16*i)), DefaultForAz: aws.Bool(true),
 			MapPublicIpOnLaunch: aws.Bool(true), AssignIpv6AddressOnCreation: aws.Bool(false),
@@ -143,16 +162,20 @@ func (s *Service) subnetsOf(n *vpcNetwork) []types.Subnet {
 
 func (s *Service) DescribeRegions(ctx context.Context, in *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) {
 	var out []types.Region
+	here, domain := partition(wire.CallerFrom(ctx).Region), ".amazonaws.com"
+	if here == "aws-cn" {
+		domain += ".cn"
+	}
 	for _, r := range regions() {
-		if len(in.RegionNames) > 0 && !slices.Contains(in.RegionNames, r.name) {
+		if partition(r.name) != here || len(in.RegionNames) > 0 && !slices.Contains(in.RegionNames, r.name) {
 			continue
 		}
 		out = append(out, types.Region{
-			RegionName: aws.String(r.name), Endpoint: aws.String("ec2." + r.name + ".amazonaws.com"), OptInStatus: aws.String(r.optInStatus()),
+			RegionName: aws.String(r.name), Endpoint: aws.String("ec2." + r.name + domain), OptInStatus: aws.String(r.optInStatus()),
 		})
 	}
 	for _, name := range in.RegionNames {
-		if _, ok := findRegion(name); !ok {
+		if _, ok := findRegion(name); !ok || partition(name) != here {
 			return nil, invalidValue("Invalid region provided: %s", name)
 		}
 	}

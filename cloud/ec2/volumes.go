@@ -3,7 +3,6 @@ package ec2
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -207,12 +206,12 @@ func kmsKey(c wire.Caller, name string) string {
 	case strings.HasPrefix(name, "arn:"):
 		return name
 	case strings.HasPrefix(name, "alias/"):
-		return fmt.Sprintf("arn:aws:kms:%s:%s:%s", c.Region, c.Account, name)
+		return arn(c, "kms", name)
 	case name == "":
 		f := fingerprint(c.Account + c.Region)
 		name = f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
 	}
-	return fmt.Sprintf("arn:aws:kms:%s:%s:key/%s", c.Region, c.Account, name)
+	return arn(c, "kms", "key/"+name)
 }
 
 // findVolume returns the caller's volume. The lock is held.

@@ -176,6 +176,34 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestPartitions looks at the tags of images where run_tags are not theirs.
+func TestPartitions(t *testing.T) {
+	for in, want := range map[string]string{region: "images", "us-gov-west-1": "", "cn-north-1": ""} {
+		t.Run(in, func(t *testing.T) {
+			w := newWorld(t)
+			body := strings.Replace(plain("ami_name = \"web\"\nrun_tags = { Team = \"images\" }\ntags = { Name = \"web\" }"), region, in, 1)
+			images := w.mustBuild(t, body)
+			i := w.describe(in, images[in])
+			if team, name := tag(i.Tags, "Team"), tag(i.Tags, "Name"); team != want || name != "web" {
+				t.Errorf("Team is %q, Name is %q", team, name)
+			}
+			p := w.sent("RunInstances")
+			if p["TagSpecification.1.ResourceType"] != "instance" {
+				t.Error(p)
+			}
+		})
+	}
+}
+
+func tag(tags []types.Tag, key string) string {
+	for _, t := range tags {
+		if *t.Key == key {
+			return *t.Value
+		}
+	}
+	return ""
+}
+
 // TestFailures has what the cloud accepted fail later.
 func TestFailures(t *testing.T) {
 	for _, action := range []string{"RunInstances", "CreateImage", "CopyImage"} {

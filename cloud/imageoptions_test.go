@@ -1,0 +1,83 @@
+package cloud_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+)
+
+// TestImageOptions sets what an image can have, and looks at it.
+func TestImageOptions(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	running := *run(t, client, ec2.RunInstancesInput{}).InstanceId
+	made, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: &running, Name: aws.String("web"), NoReboot: aws.Bool(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := made.ImageId
+	awaitImage(t, client, *id)
+	do := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	org, ou := "arn:aws:organizations::123456789012:organization/o-abcdefghij", "arn:aws:organizations::123456789012:ou/o-abcdefghij/ou-ab12-cdefghij"
+	do(client.EnableImageDeprecation(ctx, &ec2.EnableImageDeprecationInput{ImageId: id, DeprecateAt: aws.Time(time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC))}))
+	do(client.EnableImageDeregistrationProtection(ctx, &ec2.EnableImageDeregistrationProtectionInput{ImageId: id, WithCooldown: aws.Bool(true)}))
+	do(client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: id, ImdsSupport: &types.AttributeValue{Value: aws.String("v2.0")}}))
+	do(client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: id, LaunchPermission: &types.LaunchPermissionModifications{
+		Add: []types.LaunchPermission{{OrganizationArn: &org}, {OrganizationalUnitArn: &ou}},
+	}}))
+
+	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{*id}})
+	do(out, err)
+	img := out.Images[0]
+	if got := aws.ToString(img.DeprecationTime); got != "2090-01-02T03:04:00.000Z" {
+		t.Errorf("deprecated at %s", got)
+	}
+	if got := aws.ToString(img.DeregistrationProtection); got != "enabled-with-cooldown" || img.ImdsSupport != types.ImdsSupportValuesV20 {
+		t.Errorf("protection %q, IMDS %q", got, img.ImdsSupport)
+	}
+	shared, err := client.DescribeImageAttribute(ctx, &ec2.DescribeImageAttributeInput{ImageId: id, Attribute: types.ImageAttributeNameLaunchPermission})
+	do(shared, err)
+	if p := shared.LaunchPermissions; len(p) != 2 || aws.ToString(p[0].OrganizationArn) != org || aws.ToString(p[1].OrganizationalUnitArn) != ou {
+		t.Errorf("launch permissions %v", p)
+	}
+	_, err = client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id})
+	if code(err) != "OperationNotPermitted" {
+		t.Errorf("deregistering a protected image: %v", err)
+	}
+	do(client.DisableImageDeregistrationProtection(ctx, &ec2.DisableImageDeregistrationProtectionInput{ImageId: id}))
+	do(client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id}))
+}
+
+// TestPartitions: the regions of GovCloud and China are apart.
+func TestPartitions(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	for here, domain := range map[string]string{"us-east-1": ".amazonaws.com", "us-gov-west-1": ".amazonaws.com", "cn-north-1": ".amazonaws.com.cn"} {
+		client := s.EC2("default", here)
+		out, err := client.DescribeRegions(t.Context(), &ec2.DescribeRegionsInput{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range out.Regions {
+			if strings.HasPrefix(*r.RegionName, "us-gov-") != strings.HasPrefix(here, "us-gov-") || strings.HasPrefix(*r.RegionName, "cn-") != strings.HasPrefix(here, "cn-") || !strings.HasSuffix(*r.Endpoint, domain) {
+				t.Errorf("%s shows %s at %s", here, *r.RegionName, *r.Endpoint)
+			}
+		}
+		ami := source(t, client)
+		_, err = s.EC2("default", "eu-west-1").CopyImage(t.Context(), &ec2.CopyImageInput{Name: aws.String("copy-" + here), SourceImageId: &ami, SourceRegion: &here})
+		if apart := here != "us-east-1"; apart != (code(err) == "InvalidParameterValue") || !apart && err != nil {
+			t.Errorf("a copy from %s: %v", here, err)
+		}
+	}
+}
