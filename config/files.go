@@ -62,8 +62,7 @@ func (r *reader) find(path string) (template, hcl.Diagnostics) {
 	}
 	if !info.IsDir() {
 		if !isTemplate(path) {
-			return template{}, problem(nil, "Not an HCL template",
-				"%s ends neither in .pkr.hcl nor in .pkr.json. The older JSON templates are not understood; `packer hcl2_upgrade` converts them.", path)
+			return template{}, r.notHCL(path)
 		}
 		return template{root: filepath.ToSlash(filepath.Dir(path)), names: []string{path}}, nil
 	}
@@ -83,6 +82,9 @@ func (r *reader) find(path string) (template, hcl.Diagnostics) {
 	t.names = slices.Concat(pick(".pkr.hcl"), pick(".pkr.json"))
 	t.varFiles = slices.Concat(pick(".auto.pkrvars.hcl"), pick(".auto.pkrvars.json"))
 	if len(t.names) == 0 {
+		if diags := r.legacyIn(path, entries); diags != nil {
+			return t, diags
+		}
 		return t, problem(nil, "No template files", "The directory %s holds no file that ends in .pkr.hcl or .pkr.json.", path)
 	}
 	return t, nil

@@ -127,6 +127,12 @@ func (l *loader) parse(names []string) (syntax, diags hcl.Diagnostics) {
 		if f == nil {
 			continue
 		}
+		if strings.HasSuffix(name, ".json") {
+			if at, ok := legacySection(name, f.Bytes); ok {
+				diags = append(diags, legacyProblem(name, at)...)
+				continue
+			}
+		}
 		content, more := f.Body.Content(fileSchema)
 		diags = append(diags, more...)
 		for _, b := range content.Blocks {

@@ -37,6 +37,7 @@ func (p *program) root() *cobra.Command {
 		p.buildCommand(),
 		p.validateCommand(),
 		p.fmtCommand(),
+		p.upgradeCommand(),
 		p.sweepCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/json"
+)
+
+// legacySections are what the JSON templates of before HCL consist of, and no
+// HCL template has.
+var legacySections = []string{"builders", "provisioners", "post-processors", "sensitive-variables", "min_packer_version", "error-cleanup-provisioner"}
+
+// legacySection returns where src, a file called name, shows itself to be a JSON
+// template of before HCL. A file of nothing but variables is none: it may as well
+// be HCL in JSON syntax.
+func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
+	expr, diags := json.ParseExpression(src, name)
+	if diags.HasErrors() {
+		return at, false
+	}
+	pairs, _ := hcl.ExprMap(expr)
+	for _, p := range pairs {
+		if key, diags := p.Key.Value(nil); !diags.HasErrors() && slices.Contains(legacySections, key.AsString()) {
+			return p.Key.Range(), true
+		}
+	}
+	return at, false
+}
+
+// legacyProblem says what to do with a JSON template of before HCL.
+func legacyProblem(name string, at hcl.Range) hcl.Diagnostics {
+	return problem(&at, "JSON template of before HCL",
+		"This is a JSON template as they were before HCL, which is not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file as it is.", shellWord(name), name)
+}
+
+// notHCL is what is wrong with a template file whose name ends neither in
+// .pkr.hcl nor in .pkr.json.
+func (r *reader) notHCL(path string) hcl.Diagnostics {
+	src, err := os.ReadFile(r.abs(path))
+	if err != nil {
+		return problem(nil, "Cannot read file", "%s.", err)
+	}
+	if at, ok := legacySection(path, src); ok {
+		r.files[path] = &hcl.File{Bytes: src}
+		return legacyProblem(path, at)
+	}
+	return problem(nil, "Not an HCL template",
+		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; a JSON template of before HCL, with builders and provisioners, is converted by\n\n  bake hcl2_upgrade %s", path, shellWord(path))
+}
+
+// legacyIn returns what to do with a directory that holds only JSON templates
+// of before HCL; nil if it holds none.
+func (r *reader) legacyIn(dir string, entries []os.DirEntry) hcl.Diagnostics {
+	for _, e := range entries {
+		if e.IsDir() || !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
+		src, err := os.ReadFile(r.abs(name))
+		if err != nil {
+			continue
+		}
+		if at, ok := legacySection(name, src); ok {
+			r.files[name] = &hcl.File{Bytes: src}
+			return legacyProblem(name, at)
+		}
+	}
+	return nil
+}
+
+// shellWord quotes a file name for a command line where it has to be.
+func shellWord(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("-_./+:@%,=", r) && (r > 'z' || r < '0' || r > '9' && r < 'A' || r > 'Z' && r < 'a')
+	}) && s[0] != '-' {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

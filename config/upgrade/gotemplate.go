@@ -1,0 +1,344 @@
+package upgrade
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template/parse"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// where is the part of a template that a string belongs to: what it may refer to
+// depends on that.
+type where struct {
+	block   string // "variable" for its default, "local", "builder", "provisioner", "post-processor" or "build"
+	typ     string // such as "amazon-ebs"
+	unnamed bool   // a build that it is part of had no name but its type
+}
+
+// maxActions is how many parts a string may have; the template parser is recursive.
+const maxActions = 10_000
+
+// segment is a run of plain text in a Go template, or one {{ action }}.
+type segment struct {
+	text   string
+	action bool
+}
+
+// segments splits a Go template. An action that is not closed is an error.
+func segments(s string) ([]segment, error) {
+	var out []segment
+	for s != "" {
+		start := strings.Index(s, "{{")
+		if start < 0 {
+			return append(out, segment{text: s}), nil
+		}
+		if start > 0 {
+			out = append(out, segment{text: s[:start]})
+		}
+		end := actionEnd(s[start:])
+		if end < 0 {
+			return nil, fmt.Errorf("a {{ is not closed")
+		}
+		out = append(out, segment{s[start : start+end], true})
+		s = s[start+end:]
+	}
+	return out, nil
+}
+
+// actionEnd returns the length of the action that s starts with, or -1.
+func actionEnd(s string) int {
+	if body := strings.TrimPrefix(strings.TrimPrefix(s, "{{"), "- "); strings.HasPrefix(body, "/*") {
+		i := strings.Index(s, "*/")
+		if i < 0 {
+			return -1
+		}
+		if j := strings.Index(s[i:], "}}"); j >= 0 {
+			return i + j + 2
+		}
+		return -1
+	}
+	for i := 2; i < len(s); i++ {
+		switch c := s[i]; c {
+		case '`':
+			j := strings.IndexByte(s[i+1:], '`')
+			if j < 0 {
+				return -1
+			}
+			i += j + 1
+		case '"', '\'':
+			for i++; i < len(s) && s[i] != c; i++ {
+				if s[i] == '\\' {
+					i++
+				}
+			}
+		case '}':
+			if strings.HasPrefix(s[i:], "}}") {
+				return i + 2
+			}
+		}
+	}
+	return -1
+}
+
+// text converts a string. What HCL has no expression for and the components
+// still render themselves stays as it is; what neither can do is reported, and
+// stays too.
+func (c *converter) text(s string, at hcl.Range, w where) []piece {
+	if !strings.Contains(s, "{{") {
+		return []piece{{lit: s}}
+	}
+	segs, err := segments(s)
+	if len(segs) > maxActions {
+		err = fmt.Errorf("it has more than %d parts", maxActions)
+	}
+	if err == nil {
+		t := parse.New("")
+		t.Mode = parse.SkipFuncCheck
+		_, err = t.Parse(s, "", "", map[string]*parse.Tree{})
+	}
+	if err != nil {
+		msg := strings.TrimPrefix(err.Error(), "template: :")
+		c.fail(at, "Not a template", "This string holds {{, but it cannot be read as a template: %s. It was copied as it is. A literal {{ is written {{`{{`}}.", msg)
+		return []piece{{lit: s}}
+	}
+	converted := make([]string, len(segs)) // the expressions of those actions that have one
+	for i, seg := range segs {
+		if seg.action {
+			converted[i] = c.action(seg.text, at, w)
+		}
+	}
+	var out []piece
+	for i, seg := range segs {
+		switch {
+		case converted[i] != "":
+			out = append(out, piece{expr: converted[i]})
+			continue
+		case seg.action:
+			c.keep(seg.text, at, w)
+		default:
+			// A converted action no longer takes the white space beside it away.
+			if i > 0 && converted[i-1] != "" && trimAfter.MatchString(segs[i-1].text) {
+				seg.text = strings.TrimLeft(seg.text, " \t\r\n")
+			}
+			if i+1 < len(segs) && converted[i+1] != "" && trimBefore.MatchString(segs[i+1].text) {
+				seg.text = strings.TrimRight(seg.text, " \t\r\n")
+			}
+		}
+		out = appendLit(out, seg.text)
+	}
+	if len(out) == 0 {
+		return []piece{{}}
+	}
+	return out
+}
+
+var (
+	trimBefore = regexp.MustCompile(`^\{\{-\s`)
+	trimAfter  = regexp.MustCompile(`\s-\}\}$`)
+)
+
+func appendLit(out []piece, s string) []piece {
+	if s == "" {
+		return out
+	}
+	if n := len(out); n > 0 && out[n-1].expr == "" {
+		out[n-1].lit += s
+		return out
+	}
+	return append(out, piece{lit: s})
+}
+
+// action converts one {{ action }} to an expression, or returns "" for one that
+// HCL has no expression for.
+func (c *converter) action(action string, at hcl.Range, w where) string {
+	t := parse.New("")
+	t.Mode = parse.SkipFuncCheck
+	tree, err := t.Parse(action, "", "", map[string]*parse.Tree{})
+	if err != nil || len(tree.Root.Nodes) != 1 {
+		return "" // a part of an if or a range, or a comment
+	}
+	node, ok := tree.Root.Nodes[0].(*parse.ActionNode)
+	if !ok {
+		return ""
+	}
+	call := &caller{c: c, at: at, w: w}
+	e, ok := call.pipe(node.Pipe, true)
+	if !ok {
+		return ""
+	}
+	return e
+}
+
+// caller converts the function calls of one action.
+type caller struct {
+	c  *converter
+	at hcl.Range
+	w  where
+}
+
+// pipe converts a pipeline. top says that it is all of an action: the functions
+// that components render themselves then stay as they are.
+func (k *caller) pipe(p *parse.PipeNode, top bool) (e string, ok bool) {
+	if len(p.Decl) > 0 {
+		return "", false
+	}
+	for i, cmd := range p.Cmds {
+		id, isCall := cmd.Args[0].(*parse.IdentifierNode)
+		if !isCall {
+			if i > 0 || len(cmd.Args) > 1 || len(p.Cmds) == 1 && top {
+				return "", false
+			}
+			if e, ok = k.arg(cmd.Args[0]); !ok {
+				return "", false
+			}
+			continue
+		}
+		var args []string
+		for _, a := range cmd.Args[1:] {
+			arg, ok := k.arg(a)
+			if !ok {
+				return "", false
+			}
+			args = append(args, arg)
+		}
+		if i > 0 {
+			args = append(args, e)
+		}
+		if e, ok = k.call(id.Ident, args, top && len(p.Cmds) == 1); !ok {
+			return "", false
+		}
+	}
+	return e, true
+}
+
+func (k *caller) arg(n parse.Node) (string, bool) {
+	switch n := n.(type) {
+	case *parse.StringNode:
+		return quoted(n.Text), !strings.Contains(n.Text, "{{")
+	case *parse.NumberNode:
+		return strconv.FormatInt(n.Int64, 10), n.IsInt
+	case *parse.PipeNode:
+		return k.pipe(n, false)
+	case *parse.IdentifierNode:
+		return k.call(n.Ident, nil, false)
+	}
+	return "", false
+}
+
+// call converts a call of one of the functions of JSON templates. Arguments are
+// HCL expressions; those that name something must be constant.
+func (k *caller) call(name string, args []string, top bool) (string, bool) {
+	constant := func(i int) (string, bool) {
+		s := strings.TrimSuffix(strings.TrimPrefix(args[i], `"`), `"`)
+		return s, len(args[i]) > 2 && args[i] == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")
+	}
+	fn := func(name string) (string, bool) { return name + "(" + strings.Join(args, ", ") + ")", true }
+	switch {
+	case name == "user" && len(args) == 1:
+		if s, ok := constant(0); ok {
+			return k.c.user(s, k.at), true
+		}
+	case name == "env" && len(args) == 1:
+		if s, ok := constant(0); ok {
+			return k.c.env(s, k.at, k.w), true
+		}
+	case name == "build" && len(args) == 1 && (k.w.block == "provisioner" || k.w.block == "post-processor"):
+		if s, ok := constant(0); ok && hclsyntax.ValidIdentifier(s) {
+			return "build." + s, true
+		}
+	case name == "timestamp" && len(args) == 0, name == "isotime" && len(args) == 0:
+		return k.c.timestamp(), true
+	case name == "isotime" && len(args) == 1:
+		return fn("legacy_isotime")
+	case name == "strftime" && len(args) == 1:
+		return fn("legacy_strftime")
+	case name == "template_dir" && len(args) == 0:
+		return "path.root", true
+	case name == "pwd" && len(args) == 0:
+		return "path.cwd", true
+	case name == "uuid" && len(args) == 0:
+		return "uuidv4()", true
+	case name == "packer_version" && len(args) == 0:
+		return "packer.version", true
+	case name == "build_name" && len(args) == 0 && !top && k.w.hasSource():
+		k.c.nameChanges(k.at, k.w)
+		return "source.name", true
+	case name == "build_type" && len(args) == 0 && !top && k.w.hasSource():
+		return "source.type", true
+	case name == "upper" && len(args) == 1, name == "lower" && len(args) == 1:
+		return fn(name)
+	case name == "replace_all" && len(args) == 3:
+		return "replace(" + args[2] + ", " + args[0] + ", " + args[1] + ")", true
+	case name == "replace" && len(args) == 4 && args[2] == "-1":
+		return "replace(" + args[3] + ", " + args[0] + ", " + args[1] + ")", true
+	case name == "split" && len(args) == 3:
+		return "split(" + args[1] + ", " + args[0] + ")[" + args[2] + "]", true
+	case name == "clean_resource_name" && len(args) == 1:
+		return k.clean(args[0]), true
+	case name == "printf" && len(args) > 1 && printfSubset.MatchString(args[0]):
+		return "format(" + strings.ReplaceAll(args[0], "%v", "%s") + ", " + strings.Join(args[1:], ", ") + ")", true
+	case name == "consul_key" && len(args) == 1, name == "vault" && len(args) == 2,
+		name == "aws_secretsmanager_raw" && len(args) == 1:
+		return fn(name)
+	case name == "aws_secretsmanager" && (len(args) == 1 || len(args) == 2):
+		return k.c.secret(args), true
+	}
+	return "", false
+}
+
+// printfSubset is what printf and HCL's format mean the same by, of strings.
+var printfSubset = regexp.MustCompile(`^"([^%$\\]|%[sv%])*"$`)
+
+func (w where) hasSource() bool {
+	return w.block == "builder" || w.block == "provisioner" || w.block == "post-processor"
+}
+
+// clean is clean_resource_name: for images of Amazon it replaces the characters
+// that their names cannot have, elsewhere all but lower-case letters, digits and dashes.
+func (k *caller) clean(e string) string {
+	if k.c.isTimestamp(e) {
+		return e // nothing but digits
+	}
+	if strings.HasPrefix(k.w.typ, "amazon-") || k.w.block == "local" && k.c.amazon {
+		return `regex_replace(` + e + `, "[^A-Za-z0-9()\\[\\] ./\\-'@_]", "-")`
+	}
+	return `regex_replace(lower(` + e + `), "[^-a-z0-9]", "-")`
+}
+
+// kept are the functions and words of Go templates, and what components
+// render themselves in HCL templates too.
+var kept = []string{
+	"and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js", "urlquery", "call",
+	"eq", "ne", "lt", "le", "gt", "ge", "true", "false", "nil",
+	"if", "else", "end", "range", "with", "define", "template", "block", "break", "continue",
+	"build", "build_name", "build_type", "isotime", "strftime", "timestamp", "pwd", "uuid", "packer_version",
+	"upper", "lower", "split", "replace", "replace_all",
+}
+
+var (
+	goString = regexp.MustCompile("`[^`]*`" + `|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|/\*(?s:.*?)\*/`)
+	goWord   = regexp.MustCompile(`[.$]?[A-Za-z_][A-Za-z0-9_.]*`)
+)
+
+// keep checks an action that stays in the string.
+func (c *converter) keep(action string, at hcl.Range, w where) {
+	for _, word := range goWord.FindAllString(goString.ReplaceAllString(action, ""), -1) {
+		switch {
+		case word[0] == '.' || word[0] == '$':
+		case word == "build_name":
+			c.nameChanges(at, w)
+		case word == "build" && w.block == "builder", slices.Contains(kept, word):
+		case slices.Contains([]string{"user", "env", "template_dir", "consul_key", "vault", "aws_secretsmanager", "aws_secretsmanager_raw", "clean_resource_name", "sed"}, word):
+			c.fail(at, "Cannot be converted", "%s calls %s, which HCL templates do not have within {{ }}, in a way that HCL has no expression for. Write this part by hand.", action, word)
+			return
+		default:
+			c.fail(at, "Unknown function", "%s calls %s, which no template has. It was copied as it is.", action, word)
+			return
+		}
+	}
+}
