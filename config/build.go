@@ -66,10 +66,15 @@ func (l *loader) buildBlock(ctx context.Context, block *hcl.Block) hcl.Diagnosti
 		s.selectors = append(s.selectors, u.selector())
 	}
 	diags = append(diags, s.collect(ctx, parts)...)
+	var builds []*Build
 	for _, u := range uses {
 		b := s.build(u)
 		b.Description = description
-		l.t.Builds = append(l.t.Builds, b)
+		builds = append(builds, b)
+	}
+	l.t.Builds = append(l.t.Builds, builds...)
+	if l.outline {
+		l.blockOutlines = append(l.blockOutlines, s.outline(builds))
 	}
 	return diags
 }

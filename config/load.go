@@ -56,11 +56,25 @@ type loader struct {
 	blocks  map[string]hcl.Blocks // of all files, by type
 	sources map[string]*hcl.Block // by "type.name"
 	failed  bool                  // some value is unknown only because it could not be computed
+
+	outline       bool // what is wanted is an [Outline]
+	blockOutlines []Block
 }
 
 // load goes on after errors as far as what follows still makes sense: what could
 // not be read counts as unknown, so that every mistake is reported once.
 func (l *loader) load(ctx context.Context) hcl.Diagnostics {
+	diags := l.declarations()
+	if l.blocks == nil || l.o.SyntaxOnly { // nil: there is nothing to go on with
+		return inPlace(diags)
+	}
+	l.failed = diags.HasErrors()
+	return Merge(diags, l.rest(ctx))
+}
+
+// declarations reads the files, what they declare, and the values given to
+// variables. It leaves blocks nil if nothing more can be told.
+func (l *loader) declarations() hcl.Diagnostics {
 	where, diags := l.reader.find(l.o.Path)
 	if diags.HasErrors() {
 		return diags
@@ -71,28 +85,31 @@ func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 
 	// A template for another version may not make sense otherwise, so that its
 	// version is looked at before anything else is complained about.
-	if wrong := l.requiredVersions(); wrong.HasErrors() {
+	switch wrong := l.requiredVersions(); {
+	case wrong.HasErrors():
+		l.blocks = nil
 		return wrong
-	}
-	if syntax.HasErrors() {
+	case syntax.HasErrors():
+		l.blocks = nil
 		return diags
 	}
 	diags = append(diags, l.plugins()...)
 	diags = append(diags, l.variables(where.varFiles)...)
 	l.openScope()
-	diags = append(diags, l.values()...)
-	if l.o.SyntaxOnly {
-		return inPlace(diags)
-	}
-	diags = append(diags, l.checkVariables()...)
+	return append(diags, l.values()...)
+}
+
+// rest computes the values and takes the builds apart.
+func (l *loader) rest(ctx context.Context) hcl.Diagnostics {
+	diags := l.checkVariables()
 	diags = append(diags, l.sourceBlocks()...)
 	diags = append(diags, l.compute(ctx)...)
 	diags = append(diags, l.registry(ctx, l.blocks["hcp_packer_registry"], nil)...)
-	l.failed = diags.HasErrors()
+	l.failed = l.failed || diags.HasErrors()
 	for _, block := range l.blocks["build"] {
 		diags = append(diags, l.buildBlock(ctx, block)...)
 	}
-	return Merge(diags, nil)
+	return diags
 }
 
 // Merge joins what was found about a template by [Load] and by what came after it:
@@ -263,7 +280,7 @@ func (l *loader) world(base string) lang.World {
 func (l *loader) openScope() {
 	vars := map[string]cty.Value{}
 	for _, v := range l.t.Variables {
-		vars[v.Name] = v.Value
+		vars[v.Name] = l.marked(v.Value, v.Sensitive)
 	}
 	l.t.scope = lang.NewScope(lang.Functions(l.world(l.t.Root)), map[string]cty.Value{
 		"var": cty.ObjectVal(vars),

@@ -50,7 +50,7 @@ func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive
 			if sensitive {
 				lang.Strings(val, l.t.secrets.Add)
 			}
-			return val, diags
+			return l.marked(val, sensitive), diags
 		},
 	}
 	diags := checkName(name, at)
@@ -65,6 +65,9 @@ func (l *loader) dataBlock(block *hcl.Block) hcl.Diagnostics {
 		Range:   block.DefRange,
 		Refs:    lang.References(block.Body),
 		Compute: func(ctx context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+			if l.outline {
+				return cty.DynamicVal, nil
+			}
 			return l.read(ctx, block, ec)
 		},
 	}

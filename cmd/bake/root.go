@@ -38,6 +38,8 @@ func (p *program) root() *cobra.Command {
 		p.validateCommand(),
 		p.fmtCommand(),
 		p.upgradeCommand(),
+		p.inspectCommand(),
+		p.consoleCommand(),
 		p.sweepCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config"
+	"bake/config/lang"
+)
+
+// consoleOptions are the flags of bake console.
+type consoleOptions struct {
+	templateFlags
+	configType choice
+	path       string // empty for none
+}
+
+const consoleHelp = `Type an expression, such as var.name, upper("x") or [for x in local.list : x.name],
+to see its value. It goes on in the next line while brackets are open.
+  variables  shows the variables and the local values
+  help       shows this
+  exit       ends, as do Ctrl-D and Ctrl-C
+Up and down recall earlier lines; Tab completes names. Lines are kept for the next
+time, but for those that start with a space or hold a sensitive value.`
+
+func (p *program) consoleCommand() *cobra.Command {
+	o := consoleOptions{configType: choice{"hcl2", []string{"hcl2", "json"}}}
+	cmd := &cobra.Command{
+		Use:   "console [TEMPLATE]",
+		Short: "Try expressions with the values and functions of a template",
+		Long: `Try expressions with the variables, local values and functions of a template, or
+with the functions alone if none is named.
+
+` + consoleHelp + `
+
+From a pipe or a file, the value of each expression is written, and the first one
+that fails ends it with exit code 1. Sensitive values show as <sensitive>, values
+that are not known as <unknown>. Data sources are not read.`,
+		Example: `  bake console template.pkr.hcl
+  echo 'var.region' | bake console -var-file=prod.pkrvars.hcl .`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return exactly("the template")(cmd, args)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.path = args[0]
+			}
+			return p.console(cmd.Context(), o)
+		},
+	}
+	o.register(cmd.Flags())
+	cmd.Flags().Var(&o.configType, "config-type", "without a template: the `language` of expressions; only hcl2 is spoken")
+	return cmd
+}
+
+func (p *program) console(ctx context.Context, o consoleOptions) error {
+	if o.path == "" && o.configType.value == "json" {
+		return usageError{"-config-type=json: {{ }} calls of the older JSON templates are not understood; leave the flag out to try expressions of HCL templates", "bake console"}
+	}
+	load, err := o.options(p, "bake console", o.path)
+	if err != nil {
+		return err
+	}
+	outline, diags := config.ReadOutline(ctx, load)
+	if diags.HasErrors() {
+		return &templateError{diags, outline.Files()}
+	}
+	c := &console{program: p, outline: outline}
+	if isTerminal(p.stdin) && isTerminal(p.stdout) && !p.machineReadable {
+		return c.interact(ctx)
+	}
+	return c.read(ctx)
+}
+
+// console evaluates what it is given line by line.
+type console struct {
+	*program
+	outline *config.Outline
+	pending string // the lines of an expression that goes on
+}
+
+// read evaluates the lines of standard input, up to the first that fails.
+func (c *console) read(ctx context.Context) error {
+	in := bufio.NewReader(c.stdin)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("cannot read standard input: %w", err)
+		}
+		done, failed := c.line(ctx, strings.TrimRight(line, "\r\n"), err != nil)
+		if failed {
+			return errReported
+		}
+		if done || err != nil {
+			return nil
+		}
+	}
+}
+
+// line takes one line of input. With last set, no other line can complete the
+// expression. It reports whether the user has had enough, and whether the line
+// failed, which has been shown then.
+func (c *console) line(ctx context.Context, text string, last bool) (done, failed bool) {
+	word := strings.TrimSpace(text)
+	if c.pending == "" {
+		switch {
+		case word == "" || strings.HasPrefix(word, "#") || strings.HasPrefix(word, "//"):
+			return false, false
+		case word == "exit":
+			return true, false
+		case word == "help":
+			c.say(consoleHelp)
+			return false, false
+		case word == "variables":
+			var b strings.Builder
+			writeValues(&b, shownValues(c.outline.Variables), shownValues(c.outline.Locals))
+			c.say(c.outline.Secrets().Redact(strings.TrimRight(b.String(), "\n")))
+			return false, false
+		}
+	}
+	text = c.pending + text
+	if !last && config.Incomplete(text) {
+		c.pending = text + "\n"
+		return false, false
+	}
+	c.pending = ""
+	val, diags := c.evaluate(ctx, text)
+	c.diagnostics(c.outline.Files(), diags)
+	if !diags.HasErrors() {
+		c.say(c.outline.Secrets().Redact(lang.Show(val)))
+	}
+	return false, diags.HasErrors()
+}
+
+// evaluate computes an expression, and gives up when ctx ends: a function may take long.
+func (c *console) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {
+	type result struct {
+		val   cty.Value
+		diags hcl.Diagnostics
+	}
+	ended := make(chan result, 1)
+	go func() {
+		val, diags := c.outline.Evaluate(ctx, text)
+		ended <- result{val, diags}
+	}()
+	select {
+	case r := <-ended:
+		return r.val, r.diags
+	case <-ctx.Done():
+		return cty.DynamicVal, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Stopped", Detail: context.Cause(ctx).Error() + "."}}
+	}
+}
+
+// interact evaluates what a user types at the terminal.
+func (c *console) interact(ctx context.Context) (err error) {
+	ctx, _, release := interrupts(ctx, ignoreSignals)
+	defer release()
+	history, err := c.openHistory()
+	if err != nil {
+		fmt.Fprintf(c.stderr, "Lines are not kept for the next time: %v\n", err)
+	}
+	defer func() { err = errors.Join(err, history.Close()) }()
+	words := c.outline.Words()
+	slices.Sort(words)
+	e := &editor{in: c.stdin.(*os.File), out: c.stdout.(*os.File), history: history, words: words}
+	for {
+		prompt := "> "
+		if c.pending != "" {
+			prompt = "  "
+		}
+		text, err := e.read(ctx, prompt)
+		switch {
+		case errors.Is(err, errDiscarded) && (c.pending != "" || text != ""):
+			c.pending = ""
+			continue
+		case err != nil && (errors.Is(err, errDiscarded) || errors.Is(err, io.EOF) || context.Cause(ctx) != nil):
+			return nil
+		case err != nil:
+			return err
+		}
+		if done, _ := c.line(ctx, text, false); done {
+			return nil
+		}
+	}
+}
+
+// openHistory opens the lines of earlier times. It is never nil: without a file it
+// only remembers.
+func (c *console) openHistory() (*history, error) {
+	secret := func(line string) bool { return c.outline.Secrets().Redact(line) != line }
+	state, err := c.env.stateDir()
+	if err != nil {
+		return &history{secret: secret}, err
+	}
+	return openHistory(state, secret)
+}

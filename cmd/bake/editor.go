@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// errDiscarded is the error of a line that the user has ended with Ctrl-C.
+var errDiscarded = errors.New("line discarded")
+
+// editor reads lines that are typed at a terminal, with a history and completion.
+type editor struct {
+	in, out *os.File
+	history term.History
+	words   []string // that Tab completes, sorted
+}
+
+// read returns the next line. Its error is io.EOF after Ctrl-D, [errDiscarded] after
+// Ctrl-C, then with some text if the line held any, and the cause of ctx. A read
+// cannot be cancelled, so that nothing can be read after that.
+func (e *editor) read(ctx context.Context, prompt string) (string, error) {
+	saved, err := term.MakeRaw(int(e.in.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("the terminal: %w", err)
+	}
+	defer term.Restore(int(e.in.Fd()), saved)
+	keys := &keys{in: e.in, out: e.out}
+	t := term.NewTerminal(keys, prompt)
+	t.History = e.history
+	t.AutoCompleteCallback = e.complete
+	if w, h := terminalSize(e.out); w > 0 {
+		t.SetSize(w, h)
+	}
+	type result struct {
+		line string
+		err  error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		line, err := t.ReadLine()
+		ended <- result{line, err}
+	}()
+	select {
+	case r := <-ended:
+		switch {
+		case errors.Is(r.err, term.ErrPasteIndicator):
+			return r.line, nil
+		case errors.Is(r.err, io.EOF) && keys.interrupted:
+			io.WriteString(e.out, "^C\r\n")
+			return string(keys.typed), errDiscarded
+		case errors.Is(r.err, io.EOF):
+			io.WriteString(e.out, "\r\n")
+		}
+		return r.line, r.err
+	case <-ctx.Done():
+		io.WriteString(e.out, "\r\n")
+		return "", context.Cause(ctx)
+	}
+}
+
+// keys is a terminal that remembers what was typed up to Ctrl-C.
+type keys struct {
+	in          io.Reader
+	out         io.Writer
+	typed       []byte
+	interrupted bool
+}
+
+// Read implements io.Reader.
+func (k *keys) Read(b []byte) (int, error) {
+	n, err := k.in.Read(b)
+	typed, _, ctrlC := bytes.Cut(b[:n], []byte{3})
+	k.typed = append(k.typed, typed...)
+	k.interrupted = k.interrupted || ctrlC
+	return n, err
+}
+
+// Write implements io.Writer.
+func (k *keys) Write(b []byte) (int, error) { return k.out.Write(b) }
+
+// complete is called for each key. It completes the name before the cursor as far
+// as that can be told.
+func (e *editor) complete(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' {
+		return "", 0, false
+	}
+	start := 1 + strings.LastIndexFunc(line[:pos], func(r rune) bool {
+		return !strings.ContainsRune("._-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", r)
+	})
+	prefix := line[start:pos]
+	common := ""
+	for _, w := range e.words {
+		switch {
+		case prefix == "" || !strings.HasPrefix(w, prefix):
+		case common == "":
+			common = w
+		default:
+			for !strings.HasPrefix(w, common) {
+				common = common[:len(common)-1]
+			}
+		}
+	}
+	if common == "" {
+		return line, pos, true
+	}
+	return line[:start] + common + line[pos:], start + len(common), true
+}
+
+// history is what was typed before, as [term.History]. What it is not to keep it
+// forgets when the program ends.
+type history struct {
+	lines  []string          // oldest first
+	secret func(string) bool // whether a line holds a secret
+	file   *os.File          // nil if nothing is kept
+	err    error             // of the first write that failed
+}
+
+// keptLines is how many lines a history keeps.
+const keptLines = 1000
+
+// openHistory opens the history in dir. The error says why nothing is kept; the
+// history can be used all the same.
+func openHistory(dir string, secret func(string) bool) (*history, error) {
+	h := &history{secret: secret}
+	path := filepath.Join(dir, "console_history")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return h, err
+	}
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return h, err
+	}
+	lines := bufio.NewScanner(bytes.NewReader(old))
+	lines.Buffer(nil, len(old)+1)
+	for lines.Scan() {
+		h.lines = append(h.lines, lines.Text())
+	}
+	if len(h.lines) > keptLines {
+		h.lines = slices.Clone(h.lines[len(h.lines)-keptLines:])
+		if err := os.WriteFile(path, []byte(strings.Join(h.lines, "\n")+"\n"), 0o600); err != nil {
+			return h, err
+		}
+	}
+	h.file, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return h, err
+}
+
+// Add implements [term.History].
+func (h *history) Add(line string) {
+	if strings.TrimSpace(line) == "" || len(h.lines) > 0 && h.lines[len(h.lines)-1] == line {
+		return
+	}
+	h.lines = append(h.lines, line)
+	if h.file == nil || h.err != nil || strings.HasPrefix(line, " ") || h.secret(line) {
+		return
+	}
+	_, h.err = h.file.WriteString(line + "\n")
+}
+
+// Len implements [term.History].
+func (h *history) Len() int { return len(h.lines) }
+
+// At implements [term.History]; 0 is the line added last.
+func (h *history) At(i int) string { return h.lines[len(h.lines)-1-i] }
+
+// Close ends the history's file. It returns the first error of writing it.
+func (h *history) Close() error {
+	if h.file == nil {
+		return nil
+	}
+	if err := errors.Join(h.err, h.file.Close()); err != nil {
+		return fmt.Errorf("the history of the console: %w", err)
+	}
+	return nil
+}

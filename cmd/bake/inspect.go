@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config"
+	"bake/config/lang"
+	"bake/engine"
+)
+
+// inspectOptions are the flags of bake inspect.
+type inspectOptions struct {
+	templateFlags
+	path string
+}
+
+func (p *program) inspectCommand() *cobra.Command {
+	var o inspectOptions
+	cmd := &cobra.Command{
+		Use:   "inspect TEMPLATE",
+		Short: "Show what a template consists of: variables, local values, builds",
+		Long: `Show what a template consists of: its variables and local values, and for each
+build its sources, its provisioners in their order, and its chains of
+post-processors. Nothing is run, and data sources are not read: what is not known
+without them shows as <unknown>, as do variables without a value. Sensitive values
+show as <sensitive>.`,
+		Example: `  bake inspect template.pkr.hcl
+  bake inspect -only='*.web' .`,
+		Args: exactly("the template"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.path = args[0]
+			return p.inspect(cmd.Context(), o)
+		},
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+func (p *program) inspect(ctx context.Context, o inspectOptions) error {
+	load, err := o.options(p, "bake inspect", o.path)
+	if err != nil {
+		return err
+	}
+	outline, diags := config.ReadOutline(ctx, load)
+	if diags.HasErrors() {
+		return &templateError{diags, outline.Files()}
+	}
+	builds, more := engine.Select(outline.Template, engine.Options{Only: o.only, Except: o.except})
+	if more.HasErrors() {
+		return &templateError{more, outline.Files()}
+	}
+	inspected := inspected{
+		Variables: shownValues(outline.Variables),
+		Locals:    shownValues(outline.Locals),
+		Data:      outline.Data,
+		Builds:    shownBuilds(outline.Blocks, builds),
+	}
+	var b strings.Builder
+	inspected.write(&b)
+	p.say(outline.Secrets().Redact(b.String()))
+	return nil
+}
+
+// inspected is what bake inspect shows.
+type inspected struct {
+	Variables []shownValue
+	Locals    []shownValue
+	Data      []string
+	Builds    []shownBuild
+}
+
+// shownValue is a variable or a local value.
+type shownValue struct {
+	Name        string
+	Description string
+	Value       cty.Value
+}
+
+// shownBuild is a build block.
+type shownBuild struct {
+	Name           string // may be empty
+	Description    string
+	Sources        []shownStep // under their names in the build
+	Provisioners   []shownStep
+	ErrorCleanup   *shownStep
+	PostProcessors [][]shownStep // chains
+}
+
+// shownStep is a component within a build.
+type shownStep struct {
+	Type string
+	Name string   // may be empty
+	For  []string // the full names of the builds that it is for
+}
+
+func (s shownStep) String() string {
+	if s.Name == "" {
+		return s.Type
+	}
+	return s.Type + "." + s.Name
+}
+
+func shownValues(values []config.Value) []shownValue {
+	var out []shownValue
+	for _, v := range values {
+		out = append(out, shownValue(v))
+	}
+	return out
+}
+
+// shownBuilds returns what is left of blocks when only selected builds are run.
+func shownBuilds(blocks []config.Block, selected []*config.Build) []shownBuild {
+	var out []shownBuild
+	for _, block := range blocks {
+		mine := slices.DeleteFunc(slices.Clone(selected), func(s *config.Build) bool {
+			return !slices.ContainsFunc(block.Builds, func(b *config.Build) bool { return b.Builder == s.Builder })
+		})
+		if len(mine) == 0 {
+			continue
+		}
+		b := shownBuild{Name: block.Name, Description: block.Description}
+		for _, s := range mine {
+			b.Sources = append(b.Sources, shownStep{s.Type, s.Local, []string{s.Name}})
+		}
+		// users names the builds among mine that have the component of c's block.
+		users := func(c *config.Component, of func(*config.Build) []*config.Component) (names []string) {
+			for _, s := range mine {
+				if slices.ContainsFunc(of(s), func(d *config.Component) bool { return d.Block() == c.Block() }) {
+					names = append(names, s.Name)
+				}
+			}
+			return names
+		}
+		for _, pr := range block.Provisioners {
+			if names := users(pr.Component, provisionersOf); names != nil {
+				b.Provisioners = append(b.Provisioners, shownStep{pr.Type, pr.Name, names})
+			}
+		}
+		if pr := block.ErrorCleanup; pr != nil {
+			if names := users(pr.Component, provisionersOf); names != nil {
+				b.ErrorCleanup = &shownStep{pr.Type, pr.Name, names}
+			}
+		}
+		for _, chain := range block.PostProcessors {
+			var steps []shownStep
+			for _, pp := range chain {
+				if names := users(pp.Component, postProcessorsOf); names != nil {
+					steps = append(steps, shownStep{pp.Type, pp.Name, names})
+				}
+			}
+			if steps != nil {
+				b.PostProcessors = append(b.PostProcessors, steps)
+			}
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+func provisionersOf(b *config.Build) (all []*config.Component) {
+	for _, p := range b.Provisioners {
+		all = append(all, p.Component)
+	}
+	if b.ErrorCleanup != nil {
+		all = append(all, b.ErrorCleanup.Component)
+	}
+	return all
+}
+
+func postProcessorsOf(b *config.Build) (all []*config.Component) {
+	for _, chain := range b.PostProcessors {
+		for _, p := range chain {
+			all = append(all, p.Component)
+		}
+	}
+	return all
+}
+
+// write writes i in Packer's layout.
+func (i inspected) write(w io.Writer) {
+	fmt.Fprint(w, "Packer Inspect: HCL2 mode\n\n")
+	writeValues(w, i.Variables, i.Locals)
+	fmt.Fprint(w, "> builds:\n")
+	for n, b := range i.Builds {
+		name := b.Name
+		if name == "" {
+			name = fmt.Sprintf("<unnamed build %d>", n)
+		}
+		fmt.Fprintf(w, "\n  > %s:\n\n", name)
+		if b.Description != "" {
+			fmt.Fprintf(w, "  > Description: %s\n\n", b.Description)
+		}
+		writeSteps(w, "sources", b.Sources)
+		writeSteps(w, "provisioners", b.Provisioners)
+		if b.ErrorCleanup != nil {
+			writeSteps(w, "error-cleanup-provisioner", []shownStep{*b.ErrorCleanup})
+		}
+		fmt.Fprint(w, "    post-processors:\n\n")
+		if len(b.PostProcessors) == 0 {
+			fmt.Fprint(w, "      <no post-processor>\n")
+		}
+		for j, chain := range b.PostProcessors {
+			if j > 0 {
+				fmt.Fprintln(w)
+			}
+			fmt.Fprintf(w, "      %d:\n", j)
+			for _, s := range chain {
+				fmt.Fprintf(w, "        %s\n", s)
+			}
+		}
+	}
+}
+
+func writeSteps(w io.Writer, title string, steps []shownStep) {
+	fmt.Fprintf(w, "    %s:\n\n", title)
+	if len(steps) == 0 {
+		fmt.Fprintf(w, "      <no %s>\n", strings.TrimSuffix(title, "s"))
+	}
+	for _, s := range steps {
+		fmt.Fprintf(w, "      %s\n", s)
+	}
+	fmt.Fprintln(w)
+}
+
+// writeValues lists variables and local values.
+func writeValues(w io.Writer, variables, locals []shownValue) {
+	section := func(title, prefix string, values []shownValue) {
+		fmt.Fprintf(w, "> %s:\n\n", title)
+		for _, v := range values {
+			fmt.Fprintf(w, "%s.%s: %s\n", prefix, v.Name, v.text())
+		}
+		if len(values) > 0 {
+			fmt.Fprintln(w)
+		}
+	}
+	section("input-variables", "var", variables)
+	section("local-variables", "local", locals)
+}
+
+// text quotes what has one line; a collection is easier to read as it is.
+func (v shownValue) text() string {
+	plain, _ := v.Value.UnmarkDeep()
+	text := lang.Show(v.Value)
+	if t := plain.Type(); plain.IsKnown() && !plain.IsNull() && !t.IsPrimitiveType() && !v.Value.IsMarked() {
+		return text
+	}
+	return strconv.Quote(text)
+}

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+)
+
+// consoleName is the file that diagnostics about evaluated expressions point at.
+const consoleName = "<console>"
+
+// Limits of expressions that are typed in: beyond them evaluating takes memory and
+// time without end.
+const (
+	maxLength   = 64 << 10 // bytes
+	maxDepth    = 200      // of brackets
+	maxExponent = 10000    // of a number
+)
+
+// Evaluate computes an expression. It may refer to all that a local value may, but
+// for data sources, which have not been read. The diagnostics hold no secrets; a
+// value that does carries [lang.Sensitive].
+func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {
+	val, diags := out.evaluate(ctx, text)
+	return val, out.secrets.Diagnostics(diags)
+}
+
+func (out *Outline) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {
+	out.console.Bytes = []byte(text)
+	if diags := excessive(text); diags.HasErrors() {
+		return cty.DynamicVal, diags
+	}
+	expr, diags := hclsyntax.ParseExpression([]byte(text), consoleName, hcl.InitialPos)
+	if diags.HasErrors() {
+		if strings.HasPrefix(strings.TrimSpace(text), "{{") {
+			return cty.DynamicVal, problem(diags[0].Subject, "Not an expression",
+				"{{ }} calls of the older JSON templates are not understood here. Write an expression as it stands in an HCL template, such as var.name or upper(\"x\").")
+		}
+		return cty.DynamicVal, diags
+	}
+	refs := expr.Variables()
+	for _, ref := range refs {
+		if why := absentInConsole[ref.RootName()]; why != "" {
+			rng := ref.SourceRange()
+			diags = append(diags, problem(&rng, "Not available in the console", "%s", why)...)
+		}
+	}
+	if diags.HasErrors() {
+		return cty.DynamicVal, diags
+	}
+	ec, diags := out.scope.Context(ctx, refs)
+	if diags.HasErrors() {
+		return cty.DynamicVal, diags
+	}
+	val, more := expr.Value(ec)
+	return val, append(diags, out.Explain(more)...)
+}
+
+// absentInConsole says why an expression has no access to a value.
+var absentInConsole = map[string]string{
+	"data":   "Data sources are not read here, so that looking at a template changes nothing and needs no account. bake validate -evaluate-datasources reads them.",
+	"build":  "The values of build exist only while a build runs.",
+	"source": "The values of source exist only within the blocks of a source or a build.",
+}
+
+// excessive says what an expression has too much of.
+func excessive(text string) hcl.Diagnostics {
+	if len(text) > maxLength {
+		return problem(nil, "Expression too long", "An expression has at most %d bytes here.", maxLength)
+	}
+	tokens, _ := hclsyntax.LexExpression([]byte(text), consoleName, hcl.InitialPos)
+	depth := 0
+	for _, t := range tokens {
+		if depth += nesting(t); depth > maxDepth {
+			return problem(&t.Range, "Expression too deep", "More than %d brackets are open here.", maxDepth)
+		}
+		if t.Type == hclsyntax.TokenNumberLit {
+			_, exp, _ := strings.Cut(strings.ToLower(string(t.Bytes)), "e")
+			if n, err := strconv.Atoi(exp); exp != "" && (err != nil || n > maxExponent || n < -maxExponent) {
+				return problem(&t.Range, "Number out of range", "Exponents are at most %d here.", maxExponent)
+			}
+		}
+	}
+	return nil
+}
+
+// Incomplete reports whether text ends within brackets, so that the expression
+// goes on in the next line.
+func Incomplete(text string) bool {
+	if len(text) > maxLength {
+		return false
+	}
+	tokens, _ := hclsyntax.LexExpression([]byte(text), consoleName, hcl.InitialPos)
+	depth := 0
+	for _, t := range tokens {
+		depth += nesting(t)
+	}
+	return depth > 0
+}
+
+// nesting is how many levels deeper the text after t is.
+func nesting(t hclsyntax.Token) int {
+	switch t.Type {
+	case hclsyntax.TokenOParen, hclsyntax.TokenOBrack, hclsyntax.TokenOBrace, hclsyntax.TokenOHeredoc,
+		hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+		return 1
+	case hclsyntax.TokenCParen, hclsyntax.TokenCBrack, hclsyntax.TokenCBrace, hclsyntax.TokenCHeredoc, hclsyntax.TokenTemplateSeqEnd:
+		return -1
+	}
+	return 0
+}
+
+// Words lists what an expression may begin with: the functions, each with its
+// opening bracket, and the names of values.
+func (out *Outline) Words() []string {
+	words := []string{"path.root", "path.cwd", "packer.version"}
+	for name := range lang.Functions(lang.World{}) {
+		words = append(words, name+"(")
+	}
+	for _, v := range out.Variables {
+		words = append(words, fmt.Sprintf("var.%s", v.Name))
+	}
+	for _, v := range out.Locals {
+		words = append(words, fmt.Sprintf("local.%s", v.Name))
+	}
+	return words
+}

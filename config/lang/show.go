@@ -1,0 +1,96 @@
+package lang
+
+import (
+	"fmt"
+	"math/big"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/internal/redact"
+)
+
+// mark is the type of marks of this package.
+type mark string
+
+// Sensitive marks values that must not be shown.
+const Sensitive = mark("sensitive")
+
+// Unknown stands in the place of a value that is not known.
+const Unknown = "<unknown>"
+
+// Show writes v for people: a string as it is, a collection over several lines as
+// it is written in a template, with a placeholder for what is secret or unknown.
+func Show(v cty.Value) string {
+	v, marks := v.Unmark()
+	if s, ok := plainString(v); ok && len(marks) == 0 {
+		return s
+	}
+	var b strings.Builder
+	show(&b, v.WithMarks(marks), "")
+	return b.String()
+}
+
+func plainString(v cty.Value) (string, bool) {
+	if v.IsKnown() && !v.IsNull() && v.Type() == cty.String {
+		return v.AsString(), true
+	}
+	return "", false
+}
+
+func show(b *strings.Builder, v cty.Value, indent string) {
+	v, marks := v.Unmark()
+	switch t := v.Type(); {
+	case !v.IsKnown():
+		b.WriteString(Unknown)
+	case len(marks) > 0:
+		b.WriteString(redact.Mask)
+	case v.IsNull():
+		b.WriteString("null")
+	case t == cty.String:
+		b.WriteString(quote(v.AsString()))
+	case t == cty.Number:
+		b.WriteString(number(v.AsBigFloat()))
+	case t == cty.Bool:
+		fmt.Fprint(b, v.True())
+	case t.IsListType() || t.IsSetType() || t.IsTupleType():
+		showElements(b, v, indent, "[", "]", func(_, e cty.Value) {
+			show(b, e, indent+"  ")
+			b.WriteString(",")
+		})
+	case t.IsMapType() || t.IsObjectType():
+		showElements(b, v, indent, "{", "}", func(k, e cty.Value) {
+			b.WriteString(quote(k.AsString()) + " = ")
+			show(b, e, indent+"  ")
+		})
+	default:
+		b.WriteString(t.FriendlyName())
+	}
+}
+
+func showElements(b *strings.Builder, v cty.Value, indent, open, end string, one func(k, e cty.Value)) {
+	b.WriteString(open)
+	for it := v.ElementIterator(); it.Next(); {
+		b.WriteString("\n" + indent + "  ")
+		one(it.Element())
+	}
+	if v.LengthInt() > 0 {
+		b.WriteString("\n" + indent)
+	}
+	b.WriteString(end)
+}
+
+// number writes n in full, unless it has so many digits that nobody could read it.
+func number(n *big.Float) string {
+	if exp := n.MantExp(nil); exp > 4096 || exp < -4096 {
+		return n.Text('g', -1)
+	}
+	return n.Text('f', -1)
+}
+
+// quote writes s as a string of the template language.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(
+		`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "${", "$${", "%{", "%%{",
+	).Replace(s) + `"`
+}

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+	"bake/internal/redact"
+)
+
+// Outline is what can be told about a template without running anything: data
+// sources are not read, and variables may have no value. What follows from either
+// is unknown. Values that are secret, or come of one, carry [lang.Sensitive].
+type Outline struct {
+	*Template
+	Variables []Value  // by name
+	Locals    []Value  // by name
+	Data      []string // addresses of data sources, in the order they were written
+	Blocks    []Block  // the build blocks, in the order they were written
+
+	// Doubts are errors that leave something of the outline unknown or out, such as
+	// a local value that cannot be computed.
+	Doubts hcl.Diagnostics
+
+	console *hcl.File // the expressions that were evaluated, for diagnostics
+}
+
+// Value is a variable or a local value.
+type Value struct {
+	Name        string
+	Description string // of a variable
+	Value       cty.Value
+}
+
+// Block is a build block with all that it holds, whichever of its sources that is for.
+type Block struct {
+	Name, Description string
+	Builds            []*Build // one for each source
+	Provisioners      []*Provisioner
+	ErrorCleanup      *Provisioner // nil if there is none
+	PostProcessors    []Chain
+}
+
+// ReadOutline reads the outline of a template. The diagnostics are about its
+// syntax, its declarations, and the values given to its variables; if they hold
+// errors there is no outline to speak of, but Files can be shown with them. Without
+// a path the outline is that of an empty template.
+func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
+	o.AllowUnset = true
+	l := &loader{
+		o: o, outline: true,
+		reader: &reader{cwd: o.Cwd, files: map[string]*hcl.File{}},
+		t:      &Template{secrets: new(redact.Set)},
+	}
+	l.t.files = l.reader.files
+	l.t.scope = lang.NewScope(nil, nil)
+	out := &Outline{Template: l.t, console: &hcl.File{}}
+	l.t.files[consoleName] = out.console
+	var diags hcl.Diagnostics
+	if o.Path != "" {
+		diags = l.declarations()
+	} else {
+		l.t.Root = "."
+		diags = l.variables(nil)
+		l.openScope()
+	}
+	if !diags.HasErrors() {
+		out.Doubts = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
+		out.fill(ctx, l)
+	}
+	return out, l.t.secrets.Diagnostics(Merge(diags, nil))
+}
+
+func (out *Outline) fill(ctx context.Context, l *loader) {
+	for _, v := range l.t.Variables {
+		out.Variables = append(out.Variables, Value{v.Name, v.Description, l.marked(v.Value, v.Sensitive)})
+	}
+	for _, n := range l.t.scope.Nodes() {
+		if name, ok := strings.CutPrefix(n.Address, "local."); ok {
+			val, _ := l.t.scope.Value(ctx, n) // what is wrong with it is among the doubts
+			out.Locals = append(out.Locals, Value{Name: name, Value: val})
+		} else {
+			out.Data = append(out.Data, n.Address)
+		}
+	}
+	slices.SortFunc(out.Locals, func(a, b Value) int { return strings.Compare(a.Name, b.Name) })
+	out.Blocks = l.blockOutlines
+}
+
+// marked marks what is secret, if the outline is all that is wanted.
+func (l *loader) marked(v cty.Value, sensitive bool) cty.Value {
+	if l.outline && sensitive {
+		return v.Mark(lang.Sensitive)
+	}
+	return v
+}
+
+// outline returns the block with all that it holds.
+func (s *steps) outline(builds []*Build) Block {
+	out := Block{Name: s.name, Builds: builds}
+	for _, b := range builds {
+		out.Description = b.Description
+	}
+	for i := range s.provisioners {
+		out.Provisioners = append(out.Provisioners, &s.provisioners[i].Provisioner)
+	}
+	if s.errorCleanup != nil {
+		out.ErrorCleanup = &s.errorCleanup.Provisioner
+	}
+	for _, blocks := range s.chains {
+		var chain Chain
+		for i := range blocks {
+			chain = append(chain, &blocks[i].PostProcessor)
+		}
+		out.PostProcessors = append(out.PostProcessors, chain)
+	}
+	return out
+}

@@ -1,0 +1,16 @@
+package engine
+
+import (
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/config"
+)
+
+// Select returns the builds that -only and -except admit, without the
+// post-processors that -except names. A template without builds has none to select.
+func Select(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
+	if len(t.Builds) == 0 {
+		return nil, nil
+	}
+	return choose(t, o)
+}
