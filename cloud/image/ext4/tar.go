@@ -1,0 +1,164 @@
+package ext4
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"path"
+	"time"
+)
+
+// Root are the names at the top of the file system.
+func (fs *FS) Root() ([]string, error) {
+	root, err := fs.inode(2)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := fs.entries(root)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.name)
+	}
+	return out, err
+}
+
+// WriteTar writes all files as a tar archive, with owners, modes, times, links
+// and extended attributes. Sockets, which mean nothing without who listens, and
+// lost+found are left out.
+func (fs *FS) WriteTar(w io.Writer) error {
+	t := &tarWriter{fs: fs, w: tar.NewWriter(w), seen: map[uint32]string{}}
+	root, err := fs.inode(2)
+	if err != nil {
+		return err
+	}
+	t.seen[root.number] = ""
+	if err := t.directory("", root); err != nil {
+		return err
+	}
+	return t.w.Close()
+}
+
+type tarWriter struct {
+	fs   *FS
+	w    *tar.Writer
+	seen map[uint32]string // the first name of each inode
+}
+
+func (t *tarWriter) directory(name string, n *inode) error {
+	entries, err := t.fs.entries(n)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name == "" && e.name == "lost+found" {
+			continue
+		}
+		if err := t.entry(path.Join(name, e.name), e.inode); err != nil {
+			return fmt.Errorf("/%s: %w", path.Join(name, e.name), err)
+		}
+	}
+	return nil
+}
+
+func (t *tarWriter) entry(name string, number uint32) error {
+	n, err := t.fs.inode(number)
+	if err != nil {
+		return err
+	}
+	h := &tar.Header{
+		Name: name, Mode: int64(n.mode & 0o7777), Uid: n.uid, Gid: n.gid, ModTime: time.Unix(n.mtime, 0), Format: tar.FormatPAX,
+	}
+	kind := n.mode & modeKind
+	if first, ok := t.seen[number]; ok {
+		if kind == modeDir {
+			return errDamaged(fmt.Sprintf("it is the directory /%s too", first))
+		}
+		h.Typeflag, h.Linkname = tar.TypeLink, first
+		return t.w.WriteHeader(h)
+	}
+	t.seen[number] = name
+	attributes, err := t.fs.attributes(n, false)
+	if err != nil {
+		return err
+	}
+	for k, v := range attributes {
+		if k == "system.posix_acl_access" || k == "system.posix_acl_default" {
+			v = accessList(v)
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords["SCHILY.xattr."+k] = string(v)
+	}
+	var content io.Reader
+	switch kind {
+	case modeDir:
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	case modeLink:
+		if h.Linkname, err = t.fs.linkTarget(n); err != nil {
+			return err
+		}
+		h.Typeflag = tar.TypeSymlink
+	case modeFile:
+		if content, err = t.fs.content(n); err != nil {
+			return err
+		}
+		h.Typeflag, h.Size = tar.TypeReg, n.size
+	case modeFIFO:
+		h.Typeflag = tar.TypeFifo
+	case modeChar, modeBlock:
+		h.Typeflag = tar.TypeChar
+		if kind == modeBlock {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = device(n)
+	case modeSocket:
+		return nil
+	default:
+		return errDamaged(fmt.Sprintf("inode %d is of no kind", number))
+	}
+	if err := t.w.WriteHeader(h); err != nil {
+		return err
+	}
+	if kind == modeDir {
+		return t.directory(name, n)
+	}
+	if content != nil {
+		_, err = io.Copy(t.w, content)
+	}
+	return err
+}
+
+// linkTarget is where a symbolic link points to: short targets are where others
+// have their block numbers.
+func (fs *FS) linkTarget(n *inode) (string, error) {
+	if n.size < 60 && n.flags&(flagExtents|flagInline) == 0 {
+		return string(n.raw[0x28 : 0x28+n.size]), nil
+	}
+	target, err := fs.all(n)
+	return string(target), err
+}
+
+// accessList turns an access control list from the form that it has on disk,
+// where only named users and groups have ids, into that of the attribute.
+func accessList(disk []byte) []byte {
+	out := le.AppendUint32(nil, 2)
+	for disk = disk[min(4, len(disk)):]; len(disk) >= 4; {
+		out = append(out, disk[:4]...)
+		if tag := le.Uint16(disk); (tag == 2 || tag == 8) && len(disk) >= 8 {
+			out, disk = append(out, disk[4:8]...), disk[8:]
+			continue
+		}
+		out, disk = le.AppendUint32(out, 1<<32-1), disk[4:]
+	}
+	return out
+}
+
+// device is the number of a device, in the old form or the new.
+func device(n *inode) (major, minor int64) {
+	if old := le.Uint32(n.raw[0x28:]); old != 0 {
+		return int64(old >> 8 & 0xff), int64(old & 0xff)
+	}
+	d := int64(le.Uint32(n.raw[0x2c:]))
+	return d >> 8 & 0xfff, d&0xff | d>>12&0xfff00
+}
