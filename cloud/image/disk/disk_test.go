@@ -1,0 +1,147 @@
+package disk_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/cloud/image/disk"
+)
+
+// load returns one of the recorded images and its format.
+func load(t testing.TB, name string) ([]byte, string) {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name+".gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, strings.TrimPrefix(filepath.Ext(name), ".")
+}
+
+// files are the regular files on the disk's root file system.
+func files(image []byte, format string) (map[string]string, error) {
+	d, err := disk.Open(bytes.NewReader(image), int64(len(image)), format)
+	if err != nil {
+		return nil, err
+	}
+	root, err := d.Root()
+	if err != nil {
+		return nil, err
+	}
+	var archive bytes.Buffer
+	if err := root.WriteTar(&archive); err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for tr := tar.NewReader(&archive); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h.Typeflag == tar.TypeReg {
+			data, err := io.ReadAll(tr)
+			if err != nil {
+				return nil, err
+			}
+			out[h.Name] = string(data)
+		}
+	}
+}
+
+var images = []string{"whole.raw", "mbr.raw", "gpt.raw", "logical.raw", "fixed.vhd", "dynamic.vhd", "sparse.vmdk", "stream.vmdk", "machine.ova"}
+
+func TestRoot(t *testing.T) {
+	var numbers strings.Builder
+	for i := range 20000 {
+		fmt.Fprintln(&numbers, i+1)
+	}
+	for _, name := range images {
+		t.Run(name, func(t *testing.T) {
+			got, err := files(load(t, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != 3 || got["etc/motd"] != "from a disk\n" || got["bin/sh"] != "x\n" || got["big/numbers"] != numbers.String() {
+				t.Errorf("%d files; etc/motd is %q", len(got), got["etc/motd"])
+			}
+		})
+	}
+}
+
+// TestFooter reads a VMDK image that was written in one go, by a program that
+// knew only at its end where the grain directory is.
+func TestFooter(t *testing.T) {
+	image, format := load(t, "stream.vmdk")
+	marker := make([]byte, 512)
+	image = slices.Concat(image, marker, image[:512], marker)
+	copy(image[56:], bytes.Repeat([]byte{0xff}, 8))
+	if got, err := files(image, format); err != nil || got["etc/motd"] != "from a disk\n" {
+		t.Errorf("%q, %v", got["etc/motd"], err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	stream, _ := load(t, "stream.vmdk")
+	dynamic, _ := load(t, "dynamic.vhd")
+	mbr, _ := load(t, "mbr.raw")
+	for _, test := range []struct {
+		name, format string
+		image        []byte
+		want         string
+	}{
+		{"nothing", "raw", nil, "holds a Linux system"},
+		{"zeros", "raw", make([]byte, 1<<20), "holds a Linux system"},
+		{"only /boot", "raw", mbr[:4096*512], "holds a Linux system"},
+		{"text as VHD", "vhd", bytes.Repeat([]byte("text"), 500), "no VHD image"},
+		{"text as VMDK", "vmdk", bytes.Repeat([]byte("text"), 500), "no sparse VMDK image"},
+		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "no OVA archive"},
+		{"a VMDK that is cut off", "vmdk", stream[:len(stream)/2], "damaged"},
+		{"a VHD that is cut off", "vhd", dynamic[:len(dynamic)/2], "no VHD image"},
+		{"an unknown format", "vhdx", nil, "cannot be read here"},
+	} {
+		if _, err := files(test.image, test.format); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v; want %q", test.name, err, test.want)
+		}
+	}
+}
+
+// FuzzOpen reads images that are damaged at one place.
+func FuzzOpen(f *testing.F) {
+	for i := range images {
+		f.Add(byte(i), []byte{0}, uint32(0), true)
+	}
+	f.Fuzz(func(t *testing.T, which byte, patch []byte, at uint32, fromEnd bool) {
+		image, format := load(t, images[int(which)%len(images)])
+		for i, b := range patch {
+			where := (int(at) + i) % len(image)
+			if fromEnd {
+				where = len(image) - 1 - where
+			}
+			image[where] = b
+		}
+		d, err := disk.Open(bytes.NewReader(image), int64(len(image)), format)
+		if err == nil {
+			_, _ = d.Root() // any error is good
+		}
+	})
+}
