@@ -34,13 +34,14 @@ import (
 
 // What an embedded cloud is made of; see package ec2.
 type (
-	Images      = ec2.Images
-	Publication = ec2.Publication
-	Progress    = ec2.Progress
-	Clock       = ec2.Clock
-	Delays      = ec2.Delays
-	Fault       = ec2.Fault
-	Faults      = ec2.Faults
+	Images       = ec2.Images
+	Publication  = ec2.Publication
+	ImportedDisk = ec2.ImportedDisk
+	Progress     = ec2.Progress
+	Clock        = ec2.Clock
+	Delays       = ec2.Delays
+	Fault        = ec2.Fault
+	Faults       = ec2.Faults
 )
 
 // Options are what [Open] needs. Dir, Driver and Images are required.
@@ -111,7 +112,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
-		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Clock: opts.Clock, Delays: opts.Delays,
+		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
 	})
 	if err != nil {

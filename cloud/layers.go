@@ -3,8 +3,10 @@ package cloud
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"bake/cloud/image"
+	"bake/cloud/image/disk"
 )
 
 // Layers makes an image store the cloud's. No other cloud may have its layers
@@ -56,6 +58,19 @@ func (l layers) Freeze(ctx context.Context, id, dir string) error {
 func (l layers) Clone(ctx context.Context, dir string) (string, error) {
 	id, err := l.store.Clone(ctx, dir)
 	return string(id), err
+}
+
+func (l layers) ImportDisk(ctx context.Context, file *os.File, format string) (ImportedDisk, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return ImportedDisk{}, err
+	}
+	d, err := disk.Open(file, info.Size(), format)
+	if err != nil {
+		return ImportedDisk{}, err
+	}
+	id, user, err := l.store.ImportDisk(ctx, d)
+	return ImportedDisk{Layer: string(id), User: user, Size: d.Size}, err
 }
 
 func (l layers) Paths(ids []string) ([]string, error) {

@@ -8,10 +8,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"bake/cloud"
+	"bake/cloud/image/disk"
 	"bake/cloud/machine/machinetest"
 )
 
@@ -156,6 +159,19 @@ func (i *Images) Freeze(_ context.Context, id, dir string) error {
 func (i *Images) Clone(_ context.Context, dir string) (string, error) {
 	id := i.NewID()
 	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir))
+}
+
+// ImportDisk implements [cloud.Images]. The layer holds the image as the file disk.
+func (i *Images) ImportDisk(_ context.Context, image *os.File, format string) (cloud.ImportedDisk, error) {
+	data, err := io.ReadAll(image)
+	if err != nil || !slices.Contains(disk.Formats, format) {
+		return cloud.ImportedDisk{}, errors.Join(fmt.Errorf("no image in the format %q", format), err)
+	}
+	id := i.NewID()
+	if err := os.MkdirAll(filepath.Join(i.dir, id), 0o755); err != nil {
+		return cloud.ImportedDisk{}, err
+	}
+	return cloud.ImportedDisk{Layer: id, User: "root", Size: int64(len(data))}, os.WriteFile(filepath.Join(i.dir, id, "disk"), data, 0o600)
 }
 
 // Paths implements [cloud.Images].

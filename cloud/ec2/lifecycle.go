@@ -448,6 +448,9 @@ func (s *Service) consoleFile(id string) string {
 
 // repair puts right what a crash left half done, and stops what ran.
 func (s *Service) repair(ctx context.Context) error {
+	if err := s.repairImports(); err != nil {
+		return err
+	}
 	for _, id := range s.groups.ids() {
 		g, _ := s.groups.get(id)
 		n, ok := s.networks.get(*g.OwnerId + "." + g.Region)

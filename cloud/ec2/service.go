@@ -34,11 +34,21 @@ type Images interface {
 	Freeze(ctx context.Context, id, dir string) error
 	// Clone makes a layer of a copy of the directory dir and returns its id.
 	Clone(ctx context.Context, dir string) (string, error)
+	// ImportDisk makes a layer of the root file system in a disk image, whose format
+	// is in the words of ImportImage.
+	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
 	// Paths are the directories of layers; it is an error if one does not exist.
 	Paths(layers []string) ([]string, error)
 	// Collect deletes the layers that are neither in use nor a base's, except
 	// those made so recently that their use may not be recorded yet.
 	Collect(ctx context.Context, inUse []string) error
+}
+
+// ImportedDisk is what a disk image has become.
+type ImportedDisk struct {
+	Layer string
+	User  string // who logs in
+	Size  int64  // of the disk, in bytes
 }
 
 // Publication is an image that a publisher offers in every region.
@@ -91,12 +101,16 @@ func (SystemClock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Options are what a service is made of. Dir, Driver and Images are required.
+// Options are what a service is made of. Dir, Driver, Images and Objects are
+// required.
 type Options struct {
 	Dir    string // for the state; on the file system of the image store
 	Driver machine.Driver
 	Images Images
 	Clock  Clock // nil is SystemClock
+
+	// Objects opens an object in a bucket of the caller's.
+	Objects func(caller wire.Caller, bucket, key string) (*os.File, error)
 
 	Delays Delays // the zero value is no delay
 	Faults *Faults
@@ -128,6 +142,7 @@ type Service struct {
 	instances *table[instance]
 	keys      *table[keyPair]
 	groups    *table[group]
+	imports   *table[importTask]
 	networks  *table[vpcNetwork]
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
@@ -160,6 +175,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		open(s, "instances", &s.instances),
 		open(s, "key-pairs", &s.keys),
 		open(s, "security-groups", &s.groups),
+		open(s, "imports", &s.imports),
 		open(s, "networks", &s.networks),
 		os.MkdirAll(filepath.Join(opts.Dir, "machines"), 0o711),
 		os.MkdirAll(filepath.Join(opts.Dir, "console"), 0o700),

@@ -1,0 +1,254 @@
+package ec2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// importTask is a disk image on its way to become an image.
+type importTask struct {
+	Region  string
+	Account string
+	Token   string // of the client
+	Request string // see instance
+	types.ImportImageTask
+
+	Format, Bucket, Key string
+}
+
+// The states of a task, as DescribeImportImageTasks words them.
+const (
+	importActive    = "active"
+	importCompleted = "completed"
+	importDeleted   = "deleted" // it failed or was cancelled
+)
+
+// ImportImage begins to make an image of a disk image in a bucket of the caller's.
+func (s *Service) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
+	c := wire.CallerFrom(ctx)
+	task, err := newImportTask(c, in)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.imports.all() {
+		if task.Token == "" || t.Token != task.Token || t.Account != c.Account || t.Region != c.Region {
+			continue
+		}
+		if t.Request != task.Request {
+			return nil, errTokenMisused()
+		}
+		return imported(t), nil
+	}
+	id := *task.ImportTaskId
+	if err := s.imports.put(id, task); err != nil {
+		return nil, err
+	}
+	fail := failing(ctx)
+	s.background(func(ctx context.Context) {
+		disk, err := s.importDisk(ctx, c, task)
+		if err == nil {
+			err = fail
+		}
+		if ctx.Err() != nil || s.opts.Clock.Sleep(ctx, s.opts.Delays.Image) != nil {
+			return // the next Open says that it was cut off
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t, ok := s.imports.get(id); !ok || aws.ToString(t.Status) != importActive {
+			return // cancelled
+		}
+		s.log(id, "imported", s.endImport(ctx, c, task, disk, err))
+	})
+	return imported(task), nil
+}
+
+func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error) {
+	if len(in.DiskContainers) != 1 {
+		return nil, wire.Errorf("InvalidParameter", "The embedded cloud imports one disk, not %d.", len(in.DiskContainers))
+	}
+	d := in.DiskContainers[0]
+	switch {
+	case aws.ToString(in.Platform) != "" && !strings.EqualFold(*in.Platform, "linux"):
+		return nil, wire.Errorf("Unsupported", "The embedded cloud runs Linux only, not %s.", *in.Platform)
+	case d.UserBucket == nil || aws.ToString(d.UserBucket.S3Bucket) == "" || aws.ToString(d.UserBucket.S3Key) == "":
+		return nil, missing("DiskContainer.UserBucket")
+	case aws.ToString(in.KmsKeyId) != "" && !aws.ToBool(in.Encrypted):
+		return nil, wire.Errorf("InvalidParameterCombination", "KmsKeyId needs Encrypted.")
+	}
+	task := &importTask{
+		Region: c.Region, Account: c.Account, Token: aws.ToString(in.ClientToken), Request: fingerprint(in),
+		Format: strings.ToLower(aws.ToString(d.Format)), Bucket: *d.UserBucket.S3Bucket, Key: *d.UserBucket.S3Key,
+	}
+	architecture := aws.ToString(in.Architecture)
+	if architecture == "" {
+		architecture = "x86_64"
+	}
+	task.ImportImageTask = types.ImportImageTask{
+		ImportTaskId: aws.String(newID("import-ami")), Status: aws.String(importActive), StatusMessage: aws.String("pending"), Progress: aws.String("1"),
+		Description: notEmpty(in.Description), Architecture: &architecture, BootMode: types.BootModeValues(in.BootMode),
+		LicenseType: notEmpty(in.LicenseType), Platform: aws.String("Linux"), Encrypted: in.Encrypted,
+		SnapshotDetails: []types.SnapshotDetail{{Format: aws.String(strings.ToUpper(task.Format)),
+			UserBucket: &types.UserBucketDetails{S3Bucket: &task.Bucket, S3Key: &task.Key}}},
+	}
+	if aws.ToBool(in.Encrypted) {
+		task.KmsKeyId = aws.String(kmsKey(c, aws.ToString(in.KmsKeyId)))
+	}
+	for _, spec := range in.TagSpecifications {
+		if spec.ResourceType == types.ResourceTypeImportImageTask {
+			task.Tags = append(task.Tags, spec.Tags...)
+		}
+	}
+	return task, nil
+}
+
+func imported(t *importTask) *ec2.ImportImageOutput {
+	return &ec2.ImportImageOutput{
+		ImportTaskId: t.ImportTaskId, Status: t.Status, StatusMessage: t.StatusMessage, Progress: t.Progress, Description: t.Description,
+		Architecture: t.Architecture, LicenseType: t.LicenseType, Platform: t.Platform, Encrypted: t.Encrypted, KmsKeyId: t.KmsKeyId,
+		SnapshotDetails: t.SnapshotDetails, Tags: t.Tags,
+	}
+}
+
+// importDisk makes a layer of the task's disk.
+func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) (ImportedDisk, error) {
+	f, err := s.opts.Objects(c, t.Bucket, t.Key)
+	if err != nil {
+		return ImportedDisk{}, fmt.Errorf("ClientError: Disk validation failed [%w]", err)
+	}
+	defer f.Close()
+	s.tell(t, "converting", "20")
+	disk, err := s.opts.Images.ImportDisk(ctx, f, t.Format)
+	if err != nil {
+		return ImportedDisk{}, fmt.Errorf("ClientError: Disk validation failed [%w]", err)
+	}
+	s.tell(t, "preparing ami", "90")
+	return disk, nil
+}
+
+// tell notes how far a task is.
+func (s *Service) tell(t *importTask, message, percent string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log(*t.ImportTaskId, message, s.imports.edit(*t.ImportTaskId, func(t *importTask) {
+		if *t.Status == importActive {
+			t.StatusMessage, t.Progress = &message, &percent
+		}
+	}))
+}
+
+// endImport writes the image down, or why there is none. The lock is held.
+func (s *Service) endImport(ctx context.Context, c wire.Caller, t *importTask, disk ImportedDisk, failed error) error {
+	id := *t.ImportTaskId
+	if failed != nil {
+		return s.imports.edit(id, func(t *importTask) {
+			t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String(failed.Error()), nil
+		})
+	}
+	root, size := "/dev/sda1", int32(max(1, (disk.Size+1<<30-1)>>30))
+	snap := s.newSnapshot(c, size, fmt.Sprintf("Created by AWS-VMImport service for %s", id), nil)
+	snap.Layers, snap.Whole, snap.LoginUser, snap.RootDevice = []string{disk.Layer}, true, disk.User, root
+	snap.Architecture = types.ArchitectureValues(*t.Architecture)
+	if aws.ToBool(t.Encrypted) {
+		snap.Encrypted, snap.KmsKeyId = t.Encrypted, t.KmsKeyId
+	}
+	img := newImage(c, id, s.now())
+	img.State, img.RootDeviceName, img.LoginUser, img.Architecture, img.BootMode = types.ImageStateAvailable, &root, disk.User, snap.Architecture, t.BootMode
+	img.Description = aws.String("AWS-VMImport service: Linux - imported from " + t.Bucket + "/" + t.Key)
+	img.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: &root, Ebs: &types.EbsBlockDevice{
+		SnapshotId: snap.SnapshotId, VolumeSize: &size, VolumeType: types.VolumeTypeGp2, DeleteOnTermination: aws.Bool(true), Encrypted: snap.Encrypted,
+	}}}
+	if err := s.addImage(ctx, img, []*snapshot{snap}); err != nil {
+		return err
+	}
+	return errors.Join(s.complete(*snap.SnapshotId, nil), s.imports.edit(id, func(t *importTask) {
+		t.Status, t.StatusMessage, t.Progress, t.ImageId = aws.String(importCompleted), nil, nil, img.ImageId
+		t.SnapshotDetails[0].DeviceName, t.SnapshotDetails[0].SnapshotId = &root, snap.SnapshotId
+	}))
+}
+
+// DescribeImportImageTasks shows the caller's tasks in the region.
+func (s *Service) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range in.ImportTaskIds {
+		if _, err := s.findImport(c, &id); err != nil {
+			return nil, err
+		}
+	}
+	out := &ec2.DescribeImportImageTasksOutput{ImportImageTasks: []types.ImportImageTask{}}
+	for _, t := range s.imports.all() {
+		if t.Account != c.Account || t.Region != c.Region || len(in.ImportTaskIds) > 0 && !slices.Contains(in.ImportTaskIds, *t.ImportTaskId) {
+			continue
+		}
+		matches := true
+		for _, f := range in.Filters {
+			if aws.ToString(f.Name) != "task-state" {
+				return nil, invalidValue("The filter '%s' is invalid", aws.ToString(f.Name))
+			}
+			matches = matches && slices.Contains(f.Values, *t.Status)
+		}
+		if matches {
+			out.ImportImageTasks = append(out.ImportImageTasks, t.ImportImageTask)
+		}
+	}
+	return out, nil
+}
+
+// findImport returns a task of the caller's. The lock is held.
+func (s *Service) findImport(c wire.Caller, id *string) (*importTask, error) {
+	t, ok := s.imports.get(aws.ToString(id))
+	if !ok || t.Account != c.Account || t.Region != c.Region {
+		return nil, wire.Errorf("InvalidConversionTaskId", "No task with id %s was found.", aws.ToString(id))
+	}
+	return t, nil
+}
+
+// CancelImportTask ends a task that is under way.
+func (s *Service) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskInput) (*ec2.CancelImportTaskOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.findImport(wire.CallerFrom(ctx), in.ImportTaskId)
+	if err != nil {
+		return nil, err
+	}
+	was := *t.Status
+	if was != importActive {
+		return nil, wire.Errorf("InvalidConversionTaskId.Conflict", "The task %s is %s.", *t.ImportTaskId, was)
+	}
+	reason := aws.ToString(in.CancelReason)
+	if reason == "" {
+		reason = "cancelled by the user"
+	}
+	err = s.imports.edit(*t.ImportTaskId, func(t *importTask) {
+		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), &reason, nil
+	})
+	return &ec2.CancelImportTaskOutput{ImportTaskId: t.ImportTaskId, PreviousState: &was, State: aws.String(importDeleted)}, err
+}
+
+// repairImports ends the tasks that a crash cut off.
+func (s *Service) repairImports() error {
+	for _, id := range s.imports.ids() {
+		err := s.imports.edit(id, func(t *importTask) {
+			if *t.Status == importActive {
+				t.Status, t.Progress = aws.String(importDeleted), nil
+				t.StatusMessage = aws.String("ServerError: the embedded cloud ended during the import")
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
