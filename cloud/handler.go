@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"bake/cloud/s3"
@@ -44,7 +46,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		if err == nil {
 			err = &wire.Error{Code: "UnknownService", Status: http.StatusNotFound,
-				Message: fmt.Sprintf("The embedded cloud has no service %q; it has ec2, s3 and sts.", scope.Service)}
+				Message: fmt.Sprintf("The embedded cloud has no service %q; it has s3, %s.", scope.Service, strings.Join(slices.Sorted(maps.Keys(c.services)), ", "))}
 		}
 		c.services["ec2"].WriteError(w, id, err)
 		return
@@ -56,7 +58,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	key, ok := c.accounts.find(scope.AccessKey)
 	if !ok {
-		service.WriteError(w, id, unknownKey(scope.Service))
+		service.WriteError(w, id, unknownKey(service.Model))
 		return
 	}
 	// Clients sign with the time that they know, so the cloud's own clock,
@@ -65,14 +67,9 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		service.WriteError(w, id, err)
 		return
 	}
-	params, err := parameters(r, body)
-	if err != nil {
-		service.WriteError(w, id, err)
-		return
-	}
 	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
 	// What an action began goes on when its client hangs up.
-	service.Serve(context.WithoutCancel(ctx), w, params)
+	service.Serve(context.WithoutCancel(ctx), w, r, body)
 }
 
 // serveS3 answers a request to S3, whose bodies have any length and stay on their
@@ -96,11 +93,15 @@ func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope
 }
 
 // unknownKey is what each service says of an access key that does not exist.
-func unknownKey(service string) error {
-	if service == "ec2" {
+func unknownKey(m *wire.Model) error {
+	const invalid = "The security token included in the request is invalid."
+	switch m.Protocol {
+	case "ec2":
 		return &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: http.StatusUnauthorized}
+	case "json":
+		return wire.Errorf("UnrecognizedClientException", invalid)
 	}
-	return &wire.Error{Code: "InvalidClientTokenId", Message: "The security token included in the request is invalid.", Status: http.StatusForbidden}
+	return &wire.Error{Code: "InvalidClientTokenId", Message: invalid, Status: http.StatusForbidden}
 }
 
 func requestError(err error) error {
@@ -108,22 +109,6 @@ func requestError(err error) error {
 		return &wire.Error{Code: "RequestEntityTooLarge", Message: "The request is larger than 1 MiB.", Status: http.StatusRequestEntityTooLarge}
 	}
 	return wire.Errorf("MalformedQueryString", "The request could not be read: %v", err)
-}
-
-// parameters are those of the URL and of the body.
-func parameters(r *http.Request, body []byte) (url.Values, error) {
-	params, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, requestError(err)
-	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, requestError(err)
-	}
-	for name, values := range form {
-		params[name] = append(params[name], values...)
-	}
-	return params, nil
 }
 
 // tunnel connects the client with a port of an instance.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"bake/cloud/durable"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
@@ -184,7 +185,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		err = s.repair(ctx)
 	}
 	if err == nil {
-		err = keepReserve(opts.Dir)
+		err = durable.KeepReserve(opts.Dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("embedded EC2: state in %s: %w", opts.Dir, err)

@@ -1,228 +1,32 @@
 package ec2
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 
 	"bake/cloud/durable"
 )
 
-// table holds the objects of one kind: in memory by id, and on disk as one JSON
-// file each, replaced as a whole and synced before a change counts. What the
-// files say is what a later Open finds.
-//
-// A row is never changed once it is in the table, so what get and all return
-// may be read, and handed to a client, without the service's lock.
+// table is a [durable.Table] under the names that this package uses.
 type table[T any] struct {
-	dir   string
-	rows  map[string]*T
-	wrote func() // called after every change on disk
+	*durable.Table[T]
+	rows map[string]*T
 }
 
-// openTable reads the rows in dir, which it creates.
 func openTable[T any](dir string, wrote func()) (*table[T], error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	t := &table[T]{dir: dir, rows: map[string]*T{}, wrote: wrote}
-	entries, err := os.ReadDir(dir)
+	t, err := durable.OpenTable[T](dir, wrote)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok { // the rest of a write that never ended
-			if err := os.Remove(name); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		row := new(T)
-		if err := json.Unmarshal(data, row); err != nil {
-			return nil, fmt.Errorf("%s is damaged: %w", name, err)
-		}
-		t.rows[id] = row
-	}
-	return t, nil
+	return &table[T]{t, t.Rows}, nil
 }
 
-func (t *table[T]) get(id string) (*T, bool) {
-	row, ok := t.rows[id]
-	return row, ok
-}
-
-// all returns the rows in the order of their ids.
-func (t *table[T]) all() []*T {
-	rows := make([]*T, 0, len(t.rows))
-	for _, id := range t.ids() {
-		rows = append(rows, t.rows[id])
-	}
-	return rows
-}
-
-func (t *table[T]) ids() []string {
-	ids := make([]string, 0, len(t.rows))
-	for id := range t.rows {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// put stores a copy of row under id.
-func (t *table[T]) put(id string, row *T) error {
-	data, err := marshal(row)
-	if err != nil {
-		return err
-	}
-	stored := new(T)
-	if err := json.Unmarshal(data, stored); err != nil {
-		return err
-	}
-	if err := replaceFile(filepath.Join(t.dir, id+".json"), data); err != nil {
-		return err
-	}
-	t.rows[id] = stored
-	t.wrote()
-	return nil
-}
-
-// edit replaces the row id with one that change has changed. It does nothing
-// when there is no such row.
-func (t *table[T]) edit(id string, change func(*T)) error {
-	row, ok := t.rows[id]
-	if !ok {
-		return nil
-	}
-	data, err := json.Marshal(row)
-	if err != nil {
-		return err
-	}
-	next := new(T)
-	if err := json.Unmarshal(data, next); err != nil {
-		return err
-	}
-	change(next)
-	return t.put(id, next)
-}
-
-// drop deletes the row id, if there is one.
-func (t *table[T]) drop(id string) error {
-	if err := os.Remove(filepath.Join(t.dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := durable.SyncDir(t.dir); err != nil {
-		return err
-	}
-	delete(t.rows, id)
-	t.wrote()
-	return nil
-}
-
-// marshal writes v for people: indented, without the fields that are not set,
-// of which the SDK's structs have many.
-func marshal(v any) ([]byte, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	var tree any
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	if err := d.Decode(&tree); err != nil {
-		return nil, err
-	}
-	data, err = json.MarshalIndent(prune(tree), "", "  ")
-	return append(data, '\n'), err
-}
-
-// prune removes what is null or empty from the objects in tree.
-func prune(tree any) any {
-	switch t := tree.(type) {
-	case map[string]any:
-		for k, v := range t {
-			v = prune(v)
-			switch e := v.(type) {
-			case nil:
-				delete(t, k)
-				continue
-			case string:
-				if e == "" {
-					delete(t, k)
-					continue
-				}
-			case []any:
-				if len(e) == 0 {
-					delete(t, k)
-					continue
-				}
-			}
-			t[k] = v
-		}
-	case []any:
-		for i := range t {
-			t[i] = prune(t[i])
-		}
-	}
-	return tree
-}
-
-// replaceFile makes name hold data, or leaves it as it was: after a crash at any
-// moment one of the two is there, whole. On a full disk it takes the reserve, so
-// that what fills the disk can still be deleted.
-func replaceFile(name string, data []byte) error {
-	err := durable.Replace(name, data, 0o600)
-	if errors.Is(err, syscall.ENOSPC) && os.Remove(reservePath(filepath.Dir(name))) == nil {
-		err = durable.Replace(name, data, 0o600)
-	}
-	switch {
-	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the state of the embedded cloud could not be written: %w; free some space there and try again", err)
-	case err != nil:
-		return fmt.Errorf("the state of the embedded cloud could not be written: %w", err)
-	}
-	return nil
-}
-
-// reserveSize is some hundred times what a row takes.
-const reserveSize = 1 << 20
-
-// reservePath is the reserve of the tables beside dir: a file that is there only
-// to be deleted when the disk is full.
-func reservePath(dir string) string { return filepath.Join(filepath.Dir(dir), "reserve") }
-
-// keepReserve makes the reserve of the tables in dir. A disk that has no room for
-// it is no error: it is for later.
-func keepReserve(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, "reserve"), os.O_CREATE|os.O_WRONLY, 0o600)
-	if errors.Is(err, syscall.ENOSPC) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(make([]byte, reserveSize))
-	err = errors.Join(err, f.Close())
-	if errors.Is(err, syscall.ENOSPC) {
-		return os.Remove(f.Name())
-	}
-	return err
-}
+func (t *table[T]) get(id string) (*T, bool)              { return t.Get(id) }
+func (t *table[T]) all() []*T                             { return t.All() }
+func (t *table[T]) put(id string, row *T) error           { return t.Put(id, row) }
+func (t *table[T]) edit(id string, change func(*T)) error { return t.Edit(id, change) }
+func (t *table[T]) drop(id string) error                  { return t.Drop(id) }
+func (t *table[T]) ids() []string                         { return t.IDs() }
 
 // newID returns an id like EC2's: prefix, a hyphen, 17 hexadecimal digits.
 func newID(prefix string) string {

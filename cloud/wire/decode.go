@@ -19,7 +19,7 @@ const maxDepth = 16
 func (m *Model) Decode(action string, params url.Values, into any) error {
 	op, ok := m.Operations[action]
 	if !ok {
-		return Errorf("InvalidAction", "The action %s is not valid for this web service.", action)
+		return invalidAction(action)
 	}
 	root := &node{}
 	// In order, so that of several bad parameters the same one is always blamed.
@@ -237,17 +237,22 @@ func scalar(text, name, kind string, v reflect.Value) error {
 // allowed reports whether text is one of the values of v's type, if that is one
 // of the SDK's enumerations. The empty text stands for no value.
 func allowed(v reflect.Value, text string) bool {
-	values := v.MethodByName("Values")
-	if text == "" || !values.IsValid() {
-		return true
+	values := enum(v)
+	return text == "" || values == nil || slices.Contains(values, text)
+}
+
+// enum returns the values of v's type if that is one of the SDK's enumerations.
+func enum(v reflect.Value) []string {
+	method := v.MethodByName("Values")
+	if !method.IsValid() {
+		return nil
 	}
-	all := values.Call(nil)[0]
-	for i := range all.Len() {
-		if all.Index(i).String() == text {
-			return true
-		}
+	all := method.Call(nil)[0]
+	values := make([]string, all.Len())
+	for i := range values {
+		values[i] = all.Index(i).String()
 	}
-	return false
+	return values
 }
 
 func parseTime(text string) (time.Time, error) {

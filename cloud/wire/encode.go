@@ -12,9 +12,16 @@ import (
 
 // Encode writes the response of action: out is a pointer to the SDK's output
 // struct. Nil fields are left out; an empty list that is not nil becomes an
-// empty element.
+// empty element or array.
 func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 	op := m.Operations[action]
+	if m.Protocol == "json" {
+		body, err := m.encodeJSON(op.Output, out)
+		if err != nil {
+			return nil, fmt.Errorf("wire: response of %s: %w", action, err)
+		}
+		return body, nil
+	}
 	e := encoder{m: m}
 	e.WriteString(xml.Header)
 	fmt.Fprintf(&e, `<%sResponse xmlns="%s">`, action, m.Namespace)
@@ -43,6 +50,9 @@ func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 
 // EncodeError writes err in the form that the protocol's clients expect.
 func (m *Model) EncodeError(requestID string, err *Error) []byte {
+	if m.Protocol == "json" {
+		return encodeJSONError(err)
+	}
 	e := encoder{m: m}
 	e.WriteString(xml.Header)
 	if m.Protocol == "ec2" {

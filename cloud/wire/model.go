@@ -1,7 +1,8 @@
-// Package wire speaks the AWS query protocols, EC2's and the common one, from
-// the server's side: form parameters into the SDK's input structs, the SDK's
-// output structs into XML, errors, and request signatures. It knows shapes and
-// no behaviour: what an action does is a method of the value given to [New].
+// Package wire speaks the AWS query protocols, EC2's and the common one, and the
+// JSON protocol 1.1, from the server's side: parameters into the SDK's input
+// structs, the SDK's output structs into XML or JSON, errors, and request
+// signatures. It knows shapes and no behaviour: what an action does is a method
+// of the value given to [New].
 package wire
 
 import (
@@ -20,11 +21,12 @@ var models embed.FS
 type Model struct {
 	License    string               `json:"license"`
 	Service    string               `json:"service"`
-	Version    string               `json:"version"`  // of the API, a date
-	Protocol   string               `json:"protocol"` // "ec2" or "query"
-	Namespace  string               `json:"namespace"`
+	Version    string               `json:"version"`   // of the API, a date
+	Protocol   string               `json:"protocol"`  // "ec2", "query" or "json"
+	Namespace  string               `json:"namespace"` // of the XML
+	Target     string               `json:"target"`    // what precedes an action in X-Amz-Target, in the "json" protocol
 	Operations map[string]Operation `json:"operations"`
-	Shapes     map[string]Shape     `json:"shapes"` // structures and lists
+	Shapes     map[string]Shape     `json:"shapes"` // structures, lists and maps
 }
 
 // Operation names the shapes of an action.
@@ -34,23 +36,29 @@ type Operation struct {
 	Wrapper string `json:"wrapper,omitempty"` // element around the output, in the "query" protocol
 }
 
-// Shape is a structure or, when List is set, a list.
+// Shape is a structure or, when List is set, a list, or, when Map is set, a map
+// from strings.
 type Shape struct {
 	Members  map[string]Member `json:"members,omitempty"` // by name; the SDK's struct has a field of that name
 	Required []string          `json:"required,omitempty"`
 	List     *Member           `json:"list,omitempty"`
+	Map      *Member           `json:"map,omitempty"`
 }
 
-// Member is a field of a structure or an element of a list. Shape is the name
-// of a structure or a list, or a kind of scalar: string, integer, long,
-// boolean, double, float, timestamp, blob.
+// Member is a field of a structure, an element of a list or a value of a map.
+// Shape is the name of a structure, a list or a map, or a kind of scalar:
+// string, integer, long, boolean, double, float, timestamp, blob. Min and Max
+// bound the length of a string, blob, list or map, or the value of a number;
+// only models of the "json" protocol have them.
 type Member struct {
-	Shape    string `json:"s"`
-	Location string `json:"n,omitempty"` // name in XML, when it is not the member's
-	Query    string `json:"q,omitempty"` // name in a request, when it is not Location's
+	Shape    string   `json:"s"`
+	Location string   `json:"n,omitempty"` // name in XML, when it is not the member's
+	Query    string   `json:"q,omitempty"` // name in a request, when it is not Location's
+	Min      *float64 `json:"min,omitempty"`
+	Max      *float64 `json:"max,omitempty"`
 }
 
-// Load returns the model of "ec2" or "sts".
+// Load returns the model of a service, named as its file in the folder model.
 func Load(service string) (*Model, error) {
 	data, err := models.ReadFile("model/" + service + ".json")
 	if err != nil {

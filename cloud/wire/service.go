@@ -72,25 +72,33 @@ func structPointer(t reflect.Type, name string) bool {
 	return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem().Name() == name
 }
 
-// Call runs the action that params name.
-func (s *Service) Call(ctx context.Context, params url.Values) (any, error) {
-	action := params.Get("Action")
-	if action == "" {
-		return nil, missing("Action")
+// Serve answers a request whose body is already read and whose caller is in ctx.
+func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
+	id := NewRequestID()
+	answer, err := s.answer(ctx, id, r, body)
+	if err != nil {
+		s.WriteError(w, id, err)
+		return
 	}
-	h, ok := s.handlers[action]
-	if !ok {
-		return nil, Errorf("InvalidAction", "The action %s is not valid for this web service.", action)
+	s.write(w, http.StatusOK, id, answer)
+}
+
+// answer runs the action that a request names, and returns the response's body.
+func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) ([]byte, error) {
+	read := s.Model.readQuery
+	if s.Model.Protocol == "json" {
+		read = s.Model.readJSON
 	}
-	if v := params.Get("Version"); v != "" && v != s.Model.Version {
-		return nil, Errorf("InvalidParameterValue", "The version %s of the API is not spoken here; use %s.", v, s.Model.Version)
+	action, decode, err := read(r, body)
+	if err != nil {
+		return nil, err
 	}
+	h := s.handlers[action]
 	input := reflect.New(h.input)
-	if err := s.Model.Decode(action, params, input.Interface()); err != nil {
+	if err := decode(input.Interface()); err != nil {
 		return nil, err
 	}
 	if s.Before != nil {
-		var err error
 		if ctx, err = s.Before(ctx, action, input.Interface()); err != nil {
 			return nil, err
 		}
@@ -99,34 +107,59 @@ func (s *Service) Call(ctx context.Context, params url.Values) (any, error) {
 	if err, _ := result[1].Interface().(error); err != nil {
 		return nil, err
 	}
-	return result[0].Interface(), nil
+	return s.Model.Encode(action, id, result[0].Interface())
 }
 
-// Serve answers a request whose parameters are already read and whose caller is
-// in ctx.
-func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, params url.Values) {
-	id := NewRequestID()
-	out, err := s.Call(ctx, params)
+// readQuery returns the action of a request, which the model has, and what
+// decodes its parameters: those of the URL and of the body.
+func (m *Model) readQuery(r *http.Request, body []byte) (action string, decode func(into any) error, err error) {
+	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		s.WriteError(w, id, err)
-		return
+		return "", nil, errQuery(err)
 	}
-	body, err := s.Model.Encode(params.Get("Action"), id, out)
+	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		s.WriteError(w, id, err)
-		return
+		return "", nil, errQuery(err)
 	}
-	write(w, http.StatusOK, id, body)
+	for name, values := range form {
+		params[name] = append(params[name], values...)
+	}
+	action = params.Get("Action")
+	if action == "" {
+		return "", nil, missing("Action")
+	}
+	if _, ok := m.Operations[action]; !ok {
+		return "", nil, invalidAction(action)
+	}
+	if v := params.Get("Version"); v != "" && v != m.Version {
+		return "", nil, Errorf("InvalidParameterValue", "The version %s of the API is not spoken here; use %s.", v, m.Version)
+	}
+	return action, func(into any) error { return m.Decode(action, params, into) }, nil
+}
+
+func errQuery(err error) error {
+	return Errorf("MalformedQueryString", "The request could not be read: %v", err)
+}
+
+func invalidAction(action string) error {
+	return Errorf("InvalidAction", "The action %s is not valid for this web service.", action)
 }
 
 // WriteError answers a request with err.
 func (s *Service) WriteError(w http.ResponseWriter, requestID string, err error) {
 	e := AsError(err)
-	write(w, e.HTTPStatus(), requestID, s.Model.EncodeError(requestID, e))
+	if s.Model.Protocol == "json" {
+		e = inJSON(e)
+	}
+	s.write(w, e.HTTPStatus(), requestID, s.Model.EncodeError(requestID, e))
 }
 
-func write(w http.ResponseWriter, status int, id string, body []byte) {
-	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+func (s *Service) write(w http.ResponseWriter, status int, id string, body []byte) {
+	kind := "text/xml;charset=UTF-8"
+	if s.Model.Protocol == "json" {
+		kind = jsonType
+	}
+	w.Header().Set("Content-Type", kind)
 	w.Header().Set("X-Amzn-Requestid", id)
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that has gone needs no answer

@@ -39,6 +39,7 @@ type source struct {
 		EndpointPrefix string `json:"endpointPrefix"`
 		Protocol       string `json:"protocol"`
 		XMLNamespace   string `json:"xmlNamespace"`
+		TargetPrefix   string `json:"targetPrefix"`
 	} `json:"metadata"`
 	Operations map[string]struct {
 		Input  *ref `json:"input"`
@@ -47,8 +48,11 @@ type source struct {
 	Shapes map[string]struct {
 		Type     string         `json:"type"`
 		Members  map[string]ref `json:"members"`
-		Member   ref            `json:"member"`
+		Member   ref            `json:"member"` // of a list
+		Value    ref            `json:"value"`  // of a map
 		Required []string       `json:"required"`
+		Min      *float64       `json:"min"`
+		Max      *float64       `json:"max"`
 	} `json:"shapes"`
 }
 
@@ -74,6 +78,7 @@ func run(in, actions, out string) error {
 		Version:    src.Metadata.APIVersion,
 		Protocol:   src.Metadata.Protocol,
 		Namespace:  src.Metadata.XMLNamespace,
+		Target:     src.Metadata.TargetPrefix,
 		Operations: map[string]wire.Operation{},
 		Shapes:     map[string]wire.Shape{},
 	}
@@ -132,13 +137,23 @@ func (src *source) reach(name string, shapes map[string]wire.Shape) {
 		m := src.member(s.Member)
 		shapes[name] = wire.Shape{List: &m}
 		src.reach(s.Member.Shape, shapes)
+	case "map":
+		m := src.member(s.Value)
+		shapes[name] = wire.Shape{Map: &m}
+		src.reach(s.Value.Shape, shapes)
 	}
 }
 
 func (src *source) member(r ref) wire.Member {
 	m := wire.Member{Shape: r.Shape, Location: r.LocationName, Query: r.QueryName}
-	if t := src.Shapes[r.Shape].Type; t != "structure" && t != "list" {
-		m.Shape = t
+	s := src.Shapes[r.Shape]
+	switch s.Type {
+	case "structure", "list", "map":
+	default:
+		m.Shape = s.Type
+	}
+	if src.Metadata.Protocol == "json" { // the query services check less, and each in its own words
+		m.Min, m.Max = s.Min, s.Max
 	}
 	return m
 }
@@ -148,10 +163,13 @@ func write(name string, m wire.Model) error {
 	var b bytes.Buffer
 	head := []struct{ key, value string }{
 		{"license", m.License}, {"service", m.Service}, {"version", m.Version},
-		{"protocol", m.Protocol}, {"namespace", m.Namespace},
+		{"protocol", m.Protocol}, {"namespace", m.Namespace}, {"target", m.Target},
 	}
 	b.WriteString("{\n")
 	for _, h := range head {
+		if h.value == "" {
+			continue
+		}
 		fmt.Fprintf(&b, "%q: %q,\n", h.key, h.value)
 	}
 	if err := section(&b, "operations", m.Operations); err != nil {
