@@ -11,6 +11,7 @@
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
 //	s3/BUCKET/               a bucket: see package s3
+//	ssm/, secretsmanager/    parameters and secrets, one file each, and the keys that encrypt them
 package cloud
 
 import (
@@ -28,6 +29,8 @@ import (
 	"bake/cloud/ec2"
 	"bake/cloud/machine"
 	"bake/cloud/s3"
+	"bake/cloud/secretsmanager"
+	"bake/cloud/ssm"
 	"bake/cloud/sts"
 	"bake/cloud/wire"
 )
@@ -118,15 +121,27 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	compute, err := c.ec2.Endpoint()
+	wrote := opts.Wrote
+	if wrote == nil {
+		wrote = func() {}
+	}
+	systems, err := ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Now: now, Wrote: wrote})
 	if err != nil {
 		return err
 	}
-	tokens, err := sts.Endpoint()
+	secrets, err := secretsmanager.Open(secretsmanager.Options{Dir: filepath.Join(c.dir, "secretsmanager"), Now: now, Wrote: wrote})
 	if err != nil {
 		return err
 	}
-	c.services = map[string]*wire.Service{"ec2": compute, "sts": tokens}
+	c.services = map[string]*wire.Service{}
+	for name, endpoint := range map[string]func() (*wire.Service, error){
+		"ec2": c.ec2.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": systems.Endpoint, "sts": sts.Endpoint,
+	} {
+		if c.services[name], err = endpoint(); err != nil {
+			return err
+		}
+		c.services[name].Before = c.ec2.Before
+	}
 	return nil
 }
 

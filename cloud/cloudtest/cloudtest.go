@@ -80,17 +80,23 @@ func Open(ctx context.Context, newDir func() string, opts cloud.Options) (*Serve
 	return s, err
 }
 
-// EC2 returns a client of the account's, in a region; it does not retry.
-func (s *Server) EC2(profile, region string) *ec2.Client {
+// Config is what a client of the account's, in a region, is made of; it does not
+// retry.
+func (s *Server) Config(profile, region string) aws.Config {
 	for _, c := range s.Credentials() {
 		if c.Profile == profile {
-			return ec2.New(ec2.Options{
-				Region: region, BaseEndpoint: aws.String(s.URL), Retryer: aws.NopRetryer{},
+			return aws.Config{
+				Region: region, BaseEndpoint: aws.String(s.URL), Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 				Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, ""),
-			})
+			}
 		}
 	}
 	panic("there is no profile " + profile)
+}
+
+// EC2 returns a client of the account's, in a region; it does not retry.
+func (s *Server) EC2(profile, region string) *ec2.Client {
+	return ec2.NewFromConfig(s.Config(profile, region))
 }
 
 // Images is an image store whose bases have one empty layer each.

@@ -162,10 +162,10 @@ func (f *Faults) applying(action, region string) []Fault {
 
 type faultKey struct{}
 
-// before runs ahead of every action: rules that make it fail, and dry runs.
-// RunInstances looks at its own dry run, since callers use that to test whether
+// Before runs ahead of every action, of the neighbours' too: regions that do not
+// exist, rules that make it fail, and dry runs. RunInstances looks at its own dry run, since callers use that to test whether
 // the parameters hold.
-func (s *Service) before(ctx context.Context, action string, input any) (context.Context, error) {
+func (s *Service) Before(ctx context.Context, action string, input any) (context.Context, error) {
 	if _, ok := findRegion(wire.CallerFrom(ctx).Region); !ok {
 		return nil, invalidValue("There is no region '%s'", wire.CallerFrom(ctx).Region)
 	}

@@ -230,12 +230,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := wire.New(model, s)
-	if err != nil {
-		return nil, err
-	}
-	endpoint.Before = s.before
-	return endpoint, nil
+	return wire.New(model, s)
 }
 
 // now is the service's time, to the second as in EC2's answers.

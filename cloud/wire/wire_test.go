@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -29,7 +31,8 @@ func load(t testing.TB, service string) *Model {
 // TestModelFitsSDK: every member of the model has a field of the SDK's of a fit
 // type, so that no parameter is refused and no field unwritten by accident.
 func TestModelFitsSDK(t *testing.T) {
-	clients := map[string]reflect.Type{"ec2": reflect.TypeFor[*ec2.Client](), "sts": reflect.TypeFor[*sts.Client]()}
+	clients := map[string]reflect.Type{"ec2": reflect.TypeFor[*ec2.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
+		"ssm": reflect.TypeFor[*ssm.Client](), "sts": reflect.TypeFor[*sts.Client]()}
 	for service, client := range clients {
 		m := load(t, service)
 		if !strings.Contains(m.License, "Apache License") {
@@ -73,6 +76,12 @@ func fits(t *testing.T, m *Model, where, shape string, typ reflect.Type) {
 			return
 		}
 		fits(t, m, where+"[]", s.List.Shape, typ.Elem())
+	case s.Map != nil:
+		if typ.Kind() != reflect.Map {
+			t.Errorf("%s is a map in the model and a %s in the SDK", where, typ)
+			return
+		}
+		fits(t, m, where+"{}", s.Map.Shape, typ.Elem())
 	case strings.Count(where, ".") < 8: // shapes may contain themselves
 		for name, member := range s.Members {
 			field, ok := typ.FieldByName(name)

@@ -1,0 +1,259 @@
+package secretsmanager
+
+import (
+	"context"
+	"encoding/base64"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
+
+	"bake/cloud/wire"
+)
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`)
+
+// CreateSecret makes a secret, with its first version if a value is given.
+func (s *Service) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if !namePattern.MatchString(*in.Name) {
+		return nil, invalid("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!")
+	}
+	if len(in.AddReplicaRegions) > 0 {
+		return nil, invalid("The embedded cloud does not replicate secrets to other regions.")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := value{in.ClientRequestToken, in.SecretString, in.SecretBinary}
+	now := s.opts.Now().UTC()
+	row := &secret{Account: c.Account, Region: c.Region, Name: *in.Name, ARN: newARN(c, *in.Name), Description: in.Description, KmsKeyID: in.KmsKeyId,
+		Tags: in.Tags, Created: now, Changed: now}
+	if old, ok := s.secrets.Get(rowID(c, *in.Name)); ok && !s.expired(old) {
+		if old.Deleted != nil {
+			return nil, wire.Errorf("InvalidRequestException", "You can't create this secret because a secret with this name is already scheduled for deletion.")
+		}
+		exists := slices.ContainsFunc(old.Versions, func(v version) bool { return v.ID == aws.ToString(in.ClientRequestToken) })
+		if !exists {
+			return nil, wire.Errorf("ResourceExistsException", "The operation failed because the secret %s already exists.", *in.Name)
+		}
+		row = clone(old) // the same request again
+	}
+	out := &secretsmanager.CreateSecretOutput{ARN: &row.ARN, Name: &row.Name}
+	if v.given() {
+		id, err := s.add(row, v, []string{current})
+		if err != nil {
+			return nil, err
+		}
+		out.VersionId = &id
+	}
+	return out, s.store(row)
+}
+
+// GetSecretValue returns the version with the id and label that in names; the
+// label alone is AWSCURRENT.
+func (s *Service) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput) (*secretsmanager.GetSecretValueOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
+	if err != nil {
+		return nil, err
+	}
+	label := aws.ToString(in.VersionStage)
+	var v *version
+	if in.VersionId != nil {
+		if i := slices.IndexFunc(row.Versions, func(v version) bool { return v.ID == *in.VersionId }); i >= 0 {
+			v = &row.Versions[i]
+		}
+		if v == nil {
+			return nil, wire.Errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for VersionId: %s", *in.VersionId)
+		}
+		if label != "" && !slices.Contains(v.Stages, label) {
+			return nil, wire.Errorf("InvalidRequestException", "You provided a VersionStage that is not associated to the provided VersionId.")
+		}
+	} else {
+		if label == "" {
+			label = current
+		}
+		if v = row.stage(label); v == nil {
+			return nil, wire.Errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for staging label: %s", label)
+		}
+	}
+	plain, err := s.key.Unseal(v.Value, row.ARN)
+	if err != nil {
+		return nil, err
+	}
+	out := &secretsmanager.GetSecretValueOutput{ARN: &row.ARN, Name: &row.Name, VersionId: &v.ID, VersionStages: v.Stages, CreatedDate: &v.Created}
+	if v.Binary {
+		out.SecretBinary = plain
+	} else {
+		out.SecretString = aws.String(string(plain))
+	}
+	return out, nil
+}
+
+// PutSecretValue adds a version.
+func (s *Service) PutSecretValue(ctx context.Context, in *secretsmanager.PutSecretValueInput) (*secretsmanager.PutSecretValueOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
+	if err != nil {
+		return nil, err
+	}
+	v := value{in.ClientRequestToken, in.SecretString, in.SecretBinary}
+	if !v.given() {
+		return nil, invalid("You must provide either SecretString or SecretBinary.")
+	}
+	labels := in.VersionStages
+	if len(labels) == 0 || row.stage(current) == nil && !slices.Contains(labels, current) {
+		labels = append(labels, current) // the first version is always the current one
+	}
+	id, err := s.add(row, v, labels)
+	if err != nil {
+		return nil, err
+	}
+	return &secretsmanager.PutSecretValueOutput{ARN: &row.ARN, Name: &row.Name, VersionId: &id, VersionStages: row.stages()[id]}, s.store(row)
+}
+
+// UpdateSecret changes what is given; a value becomes the current version.
+func (s *Service) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSecretInput) (*secretsmanager.UpdateSecretOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
+	if err != nil {
+		return nil, err
+	}
+	if in.Description != nil {
+		row.Description = in.Description
+	}
+	if in.KmsKeyId != nil {
+		row.KmsKeyID = in.KmsKeyId
+	}
+	out := &secretsmanager.UpdateSecretOutput{ARN: &row.ARN, Name: &row.Name}
+	if v := (value{in.ClientRequestToken, in.SecretString, in.SecretBinary}); v.given() {
+		id, err := s.add(row, v, []string{current})
+		if err != nil {
+			return nil, err
+		}
+		out.VersionId = &id
+	}
+	row.Changed = s.opts.Now().UTC()
+	return out, s.store(row)
+}
+
+// DeleteSecret marks a secret for deletion, or deletes it at once. At once, it is
+// no error if there is none.
+func (s *Service) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSecretInput) (*secretsmanager.DeleteSecretOutput, error) {
+	c := wire.CallerFrom(ctx)
+	now := s.opts.Now().UTC()
+	force := aws.ToBool(in.ForceDeleteWithoutRecovery)
+	days := int64(30)
+	if in.RecoveryWindowInDays != nil {
+		days = *in.RecoveryWindowInDays
+		if force {
+			return nil, invalid("You can't use ForceDeleteWithoutRecovery in conjunction with RecoveryWindowInDays.")
+		}
+		if days < 7 || days > 30 {
+			return nil, invalid("The RecoveryWindowInDays value must be between 7 and 30 days (inclusive).")
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.find(c, *in.SecretId, force)
+	if err != nil && force {
+		return &secretsmanager.DeleteSecretOutput{Name: in.SecretId, DeletionDate: &now}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := &secretsmanager.DeleteSecretOutput{ARN: &row.ARN, Name: &row.Name, DeletionDate: &now}
+	if force {
+		return out, s.secrets.Drop(rowID(c, row.Name))
+	}
+	out.DeletionDate = aws.Time(now.Add(time.Duration(days) * 24 * time.Hour))
+	row.Deleted, row.Gone = &now, out.DeletionDate
+	return out, s.store(row)
+}
+
+// DescribeSecret returns all about a secret but its values.
+func (s *Service) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeSecretInput) (*secretsmanager.DescribeSecretOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, true)
+	if err != nil {
+		return nil, err
+	}
+	return &secretsmanager.DescribeSecretOutput{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID, Tags: row.Tags,
+		CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, VersionIdsToStages: row.stages()}, nil
+}
+
+// ListSecrets lists secrets, without their values, by name.
+func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
+	c := wire.CallerFrom(ctx)
+	after, err := base64.RawURLEncoding.DecodeString(aws.ToString(in.NextToken))
+	if err != nil {
+		return nil, wire.Errorf("InvalidNextTokenException", "The NextToken value is invalid.")
+	}
+	for _, f := range in.Filters {
+		if f.Key == types.FilterNameStringTypePrimaryRegion || f.Key == types.FilterNameStringTypeOwningService {
+			return nil, invalid("The embedded cloud has no filter %s.", f.Key)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []*secret
+	for _, row := range s.secrets.Rows {
+		visible := row.Account == c.Account && row.Region == c.Region && !s.expired(row) && (row.Deleted == nil || aws.ToBool(in.IncludePlannedDeletion))
+		if visible && !slices.ContainsFunc(in.Filters, func(f types.Filter) bool { return !row.matches(f) }) {
+			rows = append(rows, row)
+		}
+	}
+	order := strings.Compare
+	if in.SortOrder == types.SortOrderTypeDesc {
+		order = func(a, b string) int { return strings.Compare(b, a) }
+	}
+	slices.SortFunc(rows, func(a, b *secret) int { return order(a.Name, b.Name) })
+	rows = slices.DeleteFunc(rows, func(r *secret) bool { return in.NextToken != nil && order(r.Name, string(after)) <= 0 })
+	out := &secretsmanager.ListSecretsOutput{SecretList: []types.SecretListEntry{}}
+	size := 100
+	if in.MaxResults != nil {
+		size = int(*in.MaxResults)
+	}
+	if len(rows) > size {
+		rows = rows[:size]
+		out.NextToken = aws.String(base64.RawURLEncoding.EncodeToString([]byte(rows[size-1].Name)))
+	}
+	for _, row := range rows {
+		out.SecretList = append(out.SecretList, types.SecretListEntry{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID,
+			Tags: row.Tags, CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, SecretVersionsToStages: row.stages()})
+	}
+	return out, nil
+}
+
+// matches reports whether one of the filter's values, which are prefixes, fits;
+// a value after an exclamation mark must not.
+func (row *secret) matches(f types.Filter) bool {
+	key := func(t types.Tag) string { return aws.ToString(t.Key) }
+	text := func(t types.Tag) string { return aws.ToString(t.Value) }
+	fits := func(want string) bool {
+		lower := strings.HasPrefix(strings.ToLower(aws.ToString(row.Description)), strings.ToLower(want))
+		switch f.Key {
+		case types.FilterNameStringTypeName:
+			return strings.HasPrefix(row.Name, want)
+		case types.FilterNameStringTypeDescription:
+			return lower
+		case types.FilterNameStringTypeTagKey:
+			return row.hasTag(key, want)
+		case types.FilterNameStringTypeTagValue:
+			return row.hasTag(text, want)
+		}
+		return strings.HasPrefix(row.Name, want) || lower || row.hasTag(key, want) || row.hasTag(text, want)
+	}
+	return slices.ContainsFunc(f.Values, func(want string) bool {
+		rest, negated := strings.CutPrefix(want, "!")
+		return fits(rest) != negated
+	})
+}

@@ -1,0 +1,102 @@
+package ssm
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"bake/cloud/wire"
+)
+
+// page returns the caller's and the public parameters that all filters match, by
+// name: as many as size, or usual if that is 0, from where the last page ended.
+// The lock is held.
+func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []types.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
+	after, err := base64.RawURLEncoding.DecodeString(aws.ToString(token))
+	if err != nil {
+		return nil, nil, wire.Errorf("InvalidNextToken", "The specified token is not valid.")
+	}
+	var rows []*parameter
+	for _, p := range s.parameters.Rows {
+		if p.Account == c.Account && p.Region == c.Region {
+			rows = append(rows, p)
+		}
+	}
+	for _, p := range public {
+		rows = append(rows, p)
+	}
+	slices.SortFunc(rows, func(a, b *parameter) int { return strings.Compare(a.Name, b.Name) })
+	rows = slices.DeleteFunc(rows, func(p *parameter) bool { return token != nil && p.Name <= string(after) })
+	for _, f := range filters {
+		matches, err := filter(f)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = slices.DeleteFunc(rows, func(p *parameter) bool { return !matches(p) })
+	}
+	if size == 0 {
+		size = usual
+	}
+	if len(rows) <= int(size) {
+		return rows, nil, nil
+	}
+	rows = rows[:size]
+	return rows, aws.String(base64.RawURLEncoding.EncodeToString([]byte(rows[size-1].Name))), nil
+}
+
+// filter returns what a filter demands of a parameter. Its values are
+// alternatives.
+func filter(f types.ParameterStringFilter) (func(*parameter) bool, error) {
+	values := map[string]func(*parameter) string{
+		"Name":     func(p *parameter) string { return strings.TrimPrefix(p.Name, "/") },
+		"Type":     func(p *parameter) string { return string(p.Type) },
+		"KeyId":    func(p *parameter) string { return p.latest().KeyID },
+		"Tier":     func(p *parameter) string { return string(p.Tier) },
+		"DataType": func(p *parameter) string { return p.latest().DataType },
+	}
+	key, option := *f.Key, aws.ToString(f.Option)
+	if tag, ok := strings.CutPrefix(key, "tag:"); ok {
+		return func(p *parameter) bool {
+			return slices.ContainsFunc(p.Tags, func(t types.Tag) bool {
+				return *t.Key == tag && (len(f.Values) == 0 || slices.Contains(f.Values, *t.Value))
+			})
+		}, nil
+	}
+	if key == "Path" {
+		if option != "" && option != "OneLevel" && option != "Recursive" {
+			return nil, invalidOption(option, "OneLevel, Recursive")
+		}
+		return func(p *parameter) bool {
+			return slices.ContainsFunc(f.Values, func(path string) bool {
+				rest, below := strings.CutPrefix(p.Name, strings.TrimSuffix(path, "/")+"/")
+				return below && (option == "Recursive" || !strings.Contains(rest, "/")) || path == "/" && !strings.Contains(p.Name, "/")
+			})
+		}, nil
+	}
+	value := values[key]
+	if value == nil {
+		return nil, wire.Errorf("InvalidFilterKey", "The following filter key is not valid: %s. Valid filter keys include: [DataType, KeyId, Name, Path, Tier, Type, tag:].", key)
+	}
+	compare := map[string]func(value, want string) bool{
+		"": func(v, want string) bool { return v == want }, "Equals": func(v, want string) bool { return v == want },
+		"BeginsWith": strings.HasPrefix, "Contains": strings.Contains,
+	}[option]
+	if compare == nil || option == "Contains" && key != "Name" {
+		return nil, invalidOption(option, "BeginsWith, Equals")
+	}
+	return func(p *parameter) bool {
+		return slices.ContainsFunc(f.Values, func(want string) bool {
+			if key == "Name" {
+				want = strings.TrimPrefix(want, "/")
+			}
+			return compare(value(p), want)
+		})
+	}, nil
+}
+
+func invalidOption(option, valid string) error {
+	return wire.Errorf("InvalidFilterOption", "The following filter option is not valid: %s. Valid options include: [%s].", option, valid)
+}

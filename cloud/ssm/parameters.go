@@ -1,0 +1,378 @@
+package ssm
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"bake/cloud/wire"
+)
+
+// parameter is a parameter with its versions, the oldest first; there is at
+// least one.
+type parameter struct {
+	Account, Region string // the account is empty for public ones
+	Name            string
+	Type            types.ParameterType
+	Tier            types.ParameterTier
+	Tags            []types.Tag
+	Versions        []version
+}
+
+// version is one value of a parameter.
+type version struct {
+	Number         int64
+	Value          string // sealed if the parameter is a SecureString
+	Modified       time.Time
+	Description    string
+	KeyID          string
+	DataType       string
+	AllowedPattern string
+}
+
+// Limits of the Parameter Store.
+const (
+	maxVersions  = 100
+	maxLevels    = 15
+	maxARN       = 1011 // characters
+	maxStandard  = 4096 // bytes of a value
+	maxAdvanced  = 8192
+	defaultKeyID = "alias/aws/ssm"
+)
+
+func (p *parameter) latest() *version { return &p.Versions[len(p.Versions)-1] }
+
+func arn(c wire.Caller, name string) string {
+	return "arn:aws:ssm:" + c.Region + ":" + c.Account + ":parameter/" + strings.TrimPrefix(name, "/")
+}
+
+func (p *parameter) arn() string {
+	return arn(wire.Caller{Account: p.Account, Region: p.Region}, p.Name)
+}
+
+// context is what the values of p are encrypted in.
+func (p *parameter) context() string { return p.arn() }
+
+func validation(format string, args ...any) error {
+	return wire.Errorf("ValidationException", format, args...)
+}
+
+// errNotFound has no message on AWS either.
+func errNotFound() error { return &wire.Error{Code: "ParameterNotFound"} }
+
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`)
+
+func checkName(c wire.Caller, name string) error {
+	top := strings.ToLower(strings.TrimPrefix(name, "/"))
+	switch {
+	case strings.HasPrefix(name, "/aws/"):
+		return wire.Errorf("AccessDeniedException", "No access to reserved parameter name: %s.", name)
+	case !namePattern.MatchString(name), strings.HasPrefix(top, "aws"), strings.HasPrefix(top, "ssm"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
+		return validation(`Parameter name: can't be prefixed with "aws" or "ssm" (case-insensitive). If formed as a path, it can consist of sub-paths divided by slash symbol; each sub-path can be formed as a mix of letters, numbers and the following 3 symbols .-_`)
+	case strings.Contains(name, "/") && name[0] != '/':
+		return validation("Parameter name must be a fully qualified name.")
+	case strings.Count(name, "/") > maxLevels:
+		return wire.Errorf("HierarchyLevelLimitExceededException", "A hierarchy can have a maximum of %d levels.", maxLevels)
+	case len(arn(c, name)) > maxARN:
+		return validation("The ARN of the parameter would have more than %d characters.", maxARN)
+	}
+	return nil
+}
+
+// PutParameter makes a parameter or, with Overwrite, its next version.
+func (s *Service) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutParameterOutput, error) {
+	c := wire.CallerFrom(ctx)
+	name := *in.Name
+	if err := checkName(c, name); err != nil {
+		return nil, err
+	}
+	if in.Policies != nil {
+		return nil, wire.Errorf("InvalidPolicyTypeException", "The embedded cloud has no parameter policies.")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := rowID(c, name)
+	next := parameter{Account: c.Account, Region: c.Region, Name: name, Type: in.Type, Tags: in.Tags}
+	number := int64(1)
+	if old, ok := s.parameters.Get(id); ok {
+		if err := overwrite(old, in); err != nil {
+			return nil, err
+		}
+		next.Type, next.Tags, next.Versions = old.Type, old.Tags, slices.Clone(old.Versions)
+		number = old.latest().Number + 1
+	} else if in.Type == "" {
+		return nil, validation("A parameter type is required when you create a parameter.")
+	}
+	if err := next.setTier(in, number > 1); err != nil {
+		return nil, err
+	}
+	v := version{Number: number, Value: *in.Value, Modified: s.opts.Now().UTC(), Description: aws.ToString(in.Description),
+		DataType: "text", AllowedPattern: aws.ToString(in.AllowedPattern)}
+	if in.DataType != nil {
+		v.DataType = *in.DataType
+	}
+	if err := v.check(next.Type, in.KeyId); err != nil {
+		return nil, err
+	}
+	if next.Type == types.ParameterTypeSecureString {
+		v.KeyID = defaultKeyID
+		if in.KeyId != nil {
+			v.KeyID = *in.KeyId
+		}
+		v.Value = s.key.Seal([]byte(v.Value), next.context())
+	}
+	next.Versions = append(next.Versions, v)
+	next.Versions = next.Versions[max(0, len(next.Versions)-maxVersions):]
+	if err := s.parameters.Put(id, &next); err != nil {
+		return nil, err
+	}
+	return &ssm.PutParameterOutput{Version: number, Tier: next.Tier}, nil
+}
+
+// overwrite reports why in cannot be a new version of old.
+func overwrite(old *parameter, in *ssm.PutParameterInput) error {
+	switch {
+	case !aws.ToBool(in.Overwrite):
+		return wire.Errorf("ParameterAlreadyExists", "The parameter already exists. To overwrite this value, set the overwrite option in the request to true.")
+	case len(in.Tags) > 0:
+		return validation("Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please remove overwrite flag.")
+	case in.Type != "" && in.Type != old.Type:
+		return wire.Errorf("HierarchyTypeMismatchException", "Parameter Store doesn't support changing a parameter's type from %s to %s. Create a new parameter.", old.Type, in.Type)
+	case old.Tier == types.ParameterTierAdvanced && in.Tier == types.ParameterTierStandard:
+		return validation("This parameter uses the advanced-parameter tier. You can't downgrade a parameter from the advanced-parameter tier to the standard-parameter tier. If necessary, you can delete the advanced parameter and recreate it as a standard parameter.")
+	}
+	return nil
+}
+
+// setTier chooses the tier that in asks for, as far as the value fits in it. An
+// advanced parameter stays one.
+func (p *parameter) setTier(in *ssm.PutParameterInput, exists bool) error {
+	size := len(*in.Value)
+	switch {
+	case size == 0:
+		return validation("1 validation error detected: Value '' at 'value' failed to satisfy constraint: Member must have length greater than or equal to 1.")
+	case size > maxAdvanced:
+		return validation("Advanced tier parameters support a maximum parameter value of %d characters.", maxAdvanced)
+	case in.Tier == types.ParameterTierAdvanced, in.Tier == types.ParameterTierIntelligentTiering && size > maxStandard:
+		p.Tier = types.ParameterTierAdvanced
+	case size > maxStandard:
+		return validation("Standard tier parameters support a maximum parameter value of %d characters. To create a larger parameter value, upgrade the parameter to use the advanced-parameter tier.", maxStandard)
+	default:
+		p.Tier = types.ParameterTierStandard
+	}
+	return nil
+}
+
+var imageID = regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
+
+// check reports what is wrong with a value for a parameter of that type.
+func (v *version) check(kind types.ParameterType, key *string) error {
+	switch v.DataType {
+	case "text":
+	case "aws:ec2:image":
+		if !imageID.MatchString(v.Value) {
+			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image demands.", v.Value)
+		}
+	default:
+		return validation("The following data type is not supported: %s (Data type names are all lowercase.)", v.DataType)
+	}
+	if key != nil && kind != types.ParameterTypeSecureString {
+		return validation("KeyId is required for SecureString type parameter only.")
+	}
+	if !utf8.ValidString(v.Value) {
+		return validation("The value is not text.")
+	}
+	if v.AllowedPattern == "" {
+		return nil
+	}
+	pattern, err := regexp.Compile(`^(?:` + v.AllowedPattern + `)$`)
+	if err != nil {
+		return wire.Errorf("InvalidAllowedPatternException", "The pattern %s is no regular expression: %v", v.AllowedPattern, err)
+	}
+	if !pattern.MatchString(v.Value) {
+		return wire.Errorf("ParameterPatternMismatchException", "Parameter value, cannot be validated against allowedPattern: %s", v.AllowedPattern)
+	}
+	return nil
+}
+
+// find returns the parameter that name leads to, and the version that its
+// selector, as in name:3, picks; the latest without one. The lock is held.
+func (s *Service) find(c wire.Caller, public map[string]*parameter, name string) (p *parameter, v *version, selector string, err error) {
+	if rest, ok := strings.CutPrefix(name, "arn:aws:ssm:"+c.Region+":"+c.Account+":parameter/"); ok {
+		name = rest
+		if base, _, _ := strings.Cut(rest, ":"); strings.Contains(base, "/") || s.row(c, public, base) == nil {
+			name = "/" + rest
+		}
+	}
+	name, number, selected := strings.Cut(name, ":")
+	p = s.row(c, public, name)
+	if p == nil {
+		return nil, nil, "", errNotFound()
+	}
+	if !selected {
+		return p, p.latest(), "", nil
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find version label %s of %s. Verify the label and try again.", number, name)
+	}
+	for i := range p.Versions {
+		if p.Versions[i].Number == n {
+			return p, &p.Versions[i], ":" + number, nil
+		}
+	}
+	return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find version %s of %s. Verify the version and try again.", number, name)
+}
+
+// row returns the parameter of that name, or nil. The lock is held.
+func (s *Service) row(c wire.Caller, public map[string]*parameter, name string) *parameter {
+	if p, ok := public[name]; ok {
+		return p
+	}
+	p, _ := s.parameters.Get(rowID(c, name))
+	return p
+}
+
+// view is what a client gets to see of a version.
+func (s *Service) view(p *parameter, v *version, selector string, decrypt *bool) (types.Parameter, error) {
+	value := v.Value
+	if p.Type == types.ParameterTypeSecureString && aws.ToBool(decrypt) {
+		plain, err := s.key.Unseal(value, p.context())
+		if err != nil {
+			return types.Parameter{}, err
+		}
+		value = string(plain)
+	}
+	out := types.Parameter{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Value: &value, Version: v.Number,
+		DataType: &v.DataType, LastModifiedDate: &v.Modified}
+	if selector != "" {
+		out.Selector = &selector
+	}
+	return out, nil
+}
+
+// GetParameter returns one value.
+func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (*ssm.GetParameterOutput, error) {
+	public, err := s.public(ctx, *in.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, v, selector, err := s.find(wire.CallerFrom(ctx), public, *in.Name)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.view(p, v, selector, in.WithDecryption)
+	return &ssm.GetParameterOutput{Parameter: &out}, err
+}
+
+// GetParameters returns several values; the names that lead nowhere are listed
+// beside them.
+func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput) (*ssm.GetParametersOutput, error) {
+	out := &ssm.GetParametersOutput{Parameters: []types.Parameter{}, InvalidParameters: []string{}}
+	for _, name := range in.Names {
+		one, err := s.GetParameter(ctx, &ssm.GetParameterInput{Name: &name, WithDecryption: in.WithDecryption})
+		e, _ := errors.AsType[*wire.Error](err)
+		switch {
+		case e != nil && (e.Code == "ParameterNotFound" || e.Code == "ParameterVersionNotFound"):
+			out.InvalidParameters = append(out.InvalidParameters, name)
+		case err != nil:
+			return nil, err
+		default:
+			out.Parameters = append(out.Parameters, *one.Parameter)
+		}
+	}
+	return out, nil
+}
+
+// GetParametersByPath returns the values below a path, by name.
+func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParametersByPathInput) (*ssm.GetParametersByPathOutput, error) {
+	path := *in.Path
+	if path[0] != '/' || !namePattern.MatchString(path) {
+		return nil, validation("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\". It can't be prefixed with \"aws\" or \"ssm\" (case-insensitive).")
+	}
+	public, err := s.public(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	option := "OneLevel"
+	if aws.ToBool(in.Recursive) {
+		option = "Recursive"
+	}
+	filters := append(slices.Clone(in.ParameterFilters), types.ParameterStringFilter{Key: aws.String("Path"), Option: &option, Values: []string{path}})
+	for _, f := range in.ParameterFilters {
+		if k := *f.Key; k != "Type" && k != "KeyId" && k != "DataType" {
+			return nil, wire.Errorf("InvalidFilterKey", "The following filter key is not valid: %s. Valid filter keys include: [Type, KeyId, DataType].", k)
+		}
+	}
+	rows, next, err := s.page(wire.CallerFrom(ctx), public, filters, in.NextToken, aws.ToInt32(in.MaxResults), 10)
+	if err != nil {
+		return nil, err
+	}
+	out := &ssm.GetParametersByPathOutput{Parameters: []types.Parameter{}, NextToken: next}
+	for _, p := range rows {
+		view, err := s.view(p, p.latest(), "", in.WithDecryption)
+		if err != nil {
+			return nil, err
+		}
+		out.Parameters = append(out.Parameters, view)
+	}
+	return out, nil
+}
+
+// DescribeParameters lists parameters without their values, by name; public ones
+// are not among them, as on AWS.
+func (s *Service) DescribeParameters(ctx context.Context, in *ssm.DescribeParametersInput) (*ssm.DescribeParametersOutput, error) {
+	if len(in.Filters) > 0 && len(in.ParameterFilters) > 0 {
+		return nil, validation("You can use either Filters or ParameterFilters in a single request.")
+	}
+	filters := in.ParameterFilters
+	for _, f := range in.Filters {
+		filters = append(filters, types.ParameterStringFilter{Key: aws.String(string(f.Key)), Values: f.Values})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows, next, err := s.page(wire.CallerFrom(ctx), nil, filters, in.NextToken, aws.ToInt32(in.MaxResults), 50)
+	if err != nil {
+		return nil, err
+	}
+	out := &ssm.DescribeParametersOutput{Parameters: []types.ParameterMetadata{}, NextToken: next}
+	for _, p := range rows {
+		v := p.latest()
+		m := types.ParameterMetadata{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, DataType: &v.DataType,
+			LastModifiedDate: &v.Modified, LastModifiedUser: aws.String("arn:aws:iam::" + p.Account + ":root"), Policies: []types.ParameterInlinePolicy{}}
+		for _, optional := range []struct {
+			value *string
+			field **string
+		}{{&v.Description, &m.Description}, {&v.KeyID, &m.KeyId}, {&v.AllowedPattern, &m.AllowedPattern}} {
+			if *optional.value != "" {
+				*optional.field = optional.value
+			}
+		}
+		out.Parameters = append(out.Parameters, m)
+	}
+	return out, nil
+}
+
+// DeleteParameter deletes a parameter with all its versions.
+func (s *Service) DeleteParameter(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := rowID(wire.CallerFrom(ctx), *in.Name)
+	if _, ok := s.parameters.Get(id); !ok {
+		return nil, errNotFound()
+	}
+	return &ssm.DeleteParameterOutput{}, s.parameters.Drop(id)
+}

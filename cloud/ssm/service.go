@@ -1,0 +1,79 @@
+// Package ssm is the embedded Systems Manager: the Parameter Store, with the
+// public parameters that lead to published images, and the Session Manager. The
+// methods of [Service] named as its actions are those actions; the caller's
+// account and region come in the context (see [wire.WithCaller]).
+package ssm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/cloud/durable"
+	"bake/cloud/kms"
+	"bake/cloud/wire"
+)
+
+// Images finds published images.
+type Images interface {
+	DescribeImages(context.Context, *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error)
+}
+
+// Options are what a service is made of. All are required.
+type Options struct {
+	Dir    string // for the state
+	Images Images
+	Now    func() time.Time
+	Wrote  func() // called after every change of the state on disk, with the state locked
+}
+
+// Service is the embedded Systems Manager of all accounts and regions.
+type Service struct {
+	opts Options
+	key  *kms.Key // of SecureString parameters
+
+	mu         sync.Mutex // guards all below, and every change of the state on disk
+	parameters *durable.Table[parameter]
+}
+
+// Open returns the service whose state is in opts.Dir.
+func Open(opts Options) (*Service, error) {
+	s := &Service{opts: opts}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("embedded Systems Manager: state in %s: %w", opts.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Service) open() (err error) {
+	if err = os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	if s.key, err = kms.OpenKey(filepath.Join(s.opts.Dir, "key")); err != nil {
+		return err
+	}
+	s.parameters, err = durable.OpenTable[parameter](filepath.Join(s.opts.Dir, "parameters"), s.opts.Wrote)
+	return err
+}
+
+// Endpoint returns the handler of the service's requests.
+func (s *Service) Endpoint() (*wire.Service, error) {
+	model, err := wire.Load("ssm")
+	if err != nil {
+		return nil, err
+	}
+	return wire.New(model, s)
+}
+
+// rowID is the id of a row in a table: a name may hold what no file name may.
+func rowID(c wire.Caller, name string) string {
+	sum := sha256.Sum256([]byte(c.Account + "\x00" + c.Region + "\x00" + name))
+	return hex.EncodeToString(sum[:16])
+}
