@@ -316,7 +316,11 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 	img.Architecture, img.BootMode, img.RootDeviceName = row.Architecture, row.BootMode, row.RootDeviceName
 	img.SourceInstanceId, img.SourceImageId, img.SourceImageRegion = row.InstanceId, row.ImageId, &c.Region
 	img.LoginUser = row.LoginUser
+	if row.root() == nil {
+		return nil, noRoot(row)
+	}
 	var snapshots []*snapshot
+	captured := map[string]string{}
 	for _, b := range row.BlockDeviceMappings {
 		if dropsDevice(in.BlockDeviceMappings, *b.DeviceName) {
 			continue
@@ -330,6 +334,7 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 			snap.describeRoot(row)
 		}
 		snapshots = append(snapshots, snap)
+		captured[*v.VolumeId] = *snap.SnapshotId
 		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &types.EbsBlockDevice{
 			SnapshotId: snap.SnapshotId, VolumeSize: v.Size, VolumeType: v.VolumeType, Iops: provisioned(v.Volume), Throughput: v.Throughput,
 			Encrypted: v.Encrypted, DeleteOnTermination: b.Ebs.DeleteOnTermination,
@@ -341,20 +346,9 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	root, instance, reboot := img.rootSnapshot(), *row.InstanceId, !aws.ToBool(in.NoReboot)
+	instance, reboot := *row.InstanceId, !aws.ToBool(in.NoReboot)
 	s.develop(ctx, img, s.opts.Delays.Image, func(ctx context.Context) error {
-		for _, snap := range snapshots {
-			if *snap.SnapshotId == root {
-				continue
-			}
-			s.mu.Lock()
-			err := s.snapshots.edit(*snap.SnapshotId, func(r *snapshot) { r.Whole = true })
-			s.mu.Unlock()
-			if err != nil {
-				return err
-			}
-		}
-		return s.fill(ctx, root, instance, reboot)
+		return s.fill(ctx, captured, instance, reboot)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
 }
@@ -583,7 +577,8 @@ func (s *Service) copySource(c wire.Caller, source *image, id string) (*snapshot
 	return snap, nil
 }
 
-// RegisterImage makes an image of a snapshot of a root volume.
+// RegisterImage makes an image of snapshots. Whether an instance can start from
+// that of the root device shows when one does.
 func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (*ec2.RegisterImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource)
@@ -636,8 +631,6 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 		return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' must be mapped to a snapshot", *in.RootDeviceName)
 	case root.State != types.SnapshotStateCompleted:
 		return nil, wire.Errorf("IncorrectState", "Snapshot '%s' is not 'completed'.", *root.SnapshotId)
-	case root.Base == "" && len(root.Layers) == 0:
-		return nil, wire.Errorf("Unsupported", "The snapshot '%s' is not of the root volume of an instance: nothing in the embedded cloud could boot from it.", *root.SnapshotId)
 	}
 	img.LoginUser = root.LoginUser
 	img.Architecture = cmp.Or(in.Architecture, root.Architecture, types.ArchitectureValuesX8664)

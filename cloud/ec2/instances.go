@@ -239,6 +239,9 @@ func (s *Service) StartInstances(ctx context.Context, in *ec2.StartInstancesInpu
 	changes, err := s.transit(ctx, in.InstanceIds, func(row *instance) error {
 		switch row.state() {
 		case types.InstanceStateNameStopped, types.InstanceStateNameRunning, types.InstanceStateNamePending:
+			if row.root() == nil {
+				return noRoot(row)
+			}
 			return nil
 		}
 		return wrongState(row, "started")

@@ -152,7 +152,13 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	in, _ = s.instances.get(id)
 	spec := s.spec(id, in)
 	s.mu.Unlock()
-	var err error
+	if len(in.Layers) == 0 && empty(filepath.Join(spec.Dir, "upper")) {
+		return nil, fmt.Errorf("the root volume of the image %s is blank: there is nothing to start", *in.ImageId)
+	}
+	err := s.placeVolumes(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	if spec.Layers, err = s.opts.Images.Paths(in.Layers); err != nil {
 		return nil, err
 	}
@@ -290,6 +296,11 @@ func (s *Service) terminated(id string, why reason) {
 			s.log(id, "keep the root volume", err)
 		}
 	}
+	for _, b := range in.BlockDeviceMappings {
+		if !aws.ToBool(b.Ebs.DeleteOnTermination) {
+			s.log(id, "keep the volume "+*b.Ebs.VolumeId, s.takeOut(*b.Ebs.VolumeId, id, *b.DeviceName))
+		}
+	}
 	s.mu.Lock()
 	for _, b := range in.BlockDeviceMappings {
 		volume := *b.Ebs.VolumeId
@@ -334,14 +345,18 @@ func (s *Service) lockDisk(id string) func() {
 	return disk.Unlock
 }
 
-// capture returns the layers of the instance's disk as it now is. Of a running
-// machine, reboot takes the disk at rest; otherwise it is taken while the
-// machine is frozen.
-func (s *Service) capture(ctx context.Context, id string, reboot bool) ([]string, error) {
-	defer s.lockDisk(id)()
+// capture returns what volumes hold as they now are. They are attached to the
+// instance, or to none if that is empty. Of a running machine, reboot takes them
+// at rest; otherwise they are taken while the machine is frozen.
+func (s *Service) capture(ctx context.Context, volumes []string, instance string, reboot bool) (map[string]contents, error) {
+	if instance == "" {
+		defer s.lockDisk(volumes[0])()
+		return s.freezeVolumes(ctx, volumes, instance)
+	}
+	defer s.lockDisk(instance)()
 	s.mu.Lock()
 	var m machine.Machine
-	if r := s.runners[id]; r != nil && r.machine != nil {
+	if r := s.runners[instance]; r != nil && r.machine != nil {
 		m = r.machine
 		if reboot {
 			r.aim(goalReboot, reasonUser)
@@ -349,7 +364,7 @@ func (s *Service) capture(ctx context.Context, id string, reboot bool) ([]string
 	}
 	s.mu.Unlock()
 	if m == nil {
-		return s.freezeDisk(ctx, id)
+		return s.freezeVolumes(ctx, volumes, instance)
 	}
 	if reboot {
 		ctx, cancel := context.WithTimeout(ctx, stopGrace)
@@ -357,17 +372,17 @@ func (s *Service) capture(ctx context.Context, id string, reboot bool) ([]string
 		if err := m.Stop(ctx); err != nil {
 			return nil, err
 		}
-		return s.freezeDisk(ctx, id)
+		return s.freezeVolumes(ctx, volumes, instance)
 	}
-	layers, err := s.cloneDisk(ctx, id, m)
+	held, err := s.cloneVolumes(ctx, volumes, instance, m)
 	if err != nil {
 		select {
 		case <-m.Done(): // it ended by itself meanwhile
-			return s.freezeDisk(ctx, id)
+			return s.freezeVolumes(ctx, volumes, instance)
 		default:
 		}
 	}
-	return layers, err
+	return held, err
 }
 
 // freezeDisk makes the writable layer of a machine at rest one that images can
@@ -395,18 +410,6 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
 }
 
-// cloneDisk copies the writable layer of a machine that goes on running.
-func (s *Service) cloneDisk(ctx context.Context, id string, m machine.Machine) ([]string, error) {
-	s.mu.Lock()
-	in, _ := s.instances.get(id)
-	s.mu.Unlock()
-	if err := m.Freeze(ctx); err != nil {
-		return nil, err
-	}
-	layer, err := s.opts.Images.Clone(ctx, filepath.Join(s.machineDir(id), "upper"))
-	return append([]string{layer}, in.Layers...), errors.Join(err, m.Thaw())
-}
-
 // empty reports whether dir has nothing in it. One that cannot be read may have.
 func empty(dir string) bool {
 	entries, err := os.ReadDir(dir)
@@ -424,6 +427,9 @@ func (s *Service) collect() {
 		}
 		for _, r := range s.volumes.rows {
 			inUse = append(inUse, r.Layers...)
+			if r.Freezing != "" {
+				inUse = append(inUse, r.Freezing)
+			}
 		}
 		for _, r := range s.instances.rows {
 			inUse = append(inUse, r.Layers...)
@@ -466,21 +472,7 @@ func (s *Service) repair(ctx context.Context) error {
 		}
 	}
 	for _, id := range s.volumes.ids() {
-		v, _ := s.volumes.get(id)
-		if len(v.Attachments) == 0 {
-			continue
-		}
-		a := v.Attachments[0]
-		in, ok := s.instances.get(*a.InstanceId)
-		var err error
-		switch {
-		case ok && in.hasVolume(id):
-		case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
-			err = s.volumes.edit(id, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
-		default: // a launch or a termination was
-			err = s.volumes.drop(id)
-		}
-		if err != nil {
+		if err := s.repairVolume(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -515,8 +507,20 @@ func (s *Service) repairInstance(id string) error {
 	return err
 }
 
-// removeStrays deletes the directories of machines that are no more.
+// removeStrays deletes the directories of machines and volumes that are no more.
 func (s *Service) removeStrays(ctx context.Context) error {
+	volumes, err := os.ReadDir(s.detachedDir(""))
+	if err != nil {
+		return err
+	}
+	for _, e := range volumes {
+		if _, ok := s.volumes.get(e.Name()); ok {
+			continue
+		}
+		if err := s.opts.Driver.Remove(ctx, s.detachedDir(e.Name())); err != nil {
+			return err
+		}
+	}
 	entries, err := os.ReadDir(filepath.Join(s.opts.Dir, "machines"))
 	if err != nil {
 		return err

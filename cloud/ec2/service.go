@@ -180,6 +180,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		open(s, "networks", &s.networks),
 		os.MkdirAll(filepath.Join(opts.Dir, "machines"), 0o711),
 		os.MkdirAll(filepath.Join(opts.Dir, "console"), 0o700),
+		os.MkdirAll(s.detachedDir(""), 0o711),
 	)
 	if err == nil {
 		err = s.repair(ctx)

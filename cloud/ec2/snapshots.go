@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +15,8 @@ import (
 	"bake/cloud/wire"
 )
 
-// snapshot is a snapshot. That of a root volume has the layers of its content,
-// or the base whose layers those are; that of another volume has none.
+// snapshot is a snapshot. It has the layers of its content, or the base whose
+// layers those are; that of a blank volume has neither.
 type snapshot struct {
 	Region string
 	types.Snapshot
@@ -65,6 +66,11 @@ func (s *Service) ofVolume(c wire.Caller, v *volumeRow, description string, tags
 	snap := s.newSnapshot(c, *v.Size, description, tags)
 	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
 	snap.LoginUser = v.LoginUser
+	if snap.LoginUser == "" && len(v.Attachments) > 0 {
+		if row, ok := s.instances.get(*v.Attachments[0].InstanceId); ok {
+			snap.LoginUser = row.LoginUser
+		}
+	}
 	return snap
 }
 
@@ -93,24 +99,25 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInpu
 		return nil, err
 	}
 	snap := s.ofVolume(c, v, aws.ToString(in.Description), tags[kindSnapshot.resource])
-	row := s.rootOf(v)
-	if row != nil {
+	instance := ""
+	if row := s.rootOf(v); row != nil {
 		if err := capturable(row); err != nil {
 			return nil, err
 		}
 		snap.describeRoot(row)
-	} else {
-		snap.Layers, snap.Whole = v.Layers, true
+	}
+	if len(v.Attachments) > 0 {
+		instance = *v.Attachments[0].InstanceId
 	}
 	if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
 		return nil, err
 	}
-	id, fail := *snap.SnapshotId, failing(ctx)
+	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
 	s.hide(ctx, id)
 	s.background(func(ctx context.Context) {
 		err := fail
-		if row != nil && err == nil {
-			err = s.fill(ctx, id, *row.InstanceId, false)
+		if err == nil {
+			err = s.fill(ctx, map[string]string{volume: id}, instance, false)
 		}
 		if wait := s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot); wait != nil {
 			return // the next Open completes it
@@ -141,15 +148,24 @@ func (r *snapshot) describeRoot(row *instance) {
 	r.LoginUser, r.Architecture, r.RootDevice = row.LoginUser, row.Architecture, aws.ToString(row.RootDeviceName)
 }
 
-// fill captures the instance's disk for the snapshot.
-func (s *Service) fill(ctx context.Context, id, instance string, reboot bool) error {
-	layers, err := s.capture(ctx, instance, reboot)
+// fill captures volumes for snapshots, whose ids are given by volume. The volumes
+// are attached to the instance, or to none if that is empty.
+func (s *Service) fill(ctx context.Context, snapshots map[string]string, instance string, reboot bool) error {
+	layers, err := s.capture(ctx, slices.Sorted(maps.Keys(snapshots)), instance, reboot)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.snapshots.edit(id, func(r *snapshot) { r.Layers, r.Whole = layers, true })
+	for volume, id := range snapshots {
+		err := s.snapshots.edit(id, func(r *snapshot) {
+			r.Layers, r.Base, r.Whole = layers[volume].layers, layers[volume].base, true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // capturable reports an instance whose disk cannot be taken now.

@@ -15,14 +15,16 @@ import (
 	"bake/cloud/wire"
 )
 
-// volumeRow is a volume. Only a root volume has content: an attached one's is
-// its instance's disk, a detached one's is in Layers. Other volumes exist in the
-// API; a machine of the embedded cloud has no device for them.
+// volumeRow is a volume. The content of one that is attached as a root is its
+// instance's disk. That of another is in its directory, see volumeDir, or as long
+// as it has none, in Layers or in the Base that they are yet to come from.
 type volumeRow struct {
 	Region  string
 	Account string
 	types.Volume
-	Layers    []string
+	Layers    []string // topmost first
+	Base      string
+	Freezing  string // layer that the content is about to become
 	LoginUser string
 }
 
@@ -31,11 +33,15 @@ type device struct {
 	name    string
 	deletes bool
 	spec    types.Volume // size, type and so on
+	from    contents
 }
 
 // volume is the device's new volume, attached to the instance row.
 func (d device) volume(row *instance, tags []types.Tag, now time.Time) *volumeRow {
 	v := &volumeRow{Region: row.Region, Account: row.OwnerId, Volume: d.spec}
+	if d.name != aws.ToString(row.RootDeviceName) {
+		v.Layers, v.Base, v.LoginUser = d.from.layers, d.from.base, d.from.user
+	}
 	v.VolumeId, v.State, v.CreateTime, v.Tags = aws.String(newID("vol")), types.VolumeStateInUse, &now, tags
 	v.AvailabilityZone, v.AvailabilityZoneId, v.MultiAttachEnabled = row.Placement.AvailabilityZone, row.Placement.AvailabilityZoneId, aws.Bool(false)
 	v.Attachments = []types.VolumeAttachment{{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &d.name, AttachTime: &now,
@@ -128,6 +134,7 @@ func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMap
 		}
 	}
 	var out []device
+	var err error
 	for _, m := range mappings {
 		if m.Ebs == nil { // an instance store: no instance type here has one
 			continue
@@ -140,6 +147,14 @@ func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMap
 		}
 		if err := checkVolume(&d.spec); err != nil {
 			return nil, err
+		}
+		if d.spec.SnapshotId != nil {
+			if d.from, err = s.contentsOf(c, *d.spec.SnapshotId); err != nil {
+				return nil, err
+			}
+		}
+		if i := slices.IndexFunc(out, func(o device) bool { return machineDevice(o.name) == machineDevice(d.name) }); i >= 0 {
+			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The devices '%s' and '%s' are the same to the instance", out[i].name, d.name)
 		}
 		out = append(out, d)
 	}
@@ -175,6 +190,12 @@ func (s *Service) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error
 	}
 	id := *v.SnapshotId
 	size, encrypted := int32(0), false
+	if img == nil {
+		var err error
+		if img, err = s.publicationOf(c, id); err != nil {
+			return err
+		}
+	}
 	if img.has(id) {
 		size = img.snapshotSize(id)
 	}
@@ -260,8 +281,11 @@ func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (
 		return nil, err
 	}
 	if row.SnapshotId != nil {
-		snap, _ := s.snapshots.get(*row.SnapshotId)
-		row.Layers, row.LoginUser = snap.Layers, snap.LoginUser
+		from, err := s.contentsOf(c, *row.SnapshotId)
+		if err != nil {
+			return nil, err
+		}
+		row.Layers, row.Base, row.LoginUser = from.layers, from.base, from.user
 	}
 	out := &ec2.CreateVolumeOutput{}
 	copyFields(out, row.Volume)
@@ -296,6 +320,11 @@ func (s *Service) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (
 	if err := s.volumes.drop(*v.VolumeId); err != nil {
 		return nil, err
 	}
+	id := *v.VolumeId
+	s.background(func(ctx context.Context) {
+		defer s.lockDisk(id)()
+		s.log(id, "delete", s.opts.Driver.Remove(context.WithoutCancel(ctx), s.detachedDir(id)))
+	})
 	s.collect()
 	return &ec2.DeleteVolumeOutput{}, nil
 }
@@ -331,82 +360,4 @@ func (s *Service) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesIn
 	}
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	return &ec2.DescribeVolumesOutput{Volumes: rows, NextToken: next}, err
-}
-
-func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
-	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v, err := s.findVolume(c, in.VolumeId)
-	if err != nil {
-		return nil, err
-	}
-	row, err := s.findInstance(c, in.InstanceId)
-	if err != nil {
-		return nil, err
-	}
-	name := aws.ToString(in.Device)
-	switch {
-	case name == "":
-		return nil, missing("Device")
-	case len(v.Attachments) > 0:
-		return nil, wire.Errorf("VolumeInUse", "%s is already attached to an instance", *v.VolumeId)
-	case row.state() != types.InstanceStateNameRunning && row.state() != types.InstanceStateNameStopped:
-		return nil, wire.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", *row.InstanceId)
-	case *v.AvailabilityZone != *row.Placement.AvailabilityZone:
-		return nil, wire.Errorf("InvalidVolume.ZoneMismatch", "The volume '%s' is not in the same availability zone as instance '%s'", *v.VolumeId, *row.InstanceId)
-	case slices.ContainsFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.DeviceName == name }):
-		return nil, invalidValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", name, name)
-	case name == aws.ToString(row.RootDeviceName):
-		return nil, wire.Errorf("Unsupported", "The root volume of an instance cannot be exchanged in the embedded cloud.")
-	}
-	a := types.VolumeAttachment{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &name, AttachTime: aws.Time(s.now()),
-		DeleteOnTermination: aws.Bool(false), State: types.VolumeAttachmentStateAttached}
-	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateInUse, []types.VolumeAttachment{a} })
-	if err != nil {
-		return nil, err
-	}
-	err = s.instances.edit(*row.InstanceId, func(row *instance) {
-		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsInstanceBlockDevice{
-			AttachTime: a.AttachTime, DeleteOnTermination: a.DeleteOnTermination, Status: types.AttachmentStatusAttached, VolumeId: v.VolumeId}})
-	})
-	out := &ec2.AttachVolumeOutput{}
-	copyFields(out, a)
-	out.State = types.VolumeAttachmentStateAttaching
-	return out, err
-}
-
-func (s *Service) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
-	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v, err := s.findVolume(c, in.VolumeId)
-	if err != nil {
-		return nil, err
-	}
-	if len(v.Attachments) == 0 {
-		return nil, wire.Errorf("IncorrectState", "Volume '%s' is in the 'available' state.", *v.VolumeId)
-	}
-	a := v.Attachments[0]
-	if id := aws.ToString(in.InstanceId); id != "" && id != *a.InstanceId {
-		return nil, wire.Errorf("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'", *v.VolumeId, id, aws.ToString(in.Device))
-	}
-	row, ok := s.instances.get(*a.InstanceId)
-	if ok && *a.Device == aws.ToString(row.RootDeviceName) {
-		if row.state() != types.InstanceStateNameStopped {
-			return nil, wire.Errorf("OperationNotPermitted", "Unable to detach root volume '%s' from instance '%s'", *v.VolumeId, *a.InstanceId)
-		}
-		return nil, wire.Errorf("Unsupported", "The root volume of an instance cannot be exchanged in the embedded cloud.")
-	}
-	err = s.instances.edit(*a.InstanceId, func(row *instance) {
-		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == *v.VolumeId })
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
-	out := &ec2.DetachVolumeOutput{}
-	copyFields(out, a)
-	out.State = types.VolumeAttachmentStateDetaching
-	return out, err
 }

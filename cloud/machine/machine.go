@@ -38,6 +38,12 @@ type Driver interface {
 	// that Unpack keeps. Used for a snapshot of a machine that goes on running.
 	Clone(ctx context.Context, src, dst string) error
 
+	// MakeVolume makes the directory dir, which must not exist, a volume of size
+	// bytes; see [Spec.Dir]. Its content is a copy of what an overlay of layers,
+	// topmost first, shows; without layers it is blank. On error the caller
+	// removes dir.
+	MakeVolume(ctx context.Context, dir string, layers []string, size int64) error
+
 	// Check reports what this host has and lacks for running machines.
 	Check(ctx context.Context) []Finding
 }
@@ -60,6 +66,11 @@ type Spec struct {
 	// a later Start with the same Dir finds the same disk. The caller may rename
 	// Dir/upper away between a stop and the next Start: that is how an image is
 	// made, and the next Start begins with an empty one.
+	//
+	// Dir/volumes holds the volumes that the machine has besides its root: each
+	// is a directory from MakeVolume under the name of a device, such as xvdf for
+	// /dev/xvdf. The caller moves them there and away between a stop and a Start,
+	// or before Plug and after Unplug.
 	Dir string
 
 	// Layers are the read-only layers below Dir/upper, topmost first.
@@ -113,6 +124,12 @@ type Machine interface {
 	// NetworkChanged makes the machine look at its network policy again.
 	NetworkChanged()
 
+	// Plug makes the volume that the caller has put in Dir/volumes/name appear as
+	// the device of that name. Unplug takes it away; it is an error if the machine
+	// has its file system mounted.
+	Plug(ctx context.Context, name string) error
+	Unplug(ctx context.Context, name string) error
+
 	// Done is closed when the machine has ended and its disk is at rest.
 	Done() <-chan struct{}
 
@@ -134,4 +151,12 @@ const (
 	PowerOff Reason = "power-off" // from inside: poweroff, halt, or the end of Command
 	Reboot   Reason = "reboot"    // from inside; the caller starts it again
 	Crashed  Reason = "crashed"
+)
+
+// VolumesDir is where in its directory a machine's volumes are, and VolumeContent
+// where in a volume's directory the tree of its file system is, which can become
+// a layer when nothing has it mounted.
+const (
+	VolumesDir    = "volumes"
+	VolumeContent = "content"
 )

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,9 +32,27 @@ type Options struct {
 	// IgnoreOwner leaves every file to the caller's user and drops access lists,
 	// for callers that know one user only.
 	IgnoreOwner bool
+
+	// Merge lays the stream over what the directory holds already: a whiteout
+	// deletes what it hides, and is not kept. The result is no layer over others
+	// but a whole tree.
+	Merge bool
 }
 
-// Clone copies the layer in src into the empty directory dst.
+// Merge copies what an overlay of layers, topmost first, shows into the empty
+// directory dst.
+func Merge(layers []*os.File, dst *os.File, o Options) error {
+	o.Merge = true
+	for _, layer := range slices.Backward(layers) {
+		if err := Clone(layer, dst, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Clone copies the layer in src into the directory dst, which is empty unless
+// the options say Merge.
 func Clone(src, dst *os.File, o Options) error {
 	r, w := io.Pipe()
 	packed := make(chan struct{})

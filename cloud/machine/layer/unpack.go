@@ -107,6 +107,8 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return err
 	}
 	switch {
+	case base == opaqueName && u.options.Merge:
+		return u.emptyDir(parent, strings.TrimSuffix(dir, "/"))
 	case base == opaqueName:
 		return pathError("setxattr", dir, unix.Fsetxattr(parent, opaqueXattr, []byte("y"), 0))
 	case strings.HasPrefix(base, whiteoutPrefix):
@@ -116,6 +118,9 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		}
 		if err := u.clear(parent, hidden, path.Join(dir, hidden)); err != nil {
 			return err
+		}
+		if u.options.Merge {
+			return nil
 		}
 		return pathError("mknod", hidden, unix.Mknodat(parent, hidden, unix.S_IFCHR, 0))
 	}
@@ -338,6 +343,20 @@ func (u *unpacker) clear(parent int, base, name string) error {
 		return os.RemoveAll(at(parent, base))
 	}
 	return pathError("replace", name, err)
+}
+
+// emptyDir clears everything out of the open directory, whose name is given.
+func (u *unpacker) emptyDir(dir int, name string) error {
+	names, err := os.ReadDir(at(dir, "."))
+	if err != nil {
+		return err
+	}
+	for _, entry := range names {
+		if err := u.clear(dir, entry.Name(), path.Join(name, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget drops the waiting attributes of a directory that is replaced.

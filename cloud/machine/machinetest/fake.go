@@ -143,6 +143,32 @@ func (d *Driver) Clone(ctx context.Context, src, dst string) error {
 	return layer.Clone(from, to, layer.Options{IgnoreOwner: true})
 }
 
+// MakeVolume implements [machine.Driver].
+func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, size int64) error {
+	content := filepath.Join(dir, machine.VolumeContent)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(content, 0o755); err != nil {
+		return err
+	}
+	to, err := os.Open(content)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	var from []*os.File
+	for _, path := range layers {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		from = append(from, f)
+	}
+	return layer.Merge(from, to, layer.Options{IgnoreOwner: true})
+}
+
 // untilDone is a reader that fails once its context ends.
 type untilDone struct {
 	ctx context.Context
@@ -240,6 +266,15 @@ func (m *Machine) Freeze(context.Context) error { return m.setFrozen(true) }
 
 // Thaw implements [machine.Machine].
 func (m *Machine) Thaw() error { return m.setFrozen(false) }
+
+// Plug implements [machine.Machine].
+func (m *Machine) Plug(_ context.Context, name string) error {
+	_, err := os.Stat(filepath.Join(m.spec.Dir, machine.VolumesDir, name, machine.VolumeContent))
+	return err
+}
+
+// Unplug implements [machine.Machine].
+func (m *Machine) Unplug(context.Context, string) error { return nil }
 
 // NetworkChanged implements [machine.Machine].
 func (m *Machine) NetworkChanged() {

@@ -49,6 +49,9 @@ func Child(args []string) (ran bool, exitCode int) {
 		if name := filepath.Base(args[0]); insideMachine() && isSystemctlName(name) {
 			return true, systemctlMain(name, args[1:])
 		}
+		if name := filepath.Base(args[0]); insideMachine() && isMountName(name) {
+			return true, mountMain(name, args[1:])
+		}
 		return false, 0
 	}
 	if err != nil {

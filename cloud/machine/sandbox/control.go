@@ -29,6 +29,7 @@ type message struct {
 	ID    uint64    `json:"id,omitempty"`
 	Boot  *bootSpec `json:"boot,omitempty"`
 	Port  uint16    `json:"port,omitempty"`
+	Name  string    `json:"name,omitempty"`
 	Ports []uint16  `json:"ports,omitempty"`
 	Err   string    `json:"err,omitempty"`
 	Errno int       `json:"errno,omitempty"`
@@ -46,6 +47,8 @@ const (
 	opPorts  op = "ports"  // a question: the ports that are listened on
 	opFreeze op = "freeze" // a question: stop every process
 	opThaw   op = "thaw"   // a question: let them go on
+	opPlug   op = "plug"   // a question: make a volume appear
+	opUnplug op = "unplug" // a question: take it away
 	opStop   op = "stop"   // to the shim: ask the machine to shut down
 	opKill   op = "kill"   // to the shim: end the machine at once
 	opEnded  op = "ended"  // from the shim, the last message

@@ -219,6 +219,14 @@ func (d *Driver) Clone(ctx context.Context, src, dst string) error {
 	return nil
 }
 
+// MakeVolume implements [machine.Driver].
+func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, size int64) error {
+	if err := d.makeVolume(ctx, dir, layers, size); err != nil {
+		return fmt.Errorf("make volume %s: %w", dir, err)
+	}
+	return nil
+}
+
 // makeLayerDir makes an empty directory that belongs to the machines' root.
 func (d *Driver) makeLayerDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"bake/cloud/machine/layer"
 )
@@ -15,8 +16,8 @@ import (
 // filesJob is work on files that belong to the machines' ids. It is done by a
 // child that is root over those ids and over nothing else.
 type filesJob struct {
-	op     string     // unpack, pack, clone, empty
-	dirs   []*os.File // what it works on
+	op     string     // unpack, pack, clone, merge, empty
+	dirs   []*os.File // what it works on; of merge, the result and then the layers
 	stdin  io.Reader
 	stdout io.Writer
 }
@@ -35,7 +36,7 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 
 	var complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args = []string{roleFiles, job.op, string(d.ids.mode)}
+	cmd.Args = []string{roleFiles, job.op, string(d.ids.mode), strconv.Itoa(len(job.dirs))}
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = job.stdout, &complaint
 	cmd.ExtraFiles = append([]*os.File{gate}, job.dirs...)
@@ -104,8 +105,12 @@ func filesMain(args []string) error {
 		return err
 	}
 	job := operands(args)
-	if len(job) != 2 {
+	if len(job) != 3 {
 		return fmt.Errorf("files: %d arguments", len(job))
+	}
+	count, err := strconv.Atoi(job[2])
+	if err != nil {
+		return err
 	}
 	o := layer.Options{IgnoreOwner: Mode(job[1]) == ModeSingle}
 	dir := os.NewFile(firstDir, "directory")
@@ -116,6 +121,12 @@ func filesMain(args []string) error {
 		return layer.Pack(dir, os.Stdout)
 	case "clone":
 		return layer.Clone(dir, os.NewFile(firstDir+1, "copy"), o)
+	case "merge":
+		layers := make([]*os.File, count-1)
+		for i := range layers {
+			layers[i] = os.NewFile(uintptr(firstDir+1+i), "layer")
+		}
+		return layer.Merge(layers, dir, o)
 	case "empty":
 		return empty(dir)
 	case "nothing":

@@ -42,6 +42,9 @@ func (b *bootSpec) run(report *os.File) error {
 		if err := b.identify(); err != nil {
 			return err
 		}
+		if err := plugAll(); err != nil {
+			return err
+		}
 	}
 	os.Clearenv()
 	for key, value := range map[string]string{
@@ -154,6 +157,9 @@ func (b *bootSpec) mountAll() error {
 		return err
 	}
 	if err := b.bindProgram("run/bake/program"); err != nil {
+		return err
+	}
+	if err := bindVolumes(); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -282,13 +288,10 @@ func protectKernel() error {
 }
 
 // bindProgram makes this program's file visible in the machine, read-only: the
-// builtin init's systemctl is it. When it cannot be found by name, as when it
+// builtin init's systemctl is it, and the mount of machines with volumes. When it cannot be found by name, as when it
 // was replaced since it started, it is copied.
 func (b *bootSpec) bindProgram(target string) error {
-	if b.Init == InitSystemd || len(b.Command) > 0 {
-		return nil
-	}
-	if b.Init == "" && b.InitCgroup != "" && exists("usr/lib/systemd/systemd") {
+	if len(b.Command) > 0 {
 		return nil
 	}
 	if b.Executable != "" && !strings.HasSuffix(b.Executable, " (deleted)") && bind(b.Executable, target) == nil {

@@ -100,6 +100,9 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 			return nil, err
 		}
 	}
+	if err := os.MkdirAll(filepath.Join(spec.Dir, machine.VolumesDir), 0o755); err != nil {
+		return nil, err
+	}
 	console, err := os.OpenFile(spec.Console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
@@ -538,6 +541,18 @@ func (m *running) NetworkChanged() {
 	if m.router != nil {
 		m.router.Changed()
 	}
+}
+
+// Plug implements [machine.Machine].
+func (m *running) Plug(ctx context.Context, name string) error {
+	_, err := m.ask(ctx, message{Op: opPlug, Name: name})
+	return err
+}
+
+// Unplug implements [machine.Machine].
+func (m *running) Unplug(ctx context.Context, name string) error {
+	_, err := m.ask(ctx, message{Op: opUnplug, Name: name})
+	return err
 }
 
 // Done implements [machine.Machine].

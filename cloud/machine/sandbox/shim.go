@@ -216,6 +216,10 @@ func (s *shim) serve() {
 			s.answer(message{}, msg.ID, s.signalAll(unix.SIGSTOP))
 		case opThaw:
 			s.answer(message{}, msg.ID, s.signalAll(unix.SIGCONT))
+		case opPlug:
+			go func() { s.answer(message{}, msg.ID, s.inMachine(func() error { return plug(msg.Name) })) }()
+		case opUnplug:
+			go func() { s.answer(message{}, msg.ID, s.inMachine(func() error { return unplug(msg.Name) })) }()
 		case opStop:
 			go s.stop()
 		case opKill:

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	programPath   = "/run/bake/program" // this program's file, in machines with the builtin init
+	programPath   = "/run/bake/program" // this program's file, in machines
 	systemctlPath = "/usr/bin/systemctl"
 	realSystemctl = "/run/bake/systemctl.real" // the image's, which can enable and disable
 )
 
-// insideMachine reports whether this process is in a machine with the builtin init.
+// insideMachine reports whether this process is in a machine.
 func insideMachine() bool { return exists(programPath) }
 
 // isSystemctlName reports whether the program is called by one of the names that

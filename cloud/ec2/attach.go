@@ -1,0 +1,533 @@
+package ec2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/machine"
+	"bake/cloud/wire"
+)
+
+// contents is what a volume or a snapshot holds: layers, topmost first, or the
+// base that they are yet to come from. A blank one has neither.
+type contents struct {
+	layers []string
+	base   string
+	user   string // who logs in to what starts from it
+}
+
+// contentsOf is what a snapshot holds that fromSnapshot has found. The lock is held.
+func (s *Service) contentsOf(c wire.Caller, id string) (contents, error) {
+	if snap, ok := s.snapshots.get(id); ok {
+		return contents{layers: snap.Layers, base: snap.Base, user: snap.LoginUser}, nil
+	}
+	img, err := s.publicationOf(c, id)
+	if err != nil || img == nil {
+		return contents{}, err
+	}
+	return contents{base: img.Base, user: img.LoginUser}, nil
+}
+
+// publicationOf is the published image that has the snapshot, or nil. The lock is held.
+func (s *Service) publicationOf(c wire.Caller, id string) (*image, error) {
+	publications, err := s.opts.Images.Publications()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range publications {
+		if img := published(p, c.Region); img.has(id) {
+			return img, nil
+		}
+	}
+	return nil, nil
+}
+
+var deviceName = regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`)
+
+// machineDevice is the name of a device in the machine: /dev/sdf is xvdf there.
+func machineDevice(name string) string {
+	name = strings.TrimPrefix(name, "/dev/")
+	if letters, ok := strings.CutPrefix(name, "sd"); ok {
+		return "xvd" + letters
+	}
+	return name
+}
+
+// detachedDir is the directory of a volume that is attached to nothing, and
+// attachedDir that of one that an instance has besides its root.
+func (s *Service) detachedDir(id string) string { return filepath.Join(s.opts.Dir, "attachable", id) }
+func (s *Service) attachedDir(instance, device string) string {
+	return filepath.Join(s.machineDir(instance), machine.VolumesDir, machineDevice(device))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// placeVolumes puts the volumes of an instance, besides its root, where its
+// machine finds them. The disk is locked and the machine does not run.
+func (s *Service) placeVolumes(ctx context.Context, instance string) error {
+	s.mu.Lock()
+	row, _ := s.instances.get(instance)
+	s.mu.Unlock()
+	for _, b := range row.BlockDeviceMappings {
+		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
+			continue
+		}
+		if err := s.putIn(ctx, *b.Ebs.VolumeId, instance, *b.DeviceName); err != nil {
+			return fmt.Errorf("volume %s: %w", *b.Ebs.VolumeId, err)
+		}
+	}
+	return nil
+}
+
+// putIn moves a volume into a machine's directory, and makes its own if it has
+// none yet. The disk is locked.
+func (s *Service) putIn(ctx context.Context, id, instance, device string) error {
+	there, here := s.attachedDir(instance, device), s.detachedDir(id)
+	if exists(there) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(there), 0o755); err != nil {
+		return err
+	}
+	if !exists(here) {
+		if err := s.makeVolume(ctx, id, here); err != nil {
+			return err
+		}
+	}
+	return os.Rename(here, there)
+}
+
+func (s *Service) makeVolume(ctx context.Context, id, dir string) error {
+	s.mu.Lock()
+	v, ok := s.volumes.get(id)
+	s.mu.Unlock()
+	if !ok {
+		return kindVolume.notFound(id)
+	}
+	layers := v.Layers
+	if v.Base != "" {
+		var err error
+		if layers, err = s.opts.Images.Ensure(ctx, v.Base, s.opts.Progress); err != nil {
+			return err
+		}
+	}
+	paths, err := s.opts.Images.Paths(layers)
+	if err != nil {
+		return err
+	}
+	unfinished := dir + ".new" // removed by the next Open
+	if err := s.opts.Driver.Remove(ctx, unfinished); err != nil {
+		return err
+	}
+	if err := s.opts.Driver.MakeVolume(ctx, unfinished, paths, int64(*v.Size)<<30); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, dir)
+}
+
+// takeOut moves a volume out of a machine's directory, if it is there. The disk
+// is locked and the machine does not have the volume plugged.
+func (s *Service) takeOut(id, instance, device string) error {
+	err := os.Rename(s.attachedDir(instance, device), s.detachedDir(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// volumeDir is the directory of a volume that is no root, if it has one.
+func (s *Service) volumeDir(v *volumeRow) string {
+	dir := s.detachedDir(*v.VolumeId)
+	if len(v.Attachments) > 0 && !exists(dir) {
+		dir = s.attachedDir(*v.Attachments[0].InstanceId, *v.Attachments[0].Device)
+	}
+	if !exists(dir) {
+		return ""
+	}
+	return dir
+}
+
+// tree is the content in a volume's directory. Whoever is root in a machine may
+// have put something else in its place, which would lead out of it.
+func tree(dir string) (string, error) {
+	path := filepath.Join(dir, machine.VolumeContent)
+	st, err := os.Lstat(path)
+	if err == nil && !st.IsDir() {
+		err = &os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
+	}
+	return path, err
+}
+
+// freezeVolumes takes volumes at rest: what they hold becomes layers. The disk is
+// locked.
+func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance string) (map[string]contents, error) {
+	out := map[string]contents{}
+	for _, id := range volumes {
+		var held contents
+		var err error
+		if s.isRoot(id, instance) {
+			held.layers, err = s.freezeDisk(ctx, instance)
+		} else {
+			held, err = s.freezeVolume(ctx, id)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[id] = held
+	}
+	return out, nil
+}
+
+func (s *Service) isRoot(volume, instance string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, ok := s.instances.get(instance)
+	return ok && row.root() != nil && *row.root().Ebs.VolumeId == volume
+}
+
+// freezeVolume makes what is in a volume's directory a layer, and the directory
+// go: it is made again when a machine needs it. A crash leaves the layer's id with
+// the volume, see repairVolume.
+func (s *Service) freezeVolume(ctx context.Context, id string) (contents, error) {
+	s.mu.Lock()
+	v, ok := s.volumes.get(id)
+	s.mu.Unlock()
+	if !ok {
+		return contents{}, kindVolume.notFound(id)
+	}
+	dir := s.volumeDir(v)
+	if dir == "" {
+		return contents{layers: v.Layers, base: v.Base}, nil
+	}
+	content, err := tree(dir)
+	if err != nil {
+		return contents{}, err
+	}
+	if empty(content) {
+		return contents{}, nil
+	}
+	layer := s.opts.Images.NewID()
+	if err := s.editVolume(id, func(v *volumeRow) { v.Freezing = layer }); err != nil {
+		return contents{}, err
+	}
+	if err := s.opts.Images.Freeze(ctx, layer, content); err != nil {
+		return contents{}, errors.Join(err, s.editVolume(id, func(v *volumeRow) { v.Freezing = "" }))
+	}
+	return contents{layers: []string{layer}}, s.frozen(ctx, id, dir, layer)
+}
+
+// frozen writes that the layer is what a volume holds.
+func (s *Service) frozen(ctx context.Context, id, dir, layer string) error {
+	if err := s.opts.Driver.Remove(ctx, dir); err != nil {
+		return err
+	}
+	return s.editVolume(id, func(v *volumeRow) { v.Layers, v.Base, v.Freezing = []string{layer}, "", "" })
+}
+
+// cloneVolumes copies what volumes of a machine hold that goes on running.
+func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance string, m machine.Machine) (_ map[string]contents, err error) {
+	s.mu.Lock()
+	in, _ := s.instances.get(instance)
+	s.mu.Unlock()
+	if err := m.Freeze(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Thaw()) }()
+	out := map[string]contents{}
+	for _, id := range volumes {
+		s.mu.Lock()
+		v, ok := s.volumes.get(id)
+		s.mu.Unlock()
+		if !ok {
+			return nil, kindVolume.notFound(id)
+		}
+		held := contents{}
+		from := filepath.Join(s.machineDir(instance), "upper")
+		if s.isRoot(id, instance) {
+			held.layers = in.Layers
+		} else if from, err = tree(s.attachedDir(instance, *v.Attachments[0].Device)); err != nil {
+			return nil, err
+		} else if empty(from) {
+			out[id] = held
+			continue
+		}
+		layer, err := s.opts.Images.Clone(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		held.layers = append([]string{layer}, held.layers...)
+		out[id] = held
+	}
+	return out, nil
+}
+
+func (s *Service) editVolume(id string, change func(*volumeRow)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.volumes.edit(id, change)
+}
+
+// repairVolume puts right what a crash has left of a volume. The instances have
+// been repaired.
+func (s *Service) repairVolume(ctx context.Context, id string) error {
+	v, _ := s.volumes.get(id)
+	if v.Freezing != "" {
+		var err error
+		if _, missing := s.opts.Images.Paths([]string{v.Freezing}); missing == nil {
+			err = s.frozen(ctx, id, s.volumeDir(v), v.Freezing)
+		} else {
+			err = s.editVolume(id, func(v *volumeRow) { v.Freezing = "" })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(v.Attachments) == 0 {
+		return nil
+	}
+	a := v.Attachments[0]
+	in, ok := s.instances.get(*a.InstanceId)
+	root := ok && *a.Device == aws.ToString(in.RootDeviceName)
+	switch {
+	case root && a.State == types.VolumeAttachmentStateDetaching && len(v.Layers) == 0: // the instance still has the content
+		return s.attached(id, *a.InstanceId)
+	case root && a.State == types.VolumeAttachmentStateAttaching && len(in.Layers) == 0: // the volume has
+		return s.detached(id, *a.InstanceId)
+	case ok && in.hasVolume(id) && a.State == types.VolumeAttachmentStateDetaching:
+		if err := s.takeOut(id, *a.InstanceId, *a.Device); err != nil {
+			return err
+		}
+		return s.detached(id, *a.InstanceId)
+	case ok && in.hasVolume(id):
+		return s.attached(id, *a.InstanceId)
+	case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
+		return s.detached(id, *a.InstanceId)
+	default: // a launch or a termination was
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.volumes.drop(id)
+	}
+}
+
+func noRoot(row *instance) error {
+	return wire.Errorf("IncorrectInstanceState", "Instance '%s' does not have a volume attached at root (%s)", *row.InstanceId, aws.ToString(row.RootDeviceName))
+}
+
+func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(c, in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.findInstance(c, in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	name := aws.ToString(in.Device)
+	root := name == aws.ToString(row.RootDeviceName)
+	switch {
+	case name == "":
+		return nil, missing("Device")
+	case !deviceName.MatchString(name):
+		return nil, invalidValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", name, name)
+	case len(v.Attachments) > 0:
+		return nil, wire.Errorf("VolumeInUse", "%s is already attached to an instance", *v.VolumeId)
+	case row.state() != types.InstanceStateNameRunning && row.state() != types.InstanceStateNameStopped:
+		return nil, wire.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", *row.InstanceId)
+	case *v.AvailabilityZone != *row.Placement.AvailabilityZone:
+		return nil, wire.Errorf("InvalidVolume.ZoneMismatch", "The volume '%s' is not in the same availability zone as instance '%s'", *v.VolumeId, *row.InstanceId)
+	case slices.ContainsFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool {
+		return machineDevice(*b.DeviceName) == machineDevice(name)
+	}):
+		return nil, invalidValue("Invalid value '%s' for unixDevice. Attachment point %s is already in use", name, name)
+	}
+	a := types.VolumeAttachment{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &name, AttachTime: aws.Time(s.now()),
+		DeleteOnTermination: aws.Bool(false), State: types.VolumeAttachmentStateAttaching}
+	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateInUse, []types.VolumeAttachment{a} })
+	if err != nil {
+		return nil, err
+	}
+	err = s.instances.edit(*row.InstanceId, func(row *instance) {
+		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsInstanceBlockDevice{
+			AttachTime: a.AttachTime, DeleteOnTermination: a.DeleteOnTermination, Status: types.AttachmentStatusAttaching, VolumeId: v.VolumeId}})
+	})
+	if err != nil {
+		return nil, err
+	}
+	id, instance := *v.VolumeId, *row.InstanceId
+	s.background(func(ctx context.Context) {
+		defer s.lockDisk(instance)()
+		defer s.lockDisk(id)()
+		err := s.attach(ctx, id, instance, name, root)
+		if err == nil {
+			s.log(id, "attached", s.attached(id, instance))
+			return
+		}
+		s.log(id, "attach to "+instance, errors.Join(err, s.takeOut(id, instance, name), s.detached(id, instance)))
+	})
+	out := &ec2.AttachVolumeOutput{}
+	copyFields(out, a)
+	return out, nil
+}
+
+// attach makes the volume the instance's. Both disks are locked.
+func (s *Service) attach(ctx context.Context, id, instance, device string, root bool) error {
+	if root {
+		held, err := s.freezeVolume(ctx, id)
+		if err != nil {
+			return err
+		}
+		return s.editInstance(instance, func(row *instanceRow) { row.Layers, row.Base = held.layers, held.base })
+	}
+	m := s.machineOf(instance)
+	if m == nil {
+		return nil // the next start finds it
+	}
+	if err := s.putIn(ctx, id, instance, device); err != nil {
+		return err
+	}
+	return m.Plug(ctx, machineDevice(device))
+}
+
+// instanceRow lets a parameter be named instance.
+type instanceRow = instance
+
+// machineOf is the instance's running machine, or nil.
+func (s *Service) machineOf(instance string) machine.Machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.runners[instance]; r != nil {
+		return r.machine
+	}
+	return nil
+}
+
+func (s *Service) attached(id, instance string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.volumes.edit(id, func(v *volumeRow) { v.setAttachment(types.VolumeAttachmentStateAttached) })
+	if err != nil {
+		return err
+	}
+	return s.instances.edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusAttached) })
+}
+
+// detached writes that the volume is not the instance's any more.
+func (s *Service) detached(id, instance string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.instances.edit(instance, func(row *instanceRow) {
+		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
+	})
+	if err != nil {
+		return err
+	}
+	return s.volumes.edit(id, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
+}
+
+// setAttachment sets the state of the attachment, unless a termination has ended it.
+func (v *volumeRow) setAttachment(state types.VolumeAttachmentState) {
+	if len(v.Attachments) > 0 {
+		v.Attachments[0].State = state
+	}
+}
+
+func (in *instance) setAttachment(volume string, status types.AttachmentStatus) {
+	for i := range in.BlockDeviceMappings {
+		if ebs := in.BlockDeviceMappings[i].Ebs; *ebs.VolumeId == volume {
+			ebs.Status = status
+		}
+	}
+}
+
+// DetachVolume takes a volume from an instance. One that a machine has mounted
+// becomes busy and stays, as on EC2.
+func (s *Service) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, err := s.findVolume(c, in.VolumeId)
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Attachments) == 0 || v.Attachments[0].State == types.VolumeAttachmentStateDetaching {
+		return nil, wire.Errorf("IncorrectState", "Volume '%s' is in the 'available' state.", *v.VolumeId)
+	}
+	a := v.Attachments[0]
+	if id := aws.ToString(in.InstanceId); id != "" && id != *a.InstanceId {
+		return nil, wire.Errorf("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'", *v.VolumeId, id, aws.ToString(in.Device))
+	}
+	row, ok := s.instances.get(*a.InstanceId)
+	root := ok && *a.Device == aws.ToString(row.RootDeviceName)
+	if root && row.state() != types.InstanceStateNameStopped {
+		return nil, wire.Errorf("OperationNotPermitted", "Unable to detach root volume '%s' from instance '%s'", *v.VolumeId, *a.InstanceId)
+	}
+	a.State = types.VolumeAttachmentStateDetaching
+	id, instance, device := *v.VolumeId, *a.InstanceId, *a.Device
+	err = s.volumes.edit(id, func(v *volumeRow) { v.Attachments = []types.VolumeAttachment{a} })
+	if err != nil {
+		return nil, err
+	}
+	err = s.instances.edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusDetaching) })
+	if err != nil {
+		return nil, err
+	}
+	s.background(func(ctx context.Context) {
+		defer s.lockDisk(instance)()
+		err := s.detach(ctx, id, instance, device, root)
+		if err == nil {
+			s.log(id, "detached", s.detached(id, instance))
+			return
+		}
+		s.opts.Log.Info("volume stays attached", "volume", id, "instance", instance, "error", err)
+		s.log(id, "busy", s.editVolume(id, func(v *volumeRow) { v.setAttachment(types.VolumeAttachmentStateBusy) }))
+	})
+	out := &ec2.DetachVolumeOutput{}
+	copyFields(out, a)
+	return out, nil
+}
+
+// detach takes the volume from the instance. The instance's disk is locked.
+func (s *Service) detach(ctx context.Context, id, instance, device string, root bool) error {
+	if root {
+		layers, err := s.freezeDisk(ctx, instance)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		row, _ := s.instances.get(instance)
+		err = s.volumes.edit(id, func(v *volumeRow) { v.Layers, v.LoginUser = layers, row.LoginUser })
+		if err != nil {
+			return err
+		}
+		return s.instances.edit(instance, func(row *instanceRow) { row.Layers, row.Base = nil, "" })
+	}
+	if m := s.machineOf(instance); m != nil {
+		if err := m.Unplug(ctx, machineDevice(device)); err != nil {
+			select {
+			case <-m.Done():
+			default:
+				return err
+			}
+		}
+	}
+	return s.takeOut(id, instance, device)
+}
