@@ -32,6 +32,7 @@ func TestDriver(t *testing.T, newFixture func(*testing.T) Fixture) {
 		"layers":       testLayers,
 		"whiteouts":    testWhiteouts,
 		"escapes":      testEscapes,
+		"volumes":      testVolumes,
 		"bad streams":  testBadStreams,
 		"removal":      testRemoval,
 		"life":         testLife,
@@ -173,6 +174,49 @@ func testWhiteouts(t *testing.T, f Fixture) {
 		if got[name] == nil {
 			t.Errorf("%s is missing", name)
 		}
+	}
+}
+
+// testVolumes makes a volume of two layers: the upper one hides and replaces.
+func testVolumes(t *testing.T, f Fixture) {
+	lower, upper, dir := filepath.Join(f.Dir, "lower"), filepath.Join(f.Dir, "upper"), filepath.Join(f.Dir, "volume")
+	unpack(t, f.Driver, archive(t, append(sample(),
+		tar.Header{Typeflag: tar.TypeDir, Name: "opaque/", Mode: 0o755},
+		tar.Header{Typeflag: tar.TypeReg, Name: "opaque/old", Mode: 0o644},
+		tar.Header{Typeflag: tar.TypeReg, Name: "gone", Mode: 0o644},
+	)), lower)
+	unpack(t, f.Driver, archive(t, []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755},
+		{Typeflag: tar.TypeReg, Name: ".wh.gone"},
+		{Typeflag: tar.TypeReg, Name: "link", Mode: 0o600, Size: 3},
+		{Typeflag: tar.TypeDir, Name: "opaque/", Mode: 0o750},
+		{Typeflag: tar.TypeReg, Name: "opaque/.wh..wh..opq"},
+		{Typeflag: tar.TypeReg, Name: "opaque/new", Mode: 0o644},
+	}), upper)
+	if err := f.Driver.MakeVolume(t.Context(), dir, []string{upper, lower}, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	got := entries(t, pack(t, f.Driver, filepath.Join(dir, machine.VolumeContent)))
+	for _, name := range []string{"gone", ".wh.gone", "opaque/old", "opaque/.wh..wh..opq"} {
+		if got[name] != nil {
+			t.Errorf("the volume has %s", name)
+		}
+	}
+	if h := got["link"]; h == nil || h.Typeflag != tar.TypeReg || h.Size != 3 {
+		t.Errorf("link is %+v", h)
+	}
+	if got["opaque/new"] == nil || got["opaque/"] == nil || got["opaque/"].Mode != 0o750 || got["dir/same"] == nil {
+		t.Errorf("the volume has %v", got)
+	}
+	blank := filepath.Join(f.Dir, "blank")
+	if err := f.Driver.MakeVolume(t.Context(), blank, nil, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	if got := entries(t, pack(t, f.Driver, filepath.Join(blank, machine.VolumeContent))); len(got) != 1 {
+		t.Errorf("a blank volume has %v", got)
+	}
+	if err := f.Driver.MakeVolume(t.Context(), blank, nil, 1<<30); err == nil {
+		t.Error("a volume was made where one is")
 	}
 }
 

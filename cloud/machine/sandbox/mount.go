@@ -124,11 +124,9 @@ func parseMount(args []string) (c mountCall) {
 }
 
 // mountFlags are the options that hold for a bind too. The others are about the
-// file system's own work, which the host's does here.
-var mountFlags = map[string]uintptr{
-	"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
-	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
-}
+// file system's own work, which the host's does here; how it keeps access times
+// nobody in a machine may change.
+var mountFlags = map[string]uintptr{"ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
 
 // do shows the volume's tree at the directory. A device without a file system is
 // refused as the kernel refuses it; a new file system begins with an empty tree.
@@ -169,7 +167,15 @@ func (c mountCall) do() error {
 	if flags == 0 {
 		return nil
 	}
-	if err := unix.Mount("", c.dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
+	// The flags that the host's file system has must stay; statfs(2) gives them
+	// the numbers that mount(2) does.
+	var st unix.Statfs_t
+	err = unix.Statfs(c.dir, &st)
+	if err == nil {
+		kept := uintptr(st.Flags) & (unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+		err = unix.Mount("", c.dir, "", unix.MS_REMOUNT|unix.MS_BIND|flags|kept, "")
+	}
+	if err != nil {
 		return errors.Join(err, unix.Unmount(c.dir, 0))
 	}
 	return nil
@@ -232,7 +238,7 @@ func unmountArgs(args []string) ([]string, error) {
 			out = append(out, arg)
 			continue
 		}
-		places, err := mountPoints(name)
+		places, err := mountPoints("/proc/self/mountinfo", name)
 		if err != nil {
 			return nil, err
 		}

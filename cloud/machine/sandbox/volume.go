@@ -119,7 +119,7 @@ func plug(name string) error {
 
 // unplug takes a volume's names away. It runs in the machine.
 func unplug(name string) error {
-	places, err := mountPoints(name)
+	places, err := mountPoints("/proc/1/mountinfo", name) // the shim has no /proc/self in the machine
 	if err != nil {
 		return err
 	}
@@ -154,11 +154,11 @@ func volumeOf(path string) string {
 	return strings.TrimSuffix(name, "/")
 }
 
-// mountPoints lists where the volume's file system is mounted. Mounts of it are
-// binds of a directory below what is mounted at volumesPath, see
-// proc_pid_mountinfo(5).
-func mountPoints(name string) ([]string, error) {
-	table, err := os.ReadFile("/proc/thread-self/mountinfo")
+// mountPoints lists where the volume's file system is mounted, from a file of the
+// form that proc_pid_mountinfo(5) describes. Mounts of it are binds of a directory
+// below what is mounted at volumesPath.
+func mountPoints(file, name string) ([]string, error) {
+	table, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
