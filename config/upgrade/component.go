@@ -182,7 +182,7 @@ func (c *converter) names() string {
 	for _, b := range c.builders {
 		names = append(names, b.name)
 	}
-	return "; there is " + strings.Join(names, ", ")
+	return "; there is " + strings.Join(slices.Compact(names), ", ")
 }
 
 // override converts the options that a provisioner has for some builders only.
@@ -212,11 +212,15 @@ func (c *converter) override(b *body, m member, docs []schema.Doc, w where) {
 	b.attrs = append(b.attrs, attribute{m.name, writeObject(lines)})
 }
 
+// find returns what is known of an option.
 func find(docs []schema.Doc, name string) schema.Doc {
 	for _, d := range docs {
 		if d.Name == name {
 			return d
 		}
+	}
+	if slices.Contains(lists, name) {
+		return schema.Doc{Name: name, Type: "list of string"}
 	}
 	return schema.Doc{}
 }

@@ -72,3 +72,11 @@ var singleBlocks = []string{
 var attributes = []string{
 	"json", "facter", "configuration_parameters", "vmx_data", "vmx_data_post", "labels", "metadata", "user_data_template", "grains",
 }
+
+// lists are the options of well-known components that are a list of strings,
+// where templates often have a single string.
+var lists = []string{
+	"boot_command", "inline", "scripts", "environment_vars", "extra_arguments", "ansible_env_vars", "iso_urls", "iso_paths",
+	"floppy_files", "floppy_dirs", "cd_files", "groups", "run_list", "cookbook_paths", "role_paths", "playbook_paths",
+	"changes", "run_command", "only_on", "checksum_types",
+}
