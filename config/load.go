@@ -36,13 +36,7 @@ var fileSchema = &hcl.BodySchema{
 // be shown with the diagnostics, which hold no secrets; it is complete if they
 // hold no error.
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
-	l := &loader{
-		o:      o,
-		reader: &reader{cwd: o.Cwd, files: map[string]*hcl.File{}},
-		t:      &Template{secrets: new(redact.Set)},
-	}
-	l.t.files = l.reader.files
-	l.t.scope = lang.NewScope(nil, nil)
+	l := newLoader(o)
 	diags := l.load(ctx)
 	return l.t, l.t.secrets.Diagnostics(diags)
 }
@@ -59,6 +53,11 @@ type loader struct {
 
 	outline       bool // what is wanted is an [Outline]
 	blockOutlines []Block
+}
+
+func newLoader(o Options) *loader {
+	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}}
+	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: new(redact.Set), scope: lang.NewScope(nil, nil)}}
 }
 
 // load goes on after errors as far as what follows still makes sense: what could

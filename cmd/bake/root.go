@@ -40,6 +40,9 @@ func (p *program) root() *cobra.Command {
 		p.upgradeCommand(),
 		p.inspectCommand(),
 		p.consoleCommand(),
+		p.initCommand(),
+		p.pluginsCommand(),
+		p.fixCommand(),
 		p.sweepCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),
@@ -47,6 +50,7 @@ func (p *program) root() *cobra.Command {
 		p.ncCommand(),
 		p.versionCommand(),
 	)
+	root.AddCommand(absentCommands()...)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd) })

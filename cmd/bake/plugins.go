@@ -1,0 +1,276 @@
+package main
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	goversion "github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"bake/config"
+	"bake/config/lang"
+)
+
+// plugin is one of Packer's plugins whose components are built in.
+type plugin struct {
+	source     string   // such as github.com/hashicorp/amazon
+	version    string   // of the release whose options the components have
+	components []string // by name, without duplicates
+}
+
+// plugins are those that are built in. All components whose names begin with the
+// last part of a source are that plugin's.
+func (c catalog) plugins() []plugin {
+	all := []plugin{
+		{source: "github.com/hashicorp/amazon", version: "1.8.2"},
+	}
+	names := slices.Concat(c.Builders.Names(), c.Provisioners.Names(), c.PostProcessors.Names(), c.data.Names())
+	slices.Sort(names)
+	for i, p := range all {
+		prefix := path.Base(p.source)
+		for _, n := range slices.Compact(names) {
+			if rest, ok := strings.CutPrefix(n, prefix); ok && (rest == "" || rest[0] == '-') {
+				all[i].components = append(all[i].components, n)
+			}
+		}
+	}
+	return all
+}
+
+// pluginCalled returns the one of all whose source that is.
+func pluginCalled(all []plugin, source string) (plugin, bool) {
+	i := slices.IndexFunc(all, func(p plugin) bool { return strings.EqualFold(p.source, source) })
+	if i < 0 {
+		return plugin{}, false
+	}
+	return all[i], true
+}
+
+// sources lists the sources of all.
+func sources(all []plugin) (out []string) {
+	for _, p := range all {
+		out = append(out, p.source)
+	}
+	return out
+}
+
+// notBuiltIn says that a plugin is missing, and which one may have been meant.
+func notBuiltIn(all []plugin, source string) string {
+	text := fmt.Sprintf("The plugin %s is not built in, and bake downloads none.", source)
+	if hint := lang.DidYouMean(source, sources(all)); hint != "" {
+		return text + hint
+	}
+	return text + " Built in are: " + strings.Join(sources(all), ", ") + "."
+}
+
+func (p *program) pluginsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "plugins",
+		Aliases: []string{"plugin"},
+		Short:   "Say which plugins are built in, and which ones a template requires",
+		Long: `Packer's plugins are built in here: nothing is downloaded, installed or removed.
+These commands answer what scripts ask of 'packer plugins'.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: p.noCommand,
+	}
+	cmd.AddCommand(p.pluginsInstalledCommand(), p.pluginsRequiredCommand(), p.pluginsInstallCommand(), p.pluginsRemoveCommand())
+	return cmd
+}
+
+func (p *program) builtIn() []plugin { return parts{env: p.env, now: p.now}.all().plugins() }
+
+func (p *program) pluginsInstalledCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "installed",
+		Short: "List the plugins that are built in",
+		Long: `List the plugins that are built in: for each one a line with its source, the version
+whose options it has, and its components.`,
+		Example: `  bake plugins installed`,
+		Args:    exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			for _, b := range p.builtIn() {
+				p.say(fmt.Sprintf("%s v%s (built in): %s", b.source, b.version, strings.Join(b.components, ", ")))
+			}
+			return nil
+		},
+	}
+}
+
+func (p *program) pluginsRequiredCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "required TEMPLATE",
+		Short: "List the plugins that a template requires",
+		Long: `List the plugins that a template requires: for each one a line with its name, its
+source, the version constraint, and "(built in)" if it is.`,
+		Example: `  bake plugins required .`,
+		Args:    exactly("the template"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			load, err := new(templateFlags).options(p, "bake plugins required", args[0])
+			if err != nil {
+				return err
+			}
+			template, diags := config.LoadRequirements(load)
+			if diags.HasErrors() {
+				return &templateError{diags, template.Files()}
+			}
+			all := p.builtIn()
+			for _, r := range template.Plugins {
+				line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
+				if _, ok := pluginCalled(all, r.Source); ok {
+					line += " (built in)"
+				}
+				p.say(line)
+			}
+			return nil
+		},
+	}
+}
+
+func (p *program) pluginsInstallCommand() *cobra.Command {
+	var binary string
+	cmd := &cobra.Command{
+		Use:   "install SOURCE [VERSION]",
+		Short: "Say whether a plugin is built in",
+		Long: `Say whether the plugin SOURCE, such as github.com/hashicorp/amazon, is built in, and
+fail if it is not: nothing is downloaded. VERSION is compared with the one whose
+options are built in; another one is told, and is no failure.`,
+		Example: `  bake plugins install github.com/hashicorp/amazon`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 || len(args) == 2 {
+				return nil
+			}
+			return usageError{fmt.Sprintf("%s takes the source of a plugin and possibly a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if binary != "" {
+				return fmt.Errorf("%s cannot be used: bake runs no plugin binaries; leave -path out to learn whether %s is built in", binary, args[0])
+			}
+			return p.pluginsInstall(args[0], slices.Concat(args[1:], []string{""})[0])
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&binary, "path", "", "a plugin `binary` to install; always an error, as bake runs none")
+	flags.Bool("force", false, "install again; without effect, as there is nothing to install")
+	return cmd
+}
+
+func (p *program) pluginsInstall(source, wanted string) error {
+	all := p.builtIn()
+	b, ok := pluginCalled(all, source)
+	if !ok {
+		return fmt.Errorf("%s", strings.TrimSuffix(notBuiltIn(all, source), "."))
+	}
+	text := fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.source, b.version)
+	if wanted != "" {
+		v, err := goversion.NewVersion(wanted)
+		if err != nil {
+			return usageError{fmt.Sprintf("%q is not a version", wanted), "bake plugins install"}
+		}
+		if !v.Equal(goversion.Must(goversion.NewVersion(b.version))) {
+			text += fmt.Sprintf(" Version %s cannot be had.", v)
+		}
+	}
+	p.say(text)
+	return nil
+}
+
+func (p *program) pluginsRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove SOURCE [VERSION]",
+		Short: "Fail: what is built in cannot be removed",
+		Long: `Fail: a plugin that is built in cannot be removed, and others cannot be installed.
+Packer's own plugins are in its own directory, which bake does not look at.`,
+		Example: `  bake plugins remove github.com/hashicorp/amazon`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if b, ok := pluginCalled(p.builtIn(), args[0]); ok {
+				return fmt.Errorf("%s is built in and cannot be removed", b.source)
+			}
+			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are there", args[0])
+		},
+	}
+}
+
+// initOptions are the flags of bake init.
+type initOptions struct {
+	templateFlags
+	path           string
+	upgrade, force bool
+}
+
+func (p *program) initCommand() *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init TEMPLATE",
+		Short: "Check that the plugins which a template requires are built in",
+		Long: `Check that the plugins which a template requires are built in, and say which
+components they have. Nothing is downloaded. A plugin that is not built in is an
+error at the place that requires it; the others are listed all the same. One whose
+version constraint leaves out the version that is built in gets a warning.
+
+Only required_plugins and required_version are read: variables need no values, and
+-var, -var-file, -only and -except change nothing here, as in Packer.`,
+		Example: `  bake init .`,
+		Args:    exactly("the template"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			o.path = args[0]
+			return p.init(o)
+		},
+	}
+	flags := cmd.Flags()
+	o.register(flags)
+	flags.BoolVar(&o.upgrade, "upgrade", false, "look for newer plugins; says that they come with a newer bake")
+	flags.BoolVar(&o.force, "force", false, "install plugins again; says that there is nothing to install")
+	return cmd
+}
+
+func (p *program) init(o initOptions) error {
+	load, err := o.options(p, "bake init", o.path)
+	if err != nil {
+		return err
+	}
+	template, diags := config.LoadRequirements(load)
+	if diags.HasErrors() {
+		return &templateError{diags, template.Files()}
+	}
+	if len(template.Plugins) == 0 {
+		p.say("No plugins are required: the template has no required_plugins in a packer block.")
+		return nil
+	}
+	all := p.builtIn()
+	for _, r := range template.Plugins {
+		b, ok := pluginCalled(all, r.Source)
+		if !ok {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagError, Summary: "Plugin not built in", Subject: r.Range.Ptr(), Detail: notBuiltIn(all, r.Source),
+			})
+			continue
+		}
+		p.say(fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.as(r.Name), ", ")))
+		if !r.Allows(b.version) {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagWarning, Summary: "Another version is built in", Subject: r.Range.Ptr(),
+				Detail: fmt.Sprintf("The template asks for %s of %s; what is built in has the options of version %s.", r.Version, r.Source, b.version),
+			})
+		}
+	}
+	if o.upgrade || o.force {
+		p.say(fmt.Sprintf("There is nothing to install: built-in plugins are those of bake v%s, and newer ones come with a newer bake.", version))
+	}
+	if diags.HasErrors() {
+		return &templateError{diags, template.Files()}
+	}
+	p.diagnostics(template.Files(), diags)
+	return nil
+}
+
+// as returns b's components as a template knows them that requires b under name.
+func (b plugin) as(name string) (out []string) {
+	for _, c := range b.components {
+		out = append(out, name+strings.TrimPrefix(c, path.Base(b.source)))
+	}
+	return out
+}

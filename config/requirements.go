@@ -1,0 +1,35 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// LoadRequirements reads what a template requires of Packer and its plugins, and
+// nothing else: of the options only Path and Cwd count, and variables need no
+// values. The template holds Plugins and Files alone.
+func LoadRequirements(o Options) (*Template, hcl.Diagnostics) {
+	l := newLoader(o)
+	where, diags := l.reader.find(o.Path)
+	if diags.HasErrors() {
+		return l.t, diags
+	}
+	l.t.Root = where.root
+	syntax, diags := l.parse(where.names)
+	if wrong := l.requiredVersions(); wrong.HasErrors() {
+		return l.t, wrong
+	}
+	return l.t, Merge(append(syntax, diags...), l.plugins())
+}
+
+// Is says whether the requirement is one of the plugin that source names.
+func (p Plugin) Is(source string) bool { return strings.EqualFold(p.Source, source) }
+
+// Allows says whether a plugin of this version meets the requirement.
+func (p Plugin) Allows(release string) bool {
+	c, err := version.NewConstraint(p.Version)
+	v, verr := version.NewVersion(release)
+	return err == nil && verr == nil && c.Check(v)
+}
