@@ -415,9 +415,10 @@ source_ami_filter {
 
 // imageStore keeps layers as directories.
 type imageStore struct {
-	dir string
-	mu  sync.Mutex
-	n   int
+	ec2.Images // what no test here uses
+	dir        string
+	mu         sync.Mutex
+	n          int
 }
 
 func (s *imageStore) Publications() ([]ec2.Publication, error) {
