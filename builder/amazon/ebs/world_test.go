@@ -153,7 +153,7 @@ func (w *world) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.R
 			return
 		}
 		ctx := wire.WithCaller(context.WithoutCancel(r.Context()), wire.Caller{Account: account, Region: scope.Region, AccessKey: scope.AccessKey})
-		endpoint.Serve(ctx, rw, params)
+		endpoint.Serve(ctx, rw, r, body)
 	}
 	if intercept == nil {
 		serve(rw)
