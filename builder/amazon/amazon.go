@@ -15,6 +15,9 @@ import (
 // Cloud stands in for AWS. The zero value is AWS itself.
 type Cloud = access.Cloud
 
+// Watchers wait for changes in AWS for all builds that share them.
+type Watchers = access.Watchers
+
 // Prefix is what the kinds of resource of these components begin with, up to the
 // colon: the key of their destroyer in [step.Destroyers].
 const Prefix = owned.Prefix

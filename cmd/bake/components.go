@@ -42,6 +42,7 @@ type catalog struct {
 
 // all makes every component.
 func (p parts) all() catalog {
+	p.cloud.Watchers = &amazon.Watchers{}
 	return catalog{
 		engine.Components{
 			Builders: component.NewRegistry[builder.Builder](

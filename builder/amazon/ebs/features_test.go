@@ -3,10 +3,12 @@ package ebs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -202,6 +204,43 @@ func tag(tags []types.Tag, key string) string {
 		}
 	}
 	return ""
+}
+
+// TestThrottled refuses the calls that look for a change more often than the SDK
+// makes them.
+func TestThrottled(t *testing.T) {
+	w := newWorld(t, ec2.Fault{Action: "DescribeInstances", Nth: 1, Calls: 3, Code: "RequestLimitExceeded"})
+	w.mustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true"))
+}
+
+// TestSideBySide has builds share their watchers: each finds what is its own.
+func TestSideBySide(t *testing.T) {
+	w := newWorld(t)
+	w.cloud.Watchers = &amazon.Watchers{}
+	var all sync.WaitGroup
+	for i := range 4 {
+		b := w.bake(t)
+		all.Go(func() {
+			name := fmt.Sprint("web-", i)
+			a, err := b.build(t.Context(), plain(fmt.Sprintf("ami_name = %q\nami_regions = [\"eu-west-1\"]", name)))
+			if err == nil {
+				err = b.scope.Close(t.Context(), context.Background())
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for in, id := range a.Images {
+				if got := *w.describe(in, id).Name; got != name {
+					t.Errorf("%s has %s", name, got)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if left := w.holdings(); len(left) != 16 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
 }
 
 // TestFailures has what the cloud accepted fail later.

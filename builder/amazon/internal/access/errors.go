@@ -29,6 +29,8 @@ type Error struct {
 	Refused bool
 
 	Err error
+
+	status int // of HTTP; 0 if there was no answer
 }
 
 func (e *Error) Error() string {
@@ -129,11 +131,14 @@ func explain(err error, requests int) error {
 	if errors.As(err, &op) {
 		e.Service, e.Op = op.ServiceID, op.OperationName
 	}
+	var resp *smithyhttp.ResponseError
+	if errors.As(err, &resp) {
+		e.status = resp.HTTPStatusCode()
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
-		var resp *smithyhttp.ResponseError
-		e.Refused = requests == 1 && errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 4
+		e.Refused = requests == 1 && e.status/100 == 4
 		e.Message, e.Hint = hint(e)
 		return e
 	}

@@ -43,6 +43,9 @@ type Cloud struct {
 
 	// Dial connects to the machines of the cloud. Nil: the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Watchers are those of all sessions with this cloud. Nil: each has its own.
+	Watchers *Watchers
 }
 
 // Session is an open way into one account.
@@ -55,6 +58,8 @@ type Session struct {
 	endpoint string // of EC2 in Region only; empty: the usual
 	with     map[string]string
 	patience patience
+	watchers *Watchers
+	identity string // whom calls are made as, and of which EC2; without secrets
 }
 
 // Open finds credentials and region and, unless the options say otherwise, asks
@@ -62,7 +67,10 @@ type Session struct {
 // there is a template: src may be nil. env is the environment, as "NAME=value",
 // for aws_polling's stand-ins.
 func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
-	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env)}
+	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers}
+	if s.watchers == nil {
+		s.watchers = &Watchers{}
+	}
 	load := s.loadOptions(o)
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	var noProfile config.SharedConfigProfileNotExistError
@@ -102,6 +110,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 			return nil, err
 		}
 	}
+	s.identity = fmt.Sprint(s.With(s.Region), cmp.Or(s.Account, creds.AccessKeyID))
 	return s, nil
 }
 

@@ -236,20 +236,14 @@ func (j *job) terminate(ctx context.Context, i types.Instance) error {
 	if _, err := access.Call(ctx, j.client.TerminateInstances, &ec2.TerminateInstancesInput{InstanceIds: []string{id}}); err != nil {
 		return notFound(err)
 	}
-	return j.session.Watch(15*time.Second, 10*time.Minute).Until(ctx, "instance "+id+" to be terminated", func(ctx context.Context) (bool, error) {
-		out, err := access.Call(ctx, j.client.DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
-		if err != nil {
-			return access.NotFound(err), notFound(err)
-		}
-		for _, r := range out.Reservations {
-			for _, i := range r.Instances {
-				if i.State == nil || i.State.Name != types.InstanceStateNameTerminated {
-					return false, nil
-				}
-			}
-		}
-		return true, nil
+	_, err := access.Watch(j.session, j.r.Where).Instances.Until(ctx, wait.Wait[types.Instance]{
+		ID: id, What: "instance " + id + " to be terminated", Watch: j.session.Watch(15*time.Second, 10*time.Minute),
+		Kind: "terminated", Usual: wait.Span{Soonest: 10 * time.Second, Latest: time.Minute},
+		Judge: func(i types.Instance, found bool) (bool, error) {
+			return !found || i.State != nil && i.State.Name == types.InstanceStateNameTerminated, nil
+		},
 	})
+	return err
 }
 
 func (j *job) keepVolumes(ctx context.Context, i types.Instance) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"time"
 
@@ -159,58 +158,9 @@ func (m *Maker) acquire(ctx context.Context, what, region, name string, create f
 	}
 	want.ID = id
 	return step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (Made, error) {
-		snapshots, err := m.await(ctx, region, id)
+		snapshots, err := m.await(ctx, region, id, what)
 		return Made{Region: region, ID: id, Snapshots: snapshots, Resource: want}, err
 	})
-}
-
-// await waits until an image is available and returns its snapshots.
-func (m *Maker) await(ctx context.Context, region, id string) (snapshots []string, err error) {
-	client := access.EC2(m.Session, region)
-	seen := false
-	err = m.Session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" in "+region+" to become available", func(ctx context.Context) (bool, error) {
-		out, err := access.Call(ctx, client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
-		switch {
-		case err != nil && (seen || !access.NotFound(err)):
-			return false, err
-		case err != nil || len(out.Images) == 0:
-			return false, nil // EC2 has not heard of it everywhere yet
-		}
-		seen = true
-		image := out.Images[0]
-		switch image.State {
-		case types.ImageStateAvailable:
-			snapshots = destroy.SnapshotIDs(image)
-			return true, nil
-		case types.ImageStatePending, types.ImageStateTransient:
-			m.progress(ctx, client)
-			return false, nil
-		}
-		why := "EC2 gives no reason"
-		if r := image.StateReason; r != nil {
-			why = strings.TrimPrefix(aws.ToString(r.Code)+": "+aws.ToString(r.Message), ": ")
-		}
-		return false, fmt.Errorf("image %s in %s is %s: %s", id, region, image.State, why)
-	})
-	return snapshots, err
-}
-
-// progress reports how much of the build's snapshots in a region is done. It is
-// for show: what goes wrong does not matter.
-func (m *Maker) progress(ctx context.Context, client *ec2.Client) {
-	out, err := access.Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{
-		OwnerIds: []string{"self"},
-		Filters:  []types.Filter{{Name: new("tag:" + owned.BuildTag), Values: []string{m.Owner.ID}}},
-	})
-	if err != nil || len(out.Snapshots) == 0 {
-		return
-	}
-	var done int64
-	for _, s := range out.Snapshots {
-		percent, _ := strconv.ParseInt(strings.TrimSuffix(aws.ToString(s.Progress), "%"), 10, 64)
-		done += percent
-	}
-	m.Scope.Progress(ctx, step.Progress{Done: done / int64(len(out.Snapshots)), Total: 100, Unit: "%"})
 }
 
 // makeWay removes an image that has the name already, if the user wants that.

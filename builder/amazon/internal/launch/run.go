@@ -15,6 +15,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
 	"bake/internal/delay"
 	"bake/step"
 )
@@ -226,36 +227,31 @@ func (l *Launcher) Stop(ctx context.Context, id string) error {
 // awaitState waits until the instance is in a state. It gives up when the
 // instance has ended instead.
 func (l *Launcher) awaitState(ctx context.Context, id string, want types.InstanceStateName) (types.Instance, error) {
-	var found types.Instance
-	err := l.Session.Watch(15*time.Second, 10*time.Minute).Until(ctx, fmt.Sprintf("instance %s to be %s", id, want), func(ctx context.Context) (bool, error) {
-		out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
-		if access.NotFound(err) {
-			return false, nil // EC2 has not heard of it everywhere yet
-		} else if err != nil {
-			return false, err
-		}
-		for _, r := range out.Reservations {
-			for _, i := range r.Instances {
-				found = i
+	usual := wait.Span{Soonest: 4 * time.Second, Latest: 30 * time.Second}
+	if want == types.InstanceStateNameStopped {
+		usual.Latest = time.Minute
+	}
+	return access.Watch(l.Session, l.Session.Region).Instances.Until(ctx, wait.Wait[types.Instance]{
+		ID: id, What: fmt.Sprintf("instance %s to be %s", id, want), Watch: l.Session.Watch(15*time.Second, 10*time.Minute),
+		Kind: string(want), Usual: usual,
+		Judge: func(i types.Instance, found bool) (bool, error) {
+			if !found || i.State == nil {
+				return false, nil // EC2 has not heard of it everywhere yet
 			}
-		}
-		state := found.State
-		if state == nil {
-			return false, nil
-		}
-		if state.Name == types.InstanceStateNameShuttingDown && found.StateReason == nil && want != types.InstanceStateNameTerminated {
-			return false, nil // why it ends may only be said once it has ended
-		}
-		ended := []types.InstanceStateName{types.InstanceStateNameShuttingDown, types.InstanceStateNameTerminated}
-		if want == types.InstanceStateNameRunning {
-			ended = append(ended, types.InstanceStateNameStopping, types.InstanceStateNameStopped)
-		}
-		if slices.Contains(ended, state.Name) {
-			return false, fmt.Errorf("instance %s is %s instead of %s: %s", id, state.Name, want, reason(found))
-		}
-		return state.Name == want, nil
+			state := i.State.Name
+			if state == types.InstanceStateNameShuttingDown && i.StateReason == nil && want != types.InstanceStateNameTerminated {
+				return false, nil // why it ends may only be said once it has ended
+			}
+			ended := []types.InstanceStateName{types.InstanceStateNameShuttingDown, types.InstanceStateNameTerminated}
+			if want == types.InstanceStateNameRunning {
+				ended = append(ended, types.InstanceStateNameStopping, types.InstanceStateNameStopped)
+			}
+			if slices.Contains(ended, state) {
+				return false, fmt.Errorf("instance %s is %s instead of %s: %s", id, state, want, reason(i))
+			}
+			return state == want, nil
+		},
 	})
-	return found, err
 }
 
 func reason(i types.Instance) string {

@@ -28,8 +28,8 @@ const (
 
 // The tags of everything that a build owns. A kept image loses them.
 const (
-	RunTag   = "bake:run"   // the run's id
-	BuildTag = "bake:build" // the builder's id, unique among all builds of all runs
+	RunTag   = "bake:run"      // the run's id
+	BuildTag = access.BuildTag // the builder's id, unique among all builds of all runs
 )
 
 // The entries of [step.Resource.With], beside those of [access.Session.With].

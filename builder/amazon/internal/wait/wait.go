@@ -3,7 +3,6 @@ package wait
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"bake/internal/delay"
@@ -31,8 +30,7 @@ func (w Watch) Until(ctx context.Context, what string, look func(context.Context
 			return err
 		}
 		if time.Since(start)+pause > w.Limit {
-			return fmt.Errorf("waited %s for %s in vain; aws_polling { max_attempts } makes bake wait longer",
-				time.Since(start).Round(time.Second), what)
+			return inVain(time.Since(start), what)
 		}
 		if err := delay.For(ctx, pause); err != nil {
 			return err

@@ -1,0 +1,153 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/wait"
+)
+
+// Watcher waits for changes in one account and region, for all builds of the
+// process together.
+type Watcher struct {
+	Instances *wait.Poll[types.Instance]
+	Images    *wait.Poll[types.Image]
+	Snapshots *wait.Poll[types.Snapshot]
+
+	// Parts are the snapshots that a build has made so far, by its [BuildTag].
+	Parts *wait.Poll[[]types.Snapshot]
+}
+
+// BuildTag is the key of the tag that says which build something belongs to.
+const BuildTag = "bake:build"
+
+// Watchers are the watchers of a process. The zero value has none yet.
+type Watchers struct {
+	mu sync.Mutex
+	m  map[string]*Watcher
+}
+
+// batch is to how many ids one call is limited. EC2 takes up to 1000, but then
+// its answers are slow and need pages.
+const batch = 100
+
+// Watch returns the watcher of a region.
+func Watch(s *Session, region string) *Watcher {
+	s.watchers.mu.Lock()
+	defer s.watchers.mu.Unlock()
+	key := s.identity + " " + region
+	w := s.watchers.m[key]
+	if w == nil {
+		if s.watchers.m == nil {
+			s.watchers.m = map[string]*Watcher{}
+		}
+		w = newWatcher(s, region)
+		s.watchers.m[key] = w
+	}
+	return w
+}
+
+func newWatcher(s *Session, region string) *Watcher {
+	// The next look is the better retry.
+	client := ec2.New(EC2(s, region).Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 2 })
+	tempo := wait.Tempo{Fast: 750 * time.Millisecond}
+	if s.Loopback() {
+		tempo.Early = wait.First
+	}
+	w := &Watcher{
+		Instances: &wait.Poll[types.Instance]{Passes: passes, Batch: batch, Tempo: tempo},
+		Images:    &wait.Poll[types.Image]{Passes: passes, Batch: batch, Tempo: tempo},
+		Snapshots: &wait.Poll[types.Snapshot]{Passes: passes, Batch: batch, Tempo: tempo},
+		Parts:     &wait.Poll[[]types.Snapshot]{Passes: passes, Batch: batch, Tempo: wait.Tempo{Fast: 5 * time.Second}},
+	}
+	w.Instances.Look = func(ctx context.Context, ids []string) (map[string]types.Instance, error) {
+		out, err := someMissing(ctx, client.DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: ids},
+			&ec2.DescribeInstancesInput{Filters: by("instance-id", ids)})
+		if err != nil {
+			return nil, err
+		}
+		found := map[string]types.Instance{}
+		for _, r := range out.Reservations {
+			for _, i := range r.Instances {
+				found[aws.ToString(i.InstanceId)] = i
+			}
+		}
+		return found, nil
+	}
+	w.Images.Look = func(ctx context.Context, ids []string) (map[string]types.Image, error) {
+		out, err := someMissing(ctx, client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: ids},
+			&ec2.DescribeImagesInput{Filters: by("image-id", ids), IncludeDeprecated: new(true)})
+		if err != nil {
+			return nil, err
+		}
+		found := map[string]types.Image{}
+		for _, i := range out.Images {
+			found[aws.ToString(i.ImageId)] = i
+		}
+		return found, nil
+	}
+	w.Snapshots.Look = func(ctx context.Context, ids []string) (map[string]types.Snapshot, error) {
+		out, err := someMissing(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{SnapshotIds: ids},
+			&ec2.DescribeSnapshotsInput{Filters: by("snapshot-id", ids)})
+		if err != nil {
+			return nil, err
+		}
+		found := map[string]types.Snapshot{}
+		for _, v := range out.Snapshots {
+			found[aws.ToString(v.SnapshotId)] = v
+		}
+		return found, nil
+	}
+	w.Parts.Look = func(ctx context.Context, values []string) (map[string][]types.Snapshot, error) {
+		out, err := Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}, Filters: by("tag:"+BuildTag, values)})
+		if err != nil {
+			return nil, err
+		}
+		found := map[string][]types.Snapshot{}
+		for _, v := range out.Snapshots {
+			for _, t := range v.Tags {
+				if aws.ToString(t.Key) == BuildTag {
+					found[aws.ToString(t.Value)] = append(found[aws.ToString(t.Value)], v)
+				}
+			}
+		}
+		return found, nil
+	}
+	return w
+}
+
+func by(filter string, values []string) []types.Filter {
+	return []types.Filter{{Name: &filter, Values: values}}
+}
+
+// someMissing asks for things by their ids. One that does not exist fails the
+// whole call; then it asks with a filter, which finds the others.
+func someMissing[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), byID, byFilter *I) (*O, error) {
+	out, err := Call(ctx, op, byID)
+	if NotFound(err) {
+		return Call(ctx, op, byFilter)
+	}
+	return out, err
+}
+
+// passes reports whether an error has to do with load or the network, so that
+// the same call may succeed later.
+func passes(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	if e.Code == "" {
+		var network net.Error
+		return e.status/100 == 5 || errors.As(err, &network)
+	}
+	return e.status/100 == 5 || slices.Contains([]string{"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "Client.RequestLimitExceeded"}, e.Code)
+}

@@ -1,0 +1,137 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// await waits until an image is available and returns its snapshots. kind names
+// what takes equally long: an image of an instance, or a copy.
+func (m *Maker) await(ctx context.Context, region, id, kind string) (snapshots []string, err error) {
+	watcher := access.Watch(m.Session, region)
+	p := &progress{start: time.Now()}
+	showing, stop := context.WithCancel(ctx)
+	var shown sync.WaitGroup
+	shown.Go(func() { p.show(showing, m, watcher) })
+	defer shown.Wait()
+	defer stop()
+	seen := false
+	image, err := watcher.Images.Until(ctx, wait.Wait[types.Image]{
+		ID: id, What: "image " + id + " in " + region + " to become available", Watch: m.Session.Watch(15*time.Second, 30*time.Minute),
+		Kind: kind, Usual: wait.Span{Soonest: 20 * time.Second, Latest: time.Minute}, Expect: p.expect,
+		Judge: func(image types.Image, found bool) (bool, error) {
+			switch {
+			case seen && !found:
+				return false, fmt.Errorf("image %s in %s has disappeared", id, region)
+			case !found:
+				return false, nil // EC2 has not heard of it everywhere yet
+			}
+			seen = true
+			switch image.State {
+			case types.ImageStateAvailable:
+				return true, nil
+			case types.ImageStatePending, types.ImageStateTransient:
+				return false, nil
+			}
+			return false, &failedError{region, id, image}
+		},
+	})
+	return destroy.SnapshotIDs(image), err
+}
+
+// failedError says that EC2 began an image and did not finish it.
+type failedError struct {
+	region, id string
+	image      types.Image
+}
+
+func (e *failedError) Error() string {
+	why := "EC2 gives no reason"
+	if r := e.image.StateReason; r != nil {
+		why = strings.TrimPrefix(aws.ToString(r.Code)+": "+aws.ToString(r.Message), ": ")
+	}
+	return fmt.Sprintf("image %s in %s is %s: %s", e.id, e.region, e.image.State, why)
+}
+
+// progress is how much of the snapshots of an image is done.
+type progress struct {
+	start time.Time
+
+	mu      sync.Mutex
+	percent int64
+	at      time.Duration // after start, when percent was new
+}
+
+// show reports how much of the snapshots that the build makes in a region is
+// done, until ctx ends. It is for show: what goes wrong does not matter.
+func (p *progress) show(ctx context.Context, m *Maker, watcher *access.Watcher) {
+	news := make(chan int64, 1)
+	var showing sync.WaitGroup
+	showing.Go(func() {
+		for percent := range news {
+			m.Scope.Progress(ctx, step.Progress{Done: percent, Total: 100, Unit: "%"})
+		}
+	})
+	defer showing.Wait()
+	defer close(news)
+	_, _ = watcher.Parts.Until(ctx, wait.Wait[[]types.Snapshot]{
+		ID: m.Owner.ID, What: "snapshots", Watch: wait.Watch{Delay: time.Minute, Limit: 24 * time.Hour},
+		Later: 5 * time.Second,
+		Judge: func(all []types.Snapshot, _ bool) (bool, error) {
+			if percent, ok := p.update(all); ok {
+				select {
+				case news <- percent:
+				default: // the display is behind
+				}
+			}
+			return false, nil
+		},
+	})
+}
+
+// update takes in what the snapshots of the build are like now. Those that were
+// complete when the wait began are of another image.
+func (p *progress) update(all []types.Snapshot) (percent int64, ok bool) {
+	all = slices.DeleteFunc(slices.Clone(all), func(s types.Snapshot) bool {
+		return s.State == types.SnapshotStateCompleted && s.CompletionTime != nil && s.CompletionTime.Before(p.start)
+	})
+	if len(all) == 0 {
+		return 0, false
+	}
+	for _, s := range all {
+		n, _ := strconv.ParseInt(strings.TrimSuffix(aws.ToString(s.Progress), "%"), 10, 64)
+		percent += n
+	}
+	percent /= int64(len(all))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if percent != p.percent {
+		p.percent, p.at = percent, time.Since(p.start)
+	}
+	return percent, true
+}
+
+// expect tells from the progress so far when the image will be available. The
+// image follows its snapshots within a minute.
+func (p *progress) expect() (wait.Span, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.percent < 10 {
+		return wait.Span{}, false
+	}
+	whole := p.at * 100 / time.Duration(p.percent)
+	return wait.Span{Soonest: whole * 9 / 10, Latest: whole*11/10 + time.Minute}, true
+}

@@ -1,0 +1,317 @@
+package wait
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Poll looks at things of one kind for everybody in the process who waits for
+// one of them. One look is about all of them, so that many who wait cost as many
+// calls as one. It looks often when a change is near and seldom when it is far,
+// as it knows from the waits before. Its exported fields are set before it is
+// used and are not changed afterwards.
+type Poll[T any] struct {
+	// Look finds out about things by their ids, at most Batch of them. What does
+	// not exist, or not yet, is missing from the result.
+	Look func(ctx context.Context, ids []string) (map[string]T, error)
+
+	// Passes reports whether an error of Look may pass, such as one of the
+	// network: then it is looked again later. Other errors end every wait.
+	Passes func(error) bool
+
+	Batch int
+	Tempo Tempo
+
+	mu      sync.Mutex
+	waiting []*waiter[T]
+	wake    chan struct{}              // nil while nobody looks
+	cancel  context.CancelFunc         // of the look that is under way
+	last    time.Time                  // when it was looked
+	broken  int                        // looks in a row that have failed
+	trouble error                      // why the last one did
+	past    map[string][]time.Duration // how long waits took, by their kind; the newest last
+}
+
+// Tempo is how fast looks may follow each other.
+type Tempo struct {
+	Fast  time.Duration // while a change is near
+	Early time.Duration // first pause of a wait where changes may come at once; 0 where they do not
+}
+
+// Span is the time within which a wait is expected to be over, from its start.
+type Span struct{ Soonest, Latest time.Duration }
+
+// Wait is a wait for one thing.
+type Wait[T any] struct {
+	ID   string // of the thing
+	What string // what is waited for: "image ami-1 to become available"
+	Watch
+
+	// Later is how long the first look can wait.
+	Later time.Duration
+
+	// Kind names waits that take equally long; Usual is how long they take as
+	// long as none has been seen.
+	Kind  string
+	Usual Span
+
+	// Expect, if not nil, knows better than earlier waits when this one ends.
+	// ok is false if it does not.
+	Expect func() (s Span, ok bool)
+
+	// Judge says whether the wait is over, with an error if it was in vain. found
+	// is false if the thing does not exist. It is called by one goroutine at a
+	// time, and must not block.
+	Judge func(v T, found bool) (done bool, err error)
+}
+
+type waiter[T any] struct {
+	Wait[T]
+	start   time.Time
+	next    time.Time
+	outcome chan outcome[T]
+}
+
+type outcome[T any] struct {
+	v   T
+	err error
+}
+
+// spread is by how much pauses differ from what they should be, so that
+// processes that started together do not stay in step.
+const spread = 0.1
+
+// remembered is how many waits of a kind are remembered.
+const remembered = 8
+
+// longest is the longest pause after looks that failed.
+const longest = 30 * time.Second
+
+// Until returns what w's thing was like when Judge said that the wait is over.
+// When ctx ends, the error is its cause.
+func (p *Poll[T]) Until(ctx context.Context, w Wait[T]) (T, error) {
+	var zero T
+	if err := context.Cause(ctx); err != nil {
+		return zero, err
+	}
+	me := &waiter[T]{Wait: w, start: time.Now(), outcome: make(chan outcome[T], 1)}
+	me.next = me.start.Add(w.Later)
+	p.join(me)
+	defer p.leave(me)
+	limit := time.NewTimer(w.Limit)
+	defer limit.Stop()
+	select {
+	case o := <-me.outcome:
+		return o.v, o.err
+	case <-ctx.Done():
+		return zero, context.Cause(ctx)
+	case <-limit.C:
+		return zero, p.inVain(w)
+	}
+}
+
+// inVain is the error of a wait that took too long, with the error of the looks
+// if that is why.
+func (p *Poll[T]) inVain(w Wait[T]) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := inVain(w.Limit, w.What)
+	if p.broken > 0 {
+		err = fmt.Errorf("%w; the last time it was looked: %w", err, p.trouble)
+	}
+	return err
+}
+
+func inVain(after time.Duration, what string) error {
+	return fmt.Errorf("waited %s for %s in vain; aws_polling { max_attempts } makes bake wait longer", after.Round(time.Second), what)
+}
+
+func (p *Poll[T]) join(w *waiter[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = append(p.waiting, w)
+	if p.wake == nil {
+		p.wake = make(chan struct{}, 1)
+		go p.run(p.wake)
+	}
+	p.stir()
+}
+
+func (p *Poll[T]) leave(w *waiter[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter[T]) bool { return o == w })
+	if len(p.waiting) == 0 && p.cancel != nil {
+		p.cancel()
+	}
+	p.stir()
+}
+
+// stir makes run look at who waits. The lock is held.
+func (p *Poll[T]) stir() {
+	select {
+	case p.wake <- struct{}{}: // a nil channel takes nothing
+	default:
+	}
+}
+
+// run looks as long as anybody waits.
+func (p *Poll[T]) run(wake <-chan struct{}) {
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		p.mu.Lock()
+		if len(p.waiting) == 0 {
+			p.wake = nil
+			p.mu.Unlock()
+			return
+		}
+		alarm.Reset(time.Until(p.when()))
+		p.mu.Unlock()
+		select {
+		case <-wake:
+		case <-alarm.C:
+			p.look()
+		}
+	}
+}
+
+// when is the time of the next look. The more wait, the fewer looks of their own
+// do they get. The lock is held.
+func (p *Poll[T]) when() time.Time {
+	next := p.waiting[0].next
+	for _, w := range p.waiting {
+		if w.next.Before(next) {
+			next = w.next
+		}
+	}
+	apart := p.Tempo.Fast
+	if early := p.Tempo.Early; early > 0 {
+		apart = min(apart, time.Duration(len(p.waiting))*early)
+	}
+	if p.broken > 0 {
+		apart = min(longest, p.Tempo.Fast<<min(p.broken, 10))
+	}
+	if soonest := p.last.Add(apart); next.Before(soonest) {
+		return soonest
+	}
+	return next
+}
+
+// look looks at what is due, and at what else goes into the same calls.
+func (p *Poll[T]) look() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	p.mu.Lock()
+	now := time.Now()
+	slices.SortStableFunc(p.waiting, func(a, b *waiter[T]) int { return a.next.Compare(b.next) })
+	var ids []string
+	for _, w := range p.waiting {
+		if w.next.After(now) && len(ids)%p.Batch == 0 {
+			break
+		}
+		if !slices.Contains(ids, w.ID) {
+			ids = append(ids, w.ID)
+		}
+	}
+	p.cancel = cancel
+	p.mu.Unlock()
+	found := map[string]T{}
+	var err error
+	for batch := range slices.Chunk(ids, p.Batch) {
+		var some map[string]T
+		if some, err = p.Look(ctx, batch); err != nil {
+			break
+		}
+		maps.Copy(found, some)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel, p.last = nil, time.Now()
+	switch {
+	case ctx.Err() != nil: // nobody waits for it any more
+	case err == nil:
+		p.broken = 0
+		p.tell(ids, found)
+	case p.Passes(err):
+		p.broken, p.trouble = p.broken+1, err
+	default:
+		p.fail(ids, err)
+	}
+}
+
+// tell judges what was found. The lock is held.
+func (p *Poll[T]) tell(ids []string, found map[string]T) {
+	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter[T]) bool {
+		if !slices.Contains(ids, w.ID) {
+			return false
+		}
+		v, ok := found[w.ID]
+		done, err := w.Judge(v, ok)
+		if done || err != nil {
+			w.outcome <- outcome[T]{v, err}
+		} else {
+			w.next = p.last.Add(p.pause(w))
+		}
+		if done && err == nil {
+			p.remember(w.Kind, p.last.Sub(w.start))
+		}
+		return done || err != nil
+	})
+}
+
+// fail ends waits with an error. The lock is held.
+func (p *Poll[T]) fail(ids []string, err error) {
+	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter[T]) bool {
+		if !slices.Contains(ids, w.ID) {
+			return false
+		}
+		w.outcome <- outcome[T]{err: err}
+		return true
+	})
+}
+
+// remember keeps how long a wait has taken. The lock is held.
+func (p *Poll[T]) remember(kind string, took time.Duration) {
+	if p.past == nil {
+		p.past = map[string][]time.Duration{}
+	}
+	past := append(p.past[kind], took)
+	p.past[kind] = past[max(0, len(past)-remembered):]
+}
+
+// pause is how long w can do without a look. The lock is held.
+func (p *Poll[T]) pause(w *waiter[T]) time.Duration {
+	span := w.Usual
+	if past := p.past[w.Kind]; len(past) > 0 {
+		span = Span{slices.Min(past) * 9 / 10, slices.Max(past) * 11 / 10}
+	}
+	if w.Expect != nil {
+		if better, ok := w.Expect(); ok {
+			span = better
+		}
+	}
+	passed := p.last.Sub(w.start)
+	pause := min(max(span.pause(passed), p.Tempo.Fast), w.Delay)
+	if early := p.Tempo.Early; early > 0 {
+		pause = min(pause, max(passed/2, early))
+	}
+	return time.Duration(float64(pause) * (1 - spread*rand.Float64())) //nolint:gosec // only spreads the load
+}
+
+// pause halves the way to the time when the end is near, is nothing while it is,
+// and grows with the time that has passed since.
+func (s Span) pause(passed time.Duration) time.Duration {
+	switch {
+	case passed < s.Soonest:
+		return (s.Soonest - passed) / 2
+	case passed <= s.Latest:
+		return 0
+	}
+	return (passed - s.Latest) / 4
+}
