@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -460,6 +461,10 @@ func (s *imageStore) Paths(layers []string) (paths []string, err error) {
 		paths = append(paths, p)
 	}
 	return paths, nil
+}
+
+func (s *imageStore) ImportDisk(context.Context, *os.File, string) (ec2.ImportedDisk, error) {
+	return ec2.ImportedDisk{}, errors.New("disks are not imported here")
 }
 
 func (s *imageStore) Collect(context.Context, []string) error { return nil }
