@@ -83,16 +83,12 @@ func keeps(wish *bool, answer postprocessor.Keep) bool {
 
 // process runs one post-processor.
 func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
-	name := "post-process with " + p.Type
-	if p.Name != "" {
-		name += fmt.Sprintf(" %q", p.Name)
-	}
 	type outcome struct {
 		artifact *builder.Artifact
 		keep     postprocessor.Keep
 	}
 	s := x.scope.As(p.Type)
-	out, err := step.Do(ctx, s, name, func(ctx context.Context) (o outcome, err error) {
+	out, err := step.Do(ctx, x.scope, announced(p), func(ctx context.Context) (o outcome, err error) {
 		defer recovered(&err)
 		values := actual(x.exports(x.build), x.options.Run, x.machine, in.Data)
 		pp, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.PostProcessors, values)
@@ -103,6 +99,15 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 		return o, err
 	})
 	return out.artifact, out.keep, err
+}
+
+// announced is the name of the step that runs p. Logs are searched for what
+// becomes of it, so it keeps Packer's two spaces where a name is missing.
+func announced(p *config.PostProcessor) string {
+	if p.Name == p.Type {
+		return "running post-processor: " + p.Type
+	}
+	return fmt.Sprintf("running post-processor: %s (type %s)", p.Name, p.Type)
 }
 
 // delete destroys what an artifact consists of, first to last, as teardown does:

@@ -69,7 +69,7 @@ func (t *transcript) color(en entry) int {
 	if en.level == failure {
 		return 31
 	}
-	palette := [...]int{32, 36, 35, 33, 34}
+	palette := [...]int{32, 36, 35, 33, 34, 1} // the last one is bold without a colour
 	for i, o := range t.builds {
 		if o.name == en.build {
 			return palette[i%len(palette)]

@@ -67,6 +67,7 @@ ends at once and says what remains.`,
 	flags.BoolVar(&o.force, "force", false, "replace images and files that exist already")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
 	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn of variables that a -var-file sets and the template does not declare")
+	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation", "skip-enforcement")
 	flags.BoolVar(&o.color, "color", true, "write in colours")
 	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "start each line of a build with its time")
 	flags.BoolVar(&o.json, "json", false, "write the events of the run as JSON lines instead of text")

@@ -21,8 +21,7 @@ import (
 // consoleOptions are the flags of bake console.
 type consoleOptions struct {
 	templateFlags
-	configType choice
-	path       string // empty for none
+	path string // empty for none
 }
 
 const consoleHelp = `Type an expression, such as var.name, upper("x") or [for x in local.list : x.name],
@@ -34,7 +33,7 @@ Up and down recall earlier lines; Tab completes names. Lines are kept for the ne
 time, but for those that start with a space or hold a sensitive value.`
 
 func (p *program) consoleCommand() *cobra.Command {
-	o := consoleOptions{configType: choice{"hcl2", []string{"hcl2", "json"}}}
+	var o consoleOptions
 	cmd := &cobra.Command{
 		Use:   "console [TEMPLATE]",
 		Short: "Try expressions with the values and functions of a template",
@@ -62,7 +61,8 @@ that are not known as <unknown>. Data sources are not read.`,
 		},
 	}
 	o.register(cmd.Flags())
-	cmd.Flags().Var(&o.configType, "config-type", "without a template: the `language` of expressions; only hcl2 is spoken")
+	cmd.Flags().Lookup("config-type").Usage = "without a template: the `language` of expressions; only hcl2 is spoken"
+	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
 	return cmd
 }
 

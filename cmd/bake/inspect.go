@@ -41,6 +41,7 @@ show as <sensitive>.`,
 		},
 	}
 	o.register(cmd.Flags())
+	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -28,12 +29,19 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		env: environ(env), stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
 	}
+	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
+	p.machineReadable = slices.ContainsFunc(args, isRecords)
+	args = slices.DeleteFunc(slices.Clone(args), isRecords)
 	root := p.root()
 	root.SetArgs(singleDash(args))
 	err := root.ExecuteContext(context.Background())
 	p.report(err)
 	return exitCode(err)
 }
+
+// machineReadable is the name of a flag that is read before all others: it counts
+// wherever the command line holds it, exactly as it is.
+const machineReadable = "machine-readable"
 
 // program is what every command works with.
 type program struct {
@@ -43,7 +51,7 @@ type program struct {
 	now            func() time.Time
 	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
 
-	machineReadable bool // -machine-readable
+	machineReadable bool // the flag was given
 }
 
 // errReported is the error of a command that has already shown what went wrong.

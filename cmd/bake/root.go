@@ -32,7 +32,12 @@ func (p *program) root() *cobra.Command {
 		}
 		return p.noCommand(cmd, args)
 	}
-	root.PersistentFlags().BoolVar(&p.machineReadable, "machine-readable", false, "write records for programs instead of text")
+	root.PersistentFlags().Bool(machineReadable, false, "write records for programs instead of text; taken anywhere on the command line")
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Flags().Changed(machineReadable) {
+			fmt.Fprintln(p.stderr, "Note: as with Packer only -machine-readable, with one dash and no value, makes records.")
+		}
+	}
 	root.AddCommand(
 		p.buildCommand(),
 		p.validateCommand(),

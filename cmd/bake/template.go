@@ -14,13 +14,29 @@ import (
 type templateFlags struct {
 	vars, varFiles []string
 	only, except   commaList
+	configType     choice
 }
 
 func (f *templateFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
 	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
 	flags.Var(&f.only, "only", "take only the builds whose full name matches one of these `globs`, separated by commas")
-	flags.Var(&f.except, "except", "leave out builds and post-processors that match one of these `globs`")
+	flags.Var(&f.except, "except", "leave out builds and post-processors that match one of these `globs`, separated by commas")
+	f.configType.values = []string{"hcl2", "json"}
+	flags.Var(&f.configType, "config-type", "`language` of a template whose name does not tell it; without effect where a template is named")
+}
+
+// withoutEffect accepts flags of Packer's that have no counterpart here, so that
+// command lines go on working. Their help says so.
+func withoutEffect(flags *pflag.FlagSet, names ...string) {
+	why := map[string]string{
+		"ignore-prerelease-plugins": "no effect: there are no plugin binaries to ignore",
+		"use-sequential-evaluation": "no effect: each value is computed when it is needed, whatever the order",
+		"skip-enforcement":          "no effect: there is no registry that enforces provisioners",
+	}
+	for _, n := range names {
+		flags.Bool(n, false, why[n])
+	}
 }
 
 // options returns what [config.Load] is asked for.
@@ -29,6 +45,9 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
 			return config.Options{}, usageError{fmt.Sprintf("-var %s: write it as name=value", v), command}
 		}
+	}
+	if path == "-" {
+		return config.Options{}, usageError{"a template on standard input would be one of the older JSON form, which is not understood; name a *.pkr.hcl file or a directory", command}
 	}
 	cwd, err := os.Getwd()
 	if err != nil {

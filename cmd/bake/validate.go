@@ -38,6 +38,7 @@ not used unless -evaluate-datasources is given.`,
 	o.register(flags)
 	flags.BoolVar(&o.syntaxOnly, "syntax-only", false, "check the syntax and the variables only")
 	flags.BoolVar(&o.readData, "evaluate-datasources", false, "let data sources look their values up")
+	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation")
 	flags.BoolVar(&o.noWarnUndeclared, "no-warn-undeclared-var", false, "do not warn of variables that a -var-file sets and the template does not declare")
 	return cmd
 }
