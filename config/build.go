@@ -103,7 +103,7 @@ func (l *loader) uses(ctx context.Context, list *hcl.Attribute, parts []part) ([
 		if more.HasErrors() {
 			continue
 		}
-		diags = append(diags, l.nestedSource(ctx, &u, p)...)
+		diags = append(diags, l.nestedSource(&u, p)...)
 		uses = append(uses, u)
 	}
 	return uses, diags
@@ -148,16 +148,33 @@ func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
 }
 
 // nestedSource adds what a source block within a build says to u.
-func (l *loader) nestedSource(ctx context.Context, u *use, p part) hcl.Diagnostics {
+func (l *loader) nestedSource(u *use, p part) hcl.Diagnostics {
 	content, rest, diags := p.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "name"}}})
 	if attr, ok := content.Attributes["name"]; ok {
-		diags = append(diags, l.decode(ctx, attr, &u.local)...)
+		diags = append(diags, localName(attr, &u.local)...)
 	}
 	top := u.builder.body
 	u.builder.block = p.Block
 	u.builder.body = hcl.MergeBodies([]hcl.Body{top, rest})
 	u.builder.refs = append(u.builder.refs, lang.References(p.origin)...)
 	return diags
+}
+
+// localName decodes the name that a build gives to one of its sources. It is
+// settled before there are any values; only an iterator of a dynamic block, which
+// is, may be in it.
+func localName(attr *hcl.Attribute, name *string) hcl.Diagnostics {
+	val, diags := attr.Expr.Value(nil)
+	if diags.HasErrors() {
+		rng := attr.Expr.Range()
+		return problem(&rng, "Name is not constant",
+			"The name of a source in a build must be a literal text, or the value of the dynamic block that makes the source.")
+	}
+	if err := store(val, name); err != nil || val.IsNull() {
+		rng := attr.Expr.Range()
+		return problem(&rng, "Unsuitable value", "The name of a source in a build must be a string.")
+	}
+	return nil
 }
 
 // expand returns the content of a body whose dynamic blocks may use var, local

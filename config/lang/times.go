@@ -23,20 +23,16 @@ func timestamp(now func() time.Time) function.Function {
 }
 
 func legacyIsotime(start time.Time) function.Function {
-	return optionalText("layout", func(layout string) (string, error) {
-		return start.UTC().Format(layout), nil
-	}, start)
+	return optionalText("layout", start.UTC().Format, start)
 }
 
 func legacyStrftime(start time.Time) function.Function {
-	return optionalText("format", func(format string) (string, error) {
-		return gotemplate.Strftime(format, start.UTC())
-	}, start)
+	return optionalText("format", func(format string) string { return gotemplate.Strftime(format, start.UTC()) }, start)
 }
 
 // optionalText makes a function of at most one string; without it the result is
 // start in RFC 3339.
-func optionalText(param string, f func(string) (string, error), start time.Time) function.Function {
+func optionalText(param string, f func(string) string, start time.Time) function.Function {
 	return function.New(&function.Spec{
 		VarParam: &function.Parameter{Name: param, Type: cty.String},
 		Type:     function.StaticReturnType(cty.String),
@@ -45,8 +41,7 @@ func optionalText(param string, f func(string) (string, error), start time.Time)
 			case 0:
 				return cty.StringVal(start.UTC().Format(time.RFC3339)), nil
 			case 1:
-				s, err := f(args[0].AsString())
-				return cty.StringVal(s), err
+				return cty.StringVal(f(args[0].AsString())), nil
 			}
 			return cty.NilVal, fmt.Errorf("at most one %s is allowed", param)
 		},

@@ -29,7 +29,8 @@ func (c Context) Check(text string) error {
 }
 
 // Render expands text with data as the dot. Fields that data lacks become
-// "<no value>". Functions that HCL has taken the place of are errors that say so.
+// "<no value>". Functions that HCL has taken the place of are errors that say so,
+// and so is a text that grows too long or takes too many steps.
 func (c Context) Render(text string, data map[string]any) (string, error) {
 	t, err := c.parse(text, data)
 	if err != nil {
@@ -38,7 +39,7 @@ func (c Context) Render(text string, data map[string]any) (string, error) {
 	if data == nil {
 		data = map[string]any{}
 	}
-	var b strings.Builder
+	var b output
 	if err := t.Execute(&b, data); err != nil {
 		return "", clean(err)
 	}
@@ -59,10 +60,14 @@ func (c Context) RenderAll(text string, data map[string]any) (string, error) {
 }
 
 func (c Context) parse(text string, data map[string]any) (*template.Template, error) {
+	if len(text) > maxText {
+		return nil, errText
+	}
 	t, err := template.New("").Funcs(c.funcs(data)).Parse(text)
 	if err != nil {
 		return nil, clean(err)
 	}
+	countSteps(t)
 	return t, nil
 }
 
@@ -87,7 +92,7 @@ func (c Context) funcs(data map[string]any) template.FuncMap {
 		"packer_version": func() string { return c.Version },
 		"timestamp":      func() string { return strconv.FormatInt(c.Start.Unix(), 10) },
 		"isotime":        c.isotime,
-		"strftime":       func(format string) (string, error) { return Strftime(format, c.Start.UTC()) },
+		"strftime":       func(format string) string { return Strftime(format, c.Start.UTC()) },
 		"pwd":            os.Getwd,
 		"uuid": func() (string, error) {
 			id, err := uuid.NewV7()
@@ -95,8 +100,15 @@ func (c Context) funcs(data map[string]any) template.FuncMap {
 		},
 		"upper":       strings.ToUpper,
 		"lower":       strings.ToLower,
-		"replace":     func(old, new string, n int, src string) string { return strings.Replace(src, old, new, n) },
-		"replace_all": func(old, new, src string) string { return strings.ReplaceAll(src, old, new) },
+		"replace":     replace,
+		"replace_all": func(old, new, src string) (string, error) { return replace(old, new, -1, src) },
+		"print":       fitting(fmt.Sprint),
+		"println":     fitting(fmt.Sprintln),
+		"printf":      printf,
+		"html":        fitting(template.HTMLEscaper),
+		"js":          fitting(template.JSEscaper),
+		"urlquery":    fitting(template.URLQueryEscaper),
+		stepName:      stepFunc(),
 		"split": func(s, sep string, i int) (string, error) {
 			parts := strings.Split(s, sep)
 			if i < 0 || i >= len(parts) {
@@ -132,8 +144,8 @@ func (c Context) isotime(layout ...string) (string, error) {
 }
 
 // Strftime formats t by the conversion characters of C's strftime. An unknown
-// one is an error.
-func Strftime(format string, t time.Time) (string, error) {
+// one stays as it is.
+func Strftime(format string, t time.Time) string {
 	layouts := map[byte]string{
 		'A': "Monday", 'a': "Mon", 'B': "January", 'b': "Jan", 'h': "Jan", 'd': "02", 'H': "15", 'I': "03",
 		'M': "04", 'm': "01", 'p': "PM", 'S': "05", 'Y': "2006", 'y': "06", 'Z': "MST", 'z': "-0700",
@@ -142,14 +154,11 @@ func Strftime(format string, t time.Time) (string, error) {
 	}
 	var b strings.Builder
 	for i := 0; i < len(format); i++ {
-		if format[i] != '%' {
+		if format[i] != '%' || i == len(format)-1 {
 			b.WriteByte(format[i])
 			continue
 		}
 		i++
-		if i == len(format) {
-			return "", errors.New("the format ends in a lone %")
-		}
 		year, week := t.ISOWeek()
 		switch ch := format[i]; ch {
 		case '%':
@@ -177,10 +186,12 @@ func Strftime(format string, t time.Time) (string, error) {
 		default:
 			layout, ok := layouts[ch]
 			if !ok {
-				return "", fmt.Errorf("%%%c is not a conversion of strftime", ch)
+				b.WriteByte('%')
+				b.WriteByte(ch)
+				continue
 			}
 			b.WriteString(t.Format(layout))
 		}
 	}
-	return b.String(), nil
+	return b.String()
 }
