@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/json"
+
+	"bake/internal/bound"
 )
 
 // reader reads files and remembers them for diagnostics, under the names that
@@ -32,6 +34,9 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	src, err := os.ReadFile(r.abs(name))
 	if err != nil {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
+	}
+	if err := bound.Source(src); err != nil {
+		return nil, problem(nil, "Cannot read file", "%s: %s.", name, err)
 	}
 	var f *hcl.File
 	var diags hcl.Diagnostics

@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
+	"bake/internal/bound"
 	"bake/internal/redact"
 )
 
@@ -37,7 +38,11 @@ var fileSchema = &hcl.BodySchema{
 // hold no error.
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l := newLoader(o)
-	diags := l.load(ctx)
+	var diags hcl.Diagnostics
+	if err := bound.Run(func() { diags = l.load(ctx) }); err != nil {
+		stopped := &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}
+		return stopped, problem(nil, "Template takes too much", "%s: %s.", o.Path, err)
+	}
 	return l.t, l.t.secrets.Diagnostics(diags)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"bake/config/lang"
+	"bake/internal/bound"
 	"bake/internal/redact"
 )
 
@@ -183,6 +184,10 @@ func (in *inputs) setText(v *Variable, text, source string) hcl.Diagnostics {
 	whole := hcl.Range{Filename: source, Start: hcl.InitialPos, End: endOf(text)}
 	if v.Type == cty.String || v.Type == cty.Number || v.Type == cty.DynamicPseudoType {
 		return v.set(cty.StringVal(text), whole)
+	}
+	if err := bound.Source([]byte(text)); err != nil {
+		v.failed = true
+		return problem(&whole, "Invalid value for variable", "The value of variable %q cannot be read: %s.", v.Name, err)
 	}
 	expr, diags := hclsyntax.ParseExpression([]byte(text), source, hcl.InitialPos)
 	if diags.HasErrors() {

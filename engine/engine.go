@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -12,6 +13,7 @@ import (
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
+	"bake/internal/bound"
 	"bake/postprocessor"
 	"bake/provisioner"
 	"bake/step"
@@ -95,10 +97,15 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 		return diags
 	}
 	ck := newChecker(t, c, o)
-	for _, b := range builds {
-		diags = lang.AppendNew(diags, ck.build(ctx, b))
+	var found hcl.Diagnostics
+	if err := bound.Run(func() {
+		for _, b := range builds {
+			found = lang.AppendNew(found, ck.build(ctx, b))
+		}
+	}); err != nil {
+		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template takes too much", Detail: fmt.Sprintf("The options of components: %s.", err)})
 	}
-	return t.Secrets().Diagnostics(diags)
+	return t.Secrets().Diagnostics(append(diags, found...))
 }
 
 // Run runs the selected builds. The diagnostics are about the template: builds

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"bake/internal/bound"
 )
 
 func addFileFunctions(funcs map[string]function.Function, w World) {
@@ -47,7 +50,7 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 		return readText(path)
 	})
 	funcs["filebase64"] = text1("path", func(p string) (string, error) {
-		b, err := os.ReadFile(below(w.Cwd, p))
+		b, err := readFile(below(w.Cwd, p))
 		return base64.StdEncoding.EncodeToString(b), err
 	})
 	funcs["fileexists"] = function.New(&function.Spec{
@@ -98,8 +101,22 @@ func (w World) expand(path string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
+// readFile reads a file that is not larger than what makes sense in a template.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d MB", path, maxFile>>20)
+	}
+	return b, err
+}
+
 func readText(path string) (string, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if err != nil {
 		return "", err
 	}
@@ -142,6 +159,9 @@ func templateFile(resolve func(string) (string, error), funcs map[string]functio
 		text, err := readText(path)
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
+		}
+		if err := bound.Source([]byte(text)); err != nil {
+			return cty.DynamicVal, function.NewArgErrorf(0, "%s: %s", path, err)
 		}
 		expr, diags := hclsyntax.ParseTemplate([]byte(text), path, hcl.InitialPos)
 		if diags.HasErrors() {

@@ -138,6 +138,9 @@ func TestFunctions(t *testing.T) {
 
 		{`can(1 + "a")`, `false`}, {`convert("3", number)`, `3`}, {`convert(["a", "a"], set(string))`, `["a"]`}, {`try(1 + "a", 7)`, `7`},
 		{`length(base64gzip("a")) > 20`, `true`}, {`floor(1 / 3)`, `0`},
+		{`indent(999999999999, "a\nb")`, `error: must be at most 9999`}, {`format("%99999999999s", "x")`, `error: width or precision`}, {`formatlist("%-12345d", [1])`, `error: width or precision`},
+		{`length(format("%9999s", "x"))`, `9999`}, {`setproduct(range(1000), range(1000))`, `error: more than 100000 elements`}, {`bcrypt("x", 31)`, `error: must be at most 16`},
+		{`file("/dev/zero")`, `error: larger than 64 MB`}, {`yamldecode("a: &a [*a]")`, `error: inside its own definition`}, {`range(0, 2000)`, `error: more than 1024 values`},
 	}
 	for _, test := range tests {
 		got := evaluate(t, w, test.expr, nil)

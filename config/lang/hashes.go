@@ -81,6 +81,9 @@ var (
 				if err := gocty.FromCtyValue(args[1], &cost); err != nil {
 					return cty.NilVal, function.NewArgError(1, err)
 				}
+				if cost > maxBcryptCost {
+					return cty.NilVal, function.NewArgErrorf(1, "must be at most %d", maxBcryptCost)
+				}
 			}
 			h, err := bcrypt.GenerateFromPassword([]byte(args[0].AsString()), cost)
 			if err != nil {

@@ -1,0 +1,72 @@
+package lang
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// What one call of a function may make. A single call could fill the memory, or
+// take days, before anybody notices.
+const (
+	maxPad        = 9_999   // columns that indent, format and formatlist put in
+	maxProduct    = 100_000 // elements of setproduct
+	maxBcryptCost = 16      // each one more doubles the time: this takes some seconds
+	maxFile       = 64 << 20
+)
+
+var (
+	indent     = limited(stdlib.IndentFunc, narrow)
+	format     = limited(stdlib.FormatFunc, narrowVerbs)
+	formatList = limited(stdlib.FormatListFunc, narrowVerbs)
+	setProduct = limited(stdlib.SetProductFunc, smallProduct)
+)
+
+// limited returns f, which fails if check does. check may get unknown and null
+// arguments.
+func limited(f function.Function, check func(args []cty.Value) error) function.Function {
+	return function.New(&function.Spec{
+		Params:   f.Params(),
+		VarParam: f.VarParam(),
+		Type: func(args []cty.Value) (cty.Type, error) {
+			if err := check(args); err != nil {
+				return cty.NilType, err
+			}
+			return f.ReturnTypeForValues(args)
+		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f.Call(args) },
+	})
+}
+
+func settled(v cty.Value) bool { return v.IsKnown() && !v.IsNull() }
+
+func narrow(args []cty.Value) error {
+	if settled(args[0]) && args[0].GreaterThan(cty.NumberIntVal(maxPad)).True() {
+		return function.NewArgErrorf(0, "must be at most %d", maxPad)
+	}
+	return nil
+}
+
+var wideVerb = regexp.MustCompile(`%[-+# 0-9.\[\]]*[0-9]{5}`)
+
+func narrowVerbs(args []cty.Value) error {
+	if v, _ := args[0].Unmark(); settled(v) && wideVerb.MatchString(v.AsString()) {
+		return function.NewArgErrorf(0, "a width or precision in it is beyond %d", maxPad)
+	}
+	return nil
+}
+
+func smallProduct(args []cty.Value) error {
+	size := 1
+	for _, v := range args {
+		if v, _ := v.Unmark(); v.CanIterateElements() {
+			if size *= v.LengthInt(); size > maxProduct {
+				return fmt.Errorf("the result would have more than %d elements", maxProduct)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+// Package bound keeps what a template can make the program do within limits: a
+// short one can nest, repeat or double its values until the memory is full.
+package bound
+
+import (
+	"fmt"
+	"runtime/metrics"
+	"syscall"
+	"time"
+)
+
+// What the text of a template, or of values for one, may be. Parsers recurse, and
+// a stack that is full cannot be recovered from.
+const (
+	maxSource = 1 << 20 // bytes
+	maxDepth  = 1000    // of brackets, and of operators before one operand
+)
+
+// Source returns what makes src too much for a parser. It counts brackets in
+// strings and comments too; there, they seldom come without their counterparts.
+func Source(src []byte) error {
+	if len(src) > maxSource {
+		return fmt.Errorf("it has %d bytes; at most %d are read. Keep large texts in files of their own and read them with file()", len(src), maxSource)
+	}
+	depth, operators := 0, 0
+	for _, c := range src {
+		switch c {
+		case '(', '[', '{':
+			depth++
+		case ')', ']', '}':
+			depth = max(depth-1, 0)
+		}
+		switch c {
+		case '-', '!':
+			operators++
+		case ' ', '\t', '\r', '\n':
+		default:
+			operators = 0
+		}
+		if depth > maxDepth || operators > maxDepth {
+			return fmt.Errorf("it is nested more than %d levels deep", maxDepth)
+		}
+	}
+	return nil
+}
+
+// What evaluating a template may take.
+const (
+	maxCPU    = 15 * time.Second
+	maxHeap   = 3 << 30 // bytes, more than there were at the start
+	checkTime = 20 * time.Millisecond
+)
+
+// Run calls f and returns nil when it has ended. If f takes more of the processor
+// or of the memory than the evaluation of a template can need, Run returns an error
+// at once. Then f is still running, so that what it works on must not be touched,
+// and the program had better end. Time that f spends waiting does not count.
+func Run(f func()) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	cpu, heap := cpuTime(), heapSize()
+	tick := time.NewTicker(checkTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-tick.C:
+			if heapSize() > heap+maxHeap {
+				return fmt.Errorf("evaluating it takes more than %d GiB of memory: some value in it grows without bounds", maxHeap>>30)
+			}
+			if cpuTime() > cpu+maxCPU {
+				return fmt.Errorf("evaluating it takes more than %s of computing: some expression in it repeats without bounds", maxCPU)
+			}
+		}
+	}
+}
+
+func heapSize() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// cpuTime is what the process has used of the processor; getrusage(2).
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
