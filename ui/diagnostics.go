@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -39,4 +40,74 @@ func source(files map[string]*hcl.File, name string) *hcl.File {
 		return nil
 	}
 	return &hcl.File{Bytes: b}
+}
+
+// Diagnostic is a diagnostic as JSON. Positions count lines and columns from 1 and
+// bytes from 0.
+type Diagnostic struct {
+	Severity string   `json:"severity"` // "error" or "warning"
+	Summary  string   `json:"summary"`
+	Detail   string   `json:"detail"`
+	Range    *Range   `json:"range,omitempty"`
+	Snippet  *Snippet `json:"snippet,omitempty"`
+}
+
+// Range is what a diagnostic blames.
+type Range struct {
+	File  string   `json:"file"`
+	Start Position `json:"start"`
+	End   Position `json:"end"` // exclusive
+}
+
+// Position is a place in a file.
+type Position struct {
+	Line   int `json:"line"`
+	Column int `json:"column"`
+	Byte   int `json:"byte"`
+}
+
+// Snippet shows a range: the whole lines that hold it, and which bytes of them it is.
+type Snippet struct {
+	Context        string `json:"context,omitempty"` // such as `source "null" "x"`
+	Code           string `json:"code"`
+	StartLine      int    `json:"start_line"`
+	HighlightStart int    `json:"highlight_start"`
+	HighlightEnd   int    `json:"highlight_end"`
+}
+
+// PlainDiagnostics returns diags as [Diagnostics] would show them.
+func PlainDiagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) []Diagnostic {
+	var out []Diagnostic
+	for _, d := range diags {
+		p := Diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
+		if d.Severity == hcl.DiagWarning {
+			p.Severity = "warning"
+		}
+		if r := d.Subject; r != nil {
+			p.Range = &Range{r.Filename, Position(r.Start), Position(r.End)}
+			p.Snippet = snippet(source(files, r.Filename), *r)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// snippet returns the lines of f that r is in, nil if they cannot be told.
+func snippet(f *hcl.File, r hcl.Range) *Snippet {
+	if f == nil || r.Start.Byte < 0 || r.End.Byte < r.Start.Byte || r.End.Byte > len(f.Bytes) {
+		return nil
+	}
+	start := bytes.LastIndexByte(f.Bytes[:r.Start.Byte], '\n') + 1
+	end := len(f.Bytes)
+	if i := bytes.IndexByte(f.Bytes[r.End.Byte:], '\n'); i >= 0 {
+		end = r.End.Byte + i
+	}
+	s := &Snippet{
+		Code: string(f.Bytes[start:end]), StartLine: r.Start.Line,
+		HighlightStart: r.Start.Byte - start, HighlightEnd: r.End.Byte - start,
+	}
+	if nav, ok := f.Nav.(interface{ ContextString(offset int) string }); ok {
+		s.Context = nav.ContextString(r.Start.Byte)
+	}
+	return s
 }

@@ -24,8 +24,9 @@ type Display interface {
 // JSON writes events as JSON lines: the run's log. Of a step's progress it writes
 // what comes half a second or more after what it wrote last.
 type JSON struct {
-	Out io.Writer
-	Err error // the first error of Out, after which nothing more is written
+	Out    io.Writer
+	Prefix string // fields that each event starts with, such as `"schema":1,`
+	Err    error  // the first error of Out, after which nothing more is written
 
 	progress map[string]time.Time // of a build's step -> when it was last written
 }
@@ -37,7 +38,7 @@ func (d *JSON) Handle(e step.Event) {
 	}
 	b, err := json.Marshal(e)
 	if err == nil {
-		_, err = d.Out.Write(append(b, '\n'))
+		_, err = io.WriteString(d.Out, "{"+d.Prefix+string(b[1:])+"\n")
 	}
 	d.Err = err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"bake/builder"
 	"bake/config"
 	"bake/engine"
 	"bake/step"
@@ -70,7 +71,7 @@ ends at once and says what remains.`,
 	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation", "skip-enforcement")
 	flags.BoolVar(&o.color, "color", true, "write in colours")
 	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "start each line of a build with its time")
-	flags.BoolVar(&o.json, "json", false, "write the events of the run as JSON lines instead of text")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -151,7 +152,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	result, diags := runToEnd(ctx, stop, template, all.Components, options)
 	closeFeed()
-	return p.conclude(ctx, run.ID, ledger, result, template.Files(), diags)
+	return p.conclude(ctx, run, ledger, result, template.Files(), diags)
 }
 
 // title is an error as a sentence.
@@ -187,7 +188,7 @@ func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components
 
 // conclude says what the display of the run has not said: where in the template
 // the cause of a failure is, and what is left behind.
-func (p *program) conclude(ctx context.Context, run string, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
+func (p *program) conclude(ctx context.Context, run step.Run, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
 	failed := diags.HasErrors() || context.Cause(ctx) != nil
 	for _, b := range result.Builds {
 		var blamed hcl.Diagnostics
@@ -204,14 +205,44 @@ func (p *program) conclude(ctx context.Context, run string, ledger *step.FileLed
 	if err != nil {
 		return fmt.Errorf("the ledger of the run: %w", err)
 	}
+	p.json.result = runResult{run.ID, p.now().Sub(run.Start), builtAll(result), list(left)}
 	if len(left) > 0 {
-		p.say(leftText(run, left))
+		p.say(leftText(run.ID, left))
 		failed = true
 	}
 	if failed {
 		return errReported
 	}
 	return nil
+}
+
+// runResult is what bake build -json ends with.
+type runResult struct {
+	Run     string          `json:"run"`
+	Elapsed time.Duration   `json:"elapsed"` // nanoseconds
+	Builds  []builtOne      `json:"builds"`
+	Left    []step.Resource `json:"left_behind"`
+}
+
+// builtOne is how one build ended.
+type builtOne struct {
+	Name      string              `json:"name"`
+	OK        bool                `json:"ok"`
+	Elapsed   time.Duration       `json:"elapsed"` // nanoseconds
+	Error     string              `json:"error,omitempty"`
+	Artifacts []*builder.Artifact `json:"artifacts"`
+}
+
+func builtAll(r engine.Result) []builtOne {
+	out := []builtOne{}
+	for _, b := range r.Builds {
+		one := builtOne{Name: b.Name, OK: b.Err == nil, Elapsed: b.Elapsed, Artifacts: list(b.Artifacts)}
+		if b.Err != nil {
+			one.Error = b.Err.Error()
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 // leftText lists what a run has left behind, and how to remove it.
@@ -227,9 +258,12 @@ func leftText(run string, left []step.Resource) string {
 
 // say writes a text that is no part of the event stream.
 func (p *program) say(text string) {
-	if p.machineReadable {
+	switch {
+	case p.json.on: // programs have the result
+		return
+	case p.machineReadable:
 		text = p.record("say", text)
-	} else {
+	default:
 		text += "\n"
 	}
 	io.WriteString(p.stdout, text)

@@ -46,6 +46,7 @@ stopped instances are there again the next time.`,
 	flags.StringVar(&o.delays, "delays", "", "how long things take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	flags.StringVar(&o.faults, "faults", "", "rehearse failures: let go wrong what the rules in this JSON `file` say")
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: what the host's apt sources name")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -89,7 +90,14 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close(stop)) }()
-	_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.credentialsFile))
+	if p.json.on {
+		p.writeJSON(p.header("ready"), struct {
+			Endpoint    string            `json:"endpoint"`
+			Environment map[string]string `json:"environment"` // for clients
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.credentialsFile}})
+	} else {
+		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.credentialsFile))
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,15 +15,14 @@ import (
 
 func (p *program) cloudImagesCommand() *cobra.Command {
 	var region string
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "List the images that can be launched",
 		Args:  exactly(),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region, asJSON) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },
 	}
 	cmd.Flags().StringVar(&region, "region", defaultRegion, "list the images in this `region`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -39,16 +37,17 @@ type listedImage struct {
 	Tags        map[string]string `json:"tags,omitempty"`
 }
 
-func (p *program) cloudImages(ctx context.Context, region string, asJSON bool) error {
+func (p *program) cloudImages(ctx context.Context, region string) error {
 	return p.withLocal(ctx, func(ctx context.Context, c *localCloud) error {
 		images, err := listImages(ctx, c.ec2(region))
 		if err != nil {
 			return err
 		}
-		if asJSON {
-			enc := json.NewEncoder(p.stdout)
-			enc.SetIndent("", "  ")
-			return enc.Encode(images)
+		if p.json.on {
+			p.json.result = struct {
+				Images []listedImage `json:"images"`
+			}{images}
+			return nil
 		}
 		w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "ID\tOWNER\tCREATED\tSTATE\tNAME")

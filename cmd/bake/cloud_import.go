@@ -43,6 +43,7 @@ It is offered in every region under the given name and owner.`,
 	flags.StringVar(&o.name, "name", "", "the image's `name`, which templates look for; required")
 	flags.StringVar(&o.owner, "owner", o.owner, "the `account` that offers it: 12 digits, or self")
 	flags.StringVar(&o.user, "user", "", "the login `user`; default: what the image says, or root")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -88,7 +89,10 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "%s  %s\n", *img.ImageId, o.name)
+		p.json.result = struct {
+			Image listedImage `json:"image"`
+		}{listed(img)}
+		p.say(*img.ImageId + "  " + o.name)
 		return nil
 	})
 }
@@ -148,6 +152,7 @@ that its machines boot from. It refuses while the local cloud is in use.`,
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
 	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep bases and what was imported, which take long to make again")
+	p.jsonFlag(cmd)
 	return cmd
 }
 

@@ -55,6 +55,7 @@ address and how to log in, and terminate it on Ctrl-C.`,
 	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
 	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: how many cores and how much memory it sees")
 	flags.StringVar(&o.region, "region", defaultRegion, "boot it in this `region`")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -100,7 +101,7 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	}
 	id := aws.ToString(started.Instances[0].InstanceId)
 	defer func() {
-		fmt.Fprintf(p.stdout, "Terminating %s\n", id)
+		p.say("Terminating " + id)
 		_, terr := client.TerminateInstances(after, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 		if terr == nil {
 			_, terr = waitFor(after, client, id, types.InstanceStateNameTerminated)
@@ -115,9 +116,20 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 		return err
 	}
 	address := aws.ToString(instance.PublicIpAddress)
-	fmt.Fprintf(p.stdout, "%s, an instance of %s (%s), runs at %s\n", id, aws.ToString(image.ImageId), aws.ToString(image.Name), address)
-	fmt.Fprintf(p.stdout, "Log in:  %s\n", sshCommand(keyFile, listed(image).Tags["bake:user"], address))
-	fmt.Fprintln(p.stdout, "Ctrl-C terminates it.")
+	user := listed(image).Tags["bake:user"]
+	login := sshCommand(keyFile, user, address)
+	if p.json.on {
+		p.writeJSON(p.header("ready"), struct {
+			Instance string      `json:"instance"`
+			Image    listedImage `json:"image"`
+			Address  string      `json:"address"`
+			User     string      `json:"user"`
+			KeyFile  string      `json:"key_file"`
+			Login    string      `json:"login"` // a shell command
+		}{id, listed(image), address, user, keyFile, login})
+	}
+	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nCtrl-C terminates it.",
+		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, login))
 	<-ctx.Done()
 	return nil
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config"
-	"bake/config/lang"
 )
 
 // consoleOptions are the flags of bake console.
@@ -63,6 +62,7 @@ that are not known as <unknown>. Data sources are not read.`,
 	o.register(cmd.Flags())
 	cmd.Flags().Lookup("config-type").Usage = "without a template: the `language` of expressions; only hcl2 is spoken"
 	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -79,7 +79,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 		return &templateError{diags, outline.Files()}
 	}
 	c := &console{program: p, outline: outline}
-	if isTerminal(p.stdin) && isTerminal(p.stdout) && !p.machineReadable {
+	if isTerminal(p.stdin) && isTerminal(p.stdout) && !p.machineReadable && !p.json.on {
 		return c.interact(ctx)
 	}
 	return c.read(ctx)
@@ -125,9 +125,7 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 			c.say(consoleHelp)
 			return false, false
 		case word == "variables":
-			var b strings.Builder
-			writeValues(&b, shownValues(c.outline.Variables), shownValues(c.outline.Locals))
-			c.say(c.outline.Secrets().Redact(strings.TrimRight(b.String(), "\n")))
+			c.values()
 			return false, false
 		}
 	}
@@ -139,10 +137,31 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 	c.pending = ""
 	val, diags := c.evaluate(ctx, text)
 	c.diagnostics(c.outline.Files(), diags)
-	if !diags.HasErrors() {
-		c.say(c.outline.Secrets().Redact(lang.Show(val)))
+	if diags.HasErrors() {
+		return false, true
 	}
-	return false, diags.HasErrors()
+	shown := showValue(c.outline, val)
+	if c.json.on {
+		c.writeJSON(c.header("value"), struct {
+			Expression string `json:"expression"`
+		}{c.outline.Secrets().Redact(text)}, shown)
+	}
+	c.say(shown.Text)
+	return false, false
+}
+
+// values shows the variables and local values.
+func (c *console) values() {
+	variables, locals := shownValues(c.outline, c.outline.Variables), shownValues(c.outline, c.outline.Locals)
+	if c.json.on {
+		c.writeJSON(c.header("variables"), struct {
+			Variables []shownValue `json:"variables"`
+			Locals    []shownValue `json:"locals"`
+		}{variables, locals})
+	}
+	var b strings.Builder
+	writeValues(&b, variables, locals)
+	c.say(strings.TrimRight(b.String(), "\n"))
 }
 
 // evaluate computes an expression, and gives up when ctx ends: a function may take long.

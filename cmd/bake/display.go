@@ -14,8 +14,8 @@ import (
 
 // displayOptions say how a run is shown.
 type displayOptions struct {
-	color, timestamps, json bool
-	prompts                 bool // the user will be asked questions between lines
+	color, timestamps bool
+	prompts           bool // the user will be asked questions between lines
 }
 
 // feed gives events to displays, one at a time.
@@ -39,8 +39,8 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 	switch {
 	case p.machineReadable:
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, o.timestamps))
-	case o.json:
-		f.displays = append(f.displays, &ui.JSON{Out: p.stdout})
+	case p.json.on:
+		f.displays = append(f.displays, &ui.JSON{Out: p.stdout, Prefix: fmt.Sprintf(`"schema":%d,"command":%q,`, jsonSchema, p.command)})
 	case isTerminal(p.stdout) && !o.prompts && p.env.get("TERM") != "dumb":
 		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), func() (int, int) { return terminalSize(p.stdout) })
 		f.displays = append(f.displays, f.screen)

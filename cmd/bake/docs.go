@@ -14,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/component"
+	"bake/config/lang"
 	"bake/config/schema"
 )
 
@@ -33,13 +34,24 @@ func (p *program) docsCommand() *cobra.Command {
 			case markdown != "":
 				return writeMarkdown(markdown, refs)
 			case len(args) == 1:
-				return explain(p.stdout, refs, args[0])
+				all := refs
+				if refs = named(all, args[0]); len(refs) == 0 {
+					return unknownComponent(all, args[0])
+				}
 			}
-			listComponents(p.stdout, refs)
+			switch {
+			case p.json.on:
+				p.json.result = describe(refs, len(args) == 1)
+			case len(args) == 1:
+				explain(p.stdout, refs)
+			default:
+				listComponents(p.stdout, refs)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -85,14 +97,55 @@ func listComponents(w io.Writer, refs []reference) {
 	fmt.Fprintln(w, "\nbake docs COMPONENT explains the options of one.")
 }
 
-// explain writes the options of the components called name, of whatever kind.
-func explain(w io.Writer, refs []reference, name string) error {
-	found := false
+// named returns the components called name, of whatever kind.
+func named(refs []reference, name string) []reference {
+	return slices.DeleteFunc(slices.Clone(refs), func(r reference) bool { return r.name != name })
+}
+
+// unknownComponent is the error of a name that no component has.
+func unknownComponent(refs []reference, name string) error {
+	var names []string
 	for _, r := range refs {
-		if r.name != name {
-			continue
+		names = append(names, r.name)
+	}
+	if hint := lang.DidYouMean(name, names); hint != "" {
+		return fmt.Errorf("there is no component %q.%s", name, hint)
+	}
+	return fmt.Errorf("there is no component %q; bake docs lists them", name)
+}
+
+// describedComponent is a component as bake docs -json writes it.
+type describedComponent struct {
+	Kind    string            `json:"kind"`
+	Name    string            `json:"name"`
+	Options []schema.Doc      `json:"options,omitempty"`
+	Values  map[string]string `json:"values,omitempty"` // name -> type of what it gives to what comes after it
+}
+
+// docsResult is what bake docs -json writes.
+type docsResult struct {
+	Components []describedComponent `json:"components"`
+}
+
+// describe lists refs, if wanted with all that there is to know about them.
+func describe(refs []reference, details bool) docsResult {
+	out := docsResult{[]describedComponent{}}
+	for _, r := range refs {
+		d := describedComponent{Kind: r.kind, Name: r.name}
+		if details {
+			d.Options, d.Values = r.options, map[string]string{}
+			for name, typ := range r.exports {
+				d.Values[name] = typ.FriendlyName()
+			}
 		}
-		found = true
+		out.Components = append(out.Components, d)
+	}
+	return out
+}
+
+// explain writes the options of components.
+func explain(w io.Writer, refs []reference) {
+	for _, r := range refs {
 		fmt.Fprintf(w, "%s %s\n", r.kind, r.name)
 		explainOptions(w, r.options, "")
 		if len(r.exports) > 0 {
@@ -103,10 +156,6 @@ func explain(w io.Writer, refs []reference, name string) error {
 		}
 		fmt.Fprintln(w)
 	}
-	if !found {
-		return fmt.Errorf("there is no component %q; bake docs lists them", name)
-	}
-	return nil
 }
 
 func explainOptions(w io.Writer, options []schema.Doc, indent string) {

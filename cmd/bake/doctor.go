@@ -12,12 +12,14 @@ import (
 )
 
 func (p *program) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host lacks to run local machines, and how to get it",
 		Args:  exactly(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
 	}
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 func (p *program) doctor(ctx context.Context) error {
@@ -25,9 +27,21 @@ func (p *program) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	type finding struct {
+		Name   string `json:"name"`
+		OK     bool   `json:"ok"`
+		Fatal  bool   `json:"fatal"`
+		Detail string `json:"detail"`
+		Remedy string `json:"remedy,omitempty"`
+	}
+	found := []finding{}
 	for _, f := range findings {
+		found = append(found, finding(f))
 		p.say(findingText(f))
 	}
+	p.json.result = struct {
+		Findings []finding `json:"findings"`
+	}{found}
 	if fatal(findings) != nil {
 		p.say("\nLocal machines cannot run here.")
 		return errReported

@@ -32,6 +32,7 @@ as nothing was written.`,
 			return fmt.Errorf("%s is not changed: templates of the older JSON form are converted, not fixed; run: bake hcl2_upgrade %s", name, shellQuote(name))
 		},
 	}
+	p.jsonFlag(cmd)
 	cmd.Flags().Bool("validate", true, "validate what was fixed; without effect, as nothing is")
 	return cmd
 }

@@ -55,25 +55,34 @@ others are done all the same.`,
 	flags.BoolVar(&o.diff, "diff", false, "show what changes, as a unified diff")
 	flags.BoolVar(&o.write, "write", true, "write the files that change")
 	flags.BoolVar(&o.recursive, "recursive", false, "take the files in directories below a directory too")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
 func (p *program) format(paths []string, o fmtOptions) error {
 	changed := false
 	var errs []error
+	files := []formattedFile{}
+	take := func(f formattedFile, err error) {
+		changed, errs = changed || f.Changed, append(errs, err)
+		if err == nil {
+			files = append(files, f)
+		}
+	}
 	for _, path := range paths {
 		if path == "-" {
-			c, err := p.formatInput(o)
-			changed, errs = changed || c, append(errs, err)
+			take(p.formatInput(o))
 			continue
 		}
 		names, err := format.Files(path, o.recursive)
 		errs = append(errs, err)
 		for _, name := range names {
-			c, err := p.formatFile(name, o)
-			changed, errs = changed || c, append(errs, err)
+			take(p.formatFile(name, o))
 		}
 	}
+	p.json.result = struct {
+		Files []formattedFile `json:"files"`
+	}{files}
 	// Each is shown with its own file, so they are not one error.
 	failed := false
 	for _, err := range errs {
@@ -89,46 +98,61 @@ func (p *program) format(paths []string, o fmtOptions) error {
 	return nil
 }
 
+// formattedFile is a file that has been looked at.
+type formattedFile struct {
+	Name    string `json:"name"`
+	Changed bool   `json:"changed"`        // its layout was not the canonical one
+	Diff    string `json:"diff,omitempty"` // with -diff
+	Text    string `json:"text,omitempty"` // of standard input, in the canonical layout
+}
+
 // formatInput formats what standard input holds.
-func (p *program) formatInput(o fmtOptions) (changed bool, err error) {
+func (p *program) formatInput(o fmtOptions) (formattedFile, error) {
+	f := formattedFile{Name: "<stdin>"}
 	src, err := io.ReadAll(p.stdin)
 	if err != nil {
-		return false, fmt.Errorf("standard input: %w", err)
+		return f, fmt.Errorf("standard input: %w", err)
 	}
-	out, err := formatted("<stdin>", src)
+	out, err := formatted(f.Name, src)
 	if err != nil {
-		return false, err
+		return f, err
 	}
-	changed = !bytes.Equal(src, out)
+	f.Changed = !bytes.Equal(src, out)
 	switch {
-	case o.diff && changed:
-		p.say(strings.TrimSuffix(format.Diff("<stdin>", src, out), "\n"))
+	case o.diff && f.Changed:
+		f.Diff = format.Diff(f.Name, src, out)
+		p.say(strings.TrimSuffix(f.Diff, "\n"))
+	case !o.diff && !o.check && p.json.on:
+		f.Text = string(out)
 	case !o.diff && !o.check:
 		_, err = p.stdout.Write(out)
 	}
-	return changed, err
+	return f, err
 }
 
 // formatFile formats one file, and says so if that changes it.
-func (p *program) formatFile(name string, o fmtOptions) (changed bool, err error) {
+func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
+	f := formattedFile{Name: name}
 	src, err := os.ReadFile(name)
 	if err != nil {
-		return false, err
+		return f, err
 	}
 	out, err := formatted(name, src)
 	if err != nil || bytes.Equal(src, out) {
-		return false, err
+		return f, err
 	}
+	f.Changed = true
 	if o.write && !o.check {
 		if err := rewrite(name, out); err != nil {
-			return true, err
+			return f, err
 		}
 	}
 	p.say(name)
 	if o.diff {
-		p.say(strings.TrimSuffix(format.Diff(name, src, out), "\n"))
+		f.Diff = format.Diff(name, src, out)
+		p.say(strings.TrimSuffix(f.Diff, "\n"))
 	}
-	return true, nil
+	return f, nil
 }
 
 // formatted is [format.Source] with an error that [program.report] shows.

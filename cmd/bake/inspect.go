@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/spf13/cobra"
 	"github.com/zclconf/go-cty/cty"
 
@@ -42,6 +44,7 @@ show as <sensitive>.`,
 	}
 	o.register(cmd.Flags())
 	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -59,47 +62,60 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 		return &templateError{more, outline.Files()}
 	}
 	inspected := inspected{
-		Variables: shownValues(outline.Variables),
-		Locals:    shownValues(outline.Locals),
-		Data:      outline.Data,
+		Variables: shownValues(outline, outline.Variables),
+		Locals:    shownValues(outline, outline.Locals),
+		Data:      list(outline.Data),
 		Builds:    shownBuilds(outline.Blocks, builds),
+	}
+	if p.json.on {
+		for _, d := range outline.Doubts {
+			d.Severity = hcl.DiagWarning // nothing that was asked for has failed
+		}
+		p.diagnostics(outline.Files(), outline.Doubts)
+		p.json.result = inspected
+		return nil
 	}
 	var b strings.Builder
 	inspected.write(&b)
-	p.say(outline.Secrets().Redact(b.String()))
+	p.say(b.String())
 	return nil
 }
 
 // inspected is what bake inspect shows.
 type inspected struct {
-	Variables []shownValue
-	Locals    []shownValue
-	Data      []string
-	Builds    []shownBuild
+	Variables []shownValue `json:"variables"`
+	Locals    []shownValue `json:"locals"`
+	Data      []string     `json:"data_sources"`
+	Builds    []shownBuild `json:"builds"`
 }
 
-// shownValue is a variable or a local value.
+// shownValue is a value for people and for programs, without what is secret.
 type shownValue struct {
-	Name        string
-	Description string
-	Value       cty.Value
+	Name        string `json:"name,omitempty"`
+	Description string `json:"description,omitempty"`
+	Type        string `json:"type"`
+	Sensitive   bool   `json:"sensitive"` // some of it is secret: null in value
+	Known       bool   `json:"known"`     // false if some of it is not known: null in value
+	Value       any    `json:"value"`
+	Text        string `json:"text"` // as it is shown to people
+	simple      bool   // it is no collection
 }
 
 // shownBuild is a build block.
 type shownBuild struct {
-	Name           string // may be empty
-	Description    string
-	Sources        []shownStep // under their names in the build
-	Provisioners   []shownStep
-	ErrorCleanup   *shownStep
-	PostProcessors [][]shownStep // chains
+	Name           string        `json:"name"` // may be empty
+	Description    string        `json:"description,omitempty"`
+	Sources        []shownStep   `json:"sources"` // under their names in the build
+	Provisioners   []shownStep   `json:"provisioners"`
+	ErrorCleanup   *shownStep    `json:"error_cleanup_provisioner,omitempty"`
+	PostProcessors [][]shownStep `json:"post_processors"` // chains
 }
 
 // shownStep is a component within a build.
 type shownStep struct {
-	Type string
-	Name string   // may be empty
-	For  []string // the full names of the builds that it is for
+	Type string   `json:"type"`
+	Name string   `json:"name"`   // may be empty
+	For  []string `json:"builds"` // the full names of the builds that it is for
 }
 
 func (s shownStep) String() string {
@@ -109,17 +125,29 @@ func (s shownStep) String() string {
 	return s.Type + "." + s.Name
 }
 
-func shownValues(values []config.Value) []shownValue {
-	var out []shownValue
+func shownValues(o *config.Outline, values []config.Value) []shownValue {
+	out := []shownValue{}
 	for _, v := range values {
-		out = append(out, shownValue(v))
+		shown := showValue(o, v.Value)
+		shown.Name, shown.Description = v.Name, v.Description
+		out = append(out, shown)
 	}
 	return out
 }
 
+func showValue(o *config.Outline, v cty.Value) shownValue {
+	redact := o.Secrets().Redact
+	plain, _ := v.UnmarkDeep()
+	return shownValue{
+		Type: typeexpr.TypeString(plain.Type()), Sensitive: v.ContainsMarked(), Known: plain.IsWhollyKnown(),
+		Value: lang.Plain(v, redact), Text: redact(lang.Show(v)),
+		simple: !plain.IsKnown() || plain.IsNull() || plain.Type().IsPrimitiveType() || v.IsMarked(),
+	}
+}
+
 // shownBuilds returns what is left of blocks when only selected builds are run.
 func shownBuilds(blocks []config.Block, selected []*config.Build) []shownBuild {
-	var out []shownBuild
+	out := []shownBuild{}
 	for _, block := range blocks {
 		mine := slices.DeleteFunc(slices.Clone(selected), func(s *config.Build) bool {
 			return !slices.ContainsFunc(block.Builds, func(b *config.Build) bool { return b.Builder == s.Builder })
@@ -127,7 +155,10 @@ func shownBuilds(blocks []config.Block, selected []*config.Build) []shownBuild {
 		if len(mine) == 0 {
 			continue
 		}
-		b := shownBuild{Name: block.Name, Description: block.Description}
+		b := shownBuild{
+			Name: block.Name, Description: block.Description,
+			Provisioners: []shownStep{}, PostProcessors: [][]shownStep{},
+		}
 		for _, s := range mine {
 			b.Sources = append(b.Sources, shownStep{s.Type, s.Local, []string{s.Name}})
 		}
@@ -236,7 +267,7 @@ func writeValues(w io.Writer, variables, locals []shownValue) {
 	section := func(title, prefix string, values []shownValue) {
 		fmt.Fprintf(w, "> %s:\n\n", title)
 		for _, v := range values {
-			fmt.Fprintf(w, "%s.%s: %s\n", prefix, v.Name, v.text())
+			fmt.Fprintf(w, "%s.%s: %s\n", prefix, v.Name, v.line())
 		}
 		if len(values) > 0 {
 			fmt.Fprintln(w)
@@ -246,12 +277,10 @@ func writeValues(w io.Writer, variables, locals []shownValue) {
 	section("local-variables", "local", locals)
 }
 
-// text quotes what has one line; a collection is easier to read as it is.
-func (v shownValue) text() string {
-	plain, _ := v.Value.UnmarkDeep()
-	text := lang.Show(v.Value)
-	if t := plain.Type(); plain.IsKnown() && !plain.IsNull() && !t.IsPrimitiveType() && !v.Value.IsMarked() {
-		return text
+// line quotes what has one line; a collection is easier to read as it is.
+func (v shownValue) line() string {
+	if v.simple {
+		return strconv.Quote(v.Text)
 	}
-	return strconv.Quote(text)
+	return v.Text
 }

@@ -33,10 +33,18 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p.machineReadable = slices.ContainsFunc(args, isRecords)
 	args = slices.DeleteFunc(slices.Clone(args), isRecords)
 	root := p.root()
-	root.SetArgs(singleDash(args))
-	err := root.ExecuteContext(context.Background())
+	args = singleDash(args)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(context.Background())
+	code := exitCode(err)
+	if err != nil && asksForJSON(args) {
+		p.json.on, p.command = true, commandName(cmd)
+	}
 	p.report(err)
-	return exitCode(err)
+	if p.json.on {
+		p.writeResult(code)
+	}
+	return code
 }
 
 // machineReadable is the name of a flag that is read before all others: it counts
@@ -51,7 +59,9 @@ type program struct {
 	now            func() time.Time
 	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
 
-	machineReadable bool // the flag was given
+	command         string // such as "cloud images"
+	machineReadable bool   // the flag was given
+	json            jsonOutput
 }
 
 // errReported is the error of a command that has already shown what went wrong.
@@ -102,6 +112,12 @@ func (p *program) report(err error) {
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
 	case errors.As(err, &template):
 		p.diagnostics(template.files, template.diags)
+	case p.json.on:
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: err.Error()}
+		if errors.As(err, &usage) {
+			d.Detail = fmt.Sprintf("Run '%s -h' for help.", usage.command)
+		}
+		p.keepDiagnostics(nil, hcl.Diagnostics{d})
 	case errors.As(err, &usage):
 		fmt.Fprintf(p.stderr, "Error: %v\nRun '%s -h' for help.\n", err, usage.command)
 	default:
@@ -112,6 +128,10 @@ func (p *program) report(err error) {
 // diagnostics shows diags with the lines of the template that they blame.
 func (p *program) diagnostics(files map[string]*hcl.File, diags hcl.Diagnostics) {
 	if len(diags) == 0 {
+		return
+	}
+	if p.json.on {
+		p.keepDiagnostics(files, diags)
 		return
 	}
 	if !p.machineReadable {

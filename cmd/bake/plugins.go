@@ -66,6 +66,40 @@ func notBuiltIn(all []plugin, source string) string {
 	return text + " Built in are: " + strings.Join(sources(all), ", ") + "."
 }
 
+// pluginsResult is what bake init and bake plugins write with -json.
+type pluginsResult struct {
+	Plugins []listedPlugin `json:"plugins"`
+}
+
+// listedPlugin is a plugin that is built in, or that a template requires.
+type listedPlugin struct {
+	Name       string   `json:"name,omitempty"` // in the template
+	Source     string   `json:"source"`
+	Constraint string   `json:"constraint,omitempty"` // that the template has
+	BuiltIn    bool     `json:"built_in"`
+	Version    string   `json:"version,omitempty"` // that is built in
+	Components []string `json:"components"`        // under the names that the template knows them by
+}
+
+func (b plugin) listed() listedPlugin {
+	return listedPlugin{Source: b.source, BuiltIn: true, Version: b.version, Components: list(b.components)}
+}
+
+// required lists the plugins that a template requires.
+func required(all []plugin, plugins []config.Plugin) pluginsResult {
+	out := pluginsResult{[]listedPlugin{}}
+	for _, r := range plugins {
+		l := listedPlugin{Components: []string{}}
+		if b, ok := pluginCalled(all, r.Source); ok {
+			l = b.listed()
+			l.Components = list(b.as(r.Name))
+		}
+		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Version
+		out.Plugins = append(out.Plugins, l)
+	}
+	return out
+}
+
 func (p *program) pluginsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "plugins",
@@ -83,7 +117,7 @@ These commands answer what scripts ask of 'packer plugins'.`,
 func (p *program) builtIn() []plugin { return parts{env: p.env, now: p.now}.all().plugins() }
 
 func (p *program) pluginsInstalledCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "installed",
 		Short: "List the plugins that are built in",
 		Long: `List the plugins that are built in: for each one a line with its source, the version
@@ -91,16 +125,21 @@ whose options it has, and its components.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
+			result := pluginsResult{[]listedPlugin{}}
 			for _, b := range p.builtIn() {
+				result.Plugins = append(result.Plugins, b.listed())
 				p.say(fmt.Sprintf("%s v%s (built in): %s", b.source, b.version, strings.Join(b.components, ", ")))
 			}
+			p.json.result = result
 			return nil
 		},
 	}
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 func (p *program) pluginsRequiredCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "required TEMPLATE",
 		Short: "List the plugins that a template requires",
 		Long: `List the plugins that a template requires: for each one a line with its name, its
@@ -117,6 +156,7 @@ source, the version constraint, and "(built in)" if it is.`,
 				return &templateError{diags, template.Files()}
 			}
 			all := p.builtIn()
+			p.json.result = required(all, template.Plugins)
 			for _, r := range template.Plugins {
 				line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
 				if _, ok := pluginCalled(all, r.Source); ok {
@@ -127,6 +167,8 @@ source, the version constraint, and "(built in)" if it is.`,
 			return nil
 		},
 	}
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 func (p *program) pluginsInstallCommand() *cobra.Command {
@@ -154,6 +196,7 @@ options are built in; another one is told, and is no failure.`,
 	flags := cmd.Flags()
 	flags.StringVar(&binary, "path", "", "a plugin `binary` to install; always an error, as bake runs none")
 	flags.Bool("force", false, "install again; without effect, as there is nothing to install")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -178,7 +221,7 @@ func (p *program) pluginsInstall(source, wanted string) error {
 }
 
 func (p *program) pluginsRemoveCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "remove SOURCE [VERSION]",
 		Short: "Fail: what is built in cannot be removed",
 		Long: `Fail: a plugin that is built in cannot be removed, and others cannot be installed.
@@ -192,6 +235,8 @@ Packer's own plugins are in its own directory, which bake does not look at.`,
 			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are there", args[0])
 		},
 	}
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 // initOptions are the flags of bake init.
@@ -224,6 +269,7 @@ Only required_plugins and required_version are read: variables need no values, a
 	o.register(flags)
 	flags.BoolVar(&o.upgrade, "upgrade", false, "look for newer plugins; says that they come with a newer bake")
 	flags.BoolVar(&o.force, "force", false, "install plugins again; says that there is nothing to install")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -236,11 +282,12 @@ func (p *program) init(o initOptions) error {
 	if diags.HasErrors() {
 		return &templateError{diags, template.Files()}
 	}
+	all := p.builtIn()
+	p.json.result = required(all, template.Plugins)
 	if len(template.Plugins) == 0 {
 		p.say("No plugins are required: the template has no required_plugins in a packer block.")
 		return nil
 	}
-	all := p.builtIn()
 	for _, r := range template.Plugins {
 		b, ok := pluginCalled(all, r.Source)
 		if !ok {

@@ -26,6 +26,7 @@ func (p *program) root() *cobra.Command {
 		Args:          cobra.ArbitraryArgs,
 	}
 	showVersion := root.Flags().BoolP("version", "v", false, "print the version")
+	root.FParseErrWhitelist.UnknownFlags = true // those of a command that does not exist
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if *showVersion {
 			return p.version()
@@ -56,6 +57,13 @@ func (p *program) root() *cobra.Command {
 		p.versionCommand(),
 	)
 	root.AddCommand(absentCommands()...)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		p.command = commandName(cmd)
+		if p.json.on && p.machineReadable {
+			return usageError{"-json and -machine-readable exclude each other", cmd.CommandPath()}
+		}
+		return nil
+	}
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd) })

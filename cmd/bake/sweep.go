@@ -52,6 +52,7 @@ machines cannot be told from dead ones, so on AWS name the run with -run, or say
 	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
 	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has made")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted, and delete nothing")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -114,6 +115,8 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		err = errors.Join(err, d.ledger.Close())
 		return true
 	})
+	swept := sweepResult{DryRun: o.dryRun, Runs: []sweptRun{}}
+	defer func() { p.json.result = swept }()
 	if len(found) == 0 {
 		p.say("Nothing to sweep.")
 		return err
@@ -121,6 +124,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	if o.dryRun {
 		for _, d := range found {
 			p.say(d.String())
+			swept.Runs = append(swept.Runs, sweptRun{d.ledger.Header.Run, d.ledger.Header.Started, d.ledger.Header.Command, list(d.owned), list(d.owned)})
 		}
 		return err
 	}
@@ -135,8 +139,24 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 			p.say(leftText(d.ledger.Header.Run, d.left()))
 			err = errReported
 		}
+		swept.Runs = append(swept.Runs, sweptRun{d.ledger.Header.Run, d.ledger.Header.Started, d.ledger.Header.Command, list(d.owned), list(d.left())})
 	}
 	return err
+}
+
+// sweepResult is what bake sweep -json ends with.
+type sweepResult struct {
+	DryRun bool       `json:"dry_run"`
+	Runs   []sweptRun `json:"runs"`
+}
+
+// sweptRun is a run that has died.
+type sweptRun struct {
+	Run     string          `json:"run"`
+	Started time.Time       `json:"started"`
+	Command string          `json:"command_line"`
+	Owned   []step.Resource `json:"resources"`   // before the sweep
+	Left    []step.Resource `json:"left_behind"` // after it
 }
 
 func (d dead) String() string {

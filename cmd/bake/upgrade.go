@@ -37,6 +37,7 @@ the JSON file; everything else is written nevertheless, and the exit code is 1.`
 	flags := cmd.Flags()
 	flags.StringVar(&o.output, "output-file", "", "write the HCL template to this `file` instead of TEMPLATE.json.pkr.hcl")
 	flags.BoolVar(&o.annotate, "with-annotations", false, "add comments that explain the parts of the HCL template")
+	p.jsonFlag(cmd)
 	return cmd
 }
 
@@ -71,6 +72,9 @@ func (p *program) upgrade(o upgradeOptions) error {
 	if err := os.WriteFile(o.output, out, 0o644); err != nil {
 		return fmt.Errorf("cannot write the HCL template: %w", err)
 	}
+	p.json.result = struct {
+		Output string `json:"output"` // the file that was written
+	}{o.output}
 	if diags.HasErrors() {
 		p.say(fmt.Sprintf("Created %s, but not all of %s could be converted: see the errors above.", o.output, o.path))
 		return errReported

@@ -40,6 +40,7 @@ not used unless -evaluate-datasources is given.`,
 	flags.BoolVar(&o.readData, "evaluate-datasources", false, "let data sources look their values up")
 	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation")
 	flags.BoolVar(&o.noWarnUndeclared, "no-warn-undeclared-var", false, "do not warn of variables that a -var-file sets and the template does not declare")
+	p.jsonFlag(cmd)
 	return cmd
 }
 

@@ -15,16 +15,26 @@ import (
 const version = "0.1.0"
 
 func (p *program) versionCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of bake, and of Packer's template language that it reads",
 		Args:  exactly(),
 		RunE:  func(*cobra.Command, []string) error { return p.version() },
 	}
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 func (p *program) version() error {
 	commit := commit()
+	if p.json.on {
+		p.json.result = struct {
+			Version string `json:"version"`
+			Commit  string `json:"commit"`
+			Packer  string `json:"packer_version"` // whose template language is read
+		}{version, commit, config.LanguageVersion}
+		return nil
+	}
 	if p.machineReadable {
 		for _, r := range [][2]string{{"version", version}, {"version-prelease", ""}, {"version-commit", commit}} {
 			io.WriteString(p.stdout, ui.Record(p.now(), "", r[0], r[1]))

@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"strings"
@@ -93,4 +94,38 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(
 		`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "${", "$${", "%{", "%%{",
 	).Replace(s) + `"`
+}
+
+// Plain returns v as JSON knows it, with null in the place of what is secret or
+// unknown, and every string passed through redact.
+func Plain(v cty.Value, redact func(string) string) any {
+	v, marks := v.Unmark()
+	switch t := v.Type(); {
+	case !v.IsKnown() || v.IsNull() || len(marks) > 0:
+		return nil
+	case t == cty.String:
+		return redact(v.AsString())
+	case t == cty.Number:
+		if n := v.AsBigFloat(); !n.IsInf() { // JSON has no infinity
+			return json.Number(number(n))
+		}
+		return nil
+	case t == cty.Bool:
+		return v.True()
+	case t.IsListType() || t.IsSetType() || t.IsTupleType():
+		list := []any{}
+		for it := v.ElementIterator(); it.Next(); {
+			_, e := it.Element()
+			list = append(list, Plain(e, redact))
+		}
+		return list
+	case t.IsMapType() || t.IsObjectType():
+		object := map[string]any{}
+		for it := v.ElementIterator(); it.Next(); {
+			k, e := it.Element()
+			object[redact(k.AsString())] = Plain(e, redact)
+		}
+		return object
+	}
+	return nil
 }
