@@ -34,9 +34,9 @@ snapshot_tags = { Snap = "yes" }
 
 func TestBuild(t *testing.T) {
 	w := newWorld(t)
-	b := w.bake(t)
+	b := w.Bake(t)
 	var data map[string]any
-	b.provision = func(ctx context.Context, m builder.Machine) error {
+	b.Provision = func(ctx context.Context, m builder.Machine) error {
 		data = m.Data
 		status, err := m.Run(ctx, communicator.Command{Line: "exit 7"})
 		if err == nil && status.Code != 7 {
@@ -44,14 +44,14 @@ func TestBuild(t *testing.T) {
 		}
 		return err
 	}
-	a, err := b.build(t.Context(), plain(distributed))
+	a, err := b.Build(t.Context(), plain(distributed))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d calls: %s", len(w.calls), tally(w.calls))
+	t.Logf("%d calls: %s", len(w.Calls), tally(w.Calls))
 
 	if a.BuilderID != "mitchellh.amazonebs" || len(a.Images) != 3 || len(a.Resources) != 3 {
 		t.Errorf("artifact %+v", a)
@@ -69,21 +69,21 @@ func TestBuild(t *testing.T) {
 		t.Error("the artifact holds the private key")
 	}
 	for in, id := range a.Images {
-		w.checkImage(t, in, id)
+		checkImage(t, w, in, id)
 	}
-	left := w.holdings()
+	left := w.Holdings()
 	if len(left) != 6 {
 		t.Errorf("there should be an image and a snapshot in each of 3 regions:\n%s", strings.Join(left, "\n"))
 	}
-	if _, err := os.Stat(b.ledger); err == nil {
-		owned, _ := b.open.Owned()
+	if _, err := os.Stat(b.Ledger); err == nil {
+		owned, _ := b.Open.Owned()
 		if len(owned) > 0 {
 			t.Errorf("the ledger still owns %v", owned)
 		}
 	}
 
 	// What the artifact says is deleted with it.
-	d := b.scope.Destroyers()
+	d := b.Scope.Destroyers()
 	for _, r := range a.Resources {
 		for range 2 {
 			if err := d.Destroy(t.Context(), r); err != nil {
@@ -91,17 +91,17 @@ func TestBuild(t *testing.T) {
 			}
 		}
 	}
-	if left := w.holdings(); len(left) > 0 {
+	if left := w.Holdings(); len(left) > 0 {
 		t.Errorf("left after the artifact was destroyed:\n%s", strings.Join(left, "\n"))
 	}
 }
 
 // checkImage looks at an image made by distributed.
-func (w *world) checkImage(t *testing.T, in, id string) {
+func checkImage(t *testing.T, w *world, in, id string) {
 	t.Helper()
-	ctx, c := t.Context(), w.client(in)
+	ctx, c := t.Context(), w.Client(in)
 	out, err := c.DescribeImages(ctx, &awsec2.DescribeImagesInput{ImageIds: []string{id}})
-	w.fatal(err)
+	w.Fatal(err)
 	image := out.Images[0]
 	base := strings.SplitN(aws.ToString(image.Description), " ", 2)
 	if *image.Name != "web" || image.State != types.ImageStateAvailable || len(base) != 2 || base[1] != "debian-12-amd64-20260101-1" {
@@ -122,18 +122,18 @@ func (w *world) checkImage(t *testing.T, in, id string) {
 	}
 	snapshot := aws.ToString(image.BlockDeviceMappings[0].Ebs.SnapshotId)
 	snapshots, err := c.DescribeSnapshots(ctx, &awsec2.DescribeSnapshotsInput{SnapshotIds: []string{snapshot}})
-	w.fatal(err)
+	w.Fatal(err)
 	got = tags(snapshots.Snapshots[0].Tags)
 	if got["Snap"] != "yes" || got["Region"] != region || got["bake:run"] != "" || got["bake:build"] != "" {
 		t.Errorf("%s: snapshot tags %v", in, got)
 	}
 	users, err := c.DescribeImageAttribute(ctx, &awsec2.DescribeImageAttributeInput{ImageId: &id, Attribute: types.ImageAttributeNameLaunchPermission})
-	w.fatal(err)
+	w.Fatal(err)
 	if len(users.LaunchPermissions) != 2 {
 		t.Errorf("%s: launch permissions %v", in, users.LaunchPermissions)
 	}
 	volumes, err := c.DescribeSnapshotAttribute(ctx, &awsec2.DescribeSnapshotAttributeInput{SnapshotId: &snapshot, Attribute: types.SnapshotAttributeNameCreateVolumePermission})
-	w.fatal(err)
+	w.Fatal(err)
 	if len(volumes.CreateVolumePermissions) != 1 {
 		t.Errorf("%s: volume permissions %v", in, volumes.CreateVolumePermissions)
 	}

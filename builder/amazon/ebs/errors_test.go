@@ -36,8 +36,8 @@ func TestBlame(t *testing.T) {
 		{`ami_name = "web"`, "ami_name = \"web\"\nssh_keypair_name = \"nobodys\"\nssh_agent_auth = true", "No such key pair", `"nobodys"`},
 	}
 	w := newWorld(t)
-	w.mustBuild(t, plain(`ami_name = "taken"`))
-	before := len(w.holdings())
+	w.MustBuild(t, plain(`ami_name = "taken"`))
+	before := len(w.Holdings())
 	for _, tt := range tests {
 		t.Run(tt.summary+" "+tt.new, func(t *testing.T) {
 			body := plain("ami_name = \"web\"\n")
@@ -45,13 +45,13 @@ func TestBlame(t *testing.T) {
 				t.Fatalf("%q is not in the block", tt.old)
 			}
 			body = strings.Replace(body, tt.old, tt.new, 1)
-			b := w.bake(t)
-			_, err := b.build(t.Context(), body)
+			b := w.Bake(t)
+			_, err := b.Build(t.Context(), body)
 			defer wantDiagnostic(t, err, body, tt.summary, tt.at)
-			if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 				t.Error(err)
 			}
-			if after := w.holdings(); len(after) != before {
+			if after := w.Holdings(); len(after) != before {
 				t.Errorf("left:\n%s", strings.Join(after, "\n"))
 			}
 		})
@@ -82,18 +82,18 @@ func TestNoWay(t *testing.T) {
 		name, endpoint, body string
 		want                 []string
 	}{
-		{"no credentials", w.cloud.Endpoint, plain(`ami_name = "web"`), []string{"no AWS credentials", "access_key", "-local"}},
-		{"no profile", w.cloud.Endpoint, plain("ami_name = \"web\"\nprofile = \"mine\""), []string{"No such profile", "mine"}},
-		{"no region", w.cloud.Endpoint, strings.Replace(plain("ami_name = \"web\"\n"+keys), `region        = "us-east-1"`, "", 1), []string{"No region", "AWS_REGION"}},
-		{"wrong credentials", w.cloud.Endpoint, plain("ami_name = \"web\"\naccess_key = \"AKIAOTHER\"\nsecret_key = \"x\"\n"), []string{"InvalidClientTokenId", "does not accept these credentials"}},
+		{"no credentials", w.Cloud.Endpoint, plain(`ami_name = "web"`), []string{"no AWS credentials", "access_key", "-local"}},
+		{"no profile", w.Cloud.Endpoint, plain("ami_name = \"web\"\nprofile = \"mine\""), []string{"No such profile", "mine"}},
+		{"no region", w.Cloud.Endpoint, strings.Replace(plain("ami_name = \"web\"\n"+keys), `region        = "us-east-1"`, "", 1), []string{"No region", "AWS_REGION"}},
+		{"wrong credentials", w.Cloud.Endpoint, plain("ami_name = \"web\"\naccess_key = \"AKIAOTHER\"\nsecret_key = \"x\"\n"), []string{"InvalidClientTokenId", "does not accept these credentials"}},
 		{"unreachable", "http://" + refusing.Addr().String(), plain("ami_name = \"web\"\n" + keys), []string{refusing.Addr().String(), "cannot be reached", "connection refused"}},
 		{"no such host", "http://nowhere.invalid", plain("ami_name = \"web\"\n" + keys), []string{"nowhere.invalid"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("AWS_ENDPOINT_URL", tt.endpoint)
-			w.cloud = amazon.Cloud{}
-			_, err := w.bake(t).build(t.Context(), tt.body)
+			w.Cloud = amazon.Cloud{}
+			_, err := w.Bake(t).Build(t.Context(), tt.body)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -111,18 +111,18 @@ func TestNoWay(t *testing.T) {
 // EC2, and sweeps with what the ledger says.
 func TestOwnConfiguration(t *testing.T) {
 	w := newWorld(t)
-	t.Setenv("AWS_ENDPOINT_URL", w.cloud.Endpoint)
+	t.Setenv("AWS_ENDPOINT_URL", w.Cloud.Endpoint)
 	t.Setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
-	dial := w.cloud.Dial
-	w.cloud = amazon.Cloud{Dial: dial}
-	b := w.bake(t)
-	b.provision = func(context.Context, builder.Machine) error { return errors.New("the script failed") }
-	if _, err := b.build(t.Context(), plain(`ami_name = "web"`)); err == nil || !strings.Contains(err.Error(), "the script failed") {
+	dial := w.Cloud.Dial
+	w.Cloud = amazon.Cloud{Dial: dial}
+	b := w.Bake(t)
+	b.Provision = func(context.Context, builder.Machine) error { return errors.New("the script failed") }
+	if _, err := b.Build(t.Context(), plain(`ami_name = "web"`)); err == nil || !strings.Contains(err.Error(), "the script failed") {
 		t.Fatal(err)
 	}
-	ledger, err := os.ReadFile(b.ledger)
+	ledger, err := os.ReadFile(b.Ledger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,19 +130,19 @@ func TestOwnConfiguration(t *testing.T) {
 		t.Error("the ledger holds credentials")
 	}
 	os.Unsetenv("AWS_ENDPOINT_URL") // t.Setenv restores it
-	w.intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Action == "GetCallerIdentity" {
 			_, _ = rw.Write([]byte(`<GetCallerIdentityResponse><GetCallerIdentityResult><Account>999999999999</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`))
 			return
 		}
 		serve(rw)
 	}
-	if err := b.sweep(t, ledger); err == nil || !strings.Contains(err.Error(), "of account 999999999999, but the resource is in account 123456789012") {
+	if err := b.Sweep(t, ledger); err == nil || !strings.Contains(err.Error(), "of account 999999999999, but the resource is in account 123456789012") {
 		t.Errorf("a sweep with credentials of another account: %v", err)
 	}
-	w.intercept = nil
-	w.cloud.Endpoint = "" // only the ledger knows it
-	if err := b.sweep(t, ledger); err != nil {
+	w.Intercept = nil
+	w.Cloud.Endpoint = "" // only the ledger knows it
+	if err := b.Sweep(t, ledger); err != nil {
 		t.Error(err)
 	}
 }

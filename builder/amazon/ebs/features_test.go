@@ -23,27 +23,9 @@ import (
 	"bake/step"
 )
 
-// describe returns an image.
-func (w *world) describe(in, id string) types.Image {
-	out, err := w.client(in).DescribeImages(context.Background(), &awsec2.DescribeImagesInput{ImageIds: []string{id}})
-	w.fatal(err)
-	return out.Images[0]
-}
-
-// sent returns the parameters of the first call of an action.
-func (w *world) sent(action string) map[string]string {
-	for _, c := range w.calls {
-		if c.Action == action {
-			return c.Params
-		}
-	}
-	w.t.Fatalf("no %s was sent", action)
-	return nil
-}
-
 func TestEncryptedByWayOfATemporaryImage(t *testing.T) {
 	w := newWorld(t)
-	images := w.mustBuild(t, plain(`
+	images := w.MustBuild(t, plain(`
 ami_name     = "web"
 encrypt_boot = true
 ami_regions  = ["eu-west-1"]
@@ -52,11 +34,11 @@ tags         = { Name = "web" }
 	if len(images) != 2 {
 		t.Fatal(images)
 	}
-	if left := w.holdings(); len(left) != 4 {
+	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 	for in, id := range images {
-		i := w.describe(in, id)
+		i := w.Describe(in, id)
 		if *i.Name != "web" || !aws.ToBool(i.BlockDeviceMappings[0].Ebs.Encrypted) {
 			t.Errorf("%s: %s, encrypted %v", in, *i.Name, aws.ToBool(i.BlockDeviceMappings[0].Ebs.Encrypted))
 		}
@@ -65,11 +47,11 @@ tags         = { Name = "web" }
 
 func TestOnlyCopies(t *testing.T) {
 	w := newWorld(t)
-	images := w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nskip_save_build_region = true"))
+	images := w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nskip_save_build_region = true"))
 	if len(images) != 1 || images["eu-west-1"] == "" {
 		t.Fatal(images)
 	}
-	if left := w.holdings(); len(left) != 2 {
+	if left := w.Holdings(); len(left) != 2 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -77,12 +59,12 @@ func TestOnlyCopies(t *testing.T) {
 func TestForce(t *testing.T) {
 	w := newWorld(t)
 	body := "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nforce_delete_snapshot = true"
-	old := w.mustBuild(t, plain(body))
-	b := w.bake(t)
-	b.scope.Run.Force = true
-	a, err := b.build(t.Context(), plain(body))
+	old := w.MustBuild(t, plain(body))
+	b := w.Bake(t)
+	b.Scope.Run.Force = true
+	a, err := b.Build(t.Context(), plain(body))
 	if err == nil {
-		err = b.scope.Close(t.Context(), context.Background())
+		err = b.Scope.Close(t.Context(), context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +74,7 @@ func TestForce(t *testing.T) {
 			t.Errorf("%s: the image is the old one", in)
 		}
 	}
-	if left := w.holdings(); len(left) != 4 {
+	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -102,33 +84,33 @@ func TestForce(t *testing.T) {
 func TestForceKeepsTheCopiesOfAFailedBuild(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "CreateImage", Nth: 2, Effect: ec2.EffectFail, Code: "InternalError"})
 	body := "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nforce_deregister = true"
-	old := w.mustBuild(t, plain(body))
-	b := w.bake(t)
-	if _, err := b.build(t.Context(), plain(body)); err == nil || !strings.Contains(err.Error(), "failed") {
+	old := w.MustBuild(t, plain(body))
+	b := w.Bake(t)
+	if _, err := b.Build(t.Context(), plain(body)); err == nil || !strings.Contains(err.Error(), "failed") {
 		t.Errorf("error: %v", err)
 	}
-	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)
 	}
-	if i := w.describe("eu-west-1", old["eu-west-1"]); i.State != types.ImageStateAvailable {
+	if i := w.Describe("eu-west-1", old["eu-west-1"]); i.State != types.ImageStateAvailable {
 		t.Errorf("the old copy is %s", i.State)
 	}
 }
 
 func TestProtectionIsLiftedForTeardown(t *testing.T) {
 	w := newWorld(t)
-	b := w.bake(t)
-	a, err := b.build(t.Context(), plain("ami_name = \"web\"\ndeprecate_at = \"2040-01-02T15:04:05Z\"\nderegistration_protection {\n enabled = true\n}"))
+	b := w.Bake(t)
+	a, err := b.Build(t.Context(), plain("ami_name = \"web\"\ndeprecate_at = \"2040-01-02T15:04:05Z\"\nderegistration_protection {\n enabled = true\n}"))
 	if err == nil {
-		err = b.scope.Close(t.Context(), context.Background())
+		err = b.Scope.Close(t.Context(), context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := w.describe(region, a.Images[region]); !strings.HasPrefix(aws.ToString(i.DeregistrationProtection), "enabled") || !strings.HasPrefix(aws.ToString(i.DeprecationTime), "2040-01-02") {
+	if i := w.Describe(region, a.Images[region]); !strings.HasPrefix(aws.ToString(i.DeregistrationProtection), "enabled") || !strings.HasPrefix(aws.ToString(i.DeprecationTime), "2040-01-02") {
 		t.Errorf("protection %q, deprecation %q", aws.ToString(i.DeregistrationProtection), aws.ToString(i.DeprecationTime))
 	}
-	if err := b.scope.Destroyers().Destroy(t.Context(), a.Resources[0]); err != nil {
+	if err := b.Scope.Destroyers().Destroy(t.Context(), a.Resources[0]); err != nil {
 		t.Error(err)
 	}
 }
@@ -147,15 +129,15 @@ func TestVolumes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			if a := w.mustBuild(t, plain(mapping(tt.more))); a != nil {
+			if a := w.MustBuild(t, plain(mapping(tt.more))); a != nil {
 				t.Error("there is an artifact")
 			}
-			left := w.holdings()
+			left := w.Holdings()
 			if len(left) != tt.left {
 				t.Errorf("left:\n%s", strings.Join(left, "\n"))
 			}
-			w.quietly(func() {
-				if tagged, err := amazon.FindTagged(t.Context(), amazon.Place{Region: region, Cloud: w.cloud}, ""); err != nil || len(tagged) > 0 {
+			w.Quietly(func() {
+				if tagged, err := amazon.FindTagged(t.Context(), amazon.Place{Region: region, Cloud: w.Cloud}, ""); err != nil || len(tagged) > 0 {
 					t.Errorf("a sweep would delete %v, %v", tagged, err)
 				}
 			})
@@ -170,10 +152,10 @@ func TestLate(t *testing.T) {
 		rules = append(rules, ec2.Fault{Action: action, Effect: ec2.EffectHide, Times: 2})
 	}
 	w := newWorld(t, rules...)
-	if images := w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]")); len(images) != 2 {
+	if images := w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]")); len(images) != 2 {
 		t.Error(images)
 	}
-	if left := w.holdings(); len(left) != 4 {
+	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -184,12 +166,12 @@ func TestPartitions(t *testing.T) {
 		t.Run(in, func(t *testing.T) {
 			w := newWorld(t)
 			body := strings.Replace(plain("ami_name = \"web\"\nrun_tags = { Team = \"images\" }\ntags = { Name = \"web\" }"), region, in, 1)
-			images := w.mustBuild(t, body)
-			i := w.describe(in, images[in])
+			images := w.MustBuild(t, body)
+			i := w.Describe(in, images[in])
 			if team, name := tag(i.Tags, "Team"), tag(i.Tags, "Name"); team != want || name != "web" {
 				t.Errorf("Team is %q, Name is %q", team, name)
 			}
-			p := w.sent("RunInstances")
+			p := w.Sent("RunInstances")
 			if p["TagSpecification.1.ResourceType"] != "instance" {
 				t.Error(p)
 			}
@@ -210,35 +192,35 @@ func tag(tags []types.Tag, key string) string {
 // makes them.
 func TestThrottled(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "DescribeInstances", Nth: 1, Calls: 3, Code: "RequestLimitExceeded"})
-	w.mustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true"))
+	w.MustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true"))
 }
 
 // TestSideBySide has builds share their watchers: each finds what is its own.
 func TestSideBySide(t *testing.T) {
 	w := newWorld(t)
-	w.cloud.Watchers = &amazon.Watchers{}
+	w.Cloud.Watchers = &amazon.Watchers{}
 	var all sync.WaitGroup
 	for i := range 4 {
-		b := w.bake(t)
+		b := w.Bake(t)
 		all.Go(func() {
 			name := fmt.Sprint("web-", i)
-			a, err := b.build(t.Context(), plain(fmt.Sprintf("ami_name = %q\nami_regions = [\"eu-west-1\"]", name)))
+			a, err := b.Build(t.Context(), plain(fmt.Sprintf("ami_name = %q\nami_regions = [\"eu-west-1\"]", name)))
 			if err == nil {
-				err = b.scope.Close(t.Context(), context.Background())
+				err = b.Scope.Close(t.Context(), context.Background())
 			}
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			for in, id := range a.Images {
-				if got := *w.describe(in, id).Name; got != name {
+				if got := *w.Describe(in, id).Name; got != name {
 					t.Errorf("%s has %s", name, got)
 				}
 			}
 		})
 	}
 	all.Wait()
-	if left := w.holdings(); len(left) != 16 {
+	if left := w.Holdings(); len(left) != 16 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -248,15 +230,15 @@ func TestFailures(t *testing.T) {
 	for _, action := range []string{"RunInstances", "CreateImage", "CopyImage"} {
 		t.Run(action, func(t *testing.T) {
 			w := newWorld(t, ec2.Fault{Action: action, Effect: ec2.EffectFail, Code: "InsufficientRehearsal", Message: "This was to be expected."})
-			b := w.bake(t)
-			_, err := b.build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]"))
+			b := w.Bake(t)
+			_, err := b.Build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\"]"))
 			if err == nil || !strings.Contains(err.Error(), "This was to be expected") {
 				t.Errorf("the error does not give the reason: %v", err)
 			}
-			if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 				t.Error(err)
 			}
-			if left := w.holdings(); len(left) > 0 {
+			if left := w.Holdings(); len(left) > 0 {
 				t.Errorf("left:\n%s", strings.Join(left, "\n"))
 			}
 		})
@@ -266,32 +248,32 @@ func TestFailures(t *testing.T) {
 func TestHostKeyFromTheConsole(t *testing.T) {
 	w := newWorld(t)
 	printed := false
-	w.intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		if c.Action == "GetConsoleOutput" && !printed {
 			printed = true
-			if m := w.driver.Machine(c.Params["InstanceId"]); m != nil {
-				key := "[   12.3] cloud-init[600]: " + strings.TrimSuffix(w.hostKey.PublicKey, "\n") + " root@host"
-				w.fatal(m.Print("-----BEGIN SSH HOST KEY KEYS-----\n" + key + "\n-----END SSH HOST KEY KEYS-----"))
+			if m := w.Driver.Machine(c.Params["InstanceId"]); m != nil {
+				key := "[   12.3] cloud-init[600]: " + strings.TrimSuffix(w.HostKey.PublicKey, "\n") + " root@host"
+				w.Fatal(m.Print("-----BEGIN SSH HOST KEY KEYS-----\n" + key + "\n-----END SSH HOST KEY KEYS-----"))
 			}
 		}
 		serve(rw)
 	}
-	b := w.bake(t)
-	if _, err := b.build(t.Context(), plain("ami_name = \"web\"\nskip_create_ami = true\nssh_host_key_check = \"strict\"")); err != nil {
+	b := w.Bake(t)
+	if _, err := b.Build(t.Context(), plain("ami_name = \"web\"\nskip_create_ami = true\nssh_host_key_check = \"strict\"")); err != nil {
 		t.Fatal(err)
 	}
-	if !printed || !strings.Contains(b.said(), "console") {
-		t.Errorf("said:\n%s", b.said())
+	if !printed || !strings.Contains(b.Said(), "console") {
+		t.Errorf("said:\n%s", b.Said())
 	}
-	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestSecurityGroupSource(t *testing.T) {
 	w := newWorld(t)
-	w.mustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true\ntemporary_security_group_source_cidrs = [\"127.0.0.0/8\", \"2001:db8::/32\"]"))
-	p := w.sent("AuthorizeSecurityGroupIngress")
+	w.MustBuild(t, plain("ami_name = \"web\"\nskip_create_ami = true\ntemporary_security_group_source_cidrs = [\"127.0.0.0/8\", \"2001:db8::/32\"]"))
+	p := w.Sent("AuthorizeSecurityGroupIngress")
 	if p["IpPermissions.1.IpRanges.1.CidrIp"] != "127.0.0.0/8" || p["IpPermissions.1.Ipv6Ranges.1.CidrIpv6"] != "2001:db8::/32" || p["IpPermissions.1.FromPort"] != "22" {
 		t.Error(p)
 	}
@@ -299,7 +281,7 @@ func TestSecurityGroupSource(t *testing.T) {
 
 func TestRunRequest(t *testing.T) {
 	w := newWorld(t)
-	w.mustBuild(t, plain(`
+	w.MustBuild(t, plain(`
 ami_name        = "web"
 skip_create_ami = true
 user_data       = "aGVsbG8="
@@ -314,7 +296,7 @@ run_volume_tag {
   value = "{{ .SourceAMIName }}"
 }
 `))
-	p := w.sent("RunInstances")
+	p := w.Sent("RunInstances")
 	for k, want := range map[string]string{
 		"UserData": "aGVsbG8=", "NetworkInterface.1.AssociatePublicIpAddress": "true", "NetworkInterface.1.DeviceIndex": "0",
 		"MetadataOptions.HttpTokens": "required", "MetadataOptions.InstanceMetadataTags": "enabled",
@@ -339,20 +321,20 @@ run_volume_tag {
 func TestDebugKeyAndClearing(t *testing.T) {
 	t.Chdir(t.TempDir())
 	w := newWorld(t)
-	b := w.bake(t)
-	b.scope.Run.Debug = true
+	b := w.Bake(t)
+	b.Scope.Run.Debug = true
 	var file string
-	b.provision = func(_ context.Context, m builder.Machine) error {
-		file = filepath.Join(w.dir, "home", m.Data["ID"].(string), ".ssh", "authorized_keys")
+	b.Provision = func(_ context.Context, m builder.Machine) error {
+		file = filepath.Join(w.Dir, "home", m.Data["ID"].(string), ".ssh", "authorized_keys")
 		public := strings.TrimSpace(m.Data["SSHPublicKey"].(string))
-		text := "ssh-ed25519 AAAAmine me@home\n" + public + " " + b.keyName(t) + "\n"
+		text := "ssh-ed25519 AAAAmine me@home\n" + public + " " + keyName(t, b) + "\n"
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return err
 		}
 		return os.WriteFile(file, []byte(text), 0o600)
 	}
 	body := strings.Replace(plain("ami_name = \"web\"\nskip_create_ami = true\nssh_clear_authorized_keys = true"), `temporary_key_pair_type = "ed25519"`, "", 1)
-	if _, err := b.build(t.Context(), body); err != nil {
+	if _, err := b.Build(t.Context(), body); err != nil {
 		t.Fatal(err)
 	}
 	if kept, err := os.ReadFile(file); err != nil || string(kept) != "ssh-ed25519 AAAAmine me@home\n" {
@@ -361,17 +343,17 @@ func TestDebugKeyAndClearing(t *testing.T) {
 	if info, err := os.Stat("ec2_web.pem"); err != nil || info.Mode() != 0o600 {
 		t.Errorf("ec2_web.pem: %v, %v", info, err)
 	}
-	if w.sent("CreateKeyPair")["KeyType"] != "rsa" {
+	if w.Sent("CreateKeyPair")["KeyType"] != "rsa" {
 		t.Error("the usual key is not rsa")
 	}
-	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)
 	}
 }
 
 // keyName is the name of the temporary key pair.
-func (b *bake) keyName(t *testing.T) string {
-	owned, err := b.open.Owned()
+func keyName(t *testing.T, b *bake) string {
+	owned, err := b.Open.Owned()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,17 +370,17 @@ func (b *bake) keyName(t *testing.T) string {
 // the build's to delete.
 func TestTheUsersKeyPair(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.client(region).CreateKeyPair(t.Context(), &awsec2.CreateKeyPairInput{KeyName: aws.String("mine")}); err != nil {
+	if _, err := w.Client(region).CreateKeyPair(t.Context(), &awsec2.CreateKeyPairInput{KeyName: aws.String("mine")}); err != nil {
 		t.Fatal(err)
 	}
-	b := w.bake(t)
+	b := w.Bake(t)
 	body := plain("ami_name = \"web\"\ntemporary_key_pair_name = \"mine\"")
-	_, err := b.build(t.Context(), body)
+	_, err := b.Build(t.Context(), body)
 	wantDiagnostic(t, err, body, "Key pair exists", `"mine"`)
-	if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)
 	}
-	if left := w.holdings(); len(left) != 1 || !strings.Contains(left[0], "mine") {
+	if left := w.Holdings(); len(left) != 1 || !strings.Contains(left[0], "mine") {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -408,25 +390,25 @@ func TestSweepByTag(t *testing.T) {
 	w := newWorld(t)
 	stop := errors.New("killed")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	w.intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		serve(rw)
 		if c.Action == "CopyImage" {
 			cancel(stop)
 		}
 	}
-	b, other := w.bake(t), w.bake(t)
-	if _, err := b.build(ctx, plain(small)); !errors.Is(err, stop) {
+	b, other := w.Bake(t), w.Bake(t)
+	if _, err := b.Build(ctx, plain(small)); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
-	w.intercept = nil
-	other.provision = func(context.Context, builder.Machine) error { return stop }
-	if _, err := other.build(t.Context(), plain(`ami_name = "other"`)); !errors.Is(err, stop) {
+	w.Intercept = nil
+	other.Provision = func(context.Context, builder.Machine) error { return stop }
+	if _, err := other.Build(t.Context(), plain(`ami_name = "other"`)); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
-	d := amazon.Destroyer(func(context.Context, string) (amazon.Cloud, error) { return w.cloud, nil })
+	d := amazon.Destroyer(func(context.Context, string) (amazon.Cloud, error) { return w.Cloud, nil })
 	sweep := func(run string) {
 		for _, in := range []string{region, "eu-west-1"} {
-			found, err := amazon.FindTagged(t.Context(), amazon.Place{Region: in, Cloud: w.cloud}, run)
+			found, err := amazon.FindTagged(t.Context(), amazon.Place{Region: in, Cloud: w.Cloud}, run)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -437,13 +419,13 @@ func TestSweepByTag(t *testing.T) {
 			}
 		}
 	}
-	sweep(b.scope.Run.ID)
-	left := strings.Join(w.holdings(), "\n")
+	sweep(b.Scope.Run.ID)
+	left := strings.Join(w.Holdings(), "\n")
 	if strings.Count(left, "instance") != 1 || strings.Contains(left, "image") {
 		t.Errorf("left of one run:\n%s", left)
 	}
 	sweep("")
-	if left := w.holdings(); len(left) > 0 {
+	if left := w.Holdings(); len(left) > 0 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -459,7 +441,7 @@ func TestCloudThatCannotBeReached(t *testing.T) {
 func TestImageData(t *testing.T) {
 	w := newWorld(t)
 	read := func(body string) (cty.Value, error) {
-		d, diags := amidata.Factory(w.cloud, nil).New(input(body))
+		d, diags := amidata.Factory(w.Cloud, nil).New(input(body))
 		if diags.HasErrors() {
 			return cty.NilVal, diags
 		}
@@ -470,7 +452,7 @@ func TestImageData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, ty := range amidata.Factory(w.cloud, nil).Exports() {
+	for name, ty := range amidata.Factory(w.Cloud, nil).Exports() {
 		if !v.GetAttr(name).Type().Equals(ty) {
 			t.Errorf("%s is %#v", name, v.GetAttr(name))
 		}
@@ -478,7 +460,7 @@ func TestImageData(t *testing.T) {
 	if got := v.GetAttr("name").AsString(); got != "debian-12-amd64-20260101-1" {
 		t.Error(got)
 	}
-	if _, err := amidata.Factory(w.cloud, nil).Docs(); err != nil {
+	if _, err := amidata.Factory(w.Cloud, nil).Docs(); err != nil {
 		t.Error(err)
 	}
 	for _, tt := range []struct{ body, summary string }{
@@ -495,17 +477,17 @@ func TestImageData(t *testing.T) {
 // TestPlainCalls holds on to how few calls a plain build with two copies makes.
 func TestPlainCalls(t *testing.T) {
 	w := newWorld(t)
-	w.mustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
+	w.MustBuild(t, plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
 	waiting, once := 0, 0
-	for i, c := range w.calls {
-		if i > 0 && strings.HasPrefix(c.Action, "Describe") && c.Action == w.calls[i-1].Action {
+	for i, c := range w.Calls {
+		if i > 0 && strings.HasPrefix(c.Action, "Describe") && c.Action == w.Calls[i-1].Action {
 			waiting++
 		} else {
 			once++
 		}
 	}
-	t.Logf("%d calls, %d of them waiting: %s", len(w.calls), waiting, tally(w.calls))
-	if len(w.calls) > 45 {
-		t.Errorf("%d calls: %s", len(w.calls), tally(w.calls))
+	t.Logf("%d calls, %d of them waiting: %s", len(w.Calls), waiting, tally(w.Calls))
+	if len(w.Calls) > 45 {
+		t.Errorf("%d calls: %s", len(w.Calls), tally(w.Calls))
 	}
 }

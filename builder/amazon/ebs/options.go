@@ -24,19 +24,29 @@ type (
 	// Access says which account and region to work in.
 	Access struct{ access.Options }
 	// Launch says what is launched and how it is reached.
-	Launch struct{ launch.Options }
+	Launch struct {
+		launch.Options
+		launch.Volumes
+		launch.VolumeTags
+	}
 	// Image says what the finished image is like.
-	Image struct{ image.Options }
+	Image struct {
+		image.Options
+
+		// Make no image: only provision, and say whether that worked.
+		SkipCreate bool `hcl:"skip_create_ami,optional"`
+	}
 )
 
 // Defaults are the options of a template that sets none.
 func Defaults() Options {
-	return Options{Access{access.Defaults()}, Launch{launch.Defaults()}, Image{}}
+	return Options{Access{access.Defaults()}, Launch{Options: launch.Defaults()}, Image{}}
 }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
-	o.Launch.Validate(c)
+	o.Launch.Options.Validate(c)
+	o.Volumes.Validate(c)
 	o.Image.Validate(c)
 }

@@ -100,10 +100,9 @@ func (m *Mapping) validatePerformance(c *schema.Checker) {
 }
 
 // Validate reports what is wrong with mappings taken together.
-func Validate(c *schema.Checker, mappings []Mapping) {
+func Validate(c *schema.Checker, mappings []*Mapping) {
 	seen := map[string]bool{}
-	for i := range mappings {
-		m := &mappings[i]
+	for _, m := range mappings {
 		if seen[m.DeviceName] && c.Known(&m.DeviceName) {
 			c.Errorf(&m.DeviceName, "Duplicate device", "There is another mapping for %s.", m.DeviceName)
 		}
@@ -112,15 +111,16 @@ func Validate(c *schema.Checker, mappings []Mapping) {
 }
 
 // EC2 returns mappings as the API takes them.
-func EC2(mappings []Mapping) []types.BlockDeviceMapping {
+func EC2(mappings []*Mapping) []types.BlockDeviceMapping {
 	var out []types.BlockDeviceMapping
 	for _, m := range mappings {
-		out = append(out, m.ec2())
+		out = append(out, m.EC2())
 	}
 	return out
 }
 
-func (m Mapping) ec2() types.BlockDeviceMapping {
+// EC2 returns the mapping as the API takes it.
+func (m *Mapping) EC2() types.BlockDeviceMapping {
 	bdm := types.BlockDeviceMapping{DeviceName: &m.DeviceName}
 	switch {
 	case m.NoDevice:
@@ -133,7 +133,7 @@ func (m Mapping) ec2() types.BlockDeviceMapping {
 	return bdm
 }
 
-func (m Mapping) ebs() *types.EbsBlockDevice {
+func (m *Mapping) ebs() *types.EbsBlockDevice {
 	ebs := &types.EbsBlockDevice{
 		DeleteOnTermination: &m.DeleteOnTermination,
 		Encrypted:           m.Encrypted,

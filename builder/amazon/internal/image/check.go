@@ -26,6 +26,9 @@ type Maker struct {
 
 	// BuildRegion is the address of the option that names the build region.
 	BuildRegion *string
+
+	// None is set when no image is made, so that no name needs to be free.
+	None bool
 }
 
 // force reports whether an image of the same name gives way.
@@ -60,7 +63,7 @@ func (m *Maker) Check(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.force() || m.SkipCreate {
+	if m.force() || m.None {
 		return nil
 	}
 	_, err := step.Do(ctx, m.Scope, "check that the name is free", func(ctx context.Context) (struct{}, error) {

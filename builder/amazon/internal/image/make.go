@@ -53,7 +53,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 		InstanceId:          &instance,
 		Name:                &name,
 		Description:         text(labels.Description),
-		BlockDeviceMappings: device.EC2(m.BlockDeviceMappings),
+		BlockDeviceMappings: device.EC2(m.Devices()),
 	}
 	in.TagSpecifications = m.Owner.Specs(merge(run, labels.Tags), types.ResourceTypeImage)
 	in.TagSpecifications = append(in.TagSpecifications, m.Owner.Specs(merge(run, labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)...)

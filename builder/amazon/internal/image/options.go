@@ -115,9 +115,6 @@ type Options struct {
 	// instance that it was made from.
 	BlockDeviceMappings []device.Mapping `hcl:"ami_block_device_mappings,block"`
 
-	// Make no image: only provision, and say whether that worked.
-	SkipCreate bool `hcl:"skip_create_ami,optional"`
-
 	// Do not give the image and its snapshots the `run_tags`. In the regions of
 	// GovCloud and China they never get them.
 	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
@@ -168,7 +165,15 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.VirtualizationType, "Unsuitable virtualization type", "ena_support and sriov_support need hvm.")
 	}
 	o.validateKeys(c)
-	device.Validate(c, o.BlockDeviceMappings)
+	device.Validate(c, o.Devices())
+}
+
+// Devices are the volumes that instances of the image get by the options.
+func (o *Options) Devices() (all []*device.Mapping) {
+	for i := range o.BlockDeviceMappings {
+		all = append(all, &o.BlockDeviceMappings[i])
+	}
+	return all
 }
 
 func (o *Options) validateKeys(c *schema.Checker) {

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/config/schema"
@@ -24,6 +25,11 @@ type Launcher struct {
 	Session *access.Session
 	Owner   *owned.Owner
 	Scope   *step.Scope
+
+	// Devices are the volumes of the instance, beside or instead of those of the
+	// source image; each is an option.
+	Devices     []*device.Mapping
+	NoEphemeral bool // keep the names of instance store volumes free
 }
 
 func (l *Launcher) client() *ec2.Client { return access.EC2(l.Session, l.Session.Region) }

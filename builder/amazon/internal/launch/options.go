@@ -88,12 +88,6 @@ type Options struct {
 	// One more of `run_tags`.
 	RunTag []late.Tag `hcl:"run_tag,block"`
 
-	// Tags for the volumes of the instance.
-	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
-
-	// One more of `run_volume_tags`.
-	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
-
 	// Launch as EBS-optimised.
 	EBSOptimized bool `hcl:"ebs_optimized,optional"`
 
@@ -155,12 +149,39 @@ type Options struct {
 
 	// Remove the temporary key from authorized_keys before the image is made.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
+}
 
+// VolumeTags are the tags that volumes get when they are launched.
+type VolumeTags struct {
+	// Tags for the volumes of the instance.
+	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
+
+	// One more of `run_volume_tags`.
+	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
+}
+
+// Late returns the tags for rendering.
+func (v *VolumeTags) Late() late.Tags { return late.OfNamed(&v.RunVolumeTags, v.RunVolumeTag) }
+
+// Volumes are the options about the volumes of an instance whose image is made
+// of them all.
+type Volumes struct {
 	// Volumes of the instance, beside or instead of those of the source image.
 	LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
 
 	// Do without instance store volumes: the device names xvdca to xvdcz are kept free.
 	NoEphemeral bool `hcl:"no_ephemeral,optional"`
+}
+
+// Validate reports what is wrong with the options. Structs that embed them call it.
+func (v *Volumes) Validate(c *schema.Checker) { device.Validate(c, v.Devices()) }
+
+// Devices are the mappings as [Launcher] takes them.
+func (v *Volumes) Devices() (all []*device.Mapping) {
+	for i := range v.LaunchBlockDeviceMappings {
+		all = append(all, &v.LaunchBlockDeviceMappings[i])
+	}
+	return all
 }
 
 // SourceAMIFilter finds an image.
@@ -348,7 +369,6 @@ func (o *Options) Validate(c *schema.Checker) {
 			c.Errorf(&o.UserDataFile, "User data file not found", "%s.", err)
 		}
 	}
-	device.Validate(c, o.LaunchBlockDeviceMappings)
 }
 
 // both complains when both of two strings are set.

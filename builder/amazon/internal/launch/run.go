@@ -39,8 +39,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 	in := l.request(spec, userData)
 	in.ClientToken = &l.Owner.ID
 	var keep []string
-	for i := range l.LaunchBlockDeviceMappings {
-		m := &l.LaunchBlockDeviceMappings[i]
+	for _, m := range l.Devices {
 		if l.Src.Set(&m.DeleteOnTermination) && !m.DeleteOnTermination && !m.NoDevice {
 			keep = append(keep, m.DeviceName)
 		}
@@ -95,7 +94,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		CapacityReservationSpecification:  l.capacity(),
 		MetadataOptions:                   l.metadata(),
 		Placement:                         l.placement(spec.Place.Zone),
-		BlockDeviceMappings:               device.EC2(l.LaunchBlockDeviceMappings),
+		BlockDeviceMappings:               device.EC2(l.Devices),
 	}
 	in.TagSpecifications = l.Owner.Specs(spec.Tags, types.ResourceTypeInstance, types.ResourceTypeNetworkInterface)
 	in.TagSpecifications = append(in.TagSpecifications, l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume)...)
@@ -203,8 +202,8 @@ func (l *Launcher) blameRun(err error) error {
 		return blame(&l.InstanceType, "The instance type cannot be used")
 	case strings.Contains(strings.ToLower(e.Message), "availability zone") && l.AvailabilityZone != "":
 		return blame(&l.AvailabilityZone, "The availability zone cannot be used")
-	case strings.Contains(e.Code, "BlockDevice") && len(l.LaunchBlockDeviceMappings) > 0:
-		return blame(&l.LaunchBlockDeviceMappings, "The volumes cannot be made")
+	case strings.Contains(e.Code, "BlockDevice") && len(l.Devices) > 0:
+		return blame(&l.Devices[0].DeviceName, "The volumes cannot be made")
 	}
 	return err
 }

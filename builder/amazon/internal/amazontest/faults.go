@@ -1,0 +1,171 @@
+package amazontest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"bake/builder/amazon"
+)
+
+var errInterrupted = errors.New("interrupted")
+
+// fault is what happens to one call.
+type fault struct {
+	name    string
+	refuse  bool // it is answered with an error and not carried out
+	perform bool // it is carried out
+	lose    bool // its answer does not arrive
+	cancel  bool // the build is cancelled while it goes on
+	kill    bool // and nothing is torn down by the build itself
+}
+
+var faults = []fault{
+	{name: "refused", refuse: true},
+	{name: "answer lost", perform: true, lose: true},
+	{name: "cancelled before", lose: true, cancel: true},
+	{name: "cancelled after", perform: true, cancel: true},
+	{name: "killed before", lose: true, cancel: true, kill: true},
+	{name: "killed after", perform: true, lose: true, cancel: true, kill: true},
+}
+
+// Faults lets each call of a build of body go wrong in each way, and looks for
+// what is left in the cloud: what a good build leaves, which is want things, or
+// nothing at all.
+func Faults(t *testing.T, maker Maker, body string, want int) {
+	var lanes sync.WaitGroup
+	for _, f := range faults {
+		for first := 1; first <= 2; first++ { // odd and even calls
+			w := NewWorld(t, maker)
+			lanes.Go(func() {
+				for n := first; f.strike(t, w, body, want, n); n += 2 {
+				}
+			})
+		}
+	}
+	lanes.Wait()
+}
+
+// strike runs a build whose call n is struck, and reports whether it had that many.
+func (f fault) strike(t *testing.T, w *World, body string, want, n int) (struck bool) {
+	b := w.Bake(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	var (
+		mu     sync.Mutex
+		ledger []byte // as it was when the call arrived
+		action string
+		dead   bool
+	)
+	w.Mu.Lock()
+	w.Calls = nil
+	w.Intercept = func(i int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		mu.Lock()
+		if i == n {
+			action, dead = c.Action, f.kill
+			ledger, _ = os.ReadFile(b.Ledger)
+		} else if dead {
+			mu.Unlock()
+			writeError(t, rw, "UnauthorizedOperation") // nobody is there to make it
+			return
+		}
+		mu.Unlock()
+		if i != n {
+			serve(rw)
+			return
+		}
+		if f.refuse {
+			writeError(t, rw, "UnauthorizedOperation")
+			return
+		}
+		answer := httptest.NewRecorder()
+		if f.perform {
+			serve(answer)
+		}
+		if f.cancel {
+			cancel(errInterrupted)
+		}
+		if f.lose {
+			panic(http.ErrAbortHandler) // hangs up
+		}
+		for k, v := range answer.Header() {
+			rw.Header()[k] = v
+		}
+		rw.WriteHeader(answer.Code)
+		_, _ = rw.Write(answer.Body.Bytes())
+	}
+	w.Mu.Unlock()
+
+	a, err := b.Build(ctx, Plain(body))
+	if f.cancel && !f.kill && err != nil && !errors.Is(err, errInterrupted) {
+		t.Errorf("%s call %d (%s): the error is not the cause of the cancellation: %v", f.name, n, action, err)
+	}
+	stop := context.Background()
+	if f.kill {
+		stop = ctx
+	}
+	terr := b.Scope.Close(ctx, stop)
+	w.Mu.Lock()
+	w.Intercept = nil
+	w.Mu.Unlock()
+	switch {
+	case f.kill && action != "":
+		w.UnderWay.Wait()
+		terr = b.Sweep(t, ledger)
+	case terr != nil:
+		terr = b.Scope.Close(ctx, stop) // only one call fails: trying again must do
+	}
+	if terr != nil {
+		t.Errorf("%s call %d (%s): teardown: %v", f.name, n, action, terr)
+	}
+	if err != nil {
+		want = 0
+	}
+	f.inspect(t, w, b, n, action, want)
+	if a != nil {
+		for _, r := range a.Resources {
+			if err := b.Scope.Destroyers().Destroy(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	return action != ""
+}
+
+// inspect looks at what a build has left.
+func (f fault) inspect(t *testing.T, w *World, b *Bake, n int, action string, want int) {
+	left := w.Holdings()
+	owned, err := b.Open.Owned()
+	if err != nil {
+		t.Error(err)
+	}
+	if len(owned) > 0 && !f.kill {
+		t.Errorf("%s call %d (%s): the ledger still owns %v", f.name, n, action, owned)
+	}
+	if len(left) != want {
+		t.Errorf("%s call %d (%s): %d wanted, left:\n%s", f.name, n, action, want, strings.Join(left, "\n"))
+	}
+	w.Quietly(func() {
+		for _, in := range []string{Region, "eu-west-1"} {
+			tagged, err := amazon.FindTagged(t.Context(), amazon.Place{Region: in, Cloud: w.Cloud}, "")
+			if err != nil || len(tagged) > 0 {
+				t.Errorf("%s call %d (%s): tagged in %s: %v, %v", f.name, n, action, in, tagged, err)
+			}
+		}
+	})
+}
+
+// writeError refuses a call as EC2 does.
+func writeError(t testing.TB, rw http.ResponseWriter, code string) {
+	rw.WriteHeader(http.StatusForbidden)
+	_, err := fmt.Fprintf(rw, "<Response><Errors><Error><Code>%s</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors><RequestID>id</RequestID></Response>", code)
+	if err != nil {
+		t.Error(err)
+	}
+}

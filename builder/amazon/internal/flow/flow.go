@@ -1,0 +1,173 @@
+// Package flow is the way that builders with a machine of their own share: from
+// the session to the instance that is provisioned and has stopped.
+package flow
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/owned"
+	"bake/communicator"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Exports are the values of build.* that the builders have in common.
+func Exports() map[string]cty.Type {
+	return map[string]cty.Type{
+		"BuildRegion": cty.String, "SourceAMI": cty.String, "SourceAMIName": cty.String,
+		"SourceAMICreationDate": cty.String, "SourceAMIOwner": cty.String, "SourceAMIOwnerName": cty.String,
+	}
+}
+
+// Flow is one build on its way.
+type Flow struct {
+	Session *access.Session
+	Owner   *owned.Owner
+	Scope   *step.Scope
+	Src     *schema.Source
+
+	// Machines makes the build's instance; the builder sets its Devices.
+	Machines *launch.Launcher
+}
+
+// Open connects to AWS, or to the cloud that stands in for it.
+func Open(ctx context.Context, s *step.Scope, src *schema.Source, cloud access.Cloud, a *access.Options, l *launch.Options) (*Flow, error) {
+	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
+		return access.Open(ctx, a, src, cloud, s.Run.Env)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Handle(owned.Prefix, destroy.For(session))
+	owner := &owned.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
+	return &Flow{
+		Session: session, Owner: owner, Scope: s, Src: src,
+		Machines: &launch.Launcher{Options: l, Src: src, Session: session, Owner: owner, Scope: s},
+	}, nil
+}
+
+// Images returns the maker of the build's images. region is the option that
+// names the build region.
+func (f *Flow) Images(o *image.Options, region *string) *image.Maker {
+	return &image.Maker{Options: o, Src: f.Src, Session: f.Session, Owner: f.Owner, Scope: f.Scope, BuildRegion: region}
+}
+
+// Prepared is what a machine is launched with, and what renders the texts that
+// speak of its source image.
+type Prepared struct {
+	launch.Spec
+	Texts *late.Text
+}
+
+// Prepare finds the source image, makes the key pair, and finds or makes the
+// security groups, side by side: none needs the other. Only tags that speak of
+// the source image wait for it. volumeTags are those of the instance's volumes.
+func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, error) {
+	var p Prepared
+	texts := late.New(f.Scope, f.Src, f.Session.Region)
+	g, ctx := errgroup.WithContext(ctx)
+	source := sync.OnceValues(func() (types.Image, error) { return f.Machines.SourceImage(ctx) })
+	runTags := sync.OnceValues(func() (map[string]string, error) {
+		tags := late.Of(&f.Machines.RunTags, f.Machines.RunTag)
+		t := texts
+		if tags.NeedSource() {
+			base, err := source()
+			if err != nil {
+				return nil, err
+			}
+			t = texts.With(base)
+		}
+		return t.Tags(tags)
+	})
+	g.Go(func() (err error) {
+		if p.Image, err = source(); err != nil {
+			return err
+		}
+		p.Texts = texts.With(p.Image)
+		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {
+			return err
+		}
+		p.Tags, err = runTags()
+		return err
+	})
+	g.Go(func() error {
+		tags, err := runTags()
+		if err != nil {
+			return err
+		}
+		p.Key, err = f.Machines.KeyPair(ctx, tags)
+		return err
+	})
+	g.Go(func() (err error) {
+		if p.Place, err = f.Machines.Place(ctx); err != nil {
+			return err
+		}
+		tags, err := runTags()
+		if err != nil {
+			return err
+		}
+		p.Groups, err = f.Machines.Groups(ctx, p.Place, tags)
+		return err
+	})
+	g.Go(func() error { return f.Machines.CheckProfile(ctx) })
+	err := g.Wait()
+	return p, err
+}
+
+// Labels renders the texts of images.
+func (p *Prepared) Labels(o *image.Options) (l image.Labels, err error) {
+	l.RunTags = p.Tags
+	if l.Tags, err = p.Texts.Tags(late.Of(&o.Tags, o.Tag)); err != nil {
+		return l, err
+	}
+	if l.Snapshot, err = p.Texts.Tags(late.Of(&o.SnapshotTags, o.SnapshotTag)); err != nil {
+		return l, err
+	}
+	l.Description, err = p.Texts.String(&o.Description)
+	return l, err
+}
+
+// Work launches the machine and provisions it. It returns the instance as it was
+// when it had started, and the values of build.*.
+func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision) (types.Instance, map[string]any, error) {
+	instance, err := f.Machines.Run(ctx, p.Spec)
+	if err != nil {
+		return instance, nil, err
+	}
+	machine, err := f.Machines.Connect(ctx, instance, p.Key, p.Groups)
+	if err != nil {
+		return instance, nil, err
+	}
+	defer machine.Close() // it is about to go away; there is nothing to flush
+	data := f.data(aws.ToString(instance.InstanceId), machine, p)
+	_, err = step.Do(ctx, f.Scope, "provision", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, provision(ctx, builder.Machine{Communicator: machine, Data: data})
+	})
+	if err == nil {
+		err = f.Machines.ClearKey(ctx, machine, p.Key)
+	}
+	return instance, data, err
+}
+
+// data are the values of build.*.
+func (f *Flow) data(id string, m communicator.Communicator, p Prepared) map[string]any {
+	data := ssh.Data(&f.Machines.Options.Options, m, ssh.Facts{RunID: f.Scope.Run.ID, ID: id, PublicKey: p.Key.Public, PrivateKey: p.Key.Private})
+	maps.Copy(data, late.Data(p.Image))
+	data["BuildRegion"] = f.Session.Region
+	return data
+}
