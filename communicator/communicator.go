@@ -52,3 +52,10 @@ var ErrDisconnected = errors.New("the connection to the machine was lost while t
 
 // ErrNoMachine is what a communicator of type "none" says to file transfers.
 var ErrNoMachine = errors.New(`the communicator is "none": there is no machine to move files to or from`)
+
+// Describer is a communicator that knows how it reached the machine.
+type Describer interface {
+	// Describe sets the values of build.* that tell it, such as Host, Port, User and
+	// Password.
+	Describe(data map[string]any)
+}

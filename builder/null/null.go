@@ -10,6 +10,7 @@ import (
 
 	"bake/builder"
 	"bake/communicator/ssh"
+	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/step"
@@ -19,12 +20,25 @@ import (
 var source string
 
 // Options are the arguments of a null source.
-type Options struct{ ssh.Options }
+type Options struct {
+	ssh.Options
+	winrm.Settings
+}
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
-	if o.Communicator == ssh.None {
+	switch o.Communicator {
+	case ssh.None:
+		return
+	case ssh.WinRM:
+		o.ValidateWinRM(c)
+		if o.WinRMHost == "" {
+			c.Errorf(&o.WinRMHost, "Missing winrm_host", "The null builder launches nothing, so winrm_host has to say which machine to use.")
+		}
+		if o.WinRMPassword == "" {
+			c.Errorf(&o.WinRMPassword, "Missing winrm_password", "The null builder launches nothing, so winrm_password has to say how to log in.")
+		}
 		return
 	}
 	if o.Host == "" {
@@ -46,8 +60,8 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the null builder.
 func Component() component.Factory[builder.Builder] {
-	return component.Define("null", []string{source, ssh.Source},
-		func() Options { return Options{ssh.Defaults()} },
+	return component.Define("null", []string{source, ssh.Source, winrm.Source},
+		func() Options { return Options{ssh.Defaults(), winrm.Defaults()} },
 		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).
 		Exporting(map[string]cty.Type{})
 }
@@ -57,7 +71,11 @@ type null struct{ options *Options }
 // Build implements [builder.Builder].
 func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
 	conn, err := step.Do(ctx, s, "connect", func(ctx context.Context) (m builder.Machine, err error) {
-		m.Communicator, err = ssh.Connect(ctx, s, &b.options.Options, ssh.Target{})
+		if o := b.options; o.Communicator == ssh.WinRM {
+			m.Communicator, err = winrm.Connect(ctx, s, &o.Settings, o.PauseBeforeConnecting, winrm.Target{})
+		} else {
+			m.Communicator, err = ssh.Connect(ctx, s, &o.Options, ssh.Target{})
+		}
 		if err != nil {
 			return m, err
 		}

@@ -81,6 +81,25 @@ func TestSSH(t *testing.T) {
 	}
 }
 
+func TestWinRM(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	body := fmt.Sprintf("communicator = \"winrm\"\nwinrm_host = %q\nwinrm_port = %d\nwinrm_username = %q\nwinrm_password = %q", srv.Host, srv.Port, srv.User, srv.Password)
+	_, err := build(t, body, func(ctx context.Context, m builder.Machine) error {
+		if st, err := m.Run(ctx, communicator.Command{Line: "exit 3"}); err != nil || st.Code != 3 {
+			t.Errorf("got %+v, %v", st, err)
+		}
+		for k, want := range map[string]any{"Host": srv.Host, "Port": srv.Port, "User": srv.User, "WinRMPassword": srv.Password, "ConnType": "winrm"} {
+			if m.Data[k] != want {
+				t.Errorf("build.%s = %v, want %v", k, m.Data[k], want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestNone(t *testing.T) {
 	_, err := build(t, `communicator = "none"`, func(ctx context.Context, m builder.Machine) error {
 		if st, err := m.Run(ctx, communicator.Command{Line: "exit 1"}); err != nil || st.Code != 0 {
@@ -101,11 +120,15 @@ func TestNone(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
-		"ssh_username = \"me\"\nssh_password = \"x\"":                                              "Missing ssh_host",
-		"ssh_host = \"h\"\nssh_password = \"x\"":                                                   "Missing ssh_username",
-		"ssh_host = \"h\"\nssh_username = \"me\"":                                                  "No way to log in",
-		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true":     "Several ways to log in",
-		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_agent_auth = true\ncommunicator = \"winrm\"": "not built in",
+		"ssh_username = \"me\"\nssh_password = \"x\"":                                          "Missing ssh_host",
+		"ssh_host = \"h\"\nssh_password = \"x\"":                                               "Missing ssh_username",
+		"ssh_host = \"h\"\nssh_username = \"me\"":                                              "No way to log in",
+		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true": "Several ways to log in",
+		"communicator = \"winrm\"":                                                             "Missing winrm_username",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"":                                    "Missing winrm_host",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_host = \"h\"":                "Missing winrm_password",
+		"communicator = \"winrm\"\nwinrm_port = 70000":                                         "Not a TCP port",
+		"communicator = \"winrm\"\nwinrm_timeout = \"0s\"":                                     "Not a waiting time",
 	} {
 		if diags := null.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
 			t.Errorf("%s\ngot %v, want %q", body, diags, want)

@@ -372,14 +372,18 @@ func Data(o *Options, conn communicator.Communicator, f Facts) map[string]any {
 	if f.ID == "" {
 		d["ID"] = "ERR_ID_NOT_IMPLEMENTED_BY_BUILDER"
 	}
-	c, ok := conn.(*Client)
-	if !ok {
-		return d
+	if c, ok := conn.(communicator.Describer); ok {
+		c.Describe(d)
+		d["ConnType"] = string(o.Communicator)
+		d["SSHPublicKey"], d["SSHPrivateKey"] = f.PublicKey, f.PrivateKey
 	}
-	d["Host"], d["Port"] = c.Addr()
-	d["User"], d["Password"], d["ConnType"] = o.Username, o.Password, string(o.Communicator)
-	d["SSHPublicKey"], d["SSHPrivateKey"] = f.PublicKey, f.PrivateKey
 	return d
+}
+
+// Describe implements [communicator.Describer].
+func (c *Client) Describe(data map[string]any) {
+	data["Host"], data["Port"] = c.Addr()
+	data["User"], data["Password"] = c.opts.Username, c.opts.Password
 }
 
 // Addr returns where the machine was last reached.

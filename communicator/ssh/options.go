@@ -25,8 +25,8 @@ var Source string
 // Options say how a machine is reached. Builders embed them. What depends on
 // where the machine comes from, such as a temporary key pair, is the builder's.
 type Options struct {
-	// How the machine is reached: by `ssh`, or not at all (`none`). With `none`
-	// commands succeed without doing anything and file transfers are errors.
+	// How the machine is reached: by `ssh`, by `winrm`, or not at all (`none`). With
+	// `none` commands succeed without doing anything and file transfers are errors.
 	Communicator Kind `hcl:"communicator,optional"`
 
 	// How long to wait after the machine was reached for the first time, before
@@ -175,20 +175,16 @@ type Kind string
 
 // The kinds of communicator.
 const (
-	SSH  Kind = "ssh"
-	None Kind = "none"
+	SSH   Kind = "ssh"
+	WinRM Kind = "winrm" // of which this package knows nothing else
+	None  Kind = "none"
 )
 
 // Choices implements [schema.Choices].
-func (Kind) Choices() []string { return []string{string(SSH), string(None)} }
+func (Kind) Choices() []string { return []string{string(SSH), string(WinRM), string(None)} }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
-func (k *Kind) UnmarshalText(b []byte) error {
-	if string(b) == "winrm" {
-		return fmt.Errorf(`the communicator "winrm" is not built in; Windows images need another tool, or OpenSSH in the source image and communicator = "ssh"`)
-	}
-	return schema.ParseChoice(k, b, k.Choices())
-}
+func (k *Kind) UnmarshalText(b []byte) error { return schema.ParseChoice(k, b, k.Choices()) }
 
 // HostKeyCheck says which host keys are accepted.
 type HostKeyCheck string
@@ -252,7 +248,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.PauseBeforeConnecting < 0 {
 		c.Errorf(&o.PauseBeforeConnecting, "Negative duration", "pause_before_connecting cannot be negative.")
 	}
-	if o.Communicator == None {
+	if o.Communicator != SSH {
 		return
 	}
 	if o.Username == "" {

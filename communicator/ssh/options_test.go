@@ -36,8 +36,7 @@ func TestOptions(t *testing.T) {
 	const user = "ssh_username = \"me\"\n"
 	tests := []struct{ body, at, want string }{
 		{``, ``, "name of the user"},
-		{`communicator = "winrm"`, `communicator`, "not built in"},
-		{`communicator = "telnet"`, `communicator`, `"telnet" is not one of "ssh", "none"`},
+		{`communicator = "telnet"`, `communicator`, `"telnet" is not one of "ssh", "winrm", "none"`},
 		{user + `ssh_port = 70000`, `ssh_port`, "1 to 65535"},
 		{user + `ssh_timeout = "-1s"`, `ssh_timeout`, "negative"},
 		{user + `ssh_timeout = "soon"`, `ssh_timeout`, "duration"},

@@ -1,0 +1,328 @@
+// Package winrm talks to a Windows machine over WinRM: it waits for the machine to
+// come up, runs commands there in cmd.exe, and moves files through PowerShell.
+package winrm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/masterzen/winrm"
+
+	"bake/communicator"
+	"bake/internal/delay"
+	"bake/step"
+)
+
+// Target is what a builder knows about the machine it made. Every field may be nil.
+type Target struct {
+	// Addr returns where the machine can be reached, and is asked before each
+	// attempt to connect. An error ends connecting, unless NotYet says that it
+	// stands for an address that is not there yet. The setting winrm_host, when
+	// set, replaces it.
+	Addr   func(ctx context.Context) (host string, err error)
+	NotYet func(error) bool
+
+	// Dial replaces the connection over the network, and proxies.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Client is a [communicator.Communicator] for one machine. There is no connection
+// that lasts: each command has a WinRM shell of its own.
+type Client struct {
+	opts   *Settings
+	target Target
+	http   *http.Client
+	params *winrm.Parameters
+	closed chan struct{}
+	close  func()
+
+	mu sync.Mutex
+	at endpoint // where the machine was last reached
+}
+
+// Connect waits until the machine can be logged in to and runs PowerShell, for as
+// long as o says. pause is how long to wait then before connecting again.
+func Connect(ctx context.Context, s *step.Scope, o *Settings, pause time.Duration, t Target) (*Client, error) {
+	closed := make(chan struct{})
+	c := &Client{
+		opts: o, target: t, http: newHTTP(o, t.Dial, s.Run.Env), closed: closed, close: sync.OnceFunc(func() { close(closed) }),
+		params: winrm.NewParameters(fmt.Sprintf("PT%dS", int(operationTimeout.Seconds())), "en-US", 153600),
+	}
+	s.Say(ctx, "Waiting for WinRM to become available...")
+	if err := c.hello(ctx); err != nil {
+		return nil, err
+	}
+	if pause > 0 {
+		s.Say(ctx, "Reached the machine; pausing %s before connecting again.", pause)
+		if err := delay.For(ctx, pause); err != nil {
+			return nil, err
+		}
+		if err := c.hello(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.Say(ctx, "Connected to WinRM!")
+	return c, nil
+}
+
+// hello waits until PowerShell answers: for a while after WinRM does, it may not.
+func (c *Client) hello(ctx context.Context) error {
+	const greeting = "WinRM connected."
+	said := errors.New("PowerShell does not answer")
+	return c.retry(ctx, func(ctx context.Context) error {
+		var out bytes.Buffer
+		status, err := c.attempt(ctx, communicator.Command{Line: PowerShell("# bake: hello\n$ProgressPreference = 'SilentlyContinue'; echo '" + greeting + "'"), Stdout: &out})
+		switch {
+		case err != nil:
+			return err
+		case !strings.Contains(out.String(), greeting):
+			return fmt.Errorf("%w: it ended with status %d", said, status.Code)
+		}
+		return nil
+	})
+}
+
+var errTimeout = errors.New("timeout waiting for WinRM")
+
+// The rhythm of connecting.
+const (
+	firstPause = 200 * time.Millisecond
+	longPause  = 5 * time.Second
+)
+
+// retry calls f until it succeeds, the limit of the settings is reached, or
+// trying again is of no use.
+func (c *Client) retry(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.WinRMTimeout, errTimeout)
+	defer cancel()
+	pauses := &backoff.ExponentialBackOff{InitialInterval: firstPause, MaxInterval: longPause, Multiplier: 1.5, RandomizationFactor: 0.1}
+	pauses.Reset()
+	var last error
+	for {
+		err := f(ctx)
+		var f *fatalError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &f):
+			return f.error
+		case untrusted(err):
+			return fmt.Errorf("the machine's certificate is not trusted (%w); set winrm_insecure = true to accept any", err)
+		}
+		if context.Cause(ctx) == nil || last == nil {
+			last = err // an error after the end tells only about the end
+		}
+		if delay.For(ctx, pauses.NextBackOff()) == nil {
+			continue
+		}
+		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
+			return cause
+		}
+		if errors.Is(last, errLogin) {
+			return fmt.Errorf("the machine did not let user %q in within %s (winrm_timeout): check winrm_username and winrm_password, and that the machine allows this login (Basic over HTTP needs AllowUnencrypted; see winrm_use_ssl and winrm_use_ntlm)", c.opts.WinRMUsername, c.opts.WinRMTimeout)
+		}
+		return fmt.Errorf("%w: the machine could not be reached within %s (winrm_timeout); the last attempt said: %w", errTimeout, c.opts.WinRMTimeout, last)
+	}
+}
+
+// fatalError is one that trying again does not cure.
+type fatalError struct{ error }
+
+// locate finds out where the machine is now.
+func (c *Client) locate(ctx context.Context) (endpoint, error) {
+	host := c.opts.WinRMHost
+	if host == "" && c.target.Addr != nil {
+		var err error
+		if host, err = c.target.Addr(ctx); err != nil {
+			if c.target.NotYet != nil && c.target.NotYet(err) {
+				return endpoint{}, err
+			}
+			return endpoint{}, &fatalError{err}
+		}
+	}
+	if host == "" {
+		return endpoint{}, &fatalError{errors.New("nothing says which host to connect to; set winrm_host")}
+	}
+	return newEndpoint(host, c.opts.Port(), c.opts.WinRMUseSSL), nil
+}
+
+// Describe implements [communicator.Describer].
+func (c *Client) Describe(data map[string]any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data["Host"], data["Port"] = c.at.host, c.at.port
+	data["User"], data["Password"], data["WinRMPassword"] = c.opts.WinRMUsername, c.opts.WinRMPassword, c.opts.WinRMPassword
+}
+
+// Close implements [communicator.Communicator].
+func (c *Client) Close() error {
+	c.close()
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+var errClosed = errors.New("the connection to the machine has been closed")
+
+// shell is a WinRM shell on the machine, in which one command runs.
+type shell struct {
+	c  *Client
+	at endpoint
+	id string
+}
+
+// open makes a shell at the first try.
+func (c *Client) open(ctx context.Context) (*shell, error) {
+	at, err := c.locate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.post(ctx, at, winrm.NewOpenShellRequest(at.url, c.params))
+	if err != nil {
+		return nil, err
+	}
+	id, err := winrm.ParseOpenShellResponse(out)
+	if err == nil && id == "" {
+		err = errors.New("the machine opened a shell without an id")
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.at = at
+	c.mu.Unlock()
+	return &shell{c, at, id}, nil
+}
+
+// drop deletes the shell, and with it what still runs in it.
+func (s *shell) drop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
+	defer cancel()
+	// A shell that is gone already, or a machine that is, needs no deleting.
+	_, _ = s.c.post(ctx, s.at, winrm.NewDeleteShellRequest(s.at.url, s.id, s.c.params))
+}
+
+// Run implements [communicator.Communicator]. Where the machine cannot be reached
+// it waits for it, as at first.
+func (c *Client) Run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
+	var s *shell
+	err = c.retry(ctx, func(ctx context.Context) (err error) {
+		select {
+		case <-c.closed:
+			return &fatalError{errClosed}
+		default:
+		}
+		s, err = c.open(ctx)
+		return err
+	})
+	if err != nil {
+		return status, err
+	}
+	return s.run(ctx, cmd)
+}
+
+// attempt is Run without waiting for the machine.
+func (c *Client) attempt(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
+	s, err := c.open(ctx)
+	if err != nil {
+		return communicator.Status{}, err
+	}
+	return s.run(ctx, cmd)
+}
+
+// run runs the command and drops the shell.
+func (s *shell) run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer s.drop(ctx)
+	defer cancel(nil)
+
+	// The library puts the line into a CDATA section as it is.
+	line := strings.ReplaceAll(cmd.Line, "]]>", "]]]]><![CDATA[>")
+	out, err := s.c.post(ctx, s.at, winrm.NewExecuteCommandRequest(s.at.url, s.id, line, nil, s.c.params))
+	if err != nil {
+		return status, s.lost(ctx, err)
+	}
+	id, err := winrm.ParseExecuteCommandResponse(out)
+	if err != nil {
+		return status, err
+	}
+	go s.feed(ctx, cancel, id, cmd.Stdin)
+	for {
+		out, err := s.c.post(ctx, s.at, winrm.NewGetOutputRequest(s.at.url, s.id, id, "stdout stderr", s.c.params))
+		var f *fault
+		if errors.As(err, &f) && f.timedOut() {
+			continue
+		}
+		if err != nil {
+			return status, s.lost(ctx, err)
+		}
+		var stdout, stderr bytes.Buffer
+		done, code, err := winrm.ParseSlurpOutputErrResponse(out, &stdout, &stderr)
+		if err != nil {
+			return status, fmt.Errorf("the machine's answer cannot be read: %w", err)
+		}
+		if err := errors.Join(write(cmd.Stdout, &stdout), write(cmd.Stderr, &stderr)); err != nil {
+			return status, err
+		}
+		if done {
+			return communicator.Status{Code: code}, nil
+		}
+	}
+}
+
+func write(w io.Writer, b *bytes.Buffer) error {
+	if w == nil || b.Len() == 0 {
+		return nil
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// lost explains the error of a request about a running command: the shell, and
+// the command in it, goes with the machine.
+func (s *shell) lost(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
+}
+
+// chunk is how much input goes into one request: with its encoding it stays
+// below the smallest size that a machine may have as its limit, 150 kB.
+const chunk = 96 << 10
+
+// feed sends input until it ends, the command does, or ctx. An error of the
+// input, and one of the connection, cancels the command with it.
+func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id string, r io.Reader) {
+	if r == nil {
+		r = strings.NewReader("")
+	}
+	buf := make([]byte, chunk)
+	for ctx.Err() == nil {
+		n, err := io.ReadFull(r, buf)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			cancel(err)
+			return
+		}
+		_, err = s.c.post(ctx, s.at, winrm.NewSendInputRequest(s.at.url, s.id, id, buf[:n], end, s.c.params))
+		var f *fault
+		switch {
+		case errors.As(err, &f):
+			return // the command has ended
+		case err != nil:
+			cancel(s.lost(ctx, err))
+			return
+		case end:
+			return
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package winrm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	ntlm "github.com/Azure/go-ntlmssp"
+	"github.com/masterzen/winrm/soap"
+	"golang.org/x/net/http/httpproxy"
+)
+
+// Timing of the requests. A machine answers a request for output at the latest
+// when operationTimeout is over; one that does not answer at all is gone.
+const (
+	operationTimeout = time.Minute
+	requestTimeout   = operationTimeout + 30*time.Second
+	dialTimeout      = 15 * time.Second
+	farewellTimeout  = 10 * time.Second // for ending what a cancelled command left
+)
+
+// maxResponse is far above what a machine may send at once.
+const maxResponse = 16 << 20
+
+// fault is an error that the machine's WinRM service answers with.
+type fault struct {
+	code string // of Windows, in decimal
+	text string
+}
+
+func (f *fault) Error() string {
+	if f.code == "" {
+		return "WinRM: " + f.text
+	}
+	return fmt.Sprintf("WinRM: %s (code %s)", f.text, f.code)
+}
+
+// timedOut says that there was no output until the timeout of the request.
+func (f *fault) timedOut() bool { return f.code == "2150858793" }
+
+// errLogin is the error of a refused login.
+var errLogin = errors.New("the machine refused the login")
+
+// newHTTP makes the client of the machine. dial may be nil; env is "NAME=value".
+func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (net.Conn, error), env []string) *http.Client {
+	t := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.WinRMInsecure}, //nolint:gosec // the template asks for it
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     time.Minute,
+	}
+	if dial != nil {
+		t.DialContext = dial
+	} else if !o.WinRMNoProxy {
+		proxy := proxyOf(env)
+		t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
+	}
+	if o.WinRMUseNTLM {
+		return &http.Client{Transport: ntlm.Negotiator{RoundTripper: t}}
+	}
+	return &http.Client{Transport: t}
+}
+
+func proxyOf(env []string) func(*url.URL) (*url.URL, error) {
+	get := func(names ...string) string {
+		for _, name := range names {
+			for _, e := range slices.Backward(env) {
+				if v, ok := strings.CutPrefix(e, name+"="); ok && v != "" {
+					return v
+				}
+			}
+		}
+		return ""
+	}
+	return (&httpproxy.Config{
+		HTTPProxy: get("HTTP_PROXY", "http_proxy"), HTTPSProxy: get("HTTPS_PROXY", "https_proxy"), NoProxy: get("NO_PROXY", "no_proxy"),
+	}).ProxyFunc()
+}
+
+// post sends a request and returns the answer. The error is a *fault, errLogin, a
+// transport error, or the cause of ctx.
+func (c *Client) post(ctx context.Context, at endpoint, msg *soap.SoapMessage) (string, error) {
+	defer msg.Free()
+	limited, cancel := context.WithTimeoutCause(ctx, requestTimeout, fmt.Errorf("the machine did not answer within %s", requestTimeout))
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, http.MethodPost, at.url, strings.NewReader(msg.String()))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
+	req.SetBasicAuth(c.opts.WinRMUsername, c.opts.WinRMPassword)
+	resp, err := c.http.Do(req)
+	if err == nil {
+		defer resp.Body.Close()
+		var body []byte
+		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxResponse)); err == nil {
+			return answer(resp, string(body))
+		}
+	}
+	if cause := context.Cause(limited); cause != nil {
+		err = cause
+	}
+	return "", err
+}
+
+// answer tells what the machine said from what went wrong.
+func answer(resp *http.Response, body string) (string, error) {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		return "", errLogin
+	case strings.Contains(resp.Header.Get("Content-Type"), "soap+xml"):
+		if resp.StatusCode == http.StatusOK {
+			return body, nil
+		}
+		return "", parseFault(body)
+	}
+	return "", &fault{text: "the machine answered " + resp.Status + ", which is not WinRM"}
+}
+
+// parseFault reads the fault in an answer.
+func parseFault(body string) *fault {
+	f := &fault{}
+	dec := xml.NewDecoder(strings.NewReader(body))
+	for {
+		tok, err := dec.Token()
+		if err != nil {
+			break
+		}
+		el, ok := tok.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		switch el.Name.Local {
+		case "WSManFault":
+			for _, a := range el.Attr {
+				if a.Name.Local == "Code" {
+					f.code = a.Value
+				}
+			}
+		case "Text", "Message":
+			var s string
+			if dec.DecodeElement(&s, &el) == nil && strings.TrimSpace(s) != "" && f.text == "" {
+				f.text = strings.TrimSpace(s)
+			}
+		}
+	}
+	if f.text == "" {
+		f.text = "the machine answered with an error that it did not explain"
+	}
+	return f
+}
+
+// endpoint is where a machine's WinRM service is.
+type endpoint struct {
+	host string
+	port int
+	url  string
+}
+
+func newEndpoint(host string, port int, tls bool) endpoint {
+	scheme := "http"
+	if tls {
+		scheme = "https"
+	}
+	return endpoint{host, port, scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + "/wsman"}
+}
+
+// untrusted says whether err is that of a certificate that is not trusted.
+func untrusted(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	return errors.As(err, &cert) || errors.As(err, &unknown) || errors.As(err, &name)
+}

@@ -1,0 +1,142 @@
+package winrm_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/communicator"
+	"bake/communicator/commtest"
+	"bake/communicator/winrm"
+	"bake/step"
+)
+
+func scope() *step.Scope {
+	return step.NewScope(step.Scope{Build: "null.test", SourceType: "null", SourceName: "test", Emit: func(step.Event) {}})
+}
+
+func settings(srv *commtest.WinRM) *winrm.Settings {
+	o := winrm.Defaults()
+	o.WinRMHost, o.WinRMPort, o.WinRMUsername, o.WinRMPassword = srv.Host, srv.Port, srv.User, srv.Password
+	return &o
+}
+
+func connect(t *testing.T, o *winrm.Settings) *winrm.Client {
+	t.Helper()
+	c, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestConformance(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	commtest.Run(t, func(t *testing.T) commtest.Subject {
+		return commtest.Subject{Communicator: connect(t, settings(srv)), Cut: srv.Cut, NoModes: true}
+	})
+	if n := srv.Shells(); n > 0 {
+		t.Errorf("%d shells were left", n)
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), true)
+	o := settings(srv)
+	o.WinRMUseSSL = true
+	if _, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{}); err == nil || !strings.Contains(err.Error(), "winrm_insecure") {
+		t.Errorf("with a certificate that nobody trusts: %v", err)
+	}
+	o.WinRMInsecure = true
+	st, err := connect(t, o).Run(t.Context(), communicator.Command{Line: "exit 3"})
+	if err != nil || st.Code != 3 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
+func TestNTLM(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	o := settings(srv)
+	o.WinRMUseNTLM = true
+	connect(t, o)
+	for _, s := range srv.Schemes() {
+		if s != "Negotiate" && s != "NTLM" {
+			t.Errorf("a request logged in by %s", s)
+		}
+	}
+	if len(srv.Schemes()) == 0 {
+		t.Error("no request came")
+	}
+}
+
+func TestRefusedLogin(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	o := settings(srv)
+	o.WinRMPassword, o.WinRMTimeout = "wrong", 300*time.Millisecond
+	_, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{})
+	if err == nil || !strings.Contains(err.Error(), `did not let user "Administrator" in`) || strings.Contains(err.Error(), "wrong") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPowerShellComesLater is a machine whose WinRM is up before its PowerShell.
+func TestPowerShellComesLater(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv.NoPowerShell = 2
+	connect(t, settings(srv))
+	if n := len(srv.Lines()); n != 3 {
+		t.Errorf("%d attempts", n)
+	}
+}
+
+var errNoAddress = errors.New("no address yet")
+
+// TestAddress is a machine that has no address at first, and then another one.
+func TestAddress(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	o := settings(srv)
+	o.WinRMHost = ""
+	asked := 0
+	target := winrm.Target{
+		Addr: func(context.Context) (string, error) {
+			if asked++; asked < 2 {
+				return "", errNoAddress
+			}
+			return srv.Host, nil
+		},
+		NotYet: func(err error) bool { return errors.Is(err, errNoAddress) },
+	}
+	c, err := winrm.Connect(t.Context(), scope(), o, 0, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := map[string]any{}
+	c.Describe(data)
+	for name, want := range map[string]any{"Host": srv.Host, "Port": srv.Port, "User": srv.User, "Password": srv.Password, "WinRMPassword": srv.Password} {
+		if data[name] != want {
+			t.Errorf("%s is %v, want %v", name, data[name], want)
+		}
+	}
+	target.NotYet = func(error) bool { return false }
+	asked = 0
+	if _, err := winrm.Connect(t.Context(), scope(), o, 0, target); !errors.Is(err, errNoAddress) {
+		t.Errorf("got %v, want the error of the address", err)
+	}
+}
+
+// TestLine checks that a command line arrives as it is.
+func TestLine(t *testing.T) {
+	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	c := connect(t, settings(srv))
+	for _, line := range []string{`echo "a & b" <c> 'd' ]]> e`, "echo \u00fc\u4e16"} {
+		if _, err := c.Run(t.Context(), communicator.Command{Line: line}); err != nil {
+			t.Error(err)
+		}
+		if lines := srv.Lines(); lines[len(lines)-1] != line {
+			t.Errorf("sent %q, arrived %q", line, lines[len(lines)-1])
+		}
+	}
+}
