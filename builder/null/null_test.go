@@ -120,15 +120,15 @@ func TestNone(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
-		"ssh_username = \"me\"\nssh_password = \"x\"":                                          "Missing ssh_host",
-		"ssh_host = \"h\"\nssh_password = \"x\"":                                               "Missing ssh_username",
-		"ssh_host = \"h\"\nssh_username = \"me\"":                                              "No way to log in",
-		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true": "Several ways to log in",
-		"communicator = \"winrm\"":                                                             "Missing winrm_username",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"":                                    "Missing winrm_host",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_host = \"h\"":                "Missing winrm_password",
-		"communicator = \"winrm\"\nwinrm_port = 70000":                                         "Not a TCP port",
-		"communicator = \"winrm\"\nwinrm_timeout = \"0s\"":                                     "Not a waiting time",
+		"ssh_username = \"me\"\nssh_password = \"x\"":                                                                           "Missing ssh_host",
+		"ssh_host = \"h\"\nssh_password = \"x\"":                                                                                "Missing ssh_username",
+		"ssh_host = \"h\"\nssh_username = \"me\"":                                                                               "No way to log in",
+		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true":                                  "Several ways to log in",
+		"communicator = \"winrm\"":                                                                                              "Missing winrm_username",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"":                                                                     "Missing winrm_host",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_host = \"h\"":                                                 "Missing winrm_password",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_port = 70000":     "Not a TCP port",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_timeout = \"0s\"": "Not a waiting time",
 	} {
 		if diags := null.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
 			t.Errorf("%s\ngot %v, want %q", body, diags, want)
