@@ -48,7 +48,7 @@ var rules = []rule{
 	{"communicator/*", []string{"communicator", "config/schema", "internal/...", "step"}, "siblings do not import each other"},
 	{"builder/amazon/internal/...", []string{"builder", "builder/amazon/internal/...", "communicator", "communicator/ssh", "config/schema", "internal/...", "step"}, "what Amazon's components share does not know them"},
 	{"builder/amazon", []string{"builder", "builder/amazon/internal/...", "internal/...", "step"}, "what the program hands to Amazon's components does not know them"},
-	{"builder/amazon/*", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "communicator/...", "component", "config/schema", "datasource", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
+	{"builder/amazon/*", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "communicator/...", "component", "config/schema", "datasource", "internal/...", "postprocessor", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"builder/*", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
 	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},

@@ -22,6 +22,7 @@ var (
 	kindVolume    = kind{"vol", "InvalidVolume", "volume", "volume"}
 	kindGroup     = kind{"sg", "InvalidGroup", "security group", "security-group"}
 	kindRule      = kind{"sgr", "InvalidSecurityGroupRuleId", "security group rule", "security-group-rule"}
+	kindImport    = kind{"import-ami", "InvalidConversionTaskId", "import task", "import-image-task"}
 	kindKey       = kind{"key", "InvalidKeyPair", "key pair", "key-pair"}
 	kindVpc       = kind{"vpc", "InvalidVpcID", "vpc", "vpc"}
 	kindSubnet    = kind{"subnet", "InvalidSubnetID", "subnet", "subnet"}

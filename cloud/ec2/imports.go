@@ -104,12 +104,9 @@ func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error)
 	if aws.ToBool(in.Encrypted) {
 		task.KmsKeyId = aws.String(kmsKey(c, aws.ToString(in.KmsKeyId)))
 	}
-	for _, spec := range in.TagSpecifications {
-		if spec.ResourceType == types.ResourceTypeImportImageTask {
-			task.Tags = append(task.Tags, spec.Tags...)
-		}
-	}
-	return task, nil
+	tags, err := tagsFor(in.TagSpecifications, kindImport.resource)
+	task.Tags = tags[kindImport.resource]
+	return task, err
 }
 
 func imported(t *importTask) *ec2.ImportImageOutput {

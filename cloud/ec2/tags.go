@@ -128,6 +128,11 @@ func (s *Service) taggable(c wire.Caller) (map[string]tagged, error) {
 			out[id] = tagged{kindVolume, r.Tags, func(t []types.Tag) error { return s.volumes.edit(id, func(r *volumeRow) { r.Tags = t }) }}
 		}
 	}
+	for id, r := range s.imports.rows {
+		if r.Region == c.Region && r.Account == c.Account {
+			out[id] = tagged{kindImport, r.Tags, func(t []types.Tag) error { return s.imports.edit(id, func(r *importTask) { r.Tags = t }) }}
+		}
+	}
 	for id, r := range s.keys.rows {
 		if r.Region == c.Region && r.OwnerId == c.Account {
 			out[id] = tagged{kindKey, r.Tags, func(t []types.Tag) error { return s.keys.edit(id, func(r *keyPair) { r.Tags = t }) }}

@@ -7,6 +7,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builder/amazon/amidata"
+	"bake/builder/amazon/amiimport"
 	"bake/builder/amazon/ebs"
 	filebuilder "bake/builder/file"
 	"bake/builder/null"
@@ -58,6 +59,7 @@ func (p parts) all() catalog {
 				sleep.Component(),
 			),
 			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
+				amiimport.Factory(p.cloud),
 				artifice.Component(),
 				checksum.Component(),
 				manifest.Component(p.now),

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go/logging"
@@ -222,6 +223,12 @@ func EC2(s *Session, region string) *ec2.Client {
 			o.BaseEndpoint = &s.endpoint
 		}
 	})
+}
+
+// S3 returns the client of S3 in the region of the build. A stand-in for AWS has no
+// host names of buckets.
+func S3(s *Session) *s3.Client {
+	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil })
 }
 
 // IAM returns the client of IAM.

@@ -104,6 +104,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		return j.volume(ctx, r.ID)
 	case owned.NetworkInterface:
 		return j.networkInterface(ctx)
+	case owned.ImportTask:
+		return j.importTask(ctx)
+	case owned.Object:
+		return j.object(ctx)
 	}
 	return fmt.Errorf("nothing here knows how to delete a resource of kind %q", r.Kind)
 }

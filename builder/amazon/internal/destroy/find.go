@@ -17,11 +17,11 @@ import (
 // run, in the order in which it can be deleted. An empty run means all of them.
 // What is deleted with something else in the list is not listed by itself.
 func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
-	f := &finder{session: session, client: access.EC2(session, session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{owned.RunTag}}}}
+	f := &finder{session: session, run: run, client: access.EC2(session, session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{owned.RunTag}}}}
 	if run != "" {
 		f.filters = []types.Filter{{Name: new("tag:" + owned.RunTag), Values: []string{run}}}
 	}
-	for _, find := range []func(context.Context) error{f.instances, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs} {
+	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs} {
 		if err := find(ctx); err != nil {
 			return nil, err
 		}
@@ -32,6 +32,7 @@ func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Re
 type finder struct {
 	session *access.Session
 	client  *ec2.Client
+	run     string // empty: any
 	filters []types.Filter
 	found   []step.Resource
 
@@ -68,6 +69,22 @@ func (f *finder) instances(ctx context.Context) error {
 					f.included = append(f.included, aws.ToString(bdm.Ebs.VolumeId))
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// imports lists the tasks that go on, or whose image nobody has taken over.
+func (f *finder) imports(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeImportImageTasks, &ec2.DescribeImportImageTasksInput{})
+	if err != nil {
+		return err
+	}
+	for _, t := range out.ImportImageTasks {
+		run := owned.Value(t.Tags, owned.RunTag)
+		if over := aws.ToString(t.Status) == "deleted"; !over && run != "" && (f.run == "" || f.run == run) {
+			f.add(owned.ImportTask, t.ImportTaskId, t.Tags, nil)
+			f.included = append(f.included, aws.ToString(t.ImageId))
 		}
 	}
 	return nil

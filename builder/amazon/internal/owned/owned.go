@@ -24,6 +24,8 @@ const (
 	Snapshot         = "ec2:snapshot"
 	Volume           = "ec2:volume"
 	NetworkInterface = "ec2:network-interface"
+	ImportTask       = "ec2:import-task" // and the image that it has made
+	Object           = "ec2:s3-object"   // and the parts of its upload
 )
 
 // The tags of everything that a build owns. A kept image loses them.
@@ -34,10 +36,12 @@ const (
 
 // The entries of [step.Resource.With], beside those of [access.Session.With].
 const (
-	WithRun   = "run"
-	WithBuild = "build"
-	WithName  = "name" // of a key pair, security group or image
-	WithKeep  = "keep" // device names of an instance's volumes that outlive it, separated by commas
+	WithRun    = "run"
+	WithBuild  = "build"
+	WithName   = "name"   // of a key pair, security group or image
+	WithBucket = "bucket" // of an object
+	WithKey    = "key"    // of an object
+	WithKeep   = "keep"   // device names of an instance's volumes that outlive it, separated by commas
 )
 
 // Owner is one build as the owner of resources.

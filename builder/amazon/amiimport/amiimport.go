@@ -1,0 +1,366 @@
+// Package amiimport is the post-processor amazon-import: it makes an image of a
+// disk image among the artifact's files.
+package amiimport
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+// BuilderID marks the artifacts of this post-processor.
+const BuilderID = "packer.post-processor.amazon-import"
+
+// Factory makes the post-processor; cloud stands in for AWS.
+func Factory(cloud access.Cloud) component.Factory[postprocessor.PostProcessor] {
+	return component.Define("amazon-import", []string{source, access.Source}, defaults,
+		func(o *Options, src *schema.Source) postprocessor.PostProcessor {
+			return &importer{Options: o, src: src, cloud: cloud}
+		})
+}
+
+type importer struct {
+	*Options
+	src   *schema.Source
+	cloud access.Cloud
+}
+
+// run is one import.
+type run struct {
+	*importer
+	session *access.Session
+	owner   *owned.Owner
+	scope   *step.Scope
+	ec2     *ec2.Client
+}
+
+// Process implements [postprocessor.PostProcessor].
+func (p *importer) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	out, err := p.process(ctx, s, in)
+	return out, postprocessor.Discard, err
+}
+
+func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, error) {
+	file := ""
+	for _, f := range in.Files {
+		if strings.HasSuffix(f, "."+p.Format) {
+			file = f
+			break
+		}
+	}
+	if file == "" {
+		return nil, p.src.Errorf(&p.Format, "No disk image", "None of the artifact's files is named *.%s: %s.", p.Format, strings.Join(in.Files, ", "))
+	}
+	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
+		return access.Open(ctx, &p.Options.Options, p.src, p.cloud, s.Run.Env)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Handle(owned.Prefix, destroy.For(session))
+	r := &run{
+		importer: p, session: session, scope: s, ec2: access.EC2(session, session.Region),
+		owner: &owned.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()},
+	}
+	return r.run(ctx, file)
+}
+
+func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
+	t := gotemplate.Context{BuildName: r.scope.SourceName, BuildType: r.scope.SourceType, Start: r.scope.Run.Start, Version: r.scope.Run.Version}
+	key, err := t.Render(r.key(), nil)
+	if err != nil {
+		return nil, r.src.Errorf(&r.Key, "The key cannot be rendered", "%s.", err)
+	}
+	object, err := r.upload(ctx, file, key)
+	if err != nil {
+		return nil, err
+	}
+	image, err := r.importImage(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if r.Name != "" {
+		if image, err = r.rename(ctx, image); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.label(ctx, image); err != nil {
+		return nil, err
+	}
+	if err := r.share(ctx, image); err != nil {
+		return nil, err
+	}
+	if r.SkipClean {
+		err = r.scope.Keep(ctx, object.Key)
+	} else {
+		err = r.scope.Destroy(ctx, object.Key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := r.handOver(ctx, image); err != nil {
+		return nil, err
+	}
+	id := r.session.Region + ":" + image.id
+	return &builder.Artifact{
+		BuilderID: BuilderID, ID: id, Text: fmt.Sprintf("AMIs were created:\n%s: %s\n", r.session.Region, image.id),
+		Images: map[string]string{r.session.Region: image.id}, Resources: []step.Resource{image.artifact(r.owner)},
+	}, nil
+}
+
+// made is an image that is available.
+type made struct {
+	id        string
+	snapshots []string
+	task      string        // the import that made it; empty if it is a copy
+	resource  step.Resource // what the scope owns it by
+}
+
+// artifact is the image as what deleting the artifact deletes.
+func (m made) artifact(owner *owned.Owner) step.Resource {
+	r := owner.Resource(owned.Image, m.id, owner.Session.Region)
+	r.ID = m.id
+	return r
+}
+
+// importImage imports the object and waits for the image.
+func (r *run) importImage(ctx context.Context, key string) (made, error) {
+	in := &ec2.ImportImageInput{
+		Architecture: &r.Architecture, BootMode: types.BootModeValues(r.bootMode()), Encrypted: &r.Encrypt, KmsKeyId: text(r.KMSKey),
+		LicenseType: text(r.LicenseType), Platform: text(r.Platform), RoleName: text(r.RoleName), ClientToken: new(uuid.NewString()),
+		DiskContainers:    []types.ImageDiskContainer{{Format: &r.Format, UserBucket: &types.UserBucket{S3Bucket: &r.Bucket, S3Key: &key}}},
+		TagSpecifications: r.owner.Specs(nil, types.ResourceTypeImportImageTask),
+	}
+	want := r.owner.Resource(owned.ImportTask, "import "+r.owner.ID, r.session.Region)
+	id, err := owned.Acquire(ctx, r.scope, "import the disk image", want, func(ctx context.Context) (string, string, error) {
+		id := ""
+		// EC2 may not have heard everywhere of a role or an object that is new.
+		watch := wait.Watch{Delay: 30 * time.Second, Limit: 2 * time.Minute}
+		err := watch.Until(ctx, "the import to begin", func(ctx context.Context) (bool, error) {
+			out, err := access.Finish(ctx, r.ec2.ImportImage, in)
+			if access.Is(err, "InvalidParameter") && !r.session.Loopback() {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			id = aws.ToString(out.ImportTaskId)
+			return true, nil
+		})
+		return id, id, err
+	})
+	if err != nil {
+		return made{}, err
+	}
+	r.scope.Say(ctx, "Import task %s", id)
+	want.ID = id
+	return step.Do(ctx, r.scope, "wait for the import", func(ctx context.Context) (made, error) {
+		m := made{task: id, resource: want}
+		err := r.session.Watch(5*time.Second, time.Hour).Until(ctx, "import task "+id+" to be completed", func(ctx context.Context) (bool, error) {
+			out, err := access.Call(ctx, r.ec2.DescribeImportImageTasks, &ec2.DescribeImportImageTasksInput{ImportTaskIds: []string{id}})
+			if err != nil || len(out.ImportImageTasks) == 0 {
+				return false, err
+			}
+			task := out.ImportImageTasks[0]
+			switch aws.ToString(task.Status) {
+			case "completed":
+				m.id = aws.ToString(task.ImageId)
+				return true, nil
+			case "deleted", "deleting", "cancelled", "failed":
+				return false, fmt.Errorf("the import %s has failed: %s", id, aws.ToString(task.StatusMessage))
+			}
+			if percent := 0; task.Progress != nil {
+				_, _ = fmt.Sscan(*task.Progress, &percent) // for show
+				r.scope.Progress(ctx, step.Progress{Done: int64(percent), Total: 100, Unit: "%"})
+			}
+			return false, nil
+		})
+		if err != nil {
+			return made{}, err
+		}
+		m.snapshots, err = r.available(ctx, m.id)
+		return m, err
+	})
+}
+
+// rename makes a copy of the imported image under the name of the option, and
+// deletes the imported one: an import cannot name its image.
+func (r *run) rename(ctx context.Context, from made) (made, error) {
+	in := &ec2.CopyImageInput{
+		Name: &r.Name, SourceImageId: &from.id, SourceRegion: &r.session.Region, ClientToken: new(uuid.NewString()), Description: text(r.Description),
+		TagSpecifications: r.owner.Specs(r.Tags, types.ResourceTypeImage, types.ResourceTypeSnapshot),
+	}
+	if r.Encrypt {
+		in.Encrypted, in.KmsKeyId = &r.Encrypt, text(r.KMSKey)
+	}
+	want := r.owner.Resource(owned.Image, r.Name+" "+r.owner.ID, r.session.Region, owned.WithName, r.Name)
+	id, err := owned.Acquire(ctx, r.scope, "copy the image to its name", want, func(ctx context.Context) (string, string, error) {
+		out, err := access.Finish(ctx, r.ec2.CopyImage, in)
+		if access.Is(err, "InvalidAMIName.Duplicate", "InvalidAMIName.Malformed") {
+			return "", "", access.Blame(err, r.src.Errorf(&r.Name, "The image cannot have this name", "%s.", err))
+		}
+		if err != nil {
+			return "", "", err
+		}
+		return aws.ToString(out.ImageId), aws.ToString(out.ImageId), nil
+	})
+	if err != nil {
+		return made{}, err
+	}
+	want.ID = id
+	m, err := step.Do(ctx, r.scope, "wait for the copy", func(ctx context.Context) (made, error) {
+		snapshots, err := r.available(ctx, id)
+		return made{id: id, snapshots: snapshots, resource: want}, err
+	})
+	if err != nil {
+		return made{}, err
+	}
+	return m, r.scope.Destroy(ctx, from.resource.Key)
+}
+
+// available waits until an image is and returns its snapshots.
+func (r *run) available(ctx context.Context, id string) (snapshots []string, err error) {
+	err = r.session.Watch(5*time.Second, 30*time.Minute).Until(ctx, "image "+id+" to become available", func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, r.ec2.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+		if access.NotFound(err) || err == nil && len(out.Images) == 0 {
+			return false, nil // EC2 has not heard of it everywhere yet
+		}
+		if err != nil {
+			return false, err
+		}
+		switch image := out.Images[0]; image.State {
+		case types.ImageStateAvailable:
+			snapshots = destroy.SnapshotIDs(image)
+			return true, nil
+		case types.ImageStatePending, types.ImageStateTransient:
+			return false, nil
+		default:
+			return false, fmt.Errorf("image %s is %s", id, image.State)
+		}
+	})
+	return snapshots, err
+}
+
+// label tags an image that was not tagged when it was made.
+func (r *run) label(ctx context.Context, m made) error {
+	if m.task == "" || len(r.Tags) == 0 {
+		return nil
+	}
+	_, err := step.Do(ctx, r.scope, "tag the image", func(ctx context.Context) (*ec2.CreateTagsOutput, error) {
+		return access.Call(ctx, r.ec2.CreateTags, &ec2.CreateTagsInput{Resources: append([]string{m.id}, m.snapshots...), Tags: owned.Tags(r.Tags)})
+	})
+	return err
+}
+
+// share lets others use the image, and sets its other attributes.
+func (r *run) share(ctx context.Context, m made) error {
+	var changes []*ec2.ModifyImageAttributeInput
+	if r.Description != "" && m.task != "" {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &m.id, Description: &types.AttributeValue{Value: &r.Description}})
+	}
+	var add []types.LaunchPermission
+	for _, u := range r.Users {
+		add = append(add, types.LaunchPermission{UserId: &u})
+	}
+	for _, g := range r.Groups {
+		add = append(add, types.LaunchPermission{Group: types.PermissionGroup(g)})
+	}
+	for _, arn := range r.OrgARNs {
+		add = append(add, types.LaunchPermission{OrganizationArn: &arn})
+	}
+	for _, arn := range r.OUARNs {
+		add = append(add, types.LaunchPermission{OrganizationalUnitArn: &arn})
+	}
+	if len(add) > 0 {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &m.id, LaunchPermission: &types.LaunchPermissionModifications{Add: add}})
+	}
+	if r.IMDSSupport != "" {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &m.id, ImdsSupport: &types.AttributeValue{Value: &r.IMDSSupport}})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	_, err := step.Do(ctx, r.scope, "share the image", func(ctx context.Context) (struct{}, error) {
+		for _, in := range changes {
+			if _, err := access.Call(ctx, r.ec2.ModifyImageAttribute, in); err != nil {
+				if in.LaunchPermission != nil && len(r.Users) > 0 && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") {
+					err = access.Blame(err, r.src.Errorf(&r.Users, "Not an account", "%s.", err))
+				}
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// handOver makes the image the user's: it, or the task that made it, loses the
+// tags of the build, and the scope no longer owns it.
+func (r *run) handOver(ctx context.Context, m made) error {
+	_, err := step.Do(ctx, r.scope, "hand the image over", func(ctx context.Context) (struct{}, error) {
+		resources := append([]string{m.id}, m.snapshots...)
+		if m.task != "" {
+			resources = []string{m.task}
+		}
+		_, err := access.Call(ctx, r.ec2.DeleteTags, &ec2.DeleteTagsInput{
+			Resources: resources, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+		})
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, r.scope.Keep(ctx, m.resource.Key)
+	})
+	return err
+}
+
+// upload puts the file into the bucket and returns what the scope owns it by.
+func (r *run) upload(ctx context.Context, file, key string) (step.Resource, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return step.Resource{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return step.Resource{}, err
+	}
+	up := &uploader{
+		client: access.S3(r.session), bucket: r.Bucket, key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
+		progress: func(done int64) {
+			r.scope.Progress(ctx, step.Progress{Done: done, Total: info.Size(), Unit: "B"})
+		},
+	}
+	want := r.owner.Resource(owned.Object, r.Bucket+"/"+key+" "+r.owner.ID, r.session.Region, owned.WithBucket, r.Bucket, owned.WithKey, key)
+	_, err = owned.Acquire(ctx, r.scope, fmt.Sprintf("upload %s to s3://%s/%s", file, r.Bucket, key), want, func(ctx context.Context) (string, struct{}, error) {
+		return "s3://" + r.Bucket + "/" + key, struct{}{}, up.upload(ctx, f, info.Size())
+	})
+	if access.Is(err, "NoSuchBucket", "PermanentRedirect", "AccessDenied", "AuthorizationHeaderMalformed") {
+		err = access.Blame(err, r.src.Errorf(&r.Bucket, "The bucket cannot be used", "%s. The bucket must exist in %s and take objects from these credentials.", err, r.session.Region))
+	}
+	return want, err
+}
+
+func text(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,97 @@
+package destroy
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+)
+
+// importTask ends an import, and deletes the image if it has one already.
+func (j *job) importTask(ctx context.Context) error {
+	var task *types.ImportImageTask
+	err := j.settle(ctx, func(ctx context.Context) (found bool, err error) {
+		task, err = j.findImport(ctx)
+		return task != nil, err
+	})
+	if err != nil || task == nil {
+		return err
+	}
+	if aws.ToString(task.Status) == "active" {
+		_, err := access.Call(ctx, j.client.CancelImportTask, &ec2.CancelImportTaskInput{ImportTaskId: task.ImportTaskId})
+		// It may have ended just now.
+		if err != nil && !access.Is(err, "InvalidConversionTaskId.Conflict", "IncorrectState") {
+			return err
+		}
+		err = j.session.Watch(5*time.Second, 10*time.Minute).Until(ctx, "import task "+*task.ImportTaskId+" to end", func(ctx context.Context) (bool, error) {
+			j.r.ID = *task.ImportTaskId
+			task, err = j.findImport(ctx)
+			return err == nil && (task == nil || aws.ToString(task.Status) != "active" && aws.ToString(task.Status) != "deleting"), err
+		})
+		if err != nil || task == nil {
+			return err
+		}
+	}
+	if task.ImageId == nil {
+		return nil
+	}
+	j.r.ID = *task.ImageId
+	if err := j.image(ctx); err != nil {
+		return err
+	}
+	// The task itself stays for some days; nobody is to look for its image by it.
+	_, err = access.Call(ctx, j.client.DeleteTags, &ec2.DeleteTagsInput{
+		Resources: []string{*task.ImportTaskId}, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+	})
+	return err
+}
+
+// findImport returns the task of the resource, or nil.
+func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
+	in := &ec2.DescribeImportImageTasksInput{}
+	if j.r.ID != "" {
+		in.ImportTaskIds = []string{j.r.ID}
+	}
+	out, err := access.Call(ctx, j.client.DescribeImportImageTasks, in)
+	if access.Is(err, "InvalidConversionTaskId") {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range out.ImportImageTasks {
+		if j.r.ID != "" || owned.Value(t.Tags, owned.BuildTag) == j.build() {
+			return &t, nil
+		}
+	}
+	return nil, nil
+}
+
+// object deletes an object, and what an upload of it that did not end has left.
+func (j *job) object(ctx context.Context) error {
+	client, bucket, key := access.S3(j.session), j.r.With[owned.WithBucket], j.r.With[owned.WithKey]
+	uploads, err := access.Call(ctx, client.ListMultipartUploads, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
+	if access.Is(err, "NoSuchBucket", "PermanentRedirect") { // there is none here
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, u := range uploads.Uploads {
+		if aws.ToString(u.Key) != key {
+			continue
+		}
+		_, err := access.Call(ctx, client.AbortMultipartUpload, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: u.UploadId})
+		if err != nil && !access.Is(err, "NoSuchUpload") {
+			return err
+		}
+	}
+	_, err = access.Call(ctx, client.DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
+	return err
+}
