@@ -130,13 +130,18 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) ([]referen
 	return refs, diags
 }
 
-// use finds the source that a reference means.
+// use finds the source that a reference means: TYPE.NAME, or with anything before
+// it, which is source as a rule.
 func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
-	typ, name, ok := strings.Cut(strings.TrimPrefix(ref, "source."), ".")
-	if !ok || !hclsyntax.ValidIdentifier(typ) || !hclsyntax.ValidIdentifier(name) {
+	parts := strings.Split(ref, ".")
+	if len(parts) == 3 {
+		parts = parts[1:]
+	}
+	if len(parts) != 2 || !hclsyntax.ValidIdentifier(parts[0]) || !hclsyntax.ValidIdentifier(parts[1]) {
 		return use{}, problem(&at, "Invalid source reference",
 			"%q must have the form TYPE.NAME or source.TYPE.NAME, and each part must start with a letter or underscore and consist of letters, digits, underscores and dashes.", ref)
 	}
+	typ, name := parts[0], parts[1]
 	block := l.sources[typ+"."+name]
 	if block == nil {
 		return use{}, problem(&at, "Unknown source", "There is no source %q.%s", typ+"."+name, lang.DidYouMean(typ+"."+name, l.sourceNames()))

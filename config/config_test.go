@@ -541,17 +541,20 @@ build { sources = ["null.x"] }
 // FuzzLoad: whatever a file holds, loading it ends in a template or in
 // diagnostics that point into it.
 func FuzzLoad(f *testing.F) {
-	paths, err := filepath.Glob("../testdata/invalid/*.pkr.hcl")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
+	for _, pattern := range []string{"../testdata/invalid/*", "../testdata/valid/*"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			f.Fatal("no templates: ", err)
 		}
-		f.Add(b, false)
+		for _, path := range paths {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b, strings.HasSuffix(path, ".json"))
+		}
 	}
+	f.Add([]byte("locals { a = "+strings.Repeat("[", 2000)+" }"), false)
 	f.Add([]byte(`{"source": {"null": {"a": {}}}, "build": {"sources": ["null.a"]}}`), true)
 	f.Fuzz(func(t *testing.T, src []byte, json bool) {
 		name := "t.pkr.hcl"
@@ -579,12 +582,35 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// FuzzVar: whatever is given with -var is taken or refused.
-func FuzzVar(f *testing.F) {
-	for _, arg := range []string{"s=x", "n=1", "b=true", `l=["x"]`, "m={a=1}", "=", "l=", "o={", "l=[for x in [1]: x]", "n=1e999999999"} {
-		f.Add(arg)
+// FuzzVarFile: whatever a file of values holds is taken or refused, with a place.
+func FuzzVarFile(f *testing.F) {
+	for _, src := range []string{"s = \"x\"", "n = 1\nb = true", "l = [\"x\"", "m = { a = 1 }", "variable \"s\" {}", "o = null", "s = upper(\"x\")", "\xef\xbb\xbfs = \"x\"", "s = <<E\n${1}\nE\n"} {
+		f.Add([]byte(src), false)
 	}
-	dir := write(f, map[string]string{"t.pkr.hcl": `
+	for _, src := range []string{`{"s": "x", "//": "c"}`, `{"n": 1e999, "b": null}`, `{"l": ["${x}"]}`, `{"m": {"a": {}}}`, `[{"s": 1}, {"s": 2}]`} {
+		f.Add([]byte(src), true)
+	}
+	template := map[string]string{"t.pkr.hcl": varTypes}
+	f.Fuzz(func(t *testing.T, src []byte, json bool) {
+		name := "v.hcl"
+		if json {
+			name = "v.json"
+		}
+		dir := write(t, template)
+		if err := os.WriteFile(filepath.Join(dir, name), src, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		template, diags := config.Load(t.Context(), config.Options{Path: "t.pkr.hcl", Cwd: dir, VarFiles: []string{name}, WarnUndeclared: true})
+		for _, d := range diags {
+			if d.Subject == nil || template.Files()[d.Subject.Filename] == nil {
+				t.Errorf("%s: %s: points nowhere", d.Summary, d.Detail)
+			}
+		}
+	})
+}
+
+// varTypes declares a variable of each type.
+const varTypes = `
 variable "s" { default = "" }
 variable "n" { default = 1 }
 variable "b" { default = true }
@@ -596,11 +622,22 @@ variable "m" {
   type    = map(number)
   default = {}
 }
+variable "e" {
+  type    = set(list(string))
+  default = []
+}
 variable "o" {
   type    = object({ a = optional(string, "x"), b = optional(list(bool)) })
   default = {}
 }
-`})
+`
+
+// FuzzVar: whatever is given with -var is taken or refused.
+func FuzzVar(f *testing.F) {
+	for _, arg := range []string{"s=x", "n=1", "b=true", `l=["x"]`, "m={a=1}", "=", "l=", "o={", "l=[for x in [1]: x]", "n=1e999999999"} {
+		f.Add(arg)
+	}
+	dir := write(f, map[string]string{"t.pkr.hcl": varTypes})
 	f.Fuzz(func(t *testing.T, arg string) {
 		template, diags := config.Load(t.Context(), config.Options{Path: "t.pkr.hcl", Cwd: dir, Vars: []string{arg}})
 		if diags.HasErrors() {

@@ -36,7 +36,8 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
 	}
 	if err := bound.Source(src); err != nil {
-		return nil, problem(nil, "Cannot read file", "%s: %s.", name, err)
+		r.files[name] = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
+		return nil, problem(&hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Cannot read file", "%s: %s.", name, err)
 	}
 	var f *hcl.File
 	var diags hcl.Diagnostics
