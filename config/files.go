@@ -53,6 +53,14 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	return f, diags
 }
 
+// text is what is written at rng.
+func (r *reader) text(rng hcl.Range) string {
+	if f := r.files[rng.Filename]; f != nil && rng.CanSliceBytes(f.Bytes) {
+		return string(rng.SliceBytes(f.Bytes))
+	}
+	return ""
+}
+
 // template is where a template's files are.
 type template struct {
 	root     string   // path.root

@@ -214,6 +214,9 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 		}
 		if v.Sensitive {
 			lang.Strings(v.Value, l.t.secrets.Add)
+			for _, rng := range v.refused {
+				l.t.secrets.Add(l.reader.text(rng))
+			}
 		}
 	}
 	return diags

@@ -50,6 +50,9 @@ func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive
 			if sensitive {
 				lang.Strings(val, l.t.secrets.Add)
 			}
+			if sensitive && diags.HasErrors() { // parts of it may be secret
+				l.t.secrets.Add(l.reader.text(expr.Range()))
+			}
 			return l.marked(val, sensitive), diags
 		},
 	}

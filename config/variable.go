@@ -37,6 +37,8 @@ type Variable struct {
 
 	unset  bool // nothing has given it a value
 	failed bool // its value may be wrong or missing only because of a mistake that is reported
+
+	refused []hcl.Range // where values were written that could not be read or do not fit
 }
 
 // validation is a rule that the value of a variable must meet.
@@ -89,14 +91,14 @@ func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagno
 // setDefault gives v its default value, and the default's type if v has none.
 func (v *Variable) setDefault(attr *hcl.Attribute, ec *hcl.EvalContext, typed bool) hcl.Diagnostics {
 	if refs := attr.Expr.Variables(); len(refs) > 0 {
-		v.failed = true
+		v.refuse(attr.Expr.Range())
 		rng := refs[0].SourceRange()
 		return problem(&rng, "Default is not constant",
 			"The default of a variable cannot refer to other values. Put what is computed into a local value.")
 	}
 	val, diags := attr.Expr.Value(ec)
 	if diags.HasErrors() {
-		v.failed = true
+		v.refuse(attr.Expr.Range())
 		return diags
 	}
 	if !typed {
@@ -166,12 +168,18 @@ func (v *Variable) set(val cty.Value, from hcl.Range) hcl.Diagnostics {
 	}
 	converted, err := convert.Convert(val, v.Type)
 	if err != nil {
-		v.failed = true
+		v.refuse(from)
 		return problem(&from, "Invalid value for variable", "The value of variable %q does not fit its type %s: %s.",
 			v.Name, typeexpr.TypeString(v.Type), err)
 	}
 	v.Value, v.From = converted, from
 	return nil
+}
+
+// refuse notes that what is written at rng is not a value for v.
+func (v *Variable) refuse(rng hcl.Range) {
+	v.failed = true
+	v.refused = append(v.refused, rng)
 }
 
 // setText parses a value that came as text, from the environment or the command
@@ -297,7 +305,7 @@ func (in *inputs) fromFile(name string, warn bool) hcl.Diagnostics {
 		val, more := attr.Expr.Value(nil)
 		diags = append(diags, more...)
 		if more.HasErrors() {
-			v.failed = true
+			v.refuse(attr.Expr.Range())
 			continue
 		}
 		diags = append(diags, v.set(val, attr.Expr.Range())...)

@@ -94,7 +94,7 @@ type BuildResult struct {
 func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl.Diagnostics {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {
-		return diags
+		return t.Secrets().Diagnostics(diags)
 	}
 	ck := newChecker(t, c, o)
 	var found hcl.Diagnostics
@@ -115,7 +115,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 func Run(ctx, stop context.Context, t *config.Template, c Components, o Options) (Result, hcl.Diagnostics) {
 	builds, diags := choose(t, o)
 	if diags.HasErrors() {
-		return Result{}, diags
+		return Result{}, t.Secrets().Diagnostics(diags)
 	}
 	ck := newChecker(t, c, o)
 	var ready []*config.Build

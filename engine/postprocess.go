@@ -152,3 +152,14 @@ func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	}
 	return &clean
 }
+
+// redactedResource returns r without secrets in what is shown of it. The ledger
+// has it as it is: it could not be deleted by another name.
+func redactedResource(secrets *redact.Set, r step.Resource) step.Resource {
+	r.Key, r.ID = secrets.Redact(r.Key), secrets.Redact(r.ID)
+	r.With = maps.Clone(r.With)
+	for k, v := range r.With {
+		r.With[k] = secrets.Redact(v)
+	}
+	return r
+}

@@ -57,6 +57,11 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 func (r *runner) emit(e step.Event) {
 	secrets := r.template.Secrets()
 	e.Text = secrets.Redact(e.Text)
+	e.Step = secrets.Redact(e.Step)
+	if e.Resource != nil {
+		r := redactedResource(secrets, *e.Resource)
+		e.Resource = &r
+	}
 	e.Error = secrets.Error(e.Error)
 	if a, ok := e.Artifact.(*builder.Artifact); ok {
 		e.Artifact = redacted(secrets, a)
@@ -78,7 +83,9 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	x := r.newExecution(b)
 	result.Artifacts, result.Err = x.execute(ctx)
 	result.Err = r.template.Secrets().Error(result.Err)
-	result.Left = x.left()
+	for _, r := range x.left() {
+		result.Left = append(result.Left, redactedResource(x.template.Secrets(), r))
+	}
 	result.Elapsed = time.Since(start)
 
 	end := step.Event{Time: time.Now(), Kind: step.BuildFinished, Build: b.Name, Elapsed: result.Elapsed}

@@ -131,7 +131,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	p.diagnostics(template.Files(), diags)
 
 	ledger, err := step.CreateLedger(ledgerDir(state), step.Header{
-		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: strings.Join(append([]string{"bake"}, os.Args[1:]...), " "),
+		Run: run.ID, Started: run.Start, PID: os.Getpid(),
+		Command: template.Secrets().Redact(strings.Join(append([]string{"bake"}, os.Args[1:]...), " ")),
 	})
 	if err != nil {
 		return err

@@ -2,8 +2,11 @@
 package redact
 
 import (
+	"encoding/json"
 	"errors"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode"
@@ -38,23 +41,48 @@ func (r *Set) Add(s string) {
 }
 
 // variants are the forms in which a text shows up in output: whole, with the
-// line ends of the other system, and line by line.
+// line ends of the other system, and line by line; each as it is, and as programs
+// quote it.
 func variants(s string) []string {
 	if strings.TrimSpace(s) == "" {
 		return nil
 	}
-	if !strings.Contains(s, "\n") {
-		return []string{s}
-	}
-	unix := strings.ReplaceAll(s, "\r\n", "\n")
-	all := []string{s, unix, strings.TrimRight(unix, "\n")}
-	for line := range strings.SplitSeq(unix, "\n") {
-		line = strings.TrimSpace(line)
-		if strings.ContainsFunc(line, func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }) {
-			all = append(all, line)
+	plain := []string{s}
+	if strings.Contains(s, "\n") {
+		unix := strings.ReplaceAll(s, "\r\n", "\n")
+		plain = append(plain, unix, strings.TrimRight(unix, "\n"))
+		for line := range strings.SplitSeq(unix, "\n") {
+			line = strings.TrimSpace(line)
+			if strings.ContainsFunc(line, func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }) {
+				plain = append(plain, line)
+			}
 		}
 	}
+	var all []string
+	for _, text := range plain {
+		all = append(append(all, text), quotations(text)...)
+	}
 	return all
+}
+
+// quotations are text as Go, JSON, URLs and shells quote it, where that is not as
+// it is.
+func quotations(text string) []string {
+	inner := func(quoted string) string { return quoted[1 : len(quoted)-1] }
+	forms := []string{
+		inner(strconv.Quote(text)), inner(strconv.QuoteToASCII(text)),
+		url.QueryEscape(text), url.PathEscape(text),
+		strings.ReplaceAll(text, "'", `'\''`), strings.ReplaceAll(text, "'", `'"'"'`),
+	}
+	for _, escapeHTML := range []bool{true, false} {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(escapeHTML)
+		if err := enc.Encode(text); err == nil {
+			forms = append(forms, inner(strings.TrimSuffix(b.String(), "\n")))
+		}
+	}
+	return slices.DeleteFunc(forms, func(form string) bool { return form == text })
 }
 
 // Redact replaces every secret in text by [Mask].
