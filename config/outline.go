@@ -99,22 +99,29 @@ func (l *loader) marked(v cty.Value, sensitive bool) cty.Value {
 	return v
 }
 
-// outline returns the block with all that it holds.
+// outline returns the block with all that it holds. Its names hold no secrets.
 func (s *steps) outline(builds []*Build) Block {
-	out := Block{Name: s.name, Builds: builds}
+	hide := s.t.secrets.Redact
+	out := Block{Name: hide(s.name), Builds: builds}
 	for _, b := range builds {
-		out.Description = b.Description
+		out.Description = hide(b.Description)
 	}
-	for i := range s.provisioners {
-		out.Provisioners = append(out.Provisioners, &s.provisioners[i].Provisioner)
+	shown := func(p Provisioner) *Provisioner {
+		p.Name = hide(p.Name)
+		return &p
+	}
+	for _, p := range s.provisioners {
+		out.Provisioners = append(out.Provisioners, shown(p.Provisioner))
 	}
 	if s.errorCleanup != nil {
-		out.ErrorCleanup = &s.errorCleanup.Provisioner
+		out.ErrorCleanup = shown(s.errorCleanup.Provisioner)
 	}
 	for _, blocks := range s.chains {
 		var chain Chain
-		for i := range blocks {
-			chain = append(chain, &blocks[i].PostProcessor)
+		for _, b := range blocks {
+			p := b.PostProcessor
+			p.Name = hide(p.Name)
+			chain = append(chain, &p)
 		}
 		out.PostProcessors = append(out.PostProcessors, chain)
 	}
