@@ -13,7 +13,9 @@ type Builder interface {
 	// Build makes the image. It calls provision once the machine can be reached,
 	// and not at all if there is nothing to provision on. Everything it creates
 	// it acquires through s; what the artifact consists of it keeps. It returns
-	// nil without an error when the template asks for no image.
+	// nil without an error when the template asks for no image, and an artifact
+	// with an error when not all that the template asks for could be made: what
+	// the artifact consists of is whole, and kept.
 	Build(ctx context.Context, s *step.Scope, provision Provision) (*Artifact, error)
 }
 

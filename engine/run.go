@@ -167,22 +167,34 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	artifact, err := x.make(ctx)
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
-		return nil, errors.Join(err, lerr)
+		return x.part(ctx, artifact), errors.Join(err, lerr)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
-	if artifact == nil {
-		return nil, err
+	if err != nil {
+		return x.part(ctx, artifact), err
 	}
-	if err != nil { // the image is there all the same
-		return []*builder.Artifact{artifact}, err
+	if artifact == nil {
+		return nil, nil
 	}
 	kept, err := x.postProcess(ctx, artifact)
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
 	return kept, err
+}
+
+// part is what a build that has failed has made all the same. It is not
+// post-processed: whoever reads what comes of that takes it for the whole.
+func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*builder.Artifact {
+	if artifact == nil {
+		return nil
+	}
+	if len(x.build.PostProcessors) > 0 {
+		x.scope.Warn(ctx, "The post-processors are not run, since the build had errors; what it has made is kept.")
+	}
+	return []*builder.Artifact{artifact}
 }
 
 // make runs the builder. A panic becomes an error, so that teardown goes on.

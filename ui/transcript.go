@@ -150,10 +150,11 @@ func (t *transcript) summary(e step.Event) []entry {
 	if e.Error != nil {
 		return append(out, entry{level: say, text: "\nCleanly cancelled builds after being interrupted."})
 	}
-	failures, made := 0, 0
+	failures, made, parts := 0, 0, 0
 	for _, o := range t.builds {
 		if o.err != nil {
 			failures++
+			parts += len(o.artifacts)
 		} else if o.ended {
 			made += max(1, len(o.artifacts))
 		}
@@ -170,7 +171,18 @@ func (t *transcript) summary(e step.Event) []entry {
 			}
 		}
 	}
-	if made == 0 {
+	if parts > 0 {
+		out = append(out, entry{level: say, text: "\n==> Builds with errors have made these artifacts, which are kept:"})
+		for _, o := range t.builds {
+			if o.err != nil && len(o.artifacts) > 0 {
+				out = append(out, o.entries()...)
+			}
+		}
+	}
+	switch {
+	case made == 0 && parts > 0:
+		return out
+	case made == 0:
 		return append(out, entry{level: say, text: "\n==> Builds finished but no artifacts were created."})
 	}
 	out = append(out, entry{level: say, text: "\n==> Builds finished. The artifacts of successful builds are:"})
@@ -182,7 +194,7 @@ func (t *transcript) summary(e step.Event) []entry {
 	return out
 }
 
-// entries lists the artifacts of a build that succeeded.
+// entries lists the artifacts of a build.
 func (o *outcome) entries() []entry {
 	artifacts := o.artifacts
 	if len(artifacts) == 0 {

@@ -81,11 +81,8 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 		return nil, err
 	}
 	made, err := images.Spread(ctx, first, labels)
-	if err != nil {
+	if len(made) == 0 {
 		return nil, err
 	}
-	if err := images.HandOver(ctx, made); err != nil {
-		return nil, err
-	}
-	return image.Artifact(BuilderID, made, data), nil
+	return image.Artifact(BuilderID, made, data), err
 }

@@ -225,9 +225,61 @@ func TestSideBySide(t *testing.T) {
 	}
 }
 
+// TestCopiesAgain has a copy fail fewer times than it is tried.
+func TestCopiesAgain(t *testing.T) {
+	w := newWorld(t, ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 2, Effect: ec2.EffectFail})
+	if images := w.mustBuild(t, plain(small)); len(images) != 2 {
+		t.Error(images)
+	}
+	if left := w.holdings(); len(left) != 4 {
+		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestPart has what is done in one region fail for good: the images of the
+// other regions are whole and the user's.
+func TestPart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault ec2.Fault
+		left  int // images
+	}{
+		"copy fails":       {ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Effect: ec2.EffectFail, Message: "no room there"}, 2},
+		"copy refused":     {ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Code: "UnauthorizedOperation"}, 2},
+		"sharing refused":  {ec2.Fault{Action: "ModifyImageAttribute", Region: "us-west-2", Code: "UnauthorizedOperation"}, 2},
+		"handover refused": {ec2.Fault{Action: "DeleteTags", Region: "us-west-2", Nth: 1, Code: "UnauthorizedOperation"}, 2},
+		"source refused":   {ec2.Fault{Action: "ModifyImageAttribute", Region: region, Code: "UnauthorizedOperation"}, 2},
+		"all refused":      {ec2.Fault{Action: "ModifyImageAttribute", Code: "UnauthorizedOperation"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tt.fault)
+			b := w.bake(t)
+			a, err := b.build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
+			if err == nil || !strings.Contains(err.Error(), tt.fault.Region) {
+				t.Errorf("the error does not name the region: %v", err)
+			}
+			if (a != nil) != (tt.left > 0) || a != nil && (len(a.Images) != tt.left || a.Images[tt.fault.Region] != "") {
+				t.Errorf("artifact %+v", a)
+			}
+			if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+				t.Error(err)
+			}
+			if left := w.holdings(); len(left) != 2*tt.left {
+				t.Errorf("left:\n%s", strings.Join(left, "\n"))
+			}
+			if a != nil {
+				for in, id := range a.Images {
+					if run := tag(w.describe(in, id).Tags, "bake:run"); run != "" {
+						t.Errorf("%s still has the tag of the run", in)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestFailures has what the cloud accepted fail later.
 func TestFailures(t *testing.T) {
-	for _, action := range []string{"RunInstances", "CreateImage", "CopyImage"} {
+	for _, action := range []string{"RunInstances", "CreateImage"} {
 		t.Run(action, func(t *testing.T) {
 			w := newWorld(t, ec2.Fault{Action: action, Effect: ec2.EffectFail, Code: "InsufficientRehearsal", Message: "This was to be expected."})
 			b := w.Bake(t)

@@ -36,8 +36,8 @@ var faults = []fault{
 }
 
 // Faults lets each call of a build of body go wrong in each way, and looks for
-// what is left in the cloud: what a good build leaves, which is want things, or
-// nothing at all.
+// what is left in the cloud: what a good build leaves, which is want things, the
+// images of some regions, or nothing at all.
 func Faults(t *testing.T, maker Maker, body string, want int) {
 	var lanes sync.WaitGroup
 	for _, f := range faults {
@@ -124,7 +124,10 @@ func (f fault) strike(t *testing.T, w *World, body string, want, n int) (struck 
 	if terr != nil {
 		t.Errorf("%s call %d (%s): teardown: %v", f.name, n, action, terr)
 	}
-	if err != nil {
+	switch {
+	case err != nil && a != nil:
+		want = 2 * len(a.Images) // those of some regions, with their snapshots
+	case err != nil:
 		want = 0
 	}
 	f.inspect(t, w, b, n, action, want)

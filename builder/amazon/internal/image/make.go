@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/wait"
+	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -57,7 +59,8 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 	}
 	in.TagSpecifications = m.Owner.Specs(merge(run, labels.Tags), types.ResourceTypeImage)
 	in.TagSpecifications = append(in.TagSpecifications, m.Owner.Specs(merge(run, labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)...)
-	return m.acquire(ctx, "create the image", region, name, func(ctx context.Context) (string, error) {
+	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
+	return m.acquire(ctx, "create the image", "image", region, name, key, func(ctx context.Context) (string, error) {
 		return m.createImage(ctx, in)
 	})
 }
@@ -99,11 +102,52 @@ func (m *Maker) blameName(err error, region string) error {
 	return err
 }
 
-// Copy makes a copy of an image, under the name of the option.
+// copies is how often a copy is begun before it is given up.
+const copies = 3
+
+// Copy makes a copy of an image, under the name of the option. A copy that EC2
+// gives up is begun anew, some times.
 func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
-	if err := m.makeWay(ctx, region); err != nil {
-		return Made{}, err
+	return step.Do(ctx, m.Scope, "copy the image to "+region, func(ctx context.Context) (Made, error) {
+		if err := m.makeWay(ctx, region); err != nil {
+			return Made{}, err
+		}
+		pause := 10 * time.Second
+		if m.Session.Loopback() {
+			pause = 100 * time.Millisecond
+		}
+		once := *m
+		once.Scope = new(*m.Scope)
+		once.Scope.Failed = nil // the whole is offered for a retry, not the part that failed
+		for try := 1; ; try++ {
+			key := fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, uuid.NewString())
+			made, err := once.copy(ctx, from, region, key, labels)
+			var failed *failedError
+			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
+				return made, cause(err)
+			}
+			m.Scope.Warn(ctx, "%s; copying again (try %d of %d)", cause(err), try+1, copies)
+			if err := once.Scope.Destroy(ctx, key); err != nil {
+				return Made{}, cause(err)
+			}
+			if err := delay.For(ctx, pause); err != nil {
+				return Made{}, err
+			}
+			pause *= 3
+		}
+	})
+}
+
+// cause is the error of a step without the step.
+func cause(err error) error {
+	var s *step.Error
+	if errors.As(err, &s) {
+		return s.Err
 	}
+	return err
+}
+
+func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels Labels) (Made, error) {
 	token := uuid.NewString()
 	in := &ec2.CopyImageInput{
 		Name:          &m.Name,
@@ -116,13 +160,13 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		// EC2 copies the tags of the image only.
 		TagSpecifications: m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot),
 	}
-	if key := m.key(region); key != "" {
-		in.KmsKeyId, in.Encrypted = &key, new(true)
+	if kms := m.key(region); kms != "" {
+		in.KmsKeyId, in.Encrypted = &kms, new(true)
 	}
 	if n := m.SnapshotCopyDurationMinutes; n > 0 {
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
-	return m.acquire(ctx, "copy the image to "+region, region, m.Name, func(ctx context.Context) (string, error) {
+	return m.acquire(ctx, "begin the copy", "copy to "+region, region, m.Name, key, func(ctx context.Context) (string, error) {
 		out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
 		if err != nil {
 			return "", m.blameName(err, region)
@@ -142,9 +186,9 @@ func (m *Maker) key(region string) string {
 	return ""
 }
 
-// acquire makes an image with create and waits until it is available.
-func (m *Maker) acquire(ctx context.Context, what, region, name string, create func(context.Context) (string, error)) (Made, error) {
-	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
+// acquire makes an image with create and waits until it is available. kind is as
+// for await; key is that of the resource.
+func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, create func(context.Context) (string, error)) (Made, error) {
 	want := m.Owner.Resource(owned.Image, key, region, owned.WithName, name)
 	id, err := owned.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
 		id, err := create(ctx)
@@ -158,7 +202,7 @@ func (m *Maker) acquire(ctx context.Context, what, region, name string, create f
 	}
 	want.ID = id
 	return step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (Made, error) {
-		snapshots, err := m.await(ctx, region, id, what)
+		snapshots, err := m.await(ctx, region, id, kind)
 		return Made{Region: region, ID: id, Snapshots: snapshots, Resource: want}, err
 	})
 }

@@ -2,11 +2,13 @@ package image
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/owned"
@@ -103,27 +105,37 @@ func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 	return err
 }
 
-// HandOver makes the images the user's: they are protected if the options say
+// handOver makes the images the user's: they are protected if the options say
 // so, lose the tags of the build, and are no longer owned by the scope. Until
 // the very last moment the ledger owns each of them, so whatever ends the
-// process leaves an image either whole and kept, or listed for deletion.
-func (m *Maker) HandOver(ctx context.Context, images []Made) error {
-	_, err := step.Do(ctx, m.Scope, "hand the images over", func(ctx context.Context) (struct{}, error) {
-		g, each := errgroup.WithContext(ctx)
-		for _, made := range images {
-			g.Go(func() error { return m.release(each, made) })
+// process leaves an image either whole and kept, or listed for deletion. It
+// returns those that were handed over, and why the others were not. If ctx ends
+// meanwhile, none is.
+func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err error) {
+	_, err = step.Do(ctx, m.Scope, "hand the images over", func(ctx context.Context) (struct{}, error) {
+		kept = nil
+		errs := make([]error, len(images))
+		var all sync.WaitGroup
+		for i, made := range images {
+			all.Go(func() { errs[i] = m.release(ctx, made) })
 		}
-		if err := g.Wait(); err != nil {
+		all.Wait()
+		if err := context.Cause(ctx); err != nil {
 			return struct{}{}, err
 		}
-		for _, made := range images {
+		for i, made := range images {
+			if errs[i] != nil {
+				errs[i] = fmt.Errorf("image in %s: %w", made.Region, errs[i])
+				continue
+			}
 			if err := m.Scope.Keep(ctx, made.Resource.Key); err != nil {
 				return struct{}{}, err
 			}
+			kept = append(kept, made)
 		}
-		return struct{}{}, nil
+		return struct{}{}, errors.Join(errs...)
 	})
-	return err
+	return kept, err
 }
 
 func (m *Maker) release(ctx context.Context, made Made) error {

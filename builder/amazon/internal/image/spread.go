@@ -2,45 +2,58 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"bake/builder"
 )
 
-// Spread makes all copies of the first image side by side. Each image is shared
-// as soon as it is there. It returns those that stay.
+// Spread makes all copies of the first image side by side, shares each as soon
+// as it is there, and hands those that stay over to the user. It returns them.
+// With an error they are not all that were asked for: a region whose image
+// cannot be copied or shared does not harm those of the others. If ctx ends
+// before that, there are none.
 func (m *Maker) Spread(ctx context.Context, first Made, labels Labels) ([]Made, error) {
 	var (
+		all  sync.WaitGroup
 		mu   sync.Mutex
 		made []Made
+		errs []error
 	)
-	finish := func(ctx context.Context, one Made) error {
-		mu.Lock()
-		made = append(made, one)
-		mu.Unlock()
-		return m.Share(ctx, one)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	if !m.Temporary() {
-		g.Go(func() error { return finish(ctx, first) })
-	}
-	for _, region := range m.CopyTo() {
-		g.Go(func() error {
-			one, err := m.Copy(ctx, first, region, labels)
-			if err != nil {
-				return err
+	in := func(region string, image func() (Made, error)) {
+		all.Go(func() {
+			one, err := image()
+			if err == nil {
+				err = m.Share(ctx, one)
 			}
-			return finish(ctx, one)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("image in %s: %w", region, err))
+				return
+			}
+			made = append(made, one)
 		})
 	}
-	err := g.Wait()
-	return made, err
+	if !m.Temporary() {
+		in(first.Region, func() (Made, error) { return first, nil })
+	}
+	for _, region := range m.CopyTo() {
+		in(region, func() (Made, error) { return m.Copy(ctx, first, region, labels) })
+	}
+	all.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if len(made) > 0 {
+		kept, err := m.handOver(ctx, made)
+		made, errs = kept, append(errs, err)
+	}
+	return made, errors.Join(errs...)
 }
 
 // Artifact describes the images that a builder has made. data are the values of
