@@ -228,10 +228,10 @@ func TestSideBySide(t *testing.T) {
 // TestCopiesAgain has a copy fail fewer times than it is tried.
 func TestCopiesAgain(t *testing.T) {
 	w := newWorld(t, ec2.Fault{Action: "CopyImage", Region: "eu-west-1", Nth: 1, Calls: 2, Effect: ec2.EffectFail})
-	if images := w.mustBuild(t, plain(small)); len(images) != 2 {
+	if images := w.MustBuild(t, plain(small)); len(images) != 2 {
 		t.Error(images)
 	}
-	if left := w.holdings(); len(left) != 4 {
+	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
 	}
 }
@@ -252,23 +252,23 @@ func TestPart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tt.fault)
-			b := w.bake(t)
-			a, err := b.build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
+			b := w.Bake(t)
+			a, err := b.Build(t.Context(), plain("ami_name = \"web\"\nami_regions = [\"eu-west-1\", \"us-west-2\"]\nami_users = [\"123456789013\"]"))
 			if err == nil || !strings.Contains(err.Error(), tt.fault.Region) {
 				t.Errorf("the error does not name the region: %v", err)
 			}
 			if (a != nil) != (tt.left > 0) || a != nil && (len(a.Images) != tt.left || a.Images[tt.fault.Region] != "") {
 				t.Errorf("artifact %+v", a)
 			}
-			if err := b.scope.Close(t.Context(), context.Background()); err != nil {
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 				t.Error(err)
 			}
-			if left := w.holdings(); len(left) != 2*tt.left {
+			if left := w.Holdings(); len(left) != 2*tt.left {
 				t.Errorf("left:\n%s", strings.Join(left, "\n"))
 			}
 			if a != nil {
 				for in, id := range a.Images {
-					if run := tag(w.describe(in, id).Tags, "bake:run"); run != "" {
+					if run := tag(w.Describe(in, id).Tags, "bake:run"); run != "" {
 						t.Errorf("%s still has the tag of the run", in)
 					}
 				}
