@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +99,8 @@ type machineOptions struct {
 	Password string `hcl:"password,optional,secret"`
 	// Say is said.
 	Say string `hcl:"say,optional"`
+	// Copy is where a copy of the image is wanted; there can be none.
+	Copy string `hcl:"copy,optional"`
 	// Generated is the password that the machine has made up.
 	Generated string `hcl:"generated,optional"`
 }
@@ -135,12 +138,20 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 		return nil, err
 	}
 	key := s.Build + "/image"
+	err := s.Keep(ctx, key)
+	if err == nil && m.o.Copy != "" {
+		if err = m.acquire(ctx, s, "copy"); err == nil {
+			err = errNoRoom
+		}
+	}
 	return &builder.Artifact{
 		BuilderID: "fake", ID: "img-1", Text: "an image " + m.o.Image,
 		Data:      map[string]any{"ID": "i-1"},
 		Resources: []step.Resource{{Kind: "fake:image", Key: key, ID: "id-image"}},
-	}, s.Keep(ctx, key)
+	}, err
 }
+
+var errNoRoom = errors.New("no room there")
 
 // runOptions are the options of the fake provisioner.
 type runOptions struct {

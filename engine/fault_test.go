@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"bake/engine"
 	"bake/step"
 )
 
@@ -185,6 +186,26 @@ func TestTeardownFails(t *testing.T) {
 	}
 	if slices.Contains(f.world.existing(), "machine.web/key") {
 		t.Error("one failure has kept the rest from being destroyed")
+	}
+}
+
+// TestPart: what a build has made in spite of an error is kept, as it is, and the
+// rest goes the way that -on-error says.
+func TestPart(t *testing.T) {
+	template := strings.Replace(whole, `"web" {}`, `"web" { copy = "mars" }`, 1)
+	for mode, left := range map[engine.OnError]int{engine.Cleanup: 0, engine.Abort: 3} {
+		f := newFixture(t, template)
+		f.options.OnError = mode
+		r := f.one(t.Context())
+		if !errors.Is(r.Err, errNoRoom) || len(r.Artifacts) != 1 || r.Artifacts[0].ID != "img-1" || len(r.Left) != left {
+			t.Errorf("%s: error %v, artifacts %v, left %v", mode, r.Err, r.Artifacts, r.Left)
+		}
+		if got := f.world.existing(); len(got) != 1+left || !slices.Contains(got, "machine.web/image") {
+			t.Errorf("%s: exists: %v", mode, got)
+		}
+		if slices.ContainsFunc(f.world.log, func(what string) bool { return strings.HasPrefix(what, "turn") }) {
+			t.Errorf("%s: it was post-processed: %v", mode, f.world.log)
+		}
 	}
 }
 
