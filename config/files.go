@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 type reader struct {
 	cwd   string
 	files map[string]*hcl.File
+	log   *slog.Logger
 }
 
 // abs returns where the file that the user calls name is.
@@ -39,6 +41,7 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		r.files[name] = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 		return nil, problem(&hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Cannot read file", "%s: %s.", name, err)
 	}
+	r.log.Debug("file read", "name", name, "bytes", len(src))
 	var f *hcl.File
 	var diags hcl.Diagnostics
 	if strings.HasSuffix(name, ".json") {

@@ -13,6 +13,7 @@ import (
 
 	"bake/config/lang"
 	"bake/internal/bound"
+	"bake/internal/debuglog"
 	"bake/internal/redact"
 )
 
@@ -37,7 +38,7 @@ var fileSchema = &hcl.BodySchema{
 // be shown with the diagnostics, which hold no secrets; it is complete if they
 // hold no error.
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
-	l := newLoader(o)
+	l := newLoader(ctx, o)
 	var diags hcl.Diagnostics
 	if err := bound.Run(func() { diags = l.load(ctx) }); err != nil {
 		stopped := &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}
@@ -60,9 +61,10 @@ type loader struct {
 	blockOutlines []Block
 }
 
-func newLoader(o Options) *loader {
-	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}}
-	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: new(redact.Set), scope: lang.NewScope(nil, nil)}}
+func newLoader(ctx context.Context, o Options) *loader {
+	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}, log: debuglog.From(ctx)}
+	secrets := cmp.Or(o.Secrets, new(redact.Set))
+	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil)}}
 }
 
 // load goes on after errors as far as what follows still makes sense: what could

@@ -9,7 +9,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
-	"bake/internal/redact"
 )
 
 // Outline is what can be told about a template without running anything: data
@@ -51,13 +50,8 @@ type Block struct {
 // a path the outline is that of an empty template.
 func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	o.AllowUnset = true
-	l := &loader{
-		o: o, outline: true,
-		reader: &reader{cwd: o.Cwd, files: map[string]*hcl.File{}},
-		t:      &Template{secrets: new(redact.Set)},
-	}
-	l.t.files = l.reader.files
-	l.t.scope = lang.NewScope(nil, nil)
+	l := newLoader(ctx, o)
+	l.outline = true
 	out := &Outline{Template: l.t, console: &hcl.File{}}
 	l.t.files[consoleName] = out.console
 	var diags hcl.Diagnostics

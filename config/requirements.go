@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"strings"
 
 	"github.com/hashicorp/go-version"
@@ -10,8 +11,8 @@ import (
 // LoadRequirements reads what a template requires of Packer and its plugins, and
 // nothing else: of the options only Path and Cwd count, and variables need no
 // values. The template holds Plugins and Files alone.
-func LoadRequirements(o Options) (*Template, hcl.Diagnostics) {
-	l := newLoader(o)
+func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
+	l := newLoader(ctx, o)
 	where, diags := l.reader.find(o.Path)
 	if diags.HasErrors() {
 		return l.t, diags

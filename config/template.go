@@ -41,6 +41,10 @@ type Options struct {
 	// WarnUndeclared warns of variables that files set and no template declares.
 	WarnUndeclared bool
 
+	// Secrets learns the values that must not be shown, as soon as they are known.
+	// Nil makes a set for this template alone.
+	Secrets *redact.Set
+
 	Now time.Time // for timestamps; the start of the run
 }
 

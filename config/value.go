@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
@@ -10,6 +11,7 @@ import (
 
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/internal/debuglog"
 	"bake/internal/gotemplate"
 )
 
@@ -113,7 +115,9 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 	if diags.HasErrors() {
 		return cty.DynamicVal, diags
 	}
+	start := time.Now()
 	val, err := source.Read(ctx)
+	debuglog.From(ctx).Debug("data source read", "type", block.Labels[0], "name", block.Labels[1], "took", time.Since(start), "ok", err == nil)
 	if err == nil {
 		return val, diags
 	}

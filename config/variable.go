@@ -189,6 +189,7 @@ func (in *inputs) setText(v *Variable, text, source string) hcl.Diagnostics {
 		in.secrets.Add(text)
 	}
 	in.reader.files[source] = &hcl.File{Bytes: []byte(text)}
+	in.reader.log.Debug("variable set", "name", v.Name, "by", source)
 	whole := hcl.Range{Filename: source, Start: hcl.InitialPos, End: endOf(text)}
 	if v.Type == cty.String || v.Type == cty.Number || v.Type == cty.DynamicPseudoType {
 		return v.set(cty.StringVal(text), whole)

@@ -85,7 +85,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	run := step.Run{ID: uuid.NewString(), Force: o.force, Debug: o.debug, Env: p.env, Start: load.Now, Version: config.LanguageVersion}
+	run := step.Run{ID: uuid.NewString(), Force: o.force, Debug: o.debug, Start: load.Now, Version: config.LanguageVersion}
+	run.Env = slices.Concat(p.env, []string{"PACKER_RUN_UUID=" + run.ID})
 
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
 	if o.local {
@@ -119,7 +120,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		defer func() { err = errors.Join(err, local.close(stop)) }()
 		parts.cloud = local.Cloud
 		parts.env = slices.Concat(p.env, local.environment())
-		run.Env = parts.env
+		run.Env = slices.Concat(run.Env, local.environment())
 	}
 	all := parts.all()
 	load.DataSources, load.ReadData = all.data, true

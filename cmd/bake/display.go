@@ -35,13 +35,16 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 	}
 	f := &feed{log: log, logged: &ui.JSON{Out: log}}
 	f.displays = []ui.Display{f.logged}
+	if p.log.on {
+		f.displays = append(f.displays, p.log)
+	}
 	plain := ui.PlainOptions{Color: o.color && p.env.colors(), Timestamps: o.timestamps}
 	switch {
 	case p.machineReadable:
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, o.timestamps))
 	case p.json.on:
 		f.displays = append(f.displays, &ui.JSON{Out: p.stdout, Prefix: fmt.Sprintf(`"schema":%d,"command":%q,`, jsonSchema, p.command)})
-	case isTerminal(p.stdout) && !o.prompts && p.env.get("TERM") != "dumb":
+	case isTerminal(p.stdout) && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":
 		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), func() (int, int) { return terminalSize(p.stdout) })
 		f.displays = append(f.displays, f.screen)
 	default:

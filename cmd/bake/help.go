@@ -33,13 +33,15 @@ func variables() [][3]string {
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default $XDG_STATE_HOME/bake or ~/.local/state/bake"},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"},
 		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
+		{"LOG", "BAKE_LOG, PACKER_LOG", "if neither empty nor 0: a log for developers on standard error"},
+		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log into this file, which is emptied first; it then holds\nwhat builds say too"},
 		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "no colours if not empty"},
 		{"AWS", "AWS_...", "credentials, region and endpoint, as every AWS tool reads them"},
 	}
 }
 
 // runs are the names of the variables that a command which bakes reads.
-const runs = "BAKE_STATE_DIR BAKE_CLOUD_DIR PKR_VAR COLOR AWS"
+const runs = "BAKE_STATE_DIR BAKE_CLOUD_DIR PKR_VAR LOG COLOR AWS"
 
 // writeHelp explains cmd: what it does, its commands, flags, exit codes,
 // environment, and examples.

@@ -88,7 +88,7 @@ func (p *program) driver() (dir string, _ *sandbox.Driver, err error) {
 	if dir, err = p.env.cloudDir(); err != nil {
 		return "", nil, err
 	}
-	d, err := sandbox.New(sandbox.Options{Dir: dir})
+	d, err := sandbox.New(sandbox.Options{Dir: dir, Log: p.log.Logger})
 	return dir, d, err
 }
 
@@ -105,7 +105,7 @@ func (p *program) serveLocal(ctx context.Context, o localOptions, emit func(step
 	}
 	c, err := cloud.Open(ctx, cloud.Options{
 		Dir: dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.mirror}),
-		Delays: o.delays, Faults: o.faults, Progress: p.baseProgress(emit),
+		Delays: o.delays, Faults: o.faults, Progress: p.baseProgress(emit), Log: p.log.Logger,
 	})
 	if err != nil {
 		return nil, err

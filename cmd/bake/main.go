@@ -32,11 +32,22 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
 	p.machineReadable = slices.ContainsFunc(args, isRecords)
 	args = slices.DeleteFunc(slices.Clone(args), isRecords)
+	var err error
+	if p.log, err = openLog(p.env, stderr); err != nil {
+		p.report(err)
+		return exitCode(err)
+	}
 	root := p.root()
 	args = singleDash(args)
 	root.SetArgs(args)
-	cmd, err := root.ExecuteContextC(context.Background())
+	p.log.Debug("bake starts", "version", version, "commit", commit(), "pid", os.Getpid())
+	cmd, err := root.ExecuteContextC(p.log.logged(context.Background()))
 	code := exitCode(err)
+	p.log.Debug("bake ends", "command", cmd.CommandPath(), "code", code)
+	if cerr := p.log.close(); cerr != nil {
+		p.report(fmt.Errorf("the log is not complete: %w", cerr))
+		code = 1
+	}
 	if err != nil && asksForJSON(args) {
 		p.json.on, p.command = true, commandName(cmd)
 	}
@@ -57,6 +68,7 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	now            func() time.Time
+	log            *debugLog
 	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
 
 	command         string // such as "cloud images"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -146,12 +147,12 @@ func (p *program) pluginsRequiredCommand() *cobra.Command {
 source, the version constraint, and "(built in)" if it is.`,
 		Example: `  bake plugins required .`,
 		Args:    exactly("the template"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			load, err := new(templateFlags).options(p, "bake plugins required", args[0])
 			if err != nil {
 				return err
 			}
-			template, diags := config.LoadRequirements(load)
+			template, diags := config.LoadRequirements(cmd.Context(), load)
 			if diags.HasErrors() {
 				return &templateError{diags, template.Files()}
 			}
@@ -260,9 +261,9 @@ Only required_plugins and required_version are read: variables need no values, a
 -var, -var-file, -only and -except change nothing here, as in Packer.`,
 		Example: `  bake init .`,
 		Args:    exactly("the template"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.init(o)
+			return p.init(cmd.Context(), o)
 		},
 	}
 	flags := cmd.Flags()
@@ -273,12 +274,12 @@ Only required_plugins and required_version are read: variables need no values, a
 	return cmd
 }
 
-func (p *program) init(o initOptions) error {
+func (p *program) init(ctx context.Context, o initOptions) error {
 	load, err := o.options(p, "bake init", o.path)
 	if err != nil {
 		return err
 	}
-	template, diags := config.LoadRequirements(load)
+	template, diags := config.LoadRequirements(ctx, load)
 	if diags.HasErrors() {
 		return &templateError{diags, template.Files()}
 	}

@@ -55,7 +55,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 	}
 	return config.Options{
 		Path: path, Vars: f.vars, VarFiles: f.varFiles,
-		Env: p.env, Cwd: cwd, Now: p.now(),
+		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets,
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"bake/communicator"
 	"bake/communicator/none"
+	"bake/internal/debuglog"
 	"bake/internal/delay"
 	"bake/step"
 )
@@ -107,7 +108,9 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	pauses.Reset()
 	refused, counted := 0, time.Time{}
 	for {
+		start := time.Now()
 		l, err := c.attempt(ctx)
+		c.log(ctx, l, time.Since(start), err)
 		if err == nil {
 			return l, nil
 		}
@@ -164,6 +167,17 @@ func (e *authError) Error() string {
 }
 
 func (e *authError) Unwrap() error { return e.err }
+
+// log tells developers how an attempt to connect has ended.
+func (c *Client) log(ctx context.Context, l *link, took time.Duration, err error) {
+	args := []any{"user", c.opts.Username, "took", took}
+	if err != nil {
+		args = append(args, "error", err)
+	} else {
+		args = append(args, "addr", l.addr)
+	}
+	debuglog.From(ctx).DebugContext(ctx, "ssh attempt", args...)
+}
 
 // attempt connects once.
 func (c *Client) attempt(ctx context.Context) (*link, error) {

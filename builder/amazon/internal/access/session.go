@@ -80,7 +80,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
-	cfg.APIOptions = append(cfg.APIOptions, countRequests)
+	cfg.APIOptions = append(cfg.APIOptions, countRequests, logRequests)
 	if cloud.Endpoint == "" {
 		if o.AssumeRole != nil {
 			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg))

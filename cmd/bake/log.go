@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"bake/internal/debuglog"
+	"bake/internal/redact"
+	"bake/step"
+)
+
+// debugLog is the log for developers, which the environment asks for.
+type debugLog struct {
+	*slog.Logger
+	secrets  *redact.Set // never in it; shared with the template that is loaded
+	onStream bool        // it goes to standard error
+	on       bool
+	file     io.Closer // nil if it goes to no file
+}
+
+// openLog opens the log that env asks for: a file named by BAKE_LOG_PATH, or
+// standard error if BAKE_LOG is set to anything but 0. Packer's names for the two
+// count where bake's are empty. The caller closes it.
+func openLog(env environ, stderr io.Writer) (*debugLog, error) {
+	l := &debugLog{Logger: slog.New(slog.DiscardHandler), secrets: new(redact.Set)}
+	var out io.Writer
+	if path := env.either("BAKE_LOG_PATH", "PACKER_LOG_PATH"); path != "" {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("the log that BAKE_LOG_PATH or PACKER_LOG_PATH names: %w", err)
+		}
+		out, l.file = f, f
+	} else if on := env.either("BAKE_LOG", "PACKER_LOG"); on != "" && on != "0" {
+		out, l.onStream = stderr, true
+	} else {
+		return l, nil
+	}
+	l.on = true
+	text := slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})
+	l.Logger = slog.New(debuglog.Redacted(text, l.secrets.Redact))
+	return l, nil
+}
+
+// either returns the value of the first of names that is not empty.
+func (e environ) either(names ...string) string {
+	for _, n := range names {
+		if v := e.get(n); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func (l *debugLog) close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
+
+// Handle implements [ui.Display]. What scripts and people are told is left out of
+// a log that is mixed with it.
+func (l *debugLog) Handle(e step.Event) {
+	switch e.Kind {
+	case step.Progressed:
+		return
+	case step.Say, step.Output, step.ErrOutput, step.Warning:
+		if l.onStream {
+			return
+		}
+	}
+	var args []any
+	add := func(name, value string) {
+		if value != "" {
+			args = append(args, name, value)
+		}
+	}
+	add("build", e.Build)
+	add("step", e.Step)
+	add("source", e.Source)
+	add("text", e.Text)
+	if e.Resource != nil {
+		add("resource", e.Resource.String())
+	}
+	if e.Elapsed > 0 {
+		args = append(args, "took", e.Elapsed)
+	}
+	if e.Error != nil {
+		args = append(args, "error", e.Error)
+	}
+	l.Debug(string(e.Kind), args...)
+}
+
+// logged returns a context whose log is l.
+func (l *debugLog) logged(ctx context.Context) context.Context { return debuglog.With(ctx, l.Logger) }
