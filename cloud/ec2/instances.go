@@ -368,6 +368,18 @@ func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutput
 	return out, nil
 }
 
+// GetPasswordData answers as EC2 does for machines that do not run Windows: there
+// is no password.
+func (s *Service) GetPasswordData(ctx context.Context, in *ec2.GetPasswordDataInput) (*ec2.GetPasswordDataOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	return &ec2.GetPasswordDataOutput{InstanceId: row.InstanceId, PasswordData: aws.String(""), Timestamp: aws.Time(s.now())}, nil
+}
+
 // tail reads the last limit bytes of a file, which need not exist, and when it
 // was written.
 func tail(name string, limit int64) ([]byte, time.Time, error) {

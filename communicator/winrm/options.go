@@ -47,8 +47,8 @@ type Settings struct {
 // Defaults are the settings of a template that has none.
 func Defaults() Settings { return Settings{WinRMTimeout: 30 * time.Minute} }
 
-// Port returns the port to connect to.
-func (o *Settings) Port() int {
+// ServicePort returns the port to connect to.
+func (o *Settings) ServicePort() int {
 	switch {
 	case o.WinRMPort != 0:
 		return o.WinRMPort

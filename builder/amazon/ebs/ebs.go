@@ -16,6 +16,7 @@ import (
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
+	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/step"
@@ -26,7 +27,7 @@ const BuilderID = "mitchellh.amazonebs"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebs", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &ebs{Options: o, src: src, cloud: cloud}
 	}).Exporting(flow.Exports())

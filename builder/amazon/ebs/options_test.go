@@ -39,7 +39,6 @@ func TestValidate(t *testing.T) {
 		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},
 		{`ssh_interface = "session_manager"`, "Unsuitable value", `"session_manager"`},
 		{`ssh_interface = "front"`, "Unsuitable value", `"front"`},
-		{`communicator = "winrm"`, "Unsuitable value", `"winrm"`},
 		{`shutdown_behavior = "reboot"`, "Unsuitable value", `"reboot"`},
 		{`tenancy = "mine"`, "Unsuitable value", `"mine"`},
 		{"tenancy = \"host\"\nplacement {\n tenancy = \"host\"\n}", "Conflicting arguments", `"host"`},

@@ -68,7 +68,8 @@ type World struct {
 	Cloud  amazon.Cloud
 	Driver *machinetest.Driver
 
-	HostKey *ssh.KeyPair // of every machine
+	HostKey *ssh.KeyPair    // of every machine
+	WinRM   *commtest.WinRM // answers at port 5985 of every machine; nil: nothing does
 	servers map[string]*commtest.Server
 
 	UnderWay sync.WaitGroup // calls
@@ -175,6 +176,9 @@ func (w *World) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.R
 func (w *World) dialMachine(ctx context.Context, spec machine.Spec, port uint16) (net.Conn, error) {
 	w.Mu.Lock()
 	defer w.Mu.Unlock()
+	if w.WinRM != nil && port == 5985 {
+		return net.Dial("tcp", net.JoinHostPort(w.WinRM.Host, fmt.Sprint(w.WinRM.Port)))
+	}
 	if s := w.servers[spec.ID]; s != nil {
 		return net.Dial("tcp", net.JoinHostPort(s.Host, fmt.Sprint(s.Port)))
 	}

@@ -62,7 +62,7 @@ func (m *Maker) Spread(ctx context.Context, first Made, labels Labels) ([]Made, 
 func Artifact(builderID string, made []Made, data map[string]any) *builder.Artifact {
 	slices.SortFunc(made, func(a, b Made) int { return strings.Compare(a.Region, b.Region) })
 	a := &builder.Artifact{BuilderID: builderID, Images: map[string]string{}, Data: maps.Clone(data)}
-	for _, secret := range []string{"Password", "SSHPrivateKey"} {
+	for _, secret := range []string{"Password", "WinRMPassword", "SSHPrivateKey"} {
 		delete(a.Data, secret)
 	}
 	var ids, lines []string

@@ -23,8 +23,11 @@ import (
 
 // Connect waits until the machine can be logged in to.
 func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (communicator.Communicator, error) {
+	a := &address{l: l, instance: instance, groups: groups, seen: time.Now()}
+	if l.Communicator == ssh.WinRM {
+		return l.connectWinRM(ctx, a, key)
+	}
 	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (communicator.Communicator, error) {
-		a := &address{l: l, instance: instance, groups: groups, seen: time.Now()}
 		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: l.Session.Cloud.Dial}
 		if key.Signer != nil {
 			t.Signers = []gossh.Signer{key.Signer}
@@ -48,8 +51,8 @@ type address struct {
 const stale = 10 * time.Second
 
 func (a *address) lookUp(ctx context.Context) (string, int, error) {
-	if a.l.Host != "" {
-		return a.l.Host, 0, nil
+	if host := a.l.fixedHost(); host != "" {
+		return host, 0, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,7 +197,7 @@ func hostKey(line string) gossh.PublicKey {
 // ClearKey takes the temporary key out of the authorized_keys of the login user
 // and of root, so that the image does not hold it.
 func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, key Key) error {
-	if !l.SSHClearAuthorizedKeys || key.Signer == nil {
+	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil
 	}
 	_, err := step.Do(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) (struct{}, error) {

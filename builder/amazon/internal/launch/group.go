@@ -110,8 +110,8 @@ func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error
 func (l *Launcher) admit(ctx context.Context, group string, ranges []string) error {
 	p := types.IpPermission{
 		IpProtocol: new("tcp"),
-		FromPort:   new(int32(l.Port)), //nolint:gosec // validated
-		ToPort:     new(int32(l.Port)), //nolint:gosec // validated
+		FromPort:   new(int32(l.port())), //nolint:gosec // validated
+		ToPort:     new(int32(l.port())), //nolint:gosec // validated
 	}
 	for _, r := range ranges {
 		if strings.Contains(r, ":") {
@@ -150,7 +150,7 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	}
 	ranges = slices.Clone(l.TemporarySecurityGroupSourceCIDRs)
 	why := "temporary_security_group_source_cidrs"
-	indirect := l.BastionHost != "" || l.ProxyHost != "" || l.Host != "" ||
+	indirect := l.BastionHost != "" || l.ProxyHost != "" || l.fixedHost() != "" ||
 		l.SSHInterface == PrivateIP || l.SSHInterface == PrivateDNS
 	switch {
 	case l.TemporarySecurityGroupSourcePublicIP:
@@ -183,7 +183,7 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	}
 	slices.Sort(ranges)
 	ranges = slices.Compact(ranges)
-	l.Scope.Say(ctx, "The temporary security group lets in %s at port %d (%s)", strings.Join(ranges, ", "), l.Port, why)
+	l.Scope.Say(ctx, "The temporary security group lets in %s at port %d (%s)", strings.Join(ranges, ", "), l.port(), why)
 	return ranges, public, nil
 }
 

@@ -26,7 +26,14 @@ type Key struct {
 
 // KeyPair makes the temporary key pair, unless the options give another way to log in.
 func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
-	if l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth || l.Communicator == ssh.None {
+	given := l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth
+	switch l.Communicator {
+	case ssh.None:
+		given = true
+	case ssh.WinRM:
+		given = l.SSHKeyPairName != "" || l.WinRMPassword != ""
+	}
+	if given {
 		return Key{Name: l.SSHKeyPairName}, nil
 	}
 	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)

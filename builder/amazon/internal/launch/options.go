@@ -11,11 +11,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/late"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
+	"bake/communicator/winrm"
 	"bake/config/schema"
 )
 
@@ -27,6 +29,12 @@ var Source string
 // Options say what is launched, where, and how it is reached.
 type Options struct {
 	ssh.Options
+	winrm.Settings
+
+	// How long to wait for the password that Windows makes at its first start, where
+	// `winrm_password` is not set. It is decrypted with the key pair that the machine
+	// is launched with.
+	WindowsPasswordTimeout time.Duration `hcl:"windows_password_timeout,optional"`
 
 	// Id of the image to start from. With `source_ami_filter` as well, the image
 	// must also match that.
@@ -350,6 +358,8 @@ func (v *Interface) UnmarshalText(b []byte) error {
 func Defaults() Options {
 	return Options{
 		Options:                       ssh.Defaults(),
+		Settings:                      winrm.Defaults(),
+		WindowsPasswordTimeout:        20 * time.Minute,
 		ShutdownBehavior:              "stop",
 		CapacityReservationPreference: "none",
 		TemporaryKeyPairType:          "rsa",
@@ -363,6 +373,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateNetwork(c)
 	o.validateInstance(c)
 	o.validateKey(c)
+	o.validateWindows(c)
 	both(c, &o.UserData, &o.UserDataFile)
 	if f := o.UserDataFile; f != "" && c.Known(&o.UserDataFile) {
 		if _, err := os.Stat(f); err != nil {
