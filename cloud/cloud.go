@@ -10,6 +10,7 @@
 //	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
+//	iam/ACCOUNT.json         roles and instance profiles of an account
 //	s3/BUCKET/               a bucket: see package s3
 //	ssm/, secretsmanager/    parameters and secrets, one file each, and the keys that encrypt them
 package cloud
@@ -27,6 +28,7 @@ import (
 	"time"
 
 	"bake/cloud/ec2"
+	"bake/cloud/iam"
 	"bake/cloud/machine"
 	"bake/cloud/s3"
 	"bake/cloud/secretsmanager"
@@ -72,7 +74,9 @@ type Cloud struct {
 	dir      string
 	lock     *dirLock
 	accounts accounts
+	sessions *sts.Sessions
 	ec2      *ec2.Service
+	iam      *iam.Service
 	s3       *s3.Service
 	services map[string]*wire.Service // by the name in a signature's scope
 
@@ -114,9 +118,14 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if c.s3, err = s3.Open(filepath.Join(c.dir, "s3"), now); err != nil {
 		return err
 	}
+	if c.iam, err = iam.Open(filepath.Join(c.dir, "iam"), now); err != nil {
+		return err
+	}
+	c.sessions = &sts.Sessions{Key: []byte(c.accounts[0].SecretAccessKey)}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
+		Profiles: profiles{c},
 	})
 	if err != nil {
 		return err
@@ -133,9 +142,10 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
-		"ec2": c.ec2.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": systems.Endpoint, "sts": sts.Endpoint,
+		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": systems.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {
 			return err

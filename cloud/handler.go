@@ -56,18 +56,18 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		service.WriteError(w, id, requestError(err))
 		return
 	}
-	key, ok := c.accounts.find(scope.AccessKey)
-	if !ok {
-		service.WriteError(w, id, unknownKey(service.Model))
+	caller, secret, err := c.identify(r, scope)
+	if err != nil {
+		service.WriteError(w, id, err)
 		return
 	}
 	// Clients sign with the time that they know, so the cloud's own clock,
 	// which may be anything, does not count here.
-	if err := scope.Verify(r.Context(), r, body, key.SecretAccessKey, time.Now()); err != nil {
+	if err := scope.Verify(r.Context(), r, body, secret, time.Now()); err != nil {
 		service.WriteError(w, id, err)
 		return
 	}
-	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
+	ctx := wire.WithCaller(r.Context(), caller)
 	// What an action began goes on when its client hangs up.
 	service.Serve(context.WithoutCancel(ctx), w, r, body)
 }
@@ -75,33 +75,21 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 // serveS3 answers a request to S3, whose bodies have any length and stay on their
 // way until the service reads them.
 func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
-	key, ok := c.accounts.find(scope.AccessKey)
 	hash, body, err := s3.Payload(r)
-	if !ok {
-		err = &wire.Error{Code: "InvalidAccessKeyId", Message: "The AWS Access Key Id you provided does not exist in our records.", Status: http.StatusForbidden}
+	caller, secret, refused := c.identify(r, scope)
+	if refused != nil {
+		err = refused
 	}
 	if err == nil {
-		err = scope.VerifyHash(r.Context(), r, hash, key.SecretAccessKey, time.Now())
+		err = scope.VerifyHash(r.Context(), r, hash, secret, time.Now())
 	}
 	if err != nil {
 		s3.WriteError(w, r, err)
 		return
 	}
 	r.Body = io.NopCloser(body)
-	ctx := wire.WithCaller(r.Context(), wire.Caller{Account: key.Account, Region: scope.Region, AccessKey: scope.AccessKey})
+	ctx := wire.WithCaller(r.Context(), caller)
 	c.s3.ServeHTTP(w, r.WithContext(ctx))
-}
-
-// unknownKey is what each service says of an access key that does not exist.
-func unknownKey(m *wire.Model) error {
-	const invalid = "The security token included in the request is invalid."
-	switch m.Protocol {
-	case "ec2":
-		return &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: http.StatusUnauthorized}
-	case "json":
-		return wire.Errorf("UnrecognizedClientException", invalid)
-	}
-	return &wire.Error{Code: "InvalidClientTokenId", Message: invalid, Status: http.StatusForbidden}
 }
 
 func requestError(err error) error {

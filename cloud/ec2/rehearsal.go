@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"bake/cloud/authorization"
 	"bake/cloud/wire"
 )
 
@@ -163,8 +164,8 @@ func (f *Faults) applying(action, region string) []Fault {
 type faultKey struct{}
 
 // Before runs ahead of every action, of the neighbours' too: regions that do not
-// exist, rules that make it fail, and dry runs. RunInstances looks at its own dry run, since callers use that to test whether
-// the parameters hold.
+// exist, rules that make it fail, and dry runs. RunInstances looks at its own dry
+// run, since callers use that to test whether the parameters hold.
 func (s *Service) Before(ctx context.Context, action string, input any) (context.Context, error) {
 	if _, ok := findRegion(wire.CallerFrom(ctx).Region); !ok {
 		return nil, invalidValue("There is no region '%s'", wire.CallerFrom(ctx).Region)
@@ -172,7 +173,7 @@ func (s *Service) Before(ctx context.Context, action string, input any) (context
 	applying := s.opts.Faults.applying(action, wire.CallerFrom(ctx).Region)
 	for _, f := range applying {
 		if f.Effect == EffectError {
-			return nil, f.failure()
+			return nil, f.refusal(ctx, "ec2:"+action)
 		}
 	}
 	if dry := reflect.ValueOf(input).Elem().FieldByName("DryRun"); dry.IsValid() && action != "RunInstances" {
@@ -181,6 +182,21 @@ func (s *Service) Before(ctx context.Context, action string, input any) (context
 		}
 	}
 	return context.WithValue(ctx, faultKey{}, applying), nil
+}
+
+// refusal is the failure of a call to EC2. One for want of permission says,
+// encoded, who wanted to do what.
+func (f Fault) refusal(ctx context.Context, action string) *wire.Error {
+	e := f.failure()
+	if e.Code == "UnauthorizedOperation" {
+		arn, id := wire.CallerFrom(ctx).Principal()
+		e.Message += " Encoded authorization failure message: " + authorization.Encode(authorization.Message{
+			MatchedStatements: authorization.Statements{Items: []struct{}{}}, Failures: authorization.Statements{Items: []struct{}{}},
+			Context: authorization.Context{Principal: authorization.Principal{ID: id, ARN: arn}, Action: action, Resource: "*",
+				Conditions: authorization.Statements{Items: []struct{}{}}},
+		})
+	}
+	return e
 }
 
 func errDryRun() error {

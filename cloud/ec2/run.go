@@ -63,6 +63,10 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 		}
 		publicKey = aws.ToString(key.PublicKey)
 	}
+	profile, err := s.profile(c, in.IamInstanceProfile)
+	if err != nil {
+		return nil, err
+	}
 	place, err := s.place(c, in)
 	if err != nil {
 		return nil, err
@@ -80,7 +84,7 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	}
 
 	template := s.newInstance(c, in, img, place)
-	template.Request, template.PublicKey = request, publicKey
+	template.Request, template.PublicKey, template.IamInstanceProfile = request, publicKey, profile
 	template.Tags, template.InterfaceTags = tags[kindInstance.resource], tags[kindInterface.resource]
 	out := &ec2.RunInstancesOutput{ReservationId: &template.ReservationId, OwnerId: &c.Account, Groups: []types.GroupIdentifier{}}
 	for i := range aws.ToInt32(in.MaxCount) {
@@ -156,9 +160,6 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 		return wire.Errorf("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
 	} else if len(data) > maxUserData {
 		return invalidValue("User data is limited to 16384 bytes")
-	}
-	if p := in.IamInstanceProfile; p != nil && aws.ToString(p.Name) != "" && !profileName.MatchString(*p.Name) {
-		return invalidValue("Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", *p.Name)
 	}
 	if o := in.MetadataOptions; o != nil && o.HttpPutResponseHopLimit != nil && (*o.HttpPutResponseHopLimit < 1 || *o.HttpPutResponseHopLimit > 64) {
 		return invalidValue("The HttpPutResponseHopLimit must be between 1 and 64.")
@@ -261,15 +262,6 @@ func (s *Service) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *ima
 	}
 	if in.Placement != nil && in.Placement.Tenancy != "" {
 		row.Placement.Tenancy = in.Placement.Tenancy
-	}
-	if profile := in.IamInstanceProfile; profile != nil {
-		arn := aws.ToString(profile.Arn)
-		if name := aws.ToString(profile.Name); name != "" {
-			arn = "arn:aws:iam::" + c.Account + ":instance-profile/" + name
-		}
-		if arn != "" {
-			row.IamInstanceProfile = &types.IamInstanceProfile{Arn: &arn, Id: aws.String("AIPA" + strings.ToUpper(fingerprint(arn)) + "0")}
-		}
 	}
 	row.setState(types.InstanceStateNamePending)
 	return row

@@ -111,7 +111,8 @@ type Options struct {
 	Clock  Clock // nil is SystemClock
 
 	// Objects opens an object in a bucket of the caller's.
-	Objects func(caller wire.Caller, bucket, key string) (*os.File, error)
+	Objects  func(caller wire.Caller, bucket, key string) (*os.File, error)
+	Profiles Profiles // nil: any well-formed name is one, whose role is lent to nobody
 
 	Delays Delays // the zero value is no delay
 	Faults *Faults
@@ -156,6 +157,9 @@ type Service struct {
 func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Clock == nil {
 		opts.Clock = SystemClock{}
+	}
+	if opts.Profiles == nil {
+		opts.Profiles = anyProfile{}
 	}
 	if opts.Progress == nil {
 		opts.Progress = func(Progress) {}

@@ -33,8 +33,22 @@ type Instance struct {
 	KeyName, PublicKey                        string // empty without a key pair
 	Groups                                    []Group
 	Devices                                   []Device
+	Role                                      *Role             // nil without one
 	UserData                                  []byte            // nil is none
 	Tags                                      map[string]string // nil unless the instance may read them
+}
+
+// Role is the role that is lent to an instance, and the profile that lends it.
+type Role struct {
+	ProfileARN, ProfileID string
+	Name                  string
+	Credentials           Credentials
+}
+
+// Credentials are those of a role.
+type Credentials struct {
+	AccessKeyID, SecretAccessKey, Token string
+	Made, Expires                       time.Time
 }
 
 // Group is a security group.
@@ -202,6 +216,10 @@ func (in Instance) tree() tree {
 	meta("events/maintenance/history", "[]")
 	meta("events/maintenance/scheduled", "[]")
 	meta("hostname", in.PrivateName)
+	if in.Role != nil {
+		meta("iam/info", in.Role.info())
+		meta("iam/security-credentials/"+in.Role.Name, in.Role.credentials())
+	}
 	meta("instance-action", "none")
 	meta("instance-id", in.ID)
 	meta("instance-life-cycle", "on-demand")
@@ -249,9 +267,41 @@ func (in Instance) tree() tree {
 	return t
 }
 
+// info says which profile lends the role.
+func (r *Role) info() string {
+	return document(struct {
+		Code               string
+		LastUpdated        string
+		InstanceProfileArn string
+		InstanceProfileID  string `json:"InstanceProfileId"`
+	}{"Success", r.Credentials.Made.UTC().Format(time.RFC3339), r.ProfileARN, r.ProfileID})
+}
+
+func (r *Role) credentials() string {
+	c := r.Credentials
+	return document(struct {
+		Code            string
+		LastUpdated     string
+		Type            string
+		AccessKeyID     string `json:"AccessKeyId"`
+		SecretAccessKey string
+		Token           string
+		Expiration      string
+	}{"Success", c.Made.UTC().Format(time.RFC3339), "AWS-HMAC", c.AccessKeyID, c.SecretAccessKey, c.Token, c.Expires.UTC().Format(time.RFC3339)})
+}
+
+// document is v, plain data, as a text in JSON.
+func document(v any) string {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
 // identity is the instance identity document.
 func (in Instance) identity() string {
-	document := struct {
+	return document(struct {
 		AccountID               string   `json:"accountId"`
 		Architecture            string   `json:"architecture"`
 		AvailabilityZone        string   `json:"availabilityZone"`
@@ -270,12 +320,7 @@ func (in Instance) identity() string {
 	}{
 		AccountID: in.Account, Architecture: in.Architecture, AvailabilityZone: in.Zone, ImageID: in.ImageID, InstanceID: in.ID, InstanceType: in.Type,
 		PendingTime: in.PendingTime.UTC().Format(time.RFC3339), PrivateIP: in.PrivateAddress, Region: in.Region, Version: "2017-09-30",
-	}
-	text, err := json.MarshalIndent(document, "", "  ")
-	if err != nil {
-		return err.Error() // plain data
-	}
-	return string(text)
+	})
 }
 
 // find returns the value at path, or the listing of the directory there, in

@@ -15,6 +15,19 @@ type Caller struct {
 	Account   string // 12 digits
 	Region    string
 	AccessKey string
+
+	// The session whose credentials were used; empty for those of the account itself.
+	SessionARN string
+	SessionID  string
+}
+
+// Principal returns the caller's ARN and unique id: the session's, or else those
+// of the account's root user.
+func (c Caller) Principal() (arn, id string) {
+	if c.SessionARN != "" {
+		return c.SessionARN, c.SessionID
+	}
+	return "arn:aws:iam::" + c.Account + ":root", c.Account
 }
 
 type callerKey struct{}

@@ -17,6 +17,9 @@ func TestValidate(t *testing.T) {
 	device := func(more string) string {
 		return "launch_block_device_mappings {\n device_name = \"/dev/xvdb\"\n" + more + "\n}"
 	}
+	policy := func(statement string) string {
+		return "temporary_iam_instance_profile_policy_document {\n Statement {\n" + statement + "\n}\n}"
+	}
 	tests := []struct{ option, summary, at string }{
 		{`ami_names = "x"`, "Unsupported argument", `ami_names`},
 		{`spot_price = "auto"`, "Unsupported argument", `spot_price`},
@@ -31,6 +34,13 @@ func TestValidate(t *testing.T) {
 		{"assume_role {\n role_arn = \"r\"\n policy = \"{\"\n}", "Not JSON", `"{"`},
 		{"assume_role {\n role_arn = \"r\"\n transitive_tag_keys = [\"a\"]\n}", "Unknown tag", `["a"]`},
 		{"assume_role {\n session_name = \"s\"\n}", "Missing required argument", ``},
+
+		{policy("Effect = \"Permit\"\nAction = [\"a:b\"]\nResource = [\"*\"]"), "Unknown effect", `"Permit"`},
+		{policy("Effect = \"Allow\"\nAction = []\nResource = [\"*\"]"), "No action", `[]`},
+		{policy("Effect = \"Allow\"\nAction = [\"a:b\"]\nResource = []"), "No resource", `[]`},
+		{policy("Effect = \"Allow\"\nAction = [\"a:b\"]"), "Missing required argument", ``},
+		{"temporary_iam_instance_profile_policy_document {\n Version = \"2012-10-17\"\n}", "No statement", ``},
+		{"temporary_iam_instance_profile_policy_document {\n Version = \"1\"\n Statement {\n Effect = \"Allow\"\n Action = [\"a:b\"]\n Resource = [\"*\"]\n }\n}", "Unknown version", `"1"`},
 
 		{`user_data = "a"` + "\n" + `user_data_file = "/etc/passwd"`, "Conflicting arguments", `"/etc/passwd"`},
 		{`user_data_file = "/no/such/file"`, "User data file not found", `"/no/such/file"`},

@@ -130,7 +130,12 @@ func (src *source) reach(name string, shapes map[string]wire.Shape) {
 		shape := wire.Shape{Members: map[string]wire.Member{}, Required: slices.Sorted(slices.Values(s.Required))}
 		shapes[name] = shape
 		for member, r := range s.Members {
-			shape.Members[member] = src.member(r)
+			m := src.member(r)
+			field := strings.ToUpper(member[:1]) + member[1:] // as in the SDK's struct
+			if field != member && m.Location == "" {
+				m.Location = member
+			}
+			shape.Members[field] = m
 			src.reach(r.Shape, shapes)
 		}
 	case "list":

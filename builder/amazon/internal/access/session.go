@@ -57,6 +57,7 @@ type Session struct {
 
 	config   aws.Config
 	endpoint string // of EC2 in Region only; empty: the usual
+	iam      string // endpoint of IAM; empty: the usual
 	with     map[string]string
 	patience patience
 	watchers *Watchers
@@ -232,7 +233,13 @@ func S3(s *Session) *s3.Client {
 }
 
 // IAM returns the client of IAM.
-func IAM(s *Session) *iam.Client { return iam.NewFromConfig(s.config) }
+func IAM(s *Session) *iam.Client {
+	return iam.NewFromConfig(s.config, func(o *iam.Options) {
+		if s.iam != "" {
+			o.BaseEndpoint = &s.iam
+		}
+	})
+}
 
 // With says how another process reaches resources of this session in a region.
 // It holds no secrets.
@@ -241,6 +248,7 @@ func (s *Session) With(region string) map[string]string {
 	with["account"] = s.Account
 	if s.Cloud.Endpoint == "" {
 		with["endpoint"] = aws.ToString(EC2(s, region).Options().BaseEndpoint)
+		with["iam_endpoint"] = aws.ToString(IAM(s).Options().BaseEndpoint)
 		with["sts_endpoint"] = aws.ToString(sts.NewFromConfig(s.config).Options().BaseEndpoint)
 	}
 	maps.DeleteFunc(with, func(_, v string) bool { return v == "" })
@@ -260,6 +268,9 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 		o.AssumeRole = &AssumeRole{RoleARN: arn, ExternalID: with["external_id"]}
 	}
 	s, err := Open(ctx, &o, nil, cloud, nil)
+	if err == nil && cloud.Endpoint == "" {
+		s.iam = with["iam_endpoint"]
+	}
 	if err != nil || with["account"] == "" {
 		return s, err
 	}

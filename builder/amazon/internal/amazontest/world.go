@@ -33,8 +33,10 @@ import (
 	"bake/builder"
 	"bake/builder/amazon"
 	"bake/cloud/ec2"
+	"bake/cloud/iam"
 	"bake/cloud/machine"
 	"bake/cloud/machine/machinetest"
+	"bake/cloud/sts"
 	"bake/cloud/wire"
 	"bake/communicator/commtest"
 	"bake/communicator/ssh"
@@ -67,6 +69,10 @@ type World struct {
 	Dir    string
 	Cloud  amazon.Cloud
 	Driver *machinetest.Driver
+	IAM    *iam.Service
+
+	services map[string]*wire.Service
+	sessions *sts.Sessions
 
 	HostKey *ssh.KeyPair    // of every machine
 	WinRM   *commtest.WinRM // answers at port 5985 of every machine; nil: nothing does
@@ -94,18 +100,30 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 		t.Fatal(err)
 	}
 	service, err := ec2.Open(t.Context(), ec2.Options{
-		Dir: w.Dir, Driver: w.Driver, Images: &imageStore{dir: filepath.Join(w.Dir, "layers")}, Faults: faults,
+		Dir: w.Dir, Driver: w.Driver, Images: &imageStore{dir: filepath.Join(w.Dir, "layers")}, Faults: faults, Profiles: profiles{w},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { service.Close(context.WithoutCancel(t.Context())) })
-	endpoint, err := service.Endpoint()
-	if err != nil {
+	if w.IAM, err = iam.Open(filepath.Join(w.Dir, "iam"), time.Now); err != nil {
 		t.Fatal(err)
 	}
-	endpoint.Before = service.Before
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.handle(endpoint, rw, r) }))
+	w.sessions = &sts.Sessions{Key: []byte("secret")}
+	role := func(arn string) (sts.Role, bool) {
+		r, ok := w.IAM.Role(arn)
+		return sts.Role(r), ok
+	}
+	t.Cleanup(func() { service.Close(context.WithoutCancel(t.Context())) })
+	w.services = map[string]*wire.Service{}
+	for name, open := range map[string]func() (*wire.Service, error){
+		"ec2": service.Endpoint, "iam": w.IAM.Endpoint, "sts": (&sts.Service{Sessions: w.sessions, Now: time.Now, Role: role}).Endpoint,
+	} {
+		if w.services[name], err = open(); err != nil {
+			t.Fatal(err)
+		}
+		w.services[name].Before = service.Before
+	}
+	server := httptest.NewServer(http.HandlerFunc(w.handle))
 	t.Cleanup(server.Close)
 	w.Cloud = amazon.Cloud{
 		Name: "test", Endpoint: server.URL, AccessKey: "AKIATEST", SecretKey: "secret", Region: Region,
@@ -120,7 +138,7 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 	return w
 }
 
-func (w *World) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.Request) {
+func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 	w.UnderWay.Add(1)
 	defer w.UnderWay.Done()
 	body, err := io.ReadAll(r.Body)
@@ -128,8 +146,9 @@ func (w *World) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.R
 		panic(http.ErrAbortHandler) // the client has gone
 	}
 	scope, err := wire.ParseScope(r)
-	if err != nil {
-		endpoint.WriteError(rw, "id", err)
+	endpoint := w.services[scope.Service]
+	if err != nil || endpoint == nil {
+		w.services["ec2"].WriteError(rw, "id", fmt.Errorf("service %q: %w", scope.Service, err))
 		return
 	}
 	params, err := url.ParseQuery(string(body))
@@ -148,27 +167,57 @@ func (w *World) handle(endpoint *wire.Service, rw http.ResponseWriter, r *http.R
 	intercept := w.Intercept
 	w.Mu.Unlock()
 	serve := func(rw http.ResponseWriter) {
-		if scope.AccessKey != "AKIATEST" && scope.Service == "sts" {
-			rw.WriteHeader(http.StatusForbidden)
-			fmt.Fprint(rw, `<ErrorResponse><Error><Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error></ErrorResponse>`)
+		caller := wire.Caller{Account: Account, Region: scope.Region, AccessKey: scope.AccessKey}
+		if sts.Temporary(scope.AccessKey) {
+			_, session, err := w.sessions.Open(scope.AccessKey, r.Header.Get("X-Amz-Security-Token"), time.Now())
+			if err != nil {
+				endpoint.WriteError(rw, "id", err)
+				return
+			}
+			caller.Account, caller.SessionARN, caller.SessionID = session.Account, session.ARN, session.UserID
+		} else if scope.AccessKey != "AKIATEST" {
+			code := "InvalidClientTokenId"
+			if scope.Service == "ec2" {
+				code = "AuthFailure"
+			}
+			endpoint.WriteError(rw, "id", &wire.Error{Code: code, Message: "The security token included in the request is invalid.", Status: 403})
 			return
 		}
-		if scope.AccessKey != "AKIATEST" {
-			endpoint.WriteError(rw, "id", &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: 401})
-			return
-		}
-		if scope.Service == "sts" {
-			fmt.Fprintf(rw, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:iam::%[1]s:user/me</Arn><UserId>me</UserId><Account>%[1]s</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`, Account)
-			return
-		}
-		ctx := wire.WithCaller(context.WithoutCancel(r.Context()), wire.Caller{Account: Account, Region: scope.Region, AccessKey: scope.AccessKey})
-		endpoint.Serve(ctx, rw, r, body)
+		endpoint.Serve(wire.WithCaller(context.WithoutCancel(r.Context()), caller), rw, r, body)
 	}
 	if intercept == nil {
 		serve(rw)
 		return
 	}
 	intercept(n, c, rw, serve)
+}
+
+// profiles is what the world's EC2 sees of its IAM.
+type profiles struct{ *World }
+
+func (p profiles) Find(owner, name, arn string) (ec2.Profile, bool) {
+	found, ok := p.IAM.Profile(owner, name, arn)
+	return ec2.Profile{ARN: found.ARN, ID: found.ID, Role: found.Role.Name}, ok
+}
+
+func (p profiles) Lend(string, string, string) (ec2.Credentials, bool) { return ec2.Credentials{}, false }
+
+// Identities lists the roles and instance profiles of the account.
+func (w *World) Identities() (out []string) {
+	data, err := os.ReadFile(filepath.Join(w.Dir, "iam", Account+".json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	w.Fatal(err)
+	var all struct{ Roles, Profiles map[string]any }
+	w.Fatal(json.Unmarshal(data, &all))
+	for name := range all.Roles {
+		out = append(out, "role "+name)
+	}
+	for name := range all.Profiles {
+		out = append(out, "instance profile "+name)
+	}
+	return out
 }
 
 // dialMachine connects to a machine: to an SSH server that lets in the keys that
@@ -230,6 +279,7 @@ func (w *World) Holdings() []string {
 			out = append(out, w.holdingsIn(in)...)
 		}
 	})
+	out = append(out, w.Identities()...)
 	slices.Sort(out)
 	return out
 }

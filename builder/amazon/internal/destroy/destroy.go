@@ -108,6 +108,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		return j.importTask(ctx)
 	case owned.Object:
 		return j.object(ctx)
+	case owned.Role:
+		return j.role(ctx)
+	case owned.InstanceProfile:
+		return j.instanceProfile(ctx)
 	}
 	return fmt.Errorf("nothing here knows how to delete a resource of kind %q", r.Kind)
 }

@@ -21,7 +21,7 @@ func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Re
 	if run != "" {
 		f.filters = []types.Filter{{Name: new("tag:" + owned.RunTag), Values: []string{run}}}
 	}
-	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs} {
+	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs, f.profiles} {
 		if err := find(ctx); err != nil {
 			return nil, err
 		}

@@ -124,7 +124,10 @@ func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, err
 		p.Groups, err = f.Machines.Groups(ctx, p.Place, tags)
 		return err
 	})
-	g.Go(func() error { return f.Machines.CheckProfile(ctx) })
+	g.Go(func() (err error) {
+		p.Profile, err = f.Machines.Profile(ctx, runTags)
+		return err
+	})
 	err := g.Wait()
 	return p, err
 }

@@ -3,12 +3,10 @@ package launch
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
@@ -69,23 +67,5 @@ func (l *Launcher) blameSource(blame any, err error) error {
 	case errors.As(err, &many):
 		return l.Src.Errorf(blame, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true to take the newest.", region, many)
 	}
-	return err
-}
-
-// CheckProfile asks IAM whether the instance profile exists. What stands in for
-// AWS has no IAM; its EC2 decides.
-func (l *Launcher) CheckProfile(ctx context.Context) error {
-	if l.IAMInstanceProfile == "" || l.SkipProfileValidation || l.Session.Cloud.Endpoint != "" {
-		return nil
-	}
-	_, err := step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (struct{}, error) {
-		_, err := access.Call(ctx, access.IAM(l.Session).GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
-		if access.Is(err, "NoSuchEntity") {
-			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile", "The account has no instance profile %q.", l.IAMInstanceProfile)
-		} else if access.Is(err, "AccessDenied") {
-			err = fmt.Errorf("%w; or set skip_profile_validation", err)
-		}
-		return struct{}{}, err
-	})
 	return err
 }

@@ -86,6 +86,10 @@ type Options struct {
 	// Instance profile that lends the machine a role.
 	IAMInstanceProfile string `hcl:"iam_instance_profile,optional"`
 
+	// Policy of a role that is lent to the machine and deleted after the build,
+	// unless `iam_instance_profile` names a profile.
+	TemporaryIAMInstanceProfilePolicyDocument *PolicyDocument `hcl:"temporary_iam_instance_profile_policy_document,block"`
+
 	// Do not ask IAM whether the instance profile exists.
 	SkipProfileValidation bool `hcl:"skip_profile_validation,optional"`
 
@@ -269,6 +273,27 @@ type LicenseSpecification struct {
 type LicenseConfiguration struct {
 	// ARN of the configuration.
 	LicenseConfigurationARN string `hcl:"license_configuration_arn"`
+}
+
+// PolicyDocument is a policy of IAM. Its arguments are named as in its JSON.
+type PolicyDocument struct {
+	// Version of the policy language: `2012-10-17`.
+	Version string `hcl:"Version,optional" json:",omitempty"`
+
+	// One statement.
+	Statement []Statement `hcl:"Statement,block"`
+}
+
+// Statement is one statement of a policy.
+type Statement struct {
+	// `Allow` or `Deny`.
+	Effect string `hcl:"Effect"`
+
+	// Actions, such as `s3:GetObject`. A `*` stands for any text.
+	Action []string `hcl:"Action"`
+
+	// ARNs of what the actions are done to. A `*` stands for any text.
+	Resource []string `hcl:"Resource"`
 }
 
 // ShutdownBehavior is what a shutdown from inside does.

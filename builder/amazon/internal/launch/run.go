@@ -26,6 +26,7 @@ type Spec struct {
 	Place      Place
 	Key        Key
 	Groups     Groups
+	Profile    string            // name of an instance profile; empty: none
 	Tags       map[string]string // of the instance and its network interface
 	VolumeTags map[string]string
 }
@@ -37,6 +38,14 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		return types.Instance{}, l.Src.Errorf(&l.UserDataFile, "User data cannot be read", "%s.", err)
 	}
 	in := l.request(spec, userData)
+	if l.IAMInstanceProfile == "" && spec.Profile != "" {
+		_, err := step.Do(ctx, l.Scope, "wait for EC2 to know the instance profile", func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, l.awaitProfile(ctx, in)
+		})
+		if err != nil {
+			return types.Instance{}, err
+		}
+	}
 	in.ClientToken = &l.Owner.ID
 	var keep []string
 	for _, m := range l.Devices {
@@ -68,8 +77,7 @@ func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) 
 	pause := 200 * time.Millisecond
 	for try := 1; ; try++ {
 		out, err := access.Finish(ctx, l.client().RunInstances, in)
-		fresh := access.Is(err, "InvalidParameterValue") && strings.Contains(err.Error(), "iamInstanceProfile")
-		if !fresh || try == 11 {
+		if !fresh(err) || l.IAMInstanceProfile != "" || try == 11 {
 			return out, err
 		}
 		if err := delay.For(ctx, pause); err != nil {
@@ -105,8 +113,8 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 			})
 		}
 	}
-	if l.IAMInstanceProfile != "" {
-		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &l.IAMInstanceProfile}
+	if spec.Profile != "" {
+		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &spec.Profile}
 	}
 	if burstable.MatchString(l.InstanceType) {
 		credits := "standard"

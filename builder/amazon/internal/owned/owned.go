@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"bake/builder/amazon/internal/access"
 	"bake/step"
@@ -24,8 +25,10 @@ const (
 	Snapshot         = "ec2:snapshot"
 	Volume           = "ec2:volume"
 	NetworkInterface = "ec2:network-interface"
-	ImportTask       = "ec2:import-task" // and the image that it has made
-	Object           = "ec2:s3-object"   // and the parts of its upload
+	ImportTask       = "ec2:import-task"      // and the image that it has made
+	Object           = "ec2:s3-object"        // and the parts of its upload
+	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next
+	Role             = "ec2:role"
 )
 
 // The tags of everything that a build owns. A kept image loses them.
@@ -88,6 +91,14 @@ func Tags(m map[string]string) []types.Tag {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		v := m[k]
 		tags = append(tags, types.Tag{Key: &k, Value: &v})
+	}
+	return tags
+}
+
+// IAMTags is [Owner.Tags] for resources of IAM.
+func (o *Owner) IAMTags(user map[string]string) (tags []iamtypes.Tag) {
+	for _, t := range o.Tags(user) {
+		tags = append(tags, iamtypes.Tag{Key: t.Key, Value: t.Value})
 	}
 	return tags
 }

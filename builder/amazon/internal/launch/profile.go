@@ -1,0 +1,204 @@
+package launch
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Validate implements [schema.Validator].
+func (p *PolicyDocument) Validate(c *schema.Checker) {
+	if p.Version != "" && p.Version != "2012-10-17" && p.Version != "2008-10-17" {
+		c.Errorf(&p.Version, "Unknown version", "The policy language has the versions 2012-10-17 and 2008-10-17.")
+	}
+	if len(p.Statement) == 0 {
+		c.Errorf(&p.Statement, "No statement", "A policy needs at least one Statement block.")
+	}
+}
+
+// Validate implements [schema.Validator].
+func (s *Statement) Validate(c *schema.Checker) {
+	if s.Effect != "Allow" && s.Effect != "Deny" {
+		c.Errorf(&s.Effect, "Unknown effect", `Effect is "Allow" or "Deny".`)
+	}
+	if len(s.Action) == 0 {
+		c.Errorf(&s.Action, "No action", "A statement of a policy needs at least one Action.")
+	}
+	if len(s.Resource) == 0 {
+		c.Errorf(&s.Resource, "No resource", "A statement of a policy needs at least one Resource.")
+	}
+}
+
+// Profile returns the name of the instance profile to launch with, or "". It
+// checks that the one in the options exists, or makes a temporary one.
+func (l *Launcher) Profile(ctx context.Context, tags func() (map[string]string, error)) (string, error) {
+	if l.IAMInstanceProfile != "" {
+		return l.checkProfile(ctx)
+	}
+	if l.TemporaryIAMInstanceProfilePolicyDocument == nil {
+		return "", nil
+	}
+	user, err := tags()
+	if err != nil {
+		return "", err
+	}
+	policy, err := json.Marshal(l.TemporaryIAMInstanceProfilePolicyDocument)
+	if err != nil {
+		return "", err
+	}
+	p := &profile{l: l, client: access.IAM(l.Session), name: "packer-" + l.Owner.ID, policy: string(policy)}
+	return p.name, p.make(ctx, user)
+}
+
+// checkProfile asks IAM whether the instance profile of the options exists. What
+// stands in for AWS need not have it: there the machine does without, which is said.
+func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
+	standIn := l.Session.Cloud.Endpoint != ""
+	if l.SkipProfileValidation && !standIn {
+		return l.IAMInstanceProfile, nil
+	}
+	return step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (string, error) {
+		_, err := access.Call(ctx, access.IAM(l.Session).GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
+		switch {
+		case access.Is(err, "NoSuchEntity") && standIn:
+			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has no role.", l.IAMInstanceProfile)
+			return "", nil
+		case access.Is(err, "NoSuchEntity"):
+			err = l.Src.Errorf(&l.IAMInstanceProfile, "No such instance profile", "The account has no instance profile %q.", l.IAMInstanceProfile)
+		case access.Is(err, "AccessDenied"):
+			err = fmt.Errorf("%w; or set skip_profile_validation", err)
+		}
+		return l.IAMInstanceProfile, err
+	})
+}
+
+// profile is a temporary instance profile in the making: it, its role and the
+// role's policy bear the same name.
+type profile struct {
+	l      *Launcher
+	client *iam.Client
+	name   string
+	policy string
+}
+
+func (p *profile) make(ctx context.Context, user map[string]string) error {
+	tags := p.l.Owner.IAMTags(user)
+	// In this order, so that the teardown deletes the role first.
+	err := p.acquire(ctx, "create a temporary instance profile", owned.InstanceProfile, func(ctx context.Context) error {
+		_, err := access.Finish(ctx, p.client.CreateInstanceProfile, &iam.CreateInstanceProfileInput{InstanceProfileName: &p.name, Tags: tags})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = p.exists(ctx, "instance profile", 40*time.Second, func(ctx context.Context) error {
+		_, err := access.Call(ctx, p.client.GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &p.name})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = p.acquire(ctx, "create its role", owned.Role, func(ctx context.Context) error {
+		_, err := access.Finish(ctx, p.client.CreateRole, &iam.CreateRoleInput{
+			RoleName: &p.name, AssumeRolePolicyDocument: aws.String(trust(p.l.Session.Region)),
+			Description: aws.String("Temporary role for bake"), Tags: tags,
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = p.exists(ctx, "role", 20*time.Second, func(ctx context.Context) error {
+		_, err := access.Call(ctx, p.client.GetRole, &iam.GetRoleInput{RoleName: &p.name})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = step.Do(ctx, p.l.Scope, "give the role its policy", func(ctx context.Context) (struct{}, error) {
+		_, err := access.Call(ctx, p.client.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &p.name, PolicyName: &p.name, PolicyDocument: &p.policy})
+		if access.Is(err, "MalformedPolicyDocument") {
+			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "The policy is not accepted", "%s.", err))
+		}
+		if err == nil {
+			_, err = access.Call(ctx, p.client.AddRoleToInstanceProfile, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &p.name, RoleName: &p.name})
+			if access.Is(err, "LimitExceeded") && !access.Refused(err) {
+				err = nil // an earlier try got through
+			}
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+func (p *profile) acquire(ctx context.Context, what, kind string, create func(context.Context) error) error {
+	want := p.l.Owner.Resource(kind, kind+" "+p.name, p.l.Session.Region, owned.WithName, p.name)
+	_, err := owned.Acquire(ctx, p.l.Scope, what, want, func(ctx context.Context) (string, struct{}, error) {
+		err := create(ctx)
+		if access.Is(err, "EntityAlreadyExists") && !access.Refused(err) {
+			err = nil // an earlier try got through; nobody else has this name
+		}
+		return p.name, struct{}{}, err
+	})
+	return err
+}
+
+// exists waits until IAM shows what it has made.
+func (p *profile) exists(ctx context.Context, kind string, limit time.Duration, get func(context.Context) error) error {
+	return p.l.Session.Watch(time.Second, limit).Until(ctx, kind+" "+p.name+" to exist", func(ctx context.Context) (bool, error) {
+		err := get(ctx)
+		if access.Is(err, "NoSuchEntity") {
+			return false, nil
+		}
+		return err == nil, err
+	})
+}
+
+// trust is the policy that lets EC2 lend a role to instances.
+func trust(region string) string {
+	service := "ec2.amazonaws.com"
+	if strings.HasPrefix(region, "cn-") {
+		service += ".cn"
+	}
+	return fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":%q},"Action":"sts:AssumeRole"}]}`, service)
+}
+
+// awaitProfile waits until EC2 has heard of the temporary instance profile that
+// in names: until a dry run of the launch gets through.
+func (l *Launcher) awaitProfile(ctx context.Context, in *ec2.RunInstancesInput) error {
+	dry := *in
+	dry.DryRun = aws.Bool(true)
+	w := wait.Watch{Delay: 5 * time.Second, Limit: 45 * time.Second}
+	return w.Until(ctx, "EC2 to know instance profile "+aws.ToString(in.IamInstanceProfile.Name), func(ctx context.Context) (bool, error) {
+		_, err := access.Call(ctx, l.client().RunInstances, &dry)
+		switch {
+		case fresh(err):
+			return false, nil
+		case access.Is(err, "DryRunOperation"):
+			return true, nil
+		}
+		return err == nil, err
+	})
+}
+
+// fresh reports whether EC2 does not know an instance profile that has just been
+// made.
+func fresh(err error) bool {
+	if err == nil || !access.Is(err, "InvalidParameterValue") {
+		return false
+	}
+	text := strings.ToLower(strings.ReplaceAll(err.Error(), " ", ""))
+	return strings.Contains(text, "iaminstanceprofile")
+}

@@ -1,0 +1,71 @@
+package cloud
+
+import (
+	"net/http"
+	"time"
+
+	"bake/cloud/ec2"
+	"bake/cloud/sts"
+	"bake/cloud/wire"
+)
+
+// identify returns who signs a request, if the signature is right, and the secret
+// that it must have been made with.
+func (c *Cloud) identify(r *http.Request, scope wire.Scope) (caller wire.Caller, secret string, err error) {
+	caller = wire.Caller{Region: scope.Region, AccessKey: scope.AccessKey}
+	if sts.Temporary(scope.AccessKey) {
+		secret, session, err := c.sessions.Open(scope.AccessKey, r.Header.Get("X-Amz-Security-Token"), time.Now())
+		if e, ok := err.(*wire.Error); ok && e.Code == "InvalidClientTokenId" {
+			err = c.unknownKey(scope.Service)
+		}
+		caller.Account, caller.SessionARN, caller.SessionID = session.Account, session.ARN, session.UserID
+		return caller, secret, err
+	}
+	key, ok := c.accounts.find(scope.AccessKey)
+	if !ok {
+		return caller, "", c.unknownKey(scope.Service)
+	}
+	caller.Account = key.Account
+	return caller, key.SecretAccessKey, nil
+}
+
+// unknownKey is what each service says of an access key that does not exist.
+func (c *Cloud) unknownKey(service string) error {
+	const invalid = "The security token included in the request is invalid."
+	if service == "s3" {
+		return &wire.Error{Code: "InvalidAccessKeyId", Message: "The AWS Access Key Id you provided does not exist in our records.", Status: http.StatusForbidden}
+	}
+	switch c.services[service].Model.Protocol {
+	case "ec2":
+		return &wire.Error{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", Status: http.StatusUnauthorized}
+	case "json":
+		return wire.Errorf("UnrecognizedClientException", invalid)
+	}
+	return &wire.Error{Code: "InvalidClientTokenId", Message: invalid, Status: http.StatusForbidden}
+}
+
+// role is what STS sees of IAM's roles.
+func (c *Cloud) role(arn string) (sts.Role, bool) {
+	r, ok := c.iam.Role(arn)
+	return sts.Role(r), ok
+}
+
+// profiles is what EC2 sees of IAM's instance profiles.
+type profiles struct{ *Cloud }
+
+func (p profiles) Find(account, name, arn string) (ec2.Profile, bool) {
+	found, ok := p.iam.Profile(account, name, arn)
+	return ec2.Profile{ARN: found.ARN, ID: found.ID, Role: found.Role.Name}, ok
+}
+
+func (p profiles) Lend(account, arn, instance string) (ec2.Credentials, bool) {
+	found, ok := p.iam.Profile(account, "", arn)
+	if !ok || found.Role.Name == "" {
+		return ec2.Credentials{}, false
+	}
+	// The same all hour, as those of EC2 stay the same for a while.
+	made := time.Now().UTC().Truncate(time.Hour)
+	expires := made.Add(6 * time.Hour)
+	key := p.sessions.Issue(sts.NewSession(sts.Role(found.Role), instance, expires))
+	return ec2.Credentials{AccessKeyID: key.AccessKeyID, SecretAccessKey: key.SecretAccessKey, Token: key.Token, Made: made, Expires: expires}, true
+}

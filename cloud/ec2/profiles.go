@@ -1,0 +1,171 @@
+package ec2
+
+import (
+	"context"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/metadata"
+	"bake/cloud/wire"
+)
+
+// Profiles is what the service needs of IAM.
+type Profiles interface {
+	// Find returns an account's instance profile by its name or, with an empty
+	// name, by its ARN.
+	Find(account, name, arn string) (Profile, bool)
+	// Lend returns credentials of the role of an account's instance profile, for
+	// an instance; there are none if the profile has no role or is gone.
+	Lend(account, arn, instance string) (Credentials, bool)
+}
+
+// Profile is an instance profile.
+type Profile struct {
+	ARN, ID string
+	Role    string // its name; empty if there is none
+}
+
+// Credentials are those of a role.
+type Credentials = metadata.Credentials
+
+// profile returns the instance profile that a launch names, or nil if it names
+// none.
+func (s *Service) profile(c wire.Caller, want *types.IamInstanceProfileSpecification) (*types.IamInstanceProfile, error) {
+	if want == nil {
+		return nil, nil
+	}
+	name, arn := aws.ToString(want.Name), aws.ToString(want.Arn)
+	if name == "" && arn == "" {
+		return nil, nil
+	}
+	found, ok := s.opts.Profiles.Find(c.Account, name, arn)
+	switch {
+	case !ok && name != "":
+		return nil, invalidValue("Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", name)
+	case !ok:
+		return nil, invalidValue("Value (%s) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN", arn)
+	case found.Role == "":
+		return nil, invalidValue(`IAM Instance Profile "%s" has no associated IAM Roles`, found.ARN)
+	}
+	return &types.IamInstanceProfile{Arn: &found.ARN, Id: &found.ID}, nil
+}
+
+// lent is what the instance's metadata tell about its role; nil if it has none.
+func (s *Service) lent(in *instance) *metadata.Role {
+	if in.IamInstanceProfile == nil {
+		return nil
+	}
+	arn := aws.ToString(in.IamInstanceProfile.Arn)
+	profile, ok := s.opts.Profiles.Find(in.OwnerId, "", arn)
+	if !ok {
+		return nil
+	}
+	credentials, ok := s.opts.Profiles.Lend(in.OwnerId, arn, *in.InstanceId)
+	if !ok {
+		return nil
+	}
+	return &metadata.Role{ProfileARN: profile.ARN, ProfileID: profile.ID, Name: profile.Role, Credentials: credentials}
+}
+
+// association is the bond of an instance and its profile, which is an attribute
+// of the instance: the id follows from the instance's.
+func association(in *instance) types.IamInstanceProfileAssociation {
+	return types.IamInstanceProfileAssociation{
+		AssociationId: aws.String(associationID(in)), IamInstanceProfile: in.IamInstanceProfile, InstanceId: in.InstanceId,
+		State: types.IamInstanceProfileAssociationStateAssociated,
+	}
+}
+
+func associationID(in *instance) string {
+	return "iip-assoc-" + strings.TrimPrefix(*in.InstanceId, "i-")
+}
+
+func (s *Service) AssociateIamInstanceProfile(ctx context.Context, in *ec2.AssociateIamInstanceProfileInput) (*ec2.AssociateIamInstanceProfileOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, err := s.findInstance(c, in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := s.profile(c, in.IamInstanceProfile)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case profile == nil:
+		return nil, missing("IamInstanceProfile.Name")
+	case row.IamInstanceProfile != nil:
+		return nil, wire.Errorf("IncorrectState", "There is an existing association for instance %s", *row.InstanceId)
+	case row.Ended != nil:
+		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in the 'pending', 'running', 'stopping' or 'stopped' states.", *row.InstanceId)
+	}
+	if err := s.instances.edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = profile }); err != nil {
+		return nil, err
+	}
+	row, _ = s.instances.get(*row.InstanceId)
+	made := association(row)
+	return &ec2.AssociateIamInstanceProfileOutput{IamInstanceProfileAssociation: &made}, nil
+}
+
+func (s *Service) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.DisassociateIamInstanceProfileInput) (*ec2.DisassociateIamInstanceProfileOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows, err := s.instancesOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		if row.IamInstanceProfile == nil || associationID(row) != aws.ToString(in.AssociationId) {
+			continue
+		}
+		gone := association(row)
+		gone.State = types.IamInstanceProfileAssociationStateDisassociating
+		return &ec2.DisassociateIamInstanceProfileOutput{IamInstanceProfileAssociation: &gone},
+			s.instances.edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = nil })
+	}
+	return nil, wire.Errorf("InvalidAssociationID.NotFound", "An invalid association-id of '%s' was given", aws.ToString(in.AssociationId))
+}
+
+var associationFilters = filters{"instance-id": "InstanceId", "state": "State"}
+
+func (s *Service) DescribeIamInstanceProfileAssociations(ctx context.Context, in *ec2.DescribeIamInstanceProfileAssociationsInput) (*ec2.DescribeIamInstanceProfileAssociationsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows, err := s.instancesOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	var all []types.IamInstanceProfileAssociation
+	for _, row := range rows {
+		if row.IamInstanceProfile != nil && row.Ended == nil {
+			all = append(all, association(row))
+		}
+	}
+	key := func(a types.IamInstanceProfileAssociation) string { return *a.AssociationId }
+	if all, err = pick(kind{"iip-assoc", "InvalidAssociationID", "association", ""}, in.AssociationIds, all, key); err != nil {
+		return nil, err
+	}
+	if all, err = apply(associationFilters, in.Filters, all); err != nil {
+		return nil, err
+	}
+	all, next, err := page(all, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeIamInstanceProfileAssociationsOutput{IamInstanceProfileAssociations: all, NextToken: next}, err
+}
+
+// anyProfile takes every well-formed name for an instance profile, whose role is
+// lent to nobody.
+type anyProfile struct{}
+
+func (anyProfile) Find(account, name, arn string) (Profile, bool) {
+	if name != "" {
+		arn = "arn:aws:iam::" + account + ":instance-profile/" + name
+	}
+	_, last, _ := strings.Cut(arn, "/")
+	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName.MatchString(last)
+}
+
+func (anyProfile) Lend(string, string, string) (Credentials, bool) { return Credentials{}, false }

@@ -1,0 +1,246 @@
+// Package iam is as much of Identity and Access Management as lends a role to an
+// instance: roles with inline policies, and instance profiles. Policies are kept
+// and given back; nothing here enforces them.
+//
+// What is in its directory: ACCOUNT.json, all that one account has. The service is
+// global: the region of a request does not count.
+package iam
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// Service has the actions as methods; the caller's account is in their context.
+type Service struct {
+	dir string
+	now func() time.Time
+
+	mu       sync.Mutex // guards accounts and their files
+	accounts map[string]*account
+}
+
+// account is what one account has, by name.
+type account struct {
+	Roles    map[string]*role
+	Profiles map[string]*profile
+}
+
+type role struct {
+	types.Role
+	Policies map[string]string // inline ones: documents by name
+}
+
+type profile struct {
+	types.InstanceProfile // its Roles stay empty
+	RoleName              string
+}
+
+// Open returns the service whose state is in dir, which it makes.
+func Open(dir string, now func() time.Time) (*Service, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("embedded IAM: %w", err)
+	}
+	s := &Service{dir: dir, now: now, accounts: map[string]*account{}}
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("embedded IAM: %w", err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		a := newAccount()
+		if err == nil {
+			err = json.Unmarshal(data, a)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("embedded IAM: %s: %w", name, err)
+		}
+		s.accounts[strings.TrimSuffix(filepath.Base(name), ".json")] = a
+	}
+	return s, nil
+}
+
+func newAccount() *account {
+	return &account{Roles: map[string]*role{}, Profiles: map[string]*profile{}}
+}
+
+// Endpoint returns the handler of the service's requests.
+func (s *Service) Endpoint() (*wire.Service, error) {
+	model, err := wire.Load("iam")
+	if err != nil {
+		return nil, err
+	}
+	return wire.New(model, s)
+}
+
+// of returns what an account has. The lock is held.
+func (s *Service) of(id string) *account {
+	a := s.accounts[id]
+	if a == nil {
+		a = newAccount()
+		s.accounts[id] = a
+	}
+	return a
+}
+
+// change lets f change what an account has, and puts it on disk. When f fails, or
+// the disk does, nothing has changed.
+func (s *Service) change(id string, f func(*account) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, err := json.Marshal(s.of(id))
+	if err != nil {
+		return err
+	}
+	undo := func(err error) error {
+		a := newAccount()
+		s.accounts[id] = a
+		return errors.Join(err, json.Unmarshal(before, a))
+	}
+	if err := f(s.of(id)); err != nil {
+		return undo(err)
+	}
+	data, err := json.MarshalIndent(s.of(id), "", "  ")
+	if err != nil {
+		return undo(err)
+	}
+	if err := durable.Replace(filepath.Join(s.dir, id+".json"), append(data, '\n'), 0o600); err != nil {
+		return undo(err)
+	}
+	return nil
+}
+
+// read lets f look at what an account has; f keeps no pointers into it.
+func (s *Service) read(id string, f func(*account) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f(s.of(id))
+}
+
+var (
+	entityName = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+	entityPath = regexp.MustCompile(`^(/|/[!-~]+/)$`)
+)
+
+func checkName(parameter string, name *string) error {
+	if !entityName.MatchString(aws.ToString(name)) {
+		return wire.Errorf("ValidationError", "The specified value for %s is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-", parameter)
+	}
+	return nil
+}
+
+func checkPath(path *string) (string, error) {
+	if path == nil {
+		return "/", nil
+	}
+	if !entityPath.MatchString(*path) {
+		return "", wire.Errorf("ValidationError", "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.")
+	}
+	return *path, nil
+}
+
+// checkDocument reports a policy that is not one: its statements have an effect
+// and, but for those about who may take a role on, resources.
+func checkDocument(text *string, trust bool) error {
+	var document struct {
+		Version   string
+		Statement json.RawMessage
+	}
+	malformed := func(why string) error {
+		return wire.Errorf("MalformedPolicyDocument", "%s", why)
+	}
+	if err := json.Unmarshal([]byte(aws.ToString(text)), &document); err != nil {
+		return malformed("This policy contains invalid Json")
+	}
+	if document.Version != "" && document.Version != "2012-10-17" && document.Version != "2008-10-17" {
+		return malformed("The policy must contain a valid version string")
+	}
+	statements, err := list[map[string]json.RawMessage](document.Statement)
+	if err != nil || len(statements) == 0 {
+		return malformed("Syntax errors in policy.")
+	}
+	for _, s := range statements {
+		var effect string
+		_ = json.Unmarshal(s["Effect"], &effect) // a wrong one stays empty
+		_, acts := s["Action"]
+		_, not := s["NotAction"]
+		_, on := s["Resource"]
+		_, notOn := s["NotResource"]
+		_, who := s["Principal"]
+		switch {
+		case effect != "Allow" && effect != "Deny", !acts && !not:
+			return malformed("Syntax errors in policy.")
+		case trust && !who:
+			return malformed("Missing required field Principal")
+		case !trust && !on && !notOn:
+			return malformed("Policy statement must contain resources.")
+		}
+	}
+	return nil
+}
+
+// list is a value of a policy, which may stand alone or in a list.
+func list[T any](data json.RawMessage) ([]T, error) {
+	var many []T
+	if json.Unmarshal(data, &many) == nil {
+		return many, nil
+	}
+	var one T
+	err := json.Unmarshal(data, &one)
+	return []T{one}, err
+}
+
+func noSuch(kind, name string) error {
+	return &wire.Error{Code: "NoSuchEntity", Message: fmt.Sprintf("The %s with name %s cannot be found.", kind, name), Status: http.StatusNotFound}
+}
+
+func noInstanceProfile(name string) error {
+	return &wire.Error{Code: "NoSuchEntity", Message: fmt.Sprintf("Instance Profile %s cannot be found.", name), Status: http.StatusNotFound}
+}
+
+func exists(format string, args ...any) error {
+	return &wire.Error{Code: "EntityAlreadyExists", Message: fmt.Sprintf(format, args...), Status: http.StatusConflict}
+}
+
+func conflict(format string, args ...any) error {
+	return &wire.Error{Code: "DeleteConflict", Message: fmt.Sprintf(format, args...), Status: http.StatusConflict}
+}
+
+func (a *account) role(name *string) (*role, error) {
+	r := a.Roles[aws.ToString(name)]
+	if r == nil {
+		return nil, noSuch("role", aws.ToString(name))
+	}
+	return r, nil
+}
+
+func (a *account) profile(name *string) (*profile, error) {
+	p := a.Profiles[aws.ToString(name)]
+	if p == nil {
+		return nil, noInstanceProfile(aws.ToString(name))
+	}
+	return p, nil
+}
+
+// newID returns a unique id as IAM gives them.
+func newID(prefix string) *string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return aws.String(prefix + base32.StdEncoding.EncodeToString(b[:]) + "A")
+}

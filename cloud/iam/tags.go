@@ -1,0 +1,73 @@
+package iam
+
+import (
+	"cmp"
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"bake/cloud/wire"
+)
+
+// merged is have with more, in the order of the keys.
+func merged(have, more []types.Tag) ([]types.Tag, error) {
+	out := slices.Clone(have)
+	for i, t := range more {
+		key := aws.ToString(t.Key)
+		switch {
+		case key == "" || len(key) > 128 || len(aws.ToString(t.Value)) > 256:
+			return nil, wire.Errorf("ValidationError", "1 validation error detected: Value at 'tags' failed to satisfy constraint: keys have 1 to 128 characters, values at most 256")
+		case strings.HasPrefix(strings.ToLower(key), "aws:"):
+			return nil, wire.Errorf("InvalidInput", "Tag keys cannot begin with 'aws:'.")
+		case slices.ContainsFunc(more[:i], func(o types.Tag) bool { return strings.EqualFold(aws.ToString(o.Key), key) }):
+			return nil, wire.Errorf("InvalidInput", "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+		}
+		t = types.Tag{Key: &key, Value: aws.String(aws.ToString(t.Value))}
+		if i := slices.IndexFunc(out, func(o types.Tag) bool { return strings.EqualFold(*o.Key, key) }); i >= 0 {
+			out[i] = t
+			continue
+		}
+		out = append(out, t)
+	}
+	if len(out) > 50 {
+		return nil, wire.Errorf("LimitExceeded", "Cannot exceed quota for TagsPerEntity: 50")
+	}
+	slices.SortFunc(out, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	return out, nil
+}
+
+func without(have []types.Tag, keys []string) []types.Tag {
+	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool { return slices.Contains(keys, *t.Key) })
+}
+
+// page cuts all to the page that begins at marker, and returns whether there is
+// another and its marker.
+func page[T any](all []T, max *int32, marker *string) ([]T, bool, *string, error) {
+	start := 0
+	if m := aws.ToString(marker); m != "" {
+		text, err := base64.RawURLEncoding.DecodeString(m)
+		if err == nil {
+			start, err = strconv.Atoi(string(text))
+		}
+		if err != nil || start < 0 {
+			return nil, false, nil, wire.Errorf("ValidationError", "Invalid Marker")
+		}
+	}
+	if all == nil {
+		all = []T{} // so that the answer has an empty list rather than none
+	}
+	n := int(cmp.Or(aws.ToInt32(max), 100))
+	if n < 1 || n > 1000 {
+		return nil, false, nil, wire.Errorf("ValidationError", "1 validation error detected: Value '%d' at 'maxItems' failed to satisfy constraint: it must be from 1 to 1000", n)
+	}
+	start = min(start, len(all))
+	if rest := all[start:]; len(rest) <= n {
+		return rest, false, nil, nil
+	}
+	next := base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(start + n)))
+	return all[start : start+n], true, &next, nil
+}
