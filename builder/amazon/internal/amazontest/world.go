@@ -200,7 +200,9 @@ func (p profiles) Find(owner, name, arn string) (ec2.Profile, bool) {
 	return ec2.Profile{ARN: found.ARN, ID: found.ID, Role: found.Role.Name}, ok
 }
 
-func (p profiles) Lend(string, string, string) (ec2.Credentials, bool) { return ec2.Credentials{}, false }
+func (p profiles) Lend(string, string, string) (ec2.Credentials, bool) {
+	return ec2.Credentials{}, false
+}
 
 // Identities lists the roles and instance profiles of the account.
 func (w *World) Identities() (out []string) {
