@@ -344,7 +344,7 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 	}
 	up := &uploader{
 		client: access.S3(r.session), bucket: r.Bucket, key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
-		progress: func(done int64) {
+		progress: func(ctx context.Context, done int64) {
 			r.scope.Progress(ctx, step.Progress{Done: done, Total: info.Size(), Unit: "B"})
 		},
 	}

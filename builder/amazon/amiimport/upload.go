@@ -25,7 +25,7 @@ type uploader struct {
 	client             *s3.Client
 	bucket, key        string
 	encryption, kmsKey string
-	progress           func(done int64)
+	progress           func(ctx context.Context, done int64)
 }
 
 // upload sends a file of some size: in one piece if it is small, or in parts. An
@@ -63,7 +63,7 @@ func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error 
 				return err
 			}
 			parts[i] = types.CompletedPart{PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32}
-			u.progress(sent.Add(length))
+			u.progress(limited, sent.Add(length))
 			return nil
 		})
 	}
