@@ -320,11 +320,11 @@ func (l *loader) values() hcl.Diagnostics {
 	return diags
 }
 
-// compute computes what can be without running a data source.
+// compute computes what can be without running a data source that nothing needs yet.
 func (l *loader) compute(ctx context.Context) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, n := range l.t.scope.Nodes() {
-		if l.o.ReadData && l.t.scope.NeedsData(n) {
+		if l.o.ReadData && !l.o.AllData && l.t.scope.NeedsData(n) {
 			continue
 		}
 		_, more := l.t.scope.Value(ctx, n)

@@ -31,6 +31,9 @@ type Options struct {
 	// Without it their values are unknown, of the types that they export.
 	ReadData bool
 
+	// AllData reads those too that nothing needs, with ReadData.
+	AllData bool
+
 	// SyntaxOnly stops once the variables have their values: locals, data sources
 	// and builds are not looked at.
 	SyntaxOnly bool

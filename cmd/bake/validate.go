@@ -50,7 +50,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 		return err
 	}
 	load.WarnUndeclared = !o.noWarnUndeclared
-	load.ReadData = o.readData
+	load.ReadData, load.AllData = o.readData, o.readData
 	run := step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion}
 	if o.syntaxOnly {
 		load.SyntaxOnly = true

@@ -3,7 +3,7 @@ data "null" "a" {
 }
 
 locals {
-  b = data.null.a.output # ERROR: Circular reference
+  b = data.null.a.output # ERROR: Circular reference: The value of data.null.a depends on itself:\n  data.null.a -> local.b -> data.null.a
 }
 
 source "null" "a" {
