@@ -1,15 +1,8 @@
 package engine_test
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +15,7 @@ import (
 	"bake/config/schema"
 	"bake/datasource"
 	"bake/engine"
+	"bake/internal/fixtures"
 	"bake/postprocessor"
 	"bake/provisioner"
 	"bake/step"
@@ -111,70 +105,8 @@ func validate(t *testing.T, path string) hcl.Diagnostics {
 	return config.Merge(diags, engine.Check(t.Context(), template, components, engine.Options{Start: start}))
 }
 
-var expectation = regexp.MustCompile(`# (FILE )?(ERROR|WARNING): (.*)`)
-
-// TestInvalid holds every fixture to its comments: "# ERROR: text" stands on the
-// line that the error must point at, and text is how its summary, or its summary
-// and detail joined by a colon, starts. "# FILE ERROR:" is for what has no place.
-// Nothing else may be complained about.
-func TestInvalid(t *testing.T) {
-	paths, err := filepath.Glob("../testdata/invalid/*.pkr.hcl")
-	if err != nil || len(paths) == 0 {
-		t.Fatal("no fixtures: ", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".pkr.hcl"), func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := map[int][]string{} // line -> "ERROR: text"
-			for i, line := range bytes.Split(text, []byte("\n")) {
-				if m := expectation.FindSubmatch(line); m != nil {
-					n := i + 1
-					if len(m[1]) > 0 {
-						n = 0
-					}
-					want[n] = append(want[n], fmt.Sprintf("%s: %s", m[2], bytes.ReplaceAll(m[3], []byte(`\n`), []byte("\n"))))
-				}
-			}
-			if len(want) == 0 {
-				t.Fatal("the fixture expects nothing")
-			}
-			for _, d := range validate(t, path) {
-				kind := map[hcl.DiagnosticSeverity]string{hcl.DiagError: "ERROR", hcl.DiagWarning: "WARNING"}[d.Severity]
-				got := fmt.Sprintf("%s: %s: %s", kind, d.Summary, d.Detail)
-				line := 0
-				if d.Subject != nil {
-					line = d.Subject.Start.Line
-				}
-				i := slices.IndexFunc(want[line], func(w string) bool { return strings.HasPrefix(got, w) })
-				if i < 0 {
-					t.Errorf("unexpected on line %d: %s", line, got)
-					continue
-				}
-				want[line] = slices.Delete(want[line], i, i+1)
-			}
-			for _, line := range slices.Sorted(maps.Keys(want)) {
-				for _, w := range want[line] {
-					t.Errorf("missing on line %d: %s", line, w)
-				}
-			}
-		})
-	}
-}
+// TestInvalid: each fixture has the mistakes that its comments say, and no others.
+func TestInvalid(t *testing.T) { fixtures.Invalid(t, "../testdata/invalid/*.pkr.hcl", validate) }
 
 // TestValid: there is nothing to complain about in these.
-func TestValid(t *testing.T) {
-	paths, err := filepath.Glob("../testdata/valid/*.pkr.*")
-	if err != nil || len(paths) == 0 {
-		t.Fatal("no fixtures: ", err)
-	}
-	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) {
-			for _, d := range validate(t, path) {
-				t.Errorf("%s: %s: %s", d.Subject, d.Summary, d.Detail)
-			}
-		})
-	}
-}
+func TestValid(t *testing.T) { fixtures.Valid(t, "../testdata/valid/*.pkr.*", validate) }

@@ -1,0 +1,21 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  assume_role {
+    role_arn         = "r"
+    duration_seconds = 10 # ERROR: Unsuitable duration: AWS lends a role for 900 to 43200 seconds, not 10.
+  }
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

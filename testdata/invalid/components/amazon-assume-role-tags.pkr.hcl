@@ -1,0 +1,21 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  assume_role {
+    role_arn            = "r"
+    transitive_tag_keys = ["a"] # ERROR: Unknown tag: "a" is not a key of tags.
+  }
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

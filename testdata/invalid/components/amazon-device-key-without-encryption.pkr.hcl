@@ -1,0 +1,22 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  launch_block_device_mappings {
+    device_name = "/dev/xvdb"
+    encrypted   = false
+    kms_key_id  = "alias/mine" # ERROR: Key for a volume without encryption: Set encrypted = true, or leave kms_key_id out.
+  }
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

@@ -1,0 +1,19 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  encrypt_boot = true
+  ami_ou_arns  = ["arn:aws:organizations::1:ou/o-1/ou-1"] # ERROR: Sharing an image that others cannot decrypt: ami_ou_arns needs a KMS key of your own:
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

@@ -1,0 +1,20 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  encrypt_boot       = true
+  ami_regions        = ["eu-west-1"]
+  region_kms_key_ids = { eu-west-1 = "mine" } # ERROR: Not a KMS key: "mine" is not a key id, an alias (alias/...) or an ARN of either.
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}
