@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,8 +45,11 @@ type localCloud struct {
 	amazon.Cloud
 	credentialsFile string
 
-	own    *cloud.Cloud // nil if another process serves it
-	served chan error   // how serving ended
+	own     *cloud.Cloud // nil if another process serves it
+	served  chan error   // how serving ended
+	waiting func()       // is called if others use it when it is to be closed
+
+	use io.Closer // tells the other process that serves it; nil if that is this one
 }
 
 // localOptions say how the local cloud behaves when this process opens it.
@@ -57,8 +61,8 @@ type localOptions struct {
 }
 
 // openLocal returns the local cloud. If another process serves it, that one is
-// used; otherwise this process serves it until close. emit is told how the
-// preparation of bases goes.
+// used, and does not end before close; otherwise this process serves it until
+// close. emit is told how the preparation of bases goes.
 func (p *program) openLocal(ctx context.Context, o localOptions, emit func(step.Event)) (*localCloud, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -68,10 +72,14 @@ func (p *program) openLocal(ctx context.Context, o localOptions, emit func(step.
 		if !errors.As(err, &inUse) {
 			return c, err
 		}
+		closing := false
 		if inUse.URL != "" {
-			return attach(ctx, inUse)
+			c, err := attach(ctx, inUse)
+			if closing = errors.Is(err, cloud.ErrClosing); !closing {
+				return c, err
+			}
 		}
-		if p.now().After(deadline) {
+		if !closing && p.now().After(deadline) { // closing ends by itself
 			return nil, err
 		}
 		select {
@@ -130,13 +138,29 @@ func (p *program) serveLocal(ctx context.Context, o localOptions, emit func(step
 	local := &localCloud{
 		Cloud:           standIn("http://"+l.Addr().String(), key.AccessKeyID, key.SecretAccessKey),
 		credentialsFile: c.CredentialsFile(), own: c, served: make(chan error, 1),
+		waiting: func() {
+			fmt.Fprintln(p.stderr, "Another bake uses the local cloud, which this one serves: waiting for it to end. Ctrl-C twice ends this at once.")
+		},
 	}
 	go func() { local.served <- c.Serve(l) }()
 	return local, nil
 }
 
-// attach returns the local cloud that another process serves.
-func attach(ctx context.Context, other *cloud.InUseError) (*localCloud, error) {
+// attach returns the local cloud that another process serves, and keeps it from
+// ending. The error is [cloud.ErrClosing] if that process is on its way out.
+func attach(ctx context.Context, other *cloud.InUseError) (_ *localCloud, err error) {
+	use, err := cloud.Use(other.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, use.Close())
+		}
+	}()
+	if now, err := servedEndpoint(other.Dir); err != nil || now != other.URL {
+		return nil, cloud.ErrClosing // it has ended in the meantime
+	}
 	file := filepath.Join(other.Dir, "aws", "credentials")
 	profile, err := config.LoadSharedConfigProfile(ctx, "default", func(o *config.LoadSharedConfigOptions) {
 		o.CredentialsFiles, o.ConfigFiles = []string{file}, nil
@@ -145,7 +169,7 @@ func attach(ctx context.Context, other *cloud.InUseError) (*localCloud, error) {
 		return nil, fmt.Errorf("the local cloud that process %d serves: %w", other.PID, err)
 	}
 	key := profile.Credentials
-	return &localCloud{Cloud: standIn(other.URL, key.AccessKeyID, key.SecretAccessKey), credentialsFile: file}, nil
+	return &localCloud{Cloud: standIn(other.URL, key.AccessKeyID, key.SecretAccessKey), credentialsFile: file, use: use}, nil
 }
 
 func standIn(endpoint, accessKey, secretKey string) amazon.Cloud {
@@ -163,11 +187,14 @@ func standIn(endpoint, accessKey, secretKey string) amazon.Cloud {
 	}
 }
 
-// close shuts the machines down if this process serves the cloud; they are
-// killed when stop ends.
+// close lets go of the cloud. If this process serves it, it waits until no other
+// one uses it and shuts the machines down; they are killed when stop ends.
 func (c *localCloud) close(stop context.Context) error {
 	if c.own == nil {
-		return nil
+		return c.use.Close()
+	}
+	if err := c.own.Drain(stop, c.waiting); err != nil && stop.Err() == nil {
+		return errors.Join(err, c.own.Close(stop), <-c.served)
 	}
 	ctx, cancel := context.WithTimeout(stop, shutdown)
 	defer cancel()

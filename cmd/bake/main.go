@@ -38,10 +38,16 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitCode(err)
 	}
 	root := p.root()
-	args = singleDash(args)
+	answer := func() {}
+	if asksForCompletion(args) {
+		args, answer = p.completeWith(root, args)
+	} else {
+		args = singleDash(args)
+	}
 	root.SetArgs(args)
 	p.log.Debug("bake starts", "version", version, "commit", commit(), "pid", os.Getpid())
 	cmd, err := root.ExecuteContextC(p.log.logged(context.Background()))
+	answer()
 	code := exitCode(err)
 	p.log.Debug("bake ends", "command", cmd.CommandPath(), "code", code)
 	if cerr := p.log.close(); cerr != nil {

@@ -27,18 +27,18 @@ func (p *program) root() *cobra.Command {
 	}
 	showVersion := root.Flags().BoolP("version", "v", false, "print the version")
 	root.FParseErrWhitelist.UnknownFlags = true // those of a command that does not exist
+	install := root.Flags().Bool("autocomplete-install", false, "make your shells complete command lines of bake")
+	uninstall := root.Flags().Bool("autocomplete-uninstall", false, "undo -autocomplete-install")
 	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *install || *uninstall {
+			return p.autocomplete(*install)
+		}
 		if *showVersion {
 			return p.version()
 		}
 		return p.noCommand(cmd, args)
 	}
 	root.PersistentFlags().Bool(machineReadable, false, "write records for programs instead of text; taken anywhere on the command line")
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		if cmd.Flags().Changed(machineReadable) {
-			fmt.Fprintln(p.stderr, "Note: as with Packer only -machine-readable, with one dash and no value, makes records.")
-		}
-	}
 	root.AddCommand(
 		p.buildCommand(),
 		p.validateCommand(),
@@ -55,10 +55,15 @@ func (p *program) root() *cobra.Command {
 		p.docsCommand(),
 		p.ncCommand(),
 		p.versionCommand(),
+		p.completionCommand(),
 	)
 	root.AddCommand(absentCommands()...)
+	p.completions(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.command = commandName(cmd)
+		if cmd.Flags().Changed(machineReadable) {
+			fmt.Fprintln(p.stderr, "Note: as with Packer only -machine-readable, with one dash and no value, makes records.")
+		}
 		if p.json.on && p.machineReadable {
 			return usageError{"-json and -machine-readable exclude each other", cmd.CommandPath()}
 		}
@@ -68,7 +73,6 @@ func (p *program) root() *cobra.Command {
 	root.SetErr(p.stderr)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(p.stdout, cmd) })
 	root.SetHelpCommand(p.helpCommand(root))
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
 	return root
 }

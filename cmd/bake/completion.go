@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/config"
+)
+
+func (p *program) completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion SHELL",
+		Short: "Write what makes a shell complete command lines of bake",
+		Long: `Write what makes a shell (bash, zsh or fish) complete command lines of bake: commands,
+flags, templates, the names of builds for -only and -except, and of variables for
+-var. Bash needs the package bash-completion for it.
+
+bake -autocomplete-install makes the shells that you use load it whenever they start,
+and bake -autocomplete-uninstall undoes that.`,
+		Example: `  source <(bake completion bash)
+  complete -o default -F __start_bake packer    # after: alias packer=bake
+  bake completion fish >~/.config/fish/completions/bake.fish`,
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		Args:      exactly("the shell"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch args[0] {
+			case "bash":
+				return cmd.Root().GenBashCompletionV2(p.stdout, true)
+			case "zsh":
+				return cmd.Root().GenZshCompletion(p.stdout)
+			case "fish":
+				return cmd.Root().GenFishCompletion(p.stdout, true)
+			}
+			return usageError{fmt.Sprintf("%q is none of bash, zsh, fish", args[0]), cmd.CommandPath()}
+		},
+	}
+}
+
+// asksForCompletion says whether a shell asks what can follow on a command line.
+func asksForCompletion(args []string) bool {
+	return len(args) > 1 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
+}
+
+// completeWith makes root's answers to a shell that has asked with args fit flags
+// of one dash: it returns what to ask instead, and what writes the answer then.
+func (p *program) completeWith(root *cobra.Command, args []string) (asked []string, answer func()) {
+	asked = singleDash(args)
+	last := len(args) - 1
+	one := strings.HasPrefix(args[last], "-") && !strings.HasPrefix(args[last], "--")
+	if one && !strings.HasPrefix(asked[last], "--") { // "-" and "-o" can become long flags yet
+		asked[last] = "-" + asked[last]
+	}
+	var out bytes.Buffer
+	root.SetOut(&out)
+	return asked, func() {
+		p.json.on = false // a flag that is asked about is not in force
+		for line := range strings.Lines(out.String()) {
+			if one && strings.HasPrefix(line, "--") {
+				line = line[1:]
+			}
+			io.WriteString(p.stdout, strings.ReplaceAll(line, "`", ""))
+		}
+	}
+}
+
+// completions says for every command below cmd what can follow.
+func (p *program) completions(cmd *cobra.Command) {
+	if strings.HasSuffix(strings.TrimSuffix(cmd.Use, "]"), "TEMPLATE") && cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return []string{"pkr.hcl", "pkr.json"}, cobra.ShellCompDirectiveFilterFileExt
+		}
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		complete := p.flagCompletion(f)
+		if complete == nil || cmd.InheritedFlags().Lookup(f.Name) != nil {
+			return
+		}
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, complete); err != nil {
+			panic(err) // the flag is there, and this is the only call for it
+		}
+	})
+	for _, c := range cmd.Commands() {
+		p.completions(c)
+	}
+}
+
+// flagCompletion returns what completes the values of f, nil for the names of files.
+func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
+	if c, ok := f.Value.(*choice); ok {
+		return cobra.FixedCompletions(c.values, cobra.ShellCompDirectiveNoFileComp)
+	}
+	switch f.Name {
+	case "only", "except":
+		return func(cmd *cobra.Command, args []string, typed string) (out []string, _ cobra.ShellCompDirective) {
+			before := typed[:strings.LastIndex(typed, ",")+1]
+			if t := p.outlined(cmd.Context(), args); t != nil {
+				for _, b := range t.Builds {
+					out = append(out, before+b.Name)
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		}
+	case "var":
+		return func(cmd *cobra.Command, args []string, typed string) (out []string, _ cobra.ShellCompDirective) {
+			if t := p.outlined(cmd.Context(), args); t != nil && !strings.Contains(typed, "=") {
+				for _, v := range t.Variables {
+					out = append(out, v.Name+"=")
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		}
+	case "var-file":
+		return cobra.FixedCompletions([]string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt)
+	}
+	return nil
+}
+
+// outlined reads the template that is among args, or else the one in the working
+// directory, as far as it can be read. It returns nil if there is none.
+func (p *program) outlined(ctx context.Context, args []string) *config.Outline {
+	load, err := new(templateFlags).options(p, "bake completion", slices.Concat(args, []string{"."})[0])
+	if err != nil {
+		return nil
+	}
+	out, diags := config.ReadOutline(ctx, load)
+	if diags.HasErrors() {
+		return nil
+	}
+	return out
+}
+
+// startup is a file that a shell reads when it starts, and the line in it that
+// loads the completion.
+type startup struct{ shell, file, line string }
+
+func (e environ) startups() ([]startup, error) {
+	home := e.get("HOME")
+	if home == "" {
+		return nil, errors.New("HOME is not set, so the files that shells read at their start cannot be found")
+	}
+	fish := filepath.Join(home, ".config")
+	if dir := e.get("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
+		fish = dir
+	}
+	line := func(shell string) string {
+		return fmt.Sprintf("command -v bake >/dev/null && source <(bake completion %s) # completion of bake", shell)
+	}
+	return []startup{
+		{"bash", filepath.Join(home, ".bashrc"), line("bash")},
+		{"zsh", filepath.Join(home, ".zshrc"), line("zsh")},
+		{"fish", filepath.Join(fish, "fish", "config.fish"), "type -q bake; and bake completion fish | source # completion of bake"},
+	}, nil
+}
+
+// autocomplete makes the user's shells load the completion when they start, or no
+// longer. Those are the shells that have a file for it, and the one in SHELL.
+func (p *program) autocomplete(install bool) error {
+	all, err := p.env.startups()
+	if err != nil {
+		return err
+	}
+	changed := false
+	for _, s := range all {
+		text, err := os.ReadFile(s.file)
+		missing := errors.Is(err, os.ErrNotExist)
+		if err != nil && !missing {
+			return err
+		}
+		has := slices.Contains(strings.Split(string(text), "\n"), s.line)
+		switch {
+		case has == install, missing && filepath.Base(p.env.get("SHELL")) != s.shell:
+			continue
+		case !install:
+			err = rewrite(s.file, []byte(strings.Replace(string(text), s.line+"\n", "", 1)))
+		case missing:
+			err = errors.Join(os.MkdirAll(filepath.Dir(s.file), 0o755), os.WriteFile(s.file, []byte(s.line+"\n"), 0o644))
+		default:
+			if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
+				text = append(text, '\n')
+			}
+			err = rewrite(s.file, append(text, s.line+"\n"...))
+		}
+		if err != nil {
+			return err
+		}
+		changed = true
+		p.say(s.file + " changed")
+	}
+	switch {
+	case changed:
+		return nil
+	case install:
+		return errors.New("no file changed: either the completion is installed already, or there is no file that bash, zsh or fish reads at its start and SHELL names none of them")
+	}
+	return errors.New("no file changed: the completion is not installed")
+}
