@@ -18,8 +18,11 @@ func (p *program) cloudImagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "List the images that can be launched",
-		Args:  exactly(),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },
+		Long: `List the images of the local cloud that can be launched in a region: their ids,
+names, login users and sizes. Bases that are not made yet are not among them.`,
+		Example: `  bake cloud images`,
+		Args:    exactly(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },
 	}
 	cmd.Flags().StringVar(&region, "region", defaultRegion, "list the images in this `region`")
 	p.jsonFlag(cmd)

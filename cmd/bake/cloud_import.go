@@ -147,8 +147,9 @@ func (p *program) cloudResetCommand() *cobra.Command {
 		Short: "Delete everything the local cloud holds",
 		Long: `Delete all images, snapshots, instances and keys of the local cloud, and the bases
 that its machines boot from. It refuses while the local cloud is in use.`,
-		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.cloudReset(cmd.Context(), force, keepBases) },
+		Example: `  bake cloud reset -keep-bases`,
+		Args:    exactly(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudReset(cmd.Context(), force, keepBases) },
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
 	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep bases and what was imported, which take long to make again")

@@ -75,6 +75,14 @@ func (p *program) completeWith(root *cobra.Command, args []string) (asked []stri
 
 // completions says for every command below cmd what can follow.
 func (p *program) completions(cmd *cobra.Command) {
+	if cmd.Name() == "docs" {
+		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			all := parts{env: p.env, now: p.now}.all()
+			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.data.Names())
+			slices.Sort(names)
+			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
 	if strings.HasSuffix(strings.TrimSuffix(cmd.Use, "]"), "TEMPLATE") && cmd.ValidArgsFunction == nil {
 		cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {

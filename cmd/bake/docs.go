@@ -23,6 +23,9 @@ func (p *program) docsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "docs [COMPONENT]",
 		Short: "Explain the options of a component, or list the components",
+		Long: `Explain the options of the component of that name, of whatever kind: what each does,
+its type, its default, and the values that the component gives to what comes after
+it. Without a name, list all components that are built in.`,
 		Example: `  bake docs
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),

@@ -15,8 +15,14 @@ func (p *program) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host lacks to run local machines, and how to get it",
-		Args:  exactly(),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
+		Long: `Try everything that the machines of the local cloud need of this host, and say for
+what is missing whether they can run without it, and how to get it. Nothing stays
+behind.`,
+		Example: `  bake doctor`,
+		Annotations: map[string]string{exitCodes: `0    local machines can run here
+1    they cannot`},
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
 	}
 	p.jsonFlag(cmd)
 	return cmd

@@ -10,11 +10,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Annotations of commands, for what their help says besides cobra's own fields.
-const (
-	exitCodes   = "exit codes"  // one a line: the code, two or more spaces, its meaning
-	environment = "environment" // names of the [variables] that it reads, separated by spaces
-)
+// exitCodes is the annotation of a command whose exit codes are not the usual
+// ones: one a line, the code, two or more spaces, and its meaning.
+const exitCodes = "exit codes"
 
 // usualExitCodes are those of a command that has no others.
 const usualExitCodes = `0    done
@@ -40,8 +38,23 @@ func variables() [][3]string {
 	}
 }
 
-// runs are the names of the variables that a command which bakes reads.
-const runs = "BAKE_STATE_DIR BAKE_CLOUD_DIR PKR_VAR LOG COLOR AWS"
+// reads returns the names of the [variables] that cmd reads.
+func reads(cmd *cobra.Command) []string {
+	names := []string{"LOG"}
+	add := func(when bool, more ...string) {
+		if when {
+			names = append(names, more...)
+		}
+	}
+	command := commandName(cmd)
+	local := strings.HasPrefix(command, "cloud")
+	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
+	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
+	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
+	add(command == "build" || command == "sweep" || command == "validate", "AWS")
+	add(!cmd.HasAvailableSubCommands(), "COLOR")
+	return names
+}
 
 // writeHelp explains cmd: what it does, its commands, flags, exit codes,
 // environment, and examples.
@@ -119,7 +132,7 @@ func flagRows(cmd *cobra.Command) (rows [][2]string) {
 }
 
 func variableRows(cmd *cobra.Command) (rows [][2]string) {
-	named := strings.Fields(cmd.Annotations[environment])
+	named := reads(cmd)
 	for _, v := range variables() {
 		if !cmd.HasParent() || slices.Contains(named, v[0]) {
 			rows = append(rows, [2]string{v[1], v[2]})

@@ -18,8 +18,12 @@ func (p *program) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of bake, and of Packer's template language that it reads",
-		Args:  exactly(),
-		RunE:  func(*cobra.Command, []string) error { return p.version() },
+		Long: `Print the version of bake, and that of Packer whose template language it reads, which
+is what required_version in templates is compared with. Nothing is looked up.`,
+		Example: `  bake version
+  bake version -machine-readable`,
+		Args: exactly(),
+		RunE: func(*cobra.Command, []string) error { return p.version() },
 	}
 	p.jsonFlag(cmd)
 	return cmd
