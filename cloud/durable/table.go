@@ -84,7 +84,7 @@ func (t *Table[T]) IDs() []string {
 
 // Put stores a copy of row under id.
 func (t *Table[T]) Put(id string, row *T) error {
-	data, err := marshal(row)
+	data, err := Marshal(row)
 	if err != nil {
 		return err
 	}
@@ -132,9 +132,9 @@ func (t *Table[T]) Drop(id string) error {
 	return nil
 }
 
-// marshal writes v for people: indented, without the fields that are not set,
+// Marshal writes v for people: indented, without the fields that are not set,
 // of which the SDK's structs have many.
-func marshal(v any) ([]byte, error) {
+func Marshal(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, err

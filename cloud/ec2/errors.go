@@ -26,6 +26,8 @@ var (
 	kindKey       = kind{"key", "InvalidKeyPair", "key pair", "key-pair"}
 	kindVpc       = kind{"vpc", "InvalidVpcID", "vpc", "vpc"}
 	kindSubnet    = kind{"subnet", "InvalidSubnetID", "subnet", "subnet"}
+	kindSpot      = kind{"sir", "InvalidSpotInstanceRequestID", "spot instance request", "spot-instances-request"}
+	kindTemplate  = kind{"lt", "InvalidLaunchTemplateId", "launch template", "launch-template"}
 	kindInterface = kind{"eni", "InvalidNetworkInterfaceID", "networkInterface", "network-interface"}
 )
 

@@ -82,7 +82,7 @@ var instanceFilters = filters{
 	"private-dns-name-options.hostname-type":                        "PrivateDnsNameOptions.HostnameType",
 	"private-ip-address":                                            "PrivateIpAddress", "product-code": "", "product-code.type": "", "ramdisk-id": "",
 	"reason": "StateTransitionReason", "requester-id": "", "reservation-id": "ReservationId", "root-device-name": "RootDeviceName",
-	"root-device-type": "RootDeviceType", "source-dest-check": "SourceDestCheck", "spot-instance-request-id": "",
+	"root-device-type": "RootDeviceType", "source-dest-check": "SourceDestCheck", "spot-instance-request-id": "SpotInstanceRequestId",
 	"state-reason-code": "StateReason.Code", "state-reason-message": "StateReason.Message", "subnet-id": "SubnetId",
 	"tenancy": "Placement.Tenancy", "tpm-support": "TpmSupport", "usage-operation": "UsageOperation",
 	"usage-operation-update-time": "UsageOperationUpdateTime", "virtualization-type": "VirtualizationType", "vpc-id": "VpcId",
@@ -274,6 +274,9 @@ func (s *Service) StopInstances(ctx context.Context, in *ec2.StopInstancesInput)
 		case types.InstanceStateNameRunning, types.InstanceStateNameStopping, types.InstanceStateNameStopped:
 			if row.NoStop {
 				return notPermitted(row, "stopped", "disableApiStop")
+			}
+			if row.SpotInstanceRequestId != nil {
+				return wire.Errorf("UnsupportedOperation", "You can't stop the Spot Instance '%s' because it is associated with a one-time Spot Instance request. You can only stop Spot Instances associated with persistent Spot Instance requests.", *row.InstanceId)
 			}
 			return nil
 		}

@@ -87,6 +87,11 @@ type Fault struct {
 	Action string `json:"action,omitempty"` // "" is every action
 	Region string `json:"region,omitempty"` // "" is every region
 
+	// Zone and InstanceType make a rule one about launches there, of that type. A
+	// launch that names no zone goes on to the next one.
+	Zone         string `json:"zone,omitempty"`
+	InstanceType string `json:"instance_type,omitempty"`
+
 	// Nth is the first call that the rule applies to, of those that it is about,
 	// counted from 1; 0 is the first. Calls is to how many from there on; 0
 	// means one if Nth is given, else all.
@@ -141,6 +146,32 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 
 // applying returns the rules that apply to this call, which it counts.
 func (f *Faults) applying(action, region string) []Fault {
+	return f.pick(func(r Fault) bool {
+		return !r.aboutPools() && (r.Action == "" || r.Action == action) && (r.Region == "" || r.Region == region)
+	})
+}
+
+// aboutPools reports whether the rule is about where a launch goes, and not about
+// the call.
+func (r Fault) aboutPools() bool {
+	return r.Effect == EffectError && (r.Zone != "" || r.InstanceType != "" || strings.HasPrefix(r.Code, "Insufficient"))
+}
+
+// full returns the failure that a rule wants for a launch of an instance type in a
+// zone, or nil.
+func (f *Faults) full(action, region, zone, instanceType string) error {
+	for _, r := range f.pick(func(r Fault) bool {
+		return r.aboutPools() && (r.Action == "" || r.Action == action) && (r.Region == "" || r.Region == region) &&
+			(r.Zone == "" || r.Zone == zone) && (r.InstanceType == "" || r.InstanceType == instanceType)
+	}) {
+		return r.failure()
+	}
+	return nil
+}
+
+// pick returns the rules that are about something and apply to it this time, which
+// they count.
+func (f *Faults) pick(about func(Fault) bool) []Fault {
 	if f == nil {
 		return nil
 	}
@@ -148,7 +179,7 @@ func (f *Faults) applying(action, region string) []Fault {
 	defer f.mu.Unlock()
 	var out []Fault
 	for i, r := range f.rules {
-		if r.Action != "" && r.Action != action || r.Region != "" && r.Region != region {
+		if !about(r) {
 			continue
 		}
 		f.counts[i]++

@@ -36,12 +36,24 @@ type placement struct {
 
 // RunInstances launches instances; they are pending in the answer.
 func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
-	c := wire.CallerFrom(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errClosed
 	}
+	if in.LaunchTemplate != nil {
+		var err error
+		if in, err = s.templated(wire.CallerFrom(ctx), in.LaunchTemplate, in); err != nil {
+			return nil, err
+		}
+	}
+	return s.run(ctx, "RunInstances", in)
+}
+
+// run is RunInstances for it and for fleets, whose action is the other. The lock
+// is held.
+func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
+	c := wire.CallerFrom(ctx)
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
 		if out, err := s.repeatedRun(c, token, request); out != nil || err != nil {
@@ -67,7 +79,7 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	if err != nil {
 		return nil, err
 	}
-	place, err := s.place(c, in)
+	place, err := s.placeWithRoom(c, action, in)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +87,7 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	if err != nil {
 		return nil, err
 	}
-	tags, err := tagsFor(in.TagSpecifications, kindInstance.resource, kindVolume.resource, kindInterface.resource)
+	tags, err := tagsFor(in.TagSpecifications, kindInstance.resource, kindVolume.resource, kindInterface.resource, kindSpot.resource)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +104,23 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 		id, err := s.create(&row, i, place, devices, tags[kindVolume.resource])
 		if err != nil {
 			return nil, err
+		}
+		if m := in.InstanceMarketOptions; m != nil && m.MarketType == types.MarketTypeSpot {
+			var price *string
+			if m.SpotOptions != nil {
+				price = m.SpotOptions.MaxPrice
+			}
+			row.InstanceId = &id
+			spot, err := s.requestSpot(&row, price, tags[kindSpot.resource])
+			if err != nil {
+				return nil, err
+			}
+			err = s.instances.edit(id, func(r *instance) {
+				r.InstanceLifecycle, r.SpotInstanceRequestId = types.InstanceLifecycleTypeSpot, &spot
+			})
+			if err != nil {
+				return nil, err
+			}
 		}
 		s.launch(id, failing(ctx))
 		s.hide(ctx, id)
@@ -171,6 +200,35 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 		return wire.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
 	}
 	return nil
+}
+
+// placeWithRoom is place, in the first zone that has capacity for the instance
+// type if the launch names none. The lock is held.
+func (s *Service) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstancesInput) (*placement, error) {
+	refusal := func(p *placement) error {
+		if aws.ToBool(in.DryRun) {
+			return nil
+		}
+		return s.opts.Faults.full(action, c.Region, *p.subnet.AvailabilityZone, string(in.InstanceType))
+	}
+	first, err := s.place(c, in)
+	if err != nil {
+		return nil, err
+	}
+	refused := refusal(first)
+	pinned := aws.ToString(in.SubnetId) != "" || len(in.NetworkInterfaces) == 1 && aws.ToString(in.NetworkInterfaces[0].SubnetId) != "" ||
+		in.Placement != nil && aws.ToString(in.Placement.AvailabilityZone) != ""
+	if refused == nil || pinned {
+		return first, refused
+	}
+	for _, subnet := range first.network.Subnets {
+		other := *first
+		other.subnet = subnet
+		if *subnet.SubnetId != *first.subnet.SubnetId && refusal(&other) == nil {
+			return &other, nil
+		}
+	}
+	return nil, refused
 }
 
 // place finds the subnet, groups and addressing that a launch asks for. The

@@ -146,6 +146,8 @@ type Service struct {
 	groups    *table[group]
 	imports   *table[importTask]
 	networks  *table[vpcNetwork]
+	templates *table[launchTemplate]
+	spots     *table[spotRequest]
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
@@ -182,6 +184,8 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		open(s, "security-groups", &s.groups),
 		open(s, "imports", &s.imports),
 		open(s, "networks", &s.networks),
+		open(s, "launch-templates", &s.templates),
+		open(s, "spot-requests", &s.spots),
 		os.MkdirAll(filepath.Join(opts.Dir, "machines"), 0o711),
 		os.MkdirAll(filepath.Join(opts.Dir, "console"), 0o700),
 		os.MkdirAll(s.detachedDir(""), 0o711),

@@ -149,6 +149,16 @@ func (s *Service) taggable(c wire.Caller) (map[string]tagged, error) {
 			}}
 		}
 	}
+	for id, r := range s.templates.rows {
+		if r.Region == c.Region && r.Account == c.Account {
+			out[id] = tagged{kindTemplate, r.Tags, func(t []types.Tag) error { return s.templates.edit(id, func(r *launchTemplate) { r.Tags = t }) }}
+		}
+	}
+	for id, r := range s.spots.rows {
+		if r.Region == c.Region && r.Account == c.Account {
+			out[id] = tagged{kindSpot, r.Tags, func(t []types.Tag) error { return s.spots.edit(id, func(r *spotRequest) { r.Tags = t }) }}
+		}
+	}
 	n, err := s.networkOf(c)
 	if err != nil {
 		return nil, err
@@ -195,7 +205,7 @@ func (s *Service) retag(ctx context.Context, ids []string, change func([]types.T
 // kindOf tells the kind of a resource from its id.
 func kindOf(id string) kind {
 	prefix, _, _ := strings.Cut(id, "-")
-	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindKey, kindVpc, kindSubnet, kindInterface} {
+	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate} {
 		if k.prefix == prefix {
 			return k
 		}

@@ -49,4 +49,13 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Launch.Options.Validate(c)
 	o.Volumes.Validate(c)
 	o.Image.Validate(c)
+	if o.Spot() {
+		const why = "A spot instance cannot be stopped, and only a stopped instance can be given this attribute."
+		if o.SRIOVSupport {
+			c.Errorf(&o.SRIOVSupport, "Not with a spot instance", why)
+		}
+		if o.ENASupport != nil {
+			c.Errorf(&o.ENASupport, "Not with a spot instance", why)
+		}
+	}
 }

@@ -22,7 +22,18 @@ func TestValidate(t *testing.T) {
 	}
 	tests := []struct{ option, summary, at string }{
 		{`ami_names = "x"`, "Unsupported argument", `ami_names`},
-		{`spot_price = "auto"`, "Unsupported argument", `spot_price`},
+
+		{`spot_price = "cheap"`, "Not a price", `"cheap"`},
+		{`spot_price = "-1"`, "Not a price", `"-1"`},
+		{`spot_tags = { a = "b" }`, "No spot instance", `{ a = "b" }`},
+		{`fleet_tags = { a = "b" }`, "No spot instance", `{ a = "b" }`},
+		{"spot_price = \"0\"\nfleet_tags = { a = \"b\" }", "No spot instance", `{ a = "b" }`},
+		{"spot_tag {\n key = \"a\"\n value = \"b\"\n}", "No spot instance", ``},
+		{"spot_price = \"auto\"\nspot_instance_types = [\"t3.small\"]", "Conflicting arguments", `["t3.small"]`},
+		{"spot_price = \"auto\"\nspot_allocation_strategy = \"cheapest\"", "Unsuitable value", `"cheapest"`},
+		{"spot_price = \"auto\"\nblock_duration_minutes = 90", "Unsuitable duration", `90`},
+		{"spot_price = \"auto\"\nena_support = true", "Not with a spot instance", `true`},
+		{"spot_price = \"auto\"\nsriov_support = true", "Not with a spot instance", `true`},
 
 		{`access_key = "AKIA"`, "Half a credential", `"AKIA"`},
 		{`secret_key = "s"`, "Half a credential", `"s"`},
@@ -112,7 +123,11 @@ func TestValidateReplacing(t *testing.T) {
 		{`ami_name = "web"`, `ami_name = "ab"`, "Invalid image name", `"ab"`},
 		{`ami_name = "web"`, `ami_name = "a:b"`, "Invalid image name", `"a:b"`},
 		{`ami_name = "web"`, fmt.Sprintf(`ami_name = "%s"`, strings.Repeat("x", 129)), "Invalid image name", ``},
-		{`instance_type = "t3.micro"`, ``, "Missing required argument", ``},
+		{`instance_type = "t3.micro"`, ``, "No instance type", ``},
+		{`instance_type = "t3.micro"`, `spot_instance_types = ["t3.micro"]`, "No spot instance", `["t3.micro"]`},
+		{`instance_type = "t3.micro"`, "instance_type = \"t2.micro\"\nspot_price = \"auto\"\nenable_unlimited_credits = true", "No unlimited credits on t2 spot instances", `true`},
+		{`instance_type = "t3.micro"`, "spot_instance_types = [\"m5.large\", \"c5.large\"]\nspot_price = \"0.1\"\nenable_nitro_enclave = true", "No enclaves on spot instances", `true`},
+		{`instance_type = "t3.micro"`, "spot_instance_types = [\"t3.micro\", \"m5.large\"]\nspot_price = \"0.1\"\nenable_unlimited_credits = true", "Not a burstable instance type", `true`},
 		{`instance_type = "t3.micro"`, "instance_type = \"m5.large\"\nenable_unlimited_credits = true", "Not a burstable instance type", `true`},
 		{`ssh_username  = "admin"`, ``, "Missing ssh_username", ``},
 		{`owners      = ["136693071363"]`, ``, "No owners", ``},

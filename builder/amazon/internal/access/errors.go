@@ -65,7 +65,7 @@ func Is(err error, codes ...string) bool {
 // NotFound reports whether err says that the thing asked for does not exist.
 func NotFound(err error) bool {
 	code := Code(err)
-	return strings.HasSuffix(code, ".NotFound") || Is(err, "InvalidAMIID.Unavailable", "NoSuchEntity")
+	return strings.HasSuffix(code, ".NotFound") || Is(err, "InvalidAMIID.Unavailable", "InvalidLaunchTemplateName.NotFoundException", "NoSuchEntity")
 }
 
 // Refused reports whether err means that nothing was changed.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -26,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
 	"bake/builder/amazon/internal/wait"
@@ -82,6 +84,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
 	cfg.APIOptions = append(cfg.APIOptions, countRequests, logRequests)
+	cfg.Retryer = retryer
 	if cloud.Endpoint == "" {
 		if o.AssumeRole != nil {
 			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg))
@@ -114,6 +117,20 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	}
 	s.identity = fmt.Sprint(s.With(s.Region), cmp.Or(s.Account, creds.AccessKeyID))
 	return s, nil
+}
+
+// retryer is the SDK's, but for a want of capacity, which AWS reports as a failure
+// of its own: another place is more likely to have some than another try.
+func retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+			var api smithy.APIError
+			if errors.As(err, &api) && (api.ErrorCode() == "InsufficientInstanceCapacity" || api.ErrorCode() == "InsufficientHostCapacity") {
+				return aws.FalseTernary
+			}
+			return aws.UnknownTernary
+		})}, o.Retryables...)
+	})
 }
 
 func blame(src *schema.Source, ptr any, summary, format string, args ...any) error {

@@ -108,6 +108,8 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		return j.importTask(ctx)
 	case owned.Object:
 		return j.object(ctx)
+	case owned.LaunchTemplate:
+		return j.launchTemplate(ctx)
 	case owned.Role:
 		return j.role(ctx)
 	case owned.InstanceProfile:
@@ -210,7 +212,7 @@ func (j *job) instance(ctx context.Context) error {
 	if j.r.ID != "" {
 		in.InstanceIds = []string{j.r.ID}
 	} else {
-		in.Filters = []types.Filter{{Name: new("client-token"), Values: []string{j.r.Key}}}
+		in.Filters = j.ours()
 	}
 	var found []types.Instance
 	err := j.settle(ctx, func(ctx context.Context) (bool, error) {
@@ -300,6 +302,18 @@ func (j *job) networkInterface(ctx context.Context) error {
 		_, err := access.Call(ctx, j.client.DeleteNetworkInterface, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: &j.r.ID})
 		return notFound(err)
 	}, "InvalidNetworkInterface.InUse", "InvalidParameterValue")
+}
+
+func (j *job) launchTemplate(ctx context.Context) error {
+	in := &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: &j.r.ID}
+	if j.r.ID == "" {
+		name := j.r.With[owned.WithName]
+		in = &ec2.DeleteLaunchTemplateInput{LaunchTemplateName: &name}
+	}
+	return j.settle(ctx, func(ctx context.Context) (bool, error) {
+		_, err := access.Call(ctx, j.client.DeleteLaunchTemplate, in)
+		return err == nil, notFound(err)
+	})
 }
 
 func (j *job) image(ctx context.Context) error {

@@ -21,7 +21,7 @@ func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Re
 	if run != "" {
 		f.filters = []types.Filter{{Name: new("tag:" + owned.RunTag), Values: []string{run}}}
 	}
-	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs, f.profiles} {
+	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs, f.templates, f.profiles} {
 		if err := find(ctx); err != nil {
 			return nil, err
 		}
@@ -161,6 +161,20 @@ func (f *finder) keyPairs(ctx context.Context) error {
 	}
 	for _, k := range out.KeyPairs {
 		f.add(owned.KeyPair, k.KeyPairId, k.Tags, k.KeyName)
+	}
+	return nil
+}
+
+func (f *finder) templates(ctx context.Context) error {
+	out, err := access.Call(ctx, f.client.DescribeLaunchTemplates, &ec2.DescribeLaunchTemplatesInput{Filters: f.filters})
+	if access.Is(err, "InvalidAction") {
+		return nil // what plays EC2 has none
+	}
+	if err != nil {
+		return err
+	}
+	for _, t := range out.LaunchTemplates {
+		f.add(owned.LaunchTemplate, t.LaunchTemplateId, t.Tags, t.LaunchTemplateName)
 	}
 	return nil
 }

@@ -102,6 +102,12 @@ func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, err
 		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {
 			return err
 		}
+		if p.SpotTags, err = p.Texts.Tags(late.Of(&f.Machines.SpotTags, f.Machines.SpotTag)); err != nil {
+			return err
+		}
+		if p.FleetTags, err = p.Texts.Tags(late.Of(&f.Machines.FleetTags, f.Machines.FleetTag)); err != nil {
+			return err
+		}
 		p.Tags, err = runTags()
 		return err
 	})

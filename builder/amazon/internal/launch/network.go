@@ -166,7 +166,7 @@ func (l *Launcher) guessSubnet(ctx context.Context, p Place) (Place, error) {
 	}
 	out, err := access.Call(ctx, l.client().DescribeInstanceTypeOfferings, &ec2.DescribeInstanceTypeOfferingsInput{
 		LocationType: types.LocationTypeAvailabilityZone,
-		Filters:      []types.Filter{{Name: new("instance-type"), Values: []string{l.InstanceType}}},
+		Filters:      []types.Filter{{Name: new("instance-type"), Values: l.types()}},
 	})
 	if err != nil {
 		return p, err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +45,37 @@ type Options struct {
 	SourceAMIFilter *SourceAMIFilter `hcl:"source_ami_filter,block"`
 
 	// Instance type to build on, such as t3.micro.
-	InstanceType string `hcl:"instance_type"`
+	InstanceType string `hcl:"instance_type,optional"`
+
+	// Highest price in dollars per hour for a spot instance, or `auto` for up to
+	// the price on demand. Not set, or `0`: no spot instance.
+	SpotPrice string `hcl:"spot_price,optional"`
+
+	// Instance types that will do for a spot instance, instead of `instance_type`.
+	SpotInstanceTypes []string `hcl:"spot_instance_types,optional"`
+
+	// How EC2 chooses among the spot instance types: `price-capacity-optimized`,
+	// `capacity-optimized`, `capacity-optimized-prioritized`, `diversified` or
+	// `lowest-price`. EC2's own default if not set.
+	SpotAllocationStrategy SpotAllocation `hcl:"spot_allocation_strategy,optional"`
+
+	// Tags for the spot request.
+	SpotTags map[string]string `hcl:"spot_tags,optional,late"`
+
+	// One more of `spot_tags`.
+	SpotTag []late.Tag `hcl:"spot_tag,block"`
+
+	// Tags for the fleet that launches the spot instance.
+	FleetTags map[string]string `hcl:"fleet_tags,optional,late"`
+
+	// One more of `fleet_tags`.
+	FleetTag []late.Tag `hcl:"fleet_tag,block"`
+
+	// Deprecated: EC2 no longer asks for a product to find a price.
+	SpotPriceAutoProduct string `hcl:"spot_price_auto_product,optional"`
+
+	// Deprecated: EC2 no longer has spot instances with a fixed duration.
+	BlockDurationMinutes int `hcl:"block_duration_minutes,optional"`
 
 	// Give the machine a public address, or do not. The subnet decides if this is
 	// not set. Without `subnet_id` a subnet of the default VPC is chosen.
@@ -296,6 +327,17 @@ type Statement struct {
 	Resource []string `hcl:"Resource"`
 }
 
+// SpotAllocation is how EC2 chooses among spot instance types.
+type SpotAllocation string
+
+// Choices implements [schema.Choices].
+func (SpotAllocation) Choices() []string {
+	return []string{"price-capacity-optimized", "capacity-optimized", "capacity-optimized-prioritized", "diversified", "lowest-price"}
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *SpotAllocation) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
 // ShutdownBehavior is what a shutdown from inside does.
 type ShutdownBehavior string
 
@@ -397,6 +439,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateSource(c)
 	o.validateNetwork(c)
 	o.validateInstance(c)
+	o.validateSpot(c)
 	o.validateKey(c)
 	o.validateWindows(c)
 	both(c, &o.UserData, &o.UserDataFile)
@@ -426,8 +469,11 @@ func (o *Options) validateSource(c *schema.Checker) {
 	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
 		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
 	}
-	if o.InstanceType == "" {
-		c.Errorf(&o.InstanceType, "No instance type", "instance_type cannot be empty.")
+	switch {
+	case o.InstanceType == "" && len(o.SpotInstanceTypes) == 0 && o.typesKnown(c):
+		c.Errorf(&o.InstanceType, "No instance type", "Set instance_type or, for a spot instance, spot_instance_types.")
+	case o.InstanceType != "" && len(o.SpotInstanceTypes) > 0:
+		c.Errorf(&o.SpotInstanceTypes, "Conflicting arguments", "Set either instance_type or spot_instance_types.")
 	}
 }
 
@@ -451,16 +497,15 @@ func (o *Options) validateInstance(c *schema.Checker) {
 	if o.EnableT2Unlimited {
 		c.Warnf(&o.EnableT2Unlimited, "Deprecated argument", "enable_t2_unlimited is the old name of enable_unlimited_credits.")
 	}
-	known := c.Known(&o.InstanceType)
-	if o.Unlimited() && known && !burstable.MatchString(o.InstanceType) {
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable.MatchString(t) }); o.Unlimited() && o.typesKnown(c) && i >= 0 {
 		ptr := &o.EnableUnlimitedCredits
 		if !o.EnableUnlimitedCredits {
 			ptr = &o.EnableT2Unlimited
 		}
-		c.Errorf(ptr, "Not a burstable instance type", "Only t2, t3, t3a and t4g instances have CPU credits; %s does not.", o.InstanceType)
+		c.Errorf(ptr, "Not a burstable instance type", "Only t2, t3, t3a and t4g instances have CPU credits; %s does not.", o.types()[i])
 	}
-	if o.EnableNitroEnclave && known && strings.HasPrefix(o.InstanceType, "t") {
-		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.InstanceType)
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return strings.HasPrefix(t, "t") }); o.EnableNitroEnclave && o.typesKnown(c) && i >= 0 {
+		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.types()[i])
 	}
 	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 1 || m.HTTPPutResponseHopLimit > 64) {
 		c.Errorf(&m.HTTPPutResponseHopLimit, "Unsuitable hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
@@ -481,6 +526,51 @@ func (o *Options) validateInstance(c *schema.Checker) {
 		if p.HostResourceGroupARN+p.HostID != "" && p.Tenancy != "" && p.Tenancy != "host" {
 			c.Errorf(&p.Tenancy, "Unsuitable tenancy", "An instance on a dedicated host has tenancy host.")
 		}
+	}
+}
+
+func (o *Options) typesKnown(c *schema.Checker) bool {
+	return c.Known(&o.InstanceType) && c.Known(&o.SpotInstanceTypes)
+}
+
+func (o *Options) validateSpot(c *schema.Checker) {
+	if o.SpotPriceAutoProduct != "" {
+		c.Warnf(&o.SpotPriceAutoProduct, "Deprecated argument", "spot_price_auto_product no longer has an effect.")
+	}
+	if n := o.BlockDurationMinutes; n != 0 {
+		c.Warnf(&o.BlockDurationMinutes, "Deprecated argument", "EC2 no longer has spot instances with a fixed duration; block_duration_minutes has no effect.")
+		if n%60 != 0 {
+			c.Errorf(&o.BlockDurationMinutes, "Unsuitable duration", "block_duration_minutes is a multiple of 60.")
+		}
+	}
+	if !o.Spot() && c.Known(&o.SpotPrice) {
+		for _, s := range []struct {
+			ptr any
+			set bool
+		}{
+			{&o.SpotTags, len(o.SpotTags) > 0}, {&o.SpotTag, len(o.SpotTag) > 0}, {&o.FleetTags, len(o.FleetTags) > 0}, {&o.FleetTag, len(o.FleetTag) > 0},
+			{&o.SpotInstanceTypes, len(o.SpotInstanceTypes) > 0}, {&o.BlockDurationMinutes, o.BlockDurationMinutes != 0},
+		} {
+			if s.set {
+				c.Errorf(s.ptr, "No spot instance", "This is for spot instances only; set spot_price, for instance to \"auto\".")
+			}
+		}
+		return
+	}
+	if p := o.SpotPrice; p != "auto" && o.Spot() {
+		if n, err := strconv.ParseFloat(p, 64); err != nil || n <= 0 {
+			c.Errorf(&o.SpotPrice, "Not a price", "spot_price is a number of dollars per hour, such as \"0.05\", or \"auto\".")
+		}
+	}
+	if o.EnableNitroEnclave && o.Spot() {
+		c.Errorf(&o.EnableNitroEnclave, "No enclaves on spot instances", "Spot instances do not support Nitro enclaves.")
+	}
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return strings.HasPrefix(t, "t2.") }); o.Unlimited() && o.Spot() && i >= 0 {
+		ptr := &o.EnableUnlimitedCredits
+		if !o.EnableUnlimitedCredits {
+			ptr = &o.EnableT2Unlimited
+		}
+		c.Errorf(ptr, "No unlimited credits on t2 spot instances", "A %s spot instance cannot have unlimited credits.", o.types()[i])
 	}
 }
 

@@ -29,6 +29,8 @@ type Spec struct {
 	Profile    string            // name of an instance profile; empty: none
 	Tags       map[string]string // of the instance and its network interface
 	VolumeTags map[string]string
+	SpotTags   map[string]string // of the spot request
+	FleetTags  map[string]string
 }
 
 // Run launches the machine and waits until it runs.
@@ -54,8 +56,19 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		}
 	}
 	want := l.Owner.Resource(owned.Instance, l.Owner.ID, l.Session.Region, owned.WithKeep, strings.Join(keep, ","))
+	if l.Spot() {
+		id, err := l.launchSpot(ctx, in, spec, want)
+		if err != nil {
+			return types.Instance{}, err
+		}
+		instance, err := l.awaitRunning(ctx, id)
+		if err == nil {
+			err = l.tagSpot(ctx, instance, spec)
+		}
+		return instance, err
+	}
 	id, err := owned.Acquire(ctx, l.Scope, "launch the instance", want, func(ctx context.Context) (string, string, error) {
-		out, err := l.runInstances(ctx, in)
+		out, err := l.launchSomewhere(ctx, in, spec.Place)
 		if err != nil {
 			return "", "", l.blameRun(err)
 		}
@@ -66,6 +79,10 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 	if err != nil {
 		return types.Instance{}, err
 	}
+	return l.awaitRunning(ctx, id)
+}
+
+func (l *Launcher) awaitRunning(ctx context.Context, id string) (types.Instance, error) {
 	return step.Do(ctx, l.Scope, "wait for the instance to run", func(ctx context.Context) (types.Instance, error) {
 		return l.awaitState(ctx, id, types.InstanceStateNameRunning)
 	})
@@ -116,7 +133,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	if spec.Profile != "" {
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &spec.Profile}
 	}
-	if burstable.MatchString(l.InstanceType) {
+	if !slices.ContainsFunc(l.types(), func(t string) bool { return !burstable.MatchString(t) }) {
 		credits := "standard"
 		if l.Unlimited() {
 			credits = "unlimited"
@@ -217,8 +234,12 @@ func (l *Launcher) blameRun(err error) error {
 }
 
 // Stop stops the instance, unless a provisioner has been asked to, and waits
-// until it has stopped.
+// until it has stopped. A spot instance cannot be stopped: EC2 reboots it to make
+// an image.
 func (l *Launcher) Stop(ctx context.Context, id string) error {
+	if l.Spot() {
+		return nil
+	}
 	_, err := step.Do(ctx, l.Scope, "stop the instance", func(ctx context.Context) (struct{}, error) {
 		if !l.DisableStopInstance {
 			if _, err := access.Call(ctx, l.client().StopInstances, &ec2.StopInstancesInput{InstanceIds: []string{id}}); err != nil {

@@ -29,6 +29,7 @@ const (
 	Object           = "ec2:s3-object"        // and the parts of its upload
 	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next
 	Role             = "ec2:role"
+	LaunchTemplate   = "ec2:launch-template"
 )
 
 // The tags of everything that a build owns. A kept image loses them.

@@ -1,0 +1,92 @@
+package launch
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+
+	"bake/builder/amazon/internal/access"
+)
+
+// noCapacity reports whether err says that a launch may succeed in another zone,
+// or with another instance type.
+func noCapacity(err error) bool {
+	return access.Is(err, "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity", "InsufficientFreeAddressesInSubnet") ||
+		access.Is(err, "Unsupported") && strings.Contains(strings.ToLower(err.Error()), "availability zone")
+}
+
+// launchSomewhere launches in, which is for place, and goes on to other places that
+// the template admits while there is no capacity.
+func (l *Launcher) launchSomewhere(ctx context.Context, in *ec2.RunInstancesInput, place Place) (*ec2.RunInstancesOutput, error) {
+	out, err := l.runInstances(ctx, in)
+	if !noCapacity(err) {
+		return out, err
+	}
+	others, found := l.elsewhere(ctx, place)
+	if found != nil {
+		return nil, err // what EC2 said of the launch is what matters
+	}
+	tried := cmp.Or(place.Zone, "the zone that EC2 chose")
+	for _, p := range others {
+		l.Scope.Say(ctx, "There is no capacity for %s in %s; trying %s", l.InstanceType, tried, p.Zone)
+		next := *in
+		next.ClientToken = aws.String(uuid.NewString()) // the other one stands for other parameters
+		l.move(&next, p)
+		if out, err = l.runInstances(ctx, &next); !noCapacity(err) {
+			return out, err
+		}
+		tried = p.Zone
+	}
+	return nil, err
+}
+
+// move makes a launch one in another place.
+func (l *Launcher) move(in *ec2.RunInstancesInput, p Place) {
+	in.Placement = l.placement(p.Zone)
+	switch {
+	case p.Subnet == "":
+	case len(in.NetworkInterfaces) > 0:
+		in.NetworkInterfaces = slices.Clone(in.NetworkInterfaces)
+		in.NetworkInterfaces[0].SubnetId = &p.Subnet
+	default:
+		in.SubnetId = &p.Subnet
+	}
+}
+
+// elsewhere lists the other zones that the template admits, those with the most
+// free addresses first: none if it names a subnet or a zone.
+func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) {
+	if l.SubnetID != "" || l.AvailabilityZone != "" {
+		return nil, nil
+	}
+	var filters []types.Filter
+	if l.SubnetFilter != nil {
+		filters = l.SubnetFilter.EC2()
+	} else {
+		filters = append(filters, types.Filter{Name: new("default-for-az"), Values: []string{"true"}})
+	}
+	subnets, err := l.subnets(ctx, Place{VPC: place.VPC}, filters)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(subnets, func(a, b types.Subnet) int {
+		return cmp.Compare(aws.ToInt32(b.AvailableIpAddressCount), aws.ToInt32(a.AvailableIpAddressCount))
+	})
+	var out []Place
+	for _, s := range subnets {
+		p := Place{VPC: place.VPC}.in(s)
+		if place.Subnet == "" {
+			p.Subnet = "" // EC2 knows the default one of each zone
+		}
+		if p.Zone != place.Zone && !slices.ContainsFunc(out, func(o Place) bool { return o.Zone == p.Zone }) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,204 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// spotRequest is the one-time request that a spot instance fulfils.
+type spotRequest struct {
+	Region  string
+	Account string
+	types.SpotInstanceRequest
+}
+
+// CreateFleet launches the instances of a fleet of the type instant, at once. The
+// pools, which are instance types and places, are tried in the order of their
+// priorities and then as given; what a pool refuses is among the errors of the
+// answer.
+func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if in.Type != types.FleetTypeInstant {
+		return nil, wire.Errorf("Unsupported", "The embedded cloud has fleets of the type instant only.")
+	}
+	if _, err := tagsFor(in.TagSpecifications, "fleet", kindInstance.resource, kindVolume.resource); err != nil {
+		return nil, err
+	}
+	target := aws.ToInt32(in.TargetCapacitySpecification.TotalTargetCapacity)
+	if target < 1 || target > 100 {
+		return nil, wire.Errorf("InvalidTargetCapacitySpecification", "The total target capacity must be from 1 to 100, not %d.", target)
+	}
+	spot := in.TargetCapacitySpecification.DefaultTargetCapacityType == types.DefaultTargetCapacityTypeSpot
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	out := &ec2.CreateFleetOutput{FleetId: aws.String(newID("fleet")), Errors: []types.CreateFleetError{}, Instances: []types.CreateFleetInstance{}}
+	lifecycle := types.InstanceLifecycleOnDemand
+	if spot {
+		lifecycle = types.InstanceLifecycleSpot
+	}
+	for _, p := range pools(in.LaunchTemplateConfigs) {
+		launch := &ec2.RunInstancesInput{MinCount: aws.Int32(1), MaxCount: &target, InstanceType: p.over.InstanceType, TagSpecifications: instanceTags(in.TagSpecifications)}
+		if err := p.into(launch); err != nil {
+			return nil, err
+		}
+		launch, err := s.templated(c, p.template, launch)
+		if err != nil {
+			return nil, err
+		}
+		if id := aws.ToString(p.over.SubnetId); id != "" && len(launch.NetworkInterfaces) > 0 {
+			launch.SubnetId, launch.NetworkInterfaces[0].SubnetId = nil, &id
+		}
+		launch.InstanceMarketOptions = nil
+		if spot {
+			launch.InstanceMarketOptions = &types.InstanceMarketOptionsRequest{MarketType: types.MarketTypeSpot}
+		}
+		shown := &types.LaunchTemplateAndOverridesResponse{
+			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecification{LaunchTemplateId: p.template.LaunchTemplateId, LaunchTemplateName: p.template.LaunchTemplateName, Version: p.template.Version},
+			Overrides:                   &types.FleetLaunchTemplateOverrides{InstanceType: p.over.InstanceType, SubnetId: p.over.SubnetId, AvailabilityZone: p.over.AvailabilityZone},
+		}
+		made, err := s.run(ctx, "CreateFleet", launch)
+		if err != nil {
+			e := wire.AsError(err)
+			out.Errors = append(out.Errors, types.CreateFleetError{ErrorCode: &e.Code, ErrorMessage: &e.Message, Lifecycle: lifecycle, LaunchTemplateAndOverrides: shown})
+			continue
+		}
+		fleet := types.CreateFleetInstance{InstanceType: launch.InstanceType, Lifecycle: lifecycle, LaunchTemplateAndOverrides: shown}
+		for _, i := range made.Instances {
+			fleet.InstanceIds = append(fleet.InstanceIds, *i.InstanceId)
+		}
+		out.Instances = append(out.Instances, fleet)
+		return out, nil
+	}
+	return out, nil
+}
+
+// pool is a combination of instance type and place that a fleet may launch in.
+type pool struct {
+	template *types.LaunchTemplateSpecification
+	over     types.FleetLaunchTemplateOverridesRequest
+}
+
+func pools(configs []types.FleetLaunchTemplateConfigRequest) (out []pool) {
+	for _, config := range configs {
+		if config.LaunchTemplateSpecification == nil {
+			continue
+		}
+		spec := config.LaunchTemplateSpecification
+		template := &types.LaunchTemplateSpecification{LaunchTemplateId: spec.LaunchTemplateId, LaunchTemplateName: spec.LaunchTemplateName, Version: spec.Version}
+		if len(config.Overrides) == 0 {
+			out = append(out, pool{template: template})
+		}
+		for _, over := range config.Overrides {
+			out = append(out, pool{template, over})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b pool) int {
+		return cmp.Compare(aws.ToFloat64(a.over.Priority), aws.ToFloat64(b.over.Priority))
+	})
+	return out
+}
+
+// into puts the pool's place into a launch.
+func (p pool) into(launch *ec2.RunInstancesInput) error {
+	if id := aws.ToString(p.over.SubnetId); id != "" {
+		if err := kindSubnet.check(id); err != nil {
+			return err
+		}
+		launch.SubnetId = &id
+	}
+	if zone := aws.ToString(p.over.AvailabilityZone); zone != "" {
+		launch.Placement = &types.Placement{AvailabilityZone: &zone}
+	}
+	if id := aws.ToString(p.over.ImageId); id != "" {
+		launch.ImageId = &id
+	}
+	return nil
+}
+
+// instanceTags are the tags of a fleet's request that are for its instances.
+func instanceTags(specs []types.TagSpecification) []types.TagSpecification {
+	return slices.DeleteFunc(slices.Clone(specs), func(t types.TagSpecification) bool { return t.ResourceType == "fleet" })
+}
+
+// requestSpot makes the request that a spot instance fulfils, and returns its id.
+// The lock is held.
+func (s *Service) requestSpot(row *instance, price *string, tags []types.Tag) (string, error) {
+	id := newID("sir")
+	r := &spotRequest{Region: row.Region, Account: row.OwnerId, SpotInstanceRequest: types.SpotInstanceRequest{
+		SpotInstanceRequestId: &id, CreateTime: row.LaunchTime, InstanceId: row.InstanceId, Type: types.SpotInstanceTypeOneTime,
+		State: types.SpotInstanceStateActive, SpotPrice: price, Tags: tags, LaunchedAvailabilityZone: row.Placement.AvailabilityZone,
+		Status: &types.SpotInstanceStatus{Code: aws.String("fulfilled"), Message: aws.String("Your Spot request is fulfilled."), UpdateTime: row.LaunchTime},
+	}}
+	return id, s.spots.put(id, r)
+}
+
+// spotView is a request as it stands now: it closes with its instance.
+func (s *Service) spotView(r *spotRequest) types.SpotInstanceRequest {
+	v := r.SpotInstanceRequest
+	in, ok := s.instances.get(aws.ToString(v.InstanceId))
+	if (!ok || in.Ended != nil) && v.State == types.SpotInstanceStateActive {
+		v.State = types.SpotInstanceStateClosed
+		v.Status = &types.SpotInstanceStatus{Code: aws.String("instance-terminated-by-user"), Message: aws.String("Your Spot Instance was terminated."), UpdateTime: v.CreateTime}
+	}
+	return v
+}
+
+func (s *Service) spotsOf(c wire.Caller) (out []*spotRequest) {
+	for _, r := range s.spots.all() {
+		if r.Account == c.Account && r.Region == c.Region {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+var spotFilters = filters{"instance-id": "InstanceId", "spot-instance-request-id": "SpotInstanceRequestId", "state": "State", "status-code": "Status.Code", "type": "Type", "launched-availability-zone": "LaunchedAvailabilityZone"}
+
+func (s *Service) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.DescribeSpotInstanceRequestsInput) (*ec2.DescribeSpotInstanceRequestsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []types.SpotInstanceRequest
+	for _, r := range s.spotsOf(wire.CallerFrom(ctx)) {
+		all = append(all, s.spotView(r))
+	}
+	key := func(r types.SpotInstanceRequest) string { return *r.SpotInstanceRequestId }
+	all, err := pick(kindSpot, in.SpotInstanceRequestIds, all, key)
+	if err != nil {
+		return nil, err
+	}
+	if all, err = apply(spotFilters, in.Filters, all); err != nil {
+		return nil, err
+	}
+	all, next, err := page(all, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeSpotInstanceRequestsOutput{SpotInstanceRequests: all, NextToken: next}, err
+}
+
+// CancelSpotInstanceRequests cancels requests; their instances run on.
+func (s *Service) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSpotInstanceRequestsInput) (*ec2.CancelSpotInstanceRequestsOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rows, err := pick(kindSpot, in.SpotInstanceRequestIds, s.spotsOf(wire.CallerFrom(ctx)), func(r *spotRequest) string { return *r.SpotInstanceRequestId })
+	if err != nil {
+		return nil, err
+	}
+	out := &ec2.CancelSpotInstanceRequestsOutput{CancelledSpotInstanceRequests: []types.CancelledSpotInstanceRequest{}}
+	for _, r := range rows {
+		err := s.spots.edit(*r.SpotInstanceRequestId, func(r *spotRequest) { r.State = types.SpotInstanceStateCancelled })
+		if err != nil {
+			return nil, err
+		}
+		out.CancelledSpotInstanceRequests = append(out.CancelledSpotInstanceRequests, types.CancelledSpotInstanceRequest{
+			SpotInstanceRequestId: r.SpotInstanceRequestId, State: types.CancelSpotInstanceRequestStateCancelled})
+	}
+	return out, nil
+}
