@@ -38,6 +38,8 @@ func TestValidate(t *testing.T) {
 		{`access_key = "AKIA"`, "Half a credential", `"AKIA"`},
 		{`secret_key = "s"`, "Half a credential", `"s"`},
 		{`token = "t"`, "Token without a key", `"t"`},
+		{"access_key = \"AKIA\"\nsecret_key = \"s\"\nvault_aws_engine {\n name = \"ci\"\n}", "Two sources of credentials", ``},
+		{"vault_aws_engine {\n name = \"\"\n}", "No name", `""`},
 		{`custom_endpoint_ec2 = "ec2.example.com"`, "Not a URL", `"ec2.example.com"`},
 		{`max_retries = -1`, "Negative number", `-1`},
 		{"aws_polling {\n delay_seconds = -1\n}", "Negative number", `-1`},

@@ -140,6 +140,10 @@ func explain(err error, requests int) error {
 		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
 		e.Refused = requests == 1 && e.status/100 == 4
 		e.Message, e.Hint = hint(e)
+		var said *explained
+		if errors.As(err, &said) {
+			e.Hint = strings.Replace(e.Hint, " (aws sts decode-authorization-message tells more)", "", 1) + ". AWS says: " + said.why
+		}
 		return e
 	}
 	e.Message, e.Hint = unreachable(err)

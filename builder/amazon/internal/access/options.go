@@ -41,6 +41,20 @@ type Options struct {
 	// Role to work as, taken on with the credentials found otherwise.
 	AssumeRole *AssumeRole `hcl:"assume_role,block"`
 
+	// Code of a device for multi-factor authentication, with which `assume_role`, or
+	// a profile that names a role and `mfa_serial`, is taken on. It holds for one
+	// session, which ends when its credentials do.
+	MFACode string `hcl:"mfa_code,optional"`
+
+	// Credentials from the secrets engine for AWS of a HashiCorp Vault, which
+	// VAULT_ADDR, VAULT_TOKEN and the like describe. They are asked for when the
+	// build starts.
+	VaultAWSEngine *VaultAWSEngine `hcl:"vault_aws_engine,block"`
+
+	// When AWS refuses a call, ask STS why and say so. It takes the permission
+	// sts:DecodeAuthorizationMessage.
+	DecodeAuthorizationMessages bool `hcl:"decode_authorization_messages,optional"`
+
 	// Endpoint of EC2 in the region of the build, as a URL. Other regions are not
 	// reached through it; AWS_ENDPOINT_URL is for all of them.
 	CustomEndpointEC2 string `hcl:"custom_endpoint_ec2,optional"`
@@ -88,6 +102,24 @@ type AssumeRole struct {
 	TransitiveTagKeys []string `hcl:"transitive_tag_keys,optional"`
 }
 
+// VaultAWSEngine says which credentials Vault is asked for.
+type VaultAWSEngine struct {
+	// Name of the role in Vault.
+	Name string `hcl:"name"`
+
+	// Path of the secrets engine.
+	EngineName string `hcl:"engine_name,optional"`
+
+	// ARN of the role in AWS, for a role in Vault that takes one on.
+	RoleARN string `hcl:"role_arn,optional"`
+
+	// How long the credentials of a role are to hold, such as 3600s.
+	TTL string `hcl:"ttl,optional"`
+}
+
+// SetDefaults implements [schema.Defaulter].
+func (v *VaultAWSEngine) SetDefaults() { *v = VaultAWSEngine{EngineName: "aws"} }
+
 // Polling says how patiently AWS is waited for.
 type Polling struct {
 	// Longest pause between two looks, in seconds. The first looks follow each
@@ -113,6 +145,12 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.Token != "" && o.AccessKey == "" && c.Known(&o.AccessKey) {
 		c.Errorf(&o.Token, "Token without a key", "token belongs to a temporary access_key and secret_key; set all three.")
 	}
+	if o.VaultAWSEngine != nil && o.AccessKey != "" {
+		c.Errorf(&o.VaultAWSEngine, "Two sources of credentials", "Set either access_key or vault_aws_engine.")
+	}
+	if o.MFACode != "" && o.AssumeRole == nil && o.Profile == "" && c.Known(&o.Profile) {
+		c.Warnf(&o.MFACode, "Code without a role", "mfa_code is for taking on a role; set assume_role, or a profile that names one.")
+	}
 	if o.CustomEndpointEC2 != "" {
 		if u, err := url.Parse(o.CustomEndpointEC2); err != nil || u.Scheme == "" || u.Host == "" {
 			c.Errorf(&o.CustomEndpointEC2, "Not a URL", "%q is not a URL such as https://ec2.example.com.", o.CustomEndpointEC2)
@@ -135,6 +173,16 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 		if _, ok := r.Tags[k]; !ok && c.Known(&r.Tags) {
 			c.Errorf(&r.TransitiveTagKeys, "Unknown tag", "%q is not a key of tags.", k)
 		}
+	}
+}
+
+// Validate implements [schema.Validator].
+func (v *VaultAWSEngine) Validate(c *schema.Checker) {
+	if v.Name == "" {
+		c.Errorf(&v.Name, "No name", "name is the role in Vault, and cannot be empty.")
+	}
+	if v.TTL != "" && v.RoleARN == "" && c.Known(&v.RoleARN) {
+		c.Warnf(&v.TTL, "No role to limit", "ttl counts with role_arn only.")
 	}
 }
 

@@ -76,6 +76,18 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		s.watchers = &Watchers{}
 	}
 	load := s.loadOptions(o)
+	vaulted := o.VaultAWSEngine != nil && cloud.Endpoint == ""
+	if vaulted {
+		v, err := openVault(env)
+		var lent aws.Credentials
+		if err == nil {
+			lent, err = v.lend(ctx, o.VaultAWSEngine)
+		}
+		if err != nil {
+			return nil, blame(src, &o.VaultAWSEngine, "Vault gives no credentials", "%s.", err)
+		}
+		load = append(load, config.WithCredentialsProvider(credentials.StaticCredentialsProvider{Value: lent}))
+	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	var noProfile config.SharedConfigProfileNotExistError
 	if errors.As(err, &noProfile) && o.Profile != "" {
@@ -85,9 +97,18 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	}
 	cfg.APIOptions = append(cfg.APIOptions, countRequests, logRequests)
 	cfg.Retryer = retryer
+	if o.DecodeAuthorizationMessages {
+		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
+	}
 	if cloud.Endpoint == "" {
 		if o.AssumeRole != nil {
-			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg))
+			serial := ""
+			if o.MFACode != "" {
+				if serial, err = mfaDevice(ctx, cfg); err != nil {
+					return nil, blame(src, &o.MFACode, "The MFA device is not known", "%s.", err)
+				}
+			}
+			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg), serial, o.MFACode)
 			s.with["role_arn"], s.with["external_id"] = o.AssumeRole.RoleARN, o.AssumeRole.ExternalID
 		}
 		s.with["profile"] = o.Profile
@@ -110,6 +131,11 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, blame(src, &o.Region, "No region", "Set region, AWS_REGION, or a region in the AWS profile.")
 	}
 	s.config, s.Region = cfg, cfg.Region
+	if vaulted {
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if !o.SkipCredentialValidation {
 		if err := s.identify(ctx, o, src); err != nil {
 			return nil, err
@@ -167,6 +193,11 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 	if o.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(o.Profile))
 	}
+	if o.MFACode != "" {
+		load = append(load, config.WithAssumeRoleCredentialOptions(func(a *stscreds.AssumeRoleOptions) {
+			a.TokenProvider = func() (string, error) { return o.MFACode, nil }
+		}))
+	}
 	if f := o.SharedCredentialsFile; f != "" {
 		load = append(load, config.WithSharedConfigFiles([]string{f}), config.WithSharedCredentialsFiles([]string{f}))
 	}
@@ -176,11 +207,16 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 	return load
 }
 
-func (r *AssumeRole) provider(client *sts.Client) aws.CredentialsProvider {
+// provider takes the role on, with the code of an MFA device if there is a serial.
+func (r *AssumeRole) provider(client *sts.Client, serial, code string) aws.CredentialsProvider {
 	return aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, r.RoleARN, func(a *stscreds.AssumeRoleOptions) {
 		a.Duration = time.Duration(r.DurationSeconds) * time.Second
 		a.RoleSessionName = r.SessionName
 		a.TransitiveTagKeys = r.TransitiveTagKeys
+		if serial != "" {
+			a.SerialNumber = &serial
+			a.TokenProvider = func() (string, error) { return code, nil }
+		}
 		if r.ExternalID != "" {
 			a.ExternalID = &r.ExternalID
 		}

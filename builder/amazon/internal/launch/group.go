@@ -153,6 +153,7 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	indirect := l.BastionHost != "" || l.ProxyHost != "" || l.fixedHost() != "" ||
 		l.SSHInterface == PrivateIP || l.SSHInterface == PrivateDNS
 	switch {
+	case len(ranges) > 0:
 	case l.TemporarySecurityGroupSourcePublicIP:
 		ip, err := publicAddress(ctx, 10*time.Second)
 		if err != nil {
@@ -160,7 +161,6 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 				"%s. Set temporary_security_group_source_cidrs instead.", err)
 		}
 		ranges, why = append(ranges, ip), "the public address of this machine"
-	case len(ranges) > 0:
 	case l.Session.Loopback():
 		ranges, why = []string{"127.0.0.1/32"}, "this machine"
 	case indirect:

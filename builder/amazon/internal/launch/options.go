@@ -111,7 +111,7 @@ type Options struct {
 	TemporarySecurityGroupSourceCIDRs []string `hcl:"temporary_security_group_source_cidrs,optional"`
 
 	// Let in the public address of this machine, which https://checkip.amazonaws.com
-	// tells, and fail if it does not.
+	// tells, and fail if it does not. `temporary_security_group_source_cidrs` wins.
 	TemporarySecurityGroupSourcePublicIP bool `hcl:"temporary_security_group_source_public_ip,optional"`
 
 	// Instance profile that lends the machine a role.

@@ -1,0 +1,64 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// mfaDevice returns the serial number of the MFA device of whoever the credentials
+// of cfg belong to.
+func mfaDevice(ctx context.Context, cfg aws.Config) (string, error) {
+	out, err := Call(ctx, iam.NewFromConfig(cfg, func(o *iam.Options) {
+		if o.Region == "" {
+			o.Region = "us-east-1" // IAM is global
+		}
+	}).ListMFADevices, &iam.ListMFADevicesInput{})
+	if err != nil {
+		return "", err
+	}
+	if len(out.MFADevices) == 0 {
+		return "", errors.New("these credentials have no MFA device")
+	}
+	return aws.ToString(out.MFADevices[0].SerialNumber), nil
+}
+
+const encodedMessage = "Encoded authorization failure message: "
+
+// decodeRefusals asks STS what AWS means when it refuses a call and says why in an
+// encoded message, and puts that into the error.
+func decodeRefusals(client *sts.Client) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("bake:DecodeRefusals",
+			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+				out, meta, err := next.HandleInitialize(ctx, in)
+				var api smithy.APIError
+				if !errors.As(err, &api) {
+					return out, meta, err
+				}
+				_, encoded, ok := strings.Cut(api.ErrorMessage(), encodedMessage)
+				if !ok {
+					return out, meta, err
+				}
+				said, derr := Call(ctx, client.DecodeAuthorizationMessage, &sts.DecodeAuthorizationMessageInput{EncodedMessage: &encoded})
+				if derr != nil {
+					return out, meta, &explained{err, "nothing that can be decoded (" + derr.Error() + ")"}
+				}
+				return out, meta, &explained{err, aws.ToString(said.DecodedMessage)}
+			}), middleware.Before)
+	}
+}
+
+// explained is a refused call with what AWS says about why.
+type explained struct {
+	error
+	why string
+}
+
+func (e *explained) Unwrap() error { return e.error }
