@@ -519,6 +519,19 @@ func TestMerged(t *testing.T) {
 	}
 }
 
+// TestByteOrderMark: files of HCL's own syntax may begin with one.
+func TestByteOrderMark(t *testing.T) {
+	const mark = "\ufeff"
+	dir := write(t, map[string]string{
+		"t.pkr.hcl":          mark + "variable \"a\" {}\nsource \"null\" \"x\" { tag = var.a }\nbuild { sources = [\"null.x\"] }\n",
+		"a.auto.pkrvars.hcl": mark + `a = "1"`,
+	})
+	template := load(t, config.Options{Path: dir, Cwd: dir})
+	if got := attribute(t, template.Builds[0].Builder, "tag", nil).AsString(); got != "1" {
+		t.Error(got)
+	}
+}
+
 // TestTryCatchesUnknownNames: try and can see names that do not exist, but not those
 // of locals and data sources, whose order is settled before anything is evaluated.
 func TestTryCatchesUnknownNames(t *testing.T) {
@@ -541,7 +554,7 @@ build { sources = ["null.x"] }
 // FuzzLoad: whatever a file holds, loading it ends in a template or in
 // diagnostics that point into it.
 func FuzzLoad(f *testing.F) {
-	for _, pattern := range []string{"../testdata/invalid/*", "../testdata/valid/*"} {
+	for _, pattern := range []string{"../testdata/*/*.pkr.*", "../testdata/*/components/*.pkr.*"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			f.Fatal("no templates: ", err)

@@ -1,0 +1,58 @@
+package bake_test
+
+import (
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestCompatibilityNames: every fixture, script and test that the page on the
+// language names is there, so that each rule on it is shown by something.
+func TestCompatibilityNames(t *testing.T) {
+	const page = "docs/compatibility-language.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err = fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if strings.HasPrefix(path, "testdata/") {
+			there[d.Name()] = true
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			source, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, m := range declared.FindAllSubmatch(source, -1) {
+				there[string(m[1])] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile("`([\\w.-]+)`")
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 5 || strings.HasPrefix(cells[1], "---") || strings.TrimSpace(cells[1]) == "rule" {
+			continue
+		}
+		shown := name.FindAllStringSubmatch(cells[len(cells)-2], -1)
+		if len(shown) == 0 {
+			t.Errorf("nothing shows: %s", strings.TrimSpace(cells[1]))
+		}
+		for _, m := range shown {
+			if !there[m[1]] {
+				t.Errorf("%s is not there, but is to show: %s", m[1], strings.TrimSpace(cells[1]))
+			}
+		}
+	}
+}

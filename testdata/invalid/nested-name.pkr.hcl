@@ -1,0 +1,13 @@
+variable "name" {
+  default = "b"
+}
+
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  source "null.a" {
+    name = var.name # ERROR: Name is not constant
+  }
+}

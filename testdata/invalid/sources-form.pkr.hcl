@@ -1,0 +1,15 @@
+source "null" "a" {
+  communicator = "none"
+}
+
+build {
+  sources = "null.a" # ERROR: Unsuitable value
+}
+
+build { # ERROR: Build without a source
+  sources = []
+}
+
+build {
+  sources = [source.null.a] # ERROR: Unknown variable
+}
