@@ -17,6 +17,7 @@ import (
 	"bake/postprocessor"
 	"bake/postprocessor/artifice"
 	"bake/postprocessor/checksum"
+	"bake/postprocessor/compress"
 	"bake/postprocessor/manifest"
 	ppshelllocal "bake/postprocessor/shelllocal"
 	"bake/provisioner"
@@ -62,6 +63,7 @@ func (p parts) all() catalog {
 				amiimport.Factory(p.cloud),
 				artifice.Component(),
 				checksum.Component(),
+				compress.Component(),
 				manifest.Component(p.now),
 				ppshelllocal.Component(),
 			),

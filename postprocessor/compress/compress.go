@@ -1,0 +1,164 @@
+// Package compress is the post-processor that packs the artifact's files into an
+// archive, or compresses one of them.
+package compress
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+//go:embed compress.go
+var source string
+
+// Options are the arguments of a compress post-processor.
+type Options struct {
+	// The file to write. Its name says what it is: an archive (`.zip`, `.tar`), a
+	// compressed archive (`.tar.gz`), or one compressed file (`.gz`). The ways to
+	// compress are `gz`, `bgzf`, `bz2`, `xz` and `lz4`. Any other name is that of a tar
+	// archive that is compressed with gzip. `{{.BuildName}}` and `{{.BuilderType}}` stand for what they say.
+	Output string `hcl:"output,optional,late"`
+
+	// What the name's end would say, if the name has no such end: `tar.gz`, say.
+	Format string `hcl:"format,optional"`
+
+	// How hard to compress, from 1 to 9. Not set or 0: as the algorithm usually does.
+	Level int `hcl:"compression_level,optional"`
+}
+
+func defaults() Options {
+	return Options{Output: "packer_{{.BuildName}}_{{.BuilderType}}", Level: -1}
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.Output == "" {
+		c.Errorf(&o.Output, "Missing output", "output cannot be empty.")
+	}
+	if o.Level < -1 {
+		c.Errorf(&o.Level, "Unsuitable level", "compression_level is a number from 1 to 9, or 0 for the usual.")
+	}
+}
+
+// Component describes the compress post-processor.
+func Component() component.Factory[postprocessor.PostProcessor] {
+	return component.Define("compress", []string{source}, defaults,
+		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &compress{o, src} })
+}
+
+type compress struct {
+	*Options
+	src *schema.Source
+}
+
+// form is what a file is to be.
+type form struct {
+	archive   string // "tar", "zip" or "", for one file as it is
+	algorithm string // or "", for none
+}
+
+// formOf reads the form from the end of a name.
+func formOf(name string) form {
+	parts := strings.Split(filepath.Base(name), ".")[1:]
+	last, before := "", ""
+	if n := len(parts); n > 0 {
+		last = parts[n-1]
+	}
+	if n := len(parts); n > 1 {
+		before = parts[n-2]
+	}
+	if last == "bz2" {
+		last = "bzip2"
+	}
+	switch {
+	case last == "tar" || last == "zip":
+		return form{archive: last}
+	case !slices.Contains(algorithms, last):
+		return form{"tar", "gz"}
+	case before == "tar":
+		return form{"tar", last}
+	}
+	return form{"", last}
+}
+
+// Process implements [postprocessor.PostProcessor]. The new artifact is the file
+// that was written.
+func (p *compress) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	out, err := p.process(ctx, s, in)
+	return out, postprocessor.Discard, err
+}
+
+func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, error) {
+	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
+	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	output, err := t.RenderAll(p.Output, map[string]any{"BuildName": s.SourceName, "BuilderType": s.SourceType})
+	if err != nil {
+		return nil, p.src.Errorf(&p.Output, "The output cannot be rendered", "%s.", err)
+	}
+	name := output
+	if p.Format != "" {
+		name += "." + p.Format
+	}
+	form := formOf(name)
+	switch {
+	case len(in.Files) == 0:
+		return nil, errors.New("the artifact has no files to compress")
+	case form.archive == "" && len(in.Files) != 1:
+		return nil, p.src.Errorf(&p.Output, "One file cannot hold several",
+			"%s is one compressed file, but the artifact has %d files. Call it %s, so that it is an archive.",
+			output, len(in.Files), strings.TrimSuffix(output, "."+form.algorithm)+".tar."+form.algorithm)
+	}
+	result, err := builder.File(output)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range in.Files {
+		if whole, err := filepath.Abs(f); err != nil || whole == result.Key {
+			return nil, errors.Join(p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", output), err)
+		}
+	}
+	what := "Compressing %s to %s"
+	if form.archive != "" {
+		what = "Packing %s into %s"
+	}
+	s.Say(ctx, what, strings.Join(in.Files, ", "), output)
+	if err := p.write(ctx, output, form, in.Files); err != nil {
+		return nil, fmt.Errorf("%s: %w", output, err)
+	}
+	return &builder.Artifact{
+		BuilderID: "packer.post-processor.compress", Files: []string{output},
+		Text: "compressed artifacts in: " + output, Resources: []step.Resource{result},
+	}, nil
+}
+
+// write makes the output of the files. It has its name only when it is whole.
+func (p *compress) write(ctx context.Context, output string, as form, files []string) error {
+	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(output), filepath.Base(output)+".*.part")
+	if err != nil {
+		return err
+	}
+	err = encode(ctx, f, as, p.Level, files)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), output)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package compress
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"compress/flate"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/dsnet/compress/bzip2"
+	"github.com/klauspost/pgzip"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz"
+)
+
+var algorithms = []string{"gz", "bgzf", "bzip2", "xz", "lz4"}
+
+// encode writes files to w in a form. Level is -1 or 0 for the algorithm's usual.
+func encode(ctx context.Context, w io.Writer, as form, level int, files []string) error {
+	if level = min(level, 9); level == 0 {
+		level = -1
+	}
+	to, err := compressor(w, as.algorithm, level)
+	if err != nil {
+		return err
+	}
+	switch as.archive {
+	case "tar":
+		err = writeTar(ctx, to, files)
+	case "zip":
+		err = writeZip(ctx, to, level, files)
+	default:
+		err = copyFile(ctx, to, files[0])
+	}
+	return errors.Join(err, to.Close())
+}
+
+// compressor returns a writer that compresses what it passes on to w.
+func compressor(w io.Writer, algorithm string, level int) (io.WriteCloser, error) {
+	switch algorithm {
+	case "gz":
+		return pgzip.NewWriterLevel(w, level)
+	case "bgzf":
+		return newBGZF(w, level), nil
+	case "bzip2":
+		if level == -1 {
+			level = bzip2.DefaultCompression
+		}
+		return bzip2.NewWriter(w, &bzip2.WriterConfig{Level: level})
+	case "xz":
+		return xz.NewWriter(w)
+	case "lz4":
+		z := lz4.NewWriter(w)
+		options := []lz4.Option{lz4.ConcurrencyOption(runtime.GOMAXPROCS(0))}
+		if level > 0 {
+			options = append(options, lz4.CompressionLevelOption(lz4Levels[level-1]))
+		}
+		return z, z.Apply(options...)
+	}
+	return uncompressed{w}, nil
+}
+
+var lz4Levels = []lz4.CompressionLevel{lz4.Level1, lz4.Level2, lz4.Level3, lz4.Level4, lz4.Level5, lz4.Level6, lz4.Level7, lz4.Level8, lz4.Level9}
+
+type uncompressed struct{ io.Writer }
+
+func (uncompressed) Close() error { return nil }
+
+func writeTar(ctx context.Context, w io.Writer, files []string) error {
+	t := tar.NewWriter(w)
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		h, err := tar.FileInfoHeader(info, "")
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := t.WriteHeader(h); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := copyFile(ctx, t, name); err != nil {
+			return err
+		}
+	}
+	return t.Close()
+}
+
+func writeZip(ctx context.Context, w io.Writer, level int, files []string) error {
+	z := zip.NewWriter(w)
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, level) })
+	for _, name := range files {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		h, err := zip.FileInfoHeader(info)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		h.Name, h.Method = filepath.Base(name), zip.Deflate
+		entry, err := z.CreateHeader(h)
+		if err != nil {
+			return err
+		}
+		if err := copyFile(ctx, entry, name); err != nil {
+			return err
+		}
+	}
+	return z.Close()
+}
+
+func copyFile(ctx context.Context, w io.Writer, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(w, reader{ctx, f})
+	return err
+}
+
+// reader ends with its context.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reader) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(b)
+}
