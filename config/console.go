@@ -11,6 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
+	"bake/internal/bound"
 )
 
 // consoleName is the file that diagnostics about evaluated expressions point at.
@@ -26,10 +27,15 @@ const (
 
 // Evaluate computes an expression. It may refer to all that a local value may, but
 // for data sources, which have not been read. The diagnostics hold no secrets; a
-// value that does carries [lang.Sensitive].
-func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {
-	val, diags := out.evaluate(ctx, text)
-	return val, out.secrets.Diagnostics(diags)
+// value that does carries [lang.Sensitive]. The error is that of an expression which
+// takes too much: it may still be evaluated, so that the program had better end.
+func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
+	var val cty.Value
+	var diags hcl.Diagnostics
+	if err := bound.Run(func() { val, diags = out.evaluate(ctx, text) }); err != nil {
+		return cty.DynamicVal, nil, err
+	}
+	return val, out.secrets.Diagnostics(diags), nil
 }
 
 func (out *Outline) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
+	"bake/internal/bound"
 )
 
 // Outline is what can be told about a template without running anything: data
@@ -55,7 +56,15 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	out := &Outline{Template: l.t, console: &hcl.File{}}
 	l.t.files[consoleName] = out.console
 	var diags hcl.Diagnostics
-	if o.Path != "" {
+	if err := bound.Run(func() { diags = out.read(ctx, l) }); err != nil {
+		stopped := &Outline{Template: &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}}
+		return stopped, problem(nil, "Template takes too much", "%s: %s.", o.Path, err)
+	}
+	return out, l.t.secrets.Diagnostics(Merge(diags, nil))
+}
+
+func (out *Outline) read(ctx context.Context, l *loader) (diags hcl.Diagnostics) {
+	if l.o.Path != "" {
 		diags = l.declarations()
 	} else {
 		l.t.Root = "."
@@ -66,7 +75,7 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 		out.Doubts = l.t.secrets.Diagnostics(Merge(l.rest(ctx), nil))
 		out.fill(ctx, l)
 	}
-	return out, l.t.secrets.Diagnostics(Merge(diags, nil))
+	return diags
 }
 
 func (out *Outline) fill(ctx context.Context, l *loader) {

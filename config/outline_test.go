@@ -74,8 +74,8 @@ func TestEvaluate(t *testing.T) {
 		{`1e9999`, "1e+9999"},
 		{`"line\nline"`, "line\nline"},
 	} {
-		val, diags := out.Evaluate(t.Context(), test.text)
-		if got := lang.Show(val); diags.HasErrors() || got != test.want {
+		val, diags, err := out.Evaluate(t.Context(), test.text)
+		if got := lang.Show(val); err != nil || diags.HasErrors() || got != test.want {
 			t.Errorf("%s is %q, want %q (%v)", test.text, got, test.want, diags)
 		}
 	}
@@ -84,7 +84,7 @@ func TestEvaluate(t *testing.T) {
 		"{{user `x`}}": "older JSON", "1 +": "", "": "", "1e10001": "Exponents",
 		strings.Repeat("(", 201): "brackets", strings.Repeat("x", 70000): "bytes",
 	} {
-		if _, diags := out.Evaluate(t.Context(), text); !diags.HasErrors() || !strings.Contains(diags.Error()+diags[0].Detail, want) {
+		if _, diags, _ := out.Evaluate(t.Context(), text); !diags.HasErrors() || !strings.Contains(diags.Error()+diags[0].Detail, want) {
 			t.Errorf("%.20s: %v", text, diags)
 		}
 	}
@@ -118,7 +118,10 @@ func FuzzEvaluate(f *testing.F) {
 		late := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("%q takes too long", text)) })
 		defer late.Stop()
 		config.Incomplete(text)
-		val, diags := out.Evaluate(context.Background(), text)
+		val, diags, err := out.Evaluate(context.Background(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
 		shown := lang.Show(val)
 		if !strings.Contains(text, "hunter2") && strings.Contains(shown+diags.Error(), "hunter2") {
 			t.Errorf("%q tells the secret: %q, %v", text, shown, diags)

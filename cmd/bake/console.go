@@ -135,7 +135,11 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 		return false, false
 	}
 	c.pending = ""
-	val, diags := c.evaluate(ctx, text)
+	val, diags, err := c.evaluate(ctx, text)
+	if err != nil {
+		c.report(fmt.Errorf("the console ends: %w", err))
+		return true, true
+	}
 	c.diagnostics(c.outline.Files(), diags)
 	if diags.HasErrors() {
 		return false, true
@@ -164,22 +168,24 @@ func (c *console) values() {
 	c.say(strings.TrimRight(b.String(), "\n"))
 }
 
-// evaluate computes an expression, and gives up when ctx ends: a function may take long.
-func (c *console) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics) {
+// evaluate computes an expression, and gives up when ctx ends: a function may take
+// long. The error ends the console.
+func (c *console) evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
 	type result struct {
 		val   cty.Value
 		diags hcl.Diagnostics
+		err   error
 	}
 	ended := make(chan result, 1)
 	go func() {
-		val, diags := c.outline.Evaluate(ctx, text)
-		ended <- result{val, diags}
+		val, diags, err := c.outline.Evaluate(ctx, text)
+		ended <- result{val, diags, err}
 	}()
 	select {
 	case r := <-ended:
-		return r.val, r.diags
+		return r.val, r.diags, r.err
 	case <-ctx.Done():
-		return cty.DynamicVal, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Stopped", Detail: context.Cause(ctx).Error() + "."}}
+		return cty.DynamicVal, nil, context.Cause(ctx)
 	}
 }
 
@@ -210,7 +216,10 @@ func (c *console) interact(ctx context.Context) (err error) {
 		case err != nil:
 			return err
 		}
-		if done, _ := c.line(ctx, text, false); done {
+		if done, failed := c.line(ctx, text, false); done {
+			if failed {
+				return errReported
+			}
 			return nil
 		}
 	}
