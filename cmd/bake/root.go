@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -86,7 +87,8 @@ func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 	text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
 	cmd.SuggestionsMinimumDistance = 2
 	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		text += fmt.Sprintf("; did you mean %q?", s[0])
+		distance := func(name string) int { return levenshtein.Distance(args[0], name, nil) }
+		text += fmt.Sprintf("; did you mean %q?", slices.MinFunc(s, func(a, b string) int { return distance(a) - distance(b) }))
 	} else {
 		text += fmt.Sprintf("; %s -h lists them", cmd.CommandPath())
 	}
