@@ -26,6 +26,8 @@ import (
 	"bake/provisioner/shell"
 	"bake/provisioner/shelllocal"
 	"bake/provisioner/sleep"
+	"bake/provisioner/windowsrestart"
+	"bake/provisioner/windowsshell"
 )
 
 // parts are what components are made of.
@@ -58,6 +60,8 @@ func (p parts) all() catalog {
 				shell.Component(),
 				shelllocal.Component(),
 				sleep.Component(),
+				windowsrestart.Component(),
+				windowsshell.Component(),
 			),
 			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
 				amiimport.Factory(p.cloud),

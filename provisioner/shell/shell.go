@@ -6,21 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
-	"path"
 	"strings"
-	"time"
 
 	"bake/builder"
 	"bake/communicator"
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
-	"bake/internal/gotemplate"
 	"bake/internal/script"
 	"bake/provisioner"
+	"bake/provisioner/internal/remote"
 	"bake/step"
 )
 
@@ -39,7 +36,7 @@ type shell struct {
 
 // Provision implements [provisioner.Provisioner].
 func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
-	r := &run{shell: p, scope: s, machine: m, path: p.remotePath()}
+	r := &run{shell: p, Machine: remote.Machine{Machine: m, Scope: s, Patience: p.StartRetryTimeout}, path: p.remotePath()}
 	vars, err := p.Vars(r.render, s.SourceName, s.SourceType, m.Data)
 	if err != nil {
 		return err
@@ -62,27 +59,13 @@ func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine)
 // run is one call of Provision.
 type run struct {
 	*shell
-	scope   *step.Scope
-	machine builder.Machine
+	remote.Machine
 	vars    string // assignments of the environment
 	path    string // of the script on the machine
 	envFile string // on the machine; empty if there is none
 }
 
-func (r *run) render(text string) (string, error) { return r.renderWith(text, nil) }
-
-func (r *run) renderWith(text string, more map[string]any) (string, error) {
-	data := map[string]any{}
-	for k, v := range r.machine.Data {
-		data[k] = v
-	}
-	for k, v := range more {
-		data[k] = v
-	}
-	s := r.scope
-	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
-	return c.RenderAll(text, data)
-}
+func (r *run) render(text string) (string, error) { return r.Render(text, nil) }
 
 func (r *run) scripts(ctx context.Context) error {
 	if len(r.Inline) > 0 {
@@ -90,7 +73,7 @@ func (r *run) scripts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.scope.Say(ctx, "Provisioning with shell script: inline")
+		r.Scope.Say(ctx, "Provisioning with shell script: inline")
 		return r.script(ctx, text)
 	}
 	for _, local := range r.Paths() {
@@ -98,7 +81,7 @@ func (r *run) scripts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.scope.Say(ctx, "Provisioning with shell script: %s", local)
+		r.Scope.Say(ctx, "Provisioning with shell script: %s", local)
 		if err := r.script(ctx, text); err != nil {
 			return fmt.Errorf("%s: %w", local, err)
 		}
@@ -125,22 +108,22 @@ func (r *run) script(ctx context.Context, text []byte) error {
 			text = append(text, '\n')
 		}
 	}
-	line, err := r.renderWith(r.executeCommand(), map[string]any{"Path": r.path, "Vars": r.vars, "EnvVarFile": r.envFile})
+	line, err := r.Render(r.executeCommand(), map[string]any{"Path": r.path, "Vars": r.vars, "EnvVarFile": r.envFile})
 	if err != nil {
 		return fmt.Errorf("execute_command: %w", err)
 	}
-	err = r.persist(ctx, func(ctx context.Context) error {
+	err = r.Persist(ctx, func(ctx context.Context) error {
 		if r.envFile != "" {
-			if err := r.upload(ctx, r.envFile, 0o600, []byte(r.vars)); err != nil {
+			if err := r.Upload(ctx, r.envFile, 0o600, []byte(r.vars)); err != nil {
 				return err
 			}
 		}
-		return r.upload(ctx, r.path, 0o755, text)
+		return r.Upload(ctx, r.path, 0o755, text)
 	})
 	if err != nil {
 		return err
 	}
-	code, err := r.execute(ctx, line)
+	code, err := r.Execute(ctx, line)
 	if errors.Is(err, communicator.ErrDisconnected) {
 		if r.ExpectDisconnect {
 			return nil
@@ -153,28 +136,14 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	return r.CheckExit(code)
 }
 
-func (r *run) upload(ctx context.Context, to string, mode fs.FileMode, text []byte) error {
-	return r.machine.Put(ctx, path.Dir(to), communicator.File(path.Base(to), mode, text))
-}
-
-// execute runs a command line and passes its output on as events.
-func (r *run) execute(ctx context.Context, line string) (int, error) {
-	out := script.NewLines(func(text string) { r.scope.Output(ctx, step.Output, text) })
-	errOut := script.NewLines(func(text string) { r.scope.Output(ctx, step.ErrOutput, text) })
-	defer errOut.Flush()
-	defer out.Flush()
-	st, err := r.machine.Run(ctx, communicator.Command{Line: line, Stdout: out, Stderr: errOut})
-	return st.Code, err
-}
-
 // clean removes what was uploaded. After a reboot it waits for the machine.
 func (r *run) clean(ctx context.Context) error {
 	line := "rm -f " + r.path
 	if r.envFile != "" {
 		line += " " + r.envFile
 	}
-	err := r.persist(ctx, func(ctx context.Context) error {
-		code, err := r.execute(ctx, line)
+	err := r.Persist(ctx, func(ctx context.Context) error {
+		code, err := r.Execute(ctx, line)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("%s: exit status %d", line, code)
 		}
@@ -184,28 +153,4 @@ func (r *run) clean(ctx context.Context) error {
 		return fmt.Errorf("removing the script from the machine (skip_clean = true leaves it there): %w", err)
 	}
 	return nil
-}
-
-// retryPause is how long to wait before talking to a machine again that has
-// dropped the connection.
-const retryPause = 2 * time.Second
-
-// persist repeats fn while the connection is lost under it, for as long as
-// start_retry_timeout allows.
-func (r *run) persist(ctx context.Context, fn func(context.Context) error) error {
-	if r.StartRetryTimeout == 0 {
-		return fn(ctx)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.StartRetryTimeout,
-		fmt.Errorf("the machine could not be reached again within %s (start_retry_timeout)", r.StartRetryTimeout))
-	defer cancel()
-	for {
-		err := fn(ctx)
-		if !errors.Is(err, communicator.ErrDisconnected) {
-			return err
-		}
-		if cause := delay.For(ctx, retryPause); cause != nil {
-			return fmt.Errorf("%w: %w", cause, err)
-		}
-	}
 }

@@ -1,0 +1,78 @@
+// Package remote is what provisioners that run scripts on the machine share.
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/delay"
+	"bake/internal/gotemplate"
+	"bake/internal/script"
+	"bake/step"
+)
+
+// Machine is the machine of one provisioner.
+type Machine struct {
+	builder.Machine
+	Scope    *step.Scope
+	Patience time.Duration // start_retry_timeout
+}
+
+// Render expands the {{ }} of an option with the values of build.* and more.
+func (m *Machine) Render(text string, more map[string]any) (string, error) {
+	data := maps.Clone(m.Data)
+	if data == nil {
+		data = map[string]any{}
+	}
+	maps.Copy(data, more)
+	s := m.Scope
+	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	return c.RenderAll(text, data)
+}
+
+// Upload writes one file, whose path has slashes.
+func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text []byte) error {
+	return m.Put(ctx, path.Dir(to), communicator.File(path.Base(to), mode, text))
+}
+
+// Execute runs a command line and passes its output on as events. The error is
+// not nil only if the exit status is unknown.
+func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
+	out := script.NewLines(func(text string) { m.Scope.Output(ctx, step.Output, text) })
+	errOut := script.NewLines(func(text string) { m.Scope.Output(ctx, step.ErrOutput, text) })
+	defer errOut.Flush()
+	defer out.Flush()
+	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: out, Stderr: errOut})
+	return st.Code, err
+}
+
+// retryPause is how long to wait before talking to a machine again that has
+// dropped the connection.
+const retryPause = 2 * time.Second
+
+// Persist repeats fn while the connection is lost under it, for as long as
+// start_retry_timeout allows.
+func (m *Machine) Persist(ctx context.Context, fn func(context.Context) error) error {
+	if m.Patience == 0 {
+		return fn(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, m.Patience,
+		fmt.Errorf("the machine could not be reached again within %s (start_retry_timeout)", m.Patience))
+	defer cancel()
+	for {
+		err := fn(ctx)
+		if !errors.Is(err, communicator.ErrDisconnected) {
+			return err
+		}
+		if cause := delay.For(ctx, retryPause); cause != nil {
+			return fmt.Errorf("%w: %w", cause, err)
+		}
+	}
+}

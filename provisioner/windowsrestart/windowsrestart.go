@@ -1,0 +1,185 @@
+// Package windowsrestart is the provisioner windows-restart: it restarts a Windows
+// machine and waits until it is back.
+package windowsrestart
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/delay"
+	"bake/provisioner"
+	"bake/step"
+)
+
+//go:embed windowsrestart.go
+var source string
+
+// Options are the arguments of a windows-restart provisioner.
+type Options struct {
+	// The command line that restarts the machine.
+	RestartCommand string `hcl:"restart_command,optional"`
+
+	// A command line that succeeds once the machine is back. It is run until it
+	// does, before PowerShell is asked whether it answers.
+	RestartCheckCommand string `hcl:"restart_check_command,optional"`
+
+	// How long the restart may take.
+	RestartTimeout time.Duration `hcl:"restart_timeout,optional"`
+
+	// Wait also until none of `registry_keys` exists: Windows is then done with
+	// what it does to itself after a restart.
+	CheckRegistry bool `hcl:"check_registry,optional"`
+
+	// Keys of the registry that exist while a restart is pending.
+	RegistryKeys []string `hcl:"registry_keys,optional"`
+}
+
+func defaults() Options {
+	const cbs = `HKLM:SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\`
+	return Options{
+		RestartCommand: `shutdown /r /f /t 0 /c "packer restart"`,
+		RestartTimeout: 5 * time.Minute,
+		RegistryKeys:   []string{cbs + "RebootPending", cbs + "PackagesPending", cbs + "RebootInProgress"},
+	}
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.RestartCommand == "" {
+		c.Errorf(&o.RestartCommand, "No command", "restart_command cannot be empty.")
+	}
+	if o.RestartTimeout <= 0 {
+		c.Errorf(&o.RestartTimeout, "Not a waiting time", "restart_timeout must be more than nothing.")
+	}
+}
+
+// Component describes the windows-restart provisioner.
+func Component() component.Factory[provisioner.Provisioner] {
+	return component.Define("windows-restart", []string{source}, defaults,
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &restart{o} })
+}
+
+type restart struct{ *Options }
+
+// The exit statuses of shutdown that matter here.
+const (
+	inProgress = 1115 // a shutdown is in progress
+	scheduled  = 1190 // a shutdown has been scheduled already
+	logonBusy  = 1717 // the interface is not known: Windows is going down or coming up
+)
+
+// The command lines that find out whether the machine is down.
+const (
+	testShutdown  = `shutdown /r /f /t 60 /c "packer restart test"`
+	abortShutdown = `shutdown /a`
+	greeting      = "restarted."
+	checkBack     = `powershell -NoProfile -NonInteractive -Command "echo ('{0} restarted.' -f [Net.Dns]::GetHostName())"`
+)
+
+// The rhythm of looking.
+const (
+	busyPause  = 10 * time.Second
+	checkPause = 5 * time.Second
+)
+
+// Provision implements [provisioner.Provisioner].
+func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.RestartTimeout,
+		fmt.Errorf("the machine was not back within %s (restart_timeout)", p.RestartTimeout))
+	defer cancel()
+	s.Say(ctx, "Restarting the machine")
+	code, _, err := run(ctx, m, p.RestartCommand)
+	// A machine that goes down may take the answer with it.
+	if err == nil && !slices.Contains([]int{0, inProgress, scheduled}, code) {
+		return fmt.Errorf("restart_command ended with status %d", code)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	s.Say(ctx, "Waiting for the machine to restart...")
+	if err := goneDown(ctx, m); err != nil {
+		return err
+	}
+	if err := p.back(ctx, m); err != nil {
+		return err
+	}
+	s.Say(ctx, "The machine has restarted")
+	return nil
+}
+
+// run runs a command line and returns its standard output.
+func run(ctx context.Context, m builder.Machine, line string) (code int, out string, err error) {
+	var b bytes.Buffer
+	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: &b})
+	return st.Code, b.String(), err
+}
+
+// goneDown waits until the shutdown has begun: the machine no longer answers, or
+// has already come back, when it takes the order for another shutdown.
+func goneDown(ctx context.Context, m builder.Machine) error {
+	for {
+		code, _, err := run(ctx, m, testShutdown)
+		switch {
+		case context.Cause(ctx) != nil:
+			return context.Cause(ctx)
+		case err != nil || code == 1:
+			return nil
+		case code == 0:
+			code, _, err := run(ctx, m, abortShutdown)
+			if err == nil && code != 0 {
+				err = fmt.Errorf("%s ended with status %d", abortShutdown, code)
+			}
+			return err
+		case !slices.Contains([]int{inProgress, scheduled, logonBusy}, code):
+			return fmt.Errorf("%s ended with status %d", testShutdown, code)
+		}
+		if err := delay.For(ctx, busyPause); err != nil {
+			return err
+		}
+	}
+}
+
+// back waits until the machine answers as the options want it.
+func (p *restart) back(ctx context.Context, m builder.Machine) error {
+	if p.RestartCheckCommand != "" {
+		if err := until(ctx, m, p.RestartCheckCommand, func(code int, _ string) bool { return code == 0 }); err != nil {
+			return err
+		}
+	}
+	if err := until(ctx, m, checkBack, func(_ int, out string) bool { return strings.Contains(out, greeting) }); err != nil {
+		return err
+	}
+	if !p.CheckRegistry {
+		return nil
+	}
+	for _, key := range p.RegistryKeys {
+		line := `powershell -NoProfile -NonInteractive -Command "Test-Path '` + strings.ReplaceAll(key, "'", "''") + `'"`
+		if err := until(ctx, m, line, func(_ int, out string) bool { return strings.TrimSpace(out) == "False" }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// until runs a command line until its outcome is good. Lost connections are part
+// of a restart.
+func until(ctx context.Context, m builder.Machine, line string, good func(code int, out string) bool) error {
+	for {
+		code, out, err := run(ctx, m, line)
+		if err == nil && good(code, out) {
+			return nil
+		}
+		if err := delay.For(ctx, checkPause); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,128 @@
+// Package windowsshell is the provisioner windows-shell: it runs batch files on a
+// Windows machine.
+package windowsshell
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/script"
+	"bake/provisioner"
+	"bake/provisioner/internal/remote"
+	"bake/step"
+)
+
+//go:embed windowsshell.go
+var source string
+
+// Options are the arguments of a windows-shell provisioner.
+type Options struct {
+	script.Options
+
+	// The command line that runs the script on the machine. `{{.Path}}` is where
+	// the script was uploaded to, `{{.Vars}}` are the assignments of its
+	// environment; the values of `build.*` have their names.
+	ExecuteCommand string `hcl:"execute_command,optional,late"`
+
+	// How one variable is assigned: the first %s is its name and the second its value.
+	EnvVarFormat string `hcl:"env_var_format,optional"`
+
+	// Upload the script as it is. Otherwise line ends become those of Windows.
+	Binary bool `hcl:"binary,optional"`
+
+	// The path of the script on the machine, where it stays.
+	RemotePath string `hcl:"remote_path,optional"`
+
+	// How long to go on trying to start a script while the connection to the
+	// machine fails.
+	StartRetryTimeout time.Duration `hcl:"start_retry_timeout,optional"`
+}
+
+func defaults() Options {
+	return Options{
+		ExecuteCommand: `{{.Vars}}"{{.Path}}"`, EnvVarFormat: `set "%s=%s" && `,
+		RemotePath: "c:/Windows/Temp/script.bat", StartRetryTimeout: 5 * time.Minute,
+	}
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	for _, p := range o.Problems(c.Known) {
+		c.Errorf(p.Field, p.Summary, "%s", p.Detail)
+	}
+	if err := script.CheckFormat(o.EnvVarFormat); err != nil {
+		c.Errorf(&o.EnvVarFormat, "Unusable format", "%s.", err)
+	}
+	if o.RemotePath == "" {
+		c.Errorf(&o.RemotePath, "No path", "remote_path says where the script is uploaded to.")
+	}
+	if o.StartRetryTimeout < 0 {
+		c.Errorf(&o.StartRetryTimeout, "Negative duration", "start_retry_timeout cannot be negative.")
+	}
+}
+
+// Component describes the windows-shell provisioner.
+func Component() component.Factory[provisioner.Provisioner] {
+	return component.Define("windows-shell", []string{source, script.Source}, defaults,
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &windowsShell{o} })
+}
+
+type windowsShell struct{ *Options }
+
+// Provision implements [provisioner.Provisioner].
+func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine builder.Machine) error {
+	m := &remote.Machine{Machine: machine, Scope: s, Patience: p.StartRetryTimeout}
+	render := func(text string) (string, error) { return m.Render(text, nil) }
+	vars, err := p.Vars(render, s.SourceName, s.SourceType, m.Data)
+	if err != nil {
+		return err
+	}
+	assigned := script.Assign(p.EnvVarFormat, vars, func(value string) string { return value })
+	line, err := m.Render(p.ExecuteCommand, map[string]any{"Path": p.RemotePath, "Vars": assigned})
+	if err != nil {
+		return fmt.Errorf("execute_command: %w", err)
+	}
+	if len(p.Inline) > 0 {
+		lines, err := p.Lines(render)
+		if err != nil {
+			return err
+		}
+		s.Say(ctx, "Provisioning with windows-shell script: inline")
+		return p.script(ctx, m, line, []byte(strings.Join(lines, "\n")+"\n"))
+	}
+	for _, local := range p.Paths() {
+		text, err := os.ReadFile(local)
+		if err != nil {
+			return err
+		}
+		s.Say(ctx, "Provisioning with windows-shell script: %s", local)
+		if err := p.script(ctx, m, line, text); err != nil {
+			return fmt.Errorf("%s: %w", local, err)
+		}
+	}
+	return nil
+}
+
+// script uploads and runs one script.
+func (p *windowsShell) script(ctx context.Context, m *remote.Machine, line string, text []byte) error {
+	if !p.Binary {
+		text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
+	}
+	to := strings.ReplaceAll(p.RemotePath, `\`, "/")
+	if err := m.Persist(ctx, func(ctx context.Context) error { return m.Upload(ctx, to, 0o644, text) }); err != nil {
+		return err
+	}
+	code, err := m.Execute(ctx, line)
+	if err != nil {
+		return err
+	}
+	return p.CheckExit(code)
+}

@@ -1,0 +1,84 @@
+package windowsshell_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/provisioner/provisionertest"
+	"bake/provisioner/windowsshell"
+	"bake/step"
+)
+
+// provision runs a block on a machine whose shell is a POSIX one, which takes
+// command lines that suit both.
+func provision(t *testing.T, body string) (dir string, out []string, err error) {
+	t.Helper()
+	dir = t.TempDir()
+	s, log := provisionertest.Scope(t)
+	body += fmt.Sprintf("\nremote_path = %q\nexecute_command = \"{{.Vars}} sh {{.Path}} {{.ID}}\"\nenv_var_format = \"%%s=%%s \"\n", dir+`/script.bat`)
+	err = provisionertest.New(t, windowsshell.Component(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	return dir, log.Texts(step.Output), err
+}
+
+func TestInline(t *testing.T) {
+	dir, out, err := provision(t, "inline = [\"echo $A $1 #\", \"echo {{build_name}} #\"]\nenvironment_vars = [\"A=x=y\"]")
+	if err != nil || !slices.Equal(out, []string{"x=y i-test", "test"}) {
+		t.Errorf("got %q, %v", out, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "script.bat"))
+	if err != nil || string(b) != "echo $A $1 #\r\necho test #\r\n" {
+		t.Errorf("the script is %q, %v", b, err)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	if _, _, err := provision(t, `inline = ["exit 3 #"]`); err == nil || !strings.Contains(err.Error(), "exit status: 3") {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err := provision(t, "inline = [\"exit 3 #\"]\nvalid_exit_codes = [0, 3]"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDefaults checks the command line that Windows gets.
+func TestDefaults(t *testing.T) {
+	s, _ := provisionertest.Scope(t)
+	m := provisionertest.NewMachine(t)
+	m.Fault = func(n int, call string) error {
+		if n == 1 {
+			want := `run set "A=1" && set "PACKER_BUILDER_TYPE=fake" && set "PACKER_BUILD_NAME=test" && "c:/Windows/Temp/script.bat"`
+			if call != want {
+				t.Errorf("got %s, want %s", call, want)
+			}
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Join(m.Home, "c:/Windows/Temp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := provisionertest.New(t, windowsshell.Component(), "inline = [\"dir\"]\nenv = { A = \"1\" }\nvalid_exit_codes = [0, 126, 127]")
+	if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
+		t.Error(err)
+	}
+	if len(m.Calls()) != 2 {
+		t.Errorf("calls: %q", m.Calls())
+	}
+}
+
+func TestInvalid(t *testing.T) {
+	for body, want := range map[string]string{
+		``: "No script", `script = "/no/such/file"`: "Script not found",
+		"inline = [\"a\"]\nenv_var_format = \"x\"":        "Unusable format",
+		"inline = [\"a\"]\nremote_path = \"\"":            "No path",
+		"inline = [\"a\"]\nstart_retry_timeout = \"-1s\"": "Negative duration",
+	} {
+		provisionertest.Invalid(t, windowsshell.Component(), body, "", want)
+	}
+	if _, err := windowsshell.Component().Docs(); err != nil {
+		t.Error(err)
+	}
+}
