@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"regexp"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
@@ -13,7 +14,7 @@ var registrySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
 	{Name: "labels"}, {Name: "bucket_labels"}, {Name: "build_labels"}, {Name: "channels"},
 }}
 
-var bucketName = regexp.MustCompile(`^[A-Za-z0-9-]{3,36}$`)
+var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9-]{3,36}$`) })
 
 // maxDescription is how many characters the registry takes.
 const maxDescription = 255
@@ -49,7 +50,7 @@ func (l *loader) registryBlock(ctx context.Context, block *hcl.Block) hcl.Diagno
 	diags = append(diags, l.decode(ctx, attrs["channels"], &channels)...)
 
 	at := func(name string) *hcl.Range { return attrs[name].Expr.Range().Ptr() }
-	if name != "" && !bucketName.MatchString(name) {
+	if name != "" && !bucketName().MatchString(name) {
 		diags = append(diags, problem(at("bucket_name"), "Invalid bucket_name",
 			"%q must consist of 3 to 36 letters, digits and dashes.", name)...)
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -54,7 +55,7 @@ func (s *Service) publicationOf(c wire.Caller, id string) (*image, error) {
 	return nil, nil
 }
 
-var deviceName = regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`)
+var deviceName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9]*$`) })
 
 // machineDevice is the name of a device in the machine: /dev/sdf is xvdf there.
 func machineDevice(name string) string {
@@ -345,7 +346,7 @@ func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (
 	switch {
 	case name == "":
 		return nil, missing("Device")
-	case !deviceName.MatchString(name):
+	case !deviceName().MatchString(name):
 		return nil, invalidValue("Value (%s) for parameter device is invalid. %s is not a valid EBS device name.", name, name)
 	case len(v.Attachments) > 0:
 		return nil, wire.Errorf("VolumeInUse", "%s is already attached to an instance", *v.VolumeId)

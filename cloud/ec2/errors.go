@@ -3,6 +3,7 @@ package ec2
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"bake/cloud/wire"
 )
@@ -31,12 +32,12 @@ var (
 	kindInterface = kind{"eni", "InvalidNetworkInterfaceID", "networkInterface", "network-interface"}
 )
 
-var idDigits = regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`)
+var idDigits = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`) })
 
 // check reports an id that cannot be one of k.
 func (k kind) check(id string) error {
 	digits, ok := strings.CutPrefix(id, k.prefix+"-")
-	if ok && idDigits.MatchString(digits) {
+	if ok && idDigits().MatchString(digits) {
 		return nil
 	}
 	return wire.Errorf(k.code+malformed(k), `Invalid id: "%s" (expecting "%s-...")`, id, k.prefix)

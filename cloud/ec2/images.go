@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -188,7 +189,7 @@ func (s *Service) ownImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
+var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 
 // checkName reports a name that a new image of the caller's cannot have. The
 // lock is held.
@@ -196,7 +197,7 @@ func (s *Service) checkName(c wire.Caller, name *string) error {
 	if name == nil {
 		return missing("Name")
 	}
-	if !imageName.MatchString(*name) {
+	if !imageName().MatchString(*name) {
 		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_")
 	}
 	for id, img := range s.images.rows {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -47,14 +48,14 @@ func burstable() map[string]int32 {
 	return map[string]int32{"nano": 512, "micro": 1024, "small": 2048, "medium": 4096, "large": 8192, "xlarge": 16384, "2xlarge": 32768}
 }
 
-var armFamily = regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`)
+var armFamily = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([a-z]+[0-9]+g[a-z]*|a1)$`) })
 
 // architectureOf tells an instance type's architecture from its name: a g after
 // the generation is Amazon's own processor. It holds for types that are not
 // described here too.
 func architectureOf(t types.InstanceType) types.ArchitectureValues {
 	name, _, _ := strings.Cut(string(t), ".")
-	if armFamily.MatchString(name) {
+	if armFamily().MatchString(name) {
 		return types.ArchitectureValuesArm64
 	}
 	return types.ArchitectureValuesX8664

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,10 +22,10 @@ type Base struct {
 	Created    time.Time `json:"created"`
 }
 
-var basePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+var basePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`) })
 
 func checkBaseName(name string) error {
-	if !basePattern.MatchString(name) {
+	if !basePattern().MatchString(name) {
 		return fmt.Errorf("base name %q: use lower-case letters, digits, '.', '_' and '-'", name)
 	}
 	return nil

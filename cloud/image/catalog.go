@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -75,18 +76,18 @@ func (s *Store) Publications() ([]Publication, error) {
 }
 
 var (
-	ownerPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	ownerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]{12}$`) })
 	// From the EC2 API, CreateImage.
-	namePattern = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`)
+	namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 )
 
 // Publish adds a publication and keeps it. Its base must exist and its owner
 // must not have another of the same name. Zero fields are taken from the base.
 func (s *Store) Publish(p Publication) error {
-	if !ownerPattern.MatchString(p.Owner) {
+	if !ownerPattern().MatchString(p.Owner) {
 		return fmt.Errorf("owner %q: give an account id, which has 12 digits", p.Owner)
 	}
-	if !namePattern.MatchString(p.Name) {
+	if !namePattern().MatchString(p.Name) {
 		return fmt.Errorf("image name %q: use 3 to 128 letters, digits, spaces and ()[]./-'@_", p.Name)
 	}
 	base, err := s.Base(p.Base)

@@ -25,7 +25,7 @@ func NewLayerID() LayerID {
 // in it, upper is as it was and [Store.Has] denies the layer, or the layer is
 // whole.
 func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper string) error {
-	if !layerPattern.MatchString(string(id)) {
+	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("make a layer: %q is no layer's id", id)
 	}
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)

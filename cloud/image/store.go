@@ -306,7 +306,7 @@ func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
 // Remove deletes a layer. It is no error if it does not exist. The caller knows
 // that no image has it; a layer of a base is not deleted.
 func (s *Store) Remove(ctx context.Context, id LayerID) error {
-	if !layerPattern.MatchString(string(id)) {
+	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("layer %q: %w", id, ErrNotFound)
 	}
 	bases, err := s.Bases()
@@ -376,13 +376,13 @@ func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error)
 	return gone, nil
 }
 
-var layerPattern = regexp.MustCompile(`^layer-[0-9a-f]{16}$`)
+var layerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^layer-[0-9a-f]{16}$`) })
 
 func (s *Store) recordPath(id LayerID) string { return s.path("layers", string(id)+".json") }
 
 func (s *Store) record(id LayerID) (layerRecord, error) {
 	var r layerRecord
-	if !layerPattern.MatchString(string(id)) {
+	if !layerPattern().MatchString(string(id)) {
 		return r, fmt.Errorf("layer %q: %w", id, ErrNotFound)
 	}
 	if err := readRecord(s.recordPath(id), &r); err != nil {

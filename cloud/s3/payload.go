@@ -10,11 +10,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"bake/cloud/wire"
 )
 
-var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var sha256Hex = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}$`) })
 
 // Payload returns what the signature of a request has in the place of its body,
 // and the body as the service is to read it: it fails at its end where it is not
@@ -26,7 +27,7 @@ func Payload(r *http.Request) (hash string, body io.Reader, err error) {
 		return hash, r.Body, nil
 	case hash == "STREAMING-UNSIGNED-PAYLOAD-TRAILER":
 		return hash, &chunks{r: bufio.NewReader(r.Body)}, nil
-	case sha256Hex.MatchString(hash):
+	case sha256Hex().MatchString(hash):
 		return hash, &signed{r.Body, sha256.New(), hash}, nil
 	case strings.HasPrefix(hash, "STREAMING-"):
 		return "", nil, &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,

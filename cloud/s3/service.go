@@ -201,7 +201,7 @@ func (s *Service) find(q *request) (bucket, error) {
 	var b bucket
 	err := s.read(&b, q.bucket, "bucket.json")
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || !bucketName.MatchString(q.bucket):
+	case errors.Is(err, fs.ErrNotExist) || !bucketName().MatchString(q.bucket):
 		return b, &wire.Error{Code: "NoSuchBucket", Message: "The specified bucket does not exist", Status: http.StatusNotFound}
 	case err != nil:
 		return b, err
@@ -238,12 +238,12 @@ func (s *Service) write(record any, elements ...string) error {
 }
 
 var (
-	bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	address    = regexp.MustCompile(`^\d+\.\d+\.\d+\.\d+$`)
+	bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) })
+	address    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d+\.\d+\.\d+\.\d+$`) })
 )
 
 func (s *Service) createBucket(q *request) error {
-	if !bucketName.MatchString(q.bucket) || address.MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
+	if !bucketName().MatchString(q.bucket) || address().MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
 		return wire.Errorf("InvalidBucketName", "The specified bucket is not valid.")
 	}
 	var in struct {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"bake/cloud/durable"
@@ -37,7 +38,7 @@ type part struct {
 	Modified time.Time
 }
 
-var uploadID = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+var uploadID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f-]{36}$`) })
 
 // findUpload returns the upload that a request names. The lock is held.
 func (s *Service) findUpload(q *request) (upload, error) {
@@ -48,7 +49,7 @@ func (s *Service) findUpload(q *request) (upload, error) {
 	id := q.URL.Query().Get("uploadId")
 	gone := &wire.Error{Code: "NoSuchUpload", Status: http.StatusNotFound,
 		Message: "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."}
-	if !uploadID.MatchString(id) {
+	if !uploadID().MatchString(id) {
 		return u, gone
 	}
 	err := s.read(&u, q.bucket, "uploads", id, "upload.json")

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,12 +16,12 @@ import (
 	"bake/cloud/wire"
 )
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`)
+var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`) })
 
 // CreateSecret makes a secret, with its first version if a value is given.
 func (s *Service) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
-	if !namePattern.MatchString(*in.Name) {
+	if !namePattern().MatchString(*in.Name) {
 		return nil, invalid("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!")
 	}
 	if len(in.AddReplicaRegions) > 0 {

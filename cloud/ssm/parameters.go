@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -69,14 +70,14 @@ func validation(format string, args ...any) error {
 // errNotFound has no message on AWS either.
 func errNotFound() error { return &wire.Error{Code: "ParameterNotFound"} }
 
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`)
+var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9_.\-/]+$`) })
 
 func checkName(c wire.Caller, name string) error {
 	top := strings.ToLower(strings.TrimPrefix(name, "/"))
 	switch {
 	case strings.HasPrefix(name, "/aws/"):
 		return wire.Errorf("AccessDeniedException", "No access to reserved parameter name: %s.", name)
-	case !namePattern.MatchString(name), strings.HasPrefix(top, "aws"), strings.HasPrefix(top, "ssm"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
+	case !namePattern().MatchString(name), strings.HasPrefix(top, "aws"), strings.HasPrefix(top, "ssm"), strings.HasSuffix(name, "/"), strings.Contains(name, "//"):
 		return validation(`Parameter name: can't be prefixed with "aws" or "ssm" (case-insensitive). If formed as a path, it can consist of sub-paths divided by slash symbol; each sub-path can be formed as a mix of letters, numbers and the following 3 symbols .-_`)
 	case strings.Contains(name, "/") && name[0] != '/':
 		return validation("Parameter name must be a fully qualified name.")
@@ -172,14 +173,14 @@ func (p *parameter) setTier(in *ssm.PutParameterInput, exists bool) error {
 	return nil
 }
 
-var imageID = regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`)
+var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`) })
 
 // check reports what is wrong with a value for a parameter of that type.
 func (v *version) check(kind types.ParameterType, key *string) error {
 	switch v.DataType {
 	case "text":
 	case "aws:ec2:image":
-		if !imageID.MatchString(v.Value) {
+		if !imageID().MatchString(v.Value) {
 			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image demands.", v.Value)
 		}
 	default:
@@ -298,7 +299,7 @@ func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput)
 // GetParametersByPath returns the values below a path, by name.
 func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParametersByPathInput) (*ssm.GetParametersByPathOutput, error) {
 	path := *in.Path
-	if path[0] != '/' || !namePattern.MatchString(path) {
+	if path[0] != '/' || !namePattern().MatchString(path) {
 		return nil, validation("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\". It can't be prefixed with \"aws\" or \"ssm\" (case-insensitive).")
 	}
 	public, err := s.public(ctx, path)

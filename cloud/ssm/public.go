@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,7 +18,7 @@ import (
 // debianOwner is the account that publishes Debian's images.
 const debianOwner = "136693071363"
 
-var debianName = regexp.MustCompile(`^debian-([0-9]+)-(amd64|arm64)-([0-9]{8}-[0-9]+)$`)
+var debianName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^debian-([0-9]+)-(amd64|arm64)-([0-9]{8}-[0-9]+)$`) })
 
 // public returns the public parameters of the caller's region, by name, if name
 // can be one or a path to some: /aws/service/debian/release/12/latest/amd64 and
@@ -40,7 +41,7 @@ func (s *Service) public(ctx context.Context, name string) (map[string]*paramete
 		return err
 	}
 	for _, image := range images.Images {
-		m := debianName.FindStringSubmatch(aws.ToString(image.Name))
+		m := debianName().FindStringSubmatch(aws.ToString(image.Name))
 		if m == nil {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,13 +48,13 @@ It is offered in every region under the given name and owner.`,
 	return cmd
 }
 
-var accountPattern = regexp.MustCompile(`^\d{12}$`)
+var accountPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{12}$`) })
 
 func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	if o.name == "" {
 		return usageError{"name the image with -name", "bake cloud import"}
 	}
-	if o.owner != "self" && !accountPattern.MatchString(o.owner) {
+	if o.owner != "self" && !accountPattern().MatchString(o.owner) {
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
 	return p.withLocal(ctx, func(ctx context.Context, c *localCloud) (err error) {

@@ -3,6 +3,7 @@ package lang
 import (
 	"fmt"
 	"regexp"
+	"sync"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
@@ -50,10 +51,10 @@ func narrow(args []cty.Value) error {
 	return nil
 }
 
-var wideVerb = regexp.MustCompile(`%[-+# 0-9.\[\]]*[0-9]{5}`)
+var wideVerb = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%[-+# 0-9.\[\]]*[0-9]{5}`) })
 
 func narrowVerbs(args []cty.Value) error {
-	if v, _ := args[0].Unmark(); settled(v) && wideVerb.MatchString(v.AsString()) {
+	if v, _ := args[0].Unmark(); settled(v) && wideVerb().MatchString(v.AsString()) {
 		return function.NewArgErrorf(0, "a width or precision in it is beyond %d", maxPad)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"text/template/parse"
 
 	"github.com/hashicorp/hcl/v2"
@@ -122,10 +123,10 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 			c.keep(seg.text, at, w)
 		default:
 			// A converted action no longer takes the white space beside it away.
-			if i > 0 && converted[i-1] != "" && trimAfter.MatchString(segs[i-1].text) {
+			if i > 0 && converted[i-1] != "" && trimAfter().MatchString(segs[i-1].text) {
 				seg.text = strings.TrimLeft(seg.text, " \t\r\n")
 			}
-			if i+1 < len(segs) && converted[i+1] != "" && trimBefore.MatchString(segs[i+1].text) {
+			if i+1 < len(segs) && converted[i+1] != "" && trimBefore().MatchString(segs[i+1].text) {
 				seg.text = strings.TrimRight(seg.text, " \t\r\n")
 			}
 		}
@@ -138,8 +139,8 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 }
 
 var (
-	trimBefore = regexp.MustCompile(`^\{\{-\s`)
-	trimAfter  = regexp.MustCompile(`\s-\}\}$`)
+	trimBefore = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\{\{-\s`) })
+	trimAfter  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\s-\}\}$`) })
 )
 
 func appendLit(out []piece, s string) []piece {
@@ -280,7 +281,7 @@ func (k *caller) call(name string, args []string, top bool) (string, bool) {
 		return "split(" + args[1] + ", " + args[0] + ")[" + args[2] + "]", true
 	case name == "clean_resource_name" && len(args) == 1:
 		return k.clean(args[0]), true
-	case name == "printf" && len(args) > 1 && printfSubset.MatchString(args[0]):
+	case name == "printf" && len(args) > 1 && printfSubset().MatchString(args[0]):
 		return "format(" + strings.ReplaceAll(args[0], "%v", "%s") + ", " + strings.Join(args[1:], ", ") + ")", true
 	case name == "consul_key" && len(args) == 1, name == "vault" && len(args) == 2,
 		name == "aws_secretsmanager_raw" && len(args) == 1:
@@ -292,7 +293,7 @@ func (k *caller) call(name string, args []string, top bool) (string, bool) {
 }
 
 // printfSubset is what printf and HCL's format mean the same by, of strings.
-var printfSubset = regexp.MustCompile(`^"([^%$\\]|%[sv%])*"$`)
+var printfSubset = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^"([^%$\\]|%[sv%])*"$`) })
 
 func (w where) hasSource() bool {
 	return w.block == "builder" || w.block == "provisioner" || w.block == "post-processor"
@@ -321,13 +322,15 @@ var kept = []string{
 }
 
 var (
-	goString = regexp.MustCompile("`[^`]*`" + `|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|/\*(?s:.*?)\*/`)
-	goWord   = regexp.MustCompile(`[.$]?[A-Za-z_][A-Za-z0-9_.]*`)
+	goString = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile("`[^`]*`" + `|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|/\*(?s:.*?)\*/`)
+	})
+	goWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[.$]?[A-Za-z_][A-Za-z0-9_.]*`) })
 )
 
 // keep checks an action that stays in the string.
 func (c *converter) keep(action string, at hcl.Range, w where) {
-	for _, word := range goWord.FindAllString(goString.ReplaceAllString(action, ""), -1) {
+	for _, word := range goWord().FindAllString(goString().ReplaceAllString(action, ""), -1) {
 		switch {
 		case word[0] == '.' || word[0] == '$':
 		case word == "build_name":

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // plugin is an entry of required_plugins.
@@ -47,7 +48,7 @@ func (c *converter) requirePlugin(component string) {
 	}
 }
 
-var typeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+var typeName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`) })
 
 // singleBlocks are the options of well-known components that are a block with
 // nothing but plain values in it, where the shape of the value would make an

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -70,11 +71,13 @@ func (c *converter) variables(root value) {
 func fixed(s string) bool {
 	segs, err := segments(s)
 	return err != nil || !slices.ContainsFunc(segs, func(seg segment) bool {
-		return seg.action && !envAction.MatchString(seg.text)
+		return seg.action && !envAction().MatchString(seg.text)
 	})
 }
 
-var envAction = regexp.MustCompile("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
+var envAction = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("^\\{\\{-?\\s*env\\s+(\"[^\"\\\\]*\"|`[^`]*`)\\s*-?\\}\\}$")
+})
 
 // addVariable declares a variable by its name in JSON.
 func (c *converter) addVariable(name string, at hcl.Range) *variable {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 )
@@ -110,11 +111,11 @@ func size(args []any) (n int) {
 
 // wide matches a verb whose width or precision has more digits than maxWidth, or
 // comes from an argument.
-var wide = regexp.MustCompile(`%[-+# 0-9.\[\]]*(\*|[0-9]{5})`)
+var wide = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%[-+# 0-9.\[\]]*(\*|[0-9]{5})`) })
 
 func printf(format string, args ...any) (string, error) {
 	switch {
-	case wide.MatchString(format):
+	case wide().MatchString(format):
 		return "", fmt.Errorf("the width of a value in the format is beyond %d, or an argument", maxWidth)
 	case len(format)+size(args) > maxText, strings.Count(format, "%") > maxText/maxWidth:
 		return "", errText

@@ -4,6 +4,7 @@ package device
 import (
 	_ "embed"
 	"regexp"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -54,7 +55,9 @@ type Mapping struct {
 }
 
 // KMSKey matches what AWS accepts as the name of a KMS key.
-var KMSKey = regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
+var KMSKey = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
+})
 
 // ratios are the most IOPS per GiB of a volume type.
 var ratios = map[string]int{"io1": 50, "io2": 500}
@@ -65,7 +68,7 @@ func (m *Mapping) Validate(c *schema.Checker) {
 		c.Errorf(&m.DeviceName, "No device name", "device_name cannot be empty.")
 	}
 	if m.KMSKeyID != "" {
-		if !KMSKey.MatchString(m.KMSKeyID) {
+		if !KMSKey().MatchString(m.KMSKeyID) {
 			c.Errorf(&m.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", m.KMSKeyID)
 		}
 		if m.Encrypted != nil && !*m.Encrypted {

@@ -179,7 +179,7 @@ func (o *Options) Devices() (all []*device.Mapping) {
 func (o *Options) validateKeys(c *schema.Checker) {
 	encrypt := o.EncryptBoot != nil && *o.EncryptBoot
 	if o.KMSKeyID != "" {
-		if !device.KMSKey.MatchString(o.KMSKeyID) {
+		if !device.KMSKey().MatchString(o.KMSKeyID) {
 			c.Errorf(&o.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKeyID)
 		}
 		if !encrypt && c.Known(&o.EncryptBoot) {
@@ -191,7 +191,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 			if !slices.Contains(o.Regions, region) {
 				c.Errorf(&o.RegionKMSKeyIDs, "Region without a copy", "region_kms_key_ids names %q, but ami_regions does not.", region)
 			}
-			if key != "" && !device.KMSKey.MatchString(key) {
+			if key != "" && !device.KMSKey().MatchString(key) {
 				c.Errorf(&o.RegionKMSKeyIDs, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
 			}
 			if key != "" && o.EncryptBoot != nil && !encrypt {
