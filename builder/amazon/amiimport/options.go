@@ -134,7 +134,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		if !o.Encrypt && c.Known(&o.Encrypt) {
 			c.Errorf(&o.KMSKey, "Key without encryption", "ami_kms_key needs ami_encrypt = true.")
 		}
-		if !device.KMSKey.MatchString(o.KMSKey) {
+		if !device.KMSKey().MatchString(o.KMSKey) {
 			c.Errorf(&o.KMSKey, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKey)
 		}
 	}
