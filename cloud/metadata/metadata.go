@@ -33,6 +33,7 @@ type Instance struct {
 	KeyName, PublicKey                        string // empty without a key pair
 	Groups                                    []Group
 	Devices                                   []Device
+	Spot                                      bool
 	Role                                      *Role             // nil without one
 	UserData                                  []byte            // nil is none
 	Tags                                      map[string]string // nil unless the instance may read them
@@ -222,7 +223,11 @@ func (in Instance) tree() tree {
 	}
 	meta("instance-action", "none")
 	meta("instance-id", in.ID)
-	meta("instance-life-cycle", "on-demand")
+	cycle := "on-demand"
+	if in.Spot {
+		cycle = "spot"
+	}
+	meta("instance-life-cycle", cycle)
 	meta("instance-type", in.Type)
 	meta("local-hostname", in.PrivateName)
 	meta("local-ipv4", in.PrivateAddress)
