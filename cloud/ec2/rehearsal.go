@@ -152,9 +152,10 @@ func (f *Faults) applying(action, region string) []Fault {
 }
 
 // aboutPools reports whether the rule is about where a launch goes, and not about
-// the call.
+// the call: a fleet without capacity is no error of its call.
 func (r Fault) aboutPools() bool {
-	return r.Effect == EffectError && (r.Zone != "" || r.InstanceType != "" || strings.HasPrefix(r.Code, "Insufficient"))
+	fleet := r.Action == "CreateFleet" && strings.HasPrefix(r.Code, "Insufficient")
+	return r.Effect == EffectError && (r.Zone != "" || r.InstanceType != "" || fleet)
 }
 
 // full returns the failure that a rule wants for a launch of an instance type in a
