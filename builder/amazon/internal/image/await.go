@@ -61,7 +61,8 @@ type failedError struct {
 func (e *failedError) Error() string {
 	why := "EC2 gives no reason"
 	if r := e.image.StateReason; r != nil {
-		why = strings.TrimPrefix(aws.ToString(r.Code)+": "+aws.ToString(r.Message), ": ")
+		code := aws.ToString(r.Code) // often said again in the message
+		why = strings.TrimPrefix(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")
 	}
 	return fmt.Sprintf("image %s in %s is %s: %s", e.id, e.region, e.image.State, why)
 }

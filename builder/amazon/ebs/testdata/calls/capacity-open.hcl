@@ -1,0 +1,2 @@
+ami_name = "web"
+capacity_reservation_preference = "open"

@@ -1,0 +1,3 @@
+ami_name = "web"
+ena_support   = true
+sriov_support = true

@@ -1,0 +1,2 @@
+ami_name = "web"
+ena_support = false

@@ -1,0 +1,3 @@
+ami_name = "web"
+instance_type        = "m5.xlarge"
+enable_nitro_enclave = true

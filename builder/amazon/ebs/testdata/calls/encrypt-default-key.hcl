@@ -1,0 +1,2 @@
+ami_name = "web"
+encrypt_boot = true

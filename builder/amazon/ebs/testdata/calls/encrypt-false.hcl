@@ -1,0 +1,3 @@
+ami_name = "web"
+encrypt_boot = false
+ami_regions  = ["eu-west-1"]

@@ -1,0 +1,3 @@
+ami_name = "web"
+temporary_key_pair_name = "my-key"
+run_tags                = { Team = "images" }

@@ -1,0 +1,2 @@
+ami_name = "web"
+no_ephemeral = true

@@ -1,0 +1,4 @@
+ami_name = "web"
+deregistration_protection {
+  with_cooldown = true
+}

@@ -1,0 +1,2 @@
+ami_name = "web"
+associate_public_ip_address = true

@@ -1,0 +1,3 @@
+ami_name = "web"
+shutdown_behavior = "terminate"
+ebs_optimized     = true

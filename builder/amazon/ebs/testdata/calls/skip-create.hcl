@@ -1,0 +1,3 @@
+ami_name = "web"
+skip_create_ami = true
+run_tags        = { Team = "images" }

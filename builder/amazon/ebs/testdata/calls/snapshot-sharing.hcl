@@ -1,0 +1,3 @@
+ami_name = "web"
+snapshot_users  = ["123456789013"]
+snapshot_groups = ["all"]

@@ -1,0 +1,2 @@
+ami_name = "web"
+enable_unlimited_credits = true

@@ -1,0 +1,2 @@
+ami_name = "web"
+user_data = "IyEvYmluL3NoCmVjaG8gaGkK"

@@ -1,0 +1,2 @@
+ami_name = "web"
+user_data = "#!/bin/sh\necho hello\n"
