@@ -98,6 +98,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"launch", b.launch},
 		{"image", b.image},
 		{"upload", b.upload},
+		{"bakes", b.bakes},
 	} {
 		if !b.only.MatchString(m.name) {
 			continue
