@@ -52,6 +52,17 @@ func TestImageOptions(t *testing.T) {
 	if p := shared.LaunchPermissions; len(p) != 2 || aws.ToString(p[0].OrganizationArn) != org || aws.ToString(p[1].OrganizationalUnitArn) != ou {
 		t.Errorf("launch permissions %v", p)
 	}
+	_, err = client.EnableFastLaunch(ctx, &ec2.EnableFastLaunchInput{ImageId: id, MaxParallelLaunches: aws.Int32(5)})
+	if code(err) != "InvalidParameterValue" {
+		t.Errorf("fast launch with five at a time: %v", err)
+	}
+	_, err = client.EnableFastLaunch(ctx, &ec2.EnableFastLaunchInput{ImageId: id})
+	if code(err) != "UnsupportedOperation" {
+		t.Errorf("fast launch of Linux: %v", err)
+	}
+	if fast, err := client.DescribeFastLaunchImages(ctx, &ec2.DescribeFastLaunchImagesInput{}); err != nil || len(fast.FastLaunchImages) != 0 {
+		t.Errorf("fast launch: %v, %v", fast, err)
+	}
 	_, err = client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id})
 	if code(err) != "OperationNotPermitted" {
 		t.Errorf("deregistering a protected image: %v", err)

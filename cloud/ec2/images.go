@@ -29,6 +29,7 @@ type image struct {
 	Request           string // see instance
 	LoginUser         string
 	Base              string
+	FastLaunch        *types.DescribeFastLaunchImagesSuccessItem // nil: instances are not prepared ahead
 }
 
 // timeForm is the form of the times that EC2 gives as text.

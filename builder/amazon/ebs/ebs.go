@@ -10,6 +10,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/fastlaunch"
 	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/late"
@@ -27,7 +28,7 @@ const BuilderID = "mitchellh.amazonebs"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebs", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &ebs{Options: o, src: src, cloud: cloud}
 	}).Exporting(flow.Exports())
@@ -48,6 +49,9 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 	f.Machines.Devices, f.Machines.NoEphemeral = b.Launch.Devices(), b.NoEphemeral
 	images := f.Images(&b.Image.Options, &b.Region)
 	images.None = b.SkipCreate
+	if b.FastLaunch != nil {
+		images.Finish = (&fastlaunch.Enabler{Options: b.FastLaunch, Src: b.src, Session: f.Machines.Session, Scope: s}).Enable
+	}
 	if err := images.Check(ctx); err != nil {
 		return nil, err
 	}

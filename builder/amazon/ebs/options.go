@@ -2,8 +2,10 @@ package ebs
 
 import (
 	_ "embed"
+	"slices"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/fastlaunch"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/launch"
 	"bake/config/schema"
@@ -35,6 +37,9 @@ type (
 
 		// Make no image: only provision, and say whether that worked.
 		SkipCreate bool `hcl:"skip_create_ami,optional"`
+
+		// Have EC2 prepare instances of a Windows image ahead.
+		FastLaunch *fastlaunch.Options `hcl:"fast_launch,block"`
 	}
 )
 
@@ -57,5 +62,10 @@ func (o *Options) Validate(c *schema.Checker) {
 		if o.ENASupport != nil {
 			c.Errorf(&o.ENASupport, "Not with a spot instance", why)
 		}
+	}
+	if f := o.FastLaunch; f != nil && c.Known(&o.Regions) && c.Known(&o.Region) {
+		f.ValidateRegions(c, func(region string) bool {
+			return o.Region == "" || region == o.Region || slices.Contains(o.Regions, region)
+		})
 	}
 }

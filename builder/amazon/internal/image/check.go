@@ -27,6 +27,9 @@ type Maker struct {
 	// BuildRegion is the address of the option that names the build region.
 	BuildRegion *string
 
+	// Finish, if not nil, does more with an image before it is shared.
+	Finish func(ctx context.Context, made Made) error
+
 	// None is set when no image is made, so that no name needs to be free.
 	None bool
 }

@@ -27,6 +27,9 @@ func (m *Maker) Spread(ctx context.Context, first Made, labels Labels) ([]Made, 
 	in := func(region string, image func() (Made, error)) {
 		all.Go(func() {
 			one, err := image()
+			if err == nil && m.Finish != nil {
+				err = m.Finish(ctx, one)
+			}
 			if err == nil {
 				err = m.Share(ctx, one)
 			}

@@ -1,0 +1,121 @@
+// Package fastlaunch has EC2 prepare instances of a Windows image ahead, so that
+// they start faster.
+package fastlaunch
+
+import (
+	_ "embed"
+
+	"bake/config/schema"
+)
+
+// Source is the Go source that documents [Options], for [schema.Docs].
+//
+//go:embed options.go
+var Source string
+
+// Options say whether and how instances are prepared. Any of them that is set
+// enables it.
+type Options struct {
+	// Have EC2 prepare instances of the image, which must be of Windows, ahead.
+	Enable bool `hcl:"enable_fast_launch,optional"`
+
+	// Launch template for that in the region of the build.
+	TemplateID string `hcl:"template_id,optional"`
+
+	// Name of the launch template, instead of its id.
+	TemplateName string `hcl:"template_name,optional"`
+
+	// Version of the launch template. Not set: the latest.
+	TemplateVersion int `hcl:"template_version,optional"`
+
+	// How many instances are prepared side by side, 6 or more. Not set: 6.
+	MaxParallelLaunches int `hcl:"max_parallel_launches,optional"`
+
+	// How many prepared snapshots are kept ready. Not set: 5.
+	TargetResourceCount int `hcl:"target_resource_count,optional"`
+
+	// What is different in a region. One that the image is copied to and that has
+	// no such block needs no launch template.
+	Regions []Region `hcl:"region_launch_templates,block"`
+}
+
+// Region says what is different in a region.
+type Region struct {
+	// Region of the build or of `ami_regions`.
+	Region string `hcl:"region"`
+
+	// `false` leaves the region out.
+	Enable *bool `hcl:"enable_fast_launch,optional"`
+
+	// Launch template in this region.
+	TemplateID string `hcl:"template_id,optional"`
+
+	// Name of the launch template, instead of its id.
+	TemplateName string `hcl:"template_name,optional"`
+
+	// Version of the launch template. Not set: the latest.
+	TemplateVersion int `hcl:"template_version,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	if o.TemplateID != "" && o.TemplateName != "" {
+		c.Errorf(&o.TemplateName, "Conflicting arguments", "Set template_id or template_name, not both.")
+	}
+	if n := o.MaxParallelLaunches; n != 0 && n < 6 {
+		c.Errorf(&o.MaxParallelLaunches, "Too few launches", "max_parallel_launches is 6 or more, not %d.", n)
+	}
+	if n := o.TargetResourceCount; n < 0 {
+		c.Errorf(&o.TargetResourceCount, "Too few snapshots", "target_resource_count is 1 or more, not %d.", n)
+	}
+	validateVersion(c, &o.TemplateVersion, o.TemplateID+o.TemplateName)
+	seen := map[string]bool{}
+	for i := range o.Regions {
+		r := &o.Regions[i]
+		if seen[r.Region] && c.Known(&r.Region) {
+			c.Errorf(&r.Region, "Duplicate region", "There is another region_launch_templates for %s.", r.Region)
+		}
+		seen[r.Region] = true
+	}
+}
+
+// Validate implements [schema.Validator].
+func (r *Region) Validate(c *schema.Checker) {
+	if r.TemplateID != "" && r.TemplateName != "" {
+		c.Errorf(&r.TemplateName, "Conflicting arguments", "Set template_id or template_name, not both.")
+	}
+	validateVersion(c, &r.TemplateVersion, r.TemplateID+r.TemplateName)
+}
+
+func validateVersion(c *schema.Checker, version *int, template string) {
+	switch {
+	case *version < 0:
+		c.Errorf(version, "Negative number", "template_version cannot be negative.")
+	case *version > 0 && template == "":
+		c.Errorf(version, "Version of no launch template", "template_version needs template_id or template_name.")
+	}
+}
+
+// ValidateRegions reports regions that are neither the build's nor a copy's.
+func (o *Options) ValidateRegions(c *schema.Checker, has func(region string) bool) {
+	for i := range o.Regions {
+		if r := &o.Regions[i]; c.Known(&r.Region) && !has(r.Region) {
+			c.Errorf(&r.Region, "Region without an image", "%q is neither region nor one of ami_regions.", r.Region)
+		}
+	}
+}
+
+// in returns what holds in a region, and whether instances are prepared there.
+func (o *Options) in(region, build string) (Region, bool) {
+	enabled := o.Enable || o.TemplateID+o.TemplateName != "" || o.MaxParallelLaunches > 0 || o.TargetResourceCount > 0 || len(o.Regions) > 0
+	for _, r := range o.Regions {
+		if r.Region == region {
+			return r, enabled && (r.Enable == nil || *r.Enable)
+		}
+	}
+	r := Region{Region: region}
+	if region == build {
+		r.TemplateID, r.TemplateName, r.TemplateVersion = o.TemplateID, o.TemplateName, o.TemplateVersion
+	}
+	return r, enabled
+}
