@@ -1,4 +1,4 @@
-source "amazon-ebs" "a" { # ERROR: Missing required argument: The argument "instance_type" is required, but no definition was found.
+source "amazon-ebs" "a" { # ERROR: No instance type: Set instance_type or, for a spot instance, spot_instance_types.
   region       = "us-east-1"
   ssh_username = "admin"
   ami_name     = "web"

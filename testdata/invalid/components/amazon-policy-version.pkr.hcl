@@ -1,0 +1,25 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  temporary_iam_instance_profile_policy_document {
+    Version = "1" # ERROR: Unknown version: The policy language has the versions 2012-10-17 and 2008-10-17.
+    Statement {
+      Effect   = "Allow"
+      Action   = ["a:b"]
+      Resource = ["*"]
+    }
+  }
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}
