@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -662,4 +664,32 @@ func FuzzVar(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLookedUpSecret: what aws_secretsmanager looks up is not shown, and is
+// unknown where nothing can look it up.
+func TestLookedUpSecret(t *testing.T) {
+	dir := write(t, map[string]string{"t.pkr.hcl": `
+locals { password = aws_secretsmanager("app", "password") }
+source "null" "a" { ssh_password = local.password }
+build { sources = ["source.null.a"] }
+`})
+	options := config.Options{Path: ".", Cwd: dir}
+	if _, diags := config.Load(t.Context(), options); diags.HasErrors() {
+		t.Errorf("without a lookup: %s", diags)
+	}
+	options.SecretsManager = func(_ context.Context, name string) (string, error) {
+		return `{"user": "me", "password": "hush"}`, nil
+	}
+	template, diags := config.Load(t.Context(), options)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	if got := template.Secrets().Redact("it is hush"); got != "it is <sensitive>" {
+		t.Error(got)
+	}
+	options.SecretsManager = func(context.Context, string) (string, error) { return "", errors.New("no such thing") }
+	if _, diags = config.Load(t.Context(), options); !diags.HasErrors() || !strings.Contains(diags.Error(), "no such thing") {
+		t.Errorf("a failed lookup: %s", diags)
+	}
 }

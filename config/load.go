@@ -281,8 +281,19 @@ func (l *loader) getenv(name string) string {
 	return ""
 }
 
+// remoteTimeout is how long a function may wait for a server of values.
+const remoteTimeout = time.Minute
+
 func (l *loader) world(base string) lang.World {
-	return lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now}
+	w := lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now, Secret: l.t.secrets.Add}
+	if look := l.o.SecretsManager; look != nil {
+		w.SecretsManager = func(name string) (string, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)
+			defer cancel()
+			return look(ctx, name)
+		}
+	}
+	return w
 }
 
 // openScope makes the scope that holds the variables.

@@ -2,6 +2,7 @@
 package config
 
 import (
+	"context"
 	"path"
 	"strings"
 	"time"
@@ -47,6 +48,10 @@ type Options struct {
 	// Secrets learns the values that must not be shown, as soon as they are known.
 	// Nil makes a set for this template alone.
 	Secrets *redact.Set
+
+	// SecretsManager looks up the text of a secret, for the functions
+	// aws_secretsmanager and aws_secretsmanager_raw. Nil: their values are unknown.
+	SecretsManager func(ctx context.Context, name string) (string, error)
 
 	Now time.Time // for timestamps; the start of the run
 }

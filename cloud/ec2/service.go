@@ -239,7 +239,12 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s)
+	endpoint, err := wire.New(model, s)
+	if err != nil {
+		return nil, err
+	}
+	endpoint.Before = s.Before
+	return endpoint, nil
 }
 
 // now is the service's time, to the second as in EC2's answers.

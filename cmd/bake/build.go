@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/builder"
+	"bake/builder/amazon"
 	"bake/config"
 	"bake/engine"
 	"bake/step"
@@ -90,7 +91,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
 	if o.local {
-		// What is wrong with the template is said before the local cloud starts.
+		// What is wrong with the template is said before the local cloud starts; the
+		// secrets of that are not known then.
+		load.SecretsManager = nil
 		if _, err := p.check(ctx, load, o.templateFlags, run); err != nil {
 			return err
 		}
@@ -121,6 +124,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		parts.cloud = local.Cloud
 		parts.env = slices.Concat(p.env, local.environment())
 		run.Env = slices.Concat(run.Env, local.environment())
+		load.SecretsManager = amazon.Secrets(local.Cloud, parts.env)
 	}
 	all := parts.all()
 	load.DataSources, load.ReadData = all.data, true

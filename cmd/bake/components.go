@@ -9,10 +9,14 @@ import (
 	"bake/builder/amazon/amidata"
 	"bake/builder/amazon/amiimport"
 	"bake/builder/amazon/ebs"
+	"bake/builder/amazon/parameterstore"
+	"bake/builder/amazon/secretsmanager"
 	filebuilder "bake/builder/file"
 	"bake/builder/null"
 	"bake/component"
 	"bake/datasource"
+	httpdata "bake/datasource/http"
+	nulldata "bake/datasource/null"
 	"bake/engine"
 	"bake/postprocessor"
 	"bake/postprocessor/artifice"
@@ -74,6 +78,10 @@ func (p parts) all() catalog {
 		},
 		component.NewRegistry[datasource.DataSource](
 			amidata.Factory(p.cloud, p.env),
+			httpdata.Component(),
+			nulldata.Component(),
+			parameterstore.Factory(p.cloud, p.env),
+			secretsmanager.Factory(p.cloud, p.env),
 		),
 	}
 }

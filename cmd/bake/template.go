@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"bake/builder/amazon"
 	"bake/config"
 )
 
@@ -55,7 +56,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 	}
 	return config.Options{
 		Path: path, Vars: f.vars, VarFiles: f.varFiles,
-		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets,
+		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets, SecretsManager: amazon.Secrets(amazon.Cloud{}, p.env),
 	}, nil
 }
 

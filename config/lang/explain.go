@@ -106,19 +106,16 @@ func overlaps(a, b hcl.Range) bool {
 	return a.Filename == b.Filename && a.Start.Byte < b.End.Byte && b.Start.Byte < a.End.Byte
 }
 
-// otherLanguage has the functions that users of Terraform, and of Packer with
-// Amazon's secrets, look for.
+// otherLanguage has the functions that users of Terraform look for.
 var otherLanguage = map[string]string{
-	"tostring":               "write convert(value, string)",
-	"tonumber":               "write convert(value, number)",
-	"tobool":                 "write convert(value, bool)",
-	"tolist":                 "write convert(value, list(any))",
-	"toset":                  "write convert(value, set(any))",
-	"tomap":                  "write convert(value, map(any))",
-	"sensitive":              "mark the variable or the local block with sensitive = true",
-	"aws_secretsmanager":     `pass the secret in a variable, from $(aws secretsmanager get-secret-value ...)`,
-	"aws_secretsmanager_raw": `pass the secret in a variable, from $(aws secretsmanager get-secret-value ...)`,
-	"env":                    `env("NAME") may only be the default of a variable`,
+	"tostring":  "write convert(value, string)",
+	"tonumber":  "write convert(value, number)",
+	"tobool":    "write convert(value, bool)",
+	"tolist":    "write convert(value, list(any))",
+	"toset":     "write convert(value, set(any))",
+	"tomap":     "write convert(value, map(any))",
+	"sensitive": "mark the variable or the local block with sensitive = true",
+	"env":       `env("NAME") may only be the default of a variable`,
 }
 
 // DidYouMean returns a sentence that suggests the closest of names, with a

@@ -18,6 +18,12 @@ type World struct {
 	Getenv  func(string) string // empty for what is not set; HOME is what ~ stands for
 	Start   time.Time           // of the run, for the legacy time functions
 	Now     func() time.Time    // for timestamp
+
+	// SecretsManager returns the text of a secret of AWS Secrets Manager. Nil: it
+	// is not known now.
+	SecretsManager func(name string) (string, error)
+	// Secret is told every value that must not be shown. Nil drops them.
+	Secret func(string)
 }
 
 // Functions returns the functions of the template language.
@@ -125,8 +131,10 @@ func Functions(w World) map[string]function.Function {
 		"cidrsubnets": cidrSubnets,
 
 		// other servers
-		"consul_key": text1("key", consulKey(w.Getenv)),
-		"vault":      text2("path", "key", vault(w.Getenv)),
+		"aws_secretsmanager":     awsSecret(w),
+		"aws_secretsmanager_raw": awsSecretRaw(w),
+		"consul_key":             text1("key", consulKey(w.Getenv)),
+		"vault":                  text2("path", "key", w.secret2(vault(w.Getenv))),
 
 		// types and errors
 		"can":     tryfunc.CanFunc,

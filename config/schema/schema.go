@@ -49,6 +49,7 @@ type Input struct {
 type Source struct {
 	fields  map[any]place // every field, with the body it belongs to
 	unknown map[any]bool
+	secret  func(string)
 }
 
 type place struct {
@@ -81,6 +82,14 @@ func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
 // Known reports whether the field's value is known yet. Values that depend on
 // a running machine are unknown while a template is only being checked.
 func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] }
+
+// Secret makes text one that must not be shown, for what a component learns when
+// it runs.
+func (s *Source) Secret(text string) {
+	if s.secret != nil && text != "" {
+		s.secret(text)
+	}
+}
 
 // Unknowns complains about every value that is not known, for when it is too late
 // to wait for it.
@@ -187,7 +196,7 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 // Arguments that the struct does not name are errors at the place they are
 // written. dst must not move afterwards: the Source knows fields by address.
 func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
-	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}}}
+	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}, secret: in.Secret}}
 	d.body(in.Body, reflect.ValueOf(dst).Elem())
 	if d.diags.HasErrors() {
 		return d.src, d.diags

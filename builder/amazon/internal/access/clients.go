@@ -1,0 +1,16 @@
+package access
+
+import (
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+)
+
+// SSM returns the client of Systems Manager in the region of the build. As with
+// [EC2], it may not become an interface.
+func SSM(s *Session) *ssm.Client { return ssm.NewFromConfig(s.config) }
+
+// SecretsManager returns the client of Secrets Manager in the region of the
+// build. As with [EC2], it may not become an interface.
+func SecretsManager(s *Session) *secretsmanager.Client {
+	return secretsmanager.NewFromConfig(s.config)
+}

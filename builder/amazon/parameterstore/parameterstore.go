@@ -1,0 +1,83 @@
+// Package parameterstore is the amazon-parameterstore data source: it looks up a
+// parameter of AWS Systems Manager.
+package parameterstore
+
+import (
+	"context"
+	_ "embed"
+	"strconv"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder/amazon/internal/access"
+	"bake/component"
+	"bake/config/schema"
+	"bake/datasource"
+)
+
+//go:embed parameterstore.go
+var source string
+
+// Options of the data source amazon-parameterstore.
+type Options struct {
+	access.Options
+
+	// Name of the parameter. A version can follow it, as in `/app/host:3`.
+	Name string `hcl:"name"`
+
+	// Decrypt the value of a SecureString. Without it the value is ciphertext.
+	WithDecryption bool `hcl:"with_decryption,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Options.Validate(c)
+	if o.Name == "" && c.Known(&o.Name) {
+		c.Errorf(&o.Name, "No name", "Say which parameter is looked up.")
+	}
+}
+
+// Factory makes the data source; cloud stands in for AWS, and env is the
+// environment as "NAME=value".
+func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
+	defaults := func() Options { return Options{Options: access.Defaults()} }
+	return component.Define("amazon-parameterstore", []string{source, access.Source}, defaults,
+		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
+		Exporting(map[string]cty.Type{"value": cty.String, "version": cty.String, "arn": cty.String})
+}
+
+type data struct {
+	*Options
+	src   *schema.Source
+	cloud access.Cloud
+	env   []string
+}
+
+// Read implements [datasource.DataSource]. The value of a SecureString is made a
+// secret.
+func (d *data) Read(ctx context.Context) (cty.Value, error) {
+	session, err := access.Open(ctx, &d.Options.Options, d.src, d.cloud, d.env)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	out, err := access.Call(ctx, access.SSM(session).GetParameter, &ssm.GetParameterInput{Name: &d.Name, WithDecryption: &d.WithDecryption})
+	switch {
+	case access.Is(err, "ParameterNotFound"):
+		return cty.NilVal, d.src.Errorf(&d.Name, "No such parameter", "There is no parameter %s in %s.", d.Name, session.Region)
+	case access.Is(err, "ParameterVersionNotFound"):
+		return cty.NilVal, d.src.Errorf(&d.Name, "No such version", "%s.", err)
+	case err != nil:
+		return cty.NilVal, err
+	}
+	p := out.Parameter
+	value := aws.ToString(p.Value)
+	if p.Type == types.ParameterTypeSecureString {
+		d.src.Secret(value)
+	}
+	return cty.ObjectVal(map[string]cty.Value{
+		"value": cty.StringVal(value), "version": cty.StringVal(strconv.FormatInt(p.Version, 10)), "arn": cty.StringVal(aws.ToString(p.ARN)),
+	}), nil
+}

@@ -1,0 +1,137 @@
+// Package secretsmanager is the amazon-secretsmanager data source: it looks up a
+// secret of AWS Secrets Manager.
+package secretsmanager
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder/amazon/internal/access"
+	"bake/component"
+	"bake/config/schema"
+	"bake/datasource"
+)
+
+//go:embed secretsmanager.go
+var source string
+
+// Options of the data source amazon-secretsmanager.
+type Options struct {
+	access.Options
+
+	// Name or ARN of the secret.
+	Name string `hcl:"name"`
+
+	// Which value of a secret that is a JSON object. Without it the first one, by
+	// key, is taken.
+	Key string `hcl:"key,optional"`
+
+	// Id of the version. Without it the stage decides.
+	VersionID string `hcl:"version_id,optional"`
+
+	// Stage of the version.
+	VersionStage string `hcl:"version_stage,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Options.Validate(c)
+	if o.Name == "" && c.Known(&o.Name) {
+		c.Errorf(&o.Name, "No name", "Say which secret is looked up.")
+	}
+}
+
+// Factory makes the data source; cloud stands in for AWS, and env is the
+// environment as "NAME=value".
+func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
+	defaults := func() Options { return Options{Options: access.Defaults(), VersionStage: "AWSCURRENT"} }
+	return component.Define("amazon-secretsmanager", []string{source, access.Source}, defaults,
+		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
+		Exporting(map[string]cty.Type{"value": cty.String, "secret_string": cty.String, "secret_binary": cty.String, "version_id": cty.String})
+}
+
+type data struct {
+	*Options
+	src   *schema.Source
+	cloud access.Cloud
+	env   []string
+}
+
+// Read implements [datasource.DataSource]. All values are made secrets.
+func (d *data) Read(ctx context.Context) (cty.Value, error) {
+	session, err := access.Open(ctx, &d.Options.Options, d.src, d.cloud, d.env)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	in := &secretsmanager.GetSecretValueInput{SecretId: &d.Name}
+	if d.VersionID != "" {
+		in.VersionId = &d.VersionID
+	}
+	if d.VersionStage != "" {
+		in.VersionStage = &d.VersionStage
+	}
+	out, err := access.Call(ctx, access.SecretsManager(session).GetSecretValue, in)
+	if access.Is(err, "ResourceNotFoundException") {
+		return cty.NilVal, d.src.Errorf(&d.Name, "No such secret", "%s (%s in %s).", strings.TrimSuffix(err.Error(), "."), d.Name, session.Region)
+	}
+	if err != nil {
+		return cty.NilVal, err
+	}
+	text, binary := aws.ToString(out.SecretString), string(out.SecretBinary)
+	d.src.Secret(text)
+	d.src.Secret(binary)
+	value, all, err := pick(text, d.Key)
+	for _, v := range all {
+		d.src.Secret(v)
+	}
+	if err != nil {
+		return cty.NilVal, d.src.Errorf(&d.Key, "Unsuitable secret", "Secret %s: %s.", d.Name, err)
+	}
+	return cty.ObjectVal(map[string]cty.Value{
+		"value": cty.StringVal(value), "secret_string": cty.StringVal(text), "secret_binary": cty.StringVal(binary),
+		"version_id": cty.StringVal(aws.ToString(out.VersionId)),
+	}), nil
+}
+
+// pick returns the value of key in text, a JSON object, or that of the first key
+// if key is empty; a key that it does not have is empty. Text that is no JSON
+// object is a value itself. all are the texts in the object.
+func pick(text, key string) (value string, all []string, err error) {
+	var object map[string]any
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if d.Decode(&object) != nil || d.More() || object == nil {
+		return text, nil, nil
+	}
+	for _, v := range object {
+		if s, ok := v.(string); ok {
+			all = append(all, s)
+		}
+	}
+	if len(object) == 0 {
+		return "", nil, errors.New("it is an empty JSON object")
+	}
+	if key == "" {
+		key = slices.Min(slices.Collect(maps.Keys(object)))
+	}
+	switch v := object[key].(type) {
+	case nil:
+		return "", all, nil
+	case string:
+		return v, all, nil
+	case json.Number:
+		return v.String(), all, nil
+	default:
+		return "", all, fmt.Errorf("the value of %q is neither a string nor a number", key)
+	}
+}

@@ -1,0 +1,35 @@
+// Package null is the null data source: it hands its input on, for values that
+// shall be computed with the data sources.
+package null
+
+import (
+	"context"
+	_ "embed"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/component"
+	"bake/config/schema"
+	"bake/datasource"
+)
+
+//go:embed null.go
+var source string
+
+// Options of the data source null.
+type Options struct {
+	// What the data source gives as its output.
+	Input string `hcl:"input"`
+}
+
+// Component describes the data source.
+func Component() component.Factory[datasource.DataSource] {
+	return component.Define("null", []string{source}, func() Options { return Options{} },
+		func(o *Options, _ *schema.Source) datasource.DataSource { return o }).
+		Exporting(map[string]cty.Type{"output": cty.String})
+}
+
+// Read implements [datasource.DataSource].
+func (o *Options) Read(context.Context) (cty.Value, error) {
+	return cty.ObjectVal(map[string]cty.Value{"output": cty.StringVal(o.Input)}), nil
+}
