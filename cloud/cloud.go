@@ -77,6 +77,7 @@ type Cloud struct {
 	sessions *sts.Sessions
 	ec2      *ec2.Service
 	iam      *iam.Service
+	ssm      *ssm.Service
 	s3       *s3.Service
 	services map[string]*wire.Service // by the name in a signature's scope
 
@@ -134,7 +135,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if wrote == nil {
 		wrote = func() {}
 	}
-	systems, err := ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Now: now, Wrote: wrote})
+	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Now: now, Wrote: wrote})
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
-		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": systems.Endpoint, "sts": tokens.Endpoint,
+		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {
 			return err
@@ -193,5 +194,9 @@ func (c *Cloud) Close(ctx context.Context) error {
 	if server != nil {
 		err = server.Close()
 	}
+	c.ssm.Close()
 	return errors.Join(err, c.ec2.Close(ctx), c.lock.release())
 }
+
+// Sessions are how many sessions of the Session Manager there are.
+func (c *Cloud) Sessions() int { return c.ssm.Sessions() }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"bake/cloud/s3"
+	"bake/cloud/ssm"
 	"bake/cloud/wire"
 )
 
@@ -24,11 +25,16 @@ const maxBody = 1 << 20
 // Handler answers the requests of all services: which one, and in which region,
 // is in the signature. The method CONNECT opens a tunnel to a port of an
 // instance's public address, for clients on hosts where the low ports of that
-// address cannot be listened on; security groups decide, as everywhere.
+// address cannot be listened on; security groups decide, as everywhere. The data
+// channels of the Session Manager are WebSockets, which a token opens.
 func (c *Cloud) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodConnect {
 			c.tunnel(w, r)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, ssm.DataChannelPath) && r.Header.Get("Upgrade") != "" {
+			c.ssm.ServeHTTP(w, r)
 			return
 		}
 		c.serve(w, r)
@@ -67,6 +73,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		service.WriteError(w, id, err)
 		return
 	}
+	caller.Host = r.Host
 	ctx := wire.WithCaller(r.Context(), caller)
 	// What an action began goes on when its client hangs up.
 	service.Serve(context.WithoutCancel(ctx), w, r, body)

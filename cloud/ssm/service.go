@@ -28,10 +28,11 @@ type Images interface {
 
 // Options are what a service is made of. All are required.
 type Options struct {
-	Dir    string // for the state
-	Images Images
-	Now    func() time.Time
-	Wrote  func() // called after every change of the state on disk, with the state locked
+	Dir      string // for the state
+	Images   Images
+	Machines Machines
+	Now      func() time.Time
+	Wrote    func() // called after every change of the state on disk, with the state locked
 }
 
 // Service is the embedded Systems Manager of all accounts and regions.
@@ -41,11 +42,15 @@ type Service struct {
 
 	mu         sync.Mutex // guards all below, and every change of the state on disk
 	parameters *durable.Table[parameter]
+	sessions   map[string]*session // those under way, by id
+	closed     bool
+
+	work sync.WaitGroup // sessions
 }
 
 // Open returns the service whose state is in opts.Dir.
 func Open(opts Options) (*Service, error) {
-	s := &Service{opts: opts}
+	s := &Service{opts: opts, sessions: map[string]*session{}}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("embedded Systems Manager: state in %s: %w", opts.Dir, err)
 	}

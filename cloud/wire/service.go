@@ -19,6 +19,8 @@ type Caller struct {
 	// The session whose credentials were used; empty for those of the account itself.
 	SessionARN string
 	SessionID  string
+
+	Host string // with the port, by which the caller has reached the service
 }
 
 // Principal returns the caller's ARN and unique id: the session's, or else those

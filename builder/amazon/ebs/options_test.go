@@ -60,7 +60,7 @@ func TestValidate(t *testing.T) {
 		{`security_group_id = "sg-1"` + "\n" + `security_group_ids = ["sg-2"]`, "Conflicting arguments", `["sg-2"]`},
 		{`temporary_security_group_source_cidrs = ["10.0.0.1"]`, "Not an address range", `["10.0.0.1"]`},
 		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},
-		{`ssh_interface = "session_manager"`, "Unsuitable value", `"session_manager"`},
+		{`ssh_interface = "session_manager"`, "No instance profile", `"session_manager"`},
 		{`ssh_interface = "front"`, "Unsuitable value", `"front"`},
 		{`shutdown_behavior = "reboot"`, "Unsuitable value", `"reboot"`},
 		{`tenancy = "mine"`, "Unsuitable value", `"mine"`},

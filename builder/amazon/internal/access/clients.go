@@ -1,6 +1,9 @@
 package access
 
 import (
+	"crypto/tls"
+	"net/http"
+
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
@@ -13,4 +16,13 @@ func SSM(s *Session) *ssm.Client { return ssm.NewFromConfig(s.config) }
 // build. As with [EC2], it may not become an interface.
 func SecretsManager(s *Session) *secretsmanager.Client {
 	return secretsmanager.NewFromConfig(s.config)
+}
+
+// WebSocketHTTP returns what opens WebSockets that the API names.
+func WebSocketHTTP(s *Session) *http.Client {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if s.with["insecure_skip_tls_verify"] == "true" {
+		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the option asks for it
+	}
+	return &http.Client{Transport: t}
 }

@@ -27,10 +27,18 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 	if l.Communicator == ssh.WinRM {
 		return l.connectWinRM(ctx, a, key)
 	}
+	build := ctx
 	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (communicator.Communicator, error) {
 		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: l.Session.Cloud.Dial}
 		if key.Signer != nil {
 			t.Signers = []gossh.Signer{key.Signer}
+		}
+		if l.SSHInterface == SessionManager && l.Communicator == ssh.SSH {
+			through, err := l.sessions(build, aws.ToString(instance.InstanceId))
+			if err != nil {
+				return nil, err
+			}
+			t.Addr, t.Dial = through.addr, through.dial
 		}
 		return ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
 	})

@@ -39,9 +39,14 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 	if l.SecurityGroupFilter != nil {
 		return l.filterGroups(ctx, place)
 	}
-	ranges, public, err := l.admitted(ctx)
-	if err != nil {
-		return Groups{}, err
+	var ranges []string
+	var public bool
+	closed := l.Communicator == ssh.None || l.SSHInterface == SessionManager // nobody comes in
+	if !closed {
+		var err error
+		if ranges, public, err = l.admitted(ctx); err != nil {
+			return Groups{}, err
+		}
 	}
 	name := "packer_" + l.Owner.ID
 	want := l.Owner.Resource(owned.SecurityGroup, name, l.Session.Region, owned.WithName, name)
@@ -60,7 +65,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 	if err != nil {
 		return Groups{}, err
 	}
-	if l.Communicator == ssh.None {
+	if closed {
 		return Groups{IDs: []string{id}}, nil
 	}
 	_, err = step.Do(ctx, l.Scope, "open the security group", func(ctx context.Context) (struct{}, error) {

@@ -5,7 +5,6 @@ package launch
 import (
 	_ "embed"
 	"encoding/base64"
-	"fmt"
 	"net"
 	"os"
 	"regexp"
@@ -177,8 +176,18 @@ type Options struct {
 	UserDataFile string `hcl:"user_data_file,optional"`
 
 	// Which address of the machine to connect to. Without it: in a VPC the public
-	// address, or the private one if there is none.
+	// address, or the private one if there is none. `session_manager` connects
+	// through AWS Session Manager, so that no port of the machine has to be open:
+	// the image must run the SSM agent, and the machine needs an instance profile
+	// that lets it (AmazonSSMManagedInstanceCore).
 	SSHInterface Interface `hcl:"ssh_interface,optional"`
+
+	// How long to wait before the first session of `session_manager`.
+	PauseBeforeSSM time.Duration `hcl:"pause_before_ssm,optional"`
+
+	// Local port that other programs can connect to, for sessions of their own.
+	// Without it there is none; bake itself needs none.
+	SessionManagerPort int `hcl:"session_manager_port,optional"`
 
 	// Key pair to launch with, instead of a temporary one. Its private key is
 	// `ssh_private_key_file` or in the agent (`ssh_agent_auth`).
@@ -406,18 +415,18 @@ const (
 	PublicDNS  Interface = "public_dns"
 	PrivateDNS Interface = "private_dns"
 	IPv6       Interface = "ipv6"
+
+	// SessionManager is none of them.
+	SessionManager Interface = "session_manager"
 )
 
 // Choices implements [schema.Choices].
 func (Interface) Choices() []string {
-	return []string{string(PublicIP), string(PrivateIP), string(PublicDNS), string(PrivateDNS), string(IPv6)}
+	return []string{string(PublicIP), string(PrivateIP), string(PublicDNS), string(PrivateDNS), string(IPv6), string(SessionManager)}
 }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (v *Interface) UnmarshalText(b []byte) error {
-	if string(b) == "session_manager" {
-		return fmt.Errorf("connecting through the AWS Session Manager is not built in; use another ssh_interface, or a bastion host")
-	}
 	return schema.ParseChoice(v, b, v.Choices())
 }
 
@@ -442,6 +451,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateSpot(c)
 	o.validateKey(c)
 	o.validateWindows(c)
+	o.validateSession(c)
 	both(c, &o.UserData, &o.UserDataFile)
 	if f := o.UserDataFile; f != "" && c.Known(&o.UserDataFile) {
 		if _, err := os.Stat(f); err != nil {
@@ -579,6 +589,27 @@ func (o *Options) validateKey(c *schema.Checker) {
 		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key",
 			"Set ssh_private_key_file to the private key of this key pair, or ssh_agent_auth if the agent has it.")
 	}
+}
+
+func (o *Options) validateSession(c *schema.Checker) {
+	if p := o.SessionManagerPort; p < 0 || p > 65535 {
+		c.Errorf(&o.SessionManagerPort, "Not a port", "A port is a number from 1 to 65535, not %d.", p)
+	}
+	if o.SSHInterface != SessionManager {
+		return
+	}
+	if o.Communicator != ssh.SSH && c.Known(&o.Communicator) {
+		c.Errorf(&o.SSHInterface, "Session Manager carries SSH only", "ssh_interface = \"session_manager\" needs the communicator ssh, not %s.", o.Communicator)
+	}
+	if !o.hasProfile() && c.Known(&o.IAMInstanceProfile) {
+		c.Errorf(&o.SSHInterface, "No instance profile",
+			"Through Session Manager only a machine can be reached that has an instance profile; set iam_instance_profile or temporary_iam_instance_profile_policy_document.")
+	}
+}
+
+// hasProfile reports whether the machine gets an instance profile.
+func (o *Options) hasProfile() bool {
+	return o.IAMInstanceProfile != "" || o.TemporaryIAMInstanceProfilePolicyDocument != nil
 }
 
 // userData returns the user data as the API takes it, in base64.

@@ -1,0 +1,132 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ssmsession"
+	"bake/internal/delay"
+)
+
+// sessions connect to one machine through Session Manager, each connection in a
+// session of its own.
+type sessions struct {
+	l  *Launcher
+	id string // of the instance
+
+	mu    sync.Mutex
+	fatal error // why no session will ever start
+}
+
+// sessions returns the way to a machine through Session Manager, after what
+// pause_before_ssm says. With session_manager_port other programs can take it
+// too, until ctx ends.
+func (l *Launcher) sessions(ctx context.Context, id string) (*sessions, error) {
+	s := &sessions{l: l, id: id}
+	if l.PauseBeforeSSM > 0 {
+		l.Scope.Say(ctx, "Waiting %s before the first session (pause_before_ssm)", l.PauseBeforeSSM)
+		if err := delay.For(ctx, l.PauseBeforeSSM); err != nil {
+			return nil, err
+		}
+	}
+	if l.SessionManagerPort == 0 {
+		return s, nil
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.SessionManagerPort)))
+	if err != nil {
+		return nil, l.Src.Errorf(&l.SessionManagerPort, "The local port cannot be used", "%s.", err)
+	}
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	go s.forward(ctx, listener)
+	return s, nil
+}
+
+// addr is where the machine is, as build.Host and build.Port tell it: the port
+// that is forwarded, if there is one.
+func (s *sessions) addr(context.Context) (string, int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "localhost", s.l.SessionManagerPort, s.fatal
+}
+
+// dial opens a session. The machine's agent tells AWS of itself some time after
+// the machine is up, and after each boot; until then there is an error, and
+// trying again helps. Any other error of the API does not go away.
+func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := access.SSM(s.l.Session)
+	return ssmsession.Dial(ctx, ssmsession.API{
+		HTTP: access.WebSocketHTTP(s.l.Session),
+		Start: func(ctx context.Context) (ssmsession.Stream, error) {
+			out, err := access.Finish(ctx, client.StartSession, &ssm.StartSessionInput{
+				Target: &s.id, DocumentName: aws.String("AWS-StartPortForwardingSession"), Reason: aws.String("bake"),
+				Parameters: map[string][]string{"portNumber": {strconv.Itoa(s.l.Port)}},
+			})
+			if err != nil {
+				s.refused(err)
+				return ssmsession.Stream{}, err
+			}
+			return ssmsession.Stream{ID: aws.ToString(out.SessionId), URL: aws.ToString(out.StreamUrl), Token: aws.ToString(out.TokenValue)}, nil
+		},
+		Resume: func(ctx context.Context, id string) (ssmsession.Stream, error) {
+			out, err := access.Call(ctx, client.ResumeSession, &ssm.ResumeSessionInput{SessionId: &id})
+			if access.Is(err, "DoesNotExistException") {
+				return ssmsession.Stream{}, fmt.Errorf("%w: %w", ssmsession.ErrGone, err)
+			}
+			if err != nil {
+				return ssmsession.Stream{}, err
+			}
+			return ssmsession.Stream{ID: id, URL: aws.ToString(out.StreamUrl), Token: aws.ToString(out.TokenValue)}, nil
+		},
+		Terminate: func(ctx context.Context, id string) error {
+			_, err := access.Call(ctx, client.TerminateSession, &ssm.TerminateSessionInput{SessionId: &id})
+			return err
+		},
+	})
+}
+
+// refused remembers an error of StartSession that does not go away.
+func (s *sessions) refused(err error) {
+	if access.Refused(err) && !access.Is(err, "TargetNotConnected", "ThrottlingException", "RateExceeded") {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fatal = s.l.Src.Errorf(&s.l.SSHInterface, "No session with the machine", "%s.", err)
+	}
+}
+
+// forward carries connections to the local port, each through a session.
+func (s *sessions) forward(ctx context.Context, listener net.Listener) {
+	for {
+		local, err := listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		go func() {
+			defer local.Close()
+			remote, err := s.dial(ctx, "", "")
+			if err != nil {
+				s.l.Scope.Warn(ctx, "no session for a connection to local port %d: %s", s.l.SessionManagerPort, err)
+				return
+			}
+			defer context.AfterFunc(ctx, func() { _ = local.Close() })()
+			done := make(chan struct{}, 2)
+			carry := func(to, from net.Conn) { // until either side ends
+				_, _ = io.Copy(to, from)
+				done <- struct{}{}
+			}
+			go carry(remote, local)
+			go carry(local, remote)
+			<-done // there is no half of a session
+			_, _ = remote.Close(), local.Close()
+			<-done
+		}()
+	}
+}

@@ -1,0 +1,525 @@
+// Package ssmsession connects to a port of a machine through AWS Session Manager:
+// a session of the document AWS-StartPortForwardingSession, whose data channel is
+// spoken here, without the program session-manager-plugin.
+//
+// The channel is a stream of numbered messages over a WebSocket. Each is
+// acknowledged, sent again until it is, and put in order by its receiver, so that
+// nothing is lost when the WebSocket breaks: the session is resumed on another.
+package ssmsession
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/uuid"
+
+	"bake/internal/delay"
+)
+
+// Stream is where a session's data channel is, and what opens it once.
+type Stream struct{ ID, URL, Token string }
+
+// API are the calls of Systems Manager that a session needs.
+type API struct {
+	// Start begins a session, and Resume goes on with the session id; a Stream
+	// without a token means that the session has ended.
+	Start  func(ctx context.Context) (Stream, error)
+	Resume func(ctx context.Context, id string) (Stream, error)
+	// Terminate ends the session id.
+	Terminate func(ctx context.Context, id string) error
+	// HTTP opens the WebSocket; nil is http.DefaultClient.
+	HTTP *http.Client
+}
+
+const (
+	chunk     = 1024 // bytes of the stream in a message, as the agent sends them
+	window    = 512  // messages on their way, at most
+	early     = 4096 // messages that are kept until those before them have come
+	readLimit = 1 << 20
+
+	firstWait = 200 * time.Millisecond // for an acknowledgement, before anything is known
+	longWait  = 2 * time.Second
+	tick      = 50 * time.Millisecond
+
+	firstPause = 200 * time.Millisecond // between attempts to resume
+	longPause  = 10 * time.Second
+	patience   = 5 * time.Minute // of attempts to resume, and of a message for its acknowledgement
+	writeLimit = 30 * time.Second
+	pingEvery  = 30 * time.Second
+	flush      = 2 * time.Second // for what is on its way when the caller closes
+	goodbye    = 5 * time.Second // for all of the end
+)
+
+// errEnded is the end of a session that this side wanted.
+var errEnded = errors.New("the session has ended")
+
+// Dial starts a session and returns its connection once the machine's agent is
+// there. Close ends the session.
+func Dial(ctx context.Context, api API) (net.Conn, error) {
+	stream, err := api.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	s := &session{
+		api: api, stream: stream, client: uuid.NewString(), far: far,
+		local: make(chan []byte), deliver: make(chan []byte, early), early: map[int64]message{},
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
+	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	go s.readLocal()
+	go s.writeLocal()
+	go func() {
+		defer cancel(nil)
+		s.run(run)
+	}()
+	select {
+	case <-s.ready:
+		return &conn{near, s}, nil
+	case <-s.done:
+		return nil, s.err
+	case <-ctx.Done():
+		cancel(context.Cause(ctx))
+		<-s.done
+		return nil, context.Cause(ctx)
+	}
+}
+
+// conn is the caller's end of a session.
+type conn struct {
+	net.Conn
+	s *session
+}
+
+// Read implements [net.Conn]. What ended the session is its last error.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	return n, c.explain(err)
+}
+
+// Write implements [net.Conn].
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	return n, c.explain(err)
+}
+
+func (c *conn) explain(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	select {
+	case <-c.s.done:
+		if !errors.Is(c.s.err, errEnded) {
+			return c.s.err
+		}
+	default:
+	}
+	return err
+}
+
+// Close implements [net.Conn]. It returns when the session has ended.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	defer time.AfterFunc(goodbye, func() { c.s.cancel(errEnded) }).Stop()
+	<-c.s.done
+	return err
+}
+
+// session is a session under way. All below the line belongs to run.
+type session struct {
+	api    API
+	client string // id
+	far    net.Conn
+	cancel context.CancelCauseFunc
+
+	local   chan []byte // what the caller writes; closed when it closes
+	deliver chan []byte // what the caller shall read, in order; closed at the end
+
+	ready chan struct{} // closed when the handshake is complete
+	done  chan struct{} // closed at the end; err is set then
+	err   error
+
+	// ---
+
+	stream   Stream
+	agreed   bool // the handshake is complete
+	paused   bool
+	closing  time.Time // when the caller closed; zero before
+	out      []*sent   // in order, not acknowledged
+	nextOut  int64
+	nextIn   int64
+	early    map[int64]message
+	rtt, dev time.Duration // of acknowledgements; 0 before the first
+}
+
+// sent is a message that waits for its acknowledgement.
+type sent struct {
+	message
+	first, last time.Time
+	tries       int
+}
+
+func (s *session) readLocal() {
+	defer close(s.local)
+	for {
+		b := make([]byte, chunk)
+		n, err := s.far.Read(b)
+		if n > 0 {
+			select {
+			case s.local <- b[:n]:
+			case <-s.done:
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *session) writeLocal() {
+	for b := range s.deliver {
+		if _, err := s.far.Write(b); err != nil {
+			break // the caller has closed; the rest is not wanted
+		}
+	}
+	<-s.done
+	_ = s.far.Close() // the caller reads the end
+	for range s.deliver {
+	}
+}
+
+// run carries the session from one WebSocket to the next until it ends.
+func (s *session) run(ctx context.Context) {
+	pauseFor, broken := firstPause, time.Time{}
+	for {
+		began := time.Now()
+		err := s.carry(ctx)
+		var lost *lostError
+		if !errors.As(err, &lost) {
+			s.end(ctx, err)
+			return
+		}
+		if time.Since(began) > longPause {
+			pauseFor, broken = firstPause, time.Time{}
+		}
+		if broken.IsZero() {
+			broken = time.Now()
+		}
+		for {
+			if !s.closing.IsZero() || time.Since(broken) > patience {
+				s.end(ctx, fmt.Errorf("the connection to Session Manager broke: %w", lost.error))
+				return
+			}
+			if err := delay.For(ctx, pauseFor); err != nil {
+				s.end(ctx, err)
+				return
+			}
+			pauseFor = min(2*pauseFor, longPause)
+			next, err := s.api.Resume(ctx, s.stream.ID)
+			if err == nil && next.Token == "" {
+				s.end(ctx, fmt.Errorf("the session was ended while its connection was broken (%w)", lost.error))
+				return
+			}
+			if err == nil {
+				s.stream.Token = next.Token
+				if next.URL != "" {
+					s.stream.URL = next.URL
+				}
+				break
+			}
+			if ctx.Err() != nil {
+				s.end(ctx, context.Cause(ctx))
+				return
+			}
+			if errors.Is(err, ErrGone) {
+				s.end(ctx, err)
+				return
+			}
+		}
+	}
+}
+
+// ErrGone is in the error of Resume when the session does not exist any more.
+var ErrGone = errors.New("the session does not exist any more")
+
+// end records err and ends the session.
+func (s *session) end(ctx context.Context, err error) {
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	defer cancel()
+	_ = s.api.Terminate(stop, s.stream.ID) // AWS ends sessions that nobody uses
+	s.err = err
+	close(s.deliver)
+	close(s.done)
+}
+
+// lostError is a WebSocket that broke.
+type lostError struct{ error }
+
+func (e *lostError) Unwrap() error { return e.error }
+
+// carry opens the data channel on a WebSocket and carries messages over it. The
+// error is a *lostError when another WebSocket can go on.
+func (s *session) carry(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP}) //nolint:bodyclose // closed by the library
+	if err != nil {
+		return &lostError{err}
+	}
+	defer ws.CloseNow() //nolint:errcheck // it has ended
+	ws.SetReadLimit(readLimit)
+	text, err := json.Marshal(opening{"1.0", uuid.NewString(), s.stream.Token, s.client, clientVersion})
+	if err != nil {
+		return err
+	}
+	s.write(ctx, ws, websocket.MessageText, text)
+	s.paused = false
+	for _, o := range s.out { // whether they came is not known
+		o.last = time.Time{}
+	}
+	incoming, broken := make(chan []byte, 2*window), make(chan error, 2)
+	go read(ctx, ws, incoming, broken)
+	go keepAlive(ctx, ws, broken)
+	return s.exchange(ctx, ws, incoming, broken)
+}
+
+func read(ctx context.Context, ws *websocket.Conn, incoming chan<- []byte, broken chan<- error) {
+	for {
+		kind, data, err := ws.Read(ctx)
+		if err != nil {
+			broken <- err
+			return
+		}
+		if kind != websocket.MessageBinary {
+			continue
+		}
+		select {
+		case incoming <- data:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keepAlive notices a connection that has died in silence.
+func keepAlive(ctx context.Context, ws *websocket.Conn, broken chan<- error) {
+	for delay.For(ctx, pingEvery) == nil {
+		pong, cancel := context.WithTimeout(ctx, pingEvery)
+		err := ws.Ping(pong)
+		cancel()
+		if err != nil {
+			broken <- err
+			return
+		}
+	}
+}
+
+func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-chan []byte, broken <-chan error) error {
+	ticks := time.NewTicker(tick)
+	defer ticks.Stop()
+	for {
+		if err := s.resend(ctx, ws, time.Now()); err != nil {
+			return err
+		}
+		local := s.local
+		if !s.agreed || s.paused || len(s.out) >= window || !s.closing.IsZero() {
+			local = nil
+		}
+		select {
+		case data := <-incoming:
+			if err := s.receive(ctx, ws, data); err != nil {
+				return err
+			}
+		case b, open := <-local:
+			if !open {
+				s.closing = time.Now()
+				continue
+			}
+			s.send(ctx, ws, payloadData, b)
+		case <-ticks.C:
+			if !s.closing.IsZero() && (len(s.out) == 0 || time.Since(s.closing) > flush) {
+				return s.terminate(ctx, ws)
+			}
+		case err := <-broken:
+			for { // what came before the end may tell why
+				select {
+				case data := <-incoming:
+					if err := s.receive(ctx, ws, data); err != nil {
+						return err
+					}
+					continue
+				default:
+				}
+				return &lostError{err}
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// terminate says goodbye to the agent.
+func (s *session) terminate(ctx context.Context, ws *websocket.Conn) error {
+	s.send(ctx, ws, payloadFlag, binary.BigEndian.AppendUint32(nil, flagTerminateSession))
+	_ = ws.Close(websocket.StatusNormalClosure, "") // the call that ends the session tells it too
+	return errEnded
+}
+
+// send sends a new message of the stream.
+func (s *session) send(ctx context.Context, ws *websocket.Conn, of uint32, payload []byte) {
+	m := message{kind: inputData, seq: s.nextOut, id: uuid.New(), of: of, payload: payload}
+	if m.seq == 0 {
+		m.flags = 1
+	}
+	s.nextOut++
+	now := time.Now()
+	s.out = append(s.out, &sent{m, now, now, 1})
+	s.write(ctx, ws, websocket.MessageBinary, m.encode(now))
+}
+
+// write sends b. A WebSocket that cannot be written to cannot be read from either
+// any more, once all that has come is read; reading reports it then.
+func (s *session) write(ctx context.Context, ws *websocket.Conn, kind websocket.MessageType, b []byte) {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	_ = ws.Write(ctx, kind, b)
+}
+
+// resend sends again what has not been acknowledged in time.
+func (s *session) resend(ctx context.Context, ws *websocket.Conn, now time.Time) error {
+	wait := firstWait
+	if s.rtt > 0 {
+		wait = min(max(s.rtt+4*s.dev, firstWait), longWait)
+	}
+	if s.paused {
+		return nil
+	}
+	for _, o := range s.out {
+		if now.Sub(o.last) < min(wait<<min(o.tries-1, 4), longWait) {
+			continue
+		}
+		if now.Sub(o.first) > patience {
+			return fmt.Errorf("the machine's agent has not acknowledged anything for %s", patience)
+		}
+		o.last, o.tries = now, o.tries+1
+		s.write(ctx, ws, websocket.MessageBinary, o.encode(now))
+	}
+	return nil
+}
+
+// receive takes a message in. One that is damaged is as good as lost: it will
+// come again.
+func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) error {
+	m, err := decode(data)
+	if err != nil {
+		return nil
+	}
+	switch m.kind {
+	case acknowledge:
+		var a ack
+		if json.Unmarshal(m.payload, &a) == nil {
+			s.acknowledged(a.Seq, time.Now())
+		}
+	case pause:
+		s.paused = true
+	case start:
+		s.paused = false
+	case closed:
+		var why struct{ Output string }
+		_ = json.Unmarshal(m.payload, &why) // it need not say
+		if why.Output == "" {
+			return errors.New("the machine's agent closed the session")
+		}
+		return fmt.Errorf("the machine's agent closed the session: %s", why.Output)
+	case outputData:
+		return s.inOrder(ctx, ws, m)
+	}
+	return nil
+}
+
+// inOrder acknowledges a message of the machine's stream, and processes it when
+// its turn has come, with those that it was missing to.
+func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m message) error {
+	if m.seq > s.nextIn && len(s.early) >= early || len(s.deliver) > early-len(s.early)-2 {
+		return nil // no room; it will come again
+	}
+	reply, err := acknowledging(m)
+	if err != nil {
+		return err
+	}
+	s.write(ctx, ws, websocket.MessageBinary, reply.encode(time.Now()))
+	if m.seq < s.nextIn {
+		return nil // its acknowledgement was lost
+	}
+	s.early[m.seq] = m
+	for {
+		next, ok := s.early[s.nextIn]
+		if !ok {
+			return nil
+		}
+		delete(s.early, s.nextIn)
+		s.nextIn++
+		if err := s.process(ctx, ws, next); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) process(ctx context.Context, ws *websocket.Conn, m message) error {
+	switch m.of {
+	case payloadHandshakeRequest:
+		var request handshakeRequest
+		if err := json.Unmarshal(m.payload, &request); err != nil {
+			return fmt.Errorf("the agent's handshake cannot be read: %w", err)
+		}
+		response, unusable := request.answer()
+		payload, err := json.Marshal(response)
+		if err != nil {
+			return err
+		}
+		s.send(ctx, ws, payloadHandshakeResponse, payload)
+		return unusable
+	case payloadHandshakeComplete:
+		if !s.agreed {
+			s.agreed = true
+			close(s.ready)
+		}
+	case payloadFlag:
+		if len(m.payload) == 4 && binary.BigEndian.Uint32(m.payload) == flagConnectToPortError {
+			return errors.New("the machine's agent cannot connect to the port")
+		}
+	case payloadData:
+		s.deliver <- m.payload // inOrder has made sure that there is room
+	}
+	return nil
+}
+
+// acknowledged forgets the message seq, and learns from how long that took.
+func (s *session) acknowledged(seq int64, now time.Time) {
+	for i, o := range s.out {
+		if o.seq != seq {
+			continue
+		}
+		if o.tries == 1 { // otherwise it is not known which one this is for
+			rtt := now.Sub(o.last)
+			if s.rtt == 0 {
+				s.rtt, s.dev = rtt, rtt/2
+			} else {
+				s.dev = (3*s.dev + (s.rtt - rtt).Abs()) / 4
+				s.rtt = (7*s.rtt + rtt) / 8
+			}
+		}
+		s.out = append(s.out[:i], s.out[i+1:]...)
+		return
+	}
+}

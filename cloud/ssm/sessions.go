@@ -1,0 +1,192 @@
+package ssm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/coder/websocket"
+
+	"bake/cloud/wire"
+)
+
+// DataChannelPath is the beginning of the path of the WebSockets that carry
+// sessions.
+const DataChannelPath = "/v1/data-channel/"
+
+// Machines are the instances that the Session Manager reaches, as if its agent
+// ran on them.
+type Machines interface {
+	// Managed reports whether an instance of the caller's runs and has an instance
+	// profile, without which no agent can tell Systems Manager of itself.
+	Managed(c wire.Caller, id string) bool
+	// DialManaged connects to a port of a managed instance, as its agent would:
+	// from inside, past the security groups.
+	DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error)
+}
+
+var targetPattern = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+
+// portDocument is the only document that sessions can have.
+const portDocument = "AWS-StartPortForwardingSession"
+
+// StartSession begins a session that forwards a port of an instance.
+func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (*ssm.StartSessionOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if name := aws.ToString(in.DocumentName); name != portDocument {
+		return nil, wire.Errorf("InvalidDocument", "Document with name %s does not exist. The embedded cloud has %s.", name, portDocument)
+	}
+	port := uint64(80) // the document's default
+	for name, values := range in.Parameters {
+		if name != "portNumber" && name != "localPortNumber" || len(values) != 1 {
+			return nil, wire.Errorf("InvalidParameters", "Parameter %s is not one of the document's, or has not one value.", name)
+		}
+		n, err := strconv.ParseUint(values[0], 10, 16)
+		if err != nil {
+			return nil, wire.Errorf("InvalidParameters", "The value %s of %s is no port.", values[0], name)
+		}
+		if name == "portNumber" {
+			port = n
+		}
+	}
+	if !targetPattern.MatchString(*in.Target) || !s.opts.Machines.Managed(c, *in.Target) {
+		return nil, wire.Errorf("TargetNotConnected", "%s is not connected.", *in.Target)
+	}
+	session := &session{
+		id: "root-" + randomText(17), caller: c, target: *in.Target, port: uint16(port), machines: s.opts.Machines,
+		attach: make(chan *websocket.Conn), stop: make(chan struct{}), ended: make(chan struct{}),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, &wire.Error{Code: "InternalServerError", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
+	}
+	s.sessions[session.id] = session
+	session.token = randomText(32)
+	s.work.Go(func() {
+		session.run()
+		s.mu.Lock()
+		delete(s.sessions, session.id)
+		s.mu.Unlock()
+	})
+	return &ssm.StartSessionOutput{SessionId: &session.id, TokenValue: aws.String(session.token), StreamUrl: aws.String(session.url(c))}, nil
+}
+
+// url is where the data channel of a session is. The client reaches it where it
+// reaches the API.
+func (p *session) url(c wire.Caller) string {
+	return "ws://" + c.Host + DataChannelPath + p.id + "?role=publish_subscribe"
+}
+
+func randomText(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// session returns the caller's session, or nil. The lock is held.
+func (s *Service) session(c wire.Caller, id string) *session {
+	if p := s.sessions[id]; p != nil && p.caller.Account == c.Account && p.caller.Region == c.Region {
+		return p
+	}
+	return nil
+}
+
+// ResumeSession gives the token for another WebSocket of a session.
+func (s *Service) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput) (*ssm.ResumeSessionOutput, error) {
+	c := wire.CallerFrom(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.session(c, *in.SessionId)
+	if p == nil {
+		return nil, wire.Errorf("DoesNotExistException", "Session with ID %s doesn't exist.", *in.SessionId)
+	}
+	p.token = randomText(32)
+	return &ssm.ResumeSessionOutput{SessionId: &p.id, TokenValue: aws.String(p.token), StreamUrl: aws.String(p.url(c))}, nil
+}
+
+// TerminateSession ends a session. It is no error if there is none.
+func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSessionInput) (*ssm.TerminateSessionOutput, error) {
+	s.mu.Lock()
+	p := s.session(wire.CallerFrom(ctx), *in.SessionId)
+	s.mu.Unlock()
+	if p != nil {
+		p.terminate()
+	}
+	return &ssm.TerminateSessionOutput{SessionId: in.SessionId}, nil
+}
+
+// Sessions are how many sessions there are.
+func (s *Service) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// Close ends all sessions.
+func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for _, p := range s.sessions {
+		p.terminate()
+	}
+	s.mu.Unlock()
+	s.work.Wait()
+}
+
+// opening is the first message on a WebSocket.
+type opening struct {
+	TokenValue string
+}
+
+const openingLimit = 10 * time.Second
+
+// ServeHTTP takes the WebSocket of a session. The token, which is good for one,
+// is the only proof that the client may.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ws, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // it has answered
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), openingLimit)
+	defer cancel()
+	p, err := s.admit(ctx, ws, strings.TrimPrefix(r.URL.Path, DataChannelPath))
+	if err != nil {
+		_ = ws.Close(websocket.StatusPolicyViolation, err.Error()) // it is not wanted
+		return
+	}
+	select {
+	case p.attach <- ws:
+	case <-p.ended:
+		_ = ws.CloseNow() // too late
+	}
+}
+
+func (s *Service) admit(ctx context.Context, ws *websocket.Conn, id string) (*session, error) {
+	_, data, err := ws.Read(ctx)
+	var first opening
+	if err == nil {
+		err = json.Unmarshal(data, &first)
+	}
+	if err != nil {
+		return nil, errors.New("no token")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.sessions[id]
+	if p == nil || first.TokenValue == "" || first.TokenValue != p.token {
+		return nil, errors.New("unknown session or token")
+	}
+	p.token = ""
+	return p, nil
+}
