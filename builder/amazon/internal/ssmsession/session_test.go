@@ -72,10 +72,7 @@ func newWorld(t *testing.T, profile bool) *world {
 	}
 	in := &ec2.RunInstancesInput{ImageId: images.Images[0].ImageId, MinCount: aws.Int32(1), MaxCount: aws.Int32(1), InstanceType: types.InstanceTypeT3Micro}
 	if profile {
-		roles := iam.NewFromConfig(s.Config("default", "us-east-1"))
-		if _, err := roles.CreateInstanceProfile(t.Context(), &iam.CreateInstanceProfileInput{InstanceProfileName: aws.String("ssm")}); err != nil {
-			t.Fatal(err)
-		}
+		w.makeProfile("ssm")
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: aws.String("ssm")}
 	}
 	out, err := w.ec2.RunInstances(t.Context(), in)
@@ -96,6 +93,19 @@ func newWorld(t *testing.T, profile bool) *world {
 		}
 	}
 	return w
+}
+
+// makeProfile makes an instance profile with a role, both of that name.
+func (w *world) makeProfile(name string) {
+	w.t.Helper()
+	client := iam.NewFromConfig(w.server.Config("default", "us-east-1"))
+	const trust = `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}]}`
+	_, err := client.CreateInstanceProfile(w.t.Context(), &iam.CreateInstanceProfileInput{InstanceProfileName: &name})
+	_, err2 := client.CreateRole(w.t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.String(trust)})
+	_, err3 := client.AddRoleToInstanceProfile(w.t.Context(), &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
+	if err := errors.Join(err, err2, err3); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // api are the calls for a session with a port of the instance, whose WebSocket
