@@ -9,6 +9,8 @@ import (
 	"bake/builder/amazon/amidata"
 	"bake/builder/amazon/amiimport"
 	"bake/builder/amazon/ebs"
+	"bake/builder/amazon/ebssurrogate"
+	"bake/builder/amazon/ebsvolume"
 	"bake/builder/amazon/parameterstore"
 	"bake/builder/amazon/secretsmanager"
 	filebuilder "bake/builder/file"
@@ -55,6 +57,8 @@ func (p parts) all() catalog {
 		engine.Components{
 			Builders: component.NewRegistry[builder.Builder](
 				ebs.Factory(p.cloud),
+				ebssurrogate.Factory(p.cloud),
+				ebsvolume.Factory(p.cloud),
 				filebuilder.Component(),
 				null.Component(),
 			),

@@ -47,6 +47,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 		return nil, err
 	}
 	f.Machines.Devices, f.Machines.NoEphemeral = b.Launch.Devices(), b.NoEphemeral
+	f.Machines.Keep = launch.Kept(b.src, b.Launch.Devices())
 	images := f.Images(&b.Image.Options, &b.Region)
 	images.None = b.SkipCreate
 	if b.FastLaunch != nil {

@@ -75,11 +75,12 @@ func loginByFile(t *testing.T, w *World) {
 }
 
 var (
-	ids   = regexp.MustCompile(`\b(ami|sg|i|snap|vol)-([0-9a-f]{17}|<\d+>)`)
-	uuids = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|uuid-<\d+>`)
-	tags  = regexp.MustCompile(`^TagSpecification\.(\d+)\.(ResourceType$|Tag\.(\d+)\.(Key|Value)$)`)
-	names = regexp.MustCompile(`^[A-Za-z0-9]{7}$`) // of temporary images
-	twice = regexp.MustCompile(`^User(Id|Group)\.\d+$`)
+	ids     = regexp.MustCompile(`\b(ami|sg|i|snap|vol)-([0-9a-f]{17}|<\d+>)`)
+	uuids   = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|uuid-<\d+>`)
+	tags    = regexp.MustCompile(`^TagSpecification\.(\d+)\.(ResourceType$|Tag\.(\d+)\.(Key|Value)$)`)
+	names   = regexp.MustCompile(`^[A-Za-z0-9]{7}$`) // of temporary images
+	moments = regexp.MustCompile(`20\d\d-\d\d-\d\d \d\d:.*$`)
+	twice   = regexp.MustCompile(`^User(Id|Group)\.\d+$`)
 )
 
 // changes returns the calls that change something, in a form that can be
@@ -114,6 +115,8 @@ func changes(calls []Call) (out []string) {
 		switch {
 		case c.Action == "ModifyImageAttribute" && params["Description.Value"] != "":
 			continue
+		case c.Action == "CreateSnapshot":
+			params["Description"] = moments.ReplaceAllString(params["Description"], "time")
 		case c.Action == "CreateImage" || c.Action == "CopyImage":
 			delete(params, "Description")
 			if names.MatchString(params["Name"]) {

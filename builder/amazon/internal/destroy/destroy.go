@@ -2,6 +2,7 @@
 package destroy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -99,9 +100,9 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	case owned.Image:
 		return j.image(ctx)
 	case owned.Snapshot:
-		return j.busy(ctx, "snapshot "+r.ID, func(ctx context.Context) error { return Snapshot(ctx, j.client, r.ID) }, "InvalidSnapshot.InUse")
+		return j.snapshot(ctx)
 	case owned.Volume:
-		return j.volume(ctx, r.ID)
+		return j.ownVolume(ctx)
 	case owned.NetworkInterface:
 		return j.networkInterface(ctx)
 	case owned.ImportTask:
@@ -297,6 +298,63 @@ func (j *job) volume(ctx context.Context, id string) error {
 	}, "VolumeInUse", "IncorrectState")
 }
 
+// ownVolume deletes a volume, and takes it from its instance first.
+func (j *job) ownVolume(ctx context.Context) error {
+	id := cmp.Or(j.r.ID, j.r.With[owned.WithVolume])
+	in := &ec2.DescribeVolumesInput{VolumeIds: []string{id}}
+	if id == "" {
+		in = &ec2.DescribeVolumesInput{Filters: j.ours()}
+	}
+	var found []types.Volume
+	err := j.settle(ctx, func(ctx context.Context) (bool, error) {
+		out, err := access.Call(ctx, j.client.DescribeVolumes, in)
+		if err != nil {
+			return false, notFound(err)
+		}
+		found = out.Volumes
+		return len(found) > 0, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, v := range found {
+		if len(v.Attachments) > 0 && v.Attachments[0].State != types.VolumeAttachmentStateDetaching {
+			_, err := access.Call(ctx, j.client.DetachVolume, &ec2.DetachVolumeInput{VolumeId: v.VolumeId})
+			if err != nil && !access.NotFound(err) && !access.Is(err, "IncorrectState") {
+				return err
+			}
+		}
+		if err := j.volume(ctx, aws.ToString(v.VolumeId)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshot deletes a snapshot; if it is not known which, those of the build that
+// are of the volume.
+func (j *job) snapshot(ctx context.Context) error {
+	ids := []string{j.r.ID}
+	if j.r.ID == "" {
+		ids = nil
+		err := j.settle(ctx, func(ctx context.Context) (bool, error) {
+			var err error
+			ids, err = FindSnapshots(ctx, j.client, j.r.With[owned.WithVolume], j.build())
+			return len(ids) > 0, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		err := j.busy(ctx, "snapshot "+id, func(ctx context.Context) error { return Snapshot(ctx, j.client, id) }, "InvalidSnapshot.InUse")
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (j *job) networkInterface(ctx context.Context) error {
 	return j.busy(ctx, "network interface "+j.r.ID, func(ctx context.Context) error {
 		_, err := access.Call(ctx, j.client.DeleteNetworkInterface, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: &j.r.ID})
@@ -411,6 +469,24 @@ func FindImage(ctx context.Context, client *ec2.Client, name, build string) (*ty
 		return nil, notFound(err)
 	}
 	return &out.Images[0], nil
+}
+
+// FindSnapshots returns the snapshots of a volume that carry the tag of a build.
+func FindSnapshots(ctx context.Context, client *ec2.Client, volume, build string) (ids []string, err error) {
+	out, err := access.Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{
+		OwnerIds: []string{"self"},
+		Filters: []types.Filter{
+			{Name: new("volume-id"), Values: []string{volume}},
+			{Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range out.Snapshots {
+		ids = append(ids, aws.ToString(s.SnapshotId))
+	}
+	return ids, nil
 }
 
 // Snapshot deletes a snapshot. It is no error if there is none.

@@ -27,6 +27,10 @@ type Made struct {
 	Region, ID string
 	Snapshots  []string
 	Resource   step.Resource // as the scope owns it
+
+	// Parts are the keys of snapshots that the scope owns beside the image, which
+	// was made of them. They go with it.
+	Parts []string
 }
 
 // Labels are the rendered texts of an image.
@@ -41,16 +45,11 @@ type Labels struct {
 // name of the option or, if it is only temporary, under one of its own.
 func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Made, error) {
 	region := m.Session.Region
-	name := m.Name
-	if m.Temporary() {
-		name = randomName()
-	} else if err := m.makeWay(ctx, region); err != nil {
+	name, err := m.firstName(ctx)
+	if err != nil {
 		return Made{}, err
 	}
-	run := labels.RunTags
-	if m.SkipRunTags || apart(region) {
-		run = nil
-	}
+	run := m.runTags(labels)
 	in := &ec2.CreateImageInput{
 		InstanceId:          &instance,
 		Name:                &name,
@@ -65,6 +64,21 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 	})
 }
 
+// firstName is the name of the image in the build region, which is free then.
+func (m *Maker) firstName(ctx context.Context) (string, error) {
+	if m.Temporary() {
+		return randomName(), nil
+	}
+	return m.Name, m.makeWay(ctx, m.Session.Region)
+}
+
+func (m *Maker) runTags(labels Labels) map[string]string {
+	if m.SkipRunTags || apart(m.Session.Region) {
+		return nil
+	}
+	return labels.RunTags
+}
+
 // createImage tries again while EC2 has not heard everywhere that the instance
 // has stopped.
 func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (string, error) {
@@ -75,21 +89,26 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 		if access.Is(err, "IncorrectState", "IncorrectInstanceState") && strings.Contains(err.Error(), "not in state") {
 			return false, nil
 		}
-		if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
-			// An earlier try may have been carried out though its answer was lost.
-			image, lost := destroy.FindImage(ctx, access.EC2(m.Session, m.Session.Region), *in.Name, m.Owner.ID)
-			if lost == nil && image != nil {
-				id = aws.ToString(image.ImageId)
-				return true, nil
-			}
-		}
 		if err != nil {
-			return false, m.blameName(err, m.Session.Region)
+			id, err = m.lost(ctx, *in.Name, err)
+			return err == nil, err
 		}
 		id = aws.ToString(out.ImageId)
 		return true, nil
 	})
 	return id, err
+}
+
+// lost finds the image that an earlier try of a call has made though its answer
+// was lost. Otherwise it returns the error, which is of the call.
+func (m *Maker) lost(ctx context.Context, name string, err error) (string, error) {
+	if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
+		image, lost := destroy.FindImage(ctx, access.EC2(m.Session, m.Session.Region), name, m.Owner.ID)
+		if lost == nil && image != nil {
+			return aws.ToString(image.ImageId), nil
+		}
+	}
+	return "", m.blameName(err, m.Session.Region)
 }
 
 func (m *Maker) blameName(err error, region string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,22 +78,29 @@ func (m *Maker) imageChanges(id string) (changes []*ec2.ModifyImageAttributeInpu
 }
 
 func (m *Maker) snapshotChanges(ids []string) (changes []*ec2.ModifySnapshotAttributeInput) {
+	for _, id := range ids {
+		if change := SnapshotSharing(m.SnapshotUsers, m.SnapshotGroups, id); change != nil {
+			changes = append(changes, change)
+		}
+	}
+	return changes
+}
+
+// SnapshotSharing lets accounts and groups use a snapshot; it is nil if there are none.
+func SnapshotSharing(users, groups []string, id string) *ec2.ModifySnapshotAttributeInput {
 	var add []types.CreateVolumePermission
-	for _, u := range m.SnapshotUsers {
+	for _, u := range users {
 		add = append(add, types.CreateVolumePermission{UserId: &u})
 	}
-	for _, g := range m.SnapshotGroups {
+	for _, g := range groups {
 		add = append(add, types.CreateVolumePermission{Group: types.PermissionGroup(g)})
 	}
 	if len(add) == 0 {
 		return nil
 	}
-	for _, id := range ids {
-		changes = append(changes, &ec2.ModifySnapshotAttributeInput{
-			SnapshotId: &id, CreateVolumePermission: &types.CreateVolumePermissionModifications{Add: add},
-		})
+	return &ec2.ModifySnapshotAttributeInput{
+		SnapshotId: &id, CreateVolumePermission: &types.CreateVolumePermissionModifications{Add: add},
 	}
-	return changes
 }
 
 func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
@@ -128,8 +136,11 @@ func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err e
 				errs[i] = fmt.Errorf("image in %s: %w", made.Region, errs[i])
 				continue
 			}
-			if err := m.Scope.Keep(ctx, made.Resource.Key); err != nil {
-				return struct{}{}, err
+			// As long as the image is owned, so are its snapshots.
+			for _, key := range append(slices.Clone(made.Parts), made.Resource.Key) {
+				if err := m.Scope.Keep(ctx, key); err != nil {
+					return struct{}{}, err
+				}
 			}
 			kept = append(kept, made)
 		}

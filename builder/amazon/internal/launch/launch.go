@@ -28,6 +28,10 @@ type Launcher struct {
 	// source image; each is an option.
 	Devices     []*device.Mapping
 	NoEphemeral bool // keep the names of instance store volumes free
+
+	// Keep are the names of devices whose volumes outlive the instance, whatever
+	// becomes of the build.
+	Keep []string
 }
 
 func (l *Launcher) client() *ec2.Client { return access.EC2(l.Session, l.Session.Region) }

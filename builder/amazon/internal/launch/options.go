@@ -228,6 +228,16 @@ type Volumes struct {
 // Validate reports what is wrong with the options. Structs that embed them call it.
 func (v *Volumes) Validate(c *schema.Checker) { device.Validate(c, v.Devices()) }
 
+// Kept are the devices whose volumes the user wants to outlive the instance.
+func Kept(src *schema.Source, devices []*device.Mapping) (names []string) {
+	for _, m := range devices {
+		if src.Set(&m.DeleteOnTermination) && !m.DeleteOnTermination && !m.NoDevice {
+			names = append(names, m.DeviceName)
+		}
+	}
+	return names
+}
+
 // Devices are the mappings as [Launcher] takes them.
 func (v *Volumes) Devices() (all []*device.Mapping) {
 	for i := range v.LaunchBlockDeviceMappings {

@@ -49,13 +49,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		}
 	}
 	in.ClientToken = &l.Owner.ID
-	var keep []string
-	for _, m := range l.Devices {
-		if l.Src.Set(&m.DeleteOnTermination) && !m.DeleteOnTermination && !m.NoDevice {
-			keep = append(keep, m.DeviceName)
-		}
-	}
-	want := l.Owner.Resource(owned.Instance, l.Owner.ID, l.Session.Region, owned.WithKeep, strings.Join(keep, ","))
+	want := l.Owner.Resource(owned.Instance, l.Owner.ID, l.Session.Region, owned.WithKeep, strings.Join(l.Keep, ","))
 	if l.Spot() {
 		id, err := l.launchSpot(ctx, in, spec, want)
 		if err != nil {

@@ -45,6 +45,7 @@ const (
 	WithName   = "name"   // of a key pair, security group or image
 	WithBucket = "bucket" // of an object
 	WithKey    = "key"    // of an object
+	WithVolume = "volume" // that a snapshot is of, or that is to be kept
 	WithKeep   = "keep"   // device names of an instance's volumes that outlive it, separated by commas
 )
 

@@ -1,0 +1,157 @@
+package ebssurrogate
+
+import (
+	_ "embed"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/launch"
+	"bake/config/schema"
+)
+
+//go:embed options.go
+var source string
+
+// Options of the builder amazon-ebssurrogate.
+type Options struct {
+	Access
+	Launch
+	Image
+
+	// Volumes of the instance, beside or instead of those of the source image. The
+	// image is made of them.
+	LaunchBlockDeviceMappings []Mapping `hcl:"launch_block_device_mappings,block"`
+
+	// The volume that becomes the root of the image.
+	Root *RootDevice `hcl:"ami_root_device,block"`
+
+	// Description of the snapshots. Without it: when they were made.
+	SnapshotDescription string `hcl:"snapshot_description,optional"`
+
+	// Make the image of the instance with CreateImage, after its root volume has
+	// been exchanged for the new one: the image takes over the instance's
+	// properties. Otherwise it is registered, and takes over nothing.
+	UseCreateImage bool `hcl:"use_create_image,optional"`
+}
+
+// The groups of options, by which they are reached.
+type (
+	// Access says which account and region to work in.
+	Access struct{ access.Options }
+	// Launch says what is launched and how it is reached.
+	Launch struct {
+		launch.Options
+		launch.VolumeTags
+	}
+	// Image says what the finished image is like.
+	Image struct {
+		image.Options
+		image.Firmware
+	}
+)
+
+// Mapping is a volume of the instance.
+type Mapping struct {
+	device.Mapping
+
+	// Leave the volume out of the image.
+	OmitFromArtifact bool `hcl:"omit_from_artifact,optional"`
+}
+
+// RootDevice is the root volume of the image.
+type RootDevice struct {
+	// Device of the instance whose volume it is, as in `launch_block_device_mappings`.
+	SourceDeviceName string `hcl:"source_device_name"`
+
+	// Device name that it has in the image, such as /dev/xvda.
+	DeviceName string `hcl:"device_name"`
+
+	// Delete the volume with an instance of the image.
+	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
+
+	// I/O operations per second, for io1, io2 and gp3.
+	IOPS int `hcl:"iops,optional"`
+
+	// Throughput in MiB/s, for gp3.
+	Throughput int `hcl:"throughput,optional"`
+
+	// Volume type, such as gp3.
+	VolumeType string `hcl:"volume_type,optional"`
+
+	// Size in GiB. Without it: that of the snapshot.
+	VolumeSize int `hcl:"volume_size,optional"`
+}
+
+// mapping is the root as a device of the image.
+func (r *RootDevice) mapping() *device.Mapping {
+	return &device.Mapping{
+		DeviceName: r.DeviceName, DeleteOnTermination: r.DeleteOnTermination, IOPS: r.IOPS, Throughput: r.Throughput,
+		VolumeType: r.VolumeType, VolumeSize: r.VolumeSize,
+	}
+}
+
+// Defaults are the options of a template that sets none.
+func Defaults() Options {
+	return Options{Access: Access{access.Defaults()}, Launch: Launch{Options: launch.Defaults()}, Image: Image{Firmware: image.FirmwareDefaults()}}
+}
+
+// devices are the mappings as the launcher takes them.
+func (o *Options) devices() (all []*device.Mapping) {
+	for i := range o.LaunchBlockDeviceMappings {
+		all = append(all, &o.LaunchBlockDeviceMappings[i].Mapping)
+	}
+	return all
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Access.Validate(c)
+	o.Launch.Options.Validate(c)
+	o.Image.Options.Validate(c)
+	o.Firmware.Validate(c)
+	device.Validate(c, o.devices())
+	if o.VirtualizationType == "" {
+		c.Errorf(&o.VirtualizationType, "No virtualization type", "Set ami_virtualization_type, most likely to hvm.")
+	}
+	o.validateRoot(c)
+	if !o.UseCreateImage {
+		return
+	}
+	for _, ptr := range []any{&o.Architecture, &o.BootMode, &o.UEFIData, &o.TPMSupport} {
+		if c.Set(ptr) {
+			c.Warnf(ptr, "Argument without effect", "With use_create_image the image has the %s of the instance.", c.Name(ptr))
+		}
+	}
+}
+
+func (o *Options) validateRoot(c *schema.Checker) {
+	r := o.Root
+	if r == nil {
+		c.Errorf(&o.Root, "No root device", "Say in a block ami_root_device which volume becomes the root of the image.")
+		return
+	}
+	if r.DeviceName == "" {
+		c.Errorf(&r.DeviceName, "No device name", "device_name cannot be empty.")
+	}
+	if r.VolumeSize < 0 {
+		c.Errorf(&r.VolumeSize, "Negative size", "volume_size cannot be negative.")
+	}
+	for i := range o.LaunchBlockDeviceMappings {
+		m := &o.LaunchBlockDeviceMappings[i]
+		if !c.Known(&m.DeviceName) {
+			return
+		}
+		if m.DeviceName != r.SourceDeviceName {
+			continue
+		}
+		switch {
+		case m.OmitFromArtifact:
+			c.Errorf(&m.OmitFromArtifact, "The root is left out", "The volume %s becomes the root of the image; it cannot be omitted from it.", m.DeviceName)
+		case m.NoDevice, m.VirtualName != "":
+			c.Errorf(&r.SourceDeviceName, "No volume", "%s is no EBS volume.", m.DeviceName)
+		}
+		return
+	}
+	c.Errorf(&r.SourceDeviceName, "No such volume", "No launch_block_device_mappings has the device_name %q.", r.SourceDeviceName)
+}

@@ -1,0 +1,93 @@
+package flow
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/wait"
+	"bake/internal/delay"
+	"bake/step"
+)
+
+// Snapshot is a snapshot that is complete.
+type Snapshot struct {
+	ID       string
+	Resource step.Resource // as the scope owns it
+}
+
+// Snapshot makes a snapshot of a volume and waits until it is complete. The
+// device names it in steps.
+func (f *Flow) Snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
+	region := f.Session.Region
+	in := &ec2.CreateSnapshotInput{
+		VolumeId: &volume, Description: &description,
+		TagSpecifications: f.Owner.Specs(tags, types.ResourceTypeSnapshot),
+	}
+	want := f.Owner.Resource(owned.Snapshot, "snapshot of "+volume+" "+f.Owner.ID, region, owned.WithVolume, volume)
+	id, err := owned.Acquire(ctx, f.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
+		id, err := f.createSnapshot(ctx, in)
+		if err == nil {
+			f.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
+		}
+		return id, id, err
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	want.ID = id
+	_, err = step.Do(ctx, f.Scope, "wait for the snapshot of "+dev, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, f.awaitSnapshot(ctx, id)
+	})
+	return Snapshot{ID: id, Resource: want}, err
+}
+
+// createSnapshot repeats the call itself and not by the SDK, since EC2 has no
+// token for it: a try whose answer was lost may have made the snapshot.
+func (f *Flow) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (string, error) {
+	client := access.EC2(f.Session, f.Session.Region)
+	once := ec2.New(client.Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 1 })
+	for try := 1; ; try++ {
+		out, err := access.Finish(ctx, once.CreateSnapshot, in)
+		if err == nil {
+			return aws.ToString(out.SnapshotId), nil
+		}
+		switch {
+		case access.Refused(err), try == 5:
+			return "", err
+		case ctx.Err() != nil:
+			return "", context.Cause(ctx)
+		}
+		ids, lost := destroy.FindSnapshots(ctx, client, *in.VolumeId, f.Owner.ID)
+		if lost == nil && len(ids) > 0 {
+			return ids[0], nil
+		}
+		if err := delay.For(ctx, time.Duration(try)*wait.First); err != nil {
+			return "", err
+		}
+	}
+}
+
+func (f *Flow) awaitSnapshot(ctx context.Context, id string) error {
+	_, err := access.Watch(f.Session, f.Session.Region).Snapshots.Until(ctx, wait.Wait[types.Snapshot]{
+		ID: id, What: "snapshot " + id + " to be completed", Watch: f.Session.Watch(15*time.Second, 30*time.Minute),
+		Kind: "snapshot", Usual: wait.Span{Soonest: 20 * time.Second, Latest: 2 * time.Minute},
+		Judge: func(s types.Snapshot, found bool) (bool, error) {
+			switch {
+			case !found: // EC2 has not heard of it everywhere yet
+				return false, nil
+			case s.State == types.SnapshotStateError:
+				return false, fmt.Errorf("snapshot %s has failed: %s", id, aws.ToString(s.StateMessage))
+			}
+			return s.State == types.SnapshotStateCompleted, nil
+		},
+	})
+	return err
+}

@@ -1,0 +1,145 @@
+package image
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/device"
+	"bake/config/schema"
+)
+
+// RegisterSource is the Go source that documents [Firmware], for [schema.Docs].
+//
+//go:embed register.go
+var RegisterSource string
+
+// Firmware are the options of an image that is registered, and so takes nothing
+// over from an instance.
+type Firmware struct {
+	// Architecture of the image.
+	Architecture Architecture `hcl:"ami_architecture,optional"`
+
+	// How instances of the image start: `legacy-bios`, `uefi` or `uefi-preferred`.
+	BootMode BootMode `hcl:"boot_mode,optional"`
+
+	// Variables of the UEFI firmware, in base64, as `GetInstanceUefiData` gives them.
+	UEFIData string `hcl:"uefi_data,optional"`
+
+	// Version of the Trusted Platform Module that instances have: `v2.0`. It needs UEFI.
+	TPMSupport TPM `hcl:"tpm_support,optional"`
+}
+
+// FirmwareDefaults are the options of a template that sets none.
+func FirmwareDefaults() Firmware { return Firmware{Architecture: "x86_64"} }
+
+// Validate reports what is wrong with the options. Structs that embed them call it.
+func (f *Firmware) Validate(c *schema.Checker) {
+	arm := strings.HasPrefix(string(f.Architecture), "arm64")
+	switch {
+	case f.UEFIData == "":
+	case f.BootMode == "legacy-bios":
+		c.Errorf(&f.UEFIData, "No UEFI", "uefi_data needs a boot_mode with UEFI, not legacy-bios.")
+	case f.BootMode == "" && !arm && c.Known(&f.BootMode):
+		c.Errorf(&f.UEFIData, "No UEFI", "uefi_data needs boot_mode = \"uefi\" or \"uefi-preferred\".")
+	}
+	if f.TPMSupport != "" && f.BootMode == "legacy-bios" {
+		c.Errorf(&f.TPMSupport, "No UEFI", "tpm_support needs a boot_mode with UEFI, not legacy-bios.")
+	}
+}
+
+// Architecture is that of an image's processor.
+type Architecture string
+
+// Choices implements [schema.Choices].
+func (Architecture) Choices() []string {
+	return []string{"arm64", "arm64_mac", "i386", "x86_64", "x86_64_mac"}
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *Architecture) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// BootMode is how an instance starts.
+type BootMode string
+
+// Choices implements [schema.Choices].
+func (BootMode) Choices() []string { return []string{"legacy-bios", "uefi", "uefi-preferred"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *BootMode) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// TPM is a version of the Trusted Platform Module.
+type TPM string
+
+// Choices implements [schema.Choices].
+func (TPM) Choices() []string { return []string{"v2.0"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (v *TPM) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.Choices()) }
+
+// Request is the start of a request for [Maker.Register].
+func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
+	in := &ec2.RegisterImageInput{
+		Architecture: types.ArchitectureValues(f.Architecture), BootMode: types.BootModeValues(f.BootMode), TpmSupport: types.TpmSupportValues(f.TPMSupport),
+		UefiData: text(f.UEFIData), VirtualizationType: text(m.VirtualizationType),
+	}
+	if m.ENASupport != nil && *m.ENASupport {
+		in.EnaSupport = m.ENASupport
+	}
+	if m.SRIOVSupport {
+		in.SriovNetSupport = new("simple")
+	}
+	return in
+}
+
+// Register makes an image of snapshots, or of a bundle in S3, in the build
+// region, under the name of the option or, if it is only temporary, under one of
+// its own. parts are the keys of the snapshots as the scope owns them.
+func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels Labels, parts []string) (Made, error) {
+	name, err := m.firstName(ctx)
+	if err != nil {
+		return Made{}, err
+	}
+	in.Name, in.Description = &name, text(labels.Description)
+	in.TagSpecifications = m.Owner.Specs(merge(m.runTags(labels), labels.Tags), types.ResourceTypeImage)
+	region := m.Session.Region
+	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
+	made, err := m.acquire(ctx, "register the image", "registered image", region, name, key, func(ctx context.Context) (string, error) {
+		out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).RegisterImage, in)
+		if err != nil {
+			return m.lost(ctx, name, err)
+		}
+		return aws.ToString(out.ImageId), nil
+	})
+	made.Parts = parts
+	return made, err
+}
+
+// SnapshotTags are the tags of the snapshots that an image is registered of.
+func SnapshotTags(labels Labels) map[string]string { return merge(labels.Tags, labels.Snapshot) }
+
+// FromSnapshot is the mapping of a device of an image that is made from a
+// snapshot: it is encrypted as that is.
+func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
+	m := d.EC2()
+	if m.Ebs != nil {
+		m.Ebs.SnapshotId, m.Ebs.Encrypted, m.Ebs.KmsKeyId = &snapshot, nil, nil
+	}
+	return m
+}
+
+var unixDevice = regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9/]*$`)
+
+// ValidDevice complains about what is no name of a device.
+func ValidDevice(c *schema.Checker, name *string) {
+	if !unixDevice.MatchString(*name) {
+		c.Errorf(name, "Not a device name", "%q is not a device name such as /dev/xvdf.", *name)
+	}
+}
