@@ -23,7 +23,7 @@ import (
 // see at the same paths and whose shell is a POSIX one.
 type Subject struct {
 	communicator.Communicator
-	Cut func() // cuts the connection
+	Cut func() // cuts the connection; nil if there is none to cut
 
 	// NoModes says that the communicator does not carry permission bits.
 	NoModes bool
@@ -189,7 +189,14 @@ func cancelled(t *testing.T, s Subject) {
 	}
 }
 
+func needsCut(t *testing.T, s Subject) {
+	if s.Cut == nil {
+		t.Skip("there is no connection to cut")
+	}
+}
+
 func cutCommand(t *testing.T, s Subject) {
+	needsCut(t, s)
 	w := newStarted()
 	go func() {
 		<-w.ch
@@ -205,6 +212,7 @@ func cutCommand(t *testing.T, s Subject) {
 }
 
 func cutBetween(t *testing.T, s Subject) {
+	needsCut(t, s)
 	run(t, s, "true")
 	s.Cut()
 	// Until the end of the connection has been noticed, a command may still be
@@ -253,6 +261,7 @@ func (f *slowFile) Read(b []byte) (int, error) {
 func big() fstest.MapFS { return fstest.MapFS{"big": {Data: make([]byte, 64<<20), Mode: 0o644}} }
 
 func cutUpload(t *testing.T, s Subject) {
+	needsCut(t, s)
 	err := s.Put(t.Context(), t.TempDir(), slowFS{big(), s.Cut})
 	if !errors.Is(err, communicator.ErrDisconnected) {
 		t.Errorf("got %v, want ErrDisconnected", err)

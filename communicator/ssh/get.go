@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"bake/communicator"
 )
 
 // Get implements [communicator.Communicator].
@@ -39,7 +40,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	r, w := io.Pipe()
 	unpacked := make(chan error, 1)
 	go func() {
-		err := unpack(ctx, r, dst)
+		err := communicator.Unpack(ctx, r, dst)
 		if err == nil {
 			_, err = io.Copy(io.Discard, r) // padding
 		}
@@ -77,70 +78,4 @@ func changedOnly(stderr string) bool {
 		}
 	}
 	return true
-}
-
-// unpack writes a tar stream into dst.
-func unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
-	type dir struct {
-		name string
-		mode fs.FileMode
-	}
-	var dirs []dir
-	tr := tar.NewReader(r)
-	for {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		name := path.Clean(h.Name)
-		mode := fs.FileMode(h.Mode).Perm()
-		switch h.Typeflag {
-		case tar.TypeDir:
-			if name == "." {
-				continue
-			}
-			if err := dst.MkdirAll(name, mode|0o700); err != nil {
-				return err
-			}
-			dirs = append(dirs, dir{name, mode})
-		case tar.TypeReg:
-			if err := writeFile(dst, name, mode, tr); err != nil {
-				return err
-			}
-		case tar.TypeLink:
-			same, err := dst.Open(path.Clean(h.Linkname))
-			if err != nil {
-				return err
-			}
-			err = writeFile(dst, name, mode, same)
-			same.Close()
-			if err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("%s is neither a file nor a directory on the machine", name)
-		}
-	}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := dst.Chmod(dirs[i].name, dirs[i].mode); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeFile writes one file below dst.
-func writeFile(dst *os.Root, name string, mode fs.FileMode, r io.Reader) error {
-	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Chmod(mode), f.Close())
 }

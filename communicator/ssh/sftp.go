@@ -100,7 +100,7 @@ func sftpPath(p string) (string, error) {
 	return p, nil
 }
 
-func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files []entry) error {
+func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files []communicator.Entry) error {
 	to, err := sftpPath(dst)
 	if err != nil {
 		return fmt.Errorf("upload to %w", err)
@@ -118,14 +118,14 @@ func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files
 		} else if err != nil {
 			return err
 		}
-		var made []entry
+		var made []communicator.Entry
 		for _, d := range dirs {
-			name := path.Join(to, d.name)
+			name := path.Join(to, d.Name)
 			if info, err := client.Stat(name); err == nil && info.IsDir() {
 				continue
 			}
 			if err := client.Mkdir(name); err != nil {
-				return sftpError(err, d.name)
+				return sftpError(err, d.Name)
 			}
 			made = append(made, d)
 		}
@@ -133,22 +133,22 @@ func (c *Client) putSFTP(ctx context.Context, dst string, src fs.FS, dirs, files
 		g.SetLimit(sftpFiles)
 		for _, f := range files {
 			g.Go(func() error {
-				return sftpError(putOneSFTP(client, path.Join(to, f.name), src, f, count), f.name)
+				return sftpError(putOneSFTP(client, path.Join(to, f.Name), src, f, count), f.Name)
 			})
 		}
 		if err := g.Wait(); err != nil {
 			return err
 		}
 		for i := len(made) - 1; i >= 0; i-- {
-			if err := client.Chmod(path.Join(to, made[i].name), made[i].perm()); err != nil {
-				return sftpError(err, made[i].name)
+			if err := client.Chmod(path.Join(to, made[i].Name), made[i].Perm()); err != nil {
+				return sftpError(err, made[i].Name)
 			}
 		}
 		return nil
 	})
 	what := fmt.Sprintf("%d files and directories", len(dirs)+len(files))
 	if len(dirs) == 0 && len(files) == 1 {
-		what = files[0].name
+		what = files[0].Name
 	}
 	return uploadError(err, dst, what, c.opts.Username)
 }
@@ -167,8 +167,8 @@ func sftpError(err error, name string) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-func putOneSFTP(client *sftp.Client, to string, src fs.FS, e entry, count func(int)) error {
-	in, err := src.Open(e.name)
+func putOneSFTP(client *sftp.Client, to string, src fs.FS, e communicator.Entry, count func(int)) error {
+	in, err := src.Open(e.Name)
 	if err != nil {
 		return err
 	}
@@ -178,11 +178,11 @@ func putOneSFTP(client *sftp.Client, to string, src fs.FS, e entry, count func(i
 		return err
 	}
 	n, err := out.ReadFromWithConcurrency(&counted{in, count}, sftpRequests)
-	if err == nil && n != e.info.Size() {
+	if err == nil && n != e.Info.Size() {
 		err = errors.New("the local file changed while it was read")
 	}
 	if err == nil {
-		err = out.Chmod(e.perm())
+		err = out.Chmod(e.Perm())
 	}
 	return errors.Join(err, out.Close())
 }
@@ -224,7 +224,7 @@ func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
 			return err
 		}
 		defer f.Close()
-		return writeFile(dst, name, info.Mode().Perm(), f)
+		return communicator.WriteFile(dst, name, info.Mode().Perm(), f)
 	case !info.IsDir():
 		return fmt.Errorf("%s is neither a file nor a directory on the machine", from)
 	}

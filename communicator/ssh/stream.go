@@ -35,7 +35,7 @@ const (
 
 // Put implements [communicator.Communicator].
 func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
-	dirs, files, err := tree(src)
+	dirs, files, err := communicator.List(src)
 	if err != nil {
 		return fmt.Errorf("upload to %s: %w", dst, err)
 	}
@@ -100,21 +100,21 @@ func (c *Client) tarKind(ctx context.Context) (tarKind, error) {
 }
 
 // putFile writes one file. Until it is whole nobody but its owner can read it.
-func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e entry, m *meter) error {
-	f, err := src.Open(e.name)
+func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communicator.Entry, m *meter) error {
+	f, err := src.Open(e.Name)
 	if err != nil {
 		return fmt.Errorf("upload to %s: %w", dst, err)
 	}
 	defer f.Close()
-	to := remotePath(path.Join(dst, e.name))
+	to := remotePath(path.Join(dst, e.Name))
 	script := fmt.Sprintf("[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s && chmod %04[5]o %[3]s",
-		remotePath(dst), exitNoDir, to, exitIsDir, e.perm())
-	body := &exact{r: f, left: e.info.Size(), meter: m}
+		remotePath(dst), exitNoDir, to, exitIsDir, e.Perm())
+	body := &exact{r: f, left: e.Info.Size(), meter: m}
 	_, err = c.script(ctx, script, body, nil)
 	if body.err != nil {
-		return fmt.Errorf("upload of %s: %w", e.name, body.err)
+		return fmt.Errorf("upload of %s: %w", e.Name, body.err)
 	}
-	return uploadError(err, dst, e.name, c.opts.Username)
+	return uploadError(err, dst, e.Name, c.opts.Username)
 }
 
 // exact reads a file of known size, and notices when the file changes under it.
@@ -140,7 +140,7 @@ func (x *exact) Read(b []byte) (int, error) {
 }
 
 // putTar writes entries as one tar stream.
-func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []entry, options string) error {
+func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []communicator.Entry, options string) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -149,8 +149,8 @@ func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []en
 	m := newMeter(ctx, c.scope, entries)
 	m.progress.Total = 0
 	for _, e := range entries {
-		if !e.info.IsDir() {
-			m.progress.Total += e.info.Size()
+		if !e.Info.IsDir() {
+			m.progress.Total += e.Info.Size()
 		}
 	}
 	go func() {
@@ -169,7 +169,7 @@ func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []en
 
 // pack writes entries of src as a tar stream in GNU format, which every tar can
 // read whatever the names are.
-func pack(w io.Writer, src fs.FS, entries []entry, m *meter) error {
+func pack(w io.Writer, src fs.FS, entries []communicator.Entry, m *meter) error {
 	buffered := bufio.NewWriterSize(w, streamBuffer)
 	tw := tar.NewWriter(buffered)
 	buf := make([]byte, 64<<10)
@@ -184,50 +184,50 @@ func pack(w io.Writer, src fs.FS, entries []entry, m *meter) error {
 	return buffered.Flush()
 }
 
-func packOne(tw *tar.Writer, src fs.FS, e entry, m *meter, buf []byte) error {
-	h := &tar.Header{Name: e.name, Mode: int64(e.perm()), Format: tar.FormatGNU}
-	if e.info.IsDir() {
-		h.Typeflag, h.Name = tar.TypeDir, e.name+"/"
+func packOne(tw *tar.Writer, src fs.FS, e communicator.Entry, m *meter, buf []byte) error {
+	h := &tar.Header{Name: e.Name, Mode: int64(e.Perm()), Format: tar.FormatGNU}
+	if e.Info.IsDir() {
+		h.Typeflag, h.Name = tar.TypeDir, e.Name+"/"
 		return tw.WriteHeader(h)
 	}
-	f, err := src.Open(e.name)
+	f, err := src.Open(e.Name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	h.Typeflag, h.Size = tar.TypeReg, e.info.Size()
+	h.Typeflag, h.Size = tar.TypeReg, e.Info.Size()
 	if err := tw.WriteHeader(h); err != nil {
 		return err
 	}
 	body := &exact{r: f, left: h.Size, meter: m}
 	_, err = io.CopyBuffer(struct{ io.Writer }{tw}, body, buf)
 	if body.err != nil {
-		return fmt.Errorf("%s: %w", e.name, body.err)
+		return fmt.Errorf("%s: %w", e.Name, body.err)
 	}
 	return err
 }
 
 // makeDirs makes the directories that are missing. While they are filled their
 // owner can write to them.
-func (c *Client) makeDirs(ctx context.Context, dst string, dirs []entry) error {
+func (c *Client) makeDirs(ctx context.Context, dst string, dirs []communicator.Entry) error {
 	script := fmt.Sprintf(`cd %s 2>/dev/null || exit %d; while IFS= read -r m && IFS= read -r d; do [ -d "$d" ] || mkdir -m "$m" "./$d" || exit 1; done`, remotePath(dst), exitNoDir)
 	var list bytes.Buffer
 	for _, d := range dirs {
-		if strings.Contains(d.name, "\n") {
-			return fmt.Errorf("upload to %s: the name of the directory %q has a line break, and the machine has no GNU tar", dst, d.name)
+		if strings.Contains(d.Name, "\n") {
+			return fmt.Errorf("upload to %s: the name of the directory %q has a line break, and the machine has no GNU tar", dst, d.Name)
 		}
-		fmt.Fprintf(&list, "%04o\n%s\n", d.perm()|0o700, d.name)
+		fmt.Fprintf(&list, "%04o\n%s\n", d.Perm()|0o700, d.Name)
 	}
 	_, err := c.script(ctx, script, &list, nil)
 	return uploadError(err, dst, fmt.Sprintf("%d directories", len(dirs)), c.opts.Username)
 }
 
 // closeDirs takes away what makeDirs gave the owner beyond the directories' own modes.
-func (c *Client) closeDirs(ctx context.Context, dst string, dirs []entry) error {
+func (c *Client) closeDirs(ctx context.Context, dst string, dirs []communicator.Entry) error {
 	var script strings.Builder
 	for i := len(dirs) - 1; i >= 0; i-- {
-		if perm := dirs[i].perm(); perm&0o700 != 0o700 {
-			fmt.Fprintf(&script, "chmod %04o %s || exit 1\n", perm, remotePath(path.Join(dst, dirs[i].name)))
+		if perm := dirs[i].Perm(); perm&0o700 != 0o700 {
+			fmt.Fprintf(&script, "chmod %04o %s || exit 1\n", perm, remotePath(path.Join(dst, dirs[i].Name)))
 		}
 	}
 	if script.Len() == 0 {

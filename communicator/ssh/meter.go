@@ -1,0 +1,37 @@
+package ssh
+
+import (
+	"context"
+
+	"bake/communicator"
+	"bake/step"
+)
+
+// meter reports how much of a transfer is done.
+type meter struct {
+	ctx      context.Context
+	scope    *step.Scope
+	progress step.Progress
+	reported int64
+}
+
+// meterFrom is the size from which a transfer reports its progress, and how
+// often it does.
+const meterFrom = 1 << 20
+
+func newMeter(ctx context.Context, s *step.Scope, files []communicator.Entry) *meter {
+	m := &meter{ctx: ctx, scope: s, progress: step.Progress{Unit: "B"}}
+	for _, f := range files {
+		m.progress.Total += f.Info.Size()
+	}
+	return m
+}
+
+// add counts n bytes. It is not safe for concurrent use.
+func (m *meter) add(n int) {
+	m.progress.Done += int64(n)
+	if m.progress.Done-m.reported >= meterFrom || m.progress.Done == m.progress.Total && m.reported > 0 {
+		m.reported = m.progress.Done
+		m.scope.Progress(m.ctx, m.progress)
+	}
+}
