@@ -8,6 +8,7 @@ import (
 	"bake/builder/amazon"
 	"bake/builder/amazon/amidata"
 	"bake/builder/amazon/amiimport"
+	"bake/builder/amazon/chroot"
 	"bake/builder/amazon/ebs"
 	"bake/builder/amazon/ebssurrogate"
 	"bake/builder/amazon/ebsvolume"
@@ -56,6 +57,7 @@ func (p parts) all() catalog {
 	return catalog{
 		engine.Components{
 			Builders: component.NewRegistry[builder.Builder](
+				chroot.Factory(p.cloud),
 				ebs.Factory(p.cloud),
 				ebssurrogate.Factory(p.cloud),
 				ebsvolume.Factory(p.cloud),

@@ -45,7 +45,8 @@ type Flow struct {
 	Machines *launch.Launcher
 }
 
-// Open connects to AWS, or to the cloud that stands in for it.
+// Open connects to AWS, or to the cloud that stands in for it. l is nil for a
+// builder that launches nothing.
 func Open(ctx context.Context, s *step.Scope, src *schema.Source, cloud access.Cloud, a *access.Options, l *launch.Options) (*Flow, error) {
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
 		return access.Open(ctx, a, src, cloud, s.Run.Env)

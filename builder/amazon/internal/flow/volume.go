@@ -53,3 +53,8 @@ func (f *Flow) awaitVolume(ctx context.Context, id, what string, done func(types
 }
 
 func (f *Flow) client() *ec2.Client { return access.EC2(f.Session, f.Session.Region) }
+
+// Available waits until a new volume can be attached.
+func (f *Flow) Available(ctx context.Context, volume string) error {
+	return f.awaitVolume(ctx, volume, "to be available", func(v types.Volume) bool { return v.State == types.VolumeStateAvailable })
+}

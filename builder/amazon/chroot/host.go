@@ -1,0 +1,98 @@
+package chroot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"bake/builder/amazon/internal/wait"
+	"bake/communicator"
+	"bake/communicator/chroot"
+	"bake/internal/delay"
+)
+
+// Host is the machine that bake runs on, which must be an EC2 instance.
+type Host struct {
+	// Instance tells the instance's id.
+	Instance func(ctx context.Context) (string, error)
+
+	// Run runs a line in the machine's shell and returns what it prints.
+	Run func(ctx context.Context, line string) (string, error)
+
+	// Exists reports whether there is a file, such as a device.
+	Exists func(path string) bool
+
+	// Lock is a file that is locked while a device is chosen, against other builds.
+	Lock string
+}
+
+// thisHost is the real one. env is the environment of commands.
+func thisHost(instance func(context.Context) (string, error), env []string) Host {
+	return Host{
+		Instance: instance,
+		Run: func(ctx context.Context, line string) (string, error) {
+			var out, errs bytes.Buffer
+			status, err := chroot.Local(ctx, line, env, communicator.Command{Stdout: &out, Stderr: &errs})
+			if err == nil && status.Code != 0 {
+				err = fmt.Errorf("%s: status %d: %s", line, status.Code, strings.TrimSpace(errs.String()+out.String()))
+			}
+			return out.String(), err
+		},
+		Exists: func(path string) bool { _, err := os.Stat(path); return err == nil },
+		Lock:   "/var/lock/packer-chroot/lock",
+	}
+}
+
+// alone runs do while no other build on the machine chooses a device.
+func (h Host) alone(ctx context.Context, do func() error) error {
+	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(h.Lock, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return fmt.Errorf("the lock of amazon-chroot builds: %w", err)
+	}
+	defer f.Close() // and with it the lock goes
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return do()
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("the lock of amazon-chroot builds: %w", err)
+		}
+		if err := delay.For(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// freeDevice is the first device name that the machine does not use, in the form
+// that its disks have.
+func (h Host) freeDevice() (string, error) {
+	prefix := "/dev/sd"
+	for _, p := range []string{"/dev/xvd", "/dev/sd"} {
+		if h.Exists(p+"a") || h.Exists(p+"a1") {
+			prefix = p
+			break
+		}
+	}
+	for letter := 'f'; letter <= 'p'; letter++ {
+		if name := prefix + string(letter); !h.Exists(name) {
+			return name, nil
+		}
+	}
+	return "", errors.New("no device name from " + prefix + "f to " + prefix + "p is free")
+}
+
+// await waits until a device is there.
+func (h Host) await(ctx context.Context, device string) error {
+	watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
+	return watch.Until(ctx, "the device "+device+" to appear", func(context.Context) (bool, error) { return h.Exists(device), nil })
+}

@@ -1,0 +1,20 @@
+package access
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+// InstanceID asks the metadata service which EC2 instance this machine is.
+func (s *Session) InstanceID(ctx context.Context) (string, error) {
+	out, err := imds.NewFromConfig(s.config).GetMetadata(ctx, &imds.GetMetadataInput{Path: "instance-id"})
+	if err != nil {
+		return "", err
+	}
+	defer out.Content.Close()
+	id, err := io.ReadAll(io.LimitReader(out.Content, 1<<10))
+	return strings.TrimSpace(string(id)), err
+}
