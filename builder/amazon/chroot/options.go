@@ -136,7 +136,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.RootVolumeSize, "Negative size", "root_volume_size cannot be negative.")
 	}
 	if key := o.RootVolumeKMSKeyID; key != "" {
-		if !device.KMSKey.MatchString(key) {
+		if !device.KMSKey().MatchString(key) {
 			c.Errorf(&o.RootVolumeKMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
 		}
 		if (o.RootVolumeEncryptBoot == nil || !*o.RootVolumeEncryptBoot) && c.Known(&o.RootVolumeEncryptBoot) {
