@@ -27,6 +27,7 @@ type rule struct {
 var rules = []rule{
 	{"cmd/bake", []string{"..."}, "the program puts everything together, and is the only one to do so"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
+	{"internal/bench", []string{"..."}, "what is measured is the whole"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", nil, "how anything runs and is undone knows nothing of what runs"},
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},

@@ -22,6 +22,7 @@ import (
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
+	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/step"
@@ -32,7 +33,7 @@ const BuilderID = "mitchellh.amazon.ebsvolume"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source}
+	sources := []string{source, access.Source, launch.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebsvolume", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &volumes{Options: o, src: src, cloud: cloud}
 	}).Exporting(flow.Exports())
