@@ -31,6 +31,10 @@ type Factory[C any] interface {
 	// exist during a build may still be unknown.
 	Check(schema.Input) hcl.Diagnostics
 
+	// Outline is Check that also makes a component, to be asked about itself and not
+	// to be run: what is not known yet has its default there.
+	Outline(schema.Input) (C, hcl.Diagnostics)
+
 	// New is called just before use, when every value is known. One that is not is
 	// an error.
 	New(schema.Input) (C, hcl.Diagnostics)
@@ -69,9 +73,15 @@ func (f *Definition[O, C]) Exports() map[string]cty.Type { return f.exports }
 
 // Check implements [Factory].
 func (f *Definition[O, C]) Check(in schema.Input) hcl.Diagnostics {
-	o := f.defaults()
-	_, diags := schema.Decode(in, &o)
+	_, diags := f.Outline(in)
 	return diags
+}
+
+// Outline implements [Factory].
+func (f *Definition[O, C]) Outline(in schema.Input) (C, hcl.Diagnostics) {
+	o := f.defaults()
+	src, diags := schema.Decode(in, &o)
+	return f.make(&o, src), diags
 }
 
 // New implements [Factory].
@@ -99,6 +109,30 @@ func NewRegistry[C any](fs ...Factory[C]) Registry[C] {
 		r[f.Name()] = f
 	}
 	return r
+}
+
+// Heard returns the same factories, each of which hands hear the outline of every
+// component that it finds nothing wrong with when it is checked.
+func (r Registry[C]) Heard(hear func(component any)) Registry[C] {
+	out := Registry[C]{}
+	for name, f := range r {
+		out[name] = heard[C]{f, hear}
+	}
+	return out
+}
+
+type heard[C any] struct {
+	Factory[C]
+	hear func(any)
+}
+
+// Check implements [Factory].
+func (f heard[C]) Check(in schema.Input) hcl.Diagnostics {
+	c, diags := f.Outline(in)
+	if !diags.HasErrors() {
+		f.hear(c)
+	}
+	return diags
 }
 
 // Names returns the names in order.

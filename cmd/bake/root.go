@@ -46,6 +46,7 @@ func (p *program) root() *cobra.Command {
 		p.fmtCommand(),
 		p.upgradeCommand(),
 		p.inspectCommand(),
+		p.policyCommand(),
 		p.consoleCommand(),
 		p.initCommand(),
 		p.pluginsCommand(),

@@ -40,6 +40,7 @@ func TestCalls(t *testing.T) {
 			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 				t.Fatal(err)
 			}
+			demandAllowed(t, input(overlaid(plain(""), string(text))), w.Calls, string(text))
 			got := written(w.Calls, string(text))
 			golden := strings.TrimSuffix(file, ".hcl") + ".calls"
 			if *update {

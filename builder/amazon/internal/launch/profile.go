@@ -58,7 +58,7 @@ func (l *Launcher) Profile(ctx context.Context, tags func() (map[string]string, 
 	if err != nil {
 		return "", err
 	}
-	p := &profile{l: l, client: access.IAM(l.Session), name: "packer-" + l.Owner.ID, policy: string(policy)}
+	p := &profile{l: l, client: access.IAM(l.Session), name: temporaryPrefix + l.Owner.ID, policy: string(policy)}
 	return p.name, p.make(ctx, user)
 }
 
@@ -83,6 +83,9 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 		return l.IAMInstanceProfile, err
 	})
 }
+
+// temporaryPrefix begins the names of temporary instance profiles and roles.
+const temporaryPrefix = "packer-"
 
 // profile is a temporary instance profile in the making: it, its role and the
 // role's policy bear the same name.

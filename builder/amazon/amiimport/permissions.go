@@ -1,0 +1,73 @@
+package amiimport
+
+import (
+	"strings"
+
+	"bake/builder/amazon/internal/policy"
+)
+
+// Permissions implements [bake/builder/amazon.Permitted]. The tag of the run is on
+// the import task and on a copy; EC2 gives it to no image that an import makes.
+func (p *importer) Permissions() []policy.Need {
+	here := policy.In(p.KnownRegion(p.src))
+	bucket, object := p.Bucket, p.Bucket+"/"+p.key()
+	if !p.src.Known(&p.Bucket) {
+		bucket, object = "*", "*/*"
+	} else if !p.src.Known(&p.Key) || strings.Contains(p.key(), "{{") {
+		before, _, _ := strings.Cut(p.key(), "{{")
+		if !p.src.Known(&p.Key) {
+			before = ""
+		}
+		object = p.Bucket + "/" + before + "*"
+	}
+	role := p.RoleName
+	switch {
+	case !p.src.Known(&p.RoleName):
+		role = "*"
+	case role == "":
+		role = "vmimport"
+	}
+	needs := append(p.Options.Options.Permissions(p.src),
+		policy.Need{Actions: []string{"s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"}, Resources: here.Bucket(object)},
+		policy.Need{Actions: []string{"s3:GetBucketLocation", "s3:ListBucketMultipartUploads"}, Resources: here.Bucket(bucket)},
+		here.Pass("vmie", "role/"+role), here.Use("ImportImage", "image", "snapshot"))
+	needs = append(needs, here.Make("ImportImage", "import-image-task")...)
+	needs = append(needs,
+		here.Own("CancelImportTask", "import-image-task"), here.Release("import-image-task"),
+		here.Look("DescribeImportImageTasks", "DescribeImages", "DescribeSnapshots"),
+		here.Use("DeregisterImage", "image"), here.Use("DeleteSnapshot", "snapshot"))
+	if policy.Perhaps(p.src, &p.SkipClean, !p.SkipClean) {
+		needs = append(needs, policy.Need{Actions: []string{"s3:DeleteObject"}, Resources: here.Bucket(object)})
+	}
+	if policy.Perhaps(p.src, &p.Encryption, p.Encryption == "aws:kms") {
+		key := p.EncryptionKey
+		if key == "" || !p.src.Known(&p.EncryptionKey) {
+			key = "*"
+		}
+		needs = append(needs, here.Crypt("s3", key, "Decrypt", "GenerateDataKey"))
+	}
+	return append(needs, p.imagePermissions(here)...)
+}
+
+// imagePermissions is what naming, labelling and sharing the image takes.
+func (p *importer) imagePermissions(here policy.Place) (needs []policy.Need) {
+	key := p.KMSKey
+	if !p.src.Known(&p.KMSKey) {
+		key = "*"
+	}
+	needs = here.Keys(key)
+	if policy.Perhaps(p.src, &p.Name, p.Name != "") {
+		needs = append(needs, here.Use("CopyImage", "image", "snapshot"), here.TagNew("CopyImage", "image", "snapshot"), here.Release("image", "snapshot"))
+	}
+	if policy.Perhaps(p.src, &p.Tags, len(p.Tags) > 0) && policy.Perhaps(p.src, &p.Name, p.Name == "") {
+		needs = append(needs, here.Use("CreateTags", "image", "snapshot"))
+	}
+	shared := len(p.Users)+len(p.Groups)+len(p.OrgARNs)+len(p.OUARNs) > 0 || p.Description != "" || p.IMDSSupport != ""
+	for _, option := range []any{&p.Users, &p.Groups, &p.OrgARNs, &p.OUARNs, &p.Description, &p.IMDSSupport} {
+		shared = shared || !p.src.Known(option)
+	}
+	if shared {
+		needs = append(needs, here.Use("ModifyImageAttribute", "image"))
+	}
+	return needs
+}

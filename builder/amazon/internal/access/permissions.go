@@ -1,0 +1,27 @@
+package access
+
+import (
+	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
+)
+
+// KnownRegion is the region that the options name, or empty if they do not, or do not
+// yet.
+func (o *Options) KnownRegion(src *schema.Source) string {
+	if !src.Known(&o.Region) {
+		return ""
+	}
+	return o.Region
+}
+
+// Permissions is what opening a session takes, of whoever it is for: with
+// assume_role that is the role.
+func (o *Options) Permissions(src *schema.Source) (needs []policy.Need) {
+	if policy.Perhaps(src, &o.SkipCredentialValidation, !o.SkipCredentialValidation) {
+		needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}})
+	}
+	if policy.Perhaps(src, &o.DecodeAuthorizationMessages, o.DecodeAuthorizationMessages) {
+		needs = append(needs, policy.Need{Actions: []string{"sts:DecodeAuthorizationMessage"}})
+	}
+	return needs
+}

@@ -1,0 +1,240 @@
+package amazontest
+
+import (
+	"cmp"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/builder/amazon"
+	"bake/config/schema"
+)
+
+// PolicyOf returns the policy for a source block.
+func PolicyOf(t testing.TB, maker Maker, in schema.Input) amazon.Policy {
+	t.Helper()
+	b, diags := maker(amazon.Cloud{}).Outline(in)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return amazon.PolicyFor([]amazon.Permitted{b.(amazon.Permitted)})
+}
+
+// Evaluator says what a policy allows, the way IAM does.
+type Evaluator struct {
+	Policy amazon.Policy
+
+	// Foreign holds the ids of what belongs to no run, anywhere in its text.
+	Foreign string
+
+	// Packer's calls are taken as if they gave things the tag of the run.
+	Packer bool
+
+	keyPairs []string // that were made
+}
+
+// demand is one permission that a call takes.
+type demand struct {
+	action, resource string
+	context          map[string][]string // the keys of conditions that have values
+}
+
+func (d demand) String() string { return d.action + " on " + d.resource }
+
+// Refused returns what calls take that the policy does not allow.
+func (e *Evaluator) Refused(calls []Call) (refused []string) {
+	for _, c := range calls {
+		if c.Action == "RunInstances" {
+			e.Foreign += " " + c.Params["ImageId"]
+		}
+		if c.Action == "CreateKeyPair" {
+			e.keyPairs = append(e.keyPairs, c.Params["KeyName"])
+		}
+		for _, d := range e.demands(c) {
+			if !e.allows(d) {
+				refused = append(refused, d.String())
+			}
+		}
+	}
+	slices.Sort(refused)
+	return slices.Compact(refused)
+}
+
+// Unused returns the actions of the policy that no call takes.
+func (e *Evaluator) Unused(calls []Call) []string {
+	unused := map[string]bool{}
+	for _, s := range e.Policy.Statement {
+		for _, a := range s.Action {
+			unused[a] = true
+		}
+	}
+	for _, c := range calls {
+		for _, d := range e.demands(c) {
+			delete(unused, d.action)
+		}
+	}
+	return slices.Sorted(maps.Keys(unused))
+}
+
+// kinds are those of ids by what they begin with.
+var kinds = map[string]string{
+	"i": "instance", "vol": "volume", "ami": "image", "snap": "snapshot", "sg": "security-group", "subnet": "subnet", "vpc": "vpc",
+	"key": "key-pair", "lt": "launch-template", "sir": "spot-instances-request",
+}
+
+// makes are the kinds of resource that actions make.
+var makes = map[string][]string{
+	"RunInstances": {"instance", "volume", "network-interface"}, "CreateImage": {"image", "snapshot"}, "CopyImage": {"image", "snapshot"},
+	"RegisterImage": {"image"}, "CreateSnapshot": {"snapshot"}, "CreateSecurityGroup": {"security-group"}, "CreateKeyPair": {"key-pair"},
+	"CreateLaunchTemplate": {"launch-template"}, "CreateFleet": {"fleet", "instance", "volume", "network-interface"}, "CreateVolume": {"volume"},
+}
+
+var (
+	anID     = regexp.MustCompile(`^([a-z]+)-([0-9a-f]{8,17}|<\d+>)$`)
+	tagKey   = regexp.MustCompile(`^Tag\.\d+\.Key$`)
+	specKind = regexp.MustCompile(`^(?:LaunchTemplateData\.)?TagSpecification\.\d+\.ResourceType$`)
+)
+
+// demands are what a call takes: its action on each thing that it names or makes,
+// and what AWS checks along with that.
+func (e *Evaluator) demands(c Call) (all []demand) {
+	add := func(action, resource string, context map[string][]string) {
+		context["aws:RequestedRegion"] = []string{c.Region}
+		all = append(all, demand{action, resource, context})
+	}
+	profile := cmp.Or(c.Params["IamInstanceProfile.Name"], c.Params["LaunchTemplateData.IamInstanceProfile.Name"])
+	if profile != "" {
+		add("iam:PassRole", "arn:aws:iam::"+Account+":role/"+profile, map[string][]string{"iam:PassedToService": {"ec2.amazonaws.com"}})
+	}
+	role, holder := c.Params["RoleName"], c.Params["InstanceProfileName"]
+	switch {
+	case c.Action == "GetCallerIdentity":
+		add("sts:"+c.Action, "*", map[string][]string{})
+		return all
+	case strings.Contains(c.Action, "InstanceProfile") && holder != "":
+		add("iam:"+c.Action, "arn:aws:iam::"+Account+":instance-profile/"+holder, map[string][]string{})
+		if c.Action == "AddRoleToInstanceProfile" {
+			add("iam:PassRole", "arn:aws:iam::"+Account+":role/"+role, map[string][]string{})
+		}
+		return all
+	case role != "" && strings.Contains(c.Action, "Role"):
+		add("iam:"+c.Action, "arn:aws:iam::"+Account+":role/"+role, map[string][]string{})
+		return all
+	}
+	if strings.HasPrefix(c.Action, "Describe") {
+		add("ec2:"+c.Action, "*", map[string][]string{})
+		return all
+	}
+	arn := func(region, kind, id string) string {
+		account := Account
+		if kind == "image" || kind == "snapshot" {
+			account = ""
+		}
+		return "arn:" + partition(region) + ":ec2:" + region + ":" + account + ":" + kind + "/" + id
+	}
+	var keys []string
+	for k, v := range c.Params {
+		if tagKey.MatchString(k) {
+			keys = append(keys, v)
+		}
+	}
+	for k, v := range c.Params {
+		m := anID.FindStringSubmatch(v)
+		if m == nil || kinds[m[1]] == "" || strings.Contains(k, "TagSpecification") {
+			continue
+		}
+		region := c.Region
+		if k == "SourceImageId" {
+			region = c.Params["SourceRegion"]
+		}
+		context := map[string][]string{"aws:TagKeys": keys}
+		if !regexp.MustCompile(`\b` + regexp.QuoteMeta(v)).MatchString(e.Foreign) {
+			context["aws:ResourceTag/bake:run"] = []string{"run"}
+		}
+		add("ec2:"+c.Action, arn(region, kinds[m[1]], v), context)
+	}
+	if name := c.Params["KeyName"]; name != "" && c.Action == "RunInstances" {
+		context := map[string][]string{}
+		if slices.Contains(e.keyPairs, name) {
+			context["aws:ResourceTag/bake:run"] = []string{"run"}
+		}
+		add("ec2:"+c.Action, arn(c.Region, "key-pair", name), context)
+	}
+	if c.Action == "RunInstances" && c.Params["SubnetId"]+c.Params["NetworkInterface.1.SubnetId"] == "" {
+		add("ec2:"+c.Action, arn(c.Region, "subnet", "subnet-default"), map[string][]string{})
+	}
+	if c.Action == "CreateSecurityGroup" && c.Params["VpcId"] == "" {
+		add("ec2:"+c.Action, arn(c.Region, "vpc", "vpc-default"), map[string][]string{})
+	}
+	tagged := map[string]bool{}
+	for k, kind := range c.Params {
+		if specKind.MatchString(k) {
+			tagged[kind] = true
+			add("ec2:CreateTags", arn(c.Region, kind, "new"), map[string][]string{"ec2:CreateAction": {c.Action}})
+		}
+	}
+	for _, kind := range makes[c.Action] {
+		context := map[string][]string{}
+		if tagged[kind] || e.Packer {
+			context["aws:RequestTag/bake:run"] = []string{"run"}
+		}
+		add("ec2:"+c.Action, arn(c.Region, kind, "new"), context)
+	}
+	return all
+}
+
+func partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+func (e *Evaluator) allows(d demand) bool {
+	for _, s := range e.Policy.Statement {
+		if slices.Contains(s.Action, d.action) && like(s.Resource, d.resource) && holds(s.Condition, d.context) {
+			return true
+		}
+	}
+	return false
+}
+
+// like reports whether one of patterns fits. A * of IAM fits slashes too.
+func like(patterns []string, text string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(strings.ReplaceAll(p, "/", "\x00"), strings.ReplaceAll(text, "/", "\x00"))
+		return ok && err == nil
+	})
+}
+
+// holds reports whether all of a condition does.
+func holds(condition map[string]map[string][]string, context map[string][]string) bool {
+	for op, keys := range condition {
+		for key, want := range keys {
+			have := context[key]
+			fits := func(v string) bool { return slices.Contains(want, v) }
+			if op == "StringLike" {
+				fits = func(v string) bool { return like(want, v) }
+			}
+			ok := len(have) > 0 && fits(have[0])
+			switch op {
+			case "ForAllValues:StringEquals":
+				ok = !slices.ContainsFunc(have, func(v string) bool { return !fits(v) })
+			case "ForAnyValue:StringEquals":
+				ok = slices.ContainsFunc(have, fits)
+			case "StringEqualsIfExists":
+				ok = ok || len(have) == 0
+			}
+			if !ok {
+				return false
+			}
+		}
+	}
+	return true
+}

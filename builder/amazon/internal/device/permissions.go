@@ -1,0 +1,30 @@
+package device
+
+import (
+	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
+)
+
+// Permissions is what volumes of an instance or an image in a place take.
+func Permissions(src *schema.Source, here policy.Place, mappings []*Mapping) (needs []policy.Need) {
+	for _, m := range mappings {
+		key := m.KMSKeyID
+		if !src.Known(&m.KMSKeyID) {
+			key = "*"
+		}
+		needs = append(needs, here.Keys(key)...)
+	}
+	return needs
+}
+
+// Snapshots are the snapshots that mappings start from, as resources of EC2.
+func Snapshots(src *schema.Source, mappings []*Mapping) (all []string) {
+	for _, m := range mappings {
+		if !src.Known(&m.SnapshotID) {
+			all = append(all, "snapshot")
+		} else if m.SnapshotID != "" {
+			all = append(all, "snapshot/"+m.SnapshotID)
+		}
+	}
+	return all
+}

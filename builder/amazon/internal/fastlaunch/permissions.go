@@ -1,0 +1,14 @@
+package fastlaunch
+
+import "bake/builder/amazon/internal/policy"
+
+// Permissions is what it takes to enable fast launch of images in a place. EC2
+// launches the instances itself.
+func (o *Options) Permissions(all policy.Place) []policy.Need {
+	return []policy.Need{
+		all.Look("DescribeFastLaunchImages", "DescribeLaunchTemplates"),
+		all.Own("EnableFastLaunch", "image"),
+		all.Use("EnableFastLaunch", "launch-template"),
+		all.ServiceRole("ec2fastlaunch", "AWSServiceRoleForEC2FastLaunch"),
+	}
+}

@@ -1,0 +1,9 @@
+package flow
+
+import "bake/builder/amazon/internal/policy"
+
+// SnapshotPermissions is what [Flow.Snapshot] takes, and deleting what it made.
+func SnapshotPermissions(here policy.Place) []policy.Need {
+	return append(here.Make("CreateSnapshot", "snapshot"),
+		here.Own("CreateSnapshot", "volume"), here.Own("DeleteSnapshot", "snapshot"), here.Look("DescribeSnapshots"))
+}

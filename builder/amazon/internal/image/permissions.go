@@ -1,0 +1,109 @@
+package image
+
+import (
+	"maps"
+	"slices"
+
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
+)
+
+// Permissions is what it takes to make the images, beginning with one that
+// action of EC2 makes in the region of the build, which may be empty, and to
+// delete them again if the build fails.
+func (o *Options) Permissions(src *schema.Source, region, action string) []policy.Need {
+	here, all := policy.In(region), o.Place(src, region)
+	needs := append(o.Checks(src, region),
+		all.Look("DescribeSnapshots"),
+		all.Own("DeregisterImage", "image"), all.Own("DeleteSnapshot", "snapshot"), all.Release("image", "snapshot"))
+	needs = append(needs, o.first(src, here, action)...)
+	copied := len(o.copies(region)) > 0 || o.Temporary() || !src.Known(&o.Regions) || !src.Known(&o.EncryptBoot) || !src.Known(&o.SkipSaveBuildRegion)
+	if copied {
+		needs = append(needs, all.Use("CopyImage", "image", "snapshot"), all.TagNew("CopyImage", "image", "snapshot"))
+	}
+	needs = append(needs, o.attributes(src, all)...)
+	return append(needs, o.keys(src, here, all)...)
+}
+
+// Checks is what it takes to find out whether the images can be made.
+func (o *Options) Checks(src *schema.Source, region string) (needs []policy.Need) {
+	if policy.Perhaps(src, &o.SkipRegionValidation, !o.SkipRegionValidation) {
+		needs = append(needs, policy.In(region).Look("DescribeRegions"))
+	}
+	return append(needs, o.Place(src, region).Look("DescribeImages"))
+}
+
+// Place is where images are made, the region of the build among it.
+func (o *Options) Place(src *schema.Source, region string) policy.Place {
+	if !src.Known(&o.Regions) {
+		return policy.In("")
+	}
+	return policy.In(append(o.copies(region), region)...)
+}
+
+// first is what the first image takes.
+func (o *Options) first(src *schema.Source, here policy.Place, action string) (needs []policy.Need) {
+	if action == "CreateImage" {
+		needs = append(needs, here.Make(action, "image", "snapshot")...)
+		needs = append(needs, here.Own(action, "instance"))
+	} else {
+		needs = append(needs, here.Make(action, "image")...)
+		needs = append(needs, here.Own(action, "snapshot"))
+	}
+	if more := device.Snapshots(src, o.Devices()); len(more) > 0 {
+		needs = append(needs, here.Use(action, more...))
+	}
+	return needs
+}
+
+// attributes is what sharing and protecting the images takes, and making way for them.
+func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []policy.Need) {
+	lists := func(lists ...*[]string) bool {
+		return slices.ContainsFunc(lists, func(l *[]string) bool { return policy.Perhaps(src, l, len(*l) > 0) })
+	}
+	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.Perhaps(src, &o.IMDSSupport, o.IMDSSupport != "") {
+		needs = append(needs, all.Own("ModifyImageAttribute", "image"))
+	}
+	if lists(&o.SnapshotUsers, &o.SnapshotGroups) {
+		needs = append(needs, all.Own("ModifySnapshotAttribute", "snapshot"))
+	}
+	if policy.Perhaps(src, &o.DeprecateAt, o.DeprecateAt != "") {
+		needs = append(needs, all.Own("EnableImageDeprecation", "image"))
+	}
+	if p := o.DeregistrationProtection; p != nil && (policy.Perhaps(src, &p.Enabled, p.Enabled) || policy.Perhaps(src, &p.WithCooldown, p.WithCooldown)) {
+		needs = append(needs, all.Own("EnableImageDeregistrationProtection", "image"), all.Own("DisableImageDeregistrationProtection", "image"))
+	}
+	if policy.Perhaps(src, &o.ForceDeregister, o.ForceDeregister) {
+		needs = append(needs, all.Use("DeregisterImage", "image"))
+		if policy.Perhaps(src, &o.ForceDeleteSnapshot, o.ForceDeleteSnapshot) {
+			needs = append(needs, all.Use("DeleteSnapshot", "snapshot"))
+		}
+	}
+	return needs
+}
+
+// InstanceAttributes is what [launch.Launcher.ModifyInstance] takes.
+func (o *Options) InstanceAttributes(src *schema.Source, here policy.Place) []policy.Need {
+	if policy.Perhaps(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.Perhaps(src, &o.ENASupport, o.ENASupport != nil) {
+		return []policy.Need{here.Own("ModifyInstanceAttribute", "instance")}
+	}
+	return nil
+}
+
+// keys is what the KMS keys take. A copy reads what the first image is encrypted
+// with in the region of the build.
+func (o *Options) keys(src *schema.Source, here, all policy.Place) (needs []policy.Need) {
+	key := o.KMSKeyID
+	if !src.Known(&o.KMSKeyID) {
+		key = "*"
+	}
+	needs = append(needs, here.Keys(key)...)
+	if !src.Known(&o.RegionKMSKeyIDs) {
+		needs = append(needs, all.Keys("*")...)
+	}
+	for _, region := range slices.Sorted(maps.Keys(o.RegionKMSKeyIDs)) {
+		needs = append(needs, policy.In(region).Keys(o.RegionKMSKeyIDs[region])...)
+	}
+	return append(needs, device.Permissions(src, here, o.Devices())...)
+}

@@ -1,0 +1,311 @@
+// Package policy makes IAM policies of what components need to be allowed.
+package policy
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// Need is something that a component does in AWS.
+type Need struct {
+	Actions   []string // such as "ec2:RunInstances"
+	Resources []string // patterns of ARNs; none: what AWS cannot tell apart
+	When      Condition
+}
+
+// Condition says when a need arises: values by the keys of the policy language, by
+// its operators.
+type Condition map[string]map[string][]string
+
+// Document is a policy, as IAM reads it.
+type Document struct {
+	Version   string
+	Statement []Statement
+}
+
+// Statement allows some actions.
+type Statement struct {
+	Effect    string
+	Action    []string
+	Resource  []string
+	Condition Condition `json:",omitempty"`
+}
+
+// Option is what [schema.Source] knows of the value of an option.
+type Option interface{ Known(ptr any) bool }
+
+// Perhaps reports whether something that an option asks for may be wanted: it is,
+// or the value of the option at ptr is not known yet.
+func Perhaps(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
+
+// The runs' tag, which is on all that a build owns while it goes on.
+const tag = "bake:run"
+
+// The conditions that needs have. Those of the tag hold for any run.
+var (
+	tagged  = Condition{"StringLike": {"aws:ResourceTag/" + tag: {"*"}}}
+	tagging = Condition{"StringLike": {"aws:RequestTag/" + tag: {"*"}}}
+)
+
+// Place is one or several regions. The zero value is any region.
+type Place struct{ regions []string }
+
+// In is the place of these regions. If one of them is empty, it is not known, and
+// the place is any region.
+func In(regions ...string) Place {
+	regions = slices.Compact(slices.Sorted(slices.Values(regions)))
+	if slices.Contains(regions, "") {
+		return Place{}
+	}
+	return Place{regions}
+}
+
+// partition is the part of AWS that a place is in.
+func (p Place) partition() string {
+	switch {
+	case len(p.regions) == 0:
+	case strings.HasPrefix(p.regions[0], "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(p.regions[0], "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+// Service is the name of a service in the place, such as "ec2.amazonaws.com".
+func (p Place) Service(name string) string {
+	if p.partition() == "aws-cn" && name == "ec2" {
+		return name + ".amazonaws.com.cn"
+	}
+	return name + ".amazonaws.com"
+}
+
+// ARNs are those of a service's resources in each region of the place, in any account.
+func (p Place) ARNs(service string, resources ...string) (arns []string) {
+	for _, r := range p.each() {
+		for _, what := range resources {
+			arns = append(arns, "arn:"+p.partition()+":"+service+":"+r+":*:"+what)
+		}
+	}
+	return arns
+}
+
+// IAM are the ARNs of resources of IAM, which is in no region.
+func (p Place) IAM(resources ...string) (arns []string) {
+	for _, what := range resources {
+		arns = append(arns, "arn:"+p.partition()+":iam::*:"+what)
+	}
+	return arns
+}
+
+// Bucket are the ARNs of resources of S3, which is in no region and no account.
+func (p Place) Bucket(resources ...string) (arns []string) {
+	for _, what := range resources {
+		arns = append(arns, "arn:"+p.partition()+":s3:::"+what)
+	}
+	return arns
+}
+
+func (p Place) each() []string {
+	if len(p.regions) == 0 {
+		return []string{"*"}
+	}
+	return p.regions
+}
+
+// EC2 are the ARNs of resources of EC2: of one, such as "subnet/subnet-1", or of
+// all of a kind, such as "subnet". A whole ARN is taken as it is.
+func (p Place) EC2(resources ...string) (arns []string) {
+	for _, r := range p.each() {
+		for _, what := range resources {
+			kind, id, one := strings.Cut(what, "/")
+			account := "*"
+			if kind == "image" || kind == "snapshot" {
+				account = "" // they are of no account
+			}
+			if !one {
+				id = "*"
+			}
+			if strings.HasPrefix(what, "arn:") {
+				arns = append(arns, what)
+				continue
+			}
+			arns = append(arns, "arn:"+p.partition()+":ec2:"+r+":"+account+":"+kind+"/"+id)
+		}
+	}
+	return arns
+}
+
+// names puts the service before actions.
+func names(service string, actions []string) (out []string) {
+	for _, a := range actions {
+		out = append(out, service+":"+a)
+	}
+	return out
+}
+
+// Look needs actions of EC2 that change nothing; AWS knows no resources of them.
+func (p Place) Look(actions ...string) Need {
+	n := Need{Actions: names("ec2", actions)}
+	if len(p.regions) > 0 {
+		n.When = Condition{"StringEquals": {"aws:RequestedRegion": p.regions}}
+	}
+	return n
+}
+
+// Use needs an action of EC2 with resources whoever they belong to.
+func (p Place) Use(action string, resources ...string) Need {
+	return Need{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...)}
+}
+
+// Own needs an action of EC2 with resources that carry the tag of a run.
+func (p Place) Own(action string, resources ...string) Need {
+	return Need{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...), When: tagged}
+}
+
+// Make needs an action of EC2 that makes resources with the tag of the run.
+func (p Place) Make(action string, resources ...string) []Need {
+	return []Need{
+		{Actions: []string{"ec2:" + action}, Resources: p.EC2(resources...), When: tagging},
+		p.TagNew(action, resources...),
+	}
+}
+
+// TagNew needs tags to be given to resources by the action of EC2 that makes them.
+func (p Place) TagNew(action string, resources ...string) Need {
+	return Need{
+		Actions: []string{"ec2:CreateTags"}, Resources: p.EC2(resources...),
+		When: Condition{"StringEquals": {"ec2:CreateAction": {action}}},
+	}
+}
+
+// Release needs the tags of the build to be taken from resources.
+func (p Place) Release(resources ...string) Need {
+	return Need{
+		Actions: []string{"ec2:DeleteTags"}, Resources: p.EC2(resources...),
+		When: Condition{"StringLike": tagged["StringLike"], "ForAllValues:StringEquals": {"aws:TagKeys": {tag, "bake:build"}}},
+	}
+}
+
+// Pass needs roles to be passed to a service.
+func (p Place) Pass(service string, roles ...string) Need {
+	return Need{
+		Actions: []string{"iam:PassRole"}, Resources: p.IAM(roles...),
+		When: Condition{"StringEqualsIfExists": {"iam:PassedToService": {p.Service(service)}}},
+	}
+}
+
+// ServiceRole needs the role that a service gives itself in an account, the first
+// time that it is used there.
+func (p Place) ServiceRole(service, role string) Need {
+	return Need{
+		Actions: []string{"iam:CreateServiceLinkedRole"}, Resources: p.IAM("role/aws-service-role/" + service + ".amazonaws.com/" + role),
+		When: Condition{"StringEquals": {"iam:AWSServiceName": {service + ".amazonaws.com"}}},
+	}
+}
+
+// Keys needs KMS keys for volumes, snapshots and images, through EC2: ids, aliases
+// or ARNs. An empty one is the account's default key, which needs nothing; "*" is
+// one that is not known yet.
+func (p Place) Keys(keys ...string) (needs []Need) {
+	for _, key := range keys {
+		if key == "" {
+			continue
+		}
+		arns, when := p.key(key)
+		via := Condition{"StringLike": {"kms:ViaService": {"ec2.*"}}}
+		needs = append(needs,
+			Need{Actions: names("kms", []string{"Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"}), Resources: arns, When: both(via, when)},
+			Need{Actions: []string{"kms:CreateGrant"}, Resources: arns, When: both(via, when, Condition{"Bool": {"kms:GrantIsForAWSResource": {"true"}}})})
+	}
+	return needs
+}
+
+// Crypt needs actions of KMS with a key of any form that [Place.Keys] takes,
+// through another service than EC2.
+func (p Place) Crypt(service, key string, actions ...string) Need {
+	arns, when := p.key(key)
+	return Need{Actions: names("kms", actions), Resources: arns, When: both(when, Condition{"StringLike": {"kms:ViaService": {service + ".*"}}})}
+}
+
+// key is how a policy names a key. The ARN of an alias does not count there.
+func (p Place) key(key string) (arns []string, when Condition) {
+	if rest, ok := strings.CutPrefix(key, "arn:"); ok && !strings.Contains(rest, ":alias/") {
+		return []string{key}, nil
+	}
+	if _, alias, ok := strings.Cut(key, "alias/"); ok {
+		return p.ARNs("kms", "key/*"), Condition{"ForAnyValue:StringEquals": {"kms:ResourceAliases": {"alias/" + alias}}}
+	}
+	return p.ARNs("kms", "key/"+key), nil
+}
+
+// both is a condition of all that conditions demand.
+func both(all ...Condition) Condition {
+	out := Condition{}
+	for _, c := range all {
+		for op, keys := range c {
+			if out[op] == nil {
+				out[op] = map[string][]string{}
+			}
+			for k, v := range keys {
+				out[op][k] = v
+			}
+		}
+	}
+	return out
+}
+
+// Make returns a policy that allows all needs and nothing more, in the order in
+// which they first come. It says each only once.
+func Make(needs []Need) Document {
+	d := Document{Version: "2012-10-17", Statement: []Statement{}}
+	for _, n := range needs {
+		if len(n.Resources) == 0 {
+			n.Resources = []string{"*"}
+		}
+		d.Statement = append(d.Statement, Statement{"Allow", set(n.Actions), set(n.Resources), n.When})
+	}
+	// What differs in one respect only is one statement: that allows no more.
+	for range 2 {
+		d.merge(func(s Statement) any { return [...]any{s.Resource, s.Condition} }, func(s, more *Statement) { s.Action = set(append(s.Action, more.Action...)) })
+		d.merge(func(s Statement) any { return [...]any{s.Action, s.Condition} }, func(s, more *Statement) { s.Resource = set(append(s.Resource, more.Resource...)) })
+		d.merge(func(s Statement) any { return [...]any{s.Action, s.Resource, s.creation()} }, func(s, more *Statement) {
+			if keys := s.Condition["StringEquals"]; len(keys["ec2:CreateAction"]) > 0 {
+				s.Condition = Condition{"StringEquals": {"ec2:CreateAction": set(append(keys["ec2:CreateAction"], more.Condition["StringEquals"]["ec2:CreateAction"]...))}}
+			}
+		})
+	}
+	return d
+}
+
+// creation is the condition, but for which actions make what is tagged.
+func (s Statement) creation() any {
+	if len(s.Condition["StringEquals"]["ec2:CreateAction"]) > 0 {
+		return "creation"
+	}
+	return s.Condition
+}
+
+// merge makes one statement of those with the same key.
+func (d *Document) merge(key func(Statement) any, join func(s, more *Statement)) {
+	at := map[string]int{}
+	var out []Statement
+	for _, s := range d.Statement {
+		b, err := json.Marshal(key(s))
+		if err != nil {
+			panic(err) // texts, and lists and maps of them
+		}
+		if i, ok := at[string(b)]; ok {
+			join(&out[i], &s)
+			continue
+		}
+		at[string(b)] = len(out)
+		out = append(out, s)
+	}
+	d.Statement = out
+}
+
+func set(s []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(s)))
+}

@@ -1,0 +1,24 @@
+package amazon
+
+import "bake/builder/amazon/internal/policy"
+
+// Policy is a policy of IAM, which encodes as JSON the way IAM reads it.
+type Policy = policy.Document
+
+// Permitted is a component that can say what it needs to be allowed in AWS, all
+// its options considered, those that are not known yet in every way they may turn
+// out. It may be only an outline, as [bake/component.Factory] makes it.
+type Permitted interface {
+	Permissions() []policy.Need
+}
+
+// PolicyFor returns a policy that allows what the components need, and nothing
+// more as far as AWS can tell it apart: what they make, change and delete carries
+// the tag of a run.
+func PolicyFor(components []Permitted) Policy {
+	var needs []policy.Need
+	for _, c := range components {
+		needs = append(needs, c.Permissions()...)
+	}
+	return policy.Make(needs)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/builder/amazon"
+	"bake/config"
+	"bake/engine"
+	"bake/step"
+	"bake/ui"
+)
+
+// policyLimit is how many characters a managed policy can have, blanks not
+// counted, as IAM has it.
+const policyLimit = 6144
+
+// policyOptions are the flags of bake policy.
+type policyOptions struct {
+	templateFlags
+	path string
+}
+
+func (p *program) policyCommand() *cobra.Command {
+	var o policyOptions
+	cmd := &cobra.Command{
+		Use:   "policy TEMPLATE",
+		Short: "Print the IAM policy that a template's builds need in AWS",
+		Long: `Print the smallest IAM policy, in JSON, with which bake can run a template's builds in
+AWS: what its data sources, builders and post-processors call, as their options say,
+down to deleting everything if a build fails. What they make, change and delete is
+told apart by the tag bake:run where AWS allows that. Nothing is called; what is not
+known without reading data sources is allowed in every way it may turn out.
+
+A template that names no region gets a policy for all of them. Three things are not
+in it: -force, which takes what force_deregister does; the role of an
+iam_instance_profile, which the template does not tell, so that any role may be passed
+to EC2; and taking on the role of assume_role, whose policy this is.`,
+		Example: `  bake policy template.pkr.hcl
+  bake policy -only='*.web' -var-file=prod.pkrvars.hcl . > policy.json
+  aws iam create-policy --policy-name bake --policy-document file://policy.json`,
+		Args: exactly("the template"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.path = args[0]
+			return p.policy(cmd.Context(), o)
+		},
+	}
+	o.register(cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// policyResult is what bake policy prints with -json.
+type policyResult struct {
+	Policy amazon.Policy `json:"policy"`
+}
+
+func (p *program) policy(ctx context.Context, o policyOptions) error {
+	load, err := o.options(p, "bake policy", o.path)
+	if err != nil {
+		return err
+	}
+	permitted, err := p.permitted(ctx, load, o.templateFlags)
+	if err != nil {
+		return err
+	}
+	policy := amazon.PolicyFor(permitted)
+	if p.json.on {
+		p.json.result = policyResult{policy}
+		return nil
+	}
+	var text, dense strings.Builder
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := errors.Join(enc.Encode(policy), json.NewEncoder(&dense).Encode(policy)); err != nil {
+		return err
+	}
+	p.say(strings.TrimSuffix(text.String(), "\n"))
+	if n := dense.Len(); n > policyLimit {
+		fmt.Fprintf(p.stderr, "Note: IAM takes %d characters in a managed policy, and this one has %d; -only makes one for some of the builds.\n", policyLimit, n)
+	}
+	return nil
+}
+
+// permitted returns the components of the selected builds that need something in
+// AWS, as far as they are known. It is an error if none of them is a builder or a
+// post-processor.
+func (p *program) permitted(ctx context.Context, load config.Options, selected templateFlags) (found []amazon.Permitted, err error) {
+	hear := func(component any) {
+		if c, ok := component.(amazon.Permitted); ok {
+			found = append(found, c)
+		}
+	}
+	all := parts{env: p.env, now: p.now}.all()
+	load.DataSources = all.data.Heard(hear)
+	template, diags := config.Load(ctx, load)
+	read := len(found)
+	if !diags.HasErrors() {
+		heard := all.Components
+		heard.Builders, heard.PostProcessors = heard.Builders.Heard(hear), heard.PostProcessors.Heard(hear)
+		diags = config.Merge(diags, engine.Check(ctx, template, heard, engine.Options{
+			Only: selected.only, Except: selected.except, Start: load.Now,
+			Run: step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion},
+		}))
+	}
+	if diags.HasErrors() {
+		return nil, &templateError{diags, template.Files()}
+	}
+	if p.json.on || p.machineReadable {
+		p.diagnostics(template.Files(), diags)
+	} else { // standard output is for the policy alone
+		ui.Diagnostics(p.stderr, template.Files(), diags, 0, false)
+	}
+	if len(found) == read {
+		return nil, fmt.Errorf("%s has no build that works in AWS: none of the selected ones has an amazon builder or post-processor", load.Path)
+	}
+	return found, nil
+}
