@@ -12,6 +12,7 @@ import (
 	"bake/builder/amazon/ebs"
 	"bake/builder/amazon/ebssurrogate"
 	"bake/builder/amazon/ebsvolume"
+	"bake/builder/amazon/instance"
 	"bake/builder/amazon/parameterstore"
 	"bake/builder/amazon/secretsmanager"
 	filebuilder "bake/builder/file"
@@ -61,6 +62,7 @@ func (p parts) all() catalog {
 				ebs.Factory(p.cloud),
 				ebssurrogate.Factory(p.cloud),
 				ebsvolume.Factory(p.cloud),
+				instance.Factory(p.cloud),
 				filebuilder.Component(),
 				null.Component(),
 			),

@@ -5,8 +5,14 @@ import (
 	"io"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
+
+// Credentials are what the calls of the session are signed with at the moment.
+func (s *Session) Credentials(ctx context.Context) (aws.Credentials, error) {
+	return s.config.Credentials.Retrieve(ctx)
+}
 
 // InstanceID asks the metadata service which EC2 instance this machine is.
 func (s *Session) InstanceID(ctx context.Context) (string, error) {

@@ -86,6 +86,10 @@ type World struct {
 	// Intercept, when not nil, answers call n (from 1) instead of or after the
 	// cloud: serve carries it out and writes the answer.
 	Intercept func(n int, c Call, w http.ResponseWriter, serve func(http.ResponseWriter))
+
+	// adapt, when not nil, makes the cloud one that it is not: serve carries out a
+	// request with another body.
+	adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
 }
 
 func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
@@ -183,7 +187,13 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 			endpoint.WriteError(rw, "id", &wire.Error{Code: code, Message: "The security token included in the request is invalid.", Status: 403})
 			return
 		}
-		endpoint.Serve(wire.WithCaller(context.WithoutCancel(r.Context()), caller), rw, r, body)
+		ctx := wire.WithCaller(context.WithoutCancel(r.Context()), caller)
+		carryOut := func(body []byte, rw http.ResponseWriter) { endpoint.Serve(ctx, rw, r, body) }
+		if w.adapt != nil {
+			w.adapt(c, body, rw, carryOut)
+			return
+		}
+		carryOut(body, rw)
 	}
 	if intercept == nil {
 		serve(rw)

@@ -43,6 +43,10 @@ type Flow struct {
 
 	// Machines makes the build's instance; the builder sets its Devices.
 	Machines *launch.Launcher
+
+	// Finish, if not nil, does what is left to do on the machine after it was
+	// provisioned and the temporary key taken from it.
+	Finish func(ctx context.Context, machine communicator.Communicator) error
 }
 
 // Open connects to AWS, or to the cloud that stands in for it. l is nil for a
@@ -170,6 +174,9 @@ func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision
 	})
 	if err == nil {
 		err = f.Machines.ClearKey(ctx, machine, p.Key)
+	}
+	if err == nil && f.Finish != nil {
+		err = f.Finish(ctx, machine)
 	}
 	return instance, data, err
 }

@@ -29,6 +29,10 @@ type Launcher struct {
 	Devices     []*device.Mapping
 	NoEphemeral bool // keep the names of instance store volumes free
 
+	// InstanceStore says that the source image is one that starts from an instance
+	// store, and not from EBS.
+	InstanceStore bool
+
 	// Keep are the names of devices whose volumes outlive the instance, whatever
 	// becomes of the build.
 	Keep []string
@@ -49,8 +53,12 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 		if err != nil {
 			return image, l.blameSource(blame, err)
 		}
-		if image.RootDeviceType != types.DeviceTypeEbs {
-			return image, l.Src.Errorf(blame, "Not an EBS image", "The root device of %s is of type %q; amazon-ebs needs an image that starts from EBS.",
+		switch ebs := image.RootDeviceType == types.DeviceTypeEbs; {
+		case l.InstanceStore && ebs:
+			return image, l.Src.Errorf(blame, "Not an instance-store image", "The root device of %s is of type %q; this builder needs an image that starts from an instance store.",
+				aws.ToString(image.ImageId), image.RootDeviceType)
+		case !l.InstanceStore && !ebs:
+			return image, l.Src.Errorf(blame, "Not an EBS image", "The root device of %s is of type %q; this builder needs an image that starts from EBS.",
 				aws.ToString(image.ImageId), image.RootDeviceType)
 		}
 		l.Scope.Say(ctx, "Source image: %s (%s)", aws.ToString(image.ImageId), aws.ToString(image.Name))

@@ -115,6 +115,9 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		Placement:                         l.placement(spec.Place.Zone),
 		BlockDeviceMappings:               device.EC2(l.Devices),
 	}
+	if l.InstanceStore { // EC2 refuses it: such an instance cannot stop
+		in.InstanceInitiatedShutdownBehavior = ""
+	}
 	in.TagSpecifications = l.Owner.Specs(spec.Tags, types.ResourceTypeInstance, types.ResourceTypeNetworkInterface)
 	in.TagSpecifications = append(in.TagSpecifications, l.Owner.Specs(spec.VolumeTags, types.ResourceTypeVolume)...)
 	if l.NoEphemeral {

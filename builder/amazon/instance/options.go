@@ -1,0 +1,178 @@
+package instance
+
+import (
+	_ "embed"
+	"os"
+	"regexp"
+	"strings"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/launch"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+)
+
+//go:embed options.go
+var source string
+
+// Options of the builder amazon-instance.
+type Options struct {
+	Access
+	Launch
+	Image
+	Bundle
+}
+
+// The groups of options, by which they are reached.
+type (
+	// Access says which account and region to work in.
+	Access struct{ access.Options }
+	// Launch says what is launched and how it is reached.
+	Launch struct {
+		launch.Options
+
+		// Volumes of the instance, beside those of the source image.
+		LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
+	}
+	// Image says what the finished image is like.
+	Image struct {
+		image.Options
+
+		// Version of the Trusted Platform Module that instances have: `v2.0`.
+		TPMSupport image.TPM `hcl:"tpm_support,optional"`
+	}
+)
+
+// Bundle says how the bundle is made on the machine, and where it goes.
+type Bundle struct {
+	// Number of the AWS account that owns the bundle; dashes are left out.
+	AccountID string `hcl:"account_id"`
+
+	// S3 bucket that the bundle is uploaded to, and may have a folder behind it.
+	S3Bucket string `hcl:"s3_bucket"`
+
+	// File on this machine with the X.509 certificate of the account, in PEM.
+	X509CertPath string `hcl:"x509_cert_path"`
+
+	// File on this machine with the private key of the certificate, in PEM.
+	X509KeyPath string `hcl:"x509_key_path"`
+
+	// Directory of the machine that certificate and key are uploaded to, as
+	// cert.pem and key.pem. By default it is left out of the bundle.
+	X509UploadPath string `hcl:"x509_upload_path,optional"`
+
+	// Directory of the machine that the bundle is written to.
+	BundleDestination string `hcl:"bundle_destination,optional"`
+
+	// What the names of the bundle's files begin with.
+	BundlePrefix string `hcl:"bundle_prefix,optional,late"`
+
+	// Command that makes the bundle, on the machine. It can use `{{.AccountId}}`,
+	// `{{.Architecture}}`, `{{.CertPath}}`, `{{.Destination}}`, `{{.KeyPath}}`,
+	// `{{.Prefix}}` and `{{.PrivatePath}}`, which is `x509_upload_path`.
+	BundleVolCommand string `hcl:"bundle_vol_command,optional,late"`
+
+	// Command that uploads the bundle, on the machine. It can use `{{.AccessKey}}`,
+	// `{{.BucketName}}`, `{{.BundleDirectory}}`, `{{.ManifestPath}}`, `{{.Region}}`,
+	// `{{.SecretKey}}` and `{{.Token}}`, which is empty for lasting credentials.
+	BundleUploadCommand string `hcl:"bundle_upload_command,optional,late"`
+}
+
+// Defaults are the options of a template that sets none.
+func Defaults() Options {
+	return Options{
+		Access: Access{access.Defaults()},
+		Launch: Launch{Options: launch.Defaults()},
+		Bundle: Bundle{
+			X509UploadPath:    "/tmp",
+			BundleDestination: "/tmp",
+			BundlePrefix:      "image-{{timestamp}}",
+			BundleVolCommand: "sudo -i -n ec2-bundle-vol -k {{.KeyPath}} -u {{.AccountId}} -c {{.CertPath}} -r {{.Architecture}}" +
+				" -e {{.PrivatePath}}/* -d {{.Destination}} -p {{.Prefix}} --batch --no-filter",
+			BundleUploadCommand: "sudo -i -n ec2-upload-bundle -b {{.BucketName}} -m {{.ManifestPath}} -a {{.AccessKey}} -s {{.SecretKey}}" +
+				" -d {{.BundleDirectory}} --batch --region {{.Region}} {{if .Token}}-t {{.Token}} {{end}}--retry",
+		},
+	}
+}
+
+// devices are the mappings as the launcher takes them.
+func (l *Launch) devices() (all []*device.Mapping) {
+	for i := range l.LaunchBlockDeviceMappings {
+		all = append(all, &l.LaunchBlockDeviceMappings[i])
+	}
+	return all
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	o.Access.Validate(c)
+	o.Launch.Options.Validate(c)
+	o.Image.Options.Validate(c)
+	device.Validate(c, o.Launch.devices())
+	o.Bundle.validate(c)
+	if o.Communicator == ssh.None {
+		c.Errorf(&o.Communicator, "No way to the machine", "The bundle is made by commands on the machine, which need a communicator.")
+	}
+	if c.Set(&o.ShutdownBehavior) {
+		c.Warnf(&o.ShutdownBehavior, "Argument without effect", "An instance without an EBS root can only be terminated.")
+	}
+	if o.Spot() {
+		const why = "amazon-instance does not support it together with spot_price."
+		if o.SRIOVSupport {
+			c.Errorf(&o.SRIOVSupport, "Not with a spot instance", why)
+		}
+		if o.ENASupport != nil {
+			c.Errorf(&o.ENASupport, "Not with a spot instance", why)
+		}
+	}
+}
+
+var accountNumber = regexp.MustCompile(`^[0-9]{12}$`)
+
+// account is the account's number without dashes.
+func (b *Bundle) account() string { return strings.ReplaceAll(b.AccountID, "-", "") }
+
+func (b *Bundle) validate(c *schema.Checker) {
+	if c.Known(&b.AccountID) && !accountNumber.MatchString(b.account()) {
+		c.Errorf(&b.AccountID, "Not an account number", "%q is not the number of an AWS account, which has 12 digits.", b.AccountID)
+	}
+	for _, file := range []*string{&b.X509CertPath, &b.X509KeyPath} {
+		if !c.Known(file) {
+			continue
+		}
+		if info, err := os.Stat(*file); err != nil {
+			c.Errorf(file, "File not found", "%s.", err)
+		} else if info.IsDir() {
+			c.Errorf(file, "Not a file", "%s is a directory.", *file)
+		}
+	}
+	for _, text := range []*string{&b.S3Bucket, &b.X509UploadPath, &b.BundleDestination, &b.BundlePrefix, &b.BundleVolCommand, &b.BundleUploadCommand} {
+		if *text == "" && c.Known(text) {
+			c.Errorf(text, "Missing value", "%s cannot be empty.", c.Name(text))
+		}
+	}
+	b.validateVariables(c, &b.BundlePrefix, nil)
+	b.validateVariables(c, &b.BundleVolCommand, volVariables{}.data())
+	b.validateVariables(c, &b.BundleUploadCommand, uploadVariables{}.data())
+}
+
+// validateVariables complains about a text with variables that there are not. Its
+// syntax was checked when it was decoded.
+func (b *Bundle) validateVariables(c *schema.Checker, text *string, data map[string]any) {
+	if !c.Known(text) || (gotemplate.Context{}).Check(*text) != nil {
+		return
+	}
+	out, err := gotemplate.Context{}.Render(*text, data)
+	switch {
+	case err != nil:
+		c.Errorf(text, "Invalid {{ }} template", "%s.", err)
+	case strings.Contains(out, noValue):
+		c.Errorf(text, "Unknown variable", "%s uses a variable that it does not have; see its documentation.", c.Name(text))
+	}
+}
+
+// noValue is what a variable that there is not is rendered as.
+const noValue = "<no value>"

@@ -1,0 +1,57 @@
+package amazontest
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+var instanceID = regexp.MustCompile(`<instanceId>(i-[0-9a-f]+)</instanceId>`)
+
+// InstanceStore makes the world one of instance-store images, which the embedded
+// EC2 does not have: its images say that they are such, and the image that is
+// registered of a bundle is in truth one of the newest instance.
+func InstanceStore(w *World) {
+	var (
+		mu     sync.Mutex
+		newest string
+	)
+	w.adapt = func(c Call, body []byte, rw http.ResponseWriter, serve func([]byte, http.ResponseWriter)) {
+		answer := httptest.NewRecorder()
+		switch {
+		case c.Action == "RegisterImage" && c.Params["ImageLocation"] != "":
+			mu.Lock()
+			instead := url.Values{"Action": {"CreateImage"}, "Version": {"2016-11-15"}, "InstanceId": {newest}}
+			mu.Unlock()
+			for k, v := range c.Params {
+				if k == "Name" || k == "Description" || strings.HasPrefix(k, "TagSpecification.") {
+					instead.Set(k, v)
+				}
+			}
+			serve([]byte(instead.Encode()), answer)
+		default:
+			serve(body, answer)
+		}
+		text := answer.Body.String()
+		switch c.Action {
+		case "RunInstances":
+			if m := instanceID.FindStringSubmatch(text); m != nil {
+				mu.Lock()
+				newest = m[1]
+				mu.Unlock()
+			}
+		case "DescribeImages":
+			text = strings.ReplaceAll(text, "<rootDeviceType>ebs<", "<rootDeviceType>instance-store<")
+		}
+		for k, v := range answer.Header() {
+			if k != "Content-Length" {
+				rw.Header()[k] = v
+			}
+		}
+		rw.WriteHeader(answer.Code)
+		_, _ = rw.Write([]byte(text))
+	}
+}
