@@ -144,9 +144,14 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 	return &Faults{rules: rules, counts: make([]int, len(rules)), chance: rand.New(rand.NewPCG(seed, seed))}, nil
 }
 
-// applying returns the rules that apply to this call, which it counts.
-func (f *Faults) applying(action, region string) []Fault {
+// applying returns the rules that apply to this call, which it counts. A dry run
+// is refused as the call would be, but it does not look for capacity and starts
+// nothing that can fail.
+func (f *Faults) applying(action, region string, dry bool) []Fault {
 	return f.pick(func(r Fault) bool {
+		if dry && (r.Effect != EffectError || strings.HasPrefix(r.Code, "Insufficient")) {
+			return false
+		}
 		return !r.aboutPools() && (r.Action == "" || r.Action == action) && (r.Region == "" || r.Region == region)
 	})
 }
@@ -202,16 +207,19 @@ func (s *Service) Before(ctx context.Context, action string, input any) (context
 	if _, ok := findRegion(wire.CallerFrom(ctx).Region); !ok {
 		return nil, invalidValue("There is no region '%s'", wire.CallerFrom(ctx).Region)
 	}
-	applying := s.opts.Faults.applying(action, wire.CallerFrom(ctx).Region)
+	dry := false
+	if field := reflect.ValueOf(input).Elem().FieldByName("DryRun"); field.IsValid() {
+		flag, _ := field.Interface().(*bool)
+		dry = aws.ToBool(flag)
+	}
+	applying := s.opts.Faults.applying(action, wire.CallerFrom(ctx).Region, dry)
 	for _, f := range applying {
 		if f.Effect == EffectError {
 			return nil, f.refusal(ctx, "ec2:"+action)
 		}
 	}
-	if dry := reflect.ValueOf(input).Elem().FieldByName("DryRun"); dry.IsValid() && action != "RunInstances" {
-		if flag, _ := dry.Interface().(*bool); aws.ToBool(flag) {
-			return nil, errDryRun()
-		}
+	if dry && action != "RunInstances" {
+		return nil, errDryRun()
 	}
 	return context.WithValue(ctx, faultKey{}, applying), nil
 }

@@ -84,7 +84,7 @@ var (
 func written(calls []call, text string) string {
 	var out []string
 	for _, c := range calls {
-		if strings.HasPrefix(c.Action, "Describe") || strings.HasPrefix(c.Action, "Get") {
+		if !c.Changes() {
 			continue
 		}
 		lines := []string{c.Action + " in " + c.Region}

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
@@ -56,6 +57,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 	if err := images.Check(ctx); err != nil {
 		return nil, err
 	}
+	f.Suits = func(source types.Image) error { return images.Suits(ctx, source, f.Machines.Devices) }
 	base, err := f.Prepare(ctx, b.VolumeTags.Late())
 	if err != nil {
 		return nil, err

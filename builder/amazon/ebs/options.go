@@ -54,6 +54,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Launch.Options.Validate(c)
 	o.Volumes.Validate(c)
 	o.Image.Validate(c)
+	o.Image.ValidateVolumes(c, o.Volumes.Devices())
 	if o.Spot() {
 		const why = "A spot instance cannot be stopped, and only a stopped instance can be given this attribute."
 		if o.SRIOVSupport {

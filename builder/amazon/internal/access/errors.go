@@ -142,7 +142,7 @@ func explain(err error, requests int) error {
 		e.Message, e.Hint = hint(e)
 		var said *explained
 		if errors.As(err, &said) {
-			e.Hint = strings.Replace(e.Hint, " (aws sts decode-authorization-message tells more)", "", 1) + ". AWS says: " + said.why
+			e.Hint = said.permission(e) + ". AWS says: " + said.why
 		}
 		return e
 	}
@@ -155,7 +155,7 @@ func hint(e *Error) (message, hint string) {
 	switch e.Code {
 	case "UnauthorizedOperation", "AccessDenied", "AccessDeniedException":
 		message, _, encoded := strings.Cut(e.Message, " Encoded authorization failure message:")
-		hint := fmt.Sprintf("The credentials lack the permission %s:%s; add it to their policy, or use others", strings.ToLower(e.Service), e.Op)
+		hint := lacking(strings.ToLower(e.Service)+":"+e.Op, "*")
 		if encoded {
 			hint += " (aws sts decode-authorization-message tells more)"
 		}
@@ -174,6 +174,11 @@ func hint(e *Error) (message, hint string) {
 		return e.Message, "Ask AWS to raise the quota, or remove what is no longer needed"
 	}
 	return e.Message, ""
+}
+
+// lacking says how to get the permission to do action with resource.
+func lacking(action, resource string) string {
+	return fmt.Sprintf(`The credentials lack the permission %s; add {"Effect": "Allow", "Action": %q, "Resource": %q} to their policy, or use others`, action, action, resource)
 }
 
 func unreachable(err error) (message, hint string) {

@@ -1,8 +1,11 @@
 package access
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -62,3 +65,22 @@ type explained struct {
 }
 
 func (e *explained) Unwrap() error { return e.error }
+
+// permission says how to get the permission that the call failed for. That need
+// not be the one it is named after: a launch with tags needs ec2:CreateTags too.
+func (e *explained) permission(call *Error) string {
+	var said struct {
+		ExplicitDeny bool `json:"explicitDeny"`
+		Context      struct {
+			Action   string `json:"action"`
+			Resource string `json:"resource"`
+		} `json:"context"`
+	}
+	_ = json.Unmarshal([]byte(e.why), &said) // what is not JSON names no action
+	action := cmp.Or(said.Context.Action, strings.ToLower(call.Service)+":"+call.Op)
+	resource := cmp.Or(said.Context.Resource, "*")
+	if said.ExplicitDeny {
+		return fmt.Sprintf("A policy denies the credentials %s on %s; change it, or use others", action, resource)
+	}
+	return lacking(action, resource)
+}

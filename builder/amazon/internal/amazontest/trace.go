@@ -87,8 +87,7 @@ var (
 // compared, in an order of their own.
 func changes(calls []Call) (out []string) {
 	for _, c := range calls {
-		if strings.HasPrefix(c.Action, "Describe") || strings.HasPrefix(c.Action, "Get") ||
-			c.Action == "CreateTags" || c.Action == "DeleteTags" {
+		if !c.Changes() || c.Action == "CreateTags" || c.Action == "DeleteTags" {
 			continue
 		}
 		params := map[string]string{}

@@ -59,6 +59,11 @@ type Call struct {
 	Params map[string]string `json:"params"`
 }
 
+// Changes reports whether the call may change something.
+func (c Call) Changes() bool {
+	return !strings.HasPrefix(c.Action, "Describe") && !strings.HasPrefix(c.Action, "Get") && c.Params["DryRun"] != "true"
+}
+
 // Maker makes the builder under test.
 type Maker func(amazon.Cloud) component.Factory[builder.Builder]
 
@@ -595,10 +600,10 @@ func (w *World) Describe(in, id string) types.Image {
 	return out.Images[0]
 }
 
-// Sent returns the parameters of the first call of an action.
+// Sent returns the parameters of the first call of an action that is no dry run.
 func (w *World) Sent(action string) map[string]string {
 	for _, c := range w.Calls {
-		if c.Action == action {
+		if c.Action == action && c.Params["DryRun"] != "true" {
 			return c.Params
 		}
 	}

@@ -5,7 +5,6 @@ package flow
 import (
 	"context"
 	"maps"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -47,6 +46,9 @@ type Flow struct {
 	// Finish, if not nil, does what is left to do on the machine after it was
 	// provisioned and the temporary key taken from it.
 	Finish func(ctx context.Context, machine communicator.Communicator) error
+
+	// Suits, if not nil, reports a source image that the build cannot start from.
+	Suits func(types.Image) error
 }
 
 // Open connects to AWS, or to the cloud that stands in for it. l is nil for a
@@ -79,66 +81,81 @@ type Prepared struct {
 	Texts *late.Text
 }
 
-// Prepare finds the source image, makes the key pair, and finds or makes the
-// security groups, side by side: none needs the other. Only tags that speak of
-// the source image wait for it. volumeTags are those of the instance's volumes.
+// Prepare finds what there must be, asks EC2 whether it would launch the machine,
+// and only then makes the key pair, the security group and the instance profile:
+// what cannot work is said while there is nothing to take down. What is found and
+// what is made is so side by side. volumeTags are those of the instance's volumes.
 func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, error) {
-	var p Prepared
-	texts := late.New(f.Scope, f.Src, f.Session.Region)
+	p, err := f.find(ctx, volumeTags)
+	if err != nil {
+		return p, err
+	}
+	if err := f.Machines.Preflight(ctx, p.Spec); err != nil {
+		return p, err
+	}
+	m := f.Machines
 	g, ctx := errgroup.WithContext(ctx)
-	source := sync.OnceValues(func() (types.Image, error) { return f.Machines.SourceImage(ctx) })
-	runTags := sync.OnceValues(func() (map[string]string, error) {
-		tags := late.Of(&f.Machines.RunTags, f.Machines.RunTag)
-		t := texts
-		if tags.NeedSource() {
-			base, err := source()
-			if err != nil {
-				return nil, err
-			}
-			t = texts.With(base)
-		}
-		return t.Tags(tags)
-	})
 	g.Go(func() (err error) {
-		if p.Image, err = source(); err != nil {
+		p.Key, err = m.KeyPair(ctx, p.Tags)
+		return err
+	})
+	if m.MakesGroup() {
+		g.Go(func() (err error) {
+			p.Groups, err = m.Groups(ctx, p.Place, p.Tags)
+			return err
+		})
+	}
+	if m.MakesProfile() {
+		g.Go(func() (err error) {
+			p.Profile, err = m.Profile(ctx, p.Tags)
+			return err
+		})
+	}
+	err = g.Wait()
+	return p, err
+}
+
+// find looks up what the options name, and changes nothing.
+func (f *Flow) find(ctx context.Context, volumeTags late.Tags) (Prepared, error) {
+	var p Prepared
+	m := f.Machines
+	p.Key.Name = m.SSHKeyPairName
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		if p.Image, err = m.SourceImage(ctx); err != nil {
 			return err
 		}
-		p.Texts = texts.With(p.Image)
+		if f.Suits != nil {
+			if err := f.Suits(p.Image); err != nil {
+				return err
+			}
+		}
+		p.Texts = late.New(f.Scope, f.Src, f.Session.Region).With(p.Image)
+		if p.Tags, err = p.Texts.Tags(late.Of(&m.RunTags, m.RunTag)); err != nil {
+			return err
+		}
 		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {
 			return err
 		}
-		if p.SpotTags, err = p.Texts.Tags(late.Of(&f.Machines.SpotTags, f.Machines.SpotTag)); err != nil {
+		if p.SpotTags, err = p.Texts.Tags(late.Of(&m.SpotTags, m.SpotTag)); err != nil {
 			return err
 		}
-		if p.FleetTags, err = p.Texts.Tags(late.Of(&f.Machines.FleetTags, f.Machines.FleetTag)); err != nil {
-			return err
-		}
-		p.Tags, err = runTags()
-		return err
-	})
-	g.Go(func() error {
-		tags, err := runTags()
-		if err != nil {
-			return err
-		}
-		p.Key, err = f.Machines.KeyPair(ctx, tags)
+		p.FleetTags, err = p.Texts.Tags(late.Of(&m.FleetTags, m.FleetTag))
 		return err
 	})
 	g.Go(func() (err error) {
-		if p.Place, err = f.Machines.Place(ctx); err != nil {
+		if p.Place, err = m.Place(ctx); err != nil || m.MakesGroup() {
 			return err
 		}
-		tags, err := runTags()
-		if err != nil {
+		p.Groups, err = m.Groups(ctx, p.Place, nil)
+		return err
+	})
+	if !m.MakesProfile() {
+		g.Go(func() (err error) {
+			p.Profile, err = m.Profile(ctx, nil)
 			return err
-		}
-		p.Groups, err = f.Machines.Groups(ctx, p.Place, tags)
-		return err
-	})
-	g.Go(func() (err error) {
-		p.Profile, err = f.Machines.Profile(ctx, runTags)
-		return err
-	})
+		})
+	}
 	err := g.Wait()
 	return p, err
 }

@@ -80,20 +80,19 @@ func (m *Maker) Check(ctx context.Context) error {
 }
 
 func (m *Maker) checkRegions(ctx context.Context) error {
-	out, err := access.Call(ctx, access.EC2(m.Session, m.Session.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
+	enabled, err := m.regions(ctx, false)
 	if err != nil {
 		return err
 	}
-	var known []string
-	for _, r := range out.Regions {
-		known = append(known, aws.ToString(r.RegionName))
-	}
-	slices.Sort(known)
 	check := func(ptr any, region string) error {
-		if slices.Contains(known, region) {
+		if slices.Contains(enabled, region) {
 			return nil
 		}
-		return m.Src.Errorf(ptr, "Unknown region", "The account has no region %q. It has: %s.", region, strings.Join(known, ", "))
+		if all, err := m.regions(ctx, true); err == nil && slices.Contains(all, region) {
+			return m.Src.Errorf(ptr, "The region is not enabled",
+				"The account has not enabled the region %q: aws account enable-region --region-name %s does, and takes some minutes. It has: %s.", region, region, strings.Join(enabled, ", "))
+		}
+		return m.Src.Errorf(ptr, "Unknown region", "The account has no region %q. It has: %s.", region, strings.Join(enabled, ", "))
 	}
 	if err := check(m.BuildRegion, m.Session.Region); err != nil {
 		return err
@@ -104,6 +103,24 @@ func (m *Maker) checkRegions(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// regions lists the regions that the account has, or all that it could enable.
+func (m *Maker) regions(ctx context.Context, all bool) ([]string, error) {
+	in := &ec2.DescribeRegionsInput{}
+	if all {
+		in.AllRegions = &all
+	}
+	out, err := access.Call(ctx, access.EC2(m.Session, m.Session.Region).DescribeRegions, in)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, r := range out.Regions {
+		names = append(names, aws.ToString(r.RegionName))
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 func (m *Maker) checkName(ctx context.Context, region string) error {

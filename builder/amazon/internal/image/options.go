@@ -177,7 +177,7 @@ func (o *Options) Devices() (all []*device.Mapping) {
 }
 
 func (o *Options) validateKeys(c *schema.Checker) {
-	encrypt := o.EncryptBoot != nil && *o.EncryptBoot
+	encrypt := o.encrypts()
 	if o.KMSKeyID != "" {
 		if !device.KMSKey().MatchString(o.KMSKeyID) {
 			c.Errorf(&o.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKeyID)
@@ -205,25 +205,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 		}
 	}
 	if c.Known(&o.EncryptBoot) && c.Known(&o.KMSKeyID) && c.Known(&o.RegionKMSKeyIDs) {
-		o.validateSharing(c, encrypt)
-	}
-}
-
-// validateSharing reports sharing that AWS refuses: what is encrypted with an
-// account's default key cannot be used by others.
-func (o *Options) validateSharing(c *schema.Checker, encrypt bool) {
-	defaultKey := encrypt && o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
-	for _, key := range o.RegionKMSKeyIDs {
-		defaultKey = defaultKey || key == ""
-	}
-	if !defaultKey {
-		return
-	}
-	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers} {
-		if len(*list) > 0 {
-			c.Errorf(list, "Sharing an image that others cannot decrypt",
-				"%s needs a KMS key of your own: set kms_key_id, and region_kms_key_ids without empty keys.", c.Name(list))
-		}
+		o.validateSharing(c)
 	}
 }
 
@@ -241,5 +223,5 @@ func (o *Options) copies(build string) []string {
 // Temporary reports whether the image of the build region is only the source of
 // the ones that stay.
 func (o *Options) Temporary() bool {
-	return o.SkipSaveBuildRegion || o.EncryptBoot != nil && *o.EncryptBoot
+	return o.SkipSaveBuildRegion || o.encrypts()
 }

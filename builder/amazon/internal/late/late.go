@@ -65,22 +65,6 @@ func OfNamed(m *map[string]string, tags []NamedTag) Tags {
 	return t
 }
 
-// NeedSource reports whether rendering the tags needs the source image.
-func (t Tags) NeedSource() bool {
-	speaks := func(text string) bool { return strings.Contains(text, "{{") && strings.Contains(text, "SourceAMI") }
-	for k, v := range *t.m {
-		if speaks(k) || speaks(v) {
-			return true
-		}
-	}
-	for _, b := range t.blocks {
-		if speaks(b.key) || speaks(b.value) {
-			return true
-		}
-	}
-	return false
-}
-
 // Text renders options.
 type Text struct {
 	source  *schema.Source

@@ -30,6 +30,9 @@ type Groups struct {
 	Public bool
 }
 
+// MakesGroup reports whether the machine gets a security group of its own.
+func (l *Launcher) MakesGroup() bool { return len(l.groups()) == 0 && l.SecurityGroupFilter == nil }
+
 // Groups finds the security groups that the options name, or makes one that
 // lets this machine in.
 func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]string) (Groups, error) {

@@ -41,25 +41,26 @@ func (s *Statement) Validate(c *schema.Checker) {
 	}
 }
 
+// MakesProfile reports whether the machine gets an instance profile of its own.
+func (l *Launcher) MakesProfile() bool {
+	return l.IAMInstanceProfile == "" && l.TemporaryIAMInstanceProfilePolicyDocument != nil
+}
+
 // Profile returns the name of the instance profile to launch with, or "". It
 // checks that the one in the options exists, or makes a temporary one.
-func (l *Launcher) Profile(ctx context.Context, tags func() (map[string]string, error)) (string, error) {
+func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string, error) {
 	if l.IAMInstanceProfile != "" {
 		return l.checkProfile(ctx)
 	}
-	if l.TemporaryIAMInstanceProfilePolicyDocument == nil {
+	if !l.MakesProfile() {
 		return "", nil
-	}
-	user, err := tags()
-	if err != nil {
-		return "", err
 	}
 	policy, err := json.Marshal(l.TemporaryIAMInstanceProfilePolicyDocument)
 	if err != nil {
 		return "", err
 	}
 	p := &profile{l: l, client: access.IAM(l.Session), name: temporaryPrefix + l.Owner.ID, policy: string(policy)}
-	return p.name, p.make(ctx, user)
+	return p.name, p.make(ctx, tags)
 }
 
 // checkProfile asks IAM whether the instance profile of the options exists. What
@@ -181,18 +182,13 @@ func trust(region string) string {
 // awaitProfile waits until EC2 has heard of the temporary instance profile that
 // in names: until a dry run of the launch gets through.
 func (l *Launcher) awaitProfile(ctx context.Context, in *ec2.RunInstancesInput) error {
-	dry := *in
-	dry.DryRun = aws.Bool(true)
 	w := wait.Watch{Delay: 5 * time.Second, Limit: 45 * time.Second}
 	return w.Until(ctx, "EC2 to know instance profile "+aws.ToString(in.IamInstanceProfile.Name), func(ctx context.Context) (bool, error) {
-		_, err := access.Call(ctx, l.client().RunInstances, &dry)
-		switch {
-		case fresh(err):
+		err := l.dryRun(ctx, in)
+		if fresh(err) {
 			return false, nil
-		case access.Is(err, "DryRunOperation"):
-			return true, nil
 		}
-		return err == nil, err
+		return err == nil, l.blameRun(err)
 	})
 }
 

@@ -37,7 +37,7 @@ type Spec struct {
 func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 	userData, err := l.userData()
 	if err != nil {
-		return types.Instance{}, l.Src.Errorf(&l.UserDataFile, "User data cannot be read", "%s.", err)
+		return types.Instance{}, l.blameUserData(err)
 	}
 	in := l.request(spec, userData)
 	if l.IAMInstanceProfile == "" && spec.Profile != "" {
@@ -204,6 +204,10 @@ func (l *Launcher) placement(zone string) *types.Placement {
 	return &p
 }
 
+func (l *Launcher) blameUserData(err error) error {
+	return l.Src.Errorf(&l.UserDataFile, "User data cannot be read", "%s.", err)
+}
+
 // blameRun points at the option that RunInstances complained about.
 func (l *Launcher) blameRun(err error) error {
 	var e *access.Error
@@ -216,6 +220,12 @@ func (l *Launcher) blameRun(err error) error {
 	switch {
 	case strings.HasPrefix(e.Code, "InvalidSubnet") && l.SubnetID != "":
 		return blame(&l.SubnetID, "The subnet cannot be used")
+	case e.Code == "VPCIdNotSpecified":
+		return blame(&l.SubnetID, "No subnet, and no default VPC")
+	case strings.HasPrefix(e.Code, "InvalidCapacityReservation") && l.CapacityReservationID != "":
+		return blame(&l.CapacityReservationID, "The capacity reservation cannot be used")
+	case strings.HasPrefix(e.Code, "InvalidHostID") && l.Placement != nil:
+		return blame(&l.Placement.HostID, "The host cannot be used")
 	case strings.HasPrefix(e.Code, "InvalidKeyPair") && l.SSHKeyPairName != "":
 		return blame(&l.SSHKeyPairName, "No such key pair")
 	case strings.Contains(e.Message, "iamInstanceProfile") && l.IAMInstanceProfile != "":

@@ -1,0 +1,129 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/device"
+	"bake/config/schema"
+)
+
+// AWS refuses some sharing of what is encrypted, and says so only when the image is
+// finished: nothing encrypted can be public, and what is encrypted with a key that
+// AWS manages cannot be used by other accounts. This is said before.
+
+const undecryptable = "Sharing an image that others cannot decrypt"
+
+// managedKey reports whether a KMS key, by its alias or the ARN of that, is one
+// that AWS manages for the account: nobody else can be let use it.
+func managedKey(key string) bool {
+	_, alias, arn := strings.Cut(key, ":alias/")
+	return strings.HasPrefix(key, "alias/aws/") || arn && strings.HasPrefix(alias, "aws/")
+}
+
+// sharedWith returns the options that let other accounts use the image or its snapshots.
+func (o *Options) sharedWith() (lists []*[]string) {
+	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers} {
+		if len(*list) > 0 {
+			lists = append(lists, list)
+		}
+	}
+	return lists
+}
+
+// public returns the options that let everybody use the image or its snapshots.
+func (o *Options) public() (lists []*[]string) {
+	for _, list := range []*[]string{&o.Groups, &o.SnapshotGroups} {
+		if slices.Contains(*list, "all") {
+			lists = append(lists, list)
+		}
+	}
+	return lists
+}
+
+// encrypts reports whether the image is encrypted anew, with keys of its options.
+func (o *Options) encrypts() bool { return o.EncryptBoot != nil && *o.EncryptBoot }
+
+// validateSharing reports sharing that AWS refuses for the keys of the image. The
+// default key of an account counts as one that AWS manages, which it is unless that
+// was changed.
+func (o *Options) validateSharing(c *schema.Checker) {
+	refused := o.encrypts() && o.KMSKeyID == "" && len(o.RegionKMSKeyIDs) == 0
+	why := ""
+	for _, key := range append([]string{o.KMSKeyID}, slices.Sorted(maps.Values(o.RegionKMSKeyIDs))...) {
+		if managedKey(key) {
+			refused, why = true, fmt.Sprintf(" (AWS manages %s)", key)
+		}
+	}
+	for _, key := range o.RegionKMSKeyIDs {
+		refused = refused || key == ""
+	}
+	if !refused {
+		return
+	}
+	for _, list := range o.sharedWith() {
+		c.Errorf(list, undecryptable,
+			"%s needs a KMS key of your own%s: set kms_key_id, and region_kms_key_ids without empty keys.", c.Name(list), why)
+	}
+}
+
+// ValidateVolumes reports volumes of the instance whose snapshots cannot be shared
+// as the options of the image want.
+func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) {
+	if o.encrypts() || !c.Known(&o.EncryptBoot) || len(o.sharedWith()) == 0 {
+		return
+	}
+	for _, v := range volumes {
+		if managedKey(v.KMSKeyID) && !v.NoDevice {
+			c.Errorf(&v.KMSKeyID, undecryptable, "The image is shared, and only its own account may use %s, which AWS manages; take a KMS key of your own.", v.KMSKeyID)
+		}
+	}
+}
+
+// Suits reports an image that could not be shared as the options want, because it is
+// encrypted or would inherit that from its source; volumes are those of the instance.
+// Which key the source has is not said by EC2: where that matters there is a warning.
+func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
+	if m.None {
+		return nil
+	}
+	why, inherited := m.encrypted(source, volumes)
+	if why == "" {
+		return nil
+	}
+	if lists := m.public(); len(lists) > 0 {
+		return m.Src.Errorf(lists[0], "Sharing an encrypted image with everybody",
+			"%s, and AWS does not let what is encrypted be public: name accounts, organizations or units instead.", why)
+	}
+	if inherited && len(m.sharedWith()) > 0 {
+		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not the default key of an account; encrypt_boot with a kms_key_id of your own encrypts it anew.", why)
+	}
+	return nil
+}
+
+// encrypted says what makes the image an encrypted one, if anything does, and
+// whether that is the source image's key.
+func (m *Maker) encrypted(source types.Image, volumes []*device.Mapping) (why string, inherited bool) {
+	if m.encrypts() {
+		return "encrypt_boot is set", false
+	}
+	given := map[string]bool{}
+	for _, v := range volumes {
+		given[v.DeviceName] = v.NoDevice || v.KMSKeyID != ""
+		if !v.NoDevice && v.Encrypted != nil && *v.Encrypted {
+			return v.DeviceName + " of the instance is encrypted", false
+		}
+	}
+	for _, b := range source.BlockDeviceMappings {
+		if name := aws.ToString(b.DeviceName); b.Ebs != nil && aws.ToBool(b.Ebs.Encrypted) && !given[name] {
+			return fmt.Sprintf("%s of the source image %s is encrypted", name, aws.ToString(source.ImageId)), true
+		}
+	}
+	return "", false
+}

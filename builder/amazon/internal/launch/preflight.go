@@ -1,0 +1,64 @@
+package launch
+
+import (
+	"context"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/builder/amazon/internal/access"
+	"bake/step"
+)
+
+// Preflight asks EC2, by a dry run, whether it would launch the machine: whether
+// the credentials may, and whether what the options name goes together. spec has
+// what is known before anything is made. The launch with a temporary instance
+// profile has a dry run of its own later, which waits for the profile; a spot
+// instance is launched by a fleet, whose dry run needs a launch template.
+func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
+	if l.Spot() || l.MakesProfile() {
+		return nil
+	}
+	_, err := step.Do(ctx, l.Scope, "ask EC2 whether it would launch this", func(ctx context.Context) (struct{}, error) {
+		userData, err := l.userData()
+		if err != nil {
+			return struct{}{}, l.blameUserData(err)
+		}
+		err = l.dryRun(ctx, l.request(spec, userData))
+		if l.MakesGroup() && access.Is(err, "UnauthorizedOperation") && strings.Contains(err.Error(), ":security-group/") {
+			err = nil // this is about the default group, which stands in for the one to be made
+		}
+		return struct{}{}, l.blameRun(err)
+	})
+	return err
+}
+
+// dryRun returns why EC2 would refuse the launch in, or nil. A lack of capacity
+// does not count: that changes, and there are other zones.
+func (l *Launcher) dryRun(ctx context.Context, in *ec2.RunInstancesInput) error {
+	dry := *in
+	dry.DryRun = aws.Bool(true)
+	out, err := access.Finish(ctx, l.client().RunInstances, &dry)
+	switch {
+	case err == nil:
+		return l.undo(ctx, out)
+	case access.Is(err, "DryRunOperation"), noCapacity(err):
+		return nil
+	}
+	return err
+}
+
+// undo terminates what an endpoint that does not know dry runs has launched.
+func (l *Launcher) undo(ctx context.Context, out *ec2.RunInstancesOutput) error {
+	var ids []string
+	for _, i := range out.Instances {
+		ids = append(ids, aws.ToString(i.InstanceId))
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	l.Scope.Warn(ctx, "The endpoint does not know dry runs: it has launched %v, which is terminated at once.", ids)
+	_, err := access.Finish(context.WithoutCancel(ctx), l.client().TerminateInstances, &ec2.TerminateInstancesInput{InstanceIds: ids})
+	return err
+}

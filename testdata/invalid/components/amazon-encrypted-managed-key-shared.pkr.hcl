@@ -1,0 +1,20 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  encrypt_boot = true
+  kms_key_id   = "alias/aws/ebs"
+  ami_users    = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: ami_users needs a KMS key of your own (AWS manages alias/aws/ebs):
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}
