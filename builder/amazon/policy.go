@@ -12,6 +12,12 @@ type Permitted interface {
 	Permissions() []policy.Need
 }
 
+// Secret is the name of a secret that [Secrets] looks up.
+type Secret string
+
+// Permissions implements [Permitted].
+func (s Secret) Permissions() []policy.Need { return policy.In("").Secret(string(s)) }
+
 // PolicyFor returns a policy that allows what the components need, and nothing
 // more as far as AWS can tell it apart: what they make, change and delete carries
 // the tag of a run.

@@ -11,6 +11,7 @@ import (
 
 	"bake/builder/amazon"
 	"bake/config"
+	"bake/config/lang"
 	"bake/engine"
 	"bake/step"
 	"bake/ui"
@@ -99,6 +100,10 @@ func (p *program) permitted(ctx context.Context, load config.Options, selected t
 	}
 	all := parts{env: p.env, now: p.now}.all()
 	load.DataSources = all.data.Heard(hear)
+	load.SecretsManager = func(_ context.Context, name string) (string, error) {
+		hear(amazon.Secret(name))
+		return "", lang.ErrNotLookedUp
+	}
 	template, diags := config.Load(ctx, load)
 	read := len(found)
 	if !diags.HasErrors() {

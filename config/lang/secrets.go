@@ -2,6 +2,7 @@ package lang
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +28,10 @@ func (w World) secret2(f func(a, b string) (string, error)) func(a, b string) (s
 		return text, err
 	}
 }
+
+// ErrNotLookedUp is what [World.SecretsManager] returns for a secret that is to
+// stay unknown.
+var ErrNotLookedUp = errors.New("the secret is not looked up")
 
 // awsSecret is aws_secretsmanager(name, key): one value of a secret that is a
 // JSON object, or the whole text of another one.
@@ -64,6 +69,9 @@ func (w World) lookUp(name cty.Value, pick func(text string) (string, error)) (c
 		return cty.UnknownVal(cty.String), nil
 	}
 	text, err := w.SecretsManager(name.AsString())
+	if errors.Is(err, ErrNotLookedUp) {
+		return cty.UnknownVal(cty.String), nil
+	}
 	if err != nil {
 		return cty.UnknownVal(cty.String), function.NewArgError(0, err)
 	}

@@ -1,8 +1,6 @@
 package ebs_test
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,40 +17,6 @@ import (
 
 func policyOf(t testing.TB, in schema.Input) amazon.Policy {
 	return amazontest.PolicyOf(t, ebs.Factory, in)
-}
-
-// TestPolicyAllowsRecorded: what Packer did for the recorded templates is allowed by
-// their policies. bake tags and describes things when it makes them, which Packer
-// does afterwards.
-func TestPolicyAllowsRecorded(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join("testdata", "*", "calls.jsonl"))
-	if err != nil || len(files) < 8 {
-		t.Fatal(files, err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
-			calls := slices.DeleteFunc(amazontest.ReadCalls(t, file), func(c call) bool {
-				return c.Action == "CreateTags" || c.Action == "ModifyImageAttribute" && c.Params["Description.Value"] != ""
-			})
-			in := amazontest.BlockIn(t, filepath.Join(filepath.Dir(file), "template.pkr.hcl"))
-			// The key is looked for when the options are checked.
-			key := filepath.Join(t.TempDir(), "id_ed25519")
-			copyKey(t, key)
-			t.Chdir(filepath.Dir(key))
-			e := amazontest.Evaluator{Policy: policyOf(t, in), Packer: true}
-			if refused := e.Refused(calls); refused != nil {
-				t.Errorf("not allowed:\n%s", strings.Join(refused, "\n"))
-			}
-		})
-	}
-}
-
-func copyKey(t *testing.T, path string) {
-	t.Helper()
-	w := newWorld(t)
-	if err := os.WriteFile(path, []byte(w.HostKey.PrivateKey), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // demandAllowed fails the test if the policy of a source block does not allow

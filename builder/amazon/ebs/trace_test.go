@@ -1,8 +1,6 @@
 package ebs_test
 
 import (
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"bake/builder/amazon/ebs"
@@ -10,24 +8,15 @@ import (
 )
 
 // TestTraces compares the calls that change something with those that Packer
-// makes for the same template.
+// makes for the same template, and both with its policy.
 func TestTraces(t *testing.T) {
 	for _, name := range []string{"plain", "distribute", "force", "run-options", "skip-create", "public", "deprecate", "encrypt"} {
 		t.Run(name, func(t *testing.T) {
-			var w *world
-			var foreign string
-			dir, err := filepath.Abs(filepath.Join("testdata", name))
-			if err != nil {
-				t.Fatal(err)
+			var before func(*world)
+			if name == "force" {
+				before = func(w *world) { w.MustBuild(t, plain(`ami_name = "trace-plain"`)) }
 			}
-			amazontest.Trace(t, ebs.Factory, name, func(made *world) {
-				w = made
-				if name == "force" {
-					w.MustBuild(t, plain(`ami_name = "trace-plain"`))
-				}
-				foreign = strings.Join(w.Holdings(), "\n")
-			})
-			demandAllowed(t, amazontest.BlockIn(t, filepath.Join(dir, "template.pkr.hcl")), w.Calls, foreign)
+			amazontest.TracePolicy(t, ebs.Factory, name, before)
 		})
 	}
 }

@@ -46,7 +46,7 @@ ami_root_device {
 }
 `
 
-func TestTrace(t *testing.T) { amazontest.Trace(t, ebssurrogate.Factory, "surrogate", nil) }
+func TestTrace(t *testing.T) { amazontest.TracePolicy(t, ebssurrogate.Factory, "surrogate", nil) }
 
 // TestFaults wants an image and two snapshots, or nothing.
 func TestFaults(t *testing.T) {

@@ -35,7 +35,7 @@ ebs_volumes {
 }
 `
 
-func TestTrace(t *testing.T) { amazontest.Trace(t, ebsvolume.Factory, "volume", nil) }
+func TestTrace(t *testing.T) { amazontest.TracePolicy(t, ebsvolume.Factory, "volume", nil) }
 
 // TestFaults wants a volume and two snapshots, or nothing.
 func TestFaults(t *testing.T) { amazontest.Faults(t, ebsvolume.Factory, small, 3) }

@@ -1,23 +1,12 @@
 package secretsmanager
 
-import (
-	"strings"
+import "bake/builder/amazon/internal/policy"
 
-	"bake/builder/amazon/internal/policy"
-)
-
-// Permissions implements [bake/builder/amazon.Permitted]. With which key the secret
-// is encrypted is not known before it is read. ARNs of secrets end in six letters
-// that their names do not have.
+// Permissions implements [bake/builder/amazon.Permitted].
 func (d *data) Permissions() []policy.Need {
-	here := policy.In(d.KnownRegion(d.src))
-	arns := here.ARNs("secretsmanager", "secret:"+d.Name+"-??????")
-	switch {
-	case !d.src.Known(&d.Name):
-		arns = here.ARNs("secretsmanager", "secret:*")
-	case strings.HasPrefix(d.Name, "arn:"):
-		arns = []string{d.Name}
+	name := d.Name
+	if !d.src.Known(&d.Name) {
+		name = "*"
 	}
-	return append(d.Options.Options.Permissions(d.src),
-		policy.Need{Actions: []string{"secretsmanager:GetSecretValue"}, Resources: arns}, here.Crypt("secretsmanager", "*", "Decrypt"))
+	return append(d.Options.Options.Permissions(d.src), policy.In(d.KnownRegion(d.src)).Secret(name)...)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,6 +78,36 @@ func (e *Evaluator) Unused(calls []Call) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(unused))
+}
+
+// TracePolicy bakes the template in a directory as [Trace] does, and compares what
+// its policy allows with the calls of Packer and of bake. bake tags and describes
+// things when it makes them, which Packer does afterwards: those calls are left out.
+func TracePolicy(t *testing.T, maker Maker, name string, before func(*World)) {
+	dir, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w *World
+	foreign := ""
+	Trace(t, maker, name, func(made *World) {
+		w = made
+		if before != nil {
+			before(w)
+		}
+		foreign = strings.Join(w.Holdings(), "\n")
+	})
+	p := PolicyOf(t, maker, BlockIn(t, filepath.Join(dir, "template.pkr.hcl")))
+	recorded := slices.DeleteFunc(ReadCalls(t, filepath.Join(dir, "calls.jsonl")), func(c Call) bool {
+		return c.Action == "CreateTags" || c.Action == "ModifyImageAttribute" && c.Params["Description.Value"] != ""
+	})
+	packer, bake := Evaluator{Policy: p, Packer: true}, Evaluator{Policy: p, Foreign: foreign}
+	if refused := packer.Refused(recorded); refused != nil {
+		t.Errorf("the policy does not allow Packer:\n%s", strings.Join(refused, "\n"))
+	}
+	if refused := bake.Refused(w.Calls); refused != nil {
+		t.Errorf("the policy does not allow bake:\n%s", strings.Join(refused, "\n"))
+	}
 }
 
 // kinds are those of ids by what they begin with.

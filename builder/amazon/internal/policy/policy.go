@@ -229,6 +229,17 @@ func (p Place) Crypt(service, key string, actions ...string) Need {
 	return Need{Actions: names("kms", actions), Resources: arns, When: both(when, Condition{"StringLike": {"kms:ViaService": {service + ".*"}}})}
 }
 
+// Secret needs a secret of Secrets Manager, by its name or ARN, to be read; "*" is one
+// that is not known yet. ARNs of secrets end in six letters that their names do not
+// have. With which key it is encrypted is not known before it is read.
+func (p Place) Secret(name string) []Need {
+	arns := p.ARNs("secretsmanager", "secret:"+name+"-??????")
+	if strings.HasPrefix(name, "arn:") {
+		arns = []string{name}
+	}
+	return []Need{{Actions: []string{"secretsmanager:GetSecretValue"}, Resources: arns}, p.Crypt("secretsmanager", "*", "Decrypt")}
+}
+
 // key is how a policy names a key. The ARN of an alias does not count there.
 func (p Place) key(key string) (arns []string, when Condition) {
 	if rest, ok := strings.CutPrefix(key, "arn:"); ok && !strings.Contains(rest, ":alias/") {
