@@ -119,8 +119,8 @@ ModifyImageAttribute
 DeleteTags
 TerminateInstances
 `
-	// What is done with the image has no order.
-	lines := strings.SplitAfter(string(got), "\n")
+	// What is done with the image has no order; a launch is tried again where there is room.
+	lines := slices.Compact(strings.SplitAfter(string(got), "\n"))
 	if i := slices.Index(lines, "EnableImageDeprecation\n"); i > 0 && i < len(lines)-1 && lines[i-1] == "ModifyImageAttribute\n" {
 		lines[i-1], lines[i] = lines[i], lines[i-1]
 	}
