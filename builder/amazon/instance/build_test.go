@@ -119,7 +119,7 @@ ModifyImageAttribute
 DeleteTags
 TerminateInstances
 `
-	// What is done with the image has no order; a launch is tried again where there is room.
+	// What is done with the image has no order, and a call that is sent again counts once.
 	lines := slices.Compact(strings.SplitAfter(string(got), "\n"))
 	if i := slices.Index(lines, "EnableImageDeprecation\n"); i > 0 && i < len(lines)-1 && lines[i-1] == "ModifyImageAttribute\n" {
 		lines[i-1], lines[i] = lines[i], lines[i-1]
