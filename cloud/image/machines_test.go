@@ -175,25 +175,27 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
 	}
 	defer client.Close()
 	t.Logf("SSH login after %v", time.Since(begin).Round(time.Millisecond))
-	for command, want := range map[string]string{
-		"systemctl is-system-running --wait":     "running",
-		"systemctl --failed --no-legend --plain": "",
-		"cloud-init status --wait | tail -1":     "status: done",
-		"cat /run/user-data-was-here":            "yes",
-		"sudo -n id -u":                          "0",
-		"id -un":                                 "admin",
-		"hostname":                               "ip-10-0-0-5",
-		"cat /etc/timezone; date +%Z":            "Etc/UTC\nUTC",
-		"echo $LANG":                             "C.UTF-8",
+	// What user data run last, runs beside the logins: it is waited for first.
+	for _, check := range [][2]string{
+		{"cloud-init status --wait | tail -1", "status: done"},
+		{"cat /run/user-data-was-here", "yes"},
+		{"systemctl is-system-running --wait", "running"},
+		{"systemctl --failed --no-legend --plain", ""},
+		{"sudo -n id -u", "0"},
+		{"id -un", "admin"},
+		{"hostname", "ip-10-0-0-5"},
+		{"cat /etc/timezone; date +%Z", "Etc/UTC\nUTC"},
+		{"echo $LANG", "C.UTF-8"},
 		// It warns of a script as user data, and of this test's metadata without network cards.
-		`sudo -n grep WARNING /var/log/cloud-init.log | grep -v "schema.py\|'network' key"`: "",
-		"sudo -n grep -c 'Traceback' /var/log/cloud-init.log":                               "0",
-		"curl --version >/dev/null && python3 -c 'print(1)' && gpg --version >/dev/null":    "1",
+		{`sudo -n grep WARNING /var/log/cloud-init.log | grep -v "schema.py\|'network' key"`, ""},
+		{"sudo -n grep -c 'Traceback' /var/log/cloud-init.log", "0"},
+		{"curl --version >/dev/null && python3 -c 'print(1)' && gpg --version >/dev/null", "1"},
 	} {
 		session, err := client.NewSession()
 		if err != nil {
 			t.Fatal(err)
 		}
+		command, want := check[0], check[1]
 		out, err := session.CombinedOutput(command)
 		if got := strings.TrimSpace(string(out)); got != want {
 			t.Errorf("%s: got %q (%v), want %q", command, got, err, want)
