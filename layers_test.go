@@ -33,7 +33,7 @@ var rules = []rule{
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},
 	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
 	{"config/format", nil, "layout is a matter of text: it knows nothing of what templates mean"},
-	{"config/upgrade", []string{"config/schema"}, "a conversion of text: templates are read by config"},
+	{"config/upgrade", []string{"config/schema", "internal/..."}, "a conversion of text: templates are read by config"},
 	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
 	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
 	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},

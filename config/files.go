@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/json"
 
 	"bake/internal/bound"
+	"bake/internal/hcljson"
 )
 
 // reader reads files and remembers them for diagnostics, under the names that
@@ -45,7 +46,7 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	var f *hcl.File
 	var diags hcl.Diagnostics
 	if strings.HasSuffix(name, ".json") {
-		f, diags = json.Parse(src, name)
+		f, diags = json.Parse(hcljson.Source(src), name)
 	} else {
 		f, diags = hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/json"
+
+	"bake/internal/hcljson"
 )
 
 // legacySections are what the JSON templates of before HCL consist of, and no
@@ -18,7 +20,7 @@ var legacySections = []string{"builders", "provisioners", "post-processors", "se
 // template of before HCL. A file of nothing but variables is none: it may as well
 // be HCL in JSON syntax.
 func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
-	expr, diags := json.ParseExpression(src, name)
+	expr, diags := json.ParseExpression(hcljson.Source(src), name)
 	if diags.HasErrors() {
 		return at, false
 	}

@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/json"
 	"github.com/zclconf/go-cty/cty"
+
+	"bake/internal/hcljson"
 )
 
 // maxDepth is how deep arrays and objects may be nested; templates need about six.
@@ -62,6 +64,7 @@ func parseJSON(filename string, src []byte) (v value, ok bool, diags hcl.Diagnos
 	if diags := checkDepth(filename, src); diags.HasErrors() {
 		return value{}, false, diags
 	}
+	src = hcljson.Source(src)
 	expr, diags := json.ParseExpression(src, filename)
 	if diags.HasErrors() {
 		return value{}, false, diags

@@ -138,7 +138,7 @@ func FuzzConvert(f *testing.F) {
 
 // FuzzString checks that a string without templates means the same in HCL.
 func FuzzString(f *testing.F) {
-	for _, s := range []string{"", "a", "${a}", "$${a}", "%%{if}", "a\nb\nc\n", "a\nb\nc", "EOT\n\n\nEOT", "\t\"\\", "$", "%", "$$", "a$\n\n${b}", "\u2028\x00", "\r\n\r\n"} {
+	for _, s := range []string{"", "a", "${a}", "$${a}", "%%{if}", "a\nb\nc\n", "a\nb\nc", "EOT\n\n\nEOT", "\t\"\\", "$", "%", "$$", "a$\n\n${b}", "\u2028\x00", "\r\n\r\n", "\u08e2", "\u08e2\\\u0600\""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -43,7 +43,7 @@ func parseControl(text string, fn func(paragraph) error) error {
 		if end < 0 {
 			end, next = len(text)-pos, len(text)
 		}
-		s := strings.TrimSuffix(text[pos:pos+end], "\r")
+		s := strings.TrimRight(text[pos:pos+end], "\r")
 		switch {
 		case strings.TrimLeft(s, " \t") == "":
 			if err := flush(); err != nil {

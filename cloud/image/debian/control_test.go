@@ -30,6 +30,8 @@ func TestParseControl(t *testing.T) {
 		"comment within":  {"# c\nA: 1\n# c\n 2\n 3\nB: x\n", []paragraph{{{"A", "1\n 2\n 3"}, {"B", "x"}}}, ""},
 		"spaces at end":   {"A: 1  \n 2\nB: x\n", []paragraph{{{"A", "1\n 2"}, {"B", "x"}}}, ""},
 		"carriage return": {"A: 1\r\nB: 2\r\n\r\nC: 3\r\n", []paragraph{{{"A", "1"}, {"B", "2"}}, {{"C", "3"}}}, ""},
+		"two returns":     {"A: 1\n \r\rB\n 2\r\r\n\r\r\nB: 2\r\r", []paragraph{{{"A", "1\n \r\rB\n 2"}}, {{"B", "2"}}}, ""},
+		"blank returns":   {"0:\n \r\r\nB: 2", []paragraph{{{"0", ""}}, {{"B", "2"}}}, ""},
 		"nothing":         {"\n# c\n", nil, ""},
 		"orphan":          {"\n 1\n", nil, "line 2: a continuation line"},
 		"no colon":        {"A: 1\nB\n", nil, "line 2: \"B\" is no"},
@@ -59,6 +61,7 @@ func FuzzParseControl(f *testing.F) {
 	f.Add("A: 1\n# c\n x\r\n y\n")
 	f.Add("Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ\n")
 	f.Add("A:  \n \n1: \t")
+	f.Add("0:\n \r\r")
 	f.Fuzz(func(t *testing.T, text string) {
 		first, err := parseAll(text)
 		if err != nil {

@@ -3,7 +3,6 @@ package debian
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -45,7 +44,7 @@ func newArchive() *archive {
 func (a *archive) add(index, base string) error {
 	return parseControl(index, func(p paragraph) error {
 		pkg := &Package{}
-		var file string
+		var file, size, sum string
 		for _, f := range p {
 			switch f.Name {
 			case "Package":
@@ -61,9 +60,9 @@ func (a *archive) add(index, base string) error {
 			case "Filename":
 				file = f.Value
 			case "SHA256":
-				pkg.SHA256 = strings.ToLower(f.Value)
+				sum = f.Value
 			case "Size":
-				pkg.Size, _ = strconv.ParseInt(f.Value, 10, 64)
+				size = f.Value
 			case "Depends", "Pre-Depends":
 				pkg.depends = join(pkg.depends, f.Value)
 			case "Conflicts", "Breaks":
@@ -72,9 +71,11 @@ func (a *archive) add(index, base string) error {
 				pkg.provides = f.Value
 			}
 		}
-		if pkg.Name == "" || pkg.Version == "" || file == "" || len(pkg.SHA256) != 64 || pkg.Size <= 0 {
+		e, ok := parseEntry(size, sum)
+		if !ok || pkg.Name == "" || pkg.Version == "" || file == "" || e.Size == 0 {
 			return fmt.Errorf("package %q: the index lacks its version, file name, size or SHA256", pkg.Name)
 		}
+		pkg.Size, pkg.SHA256 = e.Size, e.SHA256
 		pkg.URL = base + "/" + file
 		if old := a.packages[pkg.Name]; old == nil || compareVersions(pkg.Version, old.Version) > 0 {
 			a.packages[pkg.Name] = pkg

@@ -2,6 +2,7 @@ package debian
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,13 @@ type release struct {
 type fileEntry struct {
 	Size   int64
 	SHA256 string // hex
+}
+
+// parseEntry reads a size and a checksum as they stand in a file of the archive.
+func parseEntry(size, sha256 string) (e fileEntry, ok bool) {
+	n, err := strconv.ParseUint(size, 10, 63)
+	sum, bad := hex.DecodeString(sha256)
+	return fileEntry{int64(n), hex.EncodeToString(sum)}, err == nil && bad == nil && len(sum) == 32
 }
 
 // keyringPaths are where a host keeps the keys of the Debian archive: the
@@ -120,14 +128,15 @@ func parseRelease(text string) (*release, error) {
 			if len(f) == 0 {
 				continue
 			}
-			if len(f) != 3 || len(f[0]) != 64 {
+			var e fileEntry
+			ok := len(f) == 3
+			if ok {
+				e, ok = parseEntry(f[1], f[0])
+			}
+			if !ok {
 				return fmt.Errorf("SHA256: %q is no entry", clip(line))
 			}
-			size, err := strconv.ParseInt(f[1], 10, 64)
-			if err != nil {
-				return fmt.Errorf("SHA256: %q is no entry", clip(line))
-			}
-			r.Files[f[2]] = fileEntry{size, strings.ToLower(f[0])}
+			r.Files[f[2]] = e
 		}
 		return nil
 	})

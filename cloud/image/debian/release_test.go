@@ -3,6 +3,7 @@ package debian
 import (
 	"bytes"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -63,6 +64,8 @@ func TestParseRelease(t *testing.T) {
 		"only md5":        {date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 x\n", "no files with a SHA256"},
 		"short hash":      {date + "SHA256:\n abc 12 x\n", "is no entry"},
 		"size of letters": {date + "SHA256:\n " + hash + " many x\n", "is no entry"},
+		"size below zero": {date + "SHA256:\n " + hash + " -1 x\n", "is no entry"},
+		"no hex digit":    {date + "SHA256:\n " + hash[:63] + "\xff 12 x\n", "is no entry"},
 		"two paragraphs":  {date + "SHA256:\n " + hash + " 12 x\n\n" + date, "more than one paragraph"},
 		"nothing":         {"", "no files"},
 	} {
@@ -164,13 +167,14 @@ func TestLoadKeyring(t *testing.T) {
 func FuzzParseRelease(f *testing.F) {
 	f.Add("Date: Sat, 15 Mar 2025 09:12:41 UTC\nSHA256:\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 12 x\n")
 	f.Add("Date: x\nSHA256: a b c")
+	f.Add("Date: Sat, 15 Mar 2025 09:12:41 UTC\nSHA256:\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85\xff 12 x\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := parseRelease(text)
 		if err != nil {
 			return
 		}
 		for name, e := range r.Files {
-			if name == "" || len(e.SHA256) != 64 {
+			if name == "" || !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(e.SHA256) || e.Size < 0 {
 				t.Errorf("%q: file %q is %+v", text, name, e)
 			}
 		}

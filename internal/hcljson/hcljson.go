@@ -1,0 +1,51 @@
+// Package hcljson prepares JSON for the parser of HCL's JSON syntax.
+package hcljson
+
+import (
+	"bytes"
+	"fmt"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/apparentlymart/go-textseg/v15/textseg"
+)
+
+// Source returns JSON that means what src means and that HCL's parser reads. Its
+// scanner goes through strings by what is one character to the eye, and so takes
+// a character that belongs to the one after it, such as U+08E2, together with the
+// quote that ends the string or the backslash of an escape. Such characters become
+// escapes. Ranges that the parser gives are about what this function returns.
+func Source(src []byte) []byte {
+	var out bytes.Buffer
+	copied := 0 // bytes of src that are in out, as they are or as escapes
+	for i := 0; i < len(src); {
+		switch c := src[i]; {
+		case c == '\\':
+			i += 2 // whatever it escapes is not for us
+		case c < utf8.RuneSelf:
+			i++
+		default:
+			r, size := utf8.DecodeRune(src[i:])
+			if joinsNext(src[i : i+size]) {
+				out.Write(src[copied:i])
+				for _, unit := range utf16.Encode([]rune{r}) {
+					fmt.Fprintf(&out, `\u%04x`, unit)
+				}
+				copied = i + size
+			}
+			i += size
+		}
+	}
+	if copied == 0 {
+		return src
+	}
+	out.Write(src[copied:])
+	return out.Bytes()
+}
+
+// joinsNext says whether a character and a quote after it are one to the eye.
+func joinsNext(char []byte) bool {
+	both := append(bytes.Clone(char), '"')
+	n, _, err := textseg.ScanGraphemeClusters(both, true)
+	return err == nil && n == len(both)
+}
