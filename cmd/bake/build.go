@@ -105,10 +105,17 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	closeFeed := events.closeOnce()
 	defer func() { err = errors.Join(err, closeFeed()) }()
 
-	ctx, stop, release := interrupts(ctx, func(n int, s os.Signal) {
-		text := fmt.Sprintf("Cancelling build after receiving %s", s)
-		if n > 1 {
+	ctx, stop, release := p.interrupts(ctx, func(n int, cause error) {
+		var text string
+		var got interrupted
+		switch {
+		case n > 1:
 			text = "Stopping at once"
+		case errors.As(cause, &got):
+			text = fmt.Sprintf("Cancelling build after receiving %s", got.signal)
+		default:
+			text = "Cancelling build: the program that read its output has ended"
+			fmt.Fprintf(p.stderr, "%s.\nThe log of the run is %s\n", text, events.log.Name())
 		}
 		events.emit(step.Event{Time: p.now(), Kind: step.Say, Text: text})
 	})
@@ -158,6 +165,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	result, diags := runToEnd(ctx, stop, template, all.Components, options)
 	closeFeed()
+	if p.stdout.unread() {
+		p.stdout = p.stderr // somebody may read that
+	}
 	return p.conclude(ctx, run, ledger, result, template.Files(), diags)
 }
 

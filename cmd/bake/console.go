@@ -79,7 +79,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 		return &templateError{diags, outline.Files()}
 	}
 	c := &console{program: p, outline: outline}
-	if isTerminal(p.stdin) && isTerminal(p.stdout) && !p.machineReadable && !p.json.on {
+	if isTerminal(p.stdin) && p.stdout.isTerminal() && !p.machineReadable && !p.json.on {
 		return c.interact(ctx)
 	}
 	return c.read(ctx)
@@ -191,7 +191,7 @@ func (c *console) evaluate(ctx context.Context, text string) (cty.Value, hcl.Dia
 
 // interact evaluates what a user types at the terminal.
 func (c *console) interact(ctx context.Context) (err error) {
-	ctx, _, release := interrupts(ctx, ignoreSignals)
+	ctx, _, release := c.interrupts(ctx, ignoreSignals)
 	defer release()
 	history, err := c.openHistory()
 	if err != nil {
@@ -200,7 +200,7 @@ func (c *console) interact(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, history.Close()) }()
 	words := c.outline.Words()
 	slices.Sort(words)
-	e := &editor{in: c.stdin.(*os.File), out: c.stdout.(*os.File), history: history, words: words}
+	e := &editor{in: c.stdin.(*os.File), out: c.stdout.file(), history: history, words: words}
 	for {
 		prompt := "> "
 		if c.pending != "" {

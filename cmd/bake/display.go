@@ -44,8 +44,8 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, o.timestamps))
 	case p.json.on:
 		f.displays = append(f.displays, &ui.JSON{Out: p.stdout, Prefix: fmt.Sprintf(`"schema":%d,"command":%q,`, jsonSchema, p.command)})
-	case isTerminal(p.stdout) && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":
-		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), func() (int, int) { return terminalSize(p.stdout) })
+	case p.stdout.isTerminal() && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":
+		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), p.stdout.size)
 		f.displays = append(f.displays, f.screen)
 	default:
 		f.displays = append(f.displays, ui.NewPlain(p.stdout, plain))

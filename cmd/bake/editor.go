@@ -38,7 +38,7 @@ func (e *editor) read(ctx context.Context, prompt string) (string, error) {
 	t := term.NewTerminal(keys, prompt)
 	t.History = e.history
 	t.AutoCompleteCallback = e.complete
-	if w, h := terminalSize(e.out); w > 0 {
+	if w, h := newOutput(e.out).size(); w > 0 {
 		t.SetSize(w, h)
 	}
 	type result struct {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,20 +62,10 @@ func ledgerDir(state string) string { return filepath.Join(state, "ledgers") }
 // runsDir is where the logs of runs are.
 func runsDir(state string) string { return filepath.Join(state, "runs") }
 
-// isTerminal says whether stream, an input or an output of the program, is a terminal.
+// isTerminal says whether stream, an input or an output, is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// terminalSize returns the size of out in cells, 80 by 24 if it is no terminal.
-func terminalSize(out io.Writer) (width, height int) {
-	if f, ok := out.(*os.File); ok {
-		if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 0 && h > 0 {
-			return w, h
-		}
-	}
-	return 80, 24
 }
 
 func diagnosticsText(files map[string]*hcl.File, diags hcl.Diagnostics) string {

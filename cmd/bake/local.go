@@ -257,7 +257,7 @@ func imagesDir(dir string) string { return filepath.Join(dir, "images") }
 // withLocal runs fn with the local cloud, until a signal ends its context. What
 // goes on meanwhile is shown on standard error.
 func (p *program) withLocal(ctx context.Context, fn func(context.Context, *localCloud) error) (err error) {
-	ctx, stop, release := interrupts(ctx, ignoreSignals)
+	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()
@@ -272,9 +272,9 @@ func (p *program) withLocal(ctx context.Context, fn func(context.Context, *local
 // progressDisplay shows events on standard error, for commands whose standard
 // output is their result.
 func (p *program) progressDisplay() (emit func(step.Event), done func()) {
-	options := ui.PlainOptions{Color: isTerminal(p.stderr) && p.env.colors()}
-	if isTerminal(p.stderr) && p.env.get("TERM") != "dumb" {
-		s := ui.NewScreen(ui.NewLive(p.stderr, options), func() (int, int) { return terminalSize(p.stderr) })
+	options := ui.PlainOptions{Color: p.stderr.isTerminal() && p.env.colors()}
+	if p.stderr.isTerminal() && p.env.get("TERM") != "dumb" {
+		s := ui.NewScreen(ui.NewLive(p.stderr, options), p.stderr.size)
 		return s.Handle, s.Close
 	}
 	var mu sync.Mutex

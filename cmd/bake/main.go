@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -26,14 +27,14 @@ func main() {
 // run is the whole program: it returns the exit code.
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{
-		env: environ(env), stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now,
+		env: environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
 	}
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
 	p.machineReadable = slices.ContainsFunc(args, isRecords)
 	args = slices.DeleteFunc(slices.Clone(args), isRecords)
 	var err error
-	if p.log, err = openLog(p.env, stderr); err != nil {
+	if p.log, err = openLog(p.env, p.stderr); err != nil {
 		p.report(err)
 		return exitCode(err)
 	}
@@ -61,6 +62,9 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if p.json.on {
 		p.writeResult(code)
 	}
+	if code == 0 && p.stdout.unread() {
+		code = 1
+	}
 	return code
 }
 
@@ -72,7 +76,7 @@ const machineReadable = "machine-readable"
 type program struct {
 	env            environ
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr *output
 	now            func() time.Time
 	log            *debugLog
 	openTerminal   func() (io.ReadWriteCloser, error) // that the program was started from; an error if there is none
@@ -128,6 +132,7 @@ func (p *program) report(err error) {
 	var template *templateError
 	switch {
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
+	case errors.Is(err, errUnread), p.stdout.unread() && errors.Is(err, syscall.EPIPE): // as Unix tools end: without a word
 	case errors.As(err, &template):
 		p.diagnostics(template.files, template.diags)
 	case p.json.on:
@@ -153,8 +158,8 @@ func (p *program) diagnostics(files map[string]*hcl.File, diags hcl.Diagnostics)
 		return
 	}
 	if !p.machineReadable {
-		width, _ := terminalSize(p.stdout)
-		ui.Diagnostics(p.stdout, files, diags, width, isTerminal(p.stdout) && p.env.colors())
+		width, _ := p.stdout.size()
+		ui.Diagnostics(p.stdout, files, diags, width, p.stdout.isTerminal() && p.env.colors())
 		return
 	}
 	level := "say"

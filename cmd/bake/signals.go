@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -13,24 +14,45 @@ type interrupted struct{ signal os.Signal }
 
 func (e interrupted) Error() string { return fmt.Sprintf("cancelled: received %s", e.signal) }
 
+// errUnread is the cause of a context that was cancelled since nobody reads the
+// output any more.
+var errUnread = errors.New("cancelled: the program that read bake's output has ended")
+
 // interrupts returns two contexts: the first signal that asks the program to end
-// cancels ctx, the second one cancels stop too, and a third one kills. told is
-// called with each signal. The caller releases them.
-func interrupts(parent context.Context, told func(n int, s os.Signal)) (ctx, stop context.Context, release func()) {
+// cancels ctx, the second one cancels stop too, and a third one kills. When nobody
+// reads standard output or standard error any more, that cancels ctx and counts as
+// no signal: Ctrl-C ends both "bake build | tee log" and its reader, in any order.
+// told is called with each cause. The caller releases the contexts.
+//
+// From the first call on, writing to a pipe that nobody reads is an error and not
+// the end of the program, since there is something to clean up.
+func (p *program) interrupts(parent context.Context, told func(n int, cause error)) (ctx, stop context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	stop, cancelStop := context.WithCancelCause(context.WithoutCancel(parent))
 	signals := make(chan os.Signal, 2)
-	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
 		wanted = append(wanted, syscall.SIGHUP)
 	}
 	signal.Notify(signals, wanted...)
+	// Not ignored, which the programs that bake starts would inherit. Sockets
+	// raise it too, so only a failed write tells that an output is meant.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
-		for n := 1; ; n++ {
+		outGone, errGone := p.stdout.gone, p.stderr.gone
+		unread := func() {
+			outGone, errGone = nil, nil
+			if ctx.Err() == nil {
+				told(0, errUnread)
+				cancel(errUnread)
+			}
+		}
+		for n := 0; ; {
 			select {
 			case s := <-signals:
-				told(n, s)
+				n++
+				told(n, interrupted{s})
 				if n == 1 {
 					cancel(interrupted{s})
 					continue
@@ -38,6 +60,10 @@ func interrupts(parent context.Context, told func(n int, s os.Signal)) (ctx, sto
 				signal.Stop(signals)
 				cancelStop(interrupted{s})
 				return
+			case <-outGone:
+				unread()
+			case <-errGone:
+				unread()
 			case <-done:
 				return
 			}
@@ -52,4 +78,4 @@ func interrupts(parent context.Context, told func(n int, s os.Signal)) (ctx, sto
 }
 
 // ignoreSignals is for commands that say nothing about being ended.
-func ignoreSignals(int, os.Signal) {}
+func ignoreSignals(int, error) {}

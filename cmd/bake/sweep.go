@@ -83,7 +83,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		return fmt.Errorf("run %s is still going on; end it with Ctrl-C", o.run)
 	}
 
-	ctx, stop, release := interrupts(ctx, ignoreSignals)
+	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()

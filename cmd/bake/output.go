@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/term"
+)
+
+// output is standard output or standard error. It notices when nobody reads it any
+// more, as in "bake build | head".
+type output struct {
+	io.Writer
+	once sync.Once
+	gone chan struct{} // closed when a write has found no reader
+}
+
+func newOutput(w io.Writer) *output { return &output{Writer: w, gone: make(chan struct{})} }
+
+// Write implements [io.Writer].
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		o.once.Do(func() { close(o.gone) })
+	}
+	return n, err
+}
+
+// unread reports whether a write has found no reader.
+func (o *output) unread() bool {
+	select {
+	case <-o.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// file returns the file that o writes to, nil if it is none.
+func (o *output) file() *os.File {
+	f, _ := o.Writer.(*os.File)
+	return f
+}
+
+// isTerminal says whether o is a terminal.
+func (o *output) isTerminal() bool {
+	return isTerminal(o.Writer)
+}
+
+// size returns the size of o in cells, 80 by 24 if it is no terminal.
+func (o *output) size() (width, height int) {
+	if f := o.file(); f != nil {
+		if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 0 && h > 0 {
+			return w, h
+		}
+	}
+	return 80, 24
+}
