@@ -61,9 +61,6 @@ func (o *Options) Validate(c *schema.Checker) {
 			c.Errorf(&o.ChecksumTypes, "Unknown checksum", "%q is not one of md5, sha1, sha224, sha256, sha384 and sha512.", name)
 		}
 	}
-	if o.Output == "" {
-		c.Errorf(&o.Output, "Missing output", "output cannot be empty.")
-	}
 }
 
 // Component describes the checksum post-processor.
@@ -75,8 +72,13 @@ func Component() component.Factory[postprocessor.PostProcessor] {
 type checksum struct{ *Options }
 
 // Process implements [postprocessor.PostProcessor]. The new artifact has the
-// files of the old one and the files of checksums.
-func (p *checksum) Process(_ context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+// files of the old one and the files of checksums. An artifact without files goes
+// on as it is.
+func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	if len(in.Files) == 0 {
+		s.Say(ctx, "The artifact has no files: no checksum is written.")
+		return in, postprocessor.MustKeep, nil
+	}
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	out := &builder.Artifact{BuilderID: "packer.post-processor.checksum", Files: slices.Clone(in.Files)}

@@ -52,3 +52,16 @@ func TestFailures(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Checksums of nothing are not written down, and the artifact goes on as it is.
+func TestNoFiles(t *testing.T) {
+	dir := t.TempDir()
+	in := &builder.Artifact{ID: "ami-1"}
+	a, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/new/sum"), in)
+	if err != nil || a != in {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/wholefile"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -34,6 +35,13 @@ type Options struct {
 	// What the name's end would say, if the name has no such end: `tar.gz`, say.
 	Format string `hcl:"format,optional"`
 
+	// The kind of archive, `tar` or `zip`, whatever the name's end says.
+	Archive string `hcl:"archive,optional"`
+
+	// How to compress, whatever the name's end says: `gz` (also `gzip` and `pgzip`),
+	// `bgzf`, `bzip2` (also `bz2`), `xz` or `lz4`. A `zip` archive has its own way.
+	Algorithm string `hcl:"algorithm,optional"`
+
 	// How hard to compress, from 1 to 9. Not set or 0: as the algorithm usually does.
 	Level int `hcl:"compression_level,optional"`
 }
@@ -44,11 +52,17 @@ func defaults() Options {
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
-	if o.Output == "" {
-		c.Errorf(&o.Output, "Missing output", "output cannot be empty.")
-	}
 	if o.Level < -1 {
 		c.Errorf(&o.Level, "Unsuitable level", "compression_level is a number from 1 to 9, or 0 for the usual.")
+	}
+	if o.Archive != "" && o.Archive != "tar" && o.Archive != "zip" {
+		c.Errorf(&o.Archive, "Unknown kind of archive", "archive is tar or zip, not %q.", o.Archive)
+	}
+	if o.Algorithm != "" && !slices.Contains(algorithms, canonical(o.Algorithm)) {
+		c.Errorf(&o.Algorithm, "Unknown algorithm", "%q is not one of %s.", o.Algorithm, strings.Join(algorithms, ", "))
+	}
+	if o.Archive == "zip" && o.Algorithm != "" {
+		c.Errorf(&o.Algorithm, "Algorithm of a zip archive", "A zip archive is compressed in its own way. Leave out algorithm, or set archive = \"tar\".")
 	}
 }
 
@@ -69,6 +83,17 @@ type form struct {
 	algorithm string // or "", for none
 }
 
+// canonical is an algorithm's name among [algorithms].
+func canonical(name string) string {
+	switch name {
+	case "gzip", "pgzip":
+		return "gz"
+	case "bz2":
+		return "bzip2"
+	}
+	return name
+}
+
 // formOf reads the form from the end of a name.
 func formOf(name string) form {
 	parts := strings.Split(filepath.Base(name), ".")[1:]
@@ -80,7 +105,7 @@ func formOf(name string) form {
 		before = parts[n-2]
 	}
 	if last == "bz2" {
-		last = "bzip2"
+		last = canonical(last)
 	}
 	switch {
 	case last == "tar" || last == "zip":
@@ -93,10 +118,35 @@ func formOf(name string) form {
 	return form{"", last}
 }
 
+// form is what the output is to be: what its name says, unless an option says
+// otherwise.
+func (o *Options) form(output string) form {
+	if o.Format != "" {
+		output += "." + o.Format
+	}
+	f := formOf(output)
+	if o.Archive != "" {
+		f.archive = o.Archive
+	}
+	if o.Algorithm != "" {
+		f.algorithm = canonical(o.Algorithm)
+		if f.archive == "zip" { // the name's, since Validate refuses both options
+			f.archive = ""
+		}
+	}
+	if f.archive == "zip" {
+		f.algorithm = ""
+	}
+	return f
+}
+
 // Process implements [postprocessor.PostProcessor]. The new artifact is the file
-// that was written.
+// that was written. An artifact that has no files is not in it, and so is kept.
 func (p *compress) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	out, err := p.process(ctx, s, in)
+	if len(in.Files) == 0 {
+		return out, postprocessor.Kept, err
+	}
 	return out, postprocessor.Discard, err
 }
 
@@ -107,15 +157,8 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	if err != nil {
 		return nil, p.src.Errorf(&p.Output, "The output cannot be rendered", "%s.", err)
 	}
-	name := output
-	if p.Format != "" {
-		name += "." + p.Format
-	}
-	form := formOf(name)
-	switch {
-	case len(in.Files) == 0:
-		return nil, errors.New("the artifact has no files to compress")
-	case form.archive == "" && len(in.Files) != 1:
+	form := p.form(output)
+	if form.archive == "" && len(in.Files) > 1 {
 		return nil, p.src.Errorf(&p.Output, "One file cannot hold several",
 			"%s is one compressed file, but the artifact has %d files. Call it %s, so that it is an archive.",
 			output, len(in.Files), strings.TrimSuffix(output, "."+form.algorithm)+".tar."+form.algorithm)
@@ -129,11 +172,14 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 			return nil, errors.Join(p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", output), err)
 		}
 	}
-	what := "Compressing %s to %s"
-	if form.archive != "" {
-		what = "Packing %s into %s"
+	switch {
+	case len(in.Files) == 0:
+		s.Warn(ctx, "The artifact has no files: %s will be empty.", output)
+	case form.archive != "":
+		s.Say(ctx, "Packing %s into %s", strings.Join(in.Files, ", "), output)
+	default:
+		s.Say(ctx, "Compressing %s to %s", strings.Join(in.Files, ", "), output)
 	}
-	s.Say(ctx, what, strings.Join(in.Files, ", "), output)
 	if err := p.write(ctx, output, form, in.Files); err != nil {
 		return nil, fmt.Errorf("%s: %w", output, err)
 	}
@@ -148,17 +194,5 @@ func (p *compress) write(ctx context.Context, output string, as form, files []st
 	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(output), filepath.Base(output)+".*.part")
-	if err != nil {
-		return err
-	}
-	err = encode(ctx, f, as, p.Level, files)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), output)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return wholefile.Write(output, 0o666, func(f *os.File) error { return encode(ctx, f, as, p.Level, files) })
 }

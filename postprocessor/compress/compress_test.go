@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
@@ -119,6 +120,12 @@ func TestForms(t *testing.T) {
 		{"one", `format = "xz"`, "", "xz"},
 		{"all", `format = "tar.bz2"`, "tar", "bz2"},
 		{"{{.BuildName}}-{{.BuilderType}}.zip", "", "zip", ""},
+		{"all.box", `archive = "zip"`, "zip", ""},
+		{"all.xz", `archive = "tar"`, "tar", "xz"},
+		{"all.box", `algorithm = "bz2"`, "tar", "bz2"},
+		{"all.tar", `algorithm = "gzip"`, "tar", "gz"},
+		{"one.gz", `algorithm = "lz4"`, "", "lz4"},
+		{"one.zip", `algorithm = "xz"`, "", "xz"},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			files := inputs(t, "one", "two")
@@ -195,11 +202,13 @@ func TestFailures(t *testing.T) {
 		files      []string
 		want       string
 	}{
-		{"no files", ``, nil, "no files to compress"},
 		{"two files in one", `output = "x.gz"`, files, "x.tar.gz"},
 		{"the output is an input", fmt.Sprintf("output = %q", files[0]), files, "The output is an input"},
 		{"no such file", fmt.Sprintf("output = %q", dir+"/x.tar"), []string{"/no/such/file"}, "/no/such/file"},
-		{"no output", `output = ""`, files, "Missing output"},
+		{"a directory", fmt.Sprintf("output = %q", dir+"/x.tar"), []string{dir}, "not a regular file"},
+		{"a kind of archive", `archive = "rar"`, files, "tar or zip"},
+		{"an algorithm", `algorithm = "zoo"`, files, `"zoo" is not one of`},
+		{"an algorithm of zip", "archive = \"zip\"\nalgorithm = \"xz\"", files, "its own way"},
 		{"a bad level", `compression_level = -2`, files, "Unsuitable level"},
 		{"a bad template", `output = "{{.BuildName"`, files, "output"},
 	} {
@@ -210,5 +219,73 @@ func TestFailures(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// The same files make the same output: neither when they were written, nor in
+// which order they come, nor who runs this shows in it.
+func TestReproducible(t *testing.T) {
+	for _, end := range []string{"tar", "zip", "tar.gz", "tar.bz2", "tar.xz", "tar.lz4", "tar.bgzf"} {
+		var made [][]byte
+		for i := range 2 {
+			files := inputs(t, "one", "two")
+			when := time.Unix(1_000_000_000*int64(i+1), 0)
+			for _, f := range files {
+				if err := os.Chtimes(f, when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i == 1 {
+				slices.Reverse(files)
+			}
+			output := filepath.Join(t.TempDir(), "x."+end)
+			if _, _, err := postprocessortest.Process(t, compress.Component(), fmt.Sprintf("output = %q", output), &builder.Artifact{Files: files}); err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(output)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made = append(made, data)
+			if end == "tar" {
+				h, err := tar.NewReader(bytes.NewReader(data)).Next()
+				if err != nil || h.Name != "one" || h.ModTime.Unix() != 0 || h.Uid != 0 || h.Gid != 0 || h.Uname != "" || h.Gname != "" {
+					t.Errorf("the first entry is %+v, %v", h, err)
+				}
+			}
+		}
+		if !bytes.Equal(made[0], made[1]) {
+			t.Errorf("%s: two archives of the same files differ", end)
+		}
+	}
+}
+
+// An artifact without files, such as an AMI, does not fail a finished build, and is
+// not deleted for an archive that it is not in.
+func TestNoFiles(t *testing.T) {
+	for _, name := range []string{"x.tar.gz", "x.zip", "x.tar", "x.gz"} {
+		output := filepath.Join(t.TempDir(), name)
+		a, keep, err := postprocessortest.Process(t, compress.Component(), fmt.Sprintf("output = %q", output), &builder.Artifact{ID: "ami-1"})
+		if err != nil || keep != postprocessor.Kept || len(a.Files) != 1 {
+			t.Fatalf("%s: %+v, %v, %v", name, a, keep, err)
+		}
+		data, err := os.ReadFile(output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch name {
+		case "x.zip":
+			if z, err := zip.NewReader(bytes.NewReader(data), int64(len(data))); err != nil || len(z.File) != 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		case "x.gz":
+			if got, err := io.ReadAll(decompress(t, "gz", bytes.NewReader(data))); err != nil || len(got) != 0 {
+				t.Errorf("%s: %q, %v", name, got, err)
+			}
+		default:
+			if names := inTar(t, decompress(t, strings.TrimPrefix(name, "x.tar."), bytes.NewReader(data))); len(names) != 0 {
+				t.Errorf("%s holds %q", name, names)
+			}
+		}
 	}
 }

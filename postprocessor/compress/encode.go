@@ -3,14 +3,19 @@ package compress
 import (
 	"archive/tar"
 	"archive/zip"
+	"cmp"
 	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/dsnet/compress/bzip2"
 	"github.com/klauspost/pgzip"
@@ -29,13 +34,20 @@ func encode(ctx context.Context, w io.Writer, as form, level int, files []string
 	if err != nil {
 		return err
 	}
+	// The same files make the same archive, whenever, wherever and by whom it is made.
+	files = slices.Clone(files)
+	slices.SortFunc(files, func(a, b string) int {
+		return cmp.Or(strings.Compare(filepath.Base(a), filepath.Base(b)), strings.Compare(a, b))
+	})
 	switch as.archive {
 	case "tar":
 		err = writeTar(ctx, to, files)
 	case "zip":
 		err = writeZip(ctx, to, level, files)
 	default:
-		err = copyFile(ctx, to, files[0])
+		for _, name := range files { // one, or none
+			err = copyFile(ctx, to, name)
+		}
 	}
 	return errors.Join(err, to.Close())
 }
@@ -74,13 +86,13 @@ func (uncompressed) Close() error { return nil }
 func writeTar(ctx context.Context, w io.Writer, files []string) error {
 	t := tar.NewWriter(w)
 	for _, name := range files {
-		info, err := os.Stat(name)
+		info, err := regular(name)
 		if err != nil {
 			return err
 		}
-		h, err := tar.FileInfoHeader(info, "")
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		h := &tar.Header{
+			Typeflag: tar.TypeReg, Name: filepath.Base(name), Size: info.Size(),
+			Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0),
 		}
 		if err := t.WriteHeader(h); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -96,15 +108,12 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 	z := zip.NewWriter(w)
 	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, level) })
 	for _, name := range files {
-		info, err := os.Stat(name)
+		info, err := regular(name)
 		if err != nil {
 			return err
 		}
-		h, err := zip.FileInfoHeader(info)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		h.Name, h.Method = filepath.Base(name), zip.Deflate
+		h := &zip.FileHeader{Name: filepath.Base(name), Method: zip.Deflate}
+		h.SetMode(info.Mode().Perm())
 		entry, err := z.CreateHeader(h)
 		if err != nil {
 			return err
@@ -114,6 +123,14 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 		}
 	}
 	return z.Close()
+}
+
+func regular(name string) (fs.FileInfo, error) {
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file (%s)", name, info.Mode())
+	}
+	return info, err
 }
 
 func copyFile(ctx context.Context, w io.Writer, name string) error {

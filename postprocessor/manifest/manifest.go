@@ -17,6 +17,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
+	"bake/internal/wholefile"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -166,25 +167,12 @@ func (p *manifest) add(s *step.Scope, entry build) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(p.Output, text); err != nil {
+	err = wholefile.Write(p.Output, 0o664, func(f *os.File) error {
+		_, err := f.Write(text)
+		return err
+	})
+	if err != nil {
 		return p.src.Errorf(&p.Output, "Cannot write the manifest", "%s.", err)
 	}
 	return nil
-}
-
-// replace writes a file so that there is either the old or the new one at any moment.
-func replace(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(0o664), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }

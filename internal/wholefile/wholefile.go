@@ -1,0 +1,62 @@
+// Package wholefile writes files for the user that are there as a whole or not at
+// all.
+package wholefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+)
+
+// Write makes the file at path hold what fill writes. If fill fails, the file is
+// what it was before. A new file has the permissions perm less those that the
+// umask takes away; a file that exists keeps its permissions, and a symbolic link
+// goes on pointing at it.
+func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	old, err := os.Stat(path)
+	if err == nil && !old.Mode().IsRegular() {
+		return direct(path, fill)
+	}
+	f, err := create(path, perm)
+	if err != nil {
+		return err
+	}
+	err = fill(f)
+	if old != nil {
+		err = errors.Join(err, f.Chmod(old.Mode().Perm()))
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// direct writes to what cannot be replaced, such as a device.
+func direct(path string, fill func(*os.File) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fill(f), f.Close())
+}
+
+// create makes a file beside path. Unlike [os.CreateTemp] it leaves the
+// permissions to the umask.
+func create(path string, perm fs.FileMode) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(fmt.Sprintf("%s.%d.part", path, rand.Uint32()), os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+	}
+}
