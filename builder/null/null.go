@@ -23,11 +23,28 @@ var source string
 type Options struct {
 	ssh.Options
 	winrm.Settings
+
+	// Has no effect, and a warning says so: this builder launches nothing that could
+	// be given a key pair. The machine must know the key in `ssh_private_key_file`.
+	SSHKeyPairName string `hcl:"ssh_keypair_name,optional"`
+
+	// Has no effect, as `ssh_keypair_name`.
+	TemporaryKeyPairName string `hcl:"temporary_key_pair_name,optional"`
+
+	// Has no effect, as `ssh_keypair_name`.
+	TemporaryKeyPairType ssh.KeyType `hcl:"temporary_key_pair_type,optional"`
+
+	// Has no effect, as `ssh_keypair_name`.
+	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
+
+	// Has no effect, as `ssh_keypair_name`: there is no temporary key to remove.
+	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
+	o.warnOfKeyPair(c)
 	switch o.Communicator {
 	case ssh.None:
 		return
@@ -45,7 +62,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.Host, "Missing ssh_host", `The null builder launches nothing, so ssh_host has to say which machine to use; communicator = "none" needs none.`)
 	}
 	given := 0
-	for _, set := range []bool{c.Set(&o.Password), c.Set(&o.PrivateKeyFile), o.AgentAuth} {
+	for _, set := range []bool{o.Password != "" || !c.Known(&o.Password), o.PrivateKeyFile != "" || !c.Known(&o.PrivateKeyFile), o.AgentAuth || !c.Known(&o.AgentAuth)} {
 		if set {
 			given++
 		}
@@ -58,10 +75,28 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
+// warnOfKeyPair says of options about a key pair that there is none.
+func (o *Options) warnOfKeyPair(c *schema.Checker) {
+	for _, option := range []struct {
+		ptr any
+		set bool
+	}{
+		{&o.SSHKeyPairName, o.SSHKeyPairName != ""},
+		{&o.TemporaryKeyPairName, o.TemporaryKeyPairName != ""},
+		{&o.TemporaryKeyPairType, o.TemporaryKeyPairType != ""},
+		{&o.TemporaryKeyPairBits, o.TemporaryKeyPairBits != 0},
+		{&o.SSHClearAuthorizedKeys, o.SSHClearAuthorizedKeys},
+	} {
+		if option.set {
+			c.Warnf(option.ptr, "Argument without effect", "The null builder launches nothing, so it makes no key pair and leaves authorized_keys alone; %s changes nothing.", c.Name(option.ptr))
+		}
+	}
+}
+
 // Component describes the null builder.
 func Component() component.Factory[builder.Builder] {
 	return component.Define("null", []string{source, ssh.Source, winrm.Source},
-		func() Options { return Options{ssh.Defaults(), winrm.Defaults()} },
+		func() Options { return Options{Options: ssh.Defaults(), Settings: winrm.Defaults()} },
 		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).
 		Exporting(map[string]cty.Type{})
 }

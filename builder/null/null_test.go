@@ -120,15 +120,15 @@ func TestNone(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
-		"ssh_username = \"me\"\nssh_password = \"x\"":                                                                           "Missing ssh_host",
-		"ssh_host = \"h\"\nssh_password = \"x\"":                                                                                "Missing ssh_username",
-		"ssh_host = \"h\"\nssh_username = \"me\"":                                                                               "No way to log in",
-		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true":                                  "Several ways to log in",
-		"communicator = \"winrm\"":                                                                                              "Missing winrm_username",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"":                                                                     "Missing winrm_host",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_host = \"h\"":                                                 "Missing winrm_password",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_port = 70000":     "Not a TCP port",
-		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_timeout = \"0s\"": "Not a waiting time",
+		"ssh_username = \"me\"\nssh_password = \"x\"":                                                                            "Missing ssh_host",
+		"ssh_host = \"h\"\nssh_password = \"x\"":                                                                                 "Missing ssh_username",
+		"ssh_host = \"h\"\nssh_username = \"me\"":                                                                                "No way to log in",
+		"ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\nssh_agent_auth = true":                                   "Several ways to log in",
+		"communicator = \"winrm\"":                                                                                               "Missing winrm_username",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"":                                                                      "Missing winrm_host",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_host = \"h\"":                                                  "Missing winrm_password",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_port = 70000":      "Not a TCP port",
+		"communicator = \"winrm\"\nwinrm_username = \"me\"\nwinrm_password = \"p\"\nwinrm_host = \"h\"\nwinrm_timeout = \"-1s\"": "Negative duration",
 	} {
 		if diags := null.Component().Check(input(t, body)); !diags.HasErrors() || !strings.Contains(diags.Error(), want) {
 			t.Errorf("%s\ngot %v, want %q", body, diags, want)
@@ -136,5 +136,59 @@ func TestInvalid(t *testing.T) {
 	}
 	if _, err := null.Component().Docs(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Empty strings, 0 and false say that an option is not set.
+func TestWaysToLogIn(t *testing.T) {
+	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(keyFile, []byte(key.PrivateKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	withKey := fmt.Sprintf("ssh_private_key_file = %q\n", keyFile)
+	for body, want := range map[string]string{
+		withKey + `ssh_password = ""`:      "",
+		withKey + `ssh_agent_auth = false`: "",
+		`ssh_password = "x"
+		 ssh_private_key_file = ""`: "",
+		`ssh_password = ""`:            "No way to log in",
+		`ssh_private_key_file = ""`:    "No way to log in",
+		`ssh_agent_auth = false`:       "No way to log in",
+		withKey + `ssh_password = "x"`: "Several ways to log in",
+	} {
+		diags := null.Component().Check(input(t, "ssh_host = \"h\"\nssh_username = \"me\"\n"+body))
+		got := ""
+		if diags.HasErrors() {
+			got = diags.Errs()[0].(*hcl.Diagnostic).Summary
+		}
+		if got != want {
+			t.Errorf("%s:\ngot %q, want %q", body, got, want)
+		}
+	}
+}
+
+// Options about key pairs are those of all builders; here they change nothing, and
+// only those that are set are warned of.
+func TestKeyPairOptions(t *testing.T) {
+	const auth = "ssh_host = \"h\"\nssh_username = \"me\"\nssh_password = \"x\"\n"
+	for body, want := range map[string]int{
+		`ssh_keypair_name = "k"
+		 temporary_key_pair_name = "t"
+		 temporary_key_pair_type = "dsa"
+		 temporary_key_pair_bits = 4096
+		 ssh_clear_authorized_keys = true`: 5,
+		`ssh_keypair_name = ""
+		 temporary_key_pair_name = ""
+		 temporary_key_pair_bits = 0
+		 ssh_clear_authorized_keys = false`: 0,
+	} {
+		diags := null.Component().Check(input(t, auth+body))
+		if diags.HasErrors() || len(diags) != want {
+			t.Errorf("%s:\ngot %v, want %d warnings", body, diags, want)
+		}
 	}
 }

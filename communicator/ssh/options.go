@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net"
@@ -70,8 +71,10 @@ type Options struct {
 	// when that can be read in time) is demanded; where none is known, the first
 	// key seen is trusted and pinned until the build ends. With `strict`, nothing
 	// is trusted that was not known beforehand: connecting waits for the console
-	// and fails when `ssh_timeout` is over. The log says which key was accepted
-	// and why.
+	// and fails when `ssh_timeout` is over. With `off`, any key is accepted each
+	// time. `pin` accepts all keys of the machine, and those that the build makes
+	// it generate, which are read over the connection that is already trusted. The
+	// log says which key was accepted and why.
 	HostKeyCheck HostKeyCheck `hcl:"ssh_host_key_check,optional"`
 
 	// Public keys that the machine may identify itself with, each as a line of an
@@ -193,13 +196,25 @@ type HostKeyCheck string
 const (
 	Pin    HostKeyCheck = "pin"
 	Strict HostKeyCheck = "strict"
+	Off    HostKeyCheck = "off"
 )
 
 // Choices implements [schema.Choices].
-func (HostKeyCheck) Choices() []string { return []string{string(Pin), string(Strict)} }
+func (HostKeyCheck) Choices() []string {
+	return []string{string(Pin), string(Strict), string(Off)}
+}
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (h *HostKeyCheck) UnmarshalText(b []byte) error { return schema.ParseChoice(h, b, h.Choices()) }
+
+// KeyType is a type of temporary key pair. A builder may take fewer of them.
+type KeyType string
+
+// Choices implements [schema.Choices].
+func (KeyType) Choices() []string { return []string{"rsa", "ed25519", "ecdsa", "dsa"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (k *KeyType) UnmarshalText(b []byte) error { return schema.ParseChoice(k, b, k.Choices()) }
 
 // TransferMethod says how files travel.
 type TransferMethod string
@@ -251,10 +266,18 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.Communicator != SSH {
 		return
 	}
+	o.fill()
 	if o.Username == "" {
 		c.Errorf(&o.Username, "Missing ssh_username", "SSH needs the name of the user to log in as. It depends on the source image: admin for Debian, ubuntu for Ubuntu, ec2-user for Amazon Linux.")
 	}
-	for _, p := range []*int{&o.Port, &o.BastionPort, &o.ProxyPort} {
+	ports := []*int{&o.Port}
+	if o.BastionHost != "" {
+		ports = append(ports, &o.BastionPort)
+	}
+	if o.ProxyHost != "" {
+		ports = append(ports, &o.ProxyPort)
+	}
+	for _, p := range ports {
 		if !isPort(*p) {
 			c.Errorf(p, "Not a TCP port", "%s is %d; ports go from 1 to 65535.", c.Name(p), *p)
 		}
@@ -279,6 +302,16 @@ func (o *Options) Validate(c *schema.Checker) {
 	known(c, &o.KeyExchangeAlgorithms, "key exchange algorithm", append(algorithms.KeyExchanges, insecure.KeyExchanges...))
 }
 
+// fill gives options that are set to nothing their defaults: 0 is how a template
+// says that an option is not set.
+func (o *Options) fill() {
+	d := Defaults()
+	o.Port = cmp.Or(o.Port, d.Port)
+	o.BastionPort = cmp.Or(o.BastionPort, d.BastionPort)
+	o.ProxyPort = cmp.Or(o.ProxyPort, d.ProxyPort)
+	o.KeepAliveInterval = cmp.Or(o.KeepAliveInterval, d.KeepAliveInterval)
+}
+
 func known(c *schema.Checker, list *[]string, what string, all []string) {
 	for _, name := range *list {
 		if !slices.Contains(all, name) {
@@ -289,10 +322,13 @@ func known(c *schema.Checker, list *[]string, what string, all []string) {
 
 func (o *Options) validateKeys(c *schema.Checker) {
 	checkKey(c, &o.PrivateKeyFile, &o.CertificateFile)
-	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile)
-	if o.CertificateFile != "" && o.PrivateKeyFile == "" {
+	if o.CertificateFile != "" && o.PrivateKeyFile == "" && c.Known(&o.PrivateKeyFile) {
 		c.Errorf(&o.CertificateFile, "Certificate without a key", "ssh_certificate_file needs ssh_private_key_file, the key that it certifies.")
 	}
+	if o.BastionHost == "" {
+		return // what is for the bastion host is not looked at
+	}
+	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile)
 	if o.BastionCertificateFile != "" && o.BastionPrivateKeyFile == "" && o.PrivateKeyFile == "" {
 		c.Errorf(&o.BastionCertificateFile, "Certificate without a key", "ssh_bastion_certificate_file needs ssh_bastion_private_key_file, the key that it certifies.")
 	}
@@ -342,7 +378,11 @@ func (o *Options) validateBastion(c *schema.Checker) {
 	if key == "" {
 		key = o.PrivateKeyFile
 	}
-	if key == "" && o.BastionPassword == "" && !o.BastionAgentAuth && !o.BastionInteractive {
+	given := key != "" || o.BastionPassword != "" || o.BastionAgentAuth || o.BastionInteractive
+	for _, f := range []any{&o.BastionPrivateKeyFile, &o.PrivateKeyFile, &o.BastionPassword, &o.BastionAgentAuth, &o.BastionInteractive} {
+		given = given || !c.Known(f)
+	}
+	if !given {
 		c.Errorf(&o.BastionHost, "No way to log in to the bastion host",
 			"Set one of ssh_bastion_private_key_file, ssh_bastion_password, ssh_bastion_agent_auth and ssh_bastion_interactive.")
 	}

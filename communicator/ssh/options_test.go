@@ -48,13 +48,16 @@ func TestOptions(t *testing.T) {
 		{user + fmt.Sprintf("ssh_certificate_file = %q", otherCert), `ssh_certificate_file`, "needs ssh_private_key_file"},
 		{user + `ssh_host_keys = ["ssh-ed25519 ???"]`, `ssh_host_keys`, "not a public key"},
 		{user + `ssh_known_hosts_file = "/no/such/file"`, `ssh_known_hosts_file`, "no such file"},
-		{user + `ssh_host_key_check = "never"`, `ssh_host_key_check`, `"pin", "strict"`},
+		{user + `ssh_host_key_check = "never"`, `ssh_host_key_check`, `"pin", "strict", "off"`},
 		{user + `ssh_ciphers = ["rot13"]`, `ssh_ciphers`, "not a cipher known here"},
 		{user + `ssh_key_exchange_algorithms = ["rot13"]`, `ssh_key_exchange`, "not a key exchange algorithm"},
 		{user + `ssh_file_transfer_method = "ftp"`, `ssh_file_transfer_method`, `"scp", "sftp"`},
 		{user + `ssh_local_tunnels = ["80"]`, `ssh_local_tunnels`, "port:host:hostport"},
 		{user + `ssh_remote_tunnels = ["80:host:x"]`, `ssh_remote_tunnels`, `"x" is not a TCP port`},
 		{user + `ssh_bastion_host = "b"`, ``, "ssh_bastion_username"},
+		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_private_key_file = \"/no/such/key\"", `ssh_bastion_private_key_file`, "no such file"},
+		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_port = 70000", `ssh_bastion_port`, "1 to 65535"},
+		{user + "ssh_proxy_host = \"p\"\nssh_proxy_port = -1", `ssh_proxy_port`, "1 to 65535"},
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"", `ssh_bastion_host`, "No way to log in"},
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_agent_auth = true\nssh_proxy_host = \"p\"", `ssh_proxy_host`, "one of them"},
 	}
@@ -77,6 +80,11 @@ func TestGoodOptions(t *testing.T) {
 		`communicator = "none"`,
 		"ssh_username = \"me\"\nssh_local_tunnels = [\"8080:example.org:80\", \"1:[::1]:2\"]",
 		"ssh_username = \"me\"\nssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_password = \"p\"",
+		// What is for a bastion host or a proxy that is not there is not looked at.
+		"ssh_username = \"me\"\nssh_bastion_private_key_file = \"/no/such/key\"\nssh_bastion_certificate_file = \"/no/such/cert\"",
+		"ssh_username = \"me\"\nssh_bastion_port = 0\nssh_proxy_port = 0",
+		"ssh_username = \"me\"\nssh_bastion_port = 70000\nssh_proxy_port = -1",
+		"ssh_username = \"me\"\nssh_bastion_host = \"\"\nssh_proxy_host = \"\"",
 		"ssh_username = \"me\"\nssh_ciphers = [\"aes128-ctr\", \"3des-cbc\"]",
 	} {
 		if _, diags := decode(t, body); diags.HasErrors() {
@@ -85,6 +93,19 @@ func TestGoodOptions(t *testing.T) {
 	}
 	if _, diags := decode(t, "ssh_username = \"me\"\nssh_wait_timeout = \"1m\""); len(diags) != 1 || diags[0].Severity != hcl.DiagWarning {
 		t.Errorf("ssh_wait_timeout: %v", diags)
+	}
+}
+
+// 0 is how a template says that an option is not set.
+func TestZeroIsNotSet(t *testing.T) {
+	body := "ssh_username = \"me\"\nssh_port = 0\nssh_bastion_port = 0\nssh_proxy_port = 0\nssh_keep_alive_interval = \"0s\""
+	o, diags := decode(t, body)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	d := ssh.Defaults()
+	if o.Port != d.Port || o.BastionPort != d.BastionPort || o.ProxyPort != d.ProxyPort || o.KeepAliveInterval != d.KeepAliveInterval {
+		t.Errorf("got %+v, want the defaults", o)
 	}
 }
 

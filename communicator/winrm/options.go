@@ -1,6 +1,7 @@
 package winrm
 
 import (
+	"cmp"
 	_ "embed"
 	"time"
 
@@ -61,14 +62,15 @@ func (o *Settings) ServicePort() int {
 // ValidateWinRM reports what is wrong with the settings. It is for templates whose
 // communicator is winrm.
 func (o *Settings) ValidateWinRM(c *schema.Checker) {
+	o.WinRMTimeout = cmp.Or(o.WinRMTimeout, Defaults().WinRMTimeout) // 0 says that it is not set
 	if o.WinRMUsername == "" {
 		c.Errorf(&o.WinRMUsername, "Missing winrm_username", "WinRM needs the name of the user to log in as, such as Administrator.")
 	}
 	if o.WinRMPort < 0 || o.WinRMPort >= 1<<16 {
 		c.Errorf(&o.WinRMPort, "Not a TCP port", "winrm_port is %d; ports go from 1 to 65535.", o.WinRMPort)
 	}
-	if o.WinRMTimeout <= 0 {
-		c.Errorf(&o.WinRMTimeout, "Not a waiting time", "winrm_timeout must be more than nothing.")
+	if o.WinRMTimeout < 0 {
+		c.Errorf(&o.WinRMTimeout, "Negative duration", "winrm_timeout cannot be negative.")
 	}
 	if o.WinRMInsecure && !o.WinRMUseSSL && c.Known(&o.WinRMUseSSL) {
 		c.Warnf(&o.WinRMInsecure, "No certificate to accept", "winrm_insecure is about HTTPS, which winrm_use_ssl turns on.")

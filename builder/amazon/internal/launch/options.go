@@ -199,6 +199,10 @@ type Options struct {
 	// Type of the temporary key pair, which AWS generates.
 	TemporaryKeyPairType KeyType `hcl:"temporary_key_pair_type,optional"`
 
+	// Size of the temporary key pair in bits. It changes nothing, and a warning says
+	// so: EC2 makes the key pair, of 2048 bits where the type is `rsa`.
+	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
+
 	// Remove the temporary key from authorized_keys before the image is made.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
@@ -595,6 +599,9 @@ func (o *Options) validateSpot(c *schema.Checker) {
 }
 
 func (o *Options) validateKey(c *schema.Checker) {
+	if o.TemporaryKeyPairBits != 0 {
+		c.Warnf(&o.TemporaryKeyPairBits, "Argument without effect", "EC2 makes the temporary key pair and chooses its size: temporary_key_pair_bits changes nothing. For a key of another size, import it into EC2, and set ssh_keypair_name and ssh_private_key_file.")
+	}
 	if o.SSHKeyPairName != "" && o.Communicator == ssh.SSH && o.PrivateKeyFile == "" && !o.AgentAuth && c.Known(&o.PrivateKeyFile) && c.Known(&o.AgentAuth) {
 		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key",
 			"Set ssh_private_key_file to the private key of this key pair, or ssh_agent_auth if the agent has it.")
