@@ -1,12 +1,11 @@
 package gotemplate
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"sync"
-	"text/template"
-	"text/template/parse"
 )
 
 // What rendering one text may take. Templates can loop and call each other, so
@@ -21,55 +20,6 @@ var (
 	errText  = fmt.Errorf("the text grows beyond %d bytes", maxText)
 	errSteps = fmt.Errorf("it takes more than %d turns of loops and calls of templates", maxSteps)
 )
-
-// stepName is the function that every turn of a loop and every template calls.
-const stepName = "_step"
-
-// stepFunc returns an error when it has been called too often.
-func stepFunc() func() (string, error) {
-	n := 0
-	return func() (string, error) {
-		if n++; n > maxSteps {
-			return "", errSteps
-		}
-		return "", nil
-	}
-}
-
-// countSteps makes every loop and every template in t call stepName.
-func countSteps(t *template.Template) {
-	action, err := template.New("").Funcs(template.FuncMap{stepName: stepFunc()}).Parse("{{" + stepName + "}}")
-	if err != nil {
-		panic(err) // the text is a constant
-	}
-	step := action.Root.Nodes[0]
-	for _, t := range t.Templates() {
-		if t.Tree != nil && t.Root != nil {
-			countIn(t.Root, step)
-			t.Root.Nodes = append([]parse.Node{step}, t.Root.Nodes...)
-		}
-	}
-}
-
-func countIn(list *parse.ListNode, step parse.Node) {
-	if list == nil {
-		return
-	}
-	for _, n := range list.Nodes {
-		switch n := n.(type) {
-		case *parse.RangeNode:
-			countIn(n.List, step)
-			countIn(n.ElseList, step)
-			n.List.Nodes = append([]parse.Node{step}, n.List.Nodes...)
-		case *parse.IfNode:
-			countIn(n.List, step)
-			countIn(n.ElseList, step)
-		case *parse.WithNode:
-			countIn(n.List, step)
-			countIn(n.ElseList, step)
-		}
-	}
-}
 
 // output is a text of at most maxText bytes.
 type output struct{ strings.Builder }
@@ -90,16 +40,6 @@ func fit(text string) (string, error) {
 	return text, nil
 }
 
-// fitting makes f, which joins texts, refuse to make one that is too long.
-func fitting(f func(...any) string) func(...any) (string, error) {
-	return func(args ...any) (string, error) {
-		if size(args) > maxText {
-			return "", errText
-		}
-		return fit(f(args...))
-	}
-}
-
 func size(args []any) (n int) {
 	for _, a := range args {
 		if s, ok := a.(string); ok {
@@ -113,7 +53,15 @@ func size(args []any) (n int) {
 // comes from an argument.
 var wide = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%[-+# 0-9.\[\]]*(\*|[0-9]{5})`) })
 
-func printf(format string, args ...any) (string, error) {
+func printf(args []any) (any, error) {
+	if len(args) == 0 {
+		return nil, errors.New("wrong number of arguments: want at least 1, got 0")
+	}
+	format, err := argument[string](args, 0)
+	if err != nil {
+		return nil, err
+	}
+	args = args[1:]
 	switch {
 	case wide().MatchString(format):
 		return "", fmt.Errorf("the width of a value in the format is beyond %d, or an argument", maxWidth)
@@ -123,8 +71,8 @@ func printf(format string, args ...any) (string, error) {
 	return fit(fmt.Sprintf(format, args...))
 }
 
-// replace is [strings.Replace].
-func replace(old, new string, n int, src string) (string, error) {
+// replaced is [strings.Replace].
+func replaced(old, new string, n int, src string) (string, error) {
 	count := strings.Count(src, old)
 	if n >= 0 {
 		count = min(n, count)

@@ -1,14 +1,16 @@
 // Package gotemplate renders the {{ }} layer that string options have beneath
-// HCL: Go's text/template with the functions that Packer documents for it.
+// HCL: the language of Go's text/template with the functions that Packer documents
+// for it.
 package gotemplate
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
-	"text/template"
+	"text/template/parse"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,7 +26,7 @@ type Context struct {
 
 // Check reports a syntax error or an unknown function without rendering.
 func (c Context) Check(text string) error {
-	_, err := c.parse(text, nil)
+	_, err := parsed(text, c.functions(nil))
 	return err
 }
 
@@ -32,18 +34,19 @@ func (c Context) Check(text string) error {
 // "<no value>". Functions that HCL has taken the place of are errors that say so,
 // and so is a text that grows too long or takes too many steps.
 func (c Context) Render(text string, data map[string]any) (string, error) {
-	t, err := c.parse(text, data)
+	functions := c.functions(data)
+	trees, err := parsed(text, functions)
 	if err != nil {
 		return "", err
 	}
 	if data == nil {
 		data = map[string]any{}
 	}
-	var b output
-	if err := t.Execute(&b, data); err != nil {
-		return "", clean(err)
+	e := execution{trees: trees, functions: functions}
+	if err := e.execute("", data); err != nil {
+		return "", err
 	}
-	return b.String(), nil
+	return e.out.String(), nil
 }
 
 // RenderAll is Render, repeated until the text stops changing: a value put in may
@@ -59,19 +62,23 @@ func (c Context) RenderAll(text string, data map[string]any) (string, error) {
 	return "", errors.New("the text keeps changing each time it is rendered")
 }
 
-func (c Context) parse(text string, data map[string]any) (*template.Template, error) {
+// parsed returns the templates that text defines; its own has the empty name.
+func parsed(text string, functions map[string]function) (map[string]*parse.Tree, error) {
 	if len(text) > maxText {
 		return nil, errText
 	}
-	t, err := template.New("").Funcs(c.funcs(data)).Parse(text)
+	known := make(map[string]any, len(functions))
+	for name, f := range functions {
+		known[name] = f
+	}
+	trees, err := parse.Parse("", text, "", "", known)
 	if err != nil {
 		return nil, clean(err)
 	}
-	countSteps(t)
-	return t, nil
+	return trees, nil
 }
 
-// clean takes the template package's own prefix off its errors.
+// clean takes the parser's own prefix off its errors.
 func clean(err error) error {
 	msg := strings.TrimPrefix(err.Error(), "template: :")
 	if _, rest, ok := strings.Cut(msg, ": "); ok {
@@ -80,67 +87,107 @@ func clean(err error) error {
 	return errors.New(msg)
 }
 
-func (c Context) funcs(data map[string]any) template.FuncMap {
-	instead := func(name, use string) func(...string) (string, error) {
-		return func(...string) (string, error) {
-			return "", fmt.Errorf("%s is not allowed here; use %s", name, use)
-		}
-	}
-	return template.FuncMap{
-		"build_name":     func() string { return c.BuildName },
-		"build_type":     func() string { return c.BuildType },
-		"packer_version": func() string { return c.Version },
-		"timestamp":      func() string { return strconv.FormatInt(c.Start.Unix(), 10) },
+// functions are those of every template and those that Packer documents.
+func (c Context) functions(data map[string]any) map[string]function {
+	all := maps.Clone(builtin)
+	for name, f := range map[string]function{
+		"build_name":     constant(func() (string, error) { return c.BuildName, nil }),
+		"build_type":     constant(func() (string, error) { return c.BuildType, nil }),
+		"packer_version": constant(func() (string, error) { return c.Version, nil }),
+		"timestamp":      constant(func() (string, error) { return strconv.FormatInt(c.Start.Unix(), 10), nil }),
 		"isotime":        c.isotime,
-		"strftime":       func(format string) string { return Strftime(format, c.Start.UTC()) },
-		"pwd":            os.Getwd,
-		"uuid": func() (string, error) {
+		"strftime":       mapping(func(format string) string { return Strftime(format, c.Start.UTC()) }),
+		"pwd":            constant(os.Getwd),
+		"uuid": constant(func() (string, error) {
 			id, err := uuid.NewV7()
 			return id.String(), err
-		},
-		"upper":       strings.ToUpper,
-		"lower":       strings.ToLower,
+		}),
+		"upper":       mapping(strings.ToUpper),
+		"lower":       mapping(strings.ToLower),
 		"replace":     replace,
-		"replace_all": func(old, new, src string) (string, error) { return replace(old, new, -1, src) },
-		"print":       fitting(fmt.Sprint),
-		"println":     fitting(fmt.Sprintln),
-		"printf":      printf,
-		"html":        fitting(template.HTMLEscaper),
-		"js":          fitting(template.JSEscaper),
-		"urlquery":    fitting(template.URLQueryEscaper),
-		stepName:      stepFunc(),
-		"split": func(s, sep string, i int) (string, error) {
-			parts := strings.Split(s, sep)
-			if i < 0 || i >= len(parts) {
-				return "", fmt.Errorf("split of %q at %q has no part %d", s, sep, i)
+		"replace_all": replaceAll,
+		"split":       split,
+		"build": func(args []any) (any, error) {
+			key, err := texts(args, 1)
+			if err != nil {
+				return nil, err
 			}
-			return parts[i], nil
-		},
-		"build": func(key string) (any, error) {
-			if v, ok := data[key]; ok {
+			if v, ok := data[key[0]]; ok {
 				return v, nil
 			}
-			return nil, fmt.Errorf("build value %q is not known here; write ${build.%s}", key, key)
+			return nil, fmt.Errorf("build value %q is not known here; write ${build.%s}", key[0], key[0])
 		},
-		"env":                    instead("env", `a variable with default = env("NAME")`),
-		"user":                   instead("user", "${var.NAME}"),
-		"template_dir":           instead("template_dir", "${path.root}"),
-		"sed":                    instead("sed", "the HCL function regex_replace"),
-		"consul_key":             instead("consul_key", "the HCL function consul_key"),
-		"vault":                  instead("vault", "the HCL function vault"),
-		"aws_secretsmanager":     instead("aws_secretsmanager", "the HCL function aws_secretsmanager"),
-		"aws_secretsmanager_raw": instead("aws_secretsmanager_raw", "the HCL function aws_secretsmanager_raw"),
+	} {
+		all[name] = f
 	}
+	for name, use := range map[string]string{
+		"env":                    `a variable with default = env("NAME")`,
+		"user":                   "${var.NAME}",
+		"template_dir":           "${path.root}",
+		"sed":                    "the HCL function regex_replace",
+		"consul_key":             "the HCL function consul_key",
+		"vault":                  "the HCL function vault",
+		"aws_secretsmanager":     "the HCL function aws_secretsmanager",
+		"aws_secretsmanager_raw": "the HCL function aws_secretsmanager_raw",
+	} {
+		all[name] = func([]any) (any, error) { return nil, fmt.Errorf("%s is not allowed here; use %s", name, use) }
+	}
+	return all
 }
 
-func (c Context) isotime(layout ...string) (string, error) {
-	switch len(layout) {
-	case 0:
-		return c.Start.UTC().Format(time.RFC3339), nil
-	case 1:
-		return c.Start.UTC().Format(layout[0]), nil
+func split(args []any) (any, error) {
+	if err := count(args, 3); err != nil {
+		return nil, err
 	}
-	return "", errors.New("isotime takes at most one layout")
+	t, err := texts(args[:2], 2)
+	if err != nil {
+		return nil, err
+	}
+	i, err := argument[int](args, 2)
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(t[0], t[1])
+	if i < 0 || i >= len(parts) {
+		return nil, fmt.Errorf("split of %q at %q has no part %d", t[0], t[1], i)
+	}
+	return parts[i], nil
+}
+
+// replace is [strings.Replace] with the text last.
+func replace(args []any) (any, error) {
+	if err := count(args, 4); err != nil {
+		return nil, err
+	}
+	n, err := argument[int](args, 2)
+	if err != nil {
+		return nil, err
+	}
+	t, err := texts([]any{args[0], args[1], args[3]}, 3)
+	if err != nil {
+		return nil, err
+	}
+	return replaced(t[0], t[1], n, t[2])
+}
+
+func replaceAll(args []any) (any, error) {
+	t, err := texts(args, 3)
+	if err != nil {
+		return nil, err
+	}
+	return replaced(t[0], t[1], -1, t[2])
+}
+
+// isotime is the start of the run, in RFC 3339 or the layout given.
+func (c Context) isotime(args []any) (any, error) {
+	if len(args) == 0 {
+		return c.Start.UTC().Format(time.RFC3339), nil
+	}
+	if len(args) > 1 {
+		return nil, errors.New("isotime takes at most one layout")
+	}
+	layout, err := argument[string](args, 0)
+	return c.Start.UTC().Format(layout), err
 }
 
 // Strftime formats t by the conversion characters of C's strftime. An unknown
