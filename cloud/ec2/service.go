@@ -239,7 +239,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := wire.New(model, s)
+	endpoint, err := wire.New(model, s.actions())
 	if err != nil {
 		return nil, err
 	}

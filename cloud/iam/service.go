@@ -86,7 +86,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s)
+	return wire.New(model, s.actions())
 }
 
 // of returns what an account has. The lock is held.

@@ -95,7 +95,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s)
+	return wire.New(model, s.actions())
 }
 
 // rowID is the id of a row in the table: a name may hold what no file name may.

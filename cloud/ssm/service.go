@@ -74,7 +74,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s)
+	return wire.New(model, s.actions())
 }
 
 // rowID is the id of a row in a table: a name may hold what no file name may.

@@ -40,7 +40,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.New(model, s)
+	return wire.New(model, s.actions())
 }
 
 // GetCallerIdentity names the session, or else the account's root user.

@@ -89,10 +89,7 @@ func TestEncodeJSON(t *testing.T) {
 	}
 }
 
-// oneAction is a service that has GetParameter only.
-type oneAction struct{}
-
-func (oneAction) GetParameter(_ context.Context, in *ssm.GetParameterInput) (*ssm.GetParameterOutput, error) {
+func getParameter(_ context.Context, in *ssm.GetParameterInput) (*ssm.GetParameterOutput, error) {
 	if *in.Name == "broken" {
 		return nil, errors.New("no idea")
 	}
@@ -102,7 +99,7 @@ func (oneAction) GetParameter(_ context.Context, in *ssm.GetParameterInput) (*ss
 func TestServeJSON(t *testing.T) {
 	m := load(t, "ssm")
 	m.Operations = map[string]Operation{"GetParameter": m.Operations["GetParameter"]}
-	s, err := New(m, oneAction{})
+	s, err := New(m, Actions{"GetParameter": Answer(getParameter)})
 	if err != nil {
 		t.Fatal(err)
 	}

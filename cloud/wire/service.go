@@ -45,7 +45,7 @@ func CallerFrom(ctx context.Context) Caller {
 	return c
 }
 
-// Service answers the actions of a model with the methods of a value.
+// Service answers the actions of a model.
 type Service struct {
 	Model *Model
 
@@ -53,38 +53,44 @@ type Service struct {
 	// action, which gets the context that it returns; its error is the answer.
 	Before func(ctx context.Context, action string, input any) (context.Context, error)
 
-	handlers map[string]handler
+	actions Actions
 }
 
-type handler struct {
-	method reflect.Value
-	input  reflect.Type
+// Actions are answers to actions, by their names.
+type Actions map[string]Action
+
+// Action answers one action.
+type Action struct {
+	input  func() any // a new one
+	answer func(ctx context.Context, input any) (output any, err error)
 }
 
-// New finds, for every action of m, the method of impl that bears its name:
-//
-//	func (T) Action(context.Context, *service.ActionInput) (*service.ActionOutput, error)
-//
-// A missing or different method is an error.
-func New(m *Model, impl any) (*Service, error) {
-	s := &Service{Model: m, handlers: map[string]handler{}}
-	for action := range m.Operations {
-		method := reflect.ValueOf(impl).MethodByName(action)
-		if !method.IsValid() {
-			return nil, fmt.Errorf("wire: %T has no method for the action %s", impl, action)
-		}
-		t := method.Type()
-		if t.NumIn() != 2 || t.In(0) != reflect.TypeFor[context.Context]() || !structPointer(t.In(1), action+"Input") ||
-			t.NumOut() != 2 || !structPointer(t.Out(0), action+"Output") || t.Out(1) != reflect.TypeFor[error]() {
-			return nil, fmt.Errorf("wire: method %T.%s is a %s, not an action", impl, action, t)
-		}
-		s.handlers[action] = handler{method, t.In(1).Elem()}
+// Answer makes a method an action. In and Out are the SDK's ActionInput and
+// ActionOutput.
+func Answer[In, Out any](method func(context.Context, *In) (*Out, error)) Action {
+	return Action{
+		input:  func() any { return new(In) },
+		answer: func(ctx context.Context, input any) (any, error) { return method(ctx, input.(*In)) },
 	}
-	return s, nil
 }
 
-func structPointer(t reflect.Type, name string) bool {
-	return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct && t.Elem().Name() == name
+// New answers the operations of m with actions, which must be the same.
+func New(m *Model, actions Actions) (*Service, error) {
+	for name := range m.Operations {
+		action, ok := actions[name]
+		if !ok {
+			return nil, fmt.Errorf("wire: %s: nothing answers the action %s", m.Service, name)
+		}
+		if t := reflect.TypeOf(action.input()).Elem().Name(); t != name+"Input" {
+			return nil, fmt.Errorf("wire: %s: what answers the action %s takes %s", m.Service, name, t)
+		}
+	}
+	for name := range actions {
+		if _, ok := m.Operations[name]; !ok {
+			return nil, fmt.Errorf("wire: %s: the model has no action %s: write it anew with genmodel", m.Service, name)
+		}
+	}
+	return &Service{Model: m, actions: actions}, nil
 }
 
 // Serve answers a request whose body is already read and whose caller is in ctx.
@@ -108,21 +114,21 @@ func (s *Service) answer(ctx context.Context, id string, r *http.Request, body [
 	if err != nil {
 		return nil, err
 	}
-	h := s.handlers[action]
-	input := reflect.New(h.input)
-	if err := decode(input.Interface()); err != nil {
+	a := s.actions[action]
+	input := a.input()
+	if err := decode(input); err != nil {
 		return nil, err
 	}
 	if s.Before != nil {
-		if ctx, err = s.Before(ctx, action, input.Interface()); err != nil {
+		if ctx, err = s.Before(ctx, action, input); err != nil {
 			return nil, err
 		}
 	}
-	result := h.method.Call([]reflect.Value{reflect.ValueOf(ctx), input})
-	if err, _ := result[1].Interface().(error); err != nil {
+	output, err := a.answer(ctx, input)
+	if err != nil {
 		return nil, err
 	}
-	return s.Model.Encode(action, id, result[0].Interface())
+	return s.Model.Encode(action, id, output)
 }
 
 // readQuery returns the action of a request, which the model has, and what

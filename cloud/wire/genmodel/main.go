@@ -1,8 +1,8 @@
 // Command genmodel writes the part of a service's API model that the embedded
-// cloud speaks: the operations named in a list, and the shapes that they reach,
-// without documentation.
+// cloud speaks: the operations that a service answers, and the shapes that they
+// reach, without documentation.
 //
-//	go run ./cloud/wire/genmodel -in service-2.json -actions cloud/wire/model/ec2.txt -out cloud/wire/model/ec2.json
+//	go run ./cloud/wire/genmodel -in service-2.json -actions cloud/ec2/api.go -out cloud/wire/model/ec2.json
 //
 // The input is the service-2.json (or service-2.json.gz) of botocore, which
 // Debian has in the packages python3-botocore and awscli.
@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ import (
 
 func main() {
 	in := flag.String("in", "", "botocore's service-2.json, plain or gzip")
-	actions := flag.String("actions", "", "file with one action a line")
+	actions := flag.String("actions", "", "Go file whose lines name the actions: \"Name\": wire.Answer(…")
 	out := flag.String("out", "", "file to write")
 	flag.Parse()
 	if err := run(*in, *actions, *out); err != nil {
@@ -68,7 +69,7 @@ func run(in, actions, out string) error {
 	if err != nil {
 		return err
 	}
-	list, err := os.ReadFile(actions)
+	table, err := os.ReadFile(actions)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,8 @@ func run(in, actions, out string) error {
 		Operations: map[string]wire.Operation{},
 		Shapes:     map[string]wire.Shape{},
 	}
-	for _, action := range strings.Fields(string(list)) {
+	for _, line := range regexp.MustCompile(`"(\w+)": +wire\.Answer\(`).FindAllStringSubmatch(string(table), -1) {
+		action := line[1]
 		op, ok := src.Operations[action]
 		if !ok {
 			return fmt.Errorf("%s: the model has no operation %s", in, action)

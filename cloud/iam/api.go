@@ -1,0 +1,30 @@
+package iam
+
+import "bake/cloud/wire"
+
+// actions are those that the service answers; wire/genmodel reads them from here.
+func (s *Service) actions() wire.Actions {
+	return wire.Actions{
+		"AddRoleToInstanceProfile":      wire.Answer(s.AddRoleToInstanceProfile),
+		"CreateInstanceProfile":         wire.Answer(s.CreateInstanceProfile),
+		"CreateRole":                    wire.Answer(s.CreateRole),
+		"DeleteInstanceProfile":         wire.Answer(s.DeleteInstanceProfile),
+		"DeleteRole":                    wire.Answer(s.DeleteRole),
+		"DeleteRolePolicy":              wire.Answer(s.DeleteRolePolicy),
+		"GetInstanceProfile":            wire.Answer(s.GetInstanceProfile),
+		"GetRole":                       wire.Answer(s.GetRole),
+		"GetRolePolicy":                 wire.Answer(s.GetRolePolicy),
+		"ListInstanceProfileTags":       wire.Answer(s.ListInstanceProfileTags),
+		"ListInstanceProfiles":          wire.Answer(s.ListInstanceProfiles),
+		"ListInstanceProfilesForRole":   wire.Answer(s.ListInstanceProfilesForRole),
+		"ListRolePolicies":              wire.Answer(s.ListRolePolicies),
+		"ListRoleTags":                  wire.Answer(s.ListRoleTags),
+		"ListRoles":                     wire.Answer(s.ListRoles),
+		"PutRolePolicy":                 wire.Answer(s.PutRolePolicy),
+		"RemoveRoleFromInstanceProfile": wire.Answer(s.RemoveRoleFromInstanceProfile),
+		"TagInstanceProfile":            wire.Answer(s.TagInstanceProfile),
+		"TagRole":                       wire.Answer(s.TagRole),
+		"UntagInstanceProfile":          wire.Answer(s.UntagInstanceProfile),
+		"UntagRole":                     wire.Answer(s.UntagRole),
+	}
+}

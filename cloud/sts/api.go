@@ -1,0 +1,12 @@
+package sts
+
+import "bake/cloud/wire"
+
+// actions are those that the service answers; wire/genmodel reads them from here.
+func (s *Service) actions() wire.Actions {
+	return wire.Actions{
+		"AssumeRole":                 wire.Answer(s.AssumeRole),
+		"DecodeAuthorizationMessage": wire.Answer(s.DecodeAuthorizationMessage),
+		"GetCallerIdentity":          wire.Answer(s.GetCallerIdentity),
+	}
+}
