@@ -31,10 +31,16 @@ type Ledger interface {
 type FileLedger struct {
 	Header Header
 
+	// Damage says which lines cannot be read, nil if all can. A damaged ledger is
+	// not deleted when it owns nothing any more: its lost lines may tell of more.
+	Damage error
+
 	mu   sync.Mutex
 	f    *os.File
 	size int64 // of the whole lines in f
 	live []Resource
+
+	doubtful map[string]bool // keys of live that a lost line may have given away
 }
 
 // Header is the first line of a ledger: which run it belongs to.
@@ -82,7 +88,8 @@ func CreateLedger(dir string, h Header) (*FileLedger, error) {
 
 // OpenLedger replays the ledger of a run that has ended and opens it for
 // appending. It fails with ErrLive while the run goes on. A torn last line was
-// never acknowledged to anyone, so it is cut off.
+// never acknowledged to anyone, so it is cut off. Other lines that cannot be read
+// are passed over, and become the ledger's Damage.
 func OpenLedger(path string) (*FileLedger, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -107,25 +114,52 @@ func replay(f *os.File) (*FileLedger, error) {
 		return nil, err
 	}
 	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	l := &FileLedger{f: f, size: int64(len(whole))}
-	n := 0
+	l := &FileLedger{f: f, size: int64(len(whole)), doubtful: map[string]bool{}}
+	n, lost := 0, 0
+	var first error
 	for text := range bytes.Lines(whole) {
 		n++
-		ln := line{Header: new(Header), Resource: new(Resource)}
-		if err := json.Unmarshal(text, &ln); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		if ln.Op == "run" {
+		ln, err := readLine(text)
+		switch {
+		case err != nil:
+			if lost++; lost == 1 {
+				first = fmt.Errorf("line %d: %w", n, err)
+			}
+			for _, r := range l.live {
+				l.doubtful[r.Key] = true
+			}
+		case ln.Op == "run":
 			l.Header = *ln.Header
-		} else {
+		default:
 			l.apply(ln.Op, *ln.Resource)
 		}
+	}
+	switch {
+	case lost == 1:
+		l.Damage = first
+	case lost > 1:
+		l.Damage = fmt.Errorf("%d lines cannot be read, the first is %w", lost, first)
 	}
 	if err := f.Truncate(l.size); err != nil {
 		return nil, err
 	}
 	_, err = f.Seek(0, io.SeekEnd)
 	return l, err
+}
+
+// readLine reads a line of a ledger. The error says why it is none.
+func readLine(text []byte) (line, error) {
+	ln := line{Header: new(Header), Resource: new(Resource)}
+	if err := json.Unmarshal(text, &ln); err != nil {
+		return ln, err
+	}
+	switch {
+	case ln.Op != "run" && ln.Op != "intend" && ln.Op != "created" && ln.Op != "gone":
+		return ln, fmt.Errorf("no ledger has the operation %q", ln.Op)
+	case ln.Op != "run" && ln.Key == "":
+		return ln, fmt.Errorf("the operation %q is of no resource", ln.Op)
+	}
+	return ln, nil
 }
 
 func (l *FileLedger) apply(op string, r Resource) {
@@ -192,11 +226,16 @@ func (l *FileLedger) Owned() ([]Resource, error) {
 	return slices.Clone(l.live), nil
 }
 
-// Close ends the ledger. One that owns nothing any more is deleted.
+// Doubtful says whether a line that was lost may have handed the resource with this
+// key to the user.
+func (l *FileLedger) Doubtful(key string) bool { return l.doubtful[key] }
+
+// Close ends the ledger. One that owns nothing any more is deleted, unless it is
+// damaged.
 func (l *FileLedger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.live) == 0 {
+	if len(l.live) == 0 && l.Damage == nil {
 		if err := os.Remove(l.f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
 			l.f.Close()
 			return err

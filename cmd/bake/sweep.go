@@ -56,10 +56,29 @@ machines cannot be told from dead ones, so on AWS name the run with -run, or say
 	return cmd
 }
 
-// dead is the ledger of a run that has ended without deleting everything.
+// dead is the ledger of a run that has ended without deleting everything. As a
+// [step.Ledger] it owns what can be deleted.
 type dead struct {
 	ledger *step.FileLedger
 	owned  []step.Resource
+}
+
+func (d dead) Intend(r step.Resource) error { return d.ledger.Intend(r) }
+func (d dead) Created(key, id string) error { return d.ledger.Created(key, id) }
+func (d dead) Gone(key string) error        { return d.ledger.Gone(key) }
+func (d dead) Owned() ([]step.Resource, error) {
+	owned, err := d.ledger.Owned()
+	return slices.DeleteFunc(owned, func(r step.Resource) bool { return uncertain(d.ledger, r) }), err
+}
+
+// temporary are the kinds of resource that no build hands to its user.
+var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role"}
+
+// uncertain says whether r may be the user's by now: the line of l that would tell
+// cannot be read.
+func uncertain(l *step.FileLedger, r step.Resource) bool {
+	_, kind, _ := strings.Cut(r.Kind, ":")
+	return l.Doubtful(r.Key) && !slices.Contains(temporary, kind)
 }
 
 func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
@@ -71,14 +90,17 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		return err
 	}
 	found, live, err := deadRuns(ledgerDir(state), o.run)
-	if err != nil {
-		return err
-	}
 	defer func() {
 		for _, d := range found {
 			err = errors.Join(err, d.ledger.Close())
 		}
 	}()
+	if o.tags {
+		err = nil // what ledgers fail to tell, tags do
+	} else if err != nil {
+		p.report(err)
+		err = errReported
+	}
 	if o.run != "" && slices.Contains(live, o.run) {
 		return fmt.Errorf("run %s is still going on; end it with Ctrl-C", o.run)
 	}
@@ -96,14 +118,14 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 			}
 		}
 		found = nil
-		tagged, err := clouds.tagged(ctx, o, live)
-		if err != nil {
-			return err
+		tagged, terr := clouds.tagged(ctx, o, live)
+		if terr != nil {
+			return terr
 		}
 		if len(tagged) > 0 {
-			d, err := p.adopt(ledgerDir(state), tagged)
-			if err != nil {
-				return err
+			d, aerr := p.adopt(ledgerDir(state), tagged)
+			if aerr != nil {
+				return aerr
 			}
 			found = []dead{d}
 		}
@@ -118,7 +140,9 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	swept := sweepResult{DryRun: o.dryRun, Runs: []sweptRun{}}
 	defer func() { p.json.result = swept }()
 	if len(found) == 0 {
-		p.say("Nothing to sweep.")
+		if err == nil {
+			p.say("Nothing to sweep.")
+		}
 		return err
 	}
 	if o.dryRun {
@@ -128,14 +152,14 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		}
 		return err
 	}
-	events, err := p.openFeed(displayOptions{color: true, prompts: true}, uuid.NewString(), state)
-	if err != nil {
-		return err
+	events, ferr := p.openFeed(displayOptions{color: true, prompts: true}, uuid.NewString(), state)
+	if ferr != nil {
+		return ferr
 	}
 	defer func() { err = errors.Join(err, events.close()) }()
 	for _, d := range found {
 		p.say(d.String())
-		if derr := destroyAll(ctx, d.ledger, clouds.destroyers(), events.emit); derr != nil {
+		if derr := destroyAll(ctx, d, clouds.destroyers(), events.emit); derr != nil {
 			p.say(leftText(d.ledger.Header.Run, d.left()))
 			err = errReported
 		}
@@ -171,20 +195,37 @@ func (d dead) String() string {
 
 // left returns what d's ledger still owns.
 func (d dead) left() []step.Resource {
-	owned, err := d.ledger.Owned()
+	owned, err := d.Owned()
 	if err != nil {
 		return d.owned
 	}
 	return owned
 }
 
+// damageText says what is lost with the unreadable lines of a ledger, and how to go on.
+func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
+	id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+	var b strings.Builder
+	fmt.Fprintf(&b, "the ledger %s is damaged: %v", path, l.Damage)
+	for _, r := range owned {
+		if uncertain(l, r) {
+			fmt.Fprintf(&b, "\n  not deleted, since it may have been handed over: %s", r)
+		}
+	}
+	fmt.Fprintf(&b, "\nTo find what it does not tell: bake sweep -tags -run %s -region REGION (with -local for the local cloud). Then delete the file.", id)
+	return b.String()
+}
+
 // deadRuns opens the ledgers of runs that have ended, all or the one of run, and
-// names the runs that have not. The caller closes the ledgers.
+// names the runs that have not. The caller closes the ledgers. The error says which
+// of them cannot be read, or not all of them; it does not keep the others from
+// being found.
 func deadRuns(dir, run string) (found []dead, live []string, err error) {
 	paths, err := step.Ledgers(dir)
 	if err != nil {
 		return nil, nil, err
 	}
+	var errs []error
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
 		l, err := step.OpenLedger(path)
@@ -196,21 +237,27 @@ func deadRuns(dir, run string) (found []dead, live []string, err error) {
 			continue // its run has just ended well
 		}
 		if err != nil {
-			return found, live, err
-		}
-		if run != "" && id != run {
-			if err := l.Close(); err != nil {
-				return found, live, err
+			if run == "" || id == run {
+				errs = append(errs, err)
 			}
 			continue
 		}
-		owned, err := l.Owned()
-		if err != nil {
-			return found, live, err
+		if run != "" && id != run {
+			errs = append(errs, l.Close())
+			continue
 		}
-		found = append(found, dead{l, owned})
+		d := dead{ledger: l}
+		if l.Damage != nil {
+			l.Header.Run = id // whatever its first line says
+			all, _ := l.Owned()
+			errs = append(errs, errors.New(damageText(path, l, all)))
+		}
+		owned, err := d.Owned()
+		errs = append(errs, err)
+		d.owned = owned
+		found = append(found, d)
 	}
-	return found, live, nil
+	return found, live, errors.Join(errs...)
 }
 
 // adopt writes what was found by its tags into a ledger, so that the sweep can
@@ -228,7 +275,7 @@ func (p *program) adopt(dir string, found []step.Resource) (dead, error) {
 			return dead{}, err
 		}
 	}
-	return dead{l, found}, nil
+	return dead{ledger: l, owned: found}, nil
 }
 
 // destroyAll tears down whatever the ledger owns, as the builds that made it
