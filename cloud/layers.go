@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"bake/cloud/confined"
 	"bake/cloud/image"
 	"bake/cloud/image/disk"
 )
@@ -51,11 +52,11 @@ func (l layers) Ensure(ctx context.Context, base string, progress func(Progress)
 
 func (l layers) NewID() string { return string(image.NewLayerID()) }
 
-func (l layers) Freeze(ctx context.Context, id, dir string) error {
+func (l layers) Freeze(ctx context.Context, id string, dir confined.Dir) error {
 	return l.store.FreezeAs(ctx, image.LayerID(id), dir)
 }
 
-func (l layers) Clone(ctx context.Context, dir string) (string, error) {
+func (l layers) Clone(ctx context.Context, dir confined.Dir) (string, error) {
 	id, err := l.store.Clone(ctx, dir)
 	return string(id), err
 }

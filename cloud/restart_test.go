@@ -16,6 +16,7 @@ import (
 
 	"bake/cloud"
 	"bake/cloud/cloudtest"
+	"bake/cloud/confined"
 )
 
 // serveOnce opens a cloud in dir and serves it while use runs.
@@ -126,7 +127,7 @@ type froze struct {
 	then func()
 }
 
-func (f froze) Freeze(ctx context.Context, id, dir string) error {
+func (f froze) Freeze(ctx context.Context, id string, dir confined.Dir) error {
 	err := f.Images.Freeze(ctx, id, dir)
 	f.then()
 	return err

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"bake/cloud"
+	"bake/cloud/confined"
 	"bake/cloud/image/disk"
 	"bake/cloud/machine/machinetest"
 )
@@ -154,17 +155,17 @@ func (i *Images) NewID() string {
 }
 
 // Freeze implements [cloud.Images].
-func (i *Images) Freeze(_ context.Context, id, dir string) error {
+func (i *Images) Freeze(_ context.Context, id string, dir confined.Dir) error {
 	if err := os.MkdirAll(i.dir, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(dir, filepath.Join(i.dir, id))
+	return dir.Rename(filepath.Join(i.dir, id))
 }
 
 // Clone implements [cloud.Images].
-func (i *Images) Clone(_ context.Context, dir string) (string, error) {
+func (i *Images) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	id := i.NewID()
-	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir))
+	return id, os.CopyFS(filepath.Join(i.dir, id), os.DirFS(dir.Path()))
 }
 
 // ImportDisk implements [cloud.Images]. The layer holds the image as the file disk.

@@ -11,12 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/confined"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
@@ -163,15 +163,9 @@ func (s *Service) volumeDir(v *volumeRow) string {
 	return dir
 }
 
-// tree is the content in a volume's directory. Whoever is root in a machine may
-// have put something else in its place, which would lead out of it.
-func tree(dir string) (string, error) {
-	path := filepath.Join(dir, machine.VolumeContent)
-	st, err := os.Lstat(path)
-	if err == nil && !st.IsDir() {
-		err = &os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
-	}
-	return path, err
+// tree is the content in a volume's directory.
+func (s *Service) tree(dir string) confined.Dir {
+	return s.confine(filepath.Join(dir, machine.VolumeContent))
 }
 
 // freezeVolumes takes volumes at rest: what they hold becomes layers. The disk is
@@ -215,12 +209,9 @@ func (s *Service) freezeVolume(ctx context.Context, id string) (contents, error)
 	if dir == "" {
 		return contents{layers: v.Layers, base: v.Base}, nil
 	}
-	content, err := tree(dir)
-	if err != nil {
+	content := s.tree(dir)
+	if blank, err := content.Empty(); err != nil || blank {
 		return contents{}, err
-	}
-	if empty(content) {
-		return contents{}, nil
 	}
 	layer := s.opts.Images.NewID()
 	if err := s.editVolume(id, func(v *volumeRow) { v.Freezing = layer }); err != nil {
@@ -258,14 +249,19 @@ func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance s
 			return nil, kindVolume.notFound(id)
 		}
 		held := contents{}
-		from := filepath.Join(s.machineDir(instance), "upper")
+		from := s.upper(instance)
 		if s.isRoot(id, instance) {
 			held.layers = in.Layers
-		} else if from, err = tree(s.attachedDir(instance, *v.Attachments[0].Device)); err != nil {
-			return nil, err
-		} else if empty(from) {
-			out[id] = held
-			continue
+		} else {
+			from = s.tree(s.attachedDir(instance, *v.Attachments[0].Device))
+			blank, err := from.Empty()
+			if err != nil {
+				return nil, err
+			}
+			if blank {
+				out[id] = held
+				continue
+			}
 		}
 		layer, err := s.opts.Images.Clone(ctx, from)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/confined"
 	"bake/cloud/machine"
 	"bake/cloud/metadata"
 	"bake/cloud/network"
@@ -152,7 +152,9 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	in, _ = s.instances.get(id)
 	spec := s.spec(id, in)
 	s.mu.Unlock()
-	if len(in.Layers) == 0 && empty(filepath.Join(spec.Dir, "upper")) {
+	if blank, err := s.upper(id).Empty(); err != nil {
+		return nil, err
+	} else if blank && len(in.Layers) == 0 {
 		return nil, fmt.Errorf("the root volume of the image %s is blank: there is nothing to start", *in.ImageId)
 	}
 	err := s.placeVolumes(ctx, id)
@@ -395,9 +397,9 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	if !ok {
 		return nil, kindInstance.notFound(id)
 	}
-	upper := filepath.Join(s.machineDir(id), "upper")
-	if empty(upper) {
-		return in.Layers, nil
+	upper := s.upper(id)
+	if unchanged, err := upper.Empty(); err != nil || unchanged {
+		return in.Layers, err
 	}
 	layer := s.opts.Images.NewID()
 	layers := append([]string{layer}, in.Layers...)
@@ -408,12 +410,6 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 		return nil, errors.Join(err, s.editInstance(id, func(in *instance) { in.Freezing = "" }))
 	}
 	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
-}
-
-// empty reports whether dir has nothing in it. One that cannot be read may have.
-func empty(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	return errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0
 }
 
 // collect deletes the layers that nothing refers to any more, in the
@@ -445,6 +441,20 @@ func (s *Service) editInstance(id string, change func(*instance)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.instances.edit(id, change)
+}
+
+// confine names a directory of the service's that machines can write in, or below.
+func (s *Service) confine(path string) confined.Dir {
+	name, err := filepath.Rel(s.opts.Dir, path)
+	if err != nil {
+		name = path // which confined refuses
+	}
+	return confined.Dir{Base: s.opts.Dir, Name: name}
+}
+
+// upper is the writable layer of an instance's disk.
+func (s *Service) upper(instance string) confined.Dir {
+	return s.confine(filepath.Join(s.machineDir(instance), "upper"))
 }
 
 func (s *Service) machineDir(id string) string { return filepath.Join(s.opts.Dir, "machines", id) }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"bake/cloud/confined"
 	"bake/cloud/durable"
 	"bake/cloud/machine"
 	"bake/cloud/wire"
@@ -32,9 +33,9 @@ type Images interface {
 	NewID() string
 	// Freeze makes the directory dir the layer id, by renaming it. When the
 	// process dies in it, either dir is as it was or the layer exists.
-	Freeze(ctx context.Context, id, dir string) error
+	Freeze(ctx context.Context, id string, dir confined.Dir) error
 	// Clone makes a layer of a copy of the directory dir and returns its id.
-	Clone(ctx context.Context, dir string) (string, error)
+	Clone(ctx context.Context, dir confined.Dir) (string, error)
 	// ImportDisk makes a layer of the root file system in a disk image, whose format
 	// is in the words of ImportImage.
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"bake/cloud/confined"
 	"bake/cloud/durable"
 )
 
@@ -24,7 +25,7 @@ func NewLayerID() LayerID {
 // that the caller can write down what is about to happen. When the process dies
 // in it, upper is as it was and [Store.Has] denies the layer, or the layer is
 // whole.
-func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper string) error {
+func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) error {
 	if !layerPattern().MatchString(string(id)) {
 		return fmt.Errorf("make a layer: %q is no layer's id", id)
 	}
@@ -38,10 +39,10 @@ func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper string) error {
 	if err := writeRecord(s.recordPath(id), layerRecord{ID: id, Created: time.Now().UTC()}); err != nil {
 		return s.explain("make a layer", err)
 	}
-	if err := os.Rename(upper, s.path("layers", string(id))); err != nil {
+	if err := upper.Rename(s.path("layers", string(id))); err != nil {
 		err = errors.Join(err, removeRecord(s.recordPath(id)))
 		if errors.Is(err, syscall.EXDEV) {
-			return fmt.Errorf("make a layer of %s: it is on another file system than the image store %s: keep both below one directory", upper, s.dir)
+			return fmt.Errorf("make a layer of %s: it is on another file system than the image store %s: keep both below one directory", upper.Path(), s.dir)
 		}
 		return s.explain("make a layer", err)
 	}

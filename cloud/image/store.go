@@ -40,6 +40,7 @@ import (
 	"syscall"
 	"time"
 
+	"bake/cloud/confined"
 	"bake/cloud/durable"
 	"bake/cloud/machine"
 )
@@ -241,10 +242,15 @@ func (s *Store) importLayer(ctx context.Context, tar io.Reader, r layerRecord, c
 
 // Clone makes a layer of a copy of upper, the upper directory of a machine that
 // goes on running afterwards and is frozen meanwhile.
-func (s *Store) Clone(ctx context.Context, upper string) (id LayerID, err error) {
+func (s *Store) Clone(ctx context.Context, upper confined.Dir) (id LayerID, err error) {
+	from, err := upper.Open()
+	if err != nil {
+		return "", s.explain("copy a layer", err)
+	}
+	defer from.Close()
 	err = s.work(ctx, func(dir string) error {
 		content := filepath.Join(dir, "content")
-		if err := s.driver.Clone(ctx, upper, content); err != nil {
+		if err := s.driver.Clone(ctx, from, content); err != nil {
 			return err
 		}
 		id, err = s.adopt(content, layerRecord{})

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"bake/cloud/confined"
 	"bake/cloud/image"
 	"bake/cloud/image/debian/debiantest"
 	"bake/cloud/machine/machinetest"
@@ -111,7 +112,7 @@ func TestFreeze(t *testing.T) {
 func TestClone(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	upper := makeUpper(t, "a")
-	id, err := s.Clone(t.Context(), upper)
+	id, err := s.Clone(t.Context(), confined.Dir{Base: filepath.Dir(upper), Name: filepath.Base(upper)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 
 	"bake/cloud/network"
 )
@@ -34,9 +35,10 @@ type Driver interface {
 	// Remove deletes dir and all below it. It is no error if dir does not exist.
 	Remove(ctx context.Context, dir string) error
 
-	// Clone copies the layer in src to dst, which must not exist, with everything
-	// that Unpack keeps. Used for a snapshot of a machine that goes on running.
-	Clone(ctx context.Context, src, dst string) error
+	// Clone copies the layer in the open directory src to dst, which must not
+	// exist, with everything that Unpack keeps. Used for a snapshot of a machine
+	// that goes on running.
+	Clone(ctx context.Context, src *os.File, dst string) error
 
 	// MakeVolume makes the directory dir, which must not exist, a volume of size
 	// bytes; see [Spec.Dir]. Its content is a copy of what an overlay of layers,

@@ -126,12 +126,7 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 func (d *Driver) Remove(ctx context.Context, dir string) error { return os.RemoveAll(dir) }
 
 // Clone implements [machine.Driver].
-func (d *Driver) Clone(ctx context.Context, src, dst string) error {
-	from, err := os.Open(src)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
+func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 	if err := os.Mkdir(dst, 0o755); err != nil {
 		return err
 	}

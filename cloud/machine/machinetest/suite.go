@@ -117,6 +117,16 @@ func unpack(t *testing.T, d machine.Driver, stream []byte, dir string) {
 	}
 }
 
+func clone(t *testing.T, d machine.Driver, src, dst string) error {
+	t.Helper()
+	from, err := os.Open(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	return d.Clone(t.Context(), from, dst)
+}
+
 func testLayers(t *testing.T, f Fixture) {
 	first, second, third := filepath.Join(f.Dir, "1"), filepath.Join(f.Dir, "2"), filepath.Join(f.Dir, "3")
 	unpack(t, f.Driver, archive(t, sample()), first)
@@ -128,13 +138,13 @@ func testLayers(t *testing.T, f Fixture) {
 	if !bytes.Equal(one, pack(t, f.Driver, second)) {
 		t.Error("a layer changes on the way through a tar stream")
 	}
-	if err := f.Driver.Clone(t.Context(), first, third); err != nil {
+	if err := clone(t, f.Driver, first, third); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(one, pack(t, f.Driver, third)) {
 		t.Error("a clone differs")
 	}
-	if err := f.Driver.Clone(t.Context(), first, third); err == nil {
+	if err := clone(t, f.Driver, first, third); err == nil {
 		t.Error("a clone replaced what was there")
 	}
 
@@ -437,7 +447,7 @@ func testFreeze(t *testing.T, f Fixture) {
 		if err := m.Freeze(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Driver.Clone(t.Context(), filepath.Join(s.Dir, "upper"), filepath.Join(f.Dir, "copy")); err != nil {
+		if err := clone(t, f.Driver, filepath.Join(s.Dir, "upper"), filepath.Join(f.Dir, "copy")); err != nil {
 			t.Error(err)
 		}
 		if err := f.Driver.Remove(t.Context(), filepath.Join(f.Dir, "copy")); err != nil {

@@ -22,6 +22,8 @@ import (
 	"sync"
 
 	"bake/cloud/machine"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options of [New]. The zero value chooses what is best on this host.
@@ -181,7 +183,7 @@ func (d *Driver) Remove(ctx context.Context, dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
 	}
-	f, err := os.Open(dir)
+	f, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
@@ -196,14 +198,9 @@ func (d *Driver) Remove(ctx context.Context, dir string) error {
 }
 
 // Clone implements [machine.Driver].
-func (d *Driver) Clone(ctx context.Context, src, dst string) error {
-	from, err := os.Open(src)
-	if err != nil {
-		return fmt.Errorf("clone: %w", err)
-	}
-	defer from.Close()
+func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 	if _, err := os.Lstat(dst); err == nil {
-		return fmt.Errorf("clone %s: %w", src, &os.PathError{Op: "create", Path: dst, Err: os.ErrExist})
+		return fmt.Errorf("clone %s: %w", from.Name(), &os.PathError{Op: "create", Path: dst, Err: os.ErrExist})
 	}
 	if err := d.makeLayerDir(dst); err != nil {
 		return fmt.Errorf("clone: %w", err)
@@ -214,7 +211,7 @@ func (d *Driver) Clone(ctx context.Context, src, dst string) error {
 	}
 	defer to.Close()
 	if err := d.inNamespace(ctx, filesJob{op: "clone", dirs: []*os.File{from, to}}); err != nil {
-		return fmt.Errorf("clone %s to %s: %w", src, dst, err)
+		return fmt.Errorf("clone %s to %s: %w", from.Name(), dst, err)
 	}
 	return nil
 }

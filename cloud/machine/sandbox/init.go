@@ -42,8 +42,10 @@ func (b *bootSpec) run(report *os.File) error {
 		if err := b.identify(); err != nil {
 			return err
 		}
-		if err := plugAll(); err != nil {
-			return err
+		for _, v := range b.volumes {
+			if err := plug(v); err != nil {
+				return err
+			}
 		}
 	}
 	os.Clearenv()
@@ -133,6 +135,10 @@ func (b *bootSpec) mountAll() error {
 	if err := os.RemoveAll(filepath.Join(work, "index")); err != nil {
 		return err
 	}
+	var err error
+	if b.volumes, err = openVolumes(b.Dir); err != nil {
+		return err
+	}
 	root := filepath.Join(b.Dir, rootDir)
 	disk := overlay{lower: b.Layers, upper: filepath.Join(b.Dir, upperDir), work: work}
 	if err := disk.mount(root, b.OldMount); err != nil {
@@ -157,9 +163,6 @@ func (b *bootSpec) mountAll() error {
 		return err
 	}
 	if err := b.bindProgram("run/bake/program"); err != nil {
-		return err
-	}
-	if err := bindVolumes(); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {

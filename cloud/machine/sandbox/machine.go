@@ -71,6 +71,8 @@ type bootSpec struct {
 	Executable string // this program's file, if it can be told
 	Console    string // the console's terminal; set by the shim
 
+	volumes []*volumeTrees // those there are at the start; set by the first process
+
 	Card *card // nil for a machine without a network
 }
 
@@ -219,7 +221,9 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.ExtraFiles = []*os.File{gate, theirs}
-	d.ids.prepare(cmd, unix.CLONE_NEWNET)
+	// With a view of mounts of its own, which is the host's, the shim can take
+	// volumes out of it for the machine.
+	d.ids.prepare(cmd, unix.CLONE_NEWNET|unix.CLONE_NEWNS)
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	if m.group != nil {
 		dir, err := os.Open(m.group.shim())
@@ -514,7 +518,7 @@ func (m *running) Freeze(ctx context.Context) error {
 
 // flush writes the disk's cached pages out.
 func (m *running) flush() error {
-	f, err := os.Open(filepath.Join(m.spec.Dir, upperDir))
+	f, err := os.OpenFile(filepath.Join(m.spec.Dir, upperDir), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

@@ -378,6 +378,16 @@ func TestEnds(t *testing.T) {
 	})
 }
 
+func (b *bench) clone(src, dst string) error {
+	b.t.Helper()
+	from, err := os.Open(src)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer from.Close()
+	return b.driver.Clone(b.t.Context(), from, dst)
+}
+
 func (b *bench) waitEnd(m machine.Machine) {
 	b.t.Helper()
 	select {
@@ -410,7 +420,7 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := filepath.Join(b.dir, "copied")
-	if err := b.driver.Clone(ctx, filepath.Join(spec.Dir, "upper"), copied); err != nil {
+	if err := b.clone(filepath.Join(spec.Dir, "upper"), copied); err != nil {
 		t.Error(err)
 	}
 	if err := m.Thaw(); err != nil {

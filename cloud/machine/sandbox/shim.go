@@ -217,15 +217,33 @@ func (s *shim) serve() {
 		case opThaw:
 			s.answer(message{}, msg.ID, s.signalAll(unix.SIGCONT))
 		case opPlug:
-			go func() { s.answer(message{}, msg.ID, s.inMachine(func() error { return plug(msg.Name) })) }()
+			go func() { s.answer(message{}, msg.ID, s.plug(msg.Name)) }()
 		case opUnplug:
-			go func() { s.answer(message{}, msg.ID, s.inMachine(func() error { return unplug(msg.Name) })) }()
+			go func() { s.answer(message{}, msg.ID, s.unplug(msg.Name)) }()
 		case opStop:
 			go s.stop()
 		case opKill:
 			s.init.Process.Kill()
 		}
 	}
+}
+
+func (s *shim) plug(name string) error {
+	v, err := openVolume(s.boot.Dir, name)
+	if err != nil {
+		return err
+	}
+	return s.inMachine(func() error { return plug(v) })
+}
+
+// unplug asks the host's /proc where the volume is mounted: what the machine's
+// says is the machine's to choose.
+func (s *shim) unplug(name string) error {
+	places, err := mountPoints(fmt.Sprintf("/proc/%d/mountinfo", s.init.Process.Pid), name)
+	if err != nil {
+		return err
+	}
+	return s.inMachine(func() error { return unplug(name, places) })
 }
 
 func (s *shim) answer(m message, id uint64, err error) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"bake/cloud/confined"
 	"bake/cloud/machine"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ import (
 //   - content, the tree of the file system, which mount shows; see mount.go. It
 //     can become a layer.
 //   - filesystem, the UUID of the file system on the device that the tree is of.
+//
+// The machine has each of the three bound into its /run, and nothing above them:
+// who is root there can change what is in them and not what they are.
 //
 // There is one tree for a volume: partitions can be made on the device but have
 // no devices of their own, and nothing starts from a boot loader on it.
@@ -71,36 +75,129 @@ func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, si
 	return d.inNamespace(ctx, job)
 }
 
-// bindVolumes shows the machine its volumes. The working directory is its root,
-// which is mounted beside them.
-func bindVolumes() error {
-	target := strings.TrimPrefix(volumesPath, "/")
-	if err := makeDir(target, 0o755); err != nil {
-		return err
-	}
-	return mount{source: "../" + machine.VolumesDir, target: target, flags: unix.MS_BIND}.do()
+// volumeParts are the files and the directory of a volume, in the order in which
+// they are bound.
+func volumeParts() []string { return []string{volumeDevice, volumeFilesystem, machine.VolumeContent} }
+
+// volumeTrees are the parts of a volume, taken from the host's view of its files
+// as mounts that are attached nowhere yet.
+type volumeTrees struct {
+	name  string
+	parts []*os.File
 }
 
-// plugAll makes the volumes that a machine begins with appear.
-func plugAll() error {
-	entries, err := os.ReadDir(volumesPath)
+// openVolume takes the volume name of the machine whose directory is dir.
+func openVolume(dir, name string) (_ *volumeTrees, err error) {
+	volume, err := confined.Dir{Base: dir, Name: filepath.Join(machine.VolumesDir, name)}.Open()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	defer volume.Close()
+	v := &volumeTrees{name: name}
+	for _, part := range volumeParts() {
+		at, err := unix.Openat2(int(volume.Fd()), part, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		if err == nil {
+			var tree int
+			tree, err = unix.OpenTree(at, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+			unix.Close(at)
+			if err == nil {
+				v.parts = append(v.parts, os.NewFile(uintptr(tree), part))
+			}
+		}
+		if err != nil {
+			v.close()
+			return nil, fmt.Errorf("volume %s: %s: %w", name, part, err)
+		}
+	}
+	return v, nil
+}
+
+func (v *volumeTrees) close() {
+	for _, f := range v.parts {
+		f.Close()
+	}
+}
+
+// openVolumes takes all volumes of the machine whose directory is dir.
+func openVolumes(dir string) (all []*volumeTrees, err error) {
+	entries, err := os.ReadDir(filepath.Join(dir, machine.VolumesDir))
+	if err != nil {
+		return nil, err
 	}
 	for _, e := range entries {
-		if err := plug(e.Name()); err != nil {
-			return err
+		v, err := openVolume(dir, e.Name())
+		if err != nil {
+			for _, v := range all {
+				v.close()
+			}
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// bind mounts the parts of the volume in the machine. It runs there, and closes v.
+func (v *volumeTrees) bind() (err error) {
+	defer v.close()
+	dir := filepath.Join(volumesPath, v.name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, unbindVolume(v.name))
+		}
+	}()
+	for _, part := range v.parts {
+		target := filepath.Join(dir, part.Name())
+		if part.Name() == machine.VolumeContent {
+			err = os.Mkdir(target, 0o755)
+		} else {
+			err = os.WriteFile(target, nil, 0o644)
+		}
+		if err == nil {
+			err = unix.MoveMount(int(part.Fd()), "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}
+		if err != nil {
+			return fmt.Errorf("volume %s: mount %s: %w", v.name, part.Name(), err)
 		}
 	}
 	return nil
 }
 
+// unbindVolume undoes bind. It fails, with everything in its place, if a process
+// of the machine uses the volume. It runs in the machine.
+func unbindVolume(name string) error {
+	dir := filepath.Join(volumesPath, name)
+	// With MNT_EXPIRE the kernel says whether a mount is in use and leaves it.
+	for _, part := range volumeParts() {
+		if unix.Unmount(filepath.Join(dir, part), unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW) == unix.EBUSY {
+			return fmt.Errorf("a process uses the volume %s: %w", name, unix.EBUSY)
+		}
+	}
+	for _, part := range volumeParts() {
+		path := filepath.Join(dir, part)
+		if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT { // it is not mounted
+			return fmt.Errorf("volume %s: unmount %s: %w", name, part, err)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(dir)
+}
+
 // plug makes a volume appear, under the names that it may have on EC2: xvdf is
 // also sdf, and the first NVMe disk that is free. It runs in the machine.
-func plug(name string) error {
+func plug(v *volumeTrees) error {
+	if err := v.bind(); err != nil {
+		return err
+	}
 	if err := installMount(); err != nil {
 		return err
 	}
+	name := v.name
 	if err := os.Symlink(filepath.Join(volumesPath, name, volumeDevice), "/dev/"+name); err != nil {
 		return err
 	}
@@ -117,14 +214,14 @@ func plug(name string) error {
 	}
 }
 
-// unplug takes a volume's names away. It runs in the machine.
-func unplug(name string) error {
-	places, err := mountPoints("/proc/1/mountinfo", name) // the shim has no /proc/self in the machine
-	if err != nil {
-		return err
-	}
+// unplug takes a volume away. places is where its file system is mounted. It runs
+// in the machine.
+func unplug(name string, places []string) error {
 	if len(places) > 0 {
 		return fmt.Errorf("the volume %s is mounted at %s: %w", name, strings.Join(places, " and "), unix.EBUSY)
+	}
+	if err := unbindVolume(name); err != nil {
+		return err
 	}
 	entries, err := os.ReadDir("/dev")
 	if err != nil {
@@ -132,7 +229,7 @@ func unplug(name string) error {
 	}
 	for _, e := range entries {
 		path := "/dev/" + e.Name()
-		if target, err := os.Readlink(path); err == nil && (target == name || volumeOf(target) == name) {
+		if target, err := os.Readlink(path); err == nil && (target == name || target == filepath.Join(volumesPath, name, volumeDevice)) {
 			if err := os.Remove(path); err != nil {
 				return err
 			}
@@ -155,8 +252,8 @@ func volumeOf(path string) string {
 }
 
 // mountPoints lists where the volume's file system is mounted, from a file of the
-// form that proc_pid_mountinfo(5) describes. Mounts of it are binds of a directory
-// below what is mounted at volumesPath.
+// form that proc_pid_mountinfo(5) describes. Mounts of it are binds of the tree that
+// the volume has below volumesPath.
 func mountPoints(file, name string) ([]string, error) {
 	table, err := os.ReadFile(file)
 	if err != nil {
@@ -167,6 +264,7 @@ func mountPoints(file, name string) ([]string, error) {
 
 func placesOf(table, name string) (places []string) {
 	type entry struct{ device, root, place string }
+	tree := filepath.Join(volumesPath, name, machine.VolumeContent)
 	var all []entry
 	base := entry{}
 	for line := range strings.Lines(table) {
@@ -175,13 +273,13 @@ func placesOf(table, name string) (places []string) {
 			continue
 		}
 		e := entry{device: f[2], root: unescape(f[3]), place: unescape(f[4])}
-		if e.place == volumesPath {
+		if e.place == tree {
 			base = e
 		}
 		all = append(all, e)
 	}
 	for _, e := range all {
-		if e.device == base.device && e.root == filepath.Join(base.root, name, machine.VolumeContent) {
+		if e.device == base.device && e.root == base.root && e.place != tree {
 			places = append(places, e.place)
 		}
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"bake/cloud/machine"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // TestVolume formats and mounts volumes, one there from the start and one that
@@ -55,6 +57,23 @@ func TestVolume(t *testing.T) {
 				t.Errorf("a new file system has %q", got)
 			}
 
+			// Nothing above a volume's own parts is the host's, and none of them can
+			// be made to lead elsewhere there.
+			if got := b.run(c, "stat -f -c %T /run/bake/volumes /run/bake/volumes/xvdf"); got != "tmpfs\ntmpfs" {
+				t.Errorf("the volumes' directories are %q", got)
+			}
+			for _, command := range []string{
+				"sudo mv /run/bake/volumes/xvdf /run/bake/volumes/zz && sudo ln -s /home/victim /run/bake/volumes/xvdf; sudo rm /run/bake/volumes/xvdf; sudo mv /run/bake/volumes/zz /run/bake/volumes/xvdf",
+				"sudo mv /run/bake/volumes/xvdf/content /run/bake/volumes/xvdf/zz", "sudo rm -rf /run/bake/volumes/xvdf/device",
+			} {
+				try(c, command)
+			}
+			for path, dir := range map[string]bool{"": true, machine.VolumeContent: true, volumeDevice: false, volumeFilesystem: false} {
+				if st, err := os.Lstat(filepath.Join(place("xvdf"), path)); err != nil || st.IsDir() != dir || !dir && !st.Mode().IsRegular() {
+					t.Errorf("on the host %q is %v, %v", path, st, err)
+				}
+			}
+
 			other := filepath.Join(spec.Dir, "other")
 			if err := d.MakeVolume(t.Context(), other, b.layers, 8<<30); err != nil {
 				t.Fatal(err)
@@ -66,6 +85,24 @@ func TestVolume(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.run(c, "sudo mkdir /data && sudo mount /dev/xvdg /data && sudo chroot /data /bin/true && echo here | sudo tee /data/etc/volume && sudo umount /data")
+			holder, err := c.NewSession()
+			if err != nil {
+				t.Fatal(err)
+			}
+			pipe, err := holder.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := holder.Start("cd /run/bake/volumes/xvdg/content && touch /tmp/held && cat"); err != nil {
+				t.Fatal(err)
+			}
+			b.run(c, "until test -e /tmp/held; do sleep 0.05; done")
+			if err := m.Unplug(t.Context(), "xvdg"); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("a volume in use was unplugged: %v", err)
+			}
+			b.run(c, "sudo blkid /dev/xvdg; test -f /run/bake/volumes/xvdg/device && test -d /run/bake/volumes/xvdg/content/etc")
+			pipe.Close()
+			holder.Wait()
 			if err := m.Unplug(t.Context(), "xvdg"); err != nil {
 				t.Error(err)
 			}
@@ -114,7 +151,7 @@ func TestParseMount(t *testing.T) {
 
 func TestMountPoints(t *testing.T) {
 	table := `25 1 0:30 / / rw - overlay overlay rw
-26 25 254:1 /store/machines/i-1/volumes /run/bake/volumes rw - ext4 /dev/vda rw
+26 25 254:1 /store/machines/i-1/volumes/xvdf/content /run/bake/volumes/xvdf/content rw - ext4 /dev/vda rw
 27 25 254:1 /store/machines/i-1/volumes/xvdf/content /mnt rw - ext4 /dev/vda rw
 28 25 254:1 /store/machines/i-1/volumes/xvdf/content /a\040b rw - ext4 /dev/vda rw
 29 25 254:1 /store/machines/i-1/volumes/xvdg/content /other rw - ext4 /dev/vda rw

@@ -32,6 +32,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
+	"bake/cloud/confined"
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
 	"bake/cloud/machine"
@@ -521,13 +522,13 @@ func (s *imageStore) NewID() string {
 	return fmt.Sprintf("layer-%d", s.n)
 }
 
-func (s *imageStore) Freeze(_ context.Context, id, dir string) error {
-	return os.Rename(dir, filepath.Join(s.dir, id))
+func (s *imageStore) Freeze(_ context.Context, id string, dir confined.Dir) error {
+	return dir.Rename(filepath.Join(s.dir, id))
 }
 
-func (s *imageStore) Clone(_ context.Context, dir string) (string, error) {
+func (s *imageStore) Clone(_ context.Context, dir confined.Dir) (string, error) {
 	id := s.NewID()
-	return id, os.CopyFS(filepath.Join(s.dir, id), os.DirFS(dir))
+	return id, os.CopyFS(filepath.Join(s.dir, id), os.DirFS(dir.Path()))
 }
 
 func (s *imageStore) ImportDisk(context.Context, *os.File, string) (ec2.ImportedDisk, error) {
