@@ -30,6 +30,7 @@ import (
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
 	"bake/cloud/machine"
+	"bake/cloud/network"
 	"bake/cloud/s3"
 	"bake/cloud/secretsmanager"
 	"bake/cloud/ssm"
@@ -54,6 +55,10 @@ type Options struct {
 	Dir    string // made if need be
 	Driver machine.Driver
 	Images Images // in a directory on Dir's file system: see [Layers]
+
+	// Reach says what machines may connect to outside of the cloud; nil is every
+	// public address and nothing else.
+	Reach *network.Reach
 
 	Clock  Clock  // nil is the system's
 	Delays Delays // the zero value is none
@@ -126,7 +131,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
-		Profiles: profiles{c},
+		Profiles: profiles{c}, Reach: opts.Reach,
 	})
 	if err != nil {
 		return err

@@ -205,6 +205,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 			Public:   netipAddr(in.PublicIpAddress),
 			Metadata: metadata.Handler(s.opts.Clock.Now, func() metadata.Instance { return s.metadataOf(id) }),
 			Policy:   s.policyOf(id, in),
+			Reach:    s.opts.Reach,
 			Peer:     s.peers(in),
 			Names:    s.names(in),
 		},

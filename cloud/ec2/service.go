@@ -18,6 +18,7 @@ import (
 	"bake/cloud/confined"
 	"bake/cloud/durable"
 	"bake/cloud/machine"
+	"bake/cloud/network"
 	"bake/cloud/wire"
 )
 
@@ -114,6 +115,10 @@ type Options struct {
 	// Objects opens an object in a bucket of the caller's.
 	Objects  func(caller wire.Caller, bucket, key string) (*os.File, error)
 	Profiles Profiles // nil: any well-formed name is one, whose role is lent to nobody
+
+	// Reach says what machines may connect to outside of the cloud; nil is every
+	// public address and nothing else.
+	Reach *network.Reach
 
 	Delays Delays // the zero value is no delay
 	Faults *Faults

@@ -19,6 +19,7 @@ type Base struct {
 	Env        []string  `json:"env,omitempty"`      // from the configuration of an OCI image
 	Source     string    `json:"source"`             // what it was made from, for people
 	Packages   []string  `json:"packages,omitempty"` // name=version, where known
+	Mirrors    []string  `json:"mirrors,omitempty"`  // URLs that its package manager fetches from, where known
 	Created    time.Time `json:"created"`
 }
 

@@ -91,6 +91,7 @@ func (s *Store) Bootstrap(ctx context.Context, o BootstrapOptions) (Base, error)
 		User:       debianUser,
 		RootDevice: rootDevice,
 		Source:     strings.TrimSpace("Debian " + system.Version + " " + o.Suite + ", " + system.Sources[0]),
+		Mirrors:    system.Mirrors,
 		Created:    time.Now().UTC(),
 	}
 	for _, p := range system.Packages {

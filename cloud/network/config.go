@@ -25,6 +25,10 @@ type Config struct {
 	// time; nil admits everything.
 	Policy Policy
 
+	// Reach says what the machine may connect to outside of the cloud; nil is
+	// every public address and nothing else.
+	Reach *Reach
+
 	// Peer finds another machine of the same network by private address; nil,
 	// or a nil Peer, means that there is none.
 	Peer func(netip.Addr) Peer

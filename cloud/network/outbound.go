@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -36,6 +38,9 @@ func (r *Router) handleTCP(req *tcp.ForwarderRequest) {
 	case outside:
 		r.flows.Go(func() {
 			r.connect(req, func(ctx context.Context) (net.Conn, error) {
+				if !r.cfg.Reach.Admits(ctx, to) {
+					return nil, errOutOfReach
+				}
 				var d net.Dialer
 				return d.DialContext(ctx, "tcp4", to.String())
 			})
@@ -48,10 +53,20 @@ func (r *Router) handleTCP(req *tcp.ForwarderRequest) {
 	}
 }
 
+// errOutOfReach is refused to the machine at once: a program that waits for an
+// answer tells its user less.
+var errOutOfReach = fmt.Errorf("an address of the host or of a private network, which machines may not reach: %w", syscall.ECONNREFUSED)
+
 // connect joins the machine's connection to the one that dial makes.
 func (r *Router) connect(req *tcp.ForwarderRequest, dial func(context.Context) (net.Conn, error)) {
 	ctx, cancel := context.WithTimeout(r.ctx, dialTimeout)
 	defer cancel()
+	release, ok := r.hold()
+	if !ok {
+		req.Complete(false)
+		return
+	}
+	defer release()
 	out, err := dial(ctx)
 	if err != nil {
 		r.log.Debug("not connected", "machine", r.cfg.Private, "to", destination(req.ID()), "error", err)
@@ -96,17 +111,24 @@ func (r *Router) handleUDP(req *udp.ForwarderRequest) bool {
 	to := destination(req.ID())
 	where, _ := r.locate(UDP, to)
 	switch where {
-	case resolving:
-		if c := acceptUDP(req); c != nil {
-			r.flows.Go(func() { r.resolver.servePackets(r.ctx, c) })
-		}
-		return true
-	case outside:
-		c := acceptUDP(req)
-		if c == nil {
+	case resolving, outside:
+		release, ok := r.hold()
+		if !ok {
 			return true
 		}
-		r.flows.Go(func() { r.exchange(c, to) })
+		c := acceptUDP(req)
+		if c == nil {
+			release()
+			return true
+		}
+		r.flows.Go(func() {
+			defer release()
+			if where == resolving {
+				r.resolver.servePackets(r.ctx, c)
+			} else {
+				r.exchange(c, to)
+			}
+		})
 		return true
 	case prohibited, nothing, neighbour:
 		return true
@@ -127,6 +149,10 @@ func acceptUDP(req *udp.ForwarderRequest) *gonet.UDPConn {
 // exchange carries packets both ways until neither side has sent one for a while.
 func (r *Router) exchange(in net.Conn, to netip.AddrPort) {
 	defer in.Close()
+	if !r.cfg.Reach.Admits(r.ctx, to) {
+		r.log.Debug("dropped", "machine", r.cfg.Private, "udp", to, "error", errOutOfReach)
+		return
+	}
 	var d net.Dialer
 	out, err := d.DialContext(r.ctx, "udp4", to.String())
 	if err != nil {

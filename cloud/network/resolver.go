@@ -26,6 +26,9 @@ const (
 type resolver struct {
 	conf  string
 	names func(string) (netip.Addr, bool)
+
+	// hold takes a socket of the machine's: see [Router.hold].
+	hold func() (release func(), ok bool)
 }
 
 // servePackets answers the queries of one UDP flow.
@@ -41,7 +44,12 @@ func (r *resolver) servePackets(ctx context.Context, c net.Conn) {
 			return
 		}
 		query := append([]byte(nil), b[:n]...)
+		release, ok := r.hold()
+		if !ok {
+			continue // as if the network had lost it
+		}
 		go func() {
+			defer release()
 			if answer := r.answer(ctx, "udp", query); answer != nil {
 				c.Write(answer)
 			}
@@ -54,6 +62,11 @@ func (r *resolver) serveStream(ctx context.Context, c net.Conn) {
 	stop := context.AfterFunc(ctx, func() { abort(c) })
 	defer stop()
 	defer c.Close()
+	release, ok := r.hold()
+	if !ok {
+		return
+	}
+	defer release()
 	for {
 		c.SetReadDeadline(time.Now().Add(dnsIdle))
 		query, err := readFrame(c)

@@ -39,6 +39,7 @@ const (
 
 	nic          = tcpip.NICID(1)
 	maxHandshake = 1024 // connection attempts under way at one time
+	maxSockets   = 2048 // connections, flows and lookups of one machine at one time
 )
 
 var (
@@ -88,6 +89,10 @@ type Router struct {
 	ctx    context.Context // ends with the router
 	cancel context.CancelFunc
 	flows  sync.WaitGroup
+
+	// sockets are the host's that the machine's traffic holds open, at most
+	// maxSockets: the program serves other machines too.
+	sockets chan struct{}
 }
 
 // HardwareAddr is the address of the network card of the machine with that
@@ -126,7 +131,9 @@ func New(cfg Config, guest Guest, o Options) (*Router, error) {
 		router:     Gateway(cfg.Subnet),
 		nameServer: NameServer(cfg.Subnet),
 		link:       o.Link,
+		sockets:    make(chan struct{}, maxSockets),
 	}
+	r.resolver.hold = r.hold
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -214,7 +221,7 @@ func (r *Router) startStack() error {
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
 	}
-	if err := s.CreateNIC(nic, newPingFilter(card, r.answersPing)); err != nil {
+	if err := s.CreateNIC(nic, newPingFilter(newPatientCard(card, fd), r.answersPing)); err != nil {
 		return stackError("create card", err)
 	}
 	gateway := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: stackAddr(r.router).WithPrefix()}
@@ -237,14 +244,13 @@ func (r *Router) startStack() error {
 type place int
 
 const (
-	outside     place = iota // to be reached through the host
-	metadata                 // the metadata service
-	resolving                // the name server
-	neighbour                // another machine of the cloud
-	nothing                  // an address at which nobody is
-	refusing                 // nothing listens there
-	prohibited               // the security groups do not let it out
-	hostPrivate              // what belongs to the host alone
+	outside    place = iota // to be reached through the host, if the cloud's Reach admits it
+	metadata                // the metadata service
+	resolving               // the name server
+	neighbour               // another machine of the cloud
+	nothing                 // an address at which nobody is
+	refusing                // nothing listens there
+	prohibited              // the security groups do not let it out
 )
 
 // locate says what is at an address and port; the Peer is set for a neighbour.
@@ -264,8 +270,8 @@ func (r *Router) locate(proto Proto, to netip.AddrPort) (place, Peer) {
 	case r.router:
 		return refusing, nil
 	}
-	if addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr == broadcast {
-		return hostPrivate, nil
+	if nobodys(addr) {
+		return refusing, nil
 	}
 	if r.cfg.Policy != nil && !r.cfg.Policy.Egress(proto, addr, port) {
 		return prohibited, nil
@@ -281,7 +287,17 @@ func (r *Router) locate(proto Proto, to netip.AddrPort) (place, Peer) {
 	return outside, nil
 }
 
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+// hold takes one of the machine's sockets until release; ok is false when it has
+// none left.
+func (r *Router) hold() (release func(), ok bool) {
+	select {
+	case r.sockets <- struct{}{}:
+		return func() { <-r.sockets }, true
+	default:
+		r.log.Warn("the machine has too many connections", "machine", r.cfg.Private, "limit", maxSockets)
+		return nil, false
+	}
+}
 
 // answersPing reports whether an echo request to addr gets its reply from the
 // stack. What lies beyond the router is not pretended to be alive.

@@ -38,8 +38,9 @@ var (
 
 // client is a machine made of a second stack at the other end of the link.
 type client struct {
-	t     *testing.T
-	stack *stack.Stack
+	t      *testing.T
+	stack  *stack.Stack
+	router *Router
 }
 
 // connectClient starts a router for cfg and a machine on its link.
@@ -63,7 +64,7 @@ func connectClient(t *testing.T, cfg Config, o Options) *client {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	if err := s.CreateNIC(1, card); err != nil {
+	if err := s.CreateNIC(1, newPatientCard(card, pair[1])); err != nil {
 		t.Fatal(err)
 	}
 	addr := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: stackAddr(testPrivate).WithPrefix()}
@@ -79,7 +80,7 @@ func connectClient(t *testing.T, cfg Config, o Options) *client {
 		s.Destroy()
 		unix.Close(pair[1])
 	})
-	return &client{t, s}
+	return &client{t, s, r}
 }
 
 func (c *client) dial(addr string) (net.Conn, error) {

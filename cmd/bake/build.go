@@ -28,6 +28,7 @@ type buildOptions struct {
 	path string
 
 	local          bool
+	egress         string // of local machines
 	onError        choice
 	parallel       int
 	force, debug   bool
@@ -64,6 +65,7 @@ ends at once and says what remains.`,
 	flags := cmd.Flags()
 	o.register(flags)
 	flags.BoolVar(&o.local, "local", false, "bake on the local cloud instead of AWS; needs no account")
+	egressFlag(flags, &o.egress)
 	flags.Var(&o.onError, "on-error", "after a failed step: `what` to do with what was made: cleanup, abort (leave it), ask, run-cleanup-provisioner")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for all")
 	flags.BoolVar(&o.force, "force", false, "replace images and files that exist already")
@@ -77,6 +79,9 @@ ends at once and says what remains.`,
 }
 
 func (p *program) build(ctx context.Context, o buildOptions) (err error) {
+	if o.egress != "" && !o.local {
+		return usageError{"-allow-egress is about machines of the local cloud: use it with -local", "bake build"}
+	}
 	load, err := o.options(p, "bake build", o.path)
 	if err != nil {
 		return err
@@ -123,7 +128,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 
 	parts := parts{env: p.env, ask: p.newPrompter(events.suspend), now: p.now}
 	if o.local {
-		local, err := p.openLocal(ctx, localOptions{}, events.emit)
+		local, err := p.openLocal(ctx, localOptions{egress: o.egress}, events.emit)
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 }
 
 // cloudUpOptions are the flags of bake cloud up.
-type cloudUpOptions struct{ listen, delays, faults, mirror string }
+type cloudUpOptions struct{ listen, delays, faults, mirror, egress string }
 
 func (p *program) cloudUpCommand() *cobra.Command {
 	var o cloudUpOptions
@@ -35,7 +35,12 @@ func (p *program) cloudUpCommand() *cobra.Command {
 		Short: "Serve the local cloud to AWS clients until Ctrl-C",
 		Long: `Serve the local cloud until Ctrl-C, and print the two variables that point AWS
 clients at it. Instances that run then are stopped; images, snapshots, keys and
-stopped instances are there again the next time.`,
+stopped instances are there again the next time.
+
+Clients reach an instance at its public address, which is in 127.0.0.0/8. Private
+addresses (172.31.x.y) work between instances only: do not dial them from the host,
+where they belong to whatever its own network has there. Instances reach each other
+and public addresses, but neither the host nor private networks: see -allow-egress.`,
 		Example: `  bake cloud up
   bake cloud up -delays aws -faults rehearsal.json`,
 		Args: exactly(),
@@ -46,13 +51,14 @@ stopped instances are there again the next time.`,
 	flags.StringVar(&o.delays, "delays", "", "how long things take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	flags.StringVar(&o.faults, "faults", "", "rehearse failures: let go wrong what the rules in this JSON `file` say")
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: what the host's apt sources name")
+	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
 	return cmd
 }
 
 // local reads what the flags name. -delays wins over the delays in the file of -faults.
 func (o cloudUpOptions) local() (localOptions, error) {
-	out := localOptions{listen: o.listen, mirror: o.mirror}
+	out := localOptions{listen: o.listen, mirror: o.mirror, egress: o.egress}
 	if o.faults != "" {
 		r, err := cloud.LoadRehearsal(o.faults)
 		if err != nil {
@@ -101,7 +107,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(p.stderr, "The local cloud is up. Ctrl-C ends it.")
+	fmt.Fprintln(p.stderr, "The local cloud is up. Dial instances at their public addresses (127.x.y.z): the private ones\n(172.31.x.y) work between instances only. Ctrl-C ends it.")
 	select {
 	case <-ctx.Done():
 		return nil

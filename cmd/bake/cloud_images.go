@@ -41,7 +41,7 @@ type listedImage struct {
 }
 
 func (p *program) cloudImages(ctx context.Context, region string) error {
-	return p.withLocal(ctx, func(ctx context.Context, c *localCloud) error {
+	return p.withLocal(ctx, localOptions{}, func(ctx context.Context, c *localCloud) error {
 		images, err := listImages(ctx, c.ec2(region))
 		if err != nil {
 			return err

@@ -26,6 +26,7 @@ import (
 type cloudRunOptions struct {
 	image                               string
 	key, userData, instanceType, region string
+	egress                              string
 }
 
 // openGroup is the security group of instances that bake cloud run starts. It
@@ -47,7 +48,7 @@ address and how to log in, and terminate it on Ctrl-C.`,
 		Args: exactly("the image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.image = args[0]
-			return p.withLocal(cmd.Context(), func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
+			return p.withLocal(cmd.Context(), localOptions{egress: o.egress}, func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
 		},
 	}
 	flags := cmd.Flags()
@@ -55,6 +56,7 @@ address and how to log in, and terminate it on Ctrl-C.`,
 	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
 	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: how many cores and how much memory it sees")
 	flags.StringVar(&o.region, "region", defaultRegion, "boot it in this `region`")
+	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
 	return cmd
 }

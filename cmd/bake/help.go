@@ -30,6 +30,7 @@ func variables() [][3]string {
 	return [][3]string{
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default $XDG_STATE_HOME/bake or ~/.local/state/bake"},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"},
+		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
 		{"LOG", "BAKE_LOG, PACKER_LOG", "if neither empty nor 0: a log for developers on standard error"},
 		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log into this file, which is emptied first; it then holds\nwhat builds say too"},
@@ -51,6 +52,7 @@ func reads(cmd *cobra.Command) []string {
 	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
+	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
 	add(command == "build" || command == "sweep" || command == "validate", "AWS")
 	add(!cmd.HasAvailableSubCommands(), "COLOR")
 	return names

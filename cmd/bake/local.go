@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,6 +57,7 @@ type localCloud struct {
 type localOptions struct {
 	listen string // address; empty for a free port of 127.0.0.1
 	mirror string // URL of a Debian archive; empty for the host's own
+	egress string // what -allow-egress says; empty for what the environment says
 	delays cloud.Delays
 	faults *cloud.Faults
 }
@@ -74,6 +76,9 @@ func (p *program) openLocal(ctx context.Context, o localOptions, emit func(step.
 		}
 		closing := false
 		if inUse.URL != "" {
+			if o.egress != "" {
+				return nil, fmt.Errorf("-allow-egress: process %d serves the local cloud already, and decides what machines reach: give it the option there, or end it first", inUse.PID)
+			}
 			c, err := attach(ctx, inUse)
 			if closing = errors.Is(err, cloud.ErrClosing); !closing {
 				return c, err
@@ -111,8 +116,12 @@ func (p *program) serveLocal(ctx context.Context, o localOptions, emit func(step
 	if err != nil {
 		return nil, err
 	}
+	reach, err := p.reach(cmp.Or(o.egress, p.env.get("BAKE_ALLOW_EGRESS")), o, store)
+	if err != nil {
+		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
+	}
 	c, err := cloud.Open(ctx, cloud.Options{
-		Dir: dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.mirror}),
+		Dir: dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.mirror}), Reach: reach,
 		Delays: o.delays, Faults: o.faults, Progress: p.baseProgress(emit), Log: p.log.Logger,
 	})
 	if err != nil {
@@ -256,12 +265,12 @@ func imagesDir(dir string) string { return filepath.Join(dir, "images") }
 
 // withLocal runs fn with the local cloud, until a signal ends its context. What
 // goes on meanwhile is shown on standard error.
-func (p *program) withLocal(ctx context.Context, fn func(context.Context, *localCloud) error) (err error) {
+func (p *program) withLocal(ctx context.Context, o localOptions, fn func(context.Context, *localCloud) error) (err error) {
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()
-	c, err := p.openLocal(ctx, localOptions{}, emit)
+	c, err := p.openLocal(ctx, o, emit)
 	if err != nil {
 		return err
 	}

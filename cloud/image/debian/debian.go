@@ -48,6 +48,7 @@ type Options struct {
 type System struct {
 	Packages []*Package // each after what it depends on
 	Sources  []string   // the lines of its /etc/apt/sources.list
+	Mirrors  []string   // the URLs in Sources, each once
 	Version  string     // of the release, such as 12.11; "" when the mirror names none
 
 	arch    string
@@ -84,7 +85,7 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &System{arch: o.Arch, user: o.User, fetcher: f}
+	s := &System{Mirrors: mirrors(sources), arch: o.Arch, user: o.User, fetcher: f}
 	packages, err := s.readSources(ctx, sources, keys, o)
 	if err != nil {
 		return nil, err

@@ -63,6 +63,23 @@ func hostSources(host fs.FS) ([]source, error) {
 	return all, nil
 }
 
+// HostMirrors returns the URLs of the archives that the host's own apt sources
+// name, each once. Sources that cannot be read name none.
+func HostMirrors(host fs.FS) []string {
+	sources, _ := hostSources(host) // making a base says what is wrong with them
+	return mirrors(sources)
+}
+
+func mirrors(sources []source) []string {
+	var urls []string
+	for _, s := range sources {
+		if fetchable(s.URI) && !slices.Contains(urls, s.URI) {
+			urls = append(urls, s.URI)
+		}
+	}
+	return urls
+}
+
 // parseOneLine parses "deb [options] uri suite component..." lines.
 func parseOneLine(text string) ([]source, error) {
 	var list []source

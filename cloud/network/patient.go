@@ -1,0 +1,50 @@
+package network
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// patientCard waits for a link that takes no more frames at the moment, instead of
+// dropping them. TCP recovers from such losses at a few segments a timeout.
+type patientCard struct {
+	nested.Endpoint
+	fd int
+}
+
+// patience is how long one write waits before it drops what is left: a machine that
+// reads nothing at all must not keep the router from ending.
+const patience = time.Second
+
+func newPatientCard(card stack.LinkEndpoint, fd int) *patientCard {
+	c := &patientCard{fd: fd}
+	c.Init(card, c)
+	return c
+}
+
+// WritePackets implements stack.LinkWriter.
+func (c *patientCard) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
+	deadline := time.Now().Add(patience)
+	for written := 0; ; {
+		n, err := c.Endpoint.WritePackets(packets)
+		written += n
+		if _, full := err.(*tcpip.ErrWouldBlock); !full {
+			return written, err
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return written, err
+		}
+		// An error or a signal here shows in the next write, or not at all.
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}, int(left.Milliseconds())+1)
+		var rest stack.PacketBufferList
+		for _, p := range packets.AsSlice()[n:] {
+			rest.PushBack(p) // the caller keeps its references
+		}
+		packets = rest
+	}
+}
