@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"bake/communicator"
-	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -29,6 +25,7 @@ type Client struct {
 	agent                     *localAgent
 
 	connecting chan struct{} // holds a token while someone connects
+	tried      int           // the port that was last tried, by whom connects
 	mu         sync.Mutex
 	link       *link // nil: not connected
 	closed     bool
@@ -37,6 +34,7 @@ type Client struct {
 
 func newClient(s *step.Scope, o *Options, t Target) (*Client, error) {
 	c := &Client{scope: s, opts: *o, target: t, connecting: make(chan struct{}, 1)}
+	c.opts.fill()
 	configured, err := parseHostKeys(o.HostKeys)
 	if err != nil {
 		return nil, fmt.Errorf("ssh_host_keys: %w", err)
@@ -47,9 +45,8 @@ func newClient(s *step.Scope, o *Options, t Target) (*Client, error) {
 			return nil, fmt.Errorf("ssh_known_hosts_file: %w", err)
 		}
 	}
-	strict := o.HostKeyCheck == Strict
-	c.hostKeys = &hostKeys{strict: strict, configured: configured, known: known, console: t.HostKeys}
-	c.bastionHostKeys = &hostKeys{strict: strict, known: known}
+	c.hostKeys = &hostKeys{mode: o.HostKeyCheck, configured: configured, known: known, console: t.HostKeys}
+	c.bastionHostKeys = &hostKeys{mode: o.HostKeyCheck, known: known}
 
 	c.agent = &localAgent{socket: lookup(s.Run.Env, "SSH_AUTH_SOCK")}
 	c.agent.forward = c.agent.socket != "" && !o.DisableAgentForwarding
@@ -116,7 +113,6 @@ func (c *Client) Close() error {
 	if l != nil {
 		l.Close()
 	}
-	c.agent.close()
 	return nil
 }
 
@@ -149,202 +145,6 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	}
 	c.link, c.tar = l, tarUnknown
 	return l, nil
-}
-
-// session opens a session, on a new link if the one there is turns out to be dead.
-func (c *Client) session(ctx context.Context) (*link, *ssh.Session, error) {
-	for again := false; ; again = true {
-		l, err := c.connected(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		session, err := l.newSession(ctx)
-		if err == nil {
-			return l, session, nil
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, nil, cause
-		}
-		if again {
-			return nil, nil, fmt.Errorf("the machine at %s does not open a session: %w", l.addr, err)
-		}
-		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) {
-			l.Close()
-			continue
-		}
-		// Refused, but alive: the sessions it allows may all be in use for a moment.
-		if err := delay.For(ctx, time.Second); err != nil {
-			return nil, nil, err
-		}
-	}
-}
-
-// newSession opens a session. A link on which that takes longer than a login
-// may is dead.
-func (l *link) newSession(ctx context.Context) (*ssh.Session, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("no answer"))
-	defer cancel()
-	type result struct {
-		session *ssh.Session
-		err     error
-	}
-	done := make(chan result, 1)
-	go func() {
-		s, err := l.NewSession()
-		done <- result{s, err}
-	}()
-	select {
-	case r := <-done:
-		return r.session, r.err
-	case <-ctx.Done():
-		go func() {
-			if r := <-done; r.err == nil {
-				r.session.Close()
-			}
-		}()
-		return nil, context.Cause(ctx)
-	}
-}
-
-// Run implements [communicator.Communicator].
-func (c *Client) Run(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
-	return c.run(ctx, cmd, c.opts.Pty)
-}
-
-func (c *Client) run(ctx context.Context, cmd communicator.Command, pty bool) (communicator.Status, error) {
-	l, session, err := c.session(ctx)
-	if err != nil {
-		return communicator.Status{}, err
-	}
-	defer func() { go session.Close() }() // on a dead link it would block
-	if pty {
-		if err := session.RequestPty("xterm", 40, 80, ssh.TerminalModes{ssh.ECHO: 0}); err != nil {
-			return communicator.Status{}, fmt.Errorf("the machine gives no pseudo-terminal (ssh_pty): %w", err)
-		}
-	}
-	if c.agent.forward {
-		_ = agent.RequestAgentForwarding(session) // as ssh -A does when the server declines
-	}
-	unheard := make(chan error, 2)
-	out, errOut := &gate{w: cmd.Stdout, failed: unheard}, &gate{w: cmd.Stderr, failed: unheard}
-	defer out.shut()
-	defer errOut.shut()
-	session.Stdout, session.Stderr = out, errOut
-	stdin, err := session.StdinPipe()
-	if err != nil {
-		return communicator.Status{}, err
-	}
-	if err := session.Start(cmd.Line); err != nil {
-		return communicator.Status{}, c.lost(ctx, err)
-	}
-	go feed(stdin, cmd.Stdin)
-
-	done := make(chan error, 1)
-	go func() { done <- session.Wait() }()
-	alive, stopAsking := context.WithCancel(ctx)
-	defer stopAsking()
-	go c.keepAlive(alive, l)
-	select {
-	case err := <-done:
-		return status(err)
-	case err := <-unheard:
-		return communicator.Status{}, fmt.Errorf("passing on the output of a command: %w", err)
-	case <-ctx.Done():
-		go func() { _ = session.Signal(ssh.SIGTERM) }()
-		return communicator.Status{}, context.Cause(ctx)
-	}
-}
-
-// lost says that the connection went away, or that ctx took it away.
-func (c *Client) lost(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
-}
-
-// status makes a status of what Session.Wait returns.
-func status(err error) (communicator.Status, error) {
-	var exit *ssh.ExitError
-	switch {
-	case err == nil:
-		return communicator.Status{}, nil
-	case errors.As(err, &exit):
-		return communicator.Status{Code: exit.ExitStatus(), Signal: exit.Signal()}, nil
-	}
-	return communicator.Status{}, fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
-}
-
-// feed sends r as a command's standard input. A command that ends without
-// reading all of it is no error.
-func feed(stdin io.WriteCloser, r io.Reader) {
-	if r != nil {
-		_, _ = io.CopyBuffer(struct{ io.Writer }{stdin}, struct{ io.Reader }{r}, make([]byte, streamBuffer))
-	}
-	stdin.Close()
-}
-
-// streamBuffer is how much is read at once for the channel, which cuts it into packets.
-const streamBuffer = 256 << 10
-
-// gate passes writes on until it is shut or one fails. A nil writer drops them.
-type gate struct {
-	failed chan<- error
-
-	mu sync.Mutex
-	w  io.Writer
-}
-
-// Write never fails: a session whose output nobody takes would not end.
-func (g *gate) Write(b []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.w != nil {
-		if _, err := g.w.Write(b); err != nil {
-			g.w = nil
-			g.failed <- err
-		}
-	}
-	return len(b), nil
-}
-
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.w = nil
-}
-
-// deadAfter is how long a machine may leave a sign of life unanswered.
-const deadAfter = time.Minute
-
-// keepAlive asks for signs of life until ctx is over, and closes a link that
-// gives none.
-func (c *Client) keepAlive(ctx context.Context, l *link) {
-	interval := c.opts.KeepAliveInterval
-	if interval <= 0 {
-		return
-	}
-	for delay.For(ctx, interval) == nil {
-		answered := make(chan error, 1)
-		go func() {
-			_, _, err := l.SendRequest("keepalive@openssh.com", true, nil)
-			answered <- err
-		}()
-		t := time.NewTimer(deadAfter)
-		select {
-		case err := <-answered:
-			t.Stop()
-			if err == nil {
-				continue
-			}
-			l.Close()
-		case <-t.C:
-			l.Close()
-		case <-ctx.Done():
-			t.Stop()
-		}
-		return
-	}
 }
 
 // Facts are what a builder knows that a connection does not.

@@ -3,13 +3,17 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/crypto/ssh"
@@ -38,6 +42,10 @@ type Target struct {
 	// count as not known yet.
 	HostKeys func(ctx context.Context) ([]ssh.PublicKey, error)
 
+	// User returns the login user that the machine's image is known to have, or "",
+	// for when it does not let ssh_username in.
+	User func(ctx context.Context) string
+
 	// Dial replaces the connection over the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -47,8 +55,10 @@ var ErrNotYet = errors.New("the machine has no address yet")
 
 // Connect waits until the machine can be logged in to, for as long as o says,
 // and returns the connection. It gives up at once when waiting cannot help: on
-// a host key that is not the expected one, or an option that cannot work. With
-// communicator = "none" it returns at once.
+// a host key that is not the expected one, or an option that cannot work. When ctx
+// ends, so does the wait, and the error is the cause of ctx: a builder that learns
+// that the machine is gone says so by it. With communicator = "none" it returns at
+// once.
 func Connect(ctx context.Context, s *step.Scope, o *Options, t Target) (communicator.Communicator, error) {
 	if o.Communicator == None {
 		return none.Communicator{}, nil
@@ -134,10 +144,12 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 		if cause := context.Cause(ctx); !errors.Is(cause, errTimeout) {
 			return nil, cause
 		}
-		if errors.As(last, &auth) {
+		var mismatch *HostKeyError
+		if errors.As(last, &auth) || errors.As(last, &mismatch) {
 			return nil, last
 		}
-		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt said: %w", timeout, last)
+		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt said: %w. "+
+			"Check that its sshd listens on port %d (ssh_port), and that nothing in between blocks it", timeout, last, c.port())
 	}
 }
 
@@ -153,7 +165,10 @@ func fatal(format string, args ...any) error {
 // authError is a refused login.
 type authError struct {
 	where, user string
+	userOption  string   // which names the user
 	tried       []string // what could be offered, in words
+	said        []string // banners of the host
+	imageUser   string   // whom the image lets in, where that is known
 	err         error
 }
 
@@ -162,9 +177,25 @@ func (e *authError) Error() string {
 	if len(e.tried) > 0 {
 		tried = "offered were " + strings.Join(e.tried, "; ")
 	}
-	return fmt.Sprintf("%s did not let user %q in; %s (%v). Check that the user exists on the source image and accepts this login",
-		e.where, e.user, tried, e.err)
+	text := fmt.Sprintf("%s did not let user %q in; %s (%v). ", e.where, e.user, tried, e.err)
+	if len(e.said) > 0 {
+		text += fmt.Sprintf("It says: %q. ", strings.Join(e.said, " "))
+	}
+	if user := cmp.Or(suggestedUser(strings.Join(e.said, " ")), e.imageUser); user != "" && user != e.user {
+		return text + fmt.Sprintf("The image's login user is %q: set %s = %[1]q", user, e.userOption)
+	}
+	return text + fmt.Sprintf("Check that the user (%s) exists there and accepts this login", e.userOption)
 }
+
+// suggestedUser returns the user that a machine tells others to log in as, or "".
+func suggestedUser(said string) string {
+	if m := suggestion.FindStringSubmatch(said); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+var suggestion = regexp.MustCompile(`(?i)log ?in as (?:the )?(?:user )?["']?([a-z_][a-z0-9_.-]*)["']? (?:user )?(?:rather|instead)`)
 
 func (e *authError) Unwrap() error { return e.err }
 
@@ -188,13 +219,17 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		return nil, &fatalError{err}
 	}
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
-	l := &link{addr: addr, host: host, port: port, down: make(chan struct{})}
+	l := &link{
+		addr: addr, host: host, port: port, down: make(chan struct{}),
+		hostKeys: &keyReader{turn: make(chan struct{}, 1)},
+	}
+	defer context.AfterFunc(ctx, l.Close)() // whatever waits for the machine below fails then
 	conn, err := c.dial(ctx, l, addr)
 	if err != nil {
 		l.Close()
 		return nil, explained(ctx, err)
 	}
-	l.Client, err = c.handshake(ctx, conn, addr, "the machine at "+addr, c.opts.Username, c.auth, c.hostKeys)
+	l.Client, err = c.handshake(ctx, conn, peer{addr, "the machine at " + addr, c.opts.Username, "ssh_username", "ssh_port"}, c.auth, c.hostKeys)
 	if err != nil {
 		l.Close()
 		return nil, explained(ctx, err)
@@ -203,13 +238,13 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		_ = l.Wait()
 		l.Close()
 	}()
-	if err := c.openTunnels(l); err != nil {
+	if err := c.openTunnels(ctx, l); err != nil {
 		l.Close()
-		return nil, err
+		return nil, explained(ctx, err)
 	}
 	if c.agent.forward {
 		// The server may not want it; commands that need it will say so.
-		_ = c.agent.forwardOver(l.Client)
+		_, _ = within(ctx, func() (struct{}, error) { return struct{}{}, c.agent.forwardOver(l.Client) }, nil)
 	}
 	return l, nil
 }
@@ -222,6 +257,14 @@ func explained(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
+}
+
+// port returns the port that the options give, or that the machine was last tried on.
+func (c *Client) port() int {
+	if c.tried != 0 {
+		return c.tried
+	}
+	return c.opts.Port
 }
 
 func (c *Client) addr(ctx context.Context) (host string, port int, err error) {
@@ -238,48 +281,119 @@ func (c *Client) addr(ctx context.Context) (host string, port int, err error) {
 			port = p
 		}
 	}
+	c.tried = port
 	if host == "" {
 		return "", 0, errors.New("nothing says which host to connect to; set ssh_host")
 	}
 	return host, port, nil
 }
 
-// handshake makes an SSH client of a connection; cancelling ctx closes it.
-func (c *Client) handshake(ctx context.Context, conn net.Conn, addr, where, user string, auth *login, keys *hostKeys) (*ssh.Client, error) {
+// peer is a host that a handshake is with, and the options that are about it.
+type peer struct {
+	addr, where, user      string
+	userOption, portOption string
+}
+
+// handshake makes an SSH client of a connection; the end of ctx closes it.
+func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *login, keys *hostKeys) (*ssh.Client, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout,
-		fmt.Errorf("%s did not complete the SSH handshake within %s", where, handshakeTimeout))
+		fmt.Errorf("%s did not complete the SSH handshake within %s", p.where, handshakeTimeout))
 	defer cancel()
-	expected := keys.expected(ctx, addr)
+	expected := keys.expected(ctx, p.addr)
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	check := keys.checking(expected)
+	check := keys.checking(ctx, expected)
 	config := &ssh.ClientConfig{
 		Config:            ssh.Config{Ciphers: c.opts.Ciphers, KeyExchanges: c.opts.KeyExchangeAlgorithms},
-		User:              user,
-		Auth:              auth.methods(),
+		User:              p.user,
+		Auth:              auth.methods(ctx),
 		HostKeyCallback:   check.callback,
 		HostKeyAlgorithms: expected.algorithms(),
+		BannerCallback:    auth.banner,
 	}
-	sc, channels, requests, err := ssh.NewClientConn(conn, addr, config)
+	greeting := &overheard{Conn: conn}
+	sc, channels, requests, err := ssh.NewClientConn(greeting, p.addr, config)
 	if err != nil {
-		return nil, c.handshakeError(ctx, err, check.err, where, user, auth)
+		return nil, c.handshakeError(ctx, err, check.err, p, auth, greeting)
 	}
-	keys.accept(ctx, c.scope, where, check)
+	keys.accept(ctx, c.scope, p.where, check)
+	keys.learnProved(ctx, sc, requests)
 	return ssh.NewClient(sc, channels, requests), nil
 }
 
-func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, where, user string, auth *login) error {
+func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p peer, auth *login, greeting *overheard) error {
 	var negotiation *ssh.AlgorithmNegotiationError
+	said, isSSH := greeting.text()
 	switch {
 	case hostKeyErr != nil:
 		return hostKeyErr // err holds it as text only
+	case auth.err != nil && context.Cause(ctx) == nil:
+		return auth.err
+	case !isSSH && said != "":
+		return fmt.Errorf("%s does not answer as an SSH server does; it says %q (%w); check %s", p.where, said, err, p.portOption)
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
-	case auth.err != nil:
-		return auth.err
 	case errors.As(err, &negotiation):
-		return fatal("%s and bake have no algorithm in common: %w; see ssh_ciphers, ssh_key_exchange_algorithms and ssh_host_key_check", where, err)
-	case strings.Contains(err.Error(), "unable to authenticate"):
-		return &authError{where, user, auth.offers, err}
+		return fatal("%s and bake have no algorithm in common: %w; see ssh_ciphers, ssh_key_exchange_algorithms and ssh_host_key_check", p.where, err)
+	case strings.Contains(err.Error(), "unable to authenticate"), strings.Contains(err.Error(), "authentication failures"):
+		refused := &authError{where: p.where, user: p.user, userOption: p.userOption, tried: auth.offers, said: auth.said, err: err}
+		if auth == c.auth && c.target.User != nil {
+			refused.imageUser = c.target.User(ctx)
+		}
+		return refused
 	}
-	return fmt.Errorf("SSH handshake with %s: %w", where, err)
+	return fmt.Errorf("SSH handshake with %s: %w", p.where, err)
+}
+
+// overheard keeps the first bytes that a host says, which tell what it is when it
+// is no SSH server.
+type overheard struct {
+	net.Conn
+	mu   sync.Mutex
+	head []byte
+}
+
+// greetingSize is how much of a greeting is kept.
+const greetingSize = 512
+
+// Read implements [net.Conn].
+func (o *overheard) Read(b []byte) (int, error) {
+	n, err := o.Conn.Read(b)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if room := greetingSize - len(o.head); room > 0 {
+		o.head = append(o.head, b[:min(n, room)]...)
+	}
+	return n, err
+}
+
+// text returns what the host said in words, and whether it said that it speaks SSH.
+func (o *overheard) text() (said string, isSSH bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for line := range strings.Lines(string(o.head)) {
+		if strings.HasPrefix(line, "SSH-") {
+			return said, true
+		}
+		said += line
+	}
+	return printable(said), false
+}
+
+// printable returns the start of what a stranger says, as one line of text.
+func printable(s string) string {
+	const enough = 300
+	text := strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+	text = strings.TrimSpace(text)
+	if runes := []rune(text); len(runes) > enough {
+		text = string(runes[:enough]) + "..."
+	}
+	return text
 }

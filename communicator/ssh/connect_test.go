@@ -257,7 +257,7 @@ func TestHostKeyPinned(t *testing.T) {
 		if !errors.As(err, &wrong) {
 			t.Errorf("another machine in its place: got %v", err)
 		}
-		want(t, err, "was shown earlier in this build", "answers in its place", "new host keys")
+		want(t, err, "shown by it earlier in this build", "answers in its place", "new host keys", `ssh_host_key_check = "off"`)
 	})
 }
 

@@ -21,26 +21,35 @@ type link struct {
 	host string
 	port int
 
+	hostKeys *keyReader
+
 	once    sync.Once
 	down    chan struct{} // closed once the connection is no use any more
 	mu      sync.Mutex
 	closers []func() // the network connection first, so that the others do not wait for it
 }
 
-// onClose adds something to be closed with the link.
+// onClose adds something to be closed with the link, which may be closed already.
 func (l *link) onClose(f func()) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closers = append(l.closers, f)
+	late := l.isDown()
+	if !late {
+		l.closers = append(l.closers, f)
+	}
+	l.mu.Unlock()
+	if late {
+		f()
+	}
 }
 
 // Close ends the link and everything that runs over it.
 func (l *link) Close() {
 	l.once.Do(func() {
-		close(l.down)
 		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, f := range l.closers {
+		close(l.down)
+		closers := l.closers
+		l.mu.Unlock()
+		for _, f := range closers {
 			f()
 		}
 	})
@@ -91,7 +100,7 @@ func (c *Client) straight(ctx context.Context, network, addr string) (net.Conn, 
 	}
 	ctx, cancel := patient(ctx, patience, addr)
 	defer cancel()
-	conn, err := dial(ctx, network, addr)
+	conn, err := within(ctx, func() (net.Conn, error) { return dial(ctx, network, addr) }, func(c net.Conn) { c.Close() })
 	if err != nil {
 		return nil, explained(ctx, err)
 	}
@@ -132,7 +141,7 @@ func (c *Client) throughBastion(ctx context.Context, l *link, addr string) (net.
 		return nil, fmt.Errorf("%s cannot be reached: %w", where, err)
 	}
 	l.onClose(func() { conn.Close() })
-	bastion, err := c.handshake(ctx, conn, server, where, c.opts.BastionUsername, c.bastionAuth, c.bastionHostKeys)
+	bastion, err := c.handshake(ctx, conn, peer{server, where, c.opts.BastionUsername, "ssh_bastion_username", "ssh_bastion_port"}, c.bastionAuth, c.bastionHostKeys)
 	if refused := (*authError)(nil); errors.As(err, &refused) {
 		return nil, &fatalError{err} // it is not coming up, it is there
 	} else if err != nil {
@@ -169,10 +178,10 @@ func (c *impatientConn) Write(b []byte) (int, error) {
 
 // openTunnels opens what ssh_local_tunnels and ssh_remote_tunnels ask for. They
 // close with the link.
-func (c *Client) openTunnels(l *link) error {
+func (c *Client) openTunnels(ctx context.Context, l *link) error {
 	for _, t := range c.opts.LocalTunnels {
 		at := net.JoinHostPort("localhost", strconv.Itoa(t.Port))
-		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", at)
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at)
 		if err != nil {
 			return fatal("ssh_local_tunnels: cannot listen on %s here: %w", at, err)
 		}
@@ -180,8 +189,10 @@ func (c *Client) openTunnels(l *link) error {
 	}
 	for _, t := range c.opts.RemoteTunnels {
 		at := net.JoinHostPort("localhost", strconv.Itoa(t.Port))
-		ln, err := l.Listen("tcp", at)
-		if err != nil {
+		ln, err := within(ctx, func() (net.Listener, error) { return l.Listen("tcp", at) }, func(ln net.Listener) { ln.Close() })
+		if errors.Is(err, errSilent) || context.Cause(ctx) != nil {
+			return fmt.Errorf("ssh_remote_tunnels: %w", err)
+		} else if err != nil {
 			return fatal("ssh_remote_tunnels: the machine does not listen on its %s for us: %w; the port may be taken, or its sshd may not allow forwarding", at, err)
 		}
 		l.tunnel(ln, t.To, (&net.Dialer{}).DialContext)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,23 +18,30 @@ import (
 )
 
 // hostKeys decides which host keys one host may identify itself with, and
-// remembers the one it did.
+// remembers those that it has.
 type hostKeys struct {
-	strict     bool
+	mode       HostKeyCheck
 	configured []ssh.PublicKey                                    // ssh_host_keys
 	known      ssh.HostKeyCallback                                // ssh_known_hosts_file, or nil
 	console    func(ctx context.Context) ([]ssh.PublicKey, error) // or nil
 
-	mu        sync.Mutex
-	pinned    ssh.PublicKey // since the first login
+	// What follows belongs to whoever connects; there is one at a time.
+
 	onConsole []ssh.PublicKey
 	asked     time.Time // when the console was last read
+	doubted   time.Time // when a key was refused that the console may yet show; zero: none is
+
+	mu     sync.Mutex
+	pinned []ssh.PublicKey // since the first login: all keys that are known to be the host's
+	source string          // where they are known from
 }
 
-// How long one look at the console may hold up connecting, and how often it is looked at.
+// How long one look at the console may hold up connecting, how often it is looked
+// at, and how long it may take to show a key that the machine uses.
 const (
 	consolePatience = 3 * time.Second
 	consoleSpacing  = time.Second
+	consoleLag      = 30 * time.Second
 )
 
 // expectation is what is known about a host's keys before it shows one.
@@ -41,30 +49,44 @@ type expectation struct {
 	addr   string
 	keys   []ssh.PublicKey // none: nothing is known
 	source string          // where they are known from
+	final  bool            // the user has said so: the console cannot add any
 }
 
 // expected gathers what is known, from the most certain source that knows anything.
 func (h *hostKeys) expected(ctx context.Context, addr string) expectation {
+	if h.mode == Off {
+		return expectation{addr: addr}
+	}
+	final := len(h.configured) > 0
+	keys := listed(h.known, addr)
+	final = final || len(keys) > 0
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.pinned != nil {
-		return expectation{addr, []ssh.PublicKey{h.pinned}, "was shown earlier in this build"}
+	pinned, source := slices.Clone(h.pinned), h.source
+	h.mu.Unlock()
+	switch {
+	case len(pinned) > 0:
+		return expectation{addr, pinned, source, final}
+	case len(h.configured) > 0:
+		return expectation{addr, h.configured, "listed in ssh_host_keys", true}
+	case len(keys) > 0:
+		return expectation{addr, keys, "listed in ssh_known_hosts_file", true}
+	case len(h.onConsole) == 0:
+		h.readConsole(ctx)
 	}
-	if len(h.configured) > 0 {
-		return expectation{addr, h.configured, "is listed in ssh_host_keys"}
+	return expectation{addr, h.onConsole, "printed on the machine's console", false}
+}
+
+// readConsole looks at the console, unless it was looked at just now.
+func (h *hostKeys) readConsole(ctx context.Context) {
+	if h.console == nil || time.Since(h.asked) < consoleSpacing {
+		return
 	}
-	if keys := listed(h.known, addr); len(keys) > 0 {
-		return expectation{addr, keys, "is listed in ssh_known_hosts_file"}
+	h.asked = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, consolePatience)
+	defer cancel()
+	if keys, err := h.console(ctx); err == nil && len(keys) > 0 {
+		h.onConsole = keys
 	}
-	if h.console != nil && len(h.onConsole) == 0 && time.Since(h.asked) >= consoleSpacing {
-		h.asked = time.Now()
-		ctx, cancel := context.WithTimeout(ctx, consolePatience)
-		defer cancel()
-		if keys, err := h.console(ctx); err == nil {
-			h.onConsole = keys
-		}
-	}
-	return expectation{addr, h.onConsole, "is printed on the machine's console"}
 }
 
 // listed returns the keys that a known hosts file has for addr.
@@ -93,8 +115,8 @@ type noAddr struct{}
 func (noAddr) Network() string { return "tcp" }
 func (noAddr) String() string  { return "0.0.0.0:0" }
 
-// algorithms restricts the negotiation to keys that could be accepted. Nil means
-// that any will do.
+// algorithms puts those of the keys that are known first, so that a host which has
+// several keys shows one of these. Nil means the usual order.
 func (e expectation) algorithms() (names []string) {
 	for _, k := range e.keys {
 		if k.Type() == ssh.KeyAlgoRSA {
@@ -102,18 +124,31 @@ func (e expectation) algorithms() (names []string) {
 		}
 		names = append(names, k.Type())
 	}
-	return slices.Compact(names)
+	if len(names) == 0 {
+		return nil
+	}
+	var all []string
+	for _, name := range append(names, ssh.SupportedAlgorithms().HostKeys...) {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // check is the verdict of one handshake.
 type check struct {
 	expectation
+	ctx      context.Context
 	hostKeys *hostKeys
 	shown    ssh.PublicKey
+	added    []ssh.PublicKey // by the console, since the machine has other keys now
 	err      error
 }
 
-func (h *hostKeys) checking(e expectation) *check { return &check{expectation: e, hostKeys: h} }
+func (h *hostKeys) checking(ctx context.Context, e expectation) *check {
+	return &check{expectation: e, ctx: ctx, hostKeys: h}
+}
 
 func (c *check) callback(addr string, remote net.Addr, key ssh.PublicKey) error {
 	c.shown = key
@@ -121,14 +156,44 @@ func (c *check) callback(addr string, remote net.Addr, key ssh.PublicKey) error 
 	return c.err
 }
 
+// contains reports whether key is one of keys, or a certificate of one.
+func contains(keys []ssh.PublicKey, key ssh.PublicKey) bool {
+	return slices.ContainsFunc(keys, func(k ssh.PublicKey) bool {
+		if cert, ok := key.(*ssh.Certificate); ok && bytes.Equal(k.Marshal(), cert.Key.Marshal()) {
+			return true
+		}
+		return bytes.Equal(k.Marshal(), key.Marshal())
+	})
+}
+
 func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 	h := c.hostKeys
-	has := func(k ssh.PublicKey) bool { return bytes.Equal(k.Marshal(), key.Marshal()) }
+	if h.mode == Off {
+		return nil
+	}
 	if len(c.keys) > 0 {
-		if slices.ContainsFunc(c.keys, has) {
+		if contains(c.keys, key) {
+			h.doubted = time.Time{}
 			return nil
 		}
-		return &fatalError{&HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}}
+		wrong := &HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}
+		if c.final || h.console == nil {
+			return &fatalError{wrong}
+		}
+		// The console tells of the keys that a machine makes itself at a later boot.
+		h.readConsole(c.ctx)
+		if contains(h.onConsole, key) {
+			c.added, c.source = h.onConsole, "printed on the machine's console"
+			h.doubted = time.Time{}
+			return nil
+		}
+		if h.doubted.IsZero() {
+			h.doubted = time.Now()
+		}
+		if time.Since(h.doubted) < consoleLag {
+			return wrong
+		}
+		return &fatalError{wrong}
 	}
 	var revoked *knownhosts.RevokedError
 	if h.known != nil {
@@ -137,11 +202,11 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 			return fatal("the host key that %s shows (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
 		}
 		if err == nil { // signed by an authority that the file lists
-			c.keys, c.source = []ssh.PublicKey{key}, "is certified by an authority listed in ssh_known_hosts_file"
+			c.keys, c.source = []ssh.PublicKey{key}, "certified by an authority listed in ssh_known_hosts_file"
 			return nil
 		}
 	}
-	if !h.strict {
+	if h.mode != Strict {
 		return nil
 	}
 	if h.console != nil {
@@ -150,21 +215,56 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts none that was not known beforehand; give it in ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
 }
 
-// accept pins the key shown in a handshake that ended in a login, and tells the
-// user the first time.
+// accept pins what is known after a handshake that ended in a login, and tells the
+// user the first time, and when it has changed.
 func (h *hostKeys) accept(ctx context.Context, s *step.Scope, where string, c *check) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.pinned != nil {
-		return
+	first := len(h.pinned) == 0
+	switch {
+	case first && len(c.keys) > 0:
+		h.pinned, h.source = slices.Clone(c.keys), c.source
+	case first:
+		h.pinned, h.source = []ssh.PublicKey{c.shown}, "shown by it earlier in this build"
+	case len(c.added) > 0:
+		h.pinned, h.source = append(h.pinned, c.added...), c.source
 	}
-	h.pinned = c.shown
-	if len(c.keys) > 0 {
-		s.Say(ctx, "Host key of %s is verified: %s %s.", where, describe(c.shown), c.source)
-	} else {
-		s.Say(ctx, "Host key of %s is %s. It was not known beforehand, so the first key seen is trusted; from now on no other is.", where, describe(c.shown))
+	h.mu.Unlock()
+	switch {
+	case first && h.mode == Off:
+		s.Say(ctx, `Host key of %s is %s. It is not checked (ssh_host_key_check = "off").`, where, describe(c.shown))
+	case first && len(c.keys) > 0, len(c.added) > 0:
+		s.Say(ctx, "Host key of %s is verified: %s is %s.", where, describe(c.shown), c.source)
+	case first:
+		s.Say(ctx, "Host key of %s is %s. It was not known beforehand, so the first key seen is trusted; from now on no other machine's is.", where, describe(c.shown))
 	}
 }
+
+// learn pins more keys that were told over a connection which is trusted, and
+// returns those that are new. With "strict" it learns none.
+func (h *hostKeys) learn(keys []ssh.PublicKey) (learned []ssh.PublicKey) {
+	if h.mode != Pin {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range keys {
+		if len(h.pinned) < maxPinned && !contains(h.pinned, k) {
+			h.pinned = append(h.pinned, k)
+			learned = append(learned, k)
+		}
+	}
+	return learned
+}
+
+// unknown returns those of keys that are not pinned.
+func (h *hostKeys) unknown(keys []ssh.PublicKey) []ssh.PublicKey {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(keys, func(k ssh.PublicKey) bool { return contains(h.pinned, k) })
+}
+
+// maxPinned limits how many keys a host may have.
+const maxPinned = 64
 
 // HostKeyError says that a host showed another key than it should have.
 type HostKeyError struct {
@@ -175,16 +275,15 @@ type HostKeyError struct {
 }
 
 func (e *HostKeyError) Error() string {
-	text := fmt.Sprintf("%s shows the host key %s, but the right one is ", e.Addr, describe(e.Shown))
-	for i, k := range e.Expected {
-		if i > 0 {
-			text += " or "
-		}
-		text += describe(k)
+	var right []string
+	for _, k := range e.Expected {
+		right = append(right, describe(k))
 	}
-	return text + ", which " + e.source + ". " +
-		"Either something between here and the machine answers in its place, or the machine made itself new host keys. " +
-		"In the first case find out what it is; in the second, let the image keep its keys until the build is over (cloud-init: ssh_deletekeys: false)"
+	return fmt.Sprintf("%s shows the host key %s, but its host keys are %s (%s). "+
+		"Either something between here and the machine answers in its place, or the machine has new host keys. "+
+		"In the first case, find out what it is. In the second, keep the keys until the build is over (cloud-init: ssh_deletekeys: false), "+
+		"list the new ones in ssh_host_keys, or accept any key with ssh_host_key_check = \"off\"",
+		e.Addr, describe(e.Shown), strings.Join(right, ", "), e.source)
 }
 
 func describe(k ssh.PublicKey) string { return k.Type() + " " + ssh.FingerprintSHA256(k) }

@@ -8,7 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -20,9 +20,10 @@ type login struct {
 	keys     []key
 	agent    *localAgent // whose keys to offer, or nil
 	password string
-	ask      func(instruction string, questions []string, echo []bool) ([]string, error) // or nil
+	ask      func(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) // or nil
 
 	offers []string // in words, for when all are refused
+	said   []string // banners of the host
 	err    error    // why the agent or the terminal could not be asked
 }
 
@@ -44,9 +45,9 @@ func (l *login) addFile(keyFile, certFile string) error {
 }
 
 // methods returns the ways to log in, in the order agent, keys, password,
-// keyboard-interactive. They are good for one handshake.
-func (l *login) methods() (methods []ssh.AuthMethod) {
-	l.offers, l.err = nil, nil
+// keyboard-interactive. They are good for one handshake, which ends with ctx.
+func (l *login) methods(ctx context.Context) (methods []ssh.AuthMethod) {
+	l.offers, l.said, l.err = nil, nil, nil
 	var signers []ssh.Signer
 	for _, k := range l.keys {
 		signers = append(signers, k.signer)
@@ -54,7 +55,7 @@ func (l *login) methods() (methods []ssh.AuthMethod) {
 	}
 	if l.agent != nil {
 		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
-			more, err := l.agent.signers()
+			more, err := l.agent.signers(ctx)
 			if err != nil {
 				l.err = &fatalError{err}
 				return nil, l.err
@@ -70,14 +71,24 @@ func (l *login) methods() (methods []ssh.AuthMethod) {
 		methods = append(methods, ssh.Password(l.password))
 	}
 	if l.password != "" || l.ask != nil {
-		methods = append(methods, ssh.KeyboardInteractive(l.answer))
+		methods = append(methods, ssh.KeyboardInteractive(func(_, instruction string, questions []string, echo []bool) ([]string, error) {
+			return l.answer(ctx, instruction, questions, echo)
+		}))
 	}
 	return methods
 }
 
-func (l *login) answer(_, instruction string, questions []string, echo []bool) ([]string, error) {
+// banner notes what a host says before it decides on a login.
+func (l *login) banner(text string) error {
+	if text = printable(text); text != "" && len(l.said) < 5 {
+		l.said = append(l.said, text)
+	}
+	return nil
+}
+
+func (l *login) answer(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) {
 	if l.ask != nil && len(questions) > 0 {
-		answers, err := l.ask(instruction, questions, echo)
+		answers, err := l.ask(ctx, instruction, questions, echo)
 		if err != nil {
 			l.err = &fatalError{err}
 		}
@@ -90,13 +101,38 @@ func (l *login) answer(_, instruction string, questions []string, echo []bool) (
 	return answers, nil
 }
 
-// askOnTerminal puts the questions of a host to the user.
-func askOnTerminal(instruction string, questions []string, echo []bool) (answers []string, err error) {
+// askOnTerminal puts the questions of a host to the user. When ctx ends first the
+// terminal is as it was before.
+func askOnTerminal(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
 	}
-	defer tty.Close()
+	before, err := term.GetState(int(tty.Fd()))
+	if err != nil {
+		tty.Close()
+		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
+	}
+	type result struct {
+		answers []string
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer tty.Close()
+		answers, err := questionsOn(tty, instruction, questions, echo)
+		done <- result{answers, err}
+	}()
+	select {
+	case r := <-done:
+		return r.answers, r.err
+	case <-ctx.Done():
+		_ = term.Restore(int(tty.Fd()), before) // best effort on the way out
+		return nil, fmt.Errorf("nobody has answered on the terminal (ssh_bastion_interactive): %w", context.Cause(ctx))
+	}
+}
+
+func questionsOn(tty *os.File, instruction string, questions []string, echo []bool) (answers []string, err error) {
 	if instruction != "" {
 		fmt.Fprintln(tty, instruction)
 	}
@@ -138,27 +174,27 @@ func readLine(r io.Reader) (string, error) {
 type localAgent struct {
 	socket  string // empty: none runs
 	forward bool
-
-	mu   sync.Mutex
-	conn net.Conn
 }
 
-// signers returns the agent's keys. They work until close.
-func (a *localAgent) signers() ([]ssh.Signer, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.conn == nil {
-		conn, err := (&net.Dialer{}).DialContext(context.Background(), "unix", a.socket)
-		if err != nil {
-			return nil, fmt.Errorf("the SSH agent cannot be reached: %w", err)
-		}
-		a.conn = conn
-	}
-	signers, err := agent.NewClient(a.conn).Signers()
+// agentPatience is how long the agent may take to list its keys, for which it may
+// have to ask its user.
+const agentPatience = 30 * time.Second
+
+// signers returns the agent's keys. They work until ctx ends: each handshake has a
+// connection to the agent of its own.
+func (a *localAgent) signers(ctx context.Context) ([]ssh.Signer, error) {
+	conn, err := (&net.Dialer{Timeout: agentPatience}).DialContext(ctx, "unix", a.socket)
 	if err != nil {
-		a.conn.Close()
-		a.conn = nil
-		return nil, fmt.Errorf("the SSH agent did not list its keys: %w", err)
+		return nil, fmt.Errorf("the SSH agent cannot be reached: %w", explained(ctx, err))
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	late := time.AfterFunc(agentPatience, func() { conn.Close() })
+	signers, err := agent.NewClient(conn).Signers()
+	if !late.Stop() {
+		return nil, fmt.Errorf("the SSH agent at %s (SSH_AUTH_SOCK) did not answer within %s", a.socket, agentPatience)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the SSH agent did not list its keys: %w", explained(ctx, err))
 	}
 	if len(signers) == 0 {
 		return nil, errors.New("the SSH agent has no keys; add one with ssh-add")
@@ -169,13 +205,4 @@ func (a *localAgent) signers() ([]ssh.Signer, error) {
 // forwardOver lets the machine ask the agent, for sessions that request it.
 func (a *localAgent) forwardOver(client *ssh.Client) error {
 	return agent.ForwardToRemote(client, a.socket)
-}
-
-func (a *localAgent) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.conn != nil {
-		a.conn.Close()
-		a.conn = nil
-	}
 }

@@ -1,8 +1,10 @@
 package ssh
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/sync/errgroup"
@@ -26,57 +29,134 @@ const (
 	opensshSFTP  = 255 << 10 // what OpenSSH takes, with room for the header
 )
 
-// sftp starts the SFTP subsystem. Close the client after use; a cancelled ctx
-// does it.
-func (c *Client) sftp(ctx context.Context) (*sftp.Client, error) {
-	l, session, err := c.session(ctx)
+// sftp starts the SFTP subsystem. Its streams end when stop is called, whatever the
+// machine does.
+func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), err error) {
+	l, s, err := c.session(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// The subsystem is a session like any other.
-	stdin, err := session.StdinPipe()
-	if err != nil {
-		return nil, err
+	alive, rest := context.WithCancel(ctx)
+	go c.keepAlive(alive, l)
+	fromMachine, in := io.Pipe()
+	out, toMachine := io.Pipe()
+	end := func() {
+		rest()
+		_ = in.CloseWithError(io.ErrClosedPipe)
+		_ = out.CloseWithError(io.ErrClosedPipe)
+		s.close()
 	}
-	stdout, err := session.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := session.RequestSubsystem("sftp"); err != nil {
-		session.Close()
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
+	defer func() {
+		if err != nil {
+			end()
 		}
-		if l.isDown() {
-			return nil, c.lost(ctx, err)
-		}
-		return nil, fmt.Errorf(`the machine at %s has no SFTP subsystem: %w; set ssh_file_transfer_method = "scp"`, l.addr, err)
+	}()
+	if err := s.request(ctx, "subsystem", struct{ Name string }{"sftp"}); errors.Is(err, errRefused) {
+		return nil, nil, fmt.Errorf(`the machine at %s has no SFTP subsystem; set ssh_file_transfer_method = "scp"`, l.addr)
+	} else if err != nil {
+		return nil, nil, c.lost(ctx, l, err)
 	}
+	errOut := &limited{max: 4 << 10}
+	silent := make(chan struct{})
+	go func() {
+		defer close(silent)
+		_, _ = io.Copy(errOut, s.Stderr())
+	}()
+	go func() {
+		_, err := io.CopyBuffer(in, struct{ io.Reader }{s.Channel}, make([]byte, streamBuffer))
+		_ = in.CloseWithError(err)
+	}()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{s.Channel}, out, make([]byte, streamBuffer))
+		_ = out.CloseWithError(err)
+		_ = s.CloseWrite()
+	}()
 	packet := sftpPacket
 	if bytes.Contains(l.ServerVersion(), []byte("OpenSSH")) {
 		packet = opensshSFTP
 	}
-	client, err := sftp.NewClientPipe(stdout, stdin,
-		sftp.MaxPacketUnchecked(packet), sftp.MaxConcurrentRequestsPerFile(sftpRequests),
-		sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
-	if err != nil {
-		session.Close()
-		return nil, c.lost(ctx, err)
+	answers := &sftpAnswers{Reader: bufio.NewReaderSize(fromMachine, sftpPacket)}
+	client, err = within(ctx, func() (*sftp.Client, error) {
+		return sftp.NewClientPipe(answers, toMachine,
+			sftp.MaxPacketUnchecked(packet), sftp.MaxConcurrentRequestsPerFile(sftpRequests),
+			sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
+	}, nil)
+	switch {
+	case err == nil:
+		return client, end, nil
+	case context.Cause(ctx) != nil:
+		return nil, nil, context.Cause(ctx)
+	case errors.Is(err, errSilent):
+		return nil, nil, fmt.Errorf(`the SFTP subsystem of the machine at %s does not answer: %w; set ssh_file_transfer_method = "scp"`, l.addr, err)
+	case answers.noise != "":
+		return nil, nil, c.noisy(answers.noise)
+	case l.isDown():
+		return nil, nil, c.lost(ctx, l, err)
 	}
-	return client, nil
+	// It has ended instead of answering.
+	var said string
+	select {
+	case <-silent:
+		said = printable(errOut.String())
+	case <-time.After(time.Second):
+	}
+	if l.isDown() {
+		return nil, nil, c.lost(ctx, l, err)
+	}
+	return nil, nil, fmt.Errorf(`the SFTP subsystem of the machine at %s ended at once (%w): %q; set ssh_file_transfer_method = "scp"`, l.addr, err, said)
 }
 
-// withSFTP runs fn with an SFTP client, which a cancelled ctx closes under it.
+// noisy explains text where SFTP should be.
+func (c *Client) noisy(text string) error {
+	if user := suggestedUser(text); user != "" {
+		return fmt.Errorf("the machine does not let user %q use SFTP; it answers %q. Set ssh_username = %q", c.opts.Username, text, user)
+	}
+	return fmt.Errorf("the machine sends text where SFTP should begin: %q. A start-up file of user %q's login shell, such as ~/.bashrc, or a forced command prints it. "+
+		`Print only in interactive shells, or set ssh_file_transfer_method = "scp"`, text, c.opts.Username)
+}
+
+// sftpAnswers notices when what answers is no SFTP server: the first packet is of
+// type 2, and short.
+type sftpAnswers struct {
+	*bufio.Reader
+	checked bool
+	noise   string
+}
+
+var errNoise = errors.New("this is not SFTP")
+
+func (a *sftpAnswers) Read(b []byte) (int, error) {
+	if !a.checked {
+		const version, longest = 2, 256 << 10
+		head, err := a.Peek(5)
+		if len(head) > 0 && (len(head) < 5 || head[4] != version || binary.BigEndian.Uint32(head) > longest) {
+			said, _ := a.Peek(max(len(head), a.Buffered()))
+			said, _, _ = bytes.Cut(said, []byte{0})
+			if a.noise = printable(string(said)); a.noise == "" {
+				a.noise = fmt.Sprintf("%x", head)
+			}
+			return 0, errNoise
+		}
+		if err != nil {
+			return 0, err
+		}
+		a.checked = true
+	}
+	return a.Reader.Read(b)
+}
+
+// withSFTP runs fn with an SFTP client, whose operations fail when ctx is over.
 func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) error {
-	client, err := c.sftp(ctx)
+	client, stop, err := c.sftp(ctx)
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { client.Close() })
+	over := context.AfterFunc(ctx, stop)
 	err = fn(client)
-	if stop() {
-		client.Close()
+	if over() {
+		stop()
 	}
+	_ = client.Close() // its streams have ended
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}

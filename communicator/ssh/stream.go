@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"bake/communicator"
@@ -250,6 +251,67 @@ func (e *scriptError) Error() string {
 	return fmt.Sprintf("%s (exit status %d)", e.stderr, e.code)
 }
 
+// strangerError says that something else than a script of ours ran: what a forced
+// command or a login shell of another kind does.
+type strangerError struct {
+	user string
+	code int
+	said string
+}
+
+func (e *strangerError) Error() string {
+	text := fmt.Sprintf("the machine does not run commands for user %q", e.user)
+	if e.said != "" {
+		text += fmt.Sprintf("; it answers %q", e.said)
+	}
+	text += fmt.Sprintf(" (exit status %d)", e.code)
+	if user := suggestedUser(e.said); user != "" {
+		return text + fmt.Sprintf(". Set ssh_username = %q", user)
+	}
+	return text + ". Check ssh_username: its login shell has to be a POSIX one, without a forced command"
+}
+
+// scriptMark is the line that our scripts print first. What comes before it is said
+// by the start-up files of the login shell.
+const scriptMark = "bake-0b5f3c7e-begins"
+
+// shellLine returns the command line that runs text with sh, whatever the login shell is.
+func shellLine(text string) string {
+	return "exec env LC_ALL=C sh -c " + quote("echo; echo "+scriptMark+"; "+text)
+}
+
+// afterMark passes on what follows the mark.
+type afterMark struct {
+	w     io.Writer
+	begun bool
+	said  limited // before the mark
+	tail  []byte  // the last of it, in which the mark may begin
+}
+
+func (a *afterMark) Write(b []byte) (int, error) {
+	if a.begun {
+		return a.w.Write(b)
+	}
+	const mark = "\n" + scriptMark + "\n"
+	a.tail = append(a.tail, b...)
+	i := bytes.Index(a.tail, []byte(mark))
+	if i < 0 {
+		done := max(0, len(a.tail)-len(mark))
+		_, _ = a.said.Write(a.tail[:done])
+		a.tail = slices.Clone(a.tail[done:])
+		return len(b), nil
+	}
+	a.begun = true
+	rest := a.tail[i+len(mark):]
+	a.tail = nil
+	if len(rest) > 0 {
+		if _, err := a.w.Write(rest); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
+}
+
 // script runs text with sh, whatever the login shell is, without a terminal.
 // Its output goes to stdout, or is returned when that is nil.
 func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
@@ -257,13 +319,15 @@ func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdou
 	if stdout == nil {
 		stdout = &out
 	}
+	marked := &afterMark{w: stdout, said: limited{max: 4 << 10}}
 	errOut := &limited{max: 4 << 10}
-	st, err := c.run(ctx, communicator.Command{
-		Line:  "exec env LC_ALL=C sh -c " + quote(text),
-		Stdin: stdin, Stdout: stdout, Stderr: errOut,
-	}, false)
+	st, err := c.run(ctx, communicator.Command{Line: shellLine(text), Stdin: stdin, Stdout: marked, Stderr: errOut}, false)
 	if err != nil {
 		return "", err
+	}
+	if !marked.begun {
+		said := printable(marked.said.String() + string(marked.tail) + "\n" + errOut.String())
+		return "", &strangerError{c.opts.Username, st.Code, said}
 	}
 	if st.Code != 0 {
 		return out.String(), &scriptError{st.Code, strings.TrimSpace(errOut.String())}

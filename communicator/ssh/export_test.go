@@ -1,0 +1,4 @@
+package ssh
+
+// ScriptMark is what our scripts print first.
+const ScriptMark = scriptMark

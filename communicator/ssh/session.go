@@ -1,0 +1,399 @@
+package ssh
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"bake/communicator"
+	"bake/internal/delay"
+)
+
+// errSilent is why a step that the machine does not answer ends.
+var errSilent = fmt.Errorf("the machine did not answer within %s", handshakeTimeout)
+
+// within returns what f does, or the cause of ctx if that ends first, or errSilent
+// when f takes longer than a login may. f cannot be stopped: what it makes after
+// that goes to drop, if there is one.
+func within[T any](ctx context.Context, f func() (T, error), drop func(T)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errSilent)
+	defer cancel()
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		if drop != nil {
+			go func() {
+				if r := <-done; r.err == nil {
+					drop(r.v)
+				}
+			}()
+		}
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+// session is a session channel of a link. What waits for the machine in it ends
+// with its context, with the link, or when it takes longer than a login may.
+type session struct {
+	ssh.Channel
+	exited chan struct{} // closed when the fields below hold
+	status communicator.Status
+	err    error // why there is no status
+}
+
+// newSession opens a session.
+func (l *link) newSession(ctx context.Context) (*session, error) {
+	return within(ctx, func() (*session, error) {
+		channel, requests, err := l.OpenChannel("session", nil)
+		if err != nil {
+			return nil, err
+		}
+		s := &session{Channel: channel, exited: make(chan struct{})}
+		go s.attend(requests)
+		return s, nil
+	}, (*session).close)
+}
+
+// attend waits for the exit status. It comes before the end of the output where a
+// process that the command has started holds that.
+func (s *session) attend(requests <-chan *ssh.Request) {
+	s.err = errors.New("the session ended without an exit status")
+	var once sync.Once
+	exited := func() { once.Do(func() { close(s.exited) }) }
+	defer exited()
+	for r := range requests {
+		switch r.Type {
+		case "exit-status":
+			if len(r.Payload) >= 4 {
+				s.status, s.err = communicator.Status{Code: int(binary.BigEndian.Uint32(r.Payload))}, nil
+				exited()
+				ssh.DiscardRequests(requests)
+				return
+			}
+		case "exit-signal":
+			var signal struct {
+				Name       string
+				CoreDumped bool
+				Error      string
+				Lang       string
+			}
+			if err := ssh.Unmarshal(r.Payload, &signal); err == nil {
+				s.status, s.err = communicator.Status{Code: 128 + signals[signal.Name], Signal: signal.Name}, nil
+				exited()
+				ssh.DiscardRequests(requests)
+				return
+			}
+		default: // such as OpenSSH's keepalive
+			if r.WantReply {
+				_ = r.Reply(false, nil)
+			}
+		}
+	}
+}
+
+// signals are those that RFC 4254 names.
+var signals = map[string]int{
+	"HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "ABRT": 6, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15,
+}
+
+// errRefused is a request that the machine has declined.
+var errRefused = errors.New("the machine refuses")
+
+// request asks for something and waits for the answer.
+func (s *session) request(ctx context.Context, name string, payload any) error {
+	_, err := within(ctx, func() (struct{}, error) {
+		ok, err := s.SendRequest(name, true, ssh.Marshal(payload))
+		if err == nil && !ok {
+			err = errRefused
+		}
+		return struct{}{}, err
+	}, nil)
+	return err
+}
+
+// terminal asks for a pseudo-terminal without echo.
+func (s *session) terminal(ctx context.Context) error {
+	const echo, end = 53, 0
+	return s.request(ctx, "pty-req", struct {
+		Term                         string
+		Columns, Rows, Width, Height uint32
+		Modes                        string
+	}{"xterm", 80, 40, 640, 320, string([]byte{echo, 0, 0, 0, 0, end})})
+}
+
+// close closes the session. It does not wait for the machine.
+func (s *session) close() { go s.Channel.Close() } // on a dead link it blocks
+
+// session opens a session, on a new link if the one there is turns out to be dead.
+func (c *Client) session(ctx context.Context) (*link, *session, error) {
+	for again := false; ; again = true {
+		l, err := c.connected(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := l.newSession(ctx)
+		if err == nil {
+			return l, s, nil
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, nil, cause
+		}
+		if again {
+			return nil, nil, fmt.Errorf("the machine at %s does not open a session: %w", l.addr, err)
+		}
+		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) {
+			l.Close()
+			continue
+		}
+		// Refused, but alive: the sessions it allows may all be in use for a moment.
+		l.hostKeys.stop()
+		if err := delay.For(ctx, time.Second); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// Run implements [communicator.Communicator].
+func (c *Client) Run(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
+	return c.run(ctx, cmd, true)
+}
+
+// run runs a command; users says whether it is one of the template's, rather than
+// bake's own.
+func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) (communicator.Status, error) {
+	l, s, err := c.session(ctx)
+	if err != nil {
+		return communicator.Status{}, err
+	}
+	defer s.close()
+	alive, rest := context.WithCancel(ctx)
+	defer rest()
+	go c.keepAlive(alive, l)
+	if users && c.opts.Pty {
+		if err := s.terminal(ctx); errors.Is(err, errRefused) {
+			return communicator.Status{}, errors.New("the machine gives no pseudo-terminal; set ssh_pty = false")
+		} else if err != nil {
+			return communicator.Status{}, c.lost(ctx, l, err)
+		}
+	}
+	if c.agent.forward {
+		_, _ = s.SendRequest("auth-agent-req@openssh.com", false, nil) // the server may decline, as with ssh -A
+	}
+	unheard := make(chan error, 2)
+	out, errOut := newGate(cmd.Stdout, unheard), newGate(cmd.Stderr, unheard)
+	defer out.shut(ctx)
+	defer errOut.shut(ctx)
+	if err := s.request(ctx, "exec", struct{ Line string }{cmd.Line}); errors.Is(err, errRefused) {
+		return communicator.Status{}, fmt.Errorf("the machine at %s does not run commands for user %q; check ssh_username", l.addr, c.opts.Username)
+	} else if err != nil {
+		return communicator.Status{}, c.lost(ctx, l, err)
+	}
+	go feed(s, cmd.Stdin)
+	if users {
+		go c.followHostKeys(alive, l)
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		var both sync.WaitGroup
+		both.Go(func() { _, _ = io.Copy(out, s.Channel) })
+		both.Go(func() { _, _ = io.Copy(errOut, s.Stderr()) })
+		both.Wait()
+	}()
+	select {
+	case <-s.exited:
+	case err = <-unheard:
+	case <-ctx.Done():
+	}
+	if err == nil && s.over() && s.err == nil {
+		err = c.drain(ctx, s, drained, unheard, out, errOut)
+	}
+	switch {
+	case err != nil:
+		return communicator.Status{}, fmt.Errorf("passing on the output of a command: %w", err)
+	case context.Cause(ctx) != nil:
+		go func() { _, _ = s.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{"TERM"})) }()
+		return communicator.Status{}, context.Cause(ctx)
+	case s.err != nil:
+		select {
+		case <-drained: // the channel is closed
+		case <-ctx.Done():
+		}
+		return communicator.Status{}, c.lost(ctx, l, s.err)
+	}
+	return s.status, nil
+}
+
+func (s *session) over() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// How long a command that has ended is waited for when a process that it has
+// started holds its output: as long as output comes, up to a limit.
+const (
+	quietGrace  = 5 * time.Second
+	outputGrace = 30 * time.Second
+)
+
+// drain waits for the rest of the output of a command that has ended, and warns
+// when that does not end.
+func (c *Client) drain(ctx context.Context, s *session, drained <-chan struct{}, unheard <-chan error, out ...*gate) error {
+	ended := time.Now()
+	look := time.NewTicker(quietGrace / 10)
+	defer look.Stop()
+	for {
+		select {
+		case <-drained:
+			return nil
+		case err := <-unheard:
+			return err
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		last, busy := ended, false
+		for _, g := range out {
+			busy = busy || g.busy.Load()
+			if t := time.Unix(0, g.last.Load()); t.After(last) {
+				last = t
+			}
+		}
+		if !busy && (time.Since(last) >= quietGrace || time.Since(ended) >= outputGrace) {
+			c.scope.Warn(ctx, "The command has ended with exit status %d, but a process that it started in the background still holds its output; going on without it. To start one that outlives its command: nohup COMMAND >/dev/null 2>&1 &", s.status.Code)
+			return nil
+		}
+	}
+}
+
+// lost says that the connection went away, or that ctx took it away. A machine
+// that has left something unanswered for too long is not talked to again on this link.
+func (c *Client) lost(ctx context.Context, l *link, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, errSilent) {
+		l.Close()
+	}
+	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
+}
+
+// feed sends r as a command's standard input. A command that ends without
+// reading all of it is no error.
+func feed(s *session, r io.Reader) {
+	if r != nil {
+		_, _ = io.CopyBuffer(struct{ io.Writer }{s.Channel}, struct{ io.Reader }{r}, make([]byte, streamBuffer))
+	}
+	_ = s.CloseWrite()
+}
+
+// streamBuffer is how much is read at once for the channel, which cuts it into packets.
+const streamBuffer = 256 << 10
+
+// gate passes writes on until it is shut or one fails. A nil writer drops them.
+type gate struct {
+	failed chan<- error
+	busy   atomic.Bool   // a write is under way
+	last   atomic.Int64  // when the last one ended, in Unix nanoseconds
+	turn   chan struct{} // holds a token while w is used
+	w      io.Writer
+}
+
+func newGate(w io.Writer, failed chan<- error) *gate {
+	return &gate{failed: failed, turn: make(chan struct{}, 1), w: w}
+}
+
+// Write never fails: a session whose output nobody takes would not end.
+func (g *gate) Write(b []byte) (int, error) {
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
+	if g.w != nil {
+		g.busy.Store(true)
+		_, err := g.w.Write(b)
+		g.busy.Store(false)
+		if err != nil {
+			g.w = nil
+			g.failed <- err
+		}
+	}
+	g.last.Store(time.Now().UnixNano())
+	return len(b), nil
+}
+
+// stuckWrite is how long a write that is under way may hold up a command that is
+// to end.
+const stuckWrite = 2 * time.Second
+
+// shut waits for a write that is under way and lets none follow. It gives up on
+// one that hangs when ctx is over.
+func (g *gate) shut(ctx context.Context) {
+	over := ctx.Done()
+	var stuck <-chan time.Time
+	for {
+		select {
+		case g.turn <- struct{}{}:
+			g.w = nil
+			<-g.turn
+			return
+		case <-over:
+			over, stuck = nil, time.After(stuckWrite)
+		case <-stuck:
+			return
+		}
+	}
+}
+
+// deadAfter is how long a machine may leave a sign of life unanswered.
+const deadAfter = time.Minute
+
+// keepAlive asks for signs of life until ctx is over, and closes a link that
+// gives none.
+func (c *Client) keepAlive(ctx context.Context, l *link) {
+	interval := c.opts.KeepAliveInterval
+	if interval <= 0 {
+		return
+	}
+	for delay.For(ctx, interval) == nil {
+		answered := make(chan error, 1)
+		go func() {
+			_, _, err := l.SendRequest("keepalive@openssh.com", true, nil)
+			answered <- err
+		}()
+		t := time.NewTimer(deadAfter)
+		select {
+		case err := <-answered:
+			t.Stop()
+			if err == nil {
+				continue
+			}
+			l.Close()
+		case <-t.C:
+			l.Close()
+		case <-ctx.Done():
+			t.Stop()
+		}
+		return
+	}
+}

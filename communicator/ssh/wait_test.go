@@ -1,0 +1,431 @@
+package ssh_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"bake/communicator"
+	"bake/communicator/commtest"
+	"bake/communicator/ssh"
+	"bake/step"
+)
+
+// A machine that accepts and then says nothing holds up nobody, at whatever step:
+// what waits for it ends with its context, and by itself.
+func TestSilentMachine(t *testing.T) {
+	run := func(line string) func(context.Context, *setup) error {
+		return func(ctx context.Context, s *setup) error {
+			c, err := s.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Run(ctx, communicator.Command{Line: line})
+			return err
+		}
+	}
+	transfer := func(ctx context.Context, s *setup) error {
+		s.options.FileTransferMethod = ssh.SFTP
+		c, err := s.connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Put(ctx, "/tmp", communicator.File("x", 0o600, []byte("x")))
+	}
+	for step, do := range map[string]func(context.Context, *setup) error{
+		"version": run("true"),
+		"auth":    run("true"),
+		"tcpip-forward": func(ctx context.Context, s *setup) error {
+			s.options.RemoteTunnels = []ssh.Tunnel{{Port: 8080, To: "localhost:80"}}
+			return run("true")(ctx, s)
+		},
+		"keepalive@openssh.com": func(ctx context.Context, s *setup) error {
+			s.More = []gossh.Signer{newKey(t).Signer}
+			return run("hang")(ctx, s)
+		},
+		"hostkeys-prove-00@openssh.com": func(ctx context.Context, s *setup) error {
+			s.More = []gossh.Signer{newKey(t).Signer}
+			return run("hang")(ctx, s)
+		},
+		"channel": run("true"),
+		"pty-req": func(ctx context.Context, s *setup) error {
+			s.options.Pty = true
+			return run("true")(ctx, s)
+		},
+		"exec":      run("true"),
+		"subsystem": transfer,
+		"sftp":      transfer,
+	} {
+		t.Run(step, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *setup) {
+				s.Silent = step
+				why := errors.New("enough")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(10*time.Second, func() { cancel(why) })
+				start := time.Now()
+				if err := do(ctx, s); !errors.Is(err, why) {
+					t.Errorf("got %v, want the cause", err)
+				}
+				between(t, "cancelling", time.Since(start), 10*time.Second, 13*time.Second)
+			})
+			if step == "hostkeys-prove-00@openssh.com" {
+				return // it can be done without; the command then runs
+			}
+			bubble(t, func(t *testing.T, s *setup) {
+				s.Silent = step
+				start := time.Now()
+				if err := do(t.Context(), s); err == nil {
+					t.Error("no error")
+				}
+				between(t, "giving up", time.Since(start), time.Second, 7*time.Minute)
+			})
+		})
+	}
+}
+
+// A dial that does not heed its context ends with it all the same.
+func TestDialWithoutContext(t *testing.T) {
+	bubble(t, func(t *testing.T, s *setup) {
+		block := make(chan struct{})
+		defer close(block)
+		s.target.Dial = func(context.Context, string, string) (net.Conn, error) {
+			<-block
+			return nil, errors.New("late")
+		}
+		s.options.Timeout = 20 * time.Second
+		start := time.Now()
+		if _, err := s.connect(t.Context()); err == nil {
+			t.Error("no error")
+		}
+		between(t, "giving up", time.Since(start), 20*time.Second, 21*time.Second)
+	})
+}
+
+// agentAt serves an SSH agent at a socket; serve nil accepts and says nothing.
+func agentAt(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "agent")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		ln.Close()
+		close(done)
+	})
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if serve == nil {
+					<-done
+				} else {
+					serve(c)
+				}
+			}()
+		}
+	}()
+	return socket
+}
+
+func scopeWithAgent(socket string) *step.Scope {
+	return step.NewScope(step.Scope{
+		Run: step.Run{Env: []string{"SSH_AUTH_SOCK=" + socket}}, Build: "null.test", SourceType: "null", SourceName: "test", Emit: func(step.Event) {},
+	})
+}
+
+// hangGuard fails a test whose call does not return.
+func hangGuard(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("this hangs")
+	}
+}
+
+// Each handshake can use the agent: the second one after a lost connection, and
+// those with bastion and target.
+func TestAgentAgain(t *testing.T) {
+	key := newKey(t)
+	raw, err := gossh.ParseRawPrivateKey([]byte(key.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: raw}); err != nil {
+		t.Fatal(err)
+	}
+	socket := agentAt(t, func(c net.Conn) { _ = agent.ServeAgent(ring, c) })
+	serve := func() *commtest.Server {
+		return commtest.Serve(t, t.TempDir(), commtest.Login{User: "me", Key: key.Signer.PublicKey(), HostKey: newKey(t).Signer})
+	}
+	srv, bastion := serve(), serve()
+	o := options(srv)
+	o.AgentAuth, o.Timeout = true, time.Minute
+	o.BastionHost, o.BastionPort, o.BastionUsername, o.BastionAgentAuth = bastion.Host, bastion.Port, bastion.User, true
+	hangGuard(t, func() {
+		c, err := ssh.Connect(t.Context(), scopeWithAgent(socket), o, ssh.Target{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for range 3 {
+			if _, err := c.Run(t.Context(), communicator.Command{Line: "true"}); err != nil {
+				t.Error(err)
+			}
+			srv.Cut()
+		}
+	})
+}
+
+// An agent that does not answer holds up nothing beyond the context and ssh_timeout.
+func TestAgentThatIsSilent(t *testing.T) {
+	key := newKey(t)
+	srv := commtest.Serve(t, t.TempDir(), commtest.Login{User: "me", Key: key.Signer.PublicKey(), HostKey: newKey(t).Signer})
+	socket := agentAt(t, nil)
+	o := options(srv)
+	o.AgentAuth = true
+	hangGuard(t, func() {
+		why := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(200*time.Millisecond, func() { cancel(why) })
+		if _, err := ssh.Connect(ctx, scopeWithAgent(socket), o, ssh.Target{}); !errors.Is(err, why) {
+			t.Errorf("got %v, want the cause", err)
+		}
+		o.Timeout = 200 * time.Millisecond
+		if _, err := ssh.Connect(t.Context(), scopeWithAgent(socket), o, ssh.Target{}); err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+// A process in the background that holds the output of a command that has ended
+// does not hold the build for long.
+func TestBackgroundProcess(t *testing.T) {
+	for line, limit := range map[string]time.Duration{"background": 7 * time.Second, "chatty": 35 * time.Second} {
+		bubble(t, func(t *testing.T, s *setup) {
+			c, err := s.connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			var out bytes.Buffer
+			start := time.Now()
+			st, err := c.Run(t.Context(), communicator.Command{Line: line, Stdout: &out})
+			if err != nil || st.Code != 0 {
+				t.Errorf("%s: got %+v, %v", line, st, err)
+			}
+			between(t, line, time.Since(start), 5*time.Second, limit)
+			if !s.says.has("in the background still holds its output") || line == "background" && out.String() != "started\n" {
+				t.Errorf("%s: said %q, output %q", line, s.says.lines, &out)
+			}
+		})
+	}
+}
+
+// All host keys of a server are pinned: those that it proves to have, those that
+// are made on the machine over the connection that is trusted, and those that the
+// console shows later.
+func TestHostKeysLearned(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mode    ssh.HostKeyCheck
+		prepare func(s *setup, next gossh.Signer)
+		change  func(s *setup, next gossh.Signer) // while a command runs
+		refused bool
+	}{
+		"proved":         {ssh.Pin, func(s *setup, next gossh.Signer) { s.More = []gossh.Signer{next} }, nil, false},
+		"not proved":     {ssh.Pin, func(s *setup, next gossh.Signer) { s.More, s.Liar = []gossh.Signer{next}, true }, nil, true},
+		"made by a role": {ssh.Pin, func(s *setup, _ gossh.Signer) { s.OnDisk = []gossh.PublicKey{s.HostKey.PublicKey()} }, onDisk, false},
+		"off":            {ssh.Off, nil, nil, false},
+		"strict, proved": {ssh.Strict, func(s *setup, next gossh.Signer) {
+			s.More = []gossh.Signer{next}
+			known(s, s.HostKey)
+		}, nil, true},
+		"strict, made by a role": {ssh.Strict, func(s *setup, _ gossh.Signer) {
+			s.OnDisk = []gossh.PublicKey{s.HostKey.PublicKey()}
+			known(s, s.HostKey)
+		}, onDisk, true},
+		"strict, both known": {ssh.Strict, func(s *setup, next gossh.Signer) { known(s, s.HostKey, next) }, nil, false},
+		"console, later": {ssh.Pin, func(s *setup, _ gossh.Signer) {
+			s.target.HostKeys = func(context.Context) ([]gossh.PublicKey, error) { return []gossh.PublicKey{s.HostKey.PublicKey()}, nil }
+		}, nil, false},
+		"nowhere": {ssh.Pin, nil, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *setup) {
+				next := newKey(t).Signer
+				s.options.HostKeyCheck = tt.mode
+				if tt.prepare != nil {
+					tt.prepare(s, next)
+				}
+				c, err := s.connect(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if tt.change != nil {
+					time.AfterFunc(time.Second, func() { tt.change(s, next) })
+				}
+				if _, err := c.Run(t.Context(), communicator.Command{Line: "wait"}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				s.cut()
+				synctest.Wait()
+				s.HostKey = next
+				_, err = c.Run(t.Context(), communicator.Command{Line: "true"})
+				var wrong *ssh.HostKeyError
+				if tt.refused != errors.As(err, &wrong) || !tt.refused && err != nil {
+					t.Errorf("got %v, refused should be %t", err, tt.refused)
+				}
+			})
+		})
+	}
+}
+
+func onDisk(s *setup, next gossh.Signer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.OnDisk = []gossh.PublicKey{next.PublicKey()}
+}
+
+func known(s *setup, keys ...gossh.Signer) {
+	for _, k := range keys {
+		s.options.HostKeys = append(s.options.HostKeys, string(gossh.MarshalAuthorizedKey(k.PublicKey())))
+	}
+}
+
+// What the machine says at a refused login, and whom its image lets in, is part of
+// the error.
+func TestRefusedLoginSays(t *testing.T) {
+	for _, tt := range []struct{ banner, image, want string }{
+		{"Please login as the user \"ec2-user\" rather than the user \"admin\".\n", "", `set ssh_username = "ec2-user"`},
+		{"Go away\n", "ubuntu", `set ssh_username = "ubuntu"`},
+		{"Go away\n", "", `It says: "Go away"`},
+		{"", "", "(ssh_username)"},
+	} {
+		bubble(t, func(t *testing.T, s *setup) {
+			s.Key, s.Banner, s.options.HandshakeAttempts = nil, tt.banner, 1
+			s.target.User = func(context.Context) string { return tt.image }
+			_, err := s.connect(t.Context())
+			want(t, err, tt.want)
+		})
+	}
+}
+
+// What is no SSH server is said to be none, and which option may be wrong.
+func TestNotSSH(t *testing.T) {
+	bubble(t, func(t *testing.T, s *setup) {
+		s.options.Port, s.options.Timeout = 8080, 10*time.Second
+		s.target.Dial = func(context.Context, string, string) (net.Conn, error) {
+			near, far := pipe()
+			go func() {
+				_, _ = far.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+				far.Close()
+			}()
+			return near, nil
+		}
+		_, err := s.connect(t.Context())
+		want(t, err, "HTTP/1.1 400 Bad Request", "check ssh_port", "port 8080 (ssh_port)")
+	})
+	bubble(t, func(t *testing.T, s *setup) {
+		s.options.Port, s.options.Timeout = 2222, 10*time.Second
+		s.target.Dial = refused
+		_, err := s.connect(t.Context())
+		want(t, err, "port 2222 (ssh_port)")
+	})
+}
+
+// forced starts an OpenSSH server that runs a command in place of every other.
+func forced(t *testing.T, command string, method ssh.TransferMethod) communicator.Communicator {
+	t.Helper()
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "ForceCommand "+command)
+	o := options(srv)
+	o.FileTransferMethod = method
+	return connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+}
+
+// A login shell that prints is no obstacle to transfers through it, and is named
+// where SFTP meets it.
+func TestNoisyShell(t *testing.T) {
+	const noisy = `printf 'Welcome to this machine\nLoad: 1'; eval "$SSH_ORIGINAL_COMMAND"`
+	c := forced(t, noisy, ssh.Shell)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a": "one\n", "b": strings.Repeat("two\n", 100000)} {
+		if err := c.Put(t.Context(), dir, communicator.File(name, 0o600, []byte(text))); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != text {
+			t.Errorf("uploaded %d bytes, %v; want %d", len(b), err, len(text))
+		}
+		to := t.TempDir()
+		root, err := os.OpenRoot(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if err := c.Get(t.Context(), filepath.Join(dir, name), root); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(b) != text {
+			t.Errorf("downloaded %d bytes, %v; want %d", len(b), err, len(text))
+		}
+	}
+	failed(t, forced(t, noisy, ssh.SFTP), "sends text where SFTP should begin", "Welcome to this machine", "~/.bashrc", `ssh_file_transfer_method = "scp"`)
+}
+
+// failed wants transfers to fail at once with texts, not as a lost connection that
+// would be tried again.
+func failed(t *testing.T, c communicator.Communicator, texts ...string) {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, err := range []error{
+		c.Put(t.Context(), t.TempDir(), communicator.File("x", 0o600, []byte("x"))),
+		c.Get(t.Context(), "/etc/hostname", root),
+	} {
+		want(t, err, texts...)
+		if errors.Is(err, communicator.ErrDisconnected) {
+			t.Errorf("%v is taken for a lost connection", err)
+		}
+	}
+}
+
+// What runs in place of our scripts is quoted, with what it says to do.
+func TestForcedCommand(t *testing.T) {
+	const cloud = `echo 'Please login as the user "admin" rather than the user "root".'; exit 142`
+	for _, method := range []ssh.TransferMethod{ssh.Shell, ssh.SFTP} {
+		failed(t, forced(t, cloud, method), `Please login as the user \"admin\" rather than the user \"root\".`, `Set ssh_username = "admin"`)
+		failed(t, forced(t, "echo This account is not available; exit 1", method), "This account is not available")
+	}
+	failed(t, forced(t, "exit 1", ssh.Shell), "Check ssh_username")
+	failed(t, forced(t, "exit 1", ssh.SFTP), "ended at once", "set ssh_file_transfer_method")
+}
