@@ -30,6 +30,9 @@ type Machine struct {
 	// Data are the values of build.* in the template: strings, numbers and bools
 	// by name, such as "ID", "Host", "Port", "User" and what the builder exports.
 	Data map[string]any
+
+	// Leftovers takes what provisioners could not remove from the machine.
+	Leftovers *Leftovers
 }
 
 // Artifact is what a build or a post-processor leaves behind. It is plain data.

@@ -216,6 +216,7 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 		}
 		if v.Sensitive {
 			lang.Strings(v.Value, l.t.secrets.Add)
+			l.t.weak.check("variable", v.Name, v.Range, v.Value)
 			for _, rng := range v.refused {
 				l.t.secrets.Add(l.reader.text(rng))
 			}

@@ -66,6 +66,7 @@ type Template struct {
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
+	weak    weak
 	scope   *lang.Scope
 }
 

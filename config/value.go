@@ -51,6 +51,7 @@ func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive
 			val, diags := expr.Value(ec)
 			if sensitive {
 				lang.Strings(val, l.t.secrets.Add)
+				l.t.weak.check("local", name, at, val)
 			}
 			if sensitive && diags.HasErrors() { // parts of it may be secret
 				l.t.secrets.Add(l.reader.text(expr.Range()))

@@ -110,8 +110,10 @@ func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component,
 	return in, diags
 }
 
+// secret learns of a value that an option holds or a machine has. Nobody has called
+// it a secret, and it may be "root".
 func (m *maker) secret(s string) {
-	m.template.Secrets().Add(s)
+	m.template.Secrets().AddRare(s)
 	if m.options.Secret != nil {
 		m.options.Secret(s)
 	}

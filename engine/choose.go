@@ -72,7 +72,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 			continue
 		}
 		copied := *b
-		copied.Name = t.Secrets().Redact(b.Name) // it is shown, and written to the ledger
+		copied.Name = t.Secrets().RedactMessage(b.Name) // it is shown, and written to the ledger
 		copied.PostProcessors = nil
 		for _, chain := range b.PostProcessors {
 			// The rest of the chain would get an artifact that it is not made for.

@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -105,7 +106,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	}); err != nil {
 		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template takes too much", Detail: fmt.Sprintf("The options of components: %s.", err)})
 	}
-	return t.Secrets().Diagnostics(append(diags, found...))
+	return t.Secrets().Diagnostics(slices.Concat(diags, found, t.WeakSecrets()))
 }
 
 // Run runs the selected builds. The diagnostics are about the template: builds
@@ -126,7 +127,7 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 			ready = append(ready, b)
 		}
 	}
-	diags = t.Secrets().Diagnostics(diags)
+	diags = t.Secrets().Diagnostics(append(diags, t.WeakSecrets()...))
 	if len(ready) == 0 {
 		return Result{}, diags
 	}

@@ -164,8 +164,11 @@ type run struct {
 	o *runOptions
 }
 
-func (r *run) Provision(ctx context.Context, s *step.Scope, _ builder.Machine) error {
+func (r *run) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	s.Output(ctx, step.Output, r.o.Script)
+	if path, ok := strings.CutPrefix(r.o.Script, "leave "); ok {
+		m.Leftovers.Add(builder.Leftover{Path: path, Remove: func(ctx context.Context) error { return r.do(ctx, "remove "+path) }})
+	}
 	return r.do(ctx, "run "+r.o.Script)
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/engine"
@@ -663,5 +664,87 @@ build { sources = ["machine.web"] }
 	}
 	if text := b.String(); strings.Contains(text, "hunter22") || !strings.Contains(text, "********") {
 		t.Error(text)
+	}
+}
+
+// TestLeftovers: what a provisioner could not remove from the machine is removed
+// before it becomes an image, or it becomes none.
+func TestLeftovers(t *testing.T) {
+	const text = `
+source "machine" "web" {}
+build {
+  sources = ["machine.web"]
+  provisioner "run" {
+    script            = "leave /tmp/varfile"
+    continue_on_error = true
+  }
+  provisioner "run" { script = "last" }
+}
+`
+	for failing, want := range map[string]struct {
+		fails bool
+		log   []string
+	}{
+		"run leave /tmp/varfile": {false, []string{"run leave /tmp/varfile", "run last", "remove /tmp/varfile", "create image"}},
+		"run last":               {true, []string{"run leave /tmp/varfile", "run last", "remove /tmp/varfile"}},
+		"remove /tmp/varfile":    {true, []string{"run leave /tmp/varfile", "run last", "remove /tmp/varfile"}},
+	} {
+		f := newFixture(t, text)
+		f.world.act = func(_ context.Context, what string) error {
+			if what == failing {
+				return errors.New("it failed")
+			}
+			return nil
+		}
+		if r := f.one(t.Context()); (r.Err != nil) != want.fails {
+			t.Errorf("%s fails: got %v", failing, r.Err)
+		}
+		var log []string
+		for _, what := range f.world.log {
+			if strings.HasPrefix(what, "run ") || strings.HasPrefix(what, "remove ") || what == "create image" {
+				log = append(log, what)
+			}
+		}
+		if diff := cmp.Diff(want.log, log); diff != "" {
+			t.Errorf("%s fails (-want +got):\n%s", failing, diff)
+		}
+	}
+}
+
+// TestWeakSecrets: a short or common secret is masked where it stands by itself, with
+// a warning that says so; a literal password of that kind is none; and bake's own
+// words stay what they are.
+func TestWeakSecrets(t *testing.T) {
+	f := newFixture(t, `
+variable "answer" {
+  default   = "y"
+  sensitive = true
+}
+local "step" {
+  expression = "provision"
+  sensitive  = true
+}
+source "machine" "web" { password = "packer" }
+build {
+  sources = ["machine.web"]
+  provisioner "run" { script = "type ${var.answer} to ${local.step}: packer, /tmp/packer-files" }
+}
+`)
+	result, diags := f.run(t.Context())
+	var warned []string
+	for _, d := range diags {
+		warned = append(warned, fmt.Sprintf("%s line %d", d.Summary, d.Subject.Start.Line))
+	}
+	if diff := cmp.Diff([]string{"Sensitive value is short or common line 2", "Sensitive value is short or common line 6"}, warned); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(result.Builds) != 1 || result.Builds[0].Err != nil {
+		t.Errorf("%+v", result)
+	}
+	text := f.transcript()
+	for _, want := range []string{"type <sensitive> to <sensitive>: packer, /tmp/packer-files", "provision with run", "create key"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
 	}
 }

@@ -139,15 +139,15 @@ func distinct(all []*builder.Artifact) []*builder.Artifact {
 // redacted returns a without secrets in what is shown of it.
 func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	clean := *a
-	clean.ID, clean.Text = secrets.Redact(a.ID), secrets.Redact(a.Text)
+	clean.ID, clean.Text = secrets.RedactMessage(a.ID), secrets.RedactMessage(a.Text)
 	clean.Files = slices.Clone(a.Files)
 	for i, f := range clean.Files {
-		clean.Files[i] = secrets.Redact(f)
+		clean.Files[i] = secrets.RedactMessage(f)
 	}
 	clean.Data = maps.Clone(a.Data)
 	for k, v := range clean.Data {
 		if s, ok := v.(string); ok {
-			clean.Data[k] = secrets.Redact(s)
+			clean.Data[k] = secrets.RedactMessage(s)
 		}
 	}
 	return &clean
@@ -156,10 +156,10 @@ func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 // redactedResource returns r without secrets in what is shown of it. The ledger
 // has it as it is: it could not be deleted by another name.
 func redactedResource(secrets *redact.Set, r step.Resource) step.Resource {
-	r.Key, r.ID = secrets.Redact(r.Key), secrets.Redact(r.ID)
+	r.Key, r.ID = secrets.RedactMessage(r.Key), secrets.RedactMessage(r.ID)
 	r.With = maps.Clone(r.With)
 	for k, v := range r.With {
-		r.With[k] = secrets.Redact(v)
+		r.With[k] = secrets.RedactMessage(v)
 	}
 	return r
 }

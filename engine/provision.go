@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"bake/builder"
 	"bake/config"
@@ -18,7 +19,8 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	x.mu.Lock()
 	x.machine = m.Data
 	x.mu.Unlock()
-	for _, name := range secretData {
+	m.Leftovers = new(builder.Leftovers)
+	for _, name := range builder.SecretData() {
 		if s, ok := m.Data[name].(string); ok && s != absent(name) {
 			x.secret(s)
 		}
@@ -30,14 +32,42 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		}
 		if err := x.attempts(ctx, name, p, m); err != nil {
 			x.cleanUp(ctx, m)
+			x.abandon(ctx, m)
+			return err
+		}
+	}
+	return x.tidy(ctx, m)
+}
+
+// tidy removes what provisioners have left on the machine, since it is going to be
+// an image.
+func (x *execution) tidy(ctx context.Context, m builder.Machine) error {
+	for _, l := range m.Leftovers.Take() {
+		_, err := step.Do(ctx, x.scope, "remove "+l.Path+" from the machine", func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, l.Remove(ctx)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// secretData are the values of build.* that must not be shown.
-var secretData = []string{"Password", "WinRMPassword", "SSHPrivateKey"}
+// abandonGrace is how long the removal of files may take from a machine that has
+// failed.
+const abandonGrace = 5 * time.Second
+
+// abandon tries to remove what provisioners have left on a machine that will be no
+// image, but may outlive the build.
+func (x *execution) abandon(ctx context.Context, m builder.Machine) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), abandonGrace, fmt.Errorf("no answer within %s", abandonGrace))
+	defer cancel()
+	for _, l := range m.Leftovers.Take() {
+		if err := l.Remove(ctx); err != nil {
+			x.scope.Warn(ctx, "Still on the machine: %s, which could not be removed: %s", l.Path, err)
+		}
+	}
+}
 
 // cleanUp runs the error-cleanup-provisioner, unless nothing is to be touched.
 // Its own failure is a warning: the build has failed already.

@@ -56,8 +56,12 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 // emit passes an event on without its secrets. It is the only way out for events.
 func (r *runner) emit(e step.Event) {
 	secrets := r.template.Secrets()
-	e.Text = secrets.Redact(e.Text)
-	e.Step = secrets.Redact(e.Step)
+	if e.Kind == step.Output || e.Kind == step.ErrOutput {
+		e.Text = secrets.Redact(e.Text)
+	} else {
+		e.Text = secrets.RedactMessage(e.Text)
+	}
+	e.Step = secrets.RedactMessage(e.Step)
 	if e.Resource != nil {
 		r := redactedResource(secrets, *e.Resource)
 		e.Resource = &r

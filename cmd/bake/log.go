@@ -40,7 +40,7 @@ func openLog(env environ, stderr io.Writer) (*debugLog, error) {
 	}
 	l.on = true
 	text := slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})
-	l.Logger = slog.New(debuglog.Redacted(text, l.secrets.Redact))
+	l.Logger = slog.New(debuglog.Redacted(text, l.secrets.RedactMessage))
 	return l, nil
 }
 

@@ -2,6 +2,7 @@
 package redact
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -20,47 +22,108 @@ const Mask = "<sensitive>"
 
 // Set is a growing set of secret texts. The zero value is empty and ready for
 // use. Methods are safe for concurrent use.
+//
+// A secret that is long and rare is masked wherever it stands. Another one, such as
+// "root" or "y", would make everything unreadable: it is masked only where it stands
+// as a word of its own, and in what bake says itself only where it is quoted, so that
+// no word of bake's own is ever masked.
 type Set struct {
 	mu       sync.RWMutex
-	secrets  []string // longest first, so that a secret within another one cannot spoil it
-	replacer *strings.Replacer
+	secrets  []secret          // longest first, so that a secret within another one cannot spoil it
+	replacer *strings.Replacer // of the rare ones; nil when secrets have been added
+	common   []secret          // the others, once there is a replacer
+}
+
+type secret struct {
+	text string
+	kind kind
+}
+
+// kind says where a secret is masked.
+type kind int
+
+const (
+	rare     kind = iota // everywhere
+	short                // as a word of its own
+	ordinary             // likewise, but in messages only in quotes
+	line                 // an ordinary line of a text: as a line of its own
+)
+
+// Rare reports whether a secret is long and rare enough to be masked wherever it
+// stands: it has eight characters or more, and is neither a number nor words as they
+// could stand in any text. Of those, only very long ones are rare.
+func Rare(s string) bool { return kindOf(s) == rare }
+
+func kindOf(s string) kind {
+	s = strings.TrimSpace(s)
+	n := utf8.RuneCountInString(s)
+	digits := !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsDigit(c) })
+	letters := !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsLetter(c) })
+	_, first := utf8.DecodeRuneInString(s)
+	word := letters && (strings.ToLower(s[first:]) == s[first:] || strings.ToUpper(s) == s)
+	words := !letters && !strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsLetter(c) && c != ' ' })
+	switch {
+	case digits && n < 12, word && n < 16, words && n < 16, n < 2:
+		return ordinary
+	case n < 8:
+		return short
+	}
+	return rare
 }
 
 // Add makes s secret, and so each line of it. A line that says nothing by itself,
-// such as the brace of a JSON text, is not: masking it would only make everything
-// else unreadable.
+// such as the brace of a JSON text, is not.
 func (r *Set) Add(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, text := range variants(s) {
-		if !slices.Contains(r.secrets, text) {
-			r.secrets = append(r.secrets, text)
+	for _, one := range variants(s) {
+		if !slices.ContainsFunc(r.secrets, func(old secret) bool { return old.text == one.text }) {
+			r.secrets = append(r.secrets, one)
 			r.replacer = nil
 		}
+	}
+}
+
+// AddRare makes s secret if it is long and rare. It is for what nobody has called a
+// secret, but may be one, such as the password of a login: "packer" or "root" gives
+// nothing away.
+func (r *Set) AddRare(s string) {
+	if Rare(s) {
+		r.Add(s)
 	}
 }
 
 // variants are the forms in which a text shows up in output: whole, with the
 // line ends of the other system, and line by line; each as it is, and as programs
 // quote it.
-func variants(s string) []string {
+func variants(s string) []secret {
 	if strings.TrimSpace(s) == "" {
 		return nil
 	}
-	plain := []string{s}
+	plain := []secret{{s, kindOf(s)}}
 	if strings.Contains(s, "\n") {
 		unix := strings.ReplaceAll(s, "\r\n", "\n")
-		plain = append(plain, unix, strings.TrimRight(unix, "\n"))
-		for line := range strings.SplitSeq(unix, "\n") {
-			line = strings.TrimSpace(line)
-			if strings.ContainsFunc(line, func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }) {
-				plain = append(plain, line)
+		whole := strings.TrimRight(unix, "\n")
+		plain = append(plain, secret{unix, kindOf(unix)}, secret{whole, kindOf(whole)})
+		for text := range strings.SplitSeq(whole, "\n") {
+			text = strings.TrimSpace(text)
+			switch {
+			case text == whole: // there is no other line
+			case Rare(text):
+				plain = append(plain, secret{text, rare})
+			case strings.Contains(text, " "):
+				plain = append(plain, secret{text, kindOf(text)})
+			case strings.ContainsFunc(text, func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }):
+				plain = append(plain, secret{text, line})
 			}
 		}
 	}
-	var all []string
-	for _, text := range plain {
-		all = append(append(all, text), quotations(text)...)
+	var all []secret
+	for _, one := range plain {
+		all = append(all, one)
+		for _, text := range quotations(one.text) {
+			all = append(all, secret{text, one.kind})
+		}
 	}
 	return all
 }
@@ -85,50 +148,153 @@ func quotations(text string) []string {
 	return slices.DeleteFunc(forms, func(form string) bool { return form == text })
 }
 
-// Redact replaces every secret in text by [Mask].
-func (r *Set) Redact(text string) string {
-	return r.compiled().Replace(text)
-}
+// Redact replaces every secret by [Mask] in text that comes from a machine, a script
+// or the user.
+func (r *Set) Redact(text string) string { return r.replace(text, (*match).stands, Mask) }
+
+// RedactMessage replaces every secret by [Mask] in what bake says itself.
+func (r *Set) RedactMessage(text string) string { return r.replace(text, (*match).quoted, Mask) }
+
+// Blank returns text, the source of a template, with every byte of a secret
+// replaced by an asterisk, so that positions in it stay what they are.
+func (r *Set) Blank(text []byte) []byte { return []byte(r.replace(string(text), (*match).quoted, "")) }
 
 // Values lists the secret texts, longest first.
-func (r *Set) Values() []string {
+func (r *Set) Values() (texts []string) {
 	r.compiled()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Clone(r.secrets)
+	for _, s := range r.secrets {
+		texts = append(texts, s.text)
+	}
+	return texts
 }
 
-func (r *Set) compiled() *strings.Replacer {
+// replace puts mask, or as many asterisks as it has bytes if that is empty, in the
+// place of each secret that is rare or which counts where it is found.
+func (r *Set) replace(text string, counts func(*match) bool, mask string) string {
+	replacer, common := r.compiled()
+	if mask != "" {
+		text = replacer.Replace(text)
+	} else {
+		for _, s := range r.Values() {
+			if Rare(s) {
+				text = strings.ReplaceAll(text, s, strings.Repeat("*", len(s)))
+			}
+		}
+	}
+	for _, s := range common {
+		if strings.Contains(text, s.text) {
+			text = replaceWhere(text, s, counts, mask)
+		}
+	}
+	return text
+}
+
+func replaceWhere(text string, s secret, counts func(*match) bool, mask string) string {
+	var b strings.Builder
+	rest := 0
+	for at := 0; ; {
+		i := strings.Index(text[at:], s.text)
+		if i < 0 {
+			break
+		}
+		m := match{secret: s, text: text, start: at + i, end: at + i + len(s.text)}
+		if m.inMask() || !counts(&m) {
+			_, width := utf8.DecodeRuneInString(text[m.start:])
+			at = m.start + width
+			continue
+		}
+		b.WriteString(text[rest:m.start])
+		b.WriteString(cmp.Or(mask, strings.Repeat("*", len(s.text))))
+		at, rest = m.end, m.end
+	}
+	b.WriteString(text[rest:])
+	return b.String()
+}
+
+// match is where a secret has been found in a text.
+type match struct {
+	secret
+	text       string
+	start, end int
+}
+
+// inMask reports whether it is part of the mask of another secret.
+func (m *match) inMask() bool {
+	from := max(0, m.end-len(Mask))
+	for from < len(m.text) && from <= m.start {
+		i := strings.Index(m.text[from:], Mask)
+		if i < 0 || from+i > m.start {
+			return false
+		}
+		if m.end <= from+i+len(Mask) {
+			return true
+		}
+		from += i + 1
+	}
+	return false
+}
+
+// stands reports whether the secret stands by itself.
+func (m *match) stands() bool {
+	before, after := m.text[:m.start], m.text[m.end:]
+	if m.kind == line {
+		after, _, _ = strings.Cut(after, "\n")
+		return strings.TrimSpace(before[strings.LastIndexByte(before, '\n')+1:]) == "" && strings.TrimSpace(after) == ""
+	}
+	first, _ := utf8.DecodeRuneInString(m.secret.text)
+	last, _ := utf8.DecodeLastRuneInString(m.secret.text)
+	left, _ := utf8.DecodeLastRuneInString(before)
+	right, _ := utf8.DecodeRuneInString(after)
+	return !(inWord(first) && inWord(left) && before != "" || inWord(last) && inWord(right) && after != "")
+}
+
+func inWord(c rune) bool {
+	return c == '_' || c == '-' || unicode.IsLetter(c) || unicode.IsDigit(c)
+}
+
+// quoted reports whether the secret cannot be one of bake's own words: it is all of
+// the text, stands in quotes, or stands by itself and is no word.
+func (m *match) quoted() bool {
+	switch {
+	case strings.TrimSpace(m.text) == m.secret.text:
+		return true
+	case m.kind == short:
+		return m.stands()
+	case m.kind == line || m.start == 0 || m.end == len(m.text):
+		return false
+	}
+	q := m.text[m.start-1]
+	return q == m.text[m.end] && (q == '"' || q == '\'' || q == '`')
+}
+
+// compiled returns the replacer of the rare secrets, and the others.
+func (r *Set) compiled() (*strings.Replacer, []secret) {
 	r.mu.RLock()
-	c := r.replacer
+	replacer, common := r.replacer, r.common
 	r.mu.RUnlock()
-	if c != nil {
-		return c
+	if replacer != nil {
+		return replacer, common
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	slices.SortFunc(r.secrets, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
+	if r.replacer == nil {
+		slices.SortFunc(r.secrets, func(a, b secret) int {
+			return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text, b.text))
+		})
+		var pairs []string
+		r.common = nil
+		for _, s := range r.secrets {
+			if s.kind == rare {
+				pairs = append(pairs, s.text, Mask)
+			} else {
+				r.common = append(r.common, s)
+			}
 		}
-		return strings.Compare(a, b)
-	})
-	var pairs []string
-	for _, s := range r.secrets {
-		pairs = append(pairs, s, Mask)
+		r.replacer = strings.NewReplacer(pairs...)
 	}
-	r.replacer = strings.NewReplacer(pairs...)
-	return r.replacer
-}
-
-// Blank returns text with every byte of a secret replaced by an asterisk, so that
-// positions in it stay what they are.
-func (r *Set) Blank(text []byte) []byte {
-	out := string(text)
-	for _, s := range r.Values() {
-		out = strings.ReplaceAll(out, s, strings.Repeat("*", len(s)))
-	}
-	return []byte(out)
+	return r.replacer, r.common
 }
 
 // Diagnostics returns diags without secrets in their texts and in the values that
@@ -137,7 +303,7 @@ func (r *Set) Diagnostics(diags hcl.Diagnostics) hcl.Diagnostics {
 	var out hcl.Diagnostics
 	for _, d := range diags {
 		clean := *d
-		clean.Summary, clean.Detail = r.Redact(d.Summary), r.Redact(d.Detail)
+		clean.Summary, clean.Detail = r.RedactMessage(d.Summary), r.RedactMessage(d.Detail)
 		if r.shows(d) {
 			clean.Expression, clean.EvalContext = nil, nil
 		}
@@ -176,7 +342,7 @@ func (r *Set) Error(err error) error {
 	}
 	var diags hcl.Diagnostics
 	text := err.Error()
-	clean := r.Redact(text)
+	clean := r.RedactMessage(text)
 	if placed := errors.As(err, &diags); clean == text && !placed {
 		return err
 	}

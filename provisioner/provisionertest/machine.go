@@ -1,6 +1,7 @@
 package provisionertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,12 @@ type Machine struct {
 	// Fault is asked before each call and may let it fail. n counts from 0.
 	Fault func(n int, call string) error
 
-	mu    sync.Mutex
-	calls []string
+	// After is asked once a call has had its effect, and may let it fail.
+	After func(n int, call string) error
+
+	mu        sync.Mutex
+	calls     []string
+	leftovers builder.Leftovers
 }
 
 // NewMachine returns a machine that lasts as long as the test.
@@ -38,7 +43,18 @@ func NewMachine(t testing.TB) *Machine {
 }
 
 // Builder returns m as provisioners get it.
-func (m *Machine) Builder() builder.Machine { return builder.Machine{Communicator: m, Data: m.Data} }
+func (m *Machine) Builder() builder.Machine {
+	return builder.Machine{Communicator: m, Data: m.Data, Leftovers: &m.leftovers}
+}
+
+// Tidy removes what provisioners have left, as the engine does in the end.
+func (m *Machine) Tidy(ctx context.Context) error {
+	var errs []error
+	for _, l := range m.leftovers.Take() {
+		errs = append(errs, l.Remove(ctx))
+	}
+	return errors.Join(errs...)
+}
 
 // Calls returns what was asked of the machine: "run LINE", "put DIR" and "get PATH".
 func (m *Machine) Calls() []string {
@@ -47,26 +63,37 @@ func (m *Machine) Calls() []string {
 	return append([]string(nil), m.calls...)
 }
 
-func (m *Machine) call(ctx context.Context, format string, args ...any) error {
+// call notes a call, and adds what After says about it to *err once it is over.
+func (m *Machine) call(ctx context.Context, format string, args ...any) (over func(err *error), err error) {
+	over = func(*error) {}
 	if err := context.Cause(ctx); err != nil {
-		return err
+		return over, err
 	}
 	m.mu.Lock()
 	n, call := len(m.calls), fmt.Sprintf(format, args...)
 	m.calls = append(m.calls, call)
 	m.mu.Unlock()
+	if m.After != nil {
+		over = func(err *error) {
+			if fault := m.After(n, call); *err == nil {
+				*err = cmp.Or(fault, context.Cause(ctx))
+			}
+		}
+	}
 	if m.Fault == nil {
-		return nil
+		return over, nil
 	}
 	if err := m.Fault(n, call); err != nil {
-		return err
+		return func(*error) {}, err
 	}
-	return context.Cause(ctx)
+	return over, context.Cause(ctx)
 }
 
 // Run implements [communicator.Communicator].
-func (m *Machine) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
-	if err := m.call(ctx, "run %s", c.Line); err != nil {
+func (m *Machine) Run(ctx context.Context, c communicator.Command) (_ communicator.Status, err error) {
+	over, err := m.call(ctx, "run %s", c.Line)
+	defer over(&err)
+	if err != nil {
 		return communicator.Status{}, err
 	}
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
@@ -74,7 +101,7 @@ func (m *Machine) Run(ctx context.Context, c communicator.Command) (communicator
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	err := cmd.Run()
+	err = cmd.Run()
 	if cause := context.Cause(ctx); cause != nil {
 		return communicator.Status{}, cause
 	}
@@ -96,8 +123,10 @@ func (m *Machine) local(p string) string {
 }
 
 // Put implements [communicator.Communicator].
-func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) error {
-	if err := m.call(ctx, "put %s", dst); err != nil {
+func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) (err error) {
+	over, err := m.call(ctx, "put %s", dst)
+	defer over(&err)
+	if err != nil {
 		return err
 	}
 	dst = m.local(dst)
@@ -150,8 +179,10 @@ func copyTree(src fs.FS, dir string, write func(string, fs.FileInfo, io.Reader) 
 }
 
 // Get implements [communicator.Communicator].
-func (m *Machine) Get(ctx context.Context, src string, dst *os.Root) error {
-	if err := m.call(ctx, "get %s", src); err != nil {
+func (m *Machine) Get(ctx context.Context, src string, dst *os.Root) (err error) {
+	over, err := m.call(ctx, "get %s", src)
+	defer over(&err)
+	if err != nil {
 		return err
 	}
 	base := path.Base(src)

@@ -5,6 +5,7 @@ package provisionertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -109,52 +110,68 @@ func Invalid(t testing.TB, f component.Factory[provisioner.Provisioner], body, a
 var errFault = errors.New("injected fault")
 
 // Run checks what holds for every provisioner: it documents its options; when
-// any call to the machine fails, it fails with that error; when it is cancelled
-// at any call it ends with the cause; after either it can be called again; and
-// when it succeeds, dir holds what it did before. body makes a provisioner that
-// succeeds on a machine as NewMachine makes them.
+// any call to the machine fails, with or without effect, it fails with that error;
+// when it is cancelled at any call it ends with the cause; after either it can be
+// called again; and however it ends, once the machine's leftovers are removed dir
+// holds what it did before. body makes a provisioner that succeeds on a machine as
+// NewMachine makes them.
 func Run(t *testing.T, f component.Factory[provisioner.Provisioner], body, dir string) {
 	t.Helper()
 	if _, err := f.Docs(); err != nil {
 		t.Error(err)
 	}
 	before := list(t, dir)
+	unchanged := func(what string) {
+		t.Helper()
+		if diff := cmp.Diff(before, list(t, dir)); diff != "" {
+			t.Errorf("%s: what is left behind (-before +after):\n%s", what, diff)
+		}
+	}
 	p := New(t, f, body)
 	s, _ := Scope(t)
 	m := NewMachine(t)
 	if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, list(t, dir)); diff != "" {
-		t.Errorf("what is left behind (-before +after):\n%s", diff)
-	}
+	unchanged("after a success")
 	why := errors.New("cancelled")
 	for n := range m.Calls() {
-		m := NewMachine(t)
-		m.Fault = func(i int, _ string) error {
-			if i == n {
-				return errFault
+		for _, late := range []bool{false, true} {
+			for _, cancelled := range []bool{false, true} {
+				what := fmt.Sprintf("call %d: late %t, cancelled %t", n, late, cancelled)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				m := NewMachine(t)
+				fault, want := func(i int, _ string) error {
+					switch {
+					case i != n:
+						return nil
+					case cancelled:
+						cancel(why)
+						return nil
+					}
+					return errFault
+				}, errFault
+				if cancelled {
+					want = why
+				}
+				if late {
+					m.After = fault
+				} else {
+					m.Fault = fault
+				}
+				if err := p.Provision(ctx, s, m.Builder()); !errors.Is(err, want) {
+					t.Errorf("%s: got %v", what, err)
+				}
+				cancel(nil)
+				m.Fault, m.After = nil, nil
+				if err := m.Tidy(t.Context()); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				unchanged(what)
+				if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
+					t.Errorf("%s: again: %v", what, err)
+				}
 			}
-			return nil
-		}
-		if err := p.Provision(t.Context(), s, m.Builder()); !errors.Is(err, errFault) {
-			t.Errorf("call %d failed: got %v", n, err)
-		}
-		ctx, cancel := context.WithCancelCause(t.Context())
-		m = NewMachine(t)
-		m.Fault = func(i int, _ string) error {
-			if i == n {
-				cancel(why)
-			}
-			return nil
-		}
-		if err := p.Provision(ctx, s, m.Builder()); !errors.Is(err, why) {
-			t.Errorf("cancelled at call %d: got %v", n, err)
-		}
-		cancel(nil)
-		m.Fault = nil
-		if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
-			t.Errorf("again after call %d: %v", n, err)
 		}
 	}
 }

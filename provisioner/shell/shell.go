@@ -45,13 +45,12 @@ func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine)
 	if p.UseEnvVarFile {
 		r.envFile = fmt.Sprintf("%s/varfile_%d.sh", p.RemoteFolder, rand.IntN(9999))
 	}
-	if err := r.scripts(ctx); err != nil {
-		return err
-	}
+	err = r.scripts(ctx)
 	if !p.SkipClean {
-		if err := r.clean(ctx); err != nil {
-			return err
-		}
+		err = r.clean(ctx, err)
+	}
+	if err != nil {
+		return err
 	}
 	return delay.For(ctx, p.PauseAfter)
 }
@@ -136,21 +135,15 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	return r.CheckExit(code)
 }
 
-// clean removes what was uploaded. After a reboot it waits for the machine.
-func (r *run) clean(ctx context.Context) error {
-	line := "rm -f " + r.path
+// clean removes what was uploaded, however the scripts have ended.
+func (r *run) clean(ctx context.Context, failed error) error {
+	paths := []string{r.path}
 	if r.envFile != "" {
-		line += " " + r.envFile
+		paths = append(paths, r.envFile)
 	}
-	err := r.Persist(ctx, func(ctx context.Context) error {
-		code, err := r.Execute(ctx, line)
-		if err == nil && code != 0 {
-			err = fmt.Errorf("%s: exit status %d", line, code)
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("removing the script from the machine (skip_clean = true leaves it there): %w", err)
+	err := r.Remove(ctx, failed, paths, "rm -f "+strings.Join(paths, " "))
+	if failed == nil && err != nil {
+		return fmt.Errorf("%w (skip_clean = true leaves it there)", err)
 	}
-	return nil
+	return err
 }

@@ -1,6 +1,7 @@
 package shell_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -126,6 +127,68 @@ func TestRemoteSequence(t *testing.T) {
 	calls := m.Calls()
 	if len(calls) != 4 || calls[0] != "put "+dir || calls[1] != "put "+dir || !strings.HasPrefix(calls[3], "run rm -f "+dir+"/x.sh "+dir+"/varfile_") {
 		t.Errorf("calls: %q", calls)
+	}
+}
+
+// However an attempt ends, nothing of it stays on the machine. What a lost
+// connection keeps from being removed is removed in the end.
+func TestNothingStays(t *testing.T) {
+	const secrets = "use_env_var_file = true\nenvironment_vars = [\"TOKEN=hunter2secret\"]\n"
+	lost := func(line string) func(int, string) error {
+		return func(_ int, call string) error {
+			if strings.Contains(call, line) {
+				return communicator.ErrDisconnected
+			}
+			return nil
+		}
+	}
+	tests := []struct {
+		name, body string
+		after      func(int, string) error
+		left       int // when Provision returns
+	}{
+		{"success", `inline = ["true"]`, nil, 0},
+		{"failure", `inline = ["exit 5"]`, nil, 0},
+		{"the first of several", fmt.Sprintf("scripts = [%q, %q]", script(t, "exit 5"), script(t, "true")), nil, 0},
+		{"unusable execute_command", "inline = [\"true\"]\nexecute_command = \"exit 9 {{.Path}}\"", nil, 0},
+		{"timeout", `inline = ["sleep 60"]`, nil, 0},
+		{"half an upload", `inline = ["true"]`, func(n int, _ string) error {
+			if n == 1 {
+				return errors.New("half of it")
+			}
+			return nil
+		}, 0},
+		{"lost connection", `inline = ["true"]`, lost("chmod"), 2},
+		{"lost while uploading", "inline = [\"true\"]\nstart_retry_timeout = \"1s\"", lost("put"), 1},
+		{"expected reboot", "inline = [\"true\"]\nexpect_disconnect = true", lost("chmod"), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, _ := provisionertest.Scope(t)
+			m := provisionertest.NewMachine(t)
+			m.After = tt.after
+			ctx, cancel := t.Context(), context.CancelFunc(func() {})
+			if tt.name == "timeout" {
+				ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+			}
+			defer cancel()
+			body := tt.body + "\n" + secrets + fmt.Sprintf("remote_folder = %q", dir)
+			err := provisionertest.New(t, shell.Component(), body).Provision(ctx, s, m.Builder())
+			if good := tt.name == "success" || tt.name == "expected reboot"; (err == nil) != good {
+				t.Errorf("got %v", err)
+			}
+			if got, _ := os.ReadDir(dir); len(got) != tt.left {
+				t.Errorf("left: %v, want %d", got, tt.left)
+			}
+			m.After = nil
+			if err := m.Tidy(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if got, _ := os.ReadDir(dir); len(got) != 0 {
+				t.Errorf("left in the end: %v", got)
+			}
+		})
 	}
 }
 

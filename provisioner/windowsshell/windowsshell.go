@@ -38,7 +38,7 @@ type Options struct {
 	// Upload the script as it is. Otherwise line ends become those of Windows.
 	Binary bool `hcl:"binary,optional"`
 
-	// The path of the script on the machine, where it stays.
+	// The path of the script on the machine. It is removed when it has run.
 	RemotePath string `hcl:"remote_path,optional"`
 
 	// How long to go on trying to start a script while the connection to the
@@ -111,8 +111,14 @@ func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine bui
 	return nil
 }
 
-// script uploads and runs one script.
+// script uploads and runs one script, and removes it however it has ended.
 func (p *windowsShell) script(ctx context.Context, m *remote.Machine, line string, text []byte) error {
+	err := p.run(ctx, m, line, text)
+	// cmd, so that it is the same whether the login shell is that or PowerShell.
+	return m.Remove(ctx, err, []string{p.RemotePath}, `cmd /c del /f /q "`+strings.ReplaceAll(p.RemotePath, "/", `\`)+`"`)
+}
+
+func (p *windowsShell) run(ctx context.Context, m *remote.Machine, line string, text []byte) error {
 	if !p.Binary {
 		text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 	}

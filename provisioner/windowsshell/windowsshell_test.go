@@ -13,14 +13,32 @@ import (
 	"bake/step"
 )
 
+// standInForCmd makes "cmd /c del /f /q FILE" do what it does on Windows.
+func standInForCmd(t *testing.T) {
+	t.Helper()
+	bin := t.TempDir()
+	const text = `#!/bin/sh
+[ "$1 $2 $3 $4 $#" = "/c del /f /q 5" ] || exit 1
+rm -f "$(printf %s "$5" | tr '\\' /)"
+`
+	if err := os.WriteFile(bin+"/cmd", []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+}
+
 // provision runs a block on a machine whose shell is a POSIX one, which takes
 // command lines that suit both.
 func provision(t *testing.T, body string) (dir string, out []string, err error) {
 	t.Helper()
 	dir = t.TempDir()
+	standInForCmd(t)
 	s, log := provisionertest.Scope(t)
-	body += fmt.Sprintf("\nremote_path = %q\nexecute_command = \"{{.Vars}} sh {{.Path}} {{.ID}}\"\nenv_var_format = \"%%s=%%s \"\n", dir+`/script.bat`)
+	body += fmt.Sprintf("\nremote_path = %q\nexecute_command = \"cp {{.Path}} {{.Path}}.copy; {{.Vars}} sh {{.Path}} {{.ID}}\"\nenv_var_format = \"%%s=%%s \"\n", dir+`/script.bat`)
 	err = provisionertest.New(t, windowsshell.Component(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	if _, err := os.Stat(dir + "/script.bat"); err == nil {
+		t.Error("the script is still on the machine")
+	}
 	return dir, log.Texts(step.Output), err
 }
 
@@ -29,7 +47,7 @@ func TestInline(t *testing.T) {
 	if err != nil || !slices.Equal(out, []string{"x=y i-test", "test"}) {
 		t.Errorf("got %q, %v", out, err)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "script.bat"))
+	b, err := os.ReadFile(filepath.Join(dir, "script.bat.copy"))
 	if err != nil || string(b) != "echo $A $1 #\r\necho test #\r\n" {
 		t.Errorf("the script is %q, %v", b, err)
 	}
@@ -48,7 +66,11 @@ func TestExitStatus(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	s, _ := provisionertest.Scope(t)
 	m := provisionertest.NewMachine(t)
+	standInForCmd(t)
 	m.Fault = func(n int, call string) error {
+		if want := `run cmd /c del /f /q "c:\Windows\Temp\script.bat"`; n == 2 && call != want {
+			t.Errorf("got %s, want %s", call, want)
+		}
 		if n == 1 {
 			want := `run set "A=1" && set "PACKER_BUILDER_TYPE=fake" && set "PACKER_BUILD_NAME=test" && "c:/Windows/Temp/script.bat"`
 			if call != want {
@@ -64,7 +86,7 @@ func TestDefaults(t *testing.T) {
 	if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Error(err)
 	}
-	if len(m.Calls()) != 2 {
+	if len(m.Calls()) != 3 {
 		t.Errorf("calls: %q", m.Calls())
 	}
 }

@@ -34,7 +34,7 @@ locals {
 }
 
 local "secret" {
-  expression = "${var.a}-${var.b[0]}"
+  expression = "not-a-word-${var.a}-${var.b[0]}"
   sensitive  = true
 }
 

@@ -72,7 +72,7 @@ locals {
 
 local "secret" {
   sensitive  = true
-  expression = "secret ${var.token}"
+  expression = "secret-0 ${var.token}"
 }
 
 source "null" "first" {

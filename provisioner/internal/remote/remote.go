@@ -2,12 +2,14 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path"
+	"strings"
 	"time"
 
 	"bake/builder"
@@ -51,6 +53,45 @@ func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 	defer out.Flush()
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: out, Stderr: errOut})
 	return st.Code, err
+}
+
+// removalGrace is how long the removal of files may take after an attempt that has
+// failed or was cancelled.
+const removalGrace = 10 * time.Second
+
+// Remove removes what an attempt has uploaded, with a command line for the
+// machine's shell, and returns the error of the attempt or its own. After a success
+// it waits for a machine that reboots. After a failure it tries for a moment, even
+// if ctx is over, and not at all if the connection is lost: what is left then goes
+// to the machine's leftovers.
+func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line string) error {
+	remove := func(ctx context.Context) error {
+		var errOut bytes.Buffer
+		st, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
+		if err == nil && st.Code != 0 {
+			err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
+		}
+		if err != nil {
+			return fmt.Errorf("removing %s from the machine: %w", strings.Join(paths, " "), err)
+		}
+		return nil
+	}
+	patient := func(ctx context.Context) error { return m.Persist(ctx, remove) }
+	err := failed
+	switch {
+	case failed == nil:
+		if err = patient(ctx); err == nil {
+			return nil
+		}
+	case !errors.Is(failed, communicator.ErrDisconnected):
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), removalGrace, fmt.Errorf("no answer within %s", removalGrace))
+		defer cancel()
+		if remove(ctx) == nil {
+			return failed
+		}
+	}
+	m.Leftovers.Add(builder.Leftover{Path: strings.Join(paths, " "), Remove: patient})
+	return err
 }
 
 // retryPause is how long to wait before talking to a machine again that has

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -60,14 +59,10 @@ func (m *Maker) Spread(ctx context.Context, first Made, labels Labels) ([]Made, 
 }
 
 // Artifact describes the images that a builder has made. data are the values of
-// build.*, of which it gets those that are no secret: artifacts are written to
-// files.
+// build.*, of which it gets those that can be shown: artifacts are written to files.
 func Artifact(builderID string, made []Made, data map[string]any) *builder.Artifact {
 	slices.SortFunc(made, func(a, b Made) int { return strings.Compare(a.Region, b.Region) })
-	a := &builder.Artifact{BuilderID: builderID, Images: map[string]string{}, Data: maps.Clone(data)}
-	for _, secret := range []string{"Password", "WinRMPassword", "SSHPrivateKey"} {
-		delete(a.Data, secret)
-	}
+	a := &builder.Artifact{BuilderID: builderID, Images: map[string]string{}, Data: builder.PublicData(data)}
 	var ids, lines []string
 	for _, m := range made {
 		a.Images[m.Region] = m.ID

@@ -1,0 +1,46 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+	"bake/internal/redact"
+)
+
+// weak are the sensitive values that cannot be masked wherever they stand. It is
+// safe for concurrent use.
+type weak struct {
+	mu    sync.Mutex
+	diags hcl.Diagnostics
+}
+
+// check warns of val, the value of what is called name, if a text in it is no
+// secret that can be masked everywhere.
+func (w *weak) check(what, name string, at hcl.Range, val cty.Value) {
+	found := false
+	lang.Strings(val, func(text string) {
+		found = found || strings.TrimSpace(text) != "" && !redact.Rare(text)
+	})
+	if !found {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.diags = lang.AppendNew(w.diags, hcl.Diagnostics{{
+		Severity: hcl.DiagWarning, Summary: "Sensitive value is short or common", Subject: &at,
+		Detail: fmt.Sprintf("The value of the sensitive %s %q is short, a single word or a number. In the output of scripts it is masked only where it stands as a word of its own, and in bake's own messages only where it is quoted. Use a secret of at least 8 characters that is not a word.", what, name),
+	}})
+}
+
+// WeakSecrets warns of the sensitive values, as far as they have been computed, that
+// are too short or too common to be masked wherever they stand.
+func (t *Template) WeakSecrets() hcl.Diagnostics {
+	t.weak.mu.Lock()
+	defer t.weak.mu.Unlock()
+	return append(hcl.Diagnostics(nil), t.weak.diags...)
+}
