@@ -142,20 +142,25 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 	<-done
 }
 
-// dial connects to the instance address and port that a CONNECT names.
+// dial connects to the port of an instance that a CONNECT names, by its public
+// address or by its id.
 func (c *Cloud) dial(r *http.Request) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is no address and port", r.Host)
 	}
 	addr, err := netip.ParseAddr(host)
+	isID := strings.HasPrefix(host, "i-")
 	number, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil || !addr.Is4() || !addr.IsLoopback() {
-		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is not the public address of an instance and a port", r.Host)
+	if portErr != nil || !isID && (err != nil || !addr.Is4() || !addr.IsLoopback()) {
+		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is not the public address or the id of an instance and a port", r.Host)
 	}
 	client, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return nil, fmt.Errorf("the client's address %q: %w", r.RemoteAddr, err)
+	}
+	if isID {
+		return c.ec2.DialInstance(r.Context(), client.Addr(), host, uint16(number))
 	}
 	return c.ec2.DialPublic(r.Context(), client.Addr(), addr, uint16(number))
 }

@@ -207,22 +207,38 @@ func (s *Service) names(in *instance) func(string) (netip.Addr, bool) {
 // DialPublic connects client to a port of the running instance that has the
 // public address addr, if its security groups admit that.
 func (s *Service) DialPublic(ctx context.Context, client, addr netip.Addr, port uint16) (net.Conn, error) {
+	return s.dialWhere(ctx, client, port, "public address "+addr.String(), func(in *instance) bool {
+		return netipAddr(in.PublicIpAddress) == addr
+	})
+}
+
+// DialInstance is DialPublic for an instance that may have no public address. The
+// client counts as the one that its security groups have to admit.
+func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string, port uint16) (net.Conn, error) {
+	return s.dialWhere(ctx, client, port, "id "+id, func(in *instance) bool {
+		return aws.ToString(in.InstanceId) == id
+	})
+}
+
+// dialWhere connects client to a port of the running instance that is meant; what
+// names it in words.
+func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
 	s.mu.Lock()
 	var m machine.Machine
 	var p *policy
 	for id, r := range s.runners {
 		in := s.instances.rows[id]
-		if in != nil && r.machine != nil && netipAddr(in.PublicIpAddress) == addr {
+		if in != nil && r.machine != nil && meant(in) {
 			m, p = r.machine, s.policies[id]
 		}
 	}
 	s.mu.Unlock()
 	if m == nil {
-		return nil, wire.Errorf("InvalidAddress.NotFound", "No running instance has the public address %s", addr)
+		return nil, wire.Errorf("InvalidAddress.NotFound", "No running instance has the %s", what)
 	}
 	if !p.Ingress(network.TCP, client, port) {
 		return nil, &wire.Error{Code: "UnauthorizedOperation", Status: 403,
-			Message: fmt.Sprintf("The security groups of the instance at %s admit no connection from %s to port %d", addr, client, port)}
+			Message: fmt.Sprintf("The security groups of the instance with the %s admit no connection from %s to port %d", what, client, port)}
 	}
 	return m.Dial(ctx, port)
 }

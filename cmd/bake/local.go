@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -192,6 +193,9 @@ func standIn(endpoint, accessKey, secretKey string) amazon.Cloud {
 				return connectThrough(ctx, endpoint, addr)
 			}
 			return conn, err
+		},
+		DialInstance: func(ctx context.Context, id string, port int) (net.Conn, error) {
+			return connectThrough(ctx, endpoint, net.JoinHostPort(id, strconv.Itoa(port)))
 		},
 	}
 }

@@ -65,8 +65,9 @@ func (c *Client) Run(ctx context.Context, command communicator.Command) (communi
 	return Local(ctx, line, c.env, command)
 }
 
-// killGrace is how long the output of a killed command is waited for.
-const killGrace = 2 * time.Second
+// outputGrace is how long the rest of the output is waited for when a command has
+// ended, or was killed, and a process that it has started still holds the output.
+const outputGrace = 5 * time.Second
 
 // Local runs a line in this computer's shell, with the streams of command. When
 // ctx is over it kills the command and all that it has started.
@@ -82,7 +83,7 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	cmd.Stdout, cmd.Stderr = output(command.Stdout, fail), output(command.Stderr, fail)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killGrace
+	cmd.WaitDelay = outputGrace
 	if command.Stdin != nil {
 		// Not cmd.Stdin: the end of the command does not wait for a reader.
 		in, err := cmd.StdinPipe()
@@ -104,7 +105,8 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	}
 	var exit *exec.ExitError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay):
+		// A process in the background may hold the output of the command, which has ended well.
 		return communicator.Status{}, nil
 	case errors.As(err, &exit) && exit.Exited():
 		return communicator.Status{Code: exit.ExitCode()}, nil

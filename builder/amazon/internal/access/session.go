@@ -47,6 +47,10 @@ type Cloud struct {
 	// Dial connects to the machines of the cloud. Nil: the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// DialInstance connects to a port of an instance of the cloud whose own network
+	// cannot be dialled from here. Nil: Dial reaches its addresses.
+	DialInstance func(ctx context.Context, id string, port int) (net.Conn, error)
+
 	// Watchers are those of all sessions with this cloud. Nil: each has its own.
 	Watchers *Watchers
 }

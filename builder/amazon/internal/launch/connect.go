@@ -5,8 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,13 +24,13 @@ import (
 
 // Connect waits until the machine can be logged in to.
 func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key, groups Groups) (communicator.Communicator, error) {
-	a := &address{l: l, instance: instance, groups: groups, seen: time.Now()}
+	a := &address{l: l, turn: make(chan struct{}, 1), instance: instance, groups: groups, seen: time.Now()}
 	if l.Communicator == ssh.WinRM {
 		return l.connectWinRM(ctx, a, key)
 	}
 	build := ctx
 	return step.Do(ctx, l.Scope, "connect to the machine", func(ctx context.Context) (communicator.Communicator, error) {
-		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: l.Session.Cloud.Dial}
+		t := ssh.Target{Addr: a.lookUp, HostKeys: l.consoleKeys(aws.ToString(instance.InstanceId)), Dial: a.dial, User: a.loginUser}
 		if key.Signer != nil {
 			t.Signers = []gossh.Signer{key.Signer}
 		}
@@ -48,7 +49,7 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 type address struct {
 	l *Launcher
 
-	mu       sync.Mutex
+	turn     chan struct{} // holds a token while someone uses what follows
 	instance types.Instance
 	groups   Groups
 	seen     time.Time // when instance was described
@@ -62,8 +63,11 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 	if host := a.l.fixedHost(); host != "" {
 		return host, 0, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	release, err := a.take(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	defer release()
 	if time.Since(a.seen) > stale {
 		if err := a.describe(ctx); err != nil {
 			return "", 0, err
@@ -96,6 +100,56 @@ func (a *address) lookUp(ctx context.Context) (string, int, error) {
 		return "", 0, ssh.ErrNotYet
 	}
 	return host, 0, nil
+}
+
+// take waits for the turn to use the description of the instance.
+func (a *address) take(ctx context.Context) (release func(), err error) {
+	select {
+	case a.turn <- struct{}{}:
+		return func() { <-a.turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// dial connects to addr. An address of the machine in a network that cannot be
+// dialled from here is reached through the cloud instead; a stranger may have it here.
+func (a *address) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	cloud := a.l.Session.Cloud
+	if cloud.DialInstance != nil {
+		host, text, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
+		release, err := a.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		id, inside := aws.ToString(a.instance.InstanceId), host != "" && (host == aws.ToString(a.instance.PrivateIpAddress) || host == aws.ToString(a.instance.PrivateDnsName))
+		release()
+		if inside {
+			return cloud.DialInstance(ctx, id, port)
+		}
+	}
+	if cloud.Dial != nil {
+		return cloud.Dial(ctx, network, addr)
+	}
+	return (&net.Dialer{KeepAlive: 5 * time.Second}).DialContext(ctx, network, addr)
+}
+
+// loginUser returns the user that the source image lets in, or "" if that is not known.
+func (a *address) loginUser(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out, err := access.Call(ctx, a.l.client().DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{aws.ToString(a.instance.ImageId)}})
+	if err != nil || len(out.Images) == 0 {
+		return "" // it is only a hint
+	}
+	return loginUser(out.Images[0])
 }
 
 func (a *address) describe(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -102,6 +103,10 @@ func (s *sessions) refused(err error) {
 	}
 }
 
+// sessionLimit is how long a session for a connection to the local port may take
+// to begin.
+const sessionLimit = time.Minute
+
 // forward carries connections to the local port, each through a session.
 func (s *sessions) forward(ctx context.Context, listener net.Listener) {
 	for {
@@ -111,7 +116,9 @@ func (s *sessions) forward(ctx context.Context, listener net.Listener) {
 		}
 		go func() {
 			defer local.Close()
-			remote, err := s.dial(ctx, "", "")
+			opening, cancel := context.WithTimeoutCause(ctx, sessionLimit, fmt.Errorf("no session with the machine within %s", sessionLimit))
+			remote, err := s.dial(opening, "", "")
+			cancel()
 			if err != nil {
 				s.l.Scope.Warn(ctx, "no session for a connection to local port %d: %s", s.l.SessionManagerPort, err)
 				return

@@ -77,7 +77,7 @@ func (l *Launcher) connectWinRM(ctx context.Context, a *address, key Key) (commu
 				return host, err
 			},
 			NotYet: func(err error) bool { return errors.Is(err, ssh.ErrNotYet) },
-			Dial:   l.Session.Cloud.Dial,
+			Dial:   a.dial,
 		})
 	})
 }

@@ -51,7 +51,8 @@ const (
 
 	firstPause = 200 * time.Millisecond // between attempts to resume
 	longPause  = 10 * time.Second
-	patience   = 5 * time.Minute // of attempts to resume, and of a message for its acknowledgement
+	patience   = 5 * time.Minute  // of attempts to resume, and of a message for its acknowledgement
+	openLimit  = 30 * time.Second // for a WebSocket, and for the call that resumes a session
 	writeLimit = 30 * time.Second
 	pingEvery  = 30 * time.Second
 	flush      = 2 * time.Second // for what is on its way when the caller closes
@@ -225,7 +226,9 @@ func (s *session) run(ctx context.Context) {
 				return
 			}
 			pauseFor = min(2*pauseFor, longPause)
-			next, err := s.api.Resume(ctx, s.stream.ID)
+			resume, cancel := context.WithTimeout(ctx, openLimit)
+			next, err := s.api.Resume(resume, s.stream.ID)
+			cancel()
 			if err == nil && next.Token == "" {
 				s.end(ctx, fmt.Errorf("the session was ended while its connection was broken (%w)", lost.error))
 				return
@@ -272,7 +275,7 @@ func (e *lostError) Unwrap() error { return e.error }
 func (s *session) carry(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP}) //nolint:bodyclose // closed by the library
+	ws, err := s.open(ctx)
 	if err != nil {
 		return &lostError{err}
 	}
@@ -291,6 +294,18 @@ func (s *session) carry(ctx context.Context) error {
 	go read(ctx, ws, incoming, broken)
 	go keepAlive(ctx, ws, broken)
 	return s.exchange(ctx, ws, incoming, broken)
+}
+
+// open opens a WebSocket. A server that accepts the connection and says nothing is
+// as good as lost.
+func (s *session) open(ctx context.Context) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("Session Manager did not open the data channel within %s", openLimit))
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP}) //nolint:bodyclose // closed by the library
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return ws, err
 }
 
 func read(ctx context.Context, ws *websocket.Conn, incoming chan<- []byte, broken chan<- error) {
