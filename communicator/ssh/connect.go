@@ -317,6 +317,9 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	}
 	keys.accept(ctx, c.scope, p.where, check)
 	keys.learnProved(ctx, sc, requests)
+	if cause := context.Cause(ctx); cause != nil { // it has closed the connection
+		return nil, cause
+	}
 	return ssh.NewClient(sc, channels, requests), nil
 }
 
