@@ -115,12 +115,13 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 	return nil
 }
 
-// WriteFile writes one file below dst.
+// WriteFile writes one file below dst. A new one has the permissions of mode that the
+// umask leaves.
 func WriteFile(dst *os.Root, name string, mode fs.FileMode, r io.Reader) error {
-	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Chmod(mode), f.Close())
+	return errors.Join(err, f.Close())
 }

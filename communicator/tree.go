@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -17,14 +18,12 @@ func LocalFile(name, path string) fs.FS { return renamed{name: name, path: path}
 // LocalDir returns a tree that holds the local directory dir under name, or,
 // with name empty, what is in it.
 func LocalDir(name, dir string) fs.FS {
-	if name == "" {
-		return os.DirFS(dir)
-	}
 	return renamed{name: name, path: dir}
 }
 
 // renamed is a tree whose root holds one thing: a local file or directory, under
-// a name of its own.
+// a name of its own. Without a name it is the directory itself. Unlike those of
+// [os.DirFS], names need not be UTF-8.
 type renamed struct{ name, path string }
 
 // Open implements [fs.FS].
@@ -65,8 +64,10 @@ func (r renamed) Stat(name string) (fs.FileInfo, error) {
 
 // local returns the local path of name; empty for the root.
 func (r renamed) local(op, name string) (string, error) {
-	rest, ok := name, fs.ValidPath(name)
+	rest, ok := name, validPath(name)
 	switch {
+	case ok && r.name == "":
+		return filepath.Join(r.path, filepath.FromSlash(name)), nil
 	case ok && name == ".":
 		return "", nil
 	case ok && name == r.name:
@@ -77,6 +78,9 @@ func (r renamed) local(op, name string) (string, error) {
 	}
 	return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }
+
+// validPath is [fs.ValidPath] for names in any encoding.
+func validPath(name string) bool { return fs.ValidPath(strings.ToValidUTF8(name, "?")) }
 
 // namedFile is an open file or directory under another name.
 type namedFile struct {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -209,13 +210,14 @@ func SSHD(t testing.TB, key ssh.PublicKey, hostKeyPEM string, hostKey ssh.Public
 		}
 		return path
 	}
-	config := append([]string{
+	// Of two lines about the same the first counts.
+	config := append(slices.Clone(extra), []string{
 		"HostKey " + write("host_key", hostKeyPEM),
 		"AuthorizedKeysFile " + write("authorized_keys", string(ssh.MarshalAuthorizedKey(key))),
 		"StrictModes no", "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no",
 		"PermitRootLogin yes", "PidFile none", "Subsystem sftp internal-sftp", "MaxStartups 100", "MaxSessions 100",
 		"SetEnv SHLVL=2", // keeps bash from reading the .bashrc of whoever runs the test
-	}, extra...)
+	}...)
 	file := write("sshd_config", strings.Join(config, "\n")+"\n")
 	log := filepath.Join(dir, "log")
 	s := serve(t, func(c net.Conn) {

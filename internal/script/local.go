@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,7 +32,9 @@ type LocalOptions struct {
 
 	// The program that runs the script, and its arguments. `{{.Script}}` is the
 	// path of the script, `{{.Vars}}` are the assignments of its environment; the
-	// values of `build.*` have their names.
+	// values of `build.*` have their names. Where a shell reads the assignments, as by
+	// default, their values come from its environment, so that nobody can read them
+	// among the arguments of processes.
 	// `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]` when not set.
 	ExecuteCommand []string `hcl:"execute_command,optional,late"`
 
@@ -130,14 +133,47 @@ func (l *Local) Run(ctx context.Context) error {
 		defer os.Remove(path)
 		paths = []string{path}
 	}
-	assignments := Assign(l.Options.EnvVarFormat, vars, Quote)
 	for _, path := range paths {
 		l.Say("Running local shell script: " + path)
-		if err := l.script(ctx, path, assignments); err != nil {
+		if err := l.script(ctx, path, vars); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+var (
+	shells   = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"}
+	command  = regexp.MustCompile(`^-[a-z]*c$`)
+	varsHere = regexp.MustCompile(`\{\{-?\s*\.Vars\s*-?\}\}`)
+	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	shellOwn = regexp.MustCompile(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
+)
+
+// expanded reports whether word i of a command line is the text of a shell that
+// expands variables where the assignments stand in it. Their values are in the
+// environment of the shell then: arguments can be read by everybody on this computer.
+func (o *LocalOptions) expanded(line []string, i int) bool {
+	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command.MatchString(line[i-1]) {
+		return false
+	}
+	for _, flag := range line[1:i] {
+		if !strings.HasPrefix(flag, "-") {
+			return false
+		}
+	}
+	places := varsHere.FindAllStringIndex(line[i], -1)
+	if len(places) == 0 || !strings.Contains(o.EnvVarFormat, "'%s'") {
+		return false
+	}
+	before := line[i][:places[len(places)-1][0]]
+	return !strings.ContainsAny(before, "'\"`\\<") // the assignments are not within other quotes
+}
+
+// carried reports whether a variable can be put into the environment of a shell
+// without a meaning for the shell itself.
+func carried(variable string) bool {
+	return name.MatchString(variable) && !shellOwn.MatchString(variable)
 }
 
 func tempScript(text, extension string) (path string, err error) {
@@ -156,7 +192,7 @@ func tempScript(text, extension string) (path string, err error) {
 // killGrace is how long the output of a killed script is waited for.
 const killGrace = 2 * time.Second
 
-func (l *Local) script(ctx context.Context, path, assignments string) error {
+func (l *Local) script(ctx context.Context, path string, vars map[string]string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
@@ -165,13 +201,23 @@ func (l *Local) script(ctx context.Context, path, assignments string) error {
 	for k, v := range l.Data {
 		data[k] = v
 	}
-	data["Script"], data["Command"], data["Vars"] = path, path, assignments
+	data["Script"], data["Command"] = path, path
 	line := l.Options.ExecuteCommand
 	if len(line) == 0 {
 		line = []string{"/bin/sh", "-c", "{{.Vars}} {{.Script}}"}
 	}
 	args := make([]string, len(line))
+	env := slices.Clone(l.Env)
 	for i, text := range line {
+		values := map[string]string{}
+		for name, value := range vars {
+			values[name] = Quote(value)
+			if carried(name) && l.Options.expanded(line, i) {
+				env = append(env, name+"="+value)
+				values[name] = `'"$` + name + `"'` // out of the single quotes of the format, and back
+			}
+		}
+		data["Vars"] = Assign(l.Options.EnvVarFormat, values, func(quoted string) string { return quoted })
 		if args[i], err = l.Render(text, data); err != nil {
 			return fmt.Errorf("execute_command: %w", err)
 		}
@@ -180,7 +226,7 @@ func (l *Local) script(ctx context.Context, path, assignments string) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = l.Env, l.Stdout, l.Stderr
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, l.Stdout, l.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killGrace

@@ -3,7 +3,9 @@ package file
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -18,6 +20,7 @@ import (
 	"bake/config/schema"
 	"bake/internal/gotemplate"
 	"bake/provisioner"
+	"bake/provisioner/internal/remote"
 	"bake/step"
 )
 
@@ -71,7 +74,11 @@ func (p *file) write(ctx context.Context, s *step.Scope, m builder.Machine, dest
 		name = fmt.Sprintf("pkr-file-content%d", rand.Uint32())
 	}
 	s.Say(ctx, "Uploading content => %s", dir+name)
-	return m.Put(ctx, orHere(dir), communicator.File(name, 0o600, []byte(p.Content)))
+	dir, err := remote.Expand(ctx, m, orHere(dir))
+	if err != nil {
+		return err
+	}
+	return m.Put(ctx, dir, communicator.File(name, 0o600, []byte(p.Content)))
 }
 
 // orHere is dir, or the directory that relative paths start at.
@@ -90,14 +97,14 @@ func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, desti
 	}
 	contents := strings.HasSuffix(source, "/")
 	switch {
-	case info.IsDir() && contents:
-		return m.Put(ctx, destination, communicator.LocalDir("", source))
 	case info.IsDir():
-		whole, err := filepath.Abs(source) // "." and ".." have names too
-		if err != nil {
+		if destination, err = remote.Expand(ctx, m, destination); err != nil {
 			return err
 		}
-		return m.Put(ctx, destination, communicator.LocalDir(filepath.Base(whole), source))
+		if contents {
+			return m.Put(ctx, destination, communicator.LocalDir("", source))
+		}
+		return uploadDir(ctx, m, source, destination)
 	case contents:
 		return fmt.Errorf("upload: %s ends in / but is a file", source)
 	}
@@ -105,20 +112,53 @@ func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, desti
 	if name == "" {
 		name = filepath.Base(source)
 	}
-	return m.Put(ctx, orHere(dir), communicator.LocalFile(name, source))
+	if dir, err = remote.Expand(ctx, m, orHere(dir)); err != nil {
+		return err
+	}
+	return m.Put(ctx, dir, communicator.LocalFile(name, source))
+}
+
+// uploadDir puts a local directory into destination or, if that does not exist on
+// the machine, makes it a copy of the directory: scp -r and cp -R do the same.
+func uploadDir(ctx context.Context, m builder.Machine, source, destination string) error {
+	whole, err := filepath.Abs(source) // "." and ".." have names too
+	if err != nil {
+		return err
+	}
+	err = m.Put(ctx, destination, communicator.LocalDir(filepath.Base(whole), source))
+	if here := (*fs.PathError)(nil); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &here) {
+		return err
+	}
+	parent, name := path.Split(path.Clean(destination))
+	if m.Data["ConnType"] == "winrm" || strings.HasPrefix(name, "~") || name == "." || name == ".." {
+		return err
+	}
+	if there, failed := remote.Exists(ctx, m, strings.ReplaceAll(path.Clean(destination), "$", `\$`)); failed != nil || there {
+		return cmp.Or(failed, err) // a file stands in the way
+	}
+	if again := m.Put(ctx, orHere(parent), communicator.LocalDir(name, source)); !errors.Is(again, fs.ErrNotExist) {
+		return again
+	}
+	return err // which names the destination
 }
 
 func download(ctx context.Context, s *step.Scope, m builder.Machine, source, destination string) error {
 	s.Say(ctx, "Downloading %s => %s", source, destination)
+	if !strings.ContainsAny(source, "*?[") {
+		var err error
+		if source, err = remote.Expand(ctx, m, source); err != nil {
+			return err
+		}
+	}
 	switch {
-	case strings.HasSuffix(source, "/"):
-		return downloadInto(ctx, m, destination, source+".")
 	case strings.ContainsAny(source, "*?["):
 		matches, err := glob(ctx, m, source)
 		if err != nil {
 			return err
 		}
 		return downloadInto(ctx, m, destination, matches...)
+	case strings.HasSuffix(source, "/"):
+		return downloadDir(ctx, m, source, destination)
 	}
 	name := filepath.Base(destination)
 	dir := filepath.Dir(destination)
@@ -149,6 +189,34 @@ func downloadInto(ctx context.Context, m builder.Machine, dir string, sources ..
 	return nil
 }
 
+// downloadDir puts a directory of the machine, which source names with a slash at
+// its end, into a local directory under its own name.
+func downloadDir(ctx context.Context, m builder.Machine, source, dir string) error {
+	from := strings.TrimRight(source, "/")
+	if strings.HasPrefix(from, "~") && !strings.Contains(from, "/") {
+		var err error
+		if from, err = remote.Resolve(ctx, m, from); err != nil { // a home has a name
+			return err
+		}
+	}
+	name := path.Base(from)
+	if from == "" || name == "." || name == ".." {
+		return downloadInto(ctx, m, dir, source+".")
+	}
+	if err := downloadInto(ctx, m, dir, from); err != nil {
+		return err
+	}
+	got := filepath.Join(dir, name)
+	info, err := os.Stat(got)
+	if err == nil && !info.IsDir() {
+		err = errors.Join(fmt.Errorf("%s ends in / but is a file of the machine", source), os.Remove(got))
+	}
+	if err != nil {
+		return fmt.Errorf("download: %w", err)
+	}
+	return nil
+}
+
 // downloadFile puts one file of the machine at dir/name, whole or not at all.
 func downloadFile(ctx context.Context, m builder.Machine, source, dir, name string) error {
 	tmp, err := os.MkdirTemp(dir, ".download-")
@@ -165,9 +233,9 @@ func downloadFile(ctx context.Context, m builder.Machine, source, dir, name stri
 		return fmt.Errorf("download: %w", err)
 	}
 	if info.IsDir() {
-		return fmt.Errorf("download: %s is a directory of the machine; write %s/ to download what is in it", source, source)
+		return fmt.Errorf("download: %s is a directory of the machine; write %s/ to download it", source, source)
 	}
-	if err := os.Chmod(got, 0o644); err != nil {
+	if err := permit(got); err != nil {
 		return fmt.Errorf("download: %w", err)
 	}
 	to := filepath.Join(dir, name)
@@ -180,11 +248,24 @@ func downloadFile(ctx context.Context, m builder.Machine, source, dir, name stri
 	return nil
 }
 
+// permit gives a file the permissions of a new one, which the umask has a say in.
+func permit(path string) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = os.Chmod(path, info.Mode().Perm())
+	}
+	return errors.Join(err, f.Close())
+}
+
 // glob asks the machine's shell which paths match a pattern.
 func glob(ctx context.Context, m builder.Machine, pattern string) ([]string, error) {
 	var out, errOut bytes.Buffer
 	st, err := m.Run(ctx, communicator.Command{
-		Line:   "for f in " + quoteExceptWildcards(pattern) + `; do [ -e "$f" ] && printf '%s\0' "$f"; done; true`,
+		Line:   "for f in " + remote.Word(pattern, true) + `; do [ -e "$f" ] && printf '%s\0' "$f"; done; true`,
 		Stdout: &out, Stderr: &errOut,
 	})
 	if err != nil {
@@ -197,22 +278,4 @@ func glob(ctx context.Context, m builder.Machine, pattern string) ([]string, err
 		return nil, fmt.Errorf("download: %w: nothing on the machine matches %s", fs.ErrNotExist, pattern)
 	}
 	return strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00"), nil
-}
-
-// quoteExceptWildcards makes pattern one word for a shell, which expands its
-// wildcards and a "~" at its start.
-func quoteExceptWildcards(pattern string) string {
-	var b strings.Builder
-	for i, r := range pattern {
-		switch {
-		case strings.ContainsRune("*?[]-!^/._", r), r == '~' && i == 0,
-			r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z':
-			b.WriteRune(r)
-		case r == '\'':
-			b.WriteString(`"'"`)
-		default:
-			b.WriteString("'" + string(r) + "'")
-		}
-	}
-	return b.String()
 }

@@ -139,12 +139,12 @@ func TestDownload(t *testing.T) {
 			destination = "LOCAL/new/"`, []string{"new/f 0644 f"}},
 		{"over a file", `source = "REMOTE/f"
 			destination = "LOCAL/old"`, []string{"old 0644 f"}},
-		{"what is in a directory", `source = "REMOTE/x/"
-			destination = "LOCAL/y"`, []string{"old 0600 old", "y/deep/g 0755 g", "y/h 0600 h"}},
+		{"directory", `source = "REMOTE/x/"
+			destination = "LOCAL/y"`, []string{"old 0600 old", "y/x/deep/g 0755 g", "y/x/h 0600 h"}},
 		{"wildcard", `source = "REMOTE/x y/*.t[xy]t"
 			destination = "LOCAL/y"`, []string{"old 0600 old", "y/1.txt 0644 1", "y/it's.tyt 0644 2"}},
 		{"several", `sources = ["REMOTE/x/", "REMOTE/f"]
-			destination = "LOCAL/y/"`, []string{"old 0600 old", "y/deep/g 0755 g", "y/f 0644 f", "y/h 0600 h"}},
+			destination = "LOCAL/y/"`, []string{"old 0600 old", "y/f 0644 f", "y/x/deep/g 0755 g", "y/x/h 0600 h"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -15,8 +15,9 @@ var source string
 // Options are the arguments of a file provisioner.
 type Options struct {
 	// The file or directory to copy. A local directory that ends in `/` stands for
-	// what is in it. When downloading, so does a directory of the machine, and the
-	// last part of the path can hold the wildcards `*`, `?` and `[`.
+	// what is in it. When downloading, a directory is named with a `/` at its end and
+	// is copied as a whole, and the path can hold the wildcards `*`, `?` and `[`. In
+	// paths of the machine, `~` at the start and `$NAME` are what its shell makes of them.
 	Source string `hcl:"source,optional,again"`
 
 	// More files and directories to copy, before `source`.
@@ -27,8 +28,9 @@ type Options struct {
 	Content string `hcl:"content,optional"`
 
 	// Where to copy to. If it ends in `/` it is a directory, and a file keeps its
-	// name in it; a directory is copied into it either way. On the machine, the
-	// directory that is written into has to exist; here it is made.
+	// name in it. A directory is copied into it either way; if it does not exist on the
+	// machine, but its parent does, it becomes the copy. Otherwise the directory that is
+	// written into has to exist on the machine; here it is made.
 	Destination string `hcl:"destination,again"`
 
 	// Which way to copy: `upload` to the machine or `download` from it.

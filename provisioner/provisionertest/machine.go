@@ -130,8 +130,8 @@ func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) (err error) {
 		return err
 	}
 	dst = m.local(dst)
-	if _, err := os.Stat(dst); err != nil {
-		return err
+	if info, err := os.Stat(dst); err != nil || !info.IsDir() {
+		return fmt.Errorf("%w: there is no directory %s", fs.ErrNotExist, dst)
 	}
 	return copyTree(src, ".", func(name string, info fs.FileInfo, r io.Reader) error {
 		to := filepath.Join(dst, name)

@@ -48,6 +48,36 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// No value of the environment is among the arguments of a process, however the
+// assignments are used; and the script has it, whatever characters are in it.
+func TestSecretsAreNoArguments(t *testing.T) {
+	const secret, want = `s3cr3t it's \"$HOME\" $(id) \\ *`, `s3cr3t it's "$HOME" $(id) \ *`
+	for _, line := range []string{
+		``,
+		`execute_command = ["/bin/sh", "-c", "{{.Vars}} {{.Script}}; true"]`,
+		`execute_command = ["bash", "-e", "-c", "export {{ .Vars }}; {{.Script}}; true"]`,
+		`execute_command = ["sh", "-ec", "cd / && {{.Vars}} {{.Script}}; true"]`,
+		"env_var_format = \"export %s='%s'; \"\nexecute_command = [\"sh\", \"-c\", \"{{.Vars}} {{.Script}}; true\"]",
+	} {
+		body := fmt.Sprintf("env = { TOKEN = \"%s\", PATH = \"/custom:%s\" }\n", secret, os.Getenv("PATH")) +
+			`inline = ["for p in $$ $PPID; do ! tr '\\0' ' ' </proc/$p/cmdline | grep s3cr3t; done", "printf '%s\\n' \"$TOKEN\"", "case $PATH in /custom:*) ;; *) exit 1;; esac"]` + "\n" + line
+		out, err := provision(t, t.Context(), body)
+		if err != nil || strings.Join(out, "\n") != want {
+			t.Errorf("%s\ngot %q, %v", line, out, err)
+		}
+	}
+	// Where the assignments are quoted again, or no shell reads them, they are as they were.
+	for _, line := range []string{
+		`execute_command = ["sh", "-c", "sh -c \"{{.Vars}} {{.Script}}\""]`,
+		`execute_command = ["env", "sh", "-c", "{{.Vars}} {{.Script}}"]`,
+	} {
+		out, err := provision(t, t.Context(), "env = { TOKEN = \"two words\" }\ninline = [\"echo $TOKEN\"]\n"+line)
+		if err != nil || strings.Join(out, "\n") != "two words" {
+			t.Errorf("%s\ngot %q, %v", line, out, err)
+		}
+	}
+}
+
 // A cancelled script dies with everything it has started.
 func TestCancel(t *testing.T) {
 	pidFile := t.TempDir() + "/pid"

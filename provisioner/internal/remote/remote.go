@@ -39,9 +39,14 @@ func (m *Machine) Render(text string, more map[string]any) (string, error) {
 	return c.RenderAll(text, data)
 }
 
-// Upload writes one file, whose path has slashes.
+// Upload writes one file, whose path has slashes. Variables of the machine's shell in
+// its directory are expanded.
 func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text []byte) error {
-	return m.Put(ctx, path.Dir(to), communicator.File(path.Base(to), mode, text))
+	dir, err := Expand(ctx, m.Machine, path.Dir(to))
+	if err != nil {
+		return err
+	}
+	return m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
 }
 
 // Execute runs a command line and passes its output on as events. The error is

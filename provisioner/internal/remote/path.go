@@ -1,0 +1,105 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"bake/builder"
+	"bake/communicator"
+)
+
+var (
+	variable = regexp.MustCompile(`^\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
+	uses     = regexp.MustCompile(strings.TrimPrefix(variable.String(), "^"))
+	home     = regexp.MustCompile(`^~[A-Za-z0-9_.-]*(?:/|$)`)
+	plain    = regexp.MustCompile(`^[A-Za-z0-9/._-]+`)
+	wildcard = regexp.MustCompile(`^[][*?!^-]+`)
+)
+
+// Word makes a path one word for the machine's shell, which expands a "~" at its
+// start and the variables in it, as it does for scp, and its wildcards if those are
+// wanted. Nothing else of it means anything to the shell: no command can hide in a
+// path. A backslash before a "$" makes it an ordinary character.
+func Word(p string, wildcards bool) string {
+	var b strings.Builder
+	take := func(n int) string {
+		text := p[:n]
+		p = p[n:]
+		return text
+	}
+	b.WriteString(take(len(home.FindString(p))))
+	for p != "" {
+		if m := variable.FindStringSubmatch(p); m != nil {
+			take(len(m[0]))
+			b.WriteString(`"$` + m[1] + m[2] + `"`)
+			continue
+		}
+		if n := len(plain.FindString(p)); n > 0 {
+			b.WriteString(take(n))
+			continue
+		}
+		if n := len(wildcard.FindString(p)); wildcards && n > 0 {
+			b.WriteString(take(n))
+			continue
+		}
+		if strings.HasPrefix(p, `\$`) {
+			take(1)
+		}
+		if c := take(1); c == "'" {
+			b.WriteString(`"'"`)
+		} else {
+			b.WriteString("'" + c + "'")
+		}
+	}
+	if b.Len() == 0 {
+		return "''"
+	}
+	return b.String()
+}
+
+// mark stands before each thing that Resolve asks the shell for, since a login shell
+// may greet whoever runs a command in it.
+const mark = "\x01"
+
+// Expand asks the machine's login shell for a path whose variables have their
+// values. A path without any is returned as it is, and so is every path of Windows.
+func Expand(ctx context.Context, m builder.Machine, p string) (string, error) {
+	if !strings.Contains(p, "$") || m.Data["ConnType"] == "winrm" {
+		return p, nil
+	}
+	return Resolve(ctx, m, p)
+}
+
+// Resolve is Expand that also resolves a "~" at the start. A variable that is not
+// set is an error: without it, a path would lead somewhere else.
+func Resolve(ctx context.Context, m builder.Machine, p string) (string, error) {
+	used := uses.FindAllString(strings.ReplaceAll(p, `\$`, ""), -1)
+	line := `printf '\001%s' ` + Word(p, false)
+	for _, v := range used {
+		line += " " + Word(v, false)
+	}
+	var out, errOut bytes.Buffer
+	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: &out, Stderr: &errOut})
+	if err != nil {
+		return "", err
+	}
+	parts := strings.Split(out.String(), mark)
+	if st.Code != 0 || len(parts) != len(used)+2 {
+		return "", fmt.Errorf("the shell of the machine cannot expand the path %s: exit status %d: %s", p, st.Code, strings.TrimSpace(errOut.String()))
+	}
+	for i, value := range parts[2:] {
+		if value == "" {
+			return "", fmt.Errorf("the path %s cannot be expanded: %s is not set in the login shell of the machine", p, used[i])
+		}
+	}
+	return parts[1], nil
+}
+
+// Exists reports whether there is anything at a path of the machine.
+func Exists(ctx context.Context, m builder.Machine, p string) (bool, error) {
+	st, err := m.Run(ctx, communicator.Command{Line: "test -e " + Word(p, false) + " || test -L " + Word(p, false)})
+	return st.Code == 0, err
+}
