@@ -67,7 +67,7 @@ var systems = []string{"darwin", "freebsd", "linux", "openbsd", "solaris", "wind
 // Problems finds what is wrong with the options.
 func (o *LocalOptions) Problems(known func(field any) bool) (found []Problem) {
 	if o.Command != "" {
-		if o.Inline != nil || o.Script != "" || o.Scripts != nil {
+		if len(o.Inline) > 0 || o.Script != "" || len(o.Scripts) > 0 {
 			found = append(found, Problem{&o.Command, "Two kinds of script", "Set one of command, inline, script and scripts."})
 		}
 		found = append(found, o.withCommand().Problems(func(any) bool { return true })...)

@@ -55,7 +55,7 @@ func (o *Options) Problems(known func(field any) bool) (found []Problem) {
 	add := func(field any, summary, format string, args ...any) {
 		found = append(found, Problem{field, summary, fmt.Sprintf(format, args...)})
 	}
-	switch inline, one, many := o.Inline != nil, o.Script != "", o.Scripts != nil; {
+	switch inline, one, many := len(o.Inline) > 0, o.Script != "", len(o.Scripts) > 0; {
 	case one && many:
 		add(&o.Scripts, "Two kinds of script", "Set script or scripts, not both.")
 	case inline && one:
@@ -63,7 +63,7 @@ func (o *Options) Problems(known func(field any) bool) (found []Problem) {
 	case inline && many:
 		add(&o.Scripts, "Two kinds of script", "Set inline or scripts, not both.")
 	case !known(&o.Inline) || !known(&o.Script) || !known(&o.Scripts):
-	case len(o.Inline) == 0 && !one && len(o.Scripts) == 0:
+	case !inline && !one && !many: // an empty list is not set
 		add(&o.Inline, "No script", "Set one of inline, script and scripts: there is nothing to run.")
 	}
 	if o.Script != "" {

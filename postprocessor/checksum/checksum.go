@@ -82,7 +82,11 @@ func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artif
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	out := &builder.Artifact{BuilderID: "packer.post-processor.checksum", Files: slices.Clone(in.Files)}
-	for _, name := range p.ChecksumTypes {
+	types := p.ChecksumTypes
+	if len(types) == 0 {
+		types = defaults().ChecksumTypes
+	}
+	for _, name := range types {
 		path, err := t.RenderAll(p.Output, map[string]any{"BuildName": s.SourceName, "BuilderType": s.SourceType, "ChecksumType": name})
 		if err != nil {
 			return nil, postprocessor.MustKeep, fmt.Errorf("output: %w", err)

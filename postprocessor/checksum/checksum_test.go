@@ -30,6 +30,13 @@ func TestChecksum(t *testing.T) {
 	if err != nil || keep != postprocessor.MustKeep {
 		t.Fatalf("got %v, %v", keep, err)
 	}
+	body = fmt.Sprintf("checksum_types = []\noutput = \"%s/default.{{.ChecksumType}}\"", dir)
+	if _, _, err := postprocessortest.Process(t, checksum.Component(), body, &builder.Artifact{Files: []string{file}}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(dir + "/default.md5"); err != nil || string(b) != "900150983cd24fb0d6963f7d28e17f72\tdata\n" {
+		t.Errorf("got %q, %v", b, err)
+	}
 	for name, want := range map[string]string{
 		"md5":    "900150983cd24fb0d6963f7d28e17f72\tdata\n",
 		"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\tdata\n",

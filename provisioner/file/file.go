@@ -28,7 +28,7 @@ import (
 func Component() component.Factory[provisioner.Provisioner] {
 	return component.Define("file", []string{source}, defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
-			return &file{Options: o, hasContent: src.Set(&o.Content)}
+			return &file{Options: o, hasContent: src.Set(&o.Content) && o.Source == "" && len(o.Sources) == 0}
 		})
 }
 

@@ -97,6 +97,9 @@ func TestUpload(t *testing.T) {
 			destination = "REMOTE/b"`, []string{"b 0600 text"}},
 		{"empty content", `content = ""
 			destination = "REMOTE/b"`, []string{"b 0600 "}},
+		{"empty content beside a source", `content = ""
+			source = "LOCAL/f"
+			destination = "REMOTE/b"`, []string{"b 0640 f"}},
 		{"build values", `source = "LOCAL/{{build_name}}"
 			generated = true
 			destination = "REMOTE/{{.ID}}"`, []string{"i-test 0644 named"}},

@@ -60,13 +60,14 @@ func (d *Direction) UnmarshalText(b []byte) error { return schema.ParseChoice(d,
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
-	content := c.Set(&o.Content)
+	sources := o.Source != "" || len(o.Sources) > 0
+	content := o.Content != "" || c.Set(&o.Content) && !sources // an empty content beside a source is not set
 	switch {
-	case content && (o.Source != "" || len(o.Sources) > 0):
+	case content && sources:
 		c.Errorf(&o.Content, "Content and source", "Set content, or source and sources, but not both.")
 	case content && o.Direction == Download:
 		c.Errorf(&o.Content, "Content to download", `content is written to the machine; it does not go with direction = "download".`)
-	case !content && o.Source == "" && len(o.Sources) == 0 && c.Known(&o.Sources):
+	case !content && !sources && c.Known(&o.Sources):
 		c.Errorf(&o.Source, "Nothing to copy", "Set one of source, sources and content.")
 	}
 	if o.Destination == "" {

@@ -73,6 +73,11 @@ func TestScripts(t *testing.T) {
 		{"execute_command", `execute_command = "echo {{.Vars}}; sh {{.Path}} {{.ID}}"
 			env = { A = "1" }
 			inline = ["echo $1"]`, nil, []string{"A=1 PACKER_BUILDER_TYPE=fake PACKER_BUILD_NAME=test", "i-test"}, ""},
+		{"empty values", `script = %q
+			inline = []
+			scripts = []
+			environment_vars = []
+			valid_exit_codes = []`, []any{script(t, "echo x")}, []string{"x"}, ""},
 		{"overwritten line", `inline = ["printf 'a\\rb  \\nlast'"]`, nil, []string{"b", "last"}, ""},
 	}
 	for _, tt := range tests {
