@@ -10,17 +10,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sync/errgroup"
 )
@@ -60,6 +61,7 @@ type ociImage struct {
 // ociLayer is one layer of an image.
 type ociLayer struct {
 	diffID v1.Hash // of the uncompressed tar
+	digest v1.Hash // of what open returns; not set if open checks that itself
 	size   int64   // of what open returns
 	open   func() (io.ReadCloser, error)
 }
@@ -151,7 +153,9 @@ func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *shared
 		return "", err
 	}
 	defer compressed.Close()
-	content, err := decompress(io.TeeReader(compressed, progress))
+	blobHash := sha256.New()
+	raw := io.TeeReader(compressed, io.MultiWriter(progress, blobHash))
+	content, err := decompress(raw)
 	if err != nil {
 		return "", err
 	}
@@ -160,6 +164,15 @@ func (s *Store) importOCILayer(ctx context.Context, l ociLayer, progress *shared
 	return s.importLayer(ctx, io.TeeReader(content, hash), layerRecord{DiffID: l.diffID.String()}, func(string) error {
 		if got := hex.EncodeToString(hash.Sum(nil)); got != l.diffID.Hex {
 			return fmt.Errorf("its content is sha256:%s and the image says %s: the image is damaged", got, l.diffID)
+		}
+		if l.digest.Hex == "" {
+			return nil
+		}
+		if _, err := io.Copy(io.Discard, raw); err != nil { // what follows the compressed stream
+			return err
+		}
+		if got := hex.EncodeToString(blobHash.Sum(nil)); got != l.digest.Hex {
+			return fmt.Errorf("its file is sha256:%s and the image says %s: the image is damaged", got, l.digest)
 		}
 		return nil
 	})
@@ -241,7 +254,7 @@ func fromImage(img v1.Image) (*ociImage, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.layers = append(out.layers, ociLayer{diffID, size, l.Compressed})
+		out.layers = append(out.layers, ociLayer{diffID: diffID, size: size, open: l.Compressed})
 	}
 	return out, nil
 }
@@ -264,43 +277,123 @@ func openArchive(file, dir string, platform v1.Platform) (*ociImage, error) {
 	if err := unpackFiles(content, unpacked); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if _, err := os.Stat(filepath.Join(unpacked, "oci-layout")); err == nil {
-		return openLayout(unpacked, platform)
+	if _, err := os.Lstat(filepath.Join(unpacked, "oci-layout")); err == nil {
+		img, err := openLayout(unpacked, platform)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return img, nil
 	}
-	if _, err := os.Stat(filepath.Join(unpacked, "manifest.json")); err == nil {
-		return openDockerArchive(unpacked)
+	if _, err := os.Lstat(filepath.Join(unpacked, "manifest.json")); err == nil {
+		img, err := openDockerArchive(unpacked)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return img, nil
 	}
 	return nil, fmt.Errorf("%s: it is no image: it has neither an oci-layout nor a manifest.json at its top", file)
+}
+
+// maxDocument bounds the JSON documents of an image.
+const maxDocument = 4 << 20
+
+// imageDir is a directory with the files of an image, which come from anywhere:
+// none that is outside of it is ever read.
+type imageDir string
+
+// open opens a regular file and returns its size. follow admits a link to one that
+// stays in the directory.
+func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
+	root, err := os.OpenRoot(string(d))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer root.Close()
+	name = filepath.Clean(name)
+	if info, err := root.Lstat(name); err != nil {
+		return nil, 0, err
+	} else if !info.Mode().IsRegular() && !(follow && info.Mode().Type() == os.ModeSymlink) {
+		return nil, 0, fmt.Errorf("%s is no regular file", name)
+	}
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have us wait
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// document reads a JSON document into v. Its content has the digest want, if that is set.
+func (d imageDir) document(name string, want v1.Hash, v any) error {
+	f, size, err := d.open(name, false)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if size > maxDocument {
+		return fmt.Errorf("%s has %d bytes; at most %d are read", name, size, maxDocument)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxDocument))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	if got := hex.EncodeToString(sum[:]); want.Hex != "" && got != want.Hex {
+		return fmt.Errorf("the content of %s is sha256:%s and the image says %s: the image is damaged", name, got, want)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// blob is the name of the file with a digest in an OCI layout.
+func blob(h v1.Hash) (string, error) {
+	sum, err := hex.DecodeString(h.Hex)
+	if err != nil || h.Algorithm != "sha256" || len(sum) != sha256.Size {
+		return "", fmt.Errorf("the digest %q is of an unknown kind", h)
+	}
+	return "blobs/sha256/" + h.Hex, nil
+}
+
+// blobDocument reads the document with a digest.
+func (d imageDir) blobDocument(h v1.Hash, v any) error {
+	name, err := blob(h)
+	if err != nil {
+		return err
+	}
+	return d.document(name, h, v)
 }
 
 // openDockerArchive opens the unpacked form of a "docker save" file with one
 // image.
 func openDockerArchive(dir string) (*ociImage, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
+	d := imageDir(dir)
 	var manifest []struct {
 		Config string
 		Layers []string
 	}
-	b, err := root.ReadFile("manifest.json")
-	if err != nil {
+	if err := d.document("manifest.json", v1.Hash{}, &manifest); err != nil {
 		return nil, err
-	}
-	if err := json.Unmarshal(b, &manifest); err != nil {
-		return nil, fmt.Errorf("manifest.json: %w", err)
 	}
 	if len(manifest) != 1 {
 		return nil, fmt.Errorf("the archive holds %d images where one is wanted", len(manifest))
 	}
-	out := &ociImage{config: &v1.ConfigFile{}}
-	if b, err = root.ReadFile(filepath.Clean(manifest[0].Config)); err != nil {
-		return nil, err
+	// The name of the configuration is its digest.
+	var digest v1.Hash
+	base := strings.TrimSuffix(path.Base(manifest[0].Config), ".json")
+	if _, err := hex.DecodeString(base); err == nil && len(base) == 2*sha256.Size {
+		digest = v1.Hash{Algorithm: "sha256", Hex: strings.ToLower(base)}
 	}
-	if err := json.Unmarshal(b, out.config); err != nil {
-		return nil, fmt.Errorf("%s: %w", manifest[0].Config, err)
+	out := &ociImage{config: &v1.ConfigFile{}}
+	if err := d.document(manifest[0].Config, digest, out.config); err != nil {
+		return nil, err
 	}
 	diffIDs := out.config.RootFS.DiffIDs
 	if len(diffIDs) != len(manifest[0].Layers) {
@@ -308,14 +401,26 @@ func openDockerArchive(dir string) (*ociImage, error) {
 	}
 	for i, name := range manifest[0].Layers {
 		// Older archives name a layer that they have already by a link to it.
-		info, err := root.Stat(filepath.Clean(name)) // fails when it leads outside
+		l, err := d.layer(name, true)
 		if err != nil {
 			return nil, err
 		}
-		path := filepath.Join(dir, filepath.Clean(name))
-		out.layers = append(out.layers, ociLayer{diffIDs[i], info.Size(), func() (io.ReadCloser, error) { return os.Open(path) }})
+		l.diffID = diffIDs[i]
+		out.layers = append(out.layers, l)
 	}
 	return out, nil
+}
+
+// layer is the layer in a file.
+func (d imageDir) layer(name string, follow bool) (ociLayer, error) {
+	f, size, err := d.open(name, follow)
+	if err != nil {
+		return ociLayer{}, err
+	}
+	return ociLayer{size: size, open: func() (io.ReadCloser, error) {
+		f, _, err := d.open(name, follow)
+		return f, err
+	}}, f.Close()
 }
 
 // unpackFiles writes the regular files and symbolic links of an archive below
@@ -363,47 +468,83 @@ func unpackFiles(r io.Reader, dir string) error {
 
 // openLayout opens the only image for the platform of an OCI layout.
 func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
+	d := imageDir(dir)
+	var index v1.IndexManifest
+	if err := d.document("index.json", v1.Hash{}, &index); err != nil {
 		return nil, fmt.Errorf("%s: it holds no OCI image: %w", dir, err)
 	}
-	found, err := imagesFor(index, platform)
+	seen := map[v1.Hash]bool{}
+	found, err := d.imagesFor(&index, platform, seen)
 	if err != nil {
 		return nil, err
 	}
 	if len(found) != 1 {
 		return nil, fmt.Errorf("%s: it holds %d images for %s/%s where one is wanted", dir, len(found), platform.OS, platform.Architecture)
 	}
-	return fromImage(found[0])
+	return d.image(found[0])
 }
 
-// imagesFor collects the images for a platform from an index and the indexes
-// below it.
-func imagesFor(index v1.ImageIndex, platform v1.Platform) ([]v1.Image, error) {
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	var found []v1.Image
-	for _, d := range manifest.Manifests {
+// imagesFor collects the digests of the images for a platform from an index and
+// the indexes below it, each once. What seen holds has been looked at already: an
+// index may name another one any number of times.
+func (d imageDir) imagesFor(index *v1.IndexManifest, platform v1.Platform, seen map[v1.Hash]bool) ([]v1.Hash, error) {
+	var found []v1.Hash
+	for _, desc := range index.Manifests {
+		if seen[desc.Digest] {
+			continue
+		}
 		switch {
-		case d.MediaType.IsIndex():
-			sub, err := index.ImageIndex(d.Digest)
-			if err != nil {
+		case desc.MediaType.IsIndex():
+			seen[desc.Digest] = true
+			if len(seen) > maxIndexes {
+				return nil, fmt.Errorf("the image has more than %d manifests", maxIndexes)
+			}
+			var sub v1.IndexManifest
+			if err := d.blobDocument(desc.Digest, &sub); err != nil {
 				return nil, err
 			}
-			below, err := imagesFor(sub, platform)
+			below, err := d.imagesFor(&sub, platform, seen)
 			if err != nil {
 				return nil, err
 			}
 			found = append(found, below...)
-		case d.MediaType.IsImage() && (d.Platform == nil || d.Platform.Satisfies(platform)):
-			img, err := index.Image(d.Digest)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, img)
+		case desc.MediaType.IsImage() && (desc.Platform == nil || desc.Platform.Satisfies(platform)):
+			seen[desc.Digest] = true
+			found = append(found, desc.Digest)
 		}
 	}
 	return found, nil
+}
+
+// maxIndexes is how many manifests of a layout are looked at; each of an index
+// below another one is a call below another one.
+const maxIndexes = 1000
+
+// image opens the image whose manifest has the digest.
+func (d imageDir) image(digest v1.Hash) (*ociImage, error) {
+	var manifest v1.Manifest
+	if err := d.blobDocument(digest, &manifest); err != nil {
+		return nil, err
+	}
+	out := &ociImage{config: &v1.ConfigFile{}, digest: digest.String()}
+	if err := d.blobDocument(manifest.Config.Digest, out.config); err != nil {
+		return nil, err
+	}
+	diffIDs := out.config.RootFS.DiffIDs
+	if len(diffIDs) != len(manifest.Layers) {
+		return nil, fmt.Errorf("the manifest lists %d layers and the configuration %d", len(manifest.Layers), len(diffIDs))
+	}
+	for i, desc := range manifest.Layers {
+		name, err := blob(desc.Digest)
+		if err != nil {
+			return nil, err
+		}
+		l, err := d.layer(name, false)
+		if err != nil {
+			return nil, err
+		}
+		l.diffID, l.digest = diffIDs[i], desc.Digest
+		out.layers = append(out.layers, l)
+	}
+	return out, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -76,25 +77,69 @@ func checkRoot(dir string) error {
 // decompress returns what r holds, looking at its first bytes for how it is
 // compressed. What is no known compression is passed through.
 func decompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
+	in := &countingReader{r: r}
+	b := bufio.NewReaderSize(in, 64<<10)
 	magic, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
+	var content io.ReadCloser
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(b)
+		content, err = gzip.NewReader(b)
 	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		x, err := xz.NewReader(b)
-		return io.NopCloser(x), err
+		var x *xz.Reader
+		x, err = xz.NewReader(b)
+		content = io.NopCloser(x)
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b)
-		if err != nil {
-			return nil, err
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(b); err == nil {
+			content = z.IOReadCloser()
 		}
-		return z.IOReadCloser(), nil
+	default:
+		return io.NopCloser(b), nil
 	}
-	return io.NopCloser(b), nil
+	if err != nil {
+		return nil, err
+	}
+	return &bombGuard{ReadCloser: content, in: in}, nil
+}
+
+// A file system becomes 3 to 10 times smaller when it is compressed. What becomes
+// so much smaller that it is more than maxExpansion times as large as it was, and
+// large, is made to fill the disk.
+const (
+	maxExpansion = 200
+	harmlessSize = 1 << 30
+)
+
+// bombGuard ends with an error when what it decompresses is made to fill the disk.
+type bombGuard struct {
+	io.ReadCloser
+	in  *countingReader
+	out int64
+}
+
+func (g *bombGuard) Read(b []byte) (int, error) {
+	n, err := g.ReadCloser.Read(b)
+	g.out += int64(n)
+	if g.out > harmlessSize && g.out/maxExpansion > g.in.n.Load() {
+		return 0, fmt.Errorf("%d bytes have become more than %d: this is a decompression bomb; if it is not, decompress it before importing it", g.in.n.Load(), g.out)
+	}
+	return n, err
+}
+
+// countingReader counts what is read through it. Decompressors read ahead in
+// goroutines of their own.
+type countingReader struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // progressReader reports what is read through it, a megabyte at a time.

@@ -94,6 +94,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(stream(f, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: ".."}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x", Size: 1}))
 	f.Add(stream(f, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../x"}))
 	f.Add(stream(f, tar.Header{Typeflag: tar.TypeReg, Name: ".wh..wh..opq"}, tar.Header{Typeflag: tar.TypeReg, Name: ".wh...", Size: 0}))
+	f.Add(sparseStream(f, 1<<20))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parent := t.TempDir()
 		dir := filepath.Join(parent, "layer")

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ import (
 func Pack(dir *os.File, w io.Writer) error {
 	defer runtime.KeepAlive(dir)
 	b := bufio.NewWriterSize(w, 1<<20)
-	p := packer{tw: tar.NewWriter(b), links: make(map[inode]string), buf: make([]byte, 256<<10)}
+	p := packer{tw: tar.NewWriter(b), out: b, links: make(map[inode]string), buf: make([]byte, 256<<10)}
 	if err := p.entry(int(dir.Fd()), ".", "./"); err != nil {
 		return err
 	}
@@ -36,6 +37,7 @@ type inode struct{ dev, ino uint64 }
 
 type packer struct {
 	tw    *tar.Writer
+	out   io.Writer        // what tw writes to
 	links map[inode]string // the first name of each file that has several
 	buf   []byte
 }
@@ -150,6 +152,18 @@ func (p *packer) file(parent int, base string, h *tar.Header) error {
 	h.Typeflag, h.Size = tar.TypeReg, st.Size()
 	if err := xattrs(h, fdXattrs(fd)); err != nil {
 		return err
+	}
+	if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Blocks*512 < h.Size {
+		data, err := segments(f, h.Size)
+		if err != nil {
+			return pathError("look for holes in", h.Name, err)
+		}
+		if hasHoles(data, h.Size) {
+			return p.sparse(h, f, data)
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
 	}
 	if err := p.header(h); err != nil {
 		return err

@@ -82,7 +82,8 @@ type unpacker struct {
 	parent     int
 	parentName string
 
-	buf []byte
+	buf    []byte
+	sparse int64 // bytes of the sparse files so far
 }
 
 func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
@@ -144,7 +145,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	}
 	mode := uint32(h.Mode & 0o7777)
 	switch h.Typeflag {
-	case tar.TypeReg:
+	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(parent, base, h, r)
 	case tar.TypeLink:
 		return u.link(parent, base, h)
@@ -187,10 +188,26 @@ func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	if u.buf == nil {
 		u.buf = make([]byte, 256<<10)
 	}
+	sparse := isSparse(h)
+	if sparse {
+		if u.sparse += h.Size; u.sparse > maxHoles || u.sparse < 0 {
+			return fmt.Errorf("the sparse files have more than %d bytes together", int64(maxHoles))
+		}
+		if err := unix.Ftruncate(fd, h.Size); err != nil {
+			return pathError("truncate", h.Name, err)
+		}
+	}
 	for left := h.Size; left > 0; {
 		n, err := io.ReadFull(r, u.buf[:min(left, int64(len(u.buf)))])
 		if err != nil {
 			return fmt.Errorf("read tar: %w", err)
+		}
+		if sparse {
+			if err := writeSparse(fd, u.buf[:n], h.Size-left); err != nil {
+				return pathError("write", h.Name, err)
+			}
+			left -= int64(n)
+			continue
 		}
 		for b := u.buf[:n]; len(b) > 0; {
 			k, err := unix.Write(fd, b)

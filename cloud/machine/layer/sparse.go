@@ -1,0 +1,200 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// holeBlock is the unit in which zeros of a sparse file become holes: what file
+	// systems allocate.
+	holeBlock = 4096
+
+	// maxSegments is how many stretches of data a sparse file has in a stream.
+	// Readers take a map of a megabyte at most.
+	maxSegments = 20000
+
+	// maxHoles is how many bytes the sparse files of a stream may have together. A
+	// few bytes of tar can name any number, and all of them are gone through.
+	maxHoles = 16 << 40
+)
+
+// sparsePrefix begins the records that say where a sparse file has data.
+const sparsePrefix = "GNU.sparse."
+
+// segment is a stretch of data in a sparse file.
+type segment struct{ offset, length int64 }
+
+// isSparse reports whether an entry of a tar stream is a file with holes, in one
+// of GNU tar's formats. Reading the entry gives zeros for them.
+func isSparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range h.PAXRecords {
+		if h.Typeflag == tar.TypeReg && strings.HasPrefix(key, sparsePrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// writeSparse writes b at offset and leaves out the blocks that hold zeros only.
+func writeSparse(fd int, b []byte, offset int64) error {
+	zeros := make([]byte, holeBlock)
+	for len(b) > 0 {
+		n := 0 // bytes of the same kind: data or zeros
+		zero := false
+		for n < len(b) {
+			block := b[n:min(n+holeBlock, len(b))]
+			is := bytes.Equal(block, zeros[:len(block)])
+			if n > 0 && is != zero {
+				break
+			}
+			zero = is
+			n += len(block)
+		}
+		for data := b[:n]; !zero && len(data) > 0; {
+			k, err := unix.Pwrite(fd, data, offset+int64(n-len(data)))
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+			data = data[max(k, 0):]
+		}
+		b, offset = b[n:], offset+int64(n)
+	}
+	return nil
+}
+
+// segments returns where an open file of the given size has data. A file system
+// that does not know says: everywhere.
+func segments(f *os.File, size int64) ([]segment, error) {
+	var all []segment
+	fd := int(f.Fd())
+	for at := int64(0); at < size; {
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
+		if err == unix.ENXIO { // nothing but a hole from here on
+			break
+		}
+		if err == unix.EINVAL || err == unix.EOPNOTSUPP {
+			return []segment{{0, size}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+		if err != nil {
+			return nil, err
+		}
+		if data >= size {
+			break
+		}
+		hole = min(hole, size)
+		all = append(all, segment{data, hole - data})
+		at = hole
+	}
+	// The smallest holes are filled if there are too many.
+	for gap := int64(holeBlock); len(all) > maxSegments; gap *= 2 {
+		kept := all[:1]
+		for _, s := range all[1:] {
+			last := &kept[len(kept)-1]
+			if s.offset-(last.offset+last.length) <= gap {
+				last.length = s.offset + s.length - last.offset
+			} else {
+				kept = append(kept, s)
+			}
+		}
+		all = kept
+	}
+	return all, nil
+}
+
+// sparse writes a file with holes, of which segments are the data, as GNU tar does
+// in its PAX format 1.0: the map first, and then the data alone. The library writes
+// no such entries, so this goes past it.
+func (p *packer) sparse(h *tar.Header, f *os.File, data []segment) error {
+	size := h.Size
+	// The last segment ends where the file does.
+	if len(data) == 0 || data[len(data)-1].offset+data[len(data)-1].length < size {
+		data = append(data, segment{size, 0})
+	}
+	var table strings.Builder
+	fmt.Fprintf(&table, "%d\n", len(data))
+	var stored int64
+	for _, s := range data {
+		fmt.Fprintf(&table, "%d\n%d\n", s.offset, s.length)
+		stored += s.length
+	}
+	table.WriteString(strings.Repeat("\x00", padding(int64(table.Len()))))
+	stored += int64(table.Len())
+
+	// The library refuses to write records with this prefix, so they are written
+	// with one of the same length.
+	placeholder := "BAKEsparse."
+	outer := *h
+	outer.PAXRecords = map[string]string{
+		placeholder + "major": "1", placeholder + "minor": "0",
+		placeholder + "name": h.Name, placeholder + "realsize": strconv.FormatInt(size, 10),
+	}
+	for key, value := range h.PAXRecords {
+		outer.PAXRecords[key] = value
+	}
+	dir, base := path.Split(h.Name)
+	outer.Name, outer.Size = dir+"GNUSparseFile.0/"+base, stored
+	var header bytes.Buffer
+	if err := tar.NewWriter(&header).WriteHeader(&outer); err != nil {
+		return fmt.Errorf("pack %q: %w", h.Name, err)
+	}
+	if err := p.tw.Flush(); err != nil {
+		return err
+	}
+	renameRecords(header.Bytes()[blockSize:], placeholder, sparsePrefix)
+	if _, err := p.out.Write(append(header.Bytes(), table.String()...)); err != nil {
+		return err
+	}
+	for _, s := range data {
+		n, err := io.CopyBuffer(onlyWriter{p.out}, io.NewSectionReader(f, s.offset, s.length), p.buf)
+		if err == nil && n < s.length {
+			err = errors.New("the file shrank while it was read")
+		}
+		if err != nil {
+			return fmt.Errorf("pack %q: %w", h.Name, err)
+		}
+	}
+	_, err := p.out.Write(make([]byte, padding(stored)))
+	return err
+}
+
+// renameRecords changes the prefix of the keys of PAX records ("LENGTH KEY=VALUE\n")
+// to another one of the same length.
+func renameRecords(records []byte, from, to string) {
+	for {
+		digits, rest, ok := bytes.Cut(records, []byte(" "))
+		n, err := strconv.Atoi(string(digits))
+		if !ok || err != nil || n > len(records) {
+			return // the padding
+		}
+		if bytes.HasPrefix(rest, []byte(from)) {
+			copy(rest, to)
+		}
+		records = records[n:]
+	}
+}
+
+// padding is how many bytes follow n bytes to fill a block of a tar.
+func padding(n int64) int { return int(-n & (blockSize - 1)) }
+
+// hasHoles reports whether a file of the given size is not all data.
+func hasHoles(data []segment, size int64) bool {
+	return !slices.Equal(data, []segment{{0, size}})
+}
