@@ -208,7 +208,11 @@ func (d *Driver) probe(ctx context.Context, what, dir string, args ...string) er
 	defer gate.Close()
 	defer open.Close()
 	var complaint strings.Builder
-	cmd := exec.Command("/proc/self/exe")
+	program, err := sealedProgram()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program)
 	cmd.Args = append([]string{roleProbe, what}, args...)
 	cmd.Env = []string{}
 	cmd.Stderr = &complaint

@@ -5,7 +5,7 @@
 // A machine is two processes besides its own. The driver starts the shim, which
 // owns the machine's user and network namespaces but sees the host's files; the
 // shim starts the machine's first process in the other namespaces. Both are this
-// program again, see [Child]. The shim does what only an inhabitant of the
+// program again, out of a sealed copy in memory: see [Child]. The shim does what only an inhabitant of the
 // namespaces can do, such as opening the network card or a connection, on behalf
 // of the driver. When the driver's process ends, however it ends, the shim goes,
 // and with the shim the machine.
@@ -75,6 +75,8 @@ type Driver struct {
 	ids     identity
 	groups  cgroups
 
+	executable string // this program's file, if it can be told
+
 	mu    sync.Mutex
 	disks map[string]bool // directories of machines that run or start
 }
@@ -92,6 +94,7 @@ func New(o Options) (*Driver, error) {
 	if d.ids, err = hostIdentity(o.Mode); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
+	d.executable, _ = os.Executable()
 	d.groups = findCgroups(d.log)
 	d.groups.removeStale()
 	return d, nil

@@ -35,7 +35,11 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	defer open.Close()
 
 	var complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	program, err := sealedProgram()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program)
 	cmd.Args = []string{roleFiles, job.op, string(d.ids.mode), strconv.Itoa(len(job.dirs))}
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = job.stdout, &complaint

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -288,23 +287,6 @@ func protectKernel() error {
 		}
 	}
 	return nil
-}
-
-// bindProgram makes this program's file visible in the machine, read-only: the
-// builtin init's systemctl is it, and the mount of machines with volumes. When it cannot be found by name, as when it
-// was replaced since it started, it is copied.
-func (b *bootSpec) bindProgram(target string) error {
-	if len(b.Command) > 0 {
-		return nil
-	}
-	if b.Executable != "" && !strings.HasSuffix(b.Executable, " (deleted)") && bind(b.Executable, target) == nil {
-		err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
-		if err != nil {
-			return fmt.Errorf("protect this program: %w", err)
-		}
-		return nil
-	}
-	return copyFile("/proc/self/exe", target, 0o755)
 }
 
 // bind makes the file source appear at target, which does not exist yet. On error

@@ -167,11 +167,10 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 	if len(spec.Layers) == 0 {
 		return nil, "", errors.New("no layers: a machine needs a root file system")
 	}
-	executable, _ := os.Executable()
 	boot = &bootSpec{
 		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, First: spec.First,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
-		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: executable,
+		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}
 	if n := spec.Network; n.Private.IsValid() {
 		boot.Card = &card{
@@ -216,7 +215,11 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 	defer gate.Close()
 	defer open.Close()
 
-	cmd := exec.Command("/proc/self/exe")
+	program, err := sealedProgram()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program)
 	cmd.Args = []string{roleShim}
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = console, console

@@ -13,7 +13,7 @@ import (
 // working directory.
 type overlay struct {
 	lower       []string // topmost first
-	upper, work string
+	upper, work string   // empty: nothing can be written
 }
 
 // mount puts the overlay at target. Its bookkeeping is in user attributes, as
@@ -51,6 +51,9 @@ func (o overlay) mountNew(target string) error {
 		}
 	}
 	for _, option := range [][2]string{{"upperdir", o.upper}, {"workdir", o.work}} {
+		if o.upper == "" {
+			break
+		}
 		if err := unix.FsconfigSetString(fd, option[0], option[1]); err != nil {
 			return overlayError(fd, option[0]+" "+option[1], err)
 		}
@@ -89,7 +92,10 @@ func (o overlay) mountOld(target string) error {
 	for i, dir := range o.lower {
 		escaped[i] = escapeOption(dir)
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr", strings.Join(escaped, ":"), escapeOption(o.upper), escapeOption(o.work))
+	options := "lowerdir=" + strings.Join(escaped, ":") + ",userxattr"
+	if o.upper != "" {
+		options += ",upperdir=" + escapeOption(o.upper) + ",workdir=" + escapeOption(o.work)
+	}
 	if len(options) >= os.Getpagesize() {
 		return fmt.Errorf("overlay: the names of %d layers do not fit into %d bytes; flatten the image or use Linux 6.5 or later", len(o.lower), os.Getpagesize())
 	}

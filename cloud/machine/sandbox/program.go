@@ -1,0 +1,99 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// sealedFD is the least number of the descriptor of the sealed program. It is
+// above those that a child is given, which would take its place.
+const sealedFD = 1500
+
+// sealedProgram is the path of a copy of this program that nobody can change any
+// more, for children that meet machines: the root of a machine could reach the
+// file that its processes run (see CVE-2019-5736). The copy is in memory, and one
+// for the whole process.
+var sealedProgram = sync.OnceValues(func() (string, error) {
+	path, err := sealProgram()
+	if err != nil {
+		return "", fmt.Errorf("copy this program into memory: %w", err)
+	}
+	return path, nil
+})
+
+func sealProgram() (path string, err error) {
+	in, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate("bake", flags|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("bake", flags)
+	}
+	if err != nil {
+		return "", os.NewSyscallError("memfd_create", err)
+	}
+	copied := os.NewFile(uintptr(fd), "bake")
+	defer copied.Close()
+	if _, err := io.Copy(copied, in); err != nil {
+		return "", err
+	}
+	if err := copied.Chmod(0o555); err != nil {
+		return "", err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	_, err = unix.FcntlInt(copied.Fd(), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		_, err = unix.FcntlInt(copied.Fd(), unix.F_ADD_SEALS, seals)
+	}
+	if err != nil {
+		return "", os.NewSyscallError("fcntl", err)
+	}
+	// It stays open as long as the process lives.
+	sealed, err := unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, sealedFD)
+	if err != nil {
+		return "", os.NewSyscallError("fcntl", err)
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", sealed), nil
+}
+
+// bindProgram makes this program visible in the machine: the builtin init's
+// systemctl is it, and the mount of machines with volumes. The file is shown
+// through an overlay that has no upper layer, so that whoever is root in the
+// machine, and perhaps the file's owner, can change neither it nor its mode. When
+// it cannot be found by name, as when it was replaced since it started, it is
+// copied. The working directory is the machine's root.
+func (b *bootSpec) bindProgram(target string) error {
+	if len(b.Command) > 0 {
+		return nil
+	}
+	if b.Executable != "" && !strings.HasSuffix(b.Executable, " (deleted)") && b.showProgram(target) == nil {
+		return nil
+	}
+	return copyFile("/proc/self/exe", target, 0o755)
+}
+
+func (b *bootSpec) showProgram(target string) (err error) {
+	// An overlay without an upper layer wants two lower ones.
+	const shown, empty = "run/bake/shown", "run/bake/empty"
+	for _, dir := range []string{shown, empty} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.Remove(dir)) }()
+	}
+	if err := (overlay{lower: []string{filepath.Dir(b.Executable), empty}}).mount(shown, b.OldMount); err != nil {
+		return err
+	}
+	err = bind(filepath.Join(shown, filepath.Base(b.Executable)), target)
+	return errors.Join(err, unix.Unmount(shown, unix.MNT_DETACH))
+}
