@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -99,7 +100,7 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the embedded cloud: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "ec2"), 0o711); err != nil {
+	if err := makePrivate(dir, opts.Driver); err != nil {
 		return nil, fmt.Errorf("open the embedded cloud: %w", err)
 	}
 	lock, err := lockDir(dir)
@@ -111,6 +112,29 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 		return nil, errors.Join(fmt.Errorf("open the embedded cloud in %s: %w", dir, err), lock.release())
 	}
 	return c, nil
+}
+
+// makePrivate makes the directory of a cloud and keeps other users of the host out
+// of it. Layers hold set-user-id programs, and what is planted in one is in every
+// later machine.
+func makePrivate(dir string, driver machine.Driver) error {
+	var known = []string{
+		"lock", "users", "endpoint.json", "accounts.json", "aws", "ec2", "iam", "s3", "ssm", "secretsmanager", "kms", "images",
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	dirs := []string{dir, filepath.Join(dir, "ec2")}
+	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !slices.Contains(known, e.Name()) }) {
+		dirs = dirs[1:] // the directory is not the cloud's alone, such as /srv; what the cloud has in it is closed
+	}
+	for _, dir := range dirs {
+		if err := driver.Private(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Cloud) open(ctx context.Context, opts Options) (err error) {

@@ -102,7 +102,7 @@ func (s *Service) putIn(ctx context.Context, id, instance, device string) error 
 	if exists(there) {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(there), 0o755); err != nil {
+	if err := errors.Join(s.opts.Driver.Private(s.machineDir(instance)), s.opts.Driver.Private(filepath.Dir(there))); err != nil {
 		return err
 	}
 	if !exists(here) {

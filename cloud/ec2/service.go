@@ -192,9 +192,9 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		open(s, "networks", &s.networks),
 		open(s, "launch-templates", &s.templates),
 		open(s, "spot-requests", &s.spots),
-		os.MkdirAll(filepath.Join(opts.Dir, "machines"), 0o711),
-		os.MkdirAll(filepath.Join(opts.Dir, "console"), 0o700),
-		os.MkdirAll(s.detachedDir(""), 0o711),
+		opts.Driver.Private(filepath.Join(opts.Dir, "machines")),
+		opts.Driver.Private(filepath.Join(opts.Dir, "console")),
+		opts.Driver.Private(s.detachedDir("")),
 	)
 	if err == nil {
 		err = s.repair(ctx)

@@ -139,7 +139,7 @@ func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir stri
 		},
 	}
 	root = filepath.Join(spec.Dir, "upper")
-	if err := os.Mkdir(spec.Dir, 0o755); err != nil {
+	if err := s.driver.Private(spec.Dir); err != nil {
 		return "", err
 	}
 	if err := s.driver.Unpack(ctx, bytes.NewReader(make([]byte, 2*tarBlock)), spec.Layers[0]); err != nil {

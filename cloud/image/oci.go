@@ -426,7 +426,7 @@ func (d imageDir) layer(name string, follow bool) (ociLayer, error) {
 // unpackFiles writes the regular files and symbolic links of an archive below
 // dir and nowhere else.
 func unpackFiles(r io.Reader, dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dir)

@@ -86,8 +86,8 @@ func Open(dir string, driver machine.Driver) (*Store, error) {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	s := &Store{dir: dir, driver: driver, sizes: map[LayerID]int64{}}
-	for _, sub := range []string{"layers", "bases", "publications", "cache", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+	for _, sub := range []string{"", "layers", "bases", "publications", "cache", "tmp"} {
+		if err := driver.Private(filepath.Join(dir, sub)); err != nil {
 			return nil, s.explain("open image store", err)
 		}
 	}
@@ -160,8 +160,7 @@ func (s *Store) work(ctx context.Context, fn func(dir string) error) (err error)
 	if err != nil {
 		return err
 	}
-	// Machines look into it with other user ids than this process has.
-	err = os.Chmod(dir, 0o755)
+	err = s.driver.Private(dir)
 	defer func() {
 		err = errors.Join(err, s.driver.Remove(context.WithoutCancel(ctx), dir))
 	}()
@@ -457,7 +456,7 @@ func writeRecord(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(path, append(b, '\n'), 0o644)
+	return durable.Replace(path, append(b, '\n'), 0o600)
 }
 
 // removeRecord deletes a JSON file, if it exists, and waits until the disk

@@ -46,6 +46,12 @@ type Driver interface {
 	// removes dir.
 	MakeVolume(ctx context.Context, dir string, layers []string, size int64) error
 
+	// Private makes the directory dir, and those above it that are missing, and
+	// takes what rights others have on it away if it exists. Nobody may enter it
+	// but the user of this process and the machines' root, whose layers may be
+	// below it.
+	Private(dir string) error
+
 	// Check reports what this host has and lacks for running machines.
 	Check(ctx context.Context) []Finding
 }

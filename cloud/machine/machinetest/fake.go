@@ -125,6 +125,11 @@ func (d *Driver) Pack(ctx context.Context, dir string, w io.Writer) error {
 // Remove implements [machine.Driver].
 func (d *Driver) Remove(ctx context.Context, dir string) error { return os.RemoveAll(dir) }
 
+// Private implements [machine.Driver].
+func (d *Driver) Private(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700))
+}
+
 // Clone implements [machine.Driver].
 func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 	if err := os.Mkdir(dst, 0o755); err != nil {

@@ -120,7 +120,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that you can write to"}
 	}
 	defer d.Remove(context.WithoutCancel(ctx), probe)
-	if err := os.Chmod(probe, 0o755); err != nil {
+	if err := d.Private(probe); err != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
 	}
 	for _, sub := range []string{"lower", upperDir, workDir, rootDir} {

@@ -227,6 +227,21 @@ func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, si
 	return nil
 }
 
+// Private implements [machine.Driver].
+func (d *Driver) Private(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o700)
+	if d.ids.mode == ModeRange { // the machines' root is somebody else, who goes through
+		if err := os.Lchown(dir, os.Geteuid(), d.ids.rootGID()); err != nil {
+			return err
+		}
+		mode = 0o710
+	}
+	return os.Chmod(dir, mode)
+}
+
 // makeLayerDir makes an empty directory that belongs to the machines' root.
 func (d *Driver) makeLayerDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -97,15 +97,17 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	if err != nil {
 		return nil, err
 	}
+	for _, dir := range []string{spec.Dir, filepath.Join(spec.Dir, machine.VolumesDir)} {
+		if err := d.Private(dir); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range []string{upperDir, workDir, rootDir} {
 		if err := d.makeLayerDir(filepath.Join(spec.Dir, name)); err != nil {
 			return nil, err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(spec.Dir, machine.VolumesDir), 0o755); err != nil {
-		return nil, err
-	}
-	console, err := os.OpenFile(spec.Console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	console, err := os.OpenFile(spec.Console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}

@@ -40,7 +40,10 @@ const (
 )
 
 func (d *Driver) makeVolume(ctx context.Context, dir string, layers []string, size int64) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := d.Private(dir); err != nil {
 		return err
 	}
 	state := ""
