@@ -194,6 +194,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 	spec := machine.Spec{
 		ID:          id,
 		Dir:         s.machineDir(id),
+		Type:        string(in.InstanceType),
 		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),
 		First:       !in.booted(),
 		User:        in.LoginUser,

@@ -84,6 +84,9 @@ type Spec struct {
 	// Layers are the read-only layers below Dir/upper, topmost first.
 	Layers []string
 
+	// Type is the instance type that the machine says it has.
+	Type string
+
 	// Hostname of the machine, such as ip-172-31-0-5.
 	Hostname string
 

@@ -16,6 +16,7 @@ const (
 	roleSFTP      = "bake-machine:sftp"
 	roleSupervise = "bake-machine:supervise"
 	roleProbe     = "bake-machine:probe"
+	roleShutdown  = "bake-machine:shutdown"
 )
 
 // Child runs the program's part in a machine, if it was started for one, and
@@ -43,16 +44,19 @@ func Child(args []string) (ran bool, exitCode int) {
 		err = agentMain()
 	case roleSFTP:
 		err = sftpMain()
+	case roleShutdown:
+		err = shutdownLater(args[1], args[2])
 	case roleSupervise:
 		err = superviseMain(args[1:])
 	default:
-		if name := filepath.Base(args[0]); insideMachine() && isSystemctlName(name) {
-			return true, systemctlMain(name, args[1:])
+		if !isStandIn() {
+			return false, 0
 		}
-		if name := filepath.Base(args[0]); insideMachine() && isMountName(name) {
+		name := filepath.Base(args[0])
+		if isMountName(name) {
 			return true, mountMain(name, args[1:])
 		}
-		return false, 0
+		return true, systemctlMain(name, args[1:])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bake:", err)

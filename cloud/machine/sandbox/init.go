@@ -135,7 +135,7 @@ func (b *bootSpec) mountAll() error {
 		return err
 	}
 	var err error
-	if b.volumes, err = openVolumes(b.Dir); err != nil {
+	if b.volumes, err = openVolumes(b.Dir, b.Volumes); err != nil {
 		return err
 	}
 	root := filepath.Join(b.Dir, rootDir)
@@ -161,6 +161,14 @@ func (b *bootSpec) mountAll() error {
 	if err := makeDir("run/bake", 0o755); err != nil {
 		return err
 	}
+	if err := b.mountSys(); err != nil {
+		return err
+	}
+	if b.InitCgroup != "" {
+		if err := (mount{kind: "cgroup2", target: "sys/fs/cgroup", flags: noSpecial}).do(); err != nil {
+			return err
+		}
+	}
 	if err := b.bindProgram("run/bake/program"); err != nil {
 		return err
 	}
@@ -173,7 +181,10 @@ func (b *bootSpec) mountAll() error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	return protectKernel()
+	if err := protectKernel(); err != nil {
+		return err
+	}
+	return newBootID()
 }
 
 // mount is one call of mount(2). Its target is below the working directory.
@@ -205,12 +216,6 @@ func (b *bootSpec) mountKernel() error {
 			return fmt.Errorf("%w: this process is in a container that hides parts of /proc; start the container with --security-opt systempaths=unconfined", err)
 		}
 		return err
-	}
-	if err := (mount{kind: "sysfs", target: "sys", flags: noSpecial | unix.MS_RDONLY}).do(); err != nil {
-		return err
-	}
-	if b.InitCgroup != "" {
-		return mount{kind: "cgroup2", target: "sys/fs/cgroup", flags: noSpecial}.do()
 	}
 	return nil
 }

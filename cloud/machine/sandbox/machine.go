@@ -53,16 +53,17 @@ var _ machine.Machine = (*running)(nil)
 // bootSpec is what the shim and the machine's first process need to know. Paths
 // are relative to the shim's working directory: it may not be able to walk there.
 type bootSpec struct {
-	ID          string
-	Dir         string
-	Layers      []string
-	Hostname    string
-	First       bool
-	User        string
-	Keys        []string
-	Metadata    bool // there is a metadata service
-	HasUserData bool
-	Command     []string
+	ID           string
+	Dir          string
+	Layers       []string
+	Hostname     string
+	InstanceType string
+	First        bool
+	User         string
+	Keys         []string
+	Metadata     bool // there is a metadata service
+	HasUserData  bool
+	Command      []string
 
 	Mode       Mode
 	Init       Init
@@ -71,7 +72,8 @@ type bootSpec struct {
 	Executable string // this program's file, if it can be told
 	Console    string // the console's terminal; set by the shim
 
-	volumes []*volumeTrees // those there are at the start; set by the first process
+	Volumes []string       // those there are at the start
+	volumes []*volumeTrees // the same; set by the first process
 
 	Card *card // nil for a machine without a network
 }
@@ -106,6 +108,13 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 		if err := d.makeLayerDir(filepath.Join(spec.Dir, name)); err != nil {
 			return nil, err
 		}
+	}
+	volumes, err := os.ReadDir(filepath.Join(spec.Dir, machine.VolumesDir))
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range volumes {
+		boot.Volumes = append(boot.Volumes, v.Name())
 	}
 	console, err := os.OpenFile(spec.Console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -170,7 +179,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 		return nil, "", errors.New("no layers: a machine needs a root file system")
 	}
 	boot = &bootSpec{
-		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, First: spec.First,
+		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, InstanceType: spec.Type, First: spec.First,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}

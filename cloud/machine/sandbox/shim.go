@@ -100,6 +100,9 @@ func (s *shim) startInit() error {
 	if err := plainOutput(terminal); err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
+	if err := resetClocks(); err != nil {
+		return err
+	}
 	s.boot.Console = terminal.Name()
 	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
 	go func() {

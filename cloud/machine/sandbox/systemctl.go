@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,13 +21,16 @@ const (
 	realSystemctl = "/run/bake/systemctl.real" // the image's, which can enable and disable
 )
 
-// insideMachine reports whether this process is in a machine.
-func insideMachine() bool { return exists(programPath) }
-
-// isSystemctlName reports whether the program is called by one of the names that
-// distributions link to systemctl.
-func isSystemctlName(name string) bool {
-	return slices.Contains([]string{"systemctl", "reboot", "poweroff", "halt", "shutdown"}, name)
+// isStandIn reports whether this process runs the file that is in machines in the
+// place of some of the image's programs. By whatever name it is called there, it is
+// never bake; a bake that somebody has put into a machine is another file.
+func isStandIn() bool {
+	own, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	program, err := os.Stat(programPath)
+	return err == nil && os.SameFile(own, program)
 }
 
 // installSystemctl puts this program in front of the image's systemctl, which
@@ -70,19 +76,27 @@ const (
 func systemctlMain(name string, args []string) int {
 	c := systemctl{args: args, out: os.Stdout}
 	switch name {
+	case "systemctl":
 	case "reboot", "poweroff", "halt":
-		return powerCommand(name)
+		return haltMain(name, args)
 	case "shutdown":
-		if slices.Contains(args, "-r") {
-			return powerCommand("reboot")
-		}
-		return powerCommand("poweroff")
+		return shutdownMain(args)
+	case "runlevel":
+		fmt.Fprintln(c.out, "N 5") // what systemd says of a machine that is up
+		return 0
+	case "telinit", "init":
+		return telinitMain(name, args)
+	default:
+		fmt.Fprintf(os.Stderr, "%s: not available: this machine runs without systemd\n", name)
+		return exitFailure
 	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
 		case arg == "--now":
 			c.now = true
+		case arg == "--version" || arg == "--help" || arg == "-h":
+			return c.real()
 		case arg == "-q" || arg == "--quiet":
 			c.quiet = true
 		case arg == "--value":
@@ -333,6 +347,134 @@ func (c *systemctl) real() int {
 		fmt.Fprintln(os.Stderr, "systemctl:", err)
 	}
 	return code
+}
+
+// haltMain is reboot(8), poweroff(8) and halt(8).
+func haltMain(name string, args []string) int {
+	how := name
+	for _, arg := range args {
+		switch arg {
+		case "--reboot":
+			how = "reboot"
+		case "-p", "--poweroff":
+			how = "poweroff"
+		case "--halt":
+			how = "halt"
+		case "-w", "--wtmp-only":
+			return 0 // there is no record of logins to write in
+		case "--help":
+			fmt.Printf("%s [OPTIONS...]\n", name)
+			return 0
+		}
+	}
+	return powerCommand(how)
+}
+
+// telinitMain is telinit(8). There are no runlevels to change to.
+func telinitMain(name string, args []string) int {
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-") })
+	switch {
+	case slices.Contains(args, "0"):
+		return powerCommand("poweroff")
+	case slices.Contains(args, "6"):
+		return powerCommand("reboot")
+	case slices.ContainsFunc(args, func(a string) bool { return slices.Contains([]string{"q", "Q", "u", "U", "5"}, a) }):
+		return 0 // nothing could be behind, and 5 is what there is
+	case len(args) == 0:
+		fmt.Fprintf(os.Stderr, "%s: required argument missing.\n", name)
+	default:
+		fmt.Fprintf(os.Stderr, "%s: this machine runs without systemd and has no other runlevel\n", name)
+	}
+	return exitFailure
+}
+
+// shutdownMain is shutdown(8).
+func shutdownMain(args []string) int {
+	how, when := "poweroff", ""
+	for _, arg := range args {
+		switch {
+		case arg == "-r" || arg == "--reboot":
+			how = "reboot"
+		case arg == "-c":
+			return cancelShutdown()
+		case arg == "-k", arg == "--show":
+			return 0 // a warning to users, or about nothing
+		case strings.HasPrefix(arg, "-"):
+		case when == "":
+			when = arg
+		}
+	}
+	delay, err := shutdownDelay(when, time.Now())
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Failed to parse time specification: %s\n", when)
+		return exitFailure
+	}
+	if delay == 0 {
+		return powerCommand(how)
+	}
+	cancelShutdown()
+	later := self(roleShutdown, how, delay.String())
+	later.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = later.Start()
+	if err == nil {
+		err = os.WriteFile(shutdownFile, []byte(strconv.Itoa(later.Process.Pid)), 0o644)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "shutdown:", err)
+		return exitFailure
+	}
+	fmt.Fprintf(os.Stderr, "%s scheduled for %s, use 'shutdown -c' to cancel.\n",
+		map[string]string{"reboot": "Reboot", "poweroff": "Shutdown"}[how], time.Now().Add(delay).Format("Mon 2006-01-02 15:04:05 MST"))
+	return 0
+}
+
+// shutdownFile holds the process id of the one who waits with a shutdown.
+const shutdownFile = "/run/bake/shutdown"
+
+// shutdownDelay understands the times of shutdown(8): now, +MINUTES, MINUTES and
+// HH:MM. Without one it is a minute.
+func shutdownDelay(when string, now time.Time) (time.Duration, error) {
+	switch {
+	case when == "now":
+		return 0, nil
+	case when == "":
+		return time.Minute, nil
+	}
+	if at, err := time.ParseInLocation("15:04", when, now.Location()); err == nil {
+		next := time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), 0, 0, now.Location())
+		if !next.After(now) {
+			next = next.AddDate(0, 0, 1)
+		}
+		return next.Sub(now), nil
+	}
+	minutes, err := strconv.ParseUint(strings.TrimPrefix(when, "+"), 10, 31)
+	return time.Duration(minutes) * time.Minute, err
+}
+
+// cancelShutdown ends who waits with a shutdown, if there is one.
+func cancelShutdown() int {
+	text, err := os.ReadFile(shutdownFile)
+	if err != nil {
+		return 0
+	}
+	if pid, err := strconv.Atoi(string(text)); err == nil && pid > 1 {
+		syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+	}
+	os.Remove(shutdownFile)
+	return 0
+}
+
+// shutdownLater is the one who waits.
+func shutdownLater(how, delay string) error {
+	d, err := time.ParseDuration(delay)
+	if err != nil {
+		return err
+	}
+	time.Sleep(d)
+	if powerCommand(how) != 0 {
+		return errors.New("the machine does not shut down")
+	}
+	return nil
 }
 
 // powerCommand asks the builtin init to end the machine.

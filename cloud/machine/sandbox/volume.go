@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"bake/cloud/confined"
 	"bake/cloud/machine"
 
 	"golang.org/x/sys/unix"
@@ -89,16 +88,14 @@ type volumeTrees struct {
 	parts []*os.File
 }
 
-// openVolume takes the volume name of the machine whose directory is dir.
-func openVolume(dir, name string) (_ *volumeTrees, err error) {
-	volume, err := confined.Dir{Base: dir, Name: filepath.Join(machine.VolumesDir, name)}.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer volume.Close()
+// openVolume takes the volume name of the machine whose directory is dir, below
+// the working directory. Whoever calls may walk there and read nothing.
+func openVolume(dir, name string) (*volumeTrees, error) {
 	v := &volumeTrees{name: name}
 	for _, part := range volumeParts() {
-		at, err := unix.Openat2(int(volume.Fd()), part, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		at, err := unix.Openat2(unix.AT_FDCWD, filepath.Join(dir, machine.VolumesDir, name, part), &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
 		if err == nil {
 			var tree int
 			tree, err = unix.OpenTree(at, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -121,14 +118,10 @@ func (v *volumeTrees) close() {
 	}
 }
 
-// openVolumes takes all volumes of the machine whose directory is dir.
-func openVolumes(dir string) (all []*volumeTrees, err error) {
-	entries, err := os.ReadDir(filepath.Join(dir, machine.VolumesDir))
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		v, err := openVolume(dir, e.Name())
+// openVolumes takes volumes of the machine whose directory is dir.
+func openVolumes(dir string, names []string) (all []*volumeTrees, err error) {
+	for _, name := range names {
+		v, err := openVolume(dir, name)
 		if err != nil {
 			for _, v := range all {
 				v.close()

@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/cloud/machine"
+)
+
+// TestBootIdentity looks at what tells a boot from another one, and at what tells
+// a program that it is on EC2.
+func TestBootIdentity(t *testing.T) {
+	b := newBench(t, Options{})
+	for _, init := range []Init{InitSystemd, InitBuiltin} {
+		t.Run(string(init), func(t *testing.T) {
+			d, err := New(Options{Dir: b.dir, Init: init})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := b.with(t)
+			b.driver = d
+			spec := b.spec()
+			spec.Type = "t3.micro"
+			m := b.start(spec)
+			c := b.login(spec)
+			const look = "cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime; awk '/^btime/ {print $2}' /proc/stat"
+			first := strings.Fields(b.run(c, look))
+			if first[0] == strings.TrimSpace(readText("/proc/sys/kernel/random/boot_id")) || len(first[0]) != 36 {
+				t.Errorf("the boot's id is %s, which is the host's", first[0])
+			}
+			if up, err := strconv.Atoi(first[1]); err != nil || up > 120 {
+				t.Errorf("the machine is up for %s s", first[1])
+			}
+			if boot, err := strconv.ParseInt(first[2], 10, 64); err != nil || time.Since(time.Unix(boot, 0)) > 3*time.Minute {
+				t.Errorf("the machine booted at %s", first[2])
+			}
+			if out, err := try(c, "echo x | sudo tee /proc/sys/kernel/random/boot_id"); err == nil {
+				t.Errorf("the boot's id can be changed: %s", out)
+			}
+			if init == InitSystemd {
+				if got := b.run(c, "journalctl --list-boots -q --no-pager | wc -l; sudo systemctl is-system-running --wait; systemctl --failed --no-legend"); got != "1\nrunning" {
+					t.Errorf("systemd says %q", got)
+				}
+			}
+			const firmware = "cd /sys/class/dmi/id && cat sys_vendor bios_vendor board_asset_tag product_name /sys/devices/virtual/dmi/id/chassis_asset_tag && sudo cat product_uuid product_serial /sys/hypervisor/uuid"
+			facts := strings.Split(b.run(c, firmware), "\n")
+			if got := strings.Join(facts[:5], "|"); got != "Amazon EC2|Amazon EC2|"+spec.ID+"|t3.micro|Amazon EC2" {
+				t.Errorf("the firmware says %q", got)
+			}
+			if u := facts[5]; !strings.HasPrefix(u, "ec2") || len(u) != 36 || u != facts[6] || u != facts[7] {
+				t.Errorf("the machine's UUIDs are %q", facts[5:])
+			}
+			// The rest of /sys is there, and read-only.
+			b.run(c, "cat /sys/class/net/eth0/address /sys/devices/system/cpu/online && ! sudo touch /sys/class/dmi/id/x && ! sudo sh -c 'echo 1 > /sys/class/net/eth0/mtu'")
+
+			try(c, "sudo reboot")
+			b.waitEnd(m)
+			if e := m.Exit(); e.Reason != machine.Reboot {
+				t.Fatalf("exit is %+v", e)
+			}
+			spec.First = false
+			b.start(spec)
+			c = b.login(spec)
+			second := strings.Fields(b.run(c, look))
+			if second[0] == first[0] {
+				t.Errorf("the boot's id is %s after a reboot too", second[0])
+			}
+			if up, err := strconv.Atoi(second[1]); err != nil || up > 120 {
+				t.Errorf("the machine is up for %s s after a reboot", second[1])
+			}
+			if after := strings.Split(b.run(c, firmware), "\n"); after[5] != facts[5] {
+				t.Errorf("a reboot changed the UUID from %s to %s", facts[5], after[5])
+			}
+		})
+	}
+}
+
+// TestStandIns calls this program by the names that it has in a machine without
+// systemd, and by others.
+func TestStandIns(t *testing.T) {
+	b := newBench(t, Options{Init: InitBuiltin})
+	spec := b.spec()
+	m := b.start(spec)
+	c := b.login(spec)
+	links := b.run(c, "find /sbin/ /bin/ -lname '*systemctl' -printf '%f\n' | sort | xargs")
+	for _, name := range []string{"halt", "poweroff", "reboot", "runlevel", "shutdown", "telinit"} {
+		if !strings.Contains(links, name) {
+			t.Errorf("%s is none of %s", name, links)
+		}
+	}
+	for command, want := range map[string]string{
+		"sudo runlevel":             "N 5",
+		"sudo telinit q && echo ok": "ok",
+		"sudo telinit 3":            "telinit: this machine runs without systemd and has no other runlevel",
+		"sudo ln -sf /usr/bin/systemctl /sbin/whatever; sudo whatever":                               "whatever: not available: this machine runs without systemd",
+		"systemctl --version | head -1 | cut -d' ' -f1":                                              "systemd",
+		"sudo shutdown -r +60 2>&1 | cut -c1-20 && sudo shutdown -c && test ! -e /run/bake/shutdown": "Reboot scheduled for",
+		"sudo shutdown tomorrow":      "Failed to parse time specification: tomorrow",
+		"systemctl is-active nothing": "inactive",
+	} {
+		if out, _ := try(c, command); out != want {
+			t.Errorf("%s: %q, want %q", command, out, want)
+		}
+	}
+	// Nothing that links to it prints the help of bake, whatever its arguments.
+	for _, name := range strings.Fields(links) {
+		for _, args := range []string{"--help", "-w", "--no-such-option -w"} {
+			if out, _ := try(c, "sudo "+name+" "+args); strings.Contains(out, "bake") || strings.Contains(out, "HCL") {
+				t.Errorf("%s %s says %q", name, args, out)
+			}
+			if strings.Contains("halt poweroff reboot", name) == false {
+				break
+			}
+		}
+	}
+	try(c, "sudo telinit 0")
+	b.waitEnd(m)
+	if e := m.Exit(); e.Reason != machine.PowerOff {
+		t.Errorf("exit is %+v", e)
+	}
+}
+
+func TestShutdownDelay(t *testing.T) {
+	now := time.Date(2026, 5, 4, 22, 30, 15, 0, time.UTC)
+	for when, want := range map[string]time.Duration{
+		"now": 0, "": time.Minute, "+0": 0, "+5": 5 * time.Minute, "10": 10 * time.Minute,
+		"23:00": 29*time.Minute + 45*time.Second, "22:30": 24*time.Hour - 15*time.Second,
+	} {
+		if got, err := shutdownDelay(when, now); got != want || err != nil {
+			t.Errorf("%s: %v, %v", when, got, err)
+		}
+	}
+	for _, when := range []string{"tomorrow", "+x", "25:00", "-1"} {
+		if got, err := shutdownDelay(when, now); err == nil {
+			t.Errorf("%s: %v", when, got)
+		}
+	}
+}
