@@ -40,9 +40,6 @@ func (o *Options) Validate(c *schema.Checker) {
 	if len(o.Owners) == 0 {
 		c.Errorf(&o.Owners, "No owners", "Name at least one account whose images are looked at: anybody can publish an image under any name.")
 	}
-	if o.Filters.Empty() && c.Known(&o.Filters.Filters) {
-		c.Errorf(&o.Filters.Filters, "No filters", "Set filters, at least for the name.")
-	}
 }
 
 // Factory makes the data source; cloud stands in for AWS, and env is the

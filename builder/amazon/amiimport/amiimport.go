@@ -17,6 +17,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/names"
 	"bake/builder/amazon/internal/owned"
 	"bake/builder/amazon/internal/wait"
 	"bake/component"
@@ -144,7 +145,7 @@ func (m made) artifact(owner *owned.Owner) step.Resource {
 // importImage imports the object and waits for the image.
 func (r *run) importImage(ctx context.Context, key string) (made, error) {
 	in := &ec2.ImportImageInput{
-		Architecture: &r.Architecture, BootMode: types.BootModeValues(r.bootMode()), Encrypted: &r.Encrypt, KmsKeyId: text(r.KMSKey),
+		Architecture: &r.Architecture, BootMode: types.BootModeValues(r.bootMode()), Encrypted: &r.Encrypt, KmsKeyId: text(r.kmsKey()),
 		LicenseType: text(r.LicenseType), Platform: text(r.Platform), RoleName: text(r.RoleName), ClientToken: new(uuid.NewString()),
 		DiskContainers:    []types.ImageDiskContainer{{Format: &r.Format, UserBucket: &types.UserBucket{S3Bucket: &r.Bucket, S3Key: &key}}},
 		TagSpecifications: r.owner.Specs(nil, types.ResourceTypeImportImageTask),
@@ -277,16 +278,16 @@ func (r *run) share(ctx context.Context, m made) error {
 		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &m.id, Description: &types.AttributeValue{Value: &r.Description}})
 	}
 	var add []types.LaunchPermission
-	for _, u := range r.Users {
+	for _, u := range names.Given(r.Users) {
 		add = append(add, types.LaunchPermission{UserId: &u})
 	}
-	for _, g := range r.Groups {
+	for _, g := range names.Given(r.Groups) {
 		add = append(add, types.LaunchPermission{Group: types.PermissionGroup(g)})
 	}
-	for _, arn := range r.OrgARNs {
+	for _, arn := range names.Given(r.OrgARNs) {
 		add = append(add, types.LaunchPermission{OrganizationArn: &arn})
 	}
-	for _, arn := range r.OUARNs {
+	for _, arn := range names.Given(r.OUARNs) {
 		add = append(add, types.LaunchPermission{OrganizationalUnitArn: &arn})
 	}
 	if len(add) > 0 {

@@ -42,7 +42,7 @@ func TestValidate(t *testing.T) {
 		{`s3_bucket_name = ""`, "No bucket"},
 		{"s3_bucket_name = \"b\"\nformat = \"qcow2\"", "format is one of"},
 		{"s3_bucket_name = \"b\"\ns3_encryption = \"rot13\"", "s3_encryption is one of"},
-		{"s3_bucket_name = \"b\"\ns3_encryption_key = \"alias/x\"", "Key without encryption"},
+		{"s3_bucket_name = \"b\"\ns3_encryption_key = \"alias/x\"", ""},
 		{"s3_bucket_name = \"b\"\ns3_encryption = \"aws:kms\"\ns3_encryption_key = \"alias/x\"", ""},
 		{"s3_bucket_name = \"b\"\narchitecture = \"mips\"", "architecture is one of"},
 		{"s3_bucket_name = \"b\"\narchitecture = \"arm64\"", "No platform"},
@@ -52,7 +52,9 @@ func TestValidate(t *testing.T) {
 		{"s3_bucket_name = \"b\"\nplatform = \"macos\"", "platform is one of"},
 		{"s3_bucket_name = \"b\"\nlicense_type = \"GPL\"", "license_type is one of"},
 		{"s3_bucket_name = \"b\"\nimds_support = \"v3.0\"", "imds_support is one of"},
-		{"s3_bucket_name = \"b\"\nami_kms_key = \"alias/x\"", "Key without encryption"},
+		{"s3_bucket_name = \"b\"\nami_kms_key = \"alias/x\"", ""},
+		{"s3_bucket_name = \"b\"\nami_users = [\"me\"]", "Not an account"},
+		{"s3_bucket_name = \"b\"\nami_name = \"a*b\"", "Invalid image name"},
 		{"s3_bucket_name = \"b\"\nami_encrypt = true\nami_kms_key = \"my key\"", "Not a KMS key"},
 		{"s3_bucket_name = \"b\"\nami_groups = [\"some\"]", "Unknown group"},
 		{"s3_bucket_name = \"b\"\naccess_key = \"a\"", "secret_key"},
@@ -259,8 +261,6 @@ func TestImportFails(t *testing.T) {
 		{"no such bucket", "format = \"raw\"\ns3_bucket_name = \"nothing\"", "The bucket cannot be used"},
 		{"another region's bucket", "format = \"raw\"\nregion = \"eu-west-1\"", "The bucket cannot be used"},
 		{"not Linux", "format = \"raw\"\nplatform = \"windows\"", "runs Linux only"},
-		{"a bad account", "format = \"raw\"\nami_users = [\"me\"]", "Not an account"},
-		{"a bad name", "format = \"raw\"\nami_name = \"a*b\"", "The image cannot have this name"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, cloud.Options{})

@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -106,6 +107,14 @@ func (o *Options) key() string {
 	return "packer-import-{{timestamp}}." + o.Format
 }
 
+// kmsKey is the key that the image is encrypted with, if it is encrypted.
+func (o *Options) kmsKey() string {
+	if !o.Encrypt {
+		return ""
+	}
+	return o.KMSKey
+}
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
@@ -125,20 +134,23 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.Bucket, "No bucket", "s3_bucket_name is the bucket that the disk image is uploaded to.")
 	}
 	if o.EncryptionKey != "" && o.Encryption != "aws:kms" && c.Known(&o.Encryption) {
-		c.Errorf(&o.EncryptionKey, "Key without encryption", `s3_encryption_key needs s3_encryption = "aws:kms".`)
+		c.Warnf(&o.EncryptionKey, "Key without encryption", `s3_encryption_key has no effect without s3_encryption = "aws:kms".`)
 	}
 	if o.bootMode() == "uefi" && o.Platform == "" && c.Known(&o.Platform) {
 		c.Errorf(&o.Platform, "No platform", `An image that boots with UEFI needs platform = "linux" or "windows".`)
 	}
 	if o.KMSKey != "" {
 		if !o.Encrypt && c.Known(&o.Encrypt) {
-			c.Errorf(&o.KMSKey, "Key without encryption", "ami_kms_key needs ami_encrypt = true.")
+			c.Warnf(&o.KMSKey, "Key without encryption", "ami_kms_key has no effect without ami_encrypt = true.")
 		}
-		if !device.KMSKey().MatchString(o.KMSKey) {
-			c.Errorf(&o.KMSKey, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKey)
-		}
+		names.KMSKey(c, &o.KMSKey, o.KMSKey, o.Region)
 	}
-	if slices.ContainsFunc(o.Groups, func(g string) bool { return g != "all" }) {
-		c.Errorf(&o.Groups, "Unknown group", `The only group is "all".`)
+	if o.Name != "" {
+		names.Image(c, &o.Name)
 	}
+	names.Accounts(c, &o.Users)
+	names.Groups(c, &o.Groups)
+	names.ARNs(c, &o.OrgARNs, names.Organization)
+	names.ARNs(c, &o.OUARNs, names.Unit)
+	late.CheckTags(c, late.Of(&o.Tags, nil))
 }

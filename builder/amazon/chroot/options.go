@@ -5,10 +5,10 @@ import (
 	"slices"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/late"
 	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -116,6 +116,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Image.Options.Validate(c)
 	o.Firmware.Validate(c)
+	late.CheckTags(c, late.Of(&o.RootVolumeTags, o.RootVolumeTag))
 	if o.FromScratch {
 		o.validateScratch(c)
 	} else {
@@ -136,9 +137,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.RootVolumeSize, "Negative size", "root_volume_size cannot be negative.")
 	}
 	if key := o.RootVolumeKMSKeyID; key != "" {
-		if !device.KMSKey().MatchString(key) {
-			c.Errorf(&o.RootVolumeKMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
-		}
+		names.KMSKey(c, &o.RootVolumeKMSKeyID, key, o.Region)
 		if (o.RootVolumeEncryptBoot == nil || !*o.RootVolumeEncryptBoot) && c.Known(&o.RootVolumeEncryptBoot) {
 			c.Errorf(&o.RootVolumeKMSKeyID, "Key without encryption", "root_volume_kms_key_id needs root_volume_encrypt_boot = true.")
 		}
@@ -171,12 +170,14 @@ func (o *Options) validateSource(c *schema.Checker) {
 		if o.SourceAMI == "" {
 			c.Errorf(&o.SourceAMI, "No source image", "Set source_ami, source_ami_filter or from_scratch.")
 		}
-	case f.Empty() && o.SourceAMI == "" && c.Known(&f.Filters.Filters):
-		c.Errorf(&o.SourceAMIFilter, "No filters", "Set filters in source_ami_filter, at least for the name.")
 	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
 		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
 	}
 	if len(o.BlockDeviceMappings) == 0 {
+		if o.RootDeviceName != "" {
+			c.Errorf(&o.RootDeviceName, "Root device without mappings",
+				"The image has the root device of the source image; root_device_name is for an image with ami_block_device_mappings of its own. Set those too, or leave it out.")
+		}
 		return
 	}
 	for _, missing := range []struct {

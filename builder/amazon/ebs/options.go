@@ -52,6 +52,9 @@ func Defaults() Options {
 func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
+	o.Launch.ValidateIn(c, o.Region)
+	o.Image.ValidateTags(c, o.LateRunTags())
+	o.VolumeTags.Validate(c)
 	o.Volumes.Validate(c)
 	o.Image.Validate(c)
 	o.Image.ValidateVolumes(c, o.Volumes.Devices())

@@ -108,6 +108,9 @@ func (o *Options) devices() (all []*device.Mapping) {
 func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
+	o.Launch.ValidateIn(c, o.Region)
+	o.Image.ValidateTags(c, o.LateRunTags())
+	o.VolumeTags.Validate(c)
 	o.Image.Options.Validate(c)
 	o.Firmware.Validate(c)
 	device.Validate(c, o.devices())
@@ -134,8 +137,10 @@ func (o *Options) validateRoot(c *schema.Checker) {
 	if r.DeviceName == "" {
 		c.Errorf(&r.DeviceName, "No device name", "device_name cannot be empty.")
 	}
-	if r.VolumeSize < 0 {
-		c.Errorf(&r.VolumeSize, "Negative size", "volume_size cannot be negative.")
+	for _, n := range []*int{&r.VolumeSize, &r.IOPS, &r.Throughput} {
+		if *n < 0 {
+			c.Errorf(n, "Negative number", "%s cannot be negative.", c.Name(n))
+		}
 	}
 	for i := range o.LaunchBlockDeviceMappings {
 		m := &o.LaunchBlockDeviceMappings[i]

@@ -2,12 +2,12 @@ package ebsvolume
 
 import (
 	_ "embed"
-	"slices"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/late"
 	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -79,9 +79,10 @@ func (v *Volume) Validate(c *schema.Checker) {
 	if v.SnapshotDescription != "" && !v.SnapshotVolume && c.Known(&v.SnapshotVolume) {
 		c.Errorf(&v.SnapshotDescription, "No snapshot", "snapshot_description needs snapshot_volume = true.")
 	}
-	if slices.ContainsFunc(v.SnapshotGroups, func(g string) bool { return g != "all" }) {
-		c.Errorf(&v.SnapshotGroups, "Unknown group", `The only group is "all".`)
-	}
+	names.Accounts(c, &v.SnapshotUsers)
+	names.Groups(c, &v.SnapshotGroups)
+	late.CheckTags(c, late.Of(&v.Tags, v.Tag))
+	late.CheckTags(c, late.Of(&v.SnapshotTags, v.SnapshotTag))
 }
 
 // Defaults are the options of a template that sets none.
@@ -101,6 +102,8 @@ func (o *Options) devices() (all []*device.Mapping) {
 func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Validate(c)
+	o.Launch.ValidateIn(c, o.Region)
+	late.CheckTags(c, late.Of(&o.RunVolumeTags, o.RunVolumeTag))
 	device.Validate(c, o.devices())
 	if len(o.Volumes) == 0 {
 		c.Warnf(&o.Volumes, "No volumes", "Without a block ebs_volumes nothing is made.")

@@ -3,13 +3,13 @@ package instance
 import (
 	_ "embed"
 	"os"
-	"regexp"
 	"strings"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/names"
 	"bake/communicator/ssh"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
@@ -110,6 +110,8 @@ func (l *Launch) devices() (all []*device.Mapping) {
 func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
+	o.Launch.ValidateIn(c, o.Region)
+	o.Image.ValidateTags(c, o.LateRunTags())
 	o.Image.Options.Validate(c)
 	device.Validate(c, o.Launch.devices())
 	o.Bundle.validate(c)
@@ -130,13 +132,11 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-var accountNumber = regexp.MustCompile(`^[0-9]{12}$`)
-
 // account is the account's number without dashes.
 func (b *Bundle) account() string { return strings.ReplaceAll(b.AccountID, "-", "") }
 
 func (b *Bundle) validate(c *schema.Checker) {
-	if c.Known(&b.AccountID) && !accountNumber.MatchString(b.account()) {
+	if c.Known(&b.AccountID) && !names.IsAccount(b.account()) {
 		c.Errorf(&b.AccountID, "Not an account number", "%q is not the number of an AWS account, which has 12 digits.", b.AccountID)
 	}
 	for _, file := range []*string{&b.X509CertPath, &b.X509KeyPath} {

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   assume_role {
-    role_arn         = "r"
+    role_arn         = "arn:aws:iam::123456789012:role/r"
     duration_seconds = 10 # ERROR: Unsuitable duration: AWS lends a role for 900 to 43200 seconds, not 10.
   }
 

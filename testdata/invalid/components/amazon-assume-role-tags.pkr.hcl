@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   assume_role {
-    role_arn            = "r"
+    role_arn            = "arn:aws:iam::123456789012:role/r"
     transitive_tag_keys = ["a"] # ERROR: Unknown tag: "a" is not a key of tags.
   }
 

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   capacity_reservation_id        = "cr-1"
-  capacity_reservation_group_arn = "arn" # ERROR: Conflicting arguments: Set either capacity_reservation_id or capacity_reservation_group_arn.
+  capacity_reservation_group_arn = "arn:aws:resource-groups:us-east-1:123456789012:group/g" # ERROR: Conflicting arguments: Set either capacity_reservation_id or capacity_reservation_group_arn.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   ami_block_device_mappings {
     device_name = "/dev/sdb"
-    volume_size = -1 # ERROR: Negative size: volume_size cannot be negative.
+    volume_size = -1 # ERROR: Negative number: volume_size cannot be negative.
   }
 
   source_ami_filter {

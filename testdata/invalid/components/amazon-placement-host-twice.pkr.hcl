@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   placement {
     host_id                 = "h-1" # ERROR: Conflicting arguments: Set either host_resource_group_arn or host_id.
-    host_resource_group_arn = "arn"
+    host_resource_group_arn = "arn:aws:resource-groups:us-east-1:123456789012:group/g"
   }
 
   source_ami_filter {

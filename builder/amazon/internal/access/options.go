@@ -6,8 +6,11 @@ import (
 	_ "embed"
 	"encoding/json"
 	"net/url"
+	"regexp"
+	"sync"
 	"time"
 
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -77,8 +80,8 @@ type Options struct {
 
 // AssumeRole names a role and how it is taken on.
 type AssumeRole struct {
-	// ARN of the role.
-	RoleARN string `hcl:"role_arn"`
+	// ARN of the role. Without it no role is assumed.
+	RoleARN string `hcl:"role_arn,optional"`
 
 	// Lifetime of one set of its credentials, in seconds. They are renewed as needed.
 	DurationSeconds int `hcl:"duration_seconds,optional"`
@@ -143,12 +146,15 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(ptr, "Half a credential", "Set both access_key and secret_key, or neither.")
 	}
 	if o.Token != "" && o.AccessKey == "" && c.Known(&o.AccessKey) {
-		c.Errorf(&o.Token, "Token without a key", "token belongs to a temporary access_key and secret_key; set all three.")
+		c.Warnf(&o.Token, "Token without a key", "token belongs to a temporary access_key and secret_key, and has no effect without them.")
 	}
 	if o.VaultAWSEngine != nil && o.AccessKey != "" {
 		c.Errorf(&o.VaultAWSEngine, "Two sources of credentials", "Set either access_key or vault_aws_engine.")
 	}
-	if o.MFACode != "" && o.AssumeRole == nil && o.Profile == "" && c.Known(&o.Profile) {
+	if o.CustomEndpointEC2 == "" {
+		names.Region(c, &o.Region, o.Region)
+	}
+	if o.MFACode != "" && o.role() == nil && o.Profile == "" && c.Known(&o.Profile) {
 		c.Warnf(&o.MFACode, "Code without a role", "mfa_code is for taking on a role; set assume_role, or a profile that names one.")
 	}
 	if o.CustomEndpointEC2 != "" {
@@ -161,8 +167,32 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
+// role is the role to assume, or nil.
+func (o *Options) role() *AssumeRole {
+	if o.AssumeRole == nil || o.AssumeRole.RoleARN == "" {
+		return nil
+	}
+	return o.AssumeRole
+}
+
+// sessionName matches the names that STS takes for sessions.
+var sessionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_+=,.@-]{2,64}$`) })
+
 // Validate implements [schema.Validator].
 func (r *AssumeRole) Validate(c *schema.Checker) {
+	names.ARN(c, &r.RoleARN, names.Role)
+	names.ARNs(c, &r.PolicyARNs, names.Policy)
+	if r.RoleARN == "" && c.Set(&r.RoleARN) {
+		c.Warnf(&r.RoleARN, "No role", "assume_role has no effect without role_arn.")
+	}
+	if r.SessionName != "" && !sessionName().MatchString(r.SessionName) {
+		c.Errorf(&r.SessionName, "Not a name of a session", "A session name has 2 to 64 letters, digits and characters of _+=,.@-.")
+	}
+	for key, value := range r.Tags {
+		if key == "" || len(key) > 128 || len(value) > 256 {
+			c.Errorf(&r.Tags, "Invalid tag", "The key of a session tag has 1 to 128 characters and its value at most 256; %q is too long or too short.", key)
+		}
+	}
 	if d := r.DurationSeconds; d != 0 && (d < 900 || d > 43200) {
 		c.Errorf(&r.DurationSeconds, "Unsuitable duration", "AWS lends a role for 900 to 43200 seconds, not %d.", d)
 	}
@@ -181,6 +211,7 @@ func (v *VaultAWSEngine) Validate(c *schema.Checker) {
 	if v.Name == "" {
 		c.Errorf(&v.Name, "No name", "name is the role in Vault, and cannot be empty.")
 	}
+	names.ARN(c, &v.RoleARN, names.Role)
 	if v.TTL != "" && v.RoleARN == "" && c.Known(&v.RoleARN) {
 		c.Warnf(&v.TTL, "No role to limit", "ttl counts with role_arn only.")
 	}

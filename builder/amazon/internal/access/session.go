@@ -105,15 +105,15 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}
 	if cloud.Endpoint == "" {
-		if o.AssumeRole != nil {
+		if role := o.role(); role != nil {
 			serial := ""
 			if o.MFACode != "" {
 				if serial, err = mfaDevice(ctx, cfg); err != nil {
 					return nil, blame(src, &o.MFACode, "The MFA device is not known", "%s.", err)
 				}
 			}
-			cfg.Credentials = o.AssumeRole.provider(sts.NewFromConfig(cfg), serial, o.MFACode)
-			s.with["role_arn"], s.with["external_id"] = o.AssumeRole.RoleARN, o.AssumeRole.ExternalID
+			cfg.Credentials = role.provider(sts.NewFromConfig(cfg), serial, o.MFACode)
+			s.with["role_arn"], s.with["external_id"] = role.RoleARN, role.ExternalID
 		}
 		s.with["profile"] = o.Profile
 		s.with["shared_credentials_file"] = o.SharedCredentialsFile
@@ -243,7 +243,7 @@ func retrieve(ctx context.Context, o *Options, src *schema.Source, cfg aws.Confi
 		return creds, nil
 	case ctx.Err() != nil:
 		return creds, context.Cause(ctx)
-	case o.AssumeRole != nil:
+	case o.role() != nil:
 		return creds, blame(src, &o.AssumeRole, "The role cannot be assumed", "%s.", explain(err, 0))
 	case o.Profile != "":
 		return creds, blame(src, &o.Profile, "The profile gives no credentials", "%s. %s.", err, howToLogIn)

@@ -3,11 +3,10 @@ package device
 
 import (
 	_ "embed"
-	"regexp"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -54,11 +53,6 @@ type Mapping struct {
 	VolumeSize int `hcl:"volume_size,optional"`
 }
 
-// KMSKey matches what AWS accepts as the name of a KMS key.
-var KMSKey = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
-})
-
 // ratios are the most IOPS per GiB of a volume type.
 var ratios = map[string]int{"io1": 50, "io2": 500}
 
@@ -68,9 +62,7 @@ func (m *Mapping) Validate(c *schema.Checker) {
 		c.Errorf(&m.DeviceName, "No device name", "device_name cannot be empty.")
 	}
 	if m.KMSKeyID != "" {
-		if !KMSKey().MatchString(m.KMSKeyID) {
-			c.Errorf(&m.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", m.KMSKeyID)
-		}
+		names.KMSKey(c, &m.KMSKeyID, m.KMSKeyID, "")
 		if m.Encrypted != nil && !*m.Encrypted {
 			c.Errorf(&m.KMSKeyID, "Key for a volume without encryption", "Set encrypted = true, or leave kms_key_id out.")
 		}
@@ -97,8 +89,10 @@ func (m *Mapping) validatePerformance(c *schema.Checker) {
 	} else if m.Throughput != 0 && c.Known(&m.VolumeType) {
 		c.Errorf(&m.Throughput, "Throughput without gp3", "Only gp3 volumes have a throughput that can be chosen.")
 	}
-	if m.VolumeSize < 0 {
-		c.Errorf(&m.VolumeSize, "Negative size", "volume_size cannot be negative.")
+	for _, n := range []*int{&m.VolumeSize, &m.IOPS, &m.Throughput} {
+		if *n < 0 {
+			c.Errorf(n, "Negative number", "%s cannot be negative.", c.Name(n))
+		}
 	}
 }
 

@@ -131,7 +131,7 @@ func (f *Flow) find(ctx context.Context, volumeTags late.Tags) (Prepared, error)
 			}
 		}
 		p.Texts = late.New(f.Scope, f.Src, f.Session.Region).With(p.Image)
-		if p.Tags, err = p.Texts.Tags(late.Of(&m.RunTags, m.RunTag)); err != nil {
+		if p.Tags, err = p.Texts.Tags(m.LateRunTags()); err != nil {
 			return err
 		}
 		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {

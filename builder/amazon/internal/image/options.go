@@ -4,13 +4,13 @@ package image
 
 import (
 	_ "embed"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -129,24 +129,29 @@ type Protection struct {
 	WithCooldown bool `hcl:"with_cooldown,optional"`
 }
 
-var nameChars = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]*$`)
-
 // Validate reports what is wrong with the options. Structs that embed them call it.
 func (o *Options) Validate(c *schema.Checker) {
-	if n := len(o.Name); n < 3 || n > 128 {
-		c.Errorf(&o.Name, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
+	names.Image(c, &o.Name)
+	o.validateDeprecation(c)
+	for _, list := range []*[]string{&o.Users, &o.SnapshotUsers} {
+		names.Accounts(c, list)
 	}
-	if !nameChars.MatchString(o.Name) {
-		c.Errorf(&o.Name, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are.", o.Name)
+	for _, list := range []*[]string{&o.Groups, &o.SnapshotGroups} {
+		names.Groups(c, list)
 	}
-	for _, groups := range []*[]string{&o.Groups, &o.SnapshotGroups} {
-		if slices.ContainsFunc(*groups, func(g string) bool { return g != "all" }) {
-			c.Errorf(groups, "Unknown group", `The only group is "all".`)
-		}
+	names.ARNs(c, &o.OrgARNs, names.Organization)
+	names.ARNs(c, &o.OUARNs, names.Unit)
+	late.Check(c, &o.Description)
+	tags := late.Of(&o.Tags, o.Tag)
+	late.CheckTags(c, tags)
+	snapshot := late.Of(&o.SnapshotTags, o.SnapshotTag)
+	late.CheckTags(c, snapshot)
+	if !snapshot.Empty() {
+		late.CheckTogether(c, tags, snapshot)
 	}
-	if o.DeprecateAt != "" {
-		if _, err := time.Parse(time.RFC3339, o.DeprecateAt); err != nil {
-			c.Errorf(&o.DeprecateAt, "Not a time", "deprecate_at is a time such as 2030-01-02T15:04:05Z.")
+	if !o.SkipRegionValidation {
+		for _, region := range o.Regions {
+			names.Region(c, &o.Regions, strings.TrimSpace(region))
 		}
 	}
 	if o.IMDSSupport != "" && o.IMDSSupport != "v2.0" {
@@ -156,7 +161,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.SnapshotCopyDurationMinutes, "Unsuitable duration", "snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not %d.", n)
 	}
 	if o.SkipSaveBuildRegion && len(o.Regions) == 0 && c.Known(&o.Regions) {
-		c.Errorf(&o.SkipSaveBuildRegion, "No region for the image", "With skip_save_build_region the image is only in ami_regions; set them.")
+		c.Warnf(&o.SkipSaveBuildRegion, "No image is left", "With skip_save_build_region the image is only in ami_regions, which is not set.")
 	}
 	if v := o.VirtualizationType; v != "" && v != "hvm" && v != "paravirtual" {
 		c.Errorf(&o.VirtualizationType, "Unsuitable value", "ami_virtualization_type is hvm or paravirtual.")
@@ -166,6 +171,38 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 	o.validateKeys(c)
 	device.Validate(c, o.Devices())
+}
+
+// ValidateTags reports tags that are too many together with those of the instance,
+// which the image gets too.
+func (o *Options) ValidateTags(c *schema.Checker, run late.Tags) {
+	if !o.SkipRunTags && !run.Empty() {
+		late.CheckTogether(c, run, late.Of(&o.SnapshotTags, o.SnapshotTag), late.Of(&o.Tags, o.Tag))
+	}
+}
+
+// The latest that AWS takes as the end of an image's life, counted from now.
+const (
+	longestLife       = 10 // years
+	longestPublicLife = 2
+)
+
+func (o *Options) validateDeprecation(c *schema.Checker) {
+	if o.DeprecateAt == "" {
+		return
+	}
+	at, err := time.Parse(time.RFC3339, o.DeprecateAt)
+	now := time.Now()
+	switch {
+	case err != nil:
+		c.Errorf(&o.DeprecateAt, "Not a time", "deprecate_at is a time such as 2030-01-02T15:04:05Z.")
+	case at.Before(now):
+		c.Errorf(&o.DeprecateAt, "Time in the past", "deprecate_at is %s, which is over; it must be in the future.", o.DeprecateAt)
+	case at.After(now.AddDate(longestLife, 0, 0)):
+		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS lets an image become deprecated within %d years at the latest, not in %d.", longestLife, at.Year())
+	case slices.Contains(o.Groups, "all") && at.After(now.AddDate(longestPublicLife, 0, 0)):
+		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS lets a public image become deprecated within %d years at the latest, not in %d.", longestPublicLife, at.Year())
+	}
 }
 
 // Devices are the volumes that instances of the image get by the options.
@@ -179,9 +216,7 @@ func (o *Options) Devices() (all []*device.Mapping) {
 func (o *Options) validateKeys(c *schema.Checker) {
 	encrypt := o.encrypts()
 	if o.KMSKeyID != "" {
-		if !device.KMSKey().MatchString(o.KMSKeyID) {
-			c.Errorf(&o.KMSKeyID, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", o.KMSKeyID)
-		}
+		names.KMSKey(c, &o.KMSKeyID, o.KMSKeyID, "")
 		if !encrypt && c.Known(&o.EncryptBoot) {
 			c.Errorf(&o.KMSKeyID, "Key without encryption", "kms_key_id needs encrypt_boot = true.")
 		}
@@ -191,9 +226,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 			if !slices.Contains(o.Regions, region) {
 				c.Errorf(&o.RegionKMSKeyIDs, "Region without a copy", "region_kms_key_ids names %q, but ami_regions does not.", region)
 			}
-			if key != "" && !device.KMSKey().MatchString(key) {
-				c.Errorf(&o.RegionKMSKeyIDs, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", key)
-			}
+			names.KMSKey(c, &o.RegionKMSKeyIDs, key, region)
 			if key != "" && o.EncryptBoot != nil && !encrypt {
 				c.Errorf(&o.RegionKMSKeyIDs, "Key without encryption", "The copy in %s cannot have a key: encrypt_boot is false.", region)
 			}
@@ -213,7 +246,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 func (o *Options) copies(build string) []string {
 	var out []string
 	for _, r := range o.Regions {
-		if r = strings.TrimSpace(r); r != build && !slices.Contains(out, r) {
+		if r = strings.TrimSpace(r); r != "" && r != build && !slices.Contains(out, r) {
 			out = append(out, r)
 		}
 	}

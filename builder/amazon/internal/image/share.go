@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/names"
 	"bake/builder/amazon/internal/owned"
 	"bake/step"
 )
@@ -53,23 +54,23 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 
 func (m *Maker) imageChanges(id string) (changes []*ec2.ModifyImageAttributeInput) {
 	var add []types.LaunchPermission
-	for _, u := range m.Users {
+	for _, u := range names.Given(m.Users) {
 		add = append(add, types.LaunchPermission{UserId: &u})
 	}
-	for _, g := range m.Groups {
+	for _, g := range names.Given(m.Groups) {
 		add = append(add, types.LaunchPermission{Group: types.PermissionGroup(g)})
 	}
-	for _, arn := range m.OrgARNs {
+	for _, arn := range names.Given(m.OrgARNs) {
 		add = append(add, types.LaunchPermission{OrganizationArn: &arn})
 	}
-	for _, arn := range m.OUARNs {
+	for _, arn := range names.Given(m.OUARNs) {
 		add = append(add, types.LaunchPermission{OrganizationalUnitArn: &arn})
 	}
 	if len(add) > 0 {
 		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, LaunchPermission: &types.LaunchPermissionModifications{Add: add}})
 	}
-	if len(m.ProductCodes) > 0 {
-		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ProductCodes: m.ProductCodes})
+	if codes := names.Given(m.ProductCodes); len(codes) > 0 {
+		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ProductCodes: codes})
 	}
 	if m.IMDSSupport != "" {
 		changes = append(changes, &ec2.ModifyImageAttributeInput{ImageId: &id, ImdsSupport: &types.AttributeValue{Value: &m.IMDSSupport}})
@@ -89,10 +90,10 @@ func (m *Maker) snapshotChanges(ids []string) (changes []*ec2.ModifySnapshotAttr
 // SnapshotSharing lets accounts and groups use a snapshot; it is nil if there are none.
 func SnapshotSharing(users, groups []string, id string) *ec2.ModifySnapshotAttributeInput {
 	var add []types.CreateVolumePermission
-	for _, u := range users {
+	for _, u := range names.Given(users) {
 		add = append(add, types.CreateVolumePermission{UserId: &u})
 	}
-	for _, g := range groups {
+	for _, g := range names.Given(groups) {
 		add = append(add, types.CreateVolumePermission{Group: types.PermissionGroup(g)})
 	}
 	if len(add) == 0 {

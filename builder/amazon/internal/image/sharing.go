@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
 
@@ -30,7 +31,7 @@ func managedKey(key string) bool {
 // sharedWith returns the options that let other accounts use the image or its snapshots.
 func (o *Options) sharedWith() (lists []*[]string) {
 	for _, list := range []*[]string{&o.Users, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers} {
-		if len(*list) > 0 {
+		if len(names.Given(*list)) > 0 {
 			lists = append(lists, list)
 		}
 	}

@@ -3,6 +3,8 @@ package late
 
 import (
 	_ "embed"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,6 +67,26 @@ func OfNamed(m *map[string]string, tags []NamedTag) Tags {
 	return t
 }
 
+// Empty reports whether there are no tags.
+func (t Tags) Empty() bool { return len(*t.m)+len(t.blocks) == 0 }
+
+// all are the tags in the order in which later ones override earlier ones.
+func (t Tags) all() []block {
+	var all []block
+	for _, k := range slices.Sorted(maps.Keys(*t.m)) {
+		all = append(all, block{t.m, k, (*t.m)[k]})
+	}
+	return append(all, t.blocks...)
+}
+
+// last is the option that has the last of the tags.
+func (t Tags) last() any {
+	if n := len(t.blocks); n > 0 {
+		return t.blocks[n-1].ptr
+	}
+	return t.m
+}
+
 // Text renders options.
 type Text struct {
 	source  *schema.Source
@@ -74,11 +96,13 @@ type Text struct {
 
 // New readies the rendering of options written at src, for a build in region.
 func New(s *step.Scope, src *schema.Source, region string) *Text {
-	return &Text{
+	t := &Text{
 		source:  src,
 		context: gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version},
-		data:    map[string]any{"BuildRegion": region},
+		data:    map[string]any{},
 	}
+	t.data["BuildRegion"] = region
+	return t.With(types.Image{})
 }
 
 // With returns the same text renderer with what is known of the source image.
@@ -110,24 +134,19 @@ func (t *Text) String(ptr *string) (string, error) {
 	return t.render(ptr, *ptr)
 }
 
-// Tags renders the keys and values of tags.
+// Tags renders the keys and values of tags, and demands that EC2 accepts them.
 func (t *Text) Tags(tags Tags) (map[string]string, error) {
 	out := map[string]string{}
-	all := tags.blocks
-	if len(*tags.m) > 0 {
-		all = nil
-		for k, v := range *tags.m {
-			all = append(all, block{tags.m, k, v})
-		}
-		all = append(all, tags.blocks...)
-	}
-	for _, b := range all {
+	for _, b := range tags.all() {
 		k, err := t.render(b.ptr, b.key)
 		if err != nil {
 			return nil, err
 		}
 		if out[k], err = t.render(b.ptr, b.value); err != nil {
 			return nil, err
+		}
+		if why := refused(k, out[k]); why != "" {
+			return nil, t.source.Errorf(b.ptr, "Invalid tag", "%s", why)
 		}
 	}
 	return out, nil
@@ -137,9 +156,12 @@ func (t *Text) render(ptr any, text string) (string, error) {
 	if !strings.Contains(text, "{{") {
 		return text, nil
 	}
-	out, err := t.context.Render(text, t.data)
+	err := usable(text)
+	if err == nil {
+		text, err = t.context.Render(text, t.data)
+	}
 	if err != nil {
 		return "", t.source.Errorf(ptr, "Invalid {{ }} template", "Argument %q: %s.", t.source.Name(ptr), err)
 	}
-	return out, nil
+	return text, nil
 }

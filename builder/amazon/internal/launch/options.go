@@ -15,6 +15,7 @@ import (
 
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/names"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
 	"bake/communicator/winrm"
@@ -215,6 +216,9 @@ type VolumeTags struct {
 	// One more of `run_volume_tags`.
 	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
 }
+
+// Validate reports what is wrong with the options. Structs that embed them call it.
+func (v *VolumeTags) Validate(c *schema.Checker) { late.CheckTags(c, v.Late()) }
 
 // Late returns the tags for rendering.
 func (v *VolumeTags) Late() late.Tags { return late.OfNamed(&v.RunVolumeTags, v.RunVolumeTag) }
@@ -466,6 +470,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateKey(c)
 	o.validateWindows(c)
 	o.validateSession(c)
+	o.validateTags(c)
 	both(c, &o.UserData, &o.UserDataFile)
 	if f := o.UserDataFile; f != "" && c.Known(&o.UserDataFile) {
 		if _, err := os.Stat(f); err != nil {
@@ -488,8 +493,6 @@ func (o *Options) validateSource(c *schema.Checker) {
 		if o.SourceAMI == "" {
 			c.Errorf(&o.SourceAMI, "No source image", "Set source_ami or source_ami_filter.")
 		}
-	case f.Empty() && o.SourceAMI == "" && c.Known(&f.Filters.Filters):
-		c.Errorf(&o.SourceAMIFilter, "No filters", "Set filters in source_ami_filter, at least for the name.")
 	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
 		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
 	}
@@ -499,6 +502,20 @@ func (o *Options) validateSource(c *schema.Checker) {
 	case o.InstanceType != "" && len(o.SpotInstanceTypes) > 0:
 		c.Errorf(&o.SpotInstanceTypes, "Conflicting arguments", "Set either instance_type or spot_instance_types.")
 	}
+}
+
+// LateRunTags are the tags of the instance.
+func (o *Options) LateRunTags() late.Tags { return late.Of(&o.RunTags, o.RunTag) }
+
+func (o *Options) validateTags(c *schema.Checker) {
+	for _, tags := range []late.Tags{o.LateRunTags(), late.Of(&o.SpotTags, o.SpotTag), late.Of(&o.FleetTags, o.FleetTag)} {
+		late.CheckTags(c, tags)
+	}
+}
+
+// ValidateIn reports what cannot be in the region of the build, which may be empty.
+func (o *Options) ValidateIn(c *schema.Checker, region string) {
+	names.Zone(c, &o.AvailabilityZone, region)
 }
 
 func (o *Options) validateNetwork(c *schema.Checker) {
@@ -534,6 +551,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 1 || m.HTTPPutResponseHopLimit > 64) {
 		c.Errorf(&m.HTTPPutResponseHopLimit, "Unsuitable hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
 	}
+	names.ARN(c, &o.CapacityReservationGroupARN, names.ResourceGroup)
 	both(c, &o.CapacityReservationID, &o.CapacityReservationGroupARN)
 	if o.CapacityReservationID+o.CapacityReservationGroupARN != "" && c.Set(&o.CapacityReservationPreference) {
 		c.Errorf(&o.CapacityReservationPreference, "Conflicting arguments",
@@ -545,7 +563,11 @@ func (o *Options) validateInstance(c *schema.Checker) {
 			c.Errorf(&o.Tenancy, "Conflicting arguments", "Set either tenancy or placement { tenancy }.")
 		}
 	}
+	for i := range o.LicenseSpecifications {
+		names.ARN(c, &o.LicenseSpecifications[i].LicenseConfigurationRequest.LicenseConfigurationARN, names.License)
+	}
 	if p := o.Placement; p != nil {
+		names.ARN(c, &p.HostResourceGroupARN, names.ResourceGroup)
 		both(c, &p.HostResourceGroupARN, &p.HostID)
 		if p.HostResourceGroupARN+p.HostID != "" && p.Tenancy != "" && p.Tenancy != "host" {
 			c.Errorf(&p.Tenancy, "Unsuitable tenancy", "An instance on a dedicated host has tenancy host.")

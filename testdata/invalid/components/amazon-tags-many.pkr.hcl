@@ -4,9 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  assume_role { # ERROR: Missing required argument: The argument "role_arn" is required, but no definition was found.
-    session_name = "s"
-  }
+  tags = { for i in range(49) : "k${i}" => "v" } # ERROR: Too many tags: One resource gets 49 tags. EC2 allows 50,
 
   source_ami_filter {
     owners      = ["136693071363"]

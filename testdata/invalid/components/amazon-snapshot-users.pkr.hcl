@@ -4,9 +4,12 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  source_ami_filter { # ERROR: No filters: Set filters in source_ami_filter, at least for the name.
+  snapshot_users = ["all"] # ERROR: Not an account: "all" in snapshot_users is not the number
+
+  source_ami_filter {
     owners      = ["136693071363"]
     most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
   }
 }
 

@@ -1,0 +1,132 @@
+// Package names checks what AWS calls things by, as far as that can be told by
+// reading: what has not the right form is wrong whatever the account holds. An
+// empty text names nothing, and is fine.
+package names
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"bake/config/schema"
+)
+
+// Accounts complains about what is not the number of an AWS account.
+func Accounts(c *schema.Checker, ptr *[]string) {
+	for _, id := range *ptr {
+		if id != "" && !IsAccount(id) {
+			c.Errorf(ptr, "Not an account", "%q in %s is not the number of an AWS account, which has 12 digits.", id, c.Name(ptr))
+		}
+	}
+}
+
+// IsAccount reports whether text is the number of an AWS account.
+func IsAccount(text string) bool {
+	return len(text) == 12 && strings.Trim(text, "0123456789") == ""
+}
+
+// Groups complains about groups that nothing can be shared with.
+func Groups(c *schema.Checker, ptr *[]string) {
+	if slices.ContainsFunc(*ptr, func(g string) bool { return g != "" && g != "all" }) {
+		c.Errorf(ptr, "Unknown group", `The only group is "all".`)
+	}
+}
+
+// Kind is a kind of resource with an ARN.
+type Kind struct {
+	what, service, prefix string // prefix of the part of the ARN that names the resource
+	example               string
+}
+
+// The kinds of resources that options name by ARNs.
+var (
+	Organization  = Kind{"an organization", "organizations", "organization/o-", "arn:aws:organizations::123456789012:organization/o-a1b2c3d4e5"}
+	Unit          = Kind{"an organizational unit", "organizations", "ou/o-", "arn:aws:organizations::123456789012:ou/o-a1b2c3d4e5/ou-ab12-11111111"}
+	Role          = Kind{"a role", "iam", "role/", "arn:aws:iam::123456789012:role/baker"}
+	Policy        = Kind{"a managed policy", "iam", "policy/", "arn:aws:iam::aws:policy/ReadOnlyAccess"}
+	ResourceGroup = Kind{"a resource group", "resource-groups", "group/", "arn:aws:resource-groups:us-east-1:123456789012:group/bakers"}
+	License       = Kind{"a license configuration", "license-manager", "license-configuration", "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-1"}
+)
+
+// has reports whether text is the ARN of a resource of the kind.
+func (k Kind) has(text string) bool {
+	parts := strings.SplitN(text, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || !strings.HasPrefix(parts[1], "aws") || parts[2] != k.service {
+		return false
+	}
+	account := parts[4]
+	name, ok := strings.CutPrefix(parts[5], k.prefix)
+	return ok && name != "" && (IsAccount(account) || account == "aws" && k == Policy)
+}
+
+// ARNs complains about what is not the ARN of a resource of a kind.
+func ARNs(c *schema.Checker, ptr *[]string, kind Kind) {
+	for _, text := range *ptr {
+		checkARN(c, ptr, text, kind)
+	}
+}
+
+// ARN is [ARNs] for one.
+func ARN(c *schema.Checker, ptr *string, kind Kind) { checkARN(c, ptr, *ptr, kind) }
+
+func checkARN(c *schema.Checker, ptr any, text string, kind Kind) {
+	if text != "" && !kind.has(text) {
+		c.Errorf(ptr, "Not the ARN of "+kind.what, "%q in %s is not the ARN of %s, such as %s.", text, c.Name(ptr), kind.what, kind.example)
+	}
+}
+
+var region = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`) })
+
+// Region complains about a text in the option at ptr that is not the name of a region.
+func Region(c *schema.Checker, ptr any, text string) {
+	if text == "" || region().MatchString(text) {
+		return
+	}
+	hint := "such as us-east-1"
+	if zone := strings.TrimRight(text, "abcdef"); zone != text && region().MatchString(zone) {
+		hint = fmt.Sprintf("but of an availability zone; the region is %s", zone)
+	}
+	c.Errorf(ptr, "Not a region", "%q is not the name of a region, %s.", text, hint)
+}
+
+// Zone complains about an availability zone that is in no region of that name.
+func Zone(c *schema.Checker, ptr *string, region string) {
+	if *ptr != "" && region != "" && !strings.HasPrefix(*ptr, region) {
+		c.Errorf(ptr, "Not a zone of the region", "The availability zone %q is not in the region %s.", *ptr, region)
+	}
+}
+
+var key = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/.+|alias/.+|mrk-[0-9a-f]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$`)
+})
+
+// KMSKey complains about a text in the option at ptr that does not name a KMS key
+// of a region; the region is empty where it is not known.
+func KMSKey(c *schema.Checker, ptr any, text, region string) {
+	switch parts := strings.Split(text, ":"); {
+	case text == "":
+	case !key().MatchString(text):
+		c.Errorf(ptr, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", text)
+	case len(parts) > 3 && region != "" && parts[3] != region:
+		c.Errorf(ptr, "KMS key of another region", "%q is a key in %s, and cannot encrypt what is in %s.", text, parts[3], region)
+	}
+}
+
+var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]*$`) })
+
+// Image complains about what cannot be the name of an image.
+func Image(c *schema.Checker, ptr *string) {
+	if n := len(*ptr); n < 3 || n > 128 {
+		c.Errorf(ptr, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
+	}
+	if !imageName().MatchString(*ptr) {
+		c.Errorf(ptr, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are.", *ptr)
+	}
+}
+
+// Given returns the texts of a list that name something.
+func Given(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "" })
+}

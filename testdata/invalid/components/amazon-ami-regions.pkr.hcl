@@ -1,0 +1,18 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  ami_regions = ["us-west-2a"] # ERROR: Not a region: "us-west-2a" is not the name of a region, but of an availability zone; the region is us-west-2.
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

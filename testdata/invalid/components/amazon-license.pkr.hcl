@@ -1,0 +1,22 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  license_specifications {
+    license_configuration_request {
+      license_configuration_arn = "lic-1" # ERROR: Not the ARN of a license configuration:
+    }
+  }
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

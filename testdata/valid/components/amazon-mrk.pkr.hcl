@@ -1,0 +1,21 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  ami_regions        = ["eu-west-1"]
+  encrypt_boot       = true
+  region_kms_key_ids = { "eu-west-1" = "arn:aws:kms:eu-west-1:123456789012:key/mrk-1" }
+  ami_org_arns       = ["arn:aws-us-gov:organizations::123456789012:organization/o-a1b2c3d4e5"]
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}

@@ -1,0 +1,15 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  source_ami_filter {
+    owners      = ["self"]
+    most_recent = true
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}
