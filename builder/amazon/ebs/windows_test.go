@@ -30,11 +30,11 @@ func windows(more string) string {
 func TestValidateWindows(t *testing.T) {
 	for _, tt := range []struct{ option, summary, at string }{
 		{`winrm_port = 70000`, "Not a TCP port", `70000`},
-		{`winrm_timeout = "0s"`, "Not a waiting time", `"0s"`},
+		{`winrm_timeout = "-1s"`, "Negative duration", `"-1s"`},
 		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},
 		{`ssh_private_key_file = "/a"`, "Private key without its key pair", `"/a"`},
 		{`temporary_key_pair_type = "ed25519"`, "Unsuitable key pair", `"ed25519"`},
-		{`windows_password_timeout = "0s"`, "Not a waiting time", `"0s"`},
+		{`windows_password_timeout = "-1s"`, "Negative duration", `"-1s"`},
 	} {
 		body := windows(tt.option)
 		wantDiagnostic(t, ebs.Factory(amazon.Cloud{}).Check(input(body)), body, tt.summary, tt.at)

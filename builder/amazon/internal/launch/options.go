@@ -548,7 +548,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 	if i := slices.IndexFunc(o.types(), func(t string) bool { return strings.HasPrefix(t, "t") }); o.EnableNitroEnclave && o.typesKnown(c) && i >= 0 {
 		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.types()[i])
 	}
-	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 1 || m.HTTPPutResponseHopLimit > 64) {
+	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 0 || m.HTTPPutResponseHopLimit > 64) {
 		c.Errorf(&m.HTTPPutResponseHopLimit, "Unsuitable hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
 	}
 	names.ARN(c, &o.CapacityReservationGroupARN, names.ResourceGroup)

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,7 +183,7 @@ func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
 	req := &types.InstanceMetadataOptionsRequest{
 		HttpEndpoint:            types.InstanceMetadataEndpointState(m.HTTPEndpoint),
 		HttpTokens:              types.HttpTokensState(m.HTTPTokens),
-		HttpPutResponseHopLimit: new(int32(m.HTTPPutResponseHopLimit)), //nolint:gosec // validated
+		HttpPutResponseHopLimit: new(int32(cmp.Or(m.HTTPPutResponseHopLimit, 1))), //nolint:gosec // validated
 	}
 	if m.InstanceMetadataTags == "enabled" {
 		req.InstanceMetadataTags = types.InstanceMetadataTagsStateEnabled

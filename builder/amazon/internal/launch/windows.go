@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"encoding/base64"
@@ -26,8 +27,8 @@ import (
 
 // validateWindows is about machines that are reached over WinRM.
 func (o *Options) validateWindows(c *schema.Checker) {
-	if o.WindowsPasswordTimeout <= 0 {
-		c.Errorf(&o.WindowsPasswordTimeout, "Not a waiting time", "windows_password_timeout must be more than nothing.")
+	if o.WindowsPasswordTimeout < 0 {
+		c.Errorf(&o.WindowsPasswordTimeout, "Negative duration", "windows_password_timeout cannot be negative.")
 	}
 	if o.Communicator != ssh.WinRM {
 		return
@@ -95,7 +96,7 @@ func (l *Launcher) windowsPassword(ctx context.Context, instance types.Instance,
 	}
 	return step.Do(ctx, l.Scope, "wait for the Windows password", func(ctx context.Context) (string, error) {
 		var data string
-		w := wait.Watch{Delay: 5 * time.Second, Limit: l.WindowsPasswordTimeout}
+		w := wait.Watch{Delay: 5 * time.Second, Limit: cmp.Or(l.WindowsPasswordTimeout, 20*time.Minute)}
 		err := w.Until(ctx, "the Windows password of instance "+id+" (windows_password_timeout)", func(ctx context.Context) (bool, error) {
 			out, err := access.Call(ctx, l.client().GetPasswordData, &ec2.GetPasswordDataInput{InstanceId: &id})
 			if err != nil {
