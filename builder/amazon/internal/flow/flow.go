@@ -180,14 +180,17 @@ func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision
 	if err != nil {
 		return instance, nil, err
 	}
+	ctx, vigil := f.Machines.Watch(ctx, aws.ToString(instance.InstanceId))
+	defer vigil.Close()
 	machine, err := f.Machines.Connect(ctx, instance, p.Key, p.Groups)
 	if err != nil {
-		return instance, nil, err
+		return instance, nil, vigil.Explain(ctx, err)
 	}
 	defer machine.Close() // it is about to go away; there is nothing to flush
+	vigil.Reached()
 	data := f.data(aws.ToString(instance.InstanceId), machine, p)
 	_, err = step.Do(ctx, f.Scope, "provision", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, provision(ctx, builder.Machine{Communicator: machine, Data: data})
+		return struct{}{}, vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: data}))
 	})
 	if err == nil {
 		err = f.Machines.ClearKey(ctx, machine, p.Key)

@@ -1,0 +1,212 @@
+package launch
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/wait"
+	"bake/communicator"
+)
+
+// Vigil watches an instance while the build depends on its running.
+type Vigil struct {
+	l    *Launcher
+	id   string
+	busy atomic.Bool // the machine was reached: what is done to it may be meant
+	stop context.CancelCauseFunc
+	over chan struct{}
+}
+
+// goneError says that the instance has stopped or ended by itself.
+type goneError struct{ text string }
+
+func (e *goneError) Error() string { return e.text }
+
+// started is how long an instance that was stopped through the API while it was
+// being provisioned has time to be started again, also through the API.
+const started = time.Minute
+
+// Watch returns a context that ends when the instance no longer runs, with the
+// reason that EC2 gives and the end of the console as its cause.
+func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *Vigil) {
+	alive, cancel := context.WithCancelCause(ctx)
+	v := &Vigil{l: l, id: id, stop: cancel, over: make(chan struct{})}
+	// What EC2 says of an instance that runs seldom changes.
+	rhythm := wait.Watch{Delay: 15 * time.Second, Limit: 365 * 24 * time.Hour}
+	if l.Session.Loopback() {
+		rhythm.Delay = 2 * time.Second
+	}
+	go func() {
+		defer close(v.over)
+		var since time.Time // when it was first seen stopped
+		_, err := access.Watch(l.Session, l.Session.Region).Instances.Until(alive, wait.Wait[types.Instance]{
+			ID: id, What: "instance " + id + " to stop", Watch: rhythm, Later: rhythm.Delay, Kind: "vigil",
+			Usual: wait.Span{Soonest: rhythm.Limit, Latest: rhythm.Limit},
+			Judge: func(i types.Instance, found bool) (bool, error) {
+				if !found || !v.ended(i) {
+					since = time.Time{}
+					return false, nil
+				}
+				if v.busy.Load() && byUser(i) {
+					if since.IsZero() {
+						since = time.Now()
+					}
+					if time.Since(since) < started {
+						return false, nil
+					}
+				}
+				return false, v.gone(i)
+			},
+		})
+		var gone *goneError
+		if errors.As(err, &gone) && alive.Err() == nil {
+			cancel(v.withConsole(ctx, gone))
+		}
+	}()
+	return alive, v
+}
+
+// Reached says that the machine was reached.
+func (v *Vigil) Reached() { v.busy.Store(true) }
+
+// Close ends the watch.
+func (v *Vigil) Close() {
+	v.stop(nil)
+	<-v.over
+}
+
+// ended reports whether the instance has stopped, or is about to. One that a
+// provisioner is to stop may.
+func (v *Vigil) ended(i types.Instance) bool {
+	if i.State == nil {
+		return false
+	}
+	switch i.State.Name {
+	case types.InstanceStateNameShuttingDown:
+		return i.StateReason != nil // which EC2 may only say once it has ended
+	case types.InstanceStateNameTerminated:
+		return true
+	case types.InstanceStateNameStopping, types.InstanceStateNameStopped:
+		return !v.busy.Load() || !v.l.DisableStopInstance
+	}
+	return false
+}
+
+// byUser reports whether an instance was stopped, and not terminated, through the API.
+func byUser(i types.Instance) bool {
+	return strings.HasPrefix(string(i.State.Name), "stop") && i.StateReason != nil && strings.HasPrefix(aws.ToString(i.StateReason.Code), "Client.User")
+}
+
+func (v *Vigil) gone(i types.Instance) *goneError {
+	return &goneError{fmt.Sprintf("instance %s is %s: %s", v.id, i.State.Name, reason(i))}
+}
+
+// Explain returns why the machine is gone, if that is why the build could not go
+// on with err. A connection that was lost is often the first sign of it.
+func (v *Vigil) Explain(ctx context.Context, err error) error {
+	var gone *goneError
+	if err == nil || ctx.Err() != nil && !errors.As(context.Cause(ctx), &gone) {
+		return err
+	}
+	if errors.As(err, &gone) {
+		return err
+	}
+	if !errors.As(context.Cause(ctx), &gone) {
+		if gone = v.ask(ctx, errors.Is(err, communicator.ErrDisconnected)); gone == nil {
+			return err
+		}
+		gone = v.withConsole(ctx, gone)
+	}
+	return &lostError{gone, err}
+}
+
+// lostError is an error that came of the machine being gone.
+type lostError struct{ gone, err error }
+
+func (e *lostError) Error() string   { return e.gone.Error() }
+func (e *lostError) Unwrap() []error { return []error{e.gone, e.err} }
+
+// ask asks EC2 whether the instance is gone. With lost it looks for some seconds:
+// a machine that shuts down closes its connections first.
+func (v *Vigil) ask(ctx context.Context, lost bool) (gone *goneError) {
+	limit := time.Duration(0)
+	if lost {
+		limit = 10 * time.Second
+	}
+	look := wait.Watch{Delay: time.Second, Limit: limit}
+	_ = look.Until(ctx, "instance "+v.id+" to stop", func(ctx context.Context) (bool, error) { // that it runs is no error here
+		out, err := access.Call(ctx, v.l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{v.id}})
+		if err != nil {
+			return false, err
+		}
+		for _, r := range out.Reservations {
+			for _, i := range r.Instances {
+				if v.ended(i) {
+					gone = v.gone(i)
+				}
+			}
+		}
+		return gone != nil, nil
+	})
+	return gone
+}
+
+// tail is how many lines of the console an error shows.
+const tail = 10
+
+// withConsole adds the end of the instance's console, if EC2 has it.
+func (v *Vigil) withConsole(ctx context.Context, gone *goneError) *goneError {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	out, err := access.Call(ctx, v.l.client().GetConsoleOutput, &ec2.GetConsoleOutputInput{InstanceId: &v.id})
+	if err != nil {
+		return gone
+	}
+	text, err := base64.StdEncoding.DecodeString(aws.ToString(out.Output))
+	if err != nil {
+		return gone
+	}
+	lines := consoleTail(string(text))
+	if len(lines) == 0 {
+		return gone
+	}
+	return &goneError{gone.text + ". Its console ends with:\n  " + strings.Join(lines, "\n  ")}
+}
+
+// escapes matches the sequences that steer a terminal.
+var escapes = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
+})
+
+// consoleTail returns the last lines of a console, without what would do more to a
+// terminal than to be shown.
+func consoleTail(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(strings.Map(func(r rune) rune {
+			if r == '\t' || unicode.IsPrint(r) {
+				return r
+			}
+			return -1
+		}, escapes().ReplaceAllString(line, "")))
+		if len(line) > 200 {
+			line = strings.ToValidUTF8(line[:200], "")
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines[max(0, len(lines)-tail):]
+}
