@@ -228,6 +228,68 @@ func TestErrors(t *testing.T) {
 			_, err = client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{running}})
 			return err
 		}},
+		{"a tag without a key to delete", "MissingParameter", func() error {
+			_, err := client.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{*group.GroupId}, Tags: []types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}})
+			if err == nil {
+				_, err = client.DeleteTags(ctx, &ec2.DeleteTagsInput{Resources: []string{*group.GroupId}, Tags: []types.Tag{{Value: aws.String("x")}}})
+			}
+			return err
+		}},
+		{"tags of no id", "InvalidID", func() error {
+			_, err := client.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{"web"}, Tags: []types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}})
+			return err
+		}},
+		{"tags of half an id", "InvalidID", func() error {
+			_, err := client.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{"i-xyz"}, Tags: []types.Tag{{Key: aws.String("a"), Value: aws.String("b")}}})
+			return err
+		}},
+		{"the name of the default group", "InvalidGroup.Reserved", func() error {
+			_, err := client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("default"), Description: aws.String("x")})
+			return err
+		}},
+		{"unknown types are not described", "InvalidInstanceType", func() error {
+			_, err := client.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{"t9.nano"}})
+			return err
+		}},
+		{"types of the first generation are described", "", func() error {
+			_, err := client.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{InstanceTypes: []types.InstanceType{"t1.micro", "m1.small"}})
+			return err
+		}},
+		{"a key without encryption at launch", "InvalidParameterDependency", launch(func(in *ec2.RunInstancesInput) {
+			in.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/sdf"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(10), KmsKeyId: aws.String("alias/k")}}}
+		})},
+		{"a key without encryption of an image's device", "InvalidParameterDependency", func() error {
+			_, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: &running, Name: aws.String("keyed"), BlockDeviceMappings: []types.BlockDeviceMapping{
+				{DeviceName: aws.String("/dev/sdf"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(10), KmsKeyId: aws.String("alias/k"), Encrypted: aws.Bool(false)}}}})
+			return err
+		}},
+		{"a key without encryption of a volume", "InvalidParameterDependency", func() error {
+			_, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1), KmsKeyId: aws.String("alias/k")})
+			return err
+		}},
+		{"a key without encryption of a copy", "InvalidParameterDependency", func() error {
+			_, err := client.CopyImage(ctx, &ec2.CopyImageInput{SourceImageId: img.ImageId, SourceRegion: aws.String("us-east-1"), Name: aws.String("copy"), KmsKeyId: aws.String("alias/k")})
+			return err
+		}},
+		{"a tag specification without tags", "InvalidParameterValue", func() error {
+			_, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1),
+				TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume}}})
+			return err
+		}},
+		{"a gp2 volume for several instances", "InvalidParameterCombination", func() error {
+			_, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1), MultiAttachEnabled: aws.Bool(true), VolumeType: "gp2"})
+			return err
+		}},
+		{"an image's device twice", "InvalidBlockDeviceMapping", func() error {
+			m := types.BlockDeviceMapping{DeviceName: aws.String("/dev/sdf"), Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(10)}}
+			_, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: &running, Name: aws.String("twice"), BlockDeviceMappings: []types.BlockDeviceMapping{m, m}})
+			return err
+		}},
+		{"a registered device without a name", "MissingParameter", func() error {
+			_, err := client.RegisterImage(ctx, &ec2.RegisterImageInput{Name: aws.String("nameless"), RootDeviceName: aws.String("/dev/xvda"), BlockDeviceMappings: []types.BlockDeviceMapping{
+				{DeviceName: aws.String("/dev/xvda"), Ebs: img.BlockDeviceMappings[0].Ebs}, {Ebs: &types.EbsBlockDevice{VolumeSize: aws.Int32(10)}}}})
+			return err
+		}},
 		{"change the type of a running one", "IncorrectInstanceState", func() error {
 			_, err := client.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{InstanceId: &running, InstanceType: &types.AttributeValue{Value: aws.String("t3.large")}})
 			return err
@@ -342,6 +404,89 @@ func TestAccounts(t *testing.T) {
 	attribute, err := mine.DescribeImageAttribute(ctx, &ec2.DescribeImageAttributeInput{ImageId: img.ImageId, Attribute: types.ImageAttributeNameLaunchPermission})
 	if err != nil || len(attribute.LaunchPermissions) != 1 || attribute.LaunchPermissions[0].Group != types.PermissionGroupAll {
 		t.Errorf("launch permissions: %v, %v", attribute, err)
+	}
+}
+
+// TestPaging: pages that cannot be.
+func TestPaging(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx, five := t.Context(), aws.Int32(5)
+	instance := run(t, client, ec2.RunInstancesInput{MinCount: aws.Int32(6), MaxCount: aws.Int32(6)})
+	first, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{MaxResults: five})
+	if err != nil || first.NextToken == nil {
+		t.Fatal(first, err)
+	}
+	ids := []string{*instance.InstanceId}
+	for name, call := range map[string]func(token *string) error{
+		"instances": func(token *string) error {
+			_, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{NextToken: token})
+			return err
+		},
+		"images": func(token *string) error {
+			_, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{NextToken: token})
+			return err
+		},
+		"volumes": func(token *string) error {
+			_, err := client.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{NextToken: token})
+			return err
+		},
+		"tags": func(token *string) error {
+			_, err := client.DescribeTags(ctx, &ec2.DescribeTagsInput{NextToken: token})
+			return err
+		},
+	} {
+		for _, token := range []string{"bogus", "YWJj", "!", *first.NextToken + "x"} {
+			if err := call(&token); code(err) != "InvalidNextToken" {
+				t.Errorf("%s after the token %q: %v", name, token, err)
+			}
+		}
+		if err := call(first.NextToken); (code(err) == "InvalidNextToken") != (name != "instances") {
+			t.Errorf("%s after a token of instances: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"status": func() error {
+			_, err := client.DescribeInstanceStatus(ctx, &ec2.DescribeInstanceStatusInput{InstanceIds: ids, MaxResults: five})
+			return err
+		}(),
+		"interfaces": func() error {
+			_, err := client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{NetworkInterfaceIds: []string{*instance.NetworkInterfaces[0].NetworkInterfaceId}, MaxResults: five})
+			return err
+		}(),
+		"volumes": func() error {
+			_, err := client.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{*instance.BlockDeviceMappings[0].Ebs.VolumeId}, MaxResults: five})
+			return err
+		}(),
+	} {
+		if code(err) != "InvalidParameterCombination" {
+			t.Errorf("pages of %s with ids: %v", name, err)
+		}
+	}
+
+	// The instances of a launch are in its order.
+	all, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, in := range all.Reservations[0].Instances {
+		if *in.AmiLaunchIndex != int32(i) {
+			t.Errorf("instance %d has the launch index %d", i, *in.AmiLaunchIndex)
+		}
+	}
+
+	// An id given twice counts once.
+	if _, err := client.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: ids}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, client, ids[0], types.InstanceStateNameStopped)
+	started, err := client.StartInstances(ctx, &ec2.StartInstancesInput{InstanceIds: []string{ids[0], ids[0]}})
+	if err != nil || len(started.StartingInstances) != 1 {
+		t.Errorf("started %v, %v", started, err)
+	}
+	_, err = client.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{"ami-11111111", "ami-22222222"}})
+	if err == nil || !strings.Contains(err.Error(), "The image ids '[ami-11111111, ami-22222222]' do not exist") {
+		t.Errorf("unknown images: %v", err)
 	}
 }
 

@@ -52,3 +52,8 @@ func code(err error) string {
 	}
 	return "not of the API: " + err.Error()
 }
+
+// requestData is the content of a launch template that launches an image.
+func requestData(ami string) *types.RequestLaunchTemplateData {
+	return &types.RequestLaunchTemplateData{ImageId: &ami, InstanceType: types.InstanceTypeT3Micro}
+}

@@ -59,6 +59,14 @@ func malformed(k kind) string {
 func (k kind) notFound(ids ...string) error {
 	list := strings.Join(ids, ", ")
 	if len(ids) > 1 {
+		switch k {
+		case kindImage:
+			return wire.Errorf(k.code+".NotFound", "The image ids '[%s]' do not exist", list)
+		case kindSnapshot: // EC2 names the first
+			return k.notFound(ids[0])
+		case kindVolume, kindGroup, kindKey:
+			return wire.Errorf(k.code+".NotFound", "The %ss '%s' do not exist", k.noun, list)
+		}
 		return wire.Errorf(k.code+".NotFound", "The %s IDs '%s' do not exist", k.noun, list)
 	}
 	switch k {

@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"encoding/base64"
 	"fmt"
 	"reflect"
 	"slices"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
 )
 
 // filters names a resource's filters. The value of each is the path of the field
@@ -130,22 +131,22 @@ func match(pattern, text string) bool {
 // asks for, and returns the token of the next.
 func page[T any](rows []T, key func(T) string, max *int32, token *string) ([]T, *string, error) {
 	if t := aws.ToString(token); t != "" {
-		after, err := base64.RawURLEncoding.DecodeString(t)
-		if err != nil || len(after) == 0 {
-			return nil, nil, invalidValue("Invalid value '%s' for nextToken.", t)
+		after, ok := wire.OpenToken(reflect.TypeFor[T]().String(), t)
+		if !ok {
+			return nil, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", t)
 		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return key(row) <= string(after) })
+		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return key(row) <= after })
 	}
 	if rows == nil {
 		rows = []T{} // so that the answer has an empty list rather than none
 	}
 	n := int(aws.ToInt32(max))
-	if n < 0 {
+	if max != nil && n < 1 {
 		return nil, nil, invalidValue("Value ( %d ) for parameter maxResults is invalid.", n)
 	}
 	if n == 0 || len(rows) <= n {
 		return rows, nil, nil
 	}
-	next := base64.RawURLEncoding.EncodeToString([]byte(key(rows[n-1])))
+	next := wire.NewToken(reflect.TypeFor[T]().String(), key(rows[n-1]))
 	return rows[:n], &next, nil
 }

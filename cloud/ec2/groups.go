@@ -24,6 +24,9 @@ type group struct {
 	Rules []types.SecurityGroupRule
 }
 
+// defaultGroup is the name of the group that every VPC has from the start.
+const defaultGroup = "default"
+
 // newGroup is a group that lets everything out and nothing in.
 func newGroup(c wire.Caller, vpc, name, description string) *group {
 	id := newID("sg")
@@ -120,7 +123,7 @@ func (s *Service) findGroup(c wire.Caller, id, name *string) (*group, error) {
 // group if it names none. The lock is held.
 func (s *Service) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
 	if len(ids)+len(names) == 0 {
-		names = []string{"default"}
+		names = []string{defaultGroup}
 	}
 	var out []types.GroupIdentifier
 	add := func(id, name *string) error {
@@ -151,6 +154,8 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurit
 		return nil, missing("GroupName")
 	case aws.ToString(in.Description) == "":
 		return nil, missing("GroupDescription")
+	case strings.EqualFold(name, defaultGroup):
+		return nil, wire.Errorf("InvalidGroup.Reserved", "The security group name '%s' is reserved", name)
 	case strings.HasPrefix(name, "sg-"):
 		return nil, invalidValue("Invalid value '%s' for parameter groupName. Group names cannot begin with sg-", name)
 	case len(name) > 255 || len(*in.Description) > 255:
@@ -191,7 +196,7 @@ func (s *Service) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurit
 	if err != nil {
 		return nil, err
 	}
-	if *g.GroupName == "default" {
+	if *g.GroupName == defaultGroup {
 		return nil, wire.Errorf("CannotDelete", "the specified group: \"%s\" name: \"default\" cannot be deleted by a user", *g.GroupId)
 	}
 	inUse := wire.Errorf("DependencyViolation", "resource %s has a dependent object", *g.GroupId)
@@ -224,6 +229,9 @@ var groupFilters = filters{
 }
 
 func (s *Service) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
+	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))
@@ -261,6 +269,9 @@ func (s *Service) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSe
 var ruleFilters = filters{"group-id": "GroupId", "security-group-rule-id": "SecurityGroupRuleId"}
 
 func (s *Service) DescribeSecurityGroupRules(ctx context.Context, in *ec2.DescribeSecurityGroupRulesInput) (*ec2.DescribeSecurityGroupRulesOutput, error) {
+	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))

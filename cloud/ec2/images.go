@@ -363,13 +363,14 @@ func dropsDevice(mappings []types.BlockDeviceMapping, name string) bool {
 // remap changes an image's mappings as a request asks: fields of those it has,
 // and new devices. The lock is held.
 func (s *Service) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]types.BlockDeviceMapping, error) {
+	if err := checkMappings(want); err != nil {
+		return nil, err
+	}
 	out := img.BlockDeviceMappings
 	for _, m := range want {
-		name := aws.ToString(m.DeviceName)
+		name := *m.DeviceName
 		i := slices.IndexFunc(out, func(b types.BlockDeviceMapping) bool { return *b.DeviceName == name })
 		switch {
-		case name == "":
-			return nil, missing("BlockDeviceMapping.DeviceName")
 		case m.NoDevice != nil && name == aws.ToString(img.RootDeviceName):
 			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' cannot be left out", name)
 		case m.NoDevice != nil:
@@ -381,19 +382,38 @@ func (s *Service) remap(c wire.Caller, img *image, want []types.BlockDeviceMappi
 			out[i].Ebs = overlaid(out[i].Ebs, m.Ebs)
 			out[i].Ebs.SnapshotId = snapshot
 		case i < 0:
-			if m.Ebs != nil {
-				v := types.Volume{Size: m.Ebs.VolumeSize, VolumeType: m.Ebs.VolumeType, Iops: m.Ebs.Iops, Throughput: m.Ebs.Throughput, SnapshotId: notEmpty(m.Ebs.SnapshotId)}
-				if err := s.fromSnapshot(c, &v, img); err != nil {
-					return nil, err
-				}
-				if err := checkVolume(&v); err != nil {
-					return nil, err
-				}
+			var err error
+			if m.Ebs, err = s.mapped(c, img, m.Ebs); err != nil {
+				return nil, err
 			}
 			out = append(out, m)
 		}
 	}
 	return out, nil
+}
+
+// mapped is a new device of an image as DescribeImages shows it: what the request
+// says of it, and what its snapshot and its type imply. img has the snapshot if
+// the caller's account has not; it may be nil. The lock is held.
+func (s *Service) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*types.EbsBlockDevice, error) {
+	if ebs == nil {
+		return nil, nil
+	}
+	v := types.Volume{Size: ebs.VolumeSize, VolumeType: ebs.VolumeType, Iops: ebs.Iops, Throughput: ebs.Throughput,
+		SnapshotId: notEmpty(ebs.SnapshotId), Encrypted: aws.Bool(aws.ToBool(ebs.Encrypted)), KmsKeyId: notEmpty(ebs.KmsKeyId)}
+	if err := s.fromSnapshot(c, &v, img); err != nil {
+		return nil, err
+	}
+	if err := checkVolume(&v); err != nil {
+		return nil, err
+	}
+	out := *ebs
+	out.VolumeSize, out.VolumeType, out.Iops, out.Throughput, out.Encrypted = v.Size, v.VolumeType, provisioned(v), v.Throughput, v.Encrypted
+	out.SnapshotId = v.SnapshotId
+	if out.DeleteOnTermination == nil {
+		out.DeleteOnTermination = aws.Bool(true)
+	}
+	return &out, nil
 }
 
 // addImage writes a new image and its snapshots. The snapshots come first:
@@ -499,6 +519,9 @@ func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.C
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
+		return nil, err
+	}
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
 		for _, img := range s.images.rows {
@@ -598,9 +621,12 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 	if aws.ToString(in.RootDeviceName) == "" {
 		return nil, missing("RootDeviceName")
 	}
+	if err := checkMappings(in.BlockDeviceMappings); err != nil {
+		return nil, err
+	}
 	img := newImage(c, *in.Name, s.now())
 	img.State, img.RootDeviceName, img.Description, img.Tags = types.ImageStateAvailable, in.RootDeviceName, notEmpty(in.Description), tags[kindImage.resource]
-	img.BootMode, img.TpmSupport, img.ImdsSupport, img.BlockDeviceMappings = in.BootMode, in.TpmSupport, in.ImdsSupport, slices.Clone(in.BlockDeviceMappings)
+	img.BootMode, img.TpmSupport, img.ImdsSupport = in.BootMode, in.TpmSupport, in.ImdsSupport
 	if in.EnaSupport != nil {
 		img.EnaSupport = in.EnaSupport
 	}
@@ -608,24 +634,14 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 	if v := aws.ToString(in.VirtualizationType); v != "" && v != "hvm" {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud runs images of the virtualization type hvm only.")
 	}
-	for i, b := range img.BlockDeviceMappings {
-		if b.Ebs == nil || b.NoDevice != nil {
+	for _, b := range in.BlockDeviceMappings {
+		if b.NoDevice != nil {
 			continue
 		}
-		v := types.Volume{Size: b.Ebs.VolumeSize, VolumeType: b.Ebs.VolumeType, Iops: b.Ebs.Iops, Throughput: b.Ebs.Throughput,
-			SnapshotId: notEmpty(b.Ebs.SnapshotId), Encrypted: b.Ebs.Encrypted}
-		if err := s.fromSnapshot(c, &v, nil); err != nil {
+		if b.Ebs, err = s.mapped(c, nil, b.Ebs); err != nil {
 			return nil, err
 		}
-		if err := checkVolume(&v); err != nil {
-			return nil, err
-		}
-		ebs := *b.Ebs
-		ebs.VolumeSize, ebs.VolumeType, ebs.Iops, ebs.Throughput, ebs.Encrypted = v.Size, v.VolumeType, provisioned(v), v.Throughput, v.Encrypted
-		if ebs.DeleteOnTermination == nil {
-			ebs.DeleteOnTermination = aws.Bool(true)
-		}
-		img.BlockDeviceMappings[i].Ebs = &ebs
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, b)
 	}
 	root, ok := s.snapshots.get(img.rootSnapshot())
 	switch {

@@ -83,8 +83,9 @@ func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error)
 		return nil, wire.Errorf("Unsupported", "The embedded cloud runs Linux only, not %s.", *in.Platform)
 	case d.UserBucket == nil || aws.ToString(d.UserBucket.S3Bucket) == "" || aws.ToString(d.UserBucket.S3Key) == "":
 		return nil, missing("DiskContainer.UserBucket")
-	case aws.ToString(in.KmsKeyId) != "" && !aws.ToBool(in.Encrypted):
-		return nil, wire.Errorf("InvalidParameterCombination", "KmsKeyId needs Encrypted.")
+	}
+	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
+		return nil, err
 	}
 	task := &importTask{
 		Region: c.Region, Account: c.Account, Token: aws.ToString(in.ClientToken), Request: fingerprint(in),

@@ -138,8 +138,8 @@ func (s *Service) instancesOf(c wire.Caller) ([]*instance, error) {
 	return out, nil
 }
 
-// findInstances returns the caller's instances with those ids, in their order.
-// The lock is held.
+// findInstances returns the caller's instances with those ids, in their order,
+// each once. The lock is held.
 func (s *Service) findInstances(c wire.Caller, ids []string) ([]*instance, error) {
 	rows, err := s.instancesOf(c)
 	if err != nil {
@@ -153,8 +153,9 @@ func (s *Service) findInstances(c wire.Caller, ids []string) ([]*instance, error
 	}
 	var out []*instance
 	for _, id := range ids {
-		in, _ := s.instances.get(id)
-		out = append(out, in)
+		if in, _ := s.instances.get(id); !slices.Contains(out, in) {
+			out = append(out, in)
+		}
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -112,10 +113,7 @@ func (s *Service) describedInstances(c wire.Caller, ids []string, want []types.F
 }
 
 func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
-	if in.MaxResults != nil && len(in.InstanceIds) > 0 {
-		return nil, wire.Errorf("InvalidParameterCombination", "The parameter instancesSet cannot be used with the parameter maxResults")
-	}
-	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
+	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -124,7 +122,9 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstanc
 	if err != nil {
 		return nil, err
 	}
-	key := func(in *instance) string { return in.ReservationId + " " + *in.InstanceId }
+	key := func(in *instance) string {
+		return fmt.Sprintf("%s %05d %s", in.ReservationId, aws.ToInt32(in.AmiLaunchIndex), *in.InstanceId)
+	}
 	slices.SortFunc(rows, func(a, b *instance) int { return strings.Compare(key(a), key(b)) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	if err != nil {
@@ -140,6 +140,15 @@ func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstanc
 		out.Reservations[n-1].Instances = append(out.Reservations[n-1].Instances, row.Instance)
 	}
 	return out, nil
+}
+
+// checkPaging is checkMax for an action that has no pages when the request names
+// its resources by ids, the parameter set.
+func checkPaging(set string, ids []string, max *int32, least, most int32) error {
+	if max != nil && len(ids) > 0 {
+		return wire.Errorf("InvalidParameterCombination", "The parameter %s cannot be used with the parameter maxResults", set)
+	}
+	return checkMax(max, least, most)
 }
 
 // checkMax reports a page size outside the action's limits.
@@ -159,6 +168,9 @@ var statusFilters = filters{
 }
 
 func (s *Service) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInstanceStatusInput) (*ec2.DescribeInstanceStatusOutput, error) {
+	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all, err := s.describedInstances(wire.CallerFrom(ctx), in.InstanceIds, nil, nil)
@@ -484,6 +496,12 @@ func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyIns
 		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in the 'stopped' state.", *row.InstanceId)
 	}
 	if in.InstanceType != nil {
+		if aws.ToString(in.InstanceType.Value) == "" {
+			return nil, missing("InstanceType.Value")
+		}
+		if err := checkType(types.InstanceType(aws.ToString(in.InstanceType.Value))); err != nil {
+			return nil, err
+		}
 		if arch := architectureOf(types.InstanceType(aws.ToString(in.InstanceType.Value))); arch != row.Architecture {
 			return nil, invalidValue("The architecture '%s' of the instance type does not match the architecture '%s' of the instance.", arch, row.Architecture)
 		}
@@ -517,7 +535,7 @@ func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyIns
 			}
 		}
 		if in.InstanceType != nil {
-			row.InstanceType = types.InstanceType(*in.InstanceType.Value)
+			row.InstanceType = types.InstanceType(aws.ToString(in.InstanceType.Value))
 		}
 		if in.UserData != nil {
 			row.UserData = base64.StdEncoding.EncodeToString(in.UserData.Value)
@@ -630,6 +648,9 @@ var interfaceFilters = filters{
 }
 
 func (s *Service) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
+	if err := checkPaging("networkInterfaceIdSet", in.NetworkInterfaceIds, in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	instances, err := s.instancesOf(wire.CallerFrom(ctx))

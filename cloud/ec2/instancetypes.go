@@ -33,12 +33,12 @@ func families() []family {
 		old      = "large xlarge 2xlarge 4xlarge"
 	)
 	return []family{
-		{"c5", x86, 2, "large xlarge 2xlarge 4xlarge 9xlarge 12xlarge 18xlarge 24xlarge"},
+		{"c5", x86, 2, "large xlarge 2xlarge 4xlarge 9xlarge 12xlarge 18xlarge 24xlarge"}, {"c5a", x86, 2, usual},
 		{"c6a", x86, 2, usual}, {"c6g", arm, 2, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"c6i", x86, 2, usual},
 		{"c7a", x86, 2, "medium " + usual}, {"c7g", arm, 2, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"c7i", x86, 2, usual},
-		{"m4", x86, 4, old}, {"m5", x86, 4, usual}, {"m6a", x86, 4, usual}, {"m6g", arm, 4, "medium " + strings.TrimSuffix(usual, " 24xlarge")},
+		{"m4", x86, 4, old}, {"m5", x86, 4, usual}, {"m5a", x86, 4, usual}, {"m6a", x86, 4, usual}, {"m6g", arm, 4, "medium " + strings.TrimSuffix(usual, " 24xlarge")},
 		{"m6i", x86, 4, usual}, {"m7a", x86, 4, "medium " + usual}, {"m7g", arm, 4, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"m7i", x86, 4, usual},
-		{"r5", x86, 8, usual}, {"r6g", arm, 8, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"r6i", x86, 8, usual},
+		{"r5", x86, 8, usual}, {"r5a", x86, 8, usual}, {"r6g", arm, 8, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"r6i", x86, 8, usual},
 		{"r7g", arm, 8, "medium " + strings.TrimSuffix(usual, " 24xlarge")}, {"r7i", x86, 8, usual},
 	}
 }
@@ -59,6 +59,15 @@ func architectureOf(t types.InstanceType) types.ArchitectureValues {
 		return types.ArchitectureValuesArm64
 	}
 	return types.ArchitectureValuesX8664
+}
+
+// checkType reports an instance type that EC2 does not have. An empty one is the
+// default.
+func checkType(t types.InstanceType) error {
+	if t != "" && !slices.Contains(t.Values(), t) {
+		return invalidValue("Invalid value '%s' for InstanceType.", t)
+	}
+	return nil
 }
 
 // describedTypes are the instance types that are described, in order of names.
@@ -83,6 +92,11 @@ func describedTypes() []types.InstanceTypeInfo {
 			out = append(out, typeInfo(name+"."+size, arch, cpus, mib, true))
 		}
 	}
+	// The first generation; m1.small is what a launch without a type gets.
+	out = append(out, typeInfo("t1.micro", types.ArchitectureTypeX8664, 1, 627, false))
+	for size, mib := range map[string]int32{"small": 1740, "medium": 3788, "large": 7680, "xlarge": 15360} {
+		out = append(out, typeInfo("m1."+size, types.ArchitectureTypeX8664, cpusOf(size), mib, false))
+	}
 	slices.SortFunc(out, func(a, b types.InstanceTypeInfo) int { return cmp.Compare(a.InstanceType, b.InstanceType) })
 	return out
 }
@@ -103,15 +117,17 @@ func cpusOf(size string) int32 {
 func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst bool) types.InstanceTypeInfo {
 	hypervisor := types.InstanceTypeHypervisorNitro
 	ena := types.EnaSupportRequired
-	if strings.HasPrefix(name, "t2.") || strings.HasPrefix(name, "m4.") {
+	family, _, _ := strings.Cut(name, ".")
+	previous := slices.Contains([]string{"t1", "m1", "m4"}, family)
+	if previous || family == "t2" {
 		hypervisor, ena = types.InstanceTypeHypervisorXen, types.EnaSupportUnsupported
 	}
 	architectures := []types.ArchitectureType{arch}
-	if strings.HasPrefix(name, "t2.") {
+	if family == "t2" || name == "t1.micro" || name == "m1.small" || name == "m1.medium" {
 		architectures = []types.ArchitectureType{types.ArchitectureTypeI386, arch}
 	}
 	return types.InstanceTypeInfo{
-		InstanceType: types.InstanceType(name), BurstablePerformanceSupported: &burst, CurrentGeneration: aws.Bool(!strings.HasPrefix(name, "m4.")),
+		InstanceType: types.InstanceType(name), BurstablePerformanceSupported: &burst, CurrentGeneration: aws.Bool(!previous),
 		BareMetal: aws.Bool(false), FreeTierEligible: aws.Bool(name == "t2.micro" || name == "t3.micro"), Hypervisor: hypervisor,
 		InstanceStorageSupported: aws.Bool(false), HibernationSupported: aws.Bool(false), AutoRecoverySupported: aws.Bool(true),
 		DedicatedHostsSupported: aws.Bool(!burst), MemoryInfo: &types.MemoryInfo{SizeInMiB: aws.Int64(int64(mib))},
@@ -151,10 +167,14 @@ func (s *Service) DescribeInstanceTypes(_ context.Context, in *ec2.DescribeInsta
 			rows = append(rows, row{InstanceTypeInfo: t})
 		}
 	}
+	var lacking []string
 	for _, t := range in.InstanceTypes {
 		if !have[t] {
-			return nil, wire.Errorf("InvalidInstanceType", "The following supplied instance types do not exist: [%s]", t)
+			lacking = append(lacking, string(t))
 		}
+	}
+	if len(lacking) > 0 {
+		return nil, wire.Errorf("InvalidInstanceType", "The following supplied instance types do not exist: [%s]", strings.Join(lacking, ", "))
 	}
 	rows, err := apply(typeFilters, in.Filters, rows)
 	if err != nil {

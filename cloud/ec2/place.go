@@ -129,7 +129,7 @@ func (s *Service) networkOf(c wire.Caller) (*vpcNetwork, error) {
 	}
 	// The group first: a crash in between leaves a group of no network, which
 	// repair removes.
-	g := newGroup(c, vpc, "default", "default VPC security group")
+	g := newGroup(c, vpc, defaultGroup, "default VPC security group")
 	g.Rules = append(g.Rules, types.SecurityGroupRule{
 		SecurityGroupRuleId: aws.String(newID("sgr")), GroupId: g.GroupId, GroupOwnerId: &c.Account, IsEgress: aws.Bool(false),
 		IpProtocol: aws.String("-1"), FromPort: aws.Int32(-1), ToPort: aws.Int32(-1),

@@ -182,6 +182,9 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	case most > 100:
 		return wire.Errorf("InstanceLimitExceeded", "You have requested more instances (%d) than your current instance limit of 100 allows.", most)
 	}
+	if err := checkType(in.InstanceType); err != nil {
+		return err
+	}
 	if arch := architectureOf(in.InstanceType); arch != img.Architecture {
 		return invalidValue("The architecture '%s' of the specified instance type does not match the architecture '%s' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.", arch, img.Architecture)
 	}

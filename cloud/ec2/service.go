@@ -12,8 +12,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/confined"
 	"bake/cloud/durable"
@@ -245,6 +248,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	model.Open = []string{reflect.TypeFor[types.InstanceType]().Name()}
 	endpoint, err := wire.New(model, s.actions())
 	if err != nil {
 		return nil, err

@@ -221,6 +221,9 @@ var snapshotFilters = filters{
 }
 
 func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
+	if err := checkPaging("snapshotSet", in.SnapshotIds, in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	c := wire.CallerFrom(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()

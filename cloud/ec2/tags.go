@@ -15,16 +15,29 @@ import (
 
 const maxTags = 50
 
+// reservedTags is what the keys of tags begin with that only EC2 itself gives.
+const reservedTags = "aws:"
+
+// checkKey reports a tag whose key a request cannot name.
+func checkKey(t types.Tag) error {
+	switch key := aws.ToString(t.Key); {
+	case key == "":
+		return missing("Tag.Key")
+	case strings.HasPrefix(key, reservedTags):
+		return invalidValue("Value ( %s ) for parameter key is invalid. Tag keys starting with 'aws:' are reserved for internal use", key)
+	}
+	return nil
+}
+
 // checkTags reports tags that EC2 refuses.
 func checkTags(tags []types.Tag) error {
 	seen := map[string]bool{}
 	for _, t := range tags {
-		key := aws.ToString(t.Key)
+		if err := checkKey(t); err != nil {
+			return err
+		}
+		key := *t.Key
 		switch {
-		case key == "":
-			return missing("Tag.Key")
-		case strings.HasPrefix(key, "aws:"):
-			return invalidValue("Value ( %s ) for parameter key is invalid. Tag keys starting with 'aws:' are reserved for internal use", key)
 		case len(key) > 128:
 			return invalidValue("Value ( %s ) for parameter key is invalid. Tag keys are limited to 128 characters", key)
 		case len(aws.ToString(t.Value)) > 256:
@@ -55,6 +68,9 @@ func tagsFor(specs []types.TagSpecification, allowed ...string) (map[string][]ty
 		if _, twice := out[resource]; twice {
 			return nil, invalidValue("Duplicate resource type '%s' in the tag specifications.", resource)
 		}
+		if len(spec.Tags) == 0 {
+			return nil, invalidValue("Tag specification must have at least one tag")
+		}
 		if err := checkTags(spec.Tags); err != nil {
 			return nil, err
 		}
@@ -78,8 +94,8 @@ func merged(have, more []types.Tag) []types.Tag {
 	return out
 }
 
-// without is have less those tags; a tag without a value removes the key
-// whatever its value is.
+// without is have less those tags, which have keys; a tag without a value removes
+// the key whatever its value is.
 func without(have, less []types.Tag) []types.Tag {
 	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool {
 		return slices.ContainsFunc(less, func(l types.Tag) bool {
@@ -188,7 +204,7 @@ func (s *Service) retag(ctx context.Context, ids []string, change func([]types.T
 	for _, id := range ids {
 		r, ok := all[id]
 		if !ok || slices.Contains(hidden, id) {
-			return kindOf(id).notFound(id)
+			return noResource(id)
 		}
 		if len(change(r.tags)) > maxTags {
 			return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
@@ -202,15 +218,14 @@ func (s *Service) retag(ctx context.Context, ids []string, change func([]types.T
 	return nil
 }
 
-// kindOf tells the kind of a resource from its id.
-func kindOf(id string) kind {
-	prefix, _, _ := strings.Cut(id, "-")
-	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate} {
-		if k.prefix == prefix {
-			return k
+// noResource says that id is of nothing that the caller can tag.
+func noResource(id string) error {
+	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate} {
+		if k.check(id) == nil {
+			return k.notFound(id)
 		}
 	}
-	return kind{prefix, "InvalidID", "resource", ""}
+	return wire.Errorf("InvalidID", "The ID '%s' is not valid", id)
 }
 
 func (s *Service) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.CreateTagsOutput, error) {
@@ -220,10 +235,17 @@ func (s *Service) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2
 	return &ec2.CreateTagsOutput{}, s.retag(ctx, in.Resources, func(have []types.Tag) []types.Tag { return merged(have, in.Tags) })
 }
 
+// DeleteTags removes tags; all of them, but for those that EC2 gave, if the request
+// names none.
 func (s *Service) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
+	for _, t := range in.Tags {
+		if err := checkKey(t); err != nil {
+			return nil, err
+		}
+	}
 	return &ec2.DeleteTagsOutput{}, s.retag(ctx, in.Resources, func(have []types.Tag) []types.Tag {
 		if len(in.Tags) == 0 {
-			return nil
+			return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool { return !strings.HasPrefix(*t.Key, reservedTags) })
 		}
 		return without(have, in.Tags)
 	})
@@ -232,6 +254,9 @@ func (s *Service) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2
 var tagFilters = filters{"key": "Key", "resource-id": "ResourceId", "resource-type": "ResourceType", "value": "Value"}
 
 func (s *Service) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
+	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all, err := s.taggable(wire.CallerFrom(ctx))

@@ -103,20 +103,47 @@ func provisioned(v types.Volume) *int32 {
 	return v.Iops
 }
 
-// devices are the block devices of a launch: the image's, changed and added to
-// by the request's mappings. The lock is held.
-func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
-	mappings := slices.Clone(img.BlockDeviceMappings)
+// checkMappings reports a request's mappings that EC2 refuses whatever they are for.
+func checkMappings(want []types.BlockDeviceMapping) error {
 	seen := map[string]bool{}
 	for _, m := range want {
 		name := aws.ToString(m.DeviceName)
-		if name == "" {
-			return nil, missing("BlockDeviceMapping.DeviceName")
-		}
-		if seen[name] {
-			return nil, wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is used in more than one block-device mapping", name)
+		switch {
+		case name == "":
+			return missing("BlockDeviceMapping.DeviceName")
+		case seen[name]:
+			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is used in more than one block-device mapping", name)
+		case m.Ebs == nil && aws.ToString(m.VirtualName) == "" && m.NoDevice == nil:
+			return wire.Errorf("InvalidBlockDeviceMapping", "The device '%s' is mapped to nothing. Give Ebs, VirtualName or NoDevice.", name)
 		}
 		seen[name] = true
+		if m.Ebs != nil {
+			if err := needsEncrypted(m.Ebs.KmsKeyId, m.Ebs.Encrypted); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// needsEncrypted reports a KMS key that a request names without asking for
+// encryption.
+func needsEncrypted(key *string, encrypted *bool) error {
+	if aws.ToString(key) != "" && !aws.ToBool(encrypted) {
+		return wire.Errorf("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")
+	}
+	return nil
+}
+
+// devices are the block devices of a launch: the image's, changed and added to
+// by the request's mappings. The lock is held.
+func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
+	if err := checkMappings(want); err != nil {
+		return nil, err
+	}
+	mappings := slices.Clone(img.BlockDeviceMappings)
+	for _, m := range want {
+		name := *m.DeviceName
 		i := slices.IndexFunc(mappings, func(have types.BlockDeviceMapping) bool { return *have.DeviceName == name })
 		if m.NoDevice != nil {
 			if name == aws.ToString(img.RootDeviceName) {
@@ -256,6 +283,12 @@ func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (
 	if err != nil {
 		return nil, err
 	}
+	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
+		return nil, err
+	}
+	if t := cmp.Or(in.VolumeType, types.VolumeTypeGp2); aws.ToBool(in.MultiAttachEnabled) && t != types.VolumeTypeIo1 && t != types.VolumeTypeIo2 {
+		return nil, wire.Errorf("InvalidParameterCombination", "The parameter MultiAttachEnabled is supported for the volume types io1 and io2 only, not for %s.", t)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, err := s.networkOf(c)
@@ -338,6 +371,9 @@ var volumeFilters = filters{
 }
 
 func (s *Service) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {
+	if err := checkPaging("volumeSet", in.VolumeIds, in.MaxResults, 5, 1000); err != nil {
+		return nil, err
+	}
 	c := wire.CallerFrom(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()

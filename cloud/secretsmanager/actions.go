@@ -2,7 +2,6 @@ package secretsmanager
 
 import (
 	"context"
-	"encoding/base64"
 	"regexp"
 	"slices"
 	"strings"
@@ -194,8 +193,8 @@ func (s *Service) DescribeSecret(ctx context.Context, in *secretsmanager.Describ
 // ListSecrets lists secrets, without their values, by name.
 func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
 	c := wire.CallerFrom(ctx)
-	after, err := base64.RawURLEncoding.DecodeString(aws.ToString(in.NextToken))
-	if err != nil {
+	after, ok := wire.OpenToken("secrets", aws.ToString(in.NextToken))
+	if in.NextToken != nil && !ok {
 		return nil, wire.Errorf("InvalidNextTokenException", "The NextToken value is invalid.")
 	}
 	for _, f := range in.Filters {
@@ -217,7 +216,7 @@ func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecret
 		order = func(a, b string) int { return strings.Compare(b, a) }
 	}
 	slices.SortFunc(rows, func(a, b *secret) int { return order(a.Name, b.Name) })
-	rows = slices.DeleteFunc(rows, func(r *secret) bool { return in.NextToken != nil && order(r.Name, string(after)) <= 0 })
+	rows = slices.DeleteFunc(rows, func(r *secret) bool { return in.NextToken != nil && order(r.Name, after) <= 0 })
 	out := &secretsmanager.ListSecretsOutput{SecretList: []types.SecretListEntry{}}
 	size := 100
 	if in.MaxResults != nil {
@@ -225,7 +224,7 @@ func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecret
 	}
 	if len(rows) > size {
 		rows = rows[:size]
-		out.NextToken = aws.String(base64.RawURLEncoding.EncodeToString([]byte(rows[size-1].Name)))
+		out.NextToken = aws.String(wire.NewToken("secrets", rows[size-1].Name))
 	}
 	for _, row := range rows {
 		out.SecretList = append(out.SecretList, types.SecretListEntry{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID,

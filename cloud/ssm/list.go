@@ -1,7 +1,6 @@
 package ssm
 
 import (
-	"encoding/base64"
 	"slices"
 	"strings"
 
@@ -15,8 +14,8 @@ import (
 // name: as many as size, or usual if that is 0, from where the last page ended.
 // The lock is held.
 func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []types.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
-	after, err := base64.RawURLEncoding.DecodeString(aws.ToString(token))
-	if err != nil {
+	after, ok := wire.OpenToken("parameters", aws.ToString(token))
+	if token != nil && !ok {
 		return nil, nil, wire.Errorf("InvalidNextToken", "The specified token is not valid.")
 	}
 	var rows []*parameter
@@ -29,7 +28,7 @@ func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []ty
 		rows = append(rows, p)
 	}
 	slices.SortFunc(rows, func(a, b *parameter) int { return strings.Compare(a.Name, b.Name) })
-	rows = slices.DeleteFunc(rows, func(p *parameter) bool { return token != nil && p.Name <= string(after) })
+	rows = slices.DeleteFunc(rows, func(p *parameter) bool { return token != nil && p.Name <= after })
 	for _, f := range filters {
 		matches, err := filter(f)
 		if err != nil {
@@ -44,7 +43,7 @@ func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []ty
 		return rows, nil, nil
 	}
 	rows = rows[:size]
-	return rows, aws.String(base64.RawURLEncoding.EncodeToString([]byte(rows[size-1].Name))), nil
+	return rows, aws.String(wire.NewToken("parameters", rows[size-1].Name)), nil
 }
 
 // filter returns what a filter demands of a parameter. Its values are

@@ -100,7 +100,7 @@ func (d decoder) value(n *node, name string, shape string, v reflect.Value) erro
 		if n.children != nil {
 			return unknown(n.path(name))
 		}
-		return scalar(*n.value, name, shape, v)
+		return scalar(*n.value, name, shape, v, d.m.Open)
 	case s.List != nil:
 		return d.list(n, name, *s.List, v)
 	default:
@@ -115,7 +115,7 @@ func (d decoder) structure(n *node, prefix string, s Shape, v reflect.Value) err
 	seen := 0
 	for _, name := range sortedKeys(s.Members) {
 		member := s.Members[name]
-		wire := d.m.requestName(name, member)
+		wire := d.m.RequestName(name, member)
 		child := n.children[wire]
 		if child == nil {
 			if slices.Contains(s.Required, name) {
@@ -138,7 +138,7 @@ func (d decoder) structure(n *node, prefix string, s Shape, v reflect.Value) err
 	for _, key := range sortedKeys(n.children) {
 		known := false
 		for name, member := range s.Members {
-			known = known || d.m.requestName(name, member) == key
+			known = known || d.m.RequestName(name, member) == key
 		}
 		if !known {
 			return unknown(n.children[key].path(prefix + key))
@@ -184,14 +184,14 @@ func (d decoder) list(n *node, name string, element Member, v reflect.Value) err
 	return nil
 }
 
-// scalar decodes text into v, whose type must fit kind.
-func scalar(text, name, kind string, v reflect.Value) error {
+// scalar decodes text into v, whose type must fit kind; open is [Model.Open].
+func scalar(text, name, kind string, v reflect.Value, open []string) error {
 	malformed := func(want string) error {
 		return Errorf("InvalidParameterValue", "Value (%s) for parameter %s is invalid. Expected %s.", text, name, want)
 	}
 	switch {
 	case kind == "string" && v.Kind() == reflect.String:
-		if !allowed(v, text) {
+		if !slices.Contains(open, v.Type().Name()) && !allowed(v, text) {
 			return Errorf("InvalidParameterValue", "Invalid value '%s' for %s.", text, name)
 		}
 		v.SetString(text)

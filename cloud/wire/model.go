@@ -27,6 +27,10 @@ type Model struct {
 	Target     string               `json:"target"`    // what precedes an action in X-Amz-Target, in the "json" protocol
 	Operations map[string]Operation `json:"operations"`
 	Shapes     map[string]Shape     `json:"shapes"` // structures, lists and maps
+
+	// Open are the SDK's names of enumerations whose values the actions check,
+	// since the error for an unknown one depends on the action.
+	Open []string `json:"-"`
 }
 
 // Operation names the shapes of an action.
@@ -71,8 +75,8 @@ func Load(service string) (*Model, error) {
 	return &m, nil
 }
 
-// requestName is what a member is called in a request's parameters.
-func (m *Model) requestName(name string, member Member) string {
+// RequestName is what a member is called in a request's parameters.
+func (m *Model) RequestName(name string, member Member) string {
 	switch {
 	case member.Query != "":
 		return member.Query
