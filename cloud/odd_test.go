@@ -121,7 +121,7 @@ func knownIDs(t *testing.T, client *ec2.Client) map[string][]string {
 		"Zone":     {"us-east-1a"},
 		"Region":   {"us-east-1", "eu-west-1"},
 		"Device":   {"/dev/xvda", "/dev/sdf"},
-		"Name":     {"odd"},
+		"Name":     {"odd", "tag:odd", "tag-key", "state"},
 		"Type":     {"t3.micro", "gp3"},
 	}
 }

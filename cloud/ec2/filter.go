@@ -17,7 +17,7 @@ import (
 // filters names a resource's filters. The value of each is the path of the field
 // in the SDK's struct that the filter looks at; a step through a list looks at
 // every element. "" is a documented filter that nothing here can match.
-// Tags need no entry.
+// Tags need no entry, of what has any.
 type filters map[string]string
 
 // apply returns the rows, structs of the SDK, that every filter admits: one of
@@ -26,7 +26,11 @@ type filters map[string]string
 func apply[T any](f filters, want []types.Filter, rows []T) ([]T, error) {
 	for _, w := range want {
 		name := aws.ToString(w.Name)
-		if _, ok := f[name]; !ok && !strings.HasPrefix(name, "tag:") && name != "tag-key" && name != "tag-value" {
+		_, ok := f[name]
+		if !ok && tagged(reflect.TypeFor[T]()) {
+			ok = strings.HasPrefix(name, "tag:") || name == "tag-key" || name == "tag-value"
+		}
+		if !ok {
 			return nil, invalidValue("The filter '%s' is invalid", name)
 		}
 		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool {
@@ -59,6 +63,15 @@ func (f filters) values(name string, row reflect.Value) []string {
 		return nil
 	}
 	return collect(row, strings.Split(f[name], "."))
+}
+
+// tagged reports whether rows of a type have tags.
+func tagged(row reflect.Type) bool {
+	if row.Kind() == reflect.Pointer {
+		row = row.Elem()
+	}
+	_, ok := row.FieldByName("Tags")
+	return ok
 }
 
 func tagsOf(row reflect.Value) []types.Tag {

@@ -137,6 +137,7 @@ func (s *Service) requestSpot(row *instance, price *string, tags []types.Tag) (s
 	r := &spotRequest{Region: row.Region, Account: row.OwnerId, SpotInstanceRequest: types.SpotInstanceRequest{
 		SpotInstanceRequestId: &id, CreateTime: row.LaunchTime, InstanceId: row.InstanceId, Type: types.SpotInstanceTypeOneTime,
 		State: types.SpotInstanceStateActive, SpotPrice: price, Tags: tags, LaunchedAvailabilityZone: row.Placement.AvailabilityZone,
+		ProductDescription: types.RIProductDescriptionLinuxUnix, InstanceInterruptionBehavior: types.InstanceInterruptionBehaviorTerminate,
 		Status: &types.SpotInstanceStatus{Code: aws.String("fulfilled"), Message: aws.String("Your Spot request is fulfilled."), UpdateTime: row.LaunchTime},
 	}}
 	return id, s.spots.put(id, r)

@@ -317,7 +317,8 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 	img.Description, img.Tags = notEmpty(in.Description), tags[kindImage.resource]
 	img.Architecture, img.BootMode, img.RootDeviceName = row.Architecture, row.BootMode, row.RootDeviceName
 	img.SourceInstanceId, img.SourceImageId, img.SourceImageRegion = row.InstanceId, row.ImageId, &c.Region
-	img.LoginUser = row.LoginUser
+	img.LoginUser, img.ImdsSupport, img.TpmSupport = row.LoginUser, row.ImdsSupport, types.TpmSupportValues(aws.ToString(row.TpmSupport))
+	img.EnaSupport, img.SriovNetSupport = row.EnaSupport, row.SriovNetSupport
 	if row.root() == nil {
 		return nil, noRoot(row)
 	}
@@ -552,6 +553,7 @@ func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.C
 	img.Description = notEmpty(in.Description)
 	img.ClientToken, img.Request, img.LoginUser = aws.ToString(in.ClientToken), request, source.LoginUser
 	img.Architecture, img.BootMode, img.RootDeviceName, img.ImdsSupport, img.TpmSupport = source.Architecture, source.BootMode, source.RootDeviceName, source.ImdsSupport, source.TpmSupport
+	img.EnaSupport, img.SriovNetSupport = source.EnaSupport, source.SriovNetSupport
 	img.SourceImageId, img.SourceImageRegion = source.ImageId, &from
 	img.Tags = tags[kindImage.resource]
 	if aws.ToBool(in.CopyImageTags) && *source.OwnerId == c.Account {
@@ -627,10 +629,7 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 	img := newImage(c, *in.Name, s.now())
 	img.State, img.RootDeviceName, img.Description, img.Tags = types.ImageStateAvailable, in.RootDeviceName, notEmpty(in.Description), tags[kindImage.resource]
 	img.BootMode, img.TpmSupport, img.ImdsSupport = in.BootMode, in.TpmSupport, in.ImdsSupport
-	if in.EnaSupport != nil {
-		img.EnaSupport = in.EnaSupport
-	}
-	img.SriovNetSupport = cmp.Or(notEmpty(in.SriovNetSupport), img.SriovNetSupport)
+	img.EnaSupport, img.SriovNetSupport = in.EnaSupport, notEmpty(in.SriovNetSupport)
 	if v := aws.ToString(in.VirtualizationType); v != "" && v != "hvm" {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud runs images of the virtualization type hvm only.")
 	}

@@ -26,6 +26,7 @@ type instance struct {
 	NoStop           bool // DisableApiStop
 	WantsPublic      bool // an address at every start
 	InterfaceTags    []types.Tag
+	ImdsSupport      types.ImdsSupportValues // of the image, for those made of the instance
 
 	LoginUser string
 	PublicKey string     // in authorized_keys form
@@ -50,6 +51,12 @@ func (in *instance) setState(name types.InstanceStateName) {
 		types.InstanceStateNameTerminated: 48, types.InstanceStateNameStopping: 64, types.InstanceStateNameStopped: 80,
 	}[name]
 	in.State = &types.InstanceState{Name: name, Code: &code}
+}
+
+// setPending makes the instance one that is about to start.
+func (in *instance) setPending() {
+	in.setState(types.InstanceStateNamePending)
+	in.StateReason, in.StateTransitionReason = &types.StateReason{Code: aws.String("pending"), Message: aws.String("pending")}, nil
 }
 
 func (in *instance) setReason(why reason, at time.Time) {

@@ -262,8 +262,7 @@ func (s *Service) StartInstances(ctx context.Context, in *ec2.StartInstancesInpu
 			return nil
 		}
 		err := s.instances.edit(*row.InstanceId, func(in *instance) {
-			in.setState(types.InstanceStateNamePending)
-			in.StateReason, in.StateTransitionReason = nil, nil
+			in.setPending()
 			in.LaunchTime = aws.Time(s.now())
 			if in.WantsPublic {
 				in.setPublic(s.publicAddress(*in.InstanceId))

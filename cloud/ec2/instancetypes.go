@@ -114,6 +114,20 @@ func cpusOf(size string) int32 {
 	return 1
 }
 
+// cpuOptions are the cores of an instance type and the threads of each. Processors
+// of Amazon's, and those of a single thread, have one.
+func cpuOptions(t types.InstanceType) (cores, threads int32) {
+	family, size, _ := strings.Cut(string(t), ".")
+	cpus := cpusOf(size)
+	if slices.Contains([]string{"t3", "t3a", "t4g"}, family) {
+		cpus = max(2, cpus)
+	}
+	if cpus == 1 || family == "t2" || architectureOf(t) == types.ArchitectureValuesArm64 {
+		return cpus, 1
+	}
+	return cpus / 2, 2
+}
+
 func typeInfo(name string, arch types.ArchitectureType, cpus, mib int32, burst bool) types.InstanceTypeInfo {
 	hypervisor := types.InstanceTypeHypervisorNitro
 	ena := types.EnaSupportRequired

@@ -293,19 +293,19 @@ func (s *Service) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *ima
 		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"),
 		UserData: aws.ToString(in.UserData), ShutdownBehavior: in.InstanceInitiatedShutdownBehavior, WantsPublic: p.public,
 		NoTermination: aws.ToBool(in.DisableApiTermination), NoStop: aws.ToBool(in.DisableApiStop),
-		LoginUser: img.LoginUser,
+		LoginUser: img.LoginUser, ImdsSupport: img.ImdsSupport,
 	}
 	row.Layers, row.Base = s.content(img)
 	if row.ShutdownBehavior == "" {
 		row.ShutdownBehavior = types.ShutdownBehaviorStop
 	}
 	row.Instance = types.Instance{
-		Architecture: img.Architecture, BootMode: img.BootMode, CurrentInstanceBootMode: types.InstanceBootModeValuesLegacyBios,
-		ClientToken: in.ClientToken, EbsOptimized: aws.Bool(aws.ToBool(in.EbsOptimized)), EnaSupport: aws.Bool(true),
+		Architecture: img.Architecture, BootMode: img.BootMode, CurrentInstanceBootMode: bootMode(img),
+		ClientToken: in.ClientToken, EbsOptimized: aws.Bool(aws.ToBool(in.EbsOptimized)), EnaSupport: img.EnaSupport, SriovNetSupport: img.SriovNetSupport,
 		Hypervisor: types.HypervisorTypeXen, ImageId: in.ImageId, InstanceType: cmp.Or(in.InstanceType, types.InstanceTypeM1Small),
 		KeyName: notEmpty(in.KeyName), LaunchTime: aws.Time(s.now()), RootDeviceName: img.RootDeviceName, RootDeviceType: types.DeviceTypeEbs,
-		Monitoring:      &types.Monitoring{State: types.MonitoringStateDisabled},
-		PlatformDetails: img.PlatformDetails, UsageOperation: img.UsageOperation, UsageOperationUpdateTime: aws.Time(s.now()),
+		Monitoring: &types.Monitoring{State: types.MonitoringStateDisabled},
+		TpmSupport: notEmpty(aws.String(string(img.TpmSupport))), PlatformDetails: img.PlatformDetails, UsageOperation: img.UsageOperation, UsageOperationUpdateTime: aws.Time(s.now()),
 		VirtualizationType: types.VirtualizationTypeHvm, SourceDestCheck: aws.Bool(true),
 		SubnetId: p.subnet.SubnetId, VpcId: p.subnet.VpcId, SecurityGroups: p.groups,
 		Placement:       &types.Placement{AvailabilityZone: p.subnet.AvailabilityZone, AvailabilityZoneId: p.subnet.AvailabilityZoneId, Tenancy: types.TenancyDefault},
@@ -324,8 +324,21 @@ func (s *Service) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *ima
 	if in.Placement != nil && in.Placement.Tenancy != "" {
 		row.Placement.Tenancy = in.Placement.Tenancy
 	}
-	row.setState(types.InstanceStateNamePending)
+	row.setPending()
+	cores, threads := cpuOptions(row.InstanceType)
+	row.CpuOptions = &types.CpuOptions{CoreCount: &cores, ThreadsPerCore: &threads}
+	row.MaintenanceOptions = &types.InstanceMaintenanceOptions{AutoRecovery: types.InstanceAutoRecoveryStateDefault, RebootMigration: types.InstanceRebootMigrationStateDefault}
 	return row
+}
+
+// bootMode is how an instance of the image boots on EC2: by UEFI if the image asks
+// for it, or prefers it, and on Arm.
+func bootMode(img *image) types.InstanceBootModeValues {
+	switch {
+	case img.BootMode == types.BootModeValuesUefi, img.BootMode == types.BootModeValuesUefiPreferred, img.Architecture == types.ArchitectureValuesArm64:
+		return types.InstanceBootModeValuesUefi
+	}
+	return types.InstanceBootModeValuesLegacyBios
 }
 
 // notEmpty takes an empty text, which clients send, for none.

@@ -128,6 +128,9 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInpu
 	})
 	out := &ec2.CreateSnapshotOutput{}
 	copyFields(out, snap.Snapshot)
+	if out.Tags == nil { // unlike DescribeSnapshots, this has them always
+		out.Tags = []types.Tag{}
+	}
 	return out, nil
 }
 

@@ -104,75 +104,75 @@ func without(have, less []types.Tag) []types.Tag {
 	})
 }
 
-// tagged is a resource that the caller owns, and a way to replace its tags.
-type tagged struct {
+// taggedResource is a resource that the caller owns, and a way to replace its tags.
+type taggedResource struct {
 	kind kind
 	tags []types.Tag
 	set  func([]types.Tag) error
 }
 
 // taggable returns the caller's resources by id. The lock is held.
-func (s *Service) taggable(c wire.Caller) (map[string]tagged, error) {
-	out := map[string]tagged{}
+func (s *Service) taggable(c wire.Caller) (map[string]taggedResource, error) {
+	out := map[string]taggedResource{}
 	rows, err := s.instancesOf(c)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
 		id := *r.InstanceId
-		out[id] = tagged{kindInstance, r.Tags, func(t []types.Tag) error {
+		out[id] = taggedResource{kindInstance, r.Tags, func(t []types.Tag) error {
 			return s.instances.edit(id, func(r *instance) { r.Tags = t })
 		}}
 		for _, n := range r.NetworkInterfaces {
-			out[*n.NetworkInterfaceId] = tagged{kindInterface, r.InterfaceTags, func(t []types.Tag) error {
+			out[*n.NetworkInterfaceId] = taggedResource{kindInterface, r.InterfaceTags, func(t []types.Tag) error {
 				return s.instances.edit(id, func(r *instance) { r.InterfaceTags = t })
 			}}
 		}
 	}
 	for id, r := range s.images.rows {
 		if r.Region == c.Region && *r.OwnerId == c.Account {
-			out[id] = tagged{kindImage, r.Tags, func(t []types.Tag) error { return s.images.edit(id, func(r *image) { r.Tags = t }) }}
+			out[id] = taggedResource{kindImage, r.Tags, func(t []types.Tag) error { return s.images.edit(id, func(r *image) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.snapshots.rows {
 		if r.Region == c.Region && *r.OwnerId == c.Account {
-			out[id] = tagged{kindSnapshot, r.Tags, func(t []types.Tag) error { return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t }) }}
+			out[id] = taggedResource{kindSnapshot, r.Tags, func(t []types.Tag) error { return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.volumes.rows {
 		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = tagged{kindVolume, r.Tags, func(t []types.Tag) error { return s.volumes.edit(id, func(r *volumeRow) { r.Tags = t }) }}
+			out[id] = taggedResource{kindVolume, r.Tags, func(t []types.Tag) error { return s.volumes.edit(id, func(r *volumeRow) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.imports.rows {
 		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = tagged{kindImport, r.Tags, func(t []types.Tag) error { return s.imports.edit(id, func(r *importTask) { r.Tags = t }) }}
+			out[id] = taggedResource{kindImport, r.Tags, func(t []types.Tag) error { return s.imports.edit(id, func(r *importTask) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.keys.rows {
 		if r.Region == c.Region && r.OwnerId == c.Account {
-			out[id] = tagged{kindKey, r.Tags, func(t []types.Tag) error { return s.keys.edit(id, func(r *keyPair) { r.Tags = t }) }}
+			out[id] = taggedResource{kindKey, r.Tags, func(t []types.Tag) error { return s.keys.edit(id, func(r *keyPair) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.groups.rows {
 		if r.Region != c.Region || *r.OwnerId != c.Account {
 			continue
 		}
-		out[id] = tagged{kindGroup, r.Tags, func(t []types.Tag) error { return s.groups.edit(id, func(r *group) { r.Tags = t }) }}
+		out[id] = taggedResource{kindGroup, r.Tags, func(t []types.Tag) error { return s.groups.edit(id, func(r *group) { r.Tags = t }) }}
 		for i, rule := range r.Rules {
-			out[*rule.SecurityGroupRuleId] = tagged{kindRule, rule.Tags, func(t []types.Tag) error {
+			out[*rule.SecurityGroupRuleId] = taggedResource{kindRule, rule.Tags, func(t []types.Tag) error {
 				return s.groups.edit(id, func(r *group) { r.Rules[i].Tags = t })
 			}}
 		}
 	}
 	for id, r := range s.templates.rows {
 		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = tagged{kindTemplate, r.Tags, func(t []types.Tag) error { return s.templates.edit(id, func(r *launchTemplate) { r.Tags = t }) }}
+			out[id] = taggedResource{kindTemplate, r.Tags, func(t []types.Tag) error { return s.templates.edit(id, func(r *launchTemplate) { r.Tags = t }) }}
 		}
 	}
 	for id, r := range s.spots.rows {
 		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = tagged{kindSpot, r.Tags, func(t []types.Tag) error { return s.spots.edit(id, func(r *spotRequest) { r.Tags = t }) }}
+			out[id] = taggedResource{kindSpot, r.Tags, func(t []types.Tag) error { return s.spots.edit(id, func(r *spotRequest) { r.Tags = t }) }}
 		}
 	}
 	n, err := s.networkOf(c)
@@ -180,11 +180,11 @@ func (s *Service) taggable(c wire.Caller) (map[string]tagged, error) {
 		return nil, err
 	}
 	network := c.Account + "." + c.Region
-	out[*n.Vpc.VpcId] = tagged{kindVpc, n.Vpc.Tags, func(t []types.Tag) error {
+	out[*n.Vpc.VpcId] = taggedResource{kindVpc, n.Vpc.Tags, func(t []types.Tag) error {
 		return s.networks.edit(network, func(n *vpcNetwork) { n.Vpc.Tags = t })
 	}}
 	for i, subnet := range n.Subnets {
-		out[*subnet.SubnetId] = tagged{kindSubnet, subnet.Tags, func(t []types.Tag) error {
+		out[*subnet.SubnetId] = taggedResource{kindSubnet, subnet.Tags, func(t []types.Tag) error {
 			return s.networks.edit(network, func(n *vpcNetwork) { n.Subnets[i].Tags = t })
 		}}
 	}

@@ -323,6 +323,9 @@ func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (
 	out := &ec2.CreateVolumeOutput{}
 	copyFields(out, row.Volume)
 	out.State = types.VolumeStateCreating
+	if out.Tags == nil { // unlike DescribeVolumes, this has them always
+		out.Tags = []types.Tag{}
+	}
 	s.hide(ctx, *row.VolumeId)
 	return out, s.volumes.put(*row.VolumeId, row)
 }

@@ -6,13 +6,14 @@ import (
 	"encoding/xml"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
 
 // Encode writes the response of action: out is a pointer to the SDK's output
-// struct. Nil fields are left out; an empty list that is not nil becomes an
-// empty element or array.
+// struct. Nil fields are left out, but for those in [Model.Sent]; an empty list
+// that is not nil becomes an empty element or array.
 func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 	op := m.Operations[action]
 	if m.Protocol == "json" {
@@ -33,7 +34,7 @@ func (m *Model) Encode(action, requestID string, out any) ([]byte, error) {
 	}
 	if op.Output == "" {
 		e.text("return", "true")
-	} else if err := e.structure(m.Shapes[op.Output], reflect.ValueOf(out).Elem()); err != nil {
+	} else if err := e.structure(op.Output, reflect.ValueOf(out).Elem()); err != nil {
 		return nil, fmt.Errorf("wire: response of %s: %w", action, err)
 	}
 	if op.Wrapper != "" {
@@ -96,13 +97,18 @@ func (e *encoder) text(name, text string) {
 	e.close(name)
 }
 
-func (e *encoder) structure(s Shape, v reflect.Value) error {
+func (e *encoder) structure(shape string, v reflect.Value) error {
+	s := e.m.Shapes[shape]
 	for _, name := range sortedKeys(s.Members) {
 		field := v.FieldByName(name)
 		if !field.IsValid() {
 			continue // the model is newer than the SDK; no handler can have set it
 		}
 		member := s.Members[name]
+		if unset(field) && slices.Contains(e.m.Sent[shape], name) {
+			e.text(e.m.responseName(name, member), "")
+			continue
+		}
 		if err := e.value(e.m.responseName(name, member), member.Shape, field); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -110,8 +116,12 @@ func (e *encoder) structure(s Shape, v reflect.Value) error {
 	return nil
 }
 
+func unset(v reflect.Value) bool {
+	return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Slice) && v.IsNil()
+}
+
 func (e *encoder) value(name, shape string, v reflect.Value) error {
-	if (v.Kind() == reflect.Pointer || v.Kind() == reflect.Slice) && v.IsNil() {
+	if unset(v) {
 		return nil
 	}
 	if v.Kind() == reflect.Pointer {
@@ -140,7 +150,7 @@ func (e *encoder) value(name, shape string, v reflect.Value) error {
 		e.close(name)
 	default:
 		e.open(name)
-		if err := e.structure(s, v); err != nil {
+		if err := e.structure(shape, v); err != nil {
 			return err
 		}
 		e.close(name)

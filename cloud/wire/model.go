@@ -28,6 +28,10 @@ type Model struct {
 	Operations map[string]Operation `json:"operations"`
 	Shapes     map[string]Shape     `json:"shapes"` // structures, lists and maps
 
+	// Sent are, by the shape, the members that an answer in XML has although nothing
+	// is set: an empty text, or an empty list.
+	Sent map[string][]string `json:"-"`
+
 	// Open are the SDK's names of enumerations whose values the actions check,
 	// since the error for an unknown one depends on the action.
 	Open []string `json:"-"`

@@ -294,10 +294,12 @@ type MetadataOptions struct {
 	// `enabled` or `disabled`.
 	HTTPEndpoint Switch `hcl:"http_endpoint,optional"`
 
-	// Whether a session token is `optional` or `required`.
+	// Whether a session token is `optional` or `required`. Not set: as the image
+	// (`imds_support`) or the account says, which is `optional` if neither does.
 	HTTPTokens Tokens `hcl:"http_tokens,optional"`
 
-	// How many hops an answer may travel, 1 to 64.
+	// How many hops an answer may travel, 1 to 64. Not set: as the image or the
+	// account says, which is 1 if neither does, or 2 if the image requires tokens.
 	HTTPPutResponseHopLimit int `hcl:"http_put_response_hop_limit,optional"`
 
 	// Whether the machine can read its tags there: `enabled` or `disabled`.
@@ -306,7 +308,7 @@ type MetadataOptions struct {
 
 // SetDefaults implements [schema.Defaulter].
 func (m *MetadataOptions) SetDefaults() {
-	*m = MetadataOptions{HTTPEndpoint: "enabled", HTTPTokens: "optional", HTTPPutResponseHopLimit: 1, InstanceMetadataTags: "disabled"}
+	*m = MetadataOptions{HTTPEndpoint: "enabled", InstanceMetadataTags: "disabled"}
 }
 
 // Placement is the host an instance runs on.

@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,9 +180,11 @@ func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
 		return nil
 	}
 	req := &types.InstanceMetadataOptionsRequest{
-		HttpEndpoint:            types.InstanceMetadataEndpointState(m.HTTPEndpoint),
-		HttpTokens:              types.HttpTokensState(m.HTTPTokens),
-		HttpPutResponseHopLimit: new(int32(cmp.Or(m.HTTPPutResponseHopLimit, 1))), //nolint:gosec // validated
+		HttpEndpoint: types.InstanceMetadataEndpointState(m.HTTPEndpoint),
+		HttpTokens:   types.HttpTokensState(m.HTTPTokens),
+	}
+	if m.HTTPPutResponseHopLimit != 0 {
+		req.HttpPutResponseHopLimit = new(int32(m.HTTPPutResponseHopLimit)) //nolint:gosec // validated
 	}
 	if m.InstanceMetadataTags == "enabled" {
 		req.InstanceMetadataTags = types.InstanceMetadataTagsStateEnabled
