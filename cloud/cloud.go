@@ -28,6 +28,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsssm "github.com/aws/aws-sdk-go-v2/service/ssm"
+
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
 	"bake/cloud/machine"
@@ -155,7 +158,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
-		Profiles: profiles{c}, Reach: opts.Reach,
+		Profiles: profiles{c}, Parameter: c.parameter, Reach: opts.Reach,
 	})
 	if err != nil {
 		return err
@@ -183,6 +186,15 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		c.services[name].Before = c.ec2.Before
 	}
 	return nil
+}
+
+// parameter returns the value and the data type of a parameter of the caller's.
+func (c *Cloud) parameter(ctx context.Context, name string) (value, dataType string, err error) {
+	out, err := c.ssm.GetParameter(ctx, &awsssm.GetParameterInput{Name: &name})
+	if err != nil {
+		return "", "", err
+	}
+	return aws.ToString(out.Parameter.Value), aws.ToString(out.Parameter.DataType), nil
 }
 
 // Serve answers requests on l until Close, and writes down the URL, so that an

@@ -51,7 +51,7 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 		if err := p.into(launch); err != nil {
 			return nil, err
 		}
-		launch, err := s.templated(c, p.template, launch)
+		launch, system, err := s.templated(c, p.template, launch)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecification{LaunchTemplateId: p.template.LaunchTemplateId, LaunchTemplateName: p.template.LaunchTemplateName, Version: p.template.Version},
 			Overrides:                   &types.FleetLaunchTemplateOverrides{InstanceType: p.over.InstanceType, SubnetId: p.over.SubnetId, AvailabilityZone: p.over.AvailabilityZone},
 		}
-		made, err := s.run(ctx, "CreateFleet", launch)
+		made, err := s.run(ctx, "CreateFleet", launch, append(system, types.Tag{Key: aws.String(reservedTags + "ec2:fleet-id"), Value: out.FleetId}))
 		if err != nil {
 			e := wire.AsError(err)
 			out.Errors = append(out.Errors, types.CreateFleetError{ErrorCode: &e.Code, ErrorMessage: &e.Message, Lifecycle: lifecycle, LaunchTemplateAndOverrides: shown})

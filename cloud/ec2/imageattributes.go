@@ -216,6 +216,35 @@ func (s *Service) DisableImageDeprecation(ctx context.Context, in *ec2.DisableIm
 	return &ec2.DisableImageDeprecationOutput{Return: aws.Bool(true)}, s.images.edit(*img.ImageId, func(img *image) { img.DeprecationTime = nil })
 }
 
+// DisableImage takes an image out of use: nobody can launch it, and it loses its
+// launch permissions for good.
+func (s *Service) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (*ec2.DisableImageOutput, error) {
+	err := s.changeState(ctx, in.ImageId, types.ImageStateAvailable, func(img *image) {
+		img.State, img.LaunchPermissions, img.Public = types.ImageStateDisabled, nil, aws.Bool(false)
+	})
+	return &ec2.DisableImageOutput{Return: aws.Bool(true)}, err
+}
+
+// EnableImage makes a disabled image available again.
+func (s *Service) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2.EnableImageOutput, error) {
+	err := s.changeState(ctx, in.ImageId, types.ImageStateDisabled, func(img *image) { img.State = types.ImageStateAvailable })
+	return &ec2.EnableImageOutput{Return: aws.Bool(true)}, err
+}
+
+// changeState changes an image of the caller's that is in the state from.
+func (s *Service) changeState(ctx context.Context, id *string, from types.ImageState, change func(*image)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	img, err := s.ownImage(wire.CallerFrom(ctx), id)
+	if err != nil {
+		return err
+	}
+	if img.State != from {
+		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not %s: it is %s.", *img.ImageId, from, img.State)
+	}
+	return s.images.edit(*img.ImageId, change)
+}
+
 func (s *Service) EnableImageDeregistrationProtection(ctx context.Context, in *ec2.EnableImageDeregistrationProtectionInput) (*ec2.EnableImageDeregistrationProtectionOutput, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -170,6 +170,9 @@ func (s *Service) findImage(c wire.Caller, region string, id *string) (*image, e
 func (s *Service) usableImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
+		if wire.AsError(err).Code == kindImage.code+".NotFound" && s.instanceOf(c, *id) {
+			return nil, wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is no longer available: it was deregistered.", *id)
+		}
 		return nil, err
 	}
 	if img.State != types.ImageStateAvailable {
@@ -242,8 +245,16 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 		rows = append(rows, img)
 	}
 	key := func(img *image) string { return *img.ImageId }
-	if rows, err = pick(kindImage, in.ImageIds, rows, key); err != nil {
+	// As long as an instance is of a deregistered image, its id leads to nothing
+	// and is no error.
+	ids := slices.DeleteFunc(slices.Clone(in.ImageIds), func(id string) bool {
+		return s.instanceOf(c, id) && !slices.ContainsFunc(rows, func(img *image) bool { return *img.ImageId == id })
+	})
+	if rows, err = pick(kindImage, ids, rows, key); err != nil {
 		return nil, err
+	}
+	if len(ids) < len(in.ImageIds) && len(ids) == 0 {
+		rows = nil
 	}
 	shown := make([]string, len(rows))
 	for i, img := range rows {
@@ -254,7 +265,7 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 		return nil, kindImage.notFound(hidden...)
 	}
 	rows = slices.DeleteFunc(slices.Clone(rows), func(img *image) bool {
-		return slices.Contains(hidden, *img.ImageId) ||
+		return slices.Contains(hidden, *img.ImageId) || img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
 			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !img.executableBy(c, in.ExecutableUsers) ||
 			img.deprecated(s.opts.Clock.Now()) && *img.OwnerId != c.Account && !aws.ToBool(in.IncludeDeprecated) && len(in.ImageIds) == 0
 	})
@@ -267,6 +278,17 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 		out.Images = append(out.Images, s.imageView(img))
 	}
 	return out, err
+}
+
+// instanceOf reports whether an instance of the caller's that is not terminated is
+// of the image. The lock is held.
+func (s *Service) instanceOf(c wire.Caller, image string) bool {
+	for _, in := range s.instances.rows {
+		if in.OwnerId == c.Account && in.Region == c.Region && *in.ImageId == image && in.Ended == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // UserTag is a tag that DescribeImages shows on every image: who logs in.

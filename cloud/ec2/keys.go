@@ -111,8 +111,8 @@ func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput)
 		KeyMaterial: aws.String(strings.TrimSuffix(string(pem.EncodeToMemory(block)), "\n"))}, nil
 }
 
-// ImportKeyPair takes an RSA or ED25519 public key in authorized_keys form, or
-// an RSA one in PEM or DER.
+// ImportKeyPair takes an RSA or ED25519 public key in the form of authorized_keys,
+// of RFC 4716, of PEM, or of DER, in base64 or not.
 func (s *Service) ImportKeyPair(ctx context.Context, in *ec2.ImportKeyPairInput) (*ec2.ImportKeyPairOutput, error) {
 	public, err := parsePublicKey(in.PublicKeyMaterial)
 	if err != nil {
@@ -137,14 +137,7 @@ func (s *Service) ImportKeyPair(ctx context.Context, in *ec2.ImportKeyPairInput)
 func parsePublicKey(material []byte) (ssh.PublicKey, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(material)
 	if err != nil {
-		der := material
-		if block, _ := pem.Decode(material); block != nil {
-			der = block.Bytes
-		}
-		var parsed any
-		if parsed, err = x509.ParsePKIXPublicKey(der); err == nil {
-			key, err = ssh.NewPublicKey(parsed)
-		}
+		key, err = decodePublicKey(material)
 	}
 	if err != nil {
 		return nil, wire.Errorf("InvalidKey.Format", "Key is not in valid OpenSSH public key format")
@@ -154,6 +147,49 @@ func parsePublicKey(material []byte) (ssh.PublicKey, error) {
 		return key, nil
 	}
 	return nil, wire.Errorf("InvalidKey.Format", "Key is a %s; EC2 takes RSA and ED25519 keys", key.Type())
+}
+
+// decodePublicKey reads what is not in the form of authorized_keys.
+func decodePublicKey(material []byte) (ssh.PublicKey, error) {
+	if blob, ok := rfc4716(string(material)); ok {
+		return ssh.ParsePublicKey(blob)
+	}
+	der := material
+	if block, _ := pem.Decode(material); block != nil {
+		der = block.Bytes
+	} else if plain, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(material)), "")); err == nil {
+		der = plain
+	}
+	if parsed, err := x509.ParsePKIXPublicKey(der); err == nil {
+		return ssh.NewPublicKey(parsed)
+	}
+	parsed, err := x509.ParsePKCS1PublicKey(der)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewPublicKey(parsed)
+}
+
+// rfc4716 is the key in the file format of RFC 4716: base64 between two markers,
+// after headers, whose lines end in a backslash where they go on.
+func rfc4716(text string) (blob []byte, ok bool) {
+	_, text, begins := strings.Cut(text, "---- BEGIN SSH2 PUBLIC KEY ----")
+	text, _, ends := strings.Cut(text, "---- END SSH2 PUBLIC KEY ----")
+	if !begins || !ends {
+		return nil, false
+	}
+	var body strings.Builder
+	header := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if header = header || strings.Contains(line, ":"); header {
+			header = strings.HasSuffix(line, `\`)
+			continue
+		}
+		body.WriteString(line)
+	}
+	blob, err := base64.StdEncoding.DecodeString(body.String())
+	return blob, err == nil
 }
 
 // sshFingerprint is what EC2 shows for ED25519 keys.

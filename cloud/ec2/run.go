@@ -41,24 +41,39 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 	if s.closed {
 		return nil, errClosed
 	}
+	var system []types.Tag
 	if in.LaunchTemplate != nil {
 		var err error
-		if in, err = s.templated(wire.CallerFrom(ctx), in.LaunchTemplate, in); err != nil {
+		if in, system, err = s.templated(wire.CallerFrom(ctx), in.LaunchTemplate, in); err != nil {
 			return nil, err
 		}
 	}
-	return s.run(ctx, "RunInstances", in)
+	return s.run(ctx, "RunInstances", in, system)
 }
 
-// run is RunInstances for it and for fleets, whose action is the other. The lock
-// is held.
-func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
+// run is RunInstances for it and for fleets, whose action is the other; system are
+// the tags that EC2 itself gives. The lock is held, and let go while an image id is
+// resolved.
+func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (*ec2.RunInstancesOutput, error) {
 	c := wire.CallerFrom(ctx)
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
 		if out, err := s.repeatedRun(c, token, request); out != nil || err != nil {
 			return out, err
 		}
+	}
+	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {
+		s.mu.Unlock()
+		id, err := s.resolved(ctx, in.ImageId)
+		s.mu.Lock()
+		switch {
+		case err != nil:
+			return nil, err
+		case s.closed:
+			return nil, errClosed
+		}
+		launch := *in
+		in, launch.ImageId = &launch, id
 	}
 	img, err := s.usableImage(c, in.ImageId)
 	if err != nil {
@@ -97,7 +112,7 @@ func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesIn
 
 	template := s.newInstance(c, in, img, place)
 	template.Request, template.PublicKey, template.IamInstanceProfile = request, publicKey, profile
-	template.Tags, template.InterfaceTags = tags[kindInstance.resource], tags[kindInterface.resource]
+	template.Tags, template.InterfaceTags = merged(tags[kindInstance.resource], system), tags[kindInterface.resource]
 	out := &ec2.RunInstancesOutput{ReservationId: &template.ReservationId, OwnerId: &c.Account, Groups: []types.GroupIdentifier{}}
 	for i := range aws.ToInt32(in.MaxCount) {
 		row := *template

@@ -116,8 +116,12 @@ type Options struct {
 	Clock  Clock // nil is SystemClock
 
 	// Objects opens an object in a bucket of the caller's.
-	Objects  func(caller wire.Caller, bucket, key string) (*os.File, error)
-	Profiles Profiles // nil: any well-formed name is one, whose role is lent to nobody
+	Objects func(caller wire.Caller, bucket, key string) (*os.File, error)
+	// Parameter returns the value and the data type of a parameter of Systems
+	// Manager; the name may end in :VERSION. It is called without the service's
+	// lock. Nil: image ids cannot refer to parameters.
+	Parameter func(ctx context.Context, name string) (value, dataType string, err error)
+	Profiles  Profiles // nil: any well-formed name is one, whose role is lent to nobody
 
 	// Reach says what machines may connect to outside of the cloud; nil is every
 	// public address and nothing else.

@@ -206,7 +206,8 @@ func (s *Service) retag(ctx context.Context, ids []string, change func([]types.T
 		if !ok || slices.Contains(hidden, id) {
 			return noResource(id)
 		}
-		if len(change(r.tags)) > maxTags {
+		own := slices.DeleteFunc(slices.Clone(change(r.tags)), func(t types.Tag) bool { return strings.HasPrefix(*t.Key, reservedTags) })
+		if len(own) > maxTags {
 			return wire.Errorf("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
 		}
 	}

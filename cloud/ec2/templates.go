@@ -3,7 +3,14 @@ package ec2
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -13,15 +20,56 @@ import (
 	"bake/cloud/wire"
 )
 
-// launchTemplate is a launch template. It has one version.
+// launchTemplate is a launch template; its versions are in the order of their
+// numbers.
 type launchTemplate struct {
 	Region  string
 	Account string
 	types.LaunchTemplate
+	Versions []templateVersion
+	Request  string // the parameters, to tell a repeated client token from a misused one
+	Token    string
+}
+
+// templateVersion is a version of a launch template, which never changes.
+type templateVersion struct {
+	Number      int64
+	Created     *time.Time
+	Creator     *string
 	Description *string
 	Data        types.RequestLaunchTemplateData
-	Request     string // the parameters, to tell a repeated client token from a misused one
-	Token       string
+	Token       string // of the request, and what it said
+	Request     string
+}
+
+// version returns the version that a request names: a number, $Latest or $Default,
+// which is also meant when it names none.
+func (t *launchTemplate) version(name string) (*templateVersion, error) {
+	number, err := strconv.ParseInt(name, 10, 64)
+	switch {
+	case name == "" || name == "$Default":
+		number = *t.DefaultVersionNumber
+	case name == "$Latest":
+		number = *t.LatestVersionNumber
+	case err != nil:
+		return nil, invalidValue("Invalid launch template version: either '$Default', '$Latest', or a numeric version are allowed.")
+	}
+	for i := range t.Versions {
+		if t.Versions[i].Number == number {
+			return &t.Versions[i], nil
+		}
+	}
+	return nil, wire.Errorf("InvalidLaunchTemplateId.VersionNotFound", "Could not find launch template version %s for %s", name, *t.LaunchTemplateId)
+}
+
+// shown is a version as DescribeLaunchTemplateVersions shows it.
+func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion, error) {
+	out := types.LaunchTemplateVersion{
+		LaunchTemplateId: t.LaunchTemplateId, LaunchTemplateName: t.LaunchTemplateName, CreateTime: v.Created, CreatedBy: v.Creator,
+		DefaultVersion: aws.Bool(v.Number == *t.DefaultVersionNumber), VersionNumber: &v.Number, VersionDescription: v.Description,
+		LaunchTemplateData: &types.ResponseLaunchTemplateData{},
+	}
+	return out, recast(v.Data, out.LaunchTemplateData)
 }
 
 var templateName = regexp.MustCompile(`^[\w().\-/]{3,125}$`)
@@ -52,10 +100,8 @@ func (s *Service) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunch
 	if err != nil {
 		return nil, err
 	}
-	for _, spec := range in.LaunchTemplateData.TagSpecifications {
-		if err := checkTags(spec.Tags); err != nil {
-			return nil, err
-		}
+	if err := checkTemplate(in.LaunchTemplateData); err != nil {
+		return nil, err
 	}
 	if !templateName.MatchString(aws.ToString(in.LaunchTemplateName)) {
 		return nil, wire.Errorf("InvalidLaunchTemplateName.MalformedException", "A launch template name must be between 3 and 125 characters, and contain letters, numbers, and the characters: -, ., (, ), /, _.")
@@ -69,12 +115,110 @@ func (s *Service) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunch
 		return nil, wire.Errorf("InvalidLaunchTemplateName.AlreadyExistsException", "Launch template name already in use.")
 	}
 	creator, _ := c.Principal()
-	row := &launchTemplate{Region: c.Region, Account: c.Account, Description: in.VersionDescription, Data: *in.LaunchTemplateData, Token: aws.ToString(in.ClientToken), Request: fingerprint(in),
+	now := s.now()
+	row := &launchTemplate{Region: c.Region, Account: c.Account, Token: aws.ToString(in.ClientToken), Request: fingerprint(in),
 		LaunchTemplate: types.LaunchTemplate{
-			LaunchTemplateId: aws.String(newID("lt")), LaunchTemplateName: in.LaunchTemplateName, CreateTime: aws.Time(s.now()), CreatedBy: &creator,
+			LaunchTemplateId: aws.String(newID("lt")), LaunchTemplateName: in.LaunchTemplateName, CreateTime: &now, CreatedBy: &creator,
 			DefaultVersionNumber: aws.Int64(1), LatestVersionNumber: aws.Int64(1), Tags: tags[kindTemplate.resource],
-		}}
+		},
+		Versions: []templateVersion{{Number: 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription), Data: *in.LaunchTemplateData}},
+	}
 	return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &row.LaunchTemplate}, s.templates.put(*row.LaunchTemplateId, row)
+}
+
+// checkTemplate reports what a launch template cannot hold.
+func checkTemplate(data *types.RequestLaunchTemplateData) error {
+	for _, spec := range data.TagSpecifications {
+		if err := checkTags(spec.Tags); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CreateLaunchTemplateVersion adds a version: what the request says, over what the
+// source version says if it names one. The snapshots of the source's devices are
+// not taken over, as on EC2.
+func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.CreateLaunchTemplateVersionInput) (*ec2.CreateLaunchTemplateVersionOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if err := checkTemplate(in.LaunchTemplateData); err != nil {
+		return nil, err
+	}
+	out, err := s.addVersion(c, in)
+	if err == nil && aws.ToBool(in.ResolveAlias) {
+		out.LaunchTemplateData.ImageId, err = s.resolved(ctx, out.LaunchTemplateData.ImageId)
+	}
+	return &ec2.CreateLaunchTemplateVersionOutput{LaunchTemplateVersion: &out}, err
+}
+
+// addVersion makes a version of a template and returns it as it is shown.
+func (s *Service) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInput) (out types.LaunchTemplateVersion, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.findTemplate(c, notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
+	if err != nil {
+		return out, err
+	}
+	token, request := aws.ToString(in.ClientToken), fingerprint(in)
+	for i := range t.Versions {
+		if v := &t.Versions[i]; token != "" && v.Token == token {
+			if v.Request != request {
+				return out, errTokenMisused()
+			}
+			return t.shown(v)
+		}
+	}
+	data := *in.LaunchTemplateData
+	if name := aws.ToString(in.SourceVersion); name != "" {
+		source, err := t.version(name)
+		if err != nil {
+			return out, err
+		}
+		base := types.RequestLaunchTemplateData{}
+		if err := recast(source.Data, &base); err != nil { // a copy
+			return out, err
+		}
+		for _, b := range base.BlockDeviceMappings {
+			if b.Ebs != nil {
+				b.Ebs.SnapshotId = nil
+			}
+		}
+		overlay(&base, data)
+		data = base
+	}
+	now := s.now()
+	creator, _ := c.Principal()
+	made := templateVersion{Number: *t.LatestVersionNumber + 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription),
+		Data: data, Token: token, Request: request}
+	err = s.templates.edit(*t.LaunchTemplateId, func(t *launchTemplate) {
+		t.LatestVersionNumber, t.Versions = &made.Number, append(t.Versions, made)
+	})
+	if err != nil {
+		return out, err
+	}
+	return t.shown(&made)
+}
+
+// ModifyLaunchTemplate chooses the default version.
+func (s *Service) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTemplateInput) (*ec2.ModifyLaunchTemplateOutput, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := s.findTemplate(wire.CallerFrom(ctx), in.LaunchTemplateId, in.LaunchTemplateName)
+	if err != nil {
+		return nil, err
+	}
+	if aws.ToString(in.DefaultVersion) == "" {
+		return nil, missing("DefaultVersion")
+	}
+	v, err := t.version(*in.DefaultVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.templates.edit(*t.LaunchTemplateId, func(t *launchTemplate) { t.DefaultVersionNumber = &v.Number }); err != nil {
+		return nil, err
+	}
+	t, _ = s.templates.get(*t.LaunchTemplateId)
+	return &ec2.ModifyLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, nil
 }
 
 func (s *Service) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTemplateInput) (*ec2.DeleteLaunchTemplateOutput, error) {
@@ -90,6 +234,9 @@ func (s *Service) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunch
 var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}
 
 func (s *Service) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
+	if err := checkMax(in.MaxResults, 1, 200); err != nil {
+		return nil, err
+	}
 	c := wire.CallerFrom(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,22 +280,115 @@ func contains(list []string, text *string) bool {
 	return false
 }
 
+var versionFilters = filters{
+	"create-time": "CreateTime", "ebs-optimized": "LaunchTemplateData.EbsOptimized", "http-endpoint": "LaunchTemplateData.MetadataOptions.HttpEndpoint",
+	"http-tokens": "LaunchTemplateData.MetadataOptions.HttpTokens", "iam-instance-profile": "LaunchTemplateData.IamInstanceProfile.Arn",
+	"image-id": "LaunchTemplateData.ImageId", "instance-type": "LaunchTemplateData.InstanceType", "is-default-version": "DefaultVersion",
+	"kernel-id": "LaunchTemplateData.KernelId", "ram-disk-id": "LaunchTemplateData.RamDiskId",
+}
+
+// DescribeLaunchTemplateVersions shows versions of a template or, if the request
+// names none, the latest and the default ones of all.
 func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.DescribeLaunchTemplateVersionsInput) (*ec2.DescribeLaunchTemplateVersionsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t, err := s.findTemplate(wire.CallerFrom(ctx), in.LaunchTemplateId, in.LaunchTemplateName)
+	if err := checkMax(in.MaxResults, 1, 200); err != nil {
+		return nil, err
+	}
+	rows, err := s.versions(wire.CallerFrom(ctx), in)
 	if err != nil {
 		return nil, err
 	}
-	v := types.LaunchTemplateVersion{
-		LaunchTemplateId: t.LaunchTemplateId, LaunchTemplateName: t.LaunchTemplateName, CreateTime: t.CreateTime, CreatedBy: t.CreatedBy,
-		DefaultVersion: aws.Bool(true), VersionNumber: aws.Int64(1), VersionDescription: t.Description,
-		LaunchTemplateData: &types.ResponseLaunchTemplateData{},
-	}
-	if err := recast(t.Data, v.LaunchTemplateData); err != nil {
+	if rows, err = apply(versionFilters, in.Filters, rows); err != nil {
 		return nil, err
 	}
-	return &ec2.DescribeLaunchTemplateVersionsOutput{LaunchTemplateVersions: []types.LaunchTemplateVersion{v}}, nil
+	if aws.ToBool(in.ResolveAlias) {
+		for _, v := range rows {
+			if v.LaunchTemplateData.ImageId, err = s.resolved(ctx, v.LaunchTemplateData.ImageId); err != nil {
+				return nil, err
+			}
+		}
+	}
+	// The newest first, as on EC2.
+	key := func(v types.LaunchTemplateVersion) string {
+		return fmt.Sprintf("%s %019d", *v.LaunchTemplateId, math.MaxInt64-*v.VersionNumber)
+	}
+	slices.SortFunc(rows, func(a, b types.LaunchTemplateVersion) int { return strings.Compare(key(a), key(b)) })
+	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	return &ec2.DescribeLaunchTemplateVersionsOutput{LaunchTemplateVersions: rows, NextToken: next}, err
+}
+
+// versions are those that a request asks for.
+func (s *Service) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsInput) ([]types.LaunchTemplateVersion, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var templates []*launchTemplate
+	if aws.ToString(in.LaunchTemplateId)+aws.ToString(in.LaunchTemplateName) != "" {
+		t, err := s.findTemplate(c, notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
+		if err != nil {
+			return nil, err
+		}
+		templates = []*launchTemplate{t}
+	} else {
+		if len(in.Versions) == 0 || slices.ContainsFunc(in.Versions, func(v string) bool { return v != "$Latest" && v != "$Default" }) {
+			return nil, missing("LaunchTemplateId")
+		}
+		for _, t := range s.templates.all() {
+			if t.Account == c.Account && t.Region == c.Region {
+				templates = append(templates, t)
+			}
+		}
+	}
+	if len(in.Versions) > 0 && (in.MinVersion != nil || in.MaxVersion != nil) {
+		return nil, wire.Errorf("InvalidParameterCombination", "The parameter Versions cannot be used with the parameters MinVersion and MaxVersion")
+	}
+	var out []types.LaunchTemplateVersion
+	for _, t := range templates {
+		wanted, err := t.wanted(in)
+		if err != nil {
+			return nil, err
+		}
+		for i := range t.Versions {
+			if !slices.Contains(wanted, t.Versions[i].Number) {
+				continue
+			}
+			v, err := t.shown(&t.Versions[i])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// wanted are the numbers of the versions that a request asks for.
+func (t *launchTemplate) wanted(in *ec2.DescribeLaunchTemplateVersionsInput) (out []int64, err error) {
+	for _, name := range in.Versions {
+		v, err := t.version(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v.Number)
+	}
+	if len(in.Versions) > 0 {
+		return out, nil
+	}
+	bound := func(name *string, otherwise int64) int64 {
+		if aws.ToString(name) == "" || err != nil {
+			return otherwise
+		}
+		var v *templateVersion
+		if v, err = t.version(*name); err != nil {
+			return otherwise
+		}
+		return v.Number
+	}
+	least, most := bound(in.MinVersion, 1), bound(in.MaxVersion, math.MaxInt64)
+	for _, v := range t.Versions {
+		if v.Number >= least && v.Number <= most {
+			out = append(out, v.Number)
+		}
+	}
+	return out, err
 }
 
 // recast fills to, a struct of the SDK, with the fields of from that bear the same
@@ -161,26 +401,65 @@ func recast(from, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-// templated returns the launch that a template and a request give together: the
-// request's fields win. The lock is held.
-func (s *Service) templated(c wire.Caller, spec *types.LaunchTemplateSpecification, in *ec2.RunInstancesInput) (*ec2.RunInstancesInput, error) {
-	t, err := s.findTemplate(c, spec.LaunchTemplateId, spec.LaunchTemplateName)
-	if err != nil {
-		return nil, err
+// overlay replaces the fields of base by those that over sets. A text that is
+// empty sets nothing.
+func overlay[T any](base *T, over T) {
+	from, to := reflect.ValueOf(over), reflect.ValueOf(base).Elem()
+	for i := range from.NumField() {
+		if !to.Field(i).CanSet() || from.Field(i).IsZero() {
+			continue
+		}
+		if text, ok := from.Field(i).Interface().(*string); !ok || *text != "" {
+			to.Field(i).Set(from.Field(i))
+		}
 	}
-	switch v := aws.ToString(spec.Version); v {
-	case "", "1", "$Latest", "$Default":
-	default:
-		return nil, wire.Errorf("InvalidLaunchTemplateId.VersionNotFound", "Could not find launch template version %s for %s", v, *t.LaunchTemplateId)
+}
+
+// templated returns the launch that a template and a request give together, of
+// which the request's fields win, and the tags that tell from which template and
+// version an instance is. The lock is held.
+func (s *Service) templated(c wire.Caller, spec *types.LaunchTemplateSpecification, in *ec2.RunInstancesInput) (*ec2.RunInstancesInput, []types.Tag, error) {
+	t, err := s.findTemplate(c, notEmpty(spec.LaunchTemplateId), notEmpty(spec.LaunchTemplateName))
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := t.version(aws.ToString(spec.Version))
+	if err != nil {
+		return nil, nil, err
 	}
 	out := &ec2.RunInstancesInput{}
-	if err := recast(t.Data, out); err != nil {
-		return nil, err
+	if err := recast(v.Data, out); err != nil {
+		return nil, nil, err
 	}
 	request := *in
 	request.LaunchTemplate = nil
-	if err := recast(request, out); err != nil {
-		return nil, err
+	overlay(out, request)
+	return out, []types.Tag{
+		{Key: aws.String(reservedTags + "ec2launchtemplate:id"), Value: t.LaunchTemplateId},
+		{Key: aws.String(reservedTags + "ec2launchtemplate:version"), Value: aws.String(strconv.FormatInt(v.Number, 10))},
+	}, nil
+}
+
+// aliasPrefix begins an image id that is the name of a parameter of Systems Manager
+// that has the id.
+const aliasPrefix = "resolve:ssm:"
+
+// resolved is an image id or, of the form resolve:ssm:NAME, with :VERSION if need
+// be, the id that the parameter has now. The lock is not held.
+func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
+	name, alias := strings.CutPrefix(aws.ToString(id), aliasPrefix)
+	if !alias {
+		return id, nil
 	}
-	return out, nil
+	if s.opts.Parameter == nil {
+		return nil, wire.Errorf("Unsupported", "There is no Systems Manager to resolve '%s'.", *id)
+	}
+	value, kind, err := s.opts.Parameter(ctx, name)
+	switch {
+	case err != nil:
+		return nil, invalidValue("The parameter '%s' that the image id refers to could not be resolved: %s", name, wire.AsError(err).Message)
+	case kind != "aws:ec2:image" && !strings.HasPrefix(name, "/aws/service/"):
+		return nil, invalidValue("The parameter '%s' has the data type %s; an image id needs one of the data type aws:ec2:image.", name, kind)
+	}
+	return &value, nil
 }
