@@ -13,6 +13,11 @@
 //	again     as late, but nothing in it may need values that come later: it must render now
 //	secret    the value must never be shown
 //
+// An optional argument whose value is null, an empty text or 0 is not set: the
+// field keeps its default, and no rule counts it as written. Templates pass the
+// empty values of variables on to mean just that. A bool, a list and a map are
+// always what was written, and so is whatever a pointer holds.
+//
 // Embedded structs contribute their fields as if they were written in place.
 package schema
 
@@ -49,6 +54,7 @@ type Input struct {
 type Source struct {
 	fields  map[any]place // every field, with the body it belongs to
 	unknown map[any]bool
+	failed  map[any]bool // what is wrong with the field has been reported
 	secret  func(string)
 }
 
@@ -76,12 +82,14 @@ func (s *Source) place(ptr any) place {
 // Name returns the argument's name in the template.
 func (s *Source) Name(ptr any) string { return s.place(ptr).name }
 
-// Set reports whether the template wrote the field at ptr, other than as null.
+// Set reports whether the template wrote the field at ptr, other than as null or
+// as the empty value that means the same.
 func (s *Source) Set(ptr any) bool { return s.place(ptr).set }
 
 // Known reports whether the field's value is known yet. Values that depend on
-// a running machine are unknown while a template is only being checked.
-func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] }
+// a running machine are unknown while a template is only being checked. A value
+// that is missing or wrong, which has been reported, is never known.
+func (s *Source) Known(ptr any) bool { return !s.unknown[ptr] && !s.failed[ptr] }
 
 // Secret makes text one that must not be shown, for what a component learns when
 // it runs.
@@ -143,9 +151,9 @@ func (c *Checker) add(sev hcl.DiagnosticSeverity, ptr any, summary, format strin
 }
 
 // Validator is implemented by option structs with rules beyond types. It is
-// called on the decoded struct and on each of its blocks, innermost first, when
-// all of them decoded without an error. Embedded structs are not visited: the
-// struct that embeds them calls their rules.
+// called on the decoded struct and on each of its blocks, innermost first. Fields
+// that could not be decoded have their defaults then, and are not known. Embedded
+// structs are not visited: the struct that embeds them calls their rules.
 type Validator interface{ Validate(*Checker) }
 
 // Choices is implemented by enumerated option types.
@@ -196,11 +204,8 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 // Arguments that the struct does not name are errors at the place they are
 // written. dst must not move afterwards: the Source knows fields by address.
 func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
-	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}, secret: in.Secret}}
+	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}, failed: map[any]bool{}, secret: in.Secret}}
 	d.body(in.Body, reflect.ValueOf(dst).Elem())
-	if d.diags.HasErrors() {
-		return d.src, d.diags
-	}
 	c := &Checker{Source: d.src}
 	for _, v := range append(d.blocks, dst) {
 		if v, ok := v.(Validator); ok {
@@ -229,17 +234,49 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 	}
 	content, diags := body.Content(schema)
 	d.diags = append(d.diags, diags...)
+	var misplaced map[string]bool
+	if diags.HasErrors() {
+		misplaced = otherForm(body, fs)
+	}
 	missing := body.MissingItemRange()
 	for _, f := range fs {
 		fv := v.FieldByIndex(f.index)
 		ptr := fv.Addr().Interface()
 		d.src.fields[ptr] = place{name: f.name, rng: missing}
-		if f.block {
+		attr, written := content.Attributes[f.name]
+		switch {
+		case misplaced[f.name]:
+			d.src.failed[ptr] = true
+		case f.block:
 			d.block(f, content.Blocks.OfType(f.name), fv)
-		} else if attr, ok := content.Attributes[f.name]; ok {
+		case written:
 			d.attribute(f, attr, fv)
+		case !f.optional:
+			d.src.failed[ptr] = true
 		}
 	}
+}
+
+// otherForm finds the blocks that were written as arguments, and the arguments
+// that were written as blocks.
+func otherForm(body hcl.Body, fs []field) map[string]bool {
+	schema := &hcl.BodySchema{}
+	for _, f := range fs {
+		if f.block {
+			schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: f.name})
+		} else {
+			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name})
+		}
+	}
+	content, _, _ := body.PartialContent(schema) // what is wrong has been reported
+	found := map[string]bool{}
+	for name := range content.Attributes {
+		found[name] = true
+	}
+	for _, b := range content.Blocks {
+		found[b.Type] = true
+	}
+	return found
 }
 
 func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
@@ -288,12 +325,15 @@ func setDefaults(v reflect.Value) {
 func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	ptr := fv.Addr().Interface()
 	rng := attr.Expr.Range()
+	d.src.fields[ptr] = place{f.name, rng, true}
 	val, diags := attr.Expr.Value(d.Context)
 	d.diags = append(d.diags, diags...)
 	if diags.HasErrors() {
+		d.src.failed[ptr] = true
 		return
 	}
 	complain := func(summary, format string, args ...any) {
+		d.src.failed[ptr] = true
 		d.diags = d.diags.Append(&hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...),
 			Subject: &rng, Expression: attr.Expr, EvalContext: d.Context,
@@ -301,12 +341,16 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	}
 	val, _ = val.UnmarkDeep()
 	if val.IsNull() {
+		d.src.fields[ptr] = place{f.name, rng, false}
 		if !f.optional {
 			complain("Missing required argument", "The argument %q is required, but its value is null.", f.name)
 		}
 		return
 	}
-	d.src.fields[ptr] = place{f.name, rng, true}
+	if path := nullWithin(val); path != "" && f.typ != ctyValueType {
+		complain("Null value", "Argument %q: %s is null. Leave it out, or give it a value.", f.name, path)
+		return
+	}
 	if !val.IsWhollyKnown() {
 		d.src.unknown[ptr] = true
 		if err := assignable(val.Type(), fv); err != nil {
@@ -319,7 +363,18 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		complain("Invalid {{ }} template", "Argument %q: %s.", f.name, err)
 		return
 	}
-	if err := assign(val, fv); err != nil {
+	if _, ok := attr.Expr.(Loose); ok {
+		val = listed(val, f.typ)
+	}
+	if val, err = convert.Convert(val, wanted(f.typ)); err != nil {
+		complain("Unsuitable value", "Argument %q: %s.", f.name, err)
+		return
+	}
+	if f.optional && isZero(val, f.typ) {
+		d.src.fields[ptr] = place{f.name, rng, false}
+		return
+	}
+	if err := set(val, fv); err != nil {
 		complain("Unsuitable value", "Argument %q: %s.", f.name, err)
 		return
 	}
@@ -331,6 +386,71 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 			return true, nil
 		})
 	}
+}
+
+// Loose is an expression that is not held to the letter: one element may stand in
+// the place of a list that holds nothing else.
+type Loose struct{ hcl.Expression }
+
+// listed makes a list of val if that is what t is decoded from and val is none.
+func listed(val cty.Value, t reflect.Type) cty.Value {
+	if ty := val.Type(); wanted(t).IsListType() && !ty.IsListType() && !ty.IsSetType() && !ty.IsTupleType() {
+		return cty.TupleVal([]cty.Value{val})
+	}
+	return val
+}
+
+// isZero reports whether val, which t is decoded from, means that nothing is set.
+func isZero(val cty.Value, t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer || t == ctyValueType {
+		return false
+	}
+	switch val.Type() {
+	case cty.String:
+		if t == durationType {
+			wait, err := parseDuration(val)
+			return err == nil && wait == 0
+		}
+		return val.AsString() == ""
+	case cty.Number:
+		return val.RawEquals(cty.Zero)
+	}
+	return false
+}
+
+// nullWithin says which element of val is null; empty if none is.
+func nullWithin(val cty.Value) (name string) {
+	_ = cty.Walk(val, func(path cty.Path, v cty.Value) (bool, error) {
+		if !v.IsNull() {
+			return name == "", nil
+		}
+		name = "an element"
+		switch step := path[len(path)-1].(type) {
+		case cty.GetAttrStep:
+			name = fmt.Sprintf("%q", step.Name)
+		case cty.IndexStep:
+			switch {
+			case step.Key.IsNull(): // the key of an element of a set is the element itself
+			case step.Key.Type() == cty.String:
+				name = fmt.Sprintf("%q", step.Key.AsString())
+			case step.Key.Type() == cty.Number:
+				name = fmt.Sprintf("the element with index %s", step.Key.AsBigFloat().Text('f', 0))
+			}
+		}
+		return false, nil
+	})
+	return name
+}
+
+func parseDuration(val cty.Value) (time.Duration, error) {
+	if val.AsString() == "" {
+		return 0, nil
+	}
+	wait, err := time.ParseDuration(val.AsString())
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as \"90s\" or \"5m\"", val.AsString())
+	}
+	return wait, nil
 }
 
 func (d *decoder) render(val cty.Value, f field) (cty.Value, error) {
@@ -438,31 +558,17 @@ func assignable(ty cty.Type, fv reflect.Value) error {
 	return nil
 }
 
-func assign(val cty.Value, fv reflect.Value) error {
-	val, err := convert.Convert(val, wanted(fv.Type()))
-	if err != nil {
-		return err
-	}
-	return set(val, fv)
-}
-
 // set stores val, which has the type that is wanted, in fv.
 func set(val cty.Value, fv reflect.Value) error {
-	if val.IsNull() {
-		return nil
-	}
 	t := fv.Type()
 	switch {
 	case t == ctyValueType:
 		fv.Set(reflect.ValueOf(val))
 		return nil
 	case t == durationType:
-		dur, err := time.ParseDuration(val.AsString())
-		if err != nil {
-			return fmt.Errorf("%q is not a duration such as \"90s\" or \"5m\"", val.AsString())
-		}
-		fv.SetInt(int64(dur))
-		return nil
+		wait, err := parseDuration(val)
+		fv.SetInt(int64(wait))
+		return err
 	case reflect.PointerTo(t).Implements(textType):
 		return fv.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(val.AsString()))
 	}

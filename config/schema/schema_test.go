@@ -51,6 +51,7 @@ type options struct {
 	Ratio    float64           `hcl:"ratio,optional"`
 	Public   bool              `hcl:"public,optional"`
 	Maybe    *bool             `hcl:"maybe,optional"`
+	Needed   string            `hcl:"needed,optional"`
 	Wait     time.Duration     `hcl:"wait,optional"`
 	Color    color             `hcl:"color,optional"`
 	List     []string          `hcl:"list,optional"`
@@ -60,6 +61,8 @@ type options struct {
 	Password string            `hcl:"password,optional,secret"`
 	Keys     map[string]string `hcl:"keys,optional,secret"`
 	Any      cty.Value         `hcl:"any,optional"`
+	Zero     *int              `hcl:"zero,optional"`
+	Empty    *string           `hcl:"empty,optional"`
 	Volumes  []volume          `hcl:"volume,block"`
 	Root     volume            `hcl:"root,block"`
 	Extra    *volume           `hcl:"extra,block"`
@@ -69,8 +72,11 @@ func (o *options) Validate(c *schema.Checker) {
 	if o.Name == "bad" {
 		c.Errorf(&o.Name, "Bad name", "%q is bad.", o.Name)
 	}
-	if c.Set(&o.Count) && o.Count == 0 {
-		c.Warnf(&o.Count, "No effect", "Zero is the default.")
+	if c.Set(&o.Count) && o.Count == 3 {
+		c.Warnf(&o.Count, "No effect", "Three is the default.")
+	}
+	if o.Count == 9 && o.Needed == "" {
+		c.Errorf(&o.Needed, "Nothing needed", "Set needed.")
 	}
 }
 
@@ -139,11 +145,32 @@ func TestDecode(t *testing.T) {
 			wait  = null
 			tags  = null
 		`, func(*options) {}},
-		{"empty is set", `
+		{"an empty list is set", `
 			name  = "x"
 			list  = []
 			tags  = {}
 		`, func(o *options) { o.List, o.Tags = []string{}, map[string]string{} }},
+		{"empty and zero are not set", `
+			name   = "x"
+			region = ""
+			count  = 0
+			ratio  = "0"
+			wait   = ""
+			color  = ""
+			volume {
+				device = "d"
+				size   = 0
+			}
+		`, func(o *options) { o.Volumes = []volume{{Device: "d", Size: 8}} }},
+		{"no time is not set", `
+			name = "x"
+			wait = "0s"
+		`, func(*options) {}},
+		{"what a pointer holds is set", `
+			name  = "x"
+			zero  = 0
+			empty = ""
+		`, func(o *options) { o.Zero, o.Empty = new(int), new(string) }},
 		{"blocks", `
 			name = "x"
 			volume {
@@ -206,8 +233,20 @@ func TestComplaints(t *testing.T) {
 		{"name = \"x\"\ncolor = \"blue\"", `2: Unsuitable value: Argument "color": "blue" is not one of "red", "green".`},
 		{"name = \"x\"\nroot {\n device = \"r\"\n size = 1\n}\nroot {\n}", `6: Duplicate block: Only one "root" block is allowed here; the first one is at t.hcl:2,1-5.`},
 		{"name = \"bad\"", `1: Bad name: "bad" is bad.`},
-		{"name = \"x\"\ncount = 0", `2: No effect: Zero is the default.`},
-		{"name = \"x\"\nvolume {\n device = \"d\"\n size = 0\n}", `4: Too small: A volume has at least 1 GB.`},
+		{"name = \"x\"\ncount = 3", `2: No effect: Three is the default.`},
+		{"name = \"x\"\ncount = 0", ``},
+		{"name = \"x\"\nvolume {\n device = \"d\"\n size = -1\n}", `4: Too small: A volume has at least 1 GB.`},
+		{"name = \"x\"\nlist = [\"a\", null]", `2: Null value: Argument "list": the element with index 1 is null. Leave it out, or give it a value.`},
+		{"name = \"x\"\ntags = { a = \"b\", c = null }", `2: Null value: Argument "tags": "c" is null. Leave it out, or give it a value.`},
+		{"name = \"x\"\nany = { a = null }", ``},
+		// One mistake does not hide another, and nothing is said twice.
+		{"volume {\n device = \"d\"\n size = -1\n}\nwait = \"soon\"", "1: Missing required argument: The argument \"name\" is required, but no definition was found.\n" +
+			"5: Unsuitable value: Argument \"wait\": \"soon\" is not a duration such as \"90s\" or \"5m\".\n" +
+			"3: Too small: A volume has at least 1 GB."},
+		{"name = \"bad\"\nwait = \"soon\"", "2: Unsuitable value: Argument \"wait\": \"soon\" is not a duration such as \"90s\" or \"5m\".\n1: Bad name: \"bad\" is bad."},
+		{"name = \"x\"\ncount = 9\nneeded = []", `3: Unsuitable value: Argument "needed": string required, but have tuple.`},
+		{"name = \"x\"\ncount = 9\nneeded {\n}", `3: Unsupported block type: Blocks of type "needed" are not expected here. Did you mean to define argument "needed"? If so, use the equals sign to assign it a value.`},
+		{"name = \"x\"\ncount = 9\nneeded = \"\"", `3: Nothing needed: Set needed.`},
 		{"name = \"x\"\nvolume {\n size = 5\n}", `2: Missing required argument: The argument "device" is required, but no definition was found.`},
 		{"name = var.x", `1: Variables not allowed: Variables may not be used here.`},
 	}
@@ -350,6 +389,12 @@ type options struct {
 	Public bool
 	// Yes, no, or neither.
 	Maybe *bool
+	// Needed at times.
+	Needed string
+	// A number, 0 too.
+	Zero *int
+	// A text, an empty one too.
+	Empty *string
 	// How long.
 	Wait time.Duration
 	// Which color.

@@ -78,7 +78,7 @@ func (p *file) write(ctx context.Context, s *step.Scope, m builder.Machine, dest
 	if err != nil {
 		return err
 	}
-	return m.Put(ctx, dir, communicator.File(name, 0o600, []byte(p.Content)))
+	return m.Put(ctx, dir, communicator.File(name, 0o600, []byte(*p.Content)))
 }
 
 // orHere is dir, or the directory that relative paths start at.

@@ -25,7 +25,7 @@ type Options struct {
 
 	// The text of the file to write on the machine, instead of a source. The file
 	// is readable only by its owner.
-	Content string `hcl:"content,optional"`
+	Content *string `hcl:"content,optional"`
 
 	// Where to copy to. If it ends in `/` it is a directory, and a file keeps its
 	// name in it. A directory is copied into it either way; if it does not exist on the
@@ -61,7 +61,7 @@ func (d *Direction) UnmarshalText(b []byte) error { return schema.ParseChoice(d,
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	sources := o.Source != "" || len(o.Sources) > 0
-	content := o.Content != "" || c.Set(&o.Content) && !sources // an empty content beside a source is not set
+	content := c.Set(&o.Content) && (o.Content == nil || *o.Content != "" || !sources) // an empty content beside a source is not set
 	switch {
 	case content && sources:
 		c.Errorf(&o.Content, "Content and source", "Set content, or source and sources, but not both.")

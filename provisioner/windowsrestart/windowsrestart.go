@@ -54,9 +54,6 @@ func defaults() Options {
 
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
-	if o.RestartCommand == "" {
-		c.Errorf(&o.RestartCommand, "No command", "restart_command cannot be empty.")
-	}
 	if o.RestartTimeout <= 0 {
 		c.Errorf(&o.RestartTimeout, "Not a waiting time", "restart_timeout must be more than nothing.")
 	}

@@ -61,9 +61,6 @@ func (o *Options) Validate(c *schema.Checker) {
 	if err := script.CheckFormat(o.EnvVarFormat); err != nil {
 		c.Errorf(&o.EnvVarFormat, "Unusable format", "%s.", err)
 	}
-	if o.RemotePath == "" {
-		c.Errorf(&o.RemotePath, "No path", "remote_path says where the script is uploaded to.")
-	}
 	if o.StartRetryTimeout < 0 {
 		c.Errorf(&o.StartRetryTimeout, "Negative duration", "start_retry_timeout cannot be negative.")
 	}

@@ -95,7 +95,6 @@ func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
 		``: "No script", `script = "/no/such/file"`: "Script not found",
 		"inline = [\"a\"]\nenv_var_format = \"x\"":        "Unusable format",
-		"inline = [\"a\"]\nremote_path = \"\"":            "No path",
 		"inline = [\"a\"]\nstart_retry_timeout = \"-1s\"": "Negative duration",
 	} {
 		provisionertest.Invalid(t, windowsshell.Component(), body, "", want)

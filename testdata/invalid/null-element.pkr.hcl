@@ -1,0 +1,14 @@
+variable "nothing" {
+  default = null
+}
+
+source "null" "a" {
+}
+
+build {
+  sources = ["null.a"]
+
+  provisioner "shell" {
+    inline = ["true", var.nothing] # ERROR: Null value: Argument "inline": the element with index 1 is null. Leave it out, or give it a value.
+  }
+}
