@@ -44,6 +44,7 @@ type part struct {
 type use struct {
 	typ, name, local string
 	builder          *Component
+	unsettled        bool // local is not known yet
 }
 
 // selector is the name that only and except know the source by.
@@ -51,20 +52,25 @@ func (u use) selector() string { return u.typ + "." + u.local }
 
 // buildBlock adds the builds of a build block to the template.
 func (l *loader) buildBlock(ctx context.Context, block *hcl.Block) hcl.Diagnostics {
-	attrs, parts, diags := l.expand(ctx, block.Body, buildSchema)
+	attrs, parts, unexpanded, diags := l.expand(ctx, block.Body, buildSchema)
 	s := &steps{loader: l}
 	var description string
-	diags = append(diags, l.decode(ctx, attrs["name"], &s.name)...)
+	diags = append(diags, s.readName(ctx, attrs["name"])...)
 	diags = append(diags, l.decode(ctx, attrs["description"], &description)...)
-	uses, more := l.uses(ctx, attrs["sources"], parts)
+	uses, open, more := l.uses(ctx, attrs["sources"], parts)
 	diags = append(diags, more...)
-	if len(uses) == 0 && !l.failed && !diags.HasErrors() {
+	open = open || unexpanded["source"]
+	l.t.Open = l.t.Open || open
+	if len(uses) == 0 && !open && !l.failed && !diags.HasErrors() {
 		return append(diags, problem(&block.DefRange, "Build without a source",
 			"A build needs at least one source: write sources = [\"source.TYPE.NAME\"], or a source block in it.")...)
 	}
 	for _, u := range uses {
 		s.selectors = append(s.selectors, u.selector())
+		s.locals = append(s.locals, u.local)
+		s.unsettled = s.unsettled || u.unsettled
 	}
+	s.unsettled = s.unsettled || open
 	diags = append(diags, s.collect(ctx, parts)...)
 	var builds []*Build
 	for _, u := range uses {
@@ -79,12 +85,12 @@ func (l *loader) buildBlock(ctx context.Context, block *hcl.Block) hcl.Diagnosti
 	return diags
 }
 
-// uses lists the sources of a build block: first those of its list.
-func (l *loader) uses(ctx context.Context, list *hcl.Attribute, parts []part) ([]use, hcl.Diagnostics) {
-	var uses []use
-	var diags hcl.Diagnostics
+// uses lists the sources of a build block: first those of its list. open says that
+// there may be others, which are not known yet.
+func (l *loader) uses(ctx context.Context, list *hcl.Attribute, parts []part) (uses []use, open bool, diags hcl.Diagnostics) {
 	if list != nil {
-		refs, more := l.references(ctx, list)
+		refs, unknown, more := l.references(ctx, list)
+		open = unknown
 		diags = append(diags, more...)
 		for _, ref := range refs {
 			u, more := l.use(ref.text, ref.at)
@@ -106,7 +112,7 @@ func (l *loader) uses(ctx context.Context, list *hcl.Attribute, parts []part) ([
 		diags = append(diags, l.nestedSource(&u, p)...)
 		uses = append(uses, u)
 	}
-	return uses, diags
+	return uses, open, diags
 }
 
 // reference is the name of a source, and where it was written.
@@ -115,19 +121,46 @@ type reference struct {
 	at   hcl.Range
 }
 
-func (l *loader) references(ctx context.Context, attr *hcl.Attribute) ([]reference, hcl.Diagnostics) {
-	var texts []string
-	diags := l.decode(ctx, attr, &texts)
+// references reads a list of sources. open says that not all of it is known yet.
+func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []reference, open bool, diags hcl.Diagnostics) {
+	val, diags := l.value(ctx, attr.Expr, nil)
+	if diags.HasErrors() || val.IsNull() {
+		return nil, false, diags
+	}
+	rng := attr.Expr.Range()
+	list, err := convert.Convert(val, cty.List(cty.String))
+	if err != nil {
+		return nil, false, append(diags, problem(&rng, "Unsuitable value", "Argument %q: %s.", attr.Name, err)...)
+	}
+	if !list.IsKnown() {
+		return nil, true, append(diags, l.notYet(rng, "The sources of this build are")...)
+	}
 	exprs, _ := hcl.ExprList(attr.Expr) // no list: then errors point at the whole expression
-	var refs []reference
-	for i, text := range texts {
-		at := attr.Expr.Range()
-		if len(exprs) == len(texts) {
+	for i, v := range list.AsValueSlice() {
+		at := rng
+		if len(exprs) == list.LengthInt() {
 			at = exprs[i].Range()
 		}
-		refs = append(refs, reference{text, at})
+		switch {
+		case !v.IsKnown():
+			open = true
+			diags = append(diags, l.notYet(at, "A source of this build is")...)
+		case v.IsNull():
+			diags = append(diags, problem(&at, "Null value", "The name of a source cannot be null.")...)
+		default:
+			refs = append(refs, reference{v.AsString(), at})
+		}
 	}
-	return refs, diags
+	return refs, open, diags
+}
+
+// notYet warns of what only data sources can tell, so that it cannot be checked.
+// Once they have been read, it is an error.
+func (l *loader) notYet(at hcl.Range, what string) hcl.Diagnostics {
+	if l.o.ReadData {
+		return problem(&at, "Value not known", "%s not known, and nothing will ever tell.", what)
+	}
+	return warning(&at, "Not known yet", "%s known only when data sources are read, and cannot be checked before: -evaluate-datasources reads them.", what)
 }
 
 // use finds the source that a reference means: TYPE.NAME, or with anything before
@@ -156,7 +189,7 @@ func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
 func (l *loader) nestedSource(u *use, p part) hcl.Diagnostics {
 	content, rest, diags := p.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "name"}}})
 	if attr, ok := content.Attributes["name"]; ok {
-		diags = append(diags, localName(attr, &u.local)...)
+		diags = append(diags, l.localName(attr, u)...)
 	}
 	top := u.builder.body
 	u.builder.block = p.Block
@@ -168,14 +201,18 @@ func (l *loader) nestedSource(u *use, p part) hcl.Diagnostics {
 // localName decodes the name that a build gives to one of its sources. It is
 // settled before there are any values; only an iterator of a dynamic block, which
 // is, may be in it.
-func localName(attr *hcl.Attribute, name *string) hcl.Diagnostics {
+func (l *loader) localName(attr *hcl.Attribute, u *use) hcl.Diagnostics {
 	val, diags := attr.Expr.Value(nil)
 	if diags.HasErrors() {
 		rng := attr.Expr.Range()
 		return problem(&rng, "Name is not constant",
 			"The name of a source in a build must be a literal text, or the value of the dynamic block that makes the source.")
 	}
-	if err := store(val, name); err != nil || val.IsNull() {
+	if !val.IsKnown() && !l.o.ReadData {
+		u.local, u.unsettled = lang.Unknown, true
+		return nil
+	}
+	if err := store(val, &u.local); err != nil || val.IsNull() {
 		rng := attr.Expr.Range()
 		return problem(&rng, "Unsuitable value", "The name of a source in a build must be a string.")
 	}
@@ -184,11 +221,11 @@ func localName(attr *hcl.Attribute, name *string) hcl.Diagnostics {
 
 // expand returns the content of a body whose dynamic blocks may use var, local
 // and data. Only those blocks are expanded: the others may refer to values that
-// exist later.
-func (l *loader) expand(ctx context.Context, body hcl.Body, want *hcl.BodySchema) (hcl.Attributes, []part, hcl.Diagnostics) {
+// exist later. unexpanded are the types of blocks whose labels are not known yet.
+func (l *loader) expand(ctx context.Context, body hcl.Body, want *hcl.BodySchema) (attrs hcl.Attributes, parts []part, unexpanded map[string]bool, diags hcl.Diagnostics) {
 	raw := &hcl.BodySchema{Attributes: want.Attributes, Blocks: append(slices.Clone(want.Blocks), dynamicBlock)}
 	content, diags := body.Content(raw)
-	var parts []part
+	unexpanded = map[string]bool{}
 	for _, b := range content.Blocks {
 		if b.Type != dynamicBlock.Type {
 			parts = append(parts, part{b, b.Body})
@@ -200,12 +237,17 @@ func (l *loader) expand(ctx context.Context, body hcl.Body, want *hcl.BodySchema
 			continue
 		}
 		expanded, more := dynblock.Expand(&singleBlock{hcl.EmptyBody(), b}, ec).Content(&hcl.BodySchema{Blocks: want.Blocks})
+		if unknownLabel(more) && !l.o.ReadData {
+			unexpanded[b.Labels[0]] = true
+			diags = append(diags, l.notYet(*more[0].Subject, "This label is")...)
+			continue
+		}
 		diags = append(diags, l.t.Explain(more)...)
 		for _, e := range expanded.Blocks {
 			parts = append(parts, part{e, b.Body})
 		}
 	}
-	return content.Attributes, parts, diags
+	return content.Attributes, parts, unexpanded, diags
 }
 
 var dynamicBlock = hcl.BlockHeaderSchema{Type: "dynamic", LabelNames: []string{"type"}}
@@ -221,23 +263,42 @@ func (b *singleBlock) Content(*hcl.BodySchema) (*hcl.BodyContent, hcl.Diagnostic
 	return &hcl.BodyContent{Blocks: hcl.Blocks{b.block}, MissingItemRange: b.block.DefRange}, nil
 }
 
+// unknownLabel reports whether a dynamic block could not be expanded only because
+// the labels of what it makes are not known.
+func unknownLabel(diags hcl.Diagnostics) bool {
+	return len(diags) > 0 && !slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool {
+		return d.Summary != "Invalid dynamic block label" || !strings.HasPrefix(d.Detail, "This value is not yet known")
+	})
+}
+
+// value evaluates expr, which may use var, local and data, and values besides.
+func (l *loader) value(ctx context.Context, expr hcl.Expression, values map[string]cty.Value) (cty.Value, hcl.Diagnostics) {
+	ec, diags := l.t.scope.Context(ctx, expr.Variables())
+	if diags.HasErrors() {
+		return cty.DynamicVal, diags
+	}
+	if values != nil {
+		ec = ec.NewChild()
+		ec.Variables = values
+	}
+	val, more := expr.Value(ec)
+	val, _ = val.UnmarkDeep()
+	return val, append(diags, l.t.Explain(more)...)
+}
+
 // decode evaluates attr, which may use var, local and data, and stores the value
 // in dst. An absent, null or not yet known value leaves dst as it is.
 func (l *loader) decode(ctx context.Context, attr *hcl.Attribute, dst any) hcl.Diagnostics {
+	return l.decodeWith(ctx, attr, nil, dst)
+}
+
+// decodeWith is decode of what may use values besides.
+func (l *loader) decodeWith(ctx context.Context, attr *hcl.Attribute, values map[string]cty.Value, dst any) hcl.Diagnostics {
 	if attr == nil {
 		return nil
 	}
-	ec, diags := l.t.scope.Context(ctx, attr.Expr.Variables())
-	if diags.HasErrors() {
-		return diags
-	}
-	val, more := attr.Expr.Value(ec)
-	diags = append(diags, l.t.Explain(more)...)
-	if more.HasErrors() {
-		return diags
-	}
-	val, _ = val.UnmarkDeep()
-	if val.IsNull() || !val.IsWhollyKnown() {
+	val, diags := l.value(ctx, attr.Expr, values)
+	if diags.HasErrors() || val.IsNull() || !val.IsWhollyKnown() {
 		return diags
 	}
 	if err := store(val, dst); err != nil {
@@ -247,7 +308,12 @@ func (l *loader) decode(ctx context.Context, attr *hcl.Attribute, dst any) hcl.D
 	return diags
 }
 
+// store stores val, which is neither null nor unknown, in dst. An empty text leaves
+// a dst that is no text as it is: it means that nothing is set.
 func store(val cty.Value, dst any) error {
+	if _, list := dst.(*[]string); !list && val.Type() == cty.String && val.AsString() == "" {
+		return nil
+	}
 	if d, ok := dst.(*time.Duration); ok {
 		var text string
 		if err := store(val, &text); err != nil {

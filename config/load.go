@@ -110,7 +110,7 @@ func (l *loader) rest(ctx context.Context) hcl.Diagnostics {
 	diags := l.checkVariables()
 	diags = append(diags, l.sourceBlocks()...)
 	diags = append(diags, l.compute(ctx)...)
-	diags = append(diags, l.registry(ctx, l.blocks["hcp_packer_registry"], nil)...)
+	diags = append(diags, l.registry(ctx, l.blocks["hcp_packer_registry"])...)
 	l.failed = l.failed || diags.HasErrors()
 	for _, block := range l.blocks["build"] {
 		diags = append(diags, l.buildBlock(ctx, block)...)
@@ -184,7 +184,7 @@ func (l *loader) plugins() hcl.Diagnostics {
 		for _, p := range plugins {
 			i := slices.IndexFunc(l.t.Plugins, func(q Plugin) bool { return q.Name == p.Name })
 			if i >= 0 {
-				diags = append(diags, problem(&p.Range, "Duplicate plugin requirement", "The plugin %q is required already, at %s.", p.Name, l.t.Plugins[i].Range)...)
+				diags = append(diags, l.t.Plugins[i].also(p)...)
 				continue
 			}
 			l.t.Plugins = append(l.t.Plugins, p)

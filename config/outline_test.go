@@ -67,10 +67,10 @@ func TestEvaluate(t *testing.T) {
 		{`local.list`, "[\n  \"a\",\n  \"b\",\n]"},
 		{`var.unset + 1`, lang.Unknown},
 		{`local.body`, lang.Unknown},
-		{`{ a = var.password, b = null, c = true }`, "{\n  \"a\" = <sensitive>\n  \"b\" = null\n  \"c\" = true\n}"},
+		{`{ a = var.password, b = null, c = true }`, "{\n  \"a\" = <sensitive>\n  \"c\" = true\n}"},
 		{`var.password == "x" ? 1 : 2`, "<sensitive>"},
 		{`{}`, "{}"},
-		{`1e30`, "1000000000000000000000000000000"},
+		{`1e30`, "1e+30"},
 		{`1e9999`, "1e+9999"},
 		{`"line\nline"`, "line\nline"},
 	} {
@@ -140,4 +140,42 @@ func expensive(text string) bool {
 		}
 	}
 	return false
+}
+
+// TestLookupInLocals: what looks something up in all locals gets those that do not
+// depend on it, and is no cycle.
+func TestLookupInLocals(t *testing.T) {
+	out := outline(t, `locals {
+		b     = lookup(local, "a", "none")
+		of_b  = upper("b${local.b}")
+		other = lookup(local, "of_b", "none")
+		n     = length(local)
+		a     = "1"
+	}`)
+	if len(out.Doubts) != 0 {
+		t.Error(out.Doubts)
+	}
+	var got []string
+	for _, v := range out.Locals {
+		got = append(got, v.Name+"="+lang.Show(v.Value))
+	}
+	if s := strings.Join(got, " "); s != "a=1 b=1 n=4 of_b=B1 other=B1" {
+		t.Error(s)
+	}
+}
+
+// TestShownNumbers: numbers are shown with the digits that Packer shows.
+func TestShownNumbers(t *testing.T) {
+	out := outline(t, "")
+	for text, want := range map[string]string{
+		"1/3": "0.3333333333333333", "1.1*1.1": "1.21", "1-0.9": "0.1", "1e30": "1e+30", "1e100": "1e+100", "-0": "0", "0*-1": "0",
+		"1000000": "1000000", "9007199254740993": "9007199254740993", "1234567.5": "1.2345675e+06", "0.00001": "1e-05", "1/0": "+Inf",
+		"[1.1*1.1, null, { a = null, b = 1/3 }]": "[\n  1.21,\n  null,\n  {\n    \"b\" = 0.3333333333333333\n  },\n]",
+		`"${1/4}"`:                               "0.25",
+	} {
+		val, diags, err := out.Evaluate(t.Context(), text)
+		if got := lang.Show(val); err != nil || diags.HasErrors() || got != want {
+			t.Errorf("%s is %q, want %q (%v)", text, got, want, diags)
+		}
+	}
 }

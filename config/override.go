@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/schema"
 )
 
 // overriddenBody is a body in which values take the place of some arguments and
@@ -71,7 +73,9 @@ func (b *overriddenBody) overrides(want *hcl.BodySchema) (*hcl.BodyContent, hcl.
 		case slices.ContainsFunc(want.Attributes, func(a hcl.AttributeSchema) bool { return a.Name == name }):
 			content.Attributes[name] = b.attribute(name, v)
 		case slices.ContainsFunc(want.Blocks, func(s hcl.BlockHeaderSchema) bool { return s.Type == name }):
-			content.Blocks = append(content.Blocks, b.blocks(name, v)...)
+			blocks, more := b.blocks(name, v)
+			content.Blocks = append(content.Blocks, blocks...)
+			diags = append(diags, more...)
 		default:
 			diags = append(diags, problem(&b.at, "Unsupported argument", "The override sets %q, which is not an argument here.", name)...)
 		}
@@ -80,29 +84,28 @@ func (b *overriddenBody) overrides(want *hcl.BodySchema) (*hcl.BodyContent, hcl.
 }
 
 func (b *overriddenBody) attribute(name string, v cty.Value) *hcl.Attribute {
-	return &hcl.Attribute{Name: name, Expr: hcl.StaticExpr(v, b.at), Range: b.at, NameRange: b.at}
+	return &hcl.Attribute{Name: name, Expr: schema.Loose{Expression: hcl.StaticExpr(v, b.at)}, Range: b.at, NameRange: b.at}
 }
 
 // blocks makes a block of an object, and several of a list of objects.
-func (b *overriddenBody) blocks(name string, v cty.Value) hcl.Blocks {
+func (b *overriddenBody) blocks(name string, v cty.Value) (all hcl.Blocks, diags hcl.Diagnostics) {
 	if v.IsNull() || !v.IsKnown() {
-		return nil
+		return nil, nil
 	}
 	if t := v.Type(); t.IsTupleType() || t.IsListType() {
-		var all hcl.Blocks
 		for _, e := range v.AsValueSlice() {
-			all = append(all, b.blocks(name, e)...)
+			blocks, more := b.blocks(name, e)
+			all, diags = append(all, blocks...), append(diags, more...)
 		}
-		return all
+		return all, diags
 	}
-	values := map[string]cty.Value{}
-	if isObject(v) {
-		values = v.AsValueMap()
+	if !isObject(v) {
+		return nil, problem(&b.at, "Invalid override", "The override sets %q, which takes an object, or a list of objects.", name)
 	}
 	return hcl.Blocks{{
 		Type: name, DefRange: b.at, TypeRange: b.at,
-		Body: &overriddenBody{hcl.EmptyBody(), values, b.at},
-	}}
+		Body: &overriddenBody{hcl.EmptyBody(), v.AsValueMap(), b.at},
+	}}, nil
 }
 
 // merge puts over in the place of what content has under the same names.

@@ -20,14 +20,15 @@ var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompil
 const maxDescription = 255
 
 // registry checks hcp_packer_registry blocks by the rules of the registry, and
-// warns that they do nothing: there is no registry to tell anything. There can be
-// only one, and none if there is one already, at taken.
-func (l *loader) registry(ctx context.Context, blocks hcl.Blocks, taken *hcl.Block) hcl.Diagnostics {
+// warns that they do nothing: there is no registry to tell anything. There is
+// at most one for the template, and one for each build.
+func (l *loader) registry(ctx context.Context, blocks hcl.Blocks) hcl.Diagnostics {
 	var diags hcl.Diagnostics
+	var taken *hcl.Block
 	for _, block := range blocks {
 		if taken != nil {
 			diags = append(diags, problem(&block.DefRange, "Duplicate hcp_packer_registry",
-				"There can be only one; the first one is at %s. Take this one out.", taken.DefRange)...)
+				"There can be only one here; the first one is at %s. Take this one out.", taken.DefRange)...)
 			continue
 		}
 		taken = block

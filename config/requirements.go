@@ -25,6 +25,19 @@ func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostic
 	return l.t, Merge(append(syntax, diags...), l.plugins())
 }
 
+// also makes p meet what q, another requirement of the same name, asks for too:
+// several files may need the same plugin.
+func (p *Plugin) also(q Plugin) hcl.Diagnostics {
+	if !p.Is(q.Source) {
+		return problem(&q.Range, "Two plugins of one name", "The name %q is that of the plugin %s already, at %s; this is %s. Give one of them another name.",
+			q.Name, p.Source, p.Range, q.Source)
+	}
+	if p.Version != q.Version {
+		p.Version += ", " + q.Version
+	}
+	return nil
+}
+
 // Is says whether the requirement is one of the plugin that source names.
 func (p Plugin) Is(source string) bool { return strings.EqualFold(p.Source, source) }
 

@@ -41,9 +41,12 @@ type Component struct {
 	body     hcl.Body        // without what the engine itself reads
 	refs     []hcl.Traversal // all that body and override may refer to
 	source   cty.Value       // source.*
-	build    string          // build.name
+	build    cty.Value       // build.name
 	local    string          // key of override
 	override hcl.Expression  // nil if there is none
+
+	locals    []string // keys that override may have
+	unsettled bool     // there may be others
 }
 
 // Input returns what the component's options are decoded from, without Render
@@ -56,7 +59,7 @@ func (c *Component) Input(ctx context.Context, build map[string]cty.Value) (sche
 	ec.Variables = map[string]cty.Value{"source": c.source}
 	if build != nil {
 		build = maps.Clone(build)
-		build["name"] = cty.StringVal(c.build)
+		build["name"] = c.build
 		ec.Variables["build"] = cty.ObjectVal(build)
 	}
 	body := dynblock.Expand(c.body, ec)
@@ -77,18 +80,22 @@ func (c *Component) overrides(ec *hcl.EvalContext) (map[string]cty.Value, hcl.Di
 		return nil, c.scope.Explain(diags)
 	}
 	rng := c.override.Range()
-	invalid := func() hcl.Diagnostics {
-		return problem(&rng, "Invalid override", "An override is an object that has an object of arguments for each source: override = { %s = { ... } }.", c.local)
-	}
 	if !isObject(val) {
-		return nil, invalid()
+		return nil, problem(&rng, "Invalid override", "An override is an object that has an object of arguments for each source: override = { NAME = { ... } }.")
 	}
-	mine, ok := val.AsValueMap()[c.local]
-	if !ok || mine.IsNull() || !mine.IsKnown() {
+	all := val.AsValueMap()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		switch v := all[name]; {
+		case !v.IsNull() && v.IsKnown() && !isObject(v):
+			diags = append(diags, problem(&rng, "Invalid override",
+				"override.%s is not an object. An override has an object of arguments for each source: override = { NAME = { ... } }.", name)...)
+		case !c.unsettled && !slices.Contains(c.locals, name):
+			diags = append(diags, warning(&rng, "Unknown source in override", "No source of this build has the name %q.%s", name, lang.DidYouMean(name, c.locals))...)
+		}
+	}
+	mine, ok := all[c.local]
+	if diags.HasErrors() || !ok || mine.IsNull() || !mine.IsKnown() {
 		return nil, diags
-	}
-	if !isObject(mine) {
-		return nil, invalid()
 	}
 	return mine.AsValueMap(), diags
 }

@@ -14,21 +14,50 @@ import (
 type steps struct {
 	*loader
 	name      string
-	selectors []string // of the sources, as only and except write them
+	buildName cty.Value // name, or unknown
+	locals    []string  // the sources' names in the build, as override writes them
+	selectors []string  // of the sources, as only and except write them
+	unsettled bool      // some names of sources are not known yet
 
 	provisioners []provisionerBlock
 	errorCleanup *provisionerBlock
 	chains       [][]postProcessorBlock
 }
 
+// readName reads the name of the build. What stands in its place until it is known
+// is in the names of its sources.
+func (s *steps) readName(ctx context.Context, attr *hcl.Attribute) hcl.Diagnostics {
+	s.buildName = cty.StringVal("")
+	if attr == nil {
+		return nil
+	}
+	val, diags := s.value(ctx, attr.Expr, nil)
+	if !diags.HasErrors() && !val.IsKnown() {
+		s.name, s.buildName, s.unsettled = lang.Unknown, cty.UnknownVal(cty.String), true
+		return diags
+	}
+	diags = s.loader.decode(ctx, attr, &s.name)
+	s.buildName = cty.StringVal(s.name)
+	return diags
+}
+
+// decode is that of the loader for arguments which may use build.name too.
+func (s *steps) decode(ctx context.Context, attr *hcl.Attribute, dst any) hcl.Diagnostics {
+	return s.decodeWith(ctx, attr, map[string]cty.Value{"build": cty.ObjectVal(map[string]cty.Value{"name": s.buildName})}, dst)
+}
+
 // filter is what only and except say about a block.
 type filter struct{ only, except []string }
 
-func (f filter) admits(selector string) bool {
-	if len(f.only) > 0 {
-		return slices.Contains(f.only, selector)
+// admits reports whether the block is one for u, or may be.
+func (f filter) admits(u use) bool {
+	switch {
+	case u.unsettled:
+		return true
+	case len(f.only) > 0:
+		return slices.Contains(f.only, u.selector())
 	}
-	return !slices.Contains(f.except, selector)
+	return !slices.Contains(f.except, u.selector())
 }
 
 type provisionerBlock struct {
@@ -73,11 +102,7 @@ func (s *steps) collect(ctx context.Context, parts []part) hcl.Diagnostics {
 			registries = append(registries, p.Block)
 		}
 	}
-	var whole *hcl.Block // one for the whole template rules out one for the build
-	if top := s.blocks["hcp_packer_registry"]; len(top) > 0 {
-		whole = top[0]
-	}
-	return append(diags, s.registry(ctx, registries, whole)...)
+	return append(diags, s.registry(ctx, registries)...)
 }
 
 var provisionerSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
@@ -125,7 +150,7 @@ func (s *steps) postProcessor(ctx context.Context, p part) (postProcessorBlock, 
 
 func (s *steps) chain(ctx context.Context, p part) ([]postProcessorBlock, hcl.Diagnostics) {
 	schema := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "post-processor", LabelNames: []string{"type"}}}}
-	_, parts, diags := s.expand(ctx, p.Body, schema)
+	_, parts, _, diags := s.expand(ctx, p.Body, schema)
 	var chain []postProcessorBlock
 	for _, p := range parts {
 		b, more := s.postProcessor(ctx, p)
@@ -138,7 +163,7 @@ func (s *steps) chain(ctx context.Context, p part) ([]postProcessorBlock, hcl.Di
 func (s *steps) component(p part, body hcl.Body) *Component {
 	return &Component{
 		Type: p.Labels[0], TypeRange: p.LabelRanges[0], scope: s.t.scope, block: p.Block,
-		body: body, refs: lang.References(p.origin), build: s.name,
+		body: body, refs: lang.References(p.origin), build: s.buildName, locals: s.locals, unsettled: s.unsettled,
 	}
 }
 
@@ -156,7 +181,7 @@ func (s *steps) filter(ctx context.Context, attrs hcl.Attributes) (filter, hcl.D
 		names []string
 	}{{"only", f.only}, {"except", f.except}} {
 		for _, name := range list.names {
-			if !slices.Contains(s.selectors, name) {
+			if !s.unsettled && !slices.Contains(s.selectors, name) {
 				rng := attrs[list.attr].Expr.Range()
 				diags = append(diags, warning(&rng, "Unknown source in "+list.attr, "No source of this build has the name %q.%s",
 					name, lang.DidYouMean(name, s.selectors))...)
@@ -168,9 +193,13 @@ func (s *steps) filter(ctx context.Context, attrs hcl.Attributes) (filter, hcl.D
 
 // build returns the build of one source: with the blocks that apply to it.
 func (s *steps) build(u use) *Build {
-	source := cty.ObjectVal(map[string]cty.Value{"type": cty.StringVal(u.typ), "name": cty.StringVal(u.local)})
+	name := cty.StringVal(u.local)
+	if u.unsettled {
+		name = cty.UnknownVal(cty.String)
+	}
+	source := cty.ObjectVal(map[string]cty.Value{"type": cty.StringVal(u.typ), "name": name})
 	u.builder.source = source
-	b := &Build{Block: s.name, Type: u.typ, Source: u.name, Local: u.local, Name: u.selector(), Builder: u.builder}
+	b := &Build{Unsettled: u.unsettled || !s.buildName.IsKnown(), Block: s.name, Type: u.typ, Source: u.name, Local: u.local, Name: u.selector(), Builder: u.builder}
 	if s.name != "" {
 		b.Name = s.name + "." + b.Name
 	}
@@ -185,17 +214,17 @@ func (s *steps) build(u use) *Build {
 		return &q
 	}
 	for _, p := range s.provisioners {
-		if p.admits(u.selector()) {
+		if p.admits(u) {
 			b.Provisioners = append(b.Provisioners, provisioner(p))
 		}
 	}
-	if p := s.errorCleanup; p != nil && p.admits(u.selector()) {
+	if p := s.errorCleanup; p != nil && p.admits(u) {
 		b.ErrorCleanup = provisioner(*p)
 	}
 	for _, blocks := range s.chains {
 		var chain Chain
 		for _, p := range blocks {
-			if p.admits(u.selector()) {
+			if p.admits(u) {
 				q := p.PostProcessor
 				q.Component = mine(q.Component, nil)
 				chain = append(chain, &q)

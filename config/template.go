@@ -63,6 +63,7 @@ type Template struct {
 	Plugins   []Plugin    // required_plugins, by name
 	Variables []*Variable // by name
 	Builds    []*Build    // every build block with each of its sources, in template order
+	Open      bool        // there may be more builds, which only data sources can tell of
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
@@ -123,6 +124,7 @@ type Build struct {
 	Type        string // such as amazon-ebs
 	Source      string // label of the source block
 	Local       string // name within the build block; the label unless the block renames it
+	Unsettled   bool   // some of Name is not known until data sources are read
 
 	Builder        *Component
 	Provisioners   []*Provisioner // those that apply to this source

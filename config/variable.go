@@ -124,6 +124,7 @@ func validationBlock(block *hcl.Block, variable string) (validation, hcl.Diagnos
 	if attr, ok := content.Attributes["error_message"]; ok {
 		more := gohcl.DecodeExpression(attr.Expr, nil, &rule.message)
 		diags = append(diags, more...)
+		rule.message = strings.TrimSpace(rule.message) // a heredoc ends in a new line
 		if rng := attr.Expr.Range(); !more.HasErrors() && !isSentence(rule.message) {
 			diags = append(diags, problem(&rng, "Invalid validation message",
 				"The message must be one or more whole sentences: start with an upper-case letter and end with a period, question mark or exclamation mark.")...)

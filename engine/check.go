@@ -70,9 +70,7 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	if f != nil && (builderFound || !c.Refers("build")) { // otherwise it cannot be told what build.* has
 		in, more := ck.input(ctx, b, c, build)
 		diags = append(diags, more...)
-		if !more.HasErrors() {
-			diags = append(diags, ck.template.Explain(f.Check(in))...)
-		}
+		diags = append(diags, ck.template.Explain(f.Check(in))...)
 	}
 	ck.done[key] = diags
 	return diags

@@ -50,6 +50,9 @@ func (p patterns) idle(names, shown []string) (diags hcl.Diagnostics) {
 // choose returns the builds that -only and -except admit, in template order,
 // without the post-processors that -except names.
 func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
+	if len(t.Builds) == 0 && t.Open {
+		return nil, nil
+	}
 	if len(t.Builds) == 0 {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No build block",
 			Detail: "A template needs a build block that names the sources to build."}}
@@ -59,16 +62,18 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, diags
 	}
+	open := t.Open // then a pattern may yet match something
 	var names, extra []string
 	var chosen []*config.Build
 	for _, b := range t.Builds {
 		names = append(names, b.Name)
+		open = open || b.Unsettled
 		for _, chain := range b.PostProcessors {
 			for _, p := range chain {
 				extra = append(extra, label(p))
 			}
 		}
-		if len(o.Only) > 0 && !only.match(b.Name) || except.match(b.Name) {
+		if len(o.Only) > 0 && !only.match(b.Name) && !b.Unsettled || except.match(b.Name) {
 			continue
 		}
 		copied := *b
@@ -86,6 +91,9 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 		chosen = append(chosen, &copied)
 	}
 	distinguish(chosen)
+	if open {
+		return chosen, diags
+	}
 	diags = append(diags, only.idle(names, names)...)
 	diags = append(diags, except.idle(slices.Concat(names, extra), names)...)
 	if len(chosen) == 0 {

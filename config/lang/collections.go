@@ -104,6 +104,14 @@ var coalesce = function.New(&function.Spec{
 	},
 })
 
+// contains tells whether a list has a value. Null is not one to look for: whether it
+// equals an element of another type cannot be told.
+var contains = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "list", Type: cty.DynamicPseudoType}, {Name: "value", Type: cty.DynamicPseudoType}},
+	Type:   stdlib.ContainsFunc.ReturnTypeForValues,
+	Impl:   func(args []cty.Value, _ cty.Type) (cty.Value, error) { return stdlib.ContainsFunc.Call(args) },
+})
+
 // index returns the place of a value in a list.
 var index = function.New(&function.Spec{
 	Params: []function.Parameter{

@@ -9,6 +9,9 @@ import (
 	"net/url"
 	"unicode/utf8"
 
+	ctyyaml "github.com/zclconf/go-cty-yaml"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 	"golang.org/x/text/encoding/ianaindex"
 )
 
@@ -33,10 +36,26 @@ var (
 		if _, err := z.Write([]byte(s)); err != nil {
 			return "", err
 		}
+		if err := z.Flush(); err != nil { // as templates have always got it: user data is compared by its bytes
+			return "", err
+		}
 		if err := z.Close(); err != nil {
 			return "", err
 		}
 		return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+	})
+
+	// yamlDecode reads YAML. An empty document is null.
+	yamlDecode = function.New(&function.Spec{
+		Params: ctyyaml.YAMLDecodeFunc.Params(),
+		Type:   ctyyaml.YAMLDecodeFunc.ReturnTypeForValues,
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			v, err := ctyyaml.YAMLDecodeFunc.Call(args)
+			if err == nil && !v.IsKnown() {
+				v = cty.NullVal(cty.DynamicPseudoType)
+			}
+			return v, err
+		},
 	})
 
 	textEncodeBase64 = text2("str", "encoding", func(s, name string) (string, error) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -126,18 +127,32 @@ func readText(path string) (string, error) {
 	return string(b), nil
 }
 
+// fileSet returns the regular files that match pattern, relative to dir. The pattern
+// is joined to dir as a path is: a slash at its start or end counts for nothing, and
+// .. leads out of dir.
 func fileSet(dir, pattern string) (cty.Value, error) {
-	pattern = filepath.ToSlash(pattern)
+	asked := pattern
+	pattern = strings.Trim(path.Clean("./"+literalBang(filepath.ToSlash(pattern))), "/")
+	root := dir
+	for pattern == ".." || strings.HasPrefix(pattern, "../") {
+		pattern = strings.TrimPrefix(strings.TrimPrefix(pattern, ".."), "/")
+		root = filepath.Dir(root)
+	}
 	if !doublestar.ValidatePattern(pattern) {
-		return cty.NilVal, function.NewArgErrorf(1, "%q is not a valid pattern", pattern)
+		return cty.NilVal, function.NewArgErrorf(1, "%q is not a valid pattern", asked)
 	}
 	var names []cty.Value
-	err := doublestar.GlobWalk(os.DirFS(dir), strings.TrimPrefix(pattern, "./"), func(path string, d fs.DirEntry) error {
-		info, err := os.Stat(filepath.Join(dir, path))
-		if err == nil && info.Mode().IsRegular() {
-			names = append(names, cty.StringVal(path))
+	err := doublestar.GlobWalk(os.DirFS(root), pattern, func(found string, d fs.DirEntry) error {
+		file := filepath.Join(root, found)
+		info, err := os.Stat(file)
+		if err != nil || !info.Mode().IsRegular() {
+			return nil
 		}
-		return nil
+		name, err := filepath.Rel(dir, file)
+		if err == nil {
+			names = append(names, cty.StringVal(filepath.ToSlash(name)))
+		}
+		return err
 	})
 	if err != nil {
 		return cty.NilVal, err
@@ -146,6 +161,22 @@ func fileSet(dir, pattern string) (cty.Value, error) {
 		return cty.SetValEmpty(cty.String), nil
 	}
 	return cty.SetVal(names), nil
+}
+
+// literalBang keeps [! from negating a class of characters, which only [^ does here.
+func literalBang(pattern string) string {
+	var b strings.Builder
+	for i := 0; i < len(pattern); i++ {
+		b.WriteByte(pattern[i])
+		switch {
+		case pattern[i] == '\\' && i+1 < len(pattern):
+			i++
+			b.WriteByte(pattern[i])
+		case pattern[i] == '[' && strings.HasPrefix(pattern[i+1:], "!"):
+			b.WriteByte('\\')
+		}
+	}
+	return b.String()
 }
 
 // templateFile renders a file as an HCL template that sees vars and nothing else.

@@ -53,6 +53,9 @@ func testWorld(t *testing.T) lang.World {
 	for name, text := range map[string]string{
 		"cwd/t/a.txt":      "hello\n",
 		"cwd/t/sub/b.txt":  "b",
+		"cwd/t/set/!.txt":  "",
+		"cwd/t/set/a.txt":  "",
+		"cwd/t/set/b.txt":  "",
 		"cwd/t/bytes":      "\xff\xfe",
 		"cwd/t/hi.tpl":     "hi ${name}%{ for x in list } ${x}%{ endfor }",
 		"cwd/t/whole.tpl":  "${list}",
@@ -115,7 +118,14 @@ func TestFunctions(t *testing.T) {
 		{`file("a.txt")`, `"hello\n"`}, {`file("~/secret.txt")`, `"home"`}, {`file("absent")`, `error: open`}, {`file("bytes")`, `error: ` + w.Cwd + `/t/bytes is not UTF-8 text`}, {`file("here.txt")`, `error: open`},
 		{`filebase64("here.txt")`, `"aGVyZQ=="`}, {`filebase64("a.txt")`, `error: open`}, {`filebase64("t/bytes")`, `"//4="`},
 		{`fileexists("a.txt")`, `true`}, {`fileexists("absent")`, `false`}, {`fileexists("sub")`, `error: ` + w.Cwd + `/t/sub is not a regular file`},
-		{`fileset(".", "**/*.txt")`, `["a.txt","sub/b.txt"]`}, {`fileset("sub", "*")`, `["b.txt"]`}, {`fileset(".", "s*")`, `[]`}, {`fileset(".", "[")`, `error: "[" is not a valid pattern`},
+		{`yamldecode("[1_000, 0b1, 0x1F, 0o17, 017, 1.5_0, -0b1]")`, `[1000,1,"0x1F","0o17",17,1.5,-1]`}, {`yamldecode("null")`, `null`},
+		{`base64gzip("hello hello hello hello")`, `"H4sIAAAAAAAA/8pIzcnJV8AgAQAAAP//AQAA///jUT2NFwAAAA=="`},
+		{`contains(["a"], null)`, `error: must not be null`}, {`contains(["a", "b"], "b")`, `true`}, {`contains([1], "a")`, `false`}, {`contains([], null)`, `error: must not be null`},
+		{`fileset("sub", "../*.txt")`, `["../a.txt"]`}, {`fileset("sub", "../sub/*.txt")`, `["b.txt"]`}, {`fileset(".", "sub/../*.txt")`, `["a.txt"]`}, {`fileset("sub", "../../t/a*")`, `["../a.txt"]`},
+		{`fileset(".", "/a.txt")`, `["a.txt"]`}, {`fileset("sub", "**/")`, `["b.txt"]`}, {`fileset("sub", "/")`, `[]`}, {`fileset("sub", "..")`, `[]`},
+		{`fileset(".", "./a.txt")`, `["a.txt"]`}, {`fileset("set", "[!a].txt")`, `["!.txt","a.txt"]`}, {`fileset("set", "[^a].txt")`, `["!.txt","b.txt"]`}, {`fileset("set", "{[!b],x}.txt")`, `["!.txt","b.txt"]`},
+		{`fileset(".", "**/*.txt") == fileset("../t", "**/*.txt")`, `true`},
+		{`fileset(".", "{a,sub/*}.txt")`, `["a.txt","sub/b.txt"]`}, {`fileset("sub", "*")`, `["b.txt"]`}, {`fileset(".", "s*")`, `[]`}, {`fileset(".", "[")`, `error: "[" is not a valid pattern`},
 		{`templatefile("hi.tpl", { name = "you", list = [1, 2] })`, `"hi you 1 2"`}, {`templatefile("whole.tpl", { list = [1, 2] })`, `[1,2]`},
 		{`templatefile("hi.tpl", { name = "you" })`, `error: t`}, {`templatefile("nested.tpl", {})`, `error:`}, {`templatefile("broken.tpl", {})`, `error:`}, {`templatefile("hi.tpl", { "a b" = 1 })`, `error: "a b" cannot be the name of a value`},
 		{`templatefile("hi.tpl", "x")`, `error: must be a map or object`},
@@ -180,6 +190,44 @@ func TestUnknownArguments(t *testing.T) {
 		if got := evaluate(t, w, expr, vars); got != want {
 			t.Errorf("%s = %s, want %s", expr, got, want)
 		}
+	}
+}
+
+// TestSettled: of what is known, null included, no function makes a value that will
+// never be known.
+func TestSettled(t *testing.T) {
+	w := testWorld(t)
+	values := []cty.Value{
+		cty.NullVal(cty.DynamicPseudoType), cty.NullVal(cty.String), cty.StringVal("a"), cty.StringVal(""), cty.StringVal("null"), cty.Zero, cty.True,
+		cty.EmptyTupleVal, cty.EmptyObjectVal, cty.TupleVal([]cty.Value{cty.NullVal(cty.DynamicPseudoType)}),
+		cty.TupleVal([]cty.Value{cty.StringVal("a"), cty.NullVal(cty.String)}), cty.ListVal([]cty.Value{cty.NullVal(cty.String)}),
+		cty.SetVal([]cty.Value{cty.StringVal("a")}), cty.MapVal(map[string]cty.Value{"a": cty.NullVal(cty.String)}),
+		cty.ObjectVal(map[string]cty.Value{"a": cty.NullVal(cty.DynamicPseudoType)}),
+	}
+	later := []string{"aws_secretsmanager", "aws_secretsmanager_raw"} // known only when a build runs
+	for name, f := range lang.Functions(w) {
+		n := len(f.Params())
+		if f.VarParam() != nil {
+			n++
+		}
+		if slices.Contains(later, name) || n > 3 || name == "can" || name == "try" || name == "convert" {
+			continue
+		}
+		args := make([]cty.Value, n)
+		var call func(i int)
+		call = func(i int) {
+			if i < n {
+				for _, v := range values {
+					args[i] = v
+					call(i + 1)
+				}
+				return
+			}
+			if v, err := f.Call(args); err == nil && !v.IsWhollyKnown() {
+				t.Errorf("%s(%#v) = %#v", name, args, v)
+			}
+		}
+		call(0)
 	}
 }
 

@@ -119,7 +119,14 @@ func (s *Scope) context(ctx context.Context, refs []hcl.Traversal, stack []*Node
 	locals := map[string]cty.Value{}
 	data := map[string]map[string]cty.Value{}
 	for _, ref := range refs {
-		for _, n := range s.find(ref) {
+		named := s.find(ref)
+		if s.isWhole(ref) && len(stack) > 0 {
+			for _, n := range s.independent(named, stack) {
+				s.compute(ctx, n, stack, ref.SourceRange())
+			}
+			named = slices.DeleteFunc(named, func(n *Node) bool { return n.state != done })
+		}
+		for _, n := range named {
 			s.compute(ctx, n, stack, ref.SourceRange())
 			diags = AppendNew(diags, n.diags)
 			path := strings.SplitN(n.Address, ".", 3)
@@ -193,6 +200,47 @@ func (s *Scope) find(ref hcl.Traversal) []*Node {
 		}
 	}
 	return found
+}
+
+// isWhole reports whether ref names all locals, all data sources, or all of a type.
+func (s *Scope) isWhole(ref hcl.Traversal) bool {
+	last := 1
+	switch ref.RootName() {
+	case "local":
+	case "data":
+		last = 2
+	default:
+		return false
+	}
+	_, one := stepName(ref, last)
+	return !one
+}
+
+// independent returns those of nodes that can be computed before what is on the
+// stack, such as a local that looks something up in all the others: those that are
+// not made of it, and do not look for something in all others themselves.
+func (s *Scope) independent(nodes, stack []*Node) []*Node {
+	needs := map[*Node]bool{}
+	for _, n := range stack {
+		needs[n] = true
+	}
+	var depends func(*Node) bool
+	depends = func(n *Node) bool {
+		if d, seen := needs[n]; seen {
+			return d
+		}
+		needs[n] = false
+		for _, ref := range n.Refs {
+			if !s.isWhole(ref) && slices.ContainsFunc(s.find(ref), depends) {
+				needs[n] = true
+				break
+			}
+		}
+		return needs[n]
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool {
+		return depends(n) || slices.ContainsFunc(n.Refs, s.isWhole)
+	})
 }
 
 // absent complains if ref names a local or data source that does not exist.

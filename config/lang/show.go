@@ -3,7 +3,10 @@ package lang
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math"
 	"math/big"
+	"strconv"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -51,7 +54,7 @@ func show(b *strings.Builder, v cty.Value, indent string) {
 	case t == cty.String:
 		b.WriteString(quote(v.AsString()))
 	case t == cty.Number:
-		b.WriteString(number(v.AsBigFloat()))
+		b.WriteString(shownNumber(v.AsBigFloat()))
 	case t == cty.Bool:
 		fmt.Fprint(b, v.True())
 	case t.IsListType() || t.IsSetType() || t.IsTupleType():
@@ -60,7 +63,7 @@ func show(b *strings.Builder, v cty.Value, indent string) {
 			b.WriteString(",")
 		})
 	case t.IsMapType() || t.IsObjectType():
-		showElements(b, v, indent, "{", "}", func(k, e cty.Value) {
+		showElements(b, withoutNulls(v), indent, "{", "}", func(k, e cty.Value) {
 			b.WriteString(quote(k.AsString()) + " = ")
 			show(b, e, indent+"  ")
 		})
@@ -79,6 +82,26 @@ func showElements(b *strings.Builder, v cty.Value, indent, open, end string, one
 		b.WriteString("\n" + indent)
 	}
 	b.WriteString(end)
+}
+
+// withoutNulls returns a map or object without the members that are null.
+func withoutNulls(v cty.Value) cty.Value {
+	members := v.AsValueMap()
+	maps.DeleteFunc(members, func(_ string, e cty.Value) bool { return e.IsNull() })
+	return cty.ObjectVal(members)
+}
+
+// shownNumber writes n as people know it: with the digits that tell it apart from
+// the other numbers of a computer, of which arithmetic keeps more.
+func shownNumber(n *big.Float) string {
+	if i, accuracy := n.Int64(); accuracy == big.Exact {
+		return strconv.FormatInt(i, 10)
+	}
+	f, _ := n.Float64()
+	if math.IsInf(f, 0) && !n.IsInf() {
+		return n.Text('g', 17)
+	}
+	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
 // number writes n in full, unless it has so many digits that nobody could read it.

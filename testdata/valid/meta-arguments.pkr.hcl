@@ -21,7 +21,6 @@ build {
     inline            = ["true"]
     override = {
       a     = { inline = ["echo ${local.wait}"] }
-      other = { no_such_argument = true }
     }
   }
 

@@ -6,7 +6,7 @@ packer {
 
 packer {
   required_plugins {
-    amazon = { source = "github.com/hashicorp/amazon", version = ">= 1" } # ERROR: Duplicate plugin requirement
+    amazon = { source = "github.com/Hashicorp/amazon", version = "< 2" }
   }
 }
 
