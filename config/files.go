@@ -54,7 +54,27 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		f = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 	}
 	r.files[name] = f
-	return f, diags
+	return f, helpful(diags)
+}
+
+// maxSyntax is how many mistakes of syntax are shown of a file.
+const maxSyntax = 5
+
+// helpful leaves out of a file's mistakes of syntax those that are likely to come of
+// another one, and says how many they are. After a quotation mark that is missing,
+// each string of the rest of the file is taken for what is between two strings.
+func helpful(diags hcl.Diagnostics) hcl.Diagnostics {
+	diags = inPlace(diags)
+	shown := min(len(diags), maxSyntax)
+	if i := slices.IndexFunc(diags[:shown], func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" }); i >= 0 {
+		shown = i + 1
+	}
+	if shown == len(diags) {
+		return diags
+	}
+	last := *diags[shown-1]
+	last.Detail += fmt.Sprintf("\n\nMore errors in the rest of the file, which are likely to come of this one, are not shown: %d.", len(diags)-shown)
+	return append(diags[:shown-1:shown-1], &last)
 }
 
 // text is what is written at rng.
@@ -117,6 +137,46 @@ func problem(at *hcl.Range, summary, format string, args ...any) hcl.Diagnostics
 	return hcl.Diagnostics{{
 		Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: at,
 	}}
+}
+
+// duplicate complains about a second declaration of a name; the first is at first.
+func duplicate(at *hcl.Range, what, name string, first hcl.Range) hcl.Diagnostics {
+	diags := problem(at, "Duplicate "+what, "There is a %s %q already, at %s.", what, name, first)
+	diags[0].Extra = again{fmt.Sprintf("%s %q", what, name), first}
+	return diags
+}
+
+// again is what is known of a name that is declared again.
+type again struct {
+	what  string
+	first hcl.Range
+}
+
+// Of that many names that several files declare, maxAgain are shown: the files are
+// templates of their own.
+const (
+	manyAgain = 5
+	maxAgain  = 3
+)
+
+// together says so if the files of a folder do not belong together. What else is
+// wrong with them as one template is of no interest then.
+func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
+	var shared hcl.Diagnostics
+	for _, d := range diags {
+		if a, ok := d.Extra.(again); ok && a.first.Filename != d.Subject.Filename {
+			shared = append(shared, d)
+		}
+	}
+	if len(shared) < manyAgain {
+		return diags
+	}
+	example := shared[0].Extra.(again)
+	lead := problem(nil, "Files that do not belong together",
+		"All template files of a folder are one template, but in %s names are declared in more than one of them, %d times in all; for example %s in both %s and %s. "+
+			"If each file is a template of its own, name the one that you mean: %[4]s. The first %[6]d of the duplicates follow.",
+		l.o.Path, len(shared), example.what, example.first.Filename, shared[0].Subject.Filename, maxAgain)
+	return append(lead, shared[:maxAgain]...)
 }
 
 // warning makes a warning diagnostic.

@@ -72,10 +72,10 @@ func newLoader(ctx context.Context, o Options) *loader {
 func (l *loader) load(ctx context.Context) hcl.Diagnostics {
 	diags := l.declarations()
 	if l.blocks == nil || l.o.SyntaxOnly { // nil: there is nothing to go on with
-		return inPlace(diags)
+		return l.together(inPlace(diags))
 	}
 	l.failed = diags.HasErrors()
-	return Merge(diags, l.rest(ctx))
+	return l.together(Merge(diags, l.rest(ctx)))
 }
 
 // declarations reads the files, what they declare, and the values given to
@@ -250,7 +250,7 @@ func (l *loader) declare(in *inputs) hcl.Diagnostics {
 	ec := &hcl.EvalContext{Functions: lang.DefaultFunctions(l.getenv)}
 	add := func(v *Variable) {
 		if first := in.byName[v.Name]; first != nil {
-			diags = append(diags, problem(&v.Range, "Duplicate variable", "There is a variable %q already, at %s.", v.Name, first.Range)...)
+			diags = append(diags, duplicate(&v.Range, "variable", v.Name, first.Range)...)
 			return
 		}
 		in.byName[v.Name] = v

@@ -60,7 +60,7 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 		stopped := &Outline{Template: &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}}
 		return stopped, problem(nil, "Template takes too much", "%s: %s.", o.Path, err)
 	}
-	return out, l.t.secrets.Diagnostics(Merge(diags, nil))
+	return out, l.t.secrets.Diagnostics(l.together(Merge(diags, nil)))
 }
 
 func (out *Outline) read(ctx context.Context, l *loader) (diags hcl.Diagnostics) {

@@ -20,7 +20,7 @@ func (l *loader) sourceBlocks() hcl.Diagnostics {
 	for _, b := range l.blocks["source"] {
 		name := b.Labels[0] + "." + b.Labels[1]
 		if first := l.sources[name]; first != nil {
-			diags = append(diags, problem(&b.DefRange, "Duplicate source", "There is a source %q already, at %s.", name, first.DefRange)...)
+			diags = append(diags, duplicate(&b.DefRange, "source", name, first.DefRange)...)
 			continue
 		}
 		l.sources[name] = b

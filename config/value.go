@@ -87,7 +87,7 @@ func (l *loader) define(n *lang.Node, what, name string) hcl.Diagnostics {
 	}
 	for _, first := range l.t.scope.Nodes() {
 		if first.Address == n.Address {
-			return problem(&n.Range, "Duplicate "+what, "There is a %s %q already, at %s.", what, name, first.Range)
+			return duplicate(&n.Range, what, name, first.Range)
 		}
 	}
 	return nil
