@@ -72,6 +72,8 @@ request_headers = { "x-key" = "k", host = "other.example" }
 request_body = "sent"`, "POST other.example k sent"},
 		{`url = "` + s.URL + `/echo"
 method = "HEAD"`, ""},
+		{`url = "` + s.URL + `/echo"
+method = ""`, "GET " + host + "  "},
 	} {
 		v, err := read(t, t.Context(), test.body)
 		if err != nil {
