@@ -414,29 +414,52 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
 }
 
-// collect deletes the layers that nothing refers to any more, in the
-// background. The lock is held.
+// collect deletes the layers that nothing refers to any more, in the background,
+// and a while later those that were too young at first. The lock is held.
 func (s *Service) collect() {
+	again := !s.collecting
+	s.collecting = true
 	s.background(func(ctx context.Context) {
+		s.collectNow(ctx)
+		if !again {
+			return // the one that waits will see what this one has left
+		}
+		if (SystemClock{}).Sleep(ctx, collectAgain) != nil {
+			return // the next Open collects
+		}
 		s.mu.Lock()
-		var inUse []string
-		for _, r := range s.snapshots.rows {
-			inUse = append(inUse, r.Layers...)
-		}
-		for _, r := range s.volumes.rows {
-			inUse = append(inUse, r.Layers...)
-			if r.Freezing != "" {
-				inUse = append(inUse, r.Freezing)
-			}
-		}
-		for _, r := range s.instances.rows {
-			inUse = append(inUse, r.Layers...)
-		}
+		s.collecting = false
 		s.mu.Unlock()
-		if err := s.opts.Images.Collect(ctx, inUse); err != nil && ctx.Err() == nil {
-			s.opts.Log.Error("collect layers", "error", err)
-		}
+		s.collectNow(ctx)
 	})
+}
+
+// collectAgain is longer than the two minutes for which the image store takes a
+// layer to be too young. It is the host's time, as the age of layers is.
+const collectAgain = 130 * time.Second
+
+func (s *Service) collectNow(ctx context.Context) {
+	s.mu.Lock()
+	var inUse []string
+	add := func(layers []string, freezing string) {
+		inUse = append(inUse, layers...)
+		if freezing != "" {
+			inUse = append(inUse, freezing)
+		}
+	}
+	for _, r := range s.snapshots.rows {
+		add(r.Layers, "")
+	}
+	for _, r := range s.volumes.rows {
+		add(r.Layers, r.Freezing)
+	}
+	for _, r := range s.instances.rows {
+		add(r.Layers, r.Freezing)
+	}
+	s.mu.Unlock()
+	if err := s.opts.Images.Collect(ctx, inUse); err != nil && ctx.Err() == nil {
+		s.opts.Log.Error("collect layers", "error", err)
+	}
 }
 
 func (s *Service) editInstance(id string, change func(*instance)) error {

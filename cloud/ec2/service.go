@@ -165,6 +165,8 @@ type Service struct {
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
 	policies  map[string]*policy
+
+	collecting bool // layers will be collected again soon
 }
 
 // Open returns the service whose state is in opts.Dir and puts right what a

@@ -338,14 +338,16 @@ func (s *Store) remove(ctx context.Context, id LayerID) error {
 	return s.driver.Remove(ctx, s.path("layers", string(id)))
 }
 
-// collectAfter is how old a layer must be for Collect: the process that made a
-// younger one may not have written yet which image it is for.
-const collectAfter = time.Hour
+// CollectAfter is how old a layer must be for Collect: the process that made a
+// younger one may not have written yet which image it is for. Imports, which take
+// long, hold the lock until they have.
+const CollectAfter = 2 * time.Minute
 
-// Collect deletes the layers that are neither in inUse nor in any base, save
-// those made within the last hour, and returns their ids. It waits until no
-// process makes a layer.
+// Collect deletes the layers that are neither in inUse, which the caller has just
+// put together, nor in any base, save those made within [CollectAfter], and returns
+// their ids. It waits until no process makes a layer.
 func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error) {
+	madeBefore := time.Now().Add(-CollectAfter) // the wait below is not part of their age
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
@@ -370,7 +372,7 @@ func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error)
 	}
 	var gone []LayerID
 	for _, r := range records {
-		if used[r.ID] || time.Since(r.Created) < collectAfter {
+		if used[r.ID] || r.Created.After(madeBefore) {
 			continue
 		}
 		if err := s.remove(ctx, r.ID); err != nil {

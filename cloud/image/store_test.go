@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -196,7 +197,7 @@ func TestCollect(t *testing.T) {
 		}
 		ids[name] = id
 		if name != "young" {
-			age(t, dir, id, 2*time.Hour)
+			age(t, dir, id, image.CollectAfter+time.Minute)
 		}
 	}
 	if err := s.SaveBase(image.Base{Name: "b", Layers: []image.LayerID{ids["base"]}}); err != nil {
@@ -221,8 +222,14 @@ func age(t *testing.T, dir string, id image.LayerID, by time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now().UTC()
-	b = bytes.ReplaceAll(b, []byte(now.Format("2006-01-02T15:")), []byte(now.Add(-by).Format("2006-01-02T15:")))
+	var record map[string]any
+	if err := json.Unmarshal(b, &record); err != nil {
+		t.Fatal(err)
+	}
+	record["created"] = time.Now().Add(-by).UTC()
+	if b, err = json.Marshal(record); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -133,6 +133,12 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, local.close(stop)) }()
+		if text := local.dependence(); text != "" {
+			events.emit(step.Event{Time: p.now(), Kind: step.Say, Text: text})
+		}
+		var unwatch func()
+		ctx, unwatch = local.watch(ctx)
+		defer unwatch()
 		parts.cloud = local.Cloud
 		parts.env = slices.Concat(p.env, local.environment())
 		run.Env = slices.Concat(run.Env, local.environment())
@@ -219,6 +225,9 @@ func (p *program) conclude(ctx context.Context, run step.Run, ledger *step.FileL
 		failed = failed || b.Err != nil
 	}
 	p.diagnostics(files, diags)
+	if gone, ok := errors.AsType[*goneError](context.Cause(ctx)); ok {
+		fmt.Fprintf(p.stderr, "Error: %s.\n", strings.TrimSuffix(title(gone), "."))
+	}
 	left, err := ledger.Owned()
 	if err == nil {
 		err = ledger.Close()

@@ -132,6 +132,9 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	}
 	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nCtrl-C terminates it.",
 		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, login))
+	if text := c.dependence(); text != "" {
+		p.say(text)
+	}
 	<-ctx.Done()
 	return nil
 }

@@ -51,7 +51,8 @@ type localCloud struct {
 	served  chan error   // how serving ended
 	waiting func()       // is called if others use it when it is to be closed
 
-	use io.Closer // tells the other process that serves it; nil if that is this one
+	servedBy int       // the process that serves it; 0 if that is this one
+	use      io.Closer // tells the other process that serves it; nil if that is this one
 }
 
 // localOptions say how the local cloud behaves when this process opens it.
@@ -179,7 +180,7 @@ func attach(ctx context.Context, other *cloud.InUseError) (_ *localCloud, err er
 		return nil, fmt.Errorf("the local cloud that process %d serves: %w", other.PID, err)
 	}
 	key := profile.Credentials
-	return &localCloud{Cloud: standIn(other.URL, key.AccessKeyID, key.SecretAccessKey), credentialsFile: file, use: use}, nil
+	return &localCloud{Cloud: standIn(other.URL, key.AccessKeyID, key.SecretAccessKey), credentialsFile: file, use: use, servedBy: other.PID}, nil
 }
 
 func standIn(endpoint, accessKey, secretKey string) amazon.Cloud {
@@ -279,7 +280,13 @@ func (p *program) withLocal(ctx context.Context, o localOptions, fn func(context
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close(stop)) }()
-	return fn(ctx, c)
+	ctx, unwatch := c.watch(ctx)
+	defer unwatch()
+	err = fn(ctx, c)
+	if gone, ok := errors.AsType[*goneError](context.Cause(ctx)); ok {
+		return gone // whatever else there is follows from that
+	}
+	return err
 }
 
 // progressDisplay shows events on standard error, for commands whose standard
