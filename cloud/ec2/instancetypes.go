@@ -14,11 +14,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/machine"
 	"bake/cloud/wire"
 )
 
 // family is a family of instance types whose sizes follow one rule. A machine of
-// the embedded cloud has what its host has, whatever its type says.
+// the embedded cloud has no more than its type says, and no more than its host has.
 type family struct {
 	name  string
 	arch  types.ArchitectureType
@@ -99,6 +100,19 @@ func describedTypes() []types.InstanceTypeInfo {
 	}
 	slices.SortFunc(out, func(a, b types.InstanceTypeInfo) int { return cmp.Compare(a.InstanceType, b.InstanceType) })
 	return out
+}
+
+// limitsOf is how large a machine of an instance type is. Types that are not
+// described have no limits.
+func limitsOf(name types.InstanceType) machine.Limits {
+	for _, t := range describedTypes() {
+		if t.InstanceType == name {
+			mib := *t.MemoryInfo.SizeInMiB
+			// As many as Linux lets a machine with this memory have.
+			return machine.Limits{CPUs: int(*t.VCpuInfo.DefaultVCpus), Memory: mib << 20, Processes: int(mib * 8)}
+		}
+	}
+	return machine.Limits{}
 }
 
 func cpusOf(size string) int32 {

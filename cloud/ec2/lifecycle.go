@@ -195,6 +195,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 		ID:          id,
 		Dir:         s.machineDir(id),
 		Type:        string(in.InstanceType),
+		Limits:      limitsOf(in.InstanceType),
 		Hostname:    "ip-" + strings.ReplaceAll(private.String(), ".", "-"),
 		First:       !in.booted(),
 		User:        in.LoginUser,
@@ -210,6 +211,12 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 			Peer:     s.peers(in),
 			Names:    s.names(in),
 		},
+	}
+	spec.Waiting = func(why string) {
+		s.opts.Log.Info("launch waits", "instance", id, "why", why)
+		s.log(id, "state reason", s.editInstance(id, func(in *instance) {
+			in.StateReason = &types.StateReason{Code: aws.String("pending"), Message: aws.String(why)}
+		}))
 	}
 	if in.PublicKey != "" {
 		spec.AuthorizedKeys = []string{in.PublicKey}

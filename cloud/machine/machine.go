@@ -87,6 +87,10 @@ type Spec struct {
 	// Type is the instance type that the machine says it has.
 	Type string
 
+	// Limits are how large the machine is. The driver holds it to them as far as
+	// the host lets it; Check says how far that is.
+	Limits Limits
+
 	// Hostname of the machine, such as ip-172-31-0-5.
 	Hostname string
 
@@ -113,6 +117,17 @@ type Spec struct {
 	Command []string
 
 	Network network.Config
+
+	// Waiting, if not nil, is told once, before Start returns, for what the start
+	// has to wait on this host, and what the user can do about it.
+	Waiting func(why string)
+}
+
+// Limits are the size of a machine. A zero is none.
+type Limits struct {
+	CPUs      int
+	Memory    int64 // bytes
+	Processes int
 }
 
 // Machine is one running boot of a [Spec].

@@ -2,19 +2,24 @@ package sandbox
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"bake/cloud/machine"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,9 +27,10 @@ import (
 // cgroups knows where in the host's cgroup v2 tree machines may live. Only
 // systemd as a machine's init needs one; all machines are the better for it.
 type cgroups struct {
-	mount  string // where the cgroup2 file system is; empty if nowhere
-	parent string // directory in which this user may make groups; empty if none
-	scopes bool   // or else the user's systemd can give a scope to each machine
+	mount  string            // where the cgroup2 file system is; empty if nowhere
+	parent string            // directory in which this user may make groups; empty if none
+	v1     map[string]string // where this user may make groups of older controllers, by their names
+	scopes bool              // or else the user's systemd can give a scope to each machine
 	log    *slog.Logger
 }
 
@@ -43,7 +49,17 @@ func findCgroups(log *slog.Logger) cgroups {
 		return g
 	}
 	defer mounts.Close()
-	if g.mount = cgroup2Mount(mounts); g.mount == "" {
+	table, err := io.ReadAll(mounts)
+	if err != nil {
+		return g
+	}
+	g.v1 = map[string]string{}
+	for controller, dir := range v1Hierarchies(bytes.NewReader(table)) {
+		if os.Geteuid() == 0 && unix.Access(dir, unix.W_OK) == nil {
+			g.v1[controller] = dir
+		}
+	}
+	if g.mount = cgroup2Mount(bytes.NewReader(table)); g.mount == "" {
 		return g
 	}
 	own, err := ownCgroup("/proc/self/cgroup")
@@ -57,6 +73,7 @@ func findCgroups(log *slog.Logger) cgroups {
 	for _, dir := range candidates {
 		if unix.Access(dir, unix.W_OK) == nil && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil {
 			g.parent = dir
+			g.enableControllers()
 			return g
 		}
 	}
@@ -103,11 +120,11 @@ func (g cgroups) create(id string, ids identity) (*group, error) {
 	if g.parent == "" {
 		return nil, nil
 	}
-	started, err := startTime(os.Getpid())
+	name, err := groupName(id)
 	if err != nil {
 		return nil, err
 	}
-	made := &group{dir: filepath.Join(g.parent, fmt.Sprintf("%s%d-%d-%s", groupPrefix, os.Getpid(), started, id))}
+	made := &group{dir: filepath.Join(g.parent, name)}
 	if err := made.populate(ids); err != nil {
 		made.remove()
 		return nil, err
@@ -115,17 +132,25 @@ func (g cgroups) create(id string, ids identity) (*group, error) {
 	return made, nil
 }
 
+// groupName is the name of a machine's groups.
+func groupName(id string) (string, error) {
+	started, err := startTime(os.Getpid())
+	return fmt.Sprintf("%s%d-%d-%s", groupPrefix, os.Getpid(), started, id), err
+}
+
 // adopt asks the user's systemd for a scope around the running shim and moves
 // the shim to where it belongs in it.
-func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity) (*group, error) {
+func (g cgroups) adopt(ctx context.Context, id string, pid int, ids identity, l machine.Limits) (*group, error) {
 	unit := fmt.Sprintf("%s%d-%s.scope", groupPrefix, os.Getpid(), id)
 	before, err := ownCgroup(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, "busctl", "--user", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+	n, limits := scopeProperties(l)
+	args := []string{"--user", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
 		"org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))",
-		unit, "fail", "3", "PIDs", "au", "1", strconv.Itoa(pid), "Delegate", "b", "true", "CollectMode", "s", "inactive-or-failed", "0").CombinedOutput()
+		unit, "fail", strconv.Itoa(3 + n), "PIDs", "au", "1", strconv.Itoa(pid), "Delegate", "b", "true", "CollectMode", "s", "inactive-or-failed"}
+	out, err := exec.CommandContext(ctx, "busctl", append(append(args, limits...), "0")...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("ask systemd for a scope: %w: %s", err, clean(string(out)))
 	}
@@ -225,10 +250,13 @@ func removeTree(dir string) error {
 
 // removeStale removes the groups of drivers that died.
 func (g cgroups) removeStale() {
-	if g.parent == "" {
-		return
+	var dirs []string
+	for _, parent := range append(slices.Collect(maps.Values(g.v1)), g.parent) {
+		if parent != "" {
+			found, _ := filepath.Glob(filepath.Join(parent, groupPrefix+"*-*-*"))
+			dirs = append(dirs, found...)
+		}
 	}
-	dirs, _ := filepath.Glob(filepath.Join(g.parent, groupPrefix+"*-*-*"))
 	for _, dir := range dirs {
 		var pid int
 		var started uint64
@@ -238,7 +266,11 @@ func (g cgroups) removeStale() {
 		if now, err := startTime(pid); err == nil && now == started {
 			continue
 		}
-		if err := (&group{dir: dir}).remove(); err != nil {
+		remove := (&group{dir: dir}).remove
+		if !exists(filepath.Join(dir, "cgroup.events")) { // of v1: its processes are gone with those of the other
+			remove = func() error { return removeTree(dir) }
+		}
+		if err := remove(); err != nil {
 			g.log.Warn("cannot remove a stale control group", "dir", dir, "error", err)
 		}
 	}

@@ -26,6 +26,8 @@ func (d *Driver) Check(ctx context.Context) []machine.Finding {
 		func() machine.Finding { return d.checkOverlay(ctx) },
 		func() machine.Finding { return d.checkCard(ctx) },
 		d.checkCgroup,
+		d.checkLimits,
+		d.checkInotify,
 		checkLowPorts,
 	}
 	findings := make([]machine.Finding, len(checks))
@@ -172,6 +174,20 @@ func (d *Driver) checkCgroup() machine.Finding {
 		f.Remedy = "apt-get install dbus-user-session and log in again; or run bake as: systemd-run --user --scope -p Delegate=yes bake ..."
 	}
 	return f
+}
+
+// checkLimits says which limits of an instance type hold.
+func (d *Driver) checkLimits() machine.Finding {
+	const name = "size of machines"
+	const disk = "; the size of a root volume is not enforced: a machine can fill the disk that the state directory is on"
+	missing := d.groups.unlimited()
+	if len(missing) == 0 {
+		return good(name, "memory, CPU time and processes are those of the instance type"+disk)
+	}
+	return machine.Finding{
+		Name: name, Detail: "not limited to the instance type's: " + strings.Join(missing, ", ") + disk,
+		Remedy: "delegate the cgroup v2 controllers memory, pids and cpu to this user: systemd does with Delegate=yes in a drop-in for user@.service",
+	}
 }
 
 // checkLowPorts opens the ports that clients expect on an address that nobody

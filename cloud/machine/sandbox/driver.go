@@ -74,6 +74,7 @@ type Driver struct {
 	log     *slog.Logger
 	ids     identity
 	groups  cgroups
+	budget  *budget
 
 	executable string // this program's file, if it can be told
 
@@ -86,7 +87,7 @@ var _ machine.Driver = (*Driver)(nil)
 // New makes a driver for this host and user. It fails only when options ask for
 // what cannot be; what the host lacks is told by Check and by Start.
 func New(o Options) (*Driver, error) {
-	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool)}
+	d := &Driver{options: o, log: o.Log, disks: make(map[string]bool), budget: newBudget()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -108,6 +109,18 @@ func (d *Driver) Start(ctx context.Context, spec machine.Spec) (machine.Machine,
 	release, err := d.occupy(spec.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
+	}
+	if d.wantsBudget(spec) {
+		done, err := d.budget.acquire(ctx, spec.Waiting)
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("start machine %s: %w", spec.ID, err)
+		}
+		free := release
+		release = func() {
+			free()
+			done()
+		}
 	}
 	m, err := d.start(ctx, spec)
 	if err != nil {

@@ -47,6 +47,11 @@ func (b *bootSpec) run(report *os.File) error {
 			}
 		}
 	}
+	// Should the machine's memory not suffice, its own processes are to end and not
+	// the shim, which is counted with them.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("100"), 0); err != nil {
+		return err
+	}
 	os.Clearenv()
 	for key, value := range map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

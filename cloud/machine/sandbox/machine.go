@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"bake/cloud/machine"
 	"bake/cloud/network"
@@ -25,7 +26,8 @@ import (
 type running struct {
 	spec  machine.Spec
 	log   *slog.Logger
-	group *group // nil when the host gives none
+	group *group   // nil when the host gives none
+	v1    []string // groups of older controllers
 
 	control *control
 	shim    *exec.Cmd
@@ -57,6 +59,7 @@ type bootSpec struct {
 	Dir          string
 	Layers       []string
 	Hostname     string
+	CPUs         int
 	InstanceType string
 	First        bool
 	User         string
@@ -179,7 +182,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 		return nil, "", errors.New("no layers: a machine needs a root file system")
 	}
 	boot = &bootSpec{
-		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, InstanceType: spec.Type, First: spec.First,
+		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, InstanceType: spec.Type, First: spec.First,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}
@@ -255,9 +258,12 @@ func (m *running) startShim(ctx context.Context, d *Driver, base string, console
 		return err
 	}
 	if m.group == nil && d.groups.scopes {
-		if m.group, err = d.groups.adopt(ctx, m.spec.ID, cmd.Process.Pid, d.ids); err != nil {
+		if m.group, err = d.groups.adopt(ctx, m.spec.ID, cmd.Process.Pid, d.ids, m.spec.Limits); err != nil {
 			d.log.Warn("no control group, the machine runs without systemd", "machine", m.spec.ID, "error", err)
 		}
+	}
+	if err := d.groups.limit(m, m.spec.ID, cmd.Process.Pid); err != nil {
+		return fmt.Errorf("limit the machine to its size: %w", err)
 	}
 	_, err = open.Write([]byte{1})
 	return err
@@ -401,6 +407,20 @@ func (m *running) clear() error {
 	}
 	if m.group != nil {
 		err = errors.Join(err, m.group.remove())
+	}
+	for _, dir := range m.v1 {
+		// The last processes may take a moment to be gone.
+		err = errors.Join(err, eventually(context.Background(), 5*time.Second, func() (bool, error) {
+			err := removeTree(dir)
+			return err == nil, ignoreBusy(err)
+		}))
+	}
+	return err
+}
+
+func ignoreBusy(err error) error {
+	if errors.Is(err, unix.EBUSY) {
+		return nil
 	}
 	return err
 }

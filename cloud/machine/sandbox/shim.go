@@ -100,6 +100,9 @@ func (s *shim) startInit() error {
 	if err := plainOutput(terminal); err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
+	if err := limitCPUs(s.boot.CPUs, s.boot.ID); err != nil {
+		return err
+	}
 	if err := resetClocks(); err != nil {
 		return err
 	}

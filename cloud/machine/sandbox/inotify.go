@@ -1,0 +1,131 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"bake/cloud/machine"
+
+	"golang.org/x/sys/unix"
+)
+
+// inotifyLimit is where Linux says how many inotify instances a user may have. All
+// that the machines of a user have count as that user's.
+const inotifyLimit = "/proc/sys/fs/inotify/max_user_instances"
+
+const (
+	inotifyPerMachine = 8  // systemd and its services take seven; the rest are the machine's
+	inotifyEnough     = 64 // machines at once, with which doctor is content
+	inotifyRemedy     = "sysctl fs.inotify.max_user_instances=1024"
+)
+
+// budget lets as many machines run at once as there are inotify instances for. A
+// machine that has none left does not boot: systemd stops at its first step.
+type budget struct {
+	limit func() int      // instances that the user may have
+	free  func(n int) int // how many of n more can be had now
+
+	mu     sync.Mutex
+	own    int // machines of this driver
+	others int // instances that others had when there were none
+	ended  chan struct{}
+}
+
+func newBudget() *budget {
+	return &budget{
+		limit: func() int { n, _ := strconv.Atoi(sysctl(inotifyLimit)); return n },
+		free:  freeInotify,
+		ended: make(chan struct{}),
+	}
+}
+
+// recheck is how often a machine that waits looks again: instances of other
+// programs come free without a sign.
+const recheck = time.Second
+
+// acquire waits until there are inotify instances for one more machine, and calls
+// waiting, once, if that is not at once. It fails if it is not for other machines
+// that there are none.
+func (b *budget) acquire(ctx context.Context, waiting func(why string)) (release func(), err error) {
+	for told := false; ; {
+		b.mu.Lock()
+		limit := b.limit()
+		if b.own == 0 {
+			b.others = limit - b.free(limit)
+		}
+		switch {
+		case limit <= 0, (b.own+1)*inotifyPerMachine <= limit-b.others && b.free(inotifyPerMachine) == inotifyPerMachine:
+			b.own++
+			b.mu.Unlock()
+			return sync.OnceFunc(b.release), nil
+		case b.own == 0:
+			b.mu.Unlock()
+			return nil, fmt.Errorf("not enough inotify instances for a machine: the user of this process may have %d (fs.inotify.max_user_instances), "+
+				"other programs have %d of them, and a machine takes %d; as root: %s", limit, b.others, inotifyPerMachine, inotifyRemedy)
+		}
+		own, ended := b.own, b.ended
+		b.mu.Unlock()
+		if !told && waiting != nil {
+			waiting(fmt.Sprintf("Waiting for another machine to end: this host has enough inotify instances for %d at once (fs.inotify.max_user_instances is %d). More can run after, as root: %s",
+				own, limit, inotifyRemedy))
+		}
+		told = true
+		select {
+		case <-ended:
+		case <-time.After(recheck):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (b *budget) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.own--
+	close(b.ended)
+	b.ended = make(chan struct{})
+}
+
+// freeInotify opens up to n instances, and closes them again.
+func freeInotify(n int) int {
+	fds := make([]int, 0, min(n, 1024))
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for len(fds) < n {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			break
+		}
+		fds = append(fds, fd)
+	}
+	return len(fds)
+}
+
+// wantsBudget reports whether a machine may come to run systemd.
+func (d *Driver) wantsBudget(spec machine.Spec) bool {
+	return len(spec.Command) == 0 && d.mayRunSystemd()
+}
+
+func (d *Driver) mayRunSystemd() bool {
+	return d.options.Init != InitBuiltin && d.ids.mode != ModeSingle && (d.groups.parent != "" || d.groups.scopes)
+}
+
+func (d *Driver) checkInotify() machine.Finding {
+	const name = "inotify instances"
+	if !d.mayRunSystemd() {
+		return good(name, "machines without systemd need hardly any")
+	}
+	limit := d.budget.limit()
+	detail := fmt.Sprintf("fs.inotify.max_user_instances is %d, enough for about %d machines at once", limit, limit/inotifyPerMachine)
+	if limit >= inotifyPerMachine*inotifyEnough {
+		return good(name, detail)
+	}
+	return machine.Finding{Name: name, Detail: detail + "; more wait for one to end", Remedy: inotifyRemedy + ", and the same line in a file in /etc/sysctl.d to keep it"}
+}

@@ -1,0 +1,78 @@
+package sandbox
+
+import (
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bake/cloud/machine"
+)
+
+// TestLimits has a machine want more than its size.
+func TestLimits(t *testing.T) {
+	b := newBench(t, Options{})
+	if missing := b.driver.groups.unlimited(); len(missing) > 0 {
+		t.Skipf("this host limits machines in no way as to %s", strings.Join(missing, ", "))
+	}
+	spec := b.spec()
+	spec.Limits = machine.Limits{CPUs: 1, Memory: 384 << 20, Processes: 300}
+	m := b.start(spec)
+	c := b.login(spec)
+	if got := b.run(c, "nproc"); got != "1" {
+		t.Errorf("the machine has %s CPUs", got)
+	}
+	// perl-base is in every Debian.
+	if out, err := try(c, `perl -e '$x = "a" x (700 * 1024 * 1024); print length $x'`); err == nil {
+		t.Errorf("700 MiB were had of 384: %s", out)
+	}
+	b.run(c, `perl -e '$x = "a" x (40 * 1024 * 1024)'`)
+	if got := b.run(c, `perl -e 'for (1..600) { $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } $n++ } print $n < 300 ? "limited" : "free"; kill 9, -$$' & wait $!; sleep 0; true`); strings.Contains(got, "free") {
+		t.Errorf("600 processes: %s", got)
+	}
+	if err := m.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if e := m.Exit(); e.Err != nil {
+		t.Error(e.Err)
+	}
+	for _, parent := range append([]string{b.driver.groups.parent}, b.driver.groups.v1["memory"], b.driver.groups.v1["pids"], b.driver.groups.v1["cpu"]) {
+		if left, _ := filepath.Glob(filepath.Join(parent, "*"+spec.ID)); parent != "" && left != nil {
+			t.Errorf("left behind: %s", left)
+		}
+	}
+}
+
+func TestV1Hierarchies(t *testing.T) {
+	table := `30 20 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+31 20 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+32 20 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+33 20 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+`
+	want := map[string]string{"cpu": "/sys/fs/cgroup/cpu,cpuacct", "memory": "/sys/fs/cgroup/memory"}
+	if got := v1Hierarchies(strings.NewReader(table)); !maps.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	l := machine.Limits{CPUs: 2, Memory: 1 << 30, Processes: 8192}
+	for _, test := range []struct {
+		controller string
+		v1         bool
+		want       map[string]string
+	}{
+		{"memory", false, map[string]string{"memory.max": "1140850688", "memory.swap.max": "0"}},
+		{"memory", true, map[string]string{"memory.limit_in_bytes": "1140850688", "memory.memsw.limit_in_bytes": "1140850688"}},
+		{"pids", false, map[string]string{"pids.max": "8192"}},
+		{"cpu", false, map[string]string{"cpu.max": "200000 100000"}},
+		{"cpu", true, map[string]string{"cpu.cfs_quota_us": "200000"}},
+	} {
+		if got := settings(l, test.controller, test.v1); !maps.Equal(got, test.want) {
+			t.Errorf("%s: %v", test.controller, got)
+		}
+		if got := settings(machine.Limits{}, test.controller, test.v1); len(got) > 0 {
+			t.Errorf("%s without limits: %v", test.controller, got)
+		}
+	}
+}
