@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -49,8 +50,11 @@ func (b *bootSpec) run(report *os.File) error {
 	}
 	// Should the machine's memory not suffice, its own processes are to end and not
 	// the shim, which is counted with them.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("100"), 0); err != nil {
-		return err
+	const score = "/proc/self/oom_score_adj"
+	if now, err := strconv.Atoi(sysctl(score)); err == nil {
+		if err := os.WriteFile(score, []byte(strconv.Itoa(min(now+100, 1000))), 0); err != nil {
+			return err
+		}
 	}
 	os.Clearenv()
 	for key, value := range map[string]string{
