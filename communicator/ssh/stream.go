@@ -315,9 +315,9 @@ func (a *afterMark) Write(b []byte) (int, error) {
 // script runs text with sh, whatever the login shell is, without a terminal.
 // Its output goes to stdout, or is returned when that is nil.
 func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
-	var out bytes.Buffer
+	out := &limited{max: 64 << 10}
 	if stdout == nil {
-		stdout = &out
+		stdout = out
 	}
 	marked := &afterMark{w: stdout, said: limited{max: 4 << 10}}
 	errOut := &limited{max: 4 << 10}

@@ -193,9 +193,12 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	return transferError("get", src, status, stderr.String())
 }
 
+// longestLine is more than get.ps1 puts into a line.
+const longestLine = 256 << 10
+
 // receive writes into dst what get.ps1 sends.
 func receive(r io.Reader, dst *os.Root) error {
-	lines := bufio.NewReaderSize(r, 128<<10)
+	lines := bufio.NewReaderSize(r, longestLine)
 	var file *os.File
 	defer func() {
 		if file != nil {
@@ -203,7 +206,8 @@ func receive(r io.Reader, dst *os.Root) error {
 		}
 	}()
 	for {
-		line, err := lines.ReadString('\n')
+		text, err := lines.ReadSlice('\n')
+		line := string(text)
 		if errors.Is(err, io.EOF) && line == "" {
 			if file != nil {
 				return io.ErrUnexpectedEOF
