@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -24,12 +25,27 @@ func (e *goneError) Error() string {
 const watchEvery = time.Second
 
 // watch returns a context that ends with a *goneError when the process that serves
-// the cloud has ended without waiting for this one. The caller releases it.
+// the cloud has ended without waiting for this one: at the latest a second after
+// that, and before a connection to a machine that is lost for that reason says so.
+// The caller releases it.
 func (c *localCloud) watch(parent context.Context) (ctx context.Context, release func()) {
 	if c.own != nil {
 		return parent, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(parent)
+	look := func() {
+		if c.gone(ctx) {
+			cancel(&goneError{c.servedBy})
+		}
+	}
+	dial := c.Dial
+	c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &watchedConn{conn, look}, nil
+	}
 	go func() {
 		tick := time.NewTicker(watchEvery)
 		defer tick.Stop()
@@ -38,19 +54,45 @@ func (c *localCloud) watch(parent context.Context) (ctx context.Context, release
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-			}
-			d := net.Dialer{Timeout: watchEvery}
-			conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.Endpoint, "http://"))
-			if errors.Is(err, syscall.ECONNREFUSED) { // anything else may be a busy host
-				cancel(&goneError{c.servedBy})
-				return
-			}
-			if err == nil {
-				conn.Close()
+				look()
 			}
 		}
 	}()
 	return ctx, func() { cancel(nil) }
+}
+
+// watchedConn is a connection to a machine that looks after the cloud when it is lost.
+type watchedConn struct {
+	net.Conn
+	look func()
+}
+
+// Read implements [net.Conn].
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.look()
+	}
+	return n, err
+}
+
+// gone reports whether nobody serves the cloud any more. A process that is being
+// killed may take a connection and break it; anything else may be a busy host.
+func (c *localCloud) gone(ctx context.Context) bool {
+	d := net.Dialer{Timeout: watchEvery}
+	for range 20 {
+		conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.Endpoint, "http://"))
+		if err != nil {
+			return errors.Is(err, syscall.ECONNREFUSED)
+		}
+		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return false // it waits for a request
+		}
+	}
+	return false
 }
 
 // dependence says whose end would end this process's machines, empty if it is this

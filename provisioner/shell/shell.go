@@ -124,6 +124,9 @@ func (r *run) script(ctx context.Context, text []byte) error {
 	}
 	code, err := r.Execute(ctx, line)
 	if errors.Is(err, communicator.ErrDisconnected) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // which is why it was lost
+		}
 		if r.ExpectDisconnect {
 			return nil
 		}
