@@ -1,6 +1,7 @@
 package ebs_test
 
 import (
+	"bake/builder/amazon"
 	"context"
 	"net/http"
 	"strings"
@@ -216,5 +217,41 @@ func TestCallsOfPlain(t *testing.T) {
 	t.Logf("%d calls: %s", len(w.Calls), tally(w.Calls))
 	if dry != 1 || len(w.Calls) >= 36 {
 		t.Errorf("%d calls, %d dry runs: %s", len(w.Calls), dry, tally(w.Calls))
+	}
+}
+
+// TestProtectedImage: an image that is to be replaced, and cannot be, is said
+// before anything is made.
+func TestProtectedImage(t *testing.T) {
+	w := newWorld(t)
+	w.MustBuild(t, plain("ami_name = \"web\"\nderegistration_protection {\n enabled = true\n}"))
+	before := len(w.Holdings())
+	body := plain("ami_name = \"web\"\nforce_deregister = true")
+	w.Calls = nil
+	_, err := w.Bake(t).Build(t.Context(), body)
+	wantDiagnostic(t, err, body, "The image to replace is protected", `true`)
+	for _, c := range w.Calls {
+		if c.Changes() {
+			t.Errorf("%s was sent", c.Action)
+		}
+	}
+	if after := w.Holdings(); len(after) != before {
+		t.Errorf("left: %q", after)
+	}
+}
+
+// TestSameName: two builds of a run cannot make images of the same name in a region.
+func TestSameName(t *testing.T) {
+	w := newWorld(t)
+	w.Cloud.Watchers = &amazon.Watchers{}
+	w.MustBuild(t, plain("ami_name = \"web\"\nskip_save_build_region = true\nami_regions = [\"eu-west-1\"]"))
+	before := len(w.Holdings())
+	body := plain("ami_name = \"web\"\nforce_deregister = true\nami_regions = [\"eu-west-1\"]")
+	b := w.Bake(t)
+	b.Scope.Build = "amazon-ebs.other"
+	_, err := b.Build(t.Context(), body)
+	wantDiagnostic(t, err, body, "Two builds make the same image", `"web"`)
+	if after := w.Holdings(); len(after) != before {
+		t.Errorf("left: %q", after)
 	}
 }

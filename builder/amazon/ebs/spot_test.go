@@ -2,6 +2,7 @@ package ebs_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -89,15 +90,16 @@ func TestSpot(t *testing.T) {
 	if !strings.HasPrefix(template["LaunchTemplateName"], "packer-fleet-launch-template-") {
 		t.Errorf("the template is called %s", template["LaunchTemplateName"])
 	}
-	var tagged []string
-	for _, c := range w.Calls {
-		if c.Action == "CreateTags" {
-			kind, _, _ := strings.Cut(c.Params["ResourceId.1"], "-")
-			tagged = append(tagged, kind+" "+c.Params["Tag.1.Key"]+"="+c.Params["Tag.1.Value"])
-		}
+	if n := count(w.Calls, "CreateTags"); n > 0 {
+		t.Errorf("%d times was tagged what had its tags from the start", n)
 	}
-	if want := []string{"sir request=c", "i team=a", "vol disk=b"}; !slices.Equal(tagged, want) {
-		t.Errorf("tagged were %q, want %q", tagged, want)
+	var tagged []string
+	for i := range 4 {
+		spec := fmt.Sprintf("LaunchTemplateData.TagSpecification.%d.", i+1)
+		tagged = append(tagged, template[spec+"ResourceType"]+" "+template[spec+"Tag.3.Key"]+"="+template[spec+"Tag.3.Value"])
+	}
+	if want := []string{"instance team=a", "network-interface team=a", "volume disk=b", "spot-instances-request request=c"}; !slices.Equal(tagged, want) {
+		t.Errorf("the launch template tags %q, want %q", tagged, want)
 	}
 	for _, never := range []string{"StopInstances", "RunInstances"} {
 		if n := count(w.Calls, never); n > 0 {
@@ -130,7 +132,7 @@ func TestSpotElsewhere(t *testing.T) {
 
 // TestSpotSwept: what a spot launch leaves when it dies is found by the ledger.
 func TestSpotSwept(t *testing.T) {
-	for _, failing := range []string{"CreateFleet", "CreateTags"} {
+	for _, failing := range []string{"CreateFleet", "CreateImage"} {
 		w := newWorld(t, ec2.Fault{Action: failing, Code: "Unavailable", Status: 400})
 		b := w.Bake(t)
 		if _, err := b.Build(t.Context(), onSpot("")); err == nil {

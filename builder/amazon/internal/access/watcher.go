@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -31,8 +32,27 @@ const BuildTag = "bake:build"
 
 // Watchers are the watchers of a process. The zero value has none yet.
 type Watchers struct {
-	mu sync.Mutex
-	m  map[string]*Watcher
+	mu     sync.Mutex
+	m      map[string]*Watcher
+	claims map[string]string // who claims a name, by account and name
+}
+
+// Claim reserves a name in the account for one build of the process, and returns
+// which other build has it, or "".
+func Claim(s *Session, name, build string) (other string) {
+	s.watchers.mu.Lock()
+	defer s.watchers.mu.Unlock()
+	if s.watchers.claims == nil {
+		s.watchers.claims = map[string]string{}
+	}
+	key := s.Cloud.Name + " " + cmp.Or(s.Account, s.identity) + " " + name
+	if other = s.watchers.claims[key]; other == build {
+		return ""
+	}
+	if other == "" {
+		s.watchers.claims[key] = build
+	}
+	return other
 }
 
 // batch is to how many ids one call is limited. EC2 takes up to 1000, but then

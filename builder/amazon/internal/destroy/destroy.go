@@ -188,6 +188,31 @@ func (j *job) keyPair(ctx context.Context) error {
 	return notFound(err)
 }
 
+// OwnKeyPair deletes the key pair of that name that carries the tag of a build, and
+// reports whether there was one. One without the tag is somebody else's.
+func OwnKeyPair(ctx context.Context, client *ec2.Client, name, build string) (bool, error) {
+	out, err := access.Call(ctx, client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{Filters: []types.Filter{
+		{Name: new("key-name"), Values: []string{name}}, {Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+	}})
+	if err != nil || len(out.KeyPairs) == 0 {
+		return false, notFound(err)
+	}
+	_, err = access.Call(ctx, client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: out.KeyPairs[0].KeyPairId})
+	return err == nil, notFound(err)
+}
+
+// FindGroup returns the id of the security group of that name that carries the tag
+// of a build, or "".
+func FindGroup(ctx context.Context, client *ec2.Client, name, build string) string {
+	out, err := access.Call(ctx, client.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: []types.Filter{
+		{Name: new("group-name"), Values: []string{name}}, {Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+	}})
+	if err != nil || len(out.SecurityGroups) == 0 {
+		return ""
+	}
+	return aws.ToString(out.SecurityGroups[0].GroupId)
+}
+
 func (j *job) securityGroup(ctx context.Context) error {
 	id := j.r.ID
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {

@@ -66,7 +66,7 @@ func (m *Maker) Check(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.force() || m.None {
+	if m.None {
 		return nil
 	}
 	_, err := step.Do(ctx, m.Scope, "check that the name is free", func(ctx context.Context) (struct{}, error) {
@@ -124,11 +124,34 @@ func (m *Maker) regions(ctx context.Context, all bool) ([]string, error) {
 }
 
 func (m *Maker) checkName(ctx context.Context, region string) error {
+	if other := access.Claim(m.Session, region+" image "+m.Name, m.Scope.Build); other != "" {
+		return m.Src.Errorf(&m.Name, "Two builds make the same image",
+			"The builds %s and %s both make an image %q in %s, and only one can have the name. Give them different names, such as with {{build_name}} in them.", other, m.Scope.Build, m.Name, region)
+	}
 	images, err := m.named(ctx, region)
 	if err != nil || len(images) == 0 {
 		return err
 	}
+	if m.force() {
+		return m.checkProtection(region, images)
+	}
 	return m.nameTaken(region, aws.ToString(images[0].ImageId))
+}
+
+// checkProtection reports an image that is to be replaced and cannot be.
+func (m *Maker) checkProtection(region string, images []types.Image) error {
+	for _, i := range images {
+		if p := aws.ToString(i.DeregistrationProtection); p != "" && p != "disabled" {
+			blame := any(&m.ForceDeregister)
+			if !m.ForceDeregister { // the flag asks for it
+				blame = &m.Name
+			}
+			return m.Src.Errorf(blame, "The image to replace is protected",
+				"Image %s in %s has the name %q and is protected from being deregistered (%s). Choose another name, or take the protection away first: aws ec2 disable-image-deregistration-protection --region %s --image-id %s; with a cooldown it ends 24 hours later.",
+				aws.ToString(i.ImageId), region, m.Name, p, region, aws.ToString(i.ImageId))
+		}
+	}
+	return nil
 }
 
 func (m *Maker) nameTaken(region, id string) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/owned"
 	"bake/communicator/ssh"
 	"bake/step"
@@ -60,6 +61,12 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 			VpcId:             text(place.VPC),
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeSecurityGroup),
 		})
+		if access.Is(err, "InvalidGroup.Duplicate") && !access.Refused(err) {
+			// An earlier try of the call has made it, and its answer was lost.
+			if id := destroy.FindGroup(ctx, l.client(), name, l.Owner.ID); id != "" {
+				return id, id, nil
+			}
+		}
 		if err != nil {
 			return "", "", err
 		}

@@ -12,6 +12,7 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/owned"
 	"bake/communicator/ssh"
 )
@@ -39,11 +40,20 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)
 	want := l.Owner.Resource(owned.KeyPair, "key pair "+name+" "+l.Owner.ID, l.Session.Region, owned.WithName, name)
 	return owned.Acquire(ctx, l.Scope, "create a temporary key pair", want, func(ctx context.Context) (string, Key, error) {
-		out, err := access.Finish(ctx, l.client().CreateKeyPair, &ec2.CreateKeyPairInput{
+		in := &ec2.CreateKeyPairInput{
 			KeyName:           &name,
 			KeyType:           types.KeyType(l.TemporaryKeyPairType),
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeKeyPair),
-		})
+		}
+		out, err := access.Finish(ctx, l.client().CreateKeyPair, in)
+		if access.Is(err, "InvalidKeyPair.Duplicate") && !access.Refused(err) {
+			// An earlier try of the call may have made it, and the private key is lost.
+			if gone, derr := destroy.OwnKeyPair(ctx, l.client(), name, l.Owner.ID); derr != nil {
+				return "", Key{}, derr
+			} else if gone {
+				out, err = access.Finish(ctx, l.client().CreateKeyPair, in)
+			}
+		}
 		if access.Is(err, "InvalidKeyPair.Duplicate") && l.TemporaryKeyPairName != "" && access.Refused(err) {
 			return "", Key{}, access.Blame(err, l.Src.Errorf(&l.TemporaryKeyPairName, "Key pair exists", "There is a key pair %q in %s already.", name, l.Session.Region))
 		} else if err != nil {

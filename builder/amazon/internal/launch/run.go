@@ -55,11 +55,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		if err != nil {
 			return types.Instance{}, err
 		}
-		instance, err := l.awaitRunning(ctx, id)
-		if err == nil {
-			err = l.tagSpot(ctx, instance, spec)
-		}
-		return instance, err
+		return l.awaitRunning(ctx, id)
 	}
 	id, err := owned.Acquire(ctx, l.Scope, "launch the instance", want, func(ctx context.Context) (string, string, error) {
 		out, err := l.launchSomewhere(ctx, in, spec.Place)

@@ -3,7 +3,6 @@ package launch
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -59,7 +58,7 @@ func (l *Launcher) launchSpot(ctx context.Context, in *ec2.RunInstancesInput, sp
 }
 
 // template is what the launch says, as a launch template says it. What it makes
-// carries the owner's tags from the start; the user's follow in tagSpot.
+// carries its tags from the start: an organization may refuse launches without.
 func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.RequestLaunchTemplateData, error) {
 	text, err := json.Marshal(in)
 	if err != nil {
@@ -85,8 +84,14 @@ func (l *Launcher) template(in *ec2.RunInstancesInput, spec Spec) (*types.Reques
 		}}
 	}
 	data.TagSpecifications = nil
-	for _, kind := range []types.ResourceType{types.ResourceTypeInstance, types.ResourceTypeNetworkInterface, types.ResourceTypeVolume, types.ResourceTypeSpotInstancesRequest} {
-		data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{ResourceType: kind, Tags: l.Owner.Tags(nil)})
+	for _, of := range []struct {
+		kind types.ResourceType
+		tags map[string]string
+	}{
+		{types.ResourceTypeInstance, spec.Tags}, {types.ResourceTypeNetworkInterface, spec.Tags},
+		{types.ResourceTypeVolume, spec.VolumeTags}, {types.ResourceTypeSpotInstancesRequest, spec.SpotTags},
+	} {
+		data.TagSpecifications = append(data.TagSpecifications, types.LaunchTemplateTagSpecificationRequest{ResourceType: of.kind, Tags: l.Owner.Tags(of.tags)})
 	}
 	return data, nil
 }
@@ -177,36 +182,6 @@ func fleetError(all []types.CreateFleetError) error {
 		e.Message = strings.Join(lines, "; ")
 	}
 	return e
-}
-
-// tagSpot gives a spot instance, its volumes and its request the user's tags.
-func (l *Launcher) tagSpot(ctx context.Context, i types.Instance, spec Spec) error {
-	var volumes []string
-	for _, b := range i.BlockDeviceMappings {
-		if b.Ebs != nil {
-			volumes = append(volumes, aws.ToString(b.Ebs.VolumeId))
-		}
-	}
-	var request []string
-	if id := aws.ToString(i.SpotInstanceRequestId); id != "" {
-		request = []string{id}
-	}
-	_, err := step.Do(ctx, l.Scope, "tag the spot instance", func(ctx context.Context) (struct{}, error) {
-		for _, t := range []struct {
-			ids  []string
-			tags map[string]string
-		}{{request, spec.SpotTags}, {[]string{aws.ToString(i.InstanceId)}, spec.Tags}, {volumes, spec.VolumeTags}} {
-			if len(t.ids) == 0 || len(t.tags) == 0 {
-				continue
-			}
-			_, err := access.Call(ctx, l.client().CreateTags, &ec2.CreateTagsInput{Resources: t.ids, Tags: owned.Tags(t.tags)})
-			if err != nil {
-				return struct{}{}, fmt.Errorf("tagging %s: %w", strings.Join(t.ids, ", "), err)
-			}
-		}
-		return struct{}{}, nil
-	})
-	return err
 }
 
 // random returns n letters and digits.
