@@ -40,7 +40,11 @@ stopped instances are there again the next time.
 Clients reach an instance at its public address, which is in 127.0.0.0/8. Private
 addresses (172.31.x.y) work between instances only: do not dial them from the host,
 where they belong to whatever its own network has there. Instances reach each other
-and public addresses, but neither the host nor private networks: see -allow-egress.`,
+and public addresses, but neither the host nor private networks: see -allow-egress.
+
+Requests must be signed, save CONNECT, by which 'bake nc' reaches the ports that
+security groups admit: whoever reaches the endpoint reaches those too, so mind what
+-listen names.`,
 		Example: `  bake cloud up
   bake cloud up -delays aws -faults rehearsal.json`,
 		Args: exactly(),
