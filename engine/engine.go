@@ -85,7 +85,8 @@ type Result struct {
 type BuildResult struct {
 	Name      string
 	Elapsed   time.Duration
-	Err       error // nil if it succeeded; the cause of the context if it was cancelled
+	Place     string // "file:line" of the provisioner or post-processor that failed; empty if none did
+	Err       error  // nil if it succeeded; the cause of the context if it was cancelled
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // what the build made and neither kept nor destroyed
 }

@@ -98,7 +98,7 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 		o.artifact, o.keep, err = pp.Process(ctx, s, in)
 		return o, err
 	})
-	return out.artifact, out.keep, err
+	return out.artifact, out.keep, blame(ctx, err, announced(p), p.TypeRange)
 }
 
 // announced is the name of the step that runs p. Logs are searched for what

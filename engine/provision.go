@@ -112,7 +112,7 @@ func (x *execution) attempts(ctx context.Context, name string, p *config.Provisi
 			x.scope.Warn(ctx, "%s; the build goes on because of continue_on_error", err)
 			return nil
 		default:
-			return err
+			return blame(ctx, err, name, p.TypeRange)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
@@ -86,6 +87,11 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
 	result.Artifacts, result.Err = x.execute(ctx)
+	var blamed *failed
+	failedStep := ""
+	if errors.As(result.Err, &blamed) {
+		failedStep, result.Place = blamed.step, fmt.Sprintf("%s:%d", blamed.at.Filename, blamed.at.Start.Line)
+	}
 	result.Err = r.template.Secrets().Error(result.Err)
 	for _, r := range x.left() {
 		result.Left = append(result.Left, redactedResource(x.template.Secrets(), r))
@@ -94,7 +100,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 
 	end := step.Event{Time: time.Now(), Kind: step.BuildFinished, Build: b.Name, Elapsed: result.Elapsed}
 	if result.Err != nil {
-		end.Kind, end.Error = step.BuildFailed, result.Err
+		end.Kind, end.Error, end.Step, end.Place = step.BuildFailed, result.Err, failedStep, result.Place
 	}
 	for i, a := range result.Artifacts {
 		result.Artifacts[i] = redacted(r.template.Secrets(), a)
@@ -102,6 +108,26 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	}
 	r.emit(end)
 	return result
+}
+
+// failed is the error of a step that a block of the template asks for.
+type failed struct {
+	error
+	step string // its path
+	at   hcl.Range
+}
+
+func (e *failed) Unwrap() error { return e.error }
+
+// blame makes err one of the step with this name, which the block at asks for.
+func blame(ctx context.Context, err error, name string, at hcl.Range) error {
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	if p := step.Path(ctx); p != "" {
+		name = p + " > " + name
+	}
+	return &failed{err, name, at}
 }
 
 // execution is one build on its way.

@@ -16,6 +16,7 @@ type Event struct {
 	Step  string    `json:"step,omitempty"`  // names from the outermost step in, joined by " > "
 
 	Text     string        `json:"text,omitempty"`     // one or more lines, without a final newline
+	Place    string        `json:"place,omitempty"`    // for BuildFailed: "file:line" of the block whose Step failed, if one did
 	Source   string        `json:"source,omitempty"`   // for log lines: the component that spoke, if not the builder
 	Elapsed  time.Duration `json:"elapsed,omitempty"`  // nanoseconds; for events that end something
 	Error    error         `json:"-"`                  // why something failed
@@ -70,6 +71,7 @@ const (
 	Say        Kind = "say"    // what bake does, for the user to read
 	Output     Kind = "output" // a line that a script wrote to standard output
 	ErrOutput  Kind = "error-output"
+	Partial    Kind = "partial-output" // what a line shows before it overwrites itself; for live displays alone
 	Warning    Kind = "warning"
 	Progressed Kind = "progress"
 

@@ -129,7 +129,7 @@ func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
 }
 
 // Output passes on a line that something run by the build has written.
-// kind is [Output] or [ErrOutput].
+// kind is [Output], [ErrOutput] or [Partial].
 func (s *Scope) Output(ctx context.Context, kind Kind, line string) {
 	s.emit(ctx, Event{Kind: kind, Text: line})
 }
@@ -248,7 +248,6 @@ func (s *Scope) Destroy(ctx context.Context, key string) error {
 func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
 	_, err := Do(ctx, s, "destroy "+r.String(), func(ctx context.Context) (struct{}, error) {
 		if err := d.Destroy(ctx, r); err != nil {
-			s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
 			return struct{}{}, err
 		}
 		if err := s.Ledger.Gone(r.Key); err != nil {
@@ -257,6 +256,9 @@ func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
 		s.emit(ctx, Event{Kind: ResourceDestroyed, Resource: &r})
 		return struct{}{}, nil
 	})
+	if err != nil { // also one that there was no time to begin with
+		s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
+	}
 	return err
 }
 

@@ -55,7 +55,7 @@ type stepView struct {
 
 // NewLive returns a display that draws on out.
 func NewLive(out io.Writer, o PlainOptions) *Live {
-	return &Live{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps}}
+	return &Live{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps, log: o.Log}}
 }
 
 // Handle implements [Display]. Nothing is written before the next Draw.
@@ -102,7 +102,7 @@ func (d *Live) Handle(e step.Event) {
 			s.since, s.first = e.Time, e.Progress.Done
 		}
 		s.progress = e.Progress
-	case step.Output, step.ErrOutput:
+	case step.Output, step.ErrOutput, step.Partial:
 		if text := strings.TrimSpace(ansi.Strip(e.Text)); text != "" {
 			s.output = strings.ReplaceAll(text[strings.LastIndexAny(text, "\r\n")+1:], "\t", " ")
 		}
@@ -185,14 +185,16 @@ func (d *Live) list(now time.Time, width, room int) []string {
 	}
 	if d.ended {
 		room = 1 << 30
+	} else {
+		room = min(room, max(5, room/2)) // the rest is for what builds say
 	}
 	spin := spinner(now)
-	heads, hidden := d.heads(shown, room)
+	heads, hidden := d.heads(shown, room-min(2*countRunning(shown), room/2)) // steps that run need room too
 	each := (room - len(heads) - min(1, hidden)) / max(1, countRunning(heads))
 	var lines []string
 	for _, b := range heads {
 		lines = append(lines, d.row(width, b.mark(d, spin), 0, b.title(), "", b.time(now)))
-		if b.ended && len(d.builds) > 1 {
+		if b.ended && len(d.script.builds) > 1 {
 			continue // its story has scrolled by
 		}
 		lines = append(lines, d.steps(b, spin, now, width, each)...)

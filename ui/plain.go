@@ -20,11 +20,13 @@ type Plain struct {
 type PlainOptions struct {
 	Color      bool // a colour for each build, and red for errors
 	Timestamps bool // prefix each line of a build with the time of its event, as RFC 3339
+
+	Log string // path of the run's log, for who wants to know more about a failure
 }
 
 // NewPlain returns a display that writes to out.
 func NewPlain(out io.Writer, o PlainOptions) *Plain {
-	return &Plain{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps, steps: true}}
+	return &Plain{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps, steps: true, log: o.Log}}
 }
 
 // Handle implements [Display].
@@ -86,8 +88,8 @@ type Machine struct {
 }
 
 // NewMachine returns a display that writes to out.
-func NewMachine(out io.Writer, timestamps bool) *Machine {
-	return &Machine{out: out, script: transcript{timestamps: timestamps, steps: true}}
+func NewMachine(out io.Writer, o PlainOptions) *Machine {
+	return &Machine{out: out, script: transcript{timestamps: o.Timestamps, steps: true, log: o.Log}}
 }
 
 // Handle implements [Display].

@@ -1,11 +1,16 @@
 package ui
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
 	"bake/step"
@@ -14,18 +19,33 @@ import (
 // transcript turns events into what Packer's users are used to read. The plain
 // and the machine-readable display write the same transcript in two ways.
 type transcript struct {
-	timestamps bool // prefix the lines of builds with their time
-	steps      bool // say which steps start, and how far long ones are
+	timestamps bool   // prefix the lines of builds with their time
+	steps      bool   // say which steps start, and how far long ones are
+	log        string // path of the run's log
 
 	builds    []*outcome
-	failed    map[string]string    // build -> path of the step that failed last
-	announced map[string]time.Time // build and step -> when its progress was last told
+	failed    map[string]string              // build -> path of the step that failed last
+	untold    map[string][]reason            // build -> why its steps failed, while nothing has said so
+	tails     map[string]map[string][]string // build -> path of step -> the last lines of its output
+	announced map[string]told                // build and step -> what was last said of its progress
+	left      bool                           // something could not be deleted
+}
+
+// reason is why a step failed.
+type reason struct{ path, text string }
+
+// told is when progress was first reported, and when and what was last said of it.
+type told struct {
+	first, at time.Time
+	text      string
 }
 
 // outcome is what has become of one build.
 type outcome struct {
 	name      string
 	err       error
+	step      string // whose failure it was, empty if of none that the template asks for
+	place     string // of what asks for it
 	artifacts []*builder.Artifact
 	ended     bool
 }
@@ -62,21 +82,29 @@ func (t *transcript) build(name string) *outcome {
 // entries returns what e adds to the transcript.
 func (t *transcript) entries(e step.Event) []entry {
 	if t.failed == nil {
-		t.failed, t.announced = map[string]string{}, map[string]time.Time{}
+		t.failed, t.announced = map[string]string{}, map[string]told{}
+		t.untold, t.tails = map[string][]reason{}, map[string]map[string][]string{}
 	}
 	switch e.Kind {
 	case step.RunStarted:
 		for name := range strings.Lines(e.Text) {
 			t.build(strings.TrimSpace(name))
 		}
-	case step.Say, step.Output:
+	case step.Say:
+		return t.lines(e, say, e.Text)
+	case step.Output:
+		t.keepTail(e)
 		return t.lines(e, say, e.Text)
 	case step.ErrOutput:
+		t.keepTail(e)
 		return t.lines(e, failure, e.Text)
 	case step.Warning:
+		t.tell(e, func(r reason) bool { return strings.Contains(e.Text, r.text) })
 		return t.lines(e, say, "Warning: "+e.Text)
 	case step.StepStarted:
 		delete(t.failed, e.Build)
+		delete(t.tails[e.Build], e.Step)
+		t.tell(e, func(r reason) bool { return r.path == e.Step }) // it is tried again
 		if t.steps {
 			return t.lines(e, say, title(innermost(e.Step)))
 		}
@@ -85,22 +113,37 @@ func (t *transcript) entries(e step.Event) []entry {
 		inner := t.failed[e.Build]
 		t.failed[e.Build] = e.Step
 		if !strings.HasPrefix(inner, e.Step+within) {
-			return t.lines(e, failure, fmt.Sprintf("%s: %v", title(innermost(e.Step)), e.Error))
+			// Why is said with the end of the build.
+			t.untold[e.Build] = append(t.untold[e.Build], reason{e.Step, e.Error.Error()})
+			return t.lines(e, failure, title(innermost(e.Step))+" failed")
 		}
+	case step.StepFinished:
+		delete(t.tails[e.Build], e.Step)
+		// The steps within it that failed do not fail the build.
+		return t.reasons(e, t.tell(e, func(r reason) bool { return strings.HasPrefix(r.path, e.Step+within) }))
 	case step.Progressed:
 		return t.progress(e)
 	case step.ResourceLeft:
+		t.left = true
 		return t.lines(e, failure, "Left behind: "+e.Resource.String())
 	case step.ArtifactMade:
 		o := t.build(e.Build)
 		o.artifacts = append(o.artifacts, artifact(e))
 	case step.BuildFinished:
 		t.build(e.Build).ended = true
-		return []entry{{level: say, build: e.Build, text: fmt.Sprintf("Build '%s' finished after %s.", e.Build, Words(e.Elapsed))}}
+		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })),
+			entry{level: say, build: e.Build, text: t.stamp(e) + fmt.Sprintf("Build '%s' finished after %s.", e.Build, Words(e.Elapsed))})
 	case step.BuildFailed:
 		o := t.build(e.Build)
-		o.ended, o.err = true, e.Error
-		return []entry{{level: failure, build: e.Build, text: fmt.Sprintf("Build '%s' errored after %s: %v", e.Build, Words(e.Elapsed), e.Error)}}
+		o.ended, o.err, o.step, o.place = true, e.Error, e.Step, e.Place
+		text := t.stamp(e) + fmt.Sprintf("Build '%s' errored after %s", e.Build, Words(e.Elapsed))
+		if slices.ContainsFunc(t.builds, func(o *outcome) bool { return !o.ended }) {
+			text += ": " + reasonText(e.Error) // the end of the run may be far
+		} else {
+			text += "."
+		}
+		t.tell(e, func(r reason) bool { return strings.Contains(e.Error.Error(), r.text) })
+		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })), entry{level: failure, build: e.Build, text: text})
 	case step.RunFinished:
 		return t.summary(e)
 	}
@@ -117,9 +160,7 @@ func (t *transcript) lines(e step.Event, l level, text string) []entry {
 		prefix += " (" + e.Source + ")"
 	}
 	prefix += ": "
-	if t.timestamps {
-		prefix = e.Time.Format(time.RFC3339) + ": " + prefix
-	}
+	prefix = t.stamp(e) + prefix
 	var out []string
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
 		out = append(out, strings.TrimRight(prefix+line, " \t\r"))
@@ -127,27 +168,123 @@ func (t *transcript) lines(e step.Event, l level, text string) []entry {
 	return []entry{{level: l, build: e.Build, text: strings.Join(out, "\n")}}
 }
 
+// stamp is what the lines of builds start with.
+func (t *transcript) stamp(e step.Event) string {
+	if !t.timestamps {
+		return ""
+	}
+	return e.Time.Format(time.RFC3339) + ": "
+}
+
+// tell takes the reasons of e's build that which chooses out of those that nothing
+// has told, and returns them.
+func (t *transcript) tell(e step.Event, which func(reason) bool) (chosen []reason) {
+	t.untold[e.Build] = slices.DeleteFunc(t.untold[e.Build], func(r reason) bool {
+		if !which(r) {
+			return false
+		}
+		chosen = append(chosen, r)
+		return true
+	})
+	return chosen
+}
+
+func (t *transcript) reasons(e step.Event, reasons []reason) (out []entry) {
+	for _, r := range reasons {
+		out = append(out, t.lines(e, failure, title(innermost(r.path))+": "+r.text)...)
+	}
+	return out
+}
+
+// tailLines and tailWidth are how much of a failed step's output is shown again.
+const (
+	tailLines = 20
+	tailWidth = 500
+)
+
+// keepTail remembers the end of what the step of e has written.
+func (t *transcript) keepTail(e step.Event) {
+	steps := t.tails[e.Build]
+	if steps == nil {
+		steps = map[string][]string{}
+		t.tails[e.Build] = steps
+	}
+	for line := range strings.SplitSeq(strings.TrimRight(e.Text, "\r\n"), "\n") {
+		steps[e.Step] = append(steps[e.Step], ansi.Truncate(ansi.Strip(strings.TrimRight(line, " \t\r")), tailWidth, "…"))
+	}
+	steps[e.Step] = slices.Clone(steps[e.Step][max(0, len(steps[e.Step])-tailLines):])
+}
+
+// reasonText is what is said about err. What it blames in the template is shown with
+// its source when all is over.
+func reasonText(err error) string {
+	text := err.Error()
+	var blamed hcl.Diagnostics
+	if errors.As(err, &blamed) {
+		for _, d := range blamed {
+			text = strings.ReplaceAll(text, d.Error(), d.Summary)
+		}
+	}
+	return strings.ReplaceAll(text, "\n", "\n    ")
+}
+
+// failure says why a build failed, where, and what it wrote last.
+func (t *transcript) failure(o *outcome) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "--> %s: %s", o.name, reasonText(o.err))
+	if o.place != "" {
+		fmt.Fprintf(&b, "\n    Failed at %s: %s", o.place, innermost(o.step))
+	}
+	var tail []string
+	for _, path := range slices.Sorted(maps.Keys(t.tails[o.name])) {
+		if path == o.step || strings.HasPrefix(path, o.step+within) {
+			tail = append(tail, t.tails[o.name][path]...)
+		}
+	}
+	if o.step != "" && len(tail) > 0 {
+		tail = tail[max(0, len(tail)-tailLines):]
+		b.WriteString("\n    The end of its output:")
+		for _, line := range tail {
+			b.WriteString(strings.TrimRight("\n    | "+line, " "))
+		}
+	}
+	return b.String()
+}
+
 func (t *transcript) progress(e step.Event) []entry {
 	key := e.Build + within + e.Step
-	told, ok := t.announced[key]
+	last, ok := t.announced[key]
 	if !ok {
-		t.announced[key] = e.Time
+		last = told{first: e.Time, at: e.Time}
+		t.announced[key] = last
 	}
-	if !ok || !t.steps || e.Time.Sub(told) < quiet {
+	if !ok || !t.steps || e.Time.Sub(last.at) < quiet {
 		return nil
 	}
-	t.announced[key] = e.Time
 	text := fmt.Sprintf("%s: %s", title(innermost(e.Step)), amount(*e.Progress))
 	if f, ok := fraction(*e.Progress); ok && e.Progress.Unit != "%" {
 		text += fmt.Sprintf(" (%d%%)", int(100*f))
 	}
-	return t.lines(e, say, text)
+	shown := text
+	if text == last.text {
+		shown += fmt.Sprintf(", still going on after %s", clock(e.Time.Sub(last.first)))
+	}
+	t.announced[key] = told{last.first, e.Time, text}
+	return t.lines(e, say, shown)
 }
 
 // summary tells what has become of all builds.
 func (t *transcript) summary(e step.Event) []entry {
 	out := []entry{{level: say, text: "\n==> Wait completed after " + Words(e.Elapsed)}}
 	if e.Error != nil {
+		for _, o := range t.builds {
+			if o.err != nil && !strings.HasSuffix(o.err.Error(), e.Error.Error()) { // it failed for another reason
+				out = append(out, entry{level: failure, build: o.name, text: t.failure(o)})
+			}
+		}
+		if t.left {
+			return append(out, entry{level: say, text: "\nCancelled builds after being interrupted; not all that they had made could be deleted."})
+		}
 		return append(out, entry{level: say, text: "\nCleanly cancelled builds after being interrupted."})
 	}
 	failures, made, parts := 0, 0, 0
@@ -167,8 +304,11 @@ func (t *transcript) summary(e step.Event) []entry {
 			if o.err != nil {
 				out = append(out,
 					entry{record: []string{o.name, "error", o.err.Error()}},
-					entry{level: failure, build: o.name, text: fmt.Sprintf("--> %s: %v", o.name, o.err)})
+					entry{level: failure, build: o.name, text: t.failure(o)})
 			}
+		}
+		if t.log != "" {
+			out = append(out, entry{level: say, text: "The log of the run: " + t.log})
 		}
 	}
 	if parts > 0 {

@@ -33,7 +33,7 @@ type JSON struct {
 
 // Handle implements [Display].
 func (d *JSON) Handle(e step.Event) {
-	if d.Err != nil || e.Kind == step.Progressed && !d.worthwhile(e) {
+	if d.Err != nil || e.Kind == step.Partial || e.Kind == step.Progressed && !d.worthwhile(e) {
 		return
 	}
 	b, err := json.Marshal(e)

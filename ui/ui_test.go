@@ -2,10 +2,12 @@ package ui
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,12 +56,12 @@ func recorded(t *testing.T, name string) []step.Event {
 
 func TestDisplays(t *testing.T) {
 	displays := map[string]func(*bytes.Buffer) Display{
-		"plain":   func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{}) },
+		"plain":   func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{Log: "/state/runs/1.events.jsonl"}) },
 		"color":   func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{Color: true}) },
 		"stamped": func(b *bytes.Buffer) Display { return NewPlain(b, PlainOptions{Timestamps: true}) },
-		"machine": func(b *bytes.Buffer) Display { return NewMachine(b, false) },
+		"machine": func(b *bytes.Buffer) Display { return NewMachine(b, PlainOptions{}) },
 	}
-	for _, stream := range []string{"webserver", "failure", "cancelled"} {
+	for _, stream := range []string{"webserver", "failure", "cancelled", "script-failed"} {
 		events := recorded(t, stream)
 		for name, open := range displays {
 			t.Run(stream+"/"+name, func(t *testing.T) {
@@ -108,6 +110,41 @@ func TestReadEventsNamesTheBrokenOne(t *testing.T) {
 	err := ReadEvents(strings.NewReader(`{"kind":"say"}`+"\n"+`{"kind":`), func(step.Event) {})
 	if err == nil || !strings.Contains(err.Error(), "event 2") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestTranscriptTellsReasonsOnce: the reason why a step failed is told with the
+// build's error or a warning, and by itself only if neither does.
+func TestTranscriptTellsReasonsOnce(t *testing.T) {
+	fail := func(path, why string) []step.Event {
+		return []step.Event{{Kind: step.StepStarted, Build: "b", Step: path}, {Kind: step.StepFailed, Build: "b", Step: path, Error: errors.New(why)}}
+	}
+	cancelled := errors.New("cancelled")
+	for name, events := range map[string][]step.Event{
+		"a step that the one around it did without": slices.Concat(
+			[]step.Event{{Kind: step.StepStarted, Build: "b", Step: "outer"}}, fail("outer > inner", "REASON"),
+			[]step.Event{{Kind: step.StepFinished, Build: "b", Step: "outer"}, {Kind: step.BuildFinished, Build: "b"}}),
+		"a step that the build did without": slices.Concat(fail("alone", "REASON"), []step.Event{{Kind: step.BuildFinished, Build: "b"}}),
+		"a warning": slices.Concat(fail("alone", "REASON"), []step.Event{
+			{Kind: step.Warning, Build: "b", Text: "alone: REASON; trying again"},
+			{Kind: step.BuildFinished, Build: "b"}}),
+		"the error of the build": slices.Concat(fail("alone", "REASON"), []step.Event{
+			{Kind: step.BuildFailed, Build: "b", Error: errors.New("alone: REASON")}, {Kind: step.RunFinished}}),
+		"another error of the build": slices.Concat(fail("alone", "REASON"), []step.Event{
+			{Kind: step.BuildFailed, Build: "b", Error: errors.New("something else")}, {Kind: step.RunFinished}}),
+		"a teardown of a cancelled build": slices.Concat(fail("destroy", "REASON"), []step.Event{
+			{Kind: step.BuildFailed, Build: "b", Error: errors.New("cancelled\nteardown: destroy: REASON")},
+			{Kind: step.RunFinished, Error: cancelled}}),
+	} {
+		var out bytes.Buffer
+		d := NewPlain(&out, PlainOptions{})
+		d.Handle(step.Event{Kind: step.RunStarted, Text: "b"})
+		for _, e := range events {
+			d.Handle(e)
+		}
+		if n := strings.Count(out.String(), "REASON"); n != 1 {
+			t.Errorf("%s: told %d times in\n%s", name, n, out.String())
+		}
 	}
 }
 
@@ -193,6 +230,8 @@ func TestLive(t *testing.T) {
 		{"webserver", 32, 8, []int{29, 44, 1000}},
 		{"failure", 100, 30, []int{14, 1000}},
 		{"cancelled", 80, 24, []int{1000}},
+		{"script-failed", 80, 24, []int{73, 1000}},
+		{"script-failed", 60, 15, []int{73, 1000}},
 		{"many", 80, 24, []int{3, 60, 1000}},
 		{"many", 40, 7, []int{60, 1000}},
 		{"many", 1, 1, []int{1000}},

@@ -260,6 +260,7 @@ type builtOne struct {
 	OK        bool                `json:"ok"`
 	Elapsed   time.Duration       `json:"elapsed"` // nanoseconds
 	Error     string              `json:"error,omitempty"`
+	Place     string              `json:"place,omitempty"` // "file:line" of the provisioner or post-processor that failed
 	Artifacts []*builder.Artifact `json:"artifacts"`
 }
 
@@ -268,7 +269,7 @@ func builtAll(r engine.Result) []builtOne {
 	for _, b := range r.Builds {
 		one := builtOne{Name: b.Name, OK: b.Err == nil, Elapsed: b.Elapsed, Artifacts: list(b.Artifacts)}
 		if b.Err != nil {
-			one.Error = b.Err.Error()
+			one.Error, one.Place = b.Err.Error(), b.Place
 		}
 		out = append(out, one)
 	}

@@ -38,10 +38,10 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 	if p.log.on {
 		f.displays = append(f.displays, p.log)
 	}
-	plain := ui.PlainOptions{Color: o.color && p.env.colors(), Timestamps: o.timestamps}
+	plain := ui.PlainOptions{Color: o.color && p.env.colors(), Timestamps: o.timestamps, Log: log.Name()}
 	switch {
 	case p.machineReadable:
-		f.displays = append(f.displays, ui.NewMachine(p.stdout, o.timestamps))
+		f.displays = append(f.displays, ui.NewMachine(p.stdout, plain))
 	case p.json.on:
 		f.displays = append(f.displays, &ui.JSON{Out: p.stdout, Prefix: fmt.Sprintf(`"schema":%d,"command":%q,`, jsonSchema, p.command)})
 	case p.stdout.isTerminal() && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":

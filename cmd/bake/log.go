@@ -65,7 +65,7 @@ func (l *debugLog) close() error {
 // a log that is mixed with it.
 func (l *debugLog) Handle(e step.Event) {
 	switch e.Kind {
-	case step.Progressed:
+	case step.Progressed, step.Partial:
 		return
 	case step.Say, step.Output, step.ErrOutput, step.Warning:
 		if l.onStream {

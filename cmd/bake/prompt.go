@@ -90,8 +90,8 @@ func (q *prompter) read() {
 // cleaned up.
 func (q *prompter) failedStep(ctx context.Context, build, step string, err error) engine.Answer {
 	for {
-		text, err := q.ask(ctx, fmt.Sprintf("==> %s: step %q failed: [c] clean up and stop, [a] abort without cleaning up, [r] retry it? [c] ", build, step))
-		if err != nil {
+		text, askErr := q.ask(ctx, fmt.Sprintf("==> %s: step %q failed: %v\n[c] clean up and stop, [a] abort without cleaning up, [r] retry it? [c] ", build, step, err))
+		if askErr != nil {
 			return engine.AnswerCleanUp
 		}
 		switch {

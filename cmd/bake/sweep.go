@@ -160,6 +160,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	for _, d := range found {
 		p.say(d.String())
 		if derr := destroyAll(ctx, d, clouds.destroyers(), events.emit); derr != nil {
+			p.report(derr)
 			p.say(leftText(d.ledger.Header.Run, d.left()))
 			err = errReported
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Lines passes what is written to it on line by line, as a terminal would show
@@ -13,7 +14,15 @@ type Lines struct {
 	mu   sync.Mutex
 	emit func(string)
 	rest []byte
+
+	// Overwritten is told what a line has shown so far each time that it starts to
+	// overwrite itself, but not oftener than a person can read. It may be nil.
+	Overwritten func(string)
+	told        time.Time
 }
+
+// legible is how long an overwritten line must have been there to be read.
+const legible = 100 * time.Millisecond
 
 // maxLine is how long a line may grow before it is broken, so that output
 // without line breaks does not fill the memory.
@@ -37,6 +46,7 @@ func (l *Lines) Write(b []byte) (int, error) {
 		b = b[i+1:]
 	}
 	l.rest = append(l.rest, b...)
+	l.overwritten()
 	if len(l.rest) > maxLine {
 		l.line()
 	}
@@ -49,6 +59,20 @@ func (l *Lines) Flush() {
 	defer l.mu.Unlock()
 	if len(l.rest) > 0 {
 		l.line()
+	}
+}
+
+// overwritten tells what stood before the last carriage return. What follows it may
+// be half a word, and half a secret.
+func (l *Lines) overwritten() {
+	end := bytes.LastIndexByte(l.rest, '\r')
+	if l.Overwritten == nil || end < 0 || time.Since(l.told) < legible {
+		return
+	}
+	text := l.rest[bytes.LastIndexByte(l.rest[:end], '\r')+1 : end]
+	if text = bytes.TrimSpace(text); len(text) > 0 {
+		l.told = time.Now()
+		l.Overwritten(string(text))
 	}
 }
 

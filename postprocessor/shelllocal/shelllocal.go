@@ -46,6 +46,8 @@ func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Art
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	out := script.NewLines(func(line string) { s.Output(ctx, step.Output, line) })
 	errOut := script.NewLines(func(line string) { s.Output(ctx, step.ErrOutput, line) })
+	live := func(text string) { s.Output(ctx, step.Partial, text) }
+	out.Overwritten, errOut.Overwritten = live, live
 	defer errOut.Flush()
 	defer out.Flush()
 	local := &script.Local{

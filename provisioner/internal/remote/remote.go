@@ -54,6 +54,8 @@ func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text 
 func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 	out := script.NewLines(func(text string) { m.Scope.Output(ctx, step.Output, text) })
 	errOut := script.NewLines(func(text string) { m.Scope.Output(ctx, step.ErrOutput, text) })
+	live := func(text string) { m.Scope.Output(ctx, step.Partial, text) }
+	out.Overwritten, errOut.Overwritten = live, live
 	defer errOut.Flush()
 	defer out.Flush()
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: out, Stderr: errOut})
