@@ -138,6 +138,9 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 	if err != nil {
 		return err
 	}
+	if p.Type == "breakpoint" { // it stops so that somebody can look around
+		x.sayLogin(ctx)
+	}
 	err = provisioner.Provision(ctx, s, m)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause

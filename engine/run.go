@@ -170,6 +170,7 @@ func (x *execution) ask(ctx context.Context, name string, err error) step.Decisi
 	if context.Cause(ctx) != nil {
 		return step.GiveUp
 	}
+	x.sayLogin(ctx)
 	switch x.options.Ask(ctx, x.build.Name, name, x.template.Secrets().Error(err)) {
 	case AnswerRetry:
 		return step.Retry
@@ -177,6 +178,19 @@ func (x *execution) ask(ctx context.Context, name string, err error) step.Decisi
 		x.setLeave()
 	}
 	return step.GiveUp
+}
+
+// sayLogin says how to log in to the machine, if there is one.
+func (x *execution) sayLogin(ctx context.Context) {
+	x.mu.Lock()
+	machine := x.machine
+	x.mu.Unlock()
+	if x.options.Login == nil || machine == nil {
+		return
+	}
+	if how := x.options.Login(x.build.Name, machine); how != "" {
+		x.scope.Say(ctx, "Log in to the machine:  %s", how)
+	}
 }
 
 func (x *execution) setLeave() {
@@ -197,6 +211,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	artifact, err := x.make(ctx)
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
+		x.sayLogin(ctx)
 		return x.part(ctx, artifact), errors.Join(err, lerr)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {

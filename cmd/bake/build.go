@@ -72,7 +72,7 @@ ends at once and says what remains.`,
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
 	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn of variables that a -var-file sets and the template does not declare")
 	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation", "skip-enforcement")
-	flags.BoolVar(&o.color, "color", true, "write in colours")
+	flags.BoolVar(&o.color, "color", true, "write no colors")
 	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "start each line of a build with its time")
 	p.jsonFlag(cmd)
 	return cmd
@@ -126,6 +126,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	})
 	defer release()
 
+	machinesEnd := false // with this process
 	parts := parts{env: p.env, ask: p.newPrompter(events.suspend), now: p.now}
 	if o.local {
 		local, err := p.openLocal(ctx, localOptions{egress: o.egress}, events.emit)
@@ -139,7 +140,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		var unwatch func()
 		ctx, unwatch = local.watch(ctx)
 		defer unwatch()
-		parts.cloud = local.Cloud
+		parts.cloud, machinesEnd = local.Cloud, local.own != nil
 		parts.env = slices.Concat(p.env, local.environment())
 		run.Env = slices.Concat(run.Env, local.environment())
 		load.SecretsManager = amazon.Secrets(local.Cloud, parts.env)
@@ -164,6 +165,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		Only: o.only, Except: o.except, Parallel: o.parallel, OnError: engine.OnError(o.onError.value),
 		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.emit,
 	}
+	logins := &logins{dir: keysDir(state, run.ID), local: o.local}
+	options.Login = logins.command
 	if parts.ask != nil {
 		options.Ask, options.Pause = parts.ask.failedStep, parts.ask.pause
 	} else {
@@ -179,7 +182,14 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
 	}
-	return p.conclude(ctx, run, ledger, result, template.Files(), diags)
+	err = p.conclude(ctx, state, run, ledger, result, template.Files(), diags)
+	left := slices.ContainsFunc(result.Builds, func(b engine.BuildResult) bool {
+		return slices.ContainsFunc(b.Left, func(r step.Resource) bool { return strings.HasSuffix(r.Kind, ":instance") })
+	})
+	if machinesEnd && left {
+		p.say("The machine stops now, since this bake serves the local cloud. To look around in one while it runs, use -on-error=ask or a breakpoint, or bake while 'bake cloud up' serves the cloud.")
+	}
+	return err
 }
 
 // title is an error as a sentence.
@@ -215,7 +225,7 @@ func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components
 
 // conclude says what the display of the run has not said: where in the template
 // the cause of a failure is, and what is left behind.
-func (p *program) conclude(ctx context.Context, run step.Run, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
+func (p *program) conclude(ctx context.Context, state string, run step.Run, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
 	failed := diags.HasErrors() || context.Cause(ctx) != nil
 	for _, b := range result.Builds {
 		var blamed hcl.Diagnostics
@@ -236,8 +246,16 @@ func (p *program) conclude(ctx context.Context, run step.Run, ledger *step.FileL
 		return fmt.Errorf("the ledger of the run: %w", err)
 	}
 	p.json.result = runResult{run.ID, p.now().Sub(run.Start), builtAll(result), list(left)}
+	if len(left) == 0 {
+		os.RemoveAll(keysDir(state, run.ID))
+	}
 	if len(left) > 0 {
 		p.say(leftText(run.ID, left))
+		if slices.ContainsFunc(left, func(r step.Resource) bool {
+			return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localName
+		}) {
+			p.say("Machines of the local cloud stop when the bake that serves it ends. To look around in one while it runs, use -on-error=ask or a breakpoint, or bake while 'bake cloud up' serves the cloud.")
+		}
 		failed = true
 	}
 	if failed {

@@ -111,6 +111,10 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if servedPort(22) != 22 {
+		fmt.Fprintf(p.stderr, "Ports below 1024 of machines are served %d higher, such as SSH at %d and HTTP at %d, since this user may not listen on them here.\n", movedBy, 22+movedBy, 80+movedBy)
+	}
+	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
 	fmt.Fprintln(p.stderr, "The local cloud is up. Dial instances at their public addresses (127.x.y.z): the private ones\n(172.31.x.y) work between instances only. Ctrl-C ends it.")
 	select {
 	case <-ctx.Done():

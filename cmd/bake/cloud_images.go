@@ -18,8 +18,9 @@ func (p *program) cloudImagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "List the images that can be launched",
-		Long: `List the images of the local cloud that can be launched in a region: their ids,
-names, login users and sizes. Bases that are not made yet are not among them.`,
+		Long: `List the images of the local cloud that can be launched in a region, with their ids
+and names. The bases that bake can make are among them; one that is not made yet is
+made when it is launched for the first time.`,
 		Example: `  bake cloud images`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -119,7 +120,14 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	}
 	address := aws.ToString(instance.PublicIpAddress)
 	user := listed(image).Tags["bake:user"]
-	login := sshCommand(keyFile, user, address)
+	login := sshCommand(keyFile, user, address, "22", true)
+	web := "http://" + address + "/"
+	note := ""
+	if at := servedPort(80); at != 80 {
+		web = fmt.Sprintf("http://%s:%d/", address, at)
+		note = fmt.Sprintf("Ports below 1024 of the machine are served %d higher, since this user may not listen on them here.\n", movedBy)
+	}
+	awaitSSH(ctx, address)
 	if p.json.on {
 		p.writeJSON(p.header("ready"), struct {
 			Instance string      `json:"instance"`
@@ -128,15 +136,45 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 			User     string      `json:"user"`
 			KeyFile  string      `json:"key_file"`
 			Login    string      `json:"login"` // a shell command
-		}{id, listed(image), address, user, keyFile, login})
+			HTTP     string      `json:"http"`  // URL of the machine's port 80
+		}{id, listed(image), address, user, keyFile, login, web})
 	}
-	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nCtrl-C terminates it.",
-		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, login))
+	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nHTTP:    %s\n%sCtrl-C terminates it.",
+		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, login, web, note))
 	if text := c.dependence(); text != "" {
 		p.say(text)
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// answers is how long the SSH server of a new machine is waited for.
+const answers = 15 * time.Second
+
+// awaitSSH waits until the machine's SSH server says something, so that the user
+// need not try. A machine may have none.
+func awaitSSH(ctx context.Context, address string) {
+	ctx, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(servedPort(22))))
+		if err == nil {
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			n, _ := conn.Read(make([]byte, 1))
+			stop()
+			conn.Close()
+			if n > 0 {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // findImage returns the image with this id or, if it is no id, the newest one
@@ -235,12 +273,15 @@ func loginKey(file string) (path string, public []byte, clean func(), err error)
 }
 
 // sshCommand is how to log in to a new machine, whose host key nobody has seen.
-func sshCommand(keyFile, user, address string) string {
-	words := []string{"ssh", "-i", shellQuote(keyFile), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"}
-	if l, err := net.Listen("tcp", "127.255.255.254:22"); err == nil {
-		l.Close()
-	} else if errors.Is(err, os.ErrPermission) {
-		// Then the machine's port 22 cannot be listened on either.
+func sshCommand(keyFile, user, address, port string, local bool) string {
+	words := []string{"ssh"}
+	if keyFile != "" {
+		words = append(words, "-i", shellQuote(keyFile), "-o", "IdentitiesOnly=yes")
+	}
+	words = append(words, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
+	if port != "" && port != "22" {
+		words = append(words, "-p", port)
+	} else if local && servedPort(22) != 22 {
 		self, err := os.Executable()
 		if err != nil {
 			self = "bake"

@@ -53,7 +53,7 @@ others are done all the same.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&o.check, "check", false, "change nothing; exit with 3 if a file is not in the canonical layout")
 	flags.BoolVar(&o.diff, "diff", false, "show what changes, as a unified diff")
-	flags.BoolVar(&o.write, "write", true, "write the files that change")
+	flags.BoolVar(&o.write, "write", true, "leave the files as they are")
 	flags.BoolVar(&o.recursive, "recursive", false, "take the files in directories below a directory too")
 	p.jsonFlag(cmd)
 	return cmd

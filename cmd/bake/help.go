@@ -112,6 +112,8 @@ func section(w io.Writer, heading string, rows [][2]string) {
 	}
 }
 
+// flagRows lists the flags of cmd. A flag that is true by default is listed as set to
+// false, and its usage says what that does.
 func flagRows(cmd *cobra.Command) (rows [][2]string) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if f.Hidden || f.Name == "help" {

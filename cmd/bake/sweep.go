@@ -164,6 +164,9 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 			p.say(leftText(d.ledger.Header.Run, d.left()))
 			err = errReported
 		}
+		if len(d.left()) == 0 {
+			os.RemoveAll(keysDir(state, d.ledger.Header.Run))
+		}
 		swept.Runs = append(swept.Runs, sweptRun{d.ledger.Header.Run, d.ledger.Header.Started, d.ledger.Header.Command, list(d.owned), list(d.left())})
 	}
 	return err

@@ -73,7 +73,11 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	var many *sourceami.ManyError
 	switch {
 	case errors.Is(err, sourceami.ErrNone):
-		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "No such image", "No image of these owners matches these filters in %s.", session.Region)
+		offer := ""
+		if d.cloud.Endpoint != "" {
+			offer = sourceami.Offer(ctx, access.EC2(session, session.Region))
+		}
+		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "No such image", "No image of these owners matches these filters in %s.%s", session.Region, offer)
 	case errors.As(err, &many):
 		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true.", session.Region, many)
 	case err != nil:

@@ -11,10 +11,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	gossh "golang.org/x/crypto/ssh"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/owned"
 	"bake/communicator/ssh"
+	"bake/step"
 )
 
 // Key is the key pair that a machine is launched with.
@@ -66,13 +68,26 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 		k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
 		if l.Scope.Run.Debug {
 			file := fmt.Sprintf("ec2_%s.pem", l.Scope.SourceName)
-			if err := writePrivate(file, k.Private); err != nil {
+			if err := l.saveKey(ctx, file, k.Private); err != nil {
 				return "", Key{}, fmt.Errorf("saving the private key for debugging: %w", err)
 			}
 			l.Scope.Say(ctx, "Saving the private key of the machine for debugging: %s", file)
 		}
 		return aws.ToString(out.KeyPairId), k, nil
 	})
+}
+
+// saveKey writes the key to a file that is deleted with all else that the build made.
+func (l *Launcher) saveKey(ctx context.Context, path, text string) error {
+	file, err := builder.File(path)
+	if err != nil {
+		return err
+	}
+	l.Scope.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
+	_, err = step.Acquire(ctx, l.Scope, "save the private key", file, func(context.Context) (string, struct{}, error) {
+		return file.ID, struct{}{}, writePrivate(path, text)
+	})
+	return err
 }
 
 // writePrivate writes a file that only its owner may read, also if there was

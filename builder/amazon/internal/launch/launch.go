@@ -51,7 +51,7 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 		}
 		image, err := sourceami.Find(ctx, l.client(), q)
 		if err != nil {
-			return image, l.blameSource(blame, err)
+			return image, l.blameSource(ctx, blame, err)
 		}
 		switch ebs := image.RootDeviceType == types.DeviceTypeEbs; {
 		case l.InstanceStore && ebs:
@@ -66,16 +66,19 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 	})
 }
 
-func (l *Launcher) blameSource(blame any, err error) error {
-	region := l.Session.Region
+func (l *Launcher) blameSource(ctx context.Context, blame any, err error) error {
+	region, offer := l.Session.Region, ""
+	if l.Session.Cloud.Endpoint != "" && (errors.Is(err, sourceami.ErrID) || errors.Is(err, sourceami.ErrNone)) {
+		offer = sourceami.Offer(ctx, l.client())
+	}
 	var many *sourceami.ManyError
 	switch {
 	case errors.Is(err, sourceami.ErrID):
-		return l.Src.Errorf(&l.SourceAMI, "No such image", "There is no image %q in %s, or it is not shared with this account.", l.SourceAMI, region)
+		return l.Src.Errorf(&l.SourceAMI, "No such image", "There is no image %q in %s, or it is not shared with this account.%s", l.SourceAMI, region, offer)
 	case errors.Is(err, sourceami.ErrNone) && l.SourceAMI != "":
-		return l.Src.Errorf(blame, "No such image", "The image %s in %s does not match the filters.", l.SourceAMI, region)
+		return l.Src.Errorf(blame, "No such image", "The image %s in %s does not match the filters.%s", l.SourceAMI, region, offer)
 	case errors.Is(err, sourceami.ErrNone):
-		return l.Src.Errorf(blame, "No such image", "No image of these owners matches these filters in %s.", region)
+		return l.Src.Errorf(blame, "No such image", "No image of these owners matches these filters in %s.%s", region, offer)
 	case errors.As(err, &many):
 		return l.Src.Errorf(blame, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true to take the newest.", region, many)
 	}

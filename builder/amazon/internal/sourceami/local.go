@@ -1,0 +1,47 @@
+package sourceami
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+)
+
+// offered is how many images of each owner are named.
+const offered = 5
+
+// Offer says which images there are when none of them was the wanted one. It is for
+// a cloud with few images, and starts with a space; empty if the cloud does not say.
+func Offer(ctx context.Context, client *ec2.Client) string {
+	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
+	if err != nil {
+		return ""
+	}
+	names := map[string][]string{}
+	var owners []string
+	for _, i := range out.Images {
+		owner := aws.ToString(i.OwnerId)
+		if names[owner] == nil {
+			owners = append(owners, owner)
+		}
+		names[owner] = append(names[owner], aws.ToString(i.Name))
+	}
+	slices.Sort(owners)
+	var has []string
+	for _, owner := range owners {
+		all := names[owner]
+		slices.Sort(all)
+		text := strings.Join(all[:min(offered, len(all))], ", ")
+		if more := len(all) - offered; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+		has = append(has, fmt.Sprintf("of owner %s: %s", owner, text))
+	}
+	if has == nil {
+		has = []string{"none in this region"}
+	}
+	return fmt.Sprintf(" This is the local cloud. Its images are, %s. To add another, such as an Ubuntu image, see 'bake cloud import -h'.", strings.Join(has, "; "))
+}
