@@ -149,7 +149,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	load.DataSources, load.ReadData = all.data, true
 	template, diags := config.Load(ctx, load)
 	if diags.HasErrors() {
-		closeFeed()
+		_ = closeFeed() // the template is what matters
 		return &templateError{diags, template.Files()}
 	}
 	p.diagnostics(template.Files(), diags)
@@ -178,7 +178,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		}
 	}
 	result, diags := runToEnd(ctx, stop, template, all.Components, options)
-	closeFeed()
+	if err := closeFeed(); err != nil { // the images are as good as with a log
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: title(err), Detail: "Free some space there, or name another directory with BAKE_STATE_DIR."})
+	}
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
 	}

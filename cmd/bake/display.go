@@ -2,11 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
-	"time"
 
 	"bake/step"
 	"bake/ui"
@@ -23,7 +19,7 @@ type feed struct {
 	mu       sync.Mutex
 	displays []ui.Display
 	screen   *ui.Screen // nil if the display is not live
-	log      *os.File
+	log      *runLog
 	logged   *ui.JSON
 }
 
@@ -94,32 +90,4 @@ func (f *feed) close() error {
 		return fmt.Errorf("the log of the run is not complete: %w", err)
 	}
 	return nil
-}
-
-// keptLogs is how many logs of runs are kept.
-const keptLogs = 100
-
-// createLog creates the log of a run in dir, and deletes the oldest ones.
-func createLog(dir, run string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot keep a log of the run: %w", err)
-	}
-	old, err := filepath.Glob(filepath.Join(dir, "*.events.jsonl"))
-	if err == nil && len(old) >= keptLogs {
-		modified := func(path string) (t time.Time) {
-			if info, err := os.Stat(path); err == nil {
-				t = info.ModTime()
-			}
-			return t
-		}
-		slices.SortFunc(old, func(a, b string) int { return modified(a).Compare(modified(b)) })
-		for _, path := range old[:len(old)-keptLogs+1] {
-			os.Remove(path)
-		}
-	}
-	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot keep a log of the run: %w", err)
-	}
-	return f, nil
 }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The logs of runs are events as JSON lines: ID.events.jsonl, and before it what was
+// too much for one file, in ID.events.001.jsonl.gz and so on.
+const (
+	keptLogs  = 100       // runs whose logs are kept
+	keptBytes = 256 << 20 // of all logs together
+	logPart   = 16 << 20  // bytes after which a part is compressed
+	logParts  = 64        // compressed parts of one run; the oldest go first
+)
+
+// runLog is the log of a run. What is written is in the file when Write returns.
+type runLog struct {
+	*os.File
+	size  int64
+	parts []string
+	count int
+}
+
+// createLog creates the log of a run in dir, and deletes the oldest ones.
+func createLog(dir, run string) (*runLog, error) {
+	fail := func(err error) (*runLog, error) {
+		return nil, fmt.Errorf("cannot keep a log of the run: %w; BAKE_STATE_DIR names another directory", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fail(err)
+	}
+	pruneLogs(dir, keptLogs-1, keptBytes)
+	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fail(err)
+	}
+	return &runLog{File: f}, nil
+}
+
+// Write implements [io.Writer]. b holds whole lines.
+func (l *runLog) Write(b []byte) (int, error) {
+	if l.size > 0 && l.size+int64(len(b)) > logPart {
+		if err := l.compress(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.File.Write(b)
+	l.size += int64(n)
+	return n, err
+}
+
+// compress makes a part of what is in the file, and empties the file.
+func (l *runLog) compress() (err error) {
+	in, err := os.Open(l.Name())
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	l.count++
+	path := fmt.Sprintf("%s.%03d.jsonl.gz", strings.TrimSuffix(l.Name(), ".jsonl"), l.count)
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+	if err == nil {
+		_, err = io.Copy(z, in)
+		err = errors.Join(err, z.Close())
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		os.Remove(path)
+		return err
+	}
+	if l.parts = append(l.parts, path); len(l.parts) > logParts {
+		os.Remove(l.parts[0])
+		l.parts = l.parts[1:]
+	}
+	if err := l.Truncate(0); err != nil {
+		return err
+	}
+	_, err = l.Seek(0, io.SeekStart)
+	l.size = 0
+	return err
+}
+
+// pruneLogs deletes the logs in dir of all but the newest runs, and more of them if
+// they take more bytes than that.
+func pruneLogs(dir string, runs int, bytes int64) {
+	type log struct {
+		files []string
+		size  int64
+		at    time.Time
+	}
+	logs := map[string]*log{}
+	paths, err := filepath.Glob(filepath.Join(dir, "*.events.*"))
+	if err != nil {
+		return
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		id, _, _ := strings.Cut(filepath.Base(path), ".events.")
+		if logs[id] == nil {
+			logs[id] = &log{}
+		}
+		l := logs[id]
+		l.files, l.size = append(l.files, path), l.size+info.Size()
+		if info.ModTime().After(l.at) {
+			l.at = info.ModTime()
+		}
+	}
+	var all []*log
+	for _, l := range logs {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *log) int { return b.at.Compare(a.at) }) // newest first
+	var sum int64
+	for i, l := range all {
+		if sum += l.size; i < runs && sum <= bytes {
+			continue
+		}
+		for _, path := range l.files {
+			os.Remove(path)
+		}
+	}
+}
