@@ -20,18 +20,22 @@ const sealedFD = 1500
 // more, for children that meet machines: the root of a machine could reach the
 // file that its processes run (see CVE-2019-5736). The copy is in memory, and one
 // for the whole process.
-var sealedProgram = sync.OnceValues(func() (string, error) {
-	path, err := sealProgram()
+func sealedProgram() (path string, err error) {
+	fd, err := sealProgram()
+	if err == nil {
+		// The machines' root may own it, and may have made it unreadable.
+		err = unix.Fchmod(fd, 0o555)
+	}
 	if err != nil {
 		return "", fmt.Errorf("copy this program into memory: %w", err)
 	}
-	return path, nil
-})
+	return fmt.Sprintf("/proc/self/fd/%d", fd), nil
+}
 
-func sealProgram() (path string, err error) {
+var sealProgram = sync.OnceValues(func() (sealed int, err error) {
 	in, err := os.Open("/proc/self/exe")
 	if err != nil {
-		return "", err
+		return -1, err
 	}
 	defer in.Close()
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
@@ -40,15 +44,12 @@ func sealProgram() (path string, err error) {
 		fd, err = unix.MemfdCreate("bake", flags)
 	}
 	if err != nil {
-		return "", os.NewSyscallError("memfd_create", err)
+		return -1, os.NewSyscallError("memfd_create", err)
 	}
 	copied := os.NewFile(uintptr(fd), "bake")
 	defer copied.Close()
 	if _, err := io.Copy(copied, in); err != nil {
-		return "", err
-	}
-	if err := copied.Chmod(0o555); err != nil {
-		return "", err
+		return -1, err
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	_, err = unix.FcntlInt(copied.Fd(), unix.F_ADD_SEALS, seals|unix.F_SEAL_EXEC)
@@ -56,15 +57,12 @@ func sealProgram() (path string, err error) {
 		_, err = unix.FcntlInt(copied.Fd(), unix.F_ADD_SEALS, seals)
 	}
 	if err != nil {
-		return "", os.NewSyscallError("fcntl", err)
+		return -1, os.NewSyscallError("fcntl", err)
 	}
 	// It stays open as long as the process lives.
-	sealed, err := unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, sealedFD)
-	if err != nil {
-		return "", os.NewSyscallError("fcntl", err)
-	}
-	return fmt.Sprintf("/proc/self/fd/%d", sealed), nil
-}
+	sealed, err = unix.FcntlInt(copied.Fd(), unix.F_DUPFD_CLOEXEC, sealedFD)
+	return sealed, os.NewSyscallError("fcntl", err)
+})
 
 // bindProgram makes this program visible in the machine: the builtin init's
 // systemctl is it, and the mount of machines with volumes. The file is shown

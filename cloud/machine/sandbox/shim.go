@@ -109,7 +109,7 @@ func (s *shim) startInit() error {
 	s.boot.Console = terminal.Name()
 	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
 	go func() {
-		io.Copy(os.Stdout, console)
+		io.Copy(&consoleLog{file: os.Stdout}, console)
 		close(s.printed)
 	}()
 

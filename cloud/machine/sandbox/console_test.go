@@ -1,0 +1,37 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestConsoleLog writes more than a console's file holds.
+func TestConsoleLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "console")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c := &consoleLog{file: f}
+	var all bytes.Buffer
+	for n := range 3 * consoleMax / 1024 {
+		line := fmt.Appendf(nil, "%01023d\n", n)
+		all.Write(line)
+		if k, err := c.Write(line); k != len(line) || err != nil {
+			t.Fatal(k, err)
+		}
+		if n == 0 {
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, line) {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || len(got) > consoleMax || len(got) < consoleKept || !bytes.HasSuffix(all.Bytes(), got) {
+		t.Errorf("%d bytes, the end of what was written: %v, %v", len(got), bytes.HasSuffix(all.Bytes(), got), err)
+	}
+}
