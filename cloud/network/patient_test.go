@@ -33,6 +33,12 @@ func TestPatientCard(t *testing.T) {
 	}
 	read := make(chan int)
 	go func() {
+		// The link is full before the first frame is read.
+		for full := []unix.PollFd{{Fd: int32(pair[0]), Events: unix.POLLOUT}}; ; {
+			if n, err := unix.Poll(full, 0); n == 0 && err == nil {
+				break
+			}
+		}
 		b := make([]byte, 100)
 		for i := range frames {
 			n, err := unix.Read(pair[1], b)
