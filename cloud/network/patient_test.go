@@ -2,6 +2,7 @@ package network
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -39,6 +40,7 @@ func TestPatientCard(t *testing.T) {
 				break
 			}
 		}
+		time.Sleep(50 * time.Millisecond) // for the writer to find it so
 		b := make([]byte, 100)
 		for i := range frames {
 			n, err := unix.Read(pair[1], b)
