@@ -13,7 +13,7 @@ import (
 
 // TestPatientCard writes more frames at once than the link holds.
 func TestPatientCard(t *testing.T) {
-	const frames = 200
+	const frames = 2000
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
