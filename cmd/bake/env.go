@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 
@@ -52,6 +53,9 @@ func (e environ) dir(own, base, fallback, name string) (string, error) {
 	}
 	if home := e.get("HOME"); home != "" {
 		return filepath.Join(home, fallback, name), nil
+	}
+	if u, err := user.Current(); err == nil && u.HomeDir != "" { // a system service has no HOME
+		return filepath.Join(u.HomeDir, fallback, name), nil
 	}
 	return "", errors.New("no place to keep state: neither " + own + " nor HOME is set; set " + own + " to a directory")
 }

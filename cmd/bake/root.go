@@ -85,6 +85,15 @@ func (p *program) noCommand(cmd *cobra.Command, args []string) error {
 		writeHelp(p.stderr, cmd)
 		return errors.Join(errReported, unknownCommand{})
 	}
+	if args[0] == "help" && cmd.HasParent() {
+		if len(args) > 1 {
+			if c, rest, err := cmd.Find(args[1:]); err == nil && len(rest) == 0 {
+				cmd = c
+			}
+		}
+		writeHelp(p.stdout, cmd)
+		return nil
+	}
 	text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
 	cmd.SuggestionsMinimumDistance = 2
 	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {

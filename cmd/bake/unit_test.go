@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,8 +45,12 @@ func TestEnvironDirectories(t *testing.T) {
 			t.Errorf("%q: %s %v, %s %v", tt.env, state, err, home, err2)
 		}
 	}
-	if _, err := (environ{}).stateDir(); err == nil || !strings.Contains(err.Error(), "BAKE_STATE_DIR") {
-		t.Errorf("without HOME: %v", err)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (environ{}).stateDir(); err != nil || got != filepath.Join(me.HomeDir, ".local/state/bake") {
+		t.Errorf("without HOME: %q, %v", got, err)
 	}
 }
 
