@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -209,7 +210,11 @@ func cloudInitStages(n int) error {
 	stages := [][]string{{"init", "--local"}, {"init"}, {"modules", "--mode=config"}, {"modules", "--mode=final"}}
 	for _, args := range stages[:n] {
 		cmd := exec.Command(program, args...)
-		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+cloudInitConfig)
+		config := cloudInitConfig
+		if slices.Contains(args, "--local") {
+			config = cloudInitLocal()
+		}
+		cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+config)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s %v: %w", program, args, err)

@@ -111,6 +111,13 @@ func (b *bootSpec) enableCloudInit(units string) error {
 	if err := os.WriteFile("/run/cloud-init/enabled", nil, 0o644); err != nil {
 		return err
 	}
+	local := filepath.Join(units, "cloud-init-local.service.d")
+	if err := os.MkdirAll(local, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(local, "bake.conf"), []byte("[Service]\nEnvironment=\"DEBUG_PROC_CMDLINE="+cloudInitLocal()+"\"\n"), 0o644); err != nil {
+		return err
+	}
 	if b.HasUserData {
 		return nil
 	}
@@ -162,6 +169,12 @@ func withoutBefore(unit string) string {
 		}
 	}
 	return out.String()
+}
+
+// cloudInitLocal is the configuration of cloud-init's stage before there is a
+// network: on EC2 it would ask DHCP for one, and wait a minute for an answer.
+func cloudInitLocal() string {
+	return strings.Replace(cloudInitConfig, "datasource_list: [Ec2]", "datasource_list: []", 1)
 }
 
 // cloudInitConfig outranks the image's configuration and leaves no trace in it:
