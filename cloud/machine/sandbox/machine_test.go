@@ -320,6 +320,9 @@ func metadataService(spec machine.Spec) http.Handler {
 		_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 		answer, ok := answers[path]
 		if !ok {
+			answer, ok = answers[path+"/"] // a directory by either name
+		}
+		if !ok {
 			http.NotFound(w, r)
 			return
 		}
