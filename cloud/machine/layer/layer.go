@@ -37,6 +37,15 @@ type Options struct {
 	// deletes what it hides, and is not kept. The result is no layer over others
 	// but a whole tree.
 	Merge bool
+
+	maxHoles int64 // instead of the constant, for tests that have no time
+}
+
+func (o Options) holes() int64 {
+	if o.maxHoles != 0 {
+		return o.maxHoles
+	}
+	return maxHoles
 }
 
 // Merge copies what an overlay of layers, topmost first, shows into the empty

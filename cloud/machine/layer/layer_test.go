@@ -101,7 +101,7 @@ func FuzzUnpack(f *testing.F) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		err := Unpack(bytes.NewReader(b), openDir(t, dir), Options{IgnoreOwner: true})
+		err := Unpack(bytes.NewReader(b), openDir(t, dir), Options{IgnoreOwner: true, maxHoles: 16 << 20})
 		names, readErr := os.ReadDir(parent)
 		if readErr != nil || len(names) != 1 {
 			t.Fatalf("beside the layer: %v, %v", names, readErr)

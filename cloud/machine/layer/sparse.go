@@ -25,8 +25,9 @@ const (
 	maxSegments = 20000
 
 	// maxHoles is how many bytes the sparse files of a stream may have together. A
-	// few bytes of tar can name any number, and all of them are gone through.
-	maxHoles = 16 << 40
+	// few bytes of tar can name any number, and all of them are gone through, at some
+	// gigabytes a second.
+	maxHoles = 1 << 40
 )
 
 // sparsePrefix begins the records that say where a sparse file has data.

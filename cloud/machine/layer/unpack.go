@@ -190,8 +190,8 @@ func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	}
 	sparse := isSparse(h)
 	if sparse {
-		if u.sparse += h.Size; u.sparse > maxHoles || u.sparse < 0 {
-			return fmt.Errorf("the sparse files have more than %d bytes together", int64(maxHoles))
+		if u.sparse += h.Size; u.sparse > u.options.holes() || u.sparse < 0 {
+			return fmt.Errorf("the sparse files have more than %d bytes together", u.options.holes())
 		}
 		if err := unix.Ftruncate(fd, h.Size); err != nil {
 			return pathError("truncate", h.Name, err)
