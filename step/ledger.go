@@ -8,12 +8,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"bake/internal/filelock"
 )
 
 // Ledger is the durable list of resources a run owns. When a method returns
@@ -71,7 +72,7 @@ func CreateLedger(dir string, h Header) (*FileLedger, error) {
 		return nil, fmt.Errorf("cannot start the ledger: %w", err)
 	}
 	l := &FileLedger{Header: h, f: f}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = filelock.Try(f)
 	if err == nil {
 		err = l.append(line{Op: "run", Header: &h})
 	}
@@ -104,7 +105,7 @@ func OpenLedger(path string) (*FileLedger, error) {
 }
 
 func replay(f *os.File) (*FileLedger, error) {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
 		return nil, ErrLive
 	} else if err != nil {
 		return nil, err
@@ -260,7 +261,12 @@ func Ledgers(dir string) ([]string, error) {
 	return paths, err
 }
 
+// syncDir makes the names in a directory durable. Windows cannot be asked to, and
+// its file systems keep a journal of them.
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

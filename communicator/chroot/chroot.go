@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"bake/communicator"
+	"bake/internal/procgroup"
 )
 
 // Client implements [communicator.Communicator].
@@ -81,8 +82,7 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = output(command.Stdout, fail), output(command.Stderr, fail)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	procgroup.Own(cmd)
 	cmd.WaitDelay = outputGrace
 	if command.Stdin != nil {
 		// Not cmd.Stdin: the end of the command does not wait for a reader.

@@ -19,6 +19,8 @@ import (
 	glssh "github.com/gliderlabs/ssh"
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/procgroup"
 )
 
 // Server is an SSH server on a loopback port, whose connections can be cut.
@@ -145,8 +147,7 @@ func runShell(s glssh.Session, home string, env []string) {
 	cmd.Dir = home
 	cmd.Env = append(append(os.Environ(), "HOME="+home), env...)
 	cmd.Stdout, cmd.Stderr = s, s.Stderr()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	procgroup.Own(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -164,7 +165,7 @@ func runShell(s glssh.Session, home string, env []string) {
 	s.Signals(signals)
 	go func() {
 		for range signals {
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+			_ = procgroup.Signal(cmd, syscall.SIGTERM)
 		}
 	}()
 	err = cmd.Wait()

@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf16"
+
+	"bake/internal/procgroup"
 )
 
 // WinRM is a WinRM service on a loopback port. Its commands are run by sh, but for
@@ -391,7 +393,7 @@ func decodeUTF16(b64 string) string {
 func (s *WinRM) startShell(c *remoteCommand, line string) {
 	cmd := exec.Command("sh", "-c", line)
 	cmd.Dir, cmd.Env = s.home, append(os.Environ(), "HOME="+s.home)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	procgroup.Own(cmd)
 	cmd.Stdout, cmd.Stderr = outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}
 	cmd.WaitDelay = time.Second
 	stdin, err := cmd.StdinPipe()
@@ -405,7 +407,7 @@ func (s *WinRM) startShell(c *remoteCommand, line string) {
 	c.stdin = stdin
 	go func() {
 		<-c.dead
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = procgroup.Signal(cmd, syscall.SIGKILL)
 	}()
 	go func() {
 		err := cmd.Wait()

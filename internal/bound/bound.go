@@ -5,7 +5,6 @@ package bound
 import (
 	"fmt"
 	"runtime/metrics"
-	"syscall"
 	"time"
 )
 
@@ -83,13 +82,4 @@ func heapSize() uint64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
-}
-
-// cpuTime is what the process has used of the processor; getrusage(2).
-func cpuTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -13,8 +13,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"bake/internal/procgroup"
 )
 
 // LocalSource is the Go source that documents [LocalOptions].
@@ -227,8 +228,7 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, l.Stdout, l.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	procgroup.Own(cmd)
 	cmd.WaitDelay = killGrace
 	err = cmd.Run()
 	if cause := context.Cause(ctx); cause != nil {

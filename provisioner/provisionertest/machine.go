@@ -13,11 +13,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"bake/builder"
 	"bake/communicator"
+	"bake/internal/procgroup"
 )
 
 // Machine is a communicator whose machine is this host: commands run in a shell
@@ -99,8 +99,7 @@ func (m *Machine) Run(ctx context.Context, c communicator.Command) (_ communicat
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
 	cmd.Dir, cmd.Env = m.Home, append(os.Environ(), "HOME="+m.Home)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	procgroup.Own(cmd)
 	err = cmd.Run()
 	if cause := context.Cause(ctx); cause != nil {
 		return communicator.Status{}, cause

@@ -8,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"bake/builder/amazon/internal/wait"
 	"bake/communicator"
 	"bake/communicator/chroot"
 	"bake/internal/delay"
+	"bake/internal/filelock"
 )
 
 // Host is the machine that bake runs on, which must be an EC2 instance.
@@ -60,11 +60,11 @@ func (h Host) alone(ctx context.Context, do func() error) error {
 	}
 	defer f.Close() // and with it the lock goes
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := filelock.Try(f)
 		if err == nil {
 			return do()
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+		if !errors.Is(err, filelock.ErrLocked) {
 			return fmt.Errorf("the lock of amazon-chroot builds: %w", err)
 		}
 		if err := delay.For(ctx, 100*time.Millisecond); err != nil {

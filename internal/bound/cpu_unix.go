@@ -1,0 +1,17 @@
+//go:build unix
+
+package bound
+
+import (
+	"syscall"
+	"time"
+)
+
+// cpuTime is what the process has used of the processor; getrusage(2).
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
