@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"bake/step"
 )
 
@@ -179,38 +177,6 @@ func TestDamaged(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	}
-}
-
-// TestDiskFull: a line that does not fit is as if it had not been written.
-func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
-	l := create(t, dir)
-	must(t, l.Intend(step.Resource{Kind: "x:y", Key: "a"}))
-	path := filepath.Join(dir, "run-1.jsonl")
-	info, err := os.Stat(path)
-	must(t, err)
-
-	// A limit on the size of files is the disk that is full in the middle of a line.
-	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
-	full := limit
-	full.Cur = uint64(info.Size()) + 10
-	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &full))
-	err = l.Intend(step.Resource{Kind: "x:y", Key: "b"})
-	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
-	if err == nil {
-		t.Fatal("it was written")
-	}
-	if got := owned(t, l); got != "a=" {
-		t.Error(got)
-	}
-	must(t, l.Intend(step.Resource{Kind: "x:y", Key: "c"}), l.Close())
-	l, err = step.OpenLedger(path)
-	must(t, err)
-	defer l.Close()
-	if got := owned(t, l); got != "a= c=" {
-		t.Errorf("after the disk has room again: %q", got)
 	}
 }
 

@@ -2,14 +2,10 @@ package shelllocal_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"bake/provisioner/provisionertest"
 	"bake/provisioner/shelllocal"
@@ -76,41 +72,6 @@ func TestSecretsAreNoArguments(t *testing.T) {
 			t.Errorf("%s\ngot %q, %v", line, out, err)
 		}
 	}
-}
-
-// A cancelled script dies with everything it has started.
-func TestCancel(t *testing.T) {
-	pidFile := t.TempDir() + "/pid"
-	ctx, cancel := context.WithCancelCause(t.Context())
-	why := errors.New("enough")
-	var pid int
-	go func() {
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			if b, _ := os.ReadFile(pidFile); len(b) > 0 && b[len(b)-1] == '\n' {
-				fmt.Sscan(string(b), &pid)
-				break
-			}
-		}
-		cancel(why)
-	}()
-	_, err := provision(t, ctx, fmt.Sprintf(`inline = ["sleep 300 &", "echo $! > %s", "wait"]`, pidFile))
-	if !errors.Is(err, why) || pid == 0 {
-		t.Fatalf("got %v, child %d", err, pid)
-	}
-	for deadline := time.Now().Add(10 * time.Second); !gone(pid); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d is still there", pid)
-		}
-	}
-}
-
-// gone reports whether a process has ended; one that nobody has reaped yet has.
-func gone(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return true
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || slices.Contains(strings.Fields(string(stat)), "Z")
 }
 
 func TestInvalid(t *testing.T) {
