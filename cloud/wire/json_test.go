@@ -2,11 +2,9 @@ package wire
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -130,25 +128,4 @@ func TestServeJSON(t *testing.T) {
 			t.Errorf("%s: %d %s; want 400 %s", code, w.Code, w.Body, body)
 		}
 	}
-}
-
-// FuzzDecodeJSON: whatever the body is, the answer is an error of the API or none,
-// and what decodes is JSON of an object.
-func FuzzDecodeJSON(f *testing.F) {
-	for _, seed := range []string{`{"Name":"n","Value":"v"}`, `{"Tags":[{"Key":"k"}]}`, `{"Name":{}}`, `[`, `null`, `{"MaxResults":1e99}`, `{"Overwrite":1}`,
-		strings.Repeat(`[`, 100), `{"Tags":null,"Tags":[null]}`} {
-		f.Add(seed)
-	}
-	m := load(f, "ssm")
-	f.Fuzz(func(t *testing.T, body string) {
-		for action, into := range map[string]any{"PutParameter": &ssm.PutParameterInput{}, "DescribeParameters": &ssm.DescribeParametersInput{}} {
-			err := m.DecodeJSON(action, []byte(body), into)
-			if _, ok := errors.AsType[*Error](err); err != nil && !ok {
-				t.Errorf("%s %q: %v is no error of the API", action, body, err)
-			}
-			if err == nil && strings.TrimSpace(body) != "" && !json.Valid([]byte(body)) {
-				t.Errorf("%s %q: decoded, but is no JSON", action, body)
-			}
-		}
-	})
 }

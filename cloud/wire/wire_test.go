@@ -206,28 +206,3 @@ func TestEncode(t *testing.T) {
 		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
 }
-
-// FuzzDecode: whatever the parameters are, the answer is an error of the API or
-// none, for a shallow action and the deepest one.
-func FuzzDecode(f *testing.F) {
-	for _, seed := range []string{
-		"InstanceId.1=i-1&Filter.1.Name=a&Filter.1.Value.1=b", "MinCount=1&MaxCount=1&BlockDeviceMapping.1.Ebs.VolumeSize=1", "a..b=1", ".=", "a=1&a.b=2", "a.b=2&a=1",
-		"InstanceId.-1=x", "InstanceId.99999999999999999999=x", strings.Repeat("a.", 40) + "=1", "Filter.1=&Filter.1.Name=x",
-	} {
-		f.Add(seed)
-	}
-	m := load(f, "ec2")
-	f.Fuzz(func(t *testing.T, query string) {
-		params, err := url.ParseQuery(query)
-		if err != nil {
-			t.Skip()
-		}
-		for action, into := range map[string]any{"DescribeInstances": &ec2.DescribeInstancesInput{}, "RunInstances": &ec2.RunInstancesInput{}} {
-			if err := m.Decode(action, params, into); err != nil {
-				if _, ok := errors.AsType[*Error](err); !ok {
-					t.Errorf("%s %q: %v is no error of the API", action, query, err)
-				}
-			}
-		}
-	})
-}

@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -213,47 +212,8 @@ func (l *Launcher) consoleKeys(id string) func(context.Context) ([]gossh.PublicK
 		if err != nil {
 			return nil, fmt.Errorf("the console output of %s is not base64: %w", id, err)
 		}
-		return hostKeys(string(text)), nil
+		return ssh.ConsoleHostKeys(string(text)), nil
 	}
-}
-
-// hostKeys returns the SSH host keys that cloud-init printed on a console: those
-// of the last whole block, since a machine may print new ones on a later boot.
-func hostKeys(console string) (keys []gossh.PublicKey) {
-	var block []gossh.PublicKey
-	inside := false
-	lines := bufio.NewScanner(strings.NewReader(console))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Text()
-		switch {
-		case strings.Contains(line, "-----BEGIN SSH HOST KEY KEYS-----"):
-			inside, block = true, nil
-		case strings.Contains(line, "-----END SSH HOST KEY KEYS-----"):
-			if inside && len(block) > 0 {
-				keys = block
-			}
-			inside = false
-		case inside:
-			if key := hostKey(line); key != nil {
-				block = append(block, key)
-			}
-		}
-	}
-	return keys
-}
-
-// hostKey parses a line with a public key, which a logger may have put its own
-// words in front of.
-func hostKey(line string) gossh.PublicKey {
-	for _, kind := range []string{"ssh-", "ecdsa-", "sk-"} {
-		if i := strings.Index(line, kind); i >= 0 {
-			if key, _, _, _, err := gossh.ParseAuthorizedKey([]byte(line[i:])); err == nil {
-				return key
-			}
-		}
-	}
-	return nil
 }
 
 // ClearKey takes the temporary key out of the authorized_keys of the login user

@@ -20,3 +20,16 @@ func TestLoginUser(t *testing.T) {
 		}
 	}
 }
+
+func TestUserData(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                  "",
+		"#!/bin/sh\necho\n": "IyEvYmluL3NoCmVjaG8K",
+		"aGVsbG8=":          "aGVsbG8=",
+		"word":              "word", // four letters are base64 already
+	} {
+		if got, err := (&Options{UserData: in}).userData(); err != nil || got != want {
+			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
+		}
+	}
+}

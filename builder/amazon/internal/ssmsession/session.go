@@ -21,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/uuid"
 
+	"bake/builder/amazon/internal/agentmessage"
 	"bake/internal/delay"
 )
 
@@ -72,7 +73,7 @@ func Dial(ctx context.Context, api API) (net.Conn, error) {
 	near, far := net.Pipe()
 	s := &session{
 		api: api, stream: stream, client: uuid.NewString(), far: far,
-		local: make(chan []byte), deliver: make(chan []byte, early), early: map[int64]message{},
+		local: make(chan []byte), deliver: make(chan []byte, early), early: map[int64]agentmessage.Message{},
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	run, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -158,13 +159,13 @@ type session struct {
 	out      []*sent   // in order, not acknowledged
 	nextOut  int64
 	nextIn   int64
-	early    map[int64]message
+	early    map[int64]agentmessage.Message
 	rtt, dev time.Duration // of acknowledgements; 0 before the first
 }
 
 // sent is a message that waits for its acknowledgement.
 type sent struct {
-	message
+	agentmessage.Message
 	first, last time.Time
 	tries       int
 }
@@ -360,7 +361,7 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 				s.closing = time.Now()
 				continue
 			}
-			s.send(ctx, ws, payloadData, b)
+			s.send(ctx, ws, agentmessage.PayloadData, b)
 		case <-ticks.C:
 			if !s.closing.IsZero() && (len(s.out) == 0 || time.Since(s.closing) > flush) {
 				return s.terminate(ctx, ws)
@@ -385,21 +386,21 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 
 // terminate says goodbye to the agent.
 func (s *session) terminate(ctx context.Context, ws *websocket.Conn) error {
-	s.send(ctx, ws, payloadFlag, binary.BigEndian.AppendUint32(nil, flagTerminateSession))
+	s.send(ctx, ws, agentmessage.PayloadFlag, binary.BigEndian.AppendUint32(nil, agentmessage.FlagTerminateSession))
 	_ = ws.Close(websocket.StatusNormalClosure, "") // the call that ends the session tells it too
 	return errEnded
 }
 
 // send sends a new message of the stream.
 func (s *session) send(ctx context.Context, ws *websocket.Conn, of uint32, payload []byte) {
-	m := message{kind: inputData, seq: s.nextOut, id: uuid.New(), of: of, payload: payload}
-	if m.seq == 0 {
-		m.flags = 1
+	m := agentmessage.Message{Kind: agentmessage.InputData, Seq: s.nextOut, ID: uuid.New(), PayloadType: of, Payload: payload}
+	if m.Seq == 0 {
+		m.Flags = 1
 	}
 	s.nextOut++
 	now := time.Now()
 	s.out = append(s.out, &sent{m, now, now, 1})
-	s.write(ctx, ws, websocket.MessageBinary, m.encode(now))
+	s.write(ctx, ws, websocket.MessageBinary, m.Encode(now))
 }
 
 // write sends b. A WebSocket that cannot be written to cannot be read from either
@@ -427,7 +428,7 @@ func (s *session) resend(ctx context.Context, ws *websocket.Conn, now time.Time)
 			return fmt.Errorf("the machine's agent has not acknowledged anything for %s", patience)
 		}
 		o.last, o.tries = now, o.tries+1
-		s.write(ctx, ws, websocket.MessageBinary, o.encode(now))
+		s.write(ctx, ws, websocket.MessageBinary, o.Encode(now))
 	}
 	return nil
 }
@@ -435,28 +436,28 @@ func (s *session) resend(ctx context.Context, ws *websocket.Conn, now time.Time)
 // receive takes a message in. One that is damaged is as good as lost: it will
 // come again.
 func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) error {
-	m, err := decode(data)
+	m, err := agentmessage.Decode(data)
 	if err != nil {
 		return nil
 	}
-	switch m.kind {
-	case acknowledge:
-		var a ack
-		if json.Unmarshal(m.payload, &a) == nil {
+	switch m.Kind {
+	case agentmessage.Acknowledge:
+		var a agentmessage.Ack
+		if json.Unmarshal(m.Payload, &a) == nil {
 			s.acknowledged(a.Seq, time.Now())
 		}
-	case pause:
+	case agentmessage.Pause:
 		s.paused = true
-	case start:
+	case agentmessage.Start:
 		s.paused = false
-	case closed:
+	case agentmessage.Closed:
 		var why struct{ Output string }
-		_ = json.Unmarshal(m.payload, &why) // it need not say
+		_ = json.Unmarshal(m.Payload, &why) // it need not say
 		if why.Output == "" {
 			return errors.New("the machine's agent closed the session")
 		}
 		return fmt.Errorf("the machine's agent closed the session: %s", why.Output)
-	case outputData:
+	case agentmessage.OutputData:
 		return s.inOrder(ctx, ws, m)
 	}
 	return nil
@@ -464,19 +465,19 @@ func (s *session) receive(ctx context.Context, ws *websocket.Conn, data []byte) 
 
 // inOrder acknowledges a message of the machine's stream, and processes it when
 // its turn has come, with those that it was missing to.
-func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m message) error {
-	if m.seq > s.nextIn && len(s.early) >= early || len(s.deliver) > early-len(s.early)-2 {
+func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m agentmessage.Message) error {
+	if m.Seq > s.nextIn && len(s.early) >= early || len(s.deliver) > early-len(s.early)-2 {
 		return nil // no room; it will come again
 	}
-	reply, err := acknowledging(m)
+	reply, err := agentmessage.Acknowledging(m)
 	if err != nil {
 		return err
 	}
-	s.write(ctx, ws, websocket.MessageBinary, reply.encode(time.Now()))
-	if m.seq < s.nextIn {
+	s.write(ctx, ws, websocket.MessageBinary, reply.Encode(time.Now()))
+	if m.Seq < s.nextIn {
 		return nil // its acknowledgement was lost
 	}
-	s.early[m.seq] = m
+	s.early[m.Seq] = m
 	for {
 		next, ok := s.early[s.nextIn]
 		if !ok {
@@ -490,11 +491,11 @@ func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m message) er
 	}
 }
 
-func (s *session) process(ctx context.Context, ws *websocket.Conn, m message) error {
-	switch m.of {
-	case payloadHandshakeRequest:
+func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessage.Message) error {
+	switch m.PayloadType {
+	case agentmessage.PayloadHandshakeRequest:
 		var request handshakeRequest
-		if err := json.Unmarshal(m.payload, &request); err != nil {
+		if err := json.Unmarshal(m.Payload, &request); err != nil {
 			return fmt.Errorf("the agent's handshake cannot be read: %w", err)
 		}
 		response, unusable := request.answer()
@@ -502,19 +503,19 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m message) er
 		if err != nil {
 			return err
 		}
-		s.send(ctx, ws, payloadHandshakeResponse, payload)
+		s.send(ctx, ws, agentmessage.PayloadHandshakeResponse, payload)
 		return unusable
-	case payloadHandshakeComplete:
+	case agentmessage.PayloadHandshakeComplete:
 		if !s.agreed {
 			s.agreed = true
 			close(s.ready)
 		}
-	case payloadFlag:
-		if len(m.payload) == 4 && binary.BigEndian.Uint32(m.payload) == flagConnectToPortError {
+	case agentmessage.PayloadFlag:
+		if len(m.Payload) == 4 && binary.BigEndian.Uint32(m.Payload) == agentmessage.FlagConnectToPortError {
 			return errors.New("the machine's agent cannot connect to the port")
 		}
-	case payloadData:
-		s.deliver <- m.payload // inOrder has made sure that there is room
+	case agentmessage.PayloadData:
+		s.deliver <- m.Payload // inOrder has made sure that there is room
 	}
 	return nil
 }
@@ -522,7 +523,7 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m message) er
 // acknowledged forgets the message seq, and learns from how long that took.
 func (s *session) acknowledged(seq int64, now time.Time) {
 	for i, o := range s.out {
-		if o.seq != seq {
+		if o.Seq != seq {
 			continue
 		}
 		if o.tries == 1 { // otherwise it is not known which one this is for

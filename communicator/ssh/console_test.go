@@ -1,4 +1,4 @@
-package launch
+package ssh_test
 
 import (
 	"strings"
@@ -9,8 +9,8 @@ import (
 	"bake/communicator/ssh"
 )
 
-// publicKey makes a line of an authorized_keys file.
-func publicKey(t testing.TB) string {
+// authorizedKey makes a line of an authorized_keys file.
+func authorizedKey(t testing.TB) string {
 	k, err := ssh.NewKeyPair("ed25519", 0, "root@host")
 	if err != nil {
 		t.Fatal(err)
@@ -18,9 +18,9 @@ func publicKey(t testing.TB) string {
 	return strings.TrimSpace(k.PublicKey)
 }
 
-func TestHostKeys(t *testing.T) {
+func TestConsoleHostKeys(t *testing.T) {
 	const begin, end = "-----BEGIN SSH HOST KEY KEYS-----", "-----END SSH HOST KEY KEYS-----"
-	a, b := publicKey(t), publicKey(t)
+	a, b := authorizedKey(t), authorizedKey(t)
 	for name, tt := range map[string]struct {
 		console []string
 		want    []string
@@ -37,7 +37,7 @@ func TestHostKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, k := range hostKeys(strings.Join(tt.console, "\n")) {
+			for _, k := range ssh.ConsoleHostKeys(strings.Join(tt.console, "\n")) {
 				got = append(got, strings.TrimSpace(string(gossh.MarshalAuthorizedKey(k)))+" root@host")
 			}
 			if strings.Join(got, "\n") != strings.Join(tt.want, "\n") {
@@ -47,27 +47,14 @@ func TestHostKeys(t *testing.T) {
 	}
 }
 
-func FuzzHostKeys(f *testing.F) {
-	f.Add("-----BEGIN SSH HOST KEY KEYS-----\n" + publicKey(f) + "\n-----END SSH HOST KEY KEYS-----\n")
+func FuzzConsoleHostKeys(f *testing.F) {
+	f.Add("-----BEGIN SSH HOST KEY KEYS-----\n" + authorizedKey(f) + "\n-----END SSH HOST KEY KEYS-----\n")
 	f.Add("-----BEGIN SSH HOST KEY KEYS-----\nssh-ecdsa-sk-ssh-\n-----END SSH HOST KEY KEYS-----")
 	f.Fuzz(func(t *testing.T, console string) {
-		for _, k := range hostKeys(console) {
+		for _, k := range ssh.ConsoleHostKeys(console) {
 			if !strings.Contains(console, k.Type()) {
 				t.Errorf("%s is not on the console", k.Type())
 			}
 		}
 	})
-}
-
-func TestUserData(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                  "",
-		"#!/bin/sh\necho\n": "IyEvYmluL3NoCmVjaG8K",
-		"aGVsbG8=":          "aGVsbG8=",
-		"word":              "word", // four letters are base64 already
-	} {
-		if got, err := (&Options{UserData: in}).userData(); err != nil || got != want {
-			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
-		}
-	}
 }

@@ -1,0 +1,74 @@
+package ssmsession
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// opening is the text that opens a data channel.
+type opening struct {
+	Schema        string `json:"MessageSchemaVersion"`
+	RequestID     string `json:"RequestId"`
+	Token         string `json:"TokenValue"`
+	ClientID      string `json:"ClientId"`
+	ClientVersion string `json:"ClientVersion"`
+}
+
+// clientVersion is what is said to the machine's agent. From 1.1.70 on an agent
+// would carry several connections in one session, in frames of another protocol;
+// before that a session is one connection, which is all that is needed here.
+const clientVersion = "1.1.61.0"
+
+// handshakeRequest is what the machine's agent wants to agree on.
+type handshakeRequest struct {
+	AgentVersion string
+	Actions      []struct {
+		Type       string          `json:"ActionType"`
+		Parameters json.RawMessage `json:"ActionParameters"`
+	} `json:"RequestedClientActions"`
+}
+
+type handshakeResponse struct {
+	ClientVersion string
+	Actions       []processed `json:"ProcessedClientActions"`
+	Errors        []string
+}
+
+type processed struct {
+	Type   string `json:"ActionType"`
+	Status int    `json:"ActionStatus"`
+	Result any    `json:"ActionResult"`
+	Error  string
+}
+
+const (
+	actionDone        = 1
+	actionFailed      = 2
+	actionUnsupported = 3
+)
+
+// answer processes the actions of a request. The error is what makes the session
+// unusable.
+func (r handshakeRequest) answer() (response handshakeResponse, err error) {
+	response = handshakeResponse{ClientVersion: clientVersion, Actions: []processed{}, Errors: []string{}}
+	for _, a := range r.Actions {
+		p := processed{Type: a.Type, Status: actionDone}
+		switch a.Type {
+		case "SessionType":
+			var session struct{ SessionType string }
+			if e := json.Unmarshal(a.Parameters, &session); e != nil || session.SessionType != "Port" {
+				p.Status, err = actionFailed, fmt.Errorf("the session is one of type %q, not a port", session.SessionType)
+			}
+		case "KMSEncryption":
+			p.Status, err = actionUnsupported, fmt.Errorf("the session's document demands encryption with a KMS key of one's own, which is not built in; the channel is encrypted by TLS, and so is SSH in it")
+		default:
+			p.Status, err = actionUnsupported, fmt.Errorf("the agent demands %q, which is not built in", a.Type)
+		}
+		if p.Status != actionDone {
+			p.Error = err.Error()
+			response.Errors = append(response.Errors, p.Error)
+		}
+		response.Actions = append(response.Actions, p)
+	}
+	return response, err
+}
