@@ -245,7 +245,7 @@ func metadata(key string) http.Handler {
 			fmt.Fprint(w, "#!/bin/sh\necho yes >/run/user-data-was-here\n")
 		case path == "dynamic/instance-identity/document":
 			fmt.Fprint(w, `{"region": "us-east-1", "instanceId": "i-1"}`)
-		case path == "dynamic/instance-identity/":
+		case path == "dynamic/instance-identity", path == "dynamic/instance-identity/":
 			fmt.Fprint(w, "document")
 		case path == "meta-data/public-keys/":
 			fmt.Fprint(w, "0=test")

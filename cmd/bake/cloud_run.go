@@ -55,7 +55,7 @@ address and how to log in, and terminate it on Ctrl-C.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.key, "key", "", "log in with the private key in this `file`; default: a new key")
 	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
-	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its cores, memory and processes are the machine's limits where the host's control groups allow it (bake doctor says so)")
+	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its cores, memory and processes are the machine's limits where the host's control groups allow it (bake doctor says so); the size of its root volume is not enforced")
 	flags.StringVar(&o.region, "region", defaultRegion, "boot it in this `region`")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)

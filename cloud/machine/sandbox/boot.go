@@ -85,9 +85,9 @@ const (
 	hypervisorPath = "hypervisor"
 )
 
-// mountSys mounts /sys, with the firmware of EC2 in it. What the host has in the
-// same places is covered; where it has nothing to cover, /sys becomes an overlay of
-// the host's and those places. The working directory is the machine's root.
+// mountSys mounts /sys, with the firmware of EC2 in it: an overlay gives the places
+// that the host's may lack, and binds cover what it may have there. The working
+// directory is the machine's root.
 func (b *bootSpec) mountSys() error {
 	if err := (mount{kind: "sysfs", target: "sys", flags: noSpecial | unix.MS_RDONLY}).do(); err != nil {
 		return err
@@ -115,18 +115,10 @@ func (b *bootSpec) mountSys() error {
 	if err := os.Symlink("../../"+dmiPath+"/id", filepath.Join(own, "class/dmi/id")); err != nil {
 		return err
 	}
-	var covered []string
+	if err := (overlay{lower: []string{own, "sys"}}).mount("sys", b.OldMount); err != nil {
+		return err
+	}
 	for _, path := range []string{dmiPath, hypervisorPath} {
-		if exists(filepath.Join("sys", path)) {
-			covered = append(covered, path)
-		}
-	}
-	if len(covered) < 2 {
-		if err := (overlay{lower: []string{own, "sys"}}).mount("sys", b.OldMount); err != nil {
-			return err
-		}
-	}
-	for _, path := range covered {
 		if err := (mount{source: filepath.Join(own, path), target: filepath.Join("sys", path), flags: unix.MS_BIND}).do(); err != nil {
 			return err
 		}
