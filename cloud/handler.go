@@ -147,7 +147,7 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 func (c *Cloud) dial(r *http.Request) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(r.Host)
 	if err != nil {
-		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is no address and port", r.Host)
+		return nil, wire.Errorf("InvalidAddress.Malformed", "%q is not an address and port", r.Host)
 	}
 	addr, err := netip.ParseAddr(host)
 	isID := strings.HasPrefix(host, "i-")

@@ -130,7 +130,7 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []re
 	rng := attr.Expr.Range()
 	list, err := convert.Convert(val, cty.List(cty.String))
 	if err != nil {
-		return nil, false, append(diags, problem(&rng, "Unsuitable value", "Argument %q: %s.", attr.Name, err)...)
+		return nil, false, append(diags, problem(&rng, "Invalid value", "Argument %q: %s.", attr.Name, err)...)
 	}
 	if !list.IsKnown() {
 		return nil, true, append(diags, l.notYet(rng, "The sources of this build are")...)
@@ -214,7 +214,7 @@ func (l *loader) localName(attr *hcl.Attribute, u *use) hcl.Diagnostics {
 	}
 	if err := store(val, &u.local); err != nil || val.IsNull() {
 		rng := attr.Expr.Range()
-		return problem(&rng, "Unsuitable value", "The name of a source in a build must be a string.")
+		return problem(&rng, "Invalid value", "The name of a source in a build must be a string.")
 	}
 	return nil
 }
@@ -303,7 +303,7 @@ func (l *loader) decodeWith(ctx context.Context, attr *hcl.Attribute, values map
 	}
 	if err := store(val, dst); err != nil {
 		rng := attr.Expr.Range()
-		diags = append(diags, problem(&rng, "Unsuitable value", "Argument %q: %s.", attr.Name, err)...)
+		diags = append(diags, problem(&rng, "Invalid value", "Argument %q: %s.", attr.Name, err)...)
 	}
 	return diags
 }

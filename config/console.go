@@ -46,8 +46,8 @@ func (out *Outline) evaluate(ctx context.Context, text string) (cty.Value, hcl.D
 	expr, diags := hclsyntax.ParseExpression([]byte(text), consoleName, hcl.InitialPos)
 	if diags.HasErrors() {
 		if strings.HasPrefix(strings.TrimSpace(text), "{{") {
-			return cty.DynamicVal, problem(diags[0].Subject, "Not an expression",
-				"{{ }} calls of the older JSON templates are not understood here. Write an expression as it stands in an HCL template, such as var.name or upper(\"x\").")
+			return cty.DynamicVal, problem(diags[0].Subject, "Invalid expression",
+				"{{ }} calls of legacy JSON templates are not supported here. Write an expression as it stands in an HCL template, such as var.name or upper(\"x\").")
 		}
 		return cty.DynamicVal, diags
 	}

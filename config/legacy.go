@@ -12,12 +12,12 @@ import (
 	"bake/internal/hcljson"
 )
 
-// legacySections are what the JSON templates of before HCL consist of, and no
+// legacySections are what legacy JSON templates consist of, and what no
 // HCL template has.
 var legacySections = []string{"builders", "provisioners", "post-processors", "sensitive-variables", "min_packer_version", "error-cleanup-provisioner"}
 
-// legacySection returns where src, a file called name, shows itself to be a JSON
-// template of before HCL. A file of nothing but variables is none: it may as well
+// legacySection returns where src, a file called name, shows itself to be a legacy
+// JSON template. A file of nothing but variables is none: it may as well
 // be HCL in JSON syntax.
 func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
 	expr, diags := json.ParseExpression(hcljson.Source(src), name)
@@ -33,10 +33,10 @@ func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
 	return at, false
 }
 
-// legacyProblem says what to do with a JSON template of before HCL.
+// legacyProblem says what to do with a legacy JSON template.
 func legacyProblem(name string, at hcl.Range) hcl.Diagnostics {
-	return problem(&at, "JSON template of before HCL",
-		"This is a JSON template as they were before HCL, which is not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file as it is.", shellWord(name), name)
+	return problem(&at, "Legacy JSON template",
+		"This is a legacy JSON template, which bake does not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file as it is.", shellWord(name), name)
 }
 
 // notHCL is what is wrong with a template file whose name ends neither in
@@ -51,11 +51,11 @@ func (r *reader) notHCL(path string) hcl.Diagnostics {
 		return legacyProblem(path, at)
 	}
 	return problem(nil, "Not an HCL template",
-		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; a JSON template of before HCL, with builders and provisioners, is converted by\n\n  bake hcl2_upgrade %s", path, shellWord(path))
+		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; a legacy JSON template, with builders and provisioners, is converted by\n\n  bake hcl2_upgrade %s", path, shellWord(path))
 }
 
-// legacyIn returns what to do with a directory that holds only JSON templates
-// of before HCL; nil if it holds none.
+// legacyIn returns what to do with a directory that holds only legacy JSON
+// templates; nil if it holds none.
 func (r *reader) legacyIn(dir string, entries []os.DirEntry) hcl.Diagnostics {
 	for _, e := range entries {
 		if e.IsDir() || !strings.HasSuffix(e.Name(), ".json") {

@@ -42,7 +42,7 @@ func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	if err := bound.Run(func() { diags = l.load(ctx) }); err != nil {
 		stopped := &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}
-		return stopped, problem(nil, "Template takes too much", "%s: %s.", o.Path, err)
+		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
 	}
 	return l.t, l.t.secrets.Diagnostics(diags)
 }

@@ -58,7 +58,7 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	var diags hcl.Diagnostics
 	if err := bound.Run(func() { diags = out.read(ctx, l) }); err != nil {
 		stopped := &Outline{Template: &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}}
-		return stopped, problem(nil, "Template takes too much", "%s: %s.", o.Path, err)
+		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
 	}
 	return out, l.t.secrets.Diagnostics(l.together(Merge(diags, nil)))
 }

@@ -127,7 +127,7 @@ func (s *steps) provisioner(ctx context.Context, p part) (provisionerBlock, hcl.
 	diags = append(diags, s.decode(ctx, attrs["continue_on_error"], &b.ContinueOnError)...)
 	if b.MaxRetries < 0 {
 		rng := attrs["max_retries"].Expr.Range()
-		diags = append(diags, problem(&rng, "Unsuitable value", "max_retries cannot be negative.")...)
+		diags = append(diags, problem(&rng, "Invalid value", "max_retries cannot be negative.")...)
 	}
 	return b, diags
 }

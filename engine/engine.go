@@ -109,7 +109,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 			found = lang.AppendNew(found, ck.build(ctx, b))
 		}
 	}); err != nil {
-		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template takes too much", Detail: fmt.Sprintf("The options of components: %s.", err)})
+		return append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Template exceeds its limits", Detail: fmt.Sprintf("The options of components: %s.", err)})
 	}
 	return t.Secrets().Diagnostics(slices.Concat(diags, found, t.WeakSecrets()))
 }

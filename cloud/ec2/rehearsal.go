@@ -61,7 +61,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 		}
 		v, err := time.ParseDuration(text)
 		if err != nil || v < 0 {
-			return fmt.Errorf("delays: %s: %q is no duration such as 30s", name, text)
+			return fmt.Errorf("delays: %s: %q is not a duration such as 30s", name, text)
 		}
 		*field = v
 	}

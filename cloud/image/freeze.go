@@ -27,7 +27,7 @@ func NewLayerID() LayerID {
 // whole.
 func (s *Store) FreezeAs(ctx context.Context, id LayerID, upper confined.Dir) error {
 	if !layerPattern().MatchString(string(id)) {
-		return fmt.Errorf("make a layer: %q is no layer's id", id)
+		return fmt.Errorf("make a layer: %q is not a layer id", id)
 	}
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_SH)
 	if err != nil {

@@ -291,7 +291,7 @@ func openArchive(file, dir string, platform v1.Platform) (*ociImage, error) {
 		}
 		return img, nil
 	}
-	return nil, fmt.Errorf("%s: it is no image: it has neither an oci-layout nor a manifest.json at its top", file)
+	return nil, fmt.Errorf("%s: not an image: it has neither an oci-layout nor a manifest.json at its top", file)
 }
 
 // maxDocument bounds the JSON documents of an image.
@@ -313,7 +313,7 @@ func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
 	if info, err := root.Lstat(name); err != nil {
 		return nil, 0, err
 	} else if !info.Mode().IsRegular() && !(follow && info.Mode().Type() == os.ModeSymlink) {
-		return nil, 0, fmt.Errorf("%s is no regular file", name)
+		return nil, 0, fmt.Errorf("%s is not a regular file", name)
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would have us wait
 	if err != nil {
@@ -321,7 +321,7 @@ func (d imageDir) open(name string, follow bool) (*os.File, int64, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", name)
+		err = fmt.Errorf("%s is not a regular file", name)
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())

@@ -197,7 +197,7 @@ func (v *version) check(kind types.ParameterType, key *string) error {
 	}
 	pattern, err := regexp.Compile(`^(?:` + v.AllowedPattern + `)$`)
 	if err != nil {
-		return wire.Errorf("InvalidAllowedPatternException", "The pattern %s is no regular expression: %v", v.AllowedPattern, err)
+		return wire.Errorf("InvalidAllowedPatternException", "The pattern %s is not a regular expression: %v", v.AllowedPattern, err)
 	}
 	if !pattern.MatchString(v.Value) {
 		return wire.Errorf("ParameterPatternMismatchException", "Parameter value, cannot be validated against allowedPattern: %s", v.AllowedPattern)

@@ -53,7 +53,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 		}
 		n, err := strconv.ParseUint(values[0], 10, 16)
 		if err != nil {
-			return nil, wire.Errorf("InvalidParameters", "The value %s of %s is no port.", values[0], name)
+			return nil, wire.Errorf("InvalidParameters", "The value %s of %s is not a port.", values[0], name)
 		}
 		if name == "portNumber" {
 			port = n

@@ -115,7 +115,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		var got interrupted
 		switch {
 		case n > 1:
-			text = "Stopping at once"
+			text = "Stopping immediately"
 		case errors.As(cause, &got):
 			text = fmt.Sprintf("Cancelling build after receiving %s", got.signal)
 		default:

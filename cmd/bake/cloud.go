@@ -53,8 +53,8 @@ security groups admit: whoever reaches the endpoint reaches those too, so mind w
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
 	flags.StringVar(&o.delays, "delays", "", "how long things take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
-	flags.StringVar(&o.faults, "faults", "", "rehearse failures: let go wrong what the rules in this JSON `file` say")
-	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: what the host's apt sources name")
+	flags.StringVar(&o.faults, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file`")
+	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
 	return cmd

@@ -27,7 +27,7 @@ func (p *program) cloudImportCommand() *cobra.Command {
 	o := cloudImportOptions{owner: "self"}
 	cmd := &cobra.Command{
 		Use:   "import SOURCE",
-		Short: "Make an image of an OCI image or of a root file system",
+		Short: "Import an OCI image or a root file system as an image",
 		Long: `Make an image that can be launched of SOURCE, which is a tar archive of a root file
 system (plain, gzip, xz or zstd), an image that 'docker save' or 'podman save' wrote,
 a directory with an OCI layout, or a reference to an OCI image that names its registry.

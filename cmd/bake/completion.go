@@ -20,8 +20,8 @@ import (
 func (p *program) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
-		Short: "Write what makes a shell complete command lines of bake",
-		Long: `Write what makes a shell (bash, zsh or fish) complete command lines of bake: commands,
+		Short: "Generate a shell completion script",
+		Long: `Generate a completion script for bash, zsh or fish. It completes commands,
 flags, templates, the names of builds for -only and -except, and of variables for
 -var. Bash needs the package bash-completion for it.
 
@@ -41,7 +41,7 @@ and bake -autocomplete-uninstall undoes that.`,
 			case "fish":
 				return cmd.Root().GenFishCompletion(p.stdout, true)
 			}
-			return usageError{fmt.Sprintf("%q is none of bash, zsh, fish", args[0]), cmd.CommandPath()}
+			return usageError{fmt.Sprintf("%q is not one of bash, zsh, fish", args[0]), cmd.CommandPath()}
 		},
 	}
 }

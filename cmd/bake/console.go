@@ -35,8 +35,8 @@ func (p *program) consoleCommand() *cobra.Command {
 	var o consoleOptions
 	cmd := &cobra.Command{
 		Use:   "console [TEMPLATE]",
-		Short: "Try expressions with the values and functions of a template",
-		Long: `Try expressions with the variables, local values and functions of a template, or
+		Short: "Evaluate expressions with the values and functions of a template",
+		Long: `Evaluate expressions with the variables, local values and functions of a template, or
 with the functions alone if none is named.
 
 ` + consoleHelp + `
@@ -68,7 +68,7 @@ that are not known as <unknown>. Data sources are not read.`,
 
 func (p *program) console(ctx context.Context, o consoleOptions) error {
 	if o.path == "" && o.configType.value == "json" {
-		return usageError{"-config-type=json: {{ }} calls of the older JSON templates are not understood; leave the flag out to try expressions of HCL templates", "bake console"}
+		return usageError{"-config-type=json: {{ }} calls of legacy JSON templates are not supported; leave the flag out to try expressions of HCL templates", "bake console"}
 	}
 	load, err := o.options(p, "bake console", o.path)
 	if err != nil {

@@ -164,6 +164,6 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("%d bytes are kept, and %d lines (%v)", len(kept), h.Len(), err)
 	}
 	if _, err := openHistory(path, nil); err == nil {
-		t.Error("a file is no directory")
+		t.Error("a file is not a directory")
 	}
 }

@@ -87,7 +87,7 @@ func (f *feed) close() error {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("the log of the run is not complete: %w", err)
+		return fmt.Errorf("the log of the run is incomplete: %w", err)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 func (p *program) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this host lacks to run local machines, and how to get it",
+		Short: "Check whether this host can run local machines",
 		Long: `Try everything that the machines of the local cloud need of this host, and say for
 what is missing whether they can run without it, and how to get it. Nothing stays
 behind.`,

@@ -57,7 +57,7 @@ func (e environ) dir(own, base, fallback, name string) (string, error) {
 	if u, err := user.Current(); err == nil && u.HomeDir != "" { // a system service has no HOME
 		return filepath.Join(u.HomeDir, fallback, name), nil
 	}
-	return "", errors.New("no place to keep state: neither " + own + " nor HOME is set; set " + own + " to a directory")
+	return "", errors.New("cannot keep state: neither " + own + " nor HOME is set; set " + own + " to a directory")
 }
 
 // ledgerDir is where the ledgers of runs are that own something.

@@ -12,10 +12,10 @@ import (
 func (p *program) fixCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fix FILE",
-		Short: "Say what to do with an old template",
-		Long: `Say what to do with an old template. Packer's fix brings templates of the older JSON
-form up to date within that form, which bake does not read: bake hcl2_upgrade
-converts them to HCL. An HCL template needs no fixing. Either way the exit code is 1,
+		Short: "Explain how to convert an old template",
+		Long: `Explain how to convert an old template. Packer's fix updates legacy JSON
+templates, which bake does not run: bake hcl2_upgrade converts them to HCL. An HCL
+template needs no fixing. Either way the exit code is 1,
 as nothing was written.`,
 		Example:     `  bake hcl2_upgrade old.json`,
 		Annotations: map[string]string{exitCodes: `1    always`},
@@ -27,9 +27,9 @@ as nothing was written.`,
 			case err != nil:
 				return err
 			case info.IsDir(), strings.HasSuffix(name, ".hcl"), strings.HasSuffix(name, ".pkr.json"):
-				return fmt.Errorf("%s is no template of the older JSON form, so there is nothing to fix; bake validate checks it", name)
+				return fmt.Errorf("%s is not a legacy JSON template, so there is nothing to fix; bake validate checks it", name)
 			}
-			return fmt.Errorf("%s is not changed: templates of the older JSON form are converted, not fixed; run: bake hcl2_upgrade %s", name, shellQuote(name))
+			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, shellQuote(name))
 		},
 	}
 	p.jsonFlag(cmd)

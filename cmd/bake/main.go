@@ -52,7 +52,7 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	code := exitCode(err)
 	p.log.Debug("bake ends", "command", cmd.CommandPath(), "code", code)
 	if cerr := p.log.close(); cerr != nil {
-		p.report(fmt.Errorf("the log is not complete: %w", cerr))
+		p.report(fmt.Errorf("the log is incomplete: %w", cerr))
 		code = 1
 	}
 	if err != nil && asksForJSON(args) {

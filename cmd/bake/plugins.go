@@ -105,7 +105,7 @@ func (p *program) pluginsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "plugins",
 		Aliases: []string{"plugin"},
-		Short:   "Say which plugins are built in, and which ones a template requires",
+		Short:   "Show which plugins are built in and which ones a template requires",
 		Long: `Packer's plugins are built in here: nothing is downloaded, installed or removed.
 These commands answer what scripts ask of 'packer plugins'.`,
 		Args: cobra.ArbitraryArgs,
@@ -176,7 +176,7 @@ func (p *program) pluginsInstallCommand() *cobra.Command {
 	var binary string
 	cmd := &cobra.Command{
 		Use:   "install SOURCE [VERSION]",
-		Short: "Say whether a plugin is built in",
+		Short: "Check whether a plugin is built in",
 		Long: `Say whether the plugin SOURCE, such as github.com/hashicorp/amazon, is built in, and
 fail if it is not: nothing is downloaded. VERSION is compared with the one whose
 options are built in; another one is told, and is no failure.`,
@@ -214,7 +214,7 @@ func (p *program) pluginsInstall(source, wanted string) error {
 			return usageError{fmt.Sprintf("%q is not a version", wanted), "bake plugins install"}
 		}
 		if !v.Equal(goversion.Must(goversion.NewVersion(b.version))) {
-			text += fmt.Sprintf(" Version %s cannot be had.", v)
+			text += fmt.Sprintf(" Version %s is not available.", v)
 		}
 	}
 	p.say(text)
@@ -224,7 +224,7 @@ func (p *program) pluginsInstall(source, wanted string) error {
 func (p *program) pluginsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove SOURCE [VERSION]",
-		Short: "Fail: what is built in cannot be removed",
+		Short: "Fail: built-in plugins cannot be removed",
 		Long: `Fail: a plugin that is built in cannot be removed, and others cannot be installed.
 Packer's own plugins are in its own directory, which bake does not look at.`,
 		Example: `  bake plugins remove github.com/hashicorp/amazon`,

@@ -28,7 +28,7 @@ func (p *program) root() *cobra.Command {
 	}
 	showVersion := root.Flags().BoolP("version", "v", false, "print the version")
 	root.FParseErrWhitelist.UnknownFlags = true // those of a command that does not exist
-	install := root.Flags().Bool("autocomplete-install", false, "make your shells complete command lines of bake")
+	install := root.Flags().Bool("autocomplete-install", false, "install shell completion")
 	uninstall := root.Flags().Bool("autocomplete-uninstall", false, "undo -autocomplete-install")
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if *install || *uninstall {

@@ -29,9 +29,9 @@ func (p *program) sweepCommand() *cobra.Command {
 	var o sweepOptions
 	cmd := &cobra.Command{
 		Use:   "sweep",
-		Short: "Finish the teardown of runs that died",
-		Long: `Finish the teardown of runs that died: of a kill -9, of a power cut, of a teardown
-that failed, or of -on-error=abort. What they own is in their ledgers; runs that
+		Short: "Clean up after runs that crashed or were killed",
+		Long: `Delete what runs left behind that crashed, were killed, lost power, failed to tear
+down, or used -on-error=abort. What they own is in their ledgers; runs that
 are still going on are left alone.
 
 With -tags the ledgers are not needed: whatever carries the tag bake:run in a region

@@ -48,7 +48,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 		}
 	}
 	if path == "-" {
-		return config.Options{}, usageError{"a template on standard input would be one of the older JSON form, which is not understood; name a *.pkr.hcl file or a directory", command}
+		return config.Options{}, usageError{"a template on standard input would have to be a legacy JSON template, which is not supported; name a *.pkr.hcl file or a directory", command}
 	}
 	cwd, err := os.Getwd()
 	if err != nil {

@@ -22,7 +22,7 @@ func (p *program) upgradeCommand() *cobra.Command {
 	var o upgradeOptions
 	cmd := &cobra.Command{
 		Use:   "hcl2_upgrade TEMPLATE.json",
-		Short: "Convert a JSON template of before HCL to HCL",
+		Short: "Convert a legacy JSON template to HCL",
 		Long: `Convert a JSON template (builders, provisioners, post-processors, variables) to an HCL
 template that does the same. What cannot be converted is reported with its place in
 the JSON file; everything else is written nevertheless, and the exit code is 1.`,

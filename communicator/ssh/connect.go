@@ -173,7 +173,7 @@ type authError struct {
 }
 
 func (e *authError) Error() string {
-	tried := "there is nothing to log in with: set ssh_private_key_file, ssh_password or ssh_agent_auth"
+	tried := "there are no credentials to log in with: set ssh_private_key_file, ssh_password or ssh_agent_auth"
 	if len(e.tried) > 0 {
 		tried = "offered were " + strings.Join(e.tried, "; ")
 	}
@@ -283,7 +283,7 @@ func (c *Client) addr(ctx context.Context) (host string, port int, err error) {
 	}
 	c.tried = port
 	if host == "" {
-		return "", 0, errors.New("nothing says which host to connect to; set ssh_host")
+		return "", 0, errors.New("there is no host to connect to; set ssh_host")
 	}
 	return host, port, nil
 }

@@ -369,7 +369,7 @@ func (o *Options) validateBastion(c *schema.Checker) {
 		return
 	}
 	if o.ProxyHost != "" {
-		c.Errorf(&o.ProxyHost, "Bastion and proxy", "Set either ssh_bastion_host or ssh_proxy_host: the way leads through one of them.")
+		c.Errorf(&o.ProxyHost, "Bastion and proxy", "Set either ssh_bastion_host or ssh_proxy_host: the connection goes through one or the other.")
 	}
 	if o.BastionUsername == "" {
 		c.Errorf(&o.BastionUsername, "Missing ssh_bastion_username", "The bastion host needs the name of the user to log in as.")

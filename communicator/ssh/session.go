@@ -189,7 +189,7 @@ func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) 
 	go c.keepAlive(alive, l)
 	if users && c.opts.Pty {
 		if err := s.terminal(ctx); errors.Is(err, errRefused) {
-			return communicator.Status{}, errors.New("the machine gives no pseudo-terminal; set ssh_pty = false")
+			return communicator.Status{}, errors.New("the machine did not allocate a pseudo-terminal; set ssh_pty = false")
 		} else if err != nil {
 			return communicator.Status{}, c.lost(ctx, l, err)
 		}

@@ -150,7 +150,7 @@ func (c *Client) locate(ctx context.Context) (endpoint, error) {
 		}
 	}
 	if host == "" {
-		return endpoint{}, &fatalError{errors.New("nothing says which host to connect to; set winrm_host")}
+		return endpoint{}, &fatalError{errors.New("there is no host to connect to; set winrm_host")}
 	}
 	return newEndpoint(host, c.opts.ServicePort(), c.opts.WinRMUseSSL), nil
 }

@@ -219,7 +219,7 @@ func receive(r io.Reader, dst *os.Root) error {
 		kind, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
 		data, err := base64.StdEncoding.DecodeString(rest)
 		if err != nil {
-			return fmt.Errorf("the machine sent something that is no file: %.40q", line)
+			return fmt.Errorf("the machine sent something that is not a file: %.40q", line)
 		}
 		switch kind {
 		case "d":
@@ -239,7 +239,7 @@ func receive(r io.Reader, dst *os.Root) error {
 			}
 		case "":
 		default:
-			return fmt.Errorf("the machine sent something that is no file: %.40q", line)
+			return fmt.Errorf("the machine sent something that is not a file: %.40q", line)
 		}
 		if err != nil {
 			return err

@@ -93,7 +93,7 @@ func (w World) expand(path string) (string, error) {
 		return path, nil
 	}
 	if rest != "" && rest[0] != '/' && rest[0] != filepath.Separator {
-		return "", errors.New("the home directory of another user cannot be told; only ~ and ~/... are understood")
+		return "", errors.New("the home directory of another user is not supported; only ~ and ~/... are understood")
 	}
 	home := w.Getenv("HOME")
 	if home == "" {

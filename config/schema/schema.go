@@ -367,7 +367,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		val = listed(val, f.typ)
 	}
 	if val, err = convert.Convert(val, wanted(f.typ)); err != nil {
-		complain("Unsuitable value", "Argument %q: %s.", f.name, err)
+		complain("Invalid value", "Argument %q: %s.", f.name, err)
 		return
 	}
 	if f.optional && isZero(val, f.typ) {
@@ -375,7 +375,7 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 		return
 	}
 	if err := set(val, fv); err != nil {
-		complain("Unsuitable value", "Argument %q: %s.", f.name, err)
+		complain("Invalid value", "Argument %q: %s.", f.name, err)
 		return
 	}
 	if f.isSecret && d.Secret != nil {

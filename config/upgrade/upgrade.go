@@ -1,4 +1,4 @@
-// Package upgrade converts the JSON templates that came before HCL to HCL.
+// Package upgrade converts legacy JSON templates to HCL.
 package upgrade
 
 import (

@@ -69,7 +69,7 @@ func (p *artifice) Process(_ context.Context, s *step.Scope, _ *builder.Artifact
 		return nil, postprocessor.Kept, fmt.Errorf("looking for the files of the artifact: %w", err)
 	}
 	if len(a.Files) == 0 {
-		return nil, postprocessor.Kept, p.src.Errorf(&p.Files, "No file found", "There is no file that fits any of %s.", strings.Join(p.Files, ", "))
+		return nil, postprocessor.Kept, p.src.Errorf(&p.Files, "No file found", "No file matches any of %s.", strings.Join(p.Files, ", "))
 	}
 	a.Text = "Created artifact from files: " + strings.Join(a.Files, ", ")
 	return a, postprocessor.Kept, nil

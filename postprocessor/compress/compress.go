@@ -53,7 +53,7 @@ func defaults() Options {
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if o.Level < -1 {
-		c.Errorf(&o.Level, "Unsuitable level", "compression_level is a number from 1 to 9, or 0 for the usual.")
+		c.Errorf(&o.Level, "Invalid level", "compression_level is a number from 1 to 9, or 0 for the default.")
 	}
 	if o.Archive != "" && o.Archive != "tar" && o.Archive != "zip" {
 		c.Errorf(&o.Archive, "Unknown kind of archive", "archive is tar or zip, not %q.", o.Archive)

@@ -209,7 +209,7 @@ func TestFailures(t *testing.T) {
 		{"a kind of archive", `archive = "rar"`, files, "tar or zip"},
 		{"an algorithm", `algorithm = "zoo"`, files, `"zoo" is not one of`},
 		{"an algorithm of zip", "archive = \"zip\"\nalgorithm = \"xz\"", files, "its own way"},
-		{"a bad level", `compression_level = -2`, files, "Unsuitable level"},
+		{"a bad level", `compression_level = -2`, files, "Invalid level"},
 		{"a bad template", `output = "{{.BuildName"`, files, "output"},
 	} {
 		_, _, err := postprocessortest.Process(t, compress.Component(), test.body, &builder.Artifact{Files: test.files})

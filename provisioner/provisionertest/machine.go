@@ -130,7 +130,7 @@ func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) (err error) {
 	}
 	dst = m.local(dst)
 	if info, err := os.Stat(dst); err != nil || !info.IsDir() {
-		return fmt.Errorf("%w: there is no directory %s", fs.ErrNotExist, dst)
+		return fmt.Errorf("%w: there is not a directory %s", fs.ErrNotExist, dst)
 	}
 	return copyTree(src, ".", func(name string, info fs.FileInfo, r io.Reader) error {
 		to := filepath.Join(dst, name)

@@ -55,7 +55,7 @@ func defaults() Options {
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if o.RestartTimeout <= 0 {
-		c.Errorf(&o.RestartTimeout, "Not a waiting time", "restart_timeout must be more than nothing.")
+		c.Errorf(&o.RestartTimeout, "Invalid timeout", "restart_timeout must be greater than 0.")
 	}
 }
 

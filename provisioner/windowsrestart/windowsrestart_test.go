@@ -98,7 +98,7 @@ func TestRestart(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
-		`restart_timeout = "-1s"`: "Not a waiting time",
+		`restart_timeout = "-1s"`: "Invalid timeout",
 	} {
 		provisionertest.Invalid(t, windowsrestart.Component(), body, "", want)
 	}

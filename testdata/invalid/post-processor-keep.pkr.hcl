@@ -6,6 +6,6 @@ build {
   sources = ["source.null.a"]
 
   post-processor "manifest" {
-    keep_input_artifact = "perhaps" # ERROR: Unsuitable value
+    keep_input_artifact = "perhaps" # ERROR: Invalid value
   }
 }

@@ -6,6 +6,6 @@ build {
   sources = ["source.null.a"]
 
   provisioner "shell" {
-    inline = "true" # ERROR: Unsuitable value
+    inline = "true" # ERROR: Invalid value
   }
 }

@@ -6,9 +6,9 @@ build {
   sources = ["null.a"]
 
   provisioner "shell" {
-    pause_before = "-5s" # ERROR: Unsuitable value
-    timeout      = 5     # ERROR: Unsuitable value
-    max_retries  = -1    # ERROR: Unsuitable value
+    pause_before = "-5s" # ERROR: Invalid value
+    timeout      = 5     # ERROR: Invalid value
+    max_retries  = -1    # ERROR: Invalid value
     inline       = ["true"]
   }
 }

@@ -21,6 +21,6 @@ build {
 
   provisioner "shell" {
     inline   = ["true"]
-    override = { a = { inline = [["echo"]] } } # ERROR: Unsuitable value: Argument "inline": element 0: string required, but have tuple.
+    override = { a = { inline = [["echo"]] } } # ERROR: Invalid value: Argument "inline": element 0: string required, but have tuple.
   }
 }

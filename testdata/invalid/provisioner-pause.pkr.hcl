@@ -7,6 +7,6 @@ build {
 
   provisioner "shell" {
     inline       = ["true"]
-    pause_before = "soon" # ERROR: Unsuitable value
+    pause_before = "soon" # ERROR: Invalid value
   }
 }

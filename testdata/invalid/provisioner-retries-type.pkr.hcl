@@ -7,6 +7,6 @@ build {
 
   provisioner "shell" {
     inline      = ["true"]
-    max_retries = "often" # ERROR: Unsuitable value
+    max_retries = "often" # ERROR: Invalid value
   }
 }

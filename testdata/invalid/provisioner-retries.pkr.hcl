@@ -7,6 +7,6 @@ build {
 
   provisioner "shell" {
     inline      = ["true"]
-    max_retries = -1 # ERROR: Unsuitable value
+    max_retries = -1 # ERROR: Invalid value
   }
 }

@@ -7,6 +7,6 @@ build {
 
   provisioner "shell" {
     inline  = ["true"]
-    timeout = 10 # ERROR: Unsuitable value
+    timeout = 10 # ERROR: Invalid value
   }
 }

@@ -13,7 +13,7 @@ locals {
 
 source "null" "a" {
   communicator = "none"
-  ssh_timeout  = "soon" # ERROR: Unsuitable value
+  ssh_timeout  = "soon" # ERROR: Invalid value
 }
 
 source "vsphere-iso" "b" { # ERROR: Unknown builder

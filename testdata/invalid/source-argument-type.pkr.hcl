@@ -1,5 +1,5 @@
 source "null" "a" {
-  communicator = ["none"] # ERROR: Unsuitable value
+  communicator = ["none"] # ERROR: Invalid value
 }
 
 build {

@@ -1,6 +1,6 @@
 source "null" "a" {
   communicator = "none"
-  ssh_timeout  = "five minutes" # ERROR: Unsuitable value
+  ssh_timeout  = "five minutes" # ERROR: Invalid value
 }
 
 build {

@@ -3,7 +3,7 @@ source "null" "a" {
 }
 
 build {
-  sources = "null.a" # ERROR: Unsuitable value
+  sources = "null.a" # ERROR: Invalid value
 }
 
 build { # ERROR: Build without a source

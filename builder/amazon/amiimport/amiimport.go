@@ -88,7 +88,7 @@ func (r *run) run(ctx context.Context, file string) (*builder.Artifact, error) {
 	t := gotemplate.Context{BuildName: r.scope.SourceName, BuildType: r.scope.SourceType, Start: r.scope.Run.Start, Version: r.scope.Run.Version}
 	key, err := t.Render(r.key(), nil)
 	if err != nil {
-		return nil, r.src.Errorf(&r.Key, "The key cannot be rendered", "%s.", err)
+		return nil, r.src.Errorf(&r.Key, "Invalid s3_key_name", "%s.", err)
 	}
 	object, err := r.upload(ctx, file, key)
 	if err != nil {
@@ -213,7 +213,7 @@ func (r *run) rename(ctx context.Context, from made) (made, error) {
 		in.Encrypted, in.KmsKeyId = &r.Encrypt, text(r.KMSKey)
 	}
 	want := r.owner.Resource(owned.Image, r.Name+" "+r.owner.ID, r.session.Region, owned.WithName, r.Name)
-	id, err := owned.Acquire(ctx, r.scope, "copy the image to its name", want, func(ctx context.Context) (string, string, error) {
+	id, err := owned.Acquire(ctx, r.scope, "copy the imported image to its final name", want, func(ctx context.Context) (string, string, error) {
 		out, err := access.Finish(ctx, r.ec2.CopyImage, in)
 		if access.Is(err, "InvalidAMIName.Duplicate", "InvalidAMIName.Malformed") {
 			return "", "", access.Blame(err, r.src.Errorf(&r.Name, "The image cannot have this name", "%s.", err))
@@ -316,7 +316,7 @@ func (r *run) share(ctx context.Context, m made) error {
 // handOver makes the image the user's: it, or the task that made it, loses the
 // tags of the build, and the scope no longer owns it.
 func (r *run) handOver(ctx context.Context, m made) error {
-	_, err := step.Do(ctx, r.scope, "hand the image over", func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) (struct{}, error) {
 		resources := append([]string{m.id}, m.snapshots...)
 		if m.task != "" {
 			resources = []string{m.task}

@@ -120,7 +120,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	one := func(ptr *string, allowed ...string) {
 		if *ptr != "" && !slices.Contains(allowed, *ptr) {
-			c.Errorf(ptr, "Unsuitable value", "%s is one of %s, not %q.", c.Name(ptr), strings.Join(allowed, ", "), *ptr)
+			c.Errorf(ptr, "Invalid value", "%s is one of %s, not %q.", c.Name(ptr), strings.Join(allowed, ", "), *ptr)
 		}
 	}
 	one(&o.Format, "ova", "raw", "vmdk", "vhd", "vhdx")

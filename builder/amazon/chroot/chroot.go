@@ -128,7 +128,7 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 // look finds out what instance this is, and what image to start from.
 func (w *work) look(ctx context.Context) error {
 	client := access.EC2(w.Session, w.Session.Region)
-	_, err := step.Do(ctx, w.Scope, "find out about this instance", func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, w.Scope, "identify this instance", func(ctx context.Context) (struct{}, error) {
 		id, err := w.Instance(ctx)
 		if err != nil {
 			return struct{}{}, fmt.Errorf("amazon-chroot runs on an EC2 instance, and this machine does not seem to be one: %w", err)
@@ -162,7 +162,7 @@ func (w *work) look(ctx context.Context) error {
 			return struct{}{}, access.Blame(err, w.Src.Errorf(blame, "No source image", "In %s: %s.", w.Session.Region, err))
 		}
 		if w.source.RootDeviceType != types.DeviceTypeEbs || w.sourceRoot() == nil {
-			return struct{}{}, w.Src.Errorf(blame, "Not an EBS image", "The root device of %s is no EBS volume.", aws.ToString(w.source.ImageId))
+			return struct{}{}, w.Src.Errorf(blame, "Not an EBS image", "The root device of %s is not an EBS volume.", aws.ToString(w.source.ImageId))
 		}
 		return struct{}{}, nil
 	})
@@ -310,7 +310,7 @@ func (w *work) fill(ctx context.Context, provision builder.Provision, data map[s
 	if err := w.commands(ctx, "run post_mount_commands", &w.PostMountCommands); err != nil {
 		return err
 	}
-	if _, err := step.Do(ctx, w.Scope, "mount what a chroot needs", func(ctx context.Context) (struct{}, error) { return struct{}{}, w.mountMore(ctx) }); err != nil {
+	if _, err := step.Do(ctx, w.Scope, "mount the chroot's file systems", func(ctx context.Context) (struct{}, error) { return struct{}{}, w.mountMore(ctx) }); err != nil {
 		return err
 	}
 	machine := chroot.New(w.mounted, w.wrapped, w.Scope.Run.Env)

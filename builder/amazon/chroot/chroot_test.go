@@ -246,7 +246,7 @@ func TestOptions(t *testing.T) {
 		{scratch, "Missing argument"},
 		{"from_scratch = true\n" + mapping, "Missing argument"},
 		{scratch + mapping + from, "Conflicting arguments"},
-		{scratch + mapping + `root_volume_type = "io1"`, "Unsuitable volume type"},
+		{scratch + mapping + `root_volume_type = "io1"`, "Invalid volume type"},
 		{from + mapping, "Missing argument"},
 		{from + mapping + "root_device_name = \"xvda\"\nroot_volume_size = 9", ""},
 		{from + `chroot_mounts = [["proc", "/proc"]]`, "Not a mount"},
@@ -256,7 +256,7 @@ func TestOptions(t *testing.T) {
 		{from + "root_volume_kms_key_id = \"x\"\nroot_volume_encrypt_boot = true", "Not a KMS key"},
 		{from + `mount_path = "{{"`, "Invalid {{ }} template"},
 		{from + `ssh_username = "x"`, "Unsupported argument"},
-		{from + `ami_architecture = "vax"`, "Unsuitable value"},
+		{from + `ami_architecture = "vax"`, "Invalid value"},
 	} {
 		diags := chroot.Factory(amazon.Cloud{}).Check(amazontest.Input("region = \"us-east-1\"\nami_name = \"web\"\n" + test.body))
 		ok := test.want == "" && len(diags) == 0

@@ -159,7 +159,7 @@ func (o *Options) validateScratch(c *schema.Checker) {
 	need(o.RootDeviceName == "", &o.RootDeviceName)
 	need(len(o.BlockDeviceMappings) == 0, &o.BlockDeviceMappings)
 	if o.RootVolumeType == "io1" || o.RootVolumeType == "io2" {
-		c.Errorf(&o.RootVolumeType, "Unsuitable volume type", "The volume of from_scratch cannot be of type %s: there is no argument for its IOPS.", o.RootVolumeType)
+		c.Errorf(&o.RootVolumeType, "Invalid volume type", "The volume of from_scratch cannot be of type %s: there is no argument for its IOPS.", o.RootVolumeType)
 	}
 }
 

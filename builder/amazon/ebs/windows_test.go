@@ -33,7 +33,7 @@ func TestValidateWindows(t *testing.T) {
 		{`winrm_timeout = "-1s"`, "Negative duration", `"-1s"`},
 		{`ssh_keypair_name = "mine"`, "Key pair without its private key", `"mine"`},
 		{`ssh_private_key_file = "/a"`, "Private key without its key pair", `"/a"`},
-		{`temporary_key_pair_type = "ed25519"`, "Unsuitable key pair", `"ed25519"`},
+		{`temporary_key_pair_type = "ed25519"`, "Wrong type of key pair", `"ed25519"`},
 		{`windows_password_timeout = "-1s"`, "Negative duration", `"-1s"`},
 	} {
 		body := windows(tt.option)

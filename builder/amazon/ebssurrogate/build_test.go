@@ -132,18 +132,18 @@ func TestOptions(t *testing.T) {
 		{hvm + root + "launch_block_device_mappings {\n device_name = \"/dev/xvdf\"\n omit_from_artifact = true\n}\n", "The root is left out"},
 		{hvm + root + "launch_block_device_mappings {\n device_name = \"/dev/xvdf\"\n no_device = true\n}\n", "No volume"},
 		{hvm + root + volume + volume, "Duplicate device"},
-		{hvm + root + volume + `ami_architecture = "z80"`, "Unsuitable value"},
+		{hvm + root + volume + `ami_architecture = "z80"`, "Invalid value"},
 		{hvm + root + volume + `ami_architecture = "arm64_mac"`, ""},
-		{hvm + root + volume + `boot_mode = "bios"`, "Unsuitable value"},
+		{hvm + root + volume + `boot_mode = "bios"`, "Invalid value"},
 		{hvm + root + volume + `uefi_data = "x"`, "No UEFI"},
 		{hvm + root + volume + "uefi_data = \"x\"\nami_architecture = \"arm64\"", ""},
 		{hvm + root + volume + "uefi_data = \"x\"\nboot_mode = \"legacy-bios\"", "No UEFI"},
 		{hvm + root + volume + "uefi_data = \"x\"\nboot_mode = \"uefi\"", ""},
-		{hvm + root + volume + "tpm_support = \"v1.2\"", "Unsuitable value"},
+		{hvm + root + volume + "tpm_support = \"v1.2\"", "Invalid value"},
 		{hvm + root + volume + "tpm_support = \"v2.0\"\nboot_mode = \"legacy-bios\"", "No UEFI"},
 		{hvm + root + volume + "use_create_image = true\nboot_mode = \"uefi\"", "Argument without effect"},
 		{hvm + root + volume + "skip_create_ami = true", "Unsupported argument"},
-		{hvm + root + volume + "launch_block_device_mappings {\n device_name = \"/dev/xvdg\"\n volume_type = \"gp3\"\n iops = 1\n}\n", "Unsuitable IOPS"},
+		{hvm + root + volume + "launch_block_device_mappings {\n device_name = \"/dev/xvdg\"\n volume_type = \"gp3\"\n iops = 1\n}\n", "Invalid IOPS"},
 	} {
 		diags := ebssurrogate.Factory(amazon.Cloud{}).Check(amazontest.Input(amazontest.Plain("ami_name = \"web\"\n" + test.body)))
 		switch {

@@ -152,7 +152,7 @@ func (b *surrogate) register(ctx context.Context, f *flow.Flow, images *image.Ma
 // the volumes that are omitted are the instance's no more; they are deleted with
 // what else the build leaves.
 func (b *surrogate) exchangeRoot(ctx context.Context, f *flow.Flow, instance types.Instance) error {
-	_, err := step.Do(ctx, f.Scope, "exchange the root volume", func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, f.Scope, "swap the root volume", func(ctx context.Context) (struct{}, error) {
 		volumes := flow.Volumes(instance)
 		root := volumes[b.Root.SourceDeviceName]
 		away := []string{volumes[aws.ToString(instance.RootDeviceName)], root}

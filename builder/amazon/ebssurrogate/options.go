@@ -154,7 +154,7 @@ func (o *Options) validateRoot(c *schema.Checker) {
 		case m.OmitFromArtifact:
 			c.Errorf(&m.OmitFromArtifact, "The root is left out", "The volume %s becomes the root of the image; it cannot be omitted from it.", m.DeviceName)
 		case m.NoDevice, m.VirtualName != "":
-			c.Errorf(&r.SourceDeviceName, "No volume", "%s is no EBS volume.", m.DeviceName)
+			c.Errorf(&r.SourceDeviceName, "No volume", "%s is not an EBS volume.", m.DeviceName)
 		}
 		return
 	}

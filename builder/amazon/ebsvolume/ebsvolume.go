@@ -170,7 +170,7 @@ func (b *volumes) handOver(ctx context.Context, f *flow.Flow, base flow.Prepared
 			all, ids = append(all, p.snapshot.Resource), append(ids, p.snapshot.ID)
 		}
 	}
-	_, err := step.Do(ctx, f.Scope, "hand the volumes over", func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, f.Scope, "remove bake's tags from the volumes", func(ctx context.Context) (struct{}, error) {
 		if len(ids) > 0 {
 			if err := b.untag(ctx, f, base, made, ids); err != nil {
 				return struct{}{}, err

@@ -116,7 +116,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	device.Validate(c, o.Launch.devices())
 	o.Bundle.validate(c)
 	if o.Communicator == ssh.None {
-		c.Errorf(&o.Communicator, "No way to the machine", "The bundle is made by commands on the machine, which need a communicator.")
+		c.Errorf(&o.Communicator, "No communicator", "The bundle is made by commands on the machine, which need a communicator.")
 	}
 	if c.Set(&o.ShutdownBehavior) {
 		c.Warnf(&o.ShutdownBehavior, "Argument without effect", "An instance without an EBS root can only be terminated.")
@@ -137,7 +137,7 @@ func (b *Bundle) account() string { return strings.ReplaceAll(b.AccountID, "-", 
 
 func (b *Bundle) validate(c *schema.Checker) {
 	if c.Known(&b.AccountID) && !names.IsAccount(b.account()) {
-		c.Errorf(&b.AccountID, "Not an account number", "%q is not the number of an AWS account, which has 12 digits.", b.AccountID)
+		c.Errorf(&b.AccountID, "Invalid account ID", "%q is not an AWS account ID, which has 12 digits.", b.AccountID)
 	}
 	for _, file := range []*string{&b.X509CertPath, &b.X509KeyPath} {
 		if !c.Known(file) {

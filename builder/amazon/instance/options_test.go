@@ -22,7 +22,7 @@ func TestValidate(t *testing.T) {
 		{"", "", "", ""},
 		{"account_id", ``, "Missing required argument", ``},
 		{"account_id", `"123456789012"`, "", ``},
-		{"account_id", `"1234-5678"`, "Not an account number", `"1234-5678"`},
+		{"account_id", `"1234-5678"`, "Invalid account ID", `"1234-5678"`},
 		{"s3_bucket", ``, "Missing required argument", ``},
 		{"s3_bucket", `""`, "Missing value", `""`},
 		{"x509_cert_path", ``, "Missing required argument", ``},
@@ -40,12 +40,12 @@ func TestValidate(t *testing.T) {
 		{"bundle_vol_command", `"bundle {{ .SecretKey }}"`, "Unknown variable", `"bundle {{ .SecretKey }}"`},
 		{"bundle_upload_command", ``, "", ``},
 		{"bundle_upload_command", `"upload {{ .KeyPath }}"`, "Unknown variable", `"upload {{ .KeyPath }}"`},
-		{"tpm_support", `"v1.2"`, "Unsuitable value", `"v1.2"`},
+		{"tpm_support", `"v1.2"`, "Invalid value", `"v1.2"`},
 		{"spot_price", `"auto"`, "", ``},
 		{"spot_price", "\"auto\"\nena_support = false", "Not with a spot instance", `false`},
 		{"spot_price", "\"auto\"\nsriov_support = true", "Not with a spot instance", `true`},
 		{"ami_groups", `["everybody"]`, "Unknown group", `["everybody"]`},
-		{"communicator", `"none"`, "No way to the machine", `"none"`},
+		{"communicator", `"none"`, "No communicator", `"none"`},
 		{"skip_create_ami", `true`, "Unsupported argument", `skip_create_ami`},
 	}
 	for i, tt := range tests {

@@ -95,7 +95,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 		d.src.Secret(v)
 	}
 	if err != nil {
-		return cty.NilVal, d.src.Errorf(&d.Key, "Unsuitable secret", "Secret %s: %s.", d.Name, err)
+		return cty.NilVal, d.src.Errorf(&d.Key, "Invalid secret", "Secret %s: %s.", d.Name, err)
 	}
 	return cty.ObjectVal(map[string]cty.Value{
 		"value": cty.StringVal(value), "secret_string": cty.StringVal(text), "secret_binary": cty.StringVal(binary),

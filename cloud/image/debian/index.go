@@ -197,7 +197,7 @@ func parseRelation(s string) (relation, error) {
 	name, rest, constrained := strings.Cut(s, "(")
 	name, _, _ = strings.Cut(strings.TrimSpace(name), ":")
 	if name == "" || strings.ContainsAny(name, " \t\n") {
-		return relation{}, fmt.Errorf("%q is no relation to a package", clip(s))
+		return relation{}, fmt.Errorf("%q is not a package relation", clip(s))
 	}
 	if !constrained {
 		return relation{name: name}, nil
@@ -215,7 +215,7 @@ func parseRelation(s string) (relation, error) {
 		return relation{}, fmt.Errorf("%q has no known comparison", clip(s))
 	}
 	if !closed || strings.TrimSpace(after) != "" || version == "" {
-		return relation{}, fmt.Errorf("%q is no relation to a package", clip(s))
+		return relation{}, fmt.Errorf("%q is not a package relation", clip(s))
 	}
 	return relation{name, op, version}, nil
 }

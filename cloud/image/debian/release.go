@@ -134,7 +134,7 @@ func parseRelease(text string) (*release, error) {
 				e, ok = parseEntry(f[1], f[0])
 			}
 			if !ok {
-				return fmt.Errorf("SHA256: %q is no entry", clip(line))
+				return fmt.Errorf("SHA256: %q is not an entry", clip(line))
 			}
 			r.Files[f[2]] = e
 		}
@@ -156,7 +156,7 @@ func parseDate(s string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no date", clip(s))
+	return time.Time{}, fmt.Errorf("%q is not a date", clip(s))
 }
 
 // checkDates refuses a release that has expired, which is how an attacker would

@@ -308,7 +308,7 @@ func (t *tree) interests(name, triggers string) error {
 			continue
 		}
 		if len(f) != 2 {
-			return fmt.Errorf("triggers: %q is no directive", clip(line))
+			return fmt.Errorf("triggers: %q is not a directive", clip(line))
 		}
 		who := name
 		if f[0] == "interest-noawait" {

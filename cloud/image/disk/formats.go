@@ -71,7 +71,7 @@ func (b *blocks) block(n int64) ([]byte, error) {
 func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 	footer := make([]byte, 512)
 	if _, err := file.ReadAt(footer, size-512); err != nil || size < 512 || string(footer[:8]) != "conectix" {
-		return Disk{}, errors.New("the file is no VHD image: it does not end with the footer of one")
+		return Disk{}, errors.New("not a VHD image: the footer is missing")
 	}
 	length := int64(be.Uint64(footer[48:]))
 	switch kind := be.Uint32(footer[60:]); kind {
@@ -113,7 +113,7 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	damaged := func(what string) (Disk, error) { return Disk{}, errors.New("the VMDK image is damaged: " + what) }
 	header := make([]byte, 512)
 	if _, err := file.ReadAt(header, 0); err != nil || string(header[:4]) != "KDMV" {
-		return Disk{}, errors.New("the file is no sparse VMDK image; one that only describes others cannot be imported")
+		return Disk{}, errors.New("not a sparse VMDK image; a descriptor that refers to other files cannot be imported")
 	}
 	const atEnd = 1<<64 - 1
 	if le.Uint64(header[56:]) == atEnd { // written in one go: the header that knows is at the end
@@ -193,7 +193,7 @@ func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 			return Disk{}, errors.New("the OVA archive holds no .vmdk file")
 		}
 		if err != nil {
-			return Disk{}, fmt.Errorf("the file is no OVA archive: %w", err)
+			return Disk{}, fmt.Errorf("not an OVA archive: %w", err)
 		}
 		if path.Ext(h.Name) != ".vmdk" {
 			continue

@@ -69,7 +69,7 @@ func newControl(f *os.File) (*control, error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		c.Close()
-		return nil, errors.New("the control socket is no unix socket")
+		return nil, errors.New("the control socket is not a Unix socket")
 	}
 	return &control{conn: u, buf: make([]byte, maxMessage)}, nil
 }

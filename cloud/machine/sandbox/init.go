@@ -330,7 +330,7 @@ func ensureDir(path string) error {
 		return nil
 	}
 	if err == nil {
-		return fmt.Errorf("the image's /%s is no directory", path)
+		return fmt.Errorf("the image's /%s is not a directory", path)
 	}
 	return os.Mkdir(path, 0o755)
 }

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  access_key = "AKIA" # ERROR: Half a credential: Set both access_key and secret_key, or neither.
+  access_key = "AKIA" # ERROR: Incomplete credentials: Set both access_key and secret_key, or neither.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -7,7 +7,7 @@ source "amazon-ebs" "a" {
   launch_block_device_mappings {
     device_name = "/dev/xvdb"
     volume_type = "gp3"
-    iops        = 16001 # ERROR: Unsuitable IOPS: gp3 volumes have 3000 to 16000 IOPS, not 16001.
+    iops        = 16001 # ERROR: Invalid IOPS: gp3 volumes have 3000 to 16000 IOPS, not 16001.
   }
 
   source_ami_filter {

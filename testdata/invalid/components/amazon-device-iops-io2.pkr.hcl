@@ -8,7 +8,7 @@ source "amazon-ebs" "a" {
     device_name = "/dev/xvdb"
     volume_type = "io2"
     volume_size = 10
-    iops        = 99 # ERROR: Unsuitable IOPS: io2 volumes have 100 to 64000 IOPS, not 99.
+    iops        = 99 # ERROR: Invalid IOPS: io2 volumes have 100 to 64000 IOPS, not 99.
   }
 
   source_ami_filter {

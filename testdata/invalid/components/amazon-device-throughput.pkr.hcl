@@ -7,7 +7,7 @@ source "amazon-ebs" "a" {
   launch_block_device_mappings {
     device_name = "/dev/xvdb"
     volume_type = "gp3"
-    throughput  = 124 # ERROR: Unsuitable throughput: gp3 volumes have a throughput of 125 to 1000 MiB/s, not 124.
+    throughput  = 124 # ERROR: Invalid throughput: gp3 volumes have a throughput of 125 to 1000 MiB/s, not 124.
   }
 
   source_ami_filter {

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   metadata_options {
-    http_tokens = "maybe" # ERROR: Unsuitable value: Argument "http_tokens":
+    http_tokens = "maybe" # ERROR: Invalid value: Argument "http_tokens":
   }
 
   source_ami_filter {

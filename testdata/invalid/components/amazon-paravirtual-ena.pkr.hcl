@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  ami_virtualization_type = "paravirtual" # ERROR: Unsuitable virtualization type: ena_support and sriov_support need hvm.
+  ami_virtualization_type = "paravirtual" # ERROR: Invalid virtualization type: ena_support and sriov_support need hvm.
   ena_support             = true
 
   source_ami_filter {

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  shutdown_behavior = "reboot" # ERROR: Unsuitable value: Argument "shutdown_behavior":
+  shutdown_behavior = "reboot" # ERROR: Invalid value: Argument "shutdown_behavior":
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   spot_price               = "auto"
-  spot_allocation_strategy = "cheapest" # ERROR: Unsuitable value: Argument "spot_allocation_strategy":
+  spot_allocation_strategy = "cheapest" # ERROR: Invalid value: Argument "spot_allocation_strategy":
 
   source_ami_filter {
     owners      = ["136693071363"]

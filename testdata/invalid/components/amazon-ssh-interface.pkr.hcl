@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  ssh_interface = "front" # ERROR: Unsuitable value: Argument "ssh_interface":
+  ssh_interface = "front" # ERROR: Invalid value: Argument "ssh_interface":
 
   source_ami_filter {
     owners      = ["136693071363"]

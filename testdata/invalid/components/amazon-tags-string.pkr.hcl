@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  run_tags = "x" # ERROR: Unsuitable value: Argument "run_tags":
+  run_tags = "x" # ERROR: Invalid value: Argument "run_tags":
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  tenancy = "mine" # ERROR: Unsuitable value: Argument "tenancy":
+  tenancy = "mine" # ERROR: Invalid value: Argument "tenancy":
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  token = "FwoGZXIvYXdzEBYaDK" # WARNING: Token without a key: token belongs to a temporary access_key and secret_key,
+  token = "FwoGZXIvYXdzEBYaDK" # WARNING: Session token without an access key: token belongs to a temporary access_key and secret_key,
 
   source_ami_filter {
     owners      = ["136693071363"]

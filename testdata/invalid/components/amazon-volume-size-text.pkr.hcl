@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   launch_block_device_mappings {
     device_name = "/dev/xvdb"
-    volume_size = "big" # ERROR: Unsuitable value: Argument "volume_size":
+    volume_size = "big" # ERROR: Invalid value: Argument "volume_size":
   }
 
   source_ami_filter {

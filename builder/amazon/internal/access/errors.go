@@ -167,7 +167,7 @@ func hint(e *Error) (message, hint string) {
 	case "OptInRequired":
 		return e.Message, "The account has not enabled this region or service"
 	case "RequestLimitExceeded", "Throttling", "ThrottlingException":
-		return e.Message, "AWS limits how often it is asked; max_retries makes bake try longer"
+		return e.Message, "AWS is throttling requests; raise max_retries to keep trying longer"
 	case "InsufficientInstanceCapacity", "InsufficientHostCapacity":
 		return e.Message, "Try another availability_zone or instance_type, or later"
 	case "VcpuLimitExceeded", "InstanceLimitExceeded", "VolumeLimitExceeded", "ResourceLimitExceeded", "SnapshotLimitExceeded":
@@ -184,7 +184,7 @@ func lacking(action, resource string) string {
 func unreachable(err error) (message, hint string) {
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.HTTPStatusCode() > 0 {
-		return fmt.Sprintf("the endpoint answered with HTTP status %d and nothing that AWS would say", resp.HTTPStatusCode()),
+		return fmt.Sprintf("the endpoint answered with HTTP status %d and a body that is not an AWS response", resp.HTTPStatusCode()),
 			"Check that the endpoint is one of EC2"
 	}
 	if noCredentials(err) {

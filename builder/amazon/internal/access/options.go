@@ -41,7 +41,7 @@ type Options struct {
 	// File with profiles that takes the place of the shared AWS configuration.
 	SharedCredentialsFile string `hcl:"shared_credentials_file,optional"`
 
-	// Role to work as, taken on with the credentials found otherwise.
+	// IAM role to assume, using the credentials found otherwise.
 	AssumeRole *AssumeRole `hcl:"assume_role,block"`
 
 	// Code of a device for multi-factor authentication, with which `assume_role`, or
@@ -54,7 +54,7 @@ type Options struct {
 	// build starts.
 	VaultAWSEngine *VaultAWSEngine `hcl:"vault_aws_engine,block"`
 
-	// When AWS refuses a call, ask STS why and say so. It takes the permission
+	// When AWS refuses a call, ask STS why and say so. It needs the permission
 	// sts:DecodeAuthorizationMessage.
 	DecodeAuthorizationMessages bool `hcl:"decode_authorization_messages,optional"`
 
@@ -74,7 +74,7 @@ type Options struct {
 	// Do not look for credentials in the metadata service of the instance bake runs on.
 	SkipMetadataAPICheck bool `hcl:"skip_metadata_api_check,optional"`
 
-	// How patiently AWS is waited for.
+	// How often and how long to poll AWS while waiting.
 	Polling *Polling `hcl:"aws_polling,block"`
 }
 
@@ -143,10 +143,10 @@ func (o *Options) Validate(c *schema.Checker) {
 		if o.AccessKey == "" {
 			ptr = &o.SecretKey
 		}
-		c.Errorf(ptr, "Half a credential", "Set both access_key and secret_key, or neither.")
+		c.Errorf(ptr, "Incomplete credentials", "Set both access_key and secret_key, or neither.")
 	}
 	if o.Token != "" && o.AccessKey == "" && c.Known(&o.AccessKey) {
-		c.Warnf(&o.Token, "Token without a key", "token belongs to a temporary access_key and secret_key, and has no effect without them.")
+		c.Warnf(&o.Token, "Session token without an access key", "token belongs to a temporary access_key and secret_key, and has no effect without them.")
 	}
 	if o.VaultAWSEngine != nil && o.AccessKey != "" {
 		c.Errorf(&o.VaultAWSEngine, "Two sources of credentials", "Set either access_key or vault_aws_engine.")
@@ -155,7 +155,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		names.Region(c, &o.Region, o.Region)
 	}
 	if o.MFACode != "" && o.role() == nil && o.Profile == "" && c.Known(&o.Profile) {
-		c.Warnf(&o.MFACode, "Code without a role", "mfa_code is for taking on a role; set assume_role, or a profile that names one.")
+		c.Warnf(&o.MFACode, "MFA code without a role", "mfa_code is only used when assuming a role; set assume_role, or a profile that names one.")
 	}
 	if o.CustomEndpointEC2 != "" {
 		if u, err := url.Parse(o.CustomEndpointEC2); err != nil || u.Scheme == "" || u.Host == "" {
@@ -194,7 +194,7 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 		}
 	}
 	if d := r.DurationSeconds; d != 0 && (d < 900 || d > 43200) {
-		c.Errorf(&r.DurationSeconds, "Unsuitable duration", "AWS lends a role for 900 to 43200 seconds, not %d.", d)
+		c.Errorf(&r.DurationSeconds, "Invalid duration", "A role session lasts 900 to 43200 seconds, not %d.", d)
 	}
 	if r.Policy != "" && !json.Valid([]byte(r.Policy)) {
 		c.Errorf(&r.Policy, "Not JSON", "policy is an IAM policy in JSON; use jsonencode().")
@@ -213,7 +213,7 @@ func (v *VaultAWSEngine) Validate(c *schema.Checker) {
 	}
 	names.ARN(c, &v.RoleARN, names.Role)
 	if v.TTL != "" && v.RoleARN == "" && c.Known(&v.RoleARN) {
-		c.Warnf(&v.TTL, "No role to limit", "ttl counts with role_arn only.")
+		c.Warnf(&v.TTL, "ttl without role_arn", "ttl has no effect without role_arn.")
 	}
 }
 

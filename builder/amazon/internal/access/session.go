@@ -88,7 +88,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 			lent, err = v.lend(ctx, o.VaultAWSEngine)
 		}
 		if err != nil {
-			return nil, blame(src, &o.VaultAWSEngine, "Vault gives no credentials", "%s.", err)
+			return nil, blame(src, &o.VaultAWSEngine, "Vault returned no credentials", "%s.", err)
 		}
 		load = append(load, config.WithCredentialsProvider(credentials.StaticCredentialsProvider{Value: lent}))
 	}
@@ -246,7 +246,7 @@ func retrieve(ctx context.Context, o *Options, src *schema.Source, cfg aws.Confi
 	case o.role() != nil:
 		return creds, blame(src, &o.AssumeRole, "The role cannot be assumed", "%s.", explain(err, 0))
 	case o.Profile != "":
-		return creds, blame(src, &o.Profile, "The profile gives no credentials", "%s. %s.", err, howToLogIn)
+		return creds, blame(src, &o.Profile, "The profile returned no credentials", "%s. %s.", err, howToLogIn)
 	}
 	return creds, fmt.Errorf("there are no AWS credentials. %s (%w)", howToLogIn, err)
 }

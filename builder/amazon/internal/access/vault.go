@@ -115,7 +115,7 @@ func (v *vault) lend(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, e
 		return aws.Credentials{}, fmt.Errorf("%s answers %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(strings.Join(answer.Errors, "; ")))
 	}
 	if answer.Data.AccessKey == "" || answer.Data.SecretKey == "" {
-		return aws.Credentials{}, fmt.Errorf("%s gives no access key", req.URL.Redacted())
+		return aws.Credentials{}, fmt.Errorf("%s returned no access key", req.URL.Redacted())
 	}
 	return aws.Credentials{AccessKeyID: answer.Data.AccessKey, SecretAccessKey: answer.Data.SecretKey, SessionToken: answer.Data.Token, Source: "Vault"}, nil
 }

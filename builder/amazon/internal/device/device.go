@@ -76,15 +76,15 @@ func (m *Mapping) validatePerformance(c *schema.Checker) {
 			c.Errorf(&m.IOPS, "Too many IOPS", "%s volumes have at most %d IOPS per GiB: %d for %d GiB.", m.VolumeType, ratio, ratio*m.VolumeSize, m.VolumeSize)
 		}
 		if m.IOPS < 100 || m.IOPS > 64000 {
-			c.Errorf(&m.IOPS, "Unsuitable IOPS", "%s volumes have 100 to 64000 IOPS, not %d.", m.VolumeType, m.IOPS)
+			c.Errorf(&m.IOPS, "Invalid IOPS", "%s volumes have 100 to 64000 IOPS, not %d.", m.VolumeType, m.IOPS)
 		}
 	}
 	if m.VolumeType == "gp3" {
 		if m.IOPS != 0 && (m.IOPS < 3000 || m.IOPS > 16000) {
-			c.Errorf(&m.IOPS, "Unsuitable IOPS", "gp3 volumes have 3000 to 16000 IOPS, not %d.", m.IOPS)
+			c.Errorf(&m.IOPS, "Invalid IOPS", "gp3 volumes have 3000 to 16000 IOPS, not %d.", m.IOPS)
 		}
 		if m.Throughput != 0 && (m.Throughput < 125 || m.Throughput > 1000) {
-			c.Errorf(&m.Throughput, "Unsuitable throughput", "gp3 volumes have a throughput of 125 to 1000 MiB/s, not %d.", m.Throughput)
+			c.Errorf(&m.Throughput, "Invalid throughput", "gp3 volumes have a throughput of 125 to 1000 MiB/s, not %d.", m.Throughput)
 		}
 	} else if m.Throughput != 0 && c.Known(&m.VolumeType) {
 		c.Errorf(&m.Throughput, "Throughput without gp3", "Only gp3 volumes have a throughput that can be chosen.")

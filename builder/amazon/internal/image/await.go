@@ -59,7 +59,7 @@ type failedError struct {
 }
 
 func (e *failedError) Error() string {
-	why := "EC2 gives no reason"
+	why := "EC2 gave no reason"
 	if r := e.image.StateReason; r != nil {
 		code := aws.ToString(r.Code) // often said again in the message
 		why = strings.TrimPrefix(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")

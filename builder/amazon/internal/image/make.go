@@ -231,7 +231,7 @@ func (m *Maker) makeWay(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "make way for the image in "+region, func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) (struct{}, error) {
 		images, err := m.named(ctx, region)
 		if err != nil {
 			return struct{}{}, err
@@ -239,7 +239,7 @@ func (m *Maker) makeWay(ctx context.Context, region string) error {
 		client := access.EC2(m.Session, region)
 		for _, image := range images {
 			id := aws.ToString(image.ImageId)
-			m.Scope.Say(ctx, "Deregistering image %s in %s, which has the name", id, region)
+			m.Scope.Say(ctx, "Deregistering image %s in %s, which already has this name", id, region)
 			if _, err := access.Call(ctx, client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: &id}); err != nil && !access.NotFound(err) {
 				return struct{}{}, err
 			}

@@ -108,7 +108,8 @@ type Options struct {
 	// When the image becomes deprecated, as in 2030-01-02T15:04:05Z.
 	DeprecateAt string `hcl:"deprecate_at,optional"`
 
-	// Protects the image from being deregistered.
+	// Protect the image from being deregistered. `-force` and `force_deregister` cannot
+	// replace a protected image.
 	DeregistrationProtection *Protection `hcl:"deregistration_protection,block"`
 
 	// Volumes that instances of the image get, beside or instead of those of the
@@ -155,19 +156,19 @@ func (o *Options) Validate(c *schema.Checker) {
 		}
 	}
 	if o.IMDSSupport != "" && o.IMDSSupport != "v2.0" {
-		c.Errorf(&o.IMDSSupport, "Unsuitable value", `imds_support is "v2.0" or not set.`)
+		c.Errorf(&o.IMDSSupport, "Invalid value", `imds_support is "v2.0" or not set.`)
 	}
 	if n := o.SnapshotCopyDurationMinutes; n < 0 || n > 2880 || n%15 != 0 {
-		c.Errorf(&o.SnapshotCopyDurationMinutes, "Unsuitable duration", "snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not %d.", n)
+		c.Errorf(&o.SnapshotCopyDurationMinutes, "Invalid duration", "snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not %d.", n)
 	}
 	if o.SkipSaveBuildRegion && len(o.Regions) == 0 && c.Known(&o.Regions) {
 		c.Warnf(&o.SkipSaveBuildRegion, "No image is left", "With skip_save_build_region the image is only in ami_regions, which is not set.")
 	}
 	if v := o.VirtualizationType; v != "" && v != "hvm" && v != "paravirtual" {
-		c.Errorf(&o.VirtualizationType, "Unsuitable value", "ami_virtualization_type is hvm or paravirtual.")
+		c.Errorf(&o.VirtualizationType, "Invalid value", "ami_virtualization_type is hvm or paravirtual.")
 	}
 	if v := o.VirtualizationType; v == "paravirtual" && (o.ENASupport != nil && *o.ENASupport || o.SRIOVSupport) {
-		c.Errorf(&o.VirtualizationType, "Unsuitable virtualization type", "ena_support and sriov_support need hvm.")
+		c.Errorf(&o.VirtualizationType, "Invalid virtualization type", "ena_support and sriov_support need hvm.")
 	}
 	o.validateKeys(c)
 	device.Validate(c, o.Devices())

@@ -121,7 +121,7 @@ func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 // returns those that were handed over, and why the others were not. If ctx ends
 // meanwhile, none is.
 func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err error) {
-	_, err = step.Do(ctx, m.Scope, "hand the images over", func(ctx context.Context) (struct{}, error) {
+	_, err = step.Do(ctx, m.Scope, "remove bake's tags from the images", func(ctx context.Context) (struct{}, error) {
 		kept = nil
 		errs := make([]error, len(images))
 		var all sync.WaitGroup

@@ -131,16 +131,17 @@ type Options struct {
 	// One more of `run_tags`.
 	RunTag []late.Tag `hcl:"run_tag,block"`
 
-	// Launch as EBS-optimised.
+	// Launch an EBS-optimized instance, with dedicated bandwidth to EBS. Not set:
+	// the default of the instance type.
 	EBSOptimized bool `hcl:"ebs_optimized,optional"`
 
 	// Enable Nitro enclaves.
 	EnableNitroEnclave bool `hcl:"enable_nitro_enclave,optional"`
 
-	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at a price.
+	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at an extra charge.
 	EnableUnlimitedCredits bool `hcl:"enable_unlimited_credits,optional"`
 
-	// Deprecated name of `enable_unlimited_credits`.
+	// Deprecated: use `enable_unlimited_credits`.
 	EnableT2Unlimited bool `hcl:"enable_t2_unlimited,optional"`
 
 	// What a shutdown from inside does to the instance: `stop` or `terminate`.
@@ -551,7 +552,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.types()[i])
 	}
 	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 0 || m.HTTPPutResponseHopLimit > 64) {
-		c.Errorf(&m.HTTPPutResponseHopLimit, "Unsuitable hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
+		c.Errorf(&m.HTTPPutResponseHopLimit, "Invalid hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
 	}
 	names.ARN(c, &o.CapacityReservationGroupARN, names.ResourceGroup)
 	both(c, &o.CapacityReservationID, &o.CapacityReservationGroupARN)
@@ -572,7 +573,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 		names.ARN(c, &p.HostResourceGroupARN, names.ResourceGroup)
 		both(c, &p.HostResourceGroupARN, &p.HostID)
 		if p.HostResourceGroupARN+p.HostID != "" && p.Tenancy != "" && p.Tenancy != "host" {
-			c.Errorf(&p.Tenancy, "Unsuitable tenancy", "An instance on a dedicated host has tenancy host.")
+			c.Errorf(&p.Tenancy, "Invalid tenancy", "An instance on a dedicated host has tenancy host.")
 		}
 	}
 }
@@ -588,7 +589,7 @@ func (o *Options) validateSpot(c *schema.Checker) {
 	if n := o.BlockDurationMinutes; n != 0 {
 		c.Warnf(&o.BlockDurationMinutes, "Deprecated argument", "EC2 no longer has spot instances with a fixed duration; block_duration_minutes has no effect.")
 		if n%60 != 0 {
-			c.Errorf(&o.BlockDurationMinutes, "Unsuitable duration", "block_duration_minutes is a multiple of 60.")
+			c.Errorf(&o.BlockDurationMinutes, "Invalid duration", "block_duration_minutes is a multiple of 60.")
 		}
 	}
 	if !o.Spot() && c.Known(&o.SpotPrice) {

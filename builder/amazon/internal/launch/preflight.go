@@ -20,7 +20,7 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	if l.Spot() || l.MakesProfile() {
 		return nil
 	}
-	_, err := step.Do(ctx, l.Scope, "ask EC2 whether it would launch this", func(ctx context.Context) (struct{}, error) {
+	_, err := step.Do(ctx, l.Scope, "check the launch with a dry run", func(ctx context.Context) (struct{}, error) {
 		userData, err := l.userData()
 		if err != nil {
 			return struct{}{}, l.blameUserData(err)

@@ -294,7 +294,7 @@ func reason(i types.Instance) string {
 	if t := aws.ToString(i.StateTransitionReason); t != "" {
 		return t
 	}
-	return "EC2 gives no reason"
+	return "EC2 gave no reason"
 }
 
 // ModifyInstance sets the attributes that an image takes from its instance.

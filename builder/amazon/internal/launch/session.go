@@ -99,7 +99,7 @@ func (s *sessions) refused(err error) {
 	if access.Refused(err) && !access.Is(err, "TargetNotConnected", "ThrottlingException", "RateExceeded") {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.fatal = s.l.Src.Errorf(&s.l.SSHInterface, "No session with the machine", "%s.", err)
+		s.fatal = s.l.Src.Errorf(&s.l.SSHInterface, "Cannot open a session with the machine", "%s.", err)
 	}
 }
 

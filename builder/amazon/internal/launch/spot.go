@@ -165,7 +165,7 @@ func overrides(kinds []string, places []Place) (out []types.FleetLaunchTemplateO
 // fleetError is why a fleet has no instance. When one pool has no capacity that
 // counts, since another try may help.
 func fleetError(all []types.CreateFleetError) error {
-	e := &access.Error{Service: "EC2", Op: "CreateFleet", Message: "the fleet has no instance, and EC2 gives no reason", Refused: true}
+	e := &access.Error{Service: "EC2", Op: "CreateFleet", Message: "the fleet has no instance, and EC2 gave no reason", Refused: true}
 	var lines []string
 	for _, f := range all {
 		code := aws.ToString(f.ErrorCode)

@@ -41,7 +41,7 @@ func (o *Options) validateWindows(c *schema.Checker) {
 	case o.PrivateKeyFile == "" && o.SSHKeyPairName != "":
 		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key", "EC2 encrypts the Windows password with this key pair: set ssh_private_key_file to its private key, or winrm_password.")
 	case o.SSHKeyPairName == "" && o.TemporaryKeyPairType != "rsa":
-		c.Errorf(&o.TemporaryKeyPairType, "Unsuitable key pair", "EC2 encrypts the Windows password with an RSA key: leave temporary_key_pair_type out, or set winrm_password.")
+		c.Errorf(&o.TemporaryKeyPairType, "Wrong type of key pair", "EC2 encrypts the Windows password with an RSA key: leave temporary_key_pair_type out, or set winrm_password.")
 	}
 }
 

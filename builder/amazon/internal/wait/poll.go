@@ -122,13 +122,13 @@ func (p *Poll[T]) inVain(w Wait[T]) error {
 	defer p.mu.Unlock()
 	err := inVain(w.Limit, w.What)
 	if p.broken > 0 {
-		err = fmt.Errorf("%w; the last time it was looked: %w", err, p.trouble)
+		err = fmt.Errorf("%w; the last attempt failed: %w", err, p.trouble)
 	}
 	return err
 }
 
 func inVain(after time.Duration, what string) error {
-	return fmt.Errorf("waited %s for %s in vain; aws_polling { max_attempts } makes bake wait longer", after.Round(time.Second), what)
+	return fmt.Errorf("timed out after %s waiting for %s; raise aws_polling { max_attempts } to wait longer", after.Round(time.Second), what)
 }
 
 func (p *Poll[T]) join(w *waiter[T]) {
