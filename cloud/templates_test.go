@@ -125,6 +125,44 @@ func TestLaunchTemplateVersions(t *testing.T) {
 	}
 }
 
+// TestTemplateLeavesOut launches from a template that leaves a device of the image
+// out, as a client says it: NoDevice is the empty text. The template is also so
+// after a restart, and is shown as it was given.
+func TestTemplateLeavesOut(t *testing.T) {
+	dir := t.TempDir()
+	leavesOut := func(t *testing.T, client *ec2.Client, id *string) {
+		t.Helper()
+		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
+			LaunchTemplate: &types.LaunchTemplateSpecification{LaunchTemplateId: id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if devices := describe(t, client, *out.Instances[0].InstanceId).BlockDeviceMappings; len(devices) != 1 {
+			t.Errorf("the instance has %d volumes, want only its root", len(devices))
+		}
+		shown, err := client.DescribeLaunchTemplateVersions(t.Context(), &ec2.DescribeLaunchTemplateVersionsInput{LaunchTemplateId: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if none := shown.LaunchTemplateVersions[0].LaunchTemplateData.BlockDeviceMappings[0].NoDevice; none == nil || *none != "" {
+			t.Errorf("NoDevice is shown as %v, want the empty text", none)
+		}
+	}
+	var id *string
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+		client := s.EC2("default", "us-east-1")
+		data := requestData(source(t, client))
+		data.BlockDeviceMappings = []types.LaunchTemplateBlockDeviceMappingRequest{{DeviceName: aws.String("/dev/sdc"), NoDevice: aws.String("")}}
+		made, err := client.CreateLaunchTemplate(t.Context(), &ec2.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("web"), LaunchTemplateData: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = made.LaunchTemplate.LaunchTemplateId
+		leavesOut(t, client, id)
+	})
+	serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) { leavesOut(t, s.EC2("default", "us-east-1"), id) })
+}
+
 // TestImageStates: a disabled image is hidden and cannot be launched, and the id of
 // a deregistered one leads to nothing while an instance is of it.
 func TestImageStates(t *testing.T) {

@@ -69,8 +69,20 @@ func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion,
 		DefaultVersion: aws.Bool(v.Number == *t.DefaultVersionNumber), VersionNumber: &v.Number, VersionDescription: v.Description,
 		LaunchTemplateData: &types.ResponseLaunchTemplateData{},
 	}
-	return out, recast(v.Data, out.LaunchTemplateData)
+	if err := recast(v.Data, out.LaunchTemplateData); err != nil {
+		return out, err
+	}
+	for _, b := range out.LaunchTemplateData.BlockDeviceMappings {
+		if b.NoDevice != nil {
+			*b.NoDevice = ""
+		}
+	}
+	return out, nil
 }
+
+// leftOut is what NoDevice is in a template that is stored, in which an empty text
+// is no text: any text leaves the device out.
+const leftOut = "true"
 
 var templateName = regexp.MustCompile(`^[\w().\-/]{3,125}$`)
 
@@ -126,8 +138,14 @@ func (s *Service) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunch
 	return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &row.LaunchTemplate}, s.templates.put(*row.LaunchTemplateId, row)
 }
 
-// checkTemplate reports what a launch template cannot hold.
+// checkTemplate reports what a launch template cannot hold, and readies the rest
+// to be stored.
 func checkTemplate(data *types.RequestLaunchTemplateData) error {
+	for i := range data.BlockDeviceMappings {
+		if b := &data.BlockDeviceMappings[i]; b.NoDevice != nil {
+			b.NoDevice = aws.String(leftOut)
+		}
+	}
 	for _, spec := range data.TagSpecifications {
 		if err := checkTags(spec.Tags); err != nil {
 			return err
