@@ -240,7 +240,7 @@ func TestOptions(t *testing.T) {
 	for _, test := range []struct{ body, want string }{
 		{from, ""},
 		{"", "No source image"},
-		{"source_ami_filter {\n owners = [\"self\"]\n}", "No filters"},
+		{"source_ami_filter {\n owners = [\"self\"]\n}", ""},
 		{"source_ami_filter {\n filters = { name = \"x\" }\n}", "No owners"},
 		{scratch + mapping, ""},
 		{scratch, "Missing argument"},

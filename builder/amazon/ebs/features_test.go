@@ -519,7 +519,7 @@ func TestImageData(t *testing.T) {
 		{body, "Several images match"},
 		{strings.Replace(body, "debian", "ubuntu", 1), "No such image"},
 		{strings.Replace(body, `"136693071363"`, "", 1), "No owners"},
-		{"owners = [\"self\"]", "No filters"},
+		{"owners = [\"self\"]", "No such image"}, // owners alone are filter enough
 	} {
 		_, err := read(tt.body)
 		wantDiagnostic(t, err, tt.body, tt.summary, "")

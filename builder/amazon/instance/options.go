@@ -149,10 +149,8 @@ func (b *Bundle) validate(c *schema.Checker) {
 			c.Errorf(file, "Not a file", "%s is a directory.", *file)
 		}
 	}
-	for _, text := range []*string{&b.S3Bucket, &b.X509UploadPath, &b.BundleDestination, &b.BundlePrefix, &b.BundleVolCommand, &b.BundleUploadCommand} {
-		if *text == "" && c.Known(text) {
-			c.Errorf(text, "Missing value", "%s cannot be empty.", c.Name(text))
-		}
+	if b.S3Bucket == "" && c.Known(&b.S3Bucket) {
+		c.Errorf(&b.S3Bucket, "Missing value", "s3_bucket cannot be empty.")
 	}
 	b.validateVariables(c, &b.BundlePrefix, nil)
 	b.validateVariables(c, &b.BundleVolCommand, volVariables{}.data())
