@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -68,6 +69,17 @@ func NotFound(err error) bool {
 	return strings.HasSuffix(code, ".NotFound") || Is(err, "InvalidAMIID.Unavailable", "InvalidLaunchTemplateName.NotFoundException", "NoSuchEntity")
 }
 
+// NotImplemented reports whether err looks like that of an endpoint other than
+// AWS's which does not know something that it was asked for. AWS always gives a code.
+func NotImplemented(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	return e.Code == "" && e.status == http.StatusInternalServerError || e.status == http.StatusNotImplemented ||
+		Is(err, "NotImplemented", "UnknownParameter")
+}
+
 // Refused reports whether err means that nothing was changed.
 func Refused(err error) bool {
 	var e *Error
@@ -125,6 +137,9 @@ func countRequests(stack *middleware.Stack) error {
 		}), "Retry", middleware.After)
 }
 
+// noCode is the code that the SDK gives an answer without one.
+const noCode = "UnknownError"
+
 func explain(err error, requests int) error {
 	e := &Error{Op: "the call", Err: err}
 	var op *smithy.OperationError
@@ -136,7 +151,7 @@ func explain(err error, requests int) error {
 		e.status = resp.HTTPStatusCode()
 	}
 	var api smithy.APIError
-	if errors.As(err, &api) {
+	if errors.As(err, &api) && api.ErrorCode() != noCode {
 		e.Code, e.Message = api.ErrorCode(), api.ErrorMessage()
 		e.Refused = requests == 1 && e.status/100 == 4
 		e.Message, e.Hint = hint(e)

@@ -356,6 +356,13 @@ func (s *Session) Loopback() bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// Stranger reports whether the EC2 of a region may be another one than AWS's and
+// bake's own: the user has given its address. Such a one may ignore what it does
+// not know.
+func (s *Session) Stranger(region string) bool {
+	return s.Cloud.Endpoint == "" && EC2(s, region).Options().BaseEndpoint != nil
+}
+
 // Watch returns how patiently to wait where the usual is delay and limit.
 func (s *Session) Watch(delay, limit time.Duration) wait.Watch {
 	p := s.patience

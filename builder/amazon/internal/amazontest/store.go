@@ -19,7 +19,7 @@ func InstanceStore(w *World) {
 		mu     sync.Mutex
 		newest string
 	)
-	w.adapt = func(c Call, body []byte, rw http.ResponseWriter, serve func([]byte, http.ResponseWriter)) {
+	w.Adapt = func(c Call, body []byte, rw http.ResponseWriter, serve func([]byte, http.ResponseWriter)) {
 		answer := httptest.NewRecorder()
 		switch {
 		case c.Action == "RegisterImage" && c.Params["ImageLocation"] != "":

@@ -74,6 +74,7 @@ type World struct {
 	maker  Maker
 	Dir    string
 	Cloud  amazon.Cloud
+	URL    string // of the embedded EC2
 	Driver *machinetest.Driver
 	IAM    *iam.Service
 
@@ -93,9 +94,9 @@ type World struct {
 	// cloud: serve carries it out and writes the answer.
 	Intercept func(n int, c Call, w http.ResponseWriter, serve func(http.ResponseWriter))
 
-	// adapt, when not nil, makes the cloud one that it is not: serve carries out a
+	// Adapt, when not nil, makes the cloud one that it is not: serve carries out a
 	// request with another body.
-	adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
+	Adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
 }
 
 func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
@@ -135,6 +136,7 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 	}
 	server := httptest.NewServer(http.HandlerFunc(w.handle))
 	t.Cleanup(server.Close)
+	w.URL = server.URL
 	w.Cloud = amazon.Cloud{
 		Name: "test", Endpoint: server.URL, AccessKey: "AKIATEST", SecretKey: "secret", Region: Region,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -195,8 +197,8 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 		}
 		ctx := wire.WithCaller(context.WithoutCancel(r.Context()), caller)
 		carryOut := func(body []byte, rw http.ResponseWriter) { endpoint.Serve(ctx, rw, r, body) }
-		if w.adapt != nil {
-			w.adapt(c, body, rw, carryOut)
+		if w.Adapt != nil {
+			w.Adapt(c, body, rw, carryOut)
 			return
 		}
 		carryOut(body, rw)
@@ -269,7 +271,7 @@ func (w *World) dialMachine(ctx context.Context, spec machine.Spec, port uint16)
 // Client is what the user would look at the cloud with; its calls are not recorded.
 func (w *World) Client(in string) *awsec2.Client {
 	return awsec2.New(awsec2.Options{
-		Region: in, BaseEndpoint: &w.Cloud.Endpoint,
+		Region: in, BaseEndpoint: &w.URL,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIATEST", SecretAccessKey: "secret"}, nil
 		}),

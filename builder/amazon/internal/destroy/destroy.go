@@ -184,8 +184,38 @@ func (j *job) keyPair(ctx context.Context) error {
 	if err != nil || id == "" {
 		return err
 	}
-	_, err = access.Call(ctx, j.client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: &id})
-	return notFound(err)
+	return deleteKeyPair(ctx, j.client, id, j.r.With[owned.WithName])
+}
+
+// deleteKeyPair deletes a key pair by its id, which no other key pair can have.
+// An endpoint that knows key pairs by name only does nothing then, and says that it
+// is done; EC2 says which one it has deleted.
+func deleteKeyPair(ctx context.Context, client *ec2.Client, id, name string) error {
+	out, err := access.Call(ctx, client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: &id})
+	switch {
+	case err == nil && (aws.ToString(out.KeyPairId) == id || name == ""):
+		return nil
+	case err != nil && (name == "" || !access.Is(err, "MissingParameter", "UnknownParameter")):
+		return notFound(err)
+	}
+	exists := func() (bool, error) {
+		out, err := access.Call(ctx, client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{Filters: []types.Filter{{Name: new("key-name"), Values: []string{name}}}})
+		if err != nil {
+			return false, notFound(err)
+		}
+		return slices.ContainsFunc(out.KeyPairs, func(k types.KeyPairInfo) bool { return aws.ToString(k.KeyPairId) == id }), nil
+	}
+	if left, err := exists(); err != nil || !left {
+		return err
+	}
+	if _, err := access.Call(ctx, client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyName: &name}); err != nil {
+		return notFound(err)
+	}
+	left, err := exists()
+	if left {
+		return fmt.Errorf("the endpoint says that key pair %s (%s) is deleted, but still lists it", name, id)
+	}
+	return err
 }
 
 // OwnKeyPair deletes the key pair of that name that carries the tag of a build, and
@@ -197,8 +227,8 @@ func OwnKeyPair(ctx context.Context, client *ec2.Client, name, build string) (bo
 	if err != nil || len(out.KeyPairs) == 0 {
 		return false, notFound(err)
 	}
-	_, err = access.Call(ctx, client.DeleteKeyPair, &ec2.DeleteKeyPairInput{KeyPairId: out.KeyPairs[0].KeyPairId})
-	return err == nil, notFound(err)
+	err = deleteKeyPair(ctx, client, aws.ToString(out.KeyPairs[0].KeyPairId), name)
+	return err == nil, err
 }
 
 // FindGroup returns the id of the security group of that name that carries the tag
@@ -428,7 +458,8 @@ func (j *job) image(ctx context.Context) error {
 
 // deregister removes an image. If it has lost the tags of the build already, it
 // and its snapshots get them back first: whoever has to continue after the image
-// is gone finds the snapshots by them.
+// is gone finds the snapshots by them. That is for an end at a bad moment: where the
+// tags cannot be set, the image goes without.
 func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []string) error {
 	id := image.ImageId
 	if owned.Value(image.Tags, owned.BuildTag) == "" && len(snapshots) > 0 && j.build() != "" {
@@ -436,7 +467,7 @@ func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []st
 			Resources: append([]string{*id}, snapshots...),
 			Tags:      owned.Tags(map[string]string{owned.RunTag: j.r.With[owned.WithRun], owned.BuildTag: j.build()}),
 		})
-		if err != nil && !access.NotFound(err) {
+		if err != nil && ctx.Err() != nil {
 			return err
 		}
 	}

@@ -13,14 +13,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/wait"
 	"bake/step"
 )
 
-// await waits until an image is available and returns its snapshots. kind names
-// what takes equally long: an image of an instance, or a copy.
-func (m *Maker) await(ctx context.Context, region, id, kind string) (snapshots []string, err error) {
+// await waits until an image is available and returns it. kind names what takes
+// equally long: an image of an instance, or a copy.
+func (m *Maker) await(ctx context.Context, region, id, kind string) (types.Image, error) {
 	watcher := access.Watch(m.Session, region)
 	p := &progress{start: time.Now()}
 	showing, stop := context.WithCancel(ctx)
@@ -29,7 +28,7 @@ func (m *Maker) await(ctx context.Context, region, id, kind string) (snapshots [
 	defer shown.Wait()
 	defer stop()
 	seen := false
-	image, err := watcher.Images.Until(ctx, wait.Wait[types.Image]{
+	return watcher.Images.Until(ctx, wait.Wait[types.Image]{
 		ID: id, What: "image " + id + " in " + region + " to become available", Watch: m.Session.Watch(15*time.Second, 30*time.Minute),
 		Kind: kind, Usual: wait.Span{Soonest: 20 * time.Second, Latest: time.Minute}, Expect: p.expect,
 		Judge: func(image types.Image, found bool) (bool, error) {
@@ -49,7 +48,6 @@ func (m *Maker) await(ctx context.Context, region, id, kind string) (snapshots [
 			return false, &failedError{region, id, image}
 		},
 	})
-	return destroy.SnapshotIDs(image), err
 }
 
 // failedError says that EC2 began an image and did not finish it.

@@ -56,11 +56,13 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 		Description:         text(labels.Description),
 		BlockDeviceMappings: device.EC2(m.Devices()),
 	}
-	in.TagSpecifications = m.Owner.Specs(merge(run, labels.Tags), types.ResourceTypeImage)
-	in.TagSpecifications = append(in.TagSpecifications, m.Owner.Specs(merge(run, labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)...)
+	t := &tagging{image: m.Owner.Tags(merge(run, labels.Tags)), snapshots: m.Owner.Tags(merge(run, labels.Tags, labels.Snapshot))}
 	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
-	return m.acquire(ctx, "create the image", "image", region, name, key, func(ctx context.Context) (string, error) {
-		return m.createImage(ctx, in)
+	return m.acquire(ctx, "create the image", "image", region, name, key, t, func(ctx context.Context) (string, error) {
+		return m.making(ctx, t, t.specs(), func(specs []types.TagSpecification) (string, error) {
+			in.TagSpecifications = specs
+			return m.createImage(ctx, in)
+		})
 	})
 }
 
@@ -167,17 +169,13 @@ func cause(err error) error {
 }
 
 func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels Labels) (Made, error) {
-	token := uuid.NewString()
 	in := &ec2.CopyImageInput{
 		Name:          &m.Name,
 		SourceImageId: &from.ID,
 		SourceRegion:  &from.Region,
-		ClientToken:   &token,
 		Description:   text(labels.Description),
 		CopyImageTags: new(true), // also the tags that say who owns it
 		Encrypted:     m.EncryptBoot,
-		// EC2 copies the tags of the image only.
-		TagSpecifications: m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot),
 	}
 	if kms := m.key(region); kms != "" {
 		in.KmsKeyId, in.Encrypted = &kms, new(true)
@@ -185,12 +183,18 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	if n := m.SnapshotCopyDurationMinutes; n > 0 {
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
-	return m.acquire(ctx, "begin the copy", "copy to "+region, region, m.Name, key, func(ctx context.Context) (string, error) {
-		out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
-		if err != nil {
-			return "", m.blameName(err, region)
-		}
-		return aws.ToString(out.ImageId), nil
+	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
+	// EC2 copies the tags of the image only.
+	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
+	return m.acquire(ctx, "begin the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
+		return m.making(ctx, t, specs, func(specs []types.TagSpecification) (string, error) {
+			in.TagSpecifications, in.ClientToken = specs, new(uuid.NewString())
+			out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
+			if err != nil {
+				return "", m.blameName(err, region)
+			}
+			return aws.ToString(out.ImageId), nil
+		})
 	})
 }
 
@@ -205,9 +209,9 @@ func (m *Maker) key(region string) string {
 	return ""
 }
 
-// acquire makes an image with create and waits until it is available. kind is as
-// for await; key is that of the resource.
-func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, create func(context.Context) (string, error)) (Made, error) {
+// acquire makes an image with create and waits until it is available, with its
+// tags. kind is as for await; key is that of the resource.
+func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, t *tagging, create func(context.Context) (string, error)) (Made, error) {
 	want := m.Owner.Resource(owned.Image, key, region, owned.WithName, name)
 	id, err := owned.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
 		id, err := create(ctx)
@@ -220,10 +224,17 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 		return Made{}, err
 	}
 	want.ID = id
-	return step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (Made, error) {
-		snapshots, err := m.await(ctx, region, id, kind)
-		return Made{Region: region, ID: id, Snapshots: snapshots, Resource: want}, err
+	if err := m.tagNew(ctx, region, id, t); err != nil {
+		return Made{}, err
+	}
+	image, err := step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (types.Image, error) {
+		return m.await(ctx, region, id, kind)
 	})
+	if err != nil {
+		return Made{}, err
+	}
+	made := Made{Region: region, ID: id, Snapshots: destroy.SnapshotIDs(image), Resource: want}
+	return made, m.retag(ctx, made, image, t)
 }
 
 // makeWay removes an image that has the name already, if the user wants that.

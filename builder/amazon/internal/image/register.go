@@ -108,15 +108,18 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 		return Made{}, err
 	}
 	in.Name, in.Description = &name, text(labels.Description)
-	in.TagSpecifications = m.Owner.Specs(merge(m.runTags(labels), labels.Tags), types.ResourceTypeImage)
+	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags))}
 	region := m.Session.Region
 	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)
-	made, err := m.acquire(ctx, "register the image", "registered image", region, name, key, func(ctx context.Context) (string, error) {
-		out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).RegisterImage, in)
-		if err != nil {
-			return m.lost(ctx, name, err)
-		}
-		return aws.ToString(out.ImageId), nil
+	made, err := m.acquire(ctx, "register the image", "registered image", region, name, key, t, func(ctx context.Context) (string, error) {
+		return m.making(ctx, t, t.specs(), func(specs []types.TagSpecification) (string, error) {
+			in.TagSpecifications = specs
+			out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).RegisterImage, in)
+			if err != nil {
+				return m.lost(ctx, name, err)
+			}
+			return aws.ToString(out.ImageId), nil
+		})
 	})
 	made.Parts = parts
 	return made, err

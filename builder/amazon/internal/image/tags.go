@@ -1,0 +1,112 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// tagging is how an image and its snapshots are tagged. EC2 does it when it makes
+// them; other endpoints may refuse to, or leave it out.
+type tagging struct {
+	image, snapshots []types.Tag // snapshots is nil for those that were tagged before
+
+	refused bool // by the endpoint: nothing is tagged yet
+}
+
+// specs is what a call takes that makes an image.
+func (t *tagging) specs() (specs []types.TagSpecification) {
+	if len(t.image) > 0 {
+		specs = append(specs, types.TagSpecification{ResourceType: types.ResourceTypeImage, Tags: t.image})
+	}
+	if len(t.snapshots) > 0 {
+		specs = append(specs, types.TagSpecification{ResourceType: types.ResourceTypeSnapshot, Tags: t.snapshots})
+	}
+	return specs
+}
+
+// making makes an image with create, which is given the tag specifications to send.
+// Where the endpoint does not take them, it is called again without.
+func (m *Maker) making(ctx context.Context, t *tagging, specs []types.TagSpecification, create func([]types.TagSpecification) (string, error)) (string, error) {
+	id, err := create(specs)
+	if len(specs) == 0 || !access.NotImplemented(err) {
+		return id, err
+	}
+	m.Scope.Warn(ctx, "The endpoint does not tag an image while it makes it (%s). It is made without tags, which are set afterwards with CreateTags.", err)
+	t.refused = true
+	return create(nil)
+}
+
+// tagNew tags an image that was just made without its tags, so that it can be
+// found by them should bake end now.
+func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error {
+	if !t.refused {
+		return nil
+	}
+	_, err := step.Do(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) (struct{}, error) {
+		client := access.EC2(m.Session, region)
+		watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
+		return struct{}{}, watch.Until(ctx, "image "+id+" to exist", func(ctx context.Context) (bool, error) {
+			_, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: t.image})
+			if access.NotFound(err) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+	})
+	return err
+}
+
+// retag makes sure that a finished image and its snapshots have their tags, where
+// the endpoint is not EC2 itself and so may have ignored them.
+func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagging) error {
+	if !t.refused && !m.Session.Stranger(made.Region) {
+		return nil
+	}
+	_, err := step.Do(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) (struct{}, error) {
+		client := access.EC2(m.Session, made.Region)
+		have := map[string][]types.Tag{made.ID: image.Tags}
+		want := map[string][]types.Tag{made.ID: t.image}
+		ids := []string{made.ID}
+		if len(t.snapshots) > 0 && len(made.Snapshots) > 0 {
+			out, err := access.Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{SnapshotIds: made.Snapshots})
+			if err != nil {
+				return struct{}{}, err
+			}
+			for _, s := range out.Snapshots {
+				id := aws.ToString(s.SnapshotId)
+				ids, have[id], want[id] = append(ids, id), s.Tags, t.snapshots
+			}
+		}
+		for _, id := range ids {
+			lacking := lacking(have[id], want[id])
+			if len(lacking) == 0 {
+				continue
+			}
+			if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: lacking}); err != nil {
+				return struct{}{}, fmt.Errorf("tagging %s: %w", id, err)
+			}
+			m.Scope.Say(ctx, "The endpoint has not tagged %s when it made it; it has its tags now", id)
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// lacking returns the wanted tags that something does not have.
+func lacking(have, want []types.Tag) []types.Tag {
+	return slices.DeleteFunc(slices.Clone(want), func(w types.Tag) bool {
+		return slices.ContainsFunc(have, func(h types.Tag) bool {
+			return aws.ToString(h.Key) == aws.ToString(w.Key) && aws.ToString(h.Value) == aws.ToString(w.Value)
+		})
+	})
+}
