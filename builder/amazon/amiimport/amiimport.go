@@ -71,7 +71,11 @@ func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artif
 		return nil, p.src.Errorf(&p.Format, "No disk image", "None of the artifact's files is named *.%s: %s.", p.Format, strings.Join(in.Files, ", "))
 	}
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
-		return access.Open(ctx, &p.Options.Options, p.src, p.cloud, s.Run.Env)
+		session, err := access.Open(ctx, &p.Options.Options, p.src, p.cloud, s.Run.Env)
+		if err == nil {
+			session.Warn = s.Warn
+		}
+		return session, err
 	})
 	if err != nil {
 		return nil, err

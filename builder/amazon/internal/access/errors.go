@@ -9,12 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
@@ -95,15 +93,15 @@ func (u unsent) Unwrap() error { return u.error }
 // Call makes one API call: out, err := Call(ctx, client.RunInstances, in).
 // Its errors are *[Error], or the cause of ctx once that has ended.
 func Call[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I) (*O, error) {
-	var requests atomic.Int32
-	out, err := op(context.WithValue(ctx, requestsKey{}, &requests), in)
+	a := &attempts{start: time.Now()}
+	out, err := op(context.WithValue(ctx, attemptsKey{}, a), in)
 	if err == nil {
 		return out, nil
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, explain(err, int(requests.Load()))
+	return nil, explain(err, int(a.requests.Load()))
 }
 
 // Finish is [Call] for what makes something. When ctx ends while the call is
@@ -123,19 +121,6 @@ func Finish[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...
 
 // finishGrace is longer than a call that makes something usually takes.
 const finishGrace = 5 * time.Second
-
-type requestsKey struct{}
-
-// countRequests counts the requests of each [Call], retries included.
-func countRequests(stack *middleware.Stack) error {
-	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("bake:CountRequests",
-		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-			if n, ok := ctx.Value(requestsKey{}).(*atomic.Int32); ok {
-				n.Add(1)
-			}
-			return next.HandleFinalize(ctx, in)
-		}), "Retry", middleware.After)
-}
 
 // noCode is the code that the SDK gives an answer without one.
 const noCode = "UnknownError"
@@ -198,6 +183,9 @@ func lacking(action, resource string) string {
 
 func unreachable(err error) (message, hint string) {
 	var resp *smithyhttp.ResponseError
+	if errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2 {
+		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint is one of EC2"
+	}
 	if errors.As(err, &resp) && resp.HTTPStatusCode() > 0 {
 		return fmt.Sprintf("the endpoint answered with HTTP status %d and a body that is not an AWS response", resp.HTTPStatusCode()),
 			"Check that the endpoint is one of EC2"

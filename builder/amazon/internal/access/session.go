@@ -61,6 +61,10 @@ type Session struct {
 	Account string // empty if it was not asked for
 	Cloud   Cloud
 
+	// Warn, if not nil, tells the user what is wrong while bake goes on trying. It
+	// is set before the session is used by others.
+	Warn func(ctx context.Context, format string, args ...any)
+
 	config   aws.Config
 	endpoint string // of EC2 in Region only; empty: the usual
 	iam      string // endpoint of IAM; empty: the usual
@@ -99,7 +103,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
-	cfg.APIOptions = append(cfg.APIOptions, countRequests, logRequests)
+	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests)
 	cfg.Retryer = retryer
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
@@ -354,6 +358,14 @@ func (s *Session) Loopback() bool {
 	}
 	ip := net.ParseIP(u.Hostname())
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Voice returns what [wait.Wait] says its troubles with, in the step that ctx is in.
+func (s *Session) Voice(ctx context.Context) func(text string) {
+	if s.Warn == nil {
+		return nil
+	}
+	return func(text string) { s.Warn(ctx, "%s", text) }
 }
 
 // Stranger reports whether the EC2 of a region may be another one than AWS's and

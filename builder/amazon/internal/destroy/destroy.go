@@ -305,6 +305,7 @@ func (j *job) terminate(ctx context.Context, i types.Instance) error {
 	_, err := access.Watch(j.session, j.r.Where).Instances.Until(ctx, wait.Wait[types.Instance]{
 		ID: id, What: "instance " + id + " to be terminated", Watch: j.session.Watch(15*time.Second, 10*time.Minute),
 		Kind: "terminated", Usual: wait.Span{Soonest: 10 * time.Second, Latest: time.Minute},
+		Voice: j.session.Voice(ctx),
 		Judge: func(i types.Instance, found bool) (bool, error) {
 			return !found || i.State != nil && i.State.Name == types.InstanceStateNameTerminated, nil
 		},

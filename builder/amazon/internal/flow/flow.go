@@ -55,7 +55,11 @@ type Flow struct {
 // builder that launches nothing.
 func Open(ctx context.Context, s *step.Scope, src *schema.Source, cloud access.Cloud, a *access.Options, l *launch.Options) (*Flow, error) {
 	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
-		return access.Open(ctx, a, src, cloud, s.Run.Env)
+		session, err := access.Open(ctx, a, src, cloud, s.Run.Env)
+		if err == nil {
+			session.Warn = s.Warn
+		}
+		return session, err
 	})
 	if err != nil {
 		return nil, err

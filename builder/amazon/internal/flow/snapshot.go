@@ -79,6 +79,7 @@ func (f *Flow) awaitSnapshot(ctx context.Context, id string) error {
 	_, err := access.Watch(f.Session, f.Session.Region).Snapshots.Until(ctx, wait.Wait[types.Snapshot]{
 		ID: id, What: "snapshot " + id + " to be completed", Watch: f.Session.Watch(15*time.Second, 30*time.Minute),
 		Kind: "snapshot", Usual: wait.Span{Soonest: 20 * time.Second, Latest: 2 * time.Minute},
+		Voice: f.Session.Voice(ctx),
 		Judge: func(s types.Snapshot, found bool) (bool, error) {
 			switch {
 			case !found: // EC2 has not heard of it everywhere yet

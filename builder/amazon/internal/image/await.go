@@ -31,6 +31,7 @@ func (m *Maker) await(ctx context.Context, region, id, kind string) (types.Image
 	return watcher.Images.Until(ctx, wait.Wait[types.Image]{
 		ID: id, What: "image " + id + " in " + region + " to become available", Watch: m.Session.Watch(15*time.Second, 30*time.Minute),
 		Kind: kind, Usual: wait.Span{Soonest: 20 * time.Second, Latest: time.Minute}, Expect: p.expect,
+		Voice: m.Session.Voice(ctx),
 		Judge: func(image types.Image, found bool) (bool, error) {
 			switch {
 			case seen && !found:

@@ -267,6 +267,7 @@ func (l *Launcher) awaitState(ctx context.Context, id string, want types.Instanc
 	return access.Watch(l.Session, l.Session.Region).Instances.Until(ctx, wait.Wait[types.Instance]{
 		ID: id, What: fmt.Sprintf("instance %s to be %s", id, want), Watch: l.Session.Watch(15*time.Second, 10*time.Minute),
 		Kind: string(want), Usual: usual,
+		Voice: l.Session.Voice(ctx),
 		Judge: func(i types.Instance, found bool) (bool, error) {
 			if !found || i.State == nil {
 				return false, nil // EC2 has not heard of it everywhere yet

@@ -33,6 +33,7 @@ type Poll[T any] struct {
 	cancel  context.CancelFunc         // of the look that is under way
 	last    time.Time                  // when it was looked
 	broken  int                        // looks in a row that have failed
+	since   time.Time                  // when the first of them was
 	trouble error                      // why the last one did
 	past    map[string][]time.Duration // how long waits took, by their kind; the newest last
 }
@@ -64,6 +65,9 @@ type Wait[T any] struct {
 	// ok is false if it does not.
 	Expect func() (s Span, ok bool)
 
+	// Voice, if not nil, is told from time to time that the looks go on failing.
+	Voice func(text string)
+
 	// Judge says whether the wait is over, with an error if it was in vain. found
 	// is false if the thing does not exist. It is called by one goroutine at a
 	// time, and must not block.
@@ -74,6 +78,7 @@ type waiter[T any] struct {
 	Wait[T]
 	start   time.Time
 	next    time.Time
+	said    time.Time // when Voice was last told something
 	outcome chan outcome[T]
 }
 
@@ -91,6 +96,13 @@ const remembered = 8
 
 // longest is the longest pause after looks that failed.
 const longest = 30 * time.Second
+
+// Trouble is after what time of failures something is said, and Again after what
+// time it is said again.
+const (
+	Trouble = 10 * time.Second
+	Again   = 30 * time.Second
+)
 
 // Until returns what w's thing was like when Judge said that the wait is over.
 // When ctx ends, the error is its cause.
@@ -231,18 +243,45 @@ func (p *Poll[T]) look() {
 		maps.Copy(found, some)
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.cancel, p.last = nil, time.Now()
+	var say []func()
 	switch {
 	case ctx.Err() != nil: // nobody waits for it any more
 	case err == nil:
 		p.broken = 0
 		p.tell(ids, found)
 	case p.Passes(err):
+		if p.broken == 0 {
+			p.since = now
+		}
 		p.broken, p.trouble = p.broken+1, err
+		say = p.complain()
 	default:
 		p.fail(ids, err)
 	}
+	p.mu.Unlock()
+	for _, f := range say {
+		f()
+	}
+}
+
+// complain returns what tells those who wait, and have not heard of it lately, that
+// the looks fail. The lock is held.
+func (p *Poll[T]) complain() (say []func()) {
+	for _, w := range p.waiting {
+		begin := p.since
+		if w.start.After(begin) {
+			begin = w.start
+		}
+		lasted := p.last.Sub(begin)
+		if w.Voice == nil || lasted < Trouble || !w.said.IsZero() && p.last.Sub(w.said) < Again {
+			continue
+		}
+		w.said = p.last
+		text := fmt.Sprintf("Still waiting for %s; asking about it has failed for %s: %s", w.What, lasted.Round(time.Second), p.trouble)
+		say = append(say, func() { w.Voice(text) })
+	}
+	return say
 }
 
 // tell judges what was found. The lock is held.

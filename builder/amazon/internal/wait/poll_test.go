@@ -230,3 +230,37 @@ func TestPollExpect(t *testing.T) {
 		}
 	})
 }
+
+// TestPollVoice: that the looks go on failing is said, not at once and not each time.
+func TestPollVoice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{done: map[string]time.Time{"a": time.Now()}, err: errPassing}
+		start := time.Now()
+		var said []string
+		var at []time.Duration
+		w := until("a")
+		w.Voice = func(text string) { said, at = append(said, text), append(at, time.Since(start)) }
+		go func() {
+			time.Sleep(2 * time.Minute)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.err = nil
+		}()
+		if _, err := f.poll().Until(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+		if len(said) < 3 || len(said) > 5 || at[0] < Trouble || at[0] > 30*time.Second {
+			t.Fatalf("it was said at %v: %q", at, said)
+		}
+		for i := 1; i < len(at); i++ {
+			if apart := at[i] - at[i-1]; apart < Again || apart > 75*time.Second {
+				t.Errorf("it was said at %v", at)
+			}
+		}
+		for _, part := range []string{"a to be done", "has failed for ", errPassing.Error()} {
+			if !strings.Contains(said[0], part) {
+				t.Errorf("it says %q, without %q", said[0], part)
+			}
+		}
+	})
+}

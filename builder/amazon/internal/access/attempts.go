@@ -1,0 +1,135 @@
+package access
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"bake/builder/amazon/internal/wait"
+)
+
+// attempts are the requests of one [Call].
+type attempts struct {
+	requests    atomic.Int32
+	start, said time.Time
+}
+
+type attemptsKey struct{}
+
+// attempts watches each request of a [Call], retries included: it counts them, has
+// the SDK retry what may be sent again when the answer is no use, and says that the
+// service goes on failing.
+func (s *Session) attempts(stack *middleware.Stack) error {
+	err := stack.Serialize.Add(middleware.SerializeMiddlewareFunc("bake:Repeatable",
+		func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {
+			ctx = middleware.WithStackValue(ctx, repeatableKey{}, repeatable(middleware.GetOperationName(ctx), in.Parameters))
+			return next.HandleSerialize(ctx, in)
+		}), middleware.Before)
+	if err != nil {
+		return err
+	}
+	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("bake:Attempts",
+		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+			a, ok := ctx.Value(attemptsKey{}).(*attempts)
+			if !ok {
+				return next.HandleFinalize(ctx, in)
+			}
+			a.requests.Add(1)
+			out, metadata, err := next.HandleFinalize(ctx, in)
+			if err != nil {
+				s.complain(ctx, a, err)
+			}
+			if again, _ := middleware.GetStackValue(ctx, repeatableKey{}).(bool); again && useless(err) {
+				err = torn{err}
+			}
+			return out, metadata, err
+		}), "Retry", middleware.After)
+}
+
+type repeatableKey struct{}
+
+// repeatable reports whether a call may be sent twice: it changes nothing, or
+// carries a token by which EC2 tells that it is the same.
+func repeatable(operation string, in any) bool {
+	if slices.ContainsFunc([]string{"Describe", "Get", "List", "Head"}, func(p string) bool { return strings.HasPrefix(operation, p) }) {
+		return true
+	}
+	v := reflect.Indirect(reflect.ValueOf(in))
+	if v.Kind() != reflect.Struct {
+		return false
+	}
+	token := v.FieldByName("ClientToken")
+	if !token.IsValid() {
+		return false
+	}
+	text, _ := token.Interface().(*string)
+	return aws.ToString(text) != ""
+}
+
+// useless reports whether err is about a good answer that was cut off or garbled.
+func useless(err error) bool {
+	var unreadable *smithy.DeserializationError
+	var resp *smithyhttp.ResponseError
+	return errors.As(err, &unreadable) && errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2
+}
+
+// torn is the error of an answer that was no use, of a call that may be repeated.
+type torn struct{ error }
+
+func (t torn) Unwrap() error { return t.error }
+
+// RetryableError makes the SDK's retryer take it for one that passes.
+func (torn) RetryableError() bool { return true }
+
+// complain says that a call has been failing for long.
+func (s *Session) complain(ctx context.Context, a *attempts, err error) {
+	lasted := time.Since(a.start)
+	if s.Warn == nil || ctx.Err() != nil || lasted < wait.Trouble || !a.said.IsZero() && time.Since(a.said) < wait.Again {
+		return
+	}
+	a.said = time.Now()
+	why := explain(err, 0)
+	var e *Error
+	if errors.As(why, &e) {
+		e.Op = middleware.GetOperationName(ctx)
+	}
+	s.Warn(ctx, "%s in %s has failed for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
+}
+
+// expectAnswer makes an answer of EC2 that is none an error: the SDK takes any XML,
+// and no text at all, for an answer in which nothing is set.
+func expectAnswer(stack *middleware.Stack) error {
+	return stack.Deserialize.Insert(middleware.DeserializeMiddlewareFunc("bake:ExpectAnswer",
+		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+			out, metadata, err := next.HandleDeserialize(ctx, in)
+			resp, ok := out.RawResponse.(*smithyhttp.Response)
+			if err != nil || !ok || resp.StatusCode/100 != 2 || middleware.GetServiceID(ctx) != ec2.ServiceID {
+				return out, metadata, err
+			}
+			start := make([]byte, 512)
+			n, _ := io.ReadFull(resp.Body, start)
+			root := "<" + middleware.GetOperationName(ctx) + "Response"
+			if !bytes.Contains(start[:n], []byte(root)) {
+				return out, metadata, &smithy.DeserializationError{Err: fmt.Errorf("the answer does not begin with %s>", root)}
+			}
+			resp.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(bytes.NewReader(start[:n]), resp.Body), resp.Body}
+			return out, metadata, nil
+		}), "OperationDeserializer", middleware.After)
+}
