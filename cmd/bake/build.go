@@ -129,7 +129,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	machinesEnd := false // with this process
 	parts := parts{env: p.env, ask: p.newPrompter(events.suspend), now: p.now}
 	if o.local {
-		local, err := p.openLocal(ctx, localOptions{egress: o.egress}, events.emit)
+		local, err := p.openLocal(ctx, o.egress, events.emit)
 		if err != nil {
 			return err
 		}
@@ -140,7 +140,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		var unwatch func()
 		ctx, unwatch = local.watch(ctx)
 		defer unwatch()
-		parts.cloud, machinesEnd = local.Cloud, local.own != nil
+		parts.cloud, machinesEnd = local.Cloud, local.open.ServedBy == 0
 		parts.env = slices.Concat(p.env, local.environment())
 		run.Env = slices.Concat(run.Env, local.environment())
 		load.SecretsManager = amazon.Secrets(local.Cloud, parts.env)

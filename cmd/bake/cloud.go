@@ -1,15 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"bake/cloud"
+	"bake/internal/local"
 )
 
 func (p *program) cloudCommand() *cobra.Command {
@@ -60,53 +60,32 @@ security groups admit: whoever reaches the endpoint reaches those too, so mind w
 	return cmd
 }
 
-// local reads what the flags name. -delays wins over the delays in the file of -faults.
-func (o cloudUpOptions) local() (localOptions, error) {
-	out := localOptions{listen: o.listen, mirror: o.mirror, egress: o.egress}
-	if o.faults != "" {
-		r, err := cloud.LoadRehearsal(o.faults)
-		if err != nil {
-			return out, fmt.Errorf("-faults: %w", err)
-		}
-		out.delays, out.faults = r.Delays, r.Faults
-	}
-	if o.delays == "" {
-		return out, nil
-	}
-	delays := []byte(o.delays)
-	if !json.Valid(delays) { // the name of a profile
-		var err error
-		if delays, err = json.Marshal(o.delays); err != nil {
-			return out, err
-		}
-	}
-	if err := json.Unmarshal(delays, &out.delays); err != nil {
-		return out, usageError{"-" + err.Error(), "bake cloud up"}
-	}
-	return out, nil
-}
-
 func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
-	options, err := o.local()
-	if err != nil {
-		return err
-	}
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()
-	c, err := p.serveLocal(ctx, options, emit)
+	options, err := p.localOptions(emit)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.close(stop)) }()
+	options.Listen, options.Mirror, options.Delays, options.Faults = o.listen, o.mirror, o.delays, o.faults
+	options.Egress = cmp.Or(o.egress, options.Egress)
+	c, err := local.Serve(ctx, options)
+	if wrong, ok := errors.AsType[*local.DelaysError](err); ok {
+		return usageError{"-" + wrong.Error(), "bake cloud up"}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close(stop)) }()
 	if p.json.on {
 		p.writeJSON(p.header("ready"), struct {
 			Endpoint    string            `json:"endpoint"`
 			Environment map[string]string `json:"environment"` // for clients
-		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.credentialsFile}})
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}})
 	} else {
-		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.credentialsFile))
+		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.CredentialsFile))
 	}
 	if err != nil {
 		return err
@@ -119,8 +98,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-c.served:
-		c.served <- nil
+	case err := <-c.Served:
+		c.Served <- nil
 		return err
 	}
 }

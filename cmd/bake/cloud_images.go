@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
+
+	"bake/internal/local"
 )
 
 func (p *program) cloudImagesCommand() *cobra.Command {
@@ -25,7 +27,7 @@ made when it is launched for the first time.`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },
 	}
-	cmd.Flags().StringVar(&region, "region", defaultRegion, "list the images in this `region`")
+	cmd.Flags().StringVar(&region, "region", local.DefaultRegion, "list the images in this `region`")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -42,7 +44,7 @@ type listedImage struct {
 }
 
 func (p *program) cloudImages(ctx context.Context, region string) error {
-	return p.withLocal(ctx, localOptions{}, func(ctx context.Context, c *localCloud) error {
+	return p.withLocal(ctx, "", func(ctx context.Context, c *localCloud) error {
 		images, err := listImages(ctx, c.ec2(region))
 		if err != nil {
 			return err

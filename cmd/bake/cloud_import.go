@@ -1,22 +1,16 @@
 package main
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
-	"runtime"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"bake/cloud/image"
-	"bake/cloud/machine/sandbox"
+	"bake/internal/local"
 	"bake/step"
 )
 
@@ -57,36 +51,26 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	if o.owner != "self" && !accountPattern().MatchString(o.owner) {
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
-	return p.withLocal(ctx, localOptions{}, func(ctx context.Context, c *localCloud) (err error) {
+	return p.withLocal(ctx, "", func(ctx context.Context, c *localCloud) (err error) {
 		owner := o.owner
 		if owner == "self" {
 			if owner, err = c.account(ctx); err != nil {
 				return err
 			}
 		}
-		dir, driver, err := p.driver()
-		if err != nil {
-			return err
-		}
-		// The store may be shared with the process that serves the cloud.
-		store, err := image.Open(imagesDir(dir), driver)
+		dir, err := p.env.cloudDir()
 		if err != nil {
 			return err
 		}
 		emit, done := p.progressDisplay()
 		defer done()
-		base, err := importBase(ctx, store, o, p.now(), p.phases(emit))
+		err = local.ImportImage(ctx, dir, p.log.Logger, local.Import{
+			Source: o.source, Name: o.name, Owner: owner, User: o.user, Now: p.now(), Progress: p.phases(emit),
+		})
 		if err != nil {
 			return err
 		}
-		err = store.Publish(image.Publication{
-			Owner: owner, Name: o.name, Description: "imported from " + o.source, Architecture: image.EC2Arch(runtime.GOARCH),
-			LoginUser: o.user, Base: base.Name, CreationDate: p.now(),
-		})
-		if err != nil {
-			return errors.Join(err, store.RemoveBase(base.Name))
-		}
-		img, err := findImage(ctx, c.ec2(defaultRegion), o.name)
+		img, err := findImage(ctx, c.ec2(local.DefaultRegion), o.name)
 		if err != nil {
 			return err
 		}
@@ -96,49 +80,6 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		p.say(*img.ImageId + "  " + o.name)
 		return nil
 	})
-}
-
-// importBase makes a base of what o names as source, under a name of its own.
-func importBase(ctx context.Context, store *image.Store, o cloudImportOptions, now time.Time, phase func(string, int64, int64)) (image.Base, error) {
-	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(o.name), "-"), "-._")
-	options := image.ImportOptions{
-		Name: fmt.Sprintf("import-%d-%s", now.UnixMilli(), slug), User: o.user, Source: o.source,
-		Progress: func(r image.Progress) { phase(r.Phase, r.Done, r.Total) },
-	}
-	info, err := os.Stat(o.source)
-	if err != nil || info.IsDir() {
-		return store.ImportOCI(ctx, o.source, options)
-	}
-	f, err := os.Open(o.source)
-	if err != nil {
-		return image.Base{}, err
-	}
-	defer f.Close()
-	saved, err := isSavedImage(f)
-	if err != nil {
-		return image.Base{}, fmt.Errorf("%s: %w", o.source, err)
-	}
-	if saved {
-		return store.ImportOCI(ctx, o.source, options)
-	}
-	options.Size = info.Size()
-	return store.ImportTar(ctx, f, options)
-}
-
-// isSavedImage says whether f is an archive of an image, as "docker save" writes
-// it, and not of a file system. It leaves f at its beginning.
-func isSavedImage(f io.ReadSeeker) (bool, error) {
-	found := false
-	archive := tar.NewReader(f)
-	for !found {
-		h, err := archive.Next()
-		if err != nil {
-			break // the end; or compressed, and then no saved image
-		}
-		found = h.Name == "manifest.json" || h.Name == "oci-layout"
-	}
-	_, err := f.Seek(0, io.SeekStart)
-	return found, err
 }
 
 func (p *program) cloudResetCommand() *cobra.Command {
@@ -180,26 +121,12 @@ func (p *program) cloudReset(ctx context.Context, force, keepBases bool) error {
 			return errReported
 		}
 	}
-	// Opening it makes sure that nobody else has, and that nothing runs.
-	c, err := p.serveLocal(ctx, localOptions{}, func(step.Event) {})
+	o, err := p.localOptions(func(step.Event) {})
 	if err != nil {
 		return err
 	}
-	if err := c.close(ctx); err != nil {
+	if err := local.Reset(ctx, o, keepBases); err != nil {
 		return err
-	}
-	driver, err := sandbox.New(sandbox.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	names := []string{"ec2", "aws", "accounts.json"}
-	if !keepBases {
-		names = append(names, "images")
-	}
-	for _, name := range names {
-		if err := driver.Remove(ctx, dir+"/"+name); err != nil {
-			return err
-		}
 	}
 	p.say("The local cloud is empty.")
 	return nil

@@ -21,6 +21,8 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
+
+	"bake/internal/local"
 )
 
 // cloudRunOptions are the flags of bake cloud run.
@@ -49,14 +51,14 @@ address and how to log in, and terminate it on Ctrl-C.`,
 		Args: exactly("the image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.image = args[0]
-			return p.withLocal(cmd.Context(), localOptions{egress: o.egress}, func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
+			return p.withLocal(cmd.Context(), o.egress, func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.key, "key", "", "log in with the private key in this `file`; default: a new key")
 	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
 	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its cores, memory and processes are the machine's limits where the host's control groups allow it (bake doctor says so); the size of its root volume is not enforced")
-	flags.StringVar(&o.region, "region", defaultRegion, "boot it in this `region`")
+	flags.StringVar(&o.region, "region", local.DefaultRegion, "boot it in this `region`")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
 	return cmd

@@ -31,7 +31,7 @@ func (c *clouds) named(ctx context.Context, name string) (amazon.Cloud, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.local == nil {
-		local, err := c.program.openLocal(ctx, localOptions{}, c.emit)
+		local, err := c.program.openLocal(ctx, "", c.emit)
 		if err != nil {
 			return amazon.Cloud{}, err
 		}

@@ -1,70 +1,8 @@
 package main
 
-import (
-	"net"
-	"net/netip"
-	"net/url"
-	"os"
-	"strings"
-
-	"github.com/spf13/pflag"
-
-	"bake/cloud/image"
-	"bake/cloud/image/debian"
-	"bake/cloud/network"
-)
+import "github.com/spf13/pflag"
 
 // egressFlag registers the flag that says what machines of the local cloud reach.
 func egressFlag(flags *pflag.FlagSet, value *string) {
 	flags.StringVar(value, "allow-egress", "", "let local machines connect to these `addresses` of the host and of private networks too: a comma-separated list of ADDRESS, CIDR or NAME, each with or without :PORT, or all; default: $BAKE_ALLOW_EGRESS")
-}
-
-// reach is what machines may connect to outside of the cloud: what allow admits,
-// and what they install packages from, which may be at a private address: the
-// archives of the host's apt and of their own, and the host's proxies.
-func (p *program) reach(allow string, o localOptions, store *image.Store) (*network.Reach, error) {
-	var items []string
-	for _, item := range strings.Split(allow, ",") {
-		if strings.TrimSpace(item) != "" {
-			items = append(items, item)
-		}
-	}
-	urls := append(debian.HostMirrors(os.DirFS("/")), o.mirror)
-	bases, err := store.Bases()
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range bases {
-		urls = append(urls, b.Mirrors...)
-	}
-	for _, name := range []string{"http_proxy", "https_proxy", "all_proxy"} {
-		urls = append(urls, p.env.get(name), p.env.get(strings.ToUpper(name)))
-	}
-	for _, u := range urls {
-		if item, ok := urlDestination(u); ok {
-			items = append(items, item)
-		}
-	}
-	return network.ParseReach(items...)
-}
-
-// urlDestination is the host and port of a URL, as an item of [network.ParseReach].
-func urlDestination(text string) (item string, ok bool) {
-	if text != "" && !strings.Contains(text, "://") {
-		text = "http://" + text // as proxies are often written
-	}
-	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" {
-		return "", false
-	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
-	}
-	if addr, err := netip.ParseAddr(u.Hostname()); err == nil && !addr.Is4() || port == "" {
-		return "", false // machines have no IPv6
-	}
-	item = net.JoinHostPort(u.Hostname(), port)
-	_, err = network.ParseReach(item)
-	return item, err == nil
 }

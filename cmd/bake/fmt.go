@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
-	"bake/cloud/durable"
 	"bake/config/format"
+	"bake/internal/wholefile"
 )
 
 // errUnformatted is the error of fmt -check when a file is not in the canonical layout.
@@ -167,23 +165,15 @@ func formatted(name string, src []byte) ([]byte, error) {
 // rewrite replaces what the file holds, or the file that it links to, at once. The
 // file must be one that could be written to, and keeps its mode and owner.
 func rewrite(name string, data []byte) error {
-	name, err := filepath.EvalSymlinks(name)
-	if err != nil {
-		return err
-	}
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := durable.Replace(name, data, info.Mode().Perm()); err != nil {
+	return wholefile.Write(name, 0o644, func(f *os.File) error {
+		_, err := f.Write(data)
 		return err
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
-		return os.Chown(name, int(owner.Uid), int(owner.Gid))
-	}
-	return nil
+	})
 }

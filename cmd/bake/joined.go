@@ -29,13 +29,13 @@ const watchEvery = time.Second
 // that, and before a connection to a machine that is lost for that reason says so.
 // The caller releases it.
 func (c *localCloud) watch(parent context.Context) (ctx context.Context, release func()) {
-	if c.own != nil {
+	if c.open.ServedBy == 0 {
 		return parent, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	look := func() {
 		if c.gone(ctx) {
-			cancel(&goneError{c.servedBy})
+			cancel(&goneError{c.open.ServedBy})
 		}
 	}
 	dial := c.Dial
@@ -98,8 +98,8 @@ func (c *localCloud) gone(ctx context.Context) bool {
 // dependence says whose end would end this process's machines, empty if it is this
 // process itself.
 func (c *localCloud) dependence() string {
-	if c.own != nil {
+	if c.open.ServedBy == 0 {
 		return ""
 	}
-	return fmt.Sprintf("Process %d serves the local cloud: if it is ended at once, by a second Ctrl-C or a kill, the machines end with it.", c.servedBy)
+	return fmt.Sprintf("Process %d serves the local cloud: if it is ended at once, by a second Ctrl-C or a kill, the machines end with it.", c.open.ServedBy)
 }

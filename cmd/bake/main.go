@@ -13,12 +13,12 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"bake/cloud/machine/sandbox"
+	"bake/internal/local"
 	"bake/ui"
 )
 
 func main() {
-	if ran, code := sandbox.Child(os.Args); ran {
+	if ran, code := local.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))

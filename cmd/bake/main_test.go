@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 			if err := os.Chmod(e.WorkDir, 0o755); err != nil {
 				return err
 			}
-			return borrowBase(base, imagesDir(cloud))
+			return borrowBase(base, filepath.Join(cloud, "images"))
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {

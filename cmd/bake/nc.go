@@ -10,6 +10,8 @@ import (
 	"net/url"
 
 	"github.com/spf13/cobra"
+
+	"bake/internal/local"
 )
 
 func (p *program) ncCommand() *cobra.Command {
@@ -32,7 +34,7 @@ func (p *program) nc(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	endpoint, err := servedEndpoint(dir)
+	endpoint, err := local.Endpoint(dir)
 	if err != nil {
 		return fmt.Errorf("no local cloud is being served; start one with 'bake cloud up' (%w)", err)
 	}

@@ -13,8 +13,8 @@ import (
 
 // Write makes the file at path hold what fill writes. If fill fails, the file is
 // what it was before. A new file has the permissions perm less those that the
-// umask takes away; a file that exists keeps its permissions, and a symbolic link
-// goes on pointing at it.
+// umask takes away; a file that exists keeps its permissions, and for root its
+// owner, and a symbolic link goes on pointing at it.
 func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -29,7 +29,7 @@ func Write(path string, perm fs.FileMode, fill func(*os.File) error) error {
 	}
 	err = fill(f)
 	if old != nil {
-		err = errors.Join(err, f.Chmod(old.Mode().Perm()))
+		err = errors.Join(err, keepOwner(f, old), f.Chmod(old.Mode().Perm()))
 	}
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {

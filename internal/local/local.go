@@ -1,0 +1,124 @@
+// Package local is the one door from bake to the local cloud, the embedded EC2 in
+// cloud: it serves it in this process, or joins the process that does. Machines
+// need Linux; elsewhere what would open the cloud fails with [ErrUnsupported].
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// DefaultRegion is the region of the local cloud when nothing names one.
+const DefaultRegion = "us-east-1"
+
+// ErrUnsupported says that this system cannot run local machines.
+var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. Run 'bake cloud up' on a Linux host or in a Linux virtual machine, forward its port, and set the two variables that it prints here; then leave out -local")
+
+// Options say where the local cloud is, and how it behaves when this process
+// serves it.
+type Options struct {
+	Dir    string              // where it keeps images and machines
+	Getenv func(string) string // the environment, for the host's proxies
+	Log    *slog.Logger        // for developers
+
+	Listen      string // address to serve at; empty for a free port of 127.0.0.1
+	Mirror      string // URL of a Debian archive; empty for the host's own
+	Egress      string // what machines reach besides public addresses, as -allow-egress says it
+	EgressAsked bool   // by -allow-egress: that is an error if another process serves the cloud
+	Delays      string // how long things take: the name of a profile, or JSON; empty for none
+	Faults      string // a JSON file with rules for faults; empty for none
+
+	Progress func(Progress) // is told how the preparation of bases goes
+	Waiting  func()         // is called if others use the cloud when it is to be closed
+}
+
+// Progress is one report of how the preparation of a base goes.
+type Progress struct {
+	Base, Phase string // an empty phase ends the last one
+	Note        string // something to tell the user, if not empty
+	Done, Total int64  // bytes
+}
+
+// Cloud is the local cloud, served by this process or by another one.
+type Cloud struct {
+	Endpoint             string // URL
+	AccessKey, SecretKey string
+	CredentialsFile      string // in the form of the AWS CLI, with the same keys
+
+	ServedBy int        // the process that serves it; 0 if that is this one
+	Served   chan error // how serving ended, if that is this one
+
+	close func(stop context.Context) error
+}
+
+// Close lets go of the cloud. If this process serves it, it waits until no other
+// one uses it and shuts the machines down; they are killed when stop ends.
+func (c *Cloud) Close(stop context.Context) error { return c.close(stop) }
+
+// DelaysError is the error of [Options] whose Delays make no sense.
+type DelaysError struct{ Err error }
+
+func (e *DelaysError) Error() string { return e.Err.Error() }
+func (e *DelaysError) Unwrap() error { return e.Err }
+
+// Finding is something that machines need of this host.
+type Finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Fatal  bool   `json:"fatal"` // no machine can run without it
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// String shows a finding: whether it is good, what it is, and the remedy.
+func (f Finding) String() string {
+	mark := "ok    "
+	switch {
+	case f.OK:
+	case f.Fatal:
+		mark = "FATAL "
+	default:
+		mark = "note  "
+	}
+	text := fmt.Sprintf("%s %s: %s", mark, f.Name, f.Detail)
+	if !f.OK && f.Remedy != "" {
+		text += "\n        remedy: " + f.Remedy
+	}
+	return text
+}
+
+// Import says what is made an image of.
+type Import struct {
+	Source   string // an archive, a directory, or a reference to an OCI image
+	Name     string // of the image
+	Owner    string // account that offers it
+	User     string // login user; empty for what the source says
+	Now      time.Time
+	Progress func(phase string, done, total int64)
+}
+
+// Endpoint returns the URL at which a process serves the local cloud in dir. If
+// that process was killed nobody may answer there.
+func Endpoint(dir string) (string, error) {
+	name := filepath.Join(dir, "endpoint.json")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	var served struct {
+		URL string `json:"url"`
+	}
+	if err := json.Unmarshal(text, &served); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	if served.URL == "" {
+		return "", errors.New("the process that has it open does not serve it")
+	}
+	return served.URL, nil
+}

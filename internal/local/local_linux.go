@@ -1,0 +1,245 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"bake/cloud"
+	"bake/cloud/image"
+	"bake/cloud/machine/sandbox"
+)
+
+// comesUp is how long a process that has the local cloud open may take to serve
+// it, or to let go of it again.
+const comesUp = 3 * time.Second
+
+// shutdown is how long the machines of the local cloud may take to shut down.
+const shutdown = 30 * time.Second
+
+// Child runs the part of a machine that args name, if they name one: machines run
+// in processes of this program. It is called before anything else.
+func Child(args []string) (ran bool, code int) { return sandbox.Child(args) }
+
+// Open returns the local cloud. If another process serves it, that one is used,
+// and does not end before Close; otherwise this process serves it until Close.
+func Open(ctx context.Context, o Options) (*Cloud, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(comesUp); ; {
+		c, err := Serve(ctx, o)
+		inUse, ok := errors.AsType[*cloud.InUseError](err)
+		if !ok {
+			return c, err
+		}
+		closing := false
+		if inUse.URL != "" {
+			if o.EgressAsked {
+				return nil, fmt.Errorf("-allow-egress: process %d serves the local cloud already, and decides what machines reach: give it the option there, or end it first", inUse.PID)
+			}
+			c, err := join(ctx, inUse)
+			if closing = errors.Is(err, cloud.ErrClosing); !closing {
+				return c, err
+			}
+		}
+		if !closing && time.Now().After(deadline) { // closing ends by itself
+			return nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Serve opens the local cloud in this process. It fails if another one has it open.
+func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
+	delays, faults, err := rehearsal(o)
+	if err != nil {
+		return nil, err
+	}
+	driver, store, err := open(o.Dir, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	reach, err := reach(o, store)
+	if err != nil {
+		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
+	}
+	c, err := cloud.Open(ctx, cloud.Options{
+		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.Mirror}), Reach: reach,
+		Delays: delays, Faults: faults, Log: o.Log,
+		Progress: func(p cloud.Progress) {
+			if o.Progress != nil {
+				o.Progress(Progress{Base: p.Base, Phase: p.Phase, Note: p.Note, Done: p.Done, Total: p.Total})
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close(ctx))
+		}
+	}()
+	if err := fatal(ctx, driver); err != nil {
+		return nil, err
+	}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the local cloud: %w; name another address with -listen", err)
+	}
+	key := c.Credentials()[0]
+	served := make(chan error, 1)
+	go func() { served <- c.Serve(l) }()
+	return &Cloud{
+		Endpoint: "http://" + l.Addr().String(), AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
+		CredentialsFile: c.CredentialsFile(), Served: served,
+		close: func(stop context.Context) error {
+			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
+				return errors.Join(err, c.Close(stop), <-served)
+			}
+			ctx, cancel := context.WithTimeout(stop, shutdown)
+			defer cancel()
+			err := c.Close(ctx)
+			return errors.Join(err, <-served)
+		},
+	}, nil
+}
+
+// rehearsal reads the delays and faults that o names. Its own delays win over
+// those in the file of faults.
+func rehearsal(o Options) (delays cloud.Delays, faults *cloud.Faults, err error) {
+	if o.Faults != "" {
+		r, err := cloud.LoadRehearsal(o.Faults)
+		if err != nil {
+			return delays, nil, fmt.Errorf("-faults: %w", err)
+		}
+		delays, faults = r.Delays, r.Faults
+	}
+	if o.Delays == "" {
+		return delays, faults, nil
+	}
+	text := []byte(o.Delays)
+	if !json.Valid(text) { // the name of a profile
+		if text, err = json.Marshal(o.Delays); err != nil {
+			return delays, nil, err
+		}
+	}
+	if err := json.Unmarshal(text, &delays); err != nil {
+		return delays, nil, &DelaysError{err}
+	}
+	return delays, faults, nil
+}
+
+// open opens what keeps the machines and images of the cloud in dir. Both may be
+// shared with the process that serves the cloud.
+func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
+	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := image.Open(filepath.Join(dir, "images"), driver)
+	return driver, store, err
+}
+
+// join returns the local cloud that another process serves, and keeps it from
+// ending. The error is [cloud.ErrClosing] if that process is on its way out.
+func join(ctx context.Context, other *cloud.InUseError) (_ *Cloud, err error) {
+	use, err := cloud.Use(other.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, use.Close())
+		}
+	}()
+	if now, err := Endpoint(other.Dir); err != nil || now != other.URL {
+		return nil, cloud.ErrClosing // it has ended in the meantime
+	}
+	file := filepath.Join(other.Dir, "aws", "credentials")
+	profile, err := config.LoadSharedConfigProfile(ctx, "default", func(o *config.LoadSharedConfigOptions) {
+		o.CredentialsFiles, o.ConfigFiles = []string{file}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the local cloud that process %d serves: %w", other.PID, err)
+	}
+	key := profile.Credentials
+	return &Cloud{
+		Endpoint: other.URL, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, CredentialsFile: file, ServedBy: other.PID,
+		close: func(context.Context) error { return use.Close() },
+	}, nil
+}
+
+// Examine tries everything that the machines of the cloud in dir need of the host.
+// Nothing stays behind.
+func Examine(ctx context.Context, dir string, log *slog.Logger) ([]Finding, error) {
+	driver, err := sandbox.New(sandbox.Options{Dir: dir, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return findings(ctx, driver), nil
+}
+
+func findings(ctx context.Context, driver *sandbox.Driver) (out []Finding) {
+	for _, f := range driver.Check(ctx) {
+		out = append(out, Finding(f))
+	}
+	return out
+}
+
+// fatal returns an error that names everything without which no machine can run.
+func fatal(ctx context.Context, driver *sandbox.Driver) error {
+	var texts []string
+	for _, f := range findings(ctx, driver) {
+		if f.Fatal && !f.OK {
+			texts = append(texts, f.String())
+		}
+	}
+	if texts == nil {
+		return nil
+	}
+	return errors.New("local machines cannot run on this host (bake doctor says more)\n" + strings.Join(texts, "\n"))
+}
+
+// Reset deletes what the cloud that o names holds, but for its bases if they are
+// to be kept. It fails while somebody uses the cloud.
+func Reset(ctx context.Context, o Options, keepBases bool) error {
+	// Opening it makes sure that nobody else has, and that nothing runs.
+	c, err := Serve(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := c.Close(ctx); err != nil {
+		return err
+	}
+	driver, err := sandbox.New(sandbox.Options{Dir: o.Dir, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	names := []string{"ec2", "aws", "accounts.json"}
+	if !keepBases {
+		names = append(names, "images")
+	}
+	for _, name := range names {
+		if err := driver.Remove(ctx, o.Dir+"/"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

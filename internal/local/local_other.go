@@ -1,0 +1,26 @@
+//go:build !linux
+
+package local
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Child reports that this process is not one of a machine's.
+func Child([]string) (ran bool, code int) { return false, 0 }
+
+// Open returns the local cloud that this process or another one serves.
+func Open(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported }
+
+// Serve opens the local cloud in this process.
+func Serve(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported }
+
+// Examine tries everything that machines need of the host.
+func Examine(context.Context, string, *slog.Logger) ([]Finding, error) { return nil, ErrUnsupported }
+
+// ImportImage makes an image of the cloud in dir.
+func ImportImage(context.Context, string, *slog.Logger, Import) error { return ErrUnsupported }
+
+// Reset deletes what the cloud in dir holds.
+func Reset(context.Context, Options, bool) error { return ErrUnsupported }

@@ -1,0 +1,17 @@
+//go:build unix
+
+package wholefile
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// keepOwner gives f the owner that old has, if this is root.
+func keepOwner(f *os.File, old fs.FileInfo) error {
+	if owner, ok := old.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return nil
+}
