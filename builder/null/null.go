@@ -45,6 +45,9 @@ type Options struct {
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	o.warnOfKeyPair(c)
+	if !c.Known(&o.Communicator) {
+		return
+	}
 	switch o.Communicator {
 	case ssh.None:
 		return

@@ -263,7 +263,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.PauseBeforeConnecting < 0 {
 		c.Errorf(&o.PauseBeforeConnecting, "Negative duration", "pause_before_connecting cannot be negative.")
 	}
-	if o.Communicator != SSH {
+	if o.Communicator != SSH || !c.Known(&o.Communicator) {
 		return
 	}
 	o.fill()
