@@ -391,7 +391,8 @@ func decodeUTF16(b64 string) string {
 }
 
 func (s *WinRM) startShell(c *remoteCommand, line string) {
-	cmd := exec.Command("sh", "-c", line)
+	ctx, kill := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir, cmd.Env = s.home, append(os.Environ(), "HOME="+s.home)
 	procgroup.Own(cmd)
 	cmd.Stdout, cmd.Stderr = outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}
@@ -401,13 +402,14 @@ func (s *WinRM) startShell(c *remoteCommand, line string) {
 		err = cmd.Start()
 	}
 	if err != nil {
+		kill()
 		c.stderr, c.done, c.code = []byte(err.Error()), true, 1
 		return
 	}
 	c.stdin = stdin
 	go func() {
 		<-c.dead
-		_ = procgroup.Signal(cmd, syscall.SIGKILL)
+		kill()
 	}()
 	go func() {
 		err := cmd.Wait()

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Own makes cmd, which has not begun, the head of a group of processes, all of
+// Own makes cmd, which has a context and has not begun, the head of a group of processes, all of
 // which are killed when its context ends.
 func Own(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
