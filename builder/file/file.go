@@ -23,13 +23,13 @@ var source string
 
 // Options are the arguments of a file source.
 type Options struct {
-	// The path of the file to make. Its directory is made if needed.
+	// Path of the file to create. Missing directories are created.
 	Target string `hcl:"target"`
 
-	// A file to copy.
+	// File to copy. Not together with `content`.
 	Source string `hcl:"source,optional"`
 
-	// The text of the file.
+	// Text to write. Not together with `source`.
 	Content string `hcl:"content,optional"`
 }
 

@@ -26,44 +26,47 @@ var Source string
 // Options say how a machine is reached. Builders embed them. What depends on
 // where the machine comes from, such as a temporary key pair, is the builder's.
 type Options struct {
-	// How the machine is reached: by `ssh`, by `winrm`, or not at all (`none`). With
-	// `none` commands succeed without doing anything and file transfers are errors.
+	// How bake connects to the machine: `ssh`, `winrm`, or not at all (`none`). With `none`,
+	// commands succeed without doing anything and file transfers fail.
 	Communicator Kind `hcl:"communicator,optional"`
 
-	// How long to wait after the machine was reached for the first time, before
-	// connecting again and starting to provision.
+	// How long to wait after the first successful connection before connecting again and
+	// provisioning. For machines that restart SSH while they boot.
 	PauseBeforeConnecting time.Duration `hcl:"pause_before_connecting,optional"`
 
-	// Host name or address. The builder knows it unless it launches nothing.
+	// Host name or address to connect to. The builder sets it for machines that it launches.
 	Host string `hcl:"ssh_host,optional"`
 
-	// TCP port.
+	// TCP port of the SSH server.
 	Port int `hcl:"ssh_port,optional"`
 
-	// User to log in as.
+	// User to log in as. It depends on the image: `admin` for Debian, `ubuntu` for Ubuntu,
+	// `ec2-user` for Amazon Linux. Cloud images refuse `root`.
 	Username string `hcl:"ssh_username,optional"`
 
-	// Password. Also the answer to every question of keyboard-interactive login.
+	// Password to log in with. It also answers every question of keyboard-interactive
+	// authentication.
 	Password string `hcl:"ssh_password,optional,secret"`
 
-	// Private key to log in with: a file in PEM or OpenSSH format without a
-	// passphrase. `~` and `~user` at its start are home directories.
+	// Private key to log in with: a file in PEM or OpenSSH format, without a passphrase. `~`
+	// and `~user` at the start stand for home directories.
 	PrivateKeyFile string `hcl:"ssh_private_key_file,optional"`
 
-	// OpenSSH certificate of the key in `ssh_private_key_file`.
+	// OpenSSH certificate for the key in `ssh_private_key_file`.
 	CertificateFile string `hcl:"ssh_certificate_file,optional"`
 
-	// Log in with the keys of the local SSH agent, found through `SSH_AUTH_SOCK`.
+	// Log in with the keys of the local SSH agent (`SSH_AUTH_SOCK`).
 	AgentAuth bool `hcl:"ssh_agent_auth,optional"`
 
-	// Do not forward the local SSH agent. Where an agent runs it is forwarded
-	// unless this is set.
+	// Do not forward the local SSH agent to the machine. Not set: it is forwarded if one is
+	// running, and root on the machine can use its keys during the build.
 	DisableAgentForwarding bool `hcl:"ssh_disable_agent_forwarding,optional"`
 
-	// Ciphers to offer, best first, instead of the usual ones.
+	// Ciphers to offer, in order of preference. Not set: a secure default list.
 	Ciphers []string `hcl:"ssh_ciphers,optional"`
 
-	// Key exchange algorithms to offer, best first, instead of the usual ones.
+	// Key exchange algorithms to offer, in order of preference. Not set: a secure default
+	// list. Set it for old SSH servers.
 	KeyExchangeAlgorithms []string `hcl:"ssh_key_exchange_algorithms,optional"`
 
 	// Which host keys are accepted. With `pin`, a key that is known beforehand
@@ -77,28 +80,26 @@ type Options struct {
 	// log says which key was accepted and why.
 	HostKeyCheck HostKeyCheck `hcl:"ssh_host_key_check,optional"`
 
-	// Public keys that the machine may identify itself with, each as a line of an
-	// authorized_keys file: `ssh-ed25519 AAAA...`.
+	// Host keys to accept, each in the form `ssh-ed25519 AAAA...`.
 	HostKeys []string `hcl:"ssh_host_keys,optional"`
 
-	// A file of known hosts as OpenSSH keeps it. If it lists the host (or the
-	// bastion), only the keys listed are accepted.
+	// A known_hosts file in OpenSSH's format. If it lists the host (or the bastion host),
+	// only the listed keys are accepted.
 	KnownHostsFile string `hcl:"ssh_known_hosts_file,optional"`
 
-	// Run every command on a pseudo-terminal. Its standard error is then part of
-	// its standard output.
+	// Run each command in a pseudo-terminal, for example for a sudo with `requiretty`.
+	// Standard error then appears as part of standard output.
 	Pty bool `hcl:"ssh_pty,optional"`
 
-	// How long to try to reach the machine. 5m when neither this nor
-	// `ssh_handshake_attempts` is set; without limit when only the other is.
+	// How long to try to connect. 5m if neither this nor `ssh_handshake_attempts` is set; no
+	// limit if only the other is.
 	Timeout time.Duration `hcl:"ssh_timeout,optional"`
 
-	// Deprecated name of `ssh_timeout`. It wins when both are set.
+	// Deprecated: use `ssh_timeout`. If both are set, this one wins.
 	WaitTimeout time.Duration `hcl:"ssh_wait_timeout,optional"`
 
-	// How many refused logins to put up with while the machine is coming up. 10
-	// when neither this nor `ssh_timeout` is set; without limit when only the
-	// other is.
+	// How many failed logins to accept while the machine boots. 10 if neither this nor
+	// `ssh_timeout` is set; no limit if only the other is.
 	HandshakeAttempts int `hcl:"ssh_handshake_attempts,optional"`
 
 	// How files travel. With `scp`, as a stream through the machine's shell: one
@@ -107,56 +108,57 @@ type Options struct {
 	// `sftp`, through the SFTP subsystem, for machines whose shell is not a POSIX one.
 	FileTransferMethod TransferMethod `hcl:"ssh_file_transfer_method,optional"`
 
-	// How often to ask the machine for a sign of life while a command runs.
-	// Negative: never. When several in a row go unanswered, the connection counts as lost.
+	// How often to check that the connection is alive while a command runs. Negative: never.
+	// If several checks in a row fail, the connection counts as lost.
 	KeepAliveInterval time.Duration `hcl:"ssh_keep_alive_interval,optional"`
 
-	// How long one read or write on the connection may take. 0: any time.
+	// How long one read or write on the connection may take. 0: no limit.
 	ReadWriteTimeout time.Duration `hcl:"ssh_read_write_timeout,optional"`
 
-	// A host to connect through.
+	// Host to connect through (a jump host). Not together with `ssh_proxy_host`.
 	BastionHost string `hcl:"ssh_bastion_host,optional"`
 
 	// TCP port of the bastion host.
 	BastionPort int `hcl:"ssh_bastion_port,optional"`
 
-	// User to log in to the bastion host as.
+	// User to log in to the bastion host as. Required with `ssh_bastion_host`.
 	BastionUsername string `hcl:"ssh_bastion_username,optional"`
 
-	// Password for the bastion host.
+	// Password to log in to the bastion host with.
 	BastionPassword string `hcl:"ssh_bastion_password,optional,secret"`
 
-	// Private key for the bastion host. `ssh_private_key_file` if not set.
+	// Private key to log in to the bastion host with. Not set: `ssh_private_key_file`.
 	BastionPrivateKeyFile string `hcl:"ssh_bastion_private_key_file,optional"`
 
-	// OpenSSH certificate of the key for the bastion host. `ssh_certificate_file`
-	// when the key is `ssh_private_key_file`.
+	// OpenSSH certificate for the key of the bastion host. Not set: `ssh_certificate_file`,
+	// if the key is `ssh_private_key_file`.
 	BastionCertificateFile string `hcl:"ssh_bastion_certificate_file,optional"`
 
 	// Log in to the bastion host with the keys of the local SSH agent.
 	BastionAgentAuth bool `hcl:"ssh_bastion_agent_auth,optional"`
 
-	// Ask on the terminal what the bastion host wants to know.
+	// Ask for the password of the bastion host, and for other answers that it wants, on the
+	// terminal.
 	BastionInteractive bool `hcl:"ssh_bastion_interactive,optional"`
 
-	// A SOCKS5 proxy to connect through. Not together with a bastion host.
+	// SOCKS5 proxy to connect through. Not together with `ssh_bastion_host`.
 	ProxyHost string `hcl:"ssh_proxy_host,optional"`
 
-	// TCP port of the proxy.
+	// TCP port of the SOCKS5 proxy.
 	ProxyPort int `hcl:"ssh_proxy_port,optional"`
 
-	// User name for the proxy.
+	// User name for the proxy. Not set: no authentication.
 	ProxyUsername string `hcl:"ssh_proxy_username,optional"`
 
-	// Password for the proxy.
+	// Password for `ssh_proxy_username`.
 	ProxyPassword string `hcl:"ssh_proxy_password,optional,secret"`
 
-	// Ports of localhost here that lead to a host and port as seen from the
-	// machine, each as `port:host:hostport`.
+	// Ports to forward from this computer to the machine's side (like ssh -L), each as
+	// `port:host:hostport`. bake listens on localhost.
 	LocalTunnels []Tunnel `hcl:"ssh_local_tunnels,optional"`
 
-	// Ports of localhost on the machine that lead to a host and port as seen from
-	// here, each as `port:host:hostport`.
+	// Ports to forward from the machine to this computer's side (like ssh -R), each as
+	// `port:host:hostport`. The machine listens on localhost.
 	RemoteTunnels []Tunnel `hcl:"ssh_remote_tunnels,optional"`
 }
 

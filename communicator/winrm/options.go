@@ -16,32 +16,35 @@ var Source string
 // Settings say how a Windows machine is reached where the communicator is
 // `winrm`. Builders embed them beside those of SSH.
 type Settings struct {
-	// User to log in as.
+	// User to log in as, such as Administrator. Required with the `winrm` communicator.
 	WinRMUsername string `hcl:"winrm_username,optional"`
 
-	// Password. A builder that can find out the password of the machine it
-	// launches does so where this is not set.
+	// Password to log in with. Not set: the amazon builders get the password that Windows
+	// generated from EC2.
 	WinRMPassword string `hcl:"winrm_password,optional,secret"`
 
-	// Host name or address. The builder knows it unless it launches nothing.
+	// Host name or address to connect to. The builder sets it for machines that it launches.
 	WinRMHost string `hcl:"winrm_host,optional"`
 
-	// TCP port. 5985, or with `winrm_use_ssl` 5986, if not set.
+	// TCP port of WinRM. Not set: 5985, or 5986 with `winrm_use_ssl`.
 	WinRMPort int `hcl:"winrm_port,optional"`
 
-	// How long to try to reach the machine, at first and after each reboot.
+	// How long to try to connect, at first and after each restart.
 	WinRMTimeout time.Duration `hcl:"winrm_timeout,optional"`
 
-	// Talk HTTPS.
+	// Connect with HTTPS. Without it, and without `winrm_use_ntlm`, the password travels
+	// unencrypted.
 	WinRMUseSSL bool `hcl:"winrm_use_ssl,optional"`
 
-	// Accept any certificate. Without it the machine needs one that this host trusts.
+	// Accept any TLS certificate. Needed for the self-signed certificate that Windows
+	// usually has. Needs `winrm_use_ssl`.
 	WinRMInsecure bool `hcl:"winrm_insecure,optional"`
 
-	// Log in by NTLM, which does not send the password itself.
+	// Authenticate with NTLM, which does not send the password itself, instead of HTTP basic
+	// authentication.
 	WinRMUseNTLM bool `hcl:"winrm_use_ntlm,optional"`
 
-	// Do not use the HTTP proxy that the environment names.
+	// Connect directly, even if HTTP_PROXY and the like are set.
 	WinRMNoProxy bool `hcl:"winrm_no_proxy,optional"`
 }
 

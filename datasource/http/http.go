@@ -25,16 +25,16 @@ var source string
 
 // Options of the data source http.
 type Options struct {
-	// Where the request goes: an http or https URL.
+	// URL to request, http or https.
 	URL string `hcl:"url"`
 
-	// Method of the request.
+	// HTTP method of the request.
 	Method Method `hcl:"method,optional"`
 
-	// Headers of the request.
+	// Headers of the request, by name.
 	RequestHeaders map[string]string `hcl:"request_headers,optional"`
 
-	// Body of the request.
+	// Body of the request. Usually needs `method = "POST"`.
 	RequestBody string `hcl:"request_body,optional"`
 }
 

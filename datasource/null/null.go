@@ -18,7 +18,7 @@ var source string
 
 // Options of the data source null.
 type Options struct {
-	// What the data source gives as its output.
+	// Value to return as the output.
 	Input string `hcl:"input"`
 }
 

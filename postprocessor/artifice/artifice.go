@@ -22,8 +22,9 @@ var source string
 
 // Options are the arguments of an artifice post-processor.
 type Options struct {
-	// The files of the artifact. The wildcards `*`, `?` and `[` are expanded when
-	// the post-processor runs; one that fits nothing is left out.
+	// Files of the new artifact, which replaces the one that came in. The wildcards `*`, `?`
+	// and `[` are expanded when the post-processor runs; a pattern that matches nothing is
+	// ignored, unless none matches.
 	Files []string `hcl:"files"`
 }
 

@@ -32,11 +32,12 @@ var source string
 
 // Options are the arguments of a checksum post-processor.
 type Options struct {
-	// The algorithms: `md5`, `sha1`, `sha224`, `sha256`, `sha384` and `sha512`.
+	// Algorithms: `md5`, `sha1`, `sha224`, `sha256`, `sha384` and `sha512`. Do not rely on
+	// md5 and sha1 against tampering.
 	ChecksumTypes []string `hcl:"checksum_types,optional"`
 
-	// The file that the checksums are added to, a line for each file. `{{.BuildName}}`,
-	// `{{.BuilderType}}` and `{{.ChecksumType}}` stand for what they say.
+	// File to append the checksums to, one line for each file. `{{.BuildName}}`,
+	// `{{.BuilderType}}` and `{{.ChecksumType}}` can be used in it.
 	Output string `hcl:"output,optional,late"`
 }
 

@@ -26,23 +26,24 @@ var source string
 
 // Options are the arguments of a compress post-processor.
 type Options struct {
-	// The file to write. Its name says what it is: an archive (`.zip`, `.tar`), a
-	// compressed archive (`.tar.gz`), or one compressed file (`.gz`). The ways to
-	// compress are `gz`, `bgzf`, `bz2`, `xz` and `lz4`. Any other name is that of a tar
-	// archive that is compressed with gzip. `{{.BuildName}}` and `{{.BuilderType}}` stand for what they say.
+	// File to write. Its extension selects an archive (`.zip`, `.tar`), a compressed archive
+	// (`.tar.gz`), or a single compressed file (`.gz`). The compression formats are `gz`,
+	// `bgzf`, `bz2`, `xz` and `lz4`. With any other extension the file is a tar archive
+	// compressed with gzip. `{{.BuildName}}` and `{{.BuilderType}}` can be used in it.
 	Output string `hcl:"output,optional,late"`
 
-	// What the name's end would say, if the name has no such end: `tar.gz`, say.
+	// What to write, as an extension such as `tar.gz`, if `output` has no known extension.
 	Format string `hcl:"format,optional"`
 
-	// The kind of archive, `tar` or `zip`, whatever the name's end says.
+	// Kind of archive, `tar` or `zip`, whatever the extension of `output` is.
 	Archive string `hcl:"archive,optional"`
 
-	// How to compress, whatever the name's end says: `gz` (also `gzip` and `pgzip`),
-	// `bgzf`, `bzip2` (also `bz2`), `xz` or `lz4`. A `zip` archive has its own way.
+	// Compression, whatever the extension of `output` is: `gz` (or `gzip`, `pgzip`), `bgzf`,
+	// `bzip2` (or `bz2`), `xz` or `lz4`. Ignored for `zip`, which compresses in its own way.
 	Algorithm string `hcl:"algorithm,optional"`
 
-	// How hard to compress, from 1 to 9. Not set or 0: as the algorithm usually does.
+	// Compression level, from 1 (fastest) to 9 (smallest). Not set or 0: the default of the
+	// algorithm.
 	Level int `hcl:"compression_level,optional"`
 }
 

@@ -27,17 +27,18 @@ var source string
 
 // Options are the arguments of a manifest post-processor.
 type Options struct {
-	// The path of the manifest. What was built is added to a manifest that is
-	// there already; with `-force` a run starts it anew.
+	// Path of the manifest, a JSON file. Builds are appended to an existing manifest; with
+	// `-force` a run starts a new one.
 	Output string `hcl:"output,optional"`
 
-	// Write down only the last part of the paths of files.
+	// Record only the file names, without their directories.
 	StripPath bool `hcl:"strip_path,optional"`
 
-	// Leave out when the build was finished.
+	// Do not record when the build finished, so that equal builds make equal manifests.
 	StripTime bool `hcl:"strip_time,optional"`
 
-	// More to write down with the build.
+	// Additional values to record with the build. Do not put secrets in it: the manifest is
+	// a plain file.
 	CustomData map[string]string `hcl:"custom_data,optional"`
 }
 

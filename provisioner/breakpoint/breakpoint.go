@@ -22,10 +22,10 @@ var source string
 
 // Options are the arguments of a breakpoint provisioner.
 type Options struct {
-	// Do not stop here.
+	// Do not stop here. Set it from a variable to turn breakpoints on and off.
 	Disable bool `hcl:"disable,optional"`
 
-	// What to show the user while waiting.
+	// Text to show while waiting.
 	Note string `hcl:"note,optional"`
 }
 

@@ -14,30 +14,30 @@ var source string
 
 // Options are the arguments of a file provisioner.
 type Options struct {
-	// The file or directory to copy. A local directory that ends in `/` stands for
-	// what is in it. When downloading, a directory is named with a `/` at its end and
-	// is copied as a whole, and the path can hold the wildcards `*`, `?` and `[`. In
-	// paths of the machine, `~` at the start and `$NAME` are what its shell makes of them.
+	// File or directory to copy. A local directory that ends in `/` stands for its contents.
+	// To download a directory, end its name with `/`; it is copied as a whole. Paths to
+	// download can contain the wildcards `*`, `?` and `[`. The machine's shell expands `~`
+	// at the start and `$NAME` in paths on the machine.
 	Source string `hcl:"source,optional,again"`
 
-	// More files and directories to copy, before `source`.
+	// Additional files and directories to copy, before `source`.
 	Sources []string `hcl:"sources,optional,again"`
 
-	// The text of the file to write on the machine, instead of a source. The file
-	// is readable only by its owner.
+	// Text to write to a file on the machine, instead of copying a source. Only the owner
+	// can read the file.
 	Content *string `hcl:"content,optional"`
 
-	// Where to copy to. If it ends in `/` it is a directory, and a file keeps its
-	// name in it. A directory is copied into it either way; if it does not exist on the
-	// machine, but its parent does, it becomes the copy. Otherwise the directory that is
-	// written into has to exist on the machine; here it is made.
+	// Path to copy to. If it ends in `/`, it is a directory, and a file keeps its name in
+	// it. A directory is copied into a destination that exists, with or without the `/`; if
+	// it does not exist but its parent does, the copy gets that name. The parent must exist
+	// on the machine; on this computer it is created. Uploads run as the login user: to
+	// write elsewhere, upload to /tmp and move the file with sudo in a shell provisioner.
 	Destination string `hcl:"destination,again"`
 
-	// Which way to copy: `upload` to the machine or `download` from it.
+	// `upload` to the machine, or `download` from it.
 	Direction Direction `hcl:"direction,optional"`
 
-	// The sources need not exist before the build: something else makes them
-	// while it runs.
+	// The sources need not exist before the build, because an earlier step creates them.
 	Generated bool `hcl:"generated,optional"`
 }
 

@@ -17,51 +17,53 @@ var source string
 type Options struct {
 	script.Options
 
-	// The command line that runs the script on the machine. `{{.Path}}` is where
-	// the script was uploaded to, `{{.Vars}}` are the assignments of its
-	// environment, `{{.EnvVarFile}}` is the path of the file that holds them when
-	// `use_env_var_file` is set; the values of `build.*` have their names.
-	// `chmod +x {{.Path}}; {{.Vars}} {{.Path}}` when not set, or, with
-	// `use_env_var_file`, `chmod +x {{.Path}}; . {{.EnvVarFile}} && {{.Path}}`.
+	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
+	// script, `{{.Vars}}` its environment as assignments, `{{.EnvVarFile}}` the path of the
+	// file with the environment if `use_env_var_file` is set; the values of `build.*` are
+	// available by name. Not set: `chmod +x {{.Path}}; {{.Vars}} {{.Path}}`, or with
+	// `use_env_var_file`: `chmod +x {{.Path}}; . {{.EnvVarFile}} && {{.Path}}`. To run as
+	// root: `sudo sh -c '{{.Vars}} {{.Path}}'`.
 	ExecuteCommand string `hcl:"execute_command,optional,late"`
 
-	// Put the environment into a file that only the user can read, instead of
-	// into the command line, which every user of the machine can.
+	// Pass the environment in a file that only the login user can read, instead of on the
+	// command line, which every user of the machine can see.
 	UseEnvVarFile bool `hcl:"use_env_var_file,optional"`
 
-	// How one variable is assigned: the first %s is its name and the second its
-	// value, in which single quotes are quoted. `%s='%s' ` when not set, or, with
-	// `use_env_var_file`, `export %s='%s'` and a line break.
+	// Format of one assignment: the first %s is the name, the second the value, with single
+	// quotes escaped. Not set: `%s='%s' `, or with `use_env_var_file` `export %s='%s'` and a
+	// newline.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// The interpreter of an inline script. When this is not set and the first
-	// line starts with `#!`, that line counts.
+	// Interpreter for inline scripts. Not set: the first line of the script if it starts
+	// with `#!`.
 	InlineShebang string `hcl:"inline_shebang,optional"`
 
-	// Upload the script as it is. Otherwise line ends become those of Unix, and a
-	// missing one at the end is added.
+	// Upload the script unchanged. Otherwise Windows line endings become Unix ones, and a
+	// missing newline at the end is added.
 	Binary bool `hcl:"binary,optional"`
 
-	// The directory on the machine that scripts are uploaded to. It has to exist.
+	// Directory on the machine to upload scripts to. It must exist, and must not be mounted
+	// noexec.
 	RemoteFolder string `hcl:"remote_folder,optional"`
 
-	// The script's name in that directory. `script_` and a random number when not set.
+	// File name of the script in `remote_folder`. Not set: `script_` and a random number.
 	RemoteFile string `hcl:"remote_file,optional"`
 
-	// The whole path of the script on the machine, instead of folder and file.
+	// Full path of the script on the machine, instead of `remote_folder` and `remote_file`.
 	RemotePath string `hcl:"remote_path,optional"`
 
-	// Leave the uploaded files on the machine.
+	// Do not remove the uploaded files from the machine. They end up in the image, including
+	// any secrets in them.
 	SkipClean bool `hcl:"skip_clean,optional"`
 
-	// The script may end the connection, because it reboots the machine.
+	// The script may lose the connection, for example because it reboots the machine.
+	// Otherwise that is an error.
 	ExpectDisconnect bool `hcl:"expect_disconnect,optional"`
 
-	// How long to go on trying to start a script while the connection to the
-	// machine fails.
+	// How long to keep trying to upload and start a script while the connection fails.
 	StartRetryTimeout time.Duration `hcl:"start_retry_timeout,optional"`
 
-	// How long to wait after the last script.
+	// How long to wait after the last script, for example for a reboot.
 	PauseAfter time.Duration `hcl:"pause_after,optional"`
 }
 

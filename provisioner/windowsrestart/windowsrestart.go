@@ -25,21 +25,22 @@ var source string
 
 // Options are the arguments of a windows-restart provisioner.
 type Options struct {
-	// The command line that restarts the machine.
+	// Command line that restarts the machine.
 	RestartCommand string `hcl:"restart_command,optional"`
 
-	// A command line that succeeds once the machine is back. It is run until it
-	// does, before PowerShell is asked whether it answers.
+	// Command line that succeeds once the machine is back. It is repeated until it does;
+	// then PowerShell must answer too.
 	RestartCheckCommand string `hcl:"restart_check_command,optional"`
 
-	// How long the restart may take.
+	// How long the restart may take before the build fails. Installing updates can take much
+	// longer than the default.
 	RestartTimeout time.Duration `hcl:"restart_timeout,optional"`
 
-	// Wait also until none of `registry_keys` exists: Windows is then done with
-	// what it does to itself after a restart.
+	// Also wait until none of `registry_keys` exists, that is, until Windows has finished
+	// its pending work.
 	CheckRegistry bool `hcl:"check_registry,optional"`
 
-	// Keys of the registry that exist while a restart is pending.
+	// Registry keys that exist while a restart is pending. Needs `check_registry`.
 	RegistryKeys []string `hcl:"registry_keys,optional"`
 }
 

@@ -27,22 +27,21 @@ var source string
 type Options struct {
 	script.Options
 
-	// The command line that runs the script on the machine. `{{.Path}}` is where
-	// the script was uploaded to, `{{.Vars}}` are the assignments of its
-	// environment; the values of `build.*` have their names.
+	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
+	// script, `{{.Vars}}` its environment as assignments; the values of `build.*` are
+	// available by name.
 	ExecuteCommand string `hcl:"execute_command,optional,late"`
 
-	// How one variable is assigned: the first %s is its name and the second its value.
+	// Format of one assignment: the first %s is the name, the second the value.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// Upload the script as it is. Otherwise line ends become those of Windows.
+	// Upload the script unchanged. Otherwise line endings become those of Windows.
 	Binary bool `hcl:"binary,optional"`
 
-	// The path of the script on the machine. It is removed when it has run.
+	// Path of the script on the machine. It is removed after it has run.
 	RemotePath string `hcl:"remote_path,optional"`
 
-	// How long to go on trying to start a script while the connection to the
-	// machine fails.
+	// How long to keep trying to start a script while the connection fails.
 	StartRetryTimeout time.Duration `hcl:"start_retry_timeout,optional"`
 }
 

@@ -24,13 +24,14 @@ type Options struct {
 	access.Options
 	sourceami.Filters
 
-	// Accounts whose images are looked at: account ids, `self`, or aliases such as `amazon`.
+	// Accounts whose images are considered: account IDs, `self`, or an alias such as
+	// `amazon`. Required, because anyone can publish an image with any name.
 	Owners []string `hcl:"owners"`
 
-	// Take the newest image when several match; otherwise that is an error.
+	// Use the newest image if several match. Otherwise several matches are an error.
 	MostRecent bool `hcl:"most_recent,optional"`
 
-	// Look at deprecated images too.
+	// Consider deprecated images too.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 

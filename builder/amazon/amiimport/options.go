@@ -18,69 +18,78 @@ var source string
 type Options struct {
 	access.Options
 
-	// Bucket that the disk image is uploaded to, in the region of the import.
+	// S3 bucket to upload the disk image to. It must exist, and be in the region of the
+	// import.
 	Bucket string `hcl:"s3_bucket_name"`
 
-	// Key of the uploaded object. Not set: `packer-import-{{timestamp}}.` and the format.
+	// Key of the S3 object. Not set: `packer-import-{{timestamp}}.` followed by the format.
 	Key string `hcl:"s3_key_name,optional,late"`
 
-	// Encryption of the object: `AES256` or `aws:kms`.
+	// Encryption of the S3 object: `AES256` or `aws:kms`. Not set: the bucket's default.
 	Encryption string `hcl:"s3_encryption,optional"`
 
-	// KMS key that the object is encrypted with, for `aws:kms`.
+	// KMS key for the S3 object. Used with `s3_encryption = "aws:kms"`.
 	EncryptionKey string `hcl:"s3_encryption_key,optional"`
 
-	// Format of the disk image: `ova`, `raw`, `vmdk`, `vhd` or `vhdx`. The first file
-	// of the artifact that has it as its extension is imported.
+	// Format of the disk image: `ova`, `raw`, `vmdk`, `vhd` or `vhdx`. The first file of the
+	// artifact with this extension is imported.
 	Format string `hcl:"format,optional"`
 
-	// Name of the image. Not set: the name that the import gives it.
+	// Name of the image. It must not be in use in the region. Not set: the name that EC2
+	// gives to the import (import-ami-...).
 	Name string `hcl:"ami_name,optional"`
 
-	// Description of the image.
+	// Description of the image, up to 255 characters.
 	Description string `hcl:"ami_description,optional"`
 
-	// Accounts that may launch the image.
+	// AWS accounts that may launch the image, as 12-digit account IDs. Not set: only the
+	// account that owns it. Encrypted images can be shared only if `ami_kms_key` is a
+	// customer managed key.
 	Users []string `hcl:"ami_users,optional"`
 
-	// Groups that may launch the image. The only one is `all`: everybody.
+	// Groups that may launch the image. The only group is `all`, which makes the image
+	// public. Encrypted images cannot be public.
 	Groups []string `hcl:"ami_groups,optional"`
 
-	// ARNs of organizations that may launch the image.
+	// ARNs of organizations in AWS Organizations whose accounts may launch the image.
 	OrgARNs []string `hcl:"ami_org_arns,optional"`
 
-	// ARNs of organizational units that may launch the image.
+	// ARNs of organizational units in AWS Organizations whose accounts may launch the image.
 	OUARNs []string `hcl:"ami_ou_arns,optional"`
 
-	// Encrypt the image.
+	// Encrypt the image, with `ami_kms_key` or the account's default key for EBS.
 	Encrypt bool `hcl:"ami_encrypt,optional"`
 
-	// KMS key to encrypt the image with. Not set: the account's default key.
+	// KMS key for the image: key ID, alias or ARN. Needs `ami_encrypt`. Not set: the
+	// account's default key for EBS, with which an image cannot be shared.
 	KMSKey string `hcl:"ami_kms_key,optional"`
 
 	// Tags for the image and its snapshots.
 	Tags map[string]string `hcl:"tags,optional"`
 
-	// License of the system on the disk: `AWS` or `BYOL`.
+	// License of the operating system: `AWS` (license included, charged per hour) or `BYOL`
+	// (bring your own). Not set: EC2 decides.
 	LicenseType string `hcl:"license_type,optional"`
 
-	// Role that the import works as. Not set: `vmimport`.
+	// IAM role that EC2 assumes to read the bucket and import the image. Not set:
+	// `vmimport`. It must trust vmie.amazonaws.com.
 	RoleName string `hcl:"role_name,optional"`
 
-	// Architecture of the system on the disk: `x86_64`, `arm64` or `i386`.
+	// Architecture of the operating system on the disk: `x86_64`, `arm64` or `i386`.
 	Architecture string `hcl:"architecture,optional"`
 
-	// How the image boots: `legacy-bios`, `uefi` or `uefi-preferred`. Not set: `uefi`
-	// for arm64, and else `legacy-bios`.
+	// Boot mode of the image: `legacy-bios`, `uefi` or `uefi-preferred`. Not set: `uefi` for
+	// arm64, and `legacy-bios` otherwise. The wrong mode makes an image that does not boot.
 	BootMode string `hcl:"boot_mode,optional"`
 
-	// System on the disk: `linux` or `windows`. It is needed where it boots with UEFI.
+	// Operating system on the disk: `linux` or `windows`. Required if it boots with UEFI.
 	Platform string `hcl:"platform,optional"`
 
-	// `v2.0` makes the metadata service ask for tokens on instances of the image.
+	// `v2.0` makes instances of the image require session tokens of the metadata service
+	// (IMDSv2) by default.
 	IMDSSupport string `hcl:"imds_support,optional"`
 
-	// Leave the uploaded object in the bucket.
+	// Keep the uploaded S3 object after the import. Its storage is charged.
 	SkipClean bool `hcl:"skip_clean,optional"`
 }
 

@@ -20,68 +20,80 @@ type Options struct {
 	Access
 	Image
 
-	// Id of the image to start from. With `source_ami_filter` as well, the image
-	// must also match that.
+	// ID of the image to start from. If `source_ami_filter` is set as well, the image must
+	// also match the filter.
 	SourceAMI string `hcl:"source_ami,optional"`
 
-	// Finds the image to start from.
+	// Find the image to start from by filters. Exactly one image must match, unless
+	// `most_recent` is set.
 	SourceAMIFilter *launch.SourceAMIFilter `hcl:"source_ami_filter,block"`
 
-	// Start from an empty volume, which `pre_mount_commands` format.
+	// Start with an empty volume, which `pre_mount_commands` must partition and format,
+	// instead of a source image. Needs `ami_virtualization_type`, `root_device_name`,
+	// `root_volume_size` and `ami_block_device_mappings`.
 	FromScratch bool `hcl:"from_scratch,optional"`
 
-	// The command that is run in place of each command of this machine: `{{.Command}}`
-	// is that one. With `sudo {{.Command}}` bake need not be root.
+	// Wrapper for every command that bake runs on this computer; `{{.Command}}` is the
+	// command. With `sudo {{.Command}}` bake itself need not run as root.
 	CommandWrapper string `hcl:"command_wrapper,optional,late"`
 
-	// Files of this machine that are there while the build goes on. Not set:
+	// Files of this computer to copy into the chroot for the duration of the build. Not set:
 	// /etc/resolv.conf, unless `from_scratch` is set.
 	CopyFiles []string `hcl:"copy_files,optional"`
 
-	// Device to attach the volume as, such as /dev/xvdf. Not set: the first that is free.
+	// Device name to attach the volume as, such as /dev/xvdf. Not set: the first that is
+	// free.
 	DevicePath string `hcl:"device_path,optional"`
 
-	// Device that the volume has on this machine when it is an NVMe disk here.
+	// Device file of the attached volume, if this instance shows it as an NVMe disk, such as
+	// /dev/nvme1n1.
 	NVMeDevicePath string `hcl:"nvme_device_path,optional"`
 
-	// What else is mounted in the volume: kind, source and place of each.
+	// File systems to mount in the chroot, each as `[type, source, path]`. They replace the
+	// default list.
 	ChrootMounts [][]string `hcl:"chroot_mounts,optional"`
 
-	// Partition of the volume that is mounted; "0" is the whole volume.
+	// Partition of the volume to mount as the root. `"0"` is the whole volume, without a
+	// partition table.
 	MountPartition string `hcl:"mount_partition,optional"`
 
-	// Where the volume is mounted: `{{.Device}}` is the name of its device.
+	// Directory to mount the volume at. `{{.Device}}` is the name of its device.
 	MountPath string `hcl:"mount_path,optional,late"`
 
-	// Options of the mount, each given with -o.
+	// Options for mount, each passed with -o. An XFS volume with the UUID of one that is
+	// mounted here needs `nouuid`.
 	MountOptions []string `hcl:"mount_options,optional"`
 
-	// Commands before the volume is mounted: `{{.Device}}` is its device.
+	// Commands to run on this computer, as root, before the volume is mounted. `{{.Device}}`
+	// is its device.
 	PreMountCommands []string `hcl:"pre_mount_commands,optional,late"`
 
-	// Commands after the volume was mounted: `{{.Device}}` is its device, and
-	// `{{.MountPath}}` where it is.
+	// Commands to run on this computer, as root, after the volume is mounted and before the
+	// chroot is prepared. `{{.Device}}` is its device, `{{.MountPath}}` where it is mounted.
 	PostMountCommands []string `hcl:"post_mount_commands,optional,late"`
 
-	// Device of the root volume in the image.
+	// Device name of the root volume in the image, such as /dev/xvda. Only together with
+	// `ami_block_device_mappings`. Not set: that of the source image.
 	RootDeviceName string `hcl:"root_device_name,optional"`
 
-	// Size of the root volume in GiB. Not set: that of the source image.
+	// Size of the root volume in GiB. Not set: the size in the source image. The file system
+	// does not grow with it.
 	RootVolumeSize int `hcl:"root_volume_size,optional"`
 
-	// Type of the root volume, such as gp3. Not set: that of the source image.
+	// Type of the root volume, such as gp3. Not set: the type in the source image.
 	RootVolumeType string `hcl:"root_volume_type,optional"`
 
-	// Encrypt the root volume. Not set: as that of the source image.
+	// Encrypt the root volume. Not set: as in the source image.
 	RootVolumeEncryptBoot *bool `hcl:"root_volume_encrypt_boot,optional"`
 
-	// KMS key for an encrypted root volume.
+	// KMS key for the encrypted root volume: key ID, alias or ARN. Needs
+	// `root_volume_encrypt_boot`.
 	RootVolumeKMSKeyID string `hcl:"root_volume_kms_key_id,optional"`
 
-	// Tags for the volume while the build goes on.
+	// Tags for the volume during the build. The image does not get them.
 	RootVolumeTags map[string]string `hcl:"root_volume_tags,optional,late"`
 
-	// One more of `root_volume_tags`.
+	// A single tag, added to `root_volume_tags`. Repeatable.
 	RootVolumeTag []late.Tag `hcl:"root_volume_tag,block"`
 }
 

@@ -19,19 +19,19 @@ type Options struct {
 	Launch
 	Image
 
-	// Volumes of the instance, beside or instead of those of the source image. The
-	// image is made of them.
+	// Volumes of the build instance, in addition to or instead of those of the source image.
+	// Provisioners fill them, and the image is made from them. Repeatable.
 	LaunchBlockDeviceMappings []Mapping `hcl:"launch_block_device_mappings,block"`
 
-	// The volume that becomes the root of the image.
+	// The volume that becomes the root volume of the image.
 	Root *RootDevice `hcl:"ami_root_device,block"`
 
-	// Description of the snapshots. Without it: when they were made.
+	// Description of the snapshots. Not set: says when they were created.
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
-	// Make the image of the instance with CreateImage, after its root volume has
-	// been exchanged for the new one: the image takes over the instance's
-	// properties. Otherwise it is registered, and takes over nothing.
+	// Swap the root volume of the instance for the new one and create the image with
+	// CreateImage, which then inherits the instance's properties. Otherwise the image is
+	// registered from the snapshots and inherits nothing.
 	UseCreateImage bool `hcl:"use_create_image,optional"`
 }
 
@@ -55,31 +55,32 @@ type (
 type Mapping struct {
 	device.Mapping
 
-	// Leave the volume out of the image.
+	// Leave this volume out of the image.
 	OmitFromArtifact bool `hcl:"omit_from_artifact,optional"`
 }
 
 // RootDevice is the root volume of the image.
 type RootDevice struct {
-	// Device of the instance whose volume it is, as in `launch_block_device_mappings`.
+	// Device name of the volume on the build instance, as in `launch_block_device_mappings`.
 	SourceDeviceName string `hcl:"source_device_name"`
 
-	// Device name that it has in the image, such as /dev/xvda.
+	// Device name of the root volume in the image, such as /dev/xvda.
 	DeviceName string `hcl:"device_name"`
 
-	// Delete the volume with an instance of the image.
+	// Delete the root volume when an instance of the image is terminated.
 	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
 
-	// I/O operations per second, for io1, io2 and gp3.
+	// Provisioned I/O operations per second, for io1, io2 and gp3 volumes. Required for io1
+	// and io2.
 	IOPS int `hcl:"iops,optional"`
 
-	// Throughput in MiB/s, for gp3.
+	// Provisioned throughput in MiB/s, for gp3 volumes: 125 to 1000.
 	Throughput int `hcl:"throughput,optional"`
 
-	// Volume type, such as gp3.
+	// Volume type, such as gp3. Not set: EC2's default.
 	VolumeType string `hcl:"volume_type,optional"`
 
-	// Size in GiB. Without it: that of the snapshot.
+	// Size in GiB. Not set: the size of the snapshot. It cannot be smaller.
 	VolumeSize int `hcl:"volume_size,optional"`
 }
 

@@ -19,20 +19,22 @@ type Options struct {
 	Access
 	Launch
 
-	// Volumes to make.
+	// Volumes to create. They are attached to the machine, filled by provisioners, and kept
+	// after the build. Repeatable.
 	Volumes []Volume `hcl:"ebs_volumes,block"`
 
-	// Set or clear the instance's support for the Elastic Network Adapter. Not set:
-	// as the source image has it.
+	// Turn the instance's support for enhanced networking with the Elastic Network Adapter
+	// on or off. Not set: the setting of the source image.
 	ENASupport *bool `hcl:"ena_support,optional"`
 
-	// Set the instance's support for SR-IOV networking with the Intel 82599 adapter.
+	// Enable enhanced networking with the Intel 82599 adapter on the instance.
 	SRIOVSupport bool `hcl:"sriov_support,optional"`
 
-	// Tags for the volumes of the instance while the build goes on.
+	// Tags for the volumes of the instance during the build. They are removed from the
+	// volumes that are kept.
 	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
 
-	// One more of `run_volume_tags`.
+	// A single tag, added to `run_volume_tags`. Repeatable.
 	RunVolumeTag []late.Tag `hcl:"run_volume_tag,block"`
 }
 
@@ -51,25 +53,28 @@ type Volume struct {
 	// Tags for the volume.
 	Tags map[string]string `hcl:"tags,optional,late"`
 
-	// One more of `tags`.
+	// A single tag, added to `tags`. Repeatable.
 	Tag []late.Tag `hcl:"tag,block"`
 
-	// Make a snapshot of the volume.
+	// Create a snapshot of the volume after provisioning. The volume is kept as well.
 	SnapshotVolume bool `hcl:"snapshot_volume,optional"`
 
-	// Description of the snapshot.
+	// Description of the snapshot. Needs `snapshot_volume`.
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
-	// Tags for the snapshot.
+	// Tags for the snapshot. Needs `snapshot_volume`.
 	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,late"`
 
-	// One more of `snapshot_tags`.
+	// A single tag, added to `snapshot_tags`. Repeatable.
 	SnapshotTag []late.Tag `hcl:"snapshot_tag,block"`
 
-	// Accounts that may make volumes from the snapshot.
+	// AWS accounts that may create volumes from the snapshot, as 12-digit account IDs. An
+	// encrypted snapshot can be shared only if its KMS key is a customer managed key.
 	SnapshotUsers []string `hcl:"snapshot_users,optional"`
 
-	// Groups that may make volumes from the snapshot. The only one is `all`: everybody.
+	// Groups that may create volumes from the snapshot. The only group is `all`, which makes
+	// the snapshot public: anyone can read all data in it. Encrypted snapshots cannot be
+	// public.
 	SnapshotGroups []string `hcl:"snapshot_groups,optional"`
 }
 

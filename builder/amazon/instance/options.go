@@ -48,36 +48,37 @@ type (
 
 // Bundle says how the bundle is made on the machine, and where it goes.
 type Bundle struct {
-	// Number of the AWS account that owns the bundle; dashes are left out.
+	// 12-digit ID of the AWS account that owns the bundle. Dashes are ignored.
 	AccountID string `hcl:"account_id"`
 
-	// S3 bucket that the bundle is uploaded to, and may have a folder behind it.
+	// S3 bucket to upload the bundle to, optionally followed by `/` and a folder.
 	S3Bucket string `hcl:"s3_bucket"`
 
-	// File on this machine with the X.509 certificate of the account, in PEM.
+	// X.509 certificate of the account: a PEM file on this computer.
 	X509CertPath string `hcl:"x509_cert_path"`
 
-	// File on this machine with the private key of the certificate, in PEM.
+	// Private key of the certificate: a PEM file on this computer.
 	X509KeyPath string `hcl:"x509_key_path"`
 
-	// Directory of the machine that certificate and key are uploaded to, as
-	// cert.pem and key.pem. By default it is left out of the bundle.
+	// Directory on the machine to upload the certificate and key to, as cert.pem and
+	// key.pem. The default is left out of the bundle; with another one the private key can
+	// end up in the image.
 	X509UploadPath string `hcl:"x509_upload_path,optional"`
 
-	// Directory of the machine that the bundle is written to.
+	// Directory on the machine to write the bundle to. It needs room for the whole image.
 	BundleDestination string `hcl:"bundle_destination,optional"`
 
-	// What the names of the bundle's files begin with.
+	// Prefix of the names of the bundle's files.
 	BundlePrefix string `hcl:"bundle_prefix,optional,late"`
 
-	// Command that makes the bundle, on the machine. It can use `{{.AccountId}}`,
+	// Command that creates the bundle on the machine. It can use `{{.AccountId}}`,
 	// `{{.Architecture}}`, `{{.CertPath}}`, `{{.Destination}}`, `{{.KeyPath}}`,
 	// `{{.Prefix}}` and `{{.PrivatePath}}`, which is `x509_upload_path`.
 	BundleVolCommand string `hcl:"bundle_vol_command,optional,late"`
 
-	// Command that uploads the bundle, on the machine. It can use `{{.AccessKey}}`,
+	// Command that uploads the bundle from the machine. It can use `{{.AccessKey}}`,
 	// `{{.BucketName}}`, `{{.BundleDirectory}}`, `{{.ManifestPath}}`, `{{.Region}}`,
-	// `{{.SecretKey}}` and `{{.Token}}`, which is empty for lasting credentials.
+	// `{{.SecretKey}}` and `{{.Token}}`, which is empty for long-term credentials.
 	BundleUploadCommand string `hcl:"bundle_upload_command,optional,late"`
 }
 

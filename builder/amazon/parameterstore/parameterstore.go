@@ -25,10 +25,11 @@ var source string
 type Options struct {
 	access.Options
 
-	// Name of the parameter. A version can follow it, as in `/app/host:3`.
+	// Name of the parameter, optionally followed by a version, as in `/app/host:3`.
 	Name string `hcl:"name"`
 
-	// Decrypt the value of a SecureString. Without it the value is ciphertext.
+	// Decrypt the value of a SecureString; needs kms:Decrypt. Otherwise the value is the
+	// ciphertext.
 	WithDecryption bool `hcl:"with_decryption,optional"`
 }
 

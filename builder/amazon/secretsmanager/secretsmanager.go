@@ -29,17 +29,17 @@ var source string
 type Options struct {
 	access.Options
 
-	// Name or ARN of the secret.
+	// Name or ARN of the secret. A secret in another account needs its ARN.
 	Name string `hcl:"name"`
 
-	// Which value of a secret that is a JSON object. Without it the first one, by
-	// key, is taken.
+	// Which value to return, if the secret is a JSON object. Not set: the value of the first
+	// key in alphabetical order.
 	Key string `hcl:"key,optional"`
 
-	// Id of the version. Without it the stage decides.
+	// ID of the version to read. Not set: `version_stage` decides.
 	VersionID string `hcl:"version_id,optional"`
 
-	// Stage of the version.
+	// Staging label of the version to read.
 	VersionStage string `hcl:"version_stage,optional"`
 }
 

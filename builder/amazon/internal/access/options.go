@@ -21,57 +21,61 @@ var Source string
 
 // Options say which account and region to work in, and as whom.
 type Options struct {
-	// Access key id. Without it the usual chain of AWS tools applies: environment,
-	// web identity, profile (also SSO and credential_process), container, instance role.
+	// Access key ID. Not set: the same sources as the AWS CLI, in this order: environment
+	// variables, web identity, profile (including SSO and credential_process), container
+	// role, instance role. Prefer those to keys in a template.
 	AccessKey string `hcl:"access_key,optional,secret"`
 
-	// Secret of `access_key`.
+	// Secret access key that belongs to `access_key`. Set both or neither.
 	SecretKey string `hcl:"secret_key,optional,secret"`
 
-	// Session token, when `access_key` is a temporary one.
+	// Session token that belongs to `access_key`, if that is temporary.
 	Token string `hcl:"token,optional,secret"`
 
-	// Region to work in. Without it AWS_REGION, AWS_DEFAULT_REGION and the profile
-	// are asked, and then the instance bake runs on, if it lends its role.
+	// AWS region to work in, such as us-east-1. Not set: AWS_REGION, AWS_DEFAULT_REGION, the
+	// region of the profile, or the region of the instance that bake runs on.
 	Region string `hcl:"region,optional"`
 
-	// Profile in the shared AWS configuration.
+	// Name of the profile in the shared AWS configuration (~/.aws/config and
+	// ~/.aws/credentials). Not set: AWS_PROFILE, or `default`.
 	Profile string `hcl:"profile,optional"`
 
-	// File with profiles that takes the place of the shared AWS configuration.
+	// Credentials file to use instead of the shared AWS configuration.
 	SharedCredentialsFile string `hcl:"shared_credentials_file,optional"`
 
-	// IAM role to assume, using the credentials found otherwise.
+	// IAM role to assume, using the credentials found otherwise. Use it to build in another
+	// account.
 	AssumeRole *AssumeRole `hcl:"assume_role,block"`
 
-	// Code of a device for multi-factor authentication, with which `assume_role`, or
-	// a profile that names a role and `mfa_serial`, is taken on. It holds for one
-	// session, which ends when its credentials do.
+	// Current code of the MFA device, for assuming the role of `assume_role` or of a profile
+	// that has `mfa_serial`. It is valid for a single session: a build that outlasts the
+	// session's credentials fails.
 	MFACode string `hcl:"mfa_code,optional"`
 
-	// Credentials from the secrets engine for AWS of a HashiCorp Vault, which
-	// VAULT_ADDR, VAULT_TOKEN and the like describe. They are asked for when the
-	// build starts.
+	// Get credentials from the AWS secrets engine of HashiCorp Vault when the build starts.
+	// The usual variables such as VAULT_ADDR and VAULT_TOKEN say how to reach it.
 	VaultAWSEngine *VaultAWSEngine `hcl:"vault_aws_engine,block"`
 
-	// When AWS refuses a call, ask STS why and say so. It needs the permission
+	// If AWS denies a call, decode its message to show why. Needs the permission
 	// sts:DecodeAuthorizationMessage.
 	DecodeAuthorizationMessages bool `hcl:"decode_authorization_messages,optional"`
 
-	// Endpoint of EC2 in the region of the build, as a URL. Other regions are not
-	// reached through it; AWS_ENDPOINT_URL is for all of them.
+	// URL of the EC2 endpoint for the region of the build. Other regions do not use it;
+	// AWS_ENDPOINT_URL applies to all.
 	CustomEndpointEC2 string `hcl:"custom_endpoint_ec2,optional"`
 
-	// Accept any TLS certificate.
+	// Accept any TLS certificate from AWS endpoints. Dangerous: anyone on the network path
+	// can read and change requests. For test endpoints only.
 	InsecureSkipTLSVerify bool `hcl:"insecure_skip_tls_verify,optional"`
 
-	// How often one request is tried when AWS is busy or cannot be reached.
+	// How many times a request is tried if AWS throttles it or cannot be reached.
 	MaxRetries int `hcl:"max_retries,optional"`
 
-	// Do not ask STS at the start who the credentials belong to.
+	// Do not check the credentials with sts:GetCallerIdentity at the start. For endpoints
+	// without STS.
 	SkipCredentialValidation bool `hcl:"skip_credential_validation,optional"`
 
-	// Do not look for credentials in the metadata service of the instance bake runs on.
+	// Do not look for credentials in the metadata service of the instance that bake runs on.
 	SkipMetadataAPICheck bool `hcl:"skip_metadata_api_check,optional"`
 
 	// How often and how long to poll AWS while waiting.
@@ -80,43 +84,46 @@ type Options struct {
 
 // AssumeRole names a role and how it is taken on.
 type AssumeRole struct {
-	// ARN of the role. Without it no role is assumed.
+	// ARN of the role, such as `arn:aws:iam::123456789012:role/baker`. Not set: no role is
+	// assumed.
 	RoleARN string `hcl:"role_arn,optional"`
 
-	// Lifetime of one set of its credentials, in seconds. They are renewed as needed.
+	// Lifetime of the role's credentials in seconds, 900 to 43200, and no more than the role
+	// allows. They are renewed automatically.
 	DurationSeconds int `hcl:"duration_seconds,optional"`
 
-	// External id that the role demands.
+	// External ID that the role's trust policy requires.
 	ExternalID string `hcl:"external_id,optional"`
 
-	// Policy in JSON that narrows the role further.
+	// Session policy in JSON. The session may do only what both the role and this policy
+	// allow.
 	Policy string `hcl:"policy,optional"`
 
-	// ARNs of managed policies that narrow the role further.
+	// ARNs of managed policies to use as session policies, like `policy`.
 	PolicyARNs []string `hcl:"policy_arns,optional"`
 
-	// Name of the session in the records of AWS.
+	// Name of the session, as it appears in CloudTrail.
 	SessionName string `hcl:"session_name,optional"`
 
 	// Session tags.
 	Tags map[string]string `hcl:"tags,optional"`
 
-	// Keys of the session tags that are passed on to further roles.
+	// Keys of the session tags that are passed on when the session assumes another role.
 	TransitiveTagKeys []string `hcl:"transitive_tag_keys,optional"`
 }
 
 // VaultAWSEngine says which credentials Vault is asked for.
 type VaultAWSEngine struct {
-	// Name of the role in Vault.
+	// Name of the Vault role to get credentials for.
 	Name string `hcl:"name"`
 
-	// Path of the secrets engine.
+	// Path where the AWS secrets engine is mounted.
 	EngineName string `hcl:"engine_name,optional"`
 
-	// ARN of the role in AWS, for a role in Vault that takes one on.
+	// ARN of the AWS role to assume, if the Vault role allows several.
 	RoleARN string `hcl:"role_arn,optional"`
 
-	// How long the credentials of a role are to hold, such as 3600s.
+	// Lifetime of the credentials, such as 3600s. Only used together with `role_arn`.
 	TTL string `hcl:"ttl,optional"`
 }
 
@@ -125,11 +132,12 @@ func (v *VaultAWSEngine) SetDefaults() { *v = VaultAWSEngine{EngineName: "aws"} 
 
 // Polling says how patiently AWS is waited for.
 type Polling struct {
-	// Longest pause between two looks, in seconds. The first looks follow each
-	// other faster. Each kind of wait has its own if this is not set.
+	// Longest pause between two polls, in seconds; the first polls follow more quickly. Not
+	// set: a default that depends on what is waited for.
 	DelaySeconds int `hcl:"delay_seconds,optional"`
 
-	// How many such pauses to wait before giving up.
+	// How many such pauses to wait before giving up. Raise it for large volumes, whose
+	// snapshots can take hours. Not set: a default that depends on what is waited for.
 	MaxAttempts int `hcl:"max_attempts,optional"`
 }
 

@@ -17,39 +17,46 @@ var Source string
 
 // Mapping says what is behind a device name.
 type Mapping struct {
-	// Device name, such as /dev/xvda.
+	// Device name, such as /dev/xvda. On Nitro instances the operating system shows another
+	// name, such as /dev/nvme1n1.
 	DeviceName string `hcl:"device_name"`
 
-	// Delete the volume with its instance. With `false` the volume of the build
-	// is left to you; not set, it is false for instances of the image, and the
-	// volume of the build is deleted all the same.
+	// Delete the volume with its instance. If set to `false`, the volume of the build
+	// instance is kept, and charged, after the build. Not set: the build's own volume is
+	// always deleted; instances of the image keep theirs.
 	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
 
-	// Encrypt the volume. Not set: as its snapshot is.
+	// Encrypt the volume. Not set: as its snapshot, or as the account's default says. An
+	// encrypted snapshot cannot become an unencrypted volume.
 	Encrypted *bool `hcl:"encrypted,optional"`
 
-	// KMS key for an encrypted volume.
+	// KMS key for the encrypted volume: key ID, alias or ARN. Not set: the account's default
+	// key for EBS, with which an image cannot be shared.
 	KMSKeyID string `hcl:"kms_key_id,optional"`
 
-	// I/O operations per second, for io1, io2 and gp3.
+	// Provisioned I/O operations per second, for io1, io2 and gp3 volumes. Required for io1
+	// and io2.
 	IOPS int `hcl:"iops,optional"`
 
-	// Throughput in MiB/s, for gp3.
+	// Provisioned throughput in MiB/s, for gp3 volumes: 125 to 1000.
 	Throughput int `hcl:"throughput,optional"`
 
-	// Leave the device out that the image would have.
+	// Suppress the device of this name that the source image defines.
 	NoDevice bool `hcl:"no_device,optional"`
 
-	// Snapshot to start from.
+	// ID of the snapshot to create the volume from. Not set: the snapshot in the source
+	// image, or an empty volume.
 	SnapshotID string `hcl:"snapshot_id,optional"`
 
-	// Instance store volume, such as ephemeral0.
+	// Name of an instance store volume, such as ephemeral0. Its content is lost when the
+	// instance stops, and is not part of the image.
 	VirtualName string `hcl:"virtual_name,optional"`
 
-	// Volume type, such as gp3.
+	// Volume type: gp2, gp3, io1, io2, st1, sc1 or standard. Not set: the type in the source
+	// image, or EC2's default.
 	VolumeType string `hcl:"volume_type,optional"`
 
-	// Size in GiB.
+	// Size in GiB. It cannot be smaller than the snapshot. Required for an empty volume.
 	VolumeSize int `hcl:"volume_size,optional"`
 }
 

@@ -16,41 +16,43 @@ var Source string
 // Options say whether and how instances are prepared. Any of them that is set
 // enables it.
 type Options struct {
-	// Have EC2 prepare instances of the image, which must be of Windows, ahead.
+	// Turn on EC2 Fast Launch for the image, which must be a Windows image: EC2 launches
+	// instances ahead of time and keeps their snapshots, which are charged.
 	Enable bool `hcl:"enable_fast_launch,optional"`
 
-	// Launch template for that in the region of the build.
+	// ID of the launch template that EC2 uses for those instances, in the region of the
+	// build. Not together with `template_name`.
 	TemplateID string `hcl:"template_id,optional"`
 
-	// Name of the launch template, instead of its id.
+	// Name of the launch template. Not together with `template_id`.
 	TemplateName string `hcl:"template_name,optional"`
 
 	// Version of the launch template. Not set: the latest.
 	TemplateVersion int `hcl:"template_version,optional"`
 
-	// How many instances are prepared side by side, 6 or more. Not set: 6.
+	// How many instances EC2 launches at a time, 6 or more. Not set: 6.
 	MaxParallelLaunches int `hcl:"max_parallel_launches,optional"`
 
-	// How many prepared snapshots are kept ready. Not set: 5.
+	// How many prepared snapshots EC2 keeps. Not set: 5.
 	TargetResourceCount int `hcl:"target_resource_count,optional"`
 
-	// What is different in a region. One that the image is copied to and that has
-	// no such block needs no launch template.
+	// Settings for one region. A region that the image is copied to and that has no such
+	// block uses no launch template. Repeatable.
 	Regions []Region `hcl:"region_launch_templates,block"`
 }
 
 // Region says what is different in a region.
 type Region struct {
-	// Region of the build or of `ami_regions`.
+	// The region: that of the build, or one of `ami_regions`.
 	Region string `hcl:"region"`
 
-	// `false` leaves the region out.
+	// Set to `false` to leave the region out.
 	Enable *bool `hcl:"enable_fast_launch,optional"`
 
-	// Launch template in this region.
+	// ID of the launch template in this region. Not together with `template_name`.
 	TemplateID string `hcl:"template_id,optional"`
 
-	// Name of the launch template, instead of its id.
+	// Name of the launch template in this region. Not together with `template_id`.
 	TemplateName string `hcl:"template_name,optional"`
 
 	// Version of the launch template. Not set: the latest.

@@ -21,112 +21,140 @@ var Source string
 
 // Options say what the finished image is like, where it is, and who may use it.
 type Options struct {
-	// Name of the image. It must be free in each region the image goes to.
+	// Name of the image: 3 to 128 letters, digits, spaces and `()[]./-'@_`. It must not be
+	// in use in any region that the image goes to, unless `force_deregister` is set. For a
+	// unique name, add the time, such as with `formatdate`.
 	Name string `hcl:"ami_name"`
 
-	// Description of the image.
+	// Description of the image, up to 255 characters. `{{ .SourceAMI }}` and the like can be
+	// used in it.
 	Description string `hcl:"ami_description,optional,late"`
 
-	// Virtualization type that the image is expected to have; it is that of the
-	// source image. A difference is only reported.
+	// Virtualization type that you expect: `hvm` or `paravirtual`. It does not change the
+	// image, which has the type of the source image; bake reports a difference.
 	VirtualizationType string `hcl:"ami_virtualization_type,optional"`
 
-	// Accounts that may launch the image.
+	// AWS accounts that may launch the image, as 12-digit account IDs. Not set: only the
+	// account that owns it. Encrypted images can be shared only if they are encrypted with a
+	// customer managed KMS key, which those accounts must be allowed to use.
 	Users []string `hcl:"ami_users,optional"`
 
-	// Groups that may launch the image. The only one is `all`: everybody.
+	// Groups that may launch the image. The only group is `all`, which makes the image
+	// public: anyone with an AWS account can launch and read it. Encrypted images cannot be
+	// public, and neither can images in accounts that block public access to images.
 	Groups []string `hcl:"ami_groups,optional"`
 
-	// ARNs of organizations that may launch the image.
+	// ARNs of organizations in AWS Organizations whose accounts may launch the image, such
+	// as `arn:aws:organizations::123456789012:organization/o-abc123def4`.
 	OrgARNs []string `hcl:"ami_org_arns,optional"`
 
-	// ARNs of organizational units that may launch the image.
+	// ARNs of organizational units in AWS Organizations whose accounts may launch the image.
 	OUARNs []string `hcl:"ami_ou_arns,optional"`
 
-	// Product codes of the image.
+	// AWS Marketplace product codes to attach to the image. They cannot be removed from it
+	// later.
 	ProductCodes []string `hcl:"ami_product_codes,optional"`
 
-	// Regions that the image is copied to. The region of the build has it anyway.
+	// Regions to copy the image to, besides the region of the build. Each copy has its own
+	// image ID, and its storage is charged in its region.
 	Regions []string `hcl:"ami_regions,optional"`
 
-	// Do not ask AWS whether the regions exist.
+	// Do not check that the names in `ami_regions` are those of AWS regions.
 	SkipRegionValidation bool `hcl:"skip_region_validation,optional"`
 
-	// Time within which the snapshots of copies are to be complete, in minutes:
-	// a multiple of 15, up to 2880. It costs extra.
+	// Complete the copies of snapshots within this many minutes (time-based copy): a
+	// multiple of 15, up to 2880. AWS charges extra for it.
 	SnapshotCopyDurationMinutes int `hcl:"snapshot_copy_duration_minutes,optional"`
 
-	// Tags for the images and their snapshots.
+	// Tags for the images and their snapshots. A key is up to 128 characters, a value up to
+	// 256, and there can be at most 50. `{{ .SourceAMIName }}` and the like can be used in
+	// them.
 	Tags map[string]string `hcl:"tags,optional,late"`
 
-	// One more of `tags`.
+	// A single tag, added to `tags`. Repeatable.
 	Tag []late.Tag `hcl:"tag,block"`
 
-	// Tags for the snapshots only; they win over `tags`.
+	// Additional tags for the snapshots only. They override `tags` with the same key.
 	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,late"`
 
-	// One more of `snapshot_tags`.
+	// A single tag, added to `snapshot_tags`. Repeatable.
 	SnapshotTag []late.Tag `hcl:"snapshot_tag,block"`
 
-	// Accounts that may make volumes from the snapshots.
+	// AWS accounts that may create volumes from the snapshots, as 12-digit account IDs.
+	// Sharing the image does not share its snapshots. The rules for encryption are those of
+	// `ami_users`.
 	SnapshotUsers []string `hcl:"snapshot_users,optional"`
 
-	// Groups that may make volumes from the snapshots. The only one is `all`: everybody.
+	// Groups that may create volumes from the snapshots. The only group is `all`, which
+	// makes the snapshots public: anyone can read all data in them. Encrypted snapshots
+	// cannot be public.
 	SnapshotGroups []string `hcl:"snapshot_groups,optional"`
 
-	// Set or clear the image's support for the Elastic Network Adapter. Not set:
-	// as the source image has it.
+	// Turn the image's support for enhanced networking with the Elastic Network Adapter on
+	// or off. Not set: the setting of the source image. The image must have the driver.
 	ENASupport *bool `hcl:"ena_support,optional"`
 
-	// Set the image's support for SR-IOV networking with the Intel 82599 adapter.
+	// Enable enhanced networking with the Intel 82599 adapter on the image. The image must
+	// have the ixgbevf driver.
 	SRIOVSupport bool `hcl:"sriov_support,optional"`
 
-	// Deregister an image that has the name already, just before it is needed.
-	// The flag -force does so too.
+	// Replace an image that already has the name `ami_name`: it is deregistered just before
+	// the new one is created. Instances of the old image keep running, but nothing can
+	// launch it any more. The flag -force does the same.
 	ForceDeregister bool `hcl:"force_deregister,optional"`
 
-	// Delete the snapshots of an image that `force_deregister` removes.
+	// Also delete the snapshots of the image that `force_deregister` replaces. The data
+	// cannot be recovered. Not set: the snapshots are kept, and charged.
 	ForceDeleteSnapshot bool `hcl:"force_delete_snapshot,optional"`
 
-	// Encrypt the image, by way of a temporary one. Not set: as the volumes of the
-	// instance are.
+	// Encrypt the image, by copying it with encryption. Not set: each volume is encrypted if
+	// the volume of the instance is. `false` cannot remove encryption from an encrypted
+	// volume.
 	EncryptBoot *bool `hcl:"encrypt_boot,optional"`
 
-	// KMS key to encrypt the image with in the region of the build. Not set: the
-	// account's default key.
+	// KMS key for the image in the region of the build: key ID, alias or ARN. Needs
+	// `encrypt_boot = true`. Not set: the account's default key for EBS, with which an image
+	// cannot be shared.
 	KMSKeyID string `hcl:"kms_key_id,optional"`
 
-	// KMS keys to encrypt the copies with, by region; "" is the region's default key.
+	// KMS keys for the copies, by region; `""` means the default key of the region. It must
+	// name every region of `ami_regions` and no other.
 	RegionKMSKeyIDs map[string]string `hcl:"region_kms_key_ids,optional"`
 
-	// Leave only the copies in `ami_regions`, and nothing in the region of the build.
+	// Keep only the copies in `ami_regions` and remove the image from the region of the
+	// build. Without `ami_regions` no image is left.
 	SkipSaveBuildRegion bool `hcl:"skip_save_build_region,optional"`
 
-	// `v2.0` makes the metadata service ask for tokens on instances of the image.
+	// `v2.0` makes instances of the image require session tokens of the metadata service
+	// (IMDSv2) by default. Software that only knows IMDSv1 fails on them. Cannot be undone
+	// on an image.
 	IMDSSupport string `hcl:"imds_support,optional"`
 
-	// When the image becomes deprecated, as in 2030-01-02T15:04:05Z.
+	// When the image becomes deprecated, as a time in RFC 3339 such as 2030-01-02T15:04:05Z.
+	// It must be in the future, within 10 years, or 2 for a public image. Other accounts
+	// then no longer see the image in searches; it can still be launched by its ID.
 	DeprecateAt string `hcl:"deprecate_at,optional"`
 
 	// Protect the image from being deregistered. `-force` and `force_deregister` cannot
 	// replace a protected image.
 	DeregistrationProtection *Protection `hcl:"deregistration_protection,block"`
 
-	// Volumes that instances of the image get, beside or instead of those of the
-	// instance that it was made from.
+	// Volumes that instances of the image get. A mapping with the device name of a volume of
+	// the build instance changes it; another one adds a volume. Repeatable.
 	BlockDeviceMappings []device.Mapping `hcl:"ami_block_device_mappings,block"`
 
-	// Do not give the image and its snapshots the `run_tags`. In the regions of
-	// GovCloud and China they never get them.
+	// Do not copy `run_tags` to the image and its snapshots. In the GovCloud and China
+	// regions they are never copied.
 	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
 }
 
 // Protection protects an image from being deregistered.
 type Protection struct {
-	// Protect it.
+	// Turn the protection on.
 	Enabled bool `hcl:"enabled,optional"`
 
-	// Protect it, and for 24 hours after the protection is lifted.
+	// Protect the image, and keep it protected for 24 hours after the protection is turned
+	// off.
 	WithCooldown bool `hcl:"with_cooldown,optional"`
 }
 

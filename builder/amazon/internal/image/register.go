@@ -24,16 +24,20 @@ var RegisterSource string
 // Firmware are the options of an image that is registered, and so takes nothing
 // over from an instance.
 type Firmware struct {
-	// Architecture of the image.
+	// Architecture of the image, such as x86_64 or arm64. It must be that of the software on
+	// its volumes.
 	Architecture Architecture `hcl:"ami_architecture,optional"`
 
-	// How instances of the image start: `legacy-bios`, `uefi` or `uefi-preferred`.
+	// Boot mode of the image: `legacy-bios`, `uefi` or `uefi-preferred`. The wrong mode
+	// makes an image that does not boot.
 	BootMode BootMode `hcl:"boot_mode,optional"`
 
-	// Variables of the UEFI firmware, in base64, as `GetInstanceUefiData` gives them.
+	// UEFI variable store in base64, as `GetInstanceUefiData` returns it. For Secure Boot
+	// with keys of your own.
 	UEFIData string `hcl:"uefi_data,optional"`
 
-	// Version of the Trusted Platform Module that instances have: `v2.0`. It needs UEFI.
+	// Version of the Trusted Platform Module for instances of the image: `v2.0`. It needs
+	// `boot_mode = "uefi"`.
 	TPMSupport TPM `hcl:"tpm_support,optional"`
 }
 

@@ -22,19 +22,19 @@ var GoSource string
 
 // Tag is one tag.
 type Tag struct {
-	// Key of the tag.
+	// Tag key, up to 128 characters. It cannot start with `aws:`.
 	Key string `hcl:"key,late"`
 
-	// Value of the tag.
+	// Tag value, up to 256 characters.
 	Value string `hcl:"value,late"`
 }
 
 // NamedTag is one tag, for the block that calls its key a name.
 type NamedTag struct {
-	// Key of the tag.
+	// Tag key, up to 128 characters. It cannot start with `aws:`.
 	Name string `hcl:"name,late"`
 
-	// Value of the tag.
+	// Tag value, up to 256 characters.
 	Value string `hcl:"value,late"`
 }
 

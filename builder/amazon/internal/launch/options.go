@@ -32,110 +32,127 @@ type Options struct {
 	ssh.Options
 	winrm.Settings
 
-	// How long to wait for the password that Windows makes at its first start, where
-	// `winrm_password` is not set. It is decrypted with the key pair that the machine
-	// is launched with.
+	// How long to wait for the password that Windows generates at its first start. Only used
+	// when `winrm_password` is not set. The password is decrypted with the key pair that the
+	// machine is launched with.
 	WindowsPasswordTimeout time.Duration `hcl:"windows_password_timeout,optional"`
 
-	// Id of the image to start from. With `source_ami_filter` as well, the image
-	// must also match that.
+	// ID of the image to start from. If `source_ami_filter` is set as well, the image must
+	// also match the filter.
 	SourceAMI string `hcl:"source_ami,optional"`
 
-	// Finds the image to start from.
+	// Find the image to start from by filters. Exactly one image must match, unless
+	// `most_recent` is set.
 	SourceAMIFilter *SourceAMIFilter `hcl:"source_ami_filter,block"`
 
-	// Instance type to build on, such as t3.micro.
+	// Instance type to build on, such as t3.micro. Required unless `spot_instance_types` is
+	// set. Its architecture must be that of the source image.
 	InstanceType string `hcl:"instance_type,optional"`
 
-	// Highest price in dollars per hour for a spot instance, or `auto` for up to
-	// the price on demand. Not set, or `0`: no spot instance.
+	// Maximum price of a spot instance in dollars per hour, or `auto` for up to the
+	// on-demand price. Not set, or `0`: an on-demand instance. AWS can reclaim a spot
+	// instance at any time, which fails the build.
 	SpotPrice string `hcl:"spot_price,optional"`
 
-	// Instance types that will do for a spot instance, instead of `instance_type`.
+	// Instance types to choose from for a spot instance, instead of `instance_type`. Needs
+	// `spot_price`.
 	SpotInstanceTypes []string `hcl:"spot_instance_types,optional"`
 
-	// How EC2 chooses among the spot instance types: `price-capacity-optimized`,
+	// How EC2 chooses among `spot_instance_types`: `price-capacity-optimized`,
 	// `capacity-optimized`, `capacity-optimized-prioritized`, `diversified` or
-	// `lowest-price`. EC2's own default if not set.
+	// `lowest-price`. Not set: EC2's default.
 	SpotAllocationStrategy SpotAllocation `hcl:"spot_allocation_strategy,optional"`
 
-	// Tags for the spot request.
+	// Tags for the spot request. Needs `spot_price`.
 	SpotTags map[string]string `hcl:"spot_tags,optional,late"`
 
-	// One more of `spot_tags`.
+	// A single tag, added to `spot_tags`. Repeatable.
 	SpotTag []late.Tag `hcl:"spot_tag,block"`
 
-	// Tags for the fleet that launches the spot instance.
+	// Tags for the EC2 fleet that launches the spot instance. Needs `spot_price`.
 	FleetTags map[string]string `hcl:"fleet_tags,optional,late"`
 
-	// One more of `fleet_tags`.
+	// A single tag, added to `fleet_tags`. Repeatable.
 	FleetTag []late.Tag `hcl:"fleet_tag,block"`
 
-	// Deprecated: EC2 no longer asks for a product to find a price.
+	// Deprecated and without effect: EC2 no longer needs a product to find a price.
 	SpotPriceAutoProduct string `hcl:"spot_price_auto_product,optional"`
 
-	// Deprecated: EC2 no longer has spot instances with a fixed duration.
+	// Deprecated and without effect: EC2 no longer offers spot instances with a fixed
+	// duration.
 	BlockDurationMinutes int `hcl:"block_duration_minutes,optional"`
 
-	// Give the machine a public address, or do not. The subnet decides if this is
-	// not set. Without `subnet_id` a subnet of the default VPC is chosen.
+	// Whether the machine gets a public IP address. Not set: the subnet's setting decides.
+	// When it is set without `subnet_id`, a subnet of the default VPC is chosen.
 	AssociatePublicIPAddress *bool `hcl:"associate_public_ip_address,optional"`
 
-	// Availability zone to launch in.
+	// Availability zone to launch in, such as us-east-1a. Not set: EC2 chooses, and if that
+	// zone has no capacity, bake tries others, unless `subnet_id` is set.
 	AvailabilityZone string `hcl:"availability_zone,optional"`
 
-	// Subnet to launch in.
+	// Subnet to launch in, such as subnet-0123456789abcdef0. Required if the account has no
+	// default VPC. bake must be able to reach addresses in it; see `ssh_interface`.
 	SubnetID string `hcl:"subnet_id,optional"`
 
-	// VPC of the temporary security group. Without a subnet it must be the default VPC.
+	// VPC for the temporary security group. Not set: the VPC of the subnet, or the default
+	// VPC. Without a subnet it must be the default VPC.
 	VPCID string `hcl:"vpc_id,optional"`
 
-	// Finds the VPC, which must be the only match.
+	// Find the VPC by filters. Exactly one VPC must match. Ignored when `vpc_id` is set.
 	VPCFilter *VPCFilter `hcl:"vpc_filter,block"`
 
-	// Finds the subnet.
+	// Find the subnet by filters. If several match, set `most_free` or `random`. Ignored
+	// when `subnet_id` is set.
 	SubnetFilter *SubnetFilter `hcl:"subnet_filter,block"`
 
-	// Security group of the machine, instead of a temporary one.
+	// ID of an existing security group for the machine, instead of a temporary one. It must
+	// let in the port of the communicator (SSH 22 by default). Not together with
+	// `security_group_ids`.
 	SecurityGroupID string `hcl:"security_group_id,optional"`
 
-	// Security groups of the machine, instead of a temporary one.
+	// IDs of existing security groups for the machine, instead of a temporary one. One of
+	// them must let in the port of the communicator.
 	SecurityGroupIDs []string `hcl:"security_group_ids,optional"`
 
-	// Finds the security groups of the machine: all that match.
+	// Find existing security groups by filters; the machine gets all that match. Ignored
+	// when `security_group_id` or `security_group_ids` is set.
 	SecurityGroupFilter *SecurityGroupFilter `hcl:"security_group_filter,block"`
 
-	// Address ranges that the temporary security group lets in. Without it only
-	// the address of this machine is let in, where that can be told, and
-	// everybody otherwise; the log says which.
+	// CIDR blocks that may connect through the temporary security group. Not set: only the
+	// address of the computer that runs bake, if it can be determined, and otherwise any
+	// address; the log says which.
 	TemporarySecurityGroupSourceCIDRs []string `hcl:"temporary_security_group_source_cidrs,optional"`
 
-	// Let in the public address of this machine, which https://checkip.amazonaws.com
-	// tells, and fail if it does not. `temporary_security_group_source_cidrs` wins.
+	// Let only the public address of the computer that runs bake connect, as reported by
+	// https://checkip.amazonaws.com; the build fails if it cannot be determined. Ignored
+	// when `temporary_security_group_source_cidrs` is set.
 	TemporarySecurityGroupSourcePublicIP bool `hcl:"temporary_security_group_source_public_ip,optional"`
 
-	// Instance profile that lends the machine a role.
+	// Name of an existing instance profile, which gives programs on the machine its role.
+	// Everything that runs on the machine during the build can use that role.
 	IAMInstanceProfile string `hcl:"iam_instance_profile,optional"`
 
-	// Policy of a role that is lent to the machine and deleted after the build,
-	// unless `iam_instance_profile` names a profile.
+	// IAM policy of a temporary role for the machine. bake creates the role and its instance
+	// profile, and deletes both after the build. Ignored when `iam_instance_profile` is set.
 	TemporaryIAMInstanceProfilePolicyDocument *PolicyDocument `hcl:"temporary_iam_instance_profile_policy_document,block"`
 
-	// Do not ask IAM whether the instance profile exists.
+	// Do not check that `iam_instance_profile` exists before launching. Use it when the
+	// credentials may not call iam:GetInstanceProfile.
 	SkipProfileValidation bool `hcl:"skip_profile_validation,optional"`
 
-	// Tags for the instance and what is made for it. The image gets them too,
-	// unless `skip_ami_run_tags` is set.
+	// Tags for the instance and for everything else that is created for it. The image and
+	// its snapshots get them too, unless `skip_ami_run_tags` is set.
 	RunTags map[string]string `hcl:"run_tags,optional,late"`
 
-	// One more of `run_tags`.
+	// A single tag, added to `run_tags`. Repeatable.
 	RunTag []late.Tag `hcl:"run_tag,block"`
 
 	// Launch an EBS-optimized instance, with dedicated bandwidth to EBS. Not set:
 	// the default of the instance type.
 	EBSOptimized bool `hcl:"ebs_optimized,optional"`
 
-	// Enable Nitro enclaves.
+	// Enable AWS Nitro Enclaves on the instance. Not possible on spot instances and t
+	// instance types.
 	EnableNitroEnclave bool `hcl:"enable_nitro_enclave,optional"`
 
 	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at an extra charge.
@@ -144,68 +161,80 @@ type Options struct {
 	// Deprecated: use `enable_unlimited_credits`.
 	EnableT2Unlimited bool `hcl:"enable_t2_unlimited,optional"`
 
-	// What a shutdown from inside does to the instance: `stop` or `terminate`.
+	// What EC2 does when the instance shuts itself down: `stop` or `terminate`. With
+	// `terminate` a shutdown during provisioning loses the machine.
 	ShutdownBehavior ShutdownBehavior `hcl:"shutdown_behavior,optional"`
 
-	// Do not stop the instance: a provisioner does. bake only waits for it.
+	// Do not stop the instance before the image is created: a provisioner does that, for
+	// example sysprep on Windows. bake waits until the instance has stopped.
 	DisableStopInstance bool `hcl:"disable_stop_instance,optional"`
 
-	// The metadata service as the machine sees it.
+	// Settings of the instance metadata service during the build. They do not apply to
+	// instances of the finished image; `imds_support` does.
 	MetadataOptions *MetadataOptions `hcl:"metadata_options,block"`
 
-	// Run in any open capacity reservation that fits (`open`), or in none (`none`).
+	// Whether to use any open capacity reservation that matches (`open`) or none (`none`).
+	// Not together with `capacity_reservation_id` or `capacity_reservation_group_arn`.
 	CapacityReservationPreference CapacityPreference `hcl:"capacity_reservation_preference,optional"`
 
-	// Capacity reservation to run in.
+	// ID of the capacity reservation to launch into. Not together with
+	// `capacity_reservation_group_arn`.
 	CapacityReservationID string `hcl:"capacity_reservation_id,optional"`
 
-	// ARN of the resource group of capacity reservations to run in.
+	// ARN of a resource group of capacity reservations to launch into. Not together with
+	// `capacity_reservation_id`.
 	CapacityReservationGroupARN string `hcl:"capacity_reservation_group_arn,optional"`
 
-	// Which host the instance runs on.
+	// Host and tenancy of the instance. Not set: shared hardware.
 	Placement *Placement `hcl:"placement,block"`
 
-	// Deprecated: `placement { tenancy }`.
+	// Deprecated: use `placement { tenancy }`.
 	Tenancy Tenancy `hcl:"tenancy,optional"`
 
-	// Licences that the instance uses.
+	// License configurations of AWS License Manager for the instance. Repeatable.
 	LicenseSpecifications []LicenseSpecification `hcl:"license_specifications,block"`
 
-	// User data for the instance. It is sent as it is if it is base64 already.
+	// User data for the instance, such as a cloud-init configuration or a script. It is sent
+	// unchanged if it is valid base64, and encoded otherwise. EC2 takes at most 16 KiB.
+	// Anyone on the machine can read it: do not put secrets in it. Not together with
+	// `user_data_file`.
 	UserData string `hcl:"user_data,optional"`
 
-	// File with the user data.
+	// File to read the user data from. Not together with `user_data`.
 	UserDataFile string `hcl:"user_data_file,optional"`
 
-	// Which address of the machine to connect to. Without it: in a VPC the public
-	// address, or the private one if there is none. `session_manager` connects
-	// through AWS Session Manager, so that no port of the machine has to be open:
-	// the image must run the SSM agent, and the machine needs an instance profile
-	// that lets it (AmazonSSMManagedInstanceCore).
+	// Which address of the machine to connect to. Not set: the public address, or the
+	// private one if there is none. `session_manager` connects through AWS Session Manager
+	// and needs no open port: the image must run the SSM agent, and the machine needs an
+	// instance profile that allows it (AmazonSSMManagedInstanceCore).
 	SSHInterface Interface `hcl:"ssh_interface,optional"`
 
-	// How long to wait before the first session of `session_manager`.
+	// How long to wait before the first Session Manager connection. Only used with
+	// `ssh_interface = "session_manager"`.
 	PauseBeforeSSM time.Duration `hcl:"pause_before_ssm,optional"`
 
-	// Local port that other programs can connect to, for sessions of their own.
-	// Without it there is none; bake itself needs none.
+	// Local port through which other programs can reach the machine via Session Manager
+	// while the build runs. Not set: no such port; bake itself needs none.
 	SessionManagerPort int `hcl:"session_manager_port,optional"`
 
-	// Key pair to launch with, instead of a temporary one. Its private key is
-	// `ssh_private_key_file` or in the agent (`ssh_agent_auth`).
+	// Name of an existing EC2 key pair to launch with, instead of a temporary one. Its
+	// private key must be in `ssh_private_key_file` or in the SSH agent (`ssh_agent_auth`).
 	SSHKeyPairName string `hcl:"ssh_keypair_name,optional"`
 
-	// Name of the temporary key pair. Chosen by bake if not set.
+	// Name of the temporary key pair. Not set: a unique name chosen by bake. A fixed name
+	// makes builds that run at the same time collide.
 	TemporaryKeyPairName string `hcl:"temporary_key_pair_name,optional"`
 
-	// Type of the temporary key pair, which AWS generates.
+	// Type of the temporary key pair: `rsa` or `ed25519`. Windows passwords need `rsa`.
 	TemporaryKeyPairType KeyType `hcl:"temporary_key_pair_type,optional"`
 
-	// Size of the temporary key pair in bits. It changes nothing, and a warning says
-	// so: EC2 makes the key pair, of 2048 bits where the type is `rsa`.
+	// Has no effect, and a warning says so: EC2 generates the key pair, with 2048 bits if
+	// the type is `rsa`.
 	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
 
-	// Remove the temporary key from authorized_keys before the image is made.
+	// Remove the temporary key from the authorized_keys files before the image is created.
+	// Otherwise the image contains the public key; the private key is deleted with the
+	// build.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
 
@@ -214,7 +243,7 @@ type VolumeTags struct {
 	// Tags for the volumes of the instance.
 	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
 
-	// One more of `run_volume_tags`.
+	// A single tag, added to `run_volume_tags`. Repeatable.
 	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
 }
 
@@ -227,10 +256,12 @@ func (v *VolumeTags) Late() late.Tags { return late.OfNamed(&v.RunVolumeTags, v.
 // Volumes are the options about the volumes of an instance whose image is made
 // of them all.
 type Volumes struct {
-	// Volumes of the instance, beside or instead of those of the source image.
+	// Volumes of the build instance. A mapping with the device name of a volume of the
+	// source image changes that volume, such as its size; another one adds a volume.
+	// Repeatable.
 	LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
 
-	// Do without instance store volumes: the device names xvdca to xvdcz are kept free.
+	// Launch without instance store volumes: the devices xvdca to xvdcz are suppressed.
 	NoEphemeral bool `hcl:"no_ephemeral,optional"`
 }
 
@@ -259,13 +290,15 @@ func (v *Volumes) Devices() (all []*device.Mapping) {
 type SourceAMIFilter struct {
 	sourceami.Filters
 
-	// Accounts whose images are looked at: account ids, `self`, or aliases such as `amazon`.
+	// Accounts whose images are considered: account IDs, `self`, or an alias such as
+	// `amazon`. Required unless `source_ami` is set, because anyone can publish an image
+	// with any name.
 	Owners []string `hcl:"owners,optional"`
 
-	// Take the newest image when several match; otherwise that is an error.
+	// Use the newest image if several match. Otherwise several matches are an error.
 	MostRecent bool `hcl:"most_recent,optional"`
 
-	// Look at deprecated images too.
+	// Consider deprecated images too.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 
@@ -278,10 +311,10 @@ type VPCFilter struct {
 type SubnetFilter struct {
 	sourceami.Filters
 
-	// Of several, take the one with the most free addresses.
+	// If several subnets match, use the one with the most free IP addresses.
 	MostFree bool `hcl:"most_free,optional"`
 
-	// Of several, take any.
+	// If several subnets match, use a random one. `most_free` wins if both are set.
 	Random bool `hcl:"random,optional"`
 }
 
@@ -292,18 +325,22 @@ type SecurityGroupFilter struct {
 
 // MetadataOptions are those of the instance.
 type MetadataOptions struct {
-	// `enabled` or `disabled`.
+	// Whether the metadata service is `enabled` or `disabled`. cloud-init needs it: when it
+	// is disabled, the key pair does not reach the machine.
 	HTTPEndpoint Switch `hcl:"http_endpoint,optional"`
 
-	// Whether a session token is `optional` or `required`. Not set: as the image
-	// (`imds_support`) or the account says, which is `optional` if neither does.
+	// Whether requests need a session token (IMDSv2): `optional` or `required`. Not set: the
+	// setting of the image (`imds_support`) or the account, or `optional` if there is
+	// neither.
 	HTTPTokens Tokens `hcl:"http_tokens,optional"`
 
-	// How many hops an answer may travel, 1 to 64. Not set: as the image or the
-	// account says, which is 1 if neither does, or 2 if the image requires tokens.
+	// How many network hops a token response may travel, 1 to 64. Containers on the machine
+	// need at least 2. Not set: the setting of the image or the account; otherwise 1, or 2
+	// if the image requires tokens.
 	HTTPPutResponseHopLimit int `hcl:"http_put_response_hop_limit,optional"`
 
-	// Whether the machine can read its tags there: `enabled` or `disabled`.
+	// Whether the machine can read its own tags from the metadata service: `enabled` or
+	// `disabled`.
 	InstanceMetadataTags Switch `hcl:"instance_metadata_tags,optional"`
 }
 
@@ -314,46 +351,48 @@ func (m *MetadataOptions) SetDefaults() {
 
 // Placement is the host an instance runs on.
 type Placement struct {
-	// ARN of a host resource group.
+	// ARN of the host resource group to launch in. Not together with `host_id`.
 	HostResourceGroupARN string `hcl:"host_resource_group_arn,optional"`
 
-	// Id of a dedicated host.
+	// ID of the dedicated host to launch on. Not together with `host_resource_group_arn`.
 	HostID string `hcl:"host_id,optional"`
 
-	// `default`, `dedicated` or `host`.
+	// `default` for shared hardware, `dedicated` for hardware of this account, or `host` for
+	// a dedicated host. `dedicated` and `host` cost extra.
 	Tenancy Tenancy `hcl:"tenancy,optional"`
 }
 
 // LicenseSpecification is one licence.
 type LicenseSpecification struct {
-	// The licence's configuration.
+	// The license configuration to use.
 	LicenseConfigurationRequest LicenseConfiguration `hcl:"license_configuration_request,block"`
 }
 
 // LicenseConfiguration names a licence's configuration.
 type LicenseConfiguration struct {
-	// ARN of the configuration.
+	// ARN of the license configuration.
 	LicenseConfigurationARN string `hcl:"license_configuration_arn"`
 }
 
 // PolicyDocument is a policy of IAM. Its arguments are named as in its JSON.
 type PolicyDocument struct {
-	// Version of the policy language: `2012-10-17`.
+	// Version of the policy language. Use `2012-10-17`; without it IAM assumes the older
+	// 2008-10-17.
 	Version string `hcl:"Version,optional" json:",omitempty"`
 
-	// One statement.
+	// A statement of the policy. Repeatable.
 	Statement []Statement `hcl:"Statement,block"`
 }
 
 // Statement is one statement of a policy.
 type Statement struct {
-	// `Allow` or `Deny`.
+	// `Allow` or `Deny`. A `Deny` overrides every `Allow`.
 	Effect string `hcl:"Effect"`
 
-	// Actions, such as `s3:GetObject`. A `*` stands for any text.
+	// Actions, such as `s3:GetObject`. `*` matches any text.
 	Action []string `hcl:"Action"`
 
-	// ARNs of what the actions are done to. A `*` stands for any text.
+	// ARNs of the resources that the actions apply to. `*` matches any text.
 	Resource []string `hcl:"Resource"`
 }
 

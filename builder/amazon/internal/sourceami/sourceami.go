@@ -26,17 +26,18 @@ var Source string
 
 // Filters narrow down what EC2 lists. Options embed it.
 type Filters struct {
-	// Filters of the EC2 API by name, such as `name` or `tag:Role`. A value may
-	// hold wildcards, and several values separated by commas, of which one must match.
+	// Filters of the EC2 API, by name, such as `name` or `tag:Role`. All must match. A value
+	// can contain the wildcards `*` and `?`, and several values separated by commas, one of
+	// which must match.
 	Filters map[string]string `hcl:"filters,optional"`
 
-	// One more filter.
+	// A single filter, added to `filters`. Repeatable.
 	Filter []NameValue `hcl:"filter,block"`
 }
 
 // NameValue is one filter.
 type NameValue struct {
-	// Name of the filter.
+	// Name of the filter, as in the EC2 API.
 	Name string `hcl:"name"`
 
 	// Value of the filter, as in `filters`.
