@@ -114,6 +114,9 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 	if !exists(path) {
 		path = "/lib/systemd/systemd"
 	}
+	if err := awaitInotify(freeInotify); err != nil {
+		return err
+	}
 	fmt.Fprint(report, reportReady+string(InitSystemd))
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, args, os.Environ()))
 }

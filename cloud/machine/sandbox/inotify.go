@@ -90,6 +90,22 @@ func (b *budget) release() {
 	b.ended = make(chan struct{})
 }
 
+// inotifyPatience is how long a machine that is about to start systemd waits for
+// what it had when it was admitted.
+const inotifyPatience = 2 * time.Minute
+
+// awaitInotify waits, in the machine, until there are inotify instances for systemd.
+// The budget counts the machines of its own driver only: those of another one may
+// have taken what was free when this machine was admitted.
+func awaitInotify(free func(n int) int) error {
+	for begin := time.Now(); free(inotifyPerMachine) < inotifyPerMachine; time.Sleep(recheck / 4) {
+		if time.Since(begin) > inotifyPatience {
+			return fmt.Errorf("not enough inotify instances for systemd (fs.inotify.max_user_instances), since other programs of this host's user have taken them; as root: %s", inotifyRemedy)
+		}
+	}
+	return nil
+}
+
 // freeInotify opens up to n instances, and closes them again.
 func freeInotify(n int) int {
 	fds := make([]int, 0, min(n, 1024))

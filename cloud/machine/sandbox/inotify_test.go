@@ -82,3 +82,26 @@ func TestFreeInotify(t *testing.T) {
 		t.Errorf("%d of 3", n)
 	}
 }
+
+// TestAwaitInotify: another driver's machines take the instances between the
+// admission of a machine and its systemd.
+func TestAwaitInotify(t *testing.T) {
+	for free, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Hour: false} {
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			err := awaitInotify(func(n int) int {
+				if time.Since(begin) < free {
+					return n - 1
+				}
+				return n
+			})
+			waited := time.Since(begin)
+			if (err == nil) != want || want && (waited < free || waited > free+recheck) {
+				t.Errorf("instances come free after %v: %v after %v", free, err, waited)
+			}
+			if err != nil && !strings.Contains(err.Error(), inotifyRemedy) {
+				t.Errorf("no remedy in %v", err)
+			}
+		})
+	}
+}
