@@ -82,7 +82,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	case errors.As(err, &many):
 		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true.", session.Region, many)
 	case err != nil:
-		return cty.NilVal, err
+		return cty.NilVal, d.Filters.Blame(d.src, err)
 	}
 	tags := map[string]cty.Value{}
 	for _, t := range image.Tags {

@@ -255,3 +255,33 @@ func TestSameName(t *testing.T) {
 		t.Errorf("left: %q", after)
 	}
 }
+
+// TestWrongPlace names what there is not: each error underlines the attribute.
+func TestWrongPlace(t *testing.T) {
+	filters := "filters     = { name = \"debian-12-amd64-*\" }"
+	for _, tt := range []struct{ old, new, summary, at string }{
+		{filters, `filters     = { naem = "debian-*" }`, "Unknown filter", `{ naem = "debian-*" }`},
+		{filters, "filter {\n name = \"naem\"\n value = \"x\"\n}", "Unknown filter", `"naem"`},
+		{"", "subnet_filter {\n filters = { colour = \"red\" }\n}", "Unknown filter", `{ colour = "red" }`},
+		{"", "vpc_filter {\n filters = { colour = \"red\" }\n}", "Unknown filter", `{ colour = "red" }`},
+		{"", "security_group_filter {\n filters = { colour = \"red\" }\n}", "Unknown filter", `{ colour = "red" }`},
+		{"", `subnet_id = "subnet-0123456789abcdef0"`, "No such subnet", `"subnet-0123456789abcdef0"`},
+		{"", `vpc_id = "vpc-0123456789abcdef0"`, "No such VPC", `"vpc-0123456789abcdef0"`},
+		{`"us-east-1"`, `"us-east-7"`, "Unknown region", `"us-east-7"`},
+		{`"us-east-1"`, "\"us-east-7\"\nskip_credential_validation = true", "Unknown region", `"us-east-7"`},
+	} {
+		t.Run(tt.new, func(t *testing.T) {
+			t.Parallel()
+			body := plain("ami_name = \"web\"\n")
+			if tt.old == "" {
+				body += tt.new
+			} else {
+				body = strings.Replace(body, tt.old, tt.new, 1)
+			}
+			w := newWorld(t)
+			_, err := w.Bake(t).Build(t.Context(), body)
+			wantDiagnostic(t, err, body, tt.summary, tt.at)
+			nothingMade(t, w)
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -266,10 +267,29 @@ func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) 
 			"There is no host %s: either there is no region %q, or this machine has no network.", dns.Name, o.Region)
 	}
 	if err != nil {
-		return err
+		return s.blameRegion(ctx, o, src, err)
 	}
 	s.Account = aws.ToString(who.Account)
 	return nil
+}
+
+// blameRegion points at the region where the cloud that stands in for AWS does not
+// have it.
+func (s *Session) blameRegion(ctx context.Context, o *Options, src *schema.Source, err error) error {
+	if s.Cloud.Endpoint == "" || o.Region == "" || !Is(err, "InvalidParameterValue") || !strings.Contains(err.Error(), "There is no region") {
+		return err
+	}
+	has := ""
+	known := ec2.New(EC2(s, s.Region).Options(), func(eo *ec2.Options) { eo.Region = cmp.Or(s.Cloud.Region, "us-east-1") })
+	if out, err := Call(ctx, known.DescribeRegions, &ec2.DescribeRegionsInput{}); err == nil {
+		var names []string
+		for _, r := range out.Regions {
+			names = append(names, aws.ToString(r.RegionName))
+		}
+		slices.Sort(names)
+		has = " It has: " + strings.Join(names, ", ") + "."
+	}
+	return Blame(err, blame(src, &o.Region, "Unknown region", "The local cloud has no region %q.%s", o.Region, has))
 }
 
 // EC2 returns the client of a region.

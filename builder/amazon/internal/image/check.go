@@ -81,7 +81,9 @@ func (m *Maker) Check(ctx context.Context) error {
 
 func (m *Maker) checkRegions(ctx context.Context) error {
 	enabled, err := m.regions(ctx, false)
-	if err != nil {
+	if access.Is(err, "InvalidParameterValue") && strings.Contains(err.Error(), "There is no region") {
+		return access.Blame(err, m.Src.Errorf(m.BuildRegion, "Unknown region", "%s.", err))
+	} else if err != nil {
 		return err
 	}
 	check := func(ptr any, region string) error {

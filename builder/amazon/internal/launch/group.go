@@ -106,7 +106,7 @@ func (l *Launcher) filterGroups(ctx context.Context, place Place) (Groups, error
 		}
 		out, err := access.Call(ctx, l.client().DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: filters})
 		if err != nil {
-			return Groups{}, err
+			return Groups{}, l.SecurityGroupFilter.Blame(l.Src, err)
 		}
 		var g Groups
 		for _, sg := range out.SecurityGroups {

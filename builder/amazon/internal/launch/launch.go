@@ -81,6 +81,8 @@ func (l *Launcher) blameSource(ctx context.Context, blame any, err error) error 
 		return l.Src.Errorf(blame, "No such image", "No image of these owners matches these filters in %s.%s", region, offer)
 	case errors.As(err, &many):
 		return l.Src.Errorf(blame, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true to take the newest.", region, many)
+	case l.SourceAMIFilter != nil:
+		return l.SourceAMIFilter.Blame(l.Src, err)
 	}
 	return err
 }

@@ -61,7 +61,7 @@ func (l *Launcher) Place(ctx context.Context) (Place, error) {
 func (l *Launcher) filterVPC(ctx context.Context) (string, error) {
 	out, err := access.Call(ctx, l.client().DescribeVpcs, &ec2.DescribeVpcsInput{Filters: l.VPCFilter.EC2()})
 	if err != nil {
-		return "", err
+		return "", l.VPCFilter.Blame(l.Src, err)
 	}
 	if n := len(out.Vpcs); n != 1 {
 		return "", l.Src.Errorf(&l.VPCFilter, "Not exactly one VPC", "%d VPCs in %s match these filters; one must.", n, l.Session.Region)
@@ -77,7 +77,7 @@ func (l *Launcher) demandDefault(ctx context.Context, vpc string) error {
 		blame = &l.VPCFilter
 	}
 	out, err := access.Call(ctx, l.client().DescribeVpcs, &ec2.DescribeVpcsInput{VpcIds: []string{vpc}})
-	if access.NotFound(err) {
+	if access.NotFound(err) || access.Is(err, "InvalidVpcID.Malformed", "InvalidVpcId.Malformed") {
 		return l.Src.Errorf(blame, "No such VPC", "There is no VPC %q in %s.", vpc, l.Session.Region)
 	} else if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (l *Launcher) demandDefault(ctx context.Context, vpc string) error {
 
 func (l *Launcher) describeSubnet(ctx context.Context, p Place) (Place, error) {
 	out, err := access.Call(ctx, l.client().DescribeSubnets, &ec2.DescribeSubnetsInput{SubnetIds: []string{p.Subnet}})
-	if access.NotFound(err) || err == nil && len(out.Subnets) == 0 {
+	if access.NotFound(err) || access.Is(err, "InvalidSubnetID.Malformed", "InvalidSubnetId.Malformed") || err == nil && len(out.Subnets) == 0 {
 		return p, l.Src.Errorf(&l.SubnetID, "No such subnet", "There is no subnet %q in %s.", p.Subnet, l.Session.Region)
 	} else if err != nil {
 		return p, err
@@ -109,7 +109,7 @@ func (l *Launcher) filterSubnet(ctx context.Context, p Place) (Place, error) {
 	f := l.SubnetFilter
 	subnets, err := l.subnets(ctx, p, f.EC2())
 	if err != nil {
-		return p, err
+		return p, f.Blame(l.Src, err)
 	}
 	switch {
 	case len(subnets) == 0:

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/config/schema"
 )
 
 // Source is the Go source that documents [Filters], for [schema.Docs].
@@ -61,6 +63,30 @@ func (f *Filters) EC2() []types.Filter {
 		out = append(out, types.Filter{Name: &name, Values: values(all[name])})
 	}
 	return out
+}
+
+// wrongFilter is how EC2 says that it has no filter of a name.
+var wrongFilter = regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`)
+
+// Blame puts an error that points at a filter in the place of one that EC2 gave for
+// its name. The filters must be those that src was decoded into.
+func (f *Filters) Blame(src *schema.Source, err error) error {
+	if err == nil {
+		return nil
+	}
+	m := wrongFilter.FindStringSubmatch(err.Error())
+	if m == nil || !access.Is(err, "InvalidParameterValue") {
+		return err
+	}
+	name, at := m[1], any(&f.Filters)
+	if _, ok := f.Filters[name]; !ok {
+		i := slices.IndexFunc(f.Filter, func(nv NameValue) bool { return nv.Name == name })
+		if i < 0 {
+			return err // one of bake's own
+		}
+		at = &f.Filter[i].Name
+	}
+	return access.Blame(err, src.Errorf(at, "Unknown filter", "EC2 has no filter %q here. The API reference of the action lists those that it has; a tag is \"tag:\" and its key.", name))
 }
 
 // values splits a filter's value at commas, as CSV does: a value in quotes may
