@@ -44,7 +44,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 		case "aws":
 			*d = AWSDelays()
 		default:
-			return fmt.Errorf(`delays: there is no profile %q; use "instant", "aws" or an object of durations`, profile)
+			return fmt.Errorf(`delays: there is no profile %q; use instant, aws or a JSON object of durations such as {"copy":"30s"}`, profile)
 		}
 		return nil
 	}
@@ -57,7 +57,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 	for name, text := range named {
 		field := fields[name]
 		if field == nil {
-			return fmt.Errorf("delays: there is no delay %q", name)
+			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image and copy", name)
 		}
 		v, err := time.ParseDuration(text)
 		if err != nil || v < 0 {

@@ -15,7 +15,7 @@ import (
 func (p *program) cloudCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cloud",
-		Short: "Serve the local cloud, list, import and boot its images, reset it",
+		Short: "Serve the local cloud; list, import and boot its images; reset it",
 		Long: `The local cloud is an embedded EC2 whose instances are real Linux machines on this
 host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`,
 		Args: cobra.ArbitraryArgs,

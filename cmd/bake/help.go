@@ -32,16 +32,17 @@ func variables() [][3]string {
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
-		{"LOG", "BAKE_LOG, PACKER_LOG", "if neither empty nor 0: a log for developers on standard error"},
-		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log into this file, which is emptied first; it then holds\nwhat builds say too"},
-		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "no colours if not empty"},
-		{"AWS", "AWS_...", "credentials, region and endpoint, as every AWS tool reads them"},
+		{"LOG", "BAKE_LOG, PACKER_LOG", "if set and not 0: write a log for developers to standard error"},
+		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log to this file, with the output of builds; an existing file\nis replaced"},
+		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "if set: write no colors"},
+		{"AWS", "AWS_...", "credentials, region and endpoint, as for every AWS tool"},
 	}
 }
 
-// reads returns the names of the [variables] that cmd reads.
+// reads returns the names of the [variables] that cmd reads and not every command does:
+// those are in the help of bake alone.
 func reads(cmd *cobra.Command) []string {
-	names := []string{"LOG"}
+	var names []string
 	add := func(when bool, more ...string) {
 		if when {
 			names = append(names, more...)
@@ -54,7 +55,6 @@ func reads(cmd *cobra.Command) []string {
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
 	add(command == "build" || command == "sweep" || command == "validate", "AWS")
-	add(!cmd.HasAvailableSubCommands(), "COLOR")
 	return names
 }
 

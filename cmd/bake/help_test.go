@@ -17,7 +17,7 @@ func TestHelp(t *testing.T) {
 	visit = func(cmd *cobra.Command) {
 		var out bytes.Buffer
 		writeHelp(&out, cmd)
-		parts := []string{"\nUsage: " + cmd.CommandPath(), "\nExit codes:\n", "\nEnvironment:\n"}
+		parts := []string{"\nUsage: " + cmd.CommandPath(), "\nExit codes:\n"}
 		if cmd.HasAvailableSubCommands() {
 			parts = append(parts, "\nCommands:\n")
 		} else {

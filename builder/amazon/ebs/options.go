@@ -35,10 +35,11 @@ type (
 	Image struct {
 		image.Options
 
-		// Make no image: only provision, and say whether that worked.
+		// Provision the machine but do not create an image. For testing provisioners.
 		SkipCreate bool `hcl:"skip_create_ami,optional"`
 
-		// Have EC2 prepare instances of a Windows image ahead.
+		// Pre-provision snapshots of a Windows image so that its instances launch faster.
+		// The snapshots are charged.
 		FastLaunch *fastlaunch.Options `hcl:"fast_launch,block"`
 	}
 )

@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   assume_role {
     role_arn         = "arn:aws:iam::123456789012:role/r"
-    duration_seconds = 10 # ERROR: Invalid duration: AWS lends a role for 900 to 43200 seconds, not 10.
+    duration_seconds = 10 # ERROR: Invalid duration: A role session lasts 900 to 43200 seconds, not 10.
   }
 
   source_ami_filter {

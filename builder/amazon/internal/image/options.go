@@ -67,7 +67,7 @@ type Options struct {
 	SnapshotCopyDurationMinutes int `hcl:"snapshot_copy_duration_minutes,optional"`
 
 	// Tags for the images and their snapshots. A key is up to 128 characters, a value up to
-	// 256, and there can be at most 50. `{{ .SourceAMIName }}` and the like can be used in
+	// 256, and there can be at most 48. `{{ .SourceAMIName }}` and the like can be used in
 	// them.
 	Tags map[string]string `hcl:"tags,optional,late"`
 
