@@ -50,9 +50,9 @@ type Options struct {
 	// user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, build, step string) error
 
-	// Login says how a user logs in to the machine of a build, whose values of
-	// build.* are data; empty if that cannot be told. It may be nil.
-	Login func(build string, data map[string]any) string
+	// Login says how a user logs in to the machine m of a build; empty if that cannot
+	// be told. It may be nil.
+	Login func(build string, m builder.Machine) string
 
 	// Secret is told every value that must not be shown, in addition to the
 	// template's Secrets. It may be nil.

@@ -90,7 +90,7 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 	s := x.scope.As(p.Type)
 	out, err := step.Do(ctx, x.scope, announced(p), func(ctx context.Context) (o outcome, err error) {
 		defer recovered(&err)
-		values := actual(x.exports(x.build), x.options.Run, x.machine, in.Data)
+		values := actual(x.exports(x.build), x.options.Run, x.machine.Data, in.Data)
 		pp, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.PostProcessors, values)
 		if err != nil {
 			return o, err

@@ -17,7 +17,7 @@ import (
 func (x *execution) provision(ctx context.Context, m builder.Machine) (err error) {
 	defer recovered(&err)
 	x.mu.Lock()
-	x.machine = m.Data
+	x.machine = m
 	x.mu.Unlock()
 	m.Leftovers = new(builder.Leftovers)
 	for _, name := range builder.SecretData() {

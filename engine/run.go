@@ -138,8 +138,8 @@ type execution struct {
 	scope  *step.Scope
 
 	mu      sync.Mutex
-	leave   bool           // what the build owns is not to be destroyed
-	machine map[string]any // build.* as the builder gave them
+	leave   bool            // what the build owns is not to be destroyed
+	machine builder.Machine // as the builder gave it
 }
 
 func (r *runner) newExecution(b *config.Build) *execution {
@@ -185,11 +185,11 @@ func (x *execution) sayLogin(ctx context.Context) {
 	x.mu.Lock()
 	machine := x.machine
 	x.mu.Unlock()
-	if x.options.Login == nil || machine == nil {
+	if x.options.Login == nil || machine.Data == nil {
 		return
 	}
 	if how := x.options.Login(x.build.Name, machine); how != "" {
-		x.scope.Say(ctx, "Log in to the machine:  %s", how)
+		x.scope.Say(ctx, "%s", how)
 	}
 }
 

@@ -19,9 +19,9 @@ const (
 	// pollListening is how often the machine is asked for the ports it listens on.
 	pollListening = time.Second
 
-	// movedBy is what is added to a port that this user may not open or that
+	// MovedBy is what is added to a port that this user may not open or that
 	// somebody else holds on all addresses.
-	movedBy = 20000
+	MovedBy = 20000
 
 	inboundTimeout = 10 * time.Second
 )
@@ -177,7 +177,7 @@ func (p *publicAddress) listen(port uint16) (net.Listener, error) {
 	default:
 		return nil, err
 	}
-	moved := int(port) + movedBy
+	moved := int(port) + MovedBy
 	if moved > 0xffff {
 		return nil, err
 	}

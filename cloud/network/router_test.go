@@ -400,7 +400,7 @@ func TestMovedPort(t *testing.T) {
 	}
 	defer l.Close()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
-	if int(port)+movedBy > 0xffff {
+	if int(port)+MovedBy > 0xffff {
 		t.Skipf("port %d cannot be moved", port)
 	}
 	public := netip.MustParseAddr("127.94.11.8")
@@ -412,7 +412,7 @@ func TestMovedPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if got, err := greet(public, port+movedBy); got != "hello" {
+	if got, err := greet(public, port+MovedBy); got != "hello" {
 		t.Errorf("moved port: %q, %v", got, err)
 	}
 }

@@ -165,8 +165,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		Only: o.only, Except: o.except, Parallel: o.parallel, OnError: engine.OnError(o.onError.value),
 		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.emit,
 	}
-	logins := &logins{dir: keysDir(state, run.ID), local: o.local}
-	options.Login = logins.command
+	logins := &logins{dir: keysDir(state, run.ID), run: run.ID, onLocal: o.local}
+	options.Login = logins.text
 	if parts.ask != nil {
 		options.Ask, options.Pause = parts.ask.failedStep, parts.ask.pause
 	} else {

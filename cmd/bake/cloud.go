@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/internal/login"
 )
 
 func (p *program) cloudCommand() *cobra.Command {
@@ -85,13 +85,13 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 			Environment map[string]string `json:"environment"` // for clients
 		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}})
 	} else {
-		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellQuote(c.CredentialsFile))
+		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, login.Quote(c.CredentialsFile))
 	}
 	if err != nil {
 		return err
 	}
 	if servedPort(22) != 22 {
-		fmt.Fprintf(p.stderr, "Ports below 1024 of machines are served %d higher, such as SSH at %d and HTTP at %d, since this user may not listen on them here.\n", movedBy, 22+movedBy, 80+movedBy)
+		fmt.Fprintf(p.stderr, "Ports below 1024 of machines are served %d higher, such as SSH at %d and HTTP at %d, since this user may not listen on them here.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
 	}
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
 	fmt.Fprintln(p.stderr, "The local cloud is up. Dial instances at their public addresses (127.x.y.z): the private ones\n(172.31.x.y) work between instances only. Ctrl-C ends it.")
@@ -102,14 +102,4 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		c.Served <- nil
 		return err
 	}
-}
-
-// shellQuote quotes s for a POSIX shell if it needs to be.
-func shellQuote(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,", r)
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bake/internal/local"
+	"bake/internal/login"
 )
 
 // cloudRunOptions are the flags of bake cloud run.
@@ -122,12 +123,16 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	}
 	address := aws.ToString(instance.PublicIpAddress)
 	user := listed(image).Tags["bake:user"]
-	login := sshCommand(keyFile, user, address, "22", true)
+	machine := login.Machine{User: user, Host: address, Port: 22, KeyFile: keyFile}
+	if servedPort(22) != 22 {
+		machine.Proxy = ncProxy()
+	}
+	how := machine.Command()
 	web := "http://" + address + "/"
 	note := ""
 	if at := servedPort(80); at != 80 {
 		web = fmt.Sprintf("http://%s:%d/", address, at)
-		note = fmt.Sprintf("Ports below 1024 of the machine are served %d higher, since this user may not listen on them here.\n", movedBy)
+		note = fmt.Sprintf("Ports below 1024 of the machine are served %d higher, since this user may not listen on them here.\n", local.MovedBy)
 	}
 	awaitSSH(ctx, address)
 	if p.json.on {
@@ -139,10 +144,10 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 			KeyFile  string      `json:"key_file"`
 			Login    string      `json:"login"` // a shell command
 			HTTP     string      `json:"http"`  // URL of the machine's port 80
-		}{id, listed(image), address, user, keyFile, login, web})
+		}{id, listed(image), address, user, keyFile, how, web})
 	}
 	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nHTTP:    %s\n%sCtrl-C terminates it.",
-		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, login, web, note))
+		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, how, web, note))
 	if text := c.dependence(); text != "" {
 		p.say(text)
 	}
@@ -272,28 +277,6 @@ func loginKey(file string) (path string, public []byte, clean func(), err error)
 		return "", nil, nil, err
 	}
 	return path, ssh.MarshalAuthorizedKey(signer.PublicKey()), func() { os.RemoveAll(dir) }, nil
-}
-
-// sshCommand is how to log in to a new machine, whose host key nobody has seen.
-func sshCommand(keyFile, user, address, port string, local bool) string {
-	words := []string{"ssh"}
-	if keyFile != "" {
-		words = append(words, "-i", shellQuote(keyFile), "-o", "IdentitiesOnly=yes")
-	}
-	words = append(words, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
-	if port != "" && port != "22" {
-		words = append(words, "-p", port)
-	} else if local && servedPort(22) != 22 {
-		self, err := os.Executable()
-		if err != nil {
-			self = "bake"
-		}
-		words = append(words, "-o", shellQuote("ProxyCommand="+self+" nc %h %p"))
-	}
-	if user != "" {
-		address = user + "@" + address
-	}
-	return strings.Join(append(words, address), " ")
 }
 
 // waitFor asks for an instance until it is in the wanted state or in one that

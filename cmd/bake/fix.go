@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"bake/internal/login"
 )
 
 func (p *program) fixCommand() *cobra.Command {
@@ -29,7 +31,7 @@ as nothing was written.`,
 			case info.IsDir(), strings.HasSuffix(name, ".hcl"), strings.HasSuffix(name, ".pkr.json"):
 				return fmt.Errorf("%s is not a legacy JSON template, so there is nothing to fix; bake validate checks it", name)
 			}
-			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, shellQuote(name))
+			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, login.Quote(name))
 		},
 	}
 	p.jsonFlag(cmd)

@@ -4,56 +4,80 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/local"
+	"bake/internal/login"
 )
 
-// logins tells how to log in to the machines of a run. The keys are files that only
-// this user can read, and that are deleted with what the run has made.
+// logins tells how to log in to the machines of a run, and keeps it for bake ssh
+// until what the run has made is deleted.
 type logins struct {
-	dir   string
-	local bool // the machines are those of the local cloud
+	dir, run string
+	onLocal  bool // the machines are those of the local cloud
 }
 
 // keysDir is where the keys of a run's machines are.
-func keysDir(state, run string) string { return filepath.Join(runsDir(state), run+".keys") }
+func keysDir(state, run string) string { return login.Dir(runsDir(state), run) }
 
-// command returns the shell command that logs in to the machine of a build, whose
-// values of build.* are data; empty if it has no SSH.
-func (l *logins) command(build string, data map[string]any) string {
-	text := func(name string) string {
-		if data[name] == nil {
+// text says how to log in to the machine of a build; empty if it has no SSH.
+func (l *logins) text(build string, m builder.Machine) string {
+	value := func(name string) string {
+		if m.Data[name] == nil {
 			return ""
 		}
-		return fmt.Sprint(data[name])
+		return fmt.Sprint(m.Data[name])
 	}
-	host, user, port, key := text("Host"), text("User"), text("Port"), text("SSHPrivateKey")
-	if host == "" || user == "" || text("WinRMPassword") != "" {
+	reached, ok := m.Communicator.(communicator.Accessible)
+	if !ok || value("User") == "" {
 		return ""
 	}
-	file := ""
-	if strings.Contains(key, "PRIVATE KEY") {
-		file = filepath.Join(l.dir, strings.ReplaceAll(build, string(filepath.Separator), "_")+".pem")
-		if err := os.MkdirAll(l.dir, 0o700); err != nil {
-			return ""
-		}
-		if err := os.WriteFile(file, []byte(strings.TrimRight(key, "\n")+"\n"), 0o600); err != nil {
-			return ""
-		}
+	access := reached.Access()
+	machine := login.Machine{Run: l.run, Build: build, User: value("User"), Host: value("Host"),
+		KeyFile: access.KeyFile, Proxy: access.Proxy, Through: access.Through}
+	machine.Port, _ = strconv.Atoi(value("Port"))
+	if l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
+		// The cloud knows its machines by id, and leads to each of their ports.
+		machine.Host, machine.Port, machine.Proxy, machine.Through = value("ID"), access.Port, ncProxy(), ""
 	}
-	return sshCommand(file, user, host, port, l.local)
+	key := value("SSHPrivateKey")
+	if machine.KeyFile != "" || !strings.Contains(key, "PRIVATE KEY") {
+		key = "" // the user has it
+	}
+	machine, err := login.Save(l.dir, machine, key)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("Nobody can log in to the machine: its key cannot be kept (%v)", err)
+	case machine.Through != "":
+		return "The machine can be reached only through " + machine.Through + ", which no SSH client takes by itself"
+	}
+	return "Log in to the machine:  " + machine.Command()
 }
 
-// movedBy is what the local cloud adds to the ports of machines that cannot be
-// opened on this host.
-const movedBy = 20000
+// dialed reports whether a machine of the local cloud serves a port where it says.
+func dialed(host string, port int) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() && servedPort(port) == port
+}
+
+// ncProxy is the command that connects to a machine of the local cloud.
+func ncProxy() []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = "bake"
+	}
+	return []string{self, "nc", "%h", "%p"}
+}
 
 // servedPort is the port of this host at which a machine's port is served: another
 // one if this user may not listen on it, or somebody else does on all addresses.
 func servedPort(port int) int {
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.255.255.254:%d", port))
 	if err != nil {
-		return port + movedBy
+		return port + local.MovedBy
 	}
 	l.Close()
 	return port

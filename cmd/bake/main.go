@@ -113,6 +113,7 @@ func (e *templateError) Error() string { return e.diags.Error() }
 // exitCode maps a command's error to the exit code of the program.
 func exitCode(err error) int {
 	var unknown unknownCommand
+	var ended exitStatus
 	switch {
 	case err == nil:
 		return 0
@@ -120,6 +121,8 @@ func exitCode(err error) int {
 		return 127
 	case errors.Is(err, errUnformatted):
 		return 3
+	case errors.As(err, &ended):
+		return int(ended)
 	default:
 		return 1
 	}
@@ -130,7 +133,9 @@ func exitCode(err error) int {
 func (p *program) report(err error) {
 	var usage usageError
 	var template *templateError
+	var ended exitStatus
 	switch {
+	case errors.As(err, &ended):
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
 	case errors.Is(err, errUnread), p.stdout.unread() && errors.Is(err, syscall.EPIPE): // as Unix tools end: without a word
 	case errors.As(err, &template):

@@ -55,6 +55,7 @@ func (p *program) root() *cobra.Command {
 		p.cloudCommand(),
 		p.doctorCommand(),
 		p.docsCommand(),
+		p.sshCommand(),
 		p.ncCommand(),
 		p.versionCommand(),
 		p.completionCommand(),

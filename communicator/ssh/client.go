@@ -1,10 +1,13 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -184,6 +187,46 @@ func Data(o *Options, conn communicator.Communicator, f Facts) map[string]any {
 func (c *Client) Describe(data map[string]any) {
 	data["Host"], data["Port"] = c.Addr()
 	data["User"], data["Password"] = c.opts.Username, c.opts.Password
+}
+
+// Access implements [communicator.Accessible].
+func (c *Client) Access() communicator.Access {
+	o := &c.opts
+	a := communicator.Access{Port: o.Port, KeyFile: absolute(o.PrivateKeyFile)}
+	if c.target.Through != nil {
+		a.Through = c.target.Through()
+	}
+	switch {
+	case o.BastionHost != "":
+		a.Proxy = []string{"ssh"}
+		if key := cmp.Or(o.BastionPrivateKeyFile, o.PrivateKeyFile); key != "" {
+			a.Proxy = append(a.Proxy, "-i", absolute(key))
+		}
+		if o.BastionPort != 0 && o.BastionPort != 22 {
+			a.Proxy = append(a.Proxy, "-p", strconv.Itoa(o.BastionPort))
+		}
+		if o.BastionUsername != "" {
+			a.Proxy = append(a.Proxy, "-l", o.BastionUsername)
+		}
+		a.Proxy = append(a.Proxy, "-W", "[%h]:%p", "--", o.BastionHost)
+	case o.ProxyHost != "":
+		a.Through = "the SOCKS proxy " + net.JoinHostPort(o.ProxyHost, strconv.Itoa(o.ProxyPort))
+	}
+	return a
+}
+
+// absolute is the path of a file of the user's for programs that start elsewhere.
+func absolute(file string) string {
+	if file == "" {
+		return ""
+	}
+	if home, err := ExpandHome(file); err == nil {
+		file = home
+	}
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	return file
 }
 
 // Addr returns where the machine was last reached.

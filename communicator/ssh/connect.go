@@ -48,6 +48,10 @@ type Target struct {
 
 	// Dial replaces the connection over the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Through tells what Dial leads through that no other program can take, in words,
+	// or "". It may be nil.
+	Through func() string
 }
 
 // ErrNotYet is what [Target.Addr] says while the machine has no address yet.

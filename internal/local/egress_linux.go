@@ -61,3 +61,6 @@ func urlDestination(text string) (item string, ok bool) {
 	_, err = network.ParseReach(item)
 	return item, err == nil
 }
+
+// The cloud moves ports by as much.
+var _ [0]struct{} = [MovedBy - network.MovedBy]struct{}{}

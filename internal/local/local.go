@@ -17,6 +17,10 @@ import (
 // DefaultRegion is the region of the local cloud when nothing names one.
 const DefaultRegion = "us-east-1"
 
+// MovedBy is what is added to a machine's port that cannot be served as it is on this
+// host.
+const MovedBy = 20000
+
 // ErrUnsupported says that this system cannot run local machines.
 var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. Run 'bake cloud up' on a Linux host or in a Linux virtual machine, forward its port, and set the two variables that it prints here; then leave out -local")
 

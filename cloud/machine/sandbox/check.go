@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"bake/cloud/machine"
+	"bake/cloud/network"
 
 	"golang.org/x/sys/unix"
 )
@@ -200,7 +201,7 @@ func checkLowPorts() machine.Finding {
 			l.Close()
 			continue
 		}
-		f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; the machines' port %s is found 20000 higher", err, port)}
+		f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; the machines' port %s is found %d higher", err, port, network.MovedBy)}
 		switch {
 		case errors.Is(err, syscall.EACCES):
 			f.Remedy = "sysctl net.ipv4.ip_unprivileged_port_start=0, or setcap cap_net_bind_service=+ep on bake"

@@ -38,7 +38,7 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 			if err != nil {
 				return nil, err
 			}
-			t.Addr, t.Dial = through.addr, through.dial
+			t.Addr, t.Dial, t.Through = through.addr, through.dial, through.name
 		}
 		return ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
 	})

@@ -23,6 +23,8 @@ type sessions struct {
 	l  *Launcher
 	id string // of the instance
 
+	forwarded context.Context // ends with the local port; nil if there is none
+
 	mu    sync.Mutex
 	fatal error // why no session will ever start
 }
@@ -47,6 +49,7 @@ func (l *Launcher) sessions(ctx context.Context, id string) (*sessions, error) {
 		return nil, l.Src.Errorf(&l.SessionManagerPort, "The local port cannot be used", "%s.", err)
 	}
 	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	s.forwarded = ctx
 	go s.forward(ctx, listener)
 	return s, nil
 }
@@ -57,6 +60,15 @@ func (s *sessions) addr(context.Context) (string, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return "localhost", s.l.SessionManagerPort, s.fatal
+}
+
+// name tells a user who wants to log in what leads to the machine, or "" if the
+// local port does.
+func (s *sessions) name() string {
+	if s.forwarded != nil && s.forwarded.Err() == nil {
+		return ""
+	}
+	return "Session Manager (aws ssm start-session --target " + s.id + ")"
 }
 
 // dial opens a session. The machine's agent tells AWS of itself some time after

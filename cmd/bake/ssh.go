@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"bake/internal/login"
+)
+
+func (p *program) sshCommand() *cobra.Command {
+	var build string
+	cmd := &cobra.Command{
+		Use:   "ssh [RUN] [-- COMMAND...]",
+		Short: "Log in to the machine of a run",
+		Long: `Log in to the machine of a run: of one that waits at a breakpoint or, with
+-on-error=ask, after a failed step, and of one that has left its machine behind, as
+-on-error=abort does. It runs the program ssh with the key of the run, through the
+bastion host of the template if there is one. Machines of the local cloud are
+reached while the bake that serves it goes on.
+
+RUN is the id of a run or the beginning of one; it may be left out when only one
+machine can be meant. With a COMMAND, that is run on the machine instead of a shell.`,
+		Example: `  bake ssh
+  bake ssh 5e0d7c1e -build amazon-ebs.web
+  bake ssh -- sudo journalctl -b`,
+		Annotations: map[string]string{exitCodes: `that of the command or the shell on the machine
+1    no such machine, or ssh cannot be run
+255  ssh cannot log in`},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run, remote := args, []string(nil)
+			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+				run, remote = args[:dash], args[dash:]
+			}
+			if len(run) > 1 {
+				return usageError{"bake ssh takes one run; a command for the machine comes after --", cmd.CommandPath()}
+			}
+			return p.ssh(cmd.Context(), strings.Join(run, ""), build, remote)
+		},
+	}
+	cmd.Flags().StringVar(&build, "build", "", "the `name` of the build whose machine it is, such as amazon-ebs.web")
+	return cmd
+}
+
+// exitStatus is the error of a command that ends as another program did, which has
+// said why itself.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func (p *program) ssh(ctx context.Context, run, build string, command []string) error {
+	state, err := p.env.stateDir()
+	if err != nil {
+		return err
+	}
+	found, err := login.Find(runsDir(state), run, build)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return errors.New("no such machine: bake ssh logs in to those of runs that wait at a breakpoint or, with -on-error=ask, after a failed step, or that have left their machines behind")
+	}
+	if len(found) > 1 {
+		var b strings.Builder
+		for _, m := range found {
+			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, login.Quote(m.Build))
+		}
+		return fmt.Errorf("several machines can be meant; name one:%s", b.String())
+	}
+	m := found[0]
+	if m.Through != "" {
+		return fmt.Errorf("the machine of %s can be reached only through %s", m.Build, m.Through)
+	}
+	client, err := exec.LookPath("ssh")
+	if err != nil {
+		return fmt.Errorf("bake ssh runs the program ssh: %w; install OpenSSH's client", err)
+	}
+	ctx, _, release := p.interrupts(ctx, ignoreSignals)
+	defer release()
+	cmd := exec.CommandContext(ctx, client, append(m.Args(), command...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it restores the terminal
+	cmd.Env = p.env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.Writer, p.stderr.Writer
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
+		return exitStatus(exit.ExitCode())
+	}
+	return err
+}

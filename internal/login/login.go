@@ -1,0 +1,144 @@
+// Package login keeps, for as long as a run has machines, how a user's own SSH
+// client logs in to them.
+package login
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Machine is a machine of a run, and how it is logged in to.
+type Machine struct {
+	Run   string `json:"run"`
+	Build string `json:"build"`
+
+	User    string `json:"user"`
+	Host    string `json:"host"`
+	Port    int    `json:"port"`
+	KeyFile string `json:"key_file,omitempty"` // empty if the user's own keys or a password let in
+
+	// Proxy is a command that connects its standard input and output to the machine,
+	// with the %h and %p of ssh_config; none if the host can be dialed.
+	Proxy []string `json:"proxy,omitempty"`
+
+	// Through is what alone leads to the machine, in words, if no SSH client can take
+	// that way; empty otherwise.
+	Through string `json:"through,omitempty"`
+}
+
+// Args are the arguments of ssh. The host key is not checked: nobody but the run has
+// seen it, and the machine is as short-lived.
+func (m Machine) Args() []string {
+	var args []string
+	if m.KeyFile != "" {
+		args = append(args, "-i", m.KeyFile, "-o", "IdentitiesOnly=yes")
+	}
+	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+	if m.Port != 0 && m.Port != 22 {
+		args = append(args, "-p", strconv.Itoa(m.Port))
+	}
+	if len(m.Proxy) > 0 {
+		args = append(args, "-o", "ProxyCommand="+Quote(m.Proxy...))
+	}
+	if m.User != "" {
+		args = append(args, "-l", m.User)
+	}
+	return append(args, "--", m.Host)
+}
+
+// Command is the same as a shell command.
+func (m Machine) Command() string {
+	args := m.Args()
+	args = slices.Delete(args, len(args)-2, len(args)) // so that options may follow
+	if i := slices.Index(args, "-l"); i >= 0 {
+		args = slices.Delete(args, i, i+2)
+	}
+	host := m.Host
+	if m.User != "" {
+		host = m.User + "@" + host
+	}
+	return Quote(append(append([]string{"ssh"}, args...), host)...)
+}
+
+// Quote writes words for a shell.
+func Quote(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, s := range words {
+		quoted[i] = s
+		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,", r)
+		}) {
+			quoted[i] = "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// Dir is where the machines of a run are kept, below the directory of all runs.
+func Dir(runs, run string) string { return filepath.Join(runs, run+suffix) }
+
+const suffix = ".keys"
+
+// Save keeps m in dir, with its private key if that is in no file of the user's, and
+// returns m with that file. Only this user can read what is in dir.
+func Save(dir string, m Machine, key string) (Machine, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return m, err
+	}
+	base := filepath.Join(dir, strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(m.Build))
+	if key != "" {
+		m.KeyFile = base + ".pem"
+		if err := os.WriteFile(m.KeyFile, []byte(strings.TrimRight(key, "\n")+"\n"), 0o600); err != nil {
+			return m, err
+		}
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return m, err
+	}
+	return m, os.WriteFile(base+".json", text, 0o600)
+}
+
+// Find returns the machines that are kept below runs, the newest last: of all runs,
+// or of those whose ids begin with run; of all builds, or of the one called build.
+func Find(runs, run, build string) ([]Machine, error) {
+	paths, err := filepath.Glob(filepath.Join(runs, "*"+suffix, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var found []Machine
+	at := map[string]time.Time{}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its run has just ended
+		}
+		if err != nil {
+			return nil, err
+		}
+		text, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var m Machine
+		if err := json.Unmarshal(text, &m); err != nil {
+			return nil, fmt.Errorf("%s cannot be read: %w; delete it", path, err)
+		}
+		if strings.HasPrefix(m.Run, run) && (build == "" || m.Build == build) {
+			found = append(found, m)
+			at[m.Run+m.Build] = info.ModTime()
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Machine) int { return at[a.Run+a.Build].Compare(at[b.Run+b.Build]) })
+	return found, nil
+}
