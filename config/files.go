@@ -54,16 +54,16 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 		f = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 	}
 	r.files[name] = f
-	return f, helpful(diags)
+	return f, Helpful(diags)
 }
 
 // maxSyntax is how many mistakes of syntax are shown of a file.
 const maxSyntax = 5
 
-// helpful leaves out of a file's mistakes of syntax those that are likely to come of
+// Helpful leaves out of a file's mistakes of syntax those that are likely to come of
 // another one, and says how many they are. After a quotation mark that is missing,
 // each string of the rest of the file is taken for what is between two strings.
-func helpful(diags hcl.Diagnostics) hcl.Diagnostics {
+func Helpful(diags hcl.Diagnostics) hcl.Diagnostics {
 	diags = inPlace(diags)
 	shown := min(len(diags), maxSyntax)
 	if i := slices.IndexFunc(diags[:shown], func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" }); i >= 0 {
@@ -160,7 +160,7 @@ const (
 )
 
 // together says so if the files of a folder do not belong together. What else is
-// wrong with them as one template is of no interest then.
+// wrong with them as one template is of no interest then, so that it has no builds.
 func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
 	var shared hcl.Diagnostics
 	for _, d := range diags {
@@ -171,6 +171,7 @@ func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
 	if len(shared) < manyAgain {
 		return diags
 	}
+	l.t.Builds = nil
 	example := shared[0].Extra.(again)
 	lead := problem(nil, "Files that do not belong together",
 		"All template files of a folder are one template, but in %s names are declared in more than one of them, %d times in all; for example %s in both %s and %s. "+

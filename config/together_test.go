@@ -21,7 +21,10 @@ func TestStandAlone(t *testing.T) {
 		}
 	}
 	for _, only := range []bool{false, true} {
-		_, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, SyntaxOnly: only})
+		template, diags := config.Load(t.Context(), config.Options{Path: dir, Cwd: dir, SyntaxOnly: only})
+		if len(template.Builds) > 0 {
+			t.Error("builds of different templates are there to be checked")
+		}
 		if len(diags) != 4 || diags[0].Subject != nil || diags[0].Summary != "Files that do not belong together" {
 			t.Fatal(diags)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"bake/config"
 	"bake/config/format"
 	"bake/internal/wholefile"
 )
@@ -157,7 +158,7 @@ func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
 func formatted(name string, src []byte) ([]byte, error) {
 	out, diags := format.Source(name, src)
 	if diags.HasErrors() {
-		return nil, &templateError{diags, map[string]*hcl.File{name: {Bytes: src}}}
+		return nil, &templateError{config.Helpful(diags), map[string]*hcl.File{name: {Bytes: src}}}
 	}
 	return out, nil
 }

@@ -401,6 +401,9 @@ func TestDebugKeyAndClearing(t *testing.T) {
 	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 		t.Error(err)
 	}
+	if _, err := os.Stat("ec2_web.pem"); !os.IsNotExist(err) {
+		t.Errorf("ec2_web.pem after the teardown: %v", err)
+	}
 }
 
 // keyName is the name of the temporary key pair.
