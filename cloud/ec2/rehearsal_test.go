@@ -65,10 +65,10 @@ func TestRehearsalFile(t *testing.T) {
 		{`"instant"`, Delays{}, ""},
 		{`"aws"`, AWSDelays(), ""},
 		{`{"copy": "2m", "stop": "1s"}`, Delays{Copy: 2 * time.Minute, Stop: time.Second}, ""},
-		{`"slow"`, Delays{}, `there is no profile "slow"`},
-		{`{"boot": "1s"}`, Delays{}, `there is no delay "boot"`},
-		{`{"copy": "long"}`, Delays{}, `"long" is no duration`},
-		{`{"copy": "-1s"}`, Delays{}, `"-1s" is no duration`},
+		{`"slow"`, Delays{}, `there is no profile "slow"; use instant, aws`},
+		{`{"boot": "1s"}`, Delays{}, `there is no delay "boot"; there are launch`},
+		{`{"copy": "long"}`, Delays{}, `"long" is not a duration`},
+		{`{"copy": "-1s"}`, Delays{}, `"-1s" is not a duration`},
 	} {
 		d = Delays{}
 		err := json.Unmarshal([]byte(test.text), &d)
