@@ -94,20 +94,20 @@ func TestHostileLayouts(t *testing.T) {
 			m, _, _ := l.image("layer")
 			l.write("index.json", index(types.OCIManifestSchema1, m, m))
 		}, ""},
-		"index is a device":      {func(l layoutDir) { replace(l, "index.json", "/dev/zero") }, "index.json is no regular file"},
-		"index is outside":       {func(l layoutDir) { replace(l, "index.json", secret) }, "index.json is no regular file"},
-		"index is a link within": {func(l layoutDir) { replace(l, "index.json", "moved") }, "index.json is no regular file"},
+		"index is a device":      {func(l layoutDir) { replace(l, "index.json", "/dev/zero") }, "index.json is not a regular file"},
+		"index is outside":       {func(l layoutDir) { replace(l, "index.json", secret) }, "index.json is not a regular file"},
+		"index is a link within": {func(l layoutDir) { replace(l, "index.json", "moved") }, "index.json is not a regular file"},
 		"index is a pipe": {func(l layoutDir) {
 			replace(l, "index.json", "x")
 			os.Remove(filepath.Join(l.dir, "index.json"))
 			syscall.Mkfifo(filepath.Join(l.dir, "index.json"), 0o600)
-		}, "index.json is no regular file"},
+		}, "index.json is not a regular file"},
 		"index is huge":     {func(l layoutDir) { os.Truncate(filepath.Join(l.dir, "index.json"), 1<<40) }, "at most"},
 		"blobs are outside": {func(l layoutDir) { replace(l, "blobs", filepath.Dir(secret)) }, "escapes"},
 		"layer is a link": {func(l layoutDir) {
 			_, _, blob := l.image("layer")
 			replace(l, file(blob), "../../moved")
-		}, "is no regular file"},
+		}, "is not a regular file"},
 		"config is another": {func(l layoutDir) {
 			_, config, _ := l.image("layer")
 			l.write(file(config), `{"os":"linux"}`)

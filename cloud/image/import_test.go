@@ -257,7 +257,7 @@ func TestImportOCIErrors(t *testing.T) {
 		"bad reference":       {host + "/UPPER:1", "UPPER"},
 		"another platform":    {host + "/foreign:1", "for linux/s390x"},
 		"directory":           {t.TempDir(), "holds no OCI image"},
-		"not an image":        {write("root.tar", archive(t, "bin/sh")), "it is no image"},
+		"not an image":        {write("root.tar", archive(t, "bin/sh")), "not an image"},
 		"damaged layer":       {write("damaged.tar", docker(archive(t, "bin/sh"), one)), "the image is damaged"},
 		"two images":          {write("two.tar", docker(nil, `[{}, {}]`)), "2 images where one is wanted"},
 		"no config":           {write("noconfig.tar", docker(nil, `[{"Config": "../config.json"}]`)), "escapes"},

@@ -129,7 +129,7 @@ func TestResolve(t *testing.T) {
 		"conflicts with what it provides itself": {
 			indexes: []string{index("a 1; Provides: mta; Conflicts: mta")}, include: "a", want: "a",
 		},
-		"bad relation": {indexes: []string{index("a 1; Depends: x y")}, include: "a", err: `package a: "x y" is no relation`},
+		"bad relation": {indexes: []string{index("a 1; Depends: x y")}, include: "a", err: `package a: "x y" is not a package relation`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newArchive()

@@ -59,13 +59,13 @@ func TestParseRelease(t *testing.T) {
 	const date = "Date: Sat, 15 Mar 2025 09:12:41 UTC\n"
 	for name, test := range map[string]struct{ text, err string }{
 		"good":            {date + "SHA256:\n " + hash + " 12 main/binary-amd64/Packages.xz\n", ""},
-		"no date":         {"SHA256:\n " + hash + " 12 x\n", "Date: \"\" is no date"},
+		"no date":         {"SHA256:\n " + hash + " 12 x\n", "Date: \"\" is not a date"},
 		"bad expiry":      {date + "Valid-Until: soon\nSHA256:\n " + hash + " 12 x\n", "Valid-Until: \"soon\""},
 		"only md5":        {date + "MD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 x\n", "no files with a SHA256"},
-		"short hash":      {date + "SHA256:\n abc 12 x\n", "is no entry"},
-		"size of letters": {date + "SHA256:\n " + hash + " many x\n", "is no entry"},
-		"size below zero": {date + "SHA256:\n " + hash + " -1 x\n", "is no entry"},
-		"no hex digit":    {date + "SHA256:\n " + hash[:63] + "\xff 12 x\n", "is no entry"},
+		"short hash":      {date + "SHA256:\n abc 12 x\n", "is not an entry"},
+		"size of letters": {date + "SHA256:\n " + hash + " many x\n", "is not an entry"},
+		"size below zero": {date + "SHA256:\n " + hash + " -1 x\n", "is not an entry"},
+		"no hex digit":    {date + "SHA256:\n " + hash[:63] + "\xff 12 x\n", "is not an entry"},
 		"two paragraphs":  {date + "SHA256:\n " + hash + " 12 x\n\n" + date, "more than one paragraph"},
 		"nothing":         {"", "no files"},
 	} {
