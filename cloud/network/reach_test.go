@@ -54,7 +54,7 @@ func TestReach(t *testing.T) {
 		}
 	}
 	for _, item := range []string{"", "10.0.0.1:0", "10.0.0.1:x", "10.0.0.0/33", "1.2.3", "fd00::/8", "a b", "http://proxy", "proxy:99999", ":80"} {
-		if _, err := ParseReach(item); err == nil || !strings.Contains(err.Error(), "no destination") {
+		if _, err := ParseReach(item); err == nil || !strings.Contains(err.Error(), "not a destination") {
 			t.Errorf("%q: %v", item, err)
 		}
 	}
