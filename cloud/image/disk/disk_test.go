@@ -112,11 +112,11 @@ func TestErrors(t *testing.T) {
 		{"nothing", "raw", nil, "holds a Linux system"},
 		{"zeros", "raw", make([]byte, 1<<20), "holds a Linux system"},
 		{"only /boot", "raw", mbr[:4096*512], "holds a Linux system"},
-		{"text as VHD", "vhd", bytes.Repeat([]byte("text"), 500), "no VHD image"},
-		{"text as VMDK", "vmdk", bytes.Repeat([]byte("text"), 500), "no sparse VMDK image"},
-		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "no OVA archive"},
+		{"text as VHD", "vhd", bytes.Repeat([]byte("text"), 500), "not a VHD image"},
+		{"text as VMDK", "vmdk", bytes.Repeat([]byte("text"), 500), "not a sparse VMDK image"},
+		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "not an OVA archive"},
 		{"a VMDK that is cut off", "vmdk", stream[:len(stream)/2], "damaged"},
-		{"a VHD that is cut off", "vhd", dynamic[:len(dynamic)/2], "no VHD image"},
+		{"a VHD that is cut off", "vhd", dynamic[:len(dynamic)/2], "not a VHD image"},
 		{"an unknown format", "vhdx", nil, "cannot be read here"},
 	} {
 		if _, err := files(test.image, test.format); err == nil || !strings.Contains(err.Error(), test.want) {

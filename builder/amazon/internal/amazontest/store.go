@@ -37,6 +37,8 @@ func InstanceStore(w *World) {
 		}
 		text := answer.Body.String()
 		switch c.Action {
+		case "RegisterImage":
+			text = strings.ReplaceAll(text, "CreateImageResponse", "RegisterImageResponse")
 		case "RunInstances":
 			if m := instanceID.FindStringSubmatch(text); m != nil {
 				mu.Lock()
