@@ -59,7 +59,7 @@ func TestOptions(t *testing.T) {
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_port = 70000", `ssh_bastion_port`, "1 to 65535"},
 		{user + "ssh_proxy_host = \"p\"\nssh_proxy_port = -1", `ssh_proxy_port`, "1 to 65535"},
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"", `ssh_bastion_host`, "No way to log in"},
-		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_agent_auth = true\nssh_proxy_host = \"p\"", `ssh_proxy_host`, "one of them"},
+		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_agent_auth = true\nssh_proxy_host = \"p\"", `ssh_proxy_host`, "one or the other"},
 	}
 	for _, tt := range tests {
 		_, diags := decode(t, tt.body)
