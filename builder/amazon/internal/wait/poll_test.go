@@ -148,10 +148,11 @@ func TestPollBatches(t *testing.T) {
 		p.Batch = 10
 		var all sync.WaitGroup
 		for i := range 95 {
-			id := fmt.Sprint("i-", i)
-			f.done[id] = time.Now().Add(10 * time.Second)
+			f.done[fmt.Sprint("i-", i)] = time.Now().Add(10 * time.Second)
+		}
+		for i := range 95 {
 			all.Go(func() {
-				w := until(id)
+				w := until(fmt.Sprint("i-", i))
 				if _, err := p.Until(t.Context(), w); err != nil {
 					t.Error(err)
 				}
