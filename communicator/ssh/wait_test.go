@@ -348,6 +348,7 @@ func TestNotSSH(t *testing.T) {
 		s.target.Dial = func(context.Context, string, string) (net.Conn, error) {
 			near, far := pipe()
 			go func() {
+				_, _ = far.Read(make([]byte, 256)) // as a server of HTTP does before it answers
 				_, _ = far.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 				far.Close()
 			}()
