@@ -111,26 +111,26 @@ func NewRegistry[C any](fs ...Factory[C]) Registry[C] {
 	return r
 }
 
-// Heard returns the same factories, each of which hands hear the outline of every
+// Observe returns the same factories, each of which hands observe the outline of every
 // component that it finds nothing wrong with when it is checked.
-func (r Registry[C]) Heard(hear func(component any)) Registry[C] {
+func (r Registry[C]) Observe(observe func(component any)) Registry[C] {
 	out := Registry[C]{}
 	for name, f := range r {
-		out[name] = heard[C]{f, hear}
+		out[name] = observed[C]{f, observe}
 	}
 	return out
 }
 
-type heard[C any] struct {
+type observed[C any] struct {
 	Factory[C]
-	hear func(any)
+	observe func(any)
 }
 
 // Check implements [Factory].
-func (f heard[C]) Check(in schema.Input) hcl.Diagnostics {
+func (f observed[C]) Check(in schema.Input) hcl.Diagnostics {
 	c, diags := f.Outline(in)
 	if !diags.HasErrors() {
-		f.hear(c)
+		f.observe(c)
 	}
 	return diags
 }

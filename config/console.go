@@ -11,7 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
-	"bake/internal/bound"
+	"bake/internal/limits"
 )
 
 // consoleName is the file that diagnostics about evaluated expressions point at.
@@ -32,7 +32,7 @@ const (
 func (out *Outline) Evaluate(ctx context.Context, text string) (cty.Value, hcl.Diagnostics, error) {
 	var val cty.Value
 	var diags hcl.Diagnostics
-	if err := bound.Run(func() { val, diags = out.evaluate(ctx, text) }); err != nil {
+	if err := limits.Run(func() { val, diags = out.evaluate(ctx, text) }); err != nil {
 		return cty.DynamicVal, nil, err
 	}
 	return val, out.secrets.Diagnostics(diags), nil

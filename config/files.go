@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/json"
 
-	"bake/internal/bound"
 	"bake/internal/hcljson"
+	"bake/internal/limits"
 )
 
 // reader reads files and remembers them for diagnostics, under the names that
@@ -38,7 +38,7 @@ func (r *reader) parse(name string) (*hcl.File, hcl.Diagnostics) {
 	if err != nil {
 		return nil, problem(nil, "Cannot read file", "%s.", err)
 	}
-	if err := bound.Source(src); err != nil {
+	if err := limits.Source(src); err != nil {
 		r.files[name] = &hcl.File{Body: hcl.EmptyBody(), Bytes: src}
 		return nil, problem(&hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Cannot read file", "%s: %s.", name, err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
-	"bake/internal/bound"
 	"bake/internal/debuglog"
+	"bake/internal/limits"
 	"bake/internal/redact"
 )
 
@@ -40,7 +40,7 @@ var fileSchema = &hcl.BodySchema{
 func Load(ctx context.Context, o Options) (*Template, hcl.Diagnostics) {
 	l := newLoader(ctx, o)
 	var diags hcl.Diagnostics
-	if err := bound.Run(func() { diags = l.load(ctx) }); err != nil {
+	if err := limits.Run(func() { diags = l.load(ctx) }); err != nil {
 		stopped := &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}
 		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
 	}

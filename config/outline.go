@@ -9,7 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config/lang"
-	"bake/internal/bound"
+	"bake/internal/limits"
 )
 
 // Outline is what can be told about a template without running anything: data
@@ -56,7 +56,7 @@ func ReadOutline(ctx context.Context, o Options) (*Outline, hcl.Diagnostics) {
 	out := &Outline{Template: l.t, console: &hcl.File{}}
 	l.t.files[consoleName] = out.console
 	var diags hcl.Diagnostics
-	if err := bound.Run(func() { diags = out.read(ctx, l) }); err != nil {
+	if err := limits.Run(func() { diags = out.read(ctx, l) }); err != nil {
 		stopped := &Outline{Template: &Template{secrets: l.t.secrets, scope: lang.NewScope(nil, nil)}}
 		return stopped, problem(nil, "Template exceeds its limits", "%s: %s.", o.Path, err)
 	}

@@ -130,9 +130,9 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 }
 
 // Render returns what expands the {{ }} layer of options when they are decoded.
-func Render(c gotemplate.Context) func(text string, late bool) (string, error) {
-	return func(text string, late bool) (string, error) {
-		if late {
+func Render(c gotemplate.Context) func(text string, deferred bool) (string, error) {
+	return func(text string, deferred bool) (string, error) {
+		if deferred {
 			return text, c.Check(text)
 		}
 		return c.Render(text, nil)

@@ -14,7 +14,7 @@ import (
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
-	"bake/internal/bound"
+	"bake/internal/limits"
 	"bake/postprocessor"
 	"bake/provisioner"
 	"bake/step"
@@ -104,7 +104,7 @@ func Check(ctx context.Context, t *config.Template, c Components, o Options) hcl
 	}
 	ck := newChecker(t, c, o)
 	var found hcl.Diagnostics
-	if err := bound.Run(func() {
+	if err := limits.Run(func() {
 		for _, b := range builds {
 			found = lang.AppendNew(found, ck.build(ctx, b))
 		}

@@ -8,7 +8,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/step"
 )
 
@@ -20,7 +20,7 @@ type Watchers = access.Watchers
 
 // Prefix is what the kinds of resource of these components begin with, up to the
 // colon: the key of their destroyer in [step.Destroyers].
-const Prefix = owned.Prefix
+const Prefix = ownership.Prefix
 
 // Destroyer deletes resources of builds that are over, by what they say of
 // themselves. cloud brings up the cloud of that name, for resources that are not

@@ -93,23 +93,23 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 // AWS, as far as they are known. It is an error if none of them is a builder or a
 // post-processor.
 func (p *program) permitted(ctx context.Context, load config.Options, selected templateFlags) (found []amazon.Permitted, err error) {
-	hear := func(component any) {
+	observe := func(component any) {
 		if c, ok := component.(amazon.Permitted); ok {
 			found = append(found, c)
 		}
 	}
 	all := parts{env: p.env, now: p.now}.all()
-	load.DataSources = all.data.Heard(hear)
+	load.DataSources = all.data.Observe(observe)
 	load.SecretsManager = func(_ context.Context, name string) (string, error) {
-		hear(amazon.Secret(name))
+		observe(amazon.Secret(name))
 		return "", lang.ErrNotLookedUp
 	}
 	template, diags := config.Load(ctx, load)
 	read := len(found)
 	if !diags.HasErrors() {
-		heard := all.Components
-		heard.Builders, heard.PostProcessors = heard.Builders.Heard(hear), heard.PostProcessors.Heard(hear)
-		diags = config.Merge(diags, engine.Check(ctx, template, heard, engine.Options{
+		observed := all.Components
+		observed.Builders, observed.PostProcessors = observed.Builders.Observe(observe), observed.PostProcessors.Observe(observe)
+		diags = config.Merge(diags, engine.Check(ctx, template, observed, engine.Options{
 			Only: selected.only, Except: selected.except, Start: load.Now,
 			Run: step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion},
 		}))

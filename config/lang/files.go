@@ -20,7 +20,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
-	"bake/internal/bound"
+	"bake/internal/limits"
 )
 
 func addFileFunctions(funcs map[string]function.Function, w World) {
@@ -191,7 +191,7 @@ func templateFile(resolve func(string) (string, error), funcs map[string]functio
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
 		}
-		if err := bound.Source([]byte(text)); err != nil {
+		if err := limits.Source([]byte(text)); err != nil {
 			return cty.DynamicVal, function.NewArgErrorf(0, "%s: %s", path, err)
 		}
 		expr, diags := hclsyntax.ParseTemplate([]byte(text), path, hcl.InitialPos)

@@ -9,8 +9,8 @@
 //
 //	optional  the argument may be absent; the field then keeps its default
 //	block     a nested block: of type T or *T for at most one, []T for any number
-//	late      the text holds {{ }} that the component renders itself, when it uses it
-//	again     as late, but nothing in it may need values that come later: it must render now
+//	deferred  the text holds {{ }} that the component renders itself, when it uses it
+//	again     as deferred, but nothing in it may need values that come later: it must render now
 //	secret    the value must never be shown
 //
 // An optional argument whose value is null, an empty text or 0 is not set: the
@@ -40,9 +40,9 @@ type Input struct {
 	Body    hcl.Body
 	Context *hcl.EvalContext
 
-	// Render expands the {{ }} layer of a string, or only checks one that is late.
+	// Render expands the {{ }} layer of a string, or only checks one that is deferred.
 	// Nil leaves strings as they are.
-	Render func(text string, late bool) (string, error)
+	Render func(text string, deferred bool) (string, error)
 
 	// Secret is told every value that must not be shown. Nil drops them.
 	Secret func(string)
@@ -160,10 +160,10 @@ type Validator interface{ Validate(*Checker) }
 type Choices interface{ Choices() []string }
 
 type field struct {
-	name                                   string
-	optional, block, late, again, isSecret bool
-	index                                  []int
-	typ                                    reflect.Type
+	name                                       string
+	optional, block, deferred, again, isSecret bool
+	index                                      []int
+	typ                                        reflect.Type
 }
 
 func fields(t reflect.Type, prefix []int) (out []field) {
@@ -185,8 +185,8 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 				fl.optional = true
 			case "block":
 				fl.block = true
-			case "late":
-				fl.late = true
+			case "deferred":
+				fl.deferred = true
 			case "again":
 				fl.again = true
 			case "secret":
@@ -461,7 +461,7 @@ func (d *decoder) render(val cty.Value, f field) (cty.Value, error) {
 		if !strings.Contains(s, "{{") {
 			return s, nil
 		}
-		text, err := d.Render(s, f.late)
+		text, err := d.Render(s, f.deferred)
 		if f.again {
 			text = s
 		}

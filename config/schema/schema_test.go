@@ -57,7 +57,7 @@ type options struct {
 	List     []string          `hcl:"list,optional"`
 	Codes    []int             `hcl:"codes,optional"`
 	Tags     map[string]string `hcl:"tags,optional"`
-	Late     string            `hcl:"late,optional,late"`
+	Late     string            `hcl:"late,optional,deferred"`
 	Password string            `hcl:"password,optional,secret"`
 	Keys     map[string]string `hcl:"keys,optional,secret"`
 	Any      cty.Value         `hcl:"any,optional"`
@@ -321,9 +321,9 @@ func TestRender(t *testing.T) {
 	_, diags := schema.Decode(schema.Input{
 		Body:    body(t, "name = \"{{a}}\"\nlist = [\"{{b}}\", \"plain\"]\ntags = { \"{{k}}\" = \"{{v}}\" }\nlate = \"{{later}}\""),
 		Context: &hcl.EvalContext{},
-		Render: func(s string, late bool) (string, error) {
+		Render: func(s string, deferred bool) (string, error) {
 			seen = append(seen, s)
-			if late {
+			if deferred {
 				return s, nil
 			}
 			return "<" + strings.Trim(s, "{}") + ">", nil

@@ -37,7 +37,7 @@ type LocalOptions struct {
 	// default, their values come from its environment, so that nobody can read them
 	// among the arguments of processes.
 	// `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]` when not set.
-	ExecuteCommand []string `hcl:"execute_command,optional,late"`
+	ExecuteCommand []string `hcl:"execute_command,optional,deferred"`
 
 	// The interpreter of an inline script.
 	InlineShebang string `hcl:"inline_shebang,optional"`

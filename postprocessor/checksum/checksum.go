@@ -38,7 +38,7 @@ type Options struct {
 
 	// File to append the checksums to, one line for each file. `{{.BuildName}}`,
 	// `{{.BuilderType}}` and `{{.ChecksumType}}` can be used in it.
-	Output string `hcl:"output,optional,late"`
+	Output string `hcl:"output,optional,deferred"`
 }
 
 func defaults() Options {

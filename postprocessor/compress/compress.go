@@ -30,7 +30,7 @@ type Options struct {
 	// (`.tar.gz`), or a single compressed file (`.gz`). The compression formats are `gz`,
 	// `bgzf`, `bz2`, `xz` and `lz4`. With any other extension the file is a tar archive
 	// compressed with gzip. `{{.BuildName}}` and `{{.BuilderType}}` can be used in it.
-	Output string `hcl:"output,optional,late"`
+	Output string `hcl:"output,optional,deferred"`
 
 	// What to write, as an extension such as `tar.gz`, if `output` has no known extension.
 	Format string `hcl:"format,optional"`

@@ -23,7 +23,7 @@ type Options struct {
 	// available by name. Not set: `chmod +x {{.Path}}; {{.Vars}} {{.Path}}`, or with
 	// `use_env_var_file`: `chmod +x {{.Path}}; . {{.EnvVarFile}} && {{.Path}}`. To run as
 	// root: `sudo sh -c '{{.Vars}} {{.Path}}'`.
-	ExecuteCommand string `hcl:"execute_command,optional,late"`
+	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 
 	// Pass the environment in a file that only the login user can read, instead of on the
 	// command line, which every user of the machine can see.

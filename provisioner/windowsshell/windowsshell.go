@@ -30,7 +30,7 @@ type Options struct {
 	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
 	// script, `{{.Vars}}` its environment as assignments; the values of `build.*` are
 	// available by name.
-	ExecuteCommand string `hcl:"execute_command,optional,late"`
+	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 
 	// Format of one assignment: the first %s is the name, the second the value.
 	EnvVarFormat string `hcl:"env_var_format,optional"`

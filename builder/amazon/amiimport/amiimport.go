@@ -18,7 +18,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/names"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/component"
 	"bake/config/schema"
@@ -48,7 +48,7 @@ type importer struct {
 type run struct {
 	*importer
 	session *access.Session
-	owner   *owned.Owner
+	owner   *ownership.Owner
 	scope   *step.Scope
 	ec2     *ec2.Client
 }
@@ -80,10 +80,10 @@ func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	if err != nil {
 		return nil, err
 	}
-	s.Handle(owned.Prefix, destroy.For(session))
+	s.Handle(ownership.Prefix, destroy.For(session))
 	r := &run{
 		importer: p, session: session, scope: s, ec2: access.EC2(session, session.Region),
-		owner: &owned.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()},
+		owner: &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()},
 	}
 	return r.run(ctx, file)
 }
@@ -140,8 +140,8 @@ type made struct {
 }
 
 // artifact is the image as what deleting the artifact deletes.
-func (m made) artifact(owner *owned.Owner) step.Resource {
-	r := owner.Resource(owned.Image, m.id, owner.Session.Region)
+func (m made) artifact(owner *ownership.Owner) step.Resource {
+	r := owner.Resource(ownership.Image, m.id, owner.Session.Region)
 	r.ID = m.id
 	return r
 }
@@ -154,8 +154,8 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 		DiskContainers:    []types.ImageDiskContainer{{Format: &r.Format, UserBucket: &types.UserBucket{S3Bucket: &r.Bucket, S3Key: &key}}},
 		TagSpecifications: r.owner.Specs(nil, types.ResourceTypeImportImageTask),
 	}
-	want := r.owner.Resource(owned.ImportTask, "import "+r.owner.ID, r.session.Region)
-	id, err := owned.Acquire(ctx, r.scope, "import the disk image", want, func(ctx context.Context) (string, string, error) {
+	want := r.owner.Resource(ownership.ImportTask, "import "+r.owner.ID, r.session.Region)
+	id, err := ownership.Acquire(ctx, r.scope, "import the disk image", want, func(ctx context.Context) (string, string, error) {
 		id := ""
 		// EC2 may not have heard everywhere of a role or an object that is new.
 		watch := wait.Watch{Delay: 30 * time.Second, Limit: 2 * time.Minute}
@@ -216,8 +216,8 @@ func (r *run) rename(ctx context.Context, from made) (made, error) {
 	if r.Encrypt {
 		in.Encrypted, in.KmsKeyId = &r.Encrypt, text(r.KMSKey)
 	}
-	want := r.owner.Resource(owned.Image, r.Name+" "+r.owner.ID, r.session.Region, owned.WithName, r.Name)
-	id, err := owned.Acquire(ctx, r.scope, "copy the imported image to its final name", want, func(ctx context.Context) (string, string, error) {
+	want := r.owner.Resource(ownership.Image, r.Name+" "+r.owner.ID, r.session.Region, ownership.WithName, r.Name)
+	id, err := ownership.Acquire(ctx, r.scope, "copy the imported image to its final name", want, func(ctx context.Context) (string, string, error) {
 		out, err := access.Finish(ctx, r.ec2.CopyImage, in)
 		if access.Is(err, "InvalidAMIName.Duplicate", "InvalidAMIName.Malformed") {
 			return "", "", access.Blame(err, r.src.Errorf(&r.Name, "The image cannot have this name", "%s.", err))
@@ -270,7 +270,7 @@ func (r *run) label(ctx context.Context, m made) error {
 		return nil
 	}
 	_, err := step.Do(ctx, r.scope, "tag the image", func(ctx context.Context) (*ec2.CreateTagsOutput, error) {
-		return access.Call(ctx, r.ec2.CreateTags, &ec2.CreateTagsInput{Resources: append([]string{m.id}, m.snapshots...), Tags: owned.Tags(r.Tags)})
+		return access.Call(ctx, r.ec2.CreateTags, &ec2.CreateTagsInput{Resources: append([]string{m.id}, m.snapshots...), Tags: ownership.Tags(r.Tags)})
 	})
 	return err
 }
@@ -326,7 +326,7 @@ func (r *run) handOver(ctx context.Context, m made) error {
 			resources = []string{m.task}
 		}
 		_, err := access.Call(ctx, r.ec2.DeleteTags, &ec2.DeleteTagsInput{
-			Resources: resources, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+			Resources: resources, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 		})
 		if err != nil {
 			return struct{}{}, err
@@ -353,8 +353,8 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 			r.scope.Progress(ctx, step.Progress{Done: done, Total: info.Size(), Unit: "B"})
 		},
 	}
-	want := r.owner.Resource(owned.Object, r.Bucket+"/"+key+" "+r.owner.ID, r.session.Region, owned.WithBucket, r.Bucket, owned.WithKey, key)
-	_, err = owned.Acquire(ctx, r.scope, fmt.Sprintf("upload %s to s3://%s/%s", file, r.Bucket, key), want, func(ctx context.Context) (string, struct{}, error) {
+	want := r.owner.Resource(ownership.Object, r.Bucket+"/"+key+" "+r.owner.ID, r.session.Region, ownership.WithBucket, r.Bucket, ownership.WithKey, key)
+	_, err = ownership.Acquire(ctx, r.scope, fmt.Sprintf("upload %s to s3://%s/%s", file, r.Bucket, key), want, func(ctx context.Context) (string, struct{}, error) {
 		return "s3://" + r.Bucket + "/" + key, struct{}{}, up.upload(ctx, f, info.Size())
 	})
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect", "AccessDenied", "AuthorizationHeaderMalformed") {

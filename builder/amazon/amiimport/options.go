@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
@@ -23,7 +23,7 @@ type Options struct {
 	Bucket string `hcl:"s3_bucket_name"`
 
 	// Key of the S3 object. Not set: `packer-import-{{timestamp}}.` followed by the format.
-	Key string `hcl:"s3_key_name,optional,late"`
+	Key string `hcl:"s3_key_name,optional,deferred"`
 
 	// Encryption of the S3 object: `AES256` or `aws:kms`. Not set: the bucket's default.
 	Encryption string `hcl:"s3_encryption,optional"`
@@ -161,5 +161,5 @@ func (o *Options) Validate(c *schema.Checker) {
 	names.Groups(c, &o.Groups)
 	names.ARNs(c, &o.OrgARNs, names.Organization)
 	names.ARNs(c, &o.OUARNs, names.Unit)
-	late.CheckTags(c, late.Of(&o.Tags, nil))
+	interpolate.CheckTags(c, interpolate.Of(&o.Tags, nil))
 }

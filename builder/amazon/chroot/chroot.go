@@ -19,12 +19,12 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/chroot"
 	"bake/component"
@@ -44,10 +44,10 @@ func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
 // FactoryOn makes the builder for another machine than this one.
 func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) component.Factory[builder.Builder] {
 	return func(cloud access.Cloud) component.Factory[builder.Builder] {
-		sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, late.GoSource}
+		sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, interpolate.GoSource}
 		return component.Define("amazon-chroot", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 			return &onVolume{Options: o, src: src, cloud: cloud, host: host}
-		}).Exporting(flow.Exports())
+		}).Exporting(amazonbuild.Exports())
 	}
 }
 
@@ -61,7 +61,7 @@ type onVolume struct {
 // work is one build under way.
 type work struct {
 	*onVolume
-	*flow.Flow
+	*amazonbuild.Flow
 	Host
 	context gotemplate.Context
 
@@ -75,7 +75,7 @@ type work struct {
 
 // Build implements [builder.Builder].
 func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (_ *builder.Artifact, err error) {
-	f, err := flow.Open(ctx, s, b.src, b.cloud, &b.Access.Options, nil)
+	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err := w.look(ctx); err != nil {
 		return nil, err
 	}
-	p := flow.Prepared{Texts: late.New(s, b.src, f.Session.Region)}
+	p := amazonbuild.Prepared{Texts: interpolate.New(s, b.src, f.Session.Region)}
 	if !b.FromScratch {
 		p.Texts = p.Texts.With(w.source)
 	}
@@ -96,14 +96,14 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err != nil {
 		return nil, err
 	}
-	tags, err := p.Texts.Tags(late.Of(&b.RootVolumeTags, b.RootVolumeTag))
+	tags, err := p.Texts.Tags(interpolate.Of(&b.RootVolumeTags, b.RootVolumeTag))
 	if err != nil {
 		return nil, err
 	}
 	if err := w.attach(ctx, tags); err != nil {
 		return nil, err
 	}
-	data := late.Data(w.source)
+	data := interpolate.Data(w.source)
 	data["BuildRegion"], data["ID"] = f.Session.Region, aws.ToString(w.instance.InstanceId)
 	err = w.fill(ctx, provision, data)
 	// Whatever happened, the volume is let go, even if the build is cancelled.
@@ -118,7 +118,7 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err != nil {
 		return nil, err
 	}
-	made, err := images.Spread(ctx, first, labels)
+	made, err := images.Distribute(ctx, first, labels)
 	if len(made) == 0 {
 		return nil, err
 	}
@@ -217,8 +217,8 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 			}
 		}
 		region := w.Session.Region
-		want := w.Owner.Resource(owned.Volume, "volume "+w.Owner.ID, region)
-		w.volume, err = owned.Acquire(ctx, w.Scope, "make the volume", want, func(ctx context.Context) (string, string, error) {
+		want := w.Owner.Resource(ownership.Volume, "volume "+w.Owner.ID, region)
+		w.volume, err = ownership.Acquire(ctx, w.Scope, "make the volume", want, func(ctx context.Context) (string, string, error) {
 			out, err := access.Finish(ctx, access.EC2(w.Session, region).CreateVolume, in)
 			if err != nil {
 				return "", "", err

@@ -6,7 +6,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
@@ -35,7 +35,7 @@ type Options struct {
 
 	// Wrapper for every command that bake runs on this computer; `{{.Command}}` is the
 	// command. With `sudo {{.Command}}` bake itself need not run as root.
-	CommandWrapper string `hcl:"command_wrapper,optional,late"`
+	CommandWrapper string `hcl:"command_wrapper,optional,deferred"`
 
 	// Files of this computer to copy into the chroot for the duration of the build. Not set:
 	// /etc/resolv.conf, unless `from_scratch` is set.
@@ -58,7 +58,7 @@ type Options struct {
 	MountPartition string `hcl:"mount_partition,optional"`
 
 	// Directory to mount the volume at. `{{.Device}}` is the name of its device.
-	MountPath string `hcl:"mount_path,optional,late"`
+	MountPath string `hcl:"mount_path,optional,deferred"`
 
 	// Options for mount, each passed with -o. An XFS volume with the UUID of one that is
 	// mounted here needs `nouuid`.
@@ -66,11 +66,11 @@ type Options struct {
 
 	// Commands to run on this computer, as root, before the volume is mounted. `{{.Device}}`
 	// is its device.
-	PreMountCommands []string `hcl:"pre_mount_commands,optional,late"`
+	PreMountCommands []string `hcl:"pre_mount_commands,optional,deferred"`
 
 	// Commands to run on this computer, as root, after the volume is mounted and before the
 	// chroot is prepared. `{{.Device}}` is its device, `{{.MountPath}}` where it is mounted.
-	PostMountCommands []string `hcl:"post_mount_commands,optional,late"`
+	PostMountCommands []string `hcl:"post_mount_commands,optional,deferred"`
 
 	// Device name of the root volume in the image, such as /dev/xvda. Only together with
 	// `ami_block_device_mappings`. Not set: that of the source image.
@@ -91,10 +91,10 @@ type Options struct {
 	RootVolumeKMSKeyID string `hcl:"root_volume_kms_key_id,optional"`
 
 	// Tags for the volume during the build. The image does not get them.
-	RootVolumeTags map[string]string `hcl:"root_volume_tags,optional,late"`
+	RootVolumeTags map[string]string `hcl:"root_volume_tags,optional,deferred"`
 
 	// A single tag, added to `root_volume_tags`. Repeatable.
-	RootVolumeTag []late.Tag `hcl:"root_volume_tag,block"`
+	RootVolumeTag []interpolate.Tag `hcl:"root_volume_tag,block"`
 }
 
 // The groups of options, by which they are reached.
@@ -128,7 +128,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Image.Options.Validate(c)
 	o.Firmware.Validate(c)
-	late.CheckTags(c, late.Of(&o.RootVolumeTags, o.RootVolumeTag))
+	interpolate.CheckTags(c, interpolate.Of(&o.RootVolumeTags, o.RootVolumeTag))
 	if o.FromScratch {
 		o.validateScratch(c)
 	} else {

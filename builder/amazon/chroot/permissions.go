@@ -1,7 +1,7 @@
 package chroot
 
 import (
-	"bake/builder/amazon/internal/flow"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
 )
 
@@ -23,6 +23,6 @@ func (b *onVolume) Permissions() []policy.Need {
 		here.Own("AttachVolume", "volume"), here.Own("DetachVolume", "volume"), here.Own("DeleteVolume", "volume"),
 		here.Use("AttachVolume", "instance"), here.Use("DetachVolume", "instance"))
 	needs = append(needs, here.Keys(key)...)
-	needs = append(needs, flow.SnapshotPermissions(here)...)
+	needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 	return append(needs, b.Image.Permissions(b.src, region, "RegisterImage")...)
 }

@@ -10,11 +10,11 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/fastlaunch"
-	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
@@ -29,10 +29,10 @@ const BuilderID = "mitchellh.amazonebs"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebs", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &ebs{Options: o, src: src, cloud: cloud}
-	}).Exporting(flow.Exports())
+	}).Exporting(amazonbuild.Exports())
 }
 
 type ebs struct {
@@ -43,7 +43,7 @@ type ebs struct {
 
 // Build implements [builder.Builder].
 func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := flow.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
+	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 	if err != nil {
 		return nil, err
 	}
-	made, err := images.Spread(ctx, first, labels)
+	made, err := images.Distribute(ctx, first, labels)
 	if len(made) == 0 {
 		return nil, err
 	}

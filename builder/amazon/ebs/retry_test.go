@@ -11,7 +11,7 @@ import (
 
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/cloud/ec2"
 	"bake/step"
 )
@@ -115,8 +115,8 @@ func TestKeyPairOfAnother(t *testing.T) {
 	if _, err := b.Build(t.Context(), plain("ami_name = \"web\"")); err != nil { // registers the destroyer
 		t.Fatal(err)
 	}
-	if err := b.Open.Intend(step.Resource{Kind: owned.KeyPair, Key: "key pair mine", Where: region, Build: b.Scope.Build,
-		With: map[string]string{owned.WithName: "mine", owned.WithBuild: "a-build"}}); err != nil {
+	if err := b.Open.Intend(step.Resource{Kind: ownership.KeyPair, Key: "key pair mine", Where: region, Build: b.Scope.Build,
+		With: map[string]string{ownership.WithName: "mine", ownership.WithBuild: "a-build"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
@@ -144,7 +144,7 @@ func TestRefusedIsNotOwned(t *testing.T) {
 		if _, err := b.Build(t.Context(), plain(`ami_name = "web"`)); err == nil {
 			t.Errorf("%s: no error", action)
 		}
-		kind := map[string]string{"CreateSecurityGroup": owned.SecurityGroup, "CreateKeyPair": owned.KeyPair, "RunInstances": owned.Instance, "CreateImage": owned.Image}[action]
+		kind := map[string]string{"CreateSecurityGroup": ownership.SecurityGroup, "CreateKeyPair": ownership.KeyPair, "RunInstances": ownership.Instance, "CreateImage": ownership.Image}[action]
 		all, err := b.Open.Owned()
 		if err != nil {
 			t.Fatal(err)

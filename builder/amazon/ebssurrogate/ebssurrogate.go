@@ -15,10 +15,10 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
@@ -33,10 +33,10 @@ const BuilderID = "mitchellh.amazon.ebssurrogate"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebssurrogate", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &surrogate{Options: o, src: src, cloud: cloud}
-	}).Exporting(flow.Exports())
+	}).Exporting(amazonbuild.Exports())
 }
 
 type surrogate struct {
@@ -47,7 +47,7 @@ type surrogate struct {
 
 // Build implements [builder.Builder].
 func (b *surrogate) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := flow.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
+	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (b *surrogate) Build(ctx context.Context, s *step.Scope, provision builder.
 	if err != nil {
 		return nil, err
 	}
-	made, err := images.Spread(ctx, first, labels)
+	made, err := images.Distribute(ctx, first, labels)
 	if len(made) == 0 {
 		return nil, err
 	}
@@ -96,13 +96,13 @@ func (b *surrogate) Build(ctx context.Context, s *step.Scope, provision builder.
 }
 
 // register makes snapshots of the volumes, side by side, and an image of them.
-func (b *surrogate) register(ctx context.Context, f *flow.Flow, images *image.Maker, instance types.Instance, labels image.Labels) (image.Made, error) {
+func (b *surrogate) register(ctx context.Context, f *amazonbuild.Flow, images *image.Maker, instance types.Instance, labels image.Labels) (image.Made, error) {
 	description := b.SnapshotDescription
 	if description == "" {
 		description = "Packer: " + time.Now().UTC().String()
 	}
-	volumes := flow.Volumes(instance)
-	snapshots := make([]flow.Snapshot, len(b.LaunchBlockDeviceMappings))
+	volumes := amazonbuild.Volumes(instance)
+	snapshots := make([]amazonbuild.Snapshot, len(b.LaunchBlockDeviceMappings))
 	g, each := errgroup.WithContext(ctx)
 	for i := range b.LaunchBlockDeviceMappings {
 		m := &b.LaunchBlockDeviceMappings[i]
@@ -151,9 +151,9 @@ func (b *surrogate) register(ctx context.Context, f *flow.Flow, images *image.Ma
 // exchangeRoot makes the prepared volume the instance's root. The old root and
 // the volumes that are omitted are the instance's no more; they are deleted with
 // what else the build leaves.
-func (b *surrogate) exchangeRoot(ctx context.Context, f *flow.Flow, instance types.Instance) error {
+func (b *surrogate) exchangeRoot(ctx context.Context, f *amazonbuild.Flow, instance types.Instance) error {
 	_, err := step.Do(ctx, f.Scope, "swap the root volume", func(ctx context.Context) (struct{}, error) {
-		volumes := flow.Volumes(instance)
+		volumes := amazonbuild.Volumes(instance)
 		root := volumes[b.Root.SourceDeviceName]
 		away := []string{volumes[aws.ToString(instance.RootDeviceName)], root}
 		for i := range b.LaunchBlockDeviceMappings {

@@ -1,7 +1,7 @@
 package ebssurrogate
 
 import (
-	"bake/builder/amazon/internal/flow"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
 )
 
@@ -17,7 +17,7 @@ func (b *surrogate) Permissions() []policy.Need {
 		needs = append(needs, b.Image.Permissions(b.src, region, "CreateImage")...)
 	}
 	if policy.Perhaps(b.src, &b.UseCreateImage, !b.UseCreateImage) {
-		needs = append(needs, flow.SnapshotPermissions(here)...)
+		needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 		needs = append(needs, b.Image.Permissions(b.src, region, "RegisterImage")...)
 	}
 	return needs

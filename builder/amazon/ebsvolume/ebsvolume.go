@@ -14,12 +14,12 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
 	"bake/communicator/winrm"
@@ -33,10 +33,10 @@ const BuilderID = "mitchellh.amazon.ebsvolume"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebsvolume", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &volumes{Options: o, src: src, cloud: cloud}
-	}).Exporting(flow.Exports())
+	}).Exporting(amazonbuild.Exports())
 }
 
 type volumes struct {
@@ -47,12 +47,12 @@ type volumes struct {
 
 // Build implements [builder.Builder].
 func (b *volumes) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := flow.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
+	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
 	if err != nil {
 		return nil, err
 	}
 	f.Machines.Devices = b.devices()
-	base, err := f.Prepare(ctx, late.Of(&b.RunVolumeTags, b.RunVolumeTag))
+	base, err := f.Prepare(ctx, interpolate.Of(&b.RunVolumeTags, b.RunVolumeTag))
 	if err != nil {
 		return nil, err
 	}
@@ -82,16 +82,16 @@ type product struct {
 	*Volume
 	id       string
 	tags     map[string]string
-	snapshot flow.Snapshot
+	snapshot amazonbuild.Snapshot
 }
 
 // stays reports whether the volume outlives the instance.
 func (p product) stays() bool { return !p.DeleteOnTermination }
 
 // tag gives the volumes their tags.
-func (b *volumes) tag(ctx context.Context, f *flow.Flow, base flow.Prepared, instance types.Instance) ([]product, error) {
+func (b *volumes) tag(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, instance types.Instance) ([]product, error) {
 	return step.Do(ctx, f.Scope, "tag the volumes", func(ctx context.Context) ([]product, error) {
-		ids := flow.Volumes(instance)
+		ids := amazonbuild.Volumes(instance)
 		var made []product
 		for i := range b.Volumes {
 			v := &b.Volumes[i]
@@ -103,14 +103,14 @@ func (b *volumes) tag(ctx context.Context, f *flow.Flow, base flow.Prepared, ins
 				return nil, b.src.Errorf(&v.DeviceName, "No volume", "The instance has no volume at %s.", v.DeviceName)
 			}
 			var err error
-			if p.tags, err = base.Texts.Tags(late.Of(&v.Tags, v.Tag)); err != nil {
+			if p.tags, err = base.Texts.Tags(interpolate.Of(&v.Tags, v.Tag)); err != nil {
 				return nil, err
 			}
 			made = append(made, p)
 			if len(p.tags) == 0 {
 				continue
 			}
-			if _, err := access.Call(ctx, b.client(f).CreateTags, &ec2.CreateTagsInput{Resources: []string{p.id}, Tags: owned.Tags(p.tags)}); err != nil {
+			if _, err := access.Call(ctx, b.client(f).CreateTags, &ec2.CreateTagsInput{Resources: []string{p.id}, Tags: ownership.Tags(p.tags)}); err != nil {
 				return nil, err
 			}
 		}
@@ -118,10 +118,12 @@ func (b *volumes) tag(ctx context.Context, f *flow.Flow, base flow.Prepared, ins
 	})
 }
 
-func (b *volumes) client(f *flow.Flow) *ec2.Client { return access.EC2(f.Session, f.Session.Region) }
+func (b *volumes) client(f *amazonbuild.Flow) *ec2.Client {
+	return access.EC2(f.Session, f.Session.Region)
+}
 
 // snapshot makes the snapshots that are asked for, side by side, and shares them.
-func (b *volumes) snapshot(ctx context.Context, f *flow.Flow, base flow.Prepared, made []product) error {
+func (b *volumes) snapshot(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range made {
 		p := &made[i]
@@ -129,7 +131,7 @@ func (b *volumes) snapshot(ctx context.Context, f *flow.Flow, base flow.Prepared
 			continue
 		}
 		g.Go(func() error {
-			tags, err := base.Texts.Tags(late.Of(&p.SnapshotTags, p.SnapshotTag))
+			tags, err := base.Texts.Tags(interpolate.Of(&p.SnapshotTags, p.SnapshotTag))
 			if err != nil {
 				return err
 			}
@@ -153,12 +155,12 @@ func (b *volumes) snapshot(ctx context.Context, f *flow.Flow, base flow.Prepared
 // handOver makes the volumes and snapshots the user's: they lose the tags of the
 // build in one call. Until then the instance's deletion takes the volumes along;
 // from then on until the last of them is kept, the ledger lists each.
-func (b *volumes) handOver(ctx context.Context, f *flow.Flow, base flow.Prepared, made []product, data map[string]any) (*builder.Artifact, error) {
+func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product, data map[string]any) (*builder.Artifact, error) {
 	var ids []string
 	var all []step.Resource
 	for _, p := range made {
 		if p.stays() {
-			want := f.Owner.Resource(owned.Volume, "volume "+p.id, f.Session.Region, owned.WithVolume, p.id)
+			want := f.Owner.Resource(ownership.Volume, "volume "+p.id, f.Session.Region, ownership.WithVolume, p.id)
 			_, err := step.Acquire(ctx, f.Scope, "hand over "+p.DeviceName, want, func(context.Context) (string, string, error) { return p.id, p.id, nil })
 			if err != nil {
 				return nil, err
@@ -201,7 +203,7 @@ func (b *volumes) handOver(ctx context.Context, f *flow.Flow, base flow.Prepared
 
 // untag takes the tags of the build away, and before them the run_volume_tags of
 // volumes that stay, other than those that a volume has for itself.
-func (b *volumes) untag(ctx context.Context, f *flow.Flow, base flow.Prepared, made []product, ids []string) error {
+func (b *volumes) untag(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product, ids []string) error {
 	for _, p := range made {
 		var temporary []types.Tag
 		for key := range base.VolumeTags {
@@ -217,7 +219,7 @@ func (b *volumes) untag(ctx context.Context, f *flow.Flow, base flow.Prepared, m
 		}
 	}
 	_, err := access.Call(ctx, b.client(f).DeleteTags, &ec2.DeleteTagsInput{
-		Resources: ids, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+		Resources: ids, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
 	return err
 }

@@ -5,7 +5,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
@@ -32,10 +32,10 @@ type Options struct {
 
 	// Tags for the volumes of the instance during the build. They are removed from the
 	// volumes that are kept.
-	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
+	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,deferred"`
 
 	// A single tag, added to `run_volume_tags`. Repeatable.
-	RunVolumeTag []late.Tag `hcl:"run_volume_tag,block"`
+	RunVolumeTag []interpolate.Tag `hcl:"run_volume_tag,block"`
 }
 
 // The groups of options, by which they are reached.
@@ -51,10 +51,10 @@ type Volume struct {
 	device.Mapping
 
 	// Tags for the volume.
-	Tags map[string]string `hcl:"tags,optional,late"`
+	Tags map[string]string `hcl:"tags,optional,deferred"`
 
 	// A single tag, added to `tags`. Repeatable.
-	Tag []late.Tag `hcl:"tag,block"`
+	Tag []interpolate.Tag `hcl:"tag,block"`
 
 	// Create a snapshot of the volume after provisioning. The volume is kept as well.
 	SnapshotVolume bool `hcl:"snapshot_volume,optional"`
@@ -63,10 +63,10 @@ type Volume struct {
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
 	// Tags for the snapshot. Needs `snapshot_volume`.
-	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,late"`
+	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,deferred"`
 
 	// A single tag, added to `snapshot_tags`. Repeatable.
-	SnapshotTag []late.Tag `hcl:"snapshot_tag,block"`
+	SnapshotTag []interpolate.Tag `hcl:"snapshot_tag,block"`
 
 	// AWS accounts that may create volumes from the snapshot, as 12-digit account IDs. An
 	// encrypted snapshot can be shared only if its KMS key is a customer managed key.
@@ -86,8 +86,8 @@ func (v *Volume) Validate(c *schema.Checker) {
 	}
 	names.Accounts(c, &v.SnapshotUsers)
 	names.Groups(c, &v.SnapshotGroups)
-	late.CheckTags(c, late.Of(&v.Tags, v.Tag))
-	late.CheckTags(c, late.Of(&v.SnapshotTags, v.SnapshotTag))
+	interpolate.CheckTags(c, interpolate.Of(&v.Tags, v.Tag))
+	interpolate.CheckTags(c, interpolate.Of(&v.SnapshotTags, v.SnapshotTag))
 }
 
 // Defaults are the options of a template that sets none.
@@ -108,7 +108,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Validate(c)
 	o.Launch.ValidateIn(c, o.Region)
-	late.CheckTags(c, late.Of(&o.RunVolumeTags, o.RunVolumeTag))
+	interpolate.CheckTags(c, interpolate.Of(&o.RunVolumeTags, o.RunVolumeTag))
 	device.Validate(c, o.devices())
 	if len(o.Volumes) == 0 {
 		c.Warnf(&o.Volumes, "No volumes", "Without a block ebs_volumes nothing is made.")

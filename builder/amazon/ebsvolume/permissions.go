@@ -1,7 +1,7 @@
 package ebsvolume
 
 import (
-	"bake/builder/amazon/internal/flow"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
 )
 
@@ -25,7 +25,7 @@ func (b *volumes) Permissions() []policy.Need {
 			}
 		}
 		if policy.Perhaps(b.src, &v.SnapshotVolume, v.SnapshotVolume) {
-			needs = append(needs, flow.SnapshotPermissions(here)...)
+			needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 			needs = append(needs, here.Release("snapshot"))
 			if len(v.SnapshotUsers)+len(v.SnapshotGroups) > 0 || !b.src.Known(&v.SnapshotUsers) || !b.src.Known(&v.SnapshotGroups) {
 				needs = append(needs, here.Own("ModifySnapshotAttribute", "snapshot"))

@@ -15,10 +15,10 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/flow"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator"
@@ -36,10 +36,10 @@ const BuilderID = "mitchellh.amazon.instance"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, late.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-instance", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &instance{Options: o, src: src, cloud: cloud}
-	}).Exporting(flow.Exports())
+	}).Exporting(amazonbuild.Exports())
 }
 
 type instance struct {
@@ -50,7 +50,7 @@ type instance struct {
 
 // Build implements [builder.Builder].
 func (b *instance) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := flow.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
+	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (b *instance) Build(ctx context.Context, s *step.Scope, provision builder.P
 		return nil, err
 	}
 	var none map[string]string
-	base, err := f.Prepare(ctx, late.Of(&none, nil))
+	base, err := f.Prepare(ctx, interpolate.Of(&none, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (b *instance) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err != nil {
 		return nil, err
 	}
-	made, err := images.Spread(ctx, first, labels)
+	made, err := images.Distribute(ctx, first, labels)
 	if len(made) == 0 {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (b *instance) Build(ctx context.Context, s *step.Scope, provision builder.P
 // bundling is the way of one machine's disk to S3.
 type bundling struct {
 	*instance
-	*flow.Flow
+	*amazonbuild.Flow
 	context      gotemplate.Context
 	architecture string
 	prefix       string

@@ -69,17 +69,17 @@ type Bundle struct {
 	BundleDestination string `hcl:"bundle_destination,optional"`
 
 	// Prefix of the names of the bundle's files.
-	BundlePrefix string `hcl:"bundle_prefix,optional,late"`
+	BundlePrefix string `hcl:"bundle_prefix,optional,deferred"`
 
 	// Command that creates the bundle on the machine. It can use `{{.AccountId}}`,
 	// `{{.Architecture}}`, `{{.CertPath}}`, `{{.Destination}}`, `{{.KeyPath}}`,
 	// `{{.Prefix}}` and `{{.PrivatePath}}`, which is `x509_upload_path`.
-	BundleVolCommand string `hcl:"bundle_vol_command,optional,late"`
+	BundleVolCommand string `hcl:"bundle_vol_command,optional,deferred"`
 
 	// Command that uploads the bundle from the machine. It can use `{{.AccessKey}}`,
 	// `{{.BucketName}}`, `{{.BundleDirectory}}`, `{{.ManifestPath}}`, `{{.Region}}`,
 	// `{{.SecretKey}}` and `{{.Token}}`, which is empty for long-term credentials.
-	BundleUploadCommand string `hcl:"bundle_upload_command,optional,late"`
+	BundleUploadCommand string `hcl:"bundle_upload_command,optional,deferred"`
 }
 
 // Defaults are the options of a template that sets none.

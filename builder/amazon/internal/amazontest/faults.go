@@ -47,7 +47,7 @@ func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*Wor
 				r(w)
 			}
 			lanes.Go(func() {
-				for n := first; f.strike(t, w, body, want, n); n += 2 {
+				for n := first; f.inject(t, w, body, want, n); n += 2 {
 				}
 			})
 		}
@@ -56,7 +56,7 @@ func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*Wor
 }
 
 // strike runs a build whose call n is struck, and reports whether it had that many.
-func (f fault) strike(t *testing.T, w *World, body string, want, n int) (struck bool) {
+func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck bool) {
 	b := w.Bake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)

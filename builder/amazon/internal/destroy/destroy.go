@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/internal/delay"
 	"bake/step"
@@ -91,29 +91,29 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		j.patience = local
 	}
 	switch r.Kind {
-	case owned.KeyPair:
+	case ownership.KeyPair:
 		return j.keyPair(ctx)
-	case owned.SecurityGroup:
+	case ownership.SecurityGroup:
 		return j.securityGroup(ctx)
-	case owned.Instance:
+	case ownership.Instance:
 		return j.instance(ctx)
-	case owned.Image:
+	case ownership.Image:
 		return j.image(ctx)
-	case owned.Snapshot:
+	case ownership.Snapshot:
 		return j.snapshot(ctx)
-	case owned.Volume:
+	case ownership.Volume:
 		return j.ownVolume(ctx)
-	case owned.NetworkInterface:
+	case ownership.NetworkInterface:
 		return j.networkInterface(ctx)
-	case owned.ImportTask:
+	case ownership.ImportTask:
 		return j.importTask(ctx)
-	case owned.Object:
+	case ownership.Object:
 		return j.object(ctx)
-	case owned.LaunchTemplate:
+	case ownership.LaunchTemplate:
 		return j.launchTemplate(ctx)
-	case owned.Role:
+	case ownership.Role:
 		return j.role(ctx)
-	case owned.InstanceProfile:
+	case ownership.InstanceProfile:
 		return j.instanceProfile(ctx)
 	}
 	return fmt.Errorf("nothing here knows how to delete a resource of kind %q", r.Kind)
@@ -156,11 +156,11 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 	}
 }
 
-func (j *job) build() string { return j.r.With[owned.WithBuild] }
+func (j *job) build() string { return j.r.With[ownership.WithBuild] }
 
 // ours filters for the tag of the build that owns the resource.
 func (j *job) ours(more ...types.Filter) []types.Filter {
-	return append(more, types.Filter{Name: new("tag:" + owned.BuildTag), Values: []string{j.build()}})
+	return append(more, types.Filter{Name: new("tag:" + ownership.BuildTag), Values: []string{j.build()}})
 }
 
 func (j *job) keyPair(ctx context.Context) error {
@@ -173,7 +173,7 @@ func (j *job) keyPair(ctx context.Context) error {
 		}
 		// A key pair of that name may be the user's: only the tag tells.
 		out, err := access.Call(ctx, j.client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{
-			Filters: j.ours(types.Filter{Name: new("key-name"), Values: []string{j.r.With[owned.WithName]}}),
+			Filters: j.ours(types.Filter{Name: new("key-name"), Values: []string{j.r.With[ownership.WithName]}}),
 		})
 		if err != nil || len(out.KeyPairs) == 0 {
 			return false, notFound(err)
@@ -184,7 +184,7 @@ func (j *job) keyPair(ctx context.Context) error {
 	if err != nil || id == "" {
 		return err
 	}
-	return deleteKeyPair(ctx, j.client, id, j.r.With[owned.WithName])
+	return deleteKeyPair(ctx, j.client, id, j.r.With[ownership.WithName])
 }
 
 // deleteKeyPair deletes a key pair by its id, which no other key pair can have.
@@ -222,7 +222,7 @@ func deleteKeyPair(ctx context.Context, client *ec2.Client, id, name string) err
 // reports whether there was one. One without the tag is somebody else's.
 func OwnKeyPair(ctx context.Context, client *ec2.Client, name, build string) (bool, error) {
 	out, err := access.Call(ctx, client.DescribeKeyPairs, &ec2.DescribeKeyPairsInput{Filters: []types.Filter{
-		{Name: new("key-name"), Values: []string{name}}, {Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+		{Name: new("key-name"), Values: []string{name}}, {Name: new("tag:" + ownership.BuildTag), Values: []string{build}},
 	}})
 	if err != nil || len(out.KeyPairs) == 0 {
 		return false, notFound(err)
@@ -235,7 +235,7 @@ func OwnKeyPair(ctx context.Context, client *ec2.Client, name, build string) (bo
 // of a build, or "".
 func FindGroup(ctx context.Context, client *ec2.Client, name, build string) string {
 	out, err := access.Call(ctx, client.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: []types.Filter{
-		{Name: new("group-name"), Values: []string{name}}, {Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+		{Name: new("group-name"), Values: []string{name}}, {Name: new("tag:" + ownership.BuildTag), Values: []string{build}},
 	}})
 	if err != nil || len(out.SecurityGroups) == 0 {
 		return ""
@@ -248,7 +248,7 @@ func (j *job) securityGroup(ctx context.Context) error {
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		if id == "" {
 			out, err := access.Call(ctx, j.client.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{
-				Filters: j.ours(types.Filter{Name: new("group-name"), Values: []string{j.r.With[owned.WithName]}}),
+				Filters: j.ours(types.Filter{Name: new("group-name"), Values: []string{j.r.With[ownership.WithName]}}),
 			})
 			if err != nil || len(out.SecurityGroups) == 0 {
 				return false, notFound(err)
@@ -314,7 +314,7 @@ func (j *job) terminate(ctx context.Context, i types.Instance) error {
 }
 
 func (j *job) keepVolumes(ctx context.Context, i types.Instance) error {
-	keep := strings.Split(j.r.With[owned.WithKeep], ",")
+	keep := strings.Split(j.r.With[ownership.WithKeep], ",")
 	var ids []string
 	for _, bdm := range i.BlockDeviceMappings {
 		if bdm.Ebs != nil && slices.Contains(keep, aws.ToString(bdm.DeviceName)) {
@@ -325,7 +325,7 @@ func (j *job) keepVolumes(ctx context.Context, i types.Instance) error {
 		return nil
 	}
 	_, err := access.Call(ctx, j.client.DeleteTags, &ec2.DeleteTagsInput{
-		Resources: ids, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+		Resources: ids, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
 	return notFound(err)
 }
@@ -356,7 +356,7 @@ func (j *job) volume(ctx context.Context, id string) error {
 
 // ownVolume deletes a volume, and takes it from its instance first.
 func (j *job) ownVolume(ctx context.Context) error {
-	id := cmp.Or(j.r.ID, j.r.With[owned.WithVolume])
+	id := cmp.Or(j.r.ID, j.r.With[ownership.WithVolume])
 	in := &ec2.DescribeVolumesInput{VolumeIds: []string{id}}
 	if id == "" {
 		in = &ec2.DescribeVolumesInput{Filters: j.ours()}
@@ -395,7 +395,7 @@ func (j *job) snapshot(ctx context.Context) error {
 		ids = nil
 		err := j.settle(ctx, func(ctx context.Context) (bool, error) {
 			var err error
-			ids, err = FindSnapshots(ctx, j.client, j.r.With[owned.WithVolume], j.build())
+			ids, err = FindSnapshots(ctx, j.client, j.r.With[ownership.WithVolume], j.build())
 			return len(ids) > 0, err
 		})
 		if err != nil {
@@ -421,7 +421,7 @@ func (j *job) networkInterface(ctx context.Context) error {
 func (j *job) launchTemplate(ctx context.Context) error {
 	in := &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: &j.r.ID}
 	if j.r.ID == "" {
-		name := j.r.With[owned.WithName]
+		name := j.r.With[ownership.WithName]
 		in = &ec2.DeleteLaunchTemplateInput{LaunchTemplateName: &name}
 	}
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
@@ -434,7 +434,7 @@ func (j *job) image(ctx context.Context) error {
 	var image *types.Image
 	err := j.settle(ctx, func(ctx context.Context) (found bool, err error) {
 		if j.r.ID == "" {
-			image, err = FindImage(ctx, j.client, j.r.With[owned.WithName], j.build())
+			image, err = FindImage(ctx, j.client, j.r.With[ownership.WithName], j.build())
 			return image != nil, err
 		}
 		out, err := access.Call(ctx, j.client.DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{j.r.ID}})
@@ -463,10 +463,10 @@ func (j *job) image(ctx context.Context) error {
 // tags cannot be set, the image goes without.
 func (j *job) deregister(ctx context.Context, image *types.Image, snapshots []string) error {
 	id := image.ImageId
-	if owned.Value(image.Tags, owned.BuildTag) == "" && len(snapshots) > 0 && j.build() != "" {
+	if ownership.Value(image.Tags, ownership.BuildTag) == "" && len(snapshots) > 0 && j.build() != "" {
 		_, err := access.Call(ctx, j.client.CreateTags, &ec2.CreateTagsInput{
 			Resources: append([]string{*id}, snapshots...),
-			Tags:      owned.Tags(map[string]string{owned.RunTag: j.r.With[owned.WithRun], owned.BuildTag: j.build()}),
+			Tags:      ownership.Tags(map[string]string{ownership.RunTag: j.r.With[ownership.WithRun], ownership.BuildTag: j.build()}),
 		})
 		if err != nil && ctx.Err() != nil {
 			return err
@@ -519,7 +519,7 @@ func FindImage(ctx context.Context, client *ec2.Client, name, build string) (*ty
 		Owners: []string{"self"},
 		Filters: []types.Filter{
 			{Name: new("name"), Values: []string{name}},
-			{Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+			{Name: new("tag:" + ownership.BuildTag), Values: []string{build}},
 		},
 	})
 	if err != nil || len(out.Images) == 0 {
@@ -534,7 +534,7 @@ func FindSnapshots(ctx context.Context, client *ec2.Client, volume, build string
 		OwnerIds: []string{"self"},
 		Filters: []types.Filter{
 			{Name: new("volume-id"), Values: []string{volume}},
-			{Name: new("tag:" + owned.BuildTag), Values: []string{build}},
+			{Name: new("tag:" + ownership.BuildTag), Values: []string{build}},
 		},
 	})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/step"
 )
 
@@ -17,9 +17,9 @@ import (
 // run, in the order in which it can be deleted. An empty run means all of them.
 // What is deleted with something else in the list is not listed by itself.
 func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
-	f := &finder{session: session, run: run, client: access.EC2(session, session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{owned.RunTag}}}}
+	f := &finder{session: session, run: run, client: access.EC2(session, session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{ownership.RunTag}}}}
 	if run != "" {
-		f.filters = []types.Filter{{Name: new("tag:" + owned.RunTag), Values: []string{run}}}
+		f.filters = []types.Filter{{Name: new("tag:" + ownership.RunTag), Values: []string{run}}}
 	}
 	for _, find := range []func(context.Context) error{f.instances, f.imports, f.images, f.snapshots, f.volumes, f.interfaces, f.groups, f.keyPairs, f.templates, f.profiles} {
 		if err := find(ctx); err != nil {
@@ -42,9 +42,9 @@ type finder struct {
 func (f *finder) add(kind string, id *string, tags []types.Tag, name *string) {
 	with := f.session.With(f.session.Region)
 	for k, v := range map[string]string{
-		owned.WithRun:   owned.Value(tags, owned.RunTag),
-		owned.WithBuild: owned.Value(tags, owned.BuildTag),
-		owned.WithName:  aws.ToString(name),
+		ownership.WithRun:   ownership.Value(tags, ownership.RunTag),
+		ownership.WithBuild: ownership.Value(tags, ownership.BuildTag),
+		ownership.WithName:  aws.ToString(name),
 	} {
 		if v != "" {
 			with[k] = v
@@ -63,7 +63,7 @@ func (f *finder) instances(ctx context.Context) error {
 			if i.State != nil && i.State.Name == types.InstanceStateNameTerminated {
 				continue
 			}
-			f.add(owned.Instance, i.InstanceId, i.Tags, nil)
+			f.add(ownership.Instance, i.InstanceId, i.Tags, nil)
 			for _, bdm := range i.BlockDeviceMappings {
 				if bdm.Ebs != nil {
 					f.included = append(f.included, aws.ToString(bdm.Ebs.VolumeId))
@@ -81,9 +81,9 @@ func (f *finder) imports(ctx context.Context) error {
 		return err
 	}
 	for _, t := range out.ImportImageTasks {
-		run := owned.Value(t.Tags, owned.RunTag)
+		run := ownership.Value(t.Tags, ownership.RunTag)
 		if over := aws.ToString(t.Status) == "deleted"; !over && run != "" && (f.run == "" || f.run == run) {
-			f.add(owned.ImportTask, t.ImportTaskId, t.Tags, nil)
+			f.add(ownership.ImportTask, t.ImportTaskId, t.Tags, nil)
 			f.included = append(f.included, aws.ToString(t.ImageId))
 		}
 	}
@@ -96,7 +96,7 @@ func (f *finder) images(ctx context.Context) error {
 		return err
 	}
 	for _, i := range out.Images {
-		f.add(owned.Image, i.ImageId, i.Tags, i.Name)
+		f.add(ownership.Image, i.ImageId, i.Tags, i.Name)
 		f.included = append(f.included, SnapshotIDs(i)...)
 	}
 	return nil
@@ -109,7 +109,7 @@ func (f *finder) snapshots(ctx context.Context) error {
 	}
 	for _, s := range out.Snapshots {
 		if !slices.Contains(f.included, aws.ToString(s.SnapshotId)) {
-			f.add(owned.Snapshot, s.SnapshotId, s.Tags, nil)
+			f.add(ownership.Snapshot, s.SnapshotId, s.Tags, nil)
 		}
 	}
 	return nil
@@ -122,7 +122,7 @@ func (f *finder) volumes(ctx context.Context) error {
 	}
 	for _, v := range out.Volumes {
 		if v.State != types.VolumeStateDeleting && !slices.Contains(f.included, aws.ToString(v.VolumeId)) {
-			f.add(owned.Volume, v.VolumeId, v.Tags, nil)
+			f.add(ownership.Volume, v.VolumeId, v.Tags, nil)
 		}
 	}
 	return nil
@@ -137,7 +137,7 @@ func (f *finder) interfaces(ctx context.Context) error {
 	}
 	for _, n := range out.NetworkInterfaces {
 		if n.Status == types.NetworkInterfaceStatusAvailable {
-			f.add(owned.NetworkInterface, n.NetworkInterfaceId, n.TagSet, nil)
+			f.add(ownership.NetworkInterface, n.NetworkInterfaceId, n.TagSet, nil)
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func (f *finder) groups(ctx context.Context) error {
 		return err
 	}
 	for _, g := range out.SecurityGroups {
-		f.add(owned.SecurityGroup, g.GroupId, g.Tags, g.GroupName)
+		f.add(ownership.SecurityGroup, g.GroupId, g.Tags, g.GroupName)
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (f *finder) keyPairs(ctx context.Context) error {
 		return err
 	}
 	for _, k := range out.KeyPairs {
-		f.add(owned.KeyPair, k.KeyPairId, k.Tags, k.KeyName)
+		f.add(ownership.KeyPair, k.KeyPairId, k.Tags, k.KeyName)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func (f *finder) templates(ctx context.Context) error {
 		return err
 	}
 	for _, t := range out.LaunchTemplates {
-		f.add(owned.LaunchTemplate, t.LaunchTemplateId, t.Tags, t.LaunchTemplateName)
+		f.add(ownership.LaunchTemplate, t.LaunchTemplateId, t.Tags, t.LaunchTemplateName)
 	}
 	return nil
 }

@@ -10,13 +10,13 @@ import (
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 )
 
 // role deletes the role of a temporary instance profile: it, its policy and the
 // profile bear the same name, which nobody else has.
 func (j *job) role(ctx context.Context) error {
-	client, name := access.IAM(j.session), j.r.With[owned.WithName]
+	client, name := access.IAM(j.session), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		_, err := access.Call(ctx, client.RemoveRoleFromInstanceProfile, &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
 		if err := notFound(err); err != nil {
@@ -35,7 +35,7 @@ func (j *job) role(ctx context.Context) error {
 }
 
 func (j *job) instanceProfile(ctx context.Context) error {
-	client, name := access.IAM(j.session), j.r.With[owned.WithName]
+	client, name := access.IAM(j.session), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		err := j.busy(ctx, "instance profile "+name, func(ctx context.Context) error {
 			_, err := access.Call(ctx, client.DeleteInstanceProfile, &iam.DeleteInstanceProfileInput{InstanceProfileName: &name})
@@ -79,7 +79,7 @@ func (f *finder) roles(ctx context.Context, client *iam.Client) error {
 			if err != nil {
 				return err
 			}
-			f.addIAM(owned.Role, r.RoleName, tags.Tags)
+			f.addIAM(ownership.Role, r.RoleName, tags.Tags)
 		}
 		if in.Marker = out.Marker; !out.IsTruncated {
 			return nil
@@ -102,7 +102,7 @@ func (f *finder) instanceProfiles(ctx context.Context, client *iam.Client) error
 			if err != nil {
 				return err
 			}
-			f.addIAM(owned.InstanceProfile, p.InstanceProfileName, tags.Tags)
+			f.addIAM(ownership.InstanceProfile, p.InstanceProfileName, tags.Tags)
 		}
 		if in.Marker = out.Marker; !out.IsTruncated {
 			return nil
@@ -116,7 +116,7 @@ func (f *finder) addIAM(kind string, name *string, tags []iamtypes.Tag) {
 	for _, t := range tags {
 		all = append(all, types.Tag{Key: t.Key, Value: t.Value})
 	}
-	run := owned.Value(all, owned.RunTag)
+	run := ownership.Value(all, ownership.RunTag)
 	if run == "" || f.run != "" && run != f.run {
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 )
 
 // importTask ends an import, and deletes the image if it has one already.
@@ -47,7 +47,7 @@ func (j *job) importTask(ctx context.Context) error {
 	}
 	// The task itself stays for some days; nobody is to look for its image by it.
 	_, err = access.Call(ctx, j.client.DeleteTags, &ec2.DeleteTagsInput{
-		Resources: []string{*task.ImportTaskId}, Tags: []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+		Resources: []string{*task.ImportTaskId}, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
 	return err
 }
@@ -66,7 +66,7 @@ func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
 		return nil, err
 	}
 	for _, t := range out.ImportImageTasks {
-		if j.r.ID != "" || owned.Value(t.Tags, owned.BuildTag) == j.build() {
+		if j.r.ID != "" || ownership.Value(t.Tags, ownership.BuildTag) == j.build() {
 			return &t, nil
 		}
 	}
@@ -75,7 +75,7 @@ func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
 
 // object deletes an object, and what an upload of it that did not end has left.
 func (j *job) object(ctx context.Context) error {
-	client, bucket, key := access.S3(j.session), j.r.With[owned.WithBucket], j.r.With[owned.WithKey]
+	client, bucket, key := access.S3(j.session), j.r.With[ownership.WithBucket], j.r.With[ownership.WithKey]
 	uploads, err := access.Call(ctx, client.ListMultipartUploads, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect") { // there is none here
 		return nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
 	"bake/step"
 )
@@ -21,7 +21,7 @@ type Maker struct {
 	*Options
 	Src     *schema.Source
 	Session *access.Session
-	Owner   *owned.Owner
+	Owner   *ownership.Owner
 	Scope   *step.Scope
 
 	// BuildRegion is the address of the option that names the build region.

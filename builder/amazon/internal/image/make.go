@@ -16,7 +16,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/internal/delay"
 	"bake/step"
@@ -71,7 +71,7 @@ func (m *Maker) firstName(ctx context.Context) (string, error) {
 	if m.Temporary() {
 		return randomName(), nil
 	}
-	return m.Name, m.makeWay(ctx, m.Session.Region)
+	return m.Name, m.replaceExisting(ctx, m.Session.Region)
 }
 
 func (m *Maker) runTags(labels Labels) map[string]string {
@@ -130,7 +130,7 @@ const copies = 3
 // gives up is begun anew, some times.
 func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
 	return step.Do(ctx, m.Scope, "copy the image to "+region, func(ctx context.Context) (Made, error) {
-		if err := m.makeWay(ctx, region); err != nil {
+		if err := m.replaceExisting(ctx, region); err != nil {
 			return Made{}, err
 		}
 		pause := 10 * time.Second
@@ -212,8 +212,8 @@ func (m *Maker) key(region string) string {
 // acquire makes an image with create and waits until it is available, with its
 // tags. kind is as for await; key is that of the resource.
 func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, t *tagging, create func(context.Context) (string, error)) (Made, error) {
-	want := m.Owner.Resource(owned.Image, key, region, owned.WithName, name)
-	id, err := owned.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
+	want := m.Owner.Resource(ownership.Image, key, region, ownership.WithName, name)
+	id, err := ownership.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
 		id, err := create(ctx)
 		if err == nil {
 			m.Scope.Say(ctx, "Image %s (%s) in %s", id, name, region)
@@ -237,8 +237,8 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	return made, m.retag(ctx, made, image, t)
 }
 
-// makeWay removes an image that has the name already, if the user wants that.
-func (m *Maker) makeWay(ctx context.Context, region string) error {
+// replaceExisting removes an image that has the name already, if the user wants that.
+func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
@@ -28,7 +28,7 @@ type Options struct {
 
 	// Description of the image, up to 255 characters. `{{ .SourceAMI }}` and the like can be
 	// used in it.
-	Description string `hcl:"ami_description,optional,late"`
+	Description string `hcl:"ami_description,optional,deferred"`
 
 	// Virtualization type that you expect: `hvm` or `paravirtual`. It does not change the
 	// image, which has the type of the source image; bake reports a difference.
@@ -69,16 +69,16 @@ type Options struct {
 	// Tags for the images and their snapshots. A key is up to 128 characters, a value up to
 	// 256, and there can be at most 48. `{{ .SourceAMIName }}` and the like can be used in
 	// them.
-	Tags map[string]string `hcl:"tags,optional,late"`
+	Tags map[string]string `hcl:"tags,optional,deferred"`
 
 	// A single tag, added to `tags`. Repeatable.
-	Tag []late.Tag `hcl:"tag,block"`
+	Tag []interpolate.Tag `hcl:"tag,block"`
 
 	// Additional tags for the snapshots only. They override `tags` with the same key.
-	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,late"`
+	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,deferred"`
 
 	// A single tag, added to `snapshot_tags`. Repeatable.
-	SnapshotTag []late.Tag `hcl:"snapshot_tag,block"`
+	SnapshotTag []interpolate.Tag `hcl:"snapshot_tag,block"`
 
 	// AWS accounts that may create volumes from the snapshots, as 12-digit account IDs.
 	// Sharing the image does not share its snapshots. The rules for encryption are those of
@@ -170,13 +170,13 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 	names.ARNs(c, &o.OrgARNs, names.Organization)
 	names.ARNs(c, &o.OUARNs, names.Unit)
-	late.Check(c, &o.Description)
-	tags := late.Of(&o.Tags, o.Tag)
-	late.CheckTags(c, tags)
-	snapshot := late.Of(&o.SnapshotTags, o.SnapshotTag)
-	late.CheckTags(c, snapshot)
+	interpolate.Check(c, &o.Description)
+	tags := interpolate.Of(&o.Tags, o.Tag)
+	interpolate.CheckTags(c, tags)
+	snapshot := interpolate.Of(&o.SnapshotTags, o.SnapshotTag)
+	interpolate.CheckTags(c, snapshot)
 	if !snapshot.Empty() {
-		late.CheckTogether(c, tags, snapshot)
+		interpolate.CheckTogether(c, tags, snapshot)
 	}
 	if !o.SkipRegionValidation {
 		for _, region := range o.Regions {
@@ -204,9 +204,9 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // ValidateTags reports tags that are too many together with those of the instance,
 // which the image gets too.
-func (o *Options) ValidateTags(c *schema.Checker, run late.Tags) {
+func (o *Options) ValidateTags(c *schema.Checker, run interpolate.Tags) {
 	if !o.SkipRunTags && !run.Empty() {
-		late.CheckTogether(c, run, late.Of(&o.SnapshotTags, o.SnapshotTag), late.Of(&o.Tags, o.Tag))
+		interpolate.CheckTogether(c, run, interpolate.Of(&o.SnapshotTags, o.SnapshotTag), interpolate.Of(&o.Tags, o.Tag))
 	}
 }
 

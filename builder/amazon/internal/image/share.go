@@ -13,7 +13,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/names"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/step"
 )
 
@@ -162,7 +162,7 @@ func (m *Maker) release(ctx context.Context, made Made) error {
 	}
 	_, err := access.Call(ctx, client.DeleteTags, &ec2.DeleteTagsInput{
 		Resources: append([]string{made.ID}, made.Snapshots...),
-		Tags:      []types.Tag{{Key: new(owned.RunTag)}, {Key: new(owned.BuildTag)}},
+		Tags:      []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
 	return err
 }

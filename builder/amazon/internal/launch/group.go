@@ -17,7 +17,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/communicator/ssh"
 	"bake/step"
 )
@@ -53,8 +53,8 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 		}
 	}
 	name := "packer_" + l.Owner.ID
-	want := l.Owner.Resource(owned.SecurityGroup, name, l.Session.Region, owned.WithName, name)
-	id, err := owned.Acquire(ctx, l.Scope, "create a temporary security group", want, func(ctx context.Context) (string, string, error) {
+	want := l.Owner.Resource(ownership.SecurityGroup, name, l.Session.Region, ownership.WithName, name)
+	id, err := ownership.Acquire(ctx, l.Scope, "create a temporary security group", want, func(ctx context.Context) (string, string, error) {
 		out, err := access.Finish(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
 			GroupName:         &name,
 			Description:       new("Temporary group for bake"),

@@ -14,7 +14,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/communicator/ssh"
 	"bake/step"
 )
@@ -40,8 +40,8 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 		return Key{Name: l.SSHKeyPairName}, nil
 	}
 	name := cmp.Or(l.TemporaryKeyPairName, "packer_"+l.Owner.ID)
-	want := l.Owner.Resource(owned.KeyPair, "key pair "+name+" "+l.Owner.ID, l.Session.Region, owned.WithName, name)
-	return owned.Acquire(ctx, l.Scope, "create a temporary key pair", want, func(ctx context.Context) (string, Key, error) {
+	want := l.Owner.Resource(ownership.KeyPair, "key pair "+name+" "+l.Owner.ID, l.Session.Region, ownership.WithName, name)
+	return ownership.Acquire(ctx, l.Scope, "create a temporary key pair", want, func(ctx context.Context) (string, Key, error) {
 		in := &ec2.CreateKeyPairInput{
 			KeyName:           &name,
 			KeyType:           types.KeyType(l.TemporaryKeyPairType),

@@ -10,7 +10,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/config/schema"
 	"bake/step"
@@ -21,7 +21,7 @@ type Launcher struct {
 	*Options
 	Src     *schema.Source
 	Session *access.Session
-	Owner   *owned.Owner
+	Owner   *ownership.Owner
 	Scope   *step.Scope
 
 	// Devices are the volumes of the instance, beside or instead of those of the

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/names"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/ssh"
@@ -64,16 +64,16 @@ type Options struct {
 	SpotAllocationStrategy SpotAllocation `hcl:"spot_allocation_strategy,optional"`
 
 	// Tags for the spot request. Needs `spot_price`.
-	SpotTags map[string]string `hcl:"spot_tags,optional,late"`
+	SpotTags map[string]string `hcl:"spot_tags,optional,deferred"`
 
 	// A single tag, added to `spot_tags`. Repeatable.
-	SpotTag []late.Tag `hcl:"spot_tag,block"`
+	SpotTag []interpolate.Tag `hcl:"spot_tag,block"`
 
 	// Tags for the EC2 fleet that launches the spot instance. Needs `spot_price`.
-	FleetTags map[string]string `hcl:"fleet_tags,optional,late"`
+	FleetTags map[string]string `hcl:"fleet_tags,optional,deferred"`
 
 	// A single tag, added to `fleet_tags`. Repeatable.
-	FleetTag []late.Tag `hcl:"fleet_tag,block"`
+	FleetTag []interpolate.Tag `hcl:"fleet_tag,block"`
 
 	// Deprecated and without effect: EC2 no longer needs a product to find a price.
 	SpotPriceAutoProduct string `hcl:"spot_price_auto_product,optional"`
@@ -142,10 +142,10 @@ type Options struct {
 
 	// Tags for the instance and for everything else that is created for it. The image and
 	// its snapshots get them too, unless `skip_ami_run_tags` is set.
-	RunTags map[string]string `hcl:"run_tags,optional,late"`
+	RunTags map[string]string `hcl:"run_tags,optional,deferred"`
 
 	// A single tag, added to `run_tags`. Repeatable.
-	RunTag []late.Tag `hcl:"run_tag,block"`
+	RunTag []interpolate.Tag `hcl:"run_tag,block"`
 
 	// Launch an EBS-optimized instance, with dedicated bandwidth to EBS. Not set:
 	// the default of the instance type.
@@ -241,17 +241,19 @@ type Options struct {
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {
 	// Tags for the volumes of the instance.
-	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,late"`
+	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,deferred"`
 
 	// A single tag, added to `run_volume_tags`. Repeatable.
-	RunVolumeTag []late.NamedTag `hcl:"run_volume_tag,block"`
+	RunVolumeTag []interpolate.NamedTag `hcl:"run_volume_tag,block"`
 }
 
 // Validate reports what is wrong with the options. Structs that embed them call it.
-func (v *VolumeTags) Validate(c *schema.Checker) { late.CheckTags(c, v.Late()) }
+func (v *VolumeTags) Validate(c *schema.Checker) { interpolate.CheckTags(c, v.Late()) }
 
 // Late returns the tags for rendering.
-func (v *VolumeTags) Late() late.Tags { return late.OfNamed(&v.RunVolumeTags, v.RunVolumeTag) }
+func (v *VolumeTags) Late() interpolate.Tags {
+	return interpolate.OfNamed(&v.RunVolumeTags, v.RunVolumeTag)
+}
 
 // Volumes are the options about the volumes of an instance whose image is made
 // of them all.
@@ -547,11 +549,11 @@ func (o *Options) validateSource(c *schema.Checker) {
 }
 
 // LateRunTags are the tags of the instance.
-func (o *Options) LateRunTags() late.Tags { return late.Of(&o.RunTags, o.RunTag) }
+func (o *Options) LateRunTags() interpolate.Tags { return interpolate.Of(&o.RunTags, o.RunTag) }
 
 func (o *Options) validateTags(c *schema.Checker) {
-	for _, tags := range []late.Tags{o.LateRunTags(), late.Of(&o.SpotTags, o.SpotTag), late.Of(&o.FleetTags, o.FleetTag)} {
-		late.CheckTags(c, tags)
+	for _, tags := range []interpolate.Tags{o.LateRunTags(), interpolate.Of(&o.SpotTags, o.SpotTag), interpolate.Of(&o.FleetTags, o.FleetTag)} {
+		interpolate.CheckTags(c, tags)
 	}
 }
 

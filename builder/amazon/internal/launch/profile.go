@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
 	"bake/step"
@@ -100,7 +100,7 @@ type profile struct {
 func (p *profile) make(ctx context.Context, user map[string]string) error {
 	tags := p.l.Owner.IAMTags(user)
 	// In this order, so that the teardown deletes the role first.
-	err := p.acquire(ctx, "create a temporary instance profile", owned.InstanceProfile, func(ctx context.Context) error {
+	err := p.acquire(ctx, "create a temporary instance profile", ownership.InstanceProfile, func(ctx context.Context) error {
 		_, err := access.Finish(ctx, p.client.CreateInstanceProfile, &iam.CreateInstanceProfileInput{InstanceProfileName: &p.name, Tags: tags})
 		return err
 	})
@@ -114,7 +114,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 	if err != nil {
 		return err
 	}
-	err = p.acquire(ctx, "create its role", owned.Role, func(ctx context.Context) error {
+	err = p.acquire(ctx, "create its role", ownership.Role, func(ctx context.Context) error {
 		_, err := access.Finish(ctx, p.client.CreateRole, &iam.CreateRoleInput{
 			RoleName: &p.name, AssumeRolePolicyDocument: aws.String(trust(p.l.Session.Region)),
 			Description: aws.String("Temporary role for bake"), Tags: tags,
@@ -148,8 +148,8 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 }
 
 func (p *profile) acquire(ctx context.Context, what, kind string, create func(context.Context) error) error {
-	want := p.l.Owner.Resource(kind, kind+" "+p.name, p.l.Session.Region, owned.WithName, p.name)
-	_, err := owned.Acquire(ctx, p.l.Scope, what, want, func(ctx context.Context) (string, struct{}, error) {
+	want := p.l.Owner.Resource(kind, kind+" "+p.name, p.l.Session.Region, ownership.WithName, p.name)
+	_, err := ownership.Acquire(ctx, p.l.Scope, what, want, func(ctx context.Context) (string, struct{}, error) {
 		err := create(ctx)
 		if access.Is(err, "EntityAlreadyExists") && !access.Refused(err) {
 			err = nil // an earlier try got through; nobody else has this name

@@ -14,7 +14,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/internal/delay"
 	"bake/step"
@@ -49,7 +49,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		}
 	}
 	in.ClientToken = &l.Owner.ID
-	want := l.Owner.Resource(owned.Instance, l.Owner.ID, l.Session.Region, owned.WithKeep, strings.Join(l.Keep, ","))
+	want := l.Owner.Resource(ownership.Instance, l.Owner.ID, l.Session.Region, ownership.WithKeep, strings.Join(l.Keep, ","))
 	if l.Spot() {
 		id, err := l.launchSpot(ctx, in, spec, want)
 		if err != nil {
@@ -57,7 +57,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 		}
 		return l.awaitRunning(ctx, id)
 	}
-	id, err := owned.Acquire(ctx, l.Scope, "launch the instance", want, func(ctx context.Context) (string, string, error) {
+	id, err := ownership.Acquire(ctx, l.Scope, "launch the instance", want, func(ctx context.Context) (string, string, error) {
 		out, err := l.launchSomewhere(ctx, in, spec.Place)
 		if err != nil {
 			return "", "", l.blameRun(err)

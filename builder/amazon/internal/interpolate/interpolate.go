@@ -1,5 +1,5 @@
-// Package late renders the {{ }} of options that speak of the source image.
-package late
+// Package interpolate renders the {{ }} of options that speak of the source image.
+package interpolate
 
 import (
 	_ "embed"
@@ -17,25 +17,25 @@ import (
 
 // GoSource is the Go source that documents [Tag] and [NamedTag], for [schema.Docs].
 //
-//go:embed late.go
+//go:embed interpolate.go
 var GoSource string
 
 // Tag is one tag.
 type Tag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
-	Key string `hcl:"key,late"`
+	Key string `hcl:"key,deferred"`
 
 	// Tag value, up to 256 characters.
-	Value string `hcl:"value,late"`
+	Value string `hcl:"value,deferred"`
 }
 
 // NamedTag is one tag, for the block that calls its key a name.
 type NamedTag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
-	Name string `hcl:"name,late"`
+	Name string `hcl:"name,deferred"`
 
 	// Tag value, up to 256 characters.
-	Value string `hcl:"value,late"`
+	Value string `hcl:"value,deferred"`
 }
 
 // Tags are a map of tags and the blocks that override it.

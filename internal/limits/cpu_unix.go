@@ -1,6 +1,6 @@
 //go:build unix
 
-package bound
+package limits
 
 import (
 	"syscall"

@@ -11,12 +11,12 @@ import (
 	"bake/builder"
 )
 
-// Spread makes all copies of the first image side by side, shares each as soon
+// Distribute makes all copies of the first image side by side, shares each as soon
 // as it is there, and hands those that stay over to the user. It returns them.
 // With an error they are not all that were asked for: a region whose image
 // cannot be copied or shared does not harm those of the others. If ctx ends
 // before that, there are none.
-func (m *Maker) Spread(ctx context.Context, first Made, labels Labels) ([]Made, error) {
+func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Made, error) {
 	var (
 		all  sync.WaitGroup
 		mu   sync.Mutex

@@ -1,4 +1,4 @@
-package flow
+package amazonbuild
 
 import "bake/builder/amazon/internal/policy"
 

@@ -1,6 +1,6 @@
-// Package owned names, tags and records what a build makes, so that it can be
+// Package ownership names, tags and records what a build makes, so that it can be
 // found and deleted by another process.
-package owned
+package ownership
 
 import (
 	"context"

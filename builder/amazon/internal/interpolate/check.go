@@ -1,4 +1,4 @@
-package late
+package interpolate
 
 import (
 	"cmp"
@@ -8,12 +8,12 @@ import (
 	"text/template/parse"
 	"unicode/utf8"
 
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
 )
 
-// variables are those that a late text has, besides the tags of the source image.
+// variables are those that a deferred text has, besides the tags of the source image.
 var variables = []string{"BuildRegion", "SourceAMI", "SourceAMIName", "SourceAMICreationDate", "SourceAMIOwner", "SourceAMIOwnerName"}
 
 // sourceTags is the variable that holds the tags of the source image by their keys.
@@ -130,7 +130,7 @@ const (
 )
 
 // ownTags are the tags with which everything is made that a build owns.
-var ownTags = []string{owned.RunTag, owned.BuildTag}
+var ownTags = []string{ownership.RunTag, ownership.BuildTag}
 
 // CheckTags reports tags that EC2 refuses. What is rendered later is checked as
 // far as it is known.

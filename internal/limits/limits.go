@@ -1,6 +1,6 @@
-// Package bound keeps what a template can make the program do within limits: a
+// Package limits keeps what a template can make the program do within limits: a
 // short one can nest, repeat or double its values until the memory is full.
-package bound
+package limits
 
 import (
 	"fmt"

@@ -1,10 +1,10 @@
-package bound_test
+package limits_test
 
 import (
 	"strings"
 	"testing"
 
-	"bake/internal/bound"
+	"bake/internal/limits"
 )
 
 func TestSource(t *testing.T) {
@@ -20,7 +20,7 @@ func TestSource(t *testing.T) {
 		{"long", strings.Repeat("a", 1<<20+1), "bytes"},
 	}
 	for _, test := range tests {
-		err := bound.Source([]byte(test.src))
+		err := limits.Source([]byte(test.src))
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)
 		}
@@ -29,7 +29,7 @@ func TestSource(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	ended := false
-	if err := bound.Run(func() { ended = true }); err != nil || !ended {
+	if err := limits.Run(func() { ended = true }); err != nil || !ended {
 		t.Errorf("%v, %v", ended, err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package flow is the way that builders with a machine of their own share: from
+// Package amazonbuild is the way that builders with a machine of their own share: from
 // the session to the instance that is provisioned and has stopped.
-package flow
+package amazonbuild
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/late"
+	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/communicator"
 	"bake/communicator/ssh"
 	"bake/config/schema"
@@ -36,7 +36,7 @@ func Exports() map[string]cty.Type {
 // Flow is one build on its way.
 type Flow struct {
 	Session *access.Session
-	Owner   *owned.Owner
+	Owner   *ownership.Owner
 	Scope   *step.Scope
 	Src     *schema.Source
 
@@ -64,8 +64,8 @@ func Open(ctx context.Context, s *step.Scope, src *schema.Source, cloud access.C
 	if err != nil {
 		return nil, err
 	}
-	s.Handle(owned.Prefix, destroy.For(session))
-	owner := &owned.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
+	s.Handle(ownership.Prefix, destroy.For(session))
+	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
 	return &Flow{
 		Session: session, Owner: owner, Scope: s, Src: src,
 		Machines: &launch.Launcher{Options: l, Src: src, Session: session, Owner: owner, Scope: s},
@@ -82,14 +82,14 @@ func (f *Flow) Images(o *image.Options, region *string) *image.Maker {
 // speak of its source image.
 type Prepared struct {
 	launch.Spec
-	Texts *late.Text
+	Texts *interpolate.Text
 }
 
 // Prepare finds what there must be, asks EC2 whether it would launch the machine,
 // and only then makes the key pair, the security group and the instance profile:
 // what cannot work is said while there is nothing to take down. What is found and
 // what is made is so side by side. volumeTags are those of the instance's volumes.
-func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, error) {
+func (f *Flow) Prepare(ctx context.Context, volumeTags interpolate.Tags) (Prepared, error) {
 	p, err := f.find(ctx, volumeTags)
 	if err != nil {
 		return p, err
@@ -120,7 +120,7 @@ func (f *Flow) Prepare(ctx context.Context, volumeTags late.Tags) (Prepared, err
 }
 
 // find looks up what the options name, and changes nothing.
-func (f *Flow) find(ctx context.Context, volumeTags late.Tags) (Prepared, error) {
+func (f *Flow) find(ctx context.Context, volumeTags interpolate.Tags) (Prepared, error) {
 	var p Prepared
 	m := f.Machines
 	p.Key.Name = m.SSHKeyPairName
@@ -134,17 +134,17 @@ func (f *Flow) find(ctx context.Context, volumeTags late.Tags) (Prepared, error)
 				return err
 			}
 		}
-		p.Texts = late.New(f.Scope, f.Src, f.Session.Region).With(p.Image)
+		p.Texts = interpolate.New(f.Scope, f.Src, f.Session.Region).With(p.Image)
 		if p.Tags, err = p.Texts.Tags(m.LateRunTags()); err != nil {
 			return err
 		}
 		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {
 			return err
 		}
-		if p.SpotTags, err = p.Texts.Tags(late.Of(&m.SpotTags, m.SpotTag)); err != nil {
+		if p.SpotTags, err = p.Texts.Tags(interpolate.Of(&m.SpotTags, m.SpotTag)); err != nil {
 			return err
 		}
-		p.FleetTags, err = p.Texts.Tags(late.Of(&m.FleetTags, m.FleetTag))
+		p.FleetTags, err = p.Texts.Tags(interpolate.Of(&m.FleetTags, m.FleetTag))
 		return err
 	})
 	g.Go(func() (err error) {
@@ -167,10 +167,10 @@ func (f *Flow) find(ctx context.Context, volumeTags late.Tags) (Prepared, error)
 // Labels renders the texts of images.
 func (p *Prepared) Labels(o *image.Options) (l image.Labels, err error) {
 	l.RunTags = p.Tags
-	if l.Tags, err = p.Texts.Tags(late.Of(&o.Tags, o.Tag)); err != nil {
+	if l.Tags, err = p.Texts.Tags(interpolate.Of(&o.Tags, o.Tag)); err != nil {
 		return l, err
 	}
-	if l.Snapshot, err = p.Texts.Tags(late.Of(&o.SnapshotTags, o.SnapshotTag)); err != nil {
+	if l.Snapshot, err = p.Texts.Tags(interpolate.Of(&o.SnapshotTags, o.SnapshotTag)); err != nil {
 		return l, err
 	}
 	l.Description, err = p.Texts.String(&o.Description)
@@ -208,7 +208,7 @@ func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision
 // data are the values of build.*.
 func (f *Flow) data(id string, m communicator.Communicator, p Prepared) map[string]any {
 	data := ssh.Data(&f.Machines.Options.Options, m, ssh.Facts{RunID: f.Scope.Run.ID, ID: id, PublicKey: p.Key.Public, PrivateKey: p.Key.Private})
-	maps.Copy(data, late.Data(p.Image))
+	maps.Copy(data, interpolate.Data(p.Image))
 	data["BuildRegion"] = f.Session.Region
 	return data
 }

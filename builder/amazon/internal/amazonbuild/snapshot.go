@@ -1,4 +1,4 @@
-package flow
+package amazonbuild
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
-	"bake/builder/amazon/internal/owned"
+	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/wait"
 	"bake/internal/delay"
 	"bake/step"
@@ -31,8 +31,8 @@ func (f *Flow) Snapshot(ctx context.Context, volume, dev, description string, ta
 		VolumeId: &volume, Description: &description,
 		TagSpecifications: f.Owner.Specs(tags, types.ResourceTypeSnapshot),
 	}
-	want := f.Owner.Resource(owned.Snapshot, "snapshot of "+volume+" "+f.Owner.ID, region, owned.WithVolume, volume)
-	id, err := owned.Acquire(ctx, f.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
+	want := f.Owner.Resource(ownership.Snapshot, "snapshot of "+volume+" "+f.Owner.ID, region, ownership.WithVolume, volume)
+	id, err := ownership.Acquire(ctx, f.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
 		id, err := f.createSnapshot(ctx, in)
 		if err == nil {
 			f.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
