@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config"
+	"bake/internal/terminal"
 )
 
 // consoleOptions are the flags of bake console.
@@ -79,7 +80,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 		return &templateError{diags, outline.Files()}
 	}
 	c := &console{program: p, outline: outline}
-	if isTerminal(p.stdin) && p.stdout.isTerminal() && !p.machineReadable && !p.json.on {
+	if terminal.Is(p.stdin) && p.stdout.draws() && !p.machineReadable && !p.json.on {
 		return c.interact(ctx)
 	}
 	return c.read(ctx)

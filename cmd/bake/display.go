@@ -34,13 +34,13 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 	if p.log.on {
 		f.displays = append(f.displays, p.log)
 	}
-	plain := ui.PlainOptions{Color: o.color && p.env.colors(), Timestamps: o.timestamps, Log: log.Name()}
+	plain := ui.PlainOptions{Color: o.color && p.env.colors() && p.stdout.colors(), Timestamps: o.timestamps, Log: log.Name()}
 	switch {
 	case p.machineReadable:
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, plain))
 	case p.json.on:
 		f.displays = append(f.displays, &ui.JSON{Out: p.stdout, Prefix: fmt.Sprintf(`"schema":%d,"command":%q,`, jsonSchema, p.command)})
-	case p.stdout.isTerminal() && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":
+	case p.stdout.draws() && !o.prompts && !p.log.onStream && p.env.get("TERM") != "dumb":
 		f.screen = ui.NewScreen(ui.NewLive(p.stdout, plain), p.stdout.size)
 		f.displays = append(f.displays, f.screen)
 	default:

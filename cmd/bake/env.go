@@ -3,13 +3,12 @@ package main
 import (
 	"bytes"
 	"errors"
-	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"golang.org/x/term"
 
 	"bake/ui"
 )
@@ -19,8 +18,12 @@ type environ []string
 
 // get returns the value of name, empty if it is not set.
 func (e environ) get(name string) string {
+	same := func(a, b string) bool { return a == b }
+	if runtime.GOOS == "windows" {
+		same = strings.EqualFold
+	}
 	for i := len(e) - 1; i >= 0; i-- {
-		if k, v, _ := strings.Cut(e[i], "="); k == name {
+		if k, v, _ := strings.Cut(e[i], "="); same(k, name) {
 			return v
 		}
 	}
@@ -34,30 +37,47 @@ func (e environ) colors() bool {
 
 // stateDir is where ledgers and the logs of runs are.
 func (e environ) stateDir() (string, error) {
-	return e.dir("BAKE_STATE_DIR", "XDG_STATE_HOME", ".local/state", "bake")
+	return e.dir("BAKE_STATE_DIR", customs(runtime.GOOS).state, "bake")
 }
 
 // cloudDir is where the local cloud keeps its images and machines.
 func (e environ) cloudDir() (string, error) {
-	return e.dir("BAKE_CLOUD_DIR", "XDG_DATA_HOME", ".local/share", "bake/cloud")
+	return e.dir("BAKE_CLOUD_DIR", customs(runtime.GOOS).data, "bake/cloud")
 }
 
-// dir is the directory that the variable own names, or else name below the one
-// that the variable base names, or else below fallback in the home directory.
-func (e environ) dir(own, base, fallback, name string) (string, error) {
+// place is where programs keep things of one kind for a user: in the directory that
+// the variable names, or else in that one of the home directory, which the variable
+// home names.
+type place struct{ variable, inHome, home string }
+
+// customs says where the programs of a system keep what they must not lose. On macOS
+// they are those of other command-line tools, Packer among them, not of applications.
+func customs(system string) (of struct{ state, data place }) {
+	if system == "windows" {
+		of.state = place{"LOCALAPPDATA", "AppData/Local", "USERPROFILE"}
+		of.data = of.state
+		return of
+	}
+	of.state = place{"XDG_STATE_HOME", ".local/state", "HOME"}
+	of.data = place{"XDG_DATA_HOME", ".local/share", "HOME"}
+	return of
+}
+
+// dir is the directory that the variable own names, or else name at that place.
+func (e environ) dir(own string, at place, name string) (string, error) {
 	if d := e.get(own); d != "" {
 		return filepath.Abs(d)
 	}
-	if d := e.get(base); filepath.IsAbs(d) {
+	if d := e.get(at.variable); filepath.IsAbs(d) {
 		return filepath.Join(d, name), nil
 	}
-	if home := e.get("HOME"); home != "" {
-		return filepath.Join(home, fallback, name), nil
+	if home := e.get(at.home); home != "" {
+		return filepath.Join(home, at.inHome, name), nil
 	}
 	if u, err := user.Current(); err == nil && u.HomeDir != "" { // a system service has no HOME
-		return filepath.Join(u.HomeDir, fallback, name), nil
+		return filepath.Join(u.HomeDir, at.inHome, name), nil
 	}
-	return "", errors.New("cannot keep state: neither " + own + " nor HOME is set; set " + own + " to a directory")
+	return "", errors.New("cannot keep state: neither " + own + " nor " + at.home + " is set; set " + own + " to a directory")
 }
 
 // ledgerDir is where the ledgers of runs are that own something.
@@ -65,12 +85,6 @@ func ledgerDir(state string) string { return filepath.Join(state, "ledgers") }
 
 // runsDir is where the logs of runs are.
 func runsDir(state string) string { return filepath.Join(state, "runs") }
-
-// isTerminal says whether stream, an input or an output, is a terminal.
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
 
 func diagnosticsText(files map[string]*hcl.File, diags hcl.Diagnostics) string {
 	var b bytes.Buffer

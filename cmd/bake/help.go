@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -27,9 +28,13 @@ const rootExitCodes = `0    done
 // variables are all variables of the environment that bake itself reads, with the
 // names that commands refer to them by.
 func variables() [][3]string {
+	state, data := "$XDG_STATE_HOME/bake or ~/.local/state/bake", "$XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"
+	if runtime.GOOS == "windows" {
+		state, data = `%LOCALAPPDATA%\bake`, `%LOCALAPPDATA%\bake\cloud`
+	}
 	return [][3]string{
-		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default $XDG_STATE_HOME/bake or ~/.local/state/bake"},
-		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default $XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"},
+		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
+		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
 		{"LOG", "BAKE_LOG, PACKER_LOG", "if set and not 0: write a log for developers to standard error"},

@@ -135,8 +135,8 @@ func (p *program) withLocal(ctx context.Context, egress string, fn func(context.
 // progressDisplay shows events on standard error, for commands whose standard
 // output is their result.
 func (p *program) progressDisplay() (emit func(step.Event), done func()) {
-	options := ui.PlainOptions{Color: p.stderr.isTerminal() && p.env.colors()}
-	if p.stderr.isTerminal() && p.env.get("TERM") != "dumb" {
+	options := ui.PlainOptions{Color: p.stderr.draws() && p.env.colors()}
+	if p.stderr.draws() && p.env.get("TERM") != "dumb" {
 		s := ui.NewScreen(ui.NewLive(p.stderr, options), p.stderr.size)
 		return s.Handle, s.Close
 	}

@@ -8,12 +8,12 @@ import (
 	"io"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/internal/local"
+	"bake/internal/terminal"
 	"bake/ui"
 )
 
@@ -28,7 +28,7 @@ func main() {
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{
 		env: environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
-		openTerminal: func() (io.ReadWriteCloser, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) },
+		openTerminal: func() (io.ReadWriteCloser, error) { return terminal.Open() },
 	}
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
 	p.machineReadable = slices.ContainsFunc(args, isRecords)
@@ -137,7 +137,7 @@ func (p *program) report(err error) {
 	switch {
 	case errors.As(err, &ended):
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
-	case errors.Is(err, errUnread), p.stdout.unread() && errors.Is(err, syscall.EPIPE): // as Unix tools end: without a word
+	case errors.Is(err, errUnread), p.stdout.unread() && terminal.Unread(err): // as Unix tools end: without a word
 	case errors.As(err, &template):
 		p.diagnostics(template.files, template.diags)
 	case p.json.on:
@@ -164,7 +164,7 @@ func (p *program) diagnostics(files map[string]*hcl.File, diags hcl.Diagnostics)
 	}
 	if !p.machineReadable {
 		width, _ := p.stdout.size()
-		ui.Diagnostics(p.stdout, files, diags, width, p.stdout.isTerminal() && p.env.colors())
+		ui.Diagnostics(p.stdout, files, diags, width, p.stdout.draws() && p.env.colors())
 		return
 	}
 	level := "say"

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"os"
 	"sync"
-	"syscall"
 
 	"golang.org/x/term"
+
+	"bake/internal/terminal"
 )
 
 // output is standard output or standard error. It notices when nobody reads it any
@@ -23,7 +23,7 @@ func newOutput(w io.Writer) *output { return &output{Writer: w, gone: make(chan 
 // Write implements [io.Writer].
 func (o *output) Write(b []byte) (int, error) {
 	n, err := o.Writer.Write(b)
-	if errors.Is(err, syscall.EPIPE) {
+	if terminal.Unread(err) {
 		o.once.Do(func() { close(o.gone) })
 	}
 	return n, err
@@ -45,10 +45,12 @@ func (o *output) file() *os.File {
 	return f
 }
 
-// isTerminal says whether o is a terminal.
-func (o *output) isTerminal() bool {
-	return isTerminal(o.Writer)
-}
+// draws says whether o is a terminal that understands escape sequences.
+func (o *output) draws() bool { return terminal.Draws(o.Writer) }
+
+// colors says whether o can be given colors: it is a terminal that understands them,
+// or something that is shown on one later.
+func (o *output) colors() bool { return o.draws() || !terminal.Is(o.Writer) }
 
 // size returns the size of o in cells, 80 by 24 if it is no terminal.
 func (o *output) size() (width, height int) {

@@ -83,7 +83,12 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 	ctx, _, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	cmd := exec.CommandContext(ctx, client, append(m.Args(), command...)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // so that it restores the terminal
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err == nil { // so that it restores the terminal
+			return nil
+		}
+		return cmd.Process.Kill() // Windows has no such signal
+	}
 	cmd.Env = p.env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.Writer, p.stderr.Writer
 	err = cmd.Run()

@@ -45,6 +45,19 @@ func TestEnvironDirectories(t *testing.T) {
 			t.Errorf("%q: %s %v, %s %v", tt.env, state, err, home, err2)
 		}
 	}
+	windows := customs("windows")
+	for _, tt := range []struct {
+		env  environ
+		want string
+	}{
+		{environ{"LOCALAPPDATA=/l", "USERPROFILE=/u", "HOME=/h", "XDG_STATE_HOME=/s"}, "/l/bake"},
+		{environ{"USERPROFILE=/u", "HOME=/h"}, "/u/AppData/Local/bake"},
+		{environ{"BAKE_STATE_DIR=/a", "LOCALAPPDATA=/l"}, "/a"},
+	} {
+		if got, err := tt.env.dir("BAKE_STATE_DIR", windows.state, "bake"); err != nil || got != tt.want {
+			t.Errorf("on Windows, %q: %s, %v", tt.env, got, err)
+		}
+	}
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -68,16 +81,16 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// terminal is a terminal whose user types in, and sees out.
-type terminal struct {
+// keyboard is a terminal whose user types in, and sees out.
+type keyboard struct {
 	io.Reader
 	io.Writer
 }
 
-func (terminal) Close() error { return nil }
+func (keyboard) Close() error { return nil }
 
 func prompting(in io.Reader, out io.Writer) (*prompter, *[]string) {
-	p := &program{openTerminal: func() (io.ReadWriteCloser, error) { return terminal{in, out}, nil }}
+	p := &program{openTerminal: func() (io.ReadWriteCloser, error) { return keyboard{in, out}, nil }}
 	var calls []string
 	return p.newPrompter(func() func() {
 		calls = append(calls, "suspend")

@@ -1,0 +1,52 @@
+// Package terminal opens the terminal that a program was started from, and tells
+// what the files that it writes to can show.
+package terminal
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// Terminal is the terminal that the process was started from, wherever its standard
+// input and output go.
+type Terminal struct {
+	In, Out *os.File // the same file on Unix
+}
+
+// Open opens the terminal. It fails if the process has none, as a service has not.
+// The caller closes it.
+func Open() (*Terminal, error) { return open() }
+
+// Read implements [io.Reader].
+func (t *Terminal) Read(b []byte) (int, error) { return t.In.Read(b) }
+
+// Write implements [io.Writer].
+func (t *Terminal) Write(b []byte) (int, error) { return t.Out.Write(b) }
+
+// Close implements [io.Closer].
+func (t *Terminal) Close() error {
+	err := t.In.Close()
+	if t.Out != t.In {
+		err = errors.Join(err, t.Out.Close())
+	}
+	return err
+}
+
+// Is reports whether stream, an input or an output, is a terminal.
+func Is(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Draws reports whether out is a terminal that understands escape sequences, for
+// colors and for moving the cursor. A console of Windows is switched over to them.
+func Draws(out any) bool {
+	f, ok := out.(*os.File)
+	return ok && draws(f)
+}
+
+// Unread reports whether err is of a write that nobody reads any more, as to the
+// pipe of "bake build | head".
+func Unread(err error) bool { return unread(err) }
