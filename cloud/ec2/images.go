@@ -242,6 +242,11 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 			}
 			continue
 		}
+		if *img.OwnerId != c.Account {
+			shown := *img
+			shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
+			img = &shown
+		}
 		rows = append(rows, img)
 	}
 	key := func(img *image) string { return *img.ImageId }
@@ -578,8 +583,8 @@ func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.C
 	img.EnaSupport, img.SriovNetSupport = source.EnaSupport, source.SriovNetSupport
 	img.SourceImageId, img.SourceImageRegion = source.ImageId, &from
 	img.Tags = tags[kindImage.resource]
-	if aws.ToBool(in.CopyImageTags) && *source.OwnerId == c.Account {
-		img.Tags = merged(source.Tags, img.Tags)
+	if aws.ToBool(in.CopyImageTags) {
+		img.Tags = merged(s.tagsOn(c, *source.ImageId, *source.OwnerId, source.Tags), img.Tags)
 	}
 	var snapshots []*snapshot
 	for _, b := range source.BlockDeviceMappings {
@@ -687,7 +692,7 @@ func (s *Service) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageIn
 	if strings.HasPrefix(aws.ToString(img.DeregistrationProtection), "enabled") {
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
 	}
-	if err := s.images.drop(*img.ImageId); err != nil {
+	if err := s.dropShared(*img.ImageId, s.images.drop); err != nil {
 		return nil, err
 	}
 	out := &ec2.DeregisterImageOutput{Return: aws.Bool(true)}
@@ -702,7 +707,7 @@ func (s *Service) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageIn
 			}
 		}
 		if code == types.SnapshotReturnCodesSuccess {
-			if err := s.snapshots.drop(id); err != nil {
+			if err := s.dropShared(id, s.snapshots.drop); err != nil {
 				return nil, err
 			}
 		}

@@ -161,7 +161,8 @@ type Service struct {
 	networks  *table[vpcNetwork]
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
-	runners   map[string]*runner // by instance
+	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
+	runners   map[string]*runner  // by instance
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
 	policies  map[string]*policy
@@ -201,6 +202,7 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 		open(s, "networks", &s.networks),
 		open(s, "launch-templates", &s.templates),
 		open(s, "spot-requests", &s.spots),
+		open(s, "foreign-tags", &s.foreign),
 		opts.Driver.Private(filepath.Join(opts.Dir, "machines")),
 		opts.Driver.Private(filepath.Join(opts.Dir, "console")),
 		opts.Driver.Private(s.detachedDir("")),

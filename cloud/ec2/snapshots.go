@@ -38,9 +38,11 @@ func (r *snapshot) visible(c wire.Caller) bool {
 	})
 }
 
-// view is the snapshot as DescribeSnapshots shows it.
-func (s *Service) snapshotView(r *snapshot) types.Snapshot {
+// snapshotView is the snapshot as DescribeSnapshots shows it to the caller. The lock
+// is held.
+func (s *Service) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	v := r.Snapshot
+	v.Tags = s.tagsOn(c, *v.SnapshotId, *v.OwnerId, v.Tags)
 	if v.State != types.SnapshotStatePending {
 		return v
 	}
@@ -210,7 +212,7 @@ func (s *Service) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInpu
 			return nil, wire.Errorf("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", *r.SnapshotId, id)
 		}
 	}
-	if err := s.snapshots.drop(*r.SnapshotId); err != nil {
+	if err := s.dropShared(*r.SnapshotId, s.snapshots.drop); err != nil {
 		return nil, err
 	}
 	s.collect()
@@ -240,7 +242,7 @@ func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapsho
 		}) {
 			continue
 		}
-		rows = append(rows, s.snapshotView(r))
+		rows = append(rows, s.snapshotView(c, r))
 	}
 	key := func(v types.Snapshot) string { return *v.SnapshotId }
 	rows, err := pick(kindSnapshot, in.SnapshotIds, rows, key)

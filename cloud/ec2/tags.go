@@ -104,14 +104,60 @@ func without(have, less []types.Tag) []types.Tag {
 	})
 }
 
-// taggedResource is a resource that the caller owns, and a way to replace its tags.
+// foreignTags are the tags that an account has given to an image or a snapshot that
+// another has shared with it. Nobody else sees them.
+type foreignTags struct {
+	Region   string
+	Account  string
+	Resource string
+	Tags     []types.Tag
+}
+
+// tagsOn are the tags that the caller sees on an image or a snapshot: of another's,
+// those that it has given itself. The lock is held.
+func (s *Service) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
+	if owner == c.Account {
+		return tags
+	}
+	if own, ok := s.foreign.get(c.Account + "." + id); ok {
+		return own.Tags
+	}
+	return nil
+}
+
+// setForeign replaces the caller's tags on an image or a snapshot of another's. The
+// lock is held.
+func (s *Service) setForeign(c wire.Caller, id string, tags []types.Tag) error {
+	key := c.Account + "." + id
+	if len(tags) == 0 {
+		return s.foreign.drop(key)
+	}
+	return s.foreign.put(key, &foreignTags{Region: c.Region, Account: c.Account, Resource: id, Tags: tags})
+}
+
+// dropShared deletes an image or a snapshot, by drop, after the tags that other accounts
+// have given to it. The lock is held.
+func (s *Service) dropShared(id string, drop func(id string) error) error {
+	for _, key := range s.foreign.ids() {
+		if s.foreign.rows[key].Resource == id {
+			if err := s.foreign.drop(key); err != nil {
+				return err
+			}
+		}
+	}
+	return drop(id)
+}
+
+// taggedResource is a resource that the caller can tag, the tags that it sees there,
+// and a way to replace them.
 type taggedResource struct {
 	kind kind
 	tags []types.Tag
 	set  func([]types.Tag) error
 }
 
-// taggable returns the caller's resources by id. The lock is held.
+// taggable returns what the caller can tag, by id: its own resources, and the images
+// and snapshots that others share with it. The lock is held.
 func (s *Service) taggable(c wire.Caller) (map[string]taggedResource, error) {
 	out := map[string]taggedResource{}
 	rows, err := s.instancesOf(c)
@@ -129,14 +175,28 @@ func (s *Service) taggable(c wire.Caller) (map[string]taggedResource, error) {
 			}}
 		}
 	}
-	for id, r := range s.images.rows {
-		if r.Region == c.Region && *r.OwnerId == c.Account {
-			out[id] = taggedResource{kindImage, r.Tags, func(t []types.Tag) error { return s.images.edit(id, func(r *image) { r.Tags = t }) }}
+	images, err := s.imagesIn(c.Region)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range images {
+		if id := *r.ImageId; r.launchable(c.Account) {
+			out[id] = taggedResource{kindImage, s.tagsOn(c, id, *r.OwnerId, r.Tags), func(t []types.Tag) error {
+				if *r.OwnerId != c.Account {
+					return s.setForeign(c, id, t)
+				}
+				return s.images.edit(id, func(r *image) { r.Tags = t })
+			}}
 		}
 	}
 	for id, r := range s.snapshots.rows {
-		if r.Region == c.Region && *r.OwnerId == c.Account {
-			out[id] = taggedResource{kindSnapshot, r.Tags, func(t []types.Tag) error { return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t }) }}
+		if r.Region == c.Region && r.visible(c) {
+			out[id] = taggedResource{kindSnapshot, s.tagsOn(c, id, *r.OwnerId, r.Tags), func(t []types.Tag) error {
+				if *r.OwnerId != c.Account {
+					return s.setForeign(c, id, t)
+				}
+				return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t })
+			}}
 		}
 	}
 	for id, r := range s.volumes.rows {
