@@ -18,6 +18,7 @@ import (
 	"bake/builder/amazon"
 	"bake/config"
 	"bake/engine"
+	"bake/run/localcloud"
 	"bake/step"
 )
 
@@ -127,26 +128,28 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	defer release()
 
 	machinesEnd := false // with this process
-	parts := parts{env: p.env, ask: p.newPrompter(events.suspend), now: p.now}
+	ask := p.newPrompter(events.suspend)
+	parts := p.parts()
+	parts.Terminal = ask.open
 	if o.local {
 		local, err := p.openLocal(ctx, o.egress, events.emit)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, local.close(stop)) }()
-		if text := local.dependence(); text != "" {
+		defer func() { err = errors.Join(err, local.Close(stop)) }()
+		if text := local.Dependence(); text != "" {
 			events.emit(step.Event{Time: p.now(), Kind: step.Say, Text: text})
 		}
 		var unwatch func()
-		ctx, unwatch = local.watch(ctx)
+		ctx, unwatch = local.Watch(ctx)
 		defer unwatch()
-		parts.cloud, machinesEnd = local.Cloud, local.open.ServedBy == 0
-		parts.env = slices.Concat(p.env, local.environment())
-		run.Env = slices.Concat(run.Env, local.environment())
-		load.SecretsManager = amazon.Secrets(local.Cloud, parts.env)
+		parts.Cloud, machinesEnd = local.Cloud, local.Served()
+		parts.Env = slices.Concat(p.env, local.Environment())
+		run.Env = slices.Concat(run.Env, local.Environment())
+		load.SecretsManager = amazon.Secrets(local.Cloud, parts.Env)
 	}
-	all := parts.all()
-	load.DataSources, load.ReadData = all.data, true
+	all := parts.Catalog()
+	load.DataSources, load.ReadData = all.DataSources, true
 	template, diags := config.Load(ctx, load)
 	if diags.HasErrors() {
 		_ = closeFeed() // the template is what matters
@@ -167,8 +170,8 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	logins := &logins{dir: keysDir(state, run.ID), run: run.ID, onLocal: o.local}
 	options.Login = logins.text
-	if parts.ask != nil {
-		options.Ask, options.Pause = parts.ask.failedStep, parts.ask.pause
+	if ask != nil {
+		options.Ask, options.Pause = ask.failedStep, ask.pause
 	} else {
 		if options.OnError == engine.Ask {
 			options.OnError = engine.Cleanup
@@ -237,7 +240,7 @@ func (p *program) conclude(ctx context.Context, state string, run step.Run, ledg
 		failed = failed || b.Err != nil
 	}
 	p.diagnostics(files, diags)
-	if gone, ok := errors.AsType[*goneError](context.Cause(ctx)); ok {
+	if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(ctx)); ok {
 		fmt.Fprintf(p.stderr, "Error: %s.\n", strings.TrimSuffix(title(gone), "."))
 	}
 	left, err := ledger.Owned()
@@ -254,7 +257,7 @@ func (p *program) conclude(ctx context.Context, state string, run step.Run, ledg
 	if len(left) > 0 {
 		p.say(leftText(run.ID, left))
 		if slices.ContainsFunc(left, func(r step.Resource) bool {
-			return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localName
+			return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localcloud.Name
 		}) {
 			p.say("Machines of the local cloud stop when the bake that serves it ends. To look around in one while it runs, use -on-error=ask or a breakpoint, or bake while 'bake cloud up' serves the cloud.")
 		}

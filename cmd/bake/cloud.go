@@ -10,6 +10,7 @@ import (
 
 	"bake/internal/local"
 	"bake/internal/login"
+	"bake/run/localcloud"
 )
 
 func (p *program) cloudCommand() *cobra.Command {
@@ -90,7 +91,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if servedPort(22) != 22 {
+	if localcloud.ServedPort(22) != 22 {
 		fmt.Fprintf(p.stderr, "Ports below 1024 of machines are served %d higher, such as SSH at %d and HTTP at %d, since this user may not listen on them here.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
 	}
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")

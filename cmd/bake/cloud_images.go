@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/run/localcloud"
 )
 
 func (p *program) cloudImagesCommand() *cobra.Command {
@@ -44,8 +45,8 @@ type listedImage struct {
 }
 
 func (p *program) cloudImages(ctx context.Context, region string) error {
-	return p.withLocal(ctx, "", func(ctx context.Context, c *localCloud) error {
-		images, err := listImages(ctx, c.ec2(region))
+	return p.withLocal(ctx, "", func(ctx context.Context, c *localcloud.Cloud) error {
+		images, err := listImages(ctx, c.EC2(region))
 		if err != nil {
 			return err
 		}

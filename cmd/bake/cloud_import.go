@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
+	"bake/run/localcloud"
 	"bake/step"
 )
 
@@ -51,10 +52,10 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	if o.owner != "self" && !accountPattern().MatchString(o.owner) {
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
-	return p.withLocal(ctx, "", func(ctx context.Context, c *localCloud) (err error) {
+	return p.withLocal(ctx, "", func(ctx context.Context, c *localcloud.Cloud) (err error) {
 		owner := o.owner
 		if owner == "self" {
-			if owner, err = c.account(ctx); err != nil {
+			if owner, err = c.Account(ctx); err != nil {
 				return err
 			}
 		}
@@ -65,12 +66,12 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		emit, done := p.progressDisplay()
 		defer done()
 		err = local.ImportImage(ctx, dir, p.log.Logger, local.Import{
-			Source: o.source, Name: o.name, Owner: owner, User: o.user, Now: p.now(), Progress: p.phases(emit),
+			Source: o.source, Name: o.name, Owner: owner, User: o.user, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
 		})
 		if err != nil {
 			return err
 		}
-		img, err := findImage(ctx, c.ec2(local.DefaultRegion), o.name)
+		img, err := findImage(ctx, c.EC2(local.DefaultRegion), o.name)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ import (
 
 	"bake/internal/local"
 	"bake/internal/login"
+	"bake/run/localcloud"
 )
 
 // cloudRunOptions are the flags of bake cloud run.
@@ -52,7 +53,7 @@ address and how to log in, and terminate it on Ctrl-C.`,
 		Args: exactly("the image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.image = args[0]
-			return p.withLocal(cmd.Context(), o.egress, func(ctx context.Context, c *localCloud) error { return p.cloudRun(ctx, c, o) })
+			return p.withLocal(cmd.Context(), o.egress, func(ctx context.Context, c *localcloud.Cloud) error { return p.cloudRun(ctx, c, o) })
 		},
 	}
 	flags := cmd.Flags()
@@ -65,8 +66,8 @@ address and how to log in, and terminate it on Ctrl-C.`,
 	return cmd
 }
 
-func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions) (err error) {
-	client := c.ec2(o.region)
+func (p *program) cloudRun(ctx context.Context, c *localcloud.Cloud, o cloudRunOptions) (err error) {
+	client := c.EC2(o.region)
 	image, err := findImage(ctx, client, o.image)
 	if err != nil {
 		return err
@@ -124,13 +125,13 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	address := aws.ToString(instance.PublicIpAddress)
 	user := listed(image).Tags["bake:user"]
 	machine := login.Machine{User: user, Host: address, Port: 22, KeyFile: keyFile}
-	if servedPort(22) != 22 {
+	if localcloud.ServedPort(22) != 22 {
 		machine.Proxy = ncProxy()
 	}
 	how := machine.Command()
 	web := "http://" + address + "/"
 	note := ""
-	if at := servedPort(80); at != 80 {
+	if at := localcloud.ServedPort(80); at != 80 {
 		web = fmt.Sprintf("http://%s:%d/", address, at)
 		note = fmt.Sprintf("Ports below 1024 of the machine are served %d higher, since this user may not listen on them here.\n", local.MovedBy)
 	}
@@ -148,7 +149,7 @@ func (p *program) cloudRun(ctx context.Context, c *localCloud, o cloudRunOptions
 	}
 	p.say(fmt.Sprintf("%s, an instance of %s (%s), runs at %s\nLog in:  %s\nHTTP:    %s\n%sCtrl-C terminates it.",
 		id, aws.ToString(image.ImageId), aws.ToString(image.Name), address, how, web, note))
-	if text := c.dependence(); text != "" {
+	if text := c.Dependence(); text != "" {
 		p.say(text)
 	}
 	<-ctx.Done()
@@ -167,7 +168,7 @@ func awaitSSH(ctx context.Context, address string) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(servedPort(22))))
+		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(localcloud.ServedPort(22))))
 		if err == nil {
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			n, _ := conn.Read(make([]byte, 1))

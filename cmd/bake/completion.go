@@ -77,8 +77,8 @@ func (p *program) completeWith(root *cobra.Command, args []string) (asked []stri
 func (p *program) completions(cmd *cobra.Command) {
 	if cmd.Name() == "docs" {
 		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			all := parts{env: p.env, now: p.now}.all()
-			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.data.Names())
+			all := p.parts().Catalog()
+			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.DataSources.Names())
 			slices.Sort(names)
 			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/builtin"
 	"bake/component"
 	"bake/config/lang"
 	"bake/config/schema"
@@ -30,7 +31,7 @@ it. Without a name, list all components that are built in.`,
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			refs, err := references(parts{env: p.env, now: p.now}.all())
+			refs, err := references(p.parts().Catalog())
 			switch {
 			case err != nil:
 				return err
@@ -67,13 +68,13 @@ type reference struct {
 }
 
 // references returns those of all components, by kind and name.
-func references(c catalog) ([]reference, error) {
+func references(c builtin.Catalog) ([]reference, error) {
 	var all []reference
 	return all, errors.Join(
 		collect(&all, "builder", c.Builders),
 		collect(&all, "provisioner", c.Provisioners),
 		collect(&all, "post-processor", c.PostProcessors),
-		collect(&all, "data-source", c.data),
+		collect(&all, "data-source", c.DataSources),
 	)
 }
 

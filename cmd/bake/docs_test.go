@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"bake/builtin"
 )
 
 var update = flag.Bool("update", false, "write docs/options")
@@ -15,7 +17,7 @@ var update = flag.Bool("update", false, "write docs/options")
 // TestReference holds docs/options to what the options themselves say.
 func TestReference(t *testing.T) {
 	dir := filepath.Join("..", "..", "docs", "options")
-	refs, err := references(parts{}.all())
+	refs, err := references(builtin.Parts{}.Catalog())
 	if err != nil {
 		t.Fatal(err)
 	}

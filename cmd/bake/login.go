@@ -9,8 +9,8 @@ import (
 
 	"bake/builder"
 	"bake/communicator"
-	"bake/internal/local"
 	"bake/internal/login"
+	"bake/run/localcloud"
 )
 
 // logins tells how to log in to the machines of a run, and keeps it for bake ssh
@@ -60,7 +60,7 @@ func (l *logins) text(build string, m builder.Machine) string {
 // dialed reports whether a machine of the local cloud serves a port where it says.
 func dialed(host string, port int) bool {
 	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() && servedPort(port) == port
+	return ip != nil && ip.IsLoopback() && localcloud.ServedPort(port) == port
 }
 
 // ncProxy is the command that connects to a machine of the local cloud.
@@ -70,15 +70,4 @@ func ncProxy() []string {
 		self = "bake"
 	}
 	return []string{self, "nc", "%h", "%p"}
-}
-
-// servedPort is the port of this host at which a machine's port is served: another
-// one if this user may not listen on it, or somebody else does on all addresses.
-func servedPort(port int) int {
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.255.255.254:%d", port))
-	if err != nil {
-		return port + local.MovedBy
-	}
-	l.Close()
-	return port
 }

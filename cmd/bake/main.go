@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/builtin"
 	"bake/internal/local"
 	"bake/internal/terminal"
 	"bake/ui"
@@ -85,6 +86,9 @@ type program struct {
 	machineReadable bool   // the flag was given
 	json            jsonOutput
 }
+
+// parts are what components are made of that are checked, or run in AWS.
+func (p *program) parts() builtin.Parts { return builtin.Parts{Env: p.env, Now: p.now} }
 
 // errReported is the error of a command that has already shown what went wrong.
 var errReported = errors.New("failed")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -11,60 +10,18 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"bake/builtin"
 	"bake/config"
 	"bake/config/lang"
 )
 
-// plugin is one of Packer's plugins whose components are built in.
-type plugin struct {
-	source     string   // such as github.com/hashicorp/amazon
-	version    string   // of the release whose options the components have
-	components []string // by name, without duplicates
-}
-
-// plugins are those that are built in. All components whose names begin with the
-// last part of a source are that plugin's.
-func (c catalog) plugins() []plugin {
-	all := []plugin{
-		{source: "github.com/hashicorp/amazon", version: "1.8.2"},
-	}
-	names := slices.Concat(c.Builders.Names(), c.Provisioners.Names(), c.PostProcessors.Names(), c.data.Names())
-	slices.Sort(names)
-	for i, p := range all {
-		prefix := path.Base(p.source)
-		for _, n := range slices.Compact(names) {
-			if rest, ok := strings.CutPrefix(n, prefix); ok && (rest == "" || rest[0] == '-') {
-				all[i].components = append(all[i].components, n)
-			}
-		}
-	}
-	return all
-}
-
-// pluginCalled returns the one of all whose source that is.
-func pluginCalled(all []plugin, source string) (plugin, bool) {
-	i := slices.IndexFunc(all, func(p plugin) bool { return strings.EqualFold(p.source, source) })
-	if i < 0 {
-		return plugin{}, false
-	}
-	return all[i], true
-}
-
-// sources lists the sources of all.
-func sources(all []plugin) (out []string) {
-	for _, p := range all {
-		out = append(out, p.source)
-	}
-	return out
-}
-
 // notBuiltIn says that a plugin is missing, and which one may have been meant.
-func notBuiltIn(all []plugin, source string) string {
+func notBuiltIn(all builtin.Plugins, source string) string {
 	text := fmt.Sprintf("The plugin %s is not built in, and bake downloads none.", source)
-	if hint := lang.DidYouMean(source, sources(all)); hint != "" {
+	if hint := lang.DidYouMean(source, all.Sources()); hint != "" {
 		return text + hint
 	}
-	return text + " Built in are: " + strings.Join(sources(all), ", ") + "."
+	return text + " Built in are: " + strings.Join(all.Sources(), ", ") + "."
 }
 
 // pluginsResult is what bake init and bake plugins write with -json.
@@ -82,18 +39,17 @@ type listedPlugin struct {
 	Components []string `json:"components"`        // under the names that the template knows them by
 }
 
-func (b plugin) listed() listedPlugin {
-	return listedPlugin{Source: b.source, BuiltIn: true, Version: b.version, Components: list(b.components)}
+func listedAs(b builtin.Plugin, components []string) listedPlugin {
+	return listedPlugin{Source: b.Source, BuiltIn: true, Version: b.Version, Components: list(components)}
 }
 
 // required lists the plugins that a template requires.
-func required(all []plugin, plugins []config.Plugin) pluginsResult {
+func required(all builtin.Plugins, plugins []config.Plugin) pluginsResult {
 	out := pluginsResult{[]listedPlugin{}}
 	for _, r := range plugins {
 		l := listedPlugin{Components: []string{}}
-		if b, ok := pluginCalled(all, r.Source); ok {
-			l = b.listed()
-			l.Components = list(b.as(r.Name))
+		if b, ok := all.Called(r.Source); ok {
+			l = listedAs(b, b.As(r.Name))
 		}
 		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Version
 		out.Plugins = append(out.Plugins, l)
@@ -115,7 +71,7 @@ These commands answer what scripts ask of 'packer plugins'.`,
 	return cmd
 }
 
-func (p *program) builtIn() []plugin { return parts{env: p.env, now: p.now}.all().plugins() }
+func (p *program) builtIn() builtin.Plugins { return p.parts().Catalog().Plugins() }
 
 func (p *program) pluginsInstalledCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -128,8 +84,8 @@ whose options it has, and its components.`,
 		RunE: func(*cobra.Command, []string) error {
 			result := pluginsResult{[]listedPlugin{}}
 			for _, b := range p.builtIn() {
-				result.Plugins = append(result.Plugins, b.listed())
-				p.say(fmt.Sprintf("%s v%s (built in): %s", b.source, b.version, strings.Join(b.components, ", ")))
+				result.Plugins = append(result.Plugins, listedAs(b, b.Components))
+				p.say(fmt.Sprintf("%s v%s (built in): %s", b.Source, b.Version, strings.Join(b.Components, ", ")))
 			}
 			p.json.result = result
 			return nil
@@ -160,7 +116,7 @@ source, the version constraint, and "(built in)" if it is.`,
 			p.json.result = required(all, template.Plugins)
 			for _, r := range template.Plugins {
 				line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
-				if _, ok := pluginCalled(all, r.Source); ok {
+				if _, ok := all.Called(r.Source); ok {
 					line += " (built in)"
 				}
 				p.say(line)
@@ -203,17 +159,17 @@ options are built in; another one is told, and is no failure.`,
 
 func (p *program) pluginsInstall(source, wanted string) error {
 	all := p.builtIn()
-	b, ok := pluginCalled(all, source)
+	b, ok := all.Called(source)
 	if !ok {
 		return fmt.Errorf("%s", strings.TrimSuffix(notBuiltIn(all, source), "."))
 	}
-	text := fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.source, b.version)
+	text := fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.Source, b.Version)
 	if wanted != "" {
 		v, err := goversion.NewVersion(wanted)
 		if err != nil {
 			return usageError{fmt.Sprintf("%q is not a version", wanted), "bake plugins install"}
 		}
-		if !v.Equal(goversion.Must(goversion.NewVersion(b.version))) {
+		if !v.Equal(goversion.Must(goversion.NewVersion(b.Version))) {
 			text += fmt.Sprintf(" Version %s is not available.", v)
 		}
 	}
@@ -230,8 +186,8 @@ Packer's own plugins are in its own directory, which bake does not look at.`,
 		Example: `  bake plugins remove github.com/hashicorp/amazon`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if b, ok := pluginCalled(p.builtIn(), args[0]); ok {
-				return fmt.Errorf("%s is built in and cannot be removed", b.source)
+			if b, ok := p.builtIn().Called(args[0]); ok {
+				return fmt.Errorf("%s is built in and cannot be removed", b.Source)
 			}
 			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are there", args[0])
 		},
@@ -290,18 +246,18 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 		return nil
 	}
 	for _, r := range template.Plugins {
-		b, ok := pluginCalled(all, r.Source)
+		b, ok := all.Called(r.Source)
 		if !ok {
 			diags = append(diags, &hcl.Diagnostic{
 				Severity: hcl.DiagError, Summary: "Plugin not built in", Subject: r.Range.Ptr(), Detail: notBuiltIn(all, r.Source),
 			})
 			continue
 		}
-		p.say(fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.as(r.Name), ", ")))
-		if !r.Allows(b.version) {
+		p.say(fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.As(r.Name), ", ")))
+		if !r.Allows(b.Version) {
 			diags = append(diags, &hcl.Diagnostic{
 				Severity: hcl.DiagWarning, Summary: "Another version is built in", Subject: r.Range.Ptr(),
-				Detail: fmt.Sprintf("The template asks for %s of %s; what is built in has the options of version %s.", r.Version, r.Source, b.version),
+				Detail: fmt.Sprintf("The template asks for %s of %s; what is built in has the options of version %s.", r.Version, r.Source, b.Version),
 			})
 		}
 	}
@@ -313,12 +269,4 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	}
 	p.diagnostics(template.Files(), diags)
 	return nil
-}
-
-// as returns b's components as a template knows them that requires b under name.
-func (b plugin) as(name string) (out []string) {
-	for _, c := range b.components {
-		out = append(out, name+strings.TrimPrefix(c, path.Base(b.source)))
-	}
-	return out
 }

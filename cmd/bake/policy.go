@@ -98,8 +98,8 @@ func (p *program) permitted(ctx context.Context, load config.Options, selected t
 			found = append(found, c)
 		}
 	}
-	all := parts{env: p.env, now: p.now}.all()
-	load.DataSources = all.data.Observe(observe)
+	all := p.parts().Catalog()
+	load.DataSources = all.DataSources.Observe(observe)
 	load.SecretsManager = func(_ context.Context, name string) (string, error) {
 		observe(amazon.Secret(name))
 		return "", lang.ErrNotLookedUp

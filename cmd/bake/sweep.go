@@ -13,6 +13,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"bake/builder/amazon"
+	"bake/run/localcloud"
 	"bake/step"
 )
 
@@ -54,6 +56,28 @@ machines cannot be told from dead ones, so on AWS name the run with -run, or say
 	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted, and delete nothing")
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+// tagged finds what carries a run tag and belongs to no run that is going on here,
+// newest last, as a ledger would hold it.
+func tagged(ctx context.Context, c *localcloud.Clouds, o sweepOptions, live []string) ([]step.Resource, error) {
+	place := amazon.Place{Region: o.region, Profile: o.profile}
+	if o.local {
+		cloud, err := c.Named(ctx, localcloud.Name)
+		if err != nil {
+			return nil, err
+		}
+		place.Cloud = cloud
+	} else if o.run == "" && !o.force && !o.dryRun {
+		return nil, usageError{"name the run with -run, or allow with -force that whatever any run has made is deleted, even if that run is going on somewhere else", "bake sweep"}
+	}
+	found, err := amazon.FindTagged(ctx, place, o.run)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(r step.Resource) bool { return slices.Contains(live, r.With["run"]) })
+	slices.Reverse(found) // ledgers are torn down from their end
+	return found, nil
 }
 
 // dead is the ledger of a run that has ended without deleting everything. As a
@@ -109,8 +133,8 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()
-	clouds := &clouds{program: p, emit: emit}
-	defer func() { err = errors.Join(err, clouds.close(stop)) }()
+	clouds := &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) { return p.openLocal(ctx, "", emit) }}
+	defer func() { err = errors.Join(err, clouds.Close(stop)) }()
 	if o.tags {
 		for _, d := range found {
 			if err := d.ledger.Close(); err != nil {
@@ -118,7 +142,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 			}
 		}
 		found = nil
-		tagged, terr := clouds.tagged(ctx, o, live)
+		tagged, terr := tagged(ctx, clouds, o, live)
 		if terr != nil {
 			return terr
 		}
@@ -131,7 +155,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		}
 	}
 	found = slices.DeleteFunc(found, func(d dead) bool {
-		if len(d.owned) > 0 && (!o.local || onlyLocal(d.owned)) {
+		if len(d.owned) > 0 && (!o.local || localcloud.Only(d.owned)) {
 			return false
 		}
 		err = errors.Join(err, d.ledger.Close())
@@ -159,7 +183,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	defer func() { err = errors.Join(err, events.close()) }()
 	for _, d := range found {
 		p.say(d.String())
-		if derr := destroyAll(ctx, d, clouds.destroyers(), events.emit); derr != nil {
+		if derr := destroyAll(ctx, d, clouds.Destroyers(), events.emit); derr != nil {
 			p.report(derr)
 			p.say(leftText(d.ledger.Header.Run, d.left()))
 			err = errReported

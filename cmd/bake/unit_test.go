@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -147,46 +144,5 @@ func TestLogsDoNotPileUp(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "4.events.jsonl")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an old log is still there: %v", err)
-	}
-}
-
-// TestConnectThrough reaches a server through a proxy that speaks first, so that
-// its bytes come with the proxy's answer.
-func TestConnectThrough(t *testing.T) {
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect || r.Host != "127.9.9.9:22" {
-			http.Error(w, "nobody there", http.StatusBadGateway)
-			return
-		}
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer conn.Close()
-		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\nSSH-2.0-x\n")
-		io.Copy(conn, conn)
-	}))
-	defer proxy.Close()
-	conn, err := connectThrough(t.Context(), proxy.URL, "127.9.9.9:22")
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(conn, "hello")
-	conn.(*tunnel).CloseWrite()
-	got, err := io.ReadAll(conn)
-	if string(got) != "SSH-2.0-x\nhello" || err != nil {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := connectThrough(t.Context(), proxy.URL, "127.9.9.9:23"); err == nil || !strings.Contains(err.Error(), "nobody there") {
-		t.Errorf("error is %v", err)
-	}
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
-	if _, err := connectThrough(t.Context(), "http://"+gone.Addr().String(), "x:1"); err == nil {
-		t.Error("nobody answers, and there is no error")
 	}
 }

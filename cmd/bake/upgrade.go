@@ -52,7 +52,7 @@ func (p *program) upgrade(o upgradeOptions) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the template: %w", err)
 	}
-	refs, err := references(parts{env: p.env, now: p.now}.all())
+	refs, err := references(p.parts().Catalog())
 	if err != nil {
 		return err
 	}

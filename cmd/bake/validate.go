@@ -74,8 +74,8 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 // check loads a template and decodes all that it would run. What is wrong is a
 // *templateError; without an error, warnings holds what is only doubtful.
 func (p *program) check(ctx context.Context, load config.Options, selected templateFlags, run step.Run) (warnings templateError, err error) {
-	all := parts{env: p.env, now: p.now}.all()
-	load.DataSources = all.data
+	all := p.parts().Catalog()
+	load.DataSources = all.DataSources
 	template, diags := config.Load(ctx, load)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
 		diags = config.Merge(diags, engine.Check(ctx, template, all.Components, engine.Options{

@@ -1,11 +1,10 @@
-package main
+package builtin
 
 import (
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"bake/component"
 	"bake/config/schema"
@@ -20,7 +19,7 @@ var notThere = map[string]string{
 
 // TestOptionNames: each component takes every option that templates may use.
 func TestOptionNames(t *testing.T) {
-	text, err := os.ReadFile("../../testdata/option-names.txt")
+	text, err := os.ReadFile("../testdata/option-names.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,11 +30,11 @@ func TestOptionNames(t *testing.T) {
 		}
 	}
 	have := map[string][]schema.Doc{}
-	all := parts{now: time.Now}.all()
+	all := Parts{}.Catalog()
 	optionsOf(t, have, "builder.", all.Builders)
 	optionsOf(t, have, "provisioner.", all.Provisioners)
 	optionsOf(t, have, "post-processor.", all.PostProcessors)
-	optionsOf(t, have, "data.", all.data)
+	optionsOf(t, have, "data.", all.DataSources)
 	for name, options := range lists {
 		if !strings.Contains(name, ".") {
 			continue // options that others share

@@ -1,6 +1,9 @@
-package main
+// Package builtin puts every component that is built into bake into registries, and
+// says which of Packer's plugins they stand in for.
+package builtin
 
 import (
+	"errors"
 	"io"
 	"time"
 
@@ -38,36 +41,47 @@ import (
 	"bake/provisioner/windowsshell"
 )
 
-// parts are what components are made of.
-type parts struct {
-	cloud amazon.Cloud // stands in for AWS; the zero value is AWS
-	env   environ
-	ask   *prompter // nil without a terminal
-	now   func() time.Time
+// Parts are what components are made of. The zero value makes components that can be
+// checked, and run in AWS.
+type Parts struct {
+	Cloud amazon.Cloud // stands in for AWS; the zero value is AWS
+	Env   []string     // "NAME=value", for the clients of AWS
+
+	// Terminal opens what the user types at, for components that wait for that. It
+	// fails if there is nobody; nil is the same.
+	Terminal func() (io.ReadCloser, error)
+
+	Now func() time.Time // nil: time.Now
 }
 
-// catalog holds every component there is.
-type catalog struct {
+// Catalog holds every component there is.
+type Catalog struct {
 	engine.Components
-	data component.Registry[datasource.DataSource]
+	DataSources component.Registry[datasource.DataSource]
 }
 
-// all makes every component.
-func (p parts) all() catalog {
-	p.cloud.Watchers = &amazon.Watchers{}
-	return catalog{
+// Catalog makes every component.
+func (p Parts) Catalog() Catalog {
+	if p.Terminal == nil {
+		p.Terminal = func() (io.ReadCloser, error) { return nil, errors.New("there is nobody to ask") }
+	}
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	p.Cloud.Watchers = &amazon.Watchers{}
+	return Catalog{
 		engine.Components{
 			Builders: component.NewRegistry[builder.Builder](
-				chroot.Factory(p.cloud),
-				ebs.Factory(p.cloud),
-				ebssurrogate.Factory(p.cloud),
-				ebsvolume.Factory(p.cloud),
-				instance.Factory(p.cloud),
+				chroot.Factory(p.Cloud),
+				ebs.Factory(p.Cloud),
+				ebssurrogate.Factory(p.Cloud),
+				ebsvolume.Factory(p.Cloud),
+				instance.Factory(p.Cloud),
 				filebuilder.Component(),
 				null.Component(),
 			),
 			Provisioners: component.NewRegistry[provisioner.Provisioner](
-				breakpoint.Component(p.terminal),
+				breakpoint.Component(p.Terminal),
 				file.Component(),
 				shell.Component(),
 				shelllocal.Component(),
@@ -76,28 +90,20 @@ func (p parts) all() catalog {
 				windowsshell.Component(),
 			),
 			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
-				amiimport.Factory(p.cloud),
+				amiimport.Factory(p.Cloud),
 				artifice.Component(),
 				checksum.Component(),
 				compress.Component(),
-				manifest.Component(p.now),
+				manifest.Component(p.Now),
 				ppshelllocal.Component(),
 			),
 		},
 		component.NewRegistry[datasource.DataSource](
-			amidata.Factory(p.cloud, p.env),
+			amidata.Factory(p.Cloud, p.Env),
 			httpdata.Component(),
 			nulldata.Component(),
-			parameterstore.Factory(p.cloud, p.env),
-			secretsmanager.Factory(p.cloud, p.env),
+			parameterstore.Factory(p.Cloud, p.Env),
+			secretsmanager.Factory(p.Cloud, p.Env),
 		),
 	}
-}
-
-// terminal opens what the user types at.
-func (p parts) terminal() (io.ReadCloser, error) {
-	if p.ask == nil {
-		return nil, errNoTerminal
-	}
-	return p.ask.terminal(), nil
 }

@@ -1,9 +1,8 @@
-package main
+package builtin
 
 import (
 	"slices"
 	"testing"
-	"time"
 )
 
 // TestComponentsBelongSomewhere: a component is one of those that Packer itself
@@ -13,18 +12,18 @@ func TestComponentsBelongSomewhere(t *testing.T) {
 		"artifice", "breakpoint", "checksum", "compress", "file", "hcp-packer-artifact", "hcp-packer-version", "hcp-sbom", "http", "manifest", "null",
 		"powershell", "shell", "shell-local", "sleep", "windows-restart", "windows-shell",
 	}
-	all := parts{now: time.Now}.all()
+	all := Parts{}.Catalog()
 	var known []string
-	for _, p := range all.plugins() {
-		if len(p.components) == 0 {
-			t.Errorf("%s has no components", p.source)
+	for _, p := range all.Plugins() {
+		if len(p.Components) == 0 {
+			t.Errorf("%s has no components", p.Source)
 		}
-		known = append(known, p.components...)
+		known = append(known, p.Components...)
 	}
-	for _, names := range [][]string{all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.data.Names()} {
+	for _, names := range [][]string{all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.DataSources.Names()} {
 		for _, n := range names {
 			if !slices.Contains(core, n) && !slices.Contains(known, n) {
-				t.Errorf("%s belongs to no plugin: say in plugins() which one", n)
+				t.Errorf("%s belongs to no plugin: say in Plugins which one", n)
 			}
 		}
 	}

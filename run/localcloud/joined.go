@@ -1,4 +1,4 @@
-package main
+package localcloud
 
 import (
 	"context"
@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// goneError is the cause of a context that ended since the process which served
+// GoneError is the cause of a context that ended since the process which served
 // the local cloud has ended, and all machines with it.
-type goneError struct{ pid int }
+type GoneError struct{ pid int }
 
-func (e *goneError) Error() string {
+func (e *GoneError) Error() string {
 	return fmt.Sprintf("the local cloud has gone: process %d, which served it, was ended, and its machines with it. Run this again; instances that it has left are stopped, and 'bake sweep' or a TerminateInstances call removes them. "+
 		"To keep the local cloud independent of single commands, let 'bake cloud up' serve it in a terminal of its own", e.pid)
 }
@@ -24,18 +24,18 @@ func (e *goneError) Error() string {
 // looked for.
 const watchEvery = time.Second
 
-// watch returns a context that ends with a *goneError when the process that serves
+// Watch returns a context that ends with a *GoneError when the process that serves
 // the cloud has ended without waiting for this one: at the latest a second after
 // that, and before a connection to a machine that is lost for that reason says so.
 // The caller releases it.
-func (c *localCloud) watch(parent context.Context) (ctx context.Context, release func()) {
+func (c *Cloud) Watch(parent context.Context) (ctx context.Context, release func()) {
 	if c.open.ServedBy == 0 {
 		return parent, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	look := func() {
 		if c.gone(ctx) {
-			cancel(&goneError{c.open.ServedBy})
+			cancel(&GoneError{c.open.ServedBy})
 		}
 	}
 	dial := c.Dial
@@ -78,7 +78,7 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 
 // gone reports whether nobody serves the cloud any more. A process that is being
 // killed may take a connection and break it; anything else may be a busy host.
-func (c *localCloud) gone(ctx context.Context) bool {
+func (c *Cloud) gone(ctx context.Context) bool {
 	d := net.Dialer{Timeout: watchEvery}
 	for range 20 {
 		conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.Endpoint, "http://"))
@@ -95,9 +95,9 @@ func (c *localCloud) gone(ctx context.Context) bool {
 	return false
 }
 
-// dependence says whose end would end this process's machines, empty if it is this
+// Dependence says whose end would end this process's machines, empty if it is this
 // process itself.
-func (c *localCloud) dependence() string {
+func (c *Cloud) Dependence() string {
 	if c.open.ServedBy == 0 {
 		return ""
 	}

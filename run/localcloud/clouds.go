@@ -1,0 +1,67 @@
+package localcloud
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/step"
+)
+
+// Clouds brings up the clouds that resources are in, when they are needed.
+type Clouds struct {
+	// Open opens the local cloud, when something on it is needed for the first time.
+	// Nil: what is on it cannot be reached.
+	Open func(context.Context) (*Cloud, error)
+
+	mu    sync.Mutex
+	local *Cloud
+}
+
+// Named returns the cloud that a resource names. It is what [amazon.Destroyer] asks.
+func (c *Clouds) Named(ctx context.Context, name string) (amazon.Cloud, error) {
+	if name == "" {
+		return amazon.Cloud{}, nil
+	}
+	if name != Name || c.Open == nil {
+		return amazon.Cloud{}, fmt.Errorf("there is no cloud called %q here", name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.local == nil {
+		local, err := c.Open(ctx)
+		if err != nil {
+			return amazon.Cloud{}, err
+		}
+		c.local = local
+	}
+	return c.local.Cloud, nil
+}
+
+// Destroyers delete whatever builds have made, by what it says of itself.
+func (c *Clouds) Destroyers() step.Destroyers {
+	return step.Destroyers{
+		amazon.Prefix:      amazon.Destroyer(c.Named),
+		builder.FilePrefix: step.DestroyerFunc(builder.DestroyFile),
+	}
+}
+
+// Close lets go of the clouds; machines that still run are killed when stop ends.
+func (c *Clouds) Close(stop context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.local == nil {
+		return nil
+	}
+	local := c.local
+	c.local = nil
+	return local.Close(stop)
+}
+
+// Only says whether all that owned lists is on the local cloud.
+func Only(owned []step.Resource) bool {
+	return !slices.ContainsFunc(owned, func(r step.Resource) bool { return r.With["cloud"] != Name })
+}
