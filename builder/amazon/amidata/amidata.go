@@ -4,7 +4,6 @@ package amidata
 import (
 	"context"
 	_ "embed"
-	"errors"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/zclconf/go-cty/cty"
@@ -31,7 +30,7 @@ type Options struct {
 	// Use the newest image if several match. Otherwise several matches are an error.
 	MostRecent bool `hcl:"most_recent,optional"`
 
-	// Consider deprecated images too.
+	// Consider deprecated images of other accounts too. Images of this account always count.
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 
@@ -68,21 +67,13 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	image, err := sourceami.Find(ctx, access.EC2(session, session.Region), sourceami.Query{
-		Filters: d.Filters, Owners: d.Owners, MostRecent: d.MostRecent, IncludeDeprecated: d.IncludeDeprecated,
-	})
-	var many *sourceami.ManyError
-	switch {
-	case errors.Is(err, sourceami.ErrNone):
-		offer := ""
-		if d.cloud.Endpoint != "" {
-			offer = sourceami.Offer(ctx, access.EC2(session, session.Region))
-		}
-		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "No such image", "No image of these owners matches these filters in %s.%s", session.Region, offer)
-	case errors.As(err, &many):
-		return cty.NilVal, d.src.Errorf(&d.Filters.Filters, "Several images match", "In %s %s. Narrow the filters down, or set most_recent = true.", session.Region, many)
-	case err != nil:
-		return cty.NilVal, d.Filters.Blame(d.src, err)
+	q := sourceami.Query{
+		Filters: &d.Filters, Owners: d.Owners, MostRecent: d.MostRecent, IncludeDeprecated: d.IncludeDeprecated,
+		Blame: &d.Filters.Filters,
+	}
+	image, err := q.Find(ctx, session, d.src)
+	if err != nil {
+		return cty.NilVal, err
 	}
 	tags := map[string]cty.Value{}
 	for _, t := range image.Tags {

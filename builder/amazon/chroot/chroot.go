@@ -23,7 +23,6 @@ import (
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
-	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/ownership"
 	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/chroot"
@@ -44,7 +43,7 @@ func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
 // FactoryOn makes the builder for another machine than this one.
 func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) component.Factory[builder.Builder] {
 	return func(cloud access.Cloud) component.Factory[builder.Builder] {
-		sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, interpolate.GoSource}
+		sources := []string{source, access.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource}
 		return component.Define("amazon-chroot", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 			return &onVolume{Options: o, src: src, cloud: cloud, host: host}
 		}).Exporting(amazonbuild.Exports())
@@ -150,22 +149,9 @@ func (w *work) look(ctx context.Context) error {
 	if err != nil || w.FromScratch {
 		return err
 	}
-	_, err = step.Do(ctx, w.Scope, "find the source image", func(ctx context.Context) (struct{}, error) {
-		q := sourceami.Query{ID: w.SourceAMI}
-		blame := any(&w.SourceAMI)
-		if f := w.SourceAMIFilter; f != nil {
-			q.Filters, q.Owners, q.MostRecent, q.IncludeDeprecated = f.Filters, f.Owners, f.MostRecent, f.IncludeDeprecated
-			blame = &w.SourceAMIFilter
-		}
-		var err error
-		if w.source, err = sourceami.Find(ctx, client, q); err != nil {
-			return struct{}{}, access.Blame(err, w.Src.Errorf(blame, "No source image", "In %s: %s.", w.Session.Region, err))
-		}
-		if w.source.RootDeviceType != types.DeviceTypeEbs || w.sourceRoot() == nil {
-			return struct{}{}, w.Src.Errorf(blame, "Not an EBS image", "The root device of %s is not an EBS volume.", aws.ToString(w.source.ImageId))
-		}
-		return struct{}{}, nil
-	})
+	if w.source, err = w.Selection.Find(ctx, w.Scope, w.Session, w.Src, types.DeviceTypeEbs); err == nil && w.sourceRoot() == nil {
+		err = fmt.Errorf("EC2 does not say which volume is the root of the source image %s", aws.ToString(w.source.ImageId))
+	}
 	return err
 }
 

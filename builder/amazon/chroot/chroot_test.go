@@ -12,6 +12,7 @@ import (
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
 	"bake/builder/amazon"
@@ -266,5 +267,25 @@ func TestOptions(t *testing.T) {
 		if !ok {
 			t.Errorf("%s\nwant %q, got %v", test.body, test.want, diags)
 		}
+	}
+}
+
+// TestNoSourceImage has no image match: on the local cloud, the error at the filter
+// says which images there are, as that of the other builders does.
+func TestNoSourceImage(t *testing.T) {
+	w, _ := newWorld(t)
+	b := w.Bake(t)
+	_, err := b.Build(t.Context(), strings.Replace(small, "debian-12-amd64-*", "nothing-*", 1))
+	var diags hcl.Diagnostics
+	if !errors.As(err, &diags) {
+		t.Fatalf("error %v, want one at the filter", err)
+	}
+	for _, want := range []string{"No image of these owners matches these filters in us-east-1.", "This is the local cloud.", "debian-12-amd64-20260101-1", "bake cloud import"} {
+		if !strings.Contains(diags[0].Detail, want) {
+			t.Errorf("%q lacks %q", diags[0].Detail, want)
+		}
+	}
+	if diags[0].Summary != "No such image" {
+		t.Errorf("summary %q", diags[0].Summary)
 	}
 }

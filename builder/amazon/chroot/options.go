@@ -7,8 +7,8 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
-	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/names"
+	"bake/builder/amazon/internal/sourceami"
 	"bake/config/schema"
 )
 
@@ -19,14 +19,7 @@ var source string
 type Options struct {
 	Access
 	Image
-
-	// ID of the image to start from. If `source_ami_filter` is set as well, the image must
-	// also match the filter.
-	SourceAMI string `hcl:"source_ami,optional"`
-
-	// Find the image to start from by filters. Exactly one image must match, unless
-	// `most_recent` is set.
-	SourceAMIFilter *launch.SourceAMIFilter `hcl:"source_ami_filter,block"`
+	sourceami.Selection
 
 	// Start with an empty volume, which `pre_mount_commands` must partition and format,
 	// instead of a source image. Needs `ami_virtualization_type`, `root_device_name`,
@@ -45,16 +38,16 @@ type Options struct {
 	// free.
 	DevicePath string `hcl:"device_path,optional"`
 
-	// Device file of the attached volume, if this instance shows it as an NVMe disk, such as
-	// /dev/nvme1n1.
+	// Device file of the attached volume, such as /dev/nvme1n1. Required on instances that show
+	// EBS volumes as NVMe disks: there is no file with the name `device_path`.
 	NVMeDevicePath string `hcl:"nvme_device_path,optional"`
 
-	// File systems to mount in the chroot, each as `[type, source, path]`. They replace the
-	// default list.
+	// File systems to mount in the chroot, each as `[type, source, path]`, in this order. They
+	// replace the default list; an empty list mounts none.
 	ChrootMounts [][]string `hcl:"chroot_mounts,optional"`
 
-	// Partition of the volume to mount as the root. `"0"` is the whole volume, without a
-	// partition table.
+	// Number of the partition of the volume to mount as the root. `"0"` is the whole volume,
+	// without a partition table. A paravirtual image is always mounted whole.
 	MountPartition string `hcl:"mount_partition,optional"`
 
 	// Directory to mount the volume at. `{{.Device}}` is the name of its device.
@@ -83,7 +76,8 @@ type Options struct {
 	// Type of the root volume, such as gp3. Not set: the type in the source image.
 	RootVolumeType string `hcl:"root_volume_type,optional"`
 
-	// Encrypt the root volume. Not set: as in the source image.
+	// Encrypt the root volume, and with it the image. Not set: as in the source image. `false`
+	// cannot remove encryption.
 	RootVolumeEncryptBoot *bool `hcl:"root_volume_encrypt_boot,optional"`
 
 	// KMS key for the encrypted root volume: key ID, alias or ARN. Needs
@@ -176,15 +170,7 @@ func (o *Options) validateScratch(c *schema.Checker) {
 }
 
 func (o *Options) validateSource(c *schema.Checker) {
-	f := o.SourceAMIFilter
-	switch {
-	case f == nil:
-		if o.SourceAMI == "" {
-			c.Errorf(&o.SourceAMI, "No source image", "Set source_ami, source_ami_filter or from_scratch.")
-		}
-	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
-		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
-	}
+	o.Selection.Validate(c, "source_ami, source_ami_filter or from_scratch")
 	if len(o.BlockDeviceMappings) == 0 {
 		if o.RootDeviceName != "" {
 			c.Errorf(&o.RootDeviceName, "Root device without mappings",

@@ -29,7 +29,7 @@ const BuilderID = "mitchellh.amazonebs"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebs", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &ebs{Options: o, src: src, cloud: cloud}
 	}).Exporting(amazonbuild.Exports())

@@ -33,7 +33,7 @@ const BuilderID = "mitchellh.amazon.ebssurrogate"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, interpolate.GoSource, ssh.Source, winrm.Source}
+	sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource, ssh.Source, winrm.Source}
 	return component.Define("amazon-ebssurrogate", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &surrogate{Options: o, src: src, cloud: cloud}
 	}).Exporting(amazonbuild.Exports())

@@ -23,10 +23,12 @@ type Options struct {
 	// Provisioners fill them, and the image is made from them. Repeatable.
 	LaunchBlockDeviceMappings []Mapping `hcl:"launch_block_device_mappings,block"`
 
-	// The volume that becomes the root volume of the image.
+	// The volume that becomes the root volume of the image: one of
+	// `launch_block_device_mappings`, under a device name of its own. Required.
 	Root *RootDevice `hcl:"ami_root_device,block"`
 
-	// Description of the snapshots. Not set: says when they were created.
+	// Description of the snapshots. Not set: says when they were created. With
+	// `use_create_image` EC2 writes it.
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
 	// Swap the root volume of the instance for the new one and create the image with
@@ -55,19 +57,22 @@ type (
 type Mapping struct {
 	device.Mapping
 
-	// Leave this volume out of the image.
+	// Leave this volume out of the image, for instance if it holds only what the build itself
+	// needs. Not possible for the volume that becomes the root.
 	OmitFromArtifact bool `hcl:"omit_from_artifact,optional"`
 }
 
 // RootDevice is the root volume of the image.
 type RootDevice struct {
-	// Device name of the volume on the build instance, as in `launch_block_device_mappings`.
+	// Device name that the volume has on the build instance: the `device_name` of one of
+	// `launch_block_device_mappings`.
 	SourceDeviceName string `hcl:"source_device_name"`
 
 	// Device name of the root volume in the image, such as /dev/xvda.
 	DeviceName string `hcl:"device_name"`
 
-	// Delete the root volume when an instance of the image is terminated.
+	// Delete the root volume when an instance of the image is terminated. Not set: `false`, so
+	// the volume of each terminated instance stays and is charged.
 	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
 
 	// Provisioned I/O operations per second, for io1, io2 and gp3 volumes. Required for io1
@@ -77,7 +82,8 @@ type RootDevice struct {
 	// Provisioned throughput in MiB/s, for gp3 volumes: 125 to 1000.
 	Throughput int `hcl:"throughput,optional"`
 
-	// Volume type, such as gp3. Not set: EC2's default.
+	// Volume type: gp2, gp3, io1, io2, st1, sc1 or standard. Not set: EC2's default, whatever
+	// type the volume had during the build.
 	VolumeType string `hcl:"volume_type,optional"`
 
 	// Size in GiB. Not set: the size of the snapshot. It cannot be smaller.

@@ -20,14 +20,15 @@ type Options struct {
 	Launch
 
 	// Volumes to create. They are attached to the machine, filled by provisioners, and kept
-	// after the build. Repeatable.
+	// after the build unless `delete_on_termination` is set. Repeatable.
 	Volumes []Volume `hcl:"ebs_volumes,block"`
 
 	// Turn the instance's support for enhanced networking with the Elastic Network Adapter
 	// on or off. Not set: the setting of the source image.
 	ENASupport *bool `hcl:"ena_support,optional"`
 
-	// Enable enhanced networking with the Intel 82599 adapter on the instance.
+	// Enable enhanced networking with the Intel 82599 adapter on the instance. Its operating
+	// system must have the ixgbevf driver.
 	SRIOVSupport bool `hcl:"sriov_support,optional"`
 
 	// Tags for the volumes of the instance during the build. They are removed from the
@@ -50,19 +51,20 @@ type (
 type Volume struct {
 	device.Mapping
 
-	// Tags for the volume.
+	// Tags for the volume, which it keeps. They win over `run_volume_tags` with the same key.
 	Tags map[string]string `hcl:"tags,optional,deferred"`
 
 	// A single tag, added to `tags`. Repeatable.
 	Tag []interpolate.Tag `hcl:"tag,block"`
 
-	// Create a snapshot of the volume after provisioning. The volume is kept as well.
+	// Create a snapshot of the volume after provisioning. The volume itself is kept as well,
+	// unless `delete_on_termination` is set.
 	SnapshotVolume bool `hcl:"snapshot_volume,optional"`
 
-	// Description of the snapshot. Needs `snapshot_volume`.
+	// Description of the snapshot. Needs `snapshot_volume`. Not set: none.
 	SnapshotDescription string `hcl:"snapshot_description,optional"`
 
-	// Tags for the snapshot. Needs `snapshot_volume`.
+	// Tags for the snapshot, which does not get those of the volume. Needs `snapshot_volume`.
 	SnapshotTags map[string]string `hcl:"snapshot_tags,optional,deferred"`
 
 	// A single tag, added to `snapshot_tags`. Repeatable.

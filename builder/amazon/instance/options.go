@@ -34,14 +34,18 @@ type (
 	Launch struct {
 		launch.Options
 
-		// Volumes of the instance, beside those of the source image.
+		// Volumes of the build instance, besides those of the source image: EBS volumes, or volumes
+		// of the instance store by `virtual_name`. They exist during the build only;
+		// `ami_block_device_mappings` are the volumes of the image. Repeatable.
 		LaunchBlockDeviceMappings []device.Mapping `hcl:"launch_block_device_mappings,block"`
 	}
 	// Image says what the finished image is like.
 	Image struct {
 		image.Options
 
-		// Version of the Trusted Platform Module that instances have: `v2.0`.
+		// Version of the Trusted Platform Module for instances of the image: `v2.0`. Not set: none.
+		// A TPM needs UEFI, which no instance type that boots from an instance store has, so expect
+		// EC2 to refuse it.
 		TPMSupport image.TPM `hcl:"tpm_support,optional"`
 	}
 )
@@ -51,13 +55,17 @@ type Bundle struct {
 	// 12-digit ID of the AWS account that owns the bundle. Dashes are ignored.
 	AccountID string `hcl:"account_id"`
 
-	// S3 bucket to upload the bundle to, optionally followed by `/` and a folder.
+	// S3 bucket to upload the bundle to, optionally followed by `/` and a folder. It must be in
+	// the region of the build. The image needs the bundle for as long as it exists; deleting the
+	// image does not delete it.
 	S3Bucket string `hcl:"s3_bucket"`
 
-	// X.509 certificate of the account: a PEM file on this computer.
+	// X.509 certificate of the account: a PEM file on this computer. The bundle is signed with
+	// it; register it with IAM first.
 	X509CertPath string `hcl:"x509_cert_path"`
 
-	// Private key of the certificate: a PEM file on this computer.
+	// Private key of the certificate: a PEM file on this computer. It is uploaded to the
+	// machine, to `x509_upload_path`.
 	X509KeyPath string `hcl:"x509_key_path"`
 
 	// Directory on the machine to upload the certificate and key to, as cert.pem and
@@ -68,7 +76,8 @@ type Bundle struct {
 	// Directory on the machine to write the bundle to. It needs room for the whole image.
 	BundleDestination string `hcl:"bundle_destination,optional"`
 
-	// Prefix of the names of the bundle's files.
+	// Prefix of the names of the bundle's files. It should differ from build to build: a bundle
+	// with the same prefix in the same folder is overwritten, and the image made from it breaks.
 	BundlePrefix string `hcl:"bundle_prefix,optional,deferred"`
 
 	// Command that creates the bundle on the machine. It can use `{{.AccountId}}`,

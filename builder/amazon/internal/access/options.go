@@ -102,10 +102,12 @@ type AssumeRole struct {
 	// ARNs of managed policies to use as session policies, like `policy`.
 	PolicyARNs []string `hcl:"policy_arns,optional"`
 
-	// Name of the session, as it appears in CloudTrail.
+	// Name of the session, as it appears in CloudTrail: 2 to 64 characters. Not set: a name
+	// that the AWS SDK makes up from the time.
 	SessionName string `hcl:"session_name,optional"`
 
-	// Session tags.
+	// Session tags, which policies know as `aws:PrincipalTag`. The role's trust policy must
+	// allow sts:TagSession.
 	Tags map[string]string `hcl:"tags,optional"`
 
 	// Keys of the session tags that are passed on when the session assumes another role.
@@ -123,7 +125,8 @@ type VaultAWSEngine struct {
 	// ARN of the AWS role to assume, if the Vault role allows several.
 	RoleARN string `hcl:"role_arn,optional"`
 
-	// Lifetime of the credentials, such as 3600s. Only used together with `role_arn`.
+	// Lifetime of the credentials, such as 3600s. It must outlast the build: they are not
+	// renewed. Only used together with `role_arn`. Not set: as Vault is configured.
 	TTL string `hcl:"ttl,optional"`
 }
 

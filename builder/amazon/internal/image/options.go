@@ -150,7 +150,7 @@ type Options struct {
 
 // Protection protects an image from being deregistered.
 type Protection struct {
-	// Turn the protection on.
+	// Turn the protection on. Not set: off, unless `with_cooldown` is set.
 	Enabled bool `hcl:"enabled,optional"`
 
 	// Protect the image, and keep it protected for 24 hours after the protection is turned

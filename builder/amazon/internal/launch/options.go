@@ -37,13 +37,7 @@ type Options struct {
 	// machine is launched with.
 	WindowsPasswordTimeout time.Duration `hcl:"windows_password_timeout,optional"`
 
-	// ID of the image to start from. If `source_ami_filter` is set as well, the image must
-	// also match the filter.
-	SourceAMI string `hcl:"source_ami,optional"`
-
-	// Find the image to start from by filters. Exactly one image must match, unless
-	// `most_recent` is set.
-	SourceAMIFilter *SourceAMIFilter `hcl:"source_ami_filter,block"`
+	sourceami.Selection
 
 	// Instance type to build on, such as t3.micro. Required unless `spot_instance_types` is
 	// set. Its architecture must be that of the source image.
@@ -155,7 +149,8 @@ type Options struct {
 	// instance types.
 	EnableNitroEnclave bool `hcl:"enable_nitro_enclave,optional"`
 
-	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at an extra charge.
+	// Let a burstable instance (t2, t3, t3a, t4g) burst without limit, at an extra charge. Not
+	// set: `false`, and an instance that has used up its credits is slowed down.
 	EnableUnlimitedCredits bool `hcl:"enable_unlimited_credits,optional"`
 
 	// Deprecated: use `enable_unlimited_credits`.
@@ -200,7 +195,8 @@ type Options struct {
 	// `user_data_file`.
 	UserData string `hcl:"user_data,optional"`
 
-	// File to read the user data from. Not together with `user_data`.
+	// File to read the user data from. What holds for `user_data` holds for its content. Not
+	// together with `user_data`.
 	UserDataFile string `hcl:"user_data_file,optional"`
 
 	// Which address of the machine to connect to. Not set: the public address, or the
@@ -240,7 +236,8 @@ type Options struct {
 
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {
-	// Tags for the volumes of the instance.
+	// Tags for the volumes of the instance, for the time of the build. Neither the image nor its
+	// snapshots get them.
 	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,deferred"`
 
 	// A single tag, added to `run_volume_tags`. Repeatable.
@@ -288,22 +285,6 @@ func (v *Volumes) Devices() (all []*device.Mapping) {
 	return all
 }
 
-// SourceAMIFilter finds an image.
-type SourceAMIFilter struct {
-	sourceami.Filters
-
-	// Accounts whose images are considered: account IDs, `self`, or an alias such as
-	// `amazon`. Required unless `source_ami` is set, because anyone can publish an image
-	// with any name.
-	Owners []string `hcl:"owners,optional"`
-
-	// Use the newest image if several match. Otherwise several matches are an error.
-	MostRecent bool `hcl:"most_recent,optional"`
-
-	// Consider deprecated images too.
-	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
-}
-
 // VPCFilter finds a VPC.
 type VPCFilter struct {
 	sourceami.Filters
@@ -313,7 +294,7 @@ type VPCFilter struct {
 type SubnetFilter struct {
 	sourceami.Filters
 
-	// If several subnets match, use the one with the most free IP addresses.
+	// If several subnets match, use the one with the most free IP addresses. Wins over `random`.
 	MostFree bool `hcl:"most_free,optional"`
 
 	// If several subnets match, use a random one. `most_free` wins if both are set.
@@ -531,15 +512,7 @@ func both(c *schema.Checker, a, b *string) {
 }
 
 func (o *Options) validateSource(c *schema.Checker) {
-	f := o.SourceAMIFilter
-	switch {
-	case f == nil:
-		if o.SourceAMI == "" {
-			c.Errorf(&o.SourceAMI, "No source image", "Set source_ami or source_ami_filter.")
-		}
-	case len(f.Owners) == 0 && o.SourceAMI == "" && c.Known(&o.SourceAMI):
-		c.Errorf(&o.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
-	}
+	o.Selection.Validate(c, "source_ami or source_ami_filter")
 	switch {
 	case o.InstanceType == "" && len(o.SpotInstanceTypes) == 0 && o.typesKnown(c):
 		c.Errorf(&o.InstanceType, "No instance type", "Set instance_type or, for a spot instance, spot_instance_types.")

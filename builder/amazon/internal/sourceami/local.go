@@ -13,9 +13,9 @@ import (
 // offered is how many images of each owner are named.
 const offered = 5
 
-// Offer says which images there are when none of them was the wanted one. It is for
+// offer says which images there are when none of them was the wanted one. It is for
 // a cloud with few images, and starts with a space; empty if the cloud does not say.
-func Offer(ctx context.Context, client *ec2.Client) string {
+func offer(ctx context.Context, client *ec2.Client) string {
 	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
 	if err != nil {
 		return ""

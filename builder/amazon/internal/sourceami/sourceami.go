@@ -1,4 +1,5 @@
-// Package sourceami finds the image that a build starts from.
+// Package sourceami finds the image that a build starts from: what its options are,
+// which image they mean, and what is said when there is none.
 package sourceami
 
 import (
@@ -6,7 +7,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -49,8 +49,11 @@ type NameValue struct {
 // Empty reports whether there are no filters.
 func (f *Filters) Empty() bool { return len(f.Filters) == 0 && len(f.Filter) == 0 }
 
-// EC2 returns the filters as the API takes them, in order of their names.
+// EC2 returns the filters as the API takes them, in order of their names; none for nil.
 func (f *Filters) EC2() []types.Filter {
+	if f == nil {
+		return nil
+	}
 	all := maps.Clone(f.Filters)
 	if all == nil {
 		all = map[string]string{}
@@ -69,10 +72,10 @@ func (f *Filters) EC2() []types.Filter {
 var wrongFilter = regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`)
 
 // Blame puts an error that points at a filter in the place of one that EC2 gave for
-// its name. The filters must be those that src was decoded into.
+// its name. The filters must be those that src was decoded into, or nil.
 func (f *Filters) Blame(src *schema.Source, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || f == nil {
+		return err
 	}
 	m := wrongFilter.FindStringSubmatch(err.Error())
 	if m == nil || !access.Is(err, "InvalidParameterValue") {
@@ -101,44 +104,40 @@ func values(text string) []string {
 	return fields
 }
 
-// Query says which image is meant.
+// Query says which image is meant. What it points at are options.
 type Query struct {
-	ID                string // may be empty
-	Filters           Filters
+	ID                *string // nil or empty: any
+	Filters           *Filters
 	Owners            []string
 	MostRecent        bool // of several, the newest
 	IncludeDeprecated bool
+
+	// Blame is the option that an error points at when the image is not there, or is
+	// not the only one.
+	Blame any
 }
 
-var (
-	// ErrNone says that no image matches.
-	ErrNone = errors.New("no image matches")
-
-	// ErrID says that there is no image with the id asked for.
-	ErrID = errors.New("there is no such image here, or it is not shared with this account")
-)
-
-// ManyError says that several images match and none was preferred.
-type ManyError struct {
-	IDs []string // newest first
-}
-
-func (e *ManyError) Error() string {
-	return fmt.Sprintf("%d images match, among them %s", len(e.IDs), strings.Join(e.IDs[:min(3, len(e.IDs))], ", "))
-}
-
-// Find returns the one image that q means. It fails with ErrNone, ErrID, a
-// *ManyError, or what the API says.
-func Find(ctx context.Context, client *ec2.Client, q Query) (types.Image, error) {
+// Find returns the one image that q means. Its error points at the option that is to
+// blame, and on the local cloud it says which images there are.
+func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.Source) (types.Image, error) {
+	client := access.EC2(session, session.Region)
+	id := aws.ToString(q.ID)
 	in := &ec2.DescribeImagesInput{Filters: q.Filters.EC2(), Owners: q.Owners, IncludeDeprecated: &q.IncludeDeprecated}
-	if q.ID != "" {
-		in.ImageIds = []string{q.ID}
+	if id != "" {
+		in.ImageIds = []string{id}
+	}
+	none := func(at any, format string, args ...any) (types.Image, error) {
+		text := fmt.Sprintf(format, args...)
+		if session.Cloud.Endpoint != "" {
+			text += offer(ctx, client)
+		}
+		return types.Image{}, src.Errorf(at, "No such image", "%s", text)
 	}
 	out, err := access.Call(ctx, client.DescribeImages, in)
-	if access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed") {
-		return types.Image{}, ErrID
+	if id != "" && (access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed")) {
+		return none(q.ID, "There is no image %q in %s, or it is not shared with this account.", id, session.Region)
 	} else if err != nil {
-		return types.Image{}, err
+		return types.Image{}, q.Filters.Blame(src, err)
 	}
 	images := out.Images
 	slices.SortFunc(images, func(a, b types.Image) int {
@@ -147,14 +146,17 @@ func Find(ctx context.Context, client *ec2.Client, q Query) (types.Image, error)
 			cmp.Compare(aws.ToString(a.ImageId), aws.ToString(b.ImageId)))
 	})
 	switch {
+	case len(images) == 0 && id != "":
+		return none(q.Blame, "The image %s in %s does not match the filters.", id, session.Region)
 	case len(images) == 0:
-		return types.Image{}, ErrNone
+		return none(q.Blame, "No image of these owners matches these filters in %s.", session.Region)
 	case len(images) > 1 && !q.MostRecent:
-		many := &ManyError{}
-		for _, i := range images {
-			many.IDs = append(many.IDs, aws.ToString(i.ImageId))
+		var ids []string
+		for _, i := range images[:min(3, len(images))] {
+			ids = append(ids, aws.ToString(i.ImageId))
 		}
-		return types.Image{}, many
+		return types.Image{}, src.Errorf(q.Blame, "Several images match",
+			"In %s %d images match, among them %s. Narrow the filters down, or set most_recent = true to take the newest.", session.Region, len(images), strings.Join(ids, ", "))
 	}
 	return images[0], nil
 }
