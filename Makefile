@@ -18,7 +18,7 @@ lint: ## golangci-lint v2, which must be installed
 fmt:
 	gofmt -w $$(git ls-files '*.go')
 
-docs: build ## docs/options, from the options themselves
+docs: build ## generate docs/options from the source
 	bin/bake docs -markdown docs/options
 
 fuzz: ## each fuzz target for a minute

@@ -51,9 +51,9 @@ func (p *program) buildCommand() *cobra.Command {
 		Use:   "build TEMPLATE",
 		Short: "Bake the images of a template",
 		Long: `Bake the images of a template: a *.pkr.hcl or *.pkr.json file, or a directory of them.
-Builds run side by side. Everything that is created only to make the images is
-deleted at the end, whatever happened; Ctrl-C deletes it and ends, a second Ctrl-C
-ends at once and says what remains.`,
+Builds run in parallel. Everything that was created only to make the images is
+deleted at the end, even after an error or Ctrl-C. A second Ctrl-C stops
+immediately and lists what was left behind.`,
 		Example: `  bake build -local examples/webserver
   bake build -var region=eu-west-1 -var-file=prod.pkrvars.hcl template.pkr.hcl
   bake build -only='*.web' -on-error=ask .`,
@@ -65,23 +65,23 @@ ends at once and says what remains.`,
 	}
 	flags := cmd.Flags()
 	o.register(flags)
-	flags.BoolVar(&o.local, "local", false, "bake on the local cloud instead of AWS; needs no account")
+	flags.BoolVar(&o.local, "local", false, "use the local cloud instead of AWS; no account needed")
 	egressFlag(flags, &o.egress)
-	flags.Var(&o.onError, "on-error", "after a failed step: `what` to do with what was made: cleanup, abort (leave it), ask, run-cleanup-provisioner")
-	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for all")
-	flags.BoolVar(&o.force, "force", false, "replace images and files that exist already")
+	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner")
+	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
+	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
-	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn of variables that a -var-file sets and the template does not declare")
+	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn about variables that a -var-file sets but the template does not declare")
 	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation", "skip-enforcement")
-	flags.BoolVar(&o.color, "color", true, "write no colors")
-	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "start each line of a build with its time")
+	flags.BoolVar(&o.color, "color", true, "disable colored output")
+	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line of a build's output with a timestamp")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
 func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if o.egress != "" && !o.local {
-		return usageError{"-allow-egress is about machines of the local cloud: use it with -local", "bake build"}
+		return usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake build"}
 	}
 	load, err := o.options(p, "bake build", o.path)
 	if err != nil {
@@ -120,7 +120,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		case errors.As(cause, &got):
 			text = fmt.Sprintf("Cancelling build after receiving %s", got.signal)
 		default:
-			text = "Cancelling build: the program that read its output has ended"
+			text = "Cancelling build: the program reading its output has exited"
 			fmt.Fprintf(p.stderr, "%s.\nThe log of the run is %s\n", text, events.log.Name())
 		}
 		events.emit(step.Event{Time: p.now(), Kind: step.Say, Text: text})
@@ -177,12 +177,12 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 			options.OnError = engine.Cleanup
 		}
 		if o.prompts {
-			events.emit(step.Event{Time: p.now(), Kind: step.Warning, Text: "There is nobody to ask: -on-error=ask means cleanup, and -debug does not wait. " + title(errNoTerminal)})
+			events.emit(step.Event{Time: p.now(), Kind: step.Warning, Text: "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause. " + title(errNoTerminal)})
 		}
 	}
 	result, diags := runToEnd(ctx, stop, template, all.Components, options)
 	if err := closeFeed(); err != nil { // the images are as good as with a log
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: title(err), Detail: "Free some space there, or name another directory with BAKE_STATE_DIR."})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: title(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
@@ -192,7 +192,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		return slices.ContainsFunc(b.Left, func(r step.Resource) bool { return strings.HasSuffix(r.Kind, ":instance") })
 	})
 	if machinesEnd && left {
-		p.say("The machine stops now, since this bake serves the local cloud. To look around in one while it runs, use -on-error=ask or a breakpoint, or bake while 'bake cloud up' serves the cloud.")
+		p.say("The machine stops now, because this bake was serving the local cloud. To look around on a running machine, use -on-error=ask or a breakpoint, or keep 'bake cloud up' running in another terminal.")
 	}
 	return err
 }
@@ -259,7 +259,7 @@ func (p *program) conclude(ctx context.Context, state string, run step.Run, ledg
 		if slices.ContainsFunc(left, func(r step.Resource) bool {
 			return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localcloud.Name
 		}) {
-			p.say("Machines of the local cloud stop when the bake that serves it ends. To look around in one while it runs, use -on-error=ask or a breakpoint, or bake while 'bake cloud up' serves the cloud.")
+			p.say("Local machines stop when the bake that serves the local cloud exits. To look around on a running machine, use -on-error=ask or a breakpoint, or keep 'bake cloud up' running in another terminal.")
 		}
 		failed = true
 	}

@@ -34,18 +34,18 @@ func (p *program) cloudUpCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Serve the local cloud to AWS clients until Ctrl-C",
-		Long: `Serve the local cloud until Ctrl-C, and print the two variables that point AWS
-clients at it. Instances that run then are stopped; images, snapshots, keys and
-stopped instances are there again the next time.
+		Long: `Serve the local cloud until Ctrl-C, and print the two environment variables that
+point AWS clients at it. Ctrl-C stops running instances; images, snapshots, keys and
+stopped instances are kept for the next time.
 
 Clients reach an instance at its public address, which is in 127.0.0.0/8. Private
-addresses (172.31.x.y) work between instances only: do not dial them from the host,
-where they belong to whatever its own network has there. Instances reach each other
-and public addresses, but neither the host nor private networks: see -allow-egress.
+addresses (172.31.x.y) work between instances only: do not use them from the host,
+where they belong to the host's own network. Instances can reach each other and
+public addresses, but neither the host nor private networks: see -allow-egress.
 
-Requests must be signed, save CONNECT, by which 'bake nc' reaches the ports that
-security groups admit: whoever reaches the endpoint reaches those too, so mind what
--listen names.`,
+Requests must be signed, except CONNECT, which 'bake nc' uses to reach the ports that
+security groups open. Anyone who can reach the endpoint can reach those ports too, so
+choose the -listen address with care.`,
 		Example: `  bake cloud up
   bake cloud up -delays aws -faults rehearsal.json`,
 		Args: exactly(),
@@ -53,7 +53,7 @@ security groups admit: whoever reaches the endpoint reaches those too, so mind w
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
-	flags.StringVar(&o.delays, "delays", "", "how long things take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
+	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	flags.StringVar(&o.faults, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file`")
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
@@ -92,10 +92,10 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		return err
 	}
 	if localcloud.ServedPort(22) != 22 {
-		fmt.Fprintf(p.stderr, "Ports below 1024 of machines are served %d higher, such as SSH at %d and HTTP at %d, since this user may not listen on them here.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
+		fmt.Fprintf(p.stderr, "This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
 	}
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
-	fmt.Fprintln(p.stderr, "The local cloud is up. Dial instances at their public addresses (127.x.y.z): the private ones\n(172.31.x.y) work between instances only. Ctrl-C ends it.")
+	fmt.Fprintln(p.stderr, "The local cloud is up. Connect to instances at their public addresses (127.x.y.z): private\nones (172.31.x.y) work between instances only. Ctrl-C stops it.")
 	select {
 	case <-ctx.Done():
 		return nil

@@ -22,8 +22,8 @@ func (p *program) cloudImagesCommand() *cobra.Command {
 		Use:   "images",
 		Short: "List the images that can be launched",
 		Long: `List the images of the local cloud that can be launched in a region, with their ids
-and names. The bases that bake can make are among them; one that is not made yet is
-made when it is launched for the first time.`,
+and names. These include the base images that bake can make; each one is made when it
+is first launched.`,
 		Example: `  bake cloud images`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudImages(cmd.Context(), region) },

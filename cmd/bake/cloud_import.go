@@ -23,10 +23,10 @@ func (p *program) cloudImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import SOURCE",
 		Short: "Import an OCI image or a root file system as an image",
-		Long: `Make an image that can be launched of SOURCE, which is a tar archive of a root file
-system (plain, gzip, xz or zstd), an image that 'docker save' or 'podman save' wrote,
-a directory with an OCI layout, or a reference to an OCI image that names its registry.
-It is offered in every region under the given name and owner.`,
+		Long: `Make a launchable image from SOURCE, which is a tar archive of a root file system
+(plain, gzip, xz or zstd), an image saved by 'docker save' or 'podman save', a
+directory with an OCI layout, or a reference to an OCI image including its registry.
+The image is available in every region under the given name and owner.`,
 		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
   bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012`,
 		Args: exactly("the source"),
@@ -36,9 +36,9 @@ It is offered in every region under the given name and owner.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.name, "name", "", "the image's `name`, which templates look for; required")
-	flags.StringVar(&o.owner, "owner", o.owner, "the `account` that offers it: 12 digits, or self")
-	flags.StringVar(&o.user, "user", "", "the login `user`; default: what the image says, or root")
+	flags.StringVar(&o.name, "name", "", "`name` of the image, for templates to look up; required")
+	flags.StringVar(&o.owner, "owner", o.owner, "`account` that owns the image: 12 digits, or self")
+	flags.StringVar(&o.user, "user", "", "login `user`; default: the user set in the image, or root")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -88,14 +88,14 @@ func (p *program) cloudResetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reset",
 		Short: "Delete everything the local cloud holds",
-		Long: `Delete all images, snapshots, instances and keys of the local cloud, and the bases
-that its machines boot from. It refuses while the local cloud is in use.`,
+		Long: `Delete all images, snapshots, instances and keys of the local cloud, and the base
+images that its machines boot from. This fails while the local cloud is in use.`,
 		Example: `  bake cloud reset -keep-bases`,
 		Args:    exactly(),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudReset(cmd.Context(), force, keepBases) },
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "do not ask")
-	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep bases and what was imported, which take long to make again")
+	cmd.Flags().BoolVar(&force, "force", false, "do not ask for confirmation")
+	cmd.Flags().BoolVar(&keepBases, "keep-bases", false, "keep base images and imported images, which take long to make again")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -46,8 +46,8 @@ func (p *program) cloudRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run IMAGE",
 		Short: "Boot an instance of an image until Ctrl-C",
-		Long: `Boot an instance of an image, which is named by its id or its name, print its
-address and how to log in, and terminate it on Ctrl-C.`,
+		Long: `Boot an instance of IMAGE, which is an id or a name, print its address and how to
+log in, and terminate it on Ctrl-C.`,
 		Example: `  bake cloud run ami-0a1b2c3d4e5f60718
   bake cloud run -key ~/.ssh/id_ed25519 'debian-12-amd64-*'`,
 		Args: exactly("the image"),
@@ -58,8 +58,8 @@ address and how to log in, and terminate it on Ctrl-C.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.key, "key", "", "log in with the private key in this `file`; default: a new key")
-	flags.StringVar(&o.userData, "user-data", "", "give the instance the contents of this `file` as user data")
-	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its cores, memory and processes are the machine's limits where the host's control groups allow it (bake doctor says so); the size of its root volume is not enforced")
+	flags.StringVar(&o.userData, "user-data", "", "pass the contents of this `file` to the instance as user data")
+	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its CPU, memory and process limits apply where the host's control groups allow it (see bake doctor); the size of the root volume is not enforced")
 	flags.StringVar(&o.region, "region", local.DefaultRegion, "boot it in this `region`")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
@@ -133,7 +133,7 @@ func (p *program) cloudRun(ctx context.Context, c *localcloud.Cloud, o cloudRunO
 	note := ""
 	if at := localcloud.ServedPort(80); at != 80 {
 		web = fmt.Sprintf("http://%s:%d/", address, at)
-		note = fmt.Sprintf("Ports below 1024 of the machine are served %d higher, since this user may not listen on them here.\n", local.MovedBy)
+		note = fmt.Sprintf("This user cannot listen on ports below 1024, so those of the machine are served %d higher.\n", local.MovedBy)
 	}
 	awaitSSH(ctx, address)
 	if p.json.on {
@@ -195,7 +195,7 @@ func findImage(ctx context.Context, client *ec2.Client, idOrName string) (types.
 	out, err := client.DescribeImages(ctx, in)
 	var api smithy.APIError
 	if errors.As(err, &api) {
-		return types.Image{}, fmt.Errorf("image %s: %s (%s); bake cloud images lists what there is", idOrName, api.ErrorMessage(), api.ErrorCode())
+		return types.Image{}, fmt.Errorf("image %s: %s (%s); bake cloud images lists the available images", idOrName, api.ErrorMessage(), api.ErrorCode())
 	}
 	if err != nil {
 		return types.Image{}, err
@@ -207,7 +207,7 @@ func findImage(ctx context.Context, client *ec2.Client, idOrName string) (types.
 		}
 	}
 	if newest.ImageId == nil {
-		return newest, fmt.Errorf("there is no image %s; bake cloud images lists what there is", idOrName)
+		return newest, fmt.Errorf("there is no image %s; bake cloud images lists the available images", idOrName)
 	}
 	return newest, nil
 }

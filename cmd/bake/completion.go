@@ -21,12 +21,12 @@ func (p *program) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
 		Short: "Generate a shell completion script",
-		Long: `Generate a completion script for bash, zsh or fish. It completes commands,
-flags, templates, the names of builds for -only and -except, and of variables for
--var. Bash needs the package bash-completion for it.
+		Long: `Generate a completion script for bash, zsh or fish. It completes commands, flags,
+templates, build names for -only and -except, and variable names for -var. Bash needs
+the bash-completion package.
 
-bake -autocomplete-install makes the shells that you use load it whenever they start,
-and bake -autocomplete-uninstall undoes that.`,
+bake -autocomplete-install makes your shells load it at startup, and
+bake -autocomplete-uninstall undoes that.`,
 		Example: `  source <(bake completion bash)
   complete -o default -F __start_bake packer    # after: alias packer=bake
   bake completion fish >~/.config/fish/completions/bake.fish`,
@@ -157,7 +157,7 @@ type startup struct{ shell, file, line string }
 func (e environ) startups() ([]startup, error) {
 	home := e.get("HOME")
 	if home == "" {
-		return nil, errors.New("HOME is not set, so the files that shells read at their start cannot be found")
+		return nil, errors.New("HOME is not set, so the shells' startup files cannot be found")
 	}
 	fish := filepath.Join(home, ".config")
 	if dir := e.get("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
@@ -211,7 +211,7 @@ func (p *program) autocomplete(install bool) error {
 	case changed:
 		return nil
 	case install:
-		return errors.New("no file changed: either the completion is installed already, or there is no file that bash, zsh or fish reads at its start and SHELL names none of them")
+		return errors.New("no file changed: completion is already installed, or there is no startup file for bash, zsh or fish and SHELL is set to none of them")
 	}
-	return errors.New("no file changed: the completion is not installed")
+	return errors.New("no file changed: completion is not installed")
 }

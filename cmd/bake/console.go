@@ -25,12 +25,12 @@ type consoleOptions struct {
 }
 
 const consoleHelp = `Type an expression, such as var.name, upper("x") or [for x in local.list : x.name],
-to see its value. It goes on in the next line while brackets are open.
+to see its value. It continues on the next line while brackets are open.
   variables  shows the variables and the local values
   help       shows this
   exit       ends, as do Ctrl-D and Ctrl-C
-Up and down recall earlier lines; Tab completes names. Lines are kept for the next
-time, but for those that start with a space or hold a sensitive value.`
+Up and Down recall earlier lines; Tab completes names. Lines are saved for the next
+session, except those that start with a space or contain a sensitive value.`
 
 func (p *program) consoleCommand() *cobra.Command {
 	var o consoleOptions
@@ -38,13 +38,13 @@ func (p *program) consoleCommand() *cobra.Command {
 		Use:   "console [TEMPLATE]",
 		Short: "Evaluate expressions with the values and functions of a template",
 		Long: `Evaluate expressions with the variables, local values and functions of a template, or
-with the functions alone if none is named.
+with the functions alone if no template is given.
 
 ` + consoleHelp + `
 
-From a pipe or a file, the value of each expression is written, and the first one
-that fails ends it with exit code 1. Sensitive values show as <sensitive>, values
-that are not known as <unknown>. Data sources are not read.`,
+With input from a pipe or a file, the value of each expression is printed, and the
+first one that fails ends the console with exit code 1. Sensitive values are shown as
+<sensitive>, unknown ones as <unknown>. Data sources are not read.`,
 		Example: `  bake console template.pkr.hcl
   echo 'var.region' | bake console -var-file=prod.pkrvars.hcl .`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ that are not known as <unknown>. Data sources are not read.`,
 		},
 	}
 	o.register(cmd.Flags())
-	cmd.Flags().Lookup("config-type").Usage = "without a template: the `language` of expressions; only hcl2 is spoken"
+	cmd.Flags().Lookup("config-type").Usage = "without a template: the `language` of expressions; only hcl2 is supported"
 	withoutEffect(cmd.Flags(), "use-sequential-evaluation")
 	p.jsonFlag(cmd)
 	return cmd
@@ -138,7 +138,7 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 	c.pending = ""
 	val, diags, err := c.evaluate(ctx, text)
 	if err != nil {
-		c.report(fmt.Errorf("the console ends: %w", err))
+		c.report(fmt.Errorf("the console has to stop: %w", err))
 		return true, true
 	}
 	c.diagnostics(c.outline.Files(), diags)
@@ -196,7 +196,7 @@ func (c *console) interact(ctx context.Context) (err error) {
 	defer release()
 	history, err := c.openHistory()
 	if err != nil {
-		fmt.Fprintf(c.stderr, "Lines are not kept for the next time: %v\n", err)
+		fmt.Fprintf(c.stderr, "The console's history is not saved: %v\n", err)
 	}
 	defer func() { err = errors.Join(err, history.Close()) }()
 	words := c.outline.Words()

@@ -12,9 +12,8 @@ func (p *program) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether this host can run local machines",
-		Long: `Try everything that the machines of the local cloud need of this host, and say for
-what is missing whether they can run without it, and how to get it. Nothing stays
-behind.`,
+		Long: `Check everything that local machines need from this host. For whatever is missing,
+explain whether they can run without it and how to get it. Nothing is left behind.`,
 		Example: `  bake doctor`,
 		Annotations: map[string]string{exitCodes: `0    local machines can run here
 1    they cannot`},

@@ -4,5 +4,5 @@ import "github.com/spf13/pflag"
 
 // egressFlag registers the flag that says what machines of the local cloud reach.
 func egressFlag(flags *pflag.FlagSet, value *string) {
-	flags.StringVar(value, "allow-egress", "", "let local machines connect to these `addresses` of the host and of private networks too: a comma-separated list of ADDRESS, CIDR or NAME, each with or without :PORT, or all; default: $BAKE_ALLOW_EGRESS")
+	flags.StringVar(value, "allow-egress", "", "let local machines also connect to these `addresses` on the host and on private networks: all, or a comma-separated list of ADDRESS, CIDR or NAME, each with an optional :PORT; default: $BAKE_ALLOW_EGRESS")
 }

@@ -17,8 +17,7 @@ func (p *program) fixCommand() *cobra.Command {
 		Short: "Explain how to convert an old template",
 		Long: `Explain how to convert an old template. Packer's fix updates legacy JSON
 templates, which bake does not run: bake hcl2_upgrade converts them to HCL. An HCL
-template needs no fixing. Either way the exit code is 1,
-as nothing was written.`,
+template needs no fixing. Nothing is written, so the exit code is always 1.`,
 		Example:     `  bake hcl2_upgrade old.json`,
 		Annotations: map[string]string{exitCodes: `1    always`},
 		Args:        exactly("the file"),
@@ -35,7 +34,7 @@ as nothing was written.`,
 		},
 	}
 	p.jsonFlag(cmd)
-	cmd.Flags().Bool("validate", true, "validate what was fixed; without effect, as nothing is")
+	cmd.Flags().Bool("validate", true, "no effect: nothing is fixed, so there is nothing to validate")
 	return cmd
 }
 
@@ -43,13 +42,13 @@ as nothing was written.`,
 func absentCommands() []*cobra.Command {
 	var out []*cobra.Command
 	for _, c := range [][2]string{
-		{"execute", "runs one component of Packer's own in a process of its own; bake's components run inside bake"},
+		{"execute", "runs a Packer component in its own process; bake's components run inside bake"},
 		{"sbom-generate", "scans a machine for the hcp-sbom provisioner, which bake does not have; run syft in a shell provisioner instead"},
-		{"verify-attestation", "checks what Packer's provenance post-processor has signed, which bake does not have; cosign verify-blob-attestation checks such files"},
+		{"verify-attestation", "checks what Packer's provenance post-processor signed, which bake does not have; use cosign verify-blob-attestation instead"},
 	} {
 		name, why := c[0], c[1]
 		out = append(out, &cobra.Command{
-			Use: name, Short: "Not there: " + why, Hidden: true, DisableFlagParsing: true,
+			Use: name, Short: "Not available: " + why, Hidden: true, DisableFlagParsing: true,
 			Annotations: map[string]string{exitCodes: `1    always`},
 			RunE:        func(*cobra.Command, []string) error { return errors.New("packer " + name + " " + why) },
 		})

@@ -16,7 +16,7 @@ import (
 	"bake/internal/wholefile"
 )
 
-// errUnformatted is the error of fmt -check when a file is not in the canonical layout.
+// errUnformatted is the error of fmt -check when a file is not in the canonical format.
 var errUnformatted = errors.New("not formatted")
 
 // fmtOptions are the flags of bake fmt.
@@ -26,21 +26,20 @@ func (p *program) fmtCommand() *cobra.Command {
 	var o fmtOptions
 	cmd := &cobra.Command{
 		Use:   "fmt PATH...",
-		Short: "Rewrite templates in the canonical layout",
-		Long: `Rewrite templates (*.pkr.hcl) and variable files (*.pkrvars.hcl) in the canonical
-layout of HCL, which differs from what was written in white space only, and print
-the name of each file that changed.
+		Short: "Rewrite templates in the canonical format",
+		Long: `Rewrite templates (*.pkr.hcl) and variable files (*.pkrvars.hcl) in HCL's canonical
+format, which changes white space only, and print the name of each file that changed.
 
-PATH is a file, a directory whose files are taken (not those whose names start with
-a dot, end with ~, or start and end with #), or - for standard input, which is then
-written to standard output. A file that is no HCL is left alone and reported; the
-others are done all the same.`,
+PATH is a file, a directory, or - to read standard input and write standard output.
+In a directory, files whose names start with a dot, end with ~, or start and end with
+# are skipped. A file that is not valid HCL is reported and left alone; the others are
+still formatted.`,
 		Example: `  bake fmt .
   bake fmt -check -diff -recursive images
   bake fmt - <template.pkr.hcl`,
 		Annotations: map[string]string{exitCodes: `0    done
-1    a file could not be read, written or understood
-3    with -check: a file is not in the canonical layout`},
+1    a file could not be read, parsed or written
+3    with -check: a file is not in the canonical format`},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{"bake fmt needs a file, a directory, or - for standard input", cmd.CommandPath()}
@@ -50,10 +49,10 @@ others are done all the same.`,
 		RunE: func(_ *cobra.Command, args []string) error { return p.format(args, o) },
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&o.check, "check", false, "change nothing; exit with 3 if a file is not in the canonical layout")
-	flags.BoolVar(&o.diff, "diff", false, "show what changes, as a unified diff")
-	flags.BoolVar(&o.write, "write", true, "leave the files as they are")
-	flags.BoolVar(&o.recursive, "recursive", false, "take the files in directories below a directory too")
+	flags.BoolVar(&o.check, "check", false, "change nothing; exit with code 3 if a file is not in the canonical format")
+	flags.BoolVar(&o.diff, "diff", false, "show the changes as a unified diff")
+	flags.BoolVar(&o.write, "write", true, "do not write the changes to the files")
+	flags.BoolVar(&o.recursive, "recursive", false, "include subdirectories")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -21,9 +21,9 @@ const usualExitCodes = `0    done
 
 // rootExitCodes are those of all commands together.
 const rootExitCodes = `0    done
-1    failed or cancelled, or something was left behind that could not be deleted
-3    fmt -check: a file is not in the canonical layout
-127  there is no such command`
+1    failed or cancelled, or could not delete everything that had to be deleted
+3    fmt -check: a file is not in the canonical format
+127  no such command`
 
 // variables are all variables of the environment that bake itself reads, with the
 // names that commands refer to them by.
@@ -36,11 +36,11 @@ func variables() [][3]string {
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
-		{"PKR_VAR", "PKR_VAR_name", "value of the template's variable name"},
-		{"LOG", "BAKE_LOG, PACKER_LOG", "if set and not 0: write a log for developers to standard error"},
-		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log to this file, with the output of builds; an existing file\nis replaced"},
-		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "if set: write no colors"},
-		{"AWS", "AWS_...", "credentials, region and endpoint, as for every AWS tool"},
+		{"PKR_VAR", "PKR_VAR_name", "value of the template variable called name"},
+		{"LOG", "BAKE_LOG, PACKER_LOG", "if set and not 0: write a debug log to standard error"},
+		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log and the output of builds to this file; an existing file\nis replaced"},
+		{"COLOR", "NO_COLOR, PACKER_NO_COLOR", "if set: disable colored output"},
+		{"AWS", "AWS_...", "credentials, region and endpoint, as in every AWS tool"},
 	}
 }
 
@@ -90,7 +90,7 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 	case !cmd.HasParent():
 		codes = rootExitCodes
 	case cmd.HasAvailableSubCommands():
-		codes = usualExitCodes + "\n127  there is no such command"
+		codes = usualExitCodes + "\n127  no such command"
 	default:
 		codes = usualExitCodes
 	}

@@ -28,12 +28,11 @@ func (p *program) inspectCommand() *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use:   "inspect TEMPLATE",
-		Short: "Show what a template consists of: variables, local values, builds",
-		Long: `Show what a template consists of: its variables and local values, and for each
-build its sources, its provisioners in their order, and its chains of
-post-processors. Nothing is run, and data sources are not read: what is not known
-without them shows as <unknown>, as do variables without a value. Sensitive values
-show as <sensitive>.`,
+		Short: "Show the variables, local values and builds of a template",
+		Long: `Show a template's variables and local values, and for each build its sources, its
+provisioners in order, and its chains of post-processors. Nothing is run, and data
+sources are not read: values that depend on them are shown as <unknown>, as are
+variables without a value. Sensitive values are shown as <sensitive>.`,
 		Example: `  bake inspect template.pkr.hcl
   bake inspect -only='*.web' .`,
 		Args: exactly("the template"),

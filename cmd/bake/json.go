@@ -39,7 +39,7 @@ type jsonOutcome struct {
 
 // jsonFlag gives cmd the flag -json.
 func (p *program) jsonFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&p.json.on, "json", false, "write JSON instead of text: one object per line, the last one with the result")
+	cmd.Flags().BoolVar(&p.json.on, "json", false, "print JSON instead of text: one object per line, the last one with the result")
 }
 
 // asksForJSON reports whether -json is among args, for errors of the command line

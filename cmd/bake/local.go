@@ -19,7 +19,7 @@ func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	return local.Options{
 		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Progress: localcloud.Progress(p.now, emit),
 		Waiting: func() {
-			fmt.Fprintln(p.stderr, "Another bake uses the local cloud, which this one serves: waiting for it to end. Ctrl-C twice ends this at once.")
+			fmt.Fprintln(p.stderr, "Another bake is using the local cloud that this one serves: waiting for it to finish. Press Ctrl-C twice to stop immediately.")
 		},
 	}, err
 }

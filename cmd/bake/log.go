@@ -30,7 +30,7 @@ func openLog(env environ, stderr io.Writer) (*debugLog, error) {
 	if path := env.either("BAKE_LOG_PATH", "PACKER_LOG_PATH"); path != "" {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("the log that BAKE_LOG_PATH or PACKER_LOG_PATH names: %w", err)
+			return nil, fmt.Errorf("the log file set by BAKE_LOG_PATH or PACKER_LOG_PATH: %w", err)
 		}
 		out, l.file = f, f
 	} else if on := env.either("BAKE_LOG", "PACKER_LOG"); on != "" && on != "0" {

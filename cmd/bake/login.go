@@ -50,9 +50,9 @@ func (l *logins) text(build string, m builder.Machine) string {
 	machine, err := login.Save(l.dir, machine, key)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("Nobody can log in to the machine: its key cannot be kept (%v)", err)
+		return fmt.Sprintf("There is no way to log in to the machine: its key could not be saved (%v)", err)
 	case machine.Through != "":
-		return "The machine can be reached only through " + machine.Through + ", which no SSH client takes by itself"
+		return "The machine can be reached only through " + machine.Through + ", which SSH clients cannot use"
 	}
 	return "Log in to the machine:  " + machine.Command()
 }

@@ -16,9 +16,9 @@ func (p *program) ncCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "nc HOST PORT",
 		Short: "Connect standard input and output to a port of a local machine",
-		Long: `Connect standard input and output to a port of a machine of the local cloud, which
-'bake cloud up' must be serving. It reaches ports that the host does not let an
-ordinary user listen on, such as 22, and is meant for SSH.`,
+		Long: `Connect standard input and output to a port of a local machine, while 'bake cloud up'
+is running. This reaches the ports that the host does not let an ordinary user listen
+on, such as 22, and is meant for SSH.`,
 		Example: `  ssh -o ProxyCommand='bake nc %h %p' admin@127.10.0.4`,
 		Args:    exactly("the host", "the port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,7 +34,7 @@ func (p *program) nc(ctx context.Context, addr string) error {
 	}
 	endpoint, err := local.Endpoint(dir)
 	if err != nil {
-		return fmt.Errorf("no local cloud is being served; start one with 'bake cloud up' (%w)", err)
+		return fmt.Errorf("the local cloud is not running; start it with 'bake cloud up' (%w)", err)
 	}
 	conn, err := localcloud.Connect(ctx, endpoint, addr)
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 
 // notBuiltIn says that a plugin is missing, and which one may have been meant.
 func notBuiltIn(all builtin.Plugins, source string) string {
-	text := fmt.Sprintf("The plugin %s is not built in, and bake downloads none.", source)
+	text := fmt.Sprintf("The plugin %s is not built in, and bake does not download plugins.", source)
 	if hint := lang.DidYouMean(source, all.Sources()); hint != "" {
 		return text + hint
 	}
-	return text + " Built in are: " + strings.Join(all.Sources(), ", ") + "."
+	return text + " Built-in plugins: " + strings.Join(all.Sources(), ", ") + "."
 }
 
 // pluginsResult is what bake init and bake plugins write with -json.
@@ -62,8 +62,8 @@ func (p *program) pluginsCommand() *cobra.Command {
 		Use:     "plugins",
 		Aliases: []string{"plugin"},
 		Short:   "Show which plugins are built in and which ones a template requires",
-		Long: `Packer's plugins are built in here: nothing is downloaded, installed or removed.
-These commands answer what scripts ask of 'packer plugins'.`,
+		Long: `bake has its plugins built in: nothing is downloaded, installed or removed.
+These commands are here for scripts that call 'packer plugins'.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
@@ -76,9 +76,9 @@ func (p *program) builtIn() builtin.Plugins { return p.parts().Catalog().Plugins
 func (p *program) pluginsInstalledCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "installed",
-		Short: "List the plugins that are built in",
-		Long: `List the plugins that are built in: for each one a line with its source, the version
-whose options it has, and its components.`,
+		Short: "List the built-in plugins",
+		Long: `List the built-in plugins, one per line: the source, the version whose options are
+supported, and the components.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
@@ -99,8 +99,8 @@ func (p *program) pluginsRequiredCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "required TEMPLATE",
 		Short: "List the plugins that a template requires",
-		Long: `List the plugins that a template requires: for each one a line with its name, its
-source, the version constraint, and "(built in)" if it is.`,
+		Long: `List the plugins that a template requires, one per line: the name, the source, the
+version constraint, and "(built in)" if bake has it.`,
 		Example: `  bake plugins required .`,
 		Args:    exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,26 +133,26 @@ func (p *program) pluginsInstallCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install SOURCE [VERSION]",
 		Short: "Check whether a plugin is built in",
-		Long: `Say whether the plugin SOURCE, such as github.com/hashicorp/amazon, is built in, and
-fail if it is not: nothing is downloaded. VERSION is compared with the one whose
-options are built in; another one is told, and is no failure.`,
+		Long: `Check whether the plugin SOURCE, such as github.com/hashicorp/amazon, is built in, and
+fail if it is not. Nothing is downloaded. If VERSION differs from the version whose
+options are supported, that is reported but is not a failure.`,
 		Example: `  bake plugins install github.com/hashicorp/amazon`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 || len(args) == 2 {
 				return nil
 			}
-			return usageError{fmt.Sprintf("%s takes the source of a plugin and possibly a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+			return usageError{fmt.Sprintf("%s takes the source of a plugin and optionally a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if binary != "" {
-				return fmt.Errorf("%s cannot be used: bake runs no plugin binaries; leave -path out to learn whether %s is built in", binary, args[0])
+				return fmt.Errorf("%s cannot be used: bake does not run plugin binaries; omit -path to check whether %s is built in", binary, args[0])
 			}
 			return p.pluginsInstall(args[0], slices.Concat(args[1:], []string{""})[0])
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&binary, "path", "", "a plugin `binary` to install; always an error, as bake runs none")
-	flags.Bool("force", false, "install again; without effect, as there is nothing to install")
+	flags.StringVar(&binary, "path", "", "plugin `binary` to install; always an error, as bake does not run plugin binaries")
+	flags.Bool("force", false, "no effect: there is nothing to install")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -181,15 +181,15 @@ func (p *program) pluginsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove SOURCE [VERSION]",
 		Short: "Fail: built-in plugins cannot be removed",
-		Long: `Fail: a plugin that is built in cannot be removed, and others cannot be installed.
-Packer's own plugins are in its own directory, which bake does not look at.`,
+		Long: `Fail: built-in plugins cannot be removed, and no others can be installed. Packer
+keeps its plugins in a directory of its own, which bake does not use.`,
 		Example: `  bake plugins remove github.com/hashicorp/amazon`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if b, ok := p.builtIn().Called(args[0]); ok {
 				return fmt.Errorf("%s is built in and cannot be removed", b.Source)
 			}
-			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are there", args[0])
+			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists the built-in ones", args[0])
 		},
 	}
 	p.jsonFlag(cmd)
@@ -207,14 +207,14 @@ func (p *program) initCommand() *cobra.Command {
 	var o initOptions
 	cmd := &cobra.Command{
 		Use:   "init TEMPLATE",
-		Short: "Check that the plugins which a template requires are built in",
-		Long: `Check that the plugins which a template requires are built in, and say which
-components they have. Nothing is downloaded. A plugin that is not built in is an
-error at the place that requires it; the others are listed all the same. One whose
-version constraint leaves out the version that is built in gets a warning.
+		Short: "Check that the plugins a template requires are built in",
+		Long: `Check that the plugins a template requires are built in, and list their components.
+Nothing is downloaded. A plugin that is not built in is reported as an error where it
+is required; the others are still listed. A built-in version that does not satisfy
+the version constraint gets a warning.
 
 Only required_plugins and required_version are read: variables need no values, and
--var, -var-file, -only and -except change nothing here, as in Packer.`,
+-var, -var-file, -only and -except have no effect, as in Packer.`,
 		Example: `  bake init .`,
 		Args:    exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -224,8 +224,8 @@ Only required_plugins and required_version are read: variables need no values, a
 	}
 	flags := cmd.Flags()
 	o.register(flags)
-	flags.BoolVar(&o.upgrade, "upgrade", false, "look for newer plugins; says that they come with a newer bake")
-	flags.BoolVar(&o.force, "force", false, "install plugins again; says that there is nothing to install")
+	flags.BoolVar(&o.upgrade, "upgrade", false, "upgrade plugins; only prints that newer ones come with a newer bake")
+	flags.BoolVar(&o.force, "force", false, "reinstall plugins; only prints that there is nothing to install")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -256,8 +256,8 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 		p.say(fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.As(r.Name), ", ")))
 		if !r.Allows(b.Version) {
 			diags = append(diags, &hcl.Diagnostic{
-				Severity: hcl.DiagWarning, Summary: "Another version is built in", Subject: r.Range.Ptr(),
-				Detail: fmt.Sprintf("The template asks for %s of %s; what is built in has the options of version %s.", r.Version, r.Source, b.Version),
+				Severity: hcl.DiagWarning, Summary: "Different version built in", Subject: r.Range.Ptr(),
+				Detail: fmt.Sprintf("The template requires %s of %s; the built-in plugin has the options of version %s.", r.Version, r.Source, b.Version),
 			})
 		}
 	}

@@ -32,16 +32,16 @@ func (p *program) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy TEMPLATE",
 		Short: "Print the IAM policy that a template's builds need in AWS",
-		Long: `Print the smallest IAM policy, in JSON, with which bake can run a template's builds in
-AWS: what its data sources, builders and post-processors call, as their options say,
-down to deleting everything if a build fails. What they make, change and delete is
-told apart by the tag bake:run where AWS allows that. Nothing is called; what is not
-known without reading data sources is allowed in every way it may turn out.
+		Long: `Print, as JSON, the smallest IAM policy with which bake can run a template's builds in
+AWS. It covers what the data sources, builders and post-processors call with the
+options they have, and the cleanup after a failed build. Where AWS supports it,
+changing and deleting is limited to resources with the tag bake:run. AWS is not
+called: where a value depends on a data source, every possible value is allowed.
 
-A template that names no region gets a policy for all of them. Three things are not
-in it: -force, which takes what force_deregister does; the role of an
-iam_instance_profile, which the template does not tell, so that any role may be passed
-to EC2; and taking on the role of assume_role, whose policy this is.`,
+A template that does not set a region gets a policy for all regions. Three things are
+not covered: -force, which needs what force_deregister needs; the role of an
+iam_instance_profile, which the template does not name, so that any role may be passed
+to EC2; and assuming the role in assume_role, since this is the policy of that role.`,
 		Example: `  bake policy template.pkr.hcl
   bake policy -only='*.web' -var-file=prod.pkrvars.hcl . > policy.json
   aws iam create-policy --policy-name bake --policy-document file://policy.json`,
@@ -84,7 +84,7 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	}
 	p.say(strings.TrimSuffix(text.String(), "\n"))
 	if n := dense.Len(); n > policyLimit {
-		fmt.Fprintf(p.stderr, "Note: IAM takes %d characters in a managed policy, and this one has %d; -only makes one for some of the builds.\n", policyLimit, n)
+		fmt.Fprintf(p.stderr, "Note: IAM allows %d characters in a managed policy, and this one has %d; use -only to make one for some of the builds.\n", policyLimit, n)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (p *program) permitted(ctx context.Context, load config.Options, selected t
 		ui.Diagnostics(p.stderr, template.Files(), diags, 0, false)
 	}
 	if len(found) == read {
-		return nil, fmt.Errorf("%s has no build that works in AWS: none of the selected ones has an amazon builder or post-processor", load.Path)
+		return nil, fmt.Errorf("%s has no build that uses AWS: none of the selected builds has an amazon builder or post-processor", load.Path)
 	}
 	return found, nil
 }

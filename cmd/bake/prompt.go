@@ -13,7 +13,7 @@ import (
 )
 
 // errNoTerminal is why nobody can be asked.
-var errNoTerminal = errors.New("bake was not started from a terminal, or with -machine-readable")
+var errNoTerminal = errors.New("bake is not running in a terminal, or was started with -machine-readable")
 
 // prompter asks the user, one question at a time.
 type prompter struct {
@@ -108,7 +108,7 @@ func (q *prompter) failedStep(ctx context.Context, build, step string, err error
 
 // pause waits before a step until the user presses Enter.
 func (q *prompter) pause(ctx context.Context, build, step string) error {
-	_, err := q.ask(ctx, fmt.Sprintf("==> %s: next is %q. Press Enter to continue. ", build, step))
+	_, err := q.ask(ctx, fmt.Sprintf("==> %s: next step: %q. Press Enter to continue. ", build, step))
 	return err
 }
 

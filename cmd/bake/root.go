@@ -39,7 +39,7 @@ func (p *program) root() *cobra.Command {
 		}
 		return p.noCommand(cmd, args)
 	}
-	root.PersistentFlags().Bool(machineReadable, false, "write records for programs instead of text; taken anywhere on the command line")
+	root.PersistentFlags().Bool(machineReadable, false, "print machine-readable records instead of text; accepted anywhere on the command line")
 	root.AddCommand(
 		p.buildCommand(),
 		p.validateCommand(),
@@ -65,10 +65,10 @@ func (p *program) root() *cobra.Command {
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.command = commandName(cmd)
 		if cmd.Flags().Changed(machineReadable) {
-			fmt.Fprintln(p.stderr, "Note: as with Packer only -machine-readable, with one dash and no value, makes records.")
+			fmt.Fprintln(p.stderr, "Note: as in Packer, machine-readable output needs exactly -machine-readable, with one dash and no value.")
 		}
 		if p.json.on && p.machineReadable {
-			return usageError{"-json and -machine-readable exclude each other", cmd.CommandPath()}
+			return usageError{"-json and -machine-readable cannot be used together", cmd.CommandPath()}
 		}
 		return nil
 	}

@@ -32,7 +32,7 @@ type runLog struct {
 // createLog creates the log of a run in dir, and deletes the oldest ones.
 func createLog(dir, run string) (*runLog, error) {
 	fail := func(err error) (*runLog, error) {
-		return nil, fmt.Errorf("cannot keep a log of the run: %w; BAKE_STATE_DIR names another directory", err)
+		return nil, fmt.Errorf("cannot write the log of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fail(err)

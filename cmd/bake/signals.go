@@ -16,7 +16,7 @@ func (e interrupted) Error() string { return fmt.Sprintf("cancelled: received %s
 
 // errUnread is the cause of a context that was cancelled since nobody reads the
 // output any more.
-var errUnread = errors.New("cancelled: the program that read bake's output has ended")
+var errUnread = errors.New("cancelled: the program reading bake's output has exited")
 
 // interrupts returns two contexts: the first signal that asks the program to end
 // cancels ctx, the second one cancels stop too, and a third one kills. When nobody

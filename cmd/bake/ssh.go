@@ -18,18 +18,17 @@ func (p *program) sshCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh [RUN] [-- COMMAND...]",
 		Short: "Log in to the machine of a run",
-		Long: `Log in to the machine of a run: of one that waits at a breakpoint or, with
--on-error=ask, after a failed step, and of one that has left its machine behind, as
--on-error=abort does. It runs the program ssh with the key of the run, through the
-bastion host of the template if there is one. Machines of the local cloud are
-reached while the bake that serves it goes on.
+		Long: `Log in to the machine of a run that is waiting at a breakpoint or, with -on-error=ask,
+after a failed step, or that left its machine behind, as -on-error=abort does. This
+runs ssh with the key of the run, through the template's bastion host if there is one.
+Local machines can be reached only while the bake that serves them is running.
 
-RUN is the id of a run or the beginning of one; it may be left out when only one
-machine can be meant. With a COMMAND, that is run on the machine instead of a shell.`,
+RUN is the id of a run or the start of one; it can be omitted when there is only one
+machine. COMMAND is run on the machine instead of a shell.`,
 		Example: `  bake ssh
   bake ssh 5e0d7c1e -build amazon-ebs.web
   bake ssh -- sudo journalctl -b`,
-		Annotations: map[string]string{exitCodes: `that of the command or the shell on the machine
+		Annotations: map[string]string{exitCodes: `any  exit code of the command or the shell on the machine
 1    no such machine, or ssh cannot be run
 255  ssh cannot log in`},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +42,7 @@ machine can be meant. With a COMMAND, that is run on the machine instead of a sh
 			return p.ssh(cmd.Context(), strings.Join(run, ""), build, remote)
 		},
 	}
-	cmd.Flags().StringVar(&build, "build", "", "the `name` of the build whose machine it is, such as amazon-ebs.web")
+	cmd.Flags().StringVar(&build, "build", "", "`name` of the build that the machine belongs to, such as amazon-ebs.web")
 	return cmd
 }
 
@@ -63,14 +62,14 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 		return err
 	}
 	if len(found) == 0 {
-		return errors.New("no such machine: bake ssh logs in to those of runs that wait at a breakpoint or, with -on-error=ask, after a failed step, or that have left their machines behind")
+		return errors.New("no such machine: bake ssh logs in to machines of runs that are waiting at a breakpoint or, with -on-error=ask, after a failed step, or that left their machines behind")
 	}
 	if len(found) > 1 {
 		var b strings.Builder
 		for _, m := range found {
 			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, login.Quote(m.Build))
 		}
-		return fmt.Errorf("several machines can be meant; name one:%s", b.String())
+		return fmt.Errorf("there are several machines; choose one:%s", b.String())
 	}
 	m := found[0]
 	if m.Through != "" {
@@ -78,7 +77,7 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 	}
 	client, err := exec.LookPath("ssh")
 	if err != nil {
-		return fmt.Errorf("bake ssh runs the program ssh: %w; install OpenSSH's client", err)
+		return fmt.Errorf("cannot run ssh: %w; install the OpenSSH client", err)
 	}
 	ctx, _, release := p.interrupts(ctx, ignoreSignals)
 	defer release()

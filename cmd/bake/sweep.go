@@ -33,13 +33,13 @@ func (p *program) sweepCommand() *cobra.Command {
 		Use:   "sweep",
 		Short: "Clean up after runs that crashed or were killed",
 		Long: `Delete what runs left behind that crashed, were killed, lost power, failed to tear
-down, or used -on-error=abort. What they own is in their ledgers; runs that
-are still going on are left alone.
+down, or used -on-error=abort. What they own is recorded in their ledgers; runs
+still in progress are left alone.
 
-With -tags the ledgers are not needed: whatever carries the tag bake:run in a region
-is found and deleted, but what belongs to a run that is going on here. Runs on other
-machines cannot be told from dead ones, so on AWS name the run with -run, or say with
--force that all of them may be deleted.`,
+With -tags no ledger is needed: everything in a region that has the tag bake:run is
+deleted, except what belongs to a run in progress on this host. Runs in progress on
+other hosts cannot be told from dead ones, so on AWS name the run with -run, or use
+-force to delete what all of them created.`,
 		Example: `  bake sweep
   bake sweep -dry-run
   bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55`,
@@ -49,11 +49,11 @@ machines cannot be told from dead ones, so on AWS name the run with -run, or say
 	flags := cmd.Flags()
 	flags.StringVar(&o.run, "run", "", "sweep only the run with this `id`")
 	flags.BoolVar(&o.tags, "tags", false, "find what to delete by the run tag instead of the ledgers")
-	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to look in; default as for every AWS tool")
+	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to look in; default: as in every AWS tool")
 	flags.StringVar(&o.profile, "profile", "", "with -tags: the `profile` to take credentials from")
 	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
-	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has made")
-	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted, and delete nothing")
+	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has created")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted, but delete nothing")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -69,7 +69,7 @@ func tagged(ctx context.Context, c *localcloud.Clouds, o sweepOptions, live []st
 		}
 		place.Cloud = cloud
 	} else if o.run == "" && !o.force && !o.dryRun {
-		return nil, usageError{"name the run with -run, or allow with -force that whatever any run has made is deleted, even if that run is going on somewhere else", "bake sweep"}
+		return nil, usageError{"name the run with -run, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
 	}
 	found, err := amazon.FindTagged(ctx, place, o.run)
 	if err != nil {
@@ -107,7 +107,7 @@ func uncertain(l *step.FileLedger, r step.Resource) bool {
 
 func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	if !o.tags && (o.region != "" || o.profile != "" || o.force) {
-		return usageError{"-region, -profile and -force go with -tags: ledgers know where things are", "bake sweep"}
+		return usageError{"-region, -profile and -force only work with -tags: otherwise the ledgers say where to look", "bake sweep"}
 	}
 	state, err := p.env.stateDir()
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 		err = errReported
 	}
 	if o.run != "" && slices.Contains(live, o.run) {
-		return fmt.Errorf("run %s is still going on; end it with Ctrl-C", o.run)
+		return fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.run)
 	}
 
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
@@ -237,10 +237,10 @@ func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 	fmt.Fprintf(&b, "the ledger %s is damaged: %v", path, l.Damage)
 	for _, r := range owned {
 		if uncertain(l, r) {
-			fmt.Fprintf(&b, "\n  not deleted, since it may have been handed over: %s", r)
+			fmt.Fprintf(&b, "\n  not deleted, since it may belong to a finished build: %s", r)
 		}
 	}
-	fmt.Fprintf(&b, "\nTo find what it does not tell: bake sweep -tags -run %s -region REGION (with -local for the local cloud). Then delete the file.", id)
+	fmt.Fprintf(&b, "\nTo find what is missing from it: bake sweep -tags -run %s -region REGION (with -local for the local cloud). Then delete the file.", id)
 	return b.String()
 }
 

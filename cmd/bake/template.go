@@ -21,10 +21,10 @@ type templateFlags struct {
 func (f *templateFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
 	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
-	flags.Var(&f.only, "only", "take only the builds whose full name matches one of these `globs`, separated by commas")
-	flags.Var(&f.except, "except", "leave out builds and post-processors that match one of these `globs`, separated by commas")
+	flags.Var(&f.only, "only", "include only builds whose full name matches one of these comma-separated `globs`")
+	flags.Var(&f.except, "except", "exclude builds and post-processors that match one of these comma-separated `globs`")
 	f.configType.values = []string{"hcl2", "json"}
-	flags.Var(&f.configType, "config-type", "`language` of a template whose name does not tell it; without effect where a template is named")
+	flags.Var(&f.configType, "config-type", "`language` of a template on standard input; no effect when a template is named")
 }
 
 // withoutEffect accepts flags of Packer's that have no counterpart here, so that
@@ -52,7 +52,7 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
-		return config.Options{}, fmt.Errorf("cannot tell the working directory: %w", err)
+		return config.Options{}, fmt.Errorf("cannot determine the working directory: %w", err)
 	}
 	return config.Options{
 		Path: path, Vars: f.vars, VarFiles: f.varFiles,

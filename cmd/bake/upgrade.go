@@ -25,7 +25,7 @@ func (p *program) upgradeCommand() *cobra.Command {
 		Short: "Convert a legacy JSON template to HCL",
 		Long: `Convert a JSON template (builders, provisioners, post-processors, variables) to an HCL
 template that does the same. What cannot be converted is reported with its place in
-the JSON file; everything else is written nevertheless, and the exit code is 1.`,
+the JSON file; everything else is still written, and the exit code is 1.`,
 		Example: `  bake hcl2_upgrade web.json
   bake hcl2_upgrade -output-file=web.pkr.hcl -with-annotations web.json`,
 		Args: exactly("the JSON template"),

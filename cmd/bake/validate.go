@@ -37,9 +37,9 @@ not used unless -evaluate-datasources is given.`,
 	flags := cmd.Flags()
 	o.register(flags)
 	flags.BoolVar(&o.syntaxOnly, "syntax-only", false, "check the syntax and the variables only")
-	flags.BoolVar(&o.readData, "evaluate-datasources", false, "let data sources look their values up")
+	flags.BoolVar(&o.readData, "evaluate-datasources", false, "read the data sources")
 	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation")
-	flags.BoolVar(&o.noWarnUndeclared, "no-warn-undeclared-var", false, "do not warn of variables that a -var-file sets and the template does not declare")
+	flags.BoolVar(&o.noWarnUndeclared, "no-warn-undeclared-var", false, "do not warn about variables that a -var-file sets but the template does not declare")
 	p.jsonFlag(cmd)
 	return cmd
 }

@@ -17,9 +17,9 @@ const version = "0.1.0"
 func (p *program) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of bake, and of Packer's template language that it reads",
-		Long: `Print the version of bake, and that of Packer whose template language it reads, which
-is what required_version in templates is compared with. Nothing is looked up.`,
+		Short: "Print the version of bake and of the Packer template language it reads",
+		Long: `Print the version of bake and the Packer version whose template language it reads,
+which required_version in templates is compared with. Nothing is looked up online.`,
 		Example: `  bake version
   bake version -machine-readable`,
 		Args: exactly(),

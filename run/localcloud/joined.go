@@ -16,8 +16,8 @@ import (
 type GoneError struct{ pid int }
 
 func (e *GoneError) Error() string {
-	return fmt.Sprintf("the local cloud has gone: process %d, which served it, was ended, and its machines with it. Run this again; instances that it has left are stopped, and 'bake sweep' or a TerminateInstances call removes them. "+
-		"To keep the local cloud independent of single commands, let 'bake cloud up' serve it in a terminal of its own", e.pid)
+	return fmt.Sprintf("the local cloud is gone: process %d, which was serving it, has exited, and its machines with it. Run this again; leftover instances are stopped, and 'bake sweep' or a TerminateInstances call removes them. "+
+		"To keep the local cloud independent of single commands, run 'bake cloud up' in another terminal", e.pid)
 }
 
 // watchEvery is how often a process that serves the local cloud for this one is
@@ -101,5 +101,5 @@ func (c *Cloud) Dependence() string {
 	if c.open.ServedBy == 0 {
 		return ""
 	}
-	return fmt.Sprintf("Process %d serves the local cloud: if it is ended at once, by a second Ctrl-C or a kill, the machines end with it.", c.open.ServedBy)
+	return fmt.Sprintf("Process %d is serving the local cloud: if it is killed or gets a second Ctrl-C, the machines stop too.", c.open.ServedBy)
 }
