@@ -29,8 +29,8 @@ type contents struct {
 	user   string // who logs in to what starts from it
 }
 
-// contentsOf is what a snapshot holds that fromSnapshot has found. The lock is held.
-func (s *Service) contentsOf(c wire.Caller, id string) (contents, error) {
+// contentsOf is what a snapshot holds that fromSnapshot has found.
+func (s *state) contentsOf(c wire.Caller, id string) (contents, error) {
 	if snap, ok := s.snapshots.get(id); ok {
 		return contents{layers: snap.Layers, base: snap.Base, user: snap.LoginUser}, nil
 	}
@@ -41,8 +41,8 @@ func (s *Service) contentsOf(c wire.Caller, id string) (contents, error) {
 	return contents{base: img.Base, user: img.LoginUser}, nil
 }
 
-// publicationOf is the published image that has the snapshot, or nil. The lock is held.
-func (s *Service) publicationOf(c wire.Caller, id string) (*image, error) {
+// publicationOf is the published image that has the snapshot, or nil.
+func (s *state) publicationOf(c wire.Caller, id string) (*image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
 		return nil, err
@@ -68,9 +68,9 @@ func machineDevice(name string) string {
 
 // detachedDir is the directory of a volume that is attached to nothing, and
 // attachedDir that of one that an instance has besides its root.
-func (s *Service) detachedDir(id string) string { return filepath.Join(s.opts.Dir, "attachable", id) }
-func (s *Service) attachedDir(instance, device string) string {
-	return filepath.Join(s.machineDir(instance), machine.VolumesDir, machineDevice(device))
+func (e *env) detachedDir(id string) string { return filepath.Join(e.opts.Dir, "attachable", id) }
+func (e *env) attachedDir(instance, device string) string {
+	return filepath.Join(e.machineDir(instance), machine.VolumesDir, machineDevice(device))
 }
 
 func exists(path string) bool {
@@ -81,9 +81,7 @@ func exists(path string) bool {
 // placeVolumes puts the volumes of an instance, besides its root, where its
 // machine finds them. The disk is locked and the machine does not run.
 func (s *Service) placeVolumes(ctx context.Context, instance string) error {
-	s.mu.Lock()
-	row, _ := s.instances.get(instance)
-	s.mu.Unlock()
+	row := s.instance(instance)
 	for _, b := range row.BlockDeviceMappings {
 		if *b.DeviceName == aws.ToString(row.RootDeviceName) {
 			continue
@@ -114,15 +112,12 @@ func (s *Service) putIn(ctx context.Context, id, instance, device string) error 
 }
 
 func (s *Service) makeVolume(ctx context.Context, id, dir string) error {
-	s.mu.Lock()
-	v, ok := s.volumes.get(id)
-	s.mu.Unlock()
-	if !ok {
-		return kindVolume.notFound(id)
+	v, err := s.volume(id)
+	if err != nil {
+		return err
 	}
 	layers := v.Layers
 	if v.Base != "" {
-		var err error
 		if layers, err = s.opts.Images.Ensure(ctx, v.Base, s.opts.Progress); err != nil {
 			return err
 		}
@@ -143,8 +138,8 @@ func (s *Service) makeVolume(ctx context.Context, id, dir string) error {
 
 // takeOut moves a volume out of a machine's directory, if it is there. The disk
 // is locked and the machine does not have the volume plugged.
-func (s *Service) takeOut(id, instance, device string) error {
-	err := os.Rename(s.attachedDir(instance, device), s.detachedDir(id))
+func (e *env) takeOut(id, instance, device string) error {
+	err := os.Rename(e.attachedDir(instance, device), e.detachedDir(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -152,10 +147,10 @@ func (s *Service) takeOut(id, instance, device string) error {
 }
 
 // volumeDir is the directory of a volume that is no root, if it has one.
-func (s *Service) volumeDir(v *volumeRow) string {
-	dir := s.detachedDir(*v.VolumeId)
+func (e *env) volumeDir(v *volumeRow) string {
+	dir := e.detachedDir(*v.VolumeId)
 	if len(v.Attachments) > 0 && !exists(dir) {
-		dir = s.attachedDir(*v.Attachments[0].InstanceId, *v.Attachments[0].Device)
+		dir = e.attachedDir(*v.Attachments[0].InstanceId, *v.Attachments[0].Device)
 	}
 	if !exists(dir) {
 		return ""
@@ -164,8 +159,8 @@ func (s *Service) volumeDir(v *volumeRow) string {
 }
 
 // tree is the content in a volume's directory.
-func (s *Service) tree(dir string) confined.Dir {
-	return s.confine(filepath.Join(dir, machine.VolumeContent))
+func (e *env) tree(dir string) confined.Dir {
+	return e.confine(filepath.Join(dir, machine.VolumeContent))
 }
 
 // freezeVolumes takes volumes at rest: what they hold becomes layers. The disk is
@@ -189,21 +184,17 @@ func (s *Service) freezeVolumes(ctx context.Context, volumes []string, instance 
 }
 
 func (s *Service) isRoot(volume, instance string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	row, ok := s.instances.get(instance)
-	return ok && row.root() != nil && *row.root().Ebs.VolumeId == volume
+	row := s.instance(instance)
+	return row != nil && row.root() != nil && *row.root().Ebs.VolumeId == volume
 }
 
 // freezeVolume makes what is in a volume's directory a layer, and the directory
 // go: it is made again when a machine needs it. A crash leaves the layer's id with
 // the volume, see repairVolume.
 func (s *Service) freezeVolume(ctx context.Context, id string) (contents, error) {
-	s.mu.Lock()
-	v, ok := s.volumes.get(id)
-	s.mu.Unlock()
-	if !ok {
-		return contents{}, kindVolume.notFound(id)
+	v, err := s.volume(id)
+	if err != nil {
+		return contents{}, err
 	}
 	dir := s.volumeDir(v)
 	if dir == "" {
@@ -233,20 +224,16 @@ func (s *Service) frozen(ctx context.Context, id, dir, layer string) error {
 
 // cloneVolumes copies what volumes of a machine hold that goes on running.
 func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance string, m machine.Machine) (_ map[string]contents, err error) {
-	s.mu.Lock()
-	in, _ := s.instances.get(instance)
-	s.mu.Unlock()
+	in := s.instance(instance)
 	if err := m.Freeze(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Thaw()) }()
 	out := map[string]contents{}
 	for _, id := range volumes {
-		s.mu.Lock()
-		v, ok := s.volumes.get(id)
-		s.mu.Unlock()
-		if !ok {
-			return nil, kindVolume.notFound(id)
+		v, err := s.volume(id)
+		if err != nil {
+			return nil, err
 		}
 		held := contents{}
 		from := s.upper(instance)
@@ -273,18 +260,26 @@ func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance s
 	return out, nil
 }
 
+func (s *Service) volume(id string) (*volumeRow, error) {
+	v := view(s, func(st *state) *volumeRow { return st.volumes.rows[id] })
+	if v == nil {
+		return nil, kindVolume.notFound(id)
+	}
+	return v, nil
+}
+
 func (s *Service) editVolume(id string, change func(*volumeRow)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.volumes.edit(id, change)
+	return s.update(func(st *state) error { return st.volumes.edit(id, change) })
 }
 
 // repairVolume puts right what a crash has left of a volume. The instances have
 // been repaired.
 func (s *Service) repairVolume(ctx context.Context, id string) error {
-	v, _ := s.volumes.get(id)
+	v, err := s.volume(id)
+	if err != nil {
+		return err
+	}
 	if v.Freezing != "" {
-		var err error
 		if _, missing := s.opts.Images.Paths([]string{v.Freezing}); missing == nil {
 			err = s.frozen(ctx, id, s.volumeDir(v), v.Freezing)
 		} else {
@@ -298,26 +293,27 @@ func (s *Service) repairVolume(ctx context.Context, id string) error {
 		return nil
 	}
 	a := v.Attachments[0]
-	in, ok := s.instances.get(*a.InstanceId)
+	in := s.instance(*a.InstanceId)
+	ok := in != nil
 	root := ok && *a.Device == aws.ToString(in.RootDeviceName)
+	attached := func(st *state) error { return st.attached(id, *a.InstanceId) }
+	detached := func(st *state) error { return st.detached(id, *a.InstanceId) }
 	switch {
 	case root && a.State == types.VolumeAttachmentStateDetaching && len(v.Layers) == 0: // the instance still has the content
-		return s.attached(id, *a.InstanceId)
+		return s.update(attached)
 	case root && a.State == types.VolumeAttachmentStateAttaching && len(in.Layers) == 0: // the volume has
-		return s.detached(id, *a.InstanceId)
+		return s.update(detached)
 	case ok && in.hasVolume(id) && a.State == types.VolumeAttachmentStateDetaching:
 		if err := s.takeOut(id, *a.InstanceId, *a.Device); err != nil {
 			return err
 		}
-		return s.detached(id, *a.InstanceId)
+		return s.update(detached)
 	case ok && in.hasVolume(id):
-		return s.attached(id, *a.InstanceId)
+		return s.update(attached)
 	case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
-		return s.detached(id, *a.InstanceId)
+		return s.update(detached)
 	default: // a launch or a termination was
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.volumes.drop(id)
+		return s.update(func(st *state) error { return st.volumes.drop(id) })
 	}
 }
 
@@ -325,10 +321,8 @@ func noRoot(row *instance) error {
 	return wire.Errorf("IncorrectInstanceState", "Instance '%s' does not have a volume attached at root (%s)", *row.InstanceId, aws.ToString(row.RootDeviceName))
 }
 
-func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
+func (s *state) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v, err := s.findVolume(c, in.VolumeId)
 	if err != nil {
 		return nil, err
@@ -369,15 +363,15 @@ func (s *Service) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (
 		return nil, err
 	}
 	id, instance := *v.VolumeId, *row.InstanceId
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		defer s.lockDisk(instance)()
 		defer s.lockDisk(id)()
 		err := s.attach(ctx, id, instance, name, root)
 		if err == nil {
-			s.log(id, "attached", s.attached(id, instance))
+			s.log(id, "attached", s.update(func(st *state) error { return st.attached(id, instance) }))
 			return
 		}
-		s.log(id, "attach to "+instance, errors.Join(err, s.takeOut(id, instance, name), s.detached(id, instance)))
+		s.log(id, "attach to "+instance, errors.Join(err, s.takeOut(id, instance, name), s.update(func(st *state) error { return st.detached(id, instance) })))
 	})
 	out := &ec2.AttachVolumeOutput{}
 	copyFields(out, a)
@@ -408,17 +402,15 @@ type instanceRow = instance
 
 // machineOf is the instance's running machine, or nil.
 func (s *Service) machineOf(instance string) machine.Machine {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.runners[instance]; r != nil {
-		return r.machine
-	}
-	return nil
+	return view(s, func(st *state) machine.Machine {
+		if r := st.runners[instance]; r != nil {
+			return r.machine
+		}
+		return nil
+	})
 }
 
-func (s *Service) attached(id, instance string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) attached(id, instance string) error {
 	err := s.volumes.edit(id, func(v *volumeRow) { v.setAttachment(types.VolumeAttachmentStateAttached) })
 	if err != nil {
 		return err
@@ -427,9 +419,7 @@ func (s *Service) attached(id, instance string) error {
 }
 
 // detached writes that the volume is not the instance's any more.
-func (s *Service) detached(id, instance string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) detached(id, instance string) error {
 	err := s.instances.edit(instance, func(row *instanceRow) {
 		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
 	})
@@ -456,10 +446,8 @@ func (in *instance) setAttachment(volume string, status types.AttachmentStatus) 
 
 // DetachVolume takes a volume from an instance. One that a machine has mounted
 // becomes busy and stays, as on EC2.
-func (s *Service) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
+func (s *state) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v, err := s.findVolume(c, in.VolumeId)
 	if err != nil {
 		return nil, err
@@ -486,11 +474,11 @@ func (s *Service) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (
 	if err != nil {
 		return nil, err
 	}
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		defer s.lockDisk(instance)()
 		err := s.detach(ctx, id, instance, device, root)
 		if err == nil {
-			s.log(id, "detached", s.detached(id, instance))
+			s.log(id, "detached", s.update(func(st *state) error { return st.detached(id, instance) }))
 			return
 		}
 		s.opts.Log.Info("volume stays attached", "volume", id, "instance", instance, "error", err)
@@ -508,14 +496,14 @@ func (s *Service) detach(ctx context.Context, id, instance, device string, root 
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		row, _ := s.instances.get(instance)
-		err = s.volumes.edit(id, func(v *volumeRow) { v.Layers, v.LoginUser = layers, row.LoginUser })
-		if err != nil {
-			return err
-		}
-		return s.instances.edit(instance, func(row *instanceRow) { row.Layers, row.Base = nil, "" })
+		return s.update(func(st *state) error {
+			row, _ := st.instances.get(instance)
+			err := st.volumes.edit(id, func(v *volumeRow) { v.Layers, v.LoginUser = layers, row.LoginUser })
+			if err != nil {
+				return err
+			}
+			return st.instances.edit(instance, func(row *instanceRow) { row.Layers, row.Base = nil, "" })
+		})
 	}
 	if m := s.machineOf(instance); m != nil {
 		if err := m.Unplug(ctx, machineDevice(device)); err != nil {

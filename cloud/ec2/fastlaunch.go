@@ -13,10 +13,8 @@ import (
 
 // EnableFastLaunch prepares instances of an image ahead. EC2 does it for Windows
 // only; here there are no machines to prepare, and it is enabled at once.
-func (s *Service) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunchInput) (*ec2.EnableFastLaunchOutput, error) {
+func (s *state) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunchInput) (*ec2.EnableFastLaunchOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	img, err := s.ownImage(c, in.ImageId)
 	if err != nil {
 		return nil, err
@@ -59,9 +57,7 @@ func (s *Service) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunch
 	return out, s.images.edit(*img.ImageId, func(img *image) { img.FastLaunch = &row })
 }
 
-func (s *Service) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaunchInput) (*ec2.DisableFastLaunchOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaunchInput) (*ec2.DisableFastLaunchOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -76,10 +72,8 @@ func (s *Service) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaun
 	return out, s.images.edit(*img.ImageId, func(img *image) { img.FastLaunch = nil })
 }
 
-func (s *Service) DescribeFastLaunchImages(ctx context.Context, in *ec2.DescribeFastLaunchImagesInput) (*ec2.DescribeFastLaunchImagesOutput, error) {
+func (s *state) DescribeFastLaunchImages(ctx context.Context, in *ec2.DescribeFastLaunchImagesInput) (*ec2.DescribeFastLaunchImagesOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rows := []types.DescribeFastLaunchImagesSuccessItem{}
 	for _, img := range s.images.all() {
 		if img.FastLaunch != nil && img.Region == c.Region && *img.OwnerId == c.Account {

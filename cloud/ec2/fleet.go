@@ -36,9 +36,7 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 		return nil, wire.Errorf("InvalidTargetCapacitySpecification", "The total target capacity must be from 1 to 100, not %d.", target)
 	}
 	spot := in.TargetCapacitySpecification.DefaultTargetCapacityType == types.DefaultTargetCapacityTypeSpot
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if view(s, func(st *state) bool { return st.closed }) {
 		return nil, errClosed
 	}
 	out := &ec2.CreateFleetOutput{FleetId: aws.String(newID("fleet")), Errors: []types.CreateFleetError{}, Instances: []types.CreateFleetInstance{}}
@@ -51,7 +49,11 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 		if err := p.into(launch); err != nil {
 			return nil, err
 		}
-		launch, system, err := s.templated(c, p.template, launch)
+		var system []types.Tag
+		err := s.update(func(st *state) (err error) {
+			launch, system, err = st.templated(c, p.template, launch)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -131,8 +133,7 @@ func instanceTags(specs []types.TagSpecification) []types.TagSpecification {
 }
 
 // requestSpot makes the request that a spot instance fulfils, and returns its id.
-// The lock is held.
-func (s *Service) requestSpot(row *instance, price *string, tags []types.Tag) (string, error) {
+func (s *state) requestSpot(row *instance, price *string, tags []types.Tag) (string, error) {
 	id := newID("sir")
 	r := &spotRequest{Region: row.Region, Account: row.OwnerId, SpotInstanceRequest: types.SpotInstanceRequest{
 		SpotInstanceRequestId: &id, CreateTime: row.LaunchTime, InstanceId: row.InstanceId, Type: types.SpotInstanceTypeOneTime,
@@ -144,7 +145,7 @@ func (s *Service) requestSpot(row *instance, price *string, tags []types.Tag) (s
 }
 
 // spotView is a request as it stands now: it closes with its instance.
-func (s *Service) spotView(r *spotRequest) types.SpotInstanceRequest {
+func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	v := r.SpotInstanceRequest
 	in, ok := s.instances.get(aws.ToString(v.InstanceId))
 	if (!ok || in.Ended != nil) && v.State == types.SpotInstanceStateActive {
@@ -154,7 +155,7 @@ func (s *Service) spotView(r *spotRequest) types.SpotInstanceRequest {
 	return v
 }
 
-func (s *Service) spotsOf(c wire.Caller) (out []*spotRequest) {
+func (s *state) spotsOf(c wire.Caller) (out []*spotRequest) {
 	for _, r := range s.spots.all() {
 		if r.Account == c.Account && r.Region == c.Region {
 			out = append(out, r)
@@ -165,9 +166,7 @@ func (s *Service) spotsOf(c wire.Caller) (out []*spotRequest) {
 
 var spotFilters = filters{"instance-id": "InstanceId", "spot-instance-request-id": "SpotInstanceRequestId", "state": "State", "status-code": "Status.Code", "type": "Type", "launched-availability-zone": "LaunchedAvailabilityZone"}
 
-func (s *Service) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.DescribeSpotInstanceRequestsInput) (*ec2.DescribeSpotInstanceRequestsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.DescribeSpotInstanceRequestsInput) (*ec2.DescribeSpotInstanceRequestsOutput, error) {
 	var all []types.SpotInstanceRequest
 	for _, r := range s.spotsOf(wire.CallerFrom(ctx)) {
 		all = append(all, s.spotView(r))
@@ -185,9 +184,7 @@ func (s *Service) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.Desc
 }
 
 // CancelSpotInstanceRequests cancels requests; their instances run on.
-func (s *Service) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSpotInstanceRequestsInput) (*ec2.CancelSpotInstanceRequestsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSpotInstanceRequestsInput) (*ec2.CancelSpotInstanceRequestsOutput, error) {
 	rows, err := pick(kindSpot, in.SpotInstanceRequestIds, s.spotsOf(wire.CallerFrom(ctx)), func(r *spotRequest) string { return *r.SpotInstanceRequestId })
 	if err != nil {
 		return nil, err

@@ -85,8 +85,8 @@ func portOf(r types.SecurityGroupRule, port *int32) int32 {
 	return aws.ToInt32(port)
 }
 
-// groupsOf are the caller's groups, with the default one. The lock is held.
-func (s *Service) groupsOf(c wire.Caller) ([]*group, error) {
+// groupsOf are the caller's groups, with the default one.
+func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 	if _, err := s.networkOf(c); err != nil {
 		return nil, err
 	}
@@ -94,8 +94,7 @@ func (s *Service) groupsOf(c wire.Caller) ([]*group, error) {
 }
 
 // findGroup returns the caller's group with that id or, if id is empty, name.
-// The lock is held.
-func (s *Service) findGroup(c wire.Caller, id, name *string) (*group, error) {
+func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
 	rows, err := s.groupsOf(c)
 	if err != nil {
 		return nil, err
@@ -119,9 +118,9 @@ func (s *Service) findGroup(c wire.Caller, id, name *string) (*group, error) {
 	return nil, kindGroup.notFound(cmp.Or(want, aws.ToString(name)))
 }
 
-// groupsFor are the groups that a launch names, by id and by name; the default
-// group if it names none. The lock is held.
-func (s *Service) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
+// groupsFor are the groups that a launch names, by id and by name; the default group
+// if it names none.
+func (s *state) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
 	if len(ids)+len(names) == 0 {
 		names = []string{defaultGroup}
 	}
@@ -146,7 +145,7 @@ func (s *Service) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]t
 	return out, nil
 }
 
-func (s *Service) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurityGroupInput) (*ec2.CreateSecurityGroupOutput, error) {
+func (s *state) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurityGroupInput) (*ec2.CreateSecurityGroupOutput, error) {
 	c := wire.CallerFrom(ctx)
 	name := aws.ToString(in.GroupName)
 	switch {
@@ -165,8 +164,6 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurit
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rows, err := s.groupsOf(c)
 	if err != nil {
 		return nil, err
@@ -188,10 +185,8 @@ func (s *Service) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurit
 	return &ec2.CreateSecurityGroupOutput{GroupId: g.GroupId, SecurityGroupArn: g.SecurityGroupArn, Tags: g.Tags}, s.groups.put(*g.GroupId, g)
 }
 
-func (s *Service) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityGroupInput) (*ec2.DeleteSecurityGroupOutput, error) {
+func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityGroupInput) (*ec2.DeleteSecurityGroupOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	g, err := s.findGroup(c, in.GroupId, in.GroupName)
 	if err != nil {
 		return nil, err
@@ -228,12 +223,10 @@ var groupFilters = filters{
 	"ip-permission.protocol": "IpPermissions.IpProtocol", "ip-permission.to-port": "IpPermissions.ToPort", "ip-permission.user-id": "IpPermissions.UserIdGroupPairs.UserId",
 }
 
-func (s *Service) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
+func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
 	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -268,12 +261,10 @@ func (s *Service) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSe
 
 var ruleFilters = filters{"group-id": "GroupId", "security-group-rule-id": "SecurityGroupRuleId"}
 
-func (s *Service) DescribeSecurityGroupRules(ctx context.Context, in *ec2.DescribeSecurityGroupRulesInput) (*ec2.DescribeSecurityGroupRulesOutput, error) {
+func (s *state) DescribeSecurityGroupRules(ctx context.Context, in *ec2.DescribeSecurityGroupRulesInput) (*ec2.DescribeSecurityGroupRulesOutput, error) {
 	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -319,8 +310,8 @@ func (f flatPermission) with(permissions []types.IpPermission) []types.IpPermiss
 	return append(slices.Clone(permissions), p)
 }
 
-// rulesOf turns permissions into rules of g, without ids. The lock is held.
-func (s *Service) rulesOf(c wire.Caller, g *group, permissions []types.IpPermission, egress bool) ([]types.SecurityGroupRule, error) {
+// rulesOf turns permissions into rules of g, without ids.
+func (s *state) rulesOf(c wire.Caller, g *group, permissions []types.IpPermission, egress bool) ([]types.SecurityGroupRule, error) {
 	if len(permissions) == 0 {
 		return nil, missing("IpPermissions")
 	}
@@ -421,14 +412,12 @@ func peerOf(r types.SecurityGroupRule) string {
 	return cmp.Or(aws.ToString(r.CidrIpv4), aws.ToString(r.CidrIpv6))
 }
 
-func (s *Service) authorize(ctx context.Context, id, name *string, permissions []types.IpPermission, egress bool, specs []types.TagSpecification) ([]types.SecurityGroupRule, error) {
+func (s *state) authorize(ctx context.Context, id, name *string, permissions []types.IpPermission, egress bool, specs []types.TagSpecification) ([]types.SecurityGroupRule, error) {
 	tags, err := tagsFor(specs, kindRule.resource)
 	if err != nil {
 		return nil, err
 	}
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	g, err := s.findGroup(c, id, name)
 	if err != nil {
 		return nil, err
@@ -458,10 +447,8 @@ func (s *Service) authorize(ctx context.Context, id, name *string, permissions [
 	return rules, nil
 }
 
-func (s *Service) revoke(ctx context.Context, id, name *string, permissions []types.IpPermission, ruleIDs []string, egress bool) ([]types.RevokedSecurityGroupRule, error) {
+func (s *state) revoke(ctx context.Context, id, name *string, permissions []types.IpPermission, ruleIDs []string, egress bool) ([]types.RevokedSecurityGroupRule, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	g, err := s.findGroup(c, id, name)
 	if err != nil {
 		return nil, err
@@ -503,25 +490,25 @@ func (s *Service) revoke(ctx context.Context, id, name *string, permissions []ty
 	return revoked, nil
 }
 
-func (s *Service) AuthorizeSecurityGroupIngress(ctx context.Context, in *ec2.AuthorizeSecurityGroupIngressInput) (*ec2.AuthorizeSecurityGroupIngressOutput, error) {
+func (s *state) AuthorizeSecurityGroupIngress(ctx context.Context, in *ec2.AuthorizeSecurityGroupIngressInput) (*ec2.AuthorizeSecurityGroupIngressOutput, error) {
 	flat := flatPermission{in.IpProtocol, in.CidrIp, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, in.FromPort, in.ToPort}
 	rules, err := s.authorize(ctx, in.GroupId, in.GroupName, flat.with(in.IpPermissions), false, in.TagSpecifications)
 	return &ec2.AuthorizeSecurityGroupIngressOutput{Return: aws.Bool(true), SecurityGroupRules: rules}, err
 }
 
-func (s *Service) AuthorizeSecurityGroupEgress(ctx context.Context, in *ec2.AuthorizeSecurityGroupEgressInput) (*ec2.AuthorizeSecurityGroupEgressOutput, error) {
+func (s *state) AuthorizeSecurityGroupEgress(ctx context.Context, in *ec2.AuthorizeSecurityGroupEgressInput) (*ec2.AuthorizeSecurityGroupEgressOutput, error) {
 	flat := flatPermission{in.IpProtocol, in.CidrIp, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, in.FromPort, in.ToPort}
 	rules, err := s.authorize(ctx, in.GroupId, nil, flat.with(in.IpPermissions), true, in.TagSpecifications)
 	return &ec2.AuthorizeSecurityGroupEgressOutput{Return: aws.Bool(true), SecurityGroupRules: rules}, err
 }
 
-func (s *Service) RevokeSecurityGroupIngress(ctx context.Context, in *ec2.RevokeSecurityGroupIngressInput) (*ec2.RevokeSecurityGroupIngressOutput, error) {
+func (s *state) RevokeSecurityGroupIngress(ctx context.Context, in *ec2.RevokeSecurityGroupIngressInput) (*ec2.RevokeSecurityGroupIngressOutput, error) {
 	flat := flatPermission{in.IpProtocol, in.CidrIp, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, in.FromPort, in.ToPort}
 	rules, err := s.revoke(ctx, in.GroupId, in.GroupName, flat.with(in.IpPermissions), in.SecurityGroupRuleIds, false)
 	return &ec2.RevokeSecurityGroupIngressOutput{Return: aws.Bool(true), RevokedSecurityGroupRules: rules}, err
 }
 
-func (s *Service) RevokeSecurityGroupEgress(ctx context.Context, in *ec2.RevokeSecurityGroupEgressInput) (*ec2.RevokeSecurityGroupEgressOutput, error) {
+func (s *state) RevokeSecurityGroupEgress(ctx context.Context, in *ec2.RevokeSecurityGroupEgressInput) (*ec2.RevokeSecurityGroupEgressOutput, error) {
 	flat := flatPermission{in.IpProtocol, in.CidrIp, in.SourceSecurityGroupName, in.SourceSecurityGroupOwnerId, in.FromPort, in.ToPort}
 	rules, err := s.revoke(ctx, in.GroupId, nil, flat.with(in.IpPermissions), in.SecurityGroupRuleIds, true)
 	return &ec2.RevokeSecurityGroupEgressOutput{Return: aws.Bool(true), RevokedSecurityGroupRules: rules}, err

@@ -15,9 +15,7 @@ import (
 // ModifyImageAttribute changes who may launch an image, its description or its
 // IMDS support, in the form of one field for each or in that of Attribute,
 // OperationType and values.
-func (s *Service) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAttributeInput) (*ec2.ModifyImageAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAttributeInput) (*ec2.ModifyImageAttributeOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -126,9 +124,7 @@ func samePermission(a types.LaunchPermission) func(types.LaunchPermission) bool 
 	}
 }
 
-func (s *Service) ResetImageAttribute(ctx context.Context, in *ec2.ResetImageAttributeInput) (*ec2.ResetImageAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) ResetImageAttribute(ctx context.Context, in *ec2.ResetImageAttributeInput) (*ec2.ResetImageAttributeOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -136,9 +132,7 @@ func (s *Service) ResetImageAttribute(ctx context.Context, in *ec2.ResetImageAtt
 	return &ec2.ResetImageAttributeOutput{}, s.images.edit(*img.ImageId, func(img *image) { img.LaunchPermissions, img.Public = nil, aws.Bool(false) })
 }
 
-func (s *Service) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImageAttributeInput) (*ec2.DescribeImageAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImageAttributeInput) (*ec2.DescribeImageAttributeOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -176,9 +170,9 @@ func (s *Service) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeIm
 	return out, nil
 }
 
-// lastLaunch is when the newest of the image's instances was launched, of those
-// that can still be seen. The lock is held.
-func (s *Service) lastLaunch(image string) string {
+// lastLaunch is when the newest of the image's instances was launched, of those that
+// can still be seen.
+func (s *state) lastLaunch(image string) string {
 	var last time.Time
 	for _, in := range s.instances.rows {
 		if *in.ImageId == image && in.LaunchTime.After(last) {
@@ -191,9 +185,7 @@ func (s *Service) lastLaunch(image string) string {
 	return last.UTC().Format(timeForm)
 }
 
-func (s *Service) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImageDeprecationInput) (*ec2.EnableImageDeprecationOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImageDeprecationInput) (*ec2.EnableImageDeprecationOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -206,9 +198,7 @@ func (s *Service) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImag
 	return &ec2.EnableImageDeprecationOutput{Return: aws.Bool(true)}, s.images.edit(*img.ImageId, func(img *image) { img.DeprecationTime = &text })
 }
 
-func (s *Service) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImageDeprecationInput) (*ec2.DisableImageDeprecationOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImageDeprecationInput) (*ec2.DisableImageDeprecationOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -218,7 +208,7 @@ func (s *Service) DisableImageDeprecation(ctx context.Context, in *ec2.DisableIm
 
 // DisableImage takes an image out of use: nobody can launch it, and it loses its
 // launch permissions for good.
-func (s *Service) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (*ec2.DisableImageOutput, error) {
+func (s *state) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (*ec2.DisableImageOutput, error) {
 	err := s.changeState(ctx, in.ImageId, types.ImageStateAvailable, func(img *image) {
 		img.State, img.LaunchPermissions, img.Public = types.ImageStateDisabled, nil, aws.Bool(false)
 	})
@@ -226,15 +216,13 @@ func (s *Service) DisableImage(ctx context.Context, in *ec2.DisableImageInput) (
 }
 
 // EnableImage makes a disabled image available again.
-func (s *Service) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2.EnableImageOutput, error) {
+func (s *state) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2.EnableImageOutput, error) {
 	err := s.changeState(ctx, in.ImageId, types.ImageStateDisabled, func(img *image) { img.State = types.ImageStateAvailable })
 	return &ec2.EnableImageOutput{Return: aws.Bool(true)}, err
 }
 
 // changeState changes an image of the caller's that is in the state from.
-func (s *Service) changeState(ctx context.Context, id *string, from types.ImageState, change func(*image)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) changeState(ctx context.Context, id *string, from types.ImageState, change func(*image)) error {
 	img, err := s.ownImage(wire.CallerFrom(ctx), id)
 	if err != nil {
 		return err
@@ -245,9 +233,7 @@ func (s *Service) changeState(ctx context.Context, id *string, from types.ImageS
 	return s.images.edit(*img.ImageId, change)
 }
 
-func (s *Service) EnableImageDeregistrationProtection(ctx context.Context, in *ec2.EnableImageDeregistrationProtectionInput) (*ec2.EnableImageDeregistrationProtectionOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) EnableImageDeregistrationProtection(ctx context.Context, in *ec2.EnableImageDeregistrationProtectionInput) (*ec2.EnableImageDeregistrationProtectionOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err
@@ -262,9 +248,7 @@ func (s *Service) EnableImageDeregistrationProtection(ctx context.Context, in *e
 
 // DisableImageDeregistrationProtection lifts the protection at once, that with a
 // cooldown of 24 hours too.
-func (s *Service) DisableImageDeregistrationProtection(ctx context.Context, in *ec2.DisableImageDeregistrationProtectionInput) (*ec2.DisableImageDeregistrationProtectionOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DisableImageDeregistrationProtection(ctx context.Context, in *ec2.DisableImageDeregistrationProtectionInput) (*ec2.DisableImageDeregistrationProtectionOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err

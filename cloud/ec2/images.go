@@ -87,9 +87,9 @@ func (img *image) deprecated(now time.Time) bool {
 	return err == nil && !now.Before(at)
 }
 
-// content is what the image's root holds: layers, or the base that they are
-// yet to come from. The lock is held.
-func (s *Service) content(img *image) (layers []string, base string) {
+// content is what the image's root holds: layers, or the base that they are yet to
+// come from.
+func (s *state) content(img *image) (layers []string, base string) {
 	if snap, ok := s.snapshots.get(img.rootSnapshot()); ok {
 		return snap.Layers, snap.Base
 	}
@@ -125,8 +125,8 @@ func newImage(c wire.Caller, name string, created time.Time) *image {
 	}}
 }
 
-// imagesIn are all images of a region, published ones included. The lock is held.
-func (s *Service) imagesIn(region string) ([]*image, error) {
+// imagesIn are all images of a region, published ones included.
+func (s *state) imagesIn(region string) ([]*image, error) {
 	publications, err := s.opts.Images.Publications()
 	if err != nil {
 		return nil, err
@@ -144,8 +144,8 @@ func (s *Service) imagesIn(region string) ([]*image, error) {
 	return out, nil
 }
 
-// findImage returns the image of a region that the caller may use. The lock is held.
-func (s *Service) findImage(c wire.Caller, region string, id *string) (*image, error) {
+// findImage returns the image of a region that the caller may use.
+func (s *state) findImage(c wire.Caller, region string, id *string) (*image, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing("ImageId")
 	}
@@ -166,8 +166,8 @@ func (s *Service) findImage(c wire.Caller, region string, id *string) (*image, e
 	return all[i], nil
 }
 
-// usableImage is an image that can be launched now. The lock is held.
-func (s *Service) usableImage(c wire.Caller, id *string) (*image, error) {
+// usableImage is an image that can be launched now.
+func (s *state) usableImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
 		if wire.AsError(err).Code == kindImage.code+".NotFound" && s.instanceOf(c, *id) {
@@ -181,8 +181,8 @@ func (s *Service) usableImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-// ownImage is an image of the caller's. The lock is held.
-func (s *Service) ownImage(c wire.Caller, id *string) (*image, error) {
+// ownImage is an image of the caller's.
+func (s *state) ownImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
 		return nil, err
@@ -195,9 +195,8 @@ func (s *Service) ownImage(c wire.Caller, id *string) (*image, error) {
 
 var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
 
-// checkName reports a name that a new image of the caller's cannot have. The
-// lock is held.
-func (s *Service) checkName(c wire.Caller, name *string) error {
+// checkName reports a name that a new image of the caller's cannot have.
+func (s *state) checkName(c wire.Caller, name *string) error {
 	if name == nil {
 		return missing("Name")
 	}
@@ -226,10 +225,8 @@ var imageFilters = filters{
 	"sriov-net-support": "SriovNetSupport", "tpm-support": "TpmSupport", "usage-operation": "UsageOperation", "virtualization-type": "VirtualizationType",
 }
 
-func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
+func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	all, err := s.imagesIn(c.Region)
 	if err != nil {
 		return nil, err
@@ -285,9 +282,9 @@ func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInpu
 	return out, err
 }
 
-// instanceOf reports whether an instance of the caller's that is not terminated is
-// of the image. The lock is held.
-func (s *Service) instanceOf(c wire.Caller, image string) bool {
+// instanceOf reports whether an instance of the caller's that is not terminated is of
+// the image.
+func (s *state) instanceOf(c wire.Caller, image string) bool {
 	for _, in := range s.instances.rows {
 		if in.OwnerId == c.Account && in.Region == c.Region && *in.ImageId == image && in.Ended == nil {
 			return true
@@ -299,8 +296,8 @@ func (s *Service) instanceOf(c wire.Caller, image string) bool {
 // UserTag is a tag that DescribeImages shows on every image: who logs in.
 const UserTag = "bake:user"
 
-// imageView is the image as DescribeImages shows it. The lock is held.
-func (s *Service) imageView(img *image) types.Image {
+// imageView is the image as DescribeImages shows it.
+func (s *state) imageView(img *image) types.Image {
 	v := img.Image
 	if img.LoginUser != "" {
 		v.Tags = merged(v.Tags, []types.Tag{{Key: aws.String(UserTag), Value: &img.LoginUser}})
@@ -322,14 +319,12 @@ func (img *image) executableBy(c wire.Caller, users []string) bool {
 
 // CreateImage makes an image of an instance. A running one is shut down for it
 // and started again, unless NoReboot asks for a copy of the disk as it is.
-func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2.CreateImageOutput, error) {
+func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2.CreateImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	row, err := s.findInstance(c, in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -377,7 +372,7 @@ func (s *Service) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*e
 		return nil, err
 	}
 	instance, reboot := *row.InstanceId, !aws.ToBool(in.NoReboot)
-	s.develop(ctx, img, s.opts.Delays.Image, func(ctx context.Context) error {
+	s.develop(ctx, img, s.opts.Delays.Image, func(ctx context.Context, s *Service) error {
 		return s.fill(ctx, captured, instance, reboot)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
@@ -388,9 +383,9 @@ func dropsDevice(mappings []types.BlockDeviceMapping, name string) bool {
 	return slices.ContainsFunc(mappings, func(m types.BlockDeviceMapping) bool { return aws.ToString(m.DeviceName) == name && m.NoDevice != nil })
 }
 
-// remap changes an image's mappings as a request asks: fields of those it has,
-// and new devices. The lock is held.
-func (s *Service) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]types.BlockDeviceMapping, error) {
+// remap changes an image's mappings as a request asks: fields of those it has, and
+// new devices.
+func (s *state) remap(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]types.BlockDeviceMapping, error) {
 	if err := checkMappings(want); err != nil {
 		return nil, err
 	}
@@ -421,9 +416,9 @@ func (s *Service) remap(c wire.Caller, img *image, want []types.BlockDeviceMappi
 }
 
 // mapped is a new device of an image as DescribeImages shows it: what the request
-// says of it, and what its snapshot and its type imply. img has the snapshot if
-// the caller's account has not; it may be nil. The lock is held.
-func (s *Service) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*types.EbsBlockDevice, error) {
+// says of it, and what its snapshot and its type imply. img has the snapshot if the
+// caller's account has not; it may be nil.
+func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*types.EbsBlockDevice, error) {
 	if ebs == nil {
 		return nil, nil
 	}
@@ -444,10 +439,9 @@ func (s *Service) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (
 	return &out, nil
 }
 
-// addImage writes a new image and its snapshots. The snapshots come first:
-// repair deletes them when a crash keeps the image from following. The lock is
-// held.
-func (s *Service) addImage(ctx context.Context, img *image, snapshots []*snapshot) error {
+// addImage writes a new image and its snapshots. The snapshots come first: repair
+// deletes them when a crash keeps the image from following.
+func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot) error {
 	for _, snap := range snapshots {
 		snap.ForImage = *img.ImageId
 		if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
@@ -458,41 +452,39 @@ func (s *Service) addImage(ctx context.Context, img *image, snapshots []*snapsho
 	return s.images.put(*img.ImageId, img)
 }
 
-// develop makes a pending image available once content has brought its
-// snapshots their content. The lock is held.
-func (s *Service) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context) error) {
+// develop makes a pending image available once content has brought its snapshots
+// their content.
+func (s *state) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
 	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
-	s.background(func(ctx context.Context) {
-		err := content(ctx)
+	s.background(func(ctx context.Context, s *Service) {
+		err := content(ctx, s)
 		if err == nil {
 			err = fail
 		}
 		if s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot) != nil {
 			return // the next Open goes on from here
 		}
-		s.mu.Lock()
 		for _, snap := range snapshots {
-			s.log(snap, "complete", s.complete(snap, err))
+			s.log(snap, "complete", s.update(func(st *state) error { return st.complete(snap, err) }))
 		}
-		s.mu.Unlock()
 		if s.opts.Clock.Sleep(ctx, delay) != nil {
 			return
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.log(id, "state", s.images.edit(id, func(img *image) {
-			img.State = types.ImageStateAvailable
-			if err != nil {
-				img.State = types.ImageStateFailed
-				img.StateReason = &types.StateReason{Code: aws.String("Client.InternalError"), Message: aws.String("Client.InternalError: " + err.Error())}
-			}
+		s.log(id, "state", s.update(func(st *state) error {
+			return st.images.edit(id, func(img *image) {
+				img.State = types.ImageStateAvailable
+				if err != nil {
+					img.State = types.ImageStateFailed
+					img.StateReason = &types.StateReason{Code: aws.String("Client.InternalError"), Message: aws.String("Client.InternalError: " + err.Error())}
+				}
+			})
 		}))
 	})
 }
 
 // repairImages completes the images and snapshots that a crash left pending,
 // or deletes those whose content was not captured.
-func (s *Service) repairImages() error {
+func (s *state) repairImages() error {
 	whole := func(id string) bool { snap, ok := s.snapshots.get(id); return ok && snap.Whole }
 	for _, id := range s.images.ids() {
 		img, _ := s.images.get(id)
@@ -539,14 +531,12 @@ func (s *Service) repairImages() error {
 
 // CopyImage copies an image from a region into the caller's: its snapshots are
 // new, their content is shared.
-func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.CopyImageOutput, error) {
+func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.CopyImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource, kindSnapshot.resource)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
 		return nil, err
 	}
@@ -612,13 +602,13 @@ func (s *Service) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.C
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context) error { return nil })
+	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context, *Service) error { return nil })
 	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
 }
 
 // copySource is the snapshot of an image that the caller wants to copy; of a
-// publication, which has none, what it would be. The lock is held.
-func (s *Service) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
+// publication, which has none, what it would be.
+func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
 	snap, ok := s.snapshots.get(id)
 	if !ok {
 		size := source.snapshotSize(id)
@@ -633,7 +623,7 @@ func (s *Service) copySource(c wire.Caller, source *image, id string) (*snapshot
 
 // RegisterImage makes an image of snapshots. Whether an instance can start from
 // that of the root device shows when one does.
-func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (*ec2.RegisterImageOutput, error) {
+func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (*ec2.RegisterImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindImage.resource)
 	if err != nil {
@@ -642,8 +632,6 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 	if aws.ToString(in.ImageLocation) != "" {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud has no S3 buckets to register images from.")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := s.checkName(c, in.Name); err != nil {
 		return nil, err
 	}
@@ -682,9 +670,7 @@ func (s *Service) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput)
 }
 
 // DeregisterImage leaves the snapshots, unless DeleteAssociatedSnapshots.
-func (s *Service) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInput) (*ec2.DeregisterImageOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInput) (*ec2.DeregisterImageOutput, error) {
 	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
 	if err != nil {
 		return nil, err

@@ -12,9 +12,7 @@ import (
 )
 
 // metadataOf is what the metadata service tells the instance about itself now.
-func (s *Service) metadataOf(id string) metadata.Instance {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) metadataOf(id string) metadata.Instance {
 	in, ok := s.instances.get(id)
 	if !ok || len(in.NetworkInterfaces) == 0 {
 		return metadata.Instance{} // about to end

@@ -33,14 +33,12 @@ const (
 )
 
 // ImportImage begins to make an image of a disk image in a bucket of the caller's.
-func (s *Service) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
+func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
 	c := wire.CallerFrom(ctx)
 	task, err := newImportTask(c, in)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, t := range s.imports.all() {
 		if task.Token == "" || t.Token != task.Token || t.Account != c.Account || t.Region != c.Region {
 			continue
@@ -55,7 +53,7 @@ func (s *Service) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*e
 		return nil, err
 	}
 	fail := failing(ctx)
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		disk, err := s.importDisk(ctx, c, task)
 		if err == nil {
 			err = fail
@@ -63,12 +61,12 @@ func (s *Service) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*e
 		if ctx.Err() != nil || s.opts.Clock.Sleep(ctx, s.opts.Delays.Image) != nil {
 			return // the next Open says that it was cut off
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if t, ok := s.imports.get(id); !ok || aws.ToString(t.Status) != importActive {
-			return // cancelled
-		}
-		s.log(id, "imported", s.endImport(ctx, c, task, disk, err))
+		s.log(id, "imported", s.update(func(st *state) error {
+			if t, ok := st.imports.get(id); !ok || aws.ToString(t.Status) != importActive {
+				return nil // cancelled
+			}
+			return st.endImport(ctx, c, task, disk, err)
+		}))
 	})
 	return imported(task), nil
 }
@@ -136,17 +134,17 @@ func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) 
 
 // tell notes how far a task is.
 func (s *Service) tell(t *importTask, message, percent string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log(*t.ImportTaskId, message, s.imports.edit(*t.ImportTaskId, func(t *importTask) {
-		if *t.Status == importActive {
-			t.StatusMessage, t.Progress = &message, &percent
-		}
+	s.log(*t.ImportTaskId, message, s.update(func(st *state) error {
+		return st.imports.edit(*t.ImportTaskId, func(t *importTask) {
+			if *t.Status == importActive {
+				t.StatusMessage, t.Progress = &message, &percent
+			}
+		})
 	}))
 }
 
-// endImport writes the image down, or why there is none. The lock is held.
-func (s *Service) endImport(ctx context.Context, c wire.Caller, t *importTask, disk ImportedDisk, failed error) error {
+// endImport writes the image down, or why there is none.
+func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, disk ImportedDisk, failed error) error {
 	id := *t.ImportTaskId
 	if failed != nil {
 		return s.imports.edit(id, func(t *importTask) {
@@ -176,10 +174,8 @@ func (s *Service) endImport(ctx context.Context, c wire.Caller, t *importTask, d
 }
 
 // DescribeImportImageTasks shows the caller's tasks in the region.
-func (s *Service) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {
+func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, id := range in.ImportTaskIds {
 		if _, err := s.findImport(c, &id); err != nil {
 			return nil, err
@@ -204,8 +200,8 @@ func (s *Service) DescribeImportImageTasks(ctx context.Context, in *ec2.Describe
 	return out, nil
 }
 
-// findImport returns a task of the caller's. The lock is held.
-func (s *Service) findImport(c wire.Caller, id *string) (*importTask, error) {
+// findImport returns a task of the caller's.
+func (s *state) findImport(c wire.Caller, id *string) (*importTask, error) {
 	t, ok := s.imports.get(aws.ToString(id))
 	if !ok || t.Account != c.Account || t.Region != c.Region {
 		return nil, wire.Errorf("InvalidConversionTaskId", "No task with id %s was found.", aws.ToString(id))
@@ -214,9 +210,7 @@ func (s *Service) findImport(c wire.Caller, id *string) (*importTask, error) {
 }
 
 // CancelImportTask ends a task that is under way.
-func (s *Service) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskInput) (*ec2.CancelImportTaskOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskInput) (*ec2.CancelImportTaskOutput, error) {
 	t, err := s.findImport(wire.CallerFrom(ctx), in.ImportTaskId)
 	if err != nil {
 		return nil, err
@@ -236,7 +230,7 @@ func (s *Service) CancelImportTask(ctx context.Context, in *ec2.CancelImportTask
 }
 
 // repairImports ends the tasks that a crash cut off.
-func (s *Service) repairImports() error {
+func (s *state) repairImports() error {
 	for _, id := range s.imports.ids() {
 		err := s.imports.edit(id, func(t *importTask) {
 			if *t.Status == importActive {

@@ -113,8 +113,8 @@ func netipAddr(text *string) netip.Addr {
 	return addr
 }
 
-// subnetPrefix is the address range of the instance's subnet. The lock is held.
-func (s *Service) subnetPrefix(in *instance) netip.Prefix {
+// subnetPrefix is the address range of the instance's subnet.
+func (s *state) subnetPrefix(in *instance) netip.Prefix {
 	n, ok := s.networks.get(in.OwnerId + "." + in.Region)
 	if ok {
 		for _, subnet := range n.Subnets {
@@ -126,9 +126,9 @@ func (s *Service) subnetPrefix(in *instance) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// instancesOf are the caller's instances that can be seen. Those terminated
-// long ago are forgotten. The lock is held.
-func (s *Service) instancesOf(c wire.Caller) ([]*instance, error) {
+// instancesOf are the caller's instances that can be seen. Those terminated long ago
+// are forgotten.
+func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 	var out []*instance
 	for _, id := range s.instances.ids() {
 		in, _ := s.instances.get(id)
@@ -145,9 +145,9 @@ func (s *Service) instancesOf(c wire.Caller) ([]*instance, error) {
 	return out, nil
 }
 
-// findInstances returns the caller's instances with those ids, in their order,
-// each once. The lock is held.
-func (s *Service) findInstances(c wire.Caller, ids []string) ([]*instance, error) {
+// findInstances returns the caller's instances with those ids, in their order, each
+// once.
+func (s *state) findInstances(c wire.Caller, ids []string) ([]*instance, error) {
 	rows, err := s.instancesOf(c)
 	if err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func (s *Service) findInstances(c wire.Caller, ids []string) ([]*instance, error
 	return out, nil
 }
 
-func (s *Service) findInstance(c wire.Caller, id *string) (*instance, error) {
+func (s *state) findInstance(c wire.Caller, id *string) (*instance, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing("InstanceId")
 	}

@@ -89,9 +89,9 @@ var instanceFilters = filters{
 	"usage-operation-update-time": "UsageOperationUpdateTime", "virtualization-type": "VirtualizationType", "vpc-id": "VpcId",
 }
 
-// describedInstances are the caller's instances with those ids, or all, that
-// the filters admit. The lock is held.
-func (s *Service) describedInstances(c wire.Caller, ids []string, want []types.Filter, f filters) ([]*instance, error) {
+// describedInstances are the caller's instances with those ids, or all, that the
+// filters admit.
+func (s *state) describedInstances(c wire.Caller, ids []string, want []types.Filter, f filters) ([]*instance, error) {
 	rows, err := s.instancesOf(c)
 	if err != nil {
 		return nil, err
@@ -112,12 +112,10 @@ func (s *Service) describedInstances(c wire.Caller, ids []string, want []types.F
 	return apply(f, want, rows)
 }
 
-func (s *Service) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
+func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
 	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rows, err := s.describedInstances(wire.CallerFrom(ctx), in.InstanceIds, in.Filters, instanceFilters)
 	if err != nil {
 		return nil, err
@@ -167,12 +165,10 @@ var statusFilters = filters{
 	"attached-ebs-status.status": "", "operator.managed": "", "operator.principal": "",
 }
 
-func (s *Service) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInstanceStatusInput) (*ec2.DescribeInstanceStatusOutput, error) {
+func (s *state) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInstanceStatusInput) (*ec2.DescribeInstanceStatusOutput, error) {
 	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	all, err := s.describedInstances(wire.CallerFrom(ctx), in.InstanceIds, nil, nil)
 	if err != nil {
 		return nil, err
@@ -214,12 +210,10 @@ func (s *Service) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeIn
 // transit moves the caller's instances: check says whether one may go, and move
 // starts it on its way and names the state that it is in from then on. Nothing
 // moves unless all may.
-func (s *Service) transit(ctx context.Context, ids []string, check func(*instance) error, move func(*instance) error) ([]types.InstanceStateChange, error) {
+func (s *state) transit(ctx context.Context, ids []string, check func(*instance) error, move func(*instance) error) ([]types.InstanceStateChange, error) {
 	if len(ids) == 0 {
 		return nil, missing("InstanceId")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errClosed
 	}
@@ -247,7 +241,7 @@ func wrongState(in *instance, verb string) error {
 	return wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", *in.InstanceId, verb)
 }
 
-func (s *Service) StartInstances(ctx context.Context, in *ec2.StartInstancesInput) (*ec2.StartInstancesOutput, error) {
+func (s *state) StartInstances(ctx context.Context, in *ec2.StartInstancesInput) (*ec2.StartInstancesOutput, error) {
 	changes, err := s.transit(ctx, in.InstanceIds, func(row *instance) error {
 		switch row.state() {
 		case types.InstanceStateNameStopped, types.InstanceStateNameRunning, types.InstanceStateNamePending:
@@ -276,7 +270,7 @@ func (s *Service) StartInstances(ctx context.Context, in *ec2.StartInstancesInpu
 	return &ec2.StartInstancesOutput{StartingInstances: changes}, err
 }
 
-func (s *Service) StopInstances(ctx context.Context, in *ec2.StopInstancesInput) (*ec2.StopInstancesOutput, error) {
+func (s *state) StopInstances(ctx context.Context, in *ec2.StopInstancesInput) (*ec2.StopInstancesOutput, error) {
 	if aws.ToBool(in.Hibernate) {
 		return nil, wire.Errorf("UnsupportedHibernationConfiguration", "The instances of the embedded cloud cannot hibernate.")
 	}
@@ -305,7 +299,7 @@ func notPermitted(in *instance, verb, attribute string) error {
 	return wire.Errorf("OperationNotPermitted", "The instance '%s' may not be %s. Modify its '%s' instance attribute and try again.", *in.InstanceId, verb, attribute)
 }
 
-func (s *Service) TerminateInstances(ctx context.Context, in *ec2.TerminateInstancesInput) (*ec2.TerminateInstancesOutput, error) {
+func (s *state) TerminateInstances(ctx context.Context, in *ec2.TerminateInstancesInput) (*ec2.TerminateInstancesOutput, error) {
 	changes, err := s.transit(ctx, in.InstanceIds, func(row *instance) error {
 		if row.NoTermination {
 			return notPermitted(row, "terminated", "disableApiTermination")
@@ -321,8 +315,8 @@ func (s *Service) TerminateInstances(ctx context.Context, in *ec2.TerminateInsta
 	return &ec2.TerminateInstancesOutput{TerminatingInstances: changes}, err
 }
 
-// end sets an instance on its way to rest. The lock is held.
-func (s *Service) end(ctx context.Context, row *instance, g goal, state types.InstanceStateName) error {
+// end sets an instance on its way to rest.
+func (s *state) end(ctx context.Context, row *instance, g goal, state types.InstanceStateName) error {
 	id := *row.InstanceId
 	err := s.instances.edit(id, func(in *instance) {
 		in.setState(state)
@@ -336,7 +330,7 @@ func (s *Service) end(ctx context.Context, row *instance, g goal, state types.In
 		r = &runner{cancel: func(error) {}}
 		s.runners[id] = r
 		r.aim(g, reasonUser)
-		s.work.Go(func() { s.terminated(id, reasonUser) })
+		s.start(func(s *Service) { s.terminated(id) })
 		return nil
 	}
 	r.aim(g, reasonUser)
@@ -344,7 +338,7 @@ func (s *Service) end(ctx context.Context, row *instance, g goal, state types.In
 	return nil
 }
 
-func (s *Service) RebootInstances(ctx context.Context, in *ec2.RebootInstancesInput) (*ec2.RebootInstancesOutput, error) {
+func (s *state) RebootInstances(ctx context.Context, in *ec2.RebootInstancesInput) (*ec2.RebootInstancesOutput, error) {
 	_, err := s.transit(ctx, in.InstanceIds, func(row *instance) error {
 		switch row.state() {
 		case types.InstanceStateNameRunning, types.InstanceStateNamePending:
@@ -365,9 +359,11 @@ func (s *Service) RebootInstances(ctx context.Context, in *ec2.RebootInstancesIn
 const consoleLimit = 64 << 10
 
 func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutputInput) (*ec2.GetConsoleOutputOutput, error) {
-	s.mu.Lock()
-	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
-	s.mu.Unlock()
+	var row *instance
+	err := s.update(func(st *state) (err error) {
+		row, err = st.findInstance(wire.CallerFrom(ctx), in.InstanceId)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -384,9 +380,7 @@ func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutput
 
 // GetPasswordData answers as EC2 does for machines that do not run Windows: there
 // is no password.
-func (s *Service) GetPasswordData(ctx context.Context, in *ec2.GetPasswordDataInput) (*ec2.GetPasswordDataOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) GetPasswordData(ctx context.Context, in *ec2.GetPasswordDataInput) (*ec2.GetPasswordDataOutput, error) {
 	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -413,8 +407,8 @@ func tail(name string, limit int64) ([]byte, time.Time, error) {
 	return text, info.ModTime(), err
 }
 
-// forget deletes all that is left of a terminated instance. The lock is held.
-func (s *Service) forget(id string) error {
+// forget deletes all that is left of a terminated instance.
+func (s *state) forget(id string) error {
 	if err := s.instances.drop(id); err != nil {
 		return err
 	}
@@ -425,9 +419,7 @@ func (s *Service) forget(id string) error {
 	return nil
 }
 
-func (s *Service) DescribeInstanceAttribute(ctx context.Context, in *ec2.DescribeInstanceAttributeInput) (*ec2.DescribeInstanceAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeInstanceAttribute(ctx context.Context, in *ec2.DescribeInstanceAttributeInput) (*ec2.DescribeInstanceAttributeOutput, error) {
 	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -473,10 +465,8 @@ func (s *Service) DescribeInstanceAttribute(ctx context.Context, in *ec2.Describ
 	return out, nil
 }
 
-func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInstanceAttributeInput) (*ec2.ModifyInstanceAttributeOutput, error) {
+func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInstanceAttributeInput) (*ec2.ModifyInstanceAttributeOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	row, err := s.findInstance(c, in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -602,9 +592,7 @@ func spellOut(in *ec2.ModifyInstanceAttributeInput) error {
 	return nil
 }
 
-func (s *Service) ModifyInstanceMetadataOptions(ctx context.Context, in *ec2.ModifyInstanceMetadataOptionsInput) (*ec2.ModifyInstanceMetadataOptionsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) ModifyInstanceMetadataOptions(ctx context.Context, in *ec2.ModifyInstanceMetadataOptionsInput) (*ec2.ModifyInstanceMetadataOptionsOutput, error) {
 	row, err := s.findInstance(wire.CallerFrom(ctx), in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -646,12 +634,10 @@ var interfaceFilters = filters{
 	"requester-id": "", "requester-managed": "", "source-dest-check": "SourceDestCheck", "status": "Status", "subnet-id": "SubnetId", "vpc-id": "VpcId",
 }
 
-func (s *Service) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
+func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
 	if err := checkPaging("networkInterfaceIdSet", in.NetworkInterfaceIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	instances, err := s.instancesOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err

@@ -31,8 +31,8 @@ type keyPair struct {
 	types.KeyPairInfo
 }
 
-// findKey returns the caller's key pair called name, or nil. The lock is held.
-func (s *Service) findKey(c wire.Caller, name string) *keyPair {
+// findKey returns the caller's key pair called name, or nil.
+func (s *state) findKey(c wire.Caller, name string) *keyPair {
 	for _, k := range s.keys.rows {
 		if k.OwnerId == c.Account && k.Region == c.Region && *k.KeyName == name {
 			return k
@@ -41,7 +41,7 @@ func (s *Service) findKey(c wire.Caller, name string) *keyPair {
 	return nil
 }
 
-// addKey stores a new key pair. The lock is not held.
+// addKey stores a new key pair.
 func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerprint string, specs []types.TagSpecification) (*keyPair, error) {
 	tags, err := tagsFor(specs, kindKey.resource)
 	if err != nil {
@@ -49,11 +49,6 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 	}
 	if n := len(aws.ToString(name)); n == 0 || n > 255 {
 		return nil, invalidValue("Invalid value '%s' for keyPairNames. It must be 1 to 255 characters long.", aws.ToString(name))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.findKey(c, *name) != nil {
-		return nil, wire.Errorf("InvalidKeyPair.Duplicate", "The keypair '%s' already exists.", *name)
 	}
 	kind := types.KeyTypeRsa
 	if key.Type() == ssh.KeyAlgoED25519 {
@@ -63,7 +58,12 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 		KeyName: name, KeyPairId: aws.String(newID("key")), KeyFingerprint: &fingerprint, KeyType: kind, CreateTime: aws.Time(s.now()),
 		PublicKey: aws.String(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + *name), Tags: tags[kindKey.resource],
 	}}
-	return row, s.keys.put(*row.KeyPairId, row)
+	return row, s.update(func(st *state) error {
+		if st.findKey(c, *name) != nil {
+			return wire.Errorf("InvalidKeyPair.Duplicate", "The keypair '%s' already exists.", *name)
+		}
+		return st.keys.put(*row.KeyPairId, row)
+	})
 }
 
 // CreateKeyPair makes a key pair: RSA of 2048 bits in PKCS #1 PEM, or ED25519 in
@@ -204,10 +204,8 @@ func colons(sum []byte) string {
 
 var keyFilters = filters{"key-pair-id": "KeyPairId", "fingerprint": "KeyFingerprint", "key-name": "KeyName"}
 
-func (s *Service) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsInput) (*ec2.DescribeKeyPairsOutput, error) {
+func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsInput) (*ec2.DescribeKeyPairsOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var rows []types.KeyPairInfo
 	for _, k := range s.keys.all() {
 		if k.OwnerId != c.Account || k.Region != c.Region {
@@ -241,14 +239,12 @@ func (s *Service) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairs
 }
 
 // DeleteKeyPair succeeds, as on EC2, when there is no such key pair.
-func (s *Service) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (*ec2.DeleteKeyPairOutput, error) {
+func (s *state) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (*ec2.DeleteKeyPairOutput, error) {
 	c := wire.CallerFrom(ctx)
 	name, id := aws.ToString(in.KeyName), aws.ToString(in.KeyPairId)
 	if name == "" && id == "" {
 		return nil, missing("KeyName")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	out := &ec2.DeleteKeyPairOutput{Return: aws.Bool(true)}
 	for _, k := range s.keys.all() {
 		if k.OwnerId != c.Account || k.Region != c.Region || *k.KeyName != name && *k.KeyPairId != id {

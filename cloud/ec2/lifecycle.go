@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,8 +69,8 @@ func (r *runner) aim(g goal, why reason) {
 
 var errHalted = errors.New("the instance is to end")
 
-// halt ends what r runs, according to its goal. The lock is held.
-func (s *Service) halt(ctx context.Context, id string, r *runner) {
+// halt ends what r runs, according to its goal.
+func (s *state) halt(ctx context.Context, id string, r *runner) {
 	m, kill := r.machine, r.goal == goalTerminate
 	if m == nil {
 		if r.goal >= goalStop {
@@ -78,7 +79,7 @@ func (s *Service) halt(ctx context.Context, id string, r *runner) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	s.work.Go(func() {
+	s.start(func(s *Service) {
 		if kill {
 			s.log(id, "kill", m.Kill())
 			return
@@ -89,19 +90,19 @@ func (s *Service) halt(ctx context.Context, id string, r *runner) {
 	})
 }
 
-func (s *Service) log(id, what string, err error) {
+func (e *env) log(id, what string, err error) {
 	if err != nil {
-		s.opts.Log.Error(what, "instance", id, "error", err)
+		e.opts.Log.Error(what, "instance", id, "error", err)
 	}
 }
 
-// launch runs the instance, whose state is pending, until it is at rest. fail is
-// the failure that a rule wants, or nil. The lock is held.
-func (s *Service) launch(id string, fail error) {
+// launch runs the instance, whose state is pending, until it is at rest. fail is the
+// failure that a rule wants, or nil.
+func (s *state) launch(id string, fail error) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	r := &runner{cancel: cancel}
 	s.runners[id] = r
-	s.work.Go(func() {
+	s.start(func(s *Service) {
 		defer cancel(nil)
 		var exit machine.Exit
 		err := fail
@@ -112,13 +113,14 @@ func (s *Service) launch(id string, fail error) {
 			}
 			<-m.Done()
 			exit = m.Exit()
-			s.mu.Lock()
-			r.machine = nil
-			again = r.goal == goalReboot || r.goal == goalNone && exit.Reason == machine.Reboot
-			if again {
-				r.goal = goalNone
-			}
-			s.mu.Unlock()
+			again = view(s, func(*state) bool {
+				r.machine = nil
+				again := r.goal == goalReboot || r.goal == goalNone && exit.Reason == machine.Reboot
+				if again {
+					r.goal = goalNone
+				}
+				return again
+			})
 		}
 		s.rest(id, r, exit, err)
 	})
@@ -126,18 +128,13 @@ func (s *Service) launch(id string, fail error) {
 
 // boot starts the instance's machine, after its base has been made present.
 func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machine, error) {
-	s.mu.Lock()
-	in, _ := s.instances.get(id)
-	s.mu.Unlock()
+	in := s.instance(id)
 	if in.Base != "" {
 		layers, err := s.opts.Images.Ensure(ctx, in.Base, s.opts.Progress)
 		if err != nil {
 			return nil, fmt.Errorf("the image %s could not be prepared: %w", *in.ImageId, err)
 		}
-		s.mu.Lock()
-		err = s.instances.edit(id, func(in *instance) { in.Layers, in.Base = layers, "" })
-		s.mu.Unlock()
-		if err != nil {
+		if err := s.editInstance(id, func(in *instance) { in.Layers, in.Base = layers, "" }); err != nil {
 			return nil, err
 		}
 	}
@@ -148,10 +145,8 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	}
 
 	defer s.lockDisk(id)()
-	s.mu.Lock()
-	in, _ = s.instances.get(id)
+	in = s.instance(id)
 	spec := s.spec(id, in)
-	s.mu.Unlock()
 	if blank, err := s.upper(id).Empty(); err != nil {
 		return nil, err
 	} else if blank && len(in.Layers) == 0 {
@@ -168,14 +163,20 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	return m, s.update(func(st *state) error {
+		st.started(ctx, id, r, m)
+		return nil
+	})
+}
+
+// started writes that the instance's machine runs, unless it is to end already.
+func (s *state) started(ctx context.Context, id string, r *runner, m machine.Machine) {
 	r.machine = m
 	if r.goal >= goalStop {
 		s.halt(ctx, id, r)
-		return m, nil
+		return
 	}
-	err = s.instances.edit(id, func(in *instance) {
+	err := s.instances.edit(id, func(in *instance) {
 		in.Boots++
 		in.setState(types.InstanceStateNameRunning)
 		in.StateReason, in.StateTransitionReason = nil, nil
@@ -185,12 +186,30 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 		s.halt(ctx, id, r)
 	}
 	s.refreshPolicies()
-	return m, nil
 }
 
-// spec describes the instance's next boot, but for its layers. The lock is held.
+// spec describes the instance's next boot, but for its layers.
 func (s *Service) spec(id string, in *instance) machine.Spec {
 	private := netipAddr(in.PrivateIpAddress)
+	inside := network.Config{
+		Private: private,
+		Public:  netipAddr(in.PublicIpAddress),
+		Reach:   s.opts.Reach,
+		Metadata: metadata.Handler(s.opts.Clock.Now, func() metadata.Instance {
+			return view(s, func(st *state) metadata.Instance { return st.metadataOf(id) })
+		}),
+		Peer: func(addr netip.Addr) network.Peer {
+			return view(s, func(st *state) network.Peer { return st.peer(in, addr) })
+		},
+		Names: func(name string) (netip.Addr, bool) {
+			addr := view(s, func(st *state) netip.Addr { return st.address(in, name) })
+			return addr, addr.IsValid()
+		},
+	}
+	inside.Policy = view(s, func(st *state) *policy {
+		inside.Subnet = st.subnetPrefix(in)
+		return st.policyOf(id, in)
+	})
 	spec := machine.Spec{
 		ID:          id,
 		Dir:         s.machineDir(id),
@@ -201,16 +220,7 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 		User:        in.LoginUser,
 		HasUserData: in.UserData != "",
 		Console:     s.consoleFile(id),
-		Network: network.Config{
-			Private:  private,
-			Subnet:   s.subnetPrefix(in),
-			Public:   netipAddr(in.PublicIpAddress),
-			Metadata: metadata.Handler(s.opts.Clock.Now, func() metadata.Instance { return s.metadataOf(id) }),
-			Policy:   s.policyOf(id, in),
-			Reach:    s.opts.Reach,
-			Peer:     s.peers(in),
-			Names:    s.names(in),
-		},
+		Network:     inside,
 	}
 	spec.Waiting = func(why string) {
 		s.opts.Log.Info("launch waits", "instance", id, "why", why)
@@ -227,7 +237,21 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 // rest brings the instance to stopped or terminated, after its machine ended
 // with exit or could not be started because of err.
 func (s *Service) rest(id string, r *runner, exit machine.Exit, err error) {
-	s.mu.Lock()
+	delay := view(s, func(st *state) time.Duration { return st.ending(id, r, exit, err) })
+	if s.opts.Clock.Sleep(s.ctx, delay) != nil {
+		s.opts.Log.Debug("delay cut short", "instance", id)
+	}
+	// A stopping instance may have been terminated meanwhile.
+	if view(s, func(*state) goal { return r.goal }) == goalTerminate {
+		s.terminated(id)
+		return
+	}
+	_ = s.update(func(st *state) error { st.stopped(id, r); return nil })
+}
+
+// ending decides what becomes of the instance whose machine has ended, and returns how
+// long that takes.
+func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.Duration {
 	in, _ := s.instances.get(id)
 	goal, why := r.goal, r.why
 	if goal < goalStop {
@@ -258,35 +282,19 @@ func (s *Service) rest(id string, r *runner, exit machine.Exit, err error) {
 		state, delay = types.InstanceStateNameShuttingDown, s.opts.Delays.Terminate
 	}
 	s.log(id, "state", s.instances.edit(id, func(in *instance) { in.setState(state) }))
-	s.mu.Unlock()
-
-	if s.opts.Clock.Sleep(s.ctx, delay) != nil {
-		s.opts.Log.Debug("delay cut short", "instance", id)
-	}
-	// A stopping instance may have been terminated meanwhile.
-	s.mu.Lock()
-	goal, why = r.goal, r.why
-	s.mu.Unlock()
-	if goal == goalTerminate {
-		s.terminated(id, why)
-	} else {
-		s.stopped(id, why)
-	}
+	return delay
 }
 
 // stopped writes that the instance is at rest and gives its public address back.
-func (s *Service) stopped(id string, why reason) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.runners[id]
-	if r != nil && r.goal == goalTerminate { // asked for in the last moment
-		s.work.Go(func() { s.terminated(id, r.why) })
+func (s *state) stopped(id string, r *runner) {
+	if r.goal == goalTerminate { // asked for in the last moment
+		s.start(func(s *Service) { s.terminated(id) })
 		return
 	}
 	delete(s.runners, id)
 	s.log(id, "stopped", s.instances.edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameStopped)
-		in.setReason(why, s.now())
+		in.setReason(r.why, s.now())
 		in.setPublic("")
 	}))
 	s.refreshPolicies()
@@ -294,12 +302,9 @@ func (s *Service) stopped(id string, why reason) {
 
 // terminated deletes the instance's volumes, or detaches those that shall stay,
 // and what else it holds; the row stays for an hour.
-func (s *Service) terminated(id string, why reason) {
+func (s *Service) terminated(id string) {
 	defer s.lockDisk(id)()
-	s.mu.Lock()
-	in, _ := s.instances.get(id)
-	s.mu.Unlock()
-
+	in := s.instance(id)
 	layers := in.Layers
 	if !in.deletesRoot() {
 		var err error
@@ -312,7 +317,16 @@ func (s *Service) terminated(id string, why reason) {
 			s.log(id, "keep the volume "+*b.Ebs.VolumeId, s.takeOut(*b.Ebs.VolumeId, id, *b.DeviceName))
 		}
 	}
-	s.mu.Lock()
+	_ = s.update(func(st *state) error { st.terminated(in, layers); return nil })
+	s.log(id, "remove the disk", s.opts.Driver.Remove(context.WithoutCancel(s.ctx), s.machineDir(id)))
+}
+
+// terminated writes that the instance is no more; layers are what its root held.
+func (s *state) terminated(in *instance, layers []string) {
+	id, why := *in.InstanceId, reasonUser
+	if r := s.runners[id]; r != nil { // none after a crash
+		why = r.why
+	}
 	for _, b := range in.BlockDeviceMappings {
 		volume := *b.Ebs.VolumeId
 		if aws.ToBool(b.Ebs.DeleteOnTermination) {
@@ -338,20 +352,17 @@ func (s *Service) terminated(id string, why reason) {
 	}))
 	delete(s.policies, id)
 	s.refreshPolicies()
-	s.mu.Unlock()
-	s.log(id, "remove the disk", s.opts.Driver.Remove(context.WithoutCancel(s.ctx), s.machineDir(id)))
 }
 
 // lockDisk keeps others from starting the instance's machine and from taking its
 // disk, until the function that it returns is called.
 func (s *Service) lockDisk(id string) func() {
-	s.mu.Lock()
-	disk := s.disks[id]
-	if disk == nil {
-		disk = &sync.Mutex{}
-		s.disks[id] = disk
-	}
-	s.mu.Unlock()
+	disk := view(s, func(st *state) *sync.Mutex {
+		if st.disks[id] == nil {
+			st.disks[id] = &sync.Mutex{}
+		}
+		return st.disks[id]
+	})
 	disk.Lock()
 	return disk.Unlock
 }
@@ -365,15 +376,16 @@ func (s *Service) capture(ctx context.Context, volumes []string, instance string
 		return s.freezeVolumes(ctx, volumes, instance)
 	}
 	defer s.lockDisk(instance)()
-	s.mu.Lock()
-	var m machine.Machine
-	if r := s.runners[instance]; r != nil && r.machine != nil {
-		m = r.machine
+	m := view(s, func(st *state) machine.Machine {
+		r := st.runners[instance]
+		if r == nil || r.machine == nil {
+			return nil
+		}
 		if reboot {
 			r.aim(goalReboot, reasonUser)
 		}
-	}
-	s.mu.Unlock()
+		return r.machine
+	})
 	if m == nil {
 		return s.freezeVolumes(ctx, volumes, instance)
 	}
@@ -400,10 +412,8 @@ func (s *Service) capture(ctx context.Context, volumes []string, instance string
 // share. A crash leaves the layer's id with the instance, so that its disk stays
 // whole: see repair. The disk is locked.
 func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
-	s.mu.Lock()
-	in, ok := s.instances.get(id)
-	s.mu.Unlock()
-	if !ok {
+	in := s.instance(id)
+	if in == nil {
 		return nil, kindInstance.notFound(id)
 	}
 	upper := s.upper(id)
@@ -421,12 +431,12 @@ func (s *Service) freezeDisk(ctx context.Context, id string) ([]string, error) {
 	return layers, s.editInstance(id, func(in *instance) { in.Layers, in.Freezing = layers, "" })
 }
 
-// collect deletes the layers that nothing refers to any more, in the background,
-// and a while later those that were too young at first. The lock is held.
-func (s *Service) collect() {
+// collect deletes the layers that nothing refers to any more, in the background, and
+// a while later those that were too young at first.
+func (s *state) collect() {
 	again := !s.collecting
 	s.collecting = true
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		s.collectNow(ctx)
 		if !again {
 			return // the one that waits will see what this one has left
@@ -434,9 +444,7 @@ func (s *Service) collect() {
 		if (SystemClock{}).Sleep(ctx, collectAgain) != nil {
 			return // the next Open collects
 		}
-		s.mu.Lock()
-		s.collecting = false
-		s.mu.Unlock()
+		_ = s.update(func(st *state) error { st.collecting = false; return nil })
 		s.collectNow(ctx)
 	})
 }
@@ -446,8 +454,13 @@ func (s *Service) collect() {
 const collectAgain = 130 * time.Second
 
 func (s *Service) collectNow(ctx context.Context) {
-	s.mu.Lock()
-	var inUse []string
+	if err := s.opts.Images.Collect(ctx, view(s, (*state).layers)); err != nil && ctx.Err() == nil {
+		s.opts.Log.Error("collect layers", "error", err)
+	}
+}
+
+// layers are those that something refers to.
+func (s *state) layers() (inUse []string) {
 	add := func(layers []string, freezing string) {
 		inUse = append(inUse, layers...)
 		if freezing != "" {
@@ -463,42 +476,64 @@ func (s *Service) collectNow(ctx context.Context) {
 	for _, r := range s.instances.rows {
 		add(r.Layers, r.Freezing)
 	}
-	s.mu.Unlock()
-	if err := s.opts.Images.Collect(ctx, inUse); err != nil && ctx.Err() == nil {
-		s.opts.Log.Error("collect layers", "error", err)
-	}
+	return inUse
+}
+
+// instance is the row of an instance, or nil.
+func (s *Service) instance(id string) *instance {
+	return view(s, func(st *state) *instance { return st.instances.rows[id] })
 }
 
 func (s *Service) editInstance(id string, change func(*instance)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.instances.edit(id, change)
+	return s.update(func(st *state) error { return st.instances.edit(id, change) })
 }
 
 // confine names a directory of the service's that machines can write in, or below.
-func (s *Service) confine(path string) confined.Dir {
-	name, err := filepath.Rel(s.opts.Dir, path)
+func (e *env) confine(path string) confined.Dir {
+	name, err := filepath.Rel(e.opts.Dir, path)
 	if err != nil {
 		name = path // which confined refuses
 	}
-	return confined.Dir{Base: s.opts.Dir, Name: name}
+	return confined.Dir{Base: e.opts.Dir, Name: name}
 }
 
 // upper is the writable layer of an instance's disk.
-func (s *Service) upper(instance string) confined.Dir {
-	return s.confine(filepath.Join(s.machineDir(instance), "upper"))
+func (e *env) upper(instance string) confined.Dir {
+	return e.confine(filepath.Join(e.machineDir(instance), "upper"))
 }
 
-func (s *Service) machineDir(id string) string { return filepath.Join(s.opts.Dir, "machines", id) }
-func (s *Service) consoleFile(id string) string {
-	return filepath.Join(s.opts.Dir, "console", id+".log")
+func (e *env) machineDir(id string) string { return filepath.Join(e.opts.Dir, "machines", id) }
+func (e *env) consoleFile(id string) string {
+	return filepath.Join(e.opts.Dir, "console", id+".log")
 }
 
 // repair puts right what a crash left half done, and stops what ran.
 func (s *Service) repair(ctx context.Context) error {
-	if err := s.repairImports(); err != nil {
+	err := s.update(func(st *state) error { return errors.Join(st.repairImports(), st.repairGroups()) })
+	if err != nil {
 		return err
 	}
+	for _, id := range view(s, func(st *state) []string { return st.instances.ids() }) {
+		if err := s.repairInstance(id); err != nil {
+			return err
+		}
+	}
+	for _, id := range view(s, func(st *state) []string { return st.volumes.ids() }) {
+		if err := s.repairVolume(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := s.update((*state).repairImages); err != nil {
+		return err
+	}
+	if err := s.removeStrays(ctx); err != nil {
+		return err
+	}
+	return s.update(func(st *state) error { st.collect(); return nil })
+}
+
+// repairGroups deletes the groups of networks that were not made.
+func (s *state) repairGroups() error {
 	for _, id := range s.groups.ids() {
 		g, _ := s.groups.get(id)
 		n, ok := s.networks.get(*g.OwnerId + "." + g.Region)
@@ -508,23 +543,6 @@ func (s *Service) repair(ctx context.Context) error {
 			}
 		}
 	}
-	for _, id := range s.instances.ids() {
-		if err := s.repairInstance(id); err != nil {
-			return err
-		}
-	}
-	for _, id := range s.volumes.ids() {
-		if err := s.repairVolume(ctx, id); err != nil {
-			return err
-		}
-	}
-	if err := s.repairImages(); err != nil {
-		return err
-	}
-	if err := s.removeStrays(ctx); err != nil {
-		return err
-	}
-	s.collect()
 	return nil
 }
 
@@ -543,8 +561,8 @@ func (s *Service) repairInstance(id string) error {
 			in.setPublic("")
 		}
 	})
-	if in, _ := s.instances.get(id); err == nil && in.state() == types.InstanceStateNameShuttingDown {
-		s.terminated(id, reasonUser)
+	if err == nil && s.instance(id).state() == types.InstanceStateNameShuttingDown {
+		s.terminated(id)
 	}
 	return err
 }
@@ -556,7 +574,7 @@ func (s *Service) removeStrays(ctx context.Context) error {
 		return err
 	}
 	for _, e := range volumes {
-		if _, ok := s.volumes.get(e.Name()); ok {
+		if _, err := s.volume(e.Name()); err == nil {
 			continue
 		}
 		if err := s.opts.Driver.Remove(ctx, s.detachedDir(e.Name())); err != nil {
@@ -568,8 +586,7 @@ func (s *Service) removeStrays(ctx context.Context) error {
 		return err
 	}
 	for _, e := range entries {
-		in, ok := s.instances.get(e.Name())
-		if ok && in.State.Name != types.InstanceStateNameTerminated {
+		if in := s.instance(e.Name()); in != nil && in.State.Name != types.InstanceStateNameTerminated {
 			continue
 		}
 		if err := s.opts.Driver.Remove(ctx, s.machineDir(e.Name())); err != nil {

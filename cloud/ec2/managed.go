@@ -11,26 +11,24 @@ import (
 // Managed reports whether an instance of the caller's runs and has an instance
 // profile.
 func (s *Service) Managed(c wire.Caller, id string) bool {
-	_, ok := s.managed(c, id)
-	return ok
+	return view(s, func(st *state) bool { return st.managed(c, id) != nil })
 }
 
 // DialManaged connects to a port of a managed instance from inside, past its
 // security groups.
 func (s *Service) DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error) {
-	m, ok := s.managed(c, id)
-	if !ok {
+	m := view(s, func(st *state) machine.Machine { return st.managed(c, id) })
+	if m == nil {
 		return nil, kindInstance.notFound(id)
 	}
 	return m.Dial(ctx, port)
 }
 
-func (s *Service) managed(c wire.Caller, id string) (machine.Machine, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// managed is the machine of such an instance, or nil.
+func (s *state) managed(c wire.Caller, id string) machine.Machine {
 	in, r := s.instances.rows[id], s.runners[id]
 	if in == nil || r == nil || r.machine == nil || in.OwnerId != c.Account || in.Region != c.Region || in.IamInstanceProfile == nil {
-		return nil, false
+		return nil
 	}
-	return r.machine, true
+	return r.machine
 }

@@ -94,9 +94,9 @@ type vpcNetwork struct {
 	Subnets []types.Subnet
 }
 
-// networkOf returns the caller's default VPC; the first call in a region makes
-// it, and its default security group. The lock is held.
-func (s *Service) networkOf(c wire.Caller) (*vpcNetwork, error) {
+// networkOf returns the caller's default VPC; the first call in a region makes it,
+// and its default security group.
+func (s *state) networkOf(c wire.Caller) (*vpcNetwork, error) {
 	key := c.Account + "." + c.Region
 	if n, ok := s.networks.get(key); ok {
 		return n, nil
@@ -146,7 +146,7 @@ func (s *Service) networkOf(c wire.Caller) (*vpcNetwork, error) {
 }
 
 // subnetsOf are the network's subnets with the number of addresses left in each.
-func (s *Service) subnetsOf(n *vpcNetwork) []types.Subnet {
+func (s *state) subnetsOf(n *vpcNetwork) []types.Subnet {
 	subnets := slices.Clone(n.Subnets)
 	for i := range subnets {
 		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 keeps five
@@ -224,9 +224,7 @@ var vpcFilters = filters{
 	"owner-id": "OwnerId", "state": "State", "vpc-id": "VpcId",
 }
 
-func (s *Service) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -257,9 +255,7 @@ var subnetFilters = filters{
 	"state": "State", "subnet-arn": "SubnetArn", "subnet-id": "SubnetId", "vpc-id": "VpcId",
 }
 
-func (s *Service) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -277,9 +273,7 @@ func (s *Service) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsIn
 	return &ec2.DescribeSubnetsOutput{Subnets: rows, NextToken: next}, err
 }
 
-func (s *Service) DescribeAccountAttributes(ctx context.Context, in *ec2.DescribeAccountAttributesInput) (*ec2.DescribeAccountAttributesOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeAccountAttributes(ctx context.Context, in *ec2.DescribeAccountAttributesInput) (*ec2.DescribeAccountAttributesOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err

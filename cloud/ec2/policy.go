@@ -88,8 +88,8 @@ func (p *policy) Open() []network.PortRange {
 	return out
 }
 
-// policyOf returns the instance's policy. The lock is held.
-func (s *Service) policyOf(id string, in *instance) *policy {
+// policyOf returns the instance's policy.
+func (s *state) policyOf(id string, in *instance) *policy {
 	p := s.policies[id]
 	if p == nil {
 		p = &policy{}
@@ -99,7 +99,7 @@ func (s *Service) policyOf(id string, in *instance) *policy {
 	return p
 }
 
-func (s *Service) groupsOfInstance(in *instance) []*group {
+func (s *state) groupsOfInstance(in *instance) []*group {
 	var out []*group
 	for _, id := range in.SecurityGroups {
 		if g, ok := s.groups.get(*id.GroupId); ok {
@@ -110,7 +110,7 @@ func (s *Service) groupsOfInstance(in *instance) []*group {
 }
 
 // members are the private addresses of the instances in each group.
-func (s *Service) members() map[string][]netip.Prefix {
+func (s *state) members() map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
 	for _, in := range s.instances.rows {
 		if !in.holdsAddress() {
@@ -125,8 +125,8 @@ func (s *Service) members() map[string][]netip.Prefix {
 }
 
 // refreshPolicies works every running instance's policy out again and tells the
-// machines. The lock is held.
-func (s *Service) refreshPolicies() {
+// machines.
+func (s *state) refreshPolicies() {
 	members := s.members()
 	for id, r := range s.runners {
 		p, in := s.policies[id], s.instances.rows[id]
@@ -140,9 +140,9 @@ func (s *Service) refreshPolicies() {
 	}
 }
 
-// neighbours calls visit with the running instances of in's network until it
-// returns true. The lock is held.
-func (s *Service) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
+// neighbours calls visit with the running instances of in's network until it returns
+// true.
+func (s *state) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
 	for id, r := range s.runners {
 		other := s.instances.rows[id]
 		if r.machine != nil && other != nil && other.OwnerId == in.OwnerId && other.Region == in.Region && visit(id, other, r.machine) {
@@ -166,42 +166,33 @@ func (p peer) Dial(ctx context.Context, from netip.Addr, port uint16) (net.Conn,
 	return p.machine.Dial(ctx, port)
 }
 
-// peers finds the neighbours of in by address.
-func (s *Service) peers(in *instance) func(netip.Addr) network.Peer {
-	return func(addr netip.Addr) network.Peer {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		var found network.Peer
-		s.neighbours(in, func(id string, other *instance, m machine.Machine) bool {
-			if netipAddr(other.PrivateIpAddress) != addr {
-				return false
-			}
-			found = peer{m, s.policies[id], id}
-			return true
-		})
-		return found
-	}
+// peer finds the neighbour of in that has the address, or nil.
+func (s *state) peer(in *instance, addr netip.Addr) (found network.Peer) {
+	s.neighbours(in, func(id string, other *instance, m machine.Machine) bool {
+		if netipAddr(other.PrivateIpAddress) != addr {
+			return false
+		}
+		found = peer{m, s.policies[id], id}
+		return true
+	})
+	return found
 }
 
-// names resolves the private DNS names of in's network: those of instances that
-// exist, running or not, and in's own.
-func (s *Service) names(in *instance) func(string) (netip.Addr, bool) {
-	return func(name string) (netip.Addr, bool) {
-		name = strings.ToLower(strings.TrimSuffix(name, "."))
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, other := range s.instances.rows {
-			if other.OwnerId != in.OwnerId || other.Region != in.Region || !other.holdsAddress() {
-				continue
-			}
-			full := aws.ToString(other.PrivateDnsName)
-			host, _, _ := strings.Cut(full, ".")
-			if name == full || name == host {
-				return netipAddr(other.PrivateIpAddress), true
-			}
+// address resolves a private DNS name of in's network, whose instances exist, running
+// or not, and are in's own too. The zero Addr stands for none.
+func (s *state) address(in *instance, name string) netip.Addr {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	for _, other := range s.instances.rows {
+		if other.OwnerId != in.OwnerId || other.Region != in.Region || !other.holdsAddress() {
+			continue
 		}
-		return netip.Addr{}, false
+		full := aws.ToString(other.PrivateDnsName)
+		host, _, _ := strings.Cut(full, ".")
+		if name == full || name == host {
+			return netipAddr(other.PrivateIpAddress)
+		}
 	}
+	return netip.Addr{}
 }
 
 // DialPublic connects client to a port of the running instance that has the
@@ -223,22 +214,20 @@ func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string
 // dialWhere connects client to a port of the running instance that is meant; what
 // names it in words.
 func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
-	s.mu.Lock()
-	var m machine.Machine
-	var p *policy
-	for id, r := range s.runners {
-		in := s.instances.rows[id]
-		if in != nil && r.machine != nil && meant(in) {
-			m, p = r.machine, s.policies[id]
+	to := view(s, func(st *state) (found peer) {
+		for id, r := range st.runners {
+			if in := st.instances.rows[id]; in != nil && r.machine != nil && meant(in) {
+				found = peer{r.machine, st.policies[id], id}
+			}
 		}
-	}
-	s.mu.Unlock()
-	if m == nil {
+		return found
+	})
+	if to.machine == nil {
 		return nil, wire.Errorf("InvalidAddress.NotFound", "No running instance has the %s", what)
 	}
-	if !p.Ingress(network.TCP, client, port) {
+	if !to.policy.Ingress(network.TCP, client, port) {
 		return nil, &wire.Error{Code: "UnauthorizedOperation", Status: 403,
 			Message: fmt.Sprintf("The security groups of the instance with the %s admit no connection from %s to port %d", what, client, port)}
 	}
-	return m.Dial(ctx, port)
+	return to.machine.Dial(ctx, port)
 }

@@ -33,7 +33,7 @@ type Credentials = metadata.Credentials
 
 // profile returns the instance profile that a launch names, or nil if it names
 // none.
-func (s *Service) profile(c wire.Caller, want *types.IamInstanceProfileSpecification) (*types.IamInstanceProfile, error) {
+func (e *env) profile(c wire.Caller, want *types.IamInstanceProfileSpecification) (*types.IamInstanceProfile, error) {
 	if want == nil {
 		return nil, nil
 	}
@@ -41,7 +41,7 @@ func (s *Service) profile(c wire.Caller, want *types.IamInstanceProfileSpecifica
 	if name == "" && arn == "" {
 		return nil, nil
 	}
-	found, ok := s.opts.Profiles.Find(c.Account, name, arn)
+	found, ok := e.opts.Profiles.Find(c.Account, name, arn)
 	switch {
 	case !ok && name != "":
 		return nil, invalidValue("Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", name)
@@ -54,16 +54,16 @@ func (s *Service) profile(c wire.Caller, want *types.IamInstanceProfileSpecifica
 }
 
 // lent is what the instance's metadata tell about its role; nil if it has none.
-func (s *Service) lent(in *instance) *metadata.Role {
+func (e *env) lent(in *instance) *metadata.Role {
 	if in.IamInstanceProfile == nil {
 		return nil
 	}
 	arn := aws.ToString(in.IamInstanceProfile.Arn)
-	profile, ok := s.opts.Profiles.Find(in.OwnerId, "", arn)
+	profile, ok := e.opts.Profiles.Find(in.OwnerId, "", arn)
 	if !ok {
 		return nil
 	}
-	credentials, ok := s.opts.Profiles.Lend(in.OwnerId, arn, *in.InstanceId)
+	credentials, ok := e.opts.Profiles.Lend(in.OwnerId, arn, *in.InstanceId)
 	if !ok {
 		return nil
 	}
@@ -83,10 +83,8 @@ func associationID(in *instance) string {
 	return "iip-assoc-" + strings.TrimPrefix(*in.InstanceId, "i-")
 }
 
-func (s *Service) AssociateIamInstanceProfile(ctx context.Context, in *ec2.AssociateIamInstanceProfileInput) (*ec2.AssociateIamInstanceProfileOutput, error) {
+func (s *state) AssociateIamInstanceProfile(ctx context.Context, in *ec2.AssociateIamInstanceProfileInput) (*ec2.AssociateIamInstanceProfileOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	row, err := s.findInstance(c, in.InstanceId)
 	if err != nil {
 		return nil, err
@@ -111,9 +109,7 @@ func (s *Service) AssociateIamInstanceProfile(ctx context.Context, in *ec2.Assoc
 	return &ec2.AssociateIamInstanceProfileOutput{IamInstanceProfileAssociation: &made}, nil
 }
 
-func (s *Service) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.DisassociateIamInstanceProfileInput) (*ec2.DisassociateIamInstanceProfileOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.DisassociateIamInstanceProfileInput) (*ec2.DisassociateIamInstanceProfileOutput, error) {
 	rows, err := s.instancesOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -132,9 +128,7 @@ func (s *Service) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.Di
 
 var associationFilters = filters{"instance-id": "InstanceId", "state": "State"}
 
-func (s *Service) DescribeIamInstanceProfileAssociations(ctx context.Context, in *ec2.DescribeIamInstanceProfileAssociationsInput) (*ec2.DescribeIamInstanceProfileAssociationsOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeIamInstanceProfileAssociations(ctx context.Context, in *ec2.DescribeIamInstanceProfileAssociationsInput) (*ec2.DescribeIamInstanceProfileAssociationsOutput, error) {
 	rows, err := s.instancesOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err

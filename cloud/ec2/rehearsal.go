@@ -282,9 +282,8 @@ func failing(ctx context.Context) error {
 	return nil
 }
 
-// hide makes ids, which this call made, not found for a while if a rule wants
-// it. The lock is held.
-func (s *Service) hide(ctx context.Context, ids ...string) {
+// hide makes ids, which this call made, not found for a while if a rule wants it.
+func (s *state) hide(ctx context.Context, ids ...string) {
 	rules, _ := ctx.Value(faultKey{}).([]Fault)
 	for _, f := range rules {
 		if f.Effect == EffectHide {
@@ -295,9 +294,8 @@ func (s *Service) hide(ctx context.Context, ids ...string) {
 	}
 }
 
-// concealed reports whether one of ids is still to be not found, and counts
-// that. The lock is held.
-func (s *Service) concealed(ids []string) (hidden []string) {
+// concealed reports whether one of ids is still to be not found, and counts that.
+func (s *state) concealed(ids []string) (hidden []string) {
 	for _, id := range ids {
 		if n := s.hidden[id]; n > 0 {
 			hidden = append(hidden, id)

@@ -36,15 +36,13 @@ type placement struct {
 
 // RunInstances launches instances; they are pending in the answer.
 func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errClosed
-	}
 	var system []types.Tag
 	if in.LaunchTemplate != nil {
-		var err error
-		if in, system, err = s.templated(wire.CallerFrom(ctx), in.LaunchTemplate, in); err != nil {
+		err := s.update(func(st *state) (err error) {
+			in, system, err = st.templated(wire.CallerFrom(ctx), in.LaunchTemplate, in)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -52,28 +50,37 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 }
 
 // run is RunInstances for it and for fleets, whose action is the other; system are
-// the tags that EC2 itself gives. The lock is held, and let go while an image id is
-// resolved.
-func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (*ec2.RunInstancesOutput, error) {
-	c := wire.CallerFrom(ctx)
-	request := fingerprint(in)
-	if token := aws.ToString(in.ClientToken); token != "" {
-		if out, err := s.repeatedRun(c, token, request); out != nil || err != nil {
-			return out, err
+// the tags that EC2 itself gives.
+func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (out *ec2.RunInstancesOutput, err error) {
+	launch, request := *in, fingerprint(in)
+	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {
+		err := s.update(func(st *state) (err error) {
+			out, err = st.repeatedRun(wire.CallerFrom(ctx), aws.ToString(in.ClientToken), request)
+			return err
+		})
+		if out != nil || err != nil {
+			return out, err // whatever the parameter says by now
+		}
+		if launch.ImageId, err = s.resolved(ctx, in.ImageId); err != nil {
+			return nil, err
 		}
 	}
-	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {
-		s.mu.Unlock()
-		id, err := s.resolved(ctx, in.ImageId)
-		s.mu.Lock()
-		switch {
-		case err != nil:
-			return nil, err
-		case s.closed:
-			return nil, errClosed
-		}
-		launch := *in
-		in, launch.ImageId = &launch, id
+	err = s.update(func(st *state) (err error) {
+		out, err = st.run(ctx, action, &launch, request, system)
+		return err
+	})
+	return out, err
+}
+
+// run launches instances, whose image has an id; request is the fingerprint of what
+// asks for it.
+func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInput, request string, system []types.Tag) (*ec2.RunInstancesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if s.closed {
+		return nil, errClosed
+	}
+	if out, err := s.repeatedRun(c, aws.ToString(in.ClientToken), request); out != nil || err != nil {
+		return out, err
 	}
 	img, err := s.usableImage(c, in.ImageId)
 	if err != nil {
@@ -155,8 +162,11 @@ func fingerprint(in any) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// repeatedRun answers a launch whose client token was seen before. The lock is held.
-func (s *Service) repeatedRun(c wire.Caller, token, request string) (*ec2.RunInstancesOutput, error) {
+// repeatedRun answers a launch whose client token was seen before.
+func (s *state) repeatedRun(c wire.Caller, token, request string) (*ec2.RunInstancesOutput, error) {
+	if token == "" {
+		return nil, nil
+	}
 	rows, err := s.instancesOf(c)
 	if err != nil {
 		return nil, err
@@ -220,9 +230,9 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	return nil
 }
 
-// placeWithRoom is place, in the first zone that has capacity for the instance
-// type if the launch names none. The lock is held.
-func (s *Service) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstancesInput) (*placement, error) {
+// placeWithRoom is place, in the first zone that has capacity for the instance type
+// if the launch names none.
+func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstancesInput) (*placement, error) {
 	refusal := func(p *placement) error {
 		if aws.ToBool(in.DryRun) {
 			return nil
@@ -249,9 +259,8 @@ func (s *Service) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstanc
 	return nil, refused
 }
 
-// place finds the subnet, groups and addressing that a launch asks for. The
-// lock is held.
-func (s *Service) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, error) {
+// place finds the subnet, groups and addressing that a launch asks for.
+func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, error) {
 	n, err := s.networkOf(c)
 	if err != nil {
 		return nil, err
@@ -303,7 +312,7 @@ func (s *Service) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, e
 }
 
 // newInstance is what the instances of a launch have in common.
-func (s *Service) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
+func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
 	row := &instance{
 		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"),
 		UserData: aws.ToString(in.UserData), ShutdownBehavior: in.InstanceInitiatedShutdownBehavior, WantsPublic: p.public,
@@ -386,10 +395,10 @@ func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *ty
 	return o
 }
 
-// create writes the instance row, the index'th of its launch, with its volumes,
-// and returns its id. The volumes come first: repair deletes them when a crash
-// keeps the instance from following. The lock is held.
-func (s *Service) create(row *instance, index int32, p *placement, devices []device, volumeTags []types.Tag) (string, error) {
+// create writes the instance row, the index'th of its launch, with its volumes, and
+// returns its id. The volumes come first: repair deletes them when a crash keeps the
+// instance from following.
+func (s *state) create(row *instance, index int32, p *placement, devices []device, volumeTags []types.Tag) (string, error) {
 	id := newID("i")
 	row.InstanceId, row.AmiLaunchIndex = &id, &index
 	private, err := s.privateAddress(p, id)
@@ -431,9 +440,9 @@ func probe(seed string, try func(uint32) bool) {
 	}
 }
 
-// publicAddress chooses an address for an instance in 127.16.0.0 to
-// 127.250.255.255, away from those that hosts use themselves. The lock is held.
-func (s *Service) publicAddress(id string) string {
+// publicAddress chooses an address for an instance in 127.16.0.0 to 127.250.255.255,
+// away from those that hosts use themselves.
+func (s *state) publicAddress(id string) string {
 	taken := map[string]bool{}
 	for _, in := range s.instances.rows {
 		taken[aws.ToString(in.PublicIpAddress)] = true
@@ -447,8 +456,7 @@ func (s *Service) publicAddress(id string) string {
 }
 
 // privateAddress chooses an address of the subnet, or checks the wanted one.
-// The lock is held.
-func (s *Service) privateAddress(p *placement, id string) (netip.Addr, error) {
+func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
 	taken := map[string]bool{}
 	for _, in := range s.instances.rows {
 		if in.holdsAddress() && aws.ToString(in.SubnetId) == *p.subnet.SubnetId {

@@ -1,7 +1,8 @@
 // Package ec2 is the embedded EC2: the state of images, instances and what
-// belongs to them, and the transitions between states. The methods of [Service]
-// named as EC2's actions are those actions; the caller's account and region
-// come in the context (see [wire.WithCaller]).
+// belongs to them, and the transitions between states. The methods named as EC2's
+// actions are those actions: of the state, under its lock, or of [Service] if they
+// wait for something. The caller's account and region come in the context (see
+// [wire.WithCaller]).
 package ec2
 
 import (
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/confined"
@@ -140,34 +142,19 @@ type Options struct {
 	Wrote func()
 }
 
-// Service is the embedded EC2 of all accounts and regions.
+// Service is the embedded EC2 of all accounts and regions. Its methods do not hold the
+// lock of its state; those of the state do.
 type Service struct {
+	*env
+	guarded *durable.Guarded[*state] // see update and view
+	stop    context.CancelCauseFunc
+	work    sync.WaitGroup
+}
+
+// env is what a service and its state share. It does not change and needs no lock.
+type env struct {
 	opts Options
-
-	// ctx is that of work that goes on after its request; stop ends it.
-	ctx  context.Context
-	stop context.CancelCauseFunc
-	work sync.WaitGroup
-
-	mu        sync.Mutex // guards all below, and every change of the state on disk
-	closed    bool
-	images    *table[image]
-	snapshots *table[snapshot]
-	volumes   *table[volumeRow]
-	instances *table[instance]
-	keys      *table[keyPair]
-	groups    *table[group]
-	imports   *table[importTask]
-	networks  *table[vpcNetwork]
-	templates *table[launchTemplate]
-	spots     *table[spotRequest]
-	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
-	runners   map[string]*runner  // by instance
-	disks     map[string]*sync.Mutex
-	hidden    map[string]int // how often an id is yet to be not found
-	policies  map[string]*policy
-
-	collecting bool // layers will be collected again soon
+	ctx  context.Context // of work that goes on after its request, until the service's stop
 }
 
 // Open returns the service whose state is in opts.Dir and puts right what a
@@ -188,21 +175,12 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Wrote == nil {
 		opts.Wrote = func() {}
 	}
-	s := &Service{opts: opts, runners: map[string]*runner{}, disks: map[string]*sync.Mutex{},
-		hidden: map[string]int{}, policies: map[string]*policy{}}
+	s := &Service{env: &env{opts: opts}}
 	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
-	err := errors.Join(
-		open(s, "images", &s.images),
-		open(s, "snapshots", &s.snapshots),
-		open(s, "volumes", &s.volumes),
-		open(s, "instances", &s.instances),
-		open(s, "key-pairs", &s.keys),
-		open(s, "security-groups", &s.groups),
-		open(s, "imports", &s.imports),
-		open(s, "networks", &s.networks),
-		open(s, "launch-templates", &s.templates),
-		open(s, "spot-requests", &s.spots),
-		open(s, "foreign-tags", &s.foreign),
+	st, err := openState(s.env, func(f func(*Service)) { s.work.Go(func() { f(s) }) })
+	s.guarded = durable.Guard(st)
+	err = errors.Join(
+		err,
 		opts.Driver.Private(filepath.Join(opts.Dir, "machines")),
 		opts.Driver.Private(filepath.Join(opts.Dir, "console")),
 		opts.Driver.Private(s.detachedDir("")),
@@ -219,36 +197,40 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	return s, nil
 }
 
-func open[T any](s *Service, kind string, into **table[T]) (err error) {
-	*into, err = openTable[T](filepath.Join(s.opts.Dir, kind), s.opts.Wrote)
-	return err
+// update lets f read and change the state.
+func (s *Service) update(f func(*state) error) error { return s.guarded.Update(f) }
+
+// view returns what f finds in the state.
+func view[T any](s *Service, f func(*state) T) T { return durable.View(s.guarded, f) }
+
+// locked makes an action of a method of the state.
+func locked[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (out Out, err error) {
+		err = s.update(func(st *state) error {
+			out, err = action(st, ctx, in)
+			return err
+		})
+		return out, err
+	}
 }
 
 // Close shuts every machine down; when ctx ends first it kills them. The state
 // stays, with the instances stopped.
 func (s *Service) Close(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	for id, r := range s.runners {
-		r.aim(goalStop, reasonShutdown)
-		s.halt(ctx, id, r)
-	}
-	s.mu.Unlock()
+	err := s.update(func(st *state) error {
+		st.closed = true
+		for id, r := range st.runners {
+			r.aim(goalStop, reasonShutdown)
+			st.halt(ctx, id, r)
+		}
+		return nil
+	})
 	s.stop(errClosed)
 	s.work.Wait()
-	return nil
+	return err
 }
 
 var errClosed = &wire.Error{Code: "Unavailable", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
-
-// background runs f after the request that asks for it, and before Close
-// returns; once Close has begun, the next Open does what f would. The lock is
-// held.
-func (s *Service) background(f func(ctx context.Context)) {
-	if !s.closed {
-		s.work.Go(func() { f(s.ctx) })
-	}
-}
 
 // Endpoint returns the handler of the service's requests.
 func (s *Service) Endpoint() (*wire.Service, error) {
@@ -266,5 +248,10 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return endpoint, nil
 }
 
+// DescribeImages is the action, for Systems Manager.
+func (s *Service) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
+	return locked(s, (*state).DescribeImages)(ctx, in)
+}
+
 // now is the service's time, to the second as in EC2's answers.
-func (s *Service) now() time.Time { return s.opts.Clock.Now().UTC().Truncate(time.Second) }
+func (e *env) now() time.Time { return e.opts.Clock.Now().UTC().Truncate(time.Second) }

@@ -38,9 +38,8 @@ func (r *snapshot) visible(c wire.Caller) bool {
 	})
 }
 
-// snapshotView is the snapshot as DescribeSnapshots shows it to the caller. The lock
-// is held.
-func (s *Service) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
+// snapshotView is the snapshot as DescribeSnapshots shows it to the caller.
+func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 	v := r.Snapshot
 	v.Tags = s.tagsOn(c, *v.SnapshotId, *v.OwnerId, v.Tags)
 	if v.State != types.SnapshotStatePending {
@@ -55,7 +54,7 @@ func (s *Service) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 }
 
 // newSnapshot is a pending snapshot of the caller's.
-func (s *Service) newSnapshot(c wire.Caller, size int32, description string, tags []types.Tag) *snapshot {
+func (s *state) newSnapshot(c wire.Caller, size int32, description string, tags []types.Tag) *snapshot {
 	return &snapshot{Region: c.Region, Snapshot: types.Snapshot{
 		SnapshotId: aws.String(newID("snap")), OwnerId: &c.Account, State: types.SnapshotStatePending, Progress: aws.String("0%"),
 		StartTime: aws.Time(s.opts.Clock.Now().UTC()), Description: &description, VolumeSize: &size, Encrypted: aws.Bool(false),
@@ -64,7 +63,7 @@ func (s *Service) newSnapshot(c wire.Caller, size int32, description string, tag
 }
 
 // ofVolume is a pending snapshot of the volume.
-func (s *Service) ofVolume(c wire.Caller, v *volumeRow, description string, tags []types.Tag) *snapshot {
+func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *v.Size, description, tags)
 	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
 	snap.LoginUser = v.LoginUser
@@ -77,8 +76,7 @@ func (s *Service) ofVolume(c wire.Caller, v *volumeRow, description string, tags
 }
 
 // complete writes what a snapshot captured and its end; err is why it failed.
-// The lock is held.
-func (s *Service) complete(id string, err error) error {
+func (s *state) complete(id string, err error) error {
 	return s.snapshots.edit(id, func(r *snapshot) {
 		if err != nil {
 			r.State, r.StateMessage = types.SnapshotStateError, aws.String(err.Error())
@@ -88,14 +86,12 @@ func (s *Service) complete(id string, err error) error {
 	})
 }
 
-func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (*ec2.CreateSnapshotOutput, error) {
+func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (*ec2.CreateSnapshotOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v, err := s.findVolume(c, in.VolumeId)
 	if err != nil {
 		return nil, err
@@ -116,7 +112,7 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInpu
 	}
 	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
 	s.hide(ctx, id)
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		err := fail
 		if err == nil {
 			err = s.fill(ctx, map[string]string{volume: id}, instance, false)
@@ -124,9 +120,7 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInpu
 		if wait := s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot); wait != nil {
 			return // the next Open completes it
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.log(id, "complete", s.complete(id, err))
+		s.log(id, "complete", s.update(func(st *state) error { return st.complete(id, err) }))
 	})
 	out := &ec2.CreateSnapshotOutput{}
 	copyFields(out, snap.Snapshot)
@@ -136,8 +130,8 @@ func (s *Service) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInpu
 	return out, nil
 }
 
-// rootOf is the instance whose root volume v is, or nil. The lock is held.
-func (s *Service) rootOf(v *volumeRow) *instance {
+// rootOf is the instance whose root volume v is, or nil.
+func (s *state) rootOf(v *volumeRow) *instance {
 	if len(v.Attachments) == 0 {
 		return nil
 	}
@@ -160,17 +154,17 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, instanc
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for volume, id := range snapshots {
-		err := s.snapshots.edit(id, func(r *snapshot) {
-			r.Layers, r.Base, r.Whole = layers[volume].layers, layers[volume].base, true
-		})
-		if err != nil {
-			return err
+	return s.update(func(st *state) error {
+		for volume, id := range snapshots {
+			err := st.snapshots.edit(id, func(r *snapshot) {
+				r.Layers, r.Base, r.Whole = layers[volume].layers, layers[volume].base, true
+			})
+			if err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // capturable reports an instance whose disk cannot be taken now.
@@ -182,8 +176,8 @@ func capturable(row *instance) error {
 	return wire.Errorf("IncorrectInstanceState", "Instance is not in state 'running' or 'stopped': '%s' is %s.", *row.InstanceId, row.state())
 }
 
-// findSnapshot returns a snapshot of the caller's. The lock is held.
-func (s *Service) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
+// findSnapshot returns a snapshot of the caller's.
+func (s *state) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing("SnapshotId")
 	}
@@ -200,9 +194,7 @@ func (s *Service) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
 	return r, nil
 }
 
-func (s *Service) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput) (*ec2.DeleteSnapshotOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput) (*ec2.DeleteSnapshotOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
 		return nil, err
@@ -225,13 +217,11 @@ var snapshotFilters = filters{
 	"volume-id": "VolumeId", "volume-size": "VolumeSize",
 }
 
-func (s *Service) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
+func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
 	if err := checkPaging("snapshotSet", in.SnapshotIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var rows []types.Snapshot
 	for _, r := range s.snapshots.all() {
 		if r.Region != c.Region || !r.visible(c) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
@@ -267,9 +257,7 @@ func ownedBy(c wire.Caller, owners []string, owner, alias string) bool {
 	})
 }
 
-func (s *Service) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnapshotAttributeInput) (*ec2.ModifySnapshotAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnapshotAttributeInput) (*ec2.ModifySnapshotAttributeOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
 		return nil, err
@@ -335,9 +323,7 @@ func checkGrantee(user, group string) error {
 	return nil
 }
 
-func (s *Service) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeSnapshotAttributeInput) (*ec2.DescribeSnapshotAttributeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeSnapshotAttribute(ctx context.Context, in *ec2.DescribeSnapshotAttributeInput) (*ec2.DescribeSnapshotAttributeOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
 		return nil, err
@@ -355,7 +341,7 @@ func (s *Service) DescribeSnapshotAttribute(ctx context.Context, in *ec2.Describ
 }
 
 // copyOf is a pending snapshot of the caller's with the content of another.
-func (s *Service) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
+func (s *state) copyOf(c wire.Caller, from *snapshot, description string, tags []types.Tag) *snapshot {
 	snap := s.newSnapshot(c, *from.VolumeSize, description, tags)
 	snap.VolumeId = aws.String("vol-ffffffff") // what EC2 says of a copy
 	snap.Encrypted, snap.KmsKeyId = from.Encrypted, from.KmsKeyId

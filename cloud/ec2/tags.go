@@ -114,8 +114,8 @@ type foreignTags struct {
 }
 
 // tagsOn are the tags that the caller sees on an image or a snapshot: of another's,
-// those that it has given itself. The lock is held.
-func (s *Service) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
+// those that it has given itself.
+func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
 	if owner == c.Account {
 		return tags
 	}
@@ -125,9 +125,8 @@ func (s *Service) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []ty
 	return nil
 }
 
-// setForeign replaces the caller's tags on an image or a snapshot of another's. The
-// lock is held.
-func (s *Service) setForeign(c wire.Caller, id string, tags []types.Tag) error {
+// setForeign replaces the caller's tags on an image or a snapshot of another's.
+func (s *state) setForeign(c wire.Caller, id string, tags []types.Tag) error {
 	key := c.Account + "." + id
 	if len(tags) == 0 {
 		return s.foreign.drop(key)
@@ -135,9 +134,9 @@ func (s *Service) setForeign(c wire.Caller, id string, tags []types.Tag) error {
 	return s.foreign.put(key, &foreignTags{Region: c.Region, Account: c.Account, Resource: id, Tags: tags})
 }
 
-// dropShared deletes an image or a snapshot, by drop, after the tags that other accounts
-// have given to it. The lock is held.
-func (s *Service) dropShared(id string, drop func(id string) error) error {
+// dropShared deletes an image or a snapshot, by drop, after the tags that other
+// accounts have given to it.
+func (s *state) dropShared(id string, drop func(id string) error) error {
 	for _, key := range s.foreign.ids() {
 		if s.foreign.rows[key].Resource == id {
 			if err := s.foreign.drop(key); err != nil {
@@ -157,8 +156,8 @@ type taggedResource struct {
 }
 
 // taggable returns what the caller can tag, by id: its own resources, and the images
-// and snapshots that others share with it. The lock is held.
-func (s *Service) taggable(c wire.Caller) (map[string]taggedResource, error) {
+// and snapshots that others share with it.
+func (s *state) taggable(c wire.Caller) (map[string]taggedResource, error) {
 	out := map[string]taggedResource{}
 	rows, err := s.instancesOf(c)
 	if err != nil {
@@ -253,9 +252,7 @@ func (s *Service) taggable(c wire.Caller) (map[string]taggedResource, error) {
 
 // retag replaces the tags of resources by what change makes of them: all of
 // them or, when something is wrong with one, none.
-func (s *Service) retag(ctx context.Context, ids []string, change func([]types.Tag) []types.Tag) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) retag(ctx context.Context, ids []string, change func([]types.Tag) []types.Tag) error {
 	all, err := s.taggable(wire.CallerFrom(ctx))
 	if err != nil {
 		return err
@@ -289,7 +286,7 @@ func noResource(id string) error {
 	return wire.Errorf("InvalidID", "The ID '%s' is not valid", id)
 }
 
-func (s *Service) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.CreateTagsOutput, error) {
+func (s *state) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2.CreateTagsOutput, error) {
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err
 	}
@@ -298,7 +295,7 @@ func (s *Service) CreateTags(ctx context.Context, in *ec2.CreateTagsInput) (*ec2
 
 // DeleteTags removes tags; all of them, but for those that EC2 gave, if the request
 // names none.
-func (s *Service) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
+func (s *state) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2.DeleteTagsOutput, error) {
 	for _, t := range in.Tags {
 		if err := checkKey(t); err != nil {
 			return nil, err
@@ -314,12 +311,10 @@ func (s *Service) DeleteTags(ctx context.Context, in *ec2.DeleteTagsInput) (*ec2
 
 var tagFilters = filters{"key": "Key", "resource-id": "ResourceId", "resource-type": "ResourceType", "value": "Value"}
 
-func (s *Service) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
+func (s *state) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*ec2.DescribeTagsOutput, error) {
 	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	all, err := s.taggable(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err

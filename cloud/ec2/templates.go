@@ -93,8 +93,8 @@ func errNoTemplate(id, name string) error {
 	return wire.Errorf("InvalidLaunchTemplateName.NotFoundException", "The specified launch template, with template name %s, does not exist.", name)
 }
 
-// findTemplate returns the caller's launch template. The lock is held.
-func (s *Service) findTemplate(c wire.Caller, id, name *string) (*launchTemplate, error) {
+// findTemplate returns the caller's launch template.
+func (s *state) findTemplate(c wire.Caller, id, name *string) (*launchTemplate, error) {
 	for _, t := range s.templates.all() {
 		if t.Account != c.Account || t.Region != c.Region {
 			continue
@@ -106,7 +106,7 @@ func (s *Service) findTemplate(c wire.Caller, id, name *string) (*launchTemplate
 	return nil, errNoTemplate(aws.ToString(id), aws.ToString(name))
 }
 
-func (s *Service) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTemplateInput) (*ec2.CreateLaunchTemplateOutput, error) {
+func (s *state) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTemplateInput) (*ec2.CreateLaunchTemplateOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindTemplate.resource)
 	if err != nil {
@@ -118,8 +118,6 @@ func (s *Service) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunch
 	if !templateName.MatchString(aws.ToString(in.LaunchTemplateName)) {
 		return nil, wire.Errorf("InvalidLaunchTemplateName.MalformedException", "A launch template name must be between 3 and 125 characters, and contain letters, numbers, and the characters: -, ., (, ), /, _.")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if have, err := s.findTemplate(c, nil, in.LaunchTemplateName); err == nil {
 		if token := aws.ToString(in.ClientToken); token != "" && have.Token == token && have.Request == fingerprint(in) {
 			return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &have.LaunchTemplate}, nil
@@ -162,7 +160,11 @@ func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.Creat
 	if err := checkTemplate(in.LaunchTemplateData); err != nil {
 		return nil, err
 	}
-	out, err := s.addVersion(c, in)
+	var out types.LaunchTemplateVersion
+	err := s.update(func(st *state) (err error) {
+		out, err = st.addVersion(c, in)
+		return err
+	})
 	if err == nil && aws.ToBool(in.ResolveAlias) {
 		out.LaunchTemplateData.ImageId, err = s.resolved(ctx, out.LaunchTemplateData.ImageId)
 	}
@@ -170,9 +172,7 @@ func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.Creat
 }
 
 // addVersion makes a version of a template and returns it as it is shown.
-func (s *Service) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInput) (out types.LaunchTemplateVersion, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInput) (out types.LaunchTemplateVersion, err error) {
 	t, err := s.findTemplate(c, notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
 	if err != nil {
 		return out, err
@@ -218,9 +218,7 @@ func (s *Service) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionI
 }
 
 // ModifyLaunchTemplate chooses the default version.
-func (s *Service) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTemplateInput) (*ec2.ModifyLaunchTemplateOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTemplateInput) (*ec2.ModifyLaunchTemplateOutput, error) {
 	t, err := s.findTemplate(wire.CallerFrom(ctx), in.LaunchTemplateId, in.LaunchTemplateName)
 	if err != nil {
 		return nil, err
@@ -239,9 +237,7 @@ func (s *Service) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunch
 	return &ec2.ModifyLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, nil
 }
 
-func (s *Service) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTemplateInput) (*ec2.DeleteLaunchTemplateOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTemplateInput) (*ec2.DeleteLaunchTemplateOutput, error) {
 	t, err := s.findTemplate(wire.CallerFrom(ctx), in.LaunchTemplateId, in.LaunchTemplateName)
 	if err != nil {
 		return nil, err
@@ -251,13 +247,11 @@ func (s *Service) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunch
 
 var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}
 
-func (s *Service) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
+func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
 	if err := checkMax(in.MaxResults, 1, 200); err != nil {
 		return nil, err
 	}
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, id := range in.LaunchTemplateIds {
 		if _, err := s.findTemplate(c, &id, nil); err != nil {
 			return nil, err
@@ -311,7 +305,11 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 	if err := checkMax(in.MaxResults, 1, 200); err != nil {
 		return nil, err
 	}
-	rows, err := s.versions(wire.CallerFrom(ctx), in)
+	var rows []types.LaunchTemplateVersion
+	err := s.update(func(st *state) (err error) {
+		rows, err = st.versions(wire.CallerFrom(ctx), in)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -335,9 +333,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 }
 
 // versions are those that a request asks for.
-func (s *Service) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsInput) ([]types.LaunchTemplateVersion, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsInput) ([]types.LaunchTemplateVersion, error) {
 	var templates []*launchTemplate
 	if aws.ToString(in.LaunchTemplateId)+aws.ToString(in.LaunchTemplateName) != "" {
 		t, err := s.findTemplate(c, notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
@@ -433,10 +429,10 @@ func overlay[T any](base *T, over T) {
 	}
 }
 
-// templated returns the launch that a template and a request give together, of
-// which the request's fields win, and the tags that tell from which template and
-// version an instance is. The lock is held.
-func (s *Service) templated(c wire.Caller, spec *types.LaunchTemplateSpecification, in *ec2.RunInstancesInput) (*ec2.RunInstancesInput, []types.Tag, error) {
+// templated returns the launch that a template and a request give together, of which
+// the request's fields win, and the tags that tell from which template and version an
+// instance is.
+func (s *state) templated(c wire.Caller, spec *types.LaunchTemplateSpecification, in *ec2.RunInstancesInput) (*ec2.RunInstancesInput, []types.Tag, error) {
 	t, err := s.findTemplate(c, notEmpty(spec.LaunchTemplateId), notEmpty(spec.LaunchTemplateName))
 	if err != nil {
 		return nil, nil, err
@@ -463,7 +459,7 @@ func (s *Service) templated(c wire.Caller, spec *types.LaunchTemplateSpecificati
 const aliasPrefix = "resolve:ssm:"
 
 // resolved is an image id or, of the form resolve:ssm:NAME, with :VERSION if need
-// be, the id that the parameter has now. The lock is not held.
+// be, the id that the parameter has now.
 func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
 	name, alias := strings.CutPrefix(aws.ToString(id), aliasPrefix)
 	if !alias {

@@ -135,9 +135,9 @@ func needsEncrypted(key *string, encrypted *bool) error {
 	return nil
 }
 
-// devices are the block devices of a launch: the image's, changed and added to
-// by the request's mappings. The lock is held.
-func (s *Service) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
+// devices are the block devices of a launch: the image's, changed and added to by the
+// request's mappings.
+func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMapping) ([]device, error) {
 	if err := checkMappings(want); err != nil {
 		return nil, err
 	}
@@ -203,9 +203,9 @@ func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
 	return &out
 }
 
-// fromSnapshot completes a volume that is made of a snapshot: one of the
-// caller's or of the image, which may be nil. The lock is held.
-func (s *Service) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
+// fromSnapshot completes a volume that is made of a snapshot: one of the caller's or
+// of the image, which may be nil.
+func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	if aws.ToBool(v.Encrypted) {
 		v.KmsKeyId = aws.String(kmsKey(c, aws.ToString(v.KmsKeyId)))
 	}
@@ -262,8 +262,8 @@ func kmsKey(c wire.Caller, name string) string {
 	return arn(c, "kms", "key/"+name)
 }
 
-// findVolume returns the caller's volume. The lock is held.
-func (s *Service) findVolume(c wire.Caller, id *string) (*volumeRow, error) {
+// findVolume returns the caller's volume.
+func (s *state) findVolume(c wire.Caller, id *string) (*volumeRow, error) {
 	if aws.ToString(id) == "" {
 		return nil, missing("VolumeId")
 	}
@@ -277,7 +277,7 @@ func (s *Service) findVolume(c wire.Caller, id *string) (*volumeRow, error) {
 	return v, nil
 }
 
-func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
 	tags, err := tagsFor(in.TagSpecifications, kindVolume.resource)
 	if err != nil {
@@ -289,8 +289,6 @@ func (s *Service) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (
 	if t := cmp.Or(in.VolumeType, types.VolumeTypeGp2); aws.ToBool(in.MultiAttachEnabled) && t != types.VolumeTypeIo1 && t != types.VolumeTypeIo2 {
 		return nil, wire.Errorf("InvalidParameterCombination", "The parameter MultiAttachEnabled is supported for the volume types io1 and io2 only, not for %s.", t)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	n, err := s.networkOf(c)
 	if err != nil {
 		return nil, err
@@ -343,9 +341,7 @@ func copyFields(to, from any) {
 	}
 }
 
-func (s *Service) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*ec2.DeleteVolumeOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*ec2.DeleteVolumeOutput, error) {
 	v, err := s.findVolume(wire.CallerFrom(ctx), in.VolumeId)
 	if err != nil {
 		return nil, err
@@ -357,7 +353,7 @@ func (s *Service) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (
 		return nil, err
 	}
 	id := *v.VolumeId
-	s.background(func(ctx context.Context) {
+	s.background(func(ctx context.Context, s *Service) {
 		defer s.lockDisk(id)()
 		s.log(id, "delete", s.opts.Driver.Remove(context.WithoutCancel(ctx), s.detachedDir(id)))
 	})
@@ -373,13 +369,11 @@ var volumeFilters = filters{
 	"snapshot-id": "SnapshotId", "source-volume-id": "", "status": "State", "volume-id": "VolumeId", "volume-type": "VolumeType",
 }
 
-func (s *Service) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {
+func (s *state) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {
 	if err := checkPaging("volumeSet", in.VolumeIds, in.MaxResults, 5, 1000); err != nil {
 		return nil, err
 	}
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var rows []types.Volume
 	for _, v := range s.volumes.all() {
 		if v.Account == c.Account && v.Region == c.Region {
