@@ -50,6 +50,10 @@ type Status struct {
 // its exit status is unknown. Rebooting the machine does this.
 var ErrDisconnected = errors.New("the connection to the machine was lost while the command ran")
 
+// ErrNoCommands says that the machine does not run commands for the user: nothing
+// of what was asked for has begun.
+var ErrNoCommands = errors.New("the machine does not run commands for this user")
+
 // ErrNoMachine is what a communicator of type "none" says to file transfers.
 var ErrNoMachine = errors.New(`the communicator is "none": there is no machine to move files to or from`)
 

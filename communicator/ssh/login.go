@@ -60,7 +60,11 @@ func (l *login) methods(ctx context.Context) (methods []ssh.AuthMethod) {
 				l.err = &fatalError{err}
 				return nil, l.err
 			}
-			l.offers = append(l.offers, fmt.Sprintf("%d keys of the SSH agent", len(more)))
+			offer := fmt.Sprintf("%d keys of the SSH agent", len(more))
+			if len(more) == 1 {
+				offer = "a key of the SSH agent (" + describe(more[0].PublicKey()) + ")"
+			}
+			l.offers = append(l.offers, offer)
 			return append(more, signers...), nil
 		}))
 	} else if len(signers) > 0 {

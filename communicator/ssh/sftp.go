@@ -108,8 +108,8 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 
 // noisy explains text where SFTP should be.
 func (c *Client) noisy(text string) error {
-	if user := suggestedUser(text); user != "" {
-		return fmt.Errorf("the machine does not let user %q use SFTP; it answers %q. Set ssh_username = %q", c.opts.Username, text, user)
+	if suggestedUser(text) != "" {
+		return &strangerError{c.opts.Username, -1, text}
 	}
 	return fmt.Errorf("the machine sends text where SFTP should begin: %q. A start-up file of user %q's login shell, such as ~/.bashrc, or a forced command prints it. "+
 		`Print only in interactive shells, or set ssh_file_transfer_method = "scp"`, text, c.opts.Username)

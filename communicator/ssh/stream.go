@@ -255,7 +255,7 @@ func (e *scriptError) Error() string {
 // command or a login shell of another kind does.
 type strangerError struct {
 	user string
-	code int
+	code int // -1: not waited for
 	said string
 }
 
@@ -264,12 +264,17 @@ func (e *strangerError) Error() string {
 	if e.said != "" {
 		text += fmt.Sprintf("; it answers %q", e.said)
 	}
-	text += fmt.Sprintf(" (exit status %d)", e.code)
+	if e.code >= 0 {
+		text += fmt.Sprintf(" (exit status %d)", e.code)
+	}
 	if user := suggestedUser(e.said); user != "" {
 		return text + fmt.Sprintf(". Set ssh_username = %q", user)
 	}
 	return text + ". Check ssh_username: its login shell has to be a POSIX one, without a forced command"
 }
+
+// Is makes it a [communicator.ErrNoCommands].
+func (e *strangerError) Is(target error) bool { return target == communicator.ErrNoCommands }
 
 // scriptMark is the line that our scripts print first. What comes before it is said
 // by the start-up files of the login shell.
@@ -280,9 +285,11 @@ func shellLine(text string) string {
 	return "exec env LC_ALL=C sh -c " + quote("echo; echo "+scriptMark+"; "+text)
 }
 
-// afterMark passes on what follows the mark.
+// afterMark passes on what follows the mark. A machine that says whom else to log in
+// as is not listened to any longer: some then wait before they close the session.
 type afterMark struct {
 	w     io.Writer
+	user  string
 	begun bool
 	said  limited // before the mark
 	tail  []byte  // the last of it, in which the mark may begin
@@ -299,6 +306,9 @@ func (a *afterMark) Write(b []byte) (int, error) {
 		done := max(0, len(a.tail)-len(mark))
 		_, _ = a.said.Write(a.tail[:done])
 		a.tail = slices.Clone(a.tail[done:])
+		if said := a.before(); suggestedUser(said) != "" {
+			return 0, &strangerError{a.user, -1, printable(said)}
+		}
 		return len(b), nil
 	}
 	a.begun = true
@@ -312,6 +322,9 @@ func (a *afterMark) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// before is what was said before the mark.
+func (a *afterMark) before() string { return a.said.String() + string(a.tail) }
+
 // script runs text with sh, whatever the login shell is, without a terminal.
 // Its output goes to stdout, or is returned when that is nil.
 func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
@@ -319,14 +332,16 @@ func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdou
 	if stdout == nil {
 		stdout = out
 	}
-	marked := &afterMark{w: stdout, said: limited{max: 4 << 10}}
+	marked := &afterMark{w: stdout, user: c.opts.Username, said: limited{max: 4 << 10}}
 	errOut := &limited{max: 4 << 10}
 	st, err := c.run(ctx, communicator.Command{Line: shellLine(text), Stdin: stdin, Stdout: marked, Stderr: errOut}, false)
-	if err != nil {
+	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
+		return "", stranger
+	} else if err != nil {
 		return "", err
 	}
 	if !marked.begun {
-		said := printable(marked.said.String() + string(marked.tail) + "\n" + errOut.String())
+		said := printable(marked.before() + "\n" + errOut.String())
 		return "", &strangerError{c.opts.Username, st.Code, said}
 	}
 	if st.Code != 0 {

@@ -431,6 +431,13 @@ func TestForcedCommand(t *testing.T) {
 		failed(t, forced(t, cloud, method), `Please login as the user \"admin\" rather than the user \"root\".`, `Set ssh_username = "admin"`)
 		failed(t, forced(t, "echo This account is not available; exit 1", method), "This account is not available")
 	}
+	// cloud-init's command keeps the session open for a while afterwards.
+	slow := forced(t, strings.Replace(cloud, "exit", "sleep 5; exit", 1), ssh.Shell)
+	err := slow.Put(t.Context(), t.TempDir(), communicator.File("x", 0o600, nil))
+	want(t, err, `Set ssh_username = "admin"`)
+	if !errors.Is(err, communicator.ErrNoCommands) || strings.Contains(err.Error(), "exit status") {
+		t.Errorf("%v was waited for", err)
+	}
 	failed(t, forced(t, "exit 1", ssh.Shell), "Check ssh_username")
 	failed(t, forced(t, "exit 1", ssh.SFTP), "ended at once", "set ssh_file_transfer_method")
 }

@@ -197,6 +197,23 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
+// Where nothing could be uploaded, there is nothing to remove.
+func TestNothingUploaded(t *testing.T) {
+	s, _ := provisionertest.Scope(t)
+	m := provisionertest.NewMachine(t)
+	m.Fault = func(_ int, call string) error { return communicator.ErrNoCommands }
+	err := provisionertest.New(t, shell.Component(), `inline = ["true"]`).Provision(t.Context(), s, m.Builder())
+	if !errors.Is(err, communicator.ErrNoCommands) {
+		t.Errorf("got %v", err)
+	}
+	if err := m.Tidy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if calls := m.Calls(); len(calls) != 1 {
+		t.Errorf("calls: %q", calls)
+	}
+}
+
 func TestSkipClean(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := provisionertest.Scope(t)

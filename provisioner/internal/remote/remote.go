@@ -25,6 +25,8 @@ type Machine struct {
 	builder.Machine
 	Scope    *step.Scope
 	Patience time.Duration // start_retry_timeout
+
+	uploaded bool // something may be on the machine
 }
 
 // Render expands the {{ }} of an option with the values of build.* and more.
@@ -46,7 +48,9 @@ func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text 
 	if err != nil {
 		return err
 	}
-	return m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
+	err = m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
+	m.uploaded = m.uploaded || !errors.Is(err, communicator.ErrNoCommands)
+	return err
 }
 
 // Execute runs a command line and passes its output on as events. The error is
@@ -67,8 +71,8 @@ func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 const removalGrace = 10 * time.Second
 
 // Remove removes what an attempt has uploaded, with a command line for the
-// machine's shell, and returns the error of the attempt or its own. After a success
-// it waits for a machine that reboots. After a failure it tries for a moment, even
+// machine's shell, and returns the error of the attempt or its own. Without any
+// upload there is nothing to do. After a success it waits for a machine that reboots. After a failure it tries for a moment, even
 // if ctx is over, and not at all if the connection is lost: what is left then goes
 // to the machine's leftovers.
 func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line string) error {
@@ -86,6 +90,8 @@ func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line
 	patient := func(ctx context.Context) error { return m.Persist(ctx, remove) }
 	err := failed
 	switch {
+	case !m.uploaded:
+		return failed
 	case failed == nil:
 		if err = patient(ctx); err == nil {
 			return nil
