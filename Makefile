@@ -1,4 +1,4 @@
-.PHONY: build demo test bench lint fmt docs fuzz clean
+.PHONY: build demo test cross bench lint fmt docs fuzz clean
 
 build: ## the program, stripped, in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bake ./cmd/bake
@@ -8,6 +8,9 @@ demo: ## bake the web server on the embedded cloud and fetch its page
 
 test: ## everything that must pass
 	scripts/test
+
+cross: ## that the other systems can have it too; "scripts/cross all" builds for each
+	scripts/cross
 
 bench: ## what docs/performance.md holds
 	scripts/bench

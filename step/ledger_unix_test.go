@@ -25,7 +25,7 @@ func TestDiskFull(t *testing.T) {
 	var limit unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &limit))
 	full := limit
-	full.Cur = uint64(info.Size()) + 10
+	limitTo(&full.Cur, info.Size()+10)
 	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &full))
 	err = l.Intend(step.Resource{Kind: "x:y", Key: "b"})
 	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
@@ -43,3 +43,6 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("after the disk has room again: %q", got)
 	}
 }
+
+// limitTo sets a limit, whose type differs between systems.
+func limitTo[T int64 | uint64](limit *T, size int64) { *limit = T(size) }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,12 +11,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"bake/cloud/image/imagetest"
-	"bake/cloud/machine/sandbox"
+	"bake/internal/local"
 )
 
 func TestMain(m *testing.M) {
-	if ran, code := sandbox.Child(os.Args); ran {
+	if ran, code := local.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"bake": main})
@@ -88,17 +86,6 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code is %d, want %d", got, want)
 	}
-}
-
-// sharedBase makes the Debian base unless it is there, and returns the image
-// store that it is in.
-func sharedBase(ctx context.Context, logf func(string, ...any)) (string, error) {
-	driver, err := sandbox.New(sandbox.Options{Dir: imagetest.Dir()})
-	if err != nil {
-		return "", err
-	}
-	_, _, err = imagetest.Debian(ctx, driver, logf)
-	return imagetest.Dir(), err
 }
 
 // borrowBase makes an image store in dir whose base is the one in from. The

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Bench measures what docs/performance.md holds: it runs the real program on the
 // embedded cloud and prints one line for each figure, with the goal beside it.
 //
