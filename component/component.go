@@ -40,17 +40,16 @@ type Factory[C any] interface {
 	New(schema.Input) (C, hcl.Diagnostics)
 }
 
-// Define describes a component: its name, the Go sources that document its
-// options, its default options, and its constructor. The constructor also gets
-// the places the options were written at, for errors that are found later.
-func Define[O, C any](name string, sources []string, defaults func() O, make func(*O, *schema.Source) C) *Definition[O, C] {
-	return &Definition[O, C]{name: name, sources: sources, defaults: defaults, make: make}
+// Define describes a component: its name, its default options, and its constructor.
+// The constructor also gets the places the options were written at, for errors that
+// are found later.
+func Define[O, C any](name string, defaults func() O, make func(*O, *schema.Source) C) *Definition[O, C] {
+	return &Definition[O, C]{name: name, defaults: defaults, make: make}
 }
 
 // Definition is the [Factory] that [Define] makes.
 type Definition[O, C any] struct {
 	name     string
-	sources  []string
 	defaults func() O
 	make     func(*O, *schema.Source) C
 	exports  map[string]cty.Type
@@ -66,7 +65,7 @@ func (f *Definition[O, C]) Exporting(exports map[string]cty.Type) *Definition[O,
 func (f *Definition[O, C]) Name() string { return f.name }
 
 // Docs implements [Factory].
-func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return schema.Docs(f.sources, f.defaults()) }
+func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return schema.Docs(f.defaults()) }
 
 // Exports implements [Factory].
 func (f *Definition[O, C]) Exports() map[string]cty.Type { return f.exports }

@@ -27,6 +27,8 @@ type options struct {
 	Size int    `hcl:"size,optional"`
 }
 
+func (*options) GoSource() string { return source }
+
 // thing is what the factory makes.
 type thing struct {
 	options *options
@@ -34,7 +36,7 @@ type thing struct {
 }
 
 func define() component.Factory[*thing] {
-	return component.Define("thing", []string{source}, func() options { return options{Size: 8} },
+	return component.Define("thing", func() options { return options{Size: 8} },
 		func(o *options, where *schema.Source) *thing { return &thing{o, where} }).
 		Exporting(map[string]cty.Type{"ID": cty.String})
 }
@@ -93,7 +95,7 @@ func TestWrong(t *testing.T) {
 }
 
 func TestRegistry(t *testing.T) {
-	other := component.Define("another", nil, func() options { return options{} }, func(*options, *schema.Source) *thing { return nil })
+	other := component.Define("another", func() options { return options{} }, func(*options, *schema.Source) *thing { return nil })
 	r := component.NewRegistry(define(), other)
 	if !slices.Equal(r.Names(), []string{"another", "thing"}) {
 		t.Error(r.Names())

@@ -39,7 +39,7 @@ func (r count) Read(context.Context) (cty.Value, error) {
 
 func (c *counter) registry() component.Registry[datasource.DataSource] {
 	return component.NewRegistry[datasource.DataSource](
-		component.Define("count", nil, func() countOptions { return countOptions{} },
+		component.Define("count", func() countOptions { return countOptions{} },
 			func(o *countOptions, _ *schema.Source) datasource.DataSource { return count{c, o} }).
 			Exporting(map[string]cty.Type{"id": cty.String}),
 	)

@@ -221,16 +221,16 @@ func (l *look) Read(ctx context.Context) (cty.Value, error) {
 func (w *world) components() engine.Components {
 	return engine.Components{
 		Builders: component.NewRegistry[builder.Builder](
-			component.Define("machine", nil, func() machineOptions { return machineOptions{} },
+			component.Define("machine", func() machineOptions { return machineOptions{} },
 				func(o *machineOptions, _ *schema.Source) builder.Builder { return &machine{w, o} }).
 				Exporting(map[string]cty.Type{"Extra": cty.String}),
 		),
 		Provisioners: component.NewRegistry[provisioner.Provisioner](
-			component.Define("run", nil, func() runOptions { return runOptions{} },
+			component.Define("run", func() runOptions { return runOptions{} },
 				func(o *runOptions, _ *schema.Source) provisioner.Provisioner { return &run{w, o} }),
 		),
 		PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
-			component.Define("turn", nil, func() turnOptions { return turnOptions{} },
+			component.Define("turn", func() turnOptions { return turnOptions{} },
 				func(o *turnOptions, _ *schema.Source) postprocessor.PostProcessor { return &turn{w, o} }),
 		),
 	}
@@ -238,7 +238,7 @@ func (w *world) components() engine.Components {
 
 func (w *world) dataSources() component.Registry[datasource.DataSource] {
 	return component.NewRegistry[datasource.DataSource](
-		component.Define("look", nil, func() lookOptions { return lookOptions{} },
+		component.Define("look", func() lookOptions { return lookOptions{} },
 			func(o *lookOptions, _ *schema.Source) datasource.DataSource { return &look{w, o} }).
 			Exporting(map[string]cty.Type{"id": cty.String}),
 	)

@@ -68,21 +68,21 @@ func (i idle) Read(context.Context) (cty.Value, error) { return i.value, nil }
 func fixtureComponents() (engine.Components, component.Registry[datasource.DataSource]) {
 	return engine.Components{
 			Builders: component.NewRegistry[builder.Builder](
-				component.Define("null", nil, func() nullBuilderOptions { return nullBuilderOptions{} },
+				component.Define("null", func() nullBuilderOptions { return nullBuilderOptions{} },
 					func(*nullBuilderOptions, *schema.Source) builder.Builder { return idle{} }),
-				component.Define("file", nil, func() fileBuilderOptions { return fileBuilderOptions{} },
+				component.Define("file", func() fileBuilderOptions { return fileBuilderOptions{} },
 					func(*fileBuilderOptions, *schema.Source) builder.Builder { return idle{} }),
 			),
 			Provisioners: component.NewRegistry[provisioner.Provisioner](
-				component.Define("shell", nil, func() shellOptions { return shellOptions{} },
+				component.Define("shell", func() shellOptions { return shellOptions{} },
 					func(*shellOptions, *schema.Source) provisioner.Provisioner { return idle{} }),
 			),
 			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
-				component.Define("manifest", nil, func() manifestOptions { return manifestOptions{} },
+				component.Define("manifest", func() manifestOptions { return manifestOptions{} },
 					func(*manifestOptions, *schema.Source) postprocessor.PostProcessor { return idle{} }),
 			),
 		}, component.NewRegistry[datasource.DataSource](
-			component.Define("null", nil, func() nullDataOptions { return nullDataOptions{} },
+			component.Define("null", func() nullDataOptions { return nullDataOptions{} },
 				func(o *nullDataOptions, _ *schema.Source) datasource.DataSource {
 					return idle{cty.ObjectVal(map[string]cty.Value{"output": cty.StringVal(o.Input)})}
 				}).

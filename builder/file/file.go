@@ -33,6 +33,9 @@ type Options struct {
 	Content string `hcl:"content,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if o.Target == "" {
@@ -48,7 +51,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the file builder.
 func Component() component.Factory[builder.Builder] {
-	return component.Define("file", []string{source}, func() Options { return Options{} },
+	return component.Define("file", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) builder.Builder { return &file{o, src} }).
 		Exporting(map[string]cty.Type{})
 }

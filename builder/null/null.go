@@ -41,6 +41,9 @@ type Options struct {
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
@@ -98,8 +101,7 @@ func (o *Options) warnOfKeyPair(c *schema.Checker) {
 
 // Component describes the null builder.
 func Component() component.Factory[builder.Builder] {
-	return component.Define("null", []string{source, ssh.Source, winrm.Source},
-		func() Options { return Options{Options: ssh.Defaults(), Settings: winrm.Defaults()} },
+	return component.Define("null", func() Options { return Options{Options: ssh.Defaults(), Settings: winrm.Defaults()} },
 		func(o *Options, _ *schema.Source) builder.Builder { return &null{o} }).
 		Exporting(map[string]cty.Type{})
 }

@@ -18,10 +18,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Options], for [schema.Docs].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options say how a machine is reached. Builders embed them. What depends on
 // where the machine comes from, such as a temporary key pair, is the builder's.
@@ -161,6 +159,9 @@ type Options struct {
 	// `port:host:hostport`. The machine listens on localhost.
 	RemoteTunnels []Tunnel `hcl:"ssh_remote_tunnels,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // Defaults are the options of a template that sets none.
 func Defaults() Options {

@@ -110,7 +110,7 @@ func TestZeroIsNotSet(t *testing.T) {
 }
 
 func TestDocs(t *testing.T) {
-	if _, err := schema.Docs([]string{ssh.Source}, ssh.Defaults()); err != nil {
+	if _, err := schema.Docs(ssh.Defaults()); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,12 +20,19 @@ type Doc struct {
 	Block    []Doc  `json:"block,omitempty"` // the arguments of a block
 }
 
-// Docs reads the documentation of defaults' type out of the Go sources that
-// declare it and the structs it holds; components embed theirs with go:embed.
-// A field without a doc comment is an error.
-func Docs(sources []string, defaults any) ([]Doc, error) {
+// Documented is implemented by structs of options, with a pointer receiver:
+// GoSource is the Go source file that declares the struct, which the package embeds
+// with go:embed. It documents the other structs in the same file too, such as blocks.
+type Documented interface{ GoSource() string }
+
+// Docs reads the documentation of defaults' type out of the Go sources of the structs
+// that it consists of, which are [Documented]. A field without a doc comment is an error.
+func Docs(defaults any) ([]Doc, error) {
+	v := reflect.Indirect(reflect.ValueOf(defaults))
+	sources := map[string]bool{}
+	addSources(sources, v.Type())
 	comments := map[string]string{} // "package.Type.Field" -> text
-	for _, source := range sources {
+	for source := range sources {
 		f, err := parser.ParseFile(token.NewFileSet(), "options.go", source, parser.ParseComments)
 		if err != nil {
 			return nil, err
@@ -45,7 +52,24 @@ func Docs(sources []string, defaults any) ([]Doc, error) {
 			return true
 		})
 	}
-	return docs(comments, reflect.Indirect(reflect.ValueOf(defaults)))
+	return docs(comments, v)
+}
+
+// addSources adds the sources of the struct t, of those it embeds and of its blocks.
+func addSources(sources map[string]bool, t reflect.Type) {
+	if d, ok := reflect.New(t).Interface().(Documented); ok {
+		sources[d.GoSource()] = true
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		inner := f.Type
+		if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if _, option := f.Tag.Lookup("hcl"); (option || f.Anonymous) && inner.Kind() == reflect.Struct {
+			addSources(sources, inner)
+		}
+	}
 }
 
 func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
@@ -57,7 +81,7 @@ func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
 		key := owner.String() + "." + v.Type().FieldByIndex(f.index).Name
 		d := Doc{Name: f.name, Type: typeName(f), Required: !f.optional && !f.block, Secret: f.isSecret, Text: comments[key]}
 		if d.Text == "" {
-			return nil, fmt.Errorf("%s has no doc comment", key)
+			return nil, fmt.Errorf("%s has no doc comment, or its struct no GoSource", key)
 		}
 		fv := v.FieldByIndex(f.index)
 		if f.block {

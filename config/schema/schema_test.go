@@ -422,8 +422,19 @@ type options struct {
 }
 `
 
+func (*options) GoSource() string { return documented }
+
+// hasty has an option without a comment.
+type hasty struct {
+	Count int `hcl:"count"`
+}
+
+func (*hasty) GoSource() string {
+	return "package schema_test\n\ntype hasty struct {\n\tCount int\n}\n"
+}
+
 func TestDocs(t *testing.T) {
-	docs, err := schema.Docs([]string{documented}, defaults())
+	docs, err := schema.Docs(defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +461,7 @@ func TestDocs(t *testing.T) {
 	if volumes.Type != "blocks" || len(volumes.Block) != 3 || volumes.Block[1].Default != "8" || byName["root"].Type != "block" {
 		t.Errorf("%+v", volumes)
 	}
-	if _, err := schema.Docs([]string{strings.Replace(documented, "// How many.", "", 1)}, defaults()); err == nil || !strings.Contains(err.Error(), "options.Count has no doc comment") {
+	if _, err := schema.Docs(&struct{ hasty }{}); err == nil || !strings.Contains(err.Error(), "hasty.Count has no doc comment") {
 		t.Errorf("an option without a comment: %v", err)
 	}
 }

@@ -38,6 +38,9 @@ type Options struct {
 	RequestBody string `hcl:"request_body,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Method is an HTTP method.
 type Method string
 
@@ -71,7 +74,7 @@ const (
 // headers of the response, as templates expect it; of a header that comes
 // several times, all values, separated by commas.
 func Component() component.Factory[datasource.DataSource] {
-	return component.Define("http", []string{source}, func() Options { return Options{Method: http.MethodGet} },
+	return component.Define("http", func() Options { return Options{Method: http.MethodGet} },
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src} }).
 		Exporting(map[string]cty.Type{"url": cty.String, "body": cty.String, "request_headers": cty.Map(cty.String)})
 }

@@ -22,9 +22,12 @@ type Options struct {
 	Input string `hcl:"input"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Component describes the data source.
 func Component() component.Factory[datasource.DataSource] {
-	return component.Define("null", []string{source}, func() Options { return Options{} },
+	return component.Define("null", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) datasource.DataSource { return o }).
 		Exporting(map[string]cty.Type{"output": cty.String})
 }

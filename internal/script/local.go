@@ -18,10 +18,8 @@ import (
 	"bake/internal/procgroup"
 )
 
-// LocalSource is the Go source that documents [LocalOptions].
-//
 //go:embed local.go
-var LocalSource string
+var localSource string
 
 // LocalOptions are embedded in the options of a component that runs scripts on
 // the computer where bake runs.
@@ -57,6 +55,9 @@ type LocalOptions struct {
 	// It has no effect on other systems than Windows.
 	UseLinuxPathing bool `hcl:"use_linux_pathing,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*LocalOptions) GoSource() string { return localSource }
 
 // LocalDefaults are the options of a block that sets none.
 func LocalDefaults() LocalOptions {

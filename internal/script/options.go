@@ -13,10 +13,8 @@ import (
 	"strings"
 )
 
-// Source is the Go source that documents [Options].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options are embedded in the options of a component that runs scripts.
 type Options struct {
@@ -42,6 +40,9 @@ type Options struct {
 	// The exit statuses that mean success. `[0]` when not set.
 	ValidExitCodes []int `hcl:"valid_exit_codes,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // Problem is what is wrong with the option at Field, a pointer into the options.
 type Problem struct {

@@ -28,6 +28,9 @@ type Options struct {
 	Files []string `hcl:"files"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if len(o.Files) == 0 {
@@ -42,7 +45,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the artifice post-processor.
 func Component() component.Factory[postprocessor.PostProcessor] {
-	return component.Define("artifice", []string{source}, func() Options { return Options{} },
+	return component.Define("artifice", func() Options { return Options{} },
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &artifice{o, src} })
 }
 

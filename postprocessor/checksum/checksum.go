@@ -41,6 +41,9 @@ type Options struct {
 	Output string `hcl:"output,optional,deferred"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	return Options{
 		ChecksumTypes: []string{"md5"},
@@ -66,7 +69,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the checksum post-processor.
 func Component() component.Factory[postprocessor.PostProcessor] {
-	return component.Define("checksum", []string{source}, defaults,
+	return component.Define("checksum", defaults,
 		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &checksum{o} })
 }
 

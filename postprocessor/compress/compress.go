@@ -47,6 +47,9 @@ type Options struct {
 	Level int `hcl:"compression_level,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	return Options{Output: "packer_{{.BuildName}}_{{.BuilderType}}", Level: -1}
 }
@@ -69,7 +72,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the compress post-processor.
 func Component() component.Factory[postprocessor.PostProcessor] {
-	return component.Define("compress", []string{source}, defaults,
+	return component.Define("compress", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &compress{o, src} })
 }
 

@@ -42,6 +42,9 @@ type Options struct {
 	CustomData map[string]string `hcl:"custom_data,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options { return Options{Output: "packer-manifest.json"} }
 
 // Validate implements [schema.Validator].
@@ -53,7 +56,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the manifest post-processor. now is the clock.
 func Component(now func() time.Time) component.Factory[postprocessor.PostProcessor] {
-	return component.Define("manifest", []string{source}, defaults,
+	return component.Define("manifest", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &manifest{o, src, now} })
 }
 

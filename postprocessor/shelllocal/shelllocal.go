@@ -25,8 +25,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the shell-local post-processor.
 func Component() component.Factory[postprocessor.PostProcessor] {
-	return component.Define("shell-local", []string{script.Source, script.LocalSource},
-		func() Options { return Options{script.LocalDefaults()} },
+	return component.Define("shell-local", func() Options { return Options{script.LocalDefaults()} },
 		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &shellLocal{o.local()} })
 }
 

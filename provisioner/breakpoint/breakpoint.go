@@ -29,13 +29,16 @@ type Options struct {
 	Note string `hcl:"note,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Component describes the breakpoint provisioner. terminal opens what the user
 // types at; nil is the controlling terminal of the process.
 func Component(terminal func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
 	if terminal == nil {
 		terminal = func() (io.ReadCloser, error) { return os.Open("/dev/tty") }
 	}
-	return component.Define("breakpoint", []string{source}, func() Options { return Options{} },
+	return component.Define("breakpoint", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &breakpoint{o, terminal} })
 }
 

@@ -26,7 +26,7 @@ import (
 
 // Component describes the file provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("file", []string{source}, defaults,
+	return component.Define("file", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
 			return &file{Options: o, hasContent: src.Set(&o.Content) && o.Source == "" && len(o.Sources) == 0}
 		})

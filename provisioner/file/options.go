@@ -41,6 +41,9 @@ type Options struct {
 	Generated bool `hcl:"generated,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options { return Options{Direction: Upload} }
 
 // Direction is which way to copy.

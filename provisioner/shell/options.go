@@ -67,6 +67,9 @@ type Options struct {
 	PauseAfter time.Duration `hcl:"pause_after,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	return Options{InlineShebang: "/bin/sh -e", RemoteFolder: "/tmp", StartRetryTimeout: 5 * time.Minute}
 }

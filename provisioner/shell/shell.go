@@ -23,7 +23,7 @@ import (
 
 // Component describes the shell provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("shell", []string{source, script.Source}, defaults,
+	return component.Define("shell", defaults,
 		func(o *Options, src *schema.Source) provisioner.Provisioner {
 			return &shell{Options: o, shebangSet: src.Set(&o.InlineShebang)}
 		})

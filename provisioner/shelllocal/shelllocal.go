@@ -27,7 +27,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the shell-local provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("shell-local", []string{script.Source, script.LocalSource}, defaults,
+	return component.Define("shell-local", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &shellLocal{o} })
 }
 

@@ -23,6 +23,9 @@ type Options struct {
 	Duration time.Duration `hcl:"duration"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if o.Duration < 0 {
@@ -32,7 +35,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the sleep provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("sleep", []string{source}, func() Options { return Options{} },
+	return component.Define("sleep", func() Options { return Options{} },
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return sleeper(o.Duration) })
 }
 

@@ -44,6 +44,9 @@ type Options struct {
 	RegistryKeys []string `hcl:"registry_keys,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	const cbs = `HKLM:SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\`
 	return Options{
@@ -62,7 +65,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the windows-restart provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("windows-restart", []string{source}, defaults,
+	return component.Define("windows-restart", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &restart{o} })
 }
 

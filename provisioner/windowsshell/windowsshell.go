@@ -45,6 +45,9 @@ type Options struct {
 	StartRetryTimeout time.Duration `hcl:"start_retry_timeout,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	return Options{
 		ExecuteCommand: `{{.Vars}}"{{.Path}}"`, EnvVarFormat: `set "%s=%s" && `,
@@ -67,7 +70,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 // Component describes the windows-shell provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
-	return component.Define("windows-shell", []string{source, script.Source}, defaults,
+	return component.Define("windows-shell", defaults,
 		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &windowsShell{o} })
 }
 

@@ -34,6 +34,9 @@ type Options struct {
 	IncludeDeprecated bool `hcl:"include_deprecated,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
@@ -46,7 +49,7 @@ func (o *Options) Validate(c *schema.Checker) {
 // environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults()} }
-	return component.Define("amazon-ami", []string{source, access.Source, sourceami.Source}, defaults,
+	return component.Define("amazon-ami", defaults,
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
 		Exporting(map[string]cty.Type{
 			"id": cty.String, "name": cty.String, "creation_date": cty.String,

@@ -32,7 +32,7 @@ const BuilderID = "packer.post-processor.amazon-import"
 
 // Factory makes the post-processor; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[postprocessor.PostProcessor] {
-	return component.Define("amazon-import", []string{source, access.Source}, defaults,
+	return component.Define("amazon-import", defaults,
 		func(o *Options, src *schema.Source) postprocessor.PostProcessor {
 			return &importer{Options: o, src: src, cloud: cloud}
 		})

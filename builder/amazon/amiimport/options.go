@@ -93,6 +93,9 @@ type Options struct {
 	SkipClean bool `hcl:"skip_clean,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 func defaults() Options {
 	return Options{Options: access.Defaults(), Format: "ova", Architecture: "x86_64"}
 }

@@ -20,11 +20,9 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazonbuild"
-	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/ownership"
-	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/chroot"
 	"bake/component"
 	"bake/config/schema"
@@ -43,8 +41,7 @@ func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
 // FactoryOn makes the builder for another machine than this one.
 func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) component.Factory[builder.Builder] {
 	return func(cloud access.Cloud) component.Factory[builder.Builder] {
-		sources := []string{source, access.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource}
-		return component.Define("amazon-chroot", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
+		return component.Define("amazon-chroot", Defaults, func(o *Options, src *schema.Source) builder.Builder {
 			return &onVolume{Options: o, src: src, cloud: cloud, host: host}
 		}).Exporting(amazonbuild.Exports())
 	}

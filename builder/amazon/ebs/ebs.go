@@ -11,14 +11,9 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazonbuild"
-	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/fastlaunch"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/sourceami"
-	"bake/communicator/ssh"
-	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/step"
@@ -29,8 +24,7 @@ const BuilderID = "mitchellh.amazonebs"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, fastlaunch.Source, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource, ssh.Source, winrm.Source}
-	return component.Define("amazon-ebs", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
+	return component.Define("amazon-ebs", Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &ebs{Options: o, src: src, cloud: cloud}
 	}).Exporting(amazonbuild.Exports())
 }

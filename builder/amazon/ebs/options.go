@@ -21,6 +21,9 @@ type Options struct {
 	Image
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // The groups of options, by which they are reached.
 type (
 	// Access says which account and region to work in.

@@ -16,13 +16,8 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazonbuild"
-	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/sourceami"
-	"bake/communicator/ssh"
-	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/step"
@@ -33,8 +28,7 @@ const BuilderID = "mitchellh.amazon.ebssurrogate"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, image.RegisterSource, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource, ssh.Source, winrm.Source}
-	return component.Define("amazon-ebssurrogate", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
+	return component.Define("amazon-ebssurrogate", Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &surrogate{Options: o, src: src, cloud: cloud}
 	}).Exporting(amazonbuild.Exports())
 }

@@ -37,6 +37,9 @@ type Options struct {
 	UseCreateImage bool `hcl:"use_create_image,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // The groups of options, by which they are reached.
 type (
 	// Access says which account and region to work in.

@@ -39,6 +39,9 @@ type Options struct {
 	RunVolumeTag []interpolate.Tag `hcl:"run_volume_tag,block"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // The groups of options, by which they are reached.
 type (
 	// Access says which account and region to work in.

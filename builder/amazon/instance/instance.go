@@ -20,10 +20,7 @@ import (
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator"
-	"bake/communicator/ssh"
-	"bake/communicator/winrm"
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
@@ -36,8 +33,7 @@ const BuilderID = "mitchellh.amazon.instance"
 
 // Factory makes the builder; cloud stands in for AWS.
 func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	sources := []string{source, access.Source, launch.Source, image.Source, device.Source, sourceami.Source, sourceami.SelectionSource, interpolate.GoSource, ssh.Source, winrm.Source}
-	return component.Define("amazon-instance", sources, Defaults, func(o *Options, src *schema.Source) builder.Builder {
+	return component.Define("amazon-instance", Defaults, func(o *Options, src *schema.Source) builder.Builder {
 		return &instance{Options: o, src: src, cloud: cloud}
 	}).Exporting(amazonbuild.Exports())
 }

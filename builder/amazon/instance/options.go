@@ -26,6 +26,9 @@ type Options struct {
 	Bundle
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // The groups of options, by which they are reached.
 type (
 	// Access says which account and region to work in.

@@ -33,6 +33,9 @@ type Options struct {
 	WithDecryption bool `hcl:"with_decryption,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
@@ -45,7 +48,7 @@ func (o *Options) Validate(c *schema.Checker) {
 // environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults()} }
-	return component.Define("amazon-parameterstore", []string{source, access.Source}, defaults,
+	return component.Define("amazon-parameterstore", defaults,
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
 		Exporting(map[string]cty.Type{"value": cty.String, "version": cty.String, "arn": cty.String})
 }

@@ -43,6 +43,9 @@ type Options struct {
 	VersionStage string `hcl:"version_stage,optional"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
@@ -55,7 +58,7 @@ func (o *Options) Validate(c *schema.Checker) {
 // environment as "NAME=value".
 func Factory(cloud access.Cloud, env []string) component.Factory[datasource.DataSource] {
 	defaults := func() Options { return Options{Options: access.Defaults(), VersionStage: "AWSCURRENT"} }
-	return component.Define("amazon-secretsmanager", []string{source, access.Source}, defaults,
+	return component.Define("amazon-secretsmanager", defaults,
 		func(o *Options, src *schema.Source) datasource.DataSource { return &data{o, src, cloud, env} }).
 		Exporting(map[string]cty.Type{"value": cty.String, "secret_string": cty.String, "secret_binary": cty.String, "version_id": cty.String})
 }

@@ -14,10 +14,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Options], for [schema.Docs].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options say which account and region to work in, and as whom.
 type Options struct {
@@ -81,6 +79,9 @@ type Options struct {
 	// How often and how long to poll AWS while waiting.
 	Polling *Polling `hcl:"aws_polling,block"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // AssumeRole names a role and how it is taken on.
 type AssumeRole struct {

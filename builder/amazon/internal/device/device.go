@@ -10,10 +10,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Mapping], for [schema.Docs].
-//
 //go:embed device.go
-var Source string
+var source string
 
 // Mapping says what is behind a device name.
 type Mapping struct {
@@ -59,6 +57,9 @@ type Mapping struct {
 	// Size in GiB. It cannot be smaller than the snapshot. Required for an empty volume.
 	VolumeSize int `hcl:"volume_size,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Mapping) GoSource() string { return source }
 
 // ratios are the most IOPS per GiB of a volume type.
 var ratios = map[string]int{"io1": 50, "io2": 500}

@@ -8,10 +8,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Options], for [schema.Docs].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options say whether and how instances are prepared. Any of them that is set
 // enables it.
@@ -40,6 +38,9 @@ type Options struct {
 	// block uses no launch template. Repeatable.
 	Regions []Region `hcl:"region_launch_templates,block"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // Region says what is different in a region.
 type Region struct {

@@ -14,10 +14,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Options], for [schema.Docs].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options say what the finished image is like, where it is, and who may use it.
 type Options struct {
@@ -147,6 +145,9 @@ type Options struct {
 	// regions they are never copied.
 	SkipRunTags bool `hcl:"skip_ami_run_tags,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // Protection protects an image from being deregistered.
 type Protection struct {

@@ -16,10 +16,8 @@ import (
 	"bake/config/schema"
 )
 
-// RegisterSource is the Go source that documents [Firmware], for [schema.Docs].
-//
 //go:embed register.go
-var RegisterSource string
+var registerSource string
 
 // Firmware are the options of an image that is registered, and so takes nothing
 // over from an instance.
@@ -40,6 +38,9 @@ type Firmware struct {
 	// `boot_mode = "uefi"`.
 	TPMSupport TPM `hcl:"tpm_support,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Firmware) GoSource() string { return registerSource }
 
 // FirmwareDefaults are the options of a template that sets none.
 func FirmwareDefaults() Firmware { return Firmware{Architecture: "x86_64"} }

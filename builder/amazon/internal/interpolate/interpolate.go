@@ -15,10 +15,8 @@ import (
 	"bake/step"
 )
 
-// GoSource is the Go source that documents [Tag] and [NamedTag], for [schema.Docs].
-//
 //go:embed interpolate.go
-var GoSource string
+var source string
 
 // Tag is one tag.
 type Tag struct {
@@ -29,6 +27,9 @@ type Tag struct {
 	Value string `hcl:"value,deferred"`
 }
 
+// GoSource implements [schema.Documented].
+func (*Tag) GoSource() string { return source }
+
 // NamedTag is one tag, for the block that calls its key a name.
 type NamedTag struct {
 	// Tag key, up to 128 characters. It cannot start with `aws:`.
@@ -37,6 +38,9 @@ type NamedTag struct {
 	// Tag value, up to 256 characters.
 	Value string `hcl:"value,deferred"`
 }
+
+// GoSource implements [schema.Documented].
+func (*NamedTag) GoSource() string { return source }
 
 // Tags are a map of tags and the blocks that override it.
 type Tags struct {

@@ -22,10 +22,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Options], for [schema.Docs].
-//
 //go:embed options.go
-var Source string
+var source string
 
 // Options say what is launched, where, and how it is reached.
 type Options struct {
@@ -233,6 +231,9 @@ type Options struct {
 	// build.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
 
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {

@@ -12,10 +12,8 @@ import (
 	"bake/step"
 )
 
-// SelectionSource is the Go source that documents [Selection], for [schema.Docs].
-//
 //go:embed options.go
-var SelectionSource string
+var selectionSource string
 
 // Selection is the image that a build starts from. Options embed it.
 type Selection struct {
@@ -27,6 +25,9 @@ type Selection struct {
 	// `most_recent` is set.
 	SourceAMIFilter *ImageFilter `hcl:"source_ami_filter,block"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Selection) GoSource() string { return selectionSource }
 
 // ImageFilter finds an image.
 type ImageFilter struct {

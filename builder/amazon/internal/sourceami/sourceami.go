@@ -21,10 +21,8 @@ import (
 	"bake/config/schema"
 )
 
-// Source is the Go source that documents [Filters], for [schema.Docs].
-//
 //go:embed sourceami.go
-var Source string
+var source string
 
 // Filters narrow down what EC2 lists. Options embed it.
 type Filters struct {
@@ -36,6 +34,9 @@ type Filters struct {
 	// A single filter, added to `filters`. Repeatable.
 	Filter []NameValue `hcl:"filter,block"`
 }
+
+// GoSource implements [schema.Documented].
+func (*Filters) GoSource() string { return source }
 
 // NameValue is one filter.
 type NameValue struct {
