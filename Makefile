@@ -15,8 +15,8 @@ cross: ## that the other systems can have it too; "scripts/cross all" builds for
 bench: ## what docs/performance.md holds
 	scripts/bench
 
-lint: ## golangci-lint v2, which must be installed
-	golangci-lint run
+lint: ## golangci-lint v2, built from source if need be
+	scripts/lint
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

@@ -42,8 +42,9 @@ import (
 	"bake/cloud/wire"
 )
 
-// What an embedded cloud is made of; see package ec2.
 type (
+	// What an embedded cloud is made of; see package ec2.
+
 	Images       = ec2.Images
 	Publication  = ec2.Publication
 	ImportedDisk = ec2.ImportedDisk

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
@@ -15,7 +16,7 @@ func (c *Cloud) identify(r *http.Request, scope wire.Scope) (caller wire.Caller,
 	caller = wire.Caller{Region: scope.Region, AccessKey: scope.AccessKey}
 	if sts.Temporary(scope.AccessKey) {
 		secret, session, err := c.sessions.Open(scope.AccessKey, r.Header.Get("X-Amz-Security-Token"), time.Now())
-		if e, ok := err.(*wire.Error); ok && e.Code == "InvalidClientTokenId" {
+		if e, ok := errors.AsType[*wire.Error](err); ok && e.Code == "InvalidClientTokenId" {
 			err = c.unknownKey(scope.Service)
 		}
 		caller.Account, caller.SessionARN, caller.SessionID = session.Account, session.ARN, session.UserID

@@ -64,8 +64,7 @@ func (r renamed) Stat(name string) (fs.FileInfo, error) {
 
 // local returns the local path of name; empty for the root.
 func (r renamed) local(op, name string) (string, error) {
-	rest, ok := name, validPath(name)
-	switch {
+	switch ok := validPath(name); {
 	case ok && r.name == "":
 		return filepath.Join(r.path, filepath.FromSlash(name)), nil
 	case ok && name == ".":
@@ -73,8 +72,7 @@ func (r renamed) local(op, name string) (string, error) {
 	case ok && name == r.name:
 		return r.path, nil
 	case ok && len(name) > len(r.name)+1 && name[:len(r.name)+1] == r.name+"/":
-		rest = name[len(r.name)+1:]
-		return filepath.Join(r.path, filepath.FromSlash(rest)), nil
+		return filepath.Join(r.path, filepath.FromSlash(name[len(r.name)+1:])), nil
 	}
 	return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }

@@ -26,7 +26,7 @@ func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
 	if attr, ok := content.Attributes["sensitive"]; ok {
 		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)
 	}
-	expr := hcl.Expression(hcl.StaticExpr(cty.DynamicVal, block.DefRange))
+	expr := hcl.StaticExpr(cty.DynamicVal, block.DefRange)
 	if attr, ok := content.Attributes["expression"]; ok {
 		expr = attr.Expr
 	}

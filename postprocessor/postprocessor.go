@@ -19,6 +19,7 @@ type PostProcessor interface {
 // Keep says whether the input artifact is kept when keep_input_artifact is not set.
 type Keep int
 
+// What may become of the input artifact.
 const (
 	Discard  Keep = iota // deleted, unless the template says otherwise
 	Kept                 // kept, unless the template says otherwise

@@ -57,6 +57,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 // Kind says what an [Event] reports.
 type Kind string
 
+// The kinds of events. The fields of [Event] say which of them they belong to.
 const (
 	RunStarted    Kind = "run-started"
 	RunFinished   Kind = "run-finished"

@@ -79,6 +79,7 @@ func (s *Scope) As(source string) *Scope {
 // Decision is the answer to a failed step.
 type Decision int
 
+// What may be done about a failed step.
 const (
 	GiveUp Decision = iota
 	Retry

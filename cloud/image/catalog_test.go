@@ -221,18 +221,18 @@ func TestBootstrapFails(t *testing.T) {
 		driver  *machinetest.Driver
 		ctx     context.Context
 		options image.EnsureOptions
-		break_  func(*debiantest.Mirror)
+		broken  func(*debiantest.Mirror)
 		err     string
 	}{
-		"mirror": {break_: func(m *debiantest.Mirror) {
+		"mirror": {broken: func(m *debiantest.Mirror) {
 			m.Fail(func(string, int) int { return http.StatusForbidden })
 		}, err: "the mirror answers 403"},
-		"package is no package": {break_: func(m *debiantest.Mirror) {
+		"package is no package": {broken: func(m *debiantest.Mirror) {
 			m.Publish(t, debiantest.Release{Suite: "bookworm-updates", Date: time.Now()}, debiantest.Package{Name: "curl", Version: "2", Control: map[string]string{"triggers": "interest\n"}})
 		}, err: "unpack package curl: triggers:"},
 		"start": {driver: &machinetest.Driver{StartError: func(machine.Spec) error { return errors.New("no user namespaces") }}, err: "no user namespaces"},
 		"configure": {driver: &machinetest.Driver{Run: func(s machine.Spec) error {
-			os.WriteFile(s.Console, []byte("Setting up x\ndpkg: error processing package x\n"), 0o644) //nolint:errcheck // seen below
+			os.WriteFile(s.Console, []byte("Setting up x\ndpkg: error processing package x\n"), 0o644)
 			return errors.New("exit status 1")
 		}}, err: "exit status 1; its console ends with:\nSetting up x\ndpkg: error processing package x"},
 		"canceled": {ctx: canceled, driver: &machinetest.Driver{Run: func(machine.Spec) error {
@@ -244,8 +244,8 @@ func TestBootstrapFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mirror := cloudMirror(t)
-			if test.break_ != nil {
-				test.break_(mirror)
+			if test.broken != nil {
+				test.broken(mirror)
 			}
 			if test.driver == nil {
 				test.driver = &machinetest.Driver{}

@@ -17,7 +17,7 @@ func (s *Store) ImportDisk(ctx context.Context, d disk.Disk) (id LayerID, user s
 		return "", "", err
 	}
 	archive, to := io.Pipe()
-	defer archive.Close() // ends the writer, if the reader has ended early
+	defer func() { _ = archive.Close() }() // ends the writer, if the reader has ended early
 	go func() { to.CloseWithError(root.WriteTar(to)) }()
 	id, err = s.importLayer(ctx, archive, layerRecord{}, func(dir string) error {
 		user = firstUser(dir)

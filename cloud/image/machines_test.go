@@ -145,7 +145,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		m.Kill() //nolint:errcheck // it may have ended
+		m.Kill() // it may have ended
 		<-m.Done()
 		if t.Failed() {
 			b, _ := os.ReadFile(console)

@@ -436,7 +436,7 @@ func unpackFiles(r io.Reader, dir string) error {
 	defer root.Close()
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

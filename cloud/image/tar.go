@@ -80,7 +80,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	in := &countingReader{r: r}
 	b := bufio.NewReaderSize(in, 64<<10)
 	magic, err := b.Peek(6)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	var content io.ReadCloser

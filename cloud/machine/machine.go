@@ -172,6 +172,7 @@ type Exit struct {
 // Reason is the kind of an [Exit].
 type Reason string
 
+// Why a machine has ended.
 const (
 	Stopped  Reason = "stopped"   // by Stop or Kill
 	PowerOff Reason = "power-off" // from inside: poweroff, halt, or the end of Command

@@ -55,6 +55,7 @@ type PortRange struct{ From, To uint16 }
 // Proto is a transport protocol.
 type Proto string
 
+// The protocols that the router carries.
 const (
 	TCP  Proto = "tcp"
 	UDP  Proto = "udp"

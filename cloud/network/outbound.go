@@ -102,7 +102,7 @@ type machineConn struct {
 
 func (c *machineConn) reset() {
 	c.ep.Abort()
-	c.Close()
+	_ = c.Close()
 }
 
 // handleUDP is called for every packet that belongs to no flow yet. A packet

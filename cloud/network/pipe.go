@@ -28,7 +28,7 @@ func oneWay(dst, src net.Conn) {
 		return
 	}
 	if half, ok := dst.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+		_ = half.CloseWrite()
 		return
 	}
 	dst.Close()
@@ -40,8 +40,8 @@ func abort(c net.Conn) {
 	case interface{ reset() }:
 		c.reset()
 	case *net.TCPConn:
-		c.SetLinger(0)
-		c.Close()
+		_ = c.SetLinger(0)
+		_ = c.Close()
 	default:
 		c.Close()
 	}

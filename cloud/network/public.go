@@ -168,7 +168,7 @@ func (p *publicAddress) listen(port uint16) (net.Listener, error) {
 	if err == nil {
 		return l, nil
 	}
-	remedy := ""
+	var remedy string
 	switch {
 	case errors.Is(err, syscall.EACCES):
 		remedy = "sysctl net.ipv4.ip_unprivileged_port_start=0"

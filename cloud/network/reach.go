@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -189,7 +190,7 @@ func embedded(addr netip.Addr) netip.Addr {
 // An address without a route is nobody's.
 func hostOwns(addr netip.Addr) bool {
 	routes, err := netlink.RouteGet(addr.AsSlice())
-	if err == unix.ENETUNREACH || err == unix.EHOSTUNREACH {
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
 		return false
 	}
 	return err != nil || slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Type != unix.RTN_UNICAST })

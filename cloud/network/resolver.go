@@ -51,7 +51,7 @@ func (r *resolver) servePackets(ctx context.Context, c net.Conn) {
 		go func() {
 			defer release()
 			if answer := r.answer(ctx, "udp", query); answer != nil {
-				c.Write(answer)
+				_, _ = c.Write(answer)
 			}
 		}()
 	}

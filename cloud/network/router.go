@@ -102,8 +102,10 @@ func HardwareAddr(private netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x0a, 0xff, b[0], b[1], b[2], b[3]}
 }
 
-// Gateway is the router's address in a subnet, NameServer that of the resolver.
-func Gateway(subnet netip.Prefix) netip.Addr    { return subnet.Masked().Addr().Next() }
+// Gateway is the router's address in a subnet.
+func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }
+
+// NameServer is the resolver's address in a subnet.
 func NameServer(subnet netip.Prefix) netip.Addr { return Gateway(subnet).Next() }
 
 // MTUOrDefault is the largest packet of the machine's card, in bytes.
@@ -141,11 +143,11 @@ func New(cfg Config, guest Guest, o Options) (*Router, error) {
 	if cfg.Metadata != nil {
 		r.visitors = newConnQueue(&net.TCPAddr{IP: metadataAddr.AsSlice(), Port: 80})
 		r.metadata = &http.Server{Handler: cfg.Metadata, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug)}
-		r.flows.Go(func() { r.metadata.Serve(r.visitors) })
+		r.flows.Go(func() { _ = r.metadata.Serve(r.visitors) })
 	}
 	if o.Link != nil {
 		if err := r.startStack(); err != nil {
-			r.Close()
+			_ = r.Close()
 			return nil, fmt.Errorf("network: %w", err)
 		}
 	}
@@ -170,7 +172,7 @@ func (r *Router) Close() error {
 		r.public.close()
 	}
 	if r.metadata != nil {
-		r.metadata.Close()
+		_ = r.metadata.Close()
 	}
 	if r.stack != nil {
 		r.stack.RemoveNIC(nic)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
 	"io"
 	"net/http"
@@ -76,7 +77,7 @@ func (c *chunks) Read(b []byte) (int, error) {
 	if c.left == 0 && err == nil {
 		_, err = c.line() // what ends the chunk
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -94,7 +95,7 @@ func (c *chunks) next() error {
 	}
 	c.end = c.left == 0
 	for c.end && line != "" {
-		if line, err = c.line(); err == io.ErrUnexpectedEOF {
+		if line, err = c.line(); errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil // the last headers may end with the body
 		} else if err != nil {
 			return err

@@ -182,11 +182,12 @@ func (p *session) read(ctx context.Context, ws *websocket.Conn) {
 
 // pack lays a message out; see the client's side in Amazon's
 // session-manager-plugin for the fields.
-func pack(kind string, seq int64, flags uint64, of uint32, payload []byte) (data []byte, id [16]byte) {
+func pack(kind string, seq int64, flags uint64, of uint32, payload []byte) []byte {
+	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	be := binary.BigEndian
-	data = be.AppendUint32(data, 116)
+	data := be.AppendUint32(nil, 116)
 	data = append(data, fmt.Sprintf("%-32s", kind)...)
 	data = be.AppendUint32(data, 1)
 	data = be.AppendUint64(data, uint64(time.Now().UnixMilli()))
@@ -197,7 +198,7 @@ func pack(kind string, seq int64, flags uint64, of uint32, payload []byte) (data
 	data = append(data, sum[:]...)
 	data = be.AppendUint32(data, of)
 	data = be.AppendUint32(data, uint32(len(payload)))
-	return append(data, payload...), id
+	return append(data, payload...)
 }
 
 // write sends data if the client is there; what is lost is sent again.
@@ -217,7 +218,7 @@ func (p *session) send(ctx context.Context, of uint32, payload []byte) {
 	if p.nextOut == 0 {
 		flags = 1
 	}
-	data, _ := pack("output_stream_data", p.nextOut, flags, of, payload)
+	data := pack("output_stream_data", p.nextOut, flags, of, payload)
 	p.out = append(p.out, &unconfirmed{p.nextOut, data, time.Now()})
 	p.nextOut++
 	p.write(ctx, data)
@@ -236,7 +237,7 @@ func (p *session) resend(ctx context.Context, now time.Time) {
 func (p *session) close(ctx context.Context, why string) {
 	payload, err := json.Marshal(map[string]any{"MessageType": "channel_closed", "SessionId": p.id, "SchemaVersion": 1, "Output": why})
 	if err == nil { // strings can be written
-		data, _ := pack("channel_closed", 0, 3, 0, payload)
+		data := pack("channel_closed", 0, 3, 0, payload)
 		p.write(ctx, data)
 	}
 }
@@ -271,7 +272,7 @@ func (p *session) receive(ctx context.Context, b []byte) bool {
 		}
 		id := append(append([]byte(nil), b[72:80]...), b[64:72]...)
 		text := fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
-		reply, _ := pack("acknowledge", 0, 3, 0, fmt.Appendf(nil,
+		reply := pack("acknowledge", 0, 3, 0, fmt.Appendf(nil,
 			`{"AcknowledgedMessageType":"input_stream_data","AcknowledgedMessageId":"%s","AcknowledgedMessageSequenceNumber":%d,"IsSequentialMessage":true}`, text, seq))
 		p.write(ctx, reply)
 		if seq >= p.nextIn {

@@ -113,7 +113,7 @@ func (s *Service) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (
 	} else if in.Type == "" {
 		return nil, validation("A parameter type is required when you create a parameter.")
 	}
-	if err := next.setTier(in, number > 1); err != nil {
+	if err := next.setTier(in); err != nil {
 		return nil, err
 	}
 	v := version{Number: number, Value: *in.Value, Modified: s.opts.Now().UTC(), Description: aws.ToString(in.Description),
@@ -156,7 +156,7 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 
 // setTier chooses the tier that in asks for, as far as the value fits in it. An
 // advanced parameter stays one.
-func (p *parameter) setTier(in *ssm.PutParameterInput, exists bool) error {
+func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 	size := len(*in.Value)
 	switch {
 	case size == 0:

@@ -244,7 +244,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	}()
 	var stderr bytes.Buffer
 	status, err := c.Run(ctx, communicator.Command{Line: line, Stdout: w, Stderr: &stderr})
-	w.Close()
+	_ = w.Close()
 	local := <-unpacked
 	switch {
 	case status.Code == exitNothing:

@@ -1,6 +1,7 @@
 package ssh_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("accepted: %s", tt.body)
 			continue
 		}
-		d := diags.Errs()[0].(*hcl.Diagnostic)
+		d, _ := errors.AsType[*hcl.Diagnostic](diags.Errs()[0])
 		line := strings.Split(tt.body, "\n")[d.Subject.Start.Line-1]
 		if text := d.Summary + ": " + d.Detail; !strings.Contains(text, tt.want) || !strings.Contains(line, tt.at) {
 			t.Errorf("got %q at %q, want %q at %q", text, line, tt.want, tt.at)

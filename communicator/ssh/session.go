@@ -140,7 +140,7 @@ func (s *session) terminal(ctx context.Context) error {
 }
 
 // close closes the session. It does not wait for the machine.
-func (s *session) close() { go s.Channel.Close() } // on a dead link it blocks
+func (s *session) close() { go func() { _ = s.Channel.Close() }() } // on a dead link it blocks
 
 // session opens a session, on a new link if the one there is turns out to be dead.
 func (c *Client) session(ctx context.Context) (*link, *session, error) {

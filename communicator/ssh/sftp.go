@@ -303,7 +303,7 @@ func getTreeSFTP(client *sftp.Client, from, name string, dst *os.Root) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		return communicator.WriteFile(dst, name, info.Mode().Perm(), f)
 	case !info.IsDir():
 		return fmt.Errorf("%s is neither a file nor a directory on the machine", from)

@@ -60,7 +60,7 @@ const (
 // which come in on its input. Windows knows no permission bits; none are set.
 func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	in, out := io.Pipe()
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	go func() { out.CloseWithError(send(out, src)) }()
 	var stderr strings.Builder
 	script := strings.Replace(compact(putScript), "%ROOT%", encode(dst), 1)
@@ -183,7 +183,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	}()
 	var stderr strings.Builder
 	status, err := c.Run(ctx, communicator.Command{Line: PowerShell(script), Stdout: out, Stderr: &stderr})
-	out.Close()
+	_ = out.Close()
 	if got := <-received; got != nil && (err != nil || status.Code == 0) {
 		return got
 	}

@@ -236,7 +236,7 @@ func TestRSADecrypt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := rsa.EncryptPKCS1v15(rand.Reader, &key.PublicKey, []byte("hunter2"))
+	sealed, err := rsa.EncryptPKCS1v15(rand.Reader, &key.PublicKey, []byte("hunter2")) //nolint:staticcheck // what the function is defined as
 	if err != nil {
 		t.Fatal(err)
 	}

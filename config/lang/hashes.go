@@ -38,7 +38,7 @@ var (
 		if !ok {
 			return "", errors.New("the key is not an RSA key")
 		}
-		text, err := rsa.DecryptPKCS1v15(nil, private, b)
+		text, err := rsa.DecryptPKCS1v15(nil, private, b) //nolint:staticcheck // what the function is defined as
 		if err != nil {
 			return "", errors.New("the key does not open the ciphertext")
 		}

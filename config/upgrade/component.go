@@ -238,7 +238,7 @@ func (c *converter) option(b *body, m member, docs []schema.Doc, w where) {
 		return
 	}
 	doc := find(docs, m.name)
-	if bodies, ok := blocks(m, doc, w.typ); ok {
+	if bodies, ok := blocks(m, doc); ok {
 		for _, v := range bodies {
 			out := block{m.name, nil, body{}}
 			for _, inner := range v.members {
@@ -263,7 +263,7 @@ func (c *converter) option(b *body, m member, docs []schema.Doc, w where) {
 // blocks returns the objects that an option is made blocks of, if it is. Where
 // nothing is known of the option, the shape of its value tells: a list of objects
 // is blocks, and so is an object that holds more than plain values.
-func blocks(m member, doc schema.Doc, typ string) ([]value, bool) {
+func blocks(m member, doc schema.Doc) ([]value, bool) {
 	v := m.value
 	objects := v.kind == list && !slices.ContainsFunc(v.items, func(i value) bool { return i.kind != object })
 	switch {

@@ -62,7 +62,7 @@ func TestError(t *testing.T) {
 	if set.Error(nil) != nil {
 		t.Error("an error out of nothing")
 	}
-	if set.Error(fs.ErrExist) != fs.ErrExist {
+	if !errors.Is(set.Error(fs.ErrExist), fs.ErrExist) {
 		t.Error("an error without secrets is not returned as it is")
 	}
 	err := set.Error(errors.Join(fs.ErrExist, errors.New("with hunter2")))

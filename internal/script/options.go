@@ -90,7 +90,7 @@ func readable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("There is no file %q; relative paths start at the current directory, so ${path.root}/... may be meant", path)
+		return fmt.Errorf("There is no file %q; relative paths start at the current directory, so ${path.root}/... may be meant", path) //nolint:staticcheck // it is a sentence of a diagnostic
 	case err != nil:
 		return err
 	case info.IsDir():

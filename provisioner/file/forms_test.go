@@ -110,7 +110,7 @@ func TestForms(t *testing.T) {
 					n = len(downloads)
 				}
 				for i := range n {
-					from, to, want := "", "", ""
+					var from, to, want string
 					if download {
 						from, to, want = downloads[i].source, downloads[i].destination, downloads[i].want
 					} else {

@@ -97,7 +97,7 @@ func Invalid(t testing.TB, f component.Factory[provisioner.Provisioner], body, a
 		t.Errorf("accepted:\n%s", body)
 		return
 	}
-	d := diags.Errs()[0].(*hcl.Diagnostic)
+	d, _ := errors.AsType[*hcl.Diagnostic](diags.Errs()[0])
 	line := ""
 	if lines := strings.Split(body, "\n"); d.Subject != nil && d.Subject.Start.Line <= len(lines) {
 		line = lines[d.Subject.Start.Line-1]

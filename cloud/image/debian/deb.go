@@ -136,7 +136,7 @@ func readControl(archive []byte) (map[string]controlFile, error) {
 	files := map[string]controlFile{}
 	for r := tar.NewReader(bytes.NewReader(archive)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

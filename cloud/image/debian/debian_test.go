@@ -240,7 +240,7 @@ func TestWriteTar(t *testing.T) {
 	headers, contents := map[string]*tar.Header{}, map[string]string{}
 	for r := tar.NewReader(&b); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -178,7 +178,7 @@ func (f *fetcher) read(ctx context.Context, url string, fn func(io.Reader) error
 	body := readerFunc(func(b []byte) (int, error) {
 		watch.Reset(stall)
 		n, err := resp.Body.Read(b)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%s: %w%s", url, err, because(ctx))
 		}
 		return n, err
@@ -188,7 +188,7 @@ func (f *fetcher) read(ctx context.Context, url string, fn func(io.Reader) error
 
 // because explains a context error by its cause.
 func because(ctx context.Context) string {
-	if cause := context.Cause(ctx); cause != nil && cause != ctx.Err() {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, ctx.Err()) {
 		return ": " + cause.Error()
 	}
 	return ""

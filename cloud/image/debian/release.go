@@ -116,7 +116,7 @@ func parseRelease(text string) (*release, error) {
 		}
 		var err error
 		if r.Date, err = parseDate(p.get("Date")); err != nil {
-			return fmt.Errorf("Date: %w", err)
+			return fmt.Errorf("field Date: %w", err)
 		}
 		if v := p.get("Valid-Until"); v != "" {
 			if r.ValidUntil, err = parseDate(v); err != nil {

@@ -61,7 +61,7 @@ func (p *packer) entry(parent int, base, name string) error {
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
-		key := inode{uint64(st.Dev), st.Ino}
+		key := inode{st.Dev, st.Ino}
 		if first, ok := p.links[key]; ok && !isWhiteout(&st) {
 			h.Typeflag, h.Linkname = tar.TypeLink, first
 			return p.header(h)
@@ -90,7 +90,7 @@ func (p *packer) entry(parent int, base, name string) error {
 		if kind == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
 		}
-		h.Devmajor, h.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
+		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	default: // a socket
 		return nil
 	}
@@ -215,7 +215,7 @@ func pathXattrs(path string) attributes {
 
 func (a attributes) list() ([]string, error) {
 	b, err := sized(a.listInto)
-	if err == unix.EOPNOTSUPP || len(b) == 0 {
+	if errors.Is(err, unix.EOPNOTSUPP) || len(b) == 0 {
 		return nil, nil
 	}
 	if err != nil {

@@ -159,7 +159,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 			kind = unix.S_IFBLK
 		}
 		err = unix.Mknodat(parent, base, kind|mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
-		if err == unix.EPERM {
+		if errors.Is(err, unix.EPERM) {
 			return nil // no user namespace may make one; see the package comment
 		}
 	default:
@@ -405,7 +405,7 @@ func (u *unpacker) eachXattr(h *tar.Header, set func(key string, value []byte) e
 		}
 		err := set(key, []byte(value))
 		hostsOwn := strings.HasPrefix(key, "trusted.") || key == "security.selinux" || key == "security.ima"
-		if err != nil && !(hostsOwn && (err == unix.EPERM || err == unix.EOPNOTSUPP)) {
+		if err != nil && !(hostsOwn && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP))) {
 			return pathError("set attribute "+key+" of", h.Name, err)
 		}
 	}
@@ -418,7 +418,7 @@ func times(h *tar.Header) []unix.Timespec {
 }
 
 func ownerError(h *tar.Header, err error) error {
-	if err == unix.EINVAL {
+	if errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("owner %d:%d is outside the range of user ids that this user may use", h.Uid, h.Gid)
 	}
 	return pathError("chown", h.Name, err)

@@ -96,7 +96,7 @@ func serveSession(s ssh.Session, transfer bool) {
 	account, err := lookupAccount(s.User())
 	if err != nil {
 		fmt.Fprintln(s.Stderr(), err)
-		s.Exit(255)
+		_ = s.Exit(255)
 		return
 	}
 	cmd := account.command(s.RawCommand(), transfer)
@@ -105,7 +105,7 @@ func serveSession(s ssh.Session, transfer bool) {
 	if err != nil {
 		fmt.Fprintln(s.Stderr(), err)
 	}
-	s.Exit(code)
+	_ = s.Exit(code)
 }
 
 // command is the user's shell with a command line, the shell as for a login, or
@@ -160,7 +160,7 @@ func runSession(s ssh.Session, cmd *exec.Cmd, transfer bool) (int, error) {
 	stop := forwardSignals(s, cmd)
 	defer stop()
 	go func() {
-		io.Copy(in, s)
+		_, _ = io.Copy(in, s)
 		in.Close()
 	}()
 	return exitCode(cmd.Wait())
@@ -176,12 +176,12 @@ func runTerminal(s ssh.Session, cmd *exec.Cmd, request ssh.Pty, resizes <-chan s
 	defer stop()
 	go func() {
 		for w := range resizes {
-			pty.Setsize(f, windowSize(w))
+			_ = pty.Setsize(f, windowSize(w))
 		}
 	}()
-	go io.Copy(f, s)
+	go func() { _, _ = io.Copy(f, s) }()
 	var shown sync.WaitGroup
-	shown.Go(func() { io.Copy(s, f) }) // ends with EIO when the last holder has gone
+	shown.Go(func() { _, _ = io.Copy(s, f) }) // ends with EIO when the last holder has gone
 	code, err := exitCode(cmd.Wait())
 	shown.Wait()
 	f.Close()
@@ -202,11 +202,11 @@ func forwardSignals(s ssh.Session, cmd *exec.Cmd) (stop func()) {
 			case <-done:
 				return
 			case <-s.Context().Done():
-				syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP)
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP)
 				return
 			case name := <-signals:
 				if number, ok := signalNumbers[name]; ok {
-					syscall.Kill(-cmd.Process.Pid, number)
+					_ = syscall.Kill(-cmd.Process.Pid, number)
 				}
 			}
 		}

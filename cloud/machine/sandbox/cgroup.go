@@ -126,7 +126,7 @@ func (g cgroups) create(id string, ids identity) (*group, error) {
 	}
 	made := &group{dir: filepath.Join(g.parent, name)}
 	if err := made.populate(ids); err != nil {
-		made.remove()
+		_ = made.remove()
 		return nil, err
 	}
 	return made, nil
@@ -217,7 +217,7 @@ func (g *group) remove() error {
 	if !exists(g.dir) {
 		return nil
 	}
-	g.kill()
+	_ = g.kill()
 	ctx := context.Background()
 	err := eventually(ctx, 5*time.Second, func() (bool, error) {
 		empty, err := g.event(g.dir, "populated 0")

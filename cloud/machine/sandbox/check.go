@@ -108,7 +108,7 @@ func (d *Driver) checkStateDir() machine.Finding {
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC:
 		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%s is on a file system of type %#x, which cannot hold the disks of machines", dir, fs.Type), Remedy: "put the state on a local file system such as ext4, xfs or btrfs"}
 	}
-	return good(name, fmt.Sprintf("%s, %d GB free", dir, uint64(fs.Bavail)*uint64(fs.Bsize)>>30))
+	return good(name, fmt.Sprintf("%s, %d GB free", dir, fs.Bavail*uint64(fs.Bsize)>>30))
 }
 
 // checkOverlay mounts one on the state directory, from where machines do.
@@ -122,7 +122,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	if err != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that you can write to"}
 	}
-	defer d.Remove(context.WithoutCancel(ctx), probe)
+	defer func() { _ = d.Remove(context.WithoutCancel(ctx), probe) }()
 	if err := d.Private(probe); err != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "choose a state directory that is yours"}
 	}
@@ -246,10 +246,10 @@ func (d *Driver) probe(ctx context.Context, what, dir string, args ...string) er
 	defer stop()
 	if err := d.ids.finish(cmd.Process.Pid); err != nil {
 		cmd.Process.Kill()
-		<-ended
+		<-ended //nolint:errcheck // the cause is err
 		return err
 	}
-	open.Write([]byte{1})
+	_, _ = open.Write([]byte{1})
 	if err := <-ended; err != nil {
 		if text := clean(complaint.String()); text != "" {
 			return errors.New(text)

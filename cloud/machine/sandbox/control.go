@@ -134,7 +134,7 @@ func receivedFile(rights []byte) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "received"), nil
 }
 
-func (c *control) close() { c.conn.Close() }
+func (c *control) close() { _ = c.conn.Close() }
 
 // failure puts an error into a message so that its kind survives.
 func failure(m message, err error) message {

@@ -63,6 +63,7 @@ const (
 // Link is what a machine's network card is made of.
 type Link string
 
+// The kinds of network card.
 const (
 	LinkTap    Link = "tap"    // a tap device; needs /dev/net/tun
 	LinkPacket Link = "packet" // a pair of virtual cards and a packet socket

@@ -17,7 +17,7 @@ func (b *bootSpec) pretendRoot() error {
 	if err := os.WriteFile(aptConfig, []byte("APT::Sandbox::User \"root\";\n"), 0o644); err != nil {
 		return err
 	}
-	os.Setenv("APT_CONFIG", aptConfig)
+	_ = os.Setenv("APT_CONFIG", aptConfig)
 
 	const (
 		allow   = 0x7fff0000 // SECCOMP_RET_ALLOW

@@ -59,18 +59,18 @@ func (d *Driver) inNamespace(ctx context.Context, job filesJob) error {
 	}
 	if err := d.ids.finish(cmd.Process.Pid); err != nil {
 		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Wait()
 		return err
 	}
 	if _, err := open.Write([]byte{1}); err != nil {
 		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Wait()
 		return err
 	}
 	var read error
 	if feed != nil {
 		source := &watchedReader{r: job.stdin}
-		io.Copy(feed, source)
+		_, _ = io.Copy(feed, source)
 		read = source.err
 		if read != nil {
 			cmd.Process.Kill() // or it would take the end for the true one

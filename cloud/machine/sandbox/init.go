@@ -61,7 +61,7 @@ func (b *bootSpec) run(report *os.File) error {
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", // the console is a file
 	} {
-		os.Setenv(key, value)
+		_ = os.Setenv(key, value)
 	}
 	if b.Mode == ModeSingle {
 		if err := b.pretendRoot(); err != nil {
@@ -108,7 +108,7 @@ func (b *bootSpec) becomeSystemd(report *os.File) error {
 	if err := b.configureSystemd("/run/systemd"); err != nil {
 		return err
 	}
-	os.Setenv("container", "bake")
+	_ = os.Setenv("container", "bake")
 	args := []string{"/sbin/init", "--log-target=console", "--show-status=true", cloudInitConfig}
 	path := args[0]
 	if !exists(path) {

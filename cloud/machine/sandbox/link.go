@@ -143,7 +143,7 @@ func newPacketPair() (*os.File, error) {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
 	for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF} {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20) // as much as the host grants
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20) // as much as the host grants
 	}
 	return f, nil
 }

@@ -131,7 +131,7 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	}
 	defer func() {
 		if err != nil {
-			m.clear()
+			_ = m.clear()
 		}
 	}()
 	if err := m.startShim(ctx, d, base, console); err != nil {
@@ -395,9 +395,9 @@ func (m *running) clear() error {
 	if m.shim != nil {
 		m.control.close() // for the shim to see; it takes the machine along
 		if m.group != nil {
-			m.group.kill()
+			_ = m.group.kill()
 		}
-		<-m.ended
+		<-m.ended //nolint:errcheck // how it ended was asked for
 	} else if m.control != nil {
 		m.control.close()
 	}
@@ -509,8 +509,8 @@ func (m *running) Stop(ctx context.Context) error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	m.Thaw()
-	m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
+	_ = m.Thaw()
+	_ = m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
 	select {
 	case <-m.done:
 		return nil
@@ -524,9 +524,9 @@ func (m *running) Kill() error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	m.control.send(message{Op: opKill}, nil)
+	_ = m.control.send(message{Op: opKill}, nil)
 	if m.group != nil {
-		m.group.kill()
+		_ = m.group.kill()
 	}
 	<-m.done
 	return nil
@@ -544,7 +544,7 @@ func (m *running) Freeze(ctx context.Context) error {
 		err = m.flush()
 	}
 	if err != nil {
-		m.Thaw()
+		_ = m.Thaw()
 		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, err)
 	}
 	return nil

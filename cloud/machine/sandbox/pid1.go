@@ -185,8 +185,8 @@ func endAll(ends <-chan end) {
 	if ends == nil {
 		return
 	}
-	unix.Kill(-1, unix.SIGTERM)
-	unix.Kill(-1, unix.SIGCONT)
+	_ = unix.Kill(-1, unix.SIGTERM)
+	_ = unix.Kill(-1, unix.SIGCONT)
 	grace := time.After(shutdownGrace)
 	for {
 		select {
@@ -195,7 +195,7 @@ func endAll(ends <-chan end) {
 				return
 			}
 		case <-grace:
-			unix.Kill(-1, unix.SIGKILL)
+			_ = unix.Kill(-1, unix.SIGKILL)
 			grace = nil
 		}
 	}

@@ -109,7 +109,7 @@ func (s *shim) startInit() error {
 	s.boot.Console = terminal.Name()
 	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
 	go func() {
-		io.Copy(&consoleLog{file: os.Stdout}, console)
+		_, _ = io.Copy(&consoleLog{file: os.Stdout}, console)
 		close(s.printed)
 	}()
 
@@ -163,7 +163,7 @@ func (s *shim) startInit() error {
 		return nil
 	}
 	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Wait()
 	if text == "" {
 		text = "the first process died before it said why"
 	}
@@ -188,7 +188,7 @@ func plainOutput(terminal *os.File) error {
 // run serves the driver until the first process has ended.
 func (s *shim) run() error {
 	go s.serve()
-	s.init.Wait()
+	_ = s.init.Wait()
 	s.terminal.Close()
 	<-s.printed // every holder of the terminal has gone
 	end := &ending{}
@@ -257,7 +257,7 @@ func (s *shim) answer(m message, id uint64, err error) {
 	if err != nil {
 		m = failure(m, err)
 	}
-	s.control.send(m, nil) // if the driver has gone, serve sees it
+	_ = s.control.send(m, nil) // if the driver has gone, serve sees it
 }
 
 func (s *shim) dial(question message) {
@@ -278,7 +278,7 @@ func (s *shim) dial(question message) {
 		return
 	}
 	defer f.Close()
-	s.control.send(message{ID: question.ID}, f)
+	_ = s.control.send(message{ID: question.ID}, f)
 }
 
 // stop asks the first process to shut the machine down. The kernel drops a
@@ -292,7 +292,7 @@ func (s *shim) stop() {
 	pid := s.init.Process.Pid
 	err := eventually(context.Background(), time.Minute, func() (bool, error) { return handles(pid, ask) })
 	if err == nil {
-		s.init.Process.Signal(ask)
+		_ = s.init.Process.Signal(ask)
 	} // else it has ended, or it is beyond asking and the driver will kill it
 }
 

@@ -152,7 +152,7 @@ func startNotifying(cmd *exec.Cmd, name string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	defer os.Remove(path)
 	if err := os.Chmod(path, 0o666); err != nil {
 		return err
@@ -164,9 +164,9 @@ func startNotifying(cmd *exec.Cmd, name string) error {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- cmd.Wait()
-		l.Close()
+		_ = l.Close()
 	}()
-	l.SetReadDeadline(time.Now().Add(startLimit))
+	_ = l.SetReadDeadline(time.Now().Add(startLimit))
 	b := make([]byte, 4096)
 	for {
 		n, err := l.Read(b)
@@ -233,7 +233,7 @@ func (u *unit) begin() error {
 		return err
 	}
 	if string(answer) != "ok" {
-		cmd.Wait()
+		_ = cmd.Wait()
 		return errors.New(strings.TrimSpace(string(answer)))
 	}
 	return nil
@@ -250,9 +250,9 @@ func (u *unit) end() error {
 		if err != nil {
 			return err
 		}
-		cmd.Run() // whether it worked shows below
+		_ = cmd.Run() // whether it worked shows below
 	}
-	syscall.Kill(supervisor, syscall.SIGUSR1)
+	_ = syscall.Kill(supervisor, syscall.SIGUSR1)
 	signalEach(descendants(supervisor), syscall.SIGTERM)
 	gone := func() (bool, error) { return u.supervisor() == 0, nil }
 	if eventually(context.Background(), stopLimit, gone) == nil {
@@ -269,7 +269,7 @@ func endChildren() { signalEach(descendants(os.Getpid()), syscall.SIGKILL) }
 
 func signalEach(pids []int, s syscall.Signal) {
 	for _, pid := range pids {
-		syscall.Kill(pid, s)
+		_ = syscall.Kill(pid, s)
 	}
 }
 

@@ -434,10 +434,10 @@ const shutdownFile = "/run/bake/shutdown"
 // shutdownDelay understands the times of shutdown(8): now, +MINUTES, MINUTES and
 // HH:MM. Without one it is a minute.
 func shutdownDelay(when string, now time.Time) (time.Duration, error) {
-	switch {
-	case when == "now":
+	switch when {
+	case "now":
 		return 0, nil
-	case when == "":
+	case "":
 		return time.Minute, nil
 	}
 	if at, err := time.ParseInLocation("15:04", when, now.Location()); err == nil {
@@ -458,7 +458,7 @@ func cancelShutdown() int {
 		return 0
 	}
 	if pid, err := strconv.Atoi(string(text)); err == nil && pid > 1 {
-		syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+		_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
 	}
 	os.Remove(shutdownFile)
 	return 0

@@ -69,7 +69,7 @@ func mountTable(generators string) error {
 		return os.Symlink("/dev/null", filepath.Join(generators, "systemd-fstab-generator"))
 	}
 	const path = "/run/bake/fstab"
-	os.Setenv("SYSTEMD_FSTAB", path)
+	_ = os.Setenv("SYSTEMD_FSTAB", path)
 	return os.WriteFile(path, []byte(kept), 0o644)
 }
 

@@ -302,7 +302,7 @@ func (s *session) carry(ctx context.Context) error {
 func (s *session) open(ctx context.Context) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("Session Manager did not open the data channel within %s", openLimit))
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP}) //nolint:bodyclose // closed by the library
+	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP})
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
