@@ -82,7 +82,6 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = output(command.Stdout, fail), output(command.Stderr, fail)
-	procgroup.Own(cmd)
 	cmd.WaitDelay = outputGrace
 	if command.Stdin != nil {
 		// Not cmd.Stdin: the end of the command does not wait for a reader.
@@ -96,7 +95,7 @@ func Local(ctx context.Context, line string, env []string, command communicator.
 			}
 		}()
 	}
-	err := cmd.Run()
+	err := procgroup.Run(cmd)
 	if cause := context.Cause(ctx); cause != nil && outer.Err() == nil {
 		return communicator.Status{}, cause
 	}

@@ -147,10 +147,9 @@ func runShell(s glssh.Session, home string, env []string) {
 	cmd.Dir = home
 	cmd.Env = append(append(os.Environ(), "HOME="+home), env...)
 	cmd.Stdout, cmd.Stderr = s, s.Stderr()
-	procgroup.Own(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
-		err = cmd.Start()
+		err = procgroup.Start(cmd)
 	}
 	if err != nil {
 		fmt.Fprintln(s.Stderr(), err)

@@ -394,12 +394,11 @@ func (s *WinRM) startShell(c *remoteCommand, line string) {
 	ctx, kill := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir, cmd.Env = s.home, append(os.Environ(), "HOME="+s.home)
-	procgroup.Own(cmd)
 	cmd.Stdout, cmd.Stderr = outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}
 	cmd.WaitDelay = time.Second
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
-		err = cmd.Start()
+		err = procgroup.Start(cmd)
 	}
 	if err != nil {
 		kill()

@@ -1,2 +1,12 @@
 // Package procgroup runs a command so that what it starts ends with it.
 package procgroup
+
+import "os/exec"
+
+// Run is [Start], and waits for the command to end.
+func Run(cmd *exec.Cmd) error {
+	if err := Start(cmd); err != nil {
+		return err
+	}
+	return cmd.Wait()
+}

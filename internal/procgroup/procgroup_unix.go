@@ -7,12 +7,13 @@ import (
 	"syscall"
 )
 
-// Own makes cmd, which has a context and has not begun, the head of a group of processes, all of
-// which are killed when its context ends.
-func Own(cmd *exec.Cmd) {
+// Start starts cmd, which has a context, as the head of a group of processes, all of
+// which are killed when the context ends. What a terminal sends does not reach them.
+func Start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return Signal(cmd, syscall.SIGKILL) }
+	return cmd.Start()
 }
 
-// Signal sends a signal to a process that [Own] was called for and to its children.
+// Signal sends a signal to a process that [Start] has started and to its children.
 func Signal(cmd *exec.Cmd, s syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, s) }

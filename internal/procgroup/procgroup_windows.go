@@ -1,20 +1,62 @@
 package procgroup
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"os/exec"
-	"strconv"
+	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/windows"
 )
 
-// Own makes cmd, which has a context and has not begun, the head of a group of processes, all of
-// which are killed when its context ends.
-func Own(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
-	cmd.Cancel = func() error { return Signal(cmd, syscall.SIGKILL) }
+// Start starts cmd, which has a context, as the head of a group of processes, all of
+// which are killed when the context ends. What a console sends does not reach them.
+// They are a job: children belong to it even after their parents have ended.
+func Start(cmd *exec.Cmd) error {
+	job, err := windows.CreateJobObject(nil, nil)
+	if err != nil {
+		return fmt.Errorf("%s: a job for its processes: %w", cmd.Path, err)
+	}
+	runtime.AddCleanup(cmd, func(job windows.Handle) { _ = windows.CloseHandle(job) }, job) // it lives on in its processes
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	// It does nothing before it belongs to the job.
+	cmd.SysProcAttr.CreationFlags = windows.CREATE_NEW_PROCESS_GROUP | windows.CREATE_SUSPENDED
+	cmd.Cancel = func() error { return errors.Join(windows.TerminateJobObject(job, 1), ended(cmd.Process.Kill())) }
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var failed error
+	err = cmd.Process.WithHandle(func(handle uintptr) {
+		if failed = windows.AssignProcessToJobObject(job, windows.Handle(handle)); failed == nil {
+			failed = resume(handle)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return errors.Join(fmt.Errorf("%s: its job: %w", cmd.Path, err), ended(cmd.Process.Kill()), cmd.Wait())
+	}
+	return nil
 }
 
-// Signal ends a process that [Own] was called for and its children: Windows has no
-// gentler signal that reaches them all.
-func Signal(cmd *exec.Cmd, _ syscall.Signal) error {
-	return exec.Command("taskkill", "/T", "/F", "/PID", strconv.Itoa(cmd.Process.Pid)).Run()
+// ended is err, but for that of a process which has ended already.
+func ended(err error) error {
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		return nil
+	}
+	return err
 }
+
+// resume starts the threads of a process that was created suspended.
+func resume(process uintptr) error {
+	if status, _, _ := windows.NewLazySystemDLL("ntdll.dll").NewProc("NtResumeProcess").Call(process); status != 0 {
+		return windows.NTStatus(status)
+	}
+	return nil
+}
+
+// Signal kills a process that [Start] has started and its children: Windows has no
+// gentler signal that reaches them all.
+func Signal(cmd *exec.Cmd, _ syscall.Signal) error { return cmd.Cancel() }

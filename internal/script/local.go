@@ -1,11 +1,13 @@
 package script
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,25 +36,30 @@ type LocalOptions struct {
 	// values of `build.*` have their names. Where a shell reads the assignments, as by
 	// default, their values come from its environment, so that nobody can read them
 	// among the arguments of processes.
-	// `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]` when not set.
+	// `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]` when not set, on Windows
+	// `["cmd", "/V", "/C", "{{.Vars}}", "call", "{{.Script}}"]`.
 	ExecuteCommand []string `hcl:"execute_command,optional,deferred"`
 
-	// The interpreter of an inline script.
+	// The interpreter of an inline script, which has no effect on Windows.
 	InlineShebang string `hcl:"inline_shebang,optional"`
 
 	// How one variable is assigned: the first %s is its name and the second its
-	// value, in which single quotes are quoted.
+	// value, in which single quotes are quoted. `%s='%s' ` when not set. On Windows
+	// the environment of the program has all variables then, and `{{.Vars}}` is empty.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// What the name of the file of an inline script ends in.
+	// What the name of the file of an inline script ends in; on Windows `.cmd` when not set.
 	TempfileExtension string `hcl:"tempfile_extension,optional"`
 
 	// Run only where bake runs on one of these systems: `darwin`, `freebsd`,
 	// `linux`, `openbsd`, `solaris` or `windows`.
 	OnlyOn []string `hcl:"only_on,optional"`
 
-	// Give scripts the paths that they have in the Windows Subsystem for Linux.
-	// It has no effect on other systems than Windows.
+	// On Windows: the program is a shell of the Windows Subsystem for Linux, such as
+	// `execute_command = ["bash", "-c", "{{.Vars}} {{.Script}}"]`. Scripts have the paths
+	// that they have there, such as `/mnt/c/scripts/a.sh` for `C:\scripts\a.sh`, and
+	// inline scripts and assignments are those of other systems. It has no effect on
+	// other systems than Windows.
 	UseLinuxPathing bool `hcl:"use_linux_pathing,optional"`
 }
 
@@ -61,8 +68,13 @@ func (*LocalOptions) GoSource() string { return localSource }
 
 // LocalDefaults are the options of a block that sets none.
 func LocalDefaults() LocalOptions {
-	return LocalOptions{InlineShebang: "/bin/sh -e", EnvVarFormat: "%s='%s' "}
+	return LocalOptions{InlineShebang: "/bin/sh -e"}
 }
+
+// assignment is the format of env_var_format when that is not set.
+const assignment = "%s='%s' "
+
+func (o *LocalOptions) format() string { return cmp.Or(o.EnvVarFormat, assignment) }
 
 var systems = []string{"darwin", "freebsd", "linux", "openbsd", "solaris", "windows"}
 
@@ -81,7 +93,7 @@ func (o *LocalOptions) Problems(known func(field any) bool) (found []Problem) {
 			found = append(found, Problem{&o.OnlyOn, "Unknown system", fmt.Sprintf("%q is not one of %s.", name, strings.Join(systems, ", "))})
 		}
 	}
-	if err := CheckFormat(o.EnvVarFormat); err != nil {
+	if err := CheckFormat(o.format()); err != nil {
 		found = append(found, Problem{&o.EnvVarFormat, "Unusable format", err.Error() + "."})
 	}
 	return found
@@ -107,14 +119,21 @@ type Local struct {
 
 	Say            func(text string) // what is being done
 	Stdout, Stderr io.Writer
+
+	System string // that runs the scripts, as GOOS; empty for this one
 }
+
+func (l *Local) system() string { return cmp.Or(l.System, runtime.GOOS) }
+
+// windows reports whether scripts and assignments are those of Windows.
+func (l *Local) windows() bool { return l.system() == "windows" && !l.Options.UseLinuxPathing }
 
 // Run runs the scripts one by one until one fails. When ctx is over, it kills
 // the script and all that the script has started.
 func (l *Local) Run(ctx context.Context) error {
 	o := l.Options.withCommand()
-	if only := l.Options.OnlyOn; len(only) > 0 && !slices.Contains(only, runtime.GOOS) {
-		l.Say(fmt.Sprintf("Skipping shell-local: it is for %s only, and this is %s", strings.Join(only, ", "), runtime.GOOS))
+	if only := l.Options.OnlyOn; len(only) > 0 && !slices.Contains(only, l.system()) {
+		l.Say(fmt.Sprintf("Skipping shell-local: it is for %s only, and this is %s", strings.Join(only, ", "), l.system()))
 		return nil
 	}
 	render := func(text string) (string, error) { return l.Render(text, l.Data) }
@@ -128,7 +147,7 @@ func (l *Local) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		path, err := tempScript(Text(l.Options.InlineShebang, lines), l.Options.TempfileExtension)
+		path, err := tempScript(l.text(lines), l.extension())
 		if err != nil {
 			return err
 		}
@@ -144,10 +163,28 @@ func (l *Local) Run(ctx context.Context) error {
 	return nil
 }
 
+// text is an inline script.
+func (l *Local) text(lines []string) string {
+	if l.windows() { // whose cmd misreads other line ends
+		return strings.Join(lines, "\r\n") + "\r\n"
+	}
+	return Text(l.Options.InlineShebang, lines)
+}
+
+// extension is what the name of an inline script ends in.
+func (l *Local) extension() string {
+	if l.windows() {
+		return cmp.Or(l.Options.TempfileExtension, ".cmd") // without which it cannot be run
+	}
+	return l.Options.TempfileExtension
+}
+
 var (
 	shells   = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"}
 	command  = regexp.MustCompile(`^-[a-z]*c$`)
 	varsHere = regexp.MustCompile(`\{\{-?\s*\.Vars\s*-?\}\}`)
+	varsOnly = regexp.MustCompile(`^\s*\{\{-?\s*\.Vars\s*-?\}\}\s*$`)
+	drive    = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
 	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	shellOwn = regexp.MustCompile(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
 )
@@ -165,7 +202,7 @@ func (o *LocalOptions) expanded(line []string, i int) bool {
 		}
 	}
 	places := varsHere.FindAllStringIndex(line[i], -1)
-	if len(places) == 0 || !strings.Contains(o.EnvVarFormat, "'%s'") {
+	if len(places) == 0 || !strings.Contains(o.format(), "'%s'") {
 		return false
 	}
 	before := line[i][:places[len(places)-1][0]]
@@ -199,39 +236,18 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 	if err != nil {
 		return err
 	}
-	data := map[string]any{}
-	for k, v := range l.Data {
-		data[k] = v
-	}
-	data["Script"], data["Command"] = path, path
-	line := l.Options.ExecuteCommand
-	if len(line) == 0 {
-		line = []string{"/bin/sh", "-c", "{{.Vars}} {{.Script}}"}
-	}
-	args := make([]string, len(line))
-	env := slices.Clone(l.Env)
-	for i, text := range line {
-		values := map[string]string{}
-		for name, value := range vars {
-			values[name] = Quote(value)
-			if carried(name) && l.Options.expanded(line, i) {
-				env = append(env, name+"="+value)
-				values[name] = `'"$` + name + `"'` // out of the single quotes of the format, and back
-			}
-		}
-		data["Vars"] = Assign(l.Options.EnvVarFormat, values, func(quoted string) string { return quoted })
-		if args[i], err = l.Render(text, data); err != nil {
-			return fmt.Errorf("execute_command: %w", err)
-		}
+	args, env, err := l.command(path, vars)
+	if err != nil {
+		return err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, l.Stdout, l.Stderr
-	procgroup.Own(cmd)
 	cmd.WaitDelay = killGrace
-	err = cmd.Run()
+	verbatim(cmd)
+	err = procgroup.Run(cmd)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -243,4 +259,76 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 		return l.Options.CheckExit(exit.ExitCode())
 	}
 	return fmt.Errorf("running %s: %w", args[0], err)
+}
+
+// command returns the command line that runs the script at an absolute path, and its
+// environment.
+func (l *Local) command(path string, vars map[string]string) (args, env []string, err error) {
+	if l.system() == "windows" && l.Options.UseLinuxPathing {
+		path = linuxPath(path)
+	}
+	data := map[string]any{}
+	for k, v := range l.Data {
+		data[k] = v
+	}
+	data["Script"], data["Command"] = path, path
+	line := l.Options.ExecuteCommand
+	switch {
+	case len(line) > 0:
+	case l.windows():
+		line = []string{"cmd", "/V", "/C", "{{.Vars}}", "call", "{{.Script}}"}
+	default:
+		line = []string{"/bin/sh", "-c", "{{.Vars}} {{.Script}}"}
+	}
+	env = slices.Clone(l.Env)
+	for i, text := range line {
+		var assigned string
+		assigned, env = l.assigned(line, i, vars, env)
+		if assigned == "" && varsOnly.MatchString(text) {
+			continue // the word, not an empty one
+		}
+		data["Vars"] = assigned
+		arg, err := l.Render(text, data)
+		if err != nil {
+			return nil, nil, fmt.Errorf("execute_command: %w", err)
+		}
+		args = append(args, arg)
+	}
+	return args, env, nil
+}
+
+// assigned returns what {{.Vars}} is in word i of a command line, and env with the
+// values that the environment of the program is to have for it.
+func (l *Local) assigned(line []string, i int, vars map[string]string, env []string) (string, []string) {
+	if l.windows() && l.Options.EnvVarFormat == "" {
+		if i == 0 { // its programs have the variables of their parents
+			for _, name := range slices.Sorted(maps.Keys(vars)) {
+				env = append(env, name+"="+vars[name])
+			}
+		}
+		return "", env
+	}
+	values := map[string]string{}
+	for name, value := range vars {
+		switch {
+		case l.windows():
+			values[name] = value // quotes that programs do not know
+		case l.system() != "windows" && carried(name) && l.Options.expanded(line, i):
+			env = append(env, name+"="+value)
+			values[name] = `'"$` + name + `"'` // out of the single quotes of the format, and back
+		default:
+			values[name] = Quote(value)
+		}
+	}
+	return Assign(l.Options.format(), values, func(quoted string) string { return quoted }), env
+}
+
+// linuxPath is the path that an absolute path of Windows has in the Windows Subsystem
+// for Linux.
+func linuxPath(path string) string {
+	slashed := strings.ReplaceAll(path, `\`, "/")
+	if !drive.MatchString(slashed) {
+		return slashed
+	}
+	return "/mnt/" + strings.ToLower(slashed[:1]) + slashed[2:]
 }

@@ -99,8 +99,7 @@ func (m *Machine) Run(ctx context.Context, c communicator.Command) (_ communicat
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
 	cmd.Dir, cmd.Env = m.Home, append(os.Environ(), "HOME="+m.Home)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
-	procgroup.Own(cmd)
-	err = cmd.Run()
+	err = procgroup.Run(cmd)
 	if cause := context.Cause(ctx); cause != nil {
 		return communicator.Status{}, cause
 	}
