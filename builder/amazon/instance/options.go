@@ -156,7 +156,9 @@ func (b *Bundle) validate(c *schema.Checker) {
 		if !c.Known(file) {
 			continue
 		}
-		if info, err := os.Stat(*file); err != nil {
+		if *file == "" {
+			c.Errorf(file, "Missing value", "%s cannot be empty.", c.Name(file))
+		} else if info, err := os.Stat(*file); err != nil {
 			c.Errorf(file, "File not found", "%s.", err)
 		} else if info.IsDir() {
 			c.Errorf(file, "Not a file", "%s is a directory.", *file)

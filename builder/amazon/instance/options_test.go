@@ -27,6 +27,7 @@ func TestValidate(t *testing.T) {
 		{"s3_bucket", `""`, "Missing value", `""`},
 		{"x509_cert_path", ``, "Missing required argument", ``},
 		{"x509_cert_path", `"/no/such/file"`, "File not found", `"/no/such/file"`},
+		{"x509_cert_path", `""`, "Missing value", `""`},
 		{"x509_key_path", ``, "Missing required argument", ``},
 		{"x509_key_path", `"/no/such/file"`, "File not found", `"/no/such/file"`},
 		{"x509_key_path", `"` + dir + `"`, "Not a file", ``},

@@ -5,7 +5,8 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   vault_aws_engine {
-    name = "" # ERROR: No name: name is the role in Vault, and cannot be empty.
+    name        = "" # ERROR: No name: name is the role in Vault whose credentials are meant
+    engine_name = "aws-eu"
   }
 
   source_ami_filter {

@@ -117,8 +117,9 @@ type AssumeRole struct {
 
 // VaultAWSEngine says which credentials Vault is asked for.
 type VaultAWSEngine struct {
-	// Name of the Vault role to get credentials for.
-	Name string `hcl:"name"`
+	// Name of the Vault role to get credentials for. Empty, in a block that sets nothing
+	// else: Vault is not asked.
+	Name string `hcl:"name,optional"`
 
 	// Path where the AWS secrets engine is mounted.
 	EngineName string `hcl:"engine_name,optional"`
@@ -160,7 +161,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.Token != "" && o.AccessKey == "" && c.Known(&o.AccessKey) {
 		c.Warnf(&o.Token, "Session token without an access key", "token belongs to a temporary access_key and secret_key, and has no effect without them.")
 	}
-	if o.VaultAWSEngine != nil && o.AccessKey != "" {
+	if o.vault() != nil && o.AccessKey != "" {
 		c.Errorf(&o.VaultAWSEngine, "Two sources of credentials", "Set either access_key or vault_aws_engine.")
 	}
 	if o.CustomEndpointEC2 == "" {
@@ -185,6 +186,14 @@ func (o *Options) role() *AssumeRole {
 		return nil
 	}
 	return o.AssumeRole
+}
+
+// vault is what to ask Vault for, or nil.
+func (o *Options) vault() *VaultAWSEngine {
+	if o.VaultAWSEngine == nil || o.VaultAWSEngine.Name == "" {
+		return nil
+	}
+	return o.VaultAWSEngine
 }
 
 // sessionName matches the names that STS takes for sessions.
@@ -220,8 +229,8 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 
 // Validate implements [schema.Validator].
 func (v *VaultAWSEngine) Validate(c *schema.Checker) {
-	if v.Name == "" {
-		c.Errorf(&v.Name, "No name", "name is the role in Vault, and cannot be empty.")
+	if others := c.Set(&v.EngineName) || v.RoleARN != "" || v.TTL != ""; v.Name == "" && c.Known(&v.Name) && others {
+		c.Errorf(&v.Name, "No name", "name is the role in Vault whose credentials are meant; set it, or leave the whole block out.")
 	}
 	names.ARN(c, &v.RoleARN, names.Role)
 	if v.TTL != "" && v.RoleARN == "" && c.Known(&v.RoleARN) {

@@ -85,12 +85,12 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		s.watchers = &Watchers{}
 	}
 	load := s.loadOptions(o)
-	vaulted := o.VaultAWSEngine != nil && cloud.Endpoint == ""
+	vaulted := o.vault() != nil && cloud.Endpoint == ""
 	if vaulted {
 		v, err := openVault(env)
 		var lent aws.Credentials
 		if err == nil {
-			lent, err = v.lend(ctx, o.VaultAWSEngine)
+			lent, err = v.lend(ctx, o.vault())
 		}
 		if err != nil {
 			return nil, blame(src, &o.VaultAWSEngine, "Vault returned no credentials", "%s.", err)
