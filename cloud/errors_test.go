@@ -431,6 +431,10 @@ func TestPaging(t *testing.T) {
 			_, err := client.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{NextToken: token})
 			return err
 		},
+		"import tasks": func(token *string) error {
+			_, err := client.DescribeImportImageTasks(ctx, &ec2.DescribeImportImageTasksInput{NextToken: token})
+			return err
+		},
 		"tags": func(token *string) error {
 			_, err := client.DescribeTags(ctx, &ec2.DescribeTagsInput{NextToken: token})
 			return err

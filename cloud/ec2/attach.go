@@ -323,7 +323,7 @@ func noRoot(row *instance) error {
 
 func (s *state) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*ec2.AttachVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
-	v, err := s.findVolume(c, in.VolumeId)
+	v, err := s.volumes.find(c, in.VolumeId)
 	if err != nil {
 		return nil, err
 	}
@@ -448,7 +448,7 @@ func (in *instance) setAttachment(volume string, status types.AttachmentStatus) 
 // becomes busy and stays, as on EC2.
 func (s *state) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*ec2.DetachVolumeOutput, error) {
 	c := wire.CallerFrom(ctx)
-	v, err := s.findVolume(c, in.VolumeId)
+	v, err := s.volumes.find(c, in.VolumeId)
 	if err != nil {
 		return nil, err
 	}

@@ -73,22 +73,13 @@ func (s *state) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaunch
 }
 
 func (s *state) DescribeFastLaunchImages(ctx context.Context, in *ec2.DescribeFastLaunchImagesInput) (*ec2.DescribeFastLaunchImagesOutput, error) {
-	c := wire.CallerFrom(ctx)
 	rows := []types.DescribeFastLaunchImagesSuccessItem{}
-	for _, img := range s.images.all() {
-		if img.FastLaunch != nil && img.Region == c.Region && *img.OwnerId == c.Account {
+	for _, img := range s.images.of(wire.CallerFrom(ctx)) {
+		if img.FastLaunch != nil {
 			rows = append(rows, *img.FastLaunch)
 		}
 	}
-	key := func(r types.DescribeFastLaunchImagesSuccessItem) string { return *r.ImageId }
-	rows, err := pick(kindImage, in.ImageIds, rows, key)
-	if err != nil {
-		return nil, err
-	}
-	rows, err = apply(filters{"resource-type": "ResourceType", "owner-id": "OwnerId", "state": "State"}, in.Filters, rows)
-	if err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	k := kindImage.with(filters{"resource-type": "ResourceType", "owner-id": "OwnerId", "state": "State"})
+	rows, next, err := list(s, k, query{in.ImageIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeFastLaunchImagesOutput{FastLaunchImages: rows, NextToken: next}, err
 }

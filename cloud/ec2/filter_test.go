@@ -135,3 +135,36 @@ func TestPage(t *testing.T) {
 		t.Error("a token that is none was taken")
 	}
 }
+
+// TestKinds: what is said of ids that are malformed or lead to nothing, in EC2's words.
+func TestKinds(t *testing.T) {
+	for _, test := range []struct {
+		k                   *kind
+		malformed, one, two string
+	}{
+		{kindImage, "InvalidAMIID.Malformed", "InvalidAMIID.NotFound: The image id '[a]' does not exist", "InvalidAMIID.NotFound: The image ids '[a, b]' do not exist"},
+		{kindInstance, "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound: The instance ID 'a' does not exist", "InvalidInstanceID.NotFound: The instance IDs 'a, b' do not exist"},
+		{kindSnapshot, "InvalidSnapshotID.Malformed", "InvalidSnapshot.NotFound: The snapshot 'a' does not exist.", "InvalidSnapshot.NotFound: The snapshot 'a' does not exist."},
+		{kindVolume, "InvalidVolumeID.Malformed", "InvalidVolume.NotFound: The volume 'a' does not exist.", "InvalidVolume.NotFound: The volumes 'a, b' do not exist"},
+		{kindGroup, "InvalidGroupId.Malformed", "InvalidGroup.NotFound: The security group 'a' does not exist", "InvalidGroup.NotFound: The security groups 'a, b' do not exist"},
+		{kindKey, "InvalidKeyPair.Malformed", "InvalidKeyPair.NotFound: The key pair 'a' does not exist", "InvalidKeyPair.NotFound: The key pairs 'a, b' do not exist"},
+		{kindSubnet, "InvalidSubnetID.Malformed", "InvalidSubnetID.NotFound: The subnet ID 'a' does not exist", "InvalidSubnetID.NotFound: The subnet IDs 'a, b' do not exist"},
+	} {
+		if err := test.k.check("x"); !strings.HasPrefix(err.Error(), test.malformed+": ") {
+			t.Errorf("malformed: %v, want %s", err, test.malformed)
+		}
+		if err := test.k.notFound("a"); err.Error() != test.one {
+			t.Errorf("%v, want %s", err, test.one)
+		}
+		if err := test.k.notFound("a", "b"); err.Error() != test.two {
+			t.Errorf("%v, want %s", err, test.two)
+		}
+	}
+	prefixes := map[string]bool{}
+	for _, k := range taggableKinds() {
+		if prefixes[k.prefix] || k.resource == "" || k.filters == nil {
+			t.Errorf("the kind %+v is not whole, or there twice", k)
+		}
+		prefixes[k.prefix] = true
+	}
+}

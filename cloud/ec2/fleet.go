@@ -155,37 +155,20 @@ func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	return v
 }
 
-func (s *state) spotsOf(c wire.Caller) (out []*spotRequest) {
-	for _, r := range s.spots.all() {
-		if r.Account == c.Account && r.Region == c.Region {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
 var spotFilters = filters{"instance-id": "InstanceId", "spot-instance-request-id": "SpotInstanceRequestId", "state": "State", "status-code": "Status.Code", "type": "Type", "launched-availability-zone": "LaunchedAvailabilityZone"}
 
 func (s *state) DescribeSpotInstanceRequests(ctx context.Context, in *ec2.DescribeSpotInstanceRequestsInput) (*ec2.DescribeSpotInstanceRequestsOutput, error) {
 	var all []types.SpotInstanceRequest
-	for _, r := range s.spotsOf(wire.CallerFrom(ctx)) {
+	for _, r := range s.spots.of(wire.CallerFrom(ctx)) {
 		all = append(all, s.spotView(r))
 	}
-	key := func(r types.SpotInstanceRequest) string { return *r.SpotInstanceRequestId }
-	all, err := pick(kindSpot, in.SpotInstanceRequestIds, all, key)
-	if err != nil {
-		return nil, err
-	}
-	if all, err = apply(spotFilters, in.Filters, all); err != nil {
-		return nil, err
-	}
-	all, next, err := page(all, key, in.MaxResults, in.NextToken)
+	all, next, err := list(s, kindSpot, query{in.SpotInstanceRequestIds, in.Filters, in.MaxResults, in.NextToken}, all)
 	return &ec2.DescribeSpotInstanceRequestsOutput{SpotInstanceRequests: all, NextToken: next}, err
 }
 
 // CancelSpotInstanceRequests cancels requests; their instances run on.
 func (s *state) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSpotInstanceRequestsInput) (*ec2.CancelSpotInstanceRequestsOutput, error) {
-	rows, err := pick(kindSpot, in.SpotInstanceRequestIds, s.spotsOf(wire.CallerFrom(ctx)), func(r *spotRequest) string { return *r.SpotInstanceRequestId })
+	rows, err := pick(s, kindSpot, in.SpotInstanceRequestIds, s.spots.of(wire.CallerFrom(ctx)))
 	if err != nil {
 		return nil, err
 	}

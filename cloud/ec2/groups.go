@@ -90,32 +90,21 @@ func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 	if _, err := s.networkOf(c); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(s.groups.all(), func(g *group) bool { return *g.OwnerId != c.Account || g.Region != c.Region }), nil
+	return s.groups.of(c), nil
 }
 
 // findGroup returns the caller's group with that id or, if id is empty, name.
 func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
 	rows, err := s.groupsOf(c)
-	if err != nil {
-		return nil, err
-	}
-	want := aws.ToString(id)
-	if want != "" {
-		if err := kindGroup.check(want); err != nil {
-			return nil, err
-		}
-	} else if aws.ToString(name) == "" {
-		return nil, missing("GroupId")
+	if err != nil || aws.ToString(id) != "" || aws.ToString(name) == "" {
+		return s.groups.find(c, id)
 	}
 	for _, g := range rows {
-		if want != "" && *g.GroupId == want || want == "" && *g.GroupName == *name {
-			if len(s.concealed([]string{*g.GroupId})) > 0 {
-				break
-			}
+		if *g.GroupName == *name && len(s.concealed([]string{*g.GroupId})) == 0 {
 			return g, nil
 		}
 	}
-	return nil, kindGroup.notFound(cmp.Or(want, aws.ToString(name)))
+	return nil, kindGroup.notFound(*name)
 }
 
 // groupsFor are the groups that a launch names, by id and by name; the default group
@@ -224,9 +213,6 @@ var groupFilters = filters{
 }
 
 func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
-	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -245,26 +231,13 @@ func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecu
 		}
 		ids = append(ids, id)
 	}
-	key := func(g types.SecurityGroup) string { return *g.GroupId }
-	if rows, err = pick(kindGroup, ids, rows, key); err != nil {
-		return nil, err
-	}
-	if hidden := s.concealed(ids); len(hidden) > 0 {
-		return nil, kindGroup.notFound(hidden...)
-	}
-	if rows, err = apply(groupFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindGroup, query{ids, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeSecurityGroupsOutput{SecurityGroups: rows, NextToken: next}, err
 }
 
 var ruleFilters = filters{"group-id": "GroupId", "security-group-rule-id": "SecurityGroupRuleId"}
 
 func (s *state) DescribeSecurityGroupRules(ctx context.Context, in *ec2.DescribeSecurityGroupRulesInput) (*ec2.DescribeSecurityGroupRulesOutput, error) {
-	if err := checkMax(in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
 	groups, err := s.groupsOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -273,15 +246,7 @@ func (s *state) DescribeSecurityGroupRules(ctx context.Context, in *ec2.Describe
 	for _, g := range groups {
 		rows = append(rows, g.Rules...)
 	}
-	key := func(r types.SecurityGroupRule) string { return *r.SecurityGroupRuleId }
-	if rows, err = pick(kindRule, in.SecurityGroupRuleIds, rows, key); err != nil {
-		return nil, err
-	}
-	if rows, err = apply(ruleFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(rows, func(a, b types.SecurityGroupRule) int { return strings.Compare(key(a), key(b)) })
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindRule, query{in.SecurityGroupRuleIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeSecurityGroupRulesOutput{SecurityGroupRules: rows, NextToken: next}, err
 }
 

@@ -203,9 +203,9 @@ func (s *state) checkName(c wire.Caller, name *string) error {
 	if !imageName().MatchString(*name) {
 		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_")
 	}
-	for id, img := range s.images.rows {
-		if img.Region == c.Region && *img.OwnerId == c.Account && *img.Name == *name {
-			return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *name, id)
+	for _, img := range s.images.of(c) {
+		if *img.Name == *name {
+			return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *name, *img.ImageId)
 		}
 	}
 	return nil
@@ -239,42 +239,27 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 			}
 			continue
 		}
-		if *img.OwnerId != c.Account {
-			shown := *img
-			shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
-			img = &shown
-		}
-		rows = append(rows, img)
+		shown := *img
+		shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
+		rows = append(rows, &shown)
 	}
-	key := func(img *image) string { return *img.ImageId }
 	// As long as an instance is of a deregistered image, its id leads to nothing
 	// and is no error.
 	ids := slices.DeleteFunc(slices.Clone(in.ImageIds), func(id string) bool {
 		return s.instanceOf(c, id) && !slices.ContainsFunc(rows, func(img *image) bool { return *img.ImageId == id })
 	})
-	if rows, err = pick(kindImage, ids, rows, key); err != nil {
-		return nil, err
-	}
 	if len(ids) < len(in.ImageIds) && len(ids) == 0 {
 		rows = nil
 	}
-	shown := make([]string, len(rows))
-	for i, img := range rows {
-		shown[i] = *img.ImageId
+	if rows, err = pick(s, kindImage, ids, rows); err != nil {
+		return nil, err
 	}
-	hidden := s.concealed(shown)
-	if len(hidden) > 0 && len(in.ImageIds) > 0 {
-		return nil, kindImage.notFound(hidden...)
-	}
-	rows = slices.DeleteFunc(slices.Clone(rows), func(img *image) bool {
-		return slices.Contains(hidden, *img.ImageId) || img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
+	rows = slices.DeleteFunc(rows, func(img *image) bool {
+		return img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
 			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !img.executableBy(c, in.ExecutableUsers) ||
 			img.deprecated(s.opts.Clock.Now()) && *img.OwnerId != c.Account && !aws.ToBool(in.IncludeDeprecated) && len(in.ImageIds) == 0
 	})
-	if rows, err = apply(imageFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := listed(kindImage, query{filters: in.Filters, max: in.MaxResults, token: in.NextToken}, rows)
 	out := &ec2.DescribeImagesOutput{NextToken: next, Images: []types.Image{}}
 	for _, img := range rows {
 		out.Images = append(out.Images, s.imageView(img))
@@ -285,12 +270,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 // instanceOf reports whether an instance of the caller's that is not terminated is of
 // the image.
 func (s *state) instanceOf(c wire.Caller, image string) bool {
-	for _, in := range s.instances.rows {
-		if in.OwnerId == c.Account && in.Region == c.Region && *in.ImageId == image && in.Ended == nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.instances.of(c), func(in *instance) bool { return *in.ImageId == image && in.Ended == nil })
 }
 
 // UserTag is a tag that DescribeImages shows on every image: who logs in.
@@ -542,8 +522,8 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	}
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
-		for _, img := range s.images.rows {
-			if img.ClientToken != token || *img.OwnerId != c.Account || img.Region != c.Region {
+		for _, img := range s.images.of(c) {
+			if img.ClientToken != token {
 				continue
 			}
 			if img.Request != request {
@@ -615,7 +595,7 @@ func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, 
 		return &snapshot{Snapshot: types.Snapshot{VolumeSize: &size, Encrypted: aws.Bool(false)}, Base: source.Base, LoginUser: source.LoginUser,
 			Architecture: source.Architecture, RootDevice: aws.ToString(source.RootDeviceName)}, nil
 	}
-	if !snap.visible(c) {
+	if !snap.visible(c.Account) {
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the storage of this ami")
 	}
 	return snap, nil

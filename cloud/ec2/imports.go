@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -39,8 +38,8 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range s.imports.all() {
-		if task.Token == "" || t.Token != task.Token || t.Account != c.Account || t.Region != c.Region {
+	for _, t := range s.imports.of(c) {
+		if task.Token == "" || t.Token != task.Token {
 			continue
 		}
 		if t.Request != task.Request {
@@ -173,6 +172,8 @@ func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, dis
 	}))
 }
 
+var importFilters = filters{"task-state": "Status"}
+
 // DescribeImportImageTasks shows the caller's tasks in the region.
 func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeImportImageTasksInput) (*ec2.DescribeImportImageTasksOutput, error) {
 	c := wire.CallerFrom(ctx)
@@ -181,23 +182,12 @@ func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeIm
 			return nil, err
 		}
 	}
-	out := &ec2.DescribeImportImageTasksOutput{ImportImageTasks: []types.ImportImageTask{}}
-	for _, t := range s.imports.all() {
-		if t.Account != c.Account || t.Region != c.Region || len(in.ImportTaskIds) > 0 && !slices.Contains(in.ImportTaskIds, *t.ImportTaskId) {
-			continue
-		}
-		matches := true
-		for _, f := range in.Filters {
-			if aws.ToString(f.Name) != "task-state" {
-				return nil, invalidValue("The filter '%s' is invalid", aws.ToString(f.Name))
-			}
-			matches = matches && slices.Contains(f.Values, *t.Status)
-		}
-		if matches {
-			out.ImportImageTasks = append(out.ImportImageTasks, t.ImportImageTask)
-		}
+	var rows []types.ImportImageTask
+	for _, t := range s.imports.of(c) {
+		rows = append(rows, t.ImportImageTask)
 	}
-	return out, nil
+	rows, next, err := list(s, kindImport, query{in.ImportTaskIds, in.Filters, in.MaxResults, in.NextToken}, rows)
+	return &ec2.DescribeImportImageTasksOutput{ImportImageTasks: rows, NextToken: next}, err
 }
 
 // findImport returns a task of the caller's.

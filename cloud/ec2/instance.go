@@ -126,23 +126,25 @@ func (s *state) subnetPrefix(in *instance) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// instancesOf are the caller's instances that can be seen. Those terminated long ago
-// are forgotten.
+// instancesOf are the caller's instances that can be seen.
 func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
-	var out []*instance
+	if err := s.forgetEnded(); err != nil {
+		return nil, err
+	}
+	return s.instances.of(c), nil
+}
+
+// forgetEnded forgets the instances that were terminated long ago.
+func (s *state) forgetEnded() error {
 	for _, id := range s.instances.ids() {
 		in, _ := s.instances.get(id)
 		if in.Ended != nil && s.now().Sub(*in.Ended) >= terminatedFor {
 			if err := s.forget(id); err != nil {
-				return nil, err
+				return err
 			}
-			continue
-		}
-		if in.OwnerId == c.Account && in.Region == c.Region {
-			out = append(out, in)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // findInstances returns the caller's instances with those ids, in their order, each
@@ -152,11 +154,8 @@ func (s *state) findInstances(c wire.Caller, ids []string) ([]*instance, error) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := pick(kindInstance, ids, rows, instanceID); err != nil {
+	if _, err := pick(s, kindInstance, ids, rows); err != nil {
 		return nil, err
-	}
-	if hidden := s.concealed(ids); len(hidden) > 0 {
-		return nil, kindInstance.notFound(hidden...)
 	}
 	var out []*instance
 	for _, id := range ids {
@@ -168,14 +167,8 @@ func (s *state) findInstances(c wire.Caller, ids []string) ([]*instance, error) 
 }
 
 func (s *state) findInstance(c wire.Caller, id *string) (*instance, error) {
-	if aws.ToString(id) == "" {
-		return nil, missing("InstanceId")
-	}
-	rows, err := s.findInstances(c, []string{*id})
-	if err != nil {
+	if err := s.forgetEnded(); err != nil {
 		return nil, err
 	}
-	return rows[0], nil
+	return s.instances.find(c, id)
 }
-
-func instanceID(in *instance) string { return *in.InstanceId }

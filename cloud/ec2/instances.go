@@ -89,35 +89,24 @@ var instanceFilters = filters{
 	"usage-operation-update-time": "UsageOperationUpdateTime", "virtualization-type": "VirtualizationType", "vpc-id": "VpcId",
 }
 
-// describedInstances are the caller's instances with those ids, or all, that the
-// filters admit.
-func (s *state) describedInstances(c wire.Caller, ids []string, want []types.Filter, f filters) ([]*instance, error) {
+// describedInstances are the caller's instances that a query asks for.
+func (s *state) describedInstances(c wire.Caller, q query) ([]*instance, error) {
+	if err := kindInstance.checkPage(q); err != nil {
+		return nil, err
+	}
 	rows, err := s.instancesOf(c)
 	if err != nil {
 		return nil, err
 	}
-	if rows, err = pick(kindInstance, ids, rows, instanceID); err != nil {
-		return nil, err
-	}
-	shown := make([]string, len(rows))
-	for i, in := range rows {
-		shown[i] = *in.InstanceId
-	}
-	if hidden := s.concealed(shown); len(hidden) > 0 {
-		if len(ids) > 0 {
-			return nil, kindInstance.notFound(hidden...)
-		}
-		rows = slices.DeleteFunc(rows, func(in *instance) bool { return slices.Contains(hidden, *in.InstanceId) })
-	}
-	return apply(f, want, rows)
+	return pick(s, kindInstance, q.ids, rows)
 }
 
 func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
-	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
+	rows, err := s.describedInstances(wire.CallerFrom(ctx), query{ids: in.InstanceIds, max: in.MaxResults})
+	if err != nil {
 		return nil, err
 	}
-	rows, err := s.describedInstances(wire.CallerFrom(ctx), in.InstanceIds, in.Filters, instanceFilters)
-	if err != nil {
+	if rows, err = apply(instanceFilters, in.Filters, rows); err != nil {
 		return nil, err
 	}
 	key := func(in *instance) string {
@@ -140,23 +129,6 @@ func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstances
 	return out, nil
 }
 
-// checkPaging is checkMax for an action that has no pages when the request names
-// its resources by ids, the parameter set.
-func checkPaging(set string, ids []string, max *int32, least, most int32) error {
-	if max != nil && len(ids) > 0 {
-		return wire.Errorf("InvalidParameterCombination", "The parameter %s cannot be used with the parameter maxResults", set)
-	}
-	return checkMax(max, least, most)
-}
-
-// checkMax reports a page size outside the action's limits.
-func checkMax(max *int32, least, most int32) error {
-	if max != nil && (*max < least || *max > most) {
-		return invalidValue("Value ( %d ) for parameter maxResults is invalid. Expecting a value between %d and %d.", *max, least, most)
-	}
-	return nil
-}
-
 var statusFilters = filters{
 	"availability-zone": "Placement.AvailabilityZone", "availability-zone-id": "Placement.AvailabilityZoneId",
 	"event.code": "", "event.description": "", "event.instance-event-id": "", "event.not-after": "", "event.not-before": "", "event.not-before-deadline": "",
@@ -166,10 +138,8 @@ var statusFilters = filters{
 }
 
 func (s *state) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInstanceStatusInput) (*ec2.DescribeInstanceStatusOutput, error) {
-	if err := checkPaging("instancesSet", in.InstanceIds, in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
-	all, err := s.describedInstances(wire.CallerFrom(ctx), in.InstanceIds, nil, nil)
+	q := query{in.InstanceIds, in.Filters, in.MaxResults, in.NextToken}
+	all, err := s.describedInstances(wire.CallerFrom(ctx), q)
 	if err != nil {
 		return nil, err
 	}
@@ -186,10 +156,7 @@ func (s *state) DescribeInstanceStatus(ctx context.Context, in *ec2.DescribeInst
 			rows = append(rows, status{row, "not-applicable", ""})
 		}
 	}
-	if rows, err = apply(statusFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, func(r status) string { return *r.InstanceId }, in.MaxResults, in.NextToken)
+	rows, next, err := listed(kindInstance.with(statusFilters), q, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -635,9 +602,6 @@ var interfaceFilters = filters{
 }
 
 func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
-	if err := checkPaging("networkInterfaceIdSet", in.NetworkInterfaceIds, in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
 	instances, err := s.instancesOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -667,15 +631,7 @@ func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeN
 			rows = append(rows, row{view, i.InterfaceTags})
 		}
 	}
-	key := func(r row) string { return *r.NetworkInterfaceId }
-	if rows, err = pick(kindInterface, in.NetworkInterfaceIds, rows, key); err != nil {
-		return nil, err
-	}
-	if rows, err = apply(interfaceFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(key(a), key(b)) })
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindInterface, query{in.NetworkInterfaceIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	out := &ec2.DescribeNetworkInterfacesOutput{NextToken: next, NetworkInterfaces: []types.NetworkInterface{}}
 	for _, r := range rows {
 		out.NetworkInterfaces = append(out.NetworkInterfaces, r.NetworkInterface)

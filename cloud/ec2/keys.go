@@ -33,8 +33,8 @@ type keyPair struct {
 
 // findKey returns the caller's key pair called name, or nil.
 func (s *state) findKey(c wire.Caller, name string) *keyPair {
-	for _, k := range s.keys.rows {
-		if k.OwnerId == c.Account && k.Region == c.Region && *k.KeyName == name {
+	for _, k := range s.keys.of(c) {
+		if *k.KeyName == name {
 			return k
 		}
 	}
@@ -207,10 +207,7 @@ var keyFilters = filters{"key-pair-id": "KeyPairId", "fingerprint": "KeyFingerpr
 func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsInput) (*ec2.DescribeKeyPairsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	var rows []types.KeyPairInfo
-	for _, k := range s.keys.all() {
-		if k.OwnerId != c.Account || k.Region != c.Region {
-			continue
-		}
+	for _, k := range s.keys.of(c) {
 		if len(in.KeyNames)+len(in.KeyPairIds) > 0 && !slices.Contains(in.KeyNames, *k.KeyName) && !slices.Contains(in.KeyPairIds, *k.KeyPairId) {
 			continue
 		}
@@ -246,8 +243,8 @@ func (s *state) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (
 		return nil, missing("KeyName")
 	}
 	out := &ec2.DeleteKeyPairOutput{Return: aws.Bool(true)}
-	for _, k := range s.keys.all() {
-		if k.OwnerId != c.Account || k.Region != c.Region || *k.KeyName != name && *k.KeyPairId != id {
+	for _, k := range s.keys.of(c) {
+		if *k.KeyName != name && *k.KeyPairId != id {
 			continue
 		}
 		out.KeyPairId = k.KeyPairId

@@ -229,14 +229,7 @@ func (s *state) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*e
 	if err != nil {
 		return nil, err
 	}
-	rows, err := pick(kindVpc, in.VpcIds, []types.Vpc{n.Vpc}, func(v types.Vpc) string { return *v.VpcId })
-	if err != nil {
-		return nil, err
-	}
-	if rows, err = apply(vpcFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, func(v types.Vpc) string { return *v.VpcId }, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindVpc, query{in.VpcIds, in.Filters, in.MaxResults, in.NextToken}, []types.Vpc{n.Vpc})
 	return &ec2.DescribeVpcsOutput{Vpcs: rows, NextToken: next}, err
 }
 
@@ -260,16 +253,7 @@ func (s *state) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInpu
 	if err != nil {
 		return nil, err
 	}
-	key := func(v types.Subnet) string { return *v.SubnetId }
-	rows, err := pick(kindSubnet, in.SubnetIds, s.subnetsOf(n), key)
-	if err != nil {
-		return nil, err
-	}
-	if rows, err = apply(subnetFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(rows, func(a, b types.Subnet) int { return strings.Compare(key(a), key(b)) })
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindSubnet, query{in.SubnetIds, in.Filters, in.MaxResults, in.NextToken}, s.subnetsOf(n))
 	return &ec2.DescribeSubnetsOutput{Subnets: rows, NextToken: next}, err
 }
 
@@ -288,29 +272,4 @@ func (s *state) DescribeAccountAttributes(ctx context.Context, in *ec2.DescribeA
 			AttributeValues: []types.AccountAttributeValue{{AttributeValue: aws.String(a.value)}}})
 	}
 	return &ec2.DescribeAccountAttributesOutput{AccountAttributes: out}, nil
-}
-
-// pick returns the rows that ids ask for, all of them if ids is empty. An id
-// that is malformed or of no row is an error.
-func pick[T any](k kind, ids []string, rows []T, key func(T) string) ([]T, error) {
-	if len(ids) == 0 {
-		return rows, nil
-	}
-	have := map[string]bool{}
-	for _, row := range rows {
-		have[key(row)] = true
-	}
-	var lacking []string
-	for _, id := range ids {
-		if err := k.check(id); err != nil {
-			return nil, err
-		}
-		if !have[id] {
-			lacking = append(lacking, id)
-		}
-	}
-	if len(lacking) > 0 {
-		return nil, k.notFound(lacking...)
-	}
-	return slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return !slices.Contains(ids, key(row)) }), nil
 }

@@ -139,14 +139,7 @@ func (s *state) DescribeIamInstanceProfileAssociations(ctx context.Context, in *
 			all = append(all, association(row))
 		}
 	}
-	key := func(a types.IamInstanceProfileAssociation) string { return *a.AssociationId }
-	if all, err = pick(kind{"iip-assoc", "InvalidAssociationID", "association", ""}, in.AssociationIds, all, key); err != nil {
-		return nil, err
-	}
-	if all, err = apply(associationFilters, in.Filters, all); err != nil {
-		return nil, err
-	}
-	all, next, err := page(all, key, in.MaxResults, in.NextToken)
+	all, next, err := list(s, kindAssociation, query{in.AssociationIds, in.Filters, in.MaxResults, in.NextToken}, all)
 	return &ec2.DescribeIamInstanceProfileAssociationsOutput{IamInstanceProfileAssociations: all, NextToken: next}, err
 }
 

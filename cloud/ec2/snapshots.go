@@ -32,9 +32,9 @@ type snapshot struct {
 }
 
 // visible reports whether the account may make volumes of the snapshot.
-func (r *snapshot) visible(c wire.Caller) bool {
-	return *r.OwnerId == c.Account || slices.ContainsFunc(r.Permissions, func(p types.CreateVolumePermission) bool {
-		return p.Group == types.PermissionGroupAll || aws.ToString(p.UserId) == c.Account
+func (r *snapshot) visible(account string) bool {
+	return *r.OwnerId == account || slices.ContainsFunc(r.Permissions, func(p types.CreateVolumePermission) bool {
+		return p.Group == types.PermissionGroupAll || aws.ToString(p.UserId) == account
 	})
 }
 
@@ -92,7 +92,7 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.findVolume(c, in.VolumeId)
+	v, err := s.volumes.find(c, in.VolumeId)
 	if err != nil {
 		return nil, err
 	}
@@ -178,15 +178,9 @@ func capturable(row *instance) error {
 
 // findSnapshot returns a snapshot of the caller's.
 func (s *state) findSnapshot(c wire.Caller, id *string) (*snapshot, error) {
-	if aws.ToString(id) == "" {
-		return nil, missing("SnapshotId")
-	}
-	if err := kindSnapshot.check(*id); err != nil {
+	r, err := s.snapshots.find(c, id)
+	if err != nil {
 		return nil, err
-	}
-	r, ok := s.snapshots.get(*id)
-	if !ok || r.Region != c.Region || !r.visible(c) || len(s.concealed([]string{*id})) > 0 {
-		return nil, kindSnapshot.notFound(*id)
 	}
 	if *r.OwnerId != c.Account {
 		return nil, wire.Errorf("AuthFailure", "You do not own the snapshot '%s'", *id)
@@ -218,34 +212,20 @@ var snapshotFilters = filters{
 }
 
 func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
-	if err := checkPaging("snapshotSet", in.SnapshotIds, in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
 	c := wire.CallerFrom(ctx)
 	var rows []types.Snapshot
 	for _, r := range s.snapshots.all() {
-		if r.Region != c.Region || !r.visible(c) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
+		if r.Region != c.Region || !r.visible(c.Account) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
 			continue
 		}
 		if len(in.RestorableByUserIds) > 0 && !slices.ContainsFunc(in.RestorableByUserIds, func(user string) bool {
-			return r.visible(wire.Caller{Account: strings.Replace(user, "self", c.Account, 1)})
+			return r.visible(strings.Replace(user, "self", c.Account, 1))
 		}) {
 			continue
 		}
 		rows = append(rows, s.snapshotView(c, r))
 	}
-	key := func(v types.Snapshot) string { return *v.SnapshotId }
-	rows, err := pick(kindSnapshot, in.SnapshotIds, rows, key)
-	if err != nil {
-		return nil, err
-	}
-	if hidden := s.concealed(in.SnapshotIds); len(hidden) > 0 {
-		return nil, kindSnapshot.notFound(hidden...)
-	}
-	if rows, err = apply(snapshotFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindSnapshot, query{in.SnapshotIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeSnapshotsOutput{Snapshots: rows, NextToken: next}, err
 }
 

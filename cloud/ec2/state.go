@@ -6,9 +6,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
 	"bake/cloud/durable"
+	"bake/cloud/wire"
 )
 
 // state is what the service knows, in memory and on disk. It is reached through the
@@ -30,6 +35,7 @@ type state struct {
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
 	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
+	tables    []taggable          // all of them
 	runners   map[string]*runner  // by instance
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
@@ -43,23 +49,53 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 	s := &state{env: e, start: start, runners: map[string]*runner{}, disks: map[string]*sync.Mutex{},
 		hidden: map[string]int{}, policies: map[string]*policy{}}
 	return s, errors.Join(
-		open(e, "images", &s.images),
-		open(e, "snapshots", &s.snapshots),
-		open(e, "volumes", &s.volumes),
-		open(e, "instances", &s.instances),
-		open(e, "key-pairs", &s.keys),
-		open(e, "security-groups", &s.groups),
-		open(e, "imports", &s.imports),
-		open(e, "networks", &s.networks),
-		open(e, "launch-templates", &s.templates),
-		open(e, "spot-requests", &s.spots),
-		open(e, "foreign-tags", &s.foreign),
+		register(s, "images", kindImage, &s.images, func(_ string, r *image) about {
+			return about{*r.OwnerId, r.Region, r.launchable, []part{{kindImage, r.ImageId, &r.Tags}}}
+		}),
+		register(s, "snapshots", kindSnapshot, &s.snapshots, func(_ string, r *snapshot) about {
+			return about{*r.OwnerId, r.Region, r.visible, []part{{kindSnapshot, r.SnapshotId, &r.Tags}}}
+		}),
+		register(s, "volumes", kindVolume, &s.volumes, func(_ string, r *volumeRow) about {
+			return about{r.Account, r.Region, nil, []part{{kindVolume, r.VolumeId, &r.Tags}}}
+		}),
+		register(s, "instances", kindInstance, &s.instances, func(_ string, r *instance) about {
+			all := []part{{kindInstance, r.InstanceId, &r.Tags}}
+			for _, n := range r.NetworkInterfaces {
+				all = append(all, part{kindInterface, n.NetworkInterfaceId, &r.InterfaceTags})
+			}
+			return about{r.OwnerId, r.Region, nil, all}
+		}),
+		register(s, "key-pairs", kindKey, &s.keys, func(_ string, r *keyPair) about {
+			return about{r.OwnerId, r.Region, nil, []part{{kindKey, r.KeyPairId, &r.Tags}}}
+		}),
+		register(s, "security-groups", kindGroup, &s.groups, func(_ string, r *group) about {
+			all := []part{{kindGroup, r.GroupId, &r.Tags}}
+			for i := range r.Rules {
+				all = append(all, part{kindRule, r.Rules[i].SecurityGroupRuleId, &r.Rules[i].Tags})
+			}
+			return about{*r.OwnerId, r.Region, nil, all}
+		}),
+		register(s, "imports", kindImport, &s.imports, func(_ string, r *importTask) about {
+			return about{r.Account, r.Region, nil, []part{{kindImport, r.ImportTaskId, &r.Tags}}}
+		}),
+		register(s, "networks", kindVpc, &s.networks, func(id string, r *vpcNetwork) about {
+			all := []part{{kindVpc, r.Vpc.VpcId, &r.Vpc.Tags}}
+			for i := range r.Subnets {
+				all = append(all, part{kindSubnet, r.Subnets[i].SubnetId, &r.Subnets[i].Tags})
+			}
+			account, region, _ := strings.Cut(id, ".")
+			return about{account, region, nil, all}
+		}),
+		register(s, "launch-templates", kindTemplate, &s.templates, func(_ string, r *launchTemplate) about {
+			return about{r.Account, r.Region, nil, []part{{kindTemplate, r.LaunchTemplateId, &r.Tags}}}
+		}),
+		register(s, "spot-requests", kindSpot, &s.spots, func(_ string, r *spotRequest) about {
+			return about{r.Account, r.Region, nil, []part{{kindSpot, r.SpotInstanceRequestId, &r.Tags}}}
+		}),
+		register(s, "foreign-tags", nil, &s.foreign, func(_ string, r *foreignTags) about {
+			return about{account: r.Account, region: r.Region}
+		}),
 	)
-}
-
-func open[T any](e *env, kind string, into **table[T]) (err error) {
-	*into, err = openTable[T](filepath.Join(e.opts.Dir, kind), e.opts.Wrote)
-	return err
 }
 
 // background is start for what the next Open does if Close has begun. The context ends
@@ -70,18 +106,38 @@ func (s *state) background(f func(context.Context, *Service)) {
 	}
 }
 
-// table is a [durable.Table] under the names that this package uses.
+// table holds the rows of one kind, by id.
 type table[T any] struct {
 	*durable.Table[T]
-	rows map[string]*T
+	rows  map[string]*T
+	s     *state
+	kind  *kind
+	about func(id string, row *T) about
 }
 
-func openTable[T any](dir string, wrote func()) (*table[T], error) {
-	t, err := durable.OpenTable[T](dir, wrote)
+// about is what the rows of all tables have in common.
+type about struct {
+	account, region string                    // whose and where
+	shared          func(account string) bool // with whom; nil is with nobody
+	parts           []part
+}
+
+// part is what has tags: a row, or something in one.
+type part struct {
+	kind *kind
+	id   *string
+	tags *[]types.Tag
+}
+
+// register opens the table of a kind in the service's directory.
+func register[T any](s *state, dir string, k *kind, into **table[T], of func(id string, row *T) about) error {
+	t, err := durable.OpenTable[T](filepath.Join(s.opts.Dir, dir), s.opts.Wrote)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &table[T]{t, t.Rows}, nil
+	*into = &table[T]{t, t.Rows, s, k, of}
+	s.tables = append(s.tables, *into)
+	return nil
 }
 
 func (t *table[T]) get(id string) (*T, bool)              { return t.Get(id) }
@@ -90,6 +146,36 @@ func (t *table[T]) put(id string, row *T) error           { return t.Put(id, row
 func (t *table[T]) edit(id string, change func(*T)) error { return t.Edit(id, change) }
 func (t *table[T]) drop(id string) error                  { return t.Drop(id) }
 func (t *table[T]) ids() []string                         { return t.IDs() }
+
+// of are the caller's rows, in the order of their ids.
+func (t *table[T]) of(c wire.Caller) (out []*T) {
+	for _, id := range t.ids() {
+		if a := t.about(id, t.rows[id]); a.account == c.Account && a.region == c.Region {
+			out = append(out, t.rows[id])
+		}
+	}
+	return out
+}
+
+// find returns the row with that id, the caller's or shared with it.
+func (t *table[T]) find(c wire.Caller, id *string) (*T, error) {
+	if aws.ToString(id) == "" {
+		return nil, missing(t.kind.field)
+	}
+	if err := t.kind.check(*id); err != nil {
+		return nil, err
+	}
+	row, ok := t.get(*id)
+	if !ok || !t.about(*id, row).seen(c) || len(t.s.concealed([]string{*id})) > 0 {
+		return nil, t.kind.notFound(*id)
+	}
+	return row, nil
+}
+
+// seen reports whether the caller sees the row.
+func (a about) seen(c wire.Caller) bool {
+	return a.region == c.Region && (a.account == c.Account || a.shared != nil && a.shared(c.Account))
+}
 
 // newID returns an id like EC2's: prefix, a hyphen, 17 hexadecimal digits.
 func newID(prefix string) string {

@@ -113,14 +113,14 @@ type foreignTags struct {
 	Tags     []types.Tag
 }
 
-// tagsOn are the tags that the caller sees on an image or a snapshot: of another's,
-// those that it has given itself.
+// tagsOn are the tags that the caller sees on an image or a snapshot: of another's, and
+// of a publication, those that it has given itself.
 func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
-	if owner == c.Account {
-		return tags
-	}
 	if own, ok := s.foreign.get(c.Account + "." + id); ok {
 		return own.Tags
+	}
+	if owner == c.Account {
+		return tags
 	}
 	return nil
 }
@@ -150,102 +150,60 @@ func (s *state) dropShared(id string, drop func(id string) error) error {
 // taggedResource is a resource that the caller can tag, the tags that it sees there,
 // and a way to replace them.
 type taggedResource struct {
-	kind kind
+	kind *kind
 	tags []types.Tag
 	set  func([]types.Tag) error
+}
+
+// taggable is a table as tags need it.
+type taggable interface {
+	// taggable adds what the caller can tag.
+	taggable(c wire.Caller, to map[string]taggedResource)
+}
+
+func (t *table[T]) taggable(c wire.Caller, to map[string]taggedResource) {
+	for id, row := range t.rows {
+		a := t.about(id, row)
+		if !a.seen(c) {
+			continue
+		}
+		for i, part := range a.parts {
+			if a.account != c.Account {
+				to[*part.id] = t.s.foreignResource(c, part.kind, *part.id)
+				continue
+			}
+			to[*part.id] = taggedResource{part.kind, *part.tags, func(tags []types.Tag) error {
+				return t.edit(id, func(row *T) { *t.about(id, row).parts[i].tags = tags })
+			}}
+		}
+	}
+}
+
+// foreignResource is an image or a snapshot of another's that the caller sees.
+func (s *state) foreignResource(c wire.Caller, k *kind, id string) taggedResource {
+	return taggedResource{k, s.tagsOn(c, id, "", nil), func(tags []types.Tag) error { return s.setForeign(c, id, tags) }}
 }
 
 // taggable returns what the caller can tag, by id: its own resources, and the images
 // and snapshots that others share with it.
 func (s *state) taggable(c wire.Caller) (map[string]taggedResource, error) {
+	if _, err := s.networkOf(c); err != nil {
+		return nil, err
+	}
+	if err := s.forgetEnded(); err != nil {
+		return nil, err
+	}
+	publications, err := s.opts.Images.Publications()
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]taggedResource{}
-	rows, err := s.instancesOf(c)
-	if err != nil {
-		return nil, err
+	for _, p := range publications {
+		id := *published(p, c.Region).ImageId
+		out[id] = s.foreignResource(c, kindImage, id)
 	}
-	for _, r := range rows {
-		id := *r.InstanceId
-		out[id] = taggedResource{kindInstance, r.Tags, func(t []types.Tag) error {
-			return s.instances.edit(id, func(r *instance) { r.Tags = t })
-		}}
-		for _, n := range r.NetworkInterfaces {
-			out[*n.NetworkInterfaceId] = taggedResource{kindInterface, r.InterfaceTags, func(t []types.Tag) error {
-				return s.instances.edit(id, func(r *instance) { r.InterfaceTags = t })
-			}}
-		}
-	}
-	images, err := s.imagesIn(c.Region)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range images {
-		if id := *r.ImageId; r.launchable(c.Account) {
-			out[id] = taggedResource{kindImage, s.tagsOn(c, id, *r.OwnerId, r.Tags), func(t []types.Tag) error {
-				if *r.OwnerId != c.Account {
-					return s.setForeign(c, id, t)
-				}
-				return s.images.edit(id, func(r *image) { r.Tags = t })
-			}}
-		}
-	}
-	for id, r := range s.snapshots.rows {
-		if r.Region == c.Region && r.visible(c) {
-			out[id] = taggedResource{kindSnapshot, s.tagsOn(c, id, *r.OwnerId, r.Tags), func(t []types.Tag) error {
-				if *r.OwnerId != c.Account {
-					return s.setForeign(c, id, t)
-				}
-				return s.snapshots.edit(id, func(r *snapshot) { r.Tags = t })
-			}}
-		}
-	}
-	for id, r := range s.volumes.rows {
-		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = taggedResource{kindVolume, r.Tags, func(t []types.Tag) error { return s.volumes.edit(id, func(r *volumeRow) { r.Tags = t }) }}
-		}
-	}
-	for id, r := range s.imports.rows {
-		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = taggedResource{kindImport, r.Tags, func(t []types.Tag) error { return s.imports.edit(id, func(r *importTask) { r.Tags = t }) }}
-		}
-	}
-	for id, r := range s.keys.rows {
-		if r.Region == c.Region && r.OwnerId == c.Account {
-			out[id] = taggedResource{kindKey, r.Tags, func(t []types.Tag) error { return s.keys.edit(id, func(r *keyPair) { r.Tags = t }) }}
-		}
-	}
-	for id, r := range s.groups.rows {
-		if r.Region != c.Region || *r.OwnerId != c.Account {
-			continue
-		}
-		out[id] = taggedResource{kindGroup, r.Tags, func(t []types.Tag) error { return s.groups.edit(id, func(r *group) { r.Tags = t }) }}
-		for i, rule := range r.Rules {
-			out[*rule.SecurityGroupRuleId] = taggedResource{kindRule, rule.Tags, func(t []types.Tag) error {
-				return s.groups.edit(id, func(r *group) { r.Rules[i].Tags = t })
-			}}
-		}
-	}
-	for id, r := range s.templates.rows {
-		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = taggedResource{kindTemplate, r.Tags, func(t []types.Tag) error { return s.templates.edit(id, func(r *launchTemplate) { r.Tags = t }) }}
-		}
-	}
-	for id, r := range s.spots.rows {
-		if r.Region == c.Region && r.Account == c.Account {
-			out[id] = taggedResource{kindSpot, r.Tags, func(t []types.Tag) error { return s.spots.edit(id, func(r *spotRequest) { r.Tags = t }) }}
-		}
-	}
-	n, err := s.networkOf(c)
-	if err != nil {
-		return nil, err
-	}
-	network := c.Account + "." + c.Region
-	out[*n.Vpc.VpcId] = taggedResource{kindVpc, n.Vpc.Tags, func(t []types.Tag) error {
-		return s.networks.edit(network, func(n *vpcNetwork) { n.Vpc.Tags = t })
-	}}
-	for i, subnet := range n.Subnets {
-		out[*subnet.SubnetId] = taggedResource{kindSubnet, subnet.Tags, func(t []types.Tag) error {
-			return s.networks.edit(network, func(n *vpcNetwork) { n.Subnets[i].Tags = t })
-		}}
+	for _, t := range s.tables {
+		t.taggable(c, out)
 	}
 	return out, nil
 }
@@ -278,7 +236,7 @@ func (s *state) retag(ctx context.Context, ids []string, change func([]types.Tag
 
 // noResource says that id is of nothing that the caller can tag.
 func noResource(id string) error {
-	for _, k := range []kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate} {
+	for _, k := range taggableKinds() {
 		if k.check(id) == nil {
 			return k.notFound(id)
 		}

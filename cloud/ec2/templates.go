@@ -95,10 +95,7 @@ func errNoTemplate(id, name string) error {
 
 // findTemplate returns the caller's launch template.
 func (s *state) findTemplate(c wire.Caller, id, name *string) (*launchTemplate, error) {
-	for _, t := range s.templates.all() {
-		if t.Account != c.Account || t.Region != c.Region {
-			continue
-		}
+	for _, t := range s.templates.of(c) {
 		if id != nil && *t.LaunchTemplateId == *id || id == nil && name != nil && *t.LaunchTemplateName == *name {
 			return t, nil
 		}
@@ -248,48 +245,28 @@ func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTe
 var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}
 
 func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
-	if err := checkMax(in.MaxResults, 1, 200); err != nil {
-		return nil, err
-	}
 	c := wire.CallerFrom(ctx)
+	var ids []string
 	for _, id := range in.LaunchTemplateIds {
-		if _, err := s.findTemplate(c, &id, nil); err != nil {
+		t, err := s.findTemplate(c, &id, nil)
+		if err != nil {
 			return nil, err
 		}
+		ids = append(ids, *t.LaunchTemplateId)
 	}
 	for _, name := range in.LaunchTemplateNames {
-		if _, err := s.findTemplate(c, nil, &name); err != nil {
+		t, err := s.findTemplate(c, nil, &name)
+		if err != nil {
 			return nil, err
 		}
-	}
-	wanted := func(t *launchTemplate) bool {
-		if t.Account != c.Account || t.Region != c.Region {
-			return false
-		}
-		byID, byName := contains(in.LaunchTemplateIds, t.LaunchTemplateId), contains(in.LaunchTemplateNames, t.LaunchTemplateName)
-		return byID || byName || len(in.LaunchTemplateIds)+len(in.LaunchTemplateNames) == 0
+		ids = append(ids, *t.LaunchTemplateId)
 	}
 	var all []types.LaunchTemplate
-	for _, t := range s.templates.all() {
-		if wanted(t) {
-			all = append(all, t.LaunchTemplate)
-		}
+	for _, t := range s.templates.of(c) {
+		all = append(all, t.LaunchTemplate)
 	}
-	all, err := apply(templateFilters, in.Filters, all)
-	if err != nil {
-		return nil, err
-	}
-	all, next, err := page(all, func(t types.LaunchTemplate) string { return *t.LaunchTemplateId }, in.MaxResults, in.NextToken)
+	all, next, err := list(s, kindTemplate, query{ids, in.Filters, in.MaxResults, in.NextToken}, all)
 	return &ec2.DescribeLaunchTemplatesOutput{LaunchTemplates: all, NextToken: next}, err
-}
-
-func contains(list []string, text *string) bool {
-	for _, l := range list {
-		if l == aws.ToString(text) {
-			return true
-		}
-	}
-	return false
 }
 
 var versionFilters = filters{
@@ -345,11 +322,7 @@ func (s *state) versions(c wire.Caller, in *ec2.DescribeLaunchTemplateVersionsIn
 		if len(in.Versions) == 0 || slices.ContainsFunc(in.Versions, func(v string) bool { return v != "$Latest" && v != "$Default" }) {
 			return nil, missing("LaunchTemplateId")
 		}
-		for _, t := range s.templates.all() {
-			if t.Account == c.Account && t.Region == c.Region {
-				templates = append(templates, t)
-			}
-		}
+		templates = s.templates.of(c)
 	}
 	if len(in.Versions) > 0 && (in.MinVersion != nil || in.MaxVersion != nil) {
 		return nil, wire.Errorf("InvalidParameterCombination", "The parameter Versions cannot be used with the parameters MinVersion and MaxVersion")

@@ -226,7 +226,7 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	if img.has(id) {
 		size = img.snapshotSize(id)
 	}
-	if snap, ok := s.snapshots.get(id); ok && (img.has(id) || snap.visible(c)) && snap.Region == c.Region {
+	if snap, ok := s.snapshots.get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
 		size, encrypted = *snap.VolumeSize, aws.ToBool(snap.Encrypted)
 		if encrypted && !aws.ToBool(v.Encrypted) {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
@@ -260,21 +260,6 @@ func kmsKey(c wire.Caller, name string) string {
 		name = f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
 	}
 	return arn(c, "kms", "key/"+name)
-}
-
-// findVolume returns the caller's volume.
-func (s *state) findVolume(c wire.Caller, id *string) (*volumeRow, error) {
-	if aws.ToString(id) == "" {
-		return nil, missing("VolumeId")
-	}
-	if err := kindVolume.check(*id); err != nil {
-		return nil, err
-	}
-	v, ok := s.volumes.get(*id)
-	if !ok || v.Account != c.Account || v.Region != c.Region || len(s.concealed([]string{*id})) > 0 {
-		return nil, kindVolume.notFound(*id)
-	}
-	return v, nil
 }
 
 func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
@@ -342,7 +327,7 @@ func copyFields(to, from any) {
 }
 
 func (s *state) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*ec2.DeleteVolumeOutput, error) {
-	v, err := s.findVolume(wire.CallerFrom(ctx), in.VolumeId)
+	v, err := s.volumes.find(wire.CallerFrom(ctx), in.VolumeId)
 	if err != nil {
 		return nil, err
 	}
@@ -370,27 +355,10 @@ var volumeFilters = filters{
 }
 
 func (s *state) DescribeVolumes(ctx context.Context, in *ec2.DescribeVolumesInput) (*ec2.DescribeVolumesOutput, error) {
-	if err := checkPaging("volumeSet", in.VolumeIds, in.MaxResults, 5, 1000); err != nil {
-		return nil, err
-	}
-	c := wire.CallerFrom(ctx)
 	var rows []types.Volume
-	for _, v := range s.volumes.all() {
-		if v.Account == c.Account && v.Region == c.Region {
-			rows = append(rows, v.Volume)
-		}
+	for _, v := range s.volumes.of(wire.CallerFrom(ctx)) {
+		rows = append(rows, v.Volume)
 	}
-	key := func(v types.Volume) string { return *v.VolumeId }
-	rows, err := pick(kindVolume, in.VolumeIds, rows, key)
-	if err != nil {
-		return nil, err
-	}
-	if hidden := s.concealed(in.VolumeIds); len(hidden) > 0 {
-		return nil, kindVolume.notFound(hidden...)
-	}
-	if rows, err = apply(volumeFilters, in.Filters, rows); err != nil {
-		return nil, err
-	}
-	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
+	rows, next, err := list(s, kindVolume, query{in.VolumeIds, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeVolumesOutput{Volumes: rows, NextToken: next}, err
 }

@@ -1,0 +1,196 @@
+package ec2
+
+import (
+	"cmp"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// kind is a kind of resource: its ids, what EC2 says of one that is not there, and how
+// it is described. Those that have a table are registered in openState.
+type kind struct {
+	prefix   string // of ids
+	field    string // of the SDK's structs and inputs, that has an id
+	resource string // types.ResourceType
+	noun     string
+
+	code      string // of errors, before ".NotFound" and malformed
+	malformed string // empty is ".Malformed"
+	absent    string // text about an id that does not exist; empty is the usual one
+	allAbsent string // about several; empty is absent, about the first
+
+	filters  filters
+	set      string // parameter of ids that admits no page size beside it, if there is one
+	min, max int32  // page sizes; a max of 0 is any
+}
+
+const (
+	usualAbsent    = "The %s ID '%s' does not exist"
+	usualAllAbsent = "The %s IDs '%s' do not exist"
+)
+
+var (
+	kindImage = &kind{prefix: "ami", field: "ImageId", resource: "image", noun: "image", code: "InvalidAMIID",
+		absent: "The %s id '[%s]' does not exist", allAbsent: "The %s ids '[%s]' do not exist", filters: imageFilters}
+	kindInstance = &kind{prefix: "i", field: "InstanceId", resource: "instance", noun: "instance", code: "InvalidInstanceID",
+		filters: instanceFilters, set: "instancesSet", min: 5, max: 1000}
+	kindSnapshot = &kind{prefix: "snap", field: "SnapshotId", resource: "snapshot", noun: "snapshot", code: "InvalidSnapshot", malformed: "ID.Malformed",
+		absent: "The %s '%s' does not exist.", filters: snapshotFilters, set: "snapshotSet", min: 5, max: 1000}
+	kindVolume = &kind{prefix: "vol", field: "VolumeId", resource: "volume", noun: "volume", code: "InvalidVolume", malformed: "ID.Malformed",
+		absent: "The %s '%s' does not exist.", allAbsent: "The %ss '%s' do not exist", filters: volumeFilters, set: "volumeSet", min: 5, max: 1000}
+	kindGroup = &kind{prefix: "sg", field: "GroupId", resource: "security-group", noun: "security group", code: "InvalidGroup", malformed: "Id.Malformed",
+		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: groupFilters, min: 5, max: 1000}
+	kindRule = &kind{prefix: "sgr", field: "SecurityGroupRuleId", resource: "security-group-rule", noun: "security group rule",
+		code: "InvalidSecurityGroupRuleId", filters: ruleFilters, min: 5, max: 1000}
+	kindImport = &kind{prefix: "import-ami", field: "ImportTaskId", resource: "import-image-task", noun: "import task", code: "InvalidConversionTaskId",
+		filters: importFilters}
+	kindKey = &kind{prefix: "key", field: "KeyPairId", resource: "key-pair", noun: "key pair", code: "InvalidKeyPair",
+		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: keyFilters}
+	kindVpc       = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters}
+	kindSubnet    = &kind{prefix: "subnet", field: "SubnetId", resource: "subnet", noun: "subnet", code: "InvalidSubnetID", filters: subnetFilters}
+	kindInterface = &kind{prefix: "eni", field: "NetworkInterfaceId", resource: "network-interface", noun: "networkInterface",
+		code: "InvalidNetworkInterfaceID", filters: interfaceFilters, set: "networkInterfaceIdSet", min: 5, max: 1000}
+	kindSpot = &kind{prefix: "sir", field: "SpotInstanceRequestId", resource: "spot-instances-request", noun: "spot instance request",
+		code: "InvalidSpotInstanceRequestID", filters: spotFilters}
+	kindTemplate = &kind{prefix: "lt", field: "LaunchTemplateId", resource: "launch-template", noun: "launch template", code: "InvalidLaunchTemplateId",
+		filters: templateFilters, min: 1, max: 200}
+	kindAssociation = &kind{prefix: "iip-assoc", field: "AssociationId", noun: "association", code: "InvalidAssociationID", filters: associationFilters}
+)
+
+// taggableKinds are those whose resources have tags.
+func taggableKinds() []*kind {
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate}
+}
+
+// with is the kind where it is described by other filters.
+func (k *kind) with(f filters) *kind {
+	other := *k
+	other.filters = f
+	return &other
+}
+
+var idDigits = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([0-9a-f]{8}|[0-9a-f]{17})$`) })
+
+// check reports an id that cannot be one of k.
+func (k *kind) check(id string) error {
+	digits, ok := strings.CutPrefix(id, k.prefix+"-")
+	if ok && idDigits().MatchString(digits) {
+		return nil
+	}
+	return wire.Errorf(k.code+cmp.Or(k.malformed, ".Malformed"), `Invalid id: "%s" (expecting "%s-...")`, id, k.prefix)
+}
+
+// notFound says that ids, of k, do not exist.
+func (k *kind) notFound(ids ...string) error {
+	text, list := cmp.Or(k.absent, usualAbsent), ids[0]
+	if all := k.allAbsent; len(ids) > 1 && (all != "" || k.absent == "") {
+		text, list = cmp.Or(all, usualAllAbsent), strings.Join(ids, ", ")
+	}
+	return wire.Errorf(k.code+".NotFound", text, k.noun, list)
+}
+
+// id is the id in a row, a struct of the SDK or one that has it.
+func (k *kind) id(row any) string {
+	id, _ := reflect.Indirect(reflect.ValueOf(row)).FieldByName(k.field).Interface().(*string)
+	return aws.ToString(id)
+}
+
+// query is what is asked of a Describe action.
+type query struct {
+	ids     []string // of the rows; none is all
+	filters []types.Filter
+	max     *int32
+	token   *string
+}
+
+// checkPage reports a page size that the kind does not have.
+func (k *kind) checkPage(q query) error {
+	switch {
+	case q.max != nil && len(q.ids) > 0 && k.set != "":
+		return wire.Errorf("InvalidParameterCombination", "The parameter %s cannot be used with the parameter maxResults", k.set)
+	case k.max > 0:
+		return checkMax(q.max, k.min, k.max)
+	}
+	return nil
+}
+
+// checkMax reports a page size outside the action's limits.
+func checkMax(max *int32, least, most int32) error {
+	if max != nil && (*max < least || *max > most) {
+		return invalidValue("Value ( %d ) for parameter maxResults is invalid. Expecting a value between %d and %d.", *max, least, most)
+	}
+	return nil
+}
+
+// list answers a Describe action: the page that q asks for of the rows, by their ids.
+func list[V any](s *state, k *kind, q query, rows []V) ([]V, *string, error) {
+	if err := k.checkPage(q); err != nil {
+		return nil, nil, err
+	}
+	rows, err := pick(s, k, q.ids, rows)
+	if err != nil {
+		return nil, nil, err
+	}
+	return listed(k, q, rows)
+}
+
+// listed is list for rows that have been picked.
+func listed[V any](k *kind, q query, rows []V) ([]V, *string, error) {
+	rows, err := apply(k.filters, q.filters, rows)
+	if err != nil {
+		return nil, nil, err
+	}
+	id := func(row V) string { return k.id(row) }
+	slices.SortFunc(rows, func(a, b V) int { return strings.Compare(id(a), id(b)) })
+	return page(rows, id, q.max, q.token)
+}
+
+// pick returns the rows that ids ask for, all of them if ids is empty. An id that is
+// malformed or of no row is an error. Rows that are yet to be not found are left out.
+func pick[V any](s *state, k *kind, ids []string, rows []V) ([]V, error) {
+	var out []V
+	var found []string
+	for _, row := range rows {
+		if id := k.id(row); len(ids) == 0 || slices.Contains(ids, id) {
+			out, found = append(out, row), append(found, id)
+		}
+	}
+	lacking, err := k.lacking(ids, found)
+	if err != nil {
+		return nil, err
+	}
+	hidden := s.concealed(found)
+	if len(ids) > 0 && len(lacking)+len(hidden) > 0 {
+		return nil, k.notFound(append(lacking, hidden...)...)
+	}
+	return slices.DeleteFunc(out, func(row V) bool { return slices.Contains(hidden, k.id(row)) }), nil
+}
+
+// lacking are the ids that are not among those found.
+func (k *kind) lacking(ids, found []string) (lacking []string, err error) {
+	for _, id := range ids {
+		if err := k.check(id); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(found, id) {
+			lacking = append(lacking, id)
+		}
+	}
+	return lacking, nil
+}
+
+func invalidValue(format string, args ...any) error {
+	return wire.Errorf("InvalidParameterValue", format, args...)
+}
+
+func missing(parameter string) error {
+	return wire.Errorf("MissingParameter", "The request must contain the parameter %s", parameter)
+}
