@@ -178,7 +178,7 @@ func absent(name string) string {
 
 // actual are the values of build.* during a build: those of each of data in
 // turn, and for everything else that is exported a text that says so.
-func actual(exports map[string]cty.Type, run step.Run, data ...map[string]any) map[string]cty.Value {
+func actual(exports map[string]cty.Type, run step.Invocation, data ...map[string]any) map[string]cty.Value {
 	values := map[string]cty.Value{}
 	for name := range exports {
 		values[name] = cty.StringVal(absent(name))

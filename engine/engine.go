@@ -32,9 +32,9 @@ type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
 
-	Parallel int      // builds at a time; 0 or less means all
-	OnError  OnError  // empty means Cleanup
-	Run      step.Run // Run.Debug makes builds run one at a time
+	Parallel int             // builds at a time; 0 or less means all
+	OnError  OnError         // empty means Cleanup
+	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
 	Start    time.Time     // of the run, for {{timestamp}} and its like
 	Grace    time.Duration // how long the teardown of one build may take

@@ -132,8 +132,8 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 	if err := m.acquire(ctx, s, "image"); err != nil {
 		return nil, err
 	}
-	if _, err := step.Do(ctx, s, "wait for the image", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, m.do(ctx, "wait")
+	if err := step.Run(ctx, s, "wait for the image", func(ctx context.Context) error {
+		return m.do(ctx, "wait")
 	}); err != nil {
 		return nil, err
 	}
@@ -278,7 +278,7 @@ func newFixture(t *testing.T, text string, vars ...string) *fixture {
 	}
 	t.Cleanup(func() { ledger.Close() })
 	f.options = engine.Options{
-		Run: step.Run{ID: "run-1"}, Ledger: ledger, Start: start, Grace: time.Minute,
+		Run: step.Invocation{ID: "run-1"}, Ledger: ledger, Start: start, Grace: time.Minute,
 		Emit: func(e step.Event) { f.events = append(f.events, e) },
 	}
 	return f

@@ -43,8 +43,8 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 // an image.
 func (x *execution) tidy(ctx context.Context, m builder.Machine) error {
 	for _, l := range m.Leftovers.Take() {
-		_, err := step.Do(ctx, x.scope, "remove "+l.Path+" from the machine", func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, l.Remove(ctx)
+		err := step.Run(ctx, x.scope, "remove "+l.Path+" from the machine", func(ctx context.Context) error {
+			return l.Remove(ctx)
 		})
 		if err != nil {
 			return err
@@ -94,12 +94,12 @@ func title(p *config.Provisioner) string {
 func (x *execution) attempts(ctx context.Context, name string, p *config.Provisioner, m builder.Machine) error {
 	for attempt := 0; ; attempt++ {
 		last := attempt >= p.MaxRetries
-		do := *x.scope
+		do := x.scope
 		if !last || p.ContinueOnError { // nobody needs to decide about a failure that is provided for
-			do.Failed = nil
+			do = do.Unattended()
 		}
-		_, err := step.Do(ctx, &do, name, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, x.attempt(ctx, &do, p, m)
+		err := step.Run(ctx, do, name, func(ctx context.Context) error {
+			return x.attempt(ctx, do, p, m)
 		})
 		switch {
 		case err == nil:

@@ -18,8 +18,8 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
-// Run is what all builds of one invocation share.
-type Run struct {
+// Invocation is what all builds of one invocation share.
+type Invocation struct {
 	ID    string // a UUID; also the value of the tag that every taggable resource carries
 	Force bool   // -force
 	Debug bool   // -debug
@@ -33,7 +33,7 @@ type Run struct {
 // creates, and carries its events out. Its exported fields are set before the
 // build starts and are not changed afterwards. Methods are safe for concurrent use.
 type Scope struct {
-	Run        Run
+	Run        Invocation
 	Build      string // full name: [build.]type.name
 	SourceType string // such as amazon-ebs
 	SourceName string // the label of the source block
@@ -73,6 +73,15 @@ func NewScope(s Scope) *Scope {
 func (s *Scope) As(source string) *Scope {
 	c := *s
 	c.Source = source
+	return &c
+}
+
+// Unattended returns a scope like s whose failed steps are not offered for a retry:
+// for steps of which the whole is offered, or nobody is asked. It owns the same
+// resources.
+func (s *Scope) Unattended() *Scope {
+	c := *s
+	c.Failed = nil
 	return &c
 }
 
@@ -180,6 +189,12 @@ func Do[T any](ctx context.Context, s *Scope, name string, fn func(context.Conte
 	}
 }
 
+// Run is Do for a step that has no result.
+func Run(ctx context.Context, s *Scope, name string, fn func(context.Context) error) error {
+	_, err := Do(ctx, s, name, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
+}
+
 // Error is the failure of a step.
 type Error struct {
 	Step string
@@ -247,15 +262,15 @@ func (s *Scope) Destroy(ctx context.Context, key string) error {
 }
 
 func (s *Scope) destroy(ctx context.Context, d Destroyer, r Resource) error {
-	_, err := Do(ctx, s, "destroy "+r.String(), func(ctx context.Context) (struct{}, error) {
+	err := Run(ctx, s, "destroy "+r.String(), func(ctx context.Context) error {
 		if err := d.Destroy(ctx, r); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		if err := s.Ledger.Gone(r.Key); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		s.emit(ctx, Event{Kind: ResourceDestroyed, Resource: &r})
-		return struct{}{}, nil
+		return nil
 	})
 	if err != nil { // also one that there was no time to begin with
 		s.emit(ctx, Event{Kind: ResourceLeft, Resource: &r, Error: err})
@@ -303,8 +318,7 @@ func teardown(ctx context.Context, s *Scope, d Destroyer) error {
 	if err != nil {
 		errs = multierror.Append(errs, err)
 	}
-	quiet := *s // a failed teardown is reported, not offered for a retry
-	quiet.Failed = nil
+	quiet := s.Unattended() // a failed teardown is reported, not offered for a retry
 	for i := len(owned) - 1; i >= 0; i-- {
 		if err := quiet.destroy(ctx, d, owned[i]); err != nil {
 			errs = multierror.Append(errs, err)

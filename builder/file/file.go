@@ -71,8 +71,8 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 	}
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
 	if _, err = os.Lstat(b.Target); err == nil {
-		_, err = step.Do(ctx, s, "write "+b.Target, func(context.Context) (struct{}, error) {
-			return struct{}{}, b.write()
+		err = step.Run(ctx, s, "write "+b.Target, func(context.Context) error {
+			return b.write()
 		})
 	} else {
 		_, err = step.Acquire(ctx, s, "write "+b.Target, target, func(context.Context) (string, struct{}, error) {

@@ -38,7 +38,7 @@ func build(t *testing.T, body string, provision builder.Provision) (*builder.Art
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	s := step.NewScope(step.Scope{Run: step.Run{ID: "run"}, Build: "null.x", Emit: func(step.Event) {}})
+	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run"}, Build: "null.x", Emit: func(step.Event) {}})
 	return b.Build(t.Context(), s, provision)
 }
 

@@ -92,7 +92,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	run := step.Run{ID: uuid.NewString(), Force: o.force, Debug: o.debug, Start: load.Now, Version: config.LanguageVersion}
+	run := step.Invocation{ID: uuid.NewString(), Force: o.force, Debug: o.debug, Start: load.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(p.env, []string{"PACKER_RUN_UUID=" + run.ID})
 
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
@@ -230,7 +230,7 @@ func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components
 
 // conclude says what the display of the run has not said: where in the template
 // the cause of a failure is, and what is left behind.
-func (p *program) conclude(ctx context.Context, state string, run step.Run, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
+func (p *program) conclude(ctx context.Context, state string, run step.Invocation, ledger *step.FileLedger, result engine.Result, files map[string]*hcl.File, diags hcl.Diagnostics) error {
 	failed := diags.HasErrors() || context.Cause(ctx) != nil
 	for _, b := range result.Builds {
 		var blamed hcl.Diagnostics

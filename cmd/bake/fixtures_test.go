@@ -32,7 +32,7 @@ func validateFixture(t *testing.T, path string) hcl.Diagnostics {
 	}
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	p := program{now: func() time.Time { return start }}
-	found, err := p.check(t.Context(), config.Options{Path: path, Cwd: cwd, Now: start}, templateFlags{}, step.Run{Start: start})
+	found, err := p.check(t.Context(), config.Options{Path: path, Cwd: cwd, Now: start}, templateFlags{}, step.Invocation{Start: start})
 	var broken *templateError
 	if err != nil && !errors.As(err, &broken) {
 		t.Fatal(err)

@@ -111,7 +111,7 @@ func (p *program) permitted(ctx context.Context, load config.Options, selected t
 		observed.Builders, observed.PostProcessors = observed.Builders.Observe(observe), observed.PostProcessors.Observe(observe)
 		diags = config.Merge(diags, engine.Check(ctx, template, observed, engine.Options{
 			Only: selected.only, Except: selected.except, Start: load.Now,
-			Run: step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion},
+			Run: step.Invocation{Env: p.env, Start: load.Now, Version: config.LanguageVersion},
 		}))
 	}
 	if diags.HasErrors() {

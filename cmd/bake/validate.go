@@ -51,7 +51,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 	}
 	load.WarnUndeclared = !o.noWarnUndeclared
 	load.ReadData, load.AllData = o.readData, o.readData
-	run := step.Run{Env: p.env, Start: load.Now, Version: config.LanguageVersion}
+	run := step.Invocation{Env: p.env, Start: load.Now, Version: config.LanguageVersion}
 	if o.syntaxOnly {
 		load.SyntaxOnly = true
 		template, diags := config.Load(ctx, load)
@@ -73,7 +73,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 
 // check loads a template and decodes all that it would run. What is wrong is a
 // *templateError; without an error, warnings holds what is only doubtful.
-func (p *program) check(ctx context.Context, load config.Options, selected templateFlags, run step.Run) (warnings templateError, err error) {
+func (p *program) check(ctx context.Context, load config.Options, selected templateFlags, run step.Invocation) (warnings templateError, err error) {
 	all := p.parts().Catalog()
 	load.DataSources = all.DataSources
 	template, diags := config.Load(ctx, load)

@@ -147,7 +147,7 @@ func agentAt(t *testing.T, serve func(net.Conn)) string {
 
 func scopeWithAgent(socket string) *step.Scope {
 	return step.NewScope(step.Scope{
-		Run: step.Run{Env: []string{"SSH_AUTH_SOCK=" + socket}}, Build: "null.test", SourceType: "null", SourceName: "test", Emit: func(step.Event) {},
+		Run: step.Invocation{Env: []string{"SSH_AUTH_SOCK=" + socket}}, Build: "null.test", SourceType: "null", SourceName: "test", Emit: func(step.Event) {},
 	})
 }
 

@@ -18,7 +18,7 @@ import (
 	"bake/step"
 )
 
-func process(t *testing.T, body string, run step.Run, in *builder.Artifact) error {
+func process(t *testing.T, body string, run step.Invocation, in *builder.Artifact) error {
 	t.Helper()
 	c := manifest.Component(func() time.Time { return time.Unix(1795458963, 0) })
 	out, _, err := postprocessortest.ProcessIn(t, c, body, step.Scope{Run: run, SourceType: "amazon-ebs", SourceName: "web"}, in)
@@ -32,13 +32,13 @@ func TestFormat(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "m.json")
 	body := fmt.Sprintf("output = %q\ncustom_data = { a = \"b\" }", path)
-	if err := process(t, body, step.Run{ID: "run-1"}, &builder.Artifact{ID: "eu-west-1:ami-1"}); err != nil {
+	if err := process(t, body, step.Invocation{ID: "run-1"}, &builder.Artifact{ID: "eu-west-1:ami-1"}); err != nil {
 		t.Fatal(err)
 	}
 	data := filepath.Join(dir, "disk.img")
 	os.WriteFile(data, []byte("12345"), 0o644)
 	body = fmt.Sprintf("output = %q\nstrip_time = true\nstrip_path = true", path)
-	if err := process(t, body, step.Run{ID: "run-2"}, &builder.Artifact{ID: "File", Files: []string{data}}); err != nil {
+	if err := process(t, body, step.Invocation{ID: "run-2"}, &builder.Artifact{ID: "File", Files: []string{data}}); err != nil {
 		t.Fatal(err)
 	}
 	const want = `{
@@ -98,7 +98,7 @@ func builds(t *testing.T, path string) int {
 func TestForce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.json")
 	body := fmt.Sprintf("output = %q", path)
-	for i, run := range []step.Run{{ID: "1"}, {ID: "2"}, {ID: "3", Force: true}, {ID: "3", Force: true}, {ID: "4"}} {
+	for i, run := range []step.Invocation{{ID: "1"}, {ID: "2"}, {ID: "3", Force: true}, {ID: "3", Force: true}, {ID: "4"}} {
 		if err := process(t, body, run, &builder.Artifact{}); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestSideBySide(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := process(t, fmt.Sprintf("output = %q", path), step.Run{ID: "1"}, &builder.Artifact{}); err != nil {
+			if err := process(t, fmt.Sprintf("output = %q", path), step.Invocation{ID: "1"}, &builder.Artifact{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -129,14 +129,14 @@ func TestFailures(t *testing.T) {
 	path := filepath.Join(dir, "m.json")
 	os.WriteFile(path, []byte("not json"), 0o644)
 	body := fmt.Sprintf("output = %q", path)
-	if err := process(t, body, step.Run{}, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), "not a manifest") {
+	if err := process(t, body, step.Invocation{}, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), "not a manifest") {
 		t.Errorf("got %v", err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != "not json" {
 		t.Errorf("the file was changed to %q", b)
 	}
 	body = fmt.Sprintf("output = %q", filepath.Join(dir, "missing/m.json"))
-	if err := process(t, body, step.Run{}, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), "Cannot write the manifest") {
+	if err := process(t, body, step.Invocation{}, &builder.Artifact{}); err == nil || !strings.Contains(err.Error(), "Cannot write the manifest") {
 		t.Errorf("got %v", err)
 	}
 }

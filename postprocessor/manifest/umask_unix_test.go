@@ -16,7 +16,7 @@ import (
 func TestUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o027))
 	path := filepath.Join(t.TempDir(), "m.json")
-	if err := process(t, fmt.Sprintf("output = %q", path), step.Run{}, &builder.Artifact{}); err != nil {
+	if err := process(t, fmt.Sprintf("output = %q", path), step.Invocation{}, &builder.Artifact{}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)

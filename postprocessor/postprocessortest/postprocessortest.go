@@ -19,7 +19,7 @@ import (
 // "null" "web". Its error may be that body is not valid.
 func Process(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
 	t.Helper()
-	return ProcessIn(t, f, body, step.Scope{Run: step.Run{Env: os.Environ()}, SourceType: "null", SourceName: "web"}, in)
+	return ProcessIn(t, f, body, step.Scope{Run: step.Invocation{Env: os.Environ()}, SourceType: "null", SourceName: "web"}, in)
 }
 
 // ProcessIn is Process in a build of the test's own, whose events are dropped.

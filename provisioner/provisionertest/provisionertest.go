@@ -47,7 +47,7 @@ func (l *Log) Texts(kind step.Kind) (texts []string) {
 func Scope(t testing.TB) (*step.Scope, *Log) {
 	l := &Log{}
 	return step.NewScope(step.Scope{
-		Run:   step.Run{ID: "run", Env: os.Environ(), Start: time.Unix(1700000000, 0), Version: "1.16.0"},
+		Run:   step.Invocation{ID: "run", Env: os.Environ(), Start: time.Unix(1700000000, 0), Version: "1.16.0"},
 		Build: "fake.test", SourceType: "fake", SourceName: "test",
 		Emit: func(e step.Event) {
 			l.mu.Lock()

@@ -303,16 +303,16 @@ func (r *run) share(ctx context.Context, m made) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	_, err := step.Do(ctx, r.scope, "share the image", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, r.scope, "share the image", func(ctx context.Context) error {
 		for _, in := range changes {
 			if _, err := access.Call(ctx, r.ec2.ModifyImageAttribute, in); err != nil {
 				if in.LaunchPermission != nil && len(r.Users) > 0 && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") {
 					err = access.Blame(err, r.src.Errorf(&r.Users, "Not an account", "%s.", err))
 				}
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }
@@ -320,7 +320,7 @@ func (r *run) share(ctx context.Context, m made) error {
 // handOver makes the image the user's: it, or the task that made it, loses the
 // tags of the build, and the scope no longer owns it.
 func (r *run) handOver(ctx context.Context, m made) error {
-	_, err := step.Do(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) error {
 		resources := append([]string{m.id}, m.snapshots...)
 		if m.task != "" {
 			resources = []string{m.task}
@@ -329,9 +329,9 @@ func (r *run) handOver(ctx context.Context, m made) error {
 			Resources: resources, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 		})
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, r.scope.Keep(ctx, m.resource.Key)
+		return r.scope.Keep(ctx, m.resource.Key)
 	})
 	return err
 }

@@ -107,7 +107,7 @@ func newWorld(t *testing.T, opts cloud.Options) *world {
 	}
 	t.Cleanup(func() { w.ledger.Close() })
 	w.scope = step.NewScope(step.Scope{
-		Run: step.Run{ID: "run-1", Start: time.Now()}, Grace: time.Minute, Build: "file.disk", SourceType: "file", SourceName: "disk", Ledger: w.ledger, Emit: func(step.Event) {},
+		Run: step.Invocation{ID: "run-1", Start: time.Now()}, Grace: time.Minute, Build: "file.disk", SourceType: "file", SourceName: "disk", Ledger: w.ledger, Emit: func(step.Event) {},
 	})
 	return w
 }

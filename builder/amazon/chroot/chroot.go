@@ -107,7 +107,7 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err != nil {
 		return nil, err
 	}
-	if _, err = step.Do(ctx, s, "detach the volume", func(ctx context.Context) (struct{}, error) { return struct{}{}, f.Detach(ctx, w.volume) }); err != nil {
+	if err = step.Run(ctx, s, "detach the volume", func(ctx context.Context) error { return f.Detach(ctx, w.volume) }); err != nil {
 		return nil, err
 	}
 	first, err := w.register(ctx, images, labels)
@@ -124,14 +124,14 @@ func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.P
 // look finds out what instance this is, and what image to start from.
 func (w *work) look(ctx context.Context) error {
 	client := access.EC2(w.Session, w.Session.Region)
-	_, err := step.Do(ctx, w.Scope, "identify this instance", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
 		id, err := w.Instance(ctx)
 		if err != nil {
-			return struct{}{}, fmt.Errorf("amazon-chroot runs on an EC2 instance, and this machine does not seem to be one: %w", err)
+			return fmt.Errorf("amazon-chroot runs on an EC2 instance, and this machine does not seem to be one: %w", err)
 		}
 		out, err := access.Call(ctx, client.DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		for _, r := range out.Reservations {
 			for _, i := range r.Instances {
@@ -139,9 +139,9 @@ func (w *work) look(ctx context.Context) error {
 			}
 		}
 		if w.instance.Placement == nil {
-			return struct{}{}, fmt.Errorf("EC2 says nothing about this instance, %s", id)
+			return fmt.Errorf("EC2 says nothing about this instance, %s", id)
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	if err != nil || w.FromScratch {
 		return err
@@ -211,18 +211,18 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 		if err != nil {
 			return err
 		}
-		_, err = step.Do(ctx, w.Scope, "attach the volume as "+w.device, func(ctx context.Context) (struct{}, error) {
+		err = step.Run(ctx, w.Scope, "attach the volume as "+w.device, func(ctx context.Context) error {
 			if err := w.Available(ctx, w.volume); err != nil {
-				return struct{}{}, err
+				return err
 			}
 			name := strings.Replace(w.device, "/xvd", "/sd", 1)
 			if err := w.Attach(ctx, w.volume, aws.ToString(w.instance.InstanceId), name); err != nil {
-				return struct{}{}, err
+				return err
 			}
 			if w.NVMeDevicePath != "" {
 				w.device = w.NVMeDevicePath
 			}
-			return struct{}{}, w.await(ctx, w.device)
+			return w.await(ctx, w.device)
 		})
 		return err
 	})
@@ -260,24 +260,24 @@ func (w *work) commands(ctx context.Context, name string, option *[]string) erro
 	if len(*option) == 0 {
 		return nil
 	}
-	_, err := step.Do(ctx, w.Scope, name, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, w.Scope, name, func(ctx context.Context) error {
 		for _, text := range *option {
 			line, err := w.context.Render(text, map[string]any{"Device": w.device, "MountPath": w.mounted})
 			if err != nil {
-				return struct{}{}, w.Src.Errorf(option, "Invalid {{ }} template", "%s.", err)
+				return w.Src.Errorf(option, "Invalid {{ }} template", "%s.", err)
 			}
 			if line, err = w.wrapped(line); err != nil {
-				return struct{}{}, err
+				return err
 			}
 			out, err := w.Run(ctx, line)
 			for text := range strings.Lines(out) {
 				w.Scope.Output(ctx, step.Output, strings.TrimSuffix(text, "\n"))
 			}
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }
@@ -287,20 +287,20 @@ func (w *work) fill(ctx context.Context, provision builder.Provision, data map[s
 	if err := w.commands(ctx, "run pre_mount_commands", &w.PreMountCommands); err != nil {
 		return err
 	}
-	if _, err := step.Do(ctx, w.Scope, "mount the volume", func(ctx context.Context) (struct{}, error) { return struct{}{}, w.mount(ctx) }); err != nil {
+	if err := step.Run(ctx, w.Scope, "mount the volume", func(ctx context.Context) error { return w.mount(ctx) }); err != nil {
 		return err
 	}
 	if err := w.commands(ctx, "run post_mount_commands", &w.PostMountCommands); err != nil {
 		return err
 	}
-	if _, err := step.Do(ctx, w.Scope, "mount the chroot's file systems", func(ctx context.Context) (struct{}, error) { return struct{}{}, w.mountMore(ctx) }); err != nil {
+	if err := step.Run(ctx, w.Scope, "mount the chroot's file systems", func(ctx context.Context) error { return w.mountMore(ctx) }); err != nil {
 		return err
 	}
 	machine := chroot.New(w.mounted, w.wrapped, w.Scope.Run.Env)
 	defer machine.Close()
 	data["MountPath"], data["Device"] = w.mounted, w.device
-	_, err := step.Do(ctx, w.Scope, "provision", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(data)})
+	err := step.Run(ctx, w.Scope, "provision", func(ctx context.Context) error {
+		return provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(data)})
 	})
 	return err
 }

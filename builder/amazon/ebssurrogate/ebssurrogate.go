@@ -146,7 +146,7 @@ func (b *surrogate) register(ctx context.Context, f *amazonbuild.Flow, images *i
 // the volumes that are omitted are the instance's no more; they are deleted with
 // what else the build leaves.
 func (b *surrogate) exchangeRoot(ctx context.Context, f *amazonbuild.Flow, instance types.Instance) error {
-	_, err := step.Do(ctx, f.Scope, "swap the root volume", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, f.Scope, "swap the root volume", func(ctx context.Context) error {
 		volumes := amazonbuild.Volumes(instance)
 		root := volumes[b.Root.SourceDeviceName]
 		away := []string{volumes[aws.ToString(instance.RootDeviceName)], root}
@@ -156,17 +156,17 @@ func (b *surrogate) exchangeRoot(ctx context.Context, f *amazonbuild.Flow, insta
 			}
 		}
 		if root == "" || away[0] == "" {
-			return struct{}{}, fmt.Errorf("instance %s lacks a volume at %s or its root", aws.ToString(instance.InstanceId), b.Root.SourceDeviceName)
+			return fmt.Errorf("instance %s lacks a volume at %s or its root", aws.ToString(instance.InstanceId), b.Root.SourceDeviceName)
 		}
 		g, each := errgroup.WithContext(ctx)
 		for _, volume := range away {
 			g.Go(func() error { return f.Detach(each, volume) })
 		}
 		if err := g.Wait(); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		if err := f.Attach(ctx, root, aws.ToString(instance.InstanceId), b.Root.DeviceName); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		_, err := access.Call(ctx, access.EC2(f.Session, f.Session.Region).ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
 			InstanceId: instance.InstanceId,
@@ -174,7 +174,7 @@ func (b *surrogate) exchangeRoot(ctx context.Context, f *amazonbuild.Flow, insta
 				DeviceName: &b.Root.DeviceName, Ebs: &types.EbsInstanceBlockDeviceSpecification{DeleteOnTermination: &b.Root.DeleteOnTermination},
 			}},
 		})
-		return struct{}{}, err
+		return err
 	})
 	return err
 }

@@ -166,18 +166,18 @@ func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazon
 			all, ids = append(all, p.snapshot.Resource), append(ids, p.snapshot.ID)
 		}
 	}
-	_, err := step.Do(ctx, f.Scope, "remove bake's tags from the volumes", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, f.Scope, "remove bake's tags from the volumes", func(ctx context.Context) error {
 		if len(ids) > 0 {
 			if err := b.untag(ctx, f, base, made, ids); err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
 		for _, r := range all {
 			if err := f.Scope.Keep(ctx, r.Key); err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	if err != nil {
 		return nil, err

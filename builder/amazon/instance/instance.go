@@ -131,17 +131,17 @@ func (v uploadVariables) data() map[string]any {
 // bundle makes the bundle on the machine and has it upload it.
 func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) error {
 	cert, key := path.Join(u.X509UploadPath, "cert.pem"), path.Join(u.X509UploadPath, "key.pem")
-	_, err := step.Do(ctx, u.Scope, "upload certificate and key", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, u.Scope, "upload certificate and key", func(ctx context.Context) error {
 		if err := u.upload(ctx, m, cert, &u.X509CertPath); err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, u.upload(ctx, m, key, &u.X509KeyPath)
+		return u.upload(ctx, m, key, &u.X509KeyPath)
 	})
 	if err != nil {
 		return err
 	}
-	_, err = step.Do(ctx, u.Scope, "make the bundle", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, u.run(ctx, m, &u.BundleVolCommand, volVariables{
+	err = step.Run(ctx, u.Scope, "make the bundle", func(ctx context.Context) error {
+		return u.run(ctx, m, &u.BundleVolCommand, volVariables{
 			account: u.account(), architecture: u.architecture, cert: cert, destination: u.BundleDestination,
 			key: key, prefix: u.prefix, private: u.X509UploadPath,
 		}.data())
@@ -149,14 +149,14 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 	if err != nil {
 		return err
 	}
-	_, err = step.Do(ctx, u.Scope, "upload the bundle", func(ctx context.Context) (struct{}, error) {
+	err = step.Run(ctx, u.Scope, "upload the bundle", func(ctx context.Context) error {
 		credentials, err := u.Session.Credentials(ctx)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		u.src.Secret(credentials.SecretAccessKey)
 		u.src.Secret(credentials.SessionToken)
-		return struct{}{}, u.run(ctx, m, &u.BundleUploadCommand, uploadVariables{
+		return u.run(ctx, m, &u.BundleUploadCommand, uploadVariables{
 			bucket: u.S3Bucket, directory: u.BundleDestination, manifest: path.Join(u.BundleDestination, u.manifest()),
 			region: u.Session.Region, credentials: credentials,
 		}.data())

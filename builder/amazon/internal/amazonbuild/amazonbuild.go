@@ -193,8 +193,8 @@ func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision
 	defer machine.Close() // it is about to go away; there is nothing to flush
 	vigil.Reached()
 	data := f.data(aws.ToString(instance.InstanceId), machine, p)
-	_, err = step.Do(ctx, f.Scope, "provision", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: data}))
+	err = step.Run(ctx, f.Scope, "provision", func(ctx context.Context) error {
+		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: data}))
 	})
 	if err == nil {
 		err = f.Machines.ClearKey(ctx, machine, p.Key)

@@ -43,8 +43,8 @@ func (f *Flow) Snapshot(ctx context.Context, volume, dev, description string, ta
 		return Snapshot{}, err
 	}
 	want.ID = id
-	_, err = step.Do(ctx, f.Scope, "wait for the snapshot of "+dev, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, f.awaitSnapshot(ctx, id)
+	err = step.Run(ctx, f.Scope, "wait for the snapshot of "+dev, func(ctx context.Context) error {
+		return f.awaitSnapshot(ctx, id)
 	})
 	return Snapshot{ID: id, Resource: want}, err
 }

@@ -380,7 +380,7 @@ func (w *World) Bake(t testing.TB) *Bake {
 	}
 	b.Ledger, b.Open = filepath.Join(dir, run+".jsonl"), l
 	b.Scope = step.NewScope(step.Scope{
-		Run:   step.Run{ID: run, Start: time.Unix(1700000000, 0)},
+		Run:   step.Invocation{ID: run, Start: time.Unix(1700000000, 0)},
 		Build: "amazon-ebs.web", SourceType: "amazon-ebs", SourceName: "web",
 		Ledger: l, Grace: time.Minute,
 		Emit: func(e step.Event) {

@@ -32,11 +32,11 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 	if !ok {
 		return nil
 	}
-	_, err := step.Do(ctx, e.Scope, "enable fast launch in "+made.Region, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, e.Scope, "enable fast launch in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(e.Session, made.Region)
 		template, err := e.template(ctx, client, want)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		in := &ec2.EnableFastLaunchInput{ImageId: &made.ID, ResourceType: new(string(types.FastLaunchResourceTypeSnapshot)), LaunchTemplate: template}
 		if n := e.MaxParallelLaunches; n > 0 {
@@ -46,9 +46,9 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 			in.SnapshotConfiguration = &types.FastLaunchSnapshotConfigurationRequest{TargetResourceCount: new(int32(n))} //nolint:gosec // likewise
 		}
 		if err := e.enable(ctx, client, in); err != nil {
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, e.await(ctx, client, made)
+		return e.await(ctx, client, made)
 	})
 	return err
 }

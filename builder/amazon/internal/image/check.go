@@ -59,8 +59,8 @@ func (m *Maker) CopyTo() []string {
 // anything is.
 func (m *Maker) Check(ctx context.Context) error {
 	if !m.SkipRegionValidation {
-		_, err := step.Do(ctx, m.Scope, "check the regions", func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, m.checkRegions(ctx)
+		err := step.Run(ctx, m.Scope, "check the regions", func(ctx context.Context) error {
+			return m.checkRegions(ctx)
 		})
 		if err != nil {
 			return err
@@ -69,12 +69,12 @@ func (m *Maker) Check(ctx context.Context) error {
 	if m.None {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "check that the name is free", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, m.Scope, "check that the name is free", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		for _, region := range m.targets() {
 			g.Go(func() error { return m.checkName(ctx, region) })
 		}
-		return struct{}{}, g.Wait()
+		return g.Wait()
 	})
 	return err
 }

@@ -138,8 +138,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 			pause = 100 * time.Millisecond
 		}
 		once := *m
-		once.Scope = new(*m.Scope)
-		once.Scope.Failed = nil // the whole is offered for a retry, not the part that failed
+		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
 		for try := 1; ; try++ {
 			key := fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, uuid.NewString())
 			made, err := once.copy(ctx, from, region, key, labels)
@@ -242,17 +241,17 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) error {
 		images, err := m.named(ctx, region)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		client := access.EC2(m.Session, region)
 		for _, image := range images {
 			id := aws.ToString(image.ImageId)
 			m.Scope.Say(ctx, "Deregistering image %s in %s, which already has this name", id, region)
 			if _, err := access.Call(ctx, client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: &id}); err != nil && !access.NotFound(err) {
-				return struct{}{}, err
+				return err
 			}
 			if !m.ForceDeleteSnapshot {
 				continue
@@ -262,11 +261,11 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 				if access.Is(err, "InvalidSnapshot.InUse") {
 					m.Scope.Warn(ctx, "Snapshot %s stays: another image uses it", snapshot)
 				} else if err != nil {
-					return struct{}{}, err
+					return err
 				}
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }

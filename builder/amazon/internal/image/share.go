@@ -24,11 +24,11 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 	if len(changes)+len(snapshots) == 0 && m.DeprecateAt == "" {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, made.Region)
 		for _, in := range changes {
 			if _, err := access.Call(ctx, client.ModifyImageAttribute, in); err != nil {
-				return struct{}{}, m.blameShare(err, in)
+				return m.blameShare(err, in)
 			}
 		}
 		for _, in := range snapshots {
@@ -36,18 +36,18 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 				if access.Is(err, "InvalidUserID.Malformed") {
 					err = access.Blame(err, m.Src.Errorf(&m.SnapshotUsers, "Not an account", "%s.", err))
 				}
-				return struct{}{}, err
+				return err
 			}
 		}
 		if m.DeprecateAt == "" {
-			return struct{}{}, nil
+			return nil
 		}
 		at, err := time.Parse(time.RFC3339, m.DeprecateAt)
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
 		_, err = access.Call(ctx, client.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &made.ID, DeprecateAt: &at})
-		return struct{}{}, err
+		return err
 	})
 	return err
 }
@@ -121,7 +121,7 @@ func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 // returns those that were handed over, and why the others were not. If ctx ends
 // meanwhile, none is.
 func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err error) {
-	_, err = step.Do(ctx, m.Scope, "remove bake's tags from the images", func(ctx context.Context) (struct{}, error) {
+	err = step.Run(ctx, m.Scope, "remove bake's tags from the images", func(ctx context.Context) error {
 		kept = nil
 		errs := make([]error, len(images))
 		var all sync.WaitGroup
@@ -130,7 +130,7 @@ func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err e
 		}
 		all.Wait()
 		if err := context.Cause(ctx); err != nil {
-			return struct{}{}, err
+			return err
 		}
 		for i, made := range images {
 			if errs[i] != nil {
@@ -140,12 +140,12 @@ func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err e
 			// As long as the image is owned, so are its snapshots.
 			for _, key := range append(slices.Clone(made.Parts), made.Resource.Key) {
 				if err := m.Scope.Keep(ctx, key); err != nil {
-					return struct{}{}, err
+					return err
 				}
 			}
 			kept = append(kept, made)
 		}
-		return struct{}{}, errors.Join(errs...)
+		return errors.Join(errs...)
 	})
 	return kept, err
 }

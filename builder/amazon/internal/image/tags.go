@@ -52,10 +52,10 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 	if !t.refused {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, region)
 		watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
-		return struct{}{}, watch.Until(ctx, "image "+id+" to exist", func(ctx context.Context) (bool, error) {
+		return watch.Until(ctx, "image "+id+" to exist", func(ctx context.Context) (bool, error) {
 			_, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: t.image})
 			if access.NotFound(err) {
 				return false, nil
@@ -72,7 +72,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 	if !t.refused && !m.Session.Stranger(made.Region) {
 		return nil
 	}
-	_, err := step.Do(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, made.Region)
 		have := map[string][]types.Tag{made.ID: image.Tags}
 		want := map[string][]types.Tag{made.ID: t.image}
@@ -80,7 +80,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 		if len(t.snapshots) > 0 && len(made.Snapshots) > 0 {
 			out, err := access.Call(ctx, client.DescribeSnapshots, &ec2.DescribeSnapshotsInput{SnapshotIds: made.Snapshots})
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
 			for _, s := range out.Snapshots {
 				id := aws.ToString(s.SnapshotId)
@@ -93,11 +93,11 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 				continue
 			}
 			if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: lacking}); err != nil {
-				return struct{}{}, fmt.Errorf("tagging %s: %w", id, err)
+				return fmt.Errorf("tagging %s: %w", id, err)
 			}
 			m.Scope.Say(ctx, "The endpoint has not tagged %s when it made it; it has its tags now", id)
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }

@@ -222,7 +222,7 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil
 	}
-	_, err := step.Do(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) error {
 		// A key pair's name is the comment of its key.
 		pattern := strings.NewReplacer(`\`, `\\`, `/`, `\/`, `.`, `\.`, `*`, `\*`, `[`, `\[`, `'`, `'\''`).Replace(key.Name)
 		edit := func(sudo, file string) string {
@@ -235,13 +235,13 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 			var stderr strings.Builder
 			status, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &stderr})
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
 			if status.Code != 0 {
-				return struct{}{}, fmt.Errorf("removing the temporary key from authorized_keys failed with status %d: %s", status.Code, strings.TrimSpace(stderr.String()))
+				return fmt.Errorf("removing the temporary key from authorized_keys failed with status %d: %s", status.Code, strings.TrimSpace(stderr.String()))
 			}
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }

@@ -78,8 +78,8 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 	if closed {
 		return Groups{IDs: []string{id}}, nil
 	}
-	_, err = step.Do(ctx, l.Scope, "open the security group", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, l.admit(ctx, id, ranges)
+	err = step.Run(ctx, l.Scope, "open the security group", func(ctx context.Context) error {
+		return l.admit(ctx, id, ranges)
 	})
 	return Groups{IDs: []string{id}, Public: public}, err
 }

@@ -20,16 +20,16 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	if l.Spot() || l.MakesProfile() {
 		return nil
 	}
-	_, err := step.Do(ctx, l.Scope, "check the launch with a dry run", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, l.Scope, "check the launch with a dry run", func(ctx context.Context) error {
 		userData, err := l.userData()
 		if err != nil {
-			return struct{}{}, l.blameUserData(err)
+			return l.blameUserData(err)
 		}
 		err = l.dryRun(ctx, l.request(spec, userData))
 		if l.MakesGroup() && access.Is(err, "UnauthorizedOperation") && strings.Contains(err.Error(), ":security-group/") {
 			err = nil // this is about the default group, which stands in for the one to be made
 		}
-		return struct{}{}, l.blameRun(err)
+		return l.blameRun(err)
 	})
 	return err
 }

@@ -131,7 +131,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 	if err != nil {
 		return err
 	}
-	_, err = step.Do(ctx, p.l.Scope, "give the role its policy", func(ctx context.Context) (struct{}, error) {
+	err = step.Run(ctx, p.l.Scope, "give the role its policy", func(ctx context.Context) error {
 		_, err := access.Call(ctx, p.client.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &p.name, PolicyName: &p.name, PolicyDocument: &p.policy})
 		if access.Is(err, "MalformedPolicyDocument") {
 			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "The policy is not accepted", "%s.", err))
@@ -142,7 +142,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 				err = nil // an earlier try got through
 			}
 		}
-		return struct{}{}, err
+		return err
 	})
 	return err
 }

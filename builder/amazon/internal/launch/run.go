@@ -41,8 +41,8 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 	}
 	in := l.request(spec, userData)
 	if l.IAMInstanceProfile == "" && spec.Profile != "" {
-		_, err := step.Do(ctx, l.Scope, "wait for EC2 to know the instance profile", func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, l.awaitProfile(ctx, in)
+		err := step.Run(ctx, l.Scope, "wait for EC2 to know the instance profile", func(ctx context.Context) error {
+			return l.awaitProfile(ctx, in)
 		})
 		if err != nil {
 			return types.Instance{}, err
@@ -245,14 +245,14 @@ func (l *Launcher) Stop(ctx context.Context, id string) error {
 	if l.Spot() {
 		return nil
 	}
-	_, err := step.Do(ctx, l.Scope, "stop the instance", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, l.Scope, "stop the instance", func(ctx context.Context) error {
 		if !l.DisableStopInstance {
 			if _, err := access.Call(ctx, l.client().StopInstances, &ec2.StopInstancesInput{InstanceIds: []string{id}}); err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
 		_, err := l.awaitState(ctx, id, types.InstanceStateNameStopped)
-		return struct{}{}, err
+		return err
 	})
 	return err
 }
@@ -303,22 +303,22 @@ func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, en
 	if !sriov && ena == nil {
 		return nil
 	}
-	_, err := step.Do(ctx, l.Scope, "modify the instance", func(ctx context.Context) (struct{}, error) {
+	err := step.Run(ctx, l.Scope, "modify the instance", func(ctx context.Context) error {
 		if sriov {
 			_, err := access.Call(ctx, l.client().ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
 				InstanceId: &id, SriovNetSupport: &types.AttributeValue{Value: new("simple")},
 			})
 			if err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
 		if ena != nil {
 			_, err := access.Call(ctx, l.client().ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
 				InstanceId: &id, EnaSupport: &types.AttributeBooleanValue{Value: ena},
 			})
-			return struct{}{}, err
+			return err
 		}
-		return struct{}{}, nil
+		return nil
 	})
 	return err
 }
