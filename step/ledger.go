@@ -1,11 +1,12 @@
 package step
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -105,22 +106,27 @@ func OpenLedger(path string) (*FileLedger, error) {
 }
 
 func replay(f *os.File) (*FileLedger, error) {
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, errors.New("this is no regular file, so it cannot be a ledger; delete it")
+	}
 	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
 		return nil, ErrLive
 	} else if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
-	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	l := &FileLedger{f: f, size: int64(len(whole)), doubtful: map[string]bool{}}
-	n, lost := 0, 0
+	l := &FileLedger{f: f, doubtful: map[string]bool{}}
+	n, lost, headed := 0, 0, false
 	var first error
-	for text := range bytes.Lines(whole) {
+	for text, err := range wholeLines(f, &l.size) {
 		n++
-		ln, err := readLine(text)
+		var ln line
+		if err == nil {
+			ln, err = readLine(text)
+		} else if !errors.Is(err, errLong) {
+			return nil, err
+		}
 		switch {
 		case err != nil:
 			if lost++; lost == 1 {
@@ -130,7 +136,7 @@ func replay(f *os.File) (*FileLedger, error) {
 				l.doubtful[r.Key] = true
 			}
 		case ln.Op == "run":
-			l.Header = *ln.Header
+			l.Header, headed = *ln.Header, true
 		default:
 			l.apply(ln.Op, *ln.Resource)
 		}
@@ -140,12 +146,49 @@ func replay(f *os.File) (*FileLedger, error) {
 		l.Damage = first
 	case lost > 1:
 		l.Damage = fmt.Errorf("%d lines cannot be read, the first is %w", lost, first)
+	case n > 0 && !headed:
+		l.Damage = errors.New("line 1: it does not say which run the ledger is of")
 	}
 	if err := f.Truncate(l.size); err != nil {
 		return nil, err
 	}
-	_, err = f.Seek(0, io.SeekEnd)
+	_, err := f.Seek(0, io.SeekEnd)
 	return l, err
+}
+
+// longestLine is far more than any line of a ledger has. What is longer is not
+// kept in memory.
+const longestLine = 4 << 20
+
+var errLong = errors.New("no line of a ledger is that long")
+
+// wholeLines are the lines of r that have an end, each until the next one is asked
+// for. Of one that is too long there is errLong instead. Their size is added to size.
+func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		b := bufio.NewReaderSize(r, 64<<10)
+		var text []byte
+		for length := int64(0); ; {
+			part, err := b.ReadSlice('\n')
+			length += int64(len(part))
+			if length <= longestLine {
+				text = append(text, part...)
+			}
+			switch {
+			case errors.Is(err, bufio.ErrBufferFull):
+				continue
+			case errors.Is(err, io.EOF):
+				return
+			case err == nil && length > longestLine:
+				err = errLong
+			}
+			*size += length
+			if !yield(text, err) || err != nil && !errors.Is(err, errLong) {
+				return
+			}
+			text, length = text[:0], 0
+		}
+	}
 }
 
 // readLine reads a line of a ledger. The error says why it is none.

@@ -148,7 +148,7 @@ func TestDamaged(t *testing.T) {
 	want := []string{"b=", "b=", "b=", "", "a=1 b="}
 	doubted := []string{"", "", "", "", "a b"}
 	for i := range lines {
-		for _, bad := range []string{"@@nonsense", "", "\x00\x00", "null", "[]", `{"op":"gone"}`, `{"op":"sell","key":"a"}`} {
+		for _, bad := range []string{strings.Repeat("a", 5<<20), "@@nonsense", "", "\x00\x00", "null", "[]", `{"op":"gone"}`, `{"op":"sell","key":"a"}`} {
 			path := filepath.Join(t.TempDir(), "bad.jsonl")
 			text := slices.Clone(lines)
 			text[i] = bad
@@ -156,7 +156,7 @@ func TestDamaged(t *testing.T) {
 			l, err := step.OpenLedger(path)
 			must(t, err)
 			if l.Damage == nil || !strings.HasPrefix(l.Damage.Error(), fmt.Sprintf("line %d: ", i+1)) {
-				t.Errorf("line %d is %q: damage is %v", i+1, bad, l.Damage)
+				t.Errorf("line %d is %.20q: damage is %v", i+1, bad, l.Damage)
 			}
 			if got := owned(t, l); got != want[i] {
 				t.Errorf("line %d is %q: owned are %q, want %q", i+1, bad, got, want[i])
@@ -178,6 +178,18 @@ func TestDamaged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A ledger that has lost its first line owns what the others say, and is damaged.
+func TestHeadless(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headless.jsonl")
+	must(t, os.WriteFile(path, []byte(`{"op":"intend","kind":"x:y","key":"a"}`+"\n"), 0o600))
+	l, err := step.OpenLedger(path)
+	must(t, err)
+	if got := owned(t, l); got != "a=" || l.Damage == nil {
+		t.Errorf("owned are %q, damage is %v", got, l.Damage)
+	}
+	must(t, l.Close())
 }
 
 func TestLedgerConcurrently(t *testing.T) {

@@ -44,5 +44,18 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// What is no file is not read, which might never end.
+func TestNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, device := filepath.Join(dir, "fifo.jsonl"), filepath.Join(dir, "zero.jsonl")
+	must(t, unix.Mkfifo(fifo, 0o600), os.Symlink("/dev/zero", device))
+	for _, path := range []string{fifo, device, dir} {
+		if l, err := step.OpenLedger(path); err == nil {
+			l.Close()
+			t.Errorf("%s is taken for a ledger", path)
+		}
+	}
+}
+
 // limitTo sets a limit, whose type differs between systems.
 func limitTo[T int64 | uint64](limit *T, size int64) { *limit = T(size) }

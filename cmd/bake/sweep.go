@@ -214,7 +214,11 @@ type sweptRun struct {
 func (d dead) String() string {
 	var b strings.Builder
 	h := d.ledger.Header
-	fmt.Fprintf(&b, "Run %s of %s (%s):", h.Run, h.Started.Local().Format(time.DateTime), h.Command)
+	fmt.Fprintf(&b, "Run %s", h.Run)
+	if !h.Started.IsZero() { // else its ledger has lost that line
+		fmt.Fprintf(&b, " of %s (%s)", h.Started.Local().Format(time.DateTime), h.Command)
+	}
+	b.WriteString(":")
 	for _, r := range d.owned {
 		fmt.Fprintf(&b, "\n  %s", r)
 	}
