@@ -13,6 +13,7 @@ import (
 
 	"bake/config/lang"
 	"bake/internal/debuglog"
+	"bake/internal/envvar"
 	"bake/internal/limits"
 	"bake/internal/redact"
 )
@@ -272,14 +273,9 @@ func (l *loader) declare(in *inputs) hcl.Diagnostics {
 	return diags
 }
 
-// getenv reads an environment variable; as everywhere, the last one counts.
+// getenv reads an environment variable.
 func (l *loader) getenv(name string) string {
-	for _, entry := range slices.Backward(l.o.Env) {
-		if value, ok := strings.CutPrefix(entry, name+"="); ok {
-			return value
-		}
-	}
-	return ""
+	return envvar.Get(l.o.Env, name)
 }
 
 // remoteTimeout is how long a function may wait for a server of values.

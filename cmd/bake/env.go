@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/internal/envvar"
 	"bake/ui"
 )
 
@@ -18,16 +19,7 @@ type environ []string
 
 // get returns the value of name, empty if it is not set.
 func (e environ) get(name string) string {
-	same := func(a, b string) bool { return a == b }
-	if runtime.GOOS == "windows" {
-		same = strings.EqualFold
-	}
-	for i := len(e) - 1; i >= 0; i-- {
-		if k, v, _ := strings.Cut(e[i], "="); same(k, name) {
-			return v
-		}
-	}
-	return ""
+	return envvar.Get(e, name)
 }
 
 // colors says whether the environment allows colours at all.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -51,10 +50,10 @@ func newClient(s *step.Scope, o *Options, t Target) (*Client, error) {
 	c.hostKeys = &hostKeys{mode: o.HostKeyCheck, configured: configured, known: known, console: t.HostKeys}
 	c.bastionHostKeys = &hostKeys{mode: o.HostKeyCheck, known: known}
 
-	c.agent = &localAgent{socket: lookup(s.Run.Env, "SSH_AUTH_SOCK")}
+	c.agent = &localAgent{socket: agentSocket(s.Run.Env)}
 	c.agent.forward = c.agent.socket != "" && !o.DisableAgentForwarding
 	if (o.AgentAuth || o.BastionHost != "" && o.BastionAgentAuth) && c.agent.socket == "" {
-		return nil, errors.New("ssh_agent_auth is set, but no SSH agent runs here: SSH_AUTH_SOCK is not set; start one with: eval $(ssh-agent) && ssh-add")
+		return nil, errors.New("ssh_agent_auth is set, but no SSH agent runs here: " + startAgent)
 	}
 	if err := c.prepareLogins(); err != nil {
 		return nil, err
@@ -96,15 +95,6 @@ func (c *Client) prepareLogins() error {
 		return fmt.Errorf("ssh_bastion_private_key_file: %w", err)
 	}
 	return nil
-}
-
-func lookup(env []string, name string) string {
-	for _, kv := range env {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			return v
-		}
-	}
-	return ""
 }
 
 // Close ends the connection. Calls that are under way fail.

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/term"
+
+	"bake/internal/terminal"
 )
 
 // login is what a user can be logged in with on one host.
@@ -108,11 +108,11 @@ func (l *login) answer(ctx context.Context, instruction string, questions []stri
 // askOnTerminal puts the questions of a host to the user. When ctx ends first the
 // terminal is as it was before.
 func askOnTerminal(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	tty, err := terminal.Open()
 	if err != nil {
 		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
 	}
-	before, err := term.GetState(int(tty.Fd()))
+	before, err := term.GetState(int(tty.In.Fd()))
 	if err != nil {
 		tty.Close()
 		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
@@ -131,12 +131,12 @@ func askOnTerminal(ctx context.Context, instruction string, questions []string, 
 	case r := <-done:
 		return r.answers, r.err
 	case <-ctx.Done():
-		_ = term.Restore(int(tty.Fd()), before) // best effort on the way out
+		_ = term.Restore(int(tty.In.Fd()), before) // best effort on the way out
 		return nil, fmt.Errorf("nobody has answered on the terminal (ssh_bastion_interactive): %w", context.Cause(ctx))
 	}
 }
 
-func questionsOn(tty *os.File, instruction string, questions []string, echo []bool) (answers []string, err error) {
+func questionsOn(tty *terminal.Terminal, instruction string, questions []string, echo []bool) (answers []string, err error) {
 	if instruction != "" {
 		fmt.Fprintln(tty, instruction)
 	}
@@ -147,7 +147,7 @@ func questionsOn(tty *os.File, instruction string, questions []string, echo []bo
 			line, err = readLine(tty)
 		} else {
 			var b []byte
-			b, err = term.ReadPassword(int(tty.Fd()))
+			b, err = term.ReadPassword(int(tty.In.Fd()))
 			fmt.Fprintln(tty)
 			line = string(b)
 		}
@@ -187,7 +187,7 @@ const agentPatience = 30 * time.Second
 // signers returns the agent's keys. They work until ctx ends: each handshake has a
 // connection to the agent of its own.
 func (a *localAgent) signers(ctx context.Context) ([]ssh.Signer, error) {
-	conn, err := (&net.Dialer{Timeout: agentPatience}).DialContext(ctx, "unix", a.socket)
+	conn, err := dialAgent(ctx, a.socket)
 	if err != nil {
 		return nil, fmt.Errorf("the SSH agent cannot be reached: %w", explained(ctx, err))
 	}
@@ -208,5 +208,5 @@ func (a *localAgent) signers(ctx context.Context) ([]ssh.Signer, error) {
 
 // forwardOver lets the machine ask the agent, for sessions that request it.
 func (a *localAgent) forwardOver(client *ssh.Client) error {
-	return agent.ForwardToRemote(client, a.socket)
+	return forwardAgent(client, a.socket)
 }

@@ -415,7 +415,7 @@ func ExpandHome(path string) (string, error) {
 	if !strings.HasPrefix(path, "~") {
 		return path, nil
 	}
-	name, rest, _ := strings.Cut(path[1:], "/")
+	name, rest, _ := strings.Cut(filepath.ToSlash(path[1:]), "/")
 	if name == "" {
 		home, err := os.UserHomeDir()
 		return filepath.Join(home, rest), err

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +18,8 @@ import (
 	ntlm "github.com/Azure/go-ntlmssp"
 	"github.com/masterzen/winrm/soap"
 	"golang.org/x/net/http/httpproxy"
+
+	"bake/internal/envvar"
 )
 
 // Timing of the requests. A machine answers a request for output at the latest
@@ -75,10 +76,8 @@ func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (
 func proxyOf(env []string) func(*url.URL) (*url.URL, error) {
 	get := func(names ...string) string {
 		for _, name := range names {
-			for _, e := range slices.Backward(env) {
-				if v, ok := strings.CutPrefix(e, name+"="); ok && v != "" {
-					return v
-				}
+			if v := envvar.Get(env, name); v != "" {
+				return v
 			}
 		}
 		return ""

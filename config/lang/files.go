@@ -20,6 +20,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
+	"bake/internal/envvar"
 	"bake/internal/limits"
 )
 
@@ -95,7 +96,7 @@ func (w World) expand(path string) (string, error) {
 	if rest != "" && rest[0] != '/' && rest[0] != filepath.Separator {
 		return "", errors.New("the home directory of another user is not supported; only ~ and ~/... are understood")
 	}
-	home := w.Getenv("HOME")
+	home := envvar.Home(w.Getenv)
 	if home == "" {
 		return "", errors.New("~ cannot be expanded: HOME is not set")
 	}

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/terminal"
 	"bake/provisioner"
 	"bake/step"
 )
@@ -32,19 +32,19 @@ type Options struct {
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
 
-// Component describes the breakpoint provisioner. terminal opens what the user
-// types at; nil is the controlling terminal of the process.
-func Component(terminal func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
-	if terminal == nil {
-		terminal = func() (io.ReadCloser, error) { return os.Open("/dev/tty") }
+// Component describes the breakpoint provisioner. open opens what the user types at;
+// nil is the terminal that the process was started from.
+func Component(open func() (io.ReadCloser, error)) component.Factory[provisioner.Provisioner] {
+	if open == nil {
+		open = func() (io.ReadCloser, error) { return terminal.Open() }
 	}
 	return component.Define("breakpoint", func() Options { return Options{} },
-		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &breakpoint{o, terminal} })
+		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &breakpoint{o, open} })
 }
 
 type breakpoint struct {
 	*Options
-	terminal func() (io.ReadCloser, error)
+	open func() (io.ReadCloser, error)
 }
 
 // Provision implements [provisioner.Provisioner].
@@ -57,7 +57,7 @@ func (p *breakpoint) Provision(ctx context.Context, s *step.Scope, _ builder.Mac
 		}
 		return nil
 	}
-	tty, err := p.terminal()
+	tty, err := p.open()
 	if err != nil {
 		return fmt.Errorf("a breakpoint needs a terminal to wait at (disable = true skips it): %w", err)
 	}

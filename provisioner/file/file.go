@@ -89,13 +89,18 @@ func orHere(dir string) string {
 	return dir
 }
 
+// endsInSeparator says whether a path of this computer is marked as a directory.
+func endsInSeparator(path string) bool {
+	return path != "" && os.IsPathSeparator(path[len(path)-1])
+}
+
 func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, destination string) error {
 	s.Say(ctx, "Uploading %s => %s", source, destination)
 	info, err := os.Stat(source)
 	if err != nil {
 		return fmt.Errorf("upload: %w", err)
 	}
-	contents := strings.HasSuffix(source, "/")
+	contents := endsInSeparator(source)
 	switch {
 	case info.IsDir():
 		if destination, err = remote.Expand(ctx, m, destination); err != nil {
@@ -162,7 +167,7 @@ func download(ctx context.Context, s *step.Scope, m builder.Machine, source, des
 	}
 	name := filepath.Base(destination)
 	dir := filepath.Dir(destination)
-	if strings.HasSuffix(destination, "/") {
+	if endsInSeparator(destination) {
 		dir, name = destination, path.Base(source)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -97,7 +97,7 @@ func (o *Options) checkSource(c *schema.Checker, field any, path string) {
 		c.Errorf(field, "Source not found", "There is no file %q. If something makes it during the build, set generated = true. Relative paths start at the current directory, so ${path.root}/... may be meant.", path)
 	case err != nil:
 		c.Errorf(field, "Source not readable", "%s.", err)
-	case strings.HasSuffix(path, "/") && !info.IsDir():
+	case endsInSeparator(path) && !info.IsDir():
 		c.Errorf(field, "Not a directory", "%q ends in / but is a file.", path)
 	}
 }

@@ -33,6 +33,7 @@ import (
 
 	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
+	"bake/internal/envvar"
 )
 
 // Cloud stands in for AWS, so that a template works unchanged and without any
@@ -421,13 +422,8 @@ func (o *Options) patience(env []string) patience {
 		return p
 	}
 	number := func(name string) int {
-		for _, kv := range env {
-			if v, ok := strings.CutPrefix(kv, name+"="); ok {
-				n, _ := strconv.Atoi(v)
-				return max(n, 0)
-			}
-		}
-		return 0
+		n, _ := strconv.Atoi(envvar.Get(env, name))
+		return max(n, 0)
 	}
 	return patience{
 		delay:    time.Duration(number(envDelay)) * time.Second,

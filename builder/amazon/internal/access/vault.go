@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"bake/builder/amazon/internal/wait"
+	"bake/internal/envvar"
 )
 
 // vaultTimeout is how long Vault may take to answer: it asks AWS.
@@ -36,13 +37,7 @@ type vault struct {
 }
 
 func openVault(env []string) (*vault, error) {
-	get := func(name string) string {
-		i := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
-		if i < 0 {
-			return ""
-		}
-		return env[i][len(name)+1:]
-	}
+	get := func(name string) string { return envvar.Get(env, name) }
 	v := &vault{address: get("VAULT_ADDR"), token: get("VAULT_TOKEN"), namespace: get("VAULT_NAMESPACE")}
 	if v.address == "" {
 		v.address = "https://127.0.0.1:8200"

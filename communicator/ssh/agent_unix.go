@@ -1,0 +1,28 @@
+//go:build unix
+
+package ssh
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"bake/internal/envvar"
+)
+
+// startAgent says how an agent is made to run.
+const startAgent = "SSH_AUTH_SOCK is not set; start one with: eval $(ssh-agent) && ssh-add"
+
+// agentSocket is where the user's agent listens, empty if none runs.
+func agentSocket(env []string) string { return envvar.Get(env, "SSH_AUTH_SOCK") }
+
+func dialAgent(ctx context.Context, socket string) (io.ReadWriteCloser, error) {
+	return (&net.Dialer{Timeout: agentPatience}).DialContext(ctx, "unix", socket)
+}
+
+func forwardAgent(client *ssh.Client, socket string) error {
+	return agent.ForwardToRemote(client, socket)
+}

@@ -1,0 +1,62 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/windows"
+
+	"bake/internal/envvar"
+)
+
+// startAgent says how an agent is made to run.
+const startAgent = "start one with: Start-Service ssh-agent; ssh-add"
+
+// agentSocket is the named pipe of the user's agent, which is that of Windows if
+// SSH_AUTH_SOCK names no other; empty if none runs.
+func agentSocket(env []string) string {
+	if pipe := envvar.Get(env, "SSH_AUTH_SOCK"); pipe != "" {
+		return pipe
+	}
+	const pipe = `\\.\pipe\openssh-ssh-agent`
+	if _, err := os.Stat(pipe); err != nil {
+		return ""
+	}
+	return pipe
+}
+
+func dialAgent(_ context.Context, pipe string) (io.ReadWriteCloser, error) {
+	return os.OpenFile(pipe, os.O_RDWR|windows.FILE_FLAG_OVERLAPPED, 0) // which can be read and written at once
+}
+
+func forwardAgent(client *ssh.Client, pipe string) error {
+	channels := client.HandleChannelOpen("auth-agent@openssh.com")
+	if channels == nil {
+		return errors.New("the agent is forwarded already")
+	}
+	go func() {
+		for c := range channels {
+			channel, requests, err := c.Accept()
+			if err != nil {
+				continue
+			}
+			go ssh.DiscardRequests(requests)
+			go func() {
+				defer channel.Close()
+				conn, err := dialAgent(context.Background(), pipe)
+				if err != nil {
+					return // the machine is told by the end of the channel
+				}
+				go func() {
+					defer conn.Close() // ends the other direction too
+					_, _ = io.Copy(conn, channel)
+				}()
+				_, _ = io.Copy(channel, conn)
+			}()
+		}
+	}()
+	return nil
+}
