@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +157,40 @@ func wantCode(t *testing.T, err error, want string) {
 }
 
 // TestIAMRefuses lists what IAM does not take.
+// TestIAMState: a directory as it was written before tables wrote it is read, and what
+// is empty in it stays so.
+func TestIAMState(t *testing.T) {
+	dir := t.TempDir()
+	const old = `{"Roles": {"r": {"Arn": "arn:aws:iam::123456789012:role/r", "AssumeRolePolicyDocument": "{}", "CreateDate": "2026-01-02T03:04:05Z",
+		"Path": "/", "RoleId": "AROAX", "RoleName": "r", "Description": null, "MaxSessionDuration": 3600, "PermissionsBoundary": null, "RoleLastUsed": null,
+		"Tags": [{"Key": "a", "Value": ""}, {"Key": "b", "Value": "x"}], "Policies": null}}, "Profiles": {}}`
+	if err := os.MkdirAll(filepath.Join(dir, "iam"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "iam", "123456789012.json"), []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // as it was found, and as it was written
+		serveOnce(t, cloud.Options{Dir: dir}, func(s *cloudtest.Server) {
+			ctx, c, name := t.Context(), iamClient(t, s, "default"), aws.String("r")
+			first, err := c.ListRoleTags(ctx, &iam.ListRoleTagsInput{RoleName: name, MaxItems: aws.Int32(1)})
+			if err != nil || len(first.Tags) != 1 || *first.Tags[0].Key != "a" || first.Tags[0].Value == nil || *first.Tags[0].Value != "" || !first.IsTruncated {
+				t.Fatalf("tags: %+v, %v", first, err)
+			}
+			rest, err := c.ListRoleTags(ctx, &iam.ListRoleTagsInput{RoleName: name, Marker: first.Marker})
+			if err != nil || len(rest.Tags) != 1 || *rest.Tags[0].Key != "b" || rest.IsTruncated {
+				t.Errorf("the rest of the tags: %+v, %v", rest, err)
+			}
+			if _, err := c.ListRoles(ctx, &iam.ListRolesInput{Marker: first.Marker}); code(err) != "ValidationError" {
+				t.Errorf("roles after a marker of tags: %v", err)
+			}
+			if _, err := c.TagRole(ctx, &iam.TagRoleInput{RoleName: name, Tags: []iamtypes.Tag{{Key: aws.String("a"), Value: aws.String("")}}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestIAMRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s := cloudtest.Start(t, cloud.Options{Dir: dir})

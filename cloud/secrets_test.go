@@ -155,7 +155,7 @@ func TestSecretDeletion(t *testing.T) {
 	client := sm.NewFromConfig(s.Config("default", "us-east-1"))
 	ctx := t.Context()
 	for _, name := range []string{"a", "b", "c"} {
-		in := &sm.CreateSecretInput{Name: &name, SecretString: &name, Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String(name)}}}
+		in := &sm.CreateSecretInput{Name: &name, SecretString: &name, Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String(name)}, {Key: aws.String("empty"), Value: aws.String("")}}}
 		if _, err := client.CreateSecret(ctx, in); err != nil {
 			t.Fatal(err)
 		}
@@ -174,6 +174,10 @@ func TestSecretDeletion(t *testing.T) {
 				return strings.Join(names, " ")
 			}
 		}
+	}
+	described, err := client.DescribeSecret(ctx, &sm.DescribeSecretInput{SecretId: aws.String("a")})
+	if err != nil || len(described.Tags) != 2 || described.Tags[1].Value == nil || *described.Tags[1].Value != "" {
+		t.Errorf("an empty tag: %+v, %v", described, err)
 	}
 	if got := list(sm.ListSecretsInput{MaxResults: aws.Int32(1), SortOrder: types.SortOrderTypeDesc}); got != "c b a" {
 		t.Errorf("all: %s", got)

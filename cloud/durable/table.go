@@ -2,6 +2,8 @@ package durable
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +59,13 @@ func OpenTable[T any](dir string, wrote func()) (*Table[T], error) {
 	return t, nil
 }
 
+// NameID is an id for what bears a name in a place, such as an account and a region: a
+// name may hold what no file name may.
+func NameID(place ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(place, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Get returns the row id.
 func (t *Table[T]) Get(id string) (*T, bool) {
 	row, ok := t.Rows[id]
@@ -103,19 +112,31 @@ func (t *Table[T]) Put(id string, row *T) error {
 // Edit replaces the row id with one that change has changed. It does nothing
 // when there is no such row.
 func (t *Table[T]) Edit(id string, change func(*T)) error {
-	row, ok := t.Rows[id]
-	if !ok {
+	if _, ok := t.Rows[id]; !ok {
 		return nil
 	}
-	data, err := json.Marshal(row)
-	if err != nil {
-		return err
-	}
+	return t.Change(id, func(row *T) error {
+		change(row)
+		return nil
+	})
+}
+
+// Change replaces the row id with one that change has changed, or a new one if there is
+// none. When change fails, or the disk does, the row stays as it is.
+func (t *Table[T]) Change(id string, change func(*T) error) error {
 	next := new(T)
-	if err := json.Unmarshal(data, next); err != nil {
+	if row, ok := t.Rows[id]; ok {
+		data, err := json.Marshal(row)
+		if err == nil {
+			err = json.Unmarshal(data, next)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := change(next); err != nil {
 		return err
 	}
-	change(next)
 	return t.Put(id, next)
 }
 

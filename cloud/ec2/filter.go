@@ -143,23 +143,13 @@ func match(pattern, text string) bool {
 // page cuts rows, which are in the order of their keys, to the page that token
 // asks for, and returns the token of the next.
 func page[T any](rows []T, key func(T) string, max *int32, token *string) ([]T, *string, error) {
-	if t := aws.ToString(token); t != "" {
-		after, ok := wire.OpenToken(reflect.TypeFor[T]().String(), t)
-		if !ok {
-			return nil, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", t)
-		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return key(row) <= after })
-	}
-	if rows == nil {
-		rows = []T{} // so that the answer has an empty list rather than none
-	}
 	n := int(aws.ToInt32(max))
 	if max != nil && n < 1 {
 		return nil, nil, invalidValue("Value ( %d ) for parameter maxResults is invalid.", n)
 	}
-	if n == 0 || len(rows) <= n {
-		return rows, nil, nil
+	rows, next, ok := wire.Page(reflect.TypeFor[T]().String(), rows, key, strings.Compare, n, notEmpty(token))
+	if !ok {
+		return nil, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", *token)
 	}
-	next := wire.NewToken(reflect.TypeFor[T]().String(), key(rows[n-1]))
-	return rows[:n], &next, nil
+	return rows, next, nil
 }

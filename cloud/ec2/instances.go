@@ -326,11 +326,7 @@ func (s *state) RebootInstances(ctx context.Context, in *ec2.RebootInstancesInpu
 const consoleLimit = 64 << 10
 
 func (s *Service) GetConsoleOutput(ctx context.Context, in *ec2.GetConsoleOutputInput) (*ec2.GetConsoleOutputOutput, error) {
-	var row *instance
-	err := s.update(func(st *state) (err error) {
-		row, err = st.findInstance(wire.CallerFrom(ctx), in.InstanceId)
-		return err
-	})
+	row, err := try(s, func(st *state) (*instance, error) { return st.findInstance(wire.CallerFrom(ctx), in.InstanceId) })
 	if err != nil {
 		return nil, err
 	}

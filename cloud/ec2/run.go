@@ -51,12 +51,11 @@ func (s *Service) RunInstances(ctx context.Context, in *ec2.RunInstancesInput) (
 
 // run is RunInstances for it and for fleets, whose action is the other; system are
 // the tags that EC2 itself gives.
-func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (out *ec2.RunInstancesOutput, err error) {
+func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesInput, system []types.Tag) (*ec2.RunInstancesOutput, error) {
 	launch, request := *in, fingerprint(in)
 	if strings.HasPrefix(aws.ToString(in.ImageId), aliasPrefix) {
-		err := s.update(func(st *state) (err error) {
-			out, err = st.repeatedRun(wire.CallerFrom(ctx), aws.ToString(in.ClientToken), request)
-			return err
+		out, err := try(s, func(st *state) (*ec2.RunInstancesOutput, error) {
+			return st.repeatedRun(wire.CallerFrom(ctx), aws.ToString(in.ClientToken), request)
 		})
 		if out != nil || err != nil {
 			return out, err // whatever the parameter says by now
@@ -65,11 +64,7 @@ func (s *Service) run(ctx context.Context, action string, in *ec2.RunInstancesIn
 			return nil, err
 		}
 	}
-	err = s.update(func(st *state) (err error) {
-		out, err = st.run(ctx, action, &launch, request, system)
-		return err
-	})
-	return out, err
+	return try(s, func(st *state) (*ec2.RunInstancesOutput, error) { return st.run(ctx, action, &launch, request, system) })
 }
 
 // run launches instances, whose image has an id; request is the fingerprint of what

@@ -203,15 +203,12 @@ func (s *Service) update(f func(*state) error) error { return s.guarded.Update(f
 // view returns what f finds in the state.
 func view[T any](s *Service, f func(*state) T) T { return durable.View(s.guarded, f) }
 
+// try returns what f makes of the state, or why it cannot.
+func try[T any](s *Service, f func(*state) (T, error)) (T, error) { return durable.Do(s.guarded, f) }
+
 // locked makes an action of a method of the state.
 func locked[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
-	return func(ctx context.Context, in In) (out Out, err error) {
-		err = s.update(func(st *state) error {
-			out, err = action(st, ctx, in)
-			return err
-		})
-		return out, err
-	}
+	return durable.Action(s.guarded, action)
 }
 
 // Close shuts every machine down; when ctx ends first it kills them. The state

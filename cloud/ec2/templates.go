@@ -157,11 +157,7 @@ func (s *Service) CreateLaunchTemplateVersion(ctx context.Context, in *ec2.Creat
 	if err := checkTemplate(in.LaunchTemplateData); err != nil {
 		return nil, err
 	}
-	var out types.LaunchTemplateVersion
-	err := s.update(func(st *state) (err error) {
-		out, err = st.addVersion(c, in)
-		return err
-	})
+	out, err := try(s, func(st *state) (types.LaunchTemplateVersion, error) { return st.addVersion(c, in) })
 	if err == nil && aws.ToBool(in.ResolveAlias) {
 		out.LaunchTemplateData.ImageId, err = s.resolved(ctx, out.LaunchTemplateData.ImageId)
 	}
@@ -282,11 +278,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 	if err := checkMax(in.MaxResults, 1, 200); err != nil {
 		return nil, err
 	}
-	var rows []types.LaunchTemplateVersion
-	err := s.update(func(st *state) (err error) {
-		rows, err = st.versions(wire.CallerFrom(ctx), in)
-		return err
-	})
+	rows, err := try(s, func(st *state) ([]types.LaunchTemplateVersion, error) { return st.versions(wire.CallerFrom(ctx), in) })
 	if err != nil {
 		return nil, err
 	}

@@ -64,9 +64,8 @@ func (s *Service) GetInstanceProfile(ctx context.Context, in *iam.GetInstancePro
 func (s *Service) ListInstanceProfiles(ctx context.Context, in *iam.ListInstanceProfilesInput) (*iam.ListInstanceProfilesOutput, error) {
 	out := &iam.ListInstanceProfilesOutput{}
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) (err error) {
-		out.InstanceProfiles, out.IsTruncated, out.Marker, err = page(a.list(func(p *profile) bool {
-			return strings.HasPrefix(*p.Path, aws.ToString(in.PathPrefix))
-		}), in.MaxItems, in.Marker)
+		all := a.list(func(p *profile) bool { return strings.HasPrefix(*p.Path, aws.ToString(in.PathPrefix)) })
+		out.InstanceProfiles, out.IsTruncated, out.Marker, err = page("profiles", all, profileName, in.MaxItems, in.Marker)
 		return err
 	})
 }
@@ -78,10 +77,12 @@ func (s *Service) ListInstanceProfilesForRole(ctx context.Context, in *iam.ListI
 		if err != nil {
 			return err
 		}
-		out.InstanceProfiles, out.IsTruncated, out.Marker, err = page(a.list(func(p *profile) bool { return p.RoleName == *in.RoleName }), in.MaxItems, in.Marker)
+		out.InstanceProfiles, out.IsTruncated, out.Marker, err = page("profiles of "+*in.RoleName, a.list(func(p *profile) bool { return p.RoleName == *in.RoleName }), profileName, in.MaxItems, in.Marker)
 		return err
 	})
 }
+
+func profileName(p types.InstanceProfile) string { return *p.InstanceProfileName }
 
 // list returns the profiles that want admits, without tags, which a list does
 // not tell.
@@ -167,7 +168,7 @@ func (s *Service) ListInstanceProfileTags(ctx context.Context, in *iam.ListInsta
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) error {
 		p, err := a.profile(in.InstanceProfileName)
 		if err == nil {
-			out.Tags, out.IsTruncated, out.Marker, err = page(append([]types.Tag{}, p.Tags...), in.MaxItems, in.Marker)
+			out.Tags, out.IsTruncated, out.Marker, err = pageOfTags(p.Tags, in.MaxItems, in.Marker)
 		}
 		return err
 	})

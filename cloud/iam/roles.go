@@ -75,7 +75,7 @@ func (s *Service) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.L
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) (err error) {
 		names := slices.Sorted(maps.Keys(a.Roles))
 		names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(*a.Roles[n].Path, aws.ToString(in.PathPrefix)) })
-		names, out.IsTruncated, out.Marker, err = page(names, in.MaxItems, in.Marker)
+		names, out.IsTruncated, out.Marker, err = pageOfNames("roles", names, in.MaxItems, in.Marker)
 		for _, n := range names {
 			shown := a.Roles[n].shown()
 			shown.Tags = nil // a list does not tell them
@@ -147,7 +147,7 @@ func (s *Service) ListRolePolicies(ctx context.Context, in *iam.ListRolePolicies
 		if err != nil {
 			return err
 		}
-		out.PolicyNames, out.IsTruncated, out.Marker, err = page(slices.Sorted(maps.Keys(r.Policies)), in.MaxItems, in.Marker)
+		out.PolicyNames, out.IsTruncated, out.Marker, err = pageOfNames("policies", slices.Sorted(maps.Keys(r.Policies)), in.MaxItems, in.Marker)
 		return err
 	})
 }
@@ -191,7 +191,7 @@ func (s *Service) ListRoleTags(ctx context.Context, in *iam.ListRoleTagsInput) (
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) error {
 		r, err := a.role(in.RoleName)
 		if err == nil {
-			out.Tags, out.IsTruncated, out.Marker, err = page(append([]types.Tag{}, r.Tags...), in.MaxItems, in.Marker)
+			out.Tags, out.IsTruncated, out.Marker, err = pageOfTags(r.Tags, in.MaxItems, in.Marker)
 		}
 		return err
 	})

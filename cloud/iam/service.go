@@ -10,14 +10,9 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,11 +24,8 @@ import (
 
 // Service has the actions as methods; the caller's account is in their context.
 type Service struct {
-	dir string
-	now func() time.Time
-
-	mu       sync.Mutex // guards accounts and their files
-	accounts map[string]*account
+	now      func() time.Time
+	accounts *durable.Guarded[*durable.Table[account]] // by id
 }
 
 // account is what one account has, by name.
@@ -54,30 +46,11 @@ type profile struct {
 
 // Open returns the service whose state is in dir, which it makes.
 func Open(dir string, now func() time.Time) (*Service, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("embedded IAM: %w", err)
-	}
-	s := &Service{dir: dir, now: now, accounts: map[string]*account{}}
-	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	accounts, err := durable.OpenTable[account](dir, func() {})
 	if err != nil {
 		return nil, fmt.Errorf("embedded IAM: %w", err)
 	}
-	for _, name := range files {
-		data, err := os.ReadFile(name)
-		a := newAccount()
-		if err == nil {
-			err = json.Unmarshal(data, a)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("embedded IAM: %s: %w", name, err)
-		}
-		s.accounts[strings.TrimSuffix(filepath.Base(name), ".json")] = a
-	}
-	return s, nil
-}
-
-func newAccount() *account {
-	return &account{Roles: map[string]*role{}, Profiles: map[string]*profile{}}
+	return &Service{now, durable.Guard(accounts)}, nil
 }
 
 // Endpoint returns the handler of the service's requests.
@@ -86,51 +59,30 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	model.Sent = map[string][]string{"Tag": {"Value"}}
 	return wire.New(model, s.actions())
-}
-
-// of returns what an account has. The lock is held.
-func (s *Service) of(id string) *account {
-	a := s.accounts[id]
-	if a == nil {
-		a = newAccount()
-		s.accounts[id] = a
-	}
-	return a
 }
 
 // change lets f change what an account has, and puts it on disk. When f fails, or
 // the disk does, nothing has changed.
 func (s *Service) change(id string, f func(*account) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before, err := json.Marshal(s.of(id))
-	if err != nil {
-		return err
-	}
-	undo := func(err error) error {
-		a := newAccount()
-		s.accounts[id] = a
-		return errors.Join(err, json.Unmarshal(before, a))
-	}
-	if err := f(s.of(id)); err != nil {
-		return undo(err)
-	}
-	data, err := json.MarshalIndent(s.of(id), "", "  ")
-	if err != nil {
-		return undo(err)
-	}
-	if err := durable.Replace(filepath.Join(s.dir, id+".json"), append(data, '\n'), 0o600); err != nil {
-		return undo(err)
-	}
-	return nil
+	return s.accounts.Update(func(t *durable.Table[account]) error {
+		return t.Change(id, func(a *account) error {
+			if a.Roles == nil { // the first change
+				a.Roles, a.Profiles = map[string]*role{}, map[string]*profile{}
+			}
+			return f(a)
+		})
+	})
 }
 
-// read lets f look at what an account has; f keeps no pointers into it.
+// read lets f look at what an account has.
 func (s *Service) read(id string, f func(*account) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return f(s.of(id))
+	a := durable.View(s.accounts, func(t *durable.Table[account]) *account { return t.Rows[id] })
+	if a == nil {
+		a = &account{}
+	}
+	return f(a) // it does not change, see [durable.Table]
 }
 
 var (

@@ -2,9 +2,7 @@ package iam
 
 import (
 	"cmp"
-	"encoding/base64"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -44,30 +42,29 @@ func without(have []types.Tag, keys []string) []types.Tag {
 	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool { return slices.Contains(keys, *t.Key) })
 }
 
-// page cuts all to the page that begins at marker, and returns whether there is
-// another and its marker.
-func page[T any](all []T, max *int32, marker *string) ([]T, bool, *string, error) {
-	start := 0
-	if m := aws.ToString(marker); m != "" {
-		text, err := base64.RawURLEncoding.DecodeString(m)
-		if err == nil {
-			start, err = strconv.Atoi(string(text))
-		}
-		if err != nil || start < 0 {
-			return nil, false, nil, wire.Errorf("ValidationError", "Invalid Marker")
-		}
-	}
-	if all == nil {
-		all = []T{} // so that the answer has an empty list rather than none
-	}
+// page cuts all, which is in the order of the keys, to the page that begins at marker,
+// and returns whether there is another and its marker.
+func page[T any](list string, all []T, key func(T) string, max *int32, marker *string) ([]T, bool, *string, error) {
 	n := int(cmp.Or(aws.ToInt32(max), 100))
 	if n < 1 || n > 1000 {
 		return nil, false, nil, wire.Errorf("ValidationError", "1 validation error detected: Value '%d' at 'maxItems' failed to satisfy constraint: it must be from 1 to 1000", n)
 	}
-	start = min(start, len(all))
-	if rest := all[start:]; len(rest) <= n {
-		return rest, false, nil, nil
+	if aws.ToString(marker) == "" {
+		marker = nil
 	}
-	next := base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(start + n)))
-	return all[start : start+n], true, &next, nil
+	rows, next, ok := wire.Page(list, all, key, strings.Compare, n, marker)
+	if !ok {
+		return nil, false, nil, wire.Errorf("ValidationError", "Invalid Marker")
+	}
+	return rows, next != nil, next, nil
+}
+
+// pageOfTags is page for a resource's tags.
+func pageOfTags(tags []types.Tag, max *int32, marker *string) ([]types.Tag, bool, *string, error) {
+	return page("tags", tags, func(t types.Tag) string { return *t.Key }, max, marker)
+}
+
+// pageOfNames is page for what is listed by name.
+func pageOfNames(list string, names []string, max *int32, marker *string) ([]string, bool, *string, error) {
+	return page(list, names, func(name string) string { return name }, max, marker)
 }

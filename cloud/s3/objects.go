@@ -84,10 +84,10 @@ func receive(q *request, dir string) (name string, sum []byte, size int64, err e
 }
 
 func (s *Service) checked(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, err := s.find(q)
-	return err
+	return s.guarded.Update(func(b *buckets) error {
+		_, err := b.find(q)
+		return err
+	})
 }
 
 func (s *Service) putObject(q *request) error {
@@ -106,14 +106,12 @@ func (s *Service) putObject(q *request) error {
 		return err
 	}
 	o.ETag, o.Size = strconv.Quote(hex.EncodeToString(sum)), size
-	return s.place(q, o, name)
+	return s.guarded.Update(func(b *buckets) error { return b.place(q, o, name) })
 }
 
 // place makes the file name the content of an object, and answers. A crash
 // leaves the object as it was or as it is to be.
-func (s *Service) place(q *request, o object, name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) place(q *request, o object, name string) error {
 	o.Data, o.Modified = wire.NewRequestID()+".data", s.now().UTC().Truncate(time.Second)
 	if _, err := s.find(q); err != nil { // it may have gone meanwhile
 		return errors.Join(err, os.Remove(name))
@@ -146,12 +144,7 @@ func (s *Service) place(q *request, o object, name string) error {
 // Get opens an object of an account, for the cloud's other services. The region
 // is that of its bucket.
 func (s *Service) Get(caller wire.Caller, bucket, key string) (*os.File, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	q := &request{w: nowhere{http.Header{}}, caller: caller, bucket: bucket, key: key}
-	if _, err := s.find(q); err != nil {
-		return nil, err
-	}
 	_, f, err := s.open(q)
 	return f, err
 }
@@ -163,9 +156,20 @@ func (n nowhere) Header() http.Header         { return n.header }
 func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
 func (n nowhere) WriteHeader(int)             {}
 
-// open returns an object and its content. The lock is held.
-func (s *Service) open(q *request) (object, *os.File, error) {
+// open returns an object and its content.
+func (s *Service) open(q *request) (o object, f *os.File, err error) {
+	err = s.guarded.Update(func(b *buckets) error {
+		o, f, err = b.open(q)
+		return err
+	})
+	return o, f, err
+}
+
+func (s *buckets) open(q *request) (object, *os.File, error) {
 	var o object
+	if _, err := s.find(q); err != nil {
+		return o, nil, err
+	}
 	err := s.read(&o, q.bucket, "objects", record(q.key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, nil, &wire.Error{Code: "NoSuchKey", Message: "The specified key does not exist.", Status: http.StatusNotFound}
@@ -178,16 +182,7 @@ func (s *Service) open(q *request) (object, *os.File, error) {
 }
 
 func (s *Service) getObject(q *request) error {
-	s.mu.Lock()
-	_, err := s.find(q)
-	var (
-		o object
-		f *os.File
-	)
-	if err == nil {
-		o, f, err = s.open(q)
-	}
-	s.mu.Unlock()
+	o, f, err := s.open(q)
 	if err != nil {
 		return err
 	}
@@ -202,9 +197,7 @@ func (s *Service) getObject(q *request) error {
 	return nil
 }
 
-func (s *Service) deleteObject(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) deleteObject(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}
@@ -236,9 +229,7 @@ type listed struct {
 type prefix struct{ Prefix string }
 
 // listObjects answers both ListObjects and ListObjectsV2.
-func (s *Service) listObjects(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) listObjects(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}

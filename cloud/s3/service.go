@@ -32,13 +32,19 @@ const namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 // Service has the state of all buckets in one directory.
 type Service struct {
-	dir string
-	now func() time.Time
-
-	// mu is held while something in the directory is looked up or changes its
-	// name, and not while content is sent or received.
-	mu sync.Mutex
+	layout
+	guarded *durable.Guarded[*buckets]
 }
+
+// buckets are the state on disk. Its methods hold the lock: while something in the
+// directory is looked up or changes its name, and not while content is sent or received.
+type buckets struct {
+	layout
+	now func() time.Time
+}
+
+// layout is the service's directory.
+type layout struct{ dir string }
 
 // Open returns the service whose buckets are in dir, which is made. now is the
 // time that objects get.
@@ -46,13 +52,13 @@ func Open(dir string, now func() time.Time) (*Service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Service{dir: dir, now: now}
-	return s, s.clean()
+	s := &Service{layout{dir}, durable.Guard(&buckets{layout{dir}, now})}
+	return s, s.guarded.Update((*buckets).clean)
 }
 
 // clean removes what a crash has left: what was being received, content that no
 // object has, and buckets that were being made or deleted.
-func (s *Service) clean() error {
+func (s *buckets) clean() error {
 	buckets, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -103,6 +109,7 @@ type request struct {
 	caller wire.Caller
 	bucket string
 	key    string
+	answer []byte // to be sent, if not nil
 }
 
 // ServeHTTP answers a request whose signature has been checked, and whose caller
@@ -114,6 +121,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Amz-Request-Id", wire.NewRequestID())
 	if err := s.serve(q); err != nil {
 		WriteError(w, r, err)
+	} else if q.answer != nil {
+		_, _ = w.Write(q.answer) // a client that has gone needs no answer
 	}
 }
 
@@ -123,27 +132,30 @@ func (s *Service) serve(q *request) error {
 		return &wire.Error{Code: "NotImplemented", Status: http.StatusNotImplemented,
 			Message: fmt.Sprintf("The embedded cloud's S3 does not have the sub-resource %q.", parameter)}
 	}
+	locked := func(action func(*buckets, *request) error) error {
+		return s.guarded.Update(func(b *buckets) error { return action(b, q) })
+	}
 	switch {
 	case q.bucket == "" && q.Method == http.MethodGet:
-		return s.listBuckets(q)
+		return locked((*buckets).listBuckets)
 	case q.bucket == "":
 	case q.key == "":
 		switch {
 		case q.Method == http.MethodPut && len(query) == 0:
-			return s.createBucket(q)
+			return locked((*buckets).createBucket)
 		case q.Method == http.MethodHead:
-			return s.headBucket(q)
+			return locked((*buckets).headBucket)
 		case q.Method == http.MethodDelete:
-			return s.deleteBucket(q)
+			return locked((*buckets).deleteBucket)
 		case q.Method == http.MethodGet && query.Has("location"):
-			return s.bucketLocation(q)
+			return locked((*buckets).bucketLocation)
 		case q.Method == http.MethodGet && query.Has("uploads"):
-			return s.listUploads(q)
+			return locked((*buckets).listUploads)
 		case q.Method == http.MethodGet:
-			return s.listObjects(q)
+			return locked((*buckets).listObjects)
 		}
 	case query.Has("uploads") && q.Method == http.MethodPost:
-		return s.createUpload(q)
+		return locked((*buckets).createUpload)
 	case query.Has("uploadId"):
 		switch q.Method {
 		case http.MethodPut:
@@ -151,9 +163,9 @@ func (s *Service) serve(q *request) error {
 		case http.MethodPost:
 			return s.completeUpload(q)
 		case http.MethodDelete:
-			return s.abortUpload(q)
+			return locked((*buckets).abortUpload)
 		case http.MethodGet:
-			return s.listParts(q)
+			return locked((*buckets).listParts)
 		}
 	default:
 		switch q.Method {
@@ -162,7 +174,7 @@ func (s *Service) serve(q *request) error {
 		case http.MethodGet, http.MethodHead:
 			return s.getObject(q)
 		case http.MethodDelete:
-			return s.deleteObject(q)
+			return locked((*buckets).deleteObject)
 		}
 	}
 	return &wire.Error{Code: "MethodNotAllowed", Message: "The specified method is not allowed against this resource.", Status: http.StatusMethodNotAllowed}
@@ -192,12 +204,12 @@ type bucket struct {
 	Created time.Time
 }
 
-func (s *Service) path(elements ...string) string {
-	return filepath.Join(append([]string{s.dir}, elements...)...)
+func (l layout) path(elements ...string) string {
+	return filepath.Join(append([]string{l.dir}, elements...)...)
 }
 
-// find returns the caller's bucket of the request. The lock is held.
-func (s *Service) find(q *request) (bucket, error) {
+// find returns the caller's bucket of the request.
+func (s *buckets) find(q *request) (bucket, error) {
 	var b bucket
 	err := s.read(&b, q.bucket, "bucket.json")
 	switch {
@@ -216,7 +228,7 @@ func (s *Service) find(q *request) (bucket, error) {
 }
 
 // read reads a record.
-func (s *Service) read(into any, elements ...string) error {
+func (s *buckets) read(into any, elements ...string) error {
 	name := s.path(elements...)
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -229,7 +241,7 @@ func (s *Service) read(into any, elements ...string) error {
 }
 
 // write writes a record.
-func (s *Service) write(record any, elements ...string) error {
+func (s *buckets) write(record any, elements ...string) error {
 	data, err := json.MarshalIndent(record, "", "  ")
 	if err != nil {
 		return err
@@ -242,7 +254,7 @@ var (
 	address    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d+\.\d+\.\d+\.\d+$`) })
 )
 
-func (s *Service) createBucket(q *request) error {
+func (s *buckets) createBucket(q *request) error {
 	if !bucketName().MatchString(q.bucket) || address().MatchString(q.bucket) || strings.Contains(q.bucket, "..") {
 		return wire.Errorf("InvalidBucketName", "The specified bucket is not valid.")
 	}
@@ -259,8 +271,6 @@ func (s *Service) createBucket(q *request) error {
 	if region != q.caller.Region {
 		return wire.Errorf("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", region)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var b bucket
 	switch err := s.read(&b, q.bucket, "bucket.json"); {
 	case err == nil && b.Account != q.caller.Account:
@@ -283,9 +293,7 @@ func (s *Service) createBucket(q *request) error {
 	return nil
 }
 
-func (s *Service) headBucket(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) headBucket(q *request) error {
 	b, err := s.find(q)
 	if err == nil {
 		q.w.Header().Set("X-Amz-Bucket-Region", b.Region)
@@ -293,9 +301,7 @@ func (s *Service) headBucket(q *request) error {
 	return err
 }
 
-func (s *Service) deleteBucket(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) deleteBucket(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}
@@ -314,9 +320,7 @@ func (s *Service) deleteBucket(q *request) error {
 	return os.RemoveAll(s.path(q.bucket))
 }
 
-func (s *Service) bucketLocation(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) bucketLocation(q *request) error {
 	b, err := s.find(q)
 	if err != nil {
 		return err
@@ -331,9 +335,7 @@ func (s *Service) bucketLocation(q *request) error {
 	}{Region: region})
 }
 
-func (s *Service) listBuckets(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) listBuckets(q *request) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -357,7 +359,7 @@ func (s *Service) listBuckets(q *request) error {
 // stamp is a time as S3 writes it into its answers.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// reply answers with a document.
+// reply answers with a document, when the lock is let go.
 func reply(q *request, document any) error {
 	body, err := xml.Marshal(document)
 	if err != nil {
@@ -366,7 +368,7 @@ func reply(q *request, document any) error {
 	// The namespace belongs to the outermost element, whatever its name is.
 	head, rest, _ := strings.Cut(string(body), ">")
 	q.w.Header().Set("Content-Type", "application/xml")
-	_, _ = fmt.Fprintf(q.w, "%s%s xmlns=%q>%s", xml.Header, head, namespace, rest) // a client that has gone needs no answer
+	q.answer = fmt.Appendf(nil, "%s%s xmlns=%q>%s", xml.Header, head, namespace, rest)
 	return nil
 }
 

@@ -40,8 +40,13 @@ type part struct {
 
 var uploadID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f-]{36}$`) })
 
-// findUpload returns the upload that a request names. The lock is held.
-func (s *Service) findUpload(q *request) (upload, error) {
+// upload is findUpload for those who have no lock.
+func (s *Service) upload(q *request) (upload, error) {
+	return durable.Do(s.guarded, func(b *buckets) (upload, error) { return b.findUpload(q) })
+}
+
+// findUpload returns the upload that a request names.
+func (s *buckets) findUpload(q *request) (upload, error) {
 	var u upload
 	if _, err := s.find(q); err != nil {
 		return u, err
@@ -59,13 +64,11 @@ func (s *Service) findUpload(q *request) (upload, error) {
 	return u, err
 }
 
-func (s *Service) createUpload(q *request) error {
+func (s *buckets) createUpload(q *request) error {
 	o, err := newObject(q)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if _, err := s.find(q); err != nil {
 		return err
 	}
@@ -84,7 +87,7 @@ func (s *Service) createUpload(q *request) error {
 	}{Bucket: q.bucket, Key: q.key, UploadID: u.ID})
 }
 
-func (s *Service) partPath(q *request, id string, number int) string {
+func (s layout) partPath(q *request, id string, number int) string {
 	return s.path(q.bucket, "uploads", id, strconv.Itoa(number)+".part")
 }
 
@@ -93,9 +96,7 @@ func (s *Service) putPart(q *request) error {
 	if err != nil || number < 1 || number > 10000 {
 		return wire.Errorf("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive")
 	}
-	s.mu.Lock()
-	u, err := s.findUpload(q)
-	s.mu.Unlock()
+	u, err := s.upload(q)
 	if err != nil {
 		return err
 	}
@@ -103,9 +104,18 @@ func (s *Service) putPart(q *request) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if u, err = s.findUpload(q); err != nil { // it may have ended meanwhile
+	p := part{ETag: strconv.Quote(hex.EncodeToString(sum)), Size: size}
+	if err := s.guarded.Update(func(b *buckets) error { return b.placePart(q, number, p, name) }); err != nil {
+		return err
+	}
+	q.w.Header().Set("Etag", p.ETag)
+	return nil
+}
+
+// placePart makes the file name a part of an upload.
+func (s *buckets) placePart(q *request, number int, p part, name string) error {
+	u, err := s.findUpload(q)
+	if err != nil { // it may have ended meanwhile
 		return errors.Join(err, os.RemoveAll(name))
 	}
 	if err := os.Rename(name, s.partPath(q, u.ID, number)); err != nil {
@@ -114,18 +124,12 @@ func (s *Service) putPart(q *request) error {
 	if u.Parts == nil {
 		u.Parts = map[int]part{}
 	}
-	p := part{strconv.Quote(hex.EncodeToString(sum)), size, s.now().UTC()}
+	p.Modified = s.now().UTC()
 	u.Parts[number] = p
-	if err := s.write(u, q.bucket, "uploads", u.ID, "upload.json"); err != nil {
-		return err
-	}
-	q.w.Header().Set("Etag", p.ETag)
-	return nil
+	return s.write(u, q.bucket, "uploads", u.ID, "upload.json")
 }
 
-func (s *Service) abortUpload(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) abortUpload(q *request) error {
 	u, err := s.findUpload(q)
 	if err != nil {
 		return err
@@ -147,9 +151,7 @@ func (s *Service) completeUpload(q *request) error {
 	if len(in.Part) == 0 {
 		return wire.Errorf("MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema")
 	}
-	s.mu.Lock()
-	u, err := s.findUpload(q)
-	s.mu.Unlock()
+	u, err := s.upload(q)
 	if err != nil {
 		return err
 	}
@@ -187,7 +189,7 @@ func (s *Service) completeUpload(q *request) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := s.place(q, u.Object, f.Name()); err != nil {
+	if err := s.guarded.Update(func(b *buckets) error { return b.place(q, u.Object, f.Name()) }); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.path(q.bucket, "uploads", u.ID)); err != nil {
@@ -212,9 +214,7 @@ func appendFile(to io.Writer, name string) error {
 	return err
 }
 
-func (s *Service) listParts(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) listParts(q *request) error {
 	u, err := s.findUpload(q)
 	if err != nil {
 		return err
@@ -240,9 +240,7 @@ func (s *Service) listParts(q *request) error {
 	return reply(q, out)
 }
 
-func (s *Service) listUploads(q *request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *buckets) listUploads(q *request) error {
 	if _, err := s.find(q); err != nil {
 		return err
 	}

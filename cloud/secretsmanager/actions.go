@@ -1,6 +1,7 @@
 package secretsmanager
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"slices"
@@ -12,13 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
+	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
 
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]+$`) })
 
 // CreateSecret makes a secret, with its first version if a value is given.
-func (s *Service) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
+func (s *state) CreateSecret(ctx context.Context, in *secretsmanager.CreateSecretInput) (*secretsmanager.CreateSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if !namePattern().MatchString(*in.Name) {
 		return nil, invalid("Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!")
@@ -26,13 +28,11 @@ func (s *Service) CreateSecret(ctx context.Context, in *secretsmanager.CreateSec
 	if len(in.AddReplicaRegions) > 0 {
 		return nil, invalid("The embedded cloud does not replicate secrets to other regions.")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v := value{in.ClientRequestToken, in.SecretString, in.SecretBinary}
 	now := s.opts.Now().UTC()
 	row := &secret{Account: c.Account, Region: c.Region, Name: *in.Name, ARN: newARN(c, *in.Name), Description: in.Description, KmsKeyID: in.KmsKeyId,
 		Tags: in.Tags, Created: now, Changed: now}
-	if old, ok := s.secrets.Get(rowID(c, *in.Name)); ok && !s.expired(old) {
+	if old, ok := s.secrets.Get(durable.NameID(c.Account, c.Region, *in.Name)); ok && !s.expired(old) {
 		if old.Deleted != nil {
 			return nil, wire.Errorf("InvalidRequestException", "You can't create this secret because a secret with this name is already scheduled for deletion.")
 		}
@@ -55,9 +55,7 @@ func (s *Service) CreateSecret(ctx context.Context, in *secretsmanager.CreateSec
 
 // GetSecretValue returns the version with the id and label that in names; the
 // label alone is AWSCURRENT.
-func (s *Service) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput) (*secretsmanager.GetSecretValueOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecretValueInput) (*secretsmanager.GetSecretValueOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
 	if err != nil {
 		return nil, err
@@ -96,9 +94,7 @@ func (s *Service) GetSecretValue(ctx context.Context, in *secretsmanager.GetSecr
 }
 
 // PutSecretValue adds a version.
-func (s *Service) PutSecretValue(ctx context.Context, in *secretsmanager.PutSecretValueInput) (*secretsmanager.PutSecretValueOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) PutSecretValue(ctx context.Context, in *secretsmanager.PutSecretValueInput) (*secretsmanager.PutSecretValueOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
 	if err != nil {
 		return nil, err
@@ -119,9 +115,7 @@ func (s *Service) PutSecretValue(ctx context.Context, in *secretsmanager.PutSecr
 }
 
 // UpdateSecret changes what is given; a value becomes the current version.
-func (s *Service) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSecretInput) (*secretsmanager.UpdateSecretOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSecretInput) (*secretsmanager.UpdateSecretOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, false)
 	if err != nil {
 		return nil, err
@@ -146,7 +140,7 @@ func (s *Service) UpdateSecret(ctx context.Context, in *secretsmanager.UpdateSec
 
 // DeleteSecret marks a secret for deletion, or deletes it at once. At once, it is
 // no error if there is none.
-func (s *Service) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSecretInput) (*secretsmanager.DeleteSecretOutput, error) {
+func (s *state) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSecretInput) (*secretsmanager.DeleteSecretOutput, error) {
 	c := wire.CallerFrom(ctx)
 	now := s.opts.Now().UTC()
 	force := aws.ToBool(in.ForceDeleteWithoutRecovery)
@@ -160,8 +154,6 @@ func (s *Service) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSec
 			return nil, invalid("The RecoveryWindowInDays value must be between 7 and 30 days (inclusive).")
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	row, err := s.find(c, *in.SecretId, force)
 	if err != nil && force {
 		return &secretsmanager.DeleteSecretOutput{Name: in.SecretId, DeletionDate: &now}, nil
@@ -171,7 +163,7 @@ func (s *Service) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSec
 	}
 	out := &secretsmanager.DeleteSecretOutput{ARN: &row.ARN, Name: &row.Name, DeletionDate: &now}
 	if force {
-		return out, s.secrets.Drop(rowID(c, row.Name))
+		return out, s.secrets.Drop(durable.NameID(c.Account, c.Region, row.Name))
 	}
 	out.DeletionDate = aws.Time(now.Add(time.Duration(days) * 24 * time.Hour))
 	row.Deleted, row.Gone = &now, out.DeletionDate
@@ -179,31 +171,23 @@ func (s *Service) DeleteSecret(ctx context.Context, in *secretsmanager.DeleteSec
 }
 
 // DescribeSecret returns all about a secret but its values.
-func (s *Service) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeSecretInput) (*secretsmanager.DescribeSecretOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *state) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeSecretInput) (*secretsmanager.DescribeSecretOutput, error) {
 	row, err := s.find(wire.CallerFrom(ctx), *in.SecretId, true)
 	if err != nil {
 		return nil, err
 	}
-	return &secretsmanager.DescribeSecretOutput{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID, Tags: row.Tags,
+	return &secretsmanager.DescribeSecretOutput{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID, Tags: row.tags(),
 		CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, VersionIdsToStages: row.stages()}, nil
 }
 
 // ListSecrets lists secrets, without their values, by name.
-func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
+func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
 	c := wire.CallerFrom(ctx)
-	after, ok := wire.OpenToken("secrets", aws.ToString(in.NextToken))
-	if in.NextToken != nil && !ok {
-		return nil, wire.Errorf("InvalidNextTokenException", "The NextToken value is invalid.")
-	}
 	for _, f := range in.Filters {
 		if f.Key == types.FilterNameStringTypePrimaryRegion || f.Key == types.FilterNameStringTypeOwningService {
 			return nil, invalid("The embedded cloud has no filter %s.", f.Key)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var rows []*secret
 	for _, row := range s.secrets.Rows {
 		visible := row.Account == c.Account && row.Region == c.Region && !s.expired(row) && (row.Deleted == nil || aws.ToBool(in.IncludePlannedDeletion))
@@ -216,19 +200,15 @@ func (s *Service) ListSecrets(ctx context.Context, in *secretsmanager.ListSecret
 		order = func(a, b string) int { return strings.Compare(b, a) }
 	}
 	slices.SortFunc(rows, func(a, b *secret) int { return order(a.Name, b.Name) })
-	rows = slices.DeleteFunc(rows, func(r *secret) bool { return in.NextToken != nil && order(r.Name, after) <= 0 })
-	out := &secretsmanager.ListSecretsOutput{SecretList: []types.SecretListEntry{}}
-	size := 100
-	if in.MaxResults != nil {
-		size = int(*in.MaxResults)
+	size := int(cmp.Or(aws.ToInt32(in.MaxResults), 100))
+	rows, next, ok := wire.Page("secrets", rows, func(r *secret) string { return r.Name }, order, size, in.NextToken)
+	if !ok {
+		return nil, wire.Errorf("InvalidNextTokenException", "The NextToken value is invalid.")
 	}
-	if len(rows) > size {
-		rows = rows[:size]
-		out.NextToken = aws.String(wire.NewToken("secrets", rows[size-1].Name))
-	}
+	out := &secretsmanager.ListSecretsOutput{SecretList: []types.SecretListEntry{}, NextToken: next}
 	for _, row := range rows {
 		out.SecretList = append(out.SecretList, types.SecretListEntry{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID,
-			Tags: row.Tags, CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, SecretVersionsToStages: row.stages()})
+			Tags: row.tags(), CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, SecretVersionsToStages: row.stages()})
 	}
 	return out, nil
 }

@@ -1,16 +1,19 @@
 package secretsmanager
 
-import "bake/cloud/wire"
+import (
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
 
 // actions are those that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
-		"CreateSecret":   wire.Answer(s.CreateSecret),
-		"DeleteSecret":   wire.Answer(s.DeleteSecret),
-		"DescribeSecret": wire.Answer(s.DescribeSecret),
-		"GetSecretValue": wire.Answer(s.GetSecretValue),
-		"ListSecrets":    wire.Answer(s.ListSecrets),
-		"PutSecretValue": wire.Answer(s.PutSecretValue),
-		"UpdateSecret":   wire.Answer(s.UpdateSecret),
+		"CreateSecret":   wire.Answer(durable.Action(s.guarded, (*state).CreateSecret)),
+		"DeleteSecret":   wire.Answer(durable.Action(s.guarded, (*state).DeleteSecret)),
+		"DescribeSecret": wire.Answer(durable.Action(s.guarded, (*state).DescribeSecret)),
+		"GetSecretValue": wire.Answer(durable.Action(s.guarded, (*state).GetSecretValue)),
+		"ListSecrets":    wire.Answer(durable.Action(s.guarded, (*state).ListSecrets)),
+		"PutSecretValue": wire.Answer(durable.Action(s.guarded, (*state).PutSecretValue)),
+		"UpdateSecret":   wire.Answer(durable.Action(s.guarded, (*state).UpdateSecret)),
 	}
 }

@@ -1,20 +1,18 @@
 // Package secretsmanager is the embedded Secrets Manager. The methods of
-// [Service] named as its actions are those actions; the caller's account and
+// the state named as its actions are those actions; the caller's account and
 // region come in the context (see [wire.WithCaller]).
 package secretsmanager
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
 	"bake/cloud/durable"
@@ -30,11 +28,12 @@ type Options struct {
 }
 
 // Service is the embedded Secrets Manager of all accounts and regions.
-type Service struct {
-	opts Options
-	key  *kms.Key
+type Service struct{ guarded *durable.Guarded[*state] }
 
-	mu      sync.Mutex // guards secrets, and every change of the state on disk
+// state is what the service knows. Its methods hold the lock.
+type state struct {
+	opts    Options
+	key     *kms.Key
 	secrets *durable.Table[secret]
 }
 
@@ -71,14 +70,14 @@ const (
 
 // Open returns the service whose state is in opts.Dir.
 func Open(opts Options) (*Service, error) {
-	s := &Service{opts: opts}
+	s := &state{opts: opts}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("embedded Secrets Manager: state in %s: %w", opts.Dir, err)
 	}
-	return s, nil
+	return &Service{durable.Guard(s)}, nil
 }
 
-func (s *Service) open() (err error) {
+func (s *state) open() (err error) {
 	if err = os.MkdirAll(s.opts.Dir, 0o700); err != nil {
 		return err
 	}
@@ -98,12 +97,6 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	return wire.New(model, s.actions())
 }
 
-// rowID is the id of a row in the table: a name may hold what no file name may.
-func rowID(c wire.Caller, name string) string {
-	sum := sha256.Sum256([]byte(c.Account + "\x00" + c.Region + "\x00" + name))
-	return hex.EncodeToString(sum[:16])
-}
-
 func newARN(c wire.Caller, name string) string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	suffix := make([]byte, 6)
@@ -115,9 +108,8 @@ func newARN(c wire.Caller, name string) string {
 }
 
 // find returns the caller's secret of that name or ARN, whose random end may be
-// missing. One that is marked for deletion is an error unless deleted. The lock
-// is held.
-func (s *Service) find(c wire.Caller, id string, deleted bool) (*secret, error) {
+// missing. One that is marked for deletion is an error unless deleted.
+func (s *state) find(c wire.Caller, id string, deleted bool) (*secret, error) {
 	for _, row := range s.secrets.Rows {
 		if row.Account != c.Account || row.Region != c.Region || id != row.Name && id != row.ARN && id != row.ARN[:len(row.ARN)-7] {
 			continue
@@ -144,12 +136,12 @@ func clone(row *secret) *secret {
 }
 
 // expired reports whether the deletion of a secret has taken effect.
-func (s *Service) expired(row *secret) bool {
+func (s *state) expired(row *secret) bool {
 	return row.Gone != nil && !s.opts.Now().Before(*row.Gone)
 }
 
-func (s *Service) store(row *secret) error {
-	return s.secrets.Put(rowID(wire.Caller{Account: row.Account, Region: row.Region}, row.Name), row)
+func (s *state) store(row *secret) error {
+	return s.secrets.Put(durable.NameID(row.Account, row.Region, row.Name), row)
 }
 
 // stage returns the version that bears a label, or nil.
@@ -181,7 +173,7 @@ func (v value) plain() []byte {
 // add makes v the version of row that bears the labels, and returns its id. The
 // version that was current becomes the previous one. To send the same value with
 // the same token again changes nothing.
-func (s *Service) add(row *secret, v value, labels []string) (id string, err error) {
+func (s *state) add(row *secret, v value, labels []string) (id string, err error) {
 	if v.text != nil && v.binary != nil {
 		return "", invalid("You can't specify both a binary secret value and a string secret value in the same secret.")
 	}
@@ -245,6 +237,14 @@ func (row *secret) stages() map[string][]string {
 
 func invalid(format string, args ...any) error {
 	return wire.Errorf("InvalidParameterException", format, args...)
+}
+
+// tags are the secret's tags as they are shown: a table keeps no empty values.
+func (row *secret) tags() (out []types.Tag) {
+	for _, t := range row.Tags {
+		out = append(out, types.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))})
+	}
+	return out
 }
 
 // hasTag reports whether a tag of row has a key or value, as part picks it, that

@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -12,12 +13,7 @@ import (
 
 // page returns the caller's and the public parameters that all filters match, by
 // name: as many as size, or usual if that is 0, from where the last page ended.
-// The lock is held.
-func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []types.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
-	after, ok := wire.OpenToken("parameters", aws.ToString(token))
-	if token != nil && !ok {
-		return nil, nil, wire.Errorf("InvalidNextToken", "The specified token is not valid.")
-	}
+func (s *state) page(c wire.Caller, public map[string]*parameter, filters []types.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
 	var rows []*parameter
 	for _, p := range s.parameters.Rows {
 		if p.Account == c.Account && p.Region == c.Region {
@@ -28,7 +24,6 @@ func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []ty
 		rows = append(rows, p)
 	}
 	slices.SortFunc(rows, func(a, b *parameter) int { return strings.Compare(a.Name, b.Name) })
-	rows = slices.DeleteFunc(rows, func(p *parameter) bool { return token != nil && p.Name <= after })
 	for _, f := range filters {
 		matches, err := filter(f)
 		if err != nil {
@@ -36,14 +31,11 @@ func (s *Service) page(c wire.Caller, public map[string]*parameter, filters []ty
 		}
 		rows = slices.DeleteFunc(rows, func(p *parameter) bool { return !matches(p) })
 	}
-	if size == 0 {
-		size = usual
+	rows, next, ok := wire.Page("parameters", rows, func(p *parameter) string { return p.Name }, strings.Compare, int(cmp.Or(size, usual)), token)
+	if !ok {
+		return nil, nil, wire.Errorf("InvalidNextToken", "The specified token is not valid.")
 	}
-	if len(rows) <= int(size) {
-		return rows, nil, nil
-	}
-	rows = rows[:size]
-	return rows, aws.String(wire.NewToken("parameters", rows[size-1].Name)), nil
+	return rows, next, nil
 }
 
 // filter returns what a filter demands of a parameter. Its values are

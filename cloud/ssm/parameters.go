@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
 
@@ -90,7 +91,7 @@ func checkName(c wire.Caller, name string) error {
 }
 
 // PutParameter makes a parameter or, with Overwrite, its next version.
-func (s *Service) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutParameterOutput, error) {
+func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*ssm.PutParameterOutput, error) {
 	c := wire.CallerFrom(ctx)
 	name := *in.Name
 	if err := checkName(c, name); err != nil {
@@ -99,9 +100,7 @@ func (s *Service) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (
 	if in.Policies != nil {
 		return nil, wire.Errorf("InvalidPolicyTypeException", "The embedded cloud has no parameter policies.")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := rowID(c, name)
+	id := durable.NameID(c.Account, c.Region, name)
 	next := parameter{Account: c.Account, Region: c.Region, Name: name, Type: in.Type, Tags: in.Tags}
 	number := int64(1)
 	if old, ok := s.parameters.Get(id); ok {
@@ -116,7 +115,7 @@ func (s *Service) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (
 	if err := next.setTier(in); err != nil {
 		return nil, err
 	}
-	v := version{Number: number, Value: *in.Value, Modified: s.opts.Now().UTC(), Description: aws.ToString(in.Description),
+	v := version{Number: number, Value: *in.Value, Modified: s.now().UTC(), Description: aws.ToString(in.Description),
 		DataType: "text", AllowedPattern: aws.ToString(in.AllowedPattern)}
 	if in.DataType != nil {
 		v.DataType = *in.DataType
@@ -206,8 +205,8 @@ func (v *version) check(kind types.ParameterType, key *string) error {
 }
 
 // find returns the parameter that name leads to, and the version that its
-// selector, as in name:3, picks; the latest without one. The lock is held.
-func (s *Service) find(c wire.Caller, public map[string]*parameter, name string) (p *parameter, v *version, selector string, err error) {
+// selector, as in name:3, picks; the latest without one.
+func (s *state) find(c wire.Caller, public map[string]*parameter, name string) (p *parameter, v *version, selector string, err error) {
 	if rest, ok := strings.CutPrefix(name, "arn:aws:ssm:"+c.Region+":"+c.Account+":parameter/"); ok {
 		name = rest
 		if base, _, _ := strings.Cut(rest, ":"); strings.Contains(base, "/") || s.row(c, public, base) == nil {
@@ -234,17 +233,17 @@ func (s *Service) find(c wire.Caller, public map[string]*parameter, name string)
 	return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find version %s of %s. Verify the version and try again.", number, name)
 }
 
-// row returns the parameter of that name, or nil. The lock is held.
-func (s *Service) row(c wire.Caller, public map[string]*parameter, name string) *parameter {
+// row returns the parameter of that name, or nil.
+func (s *state) row(c wire.Caller, public map[string]*parameter, name string) *parameter {
 	if p, ok := public[name]; ok {
 		return p
 	}
-	p, _ := s.parameters.Get(rowID(c, name))
+	p, _ := s.parameters.Get(durable.NameID(c.Account, c.Region, name))
 	return p
 }
 
 // view is what a client gets to see of a version.
-func (s *Service) view(p *parameter, v *version, selector string, decrypt *bool) (types.Parameter, error) {
+func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (types.Parameter, error) {
 	value := v.Value
 	if p.Type == types.ParameterTypeSecureString && aws.ToBool(decrypt) {
 		plain, err := s.key.Unseal(value, p.context())
@@ -267,14 +266,14 @@ func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, v, selector, err := s.find(wire.CallerFrom(ctx), public, *in.Name)
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.view(p, v, selector, in.WithDecryption)
-	return &ssm.GetParameterOutput{Parameter: &out}, err
+	return durable.Do(s.guarded, func(st *state) (*ssm.GetParameterOutput, error) {
+		p, v, selector, err := st.find(wire.CallerFrom(ctx), public, *in.Name)
+		if err != nil {
+			return nil, err
+		}
+		out, err := st.view(p, v, selector, in.WithDecryption)
+		return &ssm.GetParameterOutput{Parameter: &out}, err
+	})
 }
 
 // GetParameters returns several values; the names that lead nowhere are listed
@@ -306,8 +305,6 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	option := "OneLevel"
 	if aws.ToBool(in.Recursive) {
 		option = "Recursive"
@@ -318,24 +315,26 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 			return nil, wire.Errorf("InvalidFilterKey", "The following filter key is not valid: %s. Valid filter keys include: [Type, KeyId, DataType].", k)
 		}
 	}
-	rows, next, err := s.page(wire.CallerFrom(ctx), public, filters, in.NextToken, aws.ToInt32(in.MaxResults), 10)
-	if err != nil {
-		return nil, err
-	}
-	out := &ssm.GetParametersByPathOutput{Parameters: []types.Parameter{}, NextToken: next}
-	for _, p := range rows {
-		view, err := s.view(p, p.latest(), "", in.WithDecryption)
+	return durable.Do(s.guarded, func(st *state) (*ssm.GetParametersByPathOutput, error) {
+		rows, next, err := st.page(wire.CallerFrom(ctx), public, filters, in.NextToken, aws.ToInt32(in.MaxResults), 10)
 		if err != nil {
 			return nil, err
 		}
-		out.Parameters = append(out.Parameters, view)
-	}
-	return out, nil
+		out := &ssm.GetParametersByPathOutput{Parameters: []types.Parameter{}, NextToken: next}
+		for _, p := range rows {
+			view, err := st.view(p, p.latest(), "", in.WithDecryption)
+			if err != nil {
+				return nil, err
+			}
+			out.Parameters = append(out.Parameters, view)
+		}
+		return out, nil
+	})
 }
 
 // DescribeParameters lists parameters without their values, by name; public ones
 // are not among them, as on AWS.
-func (s *Service) DescribeParameters(ctx context.Context, in *ssm.DescribeParametersInput) (*ssm.DescribeParametersOutput, error) {
+func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParametersInput) (*ssm.DescribeParametersOutput, error) {
 	if len(in.Filters) > 0 && len(in.ParameterFilters) > 0 {
 		return nil, validation("You can use either Filters or ParameterFilters in a single request.")
 	}
@@ -343,8 +342,6 @@ func (s *Service) DescribeParameters(ctx context.Context, in *ssm.DescribeParame
 	for _, f := range in.Filters {
 		filters = append(filters, types.ParameterStringFilter{Key: aws.String(string(f.Key)), Values: f.Values})
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rows, next, err := s.page(wire.CallerFrom(ctx), nil, filters, in.NextToken, aws.ToInt32(in.MaxResults), 50)
 	if err != nil {
 		return nil, err
@@ -368,10 +365,9 @@ func (s *Service) DescribeParameters(ctx context.Context, in *ssm.DescribeParame
 }
 
 // DeleteParameter deletes a parameter with all its versions.
-func (s *Service) DeleteParameter(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := rowID(wire.CallerFrom(ctx), *in.Name)
+func (s *state) DeleteParameter(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
+	c := wire.CallerFrom(ctx)
+	id := durable.NameID(c.Account, c.Region, *in.Name)
 	if _, ok := s.parameters.Get(id); !ok {
 		return nil, errNotFound()
 	}

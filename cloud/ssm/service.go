@@ -1,13 +1,11 @@
 // Package ssm is the embedded Systems Manager: the Parameter Store, with the
 // public parameters that lead to published images, and the Session Manager. The
-// methods of [Service] named as its actions are those actions; the caller's
-// account and region come in the context (see [wire.WithCaller]).
+// methods named as its actions are those actions; the caller's account and region
+// come in the context (see [wire.WithCaller]).
 package ssm
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,34 +35,37 @@ type Options struct {
 
 // Service is the embedded Systems Manager of all accounts and regions.
 type Service struct {
-	opts Options
-	key  *kms.Key // of SecureString parameters
+	opts    Options
+	guarded *durable.Guarded[*state]
+	work    sync.WaitGroup // sessions
+}
 
-	mu         sync.Mutex // guards all below, and every change of the state on disk
+// state is what the service knows. Its methods hold the lock.
+type state struct {
+	now        func() time.Time
+	key        *kms.Key // of SecureString parameters
 	parameters *durable.Table[parameter]
 	sessions   map[string]*session // those under way, by id
 	closed     bool
-
-	work sync.WaitGroup // sessions
 }
 
 // Open returns the service whose state is in opts.Dir.
 func Open(opts Options) (*Service, error) {
-	s := &Service{opts: opts, sessions: map[string]*session{}}
-	if err := s.open(); err != nil {
+	s := &state{now: opts.Now, sessions: map[string]*session{}}
+	if err := s.open(opts); err != nil {
 		return nil, fmt.Errorf("embedded Systems Manager: state in %s: %w", opts.Dir, err)
 	}
-	return s, nil
+	return &Service{opts: opts, guarded: durable.Guard(s)}, nil
 }
 
-func (s *Service) open() (err error) {
-	if err = os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+func (s *state) open(opts Options) (err error) {
+	if err = os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return err
 	}
-	if s.key, err = kms.OpenKey(filepath.Join(s.opts.Dir, "key")); err != nil {
+	if s.key, err = kms.OpenKey(filepath.Join(opts.Dir, "key")); err != nil {
 		return err
 	}
-	s.parameters, err = durable.OpenTable[parameter](filepath.Join(s.opts.Dir, "parameters"), s.opts.Wrote)
+	s.parameters, err = durable.OpenTable[parameter](filepath.Join(opts.Dir, "parameters"), opts.Wrote)
 	return err
 }
 
@@ -75,10 +76,4 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 		return nil, err
 	}
 	return wire.New(model, s.actions())
-}
-
-// rowID is the id of a row in a table: a name may hold what no file name may.
-func rowID(c wire.Caller, name string) string {
-	sum := sha256.Sum256([]byte(c.Account + "\x00" + c.Region + "\x00" + name))
-	return hex.EncodeToString(sum[:16])
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/coder/websocket"
 
+	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
 
@@ -66,20 +67,18 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 		id: "root-" + randomText(17), caller: c, target: *in.Target, port: uint16(port), machines: s.opts.Machines,
 		attach: make(chan *websocket.Conn), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, &wire.Error{Code: "InternalServerError", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
-	}
-	s.sessions[session.id] = session
-	session.token = randomText(32)
-	s.work.Go(func() {
-		session.run()
-		s.mu.Lock()
-		delete(s.sessions, session.id)
-		s.mu.Unlock()
+	return durable.Do(s.guarded, func(st *state) (*ssm.StartSessionOutput, error) {
+		if st.closed {
+			return nil, &wire.Error{Code: "InternalServerError", Message: "The embedded cloud is being closed.", Status: http.StatusServiceUnavailable}
+		}
+		st.sessions[session.id] = session
+		session.token = randomText(32)
+		s.work.Go(func() {
+			session.run()
+			_ = s.guarded.Update(func(st *state) error { delete(st.sessions, session.id); return nil })
+		})
+		return &ssm.StartSessionOutput{SessionId: &session.id, TokenValue: aws.String(session.token), StreamUrl: aws.String(session.url(c))}, nil
 	})
-	return &ssm.StartSessionOutput{SessionId: &session.id, TokenValue: aws.String(session.token), StreamUrl: aws.String(session.url(c))}, nil
 }
 
 // url is where the data channel of a session is. The client reaches it where it
@@ -94,8 +93,8 @@ func randomText(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// session returns the caller's session, or nil. The lock is held.
-func (s *Service) session(c wire.Caller, id string) *session {
+// session returns the caller's session, or nil.
+func (s *state) session(c wire.Caller, id string) *session {
 	if p := s.sessions[id]; p != nil && p.caller.Account == c.Account && p.caller.Region == c.Region {
 		return p
 	}
@@ -103,10 +102,8 @@ func (s *Service) session(c wire.Caller, id string) *session {
 }
 
 // ResumeSession gives the token for another WebSocket of a session.
-func (s *Service) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput) (*ssm.ResumeSessionOutput, error) {
+func (s *state) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput) (*ssm.ResumeSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	p := s.session(c, *in.SessionId)
 	if p == nil {
 		return nil, wire.Errorf("DoesNotExistException", "Session with ID %s doesn't exist.", *in.SessionId)
@@ -117,9 +114,7 @@ func (s *Service) ResumeSession(ctx context.Context, in *ssm.ResumeSessionInput)
 
 // TerminateSession ends a session. It is no error if there is none.
 func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSessionInput) (*ssm.TerminateSessionOutput, error) {
-	s.mu.Lock()
-	p := s.session(wire.CallerFrom(ctx), *in.SessionId)
-	s.mu.Unlock()
+	p := durable.View(s.guarded, func(st *state) *session { return st.session(wire.CallerFrom(ctx), *in.SessionId) })
 	if p != nil {
 		p.terminate()
 	}
@@ -128,19 +123,18 @@ func (s *Service) TerminateSession(ctx context.Context, in *ssm.TerminateSession
 
 // Sessions are how many sessions there are.
 func (s *Service) Sessions() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.sessions)
+	return durable.View(s.guarded, func(st *state) int { return len(st.sessions) })
 }
 
 // Close ends all sessions.
 func (s *Service) Close() {
-	s.mu.Lock()
-	s.closed = true
-	for _, p := range s.sessions {
-		p.terminate()
-	}
-	s.mu.Unlock()
+	_ = s.guarded.Update(func(st *state) error {
+		st.closed = true
+		for _, p := range st.sessions {
+			p.terminate()
+		}
+		return nil
+	})
 	s.work.Wait()
 }
 
@@ -181,12 +175,12 @@ func (s *Service) admit(ctx context.Context, ws *websocket.Conn, id string) (*se
 	if err != nil {
 		return nil, errors.New("no token")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.sessions[id]
-	if p == nil || first.TokenValue == "" || first.TokenValue != p.token {
-		return nil, errors.New("unknown session or token")
-	}
-	p.token = ""
-	return p, nil
+	return durable.Do(s.guarded, func(st *state) (*session, error) {
+		p := st.sessions[id]
+		if p == nil || first.TokenValue == "" || first.TokenValue != p.token {
+			return nil, errors.New("unknown session or token")
+		}
+		p.token = ""
+		return p, nil
+	})
 }
