@@ -309,6 +309,9 @@ func (s *Scope) Close(ctx, stop context.Context) error {
 	ctx, cancelCause := context.WithCancelCause(ctx)
 	defer cancelCause(nil)
 	defer context.AfterFunc(stop, func() { cancelCause(context.Cause(stop)) })()
+	if stop.Err() != nil { // then there is no time to begin with anything
+		cancelCause(context.Cause(stop))
+	}
 	return teardown(ctx, s, s.Destroyers())
 }
 

@@ -77,7 +77,7 @@ func (p *program) console(ctx context.Context, o consoleOptions) error {
 	}
 	outline, diags := config.ReadOutline(ctx, load)
 	if diags.HasErrors() {
-		return &templateError{diags, outline.Files()}
+		return &templateError{Diags: diags, Files: outline.Files()}
 	}
 	c := &console{program: p, outline: outline}
 	if terminal.Is(p.stdin) && p.stdout.draws() && !p.machineReadable && !p.json.on {

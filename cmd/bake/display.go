@@ -11,30 +11,24 @@ import (
 // displayOptions say how a run is shown.
 type displayOptions struct {
 	color, timestamps bool
-	prompts           bool // the user will be asked questions between lines
+	prompts           bool   // the user will be asked questions between lines
+	log               string // path of the log of the run
 }
 
-// feed gives events to displays, one at a time.
+// feed gives events to the displays of a run.
 type feed struct {
-	mu       sync.Mutex
 	displays []ui.Display
 	screen   *ui.Screen // nil if the display is not live
-	log      *runLog
-	logged   *ui.JSON
+	end      sync.Once
 }
 
-// openFeed opens the display of a run and its log on disk. The caller closes it.
-func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
-	log, err := createLog(runsDir(state), run)
-	if err != nil {
-		return nil, err
-	}
-	f := &feed{log: log, logged: &ui.JSON{Out: log}}
-	f.displays = []ui.Display{f.logged}
+// openFeed opens the display of a run. The caller closes it.
+func (p *program) openFeed(o displayOptions) *feed {
+	f := &feed{}
 	if p.log.on {
 		f.displays = append(f.displays, p.log)
 	}
-	plain := ui.PlainOptions{Color: o.color && p.env.colors() && p.stdout.colors(), Timestamps: o.timestamps, Log: log.Name()}
+	plain := ui.PlainOptions{Color: o.color && p.env.colors() && p.stdout.colors(), Timestamps: o.timestamps, Log: o.log}
 	switch {
 	case p.machineReadable:
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, plain))
@@ -46,13 +40,11 @@ func (p *program) openFeed(o displayOptions, run, state string) (*feed, error) {
 	default:
 		f.displays = append(f.displays, ui.NewPlain(p.stdout, plain))
 	}
-	return f, nil
+	return f
 }
 
-// emit shows e. It may be called by several goroutines.
+// emit shows e. It may be called by one goroutine at a time.
 func (f *feed) emit(e step.Event) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	for _, d := range f.displays {
 		d.Handle(e)
 	}
@@ -66,28 +58,11 @@ func (f *feed) suspend() (resume func()) {
 	return f.screen.Suspend()
 }
 
-// closeOnce returns a function that closes f when it is called for the first time.
-func (f *feed) closeOnce() func() error {
-	var once sync.Once
-	return func() (err error) {
-		once.Do(func() { err = f.close() })
-		return err
-	}
-}
-
-// close shows the last events and ends the log.
-func (f *feed) close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.screen != nil {
-		f.screen.Close()
-	}
-	err := f.logged.Err
-	if cerr := f.log.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return fmt.Errorf("the log of the run is incomplete: %w", err)
-	}
-	return nil
+// close shows the last events, the first time that it is called.
+func (f *feed) close() {
+	f.end.Do(func() {
+		if f.screen != nil {
+			f.screen.Close()
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/internal/envvar"
+	"bake/run"
 	"bake/ui"
 )
 
@@ -72,11 +73,11 @@ func (e environ) dir(own string, at place, name string) (string, error) {
 	return "", errors.New("cannot keep state: neither " + own + " nor " + at.home + " is set; set " + own + " to a directory")
 }
 
-// ledgerDir is where the ledgers of runs are that own something.
-func ledgerDir(state string) string { return filepath.Join(state, "ledgers") }
-
-// runsDir is where the logs of runs are.
-func runsDir(state string) string { return filepath.Join(state, "runs") }
+// state is [environ.stateDir] for what knows what is in there.
+func (e environ) state() (run.State, error) {
+	dir, err := e.stateDir()
+	return run.State(dir), err
+}
 
 func diagnosticsText(files map[string]*hcl.File, diags hcl.Diagnostics) string {
 	var b bytes.Buffer

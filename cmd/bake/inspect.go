@@ -54,11 +54,11 @@ func (p *program) inspect(ctx context.Context, o inspectOptions) error {
 	}
 	outline, diags := config.ReadOutline(ctx, load)
 	if diags.HasErrors() {
-		return &templateError{diags, outline.Files()}
+		return &templateError{Diags: diags, Files: outline.Files()}
 	}
 	builds, more := engine.Select(outline.Template, engine.Options{Only: o.only, Except: o.except})
 	if more.HasErrors() {
-		return &templateError{more, outline.Files()}
+		return &templateError{Diags: more, Files: outline.Files()}
 	}
 	inspected := inspected{
 		Variables: shownValues(outline, outline.Variables),

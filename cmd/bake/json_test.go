@@ -63,7 +63,7 @@ build {
 		{"init " + plugins, "", 1}, {"plugins required " + plugins, "", 0}, {"plugins installed", "", 0}, {"fix " + template, "", 1},
 	} {
 		var out, errOut bytes.Buffer
-		code := run(append(strings.Fields(test.args), "-json"), env, strings.NewReader(test.in), &out, &errOut)
+		code := bake(append(strings.Fields(test.args), "-json"), env, strings.NewReader(test.in), &out, &errOut)
 		if code != test.exit {
 			t.Errorf("%s: exit code %d, want %d: %s", test.args, code, test.exit, &out)
 		}

@@ -15,6 +15,7 @@ import (
 	"bake/builtin"
 	"bake/internal/local"
 	"bake/internal/terminal"
+	"bake/run"
 	"bake/ui"
 )
 
@@ -22,13 +23,14 @@ func main() {
 	if ran, code := local.Child(os.Args); ran {
 		os.Exit(code)
 	}
-	os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(bake(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the whole program: it returns the exit code.
-func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// bake is the whole program: it returns the exit code.
+func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{
-		env: environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
+		args: args,
+		env:  environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return terminal.Open() },
 	}
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
@@ -75,6 +77,7 @@ const machineReadable = "machine-readable"
 
 // program is what every command works with.
 type program struct {
+	args           []string // as the user gave them
 	env            environ
 	stdin          io.Reader
 	stdout, stderr *output
@@ -107,12 +110,7 @@ type usageError struct {
 func (e usageError) Error() string { return e.text }
 
 // templateError carries what is wrong with a template, and its sources.
-type templateError struct {
-	diags hcl.Diagnostics
-	files map[string]*hcl.File
-}
-
-func (e *templateError) Error() string { return e.diags.Error() }
+type templateError = run.TemplateError
 
 // exitCode maps a command's error to the exit code of the program.
 func exitCode(err error) int {
@@ -143,7 +141,7 @@ func (p *program) report(err error) {
 	case err == nil, errors.Is(err, errReported), errors.Is(err, errUnformatted):
 	case errors.Is(err, errUnread), p.stdout.unread() && terminal.Unread(err): // as Unix tools end: without a word
 	case errors.As(err, &template):
-		p.diagnostics(template.files, template.diags)
+		p.diagnostics(template.Files, template.Diags)
 	case p.json.on:
 		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: err.Error()}
 		if errors.As(err, &usage) {

@@ -110,7 +110,7 @@ version constraint, and "(built in)" if bake has it.`,
 			}
 			template, diags := config.LoadRequirements(cmd.Context(), load)
 			if diags.HasErrors() {
-				return &templateError{diags, template.Files()}
+				return &templateError{Diags: diags, Files: template.Files()}
 			}
 			all := p.builtIn()
 			p.json.result = required(all, template.Plugins)
@@ -237,7 +237,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	}
 	template, diags := config.LoadRequirements(ctx, load)
 	if diags.HasErrors() {
-		return &templateError{diags, template.Files()}
+		return &templateError{Diags: diags, Files: template.Files()}
 	}
 	all := p.builtIn()
 	p.json.result = required(all, template.Plugins)
@@ -265,7 +265,7 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 		p.say(fmt.Sprintf("There is nothing to install: built-in plugins are those of bake v%s, and newer ones come with a newer bake.", version))
 	}
 	if diags.HasErrors() {
-		return &templateError{diags, template.Files()}
+		return &templateError{Diags: diags, Files: template.Files()}
 	}
 	p.diagnostics(template.Files(), diags)
 	return nil

@@ -115,7 +115,7 @@ func (p *program) permitted(ctx context.Context, load config.Options, selected t
 		}))
 	}
 	if diags.HasErrors() {
-		return nil, &templateError{diags, template.Files()}
+		return nil, &templateError{Diags: diags, Files: template.Files()}
 	}
 	if p.json.on || p.machineReadable {
 		p.diagnostics(template.Files(), diags)

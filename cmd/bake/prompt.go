@@ -112,19 +112,11 @@ func (q *prompter) pause(ctx context.Context, build, step string) error {
 	return err
 }
 
-// open is [prompter.terminal]; without a prompter there is nobody.
+// open returns the user's next line as a reader, for a component that waits for one.
+// Closing it ends the wait.
 func (q *prompter) open() (io.ReadCloser, error) {
-	if q == nil {
-		return nil, errNoTerminal
-	}
-	return q.terminal(), nil
-}
-
-// terminal returns the user's next line as a reader, for a component that waits for
-// one. Closing it ends the wait.
-func (q *prompter) terminal() io.ReadCloser {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &waiting{q: q, ctx: ctx, cancel: cancel}
+	return &waiting{q: q, ctx: ctx, cancel: cancel}, nil
 }
 
 type waiting struct {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,9 +13,23 @@ type interrupted struct{ signal os.Signal }
 
 func (e interrupted) Error() string { return fmt.Sprintf("cancelled: received %s", e.signal) }
 
+// Cancelling is what the run says of it.
+func (e interrupted) Cancelling() string {
+	return fmt.Sprintf("Cancelling build after receiving %s", e.signal)
+}
+
 // errUnread is the cause of a context that was cancelled since nobody reads the
 // output any more.
-var errUnread = errors.New("cancelled: the program reading bake's output has exited")
+var errUnread unread
+
+type unread struct{}
+
+func (unread) Error() string { return "cancelled: the program reading bake's output has exited" }
+
+// Cancelling is what the run says of it.
+func (unread) Cancelling() string {
+	return "Cancelling build: the program reading its output has exited"
+}
 
 // interrupts returns two contexts: the first signal that asks the program to end
 // cancels ctx, the second one cancels stop too, and a third one kills. When nobody
@@ -41,7 +54,7 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	done := make(chan struct{})
 	go func() {
 		outGone, errGone := p.stdout.gone, p.stderr.gone
-		unread := func() {
+		cancelUnread := func() {
 			outGone, errGone = nil, nil
 			if ctx.Err() == nil {
 				told(0, errUnread)
@@ -61,9 +74,9 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 				cancelStop(interrupted{s})
 				return
 			case <-outGone:
-				unread()
+				cancelUnread()
 			case <-errGone:
-				unread()
+				cancelUnread()
 			case <-done:
 				return
 			}

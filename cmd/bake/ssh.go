@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -53,11 +54,11 @@ type exitStatus int
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func (p *program) ssh(ctx context.Context, run, build string, command []string) error {
-	state, err := p.env.stateDir()
+	state, err := p.env.state()
 	if err != nil {
 		return err
 	}
-	found, err := login.Find(runsDir(state), run, build)
+	found, err := login.Find(state.Runs(), run, build)
 	if err != nil {
 		return err
 	}
@@ -95,4 +96,13 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 		return exitStatus(exit.ExitCode())
 	}
 	return err
+}
+
+// ncProxy is the command that connects to a machine of the local cloud.
+func ncProxy() []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = "bake"
+	}
+	return []string{self, "nc", "%h", "%p"}
 }

@@ -9,6 +9,7 @@ import (
 
 	"bake/builder/amazon"
 	"bake/config"
+	"bake/run"
 )
 
 // templateFlags are the flags of every command that reads a template.
@@ -58,6 +59,12 @@ func (f *templateFlags) options(p *program, command, path string) (config.Option
 		Path: path, Vars: f.vars, VarFiles: f.varFiles,
 		Env: p.env, Cwd: cwd, Now: p.now(), Secrets: p.log.secrets, SecretsManager: amazon.Secrets(amazon.Cloud{}, p.env),
 	}, nil
+}
+
+// template is [templateFlags.options] with the builds that are meant.
+func (f *templateFlags) template(p *program, command, path string) (run.Template, error) {
+	o, err := f.options(p, command, path)
+	return run.Template{Options: o, Only: f.only, Except: f.except}, err
 }
 
 // commaList is a flag that can be given several times, each time with several

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -122,27 +119,5 @@ func TestPrompterGivesUpWithTheContext(t *testing.T) {
 	}
 	if got := q.failedStep(ctx, "b", "s", errors.New("no")); got != engine.AnswerCleanUp {
 		t.Errorf("answer is %d", got)
-	}
-}
-
-func TestLogsDoNotPileUp(t *testing.T) {
-	dir := t.TempDir()
-	for i := range keptLogs + 5 {
-		f, err := createLog(dir, fmt.Sprint(i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		at := time.Unix(int64(i), 0)
-		if err := os.Chtimes(f.Name(), at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	logs, err := os.ReadDir(dir)
-	if err != nil || len(logs) != keptLogs {
-		t.Errorf("%d logs are kept (%v)", len(logs), err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "4.events.jsonl")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an old log is still there: %v", err)
 	}
 }

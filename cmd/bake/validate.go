@@ -6,8 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/config"
-	"bake/engine"
-	"bake/step"
+	"bake/run"
 )
 
 // validateOptions are the flags of bake validate.
@@ -45,46 +44,27 @@ not used unless -evaluate-datasources is given.`,
 }
 
 func (p *program) validate(ctx context.Context, o validateOptions) error {
-	load, err := o.options(p, "bake validate", o.path)
+	template, err := o.template(p, "bake validate", o.path)
 	if err != nil {
 		return err
 	}
-	load.WarnUndeclared = !o.noWarnUndeclared
-	load.ReadData, load.AllData = o.readData, o.readData
-	run := step.Invocation{Env: p.env, Start: load.Now, Version: config.LanguageVersion}
+	template.WarnUndeclared = !o.noWarnUndeclared
+	template.ReadData, template.AllData = o.readData, o.readData
 	if o.syntaxOnly {
-		load.SyntaxOnly = true
-		template, diags := config.Load(ctx, load)
+		template.SyntaxOnly = true
+		read, diags := config.Load(ctx, template.Options)
 		if diags.HasErrors() {
-			return &templateError{diags, template.Files()}
+			return &templateError{Diags: diags, Files: read.Files()}
 		}
-		p.diagnostics(template.Files(), diags)
+		p.diagnostics(read.Files(), diags)
 		p.say("Syntax-only check passed. Everything looks okay.")
 		return nil
 	}
-	warnings, err := p.check(ctx, load, o.templateFlags, run)
+	doubts, err := run.Check(ctx, template, p.parts())
 	if err != nil {
 		return err
 	}
-	p.diagnostics(warnings.files, warnings.diags)
+	p.diagnostics(doubts.Files, doubts.Diags)
 	p.say("The configuration is valid.")
 	return nil
-}
-
-// check loads a template and decodes all that it would run. What is wrong is a
-// *templateError; without an error, warnings holds what is only doubtful.
-func (p *program) check(ctx context.Context, load config.Options, selected templateFlags, run step.Invocation) (warnings templateError, err error) {
-	all := p.parts().Catalog()
-	load.DataSources = all.DataSources
-	template, diags := config.Load(ctx, load)
-	if !diags.HasErrors() || len(template.Builds) > 0 {
-		diags = config.Merge(diags, engine.Check(ctx, template, all.Components, engine.Options{
-			Only: selected.only, Except: selected.except, Run: run, Start: run.Start,
-		}))
-	}
-	found := templateError{diags, template.Files()}
-	if diags.HasErrors() {
-		return found, &found
-	}
-	return found, nil
 }

@@ -1,8 +1,9 @@
-package main
+package run
 
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,5 +90,27 @@ func TestPruneLogs(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "0.events.jsonl")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLogsDoNotPileUp(t *testing.T) {
+	dir := t.TempDir()
+	for i := range keptLogs + 5 {
+		f, err := createLog(dir, fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		at := time.Unix(int64(i), 0)
+		if err := os.Chtimes(f.Name(), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	logs, err := os.ReadDir(dir)
+	if err != nil || len(logs) != keptLogs {
+		t.Errorf("%d logs are kept (%v)", len(logs), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "4.events.jsonl")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an old log is still there: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package run
 
 import (
 	"compress/gzip"
@@ -21,8 +21,8 @@ const (
 	logParts  = 64        // compressed parts of one run; the oldest go first
 )
 
-// runLog is the log of a run. What is written is in the file when Write returns.
-type runLog struct {
+// log is the log of a run. What is written is in the file when Write returns.
+type log struct {
 	*os.File
 	size  int64
 	parts []string
@@ -30,8 +30,8 @@ type runLog struct {
 }
 
 // createLog creates the log of a run in dir, and deletes the oldest ones.
-func createLog(dir, run string) (*runLog, error) {
-	fail := func(err error) (*runLog, error) {
+func createLog(dir, run string) (*log, error) {
+	fail := func(err error) (*log, error) {
 		return nil, fmt.Errorf("cannot write the log of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -42,11 +42,11 @@ func createLog(dir, run string) (*runLog, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return &runLog{File: f}, nil
+	return &log{File: f}, nil
 }
 
 // Write implements [io.Writer]. b holds whole lines.
-func (l *runLog) Write(b []byte) (int, error) {
+func (l *log) Write(b []byte) (int, error) {
 	if l.size > 0 && l.size+int64(len(b)) > logPart {
 		if err := l.compress(); err != nil {
 			return 0, err
@@ -58,7 +58,7 @@ func (l *runLog) Write(b []byte) (int, error) {
 }
 
 // compress makes a part of what is in the file, and empties the file.
-func (l *runLog) compress() (err error) {
+func (l *log) compress() (err error) {
 	in, err := os.Open(l.Name())
 	if err != nil {
 		return err
@@ -94,12 +94,12 @@ func (l *runLog) compress() (err error) {
 // pruneLogs deletes the logs in dir of all but the newest runs, and more of them if
 // they take more bytes than that.
 func pruneLogs(dir string, runs int, bytes int64) {
-	type log struct {
+	type kept struct {
 		files []string
 		size  int64
 		at    time.Time
 	}
-	logs := map[string]*log{}
+	logs := map[string]*kept{}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.events.*"))
 	if err != nil {
 		return
@@ -111,7 +111,7 @@ func pruneLogs(dir string, runs int, bytes int64) {
 		}
 		id, _, _ := strings.Cut(filepath.Base(path), ".events.")
 		if logs[id] == nil {
-			logs[id] = &log{}
+			logs[id] = &kept{}
 		}
 		l := logs[id]
 		l.files, l.size = append(l.files, path), l.size+info.Size()
@@ -119,11 +119,11 @@ func pruneLogs(dir string, runs int, bytes int64) {
 			l.at = info.ModTime()
 		}
 	}
-	var all []*log
+	var all []*kept
 	for _, l := range logs {
 		all = append(all, l)
 	}
-	slices.SortFunc(all, func(a, b *log) int { return b.at.Compare(a.at) }) // newest first
+	slices.SortFunc(all, func(a, b *kept) int { return b.at.Compare(a.at) }) // newest first
 	var sum int64
 	for i, l := range all {
 		if sum += l.size; i < runs && sum <= bytes {

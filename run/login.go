@@ -1,9 +1,8 @@
-package main
+package run
 
 import (
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -17,11 +16,9 @@ import (
 // until what the run has made is deleted.
 type logins struct {
 	dir, run string
-	onLocal  bool // the machines are those of the local cloud
+	onLocal  bool     // the machines are those of the local cloud
+	connect  []string // as in [Options]
 }
-
-// keysDir is where the keys of a run's machines are.
-func keysDir(state, run string) string { return login.Dir(runsDir(state), run) }
 
 // text says how to log in to the machine of a build; empty if it has no SSH.
 func (l *logins) text(build string, m builder.Machine) string {
@@ -39,9 +36,9 @@ func (l *logins) text(build string, m builder.Machine) string {
 	machine := login.Machine{Run: l.run, Build: build, User: value("User"), Host: value("Host"),
 		KeyFile: access.KeyFile, Proxy: access.Proxy, Through: access.Through}
 	machine.Port, _ = strconv.Atoi(value("Port"))
-	if l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
+	if l.connect != nil && l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
 		// The cloud knows its machines by id, and leads to each of their ports.
-		machine.Host, machine.Port, machine.Proxy, machine.Through = value("ID"), access.Port, ncProxy(), ""
+		machine.Host, machine.Port, machine.Proxy, machine.Through = value("ID"), access.Port, l.connect, ""
 	}
 	key := value("SSHPrivateKey")
 	if machine.KeyFile != "" || !strings.Contains(key, "PRIVATE KEY") {
@@ -61,13 +58,4 @@ func (l *logins) text(build string, m builder.Machine) string {
 func dialed(host string, port int) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback() && localcloud.ServedPort(port) == port
-}
-
-// ncProxy is the command that connects to a machine of the local cloud.
-func ncProxy() []string {
-	self, err := os.Executable()
-	if err != nil {
-		self = "bake"
-	}
-	return []string{self, "nc", "%h", "%p"}
 }

@@ -1,0 +1,334 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder/amazon"
+	"bake/builtin"
+	"bake/config"
+	"bake/engine"
+	"bake/run/localcloud"
+	"bake/step"
+)
+
+// Options say what [Build] builds, and how.
+type Options struct {
+	Template Template // its SecretsManager and ReadData are set by Build
+	State    State
+	ID       string // of the run, a UUID; empty for a new one
+	Command  string // what the user called, kept in the ledger without secrets
+
+	Parallel int            // builds at a time; 0 or less means all
+	OnError  engine.OnError // empty means [engine.Cleanup]
+	Force    bool           // replace images and files that exist already
+	Debug    bool           // run one build at a time, and call Pause before each step
+
+	// Stop ends the run at once when it ends itself: teardown too, and what is still
+	// running two seconds later is left to itself. Nil never does.
+	Stop context.Context
+
+	// Cloud opens a cloud that takes the place of AWS, once the template has been found
+	// to be right; emit takes events of that. The caller closes it, after Build. Nil: AWS.
+	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
+
+	// Components makes what the template can use. Nil: all that is built in.
+	Components func(builtin.Parts) builtin.Catalog
+
+	// Emit gets every event, free of secrets, after it was written to the log. It is
+	// called by one goroutine at a time, and not after Build has returned. It may be nil.
+	Emit func(step.Event)
+
+	// Doubts is told what is doubtful about the template before anything of it is run.
+	// It may be nil.
+	Doubts func(Diagnosis)
+
+	// Ask, Pause and Terminal reach the user: when a step has failed and OnError is
+	// [engine.Ask], before each step with Debug, and for components that wait for input.
+	// If they are nil, Unattended says why, and [engine.Ask] means [engine.Cleanup].
+	Ask        func(ctx context.Context, build, step string, err error) engine.Answer
+	Pause      func(ctx context.Context, build, step string) error
+	Terminal   func() (io.ReadCloser, error)
+	Unattended error
+
+	// Connect is the command that connects its standard input and output to a port of a
+	// machine of the local cloud, with the %h and %p of ssh_config, for the user's own
+	// SSH client. Nil: the machine's address must do.
+	Connect []string
+
+	Now func() time.Time // nil: time.Now
+}
+
+// Result is how a run ended.
+type Result struct {
+	Run     string // its id
+	Elapsed time.Duration
+	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
+	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
+
+	// Diagnosis says what of the template is to blame for a failure, and warns of a log
+	// that is not complete.
+	Diagnosis
+}
+
+// FailedError is the error of a run some of whose builds failed, or that was
+// cancelled, or that left something behind. It wraps what went wrong.
+type FailedError struct {
+	Errs []error         // of builds, and the cause that the run was cancelled with
+	Left []step.Resource // as in [Result]
+}
+
+func (e *FailedError) Error() string {
+	var lines []string
+	for _, err := range e.Errs {
+		lines = append(lines, err.Error())
+	}
+	for _, r := range e.Left {
+		lines = append(lines, "left behind: "+r.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e *FailedError) Unwrap() []error { return e.Errs }
+
+// Build runs the builds of a template to their end, whatever that is, and deletes
+// what they made only to make their images. When ctx ends, they stop, and what they
+// made is deleted; see [Options] for Stop. If the cause of either has a method
+// Cancelling() string, that is what the log says of it.
+//
+// The error is a *[TemplateError] if nothing was run because the template is wrong, and
+// a *[FailedError] if not all went well: then the result is that of what was run. Any other says what kept the run from
+// starting or its ledger from being written.
+func Build(ctx context.Context, o Options) (Result, error) {
+	o.ID = cmp.Or(o.ID, uuid.NewString())
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Stop == nil {
+		o.Stop = context.Background()
+	}
+	if o.Components == nil {
+		o.Components = builtin.Parts.Catalog
+	}
+	if o.Template.Now.IsZero() {
+		o.Template.Now = o.Now()
+	}
+	if o.Template.Cwd == "" {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return Result{}, err
+		}
+		o.Template.Cwd = cwd
+	}
+	run := step.Invocation{ID: o.ID, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
+	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
+	parts := builtin.Parts{Env: o.Template.Env, Terminal: o.terminal, Now: o.Now}
+	if o.Cloud != nil {
+		// What is wrong with the template is said before the cloud starts; the secrets
+		// of that are not known then.
+		t := o.Template
+		t.SecretsManager = nil
+		if _, err := check(ctx, t, o.Components(parts), run); err != nil {
+			return Result{}, err
+		}
+	}
+	events, err := openEvents(o.State, run.ID, o.Emit)
+	if err != nil {
+		return Result{}, err
+	}
+	result, err := build(ctx, o, run, parts, events)
+	if _, ok := errors.AsType[*TemplateError](err); ok {
+		_ = events.close() // the template is what matters
+		return result, err
+	}
+	return result, errors.Join(err, events.close())
+}
+
+// build is Build with everything that it needs. It has closed the events if the run
+// was started.
+func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Parts, events *events) (Result, error) {
+	say := func(kind step.Kind, text string) { events.handle(step.Event{Time: o.Now(), Kind: kind, Text: text}) }
+	ctx, release := announced(ctx, func(cause error) { say(step.Say, cancelling(cause)) })
+	defer release()
+	stop, release := announced(o.Stop, func(error) { say(step.Say, "Stopping immediately") })
+	defer release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })()
+
+	if o.Cloud != nil {
+		cloud, err := o.Cloud(ctx, events.handle)
+		if err != nil {
+			return Result{}, err
+		}
+		if text := cloud.Dependence(); text != "" {
+			say(step.Say, text)
+		}
+		var unwatch func()
+		ctx, unwatch = cloud.Watch(ctx)
+		defer unwatch()
+		parts.Cloud = cloud.Cloud
+		parts.Env = slices.Concat(parts.Env, cloud.Environment())
+		run.Env = slices.Concat(run.Env, cloud.Environment())
+	}
+	all := o.Components(parts)
+	load := o.Template.Options
+	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
+	template, diags := config.Load(ctx, load)
+	if diags.HasErrors() {
+		return Result{}, &TemplateError{diags, template.Files()}
+	}
+	if o.Doubts != nil {
+		o.Doubts(Diagnosis{diags, template.Files()})
+	}
+	ledger, err := step.CreateLedger(o.State.Ledgers(), step.Header{
+		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command),
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, connect: o.Connect}
+	options := engine.Options{
+		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError,
+		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
+		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
+	}
+	if o.OnError == engine.Ask && o.Ask == nil || o.Debug && o.Pause == nil {
+		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
+		if o.Unattended != nil {
+			text += " " + sentence(o.Unattended)
+		}
+		say(step.Warning, text)
+		if o.Ask == nil && o.OnError == engine.Ask {
+			options.OnError = engine.Cleanup
+		}
+	}
+	ended, diags := runToEnd(ctx, stop, template, all.Components, options)
+	if err := events.close(); err != nil { // the images are as good as with a log
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
+	}
+	return conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
+}
+
+// terminal is what components get that wait for the user.
+func (o Options) terminal() (io.ReadCloser, error) {
+	switch {
+	case o.Terminal != nil:
+		return o.Terminal()
+	case o.Unattended != nil:
+		return nil, o.Unattended
+	}
+	return nil, errors.New("there is nobody to ask")
+}
+
+// announced returns a context that ends when parent does, with the same cause, after
+// tell was called. The caller releases it; tell is not called after that.
+func announced(parent context.Context, tell func(cause error)) (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	told := make(chan struct{})
+	keep := context.AfterFunc(parent, func() {
+		defer close(told)
+		tell(context.Cause(parent))
+		cancel(context.Cause(parent))
+	})
+	if parent.Err() != nil {
+		<-told
+	}
+	return ctx, func() {
+		if !keep() {
+			<-told
+		}
+		cancel(nil)
+	}
+}
+
+// cancelling says why a run is cancelled.
+func cancelling(cause error) string {
+	if c, ok := errors.AsType[interface {
+		error
+		Cancelling() string
+	}](cause); ok {
+		return c.Cancelling()
+	}
+	return fmt.Sprintf("Cancelling build: %v", cause)
+}
+
+// sentence is an error as a sentence.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// runToEnd is [engine.Run], but does not wait for builds that go on after they
+// were told to stop at once.
+func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
+	type end struct {
+		result engine.Result
+		diags  hcl.Diagnostics
+	}
+	ended := make(chan end, 1)
+	go func() {
+		result, diags := engine.Run(ctx, stop, t, c, o)
+		ended <- end{result, diags}
+	}()
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-stop.Done():
+	}
+	select {
+	case e := <-ended:
+		return e.result, e.diags
+	case <-time.After(hurry):
+		return engine.Result{}, nil
+	}
+}
+
+// conclude closes the ledger and says how the run ended.
+func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.FileLedger, ended engine.Result, d Diagnosis) (Result, error) {
+	result := Result{Run: run.ID, Builds: ended.Builds, Diagnosis: d}
+	failed := FailedError{}
+	for _, b := range ended.Builds {
+		if blamed, ok := errors.AsType[hcl.Diagnostics](b.Err); ok {
+			result.Diags = append(result.Diags, blamed...)
+		}
+		if b.Err != nil {
+			failed.Errs = append(failed.Errs, fmt.Errorf("%s: %w", b.Name, b.Err))
+		}
+	}
+	wrong := d.Diags.HasErrors()
+	if wrong {
+		failed.Errs = append(failed.Errs, d.Diags)
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(&failed, cause) {
+		failed.Errs = append(failed.Errs, cause)
+	}
+	left, err := ledger.Owned()
+	if err == nil {
+		err = ledger.Close()
+	}
+	result.Left, result.Elapsed = left, o.Now().Sub(run.Start)
+	if err != nil {
+		return result, fmt.Errorf("the ledger of the run: %w", err)
+	}
+	if len(left) == 0 {
+		os.RemoveAll(o.State.keys(run.ID))
+	}
+	if wrong && len(ended.Builds) == 0 {
+		return result, (*TemplateError)(&result.Diagnosis)
+	}
+	if failed.Left = left; len(left) > 0 || len(failed.Errs) > 0 {
+		return result, &failed
+	}
+	return result, nil
+}

@@ -1,0 +1,60 @@
+package run
+
+import (
+	"fmt"
+	"sync"
+
+	"bake/step"
+	"bake/ui"
+)
+
+// events keeps the events of a run in its log and passes them on, one at a time.
+type events struct {
+	mu     sync.Mutex
+	file   *log
+	json   *ui.JSON
+	emit   func(step.Event) // may be nil
+	closed bool
+}
+
+// openEvents creates the log of a run. The caller closes it.
+func openEvents(state State, run string, emit func(step.Event)) (*events, error) {
+	file, err := createLog(state.Runs(), run)
+	if err != nil {
+		return nil, err
+	}
+	return &events{file: file, json: &ui.JSON{Out: file}, emit: emit}, nil
+}
+
+// handle takes e, which is dropped after close. It may be called by several
+// goroutines.
+func (v *events) handle(e step.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return
+	}
+	v.json.Handle(e)
+	if v.emit != nil {
+		v.emit(e)
+	}
+}
+
+// close ends the log. The error says why it is not complete. Only the first call
+// does something.
+func (v *events) close() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return nil
+	}
+	v.closed = true
+	err := v.json.Err
+	if cerr := v.file.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("the log of the run is incomplete: %w", err)
+	}
+	return nil
+}

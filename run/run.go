@@ -1,0 +1,81 @@
+// Package run is bake as a library: one invocation of bake build, or of bake sweep,
+// with its ledger, its log, its events and its teardown. It reads no flags and no
+// environment, asks nobody, and writes to nothing but its directory of state: whatever
+// else it needs is given to it.
+package run
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builtin"
+	"bake/config"
+	"bake/engine"
+	"bake/internal/login"
+	"bake/step"
+)
+
+// State is the directory where runs keep what must outlive them.
+type State string
+
+// Ledgers is where the ledgers are of runs that own something.
+func (s State) Ledgers() string { return filepath.Join(string(s), "ledgers") }
+
+// Runs is where the logs of runs are.
+func (s State) Runs() string { return filepath.Join(string(s), "runs") }
+
+// Log is the path of the log of a run.
+func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
+
+// keys is where the keys of a run's machines are.
+func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
+
+// Template says what is run: template files with the values of their variables, and
+// which of their builds. Data sources are those of the components.
+type Template struct {
+	config.Options
+	Only   []string // globs over full build names; empty means all
+	Except []string // globs over full build names, and over names or types of post-processors
+}
+
+// Diagnosis is what is wrong with a template, or doubtful about it.
+type Diagnosis struct {
+	Diags hcl.Diagnostics
+	Files map[string]*hcl.File // what Diags refers to
+}
+
+// TemplateError says what is wrong with a template. Nothing was run.
+type TemplateError Diagnosis
+
+func (e *TemplateError) Error() string { return e.Diags.Error() }
+
+// Check reads a template and decodes all that it would run. What is wrong is a
+// *TemplateError; without an error, the diagnosis holds what is only doubtful.
+func Check(ctx context.Context, t Template, parts builtin.Parts) (Diagnosis, error) {
+	return check(ctx, t, parts.Catalog(), step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
+}
+
+func check(ctx context.Context, t Template, all builtin.Catalog, run step.Invocation) (Diagnosis, error) {
+	t.DataSources = all.DataSources
+	template, diags := config.Load(ctx, t.Options)
+	if !diags.HasErrors() || len(template.Builds) > 0 {
+		diags = config.Merge(diags, engine.Check(ctx, template, all.Components, engine.Options{
+			Only: t.Only, Except: t.Except, Run: run, Start: run.Start,
+		}))
+	}
+	found := Diagnosis{diags, template.Files()}
+	if diags.HasErrors() {
+		return found, (*TemplateError)(&found)
+	}
+	return found, nil
+}
+
+// teardownGrace is how long the teardown of one build may take. Terminating an
+// instance on EC2 takes a minute or two, deregistering what a copy left a few more.
+const teardownGrace = 20 * time.Minute
+
+// hurry is how long a build that was told to stop at once may take to do so.
+const hurry = 2 * time.Second

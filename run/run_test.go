@@ -1,0 +1,441 @@
+package run_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/config"
+	"bake/engine"
+	"bake/run"
+	"bake/step"
+	"bake/ui"
+)
+
+// start is when all runs of these tests start.
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// bench is a directory with a template whose build makes a file.
+type bench struct {
+	dir    string
+	image  string // what the build makes
+	events []step.Event
+	on     func(step.Event) // sees each event
+}
+
+// options are those of a build of a template, in which IMAGE and DIR stand for paths.
+func (b *bench) options(t *testing.T, template string) run.Options {
+	t.Helper()
+	b.dir = t.TempDir()
+	b.image = filepath.Join(b.dir, "image")
+	path := filepath.Join(b.dir, "t.pkr.hcl")
+	text := strings.NewReplacer("IMAGE", filepath.ToSlash(b.image), "DIR", filepath.ToSlash(b.dir)).Replace(template)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return run.Options{
+		Template: run.Template{Options: config.Options{Path: path, Cwd: b.dir, Env: os.Environ(), Now: start}},
+		State:    run.State(filepath.Join(b.dir, "state")), ID: "r1", Command: "test",
+		Emit: func(e step.Event) {
+			b.events = append(b.events, e)
+			if b.on != nil {
+				b.on(e)
+			}
+		},
+	}
+}
+
+func (b *bench) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(b.dir, name))
+	return err == nil
+}
+
+// said returns the texts of all events of a kind.
+func (b *bench) said(kind step.Kind) (texts []string) {
+	for _, e := range b.events {
+		if e.Kind == kind {
+			texts = append(texts, e.Text)
+		}
+	}
+	return texts
+}
+
+const fileSource = `
+source "file" "f" {
+  target  = "IMAGE"
+  content = "x"
+}
+build {
+  sources = ["file.f"]
+  `
+
+func TestBuild(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo $PACKER_RUN_UUID"] }
+}`)
+	result, err := run.Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !b.exists("image") {
+		t.Error("there is no image")
+	}
+	if result.Run != "r1" || len(result.Builds) != 1 || result.Builds[0].Name != "file.f" || len(result.Builds[0].Artifacts) != 1 || len(result.Left) != 0 {
+		t.Errorf("the result is %+v", result)
+	}
+	if got := b.said(step.Output); !slices.Equal(got, []string{"r1"}) {
+		t.Errorf("the provisioner said %q", got)
+	}
+	if b.exists("state/ledgers/r1.jsonl") {
+		t.Error("the ledger of a run that owns nothing is still there")
+	}
+	// The log is the events, as they were emitted.
+	f, err := os.Open(o.State.Log("r1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var logged []step.Kind
+	if err := ui.ReadEvents(f, func(e step.Event) { logged = append(logged, e.Kind) }); err != nil {
+		t.Fatal(err)
+	}
+	var emitted []step.Kind
+	for _, e := range b.events {
+		emitted = append(emitted, e.Kind)
+	}
+	if !slices.Equal(logged, emitted) || logged[len(logged)-1] != step.RunFinished {
+		t.Errorf("the log has %v, emitted were %v", logged, emitted)
+	}
+}
+
+func TestBuildOfAWrongTemplate(t *testing.T) {
+	for _, template := range []string{
+		"source \"file\" \"f\" {\n  target = local.none\n}\nbuild { sources = [\"file.f\"] }\n",
+		"build {",
+	} {
+		var b bench
+		o := b.options(t, template)
+		_, err := run.Build(t.Context(), o)
+		wrong, ok := errors.AsType[*run.TemplateError](err)
+		if !ok || len(wrong.Diags) == 0 || wrong.Diags[0].Subject == nil || wrong.Files[wrong.Diags[0].Subject.Filename] == nil {
+			t.Errorf("%q: the error is %v, with sources %v", template, err, wrong)
+		}
+		if b.exists("state/ledgers/r1.jsonl") || b.exists("image") {
+			t.Errorf("%q: something was run", template)
+		}
+	}
+}
+
+func TestBuildTellsDoubts(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+"}")
+	vars := filepath.Join(b.dir, "v.pkrvars.hcl")
+	if err := os.WriteFile(vars, []byte("nobody = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Template.VarFiles, o.Template.WarnUndeclared = []string{vars}, true
+	var doubts run.Diagnosis
+	o.Doubts = func(d run.Diagnosis) {
+		doubts = d
+		if b.exists("image") {
+			t.Error("the template had been run by then")
+		}
+	}
+	if _, err := run.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if len(doubts.Diags) != 1 || !strings.Contains(doubts.Diags.Error(), "nobody") {
+		t.Errorf("the doubts are %v", doubts.Diags)
+	}
+}
+
+func TestBuildThatFails(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+"\n  provisioner \"shell-local\" { inline = [\"exit 3\"] }\n}")
+	result, err := run.Build(t.Context(), o)
+	failed, ok := errors.AsType[*run.FailedError](err)
+	if !ok || len(failed.Errs) != 1 || !strings.Contains(err.Error(), "file.f: ") || !strings.Contains(err.Error(), "3") {
+		t.Fatalf("the error is %v", err)
+	}
+	if len(failed.Left) != 0 || b.exists("image") || b.exists("state/ledgers/r1.jsonl") {
+		t.Errorf("%v are left", failed.Left)
+	}
+	if len(result.Builds) != 1 || result.Builds[0].Err == nil || !strings.HasSuffix(result.Builds[0].Place, "t.pkr.hcl:9") {
+		t.Errorf("the result is %+v", result)
+	}
+}
+
+// failing is a template whose provisioner makes the build fail.
+const failing = fileSource + `provisioner "shell-local" { inline = ["exit 3"] }
+}`
+
+// TestSweepOfWhatABuildLeft: what a run was told to leave is in its result and its
+// ledger, and a sweep deletes it.
+func TestSweepOfWhatABuildLeft(t *testing.T) {
+	var b bench
+	o := b.options(t, failing)
+	o.OnError = engine.Abort
+	result, err := run.Build(t.Context(), o)
+	failed, ok := errors.AsType[*run.FailedError](err)
+	if !ok || len(failed.Left) != 1 || len(result.Left) != 1 || result.Left[0].Kind != builder.FilePrefix+":file" || !b.exists("image") {
+		t.Fatalf("the error is %v, the result %+v", err, result)
+	}
+	var found []run.SweptRun
+	sweep := run.SweepOptions{State: o.State, DryRun: true, Found: func(s run.SweptRun) { found = append(found, s) }}
+	swept, err := run.Sweep(t.Context(), sweep)
+	if err != nil || len(swept) != 1 || len(found) != 1 || swept[0].Run != "r1" || swept[0].Command != "test" || !swept[0].Started.Equal(start) || len(swept[0].Left) != 1 || !b.exists("image") {
+		t.Fatalf("a dry run: %v, %+v", err, swept)
+	}
+	sweep.DryRun = false
+	swept, err = run.Sweep(t.Context(), sweep)
+	if err != nil || len(swept) != 1 || len(swept[0].Owned) != 1 || len(swept[0].Left) != 0 || b.exists("image") {
+		t.Fatalf("%v, %+v", err, swept)
+	}
+	if swept, err = run.Sweep(t.Context(), sweep); err != nil || len(swept) != 0 {
+		t.Errorf("the second time: %v, %+v", err, swept)
+	}
+}
+
+type asked struct{}
+
+func (asked) Error() string      { return "somebody wants that" }
+func (asked) Cancelling() string { return "Cancelling: somebody wants that" }
+
+// TestBuildIsCancelled: a context that ends makes builds stop, and what they made is
+// deleted.
+func TestBuildIsCancelled(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "sleep 60"] }
+}`)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	b.on = func(e step.Event) {
+		if e.Text == "up" {
+			cancel(asked{})
+		}
+	}
+	result, err := run.Build(ctx, o)
+	if _, ok := errors.AsType[*run.FailedError](err); !ok || !errors.Is(err, asked{}) {
+		t.Fatalf("the error is %v", err)
+	}
+	if len(result.Left) != 0 || b.exists("image") || b.exists("state/ledgers/r1.jsonl") {
+		t.Errorf("%v are left", result.Left)
+	}
+	if got := b.said(step.Say); !slices.Contains(got, "Cancelling: somebody wants that") {
+		t.Errorf("what was said: %q", got)
+	}
+}
+
+// TestBuildOfAContextThatHasEnded: nothing is run.
+func TestBuildOfAContextThatHasEnded(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+"}")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("too late"))
+	_, err := run.Build(ctx, o)
+	if err == nil || !strings.Contains(err.Error(), "too late") || b.exists("image") {
+		t.Errorf("the error is %v", err)
+	}
+	if got := b.said(step.Say); len(got) == 0 || got[0] != "Cancelling build: too late" {
+		t.Errorf("what was said: %q", got)
+	}
+}
+
+// TestBuildStopsAtOnce: Stop alone ends a run, teardown too, and what is left is in
+// the result, and swept later.
+func TestBuildStopsAtOnce(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "sleep 60"] }
+}`)
+	stop, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	o.Stop = stop
+	b.on = func(e step.Event) {
+		if e.Text == "up" {
+			end(errors.New("at once"))
+		}
+	}
+	result, err := run.Build(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "at once") || len(result.Left) != 1 || !b.exists("image") {
+		t.Fatalf("the error is %v, the result %+v", err, result)
+	}
+	if got := b.said(step.Say); !slices.Contains(got, "Stopping immediately") {
+		t.Errorf("what was said: %q", got)
+	}
+	if _, err := run.Sweep(t.Context(), run.SweepOptions{State: o.State}); err != nil || b.exists("image") {
+		t.Errorf("the sweep: %v", err)
+	}
+}
+
+// TestBuildWithNobodyToAsk: a step that fails is not asked about, and that is said.
+func TestBuildWithNobodyToAsk(t *testing.T) {
+	var b bench
+	o := b.options(t, failing)
+	o.OnError, o.Unattended = engine.Ask, errors.New("it is night")
+	if _, err := run.Build(t.Context(), o); err == nil || b.exists("image") {
+		t.Errorf("the error is %v", err)
+	}
+	if got := b.said(step.Warning); len(got) != 1 || !strings.HasSuffix(got[0], "It is night.") {
+		t.Errorf("the warnings are %q", got)
+	}
+	o.ID = "r2"
+	asks := 0
+	o.Ask = func(context.Context, string, string, error) engine.Answer {
+		asks++
+		return engine.AnswerAbort
+	}
+	if result, err := run.Build(t.Context(), o); err == nil || len(result.Left) != 1 || asks != 1 {
+		t.Errorf("%d questions; the error is %v, left are %v", asks, err, result.Left)
+	}
+}
+
+// deleter is a destroyer for tests.
+type deleter struct {
+	gone []string
+	fail error
+}
+
+func (d *deleter) Destroy(_ context.Context, r step.Resource) error {
+	if d.fail != nil {
+		return d.fail
+	}
+	d.gone = append(d.gone, r.Key)
+	return nil
+}
+
+// left writes the ledger of a run that has ended and owns things with these keys.
+func left(t *testing.T, state run.State, id string, keys ...string) {
+	t.Helper()
+	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: id, Started: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if err := l.Intend(step.Resource{Kind: "fake:thing", Key: k, Build: "b"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	state := run.State(t.TempDir())
+	left(t, state, "r1", "a", "b")
+	left(t, state, "r2", "c")
+	live, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "r3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	if err := live.Intend(step.Resource{Kind: "fake:thing", Key: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	fake := &deleter{}
+	o := run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}}
+	o.Run = "r3"
+	if _, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "still going on") {
+		t.Errorf("a run that goes on: %v", err)
+	}
+	o.Run, fake.fail = "r1", errors.New("denied")
+	told := 0
+	o.Swept = func(s run.SweptRun, err error) {
+		if told++; len(s.Left) != 2 || err == nil {
+			t.Errorf("told of %+v, %v", s, err)
+		}
+	}
+	swept, err := run.Sweep(t.Context(), o)
+	incomplete, ok := errors.AsType[*run.SweepError](err)
+	if !ok || len(incomplete.Left) != 1 || !strings.Contains(err.Error(), "denied") || len(swept) != 1 || len(swept[0].Left) != 2 || told != 1 {
+		t.Fatalf("%v, %+v", err, swept)
+	}
+	o.Swept, fake.fail = nil, nil
+	o.Local = true
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 0 {
+		t.Errorf("nothing is on the local cloud: %v, %+v", err, swept)
+	}
+	o.Local, o.Run = false, ""
+	swept, err = run.Sweep(t.Context(), o)
+	if err != nil || len(swept) != 2 || !slices.Equal(fake.gone, []string{"b", "a", "c"}) { // newest first
+		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)
+	}
+	if paths, err := step.Ledgers(state.Ledgers()); err != nil || len(paths) != 1 {
+		t.Errorf("ledgers that are left: %v (%v)", paths, err)
+	}
+}
+
+// TestSweepByTags: what is found belongs to no run that goes on, and is itself in a
+// ledger while it is deleted. A dry run leaves no ledger: a later sweep would take all
+// that is in it for what a run has left.
+func TestSweepByTags(t *testing.T) {
+	state := run.State(t.TempDir())
+	live, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "live"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	fake := &deleter{}
+	tags := &run.Tags{Region: "r", Find: func(_ context.Context, place amazon.Place, id string) ([]step.Resource, error) {
+		if place.Region != "r" || id != "" {
+			t.Errorf("looked for %q in %+v", id, place)
+		}
+		return []step.Resource{
+			{Kind: "fake:thing", Key: "first", ID: "1", With: map[string]string{"run": "old"}},
+			{Kind: "fake:thing", Key: "mine", ID: "2", With: map[string]string{"run": "live"}},
+			{Kind: "fake:thing", Key: "last", ID: "3", With: map[string]string{"run": "old"}},
+		}, nil
+	}}
+	o := run.SweepOptions{State: state, Tags: tags, Destroyers: step.Destroyers{"fake": fake}, Command: "tags"}
+	if _, err := run.Sweep(t.Context(), o); !errors.Is(err, run.ErrEveryRun) {
+		t.Errorf("a sweep of every run there is: %v", err)
+	}
+	o.DryRun = true
+	swept, err := run.Sweep(t.Context(), o)
+	if err != nil || len(swept) != 1 || len(swept[0].Owned) != 2 || swept[0].Command != "tags" {
+		t.Errorf("a dry run: %v, %+v", err, swept)
+	}
+	if paths, _ := step.Ledgers(state.Ledgers()); len(paths) != 1 || len(fake.gone) != 0 {
+		t.Fatalf("after a dry run there are ledgers %v, gone are %v", paths, fake.gone)
+	}
+	o.DryRun, tags.Every, fake.fail = false, true, errors.New("denied")
+	if swept, err := run.Sweep(t.Context(), o); err == nil || len(swept) != 1 || len(swept[0].Left) != 2 {
+		t.Errorf("%v, %+v", err, swept)
+	}
+	fake.fail, o.Tags = nil, nil // what is left is in a ledger of its own
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 1 || !slices.Equal(fake.gone, []string{"first", "last"}) {
+		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)
+	}
+}
+
+func TestSweepOfADamagedLedger(t *testing.T) {
+	state := run.State(t.TempDir())
+	left(t, state, "r1", "a")
+	left(t, state, "r2", "b")
+	path := filepath.Join(state.Ledgers(), "r1.jsonl")
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("garbage\n"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	fake := &deleter{}
+	swept, err := run.Sweep(t.Context(), run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}})
+	incomplete, ok := errors.AsType[*run.SweepError](err)
+	if !ok || incomplete.Unreadable == nil || !strings.Contains(err.Error(), "r1.jsonl is damaged: line 3") {
+		t.Errorf("the error is %v", err)
+	}
+	// What a lost line may have handed over is not deleted; other runs are swept.
+	if len(swept) != 1 || swept[0].Run != "r2" || !slices.Equal(fake.gone, []string{"b"}) {
+		t.Errorf("%+v, gone are %v", swept, fake.gone)
+	}
+}

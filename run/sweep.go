@@ -1,0 +1,371 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"bake/builder/amazon"
+	"bake/run/localcloud"
+	"bake/step"
+)
+
+// SweepOptions say what [Sweep] deletes.
+type SweepOptions struct {
+	State   State
+	Run     string // only what this run has left; empty for all
+	Local   bool   // only what is on the local cloud
+	DryRun  bool   // delete nothing
+	Tags    *Tags  // where to look for run tags; nil: what the ledgers say
+	Command string // what the user called, for the ledger of what was found by its tags
+
+	// Clouds are those that resources are in, and their destroyers, unless Destroyers
+	// is given. The caller closes them. Nil: AWS alone.
+	Clouds     *localcloud.Clouds
+	Destroyers step.Destroyers
+
+	// Found is told of each run before what it left is deleted, and Swept after that,
+	// with the error of what could not be. Each may be nil.
+	Found func(SweptRun)
+	Swept func(SweptRun, error)
+
+	// Emit gets every event of a deletion. It is called by one goroutine at a time, and
+	// may be nil.
+	Emit func(step.Event)
+
+	Now func() time.Time // nil: time.Now
+}
+
+// Tags says where run tags are looked for.
+type Tags struct {
+	Region, Profile string // empty: as the AWS configuration says
+	Every           bool   // those of any run in AWS too, which may be going on elsewhere
+
+	// Find lists what carries the tag of a run, or of any run. Nil: [amazon.FindTagged].
+	Find func(context.Context, amazon.Place, string) ([]step.Resource, error)
+}
+
+// ErrEveryRun is the error of a sweep by tags in AWS that names no run, without
+// [Tags.Every]: what it finds may belong to runs that go on.
+var ErrEveryRun = errors.New("a sweep by tags has to name the run")
+
+// SweptRun is a run that has ended and left something behind.
+type SweptRun struct {
+	Run     string          `json:"run"`
+	Started time.Time       `json:"started"`
+	Command string          `json:"command_line"`
+	Owned   []step.Resource `json:"resources"`   // before the sweep
+	Left    []step.Resource `json:"left_behind"` // after it; all of it before it, and in a dry run
+}
+
+// String lists what the run owned before the sweep.
+func (s SweptRun) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Run %s", s.Run)
+	if !s.Started.IsZero() { // else its ledger has lost that line
+		fmt.Fprintf(&b, " of %s (%s)", s.Started.Local().Format(time.DateTime), s.Command)
+	}
+	b.WriteString(":")
+	for _, r := range s.Owned {
+		fmt.Fprintf(&b, "\n  %s", r)
+	}
+	return b.String()
+}
+
+// SweepError is the error of a sweep that could not do all that it was asked for.
+type SweepError struct {
+	Unreadable error   // which ledgers cannot be read, or not all of them; nil if all can
+	Left       []error // of the runs some of whose resources could not be deleted
+}
+
+func (e *SweepError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+func (e *SweepError) Unwrap() []error {
+	return slices.DeleteFunc(append([]error{e.Unreadable}, e.Left...), func(err error) bool { return err == nil })
+}
+
+// Sweep deletes what runs have left behind that are over: those that crashed or were
+// killed, and those that could not delete it, or were told not to. Runs that are going
+// on are left alone. When ctx ends, the deletion under way is given up, and what is
+// left stays in the ledgers.
+//
+// It returns the runs that had left something. The error is a *[SweepError] if the
+// sweep was not complete, which keeps no other run from being swept.
+func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Clouds == nil {
+		o.Clouds = new(localcloud.Clouds)
+	}
+	if o.Destroyers == nil {
+		o.Destroyers = o.Clouds.Destroyers()
+	}
+	found, live, unreadable := deadRuns(o.State.Ledgers(), o.Run)
+	defer func() {
+		for _, d := range found {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if o.Run != "" && slices.Contains(live, o.Run) {
+		return nil, fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.Run)
+	}
+	if o.Tags != nil {
+		unreadable = nil // what ledgers fail to tell, tags do
+		found, err = o.byTags(ctx, found, live)
+		if err != nil {
+			return nil, err
+		}
+	}
+	incomplete := &SweepError{Unreadable: unreadable}
+	found = slices.DeleteFunc(found, func(d dead) bool {
+		if len(d.owned) > 0 && (!o.Local || localcloud.Only(d.owned)) {
+			return false
+		}
+		err = errors.Join(err, d.close())
+		return true
+	})
+	if len(found) > 0 {
+		more := error(nil)
+		swept, more = o.sweep(ctx, found, incomplete)
+		err = errors.Join(err, more)
+	}
+	if len(incomplete.Unwrap()) > 0 {
+		err = errors.Join(incomplete, err)
+	}
+	return swept, err
+}
+
+// byTags returns one run that has left all that is found by its tags, in the place of
+// those found, whose ledgers it closes.
+func (o SweepOptions) byTags(ctx context.Context, found []dead, live []string) ([]dead, error) {
+	for _, d := range found {
+		if err := d.close(); err != nil {
+			return nil, err
+		}
+	}
+	tagged, err := o.tagged(ctx, live)
+	if err != nil || len(tagged) == 0 {
+		return nil, err
+	}
+	d := dead{header: step.Header{Run: uuid.NewString(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
+	if !o.DryRun { // which must not make a later sweep delete what others have made
+		d.ledger, err = adopt(o.State.Ledgers(), d.header, tagged)
+	}
+	return []dead{d}, err
+}
+
+// tagged finds what carries a run tag and belongs to no run that is going on here,
+// newest last, as a ledger would hold it.
+func (o SweepOptions) tagged(ctx context.Context, live []string) ([]step.Resource, error) {
+	place := amazon.Place{Region: o.Tags.Region, Profile: o.Tags.Profile}
+	if o.Local {
+		cloud, err := o.Clouds.Named(ctx, localcloud.Name)
+		if err != nil {
+			return nil, err
+		}
+		place.Cloud = cloud
+	} else if o.Run == "" && !o.Tags.Every && !o.DryRun {
+		return nil, ErrEveryRun
+	}
+	find := o.Tags.Find
+	if find == nil {
+		find = amazon.FindTagged
+	}
+	found, err := find(ctx, place, o.Run)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(r step.Resource) bool { return slices.Contains(live, r.With["run"]) })
+	slices.Reverse(found) // ledgers are torn down from their end
+	return found, nil
+}
+
+// sweep deletes what the runs found own, and closes nothing.
+func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *SweepError) (swept []SweptRun, err error) {
+	emit := o.Emit
+	if !o.DryRun {
+		events, err := openEvents(o.State, uuid.NewString(), o.Emit)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, events.close()) }()
+		emit = events.handle
+	}
+	for _, d := range found {
+		h := d.header
+		s := SweptRun{h.Run, h.Started, h.Command, listed(d.owned), listed(d.owned)}
+		if o.Found != nil {
+			o.Found(s)
+		}
+		if o.DryRun {
+			swept = append(swept, s)
+			continue
+		}
+		err := destroyAll(ctx, d, o.Destroyers, emit)
+		s.Left = listed(d.left())
+		if err != nil {
+			incomplete.Left = append(incomplete.Left, err)
+		}
+		if len(s.Left) == 0 {
+			os.RemoveAll(o.State.keys(h.Run))
+		}
+		swept = append(swept, s)
+		if o.Swept != nil {
+			o.Swept(s, err)
+		}
+	}
+	return swept, err
+}
+
+// listed is rs as JSON knows it: never null.
+func listed(rs []step.Resource) []step.Resource { return append([]step.Resource{}, rs...) }
+
+// dead is the ledger of a run that has ended without deleting everything. As a
+// [step.Ledger] it owns what can be deleted.
+type dead struct {
+	header step.Header
+	ledger *step.FileLedger // nil in a dry run by tags
+	owned  []step.Resource
+}
+
+func (d dead) close() error {
+	if d.ledger == nil {
+		return nil
+	}
+	return d.ledger.Close()
+}
+
+func (d dead) Intend(r step.Resource) error { return d.ledger.Intend(r) }
+func (d dead) Created(key, id string) error { return d.ledger.Created(key, id) }
+func (d dead) Gone(key string) error        { return d.ledger.Gone(key) }
+func (d dead) Owned() ([]step.Resource, error) {
+	owned, err := d.ledger.Owned()
+	return slices.DeleteFunc(owned, func(r step.Resource) bool { return uncertain(d.ledger, r) }), err
+}
+
+// temporary are the kinds of resource that no build hands to its user.
+var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role"}
+
+// uncertain says whether r may be the user's by now: the line of l that would tell
+// cannot be read.
+func uncertain(l *step.FileLedger, r step.Resource) bool {
+	_, kind, _ := strings.Cut(r.Kind, ":")
+	return l.Doubtful(r.Key) && !slices.Contains(temporary, kind)
+}
+
+// left returns what d's ledger still owns.
+func (d dead) left() []step.Resource {
+	owned, err := d.Owned()
+	if err != nil {
+		return d.owned
+	}
+	return owned
+}
+
+// damageText says what is lost with the unreadable lines of a ledger, and how to go on.
+func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
+	id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+	var b strings.Builder
+	fmt.Fprintf(&b, "the ledger %s is damaged: %v", path, l.Damage)
+	for _, r := range owned {
+		if uncertain(l, r) {
+			fmt.Fprintf(&b, "\n  not deleted, since it may belong to a finished build: %s", r)
+		}
+	}
+	fmt.Fprintf(&b, "\nTo find what is missing from it: bake sweep -tags -run %s -region REGION (with -local for the local cloud). Then delete the file.", id)
+	return b.String()
+}
+
+// deadRuns opens the ledgers of runs that have ended, all or the one of run, and
+// names the runs that have not. The caller closes the ledgers. The error says which
+// of them cannot be read, or not all of them; it does not keep the others from
+// being found.
+func deadRuns(dir, run string) (found []dead, live []string, err error) {
+	paths, err := step.Ledgers(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for _, path := range paths {
+		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+		l, err := step.OpenLedger(path)
+		if errors.Is(err, step.ErrLive) {
+			live = append(live, id)
+			continue
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its run has just ended well
+		}
+		if err != nil {
+			if run == "" || id == run {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if run != "" && id != run {
+			errs = append(errs, l.Close())
+			continue
+		}
+		d := dead{header: l.Header, ledger: l}
+		if l.Damage != nil {
+			d.header.Run = id // whatever its first line says
+			all, _ := l.Owned()
+			errs = append(errs, errors.New(damageText(path, l, all)))
+		}
+		owned, err := d.Owned()
+		errs = append(errs, err)
+		d.owned = owned
+		found = append(found, d)
+	}
+	return found, live, errors.Join(errs...)
+}
+
+// adopt writes what was found by its tags into a ledger, so that the sweep can
+// be swept up after as any other run.
+func adopt(dir string, h step.Header, found []step.Resource) (*step.FileLedger, error) {
+	l, err := step.CreateLedger(dir, h)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range found {
+		if err := l.Intend(r); err != nil {
+			return l, err
+		}
+		if err := l.Created(r.Key, r.ID); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// destroyAll tears down whatever the ledger owns, as the builds that made it
+// would, until ctx ends.
+func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit func(step.Event)) error {
+	owned, err := l.Owned()
+	if err != nil {
+		return err
+	}
+	var builds []string
+	for _, r := range owned {
+		if !slices.Contains(builds, r.Build) {
+			builds = append(builds, r.Build)
+		}
+	}
+	var errs []error
+	for _, name := range builds {
+		s := step.NewScope(step.Scope{Build: name, Ledger: l, Emit: emit, Grace: teardownGrace})
+		for prefix, d := range ds {
+			s.Handle(prefix, d)
+		}
+		errs = append(errs, s.Close(ctx, ctx))
+	}
+	return errors.Join(errs...)
+}
