@@ -342,7 +342,7 @@ func TestSweep(t *testing.T) {
 	fake := &deleter{}
 	o := run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}}
 	o.Run = "r3"
-	if _, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "still going on") {
+	if _, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "still in progress") {
 		t.Errorf("a run that goes on: %v", err)
 	}
 	o.Run, fake.fail = "r1", errors.New("denied")
