@@ -67,10 +67,11 @@ type Describer interface {
 // Access is what a user's own SSH client needs to know of the way to a machine,
 // beyond the values of build.*.
 type Access struct {
-	Port    int      // of the machine's SSH server, wherever it is forwarded to
-	KeyFile string   // the user's own private key, if that lets in
-	Proxy   []string // a command that connects its standard input and output to %h at %p; none: dial
-	Through string   // what alone leads there, in words, if no SSH client can take that way
+	Port     int      // of the machine's SSH server, wherever it is forwarded to
+	KeyFile  string   // the user's own private key, if that lets in
+	CertFile string   // its certificate, if it needs one
+	Proxy    []string // a command that connects its standard input and output to %h at %p; none: dial
+	Through  string   // what alone leads there, in words, if no SSH client can take that way
 }
 
 // Accessible is a communicator whose machine a user can log in to with SSH.

@@ -34,7 +34,7 @@ func (l *logins) text(build string, m builder.Machine) string {
 	}
 	access := reached.Access()
 	machine := login.Machine{Run: l.run, Build: build, User: value("User"), Host: value("Host"),
-		KeyFile: access.KeyFile, Proxy: access.Proxy, Through: access.Through}
+		KeyFile: access.KeyFile, Cert: access.CertFile, Proxy: access.Proxy, Through: access.Through}
 	machine.Port, _ = strconv.Atoi(value("Port"))
 	if l.connect != nil && l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
 		// The cloud knows its machines by id, and leads to each of their ports.

@@ -3,11 +3,11 @@ package ssh
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -52,8 +52,15 @@ func newClient(s *step.Scope, o *Options, t Target) (*Client, error) {
 
 	c.agent = &localAgent{socket: agentSocket(s.Run.Env)}
 	c.agent.forward = c.agent.socket != "" && !o.DisableAgentForwarding
-	if (o.AgentAuth || o.BastionHost != "" && o.BastionAgentAuth) && c.agent.socket == "" {
-		return nil, errors.New("ssh_agent_auth is set, but no SSH agent runs here: " + startAgent)
+	wanted := ""
+	switch {
+	case o.AgentAuth:
+		wanted = "ssh_agent_auth"
+	case o.BastionHost != "" && o.BastionAgentAuth:
+		wanted = "ssh_bastion_agent_auth"
+	}
+	if wanted != "" && c.agent.socket == "" {
+		return nil, fmt.Errorf("%s is set, but no SSH agent runs here: %s", wanted, startAgent)
 	}
 	if err := c.prepareLogins(); err != nil {
 		return nil, err
@@ -84,17 +91,18 @@ func (c *Client) prepareLogins() error {
 	if o.BastionInteractive {
 		c.bastionAuth.ask = askOnTerminal
 	}
-	keyFile, certFile := o.BastionPrivateKeyFile, o.BastionCertificateFile
-	if keyFile == "" {
-		keyFile = o.PrivateKeyFile
-		if certFile == "" {
-			certFile = o.CertificateFile
-		}
-	}
-	if err := c.bastionAuth.addFile(keyFile, certFile); err != nil {
+	if err := c.bastionAuth.addFile(o.bastionKey()); err != nil {
 		return fmt.Errorf("ssh_bastion_private_key_file: %w", err)
 	}
 	return nil
+}
+
+// bastionKey is the key for the bastion host and its certificate; both may be "".
+func (o *Options) bastionKey() (keyFile, certFile string) {
+	if o.BastionPrivateKeyFile != "" {
+		return o.BastionPrivateKeyFile, o.BastionCertificateFile
+	}
+	return o.PrivateKeyFile, cmp.Or(o.BastionCertificateFile, o.CertificateFile)
 }
 
 // Close ends the connection. Calls that are under way fail.
@@ -182,27 +190,57 @@ func (c *Client) Describe(data map[string]any) {
 // Access implements [communicator.Accessible].
 func (c *Client) Access() communicator.Access {
 	o := &c.opts
-	a := communicator.Access{Port: o.Port, KeyFile: absolute(o.PrivateKeyFile)}
+	a := communicator.Access{Port: o.Port, KeyFile: absolute(o.PrivateKeyFile), CertFile: absolute(o.CertificateFile)}
 	if c.target.Through != nil {
 		a.Through = c.target.Through()
 	}
 	switch {
 	case o.BastionHost != "":
-		a.Proxy = []string{"ssh"}
-		if key := cmp.Or(o.BastionPrivateKeyFile, o.PrivateKeyFile); key != "" {
-			a.Proxy = append(a.Proxy, "-i", absolute(key))
-		}
-		if o.BastionPort != 0 && o.BastionPort != 22 {
-			a.Proxy = append(a.Proxy, "-p", strconv.Itoa(o.BastionPort))
-		}
-		if o.BastionUsername != "" {
-			a.Proxy = append(a.Proxy, "-l", o.BastionUsername)
-		}
-		a.Proxy = append(a.Proxy, "-W", "[%h]:%p", "--", o.BastionHost)
+		a.Proxy = c.bastionCommand()
 	case o.ProxyHost != "":
 		a.Through = "the SOCKS proxy " + net.JoinHostPort(o.ProxyHost, strconv.Itoa(o.ProxyPort))
 	}
 	return a
+}
+
+// bastionCommand is ssh to the bastion host, which connects it to %h at %p. Its host
+// key is checked as bake does, which is without asking: ssh may have no terminal.
+func (c *Client) bastionCommand() []string {
+	o := &c.opts
+	known := "accept-new"
+	if o.HostKeyCheck == Off {
+		known = "no"
+	}
+	args := []string{"ssh", "-o", "StrictHostKeyChecking=" + known, "-o", "LogLevel=ERROR"}
+	if o.KnownHostsFile != "" {
+		args = append(args, "-o", "UserKnownHostsFile="+optionWord(absolute(o.KnownHostsFile)))
+	} else if o.HostKeyCheck == Off {
+		args = append(args, "-o", "UserKnownHostsFile=/dev/null")
+	}
+	if key, cert := o.bastionKey(); key != "" {
+		args = append(args, "-i", absolute(key))
+		if cert != "" {
+			args = append(args, "-o", "CertificateFile="+optionWord(absolute(cert)))
+		}
+		if !o.BastionAgentAuth {
+			args = append(args, "-o", "IdentitiesOnly=yes")
+		}
+	}
+	if o.BastionPort != 0 && o.BastionPort != 22 {
+		args = append(args, "-p", strconv.Itoa(o.BastionPort))
+	}
+	if o.BastionUsername != "" {
+		args = append(args, "-l", o.BastionUsername)
+	}
+	return append(args, "-W", "[%h]:%p", "--", o.BastionHost)
+}
+
+// optionWord makes a path one word of a line of ssh_config.
+func optionWord(path string) string {
+	if strings.ContainsAny(path, " \t") {
+		return `"` + path + `"`
+	}
+	return path
 }
 
 // absolute is the path of a file of the user's for programs that start elsewhere.

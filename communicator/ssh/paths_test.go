@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -208,6 +209,73 @@ func TestBastion(t *testing.T) {
 	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
 	want(t, err, "the bastion host", "did not let user")
 	between(t, "failing", time.Since(start), 0, 10*time.Second)
+}
+
+// What a user's SSH client is told of a bastion host leads through it, without a
+// question.
+func TestLoginThroughBastion(t *testing.T) {
+	client, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Skip("no ssh here; install openssh-client")
+	}
+	key, gate := newKey(t), newKey(t)
+	inner, outer := login(t), login(t)
+	inner.Key, outer.Key = key.Signer.PublicKey(), gate.Signer.PublicKey()
+	machine := commtest.Serve(t, t.TempDir(), inner)
+	bastion := commtest.Serve(t, t.TempDir(), outer)
+	o := options(machine)
+	o.PrivateKeyFile = writeKey(t, key)
+	o.BastionHost, o.BastionPort, o.BastionUsername = bastion.Host, bastion.Port, "me"
+	o.BastionPrivateKeyFile = writeKey(t, gate)
+	o.KnownHostsFile = filepath.Join(t.TempDir(), "known hosts")
+	known := ""
+	for _, s := range []*commtest.Server{machine, bastion} {
+		known += fmt.Sprintf("[%s]:%d %s", s.Host, s.Port, gossh.MarshalAuthorizedKey(s.HostKey))
+	}
+	if err := os.WriteFile(o.KnownHostsFile, []byte(known), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	access := func() communicator.Access {
+		c, err := ssh.Connect(t.Context(), scope(nil), o, ssh.Target{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.(communicator.Accessible).Access()
+	}
+	proxy := access().Proxy
+	for i, arg := range proxy {
+		proxy[i] = strings.NewReplacer("%h", machine.Host, "%p", strconv.Itoa(machine.Port)).Replace(arg)
+	}
+	cmd := exec.CommandContext(t.Context(), client, append([]string{"-F", "none"}, proxy[1:]...)...)
+	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=")
+	answer, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	banner, _ := bufio.NewReader(answer).ReadString('\n')
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if !strings.HasPrefix(banner, "SSH-2.0-") {
+		t.Errorf("%q answers %q, %s", proxy, banner, errOut.String())
+	}
+	if files, _ := os.ReadDir(filepath.Dir(o.KnownHostsFile)); len(files) != 1 {
+		t.Errorf("ssh has written another file of known hosts: %v", files)
+	}
+
+	o.KnownHostsFile = ""
+	if got := strings.Join(access().Proxy, " "); !strings.Contains(got, "StrictHostKeyChecking=accept-new") {
+		t.Errorf("ssh would ask about the host key: %s", got)
+	}
+	o.HostKeyCheck = ssh.Off
+	if got := strings.Join(access().Proxy, " "); !strings.Contains(got, "StrictHostKeyChecking=no -o LogLevel=ERROR -o UserKnownHostsFile=/dev/null") {
+		t.Errorf("ssh would look at the host key: %s", got)
+	}
 }
 
 // socks is a SOCKS5 proxy with a password. It connects to the host and port asked for.

@@ -23,6 +23,7 @@ type Machine struct {
 	Host    string `json:"host"`
 	Port    int    `json:"port"`
 	KeyFile string `json:"key_file,omitempty"` // empty if the user's own keys or a password let in
+	Cert    string `json:"certificate_file,omitempty"`
 
 	// Proxy is a command that connects its standard input and output to the machine,
 	// with the %h and %p of ssh_config; none if the host can be dialed.
@@ -39,6 +40,9 @@ func (m Machine) Args() []string {
 	var args []string
 	if m.KeyFile != "" {
 		args = append(args, "-i", m.KeyFile, "-o", "IdentitiesOnly=yes")
+	}
+	if m.Cert != "" {
+		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // of which a space would make two
 	}
 	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
 	if m.Port != 0 && m.Port != 22 {

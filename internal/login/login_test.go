@@ -14,6 +14,8 @@ func TestCommand(t *testing.T) {
 		"ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR 10.0.0.1": {Host: "10.0.0.1", Port: 22},
 		"ssh -i '/my keys/a.pem' -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -p 2222 admin@h": {
 			Host: "h", Port: 2222, User: "admin", KeyFile: "/my keys/a.pem"},
+		`ssh -i k -o IdentitiesOnly=yes -o 'CertificateFile="/my keys/k-cert.pub"' -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR h`: {
+			Host: "h", KeyFile: "k", Cert: "/my keys/k-cert.pub"},
 		`ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o 'ProxyCommand='\''/a b/bake'\'' nc i-1 %p' admin@h`: {
 			Host: "h", User: "admin", Proxy: []string{"/a b/bake", "nc", "i-1", "%p"}},
 	} {
