@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -98,7 +99,7 @@ func describedTypes() []types.InstanceTypeInfo {
 	for size, mib := range map[string]int32{"small": 1740, "medium": 3788, "large": 7680, "xlarge": 15360} {
 		out = append(out, typeInfo("m1."+size, types.ArchitectureTypeX8664, cpusOf(size), mib, false))
 	}
-	slices.SortFunc(out, func(a, b types.InstanceTypeInfo) int { return cmp.Compare(a.InstanceType, b.InstanceType) })
+	sort.Slice(out, func(i, j int) bool { return out[i].InstanceType < out[j].InstanceType })
 	return out
 }
 
@@ -248,7 +249,7 @@ func (s *Service) DescribeInstanceTypeOfferings(ctx context.Context, in *ec2.Des
 		return nil, err
 	}
 	key := func(r row) string { return fmt.Sprintf("%s %s", r.InstanceType, *r.Location) }
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	out := &ec2.DescribeInstanceTypeOfferingsOutput{NextToken: next, InstanceTypeOfferings: []types.InstanceTypeOffering{}}
 	for _, r := range rows {

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -227,7 +228,7 @@ func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsIn
 			return nil, wire.Errorf("InvalidKeyPair.NotFound", "The key pair ID '%s' does not exist", id)
 		}
 	}
-	slices.SortFunc(rows, func(a, b types.KeyPairInfo) int { return strings.Compare(*a.KeyName, *b.KeyName) })
+	sort.Slice(rows, func(i, j int) bool { return *rows[i].KeyName < *rows[j].KeyName })
 	rows, err := apply(keyFilters, in.Filters, rows)
 	if rows == nil {
 		rows = []types.KeyPairInfo{}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -180,7 +181,7 @@ func (s *state) repeatedRun(c wire.Caller, token, request string) (*ec2.RunInsta
 		out.Instances = append(out.Instances, in.Instance)
 	}
 	if out != nil {
-		slices.SortFunc(out.Instances, func(a, b types.Instance) int { return cmp.Compare(*a.AmiLaunchIndex, *b.AmiLaunchIndex) })
+		sort.Slice(out.Instances, func(i, j int) bool { return *out.Instances[i].AmiLaunchIndex < *out.Instances[j].AmiLaunchIndex })
 	}
 	return out, nil
 }

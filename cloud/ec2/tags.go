@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -288,7 +289,7 @@ func (s *state) DescribeTags(ctx context.Context, in *ec2.DescribeTagsInput) (*e
 		}
 	}
 	key := func(t row) string { return *t.ResourceId + "\x00" + *t.Key }
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	if rows, err = apply(tagFilters, in.Filters, rows); err != nil {
 		return nil, err
 	}

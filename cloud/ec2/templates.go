@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -296,7 +297,7 @@ func (s *Service) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.De
 	key := func(v types.LaunchTemplateVersion) string {
 		return fmt.Sprintf("%s %019d", *v.LaunchTemplateId, math.MaxInt64-*v.VersionNumber)
 	}
-	slices.SortFunc(rows, func(a, b types.LaunchTemplateVersion) int { return strings.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	return &ec2.DescribeLaunchTemplateVersionsOutput{LaunchTemplateVersions: rows, NextToken: next}, err
 }

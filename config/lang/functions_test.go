@@ -131,7 +131,7 @@ func TestFunctions(t *testing.T) {
 		{`templatefile("hi.tpl", "x")`, `error: must be a map or object`},
 
 		{`timestamp()`, `"2026-01-02T04:04:05Z"`}, {`timeadd("2026-01-02T03:04:05Z", "1h")`, `"2026-01-02T04:04:05Z"`}, {`formatdate("YYYYMMDD-hhmm", "2026-01-02T03:04:05Z")`, `"20260102-0304"`},
-		{`legacy_isotime()`, `"2026-01-02T03:04:05Z"`}, {`legacy_isotime("060102")`, `"260102"`}, {`legacy_strftime("%Y-%j")`, `"2026-002"`}, {`legacy_strftime("%Q")`, `"%Q"`}, {`legacy_isotime("a", "b")`, `error: at most one layout`},
+		{`legacy_isotime()`, `"2026-01-02T03:04:05Z"`}, {`legacy_isotime("060102")`, `"260102"`}, {`legacy_strftime("%Y-%j")`, `"2026-002"`}, {`legacy_strftime("%J")`, `"%J"`}, {`legacy_isotime("a", "b")`, `error: at most one layout`},
 		{`rfc3339_parse("2026-01-02 03:04:05.5Z").unix`, `1767323045`}, {`rfc3339_parse("2026-01-02T03:04:05Z").month_name`, `"January"`}, {`rfc3339_parse("x")`, `error: "x" is not a time`},
 		{`unix_timestamp_parse(1767323045).rfc3339`, `"2026-01-02T03:04:05Z"`}, {`unix_timestamp_parse(1767323045).weekday_name`, `"Friday"`}, {`unix_timestamp_parse(1.5)`, `error: must be a whole number of seconds`},
 

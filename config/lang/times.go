@@ -5,11 +5,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ncruces/go-strftime"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/gocty"
-
-	"bake/internal/gotemplate"
 )
 
 // timestamp is the current time, anew at each call.
@@ -27,7 +26,7 @@ func legacyIsotime(start time.Time) function.Function {
 }
 
 func legacyStrftime(start time.Time) function.Function {
-	return optionalText("format", func(format string) string { return gotemplate.Strftime(format, start.UTC()) }, start)
+	return optionalText("format", func(format string) string { return strftime.Format(format, start.UTC()) }, start)
 }
 
 // optionalText makes a function of at most one string; without it the result is

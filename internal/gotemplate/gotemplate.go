@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/ncruces/go-strftime"
 )
 
 // Context is what the functions of a template may know.
@@ -96,7 +97,7 @@ func (c Context) functions(data map[string]any) map[string]function {
 		"packer_version": constant(func() (string, error) { return c.Version, nil }),
 		"timestamp":      constant(func() (string, error) { return strconv.FormatInt(c.Start.Unix(), 10), nil }),
 		"isotime":        c.isotime,
-		"strftime":       mapping(func(format string) string { return Strftime(format, c.Start.UTC()) }),
+		"strftime":       mapping(func(format string) string { return strftime.Format(format, c.Start.UTC()) }),
 		"pwd":            constant(os.Getwd),
 		"uuid": constant(func() (string, error) {
 			id, err := uuid.NewV7()
@@ -188,57 +189,4 @@ func (c Context) isotime(args []any) (any, error) {
 	}
 	layout, err := argument[string](args, 0)
 	return c.Start.UTC().Format(layout), err
-}
-
-// Strftime formats t by the conversion characters of C's strftime. An unknown
-// one stays as it is.
-func Strftime(format string, t time.Time) string {
-	layouts := map[byte]string{
-		'A': "Monday", 'a': "Mon", 'B': "January", 'b': "Jan", 'h': "Jan", 'd': "02", 'H': "15", 'I': "03",
-		'M': "04", 'm': "01", 'p': "PM", 'S': "05", 'Y': "2006", 'y': "06", 'Z': "MST", 'z': "-0700",
-		'F': "2006-01-02", 'T': "15:04:05", 'R': "15:04", 'D': "01/02/06", 'c': "Mon Jan _2 15:04:05 2006",
-		'v': "_2-Jan-2006", 'X': "15:04:05", 'x': "01/02/06", 'e': "_2", 'L': ".000", 'f': ".000000",
-	}
-	var b strings.Builder
-	for i := 0; i < len(format); i++ {
-		if format[i] != '%' || i == len(format)-1 {
-			b.WriteByte(format[i])
-			continue
-		}
-		i++
-		year, week := t.ISOWeek()
-		switch ch := format[i]; ch {
-		case '%':
-			b.WriteByte('%')
-		case 'n':
-			b.WriteByte('\n')
-		case 't':
-			b.WriteByte('\t')
-		case 'j':
-			fmt.Fprintf(&b, "%03d", t.YearDay())
-		case 's':
-			fmt.Fprintf(&b, "%d", t.Unix())
-		case 'w':
-			fmt.Fprintf(&b, "%d", t.Weekday())
-		case 'u':
-			fmt.Fprintf(&b, "%d", (t.Weekday()+6)%7+1)
-		case 'V':
-			fmt.Fprintf(&b, "%02d", week)
-		case 'G':
-			fmt.Fprintf(&b, "%d", year)
-		case 'C':
-			fmt.Fprintf(&b, "%02d", t.Year()/100)
-		case 'L', 'f':
-			b.WriteString(strings.TrimPrefix(t.Format(layouts[ch]), "."))
-		default:
-			layout, ok := layouts[ch]
-			if !ok {
-				b.WriteByte('%')
-				b.WriteByte(ch)
-				continue
-			}
-			b.WriteString(t.Format(layout))
-		}
-	}
-	return b.String()
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"pault.ag/go/debian/version"
 )
 
 // Package is one version of a binary package that a mirror offers.
@@ -74,6 +76,9 @@ func (a *archive) add(index, base string) error {
 		e, ok := parseEntry(size, sum)
 		if !ok || pkg.Name == "" || pkg.Version == "" || file == "" || e.Size == 0 {
 			return fmt.Errorf("package %q: the index lacks its version, file name, size or SHA256", pkg.Name)
+		}
+		if _, err := version.Parse(pkg.Version); err != nil {
+			return fmt.Errorf("package %q: version %q: %w", pkg.Name, clip(pkg.Version), err)
 		}
 		pkg.Size, pkg.SHA256 = e.Size, e.SHA256
 		pkg.URL = base + "/" + file
@@ -147,9 +152,18 @@ func (r relation) String() string {
 	return r.name + " (" + r.op + " " + r.version + ")"
 }
 
-// admits reports whether version meets the constraint.
-func (r relation) admits(version string) bool {
-	c := compareVersions(version, r.version)
+// compareVersions orders two versions as dpkg does (deb-version(7)): it returns a
+// negative number, zero or a positive number when a is earlier than, equal to or
+// later than b. Both are versions that [version.Parse] takes.
+func compareVersions(a, b string) int {
+	x, _ := version.Parse(a)
+	y, _ := version.Parse(b)
+	return version.Compare(x, y)
+}
+
+// admits reports whether version v meets the constraint.
+func (r relation) admits(v string) bool {
+	c := compareVersions(v, r.version)
 	switch r.op {
 	case "<<":
 		return c < 0
@@ -165,10 +179,10 @@ func (r relation) admits(version string) bool {
 	return true
 }
 
-// provided reports whether a Provides at version meets the constraint: one
+// provided reports whether a Provides at version v meets the constraint: one
 // without a version meets only a relation without one.
-func (r relation) provided(version string) bool {
-	return r.op == "" || version != "" && r.admits(version)
+func (r relation) provided(v string) bool {
+	return r.op == "" || v != "" && r.admits(v)
 }
 
 // parseRelations parses a Depends-like field: groups that must all hold, each a
@@ -203,8 +217,8 @@ func parseRelation(s string) (relation, error) {
 		return relation{name: name}, nil
 	}
 	constraint, after, closed := strings.Cut(rest, ")")
-	version := strings.TrimSpace(strings.TrimLeft(constraint, "<>= \t"))
-	op := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(constraint), version))
+	number := strings.TrimSpace(strings.TrimLeft(constraint, "<>= \t"))
+	op := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(constraint), number))
 	switch op {
 	case "<": // the old spellings, which mean "or equal"
 		op = "<="
@@ -214,8 +228,11 @@ func parseRelation(s string) (relation, error) {
 	default:
 		return relation{}, fmt.Errorf("%q has no known comparison", clip(s))
 	}
-	if !closed || strings.TrimSpace(after) != "" || version == "" {
+	if !closed || strings.TrimSpace(after) != "" {
 		return relation{}, fmt.Errorf("%q is not a package relation", clip(s))
 	}
-	return relation{name, op, version}, nil
+	if _, err := version.Parse(number); err != nil {
+		return relation{}, fmt.Errorf("%q: %w", clip(s), err)
+	}
+	return relation{name, op, number}, nil
 }

@@ -170,3 +170,32 @@ func TestIndexErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestVersions: dpkg's order decides which version of a package counts and whether
+// a constraint is met, and what dpkg refuses is no version.
+func TestVersions(t *testing.T) {
+	for _, c := range []struct {
+		relation, version string
+		want              bool
+	}{
+		{"a (>= 1.0-1)", "1.0~rc1-1", false},
+		{"a (>= 1.0-1)", "1.0-1+b1", true},
+		{"a (<< 1:0.1)", "9.9", true},
+		{"a (= 01.0-1)", "1.00-1", true},
+		{"a (>> 2.36-9+deb12u9)", "2.36-9+deb12u10", true},
+		{"a (< 9999999999999999999998)", "9999999999999999999999", false},
+	} {
+		groups, err := parseRelations(c.relation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := groups[0][0].admits(c.version); got != c.want {
+			t.Errorf("%s with %s: %v", c.relation, c.version, got)
+		}
+	}
+	for _, bad := range []string{"a (= )", "a (= x1)", "a (= 1 2)", "a (= 1:)", "a (= 1_2)"} {
+		if groups, err := parseRelations(bad); err == nil {
+			t.Errorf("%s: taken for %v", bad, groups)
+		}
+	}
+}

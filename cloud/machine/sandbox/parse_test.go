@@ -18,8 +18,8 @@ func TestLargestRange(t *testing.T) {
 		uid          int
 		first, count int
 	}{{"ann", 1000, 300000, 70000}, {"eve", 1007, 500000, 10}, {"bad", 1, 0, 0}, {"bob", 1, 0, 0}, {"nobody", 2, 0, 0}} {
-		if first, count := largestRange(strings.NewReader(file), c.name, c.uid); first != c.first || count != c.count {
-			t.Errorf("%s: %d, %d", c.name, first, count)
+		if first, count, err := largestRange(strings.NewReader(file), c.name, c.uid); err != nil || first != c.first || count != c.count {
+			t.Errorf("%s: %d, %d, %v", c.name, first, count, err)
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"os/exec"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 
+	subid "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,7 +127,10 @@ func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, er
 		return nil, err
 	}
 	defer f.Close()
-	first, count := largestRange(f, name, uid)
+	first, count, err := largestRange(f, name, uid)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	if count == 0 {
 		return nil, fmt.Errorf("%s has no range for user %s", file, name)
 	}
@@ -138,19 +141,14 @@ func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, er
 }
 
 // largestRange reads lines of the form user:first:count, see subuid(5).
-func largestRange(r io.Reader, name string, uid int) (first, count int) {
-	for s := bufio.NewScanner(r); s.Scan(); {
-		fields := strings.Split(strings.TrimSpace(s.Text()), ":")
-		if len(fields) != 3 || (fields[0] != name && fields[0] != strconv.Itoa(uid)) {
-			continue
-		}
-		f, err1 := strconv.Atoi(fields[1])
-		c, err2 := strconv.Atoi(fields[2])
-		if err1 == nil && err2 == nil && c > count {
-			first, count = f, c
+func largestRange(r io.Reader, name string, uid int) (first, count int, err error) {
+	ranges, err := subid.ParseSubIDFilter(r, func(s subid.SubID) bool { return s.Name == name || s.Name == strconv.Itoa(uid) })
+	for _, s := range ranges {
+		if int(s.Count) > count {
+			first, count = int(s.SubID), int(s.Count)
 		}
 	}
-	return first, count
+	return first, count, err
 }
 
 func singleIdentity() identity {

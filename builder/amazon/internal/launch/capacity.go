@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -75,8 +76,8 @@ func (l *Launcher) elsewhere(ctx context.Context, place Place) ([]Place, error) 
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(subnets, func(a, b types.Subnet) int {
-		return cmp.Compare(aws.ToInt32(b.AvailableIpAddressCount), aws.ToInt32(a.AvailableIpAddressCount))
+	sort.SliceStable(subnets, func(i, j int) bool {
+		return aws.ToInt32(subnets[i].AvailableIpAddressCount) > aws.ToInt32(subnets[j].AvailableIpAddressCount)
 	})
 	var out []Place
 	for _, s := range subnets {

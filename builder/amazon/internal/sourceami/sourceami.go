@@ -11,6 +11,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -141,10 +142,12 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 		return types.Image{}, q.Filters.Blame(src, err)
 	}
 	images := out.Images
-	slices.SortFunc(images, func(a, b types.Image) int {
-		return cmp.Or(
-			-cmp.Compare(aws.ToString(a.CreationDate), aws.ToString(b.CreationDate)),
-			cmp.Compare(aws.ToString(a.ImageId), aws.ToString(b.ImageId)))
+	sort.Slice(images, func(i, j int) bool {
+		a, b := &images[i], &images[j]
+		if c := cmp.Compare(aws.ToString(a.CreationDate), aws.ToString(b.CreationDate)); c != 0 {
+			return c > 0
+		}
+		return aws.ToString(a.ImageId) < aws.ToString(b.ImageId)
 	})
 	switch {
 	case len(images) == 0 && id != "":
