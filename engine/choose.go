@@ -98,7 +98,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	diags = append(diags, except.idle(slices.Concat(names, extra), names)...)
 	if len(chosen) == 0 {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "No builds to run",
-			Detail: fmt.Sprintf("-only and -except leave none of the builds: %s.", strings.Join(names, ", "))})
+			Detail: fmt.Sprintf("-only and -except exclude all builds: %s.", strings.Join(names, ", "))})
 	}
 	return chosen, diags
 }

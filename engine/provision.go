@@ -64,7 +64,7 @@ func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	defer cancel()
 	for _, l := range m.Leftovers.Take() {
 		if err := l.Remove(ctx); err != nil {
-			x.scope.Warn(ctx, "Still on the machine: %s, which could not be removed: %s", l.Path, err)
+			x.scope.Warn(ctx, "Left on the machine: %s, which could not be removed: %s", l.Path, err)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func (x *execution) attempts(ctx context.Context, name string, p *config.Provisi
 		case !last:
 			x.scope.Warn(ctx, "%s; trying again (retry %d of %d)", err, attempt+1, p.MaxRetries)
 		case p.ContinueOnError:
-			x.scope.Warn(ctx, "%s; the build goes on because of continue_on_error", err)
+			x.scope.Warn(ctx, "%s; the build continues because of continue_on_error", err)
 			return nil
 		default:
 			return blame(ctx, err, name, p.TypeRange)

@@ -237,7 +237,7 @@ func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*bui
 		return nil
 	}
 	if len(x.build.PostProcessors) > 0 {
-		x.scope.Warn(ctx, "The post-processors are not run, since the build had errors; what it has made is kept.")
+		x.scope.Warn(ctx, "The post-processors are not run, because the build had errors; its artifact is kept.")
 	}
 	return []*builder.Artifact{artifact}
 }

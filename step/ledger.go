@@ -60,7 +60,7 @@ type line struct {
 }
 
 // ErrLive says that the run a ledger belongs to has not ended.
-var ErrLive = errors.New("the run is still going on")
+var ErrLive = errors.New("the run is still in progress")
 
 // CreateLedger starts the ledger of a new run in dir, which it makes if needed.
 func CreateLedger(dir string, h Header) (*FileLedger, error) {
@@ -145,7 +145,7 @@ func replay(f *os.File) (*FileLedger, error) {
 	case lost == 1:
 		l.Damage = first
 	case lost > 1:
-		l.Damage = fmt.Errorf("%d lines cannot be read, the first is %w", lost, first)
+		l.Damage = fmt.Errorf("%d lines cannot be read; the first: %w", lost, first)
 	case n > 0 && !headed:
 		l.Damage = errors.New("line 1: it does not say which run the ledger is of")
 	}
@@ -199,9 +199,9 @@ func readLine(text []byte) (line, error) {
 	}
 	switch {
 	case ln.Op != "run" && ln.Op != "intend" && ln.Op != "created" && ln.Op != "gone":
-		return ln, fmt.Errorf("no ledger has the operation %q", ln.Op)
+		return ln, fmt.Errorf("unknown ledger operation %q", ln.Op)
 	case ln.Op != "run" && ln.Key == "":
-		return ln, fmt.Errorf("the operation %q is of no resource", ln.Op)
+		return ln, fmt.Errorf("the operation %q names no resource", ln.Op)
 	}
 	return ln, nil
 }

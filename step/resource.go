@@ -49,7 +49,7 @@ func (ds Destroyers) Destroy(ctx context.Context, r Resource) error {
 	prefix, _, _ := strings.Cut(r.Kind, ":")
 	d, ok := ds[prefix]
 	if !ok {
-		return fmt.Errorf("nothing here knows how to delete a resource of kind %q; delete %s by hand", r.Kind, r)
+		return fmt.Errorf("bake does not know how to delete a resource of kind %q; delete %s by hand", r.Kind, r)
 	}
 	return d.Destroy(ctx, r)
 }

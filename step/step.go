@@ -213,7 +213,7 @@ func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, c
 		var zero T
 		want.Build = s.Build
 		if err := s.Ledger.Intend(want); err != nil {
-			return zero, fmt.Errorf("writing the intent down: %w", err)
+			return zero, fmt.Errorf("recording the intent: %w", err)
 		}
 		s.emit(ctx, Event{Kind: ResourceIntended, Resource: &want})
 		id, v, err := create(ctx)
@@ -223,7 +223,7 @@ func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, c
 		made := want
 		made.ID = id
 		if err := s.Ledger.Created(want.Key, id); err != nil {
-			return zero, fmt.Errorf("writing down that %s exists: %w", made, err)
+			return zero, fmt.Errorf("recording that %s exists: %w", made, err)
 		}
 		s.emit(ctx, Event{Kind: ResourceCreated, Resource: &made})
 		return v, nil

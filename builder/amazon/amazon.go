@@ -47,7 +47,7 @@ func FindTagged(ctx context.Context, p Place, run string) ([]step.Resource, erro
 		return nil, err
 	}
 	if session.Account == "" {
-		return nil, errors.New("AWS does not say which account these credentials are of")
+		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	return destroy.Tagged(ctx, session, run)
 }

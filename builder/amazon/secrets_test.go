@@ -96,7 +96,7 @@ func TestDataSources(t *testing.T) {
 		{params, `name = "/aws/service/debian/release/12/latest/amd64"`, "version", "1", ""},
 		{params, `name = "/app/absent"`, "value", "error: There is no parameter /app/absent in us-east-1.", ""},
 		{params, `name = "/app/host:9"`, "value", "error: could not find version 9", ""},
-		{params, `name = ""`, "value", "error: Say which parameter", ""},
+		{params, `name = ""`, "value", "error: Set name to the parameter", ""},
 		{secrets, `name = "plain"`, "value", "shout", "shout"},
 		{secrets, "name = \"plain\"\nversion_stage = \"AWSPREVIOUS\"", "value", "whisper", "whisper"},
 		{secrets, "name = \"json\"\nkey = \"password\"", "value", "murmur", "murmur"},
@@ -109,7 +109,7 @@ func TestDataSources(t *testing.T) {
 		{secrets, `name = "none"`, "value", "error: can't find the specified secret value for staging label: AWSCURRENT", ""},
 		{secrets, `name = "absent"`, "value", "error: can't find the specified secret (absent in us-east-1)", ""},
 		{secrets, "name = \"plain\"\nregion = \"eu-west-1\"", "value", "error: (plain in eu-west-1)", ""},
-		{secrets, `name = ""`, "value", "error: Say which secret", ""},
+		{secrets, `name = ""`, "value", "error: Set name to the secret", ""},
 	} {
 		got, told := read(t, test.of, test.body, test.attr)
 		if want, fails := strings.CutPrefix(test.want, "error: "); fails && !strings.Contains(got, want) || !fails && got != test.want {

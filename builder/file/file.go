@@ -101,11 +101,11 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 
 func (b *file) write() (err error) {
 	if err := os.MkdirAll(filepath.Dir(b.Target), 0o755); err != nil {
-		return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 	}
 	if b.Source == "" {
 		if err := os.WriteFile(b.Target, []byte(b.Content), 0o600); err != nil {
-			return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+			return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 		}
 		return nil
 	}
@@ -116,7 +116,7 @@ func (b *file) write() (err error) {
 	defer in.Close()
 	out, err := os.Create(b.Target)
 	if err != nil {
-		return b.src.Errorf(&b.Target, "Cannot make the file", "%s.", err)
+		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())

@@ -24,20 +24,21 @@ type Options struct {
 	ssh.Options
 	winrm.Settings
 
-	// Has no effect, and a warning says so: this builder launches nothing that could
-	// be given a key pair. The machine must know the key in `ssh_private_key_file`.
+	// Has no effect, and causes a warning: this builder does not launch a machine that could
+	// be given a key pair. The machine must already accept the key in
+	// `ssh_private_key_file`.
 	SSHKeyPairName string `hcl:"ssh_keypair_name,optional"`
 
-	// Has no effect, as `ssh_keypair_name`.
+	// Has no effect, like `ssh_keypair_name`.
 	TemporaryKeyPairName string `hcl:"temporary_key_pair_name,optional"`
 
-	// Has no effect, as `ssh_keypair_name`.
+	// Has no effect, like `ssh_keypair_name`.
 	TemporaryKeyPairType ssh.KeyType `hcl:"temporary_key_pair_type,optional"`
 
-	// Has no effect, as `ssh_keypair_name`.
+	// Has no effect, like `ssh_keypair_name`.
 	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
 
-	// Has no effect, as `ssh_keypair_name`: there is no temporary key to remove.
+	// Has no effect, like `ssh_keypair_name`: there is no temporary key to remove.
 	SSHClearAuthorizedKeys bool `hcl:"ssh_clear_authorized_keys,optional"`
 }
 
@@ -57,15 +58,15 @@ func (o *Options) Validate(c *schema.Checker) {
 	case ssh.WinRM:
 		o.ValidateWinRM(c)
 		if o.WinRMHost == "" {
-			c.Errorf(&o.WinRMHost, "Missing winrm_host", "The null builder launches nothing, so winrm_host has to say which machine to use.")
+			c.Errorf(&o.WinRMHost, "Missing winrm_host", "The null builder does not launch a machine; set winrm_host to the machine to use.")
 		}
 		if o.WinRMPassword == "" {
-			c.Errorf(&o.WinRMPassword, "Missing winrm_password", "The null builder launches nothing, so winrm_password has to say how to log in.")
+			c.Errorf(&o.WinRMPassword, "Missing winrm_password", "The null builder does not launch a machine; set winrm_password to log in to an existing one.")
 		}
 		return
 	}
 	if o.Host == "" {
-		c.Errorf(&o.Host, "Missing ssh_host", `The null builder launches nothing, so ssh_host has to say which machine to use; communicator = "none" needs none.`)
+		c.Errorf(&o.Host, "Missing ssh_host", `The null builder does not launch a machine; set ssh_host to the machine to use, or communicator = "none" to use none.`)
 	}
 	given := 0
 	for _, set := range []bool{o.Password != "" || !c.Known(&o.Password), o.PrivateKeyFile != "" || !c.Known(&o.PrivateKeyFile), o.AgentAuth || !c.Known(&o.AgentAuth)} {
@@ -94,7 +95,7 @@ func (o *Options) warnOfKeyPair(c *schema.Checker) {
 		{&o.SSHClearAuthorizedKeys, o.SSHClearAuthorizedKeys},
 	} {
 		if option.set {
-			c.Warnf(option.ptr, "Argument without effect", "The null builder launches nothing, so it makes no key pair and leaves authorized_keys alone; %s changes nothing.", c.Name(option.ptr))
+			c.Warnf(option.ptr, "Argument without effect", "The null builder launches no machine, creates no key pair and leaves authorized_keys alone, so %s has no effect.", c.Name(option.ptr))
 		}
 	}
 }

@@ -163,7 +163,7 @@ func get(client *http.Client, address, path string, header http.Header) ([]byte,
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("%s has nothing at %s", address, req.URL.Path)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s answers %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(string(body[:min(len(body), 200)])))
+		return nil, fmt.Errorf("%s answered %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(string(body[:min(len(body), 200)])))
 	}
 	return body, nil
 }

@@ -86,7 +86,7 @@ type data struct {
 
 // Read implements [datasource.DataSource].
 func (d *data) Read(ctx context.Context) (cty.Value, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no whole answer within %s", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no complete response within %s", timeout))
 	defer cancel()
 	resp, body, err := d.fetch(ctx)
 	switch {
@@ -100,11 +100,11 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 		}
 		return cty.NilVal, d.failed("%s", err)
 	case resp.StatusCode/100 != 2:
-		return cty.NilVal, d.failed("the server answers %s", resp.Status)
+		return cty.NilVal, d.failed("the server responded with %s", resp.Status)
 	case len(body) > maxBody:
-		return cty.NilVal, d.failed("the answer has more than %d MiB", maxBody>>20)
+		return cty.NilVal, d.failed("the response is larger than %d MiB", maxBody>>20)
 	case !utf8.Valid(body):
-		return cty.NilVal, d.failed("the answer, of type %q, is not text in UTF-8; download such files in a provisioner", resp.Header.Get("Content-Type"))
+		return cty.NilVal, d.failed("the response, of type %q, is not UTF-8 text; download such files in a provisioner", resp.Header.Get("Content-Type"))
 	}
 	headers := map[string]cty.Value{}
 	for name, values := range resp.Header {
@@ -147,5 +147,5 @@ func (d *data) failed(format string, args ...any) error {
 	if err != nil {
 		return err // Validate has parsed it
 	}
-	return d.src.Errorf(&d.URL, "No answer to use", "%s %s: %s.", d.Method, u.Redacted(), fmt.Sprintf(format, args...))
+	return d.src.Errorf(&d.URL, "Unusable response", "%s %s: %s.", d.Method, u.Redacted(), fmt.Sprintf(format, args...))
 }

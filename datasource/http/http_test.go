@@ -104,11 +104,11 @@ func TestReadErrors(t *testing.T) {
 	gone.Close()
 	withPassword := strings.Replace(s.URL, "http://", "http://me:hush@", 1)
 	for body, want := range map[string]string{
-		`url = "` + s.URL + `/absent"`:                    "/absent: the server answers 404 Not Found.",
+		`url = "` + s.URL + `/absent"`:                    "/absent: the server responded with 404 Not Found.",
 		`url = "` + withPassword + `/absent"`:             "http://me:xxxxx@",
 		`url = "` + s.URL + `/loop"`:                      "stopped after 10 redirects",
-		`url = "` + s.URL + `/binary"`:                    "is not text in UTF-8",
-		`url = "` + s.URL + `/large"`:                     "the answer has more than 16 MiB",
+		`url = "` + s.URL + `/binary"`:                    "is not UTF-8 text",
+		`url = "` + s.URL + `/large"`:                     "the response is larger than 16 MiB",
 		`url = "` + gone.URL + `"`:                        "connection refused",
 		`url = "ftp://example.com/"`:                      "is not a URL such as",
 		`url = "example.com"`:                             "is not a URL such as",

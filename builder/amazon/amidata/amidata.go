@@ -41,7 +41,7 @@ func (*Options) GoSource() string { return source }
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	if len(o.Owners) == 0 {
-		c.Errorf(&o.Owners, "No owners", "Name at least one account whose images are looked at: anybody can publish an image under any name.")
+		c.Errorf(&o.Owners, "No owners", "Set owners to at least one account: anyone can publish an image under any name.")
 	}
 }
 

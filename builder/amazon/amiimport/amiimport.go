@@ -190,7 +190,7 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 				m.id = aws.ToString(task.ImageId)
 				return true, nil
 			case "deleted", "deleting", "cancelled", "failed":
-				return false, fmt.Errorf("the import %s has failed: %s", id, aws.ToString(task.StatusMessage))
+				return false, fmt.Errorf("import %s failed: %s", id, aws.ToString(task.StatusMessage))
 			}
 			if percent := 0; task.Progress != nil {
 				_, _ = fmt.Sscan(*task.Progress, &percent) // for show
@@ -307,7 +307,7 @@ func (r *run) share(ctx context.Context, m made) error {
 		for _, in := range changes {
 			if _, err := access.Call(ctx, r.ec2.ModifyImageAttribute, in); err != nil {
 				if in.LaunchPermission != nil && len(r.Users) > 0 && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") {
-					err = access.Blame(err, r.src.Errorf(&r.Users, "Not an account", "%s.", err))
+					err = access.Blame(err, r.src.Errorf(&r.Users, "Invalid account ID", "%s.", err))
 				}
 				return err
 			}
@@ -358,7 +358,7 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 		return "s3://" + r.Bucket + "/" + key, struct{}{}, up.upload(ctx, f, info.Size())
 	})
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect", "AccessDenied", "AuthorizationHeaderMalformed") {
-		err = access.Blame(err, r.src.Errorf(&r.Bucket, "The bucket cannot be used", "%s. The bucket must exist in %s and take objects from these credentials.", err, r.session.Region))
+		err = access.Blame(err, r.src.Errorf(&r.Bucket, "The bucket cannot be used", "%s. The bucket must exist in %s, and these credentials must be allowed to write to it.", err, r.session.Region))
 	}
 	return want, err
 }

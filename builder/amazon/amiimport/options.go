@@ -132,7 +132,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	one := func(ptr *string, allowed ...string) {
 		if *ptr != "" && !slices.Contains(allowed, *ptr) {
-			c.Errorf(ptr, "Invalid value", "%s is one of %s, not %q.", c.Name(ptr), strings.Join(allowed, ", "), *ptr)
+			c.Errorf(ptr, "Invalid value", "%s must be one of %s, not %q.", c.Name(ptr), strings.Join(allowed, ", "), *ptr)
 		}
 	}
 	one(&o.Format, "ova", "raw", "vmdk", "vhd", "vhdx")
@@ -143,7 +143,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	one(&o.LicenseType, "AWS", "BYOL")
 	one(&o.IMDSSupport, "v2.0")
 	if o.Bucket == "" {
-		c.Errorf(&o.Bucket, "No bucket", "s3_bucket_name is the bucket that the disk image is uploaded to.")
+		c.Errorf(&o.Bucket, "No bucket", "Set s3_bucket_name to the bucket to upload the disk image to.")
 	}
 	if o.EncryptionKey != "" && o.Encryption != "aws:kms" && c.Known(&o.Encryption) {
 		c.Warnf(&o.EncryptionKey, "Key without encryption", `s3_encryption_key has no effect without s3_encryption = "aws:kms".`)

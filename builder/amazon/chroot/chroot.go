@@ -127,7 +127,7 @@ func (w *work) look(ctx context.Context) error {
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
 		id, err := w.Instance(ctx)
 		if err != nil {
-			return fmt.Errorf("amazon-chroot runs on an EC2 instance, and this machine does not seem to be one: %w", err)
+			return fmt.Errorf("amazon-chroot must run on an EC2 instance, and this machine does not seem to be one: %w", err)
 		}
 		out, err := access.Call(ctx, client.DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 		if err != nil {
@@ -139,7 +139,7 @@ func (w *work) look(ctx context.Context) error {
 			}
 		}
 		if w.instance.Placement == nil {
-			return fmt.Errorf("EC2 says nothing about this instance, %s", id)
+			return fmt.Errorf("EC2 returned nothing about this instance, %s", id)
 		}
 		return nil
 	})
@@ -201,7 +201,7 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 		}
 		region := w.Session.Region
 		want := w.Owner.Resource(ownership.Volume, "volume "+w.Owner.ID, region)
-		w.volume, err = ownership.Acquire(ctx, w.Scope, "make the volume", want, func(ctx context.Context) (string, string, error) {
+		w.volume, err = ownership.Acquire(ctx, w.Scope, "create the volume", want, func(ctx context.Context) (string, string, error) {
 			out, err := access.Finish(ctx, access.EC2(w.Session, region).CreateVolume, in)
 			if err != nil {
 				return "", "", err

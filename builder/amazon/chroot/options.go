@@ -132,7 +132,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		o.validateSource(c)
 	}
 	if slices.ContainsFunc(o.ChrootMounts, func(m []string) bool { return len(m) != 3 }) {
-		c.Errorf(&o.ChrootMounts, "Not a mount", "Each of chroot_mounts is a kind, a source and a place, such as [\"proc\", \"proc\", \"/proc\"].")
+		c.Errorf(&o.ChrootMounts, "Not a mount", "Each of chroot_mounts is a type, a source and a path, such as [\"proc\", \"proc\", \"/proc\"].")
 	}
 	for _, p := range []*string{&o.DevicePath, &o.NVMeDevicePath, &o.RootDeviceName} {
 		if *p != "" {
@@ -140,7 +140,7 @@ func (o *Options) Validate(c *schema.Checker) {
 		}
 	}
 	if c.Set(&o.SkipRunTags) {
-		c.Warnf(&o.SkipRunTags, "Argument without effect", "amazon-chroot launches nothing and has no run_tags.")
+		c.Warnf(&o.SkipRunTags, "Argument without effect", "amazon-chroot does not launch an instance, so run_tags has no effect.")
 	}
 	if o.RootVolumeSize < 0 {
 		c.Errorf(&o.RootVolumeSize, "Negative size", "root_volume_size cannot be negative.")
@@ -155,7 +155,7 @@ func (o *Options) Validate(c *schema.Checker) {
 
 func (o *Options) validateScratch(c *schema.Checker) {
 	if o.SourceAMI != "" || o.SourceAMIFilter != nil {
-		c.Errorf(&o.FromScratch, "Conflicting arguments", "With from_scratch there is no source_ami and no source_ami_filter.")
+		c.Errorf(&o.FromScratch, "Conflicting arguments", "from_scratch cannot be combined with source_ami or source_ami_filter.")
 	}
 	need := func(missing bool, ptr any) {
 		if missing && c.Known(ptr) {
@@ -168,7 +168,7 @@ func (o *Options) validateScratch(c *schema.Checker) {
 	need(o.RootDeviceName == "", &o.RootDeviceName)
 	need(len(o.BlockDeviceMappings) == 0, &o.BlockDeviceMappings)
 	if o.RootVolumeType == "io1" || o.RootVolumeType == "io2" {
-		c.Errorf(&o.RootVolumeType, "Invalid volume type", "The volume of from_scratch cannot be of type %s: there is no argument for its IOPS.", o.RootVolumeType)
+		c.Errorf(&o.RootVolumeType, "Invalid volume type", "from_scratch cannot use a volume of type %s: there is no argument for its IOPS.", o.RootVolumeType)
 	}
 }
 
@@ -177,7 +177,7 @@ func (o *Options) validateSource(c *schema.Checker) {
 	if len(o.BlockDeviceMappings) == 0 {
 		if o.RootDeviceName != "" {
 			c.Errorf(&o.RootDeviceName, "Root device without mappings",
-				"The image has the root device of the source image; root_device_name is for an image with ami_block_device_mappings of its own. Set those too, or leave it out.")
+				"root_device_name needs ami_block_device_mappings. Set both, or neither to keep the root device of the source image.")
 		}
 		return
 	}
@@ -186,7 +186,7 @@ func (o *Options) validateSource(c *schema.Checker) {
 		ptr any
 	}{{o.RootDeviceName == "", &o.RootDeviceName}, {o.RootVolumeSize == 0, &o.RootVolumeSize}} {
 		if missing.is && c.Known(missing.ptr) {
-			c.Errorf(missing.ptr, "Missing argument", "ami_block_device_mappings needs %s: the image's mappings take the place of the source image's.", c.Name(missing.ptr))
+			c.Errorf(missing.ptr, "Missing argument", "ami_block_device_mappings needs %s: the image's mappings replace those of the source image.", c.Name(missing.ptr))
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 		return nil, err
 	}
 	if v := b.VirtualizationType; v != "" && v != string(base.Image.VirtualizationType) {
-		s.Warn(ctx, "ami_virtualization_type is %s, but the source image is %s, and so will the image be", v, base.Image.VirtualizationType)
+		s.Warn(ctx, "ami_virtualization_type is %s, but the source image is %s, so the image will be too", v, base.Image.VirtualizationType)
 	}
 	labels, err := base.Labels(&b.Image.Options)
 	if err != nil {
@@ -72,7 +72,7 @@ func (b *ebs) Build(ctx context.Context, s *step.Scope, provision builder.Provis
 		return nil, err
 	}
 	if b.SkipCreate {
-		s.Say(ctx, "Making no image (skip_create_ami)")
+		s.Say(ctx, "Not creating an image (skip_create_ami)")
 		return nil, nil
 	}
 	if err := f.Machines.ModifyInstance(ctx, id, b.SRIOVSupport, b.ENASupport); err != nil {

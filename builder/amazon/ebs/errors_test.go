@@ -137,7 +137,7 @@ func TestOwnConfiguration(t *testing.T) {
 		}
 		serve(rw)
 	}
-	if err := b.Sweep(t, ledger); err == nil || !strings.Contains(err.Error(), "of account 999999999999, but the resource is in account 123456789012") {
+	if err := b.Sweep(t, ledger); err == nil || !strings.Contains(err.Error(), "for account 999999999999, but the resource is in account 123456789012") {
 		t.Errorf("a sweep with credentials of another account: %v", err)
 	}
 	w.Intercept = nil

@@ -17,10 +17,10 @@ func TestFastLaunchOptions(t *testing.T) {
 		{"template_id = \"lt-1\"\n template_name = \"n\"", "Conflicting arguments", `"n"`},
 		{"enable_fast_launch = true\n max_parallel_launches = 5", "Too few launches", `5`},
 		{"target_resource_count = -1", "Too few snapshots", `-1`},
-		{"template_version = 2", "Version of no launch template", `2`},
+		{"template_version = 2", "Version without a launch template", `2`},
 		{"template_id = \"lt-1\"\n template_version = -2", "Negative number", `-2`},
 		{"region_launch_templates {\n region = \"eu-west-1\"\n}", "Region without an image", `"eu-west-1"`},
-		{"region_launch_templates {\n region = \"us-east-1\"\n template_version = 1\n}", "Version of no launch template", `1`},
+		{"region_launch_templates {\n region = \"us-east-1\"\n template_version = 1\n}", "Version without a launch template", `1`},
 		{"region_launch_templates {\n region = \"us-east-1\"\n template_id = \"lt-1\"\n template_name = \"n\"\n}", "Conflicting arguments", `"n"`},
 		{"region_launch_templates {\n region = \"us-east-1\"\n}\nregion_launch_templates {\n region = \"us-east-1\"\n}", "Duplicate region", `"us-east-1"`},
 	} {

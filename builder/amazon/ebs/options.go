@@ -63,12 +63,12 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Image.Validate(c)
 	o.Image.ValidateVolumes(c, o.Volumes.Devices())
 	if o.Spot() {
-		const why = "A spot instance cannot be stopped, and only a stopped instance can be given this attribute."
+		const why = "This can only be set on a stopped instance, and a spot instance cannot be stopped."
 		if o.SRIOVSupport {
-			c.Errorf(&o.SRIOVSupport, "Not with a spot instance", why)
+			c.Errorf(&o.SRIOVSupport, "Not supported on a spot instance", why)
 		}
 		if o.ENASupport != nil {
-			c.Errorf(&o.ENASupport, "Not with a spot instance", why)
+			c.Errorf(&o.ENASupport, "Not supported on a spot instance", why)
 		}
 	}
 	if f := o.FastLaunch; f != nil && c.Known(&o.Regions) && c.Known(&o.Region) {

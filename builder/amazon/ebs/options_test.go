@@ -32,8 +32,8 @@ func TestValidate(t *testing.T) {
 		{"spot_price = \"auto\"\nspot_instance_types = [\"t3.small\"]", "Conflicting arguments", `["t3.small"]`},
 		{"spot_price = \"auto\"\nspot_allocation_strategy = \"cheapest\"", "Invalid value", `"cheapest"`},
 		{"spot_price = \"auto\"\nblock_duration_minutes = 90", "Invalid duration", `90`},
-		{"spot_price = \"auto\"\nena_support = true", "Not with a spot instance", `true`},
-		{"spot_price = \"auto\"\nsriov_support = true", "Not with a spot instance", `true`},
+		{"spot_price = \"auto\"\nena_support = true", "Not supported on a spot instance", `true`},
+		{"spot_price = \"auto\"\nsriov_support = true", "Not supported on a spot instance", `true`},
 
 		{`access_key = "AKIA"`, "Incomplete credentials", `"AKIA"`},
 		{`secret_key = "s"`, "Incomplete credentials", `"s"`},

@@ -20,7 +20,7 @@ func TestPreflight(t *testing.T) {
 		want          []string // in the error
 	}{
 		{name: "no permission", code: "UnauthorizedOperation",
-			want: []string{"RunInstances: UnauthorizedOperation", `add {"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"} to their policy`, "decode-authorization-message tells more"}},
+			want: []string{"RunInstances: UnauthorizedOperation", `add {"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"} to their policy`, "decode-authorization-message shows more"}},
 		{name: "no permission, decoded", more: "decode_authorization_messages = true", code: "UnauthorizedOperation",
 			want: []string{`"Action": "ec2:RunInstances"`, `AWS says: {"allowed":false`, `"arn":"arn:aws:iam::123456789012:`}},
 		{name: "instance type", code: "Unsupported", message: "The requested configuration is currently not supported: instance type t3.micro.",
@@ -34,7 +34,7 @@ func TestPreflight(t *testing.T) {
 		{name: "reservation", more: `capacity_reservation_id = "cr-0123456789abcdef0"`, code: "InvalidCapacityReservationId.NotFound", message: "There is none.",
 			summary: "The capacity reservation cannot be used", at: `"cr-0123456789abcdef0"`},
 		{name: "volumes", more: "launch_block_device_mappings {\n device_name = \"/dev/xvda\"\n volume_size = 1\n}", code: "InvalidBlockDeviceMapping", message: "Volume of size 1GB is smaller than the snapshot.",
-			summary: "The volumes cannot be made", at: `"/dev/xvda"`},
+			summary: "The volumes cannot be created", at: `"/dev/xvda"`},
 		{name: "a profile of IAM that is not EC2's", more: `iam_instance_profile = "web"`, code: "InvalidParameterValue", message: "Value (web) for parameter iamInstanceProfile.name is invalid.",
 			summary: "The instance profile cannot be used", at: `"web"`},
 		{name: "anything else", code: "OperationNotPermitted", message: "It is Sunday.", want: []string{"It is Sunday"}},
@@ -166,7 +166,7 @@ func TestEncryptedForEverybody(t *testing.T) {
 		w := newWorld(t)
 		body := plain("ami_name = \"web\"\n" + more)
 		_, err := w.Bake(t).Build(t.Context(), body)
-		wantDiagnostic(t, err, body, "Sharing an encrypted image with everybody", `["all"]`)
+		wantDiagnostic(t, err, body, "Sharing an encrypted image with everyone", `["all"]`)
 		nothingMade(t, w)
 	}
 }
@@ -183,7 +183,7 @@ func TestEncryptedSource(t *testing.T) {
 	body := from(`ami_groups = ["all"]`)
 	w.Calls = nil
 	_, err := w.Bake(t).Build(t.Context(), body)
-	wantDiagnostic(t, err, body, "Sharing an encrypted image with everybody", `["all"]`)
+	wantDiagnostic(t, err, body, "Sharing an encrypted image with everyone", `["all"]`)
 	for _, c := range w.Calls {
 		if c.Changes() {
 			t.Errorf("%s was sent", c.Action)
@@ -250,7 +250,7 @@ func TestSameName(t *testing.T) {
 	b := w.Bake(t)
 	b.Scope.Build = "amazon-ebs.other"
 	_, err := b.Build(t.Context(), body)
-	wantDiagnostic(t, err, body, "Two builds make the same image", `"web"`)
+	wantDiagnostic(t, err, body, "Two builds create the same image", `"web"`)
 	if after := w.Holdings(); len(after) != before {
 		t.Errorf("left: %q", after)
 	}

@@ -87,7 +87,7 @@ func TestStranger(t *testing.T) {
 		}
 		wantTags(t, in+" snapshot", out.Snapshots[0].Tags, want)
 	}
-	for _, said := range []string{"does not tag an image while it makes it", "has not tagged"} {
+	for _, said := range []string{"cannot tag an image on creation", "did not tag"} {
 		if !strings.Contains(b.Said(), said) {
 			t.Errorf("it does not say %q:\n%s", said, b.Said())
 		}

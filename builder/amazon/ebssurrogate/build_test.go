@@ -129,7 +129,7 @@ func TestOptions(t *testing.T) {
 		{root + volume, "No virtualization type"},
 		{hvm + volume, "No root device"},
 		{hvm + root, "No such volume"},
-		{hvm + root + "launch_block_device_mappings {\n device_name = \"/dev/xvdf\"\n omit_from_artifact = true\n}\n", "The root is left out"},
+		{hvm + root + "launch_block_device_mappings {\n device_name = \"/dev/xvdf\"\n omit_from_artifact = true\n}\n", "Root volume omitted"},
 		{hvm + root + "launch_block_device_mappings {\n device_name = \"/dev/xvdf\"\n no_device = true\n}\n", "No volume"},
 		{hvm + root + volume + volume, "Duplicate device"},
 		{hvm + root + volume + `ami_architecture = "z80"`, "Invalid value"},

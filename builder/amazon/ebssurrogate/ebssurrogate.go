@@ -156,7 +156,7 @@ func (b *surrogate) exchangeRoot(ctx context.Context, f *amazonbuild.Flow, insta
 			}
 		}
 		if root == "" || away[0] == "" {
-			return fmt.Errorf("instance %s lacks a volume at %s or its root", aws.ToString(instance.InstanceId), b.Root.SourceDeviceName)
+			return fmt.Errorf("instance %s has no volume at %s, or no root volume", aws.ToString(instance.InstanceId), b.Root.SourceDeviceName)
 		}
 		g, each := errgroup.WithContext(ctx)
 		for _, volume := range away {

@@ -133,7 +133,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 	for _, ptr := range []any{&o.Architecture, &o.BootMode, &o.UEFIData, &o.TPMSupport} {
 		if c.Set(ptr) {
-			c.Warnf(ptr, "Argument without effect", "With use_create_image the image has the %s of the instance.", c.Name(ptr))
+			c.Warnf(ptr, "Argument without effect", "With use_create_image the image takes its %s from the instance.", c.Name(ptr))
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (o *Options) Validate(c *schema.Checker) {
 func (o *Options) validateRoot(c *schema.Checker) {
 	r := o.Root
 	if r == nil {
-		c.Errorf(&o.Root, "No root device", "Say in a block ami_root_device which volume becomes the root of the image.")
+		c.Errorf(&o.Root, "No root device", "Add an ami_root_device block that names the volume to become the root of the image.")
 		return
 	}
 	if r.DeviceName == "" {
@@ -162,7 +162,7 @@ func (o *Options) validateRoot(c *schema.Checker) {
 		}
 		switch {
 		case m.OmitFromArtifact:
-			c.Errorf(&m.OmitFromArtifact, "The root is left out", "The volume %s becomes the root of the image; it cannot be omitted from it.", m.DeviceName)
+			c.Errorf(&m.OmitFromArtifact, "Root volume omitted", "The volume %s becomes the root of the image, so it cannot be omitted.", m.DeviceName)
 		case m.NoDevice, m.VirtualName != "":
 			c.Errorf(&r.SourceDeviceName, "No volume", "%s is not an EBS volume.", m.DeviceName)
 		}

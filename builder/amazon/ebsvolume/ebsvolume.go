@@ -138,7 +138,7 @@ func (b *volumes) snapshot(ctx context.Context, f *amazonbuild.Flow, base amazon
 			}
 			_, err = access.Call(ctx, b.client(f).ModifySnapshotAttribute, share)
 			if access.Is(err, "InvalidUserID.Malformed", "InvalidAMIAttributeItemValue") {
-				err = access.Blame(err, b.src.Errorf(&p.SnapshotUsers, "Not an account", "%s.", err))
+				err = access.Blame(err, b.src.Errorf(&p.SnapshotUsers, "Invalid account ID", "%s.", err))
 			}
 			return err
 		})
@@ -155,7 +155,7 @@ func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazon
 	for _, p := range made {
 		if p.stays() {
 			want := f.Owner.Resource(ownership.Volume, "volume "+p.id, f.Session.Region, ownership.WithVolume, p.id)
-			_, err := step.Acquire(ctx, f.Scope, "hand over "+p.DeviceName, want, func(context.Context) (string, string, error) { return p.id, p.id, nil })
+			_, err := step.Acquire(ctx, f.Scope, "keep "+p.DeviceName, want, func(context.Context) (string, string, error) { return p.id, p.id, nil })
 			if err != nil {
 				return nil, err
 			}

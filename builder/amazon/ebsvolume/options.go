@@ -116,6 +116,6 @@ func (o *Options) Validate(c *schema.Checker) {
 	interpolate.CheckTags(c, interpolate.Of(&o.RunVolumeTags, o.RunVolumeTag))
 	device.Validate(c, o.devices())
 	if len(o.Volumes) == 0 {
-		c.Warnf(&o.Volumes, "No volumes", "Without a block ebs_volumes nothing is made.")
+		c.Warnf(&o.Volumes, "No volumes", "Add an ebs_volumes block; without one, nothing is created.")
 	}
 }

@@ -140,7 +140,7 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 	if err != nil {
 		return err
 	}
-	err = step.Run(ctx, u.Scope, "make the bundle", func(ctx context.Context) error {
+	err = step.Run(ctx, u.Scope, "create the bundle", func(ctx context.Context) error {
 		return u.run(ctx, m, &u.BundleVolCommand, volVariables{
 			account: u.account(), architecture: u.architecture, cert: cert, destination: u.BundleDestination,
 			key: key, prefix: u.prefix, private: u.X509UploadPath,

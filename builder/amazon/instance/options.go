@@ -129,7 +129,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	device.Validate(c, o.Launch.devices())
 	o.Bundle.validate(c)
 	if o.Communicator == ssh.None {
-		c.Errorf(&o.Communicator, "No communicator", "The bundle is made by commands on the machine, which need a communicator.")
+		c.Errorf(&o.Communicator, "No communicator", "Commands on the machine create the bundle, and they need a communicator.")
 	}
 	if c.Set(&o.ShutdownBehavior) {
 		c.Warnf(&o.ShutdownBehavior, "Argument without effect", "An instance without an EBS root can only be terminated.")
@@ -137,10 +137,10 @@ func (o *Options) Validate(c *schema.Checker) {
 	if o.Spot() {
 		const why = "amazon-instance does not support it together with spot_price."
 		if o.SRIOVSupport {
-			c.Errorf(&o.SRIOVSupport, "Not with a spot instance", why)
+			c.Errorf(&o.SRIOVSupport, "Not supported on a spot instance", why)
 		}
 		if o.ENASupport != nil {
-			c.Errorf(&o.ENASupport, "Not with a spot instance", why)
+			c.Errorf(&o.ENASupport, "Not supported on a spot instance", why)
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (b *Bundle) validateVariables(c *schema.Checker, text *string, data map[str
 	case err != nil:
 		c.Errorf(text, "Invalid {{ }} template", "%s.", err)
 	case strings.Contains(out, noValue):
-		c.Errorf(text, "Unknown variable", "%s uses a variable that it does not have; see its documentation.", c.Name(text))
+		c.Errorf(text, "Unknown variable", "%s uses an unknown variable; see its documentation for those it has.", c.Name(text))
 	}
 }
 

@@ -40,7 +40,7 @@ func (*Options) GoSource() string { return source }
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	if o.Name == "" && c.Known(&o.Name) {
-		c.Errorf(&o.Name, "No name", "Say which parameter is looked up.")
+		c.Errorf(&o.Name, "No name", "Set name to the parameter to look up.")
 	}
 }
 

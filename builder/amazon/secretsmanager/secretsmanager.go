@@ -50,7 +50,7 @@ func (*Options) GoSource() string { return source }
 func (o *Options) Validate(c *schema.Checker) {
 	o.Options.Validate(c)
 	if o.Name == "" && c.Known(&o.Name) {
-		c.Errorf(&o.Name, "No name", "Say which secret is looked up.")
+		c.Errorf(&o.Name, "No name", "Set name to the secret to look up.")
 	}
 }
 

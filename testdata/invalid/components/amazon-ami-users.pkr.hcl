@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  ami_users = ["12345", "123456789012"] # ERROR: Not an account: "12345" in ami_users is not the number
+  ami_users = ["12345", "123456789012"] # ERROR: Invalid account ID: "12345" in ami_users is not an AWS account ID
 
   source_ami_filter {
     owners      = ["136693071363"]

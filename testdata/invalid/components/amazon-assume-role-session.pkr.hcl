@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   assume_role {
     role_arn     = "arn:aws:iam::123456789012:role/baker"
-    session_name = "my session" # ERROR: Not a name of a session:
+    session_name = "my session" # ERROR: Invalid session name:
   }
 
   source_ami_filter {

@@ -2,7 +2,7 @@ source "amazon-chroot" "a" {
   region   = "us-east-1"
   ami_name = "web"
 
-  root_device_name = "xvda" # ERROR: Root device without mappings: The image has the root device of the source image;
+  root_device_name = "xvda" # ERROR: Root device without mappings: root_device_name needs ami_block_device_mappings.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  deprecate_at = "2999-01-02T15:04:05Z" # WARNING: Time too far ahead: AWS lets an image become deprecated within 10 years at the latest, not in 2999.
+  deprecate_at = "2999-01-02T15:04:05Z" # WARNING: Time too far ahead: AWS accepts at most 10 years ahead for an image, not 2999.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  deprecate_at = "2020-01-02T15:04:05Z" # ERROR: Time in the past: deprecate_at is 2020-01-02T15:04:05Z, which is over;
+  deprecate_at = "2020-01-02T15:04:05Z" # ERROR: Time in the past: deprecate_at is 2020-01-02T15:04:05Z, which is in the past;
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  deprecate_at = "tomorrow" # ERROR: Not a time: deprecate_at is a time such as 2030-01-02T15:04:05Z.
+  deprecate_at = "tomorrow" # ERROR: Not a time: deprecate_at must be a time such as 2030-01-02T15:04:05Z.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  ami_description = "from {{ .SourceAMIName.Oops }}" # ERROR: Invalid {{ }} template: Argument "ami_description": the variable .SourceAMIName is a text and has no .Oops.
+  ami_description = "from {{ .SourceAMIName.Oops }}" # ERROR: Invalid {{ }} template: Argument "ami_description": the variable .SourceAMIName is a string and has no .Oops.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -7,7 +7,7 @@ source "amazon-ebs" "a" {
   launch_block_device_mappings {
     device_name = "/dev/xvdb"
     volume_type = "gp2"
-    throughput  = 200 # ERROR: Throughput without gp3: Only gp3 volumes have a throughput that can be chosen.
+    throughput  = 200 # ERROR: Throughput without gp3: Throughput can be set only for gp3 volumes.
   }
 
   source_ami_filter {

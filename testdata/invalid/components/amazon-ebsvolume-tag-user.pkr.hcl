@@ -6,7 +6,7 @@ source "amazon-ebsvolume" "a" {
   ebs_volumes {
     device_name    = "/dev/sdf"
     volume_size    = 1
-    snapshot_users = ["all"]                     # ERROR: Not an account: "all" in snapshot_users
+    snapshot_users = ["all"]                     # ERROR: Invalid account ID: "all" in snapshot_users
     tags           = { Name = "{{ user `x` }}" } # ERROR: Invalid {{ }} template: Argument "tags": {{ user `x` }}: user is not allowed here; use ${var.NAME}
   }
 

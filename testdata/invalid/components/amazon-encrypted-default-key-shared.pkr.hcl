@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   encrypt_boot = true
-  ami_users    = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: ami_users needs a KMS key of your own:
+  ami_users    = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: ami_users needs a customer managed KMS key:
 
   source_ami_filter {
     owners      = ["136693071363"]

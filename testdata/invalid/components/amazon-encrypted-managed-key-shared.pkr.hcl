@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   encrypt_boot = true
   kms_key_id   = "alias/aws/ebs"
-  ami_users    = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: ami_users needs a KMS key of your own (AWS manages alias/aws/ebs):
+  ami_users    = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: ami_users needs a customer managed KMS key (AWS manages alias/aws/ebs):
 
   source_ami_filter {
     owners      = ["136693071363"]

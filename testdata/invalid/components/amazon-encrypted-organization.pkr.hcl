@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   encrypt_boot = true
-  ami_org_arns = ["arn:aws:organizations::123456789012:organization/o-1"] # ERROR: Sharing an image that others cannot decrypt: ami_org_arns needs a KMS key of your own:
+  ami_org_arns = ["arn:aws:organizations::123456789012:organization/o-1"] # ERROR: Sharing an image that others cannot decrypt: ami_org_arns needs a customer managed KMS key:
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -7,7 +7,7 @@ source "amazon-ebs" "a" {
   encrypt_boot       = true
   ami_regions        = ["eu-west-1"]
   region_kms_key_ids = { eu-west-1 = "" }
-  snapshot_users     = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: snapshot_users needs a KMS key of your own:
+  snapshot_users     = ["123456789012"] # ERROR: Sharing an image that others cannot decrypt: snapshot_users needs a customer managed KMS key:
 
   source_ami_filter {
     owners      = ["136693071363"]

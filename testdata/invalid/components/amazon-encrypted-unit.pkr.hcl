@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   encrypt_boot = true
-  ami_ou_arns  = ["arn:aws:organizations::123456789012:ou/o-1/ou-1"] # ERROR: Sharing an image that others cannot decrypt: ami_ou_arns needs a KMS key of your own:
+  ami_ou_arns  = ["arn:aws:organizations::123456789012:ou/o-1/ou-1"] # ERROR: Sharing an image that others cannot decrypt: ami_ou_arns needs a customer managed KMS key:
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  imds_support = "v1.0" # ERROR: Invalid value: imds_support is "v2.0" or not set.
+  imds_support = "v1.0" # ERROR: Invalid value: imds_support must be "v2.0" or not set.
 
   source_ami_filter {
     owners      = ["136693071363"]

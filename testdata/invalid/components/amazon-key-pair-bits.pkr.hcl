@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  temporary_key_pair_bits = 4096 # WARNING: Argument without effect: EC2 makes the temporary key pair
+  temporary_key_pair_bits = 4096 # WARNING: Argument without effect: EC2 generates the temporary key pair
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   metadata_options {
-    http_put_response_hop_limit = 65 # ERROR: Invalid hop limit: http_put_response_hop_limit is 1 to 64, not 65.
+    http_put_response_hop_limit = 65 # ERROR: Invalid hop limit: http_put_response_hop_limit must be 1 to 64, not 65.
   }
 
   source_ami_filter {

@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   placement {
     host_id = "h-1"
-    tenancy = "default" # ERROR: Invalid tenancy: An instance on a dedicated host has tenancy host.
+    tenancy = "default" # ERROR: Invalid tenancy: An instance on a dedicated host must have the tenancy host.
   }
 
   source_ami_filter {

@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   temporary_iam_instance_profile_policy_document {
     Statement {
-      Effect   = "Permit" # ERROR: Unknown effect: Effect is "Allow" or "Deny".
+      Effect   = "Permit" # ERROR: Unknown effect: Effect must be "Allow" or "Deny".
       Action   = ["a:b"]
       Resource = ["*"]
     }

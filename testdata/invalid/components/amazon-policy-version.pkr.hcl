@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   temporary_iam_instance_profile_policy_document {
-    Version = "1" # ERROR: Unknown version: The policy language has the versions 2012-10-17 and 2008-10-17.
+    Version = "1" # ERROR: Unknown version: The version of the policy language is 2012-10-17 or 2008-10-17.
     Statement {
       Effect   = "Allow"
       Action   = ["a:b"]

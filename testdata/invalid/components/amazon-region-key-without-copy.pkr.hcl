@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   encrypt_boot       = true
   ami_regions        = ["eu-west-1"]
-  region_kms_key_ids = { us-west-2 = "alias/a", eu-west-1 = "" } # ERROR: Region without a copy: region_kms_key_ids names "us-west-2", but ami_regions does not.
+  region_kms_key_ids = { us-west-2 = "alias/a", eu-west-1 = "" } # ERROR: Region without a copy: region_kms_key_ids contains "us-west-2", but ami_regions does not.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -6,7 +6,7 @@ source "amazon-ebs" "a" {
 
   encrypt_boot       = true
   ami_regions        = ["eu-west-1", "us-west-2"]
-  region_kms_key_ids = { us-west-2 = "alias/a" } # ERROR: Region without a key: ami_regions names "eu-west-1", but region_kms_key_ids does not;
+  region_kms_key_ids = { us-west-2 = "alias/a" } # ERROR: Region without a key: ami_regions contains "eu-west-1", but region_kms_key_ids does not;
 
   source_ami_filter {
     owners      = ["136693071363"]

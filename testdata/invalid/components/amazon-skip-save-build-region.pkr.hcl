@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  skip_save_build_region = true # WARNING: No image is left: With skip_save_build_region the image is only in ami_regions, which is not set.
+  skip_save_build_region = true # WARNING: No image is left: With skip_save_build_region the image is kept only in ami_regions, which is not set.
   skip_create_ami        = true
 
   source_ami_filter {

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  snapshot_copy_duration_minutes = 20 # ERROR: Invalid duration: snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not 20.
+  snapshot_copy_duration_minutes = 20 # ERROR: Invalid duration: snapshot_copy_duration_minutes must be a multiple of 15 up to 2880, not 20.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  snapshot_users = ["all"] # ERROR: Not an account: "all" in snapshot_users is not the number
+  snapshot_users = ["all"] # ERROR: Invalid account ID: "all" in snapshot_users is not an AWS account ID
 
   source_ami_filter {
     owners      = ["136693071363"]

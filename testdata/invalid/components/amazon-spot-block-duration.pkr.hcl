@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   spot_price             = "auto"
-  block_duration_minutes = 90 # WARNING: Deprecated argument: EC2 no longer has spot instances with a fixed duration; # ERROR: Invalid duration: block_duration_minutes is a multiple of 60.
+  block_duration_minutes = 90 # WARNING: Deprecated argument: EC2 no longer has spot instances with a fixed duration; # ERROR: Invalid duration: block_duration_minutes must be a multiple of 60.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  spot_price = "-1" # ERROR: Not a price: spot_price is a number of dollars per hour, such as "0.05", or "auto".
+  spot_price = "-1" # ERROR: Not a price: spot_price must be a number of dollars per hour, such as "0.05", or "auto".
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   spot_price    = "auto"
-  sriov_support = true # ERROR: Not with a spot instance: A spot instance cannot be stopped, and only a stopped instance can be given this attribute.
+  sriov_support = true # ERROR: Not supported on a spot instance: This can only be set on a stopped instance, and a spot instance cannot be stopped.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  ami_virtualization_type = "kvm" # ERROR: Invalid value: ami_virtualization_type is hvm or paravirtual.
+  ami_virtualization_type = "kvm" # ERROR: Invalid value: ami_virtualization_type must be hvm or paravirtual.
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -179,7 +179,7 @@ func TestDecodeAuthorizationMessages(t *testing.T) {
 		t.Errorf("decoded: %v", err)
 	}
 	err = describe(t.Context(), f.open(t, Options{}))
-	if err == nil || strings.Contains(err.Error(), "AWS says") || !strings.Contains(err.Error(), "decode-authorization-message tells more") {
+	if err == nil || strings.Contains(err.Error(), "AWS says") || !strings.Contains(err.Error(), "decode-authorization-message shows more") {
 		t.Errorf("not decoded: %v", err)
 	}
 }

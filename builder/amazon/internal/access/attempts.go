@@ -107,7 +107,7 @@ func (s *Session) complain(ctx context.Context, a *attempts, err error) {
 	if errors.As(why, &e) {
 		e.Op = middleware.GetOperationName(ctx)
 	}
-	s.Warn(ctx, "%s in %s has failed for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
+	s.Warn(ctx, "%s in %s has been failing for %s: %s", middleware.GetServiceID(ctx), awsmiddleware.GetRegion(ctx), lasted.Round(time.Second), why)
 }
 
 // expectAnswer makes an answer of EC2 that is none an error: the SDK takes any XML,

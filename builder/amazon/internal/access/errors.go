@@ -157,19 +157,19 @@ func hint(e *Error) (message, hint string) {
 		message, _, encoded := strings.Cut(e.Message, " Encoded authorization failure message:")
 		hint := lacking(strings.ToLower(e.Service)+":"+e.Op, "*")
 		if encoded {
-			hint += " (aws sts decode-authorization-message tells more)"
+			hint += " (aws sts decode-authorization-message shows more)"
 		}
 		return message, hint
 	case "AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException", "InvalidAccessKeyId", "MissingAuthenticationToken", "IncompleteSignature":
 		return e.Message, "AWS does not accept these credentials: check access_key and secret_key, the profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that this machine's clock is right"
 	case "ExpiredToken", "ExpiredTokenException", "RequestExpired":
-		return e.Message, "The credentials have expired; renew them (aws sso login, or whatever lent them)"
+		return e.Message, "The credentials have expired; renew them (aws sso login, or wherever they came from)"
 	case "OptInRequired":
 		return e.Message, "The account has not enabled this region or service"
 	case "RequestLimitExceeded", "Throttling", "ThrottlingException":
 		return e.Message, "AWS is throttling requests; raise max_retries to keep trying longer"
 	case "InsufficientInstanceCapacity", "InsufficientHostCapacity":
-		return e.Message, "Try another availability_zone or instance_type, or later"
+		return e.Message, "Try another availability_zone or instance_type, or try again later"
 	case "VcpuLimitExceeded", "InstanceLimitExceeded", "VolumeLimitExceeded", "ResourceLimitExceeded", "SnapshotLimitExceeded":
 		return e.Message, "Ask AWS to raise the quota, or remove what is no longer needed"
 	}
@@ -178,17 +178,17 @@ func hint(e *Error) (message, hint string) {
 
 // lacking says how to get the permission to do action with resource.
 func lacking(action, resource string) string {
-	return fmt.Sprintf(`The credentials lack the permission %s; add {"Effect": "Allow", "Action": %q, "Resource": %q} to their policy, or use others`, action, action, resource)
+	return fmt.Sprintf(`The credentials lack the permission %s; add {"Effect": "Allow", "Action": %q, "Resource": %q} to their policy, or use other credentials`, action, action, resource)
 }
 
 func unreachable(err error) (message, hint string) {
 	var resp *smithyhttp.ResponseError
 	if errors.As(err, &resp) && resp.HTTPStatusCode()/100 == 2 {
-		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint is one of EC2"
+		return "the answer was cut off or garbled", "Check this machine's network, and that the endpoint is an EC2 endpoint"
 	}
 	if errors.As(err, &resp) && resp.HTTPStatusCode() > 0 {
 		return fmt.Sprintf("the endpoint answered with HTTP status %d and a body that is not an AWS response", resp.HTTPStatusCode()),
-			"Check that the endpoint is one of EC2"
+			"Check that the endpoint is an EC2 endpoint"
 	}
 	if noCredentials(err) {
 		return "there are no credentials", howToLogIn

@@ -41,8 +41,8 @@ type Options struct {
 	// Credentials file to use instead of the shared AWS configuration.
 	SharedCredentialsFile string `hcl:"shared_credentials_file,optional"`
 
-	// IAM role to assume, using the credentials found otherwise. Use it to build in another
-	// account.
+	// IAM role to assume, starting from the credentials that the other options give. Use it to
+	// build in another account.
 	AssumeRole *AssumeRole `hcl:"assume_role,block"`
 
 	// Current code of the MFA device, for assuming the role of `assume_role` or of a profile
@@ -51,7 +51,7 @@ type Options struct {
 	MFACode string `hcl:"mfa_code,optional"`
 
 	// Get credentials from the AWS secrets engine of HashiCorp Vault when the build starts.
-	// The usual variables such as VAULT_ADDR and VAULT_TOKEN say how to reach it.
+	// The usual variables such as VAULT_ADDR and VAULT_TOKEN configure the connection.
 	VaultAWSEngine *VaultAWSEngine `hcl:"vault_aws_engine,block"`
 
 	// If AWS denies a call, decode its message to show why. Needs the permission
@@ -66,7 +66,7 @@ type Options struct {
 	// can read and change requests. For test endpoints only.
 	InsecureSkipTLSVerify bool `hcl:"insecure_skip_tls_verify,optional"`
 
-	// How many times a request is tried if AWS throttles it or cannot be reached.
+	// Maximum number of attempts for a request when AWS throttles it or cannot be reached.
 	MaxRetries int `hcl:"max_retries,optional"`
 
 	// Do not check the credentials with sts:GetCallerIdentity at the start. For endpoints
@@ -207,7 +207,7 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 		c.Warnf(&r.RoleARN, "No role", "assume_role has no effect without role_arn.")
 	}
 	if r.SessionName != "" && !sessionName().MatchString(r.SessionName) {
-		c.Errorf(&r.SessionName, "Not a name of a session", "A session name has 2 to 64 letters, digits and characters of _+=,.@-.")
+		c.Errorf(&r.SessionName, "Invalid session name", "A session name has 2 to 64 characters: letters, digits and _+=,.@-.")
 	}
 	for key, value := range r.Tags {
 		if key == "" || len(key) > 128 || len(value) > 256 {

@@ -51,7 +51,7 @@ func decodeRefusals(client *sts.Client) func(*middleware.Stack) error {
 				}
 				said, derr := Call(ctx, client.DecodeAuthorizationMessage, &sts.DecodeAuthorizationMessageInput{EncodedMessage: &encoded})
 				if derr != nil {
-					return out, meta, &explained{err, "nothing that can be decoded (" + derr.Error() + ")"}
+					return out, meta, &explained{err, "a message that cannot be decoded (" + derr.Error() + ")"}
 				}
 				return out, meta, &explained{err, aws.ToString(said.DecodedMessage)}
 			}), middleware.Before)
@@ -80,7 +80,7 @@ func (e *explained) permission(call *Error) string {
 	action := cmp.Or(said.Context.Action, strings.ToLower(call.Service)+":"+call.Op)
 	resource := cmp.Or(said.Context.Resource, "*")
 	if said.ExplicitDeny {
-		return fmt.Sprintf("A policy denies the credentials %s on %s; change it, or use others", action, resource)
+		return fmt.Sprintf("A policy denies these credentials %s on %s; change the policy, or use other credentials", action, resource)
 	}
 	return lacking(action, resource)
 }

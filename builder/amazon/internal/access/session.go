@@ -115,7 +115,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 			serial := ""
 			if o.MFACode != "" {
 				if serial, err = mfaDevice(ctx, cfg); err != nil {
-					return nil, blame(src, &o.MFACode, "The MFA device is not known", "%s.", err)
+					return nil, blame(src, &o.MFACode, "Unknown MFA device", "%s.", err)
 				}
 			}
 			cfg.Credentials = role.provider(sts.NewFromConfig(cfg), serial, o.MFACode)
@@ -265,7 +265,7 @@ func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) 
 	var dns *net.DNSError
 	if errors.As(err, &dns) && o.Region != "" && client.Options().BaseEndpoint == nil {
 		return blame(src, &o.Region, "The region cannot be reached",
-			"There is no host %s: either there is no region %q, or this machine has no network.", dns.Name, o.Region)
+			"The host %s was not found: either there is no region %q, or this machine has no network connection.", dns.Name, o.Region)
 	}
 	if err != nil {
 		return s.blameRegion(ctx, o, src, err)
@@ -366,7 +366,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 		return nil, err
 	}
 	if s.Account = aws.ToString(who.Account); s.Account != with["account"] {
-		return nil, fmt.Errorf("these credentials are of account %s, but the resource is in account %s; use credentials of that one", s.Account, with["account"])
+		return nil, fmt.Errorf("these credentials are for account %s, but the resource is in account %s; use credentials for that account", s.Account, with["account"])
 	}
 	return s, nil
 }

@@ -54,7 +54,7 @@ func openVault(env []string) (*vault, error) {
 		}
 		trust.RootCAs = x509.NewCertPool()
 		if !trust.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("VAULT_CACERT: %s holds no certificate in PEM", file)
+			return nil, fmt.Errorf("VAULT_CACERT: %s contains no PEM certificate", file)
 		}
 	}
 	v.client = &http.Client{Timeout: vaultTimeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: trust, DisableKeepAlives: true}}
@@ -104,10 +104,10 @@ func (v *vault) lend(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, e
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil && resp.StatusCode == http.StatusOK {
-		return aws.Credentials{}, fmt.Errorf("%s does not answer in JSON", req.URL.Redacted())
+		return aws.Credentials{}, fmt.Errorf("%s did not answer with JSON", req.URL.Redacted())
 	}
 	if resp.StatusCode != http.StatusOK {
-		return aws.Credentials{}, fmt.Errorf("%s answers %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(strings.Join(answer.Errors, "; ")))
+		return aws.Credentials{}, fmt.Errorf("%s answered %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(strings.Join(answer.Errors, "; ")))
 	}
 	if answer.Data.AccessKey == "" || answer.Data.SecretKey == "" {
 		return aws.Credentials{}, fmt.Errorf("%s returned no access key", req.URL.Redacted())

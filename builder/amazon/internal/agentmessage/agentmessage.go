@@ -109,7 +109,7 @@ func Decode(b []byte) (Message, error) {
 	// Some senders leave the digest out of messages that carry no stream.
 	sum := sha256.Sum256(m.Payload)
 	if (m.Kind == InputData || m.Kind == OutputData) && string(sum[:]) != string(b[80:112]) {
-		return Message{}, fmt.Errorf("the payload of message %d has been damaged on its way", m.Seq)
+		return Message{}, fmt.Errorf("the payload of message %d was damaged in transit", m.Seq)
 	}
 	return m, nil
 }

@@ -85,7 +85,7 @@ func (f *Flow) awaitSnapshot(ctx context.Context, id string) error {
 			case !found: // EC2 has not heard of it everywhere yet
 				return false, nil
 			case s.State == types.SnapshotStateError:
-				return false, fmt.Errorf("snapshot %s has failed: %s", id, aws.ToString(s.StateMessage))
+				return false, fmt.Errorf("snapshot %s failed: %s", id, aws.ToString(s.StateMessage))
 			}
 			return s.State == types.SnapshotStateCompleted, nil
 		},

@@ -116,7 +116,7 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	case ownership.InstanceProfile:
 		return j.instanceProfile(ctx)
 	}
-	return fmt.Errorf("nothing here knows how to delete a resource of kind %q", r.Kind)
+	return fmt.Errorf("bake does not know how to delete a resource of kind %q", r.Kind)
 }
 
 // job is the deletion of one resource.

@@ -24,7 +24,7 @@ type Mapping struct {
 	// always deleted; instances of the image keep theirs.
 	DeleteOnTermination bool `hcl:"delete_on_termination,optional"`
 
-	// Encrypt the volume. Not set: as its snapshot, or as the account's default says. An
+	// Encrypt the volume. Not set: as in its snapshot, or the account's default. An
 	// encrypted snapshot cannot become an unencrypted volume.
 	Encrypted *bool `hcl:"encrypted,optional"`
 
@@ -95,7 +95,7 @@ func (m *Mapping) validatePerformance(c *schema.Checker) {
 			c.Errorf(&m.Throughput, "Invalid throughput", "gp3 volumes have a throughput of 125 to 1000 MiB/s, not %d.", m.Throughput)
 		}
 	} else if m.Throughput != 0 && c.Known(&m.VolumeType) {
-		c.Errorf(&m.Throughput, "Throughput without gp3", "Only gp3 volumes have a throughput that can be chosen.")
+		c.Errorf(&m.Throughput, "Throughput without gp3", "Throughput can be set only for gp3 volumes.")
 	}
 	for _, n := range []*int{&m.VolumeSize, &m.IOPS, &m.Throughput} {
 		if *n < 0 {

@@ -66,10 +66,10 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.TemplateName, "Conflicting arguments", "Set template_id or template_name, not both.")
 	}
 	if n := o.MaxParallelLaunches; n != 0 && n < 6 {
-		c.Errorf(&o.MaxParallelLaunches, "Too few launches", "max_parallel_launches is 6 or more, not %d.", n)
+		c.Errorf(&o.MaxParallelLaunches, "Too few launches", "max_parallel_launches must be 6 or more, not %d.", n)
 	}
 	if n := o.TargetResourceCount; n < 0 {
-		c.Errorf(&o.TargetResourceCount, "Too few snapshots", "target_resource_count is 1 or more, not %d.", n)
+		c.Errorf(&o.TargetResourceCount, "Too few snapshots", "target_resource_count must be 1 or more, not %d.", n)
 	}
 	validateVersion(c, &o.TemplateVersion, o.TemplateID+o.TemplateName)
 	seen := map[string]bool{}
@@ -95,7 +95,7 @@ func validateVersion(c *schema.Checker, version *int, template string) {
 	case *version < 0:
 		c.Errorf(version, "Negative number", "template_version cannot be negative.")
 	case *version > 0 && template == "":
-		c.Errorf(version, "Version of no launch template", "template_version needs template_id or template_name.")
+		c.Errorf(version, "Version without a launch template", "template_version needs template_id or template_name.")
 	}
 }
 
@@ -103,7 +103,7 @@ func validateVersion(c *schema.Checker, version *int, template string) {
 func (o *Options) ValidateRegions(c *schema.Checker, has func(region string) bool) {
 	for i := range o.Regions {
 		if r := &o.Regions[i]; c.Known(&r.Region) && !has(r.Region) {
-			c.Errorf(&r.Region, "Region without an image", "%q is neither region nor one of ami_regions.", r.Region)
+			c.Errorf(&r.Region, "Region without an image", "%q is neither the region of the build nor one of ami_regions.", r.Region)
 		}
 	}
 }

@@ -92,9 +92,9 @@ func (m *Maker) checkRegions(ctx context.Context) error {
 		}
 		if all, err := m.regions(ctx, true); err == nil && slices.Contains(all, region) {
 			return m.Src.Errorf(ptr, "The region is not enabled",
-				"The account has not enabled the region %q: aws account enable-region --region-name %s does, and takes some minutes. It has: %s.", region, region, strings.Join(enabled, ", "))
+				"The account has not enabled the region %q. To enable it, which takes some minutes: aws account enable-region --region-name %s. Enabled regions: %s.", region, region, strings.Join(enabled, ", "))
 		}
-		return m.Src.Errorf(ptr, "Unknown region", "The account has no region %q. It has: %s.", region, strings.Join(enabled, ", "))
+		return m.Src.Errorf(ptr, "Unknown region", "The account has no region %q. Its regions: %s.", region, strings.Join(enabled, ", "))
 	}
 	if err := check(m.BuildRegion, m.Session.Region); err != nil {
 		return err
@@ -127,8 +127,8 @@ func (m *Maker) regions(ctx context.Context, all bool) ([]string, error) {
 
 func (m *Maker) checkName(ctx context.Context, region string) error {
 	if other := access.Claim(m.Session, region+" image "+m.Name, m.Scope.Build); other != "" {
-		return m.Src.Errorf(&m.Name, "Two builds make the same image",
-			"The builds %s and %s both make an image %q in %s, and only one can have the name. Give them different names, such as with {{build_name}} in them.", other, m.Scope.Build, m.Name, region)
+		return m.Src.Errorf(&m.Name, "Two builds create the same image",
+			"The builds %s and %s both create an image named %q in %s, but image names are unique. Use different names, for example with {{build_name}}.", other, m.Scope.Build, m.Name, region)
 	}
 	images, err := m.named(ctx, region)
 	if err != nil || len(images) == 0 {
@@ -149,7 +149,7 @@ func (m *Maker) checkProtection(region string, images []types.Image) error {
 				blame = &m.Name
 			}
 			return m.Src.Errorf(blame, "The image to replace is protected",
-				"Image %s in %s has the name %q and is protected from being deregistered (%s). Choose another name, or take the protection away first: aws ec2 disable-image-deregistration-protection --region %s --image-id %s; with a cooldown it ends 24 hours later.",
+				"Image %s in %s has the name %q and is protected from being deregistered (%s). Choose another name, or turn the protection off first: aws ec2 disable-image-deregistration-protection --region %s --image-id %s; with a cooldown it ends 24 hours later.",
 				aws.ToString(i.ImageId), region, m.Name, p, region, aws.ToString(i.ImageId))
 		}
 	}
@@ -158,7 +158,7 @@ func (m *Maker) checkProtection(region string, images []types.Image) error {
 
 func (m *Maker) nameTaken(region, id string) error {
 	return m.Src.Errorf(&m.Name, "The image name is taken",
-		"Image %s in %s has the name %q already. Choose another, such as one with a time in it, or replace the image with force_deregister = true or -force.", id, region, m.Name)
+		"Image %s in %s already has the name %q. Choose another, such as one that contains a time, or replace the image with force_deregister = true or -force.", id, region, m.Name)
 }
 
 // named lists the account's images that have the name of the image to be.

@@ -146,7 +146,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
 				return made, cause(err)
 			}
-			m.Scope.Warn(ctx, "%s; copying again (try %d of %d)", cause(err), try+1, copies)
+			m.Scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
 			if err := once.Scope.Destroy(ctx, key); err != nil {
 				return Made{}, cause(err)
 			}
@@ -185,7 +185,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
 	// EC2 copies the tags of the image only.
 	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
-	return m.acquire(ctx, "begin the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
+	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
 		return m.making(ctx, t, specs, func(specs []types.TagSpecification) (string, error) {
 			in.TagSpecifications, in.ClientToken = specs, new(uuid.NewString())
 			out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
@@ -259,7 +259,7 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 			for _, snapshot := range destroy.SnapshotIDs(image) {
 				err := destroy.Snapshot(ctx, client, snapshot)
 				if access.Is(err, "InvalidSnapshot.InUse") {
-					m.Scope.Warn(ctx, "Snapshot %s stays: another image uses it", snapshot)
+					m.Scope.Warn(ctx, "Keeping snapshot %s: another image uses it", snapshot)
 				} else if err != nil {
 					return err
 				}

@@ -24,8 +24,8 @@ type Options struct {
 	// unique name, add the time, such as with `formatdate`.
 	Name string `hcl:"ami_name"`
 
-	// Description of the image, up to 255 characters. `{{ .SourceAMI }}` and the like can be
-	// used in it.
+	// Description of the image, up to 255 characters. It can use `{{ .SourceAMI }}` and similar
+	// variables.
 	Description string `hcl:"ami_description,optional,deferred"`
 
 	// Virtualization type that you expect: `hvm` or `paravirtual`. It does not change the
@@ -65,8 +65,8 @@ type Options struct {
 	SnapshotCopyDurationMinutes int `hcl:"snapshot_copy_duration_minutes,optional"`
 
 	// Tags for the images and their snapshots. A key is up to 128 characters, a value up to
-	// 256, and there can be at most 48. `{{ .SourceAMIName }}` and the like can be used in
-	// them.
+	// 256, and there can be at most 48. They can use `{{ .SourceAMIName }}` and similar
+	// variables.
 	Tags map[string]string `hcl:"tags,optional,deferred"`
 
 	// A single tag, added to `tags`. Repeatable.
@@ -185,16 +185,16 @@ func (o *Options) Validate(c *schema.Checker) {
 		}
 	}
 	if o.IMDSSupport != "" && o.IMDSSupport != "v2.0" {
-		c.Errorf(&o.IMDSSupport, "Invalid value", `imds_support is "v2.0" or not set.`)
+		c.Errorf(&o.IMDSSupport, "Invalid value", `imds_support must be "v2.0" or not set.`)
 	}
 	if n := o.SnapshotCopyDurationMinutes; n < 0 || n > 2880 || n%15 != 0 {
-		c.Errorf(&o.SnapshotCopyDurationMinutes, "Invalid duration", "snapshot_copy_duration_minutes is a multiple of 15 up to 2880, not %d.", n)
+		c.Errorf(&o.SnapshotCopyDurationMinutes, "Invalid duration", "snapshot_copy_duration_minutes must be a multiple of 15 up to 2880, not %d.", n)
 	}
 	if o.SkipSaveBuildRegion && len(o.Regions) == 0 && c.Known(&o.Regions) {
-		c.Warnf(&o.SkipSaveBuildRegion, "No image is left", "With skip_save_build_region the image is only in ami_regions, which is not set.")
+		c.Warnf(&o.SkipSaveBuildRegion, "No image is left", "With skip_save_build_region the image is kept only in ami_regions, which is not set.")
 	}
 	if v := o.VirtualizationType; v != "" && v != "hvm" && v != "paravirtual" {
-		c.Errorf(&o.VirtualizationType, "Invalid value", "ami_virtualization_type is hvm or paravirtual.")
+		c.Errorf(&o.VirtualizationType, "Invalid value", "ami_virtualization_type must be hvm or paravirtual.")
 	}
 	if v := o.VirtualizationType; v == "paravirtual" && (o.ENASupport != nil && *o.ENASupport || o.SRIOVSupport) {
 		c.Errorf(&o.VirtualizationType, "Invalid virtualization type", "ena_support and sriov_support need hvm.")
@@ -225,13 +225,13 @@ func (o *Options) validateDeprecation(c *schema.Checker) {
 	now := time.Now()
 	switch {
 	case err != nil:
-		c.Errorf(&o.DeprecateAt, "Not a time", "deprecate_at is a time such as 2030-01-02T15:04:05Z.")
+		c.Errorf(&o.DeprecateAt, "Not a time", "deprecate_at must be a time such as 2030-01-02T15:04:05Z.")
 	case at.Before(now):
-		c.Errorf(&o.DeprecateAt, "Time in the past", "deprecate_at is %s, which is over; it must be in the future.", o.DeprecateAt)
+		c.Errorf(&o.DeprecateAt, "Time in the past", "deprecate_at is %s, which is in the past; it must be in the future.", o.DeprecateAt)
 	case at.After(now.AddDate(longestLife, 0, 0)):
-		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS lets an image become deprecated within %d years at the latest, not in %d.", longestLife, at.Year())
+		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS accepts at most %d years ahead for an image, not %d.", longestLife, at.Year())
 	case slices.Contains(o.Groups, "all") && at.After(now.AddDate(longestPublicLife, 0, 0)):
-		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS lets a public image become deprecated within %d years at the latest, not in %d.", longestPublicLife, at.Year())
+		c.Warnf(&o.DeprecateAt, "Time too far ahead", "AWS accepts at most %d years ahead for a public image, not %d.", longestPublicLife, at.Year())
 	}
 }
 
@@ -254,7 +254,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 	if len(o.RegionKMSKeyIDs) > 0 && c.Known(&o.Regions) {
 		for region, key := range o.RegionKMSKeyIDs {
 			if !slices.Contains(o.Regions, region) {
-				c.Errorf(&o.RegionKMSKeyIDs, "Region without a copy", "region_kms_key_ids names %q, but ami_regions does not.", region)
+				c.Errorf(&o.RegionKMSKeyIDs, "Region without a copy", "region_kms_key_ids contains %q, but ami_regions does not.", region)
 			}
 			names.KMSKey(c, &o.RegionKMSKeyIDs, key, region)
 			if key != "" && o.EncryptBoot != nil && !encrypt {
@@ -263,7 +263,7 @@ func (o *Options) validateKeys(c *schema.Checker) {
 		}
 		for _, region := range o.Regions {
 			if _, ok := o.RegionKMSKeyIDs[region]; !ok {
-				c.Errorf(&o.RegionKMSKeyIDs, "Region without a key", `ami_regions names %q, but region_kms_key_ids does not; "" is its default key.`, region)
+				c.Errorf(&o.RegionKMSKeyIDs, "Region without a key", `ami_regions contains %q, but region_kms_key_ids does not; use "" for the region's default key.`, region)
 			}
 		}
 	}

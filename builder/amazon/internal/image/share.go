@@ -34,7 +34,7 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 		for _, in := range snapshots {
 			if _, err := access.Call(ctx, client.ModifySnapshotAttribute, in); err != nil {
 				if access.Is(err, "InvalidUserID.Malformed") {
-					err = access.Blame(err, m.Src.Errorf(&m.SnapshotUsers, "Not an account", "%s.", err))
+					err = access.Blame(err, m.Src.Errorf(&m.SnapshotUsers, "Invalid account ID", "%s.", err))
 				}
 				return err
 			}
@@ -107,7 +107,7 @@ func SnapshotSharing(users, groups []string, id string) *ec2.ModifySnapshotAttri
 func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 	switch {
 	case in.LaunchPermission != nil && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") && len(m.Users) > 0:
-		return access.Blame(err, m.Src.Errorf(&m.Users, "Not an account", "%s.", err))
+		return access.Blame(err, m.Src.Errorf(&m.Users, "Invalid account ID", "%s.", err))
 	case len(in.ProductCodes) > 0:
 		return access.Blame(err, m.Src.Errorf(&m.ProductCodes, "The product codes cannot be set", "%s.", err))
 	}

@@ -70,7 +70,7 @@ func (o *Options) validateSharing(c *schema.Checker) {
 	}
 	for _, list := range o.sharedWith() {
 		c.Errorf(list, undecryptable,
-			"%s needs a KMS key of your own%s: set kms_key_id, and region_kms_key_ids without empty keys.", c.Name(list), why)
+			"%s needs a customer managed KMS key%s: set kms_key_id, and leave no key in region_kms_key_ids empty.", c.Name(list), why)
 	}
 }
 
@@ -82,7 +82,7 @@ func (o *Options) ValidateVolumes(c *schema.Checker, volumes []*device.Mapping) 
 	}
 	for _, v := range volumes {
 		if managedKey(v.KMSKeyID) && !v.NoDevice {
-			c.Errorf(&v.KMSKeyID, undecryptable, "The image is shared, and only its own account may use %s, which AWS manages; take a KMS key of your own.", v.KMSKeyID)
+			c.Errorf(&v.KMSKeyID, undecryptable, "The image is shared, but only its own account may use %s, which AWS manages; use a customer managed KMS key.", v.KMSKeyID)
 		}
 	}
 }
@@ -99,11 +99,11 @@ func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device
 		return nil
 	}
 	if lists := m.public(); len(lists) > 0 {
-		return m.Src.Errorf(lists[0], "Sharing an encrypted image with everybody",
-			"%s, and AWS does not let what is encrypted be public: name accounts, organizations or units instead.", why)
+		return m.Src.Errorf(lists[0], "Sharing an encrypted image with everyone",
+			"%s, and AWS does not allow encrypted images and snapshots to be public: share with accounts, organizations or organizational units instead.", why)
 	}
 	if inherited && len(m.sharedWith()) > 0 {
-		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not the default key of an account; encrypt_boot with a kms_key_id of your own encrypts it anew.", why)
+		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", why)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (m *Maker) making(ctx context.Context, t *tagging, specs []types.TagSpecifi
 	if len(specs) == 0 || !access.NotImplemented(err) {
 		return id, err
 	}
-	m.Scope.Warn(ctx, "The endpoint does not tag an image while it makes it (%s). It is made without tags, which are set afterwards with CreateTags.", err)
+	m.Scope.Warn(ctx, "The endpoint cannot tag an image on creation (%s). The image is created without tags, which CreateTags then sets.", err)
 	t.refused = true
 	return create(nil)
 }
@@ -95,7 +95,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 			if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: lacking}); err != nil {
 				return fmt.Errorf("tagging %s: %w", id, err)
 			}
-			m.Scope.Say(ctx, "The endpoint has not tagged %s when it made it; it has its tags now", id)
+			m.Scope.Say(ctx, "The endpoint did not tag %s on creation; its tags are set now", id)
 		}
 		return nil
 	})

@@ -117,7 +117,7 @@ func variable(names []string) error {
 	case !slices.Contains(variables, names[0]):
 		return fmt.Errorf("there is no variable .%s; there are .%s and .%s", names[0], strings.Join(variables, ", ."), sourceTags)
 	case len(names) > 1:
-		return fmt.Errorf("the variable .%s is a text and has no .%s", names[0], names[1])
+		return fmt.Errorf("the variable .%s is a string and has no .%s", names[0], names[1])
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func CheckTogether(c *schema.Checker, sets ...Tags) {
 	}
 	if n, most := len(keys), maxTags-len(ownTags); n > most {
 		c.Errorf(sets[len(sets)-1].last(), "Too many tags",
-			"One resource gets %d tags. EC2 allows %d, and two of them are bake's until the build is done: at most %d are left.", n, maxTags, most)
+			"One resource gets %d tags. EC2 allows %d, and bake needs two of them during the build: at most %d are left.", n, maxTags, most)
 	}
 }
 
@@ -175,9 +175,9 @@ func refused(key, value string) string {
 	case key == "":
 		return "The key of a tag cannot be empty."
 	case strings.HasPrefix(strings.ToLower(key), "aws:"):
-		return fmt.Sprintf("The key %q begins with aws:, which AWS reserves for itself.", key)
+		return fmt.Sprintf("The key %q begins with aws:, which is reserved for AWS.", key)
 	case slices.Contains(ownTags, key):
-		return fmt.Sprintf("The key %q is one with which bake marks what it makes; choose another.", key)
+		return fmt.Sprintf("bake uses the key %q to mark what it creates; choose another.", key)
 	case utf8.RuneCountInString(key) > maxKey:
 		return fmt.Sprintf("The key \"%.20s...\" has %d characters; AWS allows %d.", key, utf8.RuneCountInString(key), maxKey)
 	case utf8.RuneCountInString(value) > maxValue:

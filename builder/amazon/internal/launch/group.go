@@ -172,33 +172,33 @@ func (l *Launcher) admitted(ctx context.Context) (ranges []string, public bool, 
 	case l.TemporarySecurityGroupSourcePublicIP:
 		ip, err := publicAddress(ctx, 10*time.Second)
 		if err != nil {
-			return nil, false, l.Src.Errorf(&l.TemporarySecurityGroupSourcePublicIP, "The public address is not known",
+			return nil, false, l.Src.Errorf(&l.TemporarySecurityGroupSourcePublicIP, "Unknown public address",
 				"%s. Set temporary_security_group_source_cidrs instead.", err)
 		}
 		ranges, why = append(ranges, ip), "the public address of this machine"
 	case l.Session.Loopback():
 		ranges, why = []string{"127.0.0.1/32"}, "this machine"
 	case indirect:
-		ranges, why = []string{all}, "everybody, since the address that bake connects from cannot be told; set temporary_security_group_source_cidrs to narrow it down"
+		ranges, why = []string{all}, "everyone, since the address that bake connects from is unknown; set temporary_security_group_source_cidrs to narrow it down"
 	default:
 		ip, err := publicAddress(ctx, 3*time.Second)
 		if err == nil && strings.Contains(ip, ":") != (l.SSHInterface == IPv6) {
-			err = fmt.Errorf("it is of the other IP version: %s", ip)
+			err = fmt.Errorf("it is of the wrong IP version: %s", ip)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, false, context.Cause(ctx)
 		case err != nil:
 			ranges = []string{all}
-			why = fmt.Sprintf("everybody, since the public address of this machine cannot be told (%s); set temporary_security_group_source_cidrs to narrow it down", err)
+			why = fmt.Sprintf("everyone, since the public address of this machine is unknown (%s); set temporary_security_group_source_cidrs to narrow it down", err)
 		default:
 			ranges, public = []string{ip}, true
-			why = "the public address of this machine; temporary_security_group_source_cidrs opens it wider"
+			why = "the public address of this machine; use temporary_security_group_source_cidrs to allow others"
 		}
 	}
 	slices.Sort(ranges)
 	ranges = slices.Compact(ranges)
-	l.Scope.Say(ctx, "The temporary security group lets in %s at port %d (%s)", strings.Join(ranges, ", "), l.port(), why)
+	l.Scope.Say(ctx, "The temporary security group allows %s to connect to port %d (%s)", strings.Join(ranges, ", "), l.port(), why)
 	return ranges, public, nil
 }
 
@@ -207,7 +207,7 @@ func (l *Launcher) openForPrivate(ctx context.Context, g Groups) error {
 	if !g.Public {
 		return nil
 	}
-	l.Scope.Say(ctx, "The machine has no public address; the security group now lets in %s, since the address that bake connects from inside the network cannot be told (temporary_security_group_source_cidrs narrows it down)", everybody)
+	l.Scope.Say(ctx, "The machine has no public address; the security group now allows connections from %s, since bake's address inside the network is unknown (temporary_security_group_source_cidrs narrows it down)", everybody)
 	return l.admit(ctx, g.IDs[0], []string{everybody})
 }
 

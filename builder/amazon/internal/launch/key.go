@@ -63,7 +63,7 @@ func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, er
 		}
 		k := Key{Name: name, Private: aws.ToString(out.KeyMaterial)}
 		if k.Signer, err = gossh.ParsePrivateKey([]byte(k.Private)); err != nil {
-			return "", Key{}, fmt.Errorf("the private key that EC2 made cannot be used: %w", err)
+			return "", Key{}, fmt.Errorf("the private key from EC2 cannot be used: %w", err)
 		}
 		k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
 		if l.Scope.Run.Debug {

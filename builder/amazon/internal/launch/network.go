@@ -51,7 +51,7 @@ func (l *Launcher) Place(ctx context.Context) (Place, error) {
 			if ctx.Err() != nil {
 				return p, context.Cause(ctx)
 			}
-			l.Scope.Warn(ctx, "No subnet could be chosen for associate_public_ip_address (%s); EC2 decides. Set subnet_id or subnet_filter.", err)
+			l.Scope.Warn(ctx, "No subnet could be chosen for associate_public_ip_address (%s); EC2 chooses one. To choose it yourself, set subnet_id or subnet_filter.", err)
 			return p, nil
 		}
 		return guess, nil
@@ -64,7 +64,7 @@ func (l *Launcher) filterVPC(ctx context.Context) (string, error) {
 		return "", l.VPCFilter.Blame(l.Src, err)
 	}
 	if n := len(out.Vpcs); n != 1 {
-		return "", l.Src.Errorf(&l.VPCFilter, "Not exactly one VPC", "%d VPCs in %s match these filters; one must.", n, l.Session.Region)
+		return "", l.Src.Errorf(&l.VPCFilter, "Not exactly one VPC", "%d VPCs in %s match these filters; exactly one must.", n, l.Session.Region)
 	}
 	return aws.ToString(out.Vpcs[0].VpcId), nil
 }

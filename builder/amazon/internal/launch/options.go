@@ -222,7 +222,7 @@ type Options struct {
 	// Type of the temporary key pair: `rsa` or `ed25519`. Windows passwords need `rsa`.
 	TemporaryKeyPairType KeyType `hcl:"temporary_key_pair_type,optional"`
 
-	// Has no effect, and a warning says so: EC2 generates the key pair, with 2048 bits if
+	// Has no effect, and causes a warning: EC2 generates the key pair, with 2048 bits if
 	// the type is `rsa`.
 	TemporaryKeyPairBits int `hcl:"temporary_key_pair_bits,optional"`
 
@@ -567,7 +567,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 		c.Errorf(&o.EnableNitroEnclave, "No enclaves on this instance type", "%s does not support Nitro enclaves.", o.types()[i])
 	}
 	if m := o.MetadataOptions; m != nil && (m.HTTPPutResponseHopLimit < 0 || m.HTTPPutResponseHopLimit > 64) {
-		c.Errorf(&m.HTTPPutResponseHopLimit, "Invalid hop limit", "http_put_response_hop_limit is 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
+		c.Errorf(&m.HTTPPutResponseHopLimit, "Invalid hop limit", "http_put_response_hop_limit must be 1 to 64, not %d.", m.HTTPPutResponseHopLimit)
 	}
 	names.ARN(c, &o.CapacityReservationGroupARN, names.ResourceGroup)
 	both(c, &o.CapacityReservationID, &o.CapacityReservationGroupARN)
@@ -588,7 +588,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 		names.ARN(c, &p.HostResourceGroupARN, names.ResourceGroup)
 		both(c, &p.HostResourceGroupARN, &p.HostID)
 		if p.HostResourceGroupARN+p.HostID != "" && p.Tenancy != "" && p.Tenancy != "host" {
-			c.Errorf(&p.Tenancy, "Invalid tenancy", "An instance on a dedicated host has tenancy host.")
+			c.Errorf(&p.Tenancy, "Invalid tenancy", "An instance on a dedicated host must have the tenancy host.")
 		}
 	}
 }
@@ -604,7 +604,7 @@ func (o *Options) validateSpot(c *schema.Checker) {
 	if n := o.BlockDurationMinutes; n != 0 {
 		c.Warnf(&o.BlockDurationMinutes, "Deprecated argument", "EC2 no longer has spot instances with a fixed duration; block_duration_minutes has no effect.")
 		if n%60 != 0 {
-			c.Errorf(&o.BlockDurationMinutes, "Invalid duration", "block_duration_minutes is a multiple of 60.")
+			c.Errorf(&o.BlockDurationMinutes, "Invalid duration", "block_duration_minutes must be a multiple of 60.")
 		}
 	}
 	if !o.Spot() && c.Known(&o.SpotPrice) {
@@ -623,7 +623,7 @@ func (o *Options) validateSpot(c *schema.Checker) {
 	}
 	if p := o.SpotPrice; p != "auto" && o.Spot() {
 		if n, err := strconv.ParseFloat(p, 64); err != nil || n <= 0 {
-			c.Errorf(&o.SpotPrice, "Not a price", "spot_price is a number of dollars per hour, such as \"0.05\", or \"auto\".")
+			c.Errorf(&o.SpotPrice, "Not a price", "spot_price must be a number of dollars per hour, such as \"0.05\", or \"auto\".")
 		}
 	}
 	if o.EnableNitroEnclave && o.Spot() {
@@ -640,7 +640,7 @@ func (o *Options) validateSpot(c *schema.Checker) {
 
 func (o *Options) validateKey(c *schema.Checker) {
 	if o.TemporaryKeyPairBits != 0 {
-		c.Warnf(&o.TemporaryKeyPairBits, "Argument without effect", "EC2 makes the temporary key pair and chooses its size: temporary_key_pair_bits changes nothing. For a key of another size, import it into EC2, and set ssh_keypair_name and ssh_private_key_file.")
+		c.Warnf(&o.TemporaryKeyPairBits, "Argument without effect", "EC2 generates the temporary key pair and chooses its size, so temporary_key_pair_bits has no effect. For a key of another size, import it into EC2, and set ssh_keypair_name and ssh_private_key_file.")
 	}
 	if o.SSHKeyPairName != "" && o.Communicator == ssh.SSH && o.PrivateKeyFile == "" && !o.AgentAuth && c.Known(&o.PrivateKeyFile) && c.Known(&o.AgentAuth) {
 		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key",
@@ -660,7 +660,7 @@ func (o *Options) validateSession(c *schema.Checker) {
 	}
 	if !o.hasProfile() && c.Known(&o.IAMInstanceProfile) {
 		c.Errorf(&o.SSHInterface, "No instance profile",
-			"Through Session Manager only a machine can be reached that has an instance profile; set iam_instance_profile or temporary_iam_instance_profile_policy_document.")
+			"Session Manager can only reach a machine that has an instance profile; set iam_instance_profile or temporary_iam_instance_profile_policy_document.")
 	}
 }
 

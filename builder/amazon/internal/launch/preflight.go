@@ -58,7 +58,7 @@ func (l *Launcher) undo(ctx context.Context, out *ec2.RunInstancesOutput) error 
 	if len(ids) == 0 {
 		return nil
 	}
-	l.Scope.Warn(ctx, "The endpoint does not know dry runs: it has launched %v, which is terminated at once.", ids)
+	l.Scope.Warn(ctx, "The endpoint does not support dry runs: it launched %v, which is now being terminated.", ids)
 	_, err := access.Finish(context.WithoutCancel(ctx), l.client().TerminateInstances, &ec2.TerminateInstancesInput{InstanceIds: ids})
 	return err
 }

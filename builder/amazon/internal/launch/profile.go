@@ -21,7 +21,7 @@ import (
 // Validate implements [schema.Validator].
 func (p *PolicyDocument) Validate(c *schema.Checker) {
 	if p.Version != "" && p.Version != "2012-10-17" && p.Version != "2008-10-17" {
-		c.Errorf(&p.Version, "Unknown version", "The policy language has the versions 2012-10-17 and 2008-10-17.")
+		c.Errorf(&p.Version, "Unknown version", "The version of the policy language is 2012-10-17 or 2008-10-17.")
 	}
 	if len(p.Statement) == 0 {
 		c.Errorf(&p.Statement, "No statement", "A policy needs at least one Statement block.")
@@ -31,7 +31,7 @@ func (p *PolicyDocument) Validate(c *schema.Checker) {
 // Validate implements [schema.Validator].
 func (s *Statement) Validate(c *schema.Checker) {
 	if s.Effect != "Allow" && s.Effect != "Deny" {
-		c.Errorf(&s.Effect, "Unknown effect", `Effect is "Allow" or "Deny".`)
+		c.Errorf(&s.Effect, "Unknown effect", `Effect must be "Allow" or "Deny".`)
 	}
 	if len(s.Action) == 0 {
 		c.Errorf(&s.Action, "No action", "A statement of a policy needs at least one Action.")
@@ -114,7 +114,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 	if err != nil {
 		return err
 	}
-	err = p.acquire(ctx, "create its role", ownership.Role, func(ctx context.Context) error {
+	err = p.acquire(ctx, "create the role", ownership.Role, func(ctx context.Context) error {
 		_, err := access.Finish(ctx, p.client.CreateRole, &iam.CreateRoleInput{
 			RoleName: &p.name, AssumeRolePolicyDocument: aws.String(trust(p.l.Session.Region)),
 			Description: aws.String("Temporary role for bake"), Tags: tags,
@@ -131,10 +131,10 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 	if err != nil {
 		return err
 	}
-	err = step.Run(ctx, p.l.Scope, "give the role its policy", func(ctx context.Context) error {
+	err = step.Run(ctx, p.l.Scope, "attach the policy to the role", func(ctx context.Context) error {
 		_, err := access.Call(ctx, p.client.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &p.name, PolicyName: &p.name, PolicyDocument: &p.policy})
 		if access.Is(err, "MalformedPolicyDocument") {
-			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "The policy is not accepted", "%s.", err))
+			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "AWS rejected the policy", "%s.", err))
 		}
 		if err == nil {
 			_, err = access.Call(ctx, p.client.AddRoleToInstanceProfile, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &p.name, RoleName: &p.name})
@@ -183,7 +183,7 @@ func trust(region string) string {
 // in names: until a dry run of the launch gets through.
 func (l *Launcher) awaitProfile(ctx context.Context, in *ec2.RunInstancesInput) error {
 	w := wait.Watch{Delay: 5 * time.Second, Limit: 45 * time.Second}
-	return w.Until(ctx, "EC2 to know instance profile "+aws.ToString(in.IamInstanceProfile.Name), func(ctx context.Context) (bool, error) {
+	return w.Until(ctx, "EC2 to see instance profile "+aws.ToString(in.IamInstanceProfile.Name), func(ctx context.Context) (bool, error) {
 		err := l.dryRun(ctx, in)
 		if fresh(err) {
 			return false, nil

@@ -41,7 +41,7 @@ func (l *Launcher) Run(ctx context.Context, spec Spec) (types.Instance, error) {
 	}
 	in := l.request(spec, userData)
 	if l.IAMInstanceProfile == "" && spec.Profile != "" {
-		err := step.Run(ctx, l.Scope, "wait for EC2 to know the instance profile", func(ctx context.Context) error {
+		err := step.Run(ctx, l.Scope, "wait for EC2 to see the instance profile", func(ctx context.Context) error {
 			return l.awaitProfile(ctx, in)
 		})
 		if err != nil {
@@ -233,7 +233,7 @@ func (l *Launcher) blameRun(err error) error {
 	case strings.Contains(strings.ToLower(e.Message), "availability zone") && l.AvailabilityZone != "":
 		return blame(&l.AvailabilityZone, "The availability zone cannot be used")
 	case strings.Contains(e.Code, "BlockDevice") && len(l.Devices) > 0:
-		return blame(&l.Devices[0].DeviceName, "The volumes cannot be made")
+		return blame(&l.Devices[0].DeviceName, "The volumes cannot be created")
 	}
 	return err
 }

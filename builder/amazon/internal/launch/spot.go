@@ -132,7 +132,7 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 		if !noCapacity(err) || try == 11 {
 			return "", l.blameRun(err)
 		}
-		l.Scope.Say(ctx, "There is no spot capacity for %s at the moment (try %d)", strings.Join(l.types(), ", "), try)
+		l.Scope.Say(ctx, "There is no spot capacity for %s at the moment (attempt %d)", strings.Join(l.types(), ", "), try)
 		if try == 1 {
 			others, err := l.elsewhere(ctx, spec.Place)
 			if err != nil {

@@ -37,7 +37,7 @@ func (o *Options) validateWindows(c *schema.Checker) {
 	switch {
 	case o.WinRMPassword != "" || !c.Known(&o.WinRMPassword) || !c.Known(&o.SSHKeyPairName) || !c.Known(&o.PrivateKeyFile):
 	case o.PrivateKeyFile != "" && o.SSHKeyPairName == "":
-		c.Errorf(&o.PrivateKeyFile, "Private key without its key pair", "EC2 encrypts the Windows password with the key pair that the machine is launched with: set ssh_keypair_name to the one of this private key, or leave both to bake.")
+		c.Errorf(&o.PrivateKeyFile, "Private key without its key pair", "EC2 encrypts the Windows password with the key pair that the machine is launched with: set ssh_keypair_name to the key pair of this private key, or set neither.")
 	case o.PrivateKeyFile == "" && o.SSHKeyPairName != "":
 		c.Errorf(&o.SSHKeyPairName, "Key pair without its private key", "EC2 encrypts the Windows password with this key pair: set ssh_private_key_file to its private key, or winrm_password.")
 	case o.SSHKeyPairName == "" && o.TemporaryKeyPairType != "rsa":
@@ -88,7 +88,7 @@ func (l *Launcher) connectWinRM(ctx context.Context, a *address, key Key) (commu
 func (l *Launcher) windowsPassword(ctx context.Context, instance types.Instance, key Key) (string, error) {
 	id := aws.ToString(instance.InstanceId)
 	if !strings.EqualFold(string(instance.Platform), "windows") { // EC2 writes it small, its API model with a capital letter
-		return "", l.Src.Errorf(&l.Communicator, "No Windows password", "The source image is not one of Windows, so EC2 has no password for instance %s. Set winrm_password, or another communicator.", id)
+		return "", l.Src.Errorf(&l.Communicator, "No Windows password", "The source image is not a Windows image, so EC2 has no password for instance %s. Set winrm_password, or another communicator.", id)
 	}
 	private, err := l.passwordKey(key)
 	if err != nil {
@@ -110,7 +110,7 @@ func (l *Launcher) windowsPassword(ctx context.Context, instance types.Instance,
 		}
 		password, err := decryptPassword(data, private)
 		if err == nil && l.Scope.Run.Debug {
-			l.Scope.Say(ctx, "Password (shown since -debug is given): %s", password)
+			l.Scope.Say(ctx, "Password (shown because of -debug): %s", password)
 		}
 		return password, err
 	})

@@ -17,7 +17,7 @@ import (
 func Accounts(c *schema.Checker, ptr *[]string) {
 	for _, id := range *ptr {
 		if id != "" && !IsAccount(id) {
-			c.Errorf(ptr, "Not an account", "%q in %s is not the number of an AWS account, which has 12 digits.", id, c.Name(ptr))
+			c.Errorf(ptr, "Invalid account ID", "%q in %s is not an AWS account ID, which has 12 digits.", id, c.Name(ptr))
 		}
 	}
 }
@@ -110,7 +110,7 @@ func KMSKey(c *schema.Checker, ptr any, text, region string) {
 	case !key().MatchString(text):
 		c.Errorf(ptr, "Not a KMS key", "%q is not a key id, an alias (alias/...) or an ARN of either.", text)
 	case len(parts) > 3 && region != "" && parts[3] != region:
-		c.Errorf(ptr, "KMS key of another region", "%q is a key in %s, and cannot encrypt what is in %s.", text, parts[3], region)
+		c.Errorf(ptr, "KMS key of another region", "%q is a key in %s, and cannot encrypt anything in %s.", text, parts[3], region)
 	}
 }
 
@@ -122,7 +122,7 @@ func Image(c *schema.Checker, ptr *string) {
 		c.Errorf(ptr, "Invalid image name", "An image name has 3 to 128 characters; this one has %d.", n)
 	}
 	if !imageName().MatchString(*ptr) {
-		c.Errorf(ptr, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are.", *ptr)
+		c.Errorf(ptr, "Invalid image name", "%q has characters that AWS does not allow: only letters, digits and ()[] ./-'@_ are allowed.", *ptr)
 	}
 }
 

@@ -43,5 +43,5 @@ func offer(ctx context.Context, client *ec2.Client) string {
 	if has == nil {
 		has = []string{"none in this region"}
 	}
-	return fmt.Sprintf(" This is the local cloud. Its images are, %s. To add another, such as an Ubuntu image, see 'bake cloud import -h'.", strings.Join(has, "; "))
+	return fmt.Sprintf(" This is the local cloud. Its images are %s. To add another, such as an Ubuntu image, see 'bake cloud import -h'.", strings.Join(has, "; "))
 }

@@ -54,7 +54,7 @@ func (s *Selection) Validate(c *schema.Checker, alternatives string) {
 			c.Errorf(&s.SourceAMI, "No source image", "Set %s.", alternatives)
 		}
 	case len(f.Owners) == 0 && s.SourceAMI == "" && c.Known(&s.SourceAMI):
-		c.Errorf(&s.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anybody can publish an image under any name.")
+		c.Errorf(&s.SourceAMIFilter, "No owners", "Set owners in source_ami_filter: anyone can publish an image under any name.")
 	}
 }
 

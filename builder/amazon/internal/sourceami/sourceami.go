@@ -91,7 +91,7 @@ func (f *Filters) Blame(src *schema.Source, err error) error {
 		}
 		at = &f.Filter[i].Name
 	}
-	return access.Blame(err, src.Errorf(at, "Unknown filter", "EC2 has no filter %q here. The API reference of the action lists those that it has; a tag is \"tag:\" and its key.", name))
+	return access.Blame(err, src.Errorf(at, "Unknown filter", "EC2 has no filter %q here. The EC2 API reference lists the filters; to filter by a tag, use \"tag:\" and its key.", name))
 }
 
 // values splits a filter's value at commas, as CSV does: a value in quotes may

@@ -57,12 +57,12 @@ func (r handshakeRequest) answer() (response handshakeResponse, err error) {
 		case "SessionType":
 			var session struct{ SessionType string }
 			if e := json.Unmarshal(a.Parameters, &session); e != nil || session.SessionType != "Port" {
-				p.Status, err = actionFailed, fmt.Errorf("the session is one of type %q, not a port", session.SessionType)
+				p.Status, err = actionFailed, fmt.Errorf("the session has type %q, not Port", session.SessionType)
 			}
 		case "KMSEncryption":
-			p.Status, err = actionUnsupported, fmt.Errorf("the session's document demands encryption with a KMS key of one's own, which is not built in; the channel is encrypted by TLS, and so is SSH in it")
+			p.Status, err = actionUnsupported, fmt.Errorf("the session document requires encryption with a KMS key, which bake does not support; turn it off in the session preferences: the channel uses TLS, and SSH inside it is encrypted as well")
 		default:
-			p.Status, err = actionUnsupported, fmt.Errorf("the agent demands %q, which is not built in", a.Type)
+			p.Status, err = actionUnsupported, fmt.Errorf("the agent requires %q, which bake does not support", a.Type)
 		}
 		if p.Status != actionDone {
 			p.Error = err.Error()

@@ -278,7 +278,7 @@ func (p *Poll[T]) complain() (say []func()) {
 			continue
 		}
 		w.said = p.last
-		text := fmt.Sprintf("Still waiting for %s; asking about it has failed for %s: %s", w.What, lasted.Round(time.Second), p.trouble)
+		text := fmt.Sprintf("Still waiting for %s; checking on it has been failing for %s: %s", w.What, lasted.Round(time.Second), p.trouble)
 		say = append(say, func() { w.Voice(text) })
 	}
 	return say

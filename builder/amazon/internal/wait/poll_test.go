@@ -258,7 +258,7 @@ func TestPollVoice(t *testing.T) {
 				t.Errorf("it was said at %v", at)
 			}
 		}
-		for _, part := range []string{"a to be done", "has failed for ", errPassing.Error()} {
+		for _, part := range []string{"a to be done", "has been failing for ", errPassing.Error()} {
 			if !strings.Contains(said[0], part) {
 				t.Errorf("it says %q, without %q", said[0], part)
 			}
