@@ -81,17 +81,24 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 			sftp.MaxPacketUnchecked(packet), sftp.MaxConcurrentRequestsPerFile(sftpRequests),
 			sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
 	}, nil)
-	switch {
-	case err == nil:
+	if err == nil {
 		return client, end, nil
+	}
+	return nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
+}
+
+// sftpError says why no SFTP session has begun: err is how that ended. What the
+// subsystem writes to standard error is in errOut, whole once silent is closed.
+func (c *Client) sftpError(ctx context.Context, l *link, err error, answers *sftpAnswers, silent <-chan struct{}, errOut *limited) error {
+	switch {
 	case context.Cause(ctx) != nil:
-		return nil, nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	case errors.Is(err, errSilent):
-		return nil, nil, fmt.Errorf(`the SFTP subsystem of the machine at %s does not answer: %w; set ssh_file_transfer_method = "scp"`, l.addr, err)
+		return fmt.Errorf(`the SFTP subsystem of the machine at %s does not answer: %w; set ssh_file_transfer_method = "scp"`, l.addr, err)
 	case answers.noise != "":
-		return nil, nil, c.noisy(answers.noise)
+		return c.noisy(answers.noise)
 	case l.isDown():
-		return nil, nil, c.lost(ctx, l, err)
+		return c.lost(ctx, l, err)
 	}
 	// It has ended instead of answering.
 	var said string
@@ -101,9 +108,9 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 	case <-time.After(time.Second):
 	}
 	if l.isDown() {
-		return nil, nil, c.lost(ctx, l, err)
+		return c.lost(ctx, l, err)
 	}
-	return nil, nil, fmt.Errorf(`the SFTP subsystem of the machine at %s ended at once (%w): %q; set ssh_file_transfer_method = "scp"`, l.addr, err, said)
+	return fmt.Errorf(`the SFTP subsystem of the machine at %s ended at once (%w): %q; set ssh_file_transfer_method = "scp"`, l.addr, err, said)
 }
 
 // noisy explains text where SFTP should be.

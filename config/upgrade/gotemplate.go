@@ -231,65 +231,78 @@ func (k *caller) arg(n parse.Node) (string, bool) {
 	return "", false
 }
 
+// calls are the functions of JSON templates that HCL has too, by name and number of
+// arguments: the expression, in which $1 stands for the first argument.
+var calls = map[string]string{
+	"isotime/1":                "legacy_isotime($1)",
+	"strftime/1":               "legacy_strftime($1)",
+	"template_dir/0":           "path.root",
+	"pwd/0":                    "path.cwd",
+	"uuid/0":                   "uuidv4()",
+	"packer_version/0":         "packer.version",
+	"upper/1":                  "upper($1)",
+	"lower/1":                  "lower($1)",
+	"replace_all/3":            "replace($3, $1, $2)",
+	"split/3":                  "split($2, $1)[$3]",
+	"consul_key/1":             "consul_key($1)",
+	"vault/2":                  "vault($1, $2)",
+	"aws_secretsmanager_raw/1": "aws_secretsmanager_raw($1)",
+}
+
 // call converts a call of one of the functions of JSON templates. Arguments are
 // HCL expressions; those that name something must be constant.
 func (k *caller) call(name string, args []string, top bool) (string, bool) {
-	constant := func(i int) (string, bool) {
-		s := strings.TrimSuffix(strings.TrimPrefix(args[i], `"`), `"`)
-		return s, len(args[i]) > 2 && args[i] == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")
+	form := name + "/" + strconv.Itoa(len(args))
+	if text, ok := calls[form]; ok {
+		var pairs []string
+		for i, arg := range args {
+			pairs = append(pairs, "$"+strconv.Itoa(i+1), arg)
+		}
+		return strings.NewReplacer(pairs...).Replace(text), true
 	}
-	fn := func(name string) (string, bool) { return name + "(" + strings.Join(args, ", ") + ")", true }
-	switch {
-	case name == "user" && len(args) == 1:
-		if s, ok := constant(0); ok {
+	switch form {
+	case "user/1":
+		if s, ok := constant(args[0]); ok {
 			return k.c.user(s, k.at), true
 		}
-	case name == "env" && len(args) == 1:
-		if s, ok := constant(0); ok {
+	case "env/1":
+		if s, ok := constant(args[0]); ok {
 			return k.c.env(s, k.at, k.w), true
 		}
-	case name == "build" && len(args) == 1 && (k.w.block == "provisioner" || k.w.block == "post-processor"):
-		if s, ok := constant(0); ok && hclsyntax.ValidIdentifier(s) {
+	case "build/1":
+		if s, ok := constant(args[0]); ok && hclsyntax.ValidIdentifier(s) && k.w.hasSource() && k.w.block != "builder" {
 			return "build." + s, true
 		}
-	case name == "timestamp" && len(args) == 0, name == "isotime" && len(args) == 0:
+	case "timestamp/0", "isotime/0":
 		return k.c.timestamp(), true
-	case name == "isotime" && len(args) == 1:
-		return fn("legacy_isotime")
-	case name == "strftime" && len(args) == 1:
-		return fn("legacy_strftime")
-	case name == "template_dir" && len(args) == 0:
-		return "path.root", true
-	case name == "pwd" && len(args) == 0:
-		return "path.cwd", true
-	case name == "uuid" && len(args) == 0:
-		return "uuidv4()", true
-	case name == "packer_version" && len(args) == 0:
-		return "packer.version", true
-	case name == "build_name" && len(args) == 0 && !top && k.w.hasSource():
-		k.c.nameChanges(k.at, k.w)
-		return "source.name", true
-	case name == "build_type" && len(args) == 0 && !top && k.w.hasSource():
-		return "source.type", true
-	case name == "upper" && len(args) == 1, name == "lower" && len(args) == 1:
-		return fn(name)
-	case name == "replace_all" && len(args) == 3:
-		return "replace(" + args[2] + ", " + args[0] + ", " + args[1] + ")", true
-	case name == "replace" && len(args) == 4 && args[2] == "-1":
-		return "replace(" + args[3] + ", " + args[0] + ", " + args[1] + ")", true
-	case name == "split" && len(args) == 3:
-		return "split(" + args[1] + ", " + args[0] + ")[" + args[2] + "]", true
-	case name == "clean_resource_name" && len(args) == 1:
+	case "build_name/0":
+		if !top && k.w.hasSource() {
+			k.c.nameChanges(k.at, k.w)
+			return "source.name", true
+		}
+	case "build_type/0":
+		if !top && k.w.hasSource() {
+			return "source.type", true
+		}
+	case "replace/4":
+		if args[2] == "-1" {
+			return "replace(" + args[3] + ", " + args[0] + ", " + args[1] + ")", true
+		}
+	case "clean_resource_name/1":
 		return k.clean(args[0]), true
-	case name == "printf" && len(args) > 1 && printfSubset().MatchString(args[0]):
-		return "format(" + strings.ReplaceAll(args[0], "%v", "%s") + ", " + strings.Join(args[1:], ", ") + ")", true
-	case name == "consul_key" && len(args) == 1, name == "vault" && len(args) == 2,
-		name == "aws_secretsmanager_raw" && len(args) == 1:
-		return fn(name)
-	case name == "aws_secretsmanager" && (len(args) == 1 || len(args) == 2):
+	case "aws_secretsmanager/1", "aws_secretsmanager/2":
 		return k.c.secret(args), true
 	}
+	if name == "printf" && len(args) > 1 && printfSubset().MatchString(args[0]) {
+		return "format(" + strings.ReplaceAll(args[0], "%v", "%s") + ", " + strings.Join(args[1:], ", ") + ")", true
+	}
 	return "", false
+}
+
+// constant is the text of an expression that is nothing but a text.
+func constant(e string) (string, bool) {
+	s := strings.TrimSuffix(strings.TrimPrefix(e, `"`), `"`)
+	return s, len(e) > 2 && e == `"`+s+`"` && !strings.ContainsAny(s, "\"\\$%")
 }
 
 // printfSubset is what printf and HCL's format mean the same by, of strings.

@@ -195,76 +195,16 @@ func (t *tree) add(p *Package, d *deb) error {
 		name += ":" + control.get("Architecture")
 	}
 
-	conffiles := conffileNames(string(d.control["conffiles"].content))
-	conffileSums := map[string]string{}
-	var list, sums strings.Builder
-	_, haveSums := d.control["md5sums"]
-
-	for r := tar.NewReader(bytes.NewReader(d.data)); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("data: %w", err)
-		}
-		original := path.Clean("/" + h.Name)
-		if original == "/" {
-			list.WriteString("/.\n") // dpkg's way to write the root
-		} else {
-			list.WriteString(original + "\n")
-		}
-		target := place(h.Name)
-		if target == "" || merged[strings.TrimPrefix(original, "/")] {
-			continue
-		}
-		if owner, taken := t.owner[target]; taken {
-			if h.Typeflag == tar.TypeDir && owner == "" {
-				continue // the first package decides, as with dpkg
-			}
-			return fmt.Errorf("/%s is in package %s too", target, owner)
-		}
-		entry := &tar.Header{
-			Typeflag: h.Typeflag, Name: target, Linkname: h.Linkname, Size: h.Size, Mode: h.Mode,
-			Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, Devmajor: h.Devmajor, Devminor: h.Devminor, PAXRecords: h.PAXRecords,
-		}
-		t.owner[target] = p.Name
-		switch h.Typeflag {
-		case tar.TypeDir:
-			entry.Name += "/"
-			t.owner[target] = ""
-		case tar.TypeLink:
-			entry.Linkname = place(h.Linkname)
-		}
-		if err := t.header(entry); err != nil {
-			return fmt.Errorf("/%s: %w", target, err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		if !conffiles[original] && haveSums {
-			if _, err := io.Copy(t.tar, r); err != nil {
-				return fmt.Errorf("/%s: %w", target, err)
-			}
-			continue
-		}
-		sum := md5.New()
-		if _, err := io.Copy(io.MultiWriter(t.tar, sum), r); err != nil {
-			return fmt.Errorf("/%s: %w", target, err)
-		}
-		if hash := hex.EncodeToString(sum.Sum(nil)); conffiles[original] {
-			conffileSums[original] = hash
-		} else {
-			sums.WriteString(hash + "  " + original[1:] + "\n")
-		}
-	}
-
-	info := "var/lib/dpkg/info/" + name + "."
-	if err := t.file(info+"list", 0o644, list.String()); err != nil {
+	files, err := t.addFiles(p, d)
+	if err != nil {
 		return err
 	}
-	if !haveSums && sums.Len() > 0 {
-		if err := t.file(info+"md5sums", 0o644, sums.String()); err != nil {
+	info := "var/lib/dpkg/info/" + name + "."
+	if err := t.file(info+"list", 0o644, files.list); err != nil {
+		return err
+	}
+	if files.sums != "" {
+		if err := t.file(info+"md5sums", 0o644, files.sums); err != nil {
 			return err
 		}
 	}
@@ -283,8 +223,87 @@ func (t *tree) add(p *Package, d *deb) error {
 	if err := t.interests(name, string(d.control["triggers"].content)); err != nil {
 		return err
 	}
-	t.writeStatus(control, conffileSums)
+	t.writeStatus(control, files.conffiles)
 	return nil
+}
+
+// packageFiles is what dpkg's database holds of the files of a package.
+type packageFiles struct {
+	list      string            // the names, a line each
+	sums      string            // MD5 sums as in md5sums, if the package brings none
+	conffiles map[string]string // MD5 sums by name
+}
+
+// addFiles writes the files of a package.
+func (t *tree) addFiles(p *Package, d *deb) (packageFiles, error) {
+	conffiles := conffileNames(string(d.control["conffiles"].content))
+	out := packageFiles{conffiles: map[string]string{}}
+	var list, sums strings.Builder
+	_, haveSums := d.control["md5sums"]
+
+	for r := tar.NewReader(bytes.NewReader(d.data)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return out, fmt.Errorf("data: %w", err)
+		}
+		original := path.Clean("/" + h.Name)
+		if original == "/" {
+			list.WriteString("/.\n") // dpkg's way to write the root
+		} else {
+			list.WriteString(original + "\n")
+		}
+		target := place(h.Name)
+		if target == "" || merged[strings.TrimPrefix(original, "/")] {
+			continue
+		}
+		if owner, taken := t.owner[target]; taken {
+			if h.Typeflag == tar.TypeDir && owner == "" {
+				continue // the first package decides, as with dpkg
+			}
+			return out, fmt.Errorf("/%s is in package %s too", target, owner)
+		}
+		entry := &tar.Header{
+			Typeflag: h.Typeflag, Name: target, Linkname: h.Linkname, Size: h.Size, Mode: h.Mode,
+			Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, Devmajor: h.Devmajor, Devminor: h.Devminor, PAXRecords: h.PAXRecords,
+		}
+		t.owner[target] = p.Name
+		switch h.Typeflag {
+		case tar.TypeDir:
+			entry.Name += "/"
+			t.owner[target] = ""
+		case tar.TypeLink:
+			entry.Linkname = place(h.Linkname)
+		}
+		if err := t.header(entry); err != nil {
+			return out, fmt.Errorf("/%s: %w", target, err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if !conffiles[original] && haveSums {
+			if _, err := io.Copy(t.tar, r); err != nil {
+				return out, fmt.Errorf("/%s: %w", target, err)
+			}
+			continue
+		}
+		sum := md5.New()
+		if _, err := io.Copy(io.MultiWriter(t.tar, sum), r); err != nil {
+			return out, fmt.Errorf("/%s: %w", target, err)
+		}
+		if hash := hex.EncodeToString(sum.Sum(nil)); conffiles[original] {
+			out.conffiles[original] = hash
+		} else {
+			sums.WriteString(hash + "  " + original[1:] + "\n")
+		}
+	}
+	out.list = list.String()
+	if !haveSums {
+		out.sums = sums.String()
+	}
+	return out, nil
 }
 
 // conffileNames parses a conffiles file: one absolute path a line, perhaps after

@@ -92,7 +92,9 @@ func (s *shim) start(tun *os.File) error {
 	return s.control.send(message{Op: opUp}, nil)
 }
 
-func (s *shim) startInit() error {
+// openConsole makes the machine's console and prints what is written to it on
+// standard output until the console is closed.
+func (s *shim) openConsole() error {
 	console, terminal, err := pty.Open()
 	if err != nil {
 		return fmt.Errorf("console: %w", err)
@@ -100,19 +102,25 @@ func (s *shim) startInit() error {
 	if err := plainOutput(terminal); err != nil {
 		return fmt.Errorf("console: %w", err)
 	}
-	if err := limitCPUs(s.boot.CPUs, s.boot.ID); err != nil {
-		return err
-	}
-	if err := resetClocks(); err != nil {
-		return err
-	}
 	s.boot.Console = terminal.Name()
 	s.console, s.terminal, s.printed = console, terminal, make(chan struct{})
 	go func() {
 		_, _ = io.Copy(&consoleLog{file: os.Stdout}, console)
 		close(s.printed)
 	}()
+	return nil
+}
 
+func (s *shim) startInit() error {
+	if err := s.openConsole(); err != nil {
+		return err
+	}
+	if err := limitCPUs(s.boot.CPUs, s.boot.ID); err != nil {
+		return err
+	}
+	if err := resetClocks(); err != nil {
+		return err
+	}
 	specRead, specWrite, err := os.Pipe()
 	if err != nil {
 		return err
@@ -127,7 +135,7 @@ func (s *shim) startInit() error {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{roleInit}
 	cmd.Env = []string{}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.terminal, s.terminal, s.terminal
 	cmd.ExtraFiles = []*os.File{specRead, reportWrite}
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
