@@ -136,6 +136,80 @@ func TestParameters(t *testing.T) {
 	}
 }
 
+// A label leads to the version that had it last, also where an image is named.
+func TestParameterLabels(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	ctx := t.Context()
+	client := ssm.NewFromConfig(s.Config("default", "us-east-1"))
+	for n, value := range []string{"one", "two", "three"} {
+		put(t, client, ssm.PutParameterInput{Name: aws.String("/app"), Value: &value, Type: types.ParameterTypeString, Overwrite: aws.Bool(n > 0)})
+	}
+	label := func(version int64, labels ...string) (string, []string) {
+		in := &ssm.LabelParameterVersionInput{Name: aws.String("/app"), Labels: labels}
+		if version > 0 {
+			in.ParameterVersion = &version
+		}
+		out, err := client.LabelParameterVersion(ctx, in)
+		if err != nil {
+			return code(err), nil
+		}
+		return fmt.Sprint(out.ParameterVersion), out.InvalidLabels
+	}
+	if got, invalid := label(1, "prod", "1st", "aws-x", "SSM", "a b", "prod"); got != "1" || cmp.Diff(invalid, []string{"1st", "aws-x", "SSM", "a b"}) != "" {
+		t.Errorf("labelled %s, invalid %q", got, invalid)
+	}
+	if got := get(t, client, "/app:prod", false); got != "one" {
+		t.Errorf("prod is %s", got)
+	}
+	if got, _ := label(0, "prod", "next"); got != "3" {
+		t.Errorf("labelled %s", got)
+	}
+	for name, want := range map[string]string{"/app:prod": "three", "/app:1": "one", "/app:next": "three", "/app:Prod": "ParameterVersionNotFound"} {
+		if got := get(t, client, name, false); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	if got, _ := label(9, "x"); got != "ParameterVersionNotFound" {
+		t.Error(got)
+	}
+	if got, _ := label(3, "a", "b", "c", "d", "e", "f", "g", "h", "i"); got != "ParameterVersionLabelLimitExceeded" {
+		t.Error(got)
+	}
+	taken, err := client.UnlabelParameterVersion(ctx, &ssm.UnlabelParameterVersionInput{Name: aws.String("/app"), ParameterVersion: aws.Int64(3), Labels: []string{"next", "absent"}})
+	if err != nil || cmp.Diff(taken.RemovedLabels, []string{"next"}) != "" || cmp.Diff(taken.InvalidLabels, []string{"absent"}) != "" {
+		t.Errorf("%v, %v", taken, err)
+	}
+	var rows []string
+	in := &ssm.GetParameterHistoryInput{Name: aws.String("/app"), MaxResults: aws.Int32(2)}
+	for {
+		out, err := client.GetParameterHistory(ctx, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range out.Parameters {
+			rows = append(rows, fmt.Sprintf("%d %s %q", p.Version, *p.Value, p.Labels))
+		}
+		if in.NextToken = out.NextToken; in.NextToken == nil {
+			break
+		}
+	}
+	if diff := cmp.Diff(rows, []string{"1 one []", "2 two []", `3 three ["prod"]`}); diff != "" {
+		t.Error(diff)
+	}
+
+	// The oldest version goes when there are too many, but not with a label.
+	if got, _ := label(1, "old"); got != "1" {
+		t.Error(got)
+	}
+	var full error
+	for n := 0; n < 100 && full == nil; n++ {
+		_, full = client.PutParameter(ctx, &ssm.PutParameterInput{Name: aws.String("/app"), Value: aws.String("more"), Overwrite: aws.Bool(true)})
+	}
+	if code(full) != "ParameterMaxVersionLimitExceeded" {
+		t.Errorf("the labelled version may go: %v", full)
+	}
+}
+
 func TestPutParameterErrors(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := ssm.NewFromConfig(s.Config("default", "us-east-1"))

@@ -80,11 +80,15 @@ func TestLaunchTemplateVersions(t *testing.T) {
 			t.Errorf("version %q: %v", version, err)
 		}
 	}
+	if _, err := parameters.LabelParameterVersion(ctx, &ssm.LabelParameterVersionInput{Name: aws.String("/golden/web"), Labels: []string{"prod"}}); err != nil {
+		t.Fatal(err)
+	}
 	direct := func(image string) error {
 		_, err := client.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: &image, InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
 		return err
 	}
 	for image, want := range map[string]string{"resolve:ssm:/golden/web": "", "resolve:ssm:/golden/web:1": "", "resolve:ssm:/golden/web:9": "InvalidParameterValue",
+		"resolve:ssm:/golden/web:prod": "", "resolve:ssm:/golden/web:test": "InvalidParameterValue",
 		"resolve:ssm:/golden/text": "InvalidParameterValue", "resolve:ssm:": "InvalidParameterValue"} {
 		if err := direct(image); code(err) != want {
 			t.Errorf("a launch of %s: %v", image, err)

@@ -424,8 +424,8 @@ func (s *state) templated(c wire.Caller, spec *types.LaunchTemplateSpecification
 // that has the id.
 const aliasPrefix = "resolve:ssm:"
 
-// resolved is an image id or, of the form resolve:ssm:NAME, with :VERSION if need
-// be, the id that the parameter has now.
+// resolved is an image id or, of the form resolve:ssm:NAME, with :VERSION or
+// :LABEL if need be, the id that the parameter has now.
 func (s *Service) resolved(ctx context.Context, id *string) (*string, error) {
 	name, alias := strings.CutPrefix(aws.ToString(id), aliasPrefix)
 	if !alias {

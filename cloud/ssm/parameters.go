@@ -39,6 +39,7 @@ type version struct {
 	KeyID          string
 	DataType       string
 	AllowedPattern string
+	Labels         []string // each on one version of a parameter only
 }
 
 // Limits of the Parameter Store.
@@ -131,6 +132,9 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 		v.Value = s.key.Seal([]byte(v.Value), next.context())
 	}
 	next.Versions = append(next.Versions, v)
+	if oldest := next.Versions[0]; len(next.Versions) > maxVersions && len(oldest.Labels) > 0 {
+		return nil, wire.Errorf("ParameterMaxVersionLimitExceeded", "You attempted to create a new version of %s by calling the PutParameter API with the overwrite flag. Version %d, the oldest version, can't be deleted because it has a label associated with it. Move the label to another version of the parameter, and try again.", name, oldest.Number)
+	}
 	next.Versions = next.Versions[max(0, len(next.Versions)-maxVersions):]
 	if err := s.parameters.Put(id, &next); err != nil {
 		return nil, err
@@ -205,7 +209,7 @@ func (v *version) check(kind types.ParameterType, key *string) error {
 }
 
 // find returns the parameter that name leads to, and the version that its
-// selector, as in name:3, picks; the latest without one.
+// selector, as in name:3 or name:label, picks; the latest without one.
 func (s *state) find(c wire.Caller, public map[string]*parameter, name string) (p *parameter, v *version, selector string, err error) {
 	if rest, ok := strings.CutPrefix(name, "arn:aws:ssm:"+c.Region+":"+c.Account+":parameter/"); ok {
 		name = rest
@@ -222,15 +226,16 @@ func (s *state) find(c wire.Caller, public map[string]*parameter, name string) (
 		return p, p.latest(), "", nil
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil {
-		return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find version label %s of %s. Verify the label and try again.", number, name)
-	}
 	for i := range p.Versions {
-		if p.Versions[i].Number == n {
-			return p, &p.Versions[i], ":" + number, nil
+		if v := &p.Versions[i]; err == nil && v.Number == n || err != nil && slices.Contains(v.Labels, number) {
+			return p, v, ":" + number, nil
 		}
 	}
-	return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find version %s of %s. Verify the version and try again.", number, name)
+	what := "version"
+	if err != nil {
+		what = "version label"
+	}
+	return nil, nil, "", wire.Errorf("ParameterVersionNotFound", "Systems Manager could not find %s %s of %s. Verify it and try again.", what, number, name)
 }
 
 // row returns the parameter of that name, or nil.
@@ -332,6 +337,18 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 	})
 }
 
+// optional sets those of a client's fields that v has a value for.
+func (v *version) optional(description, keyID, allowedPattern **string) {
+	for _, o := range []struct {
+		value *string
+		field **string
+	}{{&v.Description, description}, {&v.KeyID, keyID}, {&v.AllowedPattern, allowedPattern}} {
+		if *o.value != "" {
+			*o.field = o.value
+		}
+	}
+}
+
 // DescribeParameters lists parameters without their values, by name; public ones
 // are not among them, as on AWS.
 func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParametersInput) (*ssm.DescribeParametersOutput, error) {
@@ -351,14 +368,7 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 		v := p.latest()
 		m := types.ParameterMetadata{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, DataType: &v.DataType,
 			LastModifiedDate: &v.Modified, LastModifiedUser: aws.String("arn:aws:iam::" + p.Account + ":root"), Policies: []types.ParameterInlinePolicy{}}
-		for _, optional := range []struct {
-			value *string
-			field **string
-		}{{&v.Description, &m.Description}, {&v.KeyID, &m.KeyId}, {&v.AllowedPattern, &m.AllowedPattern}} {
-			if *optional.value != "" {
-				*optional.field = optional.value
-			}
-		}
+		v.optional(&m.Description, &m.KeyId, &m.AllowedPattern)
 		out.Parameters = append(out.Parameters, m)
 	}
 	return out, nil
