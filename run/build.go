@@ -132,7 +132,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	}
 	run := step.Invocation{ID: o.ID, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
-	parts := builtin.Parts{Env: o.Template.Env, Terminal: o.terminal, Now: o.Now}
+	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Now: o.Now}
 	if o.Cloud != nil {
 		// What is wrong with the template is said before the cloud starts; the secrets
 		// of that are not known then.

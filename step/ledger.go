@@ -9,7 +9,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -81,8 +80,7 @@ func CreateLedger(dir string, h Header) (*FileLedger, error) {
 		err = syncDir(dir)
 	}
 	if err != nil {
-		f.Close()
-		os.Remove(path)
+		_ = remove(f)
 		return nil, fmt.Errorf("cannot start the ledger %s: %w", path, err)
 	}
 	return l, nil
@@ -280,10 +278,7 @@ func (l *FileLedger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.live) == 0 && l.Damage == nil {
-		if err := os.Remove(l.f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			l.f.Close()
-			return err
-		}
+		return remove(l.f)
 	}
 	return l.f.Close()
 }
@@ -302,18 +297,4 @@ func Ledgers(dir string) ([]string, error) {
 		}
 	}
 	return paths, err
-}
-
-// syncDir makes the names in a directory durable. Windows cannot be asked to, and
-// its file systems keep a journal of them.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

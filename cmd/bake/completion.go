@@ -21,16 +21,17 @@ func (p *program) completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion SHELL",
 		Short: "Generate a shell completion script",
-		Long: `Generate a completion script for bash, zsh or fish. It completes commands, flags,
-templates, build names for -only and -except, and variable names for -var. Bash needs
-the bash-completion package.
+		Long: `Generate a completion script for bash, zsh, fish or PowerShell. It completes commands,
+flags, templates, build names for -only and -except, and variable names for -var. Bash
+needs the bash-completion package.
 
 bake -autocomplete-install makes your shells load it at startup, and
 bake -autocomplete-uninstall undoes that.`,
 		Example: `  source <(bake completion bash)
   complete -o default -F __start_bake packer    # after: alias packer=bake
-  bake completion fish >~/.config/fish/completions/bake.fish`,
-		ValidArgs: []string{"bash", "zsh", "fish"},
+  bake completion fish >~/.config/fish/completions/bake.fish
+  bake completion powershell | Out-String | Invoke-Expression`,
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		Args:      exactly("the shell"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch args[0] {
@@ -40,8 +41,10 @@ bake -autocomplete-uninstall undoes that.`,
 				return cmd.Root().GenZshCompletion(p.stdout)
 			case "fish":
 				return cmd.Root().GenFishCompletion(p.stdout, true)
+			case "powershell":
+				return cmd.Root().GenPowerShellCompletionWithDesc(p.stdout)
 			}
-			return usageError{fmt.Sprintf("%q is not one of bash, zsh, fish", args[0]), cmd.CommandPath()}
+			return usageError{fmt.Sprintf("%q is not one of bash, zsh, fish, powershell", args[0]), cmd.CommandPath()}
 		},
 	}
 }

@@ -22,7 +22,12 @@ const DefaultRegion = "us-east-1"
 const MovedBy = 20000
 
 // ErrUnsupported says that this system cannot run local machines.
-var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. Run 'bake cloud up' on a Linux host or in a Linux virtual machine, forward its port, and set the two variables that it prints here; then leave out -local")
+var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. " + remedy)
+
+// remedy says how another host's local cloud is used.
+const remedy = "On a Linux host or in a Linux virtual machine, run: bake cloud up -listen 127.0.0.1:4566. " +
+	"Forward that port to this computer: ssh -N -L 4566:127.0.0.1:4566 HOST. " +
+	"Here, copy the credentials file that it names, set AWS_SHARED_CREDENTIALS_FILE to the copy and AWS_ENDPOINT_URL to http://127.0.0.1:4566, and run bake without -local"
 
 // Options say where the local cloud is, and how it behaves when this process
 // serves it.

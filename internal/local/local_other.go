@@ -5,6 +5,7 @@ package local
 import (
 	"context"
 	"log/slog"
+	"runtime"
 )
 
 // Child reports that this process is not one of a machine's.
@@ -16,8 +17,10 @@ func Open(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported
 // Serve opens the local cloud in this process.
 func Serve(context.Context, Options) (*Cloud, error) { return nil, ErrUnsupported }
 
-// Examine tries everything that machines need of the host.
-func Examine(context.Context, string, *slog.Logger) ([]Finding, error) { return nil, ErrUnsupported }
+// Examine finds that machines need another system.
+func Examine(context.Context, string, *slog.Logger) ([]Finding, error) {
+	return []Finding{{Name: "system", Fatal: true, Detail: "machines are Linux machines, and this is " + runtime.GOOS, Remedy: remedy}}, nil
+}
 
 // ImportImage makes an image of the cloud in dir.
 func ImportImage(context.Context, string, *slog.Logger, Import) error { return ErrUnsupported }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -35,7 +36,12 @@ type Host struct {
 // thisHost is the real one. env is the environment of commands.
 func thisHost(instance func(context.Context) (string, error), env []string) Host {
 	return Host{
-		Instance: instance,
+		Instance: func(ctx context.Context) (string, error) {
+			if runtime.GOOS != "linux" {
+				return "", fmt.Errorf("its system is %s, and amazon-chroot mounts volumes as Linux does", runtime.GOOS)
+			}
+			return instance(ctx)
+		},
 		Run: func(ctx context.Context, line string) (string, error) {
 			var out, errs bytes.Buffer
 			status, err := chroot.Local(ctx, line, env, communicator.Command{Stdout: &out, Stderr: &errs})

@@ -1,0 +1,27 @@
+//go:build unix
+
+package step
+
+import (
+	"errors"
+	"os"
+)
+
+// remove deletes a ledger and closes it, in this order: nobody finds it unlocked.
+func remove(f *os.File) error {
+	err := os.Remove(f.Name())
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
