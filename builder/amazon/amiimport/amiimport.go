@@ -303,7 +303,7 @@ func (r *run) share(ctx context.Context, m made) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	err := step.Run(ctx, r.scope, "share the image", func(ctx context.Context) error {
+	return step.Run(ctx, r.scope, "share the image", func(ctx context.Context) error {
 		for _, in := range changes {
 			if _, err := access.Call(ctx, r.ec2.ModifyImageAttribute, in); err != nil {
 				if in.LaunchPermission != nil && len(r.Users) > 0 && access.Is(err, "InvalidAMIAttributeItemValue", "InvalidUserID.Malformed") {
@@ -314,13 +314,12 @@ func (r *run) share(ctx context.Context, m made) error {
 		}
 		return nil
 	})
-	return err
 }
 
 // handOver makes the image the user's: it, or the task that made it, loses the
 // tags of the build, and the scope no longer owns it.
 func (r *run) handOver(ctx context.Context, m made) error {
-	err := step.Run(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) error {
+	return step.Run(ctx, r.scope, "remove bake's tags from the image", func(ctx context.Context) error {
 		resources := append([]string{m.id}, m.snapshots...)
 		if m.task != "" {
 			resources = []string{m.task}
@@ -333,7 +332,6 @@ func (r *run) handOver(ctx context.Context, m made) error {
 		}
 		return r.scope.Keep(ctx, m.resource.Key)
 	})
-	return err
 }
 
 // upload puts the file into the bucket and returns what the scope owns it by.

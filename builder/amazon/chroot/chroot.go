@@ -24,9 +24,6 @@ import (
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/ownership"
 	"bake/communicator/chroot"
-	"bake/component"
-	"bake/config/schema"
-	"bake/internal/gotemplate"
 	"bake/step"
 )
 
@@ -34,98 +31,63 @@ import (
 const BuilderID = "mitchellh.amazon.chroot"
 
 // Factory makes the builder; cloud stands in for AWS.
-func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
+func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return FactoryOn(func(s *access.Session, env []string) Host { return thisHost(s.InstanceID, env) })(cloud)
 }
 
 // FactoryOn makes the builder for another machine than this one.
-func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) component.Factory[builder.Builder] {
-	return func(cloud access.Cloud) component.Factory[builder.Builder] {
-		return component.Define("amazon-chroot", Defaults, func(o *Options, src *schema.Source) builder.Builder {
-			return &onVolume{Options: o, src: src, cloud: cloud, host: host}
-		}).Exporting(amazonbuild.Exports())
+func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Cloud) amazonbuild.Factory {
+	return func(cloud access.Cloud) amazonbuild.Factory {
+		return amazonbuild.Define("amazon-chroot", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+			return amazonbuild.Recipe{
+				Access: &o.Access.Options, Image: &o.Image.Options, Permissions: o.permissions,
+				Hooks: func(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
+					w := &work{Options: o, Build: b, Host: host(b.Session, b.Scope.Run.Env)}
+					return amazonbuild.Hooks{Prepare: w.look, Work: w.provision, Stop: w.detach, Make: w.register}, nil
+				},
+			}
+		})
 	}
-}
-
-type onVolume struct {
-	*Options
-	src   *schema.Source
-	cloud access.Cloud
-	host  func(*access.Session, []string) Host
 }
 
 // work is one build under way.
 type work struct {
-	*onVolume
-	*amazonbuild.Flow
+	*Options
+	*amazonbuild.Build
 	Host
-	context gotemplate.Context
 
 	instance types.Instance // that bake runs on
-	source   types.Image    // zero if from_scratch
 	volume   string
 	device   string // of the volume on this machine
 	mounted  string // where the volume is mounted
 	undo     []func(context.Context) error
 }
 
-// Build implements [builder.Builder].
-func (b *onVolume) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (_ *builder.Artifact, err error) {
-	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, nil)
+// provision attaches the volume and provisions what is in it. Whatever happens, the
+// volume is let go, even if the build is cancelled.
+func (w *work) provision(ctx context.Context, provision builder.Provision) error {
+	tags, err := w.Texts.Tags(interpolate.Of(&w.RootVolumeTags, w.RootVolumeTag))
 	if err != nil {
-		return nil, err
-	}
-	w := &work{onVolume: b, Flow: f, Host: b.host(f.Session, s.Run.Env)}
-	w.context = gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
-	images := f.Images(&b.Image.Options, &b.Region)
-	if err := images.Check(ctx); err != nil {
-		return nil, err
-	}
-	if err := w.look(ctx); err != nil {
-		return nil, err
-	}
-	p := amazonbuild.Prepared{Texts: interpolate.New(s, b.src, f.Session.Region)}
-	if !b.FromScratch {
-		p.Texts = p.Texts.With(w.source)
-	}
-	labels, err := p.Labels(&b.Image.Options)
-	if err != nil {
-		return nil, err
-	}
-	tags, err := p.Texts.Tags(interpolate.Of(&b.RootVolumeTags, b.RootVolumeTag))
-	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.attach(ctx, tags); err != nil {
-		return nil, err
+		return err
 	}
-	data := interpolate.Data(w.source)
-	data["BuildRegion"], data["ID"] = f.Session.Region, aws.ToString(w.instance.InstanceId)
-	err = w.fill(ctx, provision, data)
-	// Whatever happened, the volume is let go, even if the build is cancelled.
-	err = errors.Join(err, w.leave(context.WithoutCancel(ctx)))
-	if err != nil {
-		return nil, err
-	}
-	if err = step.Run(ctx, s, "detach the volume", func(ctx context.Context) error { return f.Detach(ctx, w.volume) }); err != nil {
-		return nil, err
-	}
-	first, err := w.register(ctx, images, labels)
-	if err != nil {
-		return nil, err
-	}
-	made, err := images.Distribute(ctx, first, labels)
-	if len(made) == 0 {
-		return nil, err
-	}
-	return image.Artifact(BuilderID, made, data), err
+	w.Data = interpolate.Data(w.Source)
+	w.Data["BuildRegion"], w.Data["ID"] = w.Session.Region, aws.ToString(w.instance.InstanceId)
+	err = w.fill(ctx, provision)
+	return errors.Join(err, w.leave(context.WithoutCancel(ctx)))
+}
+
+func (w *work) detach(ctx context.Context) error {
+	return step.Run(ctx, w.Scope, "detach the volume", func(ctx context.Context) error { return w.Detach(ctx, w.volume) })
 }
 
 // look finds out what instance this is, and what image to start from.
 func (w *work) look(ctx context.Context) error {
 	client := access.EC2(w.Session, w.Session.Region)
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
-		id, err := w.Instance(ctx)
+		id, err := w.Host.Instance(ctx)
 		if err != nil {
 			return fmt.Errorf("amazon-chroot must run on an EC2 instance, and this machine does not seem to be one: %w", err)
 		}
@@ -146,17 +108,21 @@ func (w *work) look(ctx context.Context) error {
 	if err != nil || w.FromScratch {
 		return err
 	}
-	if w.source, err = w.Selection.Find(ctx, w.Scope, w.Session, w.Src, types.DeviceTypeEbs); err == nil && w.sourceRoot() == nil {
-		err = fmt.Errorf("EC2 does not say which volume is the root of the source image %s", aws.ToString(w.source.ImageId))
+	if w.Source, err = w.Selection.Find(ctx, w.Scope, w.Session, w.Src, types.DeviceTypeEbs); err != nil {
+		return err
 	}
-	return err
+	if w.sourceRoot() == nil {
+		return fmt.Errorf("EC2 does not say which volume is the root of the source image %s", aws.ToString(w.Source.ImageId))
+	}
+	w.Texts = w.Texts.With(w.Source)
+	return nil
 }
 
 // sourceRoot is the mapping of the source image's root, or nil.
 func (w *work) sourceRoot() *types.BlockDeviceMapping {
-	for i, m := range w.source.BlockDeviceMappings {
-		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(w.source.RootDeviceName) {
-			return &w.source.BlockDeviceMappings[i]
+	for i, m := range w.Source.BlockDeviceMappings {
+		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(w.Source.RootDeviceName) {
+			return &w.Source.BlockDeviceMappings[i]
 		}
 	}
 	return nil
@@ -230,11 +196,7 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 
 // wrapped is a command of this machine as the user wants it run.
 func (w *work) wrapped(command string) (string, error) {
-	text, err := w.context.Render(w.CommandWrapper, map[string]any{"Command": command})
-	if err != nil {
-		return "", w.Src.Errorf(&w.CommandWrapper, "Invalid {{ }} template", "%s.", err)
-	}
-	return text, nil
+	return w.Render(&w.CommandWrapper, w.CommandWrapper, map[string]any{"Command": command})
 }
 
 func (w *work) command(ctx context.Context, words ...string) error {
@@ -260,11 +222,11 @@ func (w *work) commands(ctx context.Context, name string, option *[]string) erro
 	if len(*option) == 0 {
 		return nil
 	}
-	err := step.Run(ctx, w.Scope, name, func(ctx context.Context) error {
+	return step.Run(ctx, w.Scope, name, func(ctx context.Context) error {
 		for _, text := range *option {
-			line, err := w.context.Render(text, map[string]any{"Device": w.device, "MountPath": w.mounted})
+			line, err := w.Render(option, text, map[string]any{"Device": w.device, "MountPath": w.mounted})
 			if err != nil {
-				return w.Src.Errorf(option, "Invalid {{ }} template", "%s.", err)
+				return err
 			}
 			if line, err = w.wrapped(line); err != nil {
 				return err
@@ -279,11 +241,10 @@ func (w *work) commands(ctx context.Context, name string, option *[]string) erro
 		}
 		return nil
 	})
-	return err
 }
 
 // fill mounts the volume and provisions what is in it. leave undoes the mounts.
-func (w *work) fill(ctx context.Context, provision builder.Provision, data map[string]any) error {
+func (w *work) fill(ctx context.Context, provision builder.Provision) error {
 	if err := w.commands(ctx, "run pre_mount_commands", &w.PreMountCommands); err != nil {
 		return err
 	}
@@ -298,23 +259,22 @@ func (w *work) fill(ctx context.Context, provision builder.Provision, data map[s
 	}
 	machine := chroot.New(w.mounted, w.wrapped, w.Scope.Run.Env)
 	defer machine.Close()
-	data["MountPath"], data["Device"] = w.mounted, w.device
-	err := step.Run(ctx, w.Scope, "provision", func(ctx context.Context) error {
-		return provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(data)})
+	w.Data["MountPath"], w.Data["Device"] = w.mounted, w.device
+	return step.Run(ctx, w.Scope, "provision", func(ctx context.Context) error {
+		return provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(w.Data)})
 	})
-	return err
 }
 
 func (w *work) mount(ctx context.Context) error {
-	where, err := w.context.Render(w.MountPath, map[string]any{"Device": path.Base(w.device)})
+	where, err := w.Render(&w.MountPath, w.MountPath, map[string]any{"Device": path.Base(w.device)})
 	if err != nil {
-		return w.Src.Errorf(&w.MountPath, "Invalid {{ }} template", "%s.", err)
+		return err
 	}
 	if err := w.command(ctx, "mkdir", "-p", where); err != nil {
 		return err
 	}
 	from := w.device
-	hvm := w.VirtualizationType == "hvm" || !w.FromScratch && w.source.VirtualizationType == types.VirtualizationTypeHvm
+	hvm := w.VirtualizationType == "hvm" || !w.FromScratch && w.Source.VirtualizationType == types.VirtualizationTypeHvm
 	if w.MountPartition != "0" && hvm {
 		if strings.HasPrefix(path.Base(from), "nvme") {
 			from += "p"
@@ -374,15 +334,15 @@ func (w *work) leave(ctx context.Context) error {
 }
 
 // register makes a snapshot of the volume and an image of it.
-func (w *work) register(ctx context.Context, images *image.Maker, labels image.Labels) (image.Made, error) {
-	snapshot, err := w.Snapshot(ctx, w.volume, w.device, "", image.SnapshotTags(labels))
+func (w *work) register(ctx context.Context) (image.Made, error) {
+	snapshot, err := w.Snapshot(ctx, w.volume, w.device, "", image.SnapshotTags(w.Labels))
 	if err != nil {
 		return image.Made{}, err
 	}
-	in := images.Request(w.Firmware)
+	in := w.Images.Request(w.Firmware)
 	root := w.RootDeviceName
 	if root == "" {
-		root = aws.ToString(w.source.RootDeviceName)
+		root = aws.ToString(w.Source.RootDeviceName)
 	}
 	in.RootDeviceName = &root
 	if !w.FromScratch {
@@ -397,13 +357,13 @@ func (w *work) register(ctx context.Context, images *image.Maker, labels image.L
 			in.BlockDeviceMappings = append(in.BlockDeviceMappings, image.FromSnapshot(m, snapshot.ID))
 		}
 	} else {
-		for _, m := range w.source.BlockDeviceMappings {
+		for _, m := range w.Source.BlockDeviceMappings {
 			if m.Ebs != nil {
 				ebs := *m.Ebs
 				ebs.Encrypted, ebs.KmsKeyId = nil, nil
 				m.Ebs = &ebs
 			}
-			if aws.ToString(m.DeviceName) == aws.ToString(w.source.RootDeviceName) {
+			if aws.ToString(m.DeviceName) == aws.ToString(w.Source.RootDeviceName) {
 				m.DeviceName, m.Ebs.SnapshotId = &root, &snapshot.ID
 			}
 			in.BlockDeviceMappings = append(in.BlockDeviceMappings, m)
@@ -417,27 +377,27 @@ func (w *work) register(ctx context.Context, images *image.Maker, labels image.L
 			m.Ebs.VolumeSize = &size
 		}
 	}
-	return images.Register(ctx, in, labels, []string{snapshot.Resource.Key})
+	return w.Images.Register(ctx, in, w.Labels, []string{snapshot.Resource.Key})
 }
 
 // inherit takes over from the source image what the options do not say.
 func (w *work) inherit(in *ec2.RegisterImageInput) {
 	if !w.Src.Set(&w.Architecture) {
-		in.Architecture = w.source.Architecture
+		in.Architecture = w.Source.Architecture
 	}
 	if w.VirtualizationType == "" {
-		in.VirtualizationType = aws.String(string(w.source.VirtualizationType))
+		in.VirtualizationType = aws.String(string(w.Source.VirtualizationType))
 	}
 	if w.BootMode == "" {
-		in.BootMode = w.source.BootMode
+		in.BootMode = w.Source.BootMode
 	}
 	if w.TPMSupport == "" {
-		in.TpmSupport = w.source.TpmSupport
+		in.TpmSupport = w.Source.TpmSupport
 	}
-	if w.ENASupport == nil && aws.ToBool(w.source.EnaSupport) {
-		in.EnaSupport = w.source.EnaSupport
+	if w.ENASupport == nil && aws.ToBool(w.Source.EnaSupport) {
+		in.EnaSupport = w.Source.EnaSupport
 	}
 	if in.SriovNetSupport == nil {
-		in.SriovNetSupport = w.source.SriovNetSupport
+		in.SriovNetSupport = w.Source.SriovNetSupport
 	}
 }

@@ -3,20 +3,19 @@ package chroot
 import (
 	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
 )
 
-// Permissions implements [bake/builder/amazon.Permitted]. The instance that bake
-// runs on belongs to no run.
-func (b *onVolume) Permissions() []policy.Need {
-	region := b.Access.KnownRegion(b.src)
-	here := policy.In(region)
-	key := b.RootVolumeKMSKeyID
-	if !b.src.Known(&b.RootVolumeKMSKeyID) {
+// permissions are those to work on a volume here. The instance that bake runs on
+// belongs to no run.
+func (o *Options) permissions(src *schema.Source, region string, here policy.Place) []policy.Need {
+	key := o.RootVolumeKMSKeyID
+	if !src.Known(&o.RootVolumeKMSKeyID) {
 		key = "*"
 	}
-	needs := append(b.Access.Permissions(b.src), here.Look("DescribeInstances", "DescribeVolumes"))
+	needs := []policy.Need{here.Look("DescribeInstances", "DescribeVolumes")}
 	needs = append(needs, here.Make("CreateVolume", "volume")...)
-	if policy.Perhaps(b.src, &b.FromScratch, !b.FromScratch) {
+	if policy.Perhaps(src, &o.FromScratch, !o.FromScratch) {
 		needs = append(needs, here.Use("CreateVolume", "snapshot"))
 	}
 	needs = append(needs,
@@ -24,5 +23,5 @@ func (b *onVolume) Permissions() []policy.Need {
 		here.Use("AttachVolume", "instance"), here.Use("DetachVolume", "instance"))
 	needs = append(needs, here.Keys(key)...)
 	needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
-	return append(needs, b.Image.Permissions(b.src, region, "RegisterImage")...)
+	return append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
 }

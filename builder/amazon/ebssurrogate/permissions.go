@@ -3,22 +3,18 @@ package ebssurrogate
 import (
 	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
 )
 
-// Permissions implements [bake/builder/amazon.Permitted].
-func (b *surrogate) Permissions() []policy.Need {
-	region := b.Access.KnownRegion(b.src)
-	here := policy.In(region)
-	needs := b.Access.Permissions(b.src)
-	needs = append(needs, b.Launch.Permissions(b.src, here, b.devices())...)
-	needs = append(needs, b.InstanceAttributes(b.src, here)...)
-	if policy.Perhaps(b.src, &b.UseCreateImage, b.UseCreateImage) {
+func (o *Options) permissions(src *schema.Source, region string, here policy.Place) []policy.Need {
+	needs := o.InstanceAttributes(src, here)
+	if policy.Perhaps(src, &o.UseCreateImage, o.UseCreateImage) {
 		needs = append(needs, here.Own("DetachVolume", "volume", "instance"), here.Own("AttachVolume", "volume", "instance"), here.Own("ModifyInstanceAttribute", "instance"))
-		needs = append(needs, b.Image.Permissions(b.src, region, "CreateImage")...)
+		needs = append(needs, o.Image.Permissions(src, region, "CreateImage")...)
 	}
-	if policy.Perhaps(b.src, &b.UseCreateImage, !b.UseCreateImage) {
+	if policy.Perhaps(src, &o.UseCreateImage, !o.UseCreateImage) {
 		needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
-		needs = append(needs, b.Image.Permissions(b.src, region, "RegisterImage")...)
+		needs = append(needs, o.Image.Permissions(src, region, "RegisterImage")...)
 	}
 	return needs
 }

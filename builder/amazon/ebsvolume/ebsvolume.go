@@ -18,8 +18,6 @@ import (
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/ownership"
-	"bake/component"
-	"bake/config/schema"
 	"bake/step"
 )
 
@@ -27,48 +25,44 @@ import (
 const BuilderID = "mitchellh.amazon.ebsvolume"
 
 // Factory makes the builder; cloud stands in for AWS.
-func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	return component.Define("amazon-ebsvolume", Defaults, func(o *Options, src *schema.Source) builder.Builder {
-		return &volumes{Options: o, src: src, cloud: cloud}
-	}).Exporting(amazonbuild.Exports())
+func Factory(cloud access.Cloud) amazonbuild.Factory {
+	return amazonbuild.Define("amazon-ebsvolume", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+		return amazonbuild.Recipe{
+			Access: &o.Access.Options, Launch: &o.Launch.Options,
+			Devices: o.devices(), VolumeTags: interpolate.Of(&o.RunVolumeTags, o.RunVolumeTag),
+			Hooks: o.hooks, Permissions: o.permissions,
+		}
+	})
 }
 
+func (o *Options) hooks(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
+	v := &volumes{Options: o, Build: b}
+	return amazonbuild.Hooks{Stop: v.stop, Artifact: v.artifact}, nil
+}
+
+// volumes is one build.
 type volumes struct {
 	*Options
-	src   *schema.Source
-	cloud access.Cloud
+	*amazonbuild.Build
+	made []product
 }
 
-// Build implements [builder.Builder].
-func (b *volumes) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
-	if err != nil {
+// stop gives the volumes their tags while they are in use, and stops the instance.
+func (v *volumes) stop(ctx context.Context) (err error) {
+	if v.made, err = v.tag(ctx); err != nil {
+		return err
+	}
+	return v.Build.Stop(ctx)
+}
+
+func (v *volumes) artifact(ctx context.Context) (*builder.Artifact, error) {
+	if err := v.Machines.ModifyInstance(ctx, aws.ToString(v.Instance.InstanceId), v.SRIOVSupport, v.ENASupport); err != nil {
 		return nil, err
 	}
-	f.Machines.Devices = b.devices()
-	base, err := f.Prepare(ctx, interpolate.Of(&b.RunVolumeTags, b.RunVolumeTag))
-	if err != nil {
+	if err := v.snapshot(ctx); err != nil {
 		return nil, err
 	}
-	instance, data, err := f.Work(ctx, base, provision)
-	if err != nil {
-		return nil, err
-	}
-	made, err := b.tag(ctx, f, base, instance)
-	if err != nil {
-		return nil, err
-	}
-	id := aws.ToString(instance.InstanceId)
-	if err := f.Machines.Stop(ctx, id); err != nil {
-		return nil, err
-	}
-	if err := f.Machines.ModifyInstance(ctx, id, b.SRIOVSupport, b.ENASupport); err != nil {
-		return nil, err
-	}
-	if err := b.snapshot(ctx, f, base, made); err != nil {
-		return nil, err
-	}
-	return b.handOver(ctx, f, base, made, data)
+	return v.handOver(ctx)
 }
 
 // product is one of the volumes and its snapshot.
@@ -83,28 +77,28 @@ type product struct {
 func (p product) stays() bool { return !p.DeleteOnTermination }
 
 // tag gives the volumes their tags.
-func (b *volumes) tag(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, instance types.Instance) ([]product, error) {
-	return step.Do(ctx, f.Scope, "tag the volumes", func(ctx context.Context) ([]product, error) {
-		ids := amazonbuild.Volumes(instance)
+func (v *volumes) tag(ctx context.Context) ([]product, error) {
+	return step.Do(ctx, v.Scope, "tag the volumes", func(ctx context.Context) ([]product, error) {
+		ids := amazonbuild.Volumes(v.Instance)
 		var made []product
-		for i := range b.Volumes {
-			v := &b.Volumes[i]
-			if v.NoDevice || v.VirtualName != "" {
+		for i := range v.Volumes {
+			one := &v.Volumes[i]
+			if one.NoDevice || one.VirtualName != "" {
 				continue
 			}
-			p := product{Volume: v, id: ids[v.DeviceName]}
+			p := product{Volume: one, id: ids[one.DeviceName]}
 			if p.id == "" {
-				return nil, b.src.Errorf(&v.DeviceName, "No volume", "The instance has no volume at %s.", v.DeviceName)
+				return nil, v.Src.Errorf(&one.DeviceName, "No volume", "The instance has no volume at %s.", one.DeviceName)
 			}
 			var err error
-			if p.tags, err = base.Texts.Tags(interpolate.Of(&v.Tags, v.Tag)); err != nil {
+			if p.tags, err = v.Texts.Tags(interpolate.Of(&one.Tags, one.Tag)); err != nil {
 				return nil, err
 			}
 			made = append(made, p)
 			if len(p.tags) == 0 {
 				continue
 			}
-			if _, err := access.Call(ctx, b.client(f).CreateTags, &ec2.CreateTagsInput{Resources: []string{p.id}, Tags: ownership.Tags(p.tags)}); err != nil {
+			if _, err := access.Call(ctx, v.client().CreateTags, &ec2.CreateTagsInput{Resources: []string{p.id}, Tags: ownership.Tags(p.tags)}); err != nil {
 				return nil, err
 			}
 		}
@@ -112,33 +106,31 @@ func (b *volumes) tag(ctx context.Context, f *amazonbuild.Flow, base amazonbuild
 	})
 }
 
-func (b *volumes) client(f *amazonbuild.Flow) *ec2.Client {
-	return access.EC2(f.Session, f.Session.Region)
-}
+func (v *volumes) client() *ec2.Client { return access.EC2(v.Session, v.Session.Region) }
 
 // snapshot makes the snapshots that are asked for, side by side, and shares them.
-func (b *volumes) snapshot(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product) error {
+func (v *volumes) snapshot(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for i := range made {
-		p := &made[i]
+	for i := range v.made {
+		p := &v.made[i]
 		if !p.SnapshotVolume {
 			continue
 		}
 		g.Go(func() error {
-			tags, err := base.Texts.Tags(interpolate.Of(&p.SnapshotTags, p.SnapshotTag))
+			tags, err := v.Texts.Tags(interpolate.Of(&p.SnapshotTags, p.SnapshotTag))
 			if err != nil {
 				return err
 			}
-			if p.snapshot, err = f.Snapshot(ctx, p.id, p.DeviceName, p.SnapshotDescription, tags); err != nil {
+			if p.snapshot, err = v.Snapshot(ctx, p.id, p.DeviceName, p.SnapshotDescription, tags); err != nil {
 				return err
 			}
 			share := image.SnapshotSharing(p.SnapshotUsers, p.SnapshotGroups, p.snapshot.ID)
 			if share == nil {
 				return nil
 			}
-			_, err = access.Call(ctx, b.client(f).ModifySnapshotAttribute, share)
+			_, err = access.Call(ctx, v.client().ModifySnapshotAttribute, share)
 			if access.Is(err, "InvalidUserID.Malformed", "InvalidAMIAttributeItemValue") {
-				err = access.Blame(err, b.src.Errorf(&p.SnapshotUsers, "Invalid account ID", "%s.", err))
+				err = access.Blame(err, v.Src.Errorf(&p.SnapshotUsers, "Invalid account ID", "%s.", err))
 			}
 			return err
 		})
@@ -149,13 +141,13 @@ func (b *volumes) snapshot(ctx context.Context, f *amazonbuild.Flow, base amazon
 // handOver makes the volumes and snapshots the user's: they lose the tags of the
 // build in one call. Until then the instance's deletion takes the volumes along;
 // from then on until the last of them is kept, the ledger lists each.
-func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product, data map[string]any) (*builder.Artifact, error) {
+func (v *volumes) handOver(ctx context.Context) (*builder.Artifact, error) {
 	var ids []string
 	var all []step.Resource
-	for _, p := range made {
+	for _, p := range v.made {
 		if p.stays() {
-			want := f.Owner.Resource(ownership.Volume, "volume "+p.id, f.Session.Region, ownership.WithVolume, p.id)
-			_, err := step.Acquire(ctx, f.Scope, "keep "+p.DeviceName, want, func(context.Context) (string, string, error) { return p.id, p.id, nil })
+			want := v.Owner.Resource(ownership.Volume, "volume "+p.id, v.Session.Region, ownership.WithVolume, p.id)
+			_, err := step.Acquire(ctx, v.Scope, "keep "+p.DeviceName, want, func(context.Context) (string, string, error) { return p.id, p.id, nil })
 			if err != nil {
 				return nil, err
 			}
@@ -166,14 +158,14 @@ func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazon
 			all, ids = append(all, p.snapshot.Resource), append(ids, p.snapshot.ID)
 		}
 	}
-	err := step.Run(ctx, f.Scope, "remove bake's tags from the volumes", func(ctx context.Context) error {
+	err := step.Run(ctx, v.Scope, "remove bake's tags from the volumes", func(ctx context.Context) error {
 		if len(ids) > 0 {
-			if err := b.untag(ctx, f, base, made, ids); err != nil {
+			if err := v.untag(ctx, ids); err != nil {
 				return err
 			}
 		}
 		for _, r := range all {
-			if err := f.Scope.Keep(ctx, r.Key); err != nil {
+			if err := v.Scope.Keep(ctx, r.Key); err != nil {
 				return err
 			}
 		}
@@ -182,12 +174,12 @@ func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazon
 	if err != nil {
 		return nil, err
 	}
-	a := image.Artifact(BuilderID, nil, data)
+	a := image.Artifact(v.ID, nil, v.Data)
 	a.Resources = all
 	var names, lines []string
 	for _, r := range all {
-		names = append(names, f.Session.Region+":"+r.ID)
-		lines = append(lines, f.Session.Region+": "+r.ID+"\n")
+		names = append(names, v.Session.Region+":"+r.ID)
+		lines = append(lines, v.Session.Region+": "+r.ID+"\n")
 	}
 	slices.Sort(names)
 	slices.Sort(lines)
@@ -197,10 +189,10 @@ func (b *volumes) handOver(ctx context.Context, f *amazonbuild.Flow, base amazon
 
 // untag takes the tags of the build away, and before them the run_volume_tags of
 // volumes that stay, other than those that a volume has for itself.
-func (b *volumes) untag(ctx context.Context, f *amazonbuild.Flow, base amazonbuild.Prepared, made []product, ids []string) error {
-	for _, p := range made {
+func (v *volumes) untag(ctx context.Context, ids []string) error {
+	for _, p := range v.made {
 		var temporary []types.Tag
-		for key := range base.VolumeTags {
+		for key := range v.Spec.VolumeTags {
 			if _, own := p.tags[key]; !own {
 				temporary = append(temporary, types.Tag{Key: &key})
 			}
@@ -208,11 +200,11 @@ func (b *volumes) untag(ctx context.Context, f *amazonbuild.Flow, base amazonbui
 		if !p.stays() || len(temporary) == 0 {
 			continue
 		}
-		if _, err := access.Call(ctx, b.client(f).DeleteTags, &ec2.DeleteTagsInput{Resources: []string{p.id}, Tags: temporary}); err != nil {
+		if _, err := access.Call(ctx, v.client().DeleteTags, &ec2.DeleteTagsInput{Resources: []string{p.id}, Tags: temporary}); err != nil {
 			return err
 		}
 	}
-	_, err := access.Call(ctx, b.client(f).DeleteTags, &ec2.DeleteTagsInput{
+	_, err := access.Call(ctx, v.client().DeleteTags, &ec2.DeleteTagsInput{
 		Resources: ids, Tags: []types.Tag{{Key: new(ownership.RunTag)}, {Key: new(ownership.BuildTag)}},
 	})
 	return err

@@ -3,31 +3,28 @@ package ebsvolume
 import (
 	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/policy"
+	"bake/config/schema"
 )
 
-// Permissions implements [bake/builder/amazon.Permitted].
-func (b *volumes) Permissions() []policy.Need {
-	here := policy.In(b.Access.KnownRegion(b.src))
-	needs := b.Access.Permissions(b.src)
-	needs = append(needs, b.Launch.Permissions(b.src, here, b.devices())...)
-	if policy.Perhaps(b.src, &b.SRIOVSupport, b.SRIOVSupport) || policy.Perhaps(b.src, &b.ENASupport, b.ENASupport != nil) {
+func (o *Options) permissions(src *schema.Source, _ string, here policy.Place) (needs []policy.Need) {
+	if policy.Perhaps(src, &o.SRIOVSupport, o.SRIOVSupport) || policy.Perhaps(src, &o.ENASupport, o.ENASupport != nil) {
 		needs = append(needs, here.Own("ModifyInstanceAttribute", "instance"))
 	}
-	for i := range b.Volumes {
-		v := &b.Volumes[i]
-		if len(v.Tags)+len(v.Tag) > 0 || !b.src.Known(&v.Tags) {
+	for i := range o.Volumes {
+		v := &o.Volumes[i]
+		if len(v.Tags)+len(v.Tag) > 0 || !src.Known(&v.Tags) {
 			needs = append(needs, here.Own("CreateTags", "volume"))
 		}
-		if policy.Perhaps(b.src, &v.DeleteOnTermination, !v.DeleteOnTermination) {
+		if policy.Perhaps(src, &v.DeleteOnTermination, !v.DeleteOnTermination) {
 			needs = append(needs, here.Release("volume"))
-			if len(b.RunVolumeTags)+len(b.RunVolumeTag) > 0 || !b.src.Known(&b.RunVolumeTags) {
+			if len(o.RunVolumeTags)+len(o.RunVolumeTag) > 0 || !src.Known(&o.RunVolumeTags) {
 				needs = append(needs, here.Own("DeleteTags", "volume")) // those only of the run
 			}
 		}
-		if policy.Perhaps(b.src, &v.SnapshotVolume, v.SnapshotVolume) {
+		if policy.Perhaps(src, &v.SnapshotVolume, v.SnapshotVolume) {
 			needs = append(needs, amazonbuild.SnapshotPermissions(here)...)
 			needs = append(needs, here.Release("snapshot"))
-			if len(v.SnapshotUsers)+len(v.SnapshotGroups) > 0 || !b.src.Known(&v.SnapshotUsers) || !b.src.Known(&v.SnapshotGroups) {
+			if len(v.SnapshotUsers)+len(v.SnapshotGroups) > 0 || !src.Known(&v.SnapshotUsers) || !src.Known(&v.SnapshotGroups) {
 				needs = append(needs, here.Own("ModifySnapshotAttribute", "snapshot"))
 			}
 		}

@@ -13,17 +13,11 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazonbuild"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
-	"bake/builder/amazon/internal/interpolate"
-	"bake/builder/amazon/internal/launch"
 	"bake/communicator"
-	"bake/component"
-	"bake/config/schema"
-	"bake/internal/gotemplate"
 	"bake/internal/script"
 	"bake/step"
 )
@@ -32,72 +26,39 @@ import (
 const BuilderID = "mitchellh.amazon.instance"
 
 // Factory makes the builder; cloud stands in for AWS.
-func Factory(cloud access.Cloud) component.Factory[builder.Builder] {
-	return component.Define("amazon-instance", Defaults, func(o *Options, src *schema.Source) builder.Builder {
-		return &instance{Options: o, src: src, cloud: cloud}
-	}).Exporting(amazonbuild.Exports())
+func Factory(cloud access.Cloud) amazonbuild.Factory {
+	return amazonbuild.Define("amazon-instance", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
+		return amazonbuild.Recipe{
+			Access: &o.Access.Options, Launch: &o.Launch.Options, Image: &o.Image.Options,
+			Devices: o.Launch.devices(),
+			Hooks:   o.hooks, Permissions: o.permissions,
+		}
+	})
 }
 
-type instance struct {
-	*Options
-	src   *schema.Source
-	cloud access.Cloud
+func (o *Options) hooks(b *amazonbuild.Build) (hooks amazonbuild.Hooks, err error) {
+	b.Machines.InstanceStore = true
+	u := &bundling{Options: o, Build: b}
+	if u.prefix, err = b.Render(&o.BundlePrefix, o.BundlePrefix, nil); err != nil {
+		return hooks, err
+	}
+	return amazonbuild.Hooks{Finish: u.bundle, Make: u.register}, nil
 }
 
-// Build implements [builder.Builder].
-func (b *instance) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	f, err := amazonbuild.Open(ctx, s, b.src, b.cloud, &b.Access.Options, &b.Launch.Options)
-	if err != nil {
-		return nil, err
-	}
-	f.Machines.InstanceStore = true
-	f.Machines.Devices = b.Launch.devices()
-	f.Machines.Keep = launch.Kept(b.src, f.Machines.Devices)
-	images := f.Images(&b.Image.Options, &b.Region)
-	if err := images.Check(ctx); err != nil {
-		return nil, err
-	}
-	var none map[string]string
-	base, err := f.Prepare(ctx, interpolate.Of(&none, nil))
-	if err != nil {
-		return nil, err
-	}
-	labels, err := base.Labels(&b.Image.Options)
-	if err != nil {
-		return nil, err
-	}
-	u := &bundling{instance: b, Flow: f, architecture: string(base.Image.Architecture)}
-	u.context = gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
-	if u.prefix, err = u.render(&b.BundlePrefix, nil); err != nil {
-		return nil, err
-	}
-	f.Finish = u.bundle
-	_, data, err := f.Work(ctx, base, provision)
-	if err != nil {
-		return nil, err
-	}
-	in := images.Request(image.Firmware{Architecture: image.Architecture(base.Image.Architecture), TPMSupport: b.TPMSupport})
-	in.ImageLocation = new(b.S3Bucket + "/" + u.manifest())
-	in.VirtualizationType = new(cmp.Or(b.VirtualizationType, string(base.Image.VirtualizationType)))
-	in.BlockDeviceMappings = device.EC2(b.Image.Devices())
-	first, err := images.Register(ctx, in, labels, nil)
-	if err != nil {
-		return nil, err
-	}
-	made, err := images.Distribute(ctx, first, labels)
-	if len(made) == 0 {
-		return nil, err
-	}
-	return image.Artifact(BuilderID, made, data), err
-}
-
-// bundling is the way of one machine's disk to S3.
+// bundling is the way of one machine's disk to S3, and of an image from there.
 type bundling struct {
-	*instance
-	*amazonbuild.Flow
-	context      gotemplate.Context
-	architecture string
-	prefix       string
+	*Options
+	*amazonbuild.Build
+	prefix string
+}
+
+// register makes an image of the bundle.
+func (u *bundling) register(ctx context.Context) (image.Made, error) {
+	in := u.Images.Request(image.Firmware{Architecture: image.Architecture(u.Source.Architecture), TPMSupport: u.TPMSupport})
+	in.ImageLocation = new(u.S3Bucket + "/" + u.manifest())
+	in.VirtualizationType = new(cmp.Or(u.VirtualizationType, string(u.Source.VirtualizationType)))
+	in.BlockDeviceMappings = device.EC2(u.Image.Devices())
+	return u.Images.Register(ctx, in, u.Labels, nil)
 }
 
 // manifest is the name of the file that lists the bundle.
@@ -142,26 +103,25 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 	}
 	err = step.Run(ctx, u.Scope, "create the bundle", func(ctx context.Context) error {
 		return u.run(ctx, m, &u.BundleVolCommand, volVariables{
-			account: u.account(), architecture: u.architecture, cert: cert, destination: u.BundleDestination,
+			account: u.account(), architecture: string(u.Source.Architecture), cert: cert, destination: u.BundleDestination,
 			key: key, prefix: u.prefix, private: u.X509UploadPath,
 		}.data())
 	})
 	if err != nil {
 		return err
 	}
-	err = step.Run(ctx, u.Scope, "upload the bundle", func(ctx context.Context) error {
+	return step.Run(ctx, u.Scope, "upload the bundle", func(ctx context.Context) error {
 		credentials, err := u.Session.Credentials(ctx)
 		if err != nil {
 			return err
 		}
-		u.src.Secret(credentials.SecretAccessKey)
-		u.src.Secret(credentials.SessionToken)
+		u.Src.Secret(credentials.SecretAccessKey)
+		u.Src.Secret(credentials.SessionToken)
 		return u.run(ctx, m, &u.BundleUploadCommand, uploadVariables{
 			bucket: u.S3Bucket, directory: u.BundleDestination, manifest: path.Join(u.BundleDestination, u.manifest()),
 			region: u.Session.Region, credentials: credentials,
 		}.data())
 	})
-	return err
 }
 
 // upload writes a file of this machine, which the option names, so that only the
@@ -169,14 +129,14 @@ func (u *bundling) bundle(ctx context.Context, m communicator.Communicator) erro
 func (u *bundling) upload(ctx context.Context, m communicator.Communicator, to string, from *string) error {
 	content, err := os.ReadFile(*from)
 	if err != nil {
-		return u.src.Errorf(from, "File cannot be read", "%s.", err)
+		return u.Src.Errorf(from, "File cannot be read", "%s.", err)
 	}
 	return m.Put(ctx, path.Dir(to), communicator.File(path.Base(to), 0o600, content))
 }
 
 // run runs the command of an option on the machine and passes its output on.
 func (u *bundling) run(ctx context.Context, m communicator.Communicator, option *string, data map[string]any) error {
-	line, err := u.render(option, data)
+	line, err := u.Render(option, *option, data)
 	if err != nil {
 		return err
 	}
@@ -195,15 +155,7 @@ func (u *bundling) run(ctx context.Context, m communicator.Communicator, option 
 		return err
 	}
 	if status.Code != 0 {
-		return fmt.Errorf("%s failed with status %d%s", u.src.Name(option), status.Code, last)
+		return fmt.Errorf("%s failed with status %d%s", u.Src.Name(option), status.Code, last)
 	}
 	return nil
-}
-
-func (u *bundling) render(option *string, data map[string]any) (string, error) {
-	text, err := u.context.Render(*option, data)
-	if err != nil {
-		return "", u.src.Errorf(option, "Invalid {{ }} template", "%s.", err)
-	}
-	return text, nil
 }

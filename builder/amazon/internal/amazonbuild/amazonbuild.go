@@ -1,214 +1,167 @@
-// Package amazonbuild is the way that builders with a machine of their own share: from
-// the session to the instance that is provisioned and has stopped.
+// Package amazonbuild is what the Amazon builders have in common: the sequence of a
+// build, from the session to the artifact, with hooks where builders differ.
 package amazonbuild
 
 import (
 	"context"
-	"maps"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/google/uuid"
 	"github.com/zclconf/go-cty/cty"
-	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
-	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
-	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/policy"
 	"bake/communicator"
-	"bake/communicator/ssh"
+	"bake/component"
 	"bake/config/schema"
 	"bake/step"
 )
 
-// Exports are the values of build.* that the builders have in common.
-func Exports() map[string]cty.Type {
-	return map[string]cty.Type{
-		"BuildRegion": cty.String, "SourceAMI": cty.String, "SourceAMIName": cty.String,
-		"SourceAMICreationDate": cty.String, "SourceAMIOwner": cty.String, "SourceAMIOwnerName": cty.String,
-	}
+// Recipe is one builder with its options: what it builds from and into, and what it
+// does in its own way.
+type Recipe struct {
+	Access *access.Options
+	Launch *launch.Options // nil: nothing is launched
+	Image  *image.Options  // nil: no image is made
+
+	Devices    []*device.Mapping // volumes of the instance that is launched
+	VolumeTags interpolate.Tags  // of the instance's volumes
+
+	// Hooks returns what the builder does in its own way in b, which has just begun. It
+	// may complete b's Machines and Images.
+	Hooks func(b *Build) (Hooks, error)
+
+	// Permissions are what the hooks, and making images, need beyond the session and the
+	// launch.
+	Permissions func(src *schema.Source, region string, here policy.Place) []policy.Need
 }
 
-// Flow is one build on its way.
-type Flow struct {
-	Session *access.Session
-	Owner   *ownership.Owner
-	Scope   *step.Scope
-	Src     *schema.Source
+// Hooks are the places of the sequence where builders differ, in the order in which
+// they are called.
+type Hooks struct {
+	// Suits reports a source image that the build cannot start from. Nil: each will do.
+	Suits func(ctx context.Context, source types.Image) error
 
-	// Machines makes the build's instance; the builder sets its Devices.
-	Machines *launch.Launcher
+	// Prepare finds what there must be, and makes what the machine needs. Nil: for the
+	// instance to launch.
+	Prepare func(ctx context.Context) error
 
-	// Finish, if not nil, does what is left to do on the machine after it was
-	// provisioned and the temporary key taken from it.
+	// Work brings up the machine and provisions it. Nil: the instance is launched.
+	Work func(ctx context.Context, provision builder.Provision) error
+
+	// Finish does what is left to do on the instance after it was provisioned and the
+	// temporary key taken from it. Nil: nothing.
 	Finish func(ctx context.Context, machine communicator.Communicator) error
 
-	// Suits, if not nil, reports a source image that the build cannot start from.
-	Suits func(types.Image) error
+	// Stop makes the machine ready for images to be made of it. Nil: the instance is
+	// stopped.
+	Stop func(ctx context.Context) error
+
+	// Make makes the first image. Nil: EC2 creates it from the instance.
+	Make func(ctx context.Context) (image.Made, error)
+
+	// Artifact makes what the builder makes instead of images. Nil: it makes images.
+	Artifact func(ctx context.Context) (*builder.Artifact, error)
 }
 
-// Open connects to AWS, or to the cloud that stands in for it. l is nil for a
-// builder that launches nothing.
-func Open(ctx context.Context, s *step.Scope, src *schema.Source, cloud access.Cloud, a *access.Options, l *launch.Options) (*Flow, error) {
-	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
-		session, err := access.Open(ctx, a, src, cloud, s.Run.Env)
-		if err == nil {
-			session.Warn = s.Warn
-		}
-		return session, err
+// Factory makes one of the builders.
+type Factory = component.Factory[builder.Builder]
+
+// Define describes a builder. cloud stands in for AWS, and id marks the artifacts.
+func Define[O any](name, id string, cloud access.Cloud, defaults func() O, recipe func(*O) Recipe) Factory {
+	return component.Define(name, defaults, func(o *O, src *schema.Source) builder.Builder {
+		return &sequence{Recipe: recipe(o), id: id, src: src, cloud: cloud}
+	}).Exporting(map[string]cty.Type{
+		"BuildRegion": cty.String, "SourceAMI": cty.String, "SourceAMIName": cty.String,
+		"SourceAMICreationDate": cty.String, "SourceAMIOwner": cty.String, "SourceAMIOwnerName": cty.String,
 	})
+}
+
+// sequence is a builder.
+type sequence struct {
+	Recipe
+	id    string
+	src   *schema.Source
+	cloud access.Cloud
+}
+
+// Build implements [builder.Builder].
+func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+	b, err := open(ctx, s, q)
 	if err != nil {
 		return nil, err
 	}
-	s.Handle(ownership.Prefix, destroy.For(session))
-	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
-	return &Flow{
-		Session: session, Owner: owner, Scope: s, Src: src,
-		Machines: &launch.Launcher{Options: l, Src: src, Session: session, Owner: owner, Scope: s},
-	}, nil
-}
-
-// Images returns the maker of the build's images. region is the option that
-// names the build region.
-func (f *Flow) Images(o *image.Options, region *string) *image.Maker {
-	return &image.Maker{Options: o, Src: f.Src, Session: f.Session, Owner: f.Owner, Scope: f.Scope, BuildRegion: region}
-}
-
-// Prepared is what a machine is launched with, and what renders the texts that
-// speak of its source image.
-type Prepared struct {
-	launch.Spec
-	Texts *interpolate.Text
-}
-
-// Prepare finds what there must be, asks EC2 whether it would launch the machine,
-// and only then makes the key pair, the security group and the instance profile:
-// what cannot work is said while there is nothing to take down. What is found and
-// what is made is so side by side. volumeTags are those of the instance's volumes.
-func (f *Flow) Prepare(ctx context.Context, volumeTags interpolate.Tags) (Prepared, error) {
-	p, err := f.find(ctx, volumeTags)
+	hooks, err := q.Recipe.Hooks(b)
 	if err != nil {
-		return p, err
+		return nil, err
 	}
-	if err := f.Machines.Preflight(ctx, p.Spec); err != nil {
-		return p, err
-	}
-	m := f.Machines
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		p.Key, err = m.KeyPair(ctx, p.Tags)
-		return err
-	})
-	if m.MakesGroup() {
-		g.Go(func() (err error) {
-			p.Groups, err = m.Groups(ctx, p.Place, p.Tags)
-			return err
-		})
-	}
-	if m.MakesProfile() {
-		g.Go(func() (err error) {
-			p.Profile, err = m.Profile(ctx, p.Tags)
-			return err
-		})
-	}
-	err = g.Wait()
-	return p, err
-}
-
-// find looks up what the options name, and changes nothing.
-func (f *Flow) find(ctx context.Context, volumeTags interpolate.Tags) (Prepared, error) {
-	var p Prepared
-	m := f.Machines
-	p.Key.Name = m.SSHKeyPairName
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		if p.Image, err = m.SourceImage(ctx); err != nil {
-			return err
+	hooks.complete(b, q.VolumeTags)
+	if q.Image != nil {
+		if err := b.Images.Check(ctx); err != nil {
+			return nil, err
 		}
-		if f.Suits != nil {
-			if err := f.Suits(p.Image); err != nil {
-				return err
-			}
-		}
-		p.Texts = interpolate.New(f.Scope, f.Src, f.Session.Region).With(p.Image)
-		if p.Tags, err = p.Texts.Tags(m.LateRunTags()); err != nil {
-			return err
-		}
-		if p.VolumeTags, err = p.Texts.Tags(volumeTags); err != nil {
-			return err
-		}
-		if p.SpotTags, err = p.Texts.Tags(interpolate.Of(&m.SpotTags, m.SpotTag)); err != nil {
-			return err
-		}
-		p.FleetTags, err = p.Texts.Tags(interpolate.Of(&m.FleetTags, m.FleetTag))
-		return err
-	})
-	g.Go(func() (err error) {
-		if p.Place, err = m.Place(ctx); err != nil || m.MakesGroup() {
-			return err
-		}
-		p.Groups, err = m.Groups(ctx, p.Place, nil)
-		return err
-	})
-	if !m.MakesProfile() {
-		g.Go(func() (err error) {
-			p.Profile, err = m.Profile(ctx, nil)
-			return err
-		})
 	}
-	err := g.Wait()
-	return p, err
-}
-
-// Labels renders the texts of images.
-func (p *Prepared) Labels(o *image.Options) (l image.Labels, err error) {
-	l.RunTags = p.Tags
-	if l.Tags, err = p.Texts.Tags(interpolate.Of(&o.Tags, o.Tag)); err != nil {
-		return l, err
+	if err := hooks.Prepare(ctx); err != nil {
+		return nil, err
 	}
-	if l.Snapshot, err = p.Texts.Tags(interpolate.Of(&o.SnapshotTags, o.SnapshotTag)); err != nil {
-		return l, err
+	if q.Image != nil {
+		if b.Labels, err = b.labels(q.Image); err != nil {
+			return nil, err
+		}
 	}
-	l.Description, err = p.Texts.String(&o.Description)
-	return l, err
-}
-
-// Work launches the machine and provisions it. It returns the instance as it was
-// when it had started, and the values of build.*.
-func (f *Flow) Work(ctx context.Context, p Prepared, provision builder.Provision) (types.Instance, map[string]any, error) {
-	instance, err := f.Machines.Run(ctx, p.Spec)
+	if err := hooks.Work(ctx, provision); err != nil {
+		return nil, err
+	}
+	if err := hooks.Stop(ctx); err != nil {
+		return nil, err
+	}
+	if hooks.Artifact != nil {
+		return hooks.Artifact(ctx)
+	}
+	first, err := hooks.Make(ctx)
 	if err != nil {
-		return instance, nil, err
+		return nil, err
 	}
-	ctx, vigil := f.Machines.Watch(ctx, aws.ToString(instance.InstanceId))
-	defer vigil.Close()
-	machine, err := f.Machines.Connect(ctx, instance, p.Key, p.Groups)
-	if err != nil {
-		return instance, nil, vigil.Explain(ctx, err)
+	made, err := b.Images.Distribute(ctx, first, b.Labels)
+	if len(made) == 0 {
+		return nil, err
 	}
-	defer machine.Close() // it is about to go away; there is nothing to flush
-	vigil.Reached()
-	data := f.data(aws.ToString(instance.InstanceId), machine, p)
-	err = step.Run(ctx, f.Scope, "provision", func(ctx context.Context) error {
-		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: data}))
-	})
-	if err == nil {
-		err = f.Machines.ClearKey(ctx, machine, p.Key)
-	}
-	if err == nil && f.Finish != nil {
-		err = f.Finish(ctx, machine)
-	}
-	return instance, data, err
+	return image.Artifact(q.id, made, b.Data), err
 }
 
-// data are the values of build.*.
-func (f *Flow) data(id string, m communicator.Communicator, p Prepared) map[string]any {
-	data := ssh.Data(&f.Machines.Options.Options, m, ssh.Facts{RunID: f.Scope.Run.ID, ID: id, PublicKey: p.Key.Public, PrivateKey: p.Key.Private})
-	maps.Copy(data, interpolate.Data(p.Image))
-	data["BuildRegion"] = f.Session.Region
-	return data
+// complete sets the hooks that are nil to what is done for an instance.
+func (h *Hooks) complete(b *Build, volumeTags interpolate.Tags) {
+	if h.Suits == nil {
+		h.Suits = func(context.Context, types.Image) error { return nil }
+	}
+	if h.Prepare == nil {
+		h.Prepare = func(ctx context.Context) error { return b.prepare(ctx, volumeTags, h.Suits) }
+	}
+	if h.Finish == nil {
+		h.Finish = func(context.Context, communicator.Communicator) error { return nil }
+	}
+	if h.Work == nil {
+		h.Work = func(ctx context.Context, provision builder.Provision) error { return b.work(ctx, provision, h.Finish) }
+	}
+	if h.Stop == nil {
+		h.Stop = b.Stop
+	}
+	if h.Make == nil {
+		h.Make = b.Create
+	}
+}
+
+// Permissions implements [bake/builder/amazon.Permitted].
+func (q *sequence) Permissions() []policy.Need {
+	region := q.Access.KnownRegion(q.src)
+	here := policy.In(region)
+	needs := q.Access.Permissions(q.src)
+	if q.Launch != nil {
+		needs = append(needs, q.Launch.Permissions(q.src, here, q.Devices)...)
+	}
+	return append(needs, q.Recipe.Permissions(q.src, region, here)...)
 }

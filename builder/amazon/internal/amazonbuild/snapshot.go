@@ -25,17 +25,17 @@ type Snapshot struct {
 
 // Snapshot makes a snapshot of a volume and waits until it is complete. The
 // device names it in steps.
-func (f *Flow) Snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
-	region := f.Session.Region
+func (b *Build) Snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
+	region := b.Session.Region
 	in := &ec2.CreateSnapshotInput{
 		VolumeId: &volume, Description: &description,
-		TagSpecifications: f.Owner.Specs(tags, types.ResourceTypeSnapshot),
+		TagSpecifications: b.Owner.Specs(tags, types.ResourceTypeSnapshot),
 	}
-	want := f.Owner.Resource(ownership.Snapshot, "snapshot of "+volume+" "+f.Owner.ID, region, ownership.WithVolume, volume)
-	id, err := ownership.Acquire(ctx, f.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
-		id, err := f.createSnapshot(ctx, in)
+	want := b.Owner.Resource(ownership.Snapshot, "snapshot of "+volume+" "+b.Owner.ID, region, ownership.WithVolume, volume)
+	id, err := ownership.Acquire(ctx, b.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
+		id, err := b.createSnapshot(ctx, in)
 		if err == nil {
-			f.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
+			b.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
 		}
 		return id, id, err
 	})
@@ -43,16 +43,16 @@ func (f *Flow) Snapshot(ctx context.Context, volume, dev, description string, ta
 		return Snapshot{}, err
 	}
 	want.ID = id
-	err = step.Run(ctx, f.Scope, "wait for the snapshot of "+dev, func(ctx context.Context) error {
-		return f.awaitSnapshot(ctx, id)
+	err = step.Run(ctx, b.Scope, "wait for the snapshot of "+dev, func(ctx context.Context) error {
+		return b.awaitSnapshot(ctx, id)
 	})
 	return Snapshot{ID: id, Resource: want}, err
 }
 
 // createSnapshot repeats the call itself and not by the SDK, since EC2 has no
 // token for it: a try whose answer was lost may have made the snapshot.
-func (f *Flow) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (string, error) {
-	client := access.EC2(f.Session, f.Session.Region)
+func (b *Build) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (string, error) {
+	client := access.EC2(b.Session, b.Session.Region)
 	once := ec2.New(client.Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 1 })
 	for try := 1; ; try++ {
 		out, err := access.Finish(ctx, once.CreateSnapshot, in)
@@ -65,7 +65,7 @@ func (f *Flow) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) 
 		case ctx.Err() != nil:
 			return "", context.Cause(ctx)
 		}
-		ids, lost := destroy.FindSnapshots(ctx, client, *in.VolumeId, f.Owner.ID)
+		ids, lost := destroy.FindSnapshots(ctx, client, *in.VolumeId, b.Owner.ID)
 		if lost == nil && len(ids) > 0 {
 			return ids[0], nil
 		}
@@ -75,11 +75,11 @@ func (f *Flow) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) 
 	}
 }
 
-func (f *Flow) awaitSnapshot(ctx context.Context, id string) error {
-	_, err := access.Watch(f.Session, f.Session.Region).Snapshots.Until(ctx, wait.Wait[types.Snapshot]{
-		ID: id, What: "snapshot " + id + " to be completed", Watch: f.Session.Watch(15*time.Second, 30*time.Minute),
+func (b *Build) awaitSnapshot(ctx context.Context, id string) error {
+	_, err := access.Watch(b.Session, b.Session.Region).Snapshots.Until(ctx, wait.Wait[types.Snapshot]{
+		ID: id, What: "snapshot " + id + " to be completed", Watch: b.Session.Watch(15*time.Second, 30*time.Minute),
 		Kind: "snapshot", Usual: wait.Span{Soonest: 20 * time.Second, Latest: 2 * time.Minute},
-		Voice: f.Session.Voice(ctx),
+		Voice: b.Session.Voice(ctx),
 		Judge: func(s types.Snapshot, found bool) (bool, error) {
 			switch {
 			case !found: // EC2 has not heard of it everywhere yet

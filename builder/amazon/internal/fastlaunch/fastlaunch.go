@@ -32,7 +32,7 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 	if !ok {
 		return nil
 	}
-	err := step.Run(ctx, e.Scope, "enable fast launch in "+made.Region, func(ctx context.Context) error {
+	return step.Run(ctx, e.Scope, "enable fast launch in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(e.Session, made.Region)
 		template, err := e.template(ctx, client, want)
 		if err != nil {
@@ -50,7 +50,6 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 		}
 		return e.await(ctx, client, made)
 	})
-	return err
 }
 
 // template finds the launch template, and its latest version if the options name

@@ -69,14 +69,13 @@ func (m *Maker) Check(ctx context.Context) error {
 	if m.None {
 		return nil
 	}
-	err := step.Run(ctx, m.Scope, "check that the name is free", func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "check that the name is free", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		for _, region := range m.targets() {
 			g.Go(func() error { return m.checkName(ctx, region) })
 		}
 		return g.Wait()
 	})
-	return err
 }
 
 func (m *Maker) checkRegions(ctx context.Context) error {

@@ -241,7 +241,7 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
 	}
-	err := step.Run(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) error {
 		images, err := m.named(ctx, region)
 		if err != nil {
 			return err
@@ -267,7 +267,6 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		}
 		return nil
 	})
-	return err
 }
 
 // apart reports whether a region is one of GovCloud or China, where images do not

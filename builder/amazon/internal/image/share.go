@@ -24,7 +24,7 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 	if len(changes)+len(snapshots) == 0 && m.DeprecateAt == "" {
 		return nil
 	}
-	err := step.Run(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, made.Region)
 		for _, in := range changes {
 			if _, err := access.Call(ctx, client.ModifyImageAttribute, in); err != nil {
@@ -49,7 +49,6 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 		_, err = access.Call(ctx, client.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &made.ID, DeprecateAt: &at})
 		return err
 	})
-	return err
 }
 
 func (m *Maker) imageChanges(id string) (changes []*ec2.ModifyImageAttributeInput) {

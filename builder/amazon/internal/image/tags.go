@@ -52,7 +52,7 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 	if !t.refused {
 		return nil
 	}
-	err := step.Run(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, region)
 		watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
 		return watch.Until(ctx, "image "+id+" to exist", func(ctx context.Context) (bool, error) {
@@ -63,7 +63,6 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 			return err == nil, err
 		})
 	})
-	return err
 }
 
 // retag makes sure that a finished image and its snapshots have their tags, where
@@ -72,7 +71,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 	if !t.refused && !m.Session.Stranger(made.Region) {
 		return nil
 	}
-	err := step.Run(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) error {
+	return step.Run(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) error {
 		client := access.EC2(m.Session, made.Region)
 		have := map[string][]types.Tag{made.ID: image.Tags}
 		want := map[string][]types.Tag{made.ID: t.image}
@@ -99,7 +98,6 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 		}
 		return nil
 	})
-	return err
 }
 
 // lacking returns the wanted tags that something does not have.

@@ -42,7 +42,7 @@ type NamedTag struct {
 // GoSource implements [schema.Documented].
 func (*NamedTag) GoSource() string { return source }
 
-// Tags are a map of tags and the blocks that override it.
+// Tags are a map of tags and the blocks that override it. The zero value has none.
 type Tags struct {
 	m      *map[string]string
 	blocks []block
@@ -72,10 +72,13 @@ func OfNamed(m *map[string]string, tags []NamedTag) Tags {
 }
 
 // Empty reports whether there are no tags.
-func (t Tags) Empty() bool { return len(*t.m)+len(t.blocks) == 0 }
+func (t Tags) Empty() bool { return len(t.all()) == 0 }
 
 // all are the tags in the order in which later ones override earlier ones.
 func (t Tags) all() []block {
+	if t.m == nil {
+		return t.blocks
+	}
 	var all []block
 	for _, k := range slices.Sorted(maps.Keys(*t.m)) {
 		all = append(all, block{t.m, k, (*t.m)[k]})

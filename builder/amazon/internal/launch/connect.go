@@ -222,7 +222,7 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 	if !l.SSHClearAuthorizedKeys || key.Signer == nil || l.Communicator != ssh.SSH {
 		return nil
 	}
-	err := step.Run(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) error {
+	return step.Run(ctx, l.Scope, "remove the temporary key from authorized_keys", func(ctx context.Context) error {
 		// A key pair's name is the comment of its key.
 		pattern := strings.NewReplacer(`\`, `\\`, `/`, `\/`, `.`, `\.`, `*`, `\*`, `[`, `\[`, `'`, `'\''`).Replace(key.Name)
 		edit := func(sudo, file string) string {
@@ -243,5 +243,4 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 		}
 		return nil
 	})
-	return err
 }

@@ -20,7 +20,7 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 	if l.Spot() || l.MakesProfile() {
 		return nil
 	}
-	err := step.Run(ctx, l.Scope, "check the launch with a dry run", func(ctx context.Context) error {
+	return step.Run(ctx, l.Scope, "check the launch with a dry run", func(ctx context.Context) error {
 		userData, err := l.userData()
 		if err != nil {
 			return l.blameUserData(err)
@@ -31,7 +31,6 @@ func (l *Launcher) Preflight(ctx context.Context, spec Spec) error {
 		}
 		return l.blameRun(err)
 	})
-	return err
 }
 
 // dryRun returns why EC2 would refuse the launch in, or nil. A lack of capacity

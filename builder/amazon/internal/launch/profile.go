@@ -131,7 +131,7 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 	if err != nil {
 		return err
 	}
-	err = step.Run(ctx, p.l.Scope, "attach the policy to the role", func(ctx context.Context) error {
+	return step.Run(ctx, p.l.Scope, "attach the policy to the role", func(ctx context.Context) error {
 		_, err := access.Call(ctx, p.client.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &p.name, PolicyName: &p.name, PolicyDocument: &p.policy})
 		if access.Is(err, "MalformedPolicyDocument") {
 			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "AWS rejected the policy", "%s.", err))
@@ -144,7 +144,6 @@ func (p *profile) make(ctx context.Context, user map[string]string) error {
 		}
 		return err
 	})
-	return err
 }
 
 func (p *profile) acquire(ctx context.Context, what, kind string, create func(context.Context) error) error {

@@ -240,12 +240,12 @@ func (l *Launcher) blameRun(err error) error {
 
 // Stop stops the instance, unless a provisioner has been asked to, and waits
 // until it has stopped. A spot instance cannot be stopped: EC2 reboots it to make
-// an image.
+// an image. Neither can one that has started from an instance store.
 func (l *Launcher) Stop(ctx context.Context, id string) error {
-	if l.Spot() {
+	if l.Spot() || l.InstanceStore {
 		return nil
 	}
-	err := step.Run(ctx, l.Scope, "stop the instance", func(ctx context.Context) error {
+	return step.Run(ctx, l.Scope, "stop the instance", func(ctx context.Context) error {
 		if !l.DisableStopInstance {
 			if _, err := access.Call(ctx, l.client().StopInstances, &ec2.StopInstancesInput{InstanceIds: []string{id}}); err != nil {
 				return err
@@ -254,7 +254,6 @@ func (l *Launcher) Stop(ctx context.Context, id string) error {
 		_, err := l.awaitState(ctx, id, types.InstanceStateNameStopped)
 		return err
 	})
-	return err
 }
 
 // awaitState waits until the instance is in a state. It gives up when the
@@ -303,7 +302,7 @@ func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, en
 	if !sriov && ena == nil {
 		return nil
 	}
-	err := step.Run(ctx, l.Scope, "modify the instance", func(ctx context.Context) error {
+	return step.Run(ctx, l.Scope, "modify the instance", func(ctx context.Context) error {
 		if sriov {
 			_, err := access.Call(ctx, l.client().ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
 				InstanceId: &id, SriovNetSupport: &types.AttributeValue{Value: new("simple")},
@@ -320,7 +319,6 @@ func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, en
 		}
 		return nil
 	})
-	return err
 }
 
 // text is s as the API takes an optional string.

@@ -1,0 +1,228 @@
+package amazonbuild
+
+import (
+	"context"
+	"maps"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/interpolate"
+	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/ownership"
+	"bake/communicator"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/step"
+)
+
+// Build is one build on its way.
+type Build struct {
+	ID      string // marks the artifact
+	Session *access.Session
+	Owner   *ownership.Owner
+	Scope   *step.Scope
+	Src     *schema.Source
+
+	Machines *launch.Launcher // makes the instance; nil if nothing is launched
+	Images   *image.Maker     // makes the images; nil if there will be none
+
+	// These are known once the build is prepared.
+	Source types.Image       // what it starts from; zero if from nothing
+	Texts  *interpolate.Text // renders the texts that speak of Source
+	Spec   launch.Spec       // what the instance is launched with
+	Labels image.Labels      // of the images
+
+	// These are known once the machine is up.
+	Instance types.Instance // as it was when it had started
+	Data     map[string]any // values of build.*
+}
+
+// open connects to AWS, or to the cloud that stands in for it.
+func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
+	session, err := step.Do(ctx, s, "connect to AWS", func(ctx context.Context) (*access.Session, error) {
+		session, err := access.Open(ctx, q.Access, q.src, q.cloud, s.Run.Env)
+		if err == nil {
+			session.Warn = s.Warn
+		}
+		return session, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Handle(ownership.Prefix, destroy.For(session))
+	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
+	b := &Build{ID: q.id, Session: session, Owner: owner, Scope: s, Src: q.src, Texts: interpolate.New(s, q.src, session.Region)}
+	if q.Launch != nil {
+		b.Machines = &launch.Launcher{Options: q.Launch, Src: q.src, Session: session, Owner: owner, Scope: s, Devices: q.Devices}
+	}
+	if q.Image != nil {
+		b.Images = &image.Maker{Options: q.Image, Src: q.src, Session: session, Owner: owner, Scope: s, BuildRegion: &q.Access.Region}
+	}
+	if q.Launch != nil && q.Image != nil {
+		b.Machines.Keep = launch.Kept(q.src, q.Devices)
+	}
+	return b, nil
+}
+
+func (b *Build) client() *ec2.Client { return access.EC2(b.Session, b.Session.Region) }
+
+// Render renders text, which is of the option at ptr, with data.
+func (b *Build) Render(ptr any, text string, data map[string]any) (string, error) {
+	s := b.Scope
+	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	text, err := c.Render(text, data)
+	if err != nil {
+		return "", b.Src.Errorf(ptr, "Invalid {{ }} template", "%s.", err)
+	}
+	return text, nil
+}
+
+// prepare finds what there must be, asks EC2 whether it would launch the machine,
+// and only then makes the key pair, the security group and the instance profile:
+// what cannot work is said while there is nothing to take down. What is found and
+// what is made is so side by side.
+func (b *Build) prepare(ctx context.Context, volumeTags interpolate.Tags, suits func(context.Context, types.Image) error) error {
+	if err := b.find(ctx, volumeTags, suits); err != nil {
+		return err
+	}
+	m, spec := b.Machines, &b.Spec
+	if err := m.Preflight(ctx, *spec); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		spec.Key, err = m.KeyPair(ctx, spec.Tags)
+		return err
+	})
+	if m.MakesGroup() {
+		g.Go(func() (err error) {
+			spec.Groups, err = m.Groups(ctx, spec.Place, spec.Tags)
+			return err
+		})
+	}
+	if m.MakesProfile() {
+		g.Go(func() (err error) {
+			spec.Profile, err = m.Profile(ctx, spec.Tags)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// find looks up what the options name, and changes nothing.
+func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits func(context.Context, types.Image) error) error {
+	m, spec := b.Machines, &b.Spec
+	spec.Key.Name = m.SSHKeyPairName
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		if b.Source, err = m.SourceImage(ctx); err != nil {
+			return err
+		}
+		if err := suits(ctx, b.Source); err != nil {
+			return err
+		}
+		spec.Image, b.Texts = b.Source, b.Texts.With(b.Source)
+		if spec.Tags, err = b.Texts.Tags(m.LateRunTags()); err != nil {
+			return err
+		}
+		if spec.VolumeTags, err = b.Texts.Tags(volumeTags); err != nil {
+			return err
+		}
+		if spec.SpotTags, err = b.Texts.Tags(interpolate.Of(&m.SpotTags, m.SpotTag)); err != nil {
+			return err
+		}
+		spec.FleetTags, err = b.Texts.Tags(interpolate.Of(&m.FleetTags, m.FleetTag))
+		return err
+	})
+	g.Go(func() (err error) {
+		if spec.Place, err = m.Place(ctx); err != nil || m.MakesGroup() {
+			return err
+		}
+		spec.Groups, err = m.Groups(ctx, spec.Place, nil)
+		return err
+	})
+	if !m.MakesProfile() {
+		g.Go(func() (err error) {
+			spec.Profile, err = m.Profile(ctx, nil)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// labels renders the texts of images.
+func (b *Build) labels(o *image.Options) (l image.Labels, err error) {
+	l.RunTags = b.Spec.Tags
+	if l.Tags, err = b.Texts.Tags(interpolate.Of(&o.Tags, o.Tag)); err != nil {
+		return l, err
+	}
+	if l.Snapshot, err = b.Texts.Tags(interpolate.Of(&o.SnapshotTags, o.SnapshotTag)); err != nil {
+		return l, err
+	}
+	l.Description, err = b.Texts.String(&o.Description)
+	return l, err
+}
+
+// work launches the instance and provisions it.
+func (b *Build) work(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) (err error) {
+	m, spec := b.Machines, b.Spec
+	if b.Instance, err = m.Run(ctx, spec); err != nil {
+		return err
+	}
+	ctx, vigil := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
+	defer vigil.Close()
+	machine, err := m.Connect(ctx, b.Instance, spec.Key, spec.Groups)
+	if err != nil {
+		return vigil.Explain(ctx, err)
+	}
+	defer machine.Close() // it is about to go away; there is nothing to flush
+	vigil.Reached()
+	b.Data = b.values(machine)
+	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {
+		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: b.Data}))
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.ClearKey(ctx, machine, spec.Key); err != nil {
+		return err
+	}
+	return finish(ctx, machine)
+}
+
+// values are the values of build.*.
+func (b *Build) values(m communicator.Communicator) map[string]any {
+	key := b.Spec.Key
+	data := ssh.Data(&b.Machines.Options.Options, m, ssh.Facts{RunID: b.Scope.Run.ID, ID: aws.ToString(b.Instance.InstanceId), PublicKey: key.Public, PrivateKey: key.Private})
+	maps.Copy(data, interpolate.Data(b.Source))
+	data["BuildRegion"] = b.Session.Region
+	return data
+}
+
+// Stop stops the instance.
+func (b *Build) Stop(ctx context.Context) error {
+	return b.Machines.Stop(ctx, aws.ToString(b.Instance.InstanceId))
+}
+
+// ModifyInstance sets the attributes that an image takes from its instance, as the
+// options of images say.
+func (b *Build) ModifyInstance(ctx context.Context) error {
+	return b.Machines.ModifyInstance(ctx, aws.ToString(b.Instance.InstanceId), b.Images.SRIOVSupport, b.Images.ENASupport)
+}
+
+// Create has EC2 create the first image from the instance.
+func (b *Build) Create(ctx context.Context) (image.Made, error) {
+	if err := b.ModifyInstance(ctx); err != nil {
+		return image.Made{}, err
+	}
+	return b.Images.Create(ctx, aws.ToString(b.Instance.InstanceId), b.Labels)
+}
