@@ -200,6 +200,9 @@ func TestIAMRefuses(t *testing.T) {
 		return err
 	}
 	wantCode(t, role("a b", trustEC2), "ValidationError")
+	wantCode(t, role(strings.Repeat("a", 65), trustEC2), "ValidationError")
+	_, err := c.ListRoles(ctx, &iam.ListRolesInput{MaxItems: aws.Int32(0)})
+	wantCode(t, err, "ValidationError")
 	wantCode(t, role("a", "{"), "MalformedPolicyDocument")
 	wantCode(t, role("a", mayLog), "MalformedPolicyDocument")
 	wantCode(t, role("a", trustEC2, iamtypes.Tag{Key: aws.String("aws:x"), Value: aws.String("")}), "InvalidInput")
@@ -242,6 +245,10 @@ func TestAssumeRole(t *testing.T) {
 	wantCode(t, err, "AccessDenied")
 	_, err = assume(account(t, s, "other"), other, "42", 900)
 	wantCode(t, err, "AccessDenied")
+	_, err = assume(me, "deploy", "42", 900)
+	wantCode(t, err, "ValidationError")
+	_, err = assume(me, "arn:aws:iam::987654321098:role/none", "42", 1)
+	wantCode(t, err, "ValidationError")
 	_, err = assume(me, other, "42", 43200)
 	wantCode(t, err, "ValidationError")
 	out, err := assume(me, other, "42", 900)

@@ -226,7 +226,17 @@ func TestS3Errors(t *testing.T) {
 			t.Errorf("%s: %v; want %s", test.name, test.err, test.code)
 		}
 	}
-	_, err := client.GetBucketAcl(ctx, &s3.GetBucketAclInput{Bucket: aws.String("images")})
+	_, err := client.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("images"), Key: aws.String("short"), Body: strings.NewReader("short")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, in := range map[string]s3.GetObjectInput{"InvalidRange": {Range: aws.String("bytes=100-200")}, "PreconditionFailed": {IfMatch: aws.String(`"other"`)}} {
+		in.Bucket, in.Key = aws.String("images"), aws.String("short")
+		if _, err := client.GetObject(ctx, &in); code(err) != want {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+	_, err = client.GetBucketAcl(ctx, &s3.GetBucketAclInput{Bucket: aws.String("images")})
 	if code(err) != "NotImplemented" {
 		t.Errorf("what is not there: %v", err)
 	}

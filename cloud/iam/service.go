@@ -90,7 +90,14 @@ var (
 	entityPath = regexp.MustCompile(`^(/|/[!-~]+/)$`)
 )
 
+// longestRole is the length that the name of a role may have; other names are only
+// bounded by [entityName].
+const longestRole = 64
+
 func checkName(parameter string, name *string) error {
+	if n := aws.ToString(name); parameter == "roleName" && len(n) > longestRole {
+		return wire.Errorf("ValidationError", "1 validation error detected: Value '%s' at 'roleName' failed to satisfy constraint: Member must have length less than or equal to %d", n, longestRole)
+	}
 	if !entityName.MatchString(aws.ToString(name)) {
 		return wire.Errorf("ValidationError", "The specified value for %s is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-", parameter)
 	}

@@ -45,7 +45,10 @@ func without(have []types.Tag, keys []string) []types.Tag {
 // page cuts all, which is in the order of the keys, to the page that begins at marker,
 // and returns whether there is another and its marker.
 func page[T any](list string, all []T, key func(T) string, max *int32, marker *string) ([]T, bool, *string, error) {
-	n := int(cmp.Or(aws.ToInt32(max), 100))
+	n := 100
+	if max != nil {
+		n = int(*max)
+	}
 	if n < 1 || n > 1000 {
 		return nil, false, nil, wire.Errorf("ValidationError", "1 validation error detected: Value '%d' at 'maxItems' failed to satisfy constraint: it must be from 1 to 1000", n)
 	}

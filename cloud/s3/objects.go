@@ -193,8 +193,37 @@ func (s *Service) getObject(q *request) error {
 	for name, v := range o.Headers {
 		header.Set(name, v)
 	}
-	http.ServeContent(q.w, q.Request, "", o.Modified, f)
+	w := &refusing{ResponseWriter: q.w}
+	http.ServeContent(w, q.Request, "", o.Modified, f)
+	switch w.status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		return &wire.Error{Code: "InvalidRange", Message: "The requested range is not satisfiable", Status: w.status}
+	case http.StatusPreconditionFailed:
+		return &wire.Error{Code: "PreconditionFailed", Message: "At least one of the pre-conditions you specified did not hold", Status: w.status}
+	}
 	return nil
+}
+
+// refusing holds back an answer of net/http that refuses a request, which S3 says in
+// its own way.
+type refusing struct {
+	http.ResponseWriter
+	status int // of the refusal, or 0
+}
+
+func (w *refusing) WriteHeader(status int) {
+	if status >= 400 {
+		w.status = status
+		return
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *refusing) Write(b []byte) (int, error) {
+	if w.status != 0 {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
 }
 
 func (s *buckets) deleteObject(q *request) error {

@@ -44,7 +44,11 @@ const portDocument = "AWS-StartPortForwardingSession"
 // StartSession begins a session that forwards a port of an instance.
 func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (*ssm.StartSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
-	if name := aws.ToString(in.DocumentName); name != portDocument {
+	connected := targetPattern.MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
+	if in.DocumentName == nil && connected {
+		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no sessions with a shell, only those of %s.", portDocument)
+	}
+	if name := aws.ToString(in.DocumentName); name != portDocument && name != "" {
 		return nil, wire.Errorf("InvalidDocument", "Document with name %s does not exist. The embedded cloud has %s.", name, portDocument)
 	}
 	port := uint64(80) // the document's default
@@ -60,7 +64,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 			port = n
 		}
 	}
-	if !targetPattern.MatchString(*in.Target) || !s.opts.Machines.Managed(c, *in.Target) {
+	if !connected {
 		return nil, wire.Errorf("TargetNotConnected", "%s is not connected.", *in.Target)
 	}
 	session := &session{

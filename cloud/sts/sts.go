@@ -50,7 +50,13 @@ func (s *Service) GetCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentit
 	return &sts.GetCallerIdentityOutput{Account: &c.Account, Arn: &arn, UserId: &user}, nil
 }
 
-var sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+var (
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	roleARN     = regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/.+$`)
+)
+
+// How long any session may last, in seconds.
+const shortest, longest = 900, 43200
 
 // AssumeRole lends the caller a role that trusts it. Session policies and tags are
 // taken and count for nothing, since no policy is enforced.
@@ -65,16 +71,22 @@ func (s *Service) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts
 	}
 	caller, _ := c.Principal()
 	arn := aws.ToString(in.RoleArn)
-	role, ok := s.Role(arn)
-	if !ok || !trusts(role.Trust, c.Account, caller, aws.ToString(in.ExternalId)) {
-		return nil, &wire.Error{Code: "AccessDenied", Status: http.StatusForbidden,
-			Message: fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", caller, arn)}
+	if !roleARN.MatchString(arn) {
+		return nil, invalid("%s is invalid", arn)
 	}
 	seconds := 3600
 	if in.DurationSeconds != nil {
 		seconds = int(*in.DurationSeconds)
 	}
-	if seconds < 900 || seconds > role.MaxSession {
+	if seconds < shortest || seconds > longest {
+		return nil, invalid("1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint: it must be from %d to %d", seconds, shortest, longest)
+	}
+	role, ok := s.Role(arn)
+	if !ok || !trusts(role.Trust, c.Account, caller, aws.ToString(in.ExternalId)) {
+		return nil, &wire.Error{Code: "AccessDenied", Status: http.StatusForbidden,
+			Message: fmt.Sprintf("User: %s is not authorized to perform: sts:AssumeRole on resource: %s", caller, arn)}
+	}
+	if seconds > role.MaxSession {
 		return nil, invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
 	}
 	if p := aws.ToString(in.Policy); p != "" && !json.Valid([]byte(p)) {

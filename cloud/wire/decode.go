@@ -86,6 +86,15 @@ func missing(name string) error {
 	return Errorf("MissingParameter", "The request must contain the parameter %s", name)
 }
 
+// missing is what the service says of a required parameter that is not there.
+func (d decoder) missing(prefix, name string) error {
+	if d.m.Protocol != "query" {
+		return missing(prefix + name)
+	}
+	lower := strings.ToLower(name[:1]) + name[1:]
+	return Errorf("ValidationError", "1 validation error detected: Value null at '%s%s' failed to satisfy constraint: Member must not be null", prefix, lower)
+}
+
 type decoder struct{ m *Model }
 
 // value decodes n, called name, into v, a field of an SDK struct.
@@ -119,7 +128,7 @@ func (d decoder) structure(n *node, prefix string, s Shape, v reflect.Value) err
 		child := n.children[wire]
 		if child == nil {
 			if slices.Contains(s.Required, name) {
-				return missing(prefix + wire)
+				return d.missing(prefix, wire)
 			}
 			continue
 		}

@@ -188,6 +188,14 @@ func TestDecodeErrors(t *testing.T) {
 	}
 }
 
+// IAM and STS have other words than EC2 for what is missing.
+func TestDecodeMissing(t *testing.T) {
+	e, _ := errors.AsType[*Error](load(t, "iam").Decode("CreateRole", url.Values{"RoleName": {"r"}}, &iam.CreateRoleInput{}))
+	if e == nil || e.Code != "ValidationError" || !strings.Contains(e.Message, "Value null at 'assumeRolePolicyDocument'") {
+		t.Errorf("got %v", e)
+	}
+}
+
 func TestEncode(t *testing.T) {
 	m := load(t, "ec2")
 	got, err := m.Encode("DescribeKeyPairs", "id-1", &ec2.DescribeKeyPairsOutput{KeyPairs: []types.KeyPairInfo{{
