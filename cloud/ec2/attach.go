@@ -31,7 +31,7 @@ type contents struct {
 
 // contentsOf is what a snapshot holds that fromSnapshot has found.
 func (s *state) contentsOf(c wire.Caller, id string) (contents, error) {
-	if snap, ok := s.snapshots.get(id); ok {
+	if snap, ok := s.snapshots.Get(id); ok {
 		return contents{layers: snap.Layers, base: snap.Base, user: snap.LoginUser}, nil
 	}
 	img, err := s.publicationOf(c, id)
@@ -261,7 +261,7 @@ func (s *Service) cloneVolumes(ctx context.Context, volumes []string, instance s
 }
 
 func (s *Service) volume(id string) (*volumeRow, error) {
-	v := view(s, func(st *state) *volumeRow { return st.volumes.rows[id] })
+	v := view(s, func(st *state) *volumeRow { return st.volumes.Rows[id] })
 	if v == nil {
 		return nil, kindVolume.notFound(id)
 	}
@@ -269,7 +269,7 @@ func (s *Service) volume(id string) (*volumeRow, error) {
 }
 
 func (s *Service) editVolume(id string, change func(*volumeRow)) error {
-	return s.update(func(st *state) error { return st.volumes.edit(id, change) })
+	return s.update(func(st *state) error { return st.volumes.Edit(id, change) })
 }
 
 // repairVolume puts right what a crash has left of a volume. The instances have
@@ -313,7 +313,7 @@ func (s *Service) repairVolume(ctx context.Context, id string) error {
 	case ok && !aws.ToBool(a.DeleteOnTermination): // an attachment was cut short
 		return s.update(detached)
 	default: // a launch or a termination was
-		return s.update(func(st *state) error { return st.volumes.drop(id) })
+		return s.update(func(st *state) error { return st.volumes.Drop(id) })
 	}
 }
 
@@ -351,11 +351,11 @@ func (s *state) AttachVolume(ctx context.Context, in *ec2.AttachVolumeInput) (*e
 	}
 	a := types.VolumeAttachment{InstanceId: row.InstanceId, VolumeId: v.VolumeId, Device: &name, AttachTime: aws.Time(s.now()),
 		DeleteOnTermination: aws.Bool(false), State: types.VolumeAttachmentStateAttaching}
-	err = s.volumes.edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateInUse, []types.VolumeAttachment{a} })
+	err = s.volumes.Edit(*v.VolumeId, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateInUse, []types.VolumeAttachment{a} })
 	if err != nil {
 		return nil, err
 	}
-	err = s.instances.edit(*row.InstanceId, func(row *instance) {
+	err = s.instances.Edit(*row.InstanceId, func(row *instance) {
 		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsInstanceBlockDevice{
 			AttachTime: a.AttachTime, DeleteOnTermination: a.DeleteOnTermination, Status: types.AttachmentStatusAttaching, VolumeId: v.VolumeId}})
 	})
@@ -411,22 +411,22 @@ func (s *Service) machineOf(instance string) machine.Machine {
 }
 
 func (s *state) attached(id, instance string) error {
-	err := s.volumes.edit(id, func(v *volumeRow) { v.setAttachment(types.VolumeAttachmentStateAttached) })
+	err := s.volumes.Edit(id, func(v *volumeRow) { v.setAttachment(types.VolumeAttachmentStateAttached) })
 	if err != nil {
 		return err
 	}
-	return s.instances.edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusAttached) })
+	return s.instances.Edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusAttached) })
 }
 
 // detached writes that the volume is not the instance's any more.
 func (s *state) detached(id, instance string) error {
-	err := s.instances.edit(instance, func(row *instanceRow) {
+	err := s.instances.Edit(instance, func(row *instanceRow) {
 		row.BlockDeviceMappings = slices.DeleteFunc(row.BlockDeviceMappings, func(b types.InstanceBlockDeviceMapping) bool { return *b.Ebs.VolumeId == id })
 	})
 	if err != nil {
 		return err
 	}
-	return s.volumes.edit(id, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
+	return s.volumes.Edit(id, func(v *volumeRow) { v.State, v.Attachments = types.VolumeStateAvailable, nil })
 }
 
 // setAttachment sets the state of the attachment, unless a termination has ended it.
@@ -459,18 +459,18 @@ func (s *state) DetachVolume(ctx context.Context, in *ec2.DetachVolumeInput) (*e
 	if id := aws.ToString(in.InstanceId); id != "" && id != *a.InstanceId {
 		return nil, wire.Errorf("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'", *v.VolumeId, id, aws.ToString(in.Device))
 	}
-	row, ok := s.instances.get(*a.InstanceId)
+	row, ok := s.instances.Get(*a.InstanceId)
 	root := ok && *a.Device == aws.ToString(row.RootDeviceName)
 	if root && row.state() != types.InstanceStateNameStopped {
 		return nil, wire.Errorf("OperationNotPermitted", "Unable to detach root volume '%s' from instance '%s'", *v.VolumeId, *a.InstanceId)
 	}
 	a.State = types.VolumeAttachmentStateDetaching
 	id, instance, device := *v.VolumeId, *a.InstanceId, *a.Device
-	err = s.volumes.edit(id, func(v *volumeRow) { v.Attachments = []types.VolumeAttachment{a} })
+	err = s.volumes.Edit(id, func(v *volumeRow) { v.Attachments = []types.VolumeAttachment{a} })
 	if err != nil {
 		return nil, err
 	}
-	err = s.instances.edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusDetaching) })
+	err = s.instances.Edit(instance, func(row *instanceRow) { row.setAttachment(id, types.AttachmentStatusDetaching) })
 	if err != nil {
 		return nil, err
 	}
@@ -497,12 +497,12 @@ func (s *Service) detach(ctx context.Context, id, instance, device string, root 
 			return err
 		}
 		return s.update(func(st *state) error {
-			row, _ := st.instances.get(instance)
-			err := st.volumes.edit(id, func(v *volumeRow) { v.Layers, v.LoginUser = layers, row.LoginUser })
+			row, _ := st.instances.Get(instance)
+			err := st.volumes.Edit(id, func(v *volumeRow) { v.Layers, v.LoginUser = layers, row.LoginUser })
 			if err != nil {
 				return err
 			}
-			return st.instances.edit(instance, func(row *instanceRow) { row.Layers, row.Base = nil, "" })
+			return st.instances.Edit(instance, func(row *instanceRow) { row.Layers, row.Base = nil, "" })
 		})
 	}
 	if m := s.machineOf(instance); m != nil {

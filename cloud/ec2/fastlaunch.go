@@ -54,7 +54,7 @@ func (s *state) EnableFastLaunch(ctx context.Context, in *ec2.EnableFastLaunchIn
 	out := &ec2.EnableFastLaunchOutput{ImageId: row.ImageId, OwnerId: row.OwnerId, ResourceType: row.ResourceType, LaunchTemplate: row.LaunchTemplate,
 		MaxParallelLaunches: row.MaxParallelLaunches, SnapshotConfiguration: row.SnapshotConfiguration, State: types.FastLaunchStateCodeEnabling,
 		StateTransitionReason: row.StateTransitionReason, StateTransitionTime: row.StateTransitionTime}
-	return out, s.images.edit(*img.ImageId, func(img *image) { img.FastLaunch = &row })
+	return out, s.images.Edit(*img.ImageId, func(img *image) { img.FastLaunch = &row })
 }
 
 func (s *state) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaunchInput) (*ec2.DisableFastLaunchOutput, error) {
@@ -69,7 +69,7 @@ func (s *state) DisableFastLaunch(ctx context.Context, in *ec2.DisableFastLaunch
 	out := &ec2.DisableFastLaunchOutput{ImageId: f.ImageId, OwnerId: f.OwnerId, ResourceType: f.ResourceType, LaunchTemplate: f.LaunchTemplate,
 		MaxParallelLaunches: f.MaxParallelLaunches, SnapshotConfiguration: f.SnapshotConfiguration, State: types.FastLaunchStateCodeDisabling,
 		StateTransitionReason: aws.String("Client.UserInitiated"), StateTransitionTime: aws.Time(s.now())}
-	return out, s.images.edit(*img.ImageId, func(img *image) { img.FastLaunch = nil })
+	return out, s.images.Edit(*img.ImageId, func(img *image) { img.FastLaunch = nil })
 }
 
 func (s *state) DescribeFastLaunchImages(ctx context.Context, in *ec2.DescribeFastLaunchImagesInput) (*ec2.DescribeFastLaunchImagesOutput, error) {

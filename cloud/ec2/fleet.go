@@ -132,22 +132,32 @@ func instanceTags(specs []types.TagSpecification) []types.TagSpecification {
 	return slices.DeleteFunc(slices.Clone(specs), func(t types.TagSpecification) bool { return t.ResourceType == "fleet" })
 }
 
-// requestSpot makes the request that a spot instance fulfils, and returns its id.
-func (s *state) requestSpot(row *instance, price *string, tags []types.Tag) (string, error) {
+// requestSpot makes the request that an instance fulfils.
+func (s *state) requestSpot(instance string, options *types.SpotMarketOptions, tags []types.Tag) error {
+	row, _ := s.instances.Get(instance)
 	id := newID("sir")
+	var price *string
+	if options != nil {
+		price = options.MaxPrice
+	}
 	r := &spotRequest{Region: row.Region, Account: row.OwnerId, SpotInstanceRequest: types.SpotInstanceRequest{
 		SpotInstanceRequestId: &id, CreateTime: row.LaunchTime, InstanceId: row.InstanceId, Type: types.SpotInstanceTypeOneTime,
 		State: types.SpotInstanceStateActive, SpotPrice: price, Tags: tags, LaunchedAvailabilityZone: row.Placement.AvailabilityZone,
 		ProductDescription: types.RIProductDescriptionLinuxUnix, InstanceInterruptionBehavior: types.InstanceInterruptionBehaviorTerminate,
 		Status: &types.SpotInstanceStatus{Code: aws.String("fulfilled"), Message: aws.String("Your Spot request is fulfilled."), UpdateTime: row.LaunchTime},
 	}}
-	return id, s.spots.put(id, r)
+	if err := s.spots.Put(id, r); err != nil {
+		return err
+	}
+	return s.instances.Edit(instance, func(r *instanceRow) {
+		r.InstanceLifecycle, r.SpotInstanceRequestId = types.InstanceLifecycleTypeSpot, &id
+	})
 }
 
 // spotView is a request as it stands now: it closes with its instance.
 func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	v := r.SpotInstanceRequest
-	in, ok := s.instances.get(aws.ToString(v.InstanceId))
+	in, ok := s.instances.Get(aws.ToString(v.InstanceId))
 	if (!ok || in.Ended != nil) && v.State == types.SpotInstanceStateActive {
 		v.State = types.SpotInstanceStateClosed
 		v.Status = &types.SpotInstanceStatus{Code: aws.String("instance-terminated-by-user"), Message: aws.String("Your Spot Instance was terminated."), UpdateTime: v.CreateTime}
@@ -174,7 +184,7 @@ func (s *state) CancelSpotInstanceRequests(ctx context.Context, in *ec2.CancelSp
 	}
 	out := &ec2.CancelSpotInstanceRequestsOutput{CancelledSpotInstanceRequests: []types.CancelledSpotInstanceRequest{}}
 	for _, r := range rows {
-		err := s.spots.edit(*r.SpotInstanceRequestId, func(r *spotRequest) { r.State = types.SpotInstanceStateCancelled })
+		err := s.spots.Edit(*r.SpotInstanceRequestId, func(r *spotRequest) { r.State = types.SpotInstanceStateCancelled })
 		if err != nil {
 			return nil, err
 		}

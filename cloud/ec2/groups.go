@@ -95,14 +95,14 @@ func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 
 // findGroup returns the caller's group with that id or, if id is empty, name.
 func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
-	rows, err := s.groupsOf(c)
-	if err != nil || aws.ToString(id) != "" || aws.ToString(name) == "" {
+	if _, err := s.networkOf(c); err != nil { // which makes the default group
+		return nil, err
+	}
+	if aws.ToString(id) != "" || aws.ToString(name) == "" {
 		return s.groups.find(c, id)
 	}
-	for _, g := range rows {
-		if *g.GroupName == *name && len(s.concealed([]string{*g.GroupId})) == 0 {
-			return g, nil
-		}
+	if g := s.groups.named(c, *name); g != nil && len(s.concealed([]string{*g.GroupId})) == 0 {
+		return g, nil
 	}
 	return nil, kindGroup.notFound(*name)
 }
@@ -153,11 +153,10 @@ func (s *state) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurityG
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.groupsOf(c)
+	n, err := s.networkOf(c)
 	if err != nil {
 		return nil, err
 	}
-	n, _ := s.networkOf(c)
 	vpc := cmp.Or(aws.ToString(in.VpcId), *n.Vpc.VpcId)
 	if err := kindVpc.check(vpc); err != nil {
 		return nil, err
@@ -165,13 +164,13 @@ func (s *state) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurityG
 	if vpc != *n.Vpc.VpcId {
 		return nil, kindVpc.notFound(vpc)
 	}
-	if slices.ContainsFunc(rows, func(g *group) bool { return *g.GroupName == name }) {
+	if s.groups.named(c, name) != nil {
 		return nil, wire.Errorf("InvalidGroup.Duplicate", "The security group '%s' already exists for VPC '%s'", name, vpc)
 	}
 	g := newGroup(c, vpc, name, *in.Description)
 	g.Tags = tags[kindGroup.resource]
 	s.hide(ctx, *g.GroupId)
-	return &ec2.CreateSecurityGroupOutput{GroupId: g.GroupId, SecurityGroupArn: g.SecurityGroupArn, Tags: g.Tags}, s.groups.put(*g.GroupId, g)
+	return &ec2.CreateSecurityGroupOutput{GroupId: g.GroupId, SecurityGroupArn: g.SecurityGroupArn, Tags: g.Tags}, s.groups.Put(*g.GroupId, g)
 }
 
 func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityGroupInput) (*ec2.DeleteSecurityGroupOutput, error) {
@@ -184,19 +183,19 @@ func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityG
 		return nil, wire.Errorf("CannotDelete", "the specified group: \"%s\" name: \"default\" cannot be deleted by a user", *g.GroupId)
 	}
 	inUse := wire.Errorf("DependencyViolation", "resource %s has a dependent object", *g.GroupId)
-	for _, in := range s.instances.rows {
+	for _, in := range s.instances.Rows {
 		if slices.ContainsFunc(in.SecurityGroups, func(id types.GroupIdentifier) bool { return *id.GroupId == *g.GroupId }) {
 			return nil, inUse
 		}
 	}
-	for id, other := range s.groups.rows {
+	for id, other := range s.groups.Rows {
 		if id != *g.GroupId && slices.ContainsFunc(other.Rules, func(r types.SecurityGroupRule) bool {
 			return r.ReferencedGroupInfo != nil && *r.ReferencedGroupInfo.GroupId == *g.GroupId
 		}) {
 			return nil, inUse
 		}
 	}
-	return &ec2.DeleteSecurityGroupOutput{Return: aws.Bool(true), GroupId: g.GroupId}, s.groups.drop(*g.GroupId)
+	return &ec2.DeleteSecurityGroupOutput{Return: aws.Bool(true), GroupId: g.GroupId}, s.groups.Drop(*g.GroupId)
 }
 
 var groupFilters = filters{
@@ -213,23 +212,22 @@ var groupFilters = filters{
 }
 
 func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
-	groups, err := s.groupsOf(wire.CallerFrom(ctx))
+	c := wire.CallerFrom(ctx)
+	groups, err := s.groupsOf(c)
 	if err != nil {
 		return nil, err
 	}
 	var rows []types.SecurityGroup
-	names := map[string]string{}
 	for _, g := range groups {
 		rows = append(rows, g.view())
-		names[*g.GroupName] = *g.GroupId
 	}
 	ids := slices.Clone(in.GroupIds)
 	for _, name := range in.GroupNames {
-		id, ok := names[name]
-		if !ok {
+		g := s.groups.named(c, name)
+		if g == nil {
 			return nil, kindGroup.notFound(name)
 		}
-		ids = append(ids, id)
+		ids = append(ids, *g.GroupId)
 	}
 	rows, next, err := list(s, kindGroup, query{ids, in.Filters, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeSecurityGroupsOutput{SecurityGroups: rows, NextToken: next}, err
@@ -405,7 +403,7 @@ func (s *state) authorize(ctx context.Context, id, name *string, permissions []t
 	if len(have) > 120 {
 		return nil, wire.Errorf("RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.")
 	}
-	if err := s.groups.edit(*g.GroupId, func(g *group) { g.Rules = have }); err != nil {
+	if err := s.groups.Edit(*g.GroupId, func(g *group) { g.Rules = have }); err != nil {
 		return nil, err
 	}
 	s.refreshPolicies()
@@ -448,7 +446,7 @@ func (s *state) revoke(ctx context.Context, id, name *string, permissions []type
 		revoked = append(revoked, out)
 		rest = slices.Delete(rest, i, i+1)
 	}
-	if err := s.groups.edit(*g.GroupId, func(g *group) { g.Rules = rest }); err != nil {
+	if err := s.groups.Edit(*g.GroupId, func(g *group) { g.Rules = rest }); err != nil {
 		return nil, err
 	}
 	s.refreshPolicies()

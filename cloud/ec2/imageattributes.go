@@ -16,26 +16,11 @@ import (
 // IMDS support, in the form of one field for each or in that of Attribute,
 // OperationType and values.
 func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAttributeInput) (*ec2.ModifyImageAttributeOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
-	change, err := imageChange(in)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range slices.Concat(change.add, change.remove) {
-		if p.OrganizationArn != nil || p.OrganizationalUnitArn != nil {
-			continue
+	return &ec2.ModifyImageAttributeOutput{}, s.changeImage(ctx, in.ImageId, func(img *image) error {
+		change, err := imageChange(in)
+		if err != nil {
+			return err
 		}
-		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
-			return nil, err
-		}
-	}
-	if v := change.imds; v != nil && *v != string(types.ImdsSupportValuesV20) {
-		return nil, wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for imdsSupport item type.`, *v)
-	}
-	return &ec2.ModifyImageAttributeOutput{}, s.images.edit(*img.ImageId, func(img *image) {
 		for _, p := range change.add {
 			if !slices.ContainsFunc(img.LaunchPermissions, samePermission(p)) {
 				img.LaunchPermissions = append(img.LaunchPermissions, p)
@@ -51,6 +36,7 @@ func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAtt
 		if change.imds != nil {
 			img.ImdsSupport = types.ImdsSupportValues(*change.imds)
 		}
+		return nil
 	})
 }
 
@@ -60,7 +46,27 @@ type attributeChange struct {
 	description, imds *string
 }
 
-func imageChange(in *ec2.ModifyImageAttributeInput) (c attributeChange, err error) {
+func imageChange(in *ec2.ModifyImageAttributeInput) (attributeChange, error) {
+	c, err := namedChange(in)
+	if err != nil {
+		return c, err
+	}
+	for _, p := range slices.Concat(c.add, c.remove) {
+		if p.OrganizationArn != nil || p.OrganizationalUnitArn != nil {
+			continue
+		}
+		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
+			return c, err
+		}
+	}
+	if v := c.imds; v != nil && *v != string(types.ImdsSupportValuesV20) {
+		return c, wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for imdsSupport item type.`, *v)
+	}
+	return c, nil
+}
+
+// namedChange is what a request says in either form.
+func namedChange(in *ec2.ModifyImageAttributeInput) (c attributeChange, err error) {
 	if len(in.ProductCodes) > 0 || aws.ToString(in.Attribute) == "productCodes" {
 		return c, wire.Errorf("InvalidProductCode.NotFound", "The embedded cloud has no marketplace, and so no product codes.")
 	}
@@ -125,11 +131,10 @@ func samePermission(a types.LaunchPermission) func(types.LaunchPermission) bool 
 }
 
 func (s *state) ResetImageAttribute(ctx context.Context, in *ec2.ResetImageAttributeInput) (*ec2.ResetImageAttributeOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
-	return &ec2.ResetImageAttributeOutput{}, s.images.edit(*img.ImageId, func(img *image) { img.LaunchPermissions, img.Public = nil, aws.Bool(false) })
+	return &ec2.ResetImageAttributeOutput{}, s.changeImage(ctx, in.ImageId, func(img *image) error {
+		img.LaunchPermissions, img.Public = nil, aws.Bool(false)
+		return nil
+	})
 }
 
 func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImageAttributeInput) (*ec2.DescribeImageAttributeOutput, error) {
@@ -174,7 +179,7 @@ func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImag
 // can still be seen.
 func (s *state) lastLaunch(image string) string {
 	var last time.Time
-	for _, in := range s.instances.rows {
+	for _, in := range s.instances.Rows {
 		if *in.ImageId == image && in.LaunchTime.After(last) {
 			last = *in.LaunchTime
 		}
@@ -186,24 +191,21 @@ func (s *state) lastLaunch(image string) string {
 }
 
 func (s *state) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImageDeprecationInput) (*ec2.EnableImageDeprecationOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
-	at := aws.ToTime(in.DeprecateAt)
-	if !at.After(s.opts.Clock.Now()) {
-		return nil, invalidValue("The deprecation time %s is not in the future.", at.UTC().Format(timeForm))
-	}
-	text := at.UTC().Round(time.Minute).Format(timeForm)
-	return &ec2.EnableImageDeprecationOutput{Return: aws.Bool(true)}, s.images.edit(*img.ImageId, func(img *image) { img.DeprecationTime = &text })
+	return &ec2.EnableImageDeprecationOutput{Return: aws.Bool(true)}, s.changeImage(ctx, in.ImageId, func(img *image) error {
+		at := aws.ToTime(in.DeprecateAt)
+		if !at.After(s.opts.Clock.Now()) {
+			return invalidValue("The deprecation time %s is not in the future.", at.UTC().Format(timeForm))
+		}
+		img.DeprecationTime = aws.String(at.UTC().Round(time.Minute).Format(timeForm))
+		return nil
+	})
 }
 
 func (s *state) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImageDeprecationInput) (*ec2.DisableImageDeprecationOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
-	return &ec2.DisableImageDeprecationOutput{Return: aws.Bool(true)}, s.images.edit(*img.ImageId, func(img *image) { img.DeprecationTime = nil })
+	return &ec2.DisableImageDeprecationOutput{Return: aws.Bool(true)}, s.changeImage(ctx, in.ImageId, func(img *image) error {
+		img.DeprecationTime = nil
+		return nil
+	})
 }
 
 // DisableImage takes an image out of use: nobody can launch it, and it loses its
@@ -223,36 +225,33 @@ func (s *state) EnableImage(ctx context.Context, in *ec2.EnableImageInput) (*ec2
 
 // changeState changes an image of the caller's that is in the state from.
 func (s *state) changeState(ctx context.Context, id *string, from types.ImageState, change func(*image)) error {
-	img, err := s.ownImage(wire.CallerFrom(ctx), id)
-	if err != nil {
-		return err
-	}
-	if img.State != from {
-		return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not %s: it is %s.", *img.ImageId, from, img.State)
-	}
-	return s.images.edit(*img.ImageId, change)
+	return s.changeImage(ctx, id, func(img *image) error {
+		if img.State != from {
+			return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not %s: it is %s.", *img.ImageId, from, img.State)
+		}
+		change(img)
+		return nil
+	})
 }
 
 func (s *state) EnableImageDeregistrationProtection(ctx context.Context, in *ec2.EnableImageDeregistrationProtectionInput) (*ec2.EnableImageDeregistrationProtectionOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
 	state := "enabled-without-cooldown"
 	if aws.ToBool(in.WithCooldown) {
 		state = "enabled-with-cooldown"
 	}
-	return &ec2.EnableImageDeregistrationProtectionOutput{Return: aws.String("true")},
-		s.images.edit(*img.ImageId, func(img *image) { img.DeregistrationProtection = &state })
+	return &ec2.EnableImageDeregistrationProtectionOutput{Return: aws.String("true")}, s.protect(ctx, in.ImageId, state)
 }
 
 // DisableImageDeregistrationProtection lifts the protection at once, that with a
 // cooldown of 24 hours too.
 func (s *state) DisableImageDeregistrationProtection(ctx context.Context, in *ec2.DisableImageDeregistrationProtectionInput) (*ec2.DisableImageDeregistrationProtectionOutput, error) {
-	img, err := s.ownImage(wire.CallerFrom(ctx), in.ImageId)
-	if err != nil {
-		return nil, err
-	}
-	return &ec2.DisableImageDeregistrationProtectionOutput{Return: aws.String("true")},
-		s.images.edit(*img.ImageId, func(img *image) { img.DeregistrationProtection = aws.String("disabled") })
+	return &ec2.DisableImageDeregistrationProtectionOutput{Return: aws.String("true")}, s.protect(ctx, in.ImageId, "disabled")
+}
+
+// protect changes the deregistration protection of an image of the caller's.
+func (s *state) protect(ctx context.Context, id *string, protection string) error {
+	return s.changeImage(ctx, id, func(img *image) error {
+		img.DeregistrationProtection = &protection
+		return nil
+	})
 }

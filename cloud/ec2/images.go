@@ -90,7 +90,7 @@ func (img *image) deprecated(now time.Time) bool {
 // content is what the image's root holds: layers, or the base that they are yet to
 // come from.
 func (s *state) content(img *image) (layers []string, base string) {
-	if snap, ok := s.snapshots.get(img.rootSnapshot()); ok {
+	if snap, ok := s.snapshots.Get(img.rootSnapshot()); ok {
 		return snap.Layers, snap.Base
 	}
 	return nil, img.Base
@@ -135,7 +135,7 @@ func (s *state) imagesIn(region string) ([]*image, error) {
 	for _, p := range publications {
 		out = append(out, published(p, region))
 	}
-	for _, img := range s.images.all() {
+	for _, img := range s.images.All() {
 		if img.Region == region {
 			out = append(out, img)
 		}
@@ -181,16 +181,25 @@ func (s *state) usableImage(c wire.Caller, id *string) (*image, error) {
 	return img, nil
 }
 
-// ownImage is an image of the caller's.
+// ownImage is an image of the caller's that is no publication.
 func (s *state) ownImage(c wire.Caller, id *string) (*image, error) {
 	img, err := s.findImage(c, c.Region, id)
 	if err != nil {
 		return nil, err
 	}
-	if *img.OwnerId != c.Account {
+	if _, stored := s.images.Get(*id); !stored || *img.OwnerId != c.Account {
 		return nil, wire.Errorf("AuthFailure", "Not authorized for image:%s", *id)
 	}
 	return img, nil
+}
+
+// changeImage changes an image of the caller's; it stays as it is when change fails.
+func (s *state) changeImage(ctx context.Context, id *string, change func(*image) error) error {
+	img, err := s.ownImage(wire.CallerFrom(ctx), id)
+	if err != nil {
+		return err
+	}
+	return s.images.Change(*img.ImageId, change)
 }
 
 var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./'@_-]{3,128}$`) })
@@ -203,10 +212,8 @@ func (s *state) checkName(c wire.Caller, name *string) error {
 	if !imageName().MatchString(*name) {
 		return wire.Errorf("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, spaces, and the characters ()[]./-'@_")
 	}
-	for _, img := range s.images.of(c) {
-		if *img.Name == *name {
-			return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *name, *img.ImageId)
-		}
+	if img := s.images.named(c, *name); img != nil {
+		return wire.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s", *name, *img.ImageId)
 	}
 	return nil
 }
@@ -330,7 +337,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		if dropsDevice(in.BlockDeviceMappings, *b.DeviceName) {
 			continue
 		}
-		v, ok := s.volumes.get(*b.Ebs.VolumeId)
+		v, ok := s.volumes.Get(*b.Ebs.VolumeId)
 		if !ok {
 			continue
 		}
@@ -424,12 +431,12 @@ func (s *state) mapped(c wire.Caller, img *image, ebs *types.EbsBlockDevice) (*t
 func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot) error {
 	for _, snap := range snapshots {
 		snap.ForImage = *img.ImageId
-		if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
+		if err := s.snapshots.Put(*snap.SnapshotId, snap); err != nil {
 			return err
 		}
 	}
 	s.hide(ctx, *img.ImageId)
-	return s.images.put(*img.ImageId, img)
+	return s.images.Put(*img.ImageId, img)
 }
 
 // develop makes a pending image available once content has brought its snapshots
@@ -451,7 +458,7 @@ func (s *state) develop(ctx context.Context, img *image, delay time.Duration, co
 			return
 		}
 		s.log(id, "state", s.update(func(st *state) error {
-			return st.images.edit(id, func(img *image) {
+			return st.images.Edit(id, func(img *image) {
 				img.State = types.ImageStateAvailable
 				if err != nil {
 					img.State = types.ImageStateFailed
@@ -465,18 +472,18 @@ func (s *state) develop(ctx context.Context, img *image, delay time.Duration, co
 // repairImages completes the images and snapshots that a crash left pending,
 // or deletes those whose content was not captured.
 func (s *state) repairImages() error {
-	whole := func(id string) bool { snap, ok := s.snapshots.get(id); return ok && snap.Whole }
-	for _, id := range s.images.ids() {
-		img, _ := s.images.get(id)
+	whole := func(id string) bool { snap, ok := s.snapshots.Get(id); return ok && snap.Whole }
+	for _, id := range s.images.IDs() {
+		img, _ := s.images.Get(id)
 		if img.State != types.ImageStatePending {
 			continue
 		}
 		own := slices.DeleteFunc(img.snapshotIDs(), func(id string) bool {
-			snap, ok := s.snapshots.get(id)
+			snap, ok := s.snapshots.Get(id)
 			return ok && snap.State == types.SnapshotStateCompleted
 		})
 		if slices.ContainsFunc(own, func(id string) bool { return !whole(id) }) {
-			if err := s.images.drop(id); err != nil {
+			if err := s.images.Drop(id); err != nil {
 				return err
 			}
 			continue
@@ -486,21 +493,21 @@ func (s *state) repairImages() error {
 				return err
 			}
 		}
-		if err := s.images.edit(id, func(img *image) { img.State = types.ImageStateAvailable }); err != nil {
+		if err := s.images.Edit(id, func(img *image) { img.State = types.ImageStateAvailable }); err != nil {
 			return err
 		}
 	}
-	for _, id := range s.snapshots.ids() {
-		snap, _ := s.snapshots.get(id)
+	for _, id := range s.snapshots.IDs() {
+		snap, _ := s.snapshots.Get(id)
 		if snap.State != types.SnapshotStatePending {
 			continue
 		}
-		_, made := s.images.get(snap.ForImage)
+		_, made := s.images.Get(snap.ForImage)
 		var err error
 		if snap.Whole && (made || snap.ForImage == "") {
 			err = s.complete(id, nil)
 		} else {
-			err = s.snapshots.drop(id)
+			err = s.snapshots.Drop(id)
 		}
 		if err != nil {
 			return err
@@ -556,7 +563,19 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if aws.ToBool(in.CopyImageTags) {
 		img.Tags = merged(s.tagsOn(c, *source.ImageId, *source.OwnerId, source.Tags), img.Tags)
 	}
-	var snapshots []*snapshot
+	snapshots, err := s.copyDevices(c, in, source, img, tags[kindSnapshot.resource])
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addImage(ctx, img, snapshots); err != nil {
+		return nil, err
+	}
+	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context, *Service) error { return nil })
+	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+}
+
+// copyDevices gives a copy the devices of its source, with snapshots of its own.
+func (s *state) copyDevices(c wire.Caller, in *ec2.CopyImageInput, source, img *image, tags []types.Tag) (snapshots []*snapshot, err error) {
 	for _, b := range source.BlockDeviceMappings {
 		if b.Ebs == nil || b.Ebs.SnapshotId == nil {
 			img.BlockDeviceMappings = append(img.BlockDeviceMappings, b)
@@ -567,7 +586,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 			return nil, err
 		}
 		description := copyDescription(*img.ImageId, *source.ImageId, *b.Ebs.SnapshotId, s.opts.Clock.Now().UnixMilli())
-		snap := s.copyOf(c, was, description, tags[kindSnapshot.resource])
+		snap := s.copyOf(c, was, description, tags)
 		if in.Encrypted != nil && !*in.Encrypted && aws.ToBool(was.Encrypted) {
 			return nil, wire.Errorf("InvalidParameterCombination", "The image is encrypted; a copy cannot be unencrypted")
 		}
@@ -579,17 +598,13 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 		ebs.SnapshotId, ebs.Encrypted = snap.SnapshotId, snap.Encrypted
 		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{DeviceName: b.DeviceName, Ebs: &ebs})
 	}
-	if err := s.addImage(ctx, img, snapshots); err != nil {
-		return nil, err
-	}
-	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context, *Service) error { return nil })
-	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
+	return snapshots, nil
 }
 
 // copySource is the snapshot of an image that the caller wants to copy; of a
 // publication, which has none, what it would be.
 func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, error) {
-	snap, ok := s.snapshots.get(id)
+	snap, ok := s.snapshots.Get(id)
 	if !ok {
 		size := source.snapshotSize(id)
 		return &snapshot{Snapshot: types.Snapshot{VolumeSize: &size, Encrypted: aws.Bool(false)}, Base: source.Base, LoginUser: source.LoginUser,
@@ -637,7 +652,7 @@ func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (
 		}
 		img.BlockDeviceMappings = append(img.BlockDeviceMappings, b)
 	}
-	root, ok := s.snapshots.get(img.rootSnapshot())
+	root, ok := s.snapshots.Get(img.rootSnapshot())
 	switch {
 	case !ok:
 		return nil, wire.Errorf("InvalidBlockDeviceMapping", "The root device '%s' must be mapped to a snapshot", *in.RootDeviceName)
@@ -658,7 +673,7 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 	if strings.HasPrefix(aws.ToString(img.DeregistrationProtection), "enabled") {
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
 	}
-	if err := s.dropShared(*img.ImageId, s.images.drop); err != nil {
+	if err := s.dropShared(*img.ImageId, s.images.Drop); err != nil {
 		return nil, err
 	}
 	out := &ec2.DeregisterImageOutput{Return: aws.Bool(true)}
@@ -667,13 +682,13 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 	}
 	for _, id := range img.snapshotIDs() {
 		code := types.SnapshotReturnCodesSuccess
-		for _, other := range s.images.rows {
+		for _, other := range s.images.Rows {
 			if other.has(id) {
 				code = types.SnapshotReturnCodesWarnSkipped
 			}
 		}
 		if code == types.SnapshotReturnCodesSuccess {
-			if err := s.dropShared(id, s.snapshots.drop); err != nil {
+			if err := s.dropShared(id, s.snapshots.Drop); err != nil {
 				return nil, err
 			}
 		}

@@ -13,7 +13,7 @@ import (
 
 // metadataOf is what the metadata service tells the instance about itself now.
 func (s *state) metadataOf(id string) metadata.Instance {
-	in, ok := s.instances.get(id)
+	in, ok := s.instances.Get(id)
 	if !ok || len(in.NetworkInterfaces) == 0 {
 		return metadata.Instance{} // about to end
 	}

@@ -48,7 +48,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 		return imported(t), nil
 	}
 	id := *task.ImportTaskId
-	if err := s.imports.put(id, task); err != nil {
+	if err := s.imports.Put(id, task); err != nil {
 		return nil, err
 	}
 	fail := failing(ctx)
@@ -61,7 +61,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 			return // the next Open says that it was cut off
 		}
 		s.log(id, "imported", s.update(func(st *state) error {
-			if t, ok := st.imports.get(id); !ok || aws.ToString(t.Status) != importActive {
+			if t, ok := st.imports.Get(id); !ok || aws.ToString(t.Status) != importActive {
 				return nil // cancelled
 			}
 			return st.endImport(ctx, c, task, disk, err)
@@ -134,7 +134,7 @@ func (s *Service) importDisk(ctx context.Context, c wire.Caller, t *importTask) 
 // tell notes how far a task is.
 func (s *Service) tell(t *importTask, message, percent string) {
 	s.log(*t.ImportTaskId, message, s.update(func(st *state) error {
-		return st.imports.edit(*t.ImportTaskId, func(t *importTask) {
+		return st.imports.Edit(*t.ImportTaskId, func(t *importTask) {
 			if *t.Status == importActive {
 				t.StatusMessage, t.Progress = &message, &percent
 			}
@@ -146,7 +146,7 @@ func (s *Service) tell(t *importTask, message, percent string) {
 func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, disk ImportedDisk, failed error) error {
 	id := *t.ImportTaskId
 	if failed != nil {
-		return s.imports.edit(id, func(t *importTask) {
+		return s.imports.Edit(id, func(t *importTask) {
 			t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), aws.String(failed.Error()), nil
 		})
 	}
@@ -166,7 +166,7 @@ func (s *state) endImport(ctx context.Context, c wire.Caller, t *importTask, dis
 	if err := s.addImage(ctx, img, []*snapshot{snap}); err != nil {
 		return err
 	}
-	return errors.Join(s.complete(*snap.SnapshotId, nil), s.imports.edit(id, func(t *importTask) {
+	return errors.Join(s.complete(*snap.SnapshotId, nil), s.imports.Edit(id, func(t *importTask) {
 		t.Status, t.StatusMessage, t.Progress, t.ImageId = aws.String(importCompleted), nil, nil, img.ImageId
 		t.SnapshotDetails[0].DeviceName, t.SnapshotDetails[0].SnapshotId = &root, snap.SnapshotId
 	}))
@@ -192,7 +192,7 @@ func (s *state) DescribeImportImageTasks(ctx context.Context, in *ec2.DescribeIm
 
 // findImport returns a task of the caller's.
 func (s *state) findImport(c wire.Caller, id *string) (*importTask, error) {
-	t, ok := s.imports.get(aws.ToString(id))
+	t, ok := s.imports.Get(aws.ToString(id))
 	if !ok || t.Account != c.Account || t.Region != c.Region {
 		return nil, wire.Errorf("InvalidConversionTaskId", "No task with id %s was found.", aws.ToString(id))
 	}
@@ -213,7 +213,7 @@ func (s *state) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskIn
 	if reason == "" {
 		reason = "cancelled by the user"
 	}
-	err = s.imports.edit(*t.ImportTaskId, func(t *importTask) {
+	err = s.imports.Edit(*t.ImportTaskId, func(t *importTask) {
 		t.Status, t.StatusMessage, t.Progress = aws.String(importDeleted), &reason, nil
 	})
 	return &ec2.CancelImportTaskOutput{ImportTaskId: t.ImportTaskId, PreviousState: &was, State: aws.String(importDeleted)}, err
@@ -221,8 +221,8 @@ func (s *state) CancelImportTask(ctx context.Context, in *ec2.CancelImportTaskIn
 
 // repairImports ends the tasks that a crash cut off.
 func (s *state) repairImports() error {
-	for _, id := range s.imports.ids() {
-		err := s.imports.edit(id, func(t *importTask) {
+	for _, id := range s.imports.IDs() {
+		err := s.imports.Edit(id, func(t *importTask) {
 			if *t.Status == importActive {
 				t.Status, t.Progress = aws.String(importDeleted), nil
 				t.StatusMessage = aws.String("ServerError: the embedded cloud ended during the import")

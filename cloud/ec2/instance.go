@@ -115,7 +115,7 @@ func netipAddr(text *string) netip.Addr {
 
 // subnetPrefix is the address range of the instance's subnet.
 func (s *state) subnetPrefix(in *instance) netip.Prefix {
-	n, ok := s.networks.get(in.OwnerId + "." + in.Region)
+	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
 	if ok {
 		for _, subnet := range n.Subnets {
 			if *subnet.SubnetId == aws.ToString(in.SubnetId) {
@@ -136,8 +136,8 @@ func (s *state) instancesOf(c wire.Caller) ([]*instance, error) {
 
 // forgetEnded forgets the instances that were terminated long ago.
 func (s *state) forgetEnded() error {
-	for _, id := range s.instances.ids() {
-		in, _ := s.instances.get(id)
+	for _, id := range s.instances.IDs() {
+		in, _ := s.instances.Get(id)
 		if in.Ended != nil && s.now().Sub(*in.Ended) >= terminatedFor {
 			if err := s.forget(id); err != nil {
 				return err
@@ -159,7 +159,7 @@ func (s *state) findInstances(c wire.Caller, ids []string) ([]*instance, error) 
 	}
 	var out []*instance
 	for _, id := range ids {
-		if in, _ := s.instances.get(id); !slices.Contains(out, in) {
+		if in, _ := s.instances.Get(id); !slices.Contains(out, in) {
 			out = append(out, in)
 		}
 	}

@@ -198,7 +198,7 @@ func (s *state) transit(ctx context.Context, ids []string, check func(*instance)
 		if err := move(row); err != nil {
 			return nil, err
 		}
-		now, _ := s.instances.get(*row.InstanceId)
+		now, _ := s.instances.Get(*row.InstanceId)
 		changes = append(changes, types.InstanceStateChange{InstanceId: row.InstanceId, PreviousState: row.State, CurrentState: now.State})
 	}
 	return changes, nil
@@ -222,7 +222,7 @@ func (s *state) StartInstances(ctx context.Context, in *ec2.StartInstancesInput)
 		if row.state() != types.InstanceStateNameStopped {
 			return nil
 		}
-		err := s.instances.edit(*row.InstanceId, func(in *instance) {
+		err := s.instances.Edit(*row.InstanceId, func(in *instance) {
 			in.setPending()
 			in.LaunchTime = aws.Time(s.now())
 			if in.WantsPublic {
@@ -285,7 +285,7 @@ func (s *state) TerminateInstances(ctx context.Context, in *ec2.TerminateInstanc
 // end sets an instance on its way to rest.
 func (s *state) end(ctx context.Context, row *instance, g goal, state types.InstanceStateName) error {
 	id := *row.InstanceId
-	err := s.instances.edit(id, func(in *instance) {
+	err := s.instances.Edit(id, func(in *instance) {
 		in.setState(state)
 		in.setReason(reasonUser, s.now())
 	})
@@ -372,7 +372,7 @@ func tail(name string, limit int64) ([]byte, time.Time, error) {
 
 // forget deletes all that is left of a terminated instance.
 func (s *state) forget(id string) error {
-	if err := s.instances.drop(id); err != nil {
+	if err := s.instances.Drop(id); err != nil {
 		return err
 	}
 	delete(s.disks, id)
@@ -443,78 +443,89 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 			return nil, err
 		}
 	}
+	if err := row.checkChange(in); err != nil {
+		return nil, err
+	}
+	err = s.instances.Edit(*row.InstanceId, func(row *instance) { row.change(in, groups) })
+	s.refreshPolicies()
+	return &ec2.ModifyInstanceAttributeOutput{}, err
+}
+
+// checkChange reports what of a change of attributes the instance cannot have.
+func (row *instance) checkChange(in *ec2.ModifyInstanceAttributeInput) error {
 	atRest := row.state() == types.InstanceStateNameStopped
 	if !atRest && (in.InstanceType != nil || in.UserData != nil || in.EnaSupport != nil || in.SriovNetSupport != nil || in.EbsOptimized != nil) {
-		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in the 'stopped' state.", *row.InstanceId)
+		return wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in the 'stopped' state.", *row.InstanceId)
 	}
 	if in.InstanceType != nil {
 		if aws.ToString(in.InstanceType.Value) == "" {
-			return nil, missing("InstanceType.Value")
+			return missing("InstanceType.Value")
 		}
 		if err := checkType(types.InstanceType(aws.ToString(in.InstanceType.Value))); err != nil {
-			return nil, err
+			return err
 		}
 		if arch := architectureOf(types.InstanceType(aws.ToString(in.InstanceType.Value))); arch != row.Architecture {
-			return nil, invalidValue("The architecture '%s' of the instance type does not match the architecture '%s' of the instance.", arch, row.Architecture)
+			return invalidValue("The architecture '%s' of the instance type does not match the architecture '%s' of the instance.", arch, row.Architecture)
 		}
 	}
 	if in.InstanceInitiatedShutdownBehavior != nil {
 		switch v := aws.ToString(in.InstanceInitiatedShutdownBehavior.Value); v {
 		case "stop", "terminate":
 		default:
-			return nil, invalidValue("Value (%s) for parameter instanceInitiatedShutdownBehavior is invalid. Expecting stop or terminate.", v)
+			return invalidValue("Value (%s) for parameter instanceInitiatedShutdownBehavior is invalid. Expecting stop or terminate.", v)
 		}
 	}
 	for _, b := range in.BlockDeviceMappings {
 		if !slices.ContainsFunc(row.BlockDeviceMappings, func(have types.InstanceBlockDeviceMapping) bool {
 			return aws.ToString(have.DeviceName) == aws.ToString(b.DeviceName)
 		}) {
-			return nil, wire.Errorf("InvalidInstanceAttributeValue", "No device is currently mapped at %s", aws.ToString(b.DeviceName))
+			return wire.Errorf("InvalidInstanceAttributeValue", "No device is currently mapped at %s", aws.ToString(b.DeviceName))
 		}
 	}
-	err = s.instances.edit(*row.InstanceId, func(row *instance) {
-		flag := func(v *types.AttributeBooleanValue, field *bool) {
-			if v != nil {
-				*field = aws.ToBool(v.Value)
+	return nil
+}
+
+// change changes attributes; groups, if not nil, are the new groups.
+func (row *instance) change(in *ec2.ModifyInstanceAttributeInput, groups []types.GroupIdentifier) {
+	flag := func(v *types.AttributeBooleanValue, field *bool) {
+		if v != nil {
+			*field = aws.ToBool(v.Value)
+		}
+	}
+	flag(in.DisableApiTermination, &row.NoTermination)
+	flag(in.DisableApiStop, &row.NoStop)
+	flags := map[**bool]*types.AttributeBooleanValue{&row.SourceDestCheck: in.SourceDestCheck, &row.EnaSupport: in.EnaSupport, &row.EbsOptimized: in.EbsOptimized}
+	for field, v := range flags {
+		if v != nil {
+			*field = v.Value
+		}
+	}
+	if in.InstanceType != nil {
+		row.InstanceType = types.InstanceType(aws.ToString(in.InstanceType.Value))
+	}
+	if in.UserData != nil {
+		row.UserData = base64.StdEncoding.EncodeToString(in.UserData.Value)
+	}
+	if in.SriovNetSupport != nil {
+		row.SriovNetSupport = in.SriovNetSupport.Value
+	}
+	if in.InstanceInitiatedShutdownBehavior != nil {
+		row.ShutdownBehavior = types.ShutdownBehavior(*in.InstanceInitiatedShutdownBehavior.Value)
+	}
+	if groups != nil {
+		row.SecurityGroups = groups
+		for i := range row.NetworkInterfaces {
+			row.NetworkInterfaces[i].Groups = groups
+		}
+	}
+	for _, b := range in.BlockDeviceMappings {
+		for i := range row.BlockDeviceMappings {
+			have := &row.BlockDeviceMappings[i]
+			if aws.ToString(have.DeviceName) == aws.ToString(b.DeviceName) && b.Ebs != nil && b.Ebs.DeleteOnTermination != nil {
+				have.Ebs.DeleteOnTermination = b.Ebs.DeleteOnTermination
 			}
 		}
-		flag(in.DisableApiTermination, &row.NoTermination)
-		flag(in.DisableApiStop, &row.NoStop)
-		flags := map[**bool]*types.AttributeBooleanValue{&row.SourceDestCheck: in.SourceDestCheck, &row.EnaSupport: in.EnaSupport, &row.EbsOptimized: in.EbsOptimized}
-		for field, v := range flags {
-			if v != nil {
-				*field = v.Value
-			}
-		}
-		if in.InstanceType != nil {
-			row.InstanceType = types.InstanceType(aws.ToString(in.InstanceType.Value))
-		}
-		if in.UserData != nil {
-			row.UserData = base64.StdEncoding.EncodeToString(in.UserData.Value)
-		}
-		if in.SriovNetSupport != nil {
-			row.SriovNetSupport = in.SriovNetSupport.Value
-		}
-		if in.InstanceInitiatedShutdownBehavior != nil {
-			row.ShutdownBehavior = types.ShutdownBehavior(*in.InstanceInitiatedShutdownBehavior.Value)
-		}
-		if groups != nil {
-			row.SecurityGroups = groups
-			for i := range row.NetworkInterfaces {
-				row.NetworkInterfaces[i].Groups = groups
-			}
-		}
-		for _, b := range in.BlockDeviceMappings {
-			for i := range row.BlockDeviceMappings {
-				have := &row.BlockDeviceMappings[i]
-				if aws.ToString(have.DeviceName) == aws.ToString(b.DeviceName) && b.Ebs != nil && b.Ebs.DeleteOnTermination != nil {
-					have.Ebs.DeleteOnTermination = b.Ebs.DeleteOnTermination
-				}
-			}
-		}
-	})
-	s.refreshPolicies()
-	return &ec2.ModifyInstanceAttributeOutput{}, err
+	}
 }
 
 // spellOut turns the form Attribute=… Value=… into the attribute's own field.
@@ -579,7 +590,7 @@ func (s *state) ModifyInstanceMetadataOptions(ctx context.Context, in *ec2.Modif
 		}
 		o.HttpPutResponseHopLimit = limit
 	}
-	err = s.instances.edit(*row.InstanceId, func(in *instance) { in.MetadataOptions = &o })
+	err = s.instances.Edit(*row.InstanceId, func(in *instance) { in.MetadataOptions = &o })
 	return &ec2.ModifyInstanceMetadataOptionsOutput{InstanceId: row.InstanceId, InstanceMetadataOptions: &o}, err
 }
 

@@ -32,16 +32,6 @@ type keyPair struct {
 	types.KeyPairInfo
 }
 
-// findKey returns the caller's key pair called name, or nil.
-func (s *state) findKey(c wire.Caller, name string) *keyPair {
-	for _, k := range s.keys.of(c) {
-		if *k.KeyName == name {
-			return k
-		}
-	}
-	return nil
-}
-
 // addKey stores a new key pair.
 func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerprint string, specs []types.TagSpecification) (*keyPair, error) {
 	tags, err := tagsFor(specs, kindKey.resource)
@@ -60,10 +50,10 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 		PublicKey: aws.String(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " " + *name), Tags: tags[kindKey.resource],
 	}}
 	return row, s.update(func(st *state) error {
-		if st.findKey(c, *name) != nil {
+		if st.keys.named(c, *name) != nil {
 			return wire.Errorf("InvalidKeyPair.Duplicate", "The keypair '%s' already exists.", *name)
 		}
-		return st.keys.put(*row.KeyPairId, row)
+		return st.keys.Put(*row.KeyPairId, row)
 	})
 }
 
@@ -219,7 +209,7 @@ func (s *state) DescribeKeyPairs(ctx context.Context, in *ec2.DescribeKeyPairsIn
 		rows = append(rows, info)
 	}
 	for _, name := range in.KeyNames {
-		if s.findKey(c, name) == nil {
+		if s.keys.named(c, name) == nil {
 			return nil, kindKey.notFound(name)
 		}
 	}
@@ -249,7 +239,7 @@ func (s *state) DeleteKeyPair(ctx context.Context, in *ec2.DeleteKeyPairInput) (
 			continue
 		}
 		out.KeyPairId = k.KeyPairId
-		if err := s.keys.drop(*k.KeyPairId); err != nil {
+		if err := s.keys.Drop(*k.KeyPairId); err != nil {
 			return nil, err
 		}
 	}

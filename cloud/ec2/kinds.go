@@ -20,6 +20,7 @@ import (
 type kind struct {
 	prefix   string // of ids
 	field    string // of the SDK's structs and inputs, that has an id
+	named    string // of the SDK's structs, that has a name, if there are names
 	resource string // types.ResourceType
 	noun     string
 
@@ -39,7 +40,7 @@ const (
 )
 
 var (
-	kindImage = &kind{prefix: "ami", field: "ImageId", resource: "image", noun: "image", code: "InvalidAMIID",
+	kindImage = &kind{prefix: "ami", field: "ImageId", named: "Name", resource: "image", noun: "image", code: "InvalidAMIID",
 		absent: "The %s id '[%s]' does not exist", allAbsent: "The %s ids '[%s]' do not exist", filters: imageFilters}
 	kindInstance = &kind{prefix: "i", field: "InstanceId", resource: "instance", noun: "instance", code: "InvalidInstanceID",
 		filters: instanceFilters, set: "instancesSet", min: 5, max: 1000}
@@ -47,13 +48,13 @@ var (
 		absent: "The %s '%s' does not exist.", filters: snapshotFilters, set: "snapshotSet", min: 5, max: 1000}
 	kindVolume = &kind{prefix: "vol", field: "VolumeId", resource: "volume", noun: "volume", code: "InvalidVolume", malformed: "ID.Malformed",
 		absent: "The %s '%s' does not exist.", allAbsent: "The %ss '%s' do not exist", filters: volumeFilters, set: "volumeSet", min: 5, max: 1000}
-	kindGroup = &kind{prefix: "sg", field: "GroupId", resource: "security-group", noun: "security group", code: "InvalidGroup", malformed: "Id.Malformed",
+	kindGroup = &kind{prefix: "sg", field: "GroupId", named: "GroupName", resource: "security-group", noun: "security group", code: "InvalidGroup", malformed: "Id.Malformed",
 		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: groupFilters, min: 5, max: 1000}
 	kindRule = &kind{prefix: "sgr", field: "SecurityGroupRuleId", resource: "security-group-rule", noun: "security group rule",
 		code: "InvalidSecurityGroupRuleId", filters: ruleFilters, min: 5, max: 1000}
 	kindImport = &kind{prefix: "import-ami", field: "ImportTaskId", resource: "import-image-task", noun: "import task", code: "InvalidConversionTaskId",
 		filters: importFilters}
-	kindKey = &kind{prefix: "key", field: "KeyPairId", resource: "key-pair", noun: "key pair", code: "InvalidKeyPair",
+	kindKey = &kind{prefix: "key", field: "KeyPairId", named: "KeyName", resource: "key-pair", noun: "key pair", code: "InvalidKeyPair",
 		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: keyFilters}
 	kindVpc       = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters}
 	kindSubnet    = &kind{prefix: "subnet", field: "SubnetId", resource: "subnet", noun: "subnet", code: "InvalidSubnetID", filters: subnetFilters}
@@ -61,7 +62,7 @@ var (
 		code: "InvalidNetworkInterfaceID", filters: interfaceFilters, set: "networkInterfaceIdSet", min: 5, max: 1000}
 	kindSpot = &kind{prefix: "sir", field: "SpotInstanceRequestId", resource: "spot-instances-request", noun: "spot instance request",
 		code: "InvalidSpotInstanceRequestID", filters: spotFilters}
-	kindTemplate = &kind{prefix: "lt", field: "LaunchTemplateId", resource: "launch-template", noun: "launch template", code: "InvalidLaunchTemplateId",
+	kindTemplate = &kind{prefix: "lt", field: "LaunchTemplateId", named: "LaunchTemplateName", resource: "launch-template", noun: "launch template", code: "InvalidLaunchTemplateId",
 		filters: templateFilters, min: 1, max: 200}
 	kindAssociation = &kind{prefix: "iip-assoc", field: "AssociationId", noun: "association", code: "InvalidAssociationID", filters: associationFilters}
 )
@@ -99,9 +100,14 @@ func (k *kind) notFound(ids ...string) error {
 }
 
 // id is the id in a row, a struct of the SDK or one that has it.
-func (k *kind) id(row any) string {
-	id, _ := reflect.Indirect(reflect.ValueOf(row)).FieldByName(k.field).Interface().(*string)
-	return aws.ToString(id)
+func (k *kind) id(row any) string { return textIn(row, k.field) }
+
+// name is the name in a row, of a kind that has names.
+func (k *kind) name(row any) string { return textIn(row, k.named) }
+
+func textIn(row any, field string) string {
+	text, _ := reflect.Indirect(reflect.ValueOf(row)).FieldByName(field).Interface().(*string)
+	return aws.ToString(text)
 }
 
 // query is what is asked of a Describe action.

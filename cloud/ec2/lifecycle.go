@@ -176,7 +176,7 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 		s.halt(ctx, id, r)
 		return
 	}
-	err := s.instances.edit(id, func(in *instance) {
+	err := s.instances.Edit(id, func(in *instance) {
 		in.Boots++
 		in.setState(types.InstanceStateNameRunning)
 		in.StateReason, in.StateTransitionReason = nil, nil
@@ -252,7 +252,7 @@ func (s *Service) rest(id string, r *runner, exit machine.Exit, err error) {
 // ending decides what becomes of the instance whose machine has ended, and returns how
 // long that takes.
 func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.Duration {
-	in, _ := s.instances.get(id)
+	in, _ := s.instances.Get(id)
 	goal, why := r.goal, r.why
 	if goal < goalStop {
 		goal = goalStop
@@ -281,7 +281,7 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 	if goal == goalTerminate {
 		state, delay = types.InstanceStateNameShuttingDown, s.opts.Delays.Terminate
 	}
-	s.log(id, "state", s.instances.edit(id, func(in *instance) { in.setState(state) }))
+	s.log(id, "state", s.instances.Edit(id, func(in *instance) { in.setState(state) }))
 	return delay
 }
 
@@ -292,7 +292,7 @@ func (s *state) stopped(id string, r *runner) {
 		return
 	}
 	delete(s.runners, id)
-	s.log(id, "stopped", s.instances.edit(id, func(in *instance) {
+	s.log(id, "stopped", s.instances.Edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameStopped)
 		in.setReason(r.why, s.now())
 		in.setPublic("")
@@ -330,10 +330,10 @@ func (s *state) terminated(in *instance, layers []string) {
 	for _, b := range in.BlockDeviceMappings {
 		volume := *b.Ebs.VolumeId
 		if aws.ToBool(b.Ebs.DeleteOnTermination) {
-			s.log(id, "delete "+volume, s.volumes.drop(volume))
+			s.log(id, "delete "+volume, s.volumes.Drop(volume))
 			continue
 		}
-		s.log(id, "detach "+volume, s.volumes.edit(volume, func(v *volumeRow) {
+		s.log(id, "detach "+volume, s.volumes.Edit(volume, func(v *volumeRow) {
 			v.State, v.Attachments = types.VolumeStateAvailable, nil
 			if aws.ToString(b.DeviceName) == aws.ToString(in.RootDeviceName) {
 				v.Layers, v.LoginUser = layers, in.LoginUser
@@ -341,7 +341,7 @@ func (s *state) terminated(in *instance, layers []string) {
 		}))
 	}
 	delete(s.runners, id)
-	s.log(id, "terminated", s.instances.edit(id, func(in *instance) {
+	s.log(id, "terminated", s.instances.Edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameTerminated)
 		in.setReason(why, s.now())
 		in.setPublic("")
@@ -467,13 +467,13 @@ func (s *state) layers() (inUse []string) {
 			inUse = append(inUse, freezing)
 		}
 	}
-	for _, r := range s.snapshots.rows {
+	for _, r := range s.snapshots.Rows {
 		add(r.Layers, "")
 	}
-	for _, r := range s.volumes.rows {
+	for _, r := range s.volumes.Rows {
 		add(r.Layers, r.Freezing)
 	}
-	for _, r := range s.instances.rows {
+	for _, r := range s.instances.Rows {
 		add(r.Layers, r.Freezing)
 	}
 	return inUse
@@ -481,11 +481,11 @@ func (s *state) layers() (inUse []string) {
 
 // instance is the row of an instance, or nil.
 func (s *Service) instance(id string) *instance {
-	return view(s, func(st *state) *instance { return st.instances.rows[id] })
+	return view(s, func(st *state) *instance { return st.instances.Rows[id] })
 }
 
 func (s *Service) editInstance(id string, change func(*instance)) error {
-	return s.update(func(st *state) error { return st.instances.edit(id, change) })
+	return s.update(func(st *state) error { return st.instances.Edit(id, change) })
 }
 
 // confine names a directory of the service's that machines can write in, or below.
@@ -513,12 +513,12 @@ func (s *Service) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range view(s, func(st *state) []string { return st.instances.ids() }) {
+	for _, id := range view(s, func(st *state) []string { return st.instances.IDs() }) {
 		if err := s.repairInstance(id); err != nil {
 			return err
 		}
 	}
-	for _, id := range view(s, func(st *state) []string { return st.volumes.ids() }) {
+	for _, id := range view(s, func(st *state) []string { return st.volumes.IDs() }) {
 		if err := s.repairVolume(ctx, id); err != nil {
 			return err
 		}
@@ -534,11 +534,11 @@ func (s *Service) repair(ctx context.Context) error {
 
 // repairGroups deletes the groups of networks that were not made.
 func (s *state) repairGroups() error {
-	for _, id := range s.groups.ids() {
-		g, _ := s.groups.get(id)
-		n, ok := s.networks.get(*g.OwnerId + "." + g.Region)
+	for _, id := range s.groups.IDs() {
+		g, _ := s.groups.Get(id)
+		n, ok := s.networks.Get(*g.OwnerId + "." + g.Region)
 		if !ok || *n.Vpc.VpcId != *g.VpcId {
-			if err := s.groups.drop(id); err != nil {
+			if err := s.groups.Drop(id); err != nil {
 				return err
 			}
 		}

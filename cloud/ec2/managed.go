@@ -26,7 +26,7 @@ func (s *Service) DialManaged(ctx context.Context, c wire.Caller, id string, por
 
 // managed is the machine of such an instance, or nil.
 func (s *state) managed(c wire.Caller, id string) machine.Machine {
-	in, r := s.instances.rows[id], s.runners[id]
+	in, r := s.instances.Rows[id], s.runners[id]
 	if in == nil || r == nil || r.machine == nil || in.OwnerId != c.Account || in.Region != c.Region || in.IamInstanceProfile == nil {
 		return nil
 	}

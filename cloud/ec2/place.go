@@ -98,7 +98,7 @@ type vpcNetwork struct {
 // and its default security group.
 func (s *state) networkOf(c wire.Caller) (*vpcNetwork, error) {
 	key := c.Account + "." + c.Region
-	if n, ok := s.networks.get(key); ok {
+	if n, ok := s.networks.Get(key); ok {
 		return n, nil
 	}
 	r, ok := findRegion(c.Region)
@@ -135,13 +135,13 @@ func (s *state) networkOf(c wire.Caller) (*vpcNetwork, error) {
 		IpProtocol: aws.String("-1"), FromPort: aws.Int32(-1), ToPort: aws.Int32(-1),
 		ReferencedGroupInfo: &types.ReferencedSecurityGroup{GroupId: g.GroupId, UserId: &c.Account},
 	})
-	if err := s.groups.put(*g.GroupId, g); err != nil {
+	if err := s.groups.Put(*g.GroupId, g); err != nil {
 		return nil, err
 	}
-	if err := s.networks.put(key, n); err != nil {
+	if err := s.networks.Put(key, n); err != nil {
 		return nil, err
 	}
-	n, _ = s.networks.get(key)
+	n, _ = s.networks.Get(key)
 	return n, nil
 }
 
@@ -150,7 +150,7 @@ func (s *state) subnetsOf(n *vpcNetwork) []types.Subnet {
 	subnets := slices.Clone(n.Subnets)
 	for i := range subnets {
 		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 keeps five
-		for _, in := range s.instances.rows {
+		for _, in := range s.instances.Rows {
 			if aws.ToString(in.SubnetId) == *subnets[i].SubnetId && in.holdsAddress() {
 				free--
 			}

@@ -102,7 +102,7 @@ func (s *state) policyOf(id string, in *instance) *policy {
 func (s *state) groupsOfInstance(in *instance) []*group {
 	var out []*group
 	for _, id := range in.SecurityGroups {
-		if g, ok := s.groups.get(*id.GroupId); ok {
+		if g, ok := s.groups.Get(*id.GroupId); ok {
 			out = append(out, g)
 		}
 	}
@@ -112,7 +112,7 @@ func (s *state) groupsOfInstance(in *instance) []*group {
 // members are the private addresses of the instances in each group.
 func (s *state) members() map[string][]netip.Prefix {
 	out := map[string][]netip.Prefix{}
-	for _, in := range s.instances.rows {
+	for _, in := range s.instances.Rows {
 		if !in.holdsAddress() {
 			continue
 		}
@@ -129,7 +129,7 @@ func (s *state) members() map[string][]netip.Prefix {
 func (s *state) refreshPolicies() {
 	members := s.members()
 	for id, r := range s.runners {
-		p, in := s.policies[id], s.instances.rows[id]
+		p, in := s.policies[id], s.instances.Rows[id]
 		if p == nil || in == nil {
 			continue
 		}
@@ -144,7 +144,7 @@ func (s *state) refreshPolicies() {
 // true.
 func (s *state) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
 	for id, r := range s.runners {
-		other := s.instances.rows[id]
+		other := s.instances.Rows[id]
 		if r.machine != nil && other != nil && other.OwnerId == in.OwnerId && other.Region == in.Region && visit(id, other, r.machine) {
 			return
 		}
@@ -182,7 +182,7 @@ func (s *state) peer(in *instance, addr netip.Addr) (found network.Peer) {
 // or not, and are in's own too. The zero Addr stands for none.
 func (s *state) address(in *instance, name string) netip.Addr {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	for _, other := range s.instances.rows {
+	for _, other := range s.instances.Rows {
 		if other.OwnerId != in.OwnerId || other.Region != in.Region || !other.holdsAddress() {
 			continue
 		}
@@ -216,7 +216,7 @@ func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string
 func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
 	to := view(s, func(st *state) (found peer) {
 		for id, r := range st.runners {
-			if in := st.instances.rows[id]; in != nil && r.machine != nil && meant(in) {
+			if in := st.instances.Rows[id]; in != nil && r.machine != nil && meant(in) {
 				found = peer{r.machine, st.policies[id], id}
 			}
 		}

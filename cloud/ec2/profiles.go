@@ -101,10 +101,10 @@ func (s *state) AssociateIamInstanceProfile(ctx context.Context, in *ec2.Associa
 	case row.Ended != nil:
 		return nil, wire.Errorf("IncorrectInstanceState", "The instance '%s' is not in the 'pending', 'running', 'stopping' or 'stopped' states.", *row.InstanceId)
 	}
-	if err := s.instances.edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = profile }); err != nil {
+	if err := s.instances.Edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = profile }); err != nil {
 		return nil, err
 	}
-	row, _ = s.instances.get(*row.InstanceId)
+	row, _ = s.instances.Get(*row.InstanceId)
 	made := association(row)
 	return &ec2.AssociateIamInstanceProfileOutput{IamInstanceProfileAssociation: &made}, nil
 }
@@ -121,7 +121,7 @@ func (s *state) DisassociateIamInstanceProfile(ctx context.Context, in *ec2.Disa
 		gone := association(row)
 		gone.State = types.IamInstanceProfileAssociationStateDisassociating
 		return &ec2.DisassociateIamInstanceProfileOutput{IamInstanceProfileAssociation: &gone},
-			s.instances.edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = nil })
+			s.instances.Edit(*row.InstanceId, func(r *instance) { r.IamInstanceProfile = nil })
 	}
 	return nil, wire.Errorf("InvalidAssociationID.NotFound", "An invalid association-id of '%s' was given", aws.ToString(in.AssociationId))
 }

@@ -87,7 +87,7 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	}
 	var publicKey string
 	if name := aws.ToString(in.KeyName); name != "" {
-		key := s.findKey(c, name)
+		key := s.keys.named(c, name)
 		if key == nil {
 			return nil, kindKey.notFound(name)
 		}
@@ -124,25 +124,13 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 			return nil, err
 		}
 		if m := in.InstanceMarketOptions; m != nil && m.MarketType == types.MarketTypeSpot {
-			var price *string
-			if m.SpotOptions != nil {
-				price = m.SpotOptions.MaxPrice
-			}
-			row.InstanceId = &id
-			spot, err := s.requestSpot(&row, price, tags[kindSpot.resource])
-			if err != nil {
-				return nil, err
-			}
-			err = s.instances.edit(id, func(r *instance) {
-				r.InstanceLifecycle, r.SpotInstanceRequestId = types.InstanceLifecycleTypeSpot, &spot
-			})
-			if err != nil {
+			if err := s.requestSpot(id, m.SpotOptions, tags[kindSpot.resource]); err != nil {
 				return nil, err
 			}
 		}
 		s.launch(id, failing(ctx))
 		s.hide(ctx, id)
-		stored, _ := s.instances.get(id)
+		stored, _ := s.instances.Get(id)
 		out.Instances = append(out.Instances, stored.Instance)
 	}
 	return out, nil
@@ -417,7 +405,7 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 	row.BlockDeviceMappings = nil
 	for _, d := range devices {
 		v := d.volume(row, volumeTags, s.now())
-		if err := s.volumes.put(*v.VolumeId, v); err != nil {
+		if err := s.volumes.Put(*v.VolumeId, v); err != nil {
 			return "", err
 		}
 		row.BlockDeviceMappings = append(row.BlockDeviceMappings, types.InstanceBlockDeviceMapping{
@@ -426,7 +414,7 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 				Status: types.AttachmentStatusAttached, VolumeId: v.VolumeId},
 		})
 	}
-	return id, s.instances.put(id, row)
+	return id, s.instances.Put(id, row)
 }
 
 // probe calls try with numbers that seed determines until it accepts one.
@@ -440,7 +428,7 @@ func probe(seed string, try func(uint32) bool) {
 // away from those that hosts use themselves.
 func (s *state) publicAddress(id string) string {
 	taken := map[string]bool{}
-	for _, in := range s.instances.rows {
+	for _, in := range s.instances.Rows {
 		taken[aws.ToString(in.PublicIpAddress)] = true
 	}
 	var addr string
@@ -454,7 +442,7 @@ func (s *state) publicAddress(id string) string {
 // privateAddress chooses an address of the subnet, or checks the wanted one.
 func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
 	taken := map[string]bool{}
-	for _, in := range s.instances.rows {
+	for _, in := range s.instances.Rows {
 		if in.holdsAddress() && aws.ToString(in.SubnetId) == *p.subnet.SubnetId {
 			taken[*in.PrivateIpAddress] = true
 		}

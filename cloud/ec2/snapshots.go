@@ -68,7 +68,7 @@ func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags [
 	snap.VolumeId, snap.Encrypted, snap.KmsKeyId = v.VolumeId, v.Encrypted, v.KmsKeyId
 	snap.LoginUser = v.LoginUser
 	if snap.LoginUser == "" && len(v.Attachments) > 0 {
-		if row, ok := s.instances.get(*v.Attachments[0].InstanceId); ok {
+		if row, ok := s.instances.Get(*v.Attachments[0].InstanceId); ok {
 			snap.LoginUser = row.LoginUser
 		}
 	}
@@ -77,7 +77,7 @@ func (s *state) ofVolume(c wire.Caller, v *volumeRow, description string, tags [
 
 // complete writes what a snapshot captured and its end; err is why it failed.
 func (s *state) complete(id string, err error) error {
-	return s.snapshots.edit(id, func(r *snapshot) {
+	return s.snapshots.Edit(id, func(r *snapshot) {
 		if err != nil {
 			r.State, r.StateMessage = types.SnapshotStateError, aws.String(err.Error())
 			return
@@ -107,7 +107,7 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	if len(v.Attachments) > 0 {
 		instance = *v.Attachments[0].InstanceId
 	}
-	if err := s.snapshots.put(*snap.SnapshotId, snap); err != nil {
+	if err := s.snapshots.Put(*snap.SnapshotId, snap); err != nil {
 		return nil, err
 	}
 	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
@@ -135,7 +135,7 @@ func (s *state) rootOf(v *volumeRow) *instance {
 	if len(v.Attachments) == 0 {
 		return nil
 	}
-	row, ok := s.instances.get(*v.Attachments[0].InstanceId)
+	row, ok := s.instances.Get(*v.Attachments[0].InstanceId)
 	if !ok || *v.Attachments[0].Device != aws.ToString(row.RootDeviceName) {
 		return nil
 	}
@@ -156,7 +156,7 @@ func (s *Service) fill(ctx context.Context, snapshots map[string]string, instanc
 	}
 	return s.update(func(st *state) error {
 		for volume, id := range snapshots {
-			err := st.snapshots.edit(id, func(r *snapshot) {
+			err := st.snapshots.Edit(id, func(r *snapshot) {
 				r.Layers, r.Base, r.Whole = layers[volume].layers, layers[volume].base, true
 			})
 			if err != nil {
@@ -193,12 +193,12 @@ func (s *state) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range s.images.ids() {
-		if s.images.rows[id].has(*r.SnapshotId) {
+	for _, id := range s.images.IDs() {
+		if s.images.Rows[id].has(*r.SnapshotId) {
 			return nil, wire.Errorf("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", *r.SnapshotId, id)
 		}
 	}
-	if err := s.dropShared(*r.SnapshotId, s.snapshots.drop); err != nil {
+	if err := s.dropShared(*r.SnapshotId, s.snapshots.Drop); err != nil {
 		return nil, err
 	}
 	s.collect()
@@ -214,7 +214,7 @@ var snapshotFilters = filters{
 func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshotsInput) (*ec2.DescribeSnapshotsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	var rows []types.Snapshot
-	for _, r := range s.snapshots.all() {
+	for _, r := range s.snapshots.All() {
 		if r.Region != c.Region || !r.visible(c.Account) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
 			continue
 		}
@@ -287,7 +287,7 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 	for _, p := range remove {
 		permissions = slices.DeleteFunc(permissions, same(p))
 	}
-	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
+	return &ec2.ModifySnapshotAttributeOutput{}, s.snapshots.Edit(*r.SnapshotId, func(r *snapshot) { r.Permissions = permissions })
 }
 
 // checkGrantee reports somebody to whom nothing can be shared: user must be an

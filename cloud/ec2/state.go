@@ -109,7 +109,6 @@ func (s *state) background(f func(context.Context, *Service)) {
 // table holds the rows of one kind, by id.
 type table[T any] struct {
 	*durable.Table[T]
-	rows  map[string]*T
 	s     *state
 	kind  *kind
 	about func(id string, row *T) about
@@ -135,26 +134,29 @@ func register[T any](s *state, dir string, k *kind, into **table[T], of func(id 
 	if err != nil {
 		return err
 	}
-	*into = &table[T]{t, t.Rows, s, k, of}
+	*into = &table[T]{t, s, k, of}
 	s.tables = append(s.tables, *into)
 	return nil
 }
 
-func (t *table[T]) get(id string) (*T, bool)              { return t.Get(id) }
-func (t *table[T]) all() []*T                             { return t.All() }
-func (t *table[T]) put(id string, row *T) error           { return t.Put(id, row) }
-func (t *table[T]) edit(id string, change func(*T)) error { return t.Edit(id, change) }
-func (t *table[T]) drop(id string) error                  { return t.Drop(id) }
-func (t *table[T]) ids() []string                         { return t.IDs() }
-
 // of are the caller's rows, in the order of their ids.
 func (t *table[T]) of(c wire.Caller) (out []*T) {
-	for _, id := range t.ids() {
-		if a := t.about(id, t.rows[id]); a.account == c.Account && a.region == c.Region {
-			out = append(out, t.rows[id])
+	for _, id := range t.IDs() {
+		if a := t.about(id, t.Rows[id]); a.account == c.Account && a.region == c.Region {
+			out = append(out, t.Rows[id])
 		}
 	}
 	return out
+}
+
+// named returns the caller's row with that name, or nil.
+func (t *table[T]) named(c wire.Caller, name string) *T {
+	for _, row := range t.of(c) {
+		if t.kind.name(row) == name {
+			return row
+		}
+	}
+	return nil
 }
 
 // find returns the row with that id, the caller's or shared with it.
@@ -165,7 +167,7 @@ func (t *table[T]) find(c wire.Caller, id *string) (*T, error) {
 	if err := t.kind.check(*id); err != nil {
 		return nil, err
 	}
-	row, ok := t.get(*id)
+	row, ok := t.Get(*id)
 	if !ok || !t.about(*id, row).seen(c) || len(t.s.concealed([]string{*id})) > 0 {
 		return nil, t.kind.notFound(*id)
 	}

@@ -117,7 +117,7 @@ type foreignTags struct {
 // tagsOn are the tags that the caller sees on an image or a snapshot: of another's, and
 // of a publication, those that it has given itself.
 func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
-	if own, ok := s.foreign.get(c.Account + "." + id); ok {
+	if own, ok := s.foreign.Get(c.Account + "." + id); ok {
 		return own.Tags
 	}
 	if owner == c.Account {
@@ -130,17 +130,17 @@ func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []type
 func (s *state) setForeign(c wire.Caller, id string, tags []types.Tag) error {
 	key := c.Account + "." + id
 	if len(tags) == 0 {
-		return s.foreign.drop(key)
+		return s.foreign.Drop(key)
 	}
-	return s.foreign.put(key, &foreignTags{Region: c.Region, Account: c.Account, Resource: id, Tags: tags})
+	return s.foreign.Put(key, &foreignTags{Region: c.Region, Account: c.Account, Resource: id, Tags: tags})
 }
 
 // dropShared deletes an image or a snapshot, by drop, after the tags that other
 // accounts have given to it.
 func (s *state) dropShared(id string, drop func(id string) error) error {
-	for _, key := range s.foreign.ids() {
-		if s.foreign.rows[key].Resource == id {
-			if err := s.foreign.drop(key); err != nil {
+	for _, key := range s.foreign.IDs() {
+		if s.foreign.Rows[key].Resource == id {
+			if err := s.foreign.Drop(key); err != nil {
 				return err
 			}
 		}
@@ -163,7 +163,7 @@ type taggable interface {
 }
 
 func (t *table[T]) taggable(c wire.Caller, to map[string]taggedResource) {
-	for id, row := range t.rows {
+	for id, row := range t.Rows {
 		a := t.about(id, row)
 		if !a.seen(c) {
 			continue
@@ -174,7 +174,7 @@ func (t *table[T]) taggable(c wire.Caller, to map[string]taggedResource) {
 				continue
 			}
 			to[*part.id] = taggedResource{part.kind, *part.tags, func(tags []types.Tag) error {
-				return t.edit(id, func(row *T) { *t.about(id, row).parts[i].tags = tags })
+				return t.Edit(id, func(row *T) { *t.about(id, row).parts[i].tags = tags })
 			}}
 		}
 	}

@@ -96,10 +96,12 @@ func errNoTemplate(id, name string) error {
 
 // findTemplate returns the caller's launch template.
 func (s *state) findTemplate(c wire.Caller, id, name *string) (*launchTemplate, error) {
-	for _, t := range s.templates.of(c) {
-		if id != nil && *t.LaunchTemplateId == *id || id == nil && name != nil && *t.LaunchTemplateName == *name {
+	if id != nil {
+		if t, ok := s.templates.Get(*id); ok && s.templates.about(*id, t).seen(c) {
 			return t, nil
 		}
+	} else if t := s.templates.named(c, aws.ToString(name)); t != nil {
+		return t, nil
 	}
 	return nil, errNoTemplate(aws.ToString(id), aws.ToString(name))
 }
@@ -131,7 +133,7 @@ func (s *state) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTe
 		},
 		Versions: []templateVersion{{Number: 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription), Data: *in.LaunchTemplateData}},
 	}
-	return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &row.LaunchTemplate}, s.templates.put(*row.LaunchTemplateId, row)
+	return &ec2.CreateLaunchTemplateOutput{LaunchTemplate: &row.LaunchTemplate}, s.templates.Put(*row.LaunchTemplateId, row)
 }
 
 // checkTemplate reports what a launch template cannot hold, and readies the rest
@@ -202,7 +204,7 @@ func (s *state) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInp
 	creator, _ := c.Principal()
 	made := templateVersion{Number: *t.LatestVersionNumber + 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription),
 		Data: data, Token: token, Request: request}
-	err = s.templates.edit(*t.LaunchTemplateId, func(t *launchTemplate) {
+	err = s.templates.Edit(*t.LaunchTemplateId, func(t *launchTemplate) {
 		t.LatestVersionNumber, t.Versions = &made.Number, append(t.Versions, made)
 	})
 	if err != nil {
@@ -224,10 +226,10 @@ func (s *state) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTe
 	if err != nil {
 		return nil, err
 	}
-	if err := s.templates.edit(*t.LaunchTemplateId, func(t *launchTemplate) { t.DefaultVersionNumber = &v.Number }); err != nil {
+	if err := s.templates.Edit(*t.LaunchTemplateId, func(t *launchTemplate) { t.DefaultVersionNumber = &v.Number }); err != nil {
 		return nil, err
 	}
-	t, _ = s.templates.get(*t.LaunchTemplateId)
+	t, _ = s.templates.Get(*t.LaunchTemplateId)
 	return &ec2.ModifyLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, nil
 }
 
@@ -236,7 +238,7 @@ func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTe
 	if err != nil {
 		return nil, err
 	}
-	return &ec2.DeleteLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, s.templates.drop(*t.LaunchTemplateId)
+	return &ec2.DeleteLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, s.templates.Drop(*t.LaunchTemplateId)
 }
 
 var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}

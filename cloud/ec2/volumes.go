@@ -226,7 +226,7 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	if img.has(id) {
 		size = img.snapshotSize(id)
 	}
-	if snap, ok := s.snapshots.get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
+	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
 		size, encrypted = *snap.VolumeSize, aws.ToBool(snap.Encrypted)
 		if encrypted && !aws.ToBool(v.Encrypted) {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
@@ -310,7 +310,7 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 		out.Tags = []types.Tag{}
 	}
 	s.hide(ctx, *row.VolumeId)
-	return out, s.volumes.put(*row.VolumeId, row)
+	return out, s.volumes.Put(*row.VolumeId, row)
 }
 
 // copyFields sets the fields of the struct that to points to from those of the
@@ -334,7 +334,7 @@ func (s *state) DeleteVolume(ctx context.Context, in *ec2.DeleteVolumeInput) (*e
 	if len(v.Attachments) > 0 {
 		return nil, wire.Errorf("VolumeInUse", "Volume %s is currently attached to %s", *v.VolumeId, *v.Attachments[0].InstanceId)
 	}
-	if err := s.volumes.drop(*v.VolumeId); err != nil {
+	if err := s.volumes.Drop(*v.VolumeId); err != nil {
 		return nil, err
 	}
 	id := *v.VolumeId
