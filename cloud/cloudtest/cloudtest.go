@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,11 +89,26 @@ func (s *Server) Config(profile, region string) aws.Config {
 		if c.Profile == profile {
 			return aws.Config{
 				Region: region, BaseEndpoint: aws.String(s.URL), Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+				HTTPClient:  &http.Client{Transport: patient{&http.Transport{}}},
 				Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, ""),
 			}
 		}
 	}
 	panic("there is no profile " + profile)
+}
+
+// patient sends the bodies of requests as plain readers. The SDK closes a body as soon
+// as the answer begins, and its WriteTo then fails with io.EOF: where the transport has
+// not yet seen the end of a body that it has sent, it closes the connection, and the
+// rest of the answer is lost.
+type patient struct{ http.RoundTripper }
+
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		r = r.WithContext(r.Context())
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return p.RoundTripper.RoundTrip(r)
 }
 
 // EC2 returns a client of the account's, in a region; it does not retry.
