@@ -1,4 +1,4 @@
-.PHONY: build demo test cross bench lint fmt docs fuzz clean
+.PHONY: build demo test cross release bench lint fmt docs fuzz clean
 
 build: ## the program, stripped, in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bake ./cmd/bake
@@ -11,6 +11,9 @@ test: ## everything that must pass
 
 cross: ## that the other systems can have it too; "scripts/cross all" builds for each
 	scripts/cross
+
+release: ## archives, packages, SBOMs and checksums for every system, in dist/
+	scripts/release
 
 bench: ## what docs/performance.md holds
 	scripts/bench
@@ -28,4 +31,4 @@ fuzz: ## each fuzz target for a minute
 	scripts/fuzz
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
