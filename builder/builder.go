@@ -27,9 +27,9 @@ type Provision func(ctx context.Context, m Machine) error
 type Machine struct {
 	communicator.Communicator
 
-	// Data are the values of build.* in the template: strings, numbers and bools
-	// by name, such as "ID", "Host", "Port", "User" and what the builder exports.
-	Data map[string]any
+	// Data are the values of build.* in the template, such as "ID", "Host", "Port",
+	// "User" and what the builder exports.
+	Data Data
 
 	// Leftovers takes what provisioners could not remove from the machine.
 	Leftovers *Leftovers
@@ -41,7 +41,7 @@ type Artifact struct {
 	ID        string            `json:"id"`
 	Text      string            `json:"text"` // for people; may have several lines
 	Files     []string          `json:"files,omitempty"`
-	Data      map[string]any    `json:"data,omitempty"`      // build.* for post-processors
+	Data      Data              `json:"data,omitempty"`      // build.* for post-processors
 	Resources []step.Resource   `json:"resources,omitempty"` // what deleting the artifact deletes
 	Images    map[string]string `json:"images,omitempty"`    // region -> image id
 }

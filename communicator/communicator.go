@@ -59,9 +59,17 @@ var ErrNoMachine = errors.New(`the communicator is "none": there is no machine t
 
 // Describer is a communicator that knows how it reached the machine.
 type Describer interface {
-	// Describe sets the values of build.* that tell it, such as Host, Port, User and
-	// Password.
-	Describe(data map[string]any)
+	// Describe tells it, as things are now.
+	Describe() Connection
+}
+
+// Connection is how a communicator reached the machine.
+type Connection struct {
+	Host     string
+	Port     int
+	User     string
+	Password string // empty if something else let in
+	WinRM    bool   // it is one of WinRM
 }
 
 // Access is what a user's own SSH client needs to know of the way to a machine,

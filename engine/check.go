@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/builder"
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
@@ -161,27 +162,12 @@ func expected(exports map[string]cty.Type) map[string]cty.Value {
 	return values
 }
 
-// absent are the values that Packer gives to what a build does not have.
-func absent(name string) string {
-	switch name {
-	case "ID":
-		return "ERR_ID_NOT_IMPLEMENTED_BY_BUILDER"
-	case "PackerHTTPIP":
-		return "ERR_HTTP_IP_NOT_IMPLEMENTED_BY_BUILDER"
-	case "PackerHTTPPort":
-		return "ERR_HTTP_PORT_NOT_IMPLEMENTED_BY_BUILDER"
-	case "PackerHTTPAddr":
-		return "ERR_HTTP_ADDR_NOT_IMPLEMENTED_BY_BUILDER"
-	}
-	return "<unknown>"
-}
-
 // actual are the values of build.* during a build: those of each of data in
 // turn, and for everything else that is exported a text that says so.
-func actual(exports map[string]cty.Type, run step.Invocation, data ...map[string]any) map[string]cty.Value {
+func actual(exports map[string]cty.Type, run step.Invocation, data ...builder.Data) map[string]cty.Value {
 	values := map[string]cty.Value{}
 	for name := range exports {
-		values[name] = cty.StringVal(absent(name))
+		values[name] = ctyValue(builder.Absent(name))
 	}
 	values["PackerRunUUID"] = cty.StringVal(run.ID)
 	for _, d := range data {
@@ -192,47 +178,11 @@ func actual(exports map[string]cty.Type, run step.Invocation, data ...map[string
 	return values
 }
 
-// ctyValue converts plain data, as JSON can carry it.
-func ctyValue(v any) cty.Value {
-	switch v := v.(type) {
-	case nil:
-		return cty.NullVal(cty.DynamicPseudoType)
-	case string:
-		return cty.StringVal(v)
-	case bool:
-		return cty.BoolVal(v)
-	case int:
-		return cty.NumberIntVal(int64(v))
-	case int64:
-		return cty.NumberIntVal(v)
-	case uint16:
-		return cty.NumberUIntVal(uint64(v))
-	case float64:
-		return cty.NumberFloatVal(v)
-	case []string:
-		var list []any
-		for _, e := range v {
-			list = append(list, e)
+func ctyValue(v builder.Value) cty.Value {
+	if v.Number {
+		if n, err := cty.ParseNumberVal(v.Text); err == nil {
+			return n
 		}
-		return ctyValue(list)
-	case []any:
-		var list []cty.Value
-		for _, e := range v {
-			list = append(list, ctyValue(e))
-		}
-		return cty.TupleVal(list)
-	case map[string]string:
-		object := map[string]cty.Value{}
-		for k, e := range v {
-			object[k] = cty.StringVal(e)
-		}
-		return cty.ObjectVal(object)
-	case map[string]any:
-		object := map[string]cty.Value{}
-		for k, e := range v {
-			object[k] = ctyValue(e)
-		}
-		return cty.ObjectVal(object)
 	}
-	return cty.StringVal(fmt.Sprint(v))
+	return cty.StringVal(v.Text)
 }

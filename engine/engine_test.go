@@ -122,9 +122,9 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 	if err := m.acquire(ctx, s, "instance"); err != nil {
 		return nil, err
 	}
-	data := map[string]any{"ID": "i-1", "Port": 22}
+	data := builder.Data{"ID": builder.Text("i-1"), "Port": builder.Number(22)}
 	if m.o.Generated != "" {
-		data["Password"] = m.o.Generated
+		data["Password"] = builder.Secret(m.o.Generated)
 	}
 	if err := provision(ctx, builder.Machine{Data: data}); err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 	}
 	return &builder.Artifact{
 		BuilderID: "fake", ID: "img-1", Text: "an image " + m.o.Image,
-		Data:      map[string]any{"ID": "i-1"},
+		Data:      builder.Data{"ID": builder.Text("i-1")},
 		Resources: []step.Resource{{Kind: "fake:image", Key: key, ID: "id-image"}},
 	}, err
 }

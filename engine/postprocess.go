@@ -146,9 +146,8 @@ func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	}
 	clean.Data = maps.Clone(a.Data)
 	for k, v := range clean.Data {
-		if s, ok := v.(string); ok {
-			clean.Data[k] = secrets.RedactMessage(s)
-		}
+		v.Text = secrets.RedactMessage(v.Text)
+		clean.Data[k] = v
 	}
 	return &clean
 }

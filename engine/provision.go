@@ -20,10 +20,8 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	x.machine = m
 	x.mu.Unlock()
 	m.Leftovers = new(builder.Leftovers)
-	for _, name := range builder.SecretData() {
-		if s, ok := m.Data[name].(string); ok && s != absent(name) {
-			x.secret(s)
-		}
+	for _, s := range m.Data.Secrets() {
+		x.secret(s)
 	}
 	for i, p := range x.build.Provisioners {
 		name := "provision with " + title(p)

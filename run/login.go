@@ -22,12 +22,7 @@ type logins struct {
 
 // text says how to log in to the machine of a build; empty if it has no SSH.
 func (l *logins) text(build string, m builder.Machine) string {
-	value := func(name string) string {
-		if m.Data[name] == nil {
-			return ""
-		}
-		return fmt.Sprint(m.Data[name])
-	}
+	value := func(name string) string { return m.Data[name].Text }
 	reached, ok := m.Communicator.(communicator.Accessible)
 	if !ok || value("User") == "" {
 		return ""

@@ -82,7 +82,7 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 	if err != nil {
 		return nil, err
 	}
-	machine := builder.Machine{Communicator: none.Communicator{}, Data: map[string]any{"ID": "File", "PackerRunUUID": s.Run.ID}}
+	machine := builder.Machine{Communicator: none.Communicator{}, Data: builder.Data{"ID": builder.Text("File"), "PackerRunUUID": builder.Text(s.Run.ID)}}
 	if err := provision(ctx, machine); err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		ID:        "File",
 		Text:      "Stored file: " + b.Target,
 		Files:     []string{b.Target},
-		Data:      map[string]any{"ID": "File"},
+		Data:      builder.Data{"ID": builder.Text("File")},
 		Resources: []step.Resource{target},
 	}, nil
 }

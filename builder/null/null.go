@@ -120,7 +120,7 @@ func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		if err != nil {
 			return m, err
 		}
-		m.Data = ssh.Data(&b.options.Options, m.Communicator, ssh.Facts{RunID: s.Run.ID, ID: "Null"})
+		m.Data = builder.MachineData(m.Communicator, builder.Facts{RunID: s.Run.ID, ID: "Null", Communicator: string(b.options.Communicator)})
 		return m, nil
 	})
 	if err != nil {
@@ -134,6 +134,6 @@ func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		BuilderID: "fnoeding.null",
 		ID:        "Null",
 		Text:      "Did not export anything. This is the null builder",
-		Data:      map[string]any{"ID": "Null"},
+		Data:      builder.Data{"ID": builder.Text("Null")},
 	}, nil
 }

@@ -59,7 +59,7 @@ func TestSSH(t *testing.T) {
 			t.Errorf("got %q, %v", &out, err)
 		}
 		for k, want := range map[string]any{"ID": "Null", "Host": srv.Host, "Port": srv.Port, "User": "me", "ConnType": "ssh", "PackerRunUUID": "run"} {
-			if m.Data[k] != want {
+			if m.Data[k].Plain() != want {
 				t.Errorf("build.%s = %v, want %v", k, m.Data[k], want)
 			}
 		}
@@ -70,7 +70,7 @@ func TestSSH(t *testing.T) {
 	}
 	want := &builder.Artifact{
 		BuilderID: "fnoeding.null", ID: "Null", Text: "Did not export anything. This is the null builder",
-		Data: map[string]any{"ID": "Null"},
+		Data: builder.Data{"ID": builder.Text("Null")},
 	}
 	if diff := cmp.Diff(want, a); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -89,7 +89,7 @@ func TestWinRM(t *testing.T) {
 			t.Errorf("got %+v, %v", st, err)
 		}
 		for k, want := range map[string]any{"Host": srv.Host, "Port": srv.Port, "User": srv.User, "WinRMPassword": srv.Password, "ConnType": "winrm"} {
-			if m.Data[k] != want {
+			if m.Data[k].Plain() != want {
 				t.Errorf("build.%s = %v, want %v", k, m.Data[k], want)
 			}
 		}
@@ -108,7 +108,7 @@ func TestNone(t *testing.T) {
 		if err := m.Put(ctx, "/tmp", nil); !errors.Is(err, communicator.ErrNoMachine) {
 			t.Errorf("got %v", err)
 		}
-		if m.Data["Host"] != "<unknown>" {
+		if m.Data["Host"].Text != "<unknown>" {
 			t.Errorf("Host is %v", m.Data["Host"])
 		}
 		return nil

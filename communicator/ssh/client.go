@@ -148,43 +148,10 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// Facts are what a builder knows that a connection does not.
-type Facts struct {
-	RunID      string
-	ID         string // of the machine; empty if the builder gives it none
-	PublicKey  string // of the temporary key pair, if there is one
-	PrivateKey string // likewise, in PEM
-}
-
-// Data returns the values of build.* that all builders have in common. All are
-// strings but Port, an int. With the communicator "none", what describes the
-// connection is "<unknown>".
-func Data(o *Options, conn communicator.Communicator, f Facts) map[string]any {
-	const unknown = "<unknown>"
-	d := map[string]any{
-		"ID": f.ID, "PackerRunUUID": f.RunID,
-		"Host": unknown, "Port": unknown, "User": unknown, "Password": unknown, "ConnType": unknown,
-		"SSHPublicKey": unknown, "SSHPrivateKey": unknown,
-		"PackerHTTPIP":   "ERR_HTTP_IP_NOT_IMPLEMENTED_BY_BUILDER",
-		"PackerHTTPPort": "ERR_HTTP_PORT_NOT_IMPLEMENTED_BY_BUILDER",
-		"PackerHTTPAddr": "ERR_HTTP_ADDR_NOT_IMPLEMENTED_BY_BUILDER",
-		"WinRMPassword":  "",
-	}
-	if f.ID == "" {
-		d["ID"] = "ERR_ID_NOT_IMPLEMENTED_BY_BUILDER"
-	}
-	if c, ok := conn.(communicator.Describer); ok {
-		c.Describe(d)
-		d["ConnType"] = string(o.Communicator)
-		d["SSHPublicKey"], d["SSHPrivateKey"] = f.PublicKey, f.PrivateKey
-	}
-	return d
-}
-
 // Describe implements [communicator.Describer].
-func (c *Client) Describe(data map[string]any) {
-	data["Host"], data["Port"] = c.Addr()
-	data["User"], data["Password"] = c.opts.Username, c.opts.Password
+func (c *Client) Describe() communicator.Connection {
+	host, port := c.Addr()
+	return communicator.Connection{Host: host, Port: port, User: c.opts.Username, Password: c.opts.Password}
 }
 
 // Access implements [communicator.Accessible].

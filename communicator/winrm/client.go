@@ -156,11 +156,10 @@ func (c *Client) locate(ctx context.Context) (endpoint, error) {
 }
 
 // Describe implements [communicator.Describer].
-func (c *Client) Describe(data map[string]any) {
+func (c *Client) Describe() communicator.Connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	data["Host"], data["Port"] = c.at.host, c.at.port
-	data["User"], data["Password"], data["WinRMPassword"] = c.opts.WinRMUsername, c.opts.WinRMPassword, c.opts.WinRMPassword
+	return communicator.Connection{Host: c.at.host, Port: c.at.port, User: c.opts.WinRMUsername, Password: c.opts.WinRMPassword, WinRM: true}
 }
 
 // Close implements [communicator.Communicator].

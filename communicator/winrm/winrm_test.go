@@ -113,12 +113,9 @@ func TestAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := map[string]any{}
-	c.Describe(data)
-	for name, want := range map[string]any{"Host": srv.Host, "Port": srv.Port, "User": srv.User, "Password": srv.Password, "WinRMPassword": srv.Password} {
-		if data[name] != want {
-			t.Errorf("%s is %v, want %v", name, data[name], want)
-		}
+	want := communicator.Connection{Host: srv.Host, Port: srv.Port, User: srv.User, Password: srv.Password, WinRM: true}
+	if got := c.Describe(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 	target.NotYet = func(error) bool { return false }
 	asked = 0

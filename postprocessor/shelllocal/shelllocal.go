@@ -51,7 +51,7 @@ func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Art
 	defer out.Flush()
 	local := &script.Local{
 		Options: p.options, Env: s.Run.Env,
-		BuildName: s.SourceName, BuilderType: s.SourceType, Data: in.Data, Render: t.RenderAll,
+		BuildName: s.SourceName, BuilderType: s.SourceType, Data: in.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
 	}

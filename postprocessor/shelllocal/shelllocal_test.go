@@ -21,7 +21,7 @@ func TestDocs(t *testing.T) {
 
 func TestShellLocal(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
-	in := &builder.Artifact{ID: "x", Data: map[string]any{"ID": "i-1"}}
+	in := &builder.Artifact{ID: "x", Data: builder.Data{"ID": builder.Text("i-1")}}
 	for _, body := range []string{
 		fmt.Sprintf(`inline = ["printf '%%s' \"$PACKER_BUILD_NAME {{.ID}}\" > %s"]`, out),
 		fmt.Sprintf("inline = [\"true\"]\nexecute_command = [\"printf '%%s' 'web {{.ID}}' > %s\"]", out),

@@ -40,7 +40,7 @@ type file struct {
 // Provision implements [provisioner.Provisioner].
 func (p *file) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
-	destination, err := c.RenderAll(p.Destination, m.Data)
+	destination, err := c.RenderAll(p.Destination, m.Data.Plain())
 	if err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}
@@ -56,7 +56,7 @@ func (p *file) Provision(ctx context.Context, s *step.Scope, m builder.Machine) 
 		sources = append(sources[:len(sources):len(sources)], p.Source)
 	}
 	for _, text := range sources {
-		source, err := c.RenderAll(text, m.Data)
+		source, err := c.RenderAll(text, m.Data.Plain())
 		if err != nil {
 			return fmt.Errorf("source: %w", err)
 		}
@@ -135,7 +135,7 @@ func uploadDir(ctx context.Context, m builder.Machine, source, destination strin
 		return err
 	}
 	parent, name := path.Split(path.Clean(destination))
-	if m.Data["ConnType"] == "winrm" || strings.HasPrefix(name, "~") || name == "." || name == ".." {
+	if m.Data["ConnType"].Text == "winrm" || strings.HasPrefix(name, "~") || name == "." || name == ".." {
 		return err
 	}
 	if there, failed := remote.Exists(ctx, m, strings.ReplaceAll(path.Clean(destination), "$", `\$`)); failed != nil || there {

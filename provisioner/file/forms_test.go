@@ -38,7 +38,7 @@ func sshd(t *testing.T, method ssh.TransferMethod, lines ...string) builder.Mach
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return builder.Machine{Communicator: c, Data: map[string]any{"ConnType": "ssh"}}
+	return builder.Machine{Communicator: c, Data: builder.Data{"ConnType": builder.Text("ssh")}}
 }
 
 // TestForms goes through the forms of source and destination, as scp has them.

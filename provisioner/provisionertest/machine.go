@@ -24,7 +24,7 @@ import (
 // here, in a home directory of their own.
 type Machine struct {
 	Home string
-	Data map[string]any // build.*
+	Data builder.Data // build.*
 
 	// Fault is asked before each call and may let it fail. n counts from 0.
 	Fault func(n int, call string) error
@@ -39,7 +39,7 @@ type Machine struct {
 
 // NewMachine returns a machine that lasts as long as the test.
 func NewMachine(t testing.TB) *Machine {
-	return &Machine{Home: t.TempDir(), Data: map[string]any{"ID": "i-test", "Host": "192.0.2.1", "Port": 22}}
+	return &Machine{Home: t.TempDir(), Data: builder.Data{"ID": builder.Text("i-test"), "Host": builder.Text("192.0.2.1"), "Port": builder.Number(22)}}
 }
 
 // Builder returns m as provisioners get it.

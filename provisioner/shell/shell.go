@@ -37,7 +37,7 @@ type shell struct {
 // Provision implements [provisioner.Provisioner].
 func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	r := &run{shell: p, Machine: remote.Machine{Machine: m, Scope: s, Patience: p.StartRetryTimeout}, path: p.remotePath()}
-	vars, err := p.Vars(r.render, s.SourceName, s.SourceType, m.Data)
+	vars, err := p.Vars(r.render, s.SourceName, s.SourceType, m.Data.Plain())
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (p *shellLocal) Provision(ctx context.Context, s *step.Scope, m builder.Mac
 	defer out.Flush()
 	local := &script.Local{
 		Options: &p.options.LocalOptions, Env: s.Run.Env,
-		BuildName: s.SourceName, BuilderType: s.SourceType, Data: m.Data, Render: t.RenderAll,
+		BuildName: s.SourceName, BuilderType: s.SourceType, Data: m.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
 	}

@@ -80,7 +80,7 @@ type windowsShell struct{ *Options }
 func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine builder.Machine) error {
 	m := &remote.Machine{Machine: machine, Scope: s, Patience: p.StartRetryTimeout}
 	render := func(text string) (string, error) { return m.Render(text, nil) }
-	vars, err := p.Vars(render, s.SourceName, s.SourceType, m.Data)
+	vars, err := p.Vars(render, s.SourceName, s.SourceType, m.Data.Plain())
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (w *work) provision(ctx context.Context, provision builder.Provision) error
 		return err
 	}
 	w.Data = interpolate.Data(w.Source)
-	w.Data["BuildRegion"], w.Data["ID"] = w.Session.Region, aws.ToString(w.instance.InstanceId)
+	w.Data["BuildRegion"], w.Data["ID"] = builder.Text(w.Session.Region), builder.Text(aws.ToString(w.instance.InstanceId))
 	err = w.fill(ctx, provision)
 	return errors.Join(err, w.leave(context.WithoutCancel(ctx)))
 }
@@ -259,7 +259,7 @@ func (w *work) fill(ctx context.Context, provision builder.Provision) error {
 	}
 	machine := chroot.New(w.mounted, w.wrapped, w.Scope.Run.Env)
 	defer machine.Close()
-	w.Data["MountPath"], w.Data["Device"] = w.mounted, w.device
+	w.Data["MountPath"], w.Data["Device"] = builder.Text(w.mounted), builder.Text(w.device)
 	return step.Run(ctx, w.Scope, "provision", func(ctx context.Context) error {
 		return provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(w.Data)})
 	})

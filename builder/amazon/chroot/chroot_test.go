@@ -94,7 +94,7 @@ func TestBuild(t *testing.T) {
 	w, h := newWorld(t)
 	b := w.Bake(t)
 	b.Provision = func(_ context.Context, m builder.Machine) error {
-		if m.Data["MountPath"] != "/mnt/packer-amazon-chroot-volumes/xvdg" || m.Data["SourceAMIName"] != "debian-12-amd64-20260101-1" {
+		if m.Data["MountPath"].Text != "/mnt/packer-amazon-chroot-volumes/xvdg" || m.Data["SourceAMIName"].Text != "debian-12-amd64-20260101-1" {
 			t.Errorf("data %v", m.Data)
 		}
 		h.mu.Lock()

@@ -28,7 +28,7 @@ func TestInstanceGone(t *testing.T) {
 			w := newWorld(t)
 			b := w.Bake(t)
 			b.Provision = func(ctx context.Context, m builder.Machine) error {
-				_, err := w.Client("us-east-1").TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{m.Data["ID"].(string)}})
+				_, err := w.Client("us-east-1").TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{m.Data["ID"].Text}})
 				if err != nil {
 					t.Error(err)
 				}

@@ -35,7 +35,7 @@ snapshot_tags = { Snap = "yes" }
 func TestBuild(t *testing.T) {
 	w := newWorld(t)
 	b := w.Bake(t)
-	var data map[string]any
+	var data builder.Data
 	b.Provision = func(ctx context.Context, m builder.Machine) error {
 		data = m.Data
 		status, err := m.Run(ctx, communicator.Command{Line: "exit 7"})
@@ -61,8 +61,8 @@ func TestBuild(t *testing.T) {
 	if a.ID != wantID || a.Text != wantText {
 		t.Errorf("artifact is %q\n%s", a.ID, a.Text)
 	}
-	if data["User"] != "admin" || data["SourceAMIName"] != "debian-12-amd64-20260101-1" || data["BuildRegion"] != region ||
-		!strings.HasPrefix(data["SSHPublicKey"].(string), "ssh-ed25519 ") || data["SSHPrivateKey"] == "" {
+	if data["User"].Text != "admin" || data["SourceAMIName"].Text != "debian-12-amd64-20260101-1" || data["BuildRegion"].Text != region ||
+		!strings.HasPrefix(data["SSHPublicKey"].Text, "ssh-ed25519 ") || data["SSHPrivateKey"].Text == "" {
 		t.Errorf("build data: %v", data)
 	}
 	if _, leaked := a.Data["SSHPrivateKey"]; leaked {

@@ -377,8 +377,8 @@ func TestDebugKeyAndClearing(t *testing.T) {
 	b.Scope.Run.Debug = true
 	var file string
 	b.Provision = func(_ context.Context, m builder.Machine) error {
-		file = filepath.Join(w.Dir, "home", m.Data["ID"].(string), ".ssh", "authorized_keys")
-		public := strings.TrimSpace(m.Data["SSHPublicKey"].(string))
+		file = filepath.Join(w.Dir, "home", m.Data["ID"].Text, ".ssh", "authorized_keys")
+		public := strings.TrimSpace(m.Data["SSHPublicKey"].Text)
 		text := "ssh-ed25519 AAAAmine me@home\n" + public + " " + keyName(t, b) + "\n"
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return err

@@ -95,7 +95,7 @@ func TestWindows(t *testing.T) {
 			t.Errorf("got %+v, %v", st, err)
 		}
 		for k, want := range map[string]any{"ConnType": "winrm", "User": "Administrator", "WinRMPassword": w.WinRM.Password, "Port": 5985} {
-			if m.Data[k] != want {
+			if m.Data[k].Plain() != want {
 				t.Errorf("build.%s is %v, want %v", k, m.Data[k], want)
 			}
 		}

@@ -66,7 +66,7 @@ func TestBuild(t *testing.T) {
 			b := w.Bake(t)
 			b.Provision = func(_ context.Context, m builder.Machine) error {
 				// What a provisioner does after mkfs and mount.
-				dir := filepath.Join(w.Dir, "machines", m.Data["ID"].(string), machine.VolumesDir, "xvdf", machine.VolumeContent)
+				dir := filepath.Join(w.Dir, "machines", m.Data["ID"].Text, machine.VolumesDir, "xvdf", machine.VolumeContent)
 				return os.WriteFile(filepath.Join(dir, "hello"), []byte("from the volume"), 0o600)
 			}
 			a, err := b.Build(t.Context(), amazontest.Plain(small+more))

@@ -67,7 +67,7 @@ const mark = "\x01"
 // Expand asks the machine's login shell for a path whose variables have their
 // values. A path without any is returned as it is, and so is every path of Windows.
 func Expand(ctx context.Context, m builder.Machine, p string) (string, error) {
-	if !strings.Contains(p, "$") || m.Data["ConnType"] == "winrm" {
+	if !strings.Contains(p, "$") || m.Data["ConnType"].Text == "winrm" {
 		return p, nil
 	}
 	return Resolve(ctx, m, p)

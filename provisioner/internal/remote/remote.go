@@ -31,10 +31,7 @@ type Machine struct {
 
 // Render expands the {{ }} of an option with the values of build.* and more.
 func (m *Machine) Render(text string, more map[string]any) (string, error) {
-	data := maps.Clone(m.Data)
-	if data == nil {
-		data = map[string]any{}
-	}
+	data := m.Data.Plain()
 	maps.Copy(data, more)
 	s := m.Scope
 	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}

@@ -18,7 +18,6 @@ import (
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/ownership"
 	"bake/communicator"
-	"bake/communicator/ssh"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
 	"bake/step"
@@ -43,7 +42,7 @@ type Build struct {
 
 	// These are known once the machine is up.
 	Instance types.Instance // as it was when it had started
-	Data     map[string]any // values of build.*
+	Data     builder.Data   // values of build.*
 }
 
 // open connects to AWS, or to the cloud that stands in for it.
@@ -200,11 +199,14 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 }
 
 // values are the values of build.*.
-func (b *Build) values(m communicator.Communicator) map[string]any {
+func (b *Build) values(m communicator.Communicator) builder.Data {
 	key := b.Spec.Key
-	data := ssh.Data(&b.Machines.Options.Options, m, ssh.Facts{RunID: b.Scope.Run.ID, ID: aws.ToString(b.Instance.InstanceId), PublicKey: key.Public, PrivateKey: key.Private})
+	data := builder.MachineData(m, builder.Facts{
+		RunID: b.Scope.Run.ID, ID: aws.ToString(b.Instance.InstanceId), Communicator: string(b.Machines.Communicator),
+		PublicKey: key.Public, PrivateKey: key.Private,
+	})
 	maps.Copy(data, interpolate.Data(b.Source))
-	data["BuildRegion"] = b.Session.Region
+	data["BuildRegion"] = builder.Text(b.Session.Region)
 	return data
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
 	"bake/step"
@@ -115,7 +116,7 @@ func New(s *step.Scope, src *schema.Source, region string) *Text {
 // With returns the same text renderer with what is known of the source image.
 func (t *Text) With(image types.Image) *Text {
 	c := *t
-	c.data = Data(image)
+	c.data = Data(image).Plain()
 	c.data["BuildRegion"] = t.data["BuildRegion"]
 	tags := map[string]any{}
 	for _, tag := range image.Tags {
@@ -126,13 +127,13 @@ func (t *Text) With(image types.Image) *Text {
 }
 
 // Data is what a source image gives to build.* and to rendered options.
-func Data(image types.Image) map[string]any {
-	return map[string]any{
-		"SourceAMI":             aws.ToString(image.ImageId),
-		"SourceAMIName":         aws.ToString(image.Name),
-		"SourceAMICreationDate": aws.ToString(image.CreationDate),
-		"SourceAMIOwner":        aws.ToString(image.OwnerId),
-		"SourceAMIOwnerName":    aws.ToString(image.ImageOwnerAlias),
+func Data(image types.Image) builder.Data {
+	return builder.Data{
+		"SourceAMI":             builder.Text(aws.ToString(image.ImageId)),
+		"SourceAMIName":         builder.Text(aws.ToString(image.Name)),
+		"SourceAMICreationDate": builder.Text(aws.ToString(image.CreationDate)),
+		"SourceAMIOwner":        builder.Text(aws.ToString(image.OwnerId)),
+		"SourceAMIOwnerName":    builder.Text(aws.ToString(image.ImageOwnerAlias)),
 	}
 }
 
