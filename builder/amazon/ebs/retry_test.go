@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/wait"
 	"bake/cloud/ec2"
 	"bake/step"
 )
@@ -157,5 +160,38 @@ func TestRefusedIsNotOwned(t *testing.T) {
 		if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestFailingService: while the SDK repeats a call to a service that is out of order,
+// the user is told of it, in the step that waits.
+func TestFailingService(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var first time.Time
+	repaired := false
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if c.Action != "DescribeRegions" || repaired { // of which there is one at a time
+			serve(rw)
+			return
+		}
+		if first.IsZero() {
+			first = time.Now()
+		}
+		repaired = time.Since(first) > wait.Trouble+time.Second
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}
+	b := w.Bake(t)
+	if _, err := b.Build(t.Context(), plain("ami_name = \"web\"\nskip_create_ami = true\nmax_retries = 40")); err != nil {
+		t.Error(err)
+	}
+	if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+		t.Error(err)
+	}
+	said := slices.ContainsFunc(b.Events, func(e step.Event) bool {
+		return e.Step != "" && strings.Contains(e.Text, "EC2 in us-east-1 has been failing for ")
+	})
+	if !said {
+		t.Error("nothing was said")
 	}
 }

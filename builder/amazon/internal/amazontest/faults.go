@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,8 @@ type fault struct {
 	refuse  bool // it is answered with an error and not carried out
 	perform bool // it is carried out
 	lose    bool // its answer does not arrive
+	cut     bool // half of it does
+	garble  bool // something else does, as from a proxy
 	cancel  bool // the build is cancelled while it goes on
 	kill    bool // and nothing is torn down by the build itself
 }
@@ -29,6 +32,8 @@ type fault struct {
 var faults = []fault{
 	{name: "refused", refuse: true},
 	{name: "answer lost", perform: true, lose: true},
+	{name: "answer cut", perform: true, cut: true},
+	{name: "answer garbled", perform: true, garble: true},
 	{name: "cancelled before", lose: true, cancel: true},
 	{name: "cancelled after", perform: true, cancel: true},
 	{name: "killed before", lose: true, cancel: true, kill: true},
@@ -100,8 +105,17 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 		for k, v := range answer.Header() {
 			rw.Header()[k] = v
 		}
+		body := answer.Body.Bytes()
+		switch {
+		case f.cut:
+			rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			body = body[:len(body)/2]
+		case f.garble:
+			rw.Header().Del("Content-Length")
+			body = []byte("<html>The gateway has lost its way.</html>")
+		}
 		rw.WriteHeader(answer.Code)
-		_, _ = rw.Write(answer.Body.Bytes())
+		_, _ = rw.Write(body)
 	}
 	w.Mu.Unlock()
 
