@@ -152,7 +152,7 @@ func (anyProfile) Find(account, name, arn string) (Profile, bool) {
 		arn = "arn:aws:iam::" + account + ":instance-profile/" + name
 	}
 	_, last, _ := strings.Cut(arn, "/")
-	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName.MatchString(last)
+	return Profile{ARN: arn, ID: "AIPA" + strings.ToUpper(fingerprint(arn)) + "0", Role: last}, profileName().MatchString(last)
 }
 
 func (anyProfile) Lend(string, string, string) (Credentials, bool) { return Credentials{}, false }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -178,7 +179,7 @@ func errTokenMisused() error {
 	return wire.Errorf("IdempotentParameterMismatch", "The client token you have provided was already used with different parameters.")
 }
 
-var profileName = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+var profileName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{1,128}$`) })
 
 // checkRun checks the parameters that need no look at the state.
 func checkRun(in *ec2.RunInstancesInput, img *image) error {

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -85,7 +86,7 @@ func (t *launchTemplate) shown(v *templateVersion) (types.LaunchTemplateVersion,
 // is no text: any text leaves the device out.
 const leftOut = "true"
 
-var templateName = regexp.MustCompile(`^[\w().\-/]{3,125}$`)
+var templateName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w().\-/]{3,125}$`) })
 
 func errNoTemplate(id, name string) error {
 	if id != "" {
@@ -115,7 +116,7 @@ func (s *state) CreateLaunchTemplate(ctx context.Context, in *ec2.CreateLaunchTe
 	if err := checkTemplate(in.LaunchTemplateData); err != nil {
 		return nil, err
 	}
-	if !templateName.MatchString(aws.ToString(in.LaunchTemplateName)) {
+	if !templateName().MatchString(aws.ToString(in.LaunchTemplateName)) {
 		return nil, wire.Errorf("InvalidLaunchTemplateName.MalformedException", "A launch template name must be between 3 and 125 characters, and contain letters, numbers, and the characters: -, ., (, ), /, _.")
 	}
 	if have, err := s.findTemplate(c, nil, in.LaunchTemplateName); err == nil {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -86,8 +87,8 @@ func (s *Service) read(id string, f func(*account) error) error {
 }
 
 var (
-	entityName = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
-	entityPath = regexp.MustCompile(`^(/|/[!-~]+/)$`)
+	entityName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{1,128}$`) })
+	entityPath = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/|/[!-~]+/)$`) })
 )
 
 // longestRole is the length that the name of a role may have; other names are only
@@ -98,7 +99,7 @@ func checkName(parameter string, name *string) error {
 	if n := aws.ToString(name); parameter == "roleName" && len(n) > longestRole {
 		return wire.Errorf("ValidationError", "1 validation error detected: Value '%s' at 'roleName' failed to satisfy constraint: Member must have length less than or equal to %d", n, longestRole)
 	}
-	if !entityName.MatchString(aws.ToString(name)) {
+	if !entityName().MatchString(aws.ToString(name)) {
 		return wire.Errorf("ValidationError", "The specified value for %s is invalid. It must contain only alphanumeric characters and/or the following: +=,.@_-", parameter)
 	}
 	return nil
@@ -108,7 +109,7 @@ func checkPath(path *string) (string, error) {
 	if path == nil {
 		return "/", nil
 	}
-	if !entityPath.MatchString(*path) {
+	if !entityPath().MatchString(*path) {
 		return "", wire.Errorf("ValidationError", "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.")
 	}
 	return *path, nil

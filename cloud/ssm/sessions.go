@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -36,7 +37,7 @@ type Machines interface {
 	DialManaged(ctx context.Context, c wire.Caller, id string, port uint16) (net.Conn, error)
 }
 
-var targetPattern = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+var targetPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
 
 // portDocument is the only document that sessions can have.
 const portDocument = "AWS-StartPortForwardingSession"
@@ -44,7 +45,7 @@ const portDocument = "AWS-StartPortForwardingSession"
 // StartSession begins a session that forwards a port of an instance.
 func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (*ssm.StartSessionOutput, error) {
 	c := wire.CallerFrom(ctx)
-	connected := targetPattern.MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
+	connected := targetPattern().MatchString(*in.Target) && s.opts.Machines.Managed(c, *in.Target)
 	if in.DocumentName == nil && connected {
 		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no sessions with a shell, only those of %s.", portDocument)
 	}

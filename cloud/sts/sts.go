@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -51,8 +52,8 @@ func (s *Service) GetCallerIdentity(ctx context.Context, _ *sts.GetCallerIdentit
 }
 
 var (
-	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
-	roleARN     = regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/.+$`)
+	sessionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) })
+	roleARN     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/.+$`) })
 )
 
 // How long any session may last, in seconds.
@@ -66,12 +67,12 @@ func (s *Service) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput) (*sts
 		return wire.Errorf("ValidationError", format, args...)
 	}
 	name := aws.ToString(in.RoleSessionName)
-	if !sessionName.MatchString(name) {
+	if !sessionName().MatchString(name) {
 		return nil, invalid("1 validation error detected: Value '%s' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*", name)
 	}
 	caller, _ := c.Principal()
 	arn := aws.ToString(in.RoleArn)
-	if !roleARN.MatchString(arn) {
+	if !roleARN().MatchString(arn) {
 		return nil, invalid("%s is invalid", arn)
 	}
 	seconds := 3600

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -138,8 +137,6 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
-var longFlag = regexp.MustCompile(`^-[A-Za-z][A-Za-z-]`)
-
 // singleDash makes the command line readable for pflag, which takes "-var" for
 // three flags of one letter: Packer's users type long flags with one dash.
 func singleDash(args []string) []string {
@@ -149,12 +146,18 @@ func singleDash(args []string) []string {
 			copy(out[i:], args[i:])
 			break
 		}
-		if longFlag.MatchString(a) {
+		if longFlag(a) {
 			a = "-" + a
 		}
 		out[i] = a
 	}
 	return out
+}
+
+// longFlag reports whether a has one dash and a name of more than one letter.
+func longFlag(a string) bool {
+	letter := func(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+	return len(a) > 2 && a[0] == '-' && letter(a[1]) && (letter(a[2]) || a[2] == '-')
 }
 
 // flagError explains what is wrong with a flag, and names the one that was meant.

@@ -193,13 +193,15 @@ func (e *authError) Error() string {
 
 // suggestedUser returns the user that a machine tells others to log in as, or "".
 func suggestedUser(said string) string {
-	if m := suggestion.FindStringSubmatch(said); m != nil {
+	if m := suggestion().FindStringSubmatch(said); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-var suggestion = regexp.MustCompile(`(?i)log ?in as (?:the )?(?:user )?["']?([a-z_][a-z0-9_.-]*)["']? (?:user )?(?:rather|instead)`)
+var suggestion = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)log ?in as (?:the )?(?:user )?["']?([a-z_][a-z0-9_.-]*)["']? (?:user )?(?:rather|instead)`)
+})
 
 func (e *authError) Unwrap() error { return e.err }
 

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"bake/internal/procgroup"
@@ -181,19 +182,21 @@ func (l *Local) extension() string {
 
 var (
 	shells   = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"}
-	command  = regexp.MustCompile(`^-[a-z]*c$`)
-	varsHere = regexp.MustCompile(`\{\{-?\s*\.Vars\s*-?\}\}`)
-	varsOnly = regexp.MustCompile(`^\s*\{\{-?\s*\.Vars\s*-?\}\}\s*$`)
-	drive    = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
-	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	shellOwn = regexp.MustCompile(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
+	command  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-[a-z]*c$`) })
+	varsHere = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\{\{-?\s*\.Vars\s*-?\}\}`) })
+	varsOnly = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*\{\{-?\s*\.Vars\s*-?\}\}\s*$`) })
+	drive    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z]:[\\/]`) })
+	name     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`) })
+	shellOwn = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:_|IFS|ENV|PATH|HOME|PWD|OLDPWD|CDPATH|GLOBIGNORE|POSIXLY_CORRECT|SHELLOPTS|UID|EUID|PPID|PS[0-9]|LANG|LC_.*|LD_.*|DYLD_.*|BASH.*)$`)
+	})
 )
 
 // expanded reports whether word i of a command line is the text of a shell that
 // expands variables where the assignments stand in it. Their values are in the
 // environment of the shell then: arguments can be read by everybody on this computer.
 func (o *LocalOptions) expanded(line []string, i int) bool {
-	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command.MatchString(line[i-1]) {
+	if i < 2 || !slices.Contains(shells, filepath.Base(line[0])) || !command().MatchString(line[i-1]) {
 		return false
 	}
 	for _, flag := range line[1:i] {
@@ -201,7 +204,7 @@ func (o *LocalOptions) expanded(line []string, i int) bool {
 			return false
 		}
 	}
-	places := varsHere.FindAllStringIndex(line[i], -1)
+	places := varsHere().FindAllStringIndex(line[i], -1)
 	if len(places) == 0 || !strings.Contains(o.format(), "'%s'") {
 		return false
 	}
@@ -212,7 +215,7 @@ func (o *LocalOptions) expanded(line []string, i int) bool {
 // carried reports whether a variable can be put into the environment of a shell
 // without a meaning for the shell itself.
 func carried(variable string) bool {
-	return name.MatchString(variable) && !shellOwn.MatchString(variable)
+	return name().MatchString(variable) && !shellOwn().MatchString(variable)
 }
 
 func tempScript(text, extension string) (path string, err error) {
@@ -284,7 +287,7 @@ func (l *Local) command(path string, vars map[string]string) (args, env []string
 	for i, text := range line {
 		var assigned string
 		assigned, env = l.assigned(line, i, vars, env)
-		if assigned == "" && varsOnly.MatchString(text) {
+		if assigned == "" && varsOnly().MatchString(text) {
 			continue // the word, not an empty one
 		}
 		data["Vars"] = assigned
@@ -327,7 +330,7 @@ func (l *Local) assigned(line []string, i int, vars map[string]string, env []str
 // for Linux.
 func linuxPath(path string) string {
 	slashed := strings.ReplaceAll(path, `\`, "/")
-	if !drive.MatchString(slashed) {
+	if !drive().MatchString(slashed) {
 		return slashed
 	}
 	return "/mnt/" + strings.ToLower(slashed[:1]) + slashed[2:]

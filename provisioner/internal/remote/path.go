@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"bake/builder"
 	"bake/communicator"
 )
 
 var (
-	variable = regexp.MustCompile(`^\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
-	uses     = regexp.MustCompile(strings.TrimPrefix(variable.String(), "^"))
-	home     = regexp.MustCompile(`^~[A-Za-z0-9_.-]*(?:/|$)`)
-	plain    = regexp.MustCompile(`^[A-Za-z0-9/._-]+`)
-	wildcard = regexp.MustCompile(`^[][*?!^-]+`)
+	variable = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
+	})
+	uses     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(strings.TrimPrefix(variable().String(), "^")) })
+	home     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^~[A-Za-z0-9_.-]*(?:/|$)`) })
+	plain    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9/._-]+`) })
+	wildcard = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[][*?!^-]+`) })
 )
 
 // Word makes a path one word for the machine's shell, which expands a "~" at its
@@ -30,18 +33,18 @@ func Word(p string, wildcards bool) string {
 		p = p[n:]
 		return text
 	}
-	b.WriteString(take(len(home.FindString(p))))
+	b.WriteString(take(len(home().FindString(p))))
 	for p != "" {
-		if m := variable.FindStringSubmatch(p); m != nil {
+		if m := variable().FindStringSubmatch(p); m != nil {
 			take(len(m[0]))
 			b.WriteString(`"$` + m[1] + m[2] + `"`)
 			continue
 		}
-		if n := len(plain.FindString(p)); n > 0 {
+		if n := len(plain().FindString(p)); n > 0 {
 			b.WriteString(take(n))
 			continue
 		}
-		if n := len(wildcard.FindString(p)); wildcards && n > 0 {
+		if n := len(wildcard().FindString(p)); wildcards && n > 0 {
 			b.WriteString(take(n))
 			continue
 		}
@@ -76,7 +79,7 @@ func Expand(ctx context.Context, m builder.Machine, p string) (string, error) {
 // Resolve is Expand that also resolves a "~" at the start. A variable that is not
 // set is an error: without it, a path would lead somewhere else.
 func Resolve(ctx context.Context, m builder.Machine, p string) (string, error) {
-	used := uses.FindAllString(strings.ReplaceAll(p, `\$`, ""), -1)
+	used := uses().FindAllString(strings.ReplaceAll(p, `\$`, ""), -1)
 	line := `printf '\001%s' ` + Word(p, false)
 	for _, v := range used {
 		line += " " + Word(v, false)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -143,11 +144,11 @@ func FromSnapshot(d *device.Mapping, snapshot string) types.BlockDeviceMapping {
 	return m
 }
 
-var unixDevice = regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9/]*$`)
+var unixDevice = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(/dev/)?[a-z][a-z0-9/]*$`) })
 
 // ValidDevice complains about what is no name of a device.
 func ValidDevice(c *schema.Checker, name *string) {
-	if !unixDevice.MatchString(*name) {
+	if !unixDevice().MatchString(*name) {
 		c.Errorf(name, "Not a device name", "%q is not a device name such as /dev/xvdf.", *name)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"bake/builder/amazon/internal/device"
@@ -547,7 +548,7 @@ func (o *Options) validateNetwork(c *schema.Checker) {
 	}
 }
 
-var burstable = regexp.MustCompile(`^(t2|t3|t3a|t4g)\.`)
+var burstable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(t2|t3|t3a|t4g)\.`) })
 
 // Unlimited reports whether the instance may burst without limit.
 func (o *Options) Unlimited() bool { return o.EnableUnlimitedCredits || o.EnableT2Unlimited }
@@ -556,7 +557,7 @@ func (o *Options) validateInstance(c *schema.Checker) {
 	if o.EnableT2Unlimited {
 		c.Warnf(&o.EnableT2Unlimited, "Deprecated argument", "enable_t2_unlimited is the old name of enable_unlimited_credits.")
 	}
-	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable.MatchString(t) }); o.Unlimited() && o.typesKnown(c) && i >= 0 {
+	if i := slices.IndexFunc(o.types(), func(t string) bool { return !burstable().MatchString(t) }); o.Unlimited() && o.typesKnown(c) && i >= 0 {
 		ptr := &o.EnableUnlimitedCredits
 		if !o.EnableUnlimitedCredits {
 			ptr = &o.EnableT2Unlimited

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -71,7 +72,7 @@ func (f *Filters) EC2() []types.Filter {
 }
 
 // wrongFilter is how EC2 says that it has no filter of a name.
-var wrongFilter = regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`)
+var wrongFilter = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)\bfilter '([^']+)' is (?:invalid|not valid)`) })
 
 // Blame puts an error that points at a filter in the place of one that EC2 gave for
 // its name. The filters must be those that src was decoded into, or nil.
@@ -79,7 +80,7 @@ func (f *Filters) Blame(src *schema.Source, err error) error {
 	if err == nil || f == nil {
 		return err
 	}
-	m := wrongFilter.FindStringSubmatch(err.Error())
+	m := wrongFilter().FindStringSubmatch(err.Error())
 	if m == nil || !access.Is(err, "InvalidParameterValue") {
 		return err
 	}
