@@ -48,7 +48,7 @@ func openAccounts(dir string) (accounts, error) {
 		return nil, err
 	default:
 		if err := json.Unmarshal(data, &a); err != nil || len(a) == 0 {
-			return nil, errors.Join(fmt.Errorf("%s is damaged; delete it to have new access keys", name), err)
+			return nil, errors.Join(fmt.Errorf("%s is damaged; delete it to get new access keys", name), err)
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "aws"), 0o700); err != nil {

@@ -27,9 +27,9 @@ func (e *InUseError) Error() string {
 		who = fmt.Sprintf("process %d", e.PID)
 	}
 	if e.URL == "" {
-		return fmt.Sprintf("the embedded cloud in %s is in use by %s: wait until it has ended, or use another directory", e.Dir, who)
+		return fmt.Sprintf("the embedded cloud in %s is in use by %s: wait until it exits, or use another directory", e.Dir, who)
 	}
-	return fmt.Sprintf("the embedded cloud in %s is in use by %s, which serves it at %s: use that as the endpoint, end the process, or use another directory", e.Dir, who, e.URL)
+	return fmt.Sprintf("the embedded cloud in %s is in use by %s, which serves it at %s: use that as the endpoint, stop the process, or use another directory", e.Dir, who, e.URL)
 }
 
 // dirLock keeps other processes out of a directory. endpoint.json in it tells

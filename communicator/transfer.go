@@ -39,7 +39,7 @@ func List(src fs.FS) (dirs, files []Entry, err error) {
 			case info.IsDir():
 				for _, a := range above {
 					if os.SameFile(a, info) {
-						return fmt.Errorf("%s is a symbolic link to a directory that holds it", name)
+						return fmt.Errorf("%s is a symbolic link to a directory that contains it", name)
 					}
 				}
 				dirs = append(dirs, Entry{name, info})

@@ -158,9 +158,9 @@ func (l *loader) references(ctx context.Context, attr *hcl.Attribute) (refs []re
 // Once they have been read, it is an error.
 func (l *loader) notYet(at hcl.Range, what string) hcl.Diagnostics {
 	if l.o.ReadData {
-		return problem(&at, "Value not known", "%s not known, and nothing will ever tell.", what)
+		return problem(&at, "Value not known", "%s unknown, even after the data sources were read.", what)
 	}
-	return warning(&at, "Not known yet", "%s known only when data sources are read, and cannot be checked before: -evaluate-datasources reads them.", what)
+	return warning(&at, "Not known yet", "%s known only after data sources are read, and cannot be checked before that; use -evaluate-datasources to read them.", what)
 }
 
 // use finds the source that a reference means: TYPE.NAME, or with anything before
@@ -206,7 +206,7 @@ func (l *loader) localName(attr *hcl.Attribute, u *use) hcl.Diagnostics {
 	if diags.HasErrors() {
 		rng := attr.Expr.Range()
 		return problem(&rng, "Name is not constant",
-			"The name of a source in a build must be a literal text, or the value of the dynamic block that makes the source.")
+			"The name of a source in a build must be a literal string, or the value of the dynamic block that makes the source.")
 	}
 	if !val.IsKnown() && !l.o.ReadData {
 		u.local, u.unsettled = lang.Unknown, true

@@ -213,7 +213,7 @@ func TestInputsFromOutside(t *testing.T) {
 		{name: "no equals sign", o: config.Options{Vars: []string{"region"}}, want: `"region" must have the form name=value`},
 		{name: "undeclared", o: config.Options{Vars: []string{"regoin=y"}}, want: `no such variable. Did you mean "region"?`},
 		{name: "no such file", o: config.Options{VarFiles: []string{"absent.hcl"}}, want: "error: Cannot read file"},
-		{name: "format", o: config.Options{VarFiles: []string{"v.txt"}}, files: map[string]string{"v.txt": ""}, want: "its format cannot be told"},
+		{name: "format", o: config.Options{VarFiles: []string{"v.txt"}}, files: map[string]string{"v.txt": ""}, want: "its format is unknown"},
 		{name: "undeclared in file", o: config.Options{VarFiles: []string{"v.hcl"}}, files: map[string]string{"v.hcl": "regoin = 1"}},
 		{name: "undeclared in file, warned of", o: config.Options{VarFiles: []string{"v.hcl"}, WarnUndeclared: true},
 			files: map[string]string{"v.hcl": "regoin = 1"}, want: `warning: Undeclared variable: No variable "regoin" is declared, so this value is not used. Did you mean "region"?`},

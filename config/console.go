@@ -47,7 +47,7 @@ func (out *Outline) evaluate(ctx context.Context, text string) (cty.Value, hcl.D
 	if diags.HasErrors() {
 		if strings.HasPrefix(strings.TrimSpace(text), "{{") {
 			return cty.DynamicVal, problem(diags[0].Subject, "Invalid expression",
-				"{{ }} calls of legacy JSON templates are not supported here. Write an expression as it stands in an HCL template, such as var.name or upper(\"x\").")
+				"{{ }} calls of legacy JSON templates are not supported here. Write an expression as in an HCL template, such as var.name or upper(\"x\").")
 		}
 		return cty.DynamicVal, diags
 	}
@@ -79,7 +79,7 @@ var absentInConsole = map[string]string{
 // excessive says what an expression has too much of.
 func excessive(text string) hcl.Diagnostics {
 	if len(text) > maxLength {
-		return problem(nil, "Expression too long", "An expression has at most %d bytes here.", maxLength)
+		return problem(nil, "Expression too long", "An expression can have at most %d bytes here.", maxLength)
 	}
 	tokens, _ := hclsyntax.LexExpression([]byte(text), consoleName, hcl.InitialPos)
 	depth := 0
@@ -90,7 +90,7 @@ func excessive(text string) hcl.Diagnostics {
 		if t.Type == hclsyntax.TokenNumberLit {
 			_, exp, _ := strings.Cut(strings.ToLower(string(t.Bytes)), "e")
 			if n, err := strconv.Atoi(exp); exp != "" && (err != nil || n > maxExponent || n < -maxExponent) {
-				return problem(&t.Range, "Number out of range", "Exponents are at most %d here.", maxExponent)
+				return problem(&t.Range, "Number out of range", "Exponents can be at most %d here.", maxExponent)
 			}
 		}
 	}

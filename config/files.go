@@ -73,7 +73,7 @@ func Helpful(diags hcl.Diagnostics) hcl.Diagnostics {
 		return diags
 	}
 	last := *diags[shown-1]
-	last.Detail += fmt.Sprintf("\n\nMore errors in the rest of the file, which are likely to come of this one, are not shown: %d.", len(diags)-shown)
+	last.Detail += fmt.Sprintf("\n\nMore errors in the rest of the file, probably caused by this one, are not shown: %d.", len(diags)-shown)
 	return append(diags[:shown-1:shown-1], &last)
 }
 
@@ -123,7 +123,7 @@ func (r *reader) find(path string) (template, hcl.Diagnostics) {
 		if diags := r.legacyIn(path, entries); diags != nil {
 			return t, diags
 		}
-		return t, problem(nil, "No template files", "The directory %s holds no file that ends in .pkr.hcl or .pkr.json.", path)
+		return t, problem(nil, "No template files", "The directory %s contains no file that ends in .pkr.hcl or .pkr.json.", path)
 	}
 	return t, nil
 }
@@ -141,7 +141,7 @@ func problem(at *hcl.Range, summary, format string, args ...any) hcl.Diagnostics
 
 // duplicate complains about a second declaration of a name; the first is at first.
 func duplicate(at *hcl.Range, what, name string, first hcl.Range) hcl.Diagnostics {
-	diags := problem(at, "Duplicate "+what, "There is a %s %q already, at %s.", what, name, first)
+	diags := problem(at, "Duplicate "+what, "There is already a %s %q, at %s.", what, name, first)
 	diags[0].Extra = again{fmt.Sprintf("%s %q", what, name), first}
 	return diags
 }
@@ -174,8 +174,8 @@ func (l *loader) together(diags hcl.Diagnostics) hcl.Diagnostics {
 	l.t.Builds = nil
 	example := shared[0].Extra.(again)
 	lead := problem(nil, "Files that do not belong together",
-		"All template files of a folder are one template, but in %s names are declared in more than one of them, %d times in all; for example %s in both %s and %s. "+
-			"If each file is a template of its own, name the one that you mean: %[4]s. The first %[6]d of the duplicates follow.",
+		"All template files in a folder form one template, but in %s names are declared more than once, %d times in all; for example %s in both %s and %s. "+
+			"If each file is a template of its own, name one of them on the command line, such as %[4]s. The first %[6]d duplicates follow.",
 		l.o.Path, len(shared), example.what, example.first.Filename, shared[0].Subject.Filename, maxAgain)
 	return append(lead, shared[:maxAgain]...)
 }

@@ -36,7 +36,7 @@ func legacySection(name string, src []byte) (at hcl.Range, ok bool) {
 // legacyProblem says what to do with a legacy JSON template.
 func legacyProblem(name string, at hcl.Range) hcl.Diagnostics {
 	return problem(&at, "Legacy JSON template",
-		"This is a legacy JSON template, which bake does not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file as it is.", shellWord(name), name)
+		"This is a legacy JSON template, which bake does not run. Convert it, and use the result instead:\n\n  bake hcl2_upgrade %s\n\nThat writes %s.pkr.hcl and leaves this file unchanged.", shellWord(name), name)
 }
 
 // notHCL is what is wrong with a template file whose name ends neither in
@@ -51,7 +51,7 @@ func (r *reader) notHCL(path string) hcl.Diagnostics {
 		return legacyProblem(path, at)
 	}
 	return problem(nil, "Not an HCL template",
-		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; a legacy JSON template, with builders and provisioners, is converted by\n\n  bake hcl2_upgrade %s", path, shellWord(path))
+		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; if it is a legacy JSON template, with builders and provisioners, convert it with\n\n  bake hcl2_upgrade %s", path, shellWord(path))
 }
 
 // legacyIn returns what to do with a directory that holds only legacy JSON

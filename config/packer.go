@@ -48,7 +48,7 @@ func requiredVersion(attr *hcl.Attribute) hcl.Diagnostics {
 	}
 	if !constraints.Check(version.Must(version.NewVersion(LanguageVersion))) {
 		return problem(&rng, "Unsupported Packer version",
-			"This template asks for Packer %s; the template language understood here is that of Packer %s.", text, LanguageVersion)
+			"This template requires Packer %s; bake reads the template language of Packer %s.", text, LanguageVersion)
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func parseConstraint(text string) (version.Constraints, error) {
 	}
 	for _, c := range constraints {
 		if c.Prerelease() {
-			return nil, fmt.Errorf("%q names a prerelease; constraints are about releases", text)
+			return nil, fmt.Errorf("%q is a prerelease; constraints can only use releases", text)
 		}
 	}
 	return constraints, nil
@@ -77,7 +77,7 @@ func requiredPlugin(attr *hcl.Attribute) (Plugin, hcl.Diagnostics) {
 		return Plugin{}, diags
 	}
 	if val.IsNull() || !val.Type().IsObjectType() {
-		return shape("A requirement is an object of a source and a version.")
+		return shape("A requirement must be an object with a source and a version.")
 	}
 	p := Plugin{Name: attr.Name, Range: attr.Range}
 	fields := map[string]*string{"source": &p.Source, "version": &p.Version}
@@ -85,7 +85,7 @@ func requiredPlugin(attr *hcl.Attribute) (Plugin, hcl.Diagnostics) {
 		field, ok := fields[name]
 		switch {
 		case !ok:
-			return shape("A requirement has a source and a version, and no %q.", name)
+			return shape("A requirement has only a source and a version, not %q.", name)
 		case v.IsNull() || v.Type() != cty.String:
 			return shape("The %s must be a string.", name)
 		}

@@ -28,7 +28,7 @@ func (l *loader) registry(ctx context.Context, blocks hcl.Blocks) hcl.Diagnostic
 	for _, block := range blocks {
 		if taken != nil {
 			diags = append(diags, problem(&block.DefRange, "Duplicate hcp_packer_registry",
-				"There can be only one here; the first one is at %s. Take this one out.", taken.DefRange)...)
+				"Only one is allowed; the first one is at %s. Remove this one.", taken.DefRange)...)
 			continue
 		}
 		taken = block
@@ -57,11 +57,11 @@ func (l *loader) registryBlock(ctx context.Context, block *hcl.Block) hcl.Diagno
 	}
 	if n := utf8.RuneCountInString(description); n > maxDescription {
 		diags = append(diags, problem(at("description"), "Description too long",
-			"It has %d characters; the registry takes %d. Shorten it.", n, maxDescription)...)
+			"It has %d characters; the registry allows %d. Shorten it.", n, maxDescription)...)
 	}
 	if attrs["labels"] != nil && attrs["bucket_labels"] != nil {
 		diags = append(diags, problem(&attrs["labels"].NameRange, "Both labels and bucket_labels",
-			"The argument labels is the older name of bucket_labels: use bucket_labels alone.")...)
+			"The argument labels is the old name of bucket_labels: use only bucket_labels.")...)
 	}
 	if diags.HasErrors() {
 		return diags

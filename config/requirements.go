@@ -29,7 +29,7 @@ func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostic
 // several files may need the same plugin.
 func (p *Plugin) also(q Plugin) hcl.Diagnostics {
 	if !p.Is(q.Source) {
-		return problem(&q.Range, "Two plugins of one name", "The name %q is that of the plugin %s already, at %s; this is %s. Give one of them another name.",
+		return problem(&q.Range, "Two plugins with the same name", "The name %q is already used for the plugin %s, at %s; this one is %s. Rename one of them.",
 			q.Name, p.Source, p.Range, q.Source)
 	}
 	if p.Version != q.Version {

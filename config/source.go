@@ -81,14 +81,14 @@ func (c *Component) overrides(ec *hcl.EvalContext) (map[string]cty.Value, hcl.Di
 	}
 	rng := c.override.Range()
 	if !isObject(val) {
-		return nil, problem(&rng, "Invalid override", "An override is an object that has an object of arguments for each source: override = { NAME = { ... } }.")
+		return nil, problem(&rng, "Invalid override", "An override must be an object with an object of arguments for each source: override = { NAME = { ... } }.")
 	}
 	all := val.AsValueMap()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		switch v := all[name]; {
 		case !v.IsNull() && v.IsKnown() && !isObject(v):
 			diags = append(diags, problem(&rng, "Invalid override",
-				"override.%s is not an object. An override has an object of arguments for each source: override = { NAME = { ... } }.", name)...)
+				"override.%s is not an object. An override must have an object of arguments for each source: override = { NAME = { ... } }.", name)...)
 		case !c.unsettled && !slices.Contains(c.locals, name):
 			diags = append(diags, warning(&rng, "Unknown source in override", "No source of this build has the name %q.%s", name, lang.DidYouMean(name, c.locals))...)
 		}

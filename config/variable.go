@@ -94,7 +94,7 @@ func (v *Variable) setDefault(attr *hcl.Attribute, ec *hcl.EvalContext, typed bo
 		v.refuse(attr.Expr.Range())
 		rng := refs[0].SourceRange()
 		return problem(&rng, "Default is not constant",
-			"The default of a variable cannot refer to other values. Put what is computed into a local value.")
+			"The default of a variable cannot refer to other values. Use a local value for what has to be computed.")
 	}
 	val, diags := attr.Expr.Value(ec)
 	if diags.HasErrors() {
@@ -146,7 +146,7 @@ func checkCondition(expr hcl.Expression, variable string) hcl.Diagnostics {
 		}
 		if name != variable {
 			rng := ref.SourceRange()
-			return problem(&rng, "Invalid validation condition", "The condition can refer to var.%s and to nothing else.", variable)
+			return problem(&rng, "Invalid validation condition", "The condition can refer only to var.%s.", variable)
 		}
 		found = true
 	}
@@ -246,7 +246,7 @@ func (v *Variable) validate(funcs map[string]function.Function) hcl.Diagnostics 
 			diags = append(diags, problem(&rng, "Invalid validation result", "The condition must be true or false, not null.")...)
 		case !val.IsKnown(), val.True():
 		default:
-			diags = append(diags, problem(&v.From, "Invalid value for variable", "%s\n\nThis is what the validation rule of variable %q at %s says.", rule.message, v.Name, rng)...)
+			diags = append(diags, problem(&v.From, "Invalid value for variable", "%s\n\nThis was checked by the validation rule of variable %q at %s.", rule.message, v.Name, rng)...)
 		}
 	}
 	return diags
@@ -279,7 +279,7 @@ func (in *inputs) fromEnv(env []string) (diags hcl.Diagnostics) {
 // a warning if warn is set.
 func (in *inputs) fromFile(name string, warn bool) hcl.Diagnostics {
 	if ext := filepath.Ext(name); ext != ".hcl" && ext != ".json" {
-		return problem(nil, "Unknown format of variable file", "%s ends neither in .hcl nor in .json, so its format cannot be told.", name)
+		return problem(nil, "Unknown format of variable file", "%s ends neither in .hcl nor in .json, so its format is unknown.", name)
 	}
 	f, diags := in.reader.parse(name)
 	if diags.HasErrors() {

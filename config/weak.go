@@ -33,7 +33,7 @@ func (w *weak) check(what, name string, at hcl.Range, val cty.Value) {
 	defer w.mu.Unlock()
 	w.diags = lang.AppendNew(w.diags, hcl.Diagnostics{{
 		Severity: hcl.DiagWarning, Summary: "Sensitive value is short or common", Subject: &at,
-		Detail: fmt.Sprintf("The value of the sensitive %s %q is short, a single word or a number. In the output of scripts it is masked only where it stands as a word of its own, and in bake's own messages only where it is quoted. Use a secret of at least 8 characters that is not a word.", what, name),
+		Detail: fmt.Sprintf("The value of the sensitive %s %q is short, a single word or a number. In the output of scripts it is masked only as a whole word, and in bake's own messages only in quotes. Use a secret of at least 8 characters that is not a word.", what, name),
 	}})
 }
 

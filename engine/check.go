@@ -84,7 +84,7 @@ func find[C any](t *config.Template, r component.Registry[C], what string, c *co
 	}
 	hint := lang.DidYouMean(c.Type, r.Names())
 	if hint == "" {
-		hint = " Built-in plugins: " + strings.Join(r.Names(), ", ") + "."
+		hint = " Built in: " + strings.Join(r.Names(), ", ") + "."
 	}
 	return nil, hcl.Diagnostics{{
 		Severity: hcl.DiagError, Summary: "Unknown " + what, Subject: &c.TypeRange,

@@ -267,7 +267,7 @@ func (t *transcript) progress(e step.Event) []entry {
 	}
 	shown := text
 	if text == last.text {
-		shown += fmt.Sprintf(", still going on after %s", clock(e.Time.Sub(last.first)))
+		shown += fmt.Sprintf(", still running after %s", clock(e.Time.Sub(last.first)))
 	}
 	t.announced[key] = told{last.first, e.Time, text}
 	return t.lines(e, say, shown)
@@ -283,7 +283,7 @@ func (t *transcript) summary(e step.Event) []entry {
 			}
 		}
 		if t.left {
-			return append(out, entry{level: say, text: "\nCancelled builds after being interrupted; not all that they had made could be deleted."})
+			return append(out, entry{level: say, text: "\nCancelled builds after being interrupted; not everything they created could be deleted."})
 		}
 		return append(out, entry{level: say, text: "\nCleanly cancelled builds after being interrupted."})
 	}
@@ -312,7 +312,7 @@ func (t *transcript) summary(e step.Event) []entry {
 		}
 	}
 	if parts > 0 {
-		out = append(out, entry{level: say, text: "\n==> Builds with errors have made these artifacts, which are kept:"})
+		out = append(out, entry{level: say, text: "\n==> Builds with errors created these artifacts, which are kept:"})
 		for _, o := range t.builds {
 			if o.err != nil && len(o.artifacts) > 0 {
 				out = append(out, o.entries()...)

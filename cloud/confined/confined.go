@@ -106,7 +106,7 @@ func same(a, b *os.File) error {
 	}
 	y, err := b.Stat()
 	if err == nil && !os.SameFile(x, y) {
-		err = &os.PathError{Op: "rename", Path: a.Name(), Err: errors.New("it was replaced meanwhile")}
+		err = &os.PathError{Op: "rename", Path: a.Name(), Err: errors.New("it was replaced in the meantime")}
 	}
 	return err
 }

@@ -26,7 +26,7 @@ type spotRequest struct {
 func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if in.Type != types.FleetTypeInstant {
-		return nil, wire.Errorf("Unsupported", "The embedded cloud has fleets of the type instant only.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud supports only fleets of the type instant.")
 	}
 	if _, err := tagsFor(in.TagSpecifications, "fleet", kindInstance.resource, kindVolume.resource); err != nil {
 		return nil, err

@@ -641,7 +641,7 @@ func (s *state) RegisterImage(ctx context.Context, in *ec2.RegisterImageInput) (
 	img.BootMode, img.TpmSupport, img.ImdsSupport = in.BootMode, in.TpmSupport, in.ImdsSupport
 	img.EnaSupport, img.SriovNetSupport = in.EnaSupport, notEmpty(in.SriovNetSupport)
 	if v := aws.ToString(in.VirtualizationType); v != "" && v != "hvm" {
-		return nil, wire.Errorf("Unsupported", "The embedded cloud runs images of the virtualization type hvm only.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud runs only images with the virtualization type hvm.")
 	}
 	for _, b := range in.BlockDeviceMappings {
 		if b.NoDevice != nil {

@@ -72,7 +72,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 
 func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error) {
 	if len(in.DiskContainers) != 1 {
-		return nil, wire.Errorf("InvalidParameter", "The embedded cloud imports one disk, not %d.", len(in.DiskContainers))
+		return nil, wire.Errorf("InvalidParameter", "The embedded cloud imports a single disk, not %d.", len(in.DiskContainers))
 	}
 	d := in.DiskContainers[0]
 	switch {

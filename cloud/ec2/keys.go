@@ -61,7 +61,7 @@ func (s *Service) addKey(c wire.Caller, name *string, key ssh.PublicKey, fingerp
 // OpenSSH's form.
 func (s *Service) CreateKeyPair(ctx context.Context, in *ec2.CreateKeyPairInput) (*ec2.CreateKeyPairOutput, error) {
 	if in.KeyFormat == types.KeyFormatPpk {
-		return nil, wire.Errorf("Unsupported", "The embedded cloud makes key pairs in the format pem only.")
+		return nil, wire.Errorf("Unsupported", "The embedded cloud creates key pairs only in the format pem.")
 	}
 	var public ssh.PublicKey
 	var block *pem.Block

@@ -161,7 +161,7 @@ type peer struct {
 // Dial implements [network.Peer].
 func (p peer) Dial(ctx context.Context, from netip.Addr, port uint16) (net.Conn, error) {
 	if !p.policy.Ingress(network.TCP, from, port) {
-		return nil, fmt.Errorf("the security groups of %s admit no connection from %s to port %d", p.name, from, port)
+		return nil, fmt.Errorf("the security groups of %s do not allow connections from %s to port %d", p.name, from, port)
 	}
 	return p.machine.Dial(ctx, port)
 }
@@ -227,7 +227,7 @@ func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16,
 	}
 	if !to.policy.Ingress(network.TCP, client, port) {
 		return nil, &wire.Error{Code: "UnauthorizedOperation", Status: 403,
-			Message: fmt.Sprintf("The security groups of the instance with the %s admit no connection from %s to port %d", what, client, port)}
+			Message: fmt.Sprintf("The security groups of the instance with the %s do not allow connections from %s to port %d", what, client, port)}
 	}
 	return to.machine.Dial(ctx, port)
 }

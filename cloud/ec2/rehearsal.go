@@ -262,7 +262,7 @@ func (f Fault) failure() *wire.Error {
 		e.Message = usual.message
 	}
 	if e.Message == "" {
-		e.Message = "A rule for faults refused this call."
+		e.Message = "A fault rule refused this call."
 	}
 	if e.Status == 0 {
 		e.Status = usual.status

@@ -226,7 +226,7 @@ func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base,
 	unlock, err := tryLock(making, syscall.LOCK_EX)
 	if errors.Is(err, errLocked) {
 		if o.Progress != nil {
-			o.Progress(Progress{Note: "waiting for another process, which is making base " + name})
+			o.Progress(Progress{Note: "waiting for another process that is making base " + name})
 		}
 		unlock, err = lock(ctx, making, syscall.LOCK_EX)
 	}

@@ -226,7 +226,7 @@ func TestBootstrapFails(t *testing.T) {
 	}{
 		"mirror": {broken: func(m *debiantest.Mirror) {
 			m.Fail(func(string, int) int { return http.StatusForbidden })
-		}, err: "the mirror answers 403"},
+		}, err: "the mirror answered 403"},
 		"package is no package": {broken: func(m *debiantest.Mirror) {
 			m.Publish(t, debiantest.Release{Suite: "bookworm-updates", Date: time.Now()}, debiantest.Package{Name: "curl", Version: "2", Control: map[string]string{"triggers": "interest\n"}})
 		}, err: "unpack package curl: triggers:"},

@@ -250,16 +250,16 @@ func TestImportOCIErrors(t *testing.T) {
 	}
 	one := `[{"Config": "config.json", "Layers": ["layer.tar"]}]`
 	for name, test := range map[string]struct{ ref, err string }{
-		"no registry":         {"debian:12", `"debian:12" names neither a file nor a registry: write the registry too`},
-		"no registry, a path": {"library/debian:12", "names neither a file nor a registry"},
+		"no registry":         {"debian:12", `"debian:12" is neither a file nor an image reference with a registry: include the registry`},
+		"no registry, a path": {"library/debian:12", "is neither a file nor an image reference with a registry"},
 		"no such file":        {"./image.tar", "no such file"},
 		"no such image":       {host + "/nothing:1", "NAME_UNKNOWN"},
 		"bad reference":       {host + "/UPPER:1", "UPPER"},
 		"another platform":    {host + "/foreign:1", "for linux/s390x"},
-		"directory":           {t.TempDir(), "holds no OCI image"},
+		"directory":           {t.TempDir(), "contains no OCI image"},
 		"not an image":        {write("root.tar", archive(t, "bin/sh")), "not an image"},
 		"damaged layer":       {write("damaged.tar", docker(archive(t, "bin/sh"), one)), "the image is damaged"},
-		"two images":          {write("two.tar", docker(nil, `[{}, {}]`)), "2 images where one is wanted"},
+		"two images":          {write("two.tar", docker(nil, `[{}, {}]`)), "2 images, and must contain one"},
 		"no config":           {write("noconfig.tar", docker(nil, `[{"Config": "../config.json"}]`)), "escapes"},
 		"layer outside":       {write("outside.tar", docker(nil, `[{"Config": "config.json", "Layers": ["outside.tar"]}]`)), "escapes"},
 		"layers miscounted":   {write("count.tar", docker(nil, `[{"Config": "config.json", "Layers": []}]`)), "lists 0 layers and its configuration 1"},

@@ -216,7 +216,7 @@ func openOCI(ctx context.Context, ref, dir string) (*ociImage, error) {
 	}
 	host, _, qualified := strings.Cut(ref, "/")
 	if !qualified || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		return nil, fmt.Errorf("%q names neither a file nor a registry: write the registry too, such as registry.example/%s", ref, ref)
+		return nil, fmt.Errorf("%q is neither a file nor an image reference with a registry: include the registry, as in registry.example/%s", ref, ref)
 	}
 	r, err := name.ParseReference(ref)
 	if err != nil {
@@ -357,7 +357,7 @@ func (d imageDir) document(name string, want v1.Hash, v any) error {
 func blob(h v1.Hash) (string, error) {
 	sum, err := hex.DecodeString(h.Hex)
 	if err != nil || h.Algorithm != "sha256" || len(sum) != sha256.Size {
-		return "", fmt.Errorf("the digest %q is of an unknown kind", h)
+		return "", fmt.Errorf("the digest %q has an unsupported algorithm", h)
 	}
 	return "blobs/sha256/" + h.Hex, nil
 }
@@ -383,7 +383,7 @@ func openDockerArchive(dir string) (*ociImage, error) {
 		return nil, err
 	}
 	if len(manifest) != 1 {
-		return nil, fmt.Errorf("the archive holds %d images where one is wanted", len(manifest))
+		return nil, fmt.Errorf("the archive contains %d images, and must contain one", len(manifest))
 	}
 	// The name of the configuration is its digest.
 	var digest v1.Hash
@@ -471,7 +471,7 @@ func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
 	d := imageDir(dir)
 	var index v1.IndexManifest
 	if err := d.document("index.json", v1.Hash{}, &index); err != nil {
-		return nil, fmt.Errorf("%s: it holds no OCI image: %w", dir, err)
+		return nil, fmt.Errorf("%s: it contains no OCI image: %w", dir, err)
 	}
 	seen := map[v1.Hash]bool{}
 	found, err := d.imagesFor(&index, platform, seen)
@@ -479,7 +479,7 @@ func openLayout(dir string, platform v1.Platform) (*ociImage, error) {
 		return nil, err
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("%s: it holds %d images for %s/%s where one is wanted", dir, len(found), platform.OS, platform.Architecture)
+		return nil, fmt.Errorf("%s: it contains %d images for %s/%s, and must contain one", dir, len(found), platform.OS, platform.Architecture)
 	}
 	return d.image(found[0])
 }

@@ -273,7 +273,7 @@ func (s *Store) Path(id LayerID) (string, error) {
 // [machine.Spec].
 func (s *Store) Paths(ids []LayerID) ([]string, error) {
 	if len(ids) > MaxLayers {
-		return nil, fmt.Errorf("the image has %d layers and a machine can have %d: start again from a shorter one", len(ids), MaxLayers)
+		return nil, fmt.Errorf("the image has %d layers, but a machine can have at most %d: start again from an image with fewer", len(ids), MaxLayers)
 	}
 	paths := make([]string, len(ids))
 	for i, id := range ids {
@@ -439,7 +439,7 @@ func (e *endReader) check() error {
 		return err
 	}
 	if !bytes.Equal(e.last, make([]byte, tarBlock)) {
-		return errors.New("the archive is cut short: it has no end")
+		return errors.New("the archive is cut short: its end is missing")
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func checkRoot(dir string) error {
 			return nil
 		}
 	}
-	return errors.New("the archive holds no root file system: it has neither /bin/sh nor /sbin/init at its top")
+	return errors.New("the archive contains no root file system: it has neither /bin/sh nor /sbin/init at its top")
 }
 
 // decompress returns what r holds, looking at its first bytes for how it is
@@ -124,7 +124,7 @@ func (g *bombGuard) Read(b []byte) (int, error) {
 	n, err := g.ReadCloser.Read(b)
 	g.out += int64(n)
 	if g.out > harmlessSize && g.out/maxExpansion > g.in.n.Load() {
-		return 0, fmt.Errorf("%d bytes have become more than %d: this is a decompression bomb; if it is not, decompress it before importing it", g.in.n.Load(), g.out)
+		return 0, fmt.Errorf("%d bytes decompress to more than %d: this looks like a decompression bomb; if it is not one, decompress it before importing it", g.in.n.Load(), g.out)
 	}
 	return n, err
 }

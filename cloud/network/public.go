@@ -185,7 +185,7 @@ func (p *publicAddress) listen(port uint16) (net.Listener, error) {
 	if again != nil {
 		return nil, errors.Join(err, again)
 	}
-	p.r.log.Warn("the port is not to be had, listening on another one", "address", p.r.cfg.Public, "port", port, "instead", moved, "error", err, "remedy", remedy)
+	p.r.log.Warn("the port is not available, listening on another one", "address", p.r.cfg.Public, "port", port, "instead", moved, "error", err, "remedy", remedy)
 	return l, nil
 }
 

@@ -70,7 +70,7 @@ func ParseReach(items ...string) (*Reach, error) {
 }
 
 func parseDestinations(item string) (d destinations, err error) {
-	bad := fmt.Errorf("%q is not a destination: write an IPv4 address, a prefix such as 10.1.0.0/16 or a host name, with or without a port such as :3128, or all", item)
+	bad := fmt.Errorf("%q is not a destination: write an IPv4 address, a prefix such as 10.1.0.0/16 or a host name, optionally followed by a port such as :3128, or all", item)
 	host, port, found := strings.Cut(item, ":")
 	if found {
 		n, err := strconv.ParseUint(port, 10, 16)

@@ -91,7 +91,7 @@ func (c *chunks) next() error {
 	}
 	size, _, _ := strings.Cut(line, ";")
 	if c.left, err = strconv.ParseInt(size, 16, 63); err != nil || c.left < 0 {
-		return wire.Errorf("InvalidRequest", "The body is not in the encoding aws-chunked: %q is no length of a chunk.", size)
+		return wire.Errorf("InvalidRequest", "The body is not in the encoding aws-chunked: %q is not the length of a chunk.", size)
 	}
 	c.end = c.left == 0
 	for c.end && line != "" {

@@ -211,7 +211,7 @@ func (s *state) add(row *secret, v value, labels []string) (id string, err error
 		}
 	}
 	if len(row.Versions) > maxVersions {
-		return "", wire.Errorf("LimitExceededException", "A secret can have %d versions.", maxVersions)
+		return "", wire.Errorf("LimitExceededException", "A secret can have at most %d versions.", maxVersions)
 	}
 	row.Changed = now
 	return id, nil

@@ -184,7 +184,7 @@ func (v *version) check(kind types.ParameterType, key *string) error {
 	case "text":
 	case "aws:ec2:image":
 		if !imageID().MatchString(v.Value) {
-			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image demands.", v.Value)
+			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image requires.", v.Value)
 		}
 	default:
 		return validation("The following data type is not supported: %s (Data type names are all lowercase.)", v.DataType)

@@ -55,7 +55,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 	port := uint64(80) // the document's default
 	for name, values := range in.Parameters {
 		if name != "portNumber" && name != "localPortNumber" || len(values) != 1 {
-			return nil, wire.Errorf("InvalidParameters", "Parameter %s is not one of the document's, or has not one value.", name)
+			return nil, wire.Errorf("InvalidParameters", "Parameter %s is not a parameter of the document, or does not have exactly one value.", name)
 		}
 		n, err := strconv.ParseUint(values[0], 10, 16)
 		if err != nil {

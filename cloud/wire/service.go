@@ -153,7 +153,7 @@ func (m *Model) readQuery(r *http.Request, body []byte) (action string, decode f
 		return "", nil, invalidAction(action)
 	}
 	if v := params.Get("Version"); v != "" && v != m.Version {
-		return "", nil, Errorf("InvalidParameterValue", "The version %s of the API is not spoken here; use %s.", v, m.Version)
+		return "", nil, Errorf("InvalidParameterValue", "The API version %s is not supported; use %s.", v, m.Version)
 	}
 	return action, func(into any) error { return m.Decode(action, params, into) }, nil
 }

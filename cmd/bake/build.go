@@ -98,7 +98,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	}
 	ctx, stop, release := p.interrupts(ctx, func(_ int, cause error) {
 		if errors.Is(cause, errUnread) {
-			fmt.Fprintf(p.stderr, "%s.\nThe log of the run is %s\n", errUnread.Cancelling(), o.log)
+			fmt.Fprintf(p.stderr, "%s.\nThe log of the run: %s\n", errUnread.Cancelling(), o.log)
 		}
 	})
 	defer release()

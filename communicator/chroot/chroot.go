@@ -49,7 +49,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-var errClosed = errors.New("the chroot has been left")
+var errClosed = errors.New("the chroot is closed")
 
 // Run implements [communicator.Communicator].
 func (c *Client) Run(ctx context.Context, command communicator.Command) (communicator.Status, error) {

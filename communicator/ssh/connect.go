@@ -152,7 +152,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 		if errors.As(last, &auth) || errors.As(last, &mismatch) {
 			return nil, last
 		}
-		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt said: %w. "+
+		return nil, fmt.Errorf("timeout waiting for SSH: the machine could not be reached within %s (ssh_timeout); the last attempt failed: %w. "+
 			"Check that its sshd listens on port %d (ssh_port), and that nothing in between blocks it", timeout, last, c.port())
 	}
 }
@@ -179,7 +179,7 @@ type authError struct {
 func (e *authError) Error() string {
 	tried := "there are no credentials to log in with: set ssh_private_key_file, ssh_password or ssh_agent_auth"
 	if len(e.tried) > 0 {
-		tried = "offered were " + strings.Join(e.tried, "; ")
+		tried = "it was offered " + strings.Join(e.tried, "; ")
 	}
 	text := fmt.Sprintf("%s did not let user %q in; %s (%v). ", e.where, e.user, tried, e.err)
 	if len(e.said) > 0 {
@@ -188,7 +188,7 @@ func (e *authError) Error() string {
 	if user := cmp.Or(suggestedUser(strings.Join(e.said, " ")), e.imageUser); user != "" && user != e.user {
 		return text + fmt.Sprintf("The image's login user is %q: set %s = %[1]q", user, e.userOption)
 	}
-	return text + fmt.Sprintf("Check that the user (%s) exists there and accepts this login", e.userOption)
+	return text + fmt.Sprintf("Check that the user (%s) exists there and may log in this way", e.userOption)
 }
 
 // suggestedUser returns the user that a machine tells others to log in as, or "".
@@ -338,7 +338,7 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p pe
 	case auth.err != nil && context.Cause(ctx) == nil:
 		return auth.err
 	case !isSSH && said != "":
-		return fmt.Errorf("%s does not answer as an SSH server does; it says %q (%w); check %s", p.where, said, err, p.portOption)
+		return fmt.Errorf("%s does not answer like an SSH server; it says %q (%w); check %s", p.where, said, err, p.portOption)
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &negotiation):

@@ -257,7 +257,7 @@ func TestHostKeyPinned(t *testing.T) {
 		if !errors.As(err, &wrong) {
 			t.Errorf("another machine in its place: got %v", err)
 		}
-		want(t, err, "shown by it earlier in this build", "answers in its place", "new host keys", `ssh_host_key_check = "off"`)
+		want(t, err, "seen earlier in this build", "is intercepting the connection", "new host keys", `ssh_host_key_check = "off"`)
 	})
 }
 
@@ -275,7 +275,7 @@ func TestHostKeyOnConsole(t *testing.T) {
 		{"another one", ssh.Pin, 0, true, "", "printed on the machine's console"},
 		{"strict, late", ssh.Strict, time.Minute, false, "printed on the machine's console", ""},
 		{"strict, another one", ssh.Strict, time.Minute, true, "", "printed on the machine's console"},
-		{"strict, never", ssh.Strict, -1, false, "", "console does not show it"},
+		{"strict, never", ssh.Strict, -1, false, "", "not appeared on the machine's console"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -351,7 +351,7 @@ func TestHostKeyConfigured(t *testing.T) {
 			s.options.KnownHostsFile = knownHosts(t, "@revoked * "+line(s.HostKey.PublicKey()))
 		}, "", "revoked"},
 		{"strict and nothing known", func(t *testing.T, s *setup) { s.options.HostKeyCheck = ssh.Strict },
-			"", "give it in ssh_host_keys or ssh_known_hosts_file"},
+			"", "add it to ssh_host_keys or ssh_known_hosts_file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -193,7 +193,7 @@ func (c *Client) openTunnels(ctx context.Context, l *link) error {
 		if errors.Is(err, errSilent) || context.Cause(ctx) != nil {
 			return fmt.Errorf("ssh_remote_tunnels: %w", err)
 		} else if err != nil {
-			return fatal("ssh_remote_tunnels: the machine does not listen on its %s for us: %w; the port may be taken, or its sshd may not allow forwarding", at, err)
+			return fatal("ssh_remote_tunnels: the machine cannot listen on its %s: %w; the port may be in use, or sshd may not allow forwarding", at, err)
 		}
 		l.tunnel(ln, t.To, (&net.Dialer{}).DialContext)
 	}

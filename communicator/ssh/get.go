@@ -59,7 +59,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	case errors.As(err, &failed) && failed.code == exitNoFile:
 		return fmt.Errorf("download of %s: %w on the machine", src, fs.ErrNotExist)
 	case errors.As(err, &failed) && failed.code == exitNotToRead:
-		return fmt.Errorf("download of %s: %w: user %q may not read it; copy it with sudo in a shell provisioner to where that user may", src, fs.ErrPermission, c.opts.Username)
+		return fmt.Errorf("download of %s: %w: user %q cannot read it; use sudo in a shell provisioner to copy it to a place that user can read", src, fs.ErrPermission, c.opts.Username)
 	case failed != nil && failed.code == 1 && changedOnly(failed.stderr) && local == nil:
 		c.scope.Warn(ctx, "Download of %s: %s", src, failed.stderr)
 		return nil

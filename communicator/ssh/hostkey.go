@@ -199,7 +199,7 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 	if h.known != nil {
 		err := h.known(addr, remote, key)
 		if errors.As(err, &revoked) {
-			return fatal("the host key that %s shows (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
+			return fatal("the host key that %s presents (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
 		}
 		if err == nil { // signed by an authority that the file lists
 			c.keys, c.source = []ssh.PublicKey{key}, "certified by an authority listed in ssh_known_hosts_file"
@@ -210,9 +210,9 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		return nil
 	}
 	if h.console != nil {
-		return fmt.Errorf(`the host key of %s (%s) is not known yet: the machine's console does not show it (ssh_host_key_check = "strict")`, c.addr, describe(key))
+		return fmt.Errorf(`the host key of %s (%s) is not known yet: it has not appeared on the machine's console (ssh_host_key_check = "strict")`, c.addr, describe(key))
 	}
-	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts none that was not known beforehand; give it in ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
+	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts only keys known beforehand; add it to ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
 }
 
 // accept pins what is known after a handshake that ended in a login, and tells the
@@ -224,7 +224,7 @@ func (h *hostKeys) accept(ctx context.Context, s *step.Scope, where string, c *c
 	case first && len(c.keys) > 0:
 		h.pinned, h.source = slices.Clone(c.keys), c.source
 	case first:
-		h.pinned, h.source = []ssh.PublicKey{c.shown}, "shown by it earlier in this build"
+		h.pinned, h.source = []ssh.PublicKey{c.shown}, "seen earlier in this build"
 	case len(c.added) > 0:
 		h.pinned, h.source = append(h.pinned, c.added...), c.source
 	}
@@ -235,7 +235,7 @@ func (h *hostKeys) accept(ctx context.Context, s *step.Scope, where string, c *c
 	case first && len(c.keys) > 0, len(c.added) > 0:
 		s.Say(ctx, "Host key of %s is verified: %s is %s.", where, describe(c.shown), c.source)
 	case first:
-		s.Say(ctx, "Host key of %s is %s. It was not known beforehand, so the first key seen is trusted; from now on no other machine's is.", where, describe(c.shown))
+		s.Say(ctx, "Host key of %s is %s. It was not known beforehand, so the first key seen is trusted; from now on only this machine's keys are.", where, describe(c.shown))
 	}
 }
 
@@ -279,9 +279,9 @@ func (e *HostKeyError) Error() string {
 	for _, k := range e.Expected {
 		right = append(right, describe(k))
 	}
-	return fmt.Sprintf("%s shows the host key %s, but its host keys are %s (%s). "+
-		"Either something between here and the machine answers in its place, or the machine has new host keys. "+
-		"In the first case, find out what it is. In the second, keep the keys until the build is over (cloud-init: ssh_deletekeys: false), "+
+	return fmt.Sprintf("%s presents the host key %s, but its host keys are %s (%s). "+
+		"Either something is intercepting the connection, or the machine has new host keys. "+
+		"If they are new, keep the old ones until the build is over (cloud-init: ssh_deletekeys: false), "+
 		"list the new ones in ssh_host_keys, or accept any key with ssh_host_key_check = \"off\"",
 		e.Addr, describe(e.Shown), strings.Join(right, ", "), e.source)
 }

@@ -205,7 +205,7 @@ func (c *Client) readHostKeys(ctx context.Context, l *link, start bool) {
 		for _, k := range learned {
 			names = append(names, describe(k))
 		}
-		c.scope.Say(ctx, "The machine has made itself host keys, which are accepted from now on: %s.", strings.Join(names, ", "))
+		c.scope.Say(ctx, "The machine has generated new host keys, which are accepted from now on: %s.", strings.Join(names, ", "))
 	}
 }
 

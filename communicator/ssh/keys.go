@@ -29,7 +29,7 @@ type KeyPair struct {
 func NewKeyPair(kind string, bits int, comment string) (*KeyPair, error) {
 	private, err := newKey(kind, bits)
 	if err != nil {
-		return nil, fmt.Errorf("making a temporary %s key: %w", kind, err)
+		return nil, fmt.Errorf("generating a temporary %s key: %w", kind, err)
 	}
 	block, err := ssh.MarshalPrivateKey(private, comment)
 	if err != nil {
@@ -97,10 +97,10 @@ func certify(signer ssh.Signer, certFile string) (ssh.Signer, error) {
 	}
 	cert, ok := key.(*ssh.Certificate)
 	if !ok {
-		return nil, fmt.Errorf("%s holds a public key, not a certificate of one", certFile)
+		return nil, fmt.Errorf("%s contains a public key, not a certificate", certFile)
 	}
 	if !bytes.Equal(cert.Key.Marshal(), signer.PublicKey().Marshal()) {
-		return nil, fmt.Errorf("%s certifies another key than the private key given with it", certFile)
+		return nil, fmt.Errorf("%s certifies a different key from the private key given with it", certFile)
 	}
 	return ssh.NewCertSigner(cert, signer)
 }

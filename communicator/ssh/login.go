@@ -60,7 +60,7 @@ func (l *login) methods(ctx context.Context) (methods []ssh.AuthMethod) {
 				l.err = &fatalError{err}
 				return nil, l.err
 			}
-			offer := fmt.Sprintf("%d keys of the SSH agent", len(more))
+			offer := fmt.Sprintf("%d keys from the SSH agent", len(more))
 			if len(more) == 1 {
 				offer = "a key of the SSH agent (" + describe(more[0].PublicKey()) + ")"
 			}
@@ -132,7 +132,7 @@ func askOnTerminal(ctx context.Context, instruction string, questions []string, 
 		return r.answers, r.err
 	case <-ctx.Done():
 		_ = term.Restore(int(tty.In.Fd()), before) // best effort on the way out
-		return nil, fmt.Errorf("nobody has answered on the terminal (ssh_bastion_interactive): %w", context.Cause(ctx))
+		return nil, fmt.Errorf("no answer on the terminal (ssh_bastion_interactive): %w", context.Cause(ctx))
 	}
 }
 

@@ -67,15 +67,14 @@ type Options struct {
 	// list. Set it for old SSH servers.
 	KeyExchangeAlgorithms []string `hcl:"ssh_key_exchange_algorithms,optional"`
 
-	// Which host keys are accepted. With `pin`, a key that is known beforehand
-	// (`ssh_host_keys`, `ssh_known_hosts_file`, or the console of the new machine
-	// when that can be read in time) is demanded; where none is known, the first
-	// key seen is trusted and pinned until the build ends. With `strict`, nothing
-	// is trusted that was not known beforehand: connecting waits for the console
-	// and fails when `ssh_timeout` is over. With `off`, any key is accepted each
-	// time. `pin` accepts all keys of the machine, and those that the build makes
-	// it generate, which are read over the connection that is already trusted. The
-	// log says which key was accepted and why.
+	// Which host keys are accepted. `pin`: if a key is known beforehand (from
+	// `ssh_host_keys`, `ssh_known_hosts_file`, or the console of the new machine if it can
+	// be read in time), that key is required; otherwise the first key seen is trusted and
+	// pinned until the build ends. The machine's other keys, and those that it generates
+	// during the build, are read over the trusted connection and accepted too. `strict`:
+	// only keys known beforehand are accepted; bake waits for the console to show them, up
+	// to `ssh_timeout`. `off`: any key is accepted, every time. The log says which key was
+	// accepted and why.
 	HostKeyCheck HostKeyCheck `hcl:"ssh_host_key_check,optional"`
 
 	// Host keys to accept, each in the form `ssh-ed25519 AAAA...`.
@@ -100,10 +99,10 @@ type Options struct {
 	// `ssh_timeout` is set; no limit if only the other is.
 	HandshakeAttempts int `hcl:"ssh_handshake_attempts,optional"`
 
-	// How files travel. With `scp`, as a stream through the machine's shell: one
-	// file through `cat`, several through one `tar`, which is the fastest way and
-	// needs nothing but a POSIX shell; without `tar` they go one by one. With
-	// `sftp`, through the SFTP subsystem, for machines whose shell is not a POSIX one.
+	// How files are transferred. `scp`: as a stream through the machine's shell, a single
+	// file through `cat` and several through one `tar`. It is the fastest method and needs
+	// only a POSIX shell; without `tar`, files are sent one by one. `sftp`: through the SFTP
+	// subsystem, for machines whose shell is not a POSIX shell.
 	FileTransferMethod TransferMethod `hcl:"ssh_file_transfer_method,optional"`
 
 	// How often to check that the connection is alive while a command runs. Negative: never.
@@ -135,8 +134,8 @@ type Options struct {
 	// Log in to the bastion host with the keys of the local SSH agent.
 	BastionAgentAuth bool `hcl:"ssh_bastion_agent_auth,optional"`
 
-	// Ask for the password of the bastion host, and for other answers that it wants, on the
-	// terminal.
+	// Ask on the terminal for the password of the bastion host and anything else that it
+	// asks for.
 	BastionInteractive bool `hcl:"ssh_bastion_interactive,optional"`
 
 	// SOCKS5 proxy to connect through. Not together with `ssh_bastion_host`.
@@ -318,7 +317,7 @@ func (o *Options) fill() {
 func known(c *schema.Checker, list *[]string, what string, all []string) {
 	for _, name := range *list {
 		if !slices.Contains(all, name) {
-			c.Errorf(list, "Unknown "+what, "%q is not a %s known here. Known are: %s.", name, what, strings.Join(all, ", "))
+			c.Errorf(list, "Unknown "+what, "%q is not a supported %s. Supported: %s.", name, what, strings.Join(all, ", "))
 		}
 	}
 }
@@ -363,7 +362,7 @@ func (o *Options) validateHostKeys(c *schema.Checker) {
 		return
 	}
 	if _, err := loadKnownHosts(o.KnownHostsFile); err != nil {
-		c.Errorf(&o.KnownHostsFile, "Unusable file of known hosts", "%s", sentence(err))
+		c.Errorf(&o.KnownHostsFile, "Unusable known_hosts file", "%s", sentence(err))
 	}
 }
 

@@ -157,7 +157,7 @@ func (c *Client) session(ctx context.Context) (*link, *session, error) {
 			return nil, nil, cause
 		}
 		if again {
-			return nil, nil, fmt.Errorf("the machine at %s does not open a session: %w", l.addr, err)
+			return nil, nil, fmt.Errorf("the machine at %s refuses to open a session: %w", l.addr, err)
 		}
 		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) {
 			l.Close()
@@ -282,7 +282,7 @@ func (c *Client) drain(ctx context.Context, s *session, drained <-chan struct{},
 			}
 		}
 		if !busy && (time.Since(last) >= quietGrace || time.Since(ended) >= outputGrace) {
-			c.scope.Warn(ctx, "The command has ended with exit status %d, but a process that it started in the background still holds its output; going on without it. To start one that outlives its command: nohup COMMAND >/dev/null 2>&1 &", s.status.Code)
+			c.scope.Warn(ctx, "The command ended with exit status %d, but a background process that it started still holds its output open; continuing without it. To start a process that outlives its command: nohup COMMAND >/dev/null 2>&1 &", s.status.Code)
 			return nil
 		}
 	}

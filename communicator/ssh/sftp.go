@@ -110,7 +110,7 @@ func (c *Client) sftpError(ctx context.Context, l *link, err error, answers *sft
 	if l.isDown() {
 		return c.lost(ctx, l, err)
 	}
-	return fmt.Errorf(`the SFTP subsystem of the machine at %s ended at once (%w): %q; set ssh_file_transfer_method = "scp"`, l.addr, err, said)
+	return fmt.Errorf(`the SFTP subsystem of the machine at %s ended immediately (%w): %q; set ssh_file_transfer_method = "scp"`, l.addr, err, said)
 }
 
 // noisy explains text where SFTP should be.
@@ -182,7 +182,7 @@ func sftpPath(p string) (string, error) {
 	case strings.HasPrefix(p, "~/"):
 		return p[2:], nil
 	case strings.HasPrefix(p, "~"):
-		return "", fmt.Errorf("%s: SFTP knows no home directories of other users; write the whole path", p)
+		return "", fmt.Errorf("%s: SFTP does not support ~USER; write the full path", p)
 	}
 	return p, nil
 }
@@ -249,7 +249,7 @@ func sftpError(err error, name string) error {
 	case errors.Is(err, fs.ErrPermission):
 		return &scriptError{1, name + ": Permission denied"}
 	case errors.As(err, &status) && status.FxCode() == sftp.ErrSSHFxFailure:
-		return &scriptError{1, name + ": SFTP says no more than that it failed; a full disk, or a directory in the file's place, can be why"}
+		return &scriptError{1, name + ": SFTP reports only a failure; the disk may be full, or a directory may be in the file's place"}
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }

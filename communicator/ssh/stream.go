@@ -215,7 +215,7 @@ func (c *Client) makeDirs(ctx context.Context, dst string, dirs []communicator.E
 	var list bytes.Buffer
 	for _, d := range dirs {
 		if strings.Contains(d.Name, "\n") {
-			return fmt.Errorf("upload to %s: the name of the directory %q has a line break, and the machine has no GNU tar", dst, d.Name)
+			return fmt.Errorf("upload to %s: the name of the directory %q contains a line break, and the machine has no GNU tar", dst, d.Name)
 		}
 		fmt.Fprintf(&list, "%04o\n%s\n", d.Perm()|0o700, d.Name)
 	}
@@ -404,13 +404,13 @@ func uploadError(err error, dst, what, user string) error {
 func explain(e *scriptError, dst, user string) error {
 	switch {
 	case e.code == exitNoDir:
-		return fmt.Errorf("%w: the directory %s does not exist on the machine; make it first, for example with a shell provisioner: mkdir -p %s", fs.ErrNotExist, dst, dst)
+		return fmt.Errorf("%w: the directory %s does not exist on the machine; create it first, for example with a shell provisioner: mkdir -p %s", fs.ErrNotExist, dst, dst)
 	case e.code == exitIsDir:
-		return fmt.Errorf("%w: on the machine this is a directory; end the destination in / to write into it", fs.ErrExist)
+		return fmt.Errorf("%w: this is a directory on the machine; end the destination with / to write into it", fs.ErrExist)
 	case strings.Contains(e.stderr, "Permission denied"), strings.Contains(e.stderr, "Operation not permitted"):
-		return fmt.Errorf("%w: user %q may not write there: %w; upload to /tmp, and move it from there with sudo in a shell provisioner", fs.ErrPermission, user, e)
+		return fmt.Errorf("%w: user %q cannot write there: %w; upload to /tmp, and move it from there with sudo in a shell provisioner", fs.ErrPermission, user, e)
 	case strings.Contains(e.stderr, "No space left"), strings.Contains(e.stderr, "Disk quota"):
-		return fmt.Errorf("the disk of the machine is full: %w; give it a larger one, or free some space first", e)
+		return fmt.Errorf("the disk of the machine is full: %w; use a larger one, or free some space first", e)
 	case strings.Contains(e.stderr, "Read-only file system"):
 		return fmt.Errorf("%w: that file system is read-only: %w", fs.ErrPermission, e)
 	}

@@ -240,7 +240,7 @@ func TestBackgroundProcess(t *testing.T) {
 				t.Errorf("%s: got %+v, %v", line, st, err)
 			}
 			between(t, line, time.Since(start), 5*time.Second, limit)
-			if !s.says.has("in the background still holds its output") || line == "background" && out.String() != "started\n" {
+			if !s.says.has("a background process that it started still holds its output open") || line == "background" && out.String() != "started\n" {
 				t.Errorf("%s: said %q, output %q", line, s.says.lines, &out)
 			}
 		})
@@ -439,5 +439,5 @@ func TestForcedCommand(t *testing.T) {
 		t.Errorf("%v was waited for", err)
 	}
 	failed(t, forced(t, "exit 1", ssh.Shell), "Check ssh_username")
-	failed(t, forced(t, "exit 1", ssh.SFTP), "ended at once", "set ssh_file_transfer_method")
+	failed(t, forced(t, "exit 1", ssh.SFTP), "ended immediately", "set ssh_file_transfer_method")
 }

@@ -130,7 +130,7 @@ func (c *Client) retry(ctx context.Context, f func(context.Context) error) error
 		if errors.Is(last, errLogin) {
 			return fmt.Errorf("the machine did not let user %q in within %s (winrm_timeout): check winrm_username and winrm_password, and that the machine allows this login (Basic over HTTP needs AllowUnencrypted; see winrm_use_ssl and winrm_use_ntlm)", c.opts.WinRMUsername, c.opts.WinRMTimeout)
 		}
-		return fmt.Errorf("%w: the machine could not be reached within %s (winrm_timeout); the last attempt said: %w", errTimeout, c.opts.WinRMTimeout, last)
+		return fmt.Errorf("%w: the machine could not be reached within %s (winrm_timeout); the last attempt failed: %w", errTimeout, c.opts.WinRMTimeout, last)
 	}
 }
 

@@ -77,6 +77,6 @@ func (o *Settings) ValidateWinRM(c *schema.Checker) {
 		c.Errorf(&o.WinRMTimeout, "Negative duration", "winrm_timeout cannot be negative.")
 	}
 	if o.WinRMInsecure && !o.WinRMUseSSL && c.Known(&o.WinRMUseSSL) {
-		c.Warnf(&o.WinRMInsecure, "No certificate to accept", "winrm_insecure is about HTTPS, which winrm_use_ssl turns on.")
+		c.Warnf(&o.WinRMInsecure, "No certificate to accept", "winrm_insecure applies only to HTTPS; set winrm_use_ssl to use it.")
 	}
 }

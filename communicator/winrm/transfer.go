@@ -134,7 +134,7 @@ const maxDepth = 100
 // as src does.
 func walk(src fs.FS, dir string, above []string, visit func(name string, dir bool) error) error {
 	if len(above) > maxDepth {
-		return fmt.Errorf("%s: the tree is too deep; does a link lead to the directory that holds it?", dir)
+		return fmt.Errorf("%s: the tree is too deep; is there a link to a parent directory?", dir)
 	}
 	entries, err := fs.ReadDir(src, dir)
 	if err != nil {
@@ -231,7 +231,7 @@ func receive(r io.Reader, dst *os.Root) error {
 			file, err = dst.OpenFile(string(data), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 		case "c", "e":
 			if file == nil {
-				return fmt.Errorf("the machine sent content of no file")
+				return fmt.Errorf("the machine sent content without a file")
 			}
 			if _, err = file.Write(data); err == nil && kind == "e" {
 				err = file.Close()

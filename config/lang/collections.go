@@ -61,7 +61,7 @@ var sum = function.New(&function.Spec{
 			_, v := it.Element()
 			n, err := convert.Convert(v, cty.Number)
 			if err != nil || n.IsNull() {
-				return cty.UnknownVal(cty.Number), function.NewArgErrorf(0, "must hold nothing but numbers")
+				return cty.UnknownVal(cty.Number), function.NewArgErrorf(0, "must contain only numbers")
 			}
 			total = total.Add(n)
 		}

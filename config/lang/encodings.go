@@ -25,7 +25,7 @@ var (
 			return "", errors.New("is not base64")
 		}
 		if !utf8.Valid(b) {
-			return "", errors.New("holds bytes that are not UTF-8 text")
+			return "", errors.New("contains bytes that are not UTF-8 text")
 		}
 		return string(b), nil
 	})
@@ -65,7 +65,7 @@ var (
 		}
 		b, err := enc.NewEncoder().Bytes([]byte(s))
 		if err != nil {
-			return "", fmt.Errorf("the text has characters that %s lacks", name)
+			return "", fmt.Errorf("the text has characters that %s cannot represent", name)
 		}
 		return base64.StdEncoding.EncodeToString(b), nil
 	})

@@ -40,7 +40,7 @@ var (
 		}
 		text, err := rsa.DecryptPKCS1v15(nil, private, b) //nolint:staticcheck // what the function is defined as
 		if err != nil {
-			return "", errors.New("the key does not open the ciphertext")
+			return "", errors.New("the key cannot decrypt the ciphertext")
 		}
 		return string(text), nil
 	})
@@ -75,7 +75,7 @@ var (
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			cost := bcrypt.DefaultCost
 			if len(args) > 2 {
-				return cty.NilVal, errors.New("bcrypt takes a text and at most one cost")
+				return cty.NilVal, errors.New("bcrypt takes a string and at most one cost")
 			}
 			if len(args) == 2 {
 				if err := gocty.FromCtyValue(args[1], &cost); err != nil {

@@ -55,7 +55,7 @@ var wideVerb = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(
 
 func narrowVerbs(args []cty.Value) error {
 	if v, _ := args[0].Unmark(); settled(v) && wideVerb().MatchString(v.AsString()) {
-		return function.NewArgErrorf(0, "a width or precision in it is beyond %d", maxPad)
+		return function.NewArgErrorf(0, "a width or precision in it is greater than %d", maxPad)
 	}
 	return nil
 }

@@ -131,11 +131,11 @@ func httpClient(caFile string, insecure bool) (*http.Client, error) {
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the certificate of the authority: %w", err)
+			return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate in PEM", caFile)
+			return nil, fmt.Errorf("%s contains no PEM certificate", caFile)
 		}
 	}
 	return &http.Client{

@@ -96,7 +96,7 @@ func secretValue(text, key string) (string, error) {
 	keys := slices.Sorted(maps.Keys(object))
 	if key == "" {
 		if len(keys) != 1 {
-			return "", fmt.Errorf("has %d values: name the key of one", len(keys))
+			return "", fmt.Errorf("has %d values: specify the key of one", len(keys))
 		}
 		key = keys[0]
 	}

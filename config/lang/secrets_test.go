@@ -29,7 +29,7 @@ func TestSecretsManagerFunctions(t *testing.T) {
 		{`aws_secretsmanager("empty", "a")`, `""`},
 		{`aws_secretsmanager_raw("one")`, `"{\"password\": \"p1\"}"`},
 		{`jsondecode(aws_secretsmanager_raw("two")).password`, `"p2"`},
-		{`aws_secretsmanager("two", null)`, `error: the secret two has 5 values: name the key of one`},
+		{`aws_secretsmanager("two", null)`, `error: the secret two has 5 values: specify the key of one`},
 		{`aws_secretsmanager("none", null)`, `error: the secret none has 0 values`},
 		{`aws_secretsmanager("two", "pasword")`, `error: the secret two has no "pasword". Did you mean "password"?`},
 		{`aws_secretsmanager("two", "flag")`, `error: neither a string nor a number`},

@@ -107,7 +107,7 @@ func (s *Source) Unknowns() hcl.Diagnostics {
 		p := s.fields[ptr]
 		diags = append(diags, &hcl.Diagnostic{
 			Severity: hcl.DiagError, Summary: "Value not known", Subject: &p.rng,
-			Detail: fmt.Sprintf("The value of argument %q is needed now, but depends on something that is never known here.", p.name),
+			Detail: fmt.Sprintf("The value of argument %q is needed here, but it depends on a value that is never known here.", p.name),
 		})
 	}
 	slices.SortFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })

@@ -85,7 +85,7 @@ func (c *converter) postProcessors(v value, unnamed bool) {
 		return
 	}
 	if v.kind != list {
-		c.fail(head(v.rng), "Not a list", "post-processors is a list, and this is %s. It was left out.", v.kind)
+		c.fail(head(v.rng), "Not a list", "post-processors must be a list, not %s. It was left out.", v.kind)
 		return
 	}
 	for _, item := range v.items {
@@ -109,7 +109,7 @@ func (c *converter) postProcessor(v value, unnamed bool) (block, bool) {
 		v = value{kind: object, members: []member{{"type", v.rng, v}}, rng: v.rng}
 	}
 	if v.kind != object {
-		c.fail(head(v.rng), "Not a post-processor", "A post-processor is an object, the name of one, or a list of them, and this is %s. It was left out.", v.kind)
+		c.fail(head(v.rng), "Not a post-processor", "A post-processor must be an object, a name, or a list of these, not %s. It was left out.", v.kind)
 		return block{}, false
 	}
 	if !c.hasType(v, "post-processor") {
@@ -139,7 +139,7 @@ func (c *converter) hasType(v value, what string) bool {
 	case t.kind == null:
 		c.fail(head(v.rng), "No type", "This %s has no type. It was left out.", what)
 	case t.kind != text || !typeName().MatchString(t.text):
-		c.fail(head(t.rng), "Not a type", "The type of a %s is a name such as \"amazon-ebs\" or \"shell\". This %[1]s was left out.", what)
+		c.fail(head(t.rng), "Not a type", "The type of a %s must be a name such as \"amazon-ebs\" or \"shell\". This %[1]s was left out.", what)
 	default:
 		return true
 	}
@@ -169,7 +169,7 @@ func (c *converter) selection(b *body, m member) {
 		b.attrs = append(b.attrs, attribute{m.name, writeList(names)})
 	} else if m.name == "only" {
 		// An empty list would select every build.
-		c.fail(head(m.rng), "No builder is left", "All names in this were unknown, so that it selects no build. Delete this part, or mend the names and convert again.")
+		c.fail(head(m.rng), "No builder is left", "All names here are unknown, so it selects no build. Delete this part, or correct the names and convert again.")
 		b.attrs = append(b.attrs, attribute{m.name, `["none"]`})
 	}
 }
@@ -188,7 +188,7 @@ func (c *converter) names() string {
 // override converts the options that a provisioner has for some builders only.
 func (c *converter) override(b *body, m member, docs []schema.Doc, w where) {
 	if m.value.kind != object {
-		c.fail(head(m.value.rng), "Not an object", "override has an object of options for each builder, and this is %s. It was left out.", m.value.kind)
+		c.fail(head(m.value.rng), "Not an object", "override must have an object of options for each builder, not %s. It was left out.", m.value.kind)
 		return
 	}
 	var lines []string
@@ -198,7 +198,7 @@ func (c *converter) override(b *body, m member, docs []schema.Doc, w where) {
 		case i < 0:
 			c.fail(o.rng, "Unknown builder", "There is no builder with this name%s. Its override was left out.", c.names())
 		case o.value.kind != object:
-			c.fail(head(o.value.rng), "Not an object", "override has an object of options for each builder, and this is %s. It was left out.", o.value.kind)
+			c.fail(head(o.value.rng), "Not an object", "override must have an object of options for each builder, not %s. It was left out.", o.value.kind)
 		default:
 			var inner []string
 			for _, opt := range o.value.members {
@@ -234,7 +234,7 @@ func (c *converter) option(b *body, m member, docs []schema.Doc, w where) {
 	case m.value.kind == null:
 		return
 	case !hclsyntax.ValidIdentifier(m.name):
-		c.fail(m.rng, "Not a name", "An option in HCL has a name of letters, digits, underscores and dashes. This one was left out.")
+		c.fail(m.rng, "Not a name", "Option names in HCL consist of letters, digits, underscores and dashes. This option was left out.")
 		return
 	}
 	doc := find(docs, m.name)
@@ -372,7 +372,7 @@ func (c *converter) mergedMap(v value, elem string, w where) string {
 	var lines []string
 	for _, i := range v.items {
 		if i.kind != object {
-			c.fail(head(i.rng), "Not an object", "This option is an object, and this is %s. It was left out.", i.kind)
+			c.fail(head(i.rng), "Not an object", "This option must be an object, not %s. It was left out.", i.kind)
 			continue
 		}
 		for _, m := range i.members {

@@ -104,7 +104,7 @@ func (c *converter) text(s string, at hcl.Range, w where) []piece {
 	}
 	if err != nil {
 		msg := strings.TrimPrefix(err.Error(), "template: :")
-		c.fail(at, "Not a template", "This string holds {{, but it cannot be read as a template: %s. It was copied as it is. A literal {{ is written {{`{{`}}.", msg)
+		c.fail(at, "Not a template", "This string contains {{, but it is not a valid template: %s. It was copied unchanged. A literal {{ is written {{`{{`}}.", msg)
 		return []piece{{lit: s}}
 	}
 	converted := make([]string, len(segs)) // the expressions of those actions that have one
@@ -350,10 +350,10 @@ func (c *converter) keep(action string, at hcl.Range, w where) {
 			c.nameChanges(at, w)
 		case word == "build" && w.block == "builder", slices.Contains(kept, word):
 		case slices.Contains([]string{"user", "env", "template_dir", "consul_key", "vault", "aws_secretsmanager", "aws_secretsmanager_raw", "clean_resource_name", "sed"}, word):
-			c.fail(at, "Cannot be converted", "%s calls %s, which HCL templates do not have within {{ }}, in a way that HCL has no expression for. Write this part by hand.", action, word)
+			c.fail(at, "Cannot be converted", "%s calls %s, which HCL templates do not support within {{ }}, and which has no equivalent in HCL here. Rewrite this part by hand.", action, word)
 			return
 		default:
-			c.fail(at, "Unknown function", "%s calls %s, which no template has. It was copied as it is.", action, word)
+			c.fail(at, "Unknown function", "%s calls %s, which does not exist. It was copied unchanged.", action, word)
 			return
 		}
 	}

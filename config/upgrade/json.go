@@ -86,7 +86,7 @@ func read(expr hcl.Expression, src []byte) (value, hcl.Diagnostics) {
 			diags = append(diags, more...)
 			if i, dup := at[m.name]; dup {
 				diags = append(diags, problem(m.rng, "Duplicate name",
-					"This object has a %q already, at line %d. A JSON reader takes one of the two and drops the other; only this one was converted. Delete one of them.", m.name, v.members[i].rng.Start.Line)...)
+					"This object already has %q, at line %d. A JSON reader keeps one of the two and drops the other; only this one was converted. Delete one of them.", m.name, v.members[i].rng.Start.Line)...)
 				v.members[i] = m
 				continue
 			}
@@ -132,7 +132,7 @@ func checkDepth(filename string, src []byte) hcl.Diagnostics {
 			if depth++; depth > maxDepth {
 				pos.Byte, pos.Column = i, i-bytes.LastIndexByte(src[:i], '\n')
 				pos.Line += bytes.Count(src[:i], []byte("\n"))
-				return problem(hcl.Range{Filename: filename, Start: pos, End: pos}, "Too deeply nested", "Lists and objects may be nested %d deep.", maxDepth)
+				return problem(hcl.Range{Filename: filename, Start: pos, End: pos}, "Too deeply nested", "Lists and objects can be nested at most %d deep.", maxDepth)
 			}
 		case c == '}' || c == ']':
 			depth--

@@ -35,7 +35,7 @@ func Convert(filename string, src []byte, o Options) ([]byte, hcl.Diagnostics) {
 		return nil, diags
 	}
 	if root.kind != object {
-		return nil, problem(head(root.rng), "Not a template", "A template is a JSON object; this is %s.", root.kind)
+		return nil, problem(head(root.rng), "Not a template", "A template must be a JSON object, not %s.", root.kind)
 	}
 	c := &converter{o: o, diags: diags, vars: map[string]*variable{}}
 	c.convert(root)
@@ -127,9 +127,9 @@ func (c *converter) convert(root value) {
 		case strings.HasPrefix(m.name, "_"):
 			c.comments = append(c.comments, commentLines(m.value)...)
 		case m.name == "push":
-			c.fail(m.rng, "Cannot be converted", "The service that push configures is gone. It was left out.")
+			c.fail(m.rng, "Cannot be converted", "The service that push configures no longer exists. It was left out.")
 		case !slices.Contains(rootKeys, m.name):
-			c.fail(m.rng, "Unknown section", "A template has the sections %s, and comments whose names start with an underscore. This was left out. If this file sets variables, it needs no conversion: give it to -var-file as it is.", strings.Join(rootKeys, ", "))
+			c.fail(m.rng, "Unknown section", "A template has the sections %s, and comments whose names start with an underscore. This was left out. If this file sets variables, it needs no conversion: pass it to -var-file unchanged.", strings.Join(rootKeys, ", "))
 		}
 	}
 	c.amazon = true
@@ -153,7 +153,7 @@ func (c *converter) convert(root value) {
 	if v := root.get("error-cleanup-provisioner"); v.kind == object {
 		c.build.add(c.provisioner("error-cleanup-provisioner", v, unnamed))
 	} else if v.kind != null {
-		c.fail(head(v.rng), "Not an object", "error-cleanup-provisioner is an object, and this is %s. It was left out.", v.kind)
+		c.fail(head(v.rng), "Not an object", "error-cleanup-provisioner must be an object, not %s. It was left out.", v.kind)
 	}
 	c.postProcessors(root.get("post-processors"), unnamed)
 }
@@ -164,7 +164,7 @@ func (c *converter) minVersion(v value) {
 	}
 	min, err := version.NewVersion(v.text)
 	if v.kind != text || err != nil {
-		c.fail(head(v.rng), "Not a version", "min_packer_version is a version such as \"1.6.0\". It was left out.")
+		c.fail(head(v.rng), "Not a version", "min_packer_version must be a version such as \"1.6.0\". It was left out.")
 		return
 	}
 	c.version = ">= " + min.Core().String()
@@ -177,12 +177,12 @@ func (c *converter) objects(v value, name, one string) (out []value) {
 		return nil
 	}
 	if v.kind != list {
-		c.fail(head(v.rng), "Not a list", "%s is a list, and this is %s. It was left out.", name, v.kind)
+		c.fail(head(v.rng), "Not a list", "%s must be a list, not %s. It was left out.", name, v.kind)
 		return nil
 	}
 	for _, item := range v.items {
 		if item.kind != object {
-			c.fail(head(item.rng), "Not an object", "Here %s is an object, and this is %s. It was left out.", one, item.kind)
+			c.fail(head(item.rng), "Not an object", "%s must be an object here, not %s. It was left out.", one, item.kind)
 			continue
 		}
 		out = append(out, item)
@@ -210,7 +210,7 @@ func (c *converter) nameBuilders(builders []value) {
 			if name.kind == null {
 				at = typ.rng
 			}
-			c.fail(head(at), "Duplicate builder", "There is a builder %q already. Give each a name of its own; only, except and override cannot tell the two apart.", b.name)
+			c.fail(head(at), "Duplicate builder", "There is already a builder %q. Give each a unique name; only, except and override cannot tell the two apart.", b.name)
 		}
 		for base, n := b.label, 2; used[b.typ+"."+b.label]; n++ {
 			b.label = fmt.Sprintf("%s_%d", base, n)
@@ -231,10 +231,10 @@ func (c *converter) constant(v value) (name string, ok bool) {
 		}
 		i := slices.IndexFunc(c.varOrder, func(o *variable) bool { return o.ref() == p.expr && o.literal != nil })
 		if i < 0 {
-			c.fail(v.rng, "Name is not constant", "The name of a source in HCL is constant, and this one depends on what is only known when the template is used. It was replaced.")
+			c.fail(v.rng, "Name is not constant", "The name of a source in HCL must be constant, but this one depends on values that are known only when the template is used. It was replaced.")
 			return v.text, false
 		}
-		c.warn(v.rng, "Name is constant now", "The name of a source in HCL is constant. This one was made with the default of the variable %q.", c.varOrder[i].name)
+		c.warn(v.rng, "Name is constant now", "The name of a source in HCL must be constant. This one was built with the default of the variable %q.", c.varOrder[i].name)
 		b.WriteString(*c.varOrder[i].literal)
 	}
 	return b.String(), true
@@ -243,7 +243,7 @@ func (c *converter) constant(v value) (name string, ok bool) {
 // nameChanges warns of a use of build_name where the name was the type.
 func (c *converter) nameChanges(at hcl.Range, w where) {
 	if w.unnamed {
-		c.warn(at, "Other build name", "The name of a build whose builder has no name was the builder's type; now it is that of the source, such as autogenerated_1. If that matters, give the builder a name and convert again.")
+		c.warn(at, "Different build name", "A build whose builder has no name was named after the builder's type; now it is named after the source, such as autogenerated_1. If that matters, give the builder a name and convert again.")
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func (c *converter) variables(root value) {
 	decl := root.get("variables")
 	if decl.kind != null && decl.kind != object {
-		c.fail(head(decl.rng), "Not an object", "variables is an object, and this is %s. It was left out.", decl.kind)
+		c.fail(head(decl.rng), "Not an object", "variables must be an object, not %s. It was left out.", decl.kind)
 	}
 	for _, m := range decl.members {
 		if strings.HasPrefix(m.name, "_comment") {
@@ -26,15 +26,15 @@ func (c *converter) variables(root value) {
 	}
 	sensitive := root.get("sensitive-variables")
 	if sensitive.kind != null && sensitive.kind != list {
-		c.fail(head(sensitive.rng), "Not a list", "sensitive-variables is a list of names, and this is %s. It was left out.", sensitive.kind)
+		c.fail(head(sensitive.rng), "Not a list", "sensitive-variables must be a list of names, not %s. It was left out.", sensitive.kind)
 	}
 	for _, s := range sensitive.items {
 		if s.kind != text {
-			c.fail(head(s.rng), "Not a name", "sensitive-variables is a list of names, and this is %s.", s.kind)
+			c.fail(head(s.rng), "Not a name", "sensitive-variables must be a list of names, not %s.", s.kind)
 		} else if v := c.vars[s.text]; v != nil {
 			v.sensitive = true
 		} else {
-			c.warn(s.rng, "Unknown variable", "There is no variable %q to be sensitive; its value would be shown.", s.text)
+			c.warn(s.rng, "Unknown variable", "There is no variable %q to mark as sensitive; its value would be shown.", s.text)
 		}
 	}
 	for _, m := range decl.members {
@@ -61,7 +61,7 @@ func (c *converter) variables(root value) {
 		case boolean, number:
 			v.value, v.literal = quoted(m.value.text), &m.value.text
 		default:
-			c.fail(head(m.value.rng), "Not a string", "The value of a variable of a JSON template is a string, and this is %s. The variable has no default now.", m.value.kind)
+			c.fail(head(m.value.rng), "Not a string", "In a JSON template the value of a variable must be a string, not %s. The variable now has no default.", m.value.kind)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (c *converter) addVariable(name string, at hcl.Range) *variable {
 		v.name = fmt.Sprintf("%s_%d", base, n)
 	}
 	if v.name != name {
-		c.warn(at, "Renamed", "A name in HCL consists of letters, digits, underscores and dashes: the variable %q is now called %q, for -var and in files of variables too.", name, v.name)
+		c.warn(at, "Renamed", "A name in HCL consists of letters, digits, underscores and dashes: the variable %q is now called %q, for -var and in variable files too.", name, v.name)
 	}
 	c.vars[name] = v
 	c.varOrder = append(c.varOrder, v)
@@ -98,7 +98,7 @@ func (c *converter) user(name string, at hcl.Range) string {
 	v := c.vars[name]
 	if v == nil {
 		v = c.addVariable(name, at)
-		c.warn(at, "Undeclared variable", "The template uses the variable %q and does not declare it. It was declared without a default, so that it must be given a value.", name)
+		c.warn(at, "Undeclared variable", "The template uses the variable %q but does not declare it. It was declared without a default, so it must be given a value.", name)
 	}
 	return v.ref()
 }

@@ -139,7 +139,7 @@ func (c *converter) write() string {
 	for i, d := range c.data {
 		part()
 		if i == 0 {
-			note("What is looked up before anything is built.")
+			note("Data that is looked up before anything is built.")
 		}
 		d.write(&w)
 	}

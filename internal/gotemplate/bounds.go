@@ -12,13 +12,13 @@ import (
 // that a short one could run forever or fill the memory.
 const (
 	maxText  = 1 << 20 // bytes, of the template and of everything that it makes
-	maxSteps = 10_000  // turns of loops and calls of templates
+	maxSteps = 10_000  // loop iterations and calls of templates
 	maxWidth = 9_999   // of one value that printf pads
 )
 
 var (
 	errText  = fmt.Errorf("the text grows beyond %d bytes", maxText)
-	errSteps = fmt.Errorf("it takes more than %d turns of loops and calls of templates", maxSteps)
+	errSteps = fmt.Errorf("it takes more than %d loop iterations and template calls", maxSteps)
 )
 
 // output is a text of at most maxText bytes.
@@ -64,7 +64,7 @@ func printf(args []any) (any, error) {
 	args = args[1:]
 	switch {
 	case wide().MatchString(format):
-		return "", fmt.Errorf("the width of a value in the format is beyond %d, or an argument", maxWidth)
+		return "", fmt.Errorf("the width of a value in the format is greater than %d, or an argument", maxWidth)
 	case len(format)+size(args) > maxText, strings.Count(format, "%") > maxText/maxWidth:
 		return "", errText
 	}

@@ -19,7 +19,7 @@ type execution struct {
 	trees     map[string]*parse.Tree
 	functions map[string]function
 	variables []variable // innermost last
-	steps     int        // turns of loops and calls of templates so far
+	steps     int        // loop iterations and calls of templates so far
 	out       output
 }
 
@@ -110,7 +110,7 @@ func (e *execution) node(n parse.Node, dot any) (outcome, error) {
 	case *parse.CommentNode:
 		return ended, nil
 	}
-	return ended, fmt.Errorf("%s cannot stand here", n)
+	return ended, fmt.Errorf("%s is not allowed here", n)
 }
 
 // branch runs one of the lists of an if or a with; inside gives the dot of the first.
@@ -257,7 +257,7 @@ func (e *execution) command(c *parse.CommandNode, dot any, piped []any) (any, er
 		return v, err
 	}
 	if len(c.Args) > 1 || len(piped) > 0 {
-		return nil, fmt.Errorf("{{ %s }}: %s is no function and takes no arguments", c, c.Args[0])
+		return nil, fmt.Errorf("{{ %s }}: %s is not a function and takes no arguments", c, c.Args[0])
 	}
 	if _, ok := c.Args[0].(*parse.NilNode); ok {
 		return nil, errors.New("nil is not a command")

@@ -72,7 +72,7 @@ func Run(f func()) error {
 				return fmt.Errorf("evaluating it takes more than %d GiB of memory: some value in it grows without bounds", maxHeap>>30)
 			}
 			if cpuTime() > cpu+maxCPU {
-				return fmt.Errorf("evaluating it takes more than %s of computing: some expression in it repeats without bounds", maxCPU)
+				return fmt.Errorf("evaluating it takes more than %s of CPU time: some expression in it repeats without bounds", maxCPU)
 			}
 		}
 	}

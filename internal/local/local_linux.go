@@ -43,7 +43,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 		closing := false
 		if inUse.URL != "" {
 			if o.EgressAsked {
-				return nil, fmt.Errorf("-allow-egress: process %d serves the local cloud already, and decides what machines reach: give it the option there, or end it first", inUse.PID)
+				return nil, fmt.Errorf("-allow-egress: process %d already serves the local cloud and decides what machines can reach: use the option there, or stop that process first", inUse.PID)
 			}
 			c, err := join(ctx, inUse)
 			if closing = errors.Is(err, cloud.ErrClosing); !closing {
@@ -101,7 +101,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", o.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("cannot serve the local cloud: %w; name another address with -listen", err)
+		return nil, fmt.Errorf("cannot serve the local cloud: %w; choose another address with -listen", err)
 	}
 	key := c.Credentials()[0]
 	served := make(chan error, 1)
@@ -214,7 +214,7 @@ func fatal(ctx context.Context, driver *sandbox.Driver) error {
 	if texts == nil {
 		return nil
 	}
-	return errors.New("local machines cannot run on this host (bake doctor says more)\n" + strings.Join(texts, "\n"))
+	return errors.New("local machines cannot run on this host (run bake doctor for details)\n" + strings.Join(texts, "\n"))
 }
 
 // Reset deletes what the cloud that o names holds, but for its bases if they are

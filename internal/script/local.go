@@ -29,38 +29,37 @@ var localSource string
 type LocalOptions struct {
 	Options
 
-	// Deprecated: a single command, as `inline` with one line.
+	// Deprecated: use `inline`. A single command.
 	Command string `hcl:"command,optional,again"`
 
-	// The program that runs the script, and its arguments. `{{.Script}}` is the
-	// path of the script, `{{.Vars}}` are the assignments of its environment; the
-	// values of `build.*` have their names. Where a shell reads the assignments, as by
-	// default, their values come from its environment, so that nobody can read them
-	// among the arguments of processes.
-	// `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]` when not set, on Windows
+	// Program that runs the script, and its arguments. `{{.Script}}` is the path of the
+	// script, `{{.Vars}}` its environment as assignments; the values of `build.*` are
+	// available by name. If a shell reads the assignments, as by default, it takes their
+	// values from its own environment, so that they do not appear in process lists. Not
+	// set: `["/bin/sh", "-c", "{{.Vars}} {{.Script}}"]`, or on Windows
 	// `["cmd", "/V", "/C", "{{.Vars}}", "call", "{{.Script}}"]`.
 	ExecuteCommand []string `hcl:"execute_command,optional,deferred"`
 
-	// The interpreter of an inline script, which has no effect on Windows.
+	// Interpreter for inline scripts. No effect on Windows.
 	InlineShebang string `hcl:"inline_shebang,optional"`
 
-	// How one variable is assigned: the first %s is its name and the second its
-	// value, in which single quotes are quoted. `%s='%s' ` when not set. On Windows
-	// the environment of the program has all variables then, and `{{.Vars}}` is empty.
+	// Format of one assignment: the first %s is the name, the second the value, with single
+	// quotes escaped. Not set: `%s='%s' `; on Windows, the variables are then set in the
+	// program's environment and `{{.Vars}}` is empty.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
-	// What the name of the file of an inline script ends in; on Windows `.cmd` when not set.
+	// Extension of the temporary file that holds an inline script. Not set: none, or `.cmd`
+	// on Windows.
 	TempfileExtension string `hcl:"tempfile_extension,optional"`
 
-	// Run only where bake runs on one of these systems: `darwin`, `freebsd`,
-	// `linux`, `openbsd`, `solaris` or `windows`.
+	// Run only if bake runs on one of these systems: `darwin`, `freebsd`, `linux`,
+	// `openbsd`, `solaris` or `windows`.
 	OnlyOn []string `hcl:"only_on,optional"`
 
-	// On Windows: the program is a shell of the Windows Subsystem for Linux, such as
-	// `execute_command = ["bash", "-c", "{{.Vars}} {{.Script}}"]`. Scripts have the paths
-	// that they have there, such as `/mnt/c/scripts/a.sh` for `C:\scripts\a.sh`, and
-	// inline scripts and assignments are those of other systems. It has no effect on
-	// other systems than Windows.
+	// On Windows, run scripts in a shell of the Windows Subsystem for Linux, such as with
+	// `execute_command = ["bash", "-c", "{{.Vars}} {{.Script}}"]`. Scripts are passed with
+	// the paths they have there, such as `/mnt/c/scripts/a.sh` for `C:\scripts\a.sh`; inline
+	// scripts and assignments are as on other systems. No effect on other systems.
 	UseLinuxPathing bool `hcl:"use_linux_pathing,optional"`
 }
 
@@ -221,7 +220,7 @@ func carried(variable string) bool {
 func tempScript(text, extension string) (path string, err error) {
 	f, err := os.CreateTemp("", "shell-local-*"+extension)
 	if err != nil {
-		return "", fmt.Errorf("a place for the script: %w", err)
+		return "", fmt.Errorf("cannot create a file for the script: %w", err)
 	}
 	_, err = f.WriteString(text)
 	if err = errors.Join(err, f.Chmod(0o700), f.Close()); err != nil {

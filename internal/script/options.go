@@ -18,26 +18,25 @@ var source string
 
 // Options are embedded in the options of a component that runs scripts.
 type Options struct {
-	// Commands to run as one script. Exactly one of `inline`, `script` and
-	// `scripts` is to be set.
+	// Commands to run as one script. Set exactly one of `inline`, `script` and `scripts`.
 	Inline []string `hcl:"inline,optional,again"`
 
-	// The path of a local script.
+	// Path of a local script.
 	Script string `hcl:"script,optional"`
 
-	// The paths of local scripts, which run in this order until one fails.
+	// Paths of local scripts, which run in this order until one fails.
 	Scripts []string `hcl:"scripts,optional"`
 
-	// Environment variables for the script, each as `NAME=value`.
-	// `PACKER_BUILD_NAME` (the label of the source block), `PACKER_BUILDER_TYPE`
-	// and, where the builder serves files over HTTP, `PACKER_HTTP_ADDR`,
-	// `PACKER_HTTP_IP` and `PACKER_HTTP_PORT` are there without being asked for.
+	// Environment variables for the script, each as `NAME=value`. `PACKER_BUILD_NAME` (the
+	// label of the source block), `PACKER_BUILDER_TYPE` and, if the builder serves files
+	// over HTTP, `PACKER_HTTP_ADDR`, `PACKER_HTTP_IP` and `PACKER_HTTP_PORT` are always
+	// set.
 	EnvironmentVars []string `hcl:"environment_vars,optional,again"`
 
-	// Environment variables for the script by name. They win over `environment_vars`.
+	// Environment variables for the script, by name. They override `environment_vars`.
 	Env map[string]string `hcl:"env,optional,again"`
 
-	// The exit statuses that mean success. `[0]` when not set.
+	// Exit codes that mean success. Not set: `[0]`.
 	ValidExitCodes []int `hcl:"valid_exit_codes,optional"`
 }
 
@@ -182,7 +181,7 @@ func Assign(format string, vars map[string]string, quote func(string) string) st
 // CheckFormat reports a format that [Assign] cannot use.
 func CheckFormat(format string) error {
 	if got := fmt.Sprintf(format, "NAME", "value"); strings.Contains(got, "%!") {
-		return fmt.Errorf("%q has to have two %%s, the first for the name and the second for the value", format)
+		return fmt.Errorf("%q must contain two %%s, the first for the name and the second for the value", format)
 	}
 	return nil
 }

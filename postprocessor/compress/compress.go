@@ -57,10 +57,10 @@ func defaults() Options {
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	if o.Level < -1 {
-		c.Errorf(&o.Level, "Invalid level", "compression_level is a number from 1 to 9, or 0 for the default.")
+		c.Errorf(&o.Level, "Invalid level", "compression_level must be a number from 1 to 9, or 0 for the default.")
 	}
 	if o.Archive != "" && o.Archive != "tar" && o.Archive != "zip" {
-		c.Errorf(&o.Archive, "Unknown kind of archive", "archive is tar or zip, not %q.", o.Archive)
+		c.Errorf(&o.Archive, "Unknown kind of archive", "archive must be tar or zip, not %q.", o.Archive)
 	}
 	if o.Algorithm != "" && !slices.Contains(algorithms, canonical(o.Algorithm)) {
 		c.Errorf(&o.Algorithm, "Unknown algorithm", "%q is not one of %s.", o.Algorithm, strings.Join(algorithms, ", "))
@@ -159,12 +159,12 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
 	output, err := t.RenderAll(p.Output, map[string]any{"BuildName": s.SourceName, "BuilderType": s.SourceType})
 	if err != nil {
-		return nil, p.src.Errorf(&p.Output, "The output cannot be rendered", "%s.", err)
+		return nil, p.src.Errorf(&p.Output, "Invalid output", "%s.", err)
 	}
 	form := p.form(output)
 	if form.archive == "" && len(in.Files) > 1 {
-		return nil, p.src.Errorf(&p.Output, "One file cannot hold several",
-			"%s is one compressed file, but the artifact has %d files. Call it %s, so that it is an archive.",
+		return nil, p.src.Errorf(&p.Output, "One file for several files",
+			"%s is a single compressed file, but the artifact has %d files. Name it %s to make an archive.",
 			output, len(in.Files), strings.TrimSuffix(output, "."+form.algorithm)+".tar."+form.algorithm)
 	}
 	result, err := builder.File(output)

@@ -160,7 +160,7 @@ func (p *manifest) add(s *step.Scope, entry build) error {
 		return p.src.Errorf(&p.Output, "Cannot read the manifest", "%s.", err)
 	case len(text) > 0:
 		if err := json.Unmarshal(text, &d); err != nil {
-			return p.src.Errorf(&p.Output, "Not a manifest", "%s is there, but is not a manifest to add to: %s. Move it away, or choose another output.", p.Output, err)
+			return p.src.Errorf(&p.Output, "Not a manifest", "%s exists, but is not a manifest that can be added to: %s. Move it away, or choose another output.", p.Output, err)
 		}
 	}
 	if s.Run.Force && d.LastRunUUID != s.Run.ID {

@@ -51,9 +51,9 @@ type breakpoint struct {
 func (p *breakpoint) Provision(ctx context.Context, s *step.Scope, _ builder.Machine) error {
 	if p.Disable {
 		if p.Note != "" {
-			s.Say(ctx, "Breakpoint with note %q is disabled; going on.", p.Note)
+			s.Say(ctx, "Breakpoint with note %q is disabled; continuing.", p.Note)
 		} else {
-			s.Say(ctx, "Breakpoint is disabled; going on.")
+			s.Say(ctx, "Breakpoint is disabled; continuing.")
 		}
 		return nil
 	}

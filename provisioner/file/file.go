@@ -214,7 +214,7 @@ func downloadDir(ctx context.Context, m builder.Machine, source, dir string) err
 	got := filepath.Join(dir, name)
 	info, err := os.Stat(got)
 	if err == nil && !info.IsDir() {
-		err = errors.Join(fmt.Errorf("%s ends in / but is a file of the machine", source), os.Remove(got))
+		err = errors.Join(fmt.Errorf("%s ends in / but is a file on the machine", source), os.Remove(got))
 	}
 	if err != nil {
 		return fmt.Errorf("download: %w", err)
@@ -238,7 +238,7 @@ func downloadFile(ctx context.Context, m builder.Machine, source, dir, name stri
 		return fmt.Errorf("download: %w", err)
 	}
 	if info.IsDir() {
-		return fmt.Errorf("download: %s is a directory of the machine; write %s/ to download it", source, source)
+		return fmt.Errorf("download: %s is a directory on the machine; write %s/ to download it", source, source)
 	}
 	if err := permit(got); err != nil {
 		return fmt.Errorf("download: %w", err)

@@ -208,7 +208,7 @@ func TestInvalid(t *testing.T) {
 		{"source = \"/etc/passwd\"", "", "destination"},
 		{"destination = \"/a\"", "destination", "Set one of source, sources and content"},
 		{"destination = \"/a\"\ncontent = \"x\"\nsource = \"/etc/passwd\"", "content", "not both"},
-		{"destination = \"/a\"\ncontent = \"x\"\ndirection = \"download\"", "content", "does not go with"},
+		{"destination = \"/a\"\ncontent = \"x\"\ndirection = \"download\"", "content", "cannot be used with"},
 		{"destination = \"/a\"\nsource = \"missing\"", "missing", `no file "missing"`},
 		{"destination = \"/a\"\nsources = [\"/etc/passwd\", \"missing\"]", "missing", `no file "missing"`},
 		{"destination = \"/a\"\nsource = \"/etc/passwd/\"", "source", ""},

@@ -69,7 +69,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	case content && sources:
 		c.Errorf(&o.Content, "Content and source", "Set content, or source and sources, but not both.")
 	case content && o.Direction == Download:
-		c.Errorf(&o.Content, "Content to download", `content is written to the machine; it does not go with direction = "download".`)
+		c.Errorf(&o.Content, "Content to download", `content is for uploads; it cannot be used with direction = "download".`)
 	case !content && !sources && c.Known(&o.Sources):
 		c.Errorf(&o.Source, "Nothing to copy", "Set one of source, sources and content.")
 	}

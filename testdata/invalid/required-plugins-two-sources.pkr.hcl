@@ -6,7 +6,7 @@ packer {
 
 packer {
   required_plugins {
-    amazon = { source = "github.com/elsewhere/amazon", version = ">= 1" } # ERROR: Two plugins of one name
+    amazon = { source = "github.com/elsewhere/amazon", version = ">= 1" } # ERROR: Two plugins with the same name
   }
 }
 

@@ -7,17 +7,17 @@ source "null" "a" {
 }
 
 build {
-  sources = [data.null.x.output] # WARNING: Not known yet: A source of this build is known only when data sources are read
+  sources = [data.null.x.output] # WARNING: Not known yet: A source of this build is known only after data sources are read
 }
 
 build {
-  sources = split(",", data.null.x.output) # WARNING: Not known yet: The sources of this build are known only when data sources are read
+  sources = split(",", data.null.x.output) # WARNING: Not known yet: The sources of this build are known only after data sources are read
 }
 
 build {
   dynamic "source" {
     for_each = split(",", data.null.x.output)
-    labels   = [source.value] # WARNING: Not known yet: This label is known only when data sources are read
+    labels   = [source.value] # WARNING: Not known yet: This label is known only after data sources are read
     content {}
   }
 }

@@ -112,7 +112,7 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 		g.Go(func() error {
 			r, err := s.readRelease(gctx, src, keys, o.Now())
 			if i > 0 && errors.Is(err, errNotFound) {
-				s.fetcher.report(Progress{Note: fmt.Sprintf("%s has no suite %s: doing without", src.URI, src.Suite)})
+				s.fetcher.report(Progress{Note: fmt.Sprintf("%s has no suite %s: continuing without it", src.URI, src.Suite)})
 				return nil
 			}
 			releases[i] = r

@@ -122,10 +122,10 @@ func TestPrepareTampered(t *testing.T) {
 		"release": {func(t *testing.T, s *setup) {
 			s.Edit(t, "bookworm/InRelease", func(b []byte) []byte { return bytes.Replace(b, []byte("Origin: Test"), []byte("Origin: Evil"), 1) })
 		}, "signature does not verify"},
-		"index":   {func(t *testing.T, s *setup) { s.Edit(t, "by-hash", flip) }, "not what the signed index says"},
-		"package": {func(t *testing.T, s *setup) { s.Edit(t, "app_3.deb", flip) }, "app_3.deb: its size or SHA256 is not"},
+		"index":   {func(t *testing.T, s *setup) { s.Edit(t, "by-hash", flip) }, "does not match the signed index"},
+		"package": {func(t *testing.T, s *setup) { s.Edit(t, "app_3.deb", flip) }, "app_3.deb: its size or SHA256 does not match"},
 		"longer package": {func(t *testing.T, s *setup) { s.Edit(t, "app_3.deb", func(b []byte) []byte { return append(b, 0) }) },
-			"app_3.deb: its size or SHA256 is not"},
+			"app_3.deb: its size or SHA256 does not match"},
 		"release of a stranger": {func(t *testing.T, s *setup) {
 			s.Publish(t, debiantest.Release{Suite: "bookworm", Date: today, Signer: debiantest.NewKey(t)}, testPackages()...)
 		}, "does not verify"},
@@ -150,7 +150,7 @@ func TestPrepareTampered(t *testing.T) {
 			})
 		}, "app_3.deb: not found on the mirror"},
 		"no such suite": {func(_ *testing.T, s *setup) { s.options.Suite = "trixie" }, "dists/trixie/InRelease: not found"},
-		"forbidden":     {func(_ *testing.T, s *setup) { s.Fail(func(string, int) int { return http.StatusForbidden }) }, "the mirror answers 403"},
+		"forbidden":     {func(_ *testing.T, s *setup) { s.Fail(func(string, int) int { return http.StatusForbidden }) }, "the mirror answered 403"},
 		"other arch":    {func(_ *testing.T, s *setup) { s.options.Arch = "arm64" }, "does not serve main for arm64"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -122,7 +122,7 @@ func (f *fetcher) save(ctx context.Context, i item, advance func(int64)) error {
 			return err
 		}
 		if got := hex.EncodeToString(hash.Sum(nil)); n != i.Size || got != i.SHA256 {
-			return fmt.Errorf("%s: its size or SHA256 is not what the signed index says (%d bytes, %s)", i.url, i.Size, i.SHA256)
+			return fmt.Errorf("%s: its size or SHA256 does not match the signed index (%d bytes, %s)", i.url, i.Size, i.SHA256)
 		}
 		return nil
 	})
@@ -169,7 +169,7 @@ func (f *fetcher) read(ctx context.Context, url string, fn func(io.Reader) error
 	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
 		return fmt.Errorf("%s: %w", url, errNotFound)
 	case resp.StatusCode != http.StatusOK:
-		err := fmt.Errorf("%s: the mirror answers %s", url, resp.Status)
+		err := fmt.Errorf("%s: the mirror answered %s", url, resp.Status)
 		if resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout {
 			err = backoff.Permanent(err)
 		}

@@ -64,7 +64,7 @@ func loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (op
 			}
 		}
 		if file == "" {
-			return nil, fmt.Errorf("this host has no keys of the Debian archive (/%s): install the package debian-archive-keyring, or name a copy of its keyring with -keyring", keyringPaths()[0])
+			return nil, fmt.Errorf("this host has no Debian archive keys (/%s): install the package debian-archive-keyring", keyringPaths()[0])
 		}
 	}
 	var keys openpgp.EntityList
@@ -88,7 +88,7 @@ func loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (op
 func verifyRelease(inRelease []byte, keys openpgp.EntityList, now time.Time) (string, error) {
 	block, rest := clearsign.Decode(inRelease)
 	if block == nil {
-		return "", errors.New("it is not a signed message: the mirror may be behind a login page or a proxy that answers instead of it")
+		return "", errors.New("it is not a signed message: the mirror may be behind a login page or a proxy")
 	}
 	if len(bytes.TrimSpace(rest)) > 0 || !bytes.HasPrefix(bytes.TrimSpace(inRelease), []byte("-----BEGIN PGP SIGNED MESSAGE-----")) {
 		return "", errors.New("there is text outside its signature")

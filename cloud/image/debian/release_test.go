@@ -139,7 +139,7 @@ func TestLoadKeyring(t *testing.T) {
 		"the host's armored": {file(armored.Bytes()), "", "", nil},
 		"given":              {nil, "k.gpg", "", binary.Bytes()},
 		"given is missing":   {file(binary.Bytes()), "k.gpg", "k.gpg", nil},
-		"none":               {nil, "", "install the package debian-archive-keyring, or name a copy of its keyring with -keyring", nil},
+		"none":               {nil, "", "install the package debian-archive-keyring", nil},
 		"empty":              {file(nil), "", "holds no key", nil},
 		"nonsense":           {file([]byte("x")), "", "keyring /usr/share/keyrings/debian-archive-keyring.pgp", nil},
 	} {

@@ -181,7 +181,7 @@ func chooseSources(host []source, mirror, suite string) ([]source, error) {
 		release, security = &source{URI: mirror}, nil
 	}
 	if release == nil {
-		return nil, errors.New("this host's apt sources list no Debian mirror: give one with -mirror, such as http://mirror.example/debian")
+		return nil, errors.New("this host's apt sources list no Debian mirror: set one with -mirror, such as http://mirror.example/debian")
 	}
 	if security == nil {
 		security = &source{URI: release.URI + "-security", Expired: release.Expired}

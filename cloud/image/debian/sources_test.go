@@ -99,7 +99,7 @@ func TestChooseSources(t *testing.T) {
 		},
 		"Ubuntu": {
 			host: "deb http://u.example/ubuntu noble main\ndeb http://u.example/ubuntu noble-security main\n",
-			err:  "list no Debian mirror: give one with -mirror",
+			err:  "list no Debian mirror: set one with -mirror",
 		},
 		"no apt":       {err: "-mirror"},
 		"not a URL":    {mirror: "/srv/debian", err: "must begin with http"},

@@ -165,7 +165,7 @@ func (t *tree) file(name string, mode int64, content string) error {
 		}
 	}
 	if owner := t.owner[name]; owner != "" {
-		return fmt.Errorf("/%s belongs to %s already", name, owner)
+		return fmt.Errorf("/%s already belongs to %s", name, owner)
 	}
 	t.owner[name] = "the base"
 	if err := t.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content))}); err != nil {
@@ -187,7 +187,7 @@ func (t *tree) add(p *Package, d *deb) error {
 		return fmt.Errorf("control: %w", err)
 	}
 	if control.get("Package") != p.Name || control.get("Version") != p.Version {
-		return fmt.Errorf("it says that it is %s %s", control.get("Package"), control.get("Version"))
+		return fmt.Errorf("it claims to be %s %s", control.get("Package"), control.get("Version"))
 	}
 	// dpkg's name for the package in its database and for its files there.
 	name := p.Name

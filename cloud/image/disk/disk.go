@@ -35,7 +35,7 @@ func Open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	case "ova":
 		return openOVA(file, size)
 	}
-	return Disk{}, fmt.Errorf("disk images in the format %s cannot be read here; those that can are %v", format, Formats)
+	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %v", format, Formats)
 }
 
 // Root returns the file system from which the disk boots: the first one that

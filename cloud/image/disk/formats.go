@@ -79,15 +79,15 @@ func openVHD(file io.ReaderAt, size int64) (Disk, error) {
 		return Disk{file, min(length, size-512)}, nil
 	case 3:
 	default:
-		return Disk{}, fmt.Errorf("VHD images of type %d, such as those with a parent, cannot be read here", kind)
+		return Disk{}, fmt.Errorf("VHD images of type %d, such as those with a parent, are not supported", kind)
 	}
 	header := make([]byte, 1024)
 	if _, err := file.ReadAt(header, int64(be.Uint64(footer[16:]))); err != nil || string(header[:8]) != "cxsparse" {
-		return Disk{}, errors.New("the VHD image is damaged: it has no header of a dynamic disk")
+		return Disk{}, errors.New("the VHD image is damaged: it has no dynamic disk header")
 	}
 	count, block := int64(be.Uint32(header[28:])), int64(be.Uint32(header[32:]))
 	if block < sector || block%sector != 0 || block > maxTable || count*4 > maxTable || length < 0 || length > count*block {
-		return Disk{}, errors.New("the VHD image is damaged: its header contradicts itself")
+		return Disk{}, errors.New("the VHD image is damaged: its header is inconsistent")
 	}
 	table := make([]byte, count*4)
 	if _, err := file.ReadAt(table, int64(be.Uint64(header[16:]))); err != nil {
@@ -125,12 +125,12 @@ func openVMDK(file io.ReaderAt, size int64) (Disk, error) {
 	entries, directory := int64(le.Uint32(header[44:])), int64(le.Uint64(header[56:]))
 	compressed := flags&(1<<16) != 0
 	if grain < 1 || grain > 1<<16 || entries < 1 || entries > 1<<16 || capacity < 0 || directory < 0 {
-		return damaged("its header contradicts itself")
+		return damaged("its header is inconsistent")
 	}
 	grains := (capacity + grain - 1) / grain
 	tables := (grains + entries - 1) / entries
 	if tables*4 > maxTable {
-		return damaged("its header contradicts itself")
+		return damaged("its header is inconsistent")
 	}
 	top := make([]byte, tables*4)
 	if _, err := file.ReadAt(top, directory*sector); err != nil {
@@ -190,7 +190,7 @@ func openOVA(file io.ReaderAt, size int64) (Disk, error) {
 	for archive := tar.NewReader(r); ; {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			return Disk{}, errors.New("the OVA archive holds no .vmdk file")
+			return Disk{}, errors.New("the OVA archive contains no .vmdk file")
 		}
 		if err != nil {
 			return Disk{}, fmt.Errorf("not an OVA archive: %w", err)

@@ -61,7 +61,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 	case incompat&incompatRecover != 0:
 		return nil, errors.New("the file system was in use when the disk was copied: its journal holds changes; mount and unmount it first")
 	case incompat&^incompatSupported != 0:
-		return nil, fmt.Errorf("the file system has features that are not known here (%#x)", incompat&^incompatSupported)
+		return nil, fmt.Errorf("the file system has unsupported features (%#x)", incompat&^incompatSupported)
 	case logBlock > 6:
 		return nil, errDamaged("its block size is impossible")
 	}
@@ -79,12 +79,12 @@ func Open(r io.ReaderAt) (*FS, error) {
 		blocks |= int64(le.Uint32(super[0x150:])) << 32
 	}
 	if fs.inodeSize < 128 || fs.inodeSize > fs.blockSize || fs.perGroup == 0 || perGroup == 0 || descriptor < 32 || blocks <= first {
-		return nil, errDamaged("its description contradicts itself")
+		return nil, errDamaged("its superblock is inconsistent")
 	}
 	fs.roomForMore, fs.blocks = fs.inodeSize > 128, blocks
 	groups := (blocks - first + perGroup - 1) / perGroup
 	if int64(fs.inodes) > groups*int64(fs.perGroup) || groups > 1<<22 {
-		return nil, errDamaged("its description contradicts itself")
+		return nil, errDamaged("its superblock is inconsistent")
 	}
 	table := make([]byte, groups*descriptor)
 	if _, err := r.ReadAt(table, (first+1)*fs.blockSize); err != nil {
@@ -204,14 +204,14 @@ func (fs *FS) content(n *inode) (io.Reader, error) {
 // for, or -1 for the root. nodes is how many more there can be.
 func (fs *FS) extents(node []byte, depth int, nodes *int64) ([]extent, error) {
 	if *nodes--; *nodes < 0 {
-		return nil, errDamaged("an extent tree is endless")
+		return nil, errDamaged("an extent tree has a loop")
 	}
 	if le.Uint16(node) != 0xf30a {
-		return nil, errDamaged("a node of an extent tree is none")
+		return nil, errDamaged("an extent tree node is invalid")
 	}
 	entries, level := int(le.Uint16(node[2:])), int(le.Uint16(node[6:]))
 	if level > 5 || depth >= 0 && level != depth || 12+entries*12 > len(node) {
-		return nil, errDamaged("a node of an extent tree contradicts itself")
+		return nil, errDamaged("an extent tree node is inconsistent")
 	}
 	var out []extent
 	for i := range entries {
@@ -279,7 +279,7 @@ func (fs *FS) blockMap(n *inode) ([]extent, error) {
 			return nil
 		}
 		if nodes--; nodes < 0 {
-			return errDamaged("its block numbers are endless")
+			return errDamaged("a block map has a loop")
 		}
 		block, err := fs.block(at)
 		if err != nil {
@@ -444,7 +444,7 @@ func (fs *FS) attributes(n *inode, inline bool) (map[string][]byte, error) {
 			return nil, err
 		}
 		if le.Uint32(block) != 0xea020000 {
-			return nil, errDamaged(fmt.Sprintf("the attributes of inode %d are none", n.number))
+			return nil, errDamaged(fmt.Sprintf("the attributes of inode %d are invalid", n.number))
 		}
 		if err := readAttributes(out, block[32:], block); err != nil {
 			return nil, fmt.Errorf("inode %d: %w", n.number, err)
@@ -464,11 +464,11 @@ func readAttributes(out map[string][]byte, entries, base []byte) error {
 		}
 		name, offset, size := int(entries[0]), int(le.Uint16(entries[2:])), int(le.Uint32(entries[8:]))
 		if le.Uint32(entries[4:]) != 0 {
-			return errors.New("an attribute is in an inode of its own, which is not known here")
+			return errors.New("an attribute is in an inode of its own, which is not supported")
 		}
 		end := (16 + name + 3) &^ 3
 		if end > len(entries) || size < 0 || offset+size > len(base) {
-			return errDamaged("an attribute reaches out of its block")
+			return errDamaged("an attribute extends beyond its block")
 		}
 		key := prefixes[entries[1]] + string(entries[16:16+name])
 		out[key] = base[offset : offset+size]

@@ -71,7 +71,7 @@ func (t *tarWriter) entry(name string, number uint32) error {
 	kind := n.mode & modeKind
 	if first, ok := t.seen[number]; ok {
 		if kind == modeDir {
-			return errDamaged(fmt.Sprintf("it is the directory /%s too", first))
+			return errDamaged(fmt.Sprintf("it is also the directory /%s", first))
 		}
 		h.Typeflag, h.Linkname = tar.TypeLink, first
 		return t.w.WriteHeader(h)
@@ -115,7 +115,7 @@ func (t *tarWriter) entry(name string, number uint32) error {
 	case modeSocket:
 		return nil
 	default:
-		return errDamaged(fmt.Sprintf("inode %d is of no kind", number))
+		return errDamaged(fmt.Sprintf("inode %d has no known type", number))
 	}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err

@@ -107,7 +107,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("beside the layer: %v, %v", names, readErr)
 		}
 		if err == nil {
-			if err := Pack(openDir(t, dir), io.Discard); err != nil && !strings.Contains(err.Error(), "taken for a deletion") {
+			if err := Pack(openDir(t, dir), io.Discard); err != nil && !strings.Contains(err.Error(), "marks a deletion") {
 				t.Errorf("what was unpacked does not pack: %v", err)
 			}
 		}

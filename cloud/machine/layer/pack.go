@@ -49,7 +49,7 @@ func (p *packer) entry(parent int, base, name string) error {
 		return pathError("stat", name, err)
 	}
 	if strings.HasPrefix(base, whiteoutPrefix) {
-		return fmt.Errorf("pack %q: a name that begins with %s is taken for a deletion; rename the file", name, whiteoutPrefix)
+		return fmt.Errorf("pack %q: a name that begins with %s marks a deletion; rename the file", name, whiteoutPrefix)
 	}
 	h := &tar.Header{
 		Format:  tar.FormatPAX,

@@ -191,7 +191,7 @@ func (u *unpacker) content(fd int, h *tar.Header, r io.Reader) error {
 	sparse := isSparse(h)
 	if sparse {
 		if u.sparse += h.Size; u.sparse > u.options.holes() || u.sparse < 0 {
-			return fmt.Errorf("the sparse files have more than %d bytes together", u.options.holes())
+			return fmt.Errorf("the sparse files have more than %d bytes in total", u.options.holes())
 		}
 		if err := unix.Ftruncate(fd, h.Size); err != nil {
 			return pathError("truncate", h.Name, err)

@@ -134,7 +134,7 @@ func (d *Driver) checkOverlay(ctx context.Context) machine.Finding {
 	if err := d.probe(ctx, "overlay", dir, filepath.Base(probe)); err != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: err.Error(), Remedy: "use Linux 5.11 or later (6.6 when the state is on tmpfs) and a state directory on ext4, xfs, btrfs or tmpfs"}
 	}
-	return good(name, "works on "+dir+" with its bookkeeping in user attributes")
+	return good(name, "works on "+dir+" with its metadata in user attributes")
 }
 
 func (d *Driver) checkCard(ctx context.Context) machine.Finding {
@@ -154,7 +154,7 @@ func (d *Driver) checkCard(ctx context.Context) machine.Finding {
 	if packet := d.probe(ctx, "packet", ""); packet != nil {
 		return machine.Finding{Name: name, Fatal: true, Detail: fmt.Sprintf("%v; %v", tap, packet), Remedy: "chmod 0666 " + tunPath + ", or use a kernel with CONFIG_VETH and CONFIG_PACKET"}
 	}
-	return good(name, fmt.Sprintf("%v; a packet socket does instead", tap))
+	return good(name, fmt.Sprintf("%v; a packet socket works instead", tap))
 }
 
 func (d *Driver) checkCgroup() machine.Finding {
@@ -164,7 +164,7 @@ func (d *Driver) checkCgroup() machine.Finding {
 	case d.ids.mode == ModeSingle:
 		return good(name, "not needed with one user id")
 	case d.groups.parent != "":
-		return good(name, "machines get theirs in "+d.groups.parent)
+		return good(name, "machines get their own in "+d.groups.parent)
 	case d.groups.scopes:
 		return good(name, "systemd gives a scope to each machine")
 	case d.groups.mount == "":
@@ -201,7 +201,7 @@ func checkLowPorts() machine.Finding {
 			l.Close()
 			continue
 		}
-		f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; the machines' port %s is found %d higher", err, port, network.MovedBy)}
+		f := machine.Finding{Name: name, Detail: fmt.Sprintf("%v; the machines' port %s is served %d higher", err, port, network.MovedBy)}
 		switch {
 		case errors.Is(err, syscall.EACCES):
 			f.Remedy = "sysctl net.ipv4.ip_unprivileged_port_start=0, or setcap cap_net_bind_service=+ep on bake"
@@ -275,7 +275,7 @@ func probeMain(args []string) error {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		err := overlay{lower: []string{at("lower")}, upper: at(upperDir), work: at(workDir)}.mount(at(rootDir), false)
 		if errors.Is(err, unix.EACCES) {
-			err = fmt.Errorf("%w: the machines' root may not search the state directory; chmod o+x it", err)
+			err = fmt.Errorf("%w: the machines' root user cannot search the state directory; chmod o+x it", err)
 		}
 		return err
 	case "tap":

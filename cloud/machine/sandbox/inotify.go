@@ -63,13 +63,13 @@ func (b *budget) acquire(ctx context.Context, waiting func(why string)) (release
 			return sync.OnceFunc(b.release), nil
 		case b.own == 0:
 			b.mu.Unlock()
-			return nil, fmt.Errorf("not enough inotify instances for a machine: the user of this process may have %d (fs.inotify.max_user_instances), "+
-				"other programs have %d of them, and a machine takes %d; as root: %s", limit, b.others, inotifyPerMachine, inotifyRemedy)
+			return nil, fmt.Errorf("not enough inotify instances for a machine: this user may have %d (fs.inotify.max_user_instances), "+
+				"other programs use %d of them, and a machine needs %d; as root, run: %s", limit, b.others, inotifyPerMachine, inotifyRemedy)
 		}
 		own, ended := b.own, b.ended
 		b.mu.Unlock()
 		if !told && waiting != nil {
-			waiting(fmt.Sprintf("Waiting for another machine to end: this host has enough inotify instances for %d at once (fs.inotify.max_user_instances is %d). More can run after, as root: %s",
+			waiting(fmt.Sprintf("Waiting for another machine to end: this host has enough inotify instances for %d at once (fs.inotify.max_user_instances is %d). To run more, as root: %s",
 				own, limit, inotifyRemedy))
 		}
 		told = true
@@ -100,7 +100,7 @@ const inotifyPatience = 2 * time.Minute
 func awaitInotify(free func(n int) int) error {
 	for begin := time.Now(); free(inotifyPerMachine) < inotifyPerMachine; time.Sleep(recheck / 4) {
 		if time.Since(begin) > inotifyPatience {
-			return fmt.Errorf("not enough inotify instances for systemd (fs.inotify.max_user_instances), since other programs of this host's user have taken them; as root: %s", inotifyRemedy)
+			return fmt.Errorf("not enough inotify instances for systemd (fs.inotify.max_user_instances), because other programs of this host's user have taken them; as root, run: %s", inotifyRemedy)
 		}
 	}
 	return nil
@@ -136,7 +136,7 @@ func (d *Driver) mayRunSystemd() bool {
 func (d *Driver) checkInotify() machine.Finding {
 	const name = "inotify instances"
 	if !d.mayRunSystemd() {
-		return good(name, "machines without systemd need hardly any")
+		return good(name, "machines without systemd need almost none")
 	}
 	limit := d.budget.limit()
 	detail := fmt.Sprintf("fs.inotify.max_user_instances is %d, enough for about %d machines at once", limit, limit/inotifyPerMachine)

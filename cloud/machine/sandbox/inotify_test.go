@@ -59,7 +59,7 @@ func TestBudgetRefuses(t *testing.T) {
 	b := newBudget()
 	b.limit = func() int { return 128 }
 	b.free = func(n int) int { return min(n, 3) }
-	if _, err := b.acquire(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "other programs have 125") {
+	if _, err := b.acquire(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "other programs use 125") {
 		t.Errorf("error is %v", err)
 	}
 	b.free = func(n int) int { return n }
