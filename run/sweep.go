@@ -133,7 +133,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		return true
 	})
 	if len(found) > 0 {
-		more := error(nil)
+		var more error
 		swept, more = o.sweep(ctx, found, incomplete)
 		err = errors.Join(err, more)
 	}

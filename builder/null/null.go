@@ -126,7 +126,7 @@ func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := provision(ctx, conn); err != nil {
 		return nil, err
 	}

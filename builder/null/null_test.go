@@ -163,7 +163,8 @@ func TestWaysToLogIn(t *testing.T) {
 		diags := null.Component().Check(input(t, "ssh_host = \"h\"\nssh_username = \"me\"\n"+body))
 		got := ""
 		if diags.HasErrors() {
-			got = diags.Errs()[0].(*hcl.Diagnostic).Summary
+			d, _ := errors.AsType[*hcl.Diagnostic](diags.Errs()[0])
+			got = d.Summary
 		}
 		if got != want {
 			t.Errorf("%s:\ngot %q, want %q", body, got, want)

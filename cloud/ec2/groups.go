@@ -109,7 +109,7 @@ func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
 
 // groupsFor are the groups that a launch names, by id and by name; the default group
 // if it names none.
-func (s *state) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
+func (s *state) groupsFor(c wire.Caller, ids, names []string) ([]types.GroupIdentifier, error) {
 	if len(ids)+len(names) == 0 {
 		names = []string{defaultGroup}
 	}

@@ -94,7 +94,7 @@ func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error)
 	}
 	task.ImportImageTask = types.ImportImageTask{
 		ImportTaskId: aws.String(newID("import-ami")), Status: aws.String(importActive), StatusMessage: aws.String("pending"), Progress: aws.String("1"),
-		Description: notEmpty(in.Description), Architecture: &architecture, BootMode: types.BootModeValues(in.BootMode),
+		Description: notEmpty(in.Description), Architecture: &architecture, BootMode: in.BootMode,
 		LicenseType: notEmpty(in.LicenseType), Platform: aws.String("Linux"), Encrypted: in.Encrypted,
 		SnapshotDetails: []types.SnapshotDetail{{Format: aws.String(strings.ToUpper(task.Format)),
 			UserBucket: &types.UserBucketDetails{S3Bucket: &task.Bucket, S3Key: &task.Key}}},

@@ -292,7 +292,7 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 	if wantsPublic != nil {
 		p.public = *wantsPublic
 	}
-	p.groups, err = s.groupsFor(c, *n.Vpc.VpcId, groupIDs, in.SecurityGroups)
+	p.groups, err = s.groupsFor(c, groupIDs, in.SecurityGroups)
 	return p, err
 }
 

@@ -216,7 +216,7 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 		return nil
 	}
 	id := *v.SnapshotId
-	size, encrypted := int32(0), false
+	var size int32
 	if img == nil {
 		var err error
 		if img, err = s.publicationOf(c, id); err != nil {
@@ -227,8 +227,8 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 		size = img.snapshotSize(id)
 	}
 	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
-		size, encrypted = *snap.VolumeSize, aws.ToBool(snap.Encrypted)
-		if encrypted && !aws.ToBool(v.Encrypted) {
+		size = *snap.VolumeSize
+		if aws.ToBool(snap.Encrypted) && !aws.ToBool(v.Encrypted) {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
 		}
 	}

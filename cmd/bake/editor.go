@@ -33,13 +33,13 @@ func (e *editor) read(ctx context.Context, prompt string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the terminal: %w", err)
 	}
-	defer term.Restore(int(e.in.Fd()), saved)
+	defer func() { _ = term.Restore(int(e.in.Fd()), saved) }()
 	keys := &keys{in: e.in, out: e.out}
 	t := term.NewTerminal(keys, prompt)
 	t.History = e.history
 	t.AutoCompleteCallback = e.complete
 	if w, h := newOutput(e.out).size(); w > 0 {
-		t.SetSize(w, h)
+		_ = t.SetSize(w, h)
 	}
 	type result struct {
 		line string

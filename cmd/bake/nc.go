@@ -42,9 +42,9 @@ func (p *program) nc(ctx context.Context, addr string) error {
 	}
 	defer conn.Close()
 	go func() {
-		io.Copy(conn, p.stdin)
+		_, _ = io.Copy(conn, p.stdin)
 		if w, ok := conn.(interface{ CloseWrite() error }); ok {
-			w.CloseWrite()
+			_ = w.CloseWrite()
 		}
 	}()
 	_, err = io.Copy(p.stdout, conn)

@@ -114,7 +114,7 @@ func askOnTerminal(ctx context.Context, instruction string, questions []string, 
 	}
 	before, err := term.GetState(int(tty.In.Fd()))
 	if err != nil {
-		tty.Close()
+		_ = tty.Close()
 		return nil, fmt.Errorf("ssh_bastion_interactive needs a terminal to ask on: %w", err)
 	}
 	type result struct {
@@ -123,7 +123,7 @@ func askOnTerminal(ctx context.Context, instruction string, questions []string, 
 	}
 	done := make(chan result, 1)
 	go func() {
-		defer tty.Close()
+		defer func() { _ = tty.Close() }()
 		answers, err := questionsOn(tty, instruction, questions, echo)
 		done <- result{answers, err}
 	}()

@@ -258,7 +258,7 @@ func (w *work) fill(ctx context.Context, provision builder.Provision) error {
 		return err
 	}
 	machine := chroot.New(w.mounted, w.wrapped, w.Scope.Run.Env)
-	defer machine.Close()
+	defer func() { _ = machine.Close() }()
 	w.Data["MountPath"], w.Data["Device"] = builder.Text(w.mounted), builder.Text(w.device)
 	return step.Run(ctx, w.Scope, "provision", func(ctx context.Context) error {
 		return provision(ctx, builder.Machine{Communicator: machine, Data: maps.Clone(w.Data)})

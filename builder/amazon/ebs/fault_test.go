@@ -1,14 +1,11 @@
 package ebs_test
 
 import (
-	"errors"
 	"testing"
 
 	"bake/builder/amazon/ebs"
 	"bake/builder/amazon/internal/amazontest"
 )
-
-var errInterrupted = errors.New("interrupted")
 
 // small is a source block that makes one image and one copy of it.
 const small = `

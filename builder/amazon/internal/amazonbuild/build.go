@@ -183,7 +183,7 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	if err != nil {
 		return vigil.Explain(ctx, err)
 	}
-	defer machine.Close() // it is about to go away; there is nothing to flush
+	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
 	vigil.Reached()
 	b.Data = b.values(machine)
 	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {

@@ -47,6 +47,7 @@ import (
 	"bake/step"
 )
 
+// Accounts of the test's cloud, and what its image is called.
 const (
 	Account   = "123456789012"
 	publisher = "136693071363"
@@ -99,6 +100,8 @@ type World struct {
 	Adapt func(c Call, body []byte, w http.ResponseWriter, serve func([]byte, http.ResponseWriter))
 }
 
+// NewWorld returns a world with an embedded cloud that the rules disturb, in which
+// maker's components are built. It ends with the test.
 func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 	key, err := ssh.NewKeyPair("ed25519", 0, "")
 	if err != nil {
@@ -370,6 +373,7 @@ type Bake struct {
 	Provision builder.Provision
 }
 
+// Bake returns a build in the world, with a scope and a ledger of its own.
 func (w *World) Bake(t testing.TB) *Bake {
 	b := &Bake{World: w}
 	dir := t.TempDir()
@@ -397,6 +401,7 @@ func (b *Bake) Build(ctx context.Context, body string) (*builder.Artifact, error
 	return b.BuildInput(ctx, Input(body))
 }
 
+// BuildInput is Build with an input of the caller's.
 func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifact, error) {
 	maker, diags := b.World.maker(b.World.Cloud).New(in)
 	if diags.HasErrors() {

@@ -146,7 +146,7 @@ func decryptPassword(data string, private *rsa.PrivateKey) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the Windows password that EC2 gave is not base64: %w", err)
 	}
-	password, err := rsa.DecryptPKCS1v15(nil, private, raw)
+	password, err := rsa.DecryptPKCS1v15(nil, private, raw) //nolint:staticcheck // what GetPasswordData answers with
 	if err != nil {
 		return "", errors.New("the Windows password cannot be decrypted with the private key: is it the key of the key pair that the machine was launched with?")
 	}

@@ -300,7 +300,7 @@ func (s *session) carry(ctx context.Context) error {
 // open opens a WebSocket. A server that accepts the connection and says nothing is
 // as good as lost.
 func (s *session) open(ctx context.Context) (*websocket.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("Session Manager did not open the data channel within %s", openLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, fmt.Errorf("the data channel of Session Manager was not open within %s", openLimit))
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, s.stream.URL, &websocket.DialOptions{HTTPClient: s.api.HTTP})
 	if err != nil && context.Cause(ctx) != nil {
