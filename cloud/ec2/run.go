@@ -370,10 +370,10 @@ func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *ty
 	if want == nil {
 		return o
 	}
-	o.HttpEndpoint = cmp.Or(types.InstanceMetadataEndpointState(want.HttpEndpoint), o.HttpEndpoint)
+	o.HttpEndpoint = cmp.Or(want.HttpEndpoint, o.HttpEndpoint)
 	o.HttpTokens = cmp.Or(want.HttpTokens, o.HttpTokens)
-	o.InstanceMetadataTags = cmp.Or(types.InstanceMetadataTagsState(want.InstanceMetadataTags), o.InstanceMetadataTags)
-	o.HttpProtocolIpv6 = cmp.Or(types.InstanceMetadataProtocolState(want.HttpProtocolIpv6), o.HttpProtocolIpv6)
+	o.InstanceMetadataTags = cmp.Or(want.InstanceMetadataTags, o.InstanceMetadataTags)
+	o.HttpProtocolIpv6 = cmp.Or(want.HttpProtocolIpv6, o.HttpProtocolIpv6)
 	if want.HttpPutResponseHopLimit != nil {
 		o.HttpPutResponseHopLimit = want.HttpPutResponseHopLimit
 	}
