@@ -166,6 +166,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	defer cancel(nil)
 	defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })()
 
+	teardown := stop
 	if o.Cloud != nil {
 		cloud, err := o.Cloud(ctx, events.handle)
 		if err != nil {
@@ -177,6 +178,16 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		var unwatch func()
 		ctx, unwatch = cloud.Watch(ctx)
 		defer unwatch()
+		// Nobody is left to delete anything for this run.
+		var end context.CancelCauseFunc
+		teardown, end = context.WithCancelCause(stop)
+		defer end(nil)
+		watched := ctx
+		defer context.AfterFunc(watched, func() {
+			if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(watched)); ok {
+				end(gone)
+			}
+		})()
 		parts.Cloud = cloud.Cloud
 		parts.Env = slices.Concat(parts.Env, cloud.Environment())
 		run.Env = slices.Concat(run.Env, cloud.Environment())
@@ -213,7 +224,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 			options.OnError = engine.Cleanup
 		}
 	}
-	ended, diags := runToEnd(ctx, stop, template, all.Components, options)
+	ended, diags := runToEnd(ctx, stop, teardown, template, all.Components, options)
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
@@ -270,15 +281,16 @@ func sentence(err error) string {
 }
 
 // runToEnd is [engine.Run], but does not wait for builds that go on after they
-// were told to stop at once.
-func runToEnd(ctx, stop context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
+// were told to stop at once. When teardown ends, which it does with stop, nothing
+// more is deleted.
+func runToEnd(ctx, stop, teardown context.Context, t *config.Template, c engine.Components, o engine.Options) (engine.Result, hcl.Diagnostics) {
 	type end struct {
 		result engine.Result
 		diags  hcl.Diagnostics
 	}
 	ended := make(chan end, 1)
 	go func() {
-		result, diags := engine.Run(ctx, stop, t, c, o)
+		result, diags := engine.Run(ctx, teardown, t, c, o)
 		ended <- end{result, diags}
 	}()
 	select {

@@ -322,8 +322,16 @@ func teardown(ctx context.Context, s *Scope, d Destroyer) error {
 		errs = multierror.Append(errs, err)
 	}
 	quiet := s.Unattended() // a failed teardown is reported, not offered for a retry
+	stopped := false
 	for i := len(owned) - 1; i >= 0; i-- {
-		if err := quiet.destroy(ctx, d, owned[i]); err != nil {
+		err := quiet.destroy(ctx, d, owned[i])
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+			if stopped {
+				continue // which has been said
+			}
+			stopped, err = true, cause
+		}
+		if err != nil {
 			errs = multierror.Append(errs, err)
 		}
 	}
