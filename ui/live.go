@@ -148,8 +148,14 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	} else {
 		b.WriteString("\r")
 	}
+	// Rows are erased before they are written: what only overwrites a row leaves its
+	// old length and its folding behind, and a terminal that reflows acts on these
+	// when it is resized. A line above the list may take several rows.
+	if len(lines) > len(list) {
+		b.WriteString("\x1b[J")
+	}
 	for _, l := range lines {
-		b.WriteString(l + "\x1b[K\n")
+		b.WriteString("\x1b[2K" + l + "\n")
 	}
 	b.WriteString("\x1b[J\x1b[?2026l")
 	io.WriteString(d.out, b.String())

@@ -148,12 +148,34 @@ func TestTranscriptTellsReasonsOnce(t *testing.T) {
 	}
 }
 
-// screen is a terminal that understands exactly what Live may write.
+// screen is a terminal that understands exactly what Live may write, and folds its
+// rows when it is narrowed.
 type screen struct {
 	width  int
 	rows   []string // what has scrolled by, and what is on the screen
+	used   []int    // cells of each row that are taken: erasing the end of a row gives none back
 	cursor int      // row
 	column int
+}
+
+// resize folds the rows as tmux does: all cells that are taken, also blank ones.
+func (s *screen) resize(width int) {
+	var rows []string
+	var used []int
+	cursor := 0
+	for i, r := range s.rows {
+		if i == s.cursor {
+			cursor = len(rows)
+		}
+		for n := s.used[i]; ; n -= width {
+			rows, used = append(rows, ansi.Truncate(r, width, "")), append(used, min(n, width))
+			if n <= width {
+				break
+			}
+			r = ansi.TruncateLeft(r, width, "")
+		}
+	}
+	s.width, s.rows, s.used, s.cursor = width, rows, used, cursor
 }
 
 func (s *screen) write(t *testing.T, b []byte) {
@@ -177,11 +199,17 @@ func (s *screen) write(t *testing.T, b []byte) {
 				}
 			case 'K':
 				s.row()
+				if arg == "2" {
+					s.rows[s.cursor], s.used[s.cursor] = "", 0
+				}
 				s.rows[s.cursor] = ansi.Truncate(s.rows[s.cursor], s.column, "")
 			case 'J':
 				s.row()
-				s.rows = s.rows[:s.cursor+1]
+				s.rows, s.used = s.rows[:s.cursor+1], s.used[:s.cursor+1]
 				s.rows[s.cursor] = ansi.Truncate(s.rows[s.cursor], s.column, "")
+				if s.column == 0 {
+					s.used[s.cursor] = 0
+				}
 			default:
 				t.Fatalf("unknown sequence ESC [ %s %c", arg, final)
 			}
@@ -201,13 +229,14 @@ func (s *screen) write(t *testing.T, b []byte) {
 			line := s.rows[s.cursor]
 			s.rows[s.cursor] = ansi.Truncate(line, s.column, "") + string(r) + ansi.TruncateLeft(line, s.column+w, "")
 			s.column += w
+			s.used[s.cursor] = max(s.used[s.cursor], s.column)
 		}
 	}
 }
 
 func (s *screen) row() {
 	for len(s.rows) <= s.cursor {
-		s.rows = append(s.rows, "")
+		s.rows, s.used = append(s.rows, ""), append(s.used, 0)
 	}
 }
 
@@ -280,6 +309,49 @@ func TestLiveSurvivesResizing(t *testing.T) {
 	d.Draw(events[29].Time, 41, 24)
 	if want := fmt.Sprintf("\x1b[%dA", 2*lines); !strings.Contains(out.String(), want) {
 		t.Errorf("%d lines were redrawn with %q, want %q in it", lines, out.String()[:20], want)
+	}
+}
+
+// TestLiveLeavesNothingBehind resizes the terminal again and again while lines go
+// by: the screen shows what it would show if it had always had its last width.
+func TestLiveLeavesNothingBehind(t *testing.T) {
+	for _, widths := range [][]int{{60, 100}, {100, 60}, {100, 60, 110}, {60, 100, 41, 120}} {
+		var out bytes.Buffer
+		d, s := NewLive(&out, PlainOptions{}), &screen{width: widths[0]}
+		last := widths[len(widths)-1]
+		want := &screen{width: last}
+		same := NewLive(&out, PlainOptions{})
+		both := func(e step.Event) {
+			e.Time, e.Build = time.Unix(1700000000, 0), "x"
+			for _, l := range []*Live{d, same} {
+				l.Handle(e)
+			}
+		}
+		draw := func(l *Live, s *screen) {
+			out.Reset()
+			l.Draw(time.Unix(1700000001, 0), s.width, 24)
+			s.write(t, out.Bytes())
+		}
+		both(step.Event{Kind: step.BuildStarted})
+		for _, name := range []string{"one", "two", "three"} {
+			both(step.Event{Kind: step.StepStarted, Step: name})
+			both(step.Event{Kind: step.StepFinished, Step: name})
+		}
+		both(step.Event{Kind: step.StepStarted, Step: "four"})
+		for i, width := range widths {
+			if i > 0 {
+				s.resize(width)
+			}
+			for j := range 4 { // short enough for one row of any width
+				both(step.Event{Kind: step.Output, Step: "four", Text: strings.Repeat(string(rune('a'+4*i+j)), 5+3*j)})
+				draw(d, s)
+				draw(d, s)
+				draw(same, want)
+			}
+		}
+		if got := s.String(); got != want.String() {
+			t.Errorf("widths %v leave\n%swant\n%s", widths, got, want)
+		}
 	}
 }
 
