@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config"
+	"bake/internal/lineedit"
 	"bake/internal/terminal"
 )
 
@@ -201,18 +202,18 @@ func (c *console) interact(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, history.Close()) }()
 	words := c.outline.Words()
 	slices.Sort(words)
-	e := &editor{in: c.stdin.(*os.File), out: c.stdout.file(), history: history, words: words}
+	e := &lineedit.Editor{In: c.stdin.(*os.File), Out: c.stdout.file(), History: history, Words: words}
 	for {
 		prompt := "> "
 		if c.pending != "" {
 			prompt = "  "
 		}
-		text, err := e.read(ctx, prompt)
+		text, err := e.Read(ctx, prompt)
 		switch {
-		case errors.Is(err, errDiscarded) && (c.pending != "" || text != ""):
+		case errors.Is(err, lineedit.ErrDiscarded) && (c.pending != "" || text != ""):
 			c.pending = ""
 			continue
-		case err != nil && (errors.Is(err, errDiscarded) || errors.Is(err, io.EOF) || context.Cause(ctx) != nil):
+		case err != nil && (errors.Is(err, lineedit.ErrDiscarded) || errors.Is(err, io.EOF) || context.Cause(ctx) != nil):
 			return nil
 		case err != nil:
 			return err
@@ -228,11 +229,11 @@ func (c *console) interact(ctx context.Context) (err error) {
 
 // openHistory opens the lines of earlier times. It is never nil: without a file it
 // only remembers.
-func (c *console) openHistory() (*history, error) {
+func (c *console) openHistory() (*lineedit.History, error) {
 	secret := func(line string) bool { return c.outline.Secrets().Redact(line) != line }
 	state, err := c.env.stateDir()
 	if err != nil {
-		return &history{secret: secret}, err
+		return lineedit.Forgetful(), err
 	}
-	return openHistory(state, secret)
+	return lineedit.OpenHistory(state, secret)
 }

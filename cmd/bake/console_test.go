@@ -146,24 +146,3 @@ func TestConsoleAtATerminal(t *testing.T) {
 	u.enter("\x03")
 	u.ends()
 }
-
-func TestHistoryIsBounded(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "console_history")
-	if err := os.WriteFile(path, []byte(strings.Repeat("old\n", 10)+strings.Repeat("new\n", keptLines)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h, err := openHistory(dir, func(string) bool { return false })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if kept, err := os.ReadFile(path); err != nil || string(kept) != strings.Repeat("new\n", keptLines) || h.Len() != keptLines {
-		t.Errorf("%d bytes are kept, and %d lines (%v)", len(kept), h.Len(), err)
-	}
-	if _, err := openHistory(path, nil); err == nil {
-		t.Error("a file is not a directory")
-	}
-}

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"bake/builtin/reference"
 	"bake/config/schema"
 	"bake/config/upgrade"
 )
@@ -52,14 +53,14 @@ func (p *program) upgrade(o upgradeOptions) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the template: %w", err)
 	}
-	refs, err := references(p.parts().Catalog())
+	refs, err := reference.Of(p.parts().Catalog())
 	if err != nil {
 		return err
 	}
 	docs := func(kind, typ string) []schema.Doc {
 		for _, r := range refs {
-			if r.kind == kind && r.name == typ {
-				return r.options
+			if r.Kind == kind && r.Name == typ {
+				return r.Options
 			}
 		}
 		return nil

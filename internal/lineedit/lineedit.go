@@ -1,4 +1,6 @@
-package main
+// Package lineedit reads lines that are typed at a terminal, with completion and a
+// history that is kept in a file.
+package lineedit
 
 import (
 	"bufio"
@@ -15,30 +17,30 @@ import (
 	"golang.org/x/term"
 )
 
-// errDiscarded is the error of a line that the user has ended with Ctrl-C.
-var errDiscarded = errors.New("line discarded")
+// ErrDiscarded is the error of a line that the user has ended with Ctrl-C.
+var ErrDiscarded = errors.New("line discarded")
 
-// editor reads lines that are typed at a terminal, with a history and completion.
-type editor struct {
-	in, out *os.File
-	history term.History
-	words   []string // that Tab completes, sorted
+// Editor reads lines that are typed at a terminal, with a history and completion.
+type Editor struct {
+	In, Out *os.File
+	History term.History
+	Words   []string // that Tab completes, sorted
 }
 
-// read returns the next line. Its error is io.EOF after Ctrl-D, [errDiscarded] after
+// Read returns the next line. Its error is io.EOF after Ctrl-D, [ErrDiscarded] after
 // Ctrl-C, then with some text if the line held any, and the cause of ctx. A read
 // cannot be cancelled, so that nothing can be read after that.
-func (e *editor) read(ctx context.Context, prompt string) (string, error) {
-	saved, err := term.MakeRaw(int(e.in.Fd()))
+func (e *Editor) Read(ctx context.Context, prompt string) (string, error) {
+	saved, err := term.MakeRaw(int(e.In.Fd()))
 	if err != nil {
 		return "", fmt.Errorf("the terminal: %w", err)
 	}
-	defer func() { _ = term.Restore(int(e.in.Fd()), saved) }()
-	keys := &keys{in: e.in, out: e.out}
+	defer func() { _ = term.Restore(int(e.In.Fd()), saved) }()
+	keys := &keys{in: e.In, out: e.Out}
 	t := term.NewTerminal(keys, prompt)
-	t.History = e.history
+	t.History = e.History
 	t.AutoCompleteCallback = e.complete
-	if w, h := newOutput(e.out).size(); w > 0 {
+	if w, h, err := term.GetSize(int(e.Out.Fd())); err == nil && w > 0 && h > 0 {
 		_ = t.SetSize(w, h)
 	}
 	type result struct {
@@ -56,14 +58,14 @@ func (e *editor) read(ctx context.Context, prompt string) (string, error) {
 		case errors.Is(r.err, term.ErrPasteIndicator):
 			return r.line, nil
 		case errors.Is(r.err, io.EOF) && keys.interrupted:
-			io.WriteString(e.out, "^C\r\n")
-			return string(keys.typed), errDiscarded
+			io.WriteString(e.Out, "^C\r\n")
+			return string(keys.typed), ErrDiscarded
 		case errors.Is(r.err, io.EOF):
-			io.WriteString(e.out, "\r\n")
+			io.WriteString(e.Out, "\r\n")
 		}
 		return r.line, r.err
 	case <-ctx.Done():
-		io.WriteString(e.out, "\r\n")
+		io.WriteString(e.Out, "\r\n")
 		return "", context.Cause(ctx)
 	}
 }
@@ -90,7 +92,7 @@ func (k *keys) Write(b []byte) (int, error) { return k.out.Write(b) }
 
 // complete is called for each key. It completes the name before the cursor as far
 // as that can be told.
-func (e *editor) complete(line string, pos int, key rune) (string, int, bool) {
+func (e *Editor) complete(line string, pos int, key rune) (string, int, bool) {
 	if key != '\t' {
 		return "", 0, false
 	}
@@ -99,7 +101,7 @@ func (e *editor) complete(line string, pos int, key rune) (string, int, bool) {
 	})
 	prefix := line[start:pos]
 	common := ""
-	for _, w := range e.words {
+	for _, w := range e.Words {
 		switch {
 		case prefix == "" || !strings.HasPrefix(w, prefix):
 		case common == "":
@@ -116,22 +118,25 @@ func (e *editor) complete(line string, pos int, key rune) (string, int, bool) {
 	return line[:start] + common + line[pos:], start + len(common), true
 }
 
-// history is what was typed before, as [term.History]. What it is not to keep it
+// History is what was typed before, as [term.History]. What it is not to keep it
 // forgets when the program ends.
-type history struct {
+type History struct {
 	lines  []string          // oldest first
 	secret func(string) bool // whether a line holds a secret
 	file   *os.File          // nil if nothing is kept
 	err    error             // of the first write that failed
 }
 
+// Forgetful returns a history that keeps nothing for the next time.
+func Forgetful() *History { return &History{} }
+
 // keptLines is how many lines a history keeps.
 const keptLines = 1000
 
-// openHistory opens the history in dir. The error says why nothing is kept; the
-// history can be used all the same.
-func openHistory(dir string, secret func(string) bool) (*history, error) {
-	h := &history{secret: secret}
+// OpenHistory opens the history in dir, which keeps no line that secret is true of. The
+// error says why nothing is kept; the history can be used all the same.
+func OpenHistory(dir string, secret func(string) bool) (*History, error) {
+	h := &History{secret: secret}
 	path := filepath.Join(dir, "console_history")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return h, err
@@ -156,7 +161,7 @@ func openHistory(dir string, secret func(string) bool) (*history, error) {
 }
 
 // Add implements [term.History].
-func (h *history) Add(line string) {
+func (h *History) Add(line string) {
 	if strings.TrimSpace(line) == "" || len(h.lines) > 0 && h.lines[len(h.lines)-1] == line {
 		return
 	}
@@ -168,13 +173,13 @@ func (h *history) Add(line string) {
 }
 
 // Len implements [term.History].
-func (h *history) Len() int { return len(h.lines) }
+func (h *History) Len() int { return len(h.lines) }
 
 // At implements [term.History]; 0 is the line added last.
-func (h *history) At(i int) string { return h.lines[len(h.lines)-1-i] }
+func (h *History) At(i int) string { return h.lines[len(h.lines)-1-i] }
 
 // Close ends the history's file. It returns the first error of writing it.
-func (h *history) Close() error {
+func (h *History) Close() error {
 	if h.file == nil {
 		return nil
 	}

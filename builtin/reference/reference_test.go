@@ -1,4 +1,4 @@
-package main
+package reference
 
 import (
 	"flag"
@@ -17,12 +17,12 @@ var update = flag.Bool("update", false, "write docs/options")
 // TestReference holds docs/options to what the options themselves say.
 func TestReference(t *testing.T) {
 	dir := filepath.Join("..", "..", "docs", "options")
-	refs, err := references(builtin.Parts{}.Catalog())
+	refs, err := Of(builtin.Parts{}.Catalog())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if *update {
-		if err := writeMarkdown(dir, refs); err != nil {
+		if err := WriteMarkdown(dir, refs); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -38,7 +38,7 @@ func TestReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(markdown(refs), got); diff != "" {
+	if diff := cmp.Diff(Markdown(refs), got); diff != "" {
 		t.Errorf("docs/options is not what the options say; write it with: make docs\n%s", diff)
 	}
 }
