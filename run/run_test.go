@@ -2,6 +2,7 @@ package run_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
+	"bake/builtin"
 	"bake/config"
 	"bake/engine"
 	"bake/run"
@@ -437,5 +439,35 @@ func TestSweepOfADamagedLedger(t *testing.T) {
 	// What a lost line may have handed over is not deleted; other runs are swept.
 	if len(swept) != 1 || swept[0].Run != "r2" || !slices.Equal(fake.gone, []string{"b"}) {
 		t.Errorf("%+v, gone are %v", swept, fake.gone)
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	var b bench
+	o := b.options(t, `
+source "amazon-ebs" "a" {
+  region        = "eu-west-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  source_ami    = "ami-0123456789abcdef0"
+  ami_name      = "one"
+}
+source "file" "f" {
+  target  = "IMAGE"
+  content = "x"
+}
+build { sources = ["amazon-ebs.a", "file.f"] }
+`)
+	policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{})
+	text, merr := json.Marshal(policy)
+	if err != nil || merr != nil || !strings.Contains(string(text), "ec2:RunInstances") || strings.Contains(string(text), "ssm:") {
+		t.Errorf("%v, %v: %s", err, merr, text)
+	}
+	o.Template.Only = []string{"file.f"}
+	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
+		t.Errorf("a file needs nothing in AWS: %v", err)
+	}
+	if b.exists("image") || b.exists("state") {
+		t.Error("something was run")
 	}
 }

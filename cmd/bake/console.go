@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/config"
+	"bake/inspect"
 	"bake/internal/lineedit"
 	"bake/internal/terminal"
 )
@@ -146,7 +147,7 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 	if diags.HasErrors() {
 		return false, true
 	}
-	shown := showValue(c.outline, val)
+	shown := inspect.ValueOf(c.outline, val)
 	if c.json.on {
 		c.writeJSON(c.header("value"), struct {
 			Expression string `json:"expression"`
@@ -158,15 +159,15 @@ func (c *console) line(ctx context.Context, text string, last bool) (done, faile
 
 // values shows the variables and local values.
 func (c *console) values() {
-	variables, locals := shownValues(c.outline, c.outline.Variables), shownValues(c.outline, c.outline.Locals)
+	variables, locals := inspect.ValuesOf(c.outline, c.outline.Variables), inspect.ValuesOf(c.outline, c.outline.Locals)
 	if c.json.on {
 		c.writeJSON(c.header("variables"), struct {
-			Variables []shownValue `json:"variables"`
-			Locals    []shownValue `json:"locals"`
+			Variables []inspect.Value `json:"variables"`
+			Locals    []inspect.Value `json:"locals"`
 		}{variables, locals})
 	}
 	var b strings.Builder
-	writeValues(&b, variables, locals)
+	inspect.WriteValues(&b, variables, locals)
 	c.say(strings.TrimRight(b.String(), "\n"))
 }
 

@@ -10,10 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/builder/amazon"
-	"bake/config"
-	"bake/config/lang"
-	"bake/engine"
-	"bake/step"
+	"bake/run"
 	"bake/ui"
 )
 
@@ -62,15 +59,19 @@ type policyResult struct {
 }
 
 func (p *program) policy(ctx context.Context, o policyOptions) error {
-	load, err := o.options(p, "bake policy", o.path)
+	template, err := o.template(p, "bake policy", o.path)
 	if err != nil {
 		return err
 	}
-	permitted, err := p.permitted(ctx, load, o.templateFlags)
+	policy, doubts, err := run.Policy(ctx, template, p.parts())
 	if err != nil {
 		return err
 	}
-	policy := amazon.PolicyFor(permitted)
+	if p.json.on || p.machineReadable {
+		p.diagnostics(doubts.Files, doubts.Diags)
+	} else { // standard output is for the policy alone
+		ui.Diagnostics(p.stderr, doubts.Files, doubts.Diags, 0, false)
+	}
 	if p.json.on {
 		p.json.result = policyResult{policy}
 		return nil
@@ -87,43 +88,4 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 		fmt.Fprintf(p.stderr, "Note: IAM allows %d characters in a managed policy, and this one has %d; use -only to make one for some of the builds.\n", policyLimit, n)
 	}
 	return nil
-}
-
-// permitted returns the components of the selected builds that need something in
-// AWS, as far as they are known. It is an error if none of them is a builder or a
-// post-processor.
-func (p *program) permitted(ctx context.Context, load config.Options, selected templateFlags) (found []amazon.Permitted, err error) {
-	observe := func(component any) {
-		if c, ok := component.(amazon.Permitted); ok {
-			found = append(found, c)
-		}
-	}
-	all := p.parts().Catalog()
-	load.DataSources = all.DataSources.Observe(observe)
-	load.SecretsManager = func(_ context.Context, name string) (string, error) {
-		observe(amazon.Secret(name))
-		return "", lang.ErrNotLookedUp
-	}
-	template, diags := config.Load(ctx, load)
-	read := len(found)
-	if !diags.HasErrors() {
-		observed := all.Components
-		observed.Builders, observed.PostProcessors = observed.Builders.Observe(observe), observed.PostProcessors.Observe(observe)
-		diags = config.Merge(diags, engine.Check(ctx, template, observed, engine.Options{
-			Only: selected.only, Except: selected.except, Start: load.Now,
-			Run: step.Invocation{Env: p.env, Start: load.Now, Version: config.LanguageVersion},
-		}))
-	}
-	if diags.HasErrors() {
-		return nil, &templateError{Diags: diags, Files: template.Files()}
-	}
-	if p.json.on || p.machineReadable {
-		p.diagnostics(template.Files(), diags)
-	} else { // standard output is for the policy alone
-		ui.Diagnostics(p.stderr, template.Files(), diags, 0, false)
-	}
-	if len(found) == read {
-		return nil, fmt.Errorf("%s has no build that uses AWS: none of the selected builds has an amazon builder or post-processor", load.Path)
-	}
-	return found, nil
 }

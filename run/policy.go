@@ -1,0 +1,43 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"bake/builder/amazon"
+	"bake/builtin"
+	"bake/config"
+	"bake/config/lang"
+	"bake/step"
+)
+
+// Policy returns the smallest IAM policy with which the builds of a template can be run
+// in AWS, as far as that is known without reading data sources. What is wrong is a
+// *[TemplateError]. It is an error if no selected build has a builder or a
+// post-processor that needs something there.
+func Policy(ctx context.Context, t Template, parts builtin.Parts) (amazon.Policy, Diagnosis, error) {
+	var read, run []amazon.Permitted
+	observe := func(found *[]amazon.Permitted) func(any) {
+		return func(component any) {
+			if c, ok := component.(amazon.Permitted); ok {
+				*found = append(*found, c)
+			}
+		}
+	}
+	all := parts.Catalog()
+	all.DataSources = all.DataSources.Observe(observe(&read))
+	all.Builders, all.PostProcessors = all.Builders.Observe(observe(&run)), all.PostProcessors.Observe(observe(&run))
+	t.SecretsManager = func(_ context.Context, name string) (string, error) {
+		read = append(read, amazon.Secret(name))
+		return "", lang.ErrNotLookedUp
+	}
+	doubts, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
+	if err != nil {
+		return amazon.Policy{}, Diagnosis{}, err
+	}
+	if len(run) == 0 {
+		return amazon.Policy{}, doubts, fmt.Errorf("%s has no build that uses AWS: none of the selected builds has an amazon builder or post-processor", t.Path)
+	}
+	return amazon.PolicyFor(slices.Concat(read, run)), doubts, nil
+}
