@@ -126,11 +126,7 @@ func (t *Table[T]) Edit(id string, change func(*T)) error {
 func (t *Table[T]) Change(id string, change func(*T) error) error {
 	next := new(T)
 	if row, ok := t.Rows[id]; ok {
-		data, err := json.Marshal(row)
-		if err == nil {
-			err = json.Unmarshal(data, next)
-		}
-		if err != nil {
+		if err := copyTo(next, row); err != nil {
 			return err
 		}
 	}
@@ -138,6 +134,15 @@ func (t *Table[T]) Change(id string, change func(*T) error) error {
 		return err
 	}
 	return t.Put(id, next)
+}
+
+// copyTo makes to a deep copy of from.
+func copyTo(to, from any) error {
+	data, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, to)
 }
 
 // Drop deletes the row id, if there is one.

@@ -24,23 +24,42 @@ type filters map[string]string
 // a filter's values must match one of the row's, where * stands for any text
 // and ? for one character.
 func apply[T any](f filters, want []types.Filter, rows []T) ([]T, error) {
+	kept, err := f.apply(want, reflect.ValueOf(rows))
+	if err != nil {
+		return nil, err
+	}
+	return kept.Interface().([]T), nil
+}
+
+func (f filters) apply(want []types.Filter, rows reflect.Value) (reflect.Value, error) {
 	for _, w := range want {
 		name := aws.ToString(w.Name)
 		_, ok := f[name]
-		if !ok && tagged(reflect.TypeFor[T]()) {
+		if !ok && tagged(rows.Type().Elem()) {
 			ok = strings.HasPrefix(name, "tag:") || name == "tag-key" || name == "tag-value"
 		}
 		if !ok {
-			return nil, invalidValue("The filter '%s' is invalid", name)
+			return rows, invalidValue("The filter '%s' is invalid", name)
 		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool {
-			have := f.values(name, reflect.ValueOf(row))
-			return !slices.ContainsFunc(w.Values, func(pattern string) bool {
+		rows = keep(rows, func(row reflect.Value) bool {
+			have := f.values(name, row)
+			return slices.ContainsFunc(w.Values, func(pattern string) bool {
 				return slices.ContainsFunc(have, func(v string) bool { return match(pattern, v) })
 			})
 		})
 	}
 	return rows, nil
+}
+
+// keep is a list with the rows that want admits.
+func keep(rows reflect.Value, want func(row reflect.Value) bool) reflect.Value {
+	out := reflect.MakeSlice(rows.Type(), 0, rows.Len())
+	for i := range rows.Len() {
+		if want(rows.Index(i)) {
+			out = reflect.Append(out, rows.Index(i))
+		}
+	}
+	return out
 }
 
 // values are what a row has for a filter.
@@ -143,13 +162,24 @@ func match(pattern, text string) bool {
 // page cuts rows, which are in the order of their keys, to the page that token
 // asks for, and returns the token of the next.
 func page[T any](rows []T, key func(T) string, max *int32, token *string) ([]T, *string, error) {
-	n := int(aws.ToInt32(max))
-	if max != nil && n < 1 {
-		return nil, nil, invalidValue("Value ( %d ) for parameter maxResults is invalid.", n)
+	cut, next, err := pageOf(reflect.ValueOf(rows), func(i int) string { return key(rows[i]) }, max, token)
+	if err != nil {
+		return nil, nil, err
 	}
-	rows, next, ok := wire.Page(reflect.TypeFor[T]().String(), rows, key, strings.Compare, n, notEmpty(token))
+	return cut.Interface().([]T), next, nil
+}
+
+func pageOf(rows reflect.Value, key func(i int) string, max *int32, token *string) (reflect.Value, *string, error) {
+	size := int(aws.ToInt32(max))
+	if max != nil && size < 1 {
+		return rows, nil, invalidValue("Value ( %d ) for parameter maxResults is invalid.", size)
+	}
+	begin, end, next, ok := wire.PageOf(rows.Type().Elem().String(), rows.Len(), key, strings.Compare, size, notEmpty(token))
 	if !ok {
-		return nil, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", *token)
+		return rows, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid", *token)
 	}
-	return rows, next, nil
+	if rows.IsNil() { // an answer has an empty list rather than none
+		rows = reflect.MakeSlice(rows.Type(), 0, 0)
+	}
+	return rows.Slice(begin, end), next, nil
 }

@@ -100,13 +100,13 @@ func (k *kind) notFound(ids ...string) error {
 }
 
 // id is the id in a row, a struct of the SDK or one that has it.
-func (k *kind) id(row any) string { return textIn(row, k.field) }
+func (k *kind) id(row any) string { return textIn(reflect.ValueOf(row), k.field) }
 
 // name is the name in a row, of a kind that has names.
-func (k *kind) name(row any) string { return textIn(row, k.named) }
+func (k *kind) name(row any) string { return textIn(reflect.ValueOf(row), k.named) }
 
-func textIn(row any, field string) string {
-	text, _ := reflect.Indirect(reflect.ValueOf(row)).FieldByName(field).Interface().(*string)
+func textIn(row reflect.Value, field string) string {
+	text, _ := reflect.Indirect(row).FieldByName(field).Interface().(*string)
 	return aws.ToString(text)
 }
 
@@ -151,34 +151,52 @@ func list[V any](s *state, k *kind, q query, rows []V) ([]V, *string, error) {
 
 // listed is list for rows that have been picked.
 func listed[V any](k *kind, q query, rows []V) ([]V, *string, error) {
-	rows, err := apply(k.filters, q.filters, rows)
+	cut, next, err := k.listed(q, reflect.ValueOf(rows))
 	if err != nil {
 		return nil, nil, err
 	}
-	id := func(row V) string { return k.id(row) }
-	sort.Slice(rows, func(i, j int) bool { return id(rows[i]) < id(rows[j]) }) // compiled once, not for each type
-	return page(rows, id, q.max, q.token)
+	return cut.Interface().([]V), next, nil
+}
+
+func (k *kind) listed(q query, rows reflect.Value) (reflect.Value, *string, error) {
+	rows, err := k.filters.apply(q.filters, rows)
+	if err != nil {
+		return rows, nil, err
+	}
+	id := func(i int) string { return textIn(rows.Index(i), k.field) }
+	sort.Slice(rows.Interface(), func(i, j int) bool { return id(i) < id(j) })
+	return pageOf(rows, id, q.max, q.token)
 }
 
 // pick returns the rows that ids ask for, all of them if ids is empty. An id that is
 // malformed or of no row is an error. Rows that are yet to be not found are left out.
 func pick[V any](s *state, k *kind, ids []string, rows []V) ([]V, error) {
-	var out []V
-	var found []string
-	for _, row := range rows {
-		if id := k.id(row); len(ids) == 0 || slices.Contains(ids, id) {
-			out, found = append(out, row), append(found, id)
-		}
-	}
-	lacking, err := k.lacking(ids, found)
+	picked, err := s.pick(k, ids, reflect.ValueOf(rows))
 	if err != nil {
 		return nil, err
 	}
+	return picked.Interface().([]V), nil
+}
+
+func (s *state) pick(k *kind, ids []string, rows reflect.Value) (reflect.Value, error) {
+	var found []string
+	rows = keep(rows, func(row reflect.Value) bool {
+		id := textIn(row, k.field)
+		if len(ids) > 0 && !slices.Contains(ids, id) {
+			return false
+		}
+		found = append(found, id)
+		return true
+	})
+	lacking, err := k.lacking(ids, found)
+	if err != nil {
+		return rows, err
+	}
 	hidden := s.concealed(found)
 	if len(ids) > 0 && len(lacking)+len(hidden) > 0 {
-		return nil, k.notFound(append(lacking, hidden...)...)
+		return rows, k.notFound(append(lacking, hidden...)...)
 	}
-	return slices.DeleteFunc(out, func(row V) bool { return slices.Contains(hidden, k.id(row)) }), nil
+	return keep(rows, func(row reflect.Value) bool { return !slices.Contains(hidden, textIn(row, k.field)) }), nil
 }
 
 // lacking are the ids that are not among those found.

@@ -3,7 +3,6 @@ package wire
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"slices"
 )
 
 // tokenSum is how much of a token is a sum over the rest of it.
@@ -27,20 +26,30 @@ func OpenToken(list, token string) (after string, ok bool) {
 	return after, NewToken(list, after) == token
 }
 
-// Page returns the page of rows that begins after a token's key: n rows, or all if n is
-// 0, and the token of the next page. The rows are in the order of their keys. A token
-// that is none of the list's is not ok; nil is the first page's.
-func Page[T any](list string, rows []T, key func(T) string, order func(a, b string) int, n int, token *string) (page []T, next *string, ok bool) {
+// Page returns the page of rows that begins after a token's key: size rows, or all if
+// size is 0, and the token of the next page. The rows are in the order of their keys. A
+// token that is none of the list's is not ok; nil is the first page's.
+func Page[T any](list string, rows []T, key func(T) string, order func(a, b string) int, size int, token *string) (page []T, next *string, ok bool) {
+	begin, end, next, ok := PageOf(list, len(rows), func(i int) string { return key(rows[i]) }, order, size, token)
+	return append([]T{}, rows[begin:end]...), next, ok // an empty list is not none
+}
+
+// PageOf is Page for so many rows with these keys: the page is of those from begin to
+// before end.
+func PageOf(list string, rows int, key func(i int) string, order func(a, b string) int, size int, token *string) (begin, end int, next *string, ok bool) {
 	if token != nil {
 		after, ok := OpenToken(list, *token)
 		if !ok {
-			return nil, nil, false
+			return 0, 0, nil, false
 		}
-		rows = slices.DeleteFunc(slices.Clone(rows), func(row T) bool { return order(key(row), after) <= 0 })
+		for begin < rows && order(key(begin), after) <= 0 {
+			begin++
+		}
 	}
-	if n == 0 || len(rows) <= n {
-		return append([]T{}, rows...), nil, true // an empty list is not none
+	if size == 0 || rows-begin <= size {
+		return begin, rows, nil, true
 	}
-	more := NewToken(list, key(rows[n-1]))
-	return rows[:n], &more, true
+	end = begin + size
+	more := NewToken(list, key(end-1))
+	return begin, end, &more, true
 }
