@@ -115,6 +115,9 @@ func TestStandIns(t *testing.T) {
 			}
 		}
 	}
+	if out, _ := try(c, "sudo mv /run/bake /run/away; sudo runlevel; sudo mv /run/away /run/bake"); out != "N 5" {
+		t.Errorf("without its directory runlevel says %q", out)
+	}
 	try(c, "sudo telinit 0")
 	b.waitEnd(m)
 	if e := m.Exit(); e.Reason != machine.PowerOff {
