@@ -38,7 +38,7 @@ func TestValidate(t *testing.T) {
 		{`access_key = "AKIA"`, "Incomplete credentials", `"AKIA"`},
 		{`secret_key = "s"`, "Incomplete credentials", `"s"`},
 		{"access_key = \"AKIA\"\nsecret_key = \"s\"\nvault_aws_engine {\n name = \"ci\"\n}", "Two sources of credentials", ``},
-		{"vault_aws_engine {\n name = \"\"\n}", "No name", `""`},
+		{"vault_aws_engine {\n name = \"\"\n engine_name = \"ci\"\n}", "No name", `""`},
 		{`custom_endpoint_ec2 = "ec2.example.com"`, "Not a URL", `"ec2.example.com"`},
 		{`max_retries = -1`, "Negative number", `-1`},
 		{"aws_polling {\n delay_seconds = -1\n}", "Negative number", `-1`},
