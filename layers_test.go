@@ -31,6 +31,7 @@ var rules = []rule{
 	{"internal/local", []string{"cloud/..."}, "the one door from bake to the embedded cloud, which needs Linux"},
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
+	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},

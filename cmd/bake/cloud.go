@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
-	"bake/internal/login"
+	"bake/internal/shellquote"
 	"bake/run/localcloud"
 )
 
@@ -86,7 +86,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 			Environment map[string]string `json:"environment"` // for clients
 		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}})
 	} else {
-		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, login.Quote(c.CredentialsFile))
+		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile))
 	}
 	if err != nil {
 		return err

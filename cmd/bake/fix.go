@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bake/internal/login"
+	"bake/internal/shellquote"
 )
 
 func (p *program) fixCommand() *cobra.Command {
@@ -30,7 +30,7 @@ template needs no fixing. Nothing is written, so the exit code is always 1.`,
 			case info.IsDir(), strings.HasSuffix(name, ".hcl"), strings.HasSuffix(name, ".pkr.json"):
 				return fmt.Errorf("%s is not a legacy JSON template, so there is nothing to fix; bake validate checks it", name)
 			}
-			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, login.Quote(name))
+			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, shellquote.Join(name))
 		},
 	}
 	p.jsonFlag(cmd)

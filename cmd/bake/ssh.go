@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/internal/login"
+	"bake/internal/shellquote"
 )
 
 func (p *program) sshCommand() *cobra.Command {
@@ -68,7 +69,7 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 	if len(found) > 1 {
 		var b strings.Builder
 		for _, m := range found {
-			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, login.Quote(m.Build))
+			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, shellquote.Join(m.Build))
 		}
 		return fmt.Errorf("there are several machines; choose one:%s", b.String())
 	}

@@ -20,6 +20,7 @@ import (
 
 	"bake/communicator"
 	"bake/internal/procgroup"
+	"bake/internal/shellquote"
 )
 
 // Client implements [communicator.Communicator].
@@ -59,7 +60,7 @@ func (c *Client) Run(ctx context.Context, command communicator.Command) (communi
 	if closed {
 		return communicator.Status{}, errClosed
 	}
-	line, err := c.wrap("chroot " + quote(c.root) + " /bin/sh -c " + quote(command.Line))
+	line, err := c.wrap("chroot " + shellquote.Join(c.root) + " /bin/sh -c " + shellquote.Join(command.Line))
 	if err != nil {
 		return communicator.Status{}, err
 	}
@@ -216,7 +217,7 @@ func (c *Client) putFile(src fs.FS, e communicator.Entry, script func(communicat
 
 // inside is the entry's name for the shell, when its tree's place is the working
 // directory.
-func inside(e communicator.Entry) string { return quote("./" + e.Name) }
+func inside(e communicator.Entry) string { return shellquote.Join("./" + e.Name) }
 
 // Get implements [communicator.Communicator].
 func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
@@ -230,7 +231,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 			dir, base = base, "."
 		}
 	}
-	line := fmt.Sprintf("cd && cd %s 2>/dev/null || exit %d; [ -e %[3]s ] || exit %[2]d; exec tar -chf - %[3]s", quotePath(dir), exitNothing, quote("./"+base))
+	line := fmt.Sprintf("cd && cd %s 2>/dev/null || exit %d; [ -e %[3]s ] || exit %[2]d; exec tar -chf - %[3]s", quotePath(dir), exitNothing, shellquote.Join("./"+base))
 	r, w := io.Pipe()
 	unpacked := make(chan error, 1)
 	go func() {
@@ -261,9 +262,9 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 // quotePath quotes a path for the shell, but for the ~ of a home directory.
 func quotePath(p string) string {
 	if rest, ok := strings.CutPrefix(p, "~/"); ok || p == "~" {
-		return "~/" + quote("./"+strings.TrimPrefix(rest, "~"))
+		return "~/" + shellquote.Join("./"+strings.TrimPrefix(rest, "~"))
 	}
-	return quote(p)
+	return shellquote.Join(p)
 }
 
 func signalName(s syscall.Signal) string {
@@ -273,5 +274,3 @@ func signalName(s syscall.Signal) string {
 	}
 	return names[s]
 }
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

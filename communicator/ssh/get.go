@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"bake/communicator"
+	"bake/internal/shellquote"
 )
 
 // Get implements [communicator.Communicator].
@@ -36,7 +37,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 		}
 	}
 	script := fmt.Sprintf("cd %s 2>/dev/null || exit %d; [ -e ./%[3]s ] || exit %[2]d; [ -r ./%[3]s ] || exit %[4]d; exec tar -chf - ./%[3]s",
-		remotePath(dir), exitNoFile, quote(base), exitNotToRead)
+		remotePath(dir), exitNoFile, shellquote.Join(base), exitNotToRead)
 	r, w := io.Pipe()
 	unpacked := make(chan error, 1)
 	go func() {

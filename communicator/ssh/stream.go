@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"bake/communicator"
+	"bake/internal/shellquote"
 )
 
 // tarKind is what kind of tar a machine has.
@@ -282,7 +283,7 @@ const scriptMark = "bake-0b5f3c7e-begins"
 
 // shellLine returns the command line that runs text with sh, whatever the login shell is.
 func shellLine(text string) string {
-	return "exec env LC_ALL=C sh -c " + quote("echo; echo "+scriptMark+"; "+text)
+	return "exec env LC_ALL=C sh -c " + shellquote.Join("echo; echo "+scriptMark+"; "+text)
 }
 
 // afterMark passes on what follows the mark. A machine that says whom else to log in
@@ -361,9 +362,6 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// quote makes s one word for any shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
 // remotePath makes a path of the machine one word for its shell; "~" and "~user"
 // at its start stay what they are.
 func remotePath(p string) string {
@@ -373,13 +371,13 @@ func remotePath(p string) string {
 			if !slash || rest == "" {
 				return home
 			}
-			return home + "/" + quote(rest)
+			return home + "/" + shellquote.Join(rest)
 		}
 	}
 	if strings.HasPrefix(p, "-") {
 		p = "./" + p
 	}
-	return quote(p)
+	return shellquote.Join(p)
 }
 
 func plainName(s string) bool {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"bake/internal/shellquote"
 )
 
 // Machine is a machine of a run, and how it is logged in to.
@@ -49,7 +51,7 @@ func (m Machine) Args() []string {
 		args = append(args, "-p", strconv.Itoa(m.Port))
 	}
 	if len(m.Proxy) > 0 {
-		args = append(args, "-o", "ProxyCommand="+Quote(m.Proxy...))
+		args = append(args, "-o", "ProxyCommand="+shellquote.Join(m.Proxy...))
 	}
 	if m.User != "" {
 		args = append(args, "-l", m.User)
@@ -68,21 +70,7 @@ func (m Machine) Command() string {
 	if m.User != "" {
 		host = m.User + "@" + host
 	}
-	return Quote(append(append([]string{"ssh"}, args...), host)...)
-}
-
-// Quote writes words for a shell.
-func Quote(words ...string) string {
-	quoted := make([]string, len(words))
-	for i, s := range words {
-		quoted[i] = s
-		if s == "" || strings.ContainsFunc(s, func(r rune) bool {
-			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,", r)
-		}) {
-			quoted[i] = "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
+	return shellquote.Join(append(append([]string{"ssh"}, args...), host)...)
 }
 
 // Dir is where the machines of a run are kept, below the directory of all runs.

@@ -149,8 +149,8 @@ func (m made) artifact(owner *ownership.Owner) step.Resource {
 // importImage imports the object and waits for the image.
 func (r *run) importImage(ctx context.Context, key string) (made, error) {
 	in := &ec2.ImportImageInput{
-		Architecture: &r.Architecture, BootMode: types.BootModeValues(r.bootMode()), Encrypted: &r.Encrypt, KmsKeyId: text(r.kmsKey()),
-		LicenseType: text(r.LicenseType), Platform: text(r.Platform), RoleName: text(r.RoleName), ClientToken: new(uuid.NewString()),
+		Architecture: &r.Architecture, BootMode: types.BootModeValues(r.bootMode()), Encrypted: &r.Encrypt, KmsKeyId: access.Optional(r.kmsKey()),
+		LicenseType: access.Optional(r.LicenseType), Platform: access.Optional(r.Platform), RoleName: access.Optional(r.RoleName), ClientToken: new(uuid.NewString()),
 		DiskContainers:    []types.ImageDiskContainer{{Format: &r.Format, UserBucket: &types.UserBucket{S3Bucket: &r.Bucket, S3Key: &key}}},
 		TagSpecifications: r.owner.Specs(nil, types.ResourceTypeImportImageTask),
 	}
@@ -158,10 +158,11 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 	id, err := ownership.Acquire(ctx, r.scope, "import the disk image", want, func(ctx context.Context) (string, string, error) {
 		id := ""
 		// EC2 may not have heard everywhere of a role or an object that is new.
-		watch := wait.Watch{Delay: 30 * time.Second, Limit: 2 * time.Minute}
+		known := r.session.Pace.Known
+		watch := wait.Watch{Delay: 30 * time.Second, Limit: known}
 		err := watch.Until(ctx, "the import to begin", func(ctx context.Context) (bool, error) {
 			out, err := access.Finish(ctx, r.ec2.ImportImage, in)
-			if access.Is(err, "InvalidParameter") && !r.session.Loopback() {
+			if access.Is(err, "InvalidParameter") && known > 0 {
 				return false, nil
 			}
 			if err != nil {
@@ -210,11 +211,11 @@ func (r *run) importImage(ctx context.Context, key string) (made, error) {
 // deletes the imported one: an import cannot name its image.
 func (r *run) rename(ctx context.Context, from made) (made, error) {
 	in := &ec2.CopyImageInput{
-		Name: &r.Name, SourceImageId: &from.id, SourceRegion: &r.session.Region, ClientToken: new(uuid.NewString()), Description: text(r.Description),
+		Name: &r.Name, SourceImageId: &from.id, SourceRegion: &r.session.Region, ClientToken: new(uuid.NewString()), Description: access.Optional(r.Description),
 		TagSpecifications: r.owner.Specs(r.Tags, types.ResourceTypeImage, types.ResourceTypeSnapshot),
 	}
 	if r.Encrypt {
-		in.Encrypted, in.KmsKeyId = &r.Encrypt, text(r.KMSKey)
+		in.Encrypted, in.KmsKeyId = &r.Encrypt, access.Optional(r.KMSKey)
 	}
 	want := r.owner.Resource(ownership.Image, r.Name+" "+r.owner.ID, r.session.Region, ownership.WithName, r.Name)
 	id, err := ownership.Acquire(ctx, r.scope, "copy the imported image to its final name", want, func(ctx context.Context) (string, string, error) {
@@ -359,11 +360,4 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 		err = access.Blame(err, r.src.Errorf(&r.Bucket, "The bucket cannot be used", "%s. The bucket must exist in %s, and these credentials must be allowed to write to it.", err, r.session.Region))
 	}
 	return want, err
-}
-
-func text(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

@@ -31,7 +31,7 @@ type uploader struct {
 // upload sends a file of some size: in one piece if it is small, or in parts. An
 // upload that ends early leaves parts behind, which take room until it is aborted.
 func (u *uploader) upload(ctx context.Context, f io.ReaderAt, size int64) error {
-	encryption, kmsKey := types.ServerSideEncryption(u.encryption), text(u.kmsKey)
+	encryption, kmsKey := types.ServerSideEncryption(u.encryption), access.Optional(u.kmsKey)
 	if size <= partSize {
 		_, err := access.Call(ctx, u.client.PutObject, &s3.PutObjectInput{
 			Bucket: &u.bucket, Key: &u.key, Body: io.NewSectionReader(f, 0, size), ServerSideEncryption: encryption, SSEKMSKeyId: kmsKey,

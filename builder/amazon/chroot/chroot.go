@@ -24,6 +24,7 @@ import (
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/ownership"
 	"bake/communicator/chroot"
+	"bake/internal/shellquote"
 	"bake/step"
 )
 
@@ -200,21 +201,11 @@ func (w *work) wrapped(command string) (string, error) {
 }
 
 func (w *work) command(ctx context.Context, words ...string) error {
-	for i := range words {
-		words[i] = quote(words[i])
-	}
-	line, err := w.wrapped(strings.Join(words, " "))
+	line, err := w.wrapped(shellquote.Join(words...))
 	if err == nil {
 		_, err = w.Run(ctx, line)
 	}
 	return err
-}
-
-func quote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%") == "" && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // commands runs those of an option.

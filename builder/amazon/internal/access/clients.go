@@ -26,3 +26,11 @@ func WebSocketHTTP(s *Session) *http.Client {
 	}
 	return &http.Client{Transport: t}
 }
+
+// Optional is s as the API takes an optional text: an empty one is none.
+func Optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

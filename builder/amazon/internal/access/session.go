@@ -62,6 +62,7 @@ type Session struct {
 	Region  string // where the build happens
 	Account string // empty if it was not asked for
 	Cloud   Cloud
+	Pace    Pace
 
 	// Warn, if not nil, tells the user what is wrong while bake goes on trying. It
 	// is set before the session is used by others.
@@ -141,6 +142,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, blame(src, &o.Region, "No region", "Set region, AWS_REGION, or a region in the AWS profile.")
 	}
 	s.config, s.Region = cfg, cfg.Region
+	s.Pace = s.pace()
 	if vaulted {
 		if err := s.settle(ctx); err != nil {
 			return nil, err

@@ -27,20 +27,6 @@ type Destroyer struct {
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
 }
 
-// patience is how long a job tries.
-type patience struct {
-	settle time.Duration // to see something that EC2 does not show
-	busy   time.Duration // to delete something that is still in use
-}
-
-// The usual patience. EC2 promises no time within which it shows what was made
-// or lets go of what is deleted; these are several times what is commonly seen.
-// One on this machine has a single state, but may play EC2.
-var (
-	usual = patience{settle: 5 * time.Second, busy: 30 * time.Second}
-	local = patience{settle: 500 * time.Millisecond, busy: 3 * time.Second}
-)
-
 // For returns a destroyer that works through one session, and reopens none.
 func For(s *access.Session) *Destroyer {
 	return &Destroyer{
@@ -86,10 +72,7 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	if err != nil {
 		return err
 	}
-	j := &job{session: session, client: access.EC2(session, r.Where), r: r, patience: usual}
-	if session.Loopback() {
-		j.patience = local
-	}
+	j := &job{session: session, client: access.EC2(session, r.Where), r: r}
 	switch r.Kind {
 	case ownership.KeyPair:
 		return j.keyPair(ctx)
@@ -124,7 +107,6 @@ type job struct {
 	session *access.Session
 	client  *ec2.Client
 	r       step.Resource
-	patience
 }
 
 // settle looks for something until find reports it found, or long enough for it
@@ -133,10 +115,10 @@ func (j *job) settle(ctx context.Context, find func(context.Context) (bool, erro
 	start := time.Now()
 	for pause := wait.First; ; pause *= 2 {
 		found, err := find(ctx)
-		if err != nil || found || time.Since(start) >= j.patience.settle {
+		if err != nil || found || time.Since(start) >= j.session.Pace.Visible {
 			return err
 		}
-		if err := delay.For(ctx, min(pause, j.patience.settle)); err != nil {
+		if err := delay.For(ctx, min(pause, j.session.Pace.Visible)); err != nil {
 			return err
 		}
 	}
@@ -147,7 +129,7 @@ func (j *job) busy(ctx context.Context, what string, del func(context.Context) e
 	start := time.Now()
 	for pause := wait.First; ; pause = min(2*pause, 5*time.Second) {
 		err := del(ctx)
-		if !access.Is(err, codes...) || time.Since(start)+pause > j.patience.busy {
+		if !access.Is(err, codes...) || time.Since(start)+pause > j.session.Pace.Released {
 			return err
 		}
 		if err := delay.For(ctx, pause); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
 )
@@ -143,8 +144,8 @@ func (m *Mapping) ebs() *types.EbsBlockDevice {
 		DeleteOnTermination: &m.DeleteOnTermination,
 		Encrypted:           m.Encrypted,
 		VolumeType:          types.VolumeType(m.VolumeType),
-		SnapshotId:          text(m.SnapshotID),
-		KmsKeyId:            text(m.KMSKeyID),
+		SnapshotId:          access.Optional(m.SnapshotID),
+		KmsKeyId:            access.Optional(m.KMSKeyID),
 		VolumeSize:          number(m.VolumeSize),
 		Throughput:          number(m.Throughput),
 	}
@@ -153,13 +154,6 @@ func (m *Mapping) ebs() *types.EbsBlockDevice {
 		ebs.Iops = number(m.IOPS)
 	}
 	return ebs
-}
-
-func text(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }
 
 func number(n int) *int32 {

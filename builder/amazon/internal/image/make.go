@@ -53,7 +53,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 	in := &ec2.CreateImageInput{
 		InstanceId:          &instance,
 		Name:                &name,
-		Description:         text(labels.Description),
+		Description:         access.Optional(labels.Description),
 		BlockDeviceMappings: device.EC2(m.Devices()),
 	}
 	t := &tagging{image: m.Owner.Tags(merge(run, labels.Tags)), snapshots: m.Owner.Tags(merge(run, labels.Tags, labels.Snapshot))}
@@ -133,10 +133,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		if err := m.replaceExisting(ctx, region); err != nil {
 			return Made{}, err
 		}
-		pause := 10 * time.Second
-		if m.Session.Loopback() {
-			pause = 100 * time.Millisecond
-		}
+		pause := m.Session.Pace.Again
 		once := *m
 		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
 		for try := 1; ; try++ {
@@ -172,7 +169,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 		Name:          &m.Name,
 		SourceImageId: &from.ID,
 		SourceRegion:  &from.Region,
-		Description:   text(labels.Description),
+		Description:   access.Optional(labels.Description),
 		CopyImageTags: new(true), // also the tags that say who owns it
 		Encrypted:     m.EncryptBoot,
 	}
@@ -293,11 +290,4 @@ func randomName() string {
 		name[i] = letters[rand.N(len(letters))] //nolint:gosec // only unlikely to be taken
 	}
 	return string(name)
-}
-
-func text(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

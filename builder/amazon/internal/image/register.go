@@ -94,7 +94,7 @@ func (v *TPM) UnmarshalText(b []byte) error { return schema.ParseChoice(v, b, v.
 func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 	in := &ec2.RegisterImageInput{
 		Architecture: types.ArchitectureValues(f.Architecture), BootMode: types.BootModeValues(f.BootMode), TpmSupport: types.TpmSupportValues(f.TPMSupport),
-		UefiData: text(f.UEFIData), VirtualizationType: text(m.VirtualizationType),
+		UefiData: access.Optional(f.UEFIData), VirtualizationType: access.Optional(m.VirtualizationType),
 	}
 	if m.ENASupport != nil && *m.ENASupport {
 		in.EnaSupport = m.ENASupport
@@ -113,7 +113,7 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 	if err != nil {
 		return Made{}, err
 	}
-	in.Name, in.Description = &name, text(labels.Description)
+	in.Name, in.Description = &name, access.Optional(labels.Description)
 	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags))}
 	region := m.Session.Region
 	key := fmt.Sprintf("%s@%s %s", name, region, m.Owner.ID)

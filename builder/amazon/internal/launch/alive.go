@@ -45,10 +45,7 @@ func (l *Launcher) Watch(ctx context.Context, id string) (context.Context, *Vigi
 	alive, cancel := context.WithCancelCause(ctx)
 	v := &Vigil{l: l, id: id, stop: cancel, over: make(chan struct{})}
 	// What EC2 says of an instance that runs seldom changes.
-	rhythm := wait.Watch{Delay: 15 * time.Second, Limit: 365 * 24 * time.Hour}
-	if l.Session.Loopback() {
-		rhythm.Delay = 2 * time.Second
-	}
+	rhythm := wait.Watch{Delay: l.Session.Pace.Vigil, Limit: 365 * 24 * time.Hour}
 	go func() {
 		defer close(v.over)
 		var since time.Time // when it was first seen stopped

@@ -58,7 +58,7 @@ func (l *Launcher) Groups(ctx context.Context, place Place, tags map[string]stri
 		out, err := access.Finish(ctx, l.client().CreateSecurityGroup, &ec2.CreateSecurityGroupInput{
 			GroupName:         &name,
 			Description:       new("Temporary group for bake"),
-			VpcId:             text(place.VPC),
+			VpcId:             access.Optional(place.VPC),
 			TagSpecifications: l.Owner.Specs(tags, types.ResourceTypeSecurityGroup),
 		})
 		if access.Is(err, "InvalidGroup.Duplicate") && !access.Refused(err) {

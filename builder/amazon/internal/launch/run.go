@@ -81,14 +81,24 @@ func (l *Launcher) awaitRunning(ctx context.Context, id string) (types.Instance,
 // runInstances tries again while IAM and EC2 have not yet agreed that the
 // instance profile exists.
 func (l *Launcher) runInstances(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
+	again := func(_ int, err error) bool { return fresh(err) && l.IAMInstanceProfile == "" }
+	return persist(ctx, again, func(int) (*ec2.RunInstancesOutput, error) { return access.Finish(ctx, l.client().RunInstances, in) })
+}
+
+// tries is how often persist calls, which then takes some two minutes.
+const tries = 11
+
+// persist calls do, with the number of the attempt from 1, as long as again says that
+// its error may pass, with pauses that grow.
+func persist[T any](ctx context.Context, again func(try int, err error) bool, do func(try int) (T, error)) (T, error) {
 	pause := 200 * time.Millisecond
 	for try := 1; ; try++ {
-		out, err := access.Finish(ctx, l.client().RunInstances, in)
-		if !fresh(err) || l.IAMInstanceProfile != "" || try == 11 {
-			return out, err
+		v, err := do(try)
+		if err == nil || try == tries || !again(try, err) {
+			return v, err
 		}
 		if err := delay.For(ctx, pause); err != nil {
-			return nil, err
+			return v, err
 		}
 		pause = min(2*pause, 30*time.Second)
 	}
@@ -101,8 +111,8 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		InstanceType:                      types.InstanceType(l.InstanceType),
 		MinCount:                          &one,
 		MaxCount:                          &one,
-		KeyName:                           text(spec.Key.Name),
-		UserData:                          text(userData),
+		KeyName:                           access.Optional(spec.Key.Name),
+		UserData:                          access.Optional(userData),
 		EbsOptimized:                      &l.EBSOptimized,
 		EnclaveOptions:                    &types.EnclaveOptionsRequest{Enabled: &l.EnableNitroEnclave},
 		InstanceInitiatedShutdownBehavior: types.ShutdownBehavior(l.ShutdownBehavior),
@@ -147,7 +157,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 			DeleteOnTermination:      new(true),
 		}}
 	} else {
-		in.SubnetId, in.SecurityGroupIds = text(spec.Place.Subnet), spec.Groups.IDs
+		in.SubnetId, in.SecurityGroupIds = access.Optional(spec.Place.Subnet), spec.Groups.IDs
 	}
 	return in
 }
@@ -159,8 +169,8 @@ func (l *Launcher) capacity() *types.CapacityReservationSpecification {
 		}
 	}
 	return &types.CapacityReservationSpecification{CapacityReservationTarget: &types.CapacityReservationTarget{
-		CapacityReservationId:               text(l.CapacityReservationID),
-		CapacityReservationResourceGroupArn: text(l.CapacityReservationGroupARN),
+		CapacityReservationId:               access.Optional(l.CapacityReservationID),
+		CapacityReservationResourceGroupArn: access.Optional(l.CapacityReservationGroupARN),
 	}}
 }
 
@@ -189,9 +199,9 @@ func (l *Launcher) metadata() *types.InstanceMetadataOptionsRequest {
 }
 
 func (l *Launcher) placement(zone string) *types.Placement {
-	p := types.Placement{AvailabilityZone: text(zone), Tenancy: types.Tenancy(l.Tenancy)}
+	p := types.Placement{AvailabilityZone: access.Optional(zone), Tenancy: types.Tenancy(l.Tenancy)}
 	if o := l.Placement; o != nil {
-		p.HostResourceGroupArn, p.HostId = text(o.HostResourceGroupARN), text(o.HostID)
+		p.HostResourceGroupArn, p.HostId = access.Optional(o.HostResourceGroupARN), access.Optional(o.HostID)
 		if o.Tenancy != "" {
 			p.Tenancy = types.Tenancy(o.Tenancy)
 		}
@@ -319,12 +329,4 @@ func (l *Launcher) ModifyInstance(ctx context.Context, id string, sriov bool, en
 		}
 		return nil
 	})
-}
-
-// text is s as the API takes an optional string.
-func text(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -13,7 +12,6 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
-	"bake/internal/delay"
 	"bake/step"
 )
 
@@ -113,38 +111,37 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 		in.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeFleet, Tags: ownership.Tags(spec.FleetTags)}}
 	}
 	places := []Place{{}} // where the launch template says
-	pause := 200 * time.Millisecond
-	for try := 1; ; try++ {
-		in.LaunchTemplateConfigs = []types.FleetLaunchTemplateConfigRequest{{
-			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecificationRequest{LaunchTemplateId: &template, Version: aws.String("1")},
-			Overrides:                   overrides(l.types(), places),
-		}}
-		out, err := access.Finish(ctx, l.client().CreateFleet, in)
-		if err == nil {
-			for _, i := range out.Instances {
-				if len(i.InstanceIds) > 0 {
-					l.Scope.Say(ctx, "Spot instance %s (%s)", i.InstanceIds[0], i.InstanceType)
-					return i.InstanceIds[0], nil
-				}
-			}
-			err = fleetError(out.Errors)
+	again := func(try int, err error) bool {
+		if noCapacity(err) {
+			l.Scope.Say(ctx, "There is no spot capacity for %s at the moment (attempt %d)", strings.Join(l.types(), ", "), try)
 		}
-		if !noCapacity(err) || try == 11 {
-			return "", l.blameRun(err)
-		}
-		l.Scope.Say(ctx, "There is no spot capacity for %s at the moment (attempt %d)", strings.Join(l.types(), ", "), try)
-		if try == 1 {
+		return noCapacity(err)
+	}
+	id, err := persist(ctx, again, func(try int) (string, error) {
+		if try == 2 {
 			others, err := l.elsewhere(ctx, spec.Place)
 			if err != nil {
 				return "", err
 			}
 			places = append(places, others...)
 		}
-		if err := delay.For(ctx, pause); err != nil {
+		in.LaunchTemplateConfigs = []types.FleetLaunchTemplateConfigRequest{{
+			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecificationRequest{LaunchTemplateId: &template, Version: aws.String("1")},
+			Overrides:                   overrides(l.types(), places),
+		}}
+		out, err := access.Finish(ctx, l.client().CreateFleet, in)
+		if err != nil {
 			return "", err
 		}
-		pause = min(2*pause, 30*time.Second)
-	}
+		for _, i := range out.Instances {
+			if len(i.InstanceIds) > 0 {
+				l.Scope.Say(ctx, "Spot instance %s (%s)", i.InstanceIds[0], i.InstanceType)
+				return i.InstanceIds[0], nil
+			}
+		}
+		return "", fleetError(out.Errors)
+	})
+	return id, l.blameRun(err)
 }
 
 // overrides are the combinations of instance types and places, all types of a
@@ -152,9 +149,9 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 func overrides(kinds []string, places []Place) (out []types.FleetLaunchTemplateOverridesRequest) {
 	for _, p := range places {
 		for _, k := range kinds {
-			o := types.FleetLaunchTemplateOverridesRequest{InstanceType: types.InstanceType(k), SubnetId: text(p.Subnet)}
+			o := types.FleetLaunchTemplateOverridesRequest{InstanceType: types.InstanceType(k), SubnetId: access.Optional(p.Subnet)}
 			if p.Subnet == "" {
-				o.AvailabilityZone = text(p.Zone)
+				o.AvailabilityZone = access.Optional(p.Zone)
 			}
 			out = append(out, o)
 		}

@@ -1,0 +1,39 @@
+package access
+
+import (
+	"time"
+
+	"bake/builder/amazon/internal/wait"
+)
+
+// Pace is how fast a cloud is, and so how patiently it is waited for.
+type Pace struct {
+	// Early is the first pause of a wait for a change that may come at once; 0 if none
+	// does.
+	Early time.Duration
+
+	// Vigil is the longest pause between looks at what is not expected to change.
+	Vigil time.Duration
+
+	// Again is the pause before something that has failed is begun anew.
+	Again time.Duration
+
+	// Visible is how long what was made may not be seen.
+	Visible time.Duration
+
+	// Released is how long what is deleted may still be in use.
+	Released time.Duration
+
+	// Known is how long one service may not know what was made in another; 0 if it does
+	// at once.
+	Known time.Duration
+}
+
+// pace is that of AWS, which promises none of these times: they are several times what
+// is commonly seen. A cloud on this machine has a single state, but may play EC2.
+func (s *Session) pace() Pace {
+	if s.Loopback() {
+		return Pace{Early: wait.First, Vigil: 2 * time.Second, Again: 100 * time.Millisecond, Visible: 500 * time.Millisecond, Released: 3 * time.Second}
+	}
+	return Pace{Vigil: 15 * time.Second, Again: 10 * time.Second, Visible: 5 * time.Second, Released: 30 * time.Second, Known: 2 * time.Minute}
+}
