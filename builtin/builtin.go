@@ -63,7 +63,7 @@ type Catalog struct {
 // Catalog makes every component.
 func (p Parts) Catalog() Catalog {
 	if p.Terminal == nil {
-		p.Terminal = func() (io.ReadCloser, error) { return nil, errors.New("there is nobody to ask") }
+		p.Terminal = func() (io.ReadCloser, error) { return nil, errors.New("there is no terminal to ask on") }
 	}
 	if p.Now == nil {
 		p.Now = time.Now

@@ -73,7 +73,7 @@ func Helpful(diags hcl.Diagnostics) hcl.Diagnostics {
 		return diags
 	}
 	last := *diags[shown-1]
-	last.Detail += fmt.Sprintf("\n\nMore errors in the rest of the file, probably caused by this one, are not shown: %d.", len(diags)-shown)
+	last.Detail += fmt.Sprintf("\n\nMore errors in the rest of the file, likely caused by this, are not shown: %d.", len(diags)-shown)
 	return append(diags[:shown-1:shown-1], &last)
 }
 

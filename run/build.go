@@ -239,7 +239,7 @@ func (o Options) terminal() (io.ReadCloser, error) {
 	case o.Unattended != nil:
 		return nil, o.Unattended
 	}
-	return nil, errors.New("there is nobody to ask")
+	return nil, errors.New("there is no terminal to ask on")
 }
 
 // announced returns a context that ends when parent does, with the same cause, after

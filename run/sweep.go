@@ -54,7 +54,7 @@ type Tags struct {
 
 // ErrEveryRun is the error of a sweep by tags in AWS that names no run, without
 // [Tags.Every]: what it finds may belong to runs that go on.
-var ErrEveryRun = errors.New("a sweep by tags has to name the run")
+var ErrEveryRun = errors.New("a sweep by tags must name the run")
 
 // SweptRun is a run that has ended and left something behind.
 type SweptRun struct {

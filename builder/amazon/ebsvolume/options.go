@@ -54,7 +54,7 @@ type (
 type Volume struct {
 	device.Mapping
 
-	// Tags for the volume, which it keeps. They win over `run_volume_tags` with the same key.
+	// Tags for the volume, which it keeps. They override `run_volume_tags` with the same key.
 	Tags map[string]string `hcl:"tags,optional,deferred"`
 
 	// A single tag, added to `tags`. Repeatable.

@@ -5,7 +5,7 @@ source "amazon-ebs" "a" {
   ami_name      = "web"
 
   vault_aws_engine {
-    name        = "" # ERROR: No name: name is the role in Vault whose credentials are meant
+    name        = "" # ERROR: No name: Set name to the role in Vault to get credentials for
     engine_name = "aws-eu"
   }
 

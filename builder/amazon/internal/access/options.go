@@ -104,7 +104,7 @@ type AssumeRole struct {
 	PolicyARNs []string `hcl:"policy_arns,optional"`
 
 	// Name of the session, as it appears in CloudTrail: 2 to 64 characters. Not set: a name
-	// that the AWS SDK makes up from the time.
+	// that the AWS SDK generates from the time.
 	SessionName string `hcl:"session_name,optional"`
 
 	// Session tags, which policies know as `aws:PrincipalTag`. The role's trust policy must
@@ -117,8 +117,8 @@ type AssumeRole struct {
 
 // VaultAWSEngine says which credentials Vault is asked for.
 type VaultAWSEngine struct {
-	// Name of the Vault role to get credentials for. Empty, in a block that sets nothing
-	// else: Vault is not asked.
+	// Name of the Vault role to get credentials for. If the block sets nothing at all, Vault
+	// is not used.
 	Name string `hcl:"name,optional"`
 
 	// Path where the AWS secrets engine is mounted.
@@ -230,7 +230,7 @@ func (r *AssumeRole) Validate(c *schema.Checker) {
 // Validate implements [schema.Validator].
 func (v *VaultAWSEngine) Validate(c *schema.Checker) {
 	if others := c.Set(&v.EngineName) || v.RoleARN != "" || v.TTL != ""; v.Name == "" && c.Known(&v.Name) && others {
-		c.Errorf(&v.Name, "No name", "name is the role in Vault whose credentials are meant; set it, or leave the whole block out.")
+		c.Errorf(&v.Name, "No name", "Set name to the role in Vault to get credentials for, or leave the whole block out.")
 	}
 	names.ARN(c, &v.RoleARN, names.Role)
 	if v.TTL != "" && v.RoleARN == "" && c.Known(&v.RoleARN) {

@@ -194,7 +194,7 @@ type Options struct {
 	// `user_data_file`.
 	UserData string `hcl:"user_data,optional"`
 
-	// File to read the user data from. What holds for `user_data` holds for its content. Not
+	// File to read the user data from. The rules of `user_data` apply to its content. Not
 	// together with `user_data`.
 	UserDataFile string `hcl:"user_data_file,optional"`
 
@@ -238,7 +238,7 @@ func (*Options) GoSource() string { return source }
 
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {
-	// Tags for the volumes of the instance, for the time of the build. Neither the image nor its
+	// Tags for the volumes of the instance during the build. Neither the image nor its
 	// snapshots get them.
 	RunVolumeTags map[string]string `hcl:"run_volume_tags,optional,deferred"`
 

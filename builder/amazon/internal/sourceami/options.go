@@ -70,10 +70,10 @@ func (s *Selection) Find(ctx context.Context, scope *step.Scope, session *access
 			return image, err
 		}
 		if image.RootDeviceType != root {
-			want := "starts from EBS"
+			want := "has an EBS root"
 			summary := "Not an EBS image"
 			if root == types.DeviceTypeInstanceStore {
-				want, summary = "starts from an instance store", "Not an instance-store image"
+				want, summary = "has an instance store root", "Not an instance-store image"
 			}
 			return image, src.Errorf(q.Blame, summary, "The root device of %s is of type %q; this builder needs an image that %s.",
 				aws.ToString(image.ImageId), image.RootDeviceType, want)
