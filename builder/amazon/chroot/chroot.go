@@ -44,7 +44,7 @@ func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Clou
 				Access: &o.Access.Options, Image: &o.Image.Options, Permissions: o.permissions,
 				Hooks: func(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
 					w := &work{Options: o, Build: b, Host: host(b.Session, b.Scope.Run.Env)}
-					return amazonbuild.Hooks{Prepare: w.look, Work: w.provision, Stop: w.detach, Make: w.register}, nil
+					return amazonbuild.Hooks{Prepare: w.find, Work: w.provision, Stop: w.detach, Make: w.register}, nil
 				},
 			}
 		})
@@ -76,16 +76,16 @@ func (w *work) provision(ctx context.Context, provision builder.Provision) error
 	}
 	w.Data = interpolate.Data(w.Source)
 	w.Data["BuildRegion"], w.Data["ID"] = builder.Text(w.Session.Region), builder.Text(aws.ToString(w.instance.InstanceId))
-	err = w.fill(ctx, provision)
-	return errors.Join(err, w.leave(context.WithoutCancel(ctx)))
+	err = w.mountAndProvision(ctx, provision)
+	return errors.Join(err, w.unmount(context.WithoutCancel(ctx)))
 }
 
 func (w *work) detach(ctx context.Context) error {
 	return step.Run(ctx, w.Scope, "detach the volume", func(ctx context.Context) error { return w.Detach(ctx, w.volume) })
 }
 
-// look finds out what instance this is, and what image to start from.
-func (w *work) look(ctx context.Context) error {
+// find finds out what instance this is, and what image to start from.
+func (w *work) find(ctx context.Context) error {
 	client := access.EC2(w.Session, w.Session.Region)
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
 		id, err := w.Host.Instance(ctx)
@@ -129,8 +129,8 @@ func (w *work) sourceRoot() *types.BlockDeviceMapping {
 	return nil
 }
 
-// attach makes the volume and attaches it to this instance.
-func (w *work) attach(ctx context.Context, tags map[string]string) error {
+// request is the volume to make: empty, or one with the root of the source image.
+func (w *work) request(tags map[string]string) *ec2.CreateVolumeInput {
 	token := uuid.NewString()
 	in := &ec2.CreateVolumeInput{
 		AvailabilityZone: w.instance.Placement.AvailabilityZone, ClientToken: &token, VolumeType: types.VolumeType(w.RootVolumeType),
@@ -159,7 +159,13 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 		}
 	}
 	in.Size = &size
-	return w.alone(ctx, func() (err error) {
+	return in
+}
+
+// attach makes the volume and attaches it to this instance.
+func (w *work) attach(ctx context.Context, tags map[string]string) error {
+	in := w.request(tags)
+	return w.exclusively(ctx, func() (err error) {
 		w.device = w.DevicePath
 		if w.device == "" {
 			if w.device, err = w.freeDevice(); err != nil {
@@ -234,8 +240,8 @@ func (w *work) commands(ctx context.Context, name string, option *[]string) erro
 	})
 }
 
-// fill mounts the volume and provisions what is in it. leave undoes the mounts.
-func (w *work) fill(ctx context.Context, provision builder.Provision) error {
+// mountAndProvision mounts the volume and provisions what is in it. unmount undoes the mounts.
+func (w *work) mountAndProvision(ctx context.Context, provision builder.Provision) error {
 	if err := w.commands(ctx, "run pre_mount_commands", &w.PreMountCommands); err != nil {
 		return err
 	}
@@ -314,8 +320,8 @@ func (w *work) mountMore(ctx context.Context) error {
 	return nil
 }
 
-// leave removes the copied files and unmounts, the last first. It tries all.
-func (w *work) leave(ctx context.Context) error {
+// unmount removes the copied files and unmounts, the last first. It tries all.
+func (w *work) unmount(ctx context.Context) error {
 	var errs []error
 	for _, undo := range slices.Backward(w.undo) {
 		errs = append(errs, undo(ctx))

@@ -55,8 +55,8 @@ func thisHost(instance func(context.Context) (string, error), env []string) Host
 	}
 }
 
-// alone runs do while no other build on the machine chooses a device.
-func (h Host) alone(ctx context.Context, do func() error) error {
+// exclusively runs do while no other build on the machine chooses a device.
+func (h Host) exclusively(ctx context.Context, do func() error) error {
 	if err := os.MkdirAll(filepath.Dir(h.Lock), 0o755); err != nil {
 		return err
 	}

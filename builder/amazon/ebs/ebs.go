@@ -21,7 +21,7 @@ func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebs", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
 			Access: &o.Access.Options, Launch: &o.Launch.Options, Image: &o.Image.Options,
-			Devices: o.Launch.Devices(), VolumeTags: o.VolumeTags.Late(),
+			Devices: o.Launch.Devices(), VolumeTags: o.VolumeTags.Deferred(),
 			Hooks: o.hooks, Permissions: o.permissions,
 		}
 	})

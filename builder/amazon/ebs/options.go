@@ -57,7 +57,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
 	o.Launch.ValidateIn(c, o.Region)
-	o.Image.ValidateTags(c, o.LateRunTags())
+	o.Image.ValidateTags(c, o.DeferredRunTags())
 	o.VolumeTags.Validate(c)
 	o.Volumes.Validate(c)
 	o.Image.Validate(c)

@@ -27,7 +27,7 @@ func Factory(cloud access.Cloud) amazonbuild.Factory {
 	return amazonbuild.Define("amazon-ebssurrogate", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 		return amazonbuild.Recipe{
 			Access: &o.Access.Options, Launch: &o.Launch.Options, Image: &o.Image.Options,
-			Devices: o.devices(), VolumeTags: o.VolumeTags.Late(),
+			Devices: o.devices(), VolumeTags: o.VolumeTags.Deferred(),
 			Hooks: o.hooks, Permissions: o.permissions,
 		}
 	})

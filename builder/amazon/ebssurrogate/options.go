@@ -119,7 +119,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
 	o.Launch.ValidateIn(c, o.Region)
-	o.Image.ValidateTags(c, o.LateRunTags())
+	o.Image.ValidateTags(c, o.DeferredRunTags())
 	o.VolumeTags.Validate(c)
 	o.Image.Options.Validate(c)
 	o.Firmware.Validate(c)

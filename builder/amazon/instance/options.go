@@ -124,7 +124,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.Access.Validate(c)
 	o.Launch.Options.Validate(c)
 	o.Launch.ValidateIn(c, o.Region)
-	o.Image.ValidateTags(c, o.LateRunTags())
+	o.Image.ValidateTags(c, o.DeferredRunTags())
 	o.Image.Options.Validate(c)
 	device.Validate(c, o.Launch.devices())
 	o.Bundle.validate(c)

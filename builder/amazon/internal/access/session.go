@@ -112,22 +112,9 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}
 	if cloud.Endpoint == "" {
-		if role := o.role(); role != nil {
-			serial := ""
-			if o.MFACode != "" {
-				if serial, err = mfaDevice(ctx, cfg); err != nil {
-					return nil, blame(src, &o.MFACode, "Unknown MFA device", "%s.", err)
-				}
-			}
-			cfg.Credentials = role.provider(sts.NewFromConfig(cfg), serial, o.MFACode)
-			s.with["role_arn"], s.with["external_id"] = role.RoleARN, role.ExternalID
+		if err := s.onAWS(ctx, o, src, &cfg); err != nil {
+			return nil, err
 		}
-		s.with["profile"] = o.Profile
-		s.with["shared_credentials_file"] = o.SharedCredentialsFile
-		if o.InsecureSkipTLSVerify {
-			s.with["insecure_skip_tls_verify"] = "true"
-		}
-		s.endpoint = o.CustomEndpointEC2
 	}
 	creds, err := retrieve(ctx, o, src, cfg)
 	if err != nil {
@@ -155,6 +142,29 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	}
 	s.identity = fmt.Sprint(s.With(s.Region), cmp.Or(s.Account, creds.AccessKeyID))
 	return s, nil
+}
+
+// onAWS adds to cfg and the session what the options say of AWS itself: the role to
+// assume, and the address.
+func (s *Session) onAWS(ctx context.Context, o *Options, src *schema.Source, cfg *aws.Config) error {
+	if role := o.role(); role != nil {
+		serial := ""
+		if o.MFACode != "" {
+			var err error
+			if serial, err = mfaDevice(ctx, *cfg); err != nil {
+				return blame(src, &o.MFACode, "Unknown MFA device", "%s.", err)
+			}
+		}
+		cfg.Credentials = role.provider(sts.NewFromConfig(*cfg), serial, o.MFACode)
+		s.with["role_arn"], s.with["external_id"] = role.RoleARN, role.ExternalID
+	}
+	s.with["profile"] = o.Profile
+	s.with["shared_credentials_file"] = o.SharedCredentialsFile
+	if o.InsecureSkipTLSVerify {
+		s.with["insecure_skip_tls_verify"] = "true"
+	}
+	s.endpoint = o.CustomEndpointEC2
+	return nil
 }
 
 // retryer is the SDK's, but for a want of capacity, which AWS reports as a failure
@@ -391,10 +401,10 @@ func (s *Session) Voice(ctx context.Context) func(text string) {
 	return func(text string) { s.Warn(ctx, "%s", text) }
 }
 
-// Stranger reports whether the EC2 of a region may be another one than AWS's and
+// ThirdParty reports whether the EC2 of a region may be another one than AWS's and
 // bake's own: the user has given its address. Such a one may ignore what it does
 // not know.
-func (s *Session) Stranger(region string) bool {
+func (s *Session) ThirdParty(region string) bool {
 	return s.Cloud.Endpoint == "" && EC2(s, region).Options().BaseEndpoint != nil
 }
 

@@ -130,7 +130,7 @@ func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits fun
 			return err
 		}
 		spec.Image, b.Texts = b.Source, b.Texts.With(b.Source)
-		if spec.Tags, err = b.Texts.Tags(m.LateRunTags()); err != nil {
+		if spec.Tags, err = b.Texts.Tags(m.DeferredRunTags()); err != nil {
 			return err
 		}
 		if spec.VolumeTags, err = b.Texts.Tags(volumeTags); err != nil {

@@ -75,7 +75,7 @@ func (m *Maker) firstName(ctx context.Context) (string, error) {
 }
 
 func (m *Maker) runTags(labels Labels) map[string]string {
-	if m.SkipRunTags || apart(m.Session.Region) {
+	if m.SkipRunTags || separatePartition(m.Session.Region) {
 		return nil
 	}
 	return labels.RunTags
@@ -266,9 +266,9 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	})
 }
 
-// apart reports whether a region is one of GovCloud or China, where images do not
+// separatePartition reports whether a region is one of GovCloud or China, where images do not
 // get the run_tags.
-func apart(region string) bool {
+func separatePartition(region string) bool {
 	return strings.HasPrefix(region, "us-gov-") || strings.HasPrefix(region, "cn-")
 }
 

@@ -68,7 +68,7 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 // retag makes sure that a finished image and its snapshots have their tags, where
 // the endpoint is not EC2 itself and so may have ignored them.
 func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagging) error {
-	if !t.refused && !m.Session.Stranger(made.Region) {
+	if !t.refused && !m.Session.ThirdParty(made.Region) {
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) error {

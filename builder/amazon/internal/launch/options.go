@@ -247,10 +247,10 @@ type VolumeTags struct {
 }
 
 // Validate reports what is wrong with the options. Structs that embed them call it.
-func (v *VolumeTags) Validate(c *schema.Checker) { interpolate.CheckTags(c, v.Late()) }
+func (v *VolumeTags) Validate(c *schema.Checker) { interpolate.CheckTags(c, v.Deferred()) }
 
-// Late returns the tags for rendering.
-func (v *VolumeTags) Late() interpolate.Tags {
+// Deferred returns the tags for rendering.
+func (v *VolumeTags) Deferred() interpolate.Tags {
 	return interpolate.OfNamed(&v.RunVolumeTags, v.RunVolumeTag)
 }
 
@@ -523,11 +523,11 @@ func (o *Options) validateSource(c *schema.Checker) {
 	}
 }
 
-// LateRunTags are the tags of the instance.
-func (o *Options) LateRunTags() interpolate.Tags { return interpolate.Of(&o.RunTags, o.RunTag) }
+// DeferredRunTags are the tags of the instance.
+func (o *Options) DeferredRunTags() interpolate.Tags { return interpolate.Of(&o.RunTags, o.RunTag) }
 
 func (o *Options) validateTags(c *schema.Checker) {
-	for _, tags := range []interpolate.Tags{o.LateRunTags(), interpolate.Of(&o.SpotTags, o.SpotTag), interpolate.Of(&o.FleetTags, o.FleetTag)} {
+	for _, tags := range []interpolate.Tags{o.DeferredRunTags(), interpolate.Of(&o.SpotTags, o.SpotTag), interpolate.Of(&o.FleetTags, o.FleetTag)} {
 		interpolate.CheckTags(c, tags)
 	}
 }
