@@ -2,8 +2,10 @@ package access
 
 import (
 	"crypto/tls"
+	"io"
 	"net/http"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
@@ -25,6 +27,21 @@ func WebSocketHTTP(s *Session) *http.Client {
 		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the option asks for it
 	}
 	return &http.Client{Transport: t}
+}
+
+// plainBodies sends the bodies of requests as readers that are nothing else. The SDK
+// closes a body as soon as the answer begins, and its WriteTo then fails with io.EOF:
+// where the transport has not yet seen the end of a body that it has sent, which
+// happens when the cloud is on the same host, it closes the connection under the answer.
+type plainBodies struct{ aws.HTTPClient }
+
+// Do implements [aws.HTTPClient].
+func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context())
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.HTTPClient.Do(r)
 }
 
 // Optional is s as the API takes an optional text: an empty one is none.

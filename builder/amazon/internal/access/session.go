@@ -203,6 +203,7 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 		return append(load,
 			config.WithRegion(cmp.Or(o.Region, c.Region)),
 			config.WithBaseEndpoint(c.Endpoint),
+			config.WithHTTPClient(plainBodies{awshttp.NewBuildableClient()}),
 			config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")),
 			config.WithSharedConfigFiles([]string{}),
 			config.WithSharedCredentialsFiles([]string{}),
