@@ -99,9 +99,6 @@ func (k *kind) notFound(ids ...string) error {
 	return wire.Errorf(k.code+".NotFound", text, k.noun, list)
 }
 
-// id is the id in a row, a struct of the SDK or one that has it.
-func (k *kind) id(row any) string { return textIn(reflect.ValueOf(row), k.field) }
-
 // name is the name in a row, of a kind that has names.
 func (k *kind) name(row any) string { return textIn(reflect.ValueOf(row), k.named) }
 

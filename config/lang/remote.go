@@ -48,7 +48,7 @@ func vault(getenv func(string) string) func(path, key string) (string, error) {
 			Data map[string]any `json:"data"`
 		}
 		if err := json.Unmarshal(body, &secret); err != nil {
-			return "", fmt.Errorf("Vault's answer for %s is not JSON", path)
+			return "", fmt.Errorf("the answer from Vault for %s is not JSON", path)
 		}
 		values := secret.Data
 		if versioned, ok := values["data"].(map[string]any); ok {
