@@ -33,7 +33,7 @@ func Secrets(cloud Cloud, env []string) func(ctx context.Context, name string) (
 			}
 			session = opened
 		}
-		out, err := access.Call(ctx, access.SecretsManager(session).GetSecretValue, &secretsmanager.GetSecretValueInput{SecretId: &name})
+		out, err := access.Call(ctx, session.SecretsManager().GetSecretValue, &secretsmanager.GetSecretValueInput{SecretId: &name})
 		if err != nil {
 			return "", err
 		}

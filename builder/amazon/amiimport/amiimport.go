@@ -82,7 +82,7 @@ func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	}
 	s.Handle(ownership.Prefix, destroy.For(session))
 	r := &run{
-		importer: p, session: session, scope: s, ec2: access.EC2(session, session.Region),
+		importer: p, session: session, scope: s, ec2: session.EC2(session.Region),
 		owner: &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()},
 	}
 	return r.run(ctx, file)
@@ -347,7 +347,7 @@ func (r *run) upload(ctx context.Context, file, key string) (step.Resource, erro
 		return step.Resource{}, err
 	}
 	up := &uploader{
-		client: access.S3(r.session), bucket: r.Bucket, key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
+		client: r.session.S3(), bucket: r.Bucket, key: key, encryption: r.Encryption, kmsKey: r.EncryptionKey,
 		progress: func(ctx context.Context, done int64) {
 			r.scope.Progress(ctx, step.Progress{Done: done, Total: info.Size(), Unit: "B"})
 		},

@@ -86,7 +86,7 @@ func (w *work) detach(ctx context.Context) error {
 
 // find finds out what instance this is, and what image to start from.
 func (w *work) find(ctx context.Context) error {
-	client := access.EC2(w.Session, w.Session.Region)
+	client := w.Session.EC2(w.Session.Region)
 	err := step.Run(ctx, w.Scope, "identify this instance", func(ctx context.Context) error {
 		id, err := w.Host.Instance(ctx)
 		if err != nil {
@@ -175,7 +175,7 @@ func (w *work) attach(ctx context.Context, tags map[string]string) error {
 		region := w.Session.Region
 		want := w.Owner.Resource(ownership.Volume, "volume "+w.Owner.ID, region)
 		w.volume, err = ownership.Acquire(ctx, w.Scope, "create the volume", want, func(ctx context.Context) (string, string, error) {
-			out, err := access.Finish(ctx, access.EC2(w.Session, region).CreateVolume, in)
+			out, err := access.Finish(ctx, w.Session.EC2(region).CreateVolume, in)
 			if err != nil {
 				return "", "", err
 			}

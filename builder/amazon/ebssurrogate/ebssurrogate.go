@@ -137,7 +137,7 @@ func (s *surrogate) exchangeRoot(ctx context.Context) error {
 		if err := s.Attach(ctx, root, aws.ToString(s.Instance.InstanceId), s.Root.DeviceName); err != nil {
 			return err
 		}
-		_, err := access.Call(ctx, access.EC2(s.Session, s.Session.Region).ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
+		_, err := access.Call(ctx, s.Session.EC2(s.Session.Region).ModifyInstanceAttribute, &ec2.ModifyInstanceAttributeInput{
 			InstanceId: s.Instance.InstanceId,
 			BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
 				DeviceName: &s.Root.DeviceName, Ebs: &types.EbsInstanceBlockDeviceSpecification{DeleteOnTermination: &s.Root.DeleteOnTermination},

@@ -106,7 +106,7 @@ func (v *volumes) tag(ctx context.Context) ([]product, error) {
 	})
 }
 
-func (v *volumes) client() *ec2.Client { return access.EC2(v.Session, v.Session.Region) }
+func (v *volumes) client() *ec2.Client { return v.Session.EC2(v.Session.Region) }
 
 // snapshot makes the snapshots that are asked for, side by side, and shares them.
 func (v *volumes) snapshot(ctx context.Context) error {

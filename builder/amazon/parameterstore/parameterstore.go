@@ -67,7 +67,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	out, err := access.Call(ctx, access.SSM(session).GetParameter, &ssm.GetParameterInput{Name: &d.Name, WithDecryption: &d.WithDecryption})
+	out, err := access.Call(ctx, session.SSM().GetParameter, &ssm.GetParameterInput{Name: &d.Name, WithDecryption: &d.WithDecryption})
 	switch {
 	case access.Is(err, "ParameterNotFound"):
 		return cty.NilVal, d.src.Errorf(&d.Name, "No such parameter", "There is no parameter %s in %s.", d.Name, session.Region)

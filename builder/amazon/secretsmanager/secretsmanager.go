@@ -83,7 +83,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if d.VersionStage != "" {
 		in.VersionStage = &d.VersionStage
 	}
-	out, err := access.Call(ctx, access.SecretsManager(session).GetSecretValue, in)
+	out, err := access.Call(ctx, session.SecretsManager().GetSecretValue, in)
 	if access.Is(err, "ResourceNotFoundException") {
 		return cty.NilVal, d.src.Errorf(&d.Name, "No such secret", "%s (%s in %s).", strings.TrimSuffix(err.Error(), "."), d.Name, session.Region)
 	}

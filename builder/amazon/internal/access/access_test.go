@@ -108,7 +108,7 @@ func (f *fake) said() []string {
 }
 
 func describe(ctx context.Context, s *Session) error {
-	_, err := Call(ctx, EC2(s, s.Region).DescribeVpcs, &ec2.DescribeVpcsInput{})
+	_, err := Call(ctx, s.EC2(s.Region).DescribeVpcs, &ec2.DescribeVpcsInput{})
 	return err
 }
 

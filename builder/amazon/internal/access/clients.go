@@ -10,18 +10,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
 
-// SSM returns the client of Systems Manager in the region of the build. As with
-// [EC2], it may not become an interface.
-func SSM(s *Session) *ssm.Client { return ssm.NewFromConfig(s.config) }
+// SSM returns the client of Systems Manager in the region of the build.
+func (s *Session) SSM() *ssm.Client { return ssm.NewFromConfig(s.config) }
 
-// SecretsManager returns the client of Secrets Manager in the region of the
-// build. As with [EC2], it may not become an interface.
-func SecretsManager(s *Session) *secretsmanager.Client {
+// SecretsManager returns the client of Secrets Manager in the region of the build.
+func (s *Session) SecretsManager() *secretsmanager.Client {
 	return secretsmanager.NewFromConfig(s.config)
 }
 
 // WebSocketHTTP returns what opens WebSockets that the API names.
-func WebSocketHTTP(s *Session) *http.Client {
+func (s *Session) WebSocketHTTP() *http.Client {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment}
 	if s.with["insecure_skip_tls_verify"] == "true" {
 		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the option asks for it

@@ -294,7 +294,7 @@ func (s *Session) blameRegion(ctx context.Context, o *Options, src *schema.Sourc
 		return err
 	}
 	has := ""
-	known := ec2.New(EC2(s, s.Region).Options(), func(eo *ec2.Options) { eo.Region = cmp.Or(s.Cloud.Region, "us-east-1") })
+	known := ec2.New(s.EC2(s.Region).Options(), func(eo *ec2.Options) { eo.Region = cmp.Or(s.Cloud.Region, "us-east-1") })
 	if out, err := Call(ctx, known.DescribeRegions, &ec2.DescribeRegionsInput{}); err == nil {
 		var names []string
 		for _, r := range out.Regions {
@@ -307,12 +307,7 @@ func (s *Session) blameRegion(ctx context.Context, o *Options, src *schema.Sourc
 }
 
 // EC2 returns the client of a region.
-//
-// It is no method of Session, and no client may become an interface: what a type
-// in an interface leads to, by its fields and methods, counts as usable by
-// reflection, and then the linker keeps the code of each of EC2's 800 actions,
-// half of the whole program.
-func EC2(s *Session, region string) *ec2.Client {
+func (s *Session) EC2(region string) *ec2.Client {
 	return ec2.NewFromConfig(s.config, func(o *ec2.Options) {
 		o.Region = region
 		if region == s.Region && s.endpoint != "" {
@@ -323,12 +318,12 @@ func EC2(s *Session, region string) *ec2.Client {
 
 // S3 returns the client of S3 in the region of the build. A stand-in for AWS has no
 // host names of buckets.
-func S3(s *Session) *s3.Client {
+func (s *Session) S3() *s3.Client {
 	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil })
 }
 
 // IAM returns the client of IAM.
-func IAM(s *Session) *iam.Client {
+func (s *Session) IAM() *iam.Client {
 	return iam.NewFromConfig(s.config, func(o *iam.Options) {
 		if s.iam != "" {
 			o.BaseEndpoint = &s.iam
@@ -342,8 +337,8 @@ func (s *Session) With(region string) map[string]string {
 	with := maps.Clone(s.with)
 	with["account"] = s.Account
 	if s.Cloud.Endpoint == "" {
-		with["endpoint"] = aws.ToString(EC2(s, region).Options().BaseEndpoint)
-		with["iam_endpoint"] = aws.ToString(IAM(s).Options().BaseEndpoint)
+		with["endpoint"] = aws.ToString(s.EC2(region).Options().BaseEndpoint)
+		with["iam_endpoint"] = aws.ToString(s.IAM().Options().BaseEndpoint)
 		with["sts_endpoint"] = aws.ToString(sts.NewFromConfig(s.config).Options().BaseEndpoint)
 	}
 	maps.DeleteFunc(with, func(_, v string) bool { return v == "" })
@@ -386,7 +381,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 
 // Loopback reports whether the EC2 of the build is on this machine.
 func (s *Session) Loopback() bool {
-	u, err := url.Parse(aws.ToString(EC2(s, s.Region).Options().BaseEndpoint))
+	u, err := url.Parse(aws.ToString(s.EC2(s.Region).Options().BaseEndpoint))
 	if err != nil {
 		return false
 	}
@@ -406,7 +401,7 @@ func (s *Session) Voice(ctx context.Context) func(text string) {
 // bake's own: the user has given its address. Such a one may ignore what it does
 // not know.
 func (s *Session) ThirdParty(region string) bool {
-	return s.Cloud.Endpoint == "" && EC2(s, region).Options().BaseEndpoint != nil
+	return s.Cloud.Endpoint == "" && s.EC2(region).Options().BaseEndpoint != nil
 }
 
 // Watch returns how patiently to wait where the usual is delay and limit.

@@ -119,7 +119,7 @@ func (v *vault) lend(ctx context.Context, o *VaultAWSEngine) (aws.Credentials, e
 func (s *Session) settle(ctx context.Context) error {
 	w := wait.Watch{Delay: 5 * time.Second, Limit: 2 * time.Minute}
 	return w.Until(ctx, "AWS to accept the credentials from Vault", func(ctx context.Context) (bool, error) {
-		_, err := Call(ctx, EC2(s, s.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
+		_, err := Call(ctx, s.EC2(s.Region).DescribeRegions, &ec2.DescribeRegionsInput{})
 		if Is(err, "AuthFailure", "InvalidClientTokenId") {
 			return false, nil
 		}

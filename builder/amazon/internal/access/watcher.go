@@ -77,7 +77,7 @@ func Watch(s *Session, region string) *Watcher {
 
 func newWatcher(s *Session, region string) *Watcher {
 	// The next look is the better retry.
-	client := ec2.New(EC2(s, region).Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 2 })
+	client := ec2.New(s.EC2(region).Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 2 })
 	tempo := wait.Tempo{Fast: 750 * time.Millisecond, Early: s.Pace.Early}
 	w := &Watcher{
 		Instances: &wait.Poll[types.Instance]{Passes: passes, Batch: batch, Tempo: tempo},

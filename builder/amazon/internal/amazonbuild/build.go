@@ -72,7 +72,7 @@ func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 	return b, nil
 }
 
-func (b *Build) client() *ec2.Client { return access.EC2(b.Session, b.Session.Region) }
+func (b *Build) client() *ec2.Client { return b.Session.EC2(b.Session.Region) }
 
 // Render renders text, which is of the option at ptr, with data.
 func (b *Build) Render(ptr any, text string, data map[string]any) (string, error) {

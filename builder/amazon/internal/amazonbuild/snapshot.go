@@ -52,7 +52,7 @@ func (b *Build) Snapshot(ctx context.Context, volume, dev, description string, t
 // createSnapshot repeats the call itself and not by the SDK, since EC2 has no
 // token for it: a try whose answer was lost may have made the snapshot.
 func (b *Build) createSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput) (string, error) {
-	client := access.EC2(b.Session, b.Session.Region)
+	client := b.Session.EC2(b.Session.Region)
 	once := ec2.New(client.Options(), func(o *ec2.Options) { o.RetryMaxAttempts = 1 })
 	for try := 1; ; try++ {
 		out, err := access.Finish(ctx, once.CreateSnapshot, in)

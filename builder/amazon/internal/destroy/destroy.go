@@ -72,7 +72,7 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 	if err != nil {
 		return err
 	}
-	j := &job{session: session, client: access.EC2(session, r.Where), r: r}
+	j := &job{session: session, client: session.EC2(r.Where), r: r}
 	switch r.Kind {
 	case ownership.KeyPair:
 		return j.keyPair(ctx)

@@ -17,7 +17,7 @@ import (
 // run, in the order in which it can be deleted. An empty run means all of them.
 // What is deleted with something else in the list is not listed by itself.
 func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
-	f := &finder{session: session, run: run, client: access.EC2(session, session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{ownership.RunTag}}}}
+	f := &finder{session: session, run: run, client: session.EC2(session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{ownership.RunTag}}}}
 	if run != "" {
 		f.filters = []types.Filter{{Name: new("tag:" + ownership.RunTag), Values: []string{run}}}
 	}

@@ -16,7 +16,7 @@ import (
 // role deletes the role of a temporary instance profile: it, its policy and the
 // profile bear the same name, which nobody else has.
 func (j *job) role(ctx context.Context) error {
-	client, name := access.IAM(j.session), j.r.With[ownership.WithName]
+	client, name := j.session.IAM(), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		_, err := access.Call(ctx, client.RemoveRoleFromInstanceProfile, &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
 		if err := notFound(err); err != nil {
@@ -35,7 +35,7 @@ func (j *job) role(ctx context.Context) error {
 }
 
 func (j *job) instanceProfile(ctx context.Context) error {
-	client, name := access.IAM(j.session), j.r.With[ownership.WithName]
+	client, name := j.session.IAM(), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		err := j.busy(ctx, "instance profile "+name, func(ctx context.Context) error {
 			_, err := access.Call(ctx, client.DeleteInstanceProfile, &iam.DeleteInstanceProfileInput{InstanceProfileName: &name})
@@ -53,7 +53,7 @@ const profilePrefix = "packer-"
 // global: they are found from every region. Who may not list them cannot have
 // made them.
 func (f *finder) profiles(ctx context.Context) error {
-	client := access.IAM(f.session)
+	client := f.session.IAM()
 	err := f.roles(ctx, client)
 	if err == nil {
 		err = f.instanceProfiles(ctx, client)

@@ -33,7 +33,7 @@ func (e *Enabler) Enable(ctx context.Context, made image.Made) error {
 		return nil
 	}
 	return step.Run(ctx, e.Scope, "enable fast launch in "+made.Region, func(ctx context.Context) error {
-		client := access.EC2(e.Session, made.Region)
+		client := e.Session.EC2(made.Region)
 		template, err := e.template(ctx, client, want)
 		if err != nil {
 			return err

@@ -112,7 +112,7 @@ func (m *Maker) regions(ctx context.Context, all bool) ([]string, error) {
 	if all {
 		in.AllRegions = &all
 	}
-	out, err := access.Call(ctx, access.EC2(m.Session, m.Session.Region).DescribeRegions, in)
+	out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).DescribeRegions, in)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (m *Maker) nameTaken(region, id string) error {
 
 // named lists the account's images that have the name of the image to be.
 func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error) {
-	out, err := access.Call(ctx, access.EC2(m.Session, region).DescribeImages, &ec2.DescribeImagesInput{
+	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners:  []string{"self"},
 		Filters: []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
 	})

@@ -87,7 +87,7 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 	var id string
 	watch := wait.Watch{Delay: 30 * time.Second, Limit: 15 * time.Minute}
 	err := watch.Until(ctx, "instance "+*in.InstanceId+" to be ready for an image", func(ctx context.Context) (bool, error) {
-		out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).CreateImage, in)
+		out, err := access.Finish(ctx, m.Session.EC2(m.Session.Region).CreateImage, in)
 		if access.Is(err, "IncorrectState", "IncorrectInstanceState") && strings.Contains(err.Error(), "not in state") {
 			return false, nil
 		}
@@ -105,7 +105,7 @@ func (m *Maker) createImage(ctx context.Context, in *ec2.CreateImageInput) (stri
 // was lost. Otherwise it returns the error, which is of the call.
 func (m *Maker) lost(ctx context.Context, name string, err error) (string, error) {
 	if access.Is(err, "InvalidAMIName.Duplicate") && !access.Refused(err) {
-		image, lost := destroy.FindImage(ctx, access.EC2(m.Session, m.Session.Region), name, m.Owner.ID)
+		image, lost := destroy.FindImage(ctx, m.Session.EC2(m.Session.Region), name, m.Owner.ID)
 		if lost == nil && image != nil {
 			return aws.ToString(image.ImageId), nil
 		}
@@ -185,7 +185,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
 		return m.making(ctx, t, specs, func(specs []types.TagSpecification) (string, error) {
 			in.TagSpecifications, in.ClientToken = specs, new(uuid.NewString())
-			out, err := access.Finish(ctx, access.EC2(m.Session, region).CopyImage, in)
+			out, err := access.Finish(ctx, m.Session.EC2(region).CopyImage, in)
 			if err != nil {
 				return "", m.blameName(err, region)
 			}
@@ -243,7 +243,7 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		if err != nil {
 			return err
 		}
-		client := access.EC2(m.Session, region)
+		client := m.Session.EC2(region)
 		for _, image := range images {
 			id := aws.ToString(image.ImageId)
 			m.Scope.Say(ctx, "Deregistering image %s in %s, which already has this name", id, region)

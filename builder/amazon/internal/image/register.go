@@ -120,7 +120,7 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 	made, err := m.acquire(ctx, "register the image", "registered image", region, name, key, t, func(ctx context.Context) (string, error) {
 		return m.making(ctx, t, t.specs(), func(specs []types.TagSpecification) (string, error) {
 			in.TagSpecifications = specs
-			out, err := access.Finish(ctx, access.EC2(m.Session, m.Session.Region).RegisterImage, in)
+			out, err := access.Finish(ctx, m.Session.EC2(m.Session.Region).RegisterImage, in)
 			if err != nil {
 				return m.lost(ctx, name, err)
 			}

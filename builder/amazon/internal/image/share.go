@@ -25,7 +25,7 @@ func (m *Maker) Share(ctx context.Context, made Made) error {
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "share the image in "+made.Region, func(ctx context.Context) error {
-		client := access.EC2(m.Session, made.Region)
+		client := m.Session.EC2(made.Region)
 		for _, in := range changes {
 			if _, err := access.Call(ctx, client.ModifyImageAttribute, in); err != nil {
 				return m.blameShare(err, in)
@@ -150,7 +150,7 @@ func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err e
 }
 
 func (m *Maker) release(ctx context.Context, made Made) error {
-	client := access.EC2(m.Session, made.Region)
+	client := m.Session.EC2(made.Region)
 	if p := m.DeregistrationProtection; p != nil && (p.Enabled || p.WithCooldown) {
 		_, err := access.Call(ctx, client.EnableImageDeregistrationProtection, &ec2.EnableImageDeregistrationProtectionInput{
 			ImageId: &made.ID, WithCooldown: &p.WithCooldown,

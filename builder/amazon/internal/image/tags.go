@@ -53,7 +53,7 @@ func (m *Maker) tagNew(ctx context.Context, region, id string, t *tagging) error
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "tag the image in "+region, func(ctx context.Context) error {
-		client := access.EC2(m.Session, region)
+		client := m.Session.EC2(region)
 		watch := wait.Watch{Delay: time.Second, Limit: time.Minute}
 		return watch.Until(ctx, "image "+id+" to exist", func(ctx context.Context) (bool, error) {
 			_, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{id}, Tags: t.image})
@@ -72,7 +72,7 @@ func (m *Maker) retag(ctx context.Context, made Made, image types.Image, t *tagg
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "check the tags in "+made.Region, func(ctx context.Context) error {
-		client := access.EC2(m.Session, made.Region)
+		client := m.Session.EC2(made.Region)
 		have := map[string][]types.Tag{made.ID: image.Tags}
 		want := map[string][]types.Tag{made.ID: t.image}
 		ids := []string{made.ID}

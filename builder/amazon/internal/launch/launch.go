@@ -35,7 +35,7 @@ type Launcher struct {
 	Keep []string
 }
 
-func (l *Launcher) client() *ec2.Client { return access.EC2(l.Session, l.Session.Region) }
+func (l *Launcher) client() *ec2.Client { return l.Session.EC2(l.Session.Region) }
 
 // SourceImage finds the image to start from.
 func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {

@@ -59,7 +59,7 @@ func (l *Launcher) Profile(ctx context.Context, tags map[string]string) (string,
 	if err != nil {
 		return "", err
 	}
-	p := &profile{l: l, client: access.IAM(l.Session), name: temporaryPrefix + l.Owner.ID, policy: string(policy)}
+	p := &profile{l: l, client: l.Session.IAM(), name: temporaryPrefix + l.Owner.ID, policy: string(policy)}
 	return p.name, p.make(ctx, tags)
 }
 
@@ -71,7 +71,7 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 		return l.IAMInstanceProfile, nil
 	}
 	return step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (string, error) {
-		_, err := access.Call(ctx, access.IAM(l.Session).GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
+		_, err := access.Call(ctx, l.Session.IAM().GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
 		switch {
 		case access.Is(err, "NoSuchEntity") && standIn:
 			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has no role.", l.IAMInstanceProfile)

@@ -75,9 +75,9 @@ func (s *sessions) name() string {
 // the machine is up, and after each boot; until then there is an error, and
 // trying again helps. Any other error of the API does not go away.
 func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client := access.SSM(s.l.Session)
+	client := s.l.Session.SSM()
 	return ssmsession.Dial(ctx, ssmsession.API{
-		HTTP: access.WebSocketHTTP(s.l.Session),
+		HTTP: s.l.Session.WebSocketHTTP(),
 		Start: func(ctx context.Context) (ssmsession.Stream, error) {
 			out, err := access.Finish(ctx, client.StartSession, &ssm.StartSessionInput{
 				Target: &s.id, DocumentName: aws.String("AWS-StartPortForwardingSession"), Reason: aws.String("bake"),

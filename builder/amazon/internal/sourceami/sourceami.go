@@ -123,7 +123,7 @@ type Query struct {
 // Find returns the one image that q means. Its error points at the option that is to
 // blame, and on the local cloud it says which images there are.
 func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.Source) (types.Image, error) {
-	client := access.EC2(session, session.Region)
+	client := session.EC2(session.Region)
 	id := aws.ToString(q.ID)
 	in := &ec2.DescribeImagesInput{Filters: q.Filters.EC2(), Owners: q.Owners, IncludeDeprecated: &q.IncludeDeprecated}
 	if id != "" {
