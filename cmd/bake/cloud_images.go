@@ -3,13 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"text/tabwriter"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
 
 	"bake/internal/local"
@@ -33,26 +28,15 @@ is first launched.`,
 	return cmd
 }
 
-// listedImage is an image as bake cloud images -json writes it.
-type listedImage struct {
-	ID          string            `json:"id"`
-	Name        string            `json:"name"`
-	Owner       string            `json:"owner"`
-	State       string            `json:"state"`
-	Created     string            `json:"created"`
-	Description string            `json:"description,omitempty"`
-	Tags        map[string]string `json:"tags,omitempty"`
-}
-
 func (p *program) cloudImages(ctx context.Context, region string) error {
 	return p.withLocal(ctx, "", func(ctx context.Context, c *localcloud.Cloud) error {
-		images, err := listImages(ctx, c.EC2(region))
+		images, err := c.Images(ctx, region)
 		if err != nil {
 			return err
 		}
 		if p.json.on {
 			p.json.result = struct {
-				Images []listedImage `json:"images"`
+				Images []localcloud.Image `json:"images"`
 			}{images}
 			return nil
 		}
@@ -63,29 +47,4 @@ func (p *program) cloudImages(ctx context.Context, region string) error {
 		}
 		return w.Flush()
 	})
-}
-
-// listImages returns every image in the client's region, oldest first.
-func listImages(ctx context.Context, client *ec2.Client) ([]listedImage, error) {
-	images := []listedImage{}
-	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{})
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range out.Images {
-		images = append(images, listed(i))
-	}
-	slices.SortFunc(images, func(a, b listedImage) int { return strings.Compare(a.Created+a.Name, b.Created+b.Name) })
-	return images, nil
-}
-
-func listed(i types.Image) listedImage {
-	tags := map[string]string{}
-	for _, t := range i.Tags {
-		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
-	return listedImage{
-		ID: aws.ToString(i.ImageId), Name: aws.ToString(i.Name), Owner: aws.ToString(i.OwnerId),
-		State: string(i.State), Created: aws.ToString(i.CreationDate), Description: aws.ToString(i.Description), Tags: tags,
-	}
 }

@@ -71,14 +71,14 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		if err != nil {
 			return err
 		}
-		img, err := findImage(ctx, c.EC2(local.DefaultRegion), o.name)
+		img, err := c.Image(ctx, local.DefaultRegion, o.name)
 		if err != nil {
 			return err
 		}
 		p.json.result = struct {
-			Image listedImage `json:"image"`
-		}{listed(img)}
-		p.say(*img.ImageId + "  " + o.name)
+			Image localcloud.Image `json:"image"`
+		}{img}
+		p.say(img.ID + "  " + o.name)
 		return nil
 	})
 }

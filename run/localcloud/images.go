@@ -1,0 +1,80 @@
+package localcloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+)
+
+// userTag is the tag of an image that names who logs in.
+const userTag = "bake:user"
+
+// Image is an image that can be launched, as bake cloud images -json writes it.
+type Image struct {
+	ID          string            `json:"id"`
+	Name        string            `json:"name"`
+	Owner       string            `json:"owner"`
+	State       string            `json:"state"`
+	Created     string            `json:"created"`
+	Description string            `json:"description,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
+}
+
+// Images returns every image in a region, oldest first.
+func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
+	images := []Image{}
+	out, err := c.EC2(region).DescribeImages(ctx, &ec2.DescribeImagesInput{})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range out.Images {
+		images = append(images, imageOf(i))
+	}
+	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(a.Created+a.Name, b.Created+b.Name) })
+	return images, nil
+}
+
+func imageOf(i types.Image) Image {
+	tags := map[string]string{}
+	for _, t := range i.Tags {
+		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return Image{
+		ID: aws.ToString(i.ImageId), Name: aws.ToString(i.Name), Owner: aws.ToString(i.OwnerId),
+		State: string(i.State), Created: aws.ToString(i.CreationDate), Description: aws.ToString(i.Description), Tags: tags,
+	}
+}
+
+// Image returns the image of a region with this id or, if it is no id, the newest one
+// whose name it matches.
+func (c *Cloud) Image(ctx context.Context, region, idOrName string) (Image, error) {
+	in := &ec2.DescribeImagesInput{ImageIds: []string{idOrName}}
+	if !strings.HasPrefix(idOrName, "ami-") {
+		in = &ec2.DescribeImagesInput{Filters: []types.Filter{{Name: aws.String("name"), Values: []string{idOrName}}}}
+	}
+	out, err := c.EC2(region).DescribeImages(ctx, in)
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return Image{}, fmt.Errorf("image %s: %s (%s); bake cloud images lists the available images", idOrName, api.ErrorMessage(), api.ErrorCode())
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	var newest types.Image
+	for _, i := range out.Images {
+		if aws.ToString(i.CreationDate) >= aws.ToString(newest.CreationDate) {
+			newest = i
+		}
+	}
+	if newest.ImageId == nil {
+		return Image{}, fmt.Errorf("there is no image %s; bake cloud images lists the available images", idOrName)
+	}
+	return imageOf(newest), nil
+}
