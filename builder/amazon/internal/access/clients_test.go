@@ -2,9 +2,15 @@ package access
 
 import (
 	"bytes"
+	"encoding/pem"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
 type httpFunc func(*http.Request) (*http.Response, error)
@@ -31,5 +37,31 @@ func TestPlainBodies(t *testing.T) {
 	})}.Do(r)
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRootsAndALocalCloud: a bundle of certificates in the environment keeps nobody from a
+// local cloud.
+func TestRootsAndALocalCloud(t *testing.T) {
+	f := newFake(t)
+	tls := httptest.NewTLSServer(f)
+	defer tls.Close()
+	bundle := filepath.Join(t.TempDir(), "roots.pem")
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tls.Certificate().Raw})
+	if err := os.WriteFile(bundle, roots, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"", bundle} {
+		t.Setenv("AWS_CA_BUNDLE", value)
+		s, err := Open(t.Context(), &Options{Region: "us-east-1"}, nil, Cloud{Name: "local", Endpoint: f.URL, AccessKey: "AKIALOCAL", SecretKey: "s", Region: "us-east-1"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Call(t.Context(), s.EC2(s.Region).DescribeVpcs, &ec2.DescribeVpcsInput{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, plain := s.config.HTTPClient.(plainBodies); !plain {
+			t.Errorf("requests are sent by %T", s.config.HTTPClient)
+		}
 	}
 }

@@ -108,6 +108,13 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	}
 	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests)
 	cfg.Retryer = retryer
+	if cloud.Endpoint != "" {
+		// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
+		if cfg.HTTPClient == nil {
+			cfg.HTTPClient = awshttp.NewBuildableClient()
+		}
+		cfg.HTTPClient = plainBodies{cfg.HTTPClient}
+	}
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}
@@ -203,7 +210,6 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 		return append(load,
 			config.WithRegion(cmp.Or(o.Region, c.Region)),
 			config.WithBaseEndpoint(c.Endpoint),
-			config.WithHTTPClient(plainBodies{awshttp.NewBuildableClient()}),
 			config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")),
 			config.WithSharedConfigFiles([]string{}),
 			config.WithSharedCredentialsFiles([]string{}),
