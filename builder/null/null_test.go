@@ -18,7 +18,6 @@ import (
 	"bake/builder/null"
 	"bake/communicator"
 	"bake/communicator/commtest"
-	"bake/communicator/ssh"
 	"bake/config/schema"
 	"bake/step"
 )
@@ -43,7 +42,7 @@ func build(t *testing.T, body string, provision builder.Provision) (*builder.Art
 }
 
 func TestSSH(t *testing.T) {
-	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +140,7 @@ func TestInvalid(t *testing.T) {
 
 // Empty strings, 0 and false say that an option is not set.
 func TestWaysToLogIn(t *testing.T) {
-	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,9 +20,9 @@ func scope(emit func(step.Event)) *step.Scope {
 	return step.NewScope(step.Scope{Build: "null.test", SourceType: "null", SourceName: "test", Emit: emit})
 }
 
-func newKey(t testing.TB) *ssh.KeyPair {
+func newKey(t testing.TB) *commtest.KeyPair {
 	t.Helper()
-	k, err := ssh.NewKeyPair("ed25519", 0, "test")
+	k, err := commtest.NewKeyPair("ed25519", 0, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"bake/communicator"
+	"bake/communicator/commtest"
 	"bake/communicator/ssh"
 	"bake/step"
 )
@@ -313,7 +314,7 @@ var newRSA = func() func(t *testing.T) gossh.PublicKey {
 	var key gossh.PublicKey
 	return func(t *testing.T) gossh.PublicKey {
 		once.Do(func() {
-			k, err := ssh.NewKeyPair("rsa", 2048, "")
+			k, err := commtest.NewKeyPair("rsa", 2048, "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,12 +6,13 @@ import (
 
 	gossh "golang.org/x/crypto/ssh"
 
+	"bake/communicator/commtest"
 	"bake/communicator/ssh"
 )
 
 // authorizedKey makes a line of an authorized_keys file.
 func authorizedKey(t testing.TB) string {
-	k, err := ssh.NewKeyPair("ed25519", 0, "root@host")
+	k, err := commtest.NewKeyPair("ed25519", 0, "root@host")
 	if err != nil {
 		t.Fatal(err)
 	}

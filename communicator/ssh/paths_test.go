@@ -48,7 +48,7 @@ func works(t *testing.T, s *step.Scope, o *ssh.Options, target ssh.Target) {
 	}
 }
 
-func writeKey(t *testing.T, k *ssh.KeyPair) string {
+func writeKey(t *testing.T, k *commtest.KeyPair) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(path, []byte(k.PrivateKey), 0o600); err != nil {
@@ -62,7 +62,7 @@ func login(t *testing.T) commtest.Login {
 }
 
 // agentScope is a scope whose environment has an SSH agent that holds key.
-func agentScope(t *testing.T, key *ssh.KeyPair) *step.Scope {
+func agentScope(t *testing.T, key *commtest.KeyPair) *step.Scope {
 	t.Helper()
 	private, err := gossh.ParseRawPrivateKey([]byte(key.PrivateKey))
 	if err != nil {
@@ -130,7 +130,7 @@ func TestLogins(t *testing.T) {
 }
 
 // certificate signs a user's key with an authority.
-func certificate(t *testing.T, key, authority *ssh.KeyPair, user string) string {
+func certificate(t *testing.T, key, authority *commtest.KeyPair, user string) string {
 	t.Helper()
 	cert := &gossh.Certificate{
 		Key: key.Signer.PublicKey(), CertType: gossh.UserCert, ValidPrincipals: []string{user},

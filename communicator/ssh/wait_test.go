@@ -277,7 +277,7 @@ func TestHostKeysLearned(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *setup) {
-				other, err := ssh.NewKeyPair("ecdsa", 256, "") // of another type: it has to be offered
+				other, err := commtest.NewKeyPair("ecdsa", 256, "") // of another type: it has to be offered
 				if err != nil {
 					t.Fatal(err)
 				}

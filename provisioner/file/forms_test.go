@@ -21,11 +21,11 @@ import (
 // sshd returns a machine that is this computer, reached over OpenSSH.
 func sshd(t *testing.T, method ssh.TransferMethod, lines ...string) builder.Machine {
 	t.Helper()
-	key, err := ssh.NewKeyPair("ed25519", 0, "test")
+	key, err := commtest.NewKeyPair("ed25519", 0, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	host, err := ssh.NewKeyPair("ed25519", 0, "host")
+	host, err := commtest.NewKeyPair("ed25519", 0, "host")
 	if err != nil {
 		t.Fatal(err)
 	}

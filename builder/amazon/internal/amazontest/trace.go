@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bake/communicator/commtest"
-	"bake/communicator/ssh"
 )
 
 // Trace bakes the template in a directory and compares the calls that change
@@ -57,7 +56,7 @@ func Trace(t *testing.T, maker Maker, name string, before func(*World)) {
 // loginByFile puts the private key that the recorded templates name into the
 // working directory, and the machine where they look for it.
 func loginByFile(t *testing.T, w *World) {
-	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,6 @@ import (
 	"bake/cloud/sts"
 	"bake/cloud/wire"
 	"bake/communicator/commtest"
-	"bake/communicator/ssh"
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
@@ -82,8 +81,8 @@ type World struct {
 	services map[string]*wire.Service
 	sessions *sts.Sessions
 
-	HostKey *ssh.KeyPair    // of every machine
-	WinRM   *commtest.WinRM // answers at port 5985 of every machine; nil: nothing does
+	HostKey *commtest.KeyPair // of every machine
+	WinRM   *commtest.WinRM   // answers at port 5985 of every machine; nil: nothing does
 	servers map[string]*commtest.Server
 
 	UnderWay sync.WaitGroup // calls
@@ -103,7 +102,7 @@ type World struct {
 // NewWorld returns a world with an embedded cloud that the rules disturb, in which
 // maker's components are built. It ends with the test.
 func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
-	key, err := ssh.NewKeyPair("ed25519", 0, "")
+	key, err := commtest.NewKeyPair("ed25519", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
