@@ -107,25 +107,9 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case base == opaqueName && u.options.Merge:
-		return u.emptyDir(parent, strings.TrimSuffix(dir, "/"))
-	case base == opaqueName:
-		return pathError("setxattr", dir, unix.Fsetxattr(parent, opaqueXattr, []byte("y"), 0))
-	case strings.HasPrefix(base, whiteoutPrefix):
-		hidden := strings.TrimPrefix(base, whiteoutPrefix)
-		if hidden == "" || hidden == "." || hidden == ".." {
-			return errors.New("a whiteout that hides nothing")
-		}
-		if err := u.clear(parent, hidden, path.Join(dir, hidden)); err != nil {
-			return err
-		}
-		if u.options.Merge {
-			return nil
-		}
-		return pathError("mknod", hidden, unix.Mknodat(parent, hidden, unix.S_IFCHR, 0))
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return u.whiteout(parent, dir, base)
 	}
-
 	if h.Typeflag == tar.TypeDir {
 		err := unix.Mkdirat(parent, base, 0o700)
 		if err == unix.EEXIST && isDir(parent, base) {
@@ -169,6 +153,28 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return pathError("create", name, err)
 	}
 	return u.attributesAt(parent, base, h)
+}
+
+// whiteout carries out an entry that hides what lower layers have: one name in dir, or
+// all of it.
+func (u *unpacker) whiteout(parent int, dir, base string) error {
+	switch {
+	case base == opaqueName && u.options.Merge:
+		return u.emptyDir(parent, strings.TrimSuffix(dir, "/"))
+	case base == opaqueName:
+		return pathError("setxattr", dir, unix.Fsetxattr(parent, opaqueXattr, []byte("y"), 0))
+	}
+	hidden := strings.TrimPrefix(base, whiteoutPrefix)
+	if hidden == "" || hidden == "." || hidden == ".." {
+		return errors.New("a whiteout that hides nothing")
+	}
+	if err := u.clear(parent, hidden, path.Join(dir, hidden)); err != nil {
+		return err
+	}
+	if u.options.Merge {
+		return nil
+	}
+	return pathError("mknod", hidden, unix.Mknodat(parent, hidden, unix.S_IFCHR, 0))
 }
 
 func (u *unpacker) file(parent int, base string, h *tar.Header, r io.Reader) error {
