@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"bake/cloud/image/ext4"
 )
@@ -35,7 +36,7 @@ func Open(file io.ReaderAt, size int64, format string) (Disk, error) {
 	case "ova":
 		return openOVA(file, size)
 	}
-	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %v", format, Formats)
+	return Disk{}, fmt.Errorf("disk images in the format %s are not supported; supported formats are %s", format, strings.Join(Formats, ", "))
 }
 
 // Root returns the file system from which the disk boots: the first one that

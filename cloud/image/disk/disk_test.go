@@ -117,7 +117,7 @@ func TestErrors(t *testing.T) {
 		{"text as OVA", "ova", bytes.Repeat([]byte("text"), 500), "not an OVA archive"},
 		{"a VMDK that is cut off", "vmdk", stream[:len(stream)/2], "damaged"},
 		{"a VHD that is cut off", "vhd", dynamic[:len(dynamic)/2], "not a VHD image"},
-		{"an unknown format", "vhdx", nil, "cannot be read here"},
+		{"an unknown format", "vhdx", nil, "format vhdx are not supported; supported formats are raw, vhd, vmdk, ova"},
 	} {
 		if _, err := files(test.image, test.format); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)
