@@ -175,14 +175,20 @@ func (c *Client) Access() communicator.Access {
 func (c *Client) bastionCommand() []string {
 	o := &c.opts
 	known := "accept-new"
-	if o.HostKeyCheck == Off {
+	switch o.HostKeyCheck {
+	case Off:
 		known = "no"
+	case Strict:
+		known = "yes"
 	}
 	args := []string{"ssh", "-o", "StrictHostKeyChecking=" + known, "-o", "LogLevel=ERROR"}
-	if o.KnownHostsFile != "" {
-		args = append(args, "-o", "UserKnownHostsFile="+optionWord(absolute(o.KnownHostsFile)))
-	} else if o.HostKeyCheck == Off {
+	switch file := optionWord(absolute(o.KnownHostsFile)); {
+	case o.HostKeyCheck == Off:
 		args = append(args, "-o", "UserKnownHostsFile=/dev/null")
+	case o.KnownHostsFile != "" && o.HostKeyCheck == Strict:
+		args = append(args, "-o", "UserKnownHostsFile="+file)
+	case o.KnownHostsFile != "": // ssh adds keys to the first file, never to the template's
+		args = append(args, "-o", "UserKnownHostsFile=~/.ssh/known_hosts "+file)
 	}
 	if key, cert := o.bastionKey(); key != "" {
 		args = append(args, "-i", absolute(key))
