@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builtin"
 	"bake/config"
@@ -107,8 +108,8 @@ func (e *FailedError) Unwrap() []error { return e.Errs }
 // Cancelling() string, that is what the log says of it.
 //
 // The error is a *[TemplateError] if nothing was run because the template is wrong, and
-// a *[FailedError] if not all went well: then the result is that of what was run. Any other says what kept the run from
-// starting or its ledger from being written.
+// a *[FailedError] if not all went well: then the result is that of what was run. Any
+// other says what kept the run from starting or its ledger from being written.
 func Build(ctx context.Context, o Options) (Result, error) {
 	o.ID = cmp.Or(o.ID, uuid.NewString())
 	if o.Now == nil {
@@ -137,7 +138,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		// What is wrong with the template is said before the cloud starts; the secrets
 		// of that are not known then.
 		t := o.Template
-		t.SecretsManager = nil
+		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
 		if _, err := check(ctx, t, o.Components(parts), run); err != nil {
 			return Result{}, err
 		}
@@ -178,7 +179,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		var unwatch func()
 		ctx, unwatch = cloud.Watch(ctx)
 		defer unwatch()
-		// Nobody is left to delete anything for this run.
+		// Nobody is left to delete anything of this run in the cloud.
 		var end context.CancelCauseFunc
 		teardown, end = context.WithCancelCause(stop)
 		defer end(nil)
@@ -225,6 +226,9 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		}
 	}
 	ended, diags := runToEnd(ctx, stop, teardown, template, all.Components, options)
+	if stop.Err() == nil && teardown.Err() != nil {
+		deleteFiles(ctx, ledger)
+	}
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
@@ -303,6 +307,20 @@ func runToEnd(ctx, stop, teardown context.Context, t *config.Template, c engine.
 		return e.result, e.diags
 	case <-time.After(hurry):
 		return engine.Result{}, nil
+	}
+}
+
+// deleteFiles deletes the local files that the ledger owns, which needs no cloud. What
+// cannot be deleted stays in the ledger.
+func deleteFiles(ctx context.Context, ledger step.Ledger) {
+	owned, err := ledger.Owned()
+	if err != nil {
+		return
+	}
+	for _, r := range owned {
+		if strings.HasPrefix(r.Kind, builder.FilePrefix+":") && builder.DestroyFile(ctx, r) == nil {
+			_ = ledger.Gone(r.Key)
+		}
 	}
 }
 

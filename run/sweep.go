@@ -83,12 +83,13 @@ func (s SweptRun) String() string {
 type SweepError struct {
 	Unreadable error   // which ledgers cannot be read, or not all of them; nil if all can
 	Left       []error // of the runs some of whose resources could not be deleted
+	Other      error   // what else went wrong, such as a log that cannot be written
 }
 
 func (e *SweepError) Error() string { return errors.Join(e.Unwrap()...).Error() }
 
 func (e *SweepError) Unwrap() []error {
-	return slices.DeleteFunc(append([]error{e.Unreadable}, e.Left...), func(err error) bool { return err == nil })
+	return slices.DeleteFunc(append([]error{e.Unreadable, e.Other}, e.Left...), func(err error) bool { return err == nil })
 }
 
 // Sweep deletes what runs have left behind that are over: those that crashed or were
@@ -138,7 +139,8 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		err = errors.Join(err, more)
 	}
 	if len(incomplete.Unwrap()) > 0 {
-		err = errors.Join(incomplete, err)
+		incomplete.Other = err
+		err = incomplete
 	}
 	return swept, err
 }

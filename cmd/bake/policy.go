@@ -64,13 +64,13 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 		return err
 	}
 	policy, doubts, err := run.Policy(ctx, template, p.parts())
-	if err != nil {
-		return err
-	}
 	if p.json.on || p.machineReadable {
 		p.diagnostics(doubts.Files, doubts.Diags)
 	} else { // standard output is for the policy alone
 		ui.Diagnostics(p.stderr, doubts.Files, doubts.Diags, 0, false)
+	}
+	if err != nil {
+		return err
 	}
 	if p.json.on {
 		p.json.result = policyResult{policy}

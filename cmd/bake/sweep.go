@@ -90,6 +90,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	}
 	if incomplete, ok := errors.AsType[*run.SweepError](err); ok {
 		p.report(incomplete.Unreadable)
+		p.report(incomplete.Other)
 		return errReported
 	}
 	return err

@@ -69,8 +69,8 @@ func Input(t testing.TB, body string, vars map[string]cty.Value) schema.Input {
 	return schema.Input{
 		Body:    f.Body,
 		Context: &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}},
-		Render: func(text string, late bool) (string, error) {
-			if late {
+		Render: func(text string, deferred bool) (string, error) {
+			if deferred {
 				return text, c.Check(text)
 			}
 			return c.Render(text, nil)

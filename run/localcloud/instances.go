@@ -208,7 +208,7 @@ func loginKey(file string) (path string, public []byte, clean func(), err error)
 	if file != "" {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return "", nil, nil, err
+			return "", nil, nil, fmt.Errorf("the login key: %w", err)
 		}
 		key, err := ssh.ParsePrivateKey(text)
 		if err == nil {
@@ -218,7 +218,7 @@ func loginKey(file string) (path string, public []byte, clean func(), err error)
 		if errors.As(err, &locked) && locked.PublicKey != nil {
 			return file, ssh.MarshalAuthorizedKey(locked.PublicKey), func() {}, nil
 		}
-		return "", nil, nil, fmt.Errorf("key %s: %w", file, err)
+		return "", nil, nil, fmt.Errorf("the login key %s: %w", file, err)
 	}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
