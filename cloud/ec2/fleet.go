@@ -3,6 +3,7 @@ package ec2
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -69,6 +70,9 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 			Overrides:                   &types.FleetLaunchTemplateOverrides{InstanceType: p.over.InstanceType, SubnetId: p.over.SubnetId, AvailabilityZone: p.over.AvailabilityZone},
 		}
 		made, err := s.run(ctx, "CreateFleet", launch, append(system, types.Tag{Key: aws.String(reservedTags + "ec2:fleet-id"), Value: out.FleetId}))
+		if errors.Is(err, errClosed) {
+			return nil, err
+		}
 		if err != nil {
 			e := wire.AsError(err)
 			out.Errors = append(out.Errors, types.CreateFleetError{ErrorCode: &e.Code, ErrorMessage: &e.Message, Lifecycle: lifecycle, LaunchTemplateAndOverrides: shown})

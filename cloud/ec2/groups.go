@@ -212,6 +212,9 @@ var groupFilters = filters{
 }
 
 func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecurityGroupsInput) (*ec2.DescribeSecurityGroupsOutput, error) {
+	if err := kindGroup.checkPage(query{max: in.MaxResults}); err != nil {
+		return nil, err
+	}
 	c := wire.CallerFrom(ctx)
 	groups, err := s.groupsOf(c)
 	if err != nil {

@@ -189,9 +189,12 @@ func (s *state) pick(k *kind, ids []string, rows reflect.Value) (reflect.Value, 
 	if err != nil {
 		return rows, err
 	}
+	if len(lacking) > 0 {
+		return rows, k.notFound(lacking...)
+	}
 	hidden := s.concealed(found)
-	if len(ids) > 0 && len(lacking)+len(hidden) > 0 {
-		return rows, k.notFound(append(lacking, hidden...)...)
+	if len(ids) > 0 && len(hidden) > 0 {
+		return rows, k.notFound(hidden...)
 	}
 	return keep(rows, func(row reflect.Value) bool { return !slices.Contains(hidden, textIn(row, k.field)) }), nil
 }

@@ -245,6 +245,9 @@ func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTe
 var templateFilters = filters{"create-time": "CreateTime", "launch-template-name": "LaunchTemplateName"}
 
 func (s *state) DescribeLaunchTemplates(ctx context.Context, in *ec2.DescribeLaunchTemplatesInput) (*ec2.DescribeLaunchTemplatesOutput, error) {
+	if err := kindTemplate.checkPage(query{max: in.MaxResults}); err != nil {
+		return nil, err
+	}
 	c := wire.CallerFrom(ctx)
 	var ids []string
 	for _, id := range in.LaunchTemplateIds {

@@ -49,7 +49,7 @@ func (s *Service) StartSession(ctx context.Context, in *ssm.StartSessionInput) (
 	if in.DocumentName == nil && connected {
 		return nil, wire.Errorf("InvalidDocument", "The embedded cloud has no sessions with a shell, only those of %s.", portDocument)
 	}
-	if name := aws.ToString(in.DocumentName); name != portDocument && name != "" {
+	if name := aws.ToString(in.DocumentName); in.DocumentName != nil && name != portDocument {
 		return nil, wire.Errorf("InvalidDocument", "Document with name %s does not exist. The embedded cloud has %s.", name, portDocument)
 	}
 	port := uint64(80) // the document's default

@@ -78,7 +78,7 @@ func (a *archive) add(index, base string) error {
 			return fmt.Errorf("package %q: the index lacks its version, file name, size or SHA256", pkg.Name)
 		}
 		if _, err := version.Parse(pkg.Version); err != nil {
-			return fmt.Errorf("package %q: version %q: %w", pkg.Name, clip(pkg.Version), err)
+			return nil // dpkg would not take it; only who wants the package misses it
 		}
 		pkg.Size, pkg.SHA256 = e.Size, e.SHA256
 		pkg.URL = base + "/" + file
@@ -154,7 +154,7 @@ func (r relation) String() string {
 
 // compareVersions orders two versions as dpkg does (deb-version(7)): it returns a
 // negative number, zero or a positive number when a is earlier than, equal to or
-// later than b. Both are versions that [version.Parse] takes.
+// later than b. A text that is no version counts as far as it can be read.
 func compareVersions(a, b string) int {
 	x, _ := version.Parse(a)
 	y, _ := version.Parse(b)
@@ -228,11 +228,8 @@ func parseRelation(s string) (relation, error) {
 	default:
 		return relation{}, fmt.Errorf("%q has no known comparison", clip(s))
 	}
-	if !closed || strings.TrimSpace(after) != "" {
+	if !closed || strings.TrimSpace(after) != "" || number == "" {
 		return relation{}, fmt.Errorf("%q is not a package relation", clip(s))
-	}
-	if _, err := version.Parse(number); err != nil {
-		return relation{}, fmt.Errorf("%q: %w", clip(s), err)
 	}
 	return relation{name, op, number}, nil
 }

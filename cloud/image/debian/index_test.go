@@ -193,9 +193,30 @@ func TestVersions(t *testing.T) {
 			t.Errorf("%s with %s: %v", c.relation, c.version, got)
 		}
 	}
-	for _, bad := range []string{"a (= )", "a (= x1)", "a (= 1 2)", "a (= 1:)", "a (= 1_2)"} {
-		if groups, err := parseRelations(bad); err == nil {
-			t.Errorf("%s: taken for %v", bad, groups)
+	// Ascending; neighbours within a group are equal.
+	for _, order := range [][][]string{
+		{{"0~~"}, {"0~~a"}, {"0~"}, {"0"}, {"0a"}, {"0+"}},
+		{{"1.0~rc1-1"}, {"1.0-1~bpo12+1"}, {"1.0-1", "0:1.0-1", "01.0-1", "1.00-1"}, {"1.0-1+b1"}, {"1.0-1.1"}, {"1.0-2"}, {"1.0a-1"}, {"1.0+dfsg-1"}, {"1.0.1-1"}, {"1.9"}, {"1.10"}, {"1:0.1"}},
+		{{"2.36-9+deb12u9"}, {"2.36-9+deb12u10"}},
+		{{"1-1-1"}, {"1-1-2"}, {"1-2-1"}},
+		{{"9999999999999999999998"}, {"9999999999999999999999"}},
+		{{"1.2.A"}, {"1.2.a"}, {"1.2.+"}},
+	} {
+		for i, low := range order {
+			for _, a := range low {
+				for _, b := range low {
+					if c := compareVersions(a, b); c != 0 {
+						t.Errorf("compare %q and %q: got %d, want 0", a, b, c)
+					}
+				}
+				for _, high := range order[i+1:] {
+					for _, b := range high {
+						if compareVersions(a, b) >= 0 || compareVersions(b, a) <= 0 {
+							t.Errorf("%q must be before %q", a, b)
+						}
+					}
+				}
+			}
 		}
 	}
 }

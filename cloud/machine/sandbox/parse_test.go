@@ -12,7 +12,7 @@ import (
 )
 
 func TestLargestRange(t *testing.T) {
-	const file = "# comment\nann:100000:65536\nann:300000:70000\n1007:500000:10\nbad:x:y\nbob:1\n"
+	const file = "# comment\nann:100000:65536\nann:300000:70000\nann:x:99999\n1007:500000:10\nbad:x:y\nbob:1\n"
 	for _, c := range []struct {
 		name         string
 		uid          int

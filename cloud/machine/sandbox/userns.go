@@ -144,7 +144,7 @@ func subordinateMap(file, name string, uid, own int) ([]syscall.SysProcIDMap, er
 func largestRange(r io.Reader, name string, uid int) (first, count int, err error) {
 	ranges, err := subid.ParseSubIDFilter(r, func(s subid.SubID) bool { return s.Name == name || s.Name == strconv.Itoa(uid) })
 	for _, s := range ranges {
-		if int(s.Count) > count {
+		if s.SubID > 0 && int(s.Count) > count { // a number that cannot be read is 0
 			first, count = int(s.SubID), int(s.Count)
 		}
 	}
