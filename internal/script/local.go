@@ -44,7 +44,7 @@ type LocalOptions struct {
 	InlineShebang string `hcl:"inline_shebang,optional"`
 
 	// Format of one assignment: the first %s is the name, the second the value, with single
-	// quotes escaped. Not set: `%s='%s' `; on Windows, the variables are then set in the
+	// quotes escaped except on Windows. Not set: `%s='%s' `; on Windows, the variables are then set in the
 	// program's environment and `{{.Vars}}` is empty.
 	EnvVarFormat string `hcl:"env_var_format,optional"`
 
