@@ -55,6 +55,20 @@ func (d *JSON) worthwhile(e step.Event) bool {
 	return true
 }
 
+// ReadEvents calls handle for every event that a [JSON] display has written to r.
+func ReadEvents(r io.Reader, handle func(step.Event)) error {
+	dec := json.NewDecoder(r)
+	for n := 1; ; n++ {
+		var e step.Event
+		if err := dec.Decode(&e); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("event %d: %w", n, err)
+		}
+		handle(e)
+	}
+}
+
 // artifact returns the artifact of an ArtifactMade event, be the event from this
 // process or read from a log. A build that made none has a nil artifact.
 func artifact(e step.Event) *builder.Artifact {

@@ -2,11 +2,9 @@ package ui
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,20 +40,6 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// readEvents calls handle for every event that a [JSON] display has written to r.
-func readEvents(r io.Reader, handle func(step.Event)) error {
-	dec := json.NewDecoder(r)
-	for n := 1; ; n++ {
-		var e step.Event
-		if err := dec.Decode(&e); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("event %d: %w", n, err)
-		}
-		handle(e)
-	}
-}
-
 func recorded(t *testing.T, name string) []step.Event {
 	t.Helper()
 	f, err := os.Open(filepath.Join("testdata", name+".jsonl"))
@@ -64,7 +48,7 @@ func recorded(t *testing.T, name string) []step.Event {
 	}
 	defer f.Close()
 	var events []step.Event
-	if err := readEvents(f, func(e step.Event) { events = append(events, e) }); err != nil {
+	if err := ReadEvents(f, func(e step.Event) { events = append(events, e) }); err != nil {
 		t.Fatal(err)
 	}
 	return events
@@ -99,7 +83,7 @@ func TestJSONIsTheStream(t *testing.T) {
 		for _, e := range recorded(t, stream) {
 			first.Handle(e)
 		}
-		if err := readEvents(bytes.NewReader(log.Bytes()), second.Handle); err != nil {
+		if err := ReadEvents(bytes.NewReader(log.Bytes()), second.Handle); err != nil {
 			t.Fatal(err)
 		}
 		if first.Err != nil || !bytes.Equal(log.Bytes(), again.Bytes()) {
@@ -123,7 +107,7 @@ func TestJSONThinsProgress(t *testing.T) {
 }
 
 func TestReadEventsNamesTheBrokenOne(t *testing.T) {
-	err := readEvents(strings.NewReader(`{"kind":"say"}`+"\n"+`{"kind":`), func(step.Event) {})
+	err := ReadEvents(strings.NewReader(`{"kind":"say"}`+"\n"+`{"kind":`), func(step.Event) {})
 	if err == nil || !strings.Contains(err.Error(), "event 2") {
 		t.Errorf("error is %v", err)
 	}
