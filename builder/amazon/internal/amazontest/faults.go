@@ -23,8 +23,7 @@ type fault struct {
 	refuse  bool // it is answered with an error and not carried out
 	perform bool // it is carried out
 	lose    bool // its answer does not arrive
-	cut     bool // half of it does
-	garble  bool // something else does, as from a proxy
+	spoil   bool // half of it does or, of each other call, something else, as from a proxy
 	cancel  bool // the build is cancelled while it goes on
 	kill    bool // and nothing is torn down by the build itself
 }
@@ -32,8 +31,7 @@ type fault struct {
 var faults = []fault{
 	{name: "refused", refuse: true},
 	{name: "answer lost", perform: true, lose: true},
-	{name: "answer cut", perform: true, cut: true},
-	{name: "answer garbled", perform: true, garble: true},
+	{name: "answer spoilt", perform: true, spoil: true},
 	{name: "cancelled before", lose: true, cancel: true},
 	{name: "cancelled after", perform: true, cancel: true},
 	{name: "killed before", lose: true, cancel: true, kill: true},
@@ -60,7 +58,7 @@ func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*Wor
 	lanes.Wait()
 }
 
-// strike runs a build whose call n is struck, and reports whether it had that many.
+// inject runs a build whose call n goes wrong, and reports whether it had that many.
 func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck bool) {
 	b := w.Bake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -107,10 +105,10 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 		}
 		body := answer.Body.Bytes()
 		switch {
-		case f.cut:
+		case f.spoil && n%2 == 1:
 			rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
 			body = body[:len(body)/2]
-		case f.garble:
+		case f.spoil:
 			rw.Header().Del("Content-Length")
 			body = []byte("<html>The gateway has lost its way.</html>")
 		}
