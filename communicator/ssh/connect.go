@@ -229,7 +229,8 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		addr: addr, host: host, port: port, down: make(chan struct{}),
 		hostKeys: &keyReader{turn: make(chan struct{}, 1)},
 	}
-	defer context.AfterFunc(ctx, l.Close)() // whatever waits for the machine below fails then
+	stop := context.AfterFunc(ctx, l.Close) // whatever waits for the machine below fails then
+	defer stop()
 	conn, err := c.dial(ctx, l, addr)
 	if err != nil {
 		l.Close()
@@ -251,6 +252,9 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 	if c.agent.forward {
 		// The server may not want it; commands that need it will say so.
 		_, _ = within(ctx, func() (struct{}, error) { return struct{}{}, c.agent.forwardOver(l.Client) }, nil)
+	}
+	if !stop() { // it is closed, even if nothing above has noticed
+		return nil, context.Cause(ctx)
 	}
 	return l, nil
 }

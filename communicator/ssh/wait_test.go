@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,11 +90,79 @@ func TestSilentMachine(t *testing.T) {
 				if err := do(t.Context(), s); err == nil {
 					t.Error("no error")
 				}
-				// After a dead link it connects anew, for as long as ssh_timeout, which may happen twice.
-				between(t, "giving up", time.Since(start), time.Second, 13*time.Minute)
+				between(t, "giving up", time.Since(start), time.Second, 7*time.Minute)
 			})
 		})
 	}
+}
+
+// tardy is a context that tells of its end slowly: in order, a second after another.
+type tardy struct {
+	context.Context
+	mu    sync.Mutex
+	over  bool
+	after []func()
+}
+
+func (c *tardy) Value(any) any { return nil } // so that nobody gets around AfterFunc
+func (c *tardy) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return context.Canceled
+	}
+	return nil
+}
+
+// AfterFunc is how package context hears of the end of a context that is not its own.
+func (c *tardy) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := len(c.after)
+	c.after = append(c.after, f)
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		had := c.after[i] != nil
+		c.after[i] = nil
+		return had
+	}
+}
+
+func (c *tardy) cancel() {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	for i := 0; ; i++ {
+		c.mu.Lock()
+		if i == len(c.after) {
+			c.mu.Unlock()
+			return
+		}
+		f := c.after[i]
+		c.after[i] = nil
+		c.mu.Unlock()
+		if f != nil {
+			f()
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+// A link that is closed since the time is up is not taken for one that works, which
+// would be connected anew for as long again.
+func TestTimeIsUpDuringHandshake(t *testing.T) {
+	bubble(t, func(t *testing.T, s *setup) {
+		s.Silent, s.More = "keepalive@openssh.com", []gossh.Signer{s.HostKey}
+		s.options.HandshakeAttempts = 1
+		done, end := context.WithCancel(t.Context())
+		ctx := &tardy{Context: done}
+		time.AfterFunc(10*time.Second, func() { ctx.cancel(); end() })
+		if c, err := s.connect(ctx); err == nil {
+			c.Close()
+			t.Error("connected to a machine that has not answered in time")
+		}
+	})
 }
 
 // A dial that does not heed its context ends with it all the same.
