@@ -35,7 +35,8 @@ type Machine struct {
 	Leftovers *Leftovers
 }
 
-// Artifact is what a build or a post-processor leaves behind. It is plain data.
+// Artifact is what a build or a post-processor leaves behind. It is plain data,
+// except for Live.
 type Artifact struct {
 	BuilderID string            `json:"builder_id"` // such as "mitchellh.amazonebs"
 	ID        string            `json:"id"`
@@ -44,4 +45,22 @@ type Artifact struct {
 	Data      Data              `json:"data,omitempty"`      // build.* for post-processors
 	Resources []step.Resource   `json:"resources,omitempty"` // what deleting the artifact deletes
 	Images    map[string]string `json:"images,omitempty"`    // region -> image id
+
+	// Live is the artifact where it is more than data; nil where it is not. Nobody asks
+	// it anything once its build is over.
+	Live Live `json:"-"`
+}
+
+// Live is an artifact that something can be asked which only its maker knows. It is
+// comparable, and the artifact that a post-processor passes on has the one it came with.
+type Live interface {
+	// State is the value that a later post-processor asks for by name; nil if there is none.
+	State(ctx context.Context, name string) (any, error)
+
+	// Destroy deletes what the artifact consists of, and succeeds if that is gone already.
+	Destroy(ctx context.Context) error
+
+	// Close is called once, when nothing can be asked any more: after the last
+	// post-processor of the build, and after what is not kept was destroyed.
+	Close() error
 }

@@ -5,6 +5,7 @@ package component
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -23,21 +24,42 @@ type Factory[C any] interface {
 	// Docs is the reference documentation of the options.
 	Docs() ([]schema.Doc, error)
 
-	// Exports are the names and types of the values the component gives to what
-	// comes after it: build.NAME for a builder, the attributes of a data source.
-	Exports() map[string]cty.Type
+	// Exports are the values that the component gives to what comes after it:
+	// build.NAME for a builder, the attributes of a data source. They may depend on its
+	// options, and are asked for with the very Input that Check has had; the zero Input
+	// asks for those that are known without options.
+	Exports(schema.Input) Exports
 
 	// Check decodes and validates without making anything. Values that only
 	// exist during a build may still be unknown.
 	Check(schema.Input) hcl.Diagnostics
 
 	// Outline is Check that also makes a component, to be asked about itself and not
-	// to be run: what is not known yet has its default there.
+	// to be run: what is not known yet has its default there. The caller closes it, with
+	// [Close].
 	Outline(schema.Input) (C, hcl.Diagnostics)
 
 	// New is called just before use, when every value is known. One that is not is
-	// an error.
+	// an error. The caller closes the component, with [Close].
 	New(schema.Input) (C, hcl.Diagnostics)
+}
+
+// Exports are the names and types of the values that a component gives to what comes
+// after it.
+type Exports struct {
+	Types map[string]cty.Type
+
+	// Open says that there may be others, whose names are not known.
+	Open bool
+}
+
+// Close ends the use of a component. One that holds something, such as a process, is an
+// [io.Closer]; for any other, and for nil, Close does nothing.
+func Close(component any) error {
+	if c, ok := component.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // Define describes a component: its name, its default options, and its constructor.
@@ -68,7 +90,7 @@ func (f *Definition[O, C]) Name() string { return f.name }
 func (f *Definition[O, C]) Docs() ([]schema.Doc, error) { return schema.Docs(f.defaults()) }
 
 // Exports implements [Factory].
-func (f *Definition[O, C]) Exports() map[string]cty.Type { return f.exports }
+func (f *Definition[O, C]) Exports(schema.Input) Exports { return Exports{Types: f.exports} }
 
 // Check implements [Factory].
 func (f *Definition[O, C]) Check(in schema.Input) hcl.Diagnostics {
@@ -130,6 +152,9 @@ func (f observed[C]) Check(in schema.Input) hcl.Diagnostics {
 	c, diags := f.Outline(in)
 	if !diags.HasErrors() {
 		f.observe(c)
+	}
+	if err := Close(c); err != nil {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: fmt.Sprintf("%s: %s.", f.Name(), err)})
 	}
 	return diags
 }

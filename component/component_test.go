@@ -52,8 +52,8 @@ func input(t *testing.T, text string) schema.Input {
 
 func TestFactory(t *testing.T) {
 	f := define()
-	if f.Name() != "thing" || f.Exports()["ID"] != cty.String {
-		t.Error(f.Name(), f.Exports())
+	if f.Name() != "thing" || f.Exports(schema.Input{}).Types["ID"] != cty.String {
+		t.Error(f.Name(), f.Exports(schema.Input{}))
 	}
 	docs, err := f.Docs()
 	if err != nil || len(docs) != 2 || docs[1].Default != "8" {

@@ -60,7 +60,11 @@ func text(diags hcl.Diagnostics) string {
 // attribute decodes one attribute of a component.
 func attribute(t *testing.T, c *config.Component, name string, build map[string]cty.Value) cty.Value {
 	t.Helper()
-	in, diags := c.Input(t.Context(), build)
+	values := cty.NilVal
+	if build != nil {
+		values = cty.ObjectVal(build)
+	}
+	in, diags := c.Input(t.Context(), values)
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -589,9 +593,9 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 		for _, b := range template.Builds {
-			b.Builder.Input(t.Context(), nil)
+			b.Builder.Input(t.Context(), cty.NilVal)
 			for _, p := range b.Provisioners {
-				p.Input(t.Context(), map[string]cty.Value{})
+				p.Input(t.Context(), cty.EmptyObjectVal)
 			}
 		}
 	})

@@ -88,7 +88,7 @@ build {
 			var users sync.WaitGroup
 			for _, i := range test.use {
 				for range 3 {
-					users.Go(func() { template.Builds[i].Builder.Input(t.Context(), nil) })
+					users.Go(func() { template.Builds[i].Builder.Input(t.Context(), cty.NilVal) })
 				}
 			}
 			users.Wait()

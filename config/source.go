@@ -50,17 +50,23 @@ type Component struct {
 }
 
 // Input returns what the component's options are decoded from, without Render
-// and Secret. build are the values of build.*, which may be unknown in a check;
-// it is nil for builders, which come before there are any. Data sources that the
-// block refers to are read if they have not been.
-func (c *Component) Input(ctx context.Context, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
+// and Secret. build are the values of build.*, which may be unknown in a check, one by
+// one or as a whole; it is [cty.NilVal] for builders, which come before there are any.
+// Data sources that the block refers to are read if they have not been.
+func (c *Component) Input(ctx context.Context, build cty.Value) (schema.Input, hcl.Diagnostics) {
 	parent, diags := c.scope.Context(ctx, c.refs)
 	ec := parent.NewChild()
 	ec.Variables = map[string]cty.Value{"source": c.source}
-	if build != nil {
-		build = maps.Clone(build)
-		build["name"] = c.build
-		ec.Variables["build"] = cty.ObjectVal(build)
+	if build != cty.NilVal {
+		if build.IsKnown() {
+			values := build.AsValueMap()
+			if values == nil {
+				values = map[string]cty.Value{}
+			}
+			values["name"] = c.build
+			build = cty.ObjectVal(values)
+		}
+		ec.Variables["build"] = build
 	}
 	body := dynblock.Expand(c.body, ec)
 	if c.override != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/component"
 	"bake/config/lang"
 	"bake/config/schema"
 	"bake/internal/debuglog"
@@ -106,19 +107,30 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 		Render: Render(gotemplate.Context{BuildType: block.Labels[0], Start: l.o.Now, Version: LanguageVersion}),
 	}
 	if !l.o.ReadData {
+		diags := factory.Check(in)
+		exports := factory.Exports(in)
+		if exports.Open {
+			return cty.DynamicVal, diags
+		}
 		types := map[string]cty.Value{}
-		for name, typ := range factory.Exports() {
+		for name, typ := range exports.Types {
 			types[name] = cty.UnknownVal(typ)
 		}
-		return cty.ObjectVal(types), factory.Check(in)
+		return cty.ObjectVal(types), diags
 	}
 	source, diags := factory.New(in)
 	if diags.HasErrors() {
 		return cty.DynamicVal, diags
 	}
+	log := debuglog.From(ctx)
+	defer func() {
+		if err := component.Close(source); err != nil {
+			log.Warn("data source not closed", "type", block.Labels[0], "name", block.Labels[1], "err", err)
+		}
+	}()
 	start := time.Now()
 	val, err := source.Read(ctx)
-	debuglog.From(ctx).Debug("data source read", "type", block.Labels[0], "name", block.Labels[1], "took", time.Since(start), "ok", err == nil)
+	log.Debug("data source read", "type", block.Labels[0], "name", block.Labels[1], "took", time.Since(start), "ok", err == nil)
 	if err == nil {
 		return val, diags
 	}

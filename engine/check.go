@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -27,20 +28,21 @@ type checker struct {
 // checked identifies what has been checked: a block whose options do not depend
 // on the build it is in needs to be looked at only once.
 type checked struct {
-	block       any
-	builderType string // if the block refers to build
-	build       string // if the block refers to source, or is overridden
+	block   any
+	exports string // if the block refers to build: the builder's type and what it exports
+	build   string // if the block refers to source, or is overridden
 }
 
 func newChecker(t *config.Template, c Components, o Options) *checker {
-	return &checker{maker: &maker{template: t, components: c, options: o}, done: map[checked]hcl.Diagnostics{}}
+	m := &maker{template: t, components: c, options: o, exports: map[*config.Build]component.Exports{}}
+	return &checker{maker: m, done: map[checked]hcl.Diagnostics{}}
 }
 
-// build checks every component of one build. A diagnostic that another build has
-// had as well is returned only once.
+// build checks every component of one build, and learns what its builder exports. A
+// diagnostic that another build has had as well is returned only once.
 func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
-	diags := check(ctx, ck, b, b.Builder, ck.components.Builders, "builder", nil)
-	build := expected(ck.exports(b))
+	diags := ck.builder(ctx, b)
+	build := expected(ck.exports[b])
 	for _, p := range b.Provisioners {
 		diags = append(diags, check(ctx, ck, b, p.Component, ck.components.Provisioners, "provisioner", build)...)
 	}
@@ -55,20 +57,33 @@ func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
 	return diags
 }
 
-func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.Component, r component.Registry[C], what string, build map[string]cty.Value) hcl.Diagnostics {
+// builder checks the builder of b. One that there is not may export anything.
+func (ck *checker) builder(ctx context.Context, b *config.Build) hcl.Diagnostics {
+	f, diags := find(ck.template, ck.components.Builders, "builder", b.Builder)
+	if f == nil {
+		ck.exports[b] = withCommon(component.Exports{Open: true})
+		return diags
+	}
+	in, diags := ck.input(ctx, b, b.Builder, cty.NilVal)
+	diags = append(diags, ck.template.Explain(f.Check(in))...)
+	ck.exports[b] = withCommon(f.Exports(in))
+	return diags
+}
+
+func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.Component, r component.Registry[C], what string, build cty.Value) hcl.Diagnostics {
 	key := checked{block: c.Block()}
 	if c.Refers("build") {
-		key.builderType = b.Type
+		exports := ck.exports[b]
+		key.exports = fmt.Sprint(b.Type, exports.Open, slices.Sorted(maps.Keys(exports.Types)))
 	}
-	if c.Refers("source") || c.Overridden() || build == nil {
+	if c.Refers("source") || c.Overridden() {
 		key.build = b.Name
 	}
 	if diags, ok := ck.done[key]; ok {
 		return diags
 	}
 	f, diags := find(ck.template, r, what, c)
-	_, builderFound := config.Lookup(ck.template, ck.components.Builders, b.Type)
-	if f != nil && (builderFound || !c.Refers("build")) { // otherwise it cannot be told what build.* has
+	if f != nil {
 		in, more := ck.input(ctx, b, c, build)
 		diags = append(diags, more...)
 		diags = append(diags, ck.template.Explain(f.Check(in))...)
@@ -97,12 +112,16 @@ type maker struct {
 	template   *config.Template
 	components Components
 	options    Options
+	exports    map[*config.Build]component.Exports // of builders that have been checked
 }
 
 // input is what the options of a component are decoded from.
-func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component, build map[string]cty.Value) (schema.Input, hcl.Diagnostics) {
+func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component, build cty.Value) (schema.Input, hcl.Diagnostics) {
 	in, diags := c.Input(ctx, build)
 	in.Secret = m.secret
+	in.Build = schema.Build{
+		Name: b.Source, Type: b.Type, Force: m.options.Run.Force, Debug: m.options.Run.Debug, OnError: string(m.options.OnError),
+	}
 	in.Render = config.Render(gotemplate.Context{
 		BuildName: b.Source, BuildType: b.Type, Start: m.options.Start, Version: config.LanguageVersion,
 	})
@@ -119,8 +138,8 @@ func (m *maker) secret(s string) {
 }
 
 // newComponent decodes a component's options with the values of build.* that are
-// known now, and makes it. The error is hcl.Diagnostics.
-func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Registry[C], build map[string]cty.Value) (made C, err error) {
+// known now, and makes it. The caller closes it. The error is hcl.Diagnostics.
+func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Registry[C], build cty.Value) (made C, err error) {
 	in, diags := m.input(ctx, b, c, build)
 	if diags.HasErrors() {
 		return made, diags
@@ -144,29 +163,31 @@ var commonExports = map[string]cty.Type{
 	"SSHPublicKey": cty.String, "SSHPrivateKey": cty.String, "SSHAgentAuth": cty.Bool, "WinRMPassword": cty.String,
 }
 
-// exports are the names and types of build.* for what follows the builder of b.
-func (m *maker) exports(b *config.Build) map[string]cty.Type {
+// withCommon adds what there is in build.* whatever the builder.
+func withCommon(e component.Exports) component.Exports {
 	all := maps.Clone(commonExports)
-	if f, ok := config.Lookup(m.template, m.components.Builders, b.Type); ok {
-		maps.Copy(all, f.Exports())
-	}
-	return all
+	maps.Copy(all, e.Types)
+	e.Types = all
+	return e
 }
 
 // expected are the values of build.* before there are any.
-func expected(exports map[string]cty.Type) map[string]cty.Value {
+func expected(exports component.Exports) cty.Value {
+	if exports.Open {
+		return cty.DynamicVal
+	}
 	values := map[string]cty.Value{}
-	for name, typ := range exports {
+	for name, typ := range exports.Types {
 		values[name] = cty.UnknownVal(typ)
 	}
-	return values
+	return cty.ObjectVal(values)
 }
 
 // actual are the values of build.* during a build: those of each of data in
 // turn, and for everything else that is exported a text that says so.
-func actual(exports map[string]cty.Type, run step.Invocation, data ...builder.Data) map[string]cty.Value {
+func actual(exports component.Exports, run step.Invocation, data ...builder.Data) cty.Value {
 	values := map[string]cty.Value{}
-	for name := range exports {
+	for name := range exports.Types {
 		values[name] = ctyValue(builder.Absent(name))
 	}
 	values["PackerRunUUID"] = cty.StringVal(run.ID)
@@ -175,7 +196,7 @@ func actual(exports map[string]cty.Type, run step.Invocation, data ...builder.Da
 			values[name] = ctyValue(v)
 		}
 	}
-	return values
+	return cty.ObjectVal(values)
 }
 
 func ctyValue(v builder.Value) cty.Value {

@@ -136,6 +136,6 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 	if len(ready) == 0 {
 		return Result{}, diags
 	}
-	r := &runner{template: t, components: c, options: o, stop: stop}
+	r := &runner{maker: ck.maker, stop: stop}
 	return r.run(ctx, ready), diags
 }

@@ -45,6 +45,7 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 // chain runs the post-processors of one chain. It returns the artifacts that
 // remain of it, and whether the builder's artifact is to be kept for it.
 func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *builder.Artifact) (results []*builder.Artifact, keep bool, err error) {
+	defer x.release(ctx, len(x.held))
 	in := artifact
 	var errs []error
 	for i, p := range chain {
@@ -73,12 +74,18 @@ func (x *execution) chain(ctx context.Context, chain config.Chain, artifact *bui
 }
 
 // keeps decides about an input artifact: the template has its way unless the
-// output depends on the input.
+// post-processor must have its own.
 func keeps(wish *bool, answer postprocessor.Keep) bool {
-	if wish == nil {
-		return answer != postprocessor.Discard
+	switch answer {
+	case postprocessor.MustKeep:
+		return true
+	case postprocessor.MustDiscard:
+		return false
 	}
-	return *wish || answer == postprocessor.MustKeep
+	if wish != nil {
+		return *wish
+	}
+	return answer == postprocessor.Kept
 }
 
 // process runs one post-processor.
@@ -90,12 +97,14 @@ func (x *execution) process(ctx context.Context, p *config.PostProcessor, in *bu
 	s := x.scope.As(p.Type)
 	out, err := step.Do(ctx, x.scope, announced(p), func(ctx context.Context) (o outcome, err error) {
 		defer recovered(&err)
-		values := actual(x.exports(x.build), x.options.Run, x.machine.Data, in.Data)
+		values := actual(x.exports[x.build], x.options.Run, x.machine.Data, in.Data)
 		pp, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.PostProcessors, values)
 		if err != nil {
 			return o, err
 		}
+		x.hold(p.Type, pp)
 		o.artifact, o.keep, err = pp.Process(ctx, s, in)
+		x.holdLive(p.Type, o.artifact)
 		return o, err
 	})
 	return out.artifact, out.keep, blame(ctx, err, announced(p), p.TypeRange)
@@ -119,10 +128,26 @@ func (x *execution) delete(ctx context.Context, a *builder.Artifact) error {
 			return fmt.Errorf("deleting an artifact that is not kept: %w", err)
 		}
 	}
-	if err := x.scope.Close(ctx, x.runner.stop); err != nil {
+	err := x.destroy(ctx, a)
+	if err = errors.Join(err, x.scope.Close(ctx, x.runner.stop)); err != nil {
 		return fmt.Errorf("deleting an artifact that is not kept: %w", err)
 	}
 	return nil
+}
+
+// destroy destroys what an artifact consists of besides its resources.
+func (x *execution) destroy(ctx context.Context, a *builder.Artifact) (err error) {
+	if a.Live == nil {
+		return nil
+	}
+	defer recovered(&err)
+	ctx, end := x.scope.Teardown(ctx, x.runner.stop)
+	defer end()
+	err = step.Run(ctx, x.scope.Unattended(), "delete artifact "+a.ID, a.Live.Destroy)
+	if err != nil {
+		err = fmt.Errorf("%w; delete it by hand: %s", err, a.Text)
+	}
+	return err
 }
 
 // distinct leaves out artifacts that a post-processor has passed on as they are.
@@ -139,6 +164,7 @@ func distinct(all []*builder.Artifact) []*builder.Artifact {
 // redacted returns a without secrets in what is shown of it.
 func redacted(secrets *redact.Set, a *builder.Artifact) *builder.Artifact {
 	clean := *a
+	clean.Live = nil
 	clean.ID, clean.Text = secrets.RedactMessage(a.ID), secrets.RedactMessage(a.Text)
 	clean.Files = slices.Clone(a.Files)
 	for i, f := range clean.Files {

@@ -131,11 +131,12 @@ func (x *execution) attempt(ctx context.Context, s *step.Scope, p *config.Provis
 		ctx, cancel = context.WithTimeoutCause(ctx, p.Timeout, fmt.Errorf("not finished after its timeout of %s", p.Timeout))
 		defer cancel()
 	}
-	values := actual(x.exports(x.build), x.options.Run, m.Data)
+	values := actual(x.exports[x.build], x.options.Run, m.Data)
 	provisioner, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.Provisioners, values)
 	if err != nil {
 		return err
 	}
+	defer x.close(ctx, p.Type, provisioner)
 	if p.Type == "breakpoint" { // it stops so that somebody can look around
 		x.sayLogin(ctx)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
@@ -19,10 +20,8 @@ import (
 
 // runner runs builds side by side.
 type runner struct {
-	template   *config.Template
-	components Components
-	options    Options
-	stop       context.Context // ends teardown
+	*maker
+	stop context.Context // ends teardown
 
 	emitting sync.Mutex
 	asking   sync.Mutex
@@ -140,13 +139,12 @@ type execution struct {
 	mu      sync.Mutex
 	leave   bool            // what the build owns is not to be destroyed
 	machine builder.Machine // as the builder gave it
+
+	held held // what is closed when the build is over, or earlier
 }
 
 func (r *runner) newExecution(b *config.Build) *execution {
-	x := &execution{
-		maker:  &maker{template: r.template, components: r.components, options: r.options},
-		runner: r, build: b,
-	}
+	x := &execution{maker: r.maker, runner: r, build: b}
 	run := r.options.Run
 	run.Start, run.Version = r.options.Start, config.LanguageVersion
 	s := step.Scope{
@@ -208,6 +206,7 @@ func (x *execution) leaves() bool {
 
 // execute builds, tears down, and post-processes.
 func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
+	defer x.release(ctx, 0)
 	artifact, err := x.make(ctx)
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
@@ -245,11 +244,14 @@ func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*bui
 // make runs the builder. A panic becomes an error, so that teardown goes on.
 func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err error) {
 	defer recovered(&err)
-	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, nil)
+	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, cty.NilVal)
 	if err != nil {
 		return nil, err
 	}
-	return b.Build(ctx, x.scope, x.provision)
+	x.hold(x.build.Type, b)
+	artifact, err = b.Build(ctx, x.scope, x.provision)
+	x.holdLive(x.build.Type, artifact)
+	return artifact, err
 }
 
 // left lists what the build owns now that it is over.

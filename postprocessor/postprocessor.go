@@ -21,7 +21,8 @@ type Keep int
 
 // What may become of the input artifact.
 const (
-	Discard  Keep = iota // deleted, unless the template says otherwise
-	Kept                 // kept, unless the template says otherwise
-	MustKeep             // kept, whatever the template says: the output depends on it
+	Discard     Keep = iota // deleted, unless the template says otherwise
+	Kept                    // kept, unless the template says otherwise
+	MustKeep                // kept, whatever the template says: the output depends on it
+	MustDiscard             // deleted, whatever the template says
 )

@@ -303,16 +303,26 @@ func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
 // already cancelled; only a cancellation of stop ends it early. It tries every
 // resource and joins the errors. What could not be destroyed stays in the ledger.
 func (s *Scope) Close(ctx, stop context.Context) error {
+	ctx, end := s.Teardown(ctx, stop)
+	defer end()
+	return teardown(ctx, s, s.Destroyers())
+}
+
+// Teardown returns the context that something is destroyed under: it outlives ctx, and
+// ends with the scope's grace or with stop. The caller calls end.
+func (s *Scope) Teardown(ctx, stop context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.Grace,
 		fmt.Errorf("teardown took longer than %s", s.Grace))
-	defer cancel()
 	ctx, cancelCause := context.WithCancelCause(ctx)
-	defer cancelCause(nil)
-	defer context.AfterFunc(stop, func() { cancelCause(context.Cause(stop)) })()
+	detach := context.AfterFunc(stop, func() { cancelCause(context.Cause(stop)) })
 	if stop.Err() != nil { // then there is no time to begin with anything
 		cancelCause(context.Cause(stop))
 	}
-	return teardown(ctx, s, s.Destroyers())
+	return ctx, func() {
+		detach()
+		cancelCause(nil)
+		cancel()
+	}
 }
 
 func teardown(ctx context.Context, s *Scope, d Destroyer) error {

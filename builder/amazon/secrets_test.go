@@ -71,7 +71,7 @@ func read(t *testing.T, f component.Factory[datasource.DataSource], body, out st
 	if err != nil {
 		return "error: " + err.Error(), secrets
 	}
-	for name, typ := range f.Exports() {
+	for name, typ := range f.Exports(schema.Input{}).Types {
 		if !v.GetAttr(name).Type().Equals(typ) || typ != cty.String {
 			t.Errorf("%s is %#v", name, v.GetAttr(name))
 		}

@@ -45,7 +45,7 @@ func collect[C any](all *[]Component, kind string, r component.Registry[C]) erro
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", kind, name, err)
 		}
-		*all = append(*all, Component{kind, name, options, r[name].Exports()})
+		*all = append(*all, Component{kind, name, options, r[name].Exports(schema.Input{}).Types})
 	}
 	return nil
 }

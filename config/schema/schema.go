@@ -46,6 +46,17 @@ type Input struct {
 
 	// Secret is told every value that must not be shown. Nil drops them.
 	Secret func(string)
+
+	// Build is what the component may know of the build that it is part of; zero for
+	// data sources.
+	Build Build
+}
+
+// Build is what a component may know of the build that it is part of.
+type Build struct {
+	Name, Type   string // of the source
+	Force, Debug bool   // -force, -debug
+	OnError      string // the value of -on-error
 }
 
 // Source remembers where each field of a decoded struct was written.

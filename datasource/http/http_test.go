@@ -89,7 +89,7 @@ method = ""`, "GET " + host + "  "},
 		if !strings.HasPrefix(v.GetAttr("url").AsString(), s.URL) {
 			t.Errorf("url is %#v", v.GetAttr("url"))
 		}
-		for name, typ := range http.Component().Exports() {
+		for name, typ := range http.Component().Exports(schema.Input{}).Types {
 			if !v.GetAttr(name).Type().Equals(typ) {
 				t.Errorf("%s is %#v", name, v.GetAttr(name))
 			}

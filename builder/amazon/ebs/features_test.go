@@ -507,7 +507,7 @@ func TestImageData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, ty := range amidata.Factory(w.Cloud, nil).Exports() {
+	for name, ty := range amidata.Factory(w.Cloud, nil).Exports(schema.Input{}).Types {
 		if !v.GetAttr(name).Type().Equals(ty) {
 			t.Errorf("%s is %#v", name, v.GetAttr(name))
 		}

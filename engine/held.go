@@ -1,0 +1,60 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"bake/builder"
+	"bake/component"
+)
+
+// held is what a build has to close, oldest first: components and artifacts that hold
+// something, such as a process.
+type held []holding
+
+type holding struct {
+	who string // the component, for a warning
+	io.Closer
+}
+
+// hold keeps a component open until [execution.release].
+func (x *execution) hold(who string, c any) {
+	if c, ok := c.(io.Closer); ok {
+		x.held = append(x.held, holding{who, c})
+	}
+}
+
+// holdLive keeps the artifact open that a component has returned, if it is not already:
+// one that a post-processor has passed on is.
+func (x *execution) holdLive(who string, a *builder.Artifact) {
+	if a == nil || a.Live == nil {
+		return
+	}
+	for _, h := range x.held {
+		if h.Closer == io.Closer(a.Live) {
+			return
+		}
+	}
+	x.held = append(x.held, holding{who, a.Live})
+}
+
+// release closes what is held, newest first, but for the oldest n.
+func (x *execution) release(ctx context.Context, n int) {
+	for len(x.held) > n {
+		last := len(x.held) - 1
+		h := x.held[last]
+		x.held = x.held[:last]
+		x.close(ctx, h.who, h.Closer)
+	}
+}
+
+// close closes a component. Whatever goes wrong is a warning: its work is done.
+func (x *execution) close(ctx context.Context, who string, c any) {
+	err := func() (err error) {
+		defer recovered(&err)
+		return component.Close(c)
+	}()
+	if err != nil {
+		x.scope.Warn(ctx, "%s: closing: %s", who, err)
+	}
+}
