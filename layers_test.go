@@ -59,6 +59,7 @@ var rules = []rule{
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
 	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
+	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
 }
 

@@ -1,0 +1,96 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/internal/procgroup"
+)
+
+// Description is what a plugin says of itself.
+type Description struct {
+	Version        string   `json:"version"`
+	SDK            string   `json:"sdk_version"`
+	API            string   `json:"api_version"` // such as x5.0
+	Builders       []string `json:"builders"`
+	PostProcessors []string `json:"post_processors"`
+	Provisioners   []string `json:"provisioners"`
+	DataSources    []string `json:"datasources"`
+	Protocol       string   `json:"protocol_version"` // empty before v2
+}
+
+// unnamed is what a plugin calls the component that has the name of the plugin.
+const unnamed = "-packer-default-plugin-name-"
+
+const (
+	describeTimeout  = time.Minute
+	maxDescription   = 1 << 20
+	maxComponents    = 1000
+	maxComponentName = 200
+)
+
+var componentName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_.-]+$`) })
+
+// Describe asks a binary what it is. Whoever calls it has seen to it that the binary
+// may be run.
+func Describe(ctx context.Context, path string, env []string) (d Description, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("it did not describe itself within %s", describeTimeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "describe")
+	out, errOut := &bounded{max: maxDescription}, &bounded{max: 64 << 10}
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, out, errOut, time.Second
+	if err := procgroup.Run(cmd); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return d, cause
+		}
+		if text := strings.TrimSpace(lastLines(errOut.String(), 5)); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return d, fmt.Errorf("asked to describe itself, it failed: %w", err)
+	}
+	if out.cut {
+		return d, errors.New("it describes itself in more than a megabyte")
+	}
+	if err := json.Unmarshal([]byte(out.String()), &d); err != nil || d.API == "" {
+		return d, errors.New("it does not describe itself as a Packer plugin does")
+	}
+	n := 0
+	for _, names := range [][]string{d.Builders, d.PostProcessors, d.Provisioners, d.DataSources} {
+		for _, name := range names {
+			if n++; n > maxComponents || len(name) > maxComponentName || !componentName().MatchString(name) {
+				return d, fmt.Errorf("it names a component %.50q, or too many of them", name)
+			}
+		}
+	}
+	return d, nil
+}
+
+// bounded keeps the beginning of what is written to it.
+type bounded struct {
+	strings.Builder
+	max int
+	cut bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	room := max(0, b.max-b.Len())
+	if len(p) > room {
+		b.cut = true
+		b.Builder.Write(p[:room])
+		return len(p), nil
+	}
+	return b.Builder.Write(p)
+}
+
+// lastLines are the last n lines of a text.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

@@ -1,0 +1,357 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-version"
+)
+
+// Binary is an installed plugin binary, as its place and name describe it.
+type Binary struct {
+	Path    string
+	Source  string // such as github.com/hashicorp/qemu
+	Version string // such as 1.1.4 or 1.1.5-dev
+	API     string // of the plugin protocol, such as 5.0
+	SHA256  string // of the file, in hexadecimal; empty until it was computed
+
+	version *version.Version
+}
+
+// Name is what its components are called after, unless a template names it otherwise.
+func (b Binary) Name() string { return path.Base(b.Source) }
+
+// Skipped is a binary that cannot be used.
+type Skipped struct {
+	Path string
+	Why  string
+}
+
+// Requirement is what a template needs of a plugin.
+type Requirement struct {
+	Source  string                    // such as github.com/hashicorp/qemu
+	Version string                    // the constraint, for messages; empty if there is none
+	Allows  func(version string) bool // nil: every version
+}
+
+// NotInstalled says that no installed binary meets a requirement.
+type NotInstalled struct {
+	Requirement
+	Dirs    []string
+	Skipped []Skipped
+}
+
+func (e *NotInstalled) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the plugin %s", e.Source)
+	if e.Version != "" {
+		fmt.Fprintf(&b, " (version %s)", e.Version)
+	}
+	if b.WriteString(" is not installed"); len(e.Dirs) > 0 {
+		fmt.Fprintf(&b, " in %s", strings.Join(e.Dirs, " or "))
+	}
+	for _, s := range e.Skipped {
+		fmt.Fprintf(&b, "\n%s is not used: %s", s.Path, s.Why)
+	}
+	return b.String()
+}
+
+// Set are the installed plugins. Methods are safe for concurrent use.
+type Set struct {
+	options Options
+
+	mu      sync.Mutex
+	plugins map[string]*opened // by path
+}
+
+type opened struct {
+	once   sync.Once
+	plugin *Plugin
+	err    error
+}
+
+// Installed returns what is installed. Nothing is looked at before it is asked for.
+func Installed(o Options) *Set { return &Set{options: o, plugins: map[string]*opened{}} }
+
+// Limits on what is looked at below a directory of plugins.
+const (
+	maxDepth   = 16
+	maxEntries = 10_000
+)
+
+// Binaries lists the binaries for this system, by source and, for each source, the
+// newest first. None of them was opened.
+func (s *Set) Binaries() (found []Binary, skipped []Skipped) {
+	left := maxEntries
+	for _, root := range s.options.Dirs {
+		if root, err := filepath.Abs(root); err == nil {
+			f, sk := s.walk(root, "", maxDepth, &left)
+			found, skipped = append(found, f...), append(skipped, sk...)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Binary) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), b.version.Compare(a.version))
+	})
+	return found, skipped
+}
+
+func (s *Set) walk(root, source string, depth int, left *int) (found []Binary, skipped []Skipped) {
+	dir := filepath.Join(root, filepath.FromSlash(source))
+	entries, err := os.ReadDir(dir)
+	if err != nil || depth == 0 {
+		return nil, nil
+	}
+	found, skipped = s.binaries(dir, source, entries)
+	for _, e := range entries {
+		if *left--; *left < 0 {
+			return found, append(skipped, Skipped{dir, "there are too many files in the directory of plugins"})
+		}
+		if e.Type()&(fs.ModeDir|fs.ModeSymlink) != 0 && isDir(filepath.Join(dir, e.Name())) {
+			f, sk := s.walk(root, path.Join(source, e.Name()), depth-1, left)
+			found, skipped = append(found, f...), append(skipped, sk...)
+		}
+	}
+	return found, skipped
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// binaries are those among the files of the directory of source that are for this system.
+func (s *Set) binaries(dir, source string, entries []fs.DirEntry) (found []Binary, skipped []Skipped) {
+	for _, e := range entries {
+		b, why, ok := parse(source, e.Name())
+		switch b.Path = filepath.Join(dir, e.Name()); {
+		case !ok || isDir(b.Path):
+		case why == "" && s.options.Releases && b.version.Prerelease() != "":
+			skipped = append(skipped, Skipped{b.Path, "pre-releases are ignored"})
+		case why != "":
+			skipped = append(skipped, Skipped{b.Path, why})
+		default:
+			found = append(found, b)
+		}
+	}
+	return found, skipped
+}
+
+// parse reads the name of a file: packer-plugin-NAME_vX.Y.Z[-dev]_xMAJOR.MINOR_OS_ARCH[.exe].
+// It is none of a plugin for this system if ok is false, and one that is not used if
+// there is a why.
+func parse(source, file string) (b Binary, why string, ok bool) {
+	b.Source = source
+	middle, prefixed := strings.CutPrefix(file, "packer-plugin-"+path.Base(source)+"_v")
+	suffix := "_" + runtime.GOOS + "_" + runtime.GOARCH
+	if runtime.GOOS == "windows" {
+		suffix += ".exe"
+	}
+	middle, suffixed := strings.CutSuffix(middle, suffix)
+	i := strings.LastIndex(middle, "_x")
+	if !prefixed || !suffixed || i < 0 {
+		return b, "", false
+	}
+	b.Version, b.API = middle[:i], middle[i+2:]
+	v, err := version.NewSemver(b.Version)
+	if err != nil {
+		return b, fmt.Sprintf("%q is not a version", b.Version), true
+	}
+	b.version = v
+	if p := v.Prerelease(); p != "" && p != "dev" {
+		return b, fmt.Sprintf("%s is a pre-release; of those only versions that end in -dev are used", b.Version), true
+	}
+	if err := speaks(b.API); err != nil {
+		return b, err.Error(), true
+	}
+	return b, "", true
+}
+
+// minor is the highest minor version of version 5 of the plugin protocol.
+const minor = 0
+
+// speaks says whether bake knows a version of the plugin protocol, such as 5.0.
+func speaks(api string) error {
+	major, rest, _ := strings.Cut(api, ".")
+	if n, err := strconv.Atoi(rest); major != "5" || err != nil || n < 0 || n > minor {
+		return fmt.Errorf("it uses version %s of the plugin protocol, and bake 5.%d", api, minor)
+	}
+	return nil
+}
+
+// Require returns the newest installed plugin that meets a requirement. The error is
+// a [*NotInstalled], that of [Options.Trust], or the cause of ctx.
+func (s *Set) Require(ctx context.Context, r Requirement) (*Plugin, error) {
+	missing := &NotInstalled{Requirement: r, Dirs: s.options.Dirs}
+	for _, b := range s.candidates(r.Source, &missing.Skipped) {
+		if v := b.version.Core().String(); r.Allows != nil && !r.Allows(v) {
+			missing.Skipped = append(missing.Skipped, Skipped{b.Path, fmt.Sprintf("its version is %s", b.Version)})
+			continue
+		}
+		p, err := s.Open(ctx, b)
+		var unusable *unusable
+		switch {
+		case err == nil:
+			return p, nil
+		case !errors.As(err, &unusable):
+			return nil, err
+		}
+		missing.Skipped = append(missing.Skipped, Skipped{b.Path, unusable.why})
+	}
+	return nil, missing
+}
+
+// candidates are the binaries of a source, the newest first. Templates may write the
+// source in another case than the directory has.
+func (s *Set) candidates(source string, skipped *[]Skipped) (found []Binary) {
+	if !clean(source) {
+		return nil
+	}
+	for _, root := range s.options.Dirs {
+		root, err := filepath.Abs(root)
+		if err != nil {
+			continue
+		}
+		dir := filepath.Join(root, filepath.FromSlash(source))
+		if entries, err := os.ReadDir(dir); err == nil {
+			f, sk := s.binaries(dir, source, entries)
+			found, *skipped = append(found, f...), append(*skipped, sk...)
+		}
+	}
+	if len(found) == 0 && len(*skipped) == 0 {
+		all, _ := s.Binaries()
+		for _, b := range all {
+			if strings.EqualFold(b.Source, source) {
+				found = append(found, b)
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Binary) int { return b.version.Compare(a.version) })
+	return found
+}
+
+// clean says whether source is one that a directory of plugins can hold, and nothing
+// that leads out of it.
+func clean(source string) bool { return fs.ValidPath(source) && !strings.Contains(source, `\`) }
+
+// unusable is why a binary cannot be used, where another one may.
+type unusable struct {
+	path, why string
+}
+
+func (e *unusable) Error() string { return e.path + ": " + e.why }
+
+// Open makes sure that b is what its name and its checksum say, and asks it what it
+// is. It does so once.
+func (s *Set) Open(ctx context.Context, b Binary) (*Plugin, error) {
+	s.mu.Lock()
+	o := s.plugins[b.Path]
+	if o == nil {
+		o = &opened{}
+		s.plugins[b.Path] = o
+	}
+	s.mu.Unlock()
+	o.once.Do(func() { o.plugin, o.err = open(ctx, b, s.options) })
+	if o.err != nil && ctx.Err() == nil && errors.Is(o.err, context.Canceled) { // of somebody else
+		return open(ctx, b, s.options)
+	}
+	return o.plugin, o.err
+}
+
+func open(ctx context.Context, b Binary, o Options) (*Plugin, error) {
+	var err error
+	p := &Plugin{Binary: b, options: o}
+	if p.SHA256, p.stamp, err = verify(ctx, b.Path); err != nil {
+		return nil, err
+	}
+	if o.Trust != nil {
+		if err := o.Trust(p.Binary); err != nil {
+			return nil, err
+		}
+	}
+	if p.Description, err = Describe(ctx, b.Path, o.Env); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, &unusable{b.Path, err.Error()}
+	}
+	switch v, err := version.NewSemver(strings.TrimPrefix(p.Description.Version, "v")); {
+	case err != nil || v.Compare(b.version) != 0:
+		return nil, &unusable{b.Path, fmt.Sprintf("it describes itself as version %q", p.Description.Version)}
+	case strings.TrimPrefix(p.Description.API, "x") != b.API:
+		return nil, &unusable{b.Path, fmt.Sprintf("it describes itself as one for version %q of the plugin protocol", p.Description.API)}
+	}
+	return p, nil
+}
+
+// sumSuffix is what the name of the file with the checksum of a binary ends in.
+const sumSuffix = "_SHA256SUM"
+
+// stamp tells whether a file is still the one it was.
+type stamp struct{ info fs.FileInfo }
+
+func (s stamp) same(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(s.info, info) && s.info.Size() == info.Size() && s.info.ModTime().Equal(info.ModTime())
+}
+
+// verify compares a binary with the checksum beside it, and returns that.
+func verify(ctx context.Context, path string) (string, stamp, error) {
+	var none stamp
+	want, err := os.Open(path + sumSuffix)
+	if err != nil {
+		return "", none, &unusable{path, "there is no file " + filepath.Base(path) + sumSuffix + " beside it with its checksum"}
+	}
+	defer want.Close()
+	text, err := io.ReadAll(io.LimitReader(want, 1024))
+	sum := strings.ToLower(strings.TrimSpace(string(text)))
+	if raw, herr := hex.DecodeString(sum); err != nil || herr != nil || len(raw) != sha256.Size {
+		return "", none, &unusable{path, want.Name() + " holds no checksum"}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", none, &unusable{path, err.Error()}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return "", none, &unusable{path, "it is not a file"}
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, cancellable{ctx, f}); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return "", none, cause
+		}
+		return "", none, &unusable{path, err.Error()}
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
+		return "", none, &unusable{path, fmt.Sprintf("its SHA-256 checksum is %s, and that beside it %s; install it again", got, sum)}
+	}
+	return sum, stamp{info}, nil
+}
+
+// cancellable is a reader that ends with a context.
+type cancellable struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r cancellable) Read(p []byte) (int, error) {
+	if err := context.Cause(r.ctx); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}

@@ -1,0 +1,10 @@
+package host
+
+// Plugin is an installed plugin that was asked what it is.
+type Plugin struct {
+	Binary
+	Description Description
+
+	options Options
+	stamp   stamp
+}
