@@ -114,6 +114,7 @@ func (c *Cloud) tunnel(w http.ResponseWriter, r *http.Request) {
 		if e, ok := errors.AsType[*wire.Error](err); ok && e.Status != 0 {
 			status = e.Status
 		}
+		w.Header().Set("Server", "bake-cloud") // so that clients know a refusal from another server's ignorance
 		http.Error(w, err.Error(), status)
 		return
 	}

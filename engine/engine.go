@@ -52,7 +52,7 @@ type Options struct {
 
 	// Login says how a user logs in to the machine m of a build; empty if that cannot
 	// be told. It may be nil.
-	Login func(build string, m builder.Machine) string
+	Login func(ctx context.Context, build string, m builder.Machine) string
 
 	// Secret is told every value that must not be shown, in addition to the
 	// template's Secrets. It may be nil.
@@ -93,6 +93,9 @@ type BuildResult struct {
 	Err       error  // nil if it succeeded; the cause of the context if it was cancelled
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // what the build made and neither kept nor destroyed
+
+	// LeftMachine says that it has failed and was told to leave its machine as it is.
+	LeftMachine bool
 }
 
 // Check decodes every component of the selected builds, without running any. The

@@ -86,6 +86,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
 	result.Artifacts, result.Err = x.execute(ctx)
+	result.LeftMachine = result.Err != nil && x.leaves() && x.reached()
 	var blamed *failed
 	failedStep := ""
 	if errors.As(result.Err, &blamed) {
@@ -186,9 +187,16 @@ func (x *execution) sayLogin(ctx context.Context) {
 	if x.options.Login == nil || machine.Data == nil {
 		return
 	}
-	if how := x.options.Login(x.build.Name, machine); how != "" {
+	if how := x.options.Login(ctx, x.build.Name, machine); how != "" {
 		x.scope.Say(ctx, "%s", how)
 	}
+}
+
+// reached reports whether there was a machine.
+func (x *execution) reached() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.machine.Data != nil
 }
 
 func (x *execution) setLeave() {

@@ -143,6 +143,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 			return Result{}, err
 		}
 	}
+	o.State.forgetLogins(o.Now())
 	events, err := openEvents(o.State, run.ID, o.Emit)
 	if err != nil {
 		return Result{}, err
@@ -209,7 +210,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	if err != nil {
 		return Result{}, err
 	}
-	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, connect: o.Connect}
+	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, endpoint: localcloud.Endpoint(o.Template.Env), connect: o.Connect}
 	options := engine.Options{
 		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError,
 		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
@@ -351,7 +352,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 	if err != nil {
 		return result, fmt.Errorf("the ledger of the run: %w", err)
 	}
-	if len(left) == 0 {
+	if len(left) == 0 && !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.LeftMachine }) {
 		os.RemoveAll(o.State.keys(run.ID))
 	}
 	if wrong && len(ended.Builds) == 0 {

@@ -1,8 +1,10 @@
 package run
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,11 +19,12 @@ import (
 type logins struct {
 	dir, run string
 	onLocal  bool     // the machines are those of the local cloud
+	endpoint string   // of the local cloud that the environment names; empty: none
 	connect  []string // as in [Options]
 }
 
 // text says how to log in to the machine of a build; empty if it has no SSH.
-func (l *logins) text(build string, m builder.Machine) string {
+func (l *logins) text(ctx context.Context, build string, m builder.Machine) string {
 	value := func(name string) string { return m.Data[name].Text }
 	reached, ok := m.Communicator.(communicator.Accessible)
 	if !ok || value("User") == "" {
@@ -34,6 +37,12 @@ func (l *logins) text(build string, m builder.Machine) string {
 	if l.connect != nil && l.onLocal && len(machine.Proxy) == 0 && !dialed(machine.Host, machine.Port) {
 		// The cloud knows its machines by id, and leads to each of their ports.
 		machine.Host, machine.Port, machine.Proxy, machine.Through = value("ID"), access.Port, l.connect, ""
+	}
+	if l.connect != nil && !l.onLocal && l.endpoint != "" && len(machine.Proxy) == 0 && machine.Through == "" {
+		at := net.JoinHostPort(machine.Host, strconv.Itoa(machine.Port))
+		if localcloud.OnlyThrough(ctx, l.endpoint, at) {
+			machine.Proxy = append(slices.Clone(l.connect), "-endpoint="+l.endpoint)
+		}
 	}
 	key := value("SSHPrivateKey")
 	if machine.KeyFile != "" || !strings.Contains(key, "PRIVATE KEY") {

@@ -6,6 +6,9 @@ package run
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -32,6 +35,28 @@ func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".eve
 
 // keys is where the keys of a run's machines are.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
+
+// loginsKept is how long bake ssh finds machines that were the user's before the run,
+// after a run that was told to leave them as they were.
+const loginsKept = 7 * 24 * time.Hour
+
+// forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
+func (s State) forgetLogins(now time.Time) {
+	dirs, err := filepath.Glob(s.keys("*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || now.Sub(info.ModTime()) < loginsKept {
+			continue
+		}
+		run := login.RunOf(dir)
+		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); errors.Is(err, fs.ErrNotExist) {
+			os.RemoveAll(dir)
+		}
+	}
+}
 
 // Template says what is run: template files with the values of their variables, and
 // which of their builds. Data sources are those of the components.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +15,10 @@ import (
 	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builtin"
+	"bake/communicator/commtest"
 	"bake/config"
 	"bake/engine"
+	"bake/internal/login"
 	"bake/run"
 	"bake/step"
 	"bake/ui"
@@ -171,6 +174,48 @@ func TestBuildThatFails(t *testing.T) {
 	}
 	if len(result.Builds) != 1 || result.Builds[0].Err == nil || !strings.HasSuffix(result.Builds[0].Place, "t.pkr.hcl:9") {
 		t.Errorf("the result is %+v", result)
+	}
+}
+
+// TestLeftMachine: the machine of a build that was told to leave it can be logged in
+// to, also if it was the user's before, but not that of a build that cleans up.
+func TestLeftMachine(t *testing.T) {
+	key, err := commtest.NewKeyPair("ed25519", 0, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := commtest.Serve(t, t.TempDir(), commtest.Login{User: "me", Key: key.Signer.PublicKey(), HostKey: key.Signer})
+	for onError, want := range map[engine.OnError]int{engine.Abort: 1, engine.Cleanup: 0} {
+		var b bench
+		o := b.options(t, fmt.Sprintf(`
+source "null" "n" {
+  ssh_host             = %q
+  ssh_port             = %d
+  ssh_username         = "me"
+  ssh_private_key_file = "DIR/key"
+}
+build {
+  sources = ["null.n"]
+  provisioner "shell" { inline = ["exit 3"] }
+}`, srv.Host, srv.Port))
+		if err := os.WriteFile(filepath.Join(b.dir, "key"), []byte(key.PrivateKey), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o.OnError = onError
+		if _, err := run.Build(t.Context(), o); err == nil {
+			t.Error("no error")
+		}
+		found, err := login.Find(o.State.Runs(), "", "")
+		if err != nil || len(found) != want || want > 0 && found[0].KeyFile != filepath.Join(b.dir, "key") {
+			t.Errorf("%s: found %+v, %v", onError, found, err)
+		}
+		// After a week nobody wants to look any more.
+		o.ID, o.Now = "r2", func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
+		o.OnError = engine.Cleanup
+		_, _ = run.Build(t.Context(), o)
+		if found, err := login.Find(o.State.Runs(), "", ""); err != nil || len(found) != 0 {
+			t.Errorf("later: found %+v, %v", found, err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ template needs no fixing. Nothing is written, so the exit code is always 1.`,
 			case info.IsDir(), strings.HasSuffix(name, ".hcl"), strings.HasSuffix(name, ".pkr.json"):
 				return fmt.Errorf("%s is not a legacy JSON template, so there is nothing to fix; bake validate checks it", name)
 			}
-			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, shellquote.Join(name))
+			return fmt.Errorf("%s was not changed: legacy JSON templates are converted, not fixed; run: bake hcl2_upgrade %s", name, shellquote.For(runtime.GOOS, name))
 		},
 	}
 	p.jsonFlag(cmd)

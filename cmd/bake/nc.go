@@ -13,7 +13,8 @@ import (
 )
 
 func (p *program) ncCommand() *cobra.Command {
-	return &cobra.Command{
+	var endpoint string
+	cmd := &cobra.Command{
 		Use:   "nc HOST PORT",
 		Short: "Connect standard input and output to a port of a local machine",
 		Long: `Connect standard input and output to a port of a local machine, while 'bake cloud up'
@@ -22,19 +23,22 @@ on, such as 22, and is meant for SSH.`,
 		Example: `  ssh -o ProxyCommand='bake nc %h %p' admin@127.10.0.4`,
 		Args:    exactly("the host", "the port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.nc(cmd.Context(), net.JoinHostPort(args[0], args[1]))
+			return p.nc(cmd.Context(), endpoint, net.JoinHostPort(args[0], args[1]))
 		},
 	}
+	cmd.Flags().StringVar(&endpoint, "endpoint", "", "`URL` of the local cloud, if it runs on another host")
+	return cmd
 }
 
-func (p *program) nc(ctx context.Context, addr string) error {
-	dir, err := p.env.cloudDir()
-	if err != nil {
-		return err
-	}
-	endpoint, err := local.Endpoint(dir)
-	if err != nil {
-		return fmt.Errorf("the local cloud is not running; start it with 'bake cloud up' (%w)", err)
+func (p *program) nc(ctx context.Context, endpoint, addr string) error {
+	if endpoint == "" {
+		dir, err := p.env.cloudDir()
+		if err != nil {
+			return err
+		}
+		if endpoint, err = local.Endpoint(dir); err != nil {
+			return fmt.Errorf("the local cloud is not running; start it with 'bake cloud up' (%w)", err)
+		}
 	}
 	conn, err := localcloud.Connect(ctx, endpoint, addr)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -69,7 +70,7 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 	if len(found) > 1 {
 		var b strings.Builder
 		for _, m := range found {
-			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, shellquote.Join(m.Build))
+			fmt.Fprintf(&b, "\n  bake ssh %s -build %s", m.Run, shellquote.For(runtime.GOOS, m.Build))
 		}
 		return fmt.Errorf("there are several machines; choose one:%s", b.String())
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -184,7 +185,7 @@ func (c *Client) bastionCommand() []string {
 	args := []string{"ssh", "-o", "StrictHostKeyChecking=" + known, "-o", "LogLevel=ERROR"}
 	switch file := optionWord(absolute(o.KnownHostsFile)); {
 	case o.HostKeyCheck == Off:
-		args = append(args, "-o", "UserKnownHostsFile=/dev/null")
+		args = append(args, "-o", "UserKnownHostsFile="+os.DevNull)
 	case o.KnownHostsFile != "" && o.HostKeyCheck == Strict:
 		args = append(args, "-o", "UserKnownHostsFile="+file)
 	case o.KnownHostsFile != "": // ssh adds keys to the first file, never to the template's

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,9 @@ type Machine struct {
 	Through string `json:"through,omitempty"`
 }
 
+// way is how the machine is reached.
+func (m Machine) way() string { return strings.Join(m.Args(), "\x00") }
+
 // Args are the arguments of ssh. The host key is not checked: nobody but the run has
 // seen it, and the machine is as short-lived.
 func (m Machine) Args() []string {
@@ -46,12 +50,12 @@ func (m Machine) Args() []string {
 	if m.Cert != "" {
 		args = append(args, "-o", `CertificateFile="`+m.Cert+`"`) // of which a space would make two
 	}
-	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+	args = append(args, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile="+os.DevNull, "-o", "LogLevel=ERROR")
 	if m.Port != 0 && m.Port != 22 {
 		args = append(args, "-p", strconv.Itoa(m.Port))
 	}
 	if len(m.Proxy) > 0 {
-		args = append(args, "-o", "ProxyCommand="+shellquote.Join(m.Proxy...))
+		args = append(args, "-o", "ProxyCommand="+shellquote.For(runtime.GOOS, m.Proxy...))
 	}
 	if m.User != "" {
 		args = append(args, "-l", m.User)
@@ -59,7 +63,7 @@ func (m Machine) Args() []string {
 	return append(args, "--", m.Host)
 }
 
-// Command is the same as a shell command.
+// Command is the same as a command of the shell that users of this system have.
 func (m Machine) Command() string {
 	args := m.Args()
 	args = slices.Delete(args, len(args)-2, len(args)) // so that options may follow
@@ -70,11 +74,14 @@ func (m Machine) Command() string {
 	if m.User != "" {
 		host = m.User + "@" + host
 	}
-	return shellquote.Join(append(append([]string{"ssh"}, args...), host)...)
+	return shellquote.For(runtime.GOOS, append(append([]string{"ssh"}, args...), host)...)
 }
 
 // Dir is where the machines of a run are kept, below the directory of all runs.
 func Dir(runs, run string) string { return filepath.Join(runs, run+suffix) }
+
+// RunOf is the run whose machines are kept in dir.
+func RunOf(dir string) string { return strings.TrimSuffix(filepath.Base(dir), suffix) }
 
 const suffix = ".keys"
 
@@ -99,7 +106,8 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 }
 
 // Find returns the machines that are kept below runs, the newest last: of all runs,
-// or of those whose ids begin with run; of all builds, or of the one called build.
+// or of those whose ids begin with run; of all builds, or of the one called build. A
+// machine that several runs were on, each on its own way, is that of the newest.
 func Find(runs, run, build string) ([]Machine, error) {
 	paths, err := filepath.Glob(filepath.Join(runs, "*"+suffix, "*.json"))
 	if err != nil {
@@ -132,5 +140,9 @@ func Find(runs, run, build string) ([]Machine, error) {
 		}
 	}
 	slices.SortStableFunc(found, func(a, b Machine) int { return at[a.Run+a.Build].Compare(at[b.Run+b.Build]) })
-	return found, nil
+	newest := map[string]Machine{}
+	for _, m := range found {
+		newest[m.way()] = m
+	}
+	return slices.DeleteFunc(found, func(m Machine) bool { n := newest[m.way()]; return n.Run != m.Run || n.Build != m.Build }), nil
 }

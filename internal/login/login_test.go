@@ -33,7 +33,7 @@ func TestCommand(t *testing.T) {
 func TestFind(t *testing.T) {
 	runs := t.TempDir()
 	save := func(run, build, key string) login.Machine {
-		m, err := login.Save(login.Dir(runs, run), login.Machine{Run: run, Build: build, Host: "h"}, key)
+		m, err := login.Save(login.Dir(runs, run), login.Machine{Run: run, Build: build, Host: run + build}, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,6 +50,15 @@ func TestFind(t *testing.T) {
 		if err != nil || len(found) != tt.want {
 			t.Errorf("%q, %q: got %v, %v; want %d", tt.run, tt.build, found, err, tt.want)
 		}
+	}
+	// The user's own machine, in two runs, is one.
+	for _, run := range []string{"ca", "cb"} {
+		if _, err := login.Save(login.Dir(runs, run), login.Machine{Run: run, Build: "null.z", Host: "mine"}, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := login.Find(runs, "c", ""); err != nil || len(found) != 1 {
+		t.Errorf("got %v, %v; want the newest", found, err)
 	}
 	files, _ := filepath.Glob(filepath.Join(runs, "*", "*"))
 	for _, path := range append(files, login.Dir(runs, "aa")) {

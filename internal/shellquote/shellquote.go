@@ -1,4 +1,4 @@
-// Package shellquote writes words for a POSIX shell.
+// Package shellquote writes words for a POSIX shell, and for the one of Windows.
 package shellquote
 
 import "strings"
@@ -17,4 +17,44 @@ func Join(words ...string) string {
 		}
 	}
 	return strings.Join(quoted, " ")
+}
+
+// For is Join for the shell that users of a system type commands into: cmd.exe, with
+// goos "windows".
+func For(goos string, words ...string) string {
+	if goos != "windows" {
+		return Join(words...)
+	}
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = w
+		if w == "" || strings.Trim(w, plain+`\`) != "" {
+			quoted[i] = quoteWindows(w)
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// quoteWindows puts a word in double quotes as programs of Windows read them: a
+// backslash means something before a quote only.
+func quoteWindows(word string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	backslashes := 0
+	for _, r := range word {
+		switch r {
+		case '\\':
+			backslashes++
+			continue
+		case '"':
+			b.WriteString(strings.Repeat(`\`, 2*backslashes+1))
+		default:
+			b.WriteString(strings.Repeat(`\`, backslashes))
+		}
+		backslashes = 0
+		b.WriteRune(r)
+	}
+	b.WriteString(strings.Repeat(`\`, 2*backslashes))
+	b.WriteByte('"')
+	return b.String()
 }

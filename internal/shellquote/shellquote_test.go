@@ -48,3 +48,19 @@ func TestShellReadsItBack(t *testing.T) {
 		}
 	}
 }
+
+// The shell of Windows reads double quotes, and no single ones.
+func TestForWindows(t *testing.T) {
+	for want, words := range map[string][]string{
+		`ssh -i C:\Users\me\a.pem admin@h`:            {"ssh", "-i", `C:\Users\me\a.pem`, "admin@h"},
+		`"C:\Program Files\bake.exe" "" "a&b"`:        {`C:\Program Files\bake.exe`, "", "a&b"},
+		`"a b\\" "CertificateFile=\"C:\a b\"" "\\\""`: {`a b\`, `CertificateFile="C:\a b"`, `\"`},
+	} {
+		if got := shellquote.For("windows", words...); got != want {
+			t.Errorf("%q:\n%s, want\n%s", words, got, want)
+		}
+	}
+	if got := shellquote.For("linux", "a b"); got != "'a b'" {
+		t.Error(got)
+	}
+}

@@ -32,7 +32,7 @@ func TestConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	io.WriteString(conn, "hello")
-	conn.(*tunnel).CloseWrite()
+	conn.(interface{ CloseWrite() error }).CloseWrite()
 	got, err := io.ReadAll(conn)
 	if string(got) != "SSH-2.0-x\nhello" || err != nil {
 		t.Errorf("got %q, %v", got, err)

@@ -14,18 +14,55 @@ import (
 
 // Elsewhere is what an environment names as AWS: AWS itself, or a local cloud at
 // AWS_ENDPOINT_URL that may be on another host. The public addresses of its machines
-// are on the loopback of that host, so it is asked to connect to them.
+// are on the loopback of that host, so it is asked to connect to them. Where another
+// server than a local cloud is at that URL, they are dialed.
 func Elsewhere(env []string) amazon.Cloud {
-	endpoint := cmp.Or(envvar.Get(env, "AWS_ENDPOINT_URL_EC2"), envvar.Get(env, "AWS_ENDPOINT_URL"))
-	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" || u.Host == "" {
+	endpoint := Endpoint(env)
+	if endpoint == "" {
 		return amazon.Cloud{}
 	}
 	return amazon.Cloud{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if ofMachine(addr) {
-			return Connect(ctx, endpoint, addr)
+			if conn, err := Connect(ctx, endpoint, addr); !stranger(err) {
+				return conn, err
+			}
 		}
 		return (&net.Dialer{KeepAlive: 5 * time.Second}).DialContext(ctx, network, addr)
 	}}
+}
+
+// Endpoint is where a local cloud may be that an environment names as AWS, or "".
+func Endpoint(env []string) string {
+	endpoint := cmp.Or(envvar.Get(env, "AWS_ENDPOINT_URL_EC2"), envvar.Get(env, "AWS_ENDPOINT_URL"))
+	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" || u.Host == "" {
+		return ""
+	}
+	return endpoint
+}
+
+// OnlyThrough reports whether addr is that of a machine which nothing but the local
+// cloud at endpoint leads to: it is on the loopback of another host, or this host does
+// not let the cloud listen on the port.
+func OnlyThrough(ctx context.Context, endpoint, addr string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil || !ofMachine(addr) {
+		return false
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if here := u.Hostname() == "localhost" || err == nil && ip.IsLoopback(); here && servedHere(addr) {
+		return false
+	}
+	conn, err := Connect(ctx, endpoint, addr)
+	if err == nil {
+		conn.Close()
+	}
+	return !stranger(err)
+}
+
+// servedHere reports whether the port of a machine's address is its own on this host.
+func servedHere(addr string) bool {
+	at, err := netip.ParseAddrPort(addr)
+	return err == nil && ServedPort(int(at.Port())) == int(at.Port())
 }
 
 // ofMachine reports whether the host of addr can be a machine of a local cloud: a

@@ -39,6 +39,28 @@ func TestElsewhere(t *testing.T) {
 		}
 		conn.Close()
 	}
+	// A server that is no local cloud is not asked twice: the address is dialed.
+	machine, err := net.Listen("tcp", "127.10.0.5:0")
+	if err != nil {
+		t.Skip(err) // only Linux has all of 127/8
+	}
+	defer machine.Close()
+	for code, ours := range map[int]bool{http.StatusMethodNotAllowed: false, http.StatusBadRequest: false, http.StatusBadGateway: true} {
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if ours {
+				w.Header().Set("Server", cloudServer)
+			}
+			http.Error(w, "no", code)
+		}))
+		conn, err := Elsewhere([]string{"AWS_ENDPOINT_URL=" + other.URL}).Dial(t.Context(), "tcp", machine.Addr().String())
+		if dialed := err == nil; dialed == ours {
+			t.Errorf("%d from a local cloud (%t): %v", code, ours, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+		other.Close()
+	}
 	// What is no machine's address is dialled.
 	own, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -54,5 +76,41 @@ func TestElsewhere(t *testing.T) {
 		if cloud := Elsewhere(env); cloud.Dial != nil {
 			t.Errorf("%s is taken for a local cloud", strings.Join(env, " "))
 		}
+	}
+}
+
+// TestOnlyThrough: a machine of a cloud on another host is reached through that cloud,
+// and one of another server's is not.
+func TestOnlyThrough(t *testing.T) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := ""
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+			host = n.IP.String()
+		}
+	}
+	if host == "" {
+		t.Skip("this host has no address but its loopback")
+	}
+	for name, want := range map[string]bool{cloudServer: true, "another": false} {
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Server", name)
+			http.Error(w, "no", http.StatusBadGateway)
+		})}}
+		server.Start()
+		if got := OnlyThrough(t.Context(), server.URL, "127.10.0.4:22"); got != want {
+			t.Errorf("%s: %t", name, got)
+		}
+		if OnlyThrough(t.Context(), server.URL, host+":22") {
+			t.Error("an address that can be dialed is taken for a machine's")
+		}
+		server.Close()
 	}
 }

@@ -1,0 +1,113 @@
+// Package httpconnect connects to an address through an HTTP proxy, with the method
+// CONNECT.
+package httpconnect
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// RefusedError is the answer of a server that has not connected.
+type RefusedError struct {
+	Status string // such as "502 Bad Gateway"; empty: it does not speak HTTP
+	Code   int
+	Header http.Header
+	Text   string // the start of what it says
+	err    error
+}
+
+func (e *RefusedError) Error() string {
+	if e.err != nil {
+		return fmt.Sprintf("it does not answer like an HTTP proxy: %v", e.err)
+	}
+	return strings.TrimSpace(e.Status + " " + e.Text)
+}
+
+func (e *RefusedError) Unwrap() error { return e.err }
+
+// Authorization is a header that tells a proxy who asks.
+func Authorization(user, password string) http.Header {
+	return http.Header{"Proxy-Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))}}
+}
+
+// Tunnel has the proxy at the other end of conn connect to addr, and returns conn,
+// which is a connection to addr from then on. On an error it closes conn; what the
+// proxy refuses is a *RefusedError.
+func Tunnel(ctx context.Context, conn net.Conn, addr string, header http.Header) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	fail := func(err error) (net.Conn, error) {
+		conn.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, err
+	}
+	if header == nil {
+		header = http.Header{}
+	}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: header}
+	if err := req.Write(conn); err != nil {
+		return fail(err)
+	}
+	// What a stranger says at length is not read.
+	limited := &io.LimitedReader{R: conn, N: 64 << 10}
+	in := bufio.NewReader(limited)
+	resp, err := http.ReadResponse(in, req)
+	if err != nil {
+		return fail(&RefusedError{err: err})
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return fail(&RefusedError{Status: resp.Status, Code: resp.StatusCode, Header: resp.Header, Text: printable(string(text))})
+	}
+	if !stop() {
+		return fail(context.Cause(ctx))
+	}
+	ahead, _ := in.Peek(in.Buffered())
+	return &tunnel{Conn: conn, ahead: ahead}, nil
+}
+
+// printable is a text on one line, without what steers a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case r < ' ', r == 0x7f:
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
+
+// tunnel is a connection some of whose first bytes have been read ahead.
+type tunnel struct {
+	net.Conn
+	ahead []byte
+}
+
+// Read implements [net.Conn].
+func (t *tunnel) Read(b []byte) (int, error) {
+	if len(t.ahead) > 0 {
+		n := copy(b, t.ahead)
+		t.ahead = t.ahead[n:]
+		return n, nil
+	}
+	return t.Conn.Read(b)
+}
+
+// CloseWrite tells the other side that no more will be sent.
+func (t *tunnel) CloseWrite() error {
+	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
