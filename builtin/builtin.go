@@ -34,6 +34,7 @@ import (
 	"bake/provisioner"
 	"bake/provisioner/breakpoint"
 	"bake/provisioner/file"
+	"bake/provisioner/powershell"
 	"bake/provisioner/shell"
 	"bake/provisioner/shelllocal"
 	"bake/provisioner/sleep"
@@ -83,6 +84,7 @@ func (p Parts) Catalog() Catalog {
 			Provisioners: component.NewRegistry[provisioner.Provisioner](
 				breakpoint.Component(p.Terminal),
 				file.Component(),
+				powershell.Component(),
 				shell.Component(),
 				shelllocal.Component(),
 				sleep.Component(),

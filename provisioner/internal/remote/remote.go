@@ -26,6 +26,10 @@ type Machine struct {
 	Scope    *step.Scope
 	Patience time.Duration // start_retry_timeout
 
+	// Lenient says that what cannot be removed is a warning, since scripts may shut the
+	// machine down.
+	Lenient bool
+
 	uploaded bool // something may be on the machine
 }
 
@@ -67,25 +71,50 @@ func (m *Machine) Execute(ctx context.Context, line string) (int, error) {
 // failed or was cancelled.
 const removalGrace = 10 * time.Second
 
-// Remove removes what an attempt has uploaded, with a command line for the
-// machine's shell, and returns the error of the attempt or its own. Without any
-// upload there is nothing to do. After a success it waits for a machine that reboots. After a failure it tries for a moment, even
-// if ctx is over, and not at all if the connection is lost: what is left then goes
-// to the machine's leftovers.
+// Exec runs a command line of bake's own, which must succeed. Its output is of no
+// interest.
+func (m *Machine) Exec(ctx context.Context, line string) error {
+	var errOut bytes.Buffer
+	st, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
+	}
+	return err
+}
+
+// Remove is RemoveBy with a command line for the machine's shell.
 func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line string) error {
+	return m.RemoveBy(ctx, failed, paths, func(ctx context.Context) error { return m.Exec(ctx, line) })
+}
+
+// RemoveBy removes what an attempt has uploaded, and returns the error of the attempt
+// or its own. Without any upload there is nothing to do. After a success it waits for a
+// machine that reboots. After a failure it tries for a moment, even if ctx is over, and
+// not at all if the connection is lost: what is left then goes to the machine's
+// leftovers.
+func (m *Machine) RemoveBy(ctx context.Context, failed error, paths []string, by func(context.Context) error) error {
+	what := strings.Join(paths, " ")
 	remove := func(ctx context.Context) error {
-		var errOut bytes.Buffer
-		st, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
-		if err == nil && st.Code != 0 {
-			err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
-		}
-		if err != nil {
-			return fmt.Errorf("removing %s from the machine: %w", strings.Join(paths, " "), err)
+		if err := by(ctx); err != nil {
+			return fmt.Errorf("removing %s from the machine: %w", what, err)
 		}
 		return nil
 	}
 	patient := func(ctx context.Context) error { return m.Persist(ctx, remove) }
-	err := failed
+	briefly := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, removalGrace, fmt.Errorf("no answer within %s", removalGrace))
+		defer cancel()
+		return remove(ctx)
+	}
+	later, err := patient, failed
+	if m.Lenient {
+		later = func(ctx context.Context) error {
+			if err := briefly(ctx); err != nil {
+				m.Scope.Warn(ctx, "Left on the machine: %s", err)
+			}
+			return context.Cause(ctx)
+		}
+	}
 	switch {
 	case !m.uploaded:
 		return failed
@@ -93,14 +122,16 @@ func (m *Machine) Remove(ctx context.Context, failed error, paths []string, line
 		if err = patient(ctx); err == nil {
 			return nil
 		}
+		if m.Lenient && ctx.Err() == nil {
+			m.Scope.Warn(ctx, "%s. It is tried once more before the machine becomes an image.", err)
+			err = nil
+		}
 	case !errors.Is(failed, communicator.ErrDisconnected):
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), removalGrace, fmt.Errorf("no answer within %s", removalGrace))
-		defer cancel()
-		if remove(ctx) == nil {
+		if briefly(context.WithoutCancel(ctx)) == nil {
 			return failed
 		}
 	}
-	m.Leftovers.Add(builder.Leftover{Path: strings.Join(paths, " "), Remove: patient})
+	m.Leftovers.Add(builder.Leftover{Path: what, Remove: later})
 	return err
 }
 
