@@ -332,7 +332,7 @@ func (l *loader) values() hcl.Diagnostics {
 func (l *loader) compute(ctx context.Context) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, n := range l.t.scope.Nodes() {
-		if l.o.ReadData && !l.o.AllData && l.t.scope.NeedsData(n) {
+		if !l.o.AllData && (l.t.scope.IsFutile(n) || l.o.ReadData && l.t.scope.NeedsData(n)) {
 			continue
 		}
 		_, more := l.t.scope.Value(ctx, n)

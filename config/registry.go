@@ -16,6 +16,18 @@ var registrySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
 
 var bucketName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9-]{3,36}$`) })
 
+// registryData are the types of data sources that look something up in the registry.
+var registryData = []string{"hcp-packer-artifact", "hcp-packer-image", "hcp-packer-iteration", "hcp-packer-version"}
+
+// noRegistryData says what to write in the place of a data source of the registry.
+func noRegistryData(block *hcl.Block) hcl.Diagnostics {
+	return problem(&block.LabelRanges[0], "No HCP Packer registry",
+		`bake has no HCP Packer registry to look this up in. Depending on where the image is recorded, use one of these instead:
+- data "amazon-ami" with filters and most_recent = true finds the newest image by its name and tags;
+- data "amazon-parameterstore" reads an ID that an earlier build wrote to a parameter of AWS Systems Manager;
+- jsondecode(file("packer-manifest.json")) reads the manifest that post-processor "manifest" wrote in an earlier build.`)
+}
+
 // maxDescription is how many characters the registry takes.
 const maxDescription = 255
 

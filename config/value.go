@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -71,9 +72,13 @@ func (l *loader) dataBlock(block *hcl.Block) hcl.Diagnostics {
 		Address: "data." + typ + "." + name,
 		Range:   block.DefRange,
 		Refs:    lang.References(block.Body),
+		Futile:  slices.Contains(registryData, typ),
 		Compute: func(ctx context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-			if l.outline {
+			switch {
+			case l.outline:
 				return cty.DynamicVal, nil
+			case slices.Contains(registryData, typ):
+				return cty.DynamicVal, noRegistryData(block)
 			}
 			return l.read(ctx, block, ec)
 		},

@@ -32,6 +32,10 @@ type Node struct {
 	Range   hcl.Range
 	Refs    []hcl.Traversal // all that Compute may look up
 
+	// Futile says that Compute can only fail, so that it had better not be called
+	// unless something needs the node.
+	Futile bool
+
 	// Compute is called at most once, with a context in which Refs have values. It
 	// is not called if Refs name a local or data source that does not exist: what
 	// depends on what is settled before anything is evaluated, try or not.
@@ -77,10 +81,16 @@ func (s *Scope) Define(n *Node) bool {
 func (s *Scope) Nodes() []*Node { return s.order }
 
 // NeedsData reports whether n is a data source or depends on one.
-func (s *Scope) NeedsData(n *Node) bool { return s.needsData(n, map[*Node]bool{}) }
+func (s *Scope) NeedsData(n *Node) bool { return s.needs(n, (*Node).IsData, map[*Node]bool{}) }
 
-func (s *Scope) needsData(n *Node, seen map[*Node]bool) bool {
-	if n.IsData() {
+// IsFutile reports whether n can only fail, or depends on a node that can.
+func (s *Scope) IsFutile(n *Node) bool {
+	return s.needs(n, func(n *Node) bool { return n.Futile }, map[*Node]bool{})
+}
+
+// needs reports whether n, or a node that it depends on, is such a one.
+func (s *Scope) needs(n *Node, such func(*Node) bool, seen map[*Node]bool) bool {
+	if such(n) {
 		return true
 	}
 	if seen[n] {
@@ -89,7 +99,7 @@ func (s *Scope) needsData(n *Node, seen map[*Node]bool) bool {
 	seen[n] = true
 	for _, ref := range n.Refs {
 		for _, m := range s.find(ref) {
-			if s.needsData(m, seen) {
+			if s.needs(m, such, seen) {
 				return true
 			}
 		}
