@@ -166,7 +166,9 @@ func (c *Client) Access() communicator.Access {
 	case o.BastionHost != "":
 		a.Proxy = c.bastionCommand()
 	case o.ProxyHost != "":
-		a.Through = "the SOCKS proxy " + net.JoinHostPort(o.ProxyHost, strconv.Itoa(o.ProxyPort))
+		if p, err := o.proxy(); err == nil {
+			a.Through = "the proxy " + p.addr()
+		}
 	}
 	return a
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -315,7 +316,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	config := &ssh.ClientConfig{
 		Config:            ssh.Config{Ciphers: c.opts.Ciphers, KeyExchanges: c.opts.KeyExchangeAlgorithms},
 		User:              p.user,
-		Auth:              auth.methods(ctx),
+		Auth:              auth.methods(ctx, p.user),
 		HostKeyCallback:   check.callback,
 		HostKeyAlgorithms: expected.algorithms(),
 		BannerCallback:    auth.banner,
@@ -346,15 +347,42 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p pe
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &negotiation):
-		return fatal("%s and bake have no algorithm in common: %w; see ssh_ciphers, ssh_key_exchange_algorithms and ssh_host_key_check", p.where, err)
+		return &fatalError{noCommon(p.where, negotiation)}
 	case strings.Contains(err.Error(), "unable to authenticate"), strings.Contains(err.Error(), "authentication failures"):
 		refused := &authError{where: p.where, user: p.user, userOption: p.userOption, tried: auth.offers, said: auth.said, err: err}
 		if auth == c.auth && c.target.User != nil {
 			refused.imageUser = c.target.User(ctx)
 		}
+		if len(auth.offers) > 0 && !auth.hope {
+			return &fatalError{refused} // what has expired stays so
+		}
 		return refused
 	}
 	return fmt.Errorf("SSH handshake with %s: %w", p.where, err)
+}
+
+// noCommon says which algorithms either side offers where none is in common.
+func noCommon(where string, e *ssh.AlgorithmNegotiationError) error {
+	list := func(names []string) string {
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { // marks of extensions, not algorithms
+			return strings.HasPrefix(name, "ext-info-") || strings.HasPrefix(name, "kex-strict-")
+		})
+		if len(names) == 0 {
+			return "none"
+		}
+		return strings.Join(names, ", ")
+	}
+	remedy := "use a newer SSH server"
+	switch {
+	case strings.Contains(e.What, "cipher"):
+		remedy = "set ssh_ciphers"
+	case strings.Contains(e.What, "key exchange"):
+		remedy = "set ssh_key_exchange_algorithms"
+	case strings.Contains(e.What, "host key"):
+		remedy = "give the server a host key of a type that bake offers"
+	}
+	return fmt.Errorf("%s and bake have no %s algorithm in common: it offers %s; bake offers %s; %s",
+		where, e.What, list(e.RequestedAlgorithms), list(e.SupportedAlgorithms), remedy)
 }
 
 // overheard keeps the first bytes that a host says, which tell what it is when it

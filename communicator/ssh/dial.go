@@ -2,16 +2,22 @@ package ssh
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/net/proxy"
+
+	"bake/internal/httpconnect"
 )
 
 // link is one connection to the machine, with everything that lives as long as it does.
@@ -114,23 +120,95 @@ func patient(ctx context.Context, limit time.Duration, addr string) (context.Con
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("connecting to %s: no answer within %s", addr, limit))
 }
 
+// proxyServer is the proxy that the options name: how it is spoken to, and where it is.
+type proxyServer struct{ scheme, host, port string }
+
+func (p proxyServer) addr() string { return net.JoinHostPort(p.host, p.port) }
+
+// The ways of speaking to a proxy.
+const (
+	socksProxy = "socks5"
+	httpProxy  = "http"
+	httpsProxy = "https"
+)
+
+// proxy returns the proxy server. Its host may be written as a URL.
+func (o *Options) proxy() (proxyServer, error) {
+	p := proxyServer{socksProxy, o.ProxyHost, strconv.Itoa(o.ProxyPort)}
+	if !strings.Contains(o.ProxyHost, "://") {
+		return p, nil
+	}
+	u, err := url.Parse(o.ProxyHost)
+	switch {
+	case err != nil:
+		return p, err
+	case u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return p, fmt.Errorf("%q is not the URL of a proxy, such as http://proxy.example.com:3128", u.Redacted())
+	case u.User != nil:
+		return p, errors.New("the user and the password of the proxy belong in ssh_proxy_username and ssh_proxy_password")
+	}
+	switch u.Scheme {
+	case socksProxy, httpProxy, httpsProxy:
+		p.scheme = u.Scheme
+	case "socks5h":
+	default:
+		return p, fmt.Errorf("%q is not a kind of proxy; use socks5, http or https", u.Scheme)
+	}
+	p.host = u.Hostname()
+	if u.Port() != "" {
+		p.port = u.Port()
+	}
+	return p, nil
+}
+
 func (c *Client) throughProxy(ctx context.Context, addr string) (net.Conn, error) {
 	ctx, cancel := patient(ctx, indirectTimeout, addr)
 	defer cancel()
-	var auth *proxy.Auth
-	if c.opts.ProxyUsername != "" || c.opts.ProxyPassword != "" {
-		auth = &proxy.Auth{User: c.opts.ProxyUsername, Password: c.opts.ProxyPassword}
+	server, err := c.opts.proxy()
+	if err != nil {
+		return nil, &fatalError{fmt.Errorf("ssh_proxy_host: %w", err)}
 	}
-	server := net.JoinHostPort(c.opts.ProxyHost, strconv.Itoa(c.opts.ProxyPort))
-	d, err := proxy.SOCKS5("tcp", server, auth, dialFunc(c.straight))
+	conn, err := c.connectBy(ctx, server, addr)
+	if err != nil {
+		return nil, fmt.Errorf("through the proxy %s: %w", server.addr(), explained(ctx, err))
+	}
+	return conn, nil
+}
+
+func (c *Client) connectBy(ctx context.Context, server proxyServer, addr string) (net.Conn, error) {
+	user, password := c.opts.ProxyUsername, c.opts.ProxyPassword
+	if server.scheme == socksProxy {
+		var auth *proxy.Auth
+		if user != "" || password != "" {
+			auth = &proxy.Auth{User: user, Password: password}
+		}
+		d, err := proxy.SOCKS5("tcp", server.addr(), auth, dialFunc(c.straight))
+		if err != nil {
+			return nil, err
+		}
+		return d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr)
+	}
+	conn, err := c.straight(ctx, "tcp", server.addr())
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("through the proxy %s: %w", server, err)
+	if server.scheme == httpsProxy {
+		secure := tls.Client(conn, &tls.Config{ServerName: server.host, MinVersion: tls.VersionTLS12})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		conn = secure
 	}
-	return conn, nil
+	var header http.Header
+	if user != "" || password != "" {
+		header = httpconnect.Authorization(user, password)
+	}
+	conn, err = httpconnect.Tunnel(ctx, conn, addr, header)
+	if refused := (*httpconnect.RefusedError)(nil); errors.As(err, &refused) && refused.Code == http.StatusProxyAuthRequired {
+		return nil, &fatalError{fmt.Errorf("%w; check ssh_proxy_username and ssh_proxy_password", err)}
+	}
+	return conn, err
 }
 
 func (c *Client) throughBastion(ctx context.Context, l *link, addr string) (net.Conn, error) {

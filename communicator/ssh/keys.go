@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -45,6 +48,33 @@ func certify(signer ssh.Signer, certFile string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("%s certifies a different key from the private key given with it", certFile)
 	}
 	return ssh.NewCertSigner(cert, signer)
+}
+
+// certificateDoubt says why a certificate does not let a user in at a time, as far as
+// that can be told here, or "". Servers may know its names under others.
+func certificateDoubt(key ssh.PublicKey, user string, now time.Time) string {
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return ""
+	}
+	at := func(t uint64) string { return time.Unix(int64(t), 0).UTC().Format(time.RFC1123) } //nolint:gosec // checked
+	seconds := uint64(now.Unix())                                                            //nolint:gosec // after 1970
+	switch {
+	case cert.CertType != ssh.UserCert:
+		return "is one of a host, not of a user"
+	case cert.ValidBefore != ssh.CertTimeInfinity && cert.ValidBefore <= seconds && cert.ValidBefore < 1<<62:
+		return "expired on " + at(cert.ValidBefore)
+	case cert.ValidAfter > seconds && cert.ValidAfter < 1<<62:
+		return "is not valid before " + at(cert.ValidAfter)
+	case len(cert.ValidPrincipals) == 0 || slices.Contains(cert.ValidPrincipals, user):
+		return ""
+	}
+	return fmt.Sprintf("is for %s, not for %s", strings.Join(cert.ValidPrincipals, ", "), user)
+}
+
+// expired reports whether a certificate is of no use any more.
+func expired(key ssh.PublicKey, now time.Time) bool {
+	return strings.HasPrefix(certificateDoubt(key, "", now), "expired")
 }
 
 func readFile(path string) ([]byte, error) {

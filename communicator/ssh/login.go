@@ -23,6 +23,7 @@ type login struct {
 	ask      func(ctx context.Context, instruction string, questions []string, echo []bool) ([]string, error) // or nil
 
 	offers []string // in words, for when all are refused
+	hope   bool     // one of them may be taken later
 	said   []string // banners of the host
 	err    error    // why the agent or the terminal could not be asked
 }
@@ -46,12 +47,21 @@ func (l *login) addFile(keyFile, certFile string) error {
 
 // methods returns the ways to log in, in the order agent, keys, password,
 // keyboard-interactive. They are good for one handshake, which ends with ctx.
-func (l *login) methods(ctx context.Context) (methods []ssh.AuthMethod) {
-	l.offers, l.said, l.err = nil, nil, nil
+func (l *login) methods(ctx context.Context, user string) (methods []ssh.AuthMethod) {
+	l.offers, l.said, l.err, l.hope = nil, nil, nil, false
+	now := time.Now()
+	offer := func(what string, key ssh.PublicKey) {
+		text := fmt.Sprintf("%s (%s)", what, describe(key))
+		if doubt := certificateDoubt(key, user, now); doubt != "" {
+			text += ", a certificate that " + doubt
+		}
+		l.offers = append(l.offers, text)
+		l.hope = l.hope || !expired(key, now)
+	}
 	var signers []ssh.Signer
 	for _, k := range l.keys {
 		signers = append(signers, k.signer)
-		l.offers = append(l.offers, fmt.Sprintf("%s (%s)", k.what, describe(k.signer.PublicKey())))
+		offer(k.what, k.signer.PublicKey())
 	}
 	if l.agent != nil {
 		methods = append(methods, ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
@@ -60,20 +70,23 @@ func (l *login) methods(ctx context.Context) (methods []ssh.AuthMethod) {
 				l.err = &fatalError{err}
 				return nil, l.err
 			}
-			offer := fmt.Sprintf("%d keys from the SSH agent", len(more))
-			if len(more) == 1 {
-				offer = "a key of the SSH agent (" + describe(more[0].PublicKey()) + ")"
+			if len(more) <= 3 {
+				for _, k := range more {
+					offer("a key of the SSH agent", k.PublicKey())
+				}
+			} else {
+				l.offers, l.hope = append(l.offers, fmt.Sprintf("%d keys from the SSH agent", len(more))), true
 			}
-			l.offers = append(l.offers, offer)
 			return append(more, signers...), nil
 		}))
 	} else if len(signers) > 0 {
 		methods = append(methods, ssh.PublicKeys(signers...))
 	}
 	if l.password != "" {
-		l.offers = append(l.offers, "the password")
+		l.offers, l.hope = append(l.offers, "the password"), true
 		methods = append(methods, ssh.Password(l.password))
 	}
+	l.hope = l.hope || l.ask != nil
 	if l.password != "" || l.ask != nil {
 		methods = append(methods, ssh.KeyboardInteractive(func(_, instruction string, questions []string, echo []bool) ([]string, error) {
 			return l.answer(ctx, instruction, questions, echo)

@@ -138,10 +138,12 @@ type Options struct {
 	// asks for.
 	BastionInteractive bool `hcl:"ssh_bastion_interactive,optional"`
 
-	// SOCKS5 proxy to connect through. Not together with `ssh_bastion_host`.
+	// SOCKS5 proxy to connect through, or an HTTP proxy if this is a URL such as
+	// `http://proxy.example.com:3128`, which has to allow the method CONNECT to
+	// `ssh_port`. Not together with `ssh_bastion_host`.
 	ProxyHost string `hcl:"ssh_proxy_host,optional"`
 
-	// TCP port of the SOCKS5 proxy.
+	// TCP port of the proxy, unless `ssh_proxy_host` is a URL that has one.
 	ProxyPort int `hcl:"ssh_proxy_port,optional"`
 
 	// User name for the proxy. Not set: no authentication.
@@ -298,6 +300,9 @@ func (o *Options) Validate(c *schema.Checker) {
 	o.validateKeys(c)
 	o.validateHostKeys(c)
 	o.validateBastion(c)
+	if _, err := o.proxy(); err != nil && c.Known(&o.ProxyHost) {
+		c.Errorf(&o.ProxyHost, "Unusable proxy", "%s", sentence(err))
+	}
 	algorithms := ssh.SupportedAlgorithms()
 	insecure := ssh.InsecureAlgorithms()
 	known(c, &o.Ciphers, "cipher", append(algorithms.Ciphers, insecure.Ciphers...))
@@ -323,21 +328,21 @@ func known(c *schema.Checker, list *[]string, what string, all []string) {
 }
 
 func (o *Options) validateKeys(c *schema.Checker) {
-	checkKey(c, &o.PrivateKeyFile, &o.CertificateFile)
+	checkKey(c, &o.PrivateKeyFile, &o.CertificateFile, &o.Username)
 	if o.CertificateFile != "" && o.PrivateKeyFile == "" && c.Known(&o.PrivateKeyFile) {
 		c.Errorf(&o.CertificateFile, "Certificate without a key", "ssh_certificate_file needs ssh_private_key_file, the key that it certifies.")
 	}
 	if o.BastionHost == "" {
 		return // what is for the bastion host is not looked at
 	}
-	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile)
+	checkKey(c, &o.BastionPrivateKeyFile, &o.BastionCertificateFile, &o.BastionUsername)
 	if o.BastionCertificateFile != "" && o.BastionPrivateKeyFile == "" && o.PrivateKeyFile == "" {
 		c.Errorf(&o.BastionCertificateFile, "Certificate without a key", "ssh_bastion_certificate_file needs ssh_bastion_private_key_file, the key that it certifies.")
 	}
 }
 
 // checkKey reports a private key or certificate file that cannot be used.
-func checkKey(c *schema.Checker, keyFile, certFile *string) {
+func checkKey(c *schema.Checker, keyFile, certFile, user *string) {
 	if *keyFile == "" || !c.Known(keyFile) {
 		return
 	}
@@ -349,8 +354,11 @@ func checkKey(c *schema.Checker, keyFile, certFile *string) {
 	if *certFile == "" {
 		return
 	}
-	if _, err := certify(signer, *certFile); err != nil {
+	certified, err := certify(signer, *certFile)
+	if err != nil {
 		c.Errorf(certFile, "Unusable certificate", "%s", sentence(err))
+	} else if doubt := certificateDoubt(certified.PublicKey(), *user, time.Now()); doubt != "" && c.Known(user) {
+		c.Warnf(certFile, "Doubtful certificate", "The certificate in %s %s.", *certFile, doubt)
 	}
 }
 

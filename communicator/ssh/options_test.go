@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	gossh "golang.org/x/crypto/ssh"
 
 	"bake/communicator/ssh"
 	"bake/config/schema"
@@ -29,7 +30,7 @@ func decode(t *testing.T, body string) (ssh.Options, hcl.Diagnostics) {
 func TestOptions(t *testing.T) {
 	key, other := newKey(t), newKey(t)
 	keyFile := writeKey(t, key)
-	otherCert := certificate(t, other, newKey(t), "me")
+	otherCert := certificate(t, other, newKey(t), "me", nil)
 	junk := filepath.Join(t.TempDir(), "junk")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -60,6 +61,9 @@ func TestOptions(t *testing.T) {
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_port = 70000", `ssh_bastion_port`, "1 to 65535"},
 		{user + "ssh_proxy_host = \"p\"\nssh_proxy_port = -1", `ssh_proxy_port`, "1 to 65535"},
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"", `ssh_bastion_host`, "No way to log in"},
+		{user + `ssh_proxy_host = "ftp://p:21"`, `ssh_proxy_host`, "use socks5, http or https"},
+		{user + `ssh_proxy_host = "http://u:p@h"`, `ssh_proxy_host`, "ssh_proxy_username"},
+		{user + `ssh_proxy_host = "http://h/path"`, `ssh_proxy_host`, "not the URL of a proxy"},
 		{user + "ssh_bastion_host = \"b\"\nssh_bastion_username = \"u\"\nssh_bastion_agent_auth = true\nssh_proxy_host = \"p\"", `ssh_proxy_host`, "one or the other"},
 	}
 	for _, tt := range tests {
@@ -94,6 +98,24 @@ func TestGoodOptions(t *testing.T) {
 	}
 	if _, diags := decode(t, "ssh_username = \"me\"\nssh_wait_timeout = \"1m\""); len(diags) != 1 || diags[0].Severity != hcl.DiagWarning {
 		t.Errorf("ssh_wait_timeout: %v", diags)
+	}
+}
+
+// A certificate that does not let in now may have been renewed by the time of the
+// build, so that it is a warning.
+func TestDoubtfulCertificate(t *testing.T) {
+	key, authority := newKey(t), newKey(t)
+	for wanted, cert := range map[string]string{
+		"expired on":             certificate(t, key, authority, "me", func(c *gossh.Certificate) { c.ValidBefore = 1 }),
+		"is for you, not for me": certificate(t, key, authority, "you", nil),
+		"is one of a host":       certificate(t, key, authority, "me", func(c *gossh.Certificate) { c.CertType = gossh.HostCert }),
+		"":                       certificate(t, key, authority, "me", nil),
+	} {
+		body := fmt.Sprintf("ssh_username = \"me\"\nssh_private_key_file = %q\nssh_certificate_file = %q", writeKey(t, key), cert)
+		_, diags := decode(t, body)
+		if wanted == "" && len(diags) > 0 || wanted != "" && (len(diags) != 1 || diags[0].Severity != hcl.DiagWarning || !strings.Contains(diags[0].Detail, wanted)) {
+			t.Errorf("%q: %v", wanted, diags)
+		}
 	}
 }
 

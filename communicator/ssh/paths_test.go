@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,12 +131,15 @@ func TestLogins(t *testing.T) {
 	want(t, err, `user "me"`, o.PrivateKeyFile, "the password", srv.Host)
 }
 
-// certificate signs a user's key with an authority.
-func certificate(t *testing.T, key, authority *commtest.KeyPair, user string) string {
+// certificate signs a user's key with an authority, as change says.
+func certificate(t *testing.T, key, authority *commtest.KeyPair, user string, change func(*gossh.Certificate)) string {
 	t.Helper()
 	cert := &gossh.Certificate{
 		Key: key.Signer.PublicKey(), CertType: gossh.UserCert, ValidPrincipals: []string{user},
 		ValidBefore: gossh.CertTimeInfinity,
+	}
+	if change != nil {
+		change(cert)
 	}
 	if err := cert.SignCert(rand.Reader, authority.Signer); err != nil {
 		t.Fatal(err)
@@ -146,6 +151,7 @@ func certificate(t *testing.T, key, authority *commtest.KeyPair, user string) st
 	return path
 }
 
+// A certificate lets in; one that cannot is said to be expired, or of whom it is.
 func TestCertificate(t *testing.T) {
 	authority, key, host := newKey(t), newKey(t), newKey(t)
 	trusted := filepath.Join(t.TempDir(), "authority")
@@ -155,8 +161,47 @@ func TestCertificate(t *testing.T) {
 	srv := commtest.SSHD(t, newKey(t).Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "TrustedUserCAKeys "+trusted)
 	o := options(srv)
 	o.PrivateKeyFile = writeKey(t, key)
-	o.CertificateFile = certificate(t, key, authority, srv.User)
+	o.CertificateFile = certificate(t, key, authority, srv.User, nil)
 	works(t, scope(nil), o, ssh.Target{})
+
+	start := time.Now()
+	o.CertificateFile = certificate(t, key, authority, srv.User, func(c *gossh.Certificate) {
+		c.ValidAfter, c.ValidBefore = 1, uint64(time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC).Unix())
+	})
+	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, "expired on Sat, 03 Feb 2024 04:05:06 UTC", o.PrivateKeyFile)
+	between(t, "failing", time.Since(start), 0, 15*time.Second) // it is not tried for five minutes
+
+	o.HandshakeAttempts = 1
+	o.CertificateFile = certificate(t, key, authority, "somebody", nil)
+	_, err = output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, "is for somebody, not for "+srv.User)
+	o.CertificateFile = certificate(t, key, authority, srv.User, func(c *gossh.Certificate) { c.ValidAfter = 5e9 })
+	_, err = output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, "is not valid before Fri, 11 Jun 2128")
+}
+
+// Where there is no algorithm in common, both sides' are listed, and what to set.
+func TestNoCommonAlgorithm(t *testing.T) {
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "Ciphers aes256-ctr", "KexAlgorithms curve25519-sha256", "MACs hmac-sha2-512")
+	for _, tt := range []struct {
+		set  func(*ssh.Options)
+		want []string
+	}{
+		{func(o *ssh.Options) { o.Ciphers = []string{"aes128-ctr", "aes192-ctr"} },
+			[]string{"cipher", "it offers aes256-ctr", "bake offers aes128-ctr, aes192-ctr", "set ssh_ciphers"}},
+		{func(o *ssh.Options) { o.KeyExchangeAlgorithms = []string{"ecdh-sha2-nistp256"} },
+			[]string{"key exchange", "it offers curve25519-sha256;", "bake offers ecdh-sha2-nistp256;", "set ssh_key_exchange_algorithms"}},
+	} {
+		o := options(srv)
+		tt.set(o)
+		_, err := output(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}}, "true")
+		want(t, err, tt.want...)
+	}
+	o := options(srv)
+	o.Ciphers, o.KeyExchangeAlgorithms = []string{"aes128-ctr", "aes256-ctr"}, []string{"curve25519-sha256"}
+	works(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
 }
 
 func TestAgentForwarding(t *testing.T) {
@@ -345,6 +390,55 @@ func TestProxy(t *testing.T) {
 	if !*used {
 		t.Error("the connection did not go through the proxy")
 	}
+}
+
+// An HTTP proxy leads to the machine too, and says why not.
+func TestHTTPProxy(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key = key.Signer.PublicKey()
+	srv := commtest.Serve(t, t.TempDir(), l)
+	used := 0
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := (&http.Request{Header: http.Header{"Authorization": r.Header["Proxy-Authorization"]}}).BasicAuth(); !ok || user != "u" || password != "p" {
+			http.Error(w, "who are you?", http.StatusProxyAuthRequired)
+			return
+		}
+		if r.Method != http.MethodConnect {
+			http.Error(w, "no", http.StatusMethodNotAllowed)
+			return
+		}
+		far, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer far.Close()
+		near, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer near.Close()
+		used++
+		io.WriteString(near, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go io.Copy(far, near)
+		io.Copy(near, far)
+	}))
+	defer proxy.Close()
+	o := options(srv)
+	o.ProxyHost, o.ProxyUsername, o.ProxyPassword = proxy.URL, "u", "p"
+	works(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	if used != 1 {
+		t.Errorf("%d connections went through the proxy", used)
+	}
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(proxy.URL, "http://"))
+	o.ProxyHost = "http://" + host
+	o.ProxyPort, _ = strconv.Atoi(port)
+	works(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	o.ProxyPassword = "wrong"
+	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
+	want(t, err, "407 Proxy Authentication Required who are you?", "check ssh_proxy_username")
 }
 
 // greeter greets whoever connects, and hangs up.
