@@ -60,6 +60,7 @@ var rules = []rule{
 	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},
+	{"plugin/registry", []string{"internal/..."}, "getting plugins does not run them: whoever installs one says how it is asked what it is"},
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
 }
 

@@ -1,0 +1,340 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"bake/internal/delay"
+)
+
+// What a server may make bake read and wait for.
+const (
+	maxIndex   = 64 << 20  // bytes of a list of versions
+	maxText    = 4 << 20   // of checksums, signatures, manifests
+	maxArchive = 512 << 20 // of an archive
+	maxTries   = 20        // of one download, however far each one comes
+	tries      = 4         // of a request, or of a download that comes no further
+	stall      = time.Minute
+	maxPause   = 30 * time.Second // that a server may ask for before the next try
+)
+
+// client makes requests, and makes them again when they fail in a way that may pass.
+type client struct {
+	http  *http.Client
+	api   string // base of the API that alone is given the token
+	token string
+	dir   string // what URLs of the scheme file are in
+	log   *slog.Logger
+	now   func() time.Time
+
+	first time.Duration // pause before the second try
+	stall time.Duration // without a byte, after which a transfer is tried again
+}
+
+// transport speaks HTTP through the proxies of the environment, and reads the files of
+// a directory for URLs of the scheme file.
+func transport() *http.Transport {
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		DialContext:         (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 30 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
+	}
+}
+
+// redirect follows redirections, but not from TLS to plain text.
+func redirect(req *http.Request, via []*http.Request) error {
+	switch {
+	case len(via) >= 10:
+		return errors.New("it redirects more than 10 times")
+	case via[0].URL.Scheme == "https" && req.URL.Scheme != "https":
+		return fmt.Errorf("it redirects to %s, which is not encrypted", req.URL.Redacted())
+	}
+	return nil
+}
+
+// errNotFound is what an answer 404 or 410 is.
+var errNotFound = errors.New("not found")
+
+// errStalled is why a transfer was given up.
+var errStalled = errors.New("nothing more was received")
+
+// failure is what went wrong with a request.
+type failure struct {
+	url   string
+	err   error
+	again bool          // it may pass
+	after time.Duration // before the next try, if the server has asked for it
+}
+
+func (f *failure) Error() string { return fmt.Sprintf("%s: %v", f.url, f.err) }
+func (f *failure) Unwrap() error { return f.err }
+
+// get returns the body at address and the header.
+func (c *client) get(ctx context.Context, address string, limit int64) (body []byte, header http.Header, err error) {
+	err = c.retry(ctx, func(ctx context.Context) (bool, error) {
+		body, header = nil, nil
+		return false, c.request(ctx, address, nil, func(resp *http.Response, r io.Reader) error {
+			if resp.StatusCode != http.StatusOK {
+				return c.refused(resp)
+			}
+			var err error
+			if body, err = io.ReadAll(io.LimitReader(r, limit+1)); err != nil {
+				return &failure{err: err, again: true}
+			}
+			if int64(len(body)) > limit {
+				return &failure{err: fmt.Errorf("the answer is longer than %d MiB", limit>>20)}
+			}
+			header = resp.Header
+			return nil
+		})
+	})
+	return body, header, err
+}
+
+// download writes what is at address to file, which is empty. It goes on where a
+// transfer was broken off if the server can do that, and else begins anew.
+func (c *client) download(ctx context.Context, address string, file *os.File, limit int64, report func(done, total int64)) error {
+	var done int64
+	var validator string // says whether the rest belongs to what there is
+	return c.retry(ctx, func(ctx context.Context) (bool, error) {
+		header := http.Header{}
+		if done > 0 && validator != "" {
+			header.Set("Range", fmt.Sprintf("bytes=%d-", done))
+			header.Set("If-Range", validator)
+		}
+		before := done
+		err := c.request(ctx, address, header, func(resp *http.Response, r io.Reader) error {
+			switch resp.StatusCode {
+			case http.StatusOK:
+				done = 0
+			case http.StatusPartialContent:
+				if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", done)) {
+					done, validator = 0, ""
+					return &failure{err: fmt.Errorf("the server sent %q instead of what is missing", resp.Header.Get("Content-Range")), again: true}
+				}
+			case http.StatusRequestedRangeNotSatisfiable:
+				done, validator = 0, ""
+				return &failure{err: errors.New("the server cannot continue the download"), again: true}
+			default:
+				return c.refused(resp)
+			}
+			if validator = resp.Header.Get("ETag"); validator == "" || strings.HasPrefix(validator, "W/") {
+				validator = resp.Header.Get("Last-Modified")
+			}
+			total := int64(0)
+			if resp.ContentLength > 0 {
+				total = done + resp.ContentLength
+			}
+			tooLong := &failure{err: fmt.Errorf("the file is larger than %d MiB", limit>>20)}
+			if total > limit {
+				return tooLong
+			}
+			if err := errors.Join(file.Truncate(done), seek(file, done)); err != nil {
+				return err
+			}
+			report(done, total)
+			_, err := io.Copy(file, io.TeeReader(io.LimitReader(r, limit-done+1), counter(func(n int) {
+				done += int64(n)
+				report(done, total)
+			})))
+			switch {
+			case err != nil && isLocal(err):
+				return err
+			case err != nil:
+				return &failure{err: err, again: true}
+			case done > limit:
+				return tooLong
+			}
+			return nil
+		})
+		return done > before, err
+	})
+}
+
+func seek(f *os.File, at int64) error {
+	_, err := f.Seek(at, io.SeekStart)
+	return err
+}
+
+// isLocal says whether an error of copying is one of writing to a file.
+func isLocal(err error) bool {
+	_, ok := errors.AsType[*os.PathError](err)
+	return ok
+}
+
+// counter is a writer that counts.
+type counter func(n int)
+
+func (c counter) Write(b []byte) (int, error) {
+	c(len(b))
+	return len(b), nil
+}
+
+// retry calls try until it succeeds, fails for good, or has failed too often. A try
+// that came further than the one before does not count.
+func (c *client) retry(ctx context.Context, try func(context.Context) (further bool, err error)) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.Multiplier = c.first, 3
+	left := tries
+	for range maxTries {
+		further, err := try(ctx)
+		f, ok := errors.AsType[*failure](err)
+		if err == nil || !ok || !f.again {
+			return err
+		}
+		if further {
+			left = tries
+			pause.Reset()
+		}
+		if left--; left == 0 {
+			return fmt.Errorf("%w (tried %d times)", err, tries)
+		}
+		wait := max(pause.NextBackOff(), f.after)
+		c.log.Debug("a download is tried again", "reason", err, "in", wait)
+		if err := delay.For(ctx, wait); err != nil {
+			return err
+		}
+	}
+	return &failure{url: "download", err: fmt.Errorf("it was broken off %d times", maxTries)}
+}
+
+// request makes one request and hands the answer to use, with a body that ends with an
+// error when nothing comes for a while.
+func (c *client) request(ctx context.Context, address string, header http.Header, use func(*http.Response, io.Reader) error) (err error) {
+	parent := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("%w for %s", errStalled, c.stall)) })
+	defer watch.Stop()
+	defer func() {
+		if err == nil {
+			return
+		}
+		if parent.Err() != nil {
+			err = context.Cause(parent)
+			return
+		}
+		f, ok := errors.AsType[*failure](err)
+		if !ok {
+			return
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+			f.err = cause
+		}
+		f.url = c.shown(address)
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	if header != nil {
+		req.Header = header
+	}
+	req.Header.Set("User-Agent", "bake")
+	// What is compressed on the way could neither be continued nor measured.
+	req.Header.Set("Accept-Encoding", "identity")
+	if c.token != "" && c.api != "" && strings.HasPrefix(address, c.api+"/") {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return unreachable(err)
+	}
+	defer resp.Body.Close()
+	return use(resp, watched{resp.Body, watch, c.stall})
+}
+
+// shown is an address for people.
+func (c *client) shown(address string) string {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return address
+	case u.Scheme == "file":
+		return filepath.Join(c.dir, filepath.FromSlash(u.Path))
+	}
+	return u.Redacted()
+}
+
+// watched is a body that moves the end of its time with each read.
+type watched struct {
+	io.Reader
+	watch *time.Timer
+	stall time.Duration
+}
+
+func (w watched) Read(b []byte) (int, error) {
+	n, err := w.Reader.Read(b)
+	if n > 0 {
+		w.watch.Reset(w.stall)
+	}
+	return n, err
+}
+
+// unreachable is the failure of a request that got no answer.
+func unreachable(err error) *failure {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // the address is the failure's
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return &failure{err: fmt.Errorf("%w. If a proxy inspects the traffic, add its certificate to those that this host trusts (SSL_CERT_FILE names a file of them)", err)}
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return &failure{err: err}
+	}
+	return &failure{err: err, again: true}
+}
+
+// refused is the failure that an answer means.
+func (c *client) refused(resp *http.Response) error {
+	code := resp.StatusCode
+	after, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+	f := &failure{err: errors.New("the server answered " + resp.Status), after: min(time.Duration(max(after, 0))*time.Second, maxPause)}
+	switch {
+	case code == http.StatusNotFound || code == http.StatusGone:
+		f.err = errNotFound
+	case code == http.StatusForbidden && (resp.Header.Get("X-RateLimit-Remaining") == "0" || after > 0),
+		code == http.StatusTooManyRequests && (resp.Header.Get("X-RateLimit-Remaining") == "0" || after > int(maxPause/time.Second)):
+		f.err = c.limited(resp, after)
+	case code == http.StatusUnauthorized && c.token != "":
+		f.err = fmt.Errorf("the server does not accept the token in PACKER_GITHUB_API_TOKEN (%s); replace it, or unset it", resp.Status)
+	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
+		f.again = true
+	}
+	return f
+}
+
+// limited says that the server wants no more requests, until when, and what to do.
+func (c *client) limited(resp *http.Response, after int) error {
+	text := "the server's rate limit is reached"
+	if limit := resp.Header.Get("X-RateLimit-Limit"); limit != "" {
+		text = fmt.Sprintf("the server's rate limit of %s requests per hour is reached", limit)
+	}
+	until := time.Time{}
+	if reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+		until = time.Unix(reset, 0)
+	} else if after > 0 {
+		until = c.now().Add(time.Duration(after) * time.Second)
+	}
+	if wait := until.Sub(c.now()); wait > 0 {
+		text += fmt.Sprintf("; try again in %s", wait.Round(time.Second))
+	}
+	if c.token == "" {
+		text += "; set PACKER_GITHUB_API_TOKEN to a GitHub token, which needs no permissions, to be allowed more"
+	}
+	return errors.New(text)
+}

@@ -1,0 +1,320 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	goversion "github.com/hashicorp/go-version"
+
+	"bake/internal/delay"
+	"bake/internal/filelock"
+	"bake/internal/wholefile"
+)
+
+// Describe runs a plugin's binary and returns the version that it says it is, and that
+// of the protocol that it speaks: "1.1.0" and "x5.0".
+type Describe func(ctx context.Context, path string) (version, api string, err error)
+
+// Installed is a binary that is installed.
+type Installed struct {
+	Path    string
+	Source  Source
+	Version string
+	SHA256  string // of the binary
+}
+
+// Install downloads the archive of a release for the platform p, which is the one that
+// bake runs on, and installs the binary in it below root. The archive has the checksum
+// that was published, and the binary has described itself as what it is installed as.
+// Whatever goes wrong, nothing is installed, and what was there before still is.
+func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Platform, describe Describe) (*Installed, error) {
+	archive, ok := rel.For(p)
+	if !ok {
+		return nil, fmt.Errorf("version %s of %s has no build for %s", rel.Version, rel.Source, p)
+	}
+	return place(ctx, root, rel.Source, func(dir string) (string, error) {
+		zip, err := r.fetch(ctx, archive, dir)
+		if err != nil {
+			return "", err
+		}
+		defer zip.Close()
+		path := filepath.Join(dir, rel.Source.binaryName(rel.Version, rel.API, p))
+		if err := write(path, func(w io.Writer) error { return unpack(zip, filepath.Base(path), w, maxBinary) }); err != nil {
+			return "", fmt.Errorf("%s: %w", archive.url, err)
+		}
+		version, api, err := describe.patient(ctx, path)
+		if err != nil {
+			return "", fmt.Errorf("%s: the plugin in it does not work: %w", archive.url, err)
+		}
+		if version != rel.Version || api != rel.API {
+			return "", fmt.Errorf("%s: the plugin in it calls itself version %q for version %q of the plugin protocol", archive.url, clip(version), clip(api))
+		}
+		return path, nil
+	})
+}
+
+// InstallFile installs a binary that was built on this host, or came to it in some
+// other way, as the version that it describes itself as: a release, or a -dev version.
+func InstallFile(ctx context.Context, root string, s Source, binary string, p Platform, describe Describe) (*Installed, error) {
+	return place(ctx, root, s, func(dir string) (string, error) {
+		in, err := os.Open(binary)
+		if err != nil {
+			return "", err
+		}
+		defer in.Close()
+		if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
+			return "", errors.Join(err, fmt.Errorf("%s is not a file", binary))
+		}
+		// What is asked is what is installed, whatever becomes of the original.
+		path := filepath.Join(dir, s.repository()+p.exe())
+		if err := write(path, func(w io.Writer) error { return copyAtMost(w, in, maxBinary) }); err != nil {
+			return "", fmt.Errorf("%s: %w", binary, err)
+		}
+		version, api, err := describe.patient(ctx, path)
+		if err != nil {
+			return "", fmt.Errorf("%s is not a plugin for this host: %w", binary, err)
+		}
+		v, err := goversion.NewSemver(version)
+		switch {
+		case err != nil || v.Metadata() != "" || v.String() != version || v.Prerelease() != "" && v.Prerelease() != "dev":
+			return "", fmt.Errorf("%s calls itself version %q; only versions such as 1.2.3 and 1.2.3-dev can be installed", binary, clip(version))
+		case api != apiKept:
+			return "", fmt.Errorf("%s speaks version %q of the plugin protocol; bake speaks %s", binary, clip(api), apiKept)
+		}
+		named := filepath.Join(dir, s.binaryName(version, api, p))
+		return named, os.Rename(path, named)
+	})
+}
+
+// patient describes a binary that was just written. Another goroutine that starts a
+// process at that moment may hold it open for writing, as which it cannot be run.
+func (d Describe) patient(ctx context.Context, path string) (version, api string, err error) {
+	for range 50 {
+		version, api, err = d(ctx, path)
+		if !errors.Is(err, syscall.ETXTBSY) {
+			break
+		}
+		if err := delay.For(ctx, 20*time.Millisecond); err != nil {
+			return "", "", err
+		}
+	}
+	return strings.TrimPrefix(version, "v"), strings.TrimPrefix(api, "x"), err
+}
+
+// write makes a program of what fill writes.
+func write(path string, fill func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fill(f), f.Sync(), f.Close())
+}
+
+// scratch is how names of directories begin in which a plugin is made ready.
+const scratch = ".bake-"
+
+// place moves the binary that fill has made in a directory of its own to where the
+// plugins of that source are, and puts its checksum beside it.
+func place(ctx context.Context, root string, s Source, fill func(dir string) (path string, err error)) (*Installed, error) {
+	home := s.dir(root)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, fmt.Errorf("make the directory of the plugin: %w", err)
+	}
+	dir, err := os.MkdirTemp(home, scratch)
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the download: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	path, err := fill(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := sumOfFile(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	version, _, _, _ := s.parseName(strings.TrimSuffix(filepath.Base(path), ".exe"), "")
+	made := &Installed{Path: filepath.Join(home, filepath.Base(path)), Source: s, Version: version, SHA256: sum}
+	return made, locked(ctx, root, func() error {
+		tidy(home)
+		if old, err := installedSum(made.Path); err == nil && old == sum {
+			return nil
+		}
+		// Without its checksum a binary is not used: from here on until the new one is
+		// written, there is none.
+		if err := remove(made.Path + sumSuffix); err != nil {
+			return err
+		}
+		if err := replace(path, made.Path); err != nil {
+			return err
+		}
+		return wholefile.Write(made.Path+sumSuffix, 0o644, func(f *os.File) error {
+			_, err := f.WriteString(sum)
+			return err
+		})
+	})
+}
+
+// replace moves a file to a name that may be taken. Windows does not let a program be
+// replaced that runs, but lets it be renamed.
+func replace(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		return nil
+	}
+	old := filepath.Join(filepath.Dir(from), "old"+filepath.Ext(to))
+	if os.Rename(to, old) != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return errors.Join(err, os.Rename(old, to))
+	}
+	return nil
+}
+
+// remove deletes a file that need not be there.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// tidy deletes what an install has left that was killed: nothing takes a day.
+func tidy(home string) {
+	entries, _ := os.ReadDir(home)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && e.IsDir() && strings.HasPrefix(e.Name(), scratch) && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(filepath.Join(home, e.Name()))
+		}
+	}
+}
+
+// installedSum returns the checksum of an installed binary if it is that beside it.
+func installedSum(path string) (string, error) {
+	beside, err := os.Open(path + sumSuffix)
+	if err != nil {
+		return "", err
+	}
+	defer beside.Close()
+	text, err := io.ReadAll(io.LimitReader(beside, 1024))
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	sum := hex.EncodeToString(h.Sum(nil))
+	if !strings.EqualFold(strings.TrimSpace(string(text)), sum) {
+		return "", errors.New("the checksum differs")
+	}
+	return sum, nil
+}
+
+// lockWait is how long another process may take to move a plugin into place.
+const lockWait = 2 * time.Minute
+
+// locked runs fn while no other process of bake changes what is installed below root.
+func locked(ctx context.Context, root string, fn func() error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another bake has been installing plugins in %s for %s; wait for it to end, and run this again", root, lockWait))
+	defer cancel()
+	name := filepath.Join(root, ".bake.lock")
+	for {
+		// Opened anew each time: a lock that this process holds counts as well.
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		err = filelock.Try(f)
+		if err == nil {
+			return errors.Join(fn(), f.Close())
+		}
+		f.Close()
+		if !errors.Is(err, filelock.ErrLocked) {
+			return fmt.Errorf("lock %s: %w", name, err)
+		}
+		if err := delay.For(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Remove deletes the binaries of a plugin for the platform p below roots whose version
+// allows accepts, with their checksums, and returns their paths. Those that cannot be
+// used are deleted as well.
+func Remove(ctx context.Context, roots []string, s Source, p Platform, allows func(version string) bool) (removed []string, err error) {
+	for _, root := range roots {
+		home := s.dir(root)
+		entries, err := os.ReadDir(home)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return removed, err
+		}
+		err = locked(ctx, root, func() error {
+			for _, e := range entries {
+				version, _, platform, ok := s.parseName(e.Name(), p.exe())
+				if !ok || platform != p || !allows(version) {
+					continue
+				}
+				path := filepath.Join(home, e.Name())
+				if err := removeBinary(path); err != nil {
+					return err
+				}
+				removed = append(removed, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// removeBinary deletes a binary and its checksum.
+func removeBinary(path string) error {
+	return errors.Join(os.Remove(path), remove(path+sumSuffix))
+}
+
+// RemoveFile deletes one binary, which has to be a plugin's below one of roots, and its
+// checksum.
+func RemoveFile(ctx context.Context, roots []string, path string) error {
+	for _, root := range roots {
+		rel, err := filepath.Rel(root, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		dir, name := filepath.Split(filepath.ToSlash(rel))
+		s, err := ParseSource(strings.TrimSuffix(dir, "/"))
+		if err != nil {
+			continue
+		}
+		if _, _, _, ok := s.parseName(strings.TrimSuffix(name, ".exe"), ""); !ok {
+			return fmt.Errorf("%s is not the binary of a plugin", path)
+		}
+		return locked(ctx, root, func() error { return removeBinary(path) })
+	}
+	return fmt.Errorf("%s is not below the directory of plugins (%s)", path, strings.Join(roots, ", "))
+}

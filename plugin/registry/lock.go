@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	goversion "github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/internal/limits"
+	"bake/internal/wholefile"
+)
+
+// LockFile is the name of the lock file, which is beside the template.
+const LockFile = "bake.lock.hcl"
+
+// Lock is a lock file: which release of each plugin was chosen, and its checksums.
+type Lock struct {
+	path    string
+	exists  bool
+	old     []byte
+	plugins []Locked
+	parser  *hclparse.Parser
+}
+
+// Locked is what a lock file says of a plugin.
+type Locked struct {
+	Source      string
+	Version     string
+	Constraints string // of the template, when it was chosen
+	API         string
+	Hashes      []Hash
+
+	rng    hcl.Range
+	hashes hcl.Range
+}
+
+// Hash is the SHA-256 checksum of an archive or of the binary in it.
+type Hash struct {
+	Platform Platform
+	Kind     string // zip or bin
+	SHA256   string
+}
+
+func (h Hash) String() string { return fmt.Sprintf("%s:%s:sha256:%s", h.Platform, h.Kind, h.SHA256) }
+
+var hashForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([a-z0-9]+_[a-z0-9]+):(zip|bin):sha256:([0-9a-f]{64})$`)
+})
+
+func parseHash(text string) (Hash, error) {
+	m := hashForm().FindStringSubmatch(text)
+	if m == nil {
+		return Hash{}, fmt.Errorf("%q is not a hash such as linux_amd64:zip:sha256:… with 64 hexadecimal digits", clip(text))
+	}
+	p, err := ParsePlatform(m[1])
+	return Hash{p, m[2], m[3]}, err
+}
+
+// Hash returns the checksum of that kind for a platform, empty if there is none.
+func (l *Locked) Hash(p Platform, kind string) string {
+	for _, h := range l.Hashes {
+		if h.Platform == p && h.Kind == kind {
+			return h.SHA256
+		}
+	}
+	return ""
+}
+
+// set adds a checksum, or replaces the one there is.
+func (l *Locked) set(p Platform, kind, sum string) {
+	l.Hashes = slices.DeleteFunc(l.Hashes, func(h Hash) bool { return h.Platform == p && h.Kind == kind })
+	l.Hashes = append(l.Hashes, Hash{p, kind, sum})
+}
+
+// Differs returns the platform for which a release has another archive than the lock
+// file says. ok is false if there is none.
+func (l *Locked) Differs(r *Release) (p Platform, ok bool) {
+	for _, a := range r.Archives {
+		if sum := l.Hash(a.Platform, "zip"); sum != "" && sum != a.SHA256 {
+			return a.Platform, true
+		}
+	}
+	return Platform{}, false
+}
+
+// Range is where the lock file has the plugin.
+func (l *Locked) Range() hcl.Range { return l.rng }
+
+// ReadLock reads a lock file; one that does not exist locks nothing. The lock can be
+// used for its Files whatever the diagnostics are.
+func ReadLock(path string) (*Lock, hcl.Diagnostics) {
+	l := &Lock{path: path, parser: hclparse.NewParser()}
+	unreadable := func(err error) (*Lock, hcl.Diagnostics) {
+		return l, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Lock file not readable", Detail: fmt.Sprintf("%s: %v.", path, err)}}
+	}
+	src, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil {
+		return unreadable(err)
+	}
+	if err := limits.Source(src); err != nil {
+		return unreadable(err)
+	}
+	l.exists, l.old = true, src
+	f, diags := l.parser.ParseHCL(src, path)
+	if diags.HasErrors() {
+		for _, d := range diags {
+			d.Detail += " 'bake init' writes this file; if it cannot be repaired, delete it and run 'bake init' again."
+		}
+		return l, diags
+	}
+	content, diags := f.Body.Content(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "plugin", LabelNames: []string{"source"}}}})
+	for _, b := range content.Blocks {
+		p, more := readLocked(b)
+		diags = append(diags, more...)
+		if more.HasErrors() {
+			continue
+		}
+		if first, ok := l.Find(p.Source); ok {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Plugin locked twice", Subject: b.DefRange.Ptr(),
+				Detail: fmt.Sprintf("%s is locked already, at %s. Delete one of the two.", p.Source, first.rng)})
+			continue
+		}
+		l.plugins = append(l.plugins, p)
+	}
+	return l, diags
+}
+
+func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
+	p := Locked{Source: b.Labels[0], rng: b.DefRange}
+	content, diags := b.Body.Content(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{
+		{Name: "version", Required: true}, {Name: "constraints"}, {Name: "api"}, {Name: "hashes", Required: true},
+	}})
+	if diags.HasErrors() {
+		return p, diags
+	}
+	wrong := func(rng hcl.Range, err error) {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Invalid lock file", Subject: rng.Ptr(),
+			Detail: fmt.Sprintf("%v. Run 'bake init' again after you have deleted this block.", err)})
+	}
+	if _, err := ParseSource(p.Source); err != nil {
+		wrong(b.LabelRanges[0], err)
+	}
+	for name, to := range map[string]*string{"version": &p.Version, "constraints": &p.Constraints, "api": &p.API} {
+		if a, ok := content.Attributes[name]; ok {
+			diags = append(diags, gohcl.DecodeExpression(a.Expr, nil, to)...)
+		}
+	}
+	if _, err := goversion.NewSemver(p.Version); err != nil {
+		wrong(content.Attributes["version"].Range, fmt.Errorf("%q is not a version", clip(p.Version)))
+	}
+	hashes := content.Attributes["hashes"]
+	p.hashes = hashes.Range
+	var texts []string
+	diags = append(diags, gohcl.DecodeExpression(hashes.Expr, nil, &texts)...)
+	for _, t := range texts {
+		h, err := parseHash(t)
+		if err != nil {
+			wrong(hashes.Range, err)
+			break
+		}
+		p.Hashes = append(p.Hashes, h)
+	}
+	return p, diags
+}
+
+// Files are what diagnostics point at.
+func (l *Lock) Files() map[string]*hcl.File { return l.parser.Files() }
+
+// Path is that of the file.
+func (l *Lock) Path() string { return l.path }
+
+// Find returns what is locked of a plugin.
+func (l *Lock) Find(source string) (*Locked, bool) {
+	i := slices.IndexFunc(l.plugins, func(p Locked) bool { return strings.EqualFold(p.Source, source) })
+	if i < 0 {
+		return nil, false
+	}
+	return &l.plugins[i], true
+}
+
+// Put locks a plugin, in place of what was locked of it.
+func (l *Lock) Put(p Locked) {
+	l.plugins = slices.DeleteFunc(l.plugins, func(q Locked) bool { return strings.EqualFold(p.Source, q.Source) })
+	l.plugins = append(l.plugins, p)
+}
+
+// Version returns the version of a plugin that is locked, empty if none is. That the
+// template's constraint excludes it is an error, at the place of the requirement.
+func (l *Lock) Version(source, constraint string, allows func(version string) bool, required hcl.Range) (string, hcl.Diagnostics) {
+	p, ok := l.Find(source)
+	if !ok {
+		return "", nil
+	}
+	v, err := goversion.NewSemver(p.Version)
+	if err != nil || !allows(v.Core().String()) {
+		return "", hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Locked version excluded", Subject: required.Ptr(),
+			Detail: fmt.Sprintf("%s is locked to version %s, at %s, but %s is required here. Run 'bake init -upgrade' to choose another version and lock that.", source, p.Version, p.rng, constraint)}}
+	}
+	return p.Version, nil
+}
+
+// Verify says whether an installed binary is what the lock file says, at the line to
+// blame. It is to be called before the binary is run.
+func (l *Lock) Verify(source, version, sum string, p Platform) hcl.Diagnostics {
+	at, ok := l.Find(source)
+	if !ok {
+		return nil
+	}
+	refuse := func(rng hcl.Range, summary, format string, args ...any) hcl.Diagnostics {
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Subject: rng.Ptr(), Detail: fmt.Sprintf(format, args...)}}
+	}
+	switch want := at.Hash(p, "bin"); {
+	case version != at.Version:
+		return refuse(at.rng, "Plugin not the locked one", "Installed is version %s of %s; locked is version %s. Run 'bake init' to install that, or 'bake init -upgrade' to lock another one.", version, source, at.Version)
+	case want == "":
+		return refuse(at.hashes, "Plugin not locked for this platform", "There is no hash of the binary of %s for %s. Run 'bake init', which verifies the plugin and adds it.", source, p)
+	case want != sum:
+		return refuse(at.hashes, "Plugin changed",
+			"The installed binary of %s %s has the SHA-256 checksum %s; locked for %s is %s, so it was not started. If you did not change it yourself, find out who did. "+
+				"'bake init -force' installs the locked release again; 'bake plugins remove %[1]s' and then 'bake init -upgrade' lock what there is now.",
+			source, version, sum, p, want)
+	}
+	return nil
+}
+
+const lockHeader = `# Which plugins this template was built with. "bake init" writes this file, and every
+# other command verifies plugins with it before it starts them: commit it.
+# "bake init -upgrade" chooses newer versions.
+`
+
+// Save writes the lock file if anything has changed.
+func (l *Lock) Save() error {
+	text := l.format()
+	if l.exists && bytes.Equal(text, l.old) || !l.exists && len(l.plugins) == 0 {
+		return nil
+	}
+	if err := wholefile.Write(l.path, 0o644, func(f *os.File) error {
+		_, err := f.Write(text)
+		return err
+	}); err != nil {
+		return fmt.Errorf("write the lock file: %w", err)
+	}
+	l.exists, l.old = true, text
+	return nil
+}
+
+// format writes the same plugins as the same text.
+func (l *Lock) format() []byte {
+	quote := func(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
+	var b strings.Builder
+	b.WriteString(lockHeader)
+	plugins := slices.Clone(l.plugins)
+	slices.SortFunc(plugins, func(a, b Locked) int { return strings.Compare(a.Source, b.Source) })
+	for _, p := range plugins {
+		fmt.Fprintf(&b, "\nplugin %s {\n  version     = %s\n  constraints = %s\n  api         = %s\n  hashes = [\n", quote(p.Source), quote(p.Version), quote(p.Constraints), quote(p.API))
+		hashes := slices.Clone(p.Hashes)
+		slices.SortFunc(hashes, func(a, b Hash) int {
+			return cmp.Or(strings.Compare(a.Platform.String(), b.Platform.String()), strings.Compare(a.Kind, b.Kind))
+		})
+		for _, h := range hashes {
+			fmt.Fprintf(&b, "    %s,\n", quote(h.String()))
+		}
+		b.WriteString("  ]\n}\n")
+	}
+	return []byte(b.String())
+}
+
+// NewLocked returns what to lock of a release that is installed: the checksums of its
+// archives, and that of the binary for the platform p. Of a plugin that was not
+// downloaded there is no release: rel is nil.
+func NewLocked(source, version, constraints string, rel *Release, p Platform, binary string) Locked {
+	l := Locked{Source: source, Version: version, Constraints: constraints, API: apiKept}
+	l.Add(rel, p, binary)
+	return l
+}
+
+// Add adds checksums that are not there yet.
+func (l *Locked) Add(rel *Release, p Platform, binary string) {
+	if rel != nil {
+		for _, a := range rel.Archives {
+			l.set(a.Platform, "zip", a.SHA256)
+		}
+	}
+	l.set(p, "bin", binary)
+}

@@ -1,0 +1,312 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	goversion "github.com/hashicorp/go-version"
+)
+
+// Options say where plugins come from.
+type Options struct {
+	Mirror string       // directory, or http(s) URL, of a tree that [Registry.Mirror] has made; nothing else is asked if it is set
+	Token  string       // for GitHub's API
+	Log    *slog.Logger // nil for none
+
+	// Progress is told how far the download of a file is, and at its end with as much
+	// done as there is. Calls do not overlap. total is 0 while it is not known.
+	Progress func(file string, done, total int64)
+
+	// Where the sites are, and the armored keys of HashiCorp's; the zero value is for
+	// the real ones.
+	Releases, API, Web string
+	Keys               []byte
+	HTTP               http.RoundTripper
+}
+
+// Registry finds and gets plugins. It may be used by several goroutines.
+type Registry struct {
+	*client
+	mirror   []func(Source) site // nil without a mirror
+	releases string
+	web      string
+	keys     []byte
+	report   func(file string, done, total int64)
+}
+
+// New returns a registry.
+func New(o Options) (*Registry, error) {
+	var mu sync.Mutex
+	r := &Registry{
+		releases: cmp.Or(o.Releases, "https://releases.hashicorp.com"),
+		web:      cmp.Or(o.Web, "https://"+gitHub),
+		keys:     o.Keys,
+		report: func(file string, done, total int64) {
+			if o.Progress != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				o.Progress(file, done, total)
+			}
+		},
+	}
+	if r.keys == nil {
+		r.keys = hashicorpKey
+	}
+	trip := o.HTTP
+	if trip == nil {
+		trip = transport()
+	}
+	r.client = &client{
+		http: &http.Client{Transport: trip, CheckRedirect: redirect},
+		api:  cmp.Or(o.API, "https://api."+gitHub), token: o.Token, log: o.Log, now: time.Now,
+		first: 500 * time.Millisecond, stall: stall,
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if o.Mirror != "" {
+		return r, r.useMirror(o.Mirror)
+	}
+	return r, nil
+}
+
+// useMirror makes r ask a mirror alone.
+func (r *Registry) useMirror(where string) error {
+	c := r.client
+	c.token = ""
+	name, base := where, strings.TrimRight(where, "/")
+	if scheme, _, ok := strings.Cut(where, "://"); ok {
+		u, err := url.Parse(where)
+		if err != nil || u.Host == "" || scheme != "http" && scheme != "https" {
+			return fmt.Errorf("the mirror %q is neither a directory nor an http or https URL; see BAKE_PLUGIN_MIRROR", where)
+		}
+		name = u.Redacted()
+	} else {
+		info, err := os.Stat(where)
+		if err == nil && !info.IsDir() {
+			err = errors.New("it is not a directory")
+		}
+		if err != nil {
+			return fmt.Errorf("the mirror %s cannot be read: %w; see BAKE_PLUGIN_MIRROR", where, err)
+		}
+		base, c.dir = "file://mirror", where
+		c.http = &http.Client{Transport: http.NewFileTransportFS(os.DirFS(where))}
+	}
+	r.mirror = []func(Source) site{
+		func(s Source) site {
+			return tree{c, name, base + "/" + s.Host + "/" + s.Path, r.signers(s), false}
+		},
+		func(s Source) site { // a plain copy of HashiCorp's site
+			if !s.official() {
+				return nil
+			}
+			return tree{c, name, base, r.keys, false}
+		},
+	}
+	return nil
+}
+
+func (r *Registry) signers(s Source) []byte {
+	if s.official() {
+		return r.keys
+	}
+	return nil
+}
+
+// sites returns where releases of a plugin may be, in the order to ask.
+func (r *Registry) sites(s Source) []site {
+	if r.mirror != nil {
+		var all []site
+		for _, make := range r.mirror {
+			if m := make(s); m != nil {
+				all = append(all, m)
+			}
+		}
+		return all
+	}
+	if !strings.EqualFold(s.Host, gitHub) {
+		return []site{tree{r.client, s.Host, "https://" + s.Host + "/" + s.Path, nil, false}}
+	}
+	hub := releases{r.client, r.web}
+	if s.official() {
+		u, err := url.Parse(r.releases)
+		if err != nil {
+			u = &url.URL{}
+		}
+		return []site{tree{r.client, u.Host, r.releases, r.keys, true}, hub}
+	}
+	return []site{hub}
+}
+
+// NotFoundError is the error when no release of a plugin can be installed.
+type NotFoundError struct {
+	Source  Source
+	Reasons []string // what was looked at, and why it will not do
+}
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("no release of %s can be installed: %s", e.Source, strings.Join(e.Reasons, "; "))
+}
+
+// Find returns the highest release of a plugin that allows accepts and that there is
+// for the platform. Sites are asked in order until one has such a release; those that
+// do not answer are passed over as well, and named in the error if none has one. A
+// release with a signature that is wrong is an error at once.
+func (r *Registry) Find(ctx context.Context, s Source, p Platform, allows func(version string) bool) (*Release, error) {
+	return r.find(ctx, s, p, func(at site) ([]string, []string, error) {
+		all, err := at.versions(ctx, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		wanted, others := choose(all, allows)
+		return wanted, others, nil
+	})
+}
+
+// Exactly returns one release of a plugin, without asking which there are.
+func (r *Registry) Exactly(ctx context.Context, s Source, p Platform, version string) (*Release, error) {
+	if _, ok := parseVersion(version); !ok {
+		return nil, &NotFoundError{s, []string{fmt.Sprintf("version %s is not a release, so it was not downloaded from anywhere; install its binary with 'bake plugins install -path'", version)}}
+	}
+	return r.find(ctx, s, p, func(site) ([]string, []string, error) { return []string{version}, nil, nil })
+}
+
+// choose returns the versions that are allowed, the highest first, and the others.
+func choose(all []string, allows func(string) bool) (wanted, others []string) {
+	var parsed []*goversion.Version
+	for _, text := range all {
+		if v, ok := parseVersion(text); ok {
+			parsed = append(parsed, v)
+		}
+	}
+	slices.SortFunc(parsed, func(a, b *goversion.Version) int { return b.Compare(a) })
+	for _, v := range parsed {
+		if text := v.String(); allows(text) {
+			wanted = append(wanted, text)
+		} else {
+			others = append(others, text)
+		}
+	}
+	return slices.Compact(wanted), slices.Compact(others)
+}
+
+func (r *Registry) find(ctx context.Context, s Source, p Platform, list func(site) (wanted, others []string, err error)) (*Release, error) {
+	missing := &NotFoundError{Source: s}
+	var failures []string
+	for _, at := range r.sites(s) {
+		because := func(format string, args ...any) {
+			missing.Reasons = append(missing.Reasons, fmt.Sprintf("%s: ", at)+fmt.Sprintf(format, args...))
+		}
+		wanted, others, err := list(at)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case errors.Is(err, errNotFound):
+			because("it does not have this plugin")
+			continue
+		case err != nil:
+			because("%v", err)
+			failures = append(failures, err.Error())
+			continue
+		case len(wanted) == 0 && len(others) == 0:
+			because("there are no releases")
+		case len(wanted) == 0:
+			because("the requirement excludes what there is: %s", few(others))
+		}
+		for _, v := range wanted {
+			rel, err := at.release(ctx, s, v)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if bad, ok := errors.AsType[untrusted](err); ok {
+				return nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad.error)
+			}
+			_, useless := errors.AsType[unusable](err)
+			switch {
+			case errors.Is(err, errNotFound):
+				because("version %s has no files", v)
+				continue
+			case useless:
+				because("version %s: %v", v, err)
+				continue
+			case err != nil:
+				because("version %s: %v", v, err)
+				failures = append(failures, err.Error())
+			default:
+				if _, ok := rel.For(p); ok {
+					rel.Failures = failures
+					slices.SortFunc(rel.Archives, func(a, b Archive) int { return strings.Compare(a.Platform.String(), b.Platform.String()) })
+					return rel, nil
+				}
+				because("version %s has no build for %s", v, p)
+				continue
+			}
+			break // this site does not answer
+		}
+	}
+	return nil, missing
+}
+
+// few lists the first of many.
+func few(all []string) string {
+	const most = 5
+	if len(all) > most {
+		return strings.Join(all[:most], ", ") + fmt.Sprintf(" and %d more", len(all)-most)
+	}
+	return strings.Join(all, ", ")
+}
+
+// fetch downloads an archive into dir and checks it.
+func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.File, err error) {
+	name := a.url[strings.LastIndexByte(a.url, '/')+1:]
+	for again := range 2 { // a download that was continued may have got the wrong end
+		file, err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		var size int64
+		err = r.download(ctx, a.url, file, maxArchive, func(done, total int64) {
+			size = done
+			r.report(name, done, max(total, 0))
+		})
+		if err == nil {
+			r.report(name, size, size)
+			var sum string
+			if sum, err = sumOfFile(file); err == nil && sum != a.SHA256 {
+				err = &failure{url: r.shown(a.url), err: fmt.Errorf("%w: it has %s, and published is %s", errSum, sum, a.SHA256)}
+			}
+		}
+		if err == nil {
+			return file, nil
+		}
+		file.Close()
+		if !errors.Is(err, errSum) || again > 0 {
+			break
+		}
+	}
+	if errors.Is(err, errNotFound) {
+		err = fmt.Errorf("%w, although its checksum is published", err)
+	}
+	return nil, err
+}
+
+// errSum is the error of a file that is not what was published.
+var errSum = errors.New("its SHA-256 checksum is wrong")
+
+func sumOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,299 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	goversion "github.com/hashicorp/go-version"
+)
+
+// The host whose repositories' releases have a layout of their own, and the version of
+// the protocol that bake speaks with plugins.
+const (
+	gitHub  = "github.com"
+	apiKept = "5.0"
+)
+
+// site is a place that publishes releases.
+type site interface {
+	// String is what people call it.
+	String() string
+	// versions lists the versions of a plugin that there may be, in any order.
+	versions(ctx context.Context, s Source) ([]string, error)
+	// release returns one of them. The error is errNotFound if it has no files.
+	release(ctx context.Context, s Source, version string) (*Release, error)
+}
+
+// Release is a version of a plugin as a site publishes it.
+type Release struct {
+	Source   Source
+	Version  string // without v
+	API      string // version of the plugin protocol: 5.0
+	Site     string // where it is published
+	Signed   bool   // HashiCorp has signed its checksums
+	Archives []Archive
+
+	// Failures are why sites before this one were passed over, which may have a higher
+	// version.
+	Failures []string
+
+	// As published; what is not is nil.
+	sums, signature, manifest []byte
+}
+
+// Archive is the binary of one platform.
+type Archive struct {
+	Platform Platform
+	SHA256   string // of the archive
+	url      string
+}
+
+// For returns the archive for a platform.
+func (r *Release) For(p Platform) (Archive, bool) {
+	for _, a := range r.Archives {
+		if a.Platform == p {
+			return a, true
+		}
+	}
+	return Archive{}, false
+}
+
+// unusable is the error of a release that bake can make no use of.
+type unusable struct{ reason string }
+
+func (u unusable) Error() string { return u.reason }
+
+// tree is a site with the layout of releases.hashicorp.com: below base there is a
+// directory for each product.
+type tree struct {
+	*client
+	name string
+	base string // without a slash at the end
+	keys []byte // that sign releases, armored; nil if none does
+	must bool   // a release that is not signed is refused
+}
+
+func (t tree) String() string { return t.name }
+
+func (t tree) versions(ctx context.Context, s Source) ([]string, error) {
+	address := t.base + "/" + s.repository() + "/index.json"
+	body, _, err := t.get(ctx, address, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	var index struct {
+		Versions map[string]json.RawMessage `json:"versions"`
+	}
+	if err := json.Unmarshal(body, &index); err != nil {
+		return nil, &failure{url: t.shown(address), err: fmt.Errorf("it is not a list of versions: %w", err)}
+	}
+	var all []string
+	for v := range index.Versions {
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// treeFile is the name of a release's file: packer-plugin-docker_1.1.0_SHA256SUMS.
+func treeFile(s Source, version, rest string) string {
+	return s.repository() + "_" + version + "_" + rest
+}
+
+func (t tree) release(ctx context.Context, s Source, version string) (*Release, error) {
+	dir := t.base + "/" + s.repository() + "/" + version + "/"
+	address := dir + treeFile(s, version, "SHA256SUMS")
+	r := &Release{Source: s, Version: version, API: apiKept, Site: t.name}
+	var err error
+	if r.sums, _, err = t.get(ctx, address, maxText); err != nil {
+		return nil, err
+	}
+	if err := t.verify(ctx, r, address); err != nil {
+		return nil, err
+	}
+	sums, err := parseSums(r.sums)
+	if err != nil {
+		return nil, &failure{url: t.shown(address), err: err}
+	}
+	name := treeFile(s, version, "manifest.json")
+	if r.manifest, err = t.manifest(ctx, dir+name, sums[name]); err != nil {
+		return nil, err
+	}
+	prefix := treeFile(s, version, "")
+	for name, sum := range sums {
+		platform, ok := strings.CutPrefix(name, prefix)
+		platform, zipped := strings.CutSuffix(platform, ".zip")
+		if p, err := ParsePlatform(platform); err == nil && ok && zipped {
+			r.Archives = append(r.Archives, Archive{p, sum, dir + name})
+		}
+	}
+	return r, nil
+}
+
+// verify checks the signature of r's checksums, which are at address.
+func (t tree) verify(ctx context.Context, r *Release, address string) error {
+	if t.keys == nil {
+		return nil
+	}
+	signature, _, err := t.get(ctx, address+".sig", maxText)
+	if errors.Is(err, errNotFound) && !t.must {
+		return nil
+	}
+	if err != nil {
+		return untrusted{fmt.Errorf("the signature of the checksums cannot be had: %w", err)}
+	}
+	if err := verifySums(t.keys, r.sums, signature, t.now()); err != nil {
+		return untrusted{&failure{url: t.shown(address), err: fmt.Errorf("it is not signed with HashiCorp's key: %w", err)}}
+	}
+	r.Signed, r.signature = true, signature
+	return nil
+}
+
+// untrusted is the error of a release that was tampered with, or may have been: other
+// sites are not tried.
+type untrusted struct{ error }
+
+func (u untrusted) Unwrap() error { return u.error }
+
+// manifest returns the manifest at address, once it is clear that the protocol that it
+// names is spoken here. Its checksum is compared if there is one.
+func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error) {
+	body, _, err := t.get(ctx, address, maxText)
+	if err != nil {
+		return nil, err
+	}
+	if sum != "" && sum != sumOf(body) {
+		return nil, untrusted{&failure{url: t.shown(address), err: errors.New("it does not have the checksum that is published for it")}}
+	}
+	var m struct {
+		Metadata struct {
+			ProtocolVersion string `json:"protocol_version"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil, &failure{url: t.shown(address), err: fmt.Errorf("it is not a manifest: %w", err)}
+	}
+	if api := m.Metadata.ProtocolVersion; api != apiKept {
+		return nil, unusable{fmt.Sprintf("it speaks version %q of the plugin protocol; bake speaks %s", clip(api), apiKept)}
+	}
+	return body, nil
+}
+
+// releases is a site with the releases of GitHub's repositories.
+type releases struct {
+	*client
+	web string // base of downloads, without a slash at the end
+}
+
+func (g releases) String() string { return gitHub }
+
+func (g releases) repository(s Source) (string, error) {
+	if strings.Contains(s.Path, "/") {
+		return "", fmt.Errorf("%s is not a plugin on GitHub: a source there has three parts, such as github.com/hashicorp/docker", s)
+	}
+	return s.Path + "/" + s.repository(), nil
+}
+
+// maxPages is how many pages of tags are read, a hundred on each.
+const maxPages = 50
+
+func (g releases) versions(ctx context.Context, s Source) ([]string, error) {
+	repository, err := g.repository(s)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	address := g.api + "/repos/" + repository + "/git/matching-refs/tags?per_page=100"
+	for range maxPages {
+		body, header, err := g.get(ctx, address, maxText)
+		if err != nil {
+			return nil, err
+		}
+		var refs []struct {
+			Ref string `json:"ref"`
+		}
+		if err := json.Unmarshal(body, &refs); err != nil {
+			return nil, &failure{url: g.shown(address), err: fmt.Errorf("it is not a list of tags: %w", err)}
+		}
+		for _, r := range refs {
+			if v, ok := strings.CutPrefix(r.Ref, "refs/tags/v"); ok {
+				all = append(all, v)
+			}
+		}
+		next := nextPage(header.Values("Link"), address)
+		if next == "" || !strings.HasPrefix(next, g.api+"/") {
+			return all, nil
+		}
+		address = next
+	}
+	return all, nil
+}
+
+// nextPage returns the address of the next page that a header Link names, empty if it
+// names none. See RFC 8288.
+func nextPage(links []string, base string) string {
+	at, err := url.Parse(base)
+	if err != nil {
+		return ""
+	}
+	for link := range strings.SplitSeq(strings.Join(links, ","), ",") {
+		target, params, _ := strings.Cut(link, ";")
+		target, ok := strings.CutPrefix(strings.TrimSpace(target), "<")
+		target, closed := strings.CutSuffix(target, ">")
+		if !ok || !closed {
+			continue
+		}
+		for param := range strings.SplitSeq(params, ";") {
+			if name, value, _ := strings.Cut(strings.TrimSpace(param), "="); name == "rel" && strings.Trim(value, `"`) == "next" {
+				if next, err := at.Parse(target); err == nil {
+					return next.String()
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func (g releases) release(ctx context.Context, s Source, version string) (*Release, error) {
+	repository, err := g.repository(s)
+	if err != nil {
+		return nil, err
+	}
+	dir := g.web + "/" + repository + "/releases/download/v" + version + "/"
+	address := dir + s.repository() + "_v" + version + "_SHA256SUMS"
+	r := &Release{Source: s, Version: version, API: apiKept, Site: gitHub}
+	if r.sums, _, err = g.get(ctx, address, maxText); err != nil {
+		return nil, err
+	}
+	sums, err := parseSums(r.sums)
+	if err != nil {
+		return nil, &failure{url: g.shown(address), err: err}
+	}
+	other := ""
+	for name, sum := range sums {
+		v, api, p, ok := s.parseName(name, ".zip")
+		switch {
+		case !ok || v != version:
+		case api != apiKept:
+			other = api
+		default:
+			r.Archives = append(r.Archives, Archive{p, sum, dir + name})
+		}
+	}
+	if len(r.Archives) == 0 && other != "" {
+		return nil, unusable{fmt.Sprintf("it speaks version %s of the plugin protocol; bake speaks %s", other, apiKept)}
+	}
+	return r, nil
+}
+
+// parseVersion reads a version that can be installed from a site: a release.
+func parseVersion(text string) (*goversion.Version, bool) {
+	v, err := goversion.NewSemver(text)
+	if err != nil || v.Prerelease() != "" || v.Metadata() != "" || v.Original() != v.String() {
+		return nil, false
+	}
+	return v, true
+}

@@ -1,0 +1,129 @@
+// Package registry gets Packer plugins: it finds the releases of a plugin where they
+// are published, checks what it downloads, installs it where Packer has its plugins,
+// copies it to mirrors, and keeps what was chosen in a lock file.
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// Source is the address of a plugin, such as github.com/hashicorp/docker. It names
+// where releases are published and, below the directory for plugins, where they are
+// installed. Case is kept.
+type Source struct {
+	Host string
+	Path string // between host and name, without slashes around it: hashicorp
+	Name string // docker
+}
+
+// part is what each part of a source has to look like, as it becomes a directory and a
+// part of URLs.
+var part = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$`)
+})
+
+// ParseSource reads the address of a plugin.
+func ParseSource(text string) (Source, error) {
+	wrong := func(why string) (Source, error) {
+		return Source{}, fmt.Errorf("%q is not the source of a plugin: %s. A source is like github.com/hashicorp/docker", text, why)
+	}
+	if strings.Contains(text, "://") {
+		return wrong("it must not have a scheme")
+	}
+	parts := strings.Split(text, "/")
+	if len(parts) < 3 {
+		return wrong("it must have a host, a namespace and a name, with slashes between them")
+	}
+	if len(parts) > 16 {
+		return wrong("it has more than 16 parts")
+	}
+	for i, p := range parts {
+		if host, port, ok := strings.Cut(p, ":"); ok && i == 0 && strings.Trim(port, "0123456789") == "" && port != "" {
+			p = host
+		}
+		if !part().MatchString(p) {
+			return wrong(fmt.Sprintf("its part %q must consist of letters, digits, dots, dashes and underscores", p))
+		}
+	}
+	name := parts[len(parts)-1]
+	if rest, ok := strings.CutPrefix(name, "packer-plugin-"); ok {
+		return wrong("the name is " + rest + " without packer-plugin-")
+	}
+	return Source{Host: parts[0], Path: strings.Join(parts[1:len(parts)-1], "/"), Name: name}, nil
+}
+
+func (s Source) String() string { return s.Host + "/" + s.Path + "/" + s.Name }
+
+// repository is the name of the repository and of the product: packer-plugin-docker.
+func (s Source) repository() string { return "packer-plugin-" + s.Name }
+
+// official says whether HashiCorp publishes the plugin, and signs it.
+func (s Source) official() bool {
+	return strings.EqualFold(s.Host, gitHub) && strings.EqualFold(s.Path, "hashicorp")
+}
+
+// dir is where the plugin is installed below root.
+func (s Source) dir(root string) string {
+	return filepath.Join(root, s.Host, filepath.FromSlash(s.Path), s.Name)
+}
+
+// Platform is what a binary runs on, in the words of Go.
+type Platform struct{ OS, Arch string }
+
+// String is how the names of files have it: linux_amd64.
+func (p Platform) String() string { return p.OS + "_" + p.Arch }
+
+// exe is what names of programs end in.
+func (p Platform) exe() string {
+	if p.OS == "windows" {
+		return ".exe"
+	}
+	return ""
+}
+
+// ParsePlatform reads what [Platform.String] writes.
+func ParsePlatform(text string) (Platform, error) {
+	os, arch, ok := strings.Cut(text, "_")
+	if !ok || !word().MatchString(os) || !word().MatchString(arch) {
+		return Platform{}, errors.New("a platform is like linux_amd64")
+	}
+	return Platform{os, arch}, nil
+}
+
+var word = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]+$`) })
+
+// binaryName is the name of an installed plugin: packer-plugin-docker_v1.1.0_x5.0_linux_amd64.
+// version is without its v, api without its x.
+func (s Source) binaryName(version, api string, p Platform) string {
+	return fmt.Sprintf("%s_v%s_x%s_%s%s", s.repository(), version, api, p, p.exe())
+}
+
+// sumSuffix is what the name of a binary's checksum has more than the binary's.
+const sumSuffix = "_SHA256SUM"
+
+var versionAndAPI = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^_v([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)_x([0-9]+\.[0-9]+)_([a-z0-9]+)_([a-z0-9]+)$`)
+})
+
+// parseName takes a name apart that [Source.binaryName] has made, or the name of an
+// archive: with another suffix.
+func (s Source) parseName(name, suffix string) (version, api string, p Platform, ok bool) {
+	name, ok = strings.CutSuffix(name, suffix)
+	if !ok {
+		return
+	}
+	rest, ok := strings.CutPrefix(name, s.repository())
+	if !ok {
+		return
+	}
+	m := versionAndAPI().FindStringSubmatch(rest)
+	if m == nil {
+		return "", "", Platform{}, false
+	}
+	return m[1], m[2], Platform{m[3], m[4]}, true
+}

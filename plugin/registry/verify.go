@@ -1,0 +1,84 @@
+package registry
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+// hashicorpKey is the public key that HashiCorp signs releases with, armored, as it
+// publishes it: C874 011F 0AB4 0511 0D02 1055 3436 5D94 72D7 468F.
+//
+//go:embed hashicorp.asc
+var hashicorpKey []byte
+
+// verifySums checks that signature is one of sums by one of keys. A key may have
+// expired since, but not before the signature was made.
+func verifySums(keys, sums, signature []byte, now time.Time) error {
+	ring, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(keys))
+	if err != nil {
+		return err
+	}
+	at := now
+	config := &packet.Config{Time: func() time.Time { return at }}
+	sig, _, err := openpgp.VerifyDetachedSignature(ring, bytes.NewReader(sums), bytes.NewReader(signature), config)
+	if errors.Is(err, pgperrors.ErrKeyExpired) && sig != nil {
+		at = sig.CreationTime
+		_, _, err = openpgp.VerifyDetachedSignature(ring, bytes.NewReader(sums), bytes.NewReader(signature), config)
+	}
+	return err
+}
+
+// parseSums reads a file of SHA-256 checksums: the name of a file to the hex digits.
+func parseSums(text []byte) (map[string]string, error) {
+	sums := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) != 2 {
+			return nil, fmt.Errorf("%q is not a line of a checksum file", clip(line))
+		}
+		sum, err := parseSum(f[0])
+		if err != nil {
+			return nil, err
+		}
+		name := strings.TrimPrefix(f[1], "*")
+		if old, ok := sums[name]; ok && old != sum {
+			return nil, fmt.Errorf("there are two checksums of %s", clip(name))
+		}
+		sums[name] = sum
+	}
+	if len(sums) == 0 {
+		return nil, errors.New("there are no checksums in it")
+	}
+	return sums, nil
+}
+
+// parseSum reads a SHA-256 checksum.
+func parseSum(text string) (string, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != 32 {
+		return "", fmt.Errorf("%q is not a SHA-256 checksum", clip(text))
+	}
+	return hex.EncodeToString(b), nil
+}
+
+// clip makes a text from a server short enough to be shown.
+func clip(text string) string {
+	const most = 80
+	text = strings.TrimSpace(text)
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
