@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "inspect", "internal/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema"}, "documentation comes from the options of components, and from nothing else"},
@@ -61,6 +61,7 @@ var rules = []rule{
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},
 	{"plugin/registry", []string{"internal/..."}, "getting plugins does not run them: whoever installs one says how it is asked what it is"},
+	{"plugin/setup", []string{"plugin/host", "plugin/registry"}, "what is installed and what could be meet here"},
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
 }
 

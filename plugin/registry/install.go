@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -36,8 +34,9 @@ type Installed struct {
 // Install downloads the archive of a release for the platform p, which is the one that
 // bake runs on, and installs the binary in it below root. The archive has the checksum
 // that was published, and the binary has described itself as what it is installed as.
-// Whatever goes wrong, nothing is installed, and what was there before still is.
-func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Platform, describe Describe) (*Installed, error) {
+// If locked is not empty, it is the checksum that the binary has to have. Whatever goes
+// wrong, nothing is installed, and what was there before still is.
+func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Platform, locked string, describe Describe) (*Installed, error) {
 	archive, ok := rel.For(p)
 	if !ok {
 		return nil, fmt.Errorf("version %s of %s has no build for %s", rel.Version, rel.Source, p)
@@ -50,14 +49,19 @@ func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Pla
 		defer zip.Close()
 		path := filepath.Join(dir, rel.Source.binaryName(rel.Version, rel.API, p))
 		if err := write(path, func(w io.Writer) error { return unpack(zip, filepath.Base(path), w, maxBinary) }); err != nil {
-			return "", fmt.Errorf("%s: %w", archive.url, err)
+			return "", fmt.Errorf("%s: %w", r.shown(archive.url), err)
+		}
+		if locked != "" {
+			if sum, err := sumOf(path); err != nil || sum != locked {
+				return "", errors.Join(err, fmt.Errorf("%s: the plugin in it has the SHA-256 checksum %s, and the lock file has %s", r.shown(archive.url), sum, locked))
+			}
 		}
 		version, api, err := describe.patient(ctx, path)
 		if err != nil {
-			return "", fmt.Errorf("%s: the plugin in it does not work: %w", archive.url, err)
+			return "", fmt.Errorf("%s: the plugin in it does not work: %w", r.shown(archive.url), err)
 		}
 		if version != rel.Version || api != rel.API {
-			return "", fmt.Errorf("%s: the plugin in it calls itself version %q for version %q of the plugin protocol", archive.url, clip(version), clip(api))
+			return "", fmt.Errorf("%s: the plugin in it calls itself version %q for version %q of the plugin protocol", r.shown(archive.url), clip(version), clip(api))
 		}
 		return path, nil
 	})
@@ -139,12 +143,8 @@ func place(ctx context.Context, root string, s Source, fill func(dir string) (pa
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
+	sum, err := sumOf(path)
 	if err != nil {
-		return nil, err
-	}
-	sum, err := sumOfFile(f)
-	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	version, _, _, _ := s.parseName(strings.TrimSuffix(filepath.Base(path), ".exe"), "")
@@ -215,16 +215,10 @@ func installedSum(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f, err := os.Open(path)
+	sum, err := sumOf(path)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	sum := hex.EncodeToString(h.Sum(nil))
 	if !strings.EqualFold(strings.TrimSpace(string(text)), sum) {
 		return "", errors.New("the checksum differs")
 	}

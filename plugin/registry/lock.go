@@ -233,7 +233,7 @@ func (l *Lock) Verify(source, version, sum string, p Platform) hcl.Diagnostics {
 	case want != sum:
 		return refuse(at.hashes, "Plugin changed",
 			"The installed binary of %s %s has the SHA-256 checksum %s; locked for %s is %s, so it was not started. If you did not change it yourself, find out who did. "+
-				"'bake init -force' installs the locked release again; 'bake plugins remove %[1]s' and then 'bake init -upgrade' lock what there is now.",
+				"'bake init -force' installs the locked release again. If it was replaced on purpose, delete this block and run 'bake init', which locks what is installed.",
 			source, version, sum, p, want)
 	}
 	return nil
@@ -281,16 +281,14 @@ func (l *Lock) format() []byte {
 	return []byte(b.String())
 }
 
-// NewLocked returns what to lock of a release that is installed: the checksums of its
-// archives, and that of the binary for the platform p. Of a plugin that was not
-// downloaded there is no release: rel is nil.
-func NewLocked(source, version, constraints string, rel *Release, p Platform, binary string) Locked {
-	l := Locked{Source: source, Version: version, Constraints: constraints, API: apiKept}
-	l.Add(rel, p, binary)
-	return l
+// NewLocked returns what to lock of a plugin, without checksums.
+func NewLocked(source, version, constraints string) Locked {
+	return Locked{Source: source, Version: version, Constraints: constraints, API: apiKept}
 }
 
-// Add adds checksums that are not there yet.
+// Add adds the checksums of a release's archives, and that of the binary that is
+// installed on the platform p. Of a plugin that was not downloaded there is no release:
+// rel is nil.
 func (l *Locked) Add(rel *Release, p Platform, binary string) {
 	if rel != nil {
 		for _, a := range rel.Archives {

@@ -39,11 +39,8 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, wanted 
 		name := treeFile(s, rel.Version, a.Platform.String()+".zip")
 		names = append(names, name)
 		to := filepath.Join(files, name)
-		if f, err := os.Open(to); err == nil {
-			sum, err := sumOfFile(f)
-			if err := errors.Join(err, f.Close()); err == nil && sum == a.SHA256 {
-				continue
-			}
+		if sum, err := sumOf(to); err == nil && sum == a.SHA256 {
+			continue
 		}
 		f, err := r.fetch(ctx, a, temp)
 		if err != nil {

@@ -306,7 +306,7 @@ func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.F
 // errSum is the error of a file that is not what was published.
 var errSum = errors.New("its SHA-256 checksum is wrong")
 
-func sumOf(b []byte) string {
+func sumOfBytes(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }

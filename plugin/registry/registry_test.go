@@ -244,7 +244,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	}
 	root := t.TempDir()
 	for range 2 { // the second time nothing changes
-		got, err := r.Install(t.Context(), root, rel, linux, describe)
+		got, err := r.Install(t.Context(), root, rel, linux, "", describe)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	if rel, err = r.Exactly(t.Context(), src, windows, "2.0.0"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := r.Install(t.Context(), root, rel, windows, describe)
+	got, err := r.Install(t.Context(), root, rel, windows, "", describe)
 	if err != nil || filepath.Base(got.Path) != "packer-plugin-thing_v2.0.0_x5.0_windows_amd64.exe" {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -357,7 +357,7 @@ func TestReleaseSite(t *testing.T) {
 			t.Errorf("%s %s: got %+v, %v", tt.name, tt.constraint, rel, err)
 			continue
 		}
-		if _, err := r.Install(t.Context(), t.TempDir(), rel, linux, describe); err != nil {
+		if _, err := r.Install(t.Context(), t.TempDir(), rel, linux, "", describe); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
@@ -539,7 +539,7 @@ func TestBrokenDownloads(t *testing.T) {
 				t.Fatal(err)
 			}
 			root := t.TempDir()
-			_, err = r.Install(t.Context(), root, rel, linux, describe)
+			_, err = r.Install(t.Context(), root, rel, linux, "", describe)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -713,7 +713,7 @@ func TestMirror(t *testing.T) {
 				t.Errorf("%s: got %+v, %v", tt.src, rel, err)
 				continue
 			}
-			if _, err := m.Install(t.Context(), t.TempDir(), rel, linux, describe); err != nil {
+			if _, err := m.Install(t.Context(), t.TempDir(), rel, linux, "", describe); err != nil {
 				t.Error(err)
 			}
 		}

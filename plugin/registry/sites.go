@@ -165,7 +165,7 @@ func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	if sum != "" && sum != sumOf(body) {
+	if sum != "" && sum != sumOfBytes(body) {
 		return nil, untrusted{&failure{url: t.shown(address), err: errors.New("it does not have the checksum that is published for it")}}
 	}
 	var m struct {

@@ -221,9 +221,14 @@ func TestLock(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a lock file was written that locks nothing")
 	}
-	l.Put(NewLocked("github.com/org/dev", "0.1.0-dev", ">= 0.1", nil, linux, digits("4")))
+	dev := NewLocked("github.com/org/dev", "0.1.0-dev", ">= 0.1")
+	dev.Add(nil, linux, digits("4"))
+	l.Put(dev)
 	l.Put(Locked{Source: "GitHub.com/hashicorp/qemu", Version: "1.0.0"})
-	l.Put(NewLocked("github.com/hashicorp/qemu", "1.1.4", `~> 1, "x"`, &Release{Archives: []Archive{{linux, digits("1"), ""}, {darwin, digits("3"), ""}}}, linux, digits("2")))
+	qemu := NewLocked("github.com/hashicorp/qemu", "1.1.4", `~> 1, "x"`)
+	qemu.Add(&Release{Archives: []Archive{{linux, digits("9"), ""}}}, linux, digits("9"))
+	qemu.Add(&Release{Archives: []Archive{{linux, digits("1"), ""}, {darwin, digits("3"), ""}}}, linux, digits("2"))
+	l.Put(qemu)
 	if err := l.Save(); err != nil {
 		t.Fatal(err)
 	}

@@ -93,3 +93,13 @@ func sumOfFile(f *os.File) (string, error) {
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
+
+// sumOf returns the SHA-256 checksum of the file at path.
+func sumOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return sumOfFile(f)
+}

@@ -1,0 +1,294 @@
+// Package setup brings the plugins that a template requires in place, and sees to it
+// that they are those of its lock file.
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	goversion "github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
+	"golang.org/x/sync/errgroup"
+
+	"bake/plugin/host"
+	"bake/plugin/registry"
+)
+
+// Platform is what this program runs on.
+func Platform() registry.Platform { return registry.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
+
+// Refused is the error of a plugin that is not what the lock file says. Its
+// diagnostics have the line to blame.
+type Refused struct{ Diags hcl.Diagnostics }
+
+func (r *Refused) Error() string { return r.Diags.Error() }
+
+// Trust returns what asks the lock file before a plugin is started, for
+// [host.Options]. The error is a [*Refused].
+func Trust(lock *registry.Lock) func(host.Binary) error {
+	return func(b host.Binary) error {
+		if diags := lock.Verify(b.Source, b.Version, b.SHA256, Platform()); diags.HasErrors() {
+			return &Refused{diags}
+		}
+		return nil
+	}
+}
+
+// Describe asks a binary for its version, with the environment env.
+func Describe(env []string) registry.Describe {
+	return func(ctx context.Context, path string) (version, api string, err error) {
+		d, err := host.Describe(ctx, path, env)
+		return d.Version, d.API, err
+	}
+}
+
+// Requirement is an entry of required_plugins.
+type Requirement struct {
+	Name       string
+	Source     string
+	Constraint string
+	Allows     func(version string) bool // whether the constraint does
+	Range      hcl.Range
+}
+
+// Options say how plugins are brought in place.
+type Options struct {
+	Registry *registry.Registry
+	Dirs     []string // where plugins are looked for; new ones go into the first
+	Env      []string // of plugins
+	Lock     *registry.Lock
+	Upgrade  bool // take the newest release that is allowed, whatever is installed and locked
+	Force    bool // install what is installed again
+}
+
+// Outcome is what has become of a requirement.
+type Outcome struct {
+	Requirement
+	Version, Path string   // of what is installed
+	New           bool     // it was installed just now
+	Notes         []string // what the user should know
+	Diags         hcl.Diagnostics
+}
+
+// parallel is how many plugins are downloaded at a time.
+const parallel = 4
+
+// Init installs what is missing, as far as it can, and changes o.Lock accordingly; the
+// caller saves that. There is one outcome for each requirement, in their order.
+func Init(ctx context.Context, required []Requirement, o Options) []Outcome {
+	plugins := merge(required)
+	all := make([]*found, len(plugins))
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	for i, p := range plugins {
+		g.Go(func() error {
+			all[i] = o.plugin(ctx, p)
+			return nil
+		})
+	}
+	_ = g.Wait() // each has its own diagnostics
+	var outcomes []Outcome
+	for _, r := range required {
+		f := all[slices.IndexFunc(plugins, func(p Requirement) bool { return strings.EqualFold(p.Source, r.Source) })]
+		f.Requirement = r
+		outcomes = append(outcomes, f.Outcome)
+		f.New, f.Notes, f.Diags = false, nil, nil // another name of the same plugin
+	}
+	for _, f := range all {
+		if f.lock != nil {
+			o.Lock.Put(*f.lock)
+		}
+	}
+	return outcomes
+}
+
+// merge makes one requirement of those with the same source.
+func merge(required []Requirement) (merged []Requirement) {
+	for _, r := range required {
+		i := slices.IndexFunc(merged, func(m Requirement) bool { return strings.EqualFold(m.Source, r.Source) })
+		if i < 0 {
+			merged = append(merged, r)
+			continue
+		}
+		m := &merged[i]
+		if m.Constraint != r.Constraint {
+			m.Constraint += ", " + r.Constraint
+		}
+		first := m.Allows
+		m.Allows = func(v string) bool { return first(v) && r.Allows(v) }
+	}
+	return merged
+}
+
+// found is the outcome of a requirement, and what to lock.
+type found struct {
+	Outcome
+	lock *registry.Locked
+}
+
+func (f *found) failed(summary string, subject hcl.Range, format string, args ...any) *found {
+	f.Diags = append(f.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Subject: subject.Ptr(), Detail: fmt.Sprintf(format, args...)})
+	return f
+}
+
+// plugin brings one plugin in place.
+func (o Options) plugin(ctx context.Context, r Requirement) *found {
+	f := &found{Outcome: Outcome{Requirement: r}}
+	source, err := registry.ParseSource(r.Source)
+	if err != nil {
+		return f.failed("Plugin not installed", r.Range, "%v.", err)
+	}
+	locked, isLocked := o.Lock.Find(r.Source)
+	wanted, allows := "", r.Allows
+	if !o.Upgrade {
+		version, diags := o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
+		if diags.HasErrors() {
+			f.Diags = diags
+			return f
+		}
+		if wanted = version; wanted != "" {
+			allows = func(v string) bool { return v == core(wanted) }
+		}
+	}
+	if !o.Upgrade && !o.Force {
+		switch p, err := o.installed(ctx, r, allows, locked); {
+		case err != nil:
+			return f.broken(err)
+		case p == nil, wanted != "" && p.Version != wanted:
+		case isLocked && locked.Hash(Platform(), "bin") == "" && locked.Hash(Platform(), "zip") != "":
+			// Only the archive can show that this is what was locked elsewhere.
+		default:
+			return o.keep(ctx, f, p, nil)
+		}
+	}
+	rel, err := o.find(ctx, source, wanted, allows)
+	if err != nil {
+		return f.broken(err)
+	}
+	for _, why := range rel.Failures {
+		f.Notes = append(f.Notes, fmt.Sprintf("%s v%s is from %s, as another site did not answer and may have a newer release: %s", r.Source, rel.Version, rel.Site, why))
+	}
+	same := isLocked && locked.Version == rel.Version
+	if same {
+		if p, ok := locked.Differs(rel); ok {
+			return f.failed("Release changed", locked.Range(),
+				"The checksum of %s %s for %s, as %s publishes it, is not the one that is locked here: the release was replaced after it was locked. Nothing was installed. If the publisher confirms the change, delete this block and run 'bake init' again.",
+				r.Source, rel.Version, p, rel.Site)
+		}
+	}
+	if !o.Force {
+		p, err := o.installed(ctx, r, func(v string) bool { return v == rel.Version }, locked)
+		if err != nil {
+			return f.broken(err)
+		}
+		if o.Upgrade && p != nil && p.Version == rel.Version && (!same || locked.Hash(Platform(), "bin") != "") {
+			return o.keep(ctx, f, p, rel)
+		}
+	}
+	if len(o.Dirs) == 0 {
+		return f.failed("Plugin not installed", r.Range, "There is no directory for plugins: set PACKER_PLUGIN_PATH to one.")
+	}
+	sum := ""
+	if same {
+		sum = locked.Hash(Platform(), "bin")
+	}
+	made, err := o.Registry.Install(ctx, o.Dirs[0], rel, Platform(), sum, Describe(o.Env))
+	if err != nil {
+		return f.broken(err)
+	}
+	f.Version, f.Path, f.New = made.Version, made.Path, true
+	o.record(f, rel, made.SHA256)
+	return f
+}
+
+// core is a version without what marks it as not released.
+func core(version string) string {
+	v, err := goversion.NewSemver(version)
+	if err != nil {
+		return version
+	}
+	return v.Core().String()
+}
+
+// installed returns the newest installed plugin that is allowed, nil if there is none.
+// A binary that is not what is locked is not run: that is an error.
+func (o Options) installed(ctx context.Context, r Requirement, allows func(string) bool, locked *registry.Locked) (*host.Plugin, error) {
+	set := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env, Trust: func(b host.Binary) error {
+		if locked == nil || b.Version != locked.Version || locked.Hash(Platform(), "bin") == "" {
+			return nil // not locked yet, or not any more
+		}
+		return Trust(o.Lock)(b)
+	}})
+	p, err := set.Require(ctx, host.Requirement{Source: r.Source, Version: r.Constraint, Allows: allows})
+	if _, missing := errors.AsType[*host.NotInstalled](err); missing {
+		return nil, nil
+	}
+	return p, err
+}
+
+// find returns the release to install: the wanted one, or the newest.
+func (o Options) find(ctx context.Context, source registry.Source, wanted string, allows func(string) bool) (*registry.Release, error) {
+	if wanted != "" {
+		return o.Registry.Exactly(ctx, source, Platform(), wanted)
+	}
+	return o.Registry.Find(ctx, source, Platform(), allows)
+}
+
+// broken is a plugin that could not be installed.
+func (f *found) broken(err error) *found {
+	if refused, ok := errors.AsType[*Refused](err); ok {
+		f.Diags = append(f.Diags, refused.Diags...)
+		return f
+	}
+	detail := fmt.Sprintf("%v.", err)
+	if missing, ok := errors.AsType[*registry.NotFoundError](err); ok {
+		detail = fmt.Sprintf("No release of %s that meets %q can be installed:", f.Source, f.Constraint)
+		for _, reason := range missing.Reasons {
+			detail += "\n- " + reason
+		}
+	}
+	return f.failed("Plugin not installed", f.Range, "%s", detail)
+}
+
+// patience is how long the checksums of a plugin that is there already may take.
+const patience = 10 * time.Second
+
+// keep is a plugin that is installed already. The checksums of its release, if rel is
+// nil, are asked for when the lock file has none.
+func (o Options) keep(ctx context.Context, f *found, p *host.Plugin, rel *registry.Release) *found {
+	f.Version, f.Path = p.Version, p.Path
+	if rel == nil && !o.knowsArchives(f) {
+		short, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("there was no answer within %s", patience))
+		defer cancel()
+		source, err := registry.ParseSource(f.Source)
+		if err == nil {
+			rel, err = o.Registry.Exactly(short, source, Platform(), p.Version)
+		}
+		if err != nil && core(p.Version) == p.Version {
+			f.Notes = append(f.Notes, fmt.Sprintf("%s v%s is locked for %s alone, as its published checksums cannot be had: %v", f.Source, p.Version, Platform(), err))
+		}
+	}
+	o.record(f, rel, p.SHA256)
+	return f
+}
+
+// knowsArchives says whether the lock file has checksums of the release's archives.
+func (o Options) knowsArchives(f *found) bool {
+	locked, ok := o.Lock.Find(f.Source)
+	return ok && locked.Version == f.Version && slices.ContainsFunc(locked.Hashes, func(h registry.Hash) bool { return h.Kind == "zip" })
+}
+
+// record locks what is installed: what was known of the same version stays.
+func (o Options) record(f *found, rel *registry.Release, sum string) {
+	entry := registry.NewLocked(f.Source, f.Version, f.Constraint)
+	if locked, ok := o.Lock.Find(f.Source); ok && locked.Version == f.Version {
+		entry.Hashes = slices.Clone(locked.Hashes)
+	}
+	entry.Add(rel, Platform(), sum)
+	f.lock = &entry
+}
