@@ -20,6 +20,7 @@ import (
 	"bake/builder/amazon"
 	"bake/builder/amazon/amidata"
 	"bake/cloud/ec2"
+	"bake/config/schema"
 	"bake/step"
 )
 
