@@ -32,6 +32,7 @@ import (
 	"bake/postprocessor/manifest"
 	ppshelllocal "bake/postprocessor/shelllocal"
 	"bake/provisioner"
+	"bake/provisioner/ansible"
 	"bake/provisioner/breakpoint"
 	"bake/provisioner/file"
 	"bake/provisioner/powershell"
@@ -51,6 +52,10 @@ type Parts struct {
 	// Terminal opens what the user types at, for components that wait for that. It
 	// fails if there is nobody; nil is the same.
 	Terminal func() (io.ReadCloser, error)
+
+	// Connect is as in run.Options: with -through and a socket, the command connects
+	// through this process.
+	Connect []string
 
 	Now func() time.Time // nil: time.Now
 }
@@ -82,6 +87,7 @@ func (p Parts) Catalog() Catalog {
 				null.Component(),
 			),
 			Provisioners: component.NewRegistry[provisioner.Provisioner](
+				ansible.Component(p.Connect),
 				breakpoint.Component(p.Terminal),
 				file.Component(),
 				powershell.Component(),

@@ -21,6 +21,7 @@ type Plugins []Plugin
 func (c Catalog) Plugins() Plugins {
 	all := Plugins{
 		{Source: "github.com/hashicorp/amazon", Version: "1.8.2"},
+		{Source: "github.com/hashicorp/ansible", Version: "1.1.6"},
 	}
 	names := slices.Concat(c.Builders.Names(), c.Provisioners.Names(), c.PostProcessors.Names(), c.DataSources.Names())
 	slices.Sort(names)

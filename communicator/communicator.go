@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 )
 
@@ -70,6 +71,9 @@ type Connection struct {
 	User     string
 	Password string // empty if something else let in
 	WinRM    bool   // it is one of WinRM
+	TLS      bool   // of WinRM: over HTTPS
+	Insecure bool   // likewise, and any certificate is taken
+	NTLM     bool   // of WinRM: the login is by NTLM, not by HTTP basic authentication
 }
 
 // Access is what a user's own SSH client needs to know of the way to a machine,
@@ -78,6 +82,9 @@ type Access struct {
 	Port     int      // of the machine's SSH server, wherever it is forwarded to
 	KeyFile  string   // the user's own private key, if that lets in
 	CertFile string   // its certificate, if it needs one
+	Agent    bool     // keys of the user's SSH agent are tried
+	HostKeys []string // those that are known to be the machine's, as in authorized_keys; none: any is taken
+	Direct   bool     // the host can be dialed without the help of anybody
 	Proxy    []string // a command that connects its standard input and output to %h at %p; none: dial
 	Through  string   // what alone leads there, in words, if no SSH client can take that way
 }
@@ -86,4 +93,7 @@ type Access struct {
 type Accessible interface {
 	// Access tells how, as things are now.
 	Access() Access
+
+	// Dial connects to the machine's SSH server once more, the way it was reached.
+	Dial(ctx context.Context) (net.Conn, error)
 }

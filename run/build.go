@@ -64,7 +64,8 @@ type Options struct {
 
 	// Connect is the command that connects its standard input and output to a port of a
 	// machine of the local cloud, with the %h and %p of ssh_config, for the user's own
-	// SSH client. Nil: the machine's address must do.
+	// SSH client, and with -through and a socket to what this process leads to there.
+	// Nil: the machine's address must do.
 	Connect []string
 
 	Now func() time.Time // nil: time.Now
@@ -133,7 +134,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	}
 	run := step.Invocation{ID: o.ID, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
-	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Now: o.Now}
+	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
 		// What is wrong with the template is said before the cloud starts; the secrets
 		// of that are not known then.

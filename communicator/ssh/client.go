@@ -158,7 +158,13 @@ func (c *Client) Describe() communicator.Connection {
 // Access implements [communicator.Accessible].
 func (c *Client) Access() communicator.Access {
 	o := &c.opts
-	a := communicator.Access{Port: o.Port, KeyFile: absolute(o.PrivateKeyFile), CertFile: absolute(o.CertificateFile)}
+	a := communicator.Access{
+		Port: o.Port, KeyFile: absolute(o.PrivateKeyFile), CertFile: absolute(o.CertificateFile), Agent: o.AgentAuth,
+		HostKeys: c.hostKeys.lines(),
+	}
+	c.mu.Lock()
+	a.Direct = c.link != nil && c.link.direct
+	c.mu.Unlock()
 	if c.target.Through != nil {
 		a.Through = c.target.Through()
 	}

@@ -237,6 +237,7 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		l.Close()
 		return nil, explained(ctx, err)
 	}
+	l.direct = direct(conn, addr)
 	l.Client, err = c.handshake(ctx, conn, peer{addr, "the machine at " + addr, c.opts.Username, "ssh_username", "ssh_port"}, c.auth, c.hostKeys)
 	if err != nil {
 		l.Close()

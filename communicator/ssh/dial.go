@@ -27,6 +27,7 @@ type link struct {
 	host string
 	port int
 
+	direct   bool // any program could have dialed addr
 	hostKeys *keyReader
 
 	once    sync.Once
@@ -97,6 +98,54 @@ func (c *Client) dial(ctx context.Context, l *link, addr string) (conn net.Conn,
 		l.onClose(func() { conn.Close() })
 	}
 	return conn, err
+}
+
+// direct reports whether conn is one to addr itself.
+func direct(conn net.Conn, addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	to, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if err != nil || !ok || strconv.Itoa(to.Port) != port {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return ip == nil || ip.Equal(to.IP)
+}
+
+// Dial implements [communicator.Accessible].
+func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case c.connecting <- struct{}{}: // what is known of the bastion host belongs to whoever connects
+		defer func() { <-c.connecting }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	host, port := c.Addr()
+	l := &link{down: make(chan struct{})}
+	conn, err := c.dial(ctx, l, net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &linkedConn{conn, l}, nil
+}
+
+// linkedConn takes the way that leads to it along when it is closed.
+type linkedConn struct {
+	net.Conn
+	link *link
+}
+
+// Close implements [net.Conn].
+func (c *linkedConn) Close() error {
+	err := c.Conn.Close()
+	c.link.Close()
+	return err
+}
+
+// CloseWrite tells the machine that no more will be sent.
+func (c *linkedConn) CloseWrite() error {
+	closeWrite(c.Conn)
+	return nil
 }
 
 func (c *Client) straight(ctx context.Context, network, addr string) (net.Conn, error) {

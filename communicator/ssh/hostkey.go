@@ -263,6 +263,19 @@ func (h *hostKeys) unknown(keys []ssh.PublicKey) []ssh.PublicKey {
 	return slices.DeleteFunc(keys, func(k ssh.PublicKey) bool { return contains(h.pinned, k) })
 }
 
+// lines returns what is pinned, as in authorized_keys; none if no key is checked.
+func (h *hostKeys) lines() (lines []string) {
+	if h.mode == Off {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range h.pinned {
+		lines = append(lines, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))))
+	}
+	return lines
+}
+
 // maxPinned limits how many keys a host may have.
 const maxPinned = 64
 

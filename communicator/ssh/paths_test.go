@@ -256,6 +256,63 @@ func TestBastion(t *testing.T) {
 	between(t, "failing", time.Since(start), 0, 10*time.Second)
 }
 
+// Other programs are told whether they can dial the machine themselves and by which
+// host keys it is known, and get connections the way bake takes.
+func TestDial(t *testing.T) {
+	inner, outer := login(t), login(t)
+	inner.Password, outer.Password = "inner secret", "outer secret"
+	machine := commtest.Serve(t, t.TempDir(), inner)
+	bastion := commtest.Serve(t, t.TempDir(), outer)
+	for _, through := range []bool{false, true} {
+		o := options(machine)
+		o.Password = inner.Password
+		if through {
+			o.BastionHost, o.BastionPort, o.BastionUsername, o.BastionPassword = bastion.Host, bastion.Port, "me", outer.Password
+		}
+		c, err := ssh.Connect(t.Context(), scope(nil), o, ssh.Target{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		access := c.(communicator.Accessible).Access()
+		if key := strings.TrimSpace(string(gossh.MarshalAuthorizedKey(machine.HostKey))); access.Direct == through || len(access.HostKeys) != 1 || access.HostKeys[0] != key {
+			t.Errorf("through a bastion host: %t; got %+v", through, access)
+		}
+		conn, err := c.(communicator.Accessible).Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if banner, err := bufio.NewReader(conn).ReadString('\n'); !strings.HasPrefix(banner, "SSH-2.0-") {
+			t.Errorf("through a bastion host: %t; answers %q, %v", through, banner, err)
+		}
+		conn.Close()
+	}
+	o := options(machine)
+	o.Password, o.HostKeyCheck = inner.Password, ssh.Off
+	c, err := ssh.Connect(t.Context(), scope(nil), o, ssh.Target{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if keys := c.(communicator.Accessible).Access().HostKeys; len(keys) > 0 {
+		t.Errorf("host keys are not checked, but known: %q", keys)
+	}
+	// A connection through something else than the network is not one to the machine.
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", net.JoinHostPort(machine.Host, strconv.Itoa(machine.Port)))
+	}
+	o.Host, o.HostKeyCheck = "192.0.2.1", ssh.Pin
+	c, err = ssh.Connect(t.Context(), scope(nil), o, ssh.Target{Dial: dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.(communicator.Accessible).Access().Direct {
+		t.Error("an address that is not there can be dialed")
+	}
+}
+
 // What a user's SSH client is told of a bastion host leads through it, without a
 // question.
 func TestLoginThroughBastion(t *testing.T) {

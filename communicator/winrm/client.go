@@ -159,7 +159,10 @@ func (c *Client) locate(ctx context.Context) (endpoint, error) {
 func (c *Client) Describe() communicator.Connection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return communicator.Connection{Host: c.at.host, Port: c.at.port, User: c.opts.WinRMUsername, Password: c.opts.WinRMPassword, WinRM: true}
+	return communicator.Connection{
+		Host: c.at.host, Port: c.at.port, User: c.opts.WinRMUsername, Password: c.opts.WinRMPassword,
+		WinRM: true, TLS: c.opts.WinRMUseSSL, Insecure: c.opts.WinRMInsecure, NTLM: c.opts.WinRMUseNTLM,
+	}
 }
 
 // Close implements [communicator.Communicator].

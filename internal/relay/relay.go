@@ -1,0 +1,126 @@
+// Package relay lends other programs of the same user the connections that only this
+// process can make, such as those through a session or a login that it has.
+package relay
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// What one side may take to say what it wants, or that it is granted.
+const (
+	patience = time.Minute
+	maxLine  = 4 << 10
+)
+
+// Serve serves connections on a socket at path, which is this user's alone if its
+// directory is, until ctx ends. Each is joined to the one that dial makes to the
+// address, host and port, that the other side asks for.
+func Serve(ctx context.Context, path string, dial func(ctx context.Context, addr string) (net.Conn, error)) error {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			go serve(ctx, conn, dial)
+		}
+	}()
+	return nil
+}
+
+func serve(ctx context.Context, near net.Conn, dial func(ctx context.Context, addr string) (net.Conn, error)) {
+	defer near.Close()
+	defer context.AfterFunc(ctx, func() { _ = near.Close() })()
+	in, addr, err := firstLine(near)
+	if err != nil {
+		return
+	}
+	far, err := dial(ctx, addr)
+	if err != nil {
+		_, _ = fmt.Fprintln(near, strings.ReplaceAll(err.Error(), "\n", " ")) // to a peer that may be gone
+		return
+	}
+	defer far.Close()
+	defer context.AfterFunc(ctx, func() { _ = far.Close() })()
+	if _, err := io.WriteString(near, "\n"); err != nil {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(far, in)
+		if w, ok := far.(interface{ CloseWrite() error }); ok {
+			_ = w.CloseWrite()
+		}
+	}()
+	_, _ = io.Copy(near, far)
+}
+
+// Connect connects to addr, a host and a port, through the process that serves path.
+func Connect(ctx context.Context, path, addr string) (net.Conn, error) {
+	if strings.ContainsAny(addr, "\r\n") {
+		return nil, fmt.Errorf("%q is not an address", addr)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("the bake that leads to %s does not answer: %w", addr, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_, err = io.WriteString(conn, addr+"\n")
+	var in *bufio.Reader
+	var refusal string
+	if err == nil {
+		in, refusal, err = firstLine(conn)
+	}
+	if err == nil && refusal != "" {
+		err = errors.New(refusal)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	return &relayed{conn, in}, nil
+}
+
+// firstLine reads what the other side says first, and returns where the rest is.
+func firstLine(conn net.Conn) (rest *bufio.Reader, line string, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return nil, "", err
+	}
+	rest = bufio.NewReaderSize(conn, maxLine)
+	text, err := rest.ReadSlice('\n')
+	if err != nil {
+		return nil, "", err
+	}
+	return rest, strings.TrimSuffix(string(text), "\n"), conn.SetReadDeadline(time.Time{})
+}
+
+// relayed is a connection some of whose first bytes have been read ahead.
+type relayed struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// Read implements [net.Conn].
+func (r *relayed) Read(b []byte) (int, error) { return r.in.Read(b) }
+
+// CloseWrite tells the other side that no more will be sent.
+func (r *relayed) CloseWrite() error {
+	if w, ok := r.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}

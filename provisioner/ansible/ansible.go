@@ -1,0 +1,251 @@
+// Package ansible is the provisioner that runs an Ansible playbook, from here, on the
+// machine.
+package ansible
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/internal/gotemplate"
+	"bake/internal/procgroup"
+	"bake/internal/redact"
+	"bake/internal/script"
+	"bake/internal/shellquote"
+	"bake/provisioner"
+	"bake/step"
+)
+
+// Component describes the ansible provisioner. connect is the command that connects
+// its standard input and output to %h at %p, and with -through and a socket does so
+// through this process; without one, Ansible can log in only to what can be dialed.
+func Component(connect []string) component.Factory[provisioner.Provisioner] {
+	return component.Define("ansible", defaults,
+		func(o *Options, src *schema.Source) provisioner.Provisioner {
+			return &ansible{Options: o, src: src, connect: connect}
+		})
+}
+
+type ansible struct {
+	*Options
+	src     *schema.Source
+	connect []string
+}
+
+// run is one call of Provision.
+type run struct {
+	*ansible
+	scope   *step.Scope
+	machine builder.Machine
+	dir     string   // of this user alone, as long as the call lasts
+	extra   []string // extra_arguments, rendered
+	env     []string // ansible_env_vars, rendered
+	to      target
+
+	background sync.WaitGroup // what ends with the context of connectTo
+}
+
+// Provision implements [provisioner.Provisioner].
+func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machine) (err error) {
+	dir, err := os.MkdirTemp("", "bake-ansible-")
+	if err != nil {
+		return err
+	}
+	r := &run{ansible: p, scope: s, machine: m, dir: dir}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		r.endConnections()
+		cancel(nil)
+		r.background.Wait()
+		if rerr := os.RemoveAll(dir); err == nil {
+			err = rerr
+		}
+	}()
+	for _, sub := range []string{"tmp", "cp"} {
+		if err := os.Mkdir(r.file(sub), 0o700); err != nil {
+			return err
+		}
+	}
+	if r.extra, err = r.renderAll("extra_arguments", p.ExtraArguments); err != nil {
+		return err
+	}
+	if r.env, err = r.renderAll("ansible_env_vars", p.AnsibleEnvVars); err != nil {
+		return err
+	}
+	for _, secret := range secrets(r.extra) {
+		p.src.Secret(secret)
+	}
+	if err := r.connectTo(ctx); err != nil {
+		return err
+	}
+	if p.GalaxyFile != "" {
+		if err := r.install(ctx); err != nil {
+			return err
+		}
+	}
+	inventory := p.InventoryFile
+	if inventory == "" {
+		path, remove, err := r.writeInventory()
+		if err != nil {
+			return fmt.Errorf("writing the inventory: %w", err)
+		}
+		defer remove()
+		if p.KeepInventoryFile {
+			s.Say(ctx, "The inventory is kept: %s", path)
+		}
+		inventory = path
+	}
+	args, err := r.arguments(inventory)
+	if err != nil {
+		return err
+	}
+	return r.execute(ctx, p.Command, args)
+}
+
+// file is the path of a file that goes away with the call.
+func (r *run) file(name string) string { return filepath.Join(r.dir, name) }
+
+// write writes such a file, for this user's eyes only.
+func (r *run) write(name, text string) (path string, err error) {
+	path = r.file(name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+func (r *run) render(text string, more map[string]any) (string, error) {
+	data := r.machine.Data.Plain()
+	for name, value := range more {
+		data[name] = value
+	}
+	c := gotemplate.Context{BuildName: r.scope.SourceName, BuildType: r.scope.SourceType, Start: r.scope.Run.Start, Version: r.scope.Run.Version}
+	return c.RenderAll(text, data)
+}
+
+func (r *run) renderAll(option string, texts []string) (rendered []string, err error) {
+	for _, text := range texts {
+		out, err := r.render(text, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", option, err)
+		}
+		rendered = append(rendered, out)
+	}
+	return rendered, nil
+}
+
+// install installs the roles and collections that the playbook needs.
+func (r *run) install(ctx context.Context) error {
+	text, err := os.ReadFile(r.GalaxyFile)
+	if err != nil {
+		return err
+	}
+	for _, args := range r.galaxy(text) {
+		if err := r.execute(ctx, r.GalaxyCommand, args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outputGrace is how long the output of a program that has ended, or was killed, is
+// waited for.
+const outputGrace = 2 * time.Second
+
+// execute runs a program of Ansible's to its end, or until ctx is over.
+func (r *run) execute(ctx context.Context, name string, args []string) error {
+	path, err := lookUp(name)
+	if err != nil {
+		return errors.New(notInstalled(name, err))
+	}
+	shown := shellquote.Join(append([]string{name}, args...)...)
+	for _, secret := range append(secrets(r.extra), r.machine.Data.Secrets()...) {
+		shown = strings.ReplaceAll(shown, secret, redact.Mask)
+	}
+	r.scope.Say(ctx, "Executing Ansible: %s", shown)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	out := script.NewLines(func(line string) { r.scope.Output(ctx, step.Output, line) })
+	errOut := script.NewLines(func(line string) { r.scope.Output(ctx, step.ErrOutput, line) })
+	live := func(text string) { r.scope.Output(ctx, step.Partial, text) }
+	out.Overwritten, errOut.Overwritten = live, live
+	defer errOut.Flush()
+	defer out.Flush()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = r.environment(), out, errOut
+	cmd.WaitDelay = outputGrace
+	err = procgroup.Run(cmd)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var exit *exec.ExitError
+	switch {
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // something in the background may hold the output
+		return nil
+	case errors.As(err, &exit) && exit.Exited():
+		return fmt.Errorf("%s ended with exit status %d%s", name, exit.ExitCode(), meaning(name, exit.ExitCode()))
+	}
+	return fmt.Errorf("running %s: %w", name, err)
+}
+
+// meaning is what an exit status of ansible-playbook means, in brackets, or "".
+func meaning(name string, code int) string {
+	if filepath.Base(name) != "ansible-playbook" {
+		return ""
+	}
+	switch code {
+	case 2:
+		return " (a task failed)"
+	case 3, 4:
+		return " (the machine could not be reached, or the playbook could not be read)"
+	case 5:
+		return " (its arguments are wrong)"
+	}
+	return ""
+}
+
+// endConnections ends the connections to the machine that Ansible's SSH clients leave
+// open in the background for a while.
+func (r *run) endConnections() {
+	sockets, err := os.ReadDir(r.file("cp"))
+	if err != nil {
+		return
+	}
+	for _, socket := range sockets {
+		if socket.Type()&fs.ModeSocket == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), outputGrace)
+		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+r.file("cp/"+socket.Name()), "-O", "exit", "--", "machine").Run() // it may have ended itself
+		cancel()
+	}
+}
+
+// lookUp finds a program.
+func lookUp(name string) (string, error) {
+	if strings.HasPrefix(name, "~/") {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		name = filepath.Join(home, name[2:])
+	}
+	return exec.LookPath(name)
+}
+
+// notInstalled says how to get a program that is not here.
+func notInstalled(name string, err error) string {
+	if errors.Is(err, exec.ErrNotFound) && !strings.ContainsRune(name, filepath.Separator) {
+		return fmt.Sprintf("There is no %s in PATH. Install Ansible, such as with 'pipx install ansible-core' or from the packages of the system (ansible-core, or ansible); "+
+			"if it is somewhere else, or the build installs it, set command, or skip_version_check = true", name)
+	}
+	return fmt.Sprintf("%s cannot be run: %s", name, strings.TrimPrefix(err.Error(), "exec: "))
+}

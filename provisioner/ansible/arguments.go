@@ -1,0 +1,205 @@
+package ansible
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"bake/internal/envvar"
+	"bake/internal/shellquote"
+)
+
+// arguments are those of ansible-playbook.
+func (r *run) arguments(inventory string) ([]string, error) {
+	playbook, err := filepath.Abs(r.PlaybookFile)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{
+		"-e", fmt.Sprintf("packer_build_name=%q", r.scope.SourceName),
+		"-e", "packer_builder_type=" + r.scope.SourceType,
+	}
+	if addr := r.machine.Data["PackerHTTPAddr"]; addr.Text != "" && !addr.Absent {
+		args = append(args, "-e", "packer_http_addr="+addr.Text)
+	}
+	extra := slices.Clone(r.extra)
+	common := slices.Clone(r.to.sshArgs)
+	if !r.to.winrm && r.to.keyFile != "" {
+		own := r.AnsibleSSHExtraArgs
+		if len(own) == 0 {
+			own = []string{"-o IdentitiesOnly=yes"}
+			common = append(common, own...) // sftp and scp do not get the extra ones
+		}
+		args = append(args, "--ssh-extra-args", quote(own))
+	}
+	if len(common) > 0 {
+		var users string
+		users, extra = cutFlag(extra, "--ssh-common-args")
+		users = cmp.Or(users, envvar.Get(slices.Concat(r.scope.Run.Env, r.env), "ANSIBLE_SSH_COMMON_ARGS"))
+		args = append(args, "--ssh-common-args", strings.TrimSpace(users+" "+shellquote.Join(common...)))
+	}
+	args = append(args, extra...)
+	if r.AnsibleWinRMUseHTTP && !mentions(extra, "ansible_winrm_scheme") {
+		args = append(args, "-e", "ansible_winrm_scheme=http")
+	}
+	users := mentions(extra, "ansible_password") || mentions(extra, "ansible_ssh_pass")
+	switch {
+	case users:
+	case r.to.passwordFile != "":
+		args = append(args, "-e", "@"+r.to.passwordFile)
+	case r.to.keyFile != "":
+		// A variable, which is more certain than --private-key: inventories cannot replace it.
+		args = append(args, "-e", "ansible_ssh_private_key_file="+quoteValue(r.to.keyFile))
+	}
+	return append(args, "-i", inventory, playbook), nil
+}
+
+// quote makes one text of arguments for SSH, which Ansible splits as a shell does. What
+// stands in quotes already is left as it is.
+func quote(args []string) string {
+	words := make([]string, len(args))
+	for i, arg := range args {
+		words[i] = arg
+		if !strings.ContainsAny(arg, `'"`) {
+			words[i] = shellquote.Join(arg)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// quoteValue is a value in an argument of the form name=value, of which Ansible splits
+// several at spaces.
+func quoteValue(value string) string {
+	if strings.ContainsAny(value, " \t'\"\\") {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
+	}
+	return value
+}
+
+// cutFlag takes a flag out of arguments, and returns its value, the last if there are
+// several.
+func cutFlag(args []string, flag string) (value string, rest []string) {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == flag && i+1 < len(args):
+			value = args[i+1]
+			i++
+		case strings.HasPrefix(args[i], flag+"="):
+			value = strings.TrimPrefix(args[i], flag+"=")
+		default:
+			rest = append(rest, args[i])
+		}
+	}
+	return value, rest
+}
+
+// mentions reports whether a variable is set among arguments.
+func mentions(args []string, variable string) bool {
+	word := regexp.MustCompile(`(?:^|[^\w])` + regexp.QuoteMeta(variable) + `(?:$|[^\w])`)
+	return slices.ContainsFunc(args, word.MatchString)
+}
+
+// environment is that of Ansible. What the template sets counts.
+func (r *run) environment() []string {
+	env := slices.Concat(r.scope.Run.Env, r.env)
+	users := func(names ...string) bool {
+		return slices.ContainsFunc(names, func(name string) bool {
+			return slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		})
+	}
+	add := func(name, value string) { env = append(env, name+"="+value) }
+	if !users("PYTHONUNBUFFERED") {
+		add("PYTHONUNBUFFERED", "1")
+	}
+	if !users("ANSIBLE_LOCAL_TEMP") {
+		add("ANSIBLE_LOCAL_TEMP", r.file("tmp")) // so that what is killed leaves nothing
+	}
+	if r.controlDir() != "" && !users("ANSIBLE_SSH_CONTROL_PATH_DIR", "ANSIBLE_SSH_CONTROL_PATH") {
+		add("ANSIBLE_SSH_CONTROL_PATH_DIR", r.controlDir())
+	}
+	if !r.to.winrm && !r.to.hostKeyKnown && !users("ANSIBLE_HOST_KEY_CHECKING", "ANSIBLE_SSH_HOST_KEY_CHECKING") {
+		add("ANSIBLE_HOST_KEY_CHECKING", "False")
+	}
+	if r.UseSFTP != nil && !users("ANSIBLE_SSH_TRANSFER_METHOD", "ANSIBLE_SCP_IF_SSH") {
+		if *r.UseSFTP {
+			add("ANSIBLE_SSH_TRANSFER_METHOD", "sftp")
+		} else {
+			add("ANSIBLE_SSH_TRANSFER_METHOD", "scp")
+		}
+	}
+	return env
+}
+
+// maxControlDir is how long the path of the directory of ssh's control sockets may be:
+// the path of a socket is limited, and their names take some 30 bytes of it.
+const maxControlDir = 70
+
+// controlDir is where the connections that Ansible shares have their sockets, so that
+// they can be ended; empty if there is no place for it.
+func (r *run) controlDir() string {
+	if dir := r.file("cp"); len(dir) <= maxControlDir {
+		return dir
+	}
+	return ""
+}
+
+// galaxy are the command lines of ansible-galaxy for a requirements file.
+func (o *Options) galaxy(text []byte) (lines [][]string) {
+	file := filepath.ToSlash(o.GalaxyFile)
+	line := func(words []string, dir string) {
+		words = append(words, "-r", file)
+		if o.GalaxyForceInstall {
+			words = append(words, "-f")
+		}
+		if o.GalaxyForceWithDeps {
+			words = append(words, "--force-with-deps")
+		}
+		if dir != "" {
+			words = append(words, "-p", filepath.ToSlash(dir))
+		}
+		lines = append(lines, words)
+	}
+	collections := hasCollections().Match(text)
+	if hasRoles().Match(text) || !collections { // the older format is a list of roles
+		line([]string{"install"}, o.RolesPath)
+	}
+	if collections {
+		line([]string{"collection", "install"}, o.CollectionsPath)
+	}
+	return lines
+}
+
+var (
+	hasRoles       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^roles:`) })
+	hasCollections = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^collections:`) })
+
+	// Values of variables that are secret by their names: name=value, and "name": "value".
+	assigned = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)[\w.-]*(?:password|secret)[\w.-]*=("[^"]*"|'[^']*'|\S+)`)
+	})
+	assignedJSON = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)["']?[\w.-]*(?:password|secret)[\w.-]*["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}'"]+)`)
+	})
+)
+
+// secrets are the values of variables among arguments whose names say that they are
+// secret.
+func secrets(args []string) (values []string) {
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "-e") && !strings.HasPrefix(arg, "--extra-vars") {
+			continue // such as --vault-password-file=
+		}
+		for _, pattern := range []*regexp.Regexp{assigned(), assignedJSON()} {
+			for _, m := range pattern.FindAllStringSubmatch(arg, -1) {
+				if value := strings.Trim(m[1], `"'`); value != "" {
+					values = append(values, value)
+				}
+			}
+		}
+	}
+	return values
+}
