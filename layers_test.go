@@ -50,6 +50,7 @@ var rules = []rule{
 	{"postprocessor", []string{"builder", "step"}, "interfaces do not know who implements or calls them"},
 
 	{"communicator/ssh", []string{"communicator", "communicator/none", "config/schema", "internal/...", "step"}, "the option that chooses the communicator can choose to have none"},
+	{"communicator/winrm/winrmtest", []string{"internal/..."}, "a service for tests shares nothing with the client that it tests"},
 	{"communicator/*", []string{"communicator", "config/schema", "internal/...", "step"}, "siblings do not import each other"},
 	{"builder/amazon/internal/amazontest", []string{"..."}, "tests of Amazon's components bring up a cloud for them"},
 	{"builder/amazon/internal/...", []string{"builder", "builder/amazon/internal/...", "communicator", "communicator/ssh", "communicator/winrm", "component", "config/schema", "internal/...", "step"}, "what Amazon's components share does not know them"},
@@ -57,6 +58,7 @@ var rules = []rule{
 	{"builder/amazon/*", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "communicator/...", "component", "config/schema", "datasource", "internal/...", "postprocessor", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"builder/*", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
+	{"provisioner/provisionertest", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "provisioner", "step"}, "tests of provisioners need machines and ways to them"},
 	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},

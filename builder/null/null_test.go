@@ -18,6 +18,7 @@ import (
 	"bake/builder/null"
 	"bake/communicator"
 	"bake/communicator/commtest"
+	"bake/communicator/winrm/winrmtest"
 	"bake/config/schema"
 	"bake/step"
 )
@@ -81,7 +82,7 @@ func TestSSH(t *testing.T) {
 }
 
 func TestWinRM(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	body := fmt.Sprintf("communicator = \"winrm\"\nwinrm_host = %q\nwinrm_port = %d\nwinrm_username = %q\nwinrm_password = %q", srv.Host, srv.Port, srv.User, srv.Password)
 	_, err := build(t, body, func(ctx context.Context, m builder.Machine) error {
 		if st, err := m.Run(ctx, communicator.Command{Line: "exit 3"}); err != nil || st.Code != 3 {

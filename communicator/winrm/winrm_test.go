@@ -10,6 +10,7 @@ import (
 	"bake/communicator"
 	"bake/communicator/commtest"
 	"bake/communicator/winrm"
+	"bake/communicator/winrm/winrmtest"
 	"bake/step"
 )
 
@@ -17,7 +18,7 @@ func scope() *step.Scope {
 	return step.NewScope(step.Scope{Build: "null.test", SourceType: "null", SourceName: "test", Emit: func(step.Event) {}})
 }
 
-func settings(srv *commtest.WinRM) *winrm.Settings {
+func settings(srv *winrmtest.Server) *winrm.Settings {
 	o := winrm.Defaults()
 	o.WinRMHost, o.WinRMPort, o.WinRMUsername, o.WinRMPassword = srv.Host, srv.Port, srv.User, srv.Password
 	return &o
@@ -34,7 +35,7 @@ func connect(t *testing.T, o *winrm.Settings) *winrm.Client {
 }
 
 func TestConformance(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	commtest.Run(t, func(t *testing.T) commtest.Subject {
 		return commtest.Subject{Communicator: connect(t, settings(srv)), Cut: srv.Cut, NoModes: true}
 	})
@@ -44,7 +45,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestHTTPS(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), true)
+	srv := winrmtest.Serve(t, t.TempDir(), true)
 	o := settings(srv)
 	o.WinRMUseSSL = true
 	if _, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{}); err == nil || !strings.Contains(err.Error(), "winrm_insecure") {
@@ -58,7 +59,7 @@ func TestHTTPS(t *testing.T) {
 }
 
 func TestNTLM(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	o := settings(srv)
 	o.WinRMUseNTLM = true
 	connect(t, o)
@@ -73,7 +74,7 @@ func TestNTLM(t *testing.T) {
 }
 
 func TestRefusedLogin(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	o := settings(srv)
 	o.WinRMPassword, o.WinRMTimeout = "wrong", 300*time.Millisecond
 	_, err := winrm.Connect(t.Context(), scope(), o, 0, winrm.Target{})
@@ -84,7 +85,7 @@ func TestRefusedLogin(t *testing.T) {
 
 // TestPowerShellComesLater is a machine whose WinRM is up before its PowerShell.
 func TestPowerShellComesLater(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	srv.NoPowerShell = 2
 	connect(t, settings(srv))
 	if n := len(srv.Lines()); n != 3 {
@@ -96,7 +97,7 @@ var errNoAddress = errors.New("no address yet")
 
 // TestAddress is a machine that has no address at first, and then another one.
 func TestAddress(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	o := settings(srv)
 	o.WinRMHost = ""
 	asked := 0
@@ -126,7 +127,7 @@ func TestAddress(t *testing.T) {
 
 // TestLine checks that a command line arrives as it is.
 func TestLine(t *testing.T) {
-	srv := commtest.ServeWinRM(t, t.TempDir(), false)
+	srv := winrmtest.Serve(t, t.TempDir(), false)
 	c := connect(t, settings(srv))
 	for _, line := range []string{`echo "a & b" <c> 'd' ]]> e`, "echo \u00fc\u4e16"} {
 		if _, err := c.Run(t.Context(), communicator.Command{Line: line}); err != nil {

@@ -25,16 +25,54 @@ import (
 type Machine struct {
 	Home string
 	Data builder.Data // build.*
+	Faults
 
+	leftovers builder.Leftovers
+}
+
+// Faults are those of the calls to a machine.
+type Faults struct {
 	// Fault is asked before each call and may let it fail. n counts from 0.
 	Fault func(n int, call string) error
 
 	// After is asked once a call has had its effect, and may let it fail.
 	After func(n int, call string) error
 
-	mu        sync.Mutex
-	calls     []string
-	leftovers builder.Leftovers
+	mu    sync.Mutex
+	calls []string
+}
+
+// faulty is another machine with faults.
+type faulty struct {
+	communicator.Communicator
+	Faults
+}
+
+func (m *faulty) Run(ctx context.Context, c communicator.Command) (st communicator.Status, err error) {
+	over, err := m.call(ctx, "run %s", c.Line)
+	defer over(&err)
+	if err != nil {
+		return st, err
+	}
+	return m.Communicator.Run(ctx, c)
+}
+
+func (m *faulty) Put(ctx context.Context, dst string, src fs.FS) (err error) {
+	over, err := m.call(ctx, "put %s", dst)
+	defer over(&err)
+	if err != nil {
+		return err
+	}
+	return m.Communicator.Put(ctx, dst, src)
+}
+
+func (m *faulty) Get(ctx context.Context, src string, dst *os.Root) (err error) {
+	over, err := m.call(ctx, "get %s", src)
+	defer over(&err)
+	if err != nil {
+		return err
+	}
+	return m.Communicator.Get(ctx, src, dst)
 }
 
 // NewMachine returns a machine that lasts as long as the test.
@@ -48,23 +86,25 @@ func (m *Machine) Builder() builder.Machine {
 }
 
 // Tidy removes what provisioners have left, as the engine does in the end.
-func (m *Machine) Tidy(ctx context.Context) error {
+func (m *Machine) Tidy(ctx context.Context) error { return tidy(ctx, &m.leftovers) }
+
+func tidy(ctx context.Context, left *builder.Leftovers) error {
 	var errs []error
-	for _, l := range m.leftovers.Take() {
+	for _, l := range left.Take() {
 		errs = append(errs, l.Remove(ctx))
 	}
 	return errors.Join(errs...)
 }
 
 // Calls returns what was asked of the machine: "run LINE", "put DIR" and "get PATH".
-func (m *Machine) Calls() []string {
+func (m *Faults) Calls() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]string(nil), m.calls...)
 }
 
 // call notes a call, and adds what After says about it to *err once it is over.
-func (m *Machine) call(ctx context.Context, format string, args ...any) (over func(err *error), err error) {
+func (m *Faults) call(ctx context.Context, format string, args ...any) (over func(err *error), err error) {
 	over = func(*error) {}
 	if err := context.Cause(ctx); err != nil {
 		return over, err

@@ -18,7 +18,7 @@ import (
 	"bake/builder/amazon"
 	"bake/builder/amazon/ebs"
 	"bake/communicator"
-	"bake/communicator/commtest"
+	"bake/communicator/winrm/winrmtest"
 )
 
 // windows is the body of a source block for a machine that is reached over WinRM.
@@ -51,7 +51,7 @@ func TestValidateWindows(t *testing.T) {
 func windowsCloud(t *testing.T, w *world) (asked *int) {
 	asked = new(int)
 	var key *rsa.PrivateKey
-	w.WinRM = commtest.ServeWinRM(t, t.TempDir(), false)
+	w.WinRM = winrmtest.Serve(t, t.TempDir(), false)
 	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		rec := httptest.NewRecorder()
 		serve(rec)

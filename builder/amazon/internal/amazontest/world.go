@@ -40,6 +40,7 @@ import (
 	"bake/cloud/sts"
 	"bake/cloud/wire"
 	"bake/communicator/commtest"
+	"bake/communicator/winrm/winrmtest"
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
@@ -82,7 +83,7 @@ type World struct {
 	sessions *sts.Sessions
 
 	HostKey *commtest.KeyPair // of every machine
-	WinRM   *commtest.WinRM   // answers at port 5985 of every machine; nil: nothing does
+	WinRM   *winrmtest.Server // answers at port 5985 of every machine; nil: nothing does
 	servers map[string]*commtest.Server
 
 	UnderWay sync.WaitGroup // calls

@@ -1,4 +1,5 @@
-package commtest
+// Package winrmtest is a WinRM service for tests, with a machine behind it.
+package winrmtest
 
 import (
 	"bufio"
@@ -27,19 +28,28 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"bake/internal/powershelltest"
 	"bake/internal/procgroup"
 )
 
-// WinRM is a WinRM service on a loopback port. Its commands are run by sh, but for
-// those that start PowerShell: of that it knows the scripts of the communicator,
-// and hands others to PowerShell.
-type WinRM struct {
+// Server is a WinRM service on a loopback port. Its commands are run by Windows, or
+// else by sh. Of the PowerShell that the communicator starts it knows the scripts of
+// the communicator, and hands others to PowerShell.
+type Server struct {
 	Host           string
 	Port           int
 	User, Password string
 
 	// PowerShell runs a script, and returns its exit status. nil: it fails.
 	PowerShell func(script string, stdin io.Reader, stdout, stderr io.Writer) int
+
+	// Windows runs the commands, and says where files are. nil: sh does, and the files are
+	// those of this host.
+	Windows *Windows
+
+	// Fault is asked before each request and may spoil its answer. n counts from 0; the
+	// action is "Create", "Command", "Send", "Receive", "Signal" or "Delete".
+	Fault func(n int, action string) Fault
 
 	// NoPowerShell is how many of the first PowerShells end with status 1.
 	NoPowerShell int
@@ -49,24 +59,28 @@ type WinRM struct {
 
 	mu      sync.Mutex
 	next    int
+	down    bool
+	actions []string
 	shells  map[string]*remoteCommand // by id; nil until one runs
 	conns   map[net.Conn]bool
 	lines   []string
 	schemes []string // of the logins
 }
 
-// ServeWinRM starts a WinRM service for one user, over HTTPS if tls. Commands
+// Serve starts a WinRM service for one user, over HTTPS if tls. Commands
 // start in home.
-func ServeWinRM(t testing.TB, home string, tls bool) *WinRM {
+func Serve(t testing.TB, home string, tls bool) *Server {
 	t.Helper()
-	s := &WinRM{User: "Administrator", Password: "a secret & more", home: home, shells: map[string]*remoteCommand{}, conns: map[net.Conn]bool{}}
+	s := &Server{User: "Administrator", Password: "a secret & more", home: home, shells: map[string]*remoteCommand{}, conns: map[net.Conn]bool{}}
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(s.handle))
 	s.server.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch state {
 		case http.StateNew:
-			s.conns[c] = true
+			if s.conns[c] = true; s.down {
+				c.Close()
+			}
 		case http.StateClosed, http.StateHijacked:
 			delete(s.conns, c)
 		}
@@ -87,7 +101,7 @@ func ServeWinRM(t testing.TB, home string, tls bool) *WinRM {
 }
 
 // Cut ends every connection and every command, as a machine does that reboots.
-func (s *WinRM) Cut() {
+func (s *Server) Cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
@@ -101,22 +115,44 @@ func (s *WinRM) Cut() {
 	}
 }
 
+// Down takes the machine away, until Up brings it back.
+func (s *Server) Down() {
+	s.mu.Lock()
+	s.down = true
+	s.mu.Unlock()
+	s.Cut()
+}
+
+// Up brings the machine back.
+func (s *Server) Up() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = false
+}
+
+// Actions returns the requests, by action.
+func (s *Server) Actions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.actions...)
+}
+
 // Lines returns the command lines that were run, PowerShell's decoded.
-func (s *WinRM) Lines() []string {
+func (s *Server) Lines() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.lines...)
 }
 
 // Shells returns how many shells have not been deleted.
-func (s *WinRM) Shells() int {
+func (s *Server) Shells() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.shells)
 }
 
 // Schemes returns the schemes of the logins, such as "Basic".
-func (s *WinRM) Schemes() []string {
+func (s *Server) Schemes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.schemes...)
@@ -140,7 +176,7 @@ const (
 	patience = 200 * time.Millisecond
 )
 
-func (s *WinRM) handle(w http.ResponseWriter, r *http.Request) {
+func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	scheme, ok := s.login(w, r)
 	if !ok {
 		return
@@ -153,7 +189,16 @@ func (s *WinRM) handle(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.schemes = append(s.schemes, scheme)
 	cmd, known := s.shells[e.Selector]
+	n, action := len(s.actions), e.Action[strings.LastIndex(e.Action, "/")+1:]
+	s.actions = append(s.actions, action)
 	s.mu.Unlock()
+	if s.Fault != nil {
+		if spoil := s.Fault(n, action); spoil != nil {
+			if w = spoil(s, w); w == nil {
+				return
+			}
+		}
+	}
 	if e.Action != transfer+"/Create" && !known {
 		reply(w, http.StatusInternalServerError, fault("2150858843", "The request for the Windows Remote Shell with ShellId "+e.Selector+" failed because the shell was not found on the server."))
 		return
@@ -203,7 +248,7 @@ func (s *WinRM) handle(w http.ResponseWriter, r *http.Request) {
 
 // login checks the credentials of a request: by Basic, or by the motions of NTLM,
 // whose proof it does not check.
-func (s *WinRM) login(w http.ResponseWriter, r *http.Request) (scheme string, ok bool) {
+func (s *Server) login(w http.ResponseWriter, r *http.Request) (scheme string, ok bool) {
 	user, password, basic := r.BasicAuth()
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	raw, _ := base64.StdEncoding.DecodeString(token)
@@ -234,7 +279,7 @@ func utf16le(s string) (b []byte) {
 	return b
 }
 
-func (s *WinRM) receive(w http.ResponseWriter, r *http.Request, cmd *remoteCommand) {
+func (s *Server) receive(w http.ResponseWriter, r *http.Request, cmd *remoteCommand) {
 	stdout, stderr, done, code, ok := cmd.take(r.Context())
 	if !ok {
 		reply(w, http.StatusInternalServerError, fault("2150858793", "The WS-Management service cannot complete the operation within the time specified in OperationTimeout."))
@@ -363,34 +408,27 @@ func (c *remoteCommand) finish(code int) {
 var encoded = regexp.MustCompile(`(?i)^powershell(?:\.exe)? .*-EncodedCommand ([A-Za-z0-9+/=]+)$`)
 
 // start runs a command line.
-func (s *WinRM) start(line string) *remoteCommand {
+func (s *Server) start(line string) *remoteCommand {
 	c := &remoteCommand{changed: make(chan struct{}), dead: make(chan struct{})}
 	c.kill = sync.OnceFunc(func() { close(c.dead) })
 	script, isPowerShell := "", false
 	if m := encoded.FindStringSubmatch(line); m != nil {
-		script, isPowerShell = decodeUTF16(m[1]), true
+		script, isPowerShell = powershelltest.Decode(m[1]), true
 	}
 	s.mu.Lock()
 	s.lines = append(s.lines, cmp.Or(script, line))
 	s.mu.Unlock()
 	if isPowerShell {
 		s.startScript(c, script)
+	} else if s.Windows != nil {
+		s.startWindows(c, line)
 	} else {
 		s.startShell(c, line)
 	}
 	return c
 }
 
-func decodeUTF16(b64 string) string {
-	raw, _ := base64.StdEncoding.DecodeString(b64)
-	units := make([]uint16, len(raw)/2)
-	for i := range units {
-		units[i] = binary.LittleEndian.Uint16(raw[2*i:])
-	}
-	return string(utf16.Decode(units))
-}
-
-func (s *WinRM) startShell(c *remoteCommand, line string) {
+func (s *Server) startShell(c *remoteCommand, line string) {
 	ctx, kill := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir, cmd.Env = s.home, append(os.Environ(), "HOME="+s.home)
@@ -423,7 +461,22 @@ func (s *WinRM) startShell(c *remoteCommand, line string) {
 	}()
 }
 
-func (s *WinRM) startScript(c *remoteCommand, script string) {
+func (s *Server) startWindows(c *remoteCommand, line string) {
+	in, stdin := io.Pipe()
+	c.stdin = stdin
+	ctx, kill := context.WithCancel(context.Background())
+	go func() {
+		<-c.dead
+		kill()
+		in.CloseWithError(io.ErrClosedPipe)
+	}()
+	go func() {
+		c.finish(s.Windows.Run(ctx, line, in, outputWriter{c, &c.stdout}, outputWriter{c, &c.stderr}))
+		c.kill()
+	}()
+}
+
+func (s *Server) startScript(c *remoteCommand, script string) {
 	in, stdin := io.Pipe()
 	c.stdin = stdin
 	go func() {
@@ -440,7 +493,7 @@ func (s *WinRM) startScript(c *remoteCommand, script string) {
 var rootOf = regexp.MustCompile(`Text '([A-Za-z0-9+/=]*)'`)
 
 // script does what a script would do on Windows.
-func (s *WinRM) script(script string, stdin io.Reader, stdout, stderr io.Writer) int {
+func (s *Server) script(script string, stdin io.Reader, stdout, stderr io.Writer) int {
 	name, _, _ := strings.Cut(script, "\n")
 	root := ""
 	if m := rootOf.FindStringSubmatch(script); m != nil {
@@ -463,6 +516,9 @@ func (s *WinRM) script(script string, stdin io.Reader, stdout, stderr io.Writer)
 	case "# bake: get":
 		return told(getScript(stdout, root, strings.Contains(script, "'yes' -eq 'yes'")), stderr)
 	}
+	if s.PowerShell == nil && s.Windows != nil {
+		return s.Windows.powerShell(context.Background(), []string{"-command", script}, s.Windows.environment(), stdin, stdout, stderr)
+	}
 	if s.PowerShell == nil {
 		fmt.Fprintf(stderr, "no PowerShell for %q", script)
 		return 1
@@ -470,7 +526,10 @@ func (s *WinRM) script(script string, stdin io.Reader, stdout, stderr io.Writer)
 	return s.PowerShell(script, stdin, stdout, stderr)
 }
 
-func (s *WinRM) full(name string) string {
+func (s *Server) full(name string) string {
+	if s.Windows != nil {
+		return s.Windows.Path(name)
+	}
 	if name == "~" || strings.HasPrefix(name, "~/") {
 		return s.home + name[1:]
 	}
