@@ -1,0 +1,284 @@
+package wire
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// ErrGone is the error of what the other end can no longer answer.
+var ErrGone = errors.New("the plugin process went away")
+
+// RemoteError is an error that the other end has returned.
+type RemoteError string
+
+func (e RemoteError) Error() string { return string(e) }
+
+// MaxCalls is how many calls on one stream run at a time, if the arguments of all of
+// them take no more than [MaxMessage] bytes; further ones wait.
+const MaxCalls = 256
+
+// request and response are what stands before the arguments and the reply.
+type request struct {
+	ServiceMethod string
+	Seq           uint64
+}
+
+type response struct {
+	ServiceMethod string
+	Seq           uint64
+	Error         string
+}
+
+// Client calls methods of the other end of a stream. Calls may run side by side.
+type Client struct {
+	conn io.ReadWriteCloser
+	out  chan []byte
+	done chan struct{} // closed when nothing can be called any more
+
+	mu      sync.Mutex
+	seq     uint64
+	pending map[uint64]chan answer
+	err     error // why done is closed
+}
+
+type answer struct {
+	body any
+	err  error
+}
+
+// NewClient takes the stream over.
+func NewClient(conn io.ReadWriteCloser) *Client {
+	c := &Client{conn: conn, out: make(chan []byte), done: make(chan struct{}), pending: map[uint64]chan answer{}}
+	go c.read()
+	go c.write()
+	return c
+}
+
+// Close ends the stream; calls that are pending fail.
+func (c *Client) Close() error {
+	c.fail(ErrGone)
+	return c.conn.Close()
+}
+
+// Call sends args and puts the answer into reply, a pointer or nil. Without an answer
+// the error wraps [ErrGone]. The end of ctx ends the wait, not the call.
+func (c *Client) Call(ctx context.Context, method string, args, reply any) error {
+	body, err := Marshal(args)
+	if err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	ch := make(chan answer, 1)
+	seq, err := c.expect(ch)
+	if err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	head, err := Marshal(request{method, seq})
+	if err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	select {
+	case c.out <- append(head, body...):
+	case <-c.done: // ch has the error
+	case <-ctx.Done():
+		c.forget(seq)
+		return context.Cause(ctx)
+	}
+	select {
+	case a := <-ch:
+		if remote, ok := errors.AsType[RemoteError](a.err); ok {
+			return remote
+		}
+		if a.err != nil {
+			return fmt.Errorf("%s: %w", method, a.err)
+		}
+		if reply == nil {
+			return nil
+		}
+		if err := Assign(reply, a.body); err != nil {
+			return fmt.Errorf("%s: the plugin's answer: %w", method, err)
+		}
+		return nil
+	case <-ctx.Done():
+		c.forget(seq)
+		return context.Cause(ctx)
+	}
+}
+
+// expect prepares for the answer to a call.
+func (c *Client) expect(ch chan answer) (seq uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	c.seq++
+	c.pending[c.seq] = ch
+	return c.seq, nil
+}
+
+func (c *Client) forget(seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, seq)
+}
+
+// fail makes all calls fail, those that come as well.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	for _, ch := range c.pending {
+		ch <- answer{err: err}
+	}
+	clear(c.pending)
+	close(c.done)
+}
+
+func (c *Client) write() {
+	for {
+		select {
+		case call := <-c.out:
+			if _, err := c.conn.Write(call); err != nil {
+				c.fail(fmt.Errorf("%w: %w", ErrGone, err))
+				return
+			}
+		case <-c.done:
+			return
+		}
+	}
+}
+
+func (c *Client) read() {
+	r := bufio.NewReader(c.conn)
+	for {
+		var head response
+		body, _, err := readMessage(r, &head)
+		if err != nil {
+			c.fail(broken(err))
+			c.conn.Close()
+			return
+		}
+		c.mu.Lock()
+		ch := c.pending[head.Seq]
+		delete(c.pending, head.Seq)
+		c.mu.Unlock()
+		switch {
+		case ch == nil: // nobody waits any more
+		case head.Error != "":
+			ch <- answer{err: RemoteError(head.Error)}
+		default:
+			ch <- answer{body: body}
+		}
+	}
+}
+
+// broken is the error of a stream that ended with err.
+func broken(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrGone
+	}
+	return fmt.Errorf("%w: its connection broke: %w", ErrGone, err)
+}
+
+// readMessage reads the head of a call or of an answer, and what follows it, which takes
+// size bytes of memory.
+func readMessage(r Reader, head any) (body any, size int, err error) {
+	v, err := Decode(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := Assign(head, v); err != nil {
+		return nil, 0, fmt.Errorf("the head of a message: %w", err)
+	}
+	d := decoder{r: r, left: MaxMessage}
+	body, err = d.value(0)
+	return body, MaxMessage - d.left, cut(err)
+}
+
+// Method answers one kind of call. ctx ends when the stream does.
+type Method func(ctx context.Context, args any) (any, error)
+
+// Methods are what a stream answers, by "Service.Method".
+type Methods map[string]Method
+
+// Handle makes a Method of a function with typed arguments.
+func Handle[A any](fn func(ctx context.Context, args A) (any, error)) Method {
+	return func(ctx context.Context, v any) (any, error) {
+		var a A
+		if err := Assign(&a, v); err != nil {
+			return nil, fmt.Errorf("the arguments: %w", err)
+		}
+		return fn(ctx, a)
+	}
+}
+
+// Serve answers calls until the stream ends or ctx does, and closes the stream. find is
+// asked for methods that are not in the list, and may be nil. No method runs any more
+// when Serve returns.
+func Serve(ctx context.Context, conn io.ReadWriteCloser, methods Methods, find func(name string) Method) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	memory := semaphore.NewWeighted(MaxMessage)
+	var writing sync.Mutex
+	r := bufio.NewReader(conn)
+	for {
+		var head request
+		args, size, err := readMessage(r, &head)
+		if err != nil {
+			return
+		}
+		size = max(size, MaxMessage/MaxCalls)
+		if memory.Acquire(ctx, int64(size)) != nil {
+			return
+		}
+		m := methods[head.ServiceMethod]
+		if m == nil && find != nil {
+			m = find(head.ServiceMethod)
+		}
+		running.Go(func() {
+			defer memory.Release(int64(size))
+			answer := reply(ctx, head, m, args)
+			writing.Lock()
+			defer writing.Unlock()
+			if _, err := conn.Write(answer); err != nil {
+				cancel()
+			}
+		})
+	}
+}
+
+// reply calls a method, and makes the answer of what it returns.
+func reply(ctx context.Context, call request, m Method, args any) []byte {
+	head := response{ServiceMethod: call.ServiceMethod, Seq: call.Seq}
+	var result any
+	err := fmt.Errorf("rpc: can't find service %s", call.ServiceMethod)
+	if m != nil {
+		result, err = m(ctx, args)
+	}
+	var body []byte
+	if err == nil {
+		body, err = Marshal(result)
+	}
+	if err != nil {
+		if head.Error = err.Error(); head.Error == "" {
+			head.Error = "unknown error"
+		}
+		body, _ = Marshal(nil)
+	}
+	answer, _ := Marshal(head)
+	return append(answer, body...)
+}

@@ -1,0 +1,54 @@
+package wire
+
+import "fmt"
+
+// Message is a call or an answer that is passed on.
+type Message struct {
+	Method string
+	Seq    uint64
+	Error  string // of an answer
+	Body   any    // the arguments or the reply
+	Raw    []byte // all of it, as it came
+}
+
+// ReadMessage reads a whole call or answer. If there is an error, Raw holds what was
+// read before it.
+func ReadMessage(r Reader) (Message, error) {
+	c := &capture{r: r}
+	var head response
+	body, _, err := readMessage(c, &head)
+	return Message{Method: head.ServiceMethod, Seq: head.Seq, Error: head.Error, Body: body, Raw: c.read}, err
+}
+
+// capture keeps what is read.
+type capture struct {
+	r    Reader
+	read []byte
+}
+
+func (c *capture) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.read = append(c.read, b[:n]...)
+	return n, err
+}
+
+func (c *capture) ReadByte() (byte, error) {
+	b, err := c.r.ReadByte()
+	if err == nil {
+		c.read = append(c.read, b)
+	}
+	return b, err
+}
+
+// Request makes the bytes of a call, for a relay that has something to say itself.
+func Request(method string, seq uint64, args any) ([]byte, error) {
+	head, err := Marshal(request{method, seq})
+	if err != nil {
+		return nil, err
+	}
+	body, err := Marshal(args)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", method, err)
+	}
+	return append(head, body...), nil
+}

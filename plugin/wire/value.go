@@ -1,0 +1,367 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"slices"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+)
+
+// What a value from the other end may consist of, besides [MaxMessage].
+const (
+	maxType      = 256 << 10 // bytes of the JSON that describes its type
+	maxTypeDepth = 64        // brackets in each other in it
+	maxDigits    = 4096      // of a number that is sent as text
+	maxExponent  = 16384     // of a number, base 2
+)
+
+// EncodeConfig writes a value as configurations are sent: as JSON with its type. Marks
+// are removed; an unknown value is an error.
+func EncodeConfig(v cty.Value) ([]byte, error) {
+	v, _ = v.UnmarkDeep()
+	if !v.IsWhollyKnown() {
+		return nil, errors.New("a value that is not known cannot be sent to a plugin")
+	}
+	return ctyjson.Marshal(v, cty.DynamicPseudoType)
+}
+
+// DecodeConfig reads what [EncodeConfig] has written.
+func DecodeConfig(b []byte) (cty.Value, error) { return ctyjson.Unmarshal(b, cty.DynamicPseudoType) }
+
+// DecodeValue reads what a data source has returned. The value is wholly known.
+func DecodeValue(b []byte, form Form) (cty.Value, error) {
+	if len(b) > MaxMessage {
+		return cty.NilVal, fmt.Errorf("%w: a value of %d bytes", ErrLimit, len(b))
+	}
+	if form == Protobuf {
+		v, err := Decode(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			return cty.NilVal, cut(err)
+		}
+		return dynamicValue(v)
+	}
+	left := MaxMessage
+	v, err := readGob(b, &left)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return gobValue(v, &left)
+}
+
+// EncodeValue writes a value as a plugin does that was started with --protobuf.
+func EncodeValue(v cty.Value) ([]byte, error) {
+	if !v.IsWhollyKnown() || v.ContainsMarked() {
+		return nil, errors.New("a value that is unknown or marked cannot be sent")
+	}
+	t, err := ctyjson.MarshalType(v.Type())
+	if err != nil {
+		return nil, err
+	}
+	plain, err := plainData(v)
+	if err != nil {
+		return nil, err
+	}
+	return Marshal([]any{t, plain})
+}
+
+// plainData is a value as [Marshal] takes it.
+func plainData(v cty.Value) (any, error) {
+	t := v.Type()
+	switch {
+	case v.IsNull():
+		return nil, nil
+	case t == cty.String:
+		return v.AsString(), nil
+	case t == cty.Bool:
+		return v.True(), nil
+	case t == cty.Number:
+		if n, accuracy := v.AsBigFloat().Int64(); accuracy == big.Exact {
+			return n, nil
+		}
+		return v.AsBigFloat().Text('g', -1), nil
+	case t.IsObjectType(), t.IsMapType():
+		m := map[string]any{}
+		for k, e := range v.AsValueMap() {
+			var err error
+			if m[k], err = plainData(e); err != nil {
+				return nil, err
+			}
+		}
+		return m, nil
+	case t.IsListType(), t.IsSetType(), t.IsTupleType():
+		list := []any{}
+		for _, e := range v.AsValueSlice() {
+			p, err := plainData(e)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, p)
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("a %s cannot be sent", t.FriendlyName())
+}
+
+// dynamicValue makes a value of a list of its type, as JSON, and plain data.
+func dynamicValue(v any) (cty.Value, error) {
+	pair, ok := v.([]any)
+	if !ok || len(pair) != 2 {
+		return cty.NilVal, errors.New("a value without its type")
+	}
+	text, ok := pair[0].([]byte)
+	if s, isText := pair[0].(string); isText {
+		text, ok = []byte(s), true
+	}
+	if !ok {
+		return cty.NilVal, errors.New("a value without its type")
+	}
+	t, err := typeOf(text)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return valueOf(pair[1], t)
+}
+
+func typeOf(text []byte) (t cty.Type, err error) {
+	depth := 0
+	for _, c := range text {
+		switch c {
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		}
+		if depth > maxTypeDepth {
+			return t, fmt.Errorf("%w: a type that is nested more than %d levels deep", ErrLimit, maxTypeDepth)
+		}
+	}
+	if len(text) > maxType {
+		return t, fmt.Errorf("%w: a type of %d bytes", ErrLimit, len(text))
+	}
+	if err := json.Unmarshal(text, &t); err != nil {
+		return t, fmt.Errorf("the type of a value: %w", err)
+	}
+	if t == cty.NilType {
+		return t, errors.New("a value without its type")
+	}
+	return t, nil
+}
+
+// gobValue reads a value as cty wrote it when it still knew gob: a struct {Version, Ty,
+// V} in a gob of its own.
+func gobValue(v any, left *int) (cty.Value, error) {
+	m, err := gobOf(v, left)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	t, err := gobCtyType(m["Ty"], left, 0)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	data, err := gobData(m["V"], left)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return valueOf(data, t)
+}
+
+// gobData replaces what is particular to gob in a value by plain data.
+func gobData(v any, left *int) (any, error) {
+	switch v := v.(type) {
+	case gobInterface:
+		b, isBytes := v.value.([]byte)
+		switch {
+		case isBytes && strings.HasSuffix(v.name, "big.Float"):
+			return gobNumber(b)
+		case isBytes && strings.HasSuffix(v.name, "set.Set"):
+			m, err := gobOf(b, left)
+			if err != nil {
+				return nil, err
+			}
+			return gobData(m["Values"], left)
+		}
+		return gobData(v.value, left)
+	case []any:
+		for i, e := range v {
+			var err error
+			if v[i], err = gobData(e, left); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k, e := range v {
+			var err error
+			if v[k], err = gobData(e, left); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return v, nil
+}
+
+// gobNumber reads a [big.Float] as it encodes itself.
+func gobNumber(b []byte) (*big.Float, error) {
+	f := new(big.Float)
+	if len(b) > maxDigits {
+		return nil, errNumber
+	}
+	if err := f.GobDecode(b); err != nil {
+		return nil, fmt.Errorf("a number: %w", err)
+	}
+	return f, nil
+}
+
+var errNumber = fmt.Errorf("%w: a number that is too large, too small or too exact", ErrLimit)
+
+// number checks that a number can be written out.
+func number(f *big.Float) (cty.Value, error) {
+	if e := f.MantExp(nil); f.IsInf() || e > maxExponent || e < -maxExponent || f.Prec() > maxExponent {
+		return cty.NilVal, errNumber
+	}
+	return cty.NumberVal(f), nil
+}
+
+// valueOf makes a value of type t of plain data.
+func valueOf(v any, t cty.Type) (cty.Value, error) {
+	wrong := func() (cty.Value, error) {
+		return cty.NilVal, fmt.Errorf("%s where %s is expected", kind(v), t.FriendlyName())
+	}
+	if _, unknown := v.(Ext); unknown {
+		return cty.NilVal, errors.New("a value that is not known")
+	}
+	if v == nil {
+		return cty.NullVal(t), nil
+	}
+	switch {
+	case t == cty.DynamicPseudoType:
+		return dynamicValue(v)
+	case t == cty.Bool:
+		if b, ok := v.(bool); ok {
+			return cty.BoolVal(b), nil
+		}
+	case t == cty.String:
+		switch v := v.(type) {
+		case string:
+			return cty.StringVal(strings.ToValidUTF8(v, "\uFFFD")), nil
+		case []byte:
+			return cty.StringVal(strings.ToValidUTF8(string(v), "\uFFFD")), nil
+		}
+	case t == cty.Number:
+		return numberOf(v)
+	case t.IsListType(), t.IsSetType(), t.IsTupleType():
+		if list, ok := v.([]any); ok {
+			return listOf(list, t)
+		}
+	case t.IsMapType(), t.IsObjectType():
+		if m, ok := v.(map[string]any); ok {
+			return mapOf(m, t)
+		}
+	}
+	return wrong()
+}
+
+func numberOf(v any) (cty.Value, error) {
+	switch v := v.(type) {
+	case int64:
+		return cty.NumberIntVal(v), nil
+	case uint64:
+		return cty.NumberUIntVal(v), nil
+	case float64:
+		if math.IsNaN(v) {
+			return cty.NilVal, errors.New("a number that is none")
+		}
+		return number(big.NewFloat(v))
+	case *big.Float:
+		return number(v)
+	case string:
+		if len(v) > maxDigits {
+			return cty.NilVal, errNumber
+		}
+		n, err := cty.ParseNumberVal(v)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		return number(n.AsBigFloat())
+	}
+	return cty.NilVal, fmt.Errorf("%s where a number is expected", kind(v))
+}
+
+func listOf(list []any, t cty.Type) (cty.Value, error) {
+	if t.IsTupleType() && t.Length() != len(list) {
+		return cty.NilVal, fmt.Errorf("a list of %d where %d values are expected", len(list), t.Length())
+	}
+	values := make([]cty.Value, len(list))
+	for i, e := range list {
+		var et cty.Type
+		if t.IsTupleType() {
+			et = t.TupleElementType(i)
+		} else {
+			et = t.ElementType()
+		}
+		var err error
+		if values[i], err = valueOf(e, et); err != nil {
+			return cty.NilVal, fmt.Errorf("[%d]: %w", i, err)
+		}
+	}
+	switch {
+	case t.IsTupleType():
+		return cty.TupleVal(values), nil
+	case len(values) == 0 && t.IsSetType():
+		return cty.SetValEmpty(t.ElementType()), nil
+	case len(values) == 0:
+		return cty.ListValEmpty(t.ElementType()), nil
+	case !oneType(values):
+		return cty.NilVal, errors.New("a list of values of different types")
+	case t.IsSetType():
+		return cty.SetVal(values), nil
+	}
+	return cty.ListVal(values), nil
+}
+
+func mapOf(m map[string]any, t cty.Type) (cty.Value, error) {
+	values := map[string]cty.Value{}
+	list := make([]cty.Value, 0, len(m))
+	for k, e := range m {
+		et := cty.NilType
+		switch {
+		case t.IsMapType():
+			et = t.ElementType()
+		case t.HasAttribute(k):
+			et = t.AttributeType(k)
+		default:
+			return cty.NilVal, fmt.Errorf("an attribute %.40q that its type does not have", k)
+		}
+		v, err := valueOf(e, et)
+		if err != nil {
+			return cty.NilVal, fmt.Errorf("%.40q: %w", k, err)
+		}
+		values[k], list = v, append(list, v)
+	}
+	switch {
+	case t.IsObjectType():
+		for k, et := range t.AttributeTypes() {
+			if _, ok := values[k]; !ok {
+				values[k] = cty.NullVal(et)
+			}
+		}
+		return cty.ObjectVal(values), nil
+	case len(values) == 0:
+		return cty.MapValEmpty(t.ElementType()), nil
+	case !oneType(list):
+		return cty.NilVal, errors.New("a map of values of different types")
+	}
+	return cty.MapVal(values), nil
+}
+
+// oneType says whether a collection can hold values, which must be of one type.
+func oneType(values []cty.Value) bool {
+	return !slices.ContainsFunc(values, func(v cty.Value) bool { return !v.Type().Equals(values[0].Type()) })
+}
