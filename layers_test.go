@@ -25,7 +25,7 @@ var rules = []rule{
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema"}, "documentation comes from the options of components, and from nothing else"},
-	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "config", "config/lang", "engine", "internal/...", "run/localcloud", "step", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
+	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "internal/...", "run/localcloud", "step", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
 	{"internal/local", []string{"cloud/..."}, "the one door from bake to the embedded cloud, which needs Linux"},

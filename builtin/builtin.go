@@ -60,10 +60,17 @@ type Parts struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Catalog holds every component there is.
+// Catalog holds every component that is built in.
 type Catalog struct {
-	engine.Components
-	DataSources component.Registry[datasource.DataSource]
+	Builders       component.Registry[builder.Builder]
+	Provisioners   component.Registry[provisioner.Provisioner]
+	PostProcessors component.Registry[postprocessor.PostProcessor]
+	DataSources    component.Registry[datasource.DataSource]
+}
+
+// Components are those of the catalog, for a template that needs no others.
+func (c Catalog) Components() engine.Components {
+	return engine.Components{Builders: c.Builders, Provisioners: c.Provisioners, PostProcessors: c.PostProcessors, DataSources: c.DataSources}
 }
 
 // Catalog makes every component.
@@ -76,37 +83,35 @@ func (p Parts) Catalog() Catalog {
 	}
 	p.Cloud.Watchers = &amazon.Watchers{}
 	return Catalog{
-		engine.Components{
-			Builders: component.NewRegistry[builder.Builder](
-				chroot.Factory(p.Cloud),
-				ebs.Factory(p.Cloud),
-				ebssurrogate.Factory(p.Cloud),
-				ebsvolume.Factory(p.Cloud),
-				instance.Factory(p.Cloud),
-				filebuilder.Component(),
-				null.Component(),
-			),
-			Provisioners: component.NewRegistry[provisioner.Provisioner](
-				ansible.Component(p.Connect),
-				breakpoint.Component(p.Terminal),
-				file.Component(),
-				powershell.Component(),
-				shell.Component(),
-				shelllocal.Component(),
-				sleep.Component(),
-				windowsrestart.Component(),
-				windowsshell.Component(),
-			),
-			PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
-				amiimport.Factory(p.Cloud),
-				artifice.Component(),
-				checksum.Component(),
-				compress.Component(),
-				manifest.Component(p.Now),
-				ppshelllocal.Component(),
-			),
-		},
-		component.NewRegistry[datasource.DataSource](
+		Builders: component.NewRegistry[builder.Builder](
+			chroot.Factory(p.Cloud),
+			ebs.Factory(p.Cloud),
+			ebssurrogate.Factory(p.Cloud),
+			ebsvolume.Factory(p.Cloud),
+			instance.Factory(p.Cloud),
+			filebuilder.Component(),
+			null.Component(),
+		),
+		Provisioners: component.NewRegistry[provisioner.Provisioner](
+			ansible.Component(p.Connect),
+			breakpoint.Component(p.Terminal),
+			file.Component(),
+			powershell.Component(),
+			shell.Component(),
+			shelllocal.Component(),
+			sleep.Component(),
+			windowsrestart.Component(),
+			windowsshell.Component(),
+		),
+		PostProcessors: component.NewRegistry[postprocessor.PostProcessor](
+			amiimport.Factory(p.Cloud),
+			artifice.Component(),
+			checksum.Component(),
+			compress.Component(),
+			manifest.Component(p.Now),
+			ppshelllocal.Component(),
+		),
+		DataSources: component.NewRegistry[datasource.DataSource](
 			amidata.Factory(p.Cloud, p.Env),
 			httpdata.Component(),
 			nulldata.Component(),

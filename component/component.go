@@ -4,10 +4,7 @@
 package component
 
 import (
-	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -115,49 +112,3 @@ func (f *Definition[O, C]) New(in schema.Input) (c C, diags hcl.Diagnostics) {
 	}
 	return f.make(&o, src), diags
 }
-
-// Registry is a closed set of factories. It is built by explicit calls, never
-// by init, so a test can hold a registry of exactly what it needs.
-type Registry[C any] map[string]Factory[C]
-
-// NewRegistry panics when two factories have the same name.
-func NewRegistry[C any](fs ...Factory[C]) Registry[C] {
-	r := Registry[C]{}
-	for _, f := range fs {
-		if _, dup := r[f.Name()]; dup {
-			panic(fmt.Sprintf("component %q registered twice", f.Name()))
-		}
-		r[f.Name()] = f
-	}
-	return r
-}
-
-// Observe returns the same factories, each of which hands observe the outline of every
-// component that it finds nothing wrong with when it is checked.
-func (r Registry[C]) Observe(observe func(component any)) Registry[C] {
-	out := Registry[C]{}
-	for name, f := range r {
-		out[name] = observed[C]{f, observe}
-	}
-	return out
-}
-
-type observed[C any] struct {
-	Factory[C]
-	observe func(any)
-}
-
-// Check implements [Factory].
-func (f observed[C]) Check(in schema.Input) hcl.Diagnostics {
-	c, diags := f.Outline(in)
-	if !diags.HasErrors() {
-		f.observe(c)
-	}
-	if err := Close(c); err != nil {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: fmt.Sprintf("%s: %s.", f.Name(), err)})
-	}
-	return diags
-}
-
-// Names returns the names in order.
-func (r Registry[C]) Names() []string { return slices.Sorted(maps.Keys(r)) }

@@ -11,7 +11,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"bake/component"
 	"bake/config/lang"
+	"bake/datasource"
 	"bake/internal/debuglog"
 	"bake/internal/envvar"
 	"bake/internal/limits"
@@ -63,6 +65,9 @@ type loader struct {
 }
 
 func newLoader(ctx context.Context, o Options) *loader {
+	if o.DataSources == nil {
+		o.DataSources = component.Registry[datasource.DataSource]{}
+	}
 	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}, log: debuglog.From(ctx)}
 	secrets := cmp.Or(o.Secrets, new(redact.Set))
 	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil)}}
@@ -185,7 +190,9 @@ func (l *loader) plugins() hcl.Diagnostics {
 		for _, p := range plugins {
 			i := slices.IndexFunc(l.t.Plugins, func(q Plugin) bool { return q.Name == p.Name })
 			if i >= 0 {
-				diags = append(diags, l.t.Plugins[i].also(p)...)
+				var more hcl.Diagnostics
+				l.t.Plugins[i], more = also(l.t.Plugins[i], p)
+				diags = append(diags, more...)
 				continue
 			}
 			l.t.Plugins = append(l.t.Plugins, p)

@@ -2,9 +2,7 @@ package config
 
 import (
 	"context"
-	"strings"
 
-	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
 )
 
@@ -25,25 +23,15 @@ func LoadRequirements(ctx context.Context, o Options) (*Template, hcl.Diagnostic
 	return l.t, Merge(append(syntax, diags...), l.plugins())
 }
 
-// also makes p meet what q, another requirement of the same name, asks for too:
+// also returns p with what q, another requirement of the same name, asks for too:
 // several files may need the same plugin.
-func (p *Plugin) also(q Plugin) hcl.Diagnostics {
+func also(p, q Plugin) (Plugin, hcl.Diagnostics) {
 	if !p.Is(q.Source) {
-		return problem(&q.Range, "Two plugins with the same name", "The name %q is already used for the plugin %s, at %s; this one is %s. Rename one of them.",
+		return p, problem(&q.Range, "Two plugins with the same name", "The name %q is already used for the plugin %s, at %s; this one is %s. Rename one of them.",
 			q.Name, p.Source, p.Range, q.Source)
 	}
 	if p.Version != q.Version {
 		p.Version += ", " + q.Version
 	}
-	return nil
-}
-
-// Is says whether the requirement is one of the plugin that source names.
-func (p Plugin) Is(source string) bool { return strings.EqualFold(p.Source, source) }
-
-// Allows says whether a plugin of this version meets the requirement.
-func (p Plugin) Allows(release string) bool {
-	c, err := version.NewConstraint(p.Version)
-	v, verr := version.NewVersion(release)
-	return err == nil && verr == nil && c.Check(v)
+	return p, nil
 }

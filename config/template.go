@@ -3,7 +3,6 @@ package config
 
 import (
 	"context"
-	"path"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ type Options struct {
 	Env      []string // "NAME=value"; PKR_VAR_name sets a variable, env("NAME") reads any
 	Cwd      string   // absolute; what relative paths in Path and VarFiles start from, and path.cwd
 
-	DataSources component.Registry[datasource.DataSource]
+	DataSources component.Finder[datasource.DataSource] // nil: there are none
 
 	// ReadData lets data sources run. They do when something needs their values.
 	// Without it their values are unknown, of the types that they export.
@@ -91,30 +90,30 @@ func (t *Template) Secrets() *redact.Set { return t.secrets }
 // templates. It is for those that decoding a [Component]'s Input gives.
 func (t *Template) Explain(diags hcl.Diagnostics) hcl.Diagnostics { return t.scope.Explain(diags) }
 
-// Lookup finds the factory for a type that the template names. The name under
-// which a plugin is required is the prefix of its components, so that with
-// aws = { source = "github.com/hashicorp/amazon", ... } aws-ebs is amazon-ebs.
-func Lookup[C any](t *Template, r component.Registry[C], typ string) (component.Factory[C], bool) {
-	if f, ok := r[typ]; ok {
-		return f, true
-	}
-	for _, p := range t.Plugins {
-		if rest, ok := strings.CutPrefix(typ, p.Name); ok && (rest == "" || rest[0] == '-') {
-			if f, ok := r[path.Base(p.Source)+rest]; ok {
-				return f, true
-			}
+// Find returns the factory of a component whose type is written at that place. Without
+// one, the diagnostics say why; what says the kind of component.
+func Find[C any](t *Template, f component.Finder[C], what, typ string, at hcl.Range) (component.Factory[C], hcl.Diagnostics) {
+	factory, said := f.Find(typ, t.Plugins)
+	var diags hcl.Diagnostics
+	for _, d := range said {
+		placed := *d
+		if d.Subject == nil {
+			placed.Subject = &at
 		}
+		diags = append(diags, &placed)
 	}
-	return nil, false
+	if factory != nil || diags.HasErrors() {
+		return factory, diags
+	}
+	hint := lang.DidYouMean(typ, f.Names())
+	if hint == "" {
+		hint = " Built in: " + strings.Join(f.Names(), ", ") + "."
+	}
+	return nil, append(diags, problem(&at, "Unknown "+what, "There is no %s of type %q.%s", what, typ, hint)...)
 }
 
 // Plugin is an entry of required_plugins.
-type Plugin struct {
-	Name    string
-	Source  string // such as github.com/hashicorp/amazon
-	Version string // constraint
-	Range   hcl.Range
-}
+type Plugin = component.Requirement
 
 // Build is one build block with one of its sources: what makes one image.
 type Build struct {

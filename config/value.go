@@ -102,17 +102,16 @@ func (l *loader) define(n *lang.Node, what, name string) hcl.Diagnostics {
 // read computes the value of a data source, or what is known of it if data
 // sources are not to run.
 func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-	factory, ok := Lookup(l.t, l.o.DataSources, block.Labels[0])
-	if !ok {
-		return cty.DynamicVal, problem(&block.LabelRanges[0], "Unknown data source", "There is no data source of type %q.%s",
-			block.Labels[0], lang.DidYouMean(block.Labels[0], l.o.DataSources.Names()))
+	factory, found := Find(l.t, l.o.DataSources, "data source", block.Labels[0], block.LabelRanges[0])
+	if factory == nil {
+		return cty.DynamicVal, found
 	}
 	in := schema.Input{
 		Body: block.Body, Context: ec, Secret: l.t.secrets.Add,
 		Render: Render(gotemplate.Context{BuildType: block.Labels[0], Start: l.o.Now, Version: LanguageVersion}),
 	}
 	if !l.o.ReadData {
-		diags := factory.Check(in)
+		diags := append(found, factory.Check(in)...)
 		exports := factory.Exports(in)
 		if exports.Open {
 			return cty.DynamicVal, diags
@@ -124,6 +123,7 @@ func (l *loader) read(ctx context.Context, block *hcl.Block, ec *hcl.EvalContext
 		return cty.ObjectVal(types), diags
 	}
 	source, diags := factory.New(in)
+	diags = append(found, diags...)
 	if diags.HasErrors() {
 		return cty.DynamicVal, diags
 	}

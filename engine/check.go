@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -13,7 +12,6 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config"
-	"bake/config/lang"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
 	"bake/step"
@@ -59,18 +57,19 @@ func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
 
 // builder checks the builder of b. One that there is not may export anything.
 func (ck *checker) builder(ctx context.Context, b *config.Build) hcl.Diagnostics {
-	f, diags := find(ck.template, ck.components.Builders, "builder", b.Builder)
+	f, diags := config.Find(ck.template, ck.components.Builders, "builder", b.Type, b.Builder.TypeRange)
 	if f == nil {
 		ck.exports[b] = withCommon(component.Exports{Open: true})
 		return diags
 	}
-	in, diags := ck.input(ctx, b, b.Builder, cty.NilVal)
+	in, more := ck.input(ctx, b, b.Builder, cty.NilVal)
+	diags = append(diags, more...)
 	diags = append(diags, ck.template.Explain(f.Check(in))...)
 	ck.exports[b] = withCommon(f.Exports(in))
 	return diags
 }
 
-func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.Component, r component.Registry[C], what string, build cty.Value) hcl.Diagnostics {
+func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.Component, r component.Finder[C], what string, build cty.Value) hcl.Diagnostics {
 	key := checked{block: c.Block()}
 	if c.Refers("build") {
 		exports := ck.exports[b]
@@ -82,7 +81,7 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	if diags, ok := ck.done[key]; ok {
 		return diags
 	}
-	f, diags := find(ck.template, r, what, c)
+	f, diags := config.Find(ck.template, r, what, c.Type, c.TypeRange)
 	if f != nil {
 		in, more := ck.input(ctx, b, c, build)
 		diags = append(diags, more...)
@@ -90,21 +89,6 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	}
 	ck.done[key] = diags
 	return diags
-}
-
-// find returns the factory of a component, or says that there is none.
-func find[C any](t *config.Template, r component.Registry[C], what string, c *config.Component) (component.Factory[C], hcl.Diagnostics) {
-	if f, ok := config.Lookup(t, r, c.Type); ok {
-		return f, nil
-	}
-	hint := lang.DidYouMean(c.Type, r.Names())
-	if hint == "" {
-		hint = " Built in: " + strings.Join(r.Names(), ", ") + "."
-	}
-	return nil, hcl.Diagnostics{{
-		Severity: hcl.DiagError, Summary: "Unknown " + what, Subject: &c.TypeRange,
-		Detail: fmt.Sprintf("There is no %s of type %q.%s", what, c.Type, hint),
-	}}
 }
 
 // maker makes components of blocks.
@@ -139,12 +123,12 @@ func (m *maker) secret(s string) {
 
 // newComponent decodes a component's options with the values of build.* that are
 // known now, and makes it. The caller closes it. The error is hcl.Diagnostics.
-func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Registry[C], build cty.Value) (made C, err error) {
+func newComponent[C any](ctx context.Context, m *maker, b *config.Build, c *config.Component, r component.Finder[C], build cty.Value) (made C, err error) {
 	in, diags := m.input(ctx, b, c, build)
 	if diags.HasErrors() {
 		return made, diags
 	}
-	f, diags := find(m.template, r, "component", c)
+	f, diags := config.Find(m.template, r, "component", c.Type, c.TypeRange)
 	if f == nil {
 		return made, diags
 	}

@@ -14,6 +14,7 @@ import (
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
+	"bake/datasource"
 	"bake/internal/limits"
 	"bake/postprocessor"
 	"bake/provisioner"
@@ -22,9 +23,10 @@ import (
 
 // Components are all that a template can use.
 type Components struct {
-	Builders       component.Registry[builder.Builder]
-	Provisioners   component.Registry[provisioner.Provisioner]
-	PostProcessors component.Registry[postprocessor.PostProcessor]
+	Builders       component.Finder[builder.Builder]
+	Provisioners   component.Finder[provisioner.Provisioner]
+	PostProcessors component.Finder[postprocessor.PostProcessor]
+	DataSources    component.Finder[datasource.DataSource] // for whoever reads the template
 }
 
 // Options says which builds are run, and how.

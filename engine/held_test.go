@@ -263,8 +263,9 @@ build {
 }
 `)
 	c := f.world.components()
-	v := &varied{Factory: c.Builders["machine"]}
-	c.Builders["machine"] = v
+	machine, _ := c.Builders.Find("machine", nil)
+	v := &varied{Factory: machine}
+	c.Builders = component.Registry[builder.Builder]{"machine": v}
 	f.options.Run.Force, f.options.OnError = true, engine.Abort
 	diags := engine.Check(t.Context(), f.template, c, f.options)
 	var texts []string
@@ -284,7 +285,7 @@ build {
 func TestObservedIsClosed(t *testing.T) {
 	f := newFixture(t, living)
 	c := f.world.holding()
-	c.Builders = c.Builders.Observe(func(any) {})
+	c.Builders = component.Observe(c.Builders, func(any) {})
 	if diags := engine.Check(t.Context(), f.template, c, f.options); diags.HasErrors() {
 		t.Fatal(diags)
 	}

@@ -44,7 +44,7 @@ type Options struct {
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
 	// Components makes what the template can use. Nil: all that is built in.
-	Components func(builtin.Parts) builtin.Catalog
+	Components func(builtin.Parts) engine.Components
 
 	// Emit gets every event, free of secrets, after it was written to the log. It is
 	// called by one goroutine at a time, and not after Build has returned. It may be nil.
@@ -120,7 +120,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		o.Stop = context.Background()
 	}
 	if o.Components == nil {
-		o.Components = builtin.Parts.Catalog
+		o.Components = func(p builtin.Parts) engine.Components { return p.Catalog().Components() }
 	}
 	if o.Template.Now.IsZero() {
 		o.Template.Now = o.Now()
@@ -227,7 +227,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 			options.OnError = engine.Cleanup
 		}
 	}
-	ended, diags := runToEnd(ctx, stop, teardown, template, all.Components, options)
+	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
 	if stop.Err() == nil && teardown.Err() != nil {
 		deleteFiles(ctx, ledger)
 	}

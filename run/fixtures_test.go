@@ -32,7 +32,7 @@ func validateFixture(t *testing.T, path string) hcl.Diagnostics {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	found, err := run.Check(t.Context(), run.Template{Options: config.Options{Path: path, Cwd: cwd, Now: start}}, builtin.Parts{})
+	found, err := run.Check(t.Context(), run.Template{Options: config.Options{Path: path, Cwd: cwd, Now: start}}, builtin.Parts{}.Catalog().Components())
 	var broken *run.TemplateError
 	if err != nil && !errors.As(err, &broken) {
 		t.Fatal(err)

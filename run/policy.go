@@ -6,9 +6,10 @@ import (
 	"slices"
 
 	"bake/builder/amazon"
-	"bake/builtin"
+	"bake/component"
 	"bake/config"
 	"bake/config/lang"
+	"bake/engine"
 	"bake/step"
 )
 
@@ -16,7 +17,7 @@ import (
 // in AWS, as far as that is known without reading data sources. What is wrong is a
 // *[TemplateError]. It is an error if no selected build has a builder or a
 // post-processor that needs something there.
-func Policy(ctx context.Context, t Template, parts builtin.Parts) (amazon.Policy, Diagnosis, error) {
+func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Policy, Diagnosis, error) {
 	var read, run []amazon.Permitted
 	observe := func(found *[]amazon.Permitted) func(any) {
 		return func(component any) {
@@ -25,9 +26,8 @@ func Policy(ctx context.Context, t Template, parts builtin.Parts) (amazon.Policy
 			}
 		}
 	}
-	all := parts.Catalog()
-	all.DataSources = all.DataSources.Observe(observe(&read))
-	all.Builders, all.PostProcessors = all.Builders.Observe(observe(&run)), all.PostProcessors.Observe(observe(&run))
+	all.DataSources = component.Observe(all.DataSources, observe(&read))
+	all.Builders, all.PostProcessors = component.Observe(all.Builders, observe(&run)), component.Observe(all.PostProcessors, observe(&run))
 	t.SecretsManager = func(_ context.Context, name string) (string, error) {
 		read = append(read, amazon.Secret(name))
 		return "", lang.ErrNotLookedUp

@@ -14,7 +14,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"bake/builtin"
 	"bake/config"
 	"bake/engine"
 	"bake/internal/login"
@@ -79,15 +78,15 @@ func (e *TemplateError) Error() string { return e.Diags.Error() }
 
 // Check reads a template and decodes all that it would run. What is wrong is a
 // *TemplateError; without an error, the diagnosis holds what is only doubtful.
-func Check(ctx context.Context, t Template, parts builtin.Parts) (Diagnosis, error) {
-	return check(ctx, t, parts.Catalog(), step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
+func Check(ctx context.Context, t Template, all engine.Components) (Diagnosis, error) {
+	return check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
 }
 
-func check(ctx context.Context, t Template, all builtin.Catalog, run step.Invocation) (Diagnosis, error) {
+func check(ctx context.Context, t Template, all engine.Components, run step.Invocation) (Diagnosis, error) {
 	t.DataSources = all.DataSources
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
-		diags = config.Merge(diags, engine.Check(ctx, template, all.Components, engine.Options{
+		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
 			Only: t.Only, Except: t.Except, Run: run, Start: run.Start,
 		}))
 	}

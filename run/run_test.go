@@ -503,13 +503,13 @@ source "file" "f" {
 }
 build { sources = ["amazon-ebs.a", "file.f"] }
 `)
-	policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{})
+	policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components())
 	text, merr := json.Marshal(policy)
 	if err != nil || merr != nil || !strings.Contains(string(text), "ec2:RunInstances") || strings.Contains(string(text), "ssm:") {
 		t.Errorf("%v, %v: %s", err, merr, text)
 	}
 	o.Template.Only = []string{"file.f"}
-	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
+	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components()); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
 		t.Errorf("a file needs nothing in AWS: %v", err)
 	}
 	if b.exists("image") || b.exists("state") {

@@ -60,7 +60,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 		p.say("Syntax-only check passed. Everything looks okay.")
 		return nil
 	}
-	doubts, err := run.Check(ctx, template, p.parts())
+	doubts, err := run.Check(ctx, template, p.parts().Catalog().Components())
 	if err != nil {
 		return err
 	}

@@ -5,46 +5,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"bake/internal/knownplugins"
 )
-
-// plugin is an entry of required_plugins.
-type plugin struct{ name, source string }
-
-// ownPlugins are the plugins whose components do not come with the program, and
-// where each is published if not by HashiCorp. Their names are the prefixes of
-// the names of their components.
-var ownPlugins = map[string]string{
-	"alicloud": "", "amazon": "", "ansible": "", "azure": "", "chef": "", "cloudstack": "", "converge": "", "digitalocean": "",
-	"docker": "", "exoscale": "github.com/exoscale/exoscale", "googlecompute": "", "goss": "github.com/YaleUniversity/goss",
-	"hcloud": "github.com/hetznercloud/hcloud", "hyperone": "", "hyperv": "", "inspec": "", "jdcloud": "",
-	"linode": "github.com/linode/linode", "lxc": "", "lxd": "", "ncloud": "", "nutanix": "github.com/nutanix-cloud-native/nutanix",
-	"oneandone": "", "openstack": "", "oracle": "", "outscale": "github.com/outscale/outscale",
-	"parallels": "github.com/Parallels/parallels", "profitbricks": "", "proxmox": "", "puppet": "", "qemu": "", "salt": "",
-	"scaleway": "github.com/scaleway/scaleway", "tencentcloud": "", "triton": "", "ucloud": "github.com/ucloud/ucloud",
-	"upcloud": "github.com/UpCloudLtd/upcloud", "vagrant": "", "virtualbox": "", "vmware": "", "vsphere": "",
-	"vultr": "github.com/vultr/vultr", "windows-update": "github.com/rgl/windows-update", "yandex": "",
-}
 
 // requirePlugin notes the plugin that a component comes with.
 func (c *converter) requirePlugin(component string) {
-	name := component
-	for {
-		source, ok := ownPlugins[name]
-		if ok {
-			if source == "" {
-				source = "github.com/hashicorp/" + name
-			}
-			p := plugin{name, source}
-			if i, have := slices.BinarySearchFunc(c.plugins, p, func(a, b plugin) int { return strings.Compare(a.name, b.name) }); !have {
-				c.plugins = slices.Insert(c.plugins, i, p)
-			}
-			return
-		}
-		i := strings.LastIndexByte(name, '-')
-		if i < 0 {
-			return
-		}
-		name = name[:i]
+	p, ok := knownplugins.Of(component)
+	if !ok {
+		return
+	}
+	if i, have := slices.BinarySearchFunc(c.plugins, p, func(a, b knownplugins.Plugin) int { return strings.Compare(a.Name, b.Name) }); !have {
+		c.plugins = slices.Insert(c.plugins, i, p)
 	}
 }
 

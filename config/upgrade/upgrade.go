@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"bake/config/schema"
+	"bake/internal/knownplugins"
 )
 
 // Options says how to convert.
@@ -53,9 +54,9 @@ type converter struct {
 	o     Options
 	diags hcl.Diagnostics
 
-	comments []string // of the root
-	version  string   // packer.required_version
-	plugins  []plugin // required, by name
+	comments []string              // of the root
+	version  string                // packer.required_version
+	plugins  []knownplugins.Plugin // required, by name
 
 	vars     map[string]*variable // by their names in JSON
 	varOrder []*variable

@@ -167,7 +167,7 @@ func (c *converter) packer() block {
 	if len(c.plugins) > 0 {
 		req := block{typ: "required_plugins"}
 		for _, pl := range c.plugins {
-			req.body.attrs = append(req.body.attrs, attribute{pl.name, writeObject([]string{"source = " + quoted(pl.source), `version = "~> 1"`})})
+			req.body.attrs = append(req.body.attrs, attribute{pl.Name, writeObject([]string{"source = " + quoted(pl.Source), "version = " + quoted(pl.Version)})})
 		}
 		p.body.add(req, true)
 	}

@@ -6,7 +6,7 @@ packer {
     }
     windows-update = {
       source  = "github.com/rgl/windows-update"
-      version = "~> 1"
+      version = ">= 0.14.0"
     }
   }
 }

@@ -1,0 +1,73 @@
+// Package knownplugins knows which public plugin a component comes with, so that a
+// template can be told what it needs. It is a matter of names: nothing is looked up.
+package knownplugins
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Plugin is a public plugin.
+type Plugin struct {
+	Name    string // the prefix of its components
+	Source  string // such as github.com/hashicorp/qemu
+	Version string // a constraint that its current releases meet
+}
+
+// published says where plugins are published if not by HashiCorp, and which versions
+// there are if not 1.x.
+var published = map[string]struct{ source, version string }{
+	"alicloud": {}, "amazon": {}, "ansible": {}, "azure": {}, "chef": {}, "cloudstack": {}, "converge": {}, "docker": {},
+	"googlecompute": {}, "hyperone": {}, "hyperv": {}, "inspec": {}, "jdcloud": {}, "lxc": {}, "lxd": {}, "ncloud": {},
+	"oneandone": {}, "openstack": {}, "oracle": {}, "profitbricks": {}, "proxmox": {}, "puppet": {}, "qemu": {}, "salt": {},
+	"tencentcloud": {}, "triton": {}, "vagrant": {}, "virtualbox": {}, "vmware": {}, "vsphere": {}, "yandex": {},
+
+	"amazon-ami-management": {"github.com/wata727/amazon-ami-management", ""},
+	"digitalocean":          {"github.com/digitalocean/digitalocean", ""},
+	"exoscale":              {"github.com/exoscale/exoscale", ">= 0.1.0"},
+	"external":              {"github.com/joomcode/external", ">= 0.0.1"},
+	"git":                   {"github.com/ethanmdavidson/git", ">= 0.6.0"},
+	"goss":                  {"github.com/YaleUniversity/goss", "~> 3"},
+	"hcloud":                {"github.com/hetznercloud/hcloud", ""},
+	"host-info":             {"github.com/stromweld/host-info", ">= 0.0.1"},
+	"huaweicloud":           {"github.com/huaweicloud/huaweicloud", ""},
+	"libvirt":               {"github.com/thomasklein94/libvirt", ">= 0.5.0"},
+	"linode":                {"github.com/linode/linode", ""},
+	"nutanix":               {"github.com/nutanix-cloud-native/nutanix", ">= 0.9.0"},
+	"outscale":              {"github.com/outscale/outscale", ""},
+	"oxide":                 {"github.com/oxidecomputer/oxide", ">= 0.1.0"},
+	"parallels":             {"github.com/Parallels/parallels", ""},
+	"scaleway":              {"github.com/scaleway/scaleway", ""},
+	"sshkey":                {"github.com/ivoronin/sshkey", ""},
+	"tart":                  {"github.com/cirruslabs/tart", ""},
+	"ucloud":                {"github.com/ucloud/ucloud", ""},
+	"upcloud":               {"github.com/UpCloudLtd/upcloud", ""},
+	"utm":                   {"github.com/naveenrajm7/utm", ">= 0.0.1"},
+	"veertu-anka":           {"github.com/veertuinc/veertu-anka", ">= 1.0.0"},
+	"vultr":                 {"github.com/vultr/vultr", ">= 2.0.0"},
+	"windows-update":        {"github.com/rgl/windows-update", ">= 0.14.0"},
+}
+
+// Of returns the plugin that a component comes with, by the component's name.
+func Of(component string) (Plugin, bool) {
+	for name := component; ; {
+		if p, ok := published[name]; ok {
+			if p.source == "" {
+				p.source = "github.com/hashicorp/" + name
+			}
+			if p.version == "" {
+				p.version = "~> 1"
+			}
+			return Plugin{name, p.source, p.version}, true
+		}
+		i := strings.LastIndexByte(name, '-')
+		if i < 0 {
+			return Plugin{}, false
+		}
+		name = name[:i]
+	}
+}
+
+// Names are the names of all, in order.
+func Names() []string { return slices.Sorted(maps.Keys(published)) }
