@@ -191,10 +191,7 @@ func (c *Client) open(ctx context.Context) (*shell, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := winrm.ParseOpenShellResponse(out)
-	if err == nil && id == "" {
-		err = errors.New("the machine opened a shell without an id")
-	}
+	id, err := parseShell(out)
 	if err != nil {
 		return nil, err
 	}
@@ -213,22 +210,34 @@ func (s *shell) drop(ctx context.Context) {
 }
 
 // Run implements [communicator.Communicator]. Where the machine cannot be reached
-// it waits for it, as at first.
+// it waits for it, as at first, and where a shell is gone before the command has begun
+// it opens another.
 func (c *Client) Run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
 	var s *shell
+	var command string
 	err = c.retry(ctx, func(ctx context.Context) (err error) {
 		select {
 		case <-c.closed:
 			return &fatalError{errClosed}
 		default:
 		}
-		s, err = c.open(ctx)
-		return err
+		if s, err = c.open(ctx); err != nil {
+			return err
+		}
+		if command, err = s.start(ctx, cmd.Line); err == nil {
+			return nil
+		}
+		s.drop(ctx)
+		var f *fault
+		if errors.As(err, &f) && f.code == shellGone {
+			return err
+		}
+		return &fatalError{err}
 	})
 	if err != nil {
 		return status, err
 	}
-	return s.run(ctx, cmd)
+	return s.run(ctx, command, cmd)
 }
 
 // attempt is Run without waiting for the machine.
@@ -237,54 +246,75 @@ func (c *Client) attempt(ctx context.Context, cmd communicator.Command) (communi
 	if err != nil {
 		return communicator.Status{}, err
 	}
-	return s.run(ctx, cmd)
+	id, err := s.start(ctx, cmd.Line)
+	if err != nil {
+		s.drop(ctx)
+		return communicator.Status{}, err
+	}
+	return s.run(ctx, id, cmd)
 }
 
-// run runs the command and drops the shell.
-func (s *shell) run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
+// start starts the command line. A fault says that it has not begun; any other error
+// leaves that open.
+func (s *shell) start(ctx context.Context, line string) (id string, err error) {
+	// The library puts the line into a CDATA section as it is.
+	line = strings.ReplaceAll(line, "]]>", "]]]]><![CDATA[>")
+	out, err := s.c.post(ctx, s.at, winrm.NewExecuteCommandRequest(s.at.url, s.id, line, nil, s.c.params))
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		return "", fmt.Errorf("the machine did not start the command: %w", err)
+	case err != nil:
+		return "", s.lost(ctx, err)
+	}
+	return parseCommand(out)
+}
+
+// idlePause is how long to wait after an answer that came at once and said nothing.
+const idlePause = 50 * time.Millisecond
+
+// run waits for a command, and drops the shell.
+func (s *shell) run(ctx context.Context, id string, cmd communicator.Command) (status communicator.Status, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer s.drop(ctx)
 	defer cancel(nil)
-
-	// The library puts the line into a CDATA section as it is.
-	line := strings.ReplaceAll(cmd.Line, "]]>", "]]]]><![CDATA[>")
-	out, err := s.c.post(ctx, s.at, winrm.NewExecuteCommandRequest(s.at.url, s.id, line, nil, s.c.params))
-	if err != nil {
-		return status, s.lost(ctx, err)
-	}
-	id, err := winrm.ParseExecuteCommandResponse(out)
-	if err != nil {
-		return status, err
-	}
 	go s.feed(ctx, cancel, id, cmd.Stdin)
 	for {
 		out, err := s.c.post(ctx, s.at, winrm.NewGetOutputRequest(s.at.url, s.id, id, "stdout stderr", s.c.params))
 		var f *fault
-		if errors.As(err, &f) && f.timedOut() {
+		if errors.As(err, &f) && f.code == timedOut {
+			if err := delay.For(ctx, idlePause); err != nil {
+				return status, err
+			}
 			continue
 		}
 		if err != nil {
 			return status, s.lost(ctx, err)
 		}
-		var stdout, stderr bytes.Buffer
-		done, code, err := winrm.ParseSlurpOutputErrResponse(out, &stdout, &stderr)
-		if err != nil {
-			return status, fmt.Errorf("the machine's answer cannot be read: %w", err)
+		silent := true
+		done, code, err := parseReceipt(out, func(stderr bool, b []byte) error {
+			silent = false
+			if stderr {
+				return write(cmd.Stderr, b)
+			}
+			return write(cmd.Stdout, b)
+		})
+		if err != nil || done {
+			return communicator.Status{Code: code}, err
 		}
-		if err := errors.Join(write(cmd.Stdout, &stdout), write(cmd.Stderr, &stderr)); err != nil {
-			return status, err
-		}
-		if done {
-			return communicator.Status{Code: code}, nil
+		if silent {
+			if err := delay.For(ctx, idlePause); err != nil {
+				return status, err
+			}
 		}
 	}
 }
 
-func write(w io.Writer, b *bytes.Buffer) error {
-	if w == nil || b.Len() == 0 {
+func write(w io.Writer, b []byte) error {
+	if w == nil {
 		return nil
 	}
-	_, err := w.Write(b.Bytes())
+	_, err := w.Write(b)
 	return err
 }
 
@@ -319,7 +349,11 @@ func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id str
 		var f *fault
 		switch {
 		case errors.As(err, &f):
-			return // the command has ended
+			// The command does not read any more. It may have ended, which its output tells.
+			if delay.For(ctx, farewellTimeout) == nil {
+				cancel(fmt.Errorf("the machine does not take the input of the command: %w", f))
+			}
+			return
 		case err != nil:
 			cancel(s.lost(ctx, err))
 			return

@@ -47,8 +47,11 @@ func (f *fault) Error() string {
 	return fmt.Sprintf("WinRM: %s (code %s)", f.text, f.code)
 }
 
-// timedOut says that there was no output until the timeout of the request.
-func (f *fault) timedOut() bool { return f.code == "2150858793" }
+// The codes of faults that mean something here.
+const (
+	timedOut  = "2150858793" // there was no output until the timeout of the request
+	shellGone = "2150858843" // there is no shell of that id
+)
 
 // errLogin is the error of a refused login.
 var errLogin = errors.New("the machine refused the login")
