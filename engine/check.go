@@ -106,6 +106,11 @@ func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component,
 	in.Build = schema.Build{
 		Name: b.Source, Type: b.Type, Force: m.options.Run.Force, Debug: m.options.Run.Debug, OnError: string(m.options.OnError),
 	}
+	for _, v := range m.template.Variables {
+		if v.Sensitive {
+			in.Build.Sensitive = append(in.Build.Sensitive, v.Name)
+		}
+	}
 	in.Render = config.Render(gotemplate.Context{
 		BuildName: b.Source, BuildType: b.Type, Start: m.options.Start, Version: config.LanguageVersion,
 	})

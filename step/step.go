@@ -48,6 +48,10 @@ type Scope struct {
 	// step is run again; what it acquired stays owned.
 	Failed func(ctx context.Context, step string, err error) Decision
 
+	// Leaves says whether what the build has made stays as it is when the build has failed.
+	// Nil: it does not.
+	Leaves func() bool
+
 	// Pause is called before each step and before each teardown, and may be nil.
 	// It returns when the user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error

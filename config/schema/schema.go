@@ -57,6 +57,8 @@ type Build struct {
 	Name, Type   string // of the source
 	Force, Debug bool   // -force, -debug
 	OnError      string // the value of -on-error
+
+	Sensitive []string // names of the variables whose values must not be shown
 }
 
 // Source remembers where each field of a decoded struct was written.

@@ -60,3 +60,12 @@ func resume(process uintptr) error {
 // Signal kills a process that [Start] has started and its children: Windows has no
 // gentler signal that reaches them all.
 func Signal(cmd *exec.Cmd, _ syscall.Signal) error { return cmd.Cancel() }
+
+// Kill kills a process. Its children end with their job, which belongs to who started it.
+func Kill(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return ended(p.Kill())
+}

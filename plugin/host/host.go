@@ -6,7 +6,6 @@
 package host
 
 import (
-	"context"
 	"io"
 	"path/filepath"
 	"runtime"
@@ -31,7 +30,7 @@ type Options struct {
 	Keeper []string
 
 	// Terminal opens what the user answers a plugin's questions at. Nil: nobody answers.
-	Terminal func(context.Context) (io.ReadCloser, error)
+	Terminal func() (io.ReadCloser, error)
 }
 
 // Dirs are the directories in which Packer and bake look for plugins, as env says. New

@@ -273,7 +273,7 @@ func (s *Set) Open(ctx context.Context, b Binary) (*Plugin, error) {
 
 func open(ctx context.Context, b Binary, o Options) (*Plugin, error) {
 	var err error
-	p := &Plugin{Binary: b, options: o}
+	p := &Plugin{Binary: b, options: o, asking: &sync.Mutex{}}
 	if p.SHA256, p.stamp, err = verify(ctx, b.Path); err != nil {
 		return nil, err
 	}

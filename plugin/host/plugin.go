@@ -1,5 +1,7 @@
 package host
 
+import "sync"
+
 // Plugin is an installed plugin that was asked what it is.
 type Plugin struct {
 	Binary
@@ -7,4 +9,5 @@ type Plugin struct {
 
 	options Options
 	stamp   stamp
+	asking  *sync.Mutex // held by whoever asks the user
 }

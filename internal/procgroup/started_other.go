@@ -1,0 +1,7 @@
+//go:build !linux
+
+package procgroup
+
+// Started tells one process from another that has the same number: it says when the one
+// that has it now was started. It is empty if there is none, or the system does not tell.
+func Started(int) string { return "" }

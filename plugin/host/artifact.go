@@ -1,0 +1,134 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"bake/builder"
+	"bake/plugin/wire"
+)
+
+// Limits on what a plugin may say of an artifact.
+const (
+	maxFiles     = 100_000
+	maxFileName  = 32 << 10
+	artifactCall = time.Minute
+)
+
+// artifact is one that lives in a plugin.
+type artifact struct {
+	proc   *process
+	client *wire.Client
+}
+
+var _ builder.Live = (*artifact)(nil)
+
+func (a *artifact) call(ctx context.Context, method string, args, reply any) error {
+	return a.proc.explain(a.client.Call(ctx, "Artifact."+method, args, reply))
+}
+
+// ask is a call of something that the plugin only has to look up.
+func (a *artifact) ask(ctx context.Context, method string, args, reply any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, artifactCall, fmt.Errorf("the plugin %s has not said within %s what it has made", a.proc.plugin.Source, artifactCall))
+	defer cancel()
+	return a.call(ctx, method, args, reply)
+}
+
+// State implements [builder.Live].
+func (a *artifact) State(ctx context.Context, name string) (v any, err error) {
+	err = a.ask(ctx, "State", name, &v)
+	return v, err
+}
+
+// Destroy implements [builder.Live]. Plugins send its error as the reply.
+func (a *artifact) Destroy(ctx context.Context) error {
+	var failed *struct{ Message string }
+	err := a.call(ctx, "Destroy", nil, &failed)
+	if err == nil && failed != nil {
+		err = errors.New(clip(failed.Message, maxComplaint))
+	}
+	return err
+}
+
+// Close implements [builder.Live].
+func (a *artifact) Close() error {
+	a.client.Close()
+	return a.proc.Close()
+}
+
+// read asks for what there is to say of the artifact. run is the id of the run.
+func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, error) {
+	out := &builder.Artifact{Live: a}
+	var state any
+	for _, q := range []struct {
+		method string
+		args   any
+		reply  any
+	}{
+		{"BuilderId", nil, &out.BuilderID}, {"Id", nil, &out.ID}, {"String", nil, &out.Text},
+		{"Files", nil, &out.Files}, {"State", "generated_data", &state},
+	} {
+		err := a.ask(ctx, q.method, q.args, q.reply)
+		if remote := wire.RemoteError(""); errors.As(err, &remote) && q.method == "State" {
+			err = nil // such as values that do not travel
+		}
+		if err != nil {
+			return nil, fmt.Errorf("what the plugin %s has made: %w", a.proc.plugin.Source, err)
+		}
+	}
+	if len(out.Files) > maxFiles || slices.ContainsFunc(out.Files, func(f string) bool { return len(f) > maxFileName }) {
+		return nil, fmt.Errorf("the plugin %s says that its artifact has %d files, or a name that no file can have", a.proc.plugin.Source, len(out.Files))
+	}
+	out.BuilderID, out.ID, out.Text = clip(out.BuilderID, maxFileName), clip(out.ID, maxText), clip(out.Text, maxText)
+	if said, ok := state.(map[string]any); ok {
+		out.Data = buildData(run, said).Public()
+	}
+	return out, nil
+}
+
+// input answers a plugin's calls of Artifact with what a post-processor is given.
+type input struct {
+	*builder.Artifact
+	token string // what State answers under this name tells that it is this very artifact
+}
+
+func newInput(a *builder.Artifact) *input { return &input{Artifact: a, token: "bake-" + rand.Text()} }
+
+func (i *input) methods() wire.Methods {
+	give := func(v any) wire.Method { return func(context.Context, any) (any, error) { return v, nil } }
+	files := i.Files
+	if files == nil {
+		files = []string{}
+	}
+	return wire.Methods{
+		"Artifact.BuilderId": give(i.BuilderID), "Artifact.Id": give(i.ID), "Artifact.String": give(i.Text), "Artifact.Files": give(files),
+		"Artifact.State": wire.Handle(func(ctx context.Context, name string) (any, error) {
+			switch {
+			case name == i.token:
+				return name, nil
+			case i.Live != nil:
+				return i.Live.State(ctx, name)
+			case name == "generated_data":
+				return i.Data.Plain(), nil
+			}
+			return nil, nil
+		}),
+		"Artifact.Destroy": func(ctx context.Context, _ any) (any, error) {
+			if i.Live == nil {
+				return nil, errors.New("bake deletes this artifact itself, once it is not needed any more")
+			}
+			return nil, i.Live.Destroy(ctx)
+		},
+	}
+}
+
+// is says whether an artifact that a post-processor returns is what it was given, which
+// it sees through our own answers.
+func (i *input) is(ctx context.Context, a *artifact, said *builder.Artifact) bool {
+	v, err := a.State(ctx, i.token)
+	return err == nil && v == any(i.token) && said.BuilderID == i.BuilderID && said.ID == i.ID && said.Text == i.Text && slices.Equal(said.Files, i.Files)
+}

@@ -1,0 +1,160 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"bake/builder"
+	"bake/plugin/wire"
+	"bake/step"
+)
+
+// hostedBuilder is a plugin's builder.
+type hostedBuilder struct{ hosted }
+
+// The calls of Hook that there are.
+const (
+	provisionHook = "packer_provision"
+	// cleanupHook runs the error-cleanup-provisioner, which has run already when a
+	// provisioner has failed.
+	cleanupHook = "packer_cleanup_provision"
+)
+
+// Build implements [builder.Builder].
+func (h hostedBuilder) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+	proc, err := step.Do(ctx, s, "start "+h.label, func(ctx context.Context) (*process, error) { return h.ready(ctx, s) })
+	if err != nil {
+		return nil, err
+	}
+	asking := s
+	if h.options.build.OnError == "ask" {
+		s = s.Unattended() // the plugin itself asks about its steps
+	}
+	a, err := step.Do(ctx, s, "build with "+h.label, func(ctx context.Context) (*builder.Artifact, error) {
+		b := &building{hostedBuilder: h, scope: asking, proc: proc, provision: provision}
+		return b.run(ctx)
+	})
+	if err != nil || a == nil { // otherwise it lives in the plugin
+		err = errors.Join(err, proc.Close())
+	}
+	return a, err
+}
+
+// building is a build on its way in a plugin.
+type building struct {
+	hostedBuilder
+	scope     *step.Scope
+	proc      *process
+	provision builder.Provision
+	hooks     sync.WaitGroup
+
+	mu          sync.Mutex
+	provisioned error // what provisioning has failed with
+}
+
+func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
+	u := newUI(ctx, b.scope, b.plugin)
+	if b.scope.Failed != nil && b.options.build.OnError == "ask" {
+		u.failed = func(context.Context) string { return b.askFailed(ctx) }
+	}
+	hookCtx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	methods := u.methods()
+	methods["Hook.Run"] = wire.Handle(func(_ context.Context, a hookArgs) (any, error) {
+		b.hooks.Add(1)
+		defer b.hooks.Done()
+		return nil, b.hook(hookCtx, a)
+	})
+	methods["Hook.Cancel"] = func(context.Context, any) (any, error) {
+		stop(errors.New("the builder has cancelled the provisioners"))
+		return nil, nil
+	}
+	id, begun := b.proc.serve(methods, u.progress)
+	var stream uint32
+	err := b.work(ctx, b.proc, begun, "Run", id, &stream, cmp.Or(b.scope.Grace, teardownGrace), func(error) {})
+	stop(errors.New("the builder has ended"))
+	b.hooks.Wait()
+	after := context.WithoutCancel(ctx)
+	switch {
+	case err != nil:
+		if b.leaves() {
+			b.scope.Warn(after, "What the plugin has made for this build is left as it is. bake does not know what that is; %s does.", b.plugin.Source)
+		}
+		return nil, b.explain(err)
+	case stream == 0:
+		return nil, nil
+	}
+	client, err := b.proc.dial(after, stream)
+	if err != nil {
+		return nil, err
+	}
+	return (&artifact{proc: b.proc, client: client}).read(after, b.scope.Run.ID)
+}
+
+// explain is the error of a build that has failed: what provisioning has failed with, if
+// that is why.
+func (b *building) explain(err error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	remote, ok := errors.AsType[wire.RemoteError](err)
+	switch {
+	case errors.Is(err, wire.ErrGone):
+		return fmt.Errorf("%w\nWhat the plugin had made by then may still be there.", err)
+	case ok && b.provisioned != nil:
+		return b.provisioned
+	case ok:
+		return explained(remote, nil)
+	}
+	return err
+}
+
+type hookArgs struct {
+	Name     string
+	Data     any
+	StreamId uint32
+}
+
+// hook answers what a plugin calls when its machine is up.
+func (b *building) hook(ctx context.Context, a hookArgs) error {
+	client, err := b.proc.dial(ctx, a.StreamId)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if a.Name != provisionHook { // such as cleanupHook
+		return nil
+	}
+	said, _ := a.Data.(map[string]any)
+	data := buildData(b.scope.Run.ID, said)
+	err = b.provision(ctx, builder.Machine{Data: data, Communicator: &machine{
+		mux: b.proc.mux, client: client, explain: b.proc.explain, windows: data["ConnType"].Text == "winrm",
+	}})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.provisioned = err
+	return err
+}
+
+// askFailed asks the user about a step of the plugin that has failed, and answers as
+// plugins want it. Of a provisioner that has failed the user was asked already.
+func (b *building) askFailed(ctx context.Context) string {
+	b.mu.Lock()
+	provisioned := b.provisioned
+	b.mu.Unlock()
+	var asked *step.Error
+	if !errors.As(provisioned, &asked) && b.scope.Failed(ctx, step.Path(ctx), errFailedStep) == step.Retry {
+		return "r"
+	}
+	if b.leaves() {
+		return "a"
+	}
+	return "c"
+}
+
+var errFailedStep = errors.New("a step of the plugin has failed; the plugin has said why")
+
+// leaves says whether the plugin does not take down what it has made.
+func (b *building) leaves() bool { return b.scope.Leaves != nil && b.scope.Leaves() }

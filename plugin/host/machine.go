@@ -1,0 +1,490 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/communicator"
+	"bake/internal/shellquote"
+	"bake/plugin/wire"
+)
+
+// machine is the communicator of a plugin's builder as bake's.
+type machine struct {
+	mux     *wire.Mux
+	client  *wire.Client
+	explain func(error) error // says why the plugin is gone
+	windows bool              // paths and commands are those of Windows
+}
+
+var _ communicator.Communicator = (*machine)(nil)
+
+// Close implements [communicator.Communicator]. The plugin closes its own.
+func (c *machine) Close() error { return c.client.Close() }
+
+func (c *machine) call(ctx context.Context, method string, args any) error {
+	return c.explain(c.client.Call(ctx, "Communicator."+method, args, nil))
+}
+
+// drainTimeout is how long output may still come once the command has ended.
+const drainTimeout = 10 * time.Second
+
+// stream lets the plugin dial a stream, which fn gets. The end of ctx closes it.
+func (c *machine) stream(ctx context.Context, fn func(io.ReadWriter) error) (id uint32, done <-chan error) {
+	id, accept := c.mux.Listen()
+	ch := make(chan error, 1)
+	go func() {
+		conn, err := accept(ctx)
+		if err != nil {
+			ch <- c.explain(err)
+			return
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		err = fn(conn)
+		stop()
+		conn.Close()
+		ch <- err
+	}()
+	return id, ch
+}
+
+// Run implements [communicator.Communicator]. The protocol cannot end a command: one
+// that is cancelled goes on without anybody listening.
+func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicator.Status, error) {
+	cause := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	args := startArgs{Command: cmd.Line}
+	if cmd.Stdin != nil {
+		args.StdinStreamId, _ = c.stream(ctx, func(conn io.ReadWriter) error {
+			_, err := io.Copy(conn, cmd.Stdin) // nobody waits for input that the command does not read
+			return err
+		})
+	}
+	var stdout, stderr <-chan error
+	collect := func(w io.Writer) (uint32, <-chan error) {
+		return c.stream(ctx, func(conn io.ReadWriter) error { return copyTo(w, conn) })
+	}
+	if cmd.Stdout != nil {
+		args.StdoutStreamId, stdout = collect(cmd.Stdout)
+	}
+	if cmd.Stderr != nil {
+		args.StderrStreamId, stderr = collect(cmd.Stderr)
+	}
+	var end CommandFinished
+	var ended <-chan error
+	args.ResponseStreamId, ended = c.stream(ctx, func(conn io.ReadWriter) error {
+		return gob.NewDecoder(io.LimitReader(conn, maxFinished)).Decode(&end)
+	})
+	// fail ends the streams before it returns, so that nothing is written any more.
+	fail := func(err error) (communicator.Status, error) {
+		cancel()
+		for _, ch := range []<-chan error{stdout, stderr, ended} {
+			if ch != nil {
+				<-ch
+			}
+		}
+		if why := context.Cause(cause); why != nil {
+			err = why
+		}
+		return communicator.Status{}, err
+	}
+	if err := c.call(ctx, "Start", args); err != nil {
+		return fail(err)
+	}
+	var late <-chan time.Time
+	var broken error
+	finished := false
+	for !finished || stdout != nil || stderr != nil {
+		select {
+		case broken = <-ended:
+			ended, finished = nil, true
+			late = time.After(drainTimeout)
+		case err := <-stdout:
+			if stdout = nil; err != nil {
+				return fail(err)
+			}
+		case err := <-stderr:
+			if stderr = nil; err != nil {
+				return fail(err)
+			}
+		case <-late:
+			return fail(errors.New("the plugin does not end the output of a command that has ended"))
+		case <-ctx.Done():
+			return fail(context.Cause(cause))
+		}
+	}
+	switch {
+	case broken != nil && errors.Is(broken, wire.ErrGone):
+		return communicator.Status{}, broken
+	case broken != nil:
+		if err := c.alive(); err != nil {
+			return communicator.Status{}, err
+		}
+		return communicator.Status{}, fmt.Errorf("%w: the plugin has not said how it ended", communicator.ErrDisconnected)
+	case end.ExitStatus == disconnected:
+		return communicator.Status{}, communicator.ErrDisconnected
+	}
+	return communicator.Status{Code: end.ExitStatus}, nil
+}
+
+// alive is the reason why the plugin is gone; nil if it is not.
+func (c *machine) alive() error {
+	select {
+	case <-c.mux.Closed():
+		return c.explain(wire.ErrGone)
+	default:
+		return nil
+	}
+}
+
+// copyTo copies until the stream ends. Only the error of w is one: how a stream ends
+// that the plugin has closed says nothing.
+func copyTo(w io.Writer, r io.Reader) error {
+	out := &writing{w: w}
+	_, _ = io.Copy(out, r)
+	return out.err
+}
+
+type writing struct {
+	w   io.Writer
+	err error
+}
+
+func (o *writing) Write(b []byte) (int, error) {
+	var n int
+	n, o.err = o.w.Write(b)
+	return n, o.err
+}
+
+// transfer makes a call during which the plugin reads or writes a stream.
+func (c *machine) transfer(ctx context.Context, method string, args func(stream uint32) any, fn func(io.ReadWriter) error) error {
+	cause := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	id, done := c.stream(ctx, fn)
+	err := c.call(ctx, method, args(id))
+	if err != nil {
+		cancel() // the plugin may not have dialled, and does not any more
+	}
+	ours := <-done
+	if why := context.Cause(cause); why != nil {
+		return why
+	}
+	if err != nil {
+		return err
+	}
+	return ours
+}
+
+func (c *machine) upload(ctx context.Context, to string, src fs.FS, e communicator.Entry) error {
+	f, err := src.Open(e.Name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	args := func(id uint32) any {
+		return uploadArgs{to, id, &fileInfo{e.Info.Name(), e.Info.Size(), e.Info.Mode(), e.Info.ModTime()}}
+	}
+	return c.transfer(ctx, "Upload", args, func(conn io.ReadWriter) error {
+		in := &reading{r: f}
+		_, _ = io.Copy(conn, in) // that the plugin reads no more says nothing
+		return in.err
+	})
+}
+
+type reading struct {
+	r   io.Reader
+	err error
+}
+
+func (r *reading) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
+}
+
+// few is how many files are uploaded one by one. More of them go as a directory.
+const few = 8
+
+// Put implements [communicator.Communicator].
+func (c *machine) Put(ctx context.Context, dst string, src fs.FS) error {
+	dirs, files, err := communicator.List(src)
+	if err != nil {
+		return err
+	}
+	if dst, err = c.directory(ctx, dst); err != nil {
+		return err
+	}
+	if len(dirs) > 0 || len(files) > few {
+		return c.putTree(ctx, dst, src, dirs, files)
+	}
+	for _, e := range files {
+		if err := c.upload(ctx, path.Join(dst, e.Name), src, e); err != nil {
+			return fmt.Errorf("uploading %s: %w", path.Join(dst, e.Name), err)
+		}
+	}
+	return nil
+}
+
+// putTree uploads a copy of src on the host's disk, since a plugin takes nothing else.
+func (c *machine) putTree(ctx context.Context, dst string, src fs.FS, dirs, files []communicator.Entry) (err error) {
+	tmp, err := os.MkdirTemp("", "bake-upload-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, d := range dirs { // one that cannot be written to cannot be emptied
+			_ = os.Chmod(filepath.Join(tmp, d.Name), 0o700)
+		}
+		err = errors.Join(err, os.RemoveAll(tmp))
+	}()
+	root, err := os.OpenRoot(tmp)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, d := range dirs {
+		if err := root.Mkdir(d.Name, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, e := range files {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		f, err := src.Open(e.Name)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(communicator.WriteFile(root, e.Name, 0o600, f), f.Close())
+		if err == nil {
+			err = root.Chmod(e.Name, e.Perm())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := root.Chmod(dirs[i].Name, dirs[i].Perm()); err != nil {
+			return err
+		}
+	}
+	if err := c.call(ctx, "UploadDir", dirArgs{Dst: dst, Src: tmp + "/"}); err != nil {
+		return fmt.Errorf("uploading to %s: %w", dst, err)
+	}
+	return nil
+}
+
+// mark stands before what is asked of a shell: it may greet whoever runs a command.
+const mark = "\x01"
+
+// shell asks the machine's shell for something. It answers with nothing where there is
+// no shell, such as without a connection.
+func (c *machine) shell(ctx context.Context, line string) (answer string, code int, err error) {
+	var out bytes.Buffer
+	st, err := c.Run(ctx, communicator.Command{Line: line, Stdout: &capped{&out, 1 << 20}})
+	_, text, _ := strings.Cut(out.String(), mark)
+	return text, st.Code, err
+}
+
+// capped drops what is more than n bytes.
+type capped struct {
+	w io.Writer
+	n int
+}
+
+func (c *capped) Write(b []byte) (int, error) {
+	part := b[:min(len(b), c.n)]
+	c.n -= len(part)
+	_, err := c.w.Write(part)
+	return len(b), err
+}
+
+// word is a path as a word of a POSIX shell, which expands a "~" at its start.
+func word(p string) string {
+	switch {
+	case p == "~":
+		return p
+	case strings.HasPrefix(p, "~/"):
+		return "~/" + shellquote.Join(p[2:])
+	case strings.HasPrefix(p, "-"):
+		p = "./" + p
+	}
+	return shellquote.Join(p)
+}
+
+// directory is the absolute path of a directory of the machine, which must exist.
+// Plugins hand paths on to programs that do not know "~", or make a file where there is
+// no directory.
+func (c *machine) directory(ctx context.Context, dir string) (string, error) {
+	if c.windows {
+		return dir, nil
+	}
+	text, code, err := c.shell(ctx, `cd `+word(dir)+` && printf '\001%s/' "$PWD"`)
+	switch {
+	case err != nil:
+		return "", err
+	case code != 0:
+		return "", fmt.Errorf("%w: there is no directory %s on the machine", fs.ErrNotExist, dir)
+	case text == "": // a communicator that runs no commands
+		return dir, nil
+	}
+	return path.Clean(text), nil
+}
+
+// Get implements [communicator.Communicator].
+func (c *machine) Get(ctx context.Context, src string, dst *os.Root) error {
+	if c.windows {
+		return c.getPlain(ctx, src, dst)
+	}
+	contents := strings.HasSuffix(src, "/.")
+	w := word(src)
+	text, _, err := c.shell(ctx, `if [ -d `+w+` ]; then printf '\001d'; elif [ -e `+w+` ]; then printf '\001f'; stat -c %a `+w+
+		` 2>/dev/null || stat -f %Lp `+w+` 2>/dev/null; else printf '\001n'; fi`)
+	switch {
+	case err != nil:
+		return err
+	case text == "n":
+		return fmt.Errorf("%w: there is no %s on the machine", fs.ErrNotExist, src)
+	case text == "d":
+		return c.unpack(ctx, src, contents, dst)
+	case strings.HasPrefix(text, "f"):
+		mode, err := strconv.ParseUint(strings.TrimSpace(text[1:]), 8, 12)
+		if err != nil {
+			mode = 0o644
+		}
+		from := src
+		if strings.HasPrefix(src, "~/") {
+			dir, err := c.directory(ctx, path.Dir(src))
+			if err != nil {
+				return err
+			}
+			from = path.Join(dir, path.Base(src))
+		}
+		return c.download(ctx, from, dst, fs.FileMode(mode).Perm())
+	}
+	return c.getPlain(ctx, src, dst)
+}
+
+// unpack gets a directory with tar, which keeps names and modes as they are. Nothing
+// that is in the stream can leave dst.
+func (c *machine) unpack(ctx context.Context, src string, contents bool, dst *os.Root) error {
+	dir, name := src, "."
+	if !contents {
+		dir, name = path.Dir(path.Clean(src)), path.Base(path.Clean(src))
+	}
+	r, w := io.Pipe()
+	unpacked := make(chan error, 1)
+	go func() {
+		err := communicator.Unpack(ctx, r, dst)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r) // what tar fills its last block with
+		}
+		r.CloseWithError(err)
+		unpacked <- err
+	}()
+	var says bytes.Buffer
+	st, err := c.Run(ctx, communicator.Command{
+		Line: "tar -C " + word(dir) + " -chf - " + word(name), Stdout: w, Stderr: &capped{&says, 4096},
+	})
+	w.CloseWithError(err)
+	wrong := <-unpacked
+	switch {
+	case err == nil && st.Code == 127: // there is no tar
+		to := dst
+		if !contents {
+			err = dst.MkdirAll(name, 0o755)
+			if err == nil {
+				to, err = dst.OpenRoot(name)
+			}
+			if err != nil {
+				return err
+			}
+			defer to.Close()
+		}
+		return c.getPlain(ctx, strings.TrimSuffix(src, "/.")+"/.", to)
+	case err == nil && st.Code != 0:
+		return fmt.Errorf("downloading %s: exit status %d: %s", src, st.Code, strings.TrimSpace(says.String()))
+	case wrong != nil:
+		return wrong
+	}
+	return err
+}
+
+func (c *machine) download(ctx context.Context, src string, dst *os.Root, mode fs.FileMode) error {
+	args := func(id uint32) any { return downloadArgs{src, id} }
+	name := path.Base(src)
+	if c.windows {
+		name = path.Base(strings.ReplaceAll(src, `\`, "/"))
+	}
+	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	err = c.transfer(ctx, "Download", args, func(conn io.ReadWriter) error { return copyTo(f, conn) })
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("downloading %s: %w", src, err)
+	}
+	return nil
+}
+
+// getPlain gets what is at src where a shell cannot be asked what that is: a directory,
+// if it ends in one.
+func (c *machine) getPlain(ctx context.Context, src string, dst *os.Root) error {
+	if !strings.HasSuffix(src, "/.") && !strings.HasSuffix(src, "/") {
+		return c.download(ctx, src, dst, 0o644)
+	}
+	tmp, err := os.MkdirTemp("", "bake-download-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := c.call(ctx, "DownloadDir", dirArgs{Dst: tmp, Src: strings.TrimSuffix(src, ".")}); err != nil {
+		return fmt.Errorf("downloading %s: %w", src, err)
+	}
+	from, err := os.OpenRoot(tmp) // the plugin has written what the machine has sent: nothing there is followed out of it
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	return copyTree(ctx, from, dst)
+}
+
+func copyTree(ctx context.Context, from, dst *os.Root) error {
+	dirs, files, err := communicator.List(from.FS())
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if err := dst.MkdirAll(d.Name, d.Perm()|0o700); err != nil {
+			return err
+		}
+	}
+	for _, e := range files {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		f, err := from.Open(e.Name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(communicator.WriteFile(dst, e.Name, e.Perm(), f), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package host
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"bake/postprocessor"
+)
+
+func TestProcess(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	in := artifactOf("a-1")
+	for _, tt := range []struct {
+		body string
+		keep postprocessor.Keep
+		id   string
+	}{
+		{"", postprocessor.Discard, "processed-a-1"},
+		{"keep = true", postprocessor.Kept, "processed-a-1"},
+		{"keep = true\nforce = true", postprocessor.MustKeep, "processed-a-1"},
+		{"force = true", postprocessor.MustDiscard, "processed-a-1"},
+		{`returns = "nothing"`, postprocessor.Discard, ""},
+		{`returns = "input"`, postprocessor.Discard, "a-1"},
+	} {
+		out, keep, err := made(t, p.PostProcessors[0], p.input(t, tt.body, nil)).Process(t.Context(), s, in)
+		if err != nil {
+			t.Errorf("%s: %v", tt.body, err)
+			continue
+		}
+		id := ""
+		if out != nil {
+			id = out.ID
+		}
+		if keep != tt.keep || id != tt.id || (out == in) != (tt.id == "a-1") {
+			t.Errorf("%s: got %v, %d; want %s, %d", tt.body, out, keep, tt.id, tt.keep)
+		}
+		if out != nil && out != in {
+			if err := out.Live.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if got := p.notes(t, "input "); got[0] != `a-1 "a fake" ["a.img"] <nil>` {
+		t.Errorf("the plugin has seen %q", got)
+	}
+	_, _, err := made(t, p.PostProcessors[0], p.input(t, "misbehave = \"error\"\nat = \"Process\"", nil)).Process(t.Context(), s, in)
+	if err == nil || err.Error() != "the probe fails at X.Process" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A plugin's post-processor asks a plugin's artifact for what only that knows.
+func TestState(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	a, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Live.Close()
+	out, _, err := made(t, p.PostProcessors[0], p.input(t, `state = "diskName"`, nil)).Process(t.Context(), s, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Live.Close()
+	if got := p.notes(t, "input "); !strings.HasSuffix(got[0], "disk-of-the-probe") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What a plugin says of an artifact is bounded.
+func TestHugeArtifact(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("huge = %d", maxText+100), nil)).Build(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Live.Close()
+	if len(a.Text) > maxText+10 {
+		t.Errorf("%d bytes of text", len(a.Text))
+	}
+}
+
+// What cannot be deleted is said, and what is gone is no error.
+func TestDestroyFails(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	for body, want := range map[string]string{
+		"misbehave = \"error\"\nat = \"Destroy\"": "the probe fails at X.Destroy",
+		"files = [\"/no/such/file\"]":             "",
+		"misbehave = \"kill\"\nat = \"Destroy\"":  "went away",
+	} {
+		a, err := made(t, p.Builders[0], p.input(t, body, nil)).Build(t.Context(), s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = a.Live.Destroy(t.Context())
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", body, err, want)
+		}
+		a.Live.Close()
+	}
+}

@@ -1,0 +1,68 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"bake/internal/procgroup"
+	"bake/step"
+)
+
+// ProcessKind is the kind of a plugin's process as a resource. It belongs to no build:
+// a plugin may have to outlive the teardown of its build, since its artifact lives in it.
+const ProcessKind = "plugin:process"
+
+// entry is a process in the ledger of a run.
+type entry struct {
+	ledger step.Ledger
+	key    string
+}
+
+// intend writes to the ledger of a run that a process of p will be started.
+func intend(s *step.Scope, p *part) (*entry, error) {
+	if s.Ledger == nil {
+		return nil, nil
+	}
+	e := &entry{s.Ledger, fmt.Sprintf("%s/%s/%s", s.Run.ID, s.Build, rand.Text())}
+	r := step.Resource{Kind: ProcessKind, Key: e.key, With: map[string]string{"plugin": p.plugin.Source, "component": p.label, "build": s.Build}}
+	return e, s.Ledger.Intend(r)
+}
+
+// started writes which process it is.
+func (e *entry) started(pid int) error {
+	if e == nil {
+		return nil
+	}
+	return e.ledger.Created(e.key, processID(pid, procgroup.Started(pid)))
+}
+
+// gone writes that it has ended.
+func (e *entry) gone() error {
+	if e == nil {
+		return nil
+	}
+	return e.ledger.Gone(e.key)
+}
+
+// processID names a process: its number and, so that another one which gets the number
+// later is not taken for it, when it was started.
+func processID(pid int, started string) string { return fmt.Sprintf("%d@%s", pid, started) }
+
+// DestroyProcess is the [step.Destroyer] of processes that a killed run has left. What a
+// plugin has made in a cloud, only the plugin knows.
+func DestroyProcess(_ context.Context, r step.Resource) error {
+	number, started, _ := strings.Cut(r.ID, "@")
+	pid, err := strconv.Atoi(number)
+	if err != nil || pid <= 1 || started == "" || procgroup.Started(pid) != started {
+		return nil // it was never started, or has ended
+	}
+	if err := procgroup.Kill(pid); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("ending the plugin %s: %w", r.With["plugin"], err)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"bake/config/schema"
+	"bake/plugin/wire"
+	"bake/step"
+)
+
+const (
+	beginTimeout  = 10 * time.Second       // for a plugin to begin with what it was told to do
+	cancelDelay   = 300 * time.Millisecond // since it has begun, before it can be cancelled
+	tellTimeout   = 2 * time.Second        // for a plugin to take note of that
+	cancelGrace   = 30 * time.Second       // for provisioners and post-processors to end once cancelled
+	teardownGrace = 10 * time.Minute       // for builders, which then take down what they have made
+)
+
+// sensitive are the names of the variables whose values must not be shown.
+func sensitive(b schema.Build) []string {
+	if b.Sensitive == nil {
+		return []string{}
+	}
+	return b.Sensitive
+}
+
+// ready starts the plugin for real work, and hands it its options.
+func (h hosted) ready(ctx context.Context, s *step.Scope) (*process, error) {
+	e, err := intend(s, h.part)
+	if err != nil {
+		return nil, fmt.Errorf("recording that a plugin is started: %w", err)
+	}
+	proc, err := h.start(ctx, true, "PACKER_RUN_UUID="+s.Run.ID)
+	if err != nil {
+		return nil, errors.Join(err, e.gone())
+	}
+	proc.entry = e
+	if err := e.started(proc.cmd.Process.Pid); err != nil {
+		return nil, errors.Join(fmt.Errorf("recording that a plugin was started: %w", err), proc.Close())
+	}
+	if err := h.hand(ctx, proc, s); err != nil {
+		_ = proc.Close()
+		return nil, err
+	}
+	return proc, nil
+}
+
+// hand hands the options to the plugin. What it says of them that was not said when
+// they were checked goes to s, which may be nil.
+func (h hosted) hand(ctx context.Context, proc *process, s *step.Scope) error {
+	said, err := h.prepare(ctx, proc, h.options)
+	if err != nil {
+		return err
+	}
+	for _, w := range said.warnings {
+		h.mu.Lock()
+		again := h.warned[w]
+		h.warned[w] = true
+		h.mu.Unlock()
+		if s != nil && !again {
+			s.Warn(ctx, "%s: %s", h.label, w)
+		}
+	}
+	if said.err != nil {
+		return h.options.blame(h.label, said.err)
+	}
+	return nil
+}
+
+// work calls the method that does the work of the component, and waits for it. When ctx
+// ends it cancels the work, and gives it some time to end in order; told is called once
+// the plugin knows. reply may be read only if there is no error.
+func (h hosted) work(ctx context.Context, proc *process, begun <-chan struct{}, method string, args, reply any, grace time.Duration, told func(cause error)) error {
+	done := make(chan error, 1)
+	go func() { done <- proc.call(proc.life, h.kind.service()+"."+method, args, reply) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	cause := context.Cause(ctx)
+	ended, err := h.cancel(proc, begun, done, grace, func() { told(cause) })
+	switch {
+	case !ended:
+		return fmt.Errorf("%w; the plugin %s did not end within %s, and was killed: what it has made may still be there", cause, h.plugin.Source, grace)
+	case err != nil && errors.Is(err, wire.ErrGone): // then it has taken nothing down
+		return fmt.Errorf("%w; %w", cause, err)
+	case err != nil:
+		return cause
+	}
+	return nil
+}
+
+// cancel cancels work, and says whether it has ended, and how.
+func (h hosted) cancel(proc *process, begun <-chan struct{}, done <-chan error, grace time.Duration, told func()) (ended bool, err error) {
+	wait := func(d time.Duration, ch <-chan struct{}) bool {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case err = <-done:
+			ended = true
+		case <-ch:
+			return true
+		case <-timer.C:
+		}
+		return false
+	}
+	// A plugin crashes that is cancelled before it has begun.
+	if !wait(beginTimeout, begun) || wait(cancelDelay, nil) || ended {
+		return ended, err
+	}
+	ctx, stop := context.WithCancel(proc.life)
+	defer stop()
+	go func() {
+		ctx, stop := context.WithTimeout(ctx, tellTimeout)
+		defer stop()
+		_ = proc.call(ctx, h.kind.service()+".Cancel", nil, nil)
+		told()
+	}()
+	wait(grace, nil)
+	return ended, err
+}
+
+// failed is the error of a plugin's work that has failed here, on the way: over the wire
+// it has lost all but its text.
+type failed struct {
+	text string
+	err  error
+}
+
+func (e *failed) Error() string { return e.text }
+func (e *failed) Unwrap() error { return e.err }
