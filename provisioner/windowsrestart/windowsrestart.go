@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,9 +74,10 @@ type restart struct{ *Options }
 
 // The exit statuses of shutdown that matter here.
 const (
-	inProgress = 1115 // a shutdown is in progress
-	scheduled  = 1190 // a shutdown has been scheduled already
-	logonBusy  = 1717 // the interface is not known: Windows is going down or coming up
+	inProgress   = 1115 // a shutdown is in progress
+	notScheduled = 1116 // there is none to abort
+	scheduled    = 1190 // a shutdown has been scheduled already
+	logonBusy    = 1717 // the interface is not known: Windows is going down or coming up
 )
 
 // The command lines that find out whether the machine is down.
@@ -92,10 +94,12 @@ const (
 	checkPause = 5 * time.Second
 )
 
+var errTimeout = errors.New("the machine was not back")
+
 // Provision implements [provisioner.Provisioner].
 func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.RestartTimeout,
-		fmt.Errorf("the machine was not back within %s (restart_timeout)", p.RestartTimeout))
+		fmt.Errorf("%w within %s (restart_timeout)", errTimeout, p.RestartTimeout))
 	defer cancel()
 	s.Say(ctx, "Restarting the machine")
 	code, _, err := run(ctx, m, p.RestartCommand)
@@ -110,7 +114,7 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 	if err := goneDown(ctx, m); err != nil {
 		return err
 	}
-	if err := p.back(ctx, m); err != nil {
+	if err := p.back(ctx, s, m); err != nil {
 		return err
 	}
 	s.Say(ctx, "The machine has restarted")
@@ -136,7 +140,10 @@ func goneDown(ctx context.Context, m builder.Machine) error {
 			return nil
 		case code == 0:
 			code, _, err := run(ctx, m, abortShutdown)
-			if err == nil && code != 0 {
+			switch {
+			case errors.Is(err, communicator.ErrDisconnected) && context.Cause(ctx) == nil:
+				return nil // it goes down just now, and forgets the order
+			case err == nil && code != 0 && code != notScheduled:
 				err = fmt.Errorf("%s ended with status %d", abortShutdown, code)
 			}
 			return err
@@ -150,7 +157,7 @@ func goneDown(ctx context.Context, m builder.Machine) error {
 }
 
 // back waits until the machine answers as the options want it.
-func (p *restart) back(ctx context.Context, m builder.Machine) error {
+func (p *restart) back(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	if p.RestartCheckCommand != "" {
 		if err := until(ctx, m, p.RestartCheckCommand, func(code int, _ string) bool { return code == 0 }); err != nil {
 			return err
@@ -159,13 +166,23 @@ func (p *restart) back(ctx context.Context, m builder.Machine) error {
 	if err := until(ctx, m, checkBack, func(_ int, out string) bool { return strings.Contains(out, greeting) }); err != nil {
 		return err
 	}
-	if !p.CheckRegistry {
+	if !p.CheckRegistry || len(p.RegistryKeys) == 0 {
 		return nil
 	}
-	for _, key := range p.RegistryKeys {
-		line := `powershell -NoProfile -NonInteractive -Command "Test-Path '` + strings.ReplaceAll(key, "'", "''") + `'"`
-		if err := until(ctx, m, line, func(_ int, out string) bool { return strings.TrimSpace(out) == "False" }); err != nil {
+	s.Say(ctx, "Waiting until Windows has finished its pending work...")
+	for i := 0; i < len(p.RegistryKeys); i++ {
+		waited := false
+		line := `powershell -NoProfile -NonInteractive -Command "Test-Path '` + strings.ReplaceAll(p.RegistryKeys[i], "'", "''") + `'"`
+		err := until(ctx, m, line, func(_ int, out string) bool {
+			gone := strings.TrimSpace(out) == "False"
+			waited = waited || !gone
+			return gone
+		})
+		if err != nil {
 			return err
+		}
+		if waited && len(p.RegistryKeys) > 1 {
+			i = -1 // the others may be there by now
 		}
 	}
 	return nil
@@ -174,12 +191,21 @@ func (p *restart) back(ctx context.Context, m builder.Machine) error {
 // until runs a command line until its outcome is good. Lost connections are part
 // of a restart.
 func until(ctx context.Context, m builder.Machine, line string, good func(code int, out string) bool) error {
+	last := ""
 	for {
 		code, out, err := run(ctx, m, line)
-		if err == nil && good(code, out) {
+		switch {
+		case err == nil && good(code, out):
 			return nil
+		case err == nil:
+			last = fmt.Sprintf("%.200q ended with status %d and put out %.500q", line, code, strings.TrimSpace(out))
+		case context.Cause(ctx) == nil:
+			last = err.Error()
 		}
 		if err := delay.For(ctx, checkPause); err != nil {
+			if last != "" && errors.Is(err, errTimeout) {
+				err = fmt.Errorf("%w; the last attempt: %s", err, last)
+			}
 			return err
 		}
 	}

@@ -2,11 +2,13 @@ package windowsrestart_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"bake/builder"
 	"bake/communicator"
@@ -75,10 +77,18 @@ func TestRestart(t *testing.T) {
 		"own commands": {"restart_command = \"again\"\nrestart_check_command = \"there?\"",
 			[]answer{ok, gone, {code: 2}, ok, back}, []string{"again", "test", "there?", "there?", "check"}, ""},
 		"registry": {"check_registry = true\nregistry_keys = [\"HKLM:a'b\", \"HKLM:c\"]",
-			[]answer{ok, gone, back, {out: "True\r\n"}, {out: "False\r\n"}, {out: "False\r\n"}}, []string{"restart", "test", "check", "registry", "registry", "registry"}, ""},
-		"refused":         {``, []answer{{code: 5}}, []string{"restart"}, "status 5"},
-		"never goes down": {`restart_timeout = "25s"`, []answer{ok, busy}, []string{"restart", "test", "test", "test"}, "restart_timeout"},
-		"never back":      {`restart_timeout = "12s"`, []answer{ok, gone}, []string{"restart", "test", "check", "check", "check"}, "restart_timeout"},
+			[]answer{ok, gone, back, {out: "True\r\n"}, {out: "False\r\n"}, {out: "False\r\n"}, {out: "False\r\n"}}, []string{"restart", "test", "check", "registry", "registry", "registry", "registry"}, ""},
+		"registry never done":                     {"check_registry = true\nrestart_timeout = \"8s\"", []answer{ok, gone, back, {out: "True\r\n"}}, []string{"restart", "test", "check", "registry", "registry"}, `put out "True"`},
+		"goes down while the order is taken back": {``, []answer{ok, ok, gone, back}, []string{"restart", "test", "abort", "check"}, ""},
+		"has nothing to take back":                {``, []answer{ok, ok, {code: 1116}, back}, []string{"restart", "test", "abort", "check"}, ""},
+		"does not take it back":                   {``, []answer{ok, ok, {code: 5}}, []string{"restart", "test", "abort"}, "status 5"},
+		"busy":                                    {``, []answer{ok, {code: 1717}, {code: 1190}, {code: 1}, back}, []string{"restart", "test", "test", "test", "check"}, ""},
+		"unknown":                                 {``, []answer{ok, {code: 87}}, []string{"restart", "test"}, "status 87"},
+		"ordered already":                         {``, []answer{{code: 1190}, gone, back}, []string{"restart", "test", "check"}, ""},
+		"what the check says":                     {"restart_timeout = \"8s\"\nrestart_check_command = \"there?\"", []answer{ok, gone, {code: 2, out: "no"}}, []string{"restart", "test", "there?", "there?"}, `"there?" ended with status 2 and put out "no"`},
+		"refused":                                 {``, []answer{{code: 5}}, []string{"restart"}, "status 5"},
+		"never goes down":                         {`restart_timeout = "25s"`, []answer{ok, busy}, []string{"restart", "test", "test", "test"}, "restart_timeout"},
+		"never back":                              {`restart_timeout = "12s"`, []answer{ok, gone}, []string{"restart", "test", "check", "check", "check"}, "restart_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -104,5 +114,46 @@ func TestInvalid(t *testing.T) {
 	}
 	if _, err := windowsrestart.Component().Docs(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRealRestart restarts a machine that goes away and comes back.
+func TestRealRestart(t *testing.T) {
+	t.Parallel() // with nothing, but it waits for ten seconds
+	srv, m := provisionertest.Windows(t)
+	s, _ := provisionertest.Scope(t)
+	body := "check_registry = true\nregistry_keys = [\"HKLM:A'b\"]\nrestart_check_command = \"powershell -command \\\"'back'\\\"\""
+	if err := provisionertest.New(t, windowsrestart.Component(), body).Provision(t.Context(), s, m); err != nil {
+		t.Fatal(err)
+	}
+	if n := srv.Windows.Restarts(); n != 1 {
+		t.Errorf("%d restarts", n)
+	}
+	if got := words(srv.Lines()); len(got) < 5 || !strings.HasPrefix(got[len(got)-3], "powershell -command") || got[len(got)-1] != "registry" {
+		t.Errorf("commands: %q", got)
+	}
+	// The machine takes another order.
+	if st, err := m.Run(t.Context(), communicator.Command{Line: "shutdown /a"}); err != nil || st.Code != 1116 {
+		t.Errorf("a shutdown is left: %+v, %v", st, err)
+	}
+}
+
+// A cancelled restart ends with the cause, wherever it is.
+func TestCancelled(t *testing.T) {
+	why := errors.New("enough")
+	ok, busy, gone := answer{}, answer{code: 1115}, answer{err: communicator.ErrDisconnected}
+	for n, answers := range [][]answer{{ok}, {ok, busy}, {ok, gone, {code: 3}}} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(why) })
+			if n == 0 {
+				cancel(why)
+			}
+			s, _ := provisionertest.Scope(t)
+			err := provisionertest.New(t, windowsrestart.Component(), ``).Provision(ctx, s, builder.Machine{Communicator: &machine{answers: answers}})
+			if !errors.Is(err, why) {
+				t.Errorf("%d: got %v", n, err)
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"bake/builder"
 	"bake/provisioner/provisionertest"
 	"bake/provisioner/windowsshell"
 	"bake/step"
@@ -101,5 +102,44 @@ func TestInvalid(t *testing.T) {
 	}
 	if _, err := windowsshell.Component().Docs(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	srv, m := provisionertest.Windows(t)
+	provisionertest.Suite{
+		Factory: windowsshell.Component(), Dir: srv.Windows.Path("c:/Windows/Temp"), Body: `inline = ["@echo off", "echo hi"]`,
+		Machine: func(*testing.T) builder.Machine { return m },
+	}.Run(t)
+}
+
+// On Windows, over WinRM.
+func TestWindows(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "a.bat")
+	if err := os.WriteFile(script, []byte("@echo off\necho %A% %PACKER_BUILD_NAME%\nif-not-there\nexit /b 3"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		body string
+		out  []string
+		err  string
+	}{
+		{"inline = [\"echo %A%\", \"echo {{build_name}} > c:/out.txt\", \"type c:/out.txt\"]\nenv = { A = \"b c\" }", []string{"b c", "test"}, ""},
+		{fmt.Sprintf("scripts = [%q, %[1]q]\nenv = { A = \"x\" }\nvalid_exit_codes = [3]", script), []string{"x test", "x test"}, ""},
+		{fmt.Sprintf("script = %q", script), []string{" test"}, script + ": Script exited with non-zero exit status: 3"},
+		{fmt.Sprintf("script = %q\nbinary = true", script), nil, "exit status: 1"},
+	} {
+		srv, m := provisionertest.Windows(t)
+		s, log := provisionertest.Scope(t)
+		err := provisionertest.New(t, windowsshell.Component(), tt.body).Provision(t.Context(), s, m)
+		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%s: got %v, want %q", tt.body, err, tt.err)
+		}
+		if out := log.Texts(step.Output); !slices.Equal(out, tt.out) {
+			t.Errorf("%s: output %q, want %q", tt.body, out, tt.out)
+		}
+		if left, err := os.ReadDir(srv.Windows.Path("c:/Windows/Temp")); err != nil || len(left) > 0 {
+			t.Errorf("left on the machine: %v, %v", left, err)
+		}
 	}
 }

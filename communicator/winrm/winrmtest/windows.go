@@ -234,11 +234,12 @@ func (c *cmd) command(text string) (code int, exit bool) {
 	if ext := strings.ToLower(filepath.Ext(path)); ext == ".bat" || ext == ".cmd" {
 		if b, err := os.ReadFile(path); err == nil {
 			for line := range strings.Lines(string(b)) {
-				if !strings.HasSuffix(line, "\r\n") {
+				if strings.HasSuffix(line, "\n") && !strings.HasSuffix(line, "\r\n") {
 					fmt.Fprintf(c.stderr, "a line without the line end of Windows: %q\r\n", line)
 					return 1, true
 				}
-				if code, exit = c.line(strings.TrimSpace(line)); exit {
+				line = unknown.ReplaceAllString(powershelltest.Expand(c.env, strings.TrimSpace(line)), "")
+				if code, exit = c.line(line); exit {
 					return code, false
 				}
 			}
@@ -248,6 +249,9 @@ func (c *cmd) command(text string) (code int, exit bool) {
 	fmt.Fprintf(c.stderr, "'%s' is not recognized as an internal or external command,\r\noperable program or batch file.\r\n", name)
 	return 1, false
 }
+
+// unknown are the variables that a batch file finds empty.
+var unknown = regexp.MustCompile(`%[A-Za-z_0-9]+%`)
 
 // inner is a cmd.exe with the arguments in rest.
 func (c *cmd) inner(rest string) int {
