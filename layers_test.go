@@ -43,6 +43,9 @@ var rules = []rule{
 	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
+	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
+	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
+
 	{"communicator", nil, "what a machine can be asked depends on nobody who asks"},
 	{"builder", []string{"communicator", "step"}, "interfaces do not know who implements or calls them"},
 	{"datasource", nil, "interfaces do not know who implements or calls them"},

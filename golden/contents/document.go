@@ -1,0 +1,249 @@
+package contents
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	cdx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/google/uuid"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
+)
+
+// Format is a format of bills of materials.
+type Format string
+
+// The formats that are written.
+const (
+	CycloneDX Format = "cyclonedx" // 1.6, JSON
+	SPDX      Format = "spdx"      // 2.3, JSON
+)
+
+// Extension is the end of the name of a file of that format.
+func (f Format) Extension() string {
+	if f == SPDX {
+		return ".spdx.json"
+	}
+	return ".cdx.json"
+}
+
+// Document is what a bill of materials says of itself.
+type Document struct {
+	Name    string    // of what it describes; empty: the operating system's
+	Time    time.Time // when that was looked at
+	Version string    // of bake
+}
+
+// Write writes the contents down. The same contents and d make the same bytes.
+func (c *Contents) Write(w io.Writer, format Format, d Document) error {
+	d.Name = cmp.Or(d.Name, c.OS.Name, c.OS.ID, "machine")
+	d.Time = d.Time.UTC().Truncate(time.Second)
+	switch format {
+	case CycloneDX:
+		return c.cycloneDX(w, d)
+	case SPDX:
+		return c.spdx(w, d)
+	}
+	return fmt.Errorf("%q is no format of bills of materials; use %s or %s", format, CycloneDX, SPDX)
+}
+
+// id is an identifier of a document that depends on what is in it alone.
+func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
+	text, err := json.Marshal(struct {
+		Format   Format
+		Document Document
+		Contents *Contents
+	}{format, d, c})
+	sum := sha256.Sum256(text)
+	return uuid.NewHash(sha256.New(), uuid.NameSpaceURL, sum[:], 5), err
+}
+
+// cycloneDX writes CycloneDX 1.6.
+func (c *Contents) cycloneDX(w io.Writer, d Document) error {
+	id, err := c.id(CycloneDX, d)
+	if err != nil {
+		return err
+	}
+	bom := cdx.NewBOM()
+	bom.SpecVersion, bom.JSONSchema = cdx.SpecVersion1_6, "http://cyclonedx.org/schema/bom-1.6.schema.json"
+	bom.SerialNumber = id.URN()
+	bom.Metadata = &cdx.Metadata{
+		Timestamp: d.Time.Format(time.RFC3339),
+		Tools:     &cdx.ToolsChoice{Components: &[]cdx.Component{{Type: cdx.ComponentTypeApplication, Name: "bake", Version: d.Version}}},
+		Component: &cdx.Component{Type: cdx.ComponentTypeOS, BOMRef: "os", Name: d.Name, Version: c.OS.VersionID, CPE: c.OS.CPE},
+	}
+	if len(c.Problems) > 0 {
+		var properties []cdx.Property
+		for _, p := range c.Problems {
+			properties = append(properties, cdx.Property{Name: "bake:unread", Value: p})
+		}
+		bom.Metadata.Properties = &properties
+	}
+	components := make([]cdx.Component, 0, len(c.Packages))
+	for _, p := range c.Packages {
+		purl := p.URL(c.OS)
+		one := cdx.Component{Type: cdx.ComponentTypeLibrary, BOMRef: purl, Name: p.Name, Version: p.Version, PackageURL: purl}
+		if p.Epoch != "" {
+			one.Version = p.Epoch + ":" + p.Version
+		}
+		if p.Supplier != "" {
+			one.Supplier = &cdx.OrganizationalEntity{Name: p.Supplier}
+		}
+		if len(p.Licenses) > 0 {
+			one.Licenses = cycloneLicenses(p.Licenses)
+		}
+		if len(p.Paths) > 0 {
+			var found []cdx.EvidenceOccurrence
+			for _, path := range p.Paths {
+				found = append(found, cdx.EvidenceOccurrence{Location: "/" + path})
+			}
+			one.Evidence = &cdx.Evidence{Occurrences: &found}
+		}
+		components = append(components, one)
+	}
+	bom.Components = &components
+	enc := cdx.NewBOMEncoder(w, cdx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false)
+	return enc.EncodeVersion(bom, cdx.SpecVersion1_6)
+}
+
+// cycloneLicenses are identifiers and names, or one expression if it is the only one.
+func cycloneLicenses(list []string) *cdx.Licenses {
+	out := cdx.Licenses{}
+	for _, l := range list {
+		switch {
+		case spdxIDs()[l]:
+			out = append(out, cdx.LicenseChoice{License: &cdx.License{ID: l}})
+		case isSPDX(l) && len(list) == 1:
+			out = append(out, cdx.LicenseChoice{Expression: l})
+		default:
+			out = append(out, cdx.LicenseChoice{License: &cdx.License{Name: l}})
+		}
+	}
+	return &out
+}
+
+var notOfIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9.-]+`) })
+
+// spdx writes SPDX 2.3.
+func (c *Contents) spdx(w io.Writer, d Document) error {
+	id, err := c.id(SPDX, d)
+	if err != nil {
+		return err
+	}
+	const none = "NOASSERTION"
+	doc := &spdx.Document{
+		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: d.Name,
+		DocumentNamespace: "https://spdx.org/spdxdocs/" + strings.Trim(notOfIDs().ReplaceAllString(d.Name, "-"), "-") + "-" + id.String(),
+		DocumentComment:   strings.Join(c.Problems, "\n"),
+		CreationInfo: &spdx.CreationInfo{
+			Created:  d.Time.Format(time.RFC3339),
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: strings.TrimSuffix("bake-"+d.Version, "-")}},
+		},
+	}
+	root := &spdx.Package{
+		PackageName: d.Name, PackageSPDXIdentifier: "OperatingSystem", PackageVersion: c.OS.VersionID, PackageDownloadLocation: none,
+		PackageLicenseConcluded: none, PackageLicenseDeclared: none, PackageCopyrightText: none, PrimaryPackagePurpose: "OPERATING_SYSTEM",
+	}
+	if c.OS.CPE != "" {
+		kind := "cpe22Type"
+		if strings.HasPrefix(c.OS.CPE, "cpe:2.3:") {
+			kind = "cpe23Type"
+		}
+		root.PackageExternalReferences = []*spdx.PackageExternalReference{{Category: "SECURITY", RefType: kind, Locator: c.OS.CPE}}
+	}
+	doc.Packages = append(doc.Packages, root)
+	relate := func(a common.ElementID, how string, b common.ElementID) {
+		doc.Relationships = append(doc.Relationships, &spdx.Relationship{
+			RefA: common.MakeDocElementID("", string(a)), RefB: common.MakeDocElementID("", string(b)), Relationship: how,
+		})
+	}
+	relate("DOCUMENT", "DESCRIBES", root.PackageSPDXIdentifier)
+	others := map[string]string{} // names of licenses, by reference
+	for _, p := range c.Packages {
+		purl := p.URL(c.OS)
+		sum := sha256.Sum256([]byte(purl))
+		one := &spdx.Package{
+			PackageName: p.Name, PackageVersion: p.Version, PackageDownloadLocation: none, PackageCopyrightText: none,
+			PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("%s-%s-%x", p.Kind, notOfIDs().ReplaceAllString(p.Name, "-"), sum[:6])),
+			PackageLicenseConcluded:   none,
+			PackageLicenseDeclared:    cmp.Or(spdxExpression(p.Licenses, others), none),
+			PackageExternalReferences: []*spdx.PackageExternalReference{{Category: "PACKAGE-MANAGER", RefType: "purl", Locator: purl}},
+		}
+		if p.Epoch != "" {
+			one.PackageVersion = p.Epoch + ":" + p.Version
+		}
+		if p.Supplier != "" {
+			one.PackageSupplier = &common.Supplier{SupplierType: "Organization", Supplier: p.Supplier}
+		}
+		if len(p.Paths) > 0 {
+			one.PackageSourceInfo = "found at /" + strings.Join(p.Paths, ", /")
+		}
+		doc.Packages = append(doc.Packages, one)
+		relate(root.PackageSPDXIdentifier, "CONTAINS", one.PackageSPDXIdentifier)
+	}
+	for ref, name := range others {
+		doc.OtherLicenses = append(doc.OtherLicenses, &spdx.OtherLicense{LicenseIdentifier: ref, LicenseName: name, ExtractedText: name})
+	}
+	slices.SortFunc(doc.OtherLicenses, func(a, b *spdx.OtherLicense) int { return cmp.Compare(a.LicenseIdentifier, b.LicenseIdentifier) })
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(doc)
+}
+
+// spdxExpression joins licenses to an expression. Those that are not in SPDX's list
+// get a reference, which is noted in others.
+func spdxExpression(list []string, others map[string]string) string {
+	var parts []string
+	for _, l := range list {
+		switch {
+		case spdxIDs()[l]:
+		case isSPDX(l):
+			if len(list) > 1 {
+				l = "(" + l + ")"
+			}
+		default:
+			name := l
+			l = "LicenseRef-" + strings.Trim(notOfIDs().ReplaceAllString(name, "-"), "-")
+			if was, taken := others[l]; taken && was != name || l == "LicenseRef-" || len(l) > 80 {
+				sum := sha256.Sum256([]byte(name))
+				l = "LicenseRef-" + strconv.FormatUint(uint64(sum[0])<<32|uint64(sum[1])<<24|uint64(sum[2])<<16|uint64(sum[3])<<8|uint64(sum[4]), 16)
+			}
+			others[l] = name
+		}
+		parts = append(parts, l)
+	}
+	return strings.Join(parts, " AND ")
+}
+
+// Recognize says which format a document is in, from its first fields. Other documents
+// are an error.
+func Recognize(text []byte) (Format, error) {
+	var d struct {
+		BOMFormat   string `json:"bomFormat"`
+		SpecVersion string `json:"specVersion"`
+		SPDXVersion string `json:"spdxVersion"`
+		SPDXID      string `json:"SPDXID"`
+	}
+	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), &d); err != nil {
+		return "", fmt.Errorf("it is not JSON: %w", err)
+	}
+	switch {
+	case d.BOMFormat == cdx.BOMFormat && d.SpecVersion != "":
+		return CycloneDX, nil
+	case strings.HasPrefix(d.SPDXVersion, "SPDX-") && d.SPDXID == "SPDXRef-DOCUMENT":
+		return SPDX, nil
+	}
+	return "", errors.New("it is neither CycloneDX nor SPDX: it has no bomFormat with a specVersion, and no spdxVersion with an SPDXID")
+}

@@ -1,0 +1,18 @@
+package contents
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+var Expression = expression
+
+// LicenseIDs are all identifiers that are written as ones of SPDX.
+func LicenseIDs() []string {
+	ids := slices.Collect(maps.Keys(spdxIDs()))
+	for _, id := range aliases() {
+		ids = append(ids, id)
+	}
+	return append(ids, strings.Fields(spdxExceptions)...)
+}

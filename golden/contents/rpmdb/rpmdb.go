@@ -1,0 +1,67 @@
+// Package rpmdb reads the databases of installed packages that RPM has used: SQLite,
+// its own "ndb", and Berkeley DB. They come from machines that nobody has to trust:
+// whatever is in them, reading takes time and memory in proportion to their size.
+package rpmdb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// Package is an installed package.
+type Package struct {
+	Name, Version, Release string
+	Epoch                  *int32
+	Arch                   string
+	License                string
+	Vendor                 string
+	SourceRPM              string // file name
+	Files                  []string
+}
+
+// Read returns the packages of a database, in its order. log is the file beside an
+// SQLite database whose name ends in -wal, with changes that are not in the database
+// yet; empty if there is none. The keys that RPM keeps as packages are left out.
+func Read(db, log []byte) ([]Package, error) {
+	var list []Package
+	err := blobs(db, log, func(blob []byte) error {
+		p, err := header(blob)
+		if err != nil {
+			return err
+		}
+		if p.Name != "gpg-pubkey" {
+			list = append(list, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// blobs calls yield with the header of each package.
+func blobs(db, log []byte, yield func([]byte) error) error {
+	switch {
+	case bytes.HasPrefix(db, []byte(sqliteMagic)):
+		return sqliteBlobs(db, log, yield)
+	case bytes.HasPrefix(db, []byte(ndbMagic)):
+		return ndbBlobs(db, yield)
+	case berkeleyOrder(db) != nil:
+		return berkeleyBlobs(db, yield)
+	}
+	return errors.New("this is none of RPM's databases (SQLite, ndb, Berkeley DB)")
+}
+
+func damaged(format string, args ...any) error {
+	return fmt.Errorf("the RPM database is damaged: "+format, args...)
+}
+
+// cut returns n bytes of b at off; ok is false if b does not have them.
+func cut(b []byte, off, n int64) (part []byte, ok bool) {
+	if off < 0 || n < 0 || off > int64(len(b)) || n > int64(len(b))-off {
+		return nil, false
+	}
+	return b[off : off+n], true
+}
