@@ -218,6 +218,7 @@ const (
 	maxBlocks  = 256 // of a program
 	wholeSmall = 16
 	wholeBig   = maxFile/block + 1
+	ahead      = 16 // of a program, from where something is needed
 )
 
 // want is a request for blocks of a file.
