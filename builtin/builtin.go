@@ -33,6 +33,7 @@ import (
 	ppshelllocal "bake/postprocessor/shelllocal"
 	"bake/provisioner"
 	"bake/provisioner/ansible"
+	"bake/provisioner/ansiblelocal"
 	"bake/provisioner/breakpoint"
 	"bake/provisioner/file"
 	"bake/provisioner/powershell"
@@ -94,6 +95,7 @@ func (p Parts) Catalog() Catalog {
 		),
 		Provisioners: component.NewRegistry[provisioner.Provisioner](
 			ansible.Component(p.Connect),
+			ansiblelocal.Component(),
 			breakpoint.Component(p.Terminal),
 			file.Component(),
 			powershell.Component(),

@@ -17,6 +17,7 @@ import (
 	"bake/internal/delay"
 	"bake/internal/gotemplate"
 	"bake/internal/script"
+	"bake/internal/shellquote"
 	"bake/step"
 )
 
@@ -49,8 +50,29 @@ func (m *Machine) Upload(ctx context.Context, to string, mode fs.FileMode, text 
 	if err != nil {
 		return err
 	}
-	err = m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
+	return m.Put(ctx, dir, communicator.File(path.Base(to), mode, text))
+}
+
+// Put is that of the communicator, and notes that there may be something to remove.
+func (m *Machine) Put(ctx context.Context, dst string, src fs.FS) error {
+	err := m.Machine.Put(ctx, dst, src)
 	m.uploaded = m.uploaded || !errors.Is(err, communicator.ErrNoCommands)
+	return err
+}
+
+// MakeDirs makes directories, and those above them, with the permissions that mode
+// gives the last of each path; "" leaves them to the machine.
+func (m *Machine) MakeDirs(ctx context.Context, mode string, dirs ...string) error {
+	line := "mkdir -p"
+	if mode != "" {
+		line += " -m " + mode
+	}
+	var errOut bytes.Buffer
+	st, err := m.Run(ctx, communicator.Command{Line: line + " " + shellquote.Join(dirs...), Stderr: &errOut})
+	m.uploaded = m.uploaded || !errors.Is(err, communicator.ErrNoCommands)
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("making %s on the machine: exit status %d: %s", strings.Join(dirs, ", "), st.Code, strings.TrimSpace(errOut.String()))
+	}
 	return err
 }
 

@@ -1,0 +1,134 @@
+package ansiblelocal
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+
+	"bake/config/schema"
+)
+
+//go:embed options.go
+var source string
+
+// Options are the arguments of an ansible-local provisioner.
+type Options struct {
+	// Playbook to run. It is uploaded into the staging directory.
+	PlaybookFile string `hcl:"playbook_file,optional"`
+
+	// Playbooks to run one after the other, instead of `playbook_file`. Those that are not
+	// in `playbook_dir` are uploaded below the staging directory.
+	PlaybookFiles []string `hcl:"playbook_files,optional"`
+
+	// Directory whose content becomes that of the staging directory, before anything else
+	// is uploaded.
+	PlaybookDir string `hcl:"playbook_dir,optional"`
+
+	// Directories to upload into `playbooks` in the staging directory.
+	PlaybookPaths []string `hcl:"playbook_paths,optional"`
+
+	// Directories of roles, each to upload into `roles` in the staging directory.
+	RolePaths []string `hcl:"role_paths,optional"`
+
+	// Directories of collections, each to upload into `collections` in the staging directory.
+	CollectionPaths []string `hcl:"collection_paths,optional"`
+
+	// Directory of group variables to upload.
+	GroupVars string `hcl:"group_vars,optional"`
+
+	// Directory of host variables to upload.
+	HostVars string `hcl:"host_vars,optional"`
+
+	// Inventory to upload and use. The machine is one of its hosts, so choose it with
+	// `--limit` in `extra_arguments`. Not set: an inventory of 127.0.0.1.
+	InventoryFile string `hcl:"inventory_file,optional"`
+
+	// Groups of the generated inventory that 127.0.0.1 is in.
+	InventoryGroups []string `hcl:"inventory_groups,optional"`
+
+	// Requirements file whose roles and collections are installed on the machine before the
+	// playbook runs.
+	GalaxyFile string `hcl:"galaxy_file,optional"`
+
+	// Command that installs them.
+	GalaxyCommand string `hcl:"galaxy_command,optional"`
+
+	// Install roles and collections even if they are there already.
+	GalaxyForceInstall bool `hcl:"galaxy_force_install,optional"`
+
+	// Directory on the machine to install roles into. Not set: `galaxy_roles` in the staging
+	// directory.
+	GalaxyRolesPath string `hcl:"galaxy_roles_path,optional"`
+
+	// Directory on the machine to install collections into. Not set: `galaxy_collections` in
+	// the staging directory.
+	GalaxyCollectionsPath string `hcl:"galaxy_collections_path,optional"`
+
+	// Arguments for `ansible-playbook`, which the shell of the machine reads: quote what it
+	// would take apart. The values of `build.*` are available by name in `{{ }}`.
+	ExtraArguments []string `hcl:"extra_arguments,optional,deferred"`
+
+	// Command that runs a playbook.
+	Command string `hcl:"command,optional"`
+
+	// Directory on the machine to upload into. Not set: a new one below
+	// `/tmp/packer-provisioner-ansible-local`.
+	StagingDirectory string `hcl:"staging_directory,optional"`
+
+	// Remove the staging directory in the end. Not set: only if `staging_directory` is not
+	// set either.
+	CleanStagingDirectory *bool `hcl:"clean_staging_directory,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
+func defaults() Options {
+	return Options{Command: "ANSIBLE_FORCE_COLOR=1 PYTHONUNBUFFERED=1 ansible-playbook", GalaxyCommand: "ansible-galaxy"}
+}
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	switch {
+	case o.PlaybookFile != "" && len(o.PlaybookFiles) > 0:
+		c.Errorf(&o.PlaybookFiles, "Two kinds of playbook", "Set playbook_file or playbook_files, but not both.")
+	case o.PlaybookFile == "" && len(o.PlaybookFiles) == 0 && c.Known(&o.PlaybookFiles):
+		c.Errorf(&o.PlaybookFile, "No playbook", "Set playbook_file or playbook_files.")
+	}
+	for _, option := range []*string{&o.PlaybookFile, &o.InventoryFile, &o.GalaxyFile} {
+		check(c, option, *option, false)
+	}
+	for _, option := range []*string{&o.PlaybookDir, &o.GroupVars, &o.HostVars} {
+		check(c, option, *option, true)
+	}
+	for _, path := range o.PlaybookFiles {
+		check(c, &o.PlaybookFiles, path, false)
+	}
+	for _, option := range []*[]string{&o.PlaybookPaths, &o.RolePaths, &o.CollectionPaths} {
+		for _, path := range *option {
+			check(c, option, path, true)
+		}
+	}
+}
+
+// check complains about an option whose file or directory is not there.
+func check(c *schema.Checker, field any, path string, dir bool) {
+	if path == "" {
+		return
+	}
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		what := "file"
+		if dir {
+			what = "directory"
+		}
+		c.Errorf(field, fmt.Sprintf("No such %s", what), "There is no %s %q; relative paths start at the current directory, so ${path.root}/... may be meant.", what, path)
+	case err != nil:
+		c.Errorf(field, "Not readable", "%s.", err)
+	case dir && !info.IsDir():
+		c.Errorf(field, "Not a directory", "%q is a file.", path)
+	case !dir && info.IsDir():
+		c.Errorf(field, "Not a file", "%q is a directory.", path)
+	}
+}
