@@ -66,6 +66,7 @@ var rules = []rule{
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/wire", nil, "the protocol is the same whatever speaks it"},
 	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},
+	{"plugin/keeper", []string{"internal/procgroup", "plugin/wire"}, "it has to go on when bake has gone, and to start in no time"},
 	{"plugin/plugintest", []string{"plugin/wire"}, "a plugin for tests knows the protocol, and not who starts it"},
 	{"plugin/registry", []string{"internal/..."}, "getting plugins does not run them: whoever installs one says how it is asked what it is"},
 	{"plugin/setup", []string{"plugin/host", "plugin/registry"}, "what is installed and what could be meet here"},

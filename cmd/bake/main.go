@@ -15,12 +15,16 @@ import (
 	"bake/builtin"
 	"bake/internal/local"
 	"bake/internal/terminal"
+	"bake/plugin/keeper"
 	"bake/run"
 	"bake/ui"
 )
 
 func main() {
 	if ran, code := local.Child(os.Args); ran {
+		os.Exit(code)
+	}
+	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	os.Exit(bake(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))

@@ -1,0 +1,58 @@
+//go:build unix
+
+package keeper
+
+import (
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+)
+
+// group is the group of processes that the keeper heads.
+type group struct{ heads bool }
+
+// start starts the plugin in the group.
+func (g *group) start(cmd *exec.Cmd) error {
+	// Who starts a keeper makes it the head of a group; if nobody has, it does so itself.
+	_ = syscall.Setpgid(0, 0)
+	g.heads = syscall.Getpgrp() == os.Getpid()
+	return cmd.Start()
+}
+
+// end kills all processes of the group, this one among them.
+func (g *group) end(cmd *exec.Cmd) {
+	if g.heads {
+		_ = syscall.Kill(0, syscall.SIGKILL)
+	}
+	_ = cmd.Process.Kill()
+}
+
+// clear kills what the plugin has left in the group, which this process leaves for that of
+// its parent. If that is not possible, the parent has to end the group.
+func (g *group) clear(*exec.Cmd) {
+	if !g.heads {
+		return
+	}
+	other, err := syscall.Getpgid(os.Getppid())
+	if err == nil && syscall.Setpgid(0, other) == nil {
+		_ = syscall.Kill(-os.Getpid(), syscall.SIGKILL)
+	}
+}
+
+// exitCode is the code with which the keeper ends as the plugin did, whose state is s. It
+// does not return if the plugin was killed: then the keeper dies of the same signal.
+func exitCode(s *os.ProcessState) int {
+	status, ok := s.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return s.ExitCode()
+	}
+	switch n := status.Signal(); n {
+	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT:
+		signal.Reset(n)
+		_ = syscall.Kill(os.Getpid(), n)
+		select {} // until the signal comes
+	default:
+		return 128 + int(n)
+	}
+}

@@ -1,0 +1,23 @@
+package keeper
+
+import (
+	"os"
+	"os/exec"
+
+	"bake/internal/procgroup"
+)
+
+// group is the job that the plugin and what it starts are in.
+type group struct{}
+
+// start starts the plugin in a job, which belongs to the keeper's own, if there is one.
+func (group) start(cmd *exec.Cmd) error { return procgroup.Start(cmd) }
+
+// end kills all processes of the job.
+func (group) end(cmd *exec.Cmd) { _ = cmd.Cancel() }
+
+// clear kills what the plugin has left in the job.
+func (g group) clear(cmd *exec.Cmd) { g.end(cmd) }
+
+// exitCode is the code with which the keeper ends as the plugin did.
+func exitCode(s *os.ProcessState) int { return s.ExitCode() }
