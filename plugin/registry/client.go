@@ -50,8 +50,8 @@ type client struct {
 func transport() *http.Transport {
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 30 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
+		DialContext:         (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 15 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
 	}
 }
 
@@ -77,6 +77,7 @@ type failure struct {
 	url   string
 	err   error
 	again bool          // it may pass
+	mute  bool          // there was no answer at all
 	after time.Duration // before the next try, if the server has asked for it
 }
 
@@ -190,7 +191,7 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.Multiplier = c.first, 3
 	left := tries
-	for range maxTries {
+	for n := 1; n <= maxTries; n++ {
 		further, err := try(ctx)
 		f, ok := errors.AsType[*failure](err)
 		if err == nil || !ok || !f.again {
@@ -200,8 +201,11 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 			left = tries
 			pause.Reset()
 		}
-		if left--; left == 0 {
-			return fmt.Errorf("%w (tried %d times)", err, tries)
+		if left--; f.mute { // each try takes its time, and the next is not likely to be better
+			left--
+		}
+		if left <= 0 {
+			return fmt.Errorf("%w (tried %d times)", err, n)
 		}
 		wait := max(pause.NextBackOff(), f.after)
 		c.log.Debug("a download is tried again", "reason", err, "in", wait)
@@ -296,7 +300,7 @@ func unreachable(err error) *failure {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return &failure{err: err}
 	}
-	return &failure{err: err, again: true}
+	return &failure{err: err, again: true, mute: true}
 }
 
 // refused is the failure that an answer means.
