@@ -276,7 +276,7 @@ build {
 		t.Errorf("(-want +got):\n%s\n%v", diff, diags)
 	}
 	want := schema.Build{Name: "a", Type: "machine", Force: true, OnError: "abort"}
-	if len(v.told) != 3 || v.told[0] != want {
+	if len(v.told) != 3 || !cmp.Equal(v.told[0], want) {
 		t.Errorf("told %+v", v.told)
 	}
 }
