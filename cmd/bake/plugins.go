@@ -20,6 +20,7 @@ import (
 	"bake/plugin/registry"
 	"bake/plugin/setup"
 	"bake/run/localcloud"
+	"bake/step"
 )
 
 // pluginsResult is what bake init and bake plugins write with -json.
@@ -75,6 +76,7 @@ func (p *program) withRegistry(fn func(*registry.Registry) error) error {
 			}
 			phases[file]("download "+file, done, total)
 		},
+		Notice: func(text string) { emit(step.Event{Time: p.now(), Kind: step.Say, Text: text}) },
 	})
 	if err != nil {
 		return err
@@ -298,7 +300,9 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 			fmt.Fprintf(p.stderr, "Warning: v%s is from %s, as another site did not answer and may have a newer release: %s\n", rel.Version, rel.Site, why)
 		}
 		if !force {
-			there, _, err := p.installed(ctx, func(b host.Binary) bool { return b.Source == source.String() && b.Version == rel.Version })
+			there, _, err := p.installed(ctx, func(b host.Binary) bool {
+				return strings.EqualFold(b.Source, source.String()) && b.Version == rel.Version
+			})
 			if err != nil {
 				return err
 			}

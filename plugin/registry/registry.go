@@ -30,6 +30,10 @@ type Options struct {
 	// done as there is. Calls do not overlap. total is 0 while it is not known.
 	Progress func(file string, done, total int64)
 
+	// Notice is told what the user should know while something is waited for. Calls do
+	// not overlap with each other or with those of Progress.
+	Notice func(text string)
+
 	// Where the sites are, and the armored keys of HashiCorp's; the zero value is for
 	// the real ones.
 	Releases, API, Web string
@@ -72,7 +76,14 @@ func New(o Options) (*Registry, error) {
 	r.client = &client{
 		http: &http.Client{Transport: trip, CheckRedirect: redirect},
 		api:  cmp.Or(o.API, "https://api."+gitHub), token: o.Token, log: o.Log, now: time.Now,
-		first: 500 * time.Millisecond, stall: stall,
+		first: 500 * time.Millisecond, stall: stall, patience: patience,
+		tell: func(text string) {
+			if o.Notice != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				o.Notice(text)
+			}
+		},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

@@ -330,7 +330,9 @@ func TestReleaseSite(t *testing.T) {
 	s.inTree(t, "/hc", "swapped", "1.1.0", &hashicorp, linux)
 	manifest := "/hc/packer-plugin-swapped/1.1.0/packer-plugin-swapped_1.1.0_manifest.json"
 	s.files[manifest] = append(s.files[manifest], ' ')
-	for _, name := range []string{"docker", "forged", "bare", "swapped", "old"} {
+	s.inTree(t, "/hc", "vague", "1.1.0", &hashicorp, linux)
+	delete(s.files, "/hc/packer-plugin-vague/1.1.0/packer-plugin-vague_1.1.0_manifest.json")
+	for _, name := range []string{"docker", "forged", "bare", "swapped", "old", "vague"} {
 		s.tags("hashicorp/packer-plugin-"+name, "v1.0.0")
 		s.onGitHub(t, "hashicorp", name, "1.0.0", "5.0", linux)
 	}
@@ -341,6 +343,7 @@ func TestReleaseSite(t *testing.T) {
 	}{
 		{"docker", "", "1.1.0", "127.0.0.1", true},
 		{"docker", "1.0.0", "1.0.0", "github.com", false},
+		{"vague", "", "1.0.0", "github.com", false},
 		{"old", "", "1.0.0", "github.com", false},
 		{"forged", "", "not signed with HashiCorp's key", "", false},
 		{"bare", "", "the signature of the checksums cannot be had", "", false},
@@ -446,7 +449,8 @@ func TestRefusals(t *testing.T) {
 				w.WriteHeader(tt.status)
 				return true
 			}
-			_, err := open(t, s, Options{Token: tt.token}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
+			told := 0
+			_, err := open(t, s, Options{Token: tt.token, Notice: func(string) { told++ }}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -457,6 +461,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if n := s.requests(""); n != tt.requests {
 				t.Errorf("%d requests, want %d", n, tt.requests)
+			}
+			if told != tt.requests-1 {
+				t.Errorf("the user was told %d times", told)
 			}
 		})
 	}
@@ -573,6 +580,11 @@ func TestSilence(t *testing.T) {
 	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "nothing more was received for 20ms (tried 4 times)") {
 		t.Errorf("got %v", err)
 	}
+	r.stall, r.patience = time.Hour, 20*time.Millisecond
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "tags?per_page=100: there was no complete answer within 20ms") {
+		t.Errorf("got %v", err)
+	}
+	r.patience = time.Hour
 	why := errors.New("the user has had enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r.stall = time.Hour
