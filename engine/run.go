@@ -152,7 +152,7 @@ func (r *runner) newExecution(b *config.Build) *execution {
 		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
 		Ledger: r.options.Ledger, Emit: r.emit, Grace: r.options.Grace,
 	}
-	s.Leaves = x.leaves
+	s.Leaves, s.Stop = x.leaves, r.stop
 	if r.options.OnError == Ask && r.options.Ask != nil {
 		s.Failed = x.ask
 	}

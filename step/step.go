@@ -52,6 +52,10 @@ type Scope struct {
 	// Nil: it does not.
 	Leaves func() bool
 
+	// Stop ends the teardown of what is torn down inside a step, as that of a plugin is. It
+	// may be nil.
+	Stop context.Context
+
 	// Pause is called before each step and before each teardown, and may be nil.
 	// It returns when the user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error

@@ -74,7 +74,7 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	}
 	id, begun := b.proc.serve(methods, u.progress)
 	var stream uint32
-	err := b.work(ctx, b.proc, begun, "Run", id, &stream, cmp.Or(b.scope.Grace, teardownGrace), func(error) {})
+	err := b.work(ctx, b.proc, job{method: "Run", args: id, reply: &stream, begun: begun, grace: cmp.Or(b.scope.Grace, teardownGrace), stop: b.scope.Stop})
 	stop(errors.New("the builder has ended"))
 	b.hooks.Wait()
 	after := context.WithoutCancel(ctx)
@@ -129,9 +129,7 @@ func (b *building) hook(ctx context.Context, a hookArgs) error {
 	}
 	said, _ := a.Data.(map[string]any)
 	data := buildData(b.scope.Run.ID, said)
-	err = b.provision(ctx, builder.Machine{Data: data, Communicator: &machine{
-		mux: b.proc.mux, client: client, explain: b.proc.explain, windows: data["ConnType"].Text == "winrm",
-	}})
+	err = b.provision(ctx, builder.Machine{Data: data, Communicator: newMachine(b.proc, client, data)})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.provisioned = err

@@ -67,7 +67,8 @@ func generatedData(m builder.Machine, run string) map[string]any {
 		out[name] = builder.Absent(name).Text
 	}
 	if a, ok := m.Communicator.(communicator.Accessible); ok {
-		out["SSHPrivateKeyFile"] = a.Access().KeyFile
+		access := a.Access()
+		out["SSHPrivateKeyFile"], out["SSHAgentAuth"] = access.KeyFile, access.Agent
 	}
 	for name, v := range m.Data {
 		old, known := out[name]

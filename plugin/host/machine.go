@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"bake/builder"
 	"bake/communicator"
 	"bake/internal/shellquote"
 	"bake/plugin/wire"
@@ -26,9 +28,42 @@ type machine struct {
 	client  *wire.Client
 	explain func(error) error // says why the plugin is gone
 	windows bool              // paths and commands are those of Windows
+	data    builder.Data
 }
 
 var _ communicator.Communicator = (*machine)(nil)
+
+// newMachine is the machine that a plugin serves to client, and describes by data.
+func newMachine(proc *process, client *wire.Client, data builder.Data) communicator.Communicator {
+	m := &machine{mux: proc.mux, client: client, explain: proc.explain, windows: data["ConnType"].Text == "winrm", data: data}
+	if data["ConnType"].Text == "ssh" && data["Host"].Text != "" {
+		return sshMachine{m}
+	}
+	return m
+}
+
+// Describe implements [communicator.Describer].
+func (c *machine) Describe() communicator.Connection {
+	port, _ := strconv.Atoi(c.data["Port"].Text)
+	return communicator.Connection{Host: c.data["Host"].Text, Port: port, User: c.data["User"].Text, Password: c.data["Password"].Text, WinRM: c.windows}
+}
+
+// sshMachine is one that a user can log in to, if no bastion is in between: that a plugin
+// does not say.
+type sshMachine struct{ *machine }
+
+var _ communicator.Accessible = sshMachine{}
+
+// Access implements [communicator.Accessible].
+func (c sshMachine) Access() communicator.Access {
+	return communicator.Access{Port: c.Describe().Port, KeyFile: c.data["SSHPrivateKeyFile"].Text, Agent: c.data["SSHAgentAuth"].Text == "true"}
+}
+
+// Dial implements [communicator.Accessible].
+func (c sshMachine) Dial(ctx context.Context) (net.Conn, error) {
+	to := c.Describe()
+	return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(to.Port)))
+}
 
 // Close implements [communicator.Communicator]. The plugin closes its own.
 func (c *machine) Close() error { return c.client.Close() }

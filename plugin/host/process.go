@@ -301,6 +301,21 @@ func (p *process) Close() error {
 	return p.closed
 }
 
+// giveUp ends a plugin that did not end in order, and says what that means. One with a
+// keeper is left to it: it may still take down what it has made.
+func (p *process) giveUp() string {
+	if !p.kept {
+		_ = p.Close()
+		return fmt.Sprintf("the plugin %s had not ended by then and was killed: what it has made may still be there", p.plugin.Source)
+	}
+	p.closing.Do(func() { // it stays in the ledger
+		p.end()
+		p.mux.Close()
+		p.serving.Wait()
+	})
+	return fmt.Sprintf("the plugin %s had not ended by then: it goes on to take down what it has made, in process %d", p.plugin.Source, p.cmd.Process.Pid)
+}
+
 // tail passes the lines that a plugin logs on to the debug log, and keeps the last.
 type tail struct {
 	name string

@@ -70,23 +70,31 @@ func (h hosted) hand(ctx context.Context, proc *process, s *step.Scope) error {
 	return nil
 }
 
-// work calls the method that does the work of the component, and waits for it. When ctx
-// ends it cancels the work, and gives it some time to end in order; told is called once
-// the plugin knows. reply may be read only if there is no error.
-func (h hosted) work(ctx context.Context, proc *process, begun <-chan struct{}, method string, args, reply any, grace time.Duration, told func(cause error)) error {
+// job is a call of the method that does the work of a component.
+type job struct {
+	method      string
+	args, reply any             // reply may be read only if there is no error
+	begun       <-chan struct{} // closed when the plugin has begun
+	grace       time.Duration   // for it to end in order, once it was cancelled
+	stop        context.Context // ends that wait; may be nil
+	told        func(error)     // called with the cause once the plugin knows that it is cancelled; may be nil
+}
+
+// work does a job, and waits for it. When ctx ends it cancels the job.
+func (h hosted) work(ctx context.Context, proc *process, j job) error {
 	done := make(chan error, 1)
-	go func() { done <- proc.call(proc.life, h.kind.service()+"."+method, args, reply) }()
+	go func() { done <- proc.call(proc.life, h.kind.service()+"."+j.method, j.args, j.reply) }()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 	}
 	cause := context.Cause(ctx)
-	ended, err := h.cancel(proc, begun, done, grace, func() { told(cause) })
+	ended, err := h.cancel(cause, proc, j, done)
 	switch {
 	case !ended:
-		return fmt.Errorf("%w; the plugin %s did not end within %s, and was killed: what it has made may still be there", cause, h.plugin.Source, grace)
-	case err != nil && errors.Is(err, wire.ErrGone): // then it has taken nothing down
+		return fmt.Errorf("%w; %s", cause, proc.giveUp())
+	case errors.Is(err, wire.ErrGone): // then it has taken nothing down
 		return fmt.Errorf("%w; %w", cause, err)
 	case err != nil:
 		return cause
@@ -94,22 +102,29 @@ func (h hosted) work(ctx context.Context, proc *process, begun <-chan struct{}, 
 	return nil
 }
 
-// cancel cancels work, and says whether it has ended, and how.
-func (h hosted) cancel(proc *process, begun <-chan struct{}, done <-chan error, grace time.Duration, told func()) (ended bool, err error) {
-	wait := func(d time.Duration, ch <-chan struct{}) bool {
+// cancel cancels a job, and says whether it has ended, and how.
+func (h hosted) cancel(cause error, proc *process, j job, done <-chan error) (ended bool, err error) {
+	var stopped <-chan struct{}
+	if j.stop != nil {
+		stopped = j.stop.Done()
+	}
+	wait := func(d time.Duration, ch <-chan struct{}) (over bool) {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {
 		case err = <-done:
 			ended = true
-		case <-ch:
 			return true
+		case <-stopped:
+			return true
+		case <-ch:
 		case <-timer.C:
+			return ch != nil
 		}
 		return false
 	}
 	// A plugin crashes that is cancelled before it has begun.
-	if !wait(beginTimeout, begun) || wait(cancelDelay, nil) || ended {
+	if wait(beginTimeout, j.begun) || wait(cancelDelay, nil) {
 		return ended, err
 	}
 	ctx, stop := context.WithCancel(proc.life)
@@ -118,9 +133,11 @@ func (h hosted) cancel(proc *process, begun <-chan struct{}, done <-chan error, 
 		ctx, stop := context.WithTimeout(ctx, tellTimeout)
 		defer stop()
 		_ = proc.call(ctx, h.kind.service()+".Cancel", nil, nil)
-		told()
+		if j.told != nil {
+			j.told(cause)
+		}
 	}()
-	wait(grace, nil)
+	wait(j.grace, nil)
 	return ended, err
 }
 

@@ -1,0 +1,236 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/procgroup"
+	"bake/provisioner/provisionertest"
+	"bake/step"
+)
+
+// A plugin that does not heed a cancellation is ended, once it has had its time or the
+// user has no more patience.
+func TestStubbornPlugin(t *testing.T) {
+	for name, stops := range map[string]bool{"grace": false, "stop": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProbe(t)
+			s, _ := scope(t)
+			why := errors.New("enough")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			stop, stopNow := context.WithCancel(context.Background())
+			defer stopNow()
+			s.Grace, s.Stop = time.Second, stop
+			if stops {
+				s.Grace = time.Hour
+			}
+			emit := s.Emit
+			s.Emit = func(e step.Event) {
+				emit(e)
+				if e.Text == "working" {
+					cancel(why)
+					if stops {
+						stopNow()
+					}
+				}
+			}
+			_, err := build(t, p, ctx, s, "misbehave = \"stubborn\"\nat = \"Build\"\nsay = \"working\"", nil)
+			if !errors.Is(err, why) || !strings.Contains(err.Error(), "was killed: what it has made may still be there") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// waitGone waits for a process to end: what kills it does not wait for that.
+func waitGone(t *testing.T, pid int) {
+	t.Helper()
+	for range 200 {
+		if state := procgroup.Started(pid); state == "" || zombie(pid) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Errorf("process %d is still there", pid)
+}
+
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(b), ") Z ")
+}
+
+// What a plugin has started ends with it, also if the plugin dies first.
+func TestChildrenOfPlugin(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes are looked up in /proc")
+	}
+	for _, misbehave := range []string{"", "misbehave = \"kill\"\nat = \"Build\""} {
+		p := newProbe(t)
+		s, _ := scope(t)
+		home := t.TempDir()
+		a, _ := build(t, p, t.Context(), s, fmt.Sprintf("home = %q\n%s", home, misbehave), func(ctx context.Context, m builder.Machine) error {
+			_, err := m.Run(ctx, communicator.Command{Line: "sleep 1000 >/dev/null 2>&1 & echo $! > pid"})
+			return err
+		})
+		if a != nil {
+			a.Live.Close()
+		}
+		b, err := os.ReadFile(filepath.Join(home, "pid"))
+		pid, aerr := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil || aerr != nil {
+			t.Fatal(err, aerr)
+		}
+		waitGone(t, pid)
+	}
+}
+
+// ledger keeps the entries of a run.
+type ledger struct {
+	mu    sync.Mutex
+	owned map[string]step.Resource
+	all   []step.Resource
+}
+
+func (l *ledger) Intend(r step.Resource) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.owned[r.Key] = r
+	return nil
+}
+
+func (l *ledger) Created(key, id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.owned[key]
+	r.ID = id
+	l.owned[key], l.all = r, append(l.all, r)
+	return nil
+}
+
+func (l *ledger) Gone(key string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.owned, key)
+	return nil
+}
+
+func (l *ledger) Owned() (all []step.Resource, _ error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.owned {
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// The process of a plugin is in the ledger for as long as it lives, and not among what
+// its build owns.
+func TestProcessInLedger(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	l := &ledger{owned: map[string]step.Resource{}}
+	s.Ledger = l
+	a, err := build(t, p, t.Context(), s, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned, _ := l.Owned()
+	if len(owned) != 1 || owned[0].Kind != ProcessKind || owned[0].Build != "" || owned[0].With["build"] != s.Build {
+		t.Fatalf("owned: %+v", owned)
+	}
+	if runtime.GOOS == "linux" {
+		pid, _ := strconv.Atoi(strings.Split(owned[0].ID, "@")[0])
+		if owned[0].ID != processID(pid, procgroup.Started(pid)) {
+			t.Errorf("the process is called %s", owned[0].ID)
+		}
+	}
+	a.Live.Close()
+	for _, body := range []string{`errors = ["no"]`, "misbehave = \"kill\"\nat = \"Machine\""} {
+		_ = made(t, p.Provisioners[0], p.input(t, body, nil)).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	}
+	if owned, _ := l.Owned(); len(owned) > 0 || len(l.all) != 3 {
+		t.Errorf("still owned: %v; there were %v", owned, l.all)
+	}
+}
+
+// A process that a killed run has left is ended, and no other one that has its number.
+func TestDestroyProcess(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells when a process was started")
+	}
+	cmd := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := procgroup.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	for _, id := range []string{"", "x", "1@1", "0@", processID(pid, "1")} {
+		if err := DestroyProcess(t.Context(), step.Resource{Kind: ProcessKind, ID: id}); err != nil {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	r := step.Resource{Kind: ProcessKind, ID: processID(pid, procgroup.Started(pid))}
+	if r.ID == processID(pid, "") || zombie(pid) {
+		t.Fatalf("%s has ended", r.ID)
+	}
+	if err := DestroyProcess(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("it ended with %v", err)
+	}
+	if err := DestroyProcess(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a plugin logs is kept in part, whatever it is.
+func TestTail(t *testing.T) {
+	var debug lines
+	l := &tail{name: "p", to: &debug}
+	for i := range 3 * maxLogLines {
+		fmt.Fprintf(l, "line %d\n", i)
+	}
+	fmt.Fprint(l, strings.Repeat("x", 3*maxLogLine), "\n\nend")
+	l.flush()
+	if len(l.lines) > maxLogLines+5 || len(debug) != 3*maxLogLines+4 {
+		t.Errorf("%d lines are kept of %d", len(l.lines), len(debug))
+	}
+	if last := strings.Split(l.last(), "\n"); len(last) != 5 || last[4] != "end" || len(last[3]) != maxLogLine {
+		t.Errorf("the last lines are %.200q", last)
+	}
+	fmt.Fprint(l, "panic: oh no\n", strings.Repeat("goroutine\n", 100))
+	if last := strings.Split(l.last(), "\n"); len(last) != panicLines || last[0] != "panic: oh no" {
+		t.Errorf("the panic is %q", last)
+	}
+}
+
+type lines []string
+
+func (l *lines) Debug(msg string, _ ...any) { *l = append(*l, msg) }
+
+// A plugin that was replaced since it was verified is not started.
+func TestReplaced(t *testing.T) {
+	p := newProbe(t)
+	if err := os.Remove(p.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.Path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Builders[0].Docs(); err == nil || !strings.Contains(err.Error(), "is not what it was at the start") {
+		t.Errorf("got %v", err)
+	}
+}
