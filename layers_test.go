@@ -70,6 +70,7 @@ var rules = []rule{
 	{"plugin/keeper", []string{"internal/procgroup", "plugin/wire"}, "it has to go on when bake has gone, and to start in no time"},
 	{"plugin/plugintest", []string{"plugin/wire"}, "a plugin for tests knows the protocol, and not who starts it"},
 	{"plugin/registry", []string{"internal/..."}, "getting plugins does not run them: whoever installs one says how it is asked what it is"},
+	{"plugin/installed", []string{"builder", "builtin", "component", "config/lang", "datasource", "engine", "internal/knownplugins", "plugin/host", "plugin/registry", "postprocessor", "provisioner"}, "what a template can use is found here, and run elsewhere"},
 	{"plugin/setup", []string{"plugin/host", "plugin/registry"}, "what is installed and what could be meet here"},
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
 }

@@ -62,7 +62,8 @@ immediately and lists what was left behind.`,
 	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
 	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn about variables that a -var-file sets but the template does not declare")
-	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation", "skip-enforcement")
+	o.registerReleases(flags)
+	withoutEffect(flags, "use-sequential-evaluation", "skip-enforcement")
 	flags.BoolVar(&o.color, "color", true, "disable colored output")
 	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line of a build's output with a timestamp")
 	p.jsonFlag(cmd)
@@ -88,7 +89,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	feed := p.openFeed(o.displayOptions)
 	defer feed.close()
 	options := run.Options{
-		Template: template, State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
+		Template: template, Components: p.components(ctx, template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), Force: o.force, Debug: o.debug,
 		Emit: feed.emit, Doubts: func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) },
 		Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now,

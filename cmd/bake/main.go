@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -16,6 +17,7 @@ import (
 	"bake/internal/local"
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
+	"bake/plugin/registry"
 	"bake/run"
 	"bake/ui"
 )
@@ -92,6 +94,8 @@ type program struct {
 	command         string // such as "cloud images"
 	machineReadable bool   // the flag was given
 	json            jsonOutput
+
+	lock atomic.Pointer[registry.Lock] // of the template, if it was needed
 }
 
 // parts are what components are made of that are checked, or run in AWS.
@@ -164,6 +168,7 @@ func (p *program) diagnostics(files map[string]*hcl.File, diags hcl.Diagnostics)
 	if len(diags) == 0 {
 		return
 	}
+	files = p.withLock(files)
 	if p.json.on {
 		p.keepDiagnostics(files, diags)
 		return

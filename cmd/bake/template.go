@@ -17,6 +17,7 @@ type templateFlags struct {
 	vars, varFiles []string
 	only, except   commaList
 	configType     choice
+	releases       bool // plugins that are no releases are ignored
 }
 
 func (f *templateFlags) register(flags *pflag.FlagSet) {
@@ -28,11 +29,15 @@ func (f *templateFlags) register(flags *pflag.FlagSet) {
 	flags.Var(&f.configType, "config-type", "`language` of a template on standard input; no effect when a template is named")
 }
 
+// registerReleases is for commands that use plugins.
+func (f *templateFlags) registerReleases(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.releases, "ignore-prerelease-plugins", false, "ignore installed plugins whose version ends in -dev")
+}
+
 // withoutEffect accepts flags of Packer's that have no counterpart here, so that
 // command lines go on working. Their help says so.
 func withoutEffect(flags *pflag.FlagSet, names ...string) {
 	why := map[string]string{
-		"ignore-prerelease-plugins": "no effect: there are no plugin binaries to ignore",
 		"use-sequential-evaluation": "no effect: each value is computed when it is needed, whatever the order",
 		"skip-enforcement":          "no effect: there is no registry that enforces provisioners",
 	}

@@ -37,7 +37,8 @@ not used unless -evaluate-datasources is given.`,
 	o.register(flags)
 	flags.BoolVar(&o.syntaxOnly, "syntax-only", false, "check the syntax and the variables only")
 	flags.BoolVar(&o.readData, "evaluate-datasources", false, "read the data sources")
-	withoutEffect(flags, "ignore-prerelease-plugins", "use-sequential-evaluation")
+	o.registerReleases(flags)
+	withoutEffect(flags, "use-sequential-evaluation")
 	flags.BoolVar(&o.noWarnUndeclared, "no-warn-undeclared-var", false, "do not warn about variables that a -var-file sets but the template does not declare")
 	p.jsonFlag(cmd)
 	return cmd
@@ -60,7 +61,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 		p.say("Syntax-only check passed. Everything looks okay.")
 		return nil
 	}
-	doubts, err := run.Check(ctx, template, p.parts().Catalog().Components())
+	doubts, err := run.Check(ctx, template, p.components(ctx, template.Options, o.releases)(p.parts()))
 	if err != nil {
 		return err
 	}

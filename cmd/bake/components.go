@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builtin"
+	"bake/config"
+	"bake/engine"
+	"bake/plugin/host"
+	"bake/plugin/installed"
+	"bake/plugin/registry"
+	"bake/plugin/setup"
+)
+
+// components returns what makes the components that a template can use: those that are
+// built in, and those of installed plugins, as the lock file beside the template has
+// them. The end of ctx ends what plugins are asked while it is checked.
+func (p *program) components(ctx context.Context, t config.Options, releases bool) func(builtin.Parts) engine.Components {
+	read := sync.OnceValues(func() (*registry.Lock, hcl.Diagnostics) {
+		dir := t.Path
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			dir = filepath.Dir(dir)
+		}
+		lock, diags := registry.ReadLock(filepath.Join(dir, registry.LockFile))
+		p.lock.Store(lock)
+		return lock, diags
+	})
+	return func(parts builtin.Parts) engine.Components {
+		return installed.Components(ctx, installed.Options{
+			BuiltIn: parts.Catalog(), Plugins: p.plugins(parts, releases, read), Lock: read, Template: t.Path,
+		})
+	}
+}
+
+// plugins are those that are installed. read reads the lock file.
+func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*registry.Lock, hcl.Diagnostics)) *host.Set {
+	o := host.Options{
+		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal,
+		Trust: func(b host.Binary) error {
+			lock, diags := read()
+			if diags.HasErrors() {
+				return diags
+			}
+			return setup.Trust(lock)(b)
+		},
+	}
+	return host.Installed(o)
+}
+
+// withLock adds the lock file, if it was read, to the files that diagnostics point at.
+func (p *program) withLock(files map[string]*hcl.File) map[string]*hcl.File {
+	lock := p.lock.Load()
+	if lock == nil {
+		return files
+	}
+	all := lock.Files()
+	maps.Copy(all, files)
+	return all
+}
