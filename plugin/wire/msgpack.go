@@ -46,7 +46,9 @@ func appendValue(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	switch v.Kind() {
 	case reflect.Invalid:
 		return append(b, 0xc0), nil
-	case reflect.Interface, reflect.Pointer:
+	case reflect.Interface:
+		return appendValue(b, v.Elem(), depth)
+	case reflect.Pointer:
 		if v.IsNil() {
 			return append(b, 0xc0), nil
 		}

@@ -230,38 +230,14 @@ func FuzzMsgpack(f *testing.F) {
 		_ = Assign(&s, v) // no panic
 		again, err := Marshal(v)
 		if err != nil {
-			if ext(v) {
-				return
-			}
 			t.Fatalf("%#v: %v", v, err)
 		}
 		w, err := decodeBytes(again)
 		if err != nil {
 			t.Fatalf("%#v: %v", v, err)
 		}
-		if !ext(v) && !cmp.Equal(v, w, cmp.Comparer(func(x, y float64) bool { return x == y || x != x && y != y })) {
-			t.Errorf("%#v became %#v", v, w)
+		if twice, err := Marshal(w); err != nil || !bytes.Equal(again, twice) {
+			t.Errorf("%#v became %#v, %v", v, w, err)
 		}
 	})
-}
-
-// ext says whether there is something in v that comes back in another form.
-func ext(v any) bool {
-	switch v := v.(type) {
-	case Ext:
-		return true
-	case []any:
-		for _, e := range v {
-			if ext(e) {
-				return true
-			}
-		}
-	case map[string]any:
-		for _, e := range v {
-			if ext(e) {
-				return true
-			}
-		}
-	}
-	return false
 }
