@@ -104,7 +104,7 @@ func (m *maker) input(ctx context.Context, b *config.Build, c *config.Component,
 	in, diags := c.Input(ctx, build)
 	in.Secret = m.secret
 	in.Build = schema.Build{
-		Name: b.Source, Type: b.Type, Force: m.options.Run.Force, Debug: m.options.Run.Debug, OnError: string(m.options.OnError),
+		Name: b.Source, Type: b.Type, Force: m.options.Run.Force, Debug: m.options.Run.Debug, OnError: string(m.options.OnError), Run: m.options.Run.ID,
 	}
 	for _, v := range m.template.Variables {
 		if v.Sensitive {

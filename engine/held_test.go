@@ -275,7 +275,7 @@ build {
 	if diff := cmp.Diff([]string{"Unknown name", "Unknown builder"}, texts); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%v", diff, diags)
 	}
-	want := schema.Build{Name: "a", Type: "machine", Force: true, OnError: "abort"}
+	want := schema.Build{Name: "a", Type: "machine", Force: true, OnError: "abort", Run: "run-1"}
 	if len(v.told) != 3 || !cmp.Equal(v.told[0], want) {
 		t.Errorf("told %+v", v.told)
 	}

@@ -33,8 +33,7 @@ type link struct {
 	once    sync.Once
 	down    chan struct{} // closed once the connection is no use any more
 	mu      sync.Mutex
-	rtt     time.Duration // the shortest round trip seen; 0 before the first
-	closers []func()      // the network connection first, so that the others do not wait for it
+	closers []func() // the network connection first, so that the others do not wait for it
 }
 
 // onClose adds something to be closed with the link, which may be closed already.

@@ -57,6 +57,7 @@ type Build struct {
 	Name, Type   string // of the source
 	Force, Debug bool   // -force, -debug
 	OnError      string // the value of -on-error
+	Run          string // its id; empty while the template is only being checked
 
 	Sensitive []string // names of the variables whose values must not be shown
 }
@@ -139,7 +140,18 @@ func (s *Source) Errorf(ptr any, summary, format string, args ...any) error {
 // Checker collects complaints about decoded options.
 type Checker struct {
 	*Source
+	Build Build
 	Diags hcl.Diagnostics
+}
+
+// Missing reports that this computer lacks something that the field at ptr is about,
+// which is an error only if it is about to be used.
+func (c *Checker) Missing(ptr any, summary, format string, args ...any) {
+	if c.Build.Run == "" {
+		c.Warnf(ptr, summary, format, args...)
+		return
+	}
+	c.Errorf(ptr, summary, format, args...)
 }
 
 // Errorf reports a problem with the field at ptr. Complaints about a field
@@ -219,7 +231,7 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
 	d := &decoder{Input: in, src: &Source{fields: map[any]place{}, unknown: map[any]bool{}, failed: map[any]bool{}, secret: in.Secret}}
 	d.body(in.Body, reflect.ValueOf(dst).Elem())
-	c := &Checker{Source: d.src}
+	c := &Checker{Source: d.src, Build: d.Build}
 	for _, v := range append(d.blocks, dst) {
 		if v, ok := v.(Validator); ok {
 			v.Validate(c)

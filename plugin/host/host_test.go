@@ -12,7 +12,6 @@ import (
 
 	"bake/component"
 	"bake/config/schema"
-	"bake/plugin/keeper"
 	"bake/plugin/plugintest"
 	"bake/provisioner/provisionertest"
 	"bake/step"
@@ -20,9 +19,6 @@ import (
 
 func TestMain(m *testing.M) {
 	if code, ran := plugintest.Main(os.Args, os.Environ()); ran {
-		os.Exit(code)
-	}
-	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	os.Exit(m.Run())
@@ -39,11 +35,7 @@ func newProbe(t *testing.T, env ...string) *probe {
 	t.Helper()
 	root := t.TempDir()
 	plugintest.Install(t, root)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...), Keeper: []string{self, keeper.Name}})
+	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...)})
 	p, err := set.Require(t.Context(), Requirement{Source: plugintest.Source})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ type run struct {
 	scope   *step.Scope
 	machine builder.Machine
 	dir     string   // of this user alone, as long as the call lasts
+	sockets string   // likewise, with a short path
 	extra   []string // extra_arguments, rendered
 	env     []string // ansible_env_vars, rendered
 	to      target
@@ -61,18 +63,23 @@ func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 	if err != nil {
 		return err
 	}
-	r := &run{ansible: p, scope: s, machine: m, dir: dir}
+	r := &run{ansible: p, scope: s, machine: m, dir: dir, sockets: dir}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
 		r.endConnections()
 		cancel(nil)
 		r.background.Wait()
-		if rerr := os.RemoveAll(dir); err == nil {
+		if rerr := errors.Join(os.RemoveAll(dir), os.RemoveAll(r.sockets)); err == nil {
 			err = rerr
 		}
 	}()
-	for _, sub := range []string{"tmp", "cp"} {
-		if err := os.Mkdir(r.file(sub), 0o700); err != nil {
+	if len(dir) > maxSocketDir && runtime.GOOS != "windows" {
+		if r.sockets, err = os.MkdirTemp("/tmp", "bake-ansible-"); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{r.file("tmp"), r.controlDir()} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -111,6 +118,14 @@ func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 	}
 	return r.execute(ctx, p.Command, args)
 }
+
+// maxSocketDir is how long the path of the directory of sockets may be: the path of a
+// socket is limited to some 100 bytes, of which ssh's names take 40.
+const maxSocketDir = 60
+
+// controlDir is where the connections that Ansible shares have their sockets, so that
+// they can be ended.
+func (r *run) controlDir() string { return filepath.Join(r.sockets, "cp") }
 
 // file is the path of a file that goes away with the call.
 func (r *run) file(name string) string { return filepath.Join(r.dir, name) }
@@ -215,7 +230,7 @@ func meaning(name string, code int) string {
 // endConnections ends the connections to the machine that Ansible's SSH clients leave
 // open in the background for a while.
 func (r *run) endConnections() {
-	sockets, err := os.ReadDir(r.file("cp"))
+	sockets, err := os.ReadDir(r.controlDir())
 	if err != nil {
 		return
 	}
@@ -224,7 +239,7 @@ func (r *run) endConnections() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), outputGrace)
-		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+r.file("cp/"+socket.Name()), "-O", "exit", "--", "machine").Run() // it may have ended itself
+		_ = exec.CommandContext(ctx, "ssh", "-o", "ControlPath="+filepath.Join(r.controlDir(), socket.Name()), "-O", "exit", "--", "machine").Run() // it may have ended itself
 		cancel()
 	}
 }

@@ -352,15 +352,29 @@ func TestInvalid(t *testing.T) {
 		{"playbook_file = \"missing.yml\"\nskip_version_check = true", "missing.yml", `no file "missing.yml"`},
 		{fmt.Sprintf("playbook_file = %q\nskip_version_check = true", dir), "playbook_file", "is a directory"},
 		{ok + `galaxy_file = "missing"`, "missing", "no file"},
-		{ok + `inventory_directory = "missing"`, "missing", "no file"},
+		{ok + `inventory_directory = "missing"`, "missing", "no directory"},
 		{ok + fmt.Sprintf("inventory_directory = %q", file), "inventory_directory", "is a file"},
 		{ok + `local_port = 70000`, "local_port", "1 to 65535"},
 		{ok + `ansible_proxy_key_type = "dsa"`, "dsa", "not one of"},
 		{ok + `ansible_env_vars = ["X"]`, "ansible_env_vars", "NAME=value"},
-		{fmt.Sprintf("playbook_file = %q\ncommand = \"no-such-ansible\"", file), "command", "skip_version_check = true"},
-		{fmt.Sprintf("playbook_file = %q\ncommand = \"/no/such/ansible\"", file), "command", "/no/such/ansible cannot be run"},
 	} {
 		provisionertest.Invalid(t, ansible.Component(nil), tt.body, tt.at, tt.want)
+	}
+	// A program that is not here keeps nobody from checking a template.
+	for _, tt := range []struct{ body, want string }{
+		{"command = \"no-such-ansible\"", "or skip_version_check = true"},
+		{"command = \"/no/such/ansible\"", "/no/such/ansible cannot be run"},
+		{"command = \"sh\"\ngalaxy_command = \"no-such-galaxy\"\ngalaxy_file = \"" + file + "\"", "There is no no-such-galaxy in PATH"},
+	} {
+		in := provisionertest.Input(t, fmt.Sprintf("playbook_file = %q\n", file)+tt.body, nil)
+		diags := ansible.Component(nil).Check(in)
+		if diags.HasErrors() || len(diags) != 1 || !strings.Contains(diags[0].Detail, tt.want) {
+			t.Errorf("%s: got %v", tt.body, diags)
+		}
+		in.Build.Run = "run"
+		if diags := ansible.Component(nil).Check(in); !diags.HasErrors() || !strings.Contains(diags[0].Detail, tt.want) {
+			t.Errorf("%s: got %v", tt.body, diags)
+		}
 	}
 	if _, err := ansible.Component(nil).Docs(); err != nil {
 		t.Error(err)

@@ -118,7 +118,7 @@ func (r *run) environment() []string {
 	if !users("ANSIBLE_LOCAL_TEMP") {
 		add("ANSIBLE_LOCAL_TEMP", r.file("tmp")) // so that what is killed leaves nothing
 	}
-	if r.controlDir() != "" && !users("ANSIBLE_SSH_CONTROL_PATH_DIR", "ANSIBLE_SSH_CONTROL_PATH") {
+	if !users("ANSIBLE_SSH_CONTROL_PATH_DIR", "ANSIBLE_SSH_CONTROL_PATH") {
 		add("ANSIBLE_SSH_CONTROL_PATH_DIR", r.controlDir())
 	}
 	if !r.to.winrm && !r.to.hostKeyKnown && !users("ANSIBLE_HOST_KEY_CHECKING", "ANSIBLE_SSH_HOST_KEY_CHECKING") {
@@ -132,19 +132,6 @@ func (r *run) environment() []string {
 		}
 	}
 	return env
-}
-
-// maxControlDir is how long the path of the directory of ssh's control sockets may be:
-// the path of a socket is limited, and their names take some 30 bytes of it.
-const maxControlDir = 70
-
-// controlDir is where the connections that Ansible shares have their sockets, so that
-// they can be ended; empty if there is no place for it.
-func (r *run) controlDir() string {
-	if dir := r.file("cp"); len(dir) <= maxControlDir {
-		return dir
-	}
-	return ""
 }
 
 // galaxy are the command lines of ansible-galaxy for a requirements file.

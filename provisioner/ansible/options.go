@@ -153,14 +153,14 @@ func (o *Options) Validate(c *schema.Checker) {
 		info, err := os.Stat(*file)
 		switch {
 		case err != nil:
-			c.Errorf(file, "No such file", "%s.", missing(*file, err))
+			c.Errorf(file, "No such file", "%s.", missing("file", *file, err))
 		case info.IsDir():
 			c.Errorf(file, "Not a file", "%q is a directory.", *file)
 		}
 	}
 	if dir := o.InventoryDirectory; dir != "" {
 		if info, err := os.Stat(dir); err != nil {
-			c.Errorf(&o.InventoryDirectory, "No such directory", "%s.", missing(dir, err))
+			c.Errorf(&o.InventoryDirectory, "No such directory", "%s.", missing("directory", dir, err))
 		} else if !info.IsDir() {
 			c.Errorf(&o.InventoryDirectory, "Not a directory", "%q is a file.", dir)
 		}
@@ -182,17 +182,17 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 }
 
-// missing says that a file of the user's is not there.
-func missing(path string, err error) string {
+// missing says that a file or directory of the user's is not there.
+func missing(what, path string, err error) string {
 	if !errors.Is(err, os.ErrNotExist) {
 		return err.Error()
 	}
-	return fmt.Sprintf("There is no file %q; relative paths start at the current directory, so ${path.root}/... may be meant", path)
+	return fmt.Sprintf("There is no %s %q; relative paths start at the current directory, so ${path.root}/... may be meant", what, path)
 }
 
 // checkInstalled complains about a program that is not here.
 func (o *Options) checkInstalled(c *schema.Checker, field any, name string) {
 	if _, err := lookUp(name); err != nil {
-		c.Errorf(field, "Ansible is not installed here", "%s.", notInstalled(name, err))
+		c.Missing(field, "Ansible is not installed here", "%s.", notInstalled(name, err))
 	}
 }

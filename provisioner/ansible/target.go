@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -122,7 +123,7 @@ func (r *run) direct(ctx context.Context) (err error) {
 		return nil
 	}
 	machine := net.JoinHostPort(r.to.host, strconv.Itoa(r.to.port))
-	socket := r.file("machine")
+	socket := filepath.Join(r.sockets, "machine")
 	err = relay.Serve(ctx, socket, func(ctx context.Context, addr string) (net.Conn, error) {
 		if addr == machine {
 			return reached.Dial(ctx)
