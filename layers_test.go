@@ -62,6 +62,7 @@ var rules = []rule{
 	{"builder/*", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
 	{"provisioner/provisionertest", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "provisioner", "step"}, "tests of provisioners need machines and ways to them"},
+	{"provisioner/hcpsbom", []string{"builder", "communicator", "component", "config/schema", "golden/contents", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "it is the way of provisioners to the contents of a machine"},
 	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/wire", nil, "the protocol is the same whatever speaks it"},

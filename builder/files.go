@@ -28,3 +28,30 @@ func DestroyFile(_ context.Context, r step.Resource) error {
 	}
 	return nil
 }
+
+// SameFile returns the one of files that path is, by any name.
+func SameFile(path string, files []string) (string, bool) {
+	whole, _ := filepath.Abs(path)
+	info, err := os.Stat(path)
+	for _, f := range files {
+		if other, _ := filepath.Abs(f); other == whole {
+			return f, true
+		}
+		if other, fault := os.Stat(f); err == nil && fault == nil && os.SameFile(info, other) {
+			return f, true
+		}
+	}
+	return "", false
+}
+
+// Open opens a file of an artifact to be read. Only a regular file ends.
+func Open(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file (%s)", path, info.Mode())
+	}
+	return os.Open(path)
+}

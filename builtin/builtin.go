@@ -36,6 +36,7 @@ import (
 	"bake/provisioner/ansiblelocal"
 	"bake/provisioner/breakpoint"
 	"bake/provisioner/file"
+	"bake/provisioner/hcpsbom"
 	"bake/provisioner/powershell"
 	"bake/provisioner/shell"
 	"bake/provisioner/shelllocal"
@@ -98,6 +99,7 @@ func (p Parts) Catalog() Catalog {
 			ansiblelocal.Component(),
 			breakpoint.Component(p.Terminal),
 			file.Component(),
+			hcpsbom.Component(p.Now),
 			powershell.Component(),
 			shell.Component(),
 			shelllocal.Component(),

@@ -12,7 +12,6 @@ import (
 
 // notThere are components and options that are left out on purpose.
 var notThere = map[string]string{
-	"provisioner.hcp-sbom":      "it is for the HCP registry, which there is not",
 	"post-processor.provenance": "not built yet",
 }
 

@@ -2,6 +2,8 @@ package communicator
 
 import (
 	"archive/tar"
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 )
 
 // Entry is one directory or file of a tree, with its slash-separated path.
@@ -89,8 +92,12 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 				return err
 			}
 			dirs = append(dirs, dir{name, mode})
-		case tar.TypeReg:
-			if err := WriteFile(dst, name, mode, tr); err != nil {
+		case tar.TypeReg, tar.TypeGNUSparse:
+			write := WriteFile
+			if sparse(h) {
+				write = writeSparse
+			}
+			if err := write(dst, name, mode, tr); err != nil {
 				return err
 			}
 		case tar.TypeLink:
@@ -115,13 +122,101 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 	return nil
 }
 
+// sparse reports whether a file of an archive has holes.
+func sparse(h *tar.Header) bool {
+	if h.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
 // WriteFile writes one file below dst. A new one has the permissions of mode that the
-// umask leaves.
+// umask leaves. What it cannot write whole it does not leave.
 func WriteFile(dst *os.Root, name string, mode fs.FileMode, r io.Reader) error {
-	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	f, err := CreateFile(dst, name, mode)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
+	_, err = io.Copy(f.File, r)
+	return errors.Join(err, f.Finish(err))
+}
+
+// PartialFile is a file below a root that is being written.
+type PartialFile struct {
+	*os.File
+	root *os.Root
+	name string
+	made bool
+}
+
+// CreateFile opens an empty file below dst for writing. The caller calls Finish.
+func CreateFile(dst *os.Root, name string, mode fs.FileMode) (*PartialFile, error) {
+	_, err := dst.Lstat(name)
+	missing := errors.Is(err, fs.ErrNotExist)
+	f, err := dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &PartialFile{f, dst, name, missing}, nil
+}
+
+// Finish closes the file. With an error it is not whole: it is deleted, or emptied if it
+// was there before.
+func (f *PartialFile) Finish(err error) error {
+	if err == nil {
+		if err = f.Close(); err == nil {
+			return nil
+		}
+	} else {
+		if !f.made {
+			_ = f.Truncate(0) // it cannot be brought back
+		}
+		_ = f.Close() // what matters is err
+		err = nil
+	}
+	if f.made {
+		return errors.Join(err, f.root.Remove(f.name))
+	}
+	return err
+}
+
+// writeSparse is WriteFile that leaves holes where r has nothing but zeros.
+func writeSparse(dst *os.Root, name string, mode fs.FileMode, r io.Reader) (err error) {
+	f, err := CreateFile(dst, name, mode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Finish(err)) }()
+	b, zeros := make([]byte, holeBlock), make([]byte, holeBlock)
+	for at := int64(0); ; {
+		n, err := io.ReadFull(r, b)
+		if n > 0 && !bytes.Equal(b[:n], zeros[:n]) {
+			if _, err := f.WriteAt(b[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && n < len(b):
+			return endOf(r, f, at)
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// holeBlock is the size of the smallest hole that is looked for.
+const holeBlock = 64 << 10
+
+// endOf ends a file that was written with holes at its size.
+func endOf(r io.Reader, f *PartialFile, size int64) error {
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // an archive that is cut says so again
+		return cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	return f.Truncate(size)
 }

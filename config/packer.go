@@ -119,6 +119,8 @@ func checkPluginSource(source string) error {
 		return fmt.Errorf("must not have a scheme: leave out %s", source[:strings.Index(source, "://")+3])
 	case strings.ContainsAny(source, "?#"):
 		return fmt.Errorf("must not have a query or fragment")
+	case slices.Contains(parts, ".") || slices.Contains(parts, ".."):
+		return fmt.Errorf("must not have a part . or ..")
 	case slices.Contains(parts, ""):
 		return fmt.Errorf("must not start or end with a slash or have two in a row")
 	case len(parts) < 3:

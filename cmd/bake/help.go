@@ -29,13 +29,19 @@ const rootExitCodes = `0    done
 // names that commands refer to them by.
 func variables() [][3]string {
 	state, data := "$XDG_STATE_HOME/bake or ~/.local/state/bake", "$XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"
+	plugins := "~/.config/packer/plugins"
 	if runtime.GOOS == "windows" {
+		plugins = `%APPDATA%\packer.d\plugins`
 		state, data = `%LOCALAPPDATA%\bake`, `%LOCALAPPDATA%\bake\cloud`
 	}
 	return [][3]string{
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
+		{"PLUGINS", "PACKER_PLUGIN_PATH", "where plugins are installed; default " + plugins},
+		{"REGISTRY", "BAKE_PLUGIN_MIRROR", "a directory or URL that plugins are downloaded from, and from nowhere else;\n'bake plugins mirror' makes one"},
+		{"REGISTRY", "PACKER_GITHUB_API_TOKEN", "a token for GitHub, which then allows more requests"},
+		{"REGISTRY", "HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies for downloads"},
 		{"PKR_VAR", "PKR_VAR_name", "value of the template variable called name"},
 		{"LOG", "BAKE_LOG, PACKER_LOG", "if set and not 0: write a debug log to standard error"},
 		{"LOG", "BAKE_LOG_PATH, PACKER_LOG_PATH", "write that log and the output of builds to this file; an existing file\nis replaced"},
@@ -59,6 +65,9 @@ func reads(cmd *cobra.Command) []string {
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
+	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
+	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")
+	add(installs, "REGISTRY")
 	add(command == "build" || command == "sweep" || command == "validate", "AWS")
 	return names
 }

@@ -44,6 +44,12 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
+			// Plugins are never those of whoever runs the tests, and come from no network.
+			e.Setenv("PACKER_PLUGIN_PATH", filepath.Join(e.WorkDir, ".plugins"))
+			e.Setenv("BAKE_PLUGIN_MIRROR", filepath.Join(e.WorkDir, ".mirror"))
+			if err := os.Mkdir(filepath.Join(e.WorkDir, ".mirror"), 0o755); err != nil {
+				return err
+			}
 			cloud := filepath.Join(e.WorkDir, ".cloud")
 			e.Setenv("BAKE_CLOUD_DIR", cloud)
 			if !machines {
@@ -64,7 +70,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "release": release, "serve": serve},
 	})
 }
 

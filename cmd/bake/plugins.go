@@ -1,73 +1,100 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	goversion "github.com/hashicorp/go-version"
-	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"bake/builtin"
-	"bake/config"
-	"bake/config/lang"
+	"bake/plugin/host"
+	"bake/plugin/registry"
+	"bake/plugin/setup"
+	"bake/run/localcloud"
+	"bake/step"
 )
-
-// notBuiltIn says that a plugin is missing, and which one may have been meant.
-func notBuiltIn(all builtin.Plugins, source string) string {
-	text := fmt.Sprintf("The plugin %s is not built in, and bake does not download plugins.", source)
-	if hint := lang.DidYouMean(source, all.Sources()); hint != "" {
-		return text + hint
-	}
-	return text + " Built-in plugins: " + strings.Join(all.Sources(), ", ") + "."
-}
 
 // pluginsResult is what bake init and bake plugins write with -json.
 type pluginsResult struct {
 	Plugins []listedPlugin `json:"plugins"`
 }
 
-// listedPlugin is a plugin that is built in, or that a template requires.
+// listedPlugin is a plugin that is built in, that is installed, or that a template
+// requires.
 type listedPlugin struct {
 	Name       string   `json:"name,omitempty"` // in the template
 	Source     string   `json:"source"`
 	Constraint string   `json:"constraint,omitempty"` // that the template has
 	BuiltIn    bool     `json:"built_in"`
-	Version    string   `json:"version,omitempty"` // that is built in
+	Version    string   `json:"version,omitempty"` // that is built in or installed
+	Path       string   `json:"path,omitempty"`    // of the binary
+	New        *bool    `json:"new,omitempty"`     // it was installed just now
 	Components []string `json:"components"`        // under the names that the template knows them by
+	Installed  []string `json:"installed,omitempty"`
 }
 
 func listedAs(b builtin.Plugin, components []string) listedPlugin {
 	return listedPlugin{Source: b.Source, BuiltIn: true, Version: b.Version, Components: list(components)}
 }
 
-// required lists the plugins that a template requires.
-func required(all builtin.Plugins, plugins []config.Plugin) pluginsResult {
-	out := pluginsResult{[]listedPlugin{}}
-	for _, r := range plugins {
-		l := listedPlugin{Components: []string{}}
-		if b, ok := all.Called(r.Source); ok {
-			l = listedAs(b, b.As(r.Name))
-		}
-		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Version
-		out.Plugins = append(out.Plugins, l)
+// pluginDirs are where plugins are installed.
+func (p *program) pluginDirs() []string { return host.Dirs(p.env) }
+
+// pluginDir is where new ones are installed.
+func (p *program) pluginDir() (string, error) {
+	if dirs := p.pluginDirs(); len(dirs) > 0 {
+		return dirs[0], nil
 	}
-	return out
+	return "", errors.New("there is no directory for plugins: set PACKER_PLUGIN_PATH to one")
+}
+
+// withRegistry runs fn with what gets plugins. Downloads are shown on standard error.
+func (p *program) withRegistry(fn func(*registry.Registry) error) error {
+	emit, done := p.progressDisplay()
+	defer done()
+	token, mirror := p.env.get("PACKER_GITHUB_API_TOKEN"), p.env.get("BAKE_PLUGIN_MIRROR")
+	p.log.secrets.Add(token)
+	if u, err := url.Parse(mirror); err == nil && u.User != nil {
+		password, _ := u.User.Password()
+		p.log.secrets.Add(password)
+	}
+	phases := map[string]func(string, int64, int64){}
+	r, err := registry.New(registry.Options{
+		Mirror: mirror, Token: token, Log: p.log.Logger,
+		Progress: func(file string, done, total int64) {
+			if phases[file] == nil {
+				phases[file] = localcloud.Phases(p.now, emit)
+			}
+			phases[file]("download "+file, done, total)
+		},
+		Notice: func(text string) { emit(step.Event{Time: p.now(), Kind: step.Say, Text: text}) },
+	})
+	if err != nil {
+		return err
+	}
+	return fn(r)
 }
 
 func (p *program) pluginsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "plugins",
 		Aliases: []string{"plugin"},
-		Short:   "Show which plugins are built in and which ones a template requires",
-		Long: `bake has its plugins built in: nothing is downloaded, installed or removed.
-These commands are here for scripts that call 'packer plugins'.`,
+		Short:   "Install, list, remove and mirror plugins",
+		Long: `Install, list, remove and mirror Packer plugins. They are programs, which run with
+your rights. bake and Packer share the directory that they are in.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.pluginsInstalledCommand(), p.pluginsRequiredCommand(), p.pluginsInstallCommand(), p.pluginsRemoveCommand())
+	cmd.AddCommand(p.pluginsInstalledCommand(), p.pluginsRequiredCommand(), p.pluginsInstallCommand(), p.pluginsRemoveCommand(), p.pluginsMirrorCommand())
 	return cmd
 }
 
@@ -76,23 +103,63 @@ func (p *program) builtIn() builtin.Plugins { return p.parts().Catalog().Plugins
 func (p *program) pluginsInstalledCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "installed",
-		Short: "List the built-in plugins",
-		Long: `List the built-in plugins, one per line: the source, the version whose options are
-supported, and the components.`,
+		Short: "List the plugins that are built in or installed",
+		Long: `List the plugins that are built in or installed, one per line: of those that are built
+in the source, the version whose options are supported, and the components; of those
+that are installed for this system, the path of the binary. Binaries that cannot be
+used are listed on standard error, with the reason.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
-			result := pluginsResult{[]listedPlugin{}}
-			for _, b := range p.builtIn() {
-				result.Plugins = append(result.Plugins, listedAs(b, b.Components))
-				p.say(fmt.Sprintf("%s v%s (built in): %s", b.Source, b.Version, strings.Join(b.Components, ", ")))
-			}
-			p.json.result = result
-			return nil
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.pluginsInstalled(cmd.Context()) },
 	}
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+func (p *program) pluginsInstalled(ctx context.Context) error {
+	result := pluginsResult{[]listedPlugin{}}
+	for _, b := range p.builtIn() {
+		result.Plugins = append(result.Plugins, listedAs(b, b.Components))
+		p.say(fmt.Sprintf("%s v%s (built in): %s", b.Source, b.Version, strings.Join(b.Components, ", ")))
+	}
+	usable, skipped, err := p.installed(ctx, func(host.Binary) bool { return true })
+	if err != nil {
+		return err
+	}
+	for _, i := range usable {
+		result.Plugins = append(result.Plugins, listedPlugin{Source: i.Source, Version: i.Version, Path: i.Path, Components: i.Description.Labels(i.Name())})
+		p.say(i.Path)
+	}
+	for _, s := range skipped {
+		fmt.Fprintf(p.stderr, "%s is not used: %s\n", s.Path, s.Why)
+	}
+	p.json.result = result
+	return nil
+}
+
+// installed returns the installed plugins that want accepts, and why others that it
+// accepts cannot be used.
+func (p *program) installed(ctx context.Context, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
+	set := host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env})
+	binaries, skipped := set.Binaries()
+	binaries = slices.DeleteFunc(binaries, func(b host.Binary) bool { return !want(b) })
+	opened := make([]*host.Plugin, len(binaries))
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i, b := range binaries {
+		g.Go(func() (err error) {
+			if opened[i], err = set.Open(ctx, b); err != nil && ctx.Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				skipped = append(skipped, host.Skipped{Path: b.Path, Why: strings.TrimPrefix(err.Error(), b.Path+": ")})
+			}
+			return context.Cause(ctx)
+		})
+	}
+	err = g.Wait()
+	slices.SortFunc(skipped, func(a, b host.Skipped) int { return cmp.Compare(a.Path, b.Path) })
+	return slices.DeleteFunc(opened, func(o *host.Plugin) bool { return o == nil }), skipped, err
 }
 
 func (p *program) pluginsRequiredCommand() *cobra.Command {
@@ -100,173 +167,320 @@ func (p *program) pluginsRequiredCommand() *cobra.Command {
 		Use:   "required TEMPLATE",
 		Short: "List the plugins that a template requires",
 		Long: `List the plugins that a template requires, one per line: the name, the source, the
-version constraint, and "(built in)" if bake has it.`,
+version constraint, and the paths of installed binaries that satisfy it, the newest
+first, or "(built in)".`,
 		Example: `  bake plugins required .`,
 		Args:    exactly("the template"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			load, err := new(templateFlags).options(p, "bake plugins required", args[0])
-			if err != nil {
-				return err
-			}
-			template, diags := config.LoadRequirements(cmd.Context(), load)
-			if diags.HasErrors() {
-				return &templateError{Diags: diags, Files: template.Files()}
-			}
-			all := p.builtIn()
-			p.json.result = required(all, template.Plugins)
-			for _, r := range template.Plugins {
-				line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
-				if _, ok := all.Called(r.Source); ok {
-					line += " (built in)"
-				}
-				p.say(line)
-			}
-			return nil
-		},
+		RunE:    func(cmd *cobra.Command, args []string) error { return p.pluginsRequired(cmd.Context(), args[0]) },
 	}
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+func (p *program) pluginsRequired(ctx context.Context, path string) error {
+	template, err := p.requirements(ctx, templateFlags{}, "bake plugins required", path)
+	if err != nil {
+		return err
+	}
+	all, result := p.builtIn(), pluginsResult{[]listedPlugin{}}
+	for _, r := range template.Plugins {
+		line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
+		l := listedPlugin{Components: []string{}}
+		b, ok := all.Called(r.Source)
+		if ok {
+			l = listedAs(b, b.As(r.Name))
+		}
+		l.Name, l.Source, l.Constraint = r.Name, r.Source, r.Version
+		if ok && r.Allows(b.Version) {
+			line += " (built in)"
+		} else {
+			usable, _, err := p.installed(ctx, func(b host.Binary) bool { return r.Is(b.Source) && r.Allows(setup.Core(b.Version)) })
+			if err != nil {
+				return err
+			}
+			for n, i := range usable {
+				line += " " + i.Path
+				l.Installed = append(l.Installed, i.Path)
+				if n == 0 {
+					l.BuiltIn, l.Version, l.Path, l.Components = false, i.Version, i.Path, i.Description.Labels(r.Name)
+				}
+			}
+			if ok && len(usable) == 0 {
+				line += " (built in)"
+			}
+		}
+		result.Plugins = append(result.Plugins, l)
+		p.say(line)
+	}
+	p.json.result = result
+	return nil
 }
 
 func (p *program) pluginsInstallCommand() *cobra.Command {
 	var binary string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "install SOURCE [VERSION]",
-		Short: "Check whether a plugin is built in",
-		Long: `Check whether the plugin SOURCE, such as github.com/hashicorp/amazon, is built in, and
-fail if it is not. Nothing is downloaded. If VERSION differs from the version whose
-options are supported, that is reported but is not a failure.`,
-		Example: `  bake plugins install github.com/hashicorp/amazon`,
+		Short: "Install a plugin",
+		Long: `Install the newest release of the plugin SOURCE, such as github.com/hashicorp/docker.
+VERSION is a version or a constraint, such as 1.1.0 or '~> 1.1'. With -path, a binary on
+this host is installed instead, as the version that it describes itself as.
+
+A plugin that is built in is not installed, unless VERSION excludes the built-in
+version.`,
+		Example: `  bake plugins install github.com/hashicorp/docker
+  bake plugins install github.com/hashicorp/docker '~> 1.1'
+  bake plugins install -path ./packer-plugin-thing github.com/example/thing`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 || len(args) == 2 {
-				return nil
+			switch {
+			case len(args) != 1 && len(args) != 2:
+				return usageError{fmt.Sprintf("%s takes the source of a plugin and optionally a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+			case len(args) == 2 && binary != "":
+				return usageError{"with -path there is no version: it is the one that the binary describes itself as", cmd.CommandPath()}
 			}
-			return usageError{fmt.Sprintf("%s takes the source of a plugin and optionally a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			if binary != "" {
-				return fmt.Errorf("%s cannot be used: bake does not run plugin binaries; omit -path to check whether %s is built in", binary, args[0])
+		RunE: func(cmd *cobra.Command, args []string) error {
+			source, err := registry.ParseSource(args[0])
+			if err != nil {
+				return usageError{err.Error(), cmd.CommandPath()}
 			}
-			return p.pluginsInstall(args[0], slices.Concat(args[1:], []string{""})[0])
+			ctx, _, release := p.interrupts(cmd.Context(), ignoreSignals)
+			defer release()
+			if binary != "" {
+				return p.pluginsInstallFile(ctx, source, binary)
+			}
+			return p.pluginsInstall(ctx, source, slices.Concat(args[1:], []string{""})[0], force)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&binary, "path", "", "plugin `binary` to install; always an error, as bake does not run plugin binaries")
-	flags.Bool("force", false, "no effect: there is nothing to install")
+	flags.StringVar(&binary, "path", "", "plugin `binary` to install")
+	flags.BoolVar(&force, "force", false, "install the plugin again if it is installed already")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) pluginsInstall(source, wanted string) error {
-	all := p.builtIn()
-	b, ok := all.Called(source)
-	if !ok {
-		return fmt.Errorf("%s", strings.TrimSuffix(notBuiltIn(all, source), "."))
+// versionArgument reads a version or a constraint; an empty one allows every version.
+func versionArgument(text, command string) (allows func(string) bool, err error) {
+	if text == "" {
+		return func(string) bool { return true }, nil
 	}
-	text := fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.Source, b.Version)
-	if wanted != "" {
-		v, err := goversion.NewVersion(wanted)
+	c, err := goversion.NewConstraint(text)
+	if err != nil {
+		return nil, usageError{fmt.Sprintf("%q is neither a version nor a constraint such as '~> 1.1'", text), command}
+	}
+	return func(v string) bool {
+		parsed, err := goversion.NewVersion(v)
+		return err == nil && c.Check(parsed)
+	}, nil
+}
+
+func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wanted string, force bool) error {
+	allows, err := versionArgument(wanted, "bake plugins install")
+	if err != nil {
+		return err
+	}
+	if b, ok := p.builtIn().Called(source.String()); ok && allows(b.Version) {
+		p.json.result = pluginsResult{[]listedPlugin{listedAs(b, b.Components)}}
+		p.say(fmt.Sprintf("%s is built in, with the options of version %s. There is nothing to install.", b.Source, b.Version))
+		return nil
+	}
+	dir, err := p.pluginDir()
+	if err != nil {
+		return err
+	}
+	fresh := true
+	var made *registry.Installed
+	err = p.withRegistry(func(r *registry.Registry) error {
+		rel, err := r.Find(ctx, source, setup.Platform().Only(), allows)
 		if err != nil {
-			return usageError{fmt.Sprintf("%q is not a version", wanted), "bake plugins install"}
+			return err
 		}
-		if !v.Equal(goversion.Must(goversion.NewVersion(b.Version))) {
-			text += fmt.Sprintf(" Version %s is not available.", v)
+		for _, why := range rel.Failures {
+			fmt.Fprintf(p.stderr, "Warning: v%s is from %s, as another site did not answer and may have a newer release: %s\n", rel.Version, rel.Site, why)
 		}
+		if !force {
+			there, _, err := p.installed(ctx, func(b host.Binary) bool {
+				return strings.EqualFold(b.Source, source.String()) && b.Version == rel.Version
+			})
+			if err != nil {
+				return err
+			}
+			if len(there) > 0 {
+				fresh, made = false, &registry.Installed{Path: there[0].Path, Source: source, Version: rel.Version}
+				return nil
+			}
+		}
+		made, err = r.Install(ctx, dir, rel, setup.Platform(), "", setup.Describe(p.env))
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	p.say(text)
+	p.sayInstalled(made, fresh)
 	return nil
+}
+
+func (p *program) pluginsInstallFile(ctx context.Context, source registry.Source, binary string) error {
+	dir, err := p.pluginDir()
+	if err != nil {
+		return err
+	}
+	made, err := registry.InstallFile(ctx, dir, source, binary, setup.Platform(), setup.Describe(p.env))
+	if err != nil {
+		return err
+	}
+	p.sayInstalled(made, true)
+	return nil
+}
+
+func (p *program) sayInstalled(made *registry.Installed, fresh bool) {
+	p.json.result = pluginsResult{[]listedPlugin{{Source: made.Source.String(), Version: made.Version, Path: made.Path, New: &fresh, Components: []string{}}}}
+	if fresh {
+		p.say(fmt.Sprintf("Installed plugin %s v%s in %q", made.Source, made.Version, made.Path))
+	} else {
+		p.say(fmt.Sprintf("%s v%s is installed: %q", made.Source, made.Version, made.Path))
+	}
 }
 
 func (p *program) pluginsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "remove SOURCE [VERSION]",
-		Short: "Fail: built-in plugins cannot be removed",
-		Long: `Fail: built-in plugins cannot be removed, and no others can be installed. Packer
-keeps its plugins in a directory of its own, which bake does not use.`,
-		Example: `  bake plugins remove github.com/hashicorp/amazon`,
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if b, ok := p.builtIn().Called(args[0]); ok {
-				return fmt.Errorf("%s is built in and cannot be removed", b.Source)
+		Use:   "remove SOURCE [VERSION] | PATH",
+		Short: "Remove an installed plugin",
+		Long: `Remove the binaries of a plugin for this system, with their checksums, and list them:
+those whose version satisfies VERSION, which is a version or a constraint, or all. PATH
+removes one binary, as 'bake plugins installed' lists it. It is an error if there is
+nothing to remove. Plugins that are built in stay.`,
+		Example: `  bake plugins remove github.com/hashicorp/docker
+  bake plugins remove github.com/hashicorp/docker '< 1.1'`,
+		Args: cobra.MatchAll(cobra.RangeArgs(1, 2), func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 && filepath.IsAbs(args[0]) {
+				return usageError{"a path is of one version: omit " + args[1], cmd.CommandPath()}
 			}
-			return fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists the built-in ones", args[0])
-		},
-	}
-	p.jsonFlag(cmd)
-	return cmd
-}
-
-// initOptions are the flags of bake init.
-type initOptions struct {
-	templateFlags
-	path           string
-	upgrade, force bool
-}
-
-func (p *program) initCommand() *cobra.Command {
-	var o initOptions
-	cmd := &cobra.Command{
-		Use:   "init TEMPLATE",
-		Short: "Check that the plugins a template requires are built in",
-		Long: `Check that the plugins a template requires are built in, and list their components.
-Nothing is downloaded. A plugin that is not built in is reported as an error where it
-is required; the others are still listed. A built-in version that does not satisfy
-the version constraint gets a warning.
-
-Only required_plugins and required_version are read: variables need no values, and
--var, -var-file, -only and -except have no effect, as in Packer.`,
-		Example: `  bake init .`,
-		Args:    exactly("the template"),
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.path = args[0]
-			return p.init(cmd.Context(), o)
+			removed, err := p.pluginsRemove(cmd.Context(), args[0], slices.Concat(args[1:], []string{""})[0])
+			for _, path := range removed {
+				p.say(path)
+			}
+			p.json.result = struct {
+				Removed []string `json:"removed"`
+			}{list(removed)}
+			return err
 		},
 	}
-	flags := cmd.Flags()
-	o.register(flags)
-	flags.BoolVar(&o.upgrade, "upgrade", false, "upgrade plugins; only prints that newer ones come with a newer bake")
-	flags.BoolVar(&o.force, "force", false, "reinstall plugins; only prints that there is nothing to install")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) init(ctx context.Context, o initOptions) error {
-	load, err := o.options(p, "bake init", o.path)
+func (p *program) pluginsRemove(ctx context.Context, what, wanted string) (removed []string, err error) {
+	dirs := p.pluginDirs()
+	if filepath.IsAbs(what) {
+		return []string{what}, registry.RemoveFile(ctx, dirs, filepath.Clean(what))
+	}
+	source, err := registry.ParseSource(what)
+	if err != nil {
+		return nil, usageError{err.Error(), "bake plugins remove"}
+	}
+	allows, err := versionArgument(wanted, "bake plugins remove")
+	if err != nil {
+		return nil, err
+	}
+	removed, err = registry.Remove(ctx, dirs, source, setup.Platform(), allows)
+	if err == nil && len(removed) == 0 {
+		if b, ok := p.builtIn().Called(what); ok {
+			return nil, fmt.Errorf("%s is built in and cannot be removed", b.Source)
+		}
+		return nil, fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are installed", strings.TrimSpace(what+" "+wanted))
+	}
+	return removed, err
+}
+
+// mirrorOptions are the flags of bake plugins mirror.
+type mirrorOptions struct{ systems, archs commaList }
+
+func (p *program) pluginsMirrorCommand() *cobra.Command {
+	var o mirrorOptions
+	cmd := &cobra.Command{
+		Use:   "mirror DIR [TEMPLATE]",
+		Short: "Copy the plugins that a template requires to a mirror",
+		Long: `Copy the releases of the plugins that a template requires to the directory DIR: those
+of its lock file, or else the newest that its constraints allow. TEMPLATE is the working
+directory unless it is given. The plugins are for all systems, or for those asked for.
+What DIR holds already stays, so that one mirror serves several templates.
+
+Set BAKE_PLUGIN_MIRROR to DIR, or to the URL at which a web server serves its files, and
+plugins are installed from there alone. Plugins that are built in are not copied, unless
+their version does not satisfy the version constraint.`,
+		Example: `  bake plugins mirror /srv/plugins
+  bake plugins mirror -os linux,windows -arch amd64 /srv/plugins templates/web`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 || len(args) == 2 {
+				return nil
+			}
+			return usageError{fmt.Sprintf("%s takes a directory and optionally a template; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.pluginsMirror(cmd.Context(), args[0], slices.Concat(args[1:], []string{"."})[0], o)
+		},
+	}
+	cmd.Flags().Var(&o.systems, "os", "copy plugins for these operating `systems` only, such as linux,darwin")
+	cmd.Flags().Var(&o.archs, "arch", "copy plugins for these `architectures` only, such as amd64,arm64")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// mirrored is a release that was copied to a mirror.
+type mirrored struct {
+	Source  string   `json:"source"`
+	Version string   `json:"version"`
+	Files   []string `json:"files"`
+}
+
+func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorOptions) error {
+	ctx, _, release := p.interrupts(ctx, ignoreSignals)
+	defer release()
+	template, err := p.requirements(ctx, templateFlags{}, "bake plugins mirror", path)
 	if err != nil {
 		return err
 	}
-	template, diags := config.LoadRequirements(ctx, load)
+	lock, diags := registry.ReadLock(filepath.Join(template.Root, registry.LockFile))
 	if diags.HasErrors() {
-		return &templateError{Diags: diags, Files: template.Files()}
+		return &templateError{Diags: diags, Files: lock.Files()}
 	}
-	all := p.builtIn()
-	p.json.result = required(all, template.Plugins)
-	if len(template.Plugins) == 0 {
-		p.say("No plugins are required: the template has no required_plugins in a packer block.")
-		return nil
-	}
+	all, required := p.builtIn(), []setup.Requirement{}
 	for _, r := range template.Plugins {
-		b, ok := all.Called(r.Source)
-		if !ok {
-			diags = append(diags, &hcl.Diagnostic{
-				Severity: hcl.DiagError, Summary: "Plugin not built in", Subject: r.Range.Ptr(), Detail: notBuiltIn(all, r.Source),
-			})
+		if b, ok := all.Called(r.Source); ok && r.Allows(b.Version) {
+			p.say(fmt.Sprintf("%s is built in", r.Source))
 			continue
 		}
-		p.say(fmt.Sprintf("%s %s %q is built in: %s", r.Name, r.Source, r.Version, strings.Join(b.As(r.Name), ", ")))
-		if !r.Allows(b.Version) {
-			diags = append(diags, &hcl.Diagnostic{
-				Severity: hcl.DiagWarning, Summary: "Different version built in", Subject: r.Range.Ptr(),
-				Detail: fmt.Sprintf("The template requires %s of %s; the built-in plugin has the options of version %s.", r.Version, r.Source, b.Version),
-			})
-		}
+		required = append(required, requirementOf(r))
 	}
-	if o.upgrade || o.force {
-		p.say(fmt.Sprintf("There is nothing to install: built-in plugins are those of bake v%s, and newer ones come with a newer bake.", version))
+	var done []setup.Mirrored
+	err = p.withRegistry(func(r *registry.Registry) error {
+		done, diags = setup.Mirror(ctx, required, dir, registry.Platforms{OS: o.systems, Arch: o.archs}, setup.Options{Registry: r, Lock: lock})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	result := []mirrored{}
+	for _, m := range done {
+		result = append(result, mirrored{m.Source, m.Version, m.Files})
+		for _, note := range m.Notes {
+			fmt.Fprintf(p.stderr, "Warning: %s\n", note)
+		}
+		p.say(fmt.Sprintf("Copied %s v%s: %s", m.Source, m.Version, strings.Join(m.Files, ", ")))
+	}
+	p.json.result = struct {
+		Plugins []mirrored `json:"plugins"`
+	}{result}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if diags.HasErrors() {
-		return &templateError{Diags: diags, Files: template.Files()}
+		return &templateError{Diags: diags, Files: bothFiles(template, lock)}
 	}
-	p.diagnostics(template.Files(), diags)
 	return nil
 }

@@ -33,7 +33,8 @@ type link struct {
 	once    sync.Once
 	down    chan struct{} // closed once the connection is no use any more
 	mu      sync.Mutex
-	closers []func() // the network connection first, so that the others do not wait for it
+	rtt     time.Duration // the shortest round trip seen; 0 before the first
+	closers []func()      // the network connection first, so that the others do not wait for it
 }
 
 // onClose adds something to be closed with the link, which may be closed already.

@@ -19,13 +19,6 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 	if c.opts.FileTransferMethod == SFTP {
 		return c.getSFTP(ctx, src, dst)
 	}
-	kind, err := c.tarKind(ctx)
-	if err != nil {
-		return err
-	}
-	if kind == noTar {
-		return c.getSFTP(ctx, src, dst)
-	}
 	dir, base := path.Split(strings.TrimRight(src, "/"))
 	if base == "" { // all of /
 		base = "."
@@ -36,8 +29,31 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 			dir, base = base, "."
 		}
 	}
-	script := fmt.Sprintf("cd %s 2>/dev/null || exit %d; [ -e ./%[3]s ] || exit %[2]d; [ -r ./%[3]s ] || exit %[4]d; exec tar -chf - ./%[3]s",
-		remotePath(dir), exitNoFile, shellquote.Join(base), exitNotToRead)
+	kind, facts, err := c.tarKindAnd(ctx, fmt.Sprintf("cd %s 2>/dev/null || exit 0; "+fileFacts, remotePath(dir), "./"+shellquote.Join(base)))
+	if err != nil {
+		return err
+	}
+	if kind == noTar {
+		return c.getSFTP(ctx, src, dst)
+	}
+	if f, ok := parseFacts(facts); ok && base != "." && f.size >= partsFrom {
+		if workers := c.workers(ctx, f.size); workers > 1 {
+			from := remotePath(path.Join(dir, base))
+			if strings.HasPrefix(base, "~") {
+				from = remotePath(dir) + "/" + shellquote.Join(base)
+			}
+			if err := c.getParts(ctx, from, base, f, workers, dst); err != nil {
+				return fmt.Errorf("download of %s: %w", src, err)
+			}
+			return nil
+		}
+	}
+	holes := ""
+	if kind == gnuTar {
+		holes = "S" // holes do not travel
+	}
+	script := fmt.Sprintf("cd %s 2>/dev/null || exit %d; [ -e ./%[3]s ] || exit %[2]d; [ -r ./%[3]s ] || exit %[4]d; exec tar -ch%[5]sf - ./%[3]s",
+		remotePath(dir), exitNoFile, shellquote.Join(base), exitNotToRead, holes)
 	r, w := io.Pipe()
 	unpacked := make(chan error, 1)
 	go func() {

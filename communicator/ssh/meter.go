@@ -35,3 +35,11 @@ func (m *meter) add(n int) {
 		m.scope.Progress(m.ctx, m.progress)
 	}
 }
+
+// skip takes from the total what of a file of a size is in none of its parts.
+func (m *meter) skip(size int64, parts []span) {
+	m.progress.Total -= size
+	for _, p := range parts {
+		m.progress.Total += p.size
+	}
+}

@@ -62,10 +62,12 @@ type session struct {
 // newSession opens a session.
 func (l *link) newSession(ctx context.Context) (*session, error) {
 	return within(ctx, func() (*session, error) {
+		start := time.Now()
 		channel, requests, err := l.OpenChannel("session", nil)
 		if err != nil {
 			return nil, err
 		}
+		l.timed(time.Since(start))
 		s := &session{Channel: channel, exited: make(chan struct{})}
 		go s.attend(requests)
 		return s, nil
@@ -142,9 +144,13 @@ func (s *session) terminal(ctx context.Context) error {
 // close closes the session. It does not wait for the machine.
 func (s *session) close() { go func() { _ = s.Channel.Close() }() } // on a dead link it blocks
 
+// busyTries is how often a session is asked for again, a second after another, that the
+// machine refuses to open.
+const busyTries = 5
+
 // session opens a session, on a new link if the one there is turns out to be dead.
 func (c *Client) session(ctx context.Context) (*link, *session, error) {
-	for again := false; ; again = true {
+	for tries := 1; ; tries++ {
 		l, err := c.connected(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -156,10 +162,11 @@ func (c *Client) session(ctx context.Context) (*link, *session, error) {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, nil, cause
 		}
-		if again {
+		refused := (*ssh.OpenChannelError)(nil)
+		if busy := errors.As(err, &refused); !busy && tries > 1 || tries > busyTries {
 			return nil, nil, fmt.Errorf("the machine at %s refuses to open a session: %w", l.addr, err)
 		}
-		if refused := (*ssh.OpenChannelError)(nil); !errors.As(err, &refused) {
+		if refused == nil {
 			l.Close()
 			continue
 		}
@@ -183,7 +190,13 @@ func (c *Client) run(ctx context.Context, cmd communicator.Command, users bool) 
 	if err != nil {
 		return communicator.Status{}, err
 	}
+	return c.runOver(ctx, l, s, cmd, users)
+}
+
+// runOver is run in a session, which it closes.
+func (c *Client) runOver(ctx context.Context, l *link, s *session, cmd communicator.Command, users bool) (communicator.Status, error) {
 	defer s.close()
+	var err error
 	alive, rest := context.WithCancel(ctx)
 	defer rest()
 	go c.keepAlive(alive, l)

@@ -52,7 +52,17 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 		return err
 	}
 	if kind == gnuTar {
-		return c.putTar(ctx, dst, src, append(dirs, files...), "--no-overwrite-dir ")
+		large, files := c.apart(ctx, src, dirs, files)
+		if err := c.putTar(ctx, dst, src, append(dirs, files...), "--no-overwrite-dir "); err != nil {
+			return err
+		}
+		m := newMeter(ctx, c.scope, large)
+		for _, f := range large {
+			if err := c.putFile(ctx, dst, src, f, m); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if err := c.makeDirs(ctx, dst, dirs); err != nil {
 		return err
@@ -76,16 +86,28 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 // tarKind finds out what tar the machine has. The best answer holds as long as
 // the connection; the others may change when packages are installed.
 func (c *Client) tarKind(ctx context.Context) (tarKind, error) {
+	kind, _, err := c.tarKindAnd(ctx, "")
+	return kind, err
+}
+
+// tarKindAnd is tarKind that also runs more, in the same round trip, and returns what
+// it prints. That is left out, and nothing returned, where the kind is known and the
+// machine near.
+func (c *Client) tarKindAnd(ctx context.Context, more string) (tarKind, string, error) {
 	c.mu.Lock()
-	kind := c.tar
+	kind, l := c.tar, c.link
 	c.mu.Unlock()
+	probe := `{ tar --no-overwrite-dir --version >/dev/null 2>&1 && echo gnu || { command -v tar >/dev/null && echo plain || echo none; }; }; `
 	if kind == gnuTar {
-		return kind, nil
+		if more == "" || l != nil && l.near() {
+			return kind, "", nil
+		}
+		probe = "echo gnu; "
 	}
-	const probe = `tar --no-overwrite-dir --version >/dev/null 2>&1 && echo gnu || { command -v tar >/dev/null && echo plain; }`
-	out, err := c.script(ctx, probe, nil, nil)
+	out, err := c.script(ctx, probe+more, nil, nil)
+	first, rest, _ := strings.Cut(out, "\n")
 	kind = noTar
-	switch strings.TrimSpace(out) {
+	switch first {
 	case "gnu":
 		kind = gnuTar
 	case "plain":
@@ -93,12 +115,12 @@ func (c *Client) tarKind(ctx context.Context) (tarKind, error) {
 	}
 	var failed *scriptError
 	if err != nil && !errors.As(err, &failed) {
-		return noTar, err
+		return noTar, "", err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tar = kind
-	return kind, nil
+	return kind, rest, nil
 }
 
 // putFile writes one file. Until it is whole nobody but its owner can read it.
@@ -108,6 +130,11 @@ func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communica
 		return fmt.Errorf("upload to %s: %w", dst, err)
 	}
 	defer f.Close()
+	if workers, parts := c.inParts(ctx, f, e.Info.Size()); workers > 0 {
+		if err := c.putParts(ctx, dst, e, f.(io.ReaderAt), workers, parts, m); !errors.Is(err, errNoParts) {
+			return uploadError(err, dst, e.Name, c.opts.Username)
+		}
+	}
 	to := remotePath(path.Join(dst, e.Name))
 	script := fmt.Sprintf("[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s && chmod %04[5]o %[3]s",
 		remotePath(dst), exitNoDir, to, exitIsDir, e.Perm())
@@ -329,13 +356,22 @@ func (a *afterMark) before() string { return a.said.String() + string(a.tail) }
 // script runs text with sh, whatever the login shell is, without a terminal.
 // Its output goes to stdout, or is returned when that is nil.
 func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdout io.Writer) (string, error) {
+	l, s, err := c.session(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.scriptOver(ctx, l, s, text, stdin, stdout)
+}
+
+// scriptOver is script in a session, which it closes.
+func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text string, stdin io.Reader, stdout io.Writer) (string, error) {
 	out := &limited{max: 64 << 10}
 	if stdout == nil {
 		stdout = out
 	}
 	marked := &afterMark{w: stdout, user: c.opts.Username, said: limited{max: 4 << 10}}
 	errOut := &limited{max: 4 << 10}
-	st, err := c.run(ctx, communicator.Command{Line: shellLine(text), Stdin: stdin, Stdout: marked, Stderr: errOut}, false)
+	st, err := c.runOver(ctx, l, s, communicator.Command{Line: shellLine(text), Stdin: stdin, Stdout: marked, Stderr: errOut}, false)
 	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
 		return "", stranger
 	} else if err != nil {

@@ -39,9 +39,11 @@ func main() {
 	bake := flag.String("bake", "bin/bake", "the program to measure")
 	dir := flag.String("dir", "", "where big files go; empty means a temporary directory")
 	only := flag.String("only", "", "run only the measurements whose name matches this expression")
+	runs := flag.Int("runs", 3, "how often each transfer is measured")
 	flag.Parse()
 	b, err := newBench(*bake, *dir, *only)
 	if err == nil {
+		b.runs = *runs
 		err = b.run(context.Background())
 		b.close()
 	}
@@ -55,6 +57,7 @@ type bench struct {
 	bake, dir string
 	only      *regexp.Regexp
 	ownDir    bool
+	runs      int // of each transfer
 
 	server *exec.Cmd // bake cloud up
 	env    []string  // what points a client at it
@@ -100,6 +103,9 @@ func (b *bench) run(ctx context.Context) error {
 		{"launch", b.launch},
 		{"image", b.image},
 		{"upload", b.upload},
+		{"transfers-near", func(ctx context.Context) error { return b.transfers(ctx, 0) }},
+		{"transfers-20ms", func(ctx context.Context) error { return b.transfers(ctx, 20*time.Millisecond) }},
+		{"transfers-80ms", func(ctx context.Context) error { return b.transfers(ctx, 80*time.Millisecond) }},
 		{"bakes", b.bakes},
 	} {
 		if !b.only.MatchString(m.name) {

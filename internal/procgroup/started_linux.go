@@ -15,7 +15,7 @@ func Started(pid int) string {
 	}
 	// The name, in brackets, may hold anything. After it come the fields from the third on.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 20 {
+	if len(fields) < 20 || fields[0] == "Z" { // a zombie has ended
 		return ""
 	}
 	return fields[19]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,21 @@ type Description struct {
 
 // unnamed is what a plugin calls the component that has the name of the plugin.
 const unnamed = "-packer-default-plugin-name-"
+
+// Labels are what templates call the plugin's components that call the plugin name,
+// sorted and each once.
+func (d Description) Labels(name string) []string {
+	labels := []string{}
+	for _, c := range slices.Concat(d.Builders, d.Provisioners, d.PostProcessors, d.DataSources) {
+		if c == unnamed {
+			labels = append(labels, name)
+		} else {
+			labels = append(labels, name+"-"+c)
+		}
+	}
+	slices.Sort(labels)
+	return slices.Compact(labels)
+}
 
 const (
 	describeTimeout  = time.Minute

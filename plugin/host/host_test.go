@@ -12,6 +12,7 @@ import (
 
 	"bake/component"
 	"bake/config/schema"
+	"bake/plugin/keeper"
 	"bake/plugin/plugintest"
 	"bake/provisioner/provisionertest"
 	"bake/step"
@@ -19,6 +20,9 @@ import (
 
 func TestMain(m *testing.M) {
 	if code, ran := plugintest.Main(os.Args, os.Environ()); ran {
+		os.Exit(code)
+	}
+	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	os.Exit(m.Run())
@@ -35,7 +39,11 @@ func newProbe(t *testing.T, env ...string) *probe {
 	t.Helper()
 	root := t.TempDir()
 	plugintest.Install(t, root)
-	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...)})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...), Keeper: []string{self, keeper.Name}})
 	p, err := set.Require(t.Context(), Requirement{Source: plugintest.Source})
 	if err != nil {
 		t.Fatal(err)

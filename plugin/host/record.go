@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"bake/internal/procgroup"
 	"bake/step"
@@ -30,6 +31,9 @@ func intend(s *step.Scope, p *part) (*entry, error) {
 	}
 	e := &entry{s.Ledger, fmt.Sprintf("%s/%s/%s", s.Run.ID, s.Build, rand.Text())}
 	r := step.Resource{Kind: ProcessKind, Key: e.key, With: map[string]string{"plugin": p.plugin.Source, "component": p.label, "build": s.Build}}
+	if len(p.plugin.options.Keeper) > 0 {
+		r.With[withKeeper] = "true"
+	}
 	return e, s.Ledger.Intend(r)
 }
 
@@ -53,13 +57,33 @@ func (e *entry) gone() error {
 // later is not taken for it, when it was started.
 func processID(pid int, started string) string { return fmt.Sprintf("%d@%s", pid, started) }
 
-// DestroyProcess is the [step.Destroyer] of processes that a killed run has left. What a
-// plugin has made in a cloud, only the plugin knows.
-func DestroyProcess(_ context.Context, r step.Resource) error {
+// withKeeper marks a process that is a keeper: when its run is killed, it goes on until
+// the plugin has taken down what it has made.
+const withKeeper = "keeper"
+
+// keeperLimit is when a keeper has ended by itself, or never will.
+const keeperLimit = teardownGrace + time.Minute
+
+// DestroyProcess is the [step.Destroyer] of processes that a killed run has left. One
+// that takes down what it has made is not disturbed; it ends within some minutes. What
+// else a plugin has made in a cloud, only the plugin knows.
+func DestroyProcess(ctx context.Context, r step.Resource) error {
 	number, started, _ := strings.Cut(r.ID, "@")
 	pid, err := strconv.Atoi(number)
-	if err != nil || pid <= 1 || started == "" || procgroup.Started(pid) != started {
-		return nil // it was never started, or has ended
+	if err != nil || pid <= 1 || started == "" {
+		return nil // it was never started
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(keeperLimit); r.With[withKeeper] != "" && procgroup.Started(pid) == started && time.Now().Before(limit); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the plugin %s (process %d) still takes down what it has made: %w", r.With["plugin"], pid, context.Cause(ctx))
+		}
+	}
+	if procgroup.Started(pid) != started {
+		return nil // it has ended
 	}
 	if err := procgroup.Kill(pid); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("ending the plugin %s: %w", r.With["plugin"], err)

@@ -29,6 +29,7 @@ const (
 	maxTries   = 20        // of one download, however far each one comes
 	tries      = 4         // of a request, or of a download that comes no further
 	stall      = time.Minute
+	patience   = 5 * time.Minute  // for an answer that is no archive
 	maxPause   = 30 * time.Second // that a server may ask for before the next try
 )
 
@@ -39,10 +40,12 @@ type client struct {
 	token string
 	dir   string // what URLs of the scheme file are in
 	log   *slog.Logger
+	tell  func(string) // the user, what is waited for
 	now   func() time.Time
 
-	first time.Duration // pause before the second try
-	stall time.Duration // without a byte, after which a transfer is tried again
+	first    time.Duration // pause before the second try
+	stall    time.Duration // without a byte, after which a transfer is tried again
+	patience time.Duration // for an answer that is no archive
 }
 
 // transport speaks HTTP through the proxies of the environment, and reads the files of
@@ -50,8 +53,8 @@ type client struct {
 func transport() *http.Transport {
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 30 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
+		DialContext:         (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 15 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second,
 	}
 }
 
@@ -77,6 +80,7 @@ type failure struct {
 	url   string
 	err   error
 	again bool          // it may pass
+	mute  bool          // there was no answer at all
 	after time.Duration // before the next try, if the server has asked for it
 }
 
@@ -85,6 +89,8 @@ func (f *failure) Unwrap() error { return f.err }
 
 // get returns the body at address and the header.
 func (c *client) get(ctx context.Context, address string, limit int64) (body []byte, header http.Header, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patience, &failure{url: c.shown(address), err: fmt.Errorf("there was no complete answer within %s", c.patience)})
+	defer cancel()
 	err = c.retry(ctx, func(ctx context.Context) (bool, error) {
 		body, header = nil, nil
 		return false, c.request(ctx, address, nil, func(resp *http.Response, r io.Reader) error {
@@ -190,7 +196,7 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.Multiplier = c.first, 3
 	left := tries
-	for range maxTries {
+	for n := 1; n <= maxTries; n++ {
 		further, err := try(ctx)
 		f, ok := errors.AsType[*failure](err)
 		if err == nil || !ok || !f.again {
@@ -200,11 +206,15 @@ func (c *client) retry(ctx context.Context, try func(context.Context) (further b
 			left = tries
 			pause.Reset()
 		}
-		if left--; left == 0 {
-			return fmt.Errorf("%w (tried %d times)", err, tries)
+		if left--; f.mute { // each try takes its time, and the next is not likely to be better
+			left--
+		}
+		if left <= 0 {
+			return fmt.Errorf("%w (tried %d times)", err, n)
 		}
 		wait := max(pause.NextBackOff(), f.after)
 		c.log.Debug("a download is tried again", "reason", err, "in", wait)
+		c.tell(fmt.Sprintf("%v; trying again", err))
 		if err := delay.For(ctx, wait); err != nil {
 			return err
 		}
@@ -296,7 +306,7 @@ func unreachable(err error) *failure {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		return &failure{err: err}
 	}
-	return &failure{err: err, again: true}
+	return &failure{err: err, again: true, mute: true}
 }
 
 // refused is the failure that an answer means.

@@ -17,10 +17,10 @@ import (
 
 // Mirror copies a release to the directory dir, from which plugins can be installed
 // without a network, or whose files a web server can serve: the layout is that of
-// releases.hashicorp.com, below HOST/NAMESPACE. wanted says for which platforms; it is
-// an error if the release has none of them. Archives that are there are not downloaded
+// releases.hashicorp.com, below HOST/NAMESPACE. The archives are those of
+// platforms; it is an error if there are none. Archives that are there are not downloaded
 // again. It returns the names of the archives.
-func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, wanted func(Platform) bool) (names []string, err error) {
+func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platforms Platforms) (names []string, err error) {
 	s := rel.Source
 	home := filepath.Join(dir, s.Host, filepath.FromSlash(s.Path), s.repository())
 	files := filepath.Join(home, rel.Version)
@@ -33,7 +33,7 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, wanted 
 	}
 	defer os.RemoveAll(temp)
 	for _, a := range rel.Archives {
-		if !wanted(a.Platform) {
+		if !platforms.Has(a.Platform) {
 			continue
 		}
 		name := treeFile(s, rel.Version, a.Platform.String()+".zip")

@@ -30,6 +30,10 @@ type Options struct {
 	// done as there is. Calls do not overlap. total is 0 while it is not known.
 	Progress func(file string, done, total int64)
 
+	// Notice is told what the user should know while something is waited for. Calls do
+	// not overlap with each other or with those of Progress.
+	Notice func(text string)
+
 	// Where the sites are, and the armored keys of HashiCorp's; the zero value is for
 	// the real ones.
 	Releases, API, Web string
@@ -72,7 +76,14 @@ func New(o Options) (*Registry, error) {
 	r.client = &client{
 		http: &http.Client{Transport: trip, CheckRedirect: redirect},
 		api:  cmp.Or(o.API, "https://api."+gitHub), token: o.Token, log: o.Log, now: time.Now,
-		first: 500 * time.Millisecond, stall: stall,
+		first: 500 * time.Millisecond, stall: stall, patience: patience,
+		tell: func(text string) {
+			if o.Notice != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				o.Notice(text)
+			}
+		},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -162,11 +173,11 @@ func (e *NotFoundError) Error() string {
 }
 
 // Find returns the highest release of a plugin that allows accepts and that there is
-// for the platform. Sites are asked in order until one has such a release; those that
+// for one of the platforms. Sites are asked in order until one has such a release; those that
 // do not answer are passed over as well, and named in the error if none has one. A
 // release with a signature that is wrong is an error at once.
-func (r *Registry) Find(ctx context.Context, s Source, p Platform, allows func(version string) bool) (*Release, error) {
-	return r.find(ctx, s, p, func(at site) ([]string, []string, error) {
+func (r *Registry) Find(ctx context.Context, s Source, on Platforms, allows func(version string) bool) (*Release, error) {
+	return r.find(ctx, s, on, func(at site) ([]string, []string, error) {
 		all, err := at.versions(ctx, s)
 		if err != nil {
 			return nil, nil, err
@@ -177,11 +188,11 @@ func (r *Registry) Find(ctx context.Context, s Source, p Platform, allows func(v
 }
 
 // Exactly returns one release of a plugin, without asking which there are.
-func (r *Registry) Exactly(ctx context.Context, s Source, p Platform, version string) (*Release, error) {
+func (r *Registry) Exactly(ctx context.Context, s Source, on Platforms, version string) (*Release, error) {
 	if _, ok := parseVersion(version); !ok {
 		return nil, &NotFoundError{s, []string{fmt.Sprintf("version %s is not a release, so it was not downloaded from anywhere; install its binary with 'bake plugins install -path'", version)}}
 	}
-	return r.find(ctx, s, p, func(site) ([]string, []string, error) { return []string{version}, nil, nil })
+	return r.find(ctx, s, on, func(site) ([]string, []string, error) { return []string{version}, nil, nil })
 }
 
 // choose returns the versions that are allowed, the highest first, and the others.
@@ -203,12 +214,15 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 	return slices.Compact(wanted), slices.Compact(others)
 }
 
-func (r *Registry) find(ctx context.Context, s Source, p Platform, list func(site) (wanted, others []string, err error)) (*Release, error) {
+func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(site) (wanted, others []string, err error)) (*Release, error) {
 	missing := &NotFoundError{Source: s}
 	var failures []string
 	for _, at := range r.sites(s) {
 		because := func(format string, args ...any) {
-			missing.Reasons = append(missing.Reasons, fmt.Sprintf("%s: ", at)+fmt.Sprintf(format, args...))
+			reason := fmt.Sprintf("%s: ", at) + fmt.Sprintf(format, args...)
+			if !slices.Contains(missing.Reasons, reason) { // a mirror is asked for both layouts
+				missing.Reasons = append(missing.Reasons, reason)
+			}
 		}
 		wanted, others, err := list(at)
 		switch {
@@ -246,12 +260,12 @@ func (r *Registry) find(ctx context.Context, s Source, p Platform, list func(sit
 				because("version %s: %v", v, err)
 				failures = append(failures, err.Error())
 			default:
-				if _, ok := rel.For(p); ok {
+				if slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.Has(a.Platform) }) {
 					rel.Failures = failures
 					slices.SortFunc(rel.Archives, func(a, b Archive) int { return strings.Compare(a.Platform.String(), b.Platform.String()) })
 					return rel, nil
 				}
-				because("version %s has no build for %s", v, p)
+				because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))
 				continue
 			}
 			break // this site does not answer

@@ -235,7 +235,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	var last string
 	r := open(t, s, Options{Progress: func(file string, done, total int64) { last = fmt.Sprint(file, " ", done == total) }})
 	src := source(t, "github.com/Org/thing")
-	rel, err := r.Find(t.Context(), src, linux, func(v string) bool { return strings.HasPrefix(v, "1.") })
+	rel, err := r.Find(t.Context(), src, linux.Only(), func(v string) bool { return strings.HasPrefix(v, "1.") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestInstallFromGitHub(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(root, "github.com/Org/thing/packer-plugin-thing_v1.10.0_x5.0_linux_amd64")); err != nil || info.Mode().Perm()&0o111 == 0 {
 		t.Errorf("not a program: %v, %v", info, err)
 	}
-	if rel, err = r.Exactly(t.Context(), src, windows, "2.0.0"); err != nil {
+	if rel, err = r.Exactly(t.Context(), src, windows.Only(), "2.0.0"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.Install(t.Context(), root, rel, windows, "", describe)
@@ -284,15 +284,15 @@ func TestInstallFromGitHub(t *testing.T) {
 		{linux, func(string) bool { return false }, "the requirement excludes what there is: 2.0.0, 1.12.0, 1.11.0, 1.10.0, 1.9.0 and 1 more"},
 		{darwin, func(v string) bool { return v == "1.9.0" }, "version 1.9.0 has no build for darwin_arm64"},
 	} {
-		_, err := r.Find(t.Context(), src, tt.p, tt.allows)
+		_, err := r.Find(t.Context(), src, tt.p.Only(), tt.allows)
 		if _, ok := errors.AsType[*NotFoundError](err); !ok || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("got %v, want %s", err, tt.want)
 		}
 	}
-	if _, err := r.Find(t.Context(), source(t, "github.com/Org/none"), linux, anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/Org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := r.Exactly(t.Context(), src, linux, "1.10.0-dev"); err == nil || !strings.Contains(err.Error(), "plugins install -path") {
+	if _, err := r.Exactly(t.Context(), src, linux.Only(), "1.10.0-dev"); err == nil || !strings.Contains(err.Error(), "plugins install -path") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -314,7 +314,7 @@ func TestPages(t *testing.T) {
 		return true
 	}
 	s.onGitHub(t, "org", "thing", "1.3.0", "5.0", linux)
-	rel, err := open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux, anyVersion)
+	rel, err := open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
 	if err != nil || rel.Version != "1.3.0" || s.requests("matching-refs") != 4 {
 		t.Errorf("found %+v, %v", rel, err)
 	}
@@ -330,7 +330,9 @@ func TestReleaseSite(t *testing.T) {
 	s.inTree(t, "/hc", "swapped", "1.1.0", &hashicorp, linux)
 	manifest := "/hc/packer-plugin-swapped/1.1.0/packer-plugin-swapped_1.1.0_manifest.json"
 	s.files[manifest] = append(s.files[manifest], ' ')
-	for _, name := range []string{"docker", "forged", "bare", "swapped", "old"} {
+	s.inTree(t, "/hc", "vague", "1.1.0", &hashicorp, linux)
+	delete(s.files, "/hc/packer-plugin-vague/1.1.0/packer-plugin-vague_1.1.0_manifest.json")
+	for _, name := range []string{"docker", "forged", "bare", "swapped", "old", "vague"} {
 		s.tags("hashicorp/packer-plugin-"+name, "v1.0.0")
 		s.onGitHub(t, "hashicorp", name, "1.0.0", "5.0", linux)
 	}
@@ -341,12 +343,13 @@ func TestReleaseSite(t *testing.T) {
 	}{
 		{"docker", "", "1.1.0", "127.0.0.1", true},
 		{"docker", "1.0.0", "1.0.0", "github.com", false},
+		{"vague", "", "1.0.0", "github.com", false},
 		{"old", "", "1.0.0", "github.com", false},
 		{"forged", "", "not signed with HashiCorp's key", "", false},
 		{"bare", "", "the signature of the checksums cannot be had", "", false},
 		{"swapped", "", "does not have the checksum that is published for it", "", false},
 	} {
-		rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/"+tt.name), linux, func(v string) bool { return tt.constraint == "" || v == tt.constraint })
+		rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/"+tt.name), linux.Only(), func(v string) bool { return tt.constraint == "" || v == tt.constraint })
 		if tt.site == "" {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: got %+v, %v", tt.name, rel, err)
@@ -369,7 +372,7 @@ func TestReleaseSite(t *testing.T) {
 		}
 		return bad
 	}
-	rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux, anyVersion)
+	rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion)
 	if err != nil || rel.Version != "1.0.0" || len(rel.Failures) != 1 || !strings.Contains(rel.Failures[0], "502 Bad Gateway (tried 4 times)") {
 		t.Errorf("got %+v, %v", rel, err)
 	}
@@ -380,13 +383,13 @@ func TestOtherHost(t *testing.T) {
 	s := newServer(t, httptest.NewTLSServer)
 	s.inTree(t, "/team/tools", "thing", "0.3.0", nil, linux)
 	host := strings.TrimPrefix(s.URL, "https://")
-	rel, err := open(t, s, Options{}).Find(t.Context(), source(t, host+"/team/tools/thing"), linux, anyVersion)
+	rel, err := open(t, s, Options{}).Find(t.Context(), source(t, host+"/team/tools/thing"), linux.Only(), anyVersion)
 	if err != nil || rel.Version != "0.3.0" || rel.Signed || rel.Site != host {
 		t.Errorf("got %+v, %v", rel, err)
 	}
 	// An intercepting proxy has a certificate that nobody here trusts.
 	r := open(t, s, Options{HTTP: &http.Transport{}})
-	if _, err := r.Find(t.Context(), source(t, host+"/team/tools/thing"), linux, anyVersion); err == nil || !strings.Contains(err.Error(), "SSL_CERT_FILE") || strings.Contains(err.Error(), "tried") {
+	if _, err := r.Find(t.Context(), source(t, host+"/team/tools/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "SSL_CERT_FILE") || strings.Contains(err.Error(), "tried") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -412,7 +415,7 @@ func TestToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux, anyVersion); err != nil {
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err != nil {
 		t.Fatal(err)
 	}
 	if asked.Load() != "Bearer secret" || sent.Load() != "" {
@@ -446,7 +449,8 @@ func TestRefusals(t *testing.T) {
 				w.WriteHeader(tt.status)
 				return true
 			}
-			_, err := open(t, s, Options{Token: tt.token}).Find(t.Context(), source(t, "github.com/org/thing"), linux, anyVersion)
+			told := 0
+			_, err := open(t, s, Options{Token: tt.token, Notice: func(string) { told++ }}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -457,6 +461,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if n := s.requests(""); n != tt.requests {
 				t.Errorf("%d requests, want %d", n, tt.requests)
+			}
+			if told != tt.requests-1 {
+				t.Errorf("the user was told %d times", told)
 			}
 		})
 	}
@@ -534,7 +541,7 @@ func TestBrokenDownloads(t *testing.T) {
 			zip := "/org/packer-plugin-thing/releases/download/v1.0.0/packer-plugin-thing_v1.0.0_x5.0_linux_amd64.zip"
 			tt.spoil(s, zip)
 			r := open(t, s, Options{})
-			rel, err := r.Exactly(t.Context(), source(t, "github.com/org/thing"), linux, "1.0.0")
+			rel, err := r.Exactly(t.Context(), source(t, "github.com/org/thing"), linux.Only(), "1.0.0")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -570,14 +577,19 @@ func TestSilence(t *testing.T) {
 	}
 	r := open(t, s, Options{})
 	r.stall = 20 * time.Millisecond
-	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux, anyVersion); err == nil || !strings.Contains(err.Error(), "nothing more was received for 20ms (tried 4 times)") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "nothing more was received for 20ms (tried 4 times)") {
 		t.Errorf("got %v", err)
 	}
+	r.stall, r.patience = time.Hour, 20*time.Millisecond
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "tags?per_page=100: there was no complete answer within 20ms") {
+		t.Errorf("got %v", err)
+	}
+	r.patience = time.Hour
 	why := errors.New("the user has had enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r.stall = time.Hour
 	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
-	if _, err := r.Find(ctx, source(t, "github.com/org/thing"), linux, anyVersion); !errors.Is(err, why) {
+	if _, err := r.Find(ctx, source(t, "github.com/org/thing"), linux.Only(), anyVersion); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -590,7 +602,7 @@ func TestDowngrade(t *testing.T) {
 		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusFound)
 		return true
 	}
-	_, err := open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux, anyVersion)
+	_, err := open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
 	if err == nil || !strings.Contains(err.Error(), "not encrypted") || plain.requests("") != 0 {
 		t.Errorf("got %v", err)
 	}
@@ -676,9 +688,9 @@ func TestMirror(t *testing.T) {
 	s.onGitHub(t, "org", "thing", "1.1.0", "5.0", linux, darwin)
 	r := open(t, s, Options{Keys: hashicorp.public})
 	dir := t.TempDir()
-	copied := func(src, version string, wanted func(Platform) bool) []string {
+	copied := func(src, version string, wanted Platforms) []string {
 		t.Helper()
-		rel, err := r.Exactly(t.Context(), source(t, src), linux, version)
+		rel, err := r.Exactly(t.Context(), source(t, src), linux.Only(), version)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -688,9 +700,9 @@ func TestMirror(t *testing.T) {
 		}
 		return names
 	}
-	all := func(Platform) bool { return true }
+	all := Platforms{}
 	copied("github.com/org/thing", "1.0.0", all)
-	if got := copied("github.com/hashicorp/docker", "1.1.0", func(p Platform) bool { return p != windows }); !slices.Equal(got, []string{"packer-plugin-docker_1.1.0_darwin_arm64.zip", "packer-plugin-docker_1.1.0_linux_amd64.zip"}) {
+	if got := copied("github.com/hashicorp/docker", "1.1.0", Platforms{OS: []string{"linux", "darwin"}}); !slices.Equal(got, []string{"packer-plugin-docker_1.1.0_darwin_arm64.zip", "packer-plugin-docker_1.1.0_linux_amd64.zip"}) {
 		t.Errorf("copied %v", got)
 	}
 	copied("github.com/org/thing", "1.1.0", all)
@@ -708,7 +720,7 @@ func TestMirror(t *testing.T) {
 			src, want string
 			signed    bool
 		}{{"github.com/org/thing", "1.1.0", false}, {"github.com/hashicorp/docker", "1.1.0", true}} {
-			rel, err := m.Find(t.Context(), source(t, tt.src), linux, anyVersion)
+			rel, err := m.Find(t.Context(), source(t, tt.src), linux.Only(), anyVersion)
 			if err != nil || rel.Version != tt.want || rel.Signed != tt.signed {
 				t.Errorf("%s: got %+v, %v", tt.src, rel, err)
 				continue
@@ -717,16 +729,16 @@ func TestMirror(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if rel, err := m.Find(t.Context(), source(t, "github.com/org/thing"), darwin, func(v string) bool { return v == "1.0.0" }); err != nil || rel.Version != "1.0.0" {
+		if rel, err := m.Find(t.Context(), source(t, "github.com/org/thing"), darwin.Only(), func(v string) bool { return v == "1.0.0" }); err != nil || rel.Version != "1.0.0" {
 			t.Errorf("an older version: %+v, %v", rel, err)
 		}
-		if _, err := m.Find(t.Context(), source(t, "github.com/org/none"), linux, anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
+		if _, err := m.Find(t.Context(), source(t, "github.com/org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
 			t.Errorf("got %v", err)
 		}
 	}
 	// A plain copy of HashiCorp's site will do for its plugins.
 	m := open(t, nil, Options{Mirror: s.URL + "/hc", Keys: hashicorp.public})
-	if rel, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), windows, anyVersion); err != nil || !rel.Signed {
+	if rel, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), windows.Only(), anyVersion); err != nil || !rel.Signed {
 		t.Errorf("got %+v, %v", rel, err)
 	}
 	// What was changed in the mirror is refused.
@@ -739,7 +751,7 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = open(t, nil, Options{Mirror: dir, Keys: hashicorp.public})
-	if _, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux, anyVersion); err == nil || !strings.Contains(err.Error(), sums+": it is not signed with HashiCorp's key") {
+	if _, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), sums+": it is not signed with HashiCorp's key") {
 		t.Errorf("got %v", err)
 	}
 	for _, bad := range []string{filepath.Join(dir, "none"), sums, "ftp://example.com", "https://"} {

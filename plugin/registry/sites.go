@@ -162,6 +162,9 @@ func (u untrusted) Unwrap() error { return u.error }
 // names is spoken here. Its checksum is compared if there is one.
 func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error) {
 	body, _, err := t.get(ctx, address, maxText)
+	if errors.Is(err, errNotFound) {
+		return nil, unusable{"it has no manifest at " + t.shown(address)}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -77,6 +78,22 @@ type Platform struct{ OS, Arch string }
 
 // String is how the names of files have it: linux_amd64.
 func (p Platform) String() string { return p.OS + "_" + p.Arch }
+
+// Platforms are the platforms with one of these systems and one of these
+// architectures; none of either are all.
+type Platforms struct{ OS, Arch []string }
+
+// Only returns p alone.
+func (p Platform) Only() Platforms { return Platforms{[]string{p.OS}, []string{p.Arch}} }
+
+// Has says whether p is one of them.
+func (all Platforms) Has(p Platform) bool {
+	return (len(all.OS) == 0 || slices.Contains(all.OS, p.OS)) && (len(all.Arch) == 0 || slices.Contains(all.Arch, p.Arch))
+}
+
+func (all Platforms) String() string {
+	return strings.TrimSuffix(strings.Join(all.OS, ",")+"_"+strings.Join(all.Arch, ","), "_")
+}
 
 // exe is what names of programs end in.
 func (p Platform) exe() string {

@@ -71,6 +71,7 @@ type Outcome struct {
 	Requirement
 	Version, Path string   // of what is installed
 	New           bool     // it was installed just now
+	Unavailable   bool     // Diags say why it cannot be had: it is not that the lock file forbids it
 	Notes         []string // what the user should know
 	Diags         hcl.Diagnostics
 }
@@ -141,24 +142,18 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	f := &found{Outcome: Outcome{Requirement: r}}
 	source, err := registry.ParseSource(r.Source)
 	if err != nil {
-		return f.failed("Plugin not installed", r.Range, "%v.", err)
+		return f.failed(notInstalled, r.Range, "%v.", err)
 	}
 	locked, isLocked := o.Lock.Find(r.Source)
-	wanted, allows := "", r.Allows
-	if !o.Upgrade {
-		version, diags := o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
-		if diags.HasErrors() {
-			f.Diags = diags
-			return f
-		}
-		if wanted = version; wanted != "" {
-			allows = func(v string) bool { return v == core(wanted) }
-		}
+	wanted, allows, diags := o.wanted(r)
+	if diags.HasErrors() {
+		f.Diags = diags
+		return f
 	}
 	if !o.Upgrade && !o.Force {
 		switch p, err := o.installed(ctx, r, allows, locked); {
 		case err != nil:
-			return f.broken(err)
+			return f.broken(notInstalled, err)
 		case p == nil, wanted != "" && p.Version != wanted:
 		case isLocked && locked.Hash(Platform(), "bin") == "" && locked.Hash(Platform(), "zip") != "":
 			// Only the archive can show that this is what was locked elsewhere.
@@ -166,32 +161,26 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 			return o.keep(ctx, f, p, nil)
 		}
 	}
-	rel, err := o.find(ctx, source, wanted, allows)
+	rel, err := o.find(ctx, source, Platform().Only(), wanted, allows)
 	if err != nil {
-		return f.broken(err)
+		return f.broken(notInstalled, err)
 	}
-	for _, why := range rel.Failures {
-		f.Notes = append(f.Notes, fmt.Sprintf("%s v%s is from %s, as another site did not answer and may have a newer release: %s", r.Source, rel.Version, rel.Site, why))
+	f.Notes = notes(rel)
+	if f.Diags = o.unchanged(rel); f.Diags.HasErrors() {
+		return f
 	}
 	same := isLocked && locked.Version == rel.Version
-	if same {
-		if p, ok := locked.Differs(rel); ok {
-			return f.failed("Release changed", locked.Range(),
-				"The checksum of %s %s for %s, as %s publishes it, is not the one that is locked here: the release was replaced after it was locked. Nothing was installed. If the publisher confirms the change, delete this block and run 'bake init' again.",
-				r.Source, rel.Version, p, rel.Site)
-		}
-	}
 	if !o.Force {
 		p, err := o.installed(ctx, r, func(v string) bool { return v == rel.Version }, locked)
 		if err != nil {
-			return f.broken(err)
+			return f.broken(notInstalled, err)
 		}
 		if o.Upgrade && p != nil && p.Version == rel.Version && (!same || locked.Hash(Platform(), "bin") != "") {
 			return o.keep(ctx, f, p, rel)
 		}
 	}
 	if len(o.Dirs) == 0 {
-		return f.failed("Plugin not installed", r.Range, "There is no directory for plugins: set PACKER_PLUGIN_PATH to one.")
+		return f.failed(notInstalled, r.Range, "There is no directory for plugins: set PACKER_PLUGIN_PATH to one.")
 	}
 	sum := ""
 	if same {
@@ -199,15 +188,50 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	}
 	made, err := o.Registry.Install(ctx, o.Dirs[0], rel, Platform(), sum, Describe(o.Env))
 	if err != nil {
-		return f.broken(err)
+		return f.broken(notInstalled, err)
 	}
 	f.Version, f.Path, f.New = made.Version, made.Path, true
 	o.record(f, rel, made.SHA256)
 	return f
 }
 
-// core is a version without what marks it as not released.
-func core(version string) string {
+// wanted returns the version to install, if it is locked, and which others will do.
+func (o Options) wanted(r Requirement) (version string, allows func(string) bool, diags hcl.Diagnostics) {
+	if o.Upgrade {
+		return "", r.Allows, nil
+	}
+	version, diags = o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
+	if version == "" {
+		return "", r.Allows, diags
+	}
+	return version, func(v string) bool { return v == Core(version) }, diags
+}
+
+// unchanged compares a release with what is locked of it.
+func (o Options) unchanged(rel *registry.Release) hcl.Diagnostics {
+	locked, ok := o.Lock.Find(rel.Source.String())
+	if !ok || locked.Version != rel.Version {
+		return nil
+	}
+	p, ok := locked.Differs(rel)
+	if !ok {
+		return nil
+	}
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Release changed", Subject: locked.Range().Ptr(), Detail: fmt.Sprintf(
+		"The checksum of %s %s for %s, as %s publishes it, is not the one that is locked here: the release was replaced after it was locked. Nothing was downloaded. If the publisher confirms the change, delete this block and run 'bake init' again.",
+		rel.Source, rel.Version, p, rel.Site)}}
+}
+
+// notes are what the user should know of where a release comes from.
+func notes(rel *registry.Release) (all []string) {
+	for _, why := range rel.Failures {
+		all = append(all, fmt.Sprintf("%s v%s is from %s, as another site did not answer and may have a newer release: %s", rel.Source, rel.Version, rel.Site, why))
+	}
+	return all
+}
+
+// Core is a version without what marks it as not released.
+func Core(version string) string {
 	v, err := goversion.NewSemver(version)
 	if err != nil {
 		return version
@@ -232,15 +256,17 @@ func (o Options) installed(ctx context.Context, r Requirement, allows func(strin
 }
 
 // find returns the release to install: the wanted one, or the newest.
-func (o Options) find(ctx context.Context, source registry.Source, wanted string, allows func(string) bool) (*registry.Release, error) {
+func (o Options) find(ctx context.Context, source registry.Source, on registry.Platforms, wanted string, allows func(string) bool) (*registry.Release, error) {
 	if wanted != "" {
-		return o.Registry.Exactly(ctx, source, Platform(), wanted)
+		return o.Registry.Exactly(ctx, source, on, wanted)
 	}
-	return o.Registry.Find(ctx, source, Platform(), allows)
+	return o.Registry.Find(ctx, source, on, allows)
 }
 
+const notInstalled = "Plugin not installed"
+
 // broken is a plugin that could not be installed.
-func (f *found) broken(err error) *found {
+func (f *found) broken(summary string, err error) *found {
 	if refused, ok := errors.AsType[*Refused](err); ok {
 		f.Diags = append(f.Diags, refused.Diags...)
 		return f
@@ -252,7 +278,8 @@ func (f *found) broken(err error) *found {
 			detail += "\n- " + reason
 		}
 	}
-	return f.failed("Plugin not installed", f.Range, "%s", detail)
+	f.Unavailable = true
+	return f.failed(summary, f.Range, "%s", detail)
 }
 
 // patience is how long the checksums of a plugin that is there already may take.
@@ -267,9 +294,9 @@ func (o Options) keep(ctx context.Context, f *found, p *host.Plugin, rel *regist
 		defer cancel()
 		source, err := registry.ParseSource(f.Source)
 		if err == nil {
-			rel, err = o.Registry.Exactly(short, source, Platform(), p.Version)
+			rel, err = o.Registry.Exactly(short, source, Platform().Only(), p.Version)
 		}
-		if err != nil && core(p.Version) == p.Version {
+		if err != nil && Core(p.Version) == p.Version {
 			f.Notes = append(f.Notes, fmt.Sprintf("%s v%s is locked for %s alone, as its published checksums cannot be had: %v", f.Source, p.Version, Platform(), err))
 		}
 	}
@@ -291,4 +318,50 @@ func (o Options) record(f *found, rel *registry.Release, sum string) {
 	}
 	entry.Add(rel, Platform(), sum)
 	f.lock = &entry
+}
+
+// Mirrored is a release that was copied to a mirror.
+type Mirrored struct {
+	Source, Version string
+	Files           []string // of archives
+	Notes           []string
+}
+
+// Mirror copies the releases of what is required to the mirror dir: those that are
+// locked, or else the newest that are allowed. It goes on after errors.
+func Mirror(ctx context.Context, required []Requirement, dir string, platforms registry.Platforms, o Options) (copied []Mirrored, diags hcl.Diagnostics) {
+	for _, r := range merge(required) {
+		f := &found{Outcome: Outcome{Requirement: r}}
+		m, err := o.mirror(ctx, f, dir, platforms)
+		if err != nil {
+			f.broken("Plugin not copied", err)
+		}
+		if diags = append(diags, f.Diags...); m != nil {
+			copied = append(copied, *m)
+		}
+	}
+	return copied, diags
+}
+
+func (o Options) mirror(ctx context.Context, f *found, dir string, platforms registry.Platforms) (*Mirrored, error) {
+	source, err := registry.ParseSource(f.Source)
+	if err != nil {
+		return nil, err
+	}
+	wanted, allows, diags := o.wanted(f.Requirement)
+	if f.Diags = diags; diags.HasErrors() {
+		return nil, nil
+	}
+	rel, err := o.find(ctx, source, platforms, wanted, allows)
+	if err != nil {
+		return nil, err
+	}
+	if f.Diags = o.unchanged(rel); f.Diags.HasErrors() {
+		return nil, nil
+	}
+	files, err := o.Registry.Mirror(ctx, dir, rel, platforms)
+	if err != nil {
+		return nil, err
+	}
+	return &Mirrored{f.Source, rel.Version, files, notes(rel)}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bake/builder"
@@ -56,7 +57,10 @@ type artifice struct {
 
 // Process implements [postprocessor.PostProcessor]. The new artifact consists of
 // the files only.
-func (p *artifice) Process(_ context.Context, s *step.Scope, _ *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+func (p *artifice) Process(ctx context.Context, s *step.Scope, _ *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, postprocessor.Kept, err
+	}
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
 	a := &builder.Artifact{BuilderID: "packer.post-processor.artifice"}
 	var errs []error
@@ -66,6 +70,9 @@ func (p *artifice) Process(_ context.Context, s *step.Scope, _ *builder.Artifact
 		for _, path := range matches {
 			r, err := builder.File(path)
 			errs = append(errs, err)
+			if slices.ContainsFunc(a.Resources, func(has step.Resource) bool { return has.Key == r.Key }) {
+				continue // several patterns match it
+			}
 			a.Files, a.Resources = append(a.Files, path), append(a.Resources, r)
 		}
 	}

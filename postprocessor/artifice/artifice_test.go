@@ -13,10 +13,8 @@ import (
 	"bake/postprocessor/postprocessortest"
 )
 
-func TestDocs(t *testing.T) {
-	if _, err := artifice.Component().Docs(); err != nil {
-		t.Error(err)
-	}
+func TestConformance(t *testing.T) {
+	postprocessortest.Suite{Factory: artifice.Component(), Body: `files = ["DIR/*"]`, Untouched: true}.Run(t)
 }
 
 func TestArtifice(t *testing.T) {
@@ -26,7 +24,7 @@ func TestArtifice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a, keep, err := postprocessortest.Process(t, artifice.Component(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\"]", dir), &builder.Artifact{ID: "old"})
+	a, keep, err := postprocessortest.Process(t, artifice.Component(), fmt.Sprintf("files = [\"%[1]s/*.box\", \"%[1]s/c\", \"%[1]s/none*\", \"%[1]s/a*\"]", dir), &builder.Artifact{ID: "old"})
 	if err != nil || keep != postprocessor.Kept {
 		t.Fatalf("got %v, %v", keep, err)
 	}

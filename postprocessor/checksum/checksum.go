@@ -22,6 +22,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/delay"
 	"bake/internal/gotemplate"
 	"bake/postprocessor"
 	"bake/step"
@@ -70,10 +71,13 @@ func (o *Options) Validate(c *schema.Checker) {
 // Component describes the checksum post-processor.
 func Component() component.Factory[postprocessor.PostProcessor] {
 	return component.Define("checksum", defaults,
-		func(o *Options, _ *schema.Source) postprocessor.PostProcessor { return &checksum{o} })
+		func(o *Options, src *schema.Source) postprocessor.PostProcessor { return &checksum{o, src} })
 }
 
-type checksum struct{ *Options }
+type checksum struct {
+	*Options
+	src *schema.Source
+}
 
 // Process implements [postprocessor.PostProcessor]. The new artifact has the
 // files of the old one and the files of checksums. An artifact without files goes
@@ -83,20 +87,35 @@ func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artif
 		s.Say(ctx, "The artifact has no files: no checksum is written.")
 		return in, postprocessor.MustKeep, nil
 	}
+	out, err := p.process(ctx, s, in)
+	return out, postprocessor.MustKeep, err
+}
+
+func (p *checksum) process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, error) {
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
-	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
-	out := &builder.Artifact{BuilderID: "packer.post-processor.checksum", Files: slices.Clone(in.Files)}
 	types := p.ChecksumTypes
 	if len(types) == 0 {
 		types = defaults().ChecksumTypes
 	}
-	for _, name := range types {
-		path, err := t.RenderAll(p.Output, map[string]any{"BuildName": s.SourceName, "BuilderType": s.SourceType, "ChecksumType": name})
+	outputs, err := p.outputs(s, types, in.Files)
+	if err != nil {
+		return nil, err
+	}
+	// Everything is read before anything is written.
+	lines := make([]string, len(types))
+	for _, file := range in.Files {
+		sums, err := sum(ctx, file, types)
 		if err != nil {
-			return nil, postprocessor.MustKeep, fmt.Errorf("output: %w", err)
+			return nil, fmt.Errorf("checksum: %w", err)
 		}
-		if err := write(path, algorithm(name), in.Files); err != nil {
-			return nil, postprocessor.MustKeep, err
+		for i := range types {
+			lines[i] += fmt.Sprintf("%x\t%s\n", sums[i], filepath.Base(file))
+		}
+	}
+	out := &builder.Artifact{BuilderID: "packer.post-processor.checksum", Files: slices.Clone(in.Files)}
+	for i, path := range outputs {
+		if err := add(path, lines[i]); err != nil {
+			return nil, p.src.Errorf(&p.Output, "Cannot write the checksums", "%s.", err)
 		}
 		if !slices.Contains(out.Files, path) {
 			out.Files = append(out.Files, path)
@@ -106,7 +125,7 @@ func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artif
 	for _, path := range out.Files {
 		r, err := builder.File(path)
 		if err != nil {
-			return nil, postprocessor.MustKeep, err
+			return nil, err
 		}
 		seen[r.Key] = r
 	}
@@ -114,38 +133,62 @@ func (p *checksum) Process(ctx context.Context, s *step.Scope, in *builder.Artif
 		out.Resources = append(out.Resources, seen[key])
 	}
 	out.Text = "Created artifact from files: " + strings.Join(out.Files, ", ")
-	return out, postprocessor.MustKeep, nil
+	return out, nil
 }
 
-// write appends the checksums of files to the file at path.
-func write(path string, algorithm func() hash.Hash, files []string) error {
-	var lines strings.Builder
-	for _, file := range files {
-		sum, err := sum(file, algorithm())
+// outputs are the files to write to, one for each type. None of them may be one of
+// the artifact's.
+func (p *checksum) outputs(s *step.Scope, types, files []string) (paths []string, err error) {
+	t := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}
+	for _, name := range types {
+		path, err := t.RenderAll(p.Output, map[string]any{"BuildName": s.SourceName, "BuilderType": s.SourceType, "ChecksumType": name})
 		if err != nil {
-			return fmt.Errorf("checksum: %w", err)
+			return nil, p.src.Errorf(&p.Output, "Invalid output", "%s.", err)
 		}
-		fmt.Fprintf(&lines, "%x\t%s\n", sum, filepath.Base(file))
+		if same, ok := builder.SameFile(path, files); ok {
+			return nil, p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", same)
+		}
+		paths = append(paths, path)
 	}
+	return paths, nil
+}
+
+// add appends text to a file: all of it, or nothing.
+func add(path, text string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("checksum: %w", err)
+		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return fmt.Errorf("checksum: %w", err)
+		return err
 	}
-	_, err = f.WriteString(lines.String())
+	info, err := f.Stat()
+	if err == nil {
+		if _, err = f.WriteString(text); err != nil && info.Mode().IsRegular() {
+			err = errors.Join(err, f.Truncate(info.Size()))
+		}
+	}
 	return errors.Join(err, f.Close())
 }
 
-func sum(path string, h hash.Hash) ([]byte, error) {
-	f, err := os.Open(path)
+// sum returns the checksums of a file, which it reads once.
+func sum(ctx context.Context, path string, types []string) ([][]byte, error) {
+	f, err := builder.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if _, err := io.Copy(h, f); err != nil {
+	hashes, writers := make([]hash.Hash, len(types)), make([]io.Writer, len(types))
+	for i, name := range types {
+		hashes[i] = algorithm(name)()
+		writers[i] = hashes[i]
+	}
+	if _, err := io.Copy(io.MultiWriter(writers...), delay.Reader(ctx, f)); err != nil {
 		return nil, err
 	}
-	return h.Sum(nil), nil
+	sums := make([][]byte, len(types))
+	for i, h := range hashes {
+		sums[i] = h.Sum(nil)
+	}
+	return sums, nil
 }

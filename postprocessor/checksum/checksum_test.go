@@ -1,6 +1,7 @@
 package checksum_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +14,49 @@ import (
 	"bake/postprocessor/postprocessortest"
 )
 
-func TestDocs(t *testing.T) {
-	if _, err := checksum.Component().Docs(); err != nil {
-		t.Error(err)
+func TestConformance(t *testing.T) {
+	postprocessortest.Suite{
+		Factory: checksum.Component(), Body: `checksum_types = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
+output = "DIR/sums.{{.ChecksumType}}"`,
+		Unwritable: `output = "DIR/one/x"`, Names: "Cannot write the checksums",
+	}.Run(t)
+}
+
+// The artifact is no place for its checksums, by whatever name.
+func TestOutputIsInput(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "data")
+	if err := errors.Join(os.WriteFile(file, []byte("abc"), 0o644), os.Symlink("data", dir+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"data", "./data", "link"} {
+		_, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/"+name), &builder.Artifact{Files: []string{file}})
+		if err == nil || !strings.Contains(err.Error(), "The output is an input") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if b, err := os.ReadFile(file); string(b) != "abc" {
+		t.Errorf("it holds %q, %v", b, err)
+	}
+	if _, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = %q", dir+"/sum"), &builder.Artifact{Files: []string{dir}}); err == nil || !strings.Contains(err.Error(), dir+" is not a regular file") {
+		t.Errorf("a directory: got %v", err)
+	}
+}
+
+// Checksums are added to what is there.
+func TestAppend(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/a", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := postprocessortest.Process(t, checksum.Component(), fmt.Sprintf("output = \"%s/sum\"\nchecksum_types = [\"md5\", \"sha1\"]", dir), &builder.Artifact{Files: []string{dir + "/a"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const once = "d41d8cd98f00b204e9800998ecf8427e\ta\nda39a3ee5e6b4b0d3255bfef95601890afd80709\ta\n"
+	if b, err := os.ReadFile(dir + "/sum"); string(b) != once+once {
+		t.Errorf("got %q, %v", b, err)
 	}
 }
 

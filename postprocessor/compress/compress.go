@@ -5,7 +5,6 @@ package compress
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,7 +42,7 @@ type Options struct {
 	Algorithm string `hcl:"algorithm,optional"`
 
 	// Compression level, from 1 (fastest) to 9 (smallest). Not set or 0: the default of the
-	// algorithm.
+	// algorithm. No effect on `xz`.
 	Level int `hcl:"compression_level,optional"`
 }
 
@@ -171,10 +170,11 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range in.Files {
-		if whole, err := filepath.Abs(f); err != nil || whole == result.Key {
-			return nil, errors.Join(p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", output), err)
-		}
+	if same, ok := builder.SameFile(output, in.Files); ok {
+		return nil, p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", same)
+	}
+	for _, pair := range namesakes(in.Files) {
+		s.Warn(ctx, "The archive holds two files of the same name, %s and %s: unpacking it leaves one of them.", pair[0], pair[1])
 	}
 	switch {
 	case len(in.Files) == 0:
@@ -185,7 +185,7 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 		s.Say(ctx, "Compressing %s to %s", strings.Join(in.Files, ", "), output)
 	}
 	if err := p.write(ctx, output, form, in.Files); err != nil {
-		return nil, fmt.Errorf("%s: %w", output, err)
+		return nil, fmt.Errorf("output %s: %w", output, err)
 	}
 	return &builder.Artifact{
 		BuilderID: "packer.post-processor.compress", Files: []string{output},
@@ -193,8 +193,25 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	}, nil
 }
 
+// namesakes are files that have one name in an archive, where they have no directories.
+func namesakes(files []string) (pairs [][2]string) {
+	first := map[string]string{}
+	for _, f := range files {
+		switch before, ok := first[filepath.Base(f)]; {
+		case !ok:
+			first[filepath.Base(f)] = f
+		case filepath.Clean(before) != filepath.Clean(f):
+			pairs = append(pairs, [2]string{before, f})
+		}
+	}
+	return pairs
+}
+
 // write makes the output of the files. It has its name only when it is whole.
 func (p *compress) write(ctx context.Context, output string, as form, files []string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(output), 0o755); err != nil {
 		return err
 	}

@@ -23,11 +23,39 @@ import (
 	"bake/postprocessor"
 	"bake/postprocessor/compress"
 	"bake/postprocessor/postprocessortest"
+	"bake/step"
 )
 
-func TestDocs(t *testing.T) {
-	if _, err := compress.Component().Docs(); err != nil {
-		t.Error(err)
+func TestConformance(t *testing.T) {
+	for _, end := range []string{"zip", "tar", "tar.gz", "tar.bgzf", "tar.bz2", "tar.xz", "tar.lz4"} {
+		t.Run(end, func(t *testing.T) {
+			postprocessortest.Suite{
+				Factory: compress.Component(), Body: fmt.Sprintf("output = \"DIR/x.%s\"", end),
+				Unwritable: fmt.Sprintf("output = \"DIR/one/x.%s\"", end), Names: "output",
+			}.Run(t)
+		})
+	}
+}
+
+// Files that have one name in the archive are told of.
+func TestNamesakes(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for _, name := range []string{"a/x", "b/x", "b/y"} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(name), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, path)
+	}
+	var warnings []string
+	_, _, err := postprocessortest.ProcessIn(t, compress.Component(), fmt.Sprintf("output = \"%s/x.tar\"", dir), step.Scope{Emit: func(e step.Event) {
+		if e.Kind == step.Warning {
+			warnings = append(warnings, e.Text)
+		}
+	}}, &builder.Artifact{Files: files})
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], files[0]+" and "+files[1]) {
+		t.Errorf("got %q, %v", warnings, err)
 	}
 }
 

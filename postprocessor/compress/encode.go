@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -21,6 +20,9 @@ import (
 	"github.com/klauspost/pgzip"
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
+
+	"bake/builder"
+	"bake/internal/delay"
 )
 
 var algorithms = []string{"gz", "bgzf", "bzip2", "xz", "lz4"}
@@ -46,7 +48,10 @@ func encode(ctx context.Context, w io.Writer, as form, level int, files []string
 		err = writeZip(ctx, to, level, files)
 	default:
 		for _, name := range files { // one, or none
-			err = copyFile(ctx, to, name)
+			err = withFile(ctx, name, func(_ fs.FileInfo, r io.Reader) error {
+				_, err := io.Copy(to, r)
+				return err
+			})
 		}
 	}
 	return errors.Join(err, to.Close())
@@ -86,18 +91,18 @@ func (uncompressed) Close() error { return nil }
 func writeTar(ctx context.Context, w io.Writer, files []string) error {
 	t := tar.NewWriter(w)
 	for _, name := range files {
-		info, err := regular(name)
-		if err != nil {
+		err := withFile(ctx, name, func(info fs.FileInfo, r io.Reader) error {
+			h := &tar.Header{
+				Typeflag: tar.TypeReg, Name: filepath.Base(name), Size: info.Size(),
+				Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0),
+			}
+			if err := t.WriteHeader(h); err != nil {
+				return err
+			}
+			_, err := io.Copy(t, r)
 			return err
-		}
-		h := &tar.Header{
-			Typeflag: tar.TypeReg, Name: filepath.Base(name), Size: info.Size(),
-			Mode: int64(info.Mode().Perm()), ModTime: time.Unix(0, 0),
-		}
-		if err := t.WriteHeader(h); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := copyFile(ctx, t, name); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -108,50 +113,36 @@ func writeZip(ctx context.Context, w io.Writer, level int, files []string) error
 	z := zip.NewWriter(w)
 	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, level) })
 	for _, name := range files {
-		info, err := regular(name)
-		if err != nil {
+		err := withFile(ctx, name, func(info fs.FileInfo, r io.Reader) error {
+			h := &zip.FileHeader{Name: filepath.Base(name), Method: zip.Deflate}
+			h.SetMode(info.Mode().Perm())
+			entry, err := z.CreateHeader(h)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(entry, r)
 			return err
-		}
-		h := &zip.FileHeader{Name: filepath.Base(name), Method: zip.Deflate}
-		h.SetMode(info.Mode().Perm())
-		entry, err := z.CreateHeader(h)
+		})
 		if err != nil {
-			return err
-		}
-		if err := copyFile(ctx, entry, name); err != nil {
 			return err
 		}
 	}
 	return z.Close()
 }
 
-func regular(name string) (fs.FileInfo, error) {
-	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file (%s)", name, info.Mode())
-	}
-	return info, err
-}
-
-func copyFile(ctx context.Context, w io.Writer, name string) error {
-	f, err := os.Open(name)
+// withFile calls f with what a file holds. An error names the file.
+func withFile(ctx context.Context, name string, f func(fs.FileInfo, io.Reader) error) error {
+	file, err := builder.Open(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	_, err = io.Copy(w, reader{ctx, f})
-	return err
-}
-
-// reader ends with its context.
-type reader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r reader) Read(b []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil {
+		err = f(info, delay.Reader(ctx, file))
 	}
-	return r.r.Read(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }

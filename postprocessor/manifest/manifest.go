@@ -68,8 +68,8 @@ type manifest struct {
 
 // document is what the file holds.
 type document struct {
-	Builds      []build `json:"builds"`
-	LastRunUUID string  `json:"last_run_uuid"`
+	Builds      []json.RawMessage `json:"builds"` // what other programs have added stays as it is
+	LastRunUUID string            `json:"last_run_uuid"`
 }
 
 type build struct {
@@ -89,6 +89,9 @@ type file struct {
 
 // Process implements [postprocessor.PostProcessor]. The artifact goes on as it is.
 func (p *manifest) Process(ctx context.Context, s *step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, postprocessor.MustKeep, err
+	}
 	entry, err := p.entry(s, in)
 	if err != nil {
 		return nil, postprocessor.MustKeep, err
@@ -166,7 +169,11 @@ func (p *manifest) add(s *step.Scope, entry build) error {
 	if s.Run.Force && d.LastRunUUID != s.Run.ID {
 		d.Builds = nil
 	}
-	d.Builds, d.LastRunUUID = append(d.Builds, entry), s.Run.ID
+	one, err := json.Marshal(entry)
+	if err != nil {
+		return err
+	}
+	d.Builds, d.LastRunUUID = append(d.Builds, one), s.Run.ID
 	text, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return err

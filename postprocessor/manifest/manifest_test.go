@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -141,8 +142,40 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-func TestDocs(t *testing.T) {
-	if _, err := manifest.Component(time.Now).Docs(); err != nil {
-		t.Error(err)
+func TestConformance(t *testing.T) {
+	postprocessortest.Suite{
+		Factory: manifest.Component(time.Now), Body: `output = "DIR/m.json"`,
+		Unwritable: `output = "DIR/one/m.json"`, Names: "Cannot write the manifest",
+	}.Run(t)
+}
+
+// What another program has added to a build stays.
+func TestForeignFields(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.json")
+	if err := os.WriteFile(path, []byte(`{"builds":[{"name":"old","size":12345678901234567890,"more":{"a":[1]}}],"last_run_uuid":"0"}`), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	if err := process(t, fmt.Sprintf("output = %q", path), step.Invocation{ID: "1"}, &builder.Artifact{}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || builds(t, path) != 2 || !strings.Contains(string(b), `"size": 12345678901234567890`) {
+		t.Errorf("got %s, %v", b, err)
+	}
+}
+
+// A lock that nobody holds any more is not waited for without end, and goes.
+func TestStaleLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "m.json")
+		if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := process(t, fmt.Sprintf("output = %q", path), step.Invocation{ID: "1"}, &builder.Artifact{}); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
 }

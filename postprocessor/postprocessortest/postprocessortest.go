@@ -1,4 +1,5 @@
-// Package postprocessortest runs post-processors in tests.
+// Package postprocessortest is the conformance suite of post-processors, and runs them
+// in tests.
 package postprocessortest
 
 import (
@@ -22,17 +23,25 @@ func Process(t *testing.T, f component.Factory[postprocessor.PostProcessor], bod
 	return ProcessIn(t, f, body, step.Scope{Run: step.Invocation{Env: os.Environ()}, SourceType: "null", SourceName: "web"}, in)
 }
 
-// ProcessIn is Process in a build of the test's own, whose events are dropped.
+// ProcessIn is Process in a build of the test's own.
 func ProcessIn(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string, s step.Scope, in *builder.Artifact) (*builder.Artifact, postprocessor.Keep, error) {
+	t.Helper()
+	p, diags := instance(t, f, body)
+	if diags.HasErrors() {
+		return nil, 0, diags
+	}
+	if s.Emit == nil {
+		s.Emit = func(step.Event) {}
+	}
+	return p.Process(t.Context(), step.NewScope(s), in)
+}
+
+// instance makes a post-processor of the body of its block.
+func instance(t *testing.T, f component.Factory[postprocessor.PostProcessor], body string) (postprocessor.PostProcessor, hcl.Diagnostics) {
 	t.Helper()
 	file, diags := hclsyntax.ParseConfig([]byte(body), "t.pkr.hcl", hcl.InitialPos)
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	p, diags := f.New(schema.Input{Body: file.Body, Context: &hcl.EvalContext{}})
-	if diags.HasErrors() {
-		return nil, 0, diags
-	}
-	s.Emit = func(step.Event) {}
-	return p.Process(t.Context(), step.NewScope(s), in)
+	return f.New(schema.Input{Body: file.Body, Context: &hcl.EvalContext{}})
 }

@@ -39,3 +39,7 @@ func TestShellLocal(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestConformance(t *testing.T) {
+	postprocessortest.Suite{Factory: shelllocal.Component(), Body: `inline = ["echo hi"]`, Untouched: true}.Run(t)
+}

@@ -49,6 +49,9 @@ type breakpoint struct {
 
 // Provision implements [provisioner.Provisioner].
 func (p *breakpoint) Provision(ctx context.Context, s *step.Scope, _ builder.Machine) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	if p.Disable {
 		if p.Note != "" {
 			s.Say(ctx, "Breakpoint with note %q is disabled; continuing.", p.Note)

@@ -89,3 +89,9 @@ func TestInvalid(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestConformance(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	provisionertest.Run(t, shelllocal.Component(), `inline = ["echo hi"]`, dir)
+}

@@ -43,5 +43,8 @@ type sleeper time.Duration
 
 // Provision implements [provisioner.Provisioner].
 func (d sleeper) Provision(ctx context.Context, _ *step.Scope, _ builder.Machine) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	return delay.For(ctx, time.Duration(d))
 }

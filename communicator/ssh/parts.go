@@ -1,0 +1,470 @@
+package ssh
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/communicator"
+)
+
+// A large file travels in parts, over several sessions at once where the machine is far
+// away: the window of a session, 2 MB, is what can be on its way in it. A hole in a
+// sparse file does not travel at all.
+const (
+	partBlock  = 64 << 10 // what parts begin at a multiple of
+	partSize   = 2 << 20  // at most
+	partsFrom  = 8 << 20  // the size of a file that is worth it
+	maxWorkers = 8        // sessions; OpenSSH's limit is 10, and one reads host keys
+	farAway    = 4 * time.Millisecond
+)
+
+// span is a range of a file, which begins at a multiple of partBlock.
+type span struct{ at, size int64 }
+
+// blocks is how many blocks it takes.
+func (s span) blocks() int64 { return (s.size + partBlock - 1) / partBlock }
+
+// spansOf cuts the data of a file of a size into parts. ranges are where its data is,
+// in order.
+func spansOf(ranges []span, size int64) (parts []span) {
+	done := int64(0)
+	for _, r := range ranges {
+		at := max(done, r.at-r.at%partBlock)
+		end := min(size, r.at+r.size)
+		for at < end {
+			n := min(partSize, end-at)
+			if rest := n % partBlock; rest != 0 { // whole blocks, but for the end of the file
+				n = min(n+partBlock-rest, size-at)
+			}
+			parts = append(parts, span{at, n})
+			at += n
+		}
+		done = max(done, at)
+	}
+	return parts
+}
+
+// localFile is a local file whose parts can be read in any order.
+type localFile interface {
+	fs.File
+	io.ReaderAt
+	Fd() uintptr
+}
+
+// inParts says how to send a file in parts: over how many sessions, and which; none if
+// it is better sent as one stream.
+func (c *Client) inParts(ctx context.Context, f fs.File, size int64) (workers int, parts []span) {
+	local, ok := f.(localFile)
+	if !ok || size < partsFrom {
+		return 0, nil
+	}
+	ranges := dataRanges(local.Fd(), size)
+	data := int64(0)
+	for _, r := range ranges {
+		data += r.size
+	}
+	sparse := size-data >= partsFrom/2
+	if workers = c.workers(ctx, data); workers < 2 && !sparse {
+		return 0, nil
+	}
+	return workers, spansOf(ranges, size)
+}
+
+// apart separates the files of a tree that are better sent in parts, into directories
+// that their owner can write to, from those that go in one stream.
+func (c *Client) apart(ctx context.Context, src fs.FS, dirs, files []communicator.Entry) (large, rest []communicator.Entry) {
+	closed := map[string]bool{}
+	for _, d := range dirs {
+		closed[d.Name] = d.Perm()&0o300 != 0o300
+	}
+	for _, e := range files {
+		if e.Info.Size() >= partsFrom && !closed[path.Dir(e.Name)] {
+			if f, err := src.Open(e.Name); err == nil {
+				workers, _ := c.inParts(ctx, f, e.Info.Size())
+				_ = f.Close() // only looked at
+				if workers > 0 {
+					large = append(large, e)
+					continue
+				}
+			}
+		}
+		rest = append(rest, e)
+	}
+	return large, rest
+}
+
+// near reports whether the machine is known to be so near that one session does.
+func (l *link) near() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rtt > 0 && l.rtt < farAway
+}
+
+// timed notes how long the machine took to answer something simple.
+func (l *link) timed(took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if took = max(took, 1); l.rtt == 0 || took < l.rtt {
+		l.rtt = took
+	}
+}
+
+// workers is over how many sessions so many bytes are to travel.
+func (c *Client) workers(ctx context.Context, bytes int64) int {
+	if bytes < partsFrom {
+		return 1
+	}
+	rtt := c.roundTrip(ctx)
+	if rtt < farAway {
+		return 1
+	}
+	return min(maxWorkers, 2+int(rtt/(8*time.Millisecond)), int(bytes/(partsFrom/2)))
+}
+
+// roundTrip is how far away the machine is; 0 if that is not known.
+func (c *Client) roundTrip(ctx context.Context) time.Duration {
+	l, err := c.connected(ctx)
+	if err != nil {
+		return 0
+	}
+	l.mu.Lock()
+	rtt := l.rtt
+	l.mu.Unlock()
+	if rtt > 0 {
+		return rtt
+	}
+	start := time.Now()
+	_, err = within(ctx, func() (struct{}, error) {
+		_, _, err := l.SendRequest("keepalive@openssh.com", true, nil)
+		return struct{}{}, err
+	}, nil)
+	if err != nil {
+		return 0
+	}
+	l.timed(time.Since(start))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rtt
+}
+
+// Exit codes of the scripts for parts, beyond those of all.
+const (
+	exitNoParts = 95 // as a stream, please
+	exitReboot  = 96 // what was sent before may be lost
+)
+
+var (
+	errNoParts = errors.New("the machine cannot take parts of files")
+	errReboot  = errors.New("the machine was restarted during the upload")
+)
+
+// bootID is a word of shell that prints which boot of the machine this is.
+const bootID = `cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -`
+
+// putParts writes one file in parts to another name beside it, which is given its own
+// once it is whole. The error is errNoParts if nothing was done and a stream may work.
+func (c *Client) putParts(ctx context.Context, dst string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) error {
+	dir, to := remotePath(dst), remotePath(path.Join(dst, e.Name))
+	sum := sha256.Sum256([]byte(e.Name))
+	part := remotePath(path.Join(dst, path.Dir(e.Name), fmt.Sprintf(".bake-part-%x", sum[:8])))
+	for again := false; ; again = true {
+		err := c.putPartsOnce(ctx, dir, to, part, e, r, workers, parts, m)
+		if !errors.Is(err, errReboot) || again {
+			return err
+		}
+	}
+}
+
+func (c *Client) putPartsOnce(ctx context.Context, dir, to, part string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) (err error) {
+	q := &partQueue{r: r, todo: slices.Clone(parts), meter: m}
+	defer func() {
+		if err != nil && !errors.Is(err, errNoParts) { // it may be that nobody listens any more
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+			defer cancel()
+			_, _ = c.script(clean, "rm -f "+part+"; sleep 1; rm -f "+part, nil, nil) // what still writes may have made it again
+			m.add(-q.counted)
+		}
+	}()
+	// Nobody else can have made the file under the other name.
+	boot, err := c.script(ctx, fmt.Sprintf("[ -d %[1]s ] || exit %[2]d; [ ! -d %[3]s ] || exit %[4]d; "+
+		"if [ -e %[3]s ]; then [ -f %[3]s ] && [ -w %[3]s ] || exit %[5]d; fi; "+
+		"dd iflag=fullblock if=/dev/null of=/dev/null 2>/dev/null || exit %[5]d; "+
+		"umask 077; rm -f %[6]s; (set -C; : > %[6]s) 2>/dev/null || exit %[5]d; %[7]s",
+		dir, exitNoDir, to, exitIsDir, exitNoParts, part, bootID), nil, nil)
+	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitNoParts {
+		return errNoParts
+	} else if err != nil {
+		return err
+	}
+	m.skip(e.Info.Size(), parts)
+	script := fmt.Sprintf(`[ "$(%s)" = %s ] && [ -f %[3]s ] || exit %[4]d; while read -r at n && [ -f %[3]s ]; do `+
+		`e=$(dd iflag=fullblock bs=%[5]d seek=$at count=$n conv=notrunc of=%[3]s 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`,
+		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, partBlock)
+	err = c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
+		w := &partSender{q: q}
+		defer w.giveBack()
+		_, err := c.scriptOver(ctx, l, s, script, w, &lineWriter{line: w.acknowledged})
+		return err
+	})
+	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
+		return errReboot
+	} else if err != nil {
+		return err
+	}
+	_, err = c.script(ctx, fmt.Sprintf(`[ "$(%s)" = %s ] && [ -f %[3]s ] || exit %[4]d; dd bs=1 seek=%[5]d count=0 of=%[3]s 2>/dev/null || exit 1; `+
+		`if [ -e %[6]s ] || [ -h %[6]s ]; then cat %[3]s > %[6]s && rm -f %[3]s; else mv -f %[3]s %[6]s; fi && chmod %04[7]o %[6]s`,
+		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, e.Info.Size(), to, e.Perm()), nil, nil)
+	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
+		return errReboot
+	}
+	return err
+}
+
+// cleanLimit is how long removing what an upload has left may take.
+const cleanLimit = 10 * time.Second
+
+// quoteWord makes a word of what a machine has said.
+func quoteWord(s string) string {
+	if !plainName(s) {
+		return "-"
+	}
+	return "'" + s + "'"
+}
+
+// inSessions has work done in several sessions until nothing of q is left to do. What a
+// lost connection has cut is done again, unless nothing at all gets through.
+func (c *Client) inSessions(ctx context.Context, workers int, q *partQueue, work func(context.Context, *link, *session) error) error {
+	for fruitless := 0; ; fruitless++ {
+		before := q.left()
+		if before == 0 {
+			return nil
+		}
+		err := c.round(ctx, workers, work)
+		switch {
+		case context.Cause(ctx) != nil:
+			return context.Cause(ctx)
+		case q.failed() != nil:
+			return q.failed()
+		case err != nil && !errors.Is(err, communicator.ErrDisconnected):
+			return err
+		}
+		if q.left() < before {
+			fruitless = 0
+		}
+		if fruitless >= 2 {
+			if err == nil {
+				err = errors.New("the machine does not acknowledge what it gets")
+			}
+			return err
+		}
+	}
+}
+
+// round has work done in as many sessions as the machine allows, up to workers, once in
+// each. An error that is not the loss of the connection stops the others.
+func (c *Client) round(ctx context.Context, workers int, work func(context.Context, *link, *session) error) error {
+	l, s, err := c.session(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	errs := make([]error, workers)
+	var all sync.WaitGroup
+	for i := range workers {
+		all.Go(func() {
+			s := s
+			if i > 0 {
+				var err error
+				if s, err = l.newSession(ctx); err != nil {
+					return // the machine allows no more of them, or the link is lost: the first one will tell
+				}
+			}
+			if errs[i] = work(ctx, l, s); errs[i] != nil && !errors.Is(errs[i], communicator.ErrDisconnected) {
+				stop(errs[i])
+			}
+		})
+	}
+	all.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return cmp.Or(errs...)
+}
+
+// partQueue is what of a file is to be sent or fetched.
+type partQueue struct {
+	r io.ReaderAt
+
+	mu      sync.Mutex
+	todo    []span
+	pending int // taken, and not known to be done
+	meter   *meter
+	counted int   // of what is done, in bytes
+	err     error // of this host
+}
+
+func (q *partQueue) failed() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
+}
+
+func (q *partQueue) left() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.todo) + q.pending
+}
+
+func (q *partQueue) take() (span, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.todo) == 0 || q.err != nil {
+		return span{}, false
+	}
+	s := q.todo[0]
+	q.todo = q.todo[1:]
+	q.pending++
+	return s, true
+}
+
+func (q *partQueue) done(s span) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending--
+	q.counted += int(s.size)
+	q.meter.add(int(s.size))
+}
+
+func (q *partQueue) giveBack(s span) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending--
+	q.todo = append(q.todo, s)
+}
+
+func (q *partQueue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err == nil {
+		q.err = err
+	}
+}
+
+// partSender is the standard input of a script that writes parts: a line that says
+// where to and how many blocks, and the blocks.
+type partSender struct {
+	q *partQueue
+
+	mu   sync.Mutex
+	sent []span // and not acknowledged
+	over bool
+
+	line []byte // what is next
+	at   span   // what comes after it
+	zero int64  // bytes that fill the last block
+}
+
+// Read implements [io.Reader].
+func (w *partSender) Read(b []byte) (int, error) {
+	if len(w.line) == 0 && w.at.size == 0 && w.zero == 0 {
+		w.mu.Lock()
+		if w.over {
+			w.mu.Unlock()
+			return 0, io.EOF
+		}
+		s, ok := w.q.take()
+		if !ok {
+			w.mu.Unlock()
+			return 0, io.EOF
+		}
+		w.sent = append(w.sent, s)
+		w.mu.Unlock()
+		w.line = fmt.Appendf(nil, "%d %d\n", s.at/partBlock, s.blocks())
+		w.at, w.zero = s, s.blocks()*partBlock-s.size
+	}
+	if len(w.line) > 0 {
+		n := copy(b, w.line)
+		w.line = w.line[n:]
+		return n, nil
+	}
+	if w.at.size > 0 {
+		n, err := w.q.r.ReadAt(b[:min(int64(len(b)), w.at.size)], w.at.at)
+		w.at.at, w.at.size = w.at.at+int64(n), w.at.size-int64(n)
+		if n == 0 && err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the local file changed while it was read")
+			}
+			w.q.fail(err)
+			return 0, err
+		}
+		return n, nil
+	}
+	n := min(int64(len(b)), w.zero)
+	clear(b[:n])
+	w.zero -= n
+	return int(n), nil
+}
+
+// acknowledged takes a line of the script: the part that begins there is written.
+func (w *partSender) acknowledged(line string) {
+	block, err := strconv.ParseInt(line, 10, 64)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, s := range w.sent {
+		if s.at == block*partBlock {
+			w.sent = slices.Delete(w.sent, i, i+1)
+			w.q.done(s)
+			return
+		}
+	}
+}
+
+// giveBack leaves to others what was not acknowledged.
+func (w *partSender) giveBack() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	for _, s := range w.sent {
+		w.q.giveBack(s)
+	}
+	w.sent = nil
+}
+
+// lineWriter calls line for each line that is written to it.
+type lineWriter struct {
+	line func(string)
+	rest []byte
+}
+
+// Write implements [io.Writer].
+func (w *lineWriter) Write(b []byte) (int, error) {
+	w.rest = append(w.rest, b...)
+	for {
+		i := bytes.IndexByte(w.rest, '\n')
+		if i < 0 {
+			if len(w.rest) > 4<<10 {
+				return 0, bufio.ErrTooLong
+			}
+			return len(b), nil
+		}
+		w.line(string(w.rest[:i]))
+		w.rest = w.rest[i+1:]
+	}
+}

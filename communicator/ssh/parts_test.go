@@ -1,0 +1,351 @@
+package ssh_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+
+	"bake/communicator"
+	"bake/communicator/commtest"
+	"bake/communicator/ssh"
+)
+
+// farConn is a connection on which what is sent arrives a little later.
+type farConn struct {
+	net.Conn
+	sent     chan []byte
+	received chan []byte
+	rest     []byte
+	gone     chan struct{}
+	once     sync.Once
+}
+
+// farAway delays both directions of a connection.
+func farAway(conn net.Conn, delay time.Duration) net.Conn {
+	c := &farConn{Conn: conn, sent: make(chan []byte, 1<<16), received: make(chan []byte, 1<<16), gone: make(chan struct{})}
+	later := func(in chan []byte, out func([]byte) error) {
+		type piece struct {
+			b   []byte
+			due time.Time
+		}
+		queue := make(chan piece, 1<<16)
+		go func() {
+			defer close(queue)
+			for b := range in {
+				queue <- piece{b, time.Now().Add(delay)}
+			}
+		}()
+		for p := range queue {
+			time.Sleep(time.Until(p.due))
+			if out(p.b) != nil {
+				return
+			}
+		}
+	}
+	arrived := make(chan []byte, 1<<16)
+	go later(c.sent, func(b []byte) error { _, err := conn.Write(b); return err })
+	go func() {
+		defer close(arrived)
+		for {
+			b := make([]byte, 64<<10)
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			arrived <- b[:n]
+		}
+	}()
+	go func() {
+		defer close(c.received)
+		later(arrived, func(b []byte) error {
+			select {
+			case c.received <- b:
+				return nil
+			case <-c.gone:
+				return net.ErrClosed
+			}
+		})
+	}()
+	return c
+}
+
+func (c *farConn) Read(b []byte) (int, error) {
+	if len(c.rest) == 0 {
+		select {
+		case next, ok := <-c.received:
+			if !ok {
+				return 0, net.ErrClosed
+			}
+			c.rest = next
+		case <-c.gone:
+			return 0, net.ErrClosed
+		}
+	}
+	n := copy(b, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+func (c *farConn) Write(b []byte) (int, error) {
+	select {
+	case c.sent <- bytes.Clone(b):
+		return len(b), nil
+	case <-c.gone:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *farConn) Close() error {
+	c.once.Do(func() { close(c.gone) })
+	return c.Conn.Close()
+}
+
+// far connects to an OpenSSH server that is some way off.
+func far(t *testing.T, extra ...string) (communicator.Communicator, *commtest.Server) {
+	t.Helper()
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), extra...)
+	return connect(t, t.Context(), options(srv), ssh.Target{
+		Signers: []gossh.Signer{key.Signer},
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return farAway(conn, 5*time.Millisecond), nil
+		},
+	}), srv
+}
+
+// noise is a file with content that is like no other's.
+func noise(t *testing.T, size int) (path string, content []byte) {
+	t.Helper()
+	content = make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(content)
+	path = filepath.Join(t.TempDir(), "noise")
+	if err := os.WriteFile(path, content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return path, content
+}
+
+// holds compares a file, and sees that nothing lies beside it.
+func holds(t *testing.T, path string, content []byte, mode fs.FileMode) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%s holds %d bytes that are not the %d sent, %v", path, len(got), len(content), err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm() != mode {
+		t.Errorf("%s has mode %o, want %o", path, info.Mode().Perm(), mode)
+	}
+	if list, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".bake-part-*")); len(list) > 0 {
+		t.Errorf("%q is left", list)
+	}
+}
+
+// A large file goes to a machine that is far away in parts, whatever is there already
+// and however many sessions the machine allows.
+func TestUploadInParts(t *testing.T) {
+	path, content := noise(t, 9<<20+12345)
+	for _, sessions := range []string{"1", "4"} {
+		c, _ := far(t, "MaxSessions "+sessions)
+		dir := t.TempDir()
+		if err := c.Put(t.Context(), dir, communicator.LocalFile("it's new", path)); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, filepath.Join(dir, "it's new"), content, 0o640)
+		// What a link leads to is written, and the link stays.
+		if err := os.Symlink("it's new", filepath.Join(dir, "link")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Put(t.Context(), dir, communicator.LocalFile("link", path)); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, filepath.Join(dir, "it's new"), content, 0o640)
+		if info, err := os.Lstat(filepath.Join(dir, "link")); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			t.Errorf("the link is %v, %v", info, err)
+		}
+	}
+}
+
+// In a tree only the large files go in parts.
+func TestTreeWithLargeFile(t *testing.T) {
+	path, content := noise(t, 10<<20)
+	local := t.TempDir()
+	for name, mode := range map[string]fs.FileMode{"a/small": 0o600, "a/b/other": 0o755} {
+		file := filepath.Join(local, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, []byte(name), 0o600), os.Chmod(file, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(path, filepath.Join(local, "a/b/large")); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := far(t)
+	dir := t.TempDir()
+	if err := c.Put(t.Context(), dir, communicator.LocalDir("tree", local)); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(dir, "tree/a/b/large"), content, 0o640)
+	holds(t, filepath.Join(dir, "tree/a/small"), []byte("a/small"), 0o600)
+	holds(t, filepath.Join(dir, "tree/a/b/other"), []byte("a/b/other"), 0o755)
+	back := t.TempDir()
+	root, err := os.OpenRoot(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := c.Get(t.Context(), filepath.Join(dir, "tree"), root); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(back, "tree/a/b/large"), content, 0o640)
+}
+
+// What a lost connection has cut is sent again, also when it happens more than once.
+func TestCutPartIsRepeated(t *testing.T) {
+	path, content := noise(t, 20<<20)
+	c, srv := far(t)
+	dir := t.TempDir()
+	cuts, done := 0, make(chan error, 1)
+	go func() { done <- c.Put(t.Context(), dir, communicator.LocalFile("x", path)) }()
+	for size := int64(0); cuts < 2; {
+		select {
+		case err := <-done:
+			t.Fatalf("over after %d cuts: %v", cuts, err)
+		case <-time.After(time.Millisecond):
+		}
+		parts, _ := filepath.Glob(filepath.Join(dir, ".bake-part-*"))
+		if len(parts) == 0 {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, "x")); err == nil {
+			t.Error("the file is there before it is whole")
+		}
+		if info, err := os.Stat(parts[0]); err == nil && info.Size() > size+(2<<20) {
+			size = info.Size()
+			srv.Cut()
+			cuts++
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(dir, "x"), content, 0o640)
+}
+
+// A full disk, and a directory that cannot be written to, are said to be that, and
+// nothing is left that looks whole.
+func TestPartsThatCannotBeWritten(t *testing.T) {
+	path, _ := noise(t, 10<<20)
+	c, _ := far(t)
+	if _, err := os.Stat("/dev/full"); err == nil {
+		err := c.Put(t.Context(), "/dev", communicator.LocalFile("full", path))
+		want(t, err, "disk of the machine is full")
+	}
+	err := c.Put(t.Context(), "/no/such/dir", communicator.LocalFile("x", path))
+	want(t, err, "does not exist on the machine")
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Put(t.Context(), dir, communicator.LocalFile("x", path))
+	want(t, err, "this is a directory on the machine")
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Put(ctx, dir, communicator.LocalFile("y", path)) }()
+	for {
+		if parts, _ := filepath.Glob(filepath.Join(dir, ".bake-part-*")); len(parts) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	cancel(why)
+	if err := <-done; !errors.Is(err, why) {
+		t.Errorf("got %v, want the cause", err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("%v are left", list)
+	}
+}
+
+// used is how many bytes a file takes on disk.
+func used(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks * 512
+}
+
+// A sparse file stays sparse, there and back, near and far, alone and in a tree.
+func TestSparse(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("not every system has sparse files")
+	}
+	const size = 1 << 25
+	local := t.TempDir()
+	f, err := os.Create(filepath.Join(local, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at, text := range map[int64]string{5: "begin", 70000: strings.Repeat("x", 100000), size / 2: "middle", size - 3: "end"} {
+		if _, err := f.WriteAt([]byte(text), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(size + 1000); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used(t, f.Name()) > 1<<23 {
+		t.Skip("the file system does not know of holes")
+	}
+	near := func(t *testing.T, _ ...string) (communicator.Communicator, *commtest.Server) {
+		key, host := newKey(t), newKey(t)
+		srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
+		return connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}}), srv
+	}
+	for name, start := range map[string]func(*testing.T, ...string) (communicator.Communicator, *commtest.Server){"near": near, "far": far} {
+		c, _ := start(t)
+		dir, back := t.TempDir(), t.TempDir()
+		root, err := os.OpenRoot(back)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if err := errors.Join(
+			c.Put(t.Context(), dir, communicator.LocalFile("one", f.Name())),
+			c.Put(t.Context(), dir, communicator.LocalDir("tree", local)),
+			c.Get(t.Context(), filepath.Join(dir, "one"), root),
+			c.Get(t.Context(), filepath.Join(dir, "tree"), root),
+		); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{filepath.Join(dir, "one"), filepath.Join(dir, "tree/sparse"), filepath.Join(back, "one"), filepath.Join(back, "tree/sparse")} {
+			holds(t, file, content, 0o644)
+			if n := used(t, file); n > 1<<23 {
+				t.Errorf("%s: %s takes %d bytes on disk", name, file, n)
+			}
+		}
+	}
+}

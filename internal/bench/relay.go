@@ -1,0 +1,97 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// relay connects each of its connections to one that dial opens, and lets what is sent
+// arrive after half of a round trip, in either direction. It delays without limiting
+// how much is on its way.
+type relay struct {
+	net.Listener
+	delay time.Duration
+}
+
+// newRelay starts a relay with a round trip of rtt.
+func newRelay(rtt time.Duration, dial func() (net.Conn, error)) (*relay, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &relay{ln, rtt / 2}
+	go func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				far, err := dial()
+				if err != nil {
+					near.Close()
+					return
+				}
+				go r.carry(near, far)
+				r.carry(far, near)
+			}()
+		}
+	}()
+	return r, nil
+}
+
+func (r *relay) port() int { return r.Addr().(*net.TCPAddr).Port }
+
+// carry carries from one connection to another until the first ends.
+func (r *relay) carry(from, to net.Conn) {
+	type piece struct {
+		data []byte
+		due  time.Time
+	}
+	var (
+		mu    sync.Mutex
+		more  = sync.NewCond(&mu)
+		queue []piece
+		ended bool
+	)
+	go func() {
+		for {
+			b := make([]byte, 256<<10)
+			n, err := from.Read(b)
+			mu.Lock()
+			if n > 0 {
+				queue = append(queue, piece{b[:n:n], time.Now().Add(r.delay)})
+			}
+			ended = err != nil
+			more.Signal()
+			mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		mu.Lock()
+		for len(queue) == 0 && !ended {
+			more.Wait()
+		}
+		if len(queue) == 0 {
+			mu.Unlock()
+			break
+		}
+		p := queue[0]
+		queue = queue[1:]
+		mu.Unlock()
+		time.Sleep(time.Until(p.due))
+		if _, err := to.Write(p.data); err != nil {
+			from.Close()
+			break
+		}
+	}
+	if half, ok := to.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+}

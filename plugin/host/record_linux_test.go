@@ -1,0 +1,58 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/internal/procgroup"
+	"bake/step"
+)
+
+// TestDestroyProcess: a plugin that is left of a killed run is ended, but not while its
+// keeper has it take down what it has made.
+func TestDestroyProcess(t *testing.T) {
+	for name, tc := range map[string]struct {
+		with     map[string]string
+		script   string
+		finishes bool
+	}{
+		"on its own":  {nil, "touch begun; sleep 100; touch finished", false},
+		"with keeper": {map[string]string{withKeeper: "true"}, "touch begun; sleep 0.3; touch finished", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(context.Background(), "sh", "-c", tc.script)
+			cmd.Dir = t.TempDir()
+			if err := procgroup.Start(cmd); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			r := step.Resource{Kind: ProcessKind, ID: processID(cmd.Process.Pid, procgroup.Started(cmd.Process.Pid)), With: tc.with}
+			go func() { ended <- cmd.Wait() }()
+			for _, err := os.Stat(filepath.Join(cmd.Dir, "begun")); err != nil; _, err = os.Stat(filepath.Join(cmd.Dir, "begun")) {
+				time.Sleep(time.Millisecond)
+			}
+			if tc.finishes {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				cancel(errors.New("no time"))
+				if err := DestroyProcess(ctx, r); err == nil || !strings.HasSuffix(err.Error(), "still takes down what it has made: no time") {
+					t.Errorf("with no time: %v", err)
+				}
+			}
+			if err := DestroyProcess(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+			if err := <-ended; (err == nil) != tc.finishes {
+				t.Errorf("it ended with %v", err)
+			}
+			if err := DestroyProcess(t.Context(), r); err != nil {
+				t.Errorf("once more: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,184 @@
+package postprocessortest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bake/builder"
+	"bake/component"
+	"bake/postprocessor"
+	"bake/step"
+)
+
+// Suite checks what holds for every post-processor.
+type Suite struct {
+	Factory component.Factory[postprocessor.PostProcessor]
+
+	// Body is that of a block that succeeds. DIR in it is a directory of the test, which
+	// holds the artifact's files, DIR/one and DIR/two.
+	Body string
+
+	// Unwritable is the body of a block that writes to DIR/one/x, which cannot be, and
+	// what the error names. Empty: it writes nothing.
+	Unwritable, Names string
+
+	// Untouched says that it reads no file of the artifact.
+	Untouched bool
+}
+
+// Run checks that a post-processor documents its options; that, cancelled wherever it
+// asks, it ends with the cause and leaves neither files nor goroutines behind; that an
+// error names the file or option that it is about; and that it can be called again after
+// each of these.
+func (suite Suite) Run(t *testing.T) {
+	t.Helper()
+	if _, err := suite.Factory.Docs(); err != nil {
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	in := &builder.Artifact{ID: "web", Files: []string{filepath.Join(dir, "one"), filepath.Join(dir, "two")}}
+	for _, path := range in.Files {
+		if err := os.WriteFile(path, []byte(strings.Repeat(path, 1_500)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := list(t, dir)
+	process := func(ctx context.Context, body string, in *builder.Artifact) error {
+		p, diags := instance(t, suite.Factory, strings.ReplaceAll(body, "DIR", dir))
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		s := step.Scope{Run: step.Invocation{ID: "run", Env: os.Environ()}, SourceType: "null", SourceName: "web", Emit: func(step.Event) {}}
+		_, _, err := p.Process(ctx, step.NewScope(s), in)
+		if left := goroutines(); left != "" {
+			t.Errorf("goroutines are left:\n%s", left)
+		}
+		return err
+	}
+	unchanged := func(what string) {
+		t.Helper()
+		if diff := cmp.Diff(before, list(t, dir)); diff != "" {
+			t.Errorf("%s: what is left behind (-before +after):\n%s", what, diff)
+		}
+	}
+	again := func(what string) {
+		t.Helper()
+		if err := process(t.Context(), suite.Body, in); err != nil {
+			t.Errorf("%s: again: %v", what, err)
+		}
+		for name := range list(t, dir) {
+			if _, ok := before[name]; !ok {
+				if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+
+	why := errors.New("cancelled")
+	for n := 0; ; n++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if n == 0 {
+			cancel(why)
+		}
+		asked := &countdown{Context: ctx, left: n, over: func() { cancel(why) }}
+		err := process(asked, suite.Body, in)
+		cancel(nil)
+		if err == nil && n > 0 {
+			break // it did not ask that often, or it was too late
+		}
+		if !errors.Is(err, why) {
+			t.Errorf("cancelled when it asked for the time %d: got %v", n, err)
+		}
+		unchanged("cancelled")
+		again("cancelled")
+	}
+	again("after a success")
+
+	if !suite.Untouched {
+		missing := filepath.Join(dir, "missing")
+		err := process(t.Context(), suite.Body, &builder.Artifact{Files: append(slices.Clone(in.Files), missing)})
+		if err == nil || !strings.Contains(err.Error(), missing) {
+			t.Errorf("a file is missing: got %v", err)
+		}
+		unchanged("a file is missing")
+		again("a file is missing")
+	}
+	if suite.Unwritable != "" {
+		err := process(t.Context(), suite.Unwritable, in)
+		if err == nil || !strings.Contains(err.Error(), suite.Names) || !strings.Contains(err.Error(), filepath.Join(dir, "one")) {
+			t.Errorf("the output cannot be written: got %v, which does not name %s", err, suite.Names)
+		}
+		unchanged("the output cannot be written")
+		again("the output cannot be written")
+	}
+}
+
+// countdown is a context that is over once it has been asked about that often.
+type countdown struct {
+	context.Context
+	mu   sync.Mutex
+	left int
+	over func()
+}
+
+func (c *countdown) asked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left--; c.left == 0 {
+		c.over()
+	}
+}
+
+func (c *countdown) Err() error {
+	c.asked()
+	return c.Context.Err()
+}
+
+func (c *countdown) Value(key any) any { // which context.Cause uses
+	c.asked()
+	return c.Context.Value(key)
+}
+
+// list are the files of a directory, and what they hold.
+func list(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, _ := os.ReadFile(filepath.Join(dir, e.Name()))
+		files[e.Name()] = string(b)
+	}
+	return files
+}
+
+// goroutines are those of post-processors that have not ended after a while.
+func goroutines() (left string) {
+	for range 100 {
+		left = ""
+		buf := make([]byte, 1<<20)
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(g, "bake/postprocessor/") && !strings.Contains(g, "testing.tRunner(") {
+				left += g + "\n\n"
+			}
+		}
+		if left == "" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return left
+}

@@ -1,0 +1,225 @@
+// Package hcpsbom is the provisioner that gets a bill of materials of the machine.
+package hcpsbom
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/component"
+	"bake/config/schema"
+	"bake/golden/contents"
+	"bake/internal/wholefile"
+	"bake/provisioner"
+	"bake/provisioner/internal/remote"
+	"bake/step"
+)
+
+// Component describes the hcp-sbom provisioner. now is the clock.
+func Component(now func() time.Time) component.Factory[provisioner.Provisioner] {
+	return component.Define("hcp-sbom", defaults,
+		func(o *Options, src *schema.Source) provisioner.Provisioner { return &provision{o, src, now} })
+}
+
+type provision struct {
+	*Options
+	src *schema.Source
+	now func() time.Time
+}
+
+// maxSBOM is how large a downloaded SBOM may be.
+const maxSBOM = 256 << 20
+
+// Provision implements [provisioner.Provisioner]. That a machine cannot be read, or has
+// no file to download, is a warning: the image is as good without. What is no SBOM, or
+// cannot be written here, is an error.
+func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	if err := p.checkDestination(); err != nil {
+		return err
+	}
+	r := &run{provision: p, Machine: remote.Machine{Machine: m, Scope: s, Patience: time.Minute}}
+	text, count, err := r.document(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		s.Warn(ctx, "There is no SBOM: %s.", err)
+		return nil
+	}
+	format, err := contents.Recognize(text)
+	if err != nil {
+		return p.src.Errorf(&p.Source, "Not an SBOM", "%s of the machine cannot be used: %s.", p.Source, err)
+	}
+	to, err := p.write(text, format)
+	if err != nil {
+		return p.src.Errorf(&p.Destination, "Cannot write the SBOM", "%s.", err)
+	}
+	if p.AutoGenerate {
+		s.Say(ctx, "The SBOM of %d packages is in %s. It is not sent to HCP Packer.", count, to)
+	} else {
+		s.Say(ctx, "The SBOM is in %s. It is not sent to HCP Packer.", to)
+	}
+	return nil
+}
+
+// checkDestination says early that a directory does not exist.
+func (p *provision) checkDestination() error {
+	if strings.HasSuffix(filepath.ToSlash(p.Destination), "/") {
+		if info, err := os.Stat(p.Destination); err != nil || !info.IsDir() {
+			return p.src.Errorf(&p.Destination, "No directory", "%s is not a directory that exists. Create it, or name a file.", p.Destination)
+		}
+	}
+	return nil
+}
+
+// write writes the SBOM to where it belongs, and returns the path.
+func (p *provision) write(text []byte, format contents.Format) (string, error) {
+	to := p.Destination
+	if to == "" {
+		to = "."
+	}
+	if info, err := os.Stat(to); err == nil && info.IsDir() {
+		name := p.SBOMName + format.Extension()
+		if p.SBOMName == "" {
+			name = "packer-user-sbom-" + strconv.FormatUint(rand.Uint64(), 36) + ".json"
+		}
+		to = filepath.Join(to, name)
+	} else if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return "", err
+	}
+	return to, wholefile.Write(to, 0o644, func(f *os.File) error {
+		_, err := f.Write(text)
+		return err
+	})
+}
+
+// run is one call of Provision.
+type run struct {
+	*provision
+	remote.Machine
+}
+
+// document gets the SBOM, and how many packages it has if it is made here.
+func (r *run) document(ctx context.Context) ([]byte, int, error) {
+	if !r.AutoGenerate {
+		r.Scope.Say(ctx, "Downloading the SBOM %s", r.Source)
+		text, err := r.download(ctx)
+		return text, 0, err
+	}
+	if r.Data["ConnType"].Text == "winrm" {
+		return nil, 0, errors.New("auto_generate reads Linux machines; on Windows make the SBOM with another tool, and set source")
+	}
+	r.Scope.Say(ctx, "Reading what is installed on the machine")
+	scan, _ := parse(r.ScannerArgs)
+	shell := r.stdin
+	if r.ExecuteCommand != "" {
+		shell = r.command
+	}
+	c, err := contents.FromMachine(ctx, shell, r.ScanPath)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, problem := range c.Problems {
+		r.Scope.Warn(ctx, "Missing in the SBOM: %s", problem)
+	}
+	c.Exclude(scan.exclude)
+	var b bytes.Buffer
+	err = c.Write(&b, scan.format, contents.Document{Name: r.SBOMName, Time: r.now(), Version: r.Scope.Run.Version})
+	return b.Bytes(), len(c.Packages), err
+}
+
+// root begins a shell as root where that asks for nothing.
+const root = `sh -c 'if [ "$(id -u)" != 0 ] && sudo -n true </dev/null >/dev/null 2>&1; then exec sudo -n sh -s; fi; exec sh -s'`
+
+// stdin is the [contents.Shell] that leaves nothing on the machine, not even for a while.
+func (r *run) stdin(ctx context.Context, script string, out io.Writer) error {
+	return r.shell(ctx, communicator.Command{Line: root, Stdin: strings.NewReader(script), Stdout: out})
+}
+
+func (r *run) shell(ctx context.Context, c communicator.Command) error {
+	errOut := &head{left: 4 << 10}
+	c.Stderr = errOut
+	st, err := r.Run(ctx, c)
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
+	}
+	return err
+}
+
+// head keeps the first bytes of what is written.
+type head struct {
+	bytes.Buffer
+	left int
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	n := min(len(b), h.left)
+	h.left -= n
+	h.Buffer.Write(b[:n])
+	return len(b), nil
+}
+
+// command is the [contents.Shell] of execute_command, for which the script and its
+// output are files.
+func (r *run) command(ctx context.Context, script string, out io.Writer) error {
+	file := "/tmp/bake-sbom-" + strconv.FormatUint(rand.Uint64(), 36)
+	output := file + ".out"
+	line, err := r.Render(r.ExecuteCommand, map[string]any{
+		"Path": file, "Output": output, "ScanPath": r.ScanPath, "Args": strings.Join(r.ScannerArgs, " "),
+	})
+	if err != nil {
+		return fmt.Errorf("execute_command: %w", err)
+	}
+	err = r.Upload(ctx, file, 0o755, []byte("#!/bin/sh\n"+script))
+	if err == nil {
+		var code int
+		if code, err = r.Execute(ctx, line); err == nil && code != 0 {
+			err = fmt.Errorf("execute_command: exit status %d", code)
+		}
+	}
+	if err == nil {
+		err = r.shell(ctx, communicator.Command{Line: "cat " + output + " 2>/dev/null || sudo -n cat " + output, Stdout: out})
+	}
+	rm := "rm -f " + file + " " + output
+	return r.Remove(ctx, err, []string{file, output}, rm+" 2>/dev/null || sudo -n "+rm)
+}
+
+// download gets the SBOM that somebody else has made.
+func (r *run) download(ctx context.Context) ([]byte, error) {
+	from, err := remote.Expand(ctx, r.Machine.Machine, r.Source)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "bake-sbom-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := r.Get(ctx, from, root); err != nil {
+		return nil, fmt.Errorf("download: %w", err)
+	}
+	info, err := root.Lstat(path.Base(from))
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no file", r.Source), err)
+	}
+	if info.Size() > maxSBOM {
+		return nil, fmt.Errorf("%s has %d MB, more than %d", r.Source, info.Size()>>20, maxSBOM>>20)
+	}
+	return root.ReadFile(path.Base(from))
+}
