@@ -56,11 +56,11 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 	return names, locked(ctx, dir, func() error {
 		tidy(files)
 		texts := map[string][]byte{"SHA256SUMS": rel.sums, "manifest.json": rel.manifest}
-		if rel.manifest == nil { // it comes from a site with another layout
+		if rel.manifest == nil { // the names of its archives are others here
 			texts["SHA256SUMS"] = rel.treeSums()
 			texts["manifest.json"] = fmt.Appendf(nil, `{"version":"1","metadata":{"protocol_version":%q}}`+"\n", rel.API)
 		}
-		if rel.signature != nil {
+		if rel.signed() {
 			texts["SHA256SUMS.sig"] = rel.signature
 		}
 		for name, text := range texts {
@@ -78,6 +78,9 @@ func writeText(path string, text []byte) error {
 		return err
 	})
 }
+
+// signed says whether there is a signature of the checksums as a tree has them.
+func (r *Release) signed() bool { return r.signature != nil && r.manifest != nil }
 
 // treeSums are the checksums under the names that archives have in a tree.
 func (r *Release) treeSums() []byte {
@@ -131,7 +134,7 @@ func addToIndex(path string, rel *Release) error {
 	}
 	name := rel.Source.repository()
 	v := treeVersion{Name: name, Version: rel.Version, Sums: treeFile(rel.Source, rel.Version, "SHA256SUMS"), Builds: []treeBuild{}}
-	if rel.signature != nil {
+	if rel.signed() {
 		v.Signature = v.Sums + ".sig"
 		v.Signatures = []string{v.Signature}
 	}

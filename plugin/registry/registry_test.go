@@ -387,8 +387,29 @@ func TestOtherHost(t *testing.T) {
 	if err != nil || rel.Version != "0.3.0" || rel.Signed || rel.Site != host {
 		t.Errorf("got %+v, %v", rel, err)
 	}
+	// Releases of GitHub can be copied there as they are, but for the name of the sums.
+	git := "/org/packer-plugin-git/releases/download/v0.6.3/packer-plugin-git_v0.6.3_"
+	s.onGitHub(t, "org", "git", "0.6.3", "5.0", linux, windows)
+	s.files["/team/packer-plugin-git/index.json"] = []byte(`{"versions":{"0.6.3":{}}}`)
+	s.files["/team/packer-plugin-git/0.6.3/packer-plugin-git_0.6.3_SHA256SUMS"] = s.files[git+"SHA256SUMS"]
+	s.files["/team/packer-plugin-git/0.6.3/packer-plugin-git_v0.6.3_x5.0_linux_amd64.zip"] = s.files[git+"x5.0_linux_amd64.zip"]
+	r := open(t, s, Options{})
+	rel, err = r.Find(t.Context(), source(t, host+"/team/git"), linux.Only(), anyVersion)
+	if err != nil || rel.Version != "0.6.3" || len(rel.Archives) != 2 {
+		t.Fatalf("got %+v, %v", rel, err)
+	}
+	if _, err := r.Install(t.Context(), t.TempDir(), rel, linux, "", describe); err != nil {
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	if names, err := r.Mirror(t.Context(), dir, rel, linux.Only()); err != nil || !slices.Equal(names, []string{"packer-plugin-git_0.6.3_linux_amd64.zip"}) {
+		t.Errorf("copied %v, %v", names, err)
+	}
+	if rel, err := open(t, nil, Options{Mirror: dir}).Find(t.Context(), source(t, host+"/team/git"), linux.Only(), anyVersion); err != nil || rel.Version != "0.6.3" {
+		t.Errorf("got %+v, %v", rel, err)
+	}
 	// An intercepting proxy has a certificate that nobody here trusts.
-	r := open(t, s, Options{HTTP: &http.Transport{}})
+	r = open(t, s, Options{HTTP: &http.Transport{}})
 	if _, err := r.Find(t.Context(), source(t, host+"/team/tools/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "SSL_CERT_FILE") || strings.Contains(err.Error(), "tried") {
 		t.Errorf("got %v", err)
 	}
@@ -758,5 +779,25 @@ func TestMirror(t *testing.T) {
 		if _, err := New(Options{Mirror: bad}); err == nil || !strings.Contains(err.Error(), "BAKE_PLUGIN_MIRROR") {
 			t.Errorf("%s: got %v", bad, err)
 		}
+	}
+}
+
+// One process at a time changes what is installed.
+func TestLocked(t *testing.T) {
+	root := t.TempDir()
+	ran := errors.New("ran")
+	err := locked(t.Context(), root, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := locked(ctx, root, func() error { return ran }); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v while somebody else has the lock", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := locked(t.Context(), root, func() error { return ran }); !errors.Is(err, ran) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -118,19 +118,48 @@ func (t tree) release(ctx context.Context, s Source, version string) (*Release, 
 	if err != nil {
 		return nil, &failure{url: t.shown(address), err: err}
 	}
-	name := treeFile(s, version, "manifest.json")
-	if r.manifest, err = t.manifest(ctx, dir+name, sums[name]); err != nil {
-		return nil, err
+	named, plain, other := archives(s, version, dir, sums)
+	if len(plain) > 0 {
+		name := treeFile(s, version, "manifest.json")
+		if r.manifest, err = t.manifest(ctx, dir+name, sums[name]); err != nil {
+			return nil, err
+		}
+		r.Archives = plain
+		return r, nil
 	}
-	prefix := treeFile(s, version, "")
+	r.Archives = named
+	return r, r.usable(other)
+}
+
+// archives finds those of a release among its checksums: the named, whose names say
+// which protocol they speak, as on GitHub; the plain, whose names do not, as on
+// releases.hashicorp.com; and which protocol others speak, if there are any.
+func archives(s Source, version, dir string, sums map[string]string) (named, plain []Archive, other string) {
 	for name, sum := range sums {
-		platform, ok := strings.CutPrefix(name, prefix)
+		if v, api, p, ok := s.parseName(name, ".zip"); ok && v == version {
+			if api == apiKept {
+				named = append(named, Archive{p, sum, dir + name})
+			} else {
+				other = api
+			}
+			continue
+		}
+		platform, ours := strings.CutPrefix(name, treeFile(s, version, ""))
 		platform, zipped := strings.CutSuffix(platform, ".zip")
-		if p, err := ParsePlatform(platform); err == nil && ok && zipped {
-			r.Archives = append(r.Archives, Archive{p, sum, dir + name})
+		if p, err := ParsePlatform(platform); err == nil && ours && zipped {
+			plain = append(plain, Archive{p, sum, dir + name})
 		}
 	}
-	return r, nil
+	return named, plain, other
+}
+
+// usable says whether there is an archive; other is the protocol that those speak that
+// were left out.
+func (r *Release) usable(other string) error {
+	if len(r.Archives) == 0 && other != "" {
+		return unusable{fmt.Sprintf("it speaks version %s of the plugin protocol; bake speaks %s", other, apiKept)}
+	}
+	return nil
 }
 
 // verify checks the signature of r's checksums, which are at address.
@@ -275,21 +304,9 @@ func (g releases) release(ctx context.Context, s Source, version string) (*Relea
 	if err != nil {
 		return nil, &failure{url: g.shown(address), err: err}
 	}
-	other := ""
-	for name, sum := range sums {
-		v, api, p, ok := s.parseName(name, ".zip")
-		switch {
-		case !ok || v != version:
-		case api != apiKept:
-			other = api
-		default:
-			r.Archives = append(r.Archives, Archive{p, sum, dir + name})
-		}
-	}
-	if len(r.Archives) == 0 && other != "" {
-		return nil, unusable{fmt.Sprintf("it speaks version %s of the plugin protocol; bake speaks %s", other, apiKept)}
-	}
-	return r, nil
+	named, _, other := archives(s, version, dir, sums)
+	r.Archives = named
+	return r, r.usable(other)
 }
 
 // parseVersion reads a version that can be installed from a site: a release.
