@@ -82,15 +82,23 @@ func newKey(t *testing.T, now time.Time, lifetime uint32) key {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k := key{Entity: e}
+	k.public = k.armored(t)
+	return k
+}
+
+// armored is the public key as text.
+func (k key) armored(t *testing.T) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	w, err := armor.Encode(&b, openpgp.PublicKeyType, nil)
 	if err == nil {
-		err = errors.Join(e.Serialize(w), w.Close())
+		err = errors.Join(k.Serialize(w), w.Close())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key{e, b.Bytes()}
+	return b.Bytes()
 }
 
 func (k key) sign(t *testing.T, text []byte, at time.Time) []byte {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 )
@@ -104,6 +105,35 @@ func TestVerifySums(t *testing.T) {
 		if err := verifySums(k.public, tt.text, tt.signature, tt.now); (err == nil) != tt.good {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A key that was renewed keeps its old subkeys, whose signatures stay good.
+func TestRenewedKey(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) *packet.Config {
+		return &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, KeyLifetimeSecs: 3600, Time: func() time.Time { return now.Add(d) }}
+	}
+	k := newKey(t, now, 7200)
+	if err := k.AddSigningSubkey(at(0)); err != nil {
+		t.Fatal(err)
+	}
+	signature := k.sign(t, []byte("sums"), now.Add(time.Minute))
+	for _, id := range k.Identities {
+		forever := uint32(0)
+		id.SelfSignature.CreationTime, id.SelfSignature.KeyLifetimeSecs = now.Add(time.Hour), &forever
+		if err := id.SelfSignature.SignUserId(id.UserId.Id, k.PrimaryKey, k.PrivateKey, at(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renewed := k.armored(t)
+	for _, when := range []time.Duration{2 * time.Hour, 1000 * time.Hour} {
+		if err := verifySums(renewed, []byte("sums"), signature, now.Add(when)); err != nil {
+			t.Errorf("after %s: %v", when, err)
+		}
+	}
+	if err := verifySums(renewed, []byte("sum"), signature, now.Add(1000*time.Hour)); err == nil {
+		t.Error("another text is signed")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,14 +28,26 @@ func verifySums(keys, sums, signature []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	at := now
-	config := &packet.Config{Time: func() time.Time { return at }}
+	config := &packet.Config{Time: func() time.Time { return now }}
 	sig, _, err := openpgp.VerifyDetachedSignature(ring, bytes.NewReader(sums), bytes.NewReader(signature), config)
-	if errors.Is(err, pgperrors.ErrKeyExpired) && sig != nil {
-		at = sig.CreationTime
-		_, _, err = openpgp.VerifyDetachedSignature(ring, bytes.NewReader(sums), bytes.NewReader(signature), config)
+	if errors.Is(err, pgperrors.ErrKeyExpired) && sig != nil && !sig.SigExpired(now) && validWhen(ring, sig) {
+		return nil
 	}
 	return err
+}
+
+// validWhen says whether the key that has made sig had not expired then. Verifying the
+// signature as of then will not do: a key that was renewed since has no signature of
+// its own that is old enough.
+func validWhen(ring openpgp.EntityList, sig *packet.Signature) bool {
+	if sig.IssuerKeyId == nil {
+		return false
+	}
+	return slices.ContainsFunc(ring.KeysById(*sig.IssuerKeyId), func(k openpgp.Key) bool {
+		primary, _ := k.Entity.PrimarySelfSignature()
+		return primary != nil && k.SelfSignature != nil &&
+			!k.Entity.PrimaryKey.KeyExpired(primary, sig.CreationTime) && !k.PublicKey.KeyExpired(k.SelfSignature, sig.CreationTime)
+	})
 }
 
 // parseSums reads a file of SHA-256 checksums: the name of a file to the hex digits.
