@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"bake/communicator/winrm/winrmtest"
 	"bake/internal/local"
 )
 
@@ -70,8 +72,27 @@ func TestScripts(t *testing.T) {
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "release": release, "serve": serve},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "release": release, "serve": serve,
+			"windows": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(withWindows(t, ts)) },
+		},
 	})
+}
+
+// withWindows starts a Windows machine, whose drive C: is $WINDOWS, for a script that
+// reaches it over WinRM at port $WINRM_PORT with password $WINRM_PASSWORD.
+func withWindows(t *testing.T, ts *testscript.TestScript) error {
+	srv := winrmtest.Serve(t, t.TempDir(), false)
+	srv.Windows = winrmtest.NewWindows(t)
+	srv.Windows.Restart = func() {
+		srv.Down()
+		time.Sleep(300 * time.Millisecond)
+		srv.Up()
+	}
+	ts.Setenv("WINRM_PORT", strconv.Itoa(srv.Port))
+	ts.Setenv("WINRM_PASSWORD", srv.Password)
+	ts.Setenv("WINDOWS", srv.Windows.Root)
+	return nil
 }
 
 // exits is the script command "exits CODE PROGRAM ARGS...": exec of a program
