@@ -14,6 +14,7 @@ import (
 	"bake/engine"
 	"bake/plugin/host"
 	"bake/plugin/installed"
+	"bake/plugin/keeper"
 	"bake/plugin/registry"
 	"bake/plugin/setup"
 )
@@ -41,7 +42,7 @@ func (p *program) components(ctx context.Context, t config.Options, releases boo
 // plugins are those that are installed. read reads the lock file.
 func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*registry.Lock, hcl.Diagnostics)) *host.Set {
 	o := host.Options{
-		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal,
+		Dirs: host.Dirs(p.env), Env: parts.Env, Releases: releases, Terminal: parts.Terminal, Keeper: keeper.Command(),
 		Trust: func(b host.Binary) error {
 			lock, diags := read()
 			if diags.HasErrors() {

@@ -14,10 +14,14 @@ import (
 
 	"bake/communicator/winrm/winrmtest"
 	"bake/internal/local"
+	"bake/plugin/keeper"
 )
 
 func TestMain(m *testing.M) {
 	if ran, code := local.Child(os.Args); ran {
+		os.Exit(code)
+	}
+	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"bake": main})

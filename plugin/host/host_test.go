@@ -39,11 +39,7 @@ func newProbe(t *testing.T, env ...string) *probe {
 	t.Helper()
 	root := t.TempDir()
 	plugintest.Install(t, root)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...), Keeper: []string{self, keeper.Name}})
+	set := Installed(Options{Dirs: []string{root}, Env: append(os.Environ(), env...), Keeper: keeper.Command()})
 	p, err := set.Require(t.Context(), Requirement{Source: plugintest.Source})
 	if err != nil {
 		t.Fatal(err)

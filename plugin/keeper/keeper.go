@@ -31,6 +31,16 @@ import (
 // Name is the argument of bake that makes it a keeper.
 const Name = "plugin-keeper"
 
+// Command is the command of a keeper, which a plugin's command line follows. It is empty
+// if the system does not know where this program is.
+func Command() []string {
+	self, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	return []string{self, Name}
+}
+
 // Limits on waits. A keeper outlives bake, so it never waits without one.
 const (
 	startTimeout = time.Minute            // for the plugin to greet, and for bake to connect

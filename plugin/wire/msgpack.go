@@ -114,6 +114,9 @@ func appendMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
 }
 
 func appendStruct(b []byte, v reflect.Value, depth int) ([]byte, error) {
+	if e, ok := reflect.TypeAssert[Ext](v); ok {
+		return append(append(appendSize(b, len(e.Data), 0xc7), byte(e.Type)), e.Data...), nil
+	}
 	if t, ok := reflect.TypeAssert[time.Time](v); ok {
 		b = append(b, 0xc7, 12, 0xff)
 		b = binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond()))

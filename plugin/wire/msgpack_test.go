@@ -162,7 +162,7 @@ func TestMarshalBytes(t *testing.T) {
 		{nil, "c0"}, {(*inner)(nil), "c0"}, {[]byte(nil), "c0"}, {5, "05"}, {-32, "e0"}, {-33, "d3ffffffffffffffdf"}, {128, "d30000000000000080"},
 		{uint32(7), "07"}, {uint64(200), "cf00000000000000c8"}, {"a", "a161"}, {[]byte("a"), "c40161"}, {[]string{}, "90"},
 		{inner{"x"}, "81a153a178"}, {map[string]int{"b": 1, "a": 2}, "82a16102a16201"}, {true, "c3"}, {1.5, "cb3ff8000000000000"},
-		{time.Unix(1, 2), "c70cff000000020000000000000001"},
+		{Ext{5, []byte{7}}, "c7010507"}, {time.Unix(1, 2), "c70cff000000020000000000000001"},
 	} {
 		b, err := Marshal(tc.in)
 		if got := hex.EncodeToString(b); err != nil || got != tc.want {
