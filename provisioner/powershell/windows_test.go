@@ -3,6 +3,7 @@ package powershell_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"bake/communicator"
+	"bake/communicator/winrm/winrmtest"
 	"bake/provisioner/powershell"
 	"bake/provisioner/provisionertest"
 	"bake/step"
@@ -177,4 +180,80 @@ func TestElevatedCancelled(t *testing.T) {
 		t.Errorf("got %v; %q", err, log.Texts(step.ErrOutput))
 	}
 	nothingLeft(t, srv.Windows)
+}
+
+// A connection that is lost while something is uploaded is tried again; one that is
+// lost while the script runs is an error, and what the machine then holds is removed
+// before it becomes an image.
+func TestLostConnections(t *testing.T) {
+	srv, m := provisionertest.Windows(t)
+	s, _ := provisionertest.Scope(t)
+	p := provisionertest.New(t, powershell.Component(), `inline = ["'x'"]`)
+	before := len(srv.Lines())
+	died := 0
+	srv.Fault = func(_ int, action string) winrmtest.Fault {
+		if action == "Receive" && died == 0 && len(srv.Lines()) == before+2 { // the upload of the script
+			died++
+			return winrmtest.Die
+		}
+		return nil
+	}
+	if err := p.Provision(t.Context(), s, m); err != nil || died != 1 {
+		t.Errorf("got %v after %d deaths", err, died)
+	}
+	nothingLeft(t, srv.Windows)
+
+	before = len(srv.Lines())
+	srv.Fault = func(_ int, action string) winrmtest.Fault {
+		if action == "Receive" && died == 1 && len(srv.Lines()) == before+3 { // the script
+			died++
+			return winrmtest.Die
+		}
+		return nil
+	}
+	if err := p.Provision(t.Context(), s, m); !errors.Is(err, communicator.ErrDisconnected) || died != 2 {
+		t.Errorf("got %v after %d deaths", err, died)
+	}
+	left := m.Leftovers.Take()
+	if len(left) != 1 {
+		t.Fatalf("%d leftovers", len(left))
+	}
+	if err := left[0].Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, srv.Windows)
+}
+
+// A script that shuts the machine down has done its work: what cannot be removed then is
+// a warning, now and before the image is made.
+func TestShutDown(t *testing.T) {
+	srv, m := provisionertest.Windows(t)
+	s, log := provisionertest.Scope(t)
+	refuse := errors.New("no more")
+	m.Communicator = &refusing{m.Communicator, srv, refuse}
+	if err := provisionertest.New(t, powershell.Component(), `inline = ["'x'"]`).Provision(t.Context(), s, m); err != nil {
+		t.Errorf("got %v", err)
+	}
+	for _, l := range m.Leftovers.Take() {
+		if err := l.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if w := log.Texts(step.Warning); len(w) != 2 || !strings.Contains(w[0], "no more") || !strings.Contains(w[1], "Left on the machine: ") {
+		t.Errorf("warnings: %q", w)
+	}
+}
+
+// refusing is a machine that takes nothing any more once a script has run.
+type refusing struct {
+	communicator.Communicator
+	srv *winrmtest.Server
+	err error
+}
+
+func (m *refusing) Put(ctx context.Context, dst string, src fs.FS) error {
+	if slices.ContainsFunc(m.srv.Lines(), func(line string) bool { return strings.HasPrefix(line, "powershell ") }) {
+		return m.err
+	}
+	return m.Communicator.Put(ctx, dst, src)
 }
