@@ -473,14 +473,15 @@ func (r *relay) called(stream uint32, m wire.Message) {
 // answered notes that a call was answered, and the stream of an artifact that is the
 // answer.
 func (r *relay) answered(stream uint32, m wire.Message) {
-	var result uint32
-	var args struct{ StreamId uint32 }
-	if wire.Assign(&result, m.Body) != nil && wire.Assign(&args, m.Body) == nil {
-		result = args.StreamId
+	result := m.Body
+	if reply, ok := result.(map[string]any); ok {
+		result = reply["StreamId"]
 	}
+	var artifact uint32
+	_ = wire.Assign(&artifact, result)
 	r.note(func() {
-		if w := r.calls[call{stream, m.Seq}]; w != nil && w.service != "Artifact" && result != 0 {
-			r.results[result] = true
+		if w := r.calls[call{stream, m.Seq}]; w != nil && w.service != "Artifact" && artifact != 0 {
+			r.results[artifact] = true
 		}
 		delete(r.calls, call{stream, m.Seq})
 	})

@@ -41,7 +41,7 @@ func readGob(b []byte, left *int) (v any, err error) {
 // gobError is what the reader panics with when the input is wrong.
 type gobError struct{ error }
 
-func gobFail(format string, a ...any) { panic(gobError{fmt.Errorf("gob: "+format, a...)}) }
+func gobFail(text string) { panic(gobError{errors.New("gob: " + text)}) }
 
 type gobReader struct {
 	rest  []byte // what follows the message

@@ -103,7 +103,7 @@ func (m *Mux) fail(err error) {
 	m.mu.Lock()
 	m.err = err
 	m.mu.Unlock()
-	m.session.Close()
+	_ = m.session.Close()
 }
 
 // Conn is a stream. Closing it ends reads that are under way, and drops what still comes:
@@ -191,7 +191,7 @@ func (m *Mux) Dial(ctx context.Context, id uint32) (*Conn, error) {
 	case <-ctx.Done():
 		go func() {
 			if o := <-ch; o.s != nil {
-				o.s.Close()
+				_ = o.s.Close()
 			}
 		}()
 		return nil, m.failed(ctx, id, nil)

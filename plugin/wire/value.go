@@ -330,7 +330,7 @@ func mapOf(m map[string]any, t cty.Type) (cty.Value, error) {
 	values := map[string]cty.Value{}
 	list := make([]cty.Value, 0, len(m))
 	for k, e := range m {
-		et := cty.NilType
+		var et cty.Type
 		switch {
 		case t.IsMapType():
 			et = t.ElementType()
