@@ -52,6 +52,7 @@ type building struct {
 	hooks     sync.WaitGroup
 
 	mu          sync.Mutex
+	over        bool  // no hook begins any more
 	provisioned error // what provisioning has failed with
 }
 
@@ -64,7 +65,9 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	defer stop(nil)
 	methods := u.methods()
 	methods["Hook.Run"] = wire.Handle(func(_ context.Context, a hookArgs) (any, error) {
-		b.hooks.Add(1)
+		if !b.begin() {
+			return nil, errors.New("the build is over")
+		}
 		defer b.hooks.Done()
 		return nil, b.hook(hookCtx, a)
 	})
@@ -74,8 +77,11 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	}
 	id, begun := b.proc.serve(methods, u.progress)
 	var stream uint32
-	err := b.work(ctx, b.proc, job{method: "Run", args: id, reply: &stream, begun: begun, grace: cmp.Or(b.scope.Grace, teardownGrace), stop: b.scope.Stop})
+	err := b.work(ctx, b.scope, b.proc, job{method: "Run", args: id, reply: &stream, begun: begun, grace: cmp.Or(b.scope.Grace, teardownGrace)})
 	stop(errors.New("the builder has ended"))
+	b.mu.Lock()
+	b.over = true
+	b.mu.Unlock()
 	b.hooks.Wait()
 	after := context.WithoutCancel(ctx)
 	switch {
@@ -92,6 +98,16 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 		return nil, err
 	}
 	return (&artifact{proc: b.proc, client: client}).read(after, b.scope.Run.ID)
+}
+
+// begin counts a hook that begins, if the build is not over.
+func (b *building) begin() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		b.hooks.Add(1)
+	}
+	return !b.over
 }
 
 // explain is the error of a build that has failed: what provisioning has failed with, if

@@ -35,7 +35,7 @@ func (h hostedPostProcessor) Process(ctx context.Context, s *step.Scope, in *bui
 		Keep, ForceOverride bool
 		StreamId            uint32
 	}
-	err = h.work(ctx, proc, job{method: "PostProcess", args: id, reply: &reply, begun: begun, grace: cancelGrace, stop: s.Stop})
+	err = h.work(ctx, s, proc, job{method: "PostProcess", args: id, reply: &reply, begun: begun, grace: cancelGrace})
 	if err == nil && reply.Err != nil {
 		err = explained(wire.RemoteError(reply.Err.Message), nil)
 		if cause := context.Cause(ctx); cause != nil {

@@ -6,7 +6,14 @@ import (
 	"testing"
 
 	"bake/postprocessor"
+	"bake/postprocessor/postprocessortest"
 )
+
+func TestPostProcessorConforms(t *testing.T) {
+	t.Parallel() // plugins are waited for
+	p := newProbe(t)
+	postprocessortest.Suite{Factory: p.PostProcessors[0], Body: `returns = "nothing"`, Untouched: true}.Run(t)
+}
 
 func TestProcess(t *testing.T) {
 	p := newProbe(t)

@@ -23,16 +23,21 @@ import (
 // A plugin that does not heed a cancellation is ended, once it has had its time or the
 // user has no more patience.
 func TestStubbornPlugin(t *testing.T) {
-	for name, stops := range map[string]bool{"grace": false, "stop": true} {
+	for name, stops := range map[string]bool{"grace": false, "stop": true, "stop with keeper": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newProbe(t)
+			kept := strings.Contains(name, "keeper")
+			if !kept {
+				p.options.Keeper = nil
+			}
 			s, _ := scope(t)
 			why := errors.New("enough")
 			ctx, cancel := context.WithCancelCause(t.Context())
 			stop, stopNow := context.WithCancel(context.Background())
 			defer stopNow()
-			s.Grace, s.Stop = time.Second, stop
+			l := &ledger{owned: map[string]step.Resource{}}
+			s.Grace, s.Stop, s.Ledger = time.Second, stop, l
 			if stops {
 				s.Grace = time.Hour
 			}
@@ -47,8 +52,22 @@ func TestStubbornPlugin(t *testing.T) {
 				}
 			}
 			_, err := build(t, p, ctx, s, "misbehave = \"stubborn\"\nat = \"Build\"\nsay = \"working\"", nil)
-			if !errors.Is(err, why) || !strings.Contains(err.Error(), "was killed: what it has made may still be there") {
+			want := "was killed: what it has made may still be there"
+			owned, _ := l.Owned()
+			if kept {
+				want = "it goes on to take down what it has made, in process "
+			}
+			if !errors.Is(err, why) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v", err)
+			}
+			if kept != (len(owned) == 1) {
+				t.Errorf("in the ledger: %v", owned)
+			}
+			for _, r := range owned {
+				pid, _ := strconv.Atoi(strings.Split(r.ID, "@")[0])
+				if err := procgroup.Kill(pid); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

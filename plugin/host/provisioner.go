@@ -32,7 +32,7 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 		GeneratedData map[string]any
 		StreamID      uint32
 	}{generatedData(m, s.Run.ID), id}
-	err = h.work(ctx, proc, job{method: "Provision", args: args, begun: begun, grace: cancelGrace, stop: s.Stop, told: told})
+	err = h.work(ctx, s, proc, job{method: "Provision", args: args, begun: begun, grace: cancelGrace, told: told})
 	_ = proc.Close() // ends what the plugin still does on the machine
 	machine.running.Wait()
 	if cause := context.Cause(ctx); cause != nil && err == nil { // it was over before it knew

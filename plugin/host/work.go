@@ -14,6 +14,7 @@ import (
 const (
 	beginTimeout  = 10 * time.Second       // for a plugin to begin with what it was told to do
 	cancelDelay   = 300 * time.Millisecond // since it has begun, before it can be cancelled
+	quietTime     = 5 * time.Second        // before it is said that one waits for the plugin
 	tellTimeout   = 2 * time.Second        // for a plugin to take note of that
 	cancelGrace   = 30 * time.Second       // for provisioners and post-processors to end once cancelled
 	teardownGrace = 10 * time.Minute       // for builders, which then take down what they have made
@@ -76,12 +77,12 @@ type job struct {
 	args, reply any             // reply may be read only if there is no error
 	begun       <-chan struct{} // closed when the plugin has begun
 	grace       time.Duration   // for it to end in order, once it was cancelled
-	stop        context.Context // ends that wait; may be nil
 	told        func(error)     // called with the cause once the plugin knows that it is cancelled; may be nil
 }
 
-// work does a job, and waits for it. When ctx ends it cancels the job.
-func (h hosted) work(ctx context.Context, proc *process, j job) error {
+// work does a job, and waits for it. When ctx ends it cancels the job, and waits for what
+// the plugin takes down then, which the scope can end.
+func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) error {
 	done := make(chan error, 1)
 	go func() { done <- proc.call(proc.life, h.kind.service()+"."+j.method, j.args, j.reply) }()
 	select {
@@ -90,7 +91,7 @@ func (h hosted) work(ctx context.Context, proc *process, j job) error {
 	case <-ctx.Done():
 	}
 	cause := context.Cause(ctx)
-	ended, err := h.cancel(cause, proc, j, done)
+	ended, err := h.cancel(context.WithoutCancel(ctx), cause, s, proc, j, done)
 	switch {
 	case !ended:
 		return fmt.Errorf("%w; %s", cause, proc.giveUp())
@@ -103,10 +104,10 @@ func (h hosted) work(ctx context.Context, proc *process, j job) error {
 }
 
 // cancel cancels a job, and says whether it has ended, and how.
-func (h hosted) cancel(cause error, proc *process, j job, done <-chan error) (ended bool, err error) {
+func (h hosted) cancel(ctx context.Context, cause error, s *step.Scope, proc *process, j job, done <-chan error) (ended bool, err error) {
 	var stopped <-chan struct{}
-	if j.stop != nil {
-		stopped = j.stop.Done()
+	if s.Stop != nil {
+		stopped = s.Stop.Done()
 	}
 	wait := func(d time.Duration, ch <-chan struct{}) (over bool) {
 		timer := time.NewTimer(d)
@@ -127,17 +128,20 @@ func (h hosted) cancel(cause error, proc *process, j job, done <-chan error) (en
 	if wait(beginTimeout, j.begun) || wait(cancelDelay, nil) {
 		return ended, err
 	}
-	ctx, stop := context.WithCancel(proc.life)
+	life, stop := context.WithCancel(proc.life)
 	defer stop()
 	go func() {
-		ctx, stop := context.WithTimeout(ctx, tellTimeout)
+		life, stop := context.WithTimeout(life, tellTimeout)
 		defer stop()
-		_ = proc.call(ctx, h.kind.service()+".Cancel", nil, nil)
+		_ = proc.call(life, h.kind.service()+".Cancel", nil, nil)
 		if j.told != nil {
 			j.told(cause)
 		}
 	}()
-	wait(j.grace, nil)
+	if quiet := min(quietTime, j.grace); !wait(quiet, nil) && j.grace > quiet {
+		s.Say(ctx, "Waiting for %s to end, for at most %s", h.label, j.grace)
+		wait(j.grace-quiet, nil)
+	}
 	return ended, err
 }
 

@@ -138,7 +138,17 @@ func (m *Machine) Run(ctx context.Context, c communicator.Command) (_ communicat
 	}
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", c.Line)
 	cmd.Dir, cmd.Env = m.Home, append(os.Environ(), "HOME="+m.Home)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
+	cmd.Stdout, cmd.Stderr = c.Stdout, c.Stderr
+	if c.Stdin != nil { // by a pipe of its own: Wait would wait for input that nobody reads
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			return communicator.Status{}, err
+		}
+		go func() {
+			_, _ = io.Copy(stdin, c.Stdin)
+			stdin.Close()
+		}()
+	}
 	err = procgroup.Run(cmd)
 	if cause := context.Cause(ctx); cause != nil {
 		return communicator.Status{}, cause
