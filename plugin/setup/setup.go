@@ -28,6 +28,9 @@ type Refused struct{ Diags hcl.Diagnostics }
 
 func (r *Refused) Error() string { return r.Diags.Error() }
 
+// Unwrap returns the diagnostics, for who looks for them.
+func (r *Refused) Unwrap() error { return r.Diags }
+
 // Trust returns what asks the lock file before a plugin is started, for
 // [host.Options]. The error is a [*Refused].
 func Trust(lock *registry.Lock) func(host.Binary) error {
