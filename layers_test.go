@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "golden/attest", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema"}, "documentation comes from the options of components, and from nothing else"},
@@ -43,6 +43,7 @@ var rules = []rule{
 	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
+	{"golden/attest", nil, "what is attested and who signs it is given"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
 
@@ -72,6 +73,7 @@ var rules = []rule{
 	{"plugin/registry", []string{"internal/..."}, "getting plugins does not run them: whoever installs one says how it is asked what it is"},
 	{"plugin/installed", []string{"builder", "builtin", "component", "config/lang", "datasource", "engine", "internal/knownplugins", "plugin/host", "plugin/registry", "postprocessor", "provisioner"}, "what a template can use is found here, and run elsewhere"},
 	{"plugin/setup", []string{"plugin/host", "plugin/registry"}, "what is installed and what could be meet here"},
+	{"postprocessor/provenance", []string{"builder", "component", "config/schema", "golden/attest", "golden/contents", "internal/...", "postprocessor", "step"}, "it is the way of post-processors to attestations"},
 	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
 }
 

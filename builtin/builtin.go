@@ -16,6 +16,7 @@ import (
 	"bake/builder/amazon/ebssurrogate"
 	"bake/builder/amazon/ebsvolume"
 	"bake/builder/amazon/instance"
+	"bake/builder/amazon/kmskey"
 	"bake/builder/amazon/parameterstore"
 	"bake/builder/amazon/secretsmanager"
 	filebuilder "bake/builder/file"
@@ -30,6 +31,7 @@ import (
 	"bake/postprocessor/checksum"
 	"bake/postprocessor/compress"
 	"bake/postprocessor/manifest"
+	"bake/postprocessor/provenance"
 	ppshelllocal "bake/postprocessor/shelllocal"
 	"bake/provisioner"
 	"bake/provisioner/ansible"
@@ -113,6 +115,7 @@ func (p Parts) Catalog() Catalog {
 			checksum.Component(),
 			compress.Component(),
 			manifest.Component(p.Now),
+			provenance.Component(p.Now, kmskey.Opener(p.Cloud)),
 			ppshelllocal.Component(),
 		),
 		DataSources: component.NewRegistry[datasource.DataSource](

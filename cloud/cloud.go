@@ -13,6 +13,7 @@
 //	iam/ACCOUNT.json         roles and instance profiles of an account
 //	s3/BUCKET/               a bucket: see package s3
 //	ssm/, secretsmanager/    parameters and secrets, one file each, and the keys that encrypt them
+//	kms/                     keys that sign, sealed, one file each, and their aliases
 package cloud
 
 import (
@@ -33,6 +34,7 @@ import (
 
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
+	"bake/cloud/kms"
 	"bake/cloud/machine"
 	"bake/cloud/network"
 	"bake/cloud/s3"
@@ -176,10 +178,14 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	keys, err := kms.Open(kms.Options{Dir: filepath.Join(c.dir, "kms"), Now: now, Wrote: wrote})
+	if err != nil {
+		return err
+	}
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
-		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
+		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "kms": keys.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {
 			return err

@@ -205,6 +205,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	if o.Doubts != nil {
 		o.Doubts(Diagnosis{diags, template.Files()})
 	}
+	run.Redact = template.Secrets().Redact
 	ledger, err := step.CreateLedger(o.State.Ledgers(), step.Header{
 		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command),
 	})

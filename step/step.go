@@ -27,6 +27,8 @@ type Invocation struct {
 
 	Start   time.Time // what {{timestamp}} and its like give in options that are rendered late
 	Version string    // what {{packer_version}} gives
+
+	Redact func(string) string // takes secrets out of a text that goes into a file; nil: there are none
 }
 
 // Scope is what one build runs in: it says who is speaking, owns what the build

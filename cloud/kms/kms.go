@@ -1,5 +1,6 @@
-// Package kms stands in for the Key Management Service where the other services
-// encrypt what they store: one key, in a file beside what it encrypts.
+// Package kms is the embedded Key Management Service, whose keys sign. Where the other
+// services encrypt what they store, a [Key] stands in for it: one key, in a file beside
+// what it encrypts.
 package kms
 
 import (

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -32,7 +33,7 @@ func load(t testing.TB, service string) *Model {
 // TestModelFitsSDK: every member of the model has a field of the SDK's of a fit
 // type, so that no parameter is refused and no field unwritten by accident.
 func TestModelFitsSDK(t *testing.T) {
-	clients := map[string]reflect.Type{"ec2": reflect.TypeFor[*ec2.Client](), "iam": reflect.TypeFor[*iam.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
+	clients := map[string]reflect.Type{"ec2": reflect.TypeFor[*ec2.Client](), "iam": reflect.TypeFor[*iam.Client](), "kms": reflect.TypeFor[*kms.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
 		"ssm": reflect.TypeFor[*ssm.Client](), "sts": reflect.TypeFor[*sts.Client]()}
 	for service, client := range clients {
 		m := load(t, service)

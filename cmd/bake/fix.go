@@ -45,7 +45,6 @@ func absentCommands() []*cobra.Command {
 	for _, c := range [][2]string{
 		{"execute", "runs a Packer component in its own process; bake's components run inside bake"},
 		{"sbom-generate", "scans a machine for the hcp-sbom provisioner, which needs no scanner in bake; set auto_generate = true there"},
-		{"verify-attestation", "checks what Packer's provenance post-processor signed, which bake does not have; use cosign verify-blob-attestation instead"},
 	} {
 		name, why := c[0], c[1]
 		out = append(out, &cobra.Command{

@@ -57,6 +57,7 @@ func (p *program) root() *cobra.Command {
 		p.sshCommand(),
 		p.ncCommand(),
 		p.versionCommand(),
+		p.verifyCommand(),
 		p.completionCommand(),
 	)
 	root.AddCommand(absentCommands()...)

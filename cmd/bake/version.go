@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/config"
+	about "bake/internal/release"
 	"bake/ui"
 )
 
 // version is that of bake, by semantic versioning.
-const version = "0.1.0"
+const version = about.Version
 
 func (p *program) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{

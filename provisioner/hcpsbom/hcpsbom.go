@@ -20,6 +20,7 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/golden/contents"
+	"bake/internal/release"
 	"bake/internal/wholefile"
 	"bake/provisioner"
 	"bake/provisioner/internal/remote"
@@ -135,7 +136,7 @@ func (r *run) document(ctx context.Context) ([]byte, int, error) {
 	}
 	c.Exclude(scan.exclude)
 	var b bytes.Buffer
-	err = c.Write(&b, scan.format, contents.Document{Name: r.SBOMName, Time: r.now(), Version: r.Scope.Run.Version})
+	err = c.Write(&b, scan.format, contents.Document{Name: r.SBOMName, Time: r.now(), Version: release.Version})
 	return b.Bytes(), len(c.Packages), err
 }
 

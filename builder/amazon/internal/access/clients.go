@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
@@ -16,6 +17,16 @@ func (s *Session) SSM() *ssm.Client { return ssm.NewFromConfig(s.config) }
 // SecretsManager returns the client of Secrets Manager in the region of the build.
 func (s *Session) SecretsManager() *secretsmanager.Client {
 	return secretsmanager.NewFromConfig(s.config)
+}
+
+// KMS returns the client of the Key Management Service in the region of the build, at
+// another host if one is given.
+func (s *Session) KMS(host string) *kms.Client {
+	return kms.NewFromConfig(s.config, func(o *kms.Options) {
+		if host != "" {
+			o.BaseEndpoint = aws.String("https://" + host)
+		}
+	})
 }
 
 // WebSocketHTTP returns what opens WebSockets that the API names.

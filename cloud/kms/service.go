@@ -1,0 +1,195 @@
+package kms
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/google/uuid"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// Options are what a service is made of. All are required.
+type Options struct {
+	Dir   string // for the state
+	Now   func() time.Time
+	Wrote func() // called after every change of the state on disk, with the state locked
+}
+
+// Service is the embedded Key Management Service of all accounts and regions: keys that
+// sign.
+type Service struct{ guarded *durable.Guarded[*state] }
+
+// state is what the service knows. Its methods hold the lock.
+type state struct {
+	opts    Options
+	key     *Key // that seals the private ones
+	keys    *durable.Table[signingKey]
+	aliases *durable.Table[alias]
+}
+
+// signingKey is an asymmetric key.
+type signingKey struct {
+	Account, Region string
+	ID              string
+	Spec            types.KeySpec
+	Description     *string
+	Private         string // PKCS #8, sealed
+	Created         time.Time
+	Deletion        *time.Time // when it is deleted
+}
+
+type alias struct {
+	Account, Region string
+	Name            string // with "alias/"
+	Key             string // its id
+	Created         time.Time
+}
+
+// Open returns the service whose state is in opts.Dir.
+func Open(opts Options) (*Service, error) {
+	s := &state{opts: opts}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("embedded KMS: state in %s: %w", opts.Dir, err)
+	}
+	return &Service{durable.Guard(s)}, nil
+}
+
+func (s *state) open() (err error) {
+	if err = os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	if s.key, err = OpenKey(filepath.Join(s.opts.Dir, "key")); err != nil {
+		return err
+	}
+	if s.keys, err = durable.OpenTable[signingKey](filepath.Join(s.opts.Dir, "keys"), s.opts.Wrote); err != nil {
+		return err
+	}
+	s.aliases, err = durable.OpenTable[alias](filepath.Join(s.opts.Dir, "aliases"), s.opts.Wrote)
+	return err
+}
+
+// Endpoint returns the handler of the service's requests.
+func (s *Service) Endpoint() (*wire.Service, error) {
+	model, err := wire.Load("kms")
+	if err != nil {
+		return nil, err
+	}
+	return wire.New(model, s.actions())
+}
+
+func arn(account, region, resource string) string {
+	return "arn:aws:kms:" + region + ":" + account + ":" + resource
+}
+
+func (k *signingKey) arn() string { return arn(k.Account, k.Region, "key/"+k.ID) }
+
+func (a *alias) arn() string { return arn(a.Account, a.Region, a.Name) }
+
+// find returns the caller's key of that id, ARN or alias.
+func (s *state) find(c wire.Caller, name string) (*signingKey, error) {
+	prefix := arn(c.Account, c.Region, "")
+	id := strings.TrimPrefix(name, prefix)
+	if strings.HasPrefix(id, "arn:") {
+		return nil, wire.Errorf("NotFoundException", "Invalid arn %s", name)
+	}
+	if strings.HasPrefix(id, "alias/") {
+		a, ok := s.aliases.Get(durable.NameID(c.Account, c.Region, id))
+		if !ok {
+			return nil, wire.Errorf("NotFoundException", "Alias %s is not found.", prefix+id)
+		}
+		id = a.Key
+	}
+	id = strings.TrimPrefix(id, "key/")
+	k, ok := s.keys.Get(durable.NameID(c.Account, c.Region, id))
+	if !ok || k.Deletion != nil && !s.opts.Now().Before(*k.Deletion) {
+		return nil, wire.Errorf("NotFoundException", "Key '%s' does not exist", prefix+"key/"+id)
+	}
+	return k, nil
+}
+
+// usable is find for a key that is to be used.
+func (s *state) usable(c wire.Caller, name string) (*signingKey, crypto.Signer, error) {
+	k, err := s.find(c, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if k.Deletion != nil {
+		return nil, nil, wire.Errorf("KMSInvalidStateException", "%s is pending deletion.", k.arn())
+	}
+	der, err := s.key.Unseal(k.Private, k.arn())
+	if err != nil {
+		return nil, nil, err
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k, private.(crypto.Signer), nil
+}
+
+// generate makes a private key.
+func generate(spec types.KeySpec) (crypto.Signer, error) {
+	switch spec {
+	case types.KeySpecEccNistP256:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case types.KeySpecEccNistP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case types.KeySpecEccNistP521:
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case types.KeySpecRsa2048:
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case types.KeySpecRsa3072:
+		return rsa.GenerateKey(rand.Reader, 3072)
+	case types.KeySpecRsa4096:
+		return rsa.GenerateKey(rand.Reader, 4096)
+	}
+	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys for SIGN_VERIFY only, of ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
+}
+
+// algorithms are what keys of a kind sign with.
+func (k *signingKey) algorithms() []types.SigningAlgorithmSpec {
+	switch k.Spec {
+	case types.KeySpecEccNistP256:
+		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha256}
+	case types.KeySpecEccNistP384:
+		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha384}
+	case types.KeySpecEccNistP521:
+		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha512}
+	}
+	return []types.SigningAlgorithmSpec{
+		types.SigningAlgorithmSpecRsassaPkcs1V15Sha256, types.SigningAlgorithmSpecRsassaPkcs1V15Sha384, types.SigningAlgorithmSpecRsassaPkcs1V15Sha512,
+		types.SigningAlgorithmSpecRsassaPssSha256, types.SigningAlgorithmSpecRsassaPssSha384, types.SigningAlgorithmSpecRsassaPssSha512,
+	}
+}
+
+func (k *signingKey) metadata() *types.KeyMetadata {
+	m := &types.KeyMetadata{
+		AWSAccountId: &k.Account, KeyId: &k.ID, Arn: aws.String(k.arn()), CreationDate: &k.Created, Enabled: k.Deletion == nil,
+		Description: aws.String(aws.ToString(k.Description)), KeyUsage: types.KeyUsageTypeSignVerify, KeyState: types.KeyStateEnabled,
+		Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer, KeySpec: k.Spec,
+		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), SigningAlgorithms: k.algorithms(), MultiRegion: aws.Bool(false),
+	}
+	if k.Deletion != nil {
+		m.KeyState, m.DeletionDate = types.KeyStatePendingDeletion, k.Deletion
+	}
+	return m
+}
+
+func newID() string { return uuid.NewString() }
+
+func invalid(format string, args ...any) error {
+	return wire.Errorf("ValidationException", format, args...)
+}

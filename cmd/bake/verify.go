@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/builder/amazon"
+	"bake/builder/amazon/kmskey"
+	"bake/golden/attest"
+	"bake/run/localcloud"
+)
+
+// verifyOptions are the flags of bake verify-attestation.
+type verifyOptions struct {
+	mode, key, verifier string
+	artifacts, images   []string
+	expected            attest.Expected
+	local               bool
+	keyless             map[string]*string
+	rekor, timestamp    bool
+}
+
+func (p *program) verifyCommand() *cobra.Command {
+	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify-attestation FILE...",
+		Short: "Check the signature and the contents of attestations",
+		Long: `Check that each FILE is an attestation that is signed with a key, and with no other, and
+that it says what the flags ask for. Without -artifact and -ami the subjects can be any;
+they are printed.`,
+		Example: `  bake verify-attestation -key key.pub -artifact disk.qcow2 disk.qcow2.provenance.json
+  bake verify-attestation -key awskms:///alias/bake -ami eu-west-1:ami-0a1b2c3d4e5f60718 \
+    -predicate-type https://slsa.dev/provenance/v1 ami-0a1b2c3d4e5f60718.provenance.json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{"name the attestations to check", cmd.CommandPath()}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd); err != nil {
+				return err
+			}
+			if !o.local {
+				return p.verify(cmd.Context(), o, localcloud.Elsewhere(p.env), args)
+			}
+			return p.withLocal(cmd.Context(), "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.mode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
+	flags.StringVar(&o.key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or awskms:/// and a key of AWS KMS")
+	flags.StringVar(&o.verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
+	flags.StringVar(&o.expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
+	flags.StringVar(&o.expected.BuilderID, "builder-id", "", "`URI` that the builder must have")
+	flags.StringVar(&o.expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
+	flags.StringArrayVar(&o.artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
+	flags.StringArrayVar(&o.images, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
+	flags.BoolVar(&o.local, "local", false, "the key of AWS KMS is one of the local cloud")
+	o.keyless = map[string]*string{}
+	for _, name := range []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"} {
+		o.keyless[name] = flags.String(name, "", "of keyless signing, which is not supported")
+	}
+	flags.BoolVar(&o.rekor, "require-rekor", false, "of keyless signing, which is not supported")
+	flags.BoolVar(&o.timestamp, "require-timestamp", false, "of keyless signing, which is not supported")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// check says what is wrong with the flags.
+func (o *verifyOptions) check(cmd *cobra.Command) error {
+	usage := func(format string, args ...any) error {
+		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
+	}
+	unsupported := o.rekor || o.timestamp || o.mode == "keyless"
+	for _, value := range o.keyless {
+		unsupported = unsupported || *value != ""
+	}
+	isKMS := strings.HasPrefix(o.key, kmskey.Scheme)
+	switch {
+	case unsupported:
+		return usage("keyless signing is not supported: Fulcio and Rekor of Sigstore cannot be asked; use -key or -verifier with a public key, or cosign verify-blob-attestation")
+	case o.mode != "" && o.mode != "key" && o.mode != "kms":
+		return usage("-signing-mode must be key or kms, not %q", o.mode)
+	case o.key == "" && o.verifier == "":
+		return usage("-key or -verifier must say with which key it was signed")
+	case !isKMS && strings.Contains(o.key, "://"):
+		return usage("%s is no key of AWS KMS, which begins with awskms://; keys of other services are not supported", o.key)
+	case o.mode == "kms" && o.key != "" && !isKMS, o.mode == "kms" && o.key == "":
+		return usage("-signing-mode=kms needs -key=awskms:///…")
+	case o.mode == "key" && isKMS:
+		return usage("-signing-mode=key needs a PEM file, and %s is a key of AWS KMS", o.key)
+	case o.local && !isKMS:
+		return usage("-local is for keys of AWS KMS")
+	}
+	return nil
+}
+
+// verified is what bake verify-attestation prints with -json.
+type verified struct {
+	File          string            `json:"file"`
+	KeyID         string            `json:"key_id"` // SHA-256 of the public key
+	PredicateType string            `json:"predicate_type"`
+	Subjects      []attest.Resource `json:"subjects"`
+}
+
+// maxAttestation is how large a file may be; the SBOM of a system has some megabytes.
+const maxAttestation = 512 << 20
+
+func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Cloud, files []string) error {
+	key, err := p.verifier(ctx, o, cloud)
+	if err != nil {
+		return err
+	}
+	for _, path := range o.artifacts {
+		subject, err := attest.File(path, path)
+		if err != nil {
+			return fmt.Errorf("-artifact: %w", err)
+		}
+		o.expected.Subjects = append(o.expected.Subjects, subject)
+	}
+	for _, image := range o.images {
+		region, id, ok := strings.Cut(image, ":")
+		if !ok || region == "" || !strings.HasPrefix(id, "ami-") {
+			return fmt.Errorf("-ami: %q is not REGION:AMI, such as eu-west-1:ami-0a1b2c3d4e5f60718", image)
+		}
+		o.expected.Subjects = append(o.expected.Subjects, attest.Image(region, id))
+	}
+	id, err := attest.KeyID(key)
+	if err != nil {
+		return err
+	}
+	var all []verified
+	var failed []error
+	for _, path := range files {
+		st, err := open(path, key)
+		if err == nil {
+			err = st.Meet(o.expected)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		all = append(all, verified{path, id, st.PredicateType, st.Subject})
+		if p.json.on {
+			continue
+		}
+		fmt.Fprintf(p.stdout, "%s: verified: %s\n", path, st.PredicateType)
+		for _, s := range st.Subject {
+			fmt.Fprintf(p.stdout, "  %s sha256:%s\n", s.Name, s.Digest["sha256"])
+		}
+	}
+	if p.json.on {
+		p.json.result = struct {
+			Attestations []verified `json:"attestations"`
+		}{all}
+	}
+	return errors.Join(failed...)
+}
+
+func open(path string, key crypto.PublicKey) (*attest.Statement, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxAttestation {
+		return nil, fmt.Errorf("it has %d MB, more than %d", info.Size()>>20, maxAttestation>>20)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return attest.Open(text, key)
+}
+
+// verifier is the public key that the flags name.
+func (p *program) verifier(ctx context.Context, o verifyOptions, cloud amazon.Cloud) (crypto.PublicKey, error) {
+	var keys []crypto.PublicKey
+	pass := p.env.get(attest.PassphraseVar)
+	for _, from := range []string{o.key, o.verifier} {
+		switch {
+		case from == "":
+		case strings.HasPrefix(from, kmskey.Scheme):
+			signer, err := kmskey.Opener(cloud)(ctx, p.env, from)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", from, err)
+			}
+			keys = append(keys, signer.Public())
+		default:
+			key, err := attest.PublicKey(from, pass)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 2 && !attest.SameKey(keys[0], keys[1]) {
+		return nil, fmt.Errorf("%s and %s are different keys", o.key, o.verifier)
+	}
+	return keys[0], nil
+}

@@ -1,0 +1,132 @@
+package attest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/youmark/pkcs8"
+	"golang.org/x/crypto/ssh"
+)
+
+// PassphraseVar is the environment variable with the passphrase of an encrypted key.
+const PassphraseVar = "BAKE_SIGNING_PASSPHRASE"
+
+// maxKey is how large a file with a key may be.
+const maxKey = 1 << 20
+
+func readPEM(path string) (*pem.Block, []byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if info.Size() > maxKey {
+		return nil, nil, fmt.Errorf("%s is too large for a key", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, nil, fmt.Errorf("%s is not a key in PEM form", path)
+	}
+	return block, text, nil
+}
+
+// PrivateKey reads a private key from a PEM file: PKCS #8, encrypted or not, PKCS #1, SEC 1
+// or OpenSSH.
+func PrivateKey(path, passphrase string) (crypto.Signer, error) {
+	block, text, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	missing := fmt.Errorf("the key %s is encrypted: set %s to its passphrase", path, PassphraseVar)
+	var key any
+	switch {
+	case block.Type == "ENCRYPTED PRIVATE KEY":
+		if passphrase == "" {
+			return nil, missing
+		}
+		if key, err = pkcs8.ParsePKCS8PrivateKey(block.Bytes, []byte(passphrase)); err != nil {
+			err = fmt.Errorf("the passphrase in %s is wrong, or the key is damaged: %w", PassphraseVar, err)
+		}
+	case block.Type == "ENCRYPTED SIGSTORE PRIVATE KEY" || block.Type == "ENCRYPTED COSIGN PRIVATE KEY":
+		err = errors.New("keys of cosign cannot be read; make one with: openssl genpkey -algorithm ed25519")
+	default:
+		key, err = ssh.ParseRawPrivateKey(text)
+		if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
+			if passphrase == "" {
+				return nil, missing
+			}
+			if key, err = ssh.ParseRawPrivateKeyWithPassphrase(text, []byte(passphrase)); err != nil {
+				err = fmt.Errorf("the passphrase in %s is wrong, or the key is damaged: %w", PassphraseVar, err)
+			}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if k, ok := key.(*ed25519.PrivateKey); ok { // of OpenSSH
+		key = *k
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%s: keys of type %T cannot sign", path, key)
+	}
+	if _, err := hashOf(signer.Public()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return signer, nil
+}
+
+// PublicKey reads a public key from a PEM file: one of its own, of a certificate, or of a
+// private key.
+func PublicKey(path, passphrase string) (crypto.PublicKey, error) {
+	block, _, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	var key crypto.PublicKey
+	switch block.Type {
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "RSA PUBLIC KEY":
+		key, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "CERTIFICATE":
+		var cert *x509.Certificate
+		if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
+			key = cert.PublicKey
+		}
+	default:
+		signer, err := PrivateKey(path, passphrase)
+		if err != nil {
+			return nil, err
+		}
+		return signer.Public(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	_, err = hashOf(key)
+	return key, err
+}
+
+// SameKey says whether two public keys are one.
+func SameKey(a, b crypto.PublicKey) bool {
+	switch a := a.(type) {
+	case ed25519.PublicKey:
+		return a.Equal(b)
+	case *ecdsa.PublicKey:
+		return a.Equal(b)
+	case *rsa.PublicKey:
+		return a.Equal(b)
+	}
+	return false
+}

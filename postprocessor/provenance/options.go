@@ -1,0 +1,180 @@
+package provenance
+
+import (
+	_ "embed"
+	"net/url"
+	"strings"
+
+	"bake/config/schema"
+	"bake/golden/contents"
+)
+
+//go:embed options.go
+var source string
+
+// Options are the arguments of a provenance post-processor.
+type Options struct {
+	// Write attestations. `false` passes the artifact on without any.
+	Provenance bool `hcl:"provenance,optional"`
+
+	// URI of the type of build, which says what the parameters of a build mean.
+	BuildType string `hcl:"build_type,optional"`
+
+	// Directory to write to, which is created. Not set: that of the artifact's first file,
+	// or the current directory if there are no files.
+	OutputDir string `hcl:"output_dir,optional"`
+
+	// Path of the template, recorded as a parameter of the build. A file that is there is
+	// recorded with its SHA-256, too.
+	Template string `hcl:"template,optional"`
+
+	// Builds that the artifact comes from, recorded as a parameter. Not set: the build that
+	// is running.
+	OnlyBuilds []string `hcl:"only_builds,optional"`
+
+	// Variables to record as parameters. Values of sensitive variables are written as
+	// `<sensitive>`, and so are those whose names the list `packer_sensitive_variables` has.
+	UserVariables map[string]string `hcl:"user_variables,optional"`
+
+	// URI of the source repository. Not set: that of the continuous integration system, or
+	// else of the Git repository that the current directory is in; without its password.
+	SourceURI string `hcl:"source_uri,optional"`
+
+	// Attest an SBOM as well.
+	SBOM bool `hcl:"sbom,optional"`
+
+	// Format of the SBOM: `cyclonedx` or `spdx`.
+	SBOMFormat string `hcl:"sbom_format,optional"`
+
+	// What the SBOM is made of: the root of a system's files, or an SBOM that there is
+	// already, such as one by the provisioner `hcp-sbom`. Not set: the directory that all
+	// the artifact's files are in. An artifact without files needs it.
+	SBOMScanPath string `hcl:"sbom_scan_path,optional"`
+
+	// `squashed` or `all-layers`. It makes no difference: what is scanned has no layers.
+	SBOMScope string `hcl:"sbom_scope,optional"`
+
+	// Patterns of paths: what was found there only is left out of the SBOM.
+	SBOMExclude []string `hcl:"sbom_exclude,optional"`
+
+	// How attestations are signed: `none`, `key` or `kms`. `keyless` is an error: Fulcio
+	// and Rekor of Sigstore are not supported.
+	SigningMode string `hcl:"signing_mode,optional"`
+
+	// With `key`, path of a private key in PEM form: Ed25519, ECDSA or RSA. The passphrase
+	// of an encrypted one is in the environment variable `BAKE_SIGNING_PASSPHRASE`. With
+	// `kms`, a key of AWS KMS: `awskms:///` and its ID, ARN or alias.
+	Signer string `hcl:"signer,optional"`
+
+	// Another name for `signer`.
+	Key string `hcl:"key,optional"`
+
+	// Path of the public key in PEM form that the signatures are checked with. Not set: that
+	// of the signer.
+	Verifier string `hcl:"verifier,optional"`
+
+	// Of `keyless`, which is not supported.
+	FulcioURL string `hcl:"fulcio_url,optional"`
+
+	// Of `keyless`, which is not supported.
+	RekorURL string `hcl:"rekor_url,optional"`
+
+	// Of `keyless`, which is not supported.
+	UploadTlog bool `hcl:"upload_tlog,optional"`
+
+	// Of `keyless`, which is not supported.
+	TrustedRootPath string `hcl:"trusted_root_path,optional"`
+
+	// Of `keyless`, which is not supported.
+	KeylessIdentity string `hcl:"keyless_identity,optional"`
+
+	// Of `keyless`, which is not supported.
+	KeylessOIDCIssuer string `hcl:"keyless_oidc_issuer,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
+func defaults() Options {
+	return Options{
+		Provenance: true, BuildType: "https://packer.io/buildtypes/hcl2/v1", SBOMFormat: string(contents.CycloneDX), SBOMScope: "squashed",
+		SigningMode: "none",
+	}
+}
+
+const insteadOfKeyless = `Fulcio and Rekor of Sigstore are not supported. Use signing_mode = "key" with a PEM key, or "kms" with a key of AWS KMS.`
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	for _, f := range []*string{&o.BuildType, &o.SourceURI} {
+		if u, err := url.Parse(*f); *f != "" && (err != nil || u.Scheme == "") || f == &o.BuildType && *f == "" {
+			c.Errorf(f, "Not a URI", "%s must be a URI.", c.Name(f))
+		}
+	}
+	if o.SBOMFormat != string(contents.CycloneDX) && o.SBOMFormat != string(contents.SPDX) {
+		c.Errorf(&o.SBOMFormat, "Unknown format", `sbom_format must be "cyclonedx" or "spdx".`)
+	}
+	if o.SBOMScope != "squashed" && o.SBOMScope != "all-layers" {
+		c.Errorf(&o.SBOMScope, "Unknown scope", `sbom_scope must be "squashed" or "all-layers".`)
+	}
+	if wrong := contents.CheckPatterns(o.SBOMExclude); wrong != "" {
+		c.Errorf(&o.SBOMExclude, "Unusable pattern", "%s", wrong)
+	}
+	o.validateSigner(c)
+	for f, set := range map[any]bool{
+		&o.FulcioURL: o.FulcioURL != "", &o.RekorURL: o.RekorURL != "", &o.UploadTlog: o.UploadTlog, &o.TrustedRootPath: o.TrustedRootPath != "",
+		&o.KeylessIdentity: o.KeylessIdentity != "", &o.KeylessOIDCIssuer: o.KeylessOIDCIssuer != "",
+	} {
+		if set && o.SigningMode != "keyless" {
+			c.Errorf(f, "Option of keyless signing", "%s needs keyless signing, which is not supported. %s", c.Name(f), insteadOfKeyless)
+		}
+	}
+	if !o.SBOM {
+		for f, set := range map[any]bool{&o.SBOMScanPath: o.SBOMScanPath != "", &o.SBOMExclude: len(o.SBOMExclude) > 0} {
+			if set && c.Known(&o.SBOM) {
+				c.Warnf(f, "Option without effect", "%s has no effect without sbom = true.", c.Name(f))
+			}
+		}
+	}
+}
+
+func (o *Options) validateSigner(c *schema.Checker) {
+	if o.Signer != "" && o.Key != "" && o.Signer != o.Key {
+		c.Errorf(&o.Key, "Two keys", "key is another name for signer: set one of them.")
+	}
+	field, key := o.signer()
+	switch o.SigningMode {
+	case "none":
+		for _, f := range []*string{&o.Signer, &o.Key, &o.Verifier} {
+			if *f != "" && c.Known(&o.SigningMode) {
+				c.Errorf(f, "Key without signing", `%s needs signing_mode = "key" or "kms".`, c.Name(f))
+			}
+		}
+	case "key", "kms":
+		if key == "" {
+			if c.Known(&o.Signer) && c.Known(&o.Key) {
+				c.Errorf(&o.SigningMode, "No key", "signing_mode = %q needs signer.", o.SigningMode)
+			}
+			return
+		}
+		scheme, _, isURI := strings.Cut(key, "://")
+		switch {
+		case o.SigningMode == "key" && isURI:
+			c.Errorf(field, "Not a file", `%s is no path of a PEM file; use signing_mode = "kms" for a key of AWS KMS.`, key)
+		case o.SigningMode == "kms" && (!isURI || scheme != "awskms"):
+			c.Errorf(field, "Unsupported key", "%s is no key of AWS KMS, which begins with awskms://; keys of other services are not supported.", key)
+		}
+	case "keyless":
+		c.Errorf(&o.SigningMode, "Keyless signing is not supported", "%s", insteadOfKeyless)
+	default:
+		c.Errorf(&o.SigningMode, "Unknown signing mode", `signing_mode must be "none", "key" or "kms".`)
+	}
+}
+
+// signer is the key to sign with, and the option that has it.
+func (o *Options) signer() (field *string, key string) {
+	if o.Signer == "" {
+		return &o.Key, o.Key
+	}
+	return &o.Signer, o.Signer
+}

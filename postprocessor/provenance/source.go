@@ -1,0 +1,70 @@
+package provenance
+
+import (
+	"context"
+	"net/url"
+	"os/exec"
+	"strings"
+	"time"
+
+	"bake/golden/attest"
+	"bake/internal/envvar"
+)
+
+// sourceOf is the repository that the template comes from, with its commit if that is
+// known.
+func (r *run) sourceOf(ctx context.Context) attest.Resource {
+	uri, commit := r.SourceURI, ""
+	env := func(name string) string { return envvar.Get(r.scope.Run.Env, name) }
+	switch {
+	case uri != "":
+	case env("GITHUB_REPOSITORY") != "" && env("GITHUB_SERVER_URL") != "":
+		uri, commit = env("GITHUB_SERVER_URL")+"/"+env("GITHUB_REPOSITORY"), env("GITHUB_SHA")
+	case env("CI_PROJECT_URL") != "":
+		uri, commit = env("CI_PROJECT_URL"), env("CI_COMMIT_SHA")
+	default:
+		uri, commit = r.git(ctx, "config", "--get", "remote.origin.url"), r.git(ctx, "rev-parse", "HEAD")
+	}
+	out := attest.Resource{URI: uri}
+	if r.SourceURI == "" {
+		out.URI = repository(uri)
+	}
+	if out.URI != "" && commit != "" {
+		out.Digest = map[string]string{"gitCommit": commit}
+	}
+	return out
+}
+
+// git asks Git about the current directory; empty if it does not know.
+func (r *run) git(ctx context.Context, args ...string) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Env = r.scope.Run.Env
+	out, err := cmd.Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// repository is the URI of a Git repository, without what lets in: user names and
+// passwords, and what follows a question mark.
+func repository(s string) string {
+	if s == "" {
+		return ""
+	}
+	if !strings.Contains(s, "://") { // user@host:path, or a path of this host
+		host, path, ok := strings.Cut(s, ":")
+		if !ok || strings.Contains(host, "/") {
+			return ""
+		}
+		s = "ssh://" + host[strings.LastIndexByte(host, '@')+1:] + "/" + strings.TrimPrefix(path, "/")
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "file" || u.Host == "" {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return "git+" + u.String()
+}
