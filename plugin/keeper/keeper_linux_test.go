@@ -3,7 +3,6 @@ package keeper
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -285,14 +284,24 @@ func dial(out io.Reader, die *dieAt) (*wire.Mux, *wire.Client, error) {
 		return nil, nil, err
 	}
 	die.event("dialled")
-	if os.Getenv("BAKE_CUTS") != "" { // it is killed while it writes a call
-		_, _ = main.Write([]byte{0x82, 0xad})
-		_ = binary.Write(main, binary.BigEndian, []byte("Service"))
-		time.Sleep(50 * time.Millisecond)
-		die.at.Store(die.n.Load() + 1)
-		die.event("half a call")
+	if os.Getenv("BAKE_CUTS") != "" {
+		go cut(main, die)
 	}
 	return mux, wire.NewClient(main), nil
+}
+
+// cut kills the process while it writes a call and the plugin works.
+func cut(main *wire.Conn, die *dieAt) {
+	for {
+		if b, _ := os.ReadFile(os.Getenv("JOURNAL")); bytes.Contains(b, []byte("working")) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_, _ = io.WriteString(main, "\x82\xadService")
+	time.Sleep(50 * time.Millisecond)
+	die.at.Store(die.n.Load() + 1)
+	die.event("half a call")
 }
 
 // bake is the host of the plugin. It dies at an event, or exits 0 when all is done.
@@ -513,7 +522,7 @@ func TestBakeIsKilled(t *testing.T) {
 		"and the plugin heeds nothing":     {"stubborn", "cancelled\n", nil, true},
 		"and the plugin has not begun":     {"late", "working\n", nil, false},
 		"and the plugin outlives its work": {"deathless", "killed: Ui.Say\n", []string{"BAKE_DIES_AT=7"}, false},
-		"while it writes a call":           {"long", "killed: half a call\n", []string{"BAKE_CUTS=1"}, false},
+		"while it writes a call":           {"long", "killed: half a call\ncancelled\nteardown: <nil>\n", []string{"BAKE_CUTS=1"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, append(tc.env, "MODE="+tc.mode)...)
