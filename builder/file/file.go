@@ -4,10 +4,10 @@ package file
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/zclconf/go-cty/cty"
 
@@ -15,6 +15,8 @@ import (
 	"bake/communicator/none"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/delay"
+	"bake/internal/wholefile"
 	"bake/step"
 )
 
@@ -70,13 +72,14 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		return nil, err
 	}
 	s.Handle(builder.FilePrefix, step.DestroyerFunc(builder.DestroyFile))
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	if _, err = os.Lstat(b.Target); err == nil {
-		err = step.Run(ctx, s, "write "+b.Target, func(context.Context) error {
-			return b.write()
-		})
+		err = step.Run(ctx, s, "write "+b.Target, b.write)
 	} else {
-		_, err = step.Acquire(ctx, s, "write "+b.Target, target, func(context.Context) (string, struct{}, error) {
-			return target.ID, struct{}{}, b.write()
+		_, err = step.Acquire(ctx, s, "write "+b.Target, target, func(ctx context.Context) (string, struct{}, error) {
+			return target.ID, struct{}{}, b.write(ctx)
 		})
 	}
 	if err != nil {
@@ -99,25 +102,27 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 	}, nil
 }
 
-func (b *file) write() (err error) {
+// write writes the target, as a whole or not at all.
+func (b *file) write(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(b.Target), 0o755); err != nil {
 		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 	}
-	if b.Source == "" {
-		if err := os.WriteFile(b.Target, []byte(b.Content), 0o600); err != nil {
-			return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
+	var in io.Reader = strings.NewReader(b.Content)
+	perm := os.FileMode(0o600)
+	if b.Source != "" {
+		f, err := os.Open(b.Source)
+		if err != nil {
+			return b.src.Errorf(&b.Source, "Cannot read the source", "%s.", err)
 		}
-		return nil
+		defer f.Close()
+		in, perm = f, 0o666
 	}
-	in, err := os.Open(b.Source)
-	if err != nil {
-		return b.src.Errorf(&b.Source, "Cannot read the source", "%s.", err)
-	}
-	defer in.Close()
-	out, err := os.Create(b.Target)
-	if err != nil {
+	err := wholefile.Write(b.Target, perm, func(f *os.File) error {
+		_, err := io.Copy(f, delay.Reader(ctx, in))
+		return err
+	})
+	if err != nil && context.Cause(ctx) == nil {
 		return b.src.Errorf(&b.Target, "Cannot create the file", "%s.", err)
 	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return err
 }

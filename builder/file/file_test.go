@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/builder"
+	"bake/builder/buildertest"
 	"bake/builder/file"
 	"bake/config/schema"
 	"bake/step"
@@ -121,5 +122,29 @@ func TestInvalid(t *testing.T) {
 	}
 	if _, err := file.Component().Docs(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	dir, from := t.TempDir(), filepath.Join(t.TempDir(), "from")
+	if err := os.WriteFile(from, []byte(strings.Repeat("x", 100_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{`content = "text"`, fmt.Sprintf("source = %q", from)} {
+		buildertest.Suite{Factory: file.Component(), Body: fmt.Sprintf("target = %q\n%s", filepath.Join(dir, "out"), what), Dir: dir}.Run(t)
+	}
+}
+
+// A file that is its own source stays what it is.
+func TestOwnSource(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := build(t, fmt.Sprintf("target = %q\nsource = %[1]q", path), nil); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "text" {
+		t.Errorf("it holds %q, %v", b, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/builder"
+	"bake/builder/buildertest"
 	"bake/builder/null"
 	"bake/communicator"
 	"bake/communicator/commtest"
@@ -191,5 +192,15 @@ func TestKeyPairOptions(t *testing.T) {
 		if diags.HasErrors() || len(diags) != want {
 			t.Errorf("%s:\ngot %v, want %d warnings", body, diags, want)
 		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	srv := winrmtest.Serve(t, t.TempDir(), false)
+	for _, body := range []string{
+		`communicator = "none"`,
+		fmt.Sprintf("communicator = \"winrm\"\nwinrm_host = %q\nwinrm_port = %d\nwinrm_username = %q\nwinrm_password = %q", srv.Host, srv.Port, srv.User, srv.Password),
+	} {
+		buildertest.Suite{Factory: null.Component(), Body: body, Dir: t.TempDir()}.Run(t)
 	}
 }

@@ -1,0 +1,180 @@
+// Package buildertest is the conformance suite of builders that need no cloud.
+package buildertest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Suite checks what holds for every builder.
+type Suite struct {
+	Factory component.Factory[builder.Builder]
+	Body    string // of a source block that succeeds
+	Dir     string // what the builder makes is in it
+}
+
+// Run checks that a builder documents its options; that, cancelled wherever it asks, it
+// ends with the cause; that it returns the error of the provisioners as it is; that after
+// each of these nothing is left, in Dir or as a goroutine, and it can be called again; and
+// that deleting what its artifact consists of leaves Dir as it was.
+func (suite Suite) Run(t *testing.T) {
+	t.Helper()
+	if _, err := suite.Factory.Docs(); err != nil {
+		t.Error(err)
+	}
+	before := list(t, suite.Dir)
+	unchanged := func(what string) {
+		t.Helper()
+		if diff := cmp.Diff(before, list(t, suite.Dir)); diff != "" {
+			t.Errorf("%s: what is left behind (-before +after):\n%s", what, diff)
+		}
+		if left := goroutines(); left != "" {
+			t.Errorf("%s: goroutines are left:\n%s", what, left)
+		}
+	}
+	again := func(what string) {
+		t.Helper()
+		a, err := suite.build(t, t.Context(), func(context.Context, builder.Machine) error { return nil })
+		if err != nil || a == nil || a.Text == "" || a.BuilderID == "" {
+			t.Fatalf("%s: again: %+v, %v", what, a, err)
+		}
+		for _, r := range a.Resources {
+			if err := builder.DestroyFile(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		}
+		unchanged(what + ": again")
+	}
+
+	why := errors.New("cancelled")
+	for n := 0; ; n++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if n == 0 {
+			cancel(why)
+		}
+		asked := &countdown{Context: ctx, left: n, over: func() { cancel(why) }}
+		a, err := suite.build(t, asked, func(ctx context.Context, _ builder.Machine) error { return context.Cause(ctx) })
+		cancel(nil)
+		if err == nil && n > 0 {
+			for _, r := range a.Resources {
+				if err := builder.DestroyFile(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+			}
+			break // it did not ask that often
+		}
+		if !errors.Is(err, why) {
+			t.Errorf("cancelled when it asked for the time %d: got %v", n, err)
+		}
+		unchanged("cancelled")
+		again("cancelled")
+	}
+
+	failed := errors.New("failed")
+	if _, err := suite.build(t, t.Context(), func(context.Context, builder.Machine) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("a provisioner failed: got %v", err)
+	}
+	unchanged("a provisioner failed")
+	again("a provisioner failed")
+}
+
+// build builds, and tears down what the build still owns.
+func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Provision) (*builder.Artifact, error) {
+	t.Helper()
+	f, diags := hclsyntax.ParseConfig([]byte(suite.Body), "t.pkr.hcl", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	b, diags := suite.Factory.New(schema.Input{Body: f.Body, Context: &hcl.EvalContext{}})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	ledger, err := step.CreateLedger(t.TempDir(), step.Header{Run: "run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.Close()
+	s := step.NewScope(step.Scope{Build: "test.x", Ledger: ledger, Emit: func(step.Event) {}, Grace: time.Minute, Run: step.Invocation{ID: "run", Env: os.Environ()}})
+	a, err := b.Build(ctx, s, provision)
+	if err := s.Close(context.WithoutCancel(t.Context()), context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
+	return a, err
+}
+
+// countdown is a context that is over once it has been asked about that often.
+type countdown struct {
+	context.Context
+	mu   sync.Mutex
+	left int
+	over func()
+}
+
+func (c *countdown) asked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left--; c.left == 0 {
+		c.over()
+	}
+}
+
+func (c *countdown) Err() error {
+	c.asked()
+	return c.Context.Err()
+}
+
+func (c *countdown) Value(key any) any { // which context.Cause uses
+	c.asked()
+	return c.Context.Value(key)
+}
+
+// list are the files below a directory, and what they hold.
+func list(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			b, fault := os.ReadFile(path)
+			files[path], err = string(b), fault
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// goroutines are those of builders and communicators that have not ended after a while.
+func goroutines() (left string) {
+	for range 100 {
+		left = ""
+		buf := make([]byte, 1<<20)
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if (strings.Contains(g, "bake/builder/") || strings.Contains(g, "bake/communicator/")) && !strings.Contains(g, "testing.tRunner(") && !strings.Contains(g, "test.Serve") {
+				left += g + "\n\n"
+			}
+		}
+		if left == "" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return left
+}
