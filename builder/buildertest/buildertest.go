@@ -54,11 +54,7 @@ func (suite Suite) Run(t *testing.T) {
 		if err != nil || a == nil || a.Text == "" || a.BuilderID == "" {
 			t.Fatalf("%s: again: %+v, %v", what, a, err)
 		}
-		for _, r := range a.Resources {
-			if err := builder.DestroyFile(t.Context(), r); err != nil {
-				t.Error(err)
-			}
-		}
+		destroy(t, a)
 		unchanged(what + ": again")
 	}
 
@@ -72,11 +68,7 @@ func (suite Suite) Run(t *testing.T) {
 		a, err := suite.build(t, asked, func(ctx context.Context, _ builder.Machine) error { return context.Cause(ctx) })
 		cancel(nil)
 		if err == nil && n > 0 {
-			for _, r := range a.Resources {
-				if err := builder.DestroyFile(t.Context(), r); err != nil {
-					t.Error(err)
-				}
-			}
+			destroy(t, a)
 			break // it did not ask that often
 		}
 		if !errors.Is(err, why) {
@@ -94,6 +86,27 @@ func (suite Suite) Run(t *testing.T) {
 	again("a provisioner failed")
 }
 
+// destroy deletes what an artifact consists of, and closes it.
+func destroy(t *testing.T, a *builder.Artifact) {
+	t.Helper()
+	for _, r := range a.Resources {
+		if err := builder.DestroyFile(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+	}
+	if a.Live == nil {
+		return
+	}
+	for range 2 { // what is gone already is no error
+		if err := a.Live.Destroy(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := a.Live.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // build builds, and tears down what the build still owns.
 func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Provision) (*builder.Artifact, error) {
 	t.Helper()
@@ -109,7 +122,7 @@ func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ledger.Close()
+	t.Cleanup(func() { ledger.Close() }) // what an artifact lives in is in it
 	s := step.NewScope(step.Scope{Build: "test.x", Ledger: ledger, Emit: func(step.Event) {}, Grace: time.Minute, Run: step.Invocation{ID: "run", Env: os.Environ()}})
 	a, err := b.Build(ctx, s, provision)
 	if err := s.Close(context.WithoutCancel(t.Context()), context.WithoutCancel(t.Context())); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bake/builder"
+	"bake/builder/buildertest"
 	"bake/communicator"
 	"bake/communicator/commtest"
 	"bake/plugin/wire"
@@ -29,6 +30,14 @@ func build(t *testing.T, p *probe, ctx context.Context, s *step.Scope, body stri
 		t.Cleanup(func() { a.Live.Close() })
 	}
 	return a, err
+}
+
+func TestBuilderConforms(t *testing.T) {
+	t.Parallel() // plugins are waited for
+	p := newProbe(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "resource")
+	buildertest.Suite{Factory: p.Builders[0], Dir: dir, Body: fmt.Sprintf("home = %q\nresource = %q\nfiles = [%q]", t.TempDir(), file, file)}.Run(t)
 }
 
 func TestBuild(t *testing.T) {

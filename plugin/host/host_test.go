@@ -110,7 +110,7 @@ func TestCheck(t *testing.T) {
 				"error at 5:8: Not accepted by the plugin: probe: tags and text exclude each other"},
 		{"in a nested block", "errors = [\"bad bridge\"]\nnet {\n bridge = \"b\"\n}", "error at 4:11: Not accepted by the plugin: probe: bad bridge"},
 		{"in several blocks", "errors = [\"bad size\"]\ndisk {\n size = \"1\"\n}\ndisk {\n size = \"2\"\n}", "error at 1:1: Not accepted by the plugin: probe: bad size"},
-		{"warning", `warnings = ["flag is old"]`, "warning at 1:1: Warning of the plugin: probe: flag is old"},
+		{"warning", `warnings = ["flag is old"]`, "warning at 1:1: Message from the plugin: probe: flag is old"},
 		{"of what is unknown", "errors = [\"text must be short\", \"number must be set\"]\ntext = var.later", "error at 1:1: Not accepted by the plugin: probe: number must be set"},
 		{"of an unknown value", "errors = [\"<unknown> is no path\"]\ntags = { a = var.later }", ""},
 	} {

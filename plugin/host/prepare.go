@@ -230,7 +230,7 @@ func (d *decoded) warnings(label string, texts []string) (diags hcl.Diagnostics)
 			subject = d.where[name]
 		}
 		diags = append(diags, &hcl.Diagnostic{
-			Severity: hcl.DiagWarning, Summary: "Warning of the plugin", Subject: &subject,
+			Severity: hcl.DiagWarning, Summary: "Message from the plugin", Subject: &subject,
 			Detail: fmt.Sprintf("%s: %s", label, text),
 		})
 	}
