@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"bake/builder/amazon"
+	"bake/plugin/host"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -73,8 +74,15 @@ func (s SweptRun) String() string {
 		fmt.Fprintf(&b, " of %s (%s)", s.Started.Local().Format(time.DateTime), s.Command)
 	}
 	b.WriteString(":")
+	var unseen []string
 	for _, r := range s.Owned {
 		fmt.Fprintf(&b, "\n  %s", r)
+		if p := r.With["plugin"]; p != "" && !slices.Contains(unseen, p) {
+			unseen = append(unseen, p)
+		}
+	}
+	if len(unseen) > 0 {
+		fmt.Fprintf(&b, "\nA plugin deletes what it has made when bake is killed, but bake cannot see whether it did. Look for machines and images of %s.", strings.Join(unseen, ", "))
 	}
 	return b.String()
 }
@@ -108,6 +116,8 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	}
 	if o.Destroyers == nil {
 		o.Destroyers = o.Clouds.Destroyers()
+		prefix, _, _ := strings.Cut(host.ProcessKind, ":")
+		o.Destroyers[prefix] = step.DestroyerFunc(host.DestroyProcess)
 	}
 	found, live, unreadable := deadRuns(o.State.Ledgers(), o.Run)
 	defer func() {
@@ -127,7 +137,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	}
 	incomplete := &SweepError{Unreadable: unreadable}
 	found = slices.DeleteFunc(found, func(d dead) bool {
-		if len(d.owned) > 0 && (!o.Local || localcloud.Only(d.owned)) {
+		if len(d.owned) > 0 && (!o.Local || onThisHost(d.owned)) {
 			return false
 		}
 		err = errors.Join(err, d.close())
@@ -143,6 +153,11 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		err = incomplete
 	}
 	return swept, err
+}
+
+// onThisHost says whether all that owned lists is on the local cloud, or a process.
+func onThisHost(owned []step.Resource) bool {
+	return localcloud.Only(slices.DeleteFunc(slices.Clone(owned), func(r step.Resource) bool { return r.Kind == host.ProcessKind }))
 }
 
 // byTags returns one run that has left all that is found by its tags, in the place of
@@ -254,7 +269,7 @@ func (d dead) Owned() ([]step.Resource, error) {
 }
 
 // temporary are the kinds of resource that no build hands to its user.
-var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role"}
+var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process"}
 
 // uncertain says whether r may be the user's by now: the line of l that would tell
 // cannot be read.

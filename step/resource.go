@@ -24,7 +24,10 @@ type Resource struct {
 func (r Resource) String() string {
 	_, what, _ := strings.Cut(r.Kind, ":")
 	s := strings.ReplaceAll(what, "-", " ")
-	if r.ID != "" {
+	if plugin := r.With["plugin"]; plugin != "" { // its ID says when it was started, too
+		pid, _, _ := strings.Cut(r.ID, "@")
+		s = strings.TrimRight(what+" "+pid, " ") + " of the plugin " + plugin
+	} else if r.ID != "" {
 		s += " " + r.ID
 	} else {
 		s += " " + r.Key

@@ -26,6 +26,7 @@ type Component struct {
 	Name    string
 	Options []schema.Doc
 	Exports map[string]cty.Type
+	Plugin  string // the source and version of the plugin that it comes with; empty if it is built in
 }
 
 // Of returns what there is to know about all components, by kind and name.
@@ -45,7 +46,7 @@ func collect[C any](all *[]Component, kind string, r component.Registry[C]) erro
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", kind, name, err)
 		}
-		*all = append(*all, Component{kind, name, options, r[name].Exports(schema.Input{}).Types})
+		*all = append(*all, Component{Kind: kind, Name: name, Options: options, Exports: r[name].Exports(schema.Input{}).Types})
 	}
 	return nil
 }
@@ -58,7 +59,11 @@ func List(w io.Writer, refs []Component) {
 			kind = r.Kind
 			fmt.Fprintf(w, "%ss:\n", strings.ToUpper(kind[:1])+kind[1:])
 		}
-		fmt.Fprintf(w, "  %s\n", r.Name)
+		fmt.Fprintf(w, "  %s", r.Name)
+		if r.Plugin != "" {
+			fmt.Fprintf(w, "  (%s)", r.Plugin)
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "\nbake docs COMPONENT explains a component's options.")
 }
@@ -84,6 +89,7 @@ func Unknown(refs []Component, name string) error {
 type Described struct {
 	Kind    string            `json:"kind"`
 	Name    string            `json:"name"`
+	Plugin  string            `json:"plugin,omitempty"` // its source and version, if it is not built in
 	Options []schema.Doc      `json:"options,omitempty"`
 	Values  map[string]string `json:"values,omitempty"` // name -> type of what it gives to what comes after it
 }
@@ -97,7 +103,7 @@ type Result struct {
 func Describe(refs []Component, details bool) Result {
 	out := Result{[]Described{}}
 	for _, r := range refs {
-		d := Described{Kind: r.Kind, Name: r.Name}
+		d := Described{Kind: r.Kind, Name: r.Name, Plugin: r.Plugin}
 		if details {
 			d.Options, d.Values = r.Options, map[string]string{}
 			for name, typ := range r.Exports {
@@ -113,6 +119,9 @@ func Describe(refs []Component, details bool) Result {
 func Explain(w io.Writer, refs []Component) {
 	for _, r := range refs {
 		fmt.Fprintf(w, "%s %s\n", r.Kind, r.Name)
+		if r.Plugin != "" {
+			fmt.Fprintf(w, "of the plugin %s\n", r.Plugin)
+		}
 		explainOptions(w, r.Options, "")
 		if len(r.Exports) > 0 {
 			fmt.Fprintf(w, "\nvalues (%s):\n", r.where())

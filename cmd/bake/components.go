@@ -54,6 +54,11 @@ func (p *program) plugins(parts builtin.Parts, releases bool, read func() (*regi
 	return host.Installed(o)
 }
 
+// installedPlugins are those that are installed, whatever a template says of them.
+func (p *program) installedPlugins() *host.Set {
+	return host.Installed(host.Options{Dirs: host.Dirs(p.env), Env: p.env})
+}
+
 // withLock adds the lock file, if it was read, to the files that diagnostics point at.
 func (p *program) withLock(files map[string]*hcl.File) map[string]*hcl.File {
 	lock := p.lock.Load()

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/spf13/cobra"
 
 	"bake/builtin/reference"
+	"bake/plugin/installed"
 )
 
 func (p *program) docsCommand() *cobra.Command {
@@ -13,18 +17,29 @@ func (p *program) docsCommand() *cobra.Command {
 		Short: "Explain the options of a component, or list the components",
 		Long: `Explain the options of a component of any kind: what each option does, its type and
 its default, and the values that the component makes available to the template.
-Without a name, list all built-in components.`,
+Without a name, list all components, those of installed plugins too. Plugins tell the
+names and types of their options, and no more.`,
 		Example: `  bake docs
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			refs, err := reference.Of(p.parts().Catalog())
 			switch {
 			case err != nil:
 				return err
 			case markdown != "":
 				return reference.WriteMarkdown(markdown, refs)
-			case len(args) == 1:
+			}
+			wanted := func(name string) bool { return len(args) == 1 && args[0] == name }
+			if !slices.ContainsFunc(refs, func(r reference.Component) bool { return wanted(r.Name) }) {
+				more, err := installed.Reference(cmd.Context(), p.installedPlugins(), wanted)
+				if err != nil {
+					return err
+				}
+				refs = append(refs, more...)
+				slices.SortStableFunc(refs, func(a, b reference.Component) int { return cmp.Compare(order(a.Kind), order(b.Kind)) })
+			}
+			if len(args) == 1 {
 				all := refs
 				if refs = reference.Named(all, args[0]); len(refs) == 0 {
 					return reference.Unknown(all, args[0])
@@ -44,4 +59,9 @@ Without a name, list all built-in components.`,
 	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+// order is that of the kinds of components in a list.
+func order(kind string) int {
+	return slices.Index([]string{"builder", "provisioner", "post-processor", "data-source"}, kind)
 }

@@ -15,6 +15,7 @@ import (
 	"bake/communicator/winrm/winrmtest"
 	"bake/internal/local"
 	"bake/plugin/keeper"
+	"bake/plugin/plugintest"
 )
 
 func TestMain(m *testing.M) {
@@ -22,6 +23,9 @@ func TestMain(m *testing.M) {
 		os.Exit(code)
 	}
 	if ran, code := keeper.Child(os.Args); ran {
+		os.Exit(code)
+	}
+	if code, ran := plugintest.Main(os.Args, os.Environ()); ran {
 		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"bake": main})
@@ -79,6 +83,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "release": release, "serve": serve,
 			"windows": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(withWindows(t, ts)) },
+			// probe DIR installs the plugin of the tests below that directory.
+			"probe": func(ts *testscript.TestScript, _ bool, args []string) { plugintest.Install(t, ts.MkAbs(args[0])) },
 		},
 	})
 }

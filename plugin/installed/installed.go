@@ -24,6 +24,7 @@ import (
 	"bake/internal/knownplugins"
 	"bake/plugin/host"
 	"bake/plugin/registry"
+	"bake/plugin/setup"
 	"bake/postprocessor"
 	"bake/provisioner"
 )
@@ -194,12 +195,9 @@ func (f *finder[C]) ofPlugin(typ string) bool {
 func (f *finder[C]) ofRequired(typ string, owner component.Requirement) (component.Factory[C], hcl.Diagnostics) {
 	p, err := f.require(owner)
 	var absent *host.NotInstalled
-	var diags hcl.Diagnostics
 	switch {
 	case err == nil:
 		return f.in(p, owner.Name, typ)
-	case errors.As(err, &diags):
-		return nil, diags
 	case errors.As(err, &absent):
 		text := fmt.Sprintf("The %s %q comes with the plugin %s, which the template requires and which is not installed", f.what, typ, owner.Source)
 		if len(absent.Skipped) > 0 {
@@ -207,7 +205,19 @@ func (f *finder[C]) ofRequired(typ string, owner component.Requirement) (compone
 		}
 		return nil, wrong("Plugin not installed", "%s. To install it: %s%s", text, f.init(), skippedText(absent.Skipped))
 	}
-	return nil, wrong("Plugin cannot be used", "%s: %s.", owner.Source, err)
+	return nil, refused(owner.Source, err)
+}
+
+// refused is the error of a plugin that must not be run. It has a place of its own if the
+// lock file is why.
+func refused(source string, err error) hcl.Diagnostics {
+	if r, ok := errors.AsType[*setup.Refused](err); ok {
+		return r.Diags
+	}
+	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
+		return diags
+	}
+	return wrong("Plugin cannot be used", "%s: %s.", source, err)
 }
 
 // init is the command that installs what the template requires.
@@ -259,7 +269,7 @@ func (f *finder[C]) unrequired(typ string, required []component.Requirement) (co
 		case err == nil:
 			return f.in(p, p.Name(), typ)
 		case !errors.As(err, &absent):
-			return nil, wrong("Plugin cannot be used", "%s: %s.", sources[0], err)
+			return nil, refused(sources[0], err)
 		}
 		skipped = absent.Skipped
 	}
