@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -58,6 +57,7 @@ type interpreter struct {
 	global    *scope
 	scope     *scope
 	functions map[string]*block
+	commands  map[string]cmdlet
 	strict    bool
 	script    string // path of the one that runs
 	emit      func(values ...any)
@@ -66,7 +66,7 @@ type interpreter struct {
 // Main is PowerShell with the arguments of its command line. It returns its exit
 // status.
 func Main(h *Host, args []string) int {
-	in := &interpreter{Host: h, functions: map[string]*block{}}
+	in := &interpreter{Host: h, functions: map[string]*block{}, commands: commands()}
 	in.global = &scope{vars: map[string]any{"progresspreference": "Continue", "erroractionpreference": "Continue", "psedition": "Desktop"}}
 	in.scope = in.global
 	in.emit = in.show
@@ -767,7 +767,7 @@ func (in *interpreter) invoke(c *command, input []any) (out []any, err error) {
 	if b, ok := in.functions[strings.ToLower(word)]; ok && c.how != '.' {
 		return nil, in.call(b, args)
 	}
-	if f, ok := cmdlets[strings.ToLower(word)]; ok {
+	if f, ok := in.commands[strings.ToLower(word)]; ok {
 		return f(in, flags, args, input)
 	}
 	if strings.HasSuffix(strings.ToLower(word), ".ps1") {
@@ -836,5 +836,5 @@ func Environment(env []string) map[string]string {
 			all[strings.ToUpper(name)] = value
 		}
 	}
-	return maps.Clone(all)
+	return all
 }

@@ -23,16 +23,15 @@ func Decode(b64 string) string {
 
 type cmdlet func(in *interpreter, flags map[string]any, args, input []any) ([]any, error)
 
-var cmdlets map[string]cmdlet
-
-func init() { //nolint:gochecknoinits // commands call blocks, which call commands
+// commands are those of PowerShell itself, by name.
+func commands() map[string]cmdlet {
 	write := func(in *interpreter, _ map[string]any, args, input []any) ([]any, error) {
 		if len(args) == 1 {
 			return flat(args[0]), nil
 		}
 		return append(input, args...), nil
 	}
-	cmdlets = map[string]cmdlet{
+	return map[string]cmdlet{
 		"write-output": write,
 		"echo":         write,
 		"write-host": func(in *interpreter, _ map[string]any, args, _ []any) ([]any, error) {
