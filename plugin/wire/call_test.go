@@ -531,3 +531,74 @@ func TestHandshake(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// TestServeEnds: when Serve returns, no method runs any more, and nothing is read.
+func TestServeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, end := range []string{"ctx", "stream"} {
+			h, p := net.Pipe()
+			ctx, cancel := context.WithCancel(t.Context())
+			var running atomic.Bool
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				Serve(ctx, p, nil, func(name string) Method {
+					return func(ctx context.Context, _ any) (any, error) {
+						running.Store(true)
+						<-ctx.Done()
+						time.Sleep(time.Second)
+						running.Store(false)
+						return name, nil
+					}
+				})
+			}()
+			c := NewClient(h)
+			failed := make(chan error, 1)
+			go func() { failed <- c.Call(t.Context(), "Any.Thing", nil, nil) }()
+			synctest.Wait()
+			if !running.Load() {
+				t.Errorf("%s: the method does not run", end)
+			}
+			if end == "ctx" {
+				cancel()
+			} else {
+				c.Close()
+			}
+			<-served
+			if running.Load() {
+				t.Errorf("%s: the method still runs", end)
+			}
+			if err := <-failed; !errors.Is(err, ErrGone) {
+				t.Errorf("%s: %v", end, err)
+			}
+			cancel()
+			c.Close()
+		}
+	})
+}
+
+// TestCloseDoesNotWait for an end that reads nothing, so that not even the close arrives.
+func TestCloseDoesNotWait(t *testing.T) {
+	h, p := net.Pipe()
+	host, err := NewMux(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := io.ReadFull(p, make([]byte, 12)) // the head that opens a stream, and no more
+		opened <- err
+	}()
+	s, err := host.session.OpenStream()
+	if err := errors.Join(err, <-opened); err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(s)
+	if err := c.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
