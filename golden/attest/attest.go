@@ -211,10 +211,11 @@ func digest(hash crypto.Hash, message []byte) []byte {
 func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	var e envelope
 	if err := decode(text, &e); err != nil {
+		var bare Statement
+		if json.Unmarshal(text, &bare) == nil && bare.Type != "" {
+			err = errors.New("it is a statement that is not signed")
+		}
 		return nil, fmt.Errorf("it is no DSSE envelope: %w", err)
-	}
-	if e.PayloadType == "" && e.Payload == "" {
-		return nil, errors.New("it is not signed: it is no DSSE envelope, but perhaps a statement")
 	}
 	if e.PayloadType != PayloadType {
 		return nil, fmt.Errorf("its payload is of type %q, not %s", e.PayloadType, PayloadType)
@@ -268,6 +269,9 @@ func decode(text []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
+		if strings.Contains(err.Error(), "unknown field") {
+			return errors.New("it has other fields")
+		}
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {

@@ -49,15 +49,15 @@ func PrivateKey(path, passphrase string) (crypto.Signer, error) {
 	}
 	missing := fmt.Errorf("the key %s is encrypted: set %s to its passphrase", path, PassphraseVar)
 	var key any
-	switch {
-	case block.Type == "ENCRYPTED PRIVATE KEY":
+	switch block.Type {
+	case "ENCRYPTED PRIVATE KEY":
 		if passphrase == "" {
 			return nil, missing
 		}
 		if key, err = pkcs8.ParsePKCS8PrivateKey(block.Bytes, []byte(passphrase)); err != nil {
 			err = fmt.Errorf("the passphrase in %s is wrong, or the key is damaged: %w", PassphraseVar, err)
 		}
-	case block.Type == "ENCRYPTED SIGSTORE PRIVATE KEY" || block.Type == "ENCRYPTED COSIGN PRIVATE KEY":
+	case "ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY":
 		err = errors.New("keys of cosign cannot be read; make one with: openssl genpkey -algorithm ed25519")
 	default:
 		key, err = ssh.ParseRawPrivateKey(text)

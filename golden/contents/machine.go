@@ -285,16 +285,13 @@ func (m *machine) get(ctx context.Context, wants []want) error {
 		fmt.Fprintf(&script, "g %d %s %d %d\n", i, shellquote.Join(w.path), w.from, w.count)
 	}
 	return m.run(ctx, script.String(), func(r *bufio.Reader) error {
-		compressed := false
-		for {
+		how, begun := "", false
+		for !begun {
 			l, err := line(r)
 			if err != nil {
 				return err
 			}
-			if how, ok := strings.CutPrefix(l, begin); ok {
-				compressed = how != "cat"
-				break
-			}
+			how, begun = strings.CutPrefix(l, begin)
 		}
 		for i, w := range wants {
 			id, err := line(r)
@@ -312,7 +309,7 @@ func (m *machine) get(ctx context.Context, wants []want) error {
 			if id != strconv.Itoa(i) {
 				return fmt.Errorf("the machine sends %.40q instead of %s", id, w.path)
 			}
-			data, err := decode(&untilBlank{r: r}, compressed, w.count*block)
+			data, err := decode(&untilBlank{r: r}, how != "cat", w.count*block)
 			if err != nil {
 				return fmt.Errorf("%s: %w", w.path, err)
 			}
@@ -327,7 +324,7 @@ func (m *machine) get(ctx context.Context, wants []want) error {
 
 // decode returns at most limit bytes.
 func decode(r *untilBlank, compressed bool, limit int64) ([]byte, error) {
-	var in io.Reader = base64.NewDecoder(base64.StdEncoding, r)
+	in := base64.NewDecoder(base64.StdEncoding, r)
 	if compressed {
 		z, err := gzip.NewReader(in)
 		if err != nil {

@@ -112,13 +112,13 @@ func (v value) texts() (list []string) {
 	if v.kind != typeString && v.kind != typeStringArray && v.kind != typeI18NString || v.count > maxFilesOfPackage {
 		return nil
 	}
-	rest, ok := cut(v.values, v.at, int64(len(v.values))-v.at)
+	rest, _ := cut(v.values, v.at, int64(len(v.values))-v.at)
 	for range v.count {
-		var one []byte
-		if one, rest, ok = bytes.Cut(rest, []byte{0}); !ok {
+		one, after, ok := bytes.Cut(rest, []byte{0})
+		if !ok {
 			return list
 		}
-		list = append(list, string(one))
+		list, rest = append(list, string(one)), after
 	}
 	return list
 }
