@@ -27,18 +27,18 @@ func (p *program) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init TEMPLATE",
 		Short: "Install the plugins that a template requires",
-		Long: `Install the plugins that a template requires and that are neither built in nor
-installed, in the directory that Packer uses as well. What was chosen is kept in the
-file bake.lock.hcl beside the template: commit it, and everybody gets the same
-release, with the same content. Plugins that cannot be installed are reported at their
-place, and the others are still installed.
+		Long: `Install the plugins that a template requires and that are neither built in nor already
+installed. They go into the directory that Packer uses, so both programs share them.
+The file bake.lock.hcl beside the template records the selected releases and their
+hashes: commit it, so that everyone installs the same plugins. If a plugin cannot be
+installed, the others still are.
 
-Plugins come from releases.hashicorp.com, whose signature is verified, from GitHub
-releases, or from the host that their source names; with BAKE_PLUGIN_MIRROR from there
-alone. A plugin is run only once its checksum is known to be right.
+Plugins are downloaded from releases.hashicorp.com, whose signatures are verified, from
+GitHub releases, or from the host named in their source. If BAKE_PLUGIN_MIRROR is set,
+they come only from there. No plugin is run before its checksum has been verified.
 
-A plugin that is built in is not installed, unless its version does not satisfy the
-version constraint.
+A built-in plugin is used instead of being installed, unless the version constraint
+excludes its version.
 
 Only required_plugins and required_version are read: variables need no values, and
 -var, -var-file, -only and -except have no effect, as in Packer.`,
@@ -52,8 +52,8 @@ Only required_plugins and required_version are read: variables need no values, a
 	}
 	flags := cmd.Flags()
 	o.register(flags)
-	flags.BoolVar(&o.upgrade, "upgrade", false, "choose the newest releases that the constraints allow, and lock those")
-	flags.BoolVar(&o.force, "force", false, "install plugins again that are installed already")
+	flags.BoolVar(&o.upgrade, "upgrade", false, "select and lock the newest releases that the constraints allow")
+	flags.BoolVar(&o.force, "force", false, "reinstall plugins that are already installed")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -151,11 +151,11 @@ func (p *program) initialized(r config.Plugin, outcome setup.Outcome) (line stri
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Subject: r.Range.Ptr(), Detail: detail})
 	}
 	for _, note := range outcome.Notes {
-		warn("Plugin not verified everywhere", note+".")
+		warn(note.Summary, note.Detail)
 	}
 	switch {
 	case outcome.Unavailable && builtIn:
-		detail := fmt.Sprintf("The template requires %s of %s; the built-in plugin has the options of version %s, and is used all the same.", r.Version, r.Source, b.Version)
+		detail := fmt.Sprintf("The template requires %s of %s; the built-in plugin, which has the options of version %s, is used instead.", r.Version, r.Source, b.Version)
 		for _, d := range outcome.Diags {
 			detail += "\n\n" + d.Detail
 		}

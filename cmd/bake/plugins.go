@@ -54,7 +54,7 @@ func (p *program) pluginDir() (string, error) {
 	if dirs := p.pluginDirs(); len(dirs) > 0 {
 		return dirs[0], nil
 	}
-	return "", errors.New("there is no directory for plugins: set PACKER_PLUGIN_PATH to one")
+	return "", errors.New("no plugin directory: the home directory is unknown; set PACKER_PLUGIN_PATH to a directory")
 }
 
 // withRegistry runs fn with what gets plugins. Downloads are shown on standard error.
@@ -89,8 +89,8 @@ func (p *program) pluginsCommand() *cobra.Command {
 		Use:     "plugins",
 		Aliases: []string{"plugin"},
 		Short:   "Install, list, remove and mirror plugins",
-		Long: `Install, list, remove and mirror Packer plugins. They are programs, which run with
-your rights. bake and Packer share the directory that they are in.`,
+		Long: `Install, list, remove and mirror Packer plugins. They are programs that run with
+your permissions. bake and Packer share one plugin directory.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
@@ -104,9 +104,9 @@ func (p *program) pluginsInstalledCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "installed",
 		Short: "List the plugins that are built in or installed",
-		Long: `List the plugins that are built in or installed, one per line: of those that are built
-in the source, the version whose options are supported, and the components; of those
-that are installed for this system, the path of the binary. Binaries that cannot be
+		Long: `List the built-in and the installed plugins, one per line. For built-in plugins the line
+has the source, the version whose options are supported, and the components; for
+plugins installed for this platform, the path of the binary. Binaries that cannot be
 used are listed on standard error, with the reason.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
@@ -223,11 +223,10 @@ func (p *program) pluginsInstallCommand() *cobra.Command {
 		Use:   "install SOURCE [VERSION]",
 		Short: "Install a plugin",
 		Long: `Install the newest release of the plugin SOURCE, such as github.com/hashicorp/docker.
-VERSION is a version or a constraint, such as 1.1.0 or '~> 1.1'. With -path, a binary on
-this host is installed instead, as the version that it describes itself as.
+VERSION is a version or a constraint, such as 1.1.0 or '~> 1.1'. With -path, install a
+binary from this host instead, as the version that it reports.
 
-A plugin that is built in is not installed, unless VERSION excludes the built-in
-version.`,
+Built-in plugins are not installed, unless VERSION excludes the built-in version.`,
 		Example: `  bake plugins install github.com/hashicorp/docker
   bake plugins install github.com/hashicorp/docker '~> 1.1'
   bake plugins install -path ./packer-plugin-thing github.com/example/thing`,
@@ -236,7 +235,7 @@ version.`,
 			case len(args) != 1 && len(args) != 2:
 				return usageError{fmt.Sprintf("%s takes the source of a plugin and optionally a version; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
 			case len(args) == 2 && binary != "":
-				return usageError{"with -path there is no version: it is the one that the binary describes itself as", cmd.CommandPath()}
+				return usageError{"-path cannot be combined with a version: the binary reports its own", cmd.CommandPath()}
 			}
 			return nil
 		},
@@ -255,7 +254,7 @@ version.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&binary, "path", "", "plugin `binary` to install")
-	flags.BoolVar(&force, "force", false, "install the plugin again if it is installed already")
+	flags.BoolVar(&force, "force", false, "reinstall the plugin if it is already installed")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -297,7 +296,7 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 			return err
 		}
 		for _, why := range rel.Failures {
-			fmt.Fprintf(p.stderr, "Warning: v%s is from %s, as another site did not answer and may have a newer release: %s\n", rel.Version, rel.Site, why)
+			fmt.Fprintf(p.stderr, "Warning: v%s was found on %s; another site, which may have a newer release, did not respond: %s\n", rel.Version, rel.Site, why)
 		}
 		if !force {
 			there, _, err := p.installed(ctx, func(b host.Binary) bool {
@@ -347,15 +346,15 @@ func (p *program) pluginsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove SOURCE [VERSION] | PATH",
 		Short: "Remove an installed plugin",
-		Long: `Remove the binaries of a plugin for this system, with their checksums, and list them:
-those whose version satisfies VERSION, which is a version or a constraint, or all. PATH
-removes one binary, as 'bake plugins installed' lists it. It is an error if there is
-nothing to remove. Plugins that are built in stay.`,
+		Long: `Remove the installed binaries of a plugin for this platform and print their paths. With
+VERSION, a version or a constraint, remove only the versions that satisfy it. With
+PATH, remove the one binary that 'bake plugins installed' lists under that path. Fail
+if there is nothing to remove. Built-in plugins cannot be removed.`,
 		Example: `  bake plugins remove github.com/hashicorp/docker
   bake plugins remove github.com/hashicorp/docker '< 1.1'`,
 		Args: cobra.MatchAll(cobra.RangeArgs(1, 2), func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 && filepath.IsAbs(args[0]) {
-				return usageError{"a path is of one version: omit " + args[1], cmd.CommandPath()}
+				return usageError{"a path already names one version; omit " + args[1], cmd.CommandPath()}
 			}
 			return nil
 		}),
@@ -392,7 +391,7 @@ func (p *program) pluginsRemove(ctx context.Context, what, wanted string) (remov
 		if b, ok := p.builtIn().Called(what); ok {
 			return nil, fmt.Errorf("%s is built in and cannot be removed", b.Source)
 		}
-		return nil, fmt.Errorf("there is no plugin %s to remove; bake plugins installed lists those that are installed", strings.TrimSpace(what+" "+wanted))
+		return nil, fmt.Errorf("no installed plugin matches %s; 'bake plugins installed' lists the installed plugins", strings.TrimSpace(what+" "+wanted))
 	}
 	return removed, err
 }
@@ -405,14 +404,14 @@ func (p *program) pluginsMirrorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mirror DIR [TEMPLATE]",
 		Short: "Copy the plugins that a template requires to a mirror",
-		Long: `Copy the releases of the plugins that a template requires to the directory DIR: those
-of its lock file, or else the newest that its constraints allow. TEMPLATE is the working
-directory unless it is given. The plugins are for all systems, or for those asked for.
-What DIR holds already stays, so that one mirror serves several templates.
+		Long: `Copy the plugin releases that a template requires to the directory DIR: those in its
+lock file, or else the newest that its constraints allow. TEMPLATE defaults to the
+working directory. Releases are copied for all platforms, unless -os or -arch selects
+some. Existing files in DIR are kept, so that one mirror can serve several templates.
 
-Set BAKE_PLUGIN_MIRROR to DIR, or to the URL at which a web server serves its files, and
-plugins are installed from there alone. Plugins that are built in are not copied, unless
-their version does not satisfy the version constraint.`,
+Set BAKE_PLUGIN_MIRROR to DIR, or to the URL where a web server serves it, to install
+plugins only from there. Built-in plugins are not copied, unless the version constraint
+excludes their version.`,
 		Example: `  bake plugins mirror /srv/plugins
   bake plugins mirror -os linux,windows -arch amd64 /srv/plugins templates/web`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -469,7 +468,7 @@ func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorO
 	for _, m := range done {
 		result = append(result, mirrored{m.Source, m.Version, m.Files})
 		for _, note := range m.Notes {
-			fmt.Fprintf(p.stderr, "Warning: %s\n", note)
+			fmt.Fprintf(p.stderr, "Warning: %s\n", note.Detail)
 		}
 		p.say(fmt.Sprintf("Copied %s v%s: %s", m.Source, m.Version, strings.Join(m.Files, ", ")))
 	}

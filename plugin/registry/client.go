@@ -64,7 +64,7 @@ func redirect(req *http.Request, via []*http.Request) error {
 	case len(via) >= 10:
 		return errors.New("it redirects more than 10 times")
 	case via[0].URL.Scheme == "https" && req.URL.Scheme != "https":
-		return fmt.Errorf("it redirects to %s, which is not encrypted", req.URL.Redacted())
+		return fmt.Errorf("the redirect to %s was not followed, because it is not encrypted", req.URL.Redacted())
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func redirect(req *http.Request, via []*http.Request) error {
 var errNotFound = errors.New("not found")
 
 // errStalled is why a transfer was given up.
-var errStalled = errors.New("nothing more was received")
+var errStalled = errors.New("no data received")
 
 // failure is what went wrong with a request.
 type failure struct {
@@ -89,7 +89,7 @@ func (f *failure) Unwrap() error { return f.err }
 
 // get returns the body at address and the header.
 func (c *client) get(ctx context.Context, address string, limit int64) (body []byte, header http.Header, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.patience, &failure{url: c.shown(address), err: fmt.Errorf("there was no complete answer within %s", c.patience)})
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patience, &failure{url: c.shown(address), err: fmt.Errorf("no complete response within %s", c.patience)})
 	defer cancel()
 	err = c.retry(ctx, func(ctx context.Context) (bool, error) {
 		body, header = nil, nil
@@ -313,7 +313,7 @@ func unreachable(err error) *failure {
 func (c *client) refused(resp *http.Response) error {
 	code := resp.StatusCode
 	after, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	f := &failure{err: errors.New("the server answered " + resp.Status), after: min(time.Duration(max(after, 0))*time.Second, maxPause)}
+	f := &failure{err: errors.New("the server responded with " + resp.Status), after: min(time.Duration(max(after, 0))*time.Second, maxPause)}
 	switch {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		f.err = errNotFound
@@ -344,7 +344,7 @@ func (c *client) limited(resp *http.Response, after int) error {
 		text += fmt.Sprintf("; try again in %s", wait.Round(time.Second))
 	}
 	if c.token == "" {
-		text += "; set PACKER_GITHUB_API_TOKEN to a GitHub token, which needs no permissions, to be allowed more"
+		text += "; to raise the limit, set PACKER_GITHUB_API_TOKEN to a GitHub token (it needs no permissions)"
 	}
 	return errors.New(text)
 }

@@ -58,10 +58,10 @@ func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Pla
 		}
 		version, api, err := describe.patient(ctx, path)
 		if err != nil {
-			return "", fmt.Errorf("%s: the plugin in it does not work: %w", r.shown(archive.url), err)
+			return "", fmt.Errorf("%s: the plugin in it does not run: %w", r.shown(archive.url), err)
 		}
 		if version != rel.Version || api != rel.API {
-			return "", fmt.Errorf("%s: the plugin in it calls itself version %q for version %q of the plugin protocol", r.shown(archive.url), clip(version), clip(api))
+			return "", fmt.Errorf("%s: the plugin in it reports version %q for version %q of the plugin protocol", r.shown(archive.url), clip(version), clip(api))
 		}
 		return path, nil
 	})
@@ -91,9 +91,9 @@ func InstallFile(ctx context.Context, root string, s Source, binary string, p Pl
 		v, err := goversion.NewSemver(version)
 		switch {
 		case err != nil || v.Metadata() != "" || v.String() != version || v.Prerelease() != "" && v.Prerelease() != "dev":
-			return "", fmt.Errorf("%s calls itself version %q; only versions such as 1.2.3 and 1.2.3-dev can be installed", binary, clip(version))
+			return "", fmt.Errorf("%s reports version %q; only versions such as 1.2.3 and 1.2.3-dev can be installed", binary, clip(version))
 		case api != apiKept:
-			return "", fmt.Errorf("%s speaks version %q of the plugin protocol; bake speaks %s", binary, clip(api), apiKept)
+			return "", fmt.Errorf("%s uses version %q of the plugin protocol; bake supports %s", binary, clip(api), apiKept)
 		}
 		named := filepath.Join(dir, s.binaryName(version, api, p))
 		return named, os.Rename(path, named)
@@ -230,7 +230,7 @@ const lockWait = 2 * time.Minute
 
 // locked runs fn while no other process of bake changes what is installed below root.
 func locked(ctx context.Context, root string, fn func() error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another bake has been installing plugins in %s for %s; wait for it to end, and run this again", root, lockWait))
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, fmt.Errorf("another bake process has been installing plugins in %s for more than %s; try again when it has finished", root, lockWait))
 	defer cancel()
 	name := filepath.Join(root, ".bake.lock")
 	for {
@@ -306,9 +306,9 @@ func RemoveFile(ctx context.Context, roots []string, path string) error {
 			continue
 		}
 		if _, _, _, ok := s.parseName(strings.TrimSuffix(name, ".exe"), ""); !ok {
-			return fmt.Errorf("%s is not the binary of a plugin", path)
+			return fmt.Errorf("%s is not a plugin binary", path)
 		}
 		return locked(ctx, root, func() error { return removeBinary(path) })
 	}
-	return fmt.Errorf("%s is not below the directory of plugins (%s)", path, strings.Join(roots, ", "))
+	return fmt.Errorf("%s is not in the plugin directory (%s)", path, strings.Join(roots, ", "))
 }

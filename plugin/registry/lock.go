@@ -52,6 +52,8 @@ type Hash struct {
 	Platform Platform
 	Kind     string // zip or bin
 	SHA256   string
+
+	rng hcl.Range
 }
 
 func (h Hash) String() string { return fmt.Sprintf("%s:%s:sha256:%s", h.Platform, h.Kind, h.SHA256) }
@@ -66,23 +68,27 @@ func parseHash(text string) (Hash, error) {
 		return Hash{}, fmt.Errorf("%q is not a hash such as linux_amd64:zip:sha256:… with 64 hexadecimal digits", clip(text))
 	}
 	p, err := ParsePlatform(m[1])
-	return Hash{p, m[2], m[3]}, err
+	return Hash{Platform: p, Kind: m[2], SHA256: m[3]}, err
 }
 
 // Hash returns the checksum of that kind for a platform, empty if there is none.
 func (l *Locked) Hash(p Platform, kind string) string {
-	for _, h := range l.Hashes {
-		if h.Platform == p && h.Kind == kind {
-			return h.SHA256
-		}
+	h, _ := l.find(p, kind)
+	return h.SHA256
+}
+
+func (l *Locked) find(p Platform, kind string) (h Hash, ok bool) {
+	i := slices.IndexFunc(l.Hashes, func(h Hash) bool { return h.Platform == p && h.Kind == kind })
+	if i < 0 {
+		return Hash{}, false
 	}
-	return ""
+	return l.Hashes[i], true
 }
 
 // set adds a checksum, or replaces the one there is.
 func (l *Locked) set(p Platform, kind, sum string) {
 	l.Hashes = slices.DeleteFunc(l.Hashes, func(h Hash) bool { return h.Platform == p && h.Kind == kind })
-	l.Hashes = append(l.Hashes, Hash{p, kind, sum})
+	l.Hashes = append(l.Hashes, Hash{Platform: p, Kind: kind, SHA256: sum})
 }
 
 // Differs returns the platform for which a release has another archive than the lock
@@ -166,14 +172,20 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	}
 	hashes := content.Attributes["hashes"]
 	p.hashes = hashes.Range
-	var texts []string
-	diags = append(diags, gohcl.DecodeExpression(hashes.Expr, nil, &texts)...)
-	for _, t := range texts {
-		h, err := parseHash(t)
-		if err != nil {
-			wrong(hashes.Range, err)
+	list, more := hcl.ExprList(hashes.Expr)
+	diags = append(diags, more...)
+	for _, expr := range list {
+		text := ""
+		more := gohcl.DecodeExpression(expr, nil, &text)
+		if diags = append(diags, more...); more.HasErrors() {
 			break
 		}
+		h, err := parseHash(text)
+		if err != nil {
+			wrong(expr.Range(), err)
+			break
+		}
+		h.rng = expr.Range()
 		p.Hashes = append(p.Hashes, h)
 	}
 	return p, diags
@@ -210,7 +222,7 @@ func (l *Lock) Version(source, constraint string, allows func(version string) bo
 	v, err := goversion.NewSemver(p.Version)
 	if err != nil || !allows(v.Core().String()) {
 		return "", hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Locked version excluded", Subject: required.Ptr(),
-			Detail: fmt.Sprintf("%s is locked to version %s, at %s, but %s is required here. Run 'bake init -upgrade' to choose another version and lock that.", source, p.Version, p.rng, constraint)}}
+			Detail: fmt.Sprintf("%s is locked to version %s, at %s, but %s is required here. Run 'bake init -upgrade' to select and lock another version.", source, p.Version, p.rng, constraint)}}
 	}
 	return p.Version, nil
 }
@@ -225,23 +237,23 @@ func (l *Lock) Verify(source, version, sum string, p Platform) hcl.Diagnostics {
 	refuse := func(rng hcl.Range, summary, format string, args ...any) hcl.Diagnostics {
 		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Subject: rng.Ptr(), Detail: fmt.Sprintf(format, args...)}}
 	}
-	switch want := at.Hash(p, "bin"); {
+	switch want, ok := at.find(p, "bin"); {
 	case version != at.Version:
-		return refuse(at.rng, "Plugin not the locked one", "Installed is version %s of %s; locked is version %s. Run 'bake init' to install that, or 'bake init -upgrade' to lock another one.", version, source, at.Version)
-	case want == "":
-		return refuse(at.hashes, "Plugin not locked for this platform", "There is no hash of the binary of %s for %s. Run 'bake init', which verifies the plugin and adds it.", source, p)
-	case want != sum:
-		return refuse(at.hashes, "Plugin changed",
-			"The installed binary of %s %s has the SHA-256 checksum %s; locked for %s is %s, so it was not started. If you did not change it yourself, find out who did. "+
-				"'bake init -force' installs the locked release again. If it was replaced on purpose, delete this block and run 'bake init', which locks what is installed.",
-			source, version, sum, p, want)
+		return refuse(at.rng, "Plugin version not locked", "Version %s of %s is installed, but version %s is locked. Run 'bake init' to install the locked version, or 'bake init -upgrade' to lock a newer one.", version, source, at.Version)
+	case !ok:
+		return refuse(at.hashes, "Plugin not locked for this platform", "The lock file has no hash of the %s binary for %s. Run 'bake init' to verify the plugin and add its hash.", source, p)
+	case want.SHA256 != sum:
+		return refuse(want.rng, "Plugin changed",
+			"The installed binary of %s %s for %s has the SHA-256 checksum %s, but the lock file has %s, so bake did not run it. If you did not change it yourself, find out who did. "+
+				"'bake init -force' installs the locked release again. If you replaced it on purpose, delete this block and run 'bake init' to lock what is installed.",
+			source, version, p, sum, want.SHA256)
 	}
 	return nil
 }
 
-const lockHeader = `# Which plugins this template was built with. "bake init" writes this file, and every
-# other command verifies plugins with it before it starts them: commit it.
-# "bake init -upgrade" chooses newer versions.
+const lockHeader = `# The plugin versions that this template uses, with their hashes. Written by
+# "bake init"; commit it. Every command verifies plugins against it before starting
+# them. "bake init -upgrade" selects newer versions.
 `
 
 // Save writes the lock file if anything has changed.

@@ -102,7 +102,7 @@ func (r *Registry) useMirror(where string) error {
 	if scheme, _, ok := strings.Cut(where, "://"); ok {
 		u, err := url.Parse(where)
 		if err != nil || u.Host == "" || scheme != "http" && scheme != "https" {
-			return fmt.Errorf("the mirror %q is neither a directory nor an http or https URL; see BAKE_PLUGIN_MIRROR", where)
+			return fmt.Errorf("BAKE_PLUGIN_MIRROR is %q, which is neither a directory nor an http or https URL", where)
 		}
 		name = u.Redacted()
 	} else {
@@ -111,7 +111,7 @@ func (r *Registry) useMirror(where string) error {
 			err = errors.New("it is not a directory")
 		}
 		if err != nil {
-			return fmt.Errorf("the mirror %s cannot be read: %w; see BAKE_PLUGIN_MIRROR", where, err)
+			return fmt.Errorf("cannot read the plugin mirror %s, set by BAKE_PLUGIN_MIRROR: %w", where, err)
 		}
 		base, c.dir = "file://mirror", where
 		c.http = &http.Client{Transport: http.NewFileTransportFS(os.DirFS(where))}
@@ -229,16 +229,16 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, errNotFound):
-			because("it does not have this plugin")
+			because("plugin not found")
 			continue
 		case err != nil:
 			because("%v", err)
 			failures = append(failures, err.Error())
 			continue
 		case len(wanted) == 0 && len(others) == 0:
-			because("there are no releases")
+			because("no releases found")
 		case len(wanted) == 0:
-			because("the requirement excludes what there is: %s", few(others))
+			because("no release satisfies the constraint; available: %s", few(others))
 		}
 		for _, v := range wanted {
 			rel, err := at.release(ctx, s, v)
@@ -251,7 +251,7 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 			_, useless := errors.AsType[unusable](err)
 			switch {
 			case errors.Is(err, errNotFound):
-				because("version %s has no files", v)
+				because("version %s has no downloadable files", v)
 				continue
 			case useless:
 				because("version %s: %v", v, err)
@@ -300,7 +300,7 @@ func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.F
 			r.report(name, size, size)
 			var sum string
 			if sum, err = sumOfFile(file); err == nil && sum != a.SHA256 {
-				err = &failure{url: r.shown(a.url), err: fmt.Errorf("%w: it has %s, and published is %s", errSum, sum, a.SHA256)}
+				err = &failure{url: r.shown(a.url), err: fmt.Errorf("%w: got %s, published is %s", errSum, sum, a.SHA256)}
 			}
 		}
 		if err == nil {
@@ -318,7 +318,7 @@ func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.F
 }
 
 // errSum is the error of a file that is not what was published.
-var errSum = errors.New("its SHA-256 checksum is wrong")
+var errSum = errors.New("SHA-256 checksum mismatch")
 
 func sumOfBytes(b []byte) string {
 	sum := sha256.Sum256(b)

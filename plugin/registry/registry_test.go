@@ -287,9 +287,9 @@ func TestInstallFromGitHub(t *testing.T) {
 		allows func(string) bool
 		want   string
 	}{
-		{linux, func(v string) bool { return v == "1.11.0" }, "version 1.11.0 has no files"},
-		{linux, func(v string) bool { return v == "1.12.0" }, `speaks version 6.0 of the plugin protocol; bake speaks 5.0`},
-		{linux, func(string) bool { return false }, "the requirement excludes what there is: 2.0.0, 1.12.0, 1.11.0, 1.10.0, 1.9.0 and 1 more"},
+		{linux, func(v string) bool { return v == "1.11.0" }, "version 1.11.0 has no downloadable files"},
+		{linux, func(v string) bool { return v == "1.12.0" }, `uses version 6.0 of the plugin protocol; bake supports 5.0`},
+		{linux, func(string) bool { return false }, "no release satisfies the constraint; available: 2.0.0, 1.12.0, 1.11.0, 1.10.0, 1.9.0 and 1 more"},
 		{darwin, func(v string) bool { return v == "1.9.0" }, "version 1.9.0 has no build for darwin_arm64"},
 	} {
 		_, err := r.Find(t.Context(), src, tt.p.Only(), tt.allows)
@@ -297,7 +297,7 @@ func TestInstallFromGitHub(t *testing.T) {
 			t.Errorf("got %v, want %s", err, tt.want)
 		}
 	}
-	if _, err := r.Find(t.Context(), source(t, "github.com/Org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/Org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "plugin not found") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := r.Exactly(t.Context(), src, linux.Only(), "1.10.0-dev"); err == nil || !strings.Contains(err.Error(), "plugins install -path") {
@@ -354,7 +354,7 @@ func TestReleaseSite(t *testing.T) {
 		{"vague", "", "1.0.0", "github.com", false},
 		{"old", "", "1.0.0", "github.com", false},
 		{"forged", "", "not signed with HashiCorp's key", "", false},
-		{"bare", "", "the signature of the checksums cannot be had", "", false},
+		{"bare", "", "the signature of the checksums could not be downloaded", "", false},
 		{"swapped", "", "does not have the checksum that is published for it", "", false},
 	} {
 		rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/"+tt.name), linux.Only(), func(v string) bool { return tt.constraint == "" || v == tt.constraint })
@@ -465,7 +465,7 @@ func TestRefusals(t *testing.T) {
 		{"rate limit with a token", "t", 429, map[string]string{"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "5000"}, []string{"rate limit of 5000 requests per hour is reached)"}, 1},
 		{"secondary rate limit", "t", 403, map[string]string{"Retry-After": "60"}, []string{"rate limit is reached; try again in 1m0s"}, 1},
 		{"short rate limit", "", 429, map[string]string{"Retry-After": "0"}, []string{"429 Too Many Requests (tried 4 times)"}, 4},
-		{"forbidden", "", 403, nil, []string{"the server answered 403 Forbidden"}, 1},
+		{"forbidden", "", 403, nil, []string{"the server responded with 403 Forbidden"}, 1},
 		{"wrong token", "t", 401, nil, []string{"does not accept the token in PACKER_GITHUB_API_TOKEN"}, 1},
 		{"broken", "", 500, nil, []string{"500 Internal Server Error (tried 4 times)"}, 4},
 	} {
@@ -561,7 +561,7 @@ func TestBrokenDownloads(t *testing.T) {
 				return inner(w, r)
 			}
 		}, "tried 4 times", 0},
-		{"changed", func(s *server, zip string) { s.files[zip] = append([]byte("x"), s.files[zip]...) }, "its SHA-256 checksum is wrong: it has", 2},
+		{"changed", func(s *server, zip string) { s.files[zip] = append([]byte("x"), s.files[zip]...) }, "SHA-256 checksum mismatch: got", 2},
 		{"gone", func(s *server, zip string) { delete(s.files, zip) }, "not found, although its checksum is published", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -606,11 +606,11 @@ func TestSilence(t *testing.T) {
 	}
 	r := open(t, s, Options{})
 	r.stall = 20 * time.Millisecond
-	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "nothing more was received for 20ms (tried 4 times)") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "no data received for 20ms (tried 4 times)") {
 		t.Errorf("got %v", err)
 	}
 	r.stall, r.patience = time.Hour, 20*time.Millisecond
-	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "tags?per_page=100: there was no complete answer within 20ms") {
+	if _, err := r.Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "tags?per_page=100: no complete response within 20ms") {
 		t.Errorf("got %v", err)
 	}
 	r.patience = time.Hour
@@ -670,9 +670,9 @@ func TestInstallFile(t *testing.T) {
 	for _, tt := range []struct{ content, want string }{
 		{"plugin 1.2.3-dev x5.0", "packer-plugin-thing_v1.2.3-dev_x5.0_linux_amd64"},
 		{"plugin v1.2.3 x5.0", "packer-plugin-thing_v1.2.3_x5.0_linux_amd64"},
-		{"plugin 1.2.3-beta1 x5.0", `calls itself version "1.2.3-beta1"`},
-		{"plugin 1.2 x5.0", `calls itself version "1.2"`},
-		{"plugin 1.2.3/../../x x5.0", "calls itself version"},
+		{"plugin 1.2.3-beta1 x5.0", `reports version "1.2.3-beta1"`},
+		{"plugin 1.2 x5.0", `reports version "1.2"`},
+		{"plugin 1.2.3/../../x x5.0", "reports version"},
 		{"plugin 1.2.3 x5.1", `version "5.1" of the plugin protocol`},
 		{"#!/bin/sh", "is not a plugin for this host: no plugin"},
 	} {
@@ -761,7 +761,7 @@ func TestMirror(t *testing.T) {
 		if rel, err := m.Find(t.Context(), source(t, "github.com/org/thing"), darwin.Only(), func(v string) bool { return v == "1.0.0" }); err != nil || rel.Version != "1.0.0" {
 			t.Errorf("an older version: %+v, %v", rel, err)
 		}
-		if _, err := m.Find(t.Context(), source(t, "github.com/org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "it does not have this plugin") {
+		if _, err := m.Find(t.Context(), source(t, "github.com/org/none"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), "plugin not found") {
 			t.Errorf("got %v", err)
 		}
 	}

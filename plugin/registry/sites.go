@@ -157,7 +157,7 @@ func archives(s Source, version, dir string, sums map[string]string) (named, pla
 // were left out.
 func (r *Release) usable(other string) error {
 	if len(r.Archives) == 0 && other != "" {
-		return unusable{fmt.Sprintf("it speaks version %s of the plugin protocol; bake speaks %s", other, apiKept)}
+		return unusable{fmt.Sprintf("it uses version %s of the plugin protocol; bake supports %s", other, apiKept)}
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (t tree) verify(ctx context.Context, r *Release, address string) error {
 		return nil
 	}
 	if err != nil {
-		return untrusted{fmt.Errorf("the signature of the checksums cannot be had: %w", err)}
+		return untrusted{fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)}
 	}
 	if err := verifySums(t.keys, r.sums, signature, t.now()); err != nil {
 		return untrusted{&failure{url: t.shown(address), err: fmt.Errorf("it is not signed with HashiCorp's key: %w", err)}}
@@ -209,7 +209,7 @@ func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error)
 		return nil, &failure{url: t.shown(address), err: fmt.Errorf("it is not a manifest: %w", err)}
 	}
 	if api := m.Metadata.ProtocolVersion; api != apiKept {
-		return nil, unusable{fmt.Sprintf("it speaks version %q of the plugin protocol; bake speaks %s", clip(api), apiKept)}
+		return nil, unusable{fmt.Sprintf("it uses version %q of the plugin protocol; bake supports %s", clip(api), apiKept)}
 	}
 	return body, nil
 }

@@ -160,14 +160,14 @@ func TestUnpack(t *testing.T) {
 	}{
 		{"right", zipped(t, right), ""},
 		{"with a licence", zipped(t, entry{"LICENSE.txt", ""}, right, entry{"README.md", ""}), ""},
-		{"empty", zipped(t), "does not hold"},
-		{"another version", zipped(t, entry{"packer-plugin-x_v1.0.1_x5.0_linux_amd64", ""}), "holds"},
-		{"twice", zipped(t, right, right), "more than one"},
-		{"a directory of that name", zipped(t, entry{name + "/", ""}), "holds"},
-		{"in a directory", zipped(t, entry{"bin/" + name, ""}), "holds"},
-		{"more than that", zipped(t, right, entry{"other", ""}), `it holds "other"`},
-		{"traversal", zipped(t, right, entry{"../../x", ""}), `it holds "../../x"`},
-		{"traversal as a licence", zipped(t, right, entry{"../LICENSE", ""}), "holds"},
+		{"empty", zipped(t), "does not contain"},
+		{"another version", zipped(t, entry{"packer-plugin-x_v1.0.1_x5.0_linux_amd64", ""}), "contains"},
+		{"twice", zipped(t, right, right), "more than once"},
+		{"a directory of that name", zipped(t, entry{name + "/", ""}), "contains"},
+		{"in a directory", zipped(t, entry{"bin/" + name, ""}), "contains"},
+		{"more than that", zipped(t, right, entry{"other", ""}), `it contains "other"`},
+		{"traversal", zipped(t, right, entry{"../../x", ""}), `it contains "../../x"`},
+		{"traversal as a licence", zipped(t, right, entry{"../LICENSE", ""}), "contains"},
 		{"no zip", []byte("<html>"), "not a zip archive"},
 		{"cut", zipped(t, right)[:40], "not a zip archive"},
 		{"many files", manyFiles(t), "list of files is too long"},
@@ -308,8 +308,8 @@ func TestLock(t *testing.T) {
 	}{
 		{"github.com/hashicorp/qemu", "1.1.4", digits("2"), linux, "", 0},
 		{"github.com/other/qemu", "1.1.4", digits("9"), linux, "", 0},
-		{"github.com/hashicorp/qemu", "1.1.4", digits("9"), linux, "Plugin changed", 9},
-		{"github.com/hashicorp/qemu", "1.1.3", digits("2"), linux, "Plugin not the locked one", 5},
+		{"github.com/hashicorp/qemu", "1.1.4", digits("9"), linux, "Plugin changed", 11},
+		{"github.com/hashicorp/qemu", "1.1.3", digits("2"), linux, "Plugin version not locked", 5},
 		{"github.com/hashicorp/qemu", "1.1.4", digits("2"), darwin, "Plugin not locked for this platform", 9},
 	} {
 		diags := l.Verify(tt.source, tt.version, tt.sum, tt.p)

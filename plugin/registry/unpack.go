@@ -44,13 +44,13 @@ func unpack(archive *os.File, name string, out io.Writer, limit int64) error {
 		case f.Name == name && found == nil && f.Mode().IsRegular():
 			found = f
 		case f.Name == name:
-			return fmt.Errorf("it holds more than one %s, or something that is not a file under that name", name)
+			return fmt.Errorf("it contains %s more than once, or not as a regular file", name)
 		case !beside().MatchString(f.Name):
-			return fmt.Errorf("it holds %q; a plugin's archive holds %s alone", clip(f.Name), name)
+			return fmt.Errorf("it contains %q; a plugin archive contains only %s", clip(f.Name), name)
 		}
 	}
 	if found == nil {
-		return fmt.Errorf("it does not hold %s", name)
+		return fmt.Errorf("it does not contain %s", name)
 	}
 	r, err := found.Open()
 	if err != nil {

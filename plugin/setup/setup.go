@@ -72,12 +72,15 @@ type Options struct {
 // Outcome is what has become of a requirement.
 type Outcome struct {
 	Requirement
-	Version, Path string   // of what is installed
-	New           bool     // it was installed just now
-	Unavailable   bool     // Diags say why it cannot be had: it is not that the lock file forbids it
-	Notes         []string // what the user should know
+	Version, Path string // of what is installed
+	New           bool   // it was installed just now
+	Unavailable   bool   // Diags say why it cannot be had: it is not that the lock file forbids it
+	Notes         []Note // what the user should know
 	Diags         hcl.Diagnostics
 }
+
+// Note is what the user should know of a plugin that was installed.
+type Note struct{ Summary, Detail string }
 
 // parallel is how many plugins are downloaded at a time.
 const parallel = 4
@@ -183,7 +186,7 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 		}
 	}
 	if len(o.Dirs) == 0 {
-		return f.failed(notInstalled, r.Range, "There is no directory for plugins: set PACKER_PLUGIN_PATH to one.")
+		return f.failed(notInstalled, r.Range, "No plugin directory: the home directory is unknown. Set PACKER_PLUGIN_PATH to a directory.")
 	}
 	sum := ""
 	if same {
@@ -221,14 +224,14 @@ func (o Options) unchanged(rel *registry.Release) hcl.Diagnostics {
 		return nil
 	}
 	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Release changed", Subject: locked.Range().Ptr(), Detail: fmt.Sprintf(
-		"The checksum of %s %s for %s, as %s publishes it, is not the one that is locked here: the release was replaced after it was locked. Nothing was downloaded. If the publisher confirms the change, delete this block and run 'bake init' again.",
+		"The checksum of %s %s for %s that %s publishes does not match the one locked here: the release was replaced after it was locked. Nothing was downloaded. If the publisher confirms the change, delete this block and run 'bake init' again.",
 		rel.Source, rel.Version, p, rel.Site)}}
 }
 
 // notes are what the user should know of where a release comes from.
-func notes(rel *registry.Release) (all []string) {
+func notes(rel *registry.Release) (all []Note) {
 	for _, why := range rel.Failures {
-		all = append(all, fmt.Sprintf("%s v%s is from %s, as another site did not answer and may have a newer release: %s", rel.Source, rel.Version, rel.Site, why))
+		all = append(all, Note{"Site did not respond", fmt.Sprintf("%s v%s was found on %s; another site, which may have a newer release, did not respond: %s.", rel.Source, rel.Version, rel.Site, why)})
 	}
 	return all
 }
@@ -293,14 +296,14 @@ const patience = 10 * time.Second
 func (o Options) keep(ctx context.Context, f *found, p *host.Plugin, rel *registry.Release) *found {
 	f.Version, f.Path = p.Version, p.Path
 	if rel == nil && !o.knowsArchives(f) {
-		short, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("there was no answer within %s", patience))
+		short, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no response within %s", patience))
 		defer cancel()
 		source, err := registry.ParseSource(f.Source)
 		if err == nil {
 			rel, err = o.Registry.Exactly(short, source, Platform().Only(), p.Version)
 		}
 		if err != nil && Core(p.Version) == p.Version {
-			f.Notes = append(f.Notes, fmt.Sprintf("%s v%s is locked for %s alone, as its published checksums cannot be had: %v", f.Source, p.Version, Platform(), err))
+			f.Notes = append(f.Notes, Note{"Plugin locked for this platform only", fmt.Sprintf("%s v%s is locked for %s only, because its published checksums could not be downloaded: %v.", f.Source, p.Version, Platform(), err)})
 		}
 	}
 	o.record(f, rel, p.SHA256)
@@ -327,7 +330,7 @@ func (o Options) record(f *found, rel *registry.Release, sum string) {
 type Mirrored struct {
 	Source, Version string
 	Files           []string // of archives
-	Notes           []string
+	Notes           []Note
 }
 
 // Mirror copies the releases of what is required to the mirror dir: those that are

@@ -185,7 +185,7 @@ func TestChangedRelease(t *testing.T) {
 	w.publish(thing, "", "1.0.0")
 	zip := filepath.Join(w.mirror, "example.com/a/packer-plugin-thing/1.0.0/packer-plugin-thing_1.0.0_"+Platform().String()+".zip")
 	w.check(os.WriteFile(zip, []byte("x"), 0o644))
-	if out := w.init(requires("thing", thing, ">= 1"), force); !strings.Contains(out.Diags.Error(), "SHA-256 checksum is wrong") || !out.Unavailable {
+	if out := w.init(requires("thing", thing, ">= 1"), force); !strings.Contains(out.Diags.Error(), "SHA-256 checksum mismatch") || !out.Unavailable {
 		t.Errorf("got %+v", out)
 	}
 	if after, err := os.ReadFile(w.lock); err != nil || !bytes.Equal(before, after) {
