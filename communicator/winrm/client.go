@@ -210,11 +210,12 @@ func (s *shell) drop(ctx context.Context) {
 }
 
 // Run implements [communicator.Communicator]. Where the machine cannot be reached
-// it waits for it, as at first, and where a shell is gone before the command has begun
-// it opens another.
+// it waits for it, as at first. A command that the machine refuses to start, as it does
+// while it goes down, is tried for a moment in other shells.
 func (c *Client) Run(ctx context.Context, cmd communicator.Command) (status communicator.Status, err error) {
 	var s *shell
 	var command string
+	refused := 0
 	err = c.retry(ctx, func(ctx context.Context) (err error) {
 		select {
 		case <-c.closed:
@@ -228,8 +229,7 @@ func (c *Client) Run(ctx context.Context, cmd communicator.Command) (status comm
 			return nil
 		}
 		s.drop(ctx)
-		var f *fault
-		if errors.As(err, &f) && f.code == shellGone {
+		if refused++; refused < maxRefusals && errors.Is(err, errNotStarted) {
 			return err
 		}
 		return &fatalError{err}
@@ -254,16 +254,21 @@ func (c *Client) attempt(ctx context.Context, cmd communicator.Command) (communi
 	return s.run(ctx, id, cmd)
 }
 
-// start starts the command line. A fault says that it has not begun; any other error
-// leaves that open.
+// maxRefusals is how often a command may be refused: for some seconds.
+const maxRefusals = 8
+
+var errNotStarted = errors.New("the machine did not start the command")
+
+// start starts the command line. With an answer that is none of WinRM, or that it is
+// refused, it has not begun; any other error leaves that open.
 func (s *shell) start(ctx context.Context, line string) (id string, err error) {
 	// The library puts the line into a CDATA section as it is.
 	line = strings.ReplaceAll(line, "]]>", "]]]]><![CDATA[>")
 	out, err := s.c.post(ctx, s.at, winrm.NewExecuteCommandRequest(s.at.url, s.id, line, nil, s.c.params))
 	var f *fault
 	switch {
-	case errors.As(err, &f):
-		return "", fmt.Errorf("the machine did not start the command: %w", err)
+	case errors.As(err, &f) || errors.Is(err, errLogin):
+		return "", fmt.Errorf("%w: %w", errNotStarted, err)
 	case err != nil:
 		return "", s.lost(ctx, err)
 	}

@@ -37,7 +37,7 @@ func TestFaults(t *testing.T) {
 	// What the first spoilt answer to a request does no harm to.
 	harmless := map[string][]string{
 		"Create":  {"dies", "not found", "busy", "login", "garbage", "no XML", "empty", "something else", "refused", "gone", "cut", "endless", "slow"},
-		"Command": {"gone", "slow"},
+		"Command": {"not found", "busy", "login", "refused", "gone", "slow"},
 		"Receive": {"slow"},
 		"Delete":  {"dies", "not found", "busy", "login", "garbage", "no XML", "empty", "something else", "refused", "gone", "cut", "endless", "slow"},
 	}
@@ -72,6 +72,26 @@ func TestFaults(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A command that is always refused is not tried for ever, and the reason is told.
+func TestRefusedCommand(t *testing.T) {
+	t.Parallel()
+	srv := winrmtest.Serve(t, t.TempDir(), false)
+	c := connect(t, settings(srv))
+	srv.Fault = func(_ int, a string) winrmtest.Fault {
+		if a != "Command" {
+			return nil
+		}
+		return spoilt["refused"]
+	}
+	_, err := c.Run(t.Context(), communicator.Command{Line: "true"})
+	if err == nil || !strings.Contains(err.Error(), "did not start the command: WinRM: Access is denied. (code 5)") || errors.Is(err, communicator.ErrDisconnected) {
+		t.Errorf("got %v", err)
+	}
+	if n := srv.Shells(); n > 0 {
+		t.Errorf("%d shells are left", n)
 	}
 }
 

@@ -47,11 +47,8 @@ func (f *fault) Error() string {
 	return fmt.Sprintf("WinRM: %s (code %s)", f.text, f.code)
 }
 
-// The codes of faults that mean something here.
-const (
-	timedOut  = "2150858793" // there was no output until the timeout of the request
-	shellGone = "2150858843" // there is no shell of that id
-)
+// timedOut is the code of a fault: there was no output until the timeout of the request.
+const timedOut = "2150858793"
 
 // errLogin is the error of a refused login.
 var errLogin = errors.New("the machine refused the login")
