@@ -96,7 +96,7 @@ func (r *run) direct(ctx context.Context) (err error) {
 	reached := r.machine.Communicator.(communicator.Accessible)
 	access := reached.Access()
 	r.to.host, r.to.port, r.to.user = r.to.Host, r.to.Port, cmp.Or(r.User, r.to.User)
-	if r.to.port == 0 { // there is no address, only a way
+	if !access.Direct && (r.to.Host == "localhost" || r.to.port == 0) { // there is no address, only a way
 		r.to.host, r.to.port = cmp.Or(r.machine.Data["ID"].Text, r.to.Host), cmp.Or(access.Port, 22)
 	}
 	key := r.privateKey()
