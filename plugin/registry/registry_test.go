@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -119,9 +120,9 @@ type server struct {
 	before func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
 }
 
-func newServer(t *testing.T, start func(http.Handler) *httptest.Server) *server {
+func newServer(t *testing.T, start func(*httptest.Server)) *server {
 	s := &server{files: map[string][]byte{}}
-	s.Server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.asked = append(s.asked, r.URL.RequestURI())
 		body, ok := s.files[r.URL.Path]
@@ -137,6 +138,8 @@ func newServer(t *testing.T, start func(http.Handler) *httptest.Server) *server 
 		w.Header().Set("ETag", `"`+sum(body)[:10]+`"`)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
+	start(s.Server)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -234,7 +237,7 @@ func source(t *testing.T, text string) Source {
 func anyVersion(string) bool { return true }
 
 func TestInstallFromGitHub(t *testing.T) {
-	s := newServer(t, httptest.NewServer)
+	s := newServer(t, (*httptest.Server).Start)
 	s.tags("Org/packer-plugin-thing", "v0.9.0", "v1.10.0", "v1.9.0", "v1.11.0", "v2.0.0", "v1.12.0", "v3.0.0-beta1", "nightly", "v1.13")
 	for _, v := range []string{"0.9.0", "1.9.0", "1.10.0", "2.0.0"} {
 		s.onGitHub(t, "Org", "thing", v, "5.0", linux, windows)
@@ -307,7 +310,7 @@ func TestInstallFromGitHub(t *testing.T) {
 
 // Tags come in pages, and only those of the API are followed.
 func TestPages(t *testing.T) {
-	s := newServer(t, httptest.NewServer)
+	s := newServer(t, (*httptest.Server).Start)
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, "matching-refs") {
 			return false
@@ -331,7 +334,7 @@ func TestPages(t *testing.T) {
 // HashiCorp's plugins come from its own site, signed, and else from GitHub.
 func TestReleaseSite(t *testing.T) {
 	hashicorp, stranger := newKey(t, time.Now().Add(-time.Hour), 0), newKey(t, time.Now().Add(-time.Hour), 0)
-	s := newServer(t, httptest.NewTLSServer)
+	s := newServer(t, (*httptest.Server).StartTLS)
 	s.inTree(t, "/hc", "docker", "1.1.0", &hashicorp, linux, darwin)
 	s.inTree(t, "/hc", "forged", "1.1.0", &stranger, linux)
 	s.inTree(t, "/hc", "bare", "1.1.0", nil, linux)
@@ -388,7 +391,7 @@ func TestReleaseSite(t *testing.T) {
 
 // Any other host has the tree below the path of the source.
 func TestOtherHost(t *testing.T) {
-	s := newServer(t, httptest.NewTLSServer)
+	s := newServer(t, (*httptest.Server).StartTLS)
 	s.inTree(t, "/team/tools", "thing", "0.3.0", nil, linux)
 	host := strings.TrimPrefix(s.URL, "https://")
 	rel, err := open(t, s, Options{}).Find(t.Context(), source(t, host+"/team/tools/thing"), linux.Only(), anyVersion)
@@ -425,7 +428,7 @@ func TestOtherHost(t *testing.T) {
 
 // The token is for the API alone, whatever it redirects to.
 func TestToken(t *testing.T) {
-	other := newServer(t, httptest.NewServer)
+	other := newServer(t, (*httptest.Server).Start)
 	var sent atomic.Value
 	other.before = func(_ http.ResponseWriter, r *http.Request) bool {
 		sent.Store(r.Header.Get("Authorization"))
@@ -433,7 +436,7 @@ func TestToken(t *testing.T) {
 	}
 	other.files["/tags"] = []byte(`[{"ref":"refs/tags/v1.0.0"}]`)
 	other.onGitHub(t, "org", "thing", "1.0.0", "5.0", linux)
-	s := newServer(t, httptest.NewServer)
+	s := newServer(t, (*httptest.Server).Start)
 	var asked atomic.Value
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		asked.Store(r.Header.Get("Authorization"))
@@ -470,7 +473,7 @@ func TestRefusals(t *testing.T) {
 		{"broken", "", 500, nil, []string{"500 Internal Server Error (tried 4 times)"}, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newServer(t, httptest.NewServer)
+			s := newServer(t, (*httptest.Server).Start)
 			s.before = func(w http.ResponseWriter, _ *http.Request) bool {
 				for k, v := range tt.header {
 					w.Header().Set(k, v)
@@ -565,7 +568,7 @@ func TestBrokenDownloads(t *testing.T) {
 		{"gone", func(s *server, zip string) { delete(s.files, zip) }, "not found, although its checksum is published", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newServer(t, httptest.NewServer)
+			s := newServer(t, (*httptest.Server).Start)
 			s.onGitHub(t, "org", "thing", "1.0.0", "5.0", linux)
 			zip := "/org/packer-plugin-thing/releases/download/v1.0.0/packer-plugin-thing_v1.0.0_x5.0_linux_amd64.zip"
 			tt.spoil(s, zip)
@@ -592,7 +595,7 @@ func TestBrokenDownloads(t *testing.T) {
 
 // A server that sends nothing more is given up, and so is one when the user does.
 func TestSilence(t *testing.T) {
-	s := newServer(t, httptest.NewServer)
+	s := newServer(t, (*httptest.Server).Start)
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -625,8 +628,8 @@ func TestSilence(t *testing.T) {
 
 // What is not encrypted is not followed from what is.
 func TestDowngrade(t *testing.T) {
-	plain := newServer(t, httptest.NewServer)
-	s := newServer(t, httptest.NewTLSServer)
+	plain := newServer(t, (*httptest.Server).Start)
+	s := newServer(t, (*httptest.Server).StartTLS)
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusFound)
 		return true
@@ -710,7 +713,7 @@ func TestInstallFile(t *testing.T) {
 // directory, and from a server of its files.
 func TestMirror(t *testing.T) {
 	hashicorp := newKey(t, time.Now().Add(-time.Hour), 0)
-	s := newServer(t, httptest.NewServer)
+	s := newServer(t, (*httptest.Server).Start)
 	s.inTree(t, "/hc", "docker", "1.1.0", &hashicorp, linux, darwin, windows)
 	s.tags("org/packer-plugin-thing", "v1.0.0", "v1.1.0")
 	s.onGitHub(t, "org", "thing", "1.0.0", "5.0", linux, darwin)
