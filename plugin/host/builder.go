@@ -118,7 +118,7 @@ func (b *building) explain(err error) error {
 	remote, ok := errors.AsType[wire.RemoteError](err)
 	switch {
 	case errors.Is(err, wire.ErrGone):
-		return fmt.Errorf("%w\nWhat the plugin had made by then may still be there.", err)
+		return fmt.Errorf("what the plugin had made by then may still be there: %w", err)
 	case ok && b.provisioned != nil:
 		return b.provisioned
 	case ok:
@@ -140,8 +140,12 @@ func (b *building) hook(ctx context.Context, a hookArgs) error {
 		return err
 	}
 	defer client.Close()
-	if a.Name != provisionHook { // such as cleanupHook
+	switch a.Name {
+	case provisionHook:
+	case cleanupHook:
 		return nil
+	default:
+		return fmt.Errorf("there is no hook %.100q", a.Name)
 	}
 	said, _ := a.Data.(map[string]any)
 	data := buildData(b.scope.Run.ID, said)

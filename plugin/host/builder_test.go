@@ -35,6 +35,7 @@ func build(t *testing.T, p *probe, ctx context.Context, s *step.Scope, body stri
 func TestBuilderConforms(t *testing.T) {
 	t.Parallel() // plugins are waited for
 	p := newProbe(t)
+	p.options.Keeper = nil // many of them are started
 	dir := t.TempDir()
 	file := filepath.Join(dir, "resource")
 	buildertest.Suite{Factory: p.Builders[0], Dir: dir, Body: fmt.Sprintf("home = %q\nresource = %q\nfiles = [%q]", t.TempDir(), file, file)}.Run(t)

@@ -23,7 +23,7 @@ func (h hostedDataSource) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	defer proc.Close()
+	defer proc.drop()
 	if err := h.hand(ctx, proc, nil); err != nil {
 		return cty.NilVal, err
 	}
@@ -64,7 +64,7 @@ func (p *part) output(ctx context.Context) (map[string]cty.Type, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer proc.Close()
+	defer proc.drop()
 	return p.outputOf(ctx, proc)
 }
 

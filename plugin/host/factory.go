@@ -127,7 +127,7 @@ func (p *part) outline(in schema.Input) (*decoded, hcl.Diagnostics) {
 		if proc, err = p.start(p.ctx, false); err != nil {
 			return failed, failed.blame(p.label, err)
 		}
-		defer proc.Close()
+		defer proc.drop()
 	}
 	spec, err := p.describe(p.ctx, proc)
 	if err != nil {

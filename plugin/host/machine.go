@@ -127,7 +127,7 @@ func (c *machine) Run(ctx context.Context, cmd communicator.Command) (communicat
 		cancel()
 		for _, ch := range []<-chan error{stdout, stderr, ended} {
 			if ch != nil {
-				<-ch
+				<-ch //nolint:errcheck // it ends because this one did
 			}
 		}
 		if why := context.Cause(cause); why != nil {

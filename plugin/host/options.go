@@ -87,7 +87,7 @@ func (p *part) describe(ctx context.Context, proc *process) (hcldec.ObjectSpec, 
 		if proc, err = p.start(ctx, false); err != nil {
 			return nil, err
 		}
-		defer proc.Close()
+		defer proc.drop()
 	}
 	var reply struct{ ConfigSpec []byte }
 	if err := p.limited(ctx, proc, describeCall, "ConfigSpec", nil, &reply); err != nil {
@@ -151,7 +151,7 @@ func decode(in schema.Input, spec hcldec.ObjectSpec) (*decoded, hcl.Diagnostics)
 	d := &decoded{block: in.Body.MissingItemRange(), build: in.Build, where: map[string]hcl.Range{}, late: map[string]hcl.Range{}}
 	body := &looseBody{in.Body, spec}
 	val, diags := hcldec.Decode(body, spec, in.Context)
-	d.locate(body, spec, in.Context, map[string]int{})
+	d.locate(body, spec, map[string]int{})
 	if diags.HasErrors() {
 		return d, diags
 	}
@@ -184,7 +184,7 @@ func decode(in schema.Input, spec hcldec.ObjectSpec) (*decoded, hcl.Diagnostics)
 
 // locate finds where the options of a body are written. The name of one that is written
 // in several blocks says nothing about its place.
-func (d *decoded) locate(body hcl.Body, spec hcldec.ObjectSpec, ec *hcl.EvalContext, seen map[string]int) {
+func (d *decoded) locate(body hcl.Body, spec hcldec.ObjectSpec, seen map[string]int) {
 	content, _, _ := body.PartialContent(hcldec.ImpliedSchema(spec))
 	if content == nil {
 		return
@@ -205,7 +205,7 @@ func (d *decoded) locate(body hcl.Body, spec hcldec.ObjectSpec, ec *hcl.EvalCont
 			inner = s.Nested
 		}
 		if o, ok := inner.(hcldec.ObjectSpec); ok {
-			d.locate(b.Body, o, ec, seen)
+			d.locate(b.Body, o, seen)
 		}
 	}
 }

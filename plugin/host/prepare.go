@@ -134,7 +134,7 @@ func (p *part) checked(ctx context.Context, proc *process, d *decoded) (preparat
 		if proc, err = p.start(ctx, false); err != nil {
 			return preparation{}, err
 		}
-		defer proc.Close()
+		defer proc.drop()
 	}
 	done, err = p.prepare(ctx, proc, d)
 	if err != nil {

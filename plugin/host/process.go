@@ -168,8 +168,7 @@ func (p *process) connect(ctx context.Context, greeting <-chan string) error {
 		return context.Cause(ctx)
 	}
 	if !ok {
-		p.wait(goneTimeout)
-		return p.said(fmt.Errorf("the plugin %s did not start: it ended at once (%v)", p.plugin.Source, p.exit))
+		return p.said(fmt.Errorf("the plugin %s did not start: %s", p.plugin.Source, p.how()))
 	}
 	address, err := wire.ParseHandshake(line)
 	if err != nil {
@@ -247,13 +246,18 @@ func (p *process) explain(err error) error {
 	if broken := p.mux.Err(); broken != nil {
 		return fmt.Errorf("the plugin %s was given up: %w", p.plugin.Source, broken)
 	}
-	how := "its connection broke"
-	if p.wait(goneTimeout) {
-		if how = "it ended by itself"; p.exit != nil {
-			how = p.exit.Error()
-		}
+	return &gone{plugin: p.log.name, how: p.how(), log: p.log.last()}
+}
+
+// how says how a process has ended that has.
+func (p *process) how() string {
+	switch {
+	case !p.wait(goneTimeout):
+		return "its connection broke"
+	case p.exit == nil:
+		return "it ended by itself"
 	}
-	return &gone{plugin: p.log.name, how: how, log: p.log.last()}
+	return p.exit.Error()
 }
 
 // call calls a method on the main stream.
@@ -300,6 +304,9 @@ func (p *process) Close() error {
 	})
 	return p.closed
 }
+
+// drop is Close for a process that was started to be asked about options: no ledger has it.
+func (p *process) drop() { _ = p.Close() }
 
 // giveUp ends a plugin that did not end in order, and says what that means. One with a
 // keeper is left to it: it may still take down what it has made.

@@ -20,7 +20,6 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 	if err != nil {
 		return err
 	}
-	defer proc.Close()
 	u := newUI(ctx, s.As(h.label), h.plugin)
 	known, told := context.WithCancelCause(context.WithoutCancel(ctx)) // ends once the plugin knows that it is cancelled
 	defer told(nil)
@@ -33,8 +32,11 @@ func (h hostedProvisioner) Provision(ctx context.Context, s *step.Scope, m build
 		StreamID      uint32
 	}{generatedData(m, s.Run.ID), id}
 	err = h.work(ctx, s, proc, job{method: "Provision", args: args, begun: begun, grace: cancelGrace, told: told})
-	_ = proc.Close() // ends what the plugin still does on the machine
+	closed := proc.Close() // ends what the plugin still does on the machine
 	machine.running.Wait()
+	if closed != nil {
+		return errors.Join(err, closed)
+	}
 	if cause := context.Cause(ctx); cause != nil && err == nil { // it was over before it knew
 		return cause
 	}

@@ -128,7 +128,7 @@ func (p *plugin) build(host *wire.Client) (stream uint32, err error) {
 		return 0, err
 	}
 	if p.ctx.Err() != nil {
-		return 0, errors.New("Build was cancelled.")
+		return 0, errors.New("the build was cancelled")
 	}
 	if p.Returns == "nothing" {
 		return 0, nil
@@ -162,7 +162,7 @@ func (p *plugin) provision(host *wire.Client) error {
 		return err
 	case <-p.ctx.Done():
 		_ = call(host, "Hook.Cancel", nil, nil)
-		return errors.New("Build was cancelled.")
+		return errors.New("the build was cancelled")
 	}
 }
 
