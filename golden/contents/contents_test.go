@@ -397,6 +397,23 @@ func TestHostileMachine(t *testing.T) {
 	if err == nil {
 		t.Error("output without an end is no error")
 	}
+	bare := t.TempDir() // a machine without find
+	for _, name := range []string{"sh", "grep", "xargs", "dd", "base64"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(bare, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := 0
+	_, err = contents.FromMachine(t.Context(), func(ctx context.Context, script string, out io.Writer) error {
+		return shell(&calls)(ctx, "PATH="+bare+"\n"+script, out)
+	}, "/")
+	if err == nil || !strings.Contains(err.Error(), "no find") {
+		t.Errorf("without find: %v", err)
+	}
 	failed := errors.New("lost")
 	if _, err := contents.FromMachine(t.Context(), func(context.Context, string, io.Writer) error { return failed }, "/"); !errors.Is(err, failed) {
 		t.Errorf("got %v", err)

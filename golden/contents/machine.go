@@ -24,7 +24,8 @@ import (
 type Shell func(ctx context.Context, script string, out io.Writer) error
 
 // FromMachine reads what is installed below the folder root of a machine, in a few
-// calls of sh. Nothing is written there. The machine needs find, grep, dd and base64.
+// calls of sh. Nothing is written there. The machine needs find, grep, xargs, dd and
+// base64.
 func FromMachine(ctx context.Context, sh Shell, root string) (*Contents, error) {
 	m := &machine{sh: sh, root: root, files: map[string]*sparse{}, left: maxTotal, room: maxTotal}
 	if err := m.list(ctx); err != nil {
@@ -73,6 +74,7 @@ const begin = "\x01bake "
 
 // listing is the script that lists files, a part for each kind.
 const listing = `
+for c in find grep xargs dd base64; do command -v "$c" >/dev/null || { echo "the machine has no $c, which it is read with" >&2; exit 1; }; done
 part() { printf '\n\001bake %s\n' "$1"; }
 part files
 for f in FIXED; do if [ -f "$f" ]; then echo "$f"; fi; done
