@@ -39,6 +39,8 @@ func Run(t *testing.T, start func(t *testing.T) Subject) {
 		{"signal", signal},
 		{"output and input", outputAndInput},
 		{"much output", muchOutput},
+		{"binary output and input", binary},
+		{"a long line without an end", longLine},
 		{"input that nobody reads", unreadInput},
 		{"a failing writer", failingWriter},
 		{"commands side by side", sideBySide},
@@ -47,6 +49,7 @@ func Run(t *testing.T, start func(t *testing.T) Subject) {
 		{"cut between commands", cutBetween},
 		{"cut during an upload", cutUpload},
 		{"cancelled upload", cancelledUpload},
+		{"transfers side by side", transfersSideBySide},
 		{"put a file", putFile},
 		{"put a tree", putTree},
 		{"put odd names", putOddNames},
@@ -110,6 +113,54 @@ func muchOutput(t *testing.T, s Subject) {
 	if _, got := run(t, s, "head -c 5242880 /dev/zero"); len(got) != n {
 		t.Errorf("got %d bytes, want %d", len(got), n)
 	}
+}
+
+// binary sees that bytes are kept as they are, whatever they mean to a terminal or in
+// an encoding of text.
+func binary(t *testing.T, s Subject) {
+	var want []byte
+	for i := range 256 << 10 {
+		want = append(want, byte(i), byte(i>>8))
+	}
+	want = append(want, "\r\n\x00\xff\xfe\r"...)
+	var out bytes.Buffer
+	st, err := s.Run(t.Context(), communicator.Command{Line: "cat", Stdin: bytes.NewReader(want), Stdout: &out})
+	if err != nil || st.Code != 0 || !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("got %+v, %v, %d bytes, which are not the %d sent", st, err, out.Len(), len(want))
+	}
+}
+
+func longLine(t *testing.T, s Subject) {
+	const n = 1 << 20
+	if _, got := run(t, s, `head -c 1048576 /dev/zero | tr '\0' x`); got != strings.Repeat("x", n) {
+		t.Errorf("got %d bytes, want %d", len(got), n)
+	}
+}
+
+// transfersSideBySide sees that transfers and commands do not disturb each other.
+func transfersSideBySide(t *testing.T, s Subject) {
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		name := strings.Repeat("x", i+1)
+		content := strings.Repeat(name+"\n", 100000)
+		wg.Go(func() {
+			put(t, s, dir, communicator.File(name, 0o600, []byte(content)))
+			check(t, s, filepath.Join(dir, name), 0o600, content)
+			back, err := get(t, s, filepath.Join(dir, name))
+			if err != nil {
+				t.Error(err)
+			}
+			check(t, s, filepath.Join(back, name), 0o600, content)
+		})
+		wg.Go(func() {
+			var out bytes.Buffer
+			if st, err := s.Run(t.Context(), communicator.Command{Line: "echo " + name, Stdout: &out}); err != nil || st.Code != 0 || out.String() != name+"\n" {
+				t.Errorf("got %+v, %v, %q", st, err, &out)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // endless is input that never ends and never comes.
@@ -343,7 +394,7 @@ func putTree(t *testing.T, s Subject) {
 	check(t, s, filepath.Join(flat, "sub/b"), 0o600, "sub/b")
 }
 
-var oddNames = []string{"a b", "it's", `say "hi"`, "-n", "$HOME", "*", "\\", "`id`", "grün", "~", "#x;y&z|", strings.Repeat("long", 60)}
+var oddNames = []string{"a b", " ", "a\tb", "it's", `say "hi"`, "-n", "$HOME", "*", "\\", "`id`", "grün", "~", "#x;y&z|", strings.Repeat("long", 60)}
 
 func putOddNames(t *testing.T, s Subject) {
 	dir := filepath.Join(t.TempDir(), "it's a * dir")

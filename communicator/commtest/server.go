@@ -100,6 +100,7 @@ type Login struct {
 	User     string
 	Key      ssh.PublicKey // nil: no key
 	Password string        // empty: no password
+	Prompts  bool          // the password is the answer to a question, and taken no other way
 	HostKey  ssh.Signer
 	Env      []string // of commands, besides that of the test
 }
@@ -131,7 +132,13 @@ func Serve(t testing.TB, home string, login Login) *Server {
 			return ctx.User() == login.User && glssh.KeysEqual(key, login.Key)
 		}
 	}
-	if login.Password != "" {
+	switch {
+	case login.Password != "" && login.Prompts:
+		srv.KeyboardInteractiveHandler = func(ctx glssh.Context, ask ssh.KeyboardInteractiveChallenge) bool {
+			answers, err := ask("", "", []string{"Password: ", "Again: "}, []bool{false, false})
+			return err == nil && ctx.User() == login.User && slices.Equal(answers, []string{login.Password, login.Password})
+		}
+	case login.Password != "":
 		srv.PasswordHandler = func(ctx glssh.Context, password string) bool {
 			return ctx.User() == login.User && password == login.Password
 		}

@@ -50,6 +50,10 @@ type Target struct {
 	// Dial replaces the connection over the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// Prepare is called before each login, also after a reboot, once the machine can be
+	// connected to. It may have the machine take one of the keys for a while.
+	Prepare func(ctx context.Context)
+
 	// Through tells what Dial leads through that no other program can take, in words,
 	// or "". It may be nil.
 	Through func() string
@@ -238,6 +242,9 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		return nil, explained(ctx, err)
 	}
 	l.direct = direct(conn, addr)
+	if c.target.Prepare != nil {
+		c.target.Prepare(ctx)
+	}
 	l.Client, err = c.handshake(ctx, conn, peer{addr, "the machine at " + addr, c.opts.Username, "ssh_username", "ssh_port"}, c.auth, c.hostKeys)
 	if err != nil {
 		l.Close()

@@ -235,6 +235,24 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
+// What has to be done before a login is done before each.
+func TestPrepare(t *testing.T) {
+	bubble(t, func(t *testing.T, s *setup) {
+		prepared := 0
+		s.target.Prepare = func(context.Context) { prepared++ }
+		c, err := s.connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s.cut()
+		synctest.Wait()
+		if _, err := c.Run(t.Context(), communicator.Command{Line: "true"}); err != nil || prepared != 2 {
+			t.Errorf("prepared %d times, %v", prepared, err)
+		}
+	})
+}
+
 func TestHostKeyPinned(t *testing.T) {
 	bubble(t, func(t *testing.T, s *setup) {
 		c, err := s.connect(t.Context())

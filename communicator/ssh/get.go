@@ -29,7 +29,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 			dir, base = base, "."
 		}
 	}
-	kind, facts, err := c.tarKindAnd(ctx, fmt.Sprintf("cd %s 2>/dev/null || exit 0; "+fileFacts, remotePath(dir), "./"+shellquote.Join(base)))
+	kind, facts, err := c.tarKindAnd(ctx, "cd "+remotePath(dir)+" 2>/dev/null || exit 0; "+fmt.Sprintf(fileFacts, "./"+shellquote.Join(base)))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,15 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// PublicKey is the public key of the private key in a file.
+func PublicKey(keyFile string) (ssh.PublicKey, error) {
+	signer, err := loadKey(keyFile, "")
+	if err != nil {
+		return nil, err
+	}
+	return signer.PublicKey(), nil
+}
+
 // loadKey reads a private key and, if certFile is not empty, its certificate.
 func loadKey(keyFile, certFile string) (ssh.Signer, error) {
 	text, err := readFile(keyFile)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,6 +185,55 @@ func TestUploadInParts(t *testing.T) {
 	}
 }
 
+// A large file comes from a machine that is far away in parts, too.
+func TestDownloadInParts(t *testing.T) {
+	real, err := exec.LookPath("dd")
+	if err != nil {
+		t.Skip(err)
+	}
+	bin := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\necho used >>%s/count\nexec %s \"$@\"\n", bin, real)
+	if err := os.WriteFile(filepath.Join(bin, "dd"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path, content := noise(t, 20<<20+54321)
+	name := filepath.Join(t.TempDir(), "it's new")
+	if err := os.Rename(path, name); err != nil {
+		t.Fatal(err)
+	}
+	c, srv := far(t, "SetEnv SHLVL=2 PATH="+bin+":"+os.Getenv("PATH"), "MaxSessions 3")
+	back := t.TempDir()
+	root, err := os.OpenRoot(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := c.Get(t.Context(), name, root); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(back, "it's new"), content, 0o640)
+	if used, err := os.ReadFile(filepath.Join(bin, "count")); err != nil || bytes.Count(used, []byte("used")) < 10 {
+		t.Errorf("it did not come in parts: %q, %v", used, err)
+	}
+	// Cut on its way, it comes all the same.
+	if err := os.Remove(filepath.Join(back, "it's new")); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Get(t.Context(), name, root) }()
+	for {
+		if info, err := os.Stat(filepath.Join(back, "it's new")); err == nil && info.Size() > 4<<20 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	srv.Cut()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(back, "it's new"), content, 0o640)
+}
+
 // In a tree only the large files go in parts.
 func TestTreeWithLargeFile(t *testing.T) {
 	path, content := noise(t, 10<<20)
@@ -283,6 +335,56 @@ func TestPartsThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// cutFile is a file that calls cut in its middle.
+type cutFile struct {
+	fs.File
+	left int
+	cut  func()
+}
+
+func (f *cutFile) Read(b []byte) (int, error) {
+	n, err := f.File.Read(b)
+	if f.left > 0 && f.left <= n {
+		f.cut()
+	}
+	f.left -= n
+	return n, err
+}
+
+type cutFS struct {
+	fs.FS
+	cut func()
+}
+
+func (c cutFS) Open(name string) (fs.File, error) {
+	f, err := c.FS.Open(name)
+	if name == "big" {
+		f = &cutFile{f, 8 << 20, c.cut}
+	}
+	return f, err
+}
+
+// What a lost connection has cut is not left as if it were whole.
+func TestCutStream(t *testing.T) {
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
+	c := connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	dir := t.TempDir()
+	err := c.Put(t.Context(), dir, cutFS{communicator.File("big", 0o644, make([]byte, 32<<20)), srv.Cut})
+	if !errors.Is(err, communicator.ErrDisconnected) {
+		t.Errorf("got %v", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		info, err := os.Stat(filepath.Join(dir, "big"))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are left, with mode %o", info.Size(), info.Mode())
+		}
+	}
+}
+
 // used is how many bytes a file takes on disk.
 func used(t *testing.T, path string) int64 {
 	t.Helper()
@@ -347,5 +449,48 @@ func TestSparse(t *testing.T) {
 				t.Errorf("%s: %s takes %d bytes on disk", name, file, n)
 			}
 		}
+	}
+}
+
+// lines counts lines that hold their numbers, and keeps none of them.
+type lines struct {
+	next  int
+	rest  []byte
+	wrong string
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.rest = append(l.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			l.rest = bytes.Clone(l.rest)
+			return len(b), nil
+		}
+		if l.next++; string(line) != strconv.Itoa(l.next) && l.wrong == "" {
+			l.wrong = string(line)
+		}
+		l.rest = rest
+	}
+}
+
+// Of a million lines none is lost, and none is kept.
+func TestMillionLines(t *testing.T) {
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
+	c := connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapInuse)
+	}
+	before := heap()
+	var out lines
+	if _, err := c.Run(t.Context(), communicator.Command{Line: "seq 1000000", Stdout: &out}); err != nil || out.next != 1000000 || out.wrong != "" {
+		t.Errorf("%d lines, %v; %q is out of place", out.next, err, out.wrong)
+	}
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -213,9 +214,21 @@ func TestAgentForwarding(t *testing.T) {
 	for _, disabled := range []bool{false, true} {
 		o := options(srv)
 		o.AgentAuth, o.DisableAgentForwarding = true, disabled
-		got, err := output(t, agentScope(t, key), o, ssh.Target{}, "ssh-add -L")
-		if err != nil || strings.Contains(got, strings.Fields(key.PublicKey)[1]) == disabled {
-			t.Errorf("disabled %t: got %q, %v", disabled, got, err)
+		c, err := ssh.Connect(t.Context(), agentScope(t, key), o, ssh.Target{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, when := range []string{"at first", "on another connection"} {
+			var out bytes.Buffer
+			_, err := c.Run(t.Context(), communicator.Command{Line: "ssh-add -L", Stdout: &out})
+			if errors.Is(err, communicator.ErrDisconnected) { // the end was not noticed yet
+				_, err = c.Run(t.Context(), communicator.Command{Line: "ssh-add -L", Stdout: &out})
+			}
+			if err != nil || strings.Contains(out.String(), strings.Fields(key.PublicKey)[1]) == disabled {
+				t.Errorf("disabled %t, %s: got %q, %v", disabled, when, &out, err)
+			}
+			srv.Cut()
 		}
 	}
 }
@@ -247,6 +260,30 @@ func TestBastion(t *testing.T) {
 	works(t, scope(said.emit), o, ssh.Target{})
 	if bastion.Connections() != 1 || !said.has("Host key of the bastion host") {
 		t.Errorf("%d connections to the bastion host; said %q", bastion.Connections(), said.lines)
+	}
+
+	// A password, also as the answer to a question, and the agent.
+	o.BastionPrivateKeyFile = ""
+	for name, prompts := range map[string]bool{"password": false, "question": true} {
+		gated := login(t)
+		gated.Password, gated.Prompts = "open", prompts
+		b := commtest.Serve(t, t.TempDir(), gated)
+		with := *o
+		with.BastionPort, with.BastionPassword = b.Port, "open"
+		works(t, scope(nil), &with, ssh.Target{})
+		if b.Connections() != 1 {
+			t.Errorf("%s: %d connections", name, b.Connections())
+		}
+	}
+	with := *o
+	with.BastionAgentAuth = true
+	works(t, agentScope(t, gate), &with, ssh.Target{})
+	// Its host key is checked like the machine's.
+	with = *o
+	with.BastionPrivateKeyFile = writeKey(t, gate)
+	with.KnownHostsFile = knownHosts(t, fmt.Sprintf("[%s]:%d %s", bastion.Host, bastion.Port, gossh.MarshalAuthorizedKey(newKey(t).Signer.PublicKey())))
+	if _, err := output(t, scope(nil), &with, ssh.Target{}, "true"); err == nil || !strings.Contains(err.Error(), "listed in ssh_known_hosts_file") {
+		t.Errorf("a bastion with another host key: %v", err)
 	}
 
 	o.BastionPrivateKeyFile = o.PrivateKeyFile // which it does not take
@@ -539,16 +576,30 @@ func TestTunnels(t *testing.T) {
 	o.LocalTunnels = []ssh.Tunnel{{Port: here, To: greeter(t, "from there")}}
 	o.RemoteTunnels = []ssh.Tunnel{{Port: there, To: greeter(t, "from here")}}
 	c := connect(t, t.Context(), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
-	for port, greeting := range map[int]string{here: "from there", there: "from here"} {
-		conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
-		if err != nil {
+	lead := func() {
+		t.Helper()
+		for port, greeting := range map[int]string{here: "from there", there: "from here"} {
+			conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(conn); err != nil || string(got) != greeting {
+				t.Errorf("got %q, %v, want %q", got, err, greeting)
+			}
+			conn.Close()
+		}
+	}
+	lead()
+	srv.Cut() // as a reboot does
+	for {
+		_, err := c.Run(t.Context(), communicator.Command{Line: "true"})
+		if err == nil {
+			break
+		} else if !errors.Is(err, communicator.ErrDisconnected) {
 			t.Fatal(err)
 		}
-		if got, err := io.ReadAll(conn); err != nil || string(got) != greeting {
-			t.Errorf("got %q, %v, want %q", got, err, greeting)
-		}
-		conn.Close()
 	}
+	lead()
 	c.Close()
 	if conn, err := net.Dial("tcp", fmt.Sprintf("localhost:%d", here)); err == nil {
 		conn.Close()
@@ -586,7 +637,7 @@ func TestOtherTars(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bin := t.TempDir()
-			for _, tool := range []string{"sh", "env", "cat", "mkdir", "chmod", "head", "sleep", "mktemp", "rm"} {
+			for _, tool := range []string{"sh", "env", "cat", "mkdir", "chmod", "head", "sleep", "mktemp", "rm", "tr"} {
 				path, err := exec.LookPath(tool)
 				if err != nil {
 					t.Skip(err)

@@ -136,8 +136,11 @@ func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communica
 		}
 	}
 	to := remotePath(path.Join(dst, e.Name))
-	script := fmt.Sprintf("[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s && chmod %04[5]o %[3]s",
-		remotePath(dst), exitNoDir, to, exitIsDir, e.Perm())
+	// A stream that is cut ends like one that is whole.
+	script := fmt.Sprintf(`[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s; s=$?; `+
+		`if [ -f %[3]s ] && [ -w %[3]s ]; then [ $s = 0 ] && [ "$(stat -Lc %%s %[3]s 2>/dev/null || wc -c <%[3]s 2>/dev/null || echo %[6]d)" -eq %[6]d ] || { `+
+		`if [ -h %[3]s ]; then : > %[3]s; else rm -f %[3]s; fi; exit 1; }; fi; [ $s = 0 ] && chmod %04[5]o %[3]s`,
+		remotePath(dst), exitNoDir, to, exitIsDir, e.Perm(), e.Info.Size())
 	body := &exact{r: f, left: e.Info.Size(), meter: m}
 	_, err = c.script(ctx, script, body, nil)
 	if body.err != nil {
