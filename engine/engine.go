@@ -52,6 +52,9 @@ type Options struct {
 	// user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, build, step string) error
 
+	// Ready is called before the first provisioner of a build. It may be nil.
+	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
+
 	// Login says how a user logs in to the machine m of a build; empty if that cannot
 	// be told. It may be nil.
 	Login func(ctx context.Context, build string, m builder.Machine) string

@@ -23,6 +23,11 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	for _, s := range m.Data.Secrets() {
 		x.secret(s)
 	}
+	if x.options.Ready != nil && len(x.build.Provisioners) > 0 {
+		if err := x.options.Ready(ctx, x.scope, m); err != nil {
+			return err
+		}
+	}
 	for i, p := range x.build.Provisioners {
 		name := "provision with " + title(p)
 		if n := len(x.build.Provisioners); n > 1 {

@@ -19,6 +19,7 @@ import (
 	"bake/builtin"
 	"bake/config"
 	"bake/engine"
+	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -34,6 +35,10 @@ type Options struct {
 	OnError  engine.OnError // empty means [engine.Cleanup]
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
+
+	// CloudInit is how long a build waits, before its first provisioner, until cloud-init
+	// has set up the machine; 0: not at all.
+	CloudInit time.Duration
 
 	// Stop ends the run at once when it ends itself: teardown too, and what is still
 	// running two seconds later is left to itself. Nil never does.
@@ -217,6 +222,9 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError,
 		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
 		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
+		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
+			return cloudinit.Wait(ctx, s, m, o.CloudInit)
+		},
 	}
 	if o.OnError == engine.Ask && o.Ask == nil || o.Debug && o.Pause == nil {
 		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."

@@ -27,6 +27,7 @@ type buildOptions struct {
 
 	local          bool
 	egress         string // of local machines
+	cloudInit      string // how long to wait for cloud-init
 	onError        choice
 	parallel       int
 	force, debug   bool
@@ -57,6 +58,7 @@ immediately and lists what was left behind.`,
 	o.register(flags)
 	flags.BoolVar(&o.local, "local", false, "use the local cloud instead of AWS; no account needed")
 	egressFlag(flags, &o.egress)
+	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
@@ -79,6 +81,10 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 		return err
 	}
 	template.WarnUndeclared = o.warnUndeclared
+	cloudInit, err := p.env.cloudInit(o.cloudInit)
+	if err != nil {
+		return err
+	}
 	state, err := p.env.state()
 	if err != nil {
 		return err
@@ -90,7 +96,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	defer feed.close()
 	options := run.Options{
 		Template: template, Components: p.components(ctx, template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
-		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), Force: o.force, Debug: o.debug,
+		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), Force: o.force, Debug: o.debug, CloudInit: cloudInit,
 		Emit: feed.emit, Doubts: func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) },
 		Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now,
 	}

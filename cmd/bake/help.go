@@ -37,6 +37,7 @@ func variables() [][3]string {
 	return [][3]string{
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
+		{cloudInitVariable, cloudInitVariable, "how long builds wait for cloud-init, as -cloud-init-timeout"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"PLUGINS", "PACKER_PLUGIN_PATH", "where plugins are installed; default " + plugins},
 		{"REGISTRY", "BAKE_PLUGIN_MIRROR", "directory or URL that plugins are downloaded from, and from nowhere else;\n'bake plugins mirror' creates one"},
@@ -64,6 +65,7 @@ func reads(cmd *cobra.Command) []string {
 	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
+	add(command == "build", cloudInitVariable)
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
 	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
 	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")

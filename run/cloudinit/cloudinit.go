@@ -1,0 +1,128 @@
+// Package cloudinit waits until cloud-init has set up a machine, so that provisioners
+// do not meet it halfway: installing packages, adding users, running the user data.
+package cloudinit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/delay"
+	"bake/step"
+)
+
+// What a machine answers.
+const (
+	running = "running" // cloud-init is
+	failed  = "failed"  // it has finished, with errors that follow
+)
+
+// look is shell that prints how far cloud-init is: nothing where it is not there, is
+// turned off or has done all. It prints the end of the log of what has failed.
+const look = `d=/run/cloud-init
+if [ -e $d/result.json ]; then
+	case $(tr -d ' \t\n' <$d/result.json) in
+	*'"errors":[]'*) ;;
+	*) echo ` + failed + `; tr -d '\t\n' <$d/result.json; echo
+		f=/var/log/cloud-init-output.log; tail -n 15 $f 2>/dev/null || sudo -n tail -n 15 $f 2>/dev/null;;
+	esac
+elif [ -e $d/enabled ] && [ ! -e $d/disabled ]; then echo ` + running + `; fi`
+
+// wait is shell that does not end before cloud-init, nor long after so many seconds.
+const wait = `n=0; while [ ! -e /run/cloud-init/result.json ] && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
+
+// polls is how often wait looks in a second, at most.
+const polls = 5
+
+// Flag is the option of bake build that limits the wait.
+const Flag = "-cloud-init-timeout"
+
+// Wait waits until cloud-init on m has finished, but not longer than limit. That it
+// fails or takes longer is a warning: what needs it will tell. Machines that are not
+// reached over SSH have no shell to ask.
+func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+	if _, ok := m.Communicator.(communicator.Accessible); !ok || limit <= 0 {
+		return nil
+	}
+	said := ask(ctx, m)
+	if said == running {
+		err := step.Run(ctx, s, "wait for cloud-init", func(ctx context.Context) error {
+			s.Say(ctx, "Waiting until cloud-init has finished, up to %s (%s)", limit, Flag)
+			return await(ctx, s, m, limit)
+		})
+		if err != nil {
+			return err
+		}
+		said = ask(ctx, m)
+	}
+	if log, ok := strings.CutPrefix(said, failed+"\n"); ok {
+		s.Warn(ctx, "cloud-init has finished with errors. What it reports, and the end of its log, /var/log/cloud-init-output.log:\n%s", log)
+	}
+	return context.Cause(ctx)
+}
+
+// ask returns what a machine answers; nothing if it cannot be asked, which is for
+// provisioners to find out.
+func ask(ctx context.Context, m builder.Machine) string {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	var out bytes.Buffer
+	status, err := m.Run(ctx, communicator.Command{Line: line(look), Stdout: &limited{&out, 8 << 10}})
+	if err != nil || status.Code != 0 {
+		return ""
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// askLimit is how long a machine may take to answer.
+const askLimit = time.Minute
+
+// line is a command line that runs a script with sh, whatever the login shell is.
+func line(script string) string {
+	return "exec env LC_ALL=C sh -c '" + strings.ReplaceAll(script, "'", `'\''`) + "'"
+}
+
+// await waits until cloud-init has finished or limit has passed. The machine may be
+// restarted by what it waits for.
+func await(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Duration) error {
+	late := errors.New("cloud-init takes too long")
+	within, cancel := context.WithTimeoutCause(ctx, limit, late)
+	defer cancel()
+	for {
+		_, err := m.Run(within, communicator.Command{Line: line(fmt.Sprintf(wait, int(limit/time.Second+1)*polls))})
+		switch {
+		case context.Cause(ctx) != nil:
+			return context.Cause(ctx)
+		case errors.Is(context.Cause(within), late):
+			s.Warn(ctx, "cloud-init has not finished within %s; continuing without it. %s sets how long to wait", limit, Flag)
+			return nil
+		case errors.Is(err, communicator.ErrDisconnected):
+			if delay.For(within, time.Second) != nil {
+				continue
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// limited drops what is more than so many bytes.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	n := min(len(b), l.left)
+	l.left -= n
+	if _, err := l.w.Write(b[:n]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}

@@ -1,0 +1,100 @@
+package cloudinit
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/step"
+)
+
+// machine is one that answers as cloud-init on it is.
+type machine struct {
+	communicator.Communicator
+	done  time.Time // when it finishes; zero: it is not there
+	fails bool
+	cut   int // how often the connection is lost while it is waited for
+	ran   int
+}
+
+func (*machine) Access() communicator.Access { return communicator.Access{} }
+
+func (*machine) Dial(context.Context) (net.Conn, error) { return nil, net.ErrClosed }
+
+func (m *machine) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	m.ran++
+	switch {
+	case strings.Contains(c.Line, "while"):
+		if m.cut--; m.cut >= 0 {
+			return communicator.Status{}, communicator.ErrDisconnected
+		}
+		select {
+		case <-time.After(time.Until(m.done)):
+		case <-ctx.Done():
+			return communicator.Status{}, context.Cause(ctx)
+		}
+	case m.done.IsZero():
+	case time.Now().Before(m.done):
+		_, _ = io.WriteString(c.Stdout, running+"\n")
+	case m.fails:
+		_, _ = io.WriteString(c.Stdout, failed+"\n{\"errors\": [\"no such package\"]}\nE: no such package\n")
+	}
+	return communicator.Status{}, nil
+}
+
+func TestWait(t *testing.T) {
+	for name, tt := range map[string]struct {
+		after, limit time.Duration // after 0: there is no cloud-init
+		fails        bool
+		cut          int
+		took         time.Duration
+		ran          int
+		said         string
+	}{
+		"not there":     {0, time.Minute, false, 0, 0, 1, ""},
+		"off":           {time.Hour, 0, false, 0, 0, 0, ""},
+		"done":          {-time.Second, time.Minute, false, 0, 0, 1, ""},
+		"done, failed":  {-time.Second, time.Minute, true, 0, 0, 1, "E: no such package"},
+		"later":         {30 * time.Second, time.Minute, false, 0, 30 * time.Second, 3, "up to 1m0s"},
+		"later, failed": {30 * time.Second, time.Minute, true, 0, 30 * time.Second, 3, "E: no such package"},
+		"too long":      {time.Hour, time.Minute, false, 0, time.Minute, 3, "has not finished within 1m0s"},
+		"restarts":      {30 * time.Second, time.Minute, false, 2, 30 * time.Second, 5, "up to 1m0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var said []string
+				s := step.NewScope(step.Scope{Emit: func(e step.Event) { said = append(said, e.Text) }})
+				m := &machine{fails: tt.fails, cut: tt.cut}
+				if tt.after != 0 {
+					m.done = time.Now().Add(tt.after)
+				}
+				start := time.Now()
+				if err := Wait(t.Context(), s, builder.Machine{Communicator: m}, tt.limit); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(start); took != tt.took || m.ran != tt.ran {
+					t.Errorf("took %s and %d commands, want %s and %d", took, m.ran, tt.took, tt.ran)
+				}
+				if all := strings.Join(said, "\n"); !strings.Contains(all, tt.said) || tt.said == "" && all != "" {
+					t.Errorf("said %q, want %q", all, tt.said)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		why := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		m := &machine{done: time.Now().Add(time.Hour)}
+		if err := Wait(ctx, step.NewScope(step.Scope{Emit: func(step.Event) {}}), builder.Machine{Communicator: m}, time.Minute); !errors.Is(err, why) {
+			t.Errorf("got %v, want the cause", err)
+		}
+	})
+}
