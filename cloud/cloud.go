@@ -34,6 +34,7 @@ import (
 
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
+	"bake/cloud/instanceconnect"
 	"bake/cloud/kms"
 	"bake/cloud/machine"
 	"bake/cloud/network"
@@ -185,7 +186,8 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
-		"ec2": c.ec2.Endpoint, "iam": c.iam.Endpoint, "kms": keys.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
+		"ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,
+		"kms": keys.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {
 			return err

@@ -31,6 +31,7 @@ func (s *state) metadataOf(id string) metadata.Instance {
 		MAC: *in.NetworkInterfaces[0].MacAddress, InterfaceID: *in.NetworkInterfaces[0].NetworkInterfaceId,
 		SubnetID: aws.ToString(in.SubnetId), SubnetCIDR: s.subnetPrefix(in).String(), VPCID: aws.ToString(in.VpcId), VPCCIDR: "172.31.0.0/16",
 	}
+	m.LentKeys = s.lentKeys(id)
 	m.Role, m.Spot = s.lent(in), in.SpotInstanceRequestId != nil
 	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // checked when it was given
 	if in.PublicKey != "" {

@@ -58,6 +58,7 @@ type runner struct {
 	machine machine.Machine         // nil while there is none
 	goal    goal
 	why     reason
+	lent    []lentKey
 }
 
 // aim makes g the goal unless there is a stronger one.

@@ -30,7 +30,8 @@ type Instance struct {
 	PublicName, PublicAddress                 string // empty without a public address
 	MAC, InterfaceID                          string
 	SubnetID, SubnetCIDR, VPCID, VPCCIDR      string
-	KeyName, PublicKey                        string // empty without a key pair
+	KeyName, PublicKey                        string              // empty without a key pair
+	LentKeys                                  map[string][]string // for the moment, by the users that they let in
 	Groups                                    []Group
 	Devices                                   []Device
 	Spot                                      bool
@@ -251,6 +252,9 @@ func (in Instance) tree() tree {
 	meta(card+"vpc-id", in.VPCID)
 	meta(card+"vpc-ipv4-cidr-block", in.VPCCIDR)
 	meta(card+"vpc-ipv4-cidr-blocks", in.VPCCIDR)
+	for user, keys := range in.LentKeys {
+		meta("managed-ssh-keys/active-keys/"+user, strings.Join(keys, "\n")+"\n")
+	}
 	meta("placement/availability-zone", in.Zone)
 	meta("placement/availability-zone-id", in.ZoneID)
 	meta("placement/region", in.Region)

@@ -21,7 +21,7 @@ func newIMDS() *imds {
 		ID: "i-1", ImageID: "ami-1", Type: "t3.micro", Account: "123456789012", Region: "eu-west-1", Zone: "eu-west-1a", ZoneID: "euw1-az1",
 		PrivateName: "ip-172-31-0-5.eu-west-1.compute.internal", PrivateAddress: "172.31.0.5", PublicName: "127.20.0.1", PublicAddress: "127.20.0.1",
 		MAC: "02:00:00:00:00:01", KeyName: "key", PublicKey: "ssh-ed25519 AAAA key", Groups: []Group{{"sg-1", "web"}, {"sg-2", "ssh"}},
-		Devices: []Device{{"ami", "/dev/xvda"}, {"root", "/dev/xvda"}}, UserData: []byte("#!/bin/sh\n"), Tags: map[string]string{"Name": "web"},
+		Devices: []Device{{"ami", "/dev/xvda"}, {"root", "/dev/xvda"}}, UserData: []byte("#!/bin/sh\n"), LentKeys: map[string][]string{"admin": {"ssh-rsa A", "ssh-rsa B"}}, Tags: map[string]string{"Name": "web"},
 	}}
 	s.handler = Handler(func() time.Time { return s.now }, func() Instance { return s.in })
 	return s
@@ -49,6 +49,7 @@ func TestPaths(t *testing.T) {
 		"/latest/meta-data/public-keys/":                                          "0=key",
 		"/latest/meta-data/public-keys/0/":                                        "openssh-key",
 		"/latest/meta-data/public-keys/0/openssh-key":                             "ssh-ed25519 AAAA key",
+		"/latest/meta-data/managed-ssh-keys/active-keys/admin":                    "ssh-rsa A\nssh-rsa B\n",
 		"/latest/meta-data/security-groups":                                       "web\nssh",
 		"/latest/meta-data/block-device-mapping/":                                 "ami\nroot",
 		"/latest/meta-data/network/interfaces/macs/":                              "02:00:00:00:00:01/",

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -27,6 +28,11 @@ func (s *Session) KMS(host string) *kms.Client {
 			o.BaseEndpoint = aws.String("https://" + host)
 		}
 	})
+}
+
+// InstanceConnect returns the client of EC2 Instance Connect in the region of the build.
+func (s *Session) InstanceConnect() *ec2instanceconnect.Client {
+	return ec2instanceconnect.NewFromConfig(s.config)
 }
 
 // WebSocketHTTP returns what opens WebSockets that the API names.

@@ -29,6 +29,8 @@ const (
 	PayloadHandshakeRequest  = 5
 	PayloadHandshakeResponse = 6
 	PayloadHandshakeComplete = 7
+	PayloadChallenge         = 8 // something encrypted
+	PayloadChallengeResponse = 9 // the same, encrypted with the other key
 	PayloadFlag              = 10
 )
 

@@ -39,6 +39,9 @@ func (l *Launcher) Connect(ctx context.Context, instance types.Instance, key Key
 				return nil, err
 			}
 			t.Addr, t.Dial, t.Through = through.addr, through.dial, through.name
+			if l.lendsKey() {
+				t.Prepare = through.lendKey
+			}
 		}
 		return ssh.Connect(ctx, l.Scope, &l.Options.Options, t)
 	})

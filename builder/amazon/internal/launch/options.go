@@ -649,6 +649,12 @@ func (o *Options) validateKey(c *schema.Checker) {
 	}
 }
 
+// lendsKey reports whether EC2 Instance Connect is to give the machine the user's own
+// key, with which it was not launched.
+func (o *Options) lendsKey() bool {
+	return o.SSHInterface == SessionManager && o.PrivateKeyFile != "" && o.SSHKeyPairName == ""
+}
+
 func (o *Options) validateSession(c *schema.Checker) {
 	if p := o.SessionManagerPort; p < 0 || p > 65535 {
 		c.Errorf(&o.SessionManagerPort, "Not a port", "A port is a number from 1 to 65535, not %d.", p)

@@ -228,6 +228,12 @@ func (p *permissions) connect() {
 				Resources: p.here.ARNs("ssm", "session/${aws:username}-*", "session/${aws:userid}-*"),
 			},
 		)
+		if p.set(&p.PrivateKeyFile) && policy.Perhaps(p.src, &p.SSHKeyPairName, p.SSHKeyPairName == "") {
+			p.add(policy.Need{
+				Actions: []string{"ec2-instance-connect:SendSSHPublicKey"}, Resources: p.here.EC2("instance"),
+				When: policy.Condition{"StringLike": {"aws:ResourceTag/bake:run": {"*"}}},
+			})
+		}
 	}
 	if policy.Perhaps(p.src, &p.Communicator, p.Communicator == ssh.WinRM) && policy.Perhaps(p.src, &p.WinRMPassword, p.WinRMPassword == "") {
 		p.add(p.here.Own("GetPasswordData", "instance"))

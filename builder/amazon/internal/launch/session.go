@@ -6,14 +6,19 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	gossh "golang.org/x/crypto/ssh"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ssmsession"
+	"bake/communicator/ssh"
 	"bake/internal/delay"
 )
 
@@ -25,8 +30,9 @@ type sessions struct {
 
 	forwarded context.Context // ends with the local port; nil if there is none
 
-	mu    sync.Mutex
-	fatal error // why no session will ever start
+	mu     sync.Mutex
+	fatal  error // why no session will ever start
+	warned bool  // that a key could not be lent
 }
 
 // sessions returns the way to a machine through Session Manager, after what
@@ -60,6 +66,26 @@ func (s *sessions) addr(context.Context) (string, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return "localhost", s.l.SessionManagerPort, s.fatal
+}
+
+// lendKey has EC2 Instance Connect give the machine the user's own key for a minute,
+// unless the machine was launched with a key pair. What cannot be given may be there.
+func (s *sessions) lendKey(ctx context.Context) {
+	key, err := ssh.PublicKey(s.l.PrivateKeyFile)
+	if err == nil {
+		_, err = access.Call(ctx, s.l.Session.InstanceConnect().SendSSHPublicKey, &ec2instanceconnect.SendSSHPublicKeyInput{
+			InstanceId: &s.id, InstanceOSUser: &s.l.Username, SSHPublicKey: aws.String(strings.TrimSpace(string(gossh.MarshalAuthorizedKey(key)))),
+		})
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.warned {
+		s.warned = true
+		s.l.Scope.Warn(ctx, "EC2 Instance Connect did not give the machine the key in %s (ec2-instance-connect:SendSSHPublicKey): %s. Logging in works only if the machine accepts that key already", s.l.PrivateKeyFile, err)
+	}
 }
 
 // name tells a user who wants to log in what leads to the machine, or "" if the
@@ -98,6 +124,19 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 				return ssmsession.Stream{}, err
 			}
 			return ssmsession.Stream{ID: id, URL: aws.ToString(out.StreamUrl), Token: aws.ToString(out.TokenValue)}, nil
+		},
+		DataKey: func(ctx context.Context, session, keyID string) (plain, encrypted []byte, err error) {
+			out, err := access.Call(ctx, s.l.Session.KMS("").GenerateDataKey, &kms.GenerateDataKeyInput{
+				KeyId: &keyID, NumberOfBytes: aws.Int32(ssmsession.DataKeySize),
+				EncryptionContext: map[string]string{"aws:ssm:SessionId": session, "aws:ssm:TargetId": s.id},
+			})
+			if access.Is(err, "AccessDeniedException") {
+				err = fmt.Errorf("%w; it takes kms:GenerateDataKey for whoever runs this, and kms:Decrypt for the instance's role", err)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			return out.Plaintext, out.CiphertextBlob, nil
 		},
 		Terminate: func(ctx context.Context, id string) error {
 			_, err := access.Call(ctx, client.TerminateSession, &ssm.TerminateSessionInput{SessionId: &id})

@@ -47,9 +47,17 @@ const (
 	actionUnsupported = 3
 )
 
+// sealed is the result of an action of type KMSEncryption.
+type sealed struct {
+	Key []byte `json:"KMSCipherTextKey"`
+}
+
+// dataKey gets a data key, as [API.DataKey] does for the session.
+type dataKey func(keyID string) (plain, encrypted []byte, err error)
+
 // answer processes the actions of a request. The error is what makes the session
-// unusable.
-func (r handshakeRequest) answer() (response handshakeResponse, err error) {
+// unusable. If the machine's agent wants encryption, keys are those for it.
+func (r handshakeRequest) answer(newKey dataKey) (response handshakeResponse, keys *cipherKeys, err error) {
 	response = handshakeResponse{ClientVersion: clientVersion, Actions: []processed{}, Errors: []string{}}
 	for _, a := range r.Actions {
 		p := processed{Type: a.Type, Status: actionDone}
@@ -60,7 +68,13 @@ func (r handshakeRequest) answer() (response handshakeResponse, err error) {
 				p.Status, err = actionFailed, fmt.Errorf("the session has type %q, not Port", session.SessionType)
 			}
 		case "KMSEncryption":
-			p.Status, err = actionUnsupported, fmt.Errorf("the session document requires encryption with a KMS key, which bake does not support; turn it off in the session preferences: the channel uses TLS, and SSH inside it is encrypted as well")
+			var result sealed
+			var e error
+			if keys, result.Key, e = agree(a.Parameters, newKey); e != nil {
+				p.Status, err = actionFailed, e
+				break
+			}
+			p.Result = result
 		default:
 			p.Status, err = actionUnsupported, fmt.Errorf("the agent requires %q, which bake does not support", a.Type)
 		}
@@ -70,5 +84,21 @@ func (r handshakeRequest) answer() (response handshakeResponse, err error) {
 		}
 		response.Actions = append(response.Actions, p)
 	}
-	return response, err
+	return response, keys, err
+}
+
+// agree gets the data key of a session and what the agent decrypts it from.
+func agree(parameters []byte, newKey dataKey) (*cipherKeys, []byte, error) {
+	var kms struct {
+		KeyID string `json:"KMSKeyId"`
+	}
+	if err := json.Unmarshal(parameters, &kms); err != nil || kms.KeyID == "" {
+		return nil, nil, fmt.Errorf("the agent requires encryption, but does not name a KMS key (%s)", parameters)
+	}
+	plain, encrypted, err := newKey(kms.KeyID)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the session preferences require encryption with the KMS key %s: %w", kms.KeyID, err)
+	}
+	keys, err := newCipherKeys(plain)
+	return keys, encrypted, err
 }

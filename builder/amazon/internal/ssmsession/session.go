@@ -36,6 +36,9 @@ type API struct {
 	Resume func(ctx context.Context, id string) (Stream, error)
 	// Terminate ends the session id.
 	Terminate func(ctx context.Context, id string) error
+	// DataKey has KMS make a data key of DataKeySize bytes, for a session that is to be
+	// encrypted; encrypted is the same for the machine's agent to decrypt.
+	DataKey func(ctx context.Context, session, keyID string) (plain, encrypted []byte, err error)
 	// HTTP opens the WebSocket; nil is http.DefaultClient.
 	HTTP *http.Client
 }
@@ -153,7 +156,8 @@ type session struct {
 	// ---
 
 	stream   Stream
-	agreed   bool // the handshake is complete
+	agreed   bool        // the handshake is complete
+	keys     *cipherKeys // nil: the stream is not encrypted
 	paused   bool
 	closing  time.Time // when the caller closed; zero before
 	out      []*sent   // in order, not acknowledged
@@ -361,6 +365,9 @@ func (s *session) exchange(ctx context.Context, ws *websocket.Conn, incoming <-c
 				s.closing = time.Now()
 				continue
 			}
+			if s.keys != nil {
+				b = s.keys.seal(b)
+			}
 			s.send(ctx, ws, agentmessage.PayloadData, b)
 		case <-ticks.C:
 			if !s.closing.IsZero() && (len(s.out) == 0 || time.Since(s.closing) > flush) {
@@ -498,13 +505,23 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessag
 		if err := json.Unmarshal(m.Payload, &request); err != nil {
 			return fmt.Errorf("the agent's handshake cannot be read: %w", err)
 		}
-		response, unusable := request.answer()
+		response, keys, unusable := request.answer(func(keyID string) (plain, encrypted []byte, err error) {
+			if s.api.DataKey == nil {
+				return nil, nil, errors.New("there is no way to KMS here")
+			}
+			ctx, cancel := context.WithTimeout(ctx, openLimit)
+			defer cancel()
+			return s.api.DataKey(ctx, s.stream.ID, keyID)
+		})
+		s.keys = keys
 		payload, err := json.Marshal(response)
 		if err != nil {
 			return err
 		}
 		s.send(ctx, ws, agentmessage.PayloadHandshakeResponse, payload)
 		return unusable
+	case agentmessage.PayloadChallenge:
+		return s.challenged(ctx, ws, m.Payload)
 	case agentmessage.PayloadHandshakeComplete:
 		if !s.agreed {
 			s.agreed = true
@@ -515,8 +532,36 @@ func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessag
 			return errors.New("the machine's agent cannot connect to the port")
 		}
 	case agentmessage.PayloadData:
-		s.deliver <- m.Payload // inOrder has made sure that there is room
+		data := m.Payload
+		if s.keys != nil {
+			var err error
+			if data, err = s.keys.open(data); err != nil {
+				return err
+			}
+		}
+		s.deliver <- data // inOrder has made sure that there is room
 	}
+	return nil
+}
+
+// challenge is what either side proves with that it has the keys.
+type challenge struct{ Challenge []byte }
+
+// challenged answers the agent's challenge.
+func (s *session) challenged(ctx context.Context, ws *websocket.Conn, payload []byte) error {
+	var c challenge
+	if err := json.Unmarshal(payload, &c); err != nil || s.keys == nil {
+		return errors.New("the machine's agent challenges a session that is not encrypted")
+	}
+	plain, err := s.keys.open(c.Challenge)
+	if err != nil {
+		return err
+	}
+	answer, err := json.Marshal(challenge{s.keys.seal(plain)})
+	if err != nil {
+		return err
+	}
+	s.send(ctx, ws, agentmessage.PayloadChallengeResponse, answer)
 	return nil
 }
 

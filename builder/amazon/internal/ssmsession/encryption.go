@@ -1,0 +1,56 @@
+package ssmsession
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"errors"
+	"fmt"
+)
+
+// DataKeySize is how long a data key is: one key of AES-256 for each direction, that
+// from the machine first.
+const DataKeySize = 64
+
+// cipherKeys encrypt the stream of a session, over which KMS has the keys: AES-GCM,
+// each message with a nonce of its own in front.
+type cipherKeys struct{ in, out cipher.AEAD }
+
+func newCipherKeys(plain []byte) (*cipherKeys, error) {
+	if len(plain) != DataKeySize {
+		return nil, fmt.Errorf("the data key from KMS has %d bytes, not %d", len(plain), DataKeySize)
+	}
+	var keys cipherKeys
+	for key, aead := range map[*[]byte]*cipher.AEAD{
+		new(plain[:DataKeySize/2]): &keys.in, new(plain[DataKeySize/2:]): &keys.out,
+	} {
+		block, err := aes.NewCipher(*key)
+		if err != nil {
+			return nil, err
+		}
+		if *aead, err = cipher.NewGCM(block); err != nil {
+			return nil, err
+		}
+	}
+	return &keys, nil
+}
+
+// seal encrypts what goes to the machine.
+func (k *cipherKeys) seal(b []byte) []byte {
+	nonce := make([]byte, k.out.NonceSize(), k.out.NonceSize()+len(b)+k.out.Overhead())
+	_, _ = rand.Read(nonce) // never fails
+	return k.out.Seal(nonce, nonce, b, nil)
+}
+
+// open decrypts what comes from there.
+func (k *cipherKeys) open(b []byte) ([]byte, error) {
+	n := k.in.NonceSize()
+	if len(b) < n {
+		return nil, errors.New("a message of the encrypted session is too short")
+	}
+	plain, err := k.in.Open(nil, b[:n], b[n:], nil)
+	if err != nil {
+		return nil, errors.New("a message of the encrypted session cannot be decrypted")
+	}
+	return plain, nil
+}
