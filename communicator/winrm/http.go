@@ -31,8 +31,9 @@ const (
 	farewellTimeout  = 10 * time.Second // for ending what a cancelled command left
 )
 
-// maxResponse is far above what a machine may send at once.
-const maxResponse = 16 << 20
+// maxResponse is far above what a machine may send at once, which requests limit to
+// 150 kB, and low enough for what parsing makes of elements in elements.
+const maxResponse = 1 << 20
 
 // fault is an error that the machine's WinRM service answers with.
 type fault struct {
@@ -103,7 +104,10 @@ func (c *Client) post(ctx context.Context, at endpoint, msg *soap.SoapMessage) (
 	if err == nil {
 		defer resp.Body.Close()
 		var body []byte
-		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxResponse)); err == nil {
+		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxResponse+1)); err == nil && len(body) > maxResponse {
+			err = fmt.Errorf("the machine's answer is larger than %d MB", maxResponse>>20)
+		}
+		if err == nil {
 			return answer(resp, string(body))
 		}
 	}
