@@ -85,7 +85,7 @@ func (s *Server) copy(ctx context.Context, rw io.ReadWriter, c copying) (code in
 	}
 	var said *clientError
 	if errors.As(err, &said) || errors.Is(err, context.Canceled) {
-		return 1, nil //nolint:nilerr // the client knows
+		return 1, nil // the client knows
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(rw, "\x02%s\n", strings.ReplaceAll(err.Error(), "\n", " "))

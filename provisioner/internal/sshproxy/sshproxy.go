@@ -61,7 +61,7 @@ func (s *Server) admit(conn ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissio
 	if conn.User() != s.User || !bytes.Equal(key.Marshal(), s.ClientKey.Marshal()) {
 		return nil, errors.New("neither this user nor this key is let in")
 	}
-	return nil, nil //nolint:nilnil // there are no permissions to speak of
+	return nil, nil
 }
 
 // client serves one client.
@@ -103,7 +103,7 @@ var errGone = errors.New("the SSH client has closed the connection")
 func (s *Server) session(ctx context.Context, channel ssh.Channel, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errGone)
-	defer channel.Close()
+	defer func() { _ = channel.Close() }() // the client may be gone
 	reply := func(r *ssh.Request, ok bool) {
 		if r.WantReply {
 			_ = r.Reply(ok, nil)
