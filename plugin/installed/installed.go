@@ -245,7 +245,7 @@ func (f *finder[C]) in(p *host.Plugin, name, typ string) (component.Factory[C], 
 		}
 		names = append(names, c.Name())
 	}
-	hint := lang.DidYouMean(typ, names)
+	hint := lang.DidYouMean(typ, slices.Concat(names, f.Names()))
 	switch {
 	case len(names) == 0:
 		hint = fmt.Sprintf(" It has no %s at all.", f.what)

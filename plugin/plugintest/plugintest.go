@@ -38,12 +38,19 @@ const unnamed = "-packer-default-plugin-name-"
 // Install installs the running test binary as the plugin below root, and returns its path.
 func Install(t testing.TB, root string) string {
 	t.Helper()
+	return InstallAs(t, root, Source)
+}
+
+// InstallAs is Install for another source.
+func InstallAs(t testing.TB, root, source string) string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(root, filepath.FromSlash(Source))
-	path := filepath.Join(dir, fmt.Sprintf("packer-plugin-probe_v%s_x5.0_%s_%s", Version, runtime.GOOS, runtime.GOARCH))
+	dir := filepath.Join(root, filepath.FromSlash(source))
+	file := fmt.Sprintf("packer-plugin-%s_v%s_x5.0_%s_%s", filepath.Base(dir), Version, runtime.GOOS, runtime.GOARCH)
+	path := filepath.Join(dir, file)
 	if runtime.GOOS == "windows" {
 		path += ".exe"
 	}
