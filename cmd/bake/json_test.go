@@ -3,12 +3,19 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bake/golden/attest"
 )
 
 // TestJSONIsDocumented runs commands with -json. Every line that they write is an
@@ -49,6 +56,7 @@ build {
 	if err := os.WriteFile(plugins, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	attestation, key := attestation(t, dir)
 	env := []string{"BAKE_STATE_DIR=" + filepath.Join(dir, "state"), "BAKE_CLOUD_DIR=" + filepath.Join(dir, "cloud"), "PATH=" + os.Getenv("PATH")}
 	for _, test := range []struct {
 		args string
@@ -61,6 +69,7 @@ build {
 		{"build " + template, "", 1}, {"sweep", "", 0}, {"docs", "", 0}, {"docs amazon-ebs", "", 0},
 		{"fmt -check -diff " + untidy, "", 3}, {"fmt -", "a=1\n", 0},
 		{"init " + plugins, "", 1}, {"plugins required " + plugins, "", 0}, {"plugins installed", "", 0}, {"fix " + template, "", 1},
+		{"verify-attestation -key " + key + " " + attestation, "", 0}, {"verify-attestation -key " + key + " " + template, "", 1},
 	} {
 		var out, errOut bytes.Buffer
 		code := bake(append(strings.Fields(test.args), "-json"), env, strings.NewReader(test.in), &out, &errOut)
@@ -91,6 +100,32 @@ build {
 			t.Errorf("%s: the last object is %v", test.args, last)
 		}
 	}
+}
+
+// attestation makes an attestation in dir, and the key that it is signed with.
+func attestation(t *testing.T, dir string) (file, key string) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := attest.New([]attest.Resource{attest.Image("eu-west-1", "ami-1")}, attest.CycloneDX, map[string]any{})
+	if err == nil {
+		text, err = attest.Sign(text, private)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, key = filepath.Join(dir, "att.json"), filepath.Join(dir, "key.pem")
+	err = errors.Join(os.WriteFile(file, text, 0o600), os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, key
 }
 
 // undocumented reports fields of v that doc does not name. The names within values,
