@@ -10,7 +10,7 @@ import (
 func TestComponentsBelongSomewhere(t *testing.T) {
 	core := []string{
 		"artifice", "breakpoint", "checksum", "compress", "file", "hcp-packer-artifact", "hcp-packer-version", "hcp-sbom", "http", "manifest", "null",
-		"powershell", "shell", "shell-local", "sleep", "windows-restart", "windows-shell",
+		"powershell", "provenance", "shell", "shell-local", "sleep", "windows-restart", "windows-shell",
 	}
 	all := Parts{}.Catalog()
 	var known []string
