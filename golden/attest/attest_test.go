@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,6 +196,26 @@ func TestSignedNonsense(t *testing.T) {
 	} {
 		if _, err := attest.Open(sign(t, []byte(text), key), key.Public()); err == nil {
 			t.Errorf("%s is accepted", text)
+		}
+	}
+}
+
+// TestOtherPayload: what is signed as something else is no statement, though it reads
+// like one.
+func TestOtherPayload(t *testing.T) {
+	key := keys(t)["Ed25519"]
+	for kind, ok := range map[string]bool{attest.PayloadType: true, "text/plain": false} {
+		text := statement(t)
+		sig, err := key.Sign(nil, fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(text), text), crypto.Hash(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := json.Marshal(map[string]any{"payloadType": kind, "payload": text, "signatures": []any{map[string]any{"sig": sig}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := attest.Open(e, key.Public()); (err == nil) != ok {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }
