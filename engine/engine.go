@@ -36,6 +36,7 @@ type Options struct {
 
 	Parallel int             // builds at a time; 0 or less means all
 	OnError  OnError         // empty means Cleanup
+	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
 	Start    time.Time     // of the run, for {{timestamp}} and its like
@@ -74,6 +75,14 @@ const (
 	Ask                   OnError = "ask"                     // as the user says
 	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after error-cleanup-provisioner has run
 )
+
+// FailFastError is why a build was cancelled that another one took down with it.
+type FailFastError struct {
+	Build string // that failed first
+	Err   error
+}
+
+func (e *FailFastError) Error() string { return fmt.Sprintf("cancelled, because %s failed", e.Build) }
 
 // Answer is what a user says about a failed step.
 type Answer int

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/engine"
+	"bake/step"
 )
 
 func withMeta(meta string) string {
@@ -376,6 +377,56 @@ build { sources = ["machine.a", "machine.b"] }
 	result, _ := f.run(ctx)
 	if len(f.world.log) != 1 || !errors.Is(result.Builds[1].Err, errInjected) {
 		t.Errorf("%v; %v", f.world.log, result.Builds[1].Err)
+	}
+}
+
+// TestFailFast: the first failure cancels the builds that run and those that wait, and
+// nobody takes it for the end of the run.
+func TestFailFast(t *testing.T) {
+	for _, fast := range []bool{true, false} {
+		f := newFixture(t, `
+source "machine" "a" {}
+source "machine" "b" {}
+source "machine" "c" {}
+build {
+  sources = ["machine.a", "machine.b", "machine.c"]
+  provisioner "run" { script = source.name }
+}
+`)
+		f.options.Parallel, f.options.FailFast = 2, fast
+		running := make(chan struct{})
+		f.world.act = func(ctx context.Context, what string) error {
+			switch {
+			case what == "run a" && fast:
+				close(running)
+				return hang(ctx)
+			case what == "run b":
+				if fast {
+					<-running
+				}
+				return errInjected
+			}
+			return nil
+		}
+		var end error
+		f.options.Emit = func(e step.Event) {
+			if e.Kind == step.RunFinished {
+				end = e.Error
+			}
+		}
+		result, _ := f.run(t.Context())
+		if err := result.Builds[1].Err; !errors.Is(err, errInjected) {
+			t.Errorf("fast %v: the build that fails: %v", fast, err)
+		}
+		for _, i := range []int{0, 2} {
+			cause, ok := errors.AsType[*engine.FailFastError](result.Builds[i].Err)
+			if ok != fast || ok && (cause.Build != "machine.b" || !errors.Is(cause.Err, errInjected)) {
+				t.Errorf("fast %v: build %d: %v", fast, i, result.Builds[i].Err)
+			}
+		}
+		if end != nil {
+			t.Errorf("fast %v: the run ended with %v", fast, end)
+		}
 	}
 }
 

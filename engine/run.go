@@ -33,7 +33,7 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 	for _, b := range builds {
 		names = append(names, b.Name)
 	}
-	r.emit(step.Event{Time: start, Kind: step.RunStarted, Text: strings.Join(names, "\n")})
+	r.emit(step.Event{Time: start, Kind: step.RunStarted, Text: strings.Join(names, "\n"), Command: r.options.Run.Command})
 	var g errgroup.Group
 	switch {
 	case r.options.Run.Debug:
@@ -42,9 +42,14 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 		g.SetLimit(r.options.Parallel)
 	}
 	results := make([]BuildResult, len(builds))
+	each, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	for i, b := range builds {
 		g.Go(func() error {
-			results[i] = r.build(ctx, b)
+			results[i] = r.build(each, b)
+			if results[i].Err != nil && r.options.FailFast {
+				cancel(&FailFastError{b.Name, results[i].Err})
+			}
 			return nil
 		})
 	}
@@ -61,7 +66,7 @@ func (r *runner) emit(e step.Event) {
 	} else {
 		e.Text = secrets.RedactMessage(e.Text)
 	}
-	e.Step = secrets.RedactMessage(e.Step)
+	e.Step, e.Command = secrets.RedactMessage(e.Step), secrets.RedactMessage(e.Command)
 	if e.Resource != nil {
 		r := redactedResource(secrets, *e.Resource)
 		e.Resource = &r

@@ -22,6 +22,7 @@ import (
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/ui"
 )
 
 // Options say what [Build] builds, and how.
@@ -33,6 +34,8 @@ type Options struct {
 
 	Parallel int            // builds at a time; 0 or less means all
 	OnError  engine.OnError // empty means [engine.Cleanup]
+	FailFast bool           // once a build has failed, cancel the others
+	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: none
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 
@@ -108,6 +111,18 @@ func (e *FailedError) Error() string {
 
 func (e *FailedError) Unwrap() []error { return e.Errs }
 
+// TimeoutError is the error of a run that took longer than it may.
+type TimeoutError struct{ Limit time.Duration }
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("the run was cancelled after %s, its time limit", ui.Words(e.Limit))
+}
+
+// Cancelling is what the log of the run says.
+func (e *TimeoutError) Cancelling() string {
+	return fmt.Sprintf("Cancelling build: the time limit of the run, %s, has passed", ui.Words(e.Limit))
+}
+
 // Build runs the builds of a template to their end, whatever that is, and deletes
 // what they made only to make their images. When ctx ends, they stop, and what they
 // made is deleted; see [Options] for Stop. If the cause of either has a method
@@ -137,7 +152,12 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		}
 		o.Template.Cwd = cwd
 	}
-	run := step.Invocation{ID: o.ID, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, &TimeoutError{o.Timeout})
+		defer cancel()
+	}
+	run := step.Invocation{ID: o.ID, Command: o.Command, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
 	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
@@ -219,7 +239,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	}
 	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, endpoint: localcloud.Endpoint(o.Template.Env), connect: o.Connect}
 	options := engine.Options{
-		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError,
+		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
 		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
 		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {

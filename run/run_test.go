@@ -280,6 +280,25 @@ func TestBuildIsCancelled(t *testing.T) {
 	}
 }
 
+// TestTimeout: a run that takes too long is cancelled, and what it made is deleted.
+func TestTimeout(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["sleep 60"] }
+}`)
+	o.Timeout = 100 * time.Millisecond
+	_, err := run.Build(t.Context(), o)
+	late, ok := errors.AsType[*run.TimeoutError](err)
+	if !ok || late.Limit != o.Timeout {
+		t.Fatalf("the error is %v", err)
+	}
+	if b.exists("image") || b.exists("state/ledgers/r1.jsonl") {
+		t.Error("something is left")
+	}
+	if got := b.said(step.Say); !slices.Contains(got, "Cancelling build: the time limit of the run, 100 milliseconds, has passed") {
+		t.Errorf("what was said: %q", got)
+	}
+}
+
 // TestBuildOfAContextThatHasEnded: nothing is run.
 func TestBuildOfAContextThatHasEnded(t *testing.T) {
 	var b bench

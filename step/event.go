@@ -15,14 +15,15 @@ type Event struct {
 	Build string    `json:"build,omitempty"` // full build name; empty for the run itself
 	Step  string    `json:"step,omitempty"`  // names from the outermost step in, joined by " > "
 
-	Text     string        `json:"text,omitempty"`     // one or more lines, without a final newline
-	Place    string        `json:"place,omitempty"`    // for BuildFailed: "file:line" of the block whose Step failed, if one did
-	Source   string        `json:"source,omitempty"`   // for log lines: the component that spoke, if not the builder
-	Elapsed  time.Duration `json:"elapsed,omitempty"`  // nanoseconds; for events that end something
-	Error    error         `json:"-"`                  // why something failed
-	Progress *Progress     `json:"progress,omitempty"` // for Progressed
-	Resource *Resource     `json:"resource,omitempty"` // for the Resource kinds
-	Artifact any           `json:"artifact,omitempty"` // for ArtifactMade
+	Text     string        `json:"text,omitempty"`         // one or more lines, without a final newline
+	Place    string        `json:"place,omitempty"`        // for BuildFailed: "file:line" of the block whose Step failed, if one did
+	Source   string        `json:"source,omitempty"`       // for log lines: the component that spoke, if not the builder
+	Elapsed  time.Duration `json:"elapsed,omitempty"`      // nanoseconds; for events that end something
+	Command  string        `json:"command_line,omitempty"` // for RunStarted: what the user called
+	Error    error         `json:"-"`                      // why something failed
+	Progress *Progress     `json:"progress,omitempty"`     // for Progressed
+	Resource *Resource     `json:"resource,omitempty"`     // for the Resource kinds
+	Artifact any           `json:"artifact,omitempty"`     // for ArtifactMade
 }
 
 // MarshalJSON writes the error as text.

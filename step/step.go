@@ -25,6 +25,8 @@ type Invocation struct {
 	Debug bool   // -debug
 	Env   []string
 
+	Command string // what the user called, for the log
+
 	Start   time.Time // what {{timestamp}} and its like give in options that are rendered late
 	Version string    // what {{packer_version}} gives
 

@@ -128,7 +128,7 @@ func (t *transcript) entries(e step.Event) []entry {
 		return t.lines(e, failure, "Left behind: "+e.Resource.String())
 	case step.ArtifactMade:
 		o := t.build(e.Build)
-		o.artifacts = append(o.artifacts, artifact(e))
+		o.artifacts = append(o.artifacts, Artifact(e))
 	case step.BuildFinished:
 		t.build(e.Build).ended = true
 		return append(t.reasons(e, t.tell(e, func(reason) bool { return true })),

@@ -69,9 +69,9 @@ func ReadEvents(r io.Reader, handle func(step.Event)) error {
 	}
 }
 
-// artifact returns the artifact of an ArtifactMade event, be the event from this
+// Artifact returns the artifact of an ArtifactMade event, be the event from this
 // process or read from a log. A build that made none has a nil artifact.
-func artifact(e step.Event) *builder.Artifact {
+func Artifact(e step.Event) *builder.Artifact {
 	switch a := e.Artifact.(type) {
 	case *builder.Artifact:
 		return a

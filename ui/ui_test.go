@@ -405,3 +405,40 @@ func TestDiagnosticsShowTheSource(t *testing.T) {
 		t.Errorf("source code is missing in:\n%s", b.String())
 	}
 }
+
+// TestTimeline: steps with their beginnings and lengths, also those that run again, fail,
+// or have no end.
+func TestTimeline(t *testing.T) {
+	var out strings.Builder
+	d := NewTimeline(&out, 60)
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(second int, kind step.Kind, build, path string) {
+		d.Handle(step.Event{Time: start.Add(time.Duration(second) * time.Second), Kind: kind, Build: build, Step: path})
+	}
+	at(0, step.RunStarted, "", "")
+	at(0, step.StepStarted, "a.web", "launch")
+	at(1, step.StepStarted, "a.web", "launch > wait for the instance")
+	at(2, step.StepStarted, "b.web", "launch")
+	at(10, step.StepFinished, "a.web", "launch > wait for the instance")
+	at(10, step.StepFinished, "a.web", "launch")
+	at(10, step.StepStarted, "a.web", "provision")
+	at(11, step.StepFailed, "a.web", "provision")
+	at(12, step.StepStarted, "a.web", "provision")
+	at(20, step.StepFinished, "a.web", "provision")
+	at(40, step.Say, "b.web", "launch")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := `a.web
+  Launch                    0.0s    10s  ████
+    Wait for the instance   1.0s   9.0s  ████
+  Provision                  10s   1.0s      █ failed
+  Provision                  12s   8.0s       ████
+
+b.web
+  Launch                    2.0s    38s  ███████████████████ did not end
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

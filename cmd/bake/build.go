@@ -30,6 +30,8 @@ type buildOptions struct {
 	cloudInit      string // how long to wait for cloud-init
 	onError        choice
 	parallel       int
+	failFast       bool
+	timeout        time.Duration
 	force, debug   bool
 	warnUndeclared bool
 }
@@ -61,6 +63,8 @@ immediately and lists what was left behind.`,
 	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
+	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")
+	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m, and delete what it created; 0 for no limit")
 	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
 	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn about variables that a -var-file sets but the template does not declare")
@@ -75,6 +79,9 @@ immediately and lists what was left behind.`,
 func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if o.egress != "" && !o.local {
 		return usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake build"}
+	}
+	if o.timeout < 0 {
+		return usageError{"-timeout cannot be negative", "bake build"}
 	}
 	template, err := o.template(p, "bake build", o.path)
 	if err != nil {
@@ -96,7 +103,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	defer feed.close()
 	options := run.Options{
 		Template: template, Components: p.components(ctx, template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
-		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), Force: o.force, Debug: o.debug, CloudInit: cloudInit,
+		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
 		Emit: feed.emit, Doubts: func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) },
 		Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now,
 	}

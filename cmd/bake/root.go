@@ -54,6 +54,8 @@ func (p *program) root() *cobra.Command {
 		p.cloudCommand(),
 		p.doctorCommand(),
 		p.docsCommand(),
+		p.runsCommand(),
+		p.logCommand(),
 		p.sshCommand(),
 		p.ncCommand(),
 		p.versionCommand(),

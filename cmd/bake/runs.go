@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bake/run"
+	"bake/ui"
+)
+
+func (p *program) runsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "runs",
+		Short: "List the runs of bake build",
+		Long: `List the runs of bake build whose logs are kept, newest first: when each started, how
+long it took, how it ended, the images it made, how much of what it created is left,
+and what was called. Logs are kept of the last 100 runs, in $BAKE_STATE_DIR/runs.
+
+A run that crashed has no end in its log: bake was killed, or the power failed. What
+runs have left is deleted by bake sweep.`,
+		Example: `  bake runs
+  bake runs -json`,
+		Args: exactly(),
+		RunE: func(*cobra.Command, []string) error { return p.listRuns() },
+	}
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// runsResult is what bake runs writes with -json.
+type runsResult struct {
+	Runs []run.Past `json:"runs"`
+}
+
+func (p *program) listRuns() error {
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	all, err := state.List()
+	p.json.result = runsResult{list(all)}
+	if len(all) == 0 {
+		p.say("There are no runs: bake build keeps the logs of its runs in " + state.Runs() + ".")
+		return err
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "RUN\tSTARTED\tTOOK\tRESULT\tLEFT\tIMAGES\tCOMMAND")
+	for _, r := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", shortID(r.Run), r.Started.Local().Format(time.DateTime),
+			r.Elapsed.Round(time.Second), r.State, len(r.Left), imagesOf(r), oneLine(r.Command))
+	}
+	w.Flush()
+	p.say(strings.TrimSuffix(b.String(), "\n"))
+	return err
+}
+
+// shortID is enough of a run's id for people to tell it from others.
+func shortID(id string) string { return id[:min(8, len(id))] }
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// imagesOf names an image of a run, and says how many more there are.
+func imagesOf(r run.Past) string {
+	var all []string
+	for _, b := range r.Builds {
+		for _, region := range slices.Sorted(maps.Keys(b.Images)) {
+			all = append(all, region+":"+b.Images[region])
+		}
+	}
+	switch len(all) {
+	case 0:
+		return "-"
+	case 1:
+		return all[0]
+	}
+	return fmt.Sprintf("%s and %d more", all[0], len(all)-1)
+}
+
+func (p *program) logCommand() *cobra.Command {
+	var timeline bool
+	o := displayOptions{color: true, prompts: true}
+	cmd := &cobra.Command{
+		Use:   "log [RUN]",
+		Short: "Show the log of a run",
+		Long: `Show the log of a run of bake build as the run showed it, or with -timeline when each
+step began and how long it took. RUN is the id of a run or the start of one, as
+bake runs lists it; without it, the newest run is shown.`,
+		Example: `  bake log
+  bake log 5e0d7c1e -timeline
+  bake log 5e0d7c1e -json | jq 'select(.kind == "step-failed")'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{"bake log takes one run", cmd.CommandPath()}
+			}
+			return p.showLog(strings.Join(args, ""), timeline, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&timeline, "timeline", false, "show when each step began and how long it took")
+	flags.BoolVar(&o.color, "color", true, "disable colored output")
+	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line of a build's output with a timestamp")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) showLog(prefix string, timeline bool, o displayOptions) error {
+	if timeline && (p.json.on || p.machineReadable) {
+		return usageError{"-timeline is for people: use it without -json and -machine-readable", "bake log"}
+	}
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	id, err := state.Find(prefix)
+	if err != nil {
+		return err
+	}
+	if timeline {
+		width, _ := p.stdout.size()
+		t := ui.NewTimeline(p.stdout, width)
+		if err := state.Events(id, t.Handle); err != nil {
+			return err
+		}
+		return t.Close()
+	}
+	o.log = state.Log(id)
+	feed := p.openFeed(o)
+	defer feed.close()
+	return state.Events(id, feed.emit)
+}

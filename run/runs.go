@@ -1,0 +1,279 @@
+package run
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/step"
+	"bake/ui"
+)
+
+// Past is what the log of a run tells of it, and its ledger.
+type Past struct {
+	Run     string          `json:"run"`
+	Started time.Time       `json:"started"`
+	Elapsed time.Duration   `json:"elapsed"`                // nanoseconds; until the last event, if the run has no end
+	Command string          `json:"command_line,omitempty"` // what the user called; runs of old versions do not tell
+	State   PastState       `json:"state"`
+	Builds  []PastBuild     `json:"builds"`
+	Left    []step.Resource `json:"left_behind"` // what its ledger still owns
+}
+
+// PastState is how a run ended.
+type PastState string
+
+// The states of runs.
+const (
+	Running   PastState = "running"
+	Succeeded PastState = "succeeded"
+	Failed    PastState = "failed"
+	Cancelled PastState = "cancelled"
+	Crashed   PastState = "crashed" // it ended without an end in its log: killed, or out of power
+)
+
+// PastBuild is a build of a run.
+type PastBuild struct {
+	Name   string            `json:"name"`
+	State  PastState         `json:"state"` // Crashed and Running are those of the run
+	Error  string            `json:"error,omitempty"`
+	Images map[string]string `json:"images,omitempty"` // region -> image id
+}
+
+// ErrNoRun says that no log is kept of a run.
+var ErrNoRun = errors.New("no such run")
+
+// List lists the runs whose logs are kept, newest first. Sweeps, which build nothing, are
+// not among them. Logs that cannot be read are passed over, and are in the error, next to
+// the list of the others.
+func (s State) List() ([]Past, error) {
+	ids, err := s.logged()
+	if err != nil {
+		return nil, err
+	}
+	var all []Past
+	var bad []error
+	for _, id := range ids {
+		past, err := s.past(id)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it is deleted just now
+		case err != nil:
+			bad = append(bad, err)
+		case !past.Started.IsZero():
+			all = append(all, past)
+		}
+	}
+	slices.SortFunc(all, func(a, b Past) int { return b.Started.Compare(a.Started) })
+	return all, errors.Join(bad...)
+}
+
+// Find returns the id of the run that starts with prefix, or of the newest one if that is
+// empty. The error wraps ErrNoRun if there is none.
+func (s State) Find(prefix string) (string, error) {
+	if prefix == "" {
+		all, err := s.List()
+		if len(all) == 0 {
+			return "", errors.Join(fmt.Errorf("%w: there is no log in %s", ErrNoRun, s.Runs()), err)
+		}
+		return all[0].Run, nil
+	}
+	ids, err := s.logged()
+	if err != nil {
+		return "", err
+	}
+	found := slices.DeleteFunc(ids, func(id string) bool { return !strings.HasPrefix(id, prefix) })
+	switch {
+	case len(found) == 0:
+		return "", fmt.Errorf("%w: no log in %s is of a run %s", ErrNoRun, s.Runs(), prefix)
+	case len(found) > 1 && !slices.Contains(found, prefix):
+		return "", fmt.Errorf("several runs start with %s: %s", prefix, strings.Join(found, ", "))
+	case len(found) > 1:
+		return prefix, nil
+	}
+	return found[0], nil
+}
+
+// logged are the ids of all runs that have a log.
+func (s State) logged() ([]string, error) {
+	paths, err := filepath.Glob(filepath.Join(s.Runs(), "*.events.*"))
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, path := range paths {
+		id, _, _ := strings.Cut(filepath.Base(path), ".events.")
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// Events calls handle for every event in the log of a run, from the oldest that is kept.
+// What a run was writing when it was killed is left out.
+func (s State) Events(run string, handle func(step.Event)) error {
+	return s.read(run, func(r io.Reader) error {
+		err := ui.ReadEvents(r, handle)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		return err
+	})
+}
+
+// read calls handle for every file of the log of a run, in order.
+func (s State) read(run string, handle func(io.Reader) error) error {
+	parts, err := filepath.Glob(strings.TrimSuffix(s.Log(run), ".jsonl") + ".*.jsonl.gz")
+	if err != nil {
+		return err
+	}
+	slices.Sort(parts)
+	for _, path := range append(parts, s.Log(run)) {
+		if err := readFile(path, handle); err != nil {
+			return fmt.Errorf("the log %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func readFile(path string, handle func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !strings.HasSuffix(path, ".gz") {
+		return handle(f)
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return err
+	}
+	return handle(z)
+}
+
+// past reads the log of a run, and its ledger.
+func (s State) past(id string) (Past, error) {
+	p := Past{Run: id, State: Crashed, Builds: []PastBuild{}, Left: []step.Resource{}}
+	err := s.read(id, p.learnAll)
+	if err != nil || p.Started.IsZero() {
+		return p, err
+	}
+	return p, p.account(filepath.Join(s.Ledgers(), id+".jsonl"))
+}
+
+// learnAll takes what a file of the log says. Most lines are not decoded.
+func (p *Past) learnAll(r io.Reader) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	var last []byte
+	for n := 1; ; n++ {
+		line, err := in.ReadBytes('\n')
+		if err == io.EOF {
+			break // what has no end was never written whole
+		} else if err != nil {
+			return err
+		}
+		if last = line; !tells(line) {
+			continue
+		}
+		var e step.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		p.learn(e)
+	}
+	var e step.Event
+	if p.State == Crashed && json.Unmarshal(last, &e) == nil {
+		p.Elapsed = e.Time.Sub(p.Started)
+	}
+	return nil
+}
+
+// tells reports whether a line of a log is an event that says how the run went.
+func tells(line []byte) bool {
+	head := line[:min(len(line), 120)] // with the kind, which follows the time
+	for _, kind := range []step.Kind{step.RunStarted, step.RunFinished, step.BuildFinished, step.BuildFailed, step.ArtifactMade} {
+		if bytes.Contains(head, []byte(`"kind":"`+string(kind)+`"`)) {
+			return true
+		}
+	}
+	return false
+}
+
+// learn takes what an event says.
+func (p *Past) learn(e step.Event) {
+	switch e.Kind {
+	case step.RunStarted:
+		p.Started, p.Command = e.Time, e.Command
+		for name := range strings.Lines(e.Text) {
+			p.Builds = append(p.Builds, PastBuild{Name: strings.TrimSpace(name), State: Crashed})
+		}
+	case step.RunFinished:
+		p.Elapsed, p.State = e.Elapsed, Succeeded
+		if slices.ContainsFunc(p.Builds, func(b PastBuild) bool { return b.State != Succeeded }) {
+			p.State = Failed
+		}
+		if e.Error != nil {
+			p.State = Cancelled
+		}
+	case step.BuildFinished, step.BuildFailed, step.ArtifactMade:
+		i := slices.IndexFunc(p.Builds, func(b PastBuild) bool { return b.Name == e.Build })
+		if i < 0 {
+			return
+		}
+		switch b := &p.Builds[i]; e.Kind {
+		case step.BuildFinished:
+			b.State = Succeeded
+		case step.BuildFailed:
+			b.State, b.Error = Failed, fmt.Sprint(e.Error)
+		default:
+			b.addImages(ui.Artifact(e))
+		}
+	}
+}
+
+func (b *PastBuild) addImages(a *builder.Artifact) {
+	if a == nil {
+		return
+	}
+	for region, id := range a.Images {
+		if b.Images == nil {
+			b.Images = map[string]string{}
+		}
+		b.Images[region] = id
+	}
+}
+
+// account looks into the ledger of the run: whether the run goes on, and what it owns.
+func (p *Past) account(path string) error {
+	ledger, err := step.OpenLedger(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, step.ErrLive):
+		if p.State == Crashed {
+			p.State = Running
+			for i, b := range p.Builds {
+				if b.State == Crashed {
+					p.Builds[i].State = Running
+				}
+			}
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	owned, err := ledger.Owned()
+	p.Left = append(p.Left, owned...)
+	return errors.Join(err, ledger.Close())
+}

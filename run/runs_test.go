@@ -1,0 +1,109 @@
+package run_test
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/engine"
+	"bake/run"
+	"bake/step"
+)
+
+// TestList: what the logs and ledgers of runs tell of them.
+func TestList(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "test ! -e DIR/fail", "test ! -e DIR/hang || sleep 60"] }
+}`)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var during []run.Past
+	b.on = func(e step.Event) {
+		if e.Text == "up" {
+			var err error
+			if during, err = o.State.List(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	o.ID, o.Command = "a-succeeds", "bake build one"
+	_, err := run.Build(t.Context(), o)
+	must(err)
+	if len(during) != 1 || during[0].State != run.Running || during[0].Builds[0].State != run.Running {
+		t.Errorf("while it ran: %+v", during)
+	}
+	must(os.Remove(b.image))
+	must(os.WriteFile(b.dir+"/fail", nil, 0o600))
+	o.ID, o.OnError = "b-fails", engine.Abort
+	if _, err := run.Build(t.Context(), o); err == nil {
+		t.Error("it has not failed")
+	}
+	must(os.Remove(b.dir + "/fail"))
+	must(os.WriteFile(b.dir+"/hang", nil, 0o600))
+	o.ID, o.OnError, o.Force = "c-cancelled", engine.Cleanup, true
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.on = func(e step.Event) {
+		if e.Text == "up" {
+			cancel(asked{})
+		}
+	}
+	if _, err := run.Build(ctx, o); err == nil {
+		t.Error("it was not cancelled")
+	}
+	// One that was killed while it wrote, and whose log is in two parts.
+	whole, err := os.ReadFile(o.State.Log("a-succeeds"))
+	must(err)
+	lines := strings.SplitAfter(string(whole), "\n")
+	z, err := os.Create(strings.TrimSuffix(o.State.Log("d-killed"), ".jsonl") + ".001.jsonl.gz")
+	must(err)
+	w := gzip.NewWriter(z)
+	_, err = w.Write([]byte(strings.Join(lines[:3], "")))
+	must(errors.Join(err, w.Close(), z.Close()))
+	must(os.WriteFile(o.State.Log("d-killed"), []byte(lines[3]+lines[4][:len(lines[4])/2]), 0o600))
+	must(os.WriteFile(o.State.Log("e-garbage"), []byte("{\"kind\":\"run-started\"\n"), 0o600))
+
+	all, err := o.State.List()
+	if err == nil || !strings.Contains(err.Error(), "e-garbage") || !strings.Contains(err.Error(), "line 1") {
+		t.Errorf("the error is %v", err)
+	}
+	got := map[string]run.Past{}
+	for i, p := range all {
+		got[p.Run] = p
+		if i > 0 && p.Started.After(all[i-1].Started) {
+			t.Errorf("%s is before %s", all[i-1].Run, p.Run)
+		}
+		if p.Command != "bake build one" || len(p.Builds) != 1 || p.Builds[0].Name != "file.f" || p.Elapsed <= 0 || p.Elapsed > time.Hour {
+			t.Errorf("%+v", p)
+		}
+	}
+	for id, want := range map[string]run.PastState{"a-succeeds": run.Succeeded, "b-fails": run.Failed, "c-cancelled": run.Cancelled, "d-killed": run.Crashed} {
+		if got[id].State != want {
+			t.Errorf("%s: %+v", id, got[id])
+		}
+	}
+	if len(all) != 4 || len(got["b-fails"].Left) != 1 || len(got["a-succeeds"].Left) != 0 || !strings.Contains(got["b-fails"].Builds[0].Error, "exit status: 1") {
+		t.Errorf("%+v", all)
+	}
+
+	var kinds []step.Kind
+	must(o.State.Events("d-killed", func(e step.Event) { kinds = append(kinds, e.Kind) }))
+	if len(kinds) != 4 || kinds[0] != step.RunStarted {
+		t.Errorf("the events are %v", kinds)
+	}
+	for prefix, want := range map[string]string{"a": "a-succeeds", "b-fails": "b-fails", "": all[0].Run} {
+		if id, err := o.State.Find(prefix); id != want {
+			t.Errorf("%q is %q, %v", prefix, id, err)
+		}
+	}
+	if _, err := o.State.Find("x"); !errors.Is(err, run.ErrNoRun) {
+		t.Errorf("the error is %v", err)
+	}
+}
