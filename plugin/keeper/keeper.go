@@ -159,6 +159,8 @@ func (p *plugin) keep(grace patience) error {
 	}
 	up, err := accept(ctx)
 	if err != nil {
+		down.Close()
+		p.wait(exitTimeout) // it exits without a host, in order
 		return fmt.Errorf("bake has not connected: %w", err)
 	}
 	stop()
@@ -206,15 +208,21 @@ func watch() (ctx context.Context, stop func()) {
 // errEnded is the error of a plugin that has ended without a greeting.
 var errEnded = errors.New("the plugin has ended")
 
-// greeting is the first line of the plugin.
+// greeting is the first line of the plugin. When bake has gone the plugin may still end
+// its start: it says where its socket is.
 func (p *plugin) greeting(ctx context.Context) (string, error) {
+	late := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		p.wait(exitTimeout)
+		close(late)
+	})()
 	select {
 	case line, ok := <-p.first.ch:
 		if !ok {
 			return "", errEnded
 		}
 		return line, nil
-	case <-ctx.Done():
+	case <-late:
 		return "", fmt.Errorf("the plugin has not started: %w", context.Cause(ctx))
 	}
 }
