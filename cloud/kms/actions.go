@@ -28,7 +28,7 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 	c := wire.CallerFrom(ctx)
 	spec := in.KeySpec
 	if spec == "" {
-		spec = types.KeySpec(in.CustomerMasterKeySpec)
+		spec = types.KeySpec(in.CustomerMasterKeySpec) //nolint:staticcheck // older clients send it
 	}
 	if spec == "" {
 		spec = types.KeySpecSymmetricDefault
@@ -154,8 +154,9 @@ func (s *state) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput) (*k
 	}
 	der, err := x509.MarshalPKIXPublicKey(private.Public())
 	return &kms.GetPublicKeyOutput{
-		KeyId: aws.String(k.arn()), PublicKey: der, KeySpec: k.Spec, CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec),
-		KeyUsage: types.KeyUsageTypeSignVerify, SigningAlgorithms: k.algorithms(),
+		KeyId: aws.String(k.arn()), PublicKey: der, KeySpec: k.Spec,
+		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		KeyUsage:              types.KeyUsageTypeSignVerify, SigningAlgorithms: k.algorithms(),
 	}, err
 }
 

@@ -180,7 +180,8 @@ func (k *signingKey) metadata() *types.KeyMetadata {
 		AWSAccountId: &k.Account, KeyId: &k.ID, Arn: aws.String(k.arn()), CreationDate: &k.Created, Enabled: k.Deletion == nil,
 		Description: aws.String(aws.ToString(k.Description)), KeyUsage: types.KeyUsageTypeSignVerify, KeyState: types.KeyStateEnabled,
 		Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer, KeySpec: k.Spec,
-		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), SigningAlgorithms: k.algorithms(), MultiRegion: aws.Bool(false),
+		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		SigningAlgorithms:     k.algorithms(), MultiRegion: aws.Bool(false),
 	}
 	if k.Deletion != nil {
 		m.KeyState, m.DeletionDate = types.KeyStatePendingDeletion, k.Deletion
