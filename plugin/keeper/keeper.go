@@ -115,15 +115,12 @@ func (p *plugin) log(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, Name+": "+format+"\n", args...)
 }
 
-// wait waits for the plugin to end.
-func (p *plugin) wait(limit time.Duration) bool { return within(limit, p.ended) }
-
-// within waits for ch to be closed.
-func within(limit time.Duration, ch <-chan struct{}) bool {
-	timer := time.NewTimer(limit)
+// wait waits for the plugin to end, as it does when nobody talks to it any more.
+func (p *plugin) wait() bool {
+	timer := time.NewTimer(exitTimeout)
 	defer timer.Stop()
 	select {
-	case <-ch:
+	case <-p.ended:
 		return true
 	case <-timer.C:
 		return false
@@ -148,7 +145,7 @@ func (p *plugin) keep(grace patience) error {
 	address, err := wire.ParseHandshake(line)
 	if err != nil { // bake says what is wrong with it
 		fmt.Println(line)
-		if p.wait(exitTimeout) {
+		if p.wait() {
 			return nil
 		}
 		return err
@@ -160,7 +157,7 @@ func (p *plugin) keep(grace patience) error {
 	up, err := accept(ctx)
 	if err != nil {
 		down.Close()
-		p.wait(exitTimeout) // it exits without a host, in order
+		p.wait() // it exits without a host, in order
 		return fmt.Errorf("bake has not connected: %w", err)
 	}
 	stop()
@@ -177,7 +174,7 @@ func (p *plugin) keep(grace patience) error {
 		r.wait(p, grace)
 		r.finish()
 	}
-	if !p.wait(exitTimeout) {
+	if !p.wait() {
 		return errors.New("the plugin does not end, and is killed")
 	}
 	if r.lost() {
@@ -213,7 +210,7 @@ var errEnded = errors.New("the plugin has ended")
 func (p *plugin) greeting(ctx context.Context) (string, error) {
 	late := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
-		p.wait(exitTimeout)
+		p.wait()
 		close(late)
 	})()
 	select {
