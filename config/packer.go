@@ -120,7 +120,7 @@ func checkPluginSource(source string) error {
 	case strings.ContainsAny(source, "?#"):
 		return fmt.Errorf("must not have a query or fragment")
 	case slices.Contains(parts, ".") || slices.Contains(parts, ".."):
-		return fmt.Errorf("must not have a part . or ..")
+		return fmt.Errorf("must not have . or .. between its slashes")
 	case slices.Contains(parts, ""):
 		return fmt.Errorf("must not start or end with a slash or have two in a row")
 	case len(parts) < 3:

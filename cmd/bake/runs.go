@@ -56,7 +56,7 @@ func (p *program) listRuns() error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", shortID(r.Run), r.Started.Local().Format(time.DateTime),
 			r.Elapsed.Round(time.Second), r.State, len(r.Left), imagesOf(r), oneLine(r.Command))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(b.String(), "\n"))
 	return err
 }

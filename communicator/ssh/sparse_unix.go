@@ -20,7 +20,7 @@ func dataRanges(fd uintptr, size int64) (ranges []span) {
 	whole := []span{{0, size}}
 	for at := int64(0); at < size; {
 		begin, err := unix.Seek(int(fd), at, seekData)
-		if err == unix.ENXIO { //nolint:errorlint // a number
+		if err == unix.ENXIO {
 			break // there is no more
 		}
 		if err != nil || begin < at {

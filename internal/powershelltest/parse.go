@@ -173,15 +173,15 @@ func (p *parser) statements(end rune) *block {
 	b := &block{}
 	for {
 		p.blank()
-		switch c := p.peek(); {
-		case c == ';':
+		switch p.peek() {
+		case ';':
 			p.at++
-		case c == end:
+		case end:
 			if end != 0 {
 				p.at++
 			}
 			return b
-		case c == 0:
+		case 0:
 			p.fail("missing %q", end)
 		default:
 			if len(b.body) == 0 && p.word("param") {

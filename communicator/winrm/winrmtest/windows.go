@@ -147,7 +147,7 @@ func (c *cmd) redirected(text string) (int, bool) {
 		// A > within quotes is none of a redirection.
 		m := redirection.FindStringSubmatch(text)
 		if m != nil && strings.Count(m[1], `"`)%2 == 0 {
-			var out io.Writer = io.Discard
+			out := io.Discard
 			if name := strings.Trim(m[2], `"`); !strings.EqualFold(name, "nul") {
 				f, err := os.Create(c.Path(name))
 				if err != nil {
