@@ -56,7 +56,7 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 	} else if err != nil {
 		return nil, nil, c.lost(ctx, l, err)
 	}
-	errOut := &limited{max: 4 << 10}
+	errOut := &communicator.Head{Max: 4 << 10}
 	silent := make(chan struct{})
 	go func() {
 		defer close(silent)
@@ -89,7 +89,7 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 
 // sftpError says why no SFTP session has begun: err is how that ended. What the
 // subsystem writes to standard error is in errOut, whole once silent is closed.
-func (c *Client) sftpError(ctx context.Context, l *link, err error, answers *sftpAnswers, silent <-chan struct{}, errOut *limited) error {
+func (c *Client) sftpError(ctx context.Context, l *link, err error, answers *sftpAnswers, silent <-chan struct{}, errOut *communicator.Head) error {
 	switch {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)

@@ -322,8 +322,8 @@ type afterMark struct {
 	w     io.Writer
 	user  string
 	begun bool
-	said  limited // before the mark
-	tail  []byte  // the last of it, in which the mark may begin
+	said  communicator.Head // before the mark
+	tail  []byte            // the last of it, in which the mark may begin
 }
 
 func (a *afterMark) Write(b []byte) (int, error) {
@@ -368,12 +368,12 @@ func (c *Client) script(ctx context.Context, text string, stdin io.Reader, stdou
 
 // scriptOver is script in a session, which it closes.
 func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text string, stdin io.Reader, stdout io.Writer) (string, error) {
-	out := &limited{max: 64 << 10}
+	out := &communicator.Head{Max: 64 << 10}
 	if stdout == nil {
 		stdout = out
 	}
-	marked := &afterMark{w: stdout, user: c.opts.Username, said: limited{max: 4 << 10}}
-	errOut := &limited{max: 4 << 10}
+	marked := &afterMark{w: stdout, user: c.opts.Username, said: communicator.Head{Max: 4 << 10}}
+	errOut := &communicator.Head{Max: 4 << 10}
 	st, err := c.runOver(ctx, l, s, communicator.Command{Line: shellLine(text), Stdin: stdin, Stdout: marked, Stderr: errOut}, false)
 	if stranger := (*strangerError)(nil); errors.As(err, &stranger) {
 		return "", stranger
@@ -388,17 +388,6 @@ func (c *Client) scriptOver(ctx context.Context, l *link, s *session, text strin
 		return out.String(), &scriptError{st.Code, strings.TrimSpace(errOut.String())}
 	}
 	return out.String(), nil
-}
-
-// limited keeps the first max bytes.
-type limited struct {
-	bytes.Buffer
-	max int
-}
-
-func (l *limited) Write(b []byte) (int, error) {
-	l.Buffer.Write(b[:min(len(b), l.max-l.Len())])
-	return len(b), nil
 }
 
 // remotePath makes a path of the machine one word for its shell; "~" and "~user"

@@ -3,7 +3,6 @@
 package winrm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +78,7 @@ func (c *Client) hello(ctx context.Context) error {
 	const greeting = "WinRM connected."
 	said := errors.New("PowerShell does not answer")
 	return c.retry(ctx, func(ctx context.Context) error {
-		var out bytes.Buffer
+		out := communicator.Head{Max: 64 << 10}
 		status, err := c.attempt(ctx, communicator.Command{Line: PowerShell("# bake: hello\n$ProgressPreference = 'SilentlyContinue'; echo '" + greeting + "'"), Stdout: &out})
 		switch {
 		case err != nil:
@@ -337,9 +336,11 @@ func (s *shell) lost(ctx context.Context, err error) error {
 const chunk = 96 << 10
 
 // feed sends input until it ends, the command does, or ctx. An error of the
-// input, and one of the connection, cancels the command with it.
+// input, and one of the connection, cancels the command with it. A command without input
+// does without the news that it has none.
 func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id string, r io.Reader) {
-	if r == nil {
+	none := r == nil
+	if none {
 		r = strings.NewReader("")
 	}
 	buf := make([]byte, chunk)
@@ -355,7 +356,7 @@ func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id str
 		switch {
 		case errors.As(err, &f):
 			// The command does not read any more. It may have ended, which its output tells.
-			if delay.For(ctx, farewellTimeout) == nil {
+			if !none && delay.For(ctx, farewellTimeout) == nil {
 				cancel(fmt.Errorf("the machine does not take the input of the command: %w", f))
 			}
 			return

@@ -54,6 +54,9 @@ const timedOut = "2150858793"
 // errLogin is the error of a refused login.
 var errLogin = errors.New("the machine refused the login")
 
+// errNoNTLM is the error of a login by NTLM that the machine does not take.
+var errNoNTLM = errors.New("the machine does not offer NTLM, which winrm_use_ntlm asks for")
+
 // newHTTP makes the client of the machine. dial may be nil; env is "NAME=value".
 func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (net.Conn, error), env []string) *http.Client {
 	t := &http.Transport{
@@ -68,10 +71,37 @@ func newHTTP(o *Settings, dial func(ctx context.Context, network, addr string) (
 		proxy := proxyOf(env)
 		t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
 	}
+	// A machine that sends bake elsewhere would have it talk to hosts that it chooses.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if o.WinRMUseNTLM {
-		return &http.Client{Transport: ntlm.Negotiator{RoundTripper: t}}
+		return &http.Client{Transport: negotiator{ntlm.Negotiator{RoundTripper: noPassword{t}}}, CheckRedirect: stay}
 	}
-	return &http.Client{Transport: t}
+	return &http.Client{Transport: t, CheckRedirect: stay}
+}
+
+// negotiator logs in with NTLM. A challenge that the library panics over is an error.
+type negotiator struct{ ntlm.Negotiator }
+
+// RoundTrip implements [http.RoundTripper].
+func (n negotiator) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, fmt.Errorf("the machine's NTLM challenge cannot be read: %v", p)
+		}
+	}()
+	return n.Negotiator.RoundTrip(r)
+}
+
+// noPassword keeps the library from sending the password itself, which it does to
+// machines that offer only Basic authentication.
+type noPassword struct{ http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (n noPassword) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(r.Header.Get("Authorization"), "Basic ") {
+		return nil, errNoNTLM
+	}
+	return n.RoundTripper.RoundTrip(r)
 }
 
 func proxyOf(env []string) func(*url.URL) (*url.URL, error) {

@@ -62,7 +62,7 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	in, out := io.Pipe()
 	defer func() { _ = in.Close() }()
 	go func() { out.CloseWithError(send(out, src)) }()
-	var stderr strings.Builder
+	stderr := communicator.Head{Max: 4 << 10}
 	script := strings.Replace(compact(putScript), "%ROOT%", encode(dst), 1)
 	status, err := c.Run(ctx, communicator.Command{Line: PowerShell(script), Stdin: in, Stderr: &stderr})
 	if err != nil {
@@ -181,7 +181,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 		in.CloseWithError(err)
 		received <- err
 	}()
-	var stderr strings.Builder
+	stderr := communicator.Head{Max: 4 << 10}
 	status, err := c.Run(ctx, communicator.Command{Line: PowerShell(script), Stdout: out, Stderr: &stderr})
 	_ = out.Close()
 	if got := <-received; got != nil && (err != nil || status.Code == 0) {

@@ -2,7 +2,12 @@ package winrm_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -137,4 +142,55 @@ func TestLine(t *testing.T) {
 			t.Errorf("sent %q, arrived %q", line, lines[len(lines)-1])
 		}
 	}
+}
+
+// A login by NTLM neither sends the password to a service that asks for it, nor crashes
+// on a challenge whose fields lead out of it.
+func TestHostileNTLM(t *testing.T) {
+	challenge := make([]byte, 48)
+	copy(challenge, "NTLMSSP\x00\x02")
+	binary.LittleEndian.PutUint16(challenge[12:], 2)
+	binary.LittleEndian.PutUint32(challenge[16:], 0xffffffff)
+	for offer, want := range map[string]string{
+		"Basic":     "does not offer NTLM",
+		"Negotiate": "challenge cannot be read",
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.Header.Get("Authorization"), "Basic") {
+				t.Error("the password was sent")
+			}
+			answer := offer
+			if r.Header.Get("Authorization") != "" {
+				answer += " " + base64.StdEncoding.EncodeToString(challenge)
+			}
+			w.Header().Set("WWW-Authenticate", answer)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		if err := hello(t, srv, true); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", offer, err)
+		}
+		srv.Close()
+	}
+}
+
+// A machine does not make bake talk to other hosts.
+func TestRedirected(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was followed") }))
+	defer other.Close()
+	srv := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	defer srv.Close()
+	if err := hello(t, srv, false); err == nil || !strings.Contains(err.Error(), "307 Temporary Redirect") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// hello connects to any server, for a moment.
+func hello(t *testing.T, srv *httptest.Server, ntlm bool) error {
+	t.Helper()
+	addr := srv.Listener.Addr().(*net.TCPAddr)
+	o := winrm.Defaults()
+	o.WinRMHost, o.WinRMPort, o.WinRMUsername, o.WinRMPassword = addr.IP.String(), addr.Port, "Administrator", "secret"
+	o.WinRMUseNTLM, o.WinRMTimeout = ntlm, 300*time.Millisecond
+	_, err := winrm.Connect(t.Context(), scope(), &o, 0, winrm.Target{})
+	return err
 }

@@ -2,7 +2,6 @@
 package file
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -268,7 +267,7 @@ func permit(path string) error {
 
 // glob asks the machine's shell which paths match a pattern.
 func glob(ctx context.Context, m builder.Machine, pattern string) ([]string, error) {
-	var out, errOut bytes.Buffer
+	out, errOut := communicator.Head{Max: 1 << 20}, communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{
 		Line:   "for f in " + remote.Word(pattern, true) + `; do [ -e "$f" ] && printf '%s\0' "$f"; done; true`,
 		Stdout: &out, Stderr: &errOut,
@@ -279,7 +278,10 @@ func glob(ctx context.Context, m builder.Machine, pattern string) ([]string, err
 	if st.Code != 0 {
 		return nil, fmt.Errorf("looking for %s on the machine: %s (exit status %d)", pattern, strings.TrimSpace(errOut.String()), st.Code)
 	}
-	if out.Len() == 0 {
+	if out.Cut() {
+		return nil, fmt.Errorf("download: too many files on the machine match %s: their names take more than 1 MB; download their directory instead", pattern)
+	}
+	if out.String() == "" {
 		return nil, fmt.Errorf("download: %w: nothing on the machine matches %s", fs.ErrNotExist, pattern)
 	}
 	return strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00"), nil

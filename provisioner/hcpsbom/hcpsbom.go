@@ -149,26 +149,13 @@ func (r *run) stdin(ctx context.Context, script string, out io.Writer) error {
 }
 
 func (r *run) shell(ctx context.Context, c communicator.Command) error {
-	errOut := &head{left: 4 << 10}
+	errOut := &communicator.Head{Max: 4 << 10}
 	c.Stderr = errOut
 	st, err := r.Run(ctx, c)
 	if err == nil && st.Code != 0 {
 		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
 	}
 	return err
-}
-
-// head keeps the first bytes of what is written.
-type head struct {
-	bytes.Buffer
-	left int
-}
-
-func (h *head) Write(b []byte) (int, error) {
-	n := min(len(b), h.left)
-	h.left -= n
-	h.Buffer.Write(b[:n])
-	return len(b), nil
 }
 
 // command is the [contents.Shell] of execute_command, for which the script and its

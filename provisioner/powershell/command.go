@@ -1,11 +1,12 @@
 package powershell
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -42,7 +43,7 @@ func identify(ctx context.Context, m builder.Machine) (system, error) {
 	if m.Data["ConnType"].Text == "winrm" {
 		return system{cmdExe, true}, nil
 	}
-	var out bytes.Buffer
+	out := communicator.Head{Max: 64 << 10}
 	if _, err := m.Run(ctx, communicator.Command{Line: which, Stdout: &out}); err != nil {
 		return system{}, err
 	}
@@ -166,10 +167,10 @@ func (o *Options) assign(vars map[string]string) string {
 		return script.Assign(format, vars, escape)
 	}
 	var b strings.Builder
-	for name, value := range vars {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		if !plainName().MatchString(name) {
+			fmt.Fprintf(&b, "${env:%s}=\"%s\"; ", braces().Replace(name), escape(vars[name]))
 			delete(vars, name)
-			fmt.Fprintf(&b, "${env:%s}=\"%s\"; ", braces().Replace(name), escape(value))
 		}
 	}
 	return script.Assign(format, vars, escape) + b.String()

@@ -16,7 +16,6 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/delay"
-	"bake/internal/shellquote"
 	"bake/provisioner"
 	"bake/provisioner/internal/remote"
 	"bake/step"
@@ -173,7 +172,11 @@ func (r *run) clean(ctx context.Context, failed error) error {
 	r.Lenient, r.Patience = true, cleanPatience
 	return r.RemoveBy(ctx, failed, paths, func(ctx context.Context) error {
 		if !r.system.windows {
-			return r.Exec(ctx, "rm -f "+shellquote.Join(paths...))
+			words := make([]string, len(paths))
+			for i, path := range paths {
+				words[i] = remote.Word(path, false)
+			}
+			return r.Exec(ctx, "rm -f "+strings.Join(words, " "))
 		}
 		if err := r.Upload(ctx, r.cleanupPath, 0o600, file(cleanup(r.cleanupPath, []string{r.path, r.envPath}, r.tasks))); err != nil {
 			return err

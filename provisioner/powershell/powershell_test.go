@@ -105,6 +105,9 @@ func TestPwsh(t *testing.T) {
 		if out := strings.Join(log.Texts(step.Output), ""); out != strings.Join(tt.out, "") {
 			t.Errorf("%s: output %q, want %q", tt.body, out, tt.out)
 		}
+		if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+			t.Errorf("%s: left on the machine: %v, %v", tt.body, left, err)
+		}
 		for _, call := range m.Calls() {
 			for word := range strings.FieldsSeq(call) {
 				if strings.HasSuffix(word, ".ps1") && strings.HasPrefix(word, "/tmp/") {

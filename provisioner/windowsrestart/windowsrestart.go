@@ -3,7 +3,6 @@
 package windowsrestart
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -123,7 +122,7 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 
 // run runs a command line and returns its standard output.
 func run(ctx context.Context, m builder.Machine, line string) (code int, out string, err error) {
-	var b bytes.Buffer
+	b := communicator.Head{Max: 64 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: &b})
 	return st.Code, b.String(), err
 }

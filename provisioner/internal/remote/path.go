@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"regexp"
@@ -84,7 +83,7 @@ func Resolve(ctx context.Context, m builder.Machine, p string) (string, error) {
 	for _, v := range used {
 		line += " " + Word(v, false)
 	}
-	var out, errOut bytes.Buffer
+	out, errOut := communicator.Head{Max: 64 << 10}, communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stdout: &out, Stderr: &errOut})
 	if err != nil {
 		return "", err

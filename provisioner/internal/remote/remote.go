@@ -2,7 +2,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +66,7 @@ func (m *Machine) MakeDirs(ctx context.Context, mode string, dirs ...string) err
 	if mode != "" {
 		line += " -m " + mode
 	}
-	var errOut bytes.Buffer
+	errOut := communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: line + " " + shellquote.Join(dirs...), Stderr: &errOut})
 	m.uploaded = m.uploaded || !errors.Is(err, communicator.ErrNoCommands)
 	if err == nil && st.Code != 0 {
@@ -96,7 +95,7 @@ const removalGrace = 10 * time.Second
 // Exec runs a command line of bake's own, which must succeed. Its output is of no
 // interest.
 func (m *Machine) Exec(ctx context.Context, line string) error {
-	var errOut bytes.Buffer
+	errOut := communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
 	if err == nil && st.Code != 0 {
 		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
