@@ -10,13 +10,16 @@ import (
 )
 
 // group is the group of processes that the keeper heads.
-type group struct{ heads bool }
+type group struct {
+	heads  bool
+	parent int // that waits for this process
+}
 
 // start starts the plugin in the group.
 func (g *group) start(cmd *exec.Cmd) error {
 	// Who starts a keeper makes it the head of a group; if nobody has, it does so itself.
 	_ = syscall.Setpgid(0, 0)
-	g.heads = syscall.Getpgrp() == os.Getpid()
+	g.heads, g.parent = syscall.Getpgrp() == os.Getpid(), os.Getppid()
 	return cmd.Start()
 }
 
@@ -29,13 +32,17 @@ func (g *group) end(cmd *exec.Cmd) {
 }
 
 // clear kills what the plugin has left in the group, which this process leaves for that of
-// its parent. If that is not possible, the parent has to end the group.
-func (g *group) clear(*exec.Cmd) {
+// its parent. If that is not possible, the parent has to end the group. If the parent has
+// gone, nobody has to know how the plugin ended, and this process is killed too.
+func (g *group) clear(cmd *exec.Cmd) {
+	if os.Getppid() != g.parent {
+		g.end(cmd)
+	}
 	if !g.heads {
 		return
 	}
-	other, err := syscall.Getpgid(os.Getppid())
-	if err == nil && syscall.Setpgid(0, other) == nil {
+	other, err := syscall.Getpgid(g.parent)
+	if err == nil && other > 0 && syscall.Setpgid(0, other) == nil { // 0: it is out of sight, in another namespace
 		_ = syscall.Kill(-os.Getpid(), syscall.SIGKILL)
 	}
 }

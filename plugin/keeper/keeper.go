@@ -167,8 +167,6 @@ func (p *plugin) keep(grace patience) error {
 	}
 	select {
 	case <-p.ended:
-		r.flush()
-		return nil
 	case <-r.plugin.Closed(): // it is about to end, or has closed the connection only
 	case <-r.left:
 		r.wait(p, grace)
@@ -440,6 +438,9 @@ func (r *relay) answers(stream uint32, to, from *wire.Conn) {
 	in := bufio.NewReader(from)
 	for {
 		m, err := wire.ReadMessage(in)
+		if err == nil {
+			r.returned(stream, m) // before bake can dial it
+		}
 		_, _ = to.Write(m.Raw)
 		if err != nil { // bake says what is wrong with it
 			_, _ = io.Copy(unbreakable{to}, in)
@@ -475,9 +476,8 @@ func (r *relay) called(stream uint32, m wire.Message) {
 	r.note(func() { r.calls[call{stream, m.Seq}] = w })
 }
 
-// answered notes that a call was answered, and the stream of an artifact that is the
-// answer.
-func (r *relay) answered(stream uint32, m wire.Message) {
+// returned notes the stream of an artifact that is the answer to a call.
+func (r *relay) returned(stream uint32, m wire.Message) {
 	result := m.Body
 	if reply, ok := result.(map[string]any); ok {
 		result = reply["StreamId"]
@@ -488,8 +488,12 @@ func (r *relay) answered(stream uint32, m wire.Message) {
 		if w := r.calls[call{stream, m.Seq}]; w != nil && w.service != "Artifact" && artifact != 0 {
 			r.results[artifact] = true
 		}
-		delete(r.calls, call{stream, m.Seq})
 	})
+}
+
+// answered notes that a call was answered.
+func (r *relay) answered(stream uint32, m wire.Message) {
+	r.note(func() { delete(r.calls, call{stream, m.Seq}) })
 }
 
 // wait cancels what the plugin does, and waits for it to end that.
@@ -528,7 +532,7 @@ func (r *relay) wait(p *plugin, grace patience) {
 		case <-delay:
 			p.log("bake has gone: %s is cancelled", cancel.service)
 			r.note(func() { cancel.cancelled = true })
-			r.cancel(cancel.service)
+			go r.cancel(cancel.service) // a plugin that reads nothing does not hold up the limit
 		case <-p.ended:
 			return
 		case <-never:

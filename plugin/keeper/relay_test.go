@@ -36,11 +36,20 @@ func TestWhatIsWork(t *testing.T) {
 		if w != nil && !w.cancelled {
 			t.Errorf("%s would be cancelled once more", tc.method)
 		}
-		r.answered(1, wire.Message{Seq: 7, Body: tc.reply}) // of another stream
+		answer := wire.Message{Seq: 7, Body: tc.reply}
+		r.returned(1, answer) // of another stream
+		r.answered(1, answer)
+		if len(r.results) != 0 {
+			t.Errorf("%s: the answer on another stream is an artifact", tc.method)
+		}
 		if len(r.calls) == 0 && tc.work {
 			t.Errorf("%s: the answer on another stream ended it", tc.method)
 		}
-		r.answered(0, wire.Message{Seq: 7, Body: tc.reply})
+		r.returned(0, answer)
+		if (len(r.calls) != 0) != tc.work || (tc.artifact != 0) != r.results[tc.artifact] {
+			t.Errorf("%s: before the answer is passed on %v, %v", tc.method, r.calls, r.results)
+		}
+		r.answered(0, answer)
 		if len(r.calls) != 0 || (tc.artifact != 0) != r.results[tc.artifact] || len(r.results) > 1 {
 			t.Errorf("%s: after the answer %v, %v", tc.method, r.calls, r.results)
 		}
