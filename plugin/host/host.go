@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"bake/internal/envvar"
 )
@@ -39,7 +40,10 @@ func Dirs(env []string) []string { return dirs(env, runtime.GOOS, isDir) }
 
 func dirs(env []string, system string, exists func(string) bool) []string {
 	get := func(name string) string { return envvar.Get(env, name) }
-	if list := filepath.SplitList(get("PACKER_PLUGIN_PATH")); len(list) > 0 {
+	list := slices.DeleteFunc(filepath.SplitList(get("PACKER_PLUGIN_PATH")), func(dir string) bool {
+		return dir == "" // nothing is run because it is in the working directory
+	})
+	if len(list) > 0 {
 		return list
 	}
 	if dir := get("PACKER_CONFIG_DIR"); dir != "" {

@@ -23,6 +23,8 @@ func TestDirs(t *testing.T) {
 		want   []string
 	}{
 		{[]string{"PACKER_PLUGIN_PATH=/a" + sep + "/b", "HOME=/h"}, "linux", "", []string{"/a", "/b"}},
+		{[]string{"PACKER_PLUGIN_PATH=" + sep + "/a" + sep, "HOME=/h"}, "linux", "", []string{"/a"}},
+		{[]string{"PACKER_PLUGIN_PATH=" + sep, "HOME=/h"}, "linux", "", []string{"/h/.config/packer/plugins"}},
 		{[]string{"PACKER_CONFIG_DIR=/c", "HOME=/h"}, "linux", "", []string{"/c/.packer.d/plugins"}},
 		{[]string{"HOME=/h", "XDG_CONFIG_HOME=/x"}, "linux", "/h/.packer.d", []string{"/h/.packer.d/plugins"}},
 		{[]string{"HOME=/h", "XDG_CONFIG_HOME=/x"}, "linux", "", []string{"/x/packer/plugins"}},

@@ -309,9 +309,10 @@ func (p *process) Close() error {
 func (p *process) drop() { _ = p.Close() }
 
 // giveUp ends a plugin that did not end in order, and says what that means. One with a
-// keeper is left to it: it may still take down what it has made.
-func (p *process) giveUp() string {
-	if !p.kept {
+// keeper is left to it if it makes things: it may still take them down.
+func (p *process) giveUp(makes bool) string {
+	if !p.kept || !makes {
+		p.kill()
 		_ = p.Close()
 		return fmt.Sprintf("the plugin %s had not ended by then and was killed: what it has made may still be there", p.plugin.Source)
 	}

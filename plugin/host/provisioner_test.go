@@ -118,3 +118,29 @@ func TestCancelProvision(t *testing.T) {
 		t.Error("it went on")
 	}
 }
+
+// A provisioner that the user does not wait for is killed: it has nothing to take down,
+// and must not go on with the machine.
+func TestImpatientProvision(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	m := provisionertest.NewMachine(t)
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	l := &ledger{owned: map[string]step.Resource{}}
+	stop, stopNow := context.WithCancel(context.Background())
+	s.Stop, s.Ledger = stop, l
+	m.Fault = func(int, string) error {
+		cancel(why)
+		stopNow()
+		return nil
+	}
+	body := "commands = [\"sleep 60\", \"touch never\"]"
+	err := made(t, p.Provisioners[0], p.input(t, body, nil)).Provision(ctx, s, m.Builder())
+	if !errors.Is(err, why) || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("got %v", err)
+	}
+	if owned, _ := l.Owned(); len(owned) != 0 {
+		t.Errorf("in the ledger: %v", owned)
+	}
+}

@@ -30,7 +30,7 @@ func intend(s *step.Scope, p *part) (*entry, error) {
 		return nil, nil
 	}
 	e := &entry{s.Ledger, fmt.Sprintf("%s/%s/%s", s.Run.ID, s.Build, rand.Text())}
-	r := step.Resource{Kind: ProcessKind, Key: e.key, With: map[string]string{"plugin": p.plugin.Source, "component": p.label, "build": s.Build}}
+	r := step.Resource{Kind: ProcessKind, Key: e.key, With: map[string]string{"plugin": p.plugin.Source, "component": p.label, "build": s.Build, "run": s.Run.ID}}
 	if len(p.plugin.options.Keeper) > 0 {
 		r.With[withKeeper] = "true"
 	}
@@ -61,12 +61,16 @@ func processID(pid int, started string) string { return fmt.Sprintf("%d@%s", pid
 // the plugin has taken down what it has made.
 const withKeeper = "keeper"
 
+// runVariable tells a plugin, and all that it starts, which run it belongs to.
+const runVariable = "PACKER_RUN_UUID="
+
 // keeperLimit is when a keeper has ended by itself, or never will.
 const keeperLimit = teardownGrace + time.Minute
 
 // DestroyProcess is the [step.Destroyer] of processes that a killed run has left. One
-// that takes down what it has made is not disturbed; it ends within some minutes. What
-// else a plugin has made in a cloud, only the plugin knows.
+// that takes down what it has made is not disturbed; it ends within some minutes. What the
+// plugin has started ends too, also if the process itself was killed. What else a plugin
+// has made in a cloud, only the plugin knows.
 func DestroyProcess(ctx context.Context, r step.Resource) error {
 	number, started, _ := strings.Cut(r.ID, "@")
 	pid, err := strconv.Atoi(number)
@@ -82,8 +86,8 @@ func DestroyProcess(ctx context.Context, r step.Resource) error {
 			return fmt.Errorf("the plugin %s (process %d) still takes down what it has made: %w", r.With["plugin"], pid, context.Cause(ctx))
 		}
 	}
-	if procgroup.Started(pid) != started {
-		return nil // it has ended
+	if procgroup.Started(pid) != started && !procgroup.Holds(pid, runVariable+r.With["run"]) {
+		return nil // it has ended, and has left nothing
 	}
 	if err := procgroup.Kill(pid); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("ending the plugin %s: %w", r.With["plugin"], err)

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,4 +57,37 @@ func TestDestroyProcess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDestroyChildren: what a killed plugin or keeper has left of its group is ended, and
+// what has nothing to do with the run is not.
+func TestDestroyChildren(t *testing.T) {
+	cmd := exec.CommandContext(context.Background(), "sh", "-c", "sleep 100 & echo $! > pid; mv pid child; wait")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "PACKER_RUN_UUID=it")
+	if err := procgroup.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	r := step.Resource{Kind: ProcessKind, ID: processID(cmd.Process.Pid, procgroup.Started(cmd.Process.Pid)), With: map[string]string{withKeeper: "true"}}
+	text, err := os.ReadFile(filepath.Join(cmd.Dir, "child"))
+	for ; err != nil; text, err = os.ReadFile(filepath.Join(cmd.Dir, "child")) {
+		time.Sleep(time.Millisecond)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	for _, run := range []string{"", "another", "it"} {
+		if procgroup.Started(child) == "" {
+			t.Fatal("the child is gone")
+		}
+		r.With["run"] = run
+		if err := DestroyProcess(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+	}
+	waitGone(t, child)
 }

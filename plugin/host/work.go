@@ -34,7 +34,7 @@ func (h hosted) ready(ctx context.Context, s *step.Scope) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recording that a plugin is started: %w", err)
 	}
-	proc, err := h.start(ctx, true, "PACKER_RUN_UUID="+s.Run.ID)
+	proc, err := h.start(ctx, true, runVariable+s.Run.ID)
 	if err != nil {
 		return nil, errors.Join(err, e.gone())
 	}
@@ -94,7 +94,7 @@ func (h hosted) work(ctx context.Context, s *step.Scope, proc *process, j job) e
 	ended, err := h.cancel(context.WithoutCancel(ctx), cause, s, proc, j, done)
 	switch {
 	case !ended:
-		return fmt.Errorf("%w; %s", cause, proc.giveUp())
+		return fmt.Errorf("%w; %s", cause, proc.giveUp(h.kind != provisionerKind))
 	case errors.Is(err, wire.ErrGone): // then it has taken nothing down
 		return fmt.Errorf("%w; %w", cause, err)
 	case err != nil:

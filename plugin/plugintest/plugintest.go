@@ -121,17 +121,18 @@ func serve(args, env []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) // if it does not listen
 	listener, err := net.Listen("unix", filepath.Join(dir, "s"))
 	if err != nil {
 		return err
 	}
 	fmt.Printf("5|0|unix|%s\n", listener.Addr())
 	conn, err := listener.Accept()
+	listener.Close()
+	os.RemoveAll(dir) // it may be killed from here on
 	if err != nil {
 		return err
 	}
-	listener.Close()
 	mux, accept, err := wire.NewServer(conn)
 	if err != nil {
 		return err
