@@ -209,6 +209,23 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// TestLeftByNoBuild: what belongs to no build, such as a process, is said to be left before
+// the run has finished: it has not been tidied up.
+func TestLeftByNoBuild(t *testing.T) {
+	f := newFixture(t, living)
+	f.world.act = func(_ context.Context, what string) error {
+		if what == "create key" {
+			return f.options.Ledger.Intend(step.Resource{Kind: "plugin:process", Key: "p"})
+		}
+		return nil
+	}
+	f.run(t.Context())
+	last := f.events[len(f.events)-2:]
+	if last[0].Kind != step.ResourceLeft || last[0].Resource.Key != "p" || last[1].Kind != step.RunFinished {
+		t.Errorf("events:\n%s", f.transcript())
+	}
+}
+
 // TestNotDestroyed: the error of an artifact that could not be deleted says what to
 // delete by hand.
 func TestNotDestroyed(t *testing.T) {

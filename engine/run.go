@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,9 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 		})
 	}
 	_ = g.Wait() // builds put their errors into their results
+	for _, left := range r.owned("") {
+		r.emit(step.Event{Time: time.Now(), Kind: step.ResourceLeft, Resource: &left})
+	}
 	r.emit(step.Event{Time: time.Now(), Kind: step.RunFinished, Elapsed: time.Since(start), Error: context.Cause(ctx)})
 	return Result{results}
 }
@@ -98,7 +102,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 		failedStep, result.Place = blamed.step, fmt.Sprintf("%s:%d", blamed.at.Filename, blamed.at.Start.Line)
 	}
 	result.Err = r.template.Secrets().Error(result.Err)
-	for _, r := range x.left() {
+	for _, r := range r.owned(b.Name) {
 		result.Left = append(result.Left, redactedResource(x.template.Secrets(), r))
 	}
 	result.Elapsed = time.Since(start)
@@ -268,19 +272,13 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	return artifact, err
 }
 
-// left lists what the build owns now that it is over.
-func (x *execution) left() []step.Resource {
-	all, err := x.options.Ledger.Owned()
+// owned lists what a build owns that is over; without a name, what belongs to no build.
+func (r *runner) owned(build string) []step.Resource {
+	all, err := r.options.Ledger.Owned()
 	if err != nil { // the ledger that said so has been reported by Close or Leave
 		return nil
 	}
-	var mine []step.Resource
-	for _, r := range all {
-		if r.Build == x.build.Name {
-			mine = append(mine, r)
-		}
-	}
-	return mine
+	return slices.DeleteFunc(all, func(r step.Resource) bool { return r.Build != build })
 }
 
 // recovered turns a panic into an error that holds the stack.
