@@ -30,8 +30,8 @@ type Settings struct {
 	// How long to try to connect, at first and after each restart.
 	WinRMTimeout time.Duration `hcl:"winrm_timeout,optional"`
 
-	// Connect with HTTPS. Without it, and without `winrm_use_ntlm`, the password travels
-	// unencrypted.
+	// Connect with HTTPS. Without it, commands and files travel unencrypted, and without
+	// `winrm_use_ntlm` so does the password.
 	WinRMUseSSL bool `hcl:"winrm_use_ssl,optional"`
 
 	// Accept any TLS certificate. Needed for the self-signed certificate that Windows

@@ -20,12 +20,12 @@ type Options struct {
 	// URI of the type of build, which says what the parameters of a build mean.
 	BuildType string `hcl:"build_type,optional"`
 
-	// Directory to write to, which is created. Not set: that of the artifact's first file,
-	// or the current directory if there are no files.
+	// Directory to write to; it is created if needed. Not set: that of the artifact's first
+	// file, or the current directory if there are no files.
 	OutputDir string `hcl:"output_dir,optional"`
 
-	// Path of the template, recorded as a parameter of the build. A file that is there is
-	// recorded with its SHA-256, too.
+	// Path of the template, recorded as a parameter of the build. If the file exists, its
+	// SHA-256 is recorded too.
 	Template string `hcl:"template,optional"`
 
 	// Builds that the artifact comes from, recorded as a parameter. Not set: the build that
@@ -33,7 +33,7 @@ type Options struct {
 	OnlyBuilds []string `hcl:"only_builds,optional"`
 
 	// Variables to record as parameters. Values of sensitive variables are written as
-	// `<sensitive>`, and so are those whose names the list `packer_sensitive_variables` has.
+	// `<sensitive>`, and so are those of the variables listed in `packer_sensitive_variables`.
 	UserVariables map[string]string `hcl:"user_variables,optional"`
 
 	// URI of the source repository. Not set: that of the continuous integration system, or
@@ -46,15 +46,15 @@ type Options struct {
 	// Format of the SBOM: `cyclonedx` or `spdx`.
 	SBOMFormat string `hcl:"sbom_format,optional"`
 
-	// What the SBOM is made of: the root of a system's files, or an SBOM that there is
-	// already, such as one by the provisioner `hcp-sbom`. Not set: the directory that all
-	// the artifact's files are in. An artifact without files needs it.
+	// What the SBOM is made from: the root of a system's files, or an existing SBOM, such as
+	// one that the provisioner `hcp-sbom` wrote. Not set: the directory that all the
+	// artifact's files are in. Required for an artifact without files.
 	SBOMScanPath string `hcl:"sbom_scan_path,optional"`
 
 	// `squashed` or `all-layers`. It makes no difference: what is scanned has no layers.
 	SBOMScope string `hcl:"sbom_scope,optional"`
 
-	// Patterns of paths: what was found there only is left out of the SBOM.
+	// Path patterns: what was found only there is left out of the SBOM.
 	SBOMExclude []string `hcl:"sbom_exclude,optional"`
 
 	// How attestations are signed: `none`, `key` or `kms`. `keyless` is an error: Fulcio
@@ -73,22 +73,22 @@ type Options struct {
 	// of the signer.
 	Verifier string `hcl:"verifier,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	FulcioURL string `hcl:"fulcio_url,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	RekorURL string `hcl:"rekor_url,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	UploadTlog bool `hcl:"upload_tlog,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	TrustedRootPath string `hcl:"trusted_root_path,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	KeylessIdentity string `hcl:"keyless_identity,optional"`
 
-	// Of `keyless`, which is not supported.
+	// For `keyless`, which is not supported.
 	KeylessOIDCIssuer string `hcl:"keyless_oidc_issuer,optional"`
 }
 

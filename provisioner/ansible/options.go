@@ -28,7 +28,7 @@ type Options struct {
 	// variable whose name contains `password` or `secret` is not shown.
 	ExtraArguments []string `hcl:"extra_arguments,optional,deferred"`
 
-	// Environment variables of Ansible, as `NAME=value`. The values of `build.*` are
+	// Environment variables for Ansible, as `NAME=value`. The values of `build.*` are
 	// available by name in `{{ }}`.
 	AnsibleEnvVars []string `hcl:"ansible_env_vars,optional,deferred"`
 
@@ -45,7 +45,7 @@ type Options struct {
 	// Groups of the inventory that the machine is in.
 	Groups []string `hcl:"groups,optional"`
 
-	// Groups of the inventory that nothing is in.
+	// Groups to add to the inventory without any hosts.
 	EmptyGroups []string `hcl:"empty_groups,optional"`
 
 	// Inventory to use instead of a generated one.
@@ -68,13 +68,13 @@ type Options struct {
 	// Requirements file whose roles and collections are installed before the playbook runs.
 	GalaxyFile string `hcl:"galaxy_file,optional"`
 
-	// Program that installs them.
+	// Program that installs what is in `galaxy_file`.
 	GalaxyCommand string `hcl:"galaxy_command,optional"`
 
 	// Install roles and collections even if they are there already.
 	GalaxyForceInstall bool `hcl:"galaxy_force_install,optional"`
 
-	// Likewise, and what they depend on.
+	// Install roles and collections, and what they depend on, even if they are there already.
 	GalaxyForceWithDeps bool `hcl:"galaxy_force_with_deps,optional"`
 
 	// Directory to install roles into. Not set: as Ansible is configured.
@@ -83,7 +83,7 @@ type Options struct {
 	// Directory to install collections into. Not set: as Ansible is configured.
 	CollectionsPath string `hcl:"collections_path,optional"`
 
-	// Do not check beforehand that Ansible is installed here, such as because the build
+	// Do not check beforehand that Ansible is installed here, for example because the build
 	// installs it.
 	SkipVersionCheck bool `hcl:"skip_version_check,optional"`
 
@@ -99,8 +99,8 @@ type Options struct {
 	// Private key that the SSH server in bake identifies itself with. Not set: a new one.
 	SSHHostKeyFile string `hcl:"ssh_host_key_file,optional"`
 
-	// Public key that logs in to the SSH server in bake; Ansible has to have the private
-	// one. Not set: a new key.
+	// Public key that may log in to the SSH server in bake; Ansible must have the private
+	// key. Not set: a new key.
 	SSHAuthorizedKeyFile string `hcl:"ssh_authorized_key_file,optional"`
 
 	// Type of the new keys of the SSH server in bake: `ECDSA` or `RSA`.

@@ -21,8 +21,8 @@ type Options struct {
 	// in `playbook_dir` are uploaded below the staging directory.
 	PlaybookFiles []string `hcl:"playbook_files,optional"`
 
-	// Directory whose content becomes that of the staging directory, before anything else
-	// is uploaded.
+	// Directory whose contents are uploaded into the staging directory, before anything
+	// else.
 	PlaybookDir string `hcl:"playbook_dir,optional"`
 
 	// Directories to upload into `playbooks` in the staging directory.
@@ -51,7 +51,7 @@ type Options struct {
 	// playbook runs.
 	GalaxyFile string `hcl:"galaxy_file,optional"`
 
-	// Command that installs them.
+	// Command that installs what is in `galaxy_file`.
 	GalaxyCommand string `hcl:"galaxy_command,optional"`
 
 	// Install roles and collections even if they are there already.
@@ -66,7 +66,7 @@ type Options struct {
 	GalaxyCollectionsPath string `hcl:"galaxy_collections_path,optional"`
 
 	// Arguments for `ansible-playbook`, which the shell of the machine reads: quote what it
-	// would take apart. The values of `build.*` are available by name in `{{ }}`.
+	// would split. The values of `build.*` are available by name in `{{ }}`.
 	ExtraArguments []string `hcl:"extra_arguments,optional,deferred"`
 
 	// Command that runs a playbook.
@@ -76,7 +76,7 @@ type Options struct {
 	// `/tmp/packer-provisioner-ansible-local`.
 	StagingDirectory string `hcl:"staging_directory,optional"`
 
-	// Remove the staging directory in the end. Not set: only if `staging_directory` is not
+	// Remove the staging directory at the end. Not set: only if `staging_directory` is not
 	// set either.
 	CleanStagingDirectory *bool `hcl:"clean_staging_directory,optional"`
 }

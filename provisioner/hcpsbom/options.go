@@ -24,8 +24,8 @@ type Options struct {
 	AutoGenerate bool `hcl:"auto_generate,optional"`
 
 	// Where to write the SBOM: a file, or a directory that exists. Not set: the current
-	// directory. In a directory the file is called after `sbom_name`, and without one
-	// `packer-user-sbom-*.json`, with something random for the star. A file that exists is
+	// directory. In a directory the file is named after `sbom_name` or, without one,
+	// `packer-user-sbom-*.json`, with random characters for the star. An existing file is
 	// replaced.
 	Destination string `hcl:"destination,optional"`
 
@@ -37,12 +37,12 @@ type Options struct {
 	// `--scope` makes no difference, since a machine has no layers.
 	ScannerArgs []string `hcl:"scanner_args,optional"`
 
-	// Folder of the machine that is looked at, as the root of a system.
+	// Directory on the machine to examine, as the root of a system.
 	ScanPath string `hcl:"scan_path,optional"`
 
 	// How the machine is read: a command with `{{.Path}}` for a shell script that bake
 	// uploads, and `{{.Output}}` for the file that takes its output; both are removed
-	// afterwards. `{{.Args}}` and `{{.ScanPath}}` can be used, and do nothing. Not set: the
+	// afterwards. `{{.Args}}` and `{{.ScanPath}}` can be used, but have no effect. Not set: the
 	// script goes to `sh` over the connection, with `sudo` if that asks for no password.
 	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 

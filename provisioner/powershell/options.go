@@ -42,8 +42,8 @@ type Options struct {
 	// Command line that runs the script on the machine. `{{.Path}}` is the path of the
 	// script, `{{.Vars}}` the path of a script that sets the environment variables; the values
 	// of `build.*` are available by name. Not set: PowerShell runs both with the policy in
-	// `execution_policy`. If the login shell is not that of Windows, it must not expand the
-	// `$` of PowerShell; the default takes care of that.
+	// `execution_policy`. If the login shell is not cmd.exe, quote the `$` of PowerShell so
+	// that this shell does not expand it; the default takes care of that.
 	ExecuteCommand string `hcl:"execute_command,optional,deferred"`
 
 	// Format of one assignment: the first %s is the name, the second the value, in which
