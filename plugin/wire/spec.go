@@ -62,7 +62,7 @@ var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d lev
 
 // checkName refuses names that cannot stand in a template, and would do harm in a message.
 func checkName(name string) error {
-	if !hclsyntax.ValidIdentifier(name) {
+	if !hclsyntax.ValidIdentifier(name) || name != cty.NormalizeString(name) { // two that are the same to cty make it panic
 		return fmt.Errorf("%q is no name of an option", name)
 	}
 	return nil
@@ -440,6 +440,10 @@ func gobCtyType(v any, left *int, depth int) (cty.Type, error) {
 		attrs, _ := fields["AttrTypes"].(map[string]any)
 		types := map[string]cty.Type{}
 		for k, e := range attrs {
+			k = cty.NormalizeString(k)
+			if _, ok := types[k]; ok {
+				return cty.NilType, fmt.Errorf("two attributes called %.40q", k)
+			}
 			if types[k], err = gobCtyType(e, left, depth+1); err != nil {
 				return cty.NilType, err
 			}

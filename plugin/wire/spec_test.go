@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,6 +165,10 @@ func TestSpecRefuses(t *testing.T) {
 			t.Errorf("too large: %v", err)
 		}
 	}
+	decomposed, _ := EncodeSpec(hcldec.ObjectSpec{"e\u0301": attr("e\u0301", cty.String), "\u00e9": attr("\u00e9", cty.String)})
+	if got, err := DecodeSpec(decomposed, Protobuf); err == nil {
+		t.Errorf("one name twice: %v", got)
+	}
 	if _, err := EncodeSpec(attr("x", cty.Set(cty.String))); err == nil {
 		t.Error("a set was described")
 	}
@@ -258,9 +263,30 @@ func TestValueRefuses(t *testing.T) {
 		"a list of anything": dynamic(`["list","dynamic"]`, []any{[]any{[]byte(`"string"`), "x"}, []any{[]byte(`"number"`), 1}}),
 		"a map of anything":  dynamic(`["map","dynamic"]`, map[string]any{"a": []any{[]byte(`"string"`), "x"}, "b": []any{[]byte(`"bool"`), true}}),
 		"a list for a map":   dynamic(`["map","string"]`, []any{}),
+		"optional nothing":   dynamic(`["object",{"a":"string"},["b"]]`, map[string]any{"a": "x"}),
+		"one attribute":      dynamic("[\"object\",{\"\u00e9\":\"string\",\"e\u0301\":\"string\"}]", map[string]any{}),
+		"one key":            dynamic(`["map","string"]`, map[string]any{"\u00e9": "x", "e\u0301": "y"}),
 	} {
 		if got, err := DecodeValue(b, Protobuf); err == nil {
 			t.Errorf("%s: %#v", name, got)
+		}
+	}
+}
+
+// TestNumberOfNoKind: what math/big reads of a number in gob is one that it knows.
+func TestNumberOfNoKind(t *testing.T) {
+	b, err := big.NewFloat(1.5).GobEncode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := gobNumber(b); err != nil || f.Cmp(big.NewFloat(1.5)) != 0 {
+		t.Errorf("%v, %v", f, err)
+	}
+	for _, bits := range []byte{3 << 1, 7 << 5} { // form, rounding
+		wrong := slices.Clone(b)
+		wrong[1] |= bits
+		if f, err := gobNumber(wrong); err == nil {
+			t.Errorf("%#x: %v", bits, f)
 		}
 	}
 }

@@ -146,13 +146,19 @@ func typeOf(text []byte) (t cty.Type, err error) {
 	if len(text) > maxType {
 		return t, fmt.Errorf("%w: a type of %d bytes", ErrLimit, len(text))
 	}
+	// cty panics at names that are the same to it, and at optional ones that do not exist.
+	defer func() {
+		if wrong := recover(); wrong != nil {
+			t, err = cty.NilType, fmt.Errorf("the type of a value: %v", wrong)
+		}
+	}()
 	if err := json.Unmarshal(text, &t); err != nil {
 		return t, fmt.Errorf("the type of a value: %w", err)
 	}
 	if t == cty.NilType {
 		return t, errors.New("a value without its type")
 	}
-	return t, nil
+	return t.WithoutOptionalAttributesDeep(), nil
 }
 
 // gobValue reads a value as cty wrote it when it still knew gob: a struct {Version, Ty,
@@ -212,6 +218,9 @@ func gobNumber(b []byte) (*big.Float, error) {
 	f := new(big.Float)
 	if len(b) > maxDigits {
 		return nil, errNumber
+	}
+	if len(b) > 1 && (b[1]>>5 > byte(big.ToPositiveInf) || b[1]>>1&3 == 3) {
+		return nil, errors.New("a number of no kind") // which big takes, and panics at later
 	}
 	if err := f.GobDecode(b); err != nil {
 		return nil, fmt.Errorf("a number: %w", err)
@@ -330,6 +339,10 @@ func mapOf(m map[string]any, t cty.Type) (cty.Value, error) {
 	values := map[string]cty.Value{}
 	list := make([]cty.Value, 0, len(m))
 	for k, e := range m {
+		k = cty.NormalizeString(k)
+		if _, ok := values[k]; ok {
+			return cty.NilVal, fmt.Errorf("two values called %.40q", k)
+		}
 		var et cty.Type
 		switch {
 		case t.IsMapType():
