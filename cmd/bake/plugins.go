@@ -376,7 +376,10 @@ if there is nothing to remove. Built-in plugins cannot be removed.`,
 func (p *program) pluginsRemove(ctx context.Context, what, wanted string) (removed []string, err error) {
 	dirs := p.pluginDirs()
 	if filepath.IsAbs(what) {
-		return []string{what}, registry.RemoveFile(ctx, dirs, filepath.Clean(what))
+		if err := registry.RemoveFile(ctx, dirs, filepath.Clean(what)); err != nil {
+			return nil, err
+		}
+		return []string{what}, nil
 	}
 	source, err := registry.ParseSource(what)
 	if err != nil {

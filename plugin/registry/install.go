@@ -292,10 +292,14 @@ func removeBinary(path string) error {
 	return errors.Join(os.Remove(path), remove(path+sumSuffix))
 }
 
-// RemoveFile deletes one binary, which has to be a plugin's below one of roots, and its
-// checksum.
+// RemoveFile deletes one binary, whose path is absolute and which has to be a plugin's
+// below one of roots, and its checksum.
 func RemoveFile(ctx context.Context, roots []string, path string) error {
 	for _, root := range roots {
+		root, err := filepath.Abs(root)
+		if err != nil {
+			return err
+		}
 		rel, err := filepath.Rel(root, path)
 		if err != nil || !filepath.IsLocal(rel) {
 			continue

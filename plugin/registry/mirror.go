@@ -62,6 +62,8 @@ func (r *Registry) Mirror(ctx context.Context, dir string, rel *Release, platfor
 		}
 		if rel.signed() {
 			texts["SHA256SUMS.sig"] = rel.signature
+		} else if err := remove(filepath.Join(files, treeFile(s, rel.Version, "SHA256SUMS.sig"))); err != nil {
+			return err // of other checksums: the release was copied from another site before
 		}
 		for name, text := range texts {
 			if err := writeText(filepath.Join(files, treeFile(s, rel.Version, name)), text); err != nil {

@@ -102,7 +102,7 @@ func (r *Registry) useMirror(where string) error {
 	if scheme, _, ok := strings.Cut(where, "://"); ok {
 		u, err := url.Parse(where)
 		if err != nil || u.Host == "" || scheme != "http" && scheme != "https" {
-			return fmt.Errorf("BAKE_PLUGIN_MIRROR is %q, which is neither a directory nor an http or https URL", where)
+			return fmt.Errorf("BAKE_PLUGIN_MIRROR is %q, which is neither a directory nor an http or https URL; special characters in a user name or password must be percent-encoded", withoutUser(where))
 		}
 		name = u.Redacted()
 	} else {
@@ -128,6 +128,12 @@ func (r *Registry) useMirror(where string) error {
 		},
 	}
 	return nil
+}
+
+// withoutUser is a URL, or what is meant as one, without a user name and password.
+func withoutUser(address string) string {
+	scheme, rest, _ := strings.Cut(address, "://")
+	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
 }
 
 func (r *Registry) signers(s Source) []byte {
@@ -214,6 +220,10 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 	return slices.Compact(wanted), slices.Compact(others)
 }
 
+// maxReleases is how many releases of a site are looked at, the newest first, before
+// there is one that can be used.
+const maxReleases = 100
+
 func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(site) (wanted, others []string, err error)) (*Release, error) {
 	missing := &NotFoundError{Source: s}
 	var failures []string
@@ -240,7 +250,11 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 		case len(wanted) == 0:
 			because("no release satisfies the constraint; available: %s", few(others))
 		}
-		for _, v := range wanted {
+		for n, v := range wanted {
+			if n == maxReleases {
+				because("only the newest %d of %d releases were looked at; require an older version to get another one", maxReleases, len(wanted))
+				break
+			}
 			rel, err := at.release(ctx, s, v)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)

@@ -744,6 +744,16 @@ func TestMirror(t *testing.T) {
 		t.Error("archives that were there were downloaded again")
 	}
 
+	// A signature of other checksums does not stay.
+	stale := filepath.Join(dir, "github.com/org/packer-plugin-thing/1.1.0/packer-plugin-thing_1.1.0_SHA256SUMS.sig")
+	if err := os.WriteFile(stale, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	copied("github.com/org/thing", "1.1.0", all)
+	if _, err := os.Stat(stale); err == nil {
+		t.Error("an old signature is still there")
+	}
+
 	web := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	defer web.Close()
 	for _, where := range []string{dir, web.URL, web.URL + "/"} {
@@ -786,10 +796,45 @@ func TestMirror(t *testing.T) {
 	if _, err := m.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion); err == nil || !strings.Contains(err.Error(), sums+": it is not signed with HashiCorp's key") {
 		t.Errorf("got %v", err)
 	}
-	for _, bad := range []string{filepath.Join(dir, "none"), sums, "ftp://example.com", "https://"} {
-		if _, err := New(Options{Mirror: bad}); err == nil || !strings.Contains(err.Error(), "BAKE_PLUGIN_MIRROR") {
+	for _, bad := range []string{filepath.Join(dir, "none"), sums, "ftp://example.com", "https://", "https://me:hush%@example.com"} {
+		if _, err := New(Options{Mirror: bad}); err == nil || !strings.Contains(err.Error(), "BAKE_PLUGIN_MIRROR") || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: got %v", bad, err)
 		}
+	}
+}
+
+// A plugin with very many releases, none of which can be used.
+func TestManyReleases(t *testing.T) {
+	s := newServer(t, (*httptest.Server).Start)
+	var tags []string
+	for n := range 3 * maxReleases {
+		tags = append(tags, fmt.Sprintf("v1.0.%d", n))
+	}
+	s.tags("org/packer-plugin-thing", tags...)
+	_, err := open(t, s, Options{}).Find(t.Context(), source(t, "github.com/org/thing"), linux.Only(), anyVersion)
+	if err == nil || !strings.Contains(err.Error(), "only the newest 100 of 300 releases were looked at") {
+		t.Errorf("got %v", err)
+	}
+	if n := s.requests("SHA256SUMS"); n != maxReleases {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// The directory of plugins may be relative, and paths of binaries are not.
+func TestRemoveFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	path, err := filepath.Abs("plugins/github.com/org/thing/packer-plugin-thing_v1.0.0_x5.0_linux_amd64")
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o755), os.WriteFile(path+sumSuffix, nil, 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveFile(t.Context(), []string{"plugins"}, path); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 
