@@ -104,6 +104,9 @@ func read(t tree) (*Contents, error) {
 	r.os()
 	r.databases()
 	r.languages()
+	if r.tooMany {
+		return nil, fmt.Errorf("there are more than %d packages", maxPackages)
+	}
 	if len(r.packages) == 0 && len(r.Problems) == 0 {
 		return nil, fmt.Errorf("there is no package database of dpkg, RPM or apk, and nothing else that is known")
 	}
@@ -125,6 +128,7 @@ type reader struct {
 	tree     tree
 	owned    map[string]bool     // files of packages, of those that could be packages themselves
 	packages map[string]*Package // by URL
+	tooMany  bool                // packages
 }
 
 // add adds a package, or its paths to those of the same package found before.
@@ -135,6 +139,10 @@ func (r *reader) add(p Package) {
 	id := p.URL(OS{})
 	if old := r.packages[id]; old != nil {
 		old.Paths = append(old.Paths, p.Paths...)
+		return
+	}
+	if len(r.packages) == maxPackages {
+		r.tooMany = true
 		return
 	}
 	p.Licenses = slices.Compact(slices.Sorted(slices.Values(p.Licenses)))
@@ -197,7 +205,7 @@ func (r *reader) file(path string) ([]byte, bool) {
 
 // fields reads paragraphs of lines "Name: value", whose continuations begin with a
 // space: control files, METADATA and, with one-letter names, apk's database. yield gets
-// the first value of each name.
+// the first value of each name. Of the continuations of a long value, the end is missing.
 func fields(text []byte, yield func(map[string]string)) {
 	one, last := map[string]string{}, ""
 	end := func() {
@@ -214,7 +222,7 @@ func fields(text []byte, yield func(map[string]string)) {
 			continue
 		}
 		if line[0] == ' ' || line[0] == '\t' {
-			if last != "" {
+			if last != "" && len(one[last]) < maxValue {
 				one[last] += "\n" + strings.TrimSpace(line)
 			}
 			continue

@@ -420,6 +420,34 @@ func TestHostileMachine(t *testing.T) {
 	}
 }
 
+// TestLongValues: a value that goes on for very many lines is cut, and what has the name
+// of a file but is none is passed over.
+func TestLongValues(t *testing.T) {
+	dir := t.TempDir()
+	status := "Package: a\nStatus: install ok installed\nVersion: 1\nMaintainer: m\n" + strings.Repeat(" x\n", 1<<20) + "Architecture: amd64\n"
+	err := errors.Join(os.MkdirAll(filepath.Join(dir, "var/lib/dpkg"), 0o755), os.WriteFile(filepath.Join(dir, "var/lib/dpkg/status"), []byte(status), 0o644),
+		os.MkdirAll(filepath.Join(dir, "usr/share/doc/a/copyright"), 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := contents.FromFS(os.DirFS(dir))
+	if err != nil || len(c.Packages) != 1 || len(c.Problems) > 0 {
+		t.Fatal(c, err)
+	}
+	if p := c.Packages[0]; len(p.Supplier) > 1<<13 || p.Arch != "amd64" {
+		t.Errorf("a supplier of %d bytes, for %s", len(p.Supplier), p.Arch)
+	}
+}
+
+func TestExclude(t *testing.T) {
+	for pattern, want := range map[string]int{"./opt/**": 1, "/opt/**": 1, "**/opt/**": 1, "opt/**": 1, ".opt/**": 2, "srv/**": 1, ".srv/**": 2} {
+		c := contents.Contents{Packages: []contents.Package{{Name: "a", Paths: []string{"opt/a"}}, {Name: "b", Paths: []string{"srv/b"}}}}
+		if c.Exclude([]string{pattern}); len(c.Packages) != want {
+			t.Errorf("%s leaves %v", pattern, c.Packages)
+		}
+	}
+}
+
 func TestRecognize(t *testing.T) {
 	for _, text := range []string{"", "{}", "[]", `{"bomFormat": "CycloneDX"}`, `{"spdxVersion": "SPDX-2.3"}`, `{"spdxVersion": 2}`, "<bom/>"} {
 		if format, err := contents.Recognize([]byte(text)); err == nil {

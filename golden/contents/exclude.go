@@ -22,7 +22,7 @@ func CheckPatterns(patterns []string) string {
 func (c *Contents) Exclude(patterns []string) {
 	matches := func(path string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {
-			return doublestar.MatchUnvalidated(strings.TrimPrefix(strings.TrimPrefix(p, "."), "/"), path)
+			return doublestar.MatchUnvalidated(strings.TrimPrefix(strings.TrimPrefix(p, "./"), "/"), path)
 		})
 	}
 	kept := c.Packages[:0]

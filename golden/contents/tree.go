@@ -16,6 +16,9 @@ const (
 	maxFile  = 256 << 20 // bytes of a file
 	maxTotal = 768 << 20 // bytes of everything that a machine sends
 	maxPaths = 100_000
+
+	maxPackages = 200_000
+	maxValue    = 4 << 10 // bytes of a field, after which no continuation is added
 )
 
 // tree are the files of a machine that matter.
@@ -129,6 +132,9 @@ func walk(fsys fs.FS) (tree, error) {
 			return nil, err
 		}
 		for _, p := range list {
+			if info, err := fs.Stat(fsys, p); err != nil || !info.Mode().IsRegular() {
+				continue
+			}
 			if err := add(p); err != nil {
 				return nil, err
 			}

@@ -20,11 +20,19 @@ type Package struct {
 	Files                  []string
 }
 
+// What a database may have; a large system has some thousand packages with some hundred
+// thousand files.
+const (
+	maxPackages = 200_000
+	maxFiles    = 2 << 20
+)
+
 // Read returns the packages of a database, in its order. log is the file beside an
 // SQLite database whose name ends in -wal, with changes that are not in the database
 // yet; empty if there is none. The keys that RPM keeps as packages are left out.
 func Read(db, log []byte) ([]Package, error) {
 	var list []Package
+	files := 0
 	err := blobs(db, log, func(blob []byte) error {
 		p, err := header(blob)
 		if err != nil {
@@ -32,6 +40,9 @@ func Read(db, log []byte) ([]Package, error) {
 		}
 		if p.Name != "gpg-pubkey" {
 			list = append(list, p)
+		}
+		if files += len(p.Files); files > maxFiles || len(list) > maxPackages {
+			return damaged("it has more than %d packages, or more than %d files of them", maxPackages, maxFiles)
 		}
 		return nil
 	})

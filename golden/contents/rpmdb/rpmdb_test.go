@@ -155,6 +155,34 @@ func spoil(b []byte, at int) []byte {
 }
 
 // FuzzRead: whatever a machine says, reading it comes to an end.
+// TestManyFiles: names of files take more memory than they have bytes, so that there is
+// a limit to them.
+func TestManyFiles(t *testing.T) {
+	const files, packages = 1 << 20, 3
+	u32 := func(order binary.AppendByteOrder, list ...uint32) (b []byte) {
+		for _, n := range list {
+			b = order.AppendUint32(b, n)
+		}
+		return b
+	}
+	values := append([]byte("a\x00"), make([]byte, files)...)
+	header := slices.Concat(u32(binary.BigEndian, 2, uint32(len(values)), 1000, 6, 0, 1, 1027, 8, 2, files), values)
+	slots := append([]byte("RpmP"), u32(binary.LittleEndian, 0, 0, 1, 0, 0, 0, 0)...)
+	var blobs []byte
+	for i := range uint32(packages) {
+		slots = append(append(slots, "Slot"...), u32(binary.LittleEndian, i+1, uint32(4096+len(blobs))/16, 0)...)
+		blobs = append(append(blobs, "BlbS"...), u32(binary.LittleEndian, i+1, 0, uint32(len(header)))...)
+		blobs = append(blobs, header...)
+		blobs = append(blobs, make([]byte, 16-len(blobs)%16)...)
+	}
+	for len(slots) < 4096 {
+		slots = append(slots, "Slot\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	}
+	if _, err := rpmdb.Read(append(slots, blobs...), nil); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	dir := samples(f)
 	for _, name := range []string{"libuuid/Packages", "sle15-bci/Packages.db"} {
