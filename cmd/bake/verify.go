@@ -159,7 +159,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	if p.json.on {
 		p.json.result = struct {
 			Attestations []verified `json:"attestations"`
-		}{all}
+		}{list(all)}
 	}
 	return errors.Join(failed...)
 }

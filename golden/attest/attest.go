@@ -234,7 +234,7 @@ func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	seen := map[string]bool{}
 	for i, s := range e.Signatures {
 		if s.KeyID != "" && s.KeyID != id {
-			return nil, fmt.Errorf("signature %d is by another key: %.100s, not %s", i+1, s.KeyID, id)
+			return nil, fmt.Errorf("signature %d is by another key: %s, not %s", i+1, strings.Trim(fmt.Sprintf("%.100q", s.KeyID), `"`), id)
 		}
 		sig, err := decode64(s.Sig)
 		if err == nil {

@@ -249,7 +249,7 @@ func (r *run) sbom(in *builder.Artifact) ([]byte, error) {
 		if err != nil {
 			return nil, fail(err)
 		}
-		return text, nil
+		return bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), nil
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {

@@ -39,6 +39,9 @@ type provision struct {
 	now func() time.Time
 }
 
+// maxWarnings is how many warnings there are of what could not be read.
+const maxWarnings = 20
+
 // maxSBOM is how large a downloaded SBOM may be.
 const maxSBOM = 256 << 20
 
@@ -131,7 +134,11 @@ func (r *run) document(ctx context.Context) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, problem := range c.Problems {
+	for i, problem := range c.Problems {
+		if i == maxWarnings {
+			r.Scope.Warn(ctx, "Missing in the SBOM: %d more, which are listed in it", len(c.Problems)-i)
+			break
+		}
 		r.Scope.Warn(ctx, "Missing in the SBOM: %s", problem)
 	}
 	c.Exclude(scan.exclude)
