@@ -57,6 +57,10 @@ func TestKMS(t *testing.T) {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		}
+		multi := &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify, MultiRegion: aws.Bool(true)}
+		if _, err := client.CreateKey(t.Context(), multi); code(err) != "UnsupportedOperationException" {
+			t.Errorf("a key of many regions: %v", err)
+		}
 		if _, err := client.CreateKey(t.Context(), &kms.CreateKeyInput{}); code(err) != "UnsupportedOperationException" {
 			t.Errorf("a symmetric key: %v", err)
 		}

@@ -36,6 +36,9 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 	if in.KeyUsage != types.KeyUsageTypeSignVerify && spec != types.KeySpecSymmetricDefault {
 		return nil, invalid("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
+	if aws.ToBool(in.MultiRegion) || in.Origin != "" && in.Origin != types.OriginTypeAwsKms || in.CustomKeyStoreId != nil || in.XksKeyId != nil {
+		return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys of one region only, with key material of its own: not MultiRegion, and no other Origin or key store.")
+	}
 	private, err := generate(spec)
 	if err != nil {
 		return nil, err
