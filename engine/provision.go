@@ -65,8 +65,10 @@ const abandonGrace = 5 * time.Second
 func (x *execution) abandon(ctx context.Context, m builder.Machine) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), abandonGrace, fmt.Errorf("no answer within %s", abandonGrace))
 	defer cancel()
+	defer context.AfterFunc(x.runner.stop, cancel)()
 	for _, l := range m.Leftovers.Take() {
-		if err := l.Remove(ctx); err != nil {
+		err := l.Remove(ctx)
+		if err != nil && x.runner.stop.Err() == nil { // else the machine may be gone as well
 			x.scope.Warn(ctx, "Left on the machine: %s, which could not be removed: %s", l.Path, err)
 		}
 	}
