@@ -210,8 +210,9 @@ func (c *Client) putPartsOnce(ctx context.Context, dir, to, part string, e commu
 		return err
 	}
 	m.skip(e.Info.Size(), parts)
-	script := fmt.Sprintf(`[ "$(%s)" = %s ] && [ -f %[3]s ] || exit %[4]d; while read -r at n && [ -f %[3]s ]; do `+
-		`e=$(dd iflag=fullblock bs=%[5]d seek=$at count=$n conv=notrunc of=%[3]s 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`,
+	// A shell expands "~" in p=~/x, but not in of=~/x.
+	script := fmt.Sprintf(`p=%[3]s; [ "$(%[1]s)" = %[2]s ] && [ -f "$p" ] || exit %[4]d; while read -r at n && [ -f "$p" ]; do `+
+		`e=$(dd iflag=fullblock bs=%[5]d seek=$at count=$n conv=notrunc of="$p" 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`,
 		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, partBlock)
 	err = c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
 		w := &partSender{q: q}
@@ -224,8 +225,8 @@ func (c *Client) putPartsOnce(ctx context.Context, dir, to, part string, e commu
 	} else if err != nil {
 		return err
 	}
-	_, err = c.script(ctx, fmt.Sprintf(`[ "$(%s)" = %s ] && [ -f %[3]s ] || exit %[4]d; dd bs=1 seek=%[5]d count=0 of=%[3]s 2>/dev/null || exit 1; `+
-		`if [ -e %[6]s ] || [ -h %[6]s ]; then cat %[3]s > %[6]s && rm -f %[3]s; else mv -f %[3]s %[6]s; fi && chmod %04[7]o %[6]s`,
+	_, err = c.script(ctx, fmt.Sprintf(`p=%[3]s; [ "$(%[1]s)" = %[2]s ] && [ -f "$p" ] || exit %[4]d; dd bs=1 seek=%[5]d count=0 of="$p" 2>/dev/null || exit 1; umask 077; `+
+		`if [ -e %[6]s ] || [ -h %[6]s ]; then cat "$p" > %[6]s && rm -f "$p"; else mv -f "$p" %[6]s; fi && chmod %04[7]o %[6]s`,
 		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, e.Info.Size(), to, e.Perm()), nil, nil)
 	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
 		return errReboot

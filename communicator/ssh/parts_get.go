@@ -24,7 +24,12 @@ type remoteFile struct {
 // if it is one and is not sparse.
 const fileFacts = `if [ -f %[1]s ] && [ -r %[1]s ]; then stat -Lc 'file %%s %%a %%b %%B' %[1]s 2>/dev/null; fi`
 
-// parseFacts reads what fileFacts prints.
+// maxInParts is the size of the largest file that is fetched in parts. Machines may say
+// that a file has any size, and all of its parts are listed beforehand.
+const maxInParts = 1 << 40
+
+// parseFacts reads what fileFacts prints, and reports whether it is of a file that may be
+// fetched in parts.
 func parseFacts(line string) (f remoteFile, ok bool) {
 	words := strings.Fields(line)
 	if len(words) != 5 || words[0] != "file" {
@@ -34,7 +39,7 @@ func parseFacts(line string) (f remoteFile, ok bool) {
 	mode, err2 := strconv.ParseUint(words[2], 8, 32)
 	blocks, err3 := strconv.ParseInt(words[3], 10, 64)
 	each, err4 := strconv.ParseInt(words[4], 10, 32)
-	if errors.Join(err, err2, err3, err4) != nil || size < 0 || blocks < 0 || each < 1 {
+	if errors.Join(err, err2, err3, err4) != nil || size < 0 || size > maxInParts || blocks < 0 || each < 1 {
 		return f, false
 	}
 	sparse := blocks < (size-partsFrom/2)/each
@@ -51,7 +56,8 @@ func (c *Client) getParts(ctx context.Context, from, name string, f remoteFile, 
 	m := newMeter(ctx, c.scope, nil)
 	m.progress.Total = f.size
 	q := &partQueue{todo: spansOf([]span{{0, f.size}}, f.size), meter: m}
-	script := fmt.Sprintf(`while read -r at n; do dd bs=%d skip=$at count=$n if=%s 2>/dev/null || exit 1; done`, partBlock, from)
+	// A shell expands "~" in p=~/x, but not in if=~/x.
+	script := fmt.Sprintf(`p=%s; exec 3>&1; while read -r at n; do e=$(dd bs=%d skip=$at count=$n if="$p" 2>&1 >&3) || { echo "$e" >&2; exit 1; }; done`, from, partBlock)
 	return c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
 		w := &partReceiver{q: q, to: local.File}
 		w.more = sync.NewCond(&w.mu)

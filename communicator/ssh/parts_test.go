@@ -234,6 +234,33 @@ func TestDownloadInParts(t *testing.T) {
 	holds(t, filepath.Join(back, "it's new"), content, 0o640)
 }
 
+// "~" is the home of the login user for files that go in parts, too.
+func TestPartsBelowHome(t *testing.T) {
+	path, content := noise(t, 9<<20)
+	c, _ := far(t)
+	var out bytes.Buffer
+	if _, err := c.Run(t.Context(), communicator.Command{Line: "cd && mktemp -d bakeXXXXXX", Stdout: &out}); err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimSpace(out.String())
+	defer func() {
+		_, _ = c.Run(context.WithoutCancel(t.Context()), communicator.Command{Line: "cd && rm -r " + name})
+	}()
+	back := t.TempDir()
+	root, err := os.OpenRoot(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := errors.Join(
+		c.Put(t.Context(), "~/"+name, communicator.LocalFile("it's new", path)),
+		c.Get(t.Context(), "~/"+name+"/it's new", root),
+	); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(back, "it's new"), content, 0o640)
+}
+
 // In a tree only the large files go in parts.
 func TestTreeWithLargeFile(t *testing.T) {
 	path, content := noise(t, 10<<20)

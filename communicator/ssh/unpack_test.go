@@ -2,6 +2,22 @@ package ssh
 
 import "testing"
 
+// What a machine says of a file does not make bake list parts without end.
+func TestParseFacts(t *testing.T) {
+	for line, parts := range map[string]bool{
+		"file 20971520 644 40960 512":                        true,
+		"file 20971520 644 8 512":                            false, // sparse
+		"file 9223372036854775807 644 18014398509481984 512": false,
+		"file -1 644 0 512":                                  false,
+		"file 20971520 644 40960":                            false,
+		"":                                                   false,
+	} {
+		if f, ok := parseFacts(line); ok != parts {
+			t.Errorf("%q: %+v, %v", line, f, ok)
+		}
+	}
+}
+
 func FuzzRemotePath(f *testing.F) {
 	for _, s := range []string{"/tmp/a b", "~", "~/it's", "~root/x", "~$(id)/x", "-n", "", "a\nb"} {
 		f.Add(s)
