@@ -93,11 +93,12 @@ func Unpack(ctx context.Context, r io.Reader, dst *os.Root) error {
 			}
 			dirs = append(dirs, dir{name, mode})
 		case tar.TypeReg, tar.TypeGNUSparse:
-			write := WriteFile
 			if sparse(h) {
-				write = writeSparse
+				err = writeSparse(ctx, dst, name, mode, h.Size, tr)
+			} else {
+				err = WriteFile(dst, name, mode, tr)
 			}
-			if err := write(dst, name, mode, tr); err != nil {
+			if err != nil {
 				return err
 			}
 		case tar.TypeLink:
@@ -185,15 +186,23 @@ func (f *PartialFile) Finish(err error) error {
 	return err
 }
 
-// writeSparse is WriteFile that leaves holes where r has nothing but zeros.
-func writeSparse(dst *os.Root, name string, mode fs.FileMode, r io.Reader) (err error) {
+// writeSparse is WriteFile that leaves holes where r, which has so many bytes, has nothing
+// but zeros. Holes cost whoever made the archive nothing, and can be of any size: one that
+// no file here can have is refused at once, and the end of ctx is heeded within them.
+func writeSparse(ctx context.Context, dst *os.Root, name string, mode fs.FileMode, size int64, r io.Reader) (err error) {
 	f, err := CreateFile(dst, name, mode)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Finish(err)) }()
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
 	b, zeros := make([]byte, holeBlock), make([]byte, holeBlock)
 	for at := int64(0); ; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		n, err := io.ReadFull(r, b)
 		if n > 0 && !bytes.Equal(b[:n], zeros[:n]) {
 			if _, err := f.WriteAt(b[:n], at); err != nil {

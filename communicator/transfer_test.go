@@ -3,10 +3,55 @@ package communicator
 import (
 	"archive/tar"
 	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 )
+
+// A file of four exabytes that is all hole takes a hostile machine one block to send.
+func TestUnpackEndlessHole(t *testing.T) {
+	const size = 1 << 62
+	block := make([]byte, 512)
+	number := func(at int) { // in base 256
+		block[at] = 0x80
+		binary.BigEndian.PutUint64(block[at+4:], size)
+	}
+	copy(block, "hole")
+	copy(block[100:], "0000644\x00")
+	copy(block[124:], "00000000000\x00")
+	copy(block[148:], "        ")
+	block[156] = tar.TypeGNUSparse
+	copy(block[257:], "ustar  \x00")
+	number(386) // the only piece of data is at the end, and empty
+	copy(block[398:], "00000000000\x00")
+	number(483)
+	sum := 0
+	for _, b := range block {
+		sum += int(b)
+	}
+	copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	why := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 100*time.Millisecond, why)
+	defer cancel()
+	// File systems have their limits; else it ends with the context.
+	if err := Unpack(ctx, bytes.NewReader(append(block, make([]byte, 1024)...)), root); !errors.Is(err, why) && !errors.Is(err, syscall.EFBIG) && !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := root.Stat("hole"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+}
 
 // FuzzUnpack feeds what a hostile machine could send: whatever it is, nothing
 // is written outside the directory.
