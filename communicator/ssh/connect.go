@@ -51,7 +51,7 @@ type Target struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Prepare is called before each login, also after a reboot, once the machine can be
-	// connected to. It may have the machine take one of the keys for a while.
+	// connected to, and before a connection is handed to another program. It may have the machine take one of the keys for a while.
 	Prepare func(ctx context.Context)
 
 	// Through tells what Dial leads through that no other program can take, in words,
@@ -241,7 +241,7 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		l.Close()
 		return nil, explained(ctx, err)
 	}
-	l.direct = direct(conn, addr)
+	l.direct = c.opts.BastionHost == "" && c.opts.ProxyHost == "" && direct(conn, addr)
 	if c.target.Prepare != nil {
 		c.target.Prepare(ctx)
 	}

@@ -250,6 +250,11 @@ func TestPrepare(t *testing.T) {
 		if _, err := c.Run(t.Context(), communicator.Command{Line: "true"}); err != nil || prepared != 2 {
 			t.Errorf("prepared %d times, %v", prepared, err)
 		}
+		conn, err := c.(communicator.Accessible).Dial(t.Context()) // for a program that logs in itself
+		if err != nil || prepared != 3 {
+			t.Fatalf("prepared %d times, %v", prepared, err)
+		}
+		conn.Close()
 	})
 }
 

@@ -127,6 +127,9 @@ func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
 		l.Close()
 		return nil, err
 	}
+	if c.target.Prepare != nil {
+		c.target.Prepare(ctx)
+	}
 	return &linkedConn{conn, l}, nil
 }
 
@@ -143,10 +146,12 @@ func (c *linkedConn) Close() error {
 	return err
 }
 
-// CloseWrite tells the machine that no more will be sent.
+// CloseWrite tells the machine that no more will be sent, if the way there can carry that.
 func (c *linkedConn) CloseWrite() error {
-	closeWrite(c.Conn)
-	return nil
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 func (c *Client) straight(ctx context.Context, network, addr string) (net.Conn, error) {

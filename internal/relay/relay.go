@@ -60,8 +60,8 @@ func serve(ctx context.Context, near net.Conn, dial func(ctx context.Context, ad
 	}
 	go func() {
 		_, _ = io.Copy(far, in)
-		if w, ok := far.(interface{ CloseWrite() error }); ok {
-			_ = w.CloseWrite()
+		if w, ok := far.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+			_ = far.Close() // it cannot be told otherwise that nobody is left
 		}
 	}()
 	_, _ = io.Copy(near, far)

@@ -134,6 +134,7 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 				err = fmt.Errorf("%w; it takes kms:GenerateDataKey for whoever runs this, and kms:Decrypt for the instance's role", err)
 			}
 			if err != nil {
+				s.refused(err)
 				return nil, nil, err
 			}
 			return out.Plaintext, out.CiphertextBlob, nil
@@ -145,7 +146,7 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	})
 }
 
-// refused remembers an error of StartSession that does not go away.
+// refused remembers an error of the API that does not go away.
 func (s *sessions) refused(err error) {
 	if access.Refused(err) && !access.Is(err, "TargetNotConnected", "ThrottlingException", "RateExceeded") {
 		s.mu.Lock()
@@ -175,6 +176,9 @@ func (s *sessions) forward(ctx context.Context, listener net.Listener) {
 				return
 			}
 			defer context.AfterFunc(ctx, func() { _ = local.Close() })()
+			if s.l.lendsKey() {
+				s.lendKey(ctx)
+			}
 			done := make(chan struct{}, 2)
 			carry := func(to, from net.Conn) { // until either side ends
 				_, _ = io.Copy(to, from)
