@@ -501,6 +501,9 @@ func (s *session) inOrder(ctx context.Context, ws *websocket.Conn, m agentmessag
 func (s *session) process(ctx context.Context, ws *websocket.Conn, m agentmessage.Message) error {
 	switch m.PayloadType {
 	case agentmessage.PayloadHandshakeRequest:
+		if s.agreed {
+			return errors.New("the machine's agent begins another handshake")
+		}
 		var request handshakeRequest
 		if err := json.Unmarshal(m.Payload, &request); err != nil {
 			return fmt.Errorf("the agent's handshake cannot be read: %w", err)
