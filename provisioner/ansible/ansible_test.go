@@ -180,6 +180,7 @@ func TestCommandLine(t *testing.T) {
 		"temporary-key": {overSSHWith(known), key, ""},
 		"own-key":       {overSSHWith(communicator.Access{Direct: true, KeyFile: "/home/me/my keys/id", CertFile: "/home/me/my keys/id-cert.pub"}), key, ""},
 		"agent":         {overSSHWith(communicator.Access{Direct: true, Agent: true, HostKeys: []string{hostKey}}), nil, ""},
+		"agent-args":    {overSSHWith(communicator.Access{Direct: true, Agent: true, HostKeys: []string{hostKey}}), nil, `ansible_ssh_extra_args = ["-o ForwardAgent=yes"]`},
 		"password":      {overSSHWith(known), nil, ""},
 		"not-dialed":    {overSSHWith(communicator.Access{HostKeys: []string{hostKey}}), key, ""},
 		"port": {func(m *provisionertest.Machine) communicator.Communicator {

@@ -28,13 +28,15 @@ func (r *run) arguments(inventory string) ([]string, error) {
 	}
 	extra := slices.Clone(r.extra)
 	common := slices.Clone(r.to.sshArgs)
-	if !r.to.winrm && r.to.keyFile != "" {
+	if !r.to.winrm {
 		own := r.AnsibleSSHExtraArgs
-		if len(own) == 0 {
+		if len(own) == 0 && r.to.keyFile != "" {
 			own = []string{"-o IdentitiesOnly=yes"}
 			common = append(common, own...) // sftp and scp do not get the extra ones
 		}
-		args = append(args, "--ssh-extra-args", quote(own))
+		if len(own) > 0 {
+			args = append(args, "--ssh-extra-args", quote(own))
+		}
 	}
 	if len(common) > 0 {
 		var users string

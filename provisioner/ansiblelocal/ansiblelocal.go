@@ -83,12 +83,14 @@ func (r *run) choose(ctx context.Context) (err error) {
 		}
 		r.dir = path.Join(staging, id.String())
 	case strings.HasPrefix(r.dir, "~"), strings.Contains(r.dir, "$"):
-		r.dir, err = remote.Resolve(ctx, r.Machine.Machine, r.dir)
+		if r.dir, err = remote.Resolve(ctx, r.Machine.Machine, r.dir); err != nil {
+			return err
+		}
 	}
 	if r.dir = path.Clean(filepath.ToSlash(r.dir)); r.clean && (r.dir == "/" || r.dir == ".") {
 		return fmt.Errorf("staging_directory %s cannot be removed; set clean_staging_directory = false", r.StagingDirectory)
 	}
-	return err
+	return nil
 }
 
 // at is a path in the staging directory.
