@@ -66,7 +66,8 @@ func (l *log) compress() (err error) {
 	defer in.Close()
 	l.count++
 	path := fmt.Sprintf("%s.%03d.jsonl.gz", strings.TrimSuffix(l.Name(), ".jsonl"), l.count)
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	unfinished := path + ".new" // which nobody reads
+	out, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -75,8 +76,11 @@ func (l *log) compress() (err error) {
 		_, err = io.Copy(z, in)
 		err = errors.Join(err, z.Close())
 	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		os.Remove(path)
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(unfinished, path)
+	}
+	if err != nil {
+		os.Remove(unfinished)
 		return err
 	}
 	if l.parts = append(l.parts, path); len(l.parts) > logParts {

@@ -178,7 +178,7 @@ func (p *Past) learnAll(r io.Reader) error {
 	var last []byte
 	for n := 1; ; n++ {
 		line, err := in.ReadBytes('\n')
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 			break // what has no end was never written whole
 		} else if err != nil {
 			return err
@@ -214,7 +214,7 @@ func tells(line []byte) bool {
 func (p *Past) learn(e step.Event) {
 	switch e.Kind {
 	case step.RunStarted:
-		p.Started, p.Command = e.Time, e.Command
+		p.Started, p.Command, p.Builds = e.Time, e.Command, []PastBuild{}
 		for name := range strings.Lines(e.Text) {
 			p.Builds = append(p.Builds, PastBuild{Name: strings.TrimSpace(name), State: Crashed})
 		}
@@ -225,6 +225,11 @@ func (p *Past) learn(e step.Event) {
 		}
 		if e.Error != nil {
 			p.State = Cancelled
+		}
+		for i, b := range p.Builds {
+			if b.State == Crashed { // its turn has not come
+				p.Builds[i].State = Cancelled
+			}
 		}
 	case step.BuildFinished, step.BuildFailed, step.ArtifactMade:
 		i := slices.IndexFunc(p.Builds, func(b PastBuild) bool { return b.Name == e.Build })

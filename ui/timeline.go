@@ -117,6 +117,6 @@ func (d *Timeline) bar(began, end time.Time, room int) string {
 	whole := max(1, d.last.Sub(d.start))
 	from := int(int64(began.Sub(d.start)) * int64(room) / int64(whole))
 	to := int(int64(end.Sub(d.start)) * int64(room) / int64(whole))
-	from = min(from, room-1)
+	from = max(0, min(from, room-1)) // the clock may have been set back
 	return strings.Repeat(" ", from) + strings.Repeat("█", max(1, min(to, room)-from))
 }

@@ -406,6 +406,19 @@ func TestDiagnosticsShowTheSource(t *testing.T) {
 	}
 }
 
+// TestTimelineOfClockSetBack: a step that began before the run, as far as the clock knows.
+func TestTimelineOfClockSetBack(t *testing.T) {
+	var out strings.Builder
+	d := NewTimeline(&out, 60)
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	d.Handle(step.Event{Time: start, Kind: step.RunStarted})
+	d.Handle(step.Event{Time: start.Add(-time.Hour), Kind: step.StepStarted, Build: "a", Step: "launch"})
+	d.Handle(step.Event{Time: start.Add(-time.Minute), Kind: step.StepFinished, Build: "a", Step: "launch"})
+	if err := d.Close(); err != nil || !strings.Contains(out.String(), "Launch") {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+}
+
 // TestTimeline: steps with their beginnings and lengths, also those that run again, fail,
 // or have no end.
 func TestTimeline(t *testing.T) {
