@@ -17,8 +17,10 @@ import (
 	"bake/step"
 )
 
-// What a machine answers.
+// What a machine answers, after the mark. What comes before that is said by the start-up
+// files of its login shell.
 const (
+	mark    = "bake-asks-cloud-init: "
 	running = "running" // cloud-init is
 	failed  = "failed"  // it has finished, with errors that follow
 )
@@ -29,10 +31,10 @@ const look = `d=/run/cloud-init
 if [ -e $d/result.json ]; then
 	case $(tr -d ' \t\n' <$d/result.json) in
 	*'"errors":[]'*) ;;
-	*) echo ` + failed + `; tr -d '\t\n' <$d/result.json; echo
+	*) echo '` + mark + failed + `'; tr -d '\t\n' <$d/result.json; echo
 		f=/var/log/cloud-init-output.log; tail -n 15 $f 2>/dev/null || sudo -n tail -n 15 $f 2>/dev/null;;
 	esac
-elif [ -e $d/enabled ] && [ ! -e $d/disabled ]; then echo ` + running + `; fi`
+elif [ -e $d/enabled ] && [ ! -e $d/disabled ]; then echo '` + mark + running + `'; fi`
 
 // wait is shell that does not end before cloud-init, nor long after so many seconds.
 const wait = `n=0; while [ ! -e /run/cloud-init/result.json ] && [ $n -lt %d ]; do sleep 0.2 2>/dev/null || sleep 1; n=$((n+1)); done`
@@ -77,7 +79,9 @@ func ask(ctx context.Context, m builder.Machine) string {
 	if err != nil || status.Code != 0 {
 		return ""
 	}
-	return strings.TrimSpace(out.String())
+	// With ssh_pty, lines end as on a terminal.
+	_, answer, _ := strings.Cut(strings.ReplaceAll(out.String(), "\r\n", "\n"), mark)
+	return strings.TrimSpace(answer)
 }
 
 // askLimit is how long a machine may take to answer.

@@ -42,9 +42,9 @@ func (m *machine) Run(ctx context.Context, c communicator.Command) (communicator
 		}
 	case m.done.IsZero():
 	case time.Now().Before(m.done):
-		_, _ = io.WriteString(c.Stdout, running+"\n")
+		_, _ = io.WriteString(c.Stdout, mark+running+"\n")
 	case m.fails:
-		_, _ = io.WriteString(c.Stdout, failed+"\n{\"errors\": [\"no such package\"]}\nE: no such package\n")
+		_, _ = io.WriteString(c.Stdout, "Welcome!\r\n"+mark+failed+"\r\n{\"errors\": [\"no such package\"]}\r\nE: no such package\r\n")
 	}
 	return communicator.Status{}, nil
 }
