@@ -122,7 +122,7 @@ func (p *program) pluginsInstalled(ctx context.Context) error {
 		result.Plugins = append(result.Plugins, listedAs(b, b.Components))
 		p.say(fmt.Sprintf("%s v%s (built in): %s", b.Source, b.Version, strings.Join(b.Components, ", ")))
 	}
-	usable, skipped, err := p.installed(ctx, func(host.Binary) bool { return true })
+	usable, skipped, err := p.installed(ctx, nil, func(host.Binary) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -138,9 +138,9 @@ func (p *program) pluginsInstalled(ctx context.Context) error {
 }
 
 // installed returns the installed plugins that want accepts, and why others that it
-// accepts cannot be used.
-func (p *program) installed(ctx context.Context, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
-	set := host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env})
+// accepts cannot be used. trust, if it is not nil, is asked before one is run.
+func (p *program) installed(ctx context.Context, trust func(host.Binary) error, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
+	set := host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env, Trust: trust})
 	binaries, skipped := set.Binaries()
 	binaries = slices.DeleteFunc(binaries, func(b host.Binary) bool { return !want(b) })
 	opened := make([]*host.Plugin, len(binaries))
@@ -182,6 +182,17 @@ func (p *program) pluginsRequired(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	lock, diags := registry.ReadLock(filepath.Join(template.Root, registry.LockFile))
+	if diags.HasErrors() {
+		return &templateError{Diags: diags, Files: lock.Files()}
+	}
+	trust := func(b host.Binary) error {
+		err := setup.TrustLocked(lock)(b)
+		if err != nil {
+			fmt.Fprintf(p.stderr, "%s is not used: %v\n", b.Path, err)
+		}
+		return err
+	}
 	all, result := p.builtIn(), pluginsResult{[]listedPlugin{}}
 	for _, r := range template.Plugins {
 		line := fmt.Sprintf("%s %s %q", r.Name, r.Source, r.Version)
@@ -194,7 +205,7 @@ func (p *program) pluginsRequired(ctx context.Context, path string) error {
 		if ok && r.Allows(b.Version) {
 			line += " (built in)"
 		} else {
-			usable, _, err := p.installed(ctx, func(b host.Binary) bool { return r.Is(b.Source) && r.Allows(setup.Core(b.Version)) })
+			usable, _, err := p.installed(ctx, trust, func(b host.Binary) bool { return r.Is(b.Source) && r.Allows(setup.Core(b.Version)) })
 			if err != nil {
 				return err
 			}
@@ -299,7 +310,7 @@ func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wa
 			fmt.Fprintf(p.stderr, "Warning: v%s was found on %s; another site, which may have a newer release, did not respond: %s\n", rel.Version, rel.Site, why)
 		}
 		if !force {
-			there, _, err := p.installed(ctx, func(b host.Binary) bool {
+			there, _, err := p.installed(ctx, nil, func(b host.Binary) bool {
 				return strings.EqualFold(b.Source, source.String()) && b.Version == rel.Version
 			})
 			if err != nil {

@@ -42,6 +42,17 @@ func Trust(lock *registry.Lock) func(host.Binary) error {
 	}
 }
 
+// TrustLocked is Trust for who looks at other versions than the locked one, too: those,
+// and those that are not locked for this platform yet, are trusted.
+func TrustLocked(lock *registry.Lock) func(host.Binary) error {
+	return func(b host.Binary) error {
+		if locked, ok := lock.Find(b.Source); !ok || b.Version != locked.Version || locked.Hash(Platform(), "bin") == "" {
+			return nil
+		}
+		return Trust(lock)(b)
+	}
+}
+
 // Describe asks a binary for its version, with the environment env.
 func Describe(env []string) registry.Describe {
 	return func(ctx context.Context, path string) (version, api string, err error) {
@@ -157,7 +168,7 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 		return f
 	}
 	if !o.Upgrade && !o.Force {
-		switch p, err := o.installed(ctx, r, allows, locked); {
+		switch p, err := o.installed(ctx, r, allows); {
 		case err != nil:
 			return f.broken(notInstalled, err)
 		case p == nil, wanted != "" && p.Version != wanted:
@@ -177,7 +188,7 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	}
 	same := isLocked && locked.Version == rel.Version
 	if !o.Force {
-		p, err := o.installed(ctx, r, func(v string) bool { return v == rel.Version }, locked)
+		p, err := o.installed(ctx, r, func(v string) bool { return v == rel.Version })
 		if err != nil {
 			return f.broken(notInstalled, err)
 		}
@@ -247,13 +258,8 @@ func Core(version string) string {
 
 // installed returns the newest installed plugin that is allowed, nil if there is none.
 // A binary that is not what is locked is not run: that is an error.
-func (o Options) installed(ctx context.Context, r Requirement, allows func(string) bool, locked *registry.Locked) (*host.Plugin, error) {
-	set := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env, Trust: func(b host.Binary) error {
-		if locked == nil || b.Version != locked.Version || locked.Hash(Platform(), "bin") == "" {
-			return nil // not locked yet, or not any more
-		}
-		return Trust(o.Lock)(b)
-	}})
+func (o Options) installed(ctx context.Context, r Requirement, allows func(string) bool) (*host.Plugin, error) {
+	set := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env, Trust: TrustLocked(o.Lock)})
 	p, err := set.Require(ctx, host.Requirement{Source: r.Source, Version: r.Constraint, Allows: allows})
 	if _, missing := errors.AsType[*host.NotInstalled](err); missing {
 		return nil, nil
