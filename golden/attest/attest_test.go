@@ -315,6 +315,16 @@ func TestKeyFiles(t *testing.T) {
 				t.Errorf("%s, %s: %v, want %s", name, what, err, c.err)
 			}
 		}
+		if k, ok := key.(*ecdsa.PrivateKey); ok {
+			both := file("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(k)))
+			text := append([]byte("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"), must(os.ReadFile(both))...)
+			if err := os.WriteFile(both, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := attest.PrivateKey(both, ""); err != nil || !attest.SameKey(got.Public(), key.Public()) {
+				t.Errorf("%s, with parameters: %v", name, err)
+			}
+		}
 		if name == "Ed25519" {
 			if got, err := attest.PrivateKey(sealed, "secret"); err != nil || !attest.SameKey(got.Public(), key.Public()) {
 				t.Errorf("encrypted OpenSSH: %v", err)

@@ -21,6 +21,7 @@ const PassphraseVar = "BAKE_SIGNING_PASSPHRASE"
 // maxKey is how large a file with a key may be.
 const maxKey = 1 << 20
 
+// readPEM reads the first key of a file, and returns the file from there on, too.
 func readPEM(path string) (*pem.Block, []byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -33,11 +34,16 @@ func readPEM(path string) (*pem.Block, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, nil, fmt.Errorf("%s is not a key in PEM form", path)
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return nil, nil, fmt.Errorf("%s is not a key in PEM form", path)
+		}
+		if block.Type != "EC PARAMETERS" { // which 'openssl ecparam' writes before the key
+			return block, text, nil
+		}
+		text = rest
 	}
-	return block, text, nil
 }
 
 // PrivateKey reads a private key from a PEM file: PKCS #8, encrypted or not, PKCS #1, SEC 1
