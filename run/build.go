@@ -51,8 +51,9 @@ type Options struct {
 	// to be right; emit takes events of that. The caller closes it, after Build. Nil: AWS.
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
-	// Components makes what the template can use. Nil: all that is built in.
-	Components func(builtin.Parts) engine.Components
+	// Components makes what the template can use, and may ask until ctx ends. Nil: all that
+	// is built in.
+	Components func(ctx context.Context, parts builtin.Parts) engine.Components
 
 	// Emit gets every event, free of secrets, after it was written to the log. It is
 	// called by one goroutine at a time, and not after Build has returned. It may be nil.
@@ -140,7 +141,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		o.Stop = context.Background()
 	}
 	if o.Components == nil {
-		o.Components = func(p builtin.Parts) engine.Components { return p.Catalog().Components() }
+		o.Components = func(_ context.Context, p builtin.Parts) engine.Components { return p.Catalog().Components() }
 	}
 	if o.Template.Now.IsZero() {
 		o.Template.Now = o.Now()
@@ -165,7 +166,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		// of that are not known then.
 		t := o.Template
 		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
-		if _, err := check(ctx, t, o.Components(parts), run); err != nil {
+		if _, err := check(ctx, t, o.Components(ctx, parts), run); err != nil {
 			return Result{}, err
 		}
 	}
@@ -220,7 +221,7 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		parts.Env = slices.Concat(parts.Env, cloud.Environment())
 		run.Env = slices.Concat(run.Env, cloud.Environment())
 	}
-	all := o.Components(parts)
+	all := o.Components(ctx, parts)
 	load := o.Template.Options
 	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
 	template, diags := config.Load(ctx, load)

@@ -81,6 +81,32 @@ build {
   sources = ["file.f"]
   `
 
+// TestComponentsEnd: what is asked of components while the template is checked ends when
+// the run is cancelled, or takes too long.
+func TestComponentsEnd(t *testing.T) {
+	for name, limit := range map[string]time.Duration{"cancelled": 0, "too long": time.Millisecond} {
+		var b bench
+		o := b.options(t, fileSource+"}")
+		o.Timeout = limit
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		o.Components = func(ctx context.Context, p builtin.Parts) engine.Components {
+			if limit == 0 {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+				t.Errorf("%s: it goes on", name)
+			}
+			return p.Catalog().Components()
+		}
+		if _, err := run.Build(ctx, o); err == nil || b.exists("image") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestBuild(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo $PACKER_RUN_UUID"] }

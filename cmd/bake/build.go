@@ -102,7 +102,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	feed := p.openFeed(o.displayOptions)
 	defer feed.close()
 	options := run.Options{
-		Template: template, Components: p.components(ctx, template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
+		Template: template, Components: p.components(template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
 		Emit: feed.emit, Doubts: func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) },
 		Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now,

@@ -21,8 +21,8 @@ import (
 
 // components returns what makes the components that a template can use: those that are
 // built in, and those of installed plugins, as the lock file beside the template has
-// them. The end of ctx ends what plugins are asked while it is checked.
-func (p *program) components(ctx context.Context, t config.Options, releases bool) func(builtin.Parts) engine.Components {
+// them. The end of the context ends what plugins are asked while it is checked.
+func (p *program) components(t config.Options, releases bool) func(context.Context, builtin.Parts) engine.Components {
 	read := sync.OnceValues(func() (*registry.Lock, hcl.Diagnostics) {
 		dir := t.Path
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
@@ -32,7 +32,7 @@ func (p *program) components(ctx context.Context, t config.Options, releases boo
 		p.lock.Store(lock)
 		return lock, diags
 	})
-	return func(parts builtin.Parts) engine.Components {
+	return func(ctx context.Context, parts builtin.Parts) engine.Components {
 		return installed.Components(ctx, installed.Options{
 			BuiltIn: parts.Catalog(), Plugins: p.plugins(parts, releases, read), Lock: read, Template: t.Path,
 		})

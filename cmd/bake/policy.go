@@ -63,7 +63,7 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	if err != nil {
 		return err
 	}
-	policy, doubts, err := run.Policy(ctx, template, p.components(ctx, template.Options, false)(p.parts()))
+	policy, doubts, err := run.Policy(ctx, template, p.components(template.Options, false)(ctx, p.parts()))
 	if p.json.on || p.machineReadable {
 		p.diagnostics(doubts.Files, doubts.Diags)
 	} else { // standard output is for the policy alone

@@ -61,7 +61,7 @@ func (p *program) validate(ctx context.Context, o validateOptions) error {
 		p.say("Syntax-only check passed. Everything looks okay.")
 		return nil
 	}
-	doubts, err := run.Check(ctx, template, p.components(ctx, template.Options, o.releases)(p.parts()))
+	doubts, err := run.Check(ctx, template, p.components(template.Options, o.releases)(ctx, p.parts()))
 	if err != nil {
 		return err
 	}
