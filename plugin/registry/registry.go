@@ -102,7 +102,11 @@ func (r *Registry) useMirror(where string) error {
 	if scheme, _, ok := strings.Cut(where, "://"); ok {
 		u, err := url.Parse(where)
 		if err != nil || u.Host == "" || scheme != "http" && scheme != "https" {
-			return fmt.Errorf("BAKE_PLUGIN_MIRROR is %q, which is neither a directory nor an http or https URL; special characters in a user name or password must be percent-encoded", withoutUser(where))
+			hint := ""
+			if err != nil && strings.Contains(where, "@") {
+				hint = "; special characters in its user name and password must be percent-encoded"
+			}
+			return fmt.Errorf("BAKE_PLUGIN_MIRROR is %q, which is neither a directory nor an http or https URL%s", withoutUser(where), hint)
 		}
 		name = u.Redacted()
 	} else {
