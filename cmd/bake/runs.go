@@ -20,10 +20,10 @@ func (p *program) runsCommand() *cobra.Command {
 		Short: "List the runs of bake build",
 		Long: `List the runs of bake build whose logs are kept, newest first: when each started, how
 long it took, how it ended, the images it made, how much of what it created is left,
-and what was called. Logs are kept of the last 100 runs, in $BAKE_STATE_DIR/runs.
+and its command line. The logs of the last 100 runs are kept, in $BAKE_STATE_DIR/runs.
 
-A run that crashed has no end in its log: bake was killed, or the power failed. What
-runs have left is deleted by bake sweep.`,
+The log of a run that crashed has no end: bake was killed, or the power failed.
+'bake sweep' deletes what runs have left behind.`,
 		Example: `  bake runs
   bake runs -json`,
 		Args: exactly(),
@@ -97,7 +97,7 @@ bake runs lists it; without it, the newest run is shown.`,
   bake log 5e0d7c1e -json | jq 'select(.kind == "step-failed")'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usageError{"bake log takes one run", cmd.CommandPath()}
+				return usageError{"bake log takes at most one run", cmd.CommandPath()}
 			}
 			return p.showLog(strings.Join(args, ""), timeline, o)
 		},
@@ -112,7 +112,7 @@ bake runs lists it; without it, the newest run is shown.`,
 
 func (p *program) showLog(prefix string, timeline bool, o displayOptions) error {
 	if timeline && (p.json.on || p.machineReadable) {
-		return usageError{"-timeline is for people: use it without -json and -machine-readable", "bake log"}
+		return usageError{"-timeline cannot be combined with -json or -machine-readable", "bake log"}
 	}
 	state, err := p.env.state()
 	if err != nil {

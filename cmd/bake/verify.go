@@ -31,9 +31,9 @@ func (p *program) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify-attestation FILE...",
 		Short: "Check the signature and the contents of attestations",
-		Long: `Check that each FILE is an attestation that is signed with a key, and with no other, and
-that it says what the flags ask for. Without -artifact and -ami the subjects can be any;
-they are printed.`,
+		Long: `Check that each FILE is an attestation that is signed with the given key, and with no
+other, and that it matches the flags. Without -artifact and -ami any subjects are
+accepted; they are printed.`,
 		Example: `  bake verify-attestation -key key.pub -artifact disk.qcow2 disk.qcow2.provenance.json
   bake verify-attestation -key awskms:///alias/bake -ami eu-west-1:ami-0a1b2c3d4e5f60718 \
     -predicate-type https://slsa.dev/provenance/v1 ami-0a1b2c3d4e5f60718.provenance.json`,
@@ -55,14 +55,14 @@ they are printed.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.mode, "signing-mode", "", "how it must be signed: key or kms; default: as -key says")
-	flags.StringVar(&o.key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or awskms:/// and a key of AWS KMS")
+	flags.StringVar(&o.key, "key", "", "`key` that it must be signed with: a PEM file, public or private, or an AWS KMS key such as awskms:///alias/NAME")
 	flags.StringVar(&o.verifier, "verifier", "", "PEM `file` with the public key that it must be signed with; it must be that of -key, if both are given")
 	flags.StringVar(&o.expected.PredicateType, "predicate-type", "", "`URI` that the type of its predicate must be")
 	flags.StringVar(&o.expected.BuilderID, "builder-id", "", "`URI` that the builder must have")
 	flags.StringVar(&o.expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
 	flags.StringArrayVar(&o.artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
 	flags.StringArrayVar(&o.images, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
-	flags.BoolVar(&o.local, "local", false, "the key of AWS KMS is one of the local cloud")
+	flags.BoolVar(&o.local, "local", false, "the AWS KMS key is in the local cloud")
 	o.keyless = map[string]*string{}
 	for _, name := range []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"} {
 		o.keyless[name] = flags.String(name, "", "of keyless signing, which is not supported")
@@ -85,19 +85,19 @@ func (o *verifyOptions) check(cmd *cobra.Command) error {
 	isKMS := strings.HasPrefix(o.key, kmskey.Scheme)
 	switch {
 	case unsupported:
-		return usage("keyless signing is not supported: Fulcio and Rekor of Sigstore cannot be asked; use -key or -verifier with a public key, or cosign verify-blob-attestation")
+		return usage("keyless signing is not supported: Sigstore's Fulcio and Rekor are not queried; use -key or -verifier with a public key, or cosign verify-blob-attestation")
 	case o.mode != "" && o.mode != "key" && o.mode != "kms":
 		return usage("-signing-mode must be key or kms, not %q", o.mode)
 	case o.key == "" && o.verifier == "":
-		return usage("-key or -verifier must say with which key it was signed")
+		return usage("set -key or -verifier to the key that the attestations must be signed with")
 	case !isKMS && strings.Contains(o.key, "://"):
-		return usage("%s is no key of AWS KMS, which begins with awskms://; keys of other services are not supported", o.key)
+		return usage("%s is not an AWS KMS key, which begins with awskms://; keys of other services are not supported", o.key)
 	case o.mode == "kms" && o.key != "" && !isKMS, o.mode == "kms" && o.key == "":
 		return usage("-signing-mode=kms needs -key=awskms:///…")
 	case o.mode == "key" && isKMS:
-		return usage("-signing-mode=key needs a PEM file, and %s is a key of AWS KMS", o.key)
+		return usage("-signing-mode=key needs a PEM file, but %s is an AWS KMS key", o.key)
 	case o.local && !isKMS:
-		return usage("-local is for keys of AWS KMS")
+		return usage("-local applies only to AWS KMS keys")
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func open(path string, key crypto.PublicKey) (*attest.Statement, error) {
 		return nil, err
 	}
 	if info.Size() > maxAttestation {
-		return nil, fmt.Errorf("it has %d MB, more than %d", info.Size()>>20, maxAttestation>>20)
+		return nil, fmt.Errorf("it is %d MB, more than the limit of %d MB", info.Size()>>20, maxAttestation>>20)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -213,9 +213,9 @@ func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	if err := decode(text, &e); err != nil {
 		var bare Statement
 		if json.Unmarshal(text, &bare) == nil && bare.Type != "" {
-			err = errors.New("it is a statement that is not signed")
+			err = errors.New("it is an unsigned statement")
 		}
-		return nil, fmt.Errorf("it is no DSSE envelope: %w", err)
+		return nil, fmt.Errorf("it is not a DSSE envelope: %w", err)
 	}
 	if e.PayloadType != PayloadType {
 		return nil, fmt.Errorf("its payload is of type %q, not %s", e.PayloadType, PayloadType)
@@ -244,13 +244,13 @@ func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 			return nil, fmt.Errorf("signature %d is not by this key, or the payload was changed: %w", i+1, err)
 		}
 		if seen[s.Sig] {
-			return nil, fmt.Errorf("signature %d is there twice", i+1)
+			return nil, fmt.Errorf("signature %d is a duplicate", i+1)
 		}
 		seen[s.Sig] = true
 	}
 	var st Statement
 	if err := decode(payload, &st); err != nil {
-		return nil, fmt.Errorf("its payload is no statement of in-toto: %w", err)
+		return nil, fmt.Errorf("its payload is not an in-toto statement: %w", err)
 	}
 	return &st, st.check()
 }
@@ -336,13 +336,13 @@ func (st *Statement) Meet(want Expected) error {
 	var p Provenance
 	if st.PredicateType == SLSA {
 		if err := json.Unmarshal(st.Predicate, &p); err != nil {
-			return fmt.Errorf("its predicate is no provenance: %w", err)
+			return fmt.Errorf("its predicate is not a provenance: %w", err)
 		}
 		if p.BuildDefinition.BuildType == "" || p.BuildDefinition.ExternalParameters == nil || p.RunDetails.Builder.ID == "" {
 			return errors.New("its provenance lacks a buildType, externalParameters or the builder's id")
 		}
 	} else if want.BuilderID != "" || want.SourceURI != "" {
-		return fmt.Errorf("a builder and a source can be expected of provenance only, and this is %s", st.PredicateType)
+		return fmt.Errorf("only provenance has a builder and a source, but this is %s", st.PredicateType)
 	}
 	if want.BuilderID != "" && p.RunDetails.Builder.ID != want.BuilderID {
 		return fmt.Errorf("the builder is %q, not %q", p.RunDetails.Builder.ID, want.BuilderID)

@@ -254,7 +254,7 @@ func TestMeet(t *testing.T) {
 		{provenance, attest.Expected{Subjects: []attest.Resource{attest.Image("eu-west-2", "ami-1")}}, "not among the subjects"},
 		{provenance, attest.Expected{Subjects: []attest.Resource{{Name: "without a digest"}}}, "not among the subjects"},
 		{sbom, attest.Expected{PredicateType: attest.CycloneDX}, ""},
-		{sbom, attest.Expected{BuilderID: attest.BuilderID}, "provenance only"},
+		{sbom, attest.Expected{BuilderID: attest.BuilderID}, "only provenance"},
 		{empty, attest.Expected{}, "lacks"},
 	} {
 		if err := c.st.Meet(c.want); (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {

@@ -64,7 +64,7 @@ func PrivateKey(path, passphrase string) (crypto.Signer, error) {
 			err = fmt.Errorf("the passphrase in %s is wrong, or the key is damaged: %w", PassphraseVar, err)
 		}
 	case "ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY":
-		err = errors.New("keys of cosign cannot be read; make one with: openssl genpkey -algorithm ed25519")
+		err = errors.New("cosign keys are not supported; make a key with: openssl genpkey -algorithm ed25519")
 	default:
 		key, err = ssh.ParseRawPrivateKey(text)
 		if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {

@@ -108,7 +108,7 @@ func read(t tree) (*Contents, error) {
 		return nil, fmt.Errorf("there are more than %d packages", maxPackages)
 	}
 	if len(r.packages) == 0 && len(r.Problems) == 0 {
-		return nil, fmt.Errorf("there is no package database of dpkg, RPM or apk, and nothing else that is known")
+		return nil, fmt.Errorf("there is no dpkg, RPM or apk database, and nothing else that is recognized")
 	}
 	for _, p := range r.packages {
 		slices.Sort(p.Paths)

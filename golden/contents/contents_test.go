@@ -374,7 +374,7 @@ func TestHostileMachine(t *testing.T) {
 		"no end":        {"\x01bake files\netc/os-release\n", "ends early"},
 		"much more":     {"\x01bake end\n" + long, "more than it was asked for"},
 		"another file":  {"\x01bake files\netc/os-release\n\x01bake end\n7\n", "sends"},
-		"paths to here": {"\x01bake files\n../../etc/shadow\n/etc/shadow\n\x01bake end\n", "no package database"},
+		"paths to here": {"\x01bake files\n../../etc/shadow\n/etc/shadow\n\x01bake end\n", "no dpkg, RPM or apk database"},
 	} {
 		_, err := contents.FromMachine(t.Context(), func(_ context.Context, _ string, out io.Writer) error {
 			_, err := io.WriteString(out, c.send)

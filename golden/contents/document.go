@@ -55,7 +55,7 @@ func (c *Contents) Write(w io.Writer, format Format, d Document) error {
 	case SPDX:
 		return c.spdx(w, d)
 	}
-	return fmt.Errorf("%q is no format of bills of materials; use %s or %s", format, CycloneDX, SPDX)
+	return fmt.Errorf("%q is not an SBOM format; use %s or %s", format, CycloneDX, SPDX)
 }
 
 // id is an identifier of a document that depends on what is in it alone.

@@ -74,7 +74,7 @@ const begin = "\x01bake "
 
 // listing is the script that lists files, a part for each kind.
 const listing = `
-for c in find grep xargs dd base64; do command -v "$c" >/dev/null || { echo "the machine has no $c, which it is read with" >&2; exit 1; }; done
+for c in find grep xargs dd base64; do command -v "$c" >/dev/null || { echo "the machine has no $c, which is needed to read it" >&2; exit 1; }; done
 part() { printf '\n\001bake %s\n' "$1"; }
 part files
 for f in FIXED; do if [ -f "$f" ]; then echo "$f"; fi; done
@@ -316,7 +316,7 @@ func (m *machine) get(ctx context.Context, wants []want) error {
 				return fmt.Errorf("%s: %w", w.path, err)
 			}
 			if m.room -= int64(len(data)); m.room < 0 {
-				return fmt.Errorf("the files to look at have more than %d MB", maxTotal>>20)
+				return fmt.Errorf("the files to look at are larger than %d MB in total", maxTotal>>20)
 			}
 			f.store(w, data)
 		}

@@ -37,7 +37,7 @@ func contentOf(t tree, path string) ([]byte, error) {
 		defer c.Close()
 	}
 	if size > maxFile {
-		return nil, fmt.Errorf("it has %d MB, more than %d", size>>20, maxFile>>20)
+		return nil, fmt.Errorf("it is %d MB, more than the limit of %d MB", size>>20, maxFile>>20)
 	}
 	return io.ReadAll(io.NewSectionReader(r, 0, size))
 }
@@ -183,7 +183,7 @@ func (w *walked) open(p string) (io.ReaderAt, int64, error) {
 	}
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, 0, errors.Join(err, f.Close(), errors.New("it is no file"))
+		return nil, 0, errors.Join(err, f.Close(), errors.New("it is not a regular file"))
 	}
 	if r, ok := f.(io.ReaderAt); ok {
 		return r, info.Size(), nil

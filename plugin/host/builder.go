@@ -87,7 +87,7 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	switch {
 	case err != nil:
 		if b.leaves() {
-			b.scope.Warn(after, "What the plugin has made for this build is left as it is. bake does not know what that is; %s does.", b.plugin.Source)
+			b.scope.Warn(after, "What the plugin created for this build was left in place. bake does not know what that is; %s does.", b.plugin.Source)
 		}
 		return nil, b.explain(err)
 	case stream == 0:
@@ -118,7 +118,7 @@ func (b *building) explain(err error) error {
 	remote, ok := errors.AsType[wire.RemoteError](err)
 	switch {
 	case errors.Is(err, wire.ErrGone):
-		return fmt.Errorf("what the plugin had made by then may still be there: %w", err)
+		return fmt.Errorf("what the plugin had created by then may still be there: %w", err)
 	case ok && b.provisioned != nil:
 		return b.provisioned
 	case ok:

@@ -48,7 +48,7 @@ func (h hostedDataSource) Read(ctx context.Context) (cty.Value, error) {
 	}
 	val, err := wire.DecodeValue(reply.Value, h.plugin.form())
 	if err != nil {
-		return cty.NilVal, fmt.Errorf("the plugin %s has returned what is no value: %w", h.plugin.Source, err)
+		return cty.NilVal, fmt.Errorf("the plugin %s returned an invalid value: %w", h.plugin.Source, err)
 	}
 	return conform(val, types)
 }
@@ -75,7 +75,7 @@ func (p *part) outputOf(ctx context.Context, proc *process) (map[string]cty.Type
 	}
 	spec, err := wire.DecodeSpec(reply.OutputSpec, p.plugin.form())
 	if err != nil {
-		return nil, fmt.Errorf("the plugin %s describes wrongly what %s returns: %w", p.plugin.Source, p.label, err)
+		return nil, fmt.Errorf("the plugin %s gives an invalid description of what %s returns: %w", p.plugin.Source, p.label, err)
 	}
 	p.outputs = hcldec.ImpliedType(spec).AttributeTypes()
 	if p.outputs == nil {

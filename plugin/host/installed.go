@@ -338,7 +338,7 @@ func verify(ctx context.Context, path string) (string, stamp, error) {
 		return "", none, &unusable{path, err.Error()}
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
-		return "", none, &unusable{path, fmt.Sprintf("its SHA-256 checksum is %s, and that beside it %s; install it again", got, sum)}
+		return "", none, &unusable{path, fmt.Sprintf("its SHA-256 checksum is %s, but its checksum file has %s; install it again", got, sum)}
 	}
 	return sum, stamp{info}, nil
 }

@@ -95,7 +95,7 @@ func (p *part) describe(ctx context.Context, proc *process) (hcldec.ObjectSpec, 
 	}
 	spec, err := wire.DecodeSpec(reply.ConfigSpec, p.plugin.form())
 	if err != nil {
-		return nil, fmt.Errorf("the plugin %s describes the options of %s wrongly: %w", p.plugin.Source, p.label, err)
+		return nil, fmt.Errorf("the plugin %s gives an invalid description of the options of %s: %w", p.plugin.Source, p.label, err)
 	}
 	p.spec = spec
 	return spec, nil

@@ -170,8 +170,8 @@ func (f *finder[C]) Find(typ string, required []component.Requirement) (componen
 	case found != nil:
 		p, _ := f.require(owner)
 		return found, append(diags, &hcl.Diagnostic{
-			Severity: hcl.DiagWarning, Summary: "Plugin used instead of what is built in", Subject: owner.Range.Ptr(),
-			Detail: fmt.Sprintf("Built in is version %s of %s, which %q excludes, so the installed plugin %s is used. Allow version %s here to use what is built in.",
+			Severity: hcl.DiagWarning, Summary: "Plugin used instead of the built-in one", Subject: owner.Range.Ptr(),
+			Detail: fmt.Sprintf("Version %s of %s is built in, but %q excludes it, so the installed plugin %s is used. Allow version %s here to use the built-in one.",
 				instead.Version, instead.Source, owner.Version, p.Version, instead.Version),
 		})
 	}

@@ -173,7 +173,7 @@ func (p *plugin) keep(grace patience) error {
 		r.finish()
 	}
 	if !p.wait() {
-		return errors.New("the plugin does not end, and is killed")
+		return errors.New("the plugin did not exit and was killed")
 	}
 	if r.lost() {
 		p.end()

@@ -31,7 +31,7 @@ var part = sync.OnceValue(func() *regexp.Regexp {
 // ParseSource reads the address of a plugin.
 func ParseSource(text string) (Source, error) {
 	wrong := func(why string) (Source, error) {
-		return Source{}, fmt.Errorf("%q is not the source of a plugin: %s. A source is like github.com/hashicorp/docker", text, why)
+		return Source{}, fmt.Errorf("%q is not the source of a plugin: %s. A source looks like github.com/hashicorp/docker", text, why)
 	}
 	if strings.Contains(text, "://") {
 		return wrong("it must not have a scheme")
@@ -107,7 +107,7 @@ func (p Platform) exe() string {
 func ParsePlatform(text string) (Platform, error) {
 	os, arch, ok := strings.Cut(text, "_")
 	if !ok || !word().MatchString(os) || !word().MatchString(arch) {
-		return Platform{}, errors.New("a platform is like linux_amd64")
+		return Platform{}, errors.New("a platform looks like linux_amd64")
 	}
 	return Platform{os, arch}, nil
 }

@@ -25,7 +25,7 @@ type Address struct {
 func ParseHandshake(line string) (Address, error) {
 	part := strings.Split(strings.TrimRight(line, "\r\n"), "|")
 	if len(part) != 4 {
-		return Address{}, fmt.Errorf("%.200q is not how a plugin begins", line)
+		return Address{}, fmt.Errorf("%.200q is not the first line of a Packer plugin", line)
 	}
 	if part[0] != "5" || part[1] != "0" {
 		return Address{}, fmt.Errorf("the plugin speaks version %.20s.%.20s of the protocol, and bake speaks 5.0", part[0], part[1])

@@ -63,7 +63,7 @@ var errSpecDepth = fmt.Errorf("%w: a description that is nested more than %d lev
 // checkName refuses names that cannot stand in a template, and would do harm in a message.
 func checkName(name string) error {
 	if !hclsyntax.ValidIdentifier(name) || name != cty.NormalizeString(name) { // two that are the same to cty make it panic
-		return fmt.Errorf("%q is no name of an option", name)
+		return fmt.Errorf("%q is not the name of an option", name)
 	}
 	return nil
 }

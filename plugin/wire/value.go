@@ -285,7 +285,7 @@ func numberOf(v any) (cty.Value, error) {
 		return cty.NumberUIntVal(v), nil
 	case float64:
 		if math.IsNaN(v) {
-			return cty.NilVal, errors.New("a number that is none")
+			return cty.NilVal, errors.New("not a number")
 		}
 		return number(big.NewFloat(v))
 	case *big.Float:

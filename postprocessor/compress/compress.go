@@ -174,7 +174,7 @@ func (p *compress) process(ctx context.Context, s *step.Scope, in *builder.Artif
 		return nil, p.src.Errorf(&p.Output, "The output is an input", "%s is one of the artifact's files.", same)
 	}
 	for _, pair := range namesakes(in.Files) {
-		s.Warn(ctx, "The archive holds two files of the same name, %s and %s: unpacking it leaves one of them.", pair[0], pair[1])
+		s.Warn(ctx, "The archive holds two files of the same name, %s and %s: unpacking it leaves only one of them.", pair[0], pair[1])
 	}
 	switch {
 	case len(in.Files) == 0:

@@ -160,9 +160,9 @@ func (o *Options) validateSigner(c *schema.Checker) {
 		scheme, _, isURI := strings.Cut(key, "://")
 		switch {
 		case o.SigningMode == "key" && isURI:
-			c.Errorf(field, "Not a file", `%s is no path of a PEM file; use signing_mode = "kms" for a key of AWS KMS.`, key)
+			c.Errorf(field, "Not a file", `%s is not the path of a PEM file; use signing_mode = "kms" for an AWS KMS key.`, key)
 		case o.SigningMode == "kms" && (!isURI || scheme != "awskms"):
-			c.Errorf(field, "Unsupported key", "%s is no key of AWS KMS, which begins with awskms://; keys of other services are not supported.", key)
+			c.Errorf(field, "Unsupported key", "%s is not an AWS KMS key, which begins with awskms://; keys of other services are not supported.", key)
 		}
 	case "keyless":
 		c.Errorf(&o.SigningMode, "Keyless signing is not supported", "%s", insteadOfKeyless)

@@ -227,11 +227,11 @@ func (r *run) sbom(in *builder.Artifact) ([]byte, error) {
 			path = filepath.Dir(f)
 		}
 		if len(dirs) != 1 {
-			return nil, r.src.Errorf(&r.SBOM, "Nothing to scan", "The artifact has no files in one directory. Set sbom_scan_path to a directory, or to an SBOM such as the provisioner hcp-sbom writes.")
+			return nil, r.src.Errorf(&r.SBOM, "Nothing to scan", "The artifact has no files in one directory. Set sbom_scan_path to a directory, or to an SBOM such as one that the provisioner hcp-sbom wrote.")
 		}
 	}
 	fail := func(err error) error {
-		return r.src.Errorf(&r.SBOMScanPath, "No SBOM", "%s: %s. Set sbom_scan_path to the root of a system's files, or to an SBOM such as the provisioner hcp-sbom writes.", path, err)
+		return r.src.Errorf(&r.SBOMScanPath, "No SBOM", "%s: %s. Set sbom_scan_path to the root of a system's files, or to an SBOM such as one that the provisioner hcp-sbom wrote.", path, err)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -278,7 +278,7 @@ func (r *run) write(ctx context.Context, end, kind string, predicate any) error 
 			return r.src.Errorf(field, "Cannot sign", "%s: %s.", from, err)
 		}
 		if _, err := attest.Open(text, r.verifier); err != nil {
-			return r.src.Errorf(field, "Cannot verify", "What %s has signed is wrong: %s.", from, err)
+			return r.src.Errorf(field, "Cannot verify", "The signature by %s does not verify: %s.", from, err)
 		}
 	}
 	return r.file(ctx, end, append(text, '\n'))

@@ -240,7 +240,7 @@ func TestErrors(t *testing.T) {
 		`signer = "x"`:             "needs signing_mode",
 		"signer = \"x\"\nkey = \"y\"\nsigning_mode = \"key\"": "another name for signer",
 		"signing_mode = \"kms\"\nkey = \"gcpkms://x\"":        "which begins with awskms://",
-		"signing_mode = \"key\"\nkey = \"awskms:///x\"":       "is no path of a PEM file",
+		"signing_mode = \"key\"\nkey = \"awskms:///x\"":       "is not the path of a PEM file",
 		`sbom_format = "x"`:    "cyclonedx",
 		`sbom_scope = "x"`:     "squashed",
 		`build_type = "x"`:     "must be a URI",

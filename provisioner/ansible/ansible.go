@@ -259,7 +259,7 @@ func lookUp(name string) (string, error) {
 // notInstalled says how to get a program that is not here.
 func notInstalled(name string, err error) string {
 	if errors.Is(err, exec.ErrNotFound) && !strings.ContainsRune(name, filepath.Separator) {
-		return fmt.Sprintf("There is no %s in PATH. Install Ansible, such as with 'pipx install ansible-core' or from the packages of the system (ansible-core, or ansible); "+
+		return fmt.Sprintf("There is no %s in PATH. Install Ansible, for example with 'pipx install ansible-core' or the system's package ansible-core or ansible; "+
 			"if it is somewhere else, or the build installs it, set command, or skip_version_check = true", name)
 	}
 	return fmt.Sprintf("%s cannot be run: %s", name, strings.TrimPrefix(err.Error(), "exec: "))

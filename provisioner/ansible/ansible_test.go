@@ -263,7 +263,7 @@ func TestNoWay(t *testing.T) {
 	conn := func(m *provisionertest.Machine) communicator.Communicator {
 		return overSSH{reached{m, communicator.Connection{Host: "192.0.2.1", Port: 22, User: "admin"}, communicator.Access{}}}
 	}
-	if err := call(t, w, conn, nil, `playbook_file = "play.yml"`); err != nil || !strings.Contains(w.said(), "through bake: the machine cannot be reached") {
+	if err := call(t, w, conn, nil, `playbook_file = "play.yml"`); err != nil || !strings.Contains(w.said(), "through bake: the machine can be reached from here only") {
 		t.Errorf("got %v, %s", err, w.said())
 	}
 }

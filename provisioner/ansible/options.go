@@ -170,7 +170,7 @@ func (o *Options) Validate(c *schema.Checker) {
 	}
 	for _, env := range o.AnsibleEnvVars {
 		if name, _, ok := strings.Cut(env, "="); !ok || name == "" {
-			c.Errorf(&o.AnsibleEnvVars, "Not an environment variable", "%q has to be NAME=value.", env)
+			c.Errorf(&o.AnsibleEnvVars, "Not an environment variable", "%q must be NAME=value.", env)
 		}
 	}
 	if o.SkipVersionCheck {

@@ -67,7 +67,7 @@ func (r *run) notDirect() string {
 	access := reached.Access()
 	switch {
 	case !access.Direct && len(r.connect) == 0:
-		return "the machine cannot be reached from here without the help of bake"
+		return "the machine can be reached from here only through bake"
 	case refused:
 		return ""
 	case r.LocalPort != 0:
@@ -76,7 +76,7 @@ func (r *run) notDirect() string {
 		return fmt.Sprintf("bake logs in as %s, and user is %s", r.to.User, r.User)
 	case access.KeyFile == "" && !access.Agent && r.privateKey() == "" && r.to.Password != "":
 		if _, err := exec.LookPath("sshpass"); err != nil {
-			return "for a login with a password, Ansible needs sshpass, which is not installed here"
+			return "to log in with a password, Ansible needs sshpass, which is not installed here"
 		}
 	}
 	return ""
@@ -132,7 +132,7 @@ func (r *run) direct(ctx context.Context) (err error) {
 		return d.DialContext(ctx, "tcp", addr)
 	})
 	if err != nil {
-		return fmt.Errorf("leading Ansible to the machine: %w", err)
+		return fmt.Errorf("connecting Ansible to the machine: %w", err)
 	}
 	r.to.sshArgs = append(r.to.sshArgs, "-o", "ProxyCommand="+shellquote.Join(append(append([]string(nil), r.connect...), "-through", socket)...))
 	return nil

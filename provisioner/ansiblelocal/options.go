@@ -92,7 +92,7 @@ func defaults() Options {
 func (o *Options) Validate(c *schema.Checker) {
 	switch {
 	case o.PlaybookFile != "" && len(o.PlaybookFiles) > 0:
-		c.Errorf(&o.PlaybookFiles, "Two kinds of playbook", "Set playbook_file or playbook_files, but not both.")
+		c.Errorf(&o.PlaybookFiles, "Two kinds of playbook", "Set playbook_file or playbook_files, not both.")
 	case o.PlaybookFile == "" && len(o.PlaybookFiles) == 0 && c.Known(&o.PlaybookFiles):
 		c.Errorf(&o.PlaybookFile, "No playbook", "Set playbook_file or playbook_files.")
 	}

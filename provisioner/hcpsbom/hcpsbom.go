@@ -63,7 +63,7 @@ func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Mach
 	}
 	format, err := contents.Recognize(text)
 	if err != nil {
-		return p.src.Errorf(&p.Source, "Not an SBOM", "%s of the machine cannot be used: %s.", p.Source, err)
+		return p.src.Errorf(&p.Source, "Not an SBOM", "%s on the machine cannot be used: %s.", p.Source, err)
 	}
 	to, err := p.write(text, format)
 	if err != nil {
@@ -81,7 +81,7 @@ func (p *provision) Provision(ctx context.Context, s *step.Scope, m builder.Mach
 func (p *provision) checkDestination() error {
 	if strings.HasSuffix(filepath.ToSlash(p.Destination), "/") {
 		if info, err := os.Stat(p.Destination); err != nil || !info.IsDir() {
-			return p.src.Errorf(&p.Destination, "No directory", "%s is not a directory that exists. Create it, or name a file.", p.Destination)
+			return p.src.Errorf(&p.Destination, "No directory", "%s is not an existing directory. Create it, or name a file.", p.Destination)
 		}
 	}
 	return nil
@@ -211,10 +211,10 @@ func (r *run) download(ctx context.Context) ([]byte, error) {
 	}
 	info, err := root.Lstat(path.Base(from))
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("%s is no file", r.Source), err)
+		return nil, errors.Join(fmt.Errorf("%s is not a regular file", r.Source), err)
 	}
 	if info.Size() > maxSBOM {
-		return nil, fmt.Errorf("%s has %d MB, more than %d", r.Source, info.Size()>>20, maxSBOM>>20)
+		return nil, fmt.Errorf("%s is %d MB, more than the limit of %d MB", r.Source, info.Size()>>20, maxSBOM>>20)
 	}
 	return root.ReadFile(path.Base(from))
 }

@@ -149,7 +149,7 @@ func TestErrors(t *testing.T) {
 	dir := root(t)
 	for b, want := range map[string]string{
 		`source = "` + dir + `/no.json"`:                                                "neither CycloneDX nor SPDX",
-		body(`source = "`+dir+`/sbom.json"`, `destination = "`+dir+`/missing/"`):        "is not a directory that exists",
+		body(`source = "`+dir+`/sbom.json"`, `destination = "`+dir+`/missing/"`):        "is not an existing directory",
 		body(`source = "`+dir+`/sbom.json"`, `destination = "`+dir+`/sbom.json/below"`): "Cannot write the SBOM",
 	} {
 		s, _ := provisionertest.Scope(t)

@@ -91,13 +91,13 @@ func (o *Options) Validate(c *schema.Checker) {
 		c.Errorf(&o.ExecuteCommand, "Unusable command", "execute_command must contain {{.Path}} and {{.Output}}.")
 	}
 	if o.ElevatedUser != "" {
-		c.Warnf(&o.ElevatedUser, "Option without effect", "elevated_user is for machines with Windows, whose SBOM bake cannot make.")
+		c.Warnf(&o.ElevatedUser, "Option without effect", "elevated_user is for Windows machines, whose SBOM bake cannot make.")
 	} else if o.ElevatedPassword != "" {
 		c.Errorf(&o.ElevatedPassword, "Password without a user", "elevated_password needs elevated_user.")
 	}
 	for _, f := range []*string{&o.ScannerURL, &o.ScannerChecksum} {
 		if *f != "" {
-			c.Warnf(f, "Option without effect", "%s is ignored: no scanner is downloaded. For another scanner, run it in a shell provisioner and set source.", c.Name(f))
+			c.Warnf(f, "Option without effect", "%s is ignored: no scanner is downloaded. To use another scanner, run it in a shell provisioner and set source.", c.Name(f))
 		}
 	}
 }

@@ -28,7 +28,7 @@ func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri stri
 	return func(ctx context.Context, env []string, uri string) (crypto.Signer, error) {
 		endpoint, id, ok := strings.Cut(strings.TrimPrefix(uri, Scheme), "/")
 		if !strings.HasPrefix(uri, Scheme) || !ok || id == "" {
-			return nil, fmt.Errorf("%q is no key of AWS KMS: write awskms:/// and an ID, alias or ARN", uri)
+			return nil, fmt.Errorf("%q is not an AWS KMS key: write awskms:/// and an ID, alias or ARN", uri)
 		}
 		o := access.Defaults()
 		if part := strings.Split(id, ":"); len(part) > 5 && part[0] == "arn" {

@@ -62,7 +62,7 @@ func blobs(db, log []byte, yield func([]byte) error) error {
 	case berkeleyOrder(db) != nil:
 		return berkeleyBlobs(db, yield)
 	}
-	return errors.New("this is none of RPM's databases (SQLite, ndb, Berkeley DB)")
+	return errors.New("this is not an RPM database (SQLite, ndb or Berkeley DB)")
 }
 
 func damaged(format string, args ...any) error {
