@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,16 +105,17 @@ func pruneLogs(dir string, runs int, bytes int64) {
 		at    time.Time
 	}
 	logs := map[string]*kept{}
-	paths, err := filepath.Glob(filepath.Join(dir, "*.events.*"))
+	names, err := fs.Glob(os.DirFS(dir), "*.events.*") // dir may hold what is special in a pattern
 	if err != nil {
 		return
 	}
-	for _, path := range paths {
+	for _, name := range names {
+		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		if err != nil {
 			continue
 		}
-		id, _, _ := strings.Cut(filepath.Base(path), ".events.")
+		id, _, _ := strings.Cut(name, ".events.")
 		if logs[id] == nil {
 			logs[id] = &kept{}
 		}

@@ -41,11 +41,12 @@ const loginsKept = 7 * 24 * time.Hour
 
 // forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
 func (s State) forgetLogins(now time.Time) {
-	dirs, err := filepath.Glob(s.keys("*"))
+	names, err := fs.Glob(os.DirFS(s.Runs()), filepath.Base(s.keys("*")))
 	if err != nil {
 		return
 	}
-	for _, dir := range dirs {
+	for _, name := range names {
+		dir := filepath.Join(s.Runs(), name)
 		info, err := os.Stat(dir)
 		if err != nil || now.Sub(info.ModTime()) < loginsKept {
 			continue

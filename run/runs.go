@@ -106,13 +106,13 @@ func (s State) Find(prefix string) (string, error) {
 
 // logged are the ids of all runs that have a log.
 func (s State) logged() ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(s.Runs(), "*.events.*"))
+	names, err := fs.Glob(os.DirFS(s.Runs()), "*.events.*")
 	if err != nil {
 		return nil, err
 	}
 	var ids []string
-	for _, path := range paths {
-		id, _, _ := strings.Cut(filepath.Base(path), ".events.")
+	for _, name := range names {
+		id, _, _ := strings.Cut(name, ".events.")
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
@@ -133,12 +133,14 @@ func (s State) Events(run string, handle func(step.Event)) error {
 
 // read calls handle for every file of the log of a run, in order.
 func (s State) read(run string, handle func(io.Reader) error) error {
-	parts, err := filepath.Glob(strings.TrimSuffix(s.Log(run), ".jsonl") + ".*.jsonl.gz")
+	last := filepath.Base(s.Log(run))
+	parts, err := fs.Glob(os.DirFS(s.Runs()), strings.TrimSuffix(last, ".jsonl")+".*.jsonl.gz")
 	if err != nil {
 		return err
 	}
 	slices.Sort(parts)
-	for _, path := range append(parts, s.Log(run)) {
+	for _, name := range append(parts, last) {
+		path := filepath.Join(s.Runs(), name)
 		if err := readFile(path, handle); err != nil {
 			return fmt.Errorf("the log %s: %w", path, err)
 		}

@@ -19,6 +19,7 @@ func TestList(t *testing.T) {
 	var b bench
 	o := b.options(t, fileSource+`provisioner "shell-local" { inline = ["echo up", "test ! -e DIR/fail", "test ! -e DIR/hang || sleep 60"] }
 }`)
+	o.State = run.State(b.dir + "/state[1]") // no pattern
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

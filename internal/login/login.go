@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -109,13 +110,14 @@ func Save(dir string, m Machine, key string) (Machine, error) {
 // or of those whose ids begin with run; of all builds, or of the one called build. A
 // machine that several runs were on, each on its own way, is that of the newest.
 func Find(runs, run, build string) ([]Machine, error) {
-	paths, err := filepath.Glob(filepath.Join(runs, "*"+suffix, "*.json"))
+	names, err := fs.Glob(os.DirFS(runs), "*"+suffix+"/*.json") // runs may hold what is special in a pattern
 	if err != nil {
 		return nil, err
 	}
 	var found []Machine
 	at := map[string]time.Time{}
-	for _, path := range paths {
+	for _, name := range names {
+		path := filepath.Join(runs, filepath.FromSlash(name))
 		info, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // its run has just ended

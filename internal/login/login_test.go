@@ -31,7 +31,7 @@ func TestCommand(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	runs := t.TempDir()
+	runs := filepath.Join(t.TempDir(), "runs[1]") // no pattern
 	save := func(run, build, key string) login.Machine {
 		m, err := login.Save(login.Dir(runs, run), login.Machine{Run: run, Build: build, Host: run + build}, key)
 		if err != nil {
