@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,22 @@ func TestList(t *testing.T) {
 	must(errors.Join(err, w.Close(), z.Close()))
 	must(os.WriteFile(o.State.Log("d-killed"), []byte(lines[3]+lines[4][:len(lines[4])/2]), 0o600))
 	must(os.WriteFile(o.State.Log("e-garbage"), []byte("{\"kind\":\"run-started\"\n"), 0o600))
+
+	// One that was cancelled before the turn of its second build came, and part of whose log
+	// is cut, such as by a full disk.
+	part := strings.TrimSuffix(o.State.Log("f-cut"), ".jsonl") + ".001.jsonl.gz"
+	z, err = os.Create(part)
+	must(err)
+	w = gzip.NewWriter(z)
+	_, err = w.Write([]byte(strings.Replace(lines[0], "file.f", `file.f\nfile.g`, 1)))
+	must(errors.Join(err, w.Flush(), z.Close()))
+	must(os.WriteFile(o.State.Log("f-cut"), []byte(`{"time":"2026-01-02T03:04:05Z","kind":"run-finished","elapsed":1,"error":"enough"}`+"\n"), 0o600))
+	if all, err := o.State.List(); !slices.ContainsFunc(all, func(p run.Past) bool {
+		return p.Run == "f-cut" && p.State == run.Cancelled && len(p.Builds) == 2 && p.Builds[1].State == run.Cancelled
+	}) {
+		t.Errorf("%+v, %v", all, err)
+	}
+	must(errors.Join(os.Remove(part), os.Remove(o.State.Log("f-cut"))))
 
 	all, err := o.State.List()
 	if err == nil || !strings.Contains(err.Error(), "e-garbage") || !strings.Contains(err.Error(), "line 1") {
