@@ -17,8 +17,8 @@ func (p *program) docsCommand() *cobra.Command {
 		Short: "Explain the options of a component, or list the components",
 		Long: `Explain the options of a component of any kind: what each option does, its type and
 its default, and the values that the component makes available to the template.
-Without a name, list all components, those of installed plugins too. Plugins tell the
-names and types of their options, and no more.`,
+Without a name, list all components, including those of installed plugins, whose options
+have only a name and a type.`,
 		Example: `  bake docs
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),

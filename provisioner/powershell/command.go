@@ -244,7 +244,7 @@ func (o *Options) suits(sys system) error {
 	case o.ElevatedUser != "":
 		return fmt.Errorf("elevated_user: %w, whose task scheduler would run the script; use sudo in the script or in execute_command", errNotWindows)
 	case !o.UsePwsh && o.ExecuteCommand == "" && o.ExecutionPolicy != noPolicy:
-		return fmt.Errorf("%w, so that it has no powershell.exe; set use_pwsh = true if PowerShell is installed on it", errNotWindows)
+		return fmt.Errorf("%w, so it has no powershell.exe; set use_pwsh = true if PowerShell is installed on it", errNotWindows)
 	}
 	return nil
 }

@@ -197,7 +197,7 @@ func until(ctx context.Context, m builder.Machine, line string, good func(code i
 		case err == nil && good(code, out):
 			return nil
 		case err == nil:
-			last = fmt.Sprintf("%.200q ended with status %d and put out %.500q", line, code, strings.TrimSpace(out))
+			last = fmt.Sprintf("%.200q ended with status %d and printed %.500q", line, code, strings.TrimSpace(out))
 		case context.Cause(ctx) == nil:
 			last = err.Error()
 		}
