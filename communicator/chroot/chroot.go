@@ -3,7 +3,6 @@
 package chroot
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +165,7 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	}
 	cd := fmt.Sprintf("cd && cd %s 2>/dev/null || exit %d; ", quotePath(dst), exitNothing)
 	script := func(e communicator.Entry, in io.Reader, line string) (int, error) {
-		var stderr bytes.Buffer
+		stderr := communicator.Head{Max: 4 << 10}
 		status, err := c.Run(ctx, communicator.Command{Line: cd + line, Stdin: in, Stderr: &stderr})
 		switch {
 		case err != nil:
@@ -242,7 +241,7 @@ func (c *Client) Get(ctx context.Context, src string, dst *os.Root) error {
 		r.CloseWithError(err)
 		unpacked <- err
 	}()
-	var stderr bytes.Buffer
+	stderr := communicator.Head{Max: 4 << 10}
 	status, err := c.Run(ctx, communicator.Command{Line: line, Stdout: w, Stderr: &stderr})
 	_ = w.Close()
 	local := <-unpacked

@@ -3,11 +3,9 @@
 package cloudinit
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -74,8 +72,8 @@ func Wait(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dura
 func ask(ctx context.Context, m builder.Machine) string {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	var out bytes.Buffer
-	status, err := m.Run(ctx, communicator.Command{Line: line(look), Stdout: &limited{&out, 8 << 10}})
+	out := communicator.Head{Max: 8 << 10}
+	status, err := m.Run(ctx, communicator.Command{Line: line(look), Stdout: &out})
 	if err != nil || status.Code != 0 {
 		return ""
 	}
@@ -114,19 +112,4 @@ func await(ctx context.Context, s *step.Scope, m builder.Machine, limit time.Dur
 			return nil
 		}
 	}
-}
-
-// limited drops what is more than so many bytes.
-type limited struct {
-	w    io.Writer
-	left int
-}
-
-func (l *limited) Write(b []byte) (int, error) {
-	n := min(len(b), l.left)
-	l.left -= n
-	if _, err := l.w.Write(b[:n]); err != nil {
-		return 0, err
-	}
-	return len(b), nil
 }

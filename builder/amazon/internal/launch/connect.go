@@ -235,7 +235,7 @@ func (l *Launcher) ClearKey(ctx context.Context, m communicator.Communicator, ke
 			edit("", "~/.ssh/authorized_keys"),
 			"if test $(id -u) = 0; then " + edit("", "/root/.ssh/authorized_keys") + "; elif command -v sudo >/dev/null; then " + edit("sudo -n ", "/root/.ssh/authorized_keys") + "; fi",
 		} {
-			var stderr strings.Builder
+			stderr := communicator.Head{Max: 4 << 10}
 			status, err := m.Run(ctx, communicator.Command{Line: line, Stderr: &stderr})
 			if err != nil {
 				return err
