@@ -151,11 +151,15 @@ func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 	}
 	defer in.Close()
 	defer context.AfterFunc(ctx, func() { in.Close() })()
-	tmp, err := os.CreateTemp("", "bake-upload-")
+	dir, err := os.MkdirTemp("", "bake-upload-") // nobody else may look into it, whatever the mode of the file
 	if err != nil {
 		return nil, s.failed(err)
 	}
-	defer os.Remove(tmp.Name())
+	defer os.RemoveAll(dir)
+	tmp, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		return nil, s.failed(err)
+	}
 	mode := fs.FileMode(0o644)
 	if a.FileInfo != nil {
 		mode = a.FileInfo.M.Perm()
@@ -167,14 +171,14 @@ func (s *served) upload(conn context.Context, a uploadArgs) (any, error) {
 	if err := errors.Join(err, tmp.Chmod(mode|0o400), tmp.Close()); err != nil {
 		return nil, s.failed(err)
 	}
-	dir, name := path.Split(s.slashed(a.Path))
+	to, name := path.Split(s.slashed(a.Path))
 	switch {
 	case name == "" && a.FileInfo != nil:
 		name = path.Base(s.slashed(a.FileInfo.N))
 	case name == "":
 		return nil, fmt.Errorf("%s is a directory, and the file has no name", a.Path)
 	}
-	return nil, s.failed(s.Put(ctx, orHere(dir), communicator.LocalFile(name, tmp.Name())))
+	return nil, s.failed(s.Put(ctx, orHere(to), communicator.LocalFile(name, tmp.Name())))
 }
 
 // orHere is dir, or the directory that relative paths start at.
