@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,24 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bake": main})
 }
 
+// today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need
+// machines take turns: each is run every fourth day, and the main job every day.
+func today(t *testing.T, name string) bool {
+	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" {
+		return true
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "[!machines] skip") {
+		return true
+	}
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return int64(h.Sum32()%4) == time.Now().Unix()/86400%4
+}
+
 // TestScripts runs the whole program as its users do. Scripts that start
 // machines are run with BAKE_TEST_MACHINES=1; each has a cloud of its own, on a
 // base that all of them share and that is kept in BAKE_TEST_BASE, by default
@@ -52,6 +72,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("..", "..", "testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			if name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"); machines && !today(t, name) {
+				e.T().Skip("it is the turn of other scripts with machines today")
+			}
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			// Plugins are never those of whoever runs the tests, and come from no network.
