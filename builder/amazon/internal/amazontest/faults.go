@@ -131,7 +131,8 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 	w.Mu.Unlock()
 	switch {
 	case f.kill && action != "":
-		w.UnderWay.Wait()
+		w.UnderWay.Lock() // calls of the one that was killed
+		w.UnderWay.Unlock()
 		terr = b.Sweep(t, ledger)
 	case terr != nil:
 		terr = b.Scope.Close(ctx, stop) // only one call fails: trying again must do

@@ -86,7 +86,7 @@ type World struct {
 	WinRM   *winrmtest.Server // answers at port 5985 of every machine; nil: nothing does
 	servers map[string]*commtest.Server
 
-	UnderWay sync.WaitGroup // calls
+	UnderWay sync.RWMutex // held for reading by each call that is
 
 	Mu    sync.Mutex
 	Calls []Call
@@ -154,8 +154,8 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 }
 
 func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
-	w.UnderWay.Add(1)
-	defer w.UnderWay.Done()
+	w.UnderWay.RLock()
+	defer w.UnderWay.RUnlock()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client has gone
