@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -408,73 +407,6 @@ func TestCutStream(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes are left, with mode %o", info.Size(), info.Mode())
-		}
-	}
-}
-
-// used is how many bytes a file takes on disk.
-func used(t *testing.T, path string) int64 {
-	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Sys().(*syscall.Stat_t).Blocks * 512
-}
-
-// A sparse file stays sparse, there and back, near and far, alone and in a tree.
-func TestSparse(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("not every system has sparse files")
-	}
-	const size = 1 << 25
-	local := t.TempDir()
-	f, err := os.Create(filepath.Join(local, "sparse"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for at, text := range map[int64]string{5: "begin", 70000: strings.Repeat("x", 100000), size / 2: "middle", size - 3: "end"} {
-		if _, err := f.WriteAt([]byte(text), at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Truncate(size + 1000); err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if used(t, f.Name()) > 1<<23 {
-		t.Skip("the file system does not know of holes")
-	}
-	near := func(t *testing.T, _ ...string) (communicator.Communicator, *commtest.Server) {
-		key, host := newKey(t), newKey(t)
-		srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey())
-		return connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}}), srv
-	}
-	for name, start := range map[string]func(*testing.T, ...string) (communicator.Communicator, *commtest.Server){"near": near, "far": far} {
-		c, _ := start(t)
-		dir, back := t.TempDir(), t.TempDir()
-		root, err := os.OpenRoot(back)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer root.Close()
-		if err := errors.Join(
-			c.Put(t.Context(), dir, communicator.LocalFile("one", f.Name())),
-			c.Put(t.Context(), dir, communicator.LocalDir("tree", local)),
-			c.Get(t.Context(), filepath.Join(dir, "one"), root),
-			c.Get(t.Context(), filepath.Join(dir, "tree"), root),
-		); err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range []string{filepath.Join(dir, "one"), filepath.Join(dir, "tree/sparse"), filepath.Join(back, "one"), filepath.Join(back, "tree/sparse")} {
-			holds(t, file, content, 0o644)
-			if n := used(t, file); n > 1<<23 {
-				t.Errorf("%s: %s takes %d bytes on disk", name, file, n)
-			}
 		}
 	}
 }
