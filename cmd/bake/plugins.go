@@ -271,9 +271,17 @@ Built-in plugins are not installed, unless VERSION excludes the built-in version
 }
 
 // versionArgument reads a version or a constraint; an empty one allows every version.
+// A constraint is met by development versions of the releases that it allows, as in a
+// template; a version is that one alone.
 func versionArgument(text, command string) (allows func(string) bool, err error) {
 	if text == "" {
 		return func(string) bool { return true }, nil
+	}
+	if one, err := goversion.NewVersion(text); err == nil {
+		return func(v string) bool {
+			parsed, err := goversion.NewVersion(v)
+			return err == nil && parsed.Equal(one)
+		}, nil
 	}
 	c, err := goversion.NewConstraint(text)
 	if err != nil {
@@ -281,7 +289,7 @@ func versionArgument(text, command string) (allows func(string) bool, err error)
 	}
 	return func(v string) bool {
 		parsed, err := goversion.NewVersion(v)
-		return err == nil && c.Check(parsed)
+		return err == nil && (c.Check(parsed) || c.Check(parsed.Core()))
 	}, nil
 }
 

@@ -45,7 +45,8 @@ type Skipped struct {
 type Requirement struct {
 	Source  string                    // such as github.com/hashicorp/qemu
 	Version string                    // the constraint, for messages; empty if there is none
-	Allows  func(version string) bool // nil: every version
+	Allows  func(version string) bool // nil: every version; it is asked without what marks one as not released
+	Locked  string                    // if not empty, this version alone, such as 1.1.5-dev
 }
 
 // NotInstalled says that no installed binary meets a requirement.
@@ -197,7 +198,7 @@ func speaks(api string) error {
 func (s *Set) Require(ctx context.Context, r Requirement) (*Plugin, error) {
 	missing := &NotInstalled{Requirement: r, Dirs: s.options.Dirs}
 	for _, b := range s.candidates(r.Source, &missing.Skipped) {
-		if v := b.version.Core().String(); r.Allows != nil && !r.Allows(v) {
+		if r.Locked != "" && b.Version != r.Locked || r.Allows != nil && !r.Allows(b.version.Core().String()) {
 			missing.Skipped = append(missing.Skipped, Skipped{b.Path, fmt.Sprintf("its version is %s", b.Version)})
 			continue
 		}

@@ -95,22 +95,23 @@ func (s *search) require(r component.Requirement) (*host.Plugin, error) {
 }
 
 func (s *search) find(r component.Requirement) (*host.Plugin, error) {
-	want := host.Requirement{Source: r.Source, Version: r.Version, Allows: r.Allows}
-	if r.Version == "" { // the template does not require it
-		want.Allows = nil
-		return s.Plugins.Require(s.ctx, want)
-	}
 	lock, diags := s.lock()
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	locked, diags := lock.Version(r.Source, r.Version, r.Allows, r.Range)
-	if diags.HasErrors() {
+	want := host.Requirement{Source: r.Source, Version: r.Version, Allows: r.Allows}
+	if r.Version == "" { // the template does not require it
+		want.Allows = nil
+		if locked, ok := lock.Find(r.Source); ok {
+			want.Locked = locked.Version
+		}
+		return s.Plugins.Require(s.ctx, want)
+	}
+	if want.Locked, diags = lock.Version(r.Source, r.Version, r.Allows, r.Range); diags.HasErrors() {
 		return nil, diags
 	}
-	if locked != "" {
-		core, _, _ := strings.Cut(locked, "-")
-		want.Version, want.Allows = locked, func(v string) bool { return v == core }
+	if want.Locked != "" {
+		want.Version, want.Allows = want.Locked, nil
 	}
 	return s.Plugins.Require(s.ctx, want)
 }

@@ -112,9 +112,10 @@ func (c *client) get(ctx context.Context, address string, limit int64) (body []b
 }
 
 // download writes what is at address to file, which is empty. It goes on where a
-// transfer was broken off if the server can do that, and else begins anew.
+// transfer was broken off if the server can do that, and else begins anew. All attempts
+// together get no more than twice the limit.
 func (c *client) download(ctx context.Context, address string, file *os.File, limit int64, report func(done, total int64)) error {
-	var done int64
+	var done, received int64
 	var validator string // says whether the rest belongs to what there is
 	return c.retry(ctx, func(ctx context.Context) (bool, error) {
 		header := http.Header{}
@@ -149,17 +150,20 @@ func (c *client) download(ctx context.Context, address string, file *os.File, li
 			if total > limit {
 				return tooLong
 			}
+			allowed := min(limit-done, 2*limit-received)
 			if err := errors.Join(file.Truncate(done), seek(file, done)); err != nil {
 				return err
 			}
 			report(done, total)
-			_, err := io.Copy(file, io.TeeReader(io.LimitReader(r, limit-done+1), counter(func(n int) {
-				done += int64(n)
+			_, err := io.Copy(file, io.TeeReader(io.LimitReader(r, allowed+1), counter(func(n int) {
+				done, received = done+int64(n), received+int64(n)
 				report(done, total)
 			})))
 			switch {
 			case err != nil && isLocal(err):
 				return err
+			case received > 2*limit:
+				return &failure{err: fmt.Errorf("the server sent more than %d MiB in several attempts, and no complete file", 2*limit>>20)}
 			case err != nil:
 				return &failure{err: err, again: true}
 			case done > limit:

@@ -52,8 +52,12 @@ func (r *Registry) Install(ctx context.Context, root string, rel *Release, p Pla
 			return "", fmt.Errorf("%s: %w", r.shown(archive.url), err)
 		}
 		if locked != "" {
-			if sum, err := sumOf(path); err != nil || sum != locked {
-				return "", errors.Join(err, fmt.Errorf("%s: the plugin in it has the SHA-256 checksum %s, and the lock file has %s", r.shown(archive.url), sum, locked))
+			sum, err := sumOf(path)
+			if err != nil {
+				return "", err
+			}
+			if sum != locked {
+				return "", &UntrustedError{fmt.Errorf("%s: the plugin in it has the SHA-256 checksum %s, and the lock file has %s", r.shown(archive.url), sum, locked)}
 			}
 		}
 		version, api, err := describe.patient(ctx, path)

@@ -228,11 +228,16 @@ func (l *Lock) Version(source, constraint string, allows func(version string) bo
 }
 
 // Verify says whether an installed binary is what the lock file says, at the line to
-// blame. It is to be called before the binary is run.
+// blame; that the file has nothing of the plugin has no line. Without a lock file every
+// plugin will do. It is to be called before the binary is run.
 func (l *Lock) Verify(source, version, sum string, p Platform) hcl.Diagnostics {
 	at, ok := l.Find(source)
-	if !ok {
+	switch {
+	case !l.exists:
 		return nil
+	case !ok:
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Plugin not locked", Detail: fmt.Sprintf(
+			"The plugin %s is installed, but %s does not list it, so bake did not run it. If the template should use it, see that it is in required_plugins, run 'bake init', and commit the lock file.", source, l.path)}}
 	}
 	refuse := func(rng hcl.Range, summary, format string, args ...any) hcl.Diagnostics {
 		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Subject: rng.Ptr(), Detail: fmt.Sprintf(format, args...)}}

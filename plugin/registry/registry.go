@@ -263,8 +263,8 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			if bad, ok := errors.AsType[untrusted](err); ok {
-				return nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad.error)
+			if bad, ok := errors.AsType[*UntrustedError](err); ok {
+				return nil, fmt.Errorf("version %s of %s is not installed: %w", v, s, bad)
 			}
 			_, useless := errors.AsType[unusable](err)
 			switch {
@@ -329,8 +329,11 @@ func (r *Registry) fetch(ctx context.Context, a Archive, dir string) (file *os.F
 			break
 		}
 	}
-	if errors.Is(err, errNotFound) {
+	switch {
+	case errors.Is(err, errNotFound):
 		err = fmt.Errorf("%w, although its checksum is published", err)
+	case errors.Is(err, errSum):
+		err = &UntrustedError{err}
 	}
 	return nil, err
 }

@@ -362,7 +362,7 @@ func TestReleaseSite(t *testing.T) {
 	} {
 		rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/"+tt.name), linux.Only(), func(v string) bool { return tt.constraint == "" || v == tt.constraint })
 		if tt.site == "" {
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, untrusted := errors.AsType[*UntrustedError](err); !untrusted || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: got %+v, %v", tt.name, rel, err)
 			}
 			continue
@@ -590,6 +590,29 @@ func TestBrokenDownloads(t *testing.T) {
 				t.Errorf("left: %v", left)
 			}
 		})
+	}
+}
+
+// A server that sends a little more each time before it breaks off, and never all of it,
+// is given up.
+func TestEndlessDownload(t *testing.T) {
+	s := newServer(t, (*httptest.Server).Start)
+	n := 0
+	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
+		n += 100
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write(make([]byte, n))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = open(t, s, Options{}).download(t.Context(), s.URL+"/x.zip", f, 1000, func(int64, int64) {})
+	if err == nil || !strings.Contains(err.Error(), "in several attempts") || n > 700 {
+		t.Errorf("%d bytes, then: %v", n, err)
 	}
 }
 

@@ -172,20 +172,23 @@ func (t tree) verify(ctx context.Context, r *Release, address string) error {
 		return nil
 	}
 	if err != nil {
-		return untrusted{fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)}
+		return &UntrustedError{fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)}
 	}
 	if err := verifySums(t.keys, r.sums, signature, t.now()); err != nil {
-		return untrusted{&failure{url: t.shown(address), err: fmt.Errorf("it is not signed with HashiCorp's key: %w", err)}}
+		return &UntrustedError{&failure{url: t.shown(address), err: fmt.Errorf("it is not signed with HashiCorp's key: %w", err)}}
 	}
 	r.Signed, r.signature = true, signature
 	return nil
 }
 
-// untrusted is the error of a release that was tampered with, or may have been: other
-// sites are not tried.
-type untrusted struct{ error }
+// UntrustedError is the error of a release that was tampered with, or may have been:
+// other sites are not tried, and nothing is installed in its place.
+type UntrustedError struct{ err error }
 
-func (u untrusted) Unwrap() error { return u.error }
+func (u *UntrustedError) Error() string { return u.err.Error() }
+
+// Unwrap returns what is wrong.
+func (u *UntrustedError) Unwrap() error { return u.err }
 
 // manifest returns the manifest at address, once it is clear that the protocol that it
 // names is spoken here. Its checksum is compared if there is one.
@@ -198,7 +201,7 @@ func (t tree) manifest(ctx context.Context, address, sum string) ([]byte, error)
 		return nil, err
 	}
 	if sum != "" && sum != sumOfBytes(body) {
-		return nil, untrusted{&failure{url: t.shown(address), err: errors.New("it does not have the checksum that is published for it")}}
+		return nil, &UntrustedError{&failure{url: t.shown(address), err: errors.New("it does not have the checksum that is published for it")}}
 	}
 	var m struct {
 		Metadata struct {

@@ -307,7 +307,7 @@ func TestLock(t *testing.T) {
 		line                 int
 	}{
 		{"github.com/hashicorp/qemu", "1.1.4", digits("2"), linux, "", 0},
-		{"github.com/other/qemu", "1.1.4", digits("9"), linux, "", 0},
+		{"github.com/other/qemu", "1.1.4", digits("9"), linux, "Plugin not locked", 0},
 		{"github.com/hashicorp/qemu", "1.1.4", digits("9"), linux, "Plugin changed", 11},
 		{"github.com/hashicorp/qemu", "1.1.3", digits("2"), linux, "Plugin version not locked", 5},
 		{"github.com/hashicorp/qemu", "1.1.4", digits("2"), darwin, "Plugin not locked for this platform", 9},
@@ -316,7 +316,9 @@ func TestLock(t *testing.T) {
 		switch {
 		case tt.want == "" && diags != nil:
 			t.Errorf("%+v: %v", tt, diags)
-		case tt.want != "" && (len(diags) != 1 || diags[0].Summary != tt.want || diags[0].Subject.Filename != path || diags[0].Subject.Start.Line != tt.line):
+		case tt.want != "" && (len(diags) != 1 || diags[0].Summary != tt.want || (diags[0].Subject != nil) != (tt.line > 0)):
+			t.Errorf("%+v: got %v", tt, diags)
+		case tt.line > 0 && (diags[0].Subject.Filename != path || diags[0].Subject.Start.Line != tt.line):
 			t.Errorf("%+v: got %v", tt, diags)
 		}
 	}

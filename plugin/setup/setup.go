@@ -85,7 +85,7 @@ type Outcome struct {
 	Requirement
 	Version, Path string // of what is installed
 	New           bool   // it was installed just now
-	Unavailable   bool   // Diags say why it cannot be had: it is not that the lock file forbids it
+	Unavailable   bool   // Diags say why it cannot be had: nothing that was found is wrong, and the lock file does not forbid it
 	Notes         []Note // what the user should know
 	Diags         hcl.Diagnostics
 }
@@ -162,23 +162,23 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 		return f.failed(notInstalled, r.Range, "%v.", err)
 	}
 	locked, isLocked := o.Lock.Find(r.Source)
-	wanted, allows, diags := o.wanted(r)
+	wanted, diags := o.wanted(r)
 	if diags.HasErrors() {
 		f.Diags = diags
 		return f
 	}
 	if !o.Upgrade && !o.Force {
-		switch p, err := o.installed(ctx, r, allows); {
+		switch p, err := o.installed(ctx, r, wanted); {
 		case err != nil:
 			return f.broken(notInstalled, err)
-		case p == nil, wanted != "" && p.Version != wanted:
+		case p == nil:
 		case isLocked && locked.Hash(Platform(), "bin") == "" && locked.Hash(Platform(), "zip") != "":
 			// Only the archive can show that this is what was locked elsewhere.
 		default:
 			return o.keep(ctx, f, p, nil)
 		}
 	}
-	rel, err := o.find(ctx, source, Platform().Only(), wanted, allows)
+	rel, err := o.find(ctx, source, Platform().Only(), wanted, r.Allows)
 	if err != nil {
 		return f.broken(notInstalled, err)
 	}
@@ -188,11 +188,11 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	}
 	same := isLocked && locked.Version == rel.Version
 	if !o.Force {
-		p, err := o.installed(ctx, r, func(v string) bool { return v == rel.Version })
+		p, err := o.installed(ctx, r, rel.Version)
 		if err != nil {
 			return f.broken(notInstalled, err)
 		}
-		if o.Upgrade && p != nil && p.Version == rel.Version && (!same || locked.Hash(Platform(), "bin") != "") {
+		if o.Upgrade && p != nil && (!same || locked.Hash(Platform(), "bin") != "") {
 			return o.keep(ctx, f, p, rel)
 		}
 	}
@@ -212,16 +212,12 @@ func (o Options) plugin(ctx context.Context, r Requirement) *found {
 	return f
 }
 
-// wanted returns the version to install, if it is locked, and which others will do.
-func (o Options) wanted(r Requirement) (version string, allows func(string) bool, diags hcl.Diagnostics) {
+// wanted returns the version to install if it is locked, and otherwise nothing.
+func (o Options) wanted(r Requirement) (version string, diags hcl.Diagnostics) {
 	if o.Upgrade {
-		return "", r.Allows, nil
+		return "", nil
 	}
-	version, diags = o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
-	if version == "" {
-		return "", r.Allows, diags
-	}
-	return version, func(v string) bool { return v == Core(version) }, diags
+	return o.Lock.Version(r.Source, r.Constraint, r.Allows, r.Range)
 }
 
 // unchanged compares a release with what is locked of it.
@@ -256,11 +252,16 @@ func Core(version string) string {
 	return v.Core().String()
 }
 
-// installed returns the newest installed plugin that is allowed, nil if there is none.
-// A binary that is not what is locked is not run: that is an error.
-func (o Options) installed(ctx context.Context, r Requirement, allows func(string) bool) (*host.Plugin, error) {
+// installed returns the plugin that is installed in the version wanted, or, if that is
+// empty, in the newest that the constraint allows; nil if there is none. A binary that is
+// not what is locked is not run: that is an error.
+func (o Options) installed(ctx context.Context, r Requirement, wanted string) (*host.Plugin, error) {
 	set := host.Installed(host.Options{Dirs: o.Dirs, Env: o.Env, Trust: TrustLocked(o.Lock)})
-	p, err := set.Require(ctx, host.Requirement{Source: r.Source, Version: r.Constraint, Allows: allows})
+	want := host.Requirement{Source: r.Source, Version: r.Constraint, Allows: r.Allows}
+	if wanted != "" {
+		want.Allows, want.Locked = nil, wanted
+	}
+	p, err := set.Require(ctx, want)
 	if _, missing := errors.AsType[*host.NotInstalled](err); missing {
 		return nil, nil
 	}
@@ -290,7 +291,8 @@ func (f *found) broken(summary string, err error) *found {
 			detail += "\n- " + reason
 		}
 	}
-	f.Unavailable = true
+	_, untrusted := errors.AsType[*registry.UntrustedError](err)
+	f.Unavailable = !untrusted
 	return f.failed(summary, f.Range, "%s", detail)
 }
 
@@ -360,11 +362,11 @@ func (o Options) mirror(ctx context.Context, f *found, dir string, platforms reg
 	if err != nil {
 		return nil, err
 	}
-	wanted, allows, diags := o.wanted(f.Requirement)
+	wanted, diags := o.wanted(f.Requirement)
 	if f.Diags = diags; diags.HasErrors() {
 		return nil, nil
 	}
-	rel, err := o.find(ctx, source, platforms, wanted, allows)
+	rel, err := o.find(ctx, source, platforms, wanted, f.Allows)
 	if err != nil {
 		return nil, err
 	}

@@ -185,7 +185,7 @@ func TestChangedRelease(t *testing.T) {
 	w.publish(thing, "", "1.0.0")
 	zip := filepath.Join(w.mirror, "example.com/a/packer-plugin-thing/1.0.0/packer-plugin-thing_1.0.0_"+Platform().String()+".zip")
 	w.check(os.WriteFile(zip, []byte("x"), 0o644))
-	if out := w.init(requires("thing", thing, ">= 1"), force); !strings.Contains(out.Diags.Error(), "SHA-256 checksum mismatch") || !out.Unavailable {
+	if out := w.init(requires("thing", thing, ">= 1"), force); !strings.Contains(out.Diags.Error(), "SHA-256 checksum mismatch") || out.Unavailable {
 		t.Errorf("got %+v", out)
 	}
 	if after, err := os.ReadFile(w.lock); err != nil || !bytes.Equal(before, after) {
@@ -235,6 +235,11 @@ func TestDevelopment(t *testing.T) {
 	if err := w.start(thing); err != nil {
 		t.Error(err)
 	}
+	// The release of the same number is another version: what is locked is used, and kept.
+	w.install(thing, "1.1.0", script("1.1.0", ""))
+	if out := w.init(requires("thing", thing, ">= 1"), nil); out.Diags.HasErrors() || out.New || out.Version != "1.1.0-dev" {
+		t.Errorf("got %+v", out)
+	}
 	// Where it is not installed, there is nowhere to get it from.
 	out := w.init(requires("thing", thing, ">= 1"), func(o *Options) { o.Dirs = []string{t.TempDir()} })
 	if !strings.Contains(out.Diags.Error(), "bake plugins install -path") {
@@ -259,7 +264,7 @@ func TestLockedBinaryAlone(t *testing.T) {
 	lock := fmt.Sprintf("plugin %q {\n  version = \"1.0.0\"\n  hashes = [\"%s:bin:sha256:%064d\"]\n}\n", thing, Platform(), 1)
 	w.check(os.WriteFile(w.lock, []byte(lock), 0o644))
 	out := w.init(requires("thing", thing, ">= 1"), nil)
-	if out.New || !strings.Contains(out.Diags.Error(), "and the lock file has 000") {
+	if out.New || out.Unavailable || !strings.Contains(out.Diags.Error(), "and the lock file has 000") {
 		t.Errorf("got %+v", out)
 	}
 	if left, _ := os.ReadDir(filepath.Join(w.root, thing)); len(left) != 0 {
