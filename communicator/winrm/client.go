@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/masterzen/winrm"
 
 	"bake/communicator"
 	"bake/internal/delay"
@@ -40,7 +39,6 @@ type Client struct {
 	opts   *Settings
 	target Target
 	http   *http.Client
-	params *winrm.Parameters
 	closed chan struct{}
 	close  func()
 
@@ -54,7 +52,6 @@ func Connect(ctx context.Context, s *step.Scope, o *Settings, pause time.Duratio
 	closed := make(chan struct{})
 	c := &Client{
 		opts: o, target: t, http: newHTTP(o, t.Dial, s.Run.Env), closed: closed, close: sync.OnceFunc(func() { close(closed) }),
-		params: winrm.NewParameters(fmt.Sprintf("PT%dS", int(operationTimeout.Seconds())), "en-US", 153600),
 	}
 	s.Say(ctx, "Waiting for WinRM to become available...")
 	if err := c.hello(ctx); err != nil {
@@ -186,7 +183,7 @@ func (c *Client) open(ctx context.Context) (*shell, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.post(ctx, at, winrm.NewOpenShellRequest(at.url, c.params))
+	out, err := c.post(ctx, at, openRequest(at.url))
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +202,7 @@ func (s *shell) drop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
 	defer cancel()
 	// A shell that is gone already, or a machine that is, needs no deleting.
-	_, _ = s.c.post(ctx, s.at, winrm.NewDeleteShellRequest(s.at.url, s.id, s.c.params))
+	_, _ = s.c.post(ctx, s.at, s.deleteRequest())
 }
 
 // Run implements [communicator.Communicator]. Where the machine cannot be reached
@@ -261,9 +258,7 @@ var errNotStarted = errors.New("the machine did not start the command")
 // start starts the command line. With an answer that is none of WinRM, or that it is
 // refused, it has not begun; any other error leaves that open.
 func (s *shell) start(ctx context.Context, line string) (id string, err error) {
-	// The library puts the line into a CDATA section as it is.
-	line = strings.ReplaceAll(line, "]]>", "]]]]><![CDATA[>")
-	out, err := s.c.post(ctx, s.at, winrm.NewExecuteCommandRequest(s.at.url, s.id, line, nil, s.c.params))
+	out, err := s.c.post(ctx, s.at, s.commandRequest(line))
 	var f *fault
 	switch {
 	case errors.As(err, &f) || errors.Is(err, errLogin):
@@ -284,7 +279,7 @@ func (s *shell) run(ctx context.Context, id string, cmd communicator.Command) (s
 	defer cancel(nil)
 	go s.feed(ctx, cancel, id, cmd.Stdin)
 	for {
-		out, err := s.c.post(ctx, s.at, winrm.NewGetOutputRequest(s.at.url, s.id, id, "stdout stderr", s.c.params))
+		out, err := s.c.post(ctx, s.at, s.receiveRequest(id))
 		var f *fault
 		if errors.As(err, &f) && f.code == timedOut {
 			if err := delay.For(ctx, idlePause); err != nil {
@@ -351,7 +346,7 @@ func (s *shell) feed(ctx context.Context, cancel context.CancelCauseFunc, id str
 			cancel(err)
 			return
 		}
-		_, err = s.c.post(ctx, s.at, winrm.NewSendInputRequest(s.at.url, s.id, id, buf[:n], end, s.c.params))
+		_, err = s.c.post(ctx, s.at, s.sendRequest(id, buf[:n], end))
 		var f *fault
 		switch {
 		case errors.As(err, &f):

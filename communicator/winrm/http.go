@@ -16,7 +16,6 @@ import (
 	"time"
 
 	ntlm "github.com/Azure/go-ntlmssp"
-	"github.com/masterzen/winrm/soap"
 	"golang.org/x/net/http/httpproxy"
 
 	"bake/internal/envvar"
@@ -120,8 +119,7 @@ func proxyOf(env []string) func(*url.URL) (*url.URL, error) {
 
 // post sends a request and returns the answer. The error is a *fault, errLogin, a
 // transport error, or the cause of ctx.
-func (c *Client) post(ctx context.Context, at endpoint, msg *soap.SoapMessage) (string, error) {
-	defer msg.Free()
+func (c *Client) post(ctx context.Context, at endpoint, msg request) (string, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, requestTimeout, fmt.Errorf("the machine did not answer within %s", requestTimeout))
 	defer cancel()
 	req, err := http.NewRequestWithContext(limited, http.MethodPost, at.url, strings.NewReader(msg.String()))
