@@ -21,8 +21,13 @@ func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Poli
 	var read, run []amazon.Permitted
 	observe := func(found *[]amazon.Permitted) func(any) {
 		return func(component any) {
-			if c, ok := component.(amazon.Permitted); ok {
+			switch c := component.(type) {
+			case amazon.Permitted:
 				*found = append(*found, c)
+			case amazon.Signing:
+				if uri := c.SigningKey(); uri != "" {
+					*found = append(*found, amazon.SigningKey(uri))
+				}
 			}
 		}
 	}

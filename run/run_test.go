@@ -553,9 +553,32 @@ build { sources = ["amazon-ebs.a", "file.f"] }
 	if err != nil || merr != nil || !strings.Contains(string(text), "ec2:RunInstances") || strings.Contains(string(text), "ssm:") {
 		t.Errorf("%v, %v: %s", err, merr, text)
 	}
+	if strings.Contains(string(text), "kms:") {
+		t.Errorf("no key is used: %s", text)
+	}
 	o.Template.Only = []string{"file.f"}
 	if _, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components()); err == nil || !strings.Contains(err.Error(), "no build that uses AWS") {
 		t.Errorf("a file needs nothing in AWS: %v", err)
+	}
+	for key, want := range map[string]string{
+		`"awskms:///alias/sign"`:                                 `"Action":["kms:GetPublicKey","kms:Sign"],"Resource":["arn:aws:kms:*:*:key/*"],"Condition":{"ForAnyValue:StringEquals":{"kms:ResourceAliases":["alias/sign"]}}`,
+		`"awskms:///arn:aws:kms:eu-west-1:123456789012:key/k-1"`: `"Resource":["arn:aws:kms:eu-west-1:123456789012:key/k-1"]`,
+		`build.ID`: `"Resource":["arn:aws:kms:*:*:key/*"]}`,
+	} {
+		o := b.options(t, `
+source "null" "n" { communicator = "none" }
+build {
+  sources = ["null.n"]
+  post-processor "provenance" {
+    signing_mode = "kms"
+    signer       = `+key+`
+  }
+}
+`)
+		policy, _, err := run.Policy(t.Context(), o.Template, builtin.Parts{}.Catalog().Components())
+		if text, merr := json.Marshal(policy); err != nil || merr != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v, %v: %s", key, err, merr, text)
+		}
 	}
 	if b.exists("image") || b.exists("state") {
 		t.Error("something was run")

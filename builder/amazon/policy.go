@@ -1,6 +1,10 @@
 package amazon
 
-import "bake/builder/amazon/internal/policy"
+import (
+	"strings"
+
+	"bake/builder/amazon/internal/policy"
+)
 
 // Policy is a policy of IAM, which encodes as JSON the way IAM reads it.
 type Policy = policy.Document
@@ -17,6 +21,23 @@ type Secret string
 
 // Permissions implements [Permitted].
 func (s Secret) Permissions() []policy.Need { return policy.In("").Secret(string(s)) }
+
+// Signing is a component that may sign with a key of AWS KMS.
+type Signing interface {
+	// SigningKey is the URI of the key, "awskms://…", with "*" for what is not known yet;
+	// "" if it signs with none.
+	SigningKey() string
+}
+
+// SigningKey is the URI of a key that [bake/builder/amazon/kmskey] opens.
+type SigningKey string
+
+// Permissions implements [Permitted].
+func (k SigningKey) Permissions() []policy.Need {
+	_, rest, _ := strings.Cut(string(k), "://")
+	_, id, _ := strings.Cut(rest, "/")
+	return []policy.Need{policy.In("").Sign(id)}
+}
 
 // PolicyFor returns a policy that allows what the components need, and nothing
 // more as far as AWS can tell it apart: what they make, change and delete carries

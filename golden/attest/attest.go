@@ -210,7 +210,9 @@ func digest(hash crypto.Hash, message []byte) []byte {
 // statement.
 func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 	var e envelope
-	if err := decode(text, &e); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields() // nobody has signed them
+	if err := decode(dec, &e); err != nil {
 		var bare Statement
 		if json.Unmarshal(text, &bare) == nil && bare.Type != "" {
 			err = errors.New("it is an unsigned statement")
@@ -249,7 +251,7 @@ func Open(text []byte, key crypto.PublicKey) (*Statement, error) {
 		seen[s.Sig] = true
 	}
 	var st Statement
-	if err := decode(payload, &st); err != nil {
+	if err := decode(json.NewDecoder(bytes.NewReader(payload)), &st); err != nil {
 		return nil, fmt.Errorf("its payload is not an in-toto statement: %w", err)
 	}
 	return &st, st.check()
@@ -263,11 +265,9 @@ func decode64(s string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
-// decode is strict: an envelope and a statement have no other fields, and nothing
-// follows.
-func decode(text []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
+// decode reads one value, which nothing follows. A statement may have fields that only
+// other programs know.
+func decode(dec *json.Decoder, v any) error {
 	if err := dec.Decode(v); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {
 			return errors.New("it has other fields")

@@ -200,6 +200,17 @@ func TestSignedNonsense(t *testing.T) {
 	}
 }
 
+// TestUnknownFields: what other programs say besides is no matter.
+func TestUnknownFields(t *testing.T) {
+	key := keys(t)["Ed25519"]
+	text := `{"_type": "https://in-toto.io/Statement/v1", "predicateType": "x", "predicate": {"more": 1}, "more": {"x": []},
+		"subject": [{"name": "x", "digest": {"sha256": "00"}, "annotations": {"x": 1}, "more": 1}]}`
+	st, err := attest.Open(sign(t, []byte(text), key), key.Public())
+	if err != nil || st.PredicateType != "x" || st.Subject[0].Digest["sha256"] != "00" {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
 // TestOtherPayload: what is signed as something else is no statement, though it reads
 // like one.
 func TestOtherPayload(t *testing.T) {

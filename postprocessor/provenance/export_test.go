@@ -1,3 +1,6 @@
 package provenance
 
-var Repository = repository
+var (
+	Repository  = repository
+	WithoutUser = withoutUser
+)

@@ -37,7 +37,8 @@ type Options struct {
 	UserVariables map[string]string `hcl:"user_variables,optional"`
 
 	// URI of the source repository. Not set: that of the continuous integration system, or
-	// else of the Git repository that the current directory is in; without its password.
+	// else of the Git repository that the current directory is in. A user name and a password
+	// in it are left out.
 	SourceURI string `hcl:"source_uri,optional"`
 
 	// Attest an SBOM as well.

@@ -137,6 +137,21 @@ func (r *run) name(in *builder.Artifact) error {
 	return nil
 }
 
+// SigningKey is the URI of the key in a service that attestations are signed with, for
+// who has to allow that; "*" stands for what is not known yet.
+func (p *provenance) SigningKey() string {
+	if p.Provenance || !p.src.Known(&p.Provenance) {
+		switch field, key := p.signer(); {
+		case p.SigningMode != "kms" && p.src.Known(&p.SigningMode):
+		case !p.src.Known(&p.Signer), !p.src.Known(field):
+			return "awskms:///*"
+		default:
+			return key
+		}
+	}
+	return ""
+}
+
 // keys opens the key to sign with, and the one to check that with.
 func (r *run) keys(ctx context.Context) (err error) {
 	field, from := r.signer()

@@ -278,4 +278,14 @@ func TestRepository(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", from, got, want)
 		}
 	}
+	for from, want := range map[string]string{
+		"git+https://user:p@ss@git.example/o@1?ref=main#x": "git+https://git.example/o@1?ref=main#x",
+		"https://token@git.example":                        "https://git.example",
+		"https://git.example/%7Eo/r":                       "https://git.example/%7Eo/r",
+		"urn:x:me@y":                                       "urn:x:me@y",
+	} {
+		if got := provenance.WithoutUser(from); got != want {
+			t.Errorf("%s: got %s, want %s", from, got, want)
+		}
+	}
 }

@@ -25,7 +25,7 @@ func (r *run) sourceOf(ctx context.Context) attest.Resource {
 	default:
 		uri, commit = r.git(ctx, "config", "--get", "remote.origin.url"), r.git(ctx, "rev-parse", "HEAD")
 	}
-	out := attest.Resource{URI: uri}
+	out := attest.Resource{URI: withoutUser(uri)}
 	if r.SourceURI == "" {
 		out.URI = repository(uri)
 	}
@@ -46,6 +46,20 @@ func (r *run) git(ctx context.Context, args ...string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// withoutUser is a URI without the user name and the password in it, either of which may
+// be a secret. Nothing else is changed.
+func withoutUser(uri string) string {
+	scheme, rest, ok := strings.Cut(uri, "://")
+	if !ok {
+		return uri
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	return scheme + "://" + rest[strings.LastIndexByte(rest[:end], '@')+1:]
 }
 
 // repository is the URI of a Git repository, without what lets in: user names and

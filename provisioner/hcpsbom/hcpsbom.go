@@ -168,15 +168,20 @@ func (r *run) shell(ctx context.Context, c communicator.Command) error {
 // command is the [contents.Shell] of execute_command, for which the script and its
 // output are files.
 func (r *run) command(ctx context.Context, script string, out io.Writer) error {
-	file := "/tmp/bake-sbom-" + strconv.FormatUint(rand.Uint64(), 36)
-	output := file + ".out"
+	// In a directory that nobody else can write to: the output may be written by root, and
+	// must not follow a link of another user.
+	dir := "/tmp/bake-sbom-" + strconv.FormatUint(rand.Uint64(), 36)
+	file, output := dir+"/sbom", dir+"/out"
 	line, err := r.Render(r.ExecuteCommand, map[string]any{
 		"Path": file, "Output": output, "ScanPath": r.ScanPath, "Args": strings.Join(r.ScannerArgs, " "),
 	})
 	if err != nil {
 		return fmt.Errorf("execute_command: %w", err)
 	}
-	err = r.Upload(ctx, file, 0o755, []byte("#!/bin/sh\n"+script))
+	err = r.MakeDirs(ctx, "711", dir)
+	if err == nil {
+		err = r.Upload(ctx, file, 0o755, []byte("#!/bin/sh\n"+script))
+	}
 	if err == nil {
 		var code int
 		if code, err = r.Execute(ctx, line); err == nil && code != 0 {
@@ -186,8 +191,8 @@ func (r *run) command(ctx context.Context, script string, out io.Writer) error {
 	if err == nil {
 		err = r.shell(ctx, communicator.Command{Line: "cat " + output + " 2>/dev/null || sudo -n cat " + output, Stdout: out})
 	}
-	rm := "rm -f " + file + " " + output
-	return r.Remove(ctx, err, []string{file, output}, rm+" 2>/dev/null || sudo -n "+rm)
+	rm := "rm -rf " + dir
+	return r.Remove(ctx, err, []string{dir}, rm+" 2>/dev/null || sudo -n "+rm)
 }
 
 // download gets the SBOM that somebody else has made.
@@ -206,15 +211,12 @@ func (r *run) download(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	if err := r.Get(ctx, from, root); err != nil {
+	if err := remote.GetAtMost(ctx, r.Machine.Machine, from, root, maxSBOM); err != nil {
 		return nil, fmt.Errorf("download: %w", err)
 	}
 	info, err := root.Lstat(path.Base(from))
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("%s is not a regular file", r.Source), err)
-	}
-	if info.Size() > maxSBOM {
-		return nil, fmt.Errorf("%s is %d MB, more than the limit of %d MB", r.Source, info.Size()>>20, maxSBOM>>20)
 	}
 	return root.ReadFile(path.Base(from))
 }

@@ -81,7 +81,7 @@ func TestSBOM(t *testing.T) {
 		"a command": {`auto_generate = true
 			destination = "OUT"
 			sbom_name = "abc"
-			execute_command = "sh {{.Path}} sbom-generate {{.Args}} {{.ScanPath}} > {{.Output}}"`, "abc.cdx.json", contents.CycloneDX, "bash@5", "OUT", ""},
+			execute_command = "test $(ls -ld $(dirname {{.Output}}) | cut -c-10) = drwx--x--x && sh {{.Path}} sbom-generate {{.Args}} {{.ScanPath}} > {{.Output}}"`, "abc.cdx.json", contents.CycloneDX, "bash@5", "OUT", ""},
 		"a download": {`source = "ROOT/sbom.json"
 			destination = "OUT/x"`, "x", contents.CycloneDX, "1.6", "bash", ""},
 		"a machine that has nothing": {`auto_generate = true

@@ -229,6 +229,12 @@ func (p Place) Crypt(service, key string, actions ...string) Need {
 	return Need{Actions: names("kms", actions), Resources: arns, When: both(when, Condition{"StringLike": {"kms:ViaService": {service + ".*"}}})}
 }
 
+// Sign needs a key, of any form that [Place.Keys] takes, to sign with and to check that.
+func (p Place) Sign(key string) Need {
+	arns, when := p.key(key)
+	return Need{Actions: names("kms", []string{"GetPublicKey", "Sign"}), Resources: arns, When: when}
+}
+
 // Secret needs a secret of Secrets Manager, by its name or ARN, to be read; "*" is one
 // that is not known yet. ARNs of secrets end in six letters that their names do not
 // have. With which key it is encrypted is not known before it is read.
