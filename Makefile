@@ -1,4 +1,4 @@
-.PHONY: build demo test cross release bench lint fmt docs fuzz clean
+.PHONY: build demo test cross release bench torture lint fmt docs fuzz clean
 
 build: ## the program, stripped, in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bake ./cmd/bake
@@ -17,6 +17,9 @@ release: ## archives, packages, SBOMs and checksums for every system, in dist/
 
 bench: ## what docs/performance.md holds
 	scripts/bench
+
+torture: ## kill, refuse and lose at every point of a bake; see docs/reliability.md
+	go run ./internal/torture
 
 lint: ## golangci-lint v2, built from source if need be
 	scripts/lint

@@ -31,6 +31,7 @@ var rules = []rule{
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
 	{"internal/local", []string{"cloud/..."}, "the one door from bake to the embedded cloud, which needs Linux"},
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},
+	{"internal/torture", []string{"cloud/..."}, "disasters befall the real program on the embedded cloud; what judges it shares no code with it"},
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},

@@ -1,0 +1,179 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// holdings are what a cloud holds for its user, read from its own files: a kind that
+// nobody thought of is among it.
+type holdings struct {
+	images map[string]image  // by id
+	others map[string]string // what else there is by id or path, with its kind
+}
+
+// image is an image or, within it, a snapshot.
+type image struct {
+	text      string   // what is the same whenever the same template is baked
+	snapshots []string // ids
+}
+
+// forgotten are the fields of images and snapshots that differ from bake to bake.
+var forgotten = []string{"ClientToken", "CompletionTime", "CreationDate", "ImageId", "Request", "SnapshotId", "StartTime", "ForImage", "Progress"}
+
+var (
+	anID  = regexp.MustCompile(`\b(ami|snap|vol|i)-[0-9a-f]{8,}`)
+	aTime = regexp.MustCompile(`Task created on \d+`)
+)
+
+// inventory reads what w holds.
+func (w *world) inventory() (holdings, error) {
+	h := holdings{map[string]image{}, map[string]string{}}
+	dir := filepath.Join(w.dir, "cloud")
+	objects := map[string]map[string]any{}
+	kinds := map[string]string{}
+	err := filepath.WalkDir(filepath.Join(dir, "ec2"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		kind, base := filepath.Base(filepath.Dir(path)), filepath.Base(path)
+		if kind == "machines" {
+			h.others["the disk of "+base] = "disk"
+			return fs.SkipDir
+		}
+		id, ok := strings.CutSuffix(base, ".json")
+		if !ok || kind == "networks" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		var object map[string]any
+		if err == nil {
+			err = json.Unmarshal(data, &object)
+		}
+		objects[id], kinds[id] = object, kind
+		return err
+	})
+	if err != nil {
+		return h, err
+	}
+	for id, o := range objects {
+		switch {
+		case kinds[id] == "images":
+			h.images[id] = imageOf(o, objects)
+		case kinds[id] == "instances" && state(o) == "terminated", o["GroupName"] == "default":
+		case kinds[id] == "spot-requests" && (o["State"] != "active" && o["State"] != "open" || state(objects[fmt.Sprint(o["InstanceId"])]) == "terminated"):
+		default:
+			h.others[id] = kinds[id]
+		}
+	}
+	return h, w.identities(h)
+}
+
+// identities adds the roles and instance profiles.
+func (w *world) identities(h holdings) error {
+	files, err := filepath.Glob(filepath.Join(w.dir, "cloud", "iam", "*.json"))
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		var account struct{ Roles, Profiles map[string]any }
+		if err := json.Unmarshal(data, &account); err != nil {
+			return err
+		}
+		for name := range account.Roles {
+			h.others["role "+name] = "role"
+		}
+		for name := range account.Profiles {
+			h.others["instance profile "+name] = "instance profile"
+		}
+	}
+	return err
+}
+
+// state is that of an instance, however it is written.
+func state(instance map[string]any) any {
+	if s, ok := instance["State"].(map[string]any); ok {
+		return s["Name"]
+	}
+	return instance["State"]
+}
+
+func imageOf(o map[string]any, objects map[string]map[string]any) image {
+	var i image
+	devices, _ := o["BlockDeviceMappings"].([]any)
+	for _, d := range devices {
+		device, _ := d.(map[string]any)
+		ebs, _ := device["Ebs"].(map[string]any)
+		if id, ok := ebs["SnapshotId"].(string); ok {
+			i.snapshots = append(i.snapshots, id)
+			ebs["Snapshot"] = without(objects[id])
+			delete(ebs, "SnapshotId")
+		}
+	}
+	i.text = text(without(o))
+	return i
+}
+
+func without(o map[string]any) map[string]any {
+	o = maps.Clone(o)
+	for _, key := range forgotten {
+		delete(o, key)
+	}
+	return o
+}
+
+func text(v any) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", " ")
+	if err := e.Encode(v); err != nil {
+		panic(err) // it was read as JSON
+	}
+	return aTime.ReplaceAllString(anID.ReplaceAllString(b.String(), "$1"), "")
+}
+
+// album is the text of all images, in order: what one bake makes and another must make
+// too.
+func (h holdings) album() string {
+	var texts []string
+	for _, i := range h.images {
+		texts = append(texts, i.text)
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, "")
+}
+
+// beside lists what there is besides the images of ids and their snapshots.
+func (h holdings) beside(ids []string) (left []string) {
+	expected := slices.Clone(ids)
+	for _, id := range ids {
+		expected = append(expected, h.images[id].snapshots...)
+	}
+	for id := range h.images {
+		if !slices.Contains(expected, id) {
+			left = append(left, "image "+id)
+		}
+	}
+	for id, kind := range h.others {
+		if !slices.Contains(expected, id) {
+			left = append(left, kind+" "+id)
+		}
+	}
+	slices.Sort(left)
+	return left
+}

@@ -1,0 +1,53 @@
+//go:build linux
+
+package main
+
+import "syscall"
+
+// mode is one way in which a point of a bake goes wrong: a call of the API, or a
+// command on the machine.
+type mode struct {
+	name string
+
+	signal   syscall.Signal // what bake is sent at that point
+	before   bool           // the point is not carried out, and has no answer
+	commands bool           // commands on the machine are points too
+
+	code   string // what the call is refused with
+	status int
+	lose   bool // the call is carried out, and its answer lost
+	half   bool // half of the answer arrives
+	page   bool // a page of a proxy arrives instead
+
+	forever bool // all later calls like it fare the same
+	cut     bool // besides, of the ledger only a part had been written
+	resume  bool // the bake goes on afterwards
+}
+
+func (m mode) kills() bool { return m.signal == syscall.SIGKILL }
+
+// modes are all of them. What happens once also happens for ever.
+func modes() []mode {
+	all := []mode{
+		{name: "kill-before", signal: syscall.SIGKILL, before: true, commands: true},
+		{name: "kill-after", signal: syscall.SIGKILL, commands: true},
+		{name: "ledger", signal: syscall.SIGKILL, before: true, commands: true, cut: true},
+		{name: "interrupt", signal: syscall.SIGINT, commands: true},
+		{name: "terminate", signal: syscall.SIGTERM, before: true, commands: true},
+	}
+	faults := []mode{
+		{name: "refuse", code: "UnauthorizedOperation", status: 403},
+		{name: "throttle", code: "RequestLimitExceeded", status: 503},
+		{name: "fail", code: "InternalError", status: 500},
+		{name: "expire", code: "RequestExpired", status: 400},
+		{name: "lose", lose: true},
+		{name: "truncate", half: true},
+		{name: "garble", page: true},
+	}
+	all = append(all, faults...)
+	for _, f := range faults {
+		f.name, f.forever = f.name+"-for-ever", true
+		all = append(all, f)
+	}
+	return all
+}
