@@ -33,6 +33,7 @@ var rules = []rule{
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},
 	{"internal/torture", []string{"cloud/..."}, "disasters befall the real program on the embedded cloud; what judges it shares no code with it"},
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
+	{"internal/limits", []string{"internal/stack"}, "a template is read on a stack of its own"},
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
-
 	"bake/step"
 )
 
@@ -62,7 +60,7 @@ func NewLive(out io.Writer, o PlainOptions) *Live {
 func (d *Live) Handle(e step.Event) {
 	for _, en := range d.script.entries(e) {
 		if en.record == nil {
-			en.text = ansi.Strip(en.text) // what a script writes must not move the cursor
+			en.text = strip(en.text) // what a script writes must not move the cursor
 			lines := strings.Split(d.script.paint(en, d.color), "\n")
 			if e.Kind == step.RunFinished {
 				d.summary = append(d.summary, lines...)
@@ -103,7 +101,7 @@ func (d *Live) Handle(e step.Event) {
 		}
 		s.progress = e.Progress
 	case step.Output, step.ErrOutput, step.Partial:
-		if text := strings.TrimSpace(ansi.Strip(e.Text)); text != "" {
+		if text := strings.TrimSpace(strip(e.Text)); text != "" {
 			s.output = strings.ReplaceAll(text[strings.LastIndexAny(text, "\r\n")+1:], "\t", " ")
 		}
 	}
@@ -163,7 +161,7 @@ func (d *Live) Draw(now time.Time, width, height int) {
 	d.drawn = nil
 	if !d.ended {
 		for _, l := range list {
-			d.drawn = append(d.drawn, ansi.StringWidth(l))
+			d.drawn = append(d.drawn, cells(l))
 		}
 	}
 }
@@ -206,7 +204,7 @@ func (d *Live) list(now time.Time, width, room int) []string {
 		lines = append(lines, d.steps(b, spin, now, width, each)...)
 	}
 	if hidden > 0 {
-		lines = append(lines, d.style(2, ansi.Truncate(fmt.Sprintf("  … and %d more builds", hidden), width-1, "")))
+		lines = append(lines, d.style(2, truncate(fmt.Sprintf("  … and %d more builds", hidden), width-1, "")))
 	}
 	return lines
 }
@@ -278,7 +276,7 @@ func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) 
 		bl.lines = append(bl.lines, d.row(width, mark, depth, title(innermost(s.path)), s.bar(now), s.time(now)))
 		if !s.ended && s.output != "" {
 			out := strings.Repeat("  ", depth+1) + "│ " + s.output
-			bl.lines = append(bl.lines, d.style(2, ansi.Truncate(out, width-1, "…")))
+			bl.lines = append(bl.lines, d.style(2, truncate(out, width-1, "…")))
 		}
 		blocks = append(blocks, bl)
 		need += len(bl.lines)
@@ -314,17 +312,17 @@ func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) 
 // before the time if there is room for it.
 func (d *Live) row(width int, mark string, depth int, text, bar, at string) string {
 	left := strings.Repeat("  ", depth) + mark + " "
-	room := width - 1 - ansi.StringWidth(left) - ansi.StringWidth(at) - 1
+	room := width - 1 - cells(left) - cells(at) - 1
 	if room < 4 {
-		return ansi.Truncate(left+text, width-1, "…")
+		return truncate(left+text, width-1, "…")
 	}
-	if bw := ansi.StringWidth(bar); bar != "" && room >= bw+12 {
-		text = ansi.Truncate(text, room-bw-2, "…")
-		pad := strings.Repeat(" ", max(1, room-bw-1-ansi.StringWidth(text)))
+	if bw := cells(bar); bar != "" && room >= bw+12 {
+		text = truncate(text, room-bw-2, "…")
+		pad := strings.Repeat(" ", max(1, room-bw-1-cells(text)))
 		return left + text + pad + d.style(36, bar) + "  " + d.style(2, at)
 	}
-	text = ansi.Truncate(text, room, "…")
-	pad := strings.Repeat(" ", max(0, room-ansi.StringWidth(text)))
+	text = truncate(text, room, "…")
+	pad := strings.Repeat(" ", max(0, room-cells(text)))
 	return strings.TrimRight(left+text+pad+" "+d.style(2, at), " ")
 }
 

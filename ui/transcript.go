@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
@@ -210,7 +209,7 @@ func (t *transcript) keepTail(e step.Event) {
 		t.tails[e.Build] = steps
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(e.Text, "\r\n"), "\n") {
-		steps[e.Step] = append(steps[e.Step], ansi.Truncate(ansi.Strip(strings.TrimRight(line, " \t\r")), tailWidth, "…"))
+		steps[e.Step] = append(steps[e.Step], truncate(strip(strings.TrimRight(line, " \t\r")), tailWidth, "…"))
 	}
 	steps[e.Step] = slices.Clone(steps[e.Step][max(0, len(steps[e.Step])-tailLines):])
 }

@@ -57,6 +57,7 @@ func asksForCompletion(args []string) bool {
 // completeWith makes root's answers to a shell that has asked with args fit flags
 // of one dash: it returns what to ask instead, and what writes the answer then.
 func (p *program) completeWith(root *cobra.Command, args []string) (asked []string, answer func()) {
+	p.completions(root)
 	asked = singleDash(args)
 	last := len(args) - 1
 	one := strings.HasPrefix(args[last], "-") && !strings.HasPrefix(args[last], "--")

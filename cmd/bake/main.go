@@ -15,6 +15,7 @@ import (
 
 	"bake/builtin"
 	"bake/internal/local"
+	"bake/internal/stack"
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
 	"bake/plugin/registry"
@@ -23,6 +24,7 @@ import (
 )
 
 func main() {
+	stack.Grow()
 	if ran, code := local.Child(os.Args); ran {
 		os.Exit(code)
 	}

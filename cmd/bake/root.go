@@ -63,7 +63,6 @@ func (p *program) root() *cobra.Command {
 		p.completionCommand(),
 	)
 	root.AddCommand(absentCommands()...)
-	p.completions(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.command = commandName(cmd)
 		if cmd.Flags().Changed(machineReadable) {

@@ -4,8 +4,10 @@ package limits
 
 import (
 	"fmt"
-	"runtime/metrics"
+	"runtime"
 	"time"
+
+	"bake/internal/stack"
 )
 
 // What the text of a template, or of values for one, may be. Parsers recurse, and
@@ -46,7 +48,7 @@ func Source(src []byte) error {
 // What evaluating a template may take.
 const (
 	maxCPU    = 15 * time.Second
-	maxHeap   = 3 << 30 // bytes, more than there were at the start
+	maxHeap   = 3 << 30 // bytes, more than there were at the first check
 	checkTime = 20 * time.Millisecond
 )
 
@@ -58,9 +60,11 @@ func Run(f func()) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		stack.Grow()
 		f()
 	}()
-	cpu, heap := cpuTime(), heapSize()
+	cpu := cpuTime()
+	var heap uint64 // when it was looked at first
 	tick := time.NewTicker(checkTime)
 	defer tick.Stop()
 	for {
@@ -68,7 +72,11 @@ func Run(f func()) error {
 		case <-done:
 			return nil
 		case <-tick.C:
-			if heapSize() > heap+maxHeap {
+			size := heapSize()
+			if heap == 0 {
+				heap = size
+			}
+			if size > heap+maxHeap {
 				return fmt.Errorf("evaluating it takes more than %d GiB of memory: some value in it grows without bounds", maxHeap>>30)
 			}
 			if cpuTime() > cpu+maxCPU {
@@ -79,7 +87,7 @@ func Run(f func()) error {
 }
 
 func heapSize() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

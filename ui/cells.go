@@ -1,0 +1,74 @@
+package ui
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/clipperhouse/displaywidth"
+)
+
+// cells is how many cells of a terminal s takes. Control sequences take none.
+func cells(s string) int {
+	return displaywidth.Options{ControlSequences: true}.String(s)
+}
+
+// truncate shortens s to at most so many cells, of which tail has the last if something
+// was cut off. Control sequences stay.
+func truncate(s string, width int, tail string) string {
+	o := displaywidth.Options{ControlSequences: true}
+	if width < o.String(tail) && o.String(s) > width {
+		return ""
+	}
+	return o.TruncateString(s, width, tail)
+}
+
+// strip returns s without control sequences (ECMA-48), whole or not. Controls of one
+// character stay, but those above ASCII.
+func strip(s string) string {
+	var out strings.Builder
+	state := ground
+	for i, n := 0, 0; i < len(s); i += n {
+		var r rune
+		if r, n = utf8.DecodeRuneInString(s[i:]); r == utf8.RuneError && n == 1 {
+			r = rune(s[i]) // perhaps a control of 8 bits
+		}
+		control := r < 0x20
+		switch {
+		case r == 0x1b:
+			state = escape
+		case 0x80 <= r && r <= 0x9f && (state == ground || state == escape): // ESC and @ to _ in one
+			state = begun(r - 0x40)
+		case r == 0x9c, state != ground && (r == 0x18 || r == 0x1a), state == command && r == 0x07:
+			state = ground
+		case state == escape && !control && (r < 0x20 || r > 0x2f):
+			state = begun(r)
+		case state == sequence && 0x40 <= r && r <= 0x7e:
+			state = ground
+		case state == ground || control && (state == escape || state == sequence):
+			out.WriteString(s[i : i+n])
+		}
+	}
+	return out.String()
+}
+
+// What is read of a control sequence.
+const (
+	ground   = iota // nothing
+	escape          // ESC, and what may follow it before a final character
+	sequence        // parameters, up to a final character
+	command         // OSC: up to BEL or ST
+	text            // DCS, SOS, PM, APC: up to ST
+)
+
+// begun is what begins with ESC and r.
+func begun(r rune) int {
+	switch r {
+	case '[':
+		return sequence
+	case ']':
+		return command
+	case 'P', 'X', '^', '_':
+		return text
+	}
+	return ground
+}
