@@ -25,7 +25,7 @@ var rules = []rule{
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema"}, "documentation comes from the options of components, and from nothing else"},
-	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
+	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
@@ -37,6 +37,7 @@ var rules = []rule{
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
+	{"step/onhost", []string{"internal/procgroup", "step"}, "what a step has on this host is a resource like any other"},
 	{"config/schema", nil, "options, templates and documentation meet here: it serves every component and knows none"},
 	{"config/lang", []string{"config/schema", "internal/..."}, "the language computes values and knows no components"},
 	{"config/format", nil, "layout is a matter of text: it knows nothing of what templates mean"},
@@ -67,7 +68,7 @@ var rules = []rule{
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},
 	{"provisioner/provisionertest", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "provisioner", "step"}, "tests of provisioners need machines and ways to them"},
 	{"provisioner/hcpsbom", []string{"builder", "communicator", "component", "config/schema", "golden/contents", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "it is the way of provisioners to the contents of a machine"},
-	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step"}, "siblings do not import each other"},
+	{"provisioner/*", []string{"builder", "communicator", "component", "config/schema", "internal/...", "provisioner", "provisioner/internal/...", "step", "step/onhost"}, "siblings do not import each other"},
 	{"provisioner/internal/*", []string{"builder", "communicator", "config/schema", "internal/...", "step"}, "what provisioners share does not know them"},
 	{"plugin/wire", nil, "the protocol is the same whatever speaks it"},
 	{"plugin/host", []string{"builder", "communicator", "component", "config/schema", "datasource", "internal/...", "plugin/wire", "postprocessor", "provisioner", "step"}, "plugins are components like others: whoever uses them cannot tell"},
@@ -77,7 +78,7 @@ var rules = []rule{
 	{"plugin/installed", []string{"builder", "builtin", "builtin/reference", "component", "config/lang", "config/schema", "datasource", "engine", "internal/knownplugins", "plugin/host", "plugin/registry", "plugin/setup", "postprocessor", "provisioner"}, "what a template can use is found here, and run elsewhere"},
 	{"plugin/setup", []string{"plugin/host", "plugin/registry"}, "what is installed and what could be meet here"},
 	{"postprocessor/provenance", []string{"builder", "component", "config/schema", "golden/attest", "golden/contents", "internal/...", "postprocessor", "step"}, "it is the way of post-processors to attestations"},
-	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step"}, "siblings do not import each other"},
+	{"postprocessor/*", []string{"builder", "component", "config/schema", "internal/...", "postprocessor", "step", "step/onhost"}, "siblings do not import each other"},
 }
 
 // fits says whether the pattern of a rule fits a package.

@@ -16,6 +16,7 @@ import (
 	"bake/plugin/host"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/step/onhost"
 )
 
 // SweepOptions say what [Sweep] deletes.
@@ -118,6 +119,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		o.Destroyers = o.Clouds.Destroyers()
 		prefix, _, _ := strings.Cut(host.ProcessKind, ":")
 		o.Destroyers[prefix] = step.DestroyerFunc(host.DestroyProcess)
+		o.Destroyers[onhost.Prefix] = step.DestroyerFunc(onhost.Destroy)
 	}
 	found, live, unreadable := deadRuns(o.State.Ledgers(), o.Run)
 	defer func() {
@@ -155,9 +157,11 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	return swept, err
 }
 
-// onThisHost says whether all that owned lists is on the local cloud, or a process.
+// onThisHost says whether all that owned lists is on the local cloud, or on this host.
 func onThisHost(owned []step.Resource) bool {
-	return localcloud.Only(slices.DeleteFunc(slices.Clone(owned), func(r step.Resource) bool { return r.Kind == host.ProcessKind }))
+	return localcloud.Only(slices.DeleteFunc(slices.Clone(owned), func(r step.Resource) bool {
+		return r.Kind == host.ProcessKind || strings.HasPrefix(r.Kind, onhost.Prefix+":")
+	}))
 }
 
 // byTags returns one run that has left all that is found by its tags, in the place of

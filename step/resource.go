@@ -24,9 +24,13 @@ type Resource struct {
 func (r Resource) String() string {
 	_, what, _ := strings.Cut(r.Kind, ":")
 	s := strings.ReplaceAll(what, "-", " ")
-	if plugin := r.With["plugin"]; plugin != "" { // its ID says when it was started, too
+	if plugin, command := r.With["plugin"], r.With["command"]; plugin != "" || command != "" { // a process, whose ID says when it was started, too
 		pid, _, _ := strings.Cut(r.ID, "@")
-		s = strings.TrimRight(what+" "+pid, " ") + " of the plugin " + plugin
+		if s = strings.TrimRight(what+" "+pid, " "); plugin != "" {
+			s += " of the plugin " + plugin
+		} else {
+			s += " (" + command + ")"
+		}
 	} else if r.ID != "" {
 		s += " " + r.ID
 	} else {

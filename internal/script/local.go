@@ -120,7 +120,8 @@ type Local struct {
 	Say            func(text string) // what is being done
 	Stdout, Stderr io.Writer
 
-	System string // that runs the scripts, as GOOS; empty for this one
+	Exec   func(*exec.Cmd) error // runs a command, which has a context, to its end; nil for [procgroup.Run]
+	System string                // that runs the scripts, as GOOS; empty for this one
 }
 
 func (l *Local) system() string { return cmp.Or(l.System, runtime.GOOS) }
@@ -249,7 +250,11 @@ func (l *Local) script(ctx context.Context, path string, vars map[string]string)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, l.Stdout, l.Stderr
 	cmd.WaitDelay = killGrace
 	verbatim(cmd)
-	err = procgroup.Run(cmd)
+	run := procgroup.Run
+	if l.Exec != nil {
+		run = l.Exec
+	}
+	err = run(cmd)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}

@@ -3,6 +3,7 @@ package shelllocal
 
 import (
 	"context"
+	"os/exec"
 
 	"bake/builder"
 	"bake/component"
@@ -11,6 +12,7 @@ import (
 	"bake/internal/script"
 	"bake/postprocessor"
 	"bake/step"
+	"bake/step/onhost"
 )
 
 // Options are the arguments of a shell-local post-processor.
@@ -54,6 +56,7 @@ func (p *shellLocal) Process(ctx context.Context, s *step.Scope, in *builder.Art
 		BuildName: s.SourceName, BuilderType: s.SourceType, Data: in.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
+		Exec: func(cmd *exec.Cmd) error { return onhost.Run(s, cmd) },
 	}
 	if err := local.Run(ctx); err != nil {
 		return nil, postprocessor.MustKeep, err

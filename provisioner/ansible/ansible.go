@@ -19,12 +19,12 @@ import (
 	"bake/component"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
-	"bake/internal/procgroup"
 	"bake/internal/redact"
 	"bake/internal/script"
 	"bake/internal/shellquote"
 	"bake/provisioner"
 	"bake/step"
+	"bake/step/onhost"
 )
 
 // Component describes the ansible provisioner. connect is the command that connects
@@ -59,24 +59,27 @@ type run struct {
 
 // Provision implements [provisioner.Provisioner].
 func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machine) (err error) {
-	dir, err := os.MkdirTemp("", "bake-ansible-")
+	dir, remove, err := onhost.TempDir(s, "", "ansible")
 	if err != nil {
 		return err
 	}
 	r := &run{ansible: p, scope: s, machine: m, dir: dir, sockets: dir}
+	removeSockets := func() error { return nil }
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
 		r.endConnections()
 		cancel(nil)
 		r.background.Wait()
-		if rerr := errors.Join(os.RemoveAll(dir), os.RemoveAll(r.sockets)); err == nil {
+		if rerr := errors.Join(remove(), removeSockets()); err == nil {
 			err = rerr
 		}
 	}()
 	if len(dir) > maxSocketDir && runtime.GOOS != "windows" {
-		if r.sockets, err = os.MkdirTemp("/tmp", "bake-ansible-"); err != nil {
+		short, remove, err := onhost.TempDir(s, "/tmp", "ansible")
+		if err != nil {
 			return err
 		}
+		r.sockets, removeSockets = short, remove
 	}
 	for _, dir := range []string{r.file("tmp"), r.controlDir()} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -197,7 +200,7 @@ func (r *run) execute(ctx context.Context, name string, args []string) error {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.environment(), out, errOut
 	cmd.WaitDelay = outputGrace
-	err = procgroup.Run(cmd)
+	err = onhost.Run(r.scope, cmd)
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}

@@ -145,7 +145,7 @@ func (w *world) said() string {
 	text := strings.Join(append(w.log.Texts(step.Say), w.log.Texts(step.Warning)...), "\n") + "\n" + strings.Join(w.log.Texts(step.Output), "\n") + "\n"
 	text = strings.ReplaceAll(text, w.dir, "DIR")
 	for pattern, with := range map[string]string{
-		`bake-ansible-\d+`:                                      "bake-ansible-N",
+		`bake-ansible-[A-Z0-9]+`:                                "bake-ansible-N",
 		`packer-provisioner-ansible-?\d+`:                       "packer-provisioner-ansible-N",
 		`ansible_port=\d{4,5}`:                                  "ansible_port=PORT",
 		`\[127.0.0.1\]:\d+ (\S+) \S+`:                           "[127.0.0.1]:PORT $1 KEY",

@@ -3,6 +3,7 @@ package shelllocal
 
 import (
 	"context"
+	"os/exec"
 
 	"bake/builder"
 	"bake/component"
@@ -11,6 +12,7 @@ import (
 	"bake/internal/script"
 	"bake/provisioner"
 	"bake/step"
+	"bake/step/onhost"
 )
 
 // Options are the arguments of a shell-local provisioner.
@@ -47,6 +49,7 @@ func (p *shellLocal) Provision(ctx context.Context, s *step.Scope, m builder.Mac
 		BuildName: s.SourceName, BuilderType: s.SourceType, Data: m.Data.Plain(), Render: t.RenderAll,
 		Say:    func(text string) { s.Say(ctx, "%s", text) },
 		Stdout: out, Stderr: errOut,
+		Exec: func(cmd *exec.Cmd) error { return onhost.Run(s, cmd) },
 	}
 	return local.Run(ctx)
 }
