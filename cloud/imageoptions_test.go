@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 
 // TestImageOptions sets what an image can have, and looks at it.
 func TestImageOptions(t *testing.T) {
-	s := cloudtest.Start(t, cloud.Options{})
+	var ahead atomic.Int64
+	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
 	client, ctx := s.EC2("default", "us-east-1"), t.Context()
 	running := *run(t, client, ec2.RunInstancesInput{}).InstanceId
 	made, err := client.CreateImage(ctx, &ec2.CreateImageInput{InstanceId: &running, Name: aws.String("web"), NoReboot: aws.Bool(true)})
@@ -31,7 +33,8 @@ func TestImageOptions(t *testing.T) {
 		}
 	}
 	org, ou := "arn:aws:organizations::123456789012:organization/o-abcdefghij", "arn:aws:organizations::123456789012:ou/o-abcdefghij/ou-ab12-cdefghij"
-	do(client.EnableImageDeprecation(ctx, &ec2.EnableImageDeprecationInput{ImageId: id, DeprecateAt: aws.Time(time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC))}))
+	deprecated := time.Now().UTC().AddDate(9, 0, 0).Truncate(time.Minute).Add(5 * time.Second)
+	do(client.EnableImageDeprecation(ctx, &ec2.EnableImageDeprecationInput{ImageId: id, DeprecateAt: &deprecated}))
 	do(client.EnableImageDeregistrationProtection(ctx, &ec2.EnableImageDeregistrationProtectionInput{ImageId: id, WithCooldown: aws.Bool(true)}))
 	do(client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: id, ImdsSupport: &types.AttributeValue{Value: aws.String("v2.0")}}))
 	do(client.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: id, LaunchPermission: &types.LaunchPermissionModifications{
@@ -41,7 +44,7 @@ func TestImageOptions(t *testing.T) {
 	out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{*id}})
 	do(out, err)
 	img := out.Images[0]
-	if got := aws.ToString(img.DeprecationTime); got != "2090-01-02T03:04:00.000Z" {
+	if got := aws.ToString(img.DeprecationTime); got != deprecated.Truncate(time.Minute).Format("2006-01-02T15:04:05.000Z") {
 		t.Errorf("deprecated at %s", got)
 	}
 	if got := aws.ToString(img.DeregistrationProtection); got != "enabled-with-cooldown" || img.ImdsSupport != types.ImdsSupportValuesV20 {
@@ -68,6 +71,22 @@ func TestImageOptions(t *testing.T) {
 		t.Errorf("deregistering a protected image: %v", err)
 	}
 	do(client.DisableImageDeregistrationProtection(ctx, &ec2.DisableImageDeregistrationProtectionInput{ImageId: id}))
+	for hours, want := range []string{0: "disabled after ", 25: "disabled"} {
+		if want == "" {
+			continue
+		}
+		ahead.Store(int64(hours) * int64(time.Hour))
+		out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{*id}})
+		do(out, err)
+		if got := aws.ToString(out.Images[0].DeregistrationProtection); !strings.HasPrefix(got, want) || want == "disabled" && got != want {
+			t.Errorf("after %d hours of cooldown the protection is %q", hours, got)
+		}
+		if hours == 0 {
+			if _, err := client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id}); code(err) != "OperationNotPermitted" {
+				t.Errorf("deregistering in the cooldown: %v", err)
+			}
+		}
+	}
 	do(client.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: id}))
 }
 

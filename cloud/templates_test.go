@@ -60,6 +60,10 @@ func TestLaunchTemplateVersions(t *testing.T) {
 	}
 	put("/golden/web", "aws:ec2:image")
 	put("/golden/text", "text")
+	eventually(t, "/golden/web valid", func() bool {
+		_, err := parameters.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String("/golden/web")})
+		return err == nil
+	})
 	for version, want := range map[string]string{"": "1", "1": "1", "$Default": "1", "2": "2", "$Latest": "2"} {
 		out, err := launch(&version)
 		if err != nil {

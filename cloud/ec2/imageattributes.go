@@ -2,8 +2,10 @@ package ec2
 
 import (
 	"context"
+	"regexp"
 	"slices"
-	"time"
+	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -21,15 +23,23 @@ func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAtt
 		if err != nil {
 			return err
 		}
+		if len(change.add) > 0 {
+			if err := s.shareable(img, change.add); err != nil {
+				return err
+			}
+		}
 		for _, p := range change.add {
 			if !slices.ContainsFunc(img.LaunchPermissions, samePermission(p)) {
 				img.LaunchPermissions = append(img.LaunchPermissions, p)
 			}
 		}
+		if n := len(img.LaunchPermissions); n > maxPermissions {
+			return wire.Errorf("ResourceLimitExceeded", "The image '%s' would be shared with %d; the limit is %d.", *img.ImageId, n, maxPermissions)
+		}
 		for _, p := range change.remove {
 			img.LaunchPermissions = slices.DeleteFunc(img.LaunchPermissions, samePermission(p))
 		}
-		img.Public = aws.Bool(slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool { return p.Group == types.PermissionGroupAll }))
+		img.setPublic(slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool { return p.Group == types.PermissionGroupAll }))
 		if change.description != nil {
 			img.Description = change.description
 		}
@@ -38,6 +48,43 @@ func (s *state) ModifyImageAttribute(ctx context.Context, in *ec2.ModifyImageAtt
 		}
 		return nil
 	})
+}
+
+// maxPermissions is how many launch permissions an image can have.
+const maxPermissions = 1000
+
+// shareable reports why an image cannot be shared with more.
+func (s *state) shareable(img *image, with []types.LaunchPermission) error {
+	public := slices.ContainsFunc(with, func(p types.LaunchPermission) bool { return p.Group != "" })
+	for _, id := range img.snapshotIDs() {
+		snap, ok := s.snapshots.Get(id)
+		switch {
+		case !ok:
+		case snap.defaultKey():
+			return wire.Errorf("InvalidParameter", "Snapshots encrypted with the AWS Managed CMK can't be shared")
+		case public && aws.ToBool(snap.Encrypted):
+			return wire.Errorf("InvalidParameter", "Images with encrypted snapshots cannot be shared publicly")
+		}
+	}
+	return nil
+}
+
+var organizationARN = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^arn:aws[a-z-]*:organizations::\d{12}:(organization/o-[a-z0-9]{10,32}|ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32})$`)
+})
+
+// checkOrganization reports an ARN that is not that of an organization or of an
+// organizational unit.
+func checkOrganization(p types.LaunchPermission) error {
+	for _, a := range []struct {
+		arn        *string
+		kind, item string
+	}{{p.OrganizationArn, ":organization/", "organizationArn"}, {p.OrganizationalUnitArn, ":ou/", "organizationalUnitArn"}} {
+		if a.arn != nil && (!organizationARN().MatchString(*a.arn) || !strings.Contains(*a.arn, a.kind)) {
+			return wire.Errorf("InvalidAMIAttributeItemValue", `Invalid attribute item value "%s" for %s item type.`, *a.arn, a.item)
+		}
+	}
+	return nil
 }
 
 // attributeChange is what a ModifyImageAttribute asks for, whatever its form.
@@ -53,6 +100,9 @@ func imageChange(in *ec2.ModifyImageAttributeInput) (attributeChange, error) {
 	}
 	for _, p := range slices.Concat(c.add, c.remove) {
 		if p.OrganizationArn != nil || p.OrganizationalUnitArn != nil {
+			if err := checkOrganization(p); err != nil {
+				return c, err
+			}
 			continue
 		}
 		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
@@ -132,7 +182,8 @@ func samePermission(a types.LaunchPermission) func(types.LaunchPermission) bool 
 
 func (s *state) ResetImageAttribute(ctx context.Context, in *ec2.ResetImageAttributeInput) (*ec2.ResetImageAttributeOutput, error) {
 	return &ec2.ResetImageAttributeOutput{}, s.changeImage(ctx, in.ImageId, func(img *image) error {
-		img.LaunchPermissions, img.Public = nil, aws.Bool(false)
+		img.LaunchPermissions = nil
+		img.setPublic(false)
 		return nil
 	})
 }
@@ -150,7 +201,7 @@ func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImag
 	case types.ImageAttributeNameLaunchPermission:
 		out.LaunchPermissions = append([]types.LaunchPermission{}, img.LaunchPermissions...)
 	case types.ImageAttributeNameBlockDeviceMapping:
-		out.BlockDeviceMappings = append([]types.BlockDeviceMapping{}, img.BlockDeviceMappings...)
+		return nil, wire.Errorf("AuthFailure", "Unauthorized attempt to access restricted resource")
 	case types.ImageAttributeNameBootMode:
 		out.BootMode = value(string(img.BootMode))
 	case types.ImageAttributeNameImdsSupport:
@@ -160,9 +211,9 @@ func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImag
 	case types.ImageAttributeNameSriovNetSupport:
 		out.SriovNetSupport = value(aws.ToString(img.SriovNetSupport))
 	case types.ImageAttributeNameDeregistrationProtection:
-		out.DeregistrationProtection = value(aws.ToString(img.DeregistrationProtection))
+		out.DeregistrationProtection = value(img.protection(s.opts.Clock.Now()))
 	case types.ImageAttributeNameLastLaunchedTime:
-		out.LastLaunchedTime = value(s.lastLaunch(*img.ImageId))
+		out.LastLaunchedTime = value(s.lastLaunch(img))
 	case types.ImageAttributeNameKernel:
 		out.KernelId = value("")
 	case types.ImageAttributeNameRamdisk:
@@ -173,39 +224,6 @@ func (s *state) DescribeImageAttribute(ctx context.Context, in *ec2.DescribeImag
 		return nil, invalidValue("Value (%s) for parameter attribute is invalid. Unknown attribute.", in.Attribute)
 	}
 	return out, nil
-}
-
-// lastLaunch is when the newest of the image's instances was launched, of those that
-// can still be seen.
-func (s *state) lastLaunch(image string) string {
-	var last time.Time
-	for _, in := range s.instances.Rows {
-		if *in.ImageId == image && in.LaunchTime.After(last) {
-			last = *in.LaunchTime
-		}
-	}
-	if last.IsZero() {
-		return ""
-	}
-	return last.UTC().Format(timeForm)
-}
-
-func (s *state) EnableImageDeprecation(ctx context.Context, in *ec2.EnableImageDeprecationInput) (*ec2.EnableImageDeprecationOutput, error) {
-	return &ec2.EnableImageDeprecationOutput{Return: aws.Bool(true)}, s.changeImage(ctx, in.ImageId, func(img *image) error {
-		at := aws.ToTime(in.DeprecateAt)
-		if !at.After(s.opts.Clock.Now()) {
-			return invalidValue("The deprecation time %s is not in the future.", at.UTC().Format(timeForm))
-		}
-		img.DeprecationTime = aws.String(at.UTC().Round(time.Minute).Format(timeForm))
-		return nil
-	})
-}
-
-func (s *state) DisableImageDeprecation(ctx context.Context, in *ec2.DisableImageDeprecationInput) (*ec2.DisableImageDeprecationOutput, error) {
-	return &ec2.DisableImageDeprecationOutput{Return: aws.Bool(true)}, s.changeImage(ctx, in.ImageId, func(img *image) error {
-		img.DeprecationTime = nil
-		return nil
-	})
 }
 
 // DisableImage takes an image out of use: nobody can launch it, and it loses its
@@ -230,28 +248,6 @@ func (s *state) changeState(ctx context.Context, id *string, from types.ImageSta
 			return wire.Errorf("InvalidAMIID.Unavailable", "The image ID '%s' is not %s: it is %s.", *img.ImageId, from, img.State)
 		}
 		change(img)
-		return nil
-	})
-}
-
-func (s *state) EnableImageDeregistrationProtection(ctx context.Context, in *ec2.EnableImageDeregistrationProtectionInput) (*ec2.EnableImageDeregistrationProtectionOutput, error) {
-	state := "enabled-without-cooldown"
-	if aws.ToBool(in.WithCooldown) {
-		state = "enabled-with-cooldown"
-	}
-	return &ec2.EnableImageDeregistrationProtectionOutput{Return: aws.String("true")}, s.protect(ctx, in.ImageId, state)
-}
-
-// DisableImageDeregistrationProtection lifts the protection at once, that with a
-// cooldown of 24 hours too.
-func (s *state) DisableImageDeregistrationProtection(ctx context.Context, in *ec2.DisableImageDeregistrationProtectionInput) (*ec2.DisableImageDeregistrationProtectionOutput, error) {
-	return &ec2.DisableImageDeregistrationProtectionOutput{Return: aws.String("true")}, s.protect(ctx, in.ImageId, "disabled")
-}
-
-// protect changes the deregistration protection of an image of the caller's.
-func (s *state) protect(ctx context.Context, id *string, protection string) error {
-	return s.changeImage(ctx, id, func(img *image) error {
-		img.DeregistrationProtection = &protection
 		return nil
 	})
 }

@@ -29,6 +29,7 @@ type image struct {
 	Request           string // see instance
 	LoginUser         string
 	Base              string
+	Launches          []time.Time                                // at most one an hour, the oldest first; see launched
 	FastLaunch        *types.DescribeFastLaunchImagesSuccessItem // nil: instances are not prepared ahead
 }
 
@@ -224,10 +225,16 @@ var imageFilters = filters{
 	"block-device-mapping.snapshot-id": "BlockDeviceMappings.Ebs.SnapshotId", "block-device-mapping.volume-size": "BlockDeviceMappings.Ebs.VolumeSize",
 	"block-device-mapping.volume-type": "BlockDeviceMappings.Ebs.VolumeType", "boot-mode": "BootMode", "creation-date": "CreationDate",
 	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "",
-	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.watermark-key": "", "imds-support": "ImdsSupport", "is-public": "Public",
+	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.source-image-creation-time": "", "image-watermark.source-image-id": "",
+	"image-watermark.source-image-region": "", "image-watermark.watermark-creation-time": "", "image-watermark.watermark-key": "",
+	"imds-support": "ImdsSupport", "instance-type-specification.supported-instance-type": "",
+	"instance-type-specification.unsupported-instance-type": "", "is-public": "Public",
 	"kernel-id": "", "manifest-location": "ImageLocation", "name": "Name", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId", "platform": "Platform",
-	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "ramdisk-id": "", "root-device-name": "RootDeviceName",
-	"root-device-type": "RootDeviceType", "source-image-id": "SourceImageId", "source-image-region": "SourceImageRegion",
+	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "public-ssm-parameter-name": "", "ramdisk-id": "", "root-device-name": "RootDeviceName",
+	"root-device-type": "RootDeviceType", "scan-result.critical-fix-available-since": "", "scan-result.finding-scan-date": "",
+	"scan-result.high-fix-available-since": "", "scan-result.highest-finding-severity-label": "",
+	"scan-result.informational-fix-available-since": "", "scan-result.low-fix-available-since": "",
+	"scan-result.medium-fix-available-since": "", "source-image-id": "SourceImageId", "source-image-region": "SourceImageRegion",
 	"source-instance-id": "SourceInstanceId", "state": "State", "state-reason-code": "StateReason.Code", "state-reason-message": "StateReason.Message",
 	"sriov-net-support": "SriovNetSupport", "tpm-support": "TpmSupport", "usage-operation": "UsageOperation", "virtualization-type": "VirtualizationType",
 }
@@ -269,7 +276,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	rows, next, err := listed(kindImage, query{filters: in.Filters, max: in.MaxResults, token: in.NextToken}, rows)
 	out := &ec2.DescribeImagesOutput{NextToken: next, Images: []types.Image{}}
 	for _, img := range rows {
-		out.Images = append(out.Images, s.imageView(img))
+		out.Images = append(out.Images, s.imageView(c, img))
 	}
 	return out, err
 }
@@ -283,9 +290,13 @@ func (s *state) instanceOf(c wire.Caller, image string) bool {
 // UserTag is a tag that DescribeImages shows on every image: who logs in.
 const UserTag = "bake:user"
 
-// imageView is the image as DescribeImages shows it.
-func (s *state) imageView(img *image) types.Image {
+// imageView is the image as DescribeImages shows it to the caller.
+func (s *state) imageView(c wire.Caller, img *image) types.Image {
 	v := img.Image
+	v.DeregistrationProtection = aws.String(img.protection(s.opts.Clock.Now()))
+	if *img.OwnerId == c.Account {
+		v.LastLaunchedTime = notEmpty(aws.String(s.lastLaunch(img)))
+	}
 	if img.LoginUser != "" {
 		v.Tags = merged(v.Tags, []types.Tag{{Key: aws.String(UserTag), Value: &img.LoginUser}})
 	}
@@ -527,6 +538,9 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
 		return nil, err
 	}
+	if m := aws.ToInt64(in.SnapshotCopyCompletionDurationMinutes); in.SnapshotCopyCompletionDurationMinutes != nil && (m < 15 || m > 2880 || m%15 != 0) {
+		return nil, invalidValue("The value %d for SnapshotCopyCompletionDurationMinutes is invalid. It must be a multiple of 15 between 15 and 2880.", m)
+	}
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
 		for _, img := range s.images.of(c) {
@@ -610,7 +624,7 @@ func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, 
 		return &snapshot{Snapshot: types.Snapshot{VolumeSize: &size, Encrypted: aws.Bool(false)}, Base: source.Base, LoginUser: source.LoginUser,
 			Architecture: source.Architecture, RootDevice: aws.ToString(source.RootDeviceName)}, nil
 	}
-	if !snap.visible(c.Account) {
+	if !snap.visible(c.Account) || *snap.OwnerId != c.Account && snap.defaultKey() {
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the storage of this ami")
 	}
 	return snap, nil
@@ -670,7 +684,10 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(aws.ToString(img.DeregistrationProtection), "enabled") {
+	switch now := img.protection(s.opts.Clock.Now()); {
+	case strings.HasPrefix(now, cooling):
+		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration: its protection is %s.", *img.ImageId, now)
+	case now != unprotected:
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
 	}
 	if err := s.dropShared(*img.ImageId, s.images.Drop); err != nil {

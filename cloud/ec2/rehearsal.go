@@ -26,12 +26,13 @@ type Delays struct {
 	Snapshot  time.Duration // pending to completed
 	Image     time.Duration // pending to available, after the snapshots
 	Copy      time.Duration // of an image to another region
+	Usage     time.Duration // from a launch until the image's LastLaunchedTime says so
 }
 
 // AWSDelays are about what a small image takes on EC2.
 func AWSDelays() Delays {
 	return Delays{Launch: 8 * time.Second, Stop: 20 * time.Second, Terminate: 25 * time.Second,
-		Snapshot: 60 * time.Second, Image: 20 * time.Second, Copy: 150 * time.Second}
+		Snapshot: 60 * time.Second, Image: 20 * time.Second, Copy: 150 * time.Second, Usage: 24 * time.Hour}
 }
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -53,11 +54,11 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("delays: %w", err)
 	}
 	fields := map[string]*time.Duration{"launch": &d.Launch, "stop": &d.Stop, "terminate": &d.Terminate,
-		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy}
+		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy, "usage": &d.Usage}
 	for name, text := range named {
 		field := fields[name]
 		if field == nil {
-			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image and copy", name)
+			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image, copy and usage", name)
 		}
 		v, err := time.ParseDuration(text)
 		if err != nil || v < 0 {

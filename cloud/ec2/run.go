@@ -117,6 +117,9 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 	template := s.newInstance(c, in, img, place)
 	template.Request, template.PublicKey, template.IamInstanceProfile = request, publicKey, profile
 	template.Tags, template.InterfaceTags = merged(tags[kindInstance.resource], system), tags[kindInterface.resource]
+	if err := s.launched(*img.ImageId); err != nil {
+		return nil, err
+	}
 	out := &ec2.RunInstancesOutput{ReservationId: &template.ReservationId, OwnerId: &c.Account, Groups: []types.GroupIdentifier{}}
 	for i := range aws.ToInt32(in.MaxCount) {
 		row := *template

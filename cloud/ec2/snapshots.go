@@ -237,6 +237,14 @@ func ownedBy(c wire.Caller, owners []string, owner, alias string) bool {
 	})
 }
 
+// maxSnapshotChanges is how many permissions of a snapshot a request can change.
+const maxSnapshotChanges = 500
+
+// defaultKey reports whether the default key of EBS encrypts the snapshot.
+func (r *snapshot) defaultKey() bool {
+	return aws.ToBool(r.Encrypted) && defaultKey(*r.OwnerId, r.Region, aws.ToString(r.KmsKeyId))
+}
+
 func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnapshotAttributeInput) (*ec2.ModifySnapshotAttributeOutput, error) {
 	r, err := s.findSnapshot(wire.CallerFrom(ctx), in.SnapshotId)
 	if err != nil {
@@ -265,6 +273,12 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 			return nil, missing("OperationType")
 		}
 	}
+	switch {
+	case len(add) > 0 && len(remove) > 0:
+		return nil, wire.Errorf("InvalidParameterCombination", "You can't add and remove permissions in the same request.")
+	case len(add)+len(remove) > maxSnapshotChanges:
+		return nil, invalidValue("A request can change at most %d permissions of a snapshot, not %d.", maxSnapshotChanges, len(add)+len(remove))
+	}
 	same := func(a types.CreateVolumePermission) func(types.CreateVolumePermission) bool {
 		return func(b types.CreateVolumePermission) bool {
 			return a.Group == b.Group && aws.ToString(a.UserId) == aws.ToString(b.UserId)
@@ -275,12 +289,14 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 		if err := checkGrantee(aws.ToString(p.UserId), string(p.Group)); err != nil {
 			return nil, err
 		}
-		if aws.ToBool(r.Encrypted) && p.Group != "" {
-			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
-		}
 	}
 	for _, p := range add {
-		if !slices.ContainsFunc(permissions, same(p)) {
+		switch {
+		case r.defaultKey():
+			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
+		case aws.ToBool(r.Encrypted) && p.Group != "":
+			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
+		case !slices.ContainsFunc(permissions, same(p)):
 			permissions = append(permissions, p)
 		}
 	}

@@ -114,16 +114,28 @@ type foreignTags struct {
 	Tags     []types.Tag
 }
 
+// sharedTag begins the keys of an image's tags that those see with whom it is shared.
+const sharedTag = "ec2:SharedTag/"
+
 // tagsOn are the tags that the caller sees on an image or a snapshot: of another's, and
-// of a publication, those that it has given itself.
+// of a publication, those that it has given itself and, of an image, those that its
+// owner shares.
 func (s *state) tagsOn(c wire.Caller, id, owner string, tags []types.Tag) []types.Tag {
-	if own, ok := s.foreign.Get(c.Account + "." + id); ok {
-		return own.Tags
-	}
 	if owner == c.Account {
 		return tags
 	}
-	return nil
+	var own []types.Tag
+	if row, ok := s.foreign.Get(c.Account + "." + id); ok {
+		own = row.Tags
+	}
+	if kindImage.check(id) != nil {
+		return own
+	}
+	shared := slices.DeleteFunc(slices.Clone(tags), func(t types.Tag) bool { return !strings.HasPrefix(*t.Key, sharedTag) })
+	if len(shared) == 0 {
+		return own
+	}
+	return merged(own, shared)
 }
 
 // setForeign replaces the caller's tags on an image or a snapshot of another's.

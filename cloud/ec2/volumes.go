@@ -206,8 +206,9 @@ func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
 // fromSnapshot completes a volume that is made of a snapshot: one of the caller's or
 // of the image, which may be nil.
 func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
+	requested := v.KmsKeyId
 	if aws.ToBool(v.Encrypted) {
-		v.KmsKeyId = aws.String(kmsKey(c, aws.ToString(v.KmsKeyId)))
+		v.KmsKeyId = aws.String(kmsKey(c, aws.ToString(requested)))
 	}
 	if v.SnapshotId == nil {
 		if v.Size == nil {
@@ -228,8 +229,11 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	}
 	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
 		size = *snap.VolumeSize
-		if aws.ToBool(snap.Encrypted) && !aws.ToBool(v.Encrypted) {
+		if aws.ToBool(snap.Encrypted) && requested == nil {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
+			if *snap.OwnerId != c.Account {
+				v.KmsKeyId = aws.String(kmsKey(c, ""))
+			}
 		}
 	}
 	if size == 0 {
@@ -260,6 +264,13 @@ func kmsKey(c wire.Caller, name string) string {
 		name = f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
 	}
 	return arn(c, "kms", "key/"+name)
+}
+
+// defaultKey reports whether a key is the one of an account and a region that EBS uses
+// if a request names none. What it encrypts cannot be shared.
+func defaultKey(account, region, key string) bool {
+	c := wire.Caller{Account: account, Region: region}
+	return key == kmsKey(c, "") || key == kmsKey(c, "alias/aws/ebs")
 }
 
 func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {

@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
@@ -41,6 +42,12 @@ type version struct {
 	AllowedPattern string
 	Labels         []string // each on one version of a parameter only
 }
+
+// Data types of parameters.
+const (
+	textType  = "text"
+	imageType = "aws:ec2:image" // see validation.go
+)
 
 // Limits of the Parameter Store.
 const (
@@ -103,24 +110,20 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 	}
 	id := durable.NameID(c.Account, c.Region, name)
 	next := parameter{Account: c.Account, Region: c.Region, Name: name, Type: in.Type, Tags: in.Tags}
-	number := int64(1)
-	if old, ok := s.parameters.Get(id); ok {
+	if old := s.written(id); old != nil {
 		if err := overwrite(old, in); err != nil {
 			return nil, err
 		}
 		next.Type, next.Tags, next.Versions = old.Type, old.Tags, slices.Clone(old.Versions)
-		number = old.latest().Number + 1
 	} else if in.Type == "" {
 		return nil, validation("A parameter type is required when you create a parameter.")
 	}
 	if err := next.setTier(in); err != nil {
 		return nil, err
 	}
+	number := s.lastNumber(id) + 1
 	v := version{Number: number, Value: *in.Value, Modified: s.now().UTC(), Description: aws.ToString(in.Description),
-		DataType: "text", AllowedPattern: aws.ToString(in.AllowedPattern)}
-	if in.DataType != nil {
-		v.DataType = *in.DataType
-	}
+		DataType: cmp.Or(aws.ToString(in.DataType), textType), AllowedPattern: aws.ToString(in.AllowedPattern)}
 	if err := v.check(next.Type, in.KeyId); err != nil {
 		return nil, err
 	}
@@ -131,15 +134,29 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 		}
 		v.Value = s.key.Seal([]byte(v.Value), next.context())
 	}
-	next.Versions = append(next.Versions, v)
-	if oldest := next.Versions[0]; len(next.Versions) > maxVersions && len(oldest.Labels) > 0 {
-		return nil, wire.Errorf("ParameterMaxVersionLimitExceeded", "You attempted to create a new version of %s by calling the PutParameter API with the overwrite flag. Version %d, the oldest version, can't be deleted because it has a label associated with it. Move the label to another version of the parameter, and try again.", name, oldest.Number)
-	}
-	next.Versions = next.Versions[max(0, len(next.Versions)-maxVersions):]
-	if err := s.parameters.Put(id, &next); err != nil {
+	if err := s.keep(id, &next, v); err != nil {
 		return nil, err
 	}
 	return &ssm.PutParameterOutput{Version: number, Tier: next.Tier}, nil
+}
+
+// keep makes v the next version of p; one that names an image is validated first.
+func (s *state) keep(id string, p *parameter, v version) error {
+	if len(p.Versions) >= maxVersions && len(p.Versions[0].Labels) > 0 {
+		return wire.Errorf("ParameterMaxVersionLimitExceeded", "You attempted to create a new version of %s by calling the PutParameter API with the overwrite flag. Version %d, the oldest version, can't be deleted because it has a label associated with it. Move the label to another version of the parameter, and try again.", p.Name, p.Versions[0].Number)
+	}
+	if v.DataType == imageType {
+		p.Versions = []version{v}
+		return s.unvalidated.Put(unvalidatedKey(id, v.Number), &unvalidated{ID: id, Parameter: *p})
+	}
+	return s.add(id, p, v)
+}
+
+// add gives p, whose versions are known, one more.
+func (s *state) add(id string, p *parameter, v version) error {
+	p.Versions = append(p.Versions, v)
+	p.Versions = p.Versions[max(0, len(p.Versions)-maxVersions):]
+	return s.parameters.Put(id, p)
 }
 
 // overwrite reports why in cannot be a new version of old.
@@ -149,6 +166,8 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 		return wire.Errorf("ParameterAlreadyExists", "The parameter already exists. To overwrite this value, set the overwrite option in the request to true.")
 	case len(in.Tags) > 0:
 		return validation("Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please remove overwrite flag.")
+	case cmp.Or(aws.ToString(in.DataType), textType) != old.latest().DataType:
+		return validation("Parameter Store doesn't support changing a parameter's data type from %s to %s. Create a new parameter.", old.latest().DataType, cmp.Or(aws.ToString(in.DataType), textType))
 	case in.Type != "" && in.Type != old.Type:
 		return wire.Errorf("HierarchyTypeMismatchException", "Parameter Store doesn't support changing a parameter's type from %s to %s. Create a new parameter.", old.Type, in.Type)
 	case old.Tier == types.ParameterTierAdvanced && in.Tier == types.ParameterTierStandard:
@@ -181,8 +200,8 @@ var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`
 // check reports what is wrong with a value for a parameter of that type.
 func (v *version) check(kind types.ParameterType, key *string) error {
 	switch v.DataType {
-	case "text":
-	case "aws:ec2:image":
+	case textType:
+	case imageType:
 		if !imageID().MatchString(v.Value) {
 			return validation("The parameter value %s is not the id of an image, as its data type aws:ec2:image requires.", v.Value)
 		}
@@ -267,6 +286,9 @@ func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (
 
 // GetParameter returns one value.
 func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (*ssm.GetParameterOutput, error) {
+	if err := s.validate(ctx); err != nil {
+		return nil, err
+	}
 	public, err := s.public(ctx, *in.Name)
 	if err != nil {
 		return nil, err
@@ -302,6 +324,9 @@ func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput)
 
 // GetParametersByPath returns the values below a path, by name.
 func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParametersByPathInput) (*ssm.GetParametersByPathOutput, error) {
+	if err := s.validate(ctx); err != nil {
+		return nil, err
+	}
 	path := *in.Path
 	if path[0] != '/' || !namePattern().MatchString(path) {
 		return nil, validation("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\". It can't be prefixed with \"aws\" or \"ssm\" (case-insensitive).")
@@ -378,8 +403,8 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 func (s *state) DeleteParameter(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
 	c := wire.CallerFrom(ctx)
 	id := durable.NameID(c.Account, c.Region, *in.Name)
-	if _, ok := s.parameters.Get(id); !ok {
+	if s.written(id) == nil {
 		return nil, errNotFound()
 	}
-	return &ssm.DeleteParameterOutput{}, s.parameters.Drop(id)
+	return &ssm.DeleteParameterOutput{}, errors.Join(s.forget(id), s.parameters.Drop(id))
 }

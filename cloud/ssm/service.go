@@ -42,11 +42,12 @@ type Service struct {
 
 // state is what the service knows. Its methods hold the lock.
 type state struct {
-	now        func() time.Time
-	key        *kms.Key // of SecureString parameters
-	parameters *durable.Table[parameter]
-	sessions   map[string]*session // those under way, by id
-	closed     bool
+	now         func() time.Time
+	key         *kms.Key // of SecureString parameters
+	parameters  *durable.Table[parameter]
+	unvalidated *durable.Table[unvalidated]
+	sessions    map[string]*session // those under way, by id
+	closed      bool
 }
 
 // Open returns the service whose state is in opts.Dir.
@@ -65,7 +66,10 @@ func (s *state) open(opts Options) (err error) {
 	if s.key, err = kms.OpenKey(filepath.Join(opts.Dir, "key")); err != nil {
 		return err
 	}
-	s.parameters, err = durable.OpenTable[parameter](filepath.Join(opts.Dir, "parameters"), opts.Wrote)
+	if s.parameters, err = durable.OpenTable[parameter](filepath.Join(opts.Dir, "parameters"), opts.Wrote); err != nil {
+		return err
+	}
+	s.unvalidated, err = durable.OpenTable[unvalidated](filepath.Join(opts.Dir, "unvalidated"), opts.Wrote)
 	return err
 }
 

@@ -101,14 +101,14 @@ func TestForceKeepsTheCopiesOfAFailedBuild(t *testing.T) {
 func TestProtectionIsLiftedForTeardown(t *testing.T) {
 	w := newWorld(t)
 	b := w.Bake(t)
-	a, err := b.Build(t.Context(), plain("ami_name = \"web\"\ndeprecate_at = \"2040-01-02T15:04:05Z\"\nderegistration_protection {\n enabled = true\n}"))
+	a, err := b.Build(t.Context(), plain("ami_name = \"web\"\ndeprecate_at = \"2035-01-02T15:04:05Z\"\nderegistration_protection {\n enabled = true\n}"))
 	if err == nil {
 		err = b.Scope.Close(t.Context(), context.Background())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := w.Describe(region, a.Images[region]); !strings.HasPrefix(aws.ToString(i.DeregistrationProtection), "enabled") || !strings.HasPrefix(aws.ToString(i.DeprecationTime), "2040-01-02") {
+	if i := w.Describe(region, a.Images[region]); !strings.HasPrefix(aws.ToString(i.DeregistrationProtection), "enabled") || !strings.HasPrefix(aws.ToString(i.DeprecationTime), "2035-01-02") {
 		t.Errorf("protection %q, deprecation %q", aws.ToString(i.DeregistrationProtection), aws.ToString(i.DeprecationTime))
 	}
 	if err := b.Scope.Destroyers().Destroy(t.Context(), a.Resources[0]); err != nil {

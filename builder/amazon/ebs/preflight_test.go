@@ -171,10 +171,11 @@ func TestEncryptedForEverybody(t *testing.T) {
 	}
 }
 
-// TestEncryptedSource shares an image whose source is encrypted.
+// TestEncryptedSource shares an image whose source is encrypted, with a key of the
+// account's own.
 func TestEncryptedSource(t *testing.T) {
 	w := newWorld(t)
-	w.MustBuild(t, plain("ami_name = \"base\"\nencrypt_boot = true"))
+	w.MustBuild(t, plain("ami_name = \"base\"\nencrypt_boot = true\nkms_key_id = \"alias/images\""))
 	before := len(w.Holdings())
 	from := func(more string) string {
 		body := plain("ami_name = \"web\"\n" + more)

@@ -66,7 +66,7 @@ func TestOrder(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)
 	amazontest.InstanceStore(w)
 	text, log := body(t, `
-deprecate_at      = "2040-01-01T00:00:00Z"
+deprecate_at      = "2035-01-01T00:00:00Z"
 ami_users         = ["123456789013"]
 ena_support       = true
 sriov_support     = true
@@ -150,7 +150,7 @@ TerminateInstances
 	for _, tag := range image.Tags {
 		tags[*tag.Key] = *tag.Value
 	}
-	if tags["From"] != "debian-12-amd64-20260101-1" || tags["bake:run"] != "" || !strings.HasPrefix(*image.DeprecationTime, "2040") {
+	if tags["From"] != "debian-12-amd64-20260101-1" || tags["bake:run"] != "" || !strings.HasPrefix(*image.DeprecationTime, "2035") {
 		t.Errorf("image with the tags %v, deprecated %s", tags, *image.DeprecationTime)
 	}
 	if !slices.ContainsFunc(b.Events, func(e step.Event) bool { return e.Kind == step.Output && e.Text == "bundled" }) {

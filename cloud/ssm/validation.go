@@ -1,0 +1,120 @@
+package ssm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// unvalidated is a version of a parameter of the data type aws:ec2:image that the
+// Parameter Store has accepted and not yet looked at. It becomes a version when its
+// image turns out to exist for the account, else it is dropped; nobody is told, as on
+// AWS.
+type unvalidated struct {
+	ID        string // of the parameter
+	Parameter parameter
+}
+
+// validationDelay is how long a version stays unvalidated, also where everything else
+// is instant: whoever reads at once must not find it.
+const validationDelay = 500 * time.Millisecond
+
+// unvalidatedKey is in the order of the versions of a parameter.
+func unvalidatedKey(id string, number int64) string { return fmt.Sprintf("%s.%019d", id, number) }
+
+func (u *unvalidated) version() *version { return u.Parameter.latest() }
+
+// validate validates the versions whose time has come.
+func (s *Service) validate(ctx context.Context) error {
+	var due []*unvalidated
+	err := s.guarded.Update(func(st *state) error {
+		for _, key := range st.unvalidated.IDs() { // the oldest of each parameter first
+			if u := st.unvalidated.Rows[key]; !st.now().Before(u.version().Modified.Add(validationDelay)) {
+				due = append(due, u)
+			}
+		}
+		return nil
+	})
+	for _, u := range due {
+		caller := wire.Caller{Account: u.Parameter.Account, Region: u.Parameter.Region}
+		_, invalid := s.opts.Images.DescribeImages(wire.WithCaller(ctx, caller), &ec2.DescribeImagesInput{ImageIds: []string{u.version().Value}})
+		err = errors.Join(err, s.guarded.Update(func(st *state) error { return st.settle(u, invalid == nil) }))
+	}
+	return err
+}
+
+// settle makes a version of what was not validated, or drops it.
+func (s *state) settle(u *unvalidated, valid bool) error {
+	key := unvalidatedKey(u.ID, u.version().Number)
+	if s.unvalidated.Rows[key] != u {
+		return nil // settled or deleted meanwhile
+	}
+	if !valid {
+		return s.unvalidated.Drop(key)
+	}
+	next := u.Parameter
+	v := *u.version()
+	next.Versions = nil
+	if old, ok := s.parameters.Get(u.ID); ok {
+		next.Versions = append(next.Versions, old.Versions...)
+	}
+	return errors.Join(s.add(u.ID, &next, v), s.unvalidated.Drop(key))
+}
+
+// written is the parameter as it is, or, if it has no version yet, as it was written;
+// nil if it was not.
+func (s *state) written(id string) *parameter {
+	if p, ok := s.parameters.Get(id); ok {
+		return p
+	}
+	for _, u := range s.waiting(id) {
+		return &u.Parameter
+	}
+	return nil
+}
+
+// waiting are the unvalidated versions of a parameter, the oldest first.
+func (s *state) waiting(id string) (all []*unvalidated) {
+	for _, key := range s.unvalidated.IDs() {
+		if u := s.unvalidated.Rows[key]; u.ID == id {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+// lastNumber is the number of the parameter's newest version, validated or not; 0 if it
+// has none.
+func (s *state) lastNumber(id string) (n int64) {
+	if p, ok := s.parameters.Get(id); ok {
+		n = p.latest().Number
+	}
+	for _, u := range s.waiting(id) {
+		n = max(n, u.version().Number)
+	}
+	return n
+}
+
+// forget drops the unvalidated versions of a parameter.
+func (s *state) forget(id string) (err error) {
+	for _, u := range s.waiting(id) {
+		err = errors.Join(err, s.unvalidated.Drop(unvalidatedKey(id, u.version().Number)))
+	}
+	return err
+}
+
+// validated is a method of the state as an action that finds valid versions only.
+func validated[In, Out any](s *Service, method func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (out Out, err error) {
+		if err := s.validate(ctx); err != nil {
+			return out, err
+		}
+		return durable.Action(s.guarded, method)(ctx, in)
+	}
+}
