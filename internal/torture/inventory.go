@@ -49,7 +49,7 @@ func (w *world) inventory() (holdings, error) {
 		}
 		kind, base := filepath.Base(filepath.Dir(path)), filepath.Base(path)
 		if kind == "machines" {
-			h.others["the disk of "+base] = "disk"
+			h.others["disk of "+base] = "disks"
 			return fs.SkipDir
 		}
 		id, ok := strings.CutSuffix(base, ".json")
@@ -96,10 +96,10 @@ func (w *world) identities(h holdings) error {
 			return err
 		}
 		for name := range account.Roles {
-			h.others["role "+name] = "role"
+			h.others[name+" (role)"] = "roles"
 		}
 		for name := range account.Profiles {
-			h.others["instance profile "+name] = "instance profile"
+			h.others[name+" (instance profile)"] = "profiles"
 		}
 	}
 	return err
@@ -166,7 +166,7 @@ func (h holdings) beside(ids []string) (left []string) {
 	}
 	for id := range h.images {
 		if !slices.Contains(expected, id) {
-			left = append(left, "image "+id)
+			left = append(left, "images "+id)
 		}
 	}
 	for id, kind := range h.others {

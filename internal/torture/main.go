@@ -50,6 +50,7 @@ type torture struct {
 	trials, jobs int
 	verbose      bool
 	dir          string
+	match        *regexp.Regexp // of only
 	courses      map[string]*course
 }
 
@@ -73,20 +74,23 @@ func (t *torture) run(ctx context.Context) (err error) {
 	if t.bake, err = filepath.Abs(t.bake); err != nil {
 		return err
 	}
+	if t.match, err = regexp.Compile(t.only); err != nil {
+		return err
+	}
 	plan, err := t.plan(ctx)
 	if err != nil {
 		return err
 	}
 	verdicts, err := t.hold(ctx, plan)
-	return errors.Join(err, summarize(verdicts))
+	goals := summarize(verdicts)
+	if crowds := t.gather(ctx); crowds != nil {
+		goals = crowds
+	}
+	return errors.Join(err, goals)
 }
 
 // plan finds out the course of each template, and draws the trials.
 func (t *torture) plan(ctx context.Context) (plan []trial, err error) {
-	only, err := regexp.Compile(t.only)
-	if err != nil {
-		return nil, err
-	}
 	t.courses = map[string]*course{}
 	for _, s := range subjects {
 		dir := filepath.Join(t.dir, s.name)
@@ -100,7 +104,7 @@ func (t *torture) plan(ctx context.Context) (plan []trial, err error) {
 		t.courses[s.name] = c
 		plan = append(plan, s.trials(c)...)
 	}
-	plan = slices.DeleteFunc(plan, func(tr trial) bool { return !only.MatchString(tr.String()) })
+	plan = slices.DeleteFunc(plan, func(tr trial) bool { return !t.match.MatchString(tr.String()) })
 	slices.SortFunc(plan, func(a, b trial) int { return cmp.Compare(t.lot(a), t.lot(b)) })
 	if t.trials > 0 {
 		plan = plan[:min(t.trials, len(plan))]

@@ -2,6 +2,11 @@
 
 package main
 
+import (
+	"fmt"
+	"strings"
+)
+
 // subject is a template that is put to the torture.
 type subject struct {
 	name, template string
@@ -9,11 +14,11 @@ type subject struct {
 
 // subjects are the templates, which have short limits. Their provisioners write down
 // that they ran.
-var subjects = []subject{{"plain", source(`
+var subjects = []subject{{"plain", one(`
   instance_type = "t3.micro"
   ami_name = "tortured"
   tags     = { use = "torture" }
-`)}, {"copies", source(`
+`)}, {"copies", one(`
   instance_type = "t3.micro"
   ami_name      = "tortured"
   ami_regions   = ["eu-west-1", "us-west-2"]
@@ -30,7 +35,7 @@ var subjects = []subject{{"plain", source(`
     volume_type           = "gp3"
     delete_on_termination = true
   }
-`)}, {"spot", source(`
+`)}, {"spot", one(`
   ami_name            = "tortured"
   spot_price          = "auto"
   spot_instance_types = ["t3.micro", "t3.small"]
@@ -45,25 +50,52 @@ var subjects = []subject{{"plain", source(`
   }
 `)}}
 
-func source(options string) string {
-	return `
-source "amazon-ebs" "web" {
+// one is a template with one source, which gives up waiting after 15 seconds.
+func one(options string) string {
+	return source("web", `
+  ssh_timeout = "20s"
+  aws_polling {
+    delay_seconds = 1
+    max_attempts  = 15
+  }
+`+options) + build("web") + `
+  post-processor "manifest" {}
+}
+`
+}
+
+// many is a template with n sources, whose images are named after it.
+func many(name string, n int) string {
+	var text strings.Builder
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprint("web", i))
+		text.WriteString(source(names[i], fmt.Sprintf("instance_type = %q\n ami_name = %q\n", "t3.micro", fmt.Sprint(name, "-", i))))
+	}
+	return text.String() + build(names...) + "}\n"
+}
+
+func source(name, options string) string {
+	return fmt.Sprintf(`
+source "amazon-ebs" %q {
   region                  = "us-east-1"
   ssh_username            = "admin"
-  ssh_timeout             = "20s"
   temporary_key_pair_type = "ed25519"
   source_ami_filter {
     owners      = ["136693071363"]
     most_recent = true
     filters     = { name = "debian-12-amd64-*" }
   }
-  aws_polling {
-    delay_seconds = 1
-    max_attempts  = 15
-  }
-` + options + `}
+  %s
+}
+`, name, options)
+}
+
+// build is the beginning of the block of these sources.
+func build(names ...string) string {
+	return `
 build {
-  sources = ["source.amazon-ebs.web"]
+  sources = ["source.amazon-ebs.` + strings.Join(names, `", "source.amazon-ebs.`) + `"]
   provisioner "shell" {
     remote_folder = "."
     inline        = ["echo first >>$HOME/provisioned"]
@@ -72,7 +104,5 @@ build {
     remote_folder = "."
     inline        = ["echo second >>$HOME/provisioned"]
   }
-  post-processor "manifest" {}
-}
 `
 }

@@ -106,7 +106,7 @@ func (t trial) run(ctx context.Context, bake, dir string, against *course) (verd
 	}
 	defer w.close(ctx)
 	a.w = w
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.WriteFile(filepath.Join(dir, "web.pkr.hcl"), []byte(t.subject.template), 0o600)); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "web.pkr.hcl"), []byte(t.subject.template), 0o600); err != nil {
 		return a.out, nil, err
 	}
 	w.disturb(a.meddle)
@@ -152,12 +152,8 @@ type report struct {
 func (a *attempt) start(ctx context.Context, args ...string) (report, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, a.bake, slices.Insert(args, 1, "-json")...)
-	cmd.Dir = a.dir
-	who := a.w.cloud.Credentials()[0]
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + a.dir, "TMPDIR=" + filepath.Join(a.dir, "tmp"), "BAKE_STATE_DIR=" + filepath.Join(a.dir, "state"),
-		"AWS_ENDPOINT_URL=" + a.w.server.URL, "AWS_ACCESS_KEY_ID=" + who.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + who.SecretAccessKey,
-		"AWS_EC2_METADATA_DISABLED=true", "AWS_MAX_ATTEMPTS=3"}
+	cmd := a.w.command(ctx, a.bake, args...)
+	cmd.Env = append(cmd.Env, "AWS_MAX_ATTEMPTS=3")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	a.mu.Lock()
@@ -238,8 +234,7 @@ func (a *attempt) strike(w http.ResponseWriter, do func(http.ResponseWriter)) {
 	answer := httptest.NewRecorder()
 	switch {
 	case m.code != "":
-		w.WriteHeader(m.status)
-		fmt.Fprintf(w, "<Response><Errors><Error><Code>%s</Code><Message>It was refused on purpose.</Message></Error></Errors><RequestID>id</RequestID></Response>", m.code)
+		refuse(w, m.status, m.code, "It was refused on purpose.")
 		return
 	case w == nil && !m.before:
 		do(nil)
@@ -361,9 +356,9 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) error {
 // partOf tells with what kind of resource, as bake calls it, a kind of object of the
 // cloud is deleted.
 var partOf = map[string]string{
-	"images": "ec2:image", "image": "ec2:image", "snapshots": "ec2:image", "instances": "ec2:instance", "volumes": "ec2:instance", "disk": "ec2:instance",
+	"images": "ec2:image", "snapshots": "ec2:image", "instances": "ec2:instance", "volumes": "ec2:instance", "disks": "ec2:instance",
 	"spot-requests": "ec2:instance", "key-pairs": "ec2:key-pair", "security-groups": "ec2:security-group", "launch-templates": "ec2:launch-template",
-	"role": "ec2:role", "instance profile": "ec2:instance-profile",
+	"roles": "ec2:role", "profiles": "ec2:instance-profile",
 }
 
 // inspectEnd looks at what there is when bake has ended by itself: what it leaves, it

@@ -33,7 +33,7 @@ func TestTrial(t *testing.T) {
 	}
 	kill := modes()[1]
 	for where, want := range map[point][]string{
-		{"CreateImage@us-east-1", 1}: {"instances", "image", "snapshots", "volumes", "key-pairs", "security-groups", "ledger"},
+		{"CreateImage@us-east-1", 1}: {"instances", "images", "snapshots", "volumes", "key-pairs", "security-groups", "ledger"},
 		{"command", 2}:               {"instances", "volumes", "key-pairs", "security-groups", "ledger"},
 	} {
 		at := trial{subject: subjects[0], mode: kill, point: where}

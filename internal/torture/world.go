@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	glssh "github.com/gliderlabs/ssh"
@@ -56,6 +57,9 @@ func newWorld(ctx context.Context, dir string) (*world, error) {
 	}
 	w := &world{dir: dir}
 	w.changed = sync.NewCond(&w.mu)
+	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o700); err != nil {
+		return nil, err
+	}
 	if w.hostKey, err = ssh.NewSignerFromKey(key); err != nil {
 		return nil, err
 	}
@@ -75,6 +79,17 @@ func newWorld(ctx context.Context, dir string) (*world, error) {
 	}
 	w.server.Start()
 	return w, nil
+}
+
+// command is a bake that takes the cloud for AWS, and writes JSON.
+func (w *world) command(ctx context.Context, bake string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, bake, slices.Insert(args, 1, "-json")...)
+	cmd.Dir = w.dir
+	who := w.cloud.Credentials()[0]
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "TMPDIR=" + filepath.Join(w.dir, "tmp"), "BAKE_STATE_DIR=" + filepath.Join(w.dir, "state"),
+		"AWS_ENDPOINT_URL=" + w.server.URL, "AWS_ACCESS_KEY_ID=" + who.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + who.SecretAccessKey,
+		"AWS_EC2_METADATA_DISABLED=true"}
+	return cmd
 }
 
 func (w *world) close(ctx context.Context) error {
@@ -125,7 +140,24 @@ func (w *world) handle(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	scope, _ := wire.ParseScope(r) // the cloud says what is wrong with it
-	w.meddle(form.Get("Action")+"@"+scope.Region, rw, do)
+	w.meddle(form.Get("Action")+"@"+scope.Region, answer{rw, scope.Service}, do)
+}
+
+// answer goes to a client of a service.
+type answer struct {
+	http.ResponseWriter
+	service string
+}
+
+// refuse answers a call with an error, as its service does.
+func refuse(w http.ResponseWriter, status int, code, message string) {
+	form := "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>id</RequestId></ErrorResponse>"
+	if a, ok := w.(answer); ok && a.service == "ec2" {
+		form = "<Response><Errors><Error><Code>%s</Code><Message>%s</Message></Error></Errors><RequestID>id</RequestID></Response>"
+	}
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, form, code, message)
 }
 
 // dial connects to the SSH server of a machine.
