@@ -92,7 +92,7 @@ func (p *ansible) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 	if r.env, err = r.renderAll("ansible_env_vars", p.AnsibleEnvVars); err != nil {
 		return err
 	}
-	for _, secret := range secrets(r.extra) {
+	for _, secret := range redact.Assigned(r.extra) {
 		p.src.Secret(secret)
 	}
 	if err := r.connectTo(ctx); err != nil {
@@ -184,7 +184,7 @@ func (r *run) execute(ctx context.Context, name string, args []string) error {
 		return errors.New(notInstalled(name, err))
 	}
 	shown := shellquote.Join(append([]string{name}, args...)...)
-	for _, secret := range append(secrets(r.extra), r.machine.Data.Secrets()...) {
+	for _, secret := range append(redact.Assigned(r.extra), r.machine.Data.Secrets()...) {
 		shown = strings.ReplaceAll(shown, secret, redact.Mask)
 	}
 	r.scope.Say(ctx, "Executing Ansible: %s", shown)

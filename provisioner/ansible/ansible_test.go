@@ -107,6 +107,7 @@ func call(t *testing.T, w *world, conn func(*provisionertest.Machine) communicat
 	for name, text := range map[string]string{
 		"bin/ansible-playbook": fake, "bin/ansible-galaxy": fake, "bin/sshpass": "#!/bin/sh\n",
 		"play.yml": "", "requirements.yml": "roles:\n- a.b\ncollections:\n- c.d\n", "old.yml": "- a.b\n",
+		"own.cfg":  "[ssh_connection]\nssh_common_args = -o ServerAliveInterval=9\nssh_extra_args = -o Compression=yes\n",
 		"host_key": newKey(t), "id.pub": hostKey + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o755); err != nil {
@@ -116,6 +117,7 @@ func call(t *testing.T, w *world, conn func(*provisionertest.Machine) communicat
 	t.Chdir(w.dir)
 	m := provisionertest.NewMachine(t)
 	t.Setenv("TMPDIR", tmp)
+	t.Setenv("HOME", filepath.Join(dir, "home"))
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "ANSIBLE_") {
 			os.Unsetenv(name)
@@ -207,6 +209,12 @@ ansible_ssh_extra_args = ["-o IdentitiesOnly=no", "-o 'LogLevel=ERROR'"]
 use_sftp               = true
 `},
 		"own-common-args": {overSSHWith(known), key, `extra_arguments = ["-e", "ansible_ssh_common_args=-oLogLevel=ERROR"]`},
+		"config":          {overSSHWith(known), key, `ansible_env_vars = ["ANSIBLE_CONFIG=own.cfg"]`},
+		"config-extra": {overSSHWith(known), key, `
+extra_arguments        = ["--ssh-common-args", "-o Compression=yes"]
+ansible_ssh_extra_args = ["-o LogLevel=ERROR"]
+ansible_env_vars       = ["ANSIBLE_CONFIG=own.cfg"]
+`},
 		"galaxy": {overSSHWith(known), key, `
 galaxy_file            = "requirements.yml"
 roles_path             = "roles"

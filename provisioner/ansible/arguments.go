@@ -29,19 +29,20 @@ func (r *run) arguments(inventory string) ([]string, error) {
 	extra := slices.Clone(r.extra)
 	common := slices.Clone(r.to.sshArgs)
 	if !r.to.winrm {
-		own := r.AnsibleSSHExtraArgs
-		if len(own) == 0 && r.to.keyFile != "" {
-			own = []string{"-o IdentitiesOnly=yes"}
-			common = append(common, own...) // sftp and scp do not get the extra ones
+		own := quote(r.AnsibleSSHExtraArgs)
+		if own == "" && r.to.keyFile != "" {
+			const only = "-o IdentitiesOnly=yes"
+			own = strings.TrimSpace(r.users("ssh_extra_args") + " " + quote([]string{only}))
+			common = append(common, only) // sftp and scp do not get the extra ones
 		}
-		if len(own) > 0 {
-			args = append(args, "--ssh-extra-args", quote(own))
+		if own != "" {
+			args = append(args, "--ssh-extra-args", own)
 		}
 	}
 	if len(common) > 0 {
 		var users string
 		users, extra = cutFlag(extra, "--ssh-common-args")
-		users = cmp.Or(users, envvar.Get(slices.Concat(r.scope.Run.Env, r.env), "ANSIBLE_SSH_COMMON_ARGS"))
+		users = cmp.Or(users, r.users("ssh_common_args"))
 		args = append(args, "--ssh-common-args", strings.TrimSpace(users+" "+shellquote.Join(common...)))
 	}
 	args = append(args, extra...)
@@ -58,6 +59,13 @@ func (r *run) arguments(inventory string) ([]string, error) {
 		args = append(args, "-e", "ansible_ssh_private_key_file="+quoteValue(r.to.keyFile))
 	}
 	return append(args, "-i", inventory, playbook), nil
+}
+
+// users is the value of an option of Ansible's connections that the user has set in the
+// environment or in ansible.cfg. What is on the command line replaces it.
+func (r *run) users(option string) string {
+	env := slices.Concat(r.scope.Run.Env, r.env)
+	return cmp.Or(envvar.Get(env, "ANSIBLE_"+strings.ToUpper(option)), configured(env, option))
 }
 
 // quote makes one text of arguments for SSH, which Ansible splits as a shell does. What
@@ -165,30 +173,4 @@ func (o *Options) galaxy(text []byte) (lines [][]string) {
 var (
 	hasRoles       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^roles:`) })
 	hasCollections = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^collections:`) })
-
-	// Values of variables that are secret by their names: name=value, and "name": "value".
-	assigned = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)[\w.-]*(?:password|secret)[\w.-]*=("[^"]*"|'[^']*'|\S+)`)
-	})
-	assignedJSON = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)["']?[\w.-]*(?:password|secret)[\w.-]*["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}'"]+)`)
-	})
 )
-
-// secrets are the values of variables among arguments whose names say that they are
-// secret.
-func secrets(args []string) (values []string) {
-	for _, arg := range args {
-		if strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "-e") && !strings.HasPrefix(arg, "--extra-vars") {
-			continue // such as --vault-password-file=
-		}
-		for _, pattern := range []*regexp.Regexp{assigned(), assignedJSON()} {
-			for _, m := range pattern.FindAllStringSubmatch(arg, -1) {
-				if value := strings.Trim(m[1], `"'`); value != "" {
-					values = append(values, value)
-				}
-			}
-		}
-	}
-	return values
-}

@@ -21,6 +21,7 @@ import (
 	"bake/communicator"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/redact"
 	"bake/internal/shellquote"
 	"bake/provisioner"
 	"bake/provisioner/internal/remote"
@@ -30,10 +31,13 @@ import (
 // Component describes the ansible-local provisioner.
 func Component() component.Factory[provisioner.Provisioner] {
 	return component.Define("ansible-local", defaults,
-		func(o *Options, _ *schema.Source) provisioner.Provisioner { return &ansibleLocal{o} })
+		func(o *Options, src *schema.Source) provisioner.Provisioner { return &ansibleLocal{o, src} })
 }
 
-type ansibleLocal struct{ *Options }
+type ansibleLocal struct {
+	*Options
+	src *schema.Source
+}
 
 // staging is where the default staging directories are.
 const staging = "/tmp/packer-provisioner-ansible-local"
@@ -64,8 +68,9 @@ func (p *ansibleLocal) Provision(ctx context.Context, s *step.Scope, m builder.M
 type run struct {
 	*ansibleLocal
 	remote.Machine
-	dir   string // the staging directory
-	clean bool   // it is to be removed
+	dir    string   // the staging directory
+	clean  bool     // it is to be removed
+	hidden []string // secrets among extra_arguments
 }
 
 // choose decides on the staging directory.
@@ -113,6 +118,15 @@ func (r *run) all(ctx context.Context) error {
 	extra, err := r.Render(strings.Join(r.ExtraArguments, " "), nil)
 	if err != nil {
 		return fmt.Errorf("extra_arguments: %w", err)
+	}
+	for _, arg := range r.ExtraArguments {
+		if arg, err = r.Render(arg, nil); err != nil {
+			return fmt.Errorf("extra_arguments: %w", err)
+		}
+		r.hidden = append(r.hidden, redact.Assigned([]string{arg})...)
+	}
+	for _, secret := range r.hidden {
+		r.src.Secret(secret)
 	}
 	for _, playbook := range playbooks {
 		args := shellquote.Join(playbook, "--extra-vars", r.variables())
@@ -337,7 +351,11 @@ const notFound = 127
 // ansible runs one of Ansible's programs in the staging directory.
 func (r *run) ansible(ctx context.Context, env, command, args string) error {
 	line := fmt.Sprintf("cd %s && %s%s %s", shellquote.Join(r.dir), env, command, args)
-	r.Scope.Say(ctx, "Executing Ansible: %s", line)
+	shown := line
+	for _, secret := range r.hidden {
+		shown = strings.ReplaceAll(shown, secret, redact.Mask)
+	}
+	r.Scope.Say(ctx, "Executing Ansible: %s", shown)
 	code, err := r.Execute(ctx, line)
 	words := strings.Fields(command)
 	name := command

@@ -133,6 +133,21 @@ extra_arguments   = ["--extra-vars", "\"id={{ .ID }} a=b\"", "-v"]
 	}
 }
 
+// Secrets among the arguments are not shown, neither here nor by Ansible.
+func TestSecrets(t *testing.T) {
+	site(t)
+	m := provisionertest.NewMachine(t)
+	s, log := provisionertest.Scope(t)
+	body := "playbook_file = \"play.yml\"\ncommand = \"echo\"\nextra_arguments = [\"-v\", \"--extra-vars\", \"\\\"db_password=hunter2-{{ .ID }} user=me\\\"\"]"
+	if err := provisionertest.New(t, ansiblelocal.Component(), body).Provision(t.Context(), s, m.Builder()); err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Join(log.Texts(step.Say), "\n")
+	if strings.Contains(said, "hunter2") || !strings.Contains(said, "db_password=<sensitive> user=me") || !strings.Contains(log.Texts(step.Output)[0], "db_password=hunter2-i-test user=me") {
+		t.Errorf("said: %s\n%s", said, log.Texts(step.Output))
+	}
+}
+
 // A directory that the template names stays, unless it is to go.
 func TestStays(t *testing.T) {
 	site(t)

@@ -1,0 +1,38 @@
+package redact
+
+import (
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// Values of variables that are secret by their names: name=value, and "name": "value".
+var (
+	assigned = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)=("[^"]*"|'[^']*'|\S+)`)
+	})
+	assignedJSON = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)["']?(?:[\w.-]*(?:password|passwd|passphrase|secret)[\w.-]*|[\w.-]*_pass)["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,}'"]+)`)
+	})
+)
+
+// Assigned returns the values of variables whose names say that they are secret among
+// arguments of a program: "db_password=…", with "-e" or "--extra-vars" before it or not,
+// and JSON. Other flags, such as --vault-password-file=, hold none. An argument may be
+// several words.
+func Assigned(args []string) (values []string) {
+	for _, arg := range args {
+		for strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "-e") && !strings.HasPrefix(arg, "--extra-vars") {
+			_, rest, _ := strings.Cut(arg, " ")
+			arg = strings.TrimSpace(rest)
+		}
+		for _, pattern := range []*regexp.Regexp{assigned(), assignedJSON()} {
+			for _, m := range pattern.FindAllStringSubmatch(arg, -1) {
+				if value := strings.Trim(m[1], `"'`); value != "" {
+					values = append(values, value)
+				}
+			}
+		}
+	}
+	return values
+}

@@ -1,0 +1,97 @@
+package ansible
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"bake/internal/envvar"
+)
+
+// configured is the value of an option in the section ssh_connection of the user's
+// ansible.cfg, which what bake says on the command line replaces; "" if there is none.
+func configured(env []string, option string) string {
+	text, err := os.ReadFile(configFile(env))
+	if err != nil {
+		return ""
+	}
+	return iniValue(string(text), "ssh_connection", option)
+}
+
+// configFile is the ansible.cfg that Ansible reads: the first of four that is there.
+func configFile(env []string) string {
+	get := func(name string) string { return envvar.Get(env, name) }
+	home := envvar.Home(get)
+	if named := get("ANSIBLE_CONFIG"); named != "" {
+		if rest, ok := strings.CutPrefix(named, "~/"); ok {
+			named = filepath.Join(home, rest)
+		}
+		if info, err := os.Stat(named); err == nil && info.IsDir() {
+			named = filepath.Join(named, "ansible.cfg")
+		}
+		if _, err := os.Stat(named); err == nil {
+			return named
+		}
+	}
+	// Ansible reads none in a directory that everybody can write to.
+	if info, err := os.Stat("."); err == nil && info.Mode().Perm()&0o002 == 0 {
+		if _, err := os.Stat("ansible.cfg"); err == nil {
+			return "ansible.cfg"
+		}
+	}
+	if home != "" {
+		if own := filepath.Join(home, ".ansible.cfg"); exists(own) {
+			return own
+		}
+	}
+	return "/etc/ansible/ansible.cfg"
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// iniValue is the value of an option as Python's configparser reads it, with comments
+// after ";" as Ansible has them, and without quotes around it.
+func iniValue(text, section, option string) string {
+	in, on := false, false
+	var lines []string
+	for line := range strings.Lines(text) {
+		trimmed := strings.TrimSpace(line)
+		if trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';' {
+			continue
+		}
+		if i := inlineComment(line); i >= 0 {
+			line = line[:i]
+			trimmed = strings.TrimSpace(line)
+		}
+		switch {
+		case on && (line[0] == ' ' || line[0] == '\t'):
+			lines = append(lines, trimmed)
+			continue
+		case trimmed[0] == '[' && strings.ContainsRune(trimmed, ']'):
+			in, on = trimmed[1:strings.IndexByte(trimmed, ']')] == section, false
+			continue
+		}
+		i := strings.IndexAny(trimmed, "=:")
+		if on = in && i >= 0 && strings.EqualFold(strings.TrimSpace(trimmed[:max(i, 0)]), option); on {
+			lines = []string{strings.TrimSpace(trimmed[i+1:])} // the last one counts
+		}
+	}
+	value := strings.TrimSpace(strings.Join(lines, "\n"))
+	if n := len(value); n > 1 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+		value = value[1 : n-1]
+	}
+	return value
+}
+
+// inlineComment is where a comment begins behind something else, -1 if there is none.
+func inlineComment(line string) int {
+	for i := 1; i < len(line); i++ {
+		if line[i] == ';' && (line[i-1] == ' ' || line[i-1] == '\t') {
+			return i
+		}
+	}
+	return -1
+}
