@@ -135,7 +135,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 		}
 		var fatal *fatalError
 		if errors.As(err, &fatal) {
-			return nil, fatal.error
+			return nil, err
 		}
 		if context.Cause(ctx) == nil || last == nil {
 			last = err // an error after the end tells only about the end
@@ -166,6 +166,8 @@ var errTimeout = errors.New("timeout waiting for SSH")
 
 // fatalError is one that trying again does not cure.
 type fatalError struct{ error }
+
+func (e *fatalError) Unwrap() error { return e.error }
 
 func fatal(format string, args ...any) error {
 	return &fatalError{fmt.Errorf(format, args...)}
@@ -321,6 +323,8 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	expected := keys.expected(ctx, p.addr)
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	check := keys.checking(ctx, expected)
+	ofMachine := auth == c.auth
+	auth = auth.anew() // others may log in to the bastion host at the same time
 	config := &ssh.ClientConfig{
 		Config:            ssh.Config{Ciphers: c.opts.Ciphers, KeyExchanges: c.opts.KeyExchangeAlgorithms},
 		User:              p.user,
@@ -332,7 +336,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	greeting := &overheard{Conn: conn}
 	sc, channels, requests, err := ssh.NewClientConn(greeting, p.addr, config)
 	if err != nil {
-		return nil, c.handshakeError(ctx, err, check.err, p, auth, greeting)
+		return nil, c.handshakeError(ctx, err, check.err, p, auth, ofMachine, greeting)
 	}
 	keys.accept(ctx, c.scope, p.where, check)
 	keys.learnProved(ctx, sc, requests)
@@ -342,7 +346,7 @@ func (c *Client) handshake(ctx context.Context, conn net.Conn, p peer, auth *log
 	return ssh.NewClient(sc, channels, requests), nil
 }
 
-func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p peer, auth *login, greeting *overheard) error {
+func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p peer, auth *login, ofMachine bool, greeting *overheard) error {
 	var negotiation *ssh.AlgorithmNegotiationError
 	said, isSSH := greeting.text()
 	switch {
@@ -358,7 +362,7 @@ func (c *Client) handshakeError(ctx context.Context, err, hostKeyErr error, p pe
 		return &fatalError{noCommon(p.where, negotiation)}
 	case strings.Contains(err.Error(), "unable to authenticate"), strings.Contains(err.Error(), "authentication failures"):
 		refused := &authError{where: p.where, user: p.user, userOption: p.userOption, tried: auth.offers, said: auth.said, err: err}
-		if auth == c.auth && c.target.User != nil {
+		if ofMachine && c.target.User != nil {
 			refused.imageUser = c.target.User(ctx)
 		}
 		if len(auth.offers) > 0 && !auth.hope {

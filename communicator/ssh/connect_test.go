@@ -2,6 +2,7 @@ package ssh_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net"
 	"os"
@@ -394,6 +395,57 @@ func TestHostKeyConfigured(t *testing.T) {
 				defer c.Close()
 				if !s.says.has(tt.said) {
 					t.Errorf("said %q, want %q", s.says.lines, tt.said)
+				}
+			})
+		})
+	}
+}
+
+// A host certificate counts where its authority is listed, and one that does not hold is
+// refused at once: waiting does not make it better.
+func TestHostCertificate(t *testing.T) {
+	authority := newKey(t)
+	line := "@cert-authority machine " + string(gossh.MarshalAuthorizedKey(authority.Signer.PublicKey()))
+	certify := func(by *commtest.KeyPair, change func(*gossh.Certificate)) func(*testing.T, *setup) {
+		return func(t *testing.T, s *setup) {
+			cert := &gossh.Certificate{
+				Key: s.HostKey.PublicKey(), CertType: gossh.HostCert, ValidPrincipals: []string{"machine"}, ValidBefore: gossh.CertTimeInfinity,
+			}
+			change(cert)
+			signer, err := gossh.NewCertSigner(cert, s.HostKey)
+			if err = errors.Join(err, cert.SignCert(rand.Reader, by.Signer)); err != nil {
+				t.Fatal(err)
+			}
+			s.HostKey = signer
+		}
+	}
+	for name, tt := range map[string]struct {
+		set    func(*testing.T, *setup)
+		failed string
+	}{
+		"good":           {certify(authority, func(*gossh.Certificate) {}), ""},
+		"by a stranger":  {certify(newKey(t), func(*gossh.Certificate) {}), "no authorities for hostname"},
+		"for another":    {certify(authority, func(c *gossh.Certificate) { c.ValidPrincipals = []string{"other"} }), `"machine" not in the set of valid principals`},
+		"expired":        {certify(authority, func(c *gossh.Certificate) { c.ValidBefore = 1 }), "expired"},
+		"no certificate": {func(*testing.T, *setup) {}, "set HostCertificate in its sshd_config"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *setup) {
+				tt.set(t, s)
+				s.options.KnownHostsFile = knownHosts(t, line)
+				start := time.Now()
+				c, err := s.connect(t.Context())
+				if tt.failed != "" {
+					want(t, err, tt.failed)
+					between(t, "failing", time.Since(start), 0, time.Second)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if !s.says.has("certified by an authority") {
+					t.Errorf("said %q", s.says.lines)
 				}
 			})
 		})

@@ -114,12 +114,6 @@ func direct(conn net.Conn, addr string) bool {
 
 // Dial implements [communicator.Accessible].
 func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
-	select {
-	case c.connecting <- struct{}{}: // what is known of the bastion host belongs to whoever connects
-		defer func() { <-c.connecting }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 	host, port := c.Addr()
 	l := &link{down: make(chan struct{})}
 	conn, err := c.dial(ctx, l, net.JoinHostPort(host, strconv.Itoa(port)))

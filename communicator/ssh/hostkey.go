@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,15 +26,16 @@ type hostKeys struct {
 	known      ssh.HostKeyCallback                                // ssh_known_hosts_file, or nil
 	console    func(ctx context.Context) ([]ssh.PublicKey, error) // or nil
 
-	// What follows belongs to whoever connects; there is one at a time.
+	// What the console shows belongs to whoever logs in to its machine; there is one at
+	// a time.
 
 	onConsole []ssh.PublicKey
 	asked     time.Time // when the console was last read
-	doubted   time.Time // when a key was refused that the console may yet show; zero: none is
 
-	mu     sync.Mutex
-	pinned []ssh.PublicKey // since the first login: all keys that are known to be the host's
-	source string          // where they are known from
+	mu      sync.Mutex
+	doubted time.Time       // when a key was refused that the console may yet show; zero: none is
+	pinned  []ssh.PublicKey // since the first login: all keys that are known to be the host's
+	source  string          // where they are known from
 }
 
 // How long one look at the console may hold up connecting, how often it is looked
@@ -46,10 +48,11 @@ const (
 
 // expectation is what is known about a host's keys before it shows one.
 type expectation struct {
-	addr   string
-	keys   []ssh.PublicKey // none: nothing is known
-	source string          // where they are known from
-	final  bool            // the user has said so: the console cannot add any
+	addr      string
+	keys      []ssh.PublicKey // none: nothing is known
+	source    string          // where they are known from
+	final     bool            // the user has said so: the console cannot add any
+	certified bool            // the user has listed authorities that certify the host's keys
 }
 
 // expected gathers what is known, from the most certain source that knows anything.
@@ -58,22 +61,24 @@ func (h *hostKeys) expected(ctx context.Context, addr string) expectation {
 		return expectation{addr: addr}
 	}
 	final := len(h.configured) > 0
-	keys := listed(h.known, addr)
+	keys, certified := listed(h.known, addr)
 	final = final || len(keys) > 0
 	h.mu.Lock()
 	pinned, source := slices.Clone(h.pinned), h.source
 	h.mu.Unlock()
 	switch {
 	case len(pinned) > 0:
-		return expectation{addr, pinned, source, final}
+		return expectation{addr, pinned, source, final, certified}
 	case len(h.configured) > 0:
-		return expectation{addr, h.configured, "listed in ssh_host_keys", true}
+		return expectation{addr, h.configured, "listed in ssh_host_keys", true, certified}
 	case len(keys) > 0:
-		return expectation{addr, keys, "listed in ssh_known_hosts_file", true}
+		return expectation{addr, keys, "listed in ssh_known_hosts_file", true, certified}
+	case certified:
+		return expectation{addr: addr, certified: true}
 	case len(h.onConsole) == 0:
 		h.readConsole(ctx)
 	}
-	return expectation{addr, h.onConsole, "printed on the machine's console", false}
+	return expectation{addr, h.onConsole, "printed on the machine's console", false, false}
 }
 
 // readConsole looks at the console, unless it was looked at just now.
@@ -89,18 +94,34 @@ func (h *hostKeys) readConsole(ctx context.Context) {
 	}
 }
 
-// listed returns the keys that a known hosts file has for addr.
-func listed(known ssh.HostKeyCallback, addr string) (keys []ssh.PublicKey) {
+// listed returns the keys that a known hosts file has for addr, and whether it has
+// authorities that certify keys for it.
+func listed(known ssh.HostKeyCallback, addr string) (keys []ssh.PublicKey, certified bool) {
 	if known == nil {
-		return nil
+		return nil, false
 	}
 	var mismatch *knownhosts.KeyError
 	if errors.As(known(addr, noAddr{}, noKey{}), &mismatch) {
 		for _, k := range mismatch.Want {
-			keys = append(keys, k.Key)
+			if isAuthority(k) {
+				certified = true
+			} else {
+				keys = append(keys, k.Key)
+			}
 		}
 	}
-	return keys
+	return keys, certified
+}
+
+// isAuthority reports whether a line of a known hosts file is one of an authority. The
+// library has read it as such, but does not tell.
+func isAuthority(k knownhosts.KnownKey) bool {
+	b, err := os.ReadFile(k.Filename)
+	if err != nil {
+		return false
+	}
+	lines := bytes.Split(b, []byte("\n"))
+	return k.Line <= len(lines) && bytes.HasPrefix(bytes.TrimSpace(lines[k.Line-1]), []byte("@cert-authority"))
 }
 
 // noKey is a key that no file lists, so that asking for it brings out those that are.
@@ -172,8 +193,8 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		return nil
 	}
 	if len(c.keys) > 0 {
-		if contains(c.keys, key) {
-			h.doubted = time.Time{}
+		if contains(c.keys, key) || c.certified && h.known(addr, remote, key) == nil {
+			h.settled()
 			return nil
 		}
 		wrong := &HostKeyError{Addr: c.addr, Shown: key, Expected: c.keys, source: c.source}
@@ -184,13 +205,10 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		h.readConsole(c.ctx)
 		if contains(h.onConsole, key) {
 			c.added, c.source = h.onConsole, "printed on the machine's console"
-			h.doubted = time.Time{}
+			h.settled()
 			return nil
 		}
-		if h.doubted.IsZero() {
-			h.doubted = time.Now()
-		}
-		if time.Since(h.doubted) < consoleLag {
+		if h.doubting() < consoleLag {
 			return wrong
 		}
 		return &fatalError{wrong}
@@ -205,6 +223,9 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 			c.keys, c.source = []ssh.PublicKey{key}, "certified by an authority listed in ssh_known_hosts_file"
 			return nil
 		}
+		if c.certified {
+			return c.uncertified(key, err)
+		}
 	}
 	if h.mode != Strict {
 		return nil
@@ -213,6 +234,38 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		return fmt.Errorf(`the host key of %s (%s) is not known yet: it has not appeared on the machine's console (ssh_host_key_check = "strict")`, c.addr, describe(key))
 	}
 	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts only keys known beforehand; add it to ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
+}
+
+// uncertified refuses a key that no authority has certified in a way that holds, though
+// the user has listed one for the host.
+func (c *check) uncertified(key ssh.PublicKey, why error) error {
+	if _, ok := key.(*ssh.Certificate); ok {
+		return fatal("the host certificate that %s presents (%s) does not hold: %s; renew it, or list its authority in ssh_known_hosts_file",
+			c.addr, describe(key), strings.TrimPrefix(why.Error(), "ssh: "))
+	}
+	err := fmt.Errorf("%s presents the host key %s without a certificate, but ssh_known_hosts_file lists an authority (@cert-authority) for it; "+
+		"set HostCertificate in its sshd_config, or list the key in ssh_host_keys", c.addr, describe(key))
+	if c.hostKeys.console == nil {
+		return &fatalError{err}
+	}
+	return err // a new machine may get its certificate late
+}
+
+// settled ends doubts about the host's keys.
+func (h *hostKeys) settled() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.doubted = time.Time{}
+}
+
+// doubting returns for how long the host has shown keys that are not its own.
+func (h *hostKeys) doubting() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doubted.IsZero() {
+		h.doubted = time.Now()
+	}
+	return time.Since(h.doubted)
 }
 
 // accept pins what is known after a handshake that ended in a login, and tells the

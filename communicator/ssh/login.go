@@ -45,10 +45,14 @@ func (l *login) addFile(keyFile, certFile string) error {
 	return nil
 }
 
+// anew is what to log in with once more, without what came of it before.
+func (l *login) anew() *login {
+	return &login{keys: l.keys, agent: l.agent, password: l.password, ask: l.ask}
+}
+
 // methods returns the ways to log in, in the order agent, keys, password,
 // keyboard-interactive. They are good for one handshake, which ends with ctx.
 func (l *login) methods(ctx context.Context, user string) (methods []ssh.AuthMethod) {
-	l.offers, l.said, l.err, l.hope = nil, nil, nil, false
 	now := time.Now()
 	offer := func(what string, key ssh.PublicKey) {
 		text := fmt.Sprintf("%s (%s)", what, describe(key))

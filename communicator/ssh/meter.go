@@ -43,3 +43,14 @@ func (m *meter) skip(size int64, parts []span) {
 		m.progress.Total += p.size
 	}
 }
+
+// restore takes back what skip has done, and done bytes that were counted, for a file
+// that is sent again.
+func (m *meter) restore(size int64, parts []span, done int) {
+	m.progress.Total += size
+	for _, p := range parts {
+		m.progress.Total -= p.size
+	}
+	m.progress.Done -= int64(done)
+	m.reported = min(m.reported, m.progress.Done)
+}

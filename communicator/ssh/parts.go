@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -174,60 +174,118 @@ var (
 // bootID is a word of shell that prints which boot of the machine this is.
 const bootID = `cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -`
 
-// putParts writes one file in parts to another name beside it, which is given its own
-// once it is whole. The error is errNoParts if nothing was done and a stream may work.
+// putParts writes one file in parts: to another name beside it, which is given its own
+// once it is whole, or, where a file is there already, into that. The error is errNoParts
+// if nothing was done and a stream may work.
 func (c *Client) putParts(ctx context.Context, dst string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) error {
-	dir, to := remotePath(dst), remotePath(path.Join(dst, e.Name))
-	sum := sha256.Sum256([]byte(e.Name))
-	part := remotePath(path.Join(dst, path.Dir(e.Name), fmt.Sprintf(".bake-part-%x", sum[:8])))
 	for again := false; ; again = true {
-		err := c.putPartsOnce(ctx, dir, to, part, e, r, workers, parts, m)
+		err := c.putPartsOnce(ctx, dst, e, r, workers, parts, m)
 		if !errors.Is(err, errReboot) || again {
 			return err
 		}
 	}
 }
 
-func (c *Client) putPartsOnce(ctx context.Context, dir, to, part string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) (err error) {
-	q := &partQueue{r: r, todo: slices.Clone(parts), meter: m}
-	defer func() {
-		if err != nil && !errors.Is(err, errNoParts) { // it may be that nobody listens any more
-			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
-			defer cancel()
-			_, _ = c.script(clean, "rm -f "+part+"; sleep 1; rm -f "+part, nil, nil) // what still writes may have made it again
-			m.add(-q.counted)
-		}
-	}()
-	// Nobody else can have made the file under the other name.
-	boot, err := c.script(ctx, fmt.Sprintf("[ -d %[1]s ] || exit %[2]d; [ ! -d %[3]s ] || exit %[4]d; "+
-		"if [ -e %[3]s ]; then [ -f %[3]s ] && [ -w %[3]s ] || exit %[5]d; fi; "+
-		"dd iflag=fullblock if=/dev/null of=/dev/null 2>/dev/null || exit %[5]d; "+
-		"umask 077; rm -f %[6]s; (set -C; : > %[6]s) 2>/dev/null || exit %[5]d; %[7]s",
-		dir, exitNoDir, to, exitIsDir, exitNoParts, part, bootID), nil, nil)
-	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitNoParts {
-		return errNoParts
-	} else if err != nil {
+func (c *Client) putPartsOnce(ctx context.Context, dst string, e communicator.Entry, r io.ReaderAt, workers int, parts []span, m *meter) error {
+	to, err := c.beginParts(ctx, dst, e)
+	if err != nil {
 		return err
 	}
+	q := &partQueue{r: r, todo: slices.Clone(parts), meter: m}
 	m.skip(e.Info.Size(), parts)
+	if err = c.sendParts(ctx, to, workers, q); err == nil {
+		err = c.endParts(ctx, to, e)
+	}
+	if err != nil {
+		c.dropParts(ctx, to)
+		m.restore(e.Info.Size(), parts, q.counted)
+	}
+	return err
+}
+
+// partTarget is a file of the machine that is written in parts. Its names are words of
+// shell.
+type partTarget struct {
+	name    string // that it is to have
+	part    string // that it is written under, which is the same if it was there before
+	boot    string // which boot of the machine this is
+	created bool
+}
+
+// remove is shell that leaves nothing that looks whole: what was there before is left
+// empty.
+func (t *partTarget) remove() string {
+	if t.created {
+		return "rm -f " + t.part
+	}
+	return fmt.Sprintf("[ ! -f %[1]s ] || : > %[1]s", t.name)
+}
+
+// check is shell that ends a script unless all that was written is still there.
+func (t *partTarget) check() string {
 	// A shell expands "~" in p=~/x, but not in of=~/x.
-	script := fmt.Sprintf(`p=%[3]s; [ "$(%[1]s)" = %[2]s ] && [ -f "$p" ] || exit %[4]d; while read -r at n && [ -f "$p" ]; do `+
-		`e=$(dd iflag=fullblock bs=%[5]d seek=$at count=$n conv=notrunc of="$p" 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`,
-		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, partBlock)
-	err = c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
+	return fmt.Sprintf(`p=%s; [ "$(%s)" = %s ] && [ -f "$p" ] || exit %d; `, t.part, bootID, t.boot, exitReboot)
+}
+
+// dropParts removes what was written. It may be that nobody listens any more.
+func (c *Client) dropParts(ctx context.Context, t *partTarget) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+	defer cancel()
+	_, _ = c.script(ctx, t.remove()+"; sleep 1; "+t.remove(), nil, nil) // what still writes may have made it again
+}
+
+// beginParts makes the file that the parts are written to. What is there already is
+// emptied, as by a stream: the disk need not hold both.
+func (c *Client) beginParts(ctx context.Context, dst string, e communicator.Entry) (*partTarget, error) {
+	t := &partTarget{name: remotePath(path.Join(dst, e.Name)), created: true}
+	// Nobody else makes a file of this name.
+	t.part = remotePath(path.Join(dst, path.Dir(e.Name), ".bake-part-"+strings.ToLower(rand.Text())))
+	out, err := c.script(ctx, fmt.Sprintf("[ -d %[1]s ] || exit %[2]d; [ ! -d %[3]s ] || exit %[4]d; "+
+		"dd iflag=fullblock if=/dev/null of=/dev/null 2>/dev/null || exit %[5]d; umask 077; "+
+		"if [ -e %[3]s ] || [ -h %[3]s ]; then [ ! -e %[3]s ] || { [ -f %[3]s ] && [ -w %[3]s ]; } || exit %[5]d; (: > %[3]s) 2>/dev/null || exit %[5]d; echo there; "+
+		"else (set -C; : > %[6]s) 2>/dev/null || exit %[5]d; echo created; fi; %[7]s",
+		remotePath(dst), exitNoDir, t.name, exitIsDir, exitNoParts, t.part, bootID), nil, nil)
+	switch failed := (*scriptError)(nil); {
+	case errors.As(err, &failed) && failed.code == exitNoParts:
+		return nil, errNoParts
+	case errors.As(err, &failed):
+		return nil, err
+	case err != nil: // it may have been made
+		c.dropParts(ctx, t)
+		return nil, err
+	}
+	how, boot, _ := strings.Cut(out, "\n")
+	t.boot = quoteWord(strings.TrimSpace(boot))
+	if t.created = how == "created"; !t.created {
+		t.part = t.name
+	}
+	return t, nil
+}
+
+// sendParts writes what q holds.
+func (c *Client) sendParts(ctx context.Context, t *partTarget, workers int, q *partQueue) error {
+	script := t.check() + fmt.Sprintf(`while read -r at n && [ -f "$p" ]; do `+
+		`e=$(dd iflag=fullblock bs=%d seek=$at count=$n conv=notrunc of="$p" 2>&1) && case $e in $n+0\ *) ;; *) false;; esac || { echo "$e" >&2; exit 1; }; echo $at; done`, partBlock)
+	return rebooted(c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
 		w := &partSender{q: q}
 		defer w.giveBack()
 		_, err := c.scriptOver(ctx, l, s, script, w, &lineWriter{line: w.acknowledged})
 		return err
-	})
-	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
-		return errReboot
-	} else if err != nil {
-		return err
+	}))
+}
+
+// endParts gives the file its size, its mode and its name.
+func (c *Client) endParts(ctx context.Context, t *partTarget, e communicator.Entry) error {
+	script := t.check() + fmt.Sprintf(`dd bs=1 seek=%d count=0 of="$p" 2>/dev/null || exit 1; `, e.Info.Size())
+	if t.created {
+		script += fmt.Sprintf(`[ ! -d %[1]s ] || exit %[2]d; mv -f "$p" %[1]s || exit 1; `, t.name, exitIsDir)
 	}
-	_, err = c.script(ctx, fmt.Sprintf(`p=%[3]s; [ "$(%[1]s)" = %[2]s ] && [ -f "$p" ] || exit %[4]d; dd bs=1 seek=%[5]d count=0 of="$p" 2>/dev/null || exit 1; umask 077; `+
-		`if [ -e %[6]s ] || [ -h %[6]s ]; then cat "$p" > %[6]s && rm -f "$p"; else mv -f "$p" %[6]s; fi && chmod %04[7]o %[6]s`,
-		bootID, quoteWord(strings.TrimSpace(boot)), part, exitReboot, e.Info.Size(), to, e.Perm()), nil, nil)
+	_, err := c.script(ctx, script+fmt.Sprintf("chmod %04o %s", e.Perm(), t.name), nil, nil)
+	return rebooted(err)
+}
+
+// rebooted makes errReboot of the exit code that says so.
+func rebooted(err error) error {
 	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitReboot {
 		return errReboot
 	}

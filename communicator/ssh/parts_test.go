@@ -191,10 +191,7 @@ func TestDownloadInParts(t *testing.T) {
 		t.Skip(err)
 	}
 	bin := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\necho used >>%s/count\nexec %s \"$@\"\n", bin, real)
-	if err := os.WriteFile(filepath.Join(bin, "dd"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	program(t, bin, "dd", fmt.Sprintf("echo used >>%s/count\nexec %s \"$@\"\n", bin, real))
 	path, content := noise(t, 20<<20+54321)
 	name := filepath.Join(t.TempDir(), "it's new")
 	if err := os.Rename(path, name); err != nil {
@@ -231,6 +228,61 @@ func TestDownloadInParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	holds(t, filepath.Join(back, "it's new"), content, 0o640)
+}
+
+// program writes a script that stands before a program of the machine.
+func program(t *testing.T, dir, name, script string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A file that is there already is written in place, so that the disk need not hold two.
+func TestPartsInPlace(t *testing.T) {
+	real, err := exec.LookPath("dd")
+	if err != nil {
+		t.Skip(err)
+	}
+	bin, dir := t.TempDir(), t.TempDir()
+	program(t, bin, "dd", fmt.Sprintf("echo \"$@\" >>%s/log\nexec %s \"$@\"\n", bin, real))
+	path, content := noise(t, 9<<20)
+	to := filepath.Join(dir, "x")
+	if err := os.WriteFile(to, make([]byte, 20<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := far(t, "SetEnv SHLVL=2 PATH="+bin+":"+os.Getenv("PATH"))
+	if err := c.Put(t.Context(), dir, communicator.LocalFile("x", path)); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, to, content, 0o640)
+	log, err := os.ReadFile(filepath.Join(bin, "log"))
+	if err != nil || bytes.Count(log, []byte("of="+to)) < 5 || bytes.Contains(log, []byte("bake-part")) {
+		t.Errorf("it was written by\n%s%v", log, err)
+	}
+}
+
+// Uploads to one name at once do not get into each other's way: one of them is there.
+func TestPartsAtOnce(t *testing.T) {
+	one, first := noise(t, 9<<20)
+	two, second := noise(t, 9<<20+1)
+	c, _ := far(t)
+	dir := t.TempDir()
+	var both sync.WaitGroup
+	for _, path := range []string{one, two} {
+		both.Go(func() {
+			if err := c.Put(t.Context(), dir, communicator.LocalFile("x", path)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if got, err := os.ReadFile(filepath.Join(dir, "x")); err != nil || !bytes.Equal(got, first) && !bytes.Equal(got, second) {
+		t.Errorf("%d bytes are there that are none of the files, %v", len(got), err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("%v are there", list)
+	}
 }
 
 // "~" is the home of the login user for files that go in parts, too.

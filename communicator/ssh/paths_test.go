@@ -532,7 +532,49 @@ func TestHTTPProxy(t *testing.T) {
 	works(t, scope(nil), o, ssh.Target{Signers: []gossh.Signer{key.Signer}})
 	o.ProxyPassword = "wrong"
 	_, err := output(t, scope(nil), o, ssh.Target{}, "true")
-	want(t, err, "407 Proxy Authentication Required who are you?", "check ssh_proxy_username")
+	want(t, err, "through the proxy "+net.JoinHostPort(host, port)+": 407 Proxy Authentication Required who are you?", "check ssh_proxy_username")
+}
+
+// Another connection to the machine does not wait for one that is being made.
+func TestDialWhileConnecting(t *testing.T) {
+	key := newKey(t)
+	l := login(t)
+	l.Key = key.Signer.PublicKey()
+	srv := commtest.Serve(t, t.TempDir(), l)
+	dials, stuck := 0, make(chan struct{})
+	c := connect(t, t.Context(), options(srv), ssh.Target{
+		Signers: []gossh.Signer{key.Signer},
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials++; dials == 2 {
+				close(stuck)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	})
+	srv.Cut()
+	ctx, cancel := context.WithCancel(t.Context())
+	again := make(chan struct{})
+	go func() {
+		defer close(again)
+		for ctx.Err() == nil { // the connection may not look lost yet
+			_, _ = c.Run(ctx, communicator.Command{Line: "true"})
+		}
+	}()
+	defer func() {
+		cancel()
+		<-again
+	}()
+	<-stuck
+	hangGuard(t, func() {
+		conn, err := c.(communicator.Accessible).Dial(t.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		conn.Close()
+	})
 }
 
 // greeter greets whoever connects, and hangs up.

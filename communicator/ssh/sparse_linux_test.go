@@ -1,10 +1,14 @@
 package ssh_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -13,6 +17,7 @@ import (
 	"bake/communicator"
 	"bake/communicator/commtest"
 	"bake/communicator/ssh"
+	"bake/step"
 )
 
 // used is how many bytes a file takes on disk.
@@ -76,5 +81,54 @@ func TestSparse(t *testing.T) {
 				t.Errorf("%s: %s takes %d bytes on disk", name, file, n)
 			}
 		}
+	}
+}
+
+// After a reboot in the middle of an upload all of it is sent again, and the progress
+// ends where it should.
+func TestRebootDuringParts(t *testing.T) {
+	real, err := exec.LookPath("cat")
+	if err != nil {
+		t.Skip(err)
+	}
+	bin, dir := t.TempDir(), t.TempDir()
+	program(t, bin, "cat", fmt.Sprintf("case $1 in *boot_id) if [ -e %[1]s/up ]; then echo b; else echo a; : >%[1]s/up; fi;; *) exec %[2]s \"$@\";; esac\n", bin, real))
+	const holes = 16 << 20
+	local := filepath.Join(t.TempDir(), "sparse")
+	content := append(make([]byte, holes), bytes.Repeat([]byte("data"), 1<<20)...)
+	f, err := os.Create(local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(content[holes:], holes)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if used(t, local) > holes {
+		t.Skip("the file system does not know of holes")
+	}
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "SetEnv SHLVL=2 PATH="+bin+":"+os.Getenv("PATH"))
+	var mu sync.Mutex
+	var last step.Progress
+	c, err := ssh.Connect(t.Context(), scope(func(e step.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Progress != nil {
+			last = *e.Progress
+		}
+	}), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Put(t.Context(), dir, communicator.LocalFile("x", local)); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(dir, "x"), content, 0o644)
+	mu.Lock()
+	defer mu.Unlock()
+	if n := int64(len(content) - holes); last.Done != n || last.Total != n {
+		t.Errorf("it ends with %d of %d bytes, want %d", last.Done, last.Total, n)
 	}
 }

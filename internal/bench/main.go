@@ -40,10 +40,15 @@ func main() {
 	dir := flag.String("dir", "", "where big files go; empty means a temporary directory")
 	only := flag.String("only", "", "run only the measurements whose name matches this expression")
 	runs := flag.Int("runs", 3, "how often each transfer is measured")
+	big := flag.Int64("big", 512, "the size of the big file that is transferred, in MB")
+	loads := flag.String("loads", "", "transfer only what matches this expression: big, many, sparse; with up or down before it and a space between")
 	flag.Parse()
 	b, err := newBench(*bake, *dir, *only)
 	if err == nil {
-		b.runs = *runs
+		b.wanted, err = regexp.Compile(*loads)
+	}
+	if err == nil {
+		b.runs, b.big = *runs, *big
 		err = b.run(context.Background())
 		b.close()
 	}
@@ -57,7 +62,9 @@ type bench struct {
 	bake, dir string
 	only      *regexp.Regexp
 	ownDir    bool
-	runs      int // of each transfer
+	runs      int            // of each transfer
+	big       int64          // file, in MB
+	wanted    *regexp.Regexp // transfers
 
 	server *exec.Cmd // bake cloud up
 	env    []string  // what points a client at it

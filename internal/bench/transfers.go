@@ -44,6 +44,9 @@ func (b *bench) transfers(ctx context.Context, rtt time.Duration) error {
 	}
 	for _, l := range loads {
 		for _, up := range []bool{true, false} {
+			if !b.wanted.MatchString(directions[up] + " " + filepath.Base(l.path)) {
+				continue
+			}
 			if err := b.compare(ctx, srv, port, where, l, up); err != nil {
 				return fmt.Errorf("%s, %s: %w", l.what, where, err)
 			}
@@ -51,6 +54,8 @@ func (b *bench) transfers(ctx context.Context, rtt time.Duration) error {
 	}
 	return nil
 }
+
+var directions = map[bool]string{true: "up", false: "down"}
 
 // load is something to transfer.
 type load struct {
@@ -60,7 +65,7 @@ type load struct {
 
 func (b *bench) loads() ([]load, error) {
 	big, many, sparse := filepath.Join(b.dir, "big"), filepath.Join(b.dir, "many"), filepath.Join(b.dir, "sparse")
-	if err := randomFile(big, 512<<20); err != nil {
+	if err := randomFile(big, b.big<<20); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(many, 0o755); err != nil {
@@ -83,7 +88,7 @@ func (b *bench) loads() ([]load, error) {
 			return nil, err
 		}
 	}
-	return []load{{"512 MB", big, false}, {"2,000 files of 4 KB", many, false}, {"1 GB, sparse", sparse, true}}, f.Truncate(1 << 30)
+	return []load{{fmt.Sprintf("%d MB", b.big), big, false}, {"2,000 files of 4 KB", many, false}, {"1 GB, sparse", sparse, true}}, f.Truncate(1 << 30)
 }
 
 // compare measures each way, by turns.
@@ -140,13 +145,9 @@ func (b *bench) compare(ctx context.Context, srv *sshd, port int, where string, 
 			}
 		}
 	}
-	direction := "upload"
-	if !up {
-		direction = "download"
-	}
 	ours, scp := median(took["bake"]), median(took["scp"])
 	best := min(scp, median(took["sftp"]), median(took["tar"]))
-	report(fmt.Sprintf("%s of %s, %s", direction, l.what, where),
+	report(fmt.Sprintf("%sload of %s, %s", directions[up], l.what, where),
 		fmt.Sprintf("bake %s, scp %s, sftp %s, tar %s", round(ours), round(scp), round(median(took["sftp"])), round(median(took["tar"]))),
 		fmt.Sprintf("of the best %.2f, of scp %.2f%s", ours.Seconds()/best.Seconds(), ours.Seconds()/scp.Seconds(), held))
 	return os.RemoveAll(away)
