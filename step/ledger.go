@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"bake/internal/filelock"
 )
 
 // Ledger is the durable list of resources a run owns. When a method returns
@@ -37,15 +35,22 @@ type FileLedger struct {
 	Damage error
 
 	mu   sync.Mutex
-	f    *os.File
+	disk disk
+	f    file
 	size int64 // of the whole lines in f
+	torn bool  // what follows them in f could not be cut off
 	live []Resource
 
 	doubtful map[string]bool // keys of live that a lost line may have given away
 }
 
+// ledgerVersion is that of the ledgers that this program writes. It goes up when older
+// programs would misread them. Ledgers without a version are of the first.
+const ledgerVersion = 1
+
 // Header is the first line of a ledger: which run it belongs to.
 type Header struct {
+	Version int       `json:"version,omitempty"` // set by [CreateLedger]
 	Run     string    `json:"run"`
 	Started time.Time `json:"started"`
 	PID     int       `json:"pid"`
@@ -61,41 +66,53 @@ type line struct {
 // ErrLive says that the run a ledger belongs to has not ended.
 var ErrLive = errors.New("the run is still in progress")
 
+// ErrNewer says that a ledger cannot be read, since a newer bake has written it.
+var ErrNewer = errors.New("it was written by a newer version of bake; use that version")
+
 // CreateLedger starts the ledger of a new run in dir, which it makes if needed.
 func CreateLedger(dir string, h Header) (*FileLedger, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	return createLedger(osDisk{}, dir, h)
+}
+
+func createLedger(d disk, dir string, h Header) (*FileLedger, error) {
+	if err := mkdirAll(d, dir); err != nil {
 		return nil, fmt.Errorf("the ledger needs a directory: %w", err)
 	}
+	h.Version = ledgerVersion
 	path := filepath.Join(dir, h.Run+".jsonl")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := d.create(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the ledger: %w", err)
 	}
-	l := &FileLedger{Header: h, f: f}
-	err = filelock.Try(f)
+	l := &FileLedger{Header: h, disk: d, f: f}
+	err = l.append(line{Op: "run", Header: &h})
 	if err == nil {
-		err = l.append(line{Op: "run", Header: &h})
-	}
-	if err == nil {
-		err = syncDir(dir)
+		err = d.syncDir(dir)
 	}
 	if err != nil {
-		_ = remove(f)
+		_ = d.remove(f)
 		return nil, fmt.Errorf("cannot start the ledger %s: %w", path, err)
 	}
 	return l, nil
 }
 
 // OpenLedger replays the ledger of a run that has ended and opens it for
-// appending. It fails with ErrLive while the run goes on. A torn last line was
-// never acknowledged to anyone, so it is cut off. Other lines that cannot be read
-// are passed over, and become the ledger's Damage.
+// appending. It fails with ErrLive while the run goes on, and with ErrNewer if a newer
+// bake has written it: the file is left as it is. A torn last line was never
+// acknowledged to anyone, so it is cut off. Other lines that cannot be read are passed
+// over, and become the ledger's Damage.
 func OpenLedger(path string) (*FileLedger, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
+	return openLedger(osDisk{}, path)
+}
+
+func openLedger(d disk, path string) (*FileLedger, error) {
+	f, err := d.open(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, err
+	} else if err != nil {
+		return nil, fmt.Errorf("ledger %s: %w", path, err)
 	}
-	l, err := replay(f)
+	l, err := replay(d, f)
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("ledger %s: %w", path, err)
@@ -103,22 +120,15 @@ func OpenLedger(path string) (*FileLedger, error) {
 	return l, nil
 }
 
-func replay(f *os.File) (*FileLedger, error) {
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, errors.New("this is no regular file, so it cannot be a ledger; delete it")
-	}
-	if err := filelock.Try(f); errors.Is(err, filelock.ErrLocked) {
-		return nil, ErrLive
-	} else if err != nil {
-		return nil, err
-	}
-	l := &FileLedger{f: f, doubtful: map[string]bool{}}
+func replay(d disk, f file) (*FileLedger, error) {
+	l := &FileLedger{disk: d, f: f, doubtful: map[string]bool{}}
 	n, lost, headed := 0, 0, false
 	var first error
 	for text, err := range wholeLines(f, &l.size) {
 		n++
+		if n == 1 && newer(text) {
+			return nil, ErrNewer
+		}
 		var ln line
 		if err == nil {
 			ln, err = readLine(text)
@@ -189,6 +199,13 @@ func wholeLines(r io.Reader, size *int64) iter.Seq2[[]byte, error] {
 	}
 }
 
+// newer says whether the first line of a ledger has the version of a newer program, which
+// may have given all else another form.
+func newer(first []byte) bool {
+	var h struct{ Version int }
+	return json.Unmarshal(first, &h) == nil && h.Version > ledgerVersion
+}
+
 // readLine reads a line of a ledger. The error says why it is none.
 func readLine(text []byte) (line, error) {
 	ln := line{Header: new(Header), Resource: new(Resource)}
@@ -216,28 +233,40 @@ func (l *FileLedger) apply(op string, r Resource) {
 	}
 }
 
-// append writes a line and waits until it is on disk. A line that could not be
-// written whole, because the disk is full, is cut off again, so that the next one
-// does not run into it.
+// append writes a line and waits until it is on disk. A line that is not, because the
+// disk is full or broken, is cut off again: the next one does not run into it, and what
+// is called a failure is not read as done.
 func (l *FileLedger) append(ln line) error {
 	b, err := json.Marshal(ln)
 	if err != nil {
 		return err
 	}
+	if l.torn {
+		if err := l.cut(); err != nil {
+			return err
+		}
+	}
 	n, err := l.f.Write(append(b, '\n'))
+	if err == nil {
+		err = l.f.Sync()
+	}
 	if err != nil {
 		return errors.Join(err, l.cut())
 	}
 	l.size += int64(n)
-	return l.f.Sync()
+	return nil
 }
 
 func (l *FileLedger) cut() error {
+	l.torn = true
 	if err := l.f.Truncate(l.size); err != nil {
 		return err
 	}
-	_, err := l.f.Seek(l.size, io.SeekStart)
-	return err
+	if _, err := l.f.Seek(l.size, io.SeekStart); err != nil {
+		return err
+	}
+	l.torn = false
+	return nil
 }
 
 func (l *FileLedger) write(op string, r Resource) error {
@@ -278,7 +307,7 @@ func (l *FileLedger) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.live) == 0 && l.Damage == nil {
-		return remove(l.f)
+		return l.disk.remove(l.f)
 	}
 	return l.f.Close()
 }

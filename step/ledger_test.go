@@ -180,6 +180,44 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// The first line says the version. Ledgers without one are read; those of a newer program
+// are refused, and left as they are.
+func TestLedgerVersion(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	defer l.Close()
+	text, err := os.ReadFile(filepath.Join(dir, "run-1.jsonl"))
+	if must(t, err); !bytes.HasPrefix(text, []byte(`{"op":"run","version":1,`)) {
+		t.Errorf("the first line is %s", text)
+	}
+	const second = "\n{\"op\":\"intend\",\"kind\":\"x:y\",\"key\":\"a\"}\n"
+	for first, newer := range map[string]bool{
+		`{"op":"run","run":"r"}`:                         false,
+		`{"op":"run","version":1,"run":"r"}`:             false,
+		`{"op":"run","version":2,"run":"r"}`:             true,
+		`{"op":"run","version":2,"run":{"id":"r"}}`:      true,
+		`{"op":"start","version":99,"run":["r"],"a":{}}`: true,
+	} {
+		path := filepath.Join(dir, "of-another.jsonl")
+		text := first + second + "a torn li"
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		l, err := step.OpenLedger(path)
+		if !newer {
+			if must(t, err); owned(t, l) != "a=" || l.Damage != nil {
+				t.Errorf("%s: owned are %q, damage is %v", first, owned(t, l), l.Damage)
+			}
+			must(t, l.Close())
+			continue
+		}
+		if !errors.Is(err, step.ErrNewer) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", first, err)
+		}
+		if got, _ := os.ReadFile(path); string(got) != text {
+			t.Errorf("%s: it has become %q", first, got)
+		}
+	}
+}
+
 // A ledger that has lost its first line owns what the others say, and is damaged.
 func TestHeadless(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headless.jsonl")

@@ -8,7 +8,7 @@ import (
 )
 
 // remove deletes a ledger and closes it, in this order: nobody finds it unlocked.
-func remove(f *os.File) error {
+func remove(f file) error {
 	err := os.Remove(f.Name())
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil

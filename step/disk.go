@@ -1,0 +1,102 @@
+package step
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"bake/internal/filelock"
+)
+
+// disk is the file system that ledgers are on. Tests have one that fails and crashes.
+type disk interface {
+	isDir(path string) bool
+	mkdir(dir string) error           // no error if it is there; its name is not durable
+	create(path string) (file, error) // new, and locked; its name is not durable
+	open(path string) (file, error)   // for reading and writing, and locked, else ErrLive
+	syncDir(dir string) error         // makes the names in dir durable
+	remove(f file) error              // and closes it
+}
+
+// file is an open file of a disk.
+type file interface {
+	io.ReadWriteSeeker
+	io.Closer
+	Name() string
+	Truncate(size int64) error
+	Sync() error
+}
+
+// mkdirAll makes dir, and the directories it is in, durably.
+func mkdirAll(d disk, dir string) error {
+	if d.isDir(dir) {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := mkdirAll(d, parent); err != nil {
+			return err
+		}
+	}
+	if err := d.mkdir(dir); err != nil {
+		return err
+	}
+	return d.syncDir(parent)
+}
+
+// osDisk is the disk of the operating system.
+type osDisk struct{}
+
+func (osDisk) isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func (osDisk) mkdir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func (osDisk) create(path string) (file, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := filelock.Try(f); err != nil {
+		return nil, errors.Join(err, remove(f))
+	}
+	return f, nil
+}
+
+func (osDisk) open(path string) (file, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// own locks a file that may be a ledger.
+func own(f *os.File) error {
+	if info, err := f.Stat(); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() {
+		return errors.New("this is no regular file, so it cannot be a ledger; delete it")
+	}
+	err := filelock.Try(f)
+	if errors.Is(err, filelock.ErrLocked) {
+		return ErrLive
+	}
+	return err
+}
+
+func (osDisk) syncDir(dir string) error { return syncDir(dir) }
+
+func (osDisk) remove(f file) error { return remove(f) }
