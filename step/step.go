@@ -42,8 +42,9 @@ type Scope struct {
 	SourceType string // such as amazon-ebs
 	SourceName string // the label of the source block
 
-	Ledger Ledger
-	Emit   func(Event) // safe for concurrent use
+	Ledger  Ledger
+	Journal Journal     // nil: nothing is remembered
+	Emit    func(Event) // safe for concurrent use
 
 	// Grace is how long teardown may take once it has begun.
 	Grace time.Duration

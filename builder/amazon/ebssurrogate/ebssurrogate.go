@@ -52,7 +52,8 @@ func (s *surrogate) create(ctx context.Context) (image.Made, error) {
 	if !s.UseCreateImage {
 		return s.register(ctx)
 	}
-	if err := s.exchangeRoot(ctx); err != nil {
+	_, err := step.Memo(ctx, s.Scope, "root volume swapped", func(ctx context.Context) (bool, error) { return true, s.exchangeRoot(ctx) })
+	if err != nil {
 		return image.Made{}, err
 	}
 	return s.Images.Create(ctx, aws.ToString(s.Instance.InstanceId), s.Labels)

@@ -95,34 +95,67 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.P
 	if err != nil {
 		return nil, err
 	}
+	if a, ok := step.Recall[*builder.Artifact](s, "artifact"); ok {
+		return a, nil
+	}
 	hooks, err := q.Recipe.Hooks(b)
 	if err != nil {
 		return nil, err
 	}
 	hooks.complete(b, q.VolumeTags)
+	if err := q.provisioned(ctx, b, hooks, provision); err != nil {
+		return nil, err
+	}
+	made, err := q.product(ctx, b, hooks)
+	if err == nil {
+		step.Record(ctx, s, "artifact", made)
+	}
+	return made, err
+}
+
+// provisioned brings up the machine and provisions it, unless an earlier life of the run
+// has done so.
+func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provision builder.Provision) error {
+	if done, ok := step.Recall[milestone](b.Scope, step.Provisioned); ok {
+		return b.goOn(ctx, done)
+	}
 	if q.Image != nil {
 		if err := b.Images.Check(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := hooks.Prepare(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if q.Image != nil {
+		var err error
 		if b.Labels, err = b.labels(q.Image); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := hooks.Work(ctx, provision); err != nil {
-		return nil, err
+		return err
 	}
-	if err := hooks.Stop(ctx); err != nil {
-		return nil, err
+	if q.Launch != nil {
+		step.Record(ctx, b.Scope, step.Provisioned, b.milestone())
 	}
+	return nil
+}
+
+// product makes what the builder makes of its machine.
+func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks) (*builder.Artifact, error) {
 	if hooks.Artifact != nil {
+		if err := hooks.Stop(ctx); err != nil {
+			return nil, err
+		}
 		return hooks.Artifact(ctx)
 	}
-	first, err := hooks.Make(ctx)
+	first, err := step.Memo(ctx, b.Scope, "first image", func(ctx context.Context) (image.Made, error) {
+		if err := hooks.Stop(ctx); err != nil {
+			return image.Made{}, err
+		}
+		return hooks.Make(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,8 @@ func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 		return nil, err
 	}
 	s.Handle(ownership.Prefix, destroy.For(session))
-	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()}
+	id, _ := step.Memo(ctx, s, "owner", func(context.Context) (string, error) { return uuid.NewString(), nil })
+	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: id}
 	b := &Build{ID: q.id, Session: session, Owner: owner, Scope: s, Src: q.src, Texts: interpolate.New(s, q.src, session.Region)}
 	if q.Launch != nil {
 		b.Machines = &launch.Launcher{Options: q.Launch, Src: q.src, Session: session, Owner: owner, Scope: s, Devices: q.Devices}

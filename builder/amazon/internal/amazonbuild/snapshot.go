@@ -26,19 +26,32 @@ type Snapshot struct {
 // Snapshot makes a snapshot of a volume and waits until it is complete. The
 // device names it in steps.
 func (b *Build) Snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
+	return step.Memo(ctx, b.Scope, "snapshot of "+dev, func(ctx context.Context) (Snapshot, error) {
+		return b.snapshot(ctx, volume, dev, description, tags)
+	})
+}
+
+func (b *Build) snapshot(ctx context.Context, volume, dev, description string, tags map[string]string) (Snapshot, error) {
 	region := b.Session.Region
 	in := &ec2.CreateSnapshotInput{
 		VolumeId: &volume, Description: &description,
 		TagSpecifications: b.Owner.Specs(tags, types.ResourceTypeSnapshot),
 	}
 	want := b.Owner.Resource(ownership.Snapshot, "snapshot of "+volume+" "+b.Owner.ID, region, ownership.WithVolume, volume)
-	id, err := ownership.Acquire(ctx, b.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
-		id, err := b.createSnapshot(ctx, in)
-		if err == nil {
-			b.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
-		}
-		return id, id, err
-	})
+	begun, err := b.Scope.Made(ctx, func(r step.Resource) bool { return r.Key == want.Key })
+	if err != nil {
+		return Snapshot{}, err
+	}
+	id := begun.ID
+	if id == "" {
+		id, err = ownership.Acquire(ctx, b.Scope, "snapshot "+dev, want, func(ctx context.Context) (string, string, error) {
+			id, err := b.createSnapshot(ctx, in)
+			if err == nil {
+				b.Scope.Say(ctx, "Snapshot %s of %s (%s)", id, volume, dev)
+			}
+			return id, id, err
+		})
+	}
 	if err != nil {
 		return Snapshot{}, err
 	}

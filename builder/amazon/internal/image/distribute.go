@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"bake/builder"
+	"bake/step"
 )
 
 // Distribute makes all copies of the first image side by side, shares each as soon
@@ -25,13 +26,16 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 	)
 	in := func(region string, image func() (Made, error)) {
 		all.Go(func() {
-			one, err := image()
-			if err == nil && m.Finish != nil {
-				err = m.Finish(ctx, one)
-			}
-			if err == nil {
-				err = m.Share(ctx, one)
-			}
+			one, err := step.Memo(ctx, m.Scope, "image in "+region, func(ctx context.Context) (Made, error) {
+				one, err := image()
+				if err == nil && m.Finish != nil {
+					err = m.Finish(ctx, one)
+				}
+				if err == nil {
+					err = m.Share(ctx, one)
+				}
+				return one, err
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

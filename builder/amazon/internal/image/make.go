@@ -69,7 +69,7 @@ func (m *Maker) Create(ctx context.Context, instance string, labels Labels) (Mad
 // firstName is the name of the image in the build region, which is free then.
 func (m *Maker) firstName(ctx context.Context) (string, error) {
 	if m.Temporary() {
-		return randomName(), nil
+		return step.Memo(ctx, m.Scope, "temporary name", func(context.Context) (string, error) { return randomName(), nil })
 	}
 	return m.Name, m.replaceExisting(ctx, m.Session.Region)
 }
@@ -208,14 +208,23 @@ func (m *Maker) key(region string) string {
 // acquire makes an image with create and waits until it is available, with its
 // tags. kind is as for await; key is that of the resource.
 func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key string, t *tagging, create func(context.Context) (string, error)) (Made, error) {
-	want := m.Owner.Resource(ownership.Image, key, region, ownership.WithName, name)
-	id, err := ownership.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
-		id, err := create(ctx)
-		if err == nil {
-			m.Scope.Say(ctx, "Image %s (%s) in %s", id, name, region)
-		}
-		return id, id, err
-	})
+	want, err := m.begun(ctx, region, name)
+	if err != nil {
+		return Made{}, err
+	}
+	id := want.ID
+	if id != "" {
+		m.Scope.Say(ctx, "Going on with image %s (%s) in %s", id, name, region)
+	} else {
+		want = m.Owner.Resource(ownership.Image, key, region, ownership.WithName, name)
+		id, err = ownership.Acquire(ctx, m.Scope, what, want, func(ctx context.Context) (string, string, error) {
+			id, err := create(ctx)
+			if err == nil {
+				m.Scope.Say(ctx, "Image %s (%s) in %s", id, name, region)
+			}
+			return id, id, err
+		})
+	}
 	if err != nil {
 		return Made{}, err
 	}
@@ -233,10 +242,21 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	return made, m.retag(ctx, made, image, t)
 }
 
+// begun is the image with that name that an earlier life of the run has begun in a
+// region; without an id if it has not.
+func (m *Maker) begun(ctx context.Context, region, name string) (step.Resource, error) {
+	return m.Scope.Made(ctx, func(r step.Resource) bool {
+		return r.Kind == ownership.Image && r.Where == region && r.With[ownership.WithName] == name && r.With[ownership.WithBuild] == m.Owner.ID
+	})
+}
+
 // replaceExisting removes an image that has the name already, if the user wants that.
 func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 	if !m.force() {
 		return nil
+	}
+	if own, err := m.begun(ctx, region, m.Name); err != nil || own.ID != "" {
+		return err
 	}
 	return step.Run(ctx, m.Scope, "deregister the old image in "+region, func(ctx context.Context) error {
 		images, err := m.named(ctx, region)

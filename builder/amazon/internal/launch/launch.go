@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -44,4 +45,20 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 		root = types.DeviceTypeInstanceStore
 	}
 	return l.Selection.Find(ctx, l.Scope, l.Session, l.Src, root)
+}
+
+// Exists returns an error if there is no instance with that id any more.
+func (l *Launcher) Exists(ctx context.Context, id string) error {
+	out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+	if err != nil && !access.NotFound(err) {
+		return err
+	}
+	if err == nil && len(out.Reservations) > 0 && len(out.Reservations[0].Instances) > 0 {
+		i := out.Reservations[0].Instances[0]
+		if i.State == nil || i.State.Name != types.InstanceStateNameShuttingDown && i.State.Name != types.InstanceStateNameTerminated {
+			return nil
+		}
+		return fmt.Errorf("instance %s is %s: %s", id, i.State.Name, reason(i))
+	}
+	return fmt.Errorf("instance %s does not exist any more", id)
 }

@@ -1,0 +1,55 @@
+package amazonbuild
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/image"
+	"bake/step"
+)
+
+// milestone is what a build knows once its machine is provisioned: enough to go on in
+// another process. What is rendered is part of it, since some values are new each time
+// that a template is read.
+type milestone struct {
+	Source     types.Image       `json:"source"`
+	Instance   types.Instance    `json:"instance"`
+	RunTags    map[string]string `json:"run_tags"`
+	VolumeTags map[string]string `json:"volume_tags"`
+	Name       string            `json:"name"` // of the image
+	Labels     image.Labels      `json:"labels"`
+	Data       builder.Data      `json:"data"`
+}
+
+func (b *Build) milestone() milestone {
+	m := milestone{Source: b.Source, Instance: b.Instance, RunTags: b.Spec.Tags, VolumeTags: b.Spec.VolumeTags, Labels: b.Labels, Data: b.Data.Public()}
+	if b.Images != nil {
+		m.Name = b.Images.Name
+	}
+	return m
+}
+
+// goOn puts b where it was at m, in an earlier life of the run.
+func (b *Build) goOn(ctx context.Context, m milestone) error {
+	b.Source, b.Instance, b.Labels, b.Data = m.Source, m.Instance, m.Labels, m.Data
+	b.Spec.Image, b.Spec.Tags, b.Spec.VolumeTags = m.Source, m.RunTags, m.VolumeTags
+	b.Texts = b.Texts.With(m.Source)
+	if b.Images != nil {
+		b.Images.Name = m.Name
+	}
+	if _, ok := step.Recall[image.Made](b.Scope, "first image"); ok {
+		return nil // the machine is not needed any more
+	}
+	return step.Run(ctx, b.Scope, "find the machine of the run", func(ctx context.Context) error {
+		id := aws.ToString(m.Instance.InstanceId)
+		if err := b.Machines.Exists(ctx, id); err != nil {
+			return fmt.Errorf("the build cannot go on: %w", err)
+		}
+		b.Scope.Say(ctx, "Going on with instance %s, which is provisioned", id)
+		return nil
+	})
+}

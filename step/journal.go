@@ -1,0 +1,252 @@
+package step
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"bake/internal/filelock"
+)
+
+// Journal is the durable memory of a run's results, so that another process can go on
+// where this one has died. Methods are safe for concurrent use.
+type Journal interface {
+	// Result returns what was recorded last for a build under key.
+	Result(build, key string) (json.RawMessage, bool)
+
+	// Record is durable when it returns nil. Its error says why the run cannot be
+	// resumed any more; later calls do nothing then.
+	Record(build, key string, result json.RawMessage) error
+}
+
+// Provisioned is the key under which a builder records that it can go on without its
+// provisioners.
+const Provisioned = "provisioned"
+
+// Recall returns the result that an earlier life of the run has recorded under key.
+func Recall[T any](s *Scope, key string) (result T, ok bool) {
+	if s.Journal == nil {
+		return result, false
+	}
+	text, ok := s.Journal.Result(s.Build, key)
+	if !ok || json.Unmarshal(text, &result) != nil {
+		var zero T
+		return zero, false
+	}
+	return result, true
+}
+
+// Record keeps a result, which is plain data without secrets, for a later life of the
+// run. If it cannot be kept, the user is told that the run cannot be resumed.
+func Record[T any](ctx context.Context, s *Scope, key string, result T) {
+	if s.Journal == nil {
+		return
+	}
+	text, err := json.Marshal(result)
+	if err == nil {
+		err = s.Journal.Record(s.Build, key, text)
+	}
+	if err != nil {
+		s.Warn(ctx, "This run cannot be resumed: %s", err)
+	}
+}
+
+// Memo returns the result that an earlier life of the run has recorded under key, or
+// else that of fn, which it records if there is no error.
+func Memo[T any](ctx context.Context, s *Scope, key string, fn func(context.Context) (T, error)) (T, error) {
+	if v, ok := Recall[T](s, key); ok {
+		return v, nil
+	}
+	v, err := fn(ctx)
+	if err == nil {
+		Record(ctx, s, key, v)
+	}
+	return v, err
+}
+
+// Made returns the id of the resource of the scope that match accepts, which an earlier
+// life of the run has made, or an earlier try; empty if there is none. Those whose ids
+// are not known are destroyed first: they are made again.
+func (s *Scope) Made(ctx context.Context, match func(Resource) bool) (Resource, error) {
+	var found Resource
+	owned, err := s.owned()
+	if err != nil {
+		return found, err
+	}
+	for _, r := range owned {
+		switch {
+		case !match(r):
+		case r.ID != "":
+			found = r
+		default:
+			if err := s.Unattended().destroy(ctx, s.Destroyers(), r); err != nil {
+				return found, err
+			}
+		}
+	}
+	return found, nil
+}
+
+// FileJournal is a journal in a file that only its owner can read. Each line is synced.
+// It is locked while it is open.
+type FileJournal struct {
+	redact func(string) string
+
+	mu      sync.Mutex
+	f       *os.File
+	size    int64
+	broken  bool
+	results map[[2]string]json.RawMessage
+}
+
+// journalLimit is far more than the results of any run have.
+const journalLimit = 64 << 20
+
+type entry struct {
+	Head   json.RawMessage `json:"head,omitempty"` // of the first line alone
+	Build  string          `json:"build,omitempty"`
+	Key    string          `json:"key,omitempty"`
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// CreateJournal starts a journal, which begins with head. A result that redact would
+// change is not recorded. It makes the directory if needed.
+func CreateJournal(path string, head any, redact func(string) string) (*FileJournal, error) {
+	text, err := json.Marshal(head)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	j := &FileJournal{redact: redact, f: f, results: map[[2]string]json.RawMessage{}}
+	if err = filelock.Try(f); err == nil {
+		err = j.append(entry{Head: text})
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, remove(f))
+	}
+	return j, nil
+}
+
+// OpenJournal opens the journal of a run that has ended, to go on with it, and reads its
+// head. It fails with ErrLive while another process has it open. A torn last line is cut
+// off; of other lines that cannot be read, the error says so.
+func OpenJournal(path string, head any) (*FileJournal, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	j := &FileJournal{f: f, results: map[[2]string]json.RawMessage{}}
+	if err := j.replay(head); err != nil {
+		return nil, errors.Join(fmt.Errorf("the journal %s: %w", path, err), f.Close())
+	}
+	return j, nil
+}
+
+func (j *FileJournal) replay(head any) error {
+	if info, err := j.f.Stat(); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() || info.Size() > journalLimit {
+		return errors.New("this is no journal that bake has written")
+	}
+	if err := filelock.Try(j.f); errors.Is(err, filelock.ErrLocked) {
+		return ErrLive
+	} else if err != nil {
+		return err
+	}
+	n := 0
+	for text, err := range wholeLines(j.f, &j.size) {
+		if n++; err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		var e entry
+		if err := json.Unmarshal(text, &e); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		if n > 1 {
+			j.results[[2]string{e.Build, e.Key}] = e.Result
+			continue
+		}
+		if err := json.Unmarshal(e.Head, head); err != nil {
+			return fmt.Errorf("line 1: %w", err)
+		}
+	}
+	if n == 0 {
+		return errors.New("it is empty: the run ended before it began")
+	}
+	if err := j.f.Truncate(j.size); err != nil {
+		return err
+	}
+	_, err := j.f.Seek(0, io.SeekEnd)
+	return err
+}
+
+// Hide sets what takes secrets out of texts: a result that it would change is not
+// recorded.
+func (j *FileJournal) Hide(redact func(string) string) { j.redact = redact }
+
+func (j *FileJournal) append(e entry) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if j.redact != nil && j.redact(string(line)) != string(line) {
+		return errors.New("what it would have to remember contains a sensitive value")
+	}
+	if len(line) >= longestLine || j.size+int64(len(line)) >= journalLimit {
+		return errors.New("there is too much to remember")
+	}
+	n, err := j.f.Write(append(line, '\n'))
+	if err != nil {
+		return err
+	}
+	j.size += int64(n)
+	return j.f.Sync()
+}
+
+// Result implements [Journal].
+func (j *FileJournal) Result(build, key string) (json.RawMessage, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r, ok := j.results[[2]string{build, key}]
+	return r, ok
+}
+
+// Record implements [Journal]. What is not whole is of no use: after an error, the
+// journal is empty.
+func (j *FileJournal) Record(build, key string, result json.RawMessage) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken {
+		return nil
+	}
+	if err := j.append(entry{Build: build, Key: key, Result: result}); err != nil {
+		j.broken = true
+		return errors.Join(err, j.f.Truncate(0), j.f.Sync())
+	}
+	j.results[[2]string{build, key}] = result
+	return nil
+}
+
+// Close ends the journal. One that is of no use any more, or broken, is deleted.
+func (j *FileJournal) Close(useful bool) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if useful && !j.broken {
+		return j.f.Close()
+	}
+	return remove(j.f)
+}
