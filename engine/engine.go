@@ -39,6 +39,8 @@ type Options struct {
 	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
+	Journal  step.Journal  // of results that a later run can go on with; nil: none
+	Resume   bool          // go on with the builds that Journal tells of; the others are errors
 	Start    time.Time     // of the run, for {{timestamp}} and its like
 	Grace    time.Duration // how long the teardown of one build may take
 
@@ -74,6 +76,7 @@ const (
 	Abort                 OnError = "abort"                   // left, and listed
 	Ask                   OnError = "ask"                     // as the user says
 	RunCleanupProvisioner OnError = "run-cleanup-provisioner" // left, after error-cleanup-provisioner has run
+	Keep                  OnError = "keep"                    // left, and listed, for the run to be resumed
 )
 
 // FailFastError is why a build was cancelled that another one took down with it.

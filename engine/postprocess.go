@@ -21,7 +21,11 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 	var results []*builder.Artifact
 	var errs []error
 	keep := len(x.build.PostProcessors) == 0
-	for _, chain := range x.build.PostProcessors {
+	for i, chain := range x.build.PostProcessors {
+		if made, kept, ok := x.recallChain(i, artifact); ok {
+			results, keep = append(results, made...), keep || kept
+			continue
+		}
 		if err := context.Cause(ctx); err != nil {
 			errs, keep = append(errs, err), true
 			break
@@ -29,6 +33,8 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 		made, kept, err := x.chain(ctx, chain, artifact)
 		if err != nil {
 			errs = append(errs, err)
+		} else {
+			x.recordChain(ctx, i, artifact, made, kept)
 		}
 		results = append(results, made...)
 		// An image that could not be processed is not thrown away.

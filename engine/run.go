@@ -94,7 +94,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	start := time.Now()
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
-	result.Artifacts, result.Err = x.execute(ctx)
+	result.Artifacts, result.Err = x.live(ctx)
 	result.LeftMachine = result.Err != nil && x.leaves() && x.reached()
 	var blamed *failed
 	failedStep := ""
@@ -159,7 +159,7 @@ func (r *runner) newExecution(b *config.Build) *execution {
 	run.Start, run.Version = r.options.Start, config.LanguageVersion
 	s := step.Scope{
 		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
-		Ledger: r.options.Ledger, Emit: r.emit, Grace: r.options.Grace,
+		Ledger: r.options.Ledger, Journal: r.options.Journal, Emit: r.emit, Grace: r.options.Grace,
 	}
 	s.Leaves, s.Stop = x.leaves, r.stop
 	if r.options.OnError == Ask && r.options.Ask != nil {
@@ -219,7 +219,7 @@ func (x *execution) setLeave() {
 func (x *execution) leaves() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.leave || x.options.OnError == Abort || x.options.OnError == RunCleanupProvisioner
+	return x.leave || x.options.OnError == Abort || x.options.OnError == Keep || x.options.OnError == RunCleanupProvisioner
 }
 
 // execute builds, tears down, and post-processes.
@@ -230,6 +230,12 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		_, lerr := x.scope.Leave(ctx)
 		x.sayLogin(ctx)
 		return x.part(ctx, artifact), errors.Join(err, lerr)
+	}
+	if err != nil {
+		step.Record(ctx, x.scope, cleanedUp, true)
+	}
+	if err == nil && artifact != nil && artifact.Live == nil && x.remembered() {
+		step.Record(ctx, x.scope, artifactIs, artifact.ID)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))

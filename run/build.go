@@ -78,6 +78,10 @@ type Options struct {
 	Connect []string
 
 	Now func() time.Time // nil: time.Now
+
+	Version string // of bake: another one does not resume the run by itself
+
+	again *again // the run goes on
 }
 
 // Result is how a run ended.
@@ -86,6 +90,8 @@ type Result struct {
 	Elapsed time.Duration
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
 	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
+
+	Resumable bool // [Resume] can go on with it
 
 	// Diagnosis says what of the template is to blame for a failure, and warns of a log
 	// that is not complete.
@@ -171,7 +177,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		}
 	}
 	o.State.forgetLogins(o.Now())
-	events, err := openEvents(o.State, run.ID, o.Emit)
+	events, err := openEvents(o.State, run.ID, o.again != nil, o.Emit)
 	if err != nil {
 		return Result{}, err
 	}
@@ -232,16 +238,23 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 		o.Doubts(Diagnosis{diags, template.Files()})
 	}
 	run.Redact = template.Secrets().Redact
-	ledger, err := step.CreateLedger(o.State.Ledgers(), step.Header{
+	journal, err := o.journal(run, template)
+	switch {
+	case err != nil && o.again != nil:
+		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", run.ID, err)
+	case err != nil:
+		return Result{}, fmt.Errorf("cannot start the journal of the run: %w", err)
+	}
+	ledger, err := o.ledger(step.Header{
 		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command),
 	})
 	if err != nil {
-		return Result{}, err
+		return Result{}, errors.Join(err, o.closeJournal(journal, o.again != nil))
 	}
 	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, endpoint: localcloud.Endpoint(o.Template.Env), connect: o.Connect}
 	options := engine.Options{
 		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
-		Run: run, Ledger: ledger, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
+		Run: run, Ledger: ledger, Journal: journal, Resume: o.again != nil, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
 		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
 			return cloudinit.Wait(ctx, s, m, o.CloudInit)
@@ -264,7 +277,13 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	return conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
+	useful := resumable(journal, names(template.Builds)) == nil
+	if err := o.closeJournal(journal, useful); err != nil {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
+	}
+	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
+	result.Resumable = useful
+	return result, err
 }
 
 // terminal is what components get that wait for the user.

@@ -17,9 +17,14 @@ type events struct {
 	closed bool
 }
 
-// openEvents creates the log of a run. The caller closes it.
-func openEvents(state State, run string, emit func(step.Event)) (*events, error) {
-	file, err := createLog(state.Runs(), run)
+// openEvents creates the log of a run, or opens that of one that goes on. The caller
+// closes it.
+func openEvents(state State, run string, again bool, emit func(step.Event)) (*events, error) {
+	open := createLog
+	if again {
+		open = reopenLog
+	}
+	file, err := open(state.Runs(), run)
 	if err != nil {
 		return nil, err
 	}

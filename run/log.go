@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -44,6 +45,57 @@ func createLog(dir, run string) (*log, error) {
 		return fail(err)
 	}
 	return &log{File: f}, nil
+}
+
+// reopenLog opens the log of a run that goes on, or creates one if it is not kept any
+// more. What a run was writing when it died is cut off.
+func reopenLog(dir, run string) (*log, error) {
+	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createLog(dir, run)
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot write the log of the run: %w", err)
+	}
+	l := &log{File: f}
+	parts, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz")
+	for _, name := range parts { // in order
+		l.parts = append(l.parts, filepath.Join(dir, name))
+		_, _ = fmt.Sscanf(strings.TrimPrefix(name, run+".events."), "%d", &l.count)
+	}
+	if err == nil {
+		l.size, err = lastLine(f)
+	}
+	if err == nil {
+		err = f.Truncate(l.size)
+	}
+	if err == nil {
+		_, err = f.Seek(l.size, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot write the log of the run: %w", err), f.Close())
+	}
+	return l, nil
+}
+
+// lastLine returns where the last whole line of a log ends.
+func lastLine(f *os.File) (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 64<<10)
+	for end := info.Size(); end > 0; {
+		start := max(0, end-int64(len(buf)))
+		part := buf[:end-start]
+		if _, err := f.ReadAt(part, start); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
+			return start + int64(i) + 1, nil
+		}
+		end = start
+	}
+	return 0, nil
 }
 
 // Write implements [io.Writer]. b holds whole lines.

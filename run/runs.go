@@ -29,6 +29,8 @@ type Past struct {
 	State   PastState       `json:"state"`
 	Builds  []PastBuild     `json:"builds"`
 	Left    []step.Resource `json:"left_behind"` // what its ledger still owns
+
+	Resumable bool `json:"resumable"` // bake resume can go on with it
 }
 
 // PastState is how a run ended.
@@ -171,6 +173,8 @@ func (s State) past(id string) (Past, error) {
 	if err != nil || p.Started.IsZero() {
 		return p, err
 	}
+	_, why := s.recall(id)
+	p.Resumable = why == nil
 	return p, p.account(filepath.Join(s.Ledgers(), id+".jsonl"))
 }
 
@@ -216,6 +220,10 @@ func tells(line []byte) bool {
 func (p *Past) learn(e step.Event) {
 	switch e.Kind {
 	case step.RunStarted:
+		if !p.Started.IsZero() { // it goes on, with the same builds
+			p.goesOn()
+			return
+		}
 		p.Started, p.Command, p.Builds = e.Time, e.Command, []PastBuild{}
 		for name := range strings.Lines(e.Text) {
 			p.Builds = append(p.Builds, PastBuild{Name: strings.TrimSpace(name), State: Crashed})
@@ -246,6 +254,14 @@ func (p *Past) learn(e step.Event) {
 		default:
 			b.addImages(ui.Artifact(e))
 		}
+	}
+}
+
+// goesOn is for a run that is resumed: how it ended before does not count.
+func (p *Past) goesOn() {
+	p.State = Crashed
+	for i := range p.Builds {
+		p.Builds[i].State, p.Builds[i].Error = Crashed, ""
 	}
 }
 

@@ -213,7 +213,7 @@ func (o SweepOptions) tagged(ctx context.Context, live []string) ([]step.Resourc
 func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *SweepError) (swept []SweptRun, err error) {
 	emit := o.Emit
 	if !o.DryRun {
-		events, err := openEvents(o.State, uuid.NewString(), o.Emit)
+		events, err := openEvents(o.State, uuid.NewString(), false, o.Emit)
 		if err != nil {
 			return nil, err
 		}
@@ -237,6 +237,7 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 		}
 		if len(s.Left) == 0 {
 			os.RemoveAll(o.State.keys(h.Run))
+			o.State.forgetRun(h.Run)
 		}
 		swept = append(swept, s)
 		if o.Swept != nil {

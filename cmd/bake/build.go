@@ -38,7 +38,7 @@ type buildOptions struct {
 
 func (p *program) buildCommand() *cobra.Command {
 	o := buildOptions{onError: choice{string(engine.Cleanup), []string{
-		string(engine.Cleanup), string(engine.Abort), string(engine.Ask), string(engine.RunCleanupProvisioner),
+		string(engine.Cleanup), string(engine.Abort), string(engine.Ask), string(engine.RunCleanupProvisioner), string(engine.Keep),
 	}}}
 	cmd := &cobra.Command{
 		Use:   "build TEMPLATE",
@@ -61,7 +61,7 @@ immediately and lists what was left behind.`,
 	flags.BoolVar(&o.local, "local", false, "use the local cloud instead of AWS; no account needed")
 	egressFlag(flags, &o.egress)
 	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
-	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner")
+	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m, and delete what it created; 0 for no limit")
@@ -96,17 +96,22 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	id := uuid.NewString()
+	options := run.Options{
+		Template: template, State: state, ID: uuid.NewString(), Command: strings.Join(append([]string{"bake"}, p.args...), " "),
+		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
+	}
+	return p.bake(ctx, o, options, run.Build)
+}
+
+// bake runs a build, or goes on with one, with what this process gives to it.
+func (p *program) bake(ctx context.Context, o buildOptions, options run.Options, do func(context.Context, run.Options) (run.Result, error)) (err error) {
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
-	o.log = state.Log(id)
+	o.log = options.State.Log(options.ID)
 	feed := p.openFeed(o.displayOptions)
 	defer feed.close()
-	options := run.Options{
-		Template: template, Components: p.components(template.Options, o.releases), State: state, ID: id, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
-		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
-		Emit: feed.emit, Doubts: func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) },
-		Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now,
-	}
+	options.Components = p.components(options.Template.Options, o.releases)
+	options.Emit, options.Doubts = feed.emit, func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) }
+	options.Unattended, options.Connect, options.Now, options.Version = errNoTerminal, ncProxy(), p.now, version
 	if ask := p.newPrompter(feed.suspend); ask != nil {
 		options.Ask, options.Pause, options.Terminal = ask.failedStep, ask.pause, ask.open
 	}
@@ -131,7 +136,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 			}
 		}()
 	}
-	result, err := run.Build(ctx, options)
+	result, err := do(ctx, options)
 	feed.close()
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
@@ -144,7 +149,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 // of the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
 	if result.Run != "" { // it came to a run
-		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left)}
+		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable}
 	}
 	if wrong, ok := errors.AsType[*templateError](err); ok {
 		return wrong
@@ -159,6 +164,9 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 	}
 	if len(failed.Left) > 0 {
 		p.say(leftText(result.Run, failed.Left))
+	}
+	if result.Resumable {
+		p.say("To go on with the run: bake resume " + result.Run)
 	}
 	if slices.ContainsFunc(failed.Left, func(r step.Resource) bool {
 		return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localcloud.Name
@@ -178,6 +186,8 @@ type runResult struct {
 	Elapsed time.Duration   `json:"elapsed"` // nanoseconds
 	Builds  []builtOne      `json:"builds"`
 	Left    []step.Resource `json:"left_behind"`
+
+	Resumable bool `json:"resumable"` // bake resume can go on with it
 }
 
 // builtOne is how one build ended.

@@ -56,6 +56,7 @@ func (p *program) root() *cobra.Command {
 		p.docsCommand(),
 		p.runsCommand(),
 		p.logCommand(),
+		p.resumeCommand(),
 		p.sshCommand(),
 		p.ncCommand(),
 		p.versionCommand(),

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bake/config"
+	"bake/engine"
+	"bake/run"
+)
+
+// resumeOptions are the flags of bake resume.
+type resumeOptions struct {
+	displayOptions
+	vars    []string
+	egress  string
+	onError choice
+	timeout time.Duration
+	force   bool
+}
+
+func (p *program) resumeCommand() *cobra.Command {
+	o := resumeOptions{onError: choice{"", []string{string(engine.Cleanup), string(engine.Abort), string(engine.Keep)}}}
+	cmd := &cobra.Command{
+		Use:   "resume [RUN]",
+		Short: "Go on with a run that died or was kept",
+		Long: `Go on with a run of bake build that was killed, lost power, failed with
+-on-error=keep or abort, or failed in its post-processors. It starts again after the last
+step that finished: provisioners are not run again, images and copies that exist are
+used, and those that were under way are waited for.
+
+RUN is the id of a run or the start of one, as bake runs lists it; without it, the newest
+run that can be resumed is. The template and the values of variables are those of the
+run: it is an error if they have changed. Sensitive values that were set with -var are
+not kept, and must be given again.
+
+A build whose provisioners had not finished cannot be resumed, nor can one whose machine
+is gone, and none of amazon-chroot or of a plugin. bake sweep -run RUN deletes what such a run has left behind.`,
+		Example: `  bake resume
+  bake resume 5e0d7c1e
+  bake resume 5e0d7c1e -var password=secret`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{"bake resume takes at most one run", cmd.CommandPath()}
+			}
+			return p.resume(cmd.Context(), strings.Join(args, ""), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
+	egressFlag(flags, &o.egress)
+	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
+	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")
+	flags.BoolVar(&o.force, "force", false, "resume even if the template or the version of bake has changed")
+	flags.BoolVar(&o.color, "color", true, "disable colored output")
+	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line of a build's output with a timestamp")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) error {
+	if o.timeout < 0 {
+		return usageError{"-timeout cannot be negative", "bake resume"}
+	}
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	memory, err := state.Resumable(prefix)
+	if err != nil {
+		return err
+	}
+	template := run.Template{Options: config.Options{Vars: o.vars, Env: p.env, Path: memory.Path, Cwd: memory.Cwd, Secrets: p.log.secrets}}
+	options := run.Options{Template: template, State: state, ID: memory.Run, OnError: engine.OnError(o.onError.value), Timeout: o.timeout}
+	shown := buildOptions{displayOptions: o.displayOptions, egress: o.egress, local: memory.Local}
+	return p.bake(ctx, shown, options, func(ctx context.Context, b run.Options) (run.Result, error) {
+		return run.Resume(ctx, run.ResumeOptions{Options: b, Run: memory.Run, Changed: o.force})
+	})
+}

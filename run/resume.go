@@ -1,0 +1,275 @@
+package run
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/config"
+	"bake/engine"
+	"bake/step"
+)
+
+// Memory is what the journal of a run begins with: what another process needs to go on
+// with the run. It holds no secrets.
+type Memory struct {
+	Run     string            `json:"run"`
+	Bake    string            `json:"bake"` // the version
+	Started time.Time         `json:"started"`
+	Command string            `json:"command_line"`
+	Builds  []string          `json:"builds"`
+	Local   bool              `json:"local"` // on the local cloud
+	OnError engine.OnError    `json:"on_error"`
+	Force   bool              `json:"force"`
+	Files   map[string]string `json:"files"` // digests of the template and of values of variables, by name
+
+	Path     string   `json:"path"`
+	Cwd      string   `json:"cwd"`
+	VarFiles []string `json:"var_files"`
+	Only     []string `json:"only"`
+	Except   []string `json:"except"`
+	Vars     []string `json:"vars"`      // "name=value"
+	Asked    []string `json:"sensitive"` // names of variables whose values are not written down
+}
+
+// Journal is the path of the journal of a run.
+func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), run+".journal") }
+
+// ResumeOptions say what [Resume] goes on with.
+type ResumeOptions struct {
+	// Options are as for [Build]. What the run has been told before is taken from its
+	// journal: ID, Command, Force, and of the Template all but Env, Secrets, and the values
+	// of sensitive variables, which are given again in Vars. Cloud is used for a run on the
+	// local cloud alone. An empty OnError is that of the run.
+	Options
+
+	Run     string // its id
+	Changed bool   // go on though the template, or bake's version, has changed
+}
+
+// Resumable returns the memory of the run whose id starts with prefix, or of the newest
+// run that can be resumed if that is empty. The error says why there is none.
+func (s State) Resumable(prefix string) (Memory, error) {
+	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
+	if err != nil {
+		return Memory{}, err
+	}
+	var found []Memory
+	var why []error
+	for _, name := range names {
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		m, err := s.recall(strings.TrimSuffix(name, ".journal"))
+		if err != nil {
+			why = append(why, err)
+			continue
+		}
+		found = append(found, m)
+	}
+	slices.SortFunc(found, func(a, b Memory) int { return a.Started.Compare(b.Started) })
+	switch {
+	case len(found) == 0 && len(why) > 0:
+		return Memory{}, errors.Join(why...)
+	case len(found) == 0 && prefix == "":
+		return Memory{}, errors.New("there is no run that can be resumed; bake runs lists the runs")
+	case len(found) == 0:
+		return Memory{}, fmt.Errorf("there is nothing to resume of a run %s: it succeeded, or what it had made was deleted; bake runs lists the runs", prefix)
+	case prefix != "" && len(found) > 1:
+		return Memory{}, fmt.Errorf("several runs start with %s", prefix)
+	}
+	return found[len(found)-1], nil
+}
+
+// recall reads the memory of a run that has ended and can be resumed.
+func (s State) recall(run string) (m Memory, err error) {
+	j, err := step.OpenJournal(s.Journal(run), &m)
+	if errors.Is(err, step.ErrLive) {
+		return m, fmt.Errorf("run %s is still in progress", run)
+	} else if err != nil {
+		return m, fmt.Errorf("run %s cannot be resumed: %w", run, err)
+	}
+	why := resumable(j, m.Builds)
+	if why != nil {
+		why = fmt.Errorf("run %s cannot be resumed: %w; bake sweep -run %s deletes what is left of it", run, why, run)
+	}
+	return m, errors.Join(why, j.Close(true))
+}
+
+// resumable returns why none of the builds can be resumed, or nil.
+func resumable(j step.Journal, builds []string) error {
+	var why error
+	for _, b := range builds {
+		err := engine.Resumable(j, b)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, engine.ErrFinished) {
+			why = fmt.Errorf("%s: %w", b, err)
+		}
+	}
+	if why == nil {
+		why = errors.New("all of its builds had finished")
+	}
+	return why
+}
+
+// Resume goes on with a run that has died, or failed and kept what it had made, after
+// its machines were provisioned. It is the same run: its ledger owns what was made
+// before and what is made now. The result and the error are as those of [Build].
+func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
+	var m Memory
+	journal, err := step.OpenJournal(o.State.Journal(o.Run), &m)
+	switch {
+	case errors.Is(err, step.ErrLive):
+		return Result{}, fmt.Errorf("run %s is still in progress, or is being resumed by another bake", o.Run)
+	case errors.Is(err, fs.ErrNotExist):
+		return Result{}, fmt.Errorf("there is nothing to resume of run %s", o.Run)
+	case err != nil:
+		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", o.Run, err)
+	}
+	useful := true
+	defer func() { _ = journal.Close(useful) }()
+	if err := resumable(journal, m.Builds); err != nil {
+		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", o.Run, err)
+	}
+	if m.Bake != o.Version && !o.Changed {
+		return Result{}, fmt.Errorf("run %s is one of bake %s, and this is %s; use -force to resume it all the same", o.Run, m.Bake, o.Version)
+	}
+	vars, err := m.vars(o.Template.Vars)
+	if err != nil {
+		return Result{}, err
+	}
+	b := o.Options
+	b.ID, b.Command, b.Force, b.again = m.Run, m.Command, m.Force, &again{m, journal, o.Changed, true}
+	if b.OnError == "" {
+		b.OnError = m.OnError
+	}
+	t := &b.Template
+	t.Path, t.Cwd, t.VarFiles, t.Only, t.Except, t.Vars, t.Now = m.Path, m.Cwd, m.VarFiles, m.Only, m.Except, vars, m.Started
+	if !m.Local {
+		b.Cloud = nil
+	}
+	result, err := Build(ctx, b)
+	useful = b.again.useful
+	return result, err
+}
+
+// again is a run that goes on.
+type again struct {
+	Memory
+	journal *step.FileJournal
+	changed bool
+	useful  bool // the run can be resumed once more
+}
+
+// vars are the values of variables, with those of sensitive ones that are given again.
+func (m Memory) vars(given []string) ([]string, error) {
+	names := func(vars []string) (names []string) {
+		for _, v := range vars {
+			name, _, _ := strings.Cut(v, "=")
+			names = append(names, name)
+		}
+		return names
+	}
+	var missing []string
+	for _, name := range m.Asked {
+		if !slices.Contains(names(given), name) {
+			missing = append(missing, fmt.Sprintf("-var %s=...", name))
+		}
+	}
+	for _, name := range names(given) {
+		if !slices.Contains(m.Asked, name) {
+			return nil, fmt.Errorf("the value of %s cannot be changed: the run goes on with the one it began with", name)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("the values of sensitive variables are not written down; give them again: %s", strings.Join(missing, " "))
+	}
+	return slices.Concat(m.Vars, given), nil
+}
+
+// journal starts the journal of a run, or returns the one that it goes on with. The
+// error of one that goes on says what has changed since.
+func (o Options) journal(run step.Invocation, t *config.Template) (*step.FileJournal, error) {
+	m := Memory{
+		Run: run.ID, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
+		Builds: names(t.Builds), Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
+	}
+	for name, f := range t.Files() {
+		sum := sha256.Sum256(f.Bytes)
+		m.Files[name] = hex.EncodeToString(sum[:])
+	}
+	if o.again != nil {
+		o.again.journal.Hide(t.Secrets().Redact)
+		return o.again.journal, o.again.unchanged(m.Files)
+	}
+	for _, v := range o.Template.Vars {
+		if name, value, _ := strings.Cut(v, "="); t.Secrets().Redact(value) != value {
+			m.Asked = append(m.Asked, name)
+		} else {
+			m.Vars = append(m.Vars, v)
+		}
+	}
+	return step.CreateJournal(o.State.Journal(run.ID), m, t.Secrets().Redact)
+}
+
+func names(builds []*config.Build) (names []string) {
+	for _, b := range builds {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// closeJournal closes the journal of a run, or leaves one that goes on to its owner.
+func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
+	if o.again != nil {
+		o.again.useful = useful
+		return nil
+	}
+	return j.Close(useful)
+}
+
+// ledger starts the ledger of a run, or opens the one that it goes on with. There is
+// none any more if nothing was left in it.
+func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
+	if o.again != nil {
+		l, err := step.OpenLedger(filepath.Join(o.State.Ledgers(), h.Run+".jsonl"))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return l, err
+		}
+	}
+	return step.CreateLedger(o.State.Ledgers(), h)
+}
+
+// unchanged returns an error that says which files are not what they were when the run
+// began.
+func (a *again) unchanged(now map[string]string) error {
+	var changed []string
+	for name, sum := range now {
+		if a.Files[name] != sum {
+			changed = append(changed, name)
+		}
+	}
+	for name := range a.Files {
+		if _, ok := now[name]; !ok {
+			changed = append(changed, name)
+		}
+	}
+	if len(changed) == 0 || a.changed {
+		return nil
+	}
+	slices.Sort(changed)
+	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
+}
+
+// forgetRun deletes the journal of a run of which nothing is left to go on with.
+func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
