@@ -50,10 +50,11 @@ var subjects = []subject{{"plain", one(`
   }
 `)}}
 
-// one is a template with one source, which gives up waiting after 15 seconds.
+// one is a template with one source, which does not wait for long.
 func one(options string) string {
 	return source("web", `
   ssh_timeout = "20s"
+  max_retries = 4
   aws_polling {
     delay_seconds = 1
     max_attempts  = 15

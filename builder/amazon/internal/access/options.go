@@ -67,6 +67,7 @@ type Options struct {
 	InsecureSkipTLSVerify bool `hcl:"insecure_skip_tls_verify,optional"`
 
 	// Maximum number of attempts for a request when AWS throttles it or cannot be reached.
+	// Not set: 10, or as many as about ten minutes allow while AWS throttles it.
 	MaxRetries int `hcl:"max_retries,optional"`
 
 	// Do not check the credentials with sts:GetCallerIdentity at the start. For endpoints
@@ -147,7 +148,7 @@ type Polling struct {
 }
 
 // Defaults are the options of a template that sets none.
-func Defaults() Options { return Options{MaxRetries: 10} }
+func Defaults() Options { return Options{} }
 
 // Validate reports what is wrong with the options. Structs that embed them call it.
 func (o *Options) Validate(c *schema.Checker) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -28,7 +27,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
-	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 
 	"bake/builder/amazon/internal/wait"
@@ -107,7 +105,10 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
 	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests)
-	cfg.Retryer = retryer
+	if o.MaxRetries == 0 {
+		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
+	}
+	cfg.Retryer = func() aws.Retryer { return retryer(o.MaxRetries) }
 	if cloud.Endpoint != "" {
 		// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
 		if cfg.HTTPClient == nil {
@@ -172,20 +173,6 @@ func (s *Session) onAWS(ctx context.Context, o *Options, src *schema.Source, cfg
 	}
 	s.endpoint = o.CustomEndpointEC2
 	return nil
-}
-
-// retryer is the SDK's, but for a want of capacity, which AWS reports as a failure
-// of its own: another place is more likely to have some than another try.
-func retryer() aws.Retryer {
-	return retry.NewStandard(func(o *retry.StandardOptions) {
-		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-			var api smithy.APIError
-			if errors.As(err, &api) && (api.ErrorCode() == "InsufficientInstanceCapacity" || api.ErrorCode() == "InsufficientHostCapacity") {
-				return aws.FalseTernary
-			}
-			return aws.UnknownTernary
-		})}, o.Retryables...)
-	})
 }
 
 func blame(src *schema.Source, ptr any, summary, format string, args ...any) error {
@@ -279,7 +266,7 @@ func retrieve(ctx context.Context, o *Options, src *schema.Source, cfg aws.Confi
 // identify asks STS whose credentials these are. It does not try for long: it
 // is the first call, so what is wrong is most likely the address.
 func (s *Session) identify(ctx context.Context, o *Options, src *schema.Source) error {
-	client := sts.NewFromConfig(s.config, func(so *sts.Options) { so.RetryMaxAttempts = min(3, max(1, o.MaxRetries)) })
+	client := sts.NewFromConfig(s.config, func(so *sts.Options) { so.RetryMaxAttempts = min(3, cmp.Or(o.MaxRetries, usualAttempts)) })
 	who, err := Call(ctx, client.GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	var dns *net.DNSError
 	if errors.As(err, &dns) && o.Region != "" && client.Options().BaseEndpoint == nil {
