@@ -110,7 +110,7 @@ func (b *file) write(ctx context.Context) error {
 	var in io.Reader = strings.NewReader(b.Content)
 	perm := os.FileMode(0o600)
 	if b.Source != "" {
-		f, err := os.Open(b.Source)
+		f, err := builder.Open(b.Source)
 		if err != nil {
 			return b.src.Errorf(&b.Source, "Cannot read the source", "%s.", err)
 		}

@@ -345,6 +345,31 @@ func TestTreeWithLargeFile(t *testing.T) {
 	holds(t, filepath.Join(back, "tree/a/b/large"), content, 0o640)
 }
 
+// A tree of small files takes one command on a machine with GNU tar.
+func TestSmallTreeInOneCommand(t *testing.T) {
+	real, err := exec.LookPath("env")
+	if err != nil {
+		t.Skip(err)
+	}
+	bin, local, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	program(t, bin, "env", fmt.Sprintf("echo one >>%s/count\nexec %s \"$@\"\n", bin, real))
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(local, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key, host := newKey(t), newKey(t)
+	srv := commtest.SSHD(t, key.Signer.PublicKey(), host.PrivateKey, host.Signer.PublicKey(), "SetEnv SHLVL=2 PATH="+bin+":"+os.Getenv("PATH"))
+	c := connect(t, t.Context(), options(srv), ssh.Target{Signers: []gossh.Signer{key.Signer}})
+	if err := c.Put(t.Context(), dir, communicator.LocalDir("", local)); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, filepath.Join(dir, "b"), []byte("b"), 0o600)
+	if count, err := os.ReadFile(filepath.Join(bin, "count")); err != nil || string(count) != "one\n" {
+		t.Errorf("it took these commands, %v:\n%s", err, count)
+	}
+}
+
 // What a lost connection has cut is sent again, also when it happens more than once.
 func TestCutPartIsRepeated(t *testing.T) {
 	path, content := noise(t, 20<<20)

@@ -33,6 +33,7 @@ const (
 	exitNoFile    = 92
 	exitNotToRead = 93
 	exitIsDir     = 94
+	exitOtherTar  = 97
 )
 
 // Put implements [communicator.Communicator].
@@ -47,13 +48,21 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 	case len(dirs) == 0 && len(files) == 1:
 		return c.putFile(ctx, dst, src, files[0], newMeter(ctx, c.scope, files))
 	}
+	if c.tarKnown() == tarUnknown && !slices.ContainsFunc(files, func(e communicator.Entry) bool { return e.Info.Size() >= partsFrom }) {
+		// Most machines have GNU tar: asking first would cost a round trip, and as much
+		// as some hundred small files on a machine that is near.
+		if err := c.putTar(ctx, dst, src, append(slices.Clone(dirs), files...), gnuTar); !errors.Is(err, errOtherTar) {
+			return err
+		}
+		// It has read nothing, and the source can be read again.
+	}
 	kind, err := c.tarKind(ctx)
 	if err != nil {
 		return err
 	}
 	if kind == gnuTar {
 		large, files := c.apart(ctx, src, dirs, files)
-		if err := c.putTar(ctx, dst, src, append(dirs, files...), "--no-overwrite-dir "); err != nil {
+		if err := c.putTar(ctx, dst, src, append(dirs, files...), gnuTar); err != nil {
 			return err
 		}
 		m := newMeter(ctx, c.scope, large)
@@ -68,7 +77,7 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 		return err
 	}
 	if kind == plainTar {
-		err = c.putTar(ctx, dst, src, files, "")
+		err = c.putTar(ctx, dst, src, files, plainTar)
 	} else {
 		m := newMeter(ctx, c.scope, files)
 		for _, f := range files {
@@ -81,6 +90,19 @@ func (c *Client) Put(ctx context.Context, dst string, src fs.FS) error {
 		return err
 	}
 	return c.closeDirs(ctx, dst, dirs)
+}
+
+// isGNUTar is a condition of shell.
+const isGNUTar = `tar --no-overwrite-dir --version >/dev/null 2>&1`
+
+// errOtherTar says that the machine has no GNU tar.
+var errOtherTar = errors.New("the machine has no GNU tar")
+
+// tarKnown is what tar the machine is known to have.
+func (c *Client) tarKnown() tarKind {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tar
 }
 
 // tarKind finds out what tar the machine has. The best answer holds as long as
@@ -97,7 +119,7 @@ func (c *Client) tarKindAnd(ctx context.Context, more string) (tarKind, string, 
 	c.mu.Lock()
 	kind, l := c.tar, c.link
 	c.mu.Unlock()
-	probe := `{ tar --no-overwrite-dir --version >/dev/null 2>&1 && echo gnu || { command -v tar >/dev/null && echo plain || echo none; }; }; `
+	probe := `{ ` + isGNUTar + ` && echo gnu || { command -v tar >/dev/null && echo plain || echo none; }; }; `
 	if kind == gnuTar {
 		if more == "" || l != nil && l.near() {
 			return kind, "", nil
@@ -171,8 +193,9 @@ func (x *exact) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// putTar writes entries as one tar stream.
-func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []communicator.Entry, options string) error {
+// putTar writes entries as one tar stream. Where kind is gnuTar and the machine has
+// another, it writes nothing and returns errOtherTar.
+func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []communicator.Entry, kind tarKind) error {
 	if len(entries) == 0 {
 		return nil
 	}
@@ -190,11 +213,21 @@ func (c *Client) putTar(ctx context.Context, dst string, src fs.FS, entries []co
 		w.CloseWithError(err)
 		packed <- err
 	}()
-	script := fmt.Sprintf("[ -d %s ] || exit %d; exec tar %s-xpmof - -C %[1]s", remotePath(dst), exitNoDir, options)
+	extract := "exec tar"
+	if kind == gnuTar {
+		extract = "exec tar --no-overwrite-dir"
+		if c.tarKnown() != gnuTar {
+			extract = fmt.Sprintf("%s || exit %d; %s", isGNUTar, exitOtherTar, extract)
+		}
+	}
+	script := fmt.Sprintf("[ -d %s ] || exit %d; %s -xpmof - -C %[1]s", remotePath(dst), exitNoDir, extract)
 	_, err := c.script(ctx, script, r, nil)
 	r.CloseWithError(io.ErrClosedPipe)
 	if local := <-packed; local != nil && !errors.Is(local, io.ErrClosedPipe) {
 		return fmt.Errorf("upload to %s: %w", dst, local)
+	}
+	if failed := (*scriptError)(nil); errors.As(err, &failed) && failed.code == exitOtherTar {
+		return errOtherTar
 	}
 	return uploadError(err, dst, fmt.Sprintf("%d files and directories", len(entries)), c.opts.Username)
 }

@@ -13,7 +13,8 @@ import (
 // how much is on its way.
 type relay struct {
 	net.Listener
-	delay time.Duration
+	delay   time.Duration
+	buffers sync.Pool // of what is on its way: what the relay costs counts against all
 }
 
 // newRelay starts a relay with a round trip of rtt.
@@ -22,7 +23,8 @@ func newRelay(rtt time.Duration, dial func() (net.Conn, error)) (*relay, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{ln, rtt / 2}
+	r := &relay{Listener: ln, delay: rtt / 2}
+	r.buffers.New = func() any { return new(relayBuffer) }
 	go func() {
 		for {
 			near, err := ln.Accept()
@@ -45,11 +47,14 @@ func newRelay(rtt time.Duration, dial func() (net.Conn, error)) (*relay, error) 
 
 func (r *relay) port() int { return r.Addr().(*net.TCPAddr).Port }
 
+type relayBuffer [128 << 10]byte
+
 // carry carries from one connection to another until the first ends.
 func (r *relay) carry(from, to net.Conn) {
 	type piece struct {
-		data []byte
-		due  time.Time
+		buffer *relayBuffer
+		n      int
+		due    time.Time
 	}
 	var (
 		mu    sync.Mutex
@@ -59,11 +64,11 @@ func (r *relay) carry(from, to net.Conn) {
 	)
 	go func() {
 		for {
-			b := make([]byte, 256<<10)
-			n, err := from.Read(b)
+			b := r.buffers.Get().(*relayBuffer)
+			n, err := from.Read(b[:])
 			mu.Lock()
 			if n > 0 {
-				queue = append(queue, piece{b[:n:n], time.Now().Add(r.delay)})
+				queue = append(queue, piece{b, n, time.Now().Add(r.delay)})
 			}
 			ended = err != nil
 			more.Signal()
@@ -86,7 +91,9 @@ func (r *relay) carry(from, to net.Conn) {
 		queue = queue[1:]
 		mu.Unlock()
 		time.Sleep(time.Until(p.due))
-		if _, err := to.Write(p.data); err != nil {
+		_, err := to.Write(p.buffer[:p.n])
+		r.buffers.Put(p.buffer)
+		if err != nil {
 			from.Close()
 			break
 		}

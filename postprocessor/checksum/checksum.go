@@ -162,13 +162,25 @@ func add(path, text string) (err error) {
 	if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err == nil {
-		if _, err = f.WriteString(text); err != nil && info.Mode().IsRegular() {
-			err = errors.Join(err, f.Truncate(info.Size()))
-		}
+	n, err := f.WriteString(text)
+	if err != nil && n > 0 {
+		err = errors.Join(err, takeBack(f, n))
 	}
 	return errors.Join(err, f.Close())
+}
+
+// takeBack removes the last n bytes that were appended to a file. Another build may have
+// appended more meanwhile, which stays: what was written then stays too.
+func takeBack(f *os.File, n int) error {
+	end, err := f.Seek(0, io.SeekCurrent) // just after what was written
+	if err != nil {
+		return nil // not a file on a disk
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != end {
+		return err
+	}
+	return f.Truncate(end - int64(n))
 }
 
 // sum returns the checksums of a file, which it reads once.
