@@ -30,4 +30,5 @@ func TestSize(t *testing.T) {
 	if info.Size() > limit {
 		t.Errorf("the program has %.1f MB, more than %.1f; does something look methods up by name?", float64(info.Size())/1e6, limit/1e6)
 	}
+	t.Run("initialization", func(t *testing.T) { testInitialization(t, program) })
 }

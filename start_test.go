@@ -3,12 +3,15 @@ package bake_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,6 +57,47 @@ func TestLittleIsDoneBeforeMain(t *testing.T) {
 	if files < 100 {
 		t.Errorf("only %d files were looked at; is this the module's root?", files)
 	}
+}
+
+// testInitialization holds what packages allocate before main, which is what they do then
+// counted in a way that no machine changes. Half of it are the expressions that each
+// client of the AWS SDK compiles.
+func testInitialization(t *testing.T, program string) {
+	const limit = 1_550_000 // bytes
+	cmd := exec.Command(program, "version")
+	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+	var trace strings.Builder
+	cmd.Stderr = &trace
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, &trace)
+	}
+	var all []initialized
+	sum := 0
+	for line := range strings.Lines(trace.String()) {
+		var i initialized
+		var at, clock string
+		if _, err := fmt.Sscanf(line, "init %s @%s ms, %s ms clock, %d bytes, %d allocs", &i.pkg, &at, &clock, &i.bytes, &i.allocs); err == nil {
+			all, sum = append(all, i), sum+i.bytes
+		}
+	}
+	if len(all) < 100 {
+		t.Fatalf("only %d packages in the trace:\n%s", len(all), &trace)
+	}
+	t.Logf("%d packages allocate %d bytes before main", len(all), sum)
+	if sum > limit {
+		slices.SortFunc(all, func(a, b initialized) int { return b.bytes - a.bytes })
+		t.Errorf("%d bytes are allocated before main, more than %d; by these packages most:\n%v", sum, limit, all[:30])
+	}
+}
+
+// initialized is what a package has allocated before main.
+type initialized struct {
+	pkg           string
+	bytes, allocs int
+}
+
+func (i initialized) String() string {
+	return fmt.Sprintf("%d bytes in %d: %s\n", i.bytes, i.allocs, i.pkg)
 }
 
 // compiledAtOnce returns the places where variables of a package are set to a compiled

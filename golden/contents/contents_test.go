@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -285,6 +286,17 @@ func valid(t *testing.T, c *contents.Contents) map[contents.Format]string {
 		if err := schema.Validate(document); err != nil {
 			t.Errorf("%s: %v", format, err)
 		}
+	}
+	var bom cdx.BOM
+	var again bytes.Buffer
+	if err := cdx.NewBOMDecoder(strings.NewReader(texts[contents.CycloneDX]), cdx.BOMFileFormatJSON).Decode(&bom); err != nil {
+		t.Fatal(err)
+	}
+	if err := cdx.NewBOMEncoder(&again, cdx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false).EncodeVersion(&bom, cdx.SpecVersion1_6); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(texts[contents.CycloneDX], again.String()); diff != "" {
+		t.Errorf("CycloneDX's own library writes it differently (-bake +library):\n%s", diff)
 	}
 	return texts
 }

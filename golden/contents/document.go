@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/google/uuid"
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
@@ -67,70 +66,6 @@ func (c *Contents) id(format Format, d Document) (uuid.UUID, error) {
 	}{format, d, c})
 	sum := sha256.Sum256(text)
 	return uuid.NewHash(sha256.New(), uuid.NameSpaceURL, sum[:], 5), err
-}
-
-// cycloneDX writes CycloneDX 1.6.
-func (c *Contents) cycloneDX(w io.Writer, d Document) error {
-	id, err := c.id(CycloneDX, d)
-	if err != nil {
-		return err
-	}
-	bom := cdx.NewBOM()
-	bom.SpecVersion, bom.JSONSchema = cdx.SpecVersion1_6, "http://cyclonedx.org/schema/bom-1.6.schema.json"
-	bom.SerialNumber = id.URN()
-	bom.Metadata = &cdx.Metadata{
-		Timestamp: d.Time.Format(time.RFC3339),
-		Tools:     &cdx.ToolsChoice{Components: &[]cdx.Component{{Type: cdx.ComponentTypeApplication, Name: "bake", Version: d.Version}}},
-		Component: &cdx.Component{Type: cdx.ComponentTypeOS, BOMRef: "os", Name: d.Name, Version: c.OS.VersionID, CPE: c.OS.CPE},
-	}
-	if len(c.Problems) > 0 {
-		var properties []cdx.Property
-		for _, p := range c.Problems {
-			properties = append(properties, cdx.Property{Name: "bake:unread", Value: p})
-		}
-		bom.Metadata.Properties = &properties
-	}
-	components := make([]cdx.Component, 0, len(c.Packages))
-	for _, p := range c.Packages {
-		purl := p.URL(c.OS)
-		one := cdx.Component{Type: cdx.ComponentTypeLibrary, BOMRef: purl, Name: p.Name, Version: p.Version, PackageURL: purl}
-		if p.Epoch != "" {
-			one.Version = p.Epoch + ":" + p.Version
-		}
-		if p.Supplier != "" {
-			one.Supplier = &cdx.OrganizationalEntity{Name: p.Supplier}
-		}
-		if len(p.Licenses) > 0 {
-			one.Licenses = cycloneLicenses(p.Licenses)
-		}
-		if len(p.Paths) > 0 {
-			var found []cdx.EvidenceOccurrence
-			for _, path := range p.Paths {
-				found = append(found, cdx.EvidenceOccurrence{Location: "/" + path})
-			}
-			one.Evidence = &cdx.Evidence{Occurrences: &found}
-		}
-		components = append(components, one)
-	}
-	bom.Components = &components
-	enc := cdx.NewBOMEncoder(w, cdx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false)
-	return enc.EncodeVersion(bom, cdx.SpecVersion1_6)
-}
-
-// cycloneLicenses are identifiers and names, or one expression if it is the only one.
-func cycloneLicenses(list []string) *cdx.Licenses {
-	out := cdx.Licenses{}
-	for _, l := range list {
-		switch {
-		case spdxIDs()[l]:
-			out = append(out, cdx.LicenseChoice{License: &cdx.License{ID: l}})
-		case isSPDX(l) && len(list) == 1:
-			out = append(out, cdx.LicenseChoice{Expression: l})
-		default:
-			out = append(out, cdx.LicenseChoice{License: &cdx.License{Name: l}})
-		}
-	}
-	return &out
 }
 
 var notOfIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9.-]+`) })
@@ -240,7 +175,7 @@ func Recognize(text []byte) (Format, error) {
 		return "", fmt.Errorf("it is not JSON: %w", err)
 	}
 	switch {
-	case d.BOMFormat == cdx.BOMFormat && d.SpecVersion != "":
+	case d.BOMFormat == cdxFormat && d.SpecVersion != "":
 		return CycloneDX, nil
 	case strings.HasPrefix(d.SPDXVersion, "SPDX-") && d.SPDXID == "SPDXRef-DOCUMENT":
 		return SPDX, nil
