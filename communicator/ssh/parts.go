@@ -25,7 +25,8 @@ import (
 // sparse file does not travel at all.
 const (
 	partBlock  = 64 << 10 // what parts begin at a multiple of
-	partSize   = 2 << 20  // at most
+	largePart  = 8 << 20  // each costs the machine a process
+	smallPart  = 1 << 20  // at the end, so that no session is left with much when others are done
 	partsFrom  = 8 << 20  // the size of a file that is worth it
 	maxWorkers = 8        // sessions; OpenSSH's limit is 10, and one reads host keys
 	farAway    = 4 * time.Millisecond
@@ -37,20 +38,24 @@ type span struct{ at, size int64 }
 // blocks is how many blocks it takes.
 func (s span) blocks() int64 { return (s.size + partBlock - 1) / partBlock }
 
-// spansOf cuts the data of a file of a size into parts. ranges are where its data is,
-// in order.
-func spansOf(ranges []span, size int64) (parts []span) {
-	done := int64(0)
+// spansOf cuts the data of a file of a size into parts for so many sessions: large ones,
+// which get smaller towards the end. ranges are where its data is, in order.
+func spansOf(ranges []span, size int64, workers int) (parts []span) {
+	done, left := int64(0), int64(0)
+	for _, r := range ranges {
+		left += r.size
+	}
 	for _, r := range ranges {
 		at := max(done, r.at-r.at%partBlock)
 		end := min(size, r.at+r.size)
 		for at < end {
-			n := min(partSize, end-at)
+			n := min(max(smallPart, min(largePart, left/int64(2*workers))), end-at)
 			if rest := n % partBlock; rest != 0 { // whole blocks, but for the end of the file
 				n = min(n+partBlock-rest, size-at)
 			}
 			parts = append(parts, span{at, n})
 			at += n
+			left -= n
 		}
 		done = max(done, at)
 	}
@@ -80,7 +85,7 @@ func (c *Client) inParts(ctx context.Context, f fs.File, size int64) (workers in
 	if workers = c.workers(ctx, data); workers < 2 && !sparse {
 		return 0, nil
 	}
-	return workers, spansOf(ranges, size)
+	return workers, spansOf(ranges, size, workers)
 }
 
 // apart separates the files of a tree that are better sent in parts, into directories

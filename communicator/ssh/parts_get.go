@@ -55,7 +55,7 @@ func (c *Client) getParts(ctx context.Context, from, name string, f remoteFile, 
 	defer func() { err = errors.Join(err, local.Finish(err)) }()
 	m := newMeter(ctx, c.scope, nil)
 	m.progress.Total = f.size
-	q := &partQueue{todo: spansOf([]span{{0, f.size}}, f.size), meter: m}
+	q := &partQueue{todo: spansOf([]span{{0, f.size}}, f.size, workers), meter: m}
 	// A shell expands "~" in p=~/x, but not in if=~/x.
 	script := fmt.Sprintf(`p=%s; exec 3>&1; while read -r at n; do e=$(dd bs=%d skip=$at count=$n if="$p" 2>&1 >&3) || { echo "$e" >&2; exit 1; }; done`, from, partBlock)
 	return c.inSessions(ctx, workers, q, func(ctx context.Context, l *link, s *session) error {
