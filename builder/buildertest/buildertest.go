@@ -6,9 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +16,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/conformance"
 	"bake/step"
 )
 
@@ -44,7 +42,7 @@ func (suite Suite) Run(t *testing.T) {
 		if diff := cmp.Diff(before, list(t, suite.Dir)); diff != "" {
 			t.Errorf("%s: what is left behind (-before +after):\n%s", what, diff)
 		}
-		if left := goroutines(); left != "" {
+		if left := conformance.Goroutines("bake/builder/", "bake/communicator/"); left != "" {
 			t.Errorf("%s: goroutines are left:\n%s", what, left)
 		}
 	}
@@ -58,25 +56,18 @@ func (suite Suite) Run(t *testing.T) {
 		unchanged(what + ": again")
 	}
 
-	why := errors.New("cancelled")
-	for n := 0; ; n++ {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		if n == 0 {
-			cancel(why)
-		}
-		asked := &countdown{Context: ctx, left: n, over: func() { cancel(why) }}
-		a, err := suite.build(t, asked, func(ctx context.Context, _ builder.Machine) error { return context.Cause(ctx) })
-		cancel(nil)
-		if err == nil && n > 0 {
+	conformance.Cancel(t, func(ctx context.Context) error {
+		a, err := suite.build(t, ctx, func(ctx context.Context, _ builder.Machine) error { return context.Cause(ctx) })
+		if err == nil {
 			destroy(t, a)
-			break // it did not ask that often
 		}
-		if !errors.Is(err, why) {
-			t.Errorf("cancelled when it asked for the time %d: got %v", n, err)
+		return err
+	}, func(what string, err error) {
+		unchanged(what)
+		if err != nil {
+			again(what)
 		}
-		unchanged("cancelled")
-		again("cancelled")
-	}
+	})
 
 	failed := errors.New("failed")
 	if _, err := suite.build(t, t.Context(), func(context.Context, builder.Machine) error { return failed }); !errors.Is(err, failed) {
@@ -131,32 +122,6 @@ func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Pr
 	return a, err
 }
 
-// countdown is a context that is over once it has been asked about that often.
-type countdown struct {
-	context.Context
-	mu   sync.Mutex
-	left int
-	over func()
-}
-
-func (c *countdown) asked() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.left--; c.left == 0 {
-		c.over()
-	}
-}
-
-func (c *countdown) Err() error {
-	c.asked()
-	return c.Context.Err()
-}
-
-func (c *countdown) Value(key any) any { // which context.Cause uses
-	c.asked()
-	return c.Context.Value(key)
-}
-
 // list are the files below a directory, and what they hold.
 func list(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -172,22 +137,4 @@ func list(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return files
-}
-
-// goroutines are those of builders and communicators that have not ended after a while.
-func goroutines() (left string) {
-	for range 100 {
-		left = ""
-		buf := make([]byte, 1<<20)
-		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if (strings.Contains(g, "bake/builder/") || strings.Contains(g, "bake/communicator/")) && !strings.Contains(g, "testing.tRunner(") && !strings.Contains(g, "test.Serve") {
-				left += g + "\n\n"
-			}
-		}
-		if left == "" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return left
 }

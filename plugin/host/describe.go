@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"bake/communicator"
 	"bake/internal/procgroup"
 )
 
@@ -60,7 +61,7 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 	ctx, cancel := context.WithTimeoutCause(ctx, describeTimeout, fmt.Errorf("it did not describe itself within %s", describeTimeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "describe")
-	out, errOut := &bounded{max: maxDescription}, &bounded{max: 64 << 10}
+	out, errOut := &communicator.Head{Max: maxDescription}, &communicator.Head{Max: 64 << 10}
 	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, out, errOut, time.Second
 	if err := procgroup.Run(cmd); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -71,7 +72,7 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 		}
 		return d, fmt.Errorf("asked to describe itself, it failed: %w", err)
 	}
-	if out.cut {
+	if out.Cut() {
 		return d, errors.New("it describes itself in more than a megabyte")
 	}
 	if err := json.Unmarshal([]byte(out.String()), &d); err != nil || d.API == "" {
@@ -86,23 +87,6 @@ func Describe(ctx context.Context, path string, env []string) (d Description, er
 		}
 	}
 	return d, nil
-}
-
-// bounded keeps the beginning of what is written to it.
-type bounded struct {
-	strings.Builder
-	max int
-	cut bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	room := max(0, b.max-b.Len())
-	if len(p) > room {
-		b.cut = true
-		b.Builder.Write(p[:room])
-		return len(p), nil
-	}
-	return b.Builder.Write(p)
 }
 
 // lastLines are the last n lines of a text.

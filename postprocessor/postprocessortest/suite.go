@@ -2,20 +2,17 @@ package postprocessortest
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"bake/builder"
 	"bake/component"
+	"bake/internal/conformance"
 	"bake/postprocessor"
 	"bake/step"
 )
@@ -60,7 +57,7 @@ func (suite Suite) Run(t *testing.T) {
 		}
 		s := step.Scope{Run: step.Invocation{ID: "run", Env: os.Environ()}, SourceType: "null", SourceName: "web", Emit: func(step.Event) {}}
 		_, _, err := p.Process(ctx, step.NewScope(s), in)
-		if left := goroutines(); left != "" {
+		if left := conformance.Goroutines("bake/postprocessor/", "klauspost/"); left != "" {
 			t.Errorf("goroutines are left:\n%s", left)
 		}
 		return err
@@ -85,24 +82,12 @@ func (suite Suite) Run(t *testing.T) {
 		}
 	}
 
-	why := errors.New("cancelled")
-	for n := 0; ; n++ {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		if n == 0 {
-			cancel(why)
+	conformance.Cancel(t, func(ctx context.Context) error { return process(ctx, suite.Body, in) }, func(what string, err error) {
+		if err != nil {
+			unchanged(what)
 		}
-		asked := &countdown{Context: ctx, left: n, over: func() { cancel(why) }}
-		err := process(asked, suite.Body, in)
-		cancel(nil)
-		if err == nil && n > 0 {
-			break // it did not ask that often, or it was too late
-		}
-		if !errors.Is(err, why) {
-			t.Errorf("cancelled when it asked for the time %d: got %v", n, err)
-		}
-		unchanged("cancelled")
-		again("cancelled")
-	}
+		again(what)
+	})
 	again("after a success")
 
 	if !suite.Untouched {
@@ -124,32 +109,6 @@ func (suite Suite) Run(t *testing.T) {
 	}
 }
 
-// countdown is a context that is over once it has been asked about that often.
-type countdown struct {
-	context.Context
-	mu   sync.Mutex
-	left int
-	over func()
-}
-
-func (c *countdown) asked() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.left--; c.left == 0 {
-		c.over()
-	}
-}
-
-func (c *countdown) Err() error {
-	c.asked()
-	return c.Context.Err()
-}
-
-func (c *countdown) Value(key any) any { // which context.Cause uses
-	c.asked()
-	return c.Context.Value(key)
-}
-
 // list are the files of a directory, and what they hold.
 func list(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -163,22 +122,4 @@ func list(t *testing.T, dir string) map[string]string {
 		files[e.Name()] = string(b)
 	}
 	return files
-}
-
-// goroutines are those of post-processors that have not ended after a while.
-func goroutines() (left string) {
-	for range 100 {
-		left = ""
-		buf := make([]byte, 1<<20)
-		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(g, "bake/postprocessor/") && !strings.Contains(g, "testing.tRunner(") {
-				left += g + "\n\n"
-			}
-		}
-		if left == "" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return left
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"bake/builder"
 	"bake/component"
 	"bake/config/schema"
+	"bake/internal/conformance"
 	"bake/internal/gotemplate"
 	"bake/provisioner"
 	"bake/step"
@@ -148,7 +148,7 @@ func (suite Suite) Run(t *testing.T) {
 		if diff := cmp.Diff(before, list(t, suite.Dir)); diff != "" {
 			t.Errorf("%s: what is left behind (-before +after):\n%s", what, diff)
 		}
-		if left := goroutines(); left != "" {
+		if left := conformance.Goroutines("bake/provisioner/"); left != "" {
 			t.Errorf("%s: goroutines are left:\n%s", what, left)
 		}
 	}
@@ -217,24 +217,6 @@ func (suite Suite) Run(t *testing.T) {
 			}
 		}
 	}
-}
-
-// goroutines are those of provisioners that have not ended after a while.
-func goroutines() (left string) {
-	for range 100 {
-		left = ""
-		buf := make([]byte, 1<<20)
-		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(g, "bake/provisioner/") && !strings.Contains(g, "testing.tRunner(") {
-				left += g + "\n\n"
-			}
-		}
-		if left == "" {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return left
 }
 
 // Cancelled checks that a provisioner that waits for something else than the machine

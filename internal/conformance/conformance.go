@@ -1,0 +1,127 @@
+// Package conformance is what the conformance suites of components share.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// errCancelled is why calls are cancelled.
+var errCancelled = errors.New("cancelled")
+
+// Cancel calls try again and again, cancelled before it begins, and then each time when it
+// asks for the first time, the second and so on, until it ends without having been
+// cancelled, which must be a success. Where it is cancelled it must end with the cause,
+// but for the last times that it asks: it may be too late. After each call after is
+// called, with what happened.
+func Cancel(t testing.TB, try func(context.Context) error, after func(what string, err error)) {
+	t.Helper()
+	call := func(n int) (cancelled bool, err error) {
+		t.Helper()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		c := &countdown{Context: ctx, left: n, over: func() { cancel(errCancelled) }}
+		if n == 0 {
+			c.over()
+		}
+		err = try(c)
+		after(fmt.Sprintf("cancelled when it asked for the time %d", n), err)
+		return n == 0 || c.cancelled(), err
+	}
+	var ignored []int // when it was a success though it was cancelled
+	for n := 0; ; n++ {
+		switch cancelled, err := call(n); {
+		case !cancelled && err == nil:
+			return
+		case err == nil && n == 0:
+			t.Error("cancelled before it begins: it succeeds")
+		case err == nil:
+			ignored = append(ignored, n)
+		case !cancelled || !errors.Is(err, errCancelled):
+			t.Errorf("cancelled when it asked for the time %d: got %v", n, err)
+			if !cancelled {
+				return
+			}
+		default: // so that it was not too late before, unless it is not the same each time
+			for _, m := range ignored {
+				if !again(func() bool { _, err := call(m); return errors.Is(err, errCancelled) }) {
+					t.Errorf("cancelled when it asked for the time %d: it goes on", m)
+				}
+			}
+			ignored = nil
+		}
+	}
+}
+
+// again tries something some times, until it succeeds.
+func again(try func() bool) bool {
+	for range 3 {
+		if try() {
+			return true
+		}
+	}
+	return false
+}
+
+// countdown is a context that is over once it has been asked about that often.
+type countdown struct {
+	context.Context
+	mu   sync.Mutex
+	left int
+	over func()
+}
+
+func (c *countdown) asked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left--; c.left == 0 {
+		c.over()
+	}
+}
+
+func (c *countdown) cancelled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left <= 0
+}
+
+func (c *countdown) Err() error {
+	c.asked()
+	return c.Context.Err()
+}
+
+func (c *countdown) Value(key any) any { // which context.Cause uses
+	c.asked()
+	return c.Context.Value(key)
+}
+
+// Goroutines are those of the packages named that have not ended after a while, but for
+// tests and services of tests.
+func Goroutines(packages ...string) (left string) {
+	for range 100 {
+		left = ""
+		buf := make([]byte, 1<<20)
+		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(g, "testing.tRunner(") || strings.Contains(g, "test.Serve") {
+				continue
+			}
+			for _, p := range packages {
+				if strings.Contains(g, p) {
+					left += g + "\n\n"
+					break
+				}
+			}
+		}
+		if left == "" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return left
+}
