@@ -31,11 +31,12 @@ type system struct {
 }
 
 // which makes each shell show what it is: cmd.exe expands %OS%, PowerShell its own
-// variables, and a POSIX shell those of the environment.
-const which = `echo "%OS% [$PSEdition] [$IsWindows] [$OS]"`
+// variables, and a POSIX shell those of the environment. Before 5.1 PowerShell knows no
+// PSEdition, and runs on Windows alone.
+const which = `echo "%OS% [$PSEdition] [$IsWindows] [$OS] [$ShellId]"`
 
 var identity = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?m)^"?(%OS%|Windows_NT) \[(.*?)\] \[(.*?)\] \[(.*?)\]"?[ \r]*$`)
+	return regexp.MustCompile(`(?m)^"?(%OS%|Windows_NT) \[(.*?)\] \[(.*?)\] \[(.*?)\] \[(.*?)\]"?[ \r]*$`)
 })
 
 // identify finds out what the machine is. WinRM has one answer only.
@@ -51,11 +52,14 @@ func identify(ctx context.Context, m builder.Machine) (system, error) {
 	if len(all) == 0 {
 		return system{posix, false}, nil
 	}
-	switch os, edition, isWindows, inherited := all[len(all)-1][1], all[len(all)-1][2], all[len(all)-1][3], all[len(all)-1][4]; {
+	last := all[len(all)-1]
+	switch os, edition, isWindows, inherited, shellID := last[1], last[2], last[3], last[4], last[5]; {
 	case os == "Windows_NT":
 		return system{cmdExe, true}, nil
 	case edition != "":
 		return system{powerShell, edition == "Desktop" || isWindows == "True"}, nil
+	case shellID == "Microsoft.PowerShell":
+		return system{powerShell, true}, nil
 	default:
 		return system{posix, inherited == "Windows_NT"}, nil // such as Cygwin's
 	}

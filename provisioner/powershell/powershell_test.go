@@ -141,12 +141,13 @@ func TestShells(t *testing.T) {
 	const inner = `"& { if (Test-Path variable:global:ProgressPreference){DProgressPreference='SilentlyContinue'};. ENV; &'PATH'; exit DLastExitCode }"`
 	script := local(t, "'x'")
 	for _, tt := range []struct{ name, shows, dollar, dir, err string }{
-		{"cmd.exe", "\"Windows_NT [$PSEdition] [$IsWindows] [$OS]\"\r\n", "$", "c:/Windows/Temp", ""},
-		{"Windows PowerShell", "Hello!\r\n%OS% [Desktop] [] []\r\n", "`$", "c:/Windows/Temp", ""},
-		{"PowerShell 7", "%OS% [Core] [True] []\r\n", "`$", "c:/Windows/Temp", ""},
-		{"Cygwin", "%OS% [] [] [Windows_NT]\n", `\$`, "c:/Windows/Temp", ""},
-		{"PowerShell on Linux", "%OS% [Core] [False] []\n", "", "", "set use_pwsh = true"},
-		{"sh", "%OS% [] [] []\n", "", "", "set use_pwsh = true"},
+		{"cmd.exe", "\"Windows_NT [$PSEdition] [$IsWindows] [$OS] [$ShellId]\"\r\n", "$", "c:/Windows/Temp", ""},
+		{"Windows PowerShell", "Hello!\r\n%OS% [Desktop] [] [] [Microsoft.PowerShell]\r\n", "`$", "c:/Windows/Temp", ""},
+		{"Windows PowerShell 4", "%OS% [] [] [] [Microsoft.PowerShell]\r\n", "`$", "c:/Windows/Temp", ""},
+		{"PowerShell 7", "%OS% [Core] [True] [] [Microsoft.PowerShell]\r\n", "`$", "c:/Windows/Temp", ""},
+		{"Cygwin", "%OS% [] [] [Windows_NT] []\n", `\$`, "c:/Windows/Temp", ""},
+		{"PowerShell on Linux", "%OS% [Core] [False] [] [Microsoft.PowerShell]\n", "", "", "set use_pwsh = true"},
+		{"sh", "%OS% [] [] [] []\n", "", "", "set use_pwsh = true"},
 		{"csh", "PSEdition: Undefined variable.\n", "", "", "set use_pwsh = true"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -138,18 +138,31 @@ func goneDown(ctx context.Context, m builder.Machine) error {
 		case err != nil || code == 1:
 			return nil
 		case code == 0:
-			code, _, err := run(ctx, m, abortShutdown)
-			switch {
-			case errors.Is(err, communicator.ErrDisconnected) && context.Cause(ctx) == nil:
-				return nil // it goes down just now, and forgets the order
-			case err == nil && code != 0 && code != notScheduled:
-				err = fmt.Errorf("%s ended with status %d", abortShutdown, code)
-			}
-			return err
+			return takeBack(ctx, m)
 		case !slices.Contains([]int{inProgress, scheduled, logonBusy}, code):
 			return fmt.Errorf("%s ended with status %d", testShutdown, code)
 		}
 		if err := delay.For(ctx, busyPause); err != nil {
+			return err
+		}
+	}
+}
+
+// takeBack takes back the order for another shutdown. Where the answer is lost it is
+// not known whether the machine goes down, which forgets the order, or would restart a
+// minute later, in the middle of what comes next: it is asked again until it answers.
+func takeBack(ctx context.Context, m builder.Machine) error {
+	for {
+		code, _, err := run(ctx, m, abortShutdown)
+		switch {
+		case context.Cause(ctx) != nil:
+			return context.Cause(ctx)
+		case err == nil && (code == 0 || code == notScheduled):
+			return nil
+		case err == nil && !slices.Contains([]int{inProgress, logonBusy}, code):
+			return fmt.Errorf("%s ended with status %d", abortShutdown, code)
+		}
+		if err := delay.For(ctx, checkPause); err != nil {
 			return err
 		}
 	}

@@ -113,8 +113,18 @@ func (p *windowsShell) Provision(ctx context.Context, s *step.Scope, machine bui
 // script uploads and runs one script, and removes it however it has ended.
 func (p *windowsShell) script(ctx context.Context, m *remote.Machine, line string, text []byte) error {
 	err := p.run(ctx, m, line, text)
-	// cmd, so that it is the same whether the login shell is that or PowerShell.
-	return m.Remove(ctx, err, []string{p.RemotePath}, `cmd /c del /f /q "`+strings.ReplaceAll(p.RemotePath, "/", `\`)+`"`)
+	// cmd, so that it is the same whether the login shell is that or PowerShell. Its del
+	// reports success whatever it has done.
+	file := `"` + strings.ReplaceAll(p.RemotePath, "/", `\`) + `"`
+	return m.RemoveBy(ctx, err, []string{p.RemotePath}, func(ctx context.Context) error {
+		if err := m.Exec(ctx, "cmd /c del /f /q "+file); err != nil {
+			return err
+		}
+		if err := m.Exec(ctx, "cmd /c if exist "+file+" exit 1"); err != nil {
+			return fmt.Errorf("%w; something may still hold the file open", err)
+		}
+		return nil
+	})
 }
 
 func (p *windowsShell) run(ctx context.Context, m *remote.Machine, line string, text []byte) error {

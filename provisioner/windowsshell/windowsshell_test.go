@@ -14,13 +14,18 @@ import (
 	"bake/step"
 )
 
-// standInForCmd makes "cmd /c del /f /q FILE" do what it does on Windows.
+// standInForCmd makes "cmd /c del /f /q FILE", which ends well whatever it has done, and
+// "cmd /c if exist FILE exit 1" do what they do on Windows. A file named stuck stays.
 func standInForCmd(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
 	const text = `#!/bin/sh
-[ "$1 $2 $3 $4 $#" = "/c del /f /q 5" ] || exit 1
-rm -f "$(printf %s "$5" | tr '\\' /)"
+file=$(printf %s "$5" | tr '\\' /)
+case "$1 $2 $3 $4 $#" in
+"/c del /f /q 5") case $file in *stuck) ;; *) rm -f "$file" ;; esac ;;
+"/c if exist $4 6") [ ! -e "$(printf %s "$4" | tr '\\' /)" ] ;;
+*) exit 1 ;;
+esac
 `
 	if err := os.WriteFile(bin+"/cmd", []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -87,8 +92,19 @@ func TestDefaults(t *testing.T) {
 	if err := p.Provision(t.Context(), s, m.Builder()); err != nil {
 		t.Error(err)
 	}
-	if len(m.Calls()) != 3 {
+	if len(m.Calls()) != 4 {
 		t.Errorf("calls: %q", m.Calls())
+	}
+}
+
+// A script that cannot be removed is not left without a word.
+func TestScriptThatStays(t *testing.T) {
+	standInForCmd(t)
+	s, _ := provisionertest.Scope(t)
+	body := fmt.Sprintf("inline = [\"true #\"]\nremote_path = \"%s/stuck\"\nexecute_command = \"sh {{.Path}}\"\nstart_retry_timeout = \"0s\"", t.TempDir())
+	err := provisionertest.New(t, windowsshell.Component(), body).Provision(t.Context(), s, provisionertest.NewMachine(t).Builder())
+	if err == nil || !strings.Contains(err.Error(), "stuck from the machine: exit status 1") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -205,6 +205,16 @@ func (c *cmd) command(text string) (code int, exit bool) {
 			}
 		}
 		return 0, false
+	case "if":
+		words := argv(rest)
+		if len(words) < 3 || !strings.EqualFold(words[0], "exist") {
+			fmt.Fprintf(c.stderr, "a condition that is not known here: %q\r\n", rest)
+			return 1, true
+		}
+		if _, err := os.Stat(c.Path(words[1])); err != nil {
+			return 0, false
+		}
+		return c.command(strings.Join(words[2:], " "))
 	case "type":
 		b, err := os.ReadFile(c.Path(strings.Trim(rest, `" `)))
 		if err != nil {
