@@ -55,6 +55,7 @@ type (
 	Clock        = ec2.Clock
 	Delays       = ec2.Delays
 	Fault        = ec2.Fault
+	Effect       = ec2.Effect
 	Faults       = ec2.Faults
 )
 
@@ -192,7 +193,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		if c.services[name], err = endpoint(); err != nil {
 			return err
 		}
-		c.services[name].Before = c.ec2.Before
+		c.services[name].Before = c.ec2.Before(name)
 	}
 	return nil
 }

@@ -165,6 +165,9 @@ func (s *state) spotView(r *spotRequest) types.SpotInstanceRequest {
 	if (!ok || in.Ended != nil) && v.State == types.SpotInstanceStateActive {
 		v.State = types.SpotInstanceStateClosed
 		v.Status = &types.SpotInstanceStatus{Code: aws.String("instance-terminated-by-user"), Message: aws.String("Your Spot Instance was terminated."), UpdateTime: v.CreateTime}
+		if ok && in.StateReason != nil && aws.ToString(in.StateReason.Code) == reasonSpot.code {
+			v.Status.Code, v.Status.Message = aws.String("instance-terminated-no-capacity"), aws.String("Your Spot Instance was terminated because there is no longer enough Spot capacity available.")
+		}
 	}
 	return v
 }

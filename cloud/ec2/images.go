@@ -454,12 +454,13 @@ func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot)
 // their content.
 func (s *state) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
 	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
+	pending := later(stuck(ctx), s.opts.Delays.Snapshot)
 	s.background(func(ctx context.Context, s *Service) {
 		err := content(ctx, s)
 		if err == nil {
 			err = fail
 		}
-		if s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot) != nil {
+		if s.opts.Clock.Sleep(ctx, pending) != nil {
 			return // the next Open goes on from here
 		}
 		for _, snap := range snapshots {

@@ -32,6 +32,9 @@ func (s *state) metadataOf(id string) metadata.Instance {
 		SubnetID: aws.ToString(in.SubnetId), SubnetCIDR: s.subnetPrefix(in).String(), VPCID: aws.ToString(in.VpcId), VPCCIDR: "172.31.0.0/16",
 	}
 	m.LentKeys = s.lentKeys(id)
+	if r := s.runners[id]; r != nil {
+		m.Interruption = r.notice
+	}
 	m.Role, m.Spot = s.lent(in), in.SpotInstanceRequestId != nil
 	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // checked when it was given
 	if in.PublicKey != "" {

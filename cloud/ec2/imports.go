@@ -51,13 +51,13 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 	if err := s.imports.Put(id, task); err != nil {
 		return nil, err
 	}
-	fail := failing(ctx)
+	fail, active := failing(ctx), later(stuck(ctx), s.opts.Delays.Image)
 	s.background(func(ctx context.Context, s *Service) {
 		disk, err := s.importDisk(ctx, c, task)
 		if err == nil {
 			err = fail
 		}
-		if ctx.Err() != nil || s.opts.Clock.Sleep(ctx, s.opts.Delays.Image) != nil {
+		if ctx.Err() != nil || s.opts.Clock.Sleep(ctx, active) != nil {
 			return // the next Open says that it was cut off
 		}
 		s.log(id, "imported", s.update(func(st *state) error {

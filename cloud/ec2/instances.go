@@ -230,7 +230,7 @@ func (s *state) StartInstances(ctx context.Context, in *ec2.StartInstancesInput)
 			}
 		})
 		if err == nil {
-			s.launch(*row.InstanceId, failing(ctx))
+			s.launch(ctx, *row.InstanceId)
 		}
 		return err
 	})
@@ -297,10 +297,15 @@ func (s *state) end(ctx context.Context, row *instance, g goal, state types.Inst
 		r = &runner{cancel: func(error) {}}
 		s.runners[id] = r
 		r.aim(g, reasonUser)
-		s.start(func(s *Service) { s.terminated(id) })
+		stays := stuck(ctx)
+		s.start(func(s *Service) {
+			_ = s.opts.Clock.Sleep(s.ctx, stays) // cut short, it is ended now
+			s.terminated(id)
+		})
 		return nil
 	}
 	r.aim(g, reasonUser)
+	r.stuck = stuck(ctx)
 	s.halt(ctx, id, r)
 	return nil
 }

@@ -59,6 +59,9 @@ type runner struct {
 	goal    goal
 	why     reason
 	lent    []lentKey
+	rules   []Fault       // that apply to the launch
+	stuck   time.Duration // how long it is on its way to rest, besides the usual
+	notice  *time.Time    // when a Spot Instance is taken back; nil for not
 }
 
 // aim makes g the goal unless there is a stronger one.
@@ -97,16 +100,20 @@ func (e *env) log(id, what string, err error) {
 	}
 }
 
-// launch runs the instance, whose state is pending, until it is at rest. fail is the
-// failure that a rule wants, or nil.
-func (s *state) launch(id string, fail error) {
+// launch runs the instance, whose state is pending, until it is at rest. of is the
+// context of the call that asks for it.
+func (s *state) launch(of context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
-	r := &runner{cancel: cancel}
+	in, _ := s.instances.Get(id)
+	r := &runner{cancel: cancel, rules: s.opts.Faults.atLaunch(of, in)}
 	s.runners[id] = r
 	s.start(func(s *Service) {
 		defer cancel(nil)
 		var exit machine.Exit
-		err := fail
+		err := s.opts.Clock.Sleep(ctx, stuckFor(r.rules))
+		if err == nil {
+			err = failureOf(r.rules)
+		}
 		for again := err == nil; again; {
 			var m machine.Machine
 			if m, err = s.boot(ctx, id, r); err != nil {
@@ -123,7 +130,7 @@ func (s *state) launch(id string, fail error) {
 				return again
 			})
 		}
-		s.rest(id, r, exit, err)
+		s.rest(ctx, id, r, exit, err)
 	})
 }
 
@@ -187,6 +194,7 @@ func (s *state) started(ctx context.Context, id string, r *runner, m machine.Mac
 		s.halt(ctx, id, r)
 	}
 	s.refreshPolicies()
+	s.befall(id, r, m)
 }
 
 // spec describes the instance's next boot, but for its layers.
@@ -237,8 +245,19 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 
 // rest brings the instance to stopped or terminated, after its machine ended
 // with exit or could not be started because of err.
-func (s *Service) rest(id string, r *runner, exit machine.Exit, err error) {
-	delay := view(s, func(st *state) time.Duration { return st.ending(id, r, exit, err) })
+// A stopping instance that is stuck is freed by its termination, which ends ctx.
+func (s *Service) rest(ctx context.Context, id string, r *runner, exit machine.Exit, err error) {
+	var delay, stuck time.Duration
+	terminating := view(s, func(st *state) bool {
+		delay, stuck = st.ending(id, r, exit, err), r.stuck
+		return r.goal == goalTerminate
+	})
+	if terminating {
+		ctx = s.ctx
+	}
+	if s.opts.Clock.Sleep(ctx, stuck) != nil {
+		s.opts.Log.Debug("stuck state cut short", "instance", id)
+	}
 	if s.opts.Clock.Sleep(s.ctx, delay) != nil {
 		s.opts.Log.Debug("delay cut short", "instance", id)
 	}

@@ -1,11 +1,17 @@
 package ec2
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -81,12 +87,40 @@ const (
 	// EffectHide accepts the call, and what it made is not found by the next
 	// Times calls that ask for it.
 	EffectHide Effect = "hide"
+	// EffectDelay answers the call after For.
+	EffectDelay Effect = "delay"
+	// EffectStuck accepts the call, and what it started stays on its way for For:
+	// the instance pending, stopping or shutting-down, the image or snapshot pending.
+	EffectStuck Effect = "stuck"
+	// EffectLoseRequest closes the connection; the call has not been made.
+	EffectLoseRequest Effect = "lose-request"
+	// EffectLoseAnswer makes the call and closes the connection without an answer.
+	EffectLoseAnswer Effect = "lose-answer"
+	// EffectTruncate makes the call and sends half of the answer.
+	EffectTruncate Effect = "truncate"
+	// EffectInterrupt takes a Spot Instance back, After it has started: the metadata
+	// service gives notice, and it is terminated For later, two minutes if that is 0.
+	EffectInterrupt Effect = "interrupt"
+	// EffectDie ends an instance After it has started, as a failed host does.
+	EffectDie Effect = "die"
+	// EffectHang suspends an instance After it has started, for For: its ports
+	// accept connections and say nothing, and existing connections stand still.
+	EffectHang Effect = "hang"
 )
+
+// effects are all of them.
+var effects = []Effect{EffectError, EffectFail, EffectHide, EffectDelay, EffectStuck, EffectLoseRequest, EffectLoseAnswer, EffectTruncate,
+	EffectInterrupt, EffectDie, EffectHang}
+
+// onMachine reports whether the effect is one on an instance that runs.
+func (e Effect) onMachine() bool { return e == EffectInterrupt || e == EffectDie || e == EffectHang }
 
 // Fault is a rule that makes calls go wrong.
 type Fault struct {
-	Action string `json:"action,omitempty"` // "" is every action
-	Region string `json:"region,omitempty"` // "" is every region
+	Service string `json:"service,omitempty"` // such as ec2 or ssm; "" is every service
+	Action  string `json:"action,omitempty"`  // may have * and ?; "" is every action
+	Region  string `json:"region,omitempty"`  // "" is every region
+	Account string `json:"account,omitempty"` // "" is every account
 
 	// Zone and InstanceType make a rule one about launches there, of that type. A
 	// launch that names no zone goes on to the next one.
@@ -106,6 +140,12 @@ type Fault struct {
 	Message string `json:"message,omitempty"`
 	Status  int    `json:"status,omitempty"` // of HTTP; 0 is the code's usual one
 	Times   int    `json:"times,omitempty"`  // for EffectHide; 0 is once
+
+	// For is how long the effect lasts; 0 is for ever, but for EffectDelay and
+	// EffectInterrupt. After is how long an instance has run when one on it begins.
+	// In JSON they are "for" and "after", texts such as "30s".
+	For   time.Duration `json:"-"`
+	After time.Duration `json:"-"`
 }
 
 // Faults are rules with a source of chance; nil has none. A seed and an order
@@ -114,6 +154,7 @@ type Faults struct {
 	mu     sync.Mutex
 	rules  []Fault
 	counts []int
+	seed   uint64
 	chance *rand.Rand
 }
 
@@ -124,15 +165,8 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 		if r.Effect == "" {
 			r.Effect = EffectError
 		}
-		switch {
-		case r.Effect != EffectError && r.Effect != EffectFail && r.Effect != EffectHide:
-			return nil, fmt.Errorf("fault %d: there is no effect %q; use error, fail or hide", i+1, r.Effect)
-		case r.Effect == EffectError && r.Code == "":
-			return nil, fmt.Errorf("fault %d: the effect error needs a code", i+1)
-		case r.Probability < 0 || r.Probability > 1:
-			return nil, fmt.Errorf("fault %d: probability %v is not between 0 and 1", i+1, r.Probability)
-		case r.Nth < 0 || r.Calls < 0 || r.Times < 0:
-			return nil, fmt.Errorf("fault %d: nth, calls and times cannot be negative", i+1)
+		if err := r.check(); err != nil {
+			return nil, fmt.Errorf("fault %d: %w", i+1, err)
 		}
 		if r.Times == 0 {
 			r.Times = 1
@@ -142,18 +176,75 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 		}
 		r.Nth = max(r.Nth, 1)
 	}
-	return &Faults{rules: rules, counts: make([]int, len(rules)), chance: rand.New(rand.NewPCG(seed, seed))}, nil
+	return &Faults{rules: rules, counts: make([]int, len(rules)), seed: seed, chance: rand.New(rand.NewPCG(seed, seed))}, nil
+}
+
+func (r *Fault) check() error {
+	_, pattern := path.Match(r.Action, "")
+	launches := r.Effect == EffectError || r.Effect == EffectFail || r.Effect == EffectStuck || r.Effect.onMachine()
+	switch {
+	case !slices.Contains(effects, r.Effect):
+		return fmt.Errorf("there is no effect %q; use %s", r.Effect, oneOf(effects))
+	case r.Effect == EffectError && r.Code == "":
+		return errors.New("the effect error needs a code")
+	case r.Service != "" && !slices.Contains(services, r.Service):
+		return fmt.Errorf("there is no service %q; use %s", r.Service, oneOf(services))
+	case pattern != nil:
+		return fmt.Errorf("action %q is not a valid pattern", r.Action)
+	case r.Probability < 0 || r.Probability > 1:
+		return fmt.Errorf("probability %v is not between 0 and 1", r.Probability)
+	case r.Nth < 0 || r.Calls < 0 || r.Times < 0:
+		return errors.New("nth, calls and times cannot be negative")
+	case r.For < 0 || r.After < 0:
+		return errors.New("for and after cannot be negative")
+	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
+		return fmt.Errorf("status %d is not an HTTP error: use one from 400 to 599", r.Status)
+	case r.Effect == EffectDelay && r.For == 0:
+		return errors.New(`the effect delay needs "for", such as "10s"`)
+	case r.After != 0 && !r.Effect.onMachine():
+		return fmt.Errorf(`"after" is for the effects interrupt, die and hang, not for %s`, r.Effect)
+	case (r.Zone != "" || r.InstanceType != "") && !launches:
+		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", r.Effect)
+	}
+	return nil
+}
+
+// services are those whose calls rules can be about.
+var services = []string{"ec2", "ec2-instance-connect", "iam", "kms", "secretsmanager", "ssm", "sts"}
+
+// oneOf joins values for a message.
+func oneOf[T ~string](values []T) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = string(v)
+	}
+	last := len(texts) - 1
+	return strings.Join(texts[:last], ", ") + " or " + texts[last]
+}
+
+// call is what a rule is compared with.
+type call struct {
+	service, action, region, account string
+	dry                              bool
+}
+
+// matches reports whether the rule is about the call, as far as that tells.
+func (r Fault) matches(c call) bool {
+	same := func(want, is string) bool { return want == "" || want == is }
+	action, _ := path.Match(r.Action, c.action) // the pattern has been checked
+	return same(r.Service, c.service) && (r.Action == "" || action) && same(r.Region, c.region) && same(r.Account, c.account)
 }
 
 // applying returns the rules that apply to this call, which it counts. A dry run
 // is refused as the call would be, but it does not look for capacity and starts
 // nothing that can fail.
-func (f *Faults) applying(action, region string, dry bool) []Fault {
+func (f *Faults) applying(c call) []Fault {
 	return f.pick(func(r Fault) bool {
-		if dry && (r.Effect != EffectError || strings.HasPrefix(r.Code, "Insufficient")) {
+		starts := r.Effect == EffectFail || r.Effect == EffectHide || r.Effect == EffectStuck
+		if c.dry && (starts || strings.HasPrefix(r.Code, "Insufficient")) {
 			return false
 		}
-		return !r.aboutPools() && (r.Action == "" || r.Action == action) && (r.Region == "" || r.Region == region)
+		return !r.aboutPools() && !r.aboutLaunch() && r.matches(c)
 	})
 }
 
@@ -164,17 +255,40 @@ func (r Fault) aboutPools() bool {
 	return r.Effect == EffectError && (r.Zone != "" || r.InstanceType != "" || fleet)
 }
 
+// aboutLaunch reports whether the rule is about what becomes of an instance that has
+// been placed.
+func (r Fault) aboutLaunch() bool {
+	return r.Effect.onMachine() || r.Effect != EffectError && (r.Zone != "" || r.InstanceType != "")
+}
+
 // full returns the failure that a rule wants for a launch of an instance type in a
 // zone, or nil.
-func (f *Faults) full(action, region, zone, instanceType string) error {
-	for _, r := range f.pick(func(r Fault) bool {
-		return r.aboutPools() && (r.Action == "" || r.Action == action) && (r.Region == "" || r.Region == region) &&
-			(r.Zone == "" || r.Zone == zone) && (r.InstanceType == "" || r.InstanceType == instanceType)
-	}) {
+func (f *Faults) full(c call, zone, instanceType string) error {
+	for _, r := range f.pick(func(r Fault) bool { return r.aboutPools() && r.matches(c) && r.in(zone, instanceType) }) {
 		return r.failure()
 	}
 	return nil
 }
+
+func (r Fault) in(zone, instanceType string) bool {
+	return (r.Zone == "" || r.Zone == zone) && (r.InstanceType == "" || r.InstanceType == instanceType)
+}
+
+// atLaunch returns the rules that apply to the launch of in by the call that ctx
+// belongs to: those of the call, and those about what it launches.
+func (f *Faults) atLaunch(ctx context.Context, in *instance) []Fault {
+	made, _ := ctx.Value(faultKey{}).(faulty)
+	return append(f.pick(func(r Fault) bool {
+		return r.aboutLaunch() && r.matches(made.call) && r.in(aws.ToString(in.Placement.AvailabilityZone), string(in.InstanceType)) &&
+			(r.Effect != EffectInterrupt || in.SpotInstanceRequestId != nil)
+	}), made.rules...)
+}
+
+// Seed is the seed of chance.
+func (f *Faults) Seed() uint64 { return f.seed }
+
+// Len is how many rules there are.
+func (f *Faults) Len() int { return len(f.rules) }
 
 // pick returns the rules that are about something and apply to it this time, which
 // they count.
@@ -201,28 +315,60 @@ func (f *Faults) pick(about func(Fault) bool) []Fault {
 
 type faultKey struct{}
 
-// Before runs ahead of every action, of the neighbours' too: regions that do not
+// faulty is a call with the rules that apply to it.
+type faulty struct {
+	call  call
+	rules []Fault
+}
+
+// Before returns what runs ahead of every action of a service: regions that do not
 // exist, rules that make it fail, and dry runs. RunInstances looks at its own dry
 // run, since callers use that to test whether the parameters hold.
-func (s *Service) Before(ctx context.Context, action string, input any) (context.Context, error) {
-	if _, ok := findRegion(wire.CallerFrom(ctx).Region); !ok {
-		return nil, invalidValue("There is no region '%s'", wire.CallerFrom(ctx).Region)
+func (s *Service) Before(service string) func(ctx context.Context, action string, input any) (context.Context, error) {
+	return func(ctx context.Context, action string, input any) (context.Context, error) {
+		caller := wire.CallerFrom(ctx)
+		if _, ok := findRegion(caller.Region); !ok {
+			return nil, invalidValue("There is no region '%s'", caller.Region)
+		}
+		c := call{service: service, action: action, region: caller.Region, account: caller.Account}
+		if field := reflect.ValueOf(input).Elem().FieldByName("DryRun"); field.IsValid() {
+			flag, _ := field.Interface().(*bool)
+			c.dry = aws.ToBool(flag)
+		}
+		rules := s.opts.Faults.applying(c)
+		ctx, err := s.meet(ctx, c, rules)
+		if err != nil {
+			return nil, err
+		}
+		if c.dry && action != "RunInstances" {
+			return ctx, errDryRun()
+		}
+		return context.WithValue(ctx, faultKey{}, faulty{c, rules}), nil
 	}
-	dry := false
-	if field := reflect.ValueOf(input).Elem().FieldByName("DryRun"); field.IsValid() {
-		flag, _ := field.Interface().(*bool)
-		dry = aws.ToBool(flag)
-	}
-	applying := s.opts.Faults.applying(action, wire.CallerFrom(ctx).Region, dry)
-	for _, f := range applying {
-		if f.Effect == EffectError {
-			return nil, f.refusal(ctx, "ec2:"+action)
+}
+
+// meet does what rules want ahead of a call, and notes what is to become of its answer.
+func (s *Service) meet(ctx context.Context, c call, rules []Fault) (context.Context, error) {
+	var refused error
+	for _, f := range rules {
+		switch f.Effect {
+		case EffectDelay:
+			if err := s.opts.Clock.Sleep(s.ctx, f.For); err != nil {
+				return ctx, err
+			}
+		case EffectLoseRequest:
+			return ctx, wire.ErrLost
+		case EffectLoseAnswer:
+			ctx = wire.WithFate(ctx, wire.Lost)
+		case EffectTruncate:
+			ctx = wire.WithFate(ctx, wire.Truncated)
+		case EffectError:
+			if refused == nil {
+				refused = f.refusal(ctx, c.service+":"+c.action)
+			}
 		}
 	}
-	if dry && action != "RunInstances" {
-		return nil, errDryRun()
-	}
-	return context.WithValue(ctx, faultKey{}, applying), nil
+	return ctx, refused
 }
 
 // refusal is the failure of a call to EC2. One for want of permission says,
@@ -258,6 +404,12 @@ func (f Fault) failure() *wire.Error {
 		"InternalError":                {"An internal error has occurred", 500},
 		"Unavailable":                  {"The service is unavailable. Please try again shortly.", 503},
 		"UnauthorizedOperation":        {"You are not authorized to perform this operation.", 403},
+		"AccessDeniedException":        {"You are not authorized to perform this operation.", 400},
+		"AuthFailure":                  {"AWS was not able to validate the provided access credentials", 401},
+		"ExpiredToken":                 {"The security token included in the request is expired", 403},
+		"RequestExpired":               {"Request has expired.", 400},
+		"Throttling":                   {"Rate exceeded", 400},
+		"ThrottlingException":          {"Rate exceeded", 400},
 	}[e.Code]
 	if e.Message == "" {
 		e.Message = usual.message
@@ -273,8 +425,17 @@ func (f Fault) failure() *wire.Error {
 
 // failing returns the failure that a rule wants for the work that this call
 // starts, or nil.
-func failing(ctx context.Context) error {
-	rules, _ := ctx.Value(faultKey{}).([]Fault)
+func failing(ctx context.Context) error { return failureOf(rulesOf(ctx)) }
+
+// stuck returns for how long the work that this call starts shall not end.
+func stuck(ctx context.Context) time.Duration { return stuckFor(rulesOf(ctx)) }
+
+func rulesOf(ctx context.Context) []Fault {
+	made, _ := ctx.Value(faultKey{}).(faulty)
+	return made.rules
+}
+
+func failureOf(rules []Fault) error {
 	for _, f := range rules {
 		if f.Effect == EffectFail {
 			return f.failure()
@@ -283,10 +444,34 @@ func failing(ctx context.Context) error {
 	return nil
 }
 
+func stuckFor(rules []Fault) (longest time.Duration) {
+	for _, f := range rules {
+		if f.Effect == EffectStuck {
+			longest = max(longest, f.lasts())
+		}
+	}
+	return longest
+}
+
+// later is the sum of two durations, or for ever.
+func later(a, b time.Duration) time.Duration {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// lasts is For, where 0 is for ever.
+func (f Fault) lasts() time.Duration {
+	if f.For == 0 {
+		return math.MaxInt64
+	}
+	return f.For
+}
+
 // hide makes ids, which this call made, not found for a while if a rule wants it.
 func (s *state) hide(ctx context.Context, ids ...string) {
-	rules, _ := ctx.Value(faultKey{}).([]Fault)
-	for _, f := range rules {
+	for _, f := range rulesOf(ctx) {
 		if f.Effect == EffectHide {
 			for _, id := range ids {
 				s.hidden[id] = f.Times
@@ -306,21 +491,44 @@ func (s *state) concealed(ids []string) (hidden []string) {
 	return hidden
 }
 
-// UnmarshalJSON reads {"seed": 1, "rules": [ … ]}.
+// UnmarshalJSON reads {"seed": 1, "rules": [ … ]}. Without a seed there is a new one.
 func (f *Faults) UnmarshalJSON(data []byte) error {
 	var file struct {
-		Seed  uint64  `json:"seed"`
-		Rules []Fault `json:"rules"`
+		Seed  *uint64 `json:"seed"`
+		Rules []struct {
+			Fault
+			For   string `json:"for"`
+			After string `json:"after"`
+		} `json:"rules"`
 	}
-	d := json.NewDecoder(strings.NewReader(string(data)))
+	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&file); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
-	made, err := NewFaults(file.Seed, file.Rules...)
+	seed := uint64(rand.Uint32())
+	if file.Seed != nil {
+		seed = *file.Seed
+	}
+	rules := make([]Fault, len(file.Rules))
+	for i, r := range file.Rules {
+		rules[i] = r.Fault
+		for name, text := range map[string]string{"for": r.For, "after": r.After} {
+			v, err := time.ParseDuration(cmp.Or(text, "0"))
+			if err != nil {
+				return fmt.Errorf("fault %d: %s: %q is not a duration such as 30s", i+1, name, text)
+			}
+			if name == "for" {
+				rules[i].For = v
+			} else {
+				rules[i].After = v
+			}
+		}
+	}
+	made, err := NewFaults(seed, rules...)
 	if err != nil {
 		return err
 	}
-	f.rules, f.counts, f.chance = made.rules, made.counts, made.chance
+	f.rules, f.counts, f.seed, f.chance = made.rules, made.counts, made.seed, made.chance
 	return nil
 }

@@ -20,7 +20,7 @@ func TestFaultRules(t *testing.T) {
 	var got []string
 	for _, region := range []string{"us-east-1", "eu-west-1", "us-east-1", "eu-west-1", "us-east-1"} {
 		var codes []string
-		for _, f := range faults.applying("RunInstances", region, false) {
+		for _, f := range faults.applying(call{action: "RunInstances", region: region}) {
 			codes = append(codes, f.Code)
 		}
 		got = append(got, strings.Join(codes, "+"))
@@ -28,7 +28,7 @@ func TestFaultRules(t *testing.T) {
 	if want := []string{"", "second+first in eu-west-1", "third and fourth", "third and fourth", ""}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := faults.applying("StopInstances", "us-east-1", false); got != nil {
+	if got := faults.applying(call{action: "StopInstances", region: "us-east-1"}); got != nil {
 		t.Errorf("another action: %v", got)
 	}
 }
@@ -40,7 +40,7 @@ func TestFaultProbability(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 400 {
-			n := len(faults.applying("A", "r", false))
+			n := len(faults.applying(call{action: "A", region: "r"}))
 			hits += n
 			order += string(rune('0' + n))
 		}

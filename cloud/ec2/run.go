@@ -132,7 +132,7 @@ func (s *state) run(ctx context.Context, action string, in *ec2.RunInstancesInpu
 				return nil, err
 			}
 		}
-		s.launch(id, failing(ctx))
+		s.launch(ctx, id)
 		s.hide(ctx, id)
 		stored, _ := s.instances.Get(id)
 		out.Instances = append(out.Instances, stored.Instance)
@@ -225,7 +225,7 @@ func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstances
 		if aws.ToBool(in.DryRun) {
 			return nil
 		}
-		return s.opts.Faults.full(action, c.Region, *p.subnet.AvailabilityZone, string(in.InstanceType))
+		return s.opts.Faults.full(call{service: "ec2", action: action, region: c.Region, account: c.Account}, *p.subnet.AvailabilityZone, string(in.InstanceType))
 	}
 	first, err := s.place(c, in)
 	if err != nil {

@@ -241,7 +241,7 @@ func (s *Service) Endpoint() (*wire.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint.Before = s.Before
+	endpoint.Before = s.Before("ec2")
 	return endpoint, nil
 }
 

@@ -111,13 +111,14 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 		return nil, err
 	}
 	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
+	pending := later(stuck(ctx), s.opts.Delays.Snapshot)
 	s.hide(ctx, id)
 	s.background(func(ctx context.Context, s *Service) {
 		err := fail
 		if err == nil {
 			err = s.fill(ctx, map[string]string{volume: id}, instance, false)
 		}
-		if wait := s.opts.Clock.Sleep(ctx, s.opts.Delays.Snapshot); wait != nil {
+		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
 			return // the next Open completes it
 		}
 		s.log(id, "complete", s.update(func(st *state) error { return st.complete(id, err) }))

@@ -35,6 +35,7 @@ type Instance struct {
 	Groups                                    []Group
 	Devices                                   []Device
 	Spot                                      bool
+	Interruption                              *time.Time        // when a Spot Instance is taken back; nil for not
 	Role                                      *Role             // nil without one
 	UserData                                  []byte            // nil is none
 	Tags                                      map[string]string // nil unless the instance may read them
@@ -227,6 +228,14 @@ func (in Instance) tree() tree {
 	cycle := "on-demand"
 	if in.Spot {
 		cycle = "spot"
+	}
+	if in.Interruption != nil {
+		at := in.Interruption.UTC().Format(time.RFC3339)
+		meta("spot/instance-action", document(struct {
+			Action string `json:"action"`
+			Time   string `json:"time"`
+		}{"terminate", at}))
+		meta("spot/termination-time", at)
 	}
 	meta("instance-life-cycle", cycle)
 	meta("instance-type", in.Type)

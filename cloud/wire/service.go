@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
+	"strconv"
 )
 
 // Caller is who makes a request and where.
@@ -50,7 +52,8 @@ type Service struct {
 	Model *Model
 
 	// Before, if set, is called with every request that decodes, ahead of its
-	// action, which gets the context that it returns; its error is the answer.
+	// action, which gets the context that it returns; its error is the answer. With an
+	// error the context may be nil.
 	Before func(ctx context.Context, action string, input any) (context.Context, error)
 
 	actions Actions
@@ -96,7 +99,15 @@ func New(m *Model, actions Actions) (*Service, error) {
 // Serve answers a request whose body is already read and whose caller is in ctx.
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
-	answer, err := s.answer(ctx, id, r, body)
+	ctx, answer, err := s.answer(ctx, id, r, body)
+	if fate, _ := ctx.Value(fateKey{}).(Fate); fate != Delivered || errors.Is(err, ErrLost) {
+		if fate == Truncated && err == nil {
+			w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+			s.write(w, http.StatusOK, id, answer[:len(answer)/2])
+			_ = http.NewResponseController(w).Flush() // the connection is closed anyway
+		}
+		panic(http.ErrAbortHandler) // which closes the connection
+	}
 	if err != nil {
 		s.WriteError(w, id, err)
 		return
@@ -104,31 +115,59 @@ func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	s.write(w, http.StatusOK, id, answer)
 }
 
-// answer runs the action that a request names, and returns the response's body.
-func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) ([]byte, error) {
+// ErrLost is an error of [Service.Before] that closes the connection without an
+// answer: the request has not arrived.
+var ErrLost = errors.New("the request is lost")
+
+// Fate is what becomes of an answer on its way to the client.
+type Fate int
+
+// The fates of an answer. Of an error nothing arrives either way.
+const (
+	Delivered Fate = iota
+	Lost           // the connection is closed before it
+	Truncated      // half of it arrives
+)
+
+type fateKey struct{}
+
+// WithFate returns a context for a call whose answer has that fate. [Service.Before]
+// may return it.
+func WithFate(ctx context.Context, fate Fate) context.Context {
+	return context.WithValue(ctx, fateKey{}, fate)
+}
+
+// answer runs the action that a request names, and returns the response's body and
+// the context of the action.
+func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) (context.Context, []byte, error) {
 	read := s.Model.readQuery
 	if s.Model.Protocol == "json" {
 		read = s.Model.readJSON
 	}
 	action, decode, err := read(r, body)
 	if err != nil {
-		return nil, err
+		return ctx, nil, err
 	}
 	a := s.actions[action]
 	input := a.input()
 	if err := decode(input); err != nil {
-		return nil, err
+		return ctx, nil, err
 	}
 	if s.Before != nil {
-		if ctx, err = s.Before(ctx, action, input); err != nil {
-			return nil, err
+		before, err := s.Before(ctx, action, input)
+		if before != nil {
+			ctx = before
+		}
+		if err != nil {
+			return ctx, nil, err
 		}
 	}
 	output, err := a.answer(ctx, input)
 	if err != nil {
-		return nil, err
+		return ctx, nil, err
 	}
-	return s.Model.Encode(action, id, output)
+	answer, err := s.Model.Encode(action, id, output)
+	return ctx, answer, err
 }
 
 // readQuery returns the action of a request, which the model has, and what

@@ -1,0 +1,86 @@
+package ec2
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/machine"
+)
+
+// spotNotice is how long ahead EC2 says that it takes a Spot Instance back.
+const spotNotice = 2 * time.Minute
+
+var (
+	reasonSpot   = reason{"Server.SpotInstanceTermination", "Spot instance termination", "Server.SpotInstanceTermination"}
+	reasonFailed = reason{"Server.InternalError", "The host of the instance failed", "Server.InternalError"}
+)
+
+// befall has happen to the machine of an instance that has just started what the
+// rules of its launch want, at its first boot.
+func (s *state) befall(id string, r *runner, m machine.Machine) {
+	for _, f := range r.rules {
+		if !f.Effect.onMachine() {
+			continue
+		}
+		s.start(func(s *Service) {
+			ctx, cancel := context.WithCancel(s.ctx)
+			defer cancel()
+			go func() {
+				select {
+				case <-m.Done():
+					cancel()
+				case <-ctx.Done():
+				}
+			}()
+			s.mishap(ctx, id, r, m, f)
+		})
+	}
+	r.rules = nil
+}
+
+// mishap does what a rule wants with a running machine. ctx ends with it.
+func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Machine, f Fault) {
+	if s.opts.Clock.Sleep(ctx, f.After) != nil {
+		return
+	}
+	switch f.Effect {
+	case EffectDie:
+		s.takeAway(ctx, id, r, reasonFailed)
+	case EffectHang:
+		if err := m.Freeze(ctx); err != nil {
+			s.log(id, "hang", err)
+			return
+		}
+		if s.opts.Clock.Sleep(ctx, f.lasts()) == nil {
+			s.log(id, "go on", m.Thaw())
+		}
+	case EffectInterrupt:
+		notice := f.For
+		if notice == 0 {
+			notice = spotNotice
+		}
+		at := s.now().Add(notice)
+		_ = s.update(func(*state) error { r.notice = &at; return nil })
+		if s.opts.Clock.Sleep(ctx, notice) == nil {
+			s.takeAway(ctx, id, r, reasonSpot)
+		}
+	}
+}
+
+// takeAway terminates an instance that its user wants to go on.
+func (s *Service) takeAway(ctx context.Context, id string, r *runner, why reason) {
+	s.log(id, "take away", s.update(func(st *state) error {
+		if r.goal >= goalStop {
+			return nil // it ends already
+		}
+		err := st.instances.Edit(id, func(in *instance) {
+			in.setState(types.InstanceStateNameShuttingDown)
+			in.setReason(why, s.now())
+		})
+		r.aim(goalTerminate, why)
+		st.halt(ctx, id, r)
+		return err
+	}))
+}

@@ -1,0 +1,240 @@
+package cloud_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+	cloudec2 "bake/cloud/ec2"
+)
+
+// rehearse serves a cloud with rules.
+func rehearse(t *testing.T, opts cloud.Options, rules ...cloud.Fault) *cloudtest.Server {
+	t.Helper()
+	var err error
+	if opts.Faults, err = cloudec2.NewFaults(1, rules...); err != nil {
+		t.Fatal(err)
+	}
+	return cloudtest.Start(t, opts)
+}
+
+// sleeper is a clock whose sleep is a test's.
+type sleeper struct {
+	cloud.Clock
+	sleep func(context.Context, time.Duration) error
+}
+
+func (s sleeper) Now() time.Time                                   { return time.Now() }
+func (s sleeper) Sleep(ctx context.Context, d time.Duration) error { return s.sleep(ctx, d) }
+
+// answered reports whether an error is one that the cloud has said.
+func answered(err error) bool {
+	_, ok := errors.AsType[smithy.APIError](err)
+	return ok
+}
+
+// TestLostCalls: what a client cannot tell apart, the cloud can: a request that did
+// not arrive made nothing, a lost or cut answer is one to a call that was made.
+func TestLostCalls(t *testing.T) {
+	for effect, made := range map[cloud.Effect]int{"lose-request": 0, "lose-answer": 1, "truncate": 1} {
+		t.Run(string(effect), func(t *testing.T) {
+			s := rehearse(t, cloud.Options{}, cloud.Fault{Action: "CreateKey*", Calls: 1, Effect: effect})
+			client := s.EC2("default", "us-east-1")
+			_, err := client.CreateKeyPair(t.Context(), &ec2.CreateKeyPairInput{KeyName: aws.String("k")})
+			if err == nil || answered(err) {
+				t.Fatalf("the error is %v, want one without an answer", err)
+			}
+			out, err := client.DescribeKeyPairs(t.Context(), &ec2.DescribeKeyPairsInput{})
+			if err != nil || len(out.KeyPairs) != made {
+				t.Errorf("%d key pairs, %v; want %d", len(out.KeyPairs), err, made)
+			}
+		})
+	}
+}
+
+// TestFaultsOfServices: rules are about one service and one account.
+func TestFaultsOfServices(t *testing.T) {
+	s := rehearse(t, cloud.Options{},
+		cloud.Fault{Service: "ssm", Code: "ThrottlingException"},
+		cloud.Fault{Service: "sts", Effect: "lose-answer"},
+		cloud.Fault{Service: "ec2", Action: "DescribeVpcs", Account: "999999999999", Code: "AuthFailure"},
+		cloud.Fault{Service: "ec2", Action: "DescribeSubnets", Account: "123456789012", Code: "ExpiredToken"})
+	config := s.Config("default", "us-east-1")
+	if _, err := ssm.NewFromConfig(config).GetParameter(t.Context(), &ssm.GetParameterInput{Name: aws.String("/a")}); code(err) != "ThrottlingException" {
+		t.Errorf("ssm: %v", err)
+	}
+	if _, err := sts.NewFromConfig(config).GetCallerIdentity(t.Context(), nil); err == nil || answered(err) {
+		t.Errorf("sts: %v", err)
+	}
+	if _, err := s.EC2("default", "us-east-1").DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{}); err != nil {
+		t.Errorf("another account's rule: %v", err)
+	}
+	if _, err := s.EC2("default", "us-east-1").DescribeSubnets(t.Context(), &ec2.DescribeSubnetsInput{}); code(err) != "ExpiredToken" {
+		t.Errorf("the account's rule: %v", err)
+	}
+}
+
+// TestStuck: what is stuck stays on its way; an instance can be terminated out of it.
+func TestStuck(t *testing.T) {
+	s := rehearse(t, cloud.Options{},
+		cloud.Fault{Action: "RunInstances", Calls: 1, Effect: "stuck"},
+		cloud.Fault{Action: "StopInstances", Effect: "stuck"},
+		cloud.Fault{Action: "CreateImage", Calls: 1, Effect: "stuck"},
+		cloud.Fault{Action: "CreateImage", Nth: 2, Effect: "stuck", For: time.Millisecond})
+	client := s.EC2("default", "us-east-1")
+	launch := func() string {
+		out, err := client.RunInstances(t.Context(), &ec2.RunInstancesInput{ImageId: aws.String(source(t, client)), InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.Instances[0].InstanceId
+	}
+	terminate := func(id string) {
+		if _, err := client.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, client, id, types.InstanceStateNameTerminated)
+	}
+	pending, running := launch(), launch()
+	await(t, client, running, types.InstanceStateNameRunning)
+	if in := describe(t, client, pending); in.State.Name != types.InstanceStateNamePending {
+		t.Errorf("the stuck launch is %s", in.State.Name)
+	}
+	terminate(pending)
+	var images []string
+	for _, name := range []string{"for ever", "for a while"} {
+		out, err := client.CreateImage(t.Context(), &ec2.CreateImageInput{InstanceId: &running, Name: &name, NoReboot: aws.Bool(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, *out.ImageId)
+	}
+	state := func(id string) types.ImageState {
+		out, err := client.DescribeImages(t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Images[0].State
+	}
+	eventually(t, "the second image", func() bool { return state(images[1]) == types.ImageStateAvailable })
+	if got := state(images[0]); got != types.ImageStatePending {
+		t.Errorf("the stuck image is %s", got)
+	}
+	if _, err := client.StopInstances(t.Context(), &ec2.StopInstancesInput{InstanceIds: []string{running}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the machine to end", func() bool { return s.Driver.Machine(running) == nil })
+	if in := describe(t, client, running); in.State.Name != types.InstanceStateNameStopping {
+		t.Errorf("the stuck instance is %s", in.State.Name)
+	}
+	terminate(running)
+}
+
+// TestDelay: the answer comes when the clock lets it.
+func TestDelay(t *testing.T) {
+	var slept atomic.Int64
+	c := sleeper{sleep: func(_ context.Context, d time.Duration) error { slept.Add(int64(d)); return nil }}
+	s := rehearse(t, cloud.Options{Clock: c}, cloud.Fault{Action: "DescribeRegions", Effect: "delay", For: time.Hour})
+	if _, err := s.EC2("default", "us-east-1").DescribeRegions(t.Context(), &ec2.DescribeRegionsInput{}); err != nil || slept.Load() != int64(time.Hour) {
+		t.Errorf("slept %s, %v", time.Duration(slept.Load()), err)
+	}
+}
+
+// TestMishaps: instances that run are taken away, with the reason, and a machine that
+// hangs goes on.
+func TestMishaps(t *testing.T) {
+	s := rehearse(t, cloud.Options{},
+		cloud.Fault{InstanceType: "t3.small", Effect: "die"},
+		cloud.Fault{Effect: "interrupt", For: time.Nanosecond})
+	client := s.EC2("default", "us-east-1")
+	launch := func(in ec2.RunInstancesInput) string {
+		in.ImageId, in.MinCount, in.MaxCount = aws.String(source(t, client)), aws.Int32(1), aws.Int32(1)
+		out, err := client.RunInstances(t.Context(), &in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.Instances[0].InstanceId
+	}
+	spot := &types.InstanceMarketOptionsRequest{MarketType: types.MarketTypeSpot}
+	died := launch(ec2.RunInstancesInput{InstanceType: "t3.small"})
+	taken := launch(ec2.RunInstancesInput{InstanceType: "t3.micro", InstanceMarketOptions: spot})
+	lives := launch(ec2.RunInstancesInput{InstanceType: "t3.micro"})
+	for id, want := range map[string]string{died: "Server.InternalError", taken: "Server.SpotInstanceTermination"} {
+		if in := await(t, client, id, types.InstanceStateNameTerminated); *in.StateReason.Code != want {
+			t.Errorf("%s: %s, want %s", id, *in.StateReason.Code, want)
+		}
+	}
+	await(t, client, lives, types.InstanceStateNameRunning)
+	requests, err := client.DescribeSpotInstanceRequests(t.Context(), &ec2.DescribeSpotInstanceRequestsInput{})
+	if err != nil || len(requests.SpotInstanceRequests) != 1 || *requests.SpotInstanceRequests[0].Status.Code != "instance-terminated-no-capacity" {
+		t.Errorf("spot requests: %+v, %v", requests, err)
+	}
+}
+
+// TestSpotNotice: the metadata service tells a Spot Instance when it is taken back.
+func TestSpotNotice(t *testing.T) {
+	s := rehearse(t, cloud.Options{}, cloud.Fault{Effect: "interrupt"})
+	client := s.EC2("default", "us-east-1")
+	id := *run(t, client, ec2.RunInstancesInput{InstanceMarketOptions: &types.InstanceMarketOptionsRequest{MarketType: types.MarketTypeSpot}}).InstanceId
+	get := func() string {
+		r := httptest.NewRequest(http.MethodGet, "/latest/meta-data/spot/instance-action", nil)
+		w := httptest.NewRecorder()
+		for _, spec := range s.Driver.Specs() {
+			if spec.ID == id {
+				spec.Network.Metadata.ServeHTTP(w, r)
+			}
+		}
+		body, _ := io.ReadAll(w.Result().Body)
+		return string(body)
+	}
+	eventually(t, "the notice", func() bool { return strings.Contains(get(), `"action": "terminate"`) })
+	if in := describe(t, client, id); in.State.Name != types.InstanceStateNameRunning {
+		t.Errorf("the instance is %s", in.State.Name)
+	}
+}
+
+// TestHang: the machine is frozen, and then not.
+func TestHang(t *testing.T) {
+	asked := make(chan time.Duration, 8)
+	thaw := make(chan struct{})
+	c := sleeper{sleep: func(ctx context.Context, d time.Duration) error {
+		if d != time.Minute {
+			return context.Cause(ctx)
+		}
+		asked <- d
+		select {
+		case <-thaw:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}}
+	s := rehearse(t, cloud.Options{Clock: c}, cloud.Fault{Effect: "hang", For: time.Minute})
+	client := s.EC2("default", "us-east-1")
+	id := *run(t, client, ec2.RunInstancesInput{}).InstanceId
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Fatal(errors.New("the machine was not frozen"))
+	}
+	if !s.Driver.Machine(id).Frozen() {
+		t.Error("the machine runs")
+	}
+	close(thaw)
+	eventually(t, "the machine to go on", func() bool { return !s.Driver.Machine(id).Frozen() })
+}
