@@ -15,7 +15,7 @@ import (
 
 	"bake/builtin"
 	"bake/internal/local"
-	"bake/internal/stack"
+	_ "bake/internal/stack" // room before most packages are initialized
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
 	"bake/plugin/registry"
@@ -24,7 +24,6 @@ import (
 )
 
 func main() {
-	stack.Grow()
 	if ran, code := local.Child(os.Args); ran {
 		os.Exit(code)
 	}

@@ -1,12 +1,15 @@
-// Package stack makes room on stacks of goroutines.
+// Package stack makes room on stacks of goroutines. A stack that has to grow when it is
+// deep is copied, and for that the descriptions of all functions on it are read, which are
+// spread over the program's file: each is a page of memory and a fault.
+//
+// A program that links this package has the room on its first stack before most packages
+// are initialized: Go initializes those that need no others by their import paths.
 package stack
 
 const room = 24 << 10
 
 // Grow makes the stack of the calling goroutine large enough for reading a template. It
-// is called while few functions are on it: a stack that has to grow later is copied, and
-// for that the descriptions of all functions on it are read, which are spread over the
-// program's file.
+// is called while few functions are on it.
 //
 //go:noinline
 func Grow() {
@@ -16,3 +19,10 @@ func Grow() {
 
 //go:noinline
 func keep(*[room]byte) {}
+
+var _ = first()
+
+func first() bool {
+	Grow()
+	return true
+}
