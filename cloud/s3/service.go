@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -70,31 +71,32 @@ func (s *buckets) clean() error {
 			}
 			continue
 		}
-		records, err := filepath.Glob(s.path(b.Name(), "objects", "*.json"))
+		bucket := os.DirFS(s.path(b.Name())) // whose own path is no pattern
+		records, err := fs.Glob(bucket, "objects/*.json")
 		if err != nil {
 			return err
 		}
 		used := map[string]bool{}
 		for _, name := range records {
 			var o object
-			if err := s.read(&o, b.Name(), "objects", filepath.Base(name)); err != nil {
+			if err := s.read(&o, b.Name(), "objects", path.Base(name)); err != nil {
 				return err
 			}
 			used[o.Data] = true
 		}
 		var left []string
 		for _, pattern := range []string{"objects/*.data", "*/" + durable.Temp, "uploads/*/" + durable.Temp} {
-			names, err := filepath.Glob(s.path(b.Name(), pattern))
+			names, err := fs.Glob(bucket, pattern)
 			if err != nil {
 				return err
 			}
 			left = append(left, names...)
 		}
 		for _, name := range left {
-			if used[filepath.Base(name)] {
+			if used[path.Base(name)] {
 				continue
 			}
-			if err := os.Remove(name); err != nil {
+			if err := os.Remove(s.path(b.Name(), filepath.FromSlash(name))); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,8 @@ package s3
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -45,4 +47,30 @@ func TestSlowClient(t *testing.T) {
 			t.Error("the other client waits for the slow one")
 		}
 	}})
+}
+
+// What is left of uploads that were broken off goes when the service is opened, and nothing
+// else, whatever the directory is called.
+func TestLeftovers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state [1]*")
+	objects := filepath.Join(dir, "b", "objects")
+	if err := os.MkdirAll(objects, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]bool{ // whether they stay
+		"../bucket.json": true, "k.json": true, "used.data": true, "unused.data": false,
+	}
+	for name := range files {
+		if err := os.WriteFile(filepath.Join(objects, name), []byte(`{"Data": "used.data"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(dir, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	for name, stays := range files {
+		if _, err := os.Stat(filepath.Join(objects, name)); (err == nil) != stays {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

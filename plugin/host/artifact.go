@@ -77,7 +77,7 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 			err = nil // such as values that do not travel
 		}
 		if err != nil {
-			return nil, fmt.Errorf("what the plugin %s has made: %w", a.proc.plugin.Source, err)
+			return nil, fmt.Errorf("the plugin %s does not tell what it has made: %w", a.proc.plugin.Source, err)
 		}
 	}
 	if len(out.Files) > maxFiles || slices.ContainsFunc(out.Files, func(f string) bool { return len(f) > maxFileName }) {
@@ -88,6 +88,21 @@ func (a *artifact) read(ctx context.Context, run string) (*builder.Artifact, err
 		out.Data = buildData(run, said).Public()
 	}
 	return out, nil
+}
+
+// lost deletes an artifact that nobody can get, since err was the answer to what it is.
+func (a *artifact) lost(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, teardownGrace, fmt.Errorf("the plugin did not delete it within %s", teardownGrace))
+	defer cancel()
+	if derr := a.Destroy(ctx); derr != nil {
+		return remaining(fmt.Errorf("%w; deleting it: %w", err, derr))
+	}
+	return fmt.Errorf("%w; the plugin has deleted it", err)
+}
+
+// remaining is the error after which something that a plugin has made may be left.
+func remaining(err error) error {
+	return fmt.Errorf("what the plugin has made may still be there: %w", err)
 }
 
 // input answers a plugin's calls of Artifact with what a post-processor is given.

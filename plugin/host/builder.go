@@ -95,9 +95,14 @@ func (b *building) run(ctx context.Context) (*builder.Artifact, error) {
 	}
 	client, err := b.proc.dial(after, stream)
 	if err != nil {
-		return nil, err
+		return nil, remaining(err)
 	}
-	return (&artifact{proc: b.proc, client: client}).read(after, b.scope.Run.ID)
+	made := &artifact{proc: b.proc, client: client}
+	out, err := made.read(after, b.scope.Run.ID)
+	if err != nil {
+		return nil, made.lost(after, err)
+	}
+	return out, nil
 }
 
 // begin counts a hook that begins, if the build is not over.

@@ -52,13 +52,13 @@ func (h hostedPostProcessor) Process(ctx context.Context, s *step.Scope, in *bui
 	after := context.WithoutCancel(ctx)
 	client, err := proc.dial(after, reply.StreamId)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, remaining(err)
 	}
 	made := &artifact{proc: proc, client: client}
 	said, err := made.read(after, s.Run.ID)
 	switch {
-	case err != nil:
-		return nil, 0, err
+	case err != nil: // it may be what the post-processor was given, which must not be deleted
+		return nil, 0, remaining(err)
 	case given.is(after, made, said):
 		return in, keep, nil
 	}

@@ -2,6 +2,8 @@ package host
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,6 +91,28 @@ func TestHugeArtifact(t *testing.T) {
 	defer a.Live.Close()
 	if len(a.Text) > maxText+10 {
 		t.Errorf("%d bytes of text", len(a.Text))
+	}
+}
+
+// An artifact that the plugin does not describe is deleted, or said to be left.
+func TestUndescribed(t *testing.T) {
+	p := newProbe(t)
+	s, _ := scope(t)
+	for body, want := range map[string]string{
+		"misbehave = \"error\"\nat = \"Id\"": "has deleted it",
+		"misbehave = \"kill\"\nat = \"Id\"":  "may still be there",
+	} {
+		disk := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(disk, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("%s\nfiles = [%q]", body, disk), nil)).Build(t.Context(), s, nil)
+		if a != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, %v, want %q", body, a, err, want)
+		}
+		if _, err := os.Stat(disk); (err == nil) != (want == "may still be there") {
+			t.Errorf("%s: the file: %v", body, err)
+		}
 	}
 }
 

@@ -173,7 +173,8 @@ func (p *plugin) artifact(id string, files []string) uint32 {
 		files = []string{}
 	}
 	return p.listen(wire.Methods{
-		"Artifact.BuilderId": give("probe.builder"), "Artifact.Id": give(id), "Artifact.Files": give(files),
+		"Artifact.BuilderId": give("probe.builder"), "Artifact.Files": give(files),
+		"Artifact.Id":     func(context.Context, any) (any, error) { return id, p.misbehave("X.Id") },
 		"Artifact.String": give("An image of the probe" + strings.Repeat("!", p.Huge)),
 		"Artifact.State": wire.Handle(func(_ context.Context, name string) (any, error) {
 			if err := p.misbehave("X.State"); err != nil {
