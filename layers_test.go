@@ -24,8 +24,8 @@ var rules = []rule{
 	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "golden/attest", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
-	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema"}, "documentation comes from the options of components, and from nothing else"},
-	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
+	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
+	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/bakefile", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
@@ -48,6 +48,7 @@ var rules = []rule{
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},
+	{"golden/bakefile", []string{"config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
 

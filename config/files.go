@@ -90,6 +90,8 @@ type template struct {
 	root     string   // path.root
 	names    []string // template files, in the order they are read
 	varFiles []string // *.auto.pkrvars.*, in the order they are read
+
+	bakeFiles []string // *.bake.hcl, likewise
 }
 
 // find looks at what the user has named as the template.
@@ -102,23 +104,18 @@ func (r *reader) find(path string) (template, hcl.Diagnostics) {
 		if !isTemplate(path) {
 			return template{}, r.notHCL(path)
 		}
-		return template{root: filepath.ToSlash(filepath.Dir(path)), names: []string{path}}, nil
+		bakeFiles, diags := r.bakeFilesOf(path)
+		return template{root: filepath.ToSlash(filepath.Dir(path)), names: []string{path}, bakeFiles: bakeFiles}, diags
 	}
 	entries, err := os.ReadDir(r.abs(path))
 	if err != nil {
 		return template{}, problem(nil, "Cannot read the template directory", "%s.", err)
 	}
 	t := template{root: filepath.ToSlash(path)}
-	pick := func(suffix string) (names []string) {
-		for _, e := range entries { // ReadDir sorts by name
-			if !e.IsDir() && strings.HasSuffix(e.Name(), suffix) {
-				names = append(names, filepath.Join(path, e.Name()))
-			}
-		}
-		return names
-	}
+	pick := func(suffix string) []string { return named(path, entries, suffix) }
 	t.names = slices.Concat(pick(".pkr.hcl"), pick(".pkr.json"))
 	t.varFiles = slices.Concat(pick(".auto.pkrvars.hcl"), pick(".auto.pkrvars.json"))
+	t.bakeFiles = pick(bakeSuffix)
 	if len(t.names) == 0 {
 		if diags := r.legacyIn(path, entries); diags != nil {
 			return t, diags
@@ -126,6 +123,17 @@ func (r *reader) find(path string) (template, hcl.Diagnostics) {
 		return t, problem(nil, "No template files", "The directory %s contains no file that ends in .pkr.hcl or .pkr.json.", path)
 	}
 	return t, nil
+}
+
+// named returns the paths of the entries of dir that are files whose names end in
+// suffix, by name.
+func named(dir string, entries []os.DirEntry, suffix string) (paths []string) {
+	for _, e := range entries { // ReadDir sorts by name
+		if !e.IsDir() && strings.HasSuffix(e.Name(), suffix) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths
 }
 
 func isTemplate(path string) bool {

@@ -50,6 +50,10 @@ func (r *reader) notHCL(path string) hcl.Diagnostics {
 		r.files[path] = &hcl.File{Bytes: src}
 		return legacyProblem(path, at)
 	}
+	if strings.HasSuffix(path, bakeSuffix) {
+		return problem(nil, "Not a template",
+			"%s belongs to the templates in the same directory, and is read with each of them. Name a template or the directory instead.", path)
+	}
 	return problem(nil, "Not an HCL template",
 		"%s ends neither in .pkr.hcl nor in .pkr.json. If it is an HCL template, rename it; if it is a legacy JSON template, with builders and provisioners, convert it with\n\n  bake hcl2_upgrade %s", path, shellWord(path))
 }

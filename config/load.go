@@ -92,8 +92,10 @@ func (l *loader) declarations() hcl.Diagnostics {
 		return diags
 	}
 	l.t.Root = where.root
+	beside := diags // warnings
 	syntax, diags := l.parse(where.names)
-	diags = append(syntax, diags...)
+	syntax = append(syntax, l.bakeFiles(where.bakeFiles)...)
+	diags = slices.Concat(beside, syntax, diags)
 
 	// A template for another version may not make sense otherwise, so that its
 	// version is looked at before anything else is complained about.

@@ -63,6 +63,7 @@ type Template struct {
 	Variables []*Variable // by name
 	Builds    []*Build    // every build block with each of its sources, in template order
 	Open      bool        // there may be more builds, which only data sources can tell of
+	BakeFiles []BakeFile  // beside the template, by name
 
 	files   map[string]*hcl.File
 	secrets *redact.Set

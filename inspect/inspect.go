@@ -25,7 +25,12 @@ func Of(o *config.Outline, only, except []string) (Template, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return Template{}, diags
 	}
+	var bakeFiles []string
+	for _, f := range o.BakeFiles {
+		bakeFiles = append(bakeFiles, f.Name)
+	}
 	return Template{
+		BakeFiles: bakeFiles,
 		Variables: ValuesOf(o, o.Variables),
 		Locals:    ValuesOf(o, o.Locals),
 		Data:      append([]string{}, o.Data...),
@@ -39,6 +44,7 @@ type Template struct {
 	Locals    []Value  `json:"locals"`
 	Data      []string `json:"data_sources"`
 	Builds    []Build  `json:"builds"`
+	BakeFiles []string `json:"bake_files,omitempty"` // those beside the template
 }
 
 // Value is a value for people and for programs, without what is secret.
@@ -170,7 +176,7 @@ func postProcessorsOf(b *config.Build) (all []*config.Component) {
 	return all
 }
 
-// Write writes i in Packer's layout.
+// Write writes i in Packer's layout, and what Packer does not have after that.
 func (i Template) Write(w io.Writer) {
 	fmt.Fprint(w, "Packer Inspect: HCL2 mode\n\n")
 	WriteValues(w, i.Variables, i.Locals)
@@ -202,6 +208,12 @@ func (i Template) Write(w io.Writer) {
 				fmt.Fprintf(w, "        %s\n", s)
 			}
 		}
+	}
+	if len(i.BakeFiles) > 0 {
+		fmt.Fprint(w, "\n> bake files:\n\n")
+	}
+	for _, name := range i.BakeFiles {
+		fmt.Fprintf(w, "  %s\n", name)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"bake/builtin"
 	"bake/config"
 	"bake/engine"
+	"bake/golden/bakefile"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/step"
@@ -35,7 +36,7 @@ type Options struct {
 	Parallel int            // builds at a time; 0 or less means all
 	OnError  engine.OnError // empty means [engine.Cleanup]
 	FailFast bool           // once a build has failed, cancel the others
-	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: none
+	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: as bake files say
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 
@@ -159,11 +160,9 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		}
 		o.Template.Cwd = cwd
 	}
-	if o.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.Timeout, &TimeoutError{o.Timeout})
-		defer cancel()
-	}
+	limit := newTimeLimit(ctx)
+	defer limit.cancel(nil)
+	limit.set(o.Timeout)
 	run := step.Invocation{ID: o.ID, Command: o.Command, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
 	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
@@ -172,7 +171,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		// of that are not known then.
 		t := o.Template
 		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
-		if _, err := check(ctx, t, o.Components(ctx, parts), run); err != nil {
+		if _, err := check(limit, t, o.Components(limit, parts), run); err != nil {
 			return Result{}, err
 		}
 	}
@@ -181,7 +180,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := build(ctx, o, run, parts, events)
+	result, err := build(limit, o, run, parts, events)
 	if _, ok := errors.AsType[*TemplateError](err); ok {
 		_ = events.close() // the template is what matters
 		return result, err
@@ -189,11 +188,44 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	return result, errors.Join(err, events.close())
 }
 
+// timeLimit is a context that ends once the run has taken as long as it may.
+type timeLimit struct {
+	context.Context
+	cancel  context.CancelCauseFunc
+	started time.Time
+}
+
+func newTimeLimit(ctx context.Context) *timeLimit {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &timeLimit{ctx, cancel, time.Now()}
+}
+
+// set sets the limit, which counts from the start of the run; 0 sets none.
+func (l *timeLimit) set(limit time.Duration) {
+	if limit > 0 {
+		timer := time.AfterFunc(time.Until(l.started.Add(limit)), func() { l.cancel(&TimeoutError{limit}) })
+		context.AfterFunc(l, func() { timer.Stop() })
+	}
+}
+
+// read reads the bake files of a template and sets the limits that they are about.
+func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Duration) (time.Duration, hcl.Diagnostics) {
+	settings, diags := bakefile.Read(ctx, t)
+	if diags.HasErrors() {
+		return 0, diags
+	}
+	timeout, end, more := settings.Limits(flag)
+	if flag == 0 {
+		l.set(timeout)
+	}
+	return end, append(diags, more...)
+}
+
 // build is Build with everything that it needs. It has closed the events if the run
 // was started.
-func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Parts, events *events) (Result, error) {
+func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts, events *events) (Result, error) {
 	say := func(kind step.Kind, text string) { events.handle(step.Event{Time: o.Now(), Kind: kind, Text: text}) }
-	ctx, release := announced(ctx, func(cause error) { say(step.Say, cancelling(cause)) })
+	ctx, release := announced(limit, func(cause error) { say(step.Say, cancelling(cause)) })
 	defer release()
 	stop, release := announced(o.Stop, func(error) { say(step.Say, "Stopping immediately") })
 	defer release()
@@ -231,6 +263,11 @@ func build(ctx context.Context, o Options, run step.Invocation, parts builtin.Pa
 	load := o.Template.Options
 	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
 	template, diags := config.Load(ctx, load)
+	if !diags.HasErrors() {
+		var more hcl.Diagnostics
+		run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
+		diags = append(diags, more...)
+	}
 	if diags.HasErrors() {
 		return Result{}, &TemplateError{diags, template.Files()}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"bake/config"
 	"bake/engine"
+	"bake/golden/bakefile"
 	"bake/internal/login"
 	"bake/step"
 )
@@ -90,6 +91,7 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
 			Only: t.Only, Except: t.Except, Run: run, Start: run.Start,
 		}))
+		diags = config.Merge(diags, bakefile.Check(ctx, template))
 	}
 	found := Diagnosis{diags, template.Files()}
 	if diags.HasErrors() {

@@ -27,6 +27,10 @@ type Invocation struct {
 
 	Command string // what the user called, for the log
 
+	// MachinesEnd is how long after Start machines end themselves, whatever has become of
+	// the run; 0: they do not.
+	MachinesEnd time.Duration
+
 	Start   time.Time // what {{timestamp}} and its like give in options that are rendered late
 	Version string    // what {{packer_version}} gives
 

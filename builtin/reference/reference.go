@@ -18,6 +18,7 @@ import (
 	"bake/component"
 	"bake/config/lang"
 	"bake/config/schema"
+	"bake/golden/bakefile"
 )
 
 // Component is what there is to know about a component.
@@ -37,7 +38,17 @@ func Of(c builtin.Catalog) ([]Component, error) {
 		collect(&all, "provisioner", c.Provisioners),
 		collect(&all, "post-processor", c.PostProcessors),
 		collect(&all, "data-source", c.DataSources),
+		collectBlocks(&all),
 	)
+}
+
+// collectBlocks adds the blocks of bake files.
+func collectBlocks(all *[]Component) error {
+	docs, err := bakefile.Docs()
+	for _, d := range docs {
+		*all = append(*all, Component{Kind: "bake-file", Name: d.Name, Options: d.Options})
+	}
+	return err
 }
 
 func collect[C any](all *[]Component, kind string, r component.Registry[C]) error {

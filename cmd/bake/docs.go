@@ -15,8 +15,9 @@ func (p *program) docsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "docs [COMPONENT]",
 		Short: "Explain the options of a component, or list the components",
-		Long: `Explain the options of a component of any kind: what each option does, its type and
-its default, and the values that the component makes available to the template.
+		Long: `Explain the options of a component of any kind, or of a block of bake files
+(*.bake.hcl): what each option does, its type and its default, and the values that the
+component makes available to the template.
 Without a name, list all components, including those of installed plugins, whose options
 have only a name and a type.`,
 		Example: `  bake docs
@@ -63,5 +64,5 @@ have only a name and a type.`,
 
 // order is that of the kinds of components in a list.
 func order(kind string) int {
-	return slices.Index([]string{"builder", "provisioner", "post-processor", "data-source"}, kind)
+	return slices.Index([]string{"builder", "provisioner", "post-processor", "data-source", "bake-file"}, kind)
 }

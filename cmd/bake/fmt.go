@@ -27,8 +27,9 @@ func (p *program) fmtCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fmt PATH...",
 		Short: "Rewrite templates in the canonical format",
-		Long: `Rewrite templates (*.pkr.hcl) and variable files (*.pkrvars.hcl) in HCL's canonical
-format, which changes white space only, and print the name of each file that changed.
+		Long: `Rewrite templates (*.pkr.hcl), variable files (*.pkrvars.hcl) and bake files
+(*.bake.hcl) in HCL's canonical format, which changes white space only, and print the
+name of each file that changed.
 
 PATH is a file, a directory, or - to read standard input and write standard output.
 In a directory, files whose names start with a dot, end with ~, or start and end with

@@ -1,4 +1,4 @@
-// Package format writes templates and variable files in the canonical layout of
+// Package format writes templates, variable files and bake files in the canonical layout of
 // HCL: it changes nothing but white space.
 package format
 
@@ -26,7 +26,7 @@ func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	return hclformat.Source(src), nil
 }
 
-// Files returns the template and variable files that path names: itself, or those
+// Files returns the templates, variable files and bake files that path names: itself, or those
 // in the directory, by name; those in directories below it too if recursive. What
 // editors and version control keep beside them is passed over.
 func Files(path string, recursive bool) ([]string, error) {
@@ -36,7 +36,7 @@ func Files(path string, recursive bool) ([]string, error) {
 	}
 	if !info.IsDir() {
 		if !isHCL(path) {
-			return nil, fmt.Errorf("%s is neither a template (*.pkr.hcl) nor a variable file (*.pkrvars.hcl)", path)
+			return nil, fmt.Errorf("%s is neither a template (*.pkr.hcl) nor a variable file (*.pkrvars.hcl) nor a bake file (*.bake.hcl)", path)
 		}
 		return []string{path}, nil
 	}
@@ -60,7 +60,7 @@ func Files(path string, recursive bool) ([]string, error) {
 }
 
 func isHCL(name string) bool {
-	return strings.HasSuffix(name, ".pkr.hcl") || strings.HasSuffix(name, ".pkrvars.hcl")
+	return strings.HasSuffix(name, ".pkr.hcl") || strings.HasSuffix(name, ".pkrvars.hcl") || strings.HasSuffix(name, ".bake.hcl")
 }
 
 // isFile says whether an entry of a directory is a file, or a link to one.

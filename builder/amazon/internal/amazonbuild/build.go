@@ -186,6 +186,8 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	}
 	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
 	vigil.Reached()
+	ending := m.EndsItself(ctx, machine, b.Source)
+	defer ending.Close()
 	b.Data = b.values(machine)
 	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {
 		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: b.Data}))
@@ -193,6 +195,7 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	if err != nil {
 		return err
 	}
+	ending.Cancel(ctx)
 	if err := m.ClearKey(ctx, machine, spec.Key); err != nil {
 		return err
 	}

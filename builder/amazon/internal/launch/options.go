@@ -156,7 +156,9 @@ type Options struct {
 	EnableT2Unlimited bool `hcl:"enable_t2_unlimited,optional"`
 
 	// What EC2 does when the instance shuts itself down: `stop` or `terminate`. With
-	// `terminate` a shutdown during provisioning loses the machine.
+	// `terminate` a shutdown during provisioning loses the machine. Not set: `stop`, or
+	// `terminate` if the run has a time limit, after which machines end themselves, and
+	// `disable_stop_instance` is not set.
 	ShutdownBehavior ShutdownBehavior `hcl:"shutdown_behavior,optional"`
 
 	// Do not stop the instance before the image is created: a provisioner does that, for

@@ -115,7 +115,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 		UserData:                          access.Optional(userData),
 		EbsOptimized:                      &l.EBSOptimized,
 		EnclaveOptions:                    &types.EnclaveOptionsRequest{Enabled: &l.EnableNitroEnclave},
-		InstanceInitiatedShutdownBehavior: types.ShutdownBehavior(l.ShutdownBehavior),
+		InstanceInitiatedShutdownBehavior: l.shutdownBehavior(),
 		CapacityReservationSpecification:  l.capacity(),
 		MetadataOptions:                   l.metadata(),
 		Placement:                         l.placement(spec.Place.Zone),

@@ -1,0 +1,170 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/communicator"
+	"bake/communicator/ssh"
+	"bake/internal/delay"
+	"bake/internal/shellquote"
+)
+
+// shutdownBehavior is what EC2 does when the instance shuts itself down. One that is to
+// end itself is terminated, unless a provisioner is to shut it down or the template says
+// otherwise.
+func (l *Launcher) shutdownBehavior() types.ShutdownBehavior {
+	if l.Scope.Run.MachinesEnd > 0 && !l.DisableStopInstance && !l.Src.Set(&l.ShutdownBehavior) {
+		return types.ShutdownBehaviorTerminate
+	}
+	return types.ShutdownBehavior(l.ShutdownBehavior)
+}
+
+// endTimer is the name of the systemd units that end the machine. They are transient:
+// nothing of them is on a disk.
+const endTimer = "bake-end"
+
+const endTimerIsSet = "systemctl is-active --quiet " + endTimer + ".timer"
+
+// A provisioner that reboots the machine takes the timer from it, so that it is looked
+// after from time to time.
+const (
+	endTimerPause = 30 * time.Second
+	endTimerGrace = 20 * time.Second // for one look
+)
+
+// Ending is the timer on a machine that ends it, whatever has become of bake.
+type Ending struct {
+	l       *Launcher
+	machine communicator.Communicator
+	at      time.Time
+	windows bool // the system of the machine
+	kept    bool // the timer is one of shutdown(8), or of Windows
+
+	stop context.CancelFunc
+	over chan struct{}
+}
+
+// EndsItself has the machine end itself at the time that the run gives, if it gives one.
+// Where that cannot be it says so. The caller calls Close, and Cancel before the machine
+// becomes an image.
+func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communicator, source types.Image) *Ending {
+	e := &Ending{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
+	defer func() {
+		if e.at.IsZero() {
+			close(e.over)
+		}
+	}()
+	after := l.Scope.Run.MachinesEnd
+	if after == 0 {
+		return e
+	}
+	at := l.Scope.Run.Start.Add(after)
+	err := errors.New(`there is no connection to it, because the communicator is "none"`)
+	if l.Communicator != ssh.None {
+		err = e.arm(ctx, at)
+	}
+	if err != nil {
+		l.Scope.Warn(ctx, "The machine cannot end itself if bake is killed; bake sweep deletes it then: %s", err)
+		return e
+	}
+	what := "terminates"
+	if l.shutdownBehavior() != types.ShutdownBehaviorTerminate && !l.InstanceStore {
+		what = "stops"
+	}
+	l.Scope.Say(ctx, "The machine %s itself at %s, unless bake has deleted it by then", what, at.UTC().Format("2006-01-02 15:04 MST"))
+	e.at = at
+	watch, stop := context.WithCancel(ctx)
+	e.stop = stop
+	go e.keep(watch)
+	return e
+}
+
+// keep sets the timer again when the machine has lost it.
+func (e *Ending) keep(ctx context.Context) {
+	defer close(e.over)
+	for !e.kept && delay.For(ctx, endTimerPause) == nil {
+		look, done := context.WithTimeout(ctx, endTimerGrace)
+		_ = e.run(look, e.timer(e.at)) // the machine may be rebooting
+		done()
+	}
+}
+
+// Close ends the care for the timer, which goes on running.
+func (e *Ending) Close() {
+	e.stop()
+	<-e.over
+}
+
+// Cancel removes the timer from the machine.
+func (e *Ending) Cancel(ctx context.Context) {
+	e.Close()
+	if e.at.IsZero() || e.l.DisableStopInstance { // a provisioner may have shut it down
+		return
+	}
+	var err error
+	switch {
+	case e.windows:
+		err = e.run(ctx, "shutdown /a")
+	case e.kept:
+		err = e.run(ctx, asRoot("shutdown -c"))
+	default:
+		err = e.run(ctx, asRoot("systemctl stop "+endTimer+".timer"))
+		if err != nil && e.run(ctx, asRoot(endTimerIsSet)) != nil { // a reboot has taken it from the machine
+			err = nil
+		}
+	}
+	if err != nil && context.Cause(ctx) == nil {
+		e.l.Scope.Warn(ctx, "The timer that ends the machine could not be removed; no image holds it, because it is in the machine's memory only: %s", err)
+	}
+}
+
+// arm sets the timer.
+func (e *Ending) arm(ctx context.Context, at time.Time) error {
+	if e.windows {
+		e.kept = true
+		return e.run(ctx, fmt.Sprintf(`shutdown /s /t %d /c "The time limit of the image build has passed."`, seconds(at)))
+	}
+	err := e.run(ctx, e.timer(at))
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	if e.run(ctx, asRoot(fmt.Sprintf("shutdown -P +%d", seconds(at)/60+1))) != nil {
+		return err
+	}
+	e.kept = true
+	return nil
+}
+
+// timer is the command line that sets a timer of systemd, unless there is one.
+func (e *Ending) timer(at time.Time) string {
+	return asRoot(endTimerIsSet, fmt.Sprintf(
+		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at)))
+}
+
+// seconds is how long it is until then; a timer needs some.
+func seconds(at time.Time) int { return max(int(time.Until(at)/time.Second), 1) }
+
+// asRoot is a command line for any shell of Unix that runs the first of the commands
+// that succeeds, as root.
+func asRoot(commands ...string) string {
+	for i := range commands {
+		commands[i] = "$as " + commands[i]
+	}
+	return shellquote.Join("sh", "-c", `as=; [ "$(id -u)" = 0 ] || as='sudo -n'; `+strings.Join(commands, " || "))
+}
+
+// run runs a command line that must succeed.
+func (e *Ending) run(ctx context.Context, line string) error {
+	errOut := communicator.Head{Max: 4 << 10}
+	st, err := e.machine.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
+	}
+	return err
+}

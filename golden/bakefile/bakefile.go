@@ -1,0 +1,226 @@
+// Package bakefile reads the *.bake.hcl files beside a template, which say what Packer
+// has no words for. Packer does not read them, so that the template stays one of
+// Packer's.
+package bakefile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/config"
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/internal/limits"
+)
+
+// Settings are what the bake files of a template say. Those of a template that has none
+// are zero.
+type Settings struct {
+	build placed[Build]
+}
+
+// placed are the options of a block, and where they were written.
+type placed[O any] struct {
+	options *O // nil: there is no such block
+	src     *schema.Source
+	block   *hcl.Block
+}
+
+// kind is a kind of block.
+type kind struct {
+	name   string
+	labels []string
+	once   bool // at most one block in all files
+	docs   func() ([]schema.Doc, error)
+	decode func(s *Settings, b *hcl.Block, in schema.Input) (*schema.Source, hcl.Diagnostics)
+}
+
+// kinds are all that a bake file can hold. Blocks of the first are looked at before any
+// other: a file for another release of bake may not make sense otherwise.
+func kinds() []kind {
+	return []kind{
+		define("bake", nil, true, func(*Settings, placed[Tool]) {}),
+		define("build", nil, true, func(s *Settings, b placed[Build]) { s.build = b }),
+	}
+}
+
+// define describes a kind of block whose options are an O.
+func define[O any](name string, labels []string, once bool, put func(*Settings, placed[O])) kind {
+	return kind{
+		name: name, labels: labels, once: once,
+		docs: func() ([]schema.Doc, error) { return schema.Docs(*new(O)) },
+		decode: func(s *Settings, b *hcl.Block, in schema.Input) (*schema.Source, hcl.Diagnostics) {
+			o := new(O)
+			src, diags := schema.Decode(in, o)
+			put(s, placed[O]{o, src, b})
+			return src, diags
+		},
+	}
+}
+
+// Doc is the reference documentation of a kind of block.
+type Doc struct {
+	Name    string
+	Options []schema.Doc
+}
+
+// Docs documents every kind of block.
+func Docs() ([]Doc, error) {
+	var all []Doc
+	for _, k := range kinds() {
+		options, err := k.docs()
+		if err != nil {
+			return nil, fmt.Errorf("%s block: %w", k.name, err)
+		}
+		all = append(all, Doc{k.name, options})
+	}
+	return all, nil
+}
+
+// Check checks the bake files of a template without using them: values that only data
+// sources can tell may be unknown.
+func Check(ctx context.Context, t *config.Template) hcl.Diagnostics {
+	_, diags := read(ctx, t, false)
+	return diags
+}
+
+// Read reads the bake files of a template that is about to be run.
+func Read(ctx context.Context, t *config.Template) (*Settings, hcl.Diagnostics) {
+	return read(ctx, t, true)
+}
+
+// read returns diagnostics without secrets.
+func read(ctx context.Context, t *config.Template, now bool) (*Settings, hcl.Diagnostics) {
+	if len(t.BakeFiles) == 0 {
+		return new(Settings), nil
+	}
+	r := &reader{t: t, now: now}
+	if err := limits.Run(func() { r.files(ctx) }); err != nil {
+		return new(Settings), hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: "Bake files exceed their limits", Detail: fmt.Sprintf("%s: %s.", t.BakeFiles[0].Name, err),
+		}}
+	}
+	return &r.settings, t.Secrets().Diagnostics(t.Explain(r.diags))
+}
+
+// reader reads the bake files of a template.
+type reader struct {
+	t        *config.Template
+	now      bool // unknown values are errors
+	settings Settings
+	diags    hcl.Diagnostics
+}
+
+func (r *reader) files(ctx context.Context) {
+	all := kinds()
+	blocks := map[string]hcl.Blocks{}
+	for _, f := range r.t.BakeFiles {
+		r.sort(f, all, blocks)
+	}
+	strange := r.diags
+	r.diags = nil
+	for _, k := range all {
+		for j, b := range blocks[k.name] {
+			if j > 0 && k.once {
+				r.complain(&b.DefRange, "Duplicate block", "There can be only one %q block in the bake files of a template; the first one is at %s.", k.name, blocks[k.name][0].DefRange)
+				continue
+			}
+			r.block(ctx, k, b)
+		}
+		if slices.ContainsFunc(r.diags, func(d *hcl.Diagnostic) bool { return d.Summary == otherVersion }) {
+			return
+		}
+	}
+	r.diags = append(strange, r.diags...)
+}
+
+// sort adds the blocks of a file to those of each kind, and complains about all else.
+func (r *reader) sort(f config.BakeFile, all []kind, blocks map[string]hcl.Blocks) {
+	want := &hcl.BodySchema{}
+	var names []string
+	for _, k := range all {
+		want.Blocks = append(want.Blocks, hcl.BlockHeaderSchema{Type: k.name, LabelNames: k.labels})
+		names = append(names, k.name)
+	}
+	for _, b := range f.Body.Blocks {
+		if !slices.Contains(names, b.Type) {
+			r.unknown(b, names)
+		}
+	}
+	content, _, diags := f.Body.PartialContent(want)
+	r.diags = append(r.diags, diags...)
+	for _, b := range content.Blocks {
+		blocks[b.Type] = append(blocks[b.Type], b)
+	}
+	attrs := make([]*hclsyntax.Attribute, 0, len(f.Body.Attributes))
+	for _, a := range f.Body.Attributes {
+		attrs = append(attrs, a)
+	}
+	slices.SortFunc(attrs, func(a, b *hclsyntax.Attribute) int { return a.NameRange.Start.Byte - b.NameRange.Start.Byte })
+	for _, a := range attrs {
+		r.complain(&a.NameRange, "Unsupported argument", "A bake file holds blocks, and no arguments outside of them. There are these blocks: %s.", strings.Join(names, ", "))
+	}
+}
+
+// ofTemplates are blocks that a template has, and a bake file does not.
+var ofTemplates = []string{"packer", "variable", "variables", "local", "locals", "data", "source", "provisioner", "post-processor", "post-processors", "hcp_packer_registry"}
+
+// unknown complains about a block of no kind that there is.
+func (r *reader) unknown(b *hclsyntax.Block, names []string) {
+	at := b.DefRange()
+	if slices.Contains(ofTemplates, b.Type) {
+		r.complain(&at, "Block of a template", "A %q block belongs in the template, which bake files share their variables and local values with. Bake files have these blocks: %s.", b.Type, strings.Join(names, ", "))
+		return
+	}
+	r.complain(&at, "Unsupported block type", "Bake files have no %q block.%s They have these: %s.", b.Type, lang.DidYouMean(b.Type, names), strings.Join(names, ", "))
+}
+
+func (r *reader) complain(at *hcl.Range, summary, format string, args ...any) {
+	r.diags = append(r.diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: at})
+}
+
+func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
+	in, diags := r.t.Input(ctx, b.Body)
+	r.diags = lang.AppendNew(r.diags, diags)
+	if diags.HasErrors() {
+		return
+	}
+	in.Secret = r.t.Secrets().AddRare
+	src, diags := k.decode(&r.settings, b, in)
+	r.diags = append(r.diags, diags...)
+	if r.now && !diags.HasErrors() {
+		r.diags = append(r.diags, src.Unknowns()...)
+	}
+}
+
+// afterTimeout is how much longer than its run a machine lives that ends itself: until
+// then, bake deletes it, or whoever sweeps.
+const afterTimeout = 2 * time.Hour
+
+// Limits returns how long a run may take and how long after its start its machines end
+// themselves; 0 is never. flag is the time limit that the user has asked for, if any.
+func (s *Settings) Limits(flag time.Duration) (timeout, end time.Duration, diags hcl.Diagnostics) {
+	b := s.build
+	if b.options == nil {
+		b.options = new(Build)
+	}
+	if timeout = flag; timeout == 0 {
+		timeout = b.options.Timeout
+	}
+	end = b.options.TerminateAfter
+	switch {
+	case end == 0 && timeout > 0:
+		end = timeout + afterTimeout
+	case end > 0 && end <= timeout:
+		diags = hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: endsBefore, Detail: b.options.endsBefore(timeout), Subject: b.src.Range(&b.options.TerminateAfter),
+		}}
+	}
+	return timeout, end, diags
+}

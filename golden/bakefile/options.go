@@ -1,0 +1,79 @@
+package bakefile
+
+import (
+	_ "embed"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-version"
+
+	"bake/config/schema"
+	"bake/internal/release"
+)
+
+//go:embed options.go
+var source string
+
+// Tool are the arguments of a bake block.
+type Tool struct {
+	// Releases of bake that can read the file, as a version constraint such as `>= 0.2` or
+	// `~> 1.0`. Any other release refuses to run the template.
+	RequiredVersion string `hcl:"required_version,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Tool) GoSource() string { return source }
+
+// Validate implements [schema.Validator].
+func (o *Tool) Validate(c *schema.Checker) {
+	if o.RequiredVersion == "" {
+		return
+	}
+	constraints, err := version.NewConstraint(o.RequiredVersion)
+	if err != nil {
+		c.Errorf(&o.RequiredVersion, "Invalid version constraint", "%q is not a version constraint such as \">= 0.2\" or \"~> 1.0\".", o.RequiredVersion)
+		return
+	}
+	if !constraints.Check(version.Must(version.NewVersion(release.Version))) {
+		c.Errorf(&o.RequiredVersion, otherVersion, "This file requires bake %s; this is bake %s.", o.RequiredVersion, release.Version)
+	}
+}
+
+// otherVersion is what is wrong with a file that is not for this release of bake.
+const otherVersion = "Unsupported version of bake"
+
+// Build are the arguments of a build block: limits of every run of the template.
+type Build struct {
+	// Cancel the run after this time, and delete what it created. `bake build -timeout`
+	// takes its place.
+	Timeout time.Duration `hcl:"timeout,optional"`
+
+	// How long after the start of the run its machines end themselves, even if bake was
+	// killed and nobody sweeps. It must be more than `timeout`. Not set: two hours after the
+	// time limit of the run, if it has one.
+	TerminateAfter time.Duration `hcl:"terminate_after,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Build) GoSource() string { return source }
+
+// Validate implements [schema.Validator].
+func (o *Build) Validate(c *schema.Checker) {
+	for _, d := range []*time.Duration{&o.Timeout, &o.TerminateAfter} {
+		if *d < 0 {
+			c.Errorf(d, "Negative duration", "%s cannot be negative.", c.Name(d))
+		}
+	}
+	if o.TerminateAfter > 0 && o.TerminateAfter <= o.Timeout {
+		c.Errorf(&o.TerminateAfter, endsBefore, "%s", o.endsBefore(o.Timeout))
+	}
+	if o.TerminateAfter > 0 && o.TerminateAfter < time.Minute {
+		c.Errorf(&o.TerminateAfter, "Too short", "A machine cannot end itself sooner than after one minute.")
+	}
+}
+
+const endsBefore = "Machines end before their run"
+
+func (o *Build) endsBefore(timeout time.Duration) string {
+	return fmt.Sprintf("The run may take %s, but terminate_after is %s. It must be more.", timeout, o.TerminateAfter)
+}
