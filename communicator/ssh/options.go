@@ -102,7 +102,8 @@ type Options struct {
 	// How files are transferred. `scp`: as a stream through the machine's shell, a single
 	// file through `cat` and several through one `tar`. It is the fastest method and needs
 	// only a POSIX shell; without `tar`, files are sent one by one. `sftp`: through the SFTP
-	// subsystem, for machines whose shell is not a POSIX shell.
+	// subsystem, for machines whose shell is not a POSIX shell. It sends each file through
+	// one session, holes included: large files take longer to a machine that is far away.
 	FileTransferMethod TransferMethod `hcl:"ssh_file_transfer_method,optional"`
 
 	// How often to check that the connection is alive while a command runs. Negative: never.
