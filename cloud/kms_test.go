@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,6 +107,25 @@ func TestKMS(t *testing.T) {
 	}
 	if list, err := client.ListKeys(t.Context(), &kms.ListKeysInput{}); err != nil || len(list.Keys) != 3 {
 		t.Errorf("keys: %+v, %v", list, err)
+	}
+	var keys []string
+	for p := kms.NewListKeysPaginator(client, &kms.ListKeysInput{Limit: aws.Int32(2)}); p.HasMorePages(); {
+		page, err := p.NextPage(t.Context())
+		if err != nil || len(page.Keys) > 2 || page.Truncated != p.HasMorePages() {
+			t.Fatalf("a page: %+v, %v", page, err)
+		}
+		for _, k := range page.Keys {
+			keys = append(keys, *k.KeyId)
+		}
+	}
+	if slices.Sort(keys); len(slices.Compact(keys)) != 3 {
+		t.Errorf("in pages: %v", keys)
+	}
+	if _, err := client.ListAliases(t.Context(), &kms.ListAliasesInput{Limit: aws.Int32(101)}); code(err) != "ValidationException" {
+		t.Errorf("a page that is too long: %v", err)
+	}
+	if _, err := client.ListKeys(t.Context(), &kms.ListKeysInput{Marker: aws.String("x")}); code(err) != "InvalidMarkerException" {
+		t.Errorf("a marker of nothing: %v", err)
 	}
 	gone, err := client.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &id, PendingWindowInDays: aws.Int32(7)})
 	if err != nil || time.Until(*gone.DeletionDate) < 6*24*time.Hour {

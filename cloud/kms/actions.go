@@ -61,16 +61,37 @@ func (s *state) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput) (*kms
 	return &kms.DescribeKeyOutput{KeyMetadata: k.metadata()}, nil
 }
 
-// ListKeys returns all keys at once.
-func (s *state) ListKeys(ctx context.Context, _ *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
+// ListKeys returns keys, in pages of 100 unless Limit says otherwise.
+func (s *state) ListKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
 	c := wire.CallerFrom(ctx)
-	out := &kms.ListKeysOutput{Keys: []types.KeyListEntry{}}
+	all := []types.KeyListEntry{}
 	for _, k := range s.keys.All() {
 		if _, err := s.find(c, k.arn()); err == nil {
-			out.Keys = append(out.Keys, types.KeyListEntry{KeyId: &k.ID, KeyArn: aws.String(k.arn())})
+			all = append(all, types.KeyListEntry{KeyId: &k.ID, KeyArn: aws.String(k.arn())})
 		}
 	}
-	return out, nil
+	keys, next, err := page("keys", all, func(k types.KeyListEntry) string { return *k.KeyId }, in.Limit, 100, 1000, in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	return &kms.ListKeysOutput{Keys: keys, NextMarker: next, Truncated: next != nil}, nil
+}
+
+// page returns a page of a list, and the marker of the next one, nil if it is the last.
+func page[T any](list string, all []T, name func(T) string, limit *int32, usual, most int32, marker *string) ([]T, *string, error) {
+	size := usual
+	if limit != nil {
+		size = *limit
+	}
+	if size < 1 || size > most {
+		return nil, nil, invalid("1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value between 1 and %d", size, most)
+	}
+	slices.SortFunc(all, func(a, b T) int { return strings.Compare(name(a), name(b)) })
+	all, next, ok := wire.Page(list, all, name, strings.Compare, int(size), marker)
+	if !ok {
+		return nil, nil, wire.Errorf("InvalidMarkerException", "The marker is not valid.")
+	}
+	return all, next, nil
 }
 
 // ScheduleKeyDeletion makes a key unusable at once, and deletes it after 7 to 30 days.
@@ -126,7 +147,8 @@ func (s *state) DeleteAlias(ctx context.Context, in *kms.DeleteAliasInput) (*kms
 	return &kms.DeleteAliasOutput{}, s.aliases.Drop(id)
 }
 
-// ListAliases returns all aliases, or those of one key, at once.
+// ListAliases returns aliases, all or those of one key, in pages of 50 unless Limit says
+// otherwise.
 func (s *state) ListAliases(ctx context.Context, in *kms.ListAliasesInput) (*kms.ListAliasesOutput, error) {
 	c := wire.CallerFrom(ctx)
 	only := ""
@@ -137,16 +159,19 @@ func (s *state) ListAliases(ctx context.Context, in *kms.ListAliasesInput) (*kms
 		}
 		only = k.ID
 	}
-	out := &kms.ListAliasesOutput{Aliases: []types.AliasListEntry{}}
+	all := []types.AliasListEntry{}
 	for _, a := range s.aliases.All() {
 		if a.Account == c.Account && a.Region == c.Region && (only == "" || a.Key == only) {
-			out.Aliases = append(out.Aliases, types.AliasListEntry{
+			all = append(all, types.AliasListEntry{
 				AliasName: &a.Name, AliasArn: aws.String(a.arn()), TargetKeyId: &a.Key, CreationDate: &a.Created, LastUpdatedDate: &a.Created,
 			})
 		}
 	}
-	slices.SortFunc(out.Aliases, func(a, b types.AliasListEntry) int { return strings.Compare(*a.AliasName, *b.AliasName) })
-	return out, nil
+	aliases, next, err := page("aliases", all, func(a types.AliasListEntry) string { return *a.AliasName }, in.Limit, 50, 100, in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	return &kms.ListAliasesOutput{Aliases: aliases, NextMarker: next, Truncated: next != nil}, nil
 }
 
 // GetPublicKey returns the public half of a key.
