@@ -22,8 +22,9 @@ import (
 	"time"
 )
 
-// limit is how long bake may take, whatever goes wrong. The templates have shorter ones.
-const limit = 3 * time.Minute
+// limit is how long bake may take, whatever goes wrong. The templates have far shorter
+// limits; a busy machine has not.
+const limit = 10 * time.Minute
 
 // trial is one bake in a world of its own, of which one point goes wrong, and what is
 // done after it.
