@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -541,12 +542,14 @@ func TestDialWhileConnecting(t *testing.T) {
 	l := login(t)
 	l.Key = key.Signer.PublicKey()
 	srv := commtest.Serve(t, t.TempDir(), l)
-	dials, stuck := 0, make(chan struct{})
+	type other struct{} // marks the context of the other connection
+	var connected atomic.Bool
+	stuck := make(chan struct{}, 100)
 	c := connect(t, t.Context(), options(srv), ssh.Target{
 		Signers: []gossh.Signer{key.Signer},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if dials++; dials == 2 {
-				close(stuck)
+			if connected.Swap(true) && ctx.Value(other{}) == nil {
+				stuck <- struct{}{}
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
@@ -568,7 +571,7 @@ func TestDialWhileConnecting(t *testing.T) {
 	}()
 	<-stuck
 	hangGuard(t, func() {
-		conn, err := c.(communicator.Accessible).Dial(t.Context())
+		conn, err := c.(communicator.Accessible).Dial(context.WithValue(t.Context(), other{}, true))
 		if err != nil {
 			t.Error(err)
 			return
