@@ -39,10 +39,18 @@ type Options struct {
 	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]
 	Run      step.Invocation // Run.Debug makes builds run one at a time
 	Ledger   step.Ledger
-	Journal  step.Journal  // of results that a later run can go on with; nil: none
-	Resume   bool          // go on with the builds that Journal tells of; the others are errors
-	Start    time.Time     // of the run, for {{timestamp}} and its like
-	Grace    time.Duration // how long the teardown of one build may take
+	Journal  step.Journal // of results that a later run can go on with; nil: none
+	Resume   bool         // go on with the builds that Journal tells of; the others are errors
+
+	// From is the provisioner that builds whose provisioning had not finished go on with,
+	// on the machines that they have: its name, type or number. Empty: they are errors.
+	From string
+
+	// Key is the private key of the machine that a build has left, in PEM, or empty. It
+	// may be nil.
+	Key   func(build string) string
+	Start time.Time     // of the run, for {{timestamp}} and its like
+	Grace time.Duration // how long the teardown of one build may take
 
 	// Emit gets every event, free of secrets. It is called by one goroutine at a time.
 	Emit func(step.Event)

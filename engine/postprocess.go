@@ -34,7 +34,7 @@ func (x *execution) postProcess(ctx context.Context, artifact *builder.Artifact)
 		if err != nil {
 			errs = append(errs, err)
 		} else {
-			x.recordChain(ctx, i, artifact, made, kept)
+			x.recordChain(i, artifact, made, kept)
 		}
 		results = append(results, made...)
 		// An image that could not be processed is not thrown away.

@@ -23,12 +23,19 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	for _, s := range m.Data.Secrets() {
 		x.secret(s)
 	}
-	if x.options.Ready != nil && len(x.build.Provisioners) > 0 {
+	first, err := x.first()
+	if err != nil {
+		return err
+	}
+	if x.options.Ready != nil && first == 0 && len(x.build.Provisioners) > 0 {
 		if err := x.options.Ready(ctx, x.scope, m); err != nil {
 			return err
 		}
 	}
 	for i, p := range x.build.Provisioners {
+		if i < first {
+			continue
+		}
 		name := "provision with " + title(p)
 		if n := len(x.build.Provisioners); n > 1 {
 			name += fmt.Sprintf(" (%d of %d)", i+1, n)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"bake/builder"
 	"bake/step"
@@ -20,8 +22,9 @@ const (
 var ErrFinished = errors.New("the build has finished")
 
 // Resumable returns why a build cannot be resumed, from what the journal of its run
-// tells: nil if it can, and ErrFinished if it need not.
-func Resumable(j step.Journal, build string) error {
+// tells: nil if it can, and ErrFinished if it need not. again says that its provisioners
+// are to be run again, on the machine that it has.
+func Resumable(j step.Journal, build string, again bool) error {
 	has := func(key string) bool {
 		_, ok := j.Result(build, key)
 		return ok
@@ -29,18 +32,24 @@ func Resumable(j step.Journal, build string) error {
 	switch {
 	case has(finished):
 		return ErrFinished
-	case has(artifactIs), has(step.Provisioned) && !has(cleanedUp):
+	case has(artifactIs):
 		return nil
 	case has(cleanedUp):
-		return errors.New("the build failed, and what it had made was deleted; with -on-error=keep it stays")
+		return errors.New("it failed, and what it had made was deleted; with -on-error=keep it stays")
+	case has(step.Provisioned):
+		return nil
+	case !has(step.Reached):
+		return errors.New("its machine had not been reached, or its builder cannot go on with a machine")
+	case !again:
+		return errors.New("its provisioners had not finished; -from PROVISIONER runs them again, from that one on")
 	}
-	return errors.New("the build had not finished provisioning, or its builder cannot go on with a machine")
+	return nil
 }
 
 // live executes the build, or what of it an earlier life of the run has left to do.
 func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	if x.options.Resume {
-		switch err := Resumable(x.options.Journal, x.build.Name); {
+		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != ""); {
 		case errors.Is(err, ErrFinished):
 			made, _ := step.Recall[[]*builder.Artifact](x.scope, finished)
 			x.scope.Say(ctx, "This build had finished before")
@@ -48,10 +57,13 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 		case err != nil:
 			return nil, fmt.Errorf("this build cannot be resumed: %w", err)
 		}
+		if _, err := x.first(); err != nil && !x.remembered() {
+			return nil, err
+		}
 	}
 	made, err := x.execute(ctx)
 	if err == nil {
-		step.Record(ctx, x.scope, finished, made)
+		step.Record(x.scope, finished, made)
 	}
 	return made, err
 }
@@ -75,7 +87,7 @@ func (x *execution) recallChain(i int, artifact *builder.Artifact) (made []*buil
 
 // recordChain remembers a chain that has gone well. One that has made an artifact which
 // is more than data is run again.
-func (x *execution) recordChain(ctx context.Context, i int, artifact *builder.Artifact, made []*builder.Artifact, kept bool) {
+func (x *execution) recordChain(i int, artifact *builder.Artifact, made []*builder.Artifact, kept bool) {
 	p := processed{Kept: kept}
 	for _, a := range made {
 		switch {
@@ -87,7 +99,7 @@ func (x *execution) recordChain(ctx context.Context, i int, artifact *builder.Ar
 			p.Made = append(p.Made, a)
 		}
 	}
-	step.Record(ctx, x.scope, chainKey(i), p)
+	step.Record(x.scope, chainKey(i), p)
 }
 
 func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
@@ -96,4 +108,31 @@ func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
 func (x *execution) remembered() bool {
 	_, ok := step.Recall[any](x.scope, step.Provisioned)
 	return ok
+}
+
+// first is the index of the first provisioner that is run.
+func (x *execution) first() (int, error) {
+	from := x.options.From
+	if from == "" {
+		return 0, nil
+	}
+	if n, err := strconv.Atoi(from); err == nil && n >= 1 && n <= len(x.build.Provisioners) {
+		return n - 1, nil
+	}
+	var found []int
+	var all []string
+	for i, p := range x.build.Provisioners {
+		all = append(all, fmt.Sprintf("\n  %d  %s", i+1, title(p)))
+		if p.Name == from || p.Type == from {
+			found = append(found, i)
+		}
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	what := "no provisioner of this build is"
+	if len(found) > 1 {
+		what = "several provisioners of this build are"
+	}
+	return 0, fmt.Errorf("%s called %q; name one by its number:%s", what, from, strings.Join(all, ""))
 }

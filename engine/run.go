@@ -161,6 +161,9 @@ func (r *runner) newExecution(b *config.Build) *execution {
 		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
 		Ledger: r.options.Ledger, Journal: r.options.Journal, Emit: r.emit, Grace: r.options.Grace,
 	}
+	if r.options.From != "" && r.options.Key != nil {
+		s.Key = r.options.Key(b.Name)
+	}
 	s.Leaves, s.Stop = x.leaves, r.stop
 	if r.options.OnError == Ask && r.options.Ask != nil {
 		s.Failed = x.ask
@@ -232,10 +235,10 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		return x.part(ctx, artifact), errors.Join(err, lerr)
 	}
 	if err != nil {
-		step.Record(ctx, x.scope, cleanedUp, true)
+		step.Record(x.scope, cleanedUp, true)
 	}
 	if err == nil && artifact != nil && artifact.Live == nil && x.remembered() {
-		step.Record(ctx, x.scope, artifactIs, artifact.ID)
+		step.Record(x.scope, artifactIs, artifact.ID)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))

@@ -93,6 +93,7 @@ type Result struct {
 	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
 
 	Resumable bool // [Resume] can go on with it
+	Reachable bool // and if provisioners are run again
 
 	// Diagnosis says what of the template is to blame for a failure, and warns of a log
 	// that is not complete.
@@ -297,6 +298,10 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			return cloudinit.Wait(ctx, s, m, o.CloudInit)
 		},
 	}
+	if o.again != nil {
+		options.From = o.again.from
+		options.Key = func(build string) string { return o.State.key(run.ID, build) }
+	}
 	if o.OnError == engine.Ask && o.Ask == nil || o.Debug && o.Pause == nil {
 		text := "There is no terminal to ask on: -on-error=ask acts as cleanup, and -debug does not pause."
 		if o.Unattended != nil {
@@ -314,12 +319,14 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	useful := resumable(journal, names(template.Builds)) == nil
-	if err := o.closeJournal(journal, useful); err != nil {
+	useful := resumable(journal, names(template.Builds), false) == nil
+	again := resumable(journal, names(template.Builds), true) == nil
+	left, _ := ledger.Owned()
+	if err := o.closeJournal(journal, again || o.OnError == engine.Keep && len(left) > 0); err != nil {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
 	}
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
-	result.Resumable = useful
+	result.Resumable, result.Reachable = useful, again
 	return result, err
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"bake/config"
 	"bake/engine"
+	"bake/internal/login"
 	"bake/step"
 )
 
@@ -52,12 +53,14 @@ type ResumeOptions struct {
 	Options
 
 	Run     string // its id
+	From    string // as in [engine.Options]
 	Changed bool   // go on though the template, or bake's version, has changed
 }
 
 // Resumable returns the memory of the run whose id starts with prefix, or of the newest
-// run that can be resumed if that is empty. The error says why there is none.
-func (s State) Resumable(prefix string) (Memory, error) {
+// run that can be resumed if that is empty. again says that provisioners may be run again.
+// The error says why there is none.
+func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
 		return Memory{}, err
@@ -68,7 +71,7 @@ func (s State) Resumable(prefix string) (Memory, error) {
 		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
-		m, err := s.recall(strings.TrimSuffix(name, ".journal"))
+		m, err := s.recall(strings.TrimSuffix(name, ".journal"), again)
 		if err != nil {
 			why = append(why, err)
 			continue
@@ -90,14 +93,14 @@ func (s State) Resumable(prefix string) (Memory, error) {
 }
 
 // recall reads the memory of a run that has ended and can be resumed.
-func (s State) recall(run string) (m Memory, err error) {
+func (s State) recall(run string, again bool) (m Memory, err error) {
 	j, err := step.OpenJournal(s.Journal(run), &m)
 	if errors.Is(err, step.ErrLive) {
 		return m, fmt.Errorf("run %s is still in progress", run)
 	} else if err != nil {
 		return m, fmt.Errorf("run %s cannot be resumed: %w", run, err)
 	}
-	why := resumable(j, m.Builds)
+	why := resumable(j, m.Builds, again)
 	if why != nil {
 		why = fmt.Errorf("run %s cannot be resumed: %w; bake sweep -run %s deletes what is left of it", run, why, run)
 	}
@@ -105,10 +108,10 @@ func (s State) recall(run string) (m Memory, err error) {
 }
 
 // resumable returns why none of the builds can be resumed, or nil.
-func resumable(j step.Journal, builds []string) error {
+func resumable(j step.Journal, builds []string, again bool) error {
 	var why error
 	for _, b := range builds {
-		err := engine.Resumable(j, b)
+		err := engine.Resumable(j, b, again)
 		if err == nil {
 			return nil
 		}
@@ -138,7 +141,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	}
 	useful := true
 	defer func() { _ = journal.Close(useful) }()
-	if err := resumable(journal, m.Builds); err != nil {
+	if err := resumable(journal, m.Builds, o.From != ""); err != nil {
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", o.Run, err)
 	}
 	if m.Bake != o.Version && !o.Changed {
@@ -149,7 +152,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 		return Result{}, err
 	}
 	b := o.Options
-	b.ID, b.Command, b.Force, b.again = m.Run, m.Command, m.Force, &again{m, journal, o.Changed, true}
+	b.ID, b.Command, b.Force, b.again = m.Run, m.Command, m.Force, &again{m, journal, o.From, o.Changed, true}
 	if b.OnError == "" {
 		b.OnError = m.OnError
 	}
@@ -167,6 +170,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 type again struct {
 	Memory
 	journal *step.FileJournal
+	from    string
 	changed bool
 	useful  bool // the run can be resumed once more
 }
@@ -271,5 +275,48 @@ func (a *again) unchanged(now map[string]string) error {
 	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
 }
 
+// kept reports whether a run was to be kept if it failed, and has not been resumed to its
+// end since.
+func (s State) kept(run string) bool {
+	var m Memory
+	j, err := step.OpenJournal(s.Journal(run), &m)
+	if err != nil {
+		return false
+	}
+	return j.Close(true) == nil && m.OnError == engine.Keep
+}
+
+// key is the private key of the machine that a build of a run has left, or empty.
+func (s State) key(run, build string) string {
+	found, err := login.Find(s.Runs(), run, build)
+	if err != nil || len(found) != 1 || filepath.Dir(found[0].KeyFile) != s.keys(run) {
+		return ""
+	}
+	text, err := os.ReadFile(found[0].KeyFile)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
 // forgetRun deletes the journal of a run of which nothing is left to go on with.
 func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
+
+// forgetJournals deletes the journals of runs that own nothing any more and ended some
+// time ago.
+func (s State) forgetJournals(now time.Time) {
+	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		run := strings.TrimSuffix(name, ".journal")
+		info, err := os.Stat(s.Journal(run))
+		if err != nil || now.Sub(info.ModTime()) < loginsKept {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); errors.Is(err, fs.ErrNotExist) {
+			s.forgetRun(run)
+		}
+	}
+}

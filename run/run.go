@@ -42,6 +42,7 @@ const loginsKept = 7 * 24 * time.Hour
 
 // forgetLogins deletes the keys of runs that own nothing any more and ended some time ago.
 func (s State) forgetLogins(now time.Time) {
+	s.forgetJournals(now)
 	names, err := fs.Glob(os.DirFS(s.Runs()), filepath.Base(s.keys("*")))
 	if err != nil {
 		return

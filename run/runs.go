@@ -173,7 +173,7 @@ func (s State) past(id string) (Past, error) {
 	if err != nil || p.Started.IsZero() {
 		return p, err
 	}
-	_, why := s.recall(id)
+	_, why := s.recall(id, true)
 	p.Resumable = why == nil
 	return p, p.account(filepath.Join(s.Ledgers(), id+".jsonl"))
 }

@@ -121,7 +121,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		o.Destroyers[prefix] = step.DestroyerFunc(host.DestroyProcess)
 		o.Destroyers[onhost.Prefix] = step.DestroyerFunc(onhost.Destroy)
 	}
-	found, live, unreadable := deadRuns(o.State.Ledgers(), o.Run)
+	found, live, unreadable := o.State.deadRuns(o.Run)
 	defer func() {
 		for _, d := range found {
 			err = errors.Join(err, d.close())
@@ -129,6 +129,9 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	}()
 	if o.Run != "" && slices.Contains(live, o.Run) {
 		return nil, fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.Run)
+	}
+	if o.Run != "" && len(found) == 0 && !o.DryRun {
+		o.State.forgetRun(o.Run) // which owns nothing
 	}
 	if o.Tags != nil {
 		unreadable = nil // what ledgers fail to tell, tags do
@@ -310,8 +313,8 @@ func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 // names the runs that have not. The caller closes the ledgers. The error says which
 // of them cannot be read, or not all of them; it does not keep the others from
 // being found.
-func deadRuns(dir, run string) (found []dead, live []string, err error) {
-	paths, err := step.Ledgers(dir)
+func (s State) deadRuns(run string) (found []dead, live []string, err error) {
+	paths, err := step.Ledgers(s.Ledgers())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -333,6 +336,11 @@ func deadRuns(dir, run string) (found []dead, live []string, err error) {
 			continue
 		}
 		if run != "" && id != run {
+			errs = append(errs, l.Close())
+			continue
+		}
+		if run == "" && s.kept(id) {
+			live = append(live, id)
 			errs = append(errs, l.Close())
 			continue
 		}

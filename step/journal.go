@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"bake/internal/filelock"
@@ -19,14 +20,18 @@ type Journal interface {
 	// Result returns what was recorded last for a build under key.
 	Result(build, key string) (json.RawMessage, bool)
 
-	// Record is durable when it returns nil. Its error says why the run cannot be
-	// resumed any more; later calls do nothing then.
-	Record(build, key string, result json.RawMessage) error
+	// Record keeps a result durably. If it cannot, the run cannot be resumed any more: the
+	// journal has no results then, and says why to whoever wants to resume it.
+	Record(build, key string, result json.RawMessage)
 }
 
 // Provisioned is the key under which a builder records that it can go on without its
 // provisioners.
 const Provisioned = "provisioned"
+
+// Reached is the key under which a builder records that it can go on with its machine,
+// whose provisioners are run again then.
+const Reached = "reached"
 
 // Recall returns the result that an earlier life of the run has recorded under key.
 func Recall[T any](s *Scope, key string) (result T, ok bool) {
@@ -41,18 +46,13 @@ func Recall[T any](s *Scope, key string) (result T, ok bool) {
 	return result, true
 }
 
-// Record keeps a result, which is plain data without secrets, for a later life of the
-// run. If it cannot be kept, the user is told that the run cannot be resumed.
-func Record[T any](ctx context.Context, s *Scope, key string, result T) {
+// Record keeps a result, which is plain data, for a later life of the run.
+func Record[T any](s *Scope, key string, result T) {
 	if s.Journal == nil {
 		return
 	}
-	text, err := json.Marshal(result)
-	if err == nil {
-		err = s.Journal.Record(s.Build, key, text)
-	}
-	if err != nil {
-		s.Warn(ctx, "This run cannot be resumed: %s", err)
+	if text, err := json.Marshal(result); err == nil {
+		s.Journal.Record(s.Build, key, text)
 	}
 }
 
@@ -64,7 +64,7 @@ func Memo[T any](ctx context.Context, s *Scope, key string, fn func(context.Cont
 	}
 	v, err := fn(ctx)
 	if err == nil {
-		Record(ctx, s, key, v)
+		Record(s, key, v)
 	}
 	return v, err
 }
@@ -112,10 +112,11 @@ type entry struct {
 	Build  string          `json:"build,omitempty"`
 	Key    string          `json:"key,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"`
+	Broken string          `json:"broken,omitempty"` // why the run cannot be resumed
 }
 
-// CreateJournal starts a journal, which begins with head. A result that redact would
-// change is not recorded. It makes the directory if needed.
+// CreateJournal starts a journal, which begins with head. What redact would change is
+// not written down: the run cannot be resumed then. It makes the directory if needed.
 func CreateJournal(path string, head any, redact func(string) string) (*FileJournal, error) {
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -131,6 +132,9 @@ func CreateJournal(path string, head any, redact func(string) string) (*FileJour
 	j := &FileJournal{redact: redact, f: f, results: map[[2]string]json.RawMessage{}}
 	if err = filelock.Try(f); err == nil {
 		err = j.append(entry{Head: text})
+	}
+	if errors.Is(err, errSensitive) {
+		err = j.giveUp(err)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(path))
@@ -176,6 +180,9 @@ func (j *FileJournal) replay(head any) error {
 		if err := json.Unmarshal(text, &e); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
+		if e.Broken != "" {
+			return errors.New(e.Broken)
+		}
 		if n > 1 {
 			j.results[[2]string{e.Build, e.Key}] = e.Result
 			continue
@@ -203,8 +210,12 @@ func (j *FileJournal) append(e entry) error {
 	if err != nil {
 		return err
 	}
-	if j.redact != nil && j.redact(string(line)) != string(line) {
-		return errors.New("what it would have to remember contains a sensitive value")
+	var plain any // in which no text is escaped
+	if err := json.Unmarshal(line, &plain); err != nil {
+		return err
+	}
+	if j.redact != nil && sensitive(plain, j.redact) {
+		return errSensitive
 	}
 	if len(line) >= longestLine || j.size+int64(len(line)) >= journalLimit {
 		return errors.New("there is too much to remember")
@@ -225,20 +236,48 @@ func (j *FileJournal) Result(build, key string) (json.RawMessage, bool) {
 	return r, ok
 }
 
-// Record implements [Journal]. What is not whole is of no use: after an error, the
-// journal is empty.
-func (j *FileJournal) Record(build, key string, result json.RawMessage) error {
+// Record implements [Journal].
+func (j *FileJournal) Record(build, key string, result json.RawMessage) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.broken {
-		return nil
+		return
 	}
 	if err := j.append(entry{Build: build, Key: key, Result: result}); err != nil {
-		j.broken = true
-		return errors.Join(err, j.f.Truncate(0), j.f.Sync())
+		_ = j.giveUp(err) // an empty journal says enough
+		return
 	}
 	j.results[[2]string{build, key}] = result
-	return nil
+}
+
+var errSensitive = errors.New("what would have to be written down to resume it contains a sensitive value")
+
+// sensitive reports whether a text in what JSON holds is changed by redact.
+func sensitive(v any, redact func(string) string) bool {
+	switch v := v.(type) {
+	case string:
+		return redact(v) != v
+	case []any:
+		return slices.ContainsFunc(v, func(v any) bool { return sensitive(v, redact) })
+	case map[string]any:
+		for key, v := range v {
+			if redact(key) != key || sensitive(v, redact) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// giveUp leaves nothing in the journal but why the run cannot be resumed.
+func (j *FileJournal) giveUp(why error) error {
+	j.broken, j.results, j.size = true, nil, 0
+	err := j.f.Truncate(0)
+	if err == nil {
+		_, err = j.f.Seek(0, io.SeekStart)
+	}
+	j.redact = nil
+	return errors.Join(err, j.append(entry{Broken: why.Error()}))
 }
 
 // Close ends the journal. One that is of no use any more, or broken, is deleted.

@@ -46,6 +46,10 @@ type Scope struct {
 	SourceType string // such as amazon-ebs
 	SourceName string // the label of the source block
 
+	// Key is the private key of the machine that an earlier life of the run has kept, in
+	// PEM; empty if there is none, or it is the user's own.
+	Key string
+
 	Ledger  Ledger
 	Journal Journal     // nil: nothing is remembered
 	Emit    func(Event) // safe for concurrent use

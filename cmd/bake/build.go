@@ -149,7 +149,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 // of the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
 	if result.Run != "" { // it came to a run
-		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable}
+		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable || result.Reachable}
 	}
 	if wrong, ok := errors.AsType[*templateError](err); ok {
 		return wrong
@@ -167,6 +167,8 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 	}
 	if result.Resumable {
 		p.say("To go on with the run: bake resume " + result.Run)
+	} else if result.Reachable {
+		p.say("To run the provisioners again, from one on: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
 	}
 	if slices.ContainsFunc(failed.Left, func(r step.Resource) bool {
 		return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localcloud.Name

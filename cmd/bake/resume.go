@@ -16,6 +16,7 @@ import (
 type resumeOptions struct {
 	displayOptions
 	vars    []string
+	from    string
 	egress  string
 	onError choice
 	timeout time.Duration
@@ -37,10 +38,13 @@ run that can be resumed is. The template and the values of variables are those o
 run: it is an error if they have changed. Sensitive values that were set with -var are
 not kept, and must be given again.
 
-A build whose provisioners had not finished cannot be resumed, nor can one whose machine
-is gone, and none of amazon-chroot or of a plugin. bake sweep -run RUN deletes what such a run has left behind.`,
+A build whose provisioners had not finished is resumed only with -from, which runs them
+again on its machine, from one of them on; with -force, as the template says now. A build
+whose machine is gone cannot be resumed, nor can one of amazon-chroot or of a plugin:
+bake sweep -run RUN deletes what is left of it.`,
 		Example: `  bake resume
   bake resume 5e0d7c1e
+  bake resume 5e0d7c1e -from install -force
   bake resume 5e0d7c1e -var password=secret`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -51,6 +55,7 @@ is gone, and none of amazon-chroot or of a plugin. bake sweep -run RUN deletes w
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
+	flags.StringVar(&o.from, "from", "", "run the provisioners again from this `provisioner` on: its name, type or number")
 	egressFlag(flags, &o.egress)
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")
@@ -69,7 +74,7 @@ func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) er
 	if err != nil {
 		return err
 	}
-	memory, err := state.Resumable(prefix)
+	memory, err := state.Resumable(prefix, o.from != "")
 	if err != nil {
 		return err
 	}
@@ -77,6 +82,6 @@ func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) er
 	options := run.Options{Template: template, State: state, ID: memory.Run, OnError: engine.OnError(o.onError.value), Timeout: o.timeout}
 	shown := buildOptions{displayOptions: o.displayOptions, egress: o.egress, local: memory.Local}
 	return p.bake(ctx, shown, options, func(ctx context.Context, b run.Options) (run.Result, error) {
-		return run.Resume(ctx, run.ResumeOptions{Options: b, Run: memory.Run, Changed: o.force})
+		return run.Resume(ctx, run.ResumeOptions{Options: b, Run: memory.Run, From: o.from, Changed: o.force})
 	})
 }

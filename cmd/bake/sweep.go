@@ -26,7 +26,8 @@ func (p *program) sweepCommand() *cobra.Command {
 		Short: "Clean up after runs that crashed or were killed",
 		Long: `Delete what runs left behind that crashed, were killed, lost power, failed to tear
 down, or used -on-error=abort. What they own is recorded in their ledgers; runs
-still in progress are left alone.
+still in progress are left alone, and so are those with -on-error=keep, unless -run
+names them.
 
 With -tags no ledger is needed: everything in a region that has the tag bake:run is
 deleted, except what belongs to a run in progress on this host. Runs in progress on

@@ -18,3 +18,11 @@ run_tags       = { Base = "{{ .SourceAMI }}" }
 
 // TestFaults wants an image and a snapshot in each of two regions, or nothing.
 func TestFaults(t *testing.T) { amazontest.Faults(t, ebs.Factory, small, 4) }
+
+// TestResume: a build that is killed after provisioning goes on to the same images.
+func TestResume(t *testing.T) { amazontest.Resume(t, ebs.Factory, small) }
+
+// TestResumeEncrypted: so does one whose first image is only there to be copied.
+func TestResumeEncrypted(t *testing.T) {
+	amazontest.Resume(t, ebs.Factory, "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\nencrypt_boot = true\n")
+}

@@ -61,6 +61,12 @@ func TestFaults(t *testing.T) {
 	amazontest.Faults(t, instance.Factory, text, 2, amazontest.InstanceStore)
 }
 
+// TestResume: a build that is killed once its bundle is uploaded goes on to the image.
+func TestResume(t *testing.T) {
+	text, _ := body(t, "")
+	amazontest.Resume(t, instance.Factory, text, amazontest.InstanceStore)
+}
+
 // TestOrder looks at the order of commands and calls, and at what they say.
 func TestOrder(t *testing.T) {
 	w := amazontest.NewWorld(t, instance.Factory)

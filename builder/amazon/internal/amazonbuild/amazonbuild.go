@@ -108,7 +108,7 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.P
 	}
 	made, err := q.product(ctx, b, hooks)
 	if err == nil {
-		step.Record(ctx, s, "artifact", made)
+		step.Record(s, "artifact", made)
 	}
 	return made, err
 }
@@ -118,6 +118,13 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.P
 func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provision builder.Provision) error {
 	if done, ok := step.Recall[milestone](b.Scope, step.Provisioned); ok {
 		return b.goOn(ctx, done)
+	}
+	if done, ok := step.Recall[milestone](b.Scope, step.Reached); ok {
+		if err := b.again(ctx, done, provision, hooks.Finish); err != nil {
+			return err
+		}
+		step.Record(b.Scope, step.Provisioned, b.milestone())
+		return nil
 	}
 	if q.Image != nil {
 		if err := b.Images.Check(ctx); err != nil {
@@ -137,7 +144,7 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 		return err
 	}
 	if q.Launch != nil {
-		step.Record(ctx, b.Scope, step.Provisioned, b.milestone())
+		step.Record(b.Scope, step.Provisioned, b.milestone())
 	}
 	return nil
 }

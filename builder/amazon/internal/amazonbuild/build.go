@@ -174,10 +174,15 @@ func (b *Build) labels(o *image.Options) (l image.Labels, err error) {
 
 // work launches the instance and provisions it.
 func (b *Build) work(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) (err error) {
-	m, spec := b.Machines, b.Spec
-	if b.Instance, err = m.Run(ctx, spec); err != nil {
+	if b.Instance, err = b.Machines.Run(ctx, b.Spec); err != nil {
 		return err
 	}
+	return b.provision(ctx, provision, finish)
+}
+
+// provision provisions the instance.
+func (b *Build) provision(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
+	m, spec := b.Machines, b.Spec
 	ctx, vigil := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
 	defer vigil.Close()
 	machine, err := m.Connect(ctx, b.Instance, spec.Key, spec.Groups)
@@ -189,6 +194,7 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	ending := m.EndsItself(ctx, machine, b.Source)
 	defer ending.Close()
 	b.Data = b.values(machine)
+	step.Record(b.Scope, step.Reached, b.milestone())
 	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {
 		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: b.Data}))
 	})

@@ -9,6 +9,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/image"
+	"bake/communicator"
 	"bake/step"
 )
 
@@ -23,10 +24,11 @@ type milestone struct {
 	Name       string            `json:"name"` // of the image
 	Labels     image.Labels      `json:"labels"`
 	Data       builder.Data      `json:"data"`
+	Key        string            `json:"key"` // name of the key pair
 }
 
 func (b *Build) milestone() milestone {
-	m := milestone{Source: b.Source, Instance: b.Instance, RunTags: b.Spec.Tags, VolumeTags: b.Spec.VolumeTags, Labels: b.Labels, Data: b.Data.Public()}
+	m := milestone{Source: b.Source, Instance: b.Instance, RunTags: b.Spec.Tags, VolumeTags: b.Spec.VolumeTags, Labels: b.Labels, Data: b.Data.Public(), Key: b.Spec.Key.Name}
 	if b.Images != nil {
 		m.Name = b.Images.Name
 	}
@@ -49,7 +51,19 @@ func (b *Build) goOn(ctx context.Context, m milestone) error {
 		if err := b.Machines.Exists(ctx, id); err != nil {
 			return fmt.Errorf("the build cannot go on: %w", err)
 		}
-		b.Scope.Say(ctx, "Going on with instance %s, which is provisioned", id)
+		b.Scope.Say(ctx, "Going on with instance %s", id)
 		return nil
 	})
+}
+
+// again provisions the machine that the build had at m, in an earlier life of the run.
+func (b *Build) again(ctx context.Context, m milestone, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
+	if err := b.goOn(ctx, m); err != nil {
+		return err
+	}
+	var err error
+	if b.Spec.Key, err = b.Machines.KeptKey(m.Key, b.Scope.Key); err != nil {
+		return err
+	}
+	return b.provision(ctx, provision, finish)
 }

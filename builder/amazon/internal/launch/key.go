@@ -27,6 +27,25 @@ type Key struct {
 	Signer  gossh.Signer // of a temporary one
 }
 
+// KeptKey is the key pair that an earlier life of the run has launched the machine with.
+// private is empty if the options give another way to log in.
+func (l *Launcher) KeptKey(name, private string) (Key, error) {
+	k := Key{Name: name}
+	if name == l.SSHKeyPairName || l.Communicator != ssh.SSH {
+		return k, nil
+	}
+	if private == "" {
+		return k, fmt.Errorf("the private key of the machine, of the key pair %s, was not kept", name)
+	}
+	k.Private = private
+	var err error
+	if k.Signer, err = gossh.ParsePrivateKey([]byte(private)); err != nil {
+		return k, fmt.Errorf("the private key of the machine that was kept cannot be used: %w", err)
+	}
+	k.Public = string(gossh.MarshalAuthorizedKey(k.Signer.PublicKey()))
+	return k, nil
+}
+
 // KeyPair makes the temporary key pair, unless the options give another way to log in.
 func (l *Launcher) KeyPair(ctx context.Context, tags map[string]string) (Key, error) {
 	given := l.SSHKeyPairName != "" || l.PrivateKeyFile != "" || l.Password != "" || l.AgentAuth
