@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -237,4 +238,17 @@ func TestHang(t *testing.T) {
 	}
 	close(thaw)
 	eventually(t, "the machine to go on", func() bool { return !s.Driver.Machine(id).Frozen() })
+}
+
+// TestExamples: the files of rules that the documentation shows are ones.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "examples", "rehearsal", "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d examples, %v", len(files), err)
+	}
+	for _, name := range files {
+		if r, err := cloud.LoadRehearsal(name); err != nil || r.Faults == nil || r.Faults.Len() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -3,8 +3,12 @@ package cloud
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+
+	"bake/cloud/ec2"
 )
 
 // Rehearsal is how the cloud shall differ from one that is instant and never
@@ -30,17 +34,82 @@ type Rehearsal struct {
 	Faults *Faults `json:"faults"`
 }
 
-// LoadRehearsal reads a file.
+// maxRehearsal bounds a file of rules.
+const maxRehearsal = 1 << 20
+
+// LoadRehearsal reads a file. Its error says in which line of it something is wrong.
 func LoadRehearsal(name string) (Rehearsal, error) {
 	var r Rehearsal
-	data, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return r, err
 	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxRehearsal+1))
+	if err != nil {
+		return r, err
+	}
+	if len(data) > maxRehearsal {
+		return r, fmt.Errorf("%s: the file is larger than 1 MiB", name)
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		return r, fmt.Errorf("%s: %w", name, err)
+	err = d.Decode(&r)
+	if err == nil && len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
+		line := 1 + bytes.Count(data[:d.InputOffset()], []byte("\n"))
+		return r, fmt.Errorf("%s:%d: there is text after the end of the object", name, line)
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s%s: %w", name, place(data, err), err)
 	}
 	return r, nil
+}
+
+// place is the line that an error is about, as ":7", or "" if that is not known.
+func place(data []byte, err error) string {
+	offset := int64(-1)
+	if rule, ok := errors.AsType[*ec2.RuleError](err); ok {
+		offset = ruleOffset(data, rule.Index)
+	} else if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = syntax.Offset
+	} else if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		offset = int64(len(data))
+	}
+	if offset < 0 || offset > int64(len(data)) {
+		return ""
+	}
+	return fmt.Sprintf(":%d", 1+bytes.Count(data[:offset], []byte("\n")))
+}
+
+// ruleOffset is where in a file, which is JSON, the rule with that index begins, or -1.
+func ruleOffset(data []byte, index int) int64 {
+	d := json.NewDecoder(bytes.NewReader(data))
+	skip := func() bool { var value json.RawMessage; return d.Decode(&value) == nil }
+	for _, want := range []string{"faults", "rules"} {
+		if _, err := d.Token(); err != nil { // the brace
+			return -1
+		}
+		for {
+			key, err := d.Token()
+			if err != nil {
+				return -1
+			}
+			if text, ok := key.(string); ok && text == want {
+				break
+			}
+			if !skip() {
+				return -1
+			}
+		}
+	}
+	if _, err := d.Token(); err != nil { // the bracket
+		return -1
+	}
+	for range index {
+		if !skip() {
+			return -1
+		}
+	}
+	offset := d.InputOffset()
+	return offset + int64(len(data[offset:])-len(bytes.TrimLeft(data[offset:], ", \t\r\n")))
 }

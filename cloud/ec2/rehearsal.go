@@ -24,7 +24,8 @@ import (
 
 // Delays say how long transitions take; the zero value is instant, apart from
 // what the machines themselves need. In JSON each is a text such as "30s", or
-// the whole is the name of a profile: "instant" or "aws".
+// the whole is the name of a profile: "instant" or "aws". {"profile": "aws", "factor":
+// 0.1} is a tenth of a profile; single delays beside it count as they are.
 type Delays struct {
 	Launch    time.Duration // pending to running, before the machine boots
 	Stop      time.Duration // stopping to stopped, after the machine has stopped
@@ -45,32 +46,61 @@ func AWSDelays() Delays {
 func (d *Delays) UnmarshalJSON(data []byte) error {
 	var profile string
 	if json.Unmarshal(data, &profile) == nil {
-		switch profile {
-		case "instant":
-			*d = Delays{}
-		case "aws":
-			*d = AWSDelays()
-		default:
-			return fmt.Errorf(`delays: there is no profile %q; use instant, aws or a JSON object of durations such as {"copy":"30s"}`, profile)
-		}
-		return nil
+		return d.setProfile(profile)
 	}
-	var named map[string]string
+	var named map[string]json.RawMessage
 	if err := json.Unmarshal(data, &named); err != nil {
 		return fmt.Errorf("delays: %w", err)
 	}
+	var head struct {
+		Profile string   `json:"profile"`
+		Factor  *float64 `json:"factor"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return fmt.Errorf("delays: %w", err)
+	}
+	delete(named, "profile")
+	delete(named, "factor")
+	if err := d.setProfile(cmp.Or(head.Profile, "instant")); err != nil {
+		return err
+	}
 	fields := map[string]*time.Duration{"launch": &d.Launch, "stop": &d.Stop, "terminate": &d.Terminate,
 		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy, "usage": &d.Usage}
-	for name, text := range named {
+	if f := head.Factor; f != nil {
+		if *f < 0 || *f > 1000 {
+			return fmt.Errorf("delays: factor %v is not between 0 and 1000", *f)
+		}
+		if head.Profile == "" {
+			return errors.New("delays: factor multiplies the delays of a profile: name one, such as aws")
+		}
+		for _, field := range fields {
+			*field = time.Duration(float64(*field) * *f)
+		}
+	}
+	for name, raw := range named {
 		field := fields[name]
 		if field == nil {
-			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image, copy and usage", name)
+			return fmt.Errorf("delays: there is no delay %q; there are launch, stop, terminate, snapshot, image, copy and usage, besides profile and factor", name)
 		}
-		v, err := time.ParseDuration(text)
-		if err != nil || v < 0 {
-			return fmt.Errorf("delays: %s: %q is not a duration such as 30s", name, text)
+		var text string
+		err := json.Unmarshal(raw, &text)
+		v, malformed := time.ParseDuration(text)
+		if err != nil || malformed != nil || v < 0 {
+			return fmt.Errorf("delays: %s: %q is not a duration such as 30s", name, strings.Trim(string(raw), `"`))
 		}
 		*field = v
+	}
+	return nil
+}
+
+func (d *Delays) setProfile(name string) error {
+	switch name {
+	case "instant":
+		*d = Delays{}
+	case "aws":
+		*d = AWSDelays()
+	default:
+		return fmt.Errorf(`delays: there is no profile %q; use instant, aws or a JSON object such as {"copy":"30s"} or {"profile":"aws","factor":0.1}`, name)
 	}
 	return nil
 }
@@ -166,7 +196,7 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 			r.Effect = EffectError
 		}
 		if err := r.check(); err != nil {
-			return nil, fmt.Errorf("fault %d: %w", i+1, err)
+			return nil, &RuleError{i, err}
 		}
 		if r.Times == 0 {
 			r.Times = 1
@@ -178,6 +208,15 @@ func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
 	}
 	return &Faults{rules: rules, counts: make([]int, len(rules)), seed: seed, chance: rand.New(rand.NewPCG(seed, seed))}, nil
 }
+
+// RuleError says what is wrong with a rule.
+type RuleError struct {
+	Index int // of the rule, from 0
+	Err   error
+}
+
+func (e *RuleError) Error() string { return fmt.Sprintf("rule %d: %v", e.Index+1, e.Err) }
+func (e *RuleError) Unwrap() error { return e.Err }
 
 func (r *Fault) check() error {
 	_, pattern := path.Match(r.Action, "")
@@ -494,16 +533,10 @@ func (s *state) concealed(ids []string) (hidden []string) {
 // UnmarshalJSON reads {"seed": 1, "rules": [ … ]}. Without a seed there is a new one.
 func (f *Faults) UnmarshalJSON(data []byte) error {
 	var file struct {
-		Seed  *uint64 `json:"seed"`
-		Rules []struct {
-			Fault
-			For   string `json:"for"`
-			After string `json:"after"`
-		} `json:"rules"`
+		Seed  *uint64           `json:"seed"`
+		Rules []json.RawMessage `json:"rules"`
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&file); err != nil {
+	if err := strict(data, &file); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
 	seed := uint64(rand.Uint32())
@@ -511,18 +544,9 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 		seed = *file.Seed
 	}
 	rules := make([]Fault, len(file.Rules))
-	for i, r := range file.Rules {
-		rules[i] = r.Fault
-		for name, text := range map[string]string{"for": r.For, "after": r.After} {
-			v, err := time.ParseDuration(cmp.Or(text, "0"))
-			if err != nil {
-				return fmt.Errorf("fault %d: %s: %q is not a duration such as 30s", i+1, name, text)
-			}
-			if name == "for" {
-				rules[i].For = v
-			} else {
-				rules[i].After = v
-			}
+	for i, raw := range file.Rules {
+		if err := rules[i].read(raw); err != nil {
+			return &RuleError{i, err}
 		}
 	}
 	made, err := NewFaults(seed, rules...)
@@ -531,4 +555,35 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 	}
 	f.rules, f.counts, f.seed, f.chance = made.rules, made.counts, made.seed, made.chance
 	return nil
+}
+
+// read fills the rule in from JSON.
+func (r *Fault) read(data []byte) error {
+	var rule struct {
+		*Fault
+		For   string `json:"for"`
+		After string `json:"after"`
+	}
+	rule.Fault = r
+	if err := strict(data, &rule); err != nil {
+		return fmt.Errorf("%w; a rule may have service, action, region, account, zone, instance_type, nth, calls, probability, effect, code, message, status, times, for and after", err)
+	}
+	for _, d := range []struct {
+		name, text string
+		into       *time.Duration
+	}{{"for", rule.For, &r.For}, {"after", rule.After, &r.After}} {
+		v, err := time.ParseDuration(cmp.Or(d.text, "0"))
+		if err != nil {
+			return fmt.Errorf("%s: %q is not a duration such as 30s", d.name, d.text)
+		}
+		*d.into = v
+	}
+	return nil
+}
+
+// strict decodes data, which is to have no other fields than v.
+func strict(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
 }

@@ -65,6 +65,10 @@ func TestRehearsalFile(t *testing.T) {
 		{`"instant"`, Delays{}, ""},
 		{`"aws"`, AWSDelays(), ""},
 		{`{"copy": "2m", "stop": "1s"}`, Delays{Copy: 2 * time.Minute, Stop: time.Second}, ""},
+		{`{"profile": "aws", "factor": 0.5, "copy": "1s"}`, Delays{Launch: 4 * time.Second, Stop: 10 * time.Second, Terminate: 12500 * time.Millisecond,
+			Snapshot: 30 * time.Second, Image: 10 * time.Second, Copy: time.Second, Usage: 12 * time.Hour}, ""},
+		{`{"factor": 2}`, Delays{}, "name one, such as aws"},
+		{`{"profile": "aws", "factor": -1}`, Delays{}, "not between 0 and 1000"},
 		{`"slow"`, Delays{}, `there is no profile "slow"; use instant, aws`},
 		{`{"boot": "1s"}`, Delays{}, `there is no delay "boot"; there are launch`},
 		{`{"copy": "long"}`, Delays{}, `"long" is not a duration`},
@@ -84,6 +88,16 @@ func TestRehearsalFile(t *testing.T) {
 		`{"rules": [{"code": "X", "chance": 1}]}`:      `unknown field "chance"`,
 		`{"rules": [{"code": "X", "probability": 2}]}`: "not between 0 and 1",
 		`{"rules": [{"code": "X", "nth": -1}]}`:        "cannot be negative",
+
+		`{"rules": [{"effect": "hang", "after": "3s", "for": "1m"}]}`:   "",
+		`{"rules": [{"effect": "hang", "after": "soon"}]}`:              `"soon" is not a duration`,
+		`{"rules": [{"effect": "delay"}]}`:                              `the effect delay needs "for"`,
+		`{"rules": [{"effect": "fail", "after": "1s"}]}`:                "not for fail",
+		`{"rules": [{"effect": "hide", "zone": "us-east-1a"}]}`:         "which the effect hide is not",
+		`{"rules": [{"code": "X", "service": "rds"}]}`:                  `there is no service "rds"`,
+		`{"rules": [{"code": "X", "status": 200}]}`:                     "use one from 400 to 599",
+		`{"rules": [{"code": "X", "action": "[a"}]}`:                    "not a valid pattern",
+		`{"rules": [{"code": "X"}, {"effect": "lose-answer", "a": 1}]}`: `rule 2: json: unknown field "a"`,
 	} {
 		err := json.Unmarshal([]byte(text), &f)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

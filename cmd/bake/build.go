@@ -27,6 +27,7 @@ type buildOptions struct {
 
 	local          bool
 	egress         string // of local machines
+	faults         string // of the local cloud
 	cloudInit      string // how long to wait for cloud-init
 	onError        choice
 	parallel       int
@@ -60,6 +61,7 @@ immediately and lists what was left behind.`,
 	o.register(flags)
 	flags.BoolVar(&o.local, "local", false, "use the local cloud instead of AWS; no account needed")
 	egressFlag(flags, &o.egress)
+	faultsFlag(flags, &o.faults)
 	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
@@ -79,6 +81,9 @@ immediately and lists what was left behind.`,
 func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	if o.egress != "" && !o.local {
 		return usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake build"}
+	}
+	if o.faults != "" && !o.local {
+		return usageError{"-faults applies to the local cloud only: use it with -local", "bake build"}
 	}
 	if o.timeout < 0 {
 		return usageError{"-timeout cannot be negative", "bake build"}
@@ -126,7 +131,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	if o.local {
 		var cloud *localcloud.Cloud
 		options.Cloud = func(ctx context.Context, emit func(step.Event)) (_ *localcloud.Cloud, err error) {
-			cloud, err = p.openLocal(ctx, o.egress, emit)
+			cloud, err = p.openLocal(ctx, o.egress, o.faults, emit)
 			served = err == nil && cloud.Served()
 			return cloud, err
 		}

@@ -54,7 +54,7 @@ choose the -listen address with care.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
-	flags.StringVar(&o.faults, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file`")
+	faultsFlag(flags, &o.faults)
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)

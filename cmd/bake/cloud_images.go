@@ -29,7 +29,7 @@ is first launched.`,
 }
 
 func (p *program) cloudImages(ctx context.Context, region string) error {
-	return p.withLocal(ctx, "", func(ctx context.Context, c *localcloud.Cloud) error {
+	return p.withLocal(ctx, "", "", func(ctx context.Context, c *localcloud.Cloud) error {
 		images, err := c.Images(ctx, region)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 	if o.owner != "self" && !accountPattern().MatchString(o.owner) {
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
-	return p.withLocal(ctx, "", func(ctx context.Context, c *localcloud.Cloud) (err error) {
+	return p.withLocal(ctx, "", "", func(ctx context.Context, c *localcloud.Cloud) (err error) {
 		owner := o.owner
 		if owner == "self" {
 			if owner, err = c.Account(ctx); err != nil {

@@ -17,7 +17,7 @@ import (
 type cloudRunOptions struct {
 	image                               string
 	key, userData, instanceType, region string
-	egress                              string
+	egress, faults                      string
 }
 
 func (p *program) cloudRunCommand() *cobra.Command {
@@ -32,7 +32,7 @@ log in, and terminate it on Ctrl-C.`,
 		Args: exactly("the image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.image = args[0]
-			return p.withLocal(cmd.Context(), o.egress, func(ctx context.Context, c *localcloud.Cloud) error { return p.cloudRun(ctx, c, o) })
+			return p.withLocal(cmd.Context(), o.egress, o.faults, func(ctx context.Context, c *localcloud.Cloud) error { return p.cloudRun(ctx, c, o) })
 		},
 	}
 	flags := cmd.Flags()
@@ -41,6 +41,7 @@ log in, and terminate it on Ctrl-C.`,
 	flags.StringVar(&o.instanceType, "type", "t3.micro", "instance `type`: its CPU, memory and process limits apply where the host's control groups allow it (see bake doctor); the size of the root volume is not enforced")
 	flags.StringVar(&o.region, "region", local.DefaultRegion, "boot it in this `region`")
 	egressFlag(flags, &o.egress)
+	faultsFlag(flags, &o.faults)
 	p.jsonFlag(cmd)
 	return cmd
 }

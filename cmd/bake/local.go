@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/spf13/pflag"
+
 	"bake/internal/local"
 	"bake/run/localcloud"
 	"bake/step"
@@ -17,32 +19,47 @@ import (
 func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	dir, err := p.env.cloudDir()
 	return local.Options{
-		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Progress: localcloud.Progress(p.now, emit),
+		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Progress: localcloud.Progress(p.now, emit), Rehearsing: p.rehearsing,
 		Waiting: func() {
 			fmt.Fprintln(p.stderr, "Another bake is using the local cloud that this one serves: waiting for it to finish. Press Ctrl-C twice to stop immediately.")
 		},
 	}, err
 }
 
-// openLocal opens the local cloud. egress is what -allow-egress says. emit is told how
-// the preparation of bases goes.
-func (p *program) openLocal(ctx context.Context, egress string, emit func(step.Event)) (*localcloud.Cloud, error) {
+// rehearsing says which rules for faults hold, with the seed that repeats them.
+func (p *program) rehearsing(rules int, seed uint64) {
+	what := "1 fault rule applies"
+	if rules != 1 {
+		what = fmt.Sprintf("%d fault rules apply", rules)
+	}
+	fmt.Fprintf(p.stderr, "Rehearsal: %s; the seed is %d.\n", what, seed)
+}
+
+// faultsFlag registers the flag for a file of rules.
+func faultsFlag(flags *pflag.FlagSet, value *string) {
+	flags.StringVar(value, "faults", "", "rehearse failures: inject the faults described by the rules in this JSON `file` into the local cloud")
+}
+
+// openLocal opens the local cloud. egress is what -allow-egress says, faults what
+// -faults says. emit is told how the preparation of bases goes.
+func (p *program) openLocal(ctx context.Context, egress, faults string, emit func(step.Event)) (*localcloud.Cloud, error) {
 	o, err := p.localOptions(emit)
 	if err != nil {
 		return nil, err
 	}
+	o.Faults = faults
 	o.EgressAsked, o.Egress = egress != "", cmp.Or(egress, o.Egress)
 	return localcloud.Open(ctx, o)
 }
 
 // withLocal runs fn with the local cloud, until a signal ends its context. What
 // goes on meanwhile is shown on standard error.
-func (p *program) withLocal(ctx context.Context, egress string, fn func(context.Context, *localcloud.Cloud) error) (err error) {
+func (p *program) withLocal(ctx context.Context, egress, faults string, fn func(context.Context, *localcloud.Cloud) error) (err error) {
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
 	defer done()
-	c, err := p.openLocal(ctx, egress, emit)
+	c, err := p.openLocal(ctx, egress, faults, emit)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	defer release()
 	progress, done := p.progressDisplay()
 	defer done()
-	clouds := &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) { return p.openLocal(ctx, "", progress) }}
+	clouds := &localcloud.Clouds{Open: func(ctx context.Context) (*localcloud.Cloud, error) { return p.openLocal(ctx, "", "", progress) }}
 	defer func() { err = errors.Join(err, clouds.Close(stop)) }()
 	feed := p.openFeed(displayOptions{color: true, prompts: true})
 	defer feed.close()

@@ -50,7 +50,7 @@ accepted; they are printed.`,
 			if !o.local {
 				return p.verify(cmd.Context(), o, localcloud.Elsewhere(p.env), args)
 			}
-			return p.withLocal(cmd.Context(), "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })
+			return p.withLocal(cmd.Context(), "", "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })
 		},
 	}
 	flags := cmd.Flags()

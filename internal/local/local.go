@@ -36,12 +36,13 @@ type Options struct {
 	Getenv func(string) string // the environment, for the host's proxies
 	Log    *slog.Logger        // for developers
 
-	Listen      string // address to serve at; empty for a free port of 127.0.0.1
-	Mirror      string // URL of a Debian archive; empty for the host's own
-	Egress      string // what machines reach besides public addresses, as -allow-egress says it
-	EgressAsked bool   // by -allow-egress: that is an error if another process serves the cloud
-	Delays      string // how long things take: the name of a profile, or JSON; empty for none
-	Faults      string // a JSON file with rules for faults; empty for none
+	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
+	Mirror      string                       // URL of a Debian archive; empty for the host's own
+	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it
+	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
+	Delays      string                       // how long things take: the name of a profile, or JSON; empty for none
+	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
+	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
 
 	Progress func(Progress) // is told how the preparation of bases goes
 	Waiting  func()         // is called if others use the cloud when it is to be closed

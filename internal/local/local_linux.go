@@ -45,6 +45,9 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 			if o.EgressAsked {
 				return nil, fmt.Errorf("-allow-egress: process %d already serves the local cloud and decides what machines can reach: use the option there, or stop that process first", inUse.PID)
 			}
+			if o.Faults != "" {
+				return nil, fmt.Errorf("-faults: process %d already serves the local cloud, without these rules: start it with them (bake cloud up -faults %s), or stop that process first", inUse.PID, o.Faults)
+			}
 			c, err := join(ctx, inUse)
 			if closing = errors.Is(err, cloud.ErrClosing); !closing {
 				return c, err
@@ -102,6 +105,9 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	l, err := lc.Listen(ctx, "tcp", o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the local cloud: %w; choose another address with -listen", err)
+	}
+	if faults != nil && o.Rehearsing != nil {
+		o.Rehearsing(faults.Len(), faults.Seed())
 	}
 	key := c.Credentials()[0]
 	served := make(chan error, 1)
