@@ -48,7 +48,7 @@ var rules = []rule{
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},
-	{"golden/bakefile", []string{"config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
+	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
 

@@ -31,6 +31,9 @@ type Machine struct {
 	// "User" and what the builder exports.
 	Data Data
 
+	// Uploads are the rules for files that provisioners upload for good.
+	Uploads []*Upload
+
 	// Leftovers takes what provisioners could not remove from the machine.
 	Leftovers *Leftovers
 }

@@ -66,6 +66,9 @@ type Options struct {
 	// Ready is called before the first provisioner of a build. It may be nil.
 	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
+	// Uploads are the rules for files that provisioners upload for good.
+	Uploads []*builder.Upload
+
 	// Login says how a user logs in to the machine m of a build; empty if that cannot
 	// be told. It may be nil.
 	Login func(ctx context.Context, build string, m builder.Machine) string

@@ -19,7 +19,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	x.mu.Lock()
 	x.machine = m
 	x.mu.Unlock()
-	m.Leftovers = new(builder.Leftovers)
+	m.Leftovers, m.Uploads = new(builder.Leftovers), x.options.Uploads
 	for _, s := range m.Data.Secrets() {
 		x.secret(s)
 	}

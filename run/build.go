@@ -210,16 +210,16 @@ func (l *timeLimit) set(limit time.Duration) {
 }
 
 // read reads the bake files of a template and sets the limits that they are about.
-func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Duration) (time.Duration, hcl.Diagnostics) {
+func (l *timeLimit) read(ctx context.Context, t *config.Template, flag time.Duration) (*bakefile.Settings, time.Duration, hcl.Diagnostics) {
 	settings, diags := bakefile.Read(ctx, t)
 	if diags.HasErrors() {
-		return 0, diags
+		return settings, 0, diags
 	}
 	timeout, end, more := settings.Limits(flag)
 	if flag == 0 {
 		l.set(timeout)
 	}
-	return end, append(diags, more...)
+	return settings, end, append(diags, more...)
 }
 
 // build is Build with everything that it needs. It has closed the events if the run
@@ -264,9 +264,10 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	load := o.Template.Options
 	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
 	template, diags := config.Load(ctx, load)
+	settings := new(bakefile.Settings)
 	if !diags.HasErrors() {
 		var more hcl.Diagnostics
-		run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
+		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
 		diags = append(diags, more...)
 	}
 	if diags.HasErrors() {
@@ -312,7 +313,11 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			options.OnError = engine.Cleanup
 		}
 	}
+	options.Uploads = settings.Uploads()
 	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
+	if !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
+		diags = append(diags, settings.Unused(options.Uploads)...)
+	}
 	if stop.Err() == nil && teardown.Err() != nil {
 		deleteFiles(ctx, ledger)
 	}

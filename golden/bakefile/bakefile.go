@@ -6,6 +6,7 @@ package bakefile
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"bake/builder"
 	"bake/config"
 	"bake/config/lang"
 	"bake/config/schema"
@@ -22,7 +24,8 @@ import (
 // Settings are what the bake files of a template say. Those of a template that has none
 // are zero.
 type Settings struct {
-	build placed[Build]
+	build   placed[Build]
+	uploads []placed[Upload]
 }
 
 // placed are the options of a block, and where they were written.
@@ -47,6 +50,7 @@ func kinds() []kind {
 	return []kind{
 		define("bake", nil, true, func(*Settings, placed[Tool]) {}),
 		define("build", nil, true, func(s *Settings, b placed[Build]) { s.build = b }),
+		define("upload", []string{"path"}, false, func(s *Settings, b placed[Upload]) { s.uploads = append(s.uploads, b) }),
 	}
 }
 
@@ -192,6 +196,9 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 		return
 	}
 	in.Secret = r.t.Secrets().AddRare
+	if k.name == "upload" {
+		r.pattern(b)
+	}
 	src, diags := k.decode(&r.settings, b, in)
 	r.diags = append(r.diags, diags...)
 	if r.now && !diags.HasErrors() {
@@ -223,4 +230,37 @@ func (s *Settings) Limits(flag time.Duration) (timeout, end time.Duration, diags
 		}}
 	}
 	return timeout, end, diags
+}
+
+// pattern complains about the label of an upload block that is no pattern of paths.
+func (r *reader) pattern(b *hcl.Block) {
+	if _, err := path.Match(b.Labels[0], ""); err != nil || b.Labels[0] == "" {
+		r.complain(&b.LabelRanges[0], "Invalid path", "%q is not a path on the machine, in which * and ? and [...] can stand for names.", b.Labels[0])
+	}
+}
+
+// Uploads are the rules for uploads, in the order in which they were written.
+func (s *Settings) Uploads() []*builder.Upload {
+	var rules []*builder.Upload
+	for _, u := range s.uploads {
+		o := u.options
+		rules = append(rules, &builder.Upload{
+			Pattern: path.Clean(u.block.Labels[0]), Owner: o.Owner, Group: o.Group, Mode: o.Mode, DirectoryMode: o.DirectoryMode,
+		})
+	}
+	return rules
+}
+
+// Unused warns of those of the rules, which are [Settings.Uploads], that were for nothing.
+func (s *Settings) Unused(rules []*builder.Upload) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for i, r := range rules {
+		if !r.Used() {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagWarning, Summary: "Nothing was uploaded there", Subject: &s.uploads[i].block.DefRange,
+				Detail: fmt.Sprintf("No file provisioner has uploaded anything to %s, so that this block had no effect.", r.Pattern),
+			})
+		}
+	}
+	return diags
 }

@@ -3,6 +3,9 @@ package bakefile
 import (
 	_ "embed"
 	"fmt"
+	"regexp"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-version"
@@ -76,4 +79,50 @@ const endsBefore = "Machines end before their run"
 
 func (o *Build) endsBefore(timeout time.Duration) string {
 	return fmt.Sprintf("The run may take %s, but terminate_after is %s. It must be more.", timeout, o.TerminateAfter)
+}
+
+// Upload are the arguments of an upload block, whose label is a path on the machine. They
+// are for what the file provisioner uploads there, and below it.
+type Upload struct {
+	// User that the files and directories belong to, by name or number. It takes root, or
+	// sudo without a password. If the login user may not write there, root copies the files.
+	Owner string `hcl:"owner,optional"`
+
+	// Their group, by name or number. Not set: that of the login user.
+	Group string `hcl:"group,optional"`
+
+	// Permissions of files, in octal digits such as `0640`. Not set: those of the source.
+	Mode string `hcl:"mode,optional"`
+
+	// Permissions of directories, likewise.
+	DirectoryMode string `hcl:"directory_mode,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Upload) GoSource() string { return source }
+
+var (
+	octal   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-7]{3,4}$`) })
+	account = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[^\s:/-][^\s:/]*$`) })
+)
+
+// Validate implements [schema.Validator].
+func (o *Upload) Validate(c *schema.Checker) {
+	for _, mode := range []*string{&o.Mode, &o.DirectoryMode} {
+		if *mode != "" && !octal().MatchString(*mode) {
+			c.Errorf(mode, "Invalid permissions", "%q is not three or four octal digits, such as \"0640\".", *mode)
+		}
+	}
+	for _, name := range []*string{&o.Owner, &o.Group} {
+		switch {
+		case *name == "" || account().MatchString(*name):
+		case name == &o.Owner && strings.Contains(*name, ":"):
+			c.Errorf(name, "Invalid name", "%q is not the name or number of a user. Set group for the group.", *name)
+		default:
+			c.Errorf(name, "Invalid name", "%q is not a name or number.", *name)
+		}
+	}
+	if !c.Set(&o.Owner) && !c.Set(&o.Group) && !c.Set(&o.Mode) && !c.Set(&o.DirectoryMode) {
+		c.Errorf(&o.Owner, "Nothing to set", "Set owner, group, mode or directory_mode.")
+	}
 }

@@ -77,7 +77,7 @@ func (p *file) write(ctx context.Context, s *step.Scope, m builder.Machine, dest
 	if err != nil {
 		return err
 	}
-	return m.Put(ctx, dir, communicator.File(name, 0o600, []byte(*p.Content)))
+	return put(ctx, m, dir, communicator.File(name, 0o600, []byte(*p.Content)))
 }
 
 // orHere is dir, or the directory that relative paths start at.
@@ -106,7 +106,7 @@ func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, desti
 			return err
 		}
 		if contents {
-			return m.Put(ctx, destination, communicator.LocalDir("", source))
+			return put(ctx, m, destination, communicator.LocalDir("", source))
 		}
 		return uploadDir(ctx, m, source, destination)
 	case contents:
@@ -119,7 +119,7 @@ func upload(ctx context.Context, s *step.Scope, m builder.Machine, source, desti
 	if dir, err = remote.Expand(ctx, m, orHere(dir)); err != nil {
 		return err
 	}
-	return m.Put(ctx, dir, communicator.LocalFile(name, source))
+	return put(ctx, m, dir, communicator.LocalFile(name, source))
 }
 
 // uploadDir puts a local directory into destination or, if that does not exist on
@@ -129,7 +129,7 @@ func uploadDir(ctx context.Context, m builder.Machine, source, destination strin
 	if err != nil {
 		return err
 	}
-	err = m.Put(ctx, destination, communicator.LocalDir(filepath.Base(whole), source))
+	err = put(ctx, m, destination, communicator.LocalDir(filepath.Base(whole), source))
 	if here := (*fs.PathError)(nil); !errors.Is(err, fs.ErrNotExist) || errors.As(err, &here) {
 		return err
 	}
@@ -140,7 +140,7 @@ func uploadDir(ctx context.Context, m builder.Machine, source, destination strin
 	if there, failed := remote.Exists(ctx, m, strings.ReplaceAll(path.Clean(destination), "$", `\$`)); failed != nil || there {
 		return cmp.Or(failed, err) // a file stands in the way
 	}
-	if again := m.Put(ctx, orHere(parent), communicator.LocalDir(name, source)); !errors.Is(again, fs.ErrNotExist) {
+	if again := put(ctx, m, orHere(parent), communicator.LocalDir(name, source)); !errors.Is(again, fs.ErrNotExist) {
 		return again
 	}
 	return err // which names the destination

@@ -31,7 +31,8 @@ type Options struct {
 	// it. A directory is copied into a destination that exists, with or without the `/`; if
 	// it does not exist but its parent does, the copy gets that name. The parent must exist
 	// on the machine; on this computer it is created. Uploads run as the login user: to
-	// write elsewhere, upload to /tmp and move the file with sudo in a shell provisioner.
+	// write elsewhere, give the files an owner in a bake file (docs/bake-files.md), or upload to
+	// /tmp and move the file with sudo in a shell provisioner.
 	Destination string `hcl:"destination,again"`
 
 	// `upload` to the machine, or `download` from it.

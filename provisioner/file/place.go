@@ -1,0 +1,192 @@
+package file
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/shellquote"
+	"bake/provisioner/internal/remote"
+)
+
+// attributes are what the rules for uploads say of one path.
+type attributes struct{ owner, mode string }
+
+// placed are the paths that have the same attributes.
+type placed struct {
+	attributes
+	paths []string
+}
+
+// put is the Put of m, after which the files have the owners and permissions that its
+// rules for uploads give them. Where only root may write, it uploads to a temporary
+// directory first, and root copies it from there.
+func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
+	if len(m.Uploads) == 0 {
+		return m.Put(ctx, dir, src)
+	}
+	to := dir
+	if strings.HasPrefix(dir, "~") && m.Data["ConnType"].Text != "winrm" {
+		var err error
+		if to, err = remote.Resolve(ctx, m, dir); err != nil {
+			return err
+		}
+	}
+	names, groups, err := sort(m.Uploads, dir, to, src)
+	if err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	if len(groups) > 0 && m.Data["ConnType"].Text == "winrm" {
+		return fmt.Errorf("upload: bake files give %s an owner or permissions, which a machine reached by WinRM does not have", dir)
+	}
+	err = m.Put(ctx, dir, src)
+	if len(groups) > 0 && denied(err) {
+		err = putAsRoot(ctx, m, to, src, names)
+	}
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := g.apply(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// denied reports whether the machine has refused to write.
+func denied(err error) bool {
+	here := (*fs.PathError)(nil)
+	return errors.Is(err, fs.ErrPermission) && !errors.As(err, &here)
+}
+
+// sort returns the names in a tree, and the paths that rules are for, with what they
+// say. The tree is put into dir, whose real name is to. A later rule takes the place
+// of what an earlier one says.
+func sort(rules []*builder.Upload, dir, to string, src fs.FS) (names []string, groups []*placed, err error) {
+	at := map[attributes]*placed{}
+	err = fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		names = append(names, name)
+		var info fs.FileInfo
+		if info, err = fs.Stat(src, name); err != nil { // what a link leads to
+			return err
+		}
+		a := combined(rules, info.IsDir(), path.Join(dir, name), path.Join(to, name))
+		if a == (attributes{}) {
+			return nil
+		}
+		if at[a] == nil {
+			at[a] = &placed{attributes: a}
+			groups = append(groups, at[a])
+		}
+		at[a].paths = append(at[a].paths, path.Join(to, name))
+		return nil
+	})
+	return names, groups, err
+}
+
+// combined is what all rules together say of a path, which has two spellings.
+func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
+	var owner, group, mode string
+	for _, r := range rules {
+		if !r.Matches(as) && !r.Matches(is) {
+			continue
+		}
+		owner, group = cmp.Or(r.Owner, owner), cmp.Or(r.Group, group)
+		if isDir {
+			mode = cmp.Or(r.DirectoryMode, mode)
+		} else {
+			mode = cmp.Or(r.Mode, mode)
+		}
+	}
+	if group != "" {
+		owner += ":" + group
+	}
+	return attributes{owner, mode}
+}
+
+// apply gives the paths their attributes. What changes hands is done as root, who
+// then owns the rest too.
+func (p *placed) apply(ctx context.Context, m builder.Machine) error {
+	var commands []string
+	if p.mode != "" {
+		commands = append(commands, shellquote.Join("chmod", "--", p.mode)+` "$@"`)
+	}
+	as := ""
+	if p.owner != "" { // chown takes set-user-ID bits away
+		commands = append([]string{shellquote.Join("chown", "--", p.owner) + ` "$@"`}, commands...)
+		as = asRoot
+	}
+	return onAll(ctx, m, as, strings.Join(commands, " && "), p.paths)
+}
+
+// asRoot sets as to what makes root of a login user who is not, if there is sudo.
+const asRoot = `if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then as='sudo -n'; fi; `
+
+// onAll runs a script, whose arguments are all the paths, or some of them at a time.
+func onAll(ctx context.Context, m builder.Machine, as, script string, paths []string) error {
+	var list bytes.Buffer
+	for _, p := range paths {
+		if !strings.HasPrefix(p, "/") {
+			p = "./" + p
+		}
+		list.WriteString(p + "\x00")
+	}
+	line := shellquote.Join("sh", "-c", "as=; "+as+"$as xargs -0 "+shellquote.Join("sh", "-c", script, "sh"))
+	return run(ctx, m, communicator.Command{Line: line, Stdin: &list})
+}
+
+// run runs a command that must succeed.
+func run(ctx context.Context, m builder.Machine, c communicator.Command) error {
+	errOut := communicator.Head{Max: 4 << 10}
+	c.Stderr = &errOut
+	st, err := m.Run(ctx, c)
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("upload: the machine says: %s (exit status %d)", strings.TrimSpace(errOut.String()), st.Code)
+	}
+	return err
+}
+
+// putAsRoot puts a tree, whose names are known, where only root may write. As Put
+// does, it leaves directories as they are that exist already.
+func putAsRoot(ctx context.Context, m builder.Machine, dir string, src fs.FS, names []string) (err error) {
+	out := communicator.Head{Max: 4 << 10}
+	if err := run(ctx, m, communicator.Command{Line: "mktemp -d", Stdout: &out}); err != nil {
+		return err
+	}
+	lines := strings.Fields(out.String()) // a login shell may greet before
+	if len(lines) == 0 || !strings.HasPrefix(lines[len(lines)-1], "/") {
+		return fmt.Errorf("upload: mktemp on the machine gives no directory, but %q", out.String())
+	}
+	tmp := lines[len(lines)-1]
+	remove := func(ctx context.Context) error {
+		return run(ctx, m, communicator.Command{Line: shellquote.Join("rm", "-rf", "--", tmp)})
+	}
+	defer func() {
+		if rerr := remove(context.WithoutCancel(ctx)); rerr != nil {
+			m.Leftovers.Add(builder.Leftover{Path: tmp, Remove: remove})
+		}
+	}()
+	if err := m.Put(ctx, tmp, src); err != nil {
+		return err
+	}
+	script := "from=" + shellquote.Join(tmp) + " to=" + shellquote.Join(dir) + `
+for f do
+	if [ -d "$from/$f" ]; then
+		[ -d "$to/$f" ] || { mkdir -- "$to/$f" && chmod -- "$(stat -c %a -- "$from/$f")" "$to/$f"; }
+	else
+		cp -- "$from/$f" "$to/$f" && chmod -- "$(stat -c %a -- "$from/$f")" "$to/$f"
+	fi || exit 1
+done`
+	return onAll(ctx, m, asRoot, script, names)
+}
