@@ -55,6 +55,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestResume: a build that is killed after provisioning goes on to the same image.
+func TestResume(t *testing.T) { amazontest.Resume(t, ebssurrogate.Factory, small) }
+
 // TestBuild looks at the image, and starts an instance of it: its root is what
 // the volume held.
 func TestBuild(t *testing.T) {

@@ -135,7 +135,7 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 		if w.services[name], err = open(); err != nil {
 			t.Fatal(err)
 		}
-		w.services[name].Before = service.Before
+		w.services[name].Before = service.Before(name)
 	}
 	server := httptest.NewServer(http.HandlerFunc(w.handle))
 	t.Cleanup(server.Close)

@@ -245,9 +245,11 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 // begun is the image with that name that an earlier life of the run has begun in a
 // region; without an id if it has not.
 func (m *Maker) begun(ctx context.Context, region, name string) (step.Resource, error) {
-	return m.Scope.Made(ctx, func(r step.Resource) bool {
-		return r.Kind == ownership.Image && r.Where == region && r.With[ownership.WithName] == name && r.With[ownership.WithBuild] == m.Owner.ID
-	})
+	return m.Scope.Made(ctx, func(r step.Resource) bool { return m.owns(r, region, name) })
+}
+
+func (m *Maker) owns(r step.Resource, region, name string) bool {
+	return r.Kind == ownership.Image && r.Where == region && r.With[ownership.WithName] == name && r.With[ownership.WithBuild] == m.Owner.ID
 }
 
 // replaceExisting removes an image that has the name already, if the user wants that.

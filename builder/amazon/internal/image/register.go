@@ -13,7 +13,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/device"
+	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
 )
 
@@ -109,6 +111,9 @@ func (m *Maker) Request(f Firmware) *ec2.RegisterImageInput {
 // region, under the name of the option or, if it is only temporary, under one of
 // its own. parts are the keys of the snapshots as the scope owns them.
 func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels Labels, parts []string) (Made, error) {
+	if err := m.registered(ctx); err != nil {
+		return Made{}, err
+	}
 	name, err := m.firstName(ctx)
 	if err != nil {
 		return Made{}, err
@@ -129,6 +134,35 @@ func (m *Maker) Register(ctx context.Context, in *ec2.RegisterImageInput, labels
 	})
 	made.Parts = parts
 	return made, err
+}
+
+// registered finds out what became of an image that an earlier life of the run was
+// registering when it died. Deleting it would delete the snapshots that it is made of.
+func (m *Maker) registered(ctx context.Context) error {
+	owned, err := m.Scope.Ledger.Owned()
+	if err != nil {
+		return err
+	}
+	region := m.Session.Region
+	for _, r := range owned {
+		name := r.With[ownership.WithName]
+		if r.ID != "" || !m.owns(r, region, name) {
+			continue
+		}
+		image, err := destroy.FindImage(ctx, m.Session.EC2(region), name, m.Owner.ID)
+		switch {
+		case err != nil:
+			return err
+		case image != nil:
+			err = m.Scope.Ledger.Created(r.Key, aws.ToString(image.ImageId))
+		default: // it is registered anew
+			err = m.Scope.Ledger.Gone(r.Key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SnapshotTags are the tags of the snapshots that an image is registered of.
