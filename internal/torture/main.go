@@ -124,13 +124,14 @@ func (t *torture) lot(tr trial) uint64 {
 // trials are all trials of a template, which takes a course.
 func (s subject) trials(c *course) (all []trial) {
 	for _, m := range modes() {
-		for _, p := range append(slices.Clone(c.points), end) {
+		for i, p := range append(slices.Clone(c.points), end) {
 			command := !strings.Contains(p.what, "@")
 			switch {
 			case m.cut:
 				for k := range c.cuts[p] {
 					all = append(all, trial{s, m, p, k})
 				}
+			case m.resume && slices.ContainsFunc(c.points[min(i, len(c.points)):], func(p point) bool { return !strings.Contains(p.what, "@") }):
 			case p == end, command && !m.commands, m.forever && p.nth > 1:
 			default:
 				all = append(all, trial{subject: s, mode: m, point: p})
@@ -206,7 +207,7 @@ func (t *torture) show(v verdict) {
 
 // summarize prints the table. The error is errGoals if there is something to mend.
 func summarize(verdicts []verdict) (err error) {
-	type row struct{ trials, crashes, finished, left, lost, other int }
+	type row struct{ trials, crashes, finished, left, lost, resumed, other int }
 	rows := map[string]*row{}
 	var names []string
 	for _, m := range modes() {
@@ -227,7 +228,7 @@ func summarize(verdicts []verdict) (err error) {
 			for _, c := range []struct {
 				count *int
 				n     bool
-			}{{&r.crashes, v.crashed}, {&r.finished, v.finished}, {&r.left, len(v.left) > 0}, {&r.lost, len(v.lost) > 0}, {&r.other, len(v.problems) > 0}} {
+			}{{&r.crashes, v.crashed}, {&r.finished, v.finished}, {&r.left, len(v.left) > 0}, {&r.lost, len(v.lost) > 0}, {&r.resumed, v.resumed}, {&r.other, len(v.problems) > 0}} {
 				if c.n {
 					*c.count++
 				}
@@ -238,10 +239,10 @@ func summarize(verdicts []verdict) (err error) {
 		}
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tfaults\tcrashes\tfinished\tleft\timages lost\tother\t")
+	fmt.Fprintln(w, "\tfaults\tcrashes\tfinished\tleft\timages lost\tresumed\tother\t")
 	for _, name := range names {
 		if r := rows[name]; r != nil {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t\n", name, r.trials, r.crashes, r.finished, r.left, r.lost, r.other)
+			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", name, r.trials, r.crashes, r.finished, r.left, r.lost, r.resumed, r.other)
 		}
 	}
 	return errors.Join(w.Flush(), err)

@@ -21,7 +21,7 @@ type mode struct {
 
 	forever bool // all later calls like it fare the same
 	cut     bool // besides, of the ledger only a part had been written
-	resume  bool // the bake goes on afterwards
+	resume  bool // the bake is resumed; for points after the last command
 }
 
 func (m mode) kills() bool { return m.signal == syscall.SIGKILL }
@@ -32,6 +32,8 @@ func modes() []mode {
 		{name: "kill-before", signal: syscall.SIGKILL, before: true, commands: true},
 		{name: "kill-after", signal: syscall.SIGKILL, commands: true},
 		{name: "ledger", signal: syscall.SIGKILL, before: true, commands: true, cut: true},
+		{name: "resume-before", signal: syscall.SIGKILL, before: true, resume: true},
+		{name: "resume-after", signal: syscall.SIGKILL, resume: true},
 		{name: "interrupt", signal: syscall.SIGINT, commands: true},
 		{name: "terminate", signal: syscall.SIGTERM, before: true, commands: true},
 	}

@@ -327,7 +327,7 @@ func (a *attempt) cutLedger() (cut bool, err error) {
 }
 
 // judge cleans up after the bake and looks at what there is.
-func (a *attempt) judge(ctx context.Context, r report, against *course) error {
+func (a *attempt) judge(ctx context.Context, r report, against *course) (err error) {
 	m := a.mode
 	a.out.crashed = m.kills()
 	a.out.finished = r.exit == 0
@@ -344,6 +344,11 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) error {
 			return err
 		}
 	}
+	if m.resume {
+		if r, err = a.resume(ctx, against); err != nil {
+			return err
+		}
+	}
 	swept, err := a.start(ctx, "sweep")
 	if err != nil {
 		return err
@@ -352,6 +357,31 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) error {
 		a.out.problem("the sweep failed")
 	}
 	return a.inspect(r, against)
+}
+
+// resume goes on with a bake that was killed after its provisioners had finished. They
+// do not run again, and the images are those of an undisturbed bake.
+func (a *attempt) resume(ctx context.Context, against *course) (report, error) {
+	r, err := a.start(ctx, "resume")
+	if err != nil {
+		return r, err
+	}
+	held, err := a.w.inventory()
+	if err != nil {
+		return r, err
+	}
+	times, err := a.w.provisioned()
+	switch {
+	case r.exit != 0:
+		a.out.problem("it was not resumed")
+	case held.album() != against.album:
+		a.out.problem("the images of the resumed bake are not those of an undisturbed one")
+	case !maps.Equal(times, map[string]int{"first": 1, "second": 1}):
+		a.out.problem("the provisioners ran %v times", times)
+	default:
+		a.out.finished, a.out.resumed = true, true
+	}
+	return r, err
 }
 
 // partOf tells with what kind of resource, as bake calls it, a kind of object of the
