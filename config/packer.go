@@ -9,9 +9,8 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
-
-	"bake/internal/hclconst"
 )
 
 var packerSchema = &hcl.BodySchema{
@@ -39,7 +38,7 @@ func packerBlock(block *hcl.Block) ([]Plugin, hcl.Diagnostics) {
 
 func requiredVersion(attr *hcl.Attribute) hcl.Diagnostics {
 	var text string
-	if diags := hclconst.Decode(attr.Expr, &text); diags.HasErrors() {
+	if diags := gohcl.DecodeExpression(attr.Expr, nil, &text); diags.HasErrors() {
 		return diags
 	}
 	rng := attr.Expr.Range()

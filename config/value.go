@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/component"
@@ -14,7 +15,6 @@ import (
 	"bake/config/schema"
 	"bake/internal/debuglog"
 	"bake/internal/gotemplate"
-	"bake/internal/hclconst"
 )
 
 var localSchema = &hcl.BodySchema{
@@ -26,7 +26,7 @@ func (l *loader) localBlock(block *hcl.Block) hcl.Diagnostics {
 	content, diags := block.Body.Content(localSchema)
 	sensitive := false
 	if attr, ok := content.Attributes["sensitive"]; ok {
-		diags = append(diags, hclconst.Decode(attr.Expr, &sensitive)...)
+		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &sensitive)...)
 	}
 	expr := hcl.StaticExpr(cty.DynamicVal, block.DefRange)
 	if attr, ok := content.Attributes["expression"]; ok {

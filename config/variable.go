@@ -10,13 +10,13 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/function"
 
 	"bake/config/lang"
-	"bake/internal/hclconst"
 	"bake/internal/limits"
 	"bake/internal/redact"
 )
@@ -68,10 +68,10 @@ func variableBlock(block *hcl.Block, ec *hcl.EvalContext) (*Variable, hcl.Diagno
 		}
 	}
 	if attr, ok := content.Attributes["description"]; ok {
-		diags = append(diags, hclconst.Decode(attr.Expr, &v.Description)...)
+		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &v.Description)...)
 	}
 	if attr, ok := content.Attributes["sensitive"]; ok {
-		diags = append(diags, hclconst.Decode(attr.Expr, &v.Sensitive)...)
+		diags = append(diags, gohcl.DecodeExpression(attr.Expr, nil, &v.Sensitive)...)
 	}
 	if attr, ok := content.Attributes["default"]; ok {
 		_, typed := content.Attributes["type"]
@@ -122,7 +122,7 @@ func validationBlock(block *hcl.Block, variable string) (validation, hcl.Diagnos
 		diags = append(diags, checkCondition(attr.Expr, variable)...)
 	}
 	if attr, ok := content.Attributes["error_message"]; ok {
-		more := hclconst.Decode(attr.Expr, &rule.message)
+		more := gohcl.DecodeExpression(attr.Expr, nil, &rule.message)
 		diags = append(diags, more...)
 		rule.message = strings.TrimSpace(rule.message) // a heredoc ends in a new line
 		if rng := attr.Expr.Range(); !more.HasErrors() && !isSentence(rule.message) {

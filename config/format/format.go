@@ -12,9 +12,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/rogpeppe/go-internal/diff"
-
-	"bake/internal/hclformat"
 )
 
 // Source returns src in the canonical layout. What is not HCL is not touched: it
@@ -23,7 +22,7 @@ func Source(name string, src []byte) ([]byte, hcl.Diagnostics) {
 	if _, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos); diags.HasErrors() {
 		return nil, diags
 	}
-	return hclformat.Source(src), nil
+	return hclwrite.Format(src), nil
 }
 
 // Files returns the templates, variable files and bake files that path names: itself, or those

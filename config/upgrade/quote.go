@@ -1,12 +1,11 @@
 package upgrade
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-
-	"bake/internal/hclformat"
 )
 
 // piece is a part of a string: literal text, or an HCL expression.
@@ -25,7 +24,7 @@ func quote(pieces []piece) string {
 			b.WriteString("${" + p.expr + "}")
 			continue
 		}
-		b.WriteString(hclformat.Escape(p.lit, i+1 < len(pieces)))
+		escape(&b, p.lit, i+1 < len(pieces))
 	}
 	b.WriteByte('"')
 	return b.String()
@@ -33,6 +32,43 @@ func quote(pieces []piece) string {
 
 // quoted writes literal text as a quoted string.
 func quoted(s string) string { return quote([]piece{{lit: s}}) }
+
+// escape writes literal text for a quoted template. before says that an
+// interpolation follows.
+func escape(b *strings.Builder, s string, before bool) {
+	rs := []rune(s)
+	for i, r := range rs {
+		switch {
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '$' || r == '%':
+			opens := i+1 < len(rs) && rs[i+1] == '{'
+			switch {
+			// Two of them before a brace would be read as one that is escaped.
+			case opens && i > 0 && rs[i-1] == r, i+1 == len(rs) && before:
+				fmt.Fprintf(b, `\u%04x`, r)
+			case opens:
+				b.WriteRune(r)
+				b.WriteRune(r)
+			default:
+				b.WriteRune(r)
+			}
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(b, `\U%08x`, r)
+		}
+	}
+}
 
 // heredoc writes text of several lines as a heredoc. It returns "" for text that
 // is clearer, or can only be written, as a quoted string.

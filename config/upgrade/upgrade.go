@@ -8,9 +8,9 @@ import (
 
 	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"bake/config/schema"
-	"bake/internal/hclformat"
 	"bake/internal/knownplugins"
 )
 
@@ -46,7 +46,7 @@ func Convert(filename string, src []byte, o Options) ([]byte, hcl.Diagnostics) {
 		return nil, c.diags
 	}
 	slices.SortStableFunc(c.diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
-	return hclformat.Source([]byte(out)), c.diags
+	return hclwrite.Format([]byte(out)), c.diags
 }
 
 // converter is a template that is being converted.

@@ -14,10 +14,11 @@ import (
 
 	goversion "github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
 
-	"bake/internal/hclconst"
-	"bake/internal/hclformat"
 	"bake/internal/limits"
 	"bake/internal/wholefile"
 )
@@ -163,7 +164,7 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	}
 	for name, to := range map[string]*string{"version": &p.Version, "constraints": &p.Constraints, "api": &p.API} {
 		if a, ok := content.Attributes[name]; ok {
-			diags = append(diags, hclconst.Decode(a.Expr, to)...)
+			diags = append(diags, gohcl.DecodeExpression(a.Expr, nil, to)...)
 		}
 	}
 	if _, err := goversion.NewSemver(p.Version); err != nil {
@@ -175,7 +176,7 @@ func readLocked(b *hcl.Block) (Locked, hcl.Diagnostics) {
 	diags = append(diags, more...)
 	for _, expr := range list {
 		text := ""
-		more := hclconst.Decode(expr, &text)
+		more := gohcl.DecodeExpression(expr, nil, &text)
 		if diags = append(diags, more...); more.HasErrors() {
 			break
 		}
@@ -278,7 +279,7 @@ func (l *Lock) Save() error {
 
 // format writes the same plugins as the same text.
 func (l *Lock) format() []byte {
-	quote := func(s string) string { return `"` + hclformat.Escape(s, false) + `"` }
+	quote := func(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
 	var b strings.Builder
 	b.WriteString(lockHeader)
 	plugins := slices.Clone(l.plugins)
