@@ -27,9 +27,9 @@ func truncate(s string, width int, tail string) string {
 func strip(s string) string {
 	var out strings.Builder
 	state := ground
-	for i, n := 0, 0; i < len(s); i += n {
-		var r rune
-		if r, n = utf8.DecodeRuneInString(s[i:]); r == utf8.RuneError && n == 1 {
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 {
 			r = rune(s[i]) // perhaps a control of 8 bits
 		}
 		control := r < 0x20
@@ -47,6 +47,7 @@ func strip(s string) string {
 		case state == ground || control && (state == escape || state == sequence):
 			out.WriteString(s[i : i+n])
 		}
+		i += n
 	}
 	return out.String()
 }

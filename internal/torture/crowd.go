@@ -134,14 +134,14 @@ func (g *gathering) String() string {
 }
 
 // run lets the crowd loose in a cloud in dir.
-func (c crowd) run(ctx context.Context, bake, dir string) (*gathering, error) {
+func (c crowd) run(ctx context.Context, bake, dir string) (_ *gathering, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
 	w, err := newWorld(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer w.close(context.WithoutCancel(ctx))
+	defer func() { err = errors.Join(err, w.close(context.WithoutCancel(ctx))) }()
 	t := &throttle{factor: c.rate, buckets: map[string]*bucket{}, calls: map[string]int{}}
 	w.disturb(t.meddle)
 	g := &gathering{crowd: c}
@@ -155,7 +155,6 @@ func (c crowd) run(ctx context.Context, bake, dir string) (*gathering, error) {
 	g.took, g.calls, g.refused = time.Since(start), maps.Clone(t.calls), t.refused
 	w.settle()
 	if c.killed {
-		c.killed = false
 		g.crowd.killed = false
 		g.all(c.processes, func(int) *exec.Cmd { return w.command(ctx, bake, "sweep") })
 		g.crowd.killed = true

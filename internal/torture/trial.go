@@ -99,13 +99,13 @@ type attempt struct {
 
 // run holds the trial in a directory below dir. Against nothing (nil) it only finds out
 // the course.
-func (t trial) run(ctx context.Context, bake, dir string, against *course) (verdict, *course, error) {
+func (t trial) run(ctx context.Context, bake, dir string, against *course) (_ verdict, _ *course, err error) {
 	a := &attempt{trial: t, bake: bake, dir: dir, out: verdict{trial: t}, times: map[string]int{}, course: course{cuts: map[point]int{}}}
 	w, err := newWorld(ctx, dir)
 	if err != nil {
 		return a.out, nil, err
 	}
-	defer w.close(ctx)
+	defer func() { err = errors.Join(err, w.close(ctx)) }()
 	a.w = w
 	if err := os.WriteFile(filepath.Join(dir, "web.pkr.hcl"), []byte(t.subject.template), 0o600); err != nil {
 		return a.out, nil, err

@@ -111,11 +111,11 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 	}
 	w.Mu.Unlock()
 	_, err = b.Build(ctx, Plain(body))
-	w.UnderWay.Lock() // calls of the one that was killed
-	w.UnderWay.Unlock()
+	w.UnderWay.Lock() // waits for the calls of the one that was killed
 	w.Mu.Lock()
 	w.Intercept = nil
 	w.Mu.Unlock()
+	w.UnderWay.Unlock()
 	if action == "" {
 		w.Fatal(err)
 		return false
