@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 )
@@ -23,6 +24,9 @@ const (
 func retryer(maxRetries int) aws.Retryer {
 	standard := retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = throttledAttempts
+		// The SDK's quota is one of all calls of a client, which two of them use up that
+		// are throttled at once.
+		o.RateLimiter = ratelimit.None
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			var api smithy.APIError
 			if errors.As(err, &api) && (api.ErrorCode() == "InsufficientInstanceCapacity" || api.ErrorCode() == "InsufficientHostCapacity") {
