@@ -151,6 +151,14 @@ func TestImageParameters(t *testing.T) {
 	if got := get("/golden/web"); got != "ParameterNotFound" {
 		t.Errorf("deleted: %s", got)
 	}
+	if _, err := put(missing, image); err != nil {
+		t.Fatal(err)
+	}
+	ahead.Add(1)
+	anew := &ssm.PutParameterInput{Name: aws.String("/golden/web"), Type: ssmtypes.ParameterTypeString, Value: &good, DataType: image}
+	if out, err := client.PutParameter(ctx, anew); err != nil || out.Version != 1 {
+		t.Errorf("a parameter in the place of one that was not valid: %+v, %v", out, err)
+	}
 }
 
 // TestEncryptedIsNotShared: what the default key encrypts stays in its account, what

@@ -145,6 +145,11 @@ var effects = []Effect{EffectError, EffectFail, EffectHide, EffectDelay, EffectS
 // onMachine reports whether the effect is one on an instance that runs.
 func (e Effect) onMachine() bool { return e == EffectInterrupt || e == EffectDie || e == EffectHang }
 
+// lasting reports whether the effect has a duration.
+func (e Effect) lasting() bool {
+	return e == EffectDelay || e == EffectStuck || e == EffectInterrupt || e == EffectHang
+}
+
 // Fault is a rule that makes calls go wrong.
 type Fault struct {
 	Service string `json:"service,omitempty"` // such as ec2 or ssm; "" is every service
@@ -240,6 +245,14 @@ func (r *Fault) check() error {
 		return fmt.Errorf("status %d is not an HTTP error: use one from 400 to 599", r.Status)
 	case r.Effect == EffectDelay && r.For == 0:
 		return errors.New(`the effect delay needs "for", such as "10s"`)
+	case r.For != 0 && !r.Effect.lasting():
+		return fmt.Errorf(`"for" is for the effects delay, stuck, interrupt and hang, not for %s`, r.Effect)
+	case r.Times != 0 && r.Effect != EffectHide:
+		return fmt.Errorf(`"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`, r.Effect)
+	case (r.Code != "" || r.Message != "") && r.Effect != EffectError && r.Effect != EffectFail:
+		return fmt.Errorf(`"code" and "message" are for the effects error and fail, not for %s`, r.Effect)
+	case r.Status != 0 && r.Effect != EffectError:
+		return fmt.Errorf(`"status" is for the effect error, not for %s`, r.Effect)
 	case r.After != 0 && !r.Effect.onMachine():
 		return fmt.Errorf(`"after" is for the effects interrupt, die and hang, not for %s`, r.Effect)
 	case (r.Zone != "" || r.InstanceType != "") && !launches:
