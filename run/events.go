@@ -24,7 +24,7 @@ func openEvents(state State, run string, again bool, emit func(step.Event)) (*ev
 	if again {
 		open = reopenLog
 	}
-	file, err := open(state.Runs(), run)
+	file, err := open(state, run)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,9 @@ package run
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,58 +12,96 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"bake/internal/filelock"
+	"bake/internal/wholefile"
+	"bake/step"
+	"bake/ui"
 )
 
 // The logs of runs are events as JSON lines: ID.events.jsonl, and before it what was
-// too much for one file, in ID.events.001.jsonl.gz and so on.
+// too much for one file, in ID.events.000001.jsonl.gz and so on.
 const (
-	keptLogs  = 100       // runs whose logs are kept
-	keptBytes = 256 << 20 // of all logs together
+	keptLogs  = 100       // finished runs whose logs are kept
+	keptBytes = 256 << 20 // of the logs of finished runs together
 	logPart   = 16 << 20  // bytes after which a part is compressed
-	logParts  = 64        // compressed parts of one run; the oldest go first
+	logParts  = 64        // compressed parts of one run
+	logBytes  = 128 << 20 // of the compressed parts of one run
 )
 
-// log is the log of a run. What is written is in the file when Write returns.
+// log is the log of a run. What is written is in the file when Write returns. It is
+// locked as long as it is open, so that no other run deletes it.
 type log struct {
-	*os.File
+	file  *os.File // not embedded: what it could write by itself would be in no part
 	size  int64
-	parts []string
-	count int
+	parts []part
+	limit int64 // bytes after which a part is compressed
 }
 
-// createLog creates the log of a run in dir, and deletes the oldest ones.
-func createLog(dir, run string) (*log, error) {
+// part is a compressed part of a log.
+type part struct {
+	path   string
+	number int
+	size   int64
+}
+
+// logPartsOf lists the compressed parts of the log of a run in dir, in order.
+func logPartsOf(dir, run string) ([]part, error) {
+	names, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz") // dir may hold what is special in a pattern
+	if err != nil {
+		return nil, err
+	}
+	var parts []part
+	for _, name := range names {
+		n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, run+".events."), ".jsonl.gz"))
+		if err != nil {
+			continue // it is no part
+		}
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is deleted just now
+		} else if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part{path, n, info.Size()})
+	}
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.number, b.number) })
+	return parts, nil
+}
+
+// createLog creates the log of a run, and deletes the oldest ones.
+func createLog(state State, run string) (*log, error) {
 	fail := func(err error) (*log, error) {
 		return nil, fmt.Errorf("cannot write the log of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(state.Runs(), 0o700); err != nil {
 		return fail(err)
 	}
-	pruneLogs(dir, keptLogs-1, keptBytes)
-	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	state.pruneLogs(keptLogs-1, keptBytes)
+	f, err := os.OpenFile(state.Log(run), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fail(err)
 	}
-	return &log{File: f}, nil
+	_ = filelock.Try(f) // some file systems have no locks
+	return &log{file: f, limit: logPart}, nil
 }
 
 // reopenLog opens the log of a run that goes on, or creates one if it is not kept any
 // more. What a run was writing when it died is cut off.
-func reopenLog(dir, run string) (*log, error) {
-	f, err := os.OpenFile(filepath.Join(dir, run+".events.jsonl"), os.O_RDWR, 0)
+func reopenLog(state State, run string) (*log, error) {
+	f, err := os.OpenFile(state.Log(run), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return createLog(dir, run)
+		return createLog(state, run)
 	} else if err != nil {
 		return nil, fmt.Errorf("cannot write the log of the run: %w", err)
 	}
-	l := &log{File: f}
-	parts, err := fs.Glob(os.DirFS(dir), run+".events.*.jsonl.gz")
-	for _, name := range parts { // in order
-		l.parts = append(l.parts, filepath.Join(dir, name))
-		_, _ = fmt.Sscanf(strings.TrimPrefix(name, run+".events."), "%d", &l.count)
-	}
+	_ = filelock.Try(f)
+	l := &log{file: f, limit: logPart}
+	l.parts, err = logPartsOf(state.Runs(), run)
 	if err == nil {
 		l.size, err = lastLine(f)
 	}
@@ -100,89 +140,146 @@ func lastLine(f *os.File) (int64, error) {
 
 // Write implements [io.Writer]. b holds whole lines.
 func (l *log) Write(b []byte) (int, error) {
-	if l.size > 0 && l.size+int64(len(b)) > logPart {
+	if l.size > 0 && l.size+int64(len(b)) > l.limit {
 		if err := l.compress(); err != nil {
 			return 0, err
 		}
 	}
-	n, err := l.File.Write(b)
+	n, err := l.file.Write(b)
 	l.size += int64(n)
 	return n, err
 }
 
+// Close closes the log, and deletes one in which nothing was written, such as that of a
+// template which was wrong.
+func (l *log) Close() error {
+	err := l.file.Close()
+	if l.size == 0 && len(l.parts) == 0 {
+		os.Remove(l.file.Name())
+	}
+	return err
+}
+
 // compress makes a part of what is in the file, and empties the file.
-func (l *log) compress() (err error) {
-	in, err := os.Open(l.Name())
+func (l *log) compress() error {
+	made := part{number: 1}
+	if n := len(l.parts); n > 0 {
+		made.number = l.parts[n-1].number + 1
+	}
+	made.path = fmt.Sprintf("%s.%06d.jsonl.gz", strings.TrimSuffix(l.file.Name(), ".jsonl"), made.number)
+	in, err := os.Open(l.file.Name())
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	l.count++
-	path := fmt.Sprintf("%s.%03d.jsonl.gz", strings.TrimSuffix(l.Name(), ".jsonl"), l.count)
-	unfinished := path + ".new" // which nobody reads
-	out, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	err = wholefile.Write(made.path, 0o600, func(out *os.File) error { return made.add(out, in) })
 	if err != nil {
 		return err
 	}
-	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
-	if err == nil {
-		_, err = io.Copy(z, in)
-		err = errors.Join(err, z.Close())
-	}
-	if err = errors.Join(err, out.Close()); err == nil {
-		err = os.Rename(unfinished, path)
-	}
-	if err != nil {
-		os.Remove(unfinished)
+	l.parts = append(l.parts, made)
+	if err := l.file.Truncate(0); err != nil {
 		return err
 	}
-	if l.parts = append(l.parts, path); len(l.parts) > logParts {
-		os.Remove(l.parts[0])
-		l.parts = l.parts[1:]
-	}
-	if err := l.Truncate(0); err != nil {
+	if _, err = l.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	_, err = l.Seek(0, io.SeekStart)
 	l.size = 0
+	for len(l.parts) > 2 && (len(l.parts) > logParts || l.bytes() > logBytes) {
+		if err := l.drop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *log) bytes() (sum int64) {
+	for _, p := range l.parts {
+		sum += p.size
+	}
+	return sum
+}
+
+// add writes what is in r, compressed, to out, which becomes the file of the part.
+func (p *part) add(out *os.File, r io.Reader) error {
+	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(z, r); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	info, err := out.Stat()
+	p.size = info.Size()
 	return err
 }
 
-// pruneLogs deletes the logs in dir of all but the newest runs, and more of them if
-// they take more bytes than that.
-func pruneLogs(dir string, runs int, bytes int64) {
-	type kept struct {
-		files []string
-		size  int64
-		at    time.Time
+// drop deletes the second part, the oldest after the one with the start of the run. What
+// tells how the run went is kept, at the end of the first part.
+func (l *log) drop() error {
+	first, second := &l.parts[0], l.parts[1]
+	var kept bytes.Buffer
+	if second.number == first.number+1 {
+		note := &ui.JSON{Out: &kept}
+		note.Handle(step.Event{Time: time.Now(), Kind: step.Warning, Text: "Lines are missing from the log here: it became too long, and the oldest of them after the start were deleted."})
 	}
-	logs := map[string]*kept{}
-	names, err := fs.Glob(os.DirFS(dir), "*.events.*") // dir may hold what is special in a pattern
+	err := readFile(second.path, func(r io.Reader) error {
+		_, err := eachLine(r, func(_ int, line []byte) error {
+			kept.Write(line)
+			return nil
+		})
+		return err
+	})
 	if err != nil {
+		return err
+	}
+	if kept.Len() > 0 {
+		old, err := os.Open(first.path)
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		err = wholefile.Write(first.path, 0o600, func(out *os.File) error {
+			if _, err := io.Copy(out, old); err != nil {
+				return err
+			}
+			return first.add(out, &kept)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(second.path); err != nil {
+		return err
+	}
+	l.parts = slices.Delete(l.parts, 1, 2)
+	return nil
+}
+
+// loggedRun is a run whose log is kept.
+type loggedRun struct {
+	id    string
+	files []string
+	size  int64
+	at    time.Time // when it started
+}
+
+// pruneLogs deletes the logs of all but the newest finished runs, and more of them if they
+// take more bytes than that. The others stay: those of runs that go on, have left
+// something behind, or can be resumed.
+func (s State) pruneLogs(runs int, bytes int64) {
+	all, sum := s.loggedRuns()
+	if len(all) <= runs && sum <= bytes {
 		return
 	}
-	for _, name := range names {
-		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if err != nil {
-			continue
-		}
-		id, _, _ := strings.Cut(name, ".events.")
-		if logs[id] == nil {
-			logs[id] = &kept{}
-		}
-		l := logs[id]
-		l.files, l.size = append(l.files, path), l.size+info.Size()
-		if info.ModTime().After(l.at) {
-			l.at = info.ModTime()
-		}
+	all = slices.DeleteFunc(all, func(l *loggedRun) bool { return !s.finished(l.id) })
+	for _, l := range all {
+		l.at = s.started(l.id)
 	}
-	var all []*kept
-	for _, l := range logs {
-		all = append(all, l)
-	}
-	slices.SortFunc(all, func(a, b *kept) int { return b.at.Compare(a.at) }) // newest first
-	var sum int64
+	slices.SortFunc(all, func(a, b *loggedRun) int { return b.at.Compare(a.at) }) // newest first
+	sum = 0
 	for i, l := range all {
 		if sum += l.size; i < runs && sum <= bytes {
 			continue
@@ -191,4 +288,60 @@ func pruneLogs(dir string, runs int, bytes int64) {
 			os.Remove(path)
 		}
 	}
+}
+
+// loggedRuns are the runs that have a log, and the bytes of all logs.
+func (s State) loggedRuns() (all []*loggedRun, sum int64) {
+	names, err := fs.Glob(os.DirFS(s.Runs()), "*.events.*")
+	if err != nil {
+		return nil, 0
+	}
+	logs := map[string]*loggedRun{}
+	for _, name := range names {
+		path := filepath.Join(s.Runs(), name)
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		id, _, _ := strings.Cut(name, ".events.")
+		if logs[id] == nil {
+			logs[id] = &loggedRun{id: id}
+			all = append(all, logs[id])
+		}
+		l := logs[id]
+		l.files, l.size = append(l.files, path), l.size+info.Size()
+		sum += info.Size()
+	}
+	return all, sum
+}
+
+// finished reports whether a run has ended and left nothing, neither resources nor what it
+// could go on with.
+func (s State) finished(run string) bool {
+	for _, path := range []string{filepath.Join(s.Ledgers(), run+".jsonl"), s.Journal(run)} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	f, err := os.OpenFile(s.Log(run), os.O_RDWR, 0)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return !errors.Is(filelock.Try(f), filelock.ErrLocked)
+}
+
+// started is the time of the first event of a run. A copy of the log has the time of the
+// run too, unlike that of its file, which counts only if the log tells none.
+func (s State) started(run string) time.Time {
+	path := s.Log(run)
+	if parts, err := logPartsOf(s.Runs(), run); err == nil && len(parts) > 0 {
+		path = parts[0].path
+	}
+	var first step.Event
+	err := readFile(path, func(r io.Reader) error { return json.NewDecoder(r).Decode(&first) })
+	if info, serr := os.Stat(path); serr == nil && (err != nil || first.Time.IsZero()) {
+		return info.ModTime()
+	}
+	return first.Time
 }

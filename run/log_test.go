@@ -12,13 +12,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bake/step"
+	"bake/ui"
 )
 
 // TestRunLogIsCompressed: a log of much output takes little room, and nothing of it
 // is lost.
 func TestRunLogIsCompressed(t *testing.T) {
-	dir := t.TempDir()
-	l, err := createLog(dir, "r")
+	state := State(t.TempDir())
+	dir := state.Runs()
+	l, err := createLog(state, "r")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +58,7 @@ func TestRunLogIsCompressed(t *testing.T) {
 		size += info.Size()
 		f.Close()
 	}
-	rest, err := os.ReadFile(l.Name())
+	rest, err := os.ReadFile(l.file.Name())
 	got.Write(rest)
 	if err != nil || !bytes.Equal(got.Bytes(), want.Bytes()) {
 		t.Errorf("%d bytes were read, want %d (%v)", got.Len(), want.Len(), err)
@@ -64,53 +68,177 @@ func TestRunLogIsCompressed(t *testing.T) {
 	}
 }
 
-// TestPruneLogs: the newest runs are kept as long as there are not too many of
-// them, nor too many bytes.
+// TestLongLog: a log that is too long loses what is after its start, says so, and still
+// tells how the run went, also after it was reopened, and in parts with the names of old
+// versions.
+func TestLongLog(t *testing.T) {
+	state := State(t.TempDir())
+	l, err := createLog(state, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.limit = 1000
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	write := func(e step.Event) {
+		t.Helper()
+		e.Time = at
+		at = at.Add(time.Second)
+		out := &ui.JSON{Out: l}
+		if out.Handle(e); out.Err != nil {
+			t.Fatal(out.Err)
+		}
+	}
+	text := strings.Repeat("x", 400) // two lines are a part
+	lines := func(n int) {
+		for i := range n {
+			write(step.Event{Kind: step.Output, Build: "b", Text: fmt.Sprint(text, i)})
+		}
+	}
+	write(step.Event{Kind: step.RunStarted, Text: "a\nb", Command: "bake build"})
+	lines(6)
+	write(step.Event{Kind: step.BuildFinished, Build: "a"}) // in a part that is deleted
+	lines(2 * logParts)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range l.parts { // as old versions named them
+		if err := os.Rename(p.path, filepath.Join(state.Runs(), fmt.Sprintf("r.events.%03d.jsonl.gz", 936+p.number))); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if l, err = reopenLog(state, "r"); err != nil {
+		t.Fatal(err)
+	}
+	l.limit = 1000
+	lines(10)
+	write(step.Event{Kind: step.BuildFinished, Build: "b"})
+	write(step.Event{Kind: step.RunFinished, Elapsed: time.Minute})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	parts, err := logPartsOf(state.Runs(), "r")
+	if err != nil || len(parts) != logParts || parts[0].number != 937 || parts[logParts-1].number < 1000 {
+		t.Errorf("%d parts: %v, %v", len(parts), parts, err)
+	}
+	all, err := state.List()
+	if err != nil || len(all) != 1 || all[0].State != Succeeded || all[0].Command != "bake build" || all[0].Elapsed != time.Minute {
+		t.Errorf("%+v, %v", all, err)
+	}
+	var kinds []step.Kind
+	var last step.Event
+	err = state.Events("r", func(e step.Event) {
+		if e.Kind == step.Output && last.Kind == step.Output && !e.Time.Equal(last.Time.Add(time.Second)) {
+			t.Errorf("%s follows %s", e.Time, last.Time)
+		}
+		if last = e; e.Kind != step.Output {
+			kinds = append(kinds, e.Kind)
+		}
+	})
+	if want := []step.Kind{step.RunStarted, step.Warning, step.BuildFinished, step.BuildFinished, step.RunFinished}; err != nil || !slices.Equal(kinds, want) {
+		t.Errorf("the events are %v, want %v (%v)", kinds, want, err)
+	}
+}
+
+// TestPruneLogs: the newest runs are kept as long as there are not too many of them, nor
+// too many bytes, whatever the times of their files.
 func TestPruneLogs(t *testing.T) {
-	dir := t.TempDir()
+	state := State(t.TempDir())
+	if err := os.MkdirAll(state.Runs(), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	now := time.Now()
-	for i := range 6 { // run 0 is the newest
-		for _, name := range []string{"events.jsonl", "events.001.jsonl.gz"} {
-			path := filepath.Join(dir, fmt.Sprintf("%d.%s", i, name))
-			if err := os.WriteFile(path, make([]byte, 50), 0o600); err != nil {
-				t.Fatal(err)
+	for i := range 6 { // run 0 is the newest, and its files are the oldest
+		writePart(t, filepath.Join(state.Runs(), fmt.Sprintf("%d.events.000001.jsonl.gz", i)), now.Add(-time.Duration(i)*time.Hour))
+		for _, name := range []string{"events.jsonl", "events.000001.jsonl.gz"} {
+			path := filepath.Join(state.Runs(), fmt.Sprintf("%d.%s", i, name))
+			if name == "events.jsonl" {
+				if err := os.WriteFile(path, make([]byte, 1000), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
-			at := now.Add(-time.Duration(i) * time.Hour)
+			at := now.Add(time.Duration(i) * time.Hour)
 			if err := os.Chtimes(path, at, at); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	count := func() int { all, _ := os.ReadDir(dir); return len(all) }
-	if pruneLogs(dir, 4, 1000); count() != 8 {
+	count := func() int { all, _ := os.ReadDir(state.Runs()); return len(all) }
+	if state.pruneLogs(4, 10000); count() != 8 {
 		t.Errorf("%d files are left of 4 runs", count())
 	}
-	if pruneLogs(dir, 4, 250); count() != 4 {
-		t.Errorf("%d files are left of 250 bytes", count())
+	if state.pruneLogs(4, 2900); count() != 4 {
+		t.Errorf("%d files are left of 2900 bytes", count())
 	}
-	if _, err := os.Stat(filepath.Join(dir, "0.events.jsonl")); err != nil {
-		t.Error(err)
+	for i := range 2 {
+		if _, err := os.Stat(state.Log(fmt.Sprint(i))); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// writePart writes a compressed part of a log whose first event is at that time.
+func writePart(t *testing.T, path string, at time.Time) {
+	t.Helper()
+	var text bytes.Buffer
+	z := gzip.NewWriter(&text)
+	(&ui.JSON{Out: z}).Handle(step.Event{Time: at, Kind: step.RunStarted})
+	if err := errors.Join(z.Close(), os.WriteFile(path, text.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPrunedLogsAreFinished: the logs of runs that go on, own something, or can be resumed
+// are not deleted, however old.
+func TestPrunedLogsAreFinished(t *testing.T) {
+	state := State(t.TempDir())
+	live, err := createLog(state, "live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	if err := os.MkdirAll(state.Ledgers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		state.Log("left"), filepath.Join(state.Ledgers(), "left.jsonl"),
+		state.Log("resumable"), state.Journal("resumable"), state.Log("finished"),
+	} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state.pruneLogs(0, 0)
+	for run, kept := range map[string]bool{"live": true, "left": true, "resumable": true, "finished": false} {
+		if _, err := os.Stat(state.Log(run)); (err == nil) != kept {
+			t.Errorf("%s: %v", run, err)
+		}
 	}
 }
 
 func TestLogsDoNotPileUp(t *testing.T) {
-	dir := t.TempDir()
-	for i := range keptLogs + 5 {
-		f, err := createLog(dir, fmt.Sprint(i))
+	state := State(t.TempDir())
+	for i := range keptLogs + 5 { // and then one more, which is empty
+		f, err := createLog(state, fmt.Sprint(i))
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write([]byte("{}\n")); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
 		at := time.Unix(int64(i), 0)
-		if err := os.Chtimes(f.Name(), at, at); err != nil {
+		if err := os.Chtimes(f.file.Name(), at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	logs, err := os.ReadDir(dir)
-	if err != nil || len(logs) != keptLogs {
+	if f, err := createLog(state, "empty"); err != nil || f.Close() != nil { // it is not kept
+		t.Fatal(err)
+	}
+	logs, err := os.ReadDir(state.Runs())
+	if err != nil || len(logs) != keptLogs-1 {
 		t.Errorf("%d logs are kept (%v)", len(logs), err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "4.events.jsonl")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(state.Log("4")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an old log is still there: %v", err)
 	}
 }

@@ -135,14 +135,15 @@ func (s State) Events(run string, handle func(step.Event)) error {
 
 // read calls handle for every file of the log of a run, in order.
 func (s State) read(run string, handle func(io.Reader) error) error {
-	last := filepath.Base(s.Log(run))
-	parts, err := fs.Glob(os.DirFS(s.Runs()), strings.TrimSuffix(last, ".jsonl")+".*.jsonl.gz")
+	parts, err := logPartsOf(s.Runs(), run)
 	if err != nil {
 		return err
 	}
-	slices.Sort(parts)
-	for _, name := range append(parts, last) {
-		path := filepath.Join(s.Runs(), name)
+	var paths []string
+	for _, p := range parts {
+		paths = append(paths, p.path)
+	}
+	for _, path := range append(paths, s.Log(run)) {
 		if err := readFile(path, handle); err != nil {
 			return fmt.Errorf("the log %s: %w", path, err)
 		}
@@ -178,31 +179,40 @@ func (s State) past(id string) (Past, error) {
 	return p, p.account(filepath.Join(s.Ledgers(), id+".jsonl"))
 }
 
-// learnAll takes what a file of the log says. Most lines are not decoded.
+// learnAll takes what a file of the log says.
 func (p *Past) learnAll(r io.Reader) error {
-	in := bufio.NewReaderSize(r, 64<<10)
-	var last []byte
-	for n := 1; ; n++ {
-		line, err := in.ReadBytes('\n')
-		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-			break // what has no end was never written whole
-		} else if err != nil {
-			return err
-		}
-		if last = line; !tells(line) {
-			continue
-		}
+	last, err := eachLine(r, func(n int, line []byte) error {
 		var e step.Event
 		if err := json.Unmarshal(line, &e); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 		p.learn(e)
-	}
+		return nil
+	})
 	var e step.Event
-	if p.State == Crashed && json.Unmarshal(last, &e) == nil {
-		p.Elapsed = e.Time.Sub(p.Started)
+	if err == nil && p.State == Crashed && json.Unmarshal(last, &e) == nil {
+		p.Elapsed = max(0, e.Time.Sub(p.Started)) // the clock may have been set back
 	}
-	return nil
+	return err
+}
+
+// eachLine calls handle for the lines of a file of a log that tell how the run went, with
+// their numbers, and returns the last line of all. What has no end was never written whole.
+func eachLine(r io.Reader, handle func(n int, line []byte) error) (last []byte, err error) {
+	in := bufio.NewReaderSize(r, 64<<10)
+	for n := 1; ; n++ {
+		line, err := in.ReadBytes('\n')
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			return last, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if last = line; tells(line) {
+			if err := handle(n, line); err != nil {
+				return nil, err
+			}
+		}
+	}
 }
 
 // tells reports whether a line of a log is an event that says how the run went.

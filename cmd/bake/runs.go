@@ -20,7 +20,8 @@ func (p *program) runsCommand() *cobra.Command {
 		Short: "List the runs of bake build",
 		Long: `List the runs of bake build whose logs are kept, newest first: when each started, how
 long it took, how it ended, the images it made, how much of what it created is left,
-and its command line. The logs of the last 100 runs are kept, in $BAKE_STATE_DIR/runs.
+and its command line. The logs of the last 100 runs are kept, 256 MiB at most, in
+$BAKE_STATE_DIR/runs, and those of runs that left something or can be resumed.
 
 The log of a run that crashed has no end: bake was killed, or the power failed.
 'bake sweep' deletes what runs have left behind.`,
