@@ -2,6 +2,8 @@ package ssh_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"net"
@@ -404,8 +406,17 @@ func TestHostKeyConfigured(t *testing.T) {
 // A host certificate counts where its authority is listed, and one that does not hold is
 // refused at once: waiting does not make it better.
 func TestHostCertificate(t *testing.T) {
-	authority := newKey(t)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := gossh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := &commtest.KeyPair{Signer: signer}
 	line := "@cert-authority machine " + string(gossh.MarshalAuthorizedKey(authority.Signer.PublicKey()))
+	old := knownhosts.Line([]string{"machine"}, newKey(t).Signer.PublicKey()) + "\n"
 	certify := func(by *commtest.KeyPair, change func(*gossh.Certificate)) func(*testing.T, *setup) {
 		return func(t *testing.T, s *setup) {
 			cert := &gossh.Certificate{
@@ -416,14 +427,18 @@ func TestHostCertificate(t *testing.T) {
 			if err = errors.Join(err, cert.SignCert(rand.Reader, by.Signer)); err != nil {
 				t.Fatal(err)
 			}
-			s.HostKey = signer
+			s.Plain, s.HostKey = s.HostKey, signer
 		}
 	}
 	for name, tt := range map[string]struct {
 		set    func(*testing.T, *setup)
 		failed string
 	}{
-		"good":           {certify(authority, func(*gossh.Certificate) {}), ""},
+		"good": {certify(authority, func(*gossh.Certificate) {}), ""},
+		"beside an old key": {func(t *testing.T, s *setup) {
+			certify(authority, func(*gossh.Certificate) {})(t, s)
+			s.options.KnownHostsFile = knownHosts(t, old+line)
+		}, ""},
 		"by a stranger":  {certify(newKey(t), func(*gossh.Certificate) {}), "no authorities for hostname"},
 		"for another":    {certify(authority, func(c *gossh.Certificate) { c.ValidPrincipals = []string{"other"} }), `"machine" not in the set of valid principals`},
 		"expired":        {certify(authority, func(c *gossh.Certificate) { c.ValidBefore = 1 }), "expired"},
@@ -431,8 +446,8 @@ func TestHostCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *setup) {
-				tt.set(t, s)
 				s.options.KnownHostsFile = knownHosts(t, line)
+				tt.set(t, s)
 				start := time.Now()
 				c, err := s.connect(t.Context())
 				if tt.failed != "" {

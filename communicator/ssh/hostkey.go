@@ -46,6 +46,9 @@ const (
 	consoleLag      = 30 * time.Second
 )
 
+// byAuthority is a source of what is known.
+const byAuthority = "certified by an authority listed in ssh_known_hosts_file"
+
 // expectation is what is known about a host's keys before it shows one.
 type expectation struct {
 	addr      string
@@ -137,8 +140,16 @@ func (noAddr) Network() string { return "tcp" }
 func (noAddr) String() string  { return "0.0.0.0:0" }
 
 // algorithms puts those of the keys that are known first, so that a host which has
-// several keys shows one of these. Nil means the usual order.
+// several keys shows one of these; where an authority is listed, certificates come before
+// them. Nil means the usual order.
 func (e expectation) algorithms() (names []string) {
+	if e.certified {
+		for _, name := range ssh.SupportedAlgorithms().HostKeys {
+			if strings.Contains(name, "-cert-v01@") {
+				names = append(names, name)
+			}
+		}
+	}
 	for _, k := range e.keys {
 		if k.Type() == ssh.KeyAlgoRSA {
 			names = append(names, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
@@ -193,7 +204,12 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		return nil
 	}
 	if len(c.keys) > 0 {
-		if contains(c.keys, key) || c.certified && h.known(addr, remote, key) == nil {
+		if contains(c.keys, key) {
+			h.settled()
+			return nil
+		}
+		if c.certified && h.known(addr, remote, key) == nil {
+			c.keys, c.source = append(slices.Clone(c.keys), key), byAuthority
 			h.settled()
 			return nil
 		}
@@ -220,7 +236,7 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 			return fatal("the host key that %s presents (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
 		}
 		if err == nil { // signed by an authority that the file lists
-			c.keys, c.source = []ssh.PublicKey{key}, "certified by an authority listed in ssh_known_hosts_file"
+			c.keys, c.source = []ssh.PublicKey{key}, byAuthority
 			return nil
 		}
 		if c.certified {

@@ -85,6 +85,7 @@ type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 // "chatty", which end but leave a process that holds the output, silent or not.
 type fake struct {
 	HostKey gossh.Signer
+	Plain   gossh.Signer    // beside HostKey, if that is a certificate
 	Key     gossh.PublicKey // nil: nobody gets in
 	Mute    bool            // from the login on, answer nothing
 	Silent  string          // the step that is not answered
@@ -155,6 +156,9 @@ func (f *fake) serve(c net.Conn, end <-chan struct{}) {
 		config.ServerVersion = "SSH-2.0-OpenSSH_fake"
 	}
 	config.AddHostKey(f.HostKey)
+	if f.Plain != nil {
+		config.AddHostKey(f.Plain)
+	}
 	conn, channels, requests, err := gossh.NewServerConn(c, config)
 	if err != nil {
 		return
