@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -390,6 +391,7 @@ func TestBuildWithNobodyToAsk(t *testing.T) {
 
 // deleter is a destroyer for tests.
 type deleter struct {
+	mu   sync.Mutex
 	gone []string
 	fail error
 }
@@ -398,6 +400,8 @@ func (d *deleter) Destroy(_ context.Context, r step.Resource) error {
 	if d.fail != nil {
 		return d.fail
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.gone = append(d.gone, r.Key)
 	return nil
 }
@@ -475,7 +479,7 @@ func TestSweepByTags(t *testing.T) {
 	}
 	defer live.Close()
 	fake := &deleter{}
-	tags := &run.Tags{Region: "r", Find: func(_ context.Context, place amazon.Place, id string) ([]step.Resource, error) {
+	tags := &run.Tags{Regions: []string{"r"}, Find: func(_ context.Context, place amazon.Place, id string) ([]step.Resource, error) {
 		if place.Region != "r" || id != "" {
 			t.Errorf("looked for %q in %+v", id, place)
 		}
@@ -504,6 +508,121 @@ func TestSweepByTags(t *testing.T) {
 	fake.fail, o.Tags = nil, nil // what is left is in a ledger of its own
 	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 1 || !slices.Equal(fake.gone, []string{"first", "last"}) {
 		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)
+	}
+}
+
+// TestSweepByAge: what is too young or of unknown age is left alone, in every region, and
+// so is what belongs to a run that is kept, or whose ledger cannot be read. A region that
+// refuses keeps no other from being swept. What is in no region is found in each.
+func TestSweepByAge(t *testing.T) {
+	state := run.State(t.TempDir())
+	left(t, state, "kept", "k")
+	j, err := step.CreateJournal(state.Journal("kept"), run.Memory{Run: "kept", OnError: engine.Keep}, func(s string) string { return s })
+	if err != nil || j.Close(true) != nil {
+		t.Fatal(err)
+	}
+	newer := `{"op":"run","version":9,"run":"newer"}` + "\n"
+	if err := os.WriteFile(filepath.Join(state.Ledgers(), "newer.jsonl"), []byte(newer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	thing := func(region, key, owner, created string) step.Resource {
+		return step.Resource{Kind: "fake:thing", Key: key, ID: key, Where: region, With: map[string]string{"run": owner, "created": created}}
+	}
+	everywhere := func(region string) []step.Resource {
+		return []step.Resource{
+			thing(region, "role", "r1", "2026-01-01T00:00:00Z"),
+			thing(region, region+"-old", "r1", "2026-01-02T03:04:05Z"),
+			thing(region, region+"-young", "r2", "2026-01-02T03:04:06Z"),
+			thing(region, region+"-odd", "r3", ""),
+			thing(region, region+"-kept", "kept", "2026-01-01T00:00:00Z"),
+			thing(region, region+"-newer", "newer", "2026-01-01T00:00:00Z"),
+		}
+	}
+	fake := &deleter{}
+	tags := &run.Tags{
+		All:     true,
+		Enabled: func(context.Context, amazon.Place) ([]string, error) { return []string{"a", "b", "c"}, nil },
+		Find: func(_ context.Context, place amazon.Place, _ string) ([]step.Resource, error) {
+			if place.Region == "b" {
+				return nil, errors.New("denied")
+			}
+			return everywhere(place.Region), nil
+		},
+	}
+	var got []string
+	o := run.SweepOptions{
+		State: state, Tags: tags, Destroyers: step.Destroyers{"fake": fake}, OlderThan: 24 * time.Hour, DryRun: true,
+		Now: func() time.Time { return start.Add(24 * time.Hour) },
+		Resource: func(r run.SweptResource) {
+			got = append(got, fmt.Sprintf("%s %s of %s: %s %s%s", r.Region, r.Resource.Key, r.Run, r.Action, r.Why, r.Error))
+		},
+	}
+	want := []string{
+		"a a-kept of kept: spared kept", "c c-kept of kept: spared kept",
+		"a a-newer of newer: spared unreadable-ledger", "c c-newer of newer: spared unreadable-ledger",
+		"a a-young of r2: spared too-young", "c c-young of r2: spared too-young",
+		"a a-odd of r3: spared unknown-age", "c c-odd of r3: spared unknown-age",
+		"a role of r1: ACTION", "a a-old of r1: ACTION", "c c-old of r1: ACTION",
+	}
+	slices.Sort(want)
+	for _, action := range []string{"would-delete ", "failed forbidden", "deleted "} {
+		got, o.DryRun, fake.fail = nil, action == "would-delete ", nil
+		if strings.HasPrefix(action, "failed") {
+			fake.fail = errors.New("forbidden")
+		}
+		_, err := run.Sweep(t.Context(), o)
+		incomplete, ok := errors.AsType[*run.SweepError](err)
+		if !ok || !errors.Is(incomplete.Unreadable, step.ErrNewer) || !strings.Contains(fmt.Sprint(incomplete.Other), "region b was not swept: denied") {
+			t.Fatalf("%s: %v", action, err)
+		}
+		slices.Sort(got)
+		now := strings.Split(strings.ReplaceAll(strings.Join(want, "\n"), "ACTION", action), "\n")
+		if slices.Sort(now); !slices.Equal(got, now) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(now, "\n"))
+		}
+	}
+	if slices.Sort(fake.gone); !slices.Equal(fake.gone, []string{"a-old", "c-old", "role"}) {
+		t.Errorf("gone are %v", fake.gone)
+	}
+
+	// The user knows that the run is over.
+	o.Run, o.Resource, fake.gone = "newer", nil, nil
+	tags.All, tags.Regions = false, []string{"a"}
+	tags.Find = func(context.Context, amazon.Place, string) ([]step.Resource, error) {
+		return []step.Resource{thing("a", "n", "newer", "2026-01-01T00:00:00Z")}, nil
+	}
+	if _, err := run.Sweep(t.Context(), o); err != nil || !slices.Equal(fake.gone, []string{"n"}) {
+		t.Errorf("%v, gone are %v", err, fake.gone)
+	}
+}
+
+// TestSweepByLedgersAndAge: without tags, things are as old as their run, and what is
+// kept is named.
+func TestSweepByLedgersAndAge(t *testing.T) {
+	state := run.State(t.TempDir())
+	left(t, state, "kept", "k")
+	left(t, state, "r1", "a")
+	j, err := step.CreateJournal(state.Journal("kept"), run.Memory{Run: "kept", OnError: engine.Keep}, func(s string) string { return s })
+	if err != nil || j.Close(true) != nil {
+		t.Fatal(err)
+	}
+	fake, said, now := &deleter{}, "", start.Add(time.Hour)
+	o := run.SweepOptions{
+		State: state, Destroyers: step.Destroyers{"fake": fake}, OlderThan: 2 * time.Hour, Now: func() time.Time { return now },
+		Spared: func(s run.Spared) { said += s.String() + "\n" },
+	}
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 0 || len(fake.gone) != 0 ||
+		!strings.Contains(said, "Run kept was kept (-on-error=keep) and is not swept. To delete it: bake sweep -run kept\n  thing k\n") ||
+		!strings.Contains(said, "Not old enough, of run r1:\n  thing a\n") {
+		t.Errorf("%v, %+v, gone are %v, said %s", err, swept, fake.gone, said)
+	}
+	now, said = start.Add(2*time.Hour), ""
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 1 || !slices.Equal(fake.gone, []string{"a"}) || strings.Contains(said, "r1") {
+		t.Errorf("%v, %+v, gone are %v, said %s", err, swept, fake.gone, said)
+	}
+	o.Run = "kept"
+	if _, err := run.Sweep(t.Context(), o); err != nil || !slices.Equal(fake.gone, []string{"a", "k"}) {
+		t.Errorf("%v, gone are %v", err, fake.gone)
 	}
 }
 

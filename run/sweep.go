@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon"
 	"bake/plugin/host"
@@ -21,10 +23,15 @@ import (
 
 // SweepOptions say what [Sweep] deletes.
 type SweepOptions struct {
-	State   State
-	Run     string // only what this run has left; empty for all
-	Local   bool   // only what is on the local cloud
-	DryRun  bool   // delete nothing
+	State  State
+	Run    string // only what this run has left, even if it was kept; empty for all
+	Local  bool   // only what is on the local cloud
+	DryRun bool   // delete nothing
+
+	// OlderThan, if not 0, is how old at least a resource is that is deleted. What the
+	// ledgers say is as old as its run.
+	OlderThan time.Duration
+
 	Tags    *Tags  // where to look for run tags; nil: what the ledgers say
 	Command string // what the user called, for the ledger of what was found by its tags
 
@@ -34,9 +41,12 @@ type SweepOptions struct {
 	Destroyers step.Destroyers
 
 	// Found is told of each run before what it left is deleted, and Swept after that,
-	// with the error of what could not be. Each may be nil.
-	Found func(SweptRun)
-	Swept func(SweptRun, error)
+	// with the error of what could not be. Spared is told what is left alone, and
+	// Resource of everything that was looked at, last. Each may be nil.
+	Found    func(SweptRun)
+	Swept    func(SweptRun, error)
+	Spared   func(Spared)
+	Resource func(SweptResource)
 
 	// Emit gets every event of a deletion. It is called by one goroutine at a time, and
 	// may be nil.
@@ -47,15 +57,19 @@ type SweepOptions struct {
 
 // Tags says where run tags are looked for.
 type Tags struct {
-	Region, Profile string // empty: as the AWS configuration says
-	Every           bool   // those of any run in AWS too, which may be going on elsewhere
+	Regions []string // none: that of the AWS configuration
+	All     bool     // all regions that are enabled for the account, in the place of Regions
+	Profile string   // empty: as the AWS configuration says
+	Every   bool     // those of any run in AWS too, which may be going on elsewhere
 
-	// Find lists what carries the tag of a run, or of any run. Nil: [amazon.FindTagged].
-	Find func(context.Context, amazon.Place, string) ([]step.Resource, error)
+	// Find lists what carries the tag of a run, or of any run, and Enabled the regions of
+	// an account. Nil: [amazon.FindTagged] and [amazon.Regions].
+	Find    func(context.Context, amazon.Place, string) ([]step.Resource, error)
+	Enabled func(context.Context, amazon.Place) ([]string, error)
 }
 
-// ErrEveryRun is the error of a sweep by tags in AWS that names no run, without
-// [Tags.Every]: what it finds may belong to runs that go on.
+// ErrEveryRun is the error of a sweep by tags in AWS that names neither a run nor an age,
+// without [Tags.Every]: what it finds may belong to runs that go on.
 var ErrEveryRun = errors.New("a sweep by tags must name the run")
 
 // SweptRun is a run that has ended and left something behind.
@@ -92,7 +106,7 @@ func (s SweptRun) String() string {
 type SweepError struct {
 	Unreadable error   // which ledgers cannot be read, or not all of them; nil if all can
 	Left       []error // of the runs some of whose resources could not be deleted
-	Other      error   // what else went wrong, such as a log that cannot be written
+	Other      error   // what else went wrong, such as a region that refuses, or a log that cannot be written
 }
 
 func (e *SweepError) Error() string { return errors.Join(e.Unwrap()...).Error() }
@@ -121,28 +135,34 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		o.Destroyers[prefix] = step.DestroyerFunc(host.DestroyProcess)
 		o.Destroyers[onhost.Prefix] = step.DestroyerFunc(onhost.Destroy)
 	}
-	found, live, unreadable := o.State.deadRuns(o.Run)
+	all := o.State.survey(o.Run)
+	found := all.dead
 	defer func() {
 		for _, d := range found {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if o.Run != "" && slices.Contains(live, o.Run) {
+	if o.Run != "" && all.others[o.Run] == inProgress {
 		return nil, fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.Run)
 	}
 	if o.Run != "" && len(found) == 0 && !o.DryRun {
 		o.State.forgetRun(o.Run) // which owns nothing
 	}
+	incomplete := &SweepError{Unreadable: all.err}
 	if o.Tags != nil {
-		unreadable = nil // what ledgers fail to tell, tags do
-		found, err = o.byTags(ctx, found, live)
+		incomplete.Unreadable = nil // what ledgers fail to tell, tags do
+		if o.Run == "" {
+			incomplete.Unreadable = all.unopened // but not whether their runs are over
+		}
+		found, err = o.byTags(ctx, found, all, incomplete)
 		if err != nil {
 			return nil, err
 		}
+	} else {
+		o.spare(all.kept)
 	}
-	incomplete := &SweepError{Unreadable: unreadable}
 	found = slices.DeleteFunc(found, func(d dead) bool {
-		if len(d.owned) > 0 && (!o.Local || onThisHost(d.owned)) {
+		if len(d.owned) > 0 && (!o.Local || onThisHost(d.owned)) && !o.young(d) {
 			return false
 		}
 		err = errors.Join(err, d.close())
@@ -154,7 +174,7 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		err = errors.Join(err, more)
 	}
 	if len(incomplete.Unwrap()) > 0 {
-		incomplete.Other = err
+		incomplete.Other = errors.Join(incomplete.Other, err)
 		err = incomplete
 	}
 	return swept, err
@@ -169,15 +189,19 @@ func onThisHost(owned []step.Resource) bool {
 
 // byTags returns one run that has left all that is found by its tags, in the place of
 // those found, whose ledgers it closes.
-func (o SweepOptions) byTags(ctx context.Context, found []dead, live []string) ([]dead, error) {
+func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, incomplete *SweepError) ([]dead, error) {
 	for _, d := range found {
 		if err := d.close(); err != nil {
 			return nil, err
 		}
 	}
-	tagged, err := o.tagged(ctx, live)
-	if err != nil || len(tagged) == 0 {
+	tagged, err := o.tagged(ctx, incomplete)
+	if err != nil {
 		return nil, err
+	}
+	tagged = o.choose(tagged, all)
+	if len(tagged) == 0 {
+		return nil, nil
 	}
 	d := dead{header: step.Header{Run: uuid.NewString(), Started: o.Now(), PID: os.Getpid(), Command: o.Command}, owned: tagged}
 	if !o.DryRun { // which must not make a later sweep delete what others have made
@@ -186,30 +210,91 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, live []string) (
 	return []dead{d}, err
 }
 
-// tagged finds what carries a run tag and belongs to no run that is going on here,
-// newest last, as a ledger would hold it.
-func (o SweepOptions) tagged(ctx context.Context, live []string) ([]step.Resource, error) {
-	place := amazon.Place{Region: o.Tags.Region, Profile: o.Tags.Profile}
+// tagged finds what carries a run tag, newest last, as a ledger would hold it. That a
+// region cannot be searched is added to incomplete.
+func (o SweepOptions) tagged(ctx context.Context, incomplete *SweepError) ([]step.Resource, error) {
+	place := amazon.Place{Profile: o.Tags.Profile}
 	if o.Local {
 		cloud, err := o.Clouds.Named(ctx, localcloud.Name)
 		if err != nil {
 			return nil, err
 		}
 		place.Cloud = cloud
-	} else if o.Run == "" && !o.Tags.Every && !o.DryRun {
+	} else if o.Run == "" && !o.Tags.Every && !o.DryRun && o.OlderThan == 0 {
 		return nil, ErrEveryRun
 	}
-	find := o.Tags.Find
-	if find == nil {
-		find = amazon.FindTagged
-	}
-	found, err := find(ctx, place, o.Run)
+	regions, err := o.Tags.regions(ctx, place)
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(r step.Resource) bool { return slices.Contains(live, r.With["run"]) })
-	slices.Reverse(found) // ledgers are torn down from their end
-	return found, nil
+	if len(regions) == 1 { // whose refusal is that of the sweep
+		place.Region = regions[0]
+		found, err := o.Tags.find(ctx, place, o.Run)
+		slices.Reverse(found) // ledgers are torn down from their end
+		return found, err
+	}
+	found, errs := make([][]step.Resource, len(regions)), make([]error, len(regions))
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	for i, region := range regions {
+		each.Go(func() error {
+			in := place
+			in.Region = region
+			if found[i], errs[i] = o.Tags.find(ctx, in, o.Run); errs[i] != nil {
+				errs[i] = fmt.Errorf("region %s was not swept: %w", region, errs[i])
+			}
+			return nil
+		})
+	}
+	_ = each.Wait() // the errors are in errs
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	incomplete.Other = errors.Join(errs...)
+	return merged(found), nil
+}
+
+// regionsAtOnce is how many regions are searched side by side. Each has limits of its own
+// in AWS.
+const regionsAtOnce = 8
+
+// merged is what was found in all regions, each as if a build of its own owned it. What
+// is in no region, as roles are, was found in each of them.
+func merged(found [][]step.Resource) (all []step.Resource) {
+	seen := map[string]bool{}
+	for _, in := range found {
+		slices.Reverse(in) // ledgers are torn down from their end
+		for _, r := range in {
+			if !seen[r.Key] {
+				seen[r.Key] = true
+				r.Build = r.Where
+				all = append(all, r)
+			}
+		}
+	}
+	return all
+}
+
+// regions are those to look in: "" is that of the AWS configuration.
+func (t *Tags) regions(ctx context.Context, place amazon.Place) ([]string, error) {
+	switch {
+	case t.All:
+		enabled := t.Enabled
+		if enabled == nil {
+			enabled = amazon.Regions
+		}
+		return enabled(ctx, place)
+	case len(t.Regions) == 0:
+		return []string{""}, nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(t.Regions))), nil
+}
+
+func (t *Tags) find(ctx context.Context, place amazon.Place, run string) ([]step.Resource, error) {
+	if t.Find != nil {
+		return t.Find(ctx, place, run)
+	}
+	return amazon.FindTagged(ctx, place, run)
 }
 
 // sweep deletes what the runs found own, and closes nothing.
@@ -226,14 +311,16 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 	for _, d := range found {
 		h := d.header
 		s := SweptRun{h.Run, h.Started, h.Command, listed(d.owned), listed(d.owned)}
+		fates := &fates{why: map[string]error{}}
 		if o.Found != nil {
 			o.Found(s)
 		}
 		if o.DryRun {
 			swept = append(swept, s)
+			o.tell(d, s, fates, nil)
 			continue
 		}
-		err := destroyAll(ctx, d, o.Destroyers, emit)
+		err := destroyAll(ctx, d, fates.watch(o.Destroyers), emit)
 		s.Left = listed(d.left())
 		if err != nil {
 			incomplete.Left = append(incomplete.Left, err)
@@ -246,6 +333,7 @@ func (o SweepOptions) sweep(ctx context.Context, found []dead, incomplete *Sweep
 		if o.Swept != nil {
 			o.Swept(s, err)
 		}
+		o.tell(d, s, fates, err)
 	}
 	return swept, err
 }
@@ -309,53 +397,60 @@ func damageText(path string, l *step.FileLedger, owned []step.Resource) string {
 	return b.String()
 }
 
-// deadRuns opens the ledgers of runs that have ended, all or the one of run, and
-// names the runs that have not. The caller closes the ledgers. The error says which
-// of them cannot be read, or not all of them; it does not keep the others from
-// being found.
-func (s State) deadRuns(run string) (found []dead, live []string, err error) {
+// survey is what the ledgers of all runs say, or that of one.
+type survey struct {
+	dead     []dead            // those that have ended; the caller closes their ledgers
+	kept     []Spared          // those that were to be kept
+	others   map[string]Reason // why runs that are not among the dead are left alone
+	unopened error             // which ledgers cannot be opened
+	err      error             // the same, and which are damaged
+}
+
+// survey opens the ledgers of runs that have ended, all or the one of run. One that
+// cannot be read does not keep the others from being found.
+func (s State) survey(run string) survey {
+	all := survey{others: map[string]Reason{}}
 	paths, err := step.Ledgers(s.Ledgers())
-	if err != nil {
-		return nil, nil, err
-	}
-	var errs []error
+	unopened, damaged := []error{err}, []error(nil)
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
 		l, err := step.OpenLedger(path)
-		if errors.Is(err, step.ErrLive) {
-			live = append(live, id)
+		switch {
+		case errors.Is(err, step.ErrLive):
+			all.others[id] = inProgress
 			continue
-		}
-		if errors.Is(err, os.ErrNotExist) {
+		case errors.Is(err, os.ErrNotExist):
 			continue // its run has just ended well
-		}
-		if err != nil {
-			if run == "" || id == run {
-				errs = append(errs, err)
+		case err != nil:
+			if all.others[id] = unknown; run == "" || id == run {
+				unopened = append(unopened, err)
 			}
 			continue
-		}
-		if run != "" && id != run {
-			errs = append(errs, l.Close())
+		case run != "" && id != run:
+			damaged = append(damaged, l.Close())
 			continue
 		}
+		owned, err := dead{ledger: l}.Owned()
+		damaged = append(damaged, err)
+		d := dead{l.Header, l, owned}
 		if run == "" && s.kept(id) {
-			live = append(live, id)
-			errs = append(errs, l.Close())
+			all.others[id] = wasKept
+			if len(owned) > 0 {
+				all.kept = append(all.kept, Spared{id, l.Header.Started, wasKept, owned})
+			}
+			damaged = append(damaged, l.Close())
 			continue
 		}
-		d := dead{header: l.Header, ledger: l}
 		if l.Damage != nil {
 			d.header.Run = id // whatever its first line says
-			all, _ := l.Owned()
-			errs = append(errs, errors.New(damageText(path, l, all)))
+			lines, _ := l.Owned()
+			damaged = append(damaged, errors.New(damageText(path, l, lines)))
 		}
-		owned, err := d.Owned()
-		errs = append(errs, err)
-		d.owned = owned
-		found = append(found, d)
+		all.dead = append(all.dead, d)
 	}
-	return found, live, errors.Join(errs...)
+	all.unopened = errors.Join(unopened...)
+	all.err = errors.Join(append(unopened, damaged...)...)
+	return all
 }
 
 // adopt writes what was found by its tags into a ledger, so that the sweep can
@@ -376,8 +471,8 @@ func adopt(dir string, h step.Header, found []step.Resource) (*step.FileLedger, 
 	return l, nil
 }
 
-// destroyAll tears down whatever the ledger owns, as the builds that made it
-// would, until ctx ends.
+// destroyAll tears down whatever the ledger owns, as the builds that made it would:
+// side by side, until ctx ends. emit may be called by several goroutines.
 func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit func(step.Event)) error {
 	owned, err := l.Owned()
 	if err != nil {
@@ -389,13 +484,15 @@ func destroyAll(ctx context.Context, l step.Ledger, ds step.Destroyers, emit fun
 			builds = append(builds, r.Build)
 		}
 	}
-	var errs []error
-	for _, name := range builds {
+	errs := make([]error, len(builds))
+	var all sync.WaitGroup
+	for i, name := range builds {
 		s := step.NewScope(step.Scope{Build: name, Ledger: l, Emit: emit, Grace: teardownGrace})
 		for prefix, d := range ds {
 			s.Handle(prefix, d)
 		}
-		errs = append(errs, s.Close(ctx, ctx))
+		all.Go(func() { errs[i] = s.Close(ctx, ctx) })
 	}
+	all.Wait()
 	return errors.Join(errs...)
 }

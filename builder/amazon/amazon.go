@@ -22,6 +22,12 @@ type Watchers = access.Watchers
 // colon: the key of their destroyer in [step.Destroyers].
 const Prefix = ownership.Prefix
 
+// The entries of [step.Resource.With] of what FindTagged has found.
+const (
+	WithRun     = ownership.WithRun     // the run that made it
+	WithCreated = ownership.WithCreated // when it was made, in RFC 3339; absent if unknown
+)
+
 // Destroyer deletes resources of builds that are over, by what they say of
 // themselves. cloud brings up the cloud of that name, for resources that are not
 // in AWS; it may be nil. It is called again for each region.
@@ -40,14 +46,28 @@ type Place struct {
 // of any run if run is empty, in the order in which it can be deleted. Builds
 // that still go on are among it.
 func FindTagged(ctx context.Context, p Place, run string) ([]step.Resource, error) {
-	o := access.Defaults()
-	o.Region, o.Profile = p.Region, p.Profile
-	session, err := access.Open(ctx, &o, nil, p.Cloud, nil)
+	session, err := p.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if session.Account == "" {
-		return nil, errors.New("AWS did not return the account of these credentials")
-	}
 	return destroy.Tagged(ctx, session, run)
+}
+
+// Regions lists the regions that are enabled for the account, in order.
+func Regions(ctx context.Context, p Place) ([]string, error) {
+	session, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return session.Regions(ctx, false)
+}
+
+func (p Place) open(ctx context.Context) (*access.Session, error) {
+	o := access.Defaults()
+	o.Region, o.Profile = p.Region, p.Profile
+	session, err := access.Open(ctx, &o, nil, p.Cloud, nil)
+	if err == nil && session.Account == "" {
+		err = errors.New("AWS did not return the account of these credentials")
+	}
+	return session, err
 }

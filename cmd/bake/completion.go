@@ -134,6 +134,10 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 			}
 			return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 		}
+	case "regions": // of bake sweep; the others are known to the account
+		return cobra.FixedCompletions([]string{"all"}, cobra.ShellCompDirectiveNoFileComp)
+	case "older-than":
+		return cobra.FixedCompletions([]string{"24h", "7d"}, cobra.ShellCompDirectiveNoFileComp)
 	case "var-file":
 		return cobra.FixedCompletions([]string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt)
 	}

@@ -3,6 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +19,8 @@ type sweepOptions struct {
 	run             string
 	tags            bool
 	region, profile string
+	regions         []string
+	olderThan       age
 	local           bool
 	force, dryRun   bool
 }
@@ -26,16 +32,24 @@ func (p *program) sweepCommand() *cobra.Command {
 		Short: "Clean up after runs that crashed or were killed",
 		Long: `Delete what runs left behind that crashed, were killed, lost power, failed to tear
 down, or used -on-error=abort. What they own is recorded in their ledgers; runs
-still in progress are left alone, and so are those with -on-error=keep, unless -run
-names them.
+still in progress are left alone, and so are those with -on-error=keep, which are
+named, unless -run names them.
 
 With -tags no ledger is needed: everything in a region that has the tag bake:run is
-deleted, except what belongs to a run in progress on this host. Runs in progress on
-other hosts cannot be told from dead ones, so on AWS name the run with -run, or use
--force to delete what all of them created.`,
+deleted, except what belongs to a run that is in progress or kept on this host, or
+whose ledger here cannot be read. Runs on other hosts cannot be told from dead ones:
+on AWS, name the run with -run, delete only what is old enough with -older-than, or
+use -force to delete what all of them created. Finished images lose the tag, so no
+sweep finds them.
+
+-older-than goes by the time at which AWS says a resource was created. What AWS gives
+no time for is as old as the newest resource of its build, and never older than the
+build. What is of unknown age is left alone. Without -tags, resources are as old as
+their run. Choose an age that no bake of yours reaches.`,
 		Example: `  bake sweep
   bake sweep -dry-run
-  bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55`,
+  bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55
+  bake sweep -tags -older-than 24h -regions all`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.sweep(cmd.Context(), o) },
 	}
@@ -43,6 +57,8 @@ other hosts cannot be told from dead ones, so on AWS name the run with -run, or 
 	flags.StringVar(&o.run, "run", "", "sweep only the run with this `id`")
 	flags.BoolVar(&o.tags, "tags", false, "find what to delete by the run tag instead of the ledgers")
 	flags.StringVar(&o.region, "region", "", "with -tags: the `region` to look in; default: as in every AWS tool")
+	flags.StringSliceVar(&o.regions, "regions", nil, "with -tags: the `regions` to look in, separated by commas; all: those enabled for the account")
+	flags.Var(&o.olderThan, "older-than", "delete only what is at least this `old`, such as 24h, 7d or 1d12h")
 	flags.StringVar(&o.profile, "profile", "", "with -tags: the `profile` to take credentials from")
 	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
 	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has created")
@@ -52,8 +68,8 @@ other hosts cannot be told from dead ones, so on AWS name the run with -run, or 
 }
 
 func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
-	if !o.tags && (o.region != "" || o.profile != "" || o.force) {
-		return usageError{"-region, -profile and -force only work with -tags: otherwise the ledgers say where to look", "bake sweep"}
+	if err := o.check(); err != nil {
+		return err
 	}
 	state, err := p.env.state()
 	if err != nil {
@@ -67,8 +83,9 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	defer func() { err = errors.Join(err, clouds.Close(stop)) }()
 	feed := p.openFeed(displayOptions{color: true, prompts: true})
 	defer feed.close()
+	spared := false
 	options := run.SweepOptions{
-		State: state, Run: o.run, Local: o.local, DryRun: o.dryRun, Command: "bake sweep -tags", Clouds: clouds,
+		State: state, Run: o.run, Local: o.local, DryRun: o.dryRun, OlderThan: time.Duration(o.olderThan), Command: "bake sweep -tags", Clouds: clouds,
 		Found: func(s run.SweptRun) { p.say(s.String()) },
 		Swept: func(s run.SweptRun, err error) {
 			if err != nil {
@@ -76,17 +93,28 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 				p.say(leftText(s.Run, s.Left))
 			}
 		},
+		Spared: func(s run.Spared) {
+			spared = true
+			p.say(s.String())
+		},
 		Emit: feed.emit, Now: p.now,
 	}
+	if p.json.on {
+		options.Resource = func(r run.SweptResource) { p.writeJSON(p.header("swept-resource"), r) }
+	}
 	if o.tags {
-		options.Tags = &run.Tags{Region: o.region, Profile: o.profile, Every: o.force}
+		options.Tags = &run.Tags{Regions: o.where(), All: o.everywhere(), Profile: o.profile, Every: o.force}
 	}
 	swept, err := run.Sweep(ctx, options)
 	if errors.Is(err, run.ErrEveryRun) {
-		return usageError{"name the run with -run, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
+		return usageError{"name the run with -run, give an age with -older-than, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
 	}
 	p.json.result = sweepResult{o.dryRun, list(swept)}
-	if err == nil && len(swept) == 0 {
+	switch {
+	case err != nil || len(swept) > 0:
+	case spared:
+		p.say("Nothing else to sweep.")
+	default:
 		p.say("Nothing to sweep.")
 	}
 	if incomplete, ok := errors.AsType[*run.SweepError](err); ok {
@@ -96,6 +124,71 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	}
 	return err
 }
+
+// check complains about flags that do not go together.
+func (o *sweepOptions) check() error {
+	switch {
+	case !o.tags && (o.region != "" || o.regions != nil || o.profile != "" || o.force):
+		return usageError{"-region, -regions, -profile and -force only work with -tags: otherwise the ledgers say where to look", "bake sweep"}
+	case o.region != "" && o.regions != nil:
+		return usageError{"-region and -regions cannot be combined", "bake sweep"}
+	case o.regions != nil && !o.everywhere() && slices.Contains(o.regions, "all"):
+		return usageError{"-regions takes either all or names of regions", "bake sweep"}
+	case slices.Contains(o.regions, "") || o.regions != nil && len(o.regions) == 0:
+		return usageError{"-regions has an empty name of a region", "bake sweep"}
+	}
+	return nil
+}
+
+// everywhere reports whether all regions of the account are asked for.
+func (o *sweepOptions) everywhere() bool { return slices.Equal(o.regions, []string{"all"}) }
+
+// where are the regions that are asked for by name.
+func (o *sweepOptions) where() []string {
+	if o.region != "" {
+		return []string{o.region}
+	}
+	return o.regions
+}
+
+// age is the value of a flag: a duration that may have days, and is not 0.
+type age time.Duration
+
+func (a *age) Type() string { return "duration" }
+
+func (a *age) String() string {
+	if *a == 0 {
+		return ""
+	}
+	return time.Duration(*a).String()
+}
+
+func (a *age) Set(text string) error {
+	var days time.Duration
+	rest := text
+	if n, after, ok := strings.Cut(text, "d"); ok {
+		count, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return errAge
+		}
+		days, rest = time.Duration(count)*24*time.Hour, after
+	}
+	d := days
+	if rest != "" {
+		more, err := time.ParseDuration(rest)
+		if err != nil {
+			return errAge
+		}
+		d += more
+	}
+	if d <= 0 || strings.ContainsAny(rest, "-+") {
+		return errAge
+	}
+	*a = age(d)
+	return nil
+}
+
+var errAge = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
 
 // sweepResult is what bake sweep -json ends with.
 type sweepResult struct {

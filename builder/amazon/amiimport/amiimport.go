@@ -83,7 +83,7 @@ func (p *importer) process(ctx context.Context, s *step.Scope, in *builder.Artif
 	s.Handle(ownership.Prefix, destroy.For(session))
 	r := &run{
 		importer: p, session: session, scope: s, ec2: session.EC2(session.Region),
-		owner: &ownership.Owner{Session: session, Run: s.Run.ID, ID: uuid.NewString()},
+		owner: &ownership.Owner{Session: session, Run: s.Run.ID, ID: ownership.NewID()},
 	}
 	return r.run(ctx, file)
 }

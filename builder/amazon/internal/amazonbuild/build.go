@@ -7,7 +7,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
@@ -58,7 +57,7 @@ func open(ctx context.Context, s *step.Scope, q *sequence) (*Build, error) {
 		return nil, err
 	}
 	s.Handle(ownership.Prefix, destroy.For(session))
-	id, _ := step.Memo(ctx, s, "owner", func(context.Context) (string, error) { return uuid.NewString(), nil })
+	id, _ := step.Memo(ctx, s, "owner", func(context.Context) (string, error) { return ownership.NewID(), nil })
 	owner := &ownership.Owner{Session: session, Run: s.Run.ID, ID: id}
 	b := &Build{ID: q.id, Session: session, Owner: owner, Scope: s, Src: q.src, Texts: interpolate.New(s, q.src, session.Region)}
 	if q.Launch != nil {

@@ -3,6 +3,7 @@ package destroy
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -15,7 +16,8 @@ import (
 
 // Tagged lists everything in the session's region that carries the tag of a
 // run, in the order in which it can be deleted. An empty run means all of them.
-// What is deleted with something else in the list is not listed by itself.
+// What is deleted with something else in the list is not listed by itself. Each says
+// when it was created, if that is known.
 func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Resource, error) {
 	f := &finder{session: session, run: run, client: session.EC2(session.Region), filters: []types.Filter{{Name: new("tag-key"), Values: []string{ownership.RunTag}}}}
 	if run != "" {
@@ -26,7 +28,33 @@ func Tagged(ctx context.Context, session *access.Session, run string) ([]step.Re
 			return nil, err
 		}
 	}
+	f.date()
 	return f.found, nil
+}
+
+// date sets when things were created of which the cloud does not tell: no earlier than
+// anything that the same build has made, or than the build began.
+func (f *finder) date() {
+	newest := map[string]time.Time{}
+	for _, r := range f.found {
+		build := r.With[ownership.WithBuild]
+		if at, err := time.Parse(time.RFC3339, r.With[ownership.WithCreated]); err == nil && at.After(newest[build]) {
+			newest[build] = at
+		}
+	}
+	for _, r := range f.found {
+		if r.With[ownership.WithCreated] != "" {
+			continue
+		}
+		build := r.With[ownership.WithBuild]
+		at := ownership.Since(build)
+		if newest[build].After(at) {
+			at = newest[build]
+		}
+		if !at.IsZero() {
+			r.With[ownership.WithCreated] = at.UTC().Format(time.RFC3339)
+		}
+	}
 }
 
 type finder struct {
@@ -39,7 +67,8 @@ type finder struct {
 	included []string // ids that go with one in found
 }
 
-func (f *finder) add(kind string, id *string, tags []types.Tag, name *string) {
+// add takes what was found. created is nil if the cloud does not tell.
+func (f *finder) add(kind string, id *string, tags []types.Tag, name *string, created *time.Time) {
 	with := f.session.With(f.session.Region)
 	for k, v := range map[string]string{
 		ownership.WithRun:   ownership.Value(tags, ownership.RunTag),
@@ -49,6 +78,9 @@ func (f *finder) add(kind string, id *string, tags []types.Tag, name *string) {
 		if v != "" {
 			with[k] = v
 		}
+	}
+	if created != nil {
+		with[ownership.WithCreated] = created.UTC().Format(time.RFC3339)
 	}
 	f.found = append(f.found, step.Resource{Kind: kind, Key: aws.ToString(id), ID: aws.ToString(id), Where: f.session.Region, With: with})
 }
@@ -63,7 +95,7 @@ func (f *finder) instances(ctx context.Context) error {
 			if i.State != nil && i.State.Name == types.InstanceStateNameTerminated {
 				continue
 			}
-			f.add(ownership.Instance, i.InstanceId, i.Tags, nil)
+			f.add(ownership.Instance, i.InstanceId, i.Tags, nil, i.LaunchTime)
 			for _, bdm := range i.BlockDeviceMappings {
 				if bdm.Ebs != nil {
 					f.included = append(f.included, aws.ToString(bdm.Ebs.VolumeId))
@@ -83,7 +115,7 @@ func (f *finder) imports(ctx context.Context) error {
 	for _, t := range out.ImportImageTasks {
 		run := ownership.Value(t.Tags, ownership.RunTag)
 		if over := aws.ToString(t.Status) == "deleted"; !over && run != "" && (f.run == "" || f.run == run) {
-			f.add(ownership.ImportTask, t.ImportTaskId, t.Tags, nil)
+			f.add(ownership.ImportTask, t.ImportTaskId, t.Tags, nil, nil)
 			f.included = append(f.included, aws.ToString(t.ImageId))
 		}
 	}
@@ -96,10 +128,19 @@ func (f *finder) images(ctx context.Context) error {
 		return err
 	}
 	for _, i := range out.Images {
-		f.add(ownership.Image, i.ImageId, i.Tags, i.Name)
+		f.add(ownership.Image, i.ImageId, i.Tags, i.Name, imageCreated(i))
 		f.included = append(f.included, SnapshotIDs(i)...)
 	}
 	return nil
+}
+
+// imageCreated is the time in the text that EC2 has for it, or nil.
+func imageCreated(i types.Image) *time.Time {
+	at, err := time.Parse(time.RFC3339, aws.ToString(i.CreationDate))
+	if err != nil {
+		return nil
+	}
+	return &at
 }
 
 func (f *finder) snapshots(ctx context.Context) error {
@@ -109,7 +150,7 @@ func (f *finder) snapshots(ctx context.Context) error {
 	}
 	for _, s := range out.Snapshots {
 		if !slices.Contains(f.included, aws.ToString(s.SnapshotId)) {
-			f.add(ownership.Snapshot, s.SnapshotId, s.Tags, nil)
+			f.add(ownership.Snapshot, s.SnapshotId, s.Tags, nil, s.StartTime)
 		}
 	}
 	return nil
@@ -122,7 +163,7 @@ func (f *finder) volumes(ctx context.Context) error {
 	}
 	for _, v := range out.Volumes {
 		if v.State != types.VolumeStateDeleting && !slices.Contains(f.included, aws.ToString(v.VolumeId)) {
-			f.add(ownership.Volume, v.VolumeId, v.Tags, nil)
+			f.add(ownership.Volume, v.VolumeId, v.Tags, nil, v.CreateTime)
 		}
 	}
 	return nil
@@ -137,7 +178,7 @@ func (f *finder) interfaces(ctx context.Context) error {
 	}
 	for _, n := range out.NetworkInterfaces {
 		if n.Status == types.NetworkInterfaceStatusAvailable {
-			f.add(ownership.NetworkInterface, n.NetworkInterfaceId, n.TagSet, nil)
+			f.add(ownership.NetworkInterface, n.NetworkInterfaceId, n.TagSet, nil, nil)
 		}
 	}
 	return nil
@@ -149,7 +190,7 @@ func (f *finder) groups(ctx context.Context) error {
 		return err
 	}
 	for _, g := range out.SecurityGroups {
-		f.add(ownership.SecurityGroup, g.GroupId, g.Tags, g.GroupName)
+		f.add(ownership.SecurityGroup, g.GroupId, g.Tags, g.GroupName, nil)
 	}
 	return nil
 }
@@ -160,7 +201,7 @@ func (f *finder) keyPairs(ctx context.Context) error {
 		return err
 	}
 	for _, k := range out.KeyPairs {
-		f.add(ownership.KeyPair, k.KeyPairId, k.Tags, k.KeyName)
+		f.add(ownership.KeyPair, k.KeyPairId, k.Tags, k.KeyName, k.CreateTime)
 	}
 	return nil
 }
@@ -174,7 +215,7 @@ func (f *finder) templates(ctx context.Context) error {
 		return err
 	}
 	for _, t := range out.LaunchTemplates {
-		f.add(ownership.LaunchTemplate, t.LaunchTemplateId, t.Tags, t.LaunchTemplateName)
+		f.add(ownership.LaunchTemplate, t.LaunchTemplateId, t.Tags, t.LaunchTemplateName, t.CreateTime)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package destroy
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -79,7 +80,7 @@ func (f *finder) roles(ctx context.Context, client *iam.Client) error {
 			if err != nil {
 				return err
 			}
-			f.addIAM(ownership.Role, r.RoleName, tags.Tags)
+			f.addIAM(ownership.Role, r.RoleName, tags.Tags, r.CreateDate)
 		}
 		if in.Marker = out.Marker; !out.IsTruncated {
 			return nil
@@ -102,7 +103,7 @@ func (f *finder) instanceProfiles(ctx context.Context, client *iam.Client) error
 			if err != nil {
 				return err
 			}
-			f.addIAM(ownership.InstanceProfile, p.InstanceProfileName, tags.Tags)
+			f.addIAM(ownership.InstanceProfile, p.InstanceProfileName, tags.Tags, p.CreateDate)
 		}
 		if in.Marker = out.Marker; !out.IsTruncated {
 			return nil
@@ -111,7 +112,7 @@ func (f *finder) instanceProfiles(ctx context.Context, client *iam.Client) error
 }
 
 // addIAM adds what carries the tag of the run that is looked for.
-func (f *finder) addIAM(kind string, name *string, tags []iamtypes.Tag) {
+func (f *finder) addIAM(kind string, name *string, tags []iamtypes.Tag, created *time.Time) {
 	var all []types.Tag
 	for _, t := range tags {
 		all = append(all, types.Tag{Key: t.Key, Value: t.Value})
@@ -120,7 +121,7 @@ func (f *finder) addIAM(kind string, name *string, tags []iamtypes.Tag) {
 	if run == "" || f.run != "" && run != f.run {
 		return
 	}
-	f.add(kind, name, all, name)
+	f.add(kind, name, all, name, created)
 	last := &f.found[len(f.found)-1]
 	last.Key = kind + " " + last.Key // a profile and its role have one name
 }

@@ -79,7 +79,7 @@ func (m *Maker) Check(ctx context.Context) error {
 }
 
 func (m *Maker) checkRegions(ctx context.Context) error {
-	enabled, err := m.regions(ctx, false)
+	enabled, err := m.Session.Regions(ctx, false)
 	if access.Is(err, "InvalidParameterValue") && strings.Contains(err.Error(), "There is no region") {
 		return access.Blame(err, m.Src.Errorf(m.BuildRegion, "Unknown region", "%s.", err))
 	} else if err != nil {
@@ -89,7 +89,7 @@ func (m *Maker) checkRegions(ctx context.Context) error {
 		if slices.Contains(enabled, region) {
 			return nil
 		}
-		if all, err := m.regions(ctx, true); err == nil && slices.Contains(all, region) {
+		if all, err := m.Session.Regions(ctx, true); err == nil && slices.Contains(all, region) {
 			return m.Src.Errorf(ptr, "The region is not enabled",
 				"The account has not enabled the region %q. To enable it, which takes some minutes: aws account enable-region --region-name %s. Enabled regions: %s.", region, region, strings.Join(enabled, ", "))
 		}
@@ -104,24 +104,6 @@ func (m *Maker) checkRegions(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// regions lists the regions that the account has, or all that it could enable.
-func (m *Maker) regions(ctx context.Context, all bool) ([]string, error) {
-	in := &ec2.DescribeRegionsInput{}
-	if all {
-		in.AllRegions = &all
-	}
-	out, err := access.Call(ctx, m.Session.EC2(m.Session.Region).DescribeRegions, in)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, r := range out.Regions {
-		names = append(names, aws.ToString(r.RegionName))
-	}
-	slices.Sort(names)
-	return names, nil
 }
 
 func (m *Maker) checkName(ctx context.Context, region string) error {

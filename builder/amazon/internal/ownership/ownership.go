@@ -7,9 +7,11 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/google/uuid"
 
 	"bake/builder/amazon/internal/access"
 	"bake/step"
@@ -35,8 +37,21 @@ const (
 // The tags of everything that a build owns. A kept image loses them.
 const (
 	RunTag   = "bake:run"      // the run's id
-	BuildTag = access.BuildTag // the builder's id, unique among all builds of all runs
+	BuildTag = access.BuildTag // the builder's id, unique among all builds of all runs: see NewID
 )
+
+// NewID returns the id of a new [Owner]. It tells when it was made, as [Since] reads it.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// Since returns when the owner with this id was made, or the zero time: ids of older
+// versions do not tell.
+func Since(id string) time.Time {
+	u, err := uuid.Parse(id)
+	if err != nil || u.Version() != 7 {
+		return time.Time{}
+	}
+	return time.Unix(u.Time().UnixTime()).UTC()
+}
 
 // The entries of [step.Resource.With], beside those of [access.Session.With].
 const (
@@ -47,13 +62,15 @@ const (
 	WithKey    = "key"    // of an object
 	WithVolume = "volume" // that a snapshot is of, or that is to be kept
 	WithKeep   = "keep"   // device names of an instance's volumes that outlive it, separated by commas
+
+	WithCreated = "created" // when it was made, in RFC 3339, of what was found by its tags; absent if unknown
 )
 
 // Owner is one build as the owner of resources.
 type Owner struct {
 	Session *access.Session
 	Run     string
-	ID      string // a UUID
+	ID      string // of [NewID]
 }
 
 // Resource describes something about to be made. with are further entries for
