@@ -258,6 +258,9 @@ var errNotStarted = errors.New("the machine did not start the command")
 // start starts the command line. With an answer that is none of WinRM, or that it is
 // refused, it has not begun; any other error leaves that open.
 func (s *shell) start(ctx context.Context, line string) (id string, err error) {
+	if err := checkText(line); err != nil {
+		return "", err
+	}
 	out, err := s.c.post(ctx, s.at, s.commandRequest(line))
 	var f *fault
 	switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -65,6 +66,17 @@ func escaped(text string) string {
 	var b strings.Builder
 	_ = xml.EscapeText(&b, []byte(text)) // the builder takes everything
 	return b.String()
+}
+
+// checkText reports what XML cannot hold: most controls, and what is not UTF-8.
+func checkText(text string) error {
+	for i, r := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		if r == utf8.RuneError && size == 1 || r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xfffe || r == 0xffff {
+			return fmt.Errorf("the command line has %q, which WinRM cannot send; put what has it into a file and upload that", text[i:i+size])
+		}
+	}
+	return nil
 }
 
 // openRequest makes a shell that reads and writes UTF-8.

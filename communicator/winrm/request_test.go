@@ -99,3 +99,22 @@ func TestRequests(t *testing.T) {
 		t.Error("the end of the input is there before it is")
 	}
 }
+
+// TestCheckText: what is sent is what was meant, or nothing is.
+func TestCheckText(t *testing.T) {
+	for text, want := range map[string]string{
+		"echo \t\r\n äöü \u00a0 \U0001f600 \ufffd": "",
+		"echo \x1b[1m":    `"\x1b"`,
+		"echo caf\xe9":    `"\xe9"`,
+		"echo \x00":       `"\x00"`,
+		"echo \uffff end": `"\uffff"`,
+	} {
+		err := checkText(text)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "has "+want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+		if got := read(t, (&shell{id: "S"}).commandRequest(text)).Body.Command; want == "" && got != text {
+			t.Errorf("%q is sent as %q", text, got)
+		}
+	}
+}
