@@ -88,7 +88,8 @@ type Upload struct {
 	// sudo without a password. If the login user may not write there, root copies the files.
 	Owner string `hcl:"owner,optional"`
 
-	// Their group, by name or number. Not set: that of the login user.
+	// Their group, by name or number. Not set: that of the login user, or of root for what
+	// root copies.
 	Group string `hcl:"group,optional"`
 
 	// Permissions of files, in octal digits such as `0640`. Not set: those of the source.

@@ -47,14 +47,15 @@ func put(ctx context.Context, m builder.Machine, dir string, src fs.FS) error {
 		return fmt.Errorf("upload: bake files give %s an owner or permissions, which a machine reached by WinRM does not have", dir)
 	}
 	err = m.Put(ctx, dir, src)
-	if len(groups) > 0 && denied(err) {
+	roots := len(groups) > 0 && denied(err)
+	if roots {
 		err = putAsRoot(ctx, m, to, src, names)
 	}
 	if err != nil {
 		return err
 	}
 	for _, g := range groups {
-		if err := g.apply(ctx, m); err != nil {
+		if err := g.apply(ctx, m, roots); err != nil {
 			return err
 		}
 	}
@@ -115,9 +116,9 @@ func combined(rules []*builder.Upload, isDir bool, as, is string) attributes {
 	return attributes{owner, mode}
 }
 
-// apply gives the paths their attributes. What changes hands is done as root, who
-// then owns the rest too.
-func (p *placed) apply(ctx context.Context, m builder.Machine) error {
+// apply gives the paths their attributes: as root if they change hands, or if root has
+// put them there.
+func (p *placed) apply(ctx context.Context, m builder.Machine, roots bool) error {
 	var commands []string
 	if p.mode != "" {
 		commands = append(commands, shellquote.Join("chmod", "--", p.mode)+` "$@"`)
@@ -125,6 +126,8 @@ func (p *placed) apply(ctx context.Context, m builder.Machine) error {
 	as := ""
 	if p.owner != "" { // chown takes set-user-ID bits away
 		commands = append([]string{shellquote.Join("chown", "--", p.owner) + ` "$@"`}, commands...)
+	}
+	if roots || p.owner != "" {
 		as = asRoot
 	}
 	return onAll(ctx, m, as, strings.Join(commands, " && "), p.paths)
@@ -170,7 +173,8 @@ func putAsRoot(ctx context.Context, m builder.Machine, dir string, src fs.FS, na
 	}
 	tmp := lines[len(lines)-1]
 	remove := func(ctx context.Context) error {
-		return run(ctx, m, communicator.Command{Line: shellquote.Join("rm", "-rf", "--", tmp)})
+		rm := shellquote.Join("rm", "-rf", "--", tmp) // directories may be read-only
+		return run(ctx, m, communicator.Command{Line: shellquote.Join("sh", "-c", rm+" 2>/dev/null || { as=; "+asRoot+"$as "+rm+"; }")})
 	}
 	defer func() {
 		if rerr := remove(context.WithoutCancel(ctx)); rerr != nil {

@@ -80,6 +80,45 @@ func (r refusing) Put(ctx context.Context, dst string, src fs.FS) error {
 	return r.Communicator.Put(ctx, dst, src)
 }
 
+// recording is a machine that keeps its command lines.
+type recording struct {
+	communicator.Communicator
+	lines []string
+}
+
+func (r *recording) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	r.lines = append(r.lines, c.Line)
+	return r.Communicator.Run(ctx, c)
+}
+
+// TestUploadModeAsRoot: what root has put there belongs to root, who alone can give it
+// permissions.
+func TestUploadModeAsRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	m := provisionertest.NewMachine(t)
+	if err := os.Mkdir(m.Home+"/root", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	r := &recording{Communicator: refusing{m}}
+	with := m.Builder()
+	with.Communicator, with.Uploads = r, []*builder.Upload{{Pattern: m.Home + "/root", Mode: "0640"}}
+	s, _ := provisionertest.Scope(t)
+	p := provisionertest.New(t, file.Component(), fmt.Sprintf("content = \"text\"\ndestination = %q", m.Home+"/root/file"))
+	if err := p.Provision(t.Context(), s, with); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(m.Home + "/root/file"); err != nil || info.Mode() != 0o640 {
+		t.Errorf("%v %v", info, err)
+	}
+	last := r.lines[len(r.lines)-1]
+	if !strings.Contains(last, "chmod -- 0640") || !strings.Contains(last, "sudo -n") {
+		t.Errorf("at last it ran %s", last)
+	}
+}
+
 // TestUploadAsRoot: where only root may write, root copies what was uploaded elsewhere,
 // and nothing of that is left. An owner that there is not is an error in the machine's words.
 func TestUploadAsRoot(t *testing.T) {
