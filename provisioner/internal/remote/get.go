@@ -43,15 +43,20 @@ func GetAtMost(ctx context.Context, m builder.Machine, src string, dst *os.Root,
 	return err
 }
 
-// size is what all files in a directory hold, as far as they can be seen.
+// block is what a file or directory counts at least: there must not be too many either.
+const block = 4 << 10
+
+// size is what all files in a directory take, as far as they can be seen.
 func size(dir *os.Root) (sum int64) {
-	_ = fs.WalkDir(dir.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
+	_ = fs.WalkDir(dir.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
 			return nil //nolint:nilerr // it may be renamed at this moment
 		}
+		of := int64(block)
 		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			sum += info.Size()
+			of = max(of, info.Size())
 		}
+		sum += of
 		return nil
 	})
 	return sum

@@ -2,6 +2,8 @@ package remote_test
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -38,6 +40,41 @@ func (e *endless) Get(ctx context.Context, src string, dst *os.Root) error {
 		}
 	}
 	return nil
+}
+
+// crowded is a machine that sends empty files for ever.
+type crowded struct{ communicator.Communicator }
+
+func (crowded) Get(ctx context.Context, src string, dst *os.Root) error {
+	for i := 0; i < 10_000; i++ {
+		if err := dst.WriteFile(fmt.Sprint(src, i), nil, 0o600); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// TestGetCrowd: names take room too.
+func TestGetCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		err = remote.GetAtMost(t.Context(), builder.Machine{Communicator: crowded{}}, "x", dir, 1<<20)
+		if err == nil || !strings.Contains(err.Error(), "x is larger than the limit of 1 MB") {
+			t.Error(err)
+		}
+		if files, err := fs.ReadDir(dir.FS(), "."); err != nil || len(files) > 300 {
+			t.Errorf("%d files, %v", len(files), err)
+		}
+	})
 }
 
 func TestGetAtMost(t *testing.T) {
