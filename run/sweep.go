@@ -365,7 +365,7 @@ func (d dead) Owned() ([]step.Resource, error) {
 }
 
 // temporary are the kinds of resource that no build hands to its user.
-var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process"}
+var temporary = []string{"instance", "key-pair", "security-group", "network-interface", "launch-template", "instance-profile", "role", "process", "directory"}
 
 // uncertain says whether r may be the user's by now: the line of l that would tell
 // cannot be read.
