@@ -257,8 +257,19 @@ func (r *Fault) check() error {
 		return fmt.Errorf(`"after" is for the effects interrupt, die and hang, not for %s`, r.Effect)
 	case (r.Zone != "" || r.InstanceType != "") && !launches:
 		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", r.Effect)
+	case r.aboutLaunch() && !r.isFor("RunInstances", "CreateFleet", "StartInstances"):
+		return errors.New("the rule is about launches: its action can be RunInstances, CreateFleet or StartInstances, of ec2")
+	case r.aboutPools() && !r.isFor("RunInstances", "CreateFleet"):
+		return errors.New("the rule is about capacity for launches: its action can be RunInstances or CreateFleet, of ec2")
 	}
 	return nil
+}
+
+// isFor reports whether the rule can be about one of these actions of EC2.
+func (r *Fault) isFor(actions ...string) bool {
+	return slices.ContainsFunc(actions, func(action string) bool {
+		return r.matches(call{service: "ec2", action: action, region: r.Region, account: r.Account})
+	})
 }
 
 // services are those whose calls rules can be about.
