@@ -24,7 +24,7 @@ var ErrFinished = errors.New("the build has finished")
 // Resumable returns why a build cannot be resumed, from what the journal of its run
 // tells: nil if it can, and ErrFinished if it need not. again says that its provisioners
 // are to be run again, on the machine that it has.
-func Resumable(j step.Journal, build string, again bool) error {
+func Resumable(j step.Results, build string, again bool) error {
 	has := func(key string) bool {
 		_, ok := j.Result(build, key)
 		return ok

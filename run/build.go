@@ -327,7 +327,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	useful := resumable(journal, names(template.Builds), false) == nil
 	again := resumable(journal, names(template.Builds), true) == nil
 	left, _ := ledger.Owned()
-	if err := o.closeJournal(journal, again || o.OnError == engine.Keep && len(left) > 0); err != nil {
+	if err := o.closeJournal(journal, again || len(left) > 0); err != nil {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
 	}
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})

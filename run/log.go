@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"compress/gzip"
@@ -91,7 +92,8 @@ func createLog(state State, run string) (*log, error) {
 }
 
 // reopenLog opens the log of a run that goes on, or creates one if it is not kept any
-// more. What a run was writing when it died is cut off.
+// more. What a run was writing when it died is cut off, and what it had compressed by
+// then is not kept twice.
 func reopenLog(state State, run string) (*log, error) {
 	f, err := os.OpenFile(state.Log(run), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +104,7 @@ func reopenLog(state State, run string) (*log, error) {
 	_ = filelock.Try(f)
 	l := &log{file: f, limit: logPart}
 	l.parts, err = logPartsOf(state.Runs(), run)
-	if err == nil {
+	if err == nil && !l.compressed() {
 		l.size, err = lastLine(f)
 	}
 	if err == nil {
@@ -115,6 +117,23 @@ func reopenLog(state State, run string) (*log, error) {
 		return nil, errors.Join(fmt.Errorf("cannot write the log of the run: %w", err), f.Close())
 	}
 	return l, nil
+}
+
+// compressed reports whether what is in the file is in the last part already: the run
+// died before it emptied the file. Each event has its time, so that no two are equal.
+func (l *log) compressed() bool {
+	if len(l.parts) == 0 {
+		return false
+	}
+	first := func(path string) (line []byte) {
+		_ = readFile(path, func(r io.Reader) (err error) {
+			line, err = bufio.NewReader(r).ReadBytes('\n')
+			return err
+		})
+		return line
+	}
+	line := first(l.file.Name())
+	return len(line) > 0 && bytes.Equal(line, first(l.parts[len(l.parts)-1].path))
 }
 
 // lastLine returns where the last whole line of a log ends.

@@ -242,3 +242,69 @@ func TestLogsDoNotPileUp(t *testing.T) {
 		t.Errorf("an old log is still there: %v", err)
 	}
 }
+
+// TestReopenLog: the log of a run that goes on has all that it had, once, but for what was
+// being written when the run died, wherever it died.
+func TestReopenLog(t *testing.T) {
+	const one, two, three = "{\"n\":1}\n", "{\"n\":2}\n", "{\"n\":3}\n"
+	part := func(text string) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write([]byte(text))
+		if err := errors.Join(err, z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	long := strings.Repeat("x", 200<<10)
+	for name, tt := range map[string]struct {
+		files map[string][]byte
+		want  string // before what is written now
+	}{
+		"whole":                    {map[string][]byte{"": []byte(one + two)}, one + two},
+		"torn":                     {map[string][]byte{"": []byte(one + two[:4])}, one},
+		"torn far behind":          {map[string][]byte{"": []byte(one + long)}, one},
+		"torn at once":             {map[string][]byte{"": []byte(one[:4])}, ""},
+		"empty":                    {map[string][]byte{"": nil}, ""},
+		"pruned":                   {nil, ""},
+		"in parts":                 {map[string][]byte{".008": part(one), ".009": part(two), "": []byte(three)}, one + two + three},
+		"killed before it emptied": {map[string][]byte{".001": part(one), ".002": part(two + three), "": []byte(two + three)}, one + two + three},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := State(t.TempDir())
+			dir := state.Runs()
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for mid, text := range tt.files {
+				file := "r.events" + mid + ".jsonl.gz"
+				if mid == "" {
+					file = "r.events.jsonl"
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, err := reopenLog(state, "r")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = l.Write([]byte("new\n"))
+			if err = errors.Join(err, l.compress()); err != nil {
+				t.Fatal(err)
+			}
+			_, err = l.Write([]byte("newer\n"))
+			if err = errors.Join(err, l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			err = state.read("r", func(r io.Reader) error {
+				_, err := io.Copy(&got, r)
+				return err
+			})
+			if err != nil || got.String() != tt.want+"new\nnewer\n" {
+				t.Errorf("%q (%v)", got.String(), err)
+			}
+		})
+	}
+}

@@ -94,7 +94,7 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 
 // recall reads the memory of a run that has ended and can be resumed.
 func (s State) recall(run string, again bool) (m Memory, err error) {
-	j, err := step.OpenJournal(s.Journal(run), &m)
+	j, err := step.ReadJournal(s.Journal(run), &m)
 	if errors.Is(err, step.ErrLive) {
 		return m, fmt.Errorf("run %s is still in progress", run)
 	} else if err != nil {
@@ -104,11 +104,11 @@ func (s State) recall(run string, again bool) (m Memory, err error) {
 	if why != nil {
 		why = fmt.Errorf("run %s cannot be resumed: %w; bake sweep -run %s deletes what is left of it", run, why, run)
 	}
-	return m, errors.Join(why, j.Close(true))
+	return m, why
 }
 
 // resumable returns why none of the builds can be resumed, or nil.
-func resumable(j step.Journal, builds []string, again bool) error {
+func resumable(j step.Results, builds []string, again bool) error {
 	var why error
 	for _, b := range builds {
 		err := engine.Resumable(j, b, again)
@@ -276,14 +276,11 @@ func (a *again) unchanged(now map[string]string) error {
 }
 
 // kept reports whether a run was to be kept if it failed, and has not been resumed to its
-// end since.
+// end since, or is being resumed. That it cannot be resumed does not matter.
 func (s State) kept(run string) bool {
 	var m Memory
-	j, err := step.OpenJournal(s.Journal(run), &m)
-	if err != nil {
-		return false
-	}
-	return j.Close(true) == nil && m.OnError == engine.Keep
+	_, err := step.ReadJournal(s.Journal(run), &m)
+	return errors.Is(err, step.ErrLive) || m.OnError == engine.Keep
 }
 
 // key is the private key of the machine that a build of a run has left, or empty.

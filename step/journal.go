@@ -10,15 +10,21 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"bake/internal/filelock"
 )
 
+// Results are what a journal tells.
+type Results interface {
+	// Result returns what was recorded last for a build under key.
+	Result(build, key string) (json.RawMessage, bool)
+}
+
 // Journal is the durable memory of a run's results, so that another process can go on
 // where this one has died. Methods are safe for concurrent use.
 type Journal interface {
-	// Result returns what was recorded last for a build under key.
-	Result(build, key string) (json.RawMessage, bool)
+	Results
 
 	// Record keeps a result durably. If it cannot, the run cannot be resumed any more: the
 	// journal has no results then, and says why to whoever wants to resume it.
@@ -100,8 +106,17 @@ type FileJournal struct {
 	mu      sync.Mutex
 	f       *os.File
 	size    int64
+	head    json.RawMessage
 	broken  bool
-	results map[[2]string]json.RawMessage
+	results results
+}
+
+type results map[[2]string]json.RawMessage
+
+// Result implements [Results].
+func (r results) Result(build, key string) (json.RawMessage, bool) {
+	text, ok := r[[2]string{build, key}]
+	return text, ok
 }
 
 // journalLimit is far more than the results of any run have.
@@ -116,21 +131,22 @@ type entry struct {
 }
 
 // CreateJournal starts a journal, which begins with head. What redact would change is
-// not written down: the run cannot be resumed then. It makes the directory if needed.
+// not written down: the run cannot be resumed then. It makes the directory, durably, if
+// needed.
 func CreateJournal(path string, head any, redact func(string) string) (*FileJournal, error) {
 	text, err := json.Marshal(head)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := mkdirAll(osDisk{}, filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	j := &FileJournal{redact: redact, f: f, results: map[[2]string]json.RawMessage{}}
-	if err = filelock.Try(f); err == nil {
+	j := &FileJournal{redact: redact, f: f, head: text, results: results{}}
+	if err = lockJournal(f); err == nil {
 		err = j.append(entry{Head: text})
 	}
 	if errors.Is(err, errSensitive) {
@@ -153,23 +169,69 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &FileJournal{f: f, results: map[[2]string]json.RawMessage{}}
-	if err := j.replay(head); err != nil {
+	j := &FileJournal{f: f, results: results{}}
+	if err = lockJournal(f); err == nil {
+		err = j.replay(head)
+	}
+	if err == nil {
+		err = f.Truncate(j.size)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekEnd)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the journal %s: %w", path, err), f.Close())
 	}
 	return j, nil
 }
+
+// ReadJournal reads the journal of a run that has ended, and its head, and leaves it as
+// it is. The errors are those of OpenJournal. With one of what follows the head, the head
+// is set all the same.
+func ReadJournal(path string, head any) (Results, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	j := &FileJournal{f: f, results: results{}}
+	if err = filelock.TryShared(f); errors.Is(err, filelock.ErrLocked) {
+		err = ErrLive
+	}
+	if err == nil {
+		err = j.replay(head)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the journal %s: %w", path, err)
+	}
+	return j.results, nil
+}
+
+// lockJournal locks a journal. Who only reads it has it locked for a moment, which is
+// waited for.
+func lockJournal(f *os.File) error {
+	for try := 1; ; try++ {
+		err := filelock.Try(f)
+		if !errors.Is(err, filelock.ErrLocked) {
+			return err
+		}
+		if try == journalTries {
+			return ErrLive
+		}
+		time.Sleep(journalPause)
+	}
+}
+
+const (
+	journalTries = 20
+	journalPause = 25 * time.Millisecond
+)
 
 func (j *FileJournal) replay(head any) error {
 	if info, err := j.f.Stat(); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() || info.Size() > journalLimit {
 		return errors.New("this is no journal that bake has written")
-	}
-	if err := filelock.Try(j.f); errors.Is(err, filelock.ErrLocked) {
-		return ErrLive
-	} else if err != nil {
-		return err
 	}
 	n := 0
 	for text, err := range wholeLines(j.f, &j.size) {
@@ -180,25 +242,23 @@ func (j *FileJournal) replay(head any) error {
 		if err := json.Unmarshal(text, &e); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
+		if n == 1 {
+			j.head = e.Head
+			if err := json.Unmarshal(e.Head, head); err != nil {
+				return fmt.Errorf("line 1: %w", err)
+			}
+		}
 		if e.Broken != "" {
 			return errors.New(e.Broken)
 		}
 		if n > 1 {
 			j.results[[2]string{e.Build, e.Key}] = e.Result
-			continue
-		}
-		if err := json.Unmarshal(e.Head, head); err != nil {
-			return fmt.Errorf("line 1: %w", err)
 		}
 	}
 	if n == 0 {
 		return errors.New("it is empty: the run ended before it began")
 	}
-	if err := j.f.Truncate(j.size); err != nil {
-		return err
-	}
-	_, err := j.f.Seek(0, io.SeekEnd)
-	return err
+	return nil
 }
 
 // Hide sets what takes secrets out of texts: a result that it would change is not
@@ -228,12 +288,11 @@ func (j *FileJournal) append(e entry) error {
 	return j.f.Sync()
 }
 
-// Result implements [Journal].
+// Result implements [Results].
 func (j *FileJournal) Result(build, key string) (json.RawMessage, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	r, ok := j.results[[2]string{build, key}]
-	return r, ok
+	return j.results.Result(build, key)
 }
 
 // Record implements [Journal].
@@ -244,7 +303,7 @@ func (j *FileJournal) Record(build, key string, result json.RawMessage) {
 		return
 	}
 	if err := j.append(entry{Build: build, Key: key, Result: result}); err != nil {
-		_ = j.giveUp(err) // an empty journal says enough
+		_ = j.giveUp(err) // what the disk does not take, nobody can read
 		return
 	}
 	j.results[[2]string{build, key}] = result
@@ -269,22 +328,49 @@ func sensitive(v any, redact func(string) string) bool {
 	return false
 }
 
-// giveUp leaves nothing in the journal but why the run cannot be resumed.
-func (j *FileJournal) giveUp(why error) error {
-	j.broken, j.results, j.size = true, nil, 0
-	err := j.f.Truncate(0)
-	if err == nil {
-		_, err = j.f.Seek(0, io.SeekStart)
+// redacted is what JSON holds, without what redact takes out of texts.
+func redacted(v any, redact func(string) string) any {
+	switch v := v.(type) {
+	case string:
+		return redact(v)
+	case []any:
+		for i := range v {
+			v[i] = redacted(v[i], redact)
+		}
+	case map[string]any:
+		clean := map[string]any{}
+		for key, value := range v {
+			clean[redact(key)] = redacted(value, redact)
+		}
+		return clean
 	}
-	j.redact = nil
-	return errors.Join(err, j.append(entry{Broken: why.Error()}))
+	return v
 }
 
-// Close ends the journal. One that is of no use any more, or broken, is deleted.
+// giveUp leaves nothing in the journal but its head, without secrets, and why the run
+// cannot be resumed.
+func (j *FileJournal) giveUp(why error) error {
+	var head any
+	err := json.Unmarshal(j.head, &head)
+	if j.redact != nil {
+		head = redacted(head, j.redact)
+	}
+	j.broken, j.results, j.size, j.redact = true, nil, 0, nil
+	text, more := json.Marshal(head)
+	if err = errors.Join(err, more, j.f.Truncate(0)); err == nil {
+		_, err = j.f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return err
+	}
+	return j.append(entry{Head: text, Broken: why.Error()})
+}
+
+// Close ends the journal. One that is of no use any more is deleted.
 func (j *FileJournal) Close(useful bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if useful && !j.broken {
+	if useful {
 		return j.f.Close()
 	}
 	return remove(j.f)

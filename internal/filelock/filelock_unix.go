@@ -11,8 +11,13 @@ import (
 
 // Try locks f until it is closed, and does not wait: the error is [ErrLocked] if
 // somebody else has it locked. See flock(2).
-func Try(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+func Try(f *os.File) error { return try(f, unix.LOCK_EX) }
+
+// TryShared is [Try] for a lock that others can share.
+func TryShared(f *os.File) error { return try(f, unix.LOCK_SH) }
+
+func try(f *os.File, how int) error {
+	err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return ErrLocked
 	}
