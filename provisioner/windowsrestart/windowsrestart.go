@@ -101,6 +101,11 @@ func (p *restart) Provision(ctx context.Context, s *step.Scope, m builder.Machin
 		fmt.Errorf("%w within %s (restart_timeout)", errTimeout, p.RestartTimeout))
 	defer cancel()
 	s.Say(ctx, "Restarting the machine")
+	if s.Run.MachinesEnd > 0 { // Windows takes no order beside that of the machine to end itself, which it would forget
+		if _, _, err := run(ctx, m, abortShutdown); err != nil {
+			return err
+		}
+	}
 	code, _, err := run(ctx, m, p.RestartCommand)
 	// A machine that goes down may take the answer with it.
 	if err == nil && !slices.Contains([]int{0, inProgress, scheduled}, code) {

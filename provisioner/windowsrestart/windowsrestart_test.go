@@ -107,6 +107,25 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestEndsItself: Windows refuses an order to restart while there is that of the machine
+// to end itself, so that it is taken back first. After a reboot there is none.
+func TestEndsItself(t *testing.T) {
+	ok, back := answer{}, answer{out: "HOST restarted.\r\n"}
+	for _, first := range []answer{ok, {code: 1116}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &machine{answers: []answer{first, ok, {err: communicator.ErrDisconnected}, back}}
+			s, _ := provisionertest.Scope(t)
+			s.Run.MachinesEnd = time.Hour
+			if err := provisionertest.New(t, windowsrestart.Component(), "").Provision(t.Context(), s, builder.Machine{Communicator: m}); err != nil {
+				t.Error(err)
+			}
+			if got := words(m.lines); !slices.Equal(got, []string{"abort", "restart", "test", "check"}) {
+				t.Errorf("commands %q", got)
+			}
+		})
+	}
+}
+
 func TestInvalid(t *testing.T) {
 	for body, want := range map[string]string{
 		`restart_timeout = "-1s"`: "Invalid timeout",

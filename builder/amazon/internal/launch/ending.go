@@ -111,6 +111,9 @@ func (e *Ending) Cancel(ctx context.Context) {
 	switch {
 	case e.windows:
 		err = e.run(ctx, "shutdown /a")
+		if code, ok := errors.AsType[*statusError](err); ok && code.status == notScheduled { // a reboot has taken it from the machine
+			err = nil
+		}
 	case e.kept:
 		err = e.run(ctx, asRoot("shutdown -c"))
 	default:
@@ -164,7 +167,18 @@ func (e *Ending) run(ctx context.Context, line string) error {
 	errOut := communicator.Head{Max: 4 << 10}
 	st, err := e.machine.Run(ctx, communicator.Command{Line: line, Stderr: &errOut})
 	if err == nil && st.Code != 0 {
-		err = fmt.Errorf("exit status %d: %s", st.Code, strings.TrimSpace(errOut.String()))
+		err = &statusError{st.Code, strings.TrimSpace(errOut.String())}
 	}
 	return err
 }
+
+// notScheduled is how shutdown of Windows ends that has nothing to abort.
+const notScheduled = 1116
+
+// statusError is the error of a command that did not succeed.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("exit status %d: %s", e.status, e.text) }

@@ -41,6 +41,9 @@ func (m *machine) Run(_ context.Context, c communicator.Command) (communicator.S
 	for part, text := range m.fails {
 		if strings.Contains(c.Line, part) {
 			_, _ = io.WriteString(c.Stderr, text)
+			if part == "shutdown /a" {
+				return communicator.Status{Code: 1116}, nil
+			}
 			return communicator.Status{Code: 1}, nil
 		}
 	}
@@ -119,6 +122,10 @@ func TestEnding(t *testing.T) {
 		{
 			name: "Windows", end: 3 * time.Hour, windows: true, said: "The machine terminates itself at",
 			ran: []string{"shutdown /s /t 10800 ", "shutdown /a"},
+		},
+		{
+			name: "lost in a reboot of Windows", end: 3 * time.Hour, windows: true, said: "The machine terminates itself at",
+			fails: map[string]string{"shutdown /a": "no shutdown was in progress"}, ran: []string{"shutdown /s /t 10800 ", "shutdown /a"},
 		},
 		{
 			name: "no connection", body: `communicator = "none"`, end: 3 * time.Hour, said: `The machine cannot end itself if bake is killed; bake sweep deletes it then: there is no connection`,
