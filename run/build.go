@@ -269,6 +269,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		var more hcl.Diagnostics
 		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
 		diags = append(diags, more...)
+		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
+			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
+		}
 	}
 	if diags.HasErrors() {
 		return Result{}, &TemplateError{diags, template.Files()}

@@ -133,7 +133,8 @@ func (e *Ending) arm(ctx context.Context, at time.Time) error {
 		e.kept = true
 		return e.run(ctx, fmt.Sprintf(`shutdown /s /t %d /c "The time limit of the image build has passed."`, seconds(at)))
 	}
-	err := e.run(ctx, e.timer(at))
+	// There may be one from before the run was resumed.
+	err := e.run(ctx, asRoot("systemctl --quiet stop "+endTimer+".timer 2>/dev/null; $as "+e.start(at)))
 	if err == nil || context.Cause(ctx) != nil {
 		return err
 	}
@@ -145,9 +146,12 @@ func (e *Ending) arm(ctx context.Context, at time.Time) error {
 }
 
 // timer is the command line that sets a timer of systemd, unless there is one.
-func (e *Ending) timer(at time.Time) string {
-	return asRoot(endTimerIsSet, fmt.Sprintf(
-		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at)))
+func (e *Ending) timer(at time.Time) string { return asRoot(endTimerIsSet, e.start(at)) }
+
+// start is the command that sets a timer of systemd.
+func (e *Ending) start(at time.Time) string {
+	return fmt.Sprintf(
+		"systemd-run --quiet --unit=%s --description='End of the image build' --on-active=%d --timer-property=AccuracySec=1s systemctl poweroff", endTimer, seconds(at))
 }
 
 // seconds is how long it is until then; a timer needs some.
