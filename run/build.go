@@ -273,7 +273,10 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
 		}
 	}
-	if diags.HasErrors() {
+	switch {
+	case diags.HasErrors() && ctx.Err() != nil: // that is why
+		return Result{}, context.Cause(ctx)
+	case diags.HasErrors():
 		return Result{}, &TemplateError{diags, template.Files()}
 	}
 	if o.Doubts != nil {
@@ -457,7 +460,11 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 	if len(left) == 0 && !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.LeftMachine }) {
 		os.RemoveAll(o.State.keys(run.ID))
 	}
-	if wrong && len(ended.Builds) == 0 {
+	switch {
+	case wrong && len(ended.Builds) == 0 && ctx.Err() != nil: // that is what was wrong
+		result.Diagnosis = Diagnosis{}
+		return result, context.Cause(ctx)
+	case wrong && len(ended.Builds) == 0:
 		return result, (*TemplateError)(&result.Diagnosis)
 	}
 	if failed.Left = left; len(left) > 0 || len(failed.Errs) > 0 {

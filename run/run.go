@@ -95,7 +95,10 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 		diags = config.Merge(diags, bakefile.Check(ctx, template))
 	}
 	found := Diagnosis{diags, template.Files()}
-	if diags.HasErrors() {
+	switch {
+	case diags.HasErrors() && ctx.Err() != nil: // that is why
+		return found, context.Cause(ctx)
+	case diags.HasErrors():
 		return found, (*TemplateError)(&found)
 	}
 	return found, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -24,42 +25,46 @@ have only a name and a type.`,
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			refs, err := reference.Of(p.parts().Catalog())
-			switch {
-			case err != nil:
-				return err
-			case markdown != "":
-				return reference.WriteMarkdown(markdown, refs)
-			}
-			wanted := func(name string) bool { return len(args) == 1 && args[0] == name }
-			if !slices.ContainsFunc(refs, func(r reference.Component) bool { return wanted(r.Name) }) {
-				more, err := installed.Reference(cmd.Context(), p.installedPlugins(), wanted)
-				if err != nil {
-					return err
-				}
-				refs = append(refs, more...)
-				slices.SortStableFunc(refs, func(a, b reference.Component) int { return cmp.Compare(order(a.Kind), order(b.Kind)) })
-			}
-			if len(args) == 1 {
-				all := refs
-				if refs = reference.Named(all, args[0]); len(refs) == 0 {
-					return reference.Unknown(all, args[0])
-				}
-			}
-			switch {
-			case p.json.on:
-				p.json.result = reference.Describe(refs, len(args) == 1)
-			case len(args) == 1:
-				reference.Explain(p.stdout, refs)
-			default:
-				reference.List(p.stdout, refs)
-			}
-			return nil
+			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, args, markdown) })
 		},
 	}
 	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+func (p *program) docs(ctx context.Context, args []string, markdown string) error {
+	refs, err := reference.Of(p.parts().Catalog())
+	switch {
+	case err != nil:
+		return err
+	case markdown != "":
+		return reference.WriteMarkdown(markdown, refs)
+	}
+	wanted := func(name string) bool { return len(args) == 1 && args[0] == name }
+	if !slices.ContainsFunc(refs, func(r reference.Component) bool { return wanted(r.Name) }) {
+		more, err := installed.Reference(ctx, p.installedPlugins(), wanted)
+		if err != nil {
+			return err
+		}
+		refs = append(refs, more...)
+		slices.SortStableFunc(refs, func(a, b reference.Component) int { return cmp.Compare(order(a.Kind), order(b.Kind)) })
+	}
+	if len(args) == 1 {
+		all := refs
+		if refs = reference.Named(all, args[0]); len(refs) == 0 {
+			return reference.Unknown(all, args[0])
+		}
+	}
+	switch {
+	case p.json.on:
+		p.json.result = reference.Describe(refs, len(args) == 1)
+	case len(args) == 1:
+		reference.Explain(p.stdout, refs)
+	default:
+		reference.List(p.stdout, refs)
+	}
+	return nil
 }
 
 // order is that of the kinds of components in a list.

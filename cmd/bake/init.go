@@ -47,7 +47,7 @@ Only required_plugins and required_version are read: variables need no values, a
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.init(cmd.Context(), o)
+			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.init(ctx, o) })
 		},
 	}
 	flags := cmd.Flags()
@@ -59,8 +59,6 @@ Only required_plugins and required_version are read: variables need no values, a
 }
 
 func (p *program) init(ctx context.Context, o initOptions) error {
-	ctx, _, release := p.interrupts(ctx, ignoreSignals)
-	defer release()
 	template, err := p.requirements(ctx, o.templateFlags, "bake init", o.path)
 	if err != nil {
 		return err
@@ -91,9 +89,6 @@ func (p *program) init(ctx context.Context, o initOptions) error {
 	p.json.result = result
 	if err := lock.Save(); err != nil {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Lock file not written", Detail: fmt.Sprintf("The plugins are installed, but %v.", err)})
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
 	}
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: files}

@@ -110,7 +110,7 @@ plugins installed for this platform, the path of the binary. Binaries that canno
 used are listed on standard error, with the reason.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.pluginsInstalled(cmd.Context()) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.interruptible(cmd.Context(), p.pluginsInstalled) },
 	}
 	p.jsonFlag(cmd)
 	return cmd
@@ -171,7 +171,9 @@ version constraint, and the paths of installed binaries that satisfy it, the new
 first, or "(built in)".`,
 		Example: `  bake plugins required .`,
 		Args:    exactly("the template"),
-		RunE:    func(cmd *cobra.Command, args []string) error { return p.pluginsRequired(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.pluginsRequired(ctx, args[0]) })
+		},
 	}
 	p.jsonFlag(cmd)
 	return cmd
@@ -255,12 +257,12 @@ Built-in plugins are not installed, unless VERSION excludes the built-in version
 			if err != nil {
 				return usageError{err.Error(), cmd.CommandPath()}
 			}
-			ctx, _, release := p.interrupts(cmd.Context(), ignoreSignals)
-			defer release()
-			if binary != "" {
-				return p.pluginsInstallFile(ctx, source, binary)
-			}
-			return p.pluginsInstall(ctx, source, slices.Concat(args[1:], []string{""})[0], force)
+			return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+				if binary != "" {
+					return p.pluginsInstallFile(ctx, source, binary)
+				}
+				return p.pluginsInstall(ctx, source, slices.Concat(args[1:], []string{""})[0], force)
+			})
 		},
 	}
 	flags := cmd.Flags()
@@ -443,7 +445,9 @@ excludes their version.`,
 			return usageError{fmt.Sprintf("%s takes a directory and optionally a template; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.pluginsMirror(cmd.Context(), args[0], slices.Concat(args[1:], []string{"."})[0], o)
+			return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+				return p.pluginsMirror(ctx, args[0], slices.Concat(args[1:], []string{"."})[0], o)
+			})
 		},
 	}
 	cmd.Flags().Var(&o.systems, "os", "copy plugins for these operating `systems` only, such as linux,darwin")
@@ -460,8 +464,6 @@ type mirrored struct {
 }
 
 func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorOptions) error {
-	ctx, _, release := p.interrupts(ctx, ignoreSignals)
-	defer release()
 	template, err := p.requirements(ctx, templateFlags{}, "bake plugins mirror", path)
 	if err != nil {
 		return err
@@ -497,9 +499,6 @@ func (p *program) pluginsMirror(ctx context.Context, dir, path string, o mirrorO
 	p.json.result = struct {
 		Plugins []mirrored `json:"plugins"`
 	}{result}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	if diags.HasErrors() {
 		return &templateError{Diags: diags, Files: bothFiles(template, lock)}
 	}

@@ -88,3 +88,18 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
 }
+
+// stall is the script command "stall VARIABLE FILE": it sets a variable to the URL of a
+// server that makes a file when it is asked for something, and never answers.
+func stall(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: stall variable file")
+	}
+	path := ts.MkAbs(args[1])
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_ = os.WriteFile(path, nil, 0o600) // without it, the script does not end
+		<-r.Context().Done()
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
+}

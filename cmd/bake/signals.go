@@ -90,5 +90,17 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	}
 }
 
+// interruptible calls do with a context that a signal ends. The signal is the error then,
+// and not what failed because of it.
+func (p *program) interruptible(parent context.Context, do func(ctx context.Context) error) error {
+	ctx, _, release := p.interrupts(parent, ignoreSignals)
+	defer release()
+	err := do(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
 // ignoreSignals is for commands that say nothing about being ended.
 func ignoreSignals(int, error) {}

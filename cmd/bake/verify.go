@@ -48,7 +48,9 @@ accepted; they are printed.`,
 				return err
 			}
 			if !o.local {
-				return p.verify(cmd.Context(), o, localcloud.Elsewhere(p.env), args)
+				return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+					return p.verify(ctx, o, localcloud.Elsewhere(p.env), args)
+				})
 			}
 			return p.withLocal(cmd.Context(), "", "", func(ctx context.Context, c *localcloud.Cloud) error { return p.verify(ctx, o, c.Cloud, args) })
 		},
