@@ -23,6 +23,7 @@ import (
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/step/onhost"
 	"bake/ui"
 )
 
@@ -306,6 +307,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		},
 	}
 	if o.again != nil {
+		if err := endEarlier(ctx, ledger); err != nil {
+			say(step.Warning, sentence(err))
+		}
 		options.From = o.again.from
 		options.Key = func(build string) string { return o.State.key(run.ID, build) }
 	}
@@ -428,6 +432,23 @@ func deleteFiles(ctx context.Context, ledger step.Ledger) {
 			_ = ledger.Gone(r.Key)
 		}
 	}
+}
+
+// endEarlier ends and deletes what a run that goes on has left on this host before: it
+// belongs to no build, and would go on beside this one.
+func endEarlier(ctx context.Context, ledger step.Ledger) error {
+	owned, err := ledger.Owned()
+	for _, r := range owned {
+		if !strings.HasPrefix(r.Kind, onhost.Prefix+":") {
+			continue
+		}
+		derr := onhost.Destroy(ctx, r)
+		if derr == nil {
+			derr = ledger.Gone(r.Key)
+		}
+		err = errors.Join(err, derr)
+	}
+	return err
 }
 
 // conclude closes the ledger and says how the run ended.
