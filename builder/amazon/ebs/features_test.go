@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -21,6 +23,7 @@ import (
 	"bake/builder/amazon/amidata"
 	"bake/cloud/ec2"
 	"bake/config/schema"
+	"bake/run"
 	"bake/step"
 )
 
@@ -483,6 +486,109 @@ func TestSweepByTag(t *testing.T) {
 	sweep("")
 	if left := w.Holdings(); len(left) > 0 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestSweepByAge: a day later a sweep of all regions deletes what a killed bake has left,
+// and nothing sooner. The images of finished bakes stay, however old they are.
+func TestSweepByAge(t *testing.T) {
+	w := newWorld(t)
+	w.MustBuild(t, plain(small))
+	finished := w.Holdings()
+	stop := errors.New("killed")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		serve(rw)
+		if c.Action == "CopyImage" {
+			cancel(stop)
+		}
+	}
+	if _, err := w.Bake(t).Build(ctx, plain(strings.ReplaceAll(small, `"web"`, `"other"`))); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	w.Intercept = nil
+	var kinds []string
+	ahead := 23 * time.Hour
+	o := run.SweepOptions{
+		State: run.State(t.TempDir()), OlderThan: 24 * time.Hour, Now: func() time.Time { return time.Now().Add(ahead) },
+		Destroyers: step.Destroyers{amazon.Prefix: amazon.Destroyer(func(context.Context, string) (amazon.Cloud, error) { return w.Cloud, nil })},
+		Tags: &run.Tags{
+			All: true,
+			Enabled: func(ctx context.Context, p amazon.Place) ([]string, error) {
+				p.Cloud = w.Cloud
+				return amazon.Regions(ctx, p)
+			},
+			Find: func(ctx context.Context, p amazon.Place, id string) ([]step.Resource, error) {
+				p.Cloud = w.Cloud
+				return amazon.FindTagged(ctx, p, id)
+			},
+		},
+		Resource: func(r run.SweptResource) {
+			if age := time.Since(r.Created); age < -time.Second || age > 10*time.Minute {
+				t.Errorf("%s was created %s", r.Resource, r.Created)
+			}
+			kinds = append(kinds, r.Resource.Kind+" "+r.Region+" "+r.Action)
+		},
+	}
+	before := w.Holdings()
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) > 0 || !slices.Equal(before, w.Holdings()) {
+		t.Errorf("too early: %v, %+v", err, swept)
+	}
+	want := []string{
+		"ec2:image eu-west-1 spared", "ec2:image us-east-1 spared", "ec2:instance us-east-1 spared",
+		"ec2:key-pair us-east-1 spared", "ec2:security-group us-east-1 spared",
+	}
+	if slices.Sort(kinds); !slices.Equal(kinds, want) {
+		t.Errorf("looked at %q", kinds)
+	}
+	ahead += time.Hour
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 1 || len(swept[0].Left) > 0 {
+		t.Errorf("%v, %+v", err, swept)
+	}
+	if left := w.Holdings(); !slices.Equal(left, finished) {
+		t.Errorf("left:\n%s\nfinished:\n%s", strings.Join(left, "\n"), strings.Join(finished, "\n"))
+	}
+}
+
+// TestAgeOfBuild: what EC2 has no time for is as old as its build, if nothing else is left
+// of that.
+func TestAgeOfBuild(t *testing.T) {
+	w := newWorld(t)
+	stop := errors.New("killed")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		serve(rw)
+		if c.Action == "RunInstances" && c.Params["DryRun"] != "true" {
+			cancel(stop)
+		}
+	}
+	if _, err := w.Bake(t).Build(ctx, plain(small)); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	w.Intercept = nil
+	d := amazon.Destroyer(func(context.Context, string) (amazon.Cloud, error) { return w.Cloud, nil })
+	find := func() []step.Resource {
+		found, err := amazon.FindTagged(t.Context(), amazon.Place{Region: region, Cloud: w.Cloud}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, r := range find() {
+		if r.Kind == "ec2:security-group" {
+			continue
+		}
+		if err := d.Destroy(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := find()
+	if len(found) != 1 {
+		t.Fatalf("found %v", found)
+	}
+	at, err := time.Parse(time.RFC3339, found[0].With[amazon.WithCreated])
+	if err != nil || time.Since(at) > 10*time.Minute || time.Since(at) < 0 {
+		t.Errorf("%+v: %v", found[0], err)
 	}
 }
 
