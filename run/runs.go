@@ -28,7 +28,8 @@ type Past struct {
 	Command string          `json:"command_line,omitempty"` // what the user called; runs of old versions do not tell
 	State   PastState       `json:"state"`
 	Builds  []PastBuild     `json:"builds"`
-	Left    []step.Resource `json:"left_behind"` // what its ledger still owns
+	Left    []step.Resource `json:"left_behind"`      // what its ledger still owns, as far as it can be read
+	Damage  string          `json:"damage,omitempty"` // why its ledger cannot be read, or not all of it
 
 	Resumable bool `json:"resumable"` // bake resume can go on with it
 }
@@ -176,7 +177,10 @@ func (s State) past(id string) (Past, error) {
 	}
 	_, why := s.recall(id, true)
 	p.Resumable = why == nil
-	return p, p.account(filepath.Join(s.Ledgers(), id+".jsonl"))
+	if err := p.account(filepath.Join(s.Ledgers(), id+".jsonl")); err != nil {
+		p.Damage = err.Error()
+	}
+	return p, nil
 }
 
 // learnAll takes what a file of the log says.
@@ -287,7 +291,8 @@ func (b *PastBuild) addImages(a *builder.Artifact) {
 	}
 }
 
-// account looks into the ledger of the run: whether the run goes on, and what it owns.
+// account looks into the ledger of the run: whether the run goes on, and what it owns. The
+// error says what of it cannot be read.
 func (p *Past) account(path string) error {
 	ledger, err := step.OpenLedger(path)
 	switch {
@@ -308,5 +313,8 @@ func (p *Past) account(path string) error {
 	}
 	owned, err := ledger.Owned()
 	p.Left = append(p.Left, owned...)
+	if ledger.Damage != nil {
+		err = errors.Join(err, fmt.Errorf("ledger %s: %w", path, ledger.Damage))
+	}
 	return errors.Join(err, ledger.Close())
 }

@@ -116,6 +116,22 @@ func TestList(t *testing.T) {
 	if len(kinds) != 4 || kinds[0] != step.RunStarted {
 		t.Errorf("the events are %v", kinds)
 	}
+	// Those whose ledgers cannot be read, in part or at all, are in the list all the same.
+	ledger := o.State.Ledgers() + "/b-fails.jsonl"
+	text, err := os.ReadFile(ledger)
+	must(err)
+	must(os.WriteFile(ledger, append(text, "garbage\n"...), 0o600))
+	must(os.WriteFile(o.State.Ledgers()+"/d-killed.jsonl", []byte(`{"op":"run","version":9,"run":"d-killed"}`+"\n"), 0o600))
+	damaged, _ := o.State.List()
+	if len(damaged) != 4 {
+		t.Errorf("%+v", damaged)
+	}
+	for _, p := range damaged {
+		want := map[string]string{"b-fails": "b-fails.jsonl: line ", "d-killed": step.ErrNewer.Error()}[p.Run]
+		if (p.Damage == "") != (want == "") || !strings.Contains(p.Damage, want) || p.Run == "b-fails" && len(p.Left) != 1 {
+			t.Errorf("%+v", p)
+		}
+	}
 	for prefix, want := range map[string]string{"a": "a-succeeds", "b-fails": "b-fails", "": all[0].Run} {
 		if id, err := o.State.Find(prefix); id != want {
 			t.Errorf("%q is %q, %v", prefix, id, err)

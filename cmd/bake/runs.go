@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,7 +24,8 @@ long it took, how it ended, the images it made, how much of what it created is l
 and its command line. The logs of the last 100 runs are kept, 256 MiB at most, in
 $BAKE_STATE_DIR/runs, and those of runs that left something or can be resumed.
 
-The log of a run that crashed has no end: bake was killed, or the power failed.
+The log of a run that crashed has no end: bake was killed, or the power failed. The
+ledger of a run that is damaged cannot be read, or not all of it, so more may be left.
 'bake sweep' deletes what runs have left behind.`,
 		Example: `  bake runs
   bake runs -json`,
@@ -54,10 +56,19 @@ func (p *program) listRuns() error {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RUN\tSTARTED\tTOOK\tRESULT\tLEFT\tIMAGES\tCOMMAND")
 	for _, r := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", shortID(r.Run), r.Started.Local().Format(time.DateTime),
-			r.Elapsed.Round(time.Second), r.State, len(r.Left), imagesOf(r), oneLine(r.Command))
+		result, left := string(r.State), strconv.Itoa(len(r.Left))
+		if r.Damage != "" {
+			result, left = result+", damaged", left+"?"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shortID(r.Run), r.Started.Local().Format(time.DateTime),
+			r.Elapsed.Round(time.Second), result, left, imagesOf(r), oneLine(r.Command))
 	}
 	_ = w.Flush() // into memory
+	for _, r := range all {
+		if r.Damage != "" {
+			fmt.Fprintf(&b, "Run %s is damaged: %s\n", shortID(r.Run), r.Damage)
+		}
+	}
 	p.say(strings.TrimSuffix(b.String(), "\n"))
 	return err
 }
