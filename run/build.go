@@ -298,6 +298,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		return Result{}, errors.Join(err, o.closeJournal(journal, o.again != nil))
 	}
 	logins := &logins{dir: o.State.keys(run.ID), run: run.ID, onLocal: o.Cloud != nil, endpoint: localcloud.Endpoint(o.Template.Env), connect: o.Connect}
+	if o.again != nil {
+		say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", run.ID, run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
+	}
 	options := engine.Options{
 		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
 		Run: run, Ledger: ledger, Journal: journal, Resume: o.again != nil, Start: run.Start, Grace: teardownGrace, Emit: events.handle,

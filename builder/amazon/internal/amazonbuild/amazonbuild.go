@@ -117,7 +117,7 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.P
 // has done so.
 func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provision builder.Provision) error {
 	if done, ok := step.Recall[milestone](b.Scope, step.Provisioned); ok {
-		return b.goOn(ctx, done)
+		return b.goOn(ctx, done, false)
 	}
 	if done, ok := step.Recall[milestone](b.Scope, step.Reached); ok {
 		if err := b.again(ctx, done, provision, hooks.Finish); err != nil {

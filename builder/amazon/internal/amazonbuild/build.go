@@ -176,11 +176,12 @@ func (b *Build) work(ctx context.Context, provision builder.Provision, finish fu
 	if b.Instance, err = b.Machines.Run(ctx, b.Spec); err != nil {
 		return err
 	}
-	return b.provision(ctx, provision, finish)
+	return b.provision(ctx, provision, finish, false)
 }
 
-// provision provisions the instance.
-func (b *Build) provision(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
+// provision provisions the instance, which an earlier life of the run has reached already
+// if it is had again.
+func (b *Build) provision(ctx context.Context, provision builder.Provision, finish func(context.Context, communicator.Communicator) error, again bool) error {
 	m, spec := b.Machines, b.Spec
 	ctx, vigil := m.Watch(ctx, aws.ToString(b.Instance.InstanceId))
 	defer vigil.Close()
@@ -190,7 +191,7 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 	}
 	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
 	vigil.Reached()
-	ending := m.EndsItself(ctx, machine, b.Source)
+	ending := m.EndsItself(ctx, machine, b.Source, again)
 	defer ending.Close()
 	b.Data = b.values(machine)
 	step.Record(b.Scope, step.Reached, b.milestone())
@@ -198,6 +199,9 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: b.Data}))
 	})
 	if err != nil {
+		if b.Scope.Leaves != nil && b.Scope.Leaves() {
+			ending.Left(ctx)
+		}
 		return err
 	}
 	ending.Cancel(ctx)

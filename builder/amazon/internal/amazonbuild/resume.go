@@ -35,8 +35,9 @@ func (b *Build) milestone() milestone {
 	return m
 }
 
-// goOn puts b where it was at m, in an earlier life of the run.
-func (b *Build) goOn(ctx context.Context, m milestone) error {
+// goOn puts b where it was at m, in an earlier life of the run. running says that the
+// machine must run.
+func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
 	b.Source, b.Instance, b.Labels, b.Data = m.Source, m.Instance, m.Labels, m.Data
 	b.Spec.Image, b.Spec.Tags, b.Spec.VolumeTags = m.Source, m.RunTags, m.VolumeTags
 	b.Texts = b.Texts.With(m.Source)
@@ -48,7 +49,11 @@ func (b *Build) goOn(ctx context.Context, m milestone) error {
 	}
 	return step.Run(ctx, b.Scope, "find the machine of the run", func(ctx context.Context) error {
 		id := aws.ToString(m.Instance.InstanceId)
-		if err := b.Machines.Exists(ctx, id); err != nil {
+		state, err := b.Machines.State(ctx, id)
+		if err == nil && running && state != types.InstanceStateNameRunning && state != types.InstanceStateNamePending {
+			err = fmt.Errorf("instance %s in %s is %s; start it to run its provisioners again", id, b.Session.Region, state)
+		}
+		if err != nil {
 			return fmt.Errorf("the build cannot go on: %w", err)
 		}
 		b.Scope.Say(ctx, "Going on with instance %s", id)
@@ -58,12 +63,12 @@ func (b *Build) goOn(ctx context.Context, m milestone) error {
 
 // again provisions the machine that the build had at m, in an earlier life of the run.
 func (b *Build) again(ctx context.Context, m milestone, provision builder.Provision, finish func(context.Context, communicator.Communicator) error) error {
-	if err := b.goOn(ctx, m); err != nil {
+	if err := b.goOn(ctx, m, true); err != nil {
 		return err
 	}
 	var err error
 	if b.Spec.Key, err = b.Machines.KeptKey(m.Key, b.Scope.Key); err != nil {
 		return err
 	}
-	return b.provision(ctx, provision, finish)
+	return b.provision(ctx, provision, finish, true)
 }

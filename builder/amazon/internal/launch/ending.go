@@ -46,20 +46,26 @@ type Ending struct {
 	windows bool // the system of the machine
 	kept    bool // the timer is one of shutdown(8), or of Windows
 
+	what string // the machine does to itself
+
 	stop context.CancelFunc
 	over chan struct{}
 }
 
 // EndsItself has the machine end itself at the time that the run gives, if it gives one.
-// Where that cannot be it says so. The caller calls Close, and Cancel before the machine
+// Where that cannot be it says so. The timer of an earlier life of the run is removed
+// first if the machine is had again. The caller calls Close, and Cancel before the machine
 // becomes an image.
-func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communicator, source types.Image) *Ending {
+func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communicator, source types.Image, again bool) *Ending {
 	e := &Ending{l: l, machine: machine, stop: func() {}, over: make(chan struct{}), windows: source.Platform == types.PlatformValuesWindows}
 	defer func() {
 		if e.at.IsZero() {
 			close(e.over)
 		}
 	}()
+	if again && l.Communicator != ssh.None {
+		e.disarm(ctx)
+	}
 	after := l.Scope.Run.MachinesEnd
 	if after == 0 {
 		return e
@@ -73,16 +79,24 @@ func (l *Launcher) EndsItself(ctx context.Context, machine communicator.Communic
 		l.Scope.Warn(ctx, "The machine cannot end itself if bake is killed; bake sweep deletes it then: %s", err)
 		return e
 	}
-	what := "terminates"
+	e.at, e.what = at, "terminates"
 	if l.shutdownBehavior() != types.ShutdownBehaviorTerminate && !l.InstanceStore {
-		what = "stops"
+		e.what = "stops"
 	}
-	l.Scope.Say(ctx, "The machine %s itself at %s, unless bake has deleted it by then", what, at.UTC().Format("2006-01-02 15:04 MST"))
-	e.at = at
+	l.Scope.Say(ctx, "The machine %s itself at %s, unless bake has deleted it by then", e.what, e.when())
 	watch, stop := context.WithCancel(ctx)
 	e.stop = stop
 	go e.keep(watch)
 	return e
+}
+
+func (e *Ending) when() string { return e.at.UTC().Format("2006-01-02 15:04 MST") }
+
+// Left says until when a machine lives that is left as it is.
+func (e *Ending) Left(ctx context.Context) {
+	if !e.at.IsZero() {
+		e.l.Scope.Say(ctx, "The machine is kept until %s; then it %s itself, as terminate_after says. Resuming the run sets the time anew.", e.when(), e.what)
+	}
 }
 
 // keep sets the timer again when the machine has lost it.
@@ -125,6 +139,16 @@ func (e *Ending) Cancel(ctx context.Context) {
 	if err != nil && context.Cause(ctx) == nil {
 		e.l.Scope.Warn(ctx, "The timer that ends the machine could not be removed; no image holds it, because it is in the machine's memory only: %s", err)
 	}
+}
+
+// disarm removes whatever timer an earlier life of the run has set; there may be none.
+func (e *Ending) disarm(ctx context.Context) {
+	if e.windows {
+		_ = e.run(ctx, "shutdown /a")
+		return
+	}
+	_ = e.run(ctx, asRoot("systemctl stop "+endTimer+".timer"))
+	_ = e.run(ctx, asRoot("shutdown -c"))
 }
 
 // arm sets the timer.

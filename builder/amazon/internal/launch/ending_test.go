@@ -93,6 +93,7 @@ func TestEnding(t *testing.T) {
 		name, body string
 		end        time.Duration
 		windows    bool
+		again      bool
 		fails      map[string]string
 		said       string
 		ran        []string // parts of the commands, in order
@@ -128,6 +129,18 @@ func TestEnding(t *testing.T) {
 			fails: map[string]string{"shutdown /a": "no shutdown was in progress"}, ran: []string{"shutdown /s /t 10800 ", "shutdown /a"},
 		},
 		{
+			name: "resumed", again: true, end: 3 * time.Hour, said: "The machine terminates itself at 2000-01-01 03:00 UTC",
+			ran: []string{"systemctl stop bake-end.timer", "shutdown -c", "--on-active=10800 ", "systemctl stop bake-end.timer"},
+		},
+		{
+			name: "resumed without a limit", again: true,
+			ran: []string{"systemctl stop bake-end.timer", "shutdown -c"},
+		},
+		{
+			name: "Windows resumed", again: true, windows: true,
+			ran: []string{"shutdown /a"},
+		},
+		{
 			name: "no connection", body: `communicator = "none"`, end: 3 * time.Hour, said: `The machine cannot end itself if bake is killed; bake sweep deletes it then: there is no connection`,
 		},
 		{
@@ -143,7 +156,7 @@ func TestEnding(t *testing.T) {
 				if tt.windows {
 					source.Platform = types.PlatformValuesWindows
 				}
-				e := l.EndsItself(t.Context(), m, source)
+				e := l.EndsItself(t.Context(), m, source, tt.again)
 				e.Cancel(t.Context())
 				e.Close()
 				if !slices.EqualFunc(m.ran, tt.ran, strings.Contains) {
@@ -163,7 +176,7 @@ func TestEndingKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, said := launcher(t, "", time.Hour)
 		m := &machine{}
-		e := l.EndsItself(t.Context(), m, types.Image{})
+		e := l.EndsItself(t.Context(), m, types.Image{}, false)
 		m.mu.Lock()
 		m.lost = true
 		m.mu.Unlock()
@@ -178,6 +191,10 @@ func TestEndingKept(t *testing.T) {
 			t.Errorf("ran %q", m.ran)
 		}
 		if len(*said) != 1 {
+			t.Errorf("said %q", *said)
+		}
+		e.Left(t.Context())
+		if want := "The machine is kept until 2000-01-01 01:00 UTC; then it terminates itself"; !strings.HasPrefix((*said)[len(*said)-1], want) {
 			t.Errorf("said %q", *said)
 		}
 	})

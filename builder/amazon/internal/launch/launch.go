@@ -47,18 +47,21 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 	return l.Selection.Find(ctx, l.Scope, l.Session, l.Src, root)
 }
 
-// Exists returns an error if there is no instance with that id any more.
-func (l *Launcher) Exists(ctx context.Context, id string) error {
+// State returns the state of an instance, and an error if it is gone.
+func (l *Launcher) State(ctx context.Context, id string) (types.InstanceStateName, error) {
 	out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 	if err != nil && !access.NotFound(err) {
-		return err
+		return "", err
 	}
 	if err == nil && len(out.Reservations) > 0 && len(out.Reservations[0].Instances) > 0 {
 		i := out.Reservations[0].Instances[0]
-		if i.State == nil || i.State.Name != types.InstanceStateNameShuttingDown && i.State.Name != types.InstanceStateNameTerminated {
-			return nil
+		if i.State == nil {
+			return types.InstanceStateNamePending, nil
 		}
-		return fmt.Errorf("instance %s is %s: %s", id, i.State.Name, reason(i))
+		if i.State.Name != types.InstanceStateNameShuttingDown && i.State.Name != types.InstanceStateNameTerminated {
+			return i.State.Name, nil
+		}
+		return "", fmt.Errorf("instance %s is %s: %s", id, i.State.Name, reason(i))
 	}
-	return fmt.Errorf("instance %s does not exist any more", id)
+	return "", fmt.Errorf("there is no instance %s in %s any more, or the credentials are not those of the account that it is in", id, l.Session.Region)
 }
