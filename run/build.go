@@ -83,13 +83,14 @@ type Options struct {
 
 	Version string // of bake: another one does not resume the run by itself
 
-	again *again // the run goes on
+	again *again    // the run goes on
+	began time.Time // by the clock that is never set
 }
 
 // Result is how a run ended.
 type Result struct {
-	Run     string // its id
-	Elapsed time.Duration
+	Run     string               // its id
+	Elapsed time.Duration        // of what was run now, if the run went on
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
 	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
 
@@ -146,6 +147,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.began = time.Now()
 	if o.Stop == nil {
 		o.Stop = context.Background()
 	}
@@ -477,7 +479,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 	if err == nil {
 		err = ledger.Close()
 	}
-	result.Left, result.Elapsed = left, o.Now().Sub(run.Start)
+	result.Left, result.Elapsed = left, time.Since(o.began)
 	if err != nil {
 		return result, fmt.Errorf("the ledger of the run: %w", err)
 	}

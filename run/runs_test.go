@@ -141,3 +141,36 @@ func TestList(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestClockSetBack: a clock that is set back, or forward, while a run goes on makes no
+// difference to how long it took; and one whose log ends before its start took no time.
+func TestClockSetBack(t *testing.T) {
+	for _, jump := range []time.Duration{-24 * time.Hour, 365 * 24 * time.Hour} {
+		var b bench
+		o := b.options(t, fileSource+"}")
+		started := false
+		o.Now = func() time.Time {
+			now := time.Now().Round(0)
+			if started {
+				now = now.Add(jump)
+			}
+			started = true
+			return now
+		}
+		result, err := run.Build(t.Context(), o)
+		if err != nil || result.Elapsed <= 0 || result.Elapsed > time.Hour {
+			t.Errorf("clock moved by %s: it took %s, %v", jump, result.Elapsed, err)
+		}
+		log := `{"time":"2026-01-02T03:04:05Z","kind":"run-started","text":"file.f"}
+{"time":"2026-01-01T03:04:05Z","kind":"say","text":"x"}
+`
+		if err := os.WriteFile(o.State.Log("killed"), []byte(log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all, err := o.State.List()
+		i := slices.IndexFunc(all, func(p run.Past) bool { return p.Run == "killed" })
+		if err != nil || i < 0 || all[i].Elapsed != 0 {
+			t.Errorf("%+v, %v", all, err)
+		}
+	}
+}

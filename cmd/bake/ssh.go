@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,16 +20,18 @@ import (
 func (p *program) sshCommand() *cobra.Command {
 	var build string
 	cmd := &cobra.Command{
-		Use:   "ssh [RUN] [-- COMMAND...]",
+		Use:   "ssh [RUN|BUILD] [-- COMMAND...]",
 		Short: "Log in to the machine of a run",
 		Long: `Log in to the machine of a run that is waiting at a breakpoint or, with -on-error=ask,
 after a failed step, or that left its machine behind, as -on-error=abort does. This
 runs ssh with the key of the run, through the template's bastion host if there is one.
 Local machines can be reached only while the bake that serves them is running.
 
-RUN is the id of a run or the start of one; it can be omitted when there is only one
-machine. COMMAND is run on the machine instead of a shell.`,
+RUN is the id of a run or the start of one, and BUILD the name of a build; both can be
+omitted when there is only one machine. COMMAND is run on the machine instead of a
+shell.`,
 		Example: `  bake ssh
+  bake ssh amazon-ebs.web
   bake ssh 5e0d7c1e -build amazon-ebs.web
   bake ssh -- sudo journalctl -b`,
 		Annotations: map[string]string{exitCodes: `any  exit code of the command or the shell on the machine
@@ -40,7 +43,7 @@ machine. COMMAND is run on the machine instead of a shell.`,
 				run, remote = args[:dash], args[dash:]
 			}
 			if len(run) > 1 {
-				return usageError{"bake ssh takes one run; a command for the machine comes after --", cmd.CommandPath()}
+				return usageError{"bake ssh takes one run or build; a command for the machine comes after --", cmd.CommandPath()}
 			}
 			return p.ssh(cmd.Context(), strings.Join(run, ""), build, remote)
 		},
@@ -61,6 +64,11 @@ func (p *program) ssh(ctx context.Context, run, build string, command []string) 
 		return err
 	}
 	found, err := login.Find(state.Runs(), run, build)
+	if err == nil && run != "" && build == "" { // which may be the name of a build
+		var named []login.Machine
+		named, err = login.Find(state.Runs(), "", run)
+		found = append(found, slices.DeleteFunc(named, func(m login.Machine) bool { return strings.HasPrefix(m.Run, run) })...)
+	}
 	if err != nil {
 		return err
 	}
