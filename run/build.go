@@ -291,7 +291,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	case err != nil && o.again != nil:
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", run.ID, err)
 	case err != nil:
-		return Result{}, fmt.Errorf("cannot start the journal of the run: %w", err)
+		return Result{}, fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	ledger, err := o.ledger(step.Header{
 		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command),
