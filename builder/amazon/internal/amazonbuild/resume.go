@@ -44,8 +44,10 @@ func (b *Build) goOn(ctx context.Context, m milestone, running bool) error {
 	if b.Images != nil {
 		b.Images.Name = m.Name
 	}
-	if _, ok := step.Recall[image.Made](b.Scope, "first image"); ok {
-		return nil // the machine is not needed any more
+	if first, ok := step.Recall[image.Made](b.Scope, "first image"); ok { // the machine is not needed any more
+		return step.Run(ctx, b.Scope, "find the image of the run", func(ctx context.Context) error {
+			return b.Images.StillThere(ctx, first)
+		})
 	}
 	return step.Run(ctx, b.Scope, "find the machine of the run", func(ctx context.Context) error {
 		id := aws.ToString(m.Instance.InstanceId)

@@ -5,8 +5,10 @@ import (
 	_ "embed"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -16,7 +18,10 @@ import (
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
+	"bake/internal/delay"
+	"bake/step"
 )
 
 //go:embed register.go
@@ -149,7 +154,7 @@ func (m *Maker) registered(ctx context.Context) error {
 		if r.ID != "" || !m.owns(r, region, name) {
 			continue
 		}
-		image, err := destroy.FindImage(ctx, m.Session.EC2(region), name, m.Owner.ID)
+		image, err := m.listed(ctx, region, name)
 		switch {
 		case err != nil:
 			return err
@@ -163,6 +168,41 @@ func (m *Maker) registered(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// listed looks for an image that may have been made a moment ago, as long as EC2 may not
+// list it yet.
+func (m *Maker) listed(ctx context.Context, region, name string) (*types.Image, error) {
+	start := time.Now()
+	for pause := wait.First; ; pause *= 2 {
+		image, err := destroy.FindImage(ctx, m.Session.EC2(region), name, m.Owner.ID)
+		if err != nil || image != nil || time.Since(start) >= m.Session.Pace.Visible {
+			return image, err
+		}
+		if err := delay.For(ctx, min(pause, m.Session.Pace.Visible)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// StillThere returns an error if the first image, which an earlier life of the run has
+// made, is gone and needed: a region has no image yet.
+func (m *Maker) StillThere(ctx context.Context, first Made) error {
+	regions := m.CopyTo()
+	if !m.Temporary() {
+		regions = append([]string{first.Region}, regions...)
+	}
+	if !slices.ContainsFunc(regions, func(region string) bool {
+		_, ok := step.Recall[Made](m.Scope, "image in "+region)
+		return !ok
+	}) {
+		return nil
+	}
+	out, err := access.Call(ctx, m.Session.EC2(first.Region).DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{first.ID}})
+	if access.NotFound(err) || err == nil && len(out.Images) == 0 {
+		return fmt.Errorf("the build cannot go on: its image %s in %s was deregistered; bake sweep -run %s deletes what is left", first.ID, first.Region, m.Scope.Run.ID)
+	}
+	return err
 }
 
 // SnapshotTags are the tags of the snapshots that an image is registered of.
