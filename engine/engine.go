@@ -122,9 +122,21 @@ type BuildResult struct {
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // what the build made and neither kept nor destroyed
 
+	Failure Failure // what the build was doing when it failed
+
 	// LeftMachine says that it has failed and was told to leave its machine as it is.
 	LeftMachine bool
 }
+
+// Failure is what a build was doing when it failed.
+type Failure string
+
+// The failures that have a name; others are empty.
+const (
+	Refused      Failure = "refused" // by the cloud, before a machine or an image was made
+	Provisioning Failure = "provisioning"
+	Distributing Failure = "distributing" // it has made an image, but not all that it was to do with it
+)
 
 // Check decodes every component of the selected builds, without running any. The
 // diagnostics hold no secrets.

@@ -15,6 +15,11 @@ import (
 // the error-cleanup-provisioner runs before the machine is given up. It is the
 // builder's [builder.Provision].
 func (x *execution) provision(ctx context.Context, m builder.Machine) (err error) {
+	defer func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.failed = err != nil
+	}()
 	defer recovered(&err)
 	x.mu.Lock()
 	x.machine = m

@@ -101,6 +101,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	if errors.As(result.Err, &blamed) {
 		failedStep, result.Place = blamed.step, fmt.Sprintf("%s:%d", blamed.at.Filename, blamed.at.Start.Line)
 	}
+	result.Failure = x.failure(ctx, result.Err)
 	result.Err = r.template.Secrets().Error(result.Err)
 	for _, r := range r.owned(b.Name) {
 		result.Left = append(result.Left, redactedResource(x.template.Secrets(), r))
@@ -148,18 +149,21 @@ type execution struct {
 
 	mu      sync.Mutex
 	leave   bool            // what the build owns is not to be destroyed
+	made    bool            // a machine, an image or a disk, whatever has become of it
+	failed  bool            // a provisioner has
+	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
 
 	held held // what is closed when the build is over, or earlier
 }
 
 func (r *runner) newExecution(b *config.Build) *execution {
-	x := &execution{maker: r.maker, runner: r, build: b}
+	x := &execution{maker: r.maker, runner: r, build: b, made: r.options.Resume}
 	run := r.options.Run
 	run.Start, run.Version = r.options.Start, config.LanguageVersion
 	s := step.Scope{
 		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
-		Ledger: r.options.Ledger, Journal: r.options.Journal, Emit: r.emit, Grace: r.options.Grace,
+		Ledger: r.options.Ledger, Journal: r.options.Journal, Emit: x.emit, Grace: r.options.Grace,
 	}
 	if r.options.From != "" && r.options.Key != nil {
 		s.Key = r.options.Key(b.Name)
@@ -173,6 +177,38 @@ func (r *runner) newExecution(b *config.Build) *execution {
 	}
 	x.scope = step.NewScope(s)
 	return x
+}
+
+// preparations are the kinds of resource that are made before a machine is.
+var preparations = []string{"key-pair", "security-group", "instance-profile", "role", "launch-template", "network-interface", "process"}
+
+// emit passes an event on that the build has caused.
+func (x *execution) emit(e step.Event) {
+	if e.Kind == step.ResourceCreated {
+		if _, kind, _ := strings.Cut(e.Resource.Kind, ":"); !slices.Contains(preparations, kind) {
+			x.mu.Lock()
+			x.made = true
+			x.mu.Unlock()
+		}
+	}
+	x.runner.emit(e)
+}
+
+// failure says what the build was doing that has ended with err.
+func (x *execution) failure(ctx context.Context, err error) Failure {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case err == nil || context.Cause(ctx) != nil:
+		return ""
+	case x.failed:
+		return Provisioning
+	case x.partial:
+		return Distributing
+	case !x.made && errors.Is(err, step.ErrRefused):
+		return Refused
+	}
+	return ""
 }
 
 // ask puts a failed step before the user.
@@ -278,6 +314,9 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	x.hold(x.build.Type, b)
 	artifact, err = b.Build(ctx, x.scope, x.provision)
 	x.holdLive(x.build.Type, artifact)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.partial = artifact != nil && err != nil
 	return artifact, err
 }
 

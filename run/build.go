@@ -105,8 +105,9 @@ type Result struct {
 // FailedError is the error of a run some of whose builds failed, or that was
 // cancelled, or that left something behind. It wraps what went wrong.
 type FailedError struct {
-	Errs []error         // of builds, and the cause that the run was cancelled with
-	Left []step.Resource // as in [Result]
+	Errs    []error         // of builds, and the cause that the run was cancelled with
+	Left    []step.Resource // as in [Result]
+	Outcome Outcome
 }
 
 func (e *FailedError) Error() string {
@@ -128,6 +129,9 @@ type TimeoutError struct{ Limit time.Duration }
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("the run was cancelled after %s, its time limit", ui.Words(e.Limit))
 }
+
+// Outcome is that of the run.
+func (e *TimeoutError) Outcome() Outcome { return OutcomeTimeout }
 
 // Cancelling is what the log of the run says.
 func (e *TimeoutError) Cancelling() string {
@@ -494,6 +498,7 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 		return result, (*TemplateError)(&result.Diagnosis)
 	}
 	if failed.Left = left; len(left) > 0 || len(failed.Errs) > 0 {
+		failed.Outcome = outcome(ctx, ended.Builds, len(left) > 0)
 		return result, &failed
 	}
 	return result, nil

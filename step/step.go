@@ -216,6 +216,10 @@ func Run(ctx context.Context, s *Scope, name string, fn func(context.Context) er
 	return err
 }
 
+// ErrRefused is what an error wraps, or is, of which the cloud is the cause: it has said no,
+// does not have what it was asked for, or could not be reached.
+var ErrRefused = errors.New("refused by the cloud")
+
 // Error is the failure of a step.
 type Error struct {
 	Step string

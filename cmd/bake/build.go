@@ -30,6 +30,7 @@ type buildOptions struct {
 	faults         string // of the local cloud
 	cloudInit      string // how long to wait for cloud-init
 	onError        choice
+	exitCodes      choice
 	parallel       int
 	failFast       bool
 	timeout        time.Duration
@@ -54,8 +55,10 @@ immediately and lists what was left behind.`,
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.build(cmd.Context(), o)
+			failure, err := p.build(cmd.Context(), o)
+			return p.ended(failure, err, o.exitCodes)
 		},
+		Annotations: map[string]string{exitCodes: runExitCodes},
 	}
 	flags := cmd.Flags()
 	o.register(flags)
@@ -70,6 +73,7 @@ immediately and lists what was left behind.`,
 	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
 	flags.BoolVar(&o.warnUndeclared, "warn-on-undeclared-var", false, "warn about variables that a -var-file sets but the template does not declare")
+	p.exitCodesFlag(flags, &o.exitCodes)
 	o.registerReleases(flags)
 	withoutEffect(flags, "use-sequential-evaluation", "skip-enforcement")
 	flags.BoolVar(&o.color, "color", true, "disable colored output")
@@ -78,28 +82,37 @@ immediately and lists what was left behind.`,
 	return cmd
 }
 
-func (p *program) build(ctx context.Context, o buildOptions) (err error) {
+// build returns how the run ended, and what is still to be said of it.
+func (p *program) build(ctx context.Context, o buildOptions) (failure, err error) {
+	defer func() {
+		if failure == nil {
+			failure = err
+		}
+	}()
+	if err := p.env.checkExitCodes(); err != nil {
+		return nil, err
+	}
 	if o.egress != "" && !o.local {
-		return usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake build"}
+		return nil, usageError{"-allow-egress applies to the local cloud only: use it with -local", "bake build"}
 	}
 	if o.faults != "" && !o.local {
-		return usageError{"-faults applies to the local cloud only: use it with -local", "bake build"}
+		return nil, usageError{"-faults applies to the local cloud only: use it with -local", "bake build"}
 	}
 	if o.timeout < 0 {
-		return usageError{"-timeout cannot be negative", "bake build"}
+		return nil, usageError{"-timeout cannot be negative", "bake build"}
 	}
 	template, err := o.template(p, "bake build", o.path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	template.WarnUndeclared = o.warnUndeclared
 	cloudInit, err := p.env.cloudInit(o.cloudInit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	state, err := p.env.state()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	options := run.Options{
 		Template: template, State: state, ID: uuid.NewString(), Command: strings.Join(append([]string{"bake"}, p.args...), " "),
@@ -108,8 +121,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (err error) {
 	return p.bake(ctx, o, options, run.Build)
 }
 
-// bake runs a build, or goes on with one, with what this process gives to it.
-func (p *program) bake(ctx context.Context, o buildOptions, options run.Options, do func(context.Context, run.Options) (run.Result, error)) (err error) {
+// bake runs a build, or goes on with one, with what this process gives to it. It returns
+// how that ended, and what is still to be said of it.
+func (p *program) bake(ctx context.Context, o buildOptions, options run.Options, do func(context.Context, run.Options) (run.Result, error)) (failure, err error) {
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
 	o.log = options.State.Log(options.ID)
 	feed := p.openFeed(o.displayOptions)
@@ -146,7 +160,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
 	}
-	return p.conclude(result, err, served)
+	return err, p.conclude(result, err, served)
 }
 
 // conclude says what the display of the run has not said: where in the template

@@ -43,7 +43,7 @@ func startConsole(t *testing.T, state, dir string) *typist {
 	}()
 	go func() {
 		env := []string{"BAKE_STATE_DIR=" + state, "NO_COLOR=1"}
-		code := bake([]string{"console", filepath.Join(dir, "t.pkr.hcl")}, env, slave, slave, slave)
+		code := bake([]string{"bake", "console", filepath.Join(dir, "t.pkr.hcl")}, env, slave, slave, slave)
 		slave.Close()
 		u.ended <- code
 	}()

@@ -21,9 +21,11 @@ const usualExitCodes = `0    done
 
 // rootExitCodes are those of all commands together.
 const rootExitCodes = `0    done
-1    failed or cancelled, or could not delete everything that had to be deleted
+1    failed, or the command line is wrong
 3    fmt -check: a file is not in the canonical format
-127  no such command`
+4-8  build, resume, sweep: why they failed; see their help
+127  no such command
+130  build, resume, sweep: cancelled by Ctrl-C (SIGINT); 143: by SIGTERM`
 
 // variables are all variables of the environment that bake itself reads, with the
 // names that commands refer to them by.
@@ -38,6 +40,7 @@ func variables() [][3]string {
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{cloudInitVariable, cloudInitVariable, "how long builds wait for cloud-init, as -cloud-init-timeout"},
+		{exitCodesVariable, exitCodesVariable, "packer: exit codes 0 and 1 alone, as -exit-codes=packer"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
 		{"PLUGINS", "PACKER_PLUGIN_PATH", "where plugins are installed; default " + plugins},
 		{"REGISTRY", "BAKE_PLUGIN_MIRROR", "directory or URL that plugins are downloaded from, and from nowhere else;\n'bake plugins mirror' creates one"},
@@ -66,6 +69,7 @@ func reads(cmd *cobra.Command) []string {
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
 	add(command == "build", cloudInitVariable)
+	add(cmd.Flags().Lookup("exit-codes") != nil, exitCodesVariable)
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
 	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
 	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")

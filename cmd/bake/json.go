@@ -20,6 +20,7 @@ const jsonSchema = 1
 type jsonOutput struct {
 	on          bool
 	diagnostics []ui.Diagnostic // for the last object
+	outcome     string          // of a command that runs something
 	result      any             // a struct of what is particular to the command; nil if it came to nothing
 }
 
@@ -34,6 +35,7 @@ type jsonHeader struct {
 type jsonOutcome struct {
 	OK          bool            `json:"ok"`
 	ExitCode    int             `json:"exit_code"`
+	Outcome     string          `json:"outcome,omitempty"`
 	Diagnostics []ui.Diagnostic `json:"diagnostics"`
 }
 
@@ -82,7 +84,7 @@ func (p *program) writeJSON(parts ...any) {
 
 // writeResult writes the last object.
 func (p *program) writeResult(exit int) {
-	outcome := jsonOutcome{exit == 0, exit, p.json.diagnostics}
+	outcome := jsonOutcome{exit == 0, exit, p.json.outcome, p.json.diagnostics}
 	if outcome.Diagnostics == nil {
 		outcome.Diagnostics = []ui.Diagnostic{}
 	}

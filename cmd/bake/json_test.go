@@ -72,7 +72,7 @@ build {
 		{"verify-attestation -key " + key + " " + attestation, "", 0}, {"verify-attestation -key " + key + " " + template, "", 1},
 	} {
 		var out, errOut bytes.Buffer
-		code := bake(append(strings.Fields(test.args), "-json"), env, strings.NewReader(test.in), &out, &errOut)
+		code := bake(append(append([]string{"bake"}, strings.Fields(test.args)...), "-json"), env, strings.NewReader(test.in), &out, &errOut)
 		if code != test.exit {
 			t.Errorf("%s: exit code %d, want %d: %s", test.args, code, test.exit, &out)
 		}

@@ -30,14 +30,15 @@ func main() {
 	if ran, code := keeper.Child(os.Args); ran {
 		os.Exit(code)
 	}
-	os.Exit(bake(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(bake(os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// bake is the whole program: it returns the exit code.
+// bake is the whole program: it returns the exit code. args begin with its name.
 func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	name, args := args[0], args[1:]
 	p := &program{
-		args: args,
-		env:  environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
+		name: name, args: args,
+		env: environ(env), stdin: stdin, stdout: newOutput(stdout), stderr: newOutput(stderr), now: time.Now,
 		openTerminal: func() (io.ReadWriteCloser, error) { return terminal.Open() },
 	}
 	isRecords := func(arg string) bool { return arg == "-"+machineReadable }
@@ -84,6 +85,7 @@ const machineReadable = "machine-readable"
 
 // program is what every command works with.
 type program struct {
+	name           string   // that the program was called by
 	args           []string // as the user gave them
 	env            environ
 	stdin          io.Reader
@@ -125,9 +127,12 @@ type templateError = run.TemplateError
 func exitCode(err error) int {
 	var unknown unknownCommand
 	var ended exitStatus
+	code, ok := outcomeCode(err)
 	switch {
 	case err == nil:
 		return 0
+	case ok:
+		return code
 	case errors.As(err, &unknown):
 		return 127
 	case errors.Is(err, errUnformatted):

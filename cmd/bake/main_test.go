@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if code, ran := plugintest.Main(os.Args, os.Environ()); ran {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){"bake": main})
+	testscript.Main(m, map[string]func(){"bake": main, "packer": main}) // packer is bake under another name
 }
 
 // today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need

@@ -21,6 +21,8 @@ type resumeOptions struct {
 	onError choice
 	timeout time.Duration
 	force   bool
+
+	exitCodes choice
 }
 
 func (p *program) resumeCommand() *cobra.Command {
@@ -50,8 +52,10 @@ bake sweep -run RUN deletes what is left of it.`,
 			if len(args) > 1 {
 				return usageError{"bake resume takes at most one run", cmd.CommandPath()}
 			}
-			return p.resume(cmd.Context(), strings.Join(args, ""), o)
+			failure, err := p.resume(cmd.Context(), strings.Join(args, ""), o)
+			return p.ended(failure, err, o.exitCodes)
 		},
+		Annotations: map[string]string{exitCodes: runExitCodes},
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&o.vars, "var", nil, "set a sensitive variable of the template again: `name=value`; repeatable")
@@ -60,23 +64,29 @@ bake sweep -run RUN deletes what is left of it.`,
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort or keep; default: that of the run")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m; 0 for no limit")
 	flags.BoolVar(&o.force, "force", false, "resume even if the template or the version of bake has changed")
+	p.exitCodesFlag(flags, &o.exitCodes)
 	flags.BoolVar(&o.color, "color", true, "disable colored output")
 	flags.BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line of a build's output with a timestamp")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) error {
+// resume returns how the run ended, and what is still to be said of it.
+func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) (failure, err error) {
+	if err := p.env.checkExitCodes(); err != nil {
+		return err, err
+	}
 	if o.timeout < 0 {
-		return usageError{"-timeout cannot be negative", "bake resume"}
+		err := usageError{"-timeout cannot be negative", "bake resume"}
+		return err, err
 	}
 	state, err := p.env.state()
 	if err != nil {
-		return err
+		return err, err
 	}
 	memory, err := state.Resumable(prefix, o.from != "")
 	if err != nil {
-		return err
+		return err, err
 	}
 	template := run.Template{Options: config.Options{Vars: o.vars, Env: p.env, Path: memory.Path, Cwd: memory.Cwd, Secrets: p.log.secrets}}
 	options := run.Options{Template: template, State: state, ID: memory.Run, OnError: engine.OnError(o.onError.value), Timeout: o.timeout}

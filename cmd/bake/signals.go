@@ -6,12 +6,22 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"bake/run"
 )
 
 // interrupted is the cause of a context that a signal has cancelled.
 type interrupted struct{ signal os.Signal }
 
 func (e interrupted) Error() string { return fmt.Sprintf("cancelled: received %s", e.signal) }
+
+// Outcome is that of the run: the exit code of a program that a signal ends.
+func (e interrupted) Outcome() run.Outcome {
+	if n, ok := e.signal.(syscall.Signal); ok && n > 0 {
+		return run.Outcome(128 + int(n))
+	}
+	return run.OutcomeCancelled
+}
 
 // Cancelling is what the run says of it.
 func (e interrupted) Cancelling() string {
@@ -25,6 +35,9 @@ var errUnread unread
 type unread struct{}
 
 func (unread) Error() string { return "cancelled: the program reading bake's output has exited" }
+
+// Outcome is that of a Ctrl-C, which often ends the reader before bake hears of it.
+func (unread) Outcome() run.Outcome { return run.OutcomeCancelled }
 
 // Cancelling is what the run says of it.
 func (unread) Cancelling() string {

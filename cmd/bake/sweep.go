@@ -23,6 +23,7 @@ type sweepOptions struct {
 	olderThan       age
 	local           bool
 	force, dryRun   bool
+	exitCodes       choice
 }
 
 func (p *program) sweepCommand() *cobra.Command {
@@ -51,7 +52,11 @@ their run. Choose an age that no bake of yours reaches.`,
   bake sweep -tags -region us-east-1 -run 5e0d7c1e-2c5b-4a58-9a3f-3d3f3e1b8a55
   bake sweep -tags -older-than 24h -regions all`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.sweep(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			failure, err := p.sweep(cmd.Context(), o)
+			return p.ended(failure, err, o.exitCodes)
+		},
+		Annotations: map[string]string{exitCodes: sweepExitCodes},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.run, "run", "", "sweep only the run with this `id`")
@@ -63,17 +68,27 @@ their run. Choose an age that no bake of yours reaches.`,
 	flags.BoolVar(&o.local, "local", false, "sweep only what is on the local cloud")
 	flags.BoolVar(&o.force, "force", false, "with -tags: delete what any run has created")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show what would be deleted, but delete nothing")
+	p.exitCodesFlag(flags, &o.exitCodes)
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
+// sweep returns how it ended, and what is still to be said of it.
+func (p *program) sweep(ctx context.Context, o sweepOptions) (failure, err error) {
+	defer func() {
+		if failure == nil {
+			failure = err
+		}
+	}()
+	if err := p.env.checkExitCodes(); err != nil {
+		return nil, err
+	}
 	if err := o.check(); err != nil {
-		return err
+		return nil, err
 	}
 	state, err := p.env.state()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
@@ -107,7 +122,7 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	}
 	swept, err := run.Sweep(ctx, options)
 	if errors.Is(err, run.ErrEveryRun) {
-		return usageError{"name the run with -run, give an age with -older-than, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
+		return nil, usageError{"name the run with -run, give an age with -older-than, or use -force to delete what any run has created, even one still in progress on another machine", "bake sweep"}
 	}
 	p.json.result = sweepResult{o.dryRun, list(swept)}
 	switch {
@@ -120,9 +135,9 @@ func (p *program) sweep(ctx context.Context, o sweepOptions) (err error) {
 	if incomplete, ok := errors.AsType[*run.SweepError](err); ok {
 		p.report(incomplete.Unreadable)
 		p.report(incomplete.Other)
-		return errReported
+		return err, errReported
 	}
-	return err
+	return nil, err
 }
 
 // check complains about flags that do not go together.

@@ -19,7 +19,7 @@ func TestUpgradedTemplatesAreValid(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out.pkr.hcl")
 			for _, args := range [][]string{{"hcl2_upgrade", "-output-file", out, file}, {"validate", out}} {
 				var text bytes.Buffer
-				if code := bake(args, []string{"AWS_REGION=eu-west-1"}, strings.NewReader(""), &text, &text); code != 0 {
+				if code := bake(append([]string{"bake"}, args...), []string{"AWS_REGION=eu-west-1"}, strings.NewReader(""), &text, &text); code != 0 {
 					t.Fatalf("%q ended with %d:\n%s", args, code, text.String())
 				}
 			}

@@ -14,6 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"bake/step"
 )
 
 // Error is a call that AWS did not carry out, or whose outcome is unknown.
@@ -45,6 +47,9 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Is says that AWS is the cause: [step.ErrRefused].
+func (e *Error) Is(target error) bool { return target == step.ErrRefused }
 
 // Code returns the code that AWS gave an error, or "".
 func Code(err error) string {

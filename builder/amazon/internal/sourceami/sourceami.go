@@ -21,6 +21,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/config/schema"
+	"bake/step"
 )
 
 //go:embed sourceami.go
@@ -134,7 +135,7 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 		if session.Cloud.Endpoint != "" {
 			text += offer(ctx, client)
 		}
-		return types.Image{}, src.Errorf(at, "No such image", "%s", text)
+		return types.Image{}, access.Blame(step.ErrRefused, src.Errorf(at, "No such image", "%s", text))
 	}
 	out, err := access.Call(ctx, client.DescribeImages, in)
 	if id != "" && (access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed")) {

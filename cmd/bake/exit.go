@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"bake/run"
+)
+
+// exitCodesVariable is the choice of exit codes, if no flag makes it.
+const exitCodesVariable = "BAKE_EXIT_CODES"
+
+// The values of -exit-codes.
+const (
+	bakeCodes   = "bake"
+	packerCodes = "packer" // 0 and 1
+)
+
+// runExitCodes are those of the commands that run something, for their help.
+const runExitCodes = `0    done
+1    failed: the template or the command line is wrong, or any other reason
+4    something was left behind
+5    refused by the cloud before a machine or an image was made
+6    a provisioner failed
+7    an image was made, but not copied, shared or tagged everywhere
+8    the time limit of -timeout has passed
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`
+
+// sweepExitCodes are those of bake sweep.
+const sweepExitCodes = `0    done
+1    failed, such as a ledger that cannot be read, or the command line is wrong
+4    something was not deleted
+5    the cloud refused to say what is there
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`
+
+// exitCodesFlag gives a command whose exit codes say more than Packer's the flag that
+// takes them back.
+func (p *program) exitCodesFlag(flags *pflag.FlagSet, codes *choice) {
+	codes.values = []string{bakeCodes, packerCodes}
+	flags.Var(codes, "exit-codes", "`meaning` of the exit codes: bake, or packer for 0 and 1 alone; default: $"+exitCodesVariable+", or bake, or packer if that is the program's name")
+}
+
+// outcomeError is the error of a command whose exit code says how it ended.
+type outcomeError struct {
+	error
+	code int
+}
+
+func (e outcomeError) Unwrap() error { return e.error }
+
+// ended gives the error of a command that runs something its exit code. shown is that
+// error, or another one if the user has been told of it.
+func (p *program) ended(err, shown error, codes choice) error {
+	choose := codes.value
+	if choose == "" {
+		choose = p.env.get(exitCodesVariable)
+	}
+	if choose == "" && strings.TrimSuffix(filepath.Base(p.name), ".exe") == packerCodes {
+		choose = packerCodes
+	}
+	outcome := run.OutcomeOf(err)
+	p.json.outcome = outcome.String()
+	if outcome == run.OutcomeDone || choose == packerCodes {
+		return shown
+	}
+	return outcomeError{shown, int(outcome)}
+}
+
+// checkExitCodes says what is wrong with the choice in the environment.
+func (e environ) checkExitCodes() error {
+	switch v := e.get(exitCodesVariable); v {
+	case "", bakeCodes, packerCodes:
+		return nil
+	default:
+		return fmt.Errorf("%s is %q; it must be %s or %s", exitCodesVariable, v, bakeCodes, packerCodes)
+	}
+}
+
+// outcomeCode is the exit code in err, if it has one.
+func outcomeCode(err error) (int, bool) {
+	ended, ok := errors.AsType[outcomeError](err)
+	return ended.code, ok
+}

@@ -1,0 +1,117 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"bake/engine"
+	"bake/step"
+)
+
+// Outcome says for programs how a run or a sweep ended. Its number is the exit code of
+// bake. What a signal cancels has 128 and the signal's number. 2 and 3 are reserved.
+type Outcome int
+
+// The outcomes.
+const (
+	OutcomeDone         Outcome = 0
+	OutcomeFailed       Outcome = 1 // a wrong template or command line, and whatever has no other
+	OutcomeLeft         Outcome = 4 // something was left behind
+	OutcomeRefused      Outcome = 5 // by the cloud, before a machine or an image was made
+	OutcomeProvisioning Outcome = 6 // a provisioner failed
+	OutcomePartial      Outcome = 7 // there is an image, but not everywhere, or not shared or tagged
+	OutcomeTimeout      Outcome = 8
+	OutcomeCancelled    Outcome = 130 // and all that follow
+)
+
+// String is the name that programs know it by.
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeDone:
+		return "done"
+	case OutcomeLeft:
+		return "left-behind"
+	case OutcomeRefused:
+		return "refused"
+	case OutcomeProvisioning:
+		return "provisioning-failed"
+	case OutcomePartial:
+		return "partly-distributed"
+	case OutcomeTimeout:
+		return "timed-out"
+	}
+	if o > 128 {
+		return "cancelled"
+	}
+	return "failed"
+}
+
+// worst orders the outcomes of failed builds, most serious first. A refusal comes last,
+// since it says that nothing was made.
+var worst = []Outcome{OutcomePartial, OutcomeProvisioning, OutcomeFailed, OutcomeRefused}
+
+// OutcomeOf is the outcome of the error of [Build] or [Sweep]. The cause that they were
+// cancelled with has one of its own if it has a method Outcome() Outcome.
+func OutcomeOf(err error) Outcome {
+	if err == nil {
+		return OutcomeDone
+	}
+	if failed, ok := errors.AsType[*FailedError](err); ok {
+		return failed.Outcome
+	}
+	if swept, ok := errors.AsType[*SweepError](err); ok && len(swept.Left) > 0 {
+		return OutcomeLeft
+	}
+	return ofCause(err)
+}
+
+// ofCause is the outcome of what a context was cancelled with, or a call failed with.
+func ofCause(err error) Outcome {
+	if told, ok := errors.AsType[interface {
+		error
+		Outcome() Outcome
+	}](err); ok {
+		return told.Outcome()
+	}
+	if errors.Is(err, step.ErrRefused) {
+		return OutcomeRefused
+	}
+	return OutcomeFailed
+}
+
+// outcome is that of a run whose context is ctx, by its builds and what it has left.
+func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcome {
+	if left {
+		return OutcomeLeft
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return ofCause(cause)
+	}
+	all := []Outcome{}
+	for _, b := range builds {
+		if _, ok := errors.AsType[*engine.FailFastError](b.Err); !ok {
+			all = append(all, ofFailure(b))
+		}
+	}
+	for _, o := range worst {
+		if slices.Contains(all, o) {
+			return o
+		}
+	}
+	return OutcomeFailed
+}
+
+func ofFailure(b engine.BuildResult) Outcome {
+	switch {
+	case b.Err == nil:
+		return OutcomeDone
+	case b.Failure == engine.Provisioning:
+		return OutcomeProvisioning
+	case b.Failure == engine.Distributing:
+		return OutcomePartial
+	case b.Failure == engine.Refused:
+		return OutcomeRefused
+	}
+	return OutcomeFailed
+}
