@@ -314,11 +314,11 @@ func (l *brokenLedger) Created(key, id string) error {
 	return l.Ledger.Created(key, id)
 }
 
-func (l *brokenLedger) Gone(key string) error {
+func (l *brokenLedger) Gone(keys ...string) error {
 	if err := l.ok(); err != nil {
 		return err
 	}
-	return l.Ledger.Gone(key)
+	return l.Ledger.Gone(keys...)
 }
 
 // TestLedgerFails: when the disk is full nothing exists that the ledger does not

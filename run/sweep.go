@@ -358,7 +358,7 @@ func (d dead) close() error {
 
 func (d dead) Intend(r step.Resource) error { return d.ledger.Intend(r) }
 func (d dead) Created(key, id string) error { return d.ledger.Created(key, id) }
-func (d dead) Gone(key string) error        { return d.ledger.Gone(key) }
+func (d dead) Gone(keys ...string) error    { return d.ledger.Gone(keys...) }
 func (d dead) Owned() ([]step.Resource, error) {
 	owned, err := d.ledger.Owned()
 	return slices.DeleteFunc(owned, func(r step.Resource) bool { return uncertain(d.ledger, r) }), err

@@ -20,7 +20,7 @@ import (
 type Ledger interface {
 	Intend(Resource) error        // before the cloud is asked
 	Created(key, id string) error // once the cloud has answered
-	Gone(key string) error        // destroyed, or handed to the user
+	Gone(keys ...string) error    // destroyed, or handed to the user: all or none
 	Owned() ([]Resource, error)   // oldest first
 }
 
@@ -61,6 +61,7 @@ type line struct {
 	Op string `json:"op"`
 	*Header
 	*Resource
+	Keys []string `json:"keys,omitempty"` // of "gone", in place of one key
 }
 
 // ErrLive says that the run a ledger belongs to has not ended.
@@ -146,7 +147,7 @@ func replay(d disk, f file) (*FileLedger, error) {
 		case ln.Op == "run":
 			l.Header, headed = *ln.Header, true
 		default:
-			l.apply(ln.Op, *ln.Resource)
+			l.apply(ln)
 		}
 	}
 	switch {
@@ -215,21 +216,21 @@ func readLine(text []byte) (line, error) {
 	switch {
 	case ln.Op != "run" && ln.Op != "intend" && ln.Op != "created" && ln.Op != "gone":
 		return ln, fmt.Errorf("unknown ledger operation %q", ln.Op)
-	case ln.Op != "run" && ln.Key == "":
+	case ln.Op != "run" && ln.Key == "" && (ln.Op != "gone" || len(ln.Keys) == 0):
 		return ln, fmt.Errorf("the operation %q names no resource", ln.Op)
 	}
 	return ln, nil
 }
 
-func (l *FileLedger) apply(op string, r Resource) {
-	i := slices.IndexFunc(l.live, func(x Resource) bool { return x.Key == r.Key })
+func (l *FileLedger) apply(ln line) {
+	i := slices.IndexFunc(l.live, func(x Resource) bool { return x.Key == ln.Key })
 	switch {
-	case op == "intend" && i < 0:
-		l.live = append(l.live, r)
-	case op == "created" && i >= 0:
-		l.live[i].ID = r.ID
-	case op == "gone" && i >= 0:
-		l.live = slices.Delete(l.live, i, i+1)
+	case ln.Op == "intend" && i < 0:
+		l.live = append(l.live, *ln.Resource)
+	case ln.Op == "created" && i >= 0:
+		l.live[i].ID = ln.ID
+	case ln.Op == "gone":
+		l.live = slices.DeleteFunc(l.live, func(x Resource) bool { return x.Key == ln.Key || slices.Contains(ln.Keys, x.Key) })
 	}
 }
 
@@ -269,26 +270,35 @@ func (l *FileLedger) cut() error {
 	return nil
 }
 
-func (l *FileLedger) write(op string, r Resource) error {
+func (l *FileLedger) write(ln line) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.append(line{Op: op, Resource: &r}); err != nil {
+	if err := l.append(ln); err != nil {
 		return fmt.Errorf("ledger %s: %w", l.f.Name(), err)
 	}
-	l.apply(op, r)
+	l.apply(ln)
 	return nil
 }
 
 // Intend implements [Ledger].
-func (l *FileLedger) Intend(r Resource) error { return l.write("intend", r) }
+func (l *FileLedger) Intend(r Resource) error { return l.write(line{Op: "intend", Resource: &r}) }
 
 // Created implements [Ledger].
 func (l *FileLedger) Created(key, id string) error {
-	return l.write("created", Resource{Key: key, ID: id})
+	return l.write(line{Op: "created", Resource: &Resource{Key: key, ID: id}})
 }
 
-// Gone implements [Ledger].
-func (l *FileLedger) Gone(key string) error { return l.write("gone", Resource{Key: key}) }
+// Gone implements [Ledger]: with one line.
+func (l *FileLedger) Gone(keys ...string) error {
+	switch len(keys) {
+	case 0:
+		return nil
+	case 1:
+		return l.write(line{Op: "gone", Resource: &Resource{Key: keys[0]}})
+	default:
+		return l.write(line{Op: "gone", Resource: new(Resource), Keys: keys})
+	}
+}
 
 // Owned implements [Ledger].
 func (l *FileLedger) Owned() ([]Resource, error) {

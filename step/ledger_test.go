@@ -230,6 +230,34 @@ func TestHeadless(t *testing.T) {
 	must(t, l.Close())
 }
 
+// TestLedgerHandsOverTogether: several resources are handed over by one line, so that
+// none is without the others, however much of it was written.
+func TestLedgerHandsOverTogether(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir)
+	for _, key := range []string{"a", "b", "c"} {
+		must(t, l.Intend(step.Resource{Kind: "x:y", Key: key}), l.Created(key, "id-"+key))
+	}
+	path := filepath.Join(dir, "run-1.jsonl")
+	before, err := os.ReadFile(path)
+	must(t, err, l.Gone("a", "c"))
+	whole, err := os.ReadFile(path)
+	must(t, err, l.Close())
+	for n := len(before); n <= len(whole); n++ {
+		must(t, os.WriteFile(path, whole[:n], 0o600))
+		l, err := step.OpenLedger(path)
+		must(t, err)
+		want := "a=id-a b=id-b c=id-c"
+		if n == len(whole) {
+			want = "b=id-b"
+		}
+		if got := owned(t, l); got != want || l.Damage != nil {
+			t.Errorf("with %d bytes of the line: %q, %v; want %q", n-len(before), got, l.Damage, want)
+		}
+		must(t, l.Close())
+	}
+}
+
 func TestLedgerConcurrently(t *testing.T) {
 	dir := t.TempDir()
 	l := create(t, dir)

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -255,19 +256,22 @@ func Acquire[T any](ctx context.Context, s *Scope, name string, want Resource, c
 	})
 }
 
-// Keep hands the resource to the user: Close will not destroy it.
-func (s *Scope) Keep(ctx context.Context, key string) error {
+// Keep hands resources to the user, all or none: Close will not destroy them.
+func (s *Scope) Keep(ctx context.Context, keys ...string) error {
 	owned, err := s.owned()
 	if err != nil {
 		return err
 	}
+	owned = slices.DeleteFunc(owned, func(r Resource) bool { return !slices.Contains(keys, r.Key) })
+	keys = nil
 	for _, r := range owned {
-		if r.Key == key {
-			if err := s.Ledger.Gone(key); err != nil {
-				return err
-			}
-			s.emit(ctx, Event{Kind: ResourceKept, Resource: &r})
-		}
+		keys = append(keys, r.Key)
+	}
+	if err := s.Ledger.Gone(keys...); err != nil {
+		return err
+	}
+	for _, r := range owned {
+		s.emit(ctx, Event{Kind: ResourceKept, Resource: &r})
 	}
 	return nil
 }

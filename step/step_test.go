@@ -48,8 +48,10 @@ func (m *memory) Created(key, id string) error {
 	return m.write("created", func() { m.live[m.index(key)].ID = id })
 }
 
-func (m *memory) Gone(key string) error {
-	return m.write("gone", func() { i := m.index(key); m.live = slices.Delete(m.live, i, i+1) })
+func (m *memory) Gone(keys ...string) error {
+	return m.write("gone", func() {
+		m.live = slices.DeleteFunc(m.live, func(r step.Resource) bool { return slices.Contains(keys, r.Key) })
+	})
 }
 
 func (m *memory) Owned() ([]step.Resource, error) {

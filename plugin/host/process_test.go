@@ -138,10 +138,12 @@ func (l *ledger) Created(key, id string) error {
 	return nil
 }
 
-func (l *ledger) Gone(key string) error {
+func (l *ledger) Gone(keys ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.owned, key)
+	for _, key := range keys {
+		delete(l.owned, key)
+	}
 	return nil
 }
 

@@ -164,12 +164,11 @@ func (v *volumes) handOver(ctx context.Context) (*builder.Artifact, error) {
 				return err
 			}
 		}
+		var keys []string
 		for _, r := range all {
-			if err := v.Scope.Keep(ctx, r.Key); err != nil {
-				return err
-			}
+			keys = append(keys, r.Key)
 		}
-		return nil
+		return v.Scope.Keep(ctx, keys...)
 	})
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -115,8 +114,8 @@ func (m *Maker) blameShare(err error, in *ec2.ModifyImageAttributeInput) error {
 
 // handOver makes the images the user's: they are protected if the options say
 // so, lose the tags of the build, and are no longer owned by the scope. Until
-// the very last moment the ledger owns each of them, so whatever ends the
-// process leaves an image either whole and kept, or listed for deletion. It
+// the very last moment the ledger owns all of them, so whatever ends the
+// process leaves the images either whole and kept, or listed for deletion. It
 // returns those that were handed over, and why the others were not. If ctx ends
 // meanwhile, none is.
 func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err error) {
@@ -131,19 +130,20 @@ func (m *Maker) handOver(ctx context.Context, images []Made) (kept []Made, err e
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
+		var keys []string
+		var released []Made
 		for i, made := range images {
 			if errs[i] != nil {
 				errs[i] = fmt.Errorf("image in %s: %w", made.Region, errs[i])
 				continue
 			}
-			// As long as the image is owned, so are its snapshots.
-			for _, key := range append(slices.Clone(made.Parts), made.Resource.Key) {
-				if err := m.Scope.Keep(ctx, key); err != nil {
-					return err
-				}
-			}
-			kept = append(kept, made)
+			keys = append(append(keys, made.Parts...), made.Resource.Key)
+			released = append(released, made)
 		}
+		if err := m.Scope.Keep(ctx, keys...); err != nil {
+			return err
+		}
+		kept = released
 		return errors.Join(errs...)
 	})
 	return kept, err
