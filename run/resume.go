@@ -299,8 +299,8 @@ func (s State) key(run, build string) string {
 // forgetRun deletes the journal of a run of which nothing is left to go on with.
 func (s State) forgetRun(run string) { os.Remove(s.Journal(run)) }
 
-// forgetJournals deletes the journals of runs that own nothing any more and ended some
-// time ago.
+// forgetJournals deletes the journals of runs that own nothing any more, if they ended
+// some time ago or have nothing to go on with.
 func (s State) forgetJournals(now time.Time) {
 	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
 	if err != nil {
@@ -309,11 +309,22 @@ func (s State) forgetJournals(now time.Time) {
 	for _, name := range names {
 		run := strings.TrimSuffix(name, ".journal")
 		info, err := os.Stat(s.Journal(run))
-		if err != nil || now.Sub(info.ModTime()) < loginsKept {
+		if err != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if now.Sub(info.ModTime()) >= loginsKept || s.over(run) {
 			s.forgetRun(run)
 		}
 	}
+}
+
+// over says that a run has ended and cannot be resumed, as its journal tells, which can
+// be read.
+func (s State) over(run string) bool {
+	var m Memory
+	j, err := step.ReadJournal(s.Journal(run), &m)
+	return err == nil && resumable(j, m.Builds, false) != nil && resumable(j, m.Builds, true) != nil
 }

@@ -173,6 +173,9 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 		swept, more = o.sweep(ctx, found, incomplete)
 		err = errors.Join(err, more)
 	}
+	if !o.DryRun {
+		o.State.forgetJournals(o.Now())
+	}
 	if len(incomplete.Unwrap()) > 0 {
 		incomplete.Other = errors.Join(incomplete.Other, err)
 		err = incomplete

@@ -147,6 +147,8 @@ type report struct {
 	made     []string // of an artifact
 	admitted []string // ids of what it says it could not delete
 	kinds    []string // and its kinds
+
+	resumable bool // it says so: its images are there, what was to follow them is not done
 }
 
 // start runs bake to its end.
@@ -190,6 +192,8 @@ func (r *report) read(lines []byte) {
 			Resource resource
 			Artifact struct{ Images map[string]string }
 			Left     []resource `json:"left_behind"`
+
+			Resumable bool
 		}
 		if json.Unmarshal(line, &e) != nil {
 			continue // the last one, of a process that was killed
@@ -200,7 +204,7 @@ func (r *report) read(lines []byte) {
 		case e.Kind == "artifact":
 			r.made = slices.AppendSeq(r.made, maps.Values(e.Artifact.Images))
 		case e.Kind == "result":
-			r.run = e.Run
+			r.run, r.resumable = e.Run, e.Resumable
 			for _, l := range e.Left {
 				r.admitted, r.kinds = append(r.admitted, l.ID), append(r.kinds, l.Kind)
 			}
@@ -438,7 +442,9 @@ func (a *attempt) inspect(r report, against *course) error {
 	}
 	ledgers, err := os.ReadDir(filepath.Join(a.dir, "state", "ledgers"))
 	for _, l := range ledgers {
-		a.out.left = append(a.out.left, "ledger "+l.Name())
+		if !r.resumable && (r.exit >= 0 || len(r.kept) == 0) || filepath.Ext(l.Name()) != ".journal" {
+			a.out.left = append(a.out.left, "ledger "+l.Name())
+		}
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil // it was stopped before it had one
