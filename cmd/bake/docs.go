@@ -25,7 +25,7 @@ have only a name and a type.`,
   bake docs amazon-ebs`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, args, markdown) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, args, markdown) })
 		},
 	}
 	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")

@@ -18,7 +18,7 @@ explain whether they can run without it and how to get it. Nothing is left behin
 		Annotations: map[string]string{exitCodes: `0    local machines can run here
 1    they cannot`},
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.interruptible(cmd.Context(), p.doctor) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return interruptible(cmd.Context(), p.doctor) },
 	}
 	p.jsonFlag(cmd)
 	return cmd

@@ -47,7 +47,7 @@ Only required_plugins and required_version are read: variables need no values, a
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.init(ctx, o) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.init(ctx, o) })
 		},
 	}
 	flags := cmd.Flags()

@@ -31,7 +31,7 @@ variables without a value. Sensitive values are shown as <sensitive>.`,
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.inspect(ctx, o) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.inspect(ctx, o) })
 		},
 	}
 	o.register(cmd.Flags())

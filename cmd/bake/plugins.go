@@ -110,7 +110,7 @@ plugins installed for this platform, the path of the binary. Binaries that canno
 used are listed on standard error, with the reason.`,
 		Example: `  bake plugins installed`,
 		Args:    exactly(),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.interruptible(cmd.Context(), p.pluginsInstalled) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return interruptible(cmd.Context(), p.pluginsInstalled) },
 	}
 	p.jsonFlag(cmd)
 	return cmd
@@ -172,7 +172,7 @@ first, or "(built in)".`,
 		Example: `  bake plugins required .`,
 		Args:    exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.pluginsRequired(ctx, args[0]) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.pluginsRequired(ctx, args[0]) })
 		},
 	}
 	p.jsonFlag(cmd)
@@ -257,7 +257,7 @@ Built-in plugins are not installed, unless VERSION excludes the built-in version
 			if err != nil {
 				return usageError{err.Error(), cmd.CommandPath()}
 			}
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+			return interruptible(cmd.Context(), func(ctx context.Context) error {
 				if binary != "" {
 					return p.pluginsInstallFile(ctx, source, binary)
 				}
@@ -445,7 +445,7 @@ excludes their version.`,
 			return usageError{fmt.Sprintf("%s takes a directory and optionally a template; got %d arguments", cmd.CommandPath(), len(args)), cmd.CommandPath()}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+			return interruptible(cmd.Context(), func(ctx context.Context) error {
 				return p.pluginsMirror(ctx, args[0], slices.Concat(args[1:], []string{"."})[0], o)
 			})
 		},

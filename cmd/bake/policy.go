@@ -45,7 +45,7 @@ to EC2; and assuming the role in assume_role, since this is the policy of that r
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.policy(ctx, o) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.policy(ctx, o) })
 		},
 	}
 	o.register(cmd.Flags())

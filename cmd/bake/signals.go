@@ -56,11 +56,7 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	ctx, cancel := context.WithCancelCause(parent)
 	stop, cancelStop := context.WithCancelCause(context.WithoutCancel(parent))
 	signals := make(chan os.Signal, 2)
-	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
-	if !signal.Ignored(syscall.SIGHUP) { // nohup
-		wanted = append(wanted, syscall.SIGHUP)
-	}
-	signal.Notify(signals, wanted...)
+	signal.Notify(signals, ending()...)
 	// Not ignored, which the programs that bake starts would inherit. Sockets
 	// raise it too, so only a failed write tells that an output is meant.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -103,11 +99,32 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 	}
 }
 
-// interruptible calls do with a context that a signal ends. The signal is the error then,
-// and not what failed because of it.
-func (p *program) interruptible(parent context.Context, do func(ctx context.Context) error) error {
-	ctx, _, release := p.interrupts(parent, ignoreSignals)
-	defer release()
+// ending are the signals that ask the program to end.
+func ending() []os.Signal {
+	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		wanted = append(wanted, syscall.SIGHUP)
+	}
+	return wanted
+}
+
+// interruptible calls do with a context that a signal ends; a second one kills. The signal
+// is the error then, and not what failed because of it. When nobody reads the output any
+// more, the program ends at once.
+func interruptible(parent context.Context, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, ending()...)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel(interrupted{s})
+		case <-ctx.Done():
+		}
+	}()
 	err := do(ctx)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -30,7 +30,7 @@ not used unless -evaluate-datasources is given.`,
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
-			return p.interruptible(cmd.Context(), func(ctx context.Context) error { return p.validate(ctx, o) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.validate(ctx, o) })
 		},
 	}
 	flags := cmd.Flags()

@@ -48,7 +48,7 @@ accepted; they are printed.`,
 				return err
 			}
 			if !o.local {
-				return p.interruptible(cmd.Context(), func(ctx context.Context) error {
+				return interruptible(cmd.Context(), func(ctx context.Context) error {
 					return p.verify(ctx, o, localcloud.Elsewhere(p.env), args)
 				})
 			}
