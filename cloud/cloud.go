@@ -55,7 +55,6 @@ type (
 	Clock        = ec2.Clock
 	Delays       = ec2.Delays
 	Fault        = ec2.Fault
-	Effect       = ec2.Effect // what a Fault does
 	Faults       = ec2.Faults
 )
 

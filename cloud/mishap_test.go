@@ -52,7 +52,7 @@ func answered(err error) bool {
 // TestLostCalls: what a client cannot tell apart, the cloud can: a request that did
 // not arrive made nothing, a lost or cut answer is one to a call that was made.
 func TestLostCalls(t *testing.T) {
-	for effect, made := range map[cloud.Effect]int{"lose-request": 0, "lose-answer": 1, "truncate": 1} {
+	for effect, made := range map[cloudec2.Effect]int{"lose-request": 0, "lose-answer": 1, "truncate": 1} {
 		t.Run(string(effect), func(t *testing.T) {
 			s := rehearse(t, cloud.Options{}, cloud.Fault{Action: "CreateKey*", Calls: 1, Effect: effect})
 			client := s.EC2("default", "us-east-1")
