@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -27,6 +28,9 @@ import (
 	"bake/ui"
 )
 
+// NoTimeout is no limit, whatever bake files say.
+const NoTimeout = time.Duration(math.MinInt64)
+
 // Options say what [Build] builds, and how.
 type Options struct {
 	Template Template // its SecretsManager and ReadData are set by Build
@@ -37,7 +41,7 @@ type Options struct {
 	Parallel int            // builds at a time; 0 or less means all
 	OnError  engine.OnError // empty means [engine.Cleanup]
 	FailFast bool           // once a build has failed, cancel the others
-	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: as bake files say
+	Timeout  time.Duration  // of the run, after which it is cancelled; what it made is deleted after that. 0: as bake files say; [NoTimeout]: none
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 

@@ -55,6 +55,7 @@ immediately and lists what was left behind.`,
 		Args: exactly("the template"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
+			asked(cmd, "timeout", &o.timeout)
 			failure, err := p.build(cmd.Context(), o)
 			return p.ended(failure, err, o.exitCodes)
 		},
@@ -82,6 +83,14 @@ immediately and lists what was left behind.`,
 	return cmd
 }
 
+// asked turns a time limit of 0 that the flag was given into none at all, whatever bake
+// files say.
+func asked(cmd *cobra.Command, flag string, limit *time.Duration) {
+	if *limit == 0 && cmd.Flags().Changed(flag) {
+		*limit = run.NoTimeout
+	}
+}
+
 // build returns how the run ended, and what is still to be said of it.
 func (p *program) build(ctx context.Context, o buildOptions) (failure, err error) {
 	defer func() {
@@ -98,7 +107,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	if o.faults != "" && !o.local {
 		return nil, usageError{"-faults applies to the local cloud only: use it with -local", "bake build"}
 	}
-	if o.timeout < 0 {
+	if o.timeout < 0 && o.timeout != run.NoTimeout {
 		return nil, usageError{"-timeout cannot be negative", "bake build"}
 	}
 	template, err := o.template(p, "bake build", o.path)

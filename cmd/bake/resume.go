@@ -52,6 +52,7 @@ bake sweep -run RUN deletes what is left of it.`,
 			if len(args) > 1 {
 				return usageError{"bake resume takes at most one run", cmd.CommandPath()}
 			}
+			asked(cmd, "timeout", &o.timeout)
 			failure, err := p.resume(cmd.Context(), strings.Join(args, ""), o)
 			return p.ended(failure, err, o.exitCodes)
 		},
@@ -76,7 +77,7 @@ func (p *program) resume(ctx context.Context, prefix string, o resumeOptions) (f
 	if err := p.env.checkExitCodes(); err != nil {
 		return err, err
 	}
-	if o.timeout < 0 {
+	if o.timeout < 0 && o.timeout != run.NoTimeout {
 		err := usageError{"-timeout cannot be negative", "bake resume"}
 		return err, err
 	}

@@ -211,13 +211,14 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 const afterTimeout = 2 * time.Hour
 
 // Limits returns how long a run may take and how long after its start its machines end
-// themselves; 0 is never. flag is the time limit that the user has asked for, if any.
+// themselves; 0 is never. flag is the time limit that the user has asked for: 0 if none has
+// been asked for, less if there is to be none.
 func (s *Settings) Limits(flag time.Duration) (timeout, end time.Duration, diags hcl.Diagnostics) {
 	b := s.build
 	if b.options == nil {
 		b.options = new(Build)
 	}
-	if timeout = flag; timeout == 0 {
+	if timeout = max(0, flag); flag == 0 {
 		timeout = b.options.Timeout
 	}
 	end = b.options.TerminateAfter
