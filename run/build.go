@@ -23,6 +23,7 @@ import (
 	"bake/golden/bakefile"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
+	"bake/plugin/host"
 	"bake/step"
 	"bake/step/onhost"
 	"bake/ui"
@@ -452,10 +453,15 @@ func deleteFiles(ctx context.Context, ledger step.Ledger) {
 func endEarlier(ctx context.Context, ledger step.Ledger) error {
 	owned, err := ledger.Owned()
 	for _, r := range owned {
-		if !strings.HasPrefix(r.Kind, onhost.Prefix+":") {
+		var derr error
+		switch {
+		case r.Kind == host.ProcessKind:
+			derr = host.DestroyProcess(ctx, r)
+		case strings.HasPrefix(r.Kind, onhost.Prefix+":"):
+			derr = onhost.Destroy(ctx, r)
+		default:
 			continue
 		}
-		derr := onhost.Destroy(ctx, r)
 		if derr == nil {
 			derr = ledger.Gone(r.Key)
 		}
