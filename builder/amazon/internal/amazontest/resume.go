@@ -40,7 +40,7 @@ func Resume(t *testing.T, maker Maker, body string, ready ...func(*World)) {
 			n := 1
 			for ; resumeAfter(t, start(), body, n, perform, want); n++ {
 			}
-			if n < 5 {
+			if n < 4 {
 				t.Errorf("there were only %d calls after provisioning", n-1)
 			}
 		})
