@@ -49,8 +49,10 @@ var rules = []rule{
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},
 	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
+	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
+	{"golden/findings", nil, "every scanner speaks this model, and it knows none of them"},
 
 	{"communicator", nil, "what a machine can be asked depends on nobody who asks"},
 	{"builder", []string{"communicator", "step"}, "interfaces do not know who implements or calls them"},

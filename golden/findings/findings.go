@@ -1,0 +1,83 @@
+// Package findings is the one model of what checks and scanners say about an image:
+// whatever looks at a machine ends in findings, and gates, reports and other tools read
+// nothing else.
+package findings
+
+import (
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Severity is how bad it is that a rule is not kept.
+type Severity string
+
+// The severities, worst first. Unknown is what a tool says that knows none.
+const (
+	Critical Severity = "critical"
+	High     Severity = "high"
+	Medium   Severity = "medium"
+	Low      Severity = "low"
+	Unknown  Severity = "unknown"
+)
+
+// Result is what became of a rule.
+type Result string
+
+// The results. Error is a rule that could not be judged; it is never better than Fail.
+const (
+	Pass          Result = "pass"
+	Fail          Result = "fail"
+	Error         Result = "error"
+	NotApplicable Result = "not applicable" // with the reason as evidence
+	NotChecked    Result = "not checked"    // left out by whoever wrote the rule
+	Waived        Result = "waived"         // failed, and somebody answers for it
+	Fixed         Result = "fixed"          // failed, was mended, and then passed
+)
+
+// Finding is the result of a rule or of a check on a machine.
+type Finding struct {
+	ID        string   `json:"id"` // such as ssh-root-login; unique in its report
+	Title     string   `json:"title,omitempty"`
+	Severity  Severity `json:"severity"`
+	Result    Result   `json:"result"`
+	Evidence  string   `json:"evidence,omitempty"` // what was seen on the machine, bounded, without secrets
+	Rationale string   `json:"rationale,omitempty"`
+	Fix       string   `json:"fix,omitempty"`  // what to do, for people
+	Refs      []string `json:"refs,omitempty"` // numbers of other rule books, such as "C 5.1.20"
+	Waiver    string   `json:"waiver,omitempty"`
+
+	Source *hcl.Range    `json:"source,omitempty"` // where the rule is written, if in a file of the user's
+	Took   time.Duration `json:"took,omitempty"`
+}
+
+// Report is what a profile, a suite or a scanner found on one machine.
+type Report struct {
+	Name     string    `json:"name"` // of the block or of the file, such as baseline
+	Tool     string    `json:"tool"` // what judged: bake:baseline, goss, openscap, …
+	Started  time.Time `json:"started"`
+	Findings []Finding `json:"findings"`
+}
+
+// Count returns how many findings have one of the results.
+func (r Report) Count(results ...Result) (n int) {
+	for _, f := range r.Findings {
+		for _, want := range results {
+			if f.Result == want {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Score is the share of rules that passed of those that were judged, from 0 to 100;
+// what was mended passed. Without any it is 0: nothing was shown.
+func (r Report) Score() float64 {
+	passed := r.Count(Pass, Fixed)
+	judged := passed + r.Count(Fail, Error, Waived)
+	if judged == 0 {
+		return 0
+	}
+	return 100 * float64(passed) / float64(judged)
+}
