@@ -72,10 +72,10 @@ func (r Report) Count(results ...Result) (n int) {
 }
 
 // Score is the share of rules that passed of those that were judged, from 0 to 100;
-// what was mended passed. Without any it is 0: nothing was shown.
+// what was mended passed, and what was waived does not count. Without any it is 0: nothing was shown.
 func (r Report) Score() float64 {
 	passed := r.Count(Pass, Fixed)
-	judged := passed + r.Count(Fail, Error, Waived)
+	judged := passed + r.Count(Fail, Error)
 	if judged == 0 {
 		return 0
 	}
