@@ -131,6 +131,9 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 			continue
 		}
 		src := sources[i]
+		// Only a mirror that is frozen needs the option; on any other it would hide
+		// from the machines that it had stopped being updated.
+		src.Expired = src.Expired && r.expired(o.Now())
 		s.Sources = append(s.Sources, src.Line())
 		for _, c := range src.Components {
 			it, err := r.index(src, c, o.Arch)

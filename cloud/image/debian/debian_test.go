@@ -112,6 +112,32 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
+// TestPrepareFrozen: a host that admits expired releases hands that on to its machines
+// only for a suite that has expired.
+func TestPrepareFrozen(t *testing.T) {
+	for _, host := range []fstest.MapFS{
+		{"etc/apt/sources.list": {Data: []byte("deb [check-valid-until=no] URL bookworm main\n")}},
+		{
+			"etc/apt/sources.list":      {Data: []byte("deb URL bookworm main\n")},
+			"etc/apt/apt.conf.d/frozen": {Data: []byte("Acquire::Check-Valid-Until \"false\";\n")},
+		},
+	} {
+		s := newSetup(t)
+		s.Publish(t, debiantest.Release{Suite: "bookworm-updates", Date: today.AddDate(0, 0, -9), ValidUntil: today.AddDate(0, 0, -2)})
+		s.options.Mirror, s.options.Host = "", host
+		list := host["etc/apt/sources.list"]
+		list.Data = bytes.Replace(list.Data, []byte("URL"), []byte(s.URL), 1)
+		system, err := Prepare(t.Context(), s.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"deb " + s.URL + " bookworm main", "deb [check-valid-until=no] " + s.URL + " bookworm-updates main"}
+		if d := cmp.Diff(want, system.Sources); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
 // TestPrepareTampered changes what a mirror serves after it was signed.
 func TestPrepareTampered(t *testing.T) {
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }

@@ -163,13 +163,17 @@ func parseDate(s string) (time.Time, error) {
 // hide security updates, or that is from the future. A day of difference
 // between clocks is forgiven.
 func (r *release) checkDates(now time.Time) error {
-	if !r.ValidUntil.IsZero() && now.After(r.ValidUntil) {
+	if r.expired(now) {
 		return fmt.Errorf("it expired at %s: the mirror is out of date (or this host's clock is ahead); choose another with -mirror", r.ValidUntil.Format(time.RFC3339))
 	}
 	if r.Date.After(now.Add(24 * time.Hour)) {
 		return fmt.Errorf("it is dated %s, which is in the future: set this host's clock", r.Date.Format(time.RFC3339))
 	}
 	return nil
+}
+
+func (r *release) expired(now time.Time) bool {
+	return !r.ValidUntil.IsZero() && now.After(r.ValidUntil)
 }
 
 // index returns the Packages index of one component of src, to which r belongs,

@@ -47,9 +47,10 @@ func (t *tree) configuration() error {
 }
 
 // cloudConfig fits cloud-init to the embedded cloud: no search for other
-// clouds, no guess from the host's firmware, the network left as it is, the
-// host keys that the machine was born with, a disk that is no device of its own,
-// and the mirror the base came from.
+// clouds, no guess from the host's firmware, the network left as it is, a
+// disk that is no device of its own, and the mirror the base came from. Host keys
+// are cloud-init's to replace, as on any cloud: on the embedded one, where a machine
+// is born with its own, the machine says so itself.
 const cloudConfig = `datasource_list: [Ec2]
 datasource:
   Ec2:
@@ -58,7 +59,6 @@ datasource:
     max_wait: 20
 network:
   config: disabled
-ssh_deletekeys: false
 ssh_pwauth: false
 disable_root: true
 resize_rootfs: false
