@@ -20,10 +20,23 @@ type spotRequest struct {
 	types.SpotInstanceRequest
 }
 
+// fleet is a fleet of the type instant, which has launched what it could. Fleets
+// whose requests had no client token are not kept.
+type fleet struct {
+	ID        string
+	Region    string
+	Account   string
+	Token     string // of the request, and what it said
+	Request   string
+	Errors    []types.CreateFleetError
+	Instances []types.CreateFleetInstance
+}
+
 // CreateFleet launches the instances of a fleet of the type instant, at once. The
 // pools, which are instance types and places, are tried in the order of their
 // priorities and then as given; what a pool refuses is among the errors of the
-// answer.
+// answer. A request whose client token was seen before launches nothing: it is
+// answered as it was then.
 func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
 	c := wire.CallerFrom(ctx)
 	if in.Type != types.FleetTypeInstant {
@@ -36,11 +49,46 @@ func (s *Service) CreateFleet(ctx context.Context, in *ec2.CreateFleetInput) (*e
 	if target < 1 || target > 100 {
 		return nil, wire.Errorf("InvalidTargetCapacitySpecification", "The total target capacity must be from 1 to 100, not %d.", target)
 	}
-	spot := in.TargetCapacitySpecification.DefaultTargetCapacityType == types.DefaultTargetCapacityTypeSpot
-	if view(s, func(st *state) bool { return st.closed }) {
-		return nil, errClosed
+	s.launchingFleet.Lock()
+	defer s.launchingFleet.Unlock()
+	out, err := try(s, func(st *state) (*ec2.CreateFleetOutput, error) { return st.repeatedFleet(c, in) })
+	if out != nil || err != nil {
+		return out, err
 	}
+	if out, err = s.launchFleet(ctx, in, target); err != nil || aws.ToString(in.ClientToken) == "" {
+		return out, err
+	}
+	return out, s.update(func(st *state) error {
+		return st.fleets.Put(*out.FleetId, &fleet{*out.FleetId, c.Region, c.Account, *in.ClientToken, fingerprint(in), out.Errors, out.Instances})
+	})
+}
+
+// repeatedFleet is the answer to a request whose client token was seen before, or nil.
+func (s *state) repeatedFleet(c wire.Caller, in *ec2.CreateFleetInput) (*ec2.CreateFleetOutput, error) {
+	token := aws.ToString(in.ClientToken)
+	switch {
+	case s.closed:
+		return nil, errClosed
+	case token == "":
+		return nil, nil
+	}
+	for _, f := range s.fleets.of(c) {
+		switch {
+		case f.Token != token:
+		case f.Request != fingerprint(in):
+			return nil, errTokenMisused()
+		default:
+			return &ec2.CreateFleetOutput{FleetId: &f.ID, Errors: f.Errors, Instances: f.Instances}, nil
+		}
+	}
+	return nil, nil
+}
+
+// launchFleet launches up to target instances in the first pool that has them.
+func (s *Service) launchFleet(ctx context.Context, in *ec2.CreateFleetInput, target int32) (*ec2.CreateFleetOutput, error) {
+	c := wire.CallerFrom(ctx)
 	out := &ec2.CreateFleetOutput{FleetId: aws.String(newID("fleet")), Errors: []types.CreateFleetError{}, Instances: []types.CreateFleetInstance{}}
+	spot := in.TargetCapacitySpecification.DefaultTargetCapacityType == types.DefaultTargetCapacityTypeSpot
 	lifecycle := types.InstanceLifecycleOnDemand
 	if spot {
 		lifecycle = types.InstanceLifecycleSpot

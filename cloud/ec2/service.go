@@ -149,6 +149,8 @@ type Service struct {
 	guarded *durable.Guarded[*state] // see update and view
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup
+
+	launchingFleet sync.Mutex // one at a time, so that a client token is used once
 }
 
 // env is what a service and its state share. It does not change and needs no lock.

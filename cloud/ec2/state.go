@@ -34,6 +34,7 @@ type state struct {
 	networks  *table[vpcNetwork]
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
+	fleets    *table[fleet]
 	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
 	tables    []taggable          // all of them
 	runners   map[string]*runner  // by instance
@@ -91,6 +92,9 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		}),
 		register(s, "spot-requests", kindSpot, &s.spots, func(_ string, r *spotRequest) about {
 			return about{r.Account, r.Region, nil, []part{{kindSpot, r.SpotInstanceRequestId, &r.Tags}}}
+		}),
+		register(s, "fleets", nil, &s.fleets, func(_ string, r *fleet) about {
+			return about{account: r.Account, region: r.Region}
 		}),
 		register(s, "foreign-tags", nil, &s.foreign, func(_ string, r *foreignTags) about {
 			return about{account: r.Account, region: r.Region}

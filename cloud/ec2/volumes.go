@@ -26,6 +26,8 @@ type volumeRow struct {
 	Base      string
 	Freezing  string // layer that the content is about to become
 	LoginUser string
+	Token     string // of the request that made it, and what it said
+	Request   string
 }
 
 // device is a block device of an instance that is about to be launched.
@@ -295,7 +297,17 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 	if zone < 0 {
 		return nil, wire.Errorf("InvalidZone.NotFound", "The zone '%s' does not exist.", cmp.Or(aws.ToString(in.AvailabilityZone), aws.ToString(in.AvailabilityZoneId)))
 	}
-	row := &volumeRow{Region: c.Region, Account: c.Account, Volume: types.Volume{
+	token, request := aws.ToString(in.ClientToken), fingerprint(in)
+	for _, have := range s.volumes.of(c) {
+		switch {
+		case token == "" || have.Token != token:
+		case have.Request != request:
+			return nil, errTokenMisused()
+		default:
+			return created(have), nil
+		}
+	}
+	row := &volumeRow{Region: c.Region, Account: c.Account, Token: token, Request: request, Volume: types.Volume{
 		Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput, Encrypted: aws.Bool(aws.ToBool(in.Encrypted)),
 		KmsKeyId: notEmpty(in.KmsKeyId), SnapshotId: notEmpty(in.SnapshotId), MultiAttachEnabled: aws.Bool(aws.ToBool(in.MultiAttachEnabled)),
 		VolumeId: aws.String(newID("vol")), State: types.VolumeStateAvailable, CreateTime: aws.Time(s.now()), Tags: tags[kindVolume.resource],
@@ -314,14 +326,19 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 		}
 		row.Layers, row.Base, row.LoginUser = from.layers, from.base, from.user
 	}
+	s.hide(ctx, *row.VolumeId)
+	return created(row), s.volumes.Put(*row.VolumeId, row)
+}
+
+// created is the answer to a request that made a volume.
+func created(row *volumeRow) *ec2.CreateVolumeOutput {
 	out := &ec2.CreateVolumeOutput{}
 	copyFields(out, row.Volume)
 	out.State = types.VolumeStateCreating
 	if out.Tags == nil { // unlike DescribeVolumes, this has them always
 		out.Tags = []types.Tag{}
 	}
-	s.hide(ctx, *row.VolumeId)
-	return out, s.volumes.Put(*row.VolumeId, row)
+	return out
 }
 
 // copyFields sets the fields of the struct that to points to from those of the

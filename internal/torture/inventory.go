@@ -53,7 +53,7 @@ func (w *world) inventory() (holdings, error) {
 			return fs.SkipDir
 		}
 		id, ok := strings.CutSuffix(base, ".json")
-		if !ok || kind == "networks" {
+		if !ok || kind == "networks" || kind == "fleets" { // a fleet of the type instant is only the record of a request
 			return nil
 		}
 		data, err := os.ReadFile(path)
