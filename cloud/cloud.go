@@ -162,7 +162,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
-		Profiles: profiles{c}, Parameter: c.parameter, Reach: opts.Reach,
+		Profiles: profiles{c}, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach,
 	})
 	if err != nil {
 		return err
@@ -204,6 +204,11 @@ func (c *Cloud) parameter(ctx context.Context, name string) (value, dataType str
 		return "", "", err
 	}
 	return aws.ToString(out.Parameter.Value), aws.ToString(out.Parameter.DataType), nil
+}
+
+// imageParameters are the ids of images in the caller's parameters, by their ARNs.
+func (c *Cloud) imageParameters(ctx context.Context) (map[string]string, error) {
+	return c.ssm.Images(ctx)
 }
 
 // Serve answers requests on l until Close, and writes down the URL, so that an

@@ -33,6 +33,7 @@ func (s *Service) actions() wire.Actions {
 		"DescribeFastLaunchImages":               wire.Answer(locked(s, (*state).DescribeFastLaunchImages)),
 		"DescribeIamInstanceProfileAssociations": wire.Answer(locked(s, (*state).DescribeIamInstanceProfileAssociations)),
 		"DescribeImageAttribute":                 wire.Answer(locked(s, (*state).DescribeImageAttribute)),
+		"DescribeImageReferences":                wire.Answer(s.DescribeImageReferences),
 		"DescribeImages":                         wire.Answer(locked(s, (*state).DescribeImages)),
 		"DescribeImportImageTasks":               wire.Answer(locked(s, (*state).DescribeImportImageTasks)),
 		"DescribeInstanceAttribute":              wire.Answer(locked(s, (*state).DescribeInstanceAttribute)),

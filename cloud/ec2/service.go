@@ -123,7 +123,10 @@ type Options struct {
 	// Manager; the name may end in :VERSION. It is called without the service's
 	// lock. Nil: image ids cannot refer to parameters.
 	Parameter func(ctx context.Context, name string) (value, dataType string, err error)
-	Profiles  Profiles // nil: any well-formed name is one, whose role is lent to nobody
+	// ImageParameters returns the ids of images that the caller's parameters hold, by
+	// their ARNs. Nil: there are none. It is called like Parameter.
+	ImageParameters func(ctx context.Context) (map[string]string, error)
+	Profiles        Profiles // nil: any well-formed name is one, whose role is lent to nobody
 
 	// Reach says what machines may connect to outside of the cloud; nil is every
 	// public address and nothing else.

@@ -12,6 +12,7 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
 
@@ -60,4 +61,22 @@ func (s *Service) public(ctx context.Context, name string) (map[string]*paramete
 		}
 	}
 	return found, nil
+}
+
+// Images returns the ids of images that the caller's parameters of the data type
+// aws:ec2:image have now, by the ARNs of the parameters.
+func (s *Service) Images(ctx context.Context) (map[string]string, error) {
+	if err := s.validate(ctx); err != nil {
+		return nil, err
+	}
+	c := wire.CallerFrom(ctx)
+	return durable.View(s.guarded, func(st *state) map[string]string {
+		out := map[string]string{}
+		for _, p := range st.parameters.Rows {
+			if v := p.latest(); p.Account == c.Account && p.Region == c.Region && v.DataType == imageType {
+				out[p.arn()] = v.Value
+			}
+		}
+		return out
+	}), nil
 }
