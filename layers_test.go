@@ -52,6 +52,7 @@ var rules = []rule{
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
+	{"golden/gates", []string{"config", "config/lang", "config/schema", "golden/findings", "internal/limits"}, "what users write about gates is read as templates are, and judged elsewhere"},
 	{"golden/findings", nil, "every scanner speaks this model, and it knows none of them"},
 
 	{"communicator", nil, "what a machine can be asked depends on nobody who asks"},

@@ -1,0 +1,263 @@
+package findings
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Severities returns all severities, worst first.
+func Severities() []Severity { return []Severity{Critical, High, Medium, Low, Unknown} }
+
+// Waiver is somebody's answer for a rule that fails.
+type Waiver struct {
+	Rule    string // ID of the findings, in every report
+	Reason  string
+	Owner   string
+	Expires time.Time // from then on the rule fails again
+
+	Source *hcl.Range // where it is written, if in a file
+}
+
+// Gate decides whether an image may go on. The zero Gate lets nothing through that fails.
+type Gate struct {
+	// How many findings of a severity may fail. A severity that is not named has no limit,
+	// unless a less severe one is named: then none may fail. Nor may any of unknown
+	// severity, if that is not named: it could be any. Nil: none may fail, or any number
+	// where MinScore is the limit.
+	MaxFailed map[Severity]int
+
+	MinScore      *float64 // of all reports together, from 0 to 100
+	MinApplicable *int     // how many rules of all reports together must apply to the machine
+
+	Waivers []Waiver
+}
+
+// Verdict is what a gate says.
+type Verdict struct {
+	Open     bool
+	Reasons  []string // why it is closed
+	Warnings []string // what does not close it
+	Reports  []Report // with what is waived
+}
+
+// Judge judges reports. The same g, reports and now always give the same Verdict; reports
+// are not changed.
+//
+// Whatever could not be judged closes the gate, whatever its limits are: no report, a
+// report without a rule that applies, a rule that ended in an error. A waiver is for rules
+// that fail: it does not cover errors. One that has expired for a rule that does not pass
+// closes the gate too.
+func (g Gate) Judge(reports []Report, now time.Time) Verdict {
+	j := judge{gate: g, now: now}
+	for _, r := range reports {
+		r.Findings = slices.Clone(r.Findings)
+		for i := range r.Findings {
+			r.Findings[i] = r.Findings[i].sound()
+		}
+		j.reports = append(j.reports, r)
+	}
+	j.waive()
+	j.judged()
+	j.limits()
+	return Verdict{Open: len(j.reasons) == 0, Reasons: j.reasons, Warnings: j.warnings, Reports: j.reports}
+}
+
+// sound returns a finding whose result and severity are ones that there are.
+func (f Finding) sound() Finding {
+	if !slices.Contains(Severities(), f.Severity) {
+		f.Severity = Unknown
+	}
+	if !slices.Contains([]Result{Pass, Fail, Error, NotApplicable, NotChecked, Waived, Fixed}, f.Result) {
+		f.Evidence = strings.TrimSpace(fmt.Sprintf("The result %q is not known. %s", f.Result, f.Evidence))
+		f.Result = Error
+	}
+	return f
+}
+
+// judge is one judgement.
+type judge struct {
+	gate     Gate
+	now      time.Time
+	reports  []Report
+	reasons  []string
+	warnings []string
+}
+
+func (j *judge) close(format string, args ...any) {
+	j.reasons = append(j.reasons, fmt.Sprintf(format, args...))
+}
+
+func (j *judge) warn(format string, args ...any) {
+	j.warnings = append(j.warnings, fmt.Sprintf(format, args...))
+}
+
+// waive applies the waivers.
+func (j *judge) waive() {
+	ids := map[string][]*Finding{}
+	for _, r := range j.reports {
+		for i := range r.Findings {
+			f := &r.Findings[i]
+			ids[f.ID] = append(ids[f.ID], f)
+		}
+	}
+	for _, w := range j.gate.Waivers {
+		at := ""
+		if w.Source != nil {
+			at = w.Source.String() + ": "
+		}
+		found := ids[w.Rule]
+		failed := slices.ContainsFunc(found, func(f *Finding) bool { return f.Result == Fail })
+		wrong := slices.ContainsFunc(found, func(f *Finding) bool { return f.Result == Error })
+		expired := !j.now.Before(w.Expires)
+		day := w.Expires.UTC().Format("2006-01-02 15:04 MST")
+		switch {
+		case len(found) == 0:
+			j.warn("%sthere is no rule %q to waive.%s", at, w.Rule, nearest(w.Rule, slices.Sorted(maps.Keys(ids))))
+		case expired && (failed || wrong):
+			j.close("%sthe waiver of %s expired on %s (owner: %s)", at, w.Rule, day, w.Owner)
+		case failed:
+			for _, f := range found {
+				if f.Result == Fail {
+					f.Result, f.Waiver = Waived, fmt.Sprintf("%s (owner: %s, until %s)", w.Reason, w.Owner, day)
+				}
+			}
+		case wrong:
+			j.warn("%sthe waiver does not help: %s did not fail, it could not be judged", at, w.Rule)
+		case !slices.ContainsFunc(found, func(f *Finding) bool { return f.Result == Waived }):
+			j.warn("%sthe waiver of %s is not needed: the rule does not fail", at, w.Rule)
+		}
+	}
+}
+
+// nearest suggests the name that is meant.
+func nearest(name string, names []string) string {
+	best, distance := "", 4
+	for _, n := range names {
+		if d := levenshtein.Distance(name, n, nil); d < distance && 3*d < 2*len(name) {
+			best, distance = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" Did you mean %q?", best)
+}
+
+// applicable counts the rules that apply to the machine, whatever became of them.
+func (r Report) applicable() int { return r.Count(Pass, Fixed, Fail, Error, Waived) }
+
+// judged closes the gate if anything could not be judged.
+func (j *judge) judged() {
+	if len(j.reports) == 0 {
+		j.close("nothing was checked")
+	}
+	for _, r := range j.reports {
+		switch n := len(r.Findings); {
+		case n == 0:
+			j.close("%s: no rule was checked", r.Name)
+		case r.applicable() == 0:
+			j.close("%s: none of %s applies to the machine", r.Name, count(n, "rule"))
+		}
+		if n := r.Count(Error); n > 0 {
+			j.close("%s: %s could not be judged: %s", r.Name, count(n, "rule"), names(r.Findings, func(f Finding) bool { return f.Result == Error }))
+		}
+	}
+}
+
+// limits closes the gate if its limits are exceeded.
+func (j *judge) limits() {
+	all := Report{}
+	for _, r := range j.reports {
+		all.Findings = append(all.Findings, r.Findings...)
+	}
+	for _, s := range Severities() {
+		failed := func(f Finding) bool { return f.Result == Fail && f.Severity == s }
+		n := 0
+		for _, f := range all.Findings {
+			if failed(f) {
+				n++
+			}
+		}
+		if limit := j.gate.limit(s); n > limit {
+			j.close("%s of severity %s failed (limit: %d): %s", count(n, "rule"), s, limit, names(all.Findings, failed))
+		}
+	}
+	if low := j.gate.MinScore; low != nil {
+		switch score := all.Score(); {
+		case all.Count(Pass, Fixed, Fail, Error) == 0:
+			j.close("there is no score: no rule was judged")
+		case !(score >= *low): // also what is not a number
+			j.close("the score is %s, and must be at least %s", decimals(score), decimals(*low))
+		}
+	}
+	if low := j.gate.MinApplicable; low != nil && all.applicable() < *low {
+		j.close("%s to the machine, and at least %d must", count(all.applicable(), "rule applies", "rules apply"), *low)
+	}
+}
+
+// limit is how many findings of the severity may fail.
+func (g Gate) limit(s Severity) int {
+	if limit, ok := g.MaxFailed[s]; ok {
+		return limit
+	}
+	if g.MaxFailed == nil {
+		if g.MinScore != nil {
+			return math.MaxInt
+		}
+		return 0
+	}
+	if s == Unknown {
+		return 0
+	}
+	all := Severities()
+	for _, lesser := range all[slices.Index(all, s)+1 : len(all)-1] {
+		if _, ok := g.MaxFailed[lesser]; ok {
+			return 0
+		}
+	}
+	return math.MaxInt
+}
+
+// decimals rounds a score down, so that what is too low never looks like enough.
+func decimals(score float64) string {
+	return strconv.FormatFloat(math.Floor(score*100)/100, 'f', -1, 64)
+}
+
+// count returns the number of things, with the right one of their names.
+func count(n int, one string, more ...string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case len(more) > 0:
+		return fmt.Sprintf("%d %s", n, more[0])
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
+// names lists the first IDs of the findings that are wanted.
+func names(all []Finding, want func(Finding) bool) string {
+	const most = 5
+	var ids []string
+	more := 0
+	for _, f := range all {
+		switch {
+		case !want(f):
+		case len(ids) == most:
+			more++
+		default:
+			ids = append(ids, line(f.ID, 100))
+		}
+	}
+	if more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids, ", "), more)
+	}
+	return strings.Join(ids, ", ")
+}

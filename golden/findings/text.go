@@ -1,0 +1,44 @@
+package findings
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// most is how much of a text is written. What checks see on a machine is the machine's word.
+const most = 16 << 10
+
+// text makes a text of a machine or of another tool one that every reader can show: valid
+// UTF-8 without control characters, which are escaped, and not too long.
+func text(s string, limit int) string {
+	var b strings.Builder
+	for i, r := range s {
+		if b.Len() >= limit {
+			fmt.Fprintf(&b, " [… %d more bytes]", len(s)-i)
+			break
+		}
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r == '\n' || r == '\t' || r == utf8.RuneError:
+			b.WriteRune(r)
+		case r == '\r' && strings.HasPrefix(s[i+1:], "\n"):
+		case unicode.IsPrint(r), unicode.Is(unicode.Zs, r):
+			b.WriteRune(r)
+		case r < 0x80:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	return b.String()
+}
+
+// line is text on one line.
+func line(s string, limit int) string {
+	return text(strings.Join(strings.Fields(s), " "), limit)
+}

@@ -1,0 +1,72 @@
+package gates
+
+import (
+	_ "embed"
+	"maps"
+	"slices"
+	"strings"
+
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/golden/findings"
+)
+
+//go:embed options.go
+var source string
+
+// Options are the arguments of a gate block. What could not be judged closes every gate: a
+// rule that ended in an error, a file whose rules do not apply to the machine at all.
+type Options struct {
+	// How many rules of each severity may fail: `critical`, `high`, `medium`, `low` and
+	// `unknown`. Of a severity that is not named any number may fail, unless a less severe one
+	// is named: then none may. Of `unknown`, none may unless it is named. Not set: none may
+	// fail at all, or with `min_score` any number.
+	MaxFailed map[string]int `hcl:"max_failed,optional"`
+
+	// The least score, from 0 to 100: the share of the rules judged that passed. Rules that
+	// are waived do not count.
+	MinScore *float64 `hcl:"min_score,optional"`
+
+	// How many rules must apply to the machine.
+	MinApplicable *int `hcl:"min_applicable,optional"`
+
+	// A file of waivers: rules that may fail until a date, each with a reason and an owner.
+	Waivers string `hcl:"waivers,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Options) GoSource() string { return source }
+
+// Validate implements [schema.Validator].
+func (o *Options) Validate(c *schema.Checker) {
+	var names []string
+	for _, s := range findings.Severities() {
+		names = append(names, string(s))
+	}
+	for _, s := range slices.Sorted(maps.Keys(o.MaxFailed)) {
+		switch {
+		case !slices.Contains(names, s):
+			c.Errorf(&o.MaxFailed, "Unknown severity", "There is no severity %q.%s There are %s.", s, lang.DidYouMean(s, names), strings.Join(names, ", "))
+		case o.MaxFailed[s] < 0:
+			c.Errorf(&o.MaxFailed, "Negative number", "The number of failed rules of severity %s cannot be %d.", s, o.MaxFailed[s])
+		}
+	}
+	if o.MinScore != nil && !(*o.MinScore >= 0 && *o.MinScore <= 100) {
+		c.Errorf(&o.MinScore, "Invalid score", "A score is a number from 0 to 100.")
+	}
+	if o.MinApplicable != nil && *o.MinApplicable < 0 {
+		c.Errorf(&o.MinApplicable, "Negative number", "The number of applicable rules cannot be %d.", *o.MinApplicable)
+	}
+}
+
+// Gate returns the gate that the options describe.
+func (o *Options) Gate(waivers []findings.Waiver) findings.Gate {
+	g := findings.Gate{MinScore: o.MinScore, MinApplicable: o.MinApplicable, Waivers: waivers}
+	for name, n := range o.MaxFailed {
+		if g.MaxFailed == nil {
+			g.MaxFailed = map[findings.Severity]int{}
+		}
+		g.MaxFailed[findings.Severity(name)] = n
+	}
+	return g
+}
