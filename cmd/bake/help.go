@@ -23,9 +23,9 @@ const usualExitCodes = `0    done
 const rootExitCodes = `0    done
 1    failed, or the command line is wrong
 3    fmt -check: a file is not in the canonical format
-4-8  build, resume, sweep: why they failed; see their help
+4-8  build, resume, sweep, images: why they failed; see their help
 127  no such command
-130  build, resume, sweep: cancelled by Ctrl-C (SIGINT); 143: by SIGTERM`
+130  build, resume, sweep, images: cancelled by Ctrl-C (SIGINT); 143: by SIGTERM`
 
 // variables are all variables of the environment that bake itself reads, with the
 // names that commands refer to them by.
@@ -64,7 +64,7 @@ func reads(cmd *cobra.Command) []string {
 		}
 	}
 	command := commandName(cmd)
-	local := strings.HasPrefix(command, "cloud")
+	local := strings.HasPrefix(command, "cloud") || strings.HasPrefix(command, "images ")
 	add(cmd.Flags().Lookup("var") != nil, "PKR_VAR")
 	add(command == "build" || command == "sweep" || command == "console", "BAKE_STATE_DIR")
 	add(command == "build" || command == "sweep" || command == "doctor" || command == "nc" || local, "BAKE_CLOUD_DIR")
@@ -74,7 +74,7 @@ func reads(cmd *cobra.Command) []string {
 	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
 	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")
 	add(installs, "REGISTRY")
-	add(command == "build" || command == "sweep" || command == "validate", "AWS")
+	add(command == "build" || command == "sweep" || command == "validate" || strings.HasPrefix(command, "images "), "AWS")
 	return names
 }
 

@@ -51,6 +51,7 @@ func (p *program) root() *cobra.Command {
 		p.pluginsCommand(),
 		p.fixCommand(),
 		p.sweepCommand(),
+		p.imagesCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),
 		p.docsCommand(),
@@ -137,6 +138,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 			want = fmt.Sprintf("exactly %d arguments, %s", len(names), strings.Join(names, " and "))
 		}
 		return usageError{fmt.Sprintf("%s takes %s; got %d", cmd.CommandPath(), want, len(args)), cmd.CommandPath()}
+	}
+}
+
+// atMost returns a check that a command gets no more arguments than it has names for.
+func atMost(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= len(names) {
+			return nil
+		}
+		return usageError{fmt.Sprintf("%s takes at most %s; got %d arguments", cmd.CommandPath(), strings.Join(names, " and "), len(args)), cmd.CommandPath()}
 	}
 }
 

@@ -1,0 +1,146 @@
+package images
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Image is an image, as -json writes it.
+type Image struct {
+	ID          string            `json:"id"`
+	Name        string            `json:"name"`
+	Region      string            `json:"region"`
+	Owner       string            `json:"owner"`
+	OwnerAlias  string            `json:"owner_alias,omitempty"` // such as amazon
+	State       string            `json:"state"`                 // as EC2 has it: available, disabled, pending, failed, …
+	Reason      string            `json:"state_reason,omitempty"`
+	Created     time.Time         `json:"created"`
+	Description string            `json:"description,omitempty"`
+	Tags        map[string]string `json:"tags"`
+
+	Public       bool       `json:"public"`
+	Deprecated   *time.Time `json:"deprecated,omitempty"`    // from when on; it may be to come
+	LastLaunched *time.Time `json:"last_launched,omitempty"` // known to the owner only, and up to a day late
+	Protection   string     `json:"deregistration_protection,omitempty"`
+	Allowed      *bool      `json:"allowed,omitempty"` // by the account's Allowed AMIs; absent if that is off
+	ProductCodes []string   `json:"product_codes,omitempty"`
+	Watermarks   []string   `json:"watermarks,omitempty"`
+
+	SourceImage    string `json:"source_image,omitempty"` // that it is a copy of or, with SourceInstance, was built on
+	SourceRegion   string `json:"source_region,omitempty"`
+	SourceInstance string `json:"source_instance,omitempty"`
+
+	Architecture string   `json:"architecture"`
+	Platform     string   `json:"platform"`
+	BootMode     string   `json:"boot_mode,omitempty"`
+	IMDS         string   `json:"imds_support,omitempty"`
+	TPM          string   `json:"tpm_support,omitempty"`
+	ENA          bool     `json:"ena_support"`
+	RootDevice   string   `json:"root_device"`
+	Devices      []Device `json:"block_devices"`
+}
+
+// Device is a block device of an image.
+type Device struct {
+	Name       string `json:"name"`
+	Snapshot   string `json:"snapshot,omitempty"`
+	Virtual    string `json:"virtual_name,omitempty"` // of an instance store
+	Size       int32  `json:"size_gib,omitempty"`
+	Type       string `json:"volume_type,omitempty"`
+	IOPS       int32  `json:"iops,omitempty"`
+	Throughput int32  `json:"throughput,omitempty"`
+	Encrypted  bool   `json:"encrypted"`
+	Deleted    bool   `json:"delete_on_termination"`
+}
+
+// Snapshots are the IDs of those that the image consists of.
+func (i Image) Snapshots() (ids []string) {
+	for _, d := range i.Devices {
+		if d.Snapshot != "" {
+			ids = append(ids, d.Snapshot)
+		}
+	}
+	return ids
+}
+
+// Size is that of all volumes together, in GiB.
+func (i Image) Size() (gib int32) {
+	for _, d := range i.Devices {
+		gib += d.Size
+	}
+	return gib
+}
+
+// Encrypted reports whether a snapshot of the image is encrypted.
+func (i Image) Encrypted() bool {
+	return slices.ContainsFunc(i.Devices, func(d Device) bool { return d.Encrypted })
+}
+
+// Protected reports whether the image cannot be deregistered.
+func (i Image) Protected() bool { return i.Protection != "" && i.Protection != "disabled" }
+
+// IsCopy reports whether the image was made by copying another one.
+func (i Image) IsCopy() bool { return i.SourceImage != "" && i.SourceInstance == "" }
+
+// Status is the state for people: EC2 does not count a deprecation as one.
+func (i Image) Status(now time.Time) string {
+	if i.State == string(types.ImageStateAvailable) && i.Deprecated != nil && !now.Before(*i.Deprecated) {
+		return "deprecated"
+	}
+	return i.State
+}
+
+// imageOf is an image of a region as EC2 describes it.
+func imageOf(region string, i types.Image) Image {
+	out := Image{
+		ID: aws.ToString(i.ImageId), Name: aws.ToString(i.Name), Region: region, Owner: aws.ToString(i.OwnerId), OwnerAlias: aws.ToString(i.ImageOwnerAlias),
+		State: string(i.State), Description: aws.ToString(i.Description), Tags: map[string]string{},
+		Public: aws.ToBool(i.Public), Deprecated: moment(i.DeprecationTime), LastLaunched: moment(i.LastLaunchedTime),
+		Protection: aws.ToString(i.DeregistrationProtection), Allowed: i.ImageAllowed,
+		SourceImage: aws.ToString(i.SourceImageId), SourceRegion: aws.ToString(i.SourceImageRegion), SourceInstance: aws.ToString(i.SourceInstanceId),
+		Architecture: string(i.Architecture), Platform: cmp.Or(aws.ToString(i.PlatformDetails), string(i.Platform)),
+		BootMode: string(i.BootMode), IMDS: string(i.ImdsSupport), TPM: string(i.TpmSupport), ENA: aws.ToBool(i.EnaSupport),
+		RootDevice: aws.ToString(i.RootDeviceName), Devices: []Device{},
+	}
+	if created := moment(i.CreationDate); created != nil {
+		out.Created = *created
+	}
+	if r := i.StateReason; r != nil {
+		code := aws.ToString(r.Code) // often said again in the message
+		out.Reason = strings.TrimPrefix(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")
+	}
+	for _, t := range i.Tags {
+		out.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	for _, c := range i.ProductCodes {
+		out.ProductCodes = append(out.ProductCodes, aws.ToString(c.ProductCodeId))
+	}
+	for _, w := range i.ImageWatermarks {
+		out.Watermarks = append(out.Watermarks, aws.ToString(w.WatermarkKey))
+	}
+	for _, b := range i.BlockDeviceMappings {
+		d := Device{Name: aws.ToString(b.DeviceName), Virtual: aws.ToString(b.VirtualName)}
+		if e := b.Ebs; e != nil {
+			d.Snapshot, d.Size, d.Type = aws.ToString(e.SnapshotId), aws.ToInt32(e.VolumeSize), string(e.VolumeType)
+			d.IOPS, d.Throughput = aws.ToInt32(e.Iops), aws.ToInt32(e.Throughput)
+			d.Encrypted, d.Deleted = aws.ToBool(e.Encrypted), aws.ToBool(e.DeleteOnTermination)
+		}
+		out.Devices = append(out.Devices, d)
+	}
+	return out
+}
+
+// moment is a time as EC2 writes it in texts; nil if there is none.
+func moment(text *string) *time.Time {
+	at, err := time.Parse(time.RFC3339, aws.ToString(text))
+	if err != nil {
+		return nil
+	}
+	at = at.UTC()
+	return &at
+}

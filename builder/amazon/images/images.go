@@ -1,0 +1,139 @@
+// Package images manages images that exist, whoever made them: it lists and shows
+// them, copies and shares them, and tells two of them apart. It works on AWS and on
+// any cloud that stands in for it.
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder/amazon"
+	"bake/builder/amazon/internal/access"
+)
+
+// Place says where images are: whose, and in which regions.
+type Place struct {
+	Regions []string // none: that of the AWS configuration
+	All     bool     // all regions that are enabled for the account, in the place of Regions
+	Profile string   // empty: as the AWS configuration says
+	Cloud   amazon.Cloud
+	Env     []string // for the settings of waiting, as "NAME=value"
+
+	// Warn, if not nil, is told what is wrong while bake goes on trying.
+	Warn func(ctx context.Context, format string, args ...any)
+}
+
+// Account is an open way to the images of one account.
+type Account struct {
+	ID      string   // its number
+	Regions []string // that the place names, in order, at least one
+
+	session *access.Session
+	page    int32 // how many things are asked for at once
+}
+
+// Open opens the account of the credentials that the place leads to.
+func Open(ctx context.Context, p Place) (*Account, error) {
+	o := access.Defaults()
+	o.Profile = p.Profile
+	if len(p.Regions) > 0 {
+		o.Region = p.Regions[0]
+	}
+	session, err := access.Open(ctx, &o, nil, p.Cloud, p.Env)
+	if err != nil {
+		return nil, err
+	}
+	if session.Account == "" {
+		return nil, errors.New("AWS did not return the account of these credentials")
+	}
+	session.Warn = p.Warn
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize}
+	if p.All {
+		a.Regions, err = session.Regions(ctx, false)
+	}
+	if len(a.Regions) == 0 {
+		a.Regions = []string{session.Region}
+	}
+	return a, err
+}
+
+// Home is the region that the account was opened in: the first that was named, or that
+// of the AWS configuration.
+func (a *Account) Home() string { return a.session.Region }
+
+// Enabled lists the regions that are enabled for the account, in order.
+func (a *Account) Enabled(ctx context.Context) ([]string, error) { return a.session.Regions(ctx, false) }
+
+// RegionError is the error of one region of several, which does not keep the others
+// from being worked on.
+type RegionError struct {
+	Region string
+	Err    error
+}
+
+func (e *RegionError) Error() string { return e.Region + ": " + e.Err.Error() }
+func (e *RegionError) Unwrap() error { return e.Err }
+
+// regionsAtOnce is how many regions are asked side by side. Each has limits of its own in
+// AWS.
+const regionsAtOnce = 16
+
+// inRegions calls do for each region, several at once, and joins what they return and
+// their errors, each a *[RegionError]. The results are in the order of the regions. When
+// ctx ends, the error is its cause.
+func inRegions[T any](ctx context.Context, regions []string, do func(ctx context.Context, region string) ([]T, error)) ([]T, error) {
+	var (
+		each  errgroup.Group
+		mu    sync.Mutex
+		errs  []error
+		found = make([][]T, len(regions))
+	)
+	each.SetLimit(regionsAtOnce)
+	for i, region := range regions {
+		each.Go(func() error {
+			in, err := do(ctx, region)
+			mu.Lock()
+			defer mu.Unlock()
+			found[i] = in
+			if err != nil {
+				errs = append(errs, &RegionError{region, err})
+			}
+			return nil
+		})
+	}
+	_ = each.Wait() // the errors are in errs
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return slices.Concat(found...), errors.Join(errs...)
+}
+
+// NotFoundError says that there is no image that something on the command line names.
+type NotFoundError struct {
+	Ref     string
+	Regions []string // where it was looked for
+}
+
+func (e *NotFoundError) Error() string {
+	where := strings.Join(e.Regions, ", ")
+	if len(e.Regions) > 3 {
+		where = fmt.Sprintf("%d regions", len(e.Regions))
+	}
+	if isID(e.Ref) {
+		return fmt.Sprintf("there is no image %s in %s that this account can use; -region or -regions names other regions", e.Ref, where)
+	}
+	return fmt.Sprintf("this account has no image named %q in %s; 'bake images list' shows the names, and -region or -regions names other regions", e.Ref, where)
+}
+
+// isID reports whether text is the ID of an image, and not a name.
+func isID(text string) bool {
+	rest, ok := strings.CutPrefix(text, "ami-")
+	return ok && (len(rest) == 8 || len(rest) == 17) && strings.Trim(rest, "0123456789abcdef") == ""
+}

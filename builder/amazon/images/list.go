@@ -1,0 +1,225 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/names"
+)
+
+// Filter is one as EC2 has it: Name is one of those of DescribeImages, and one of Values
+// fits, which may have the wildcards * and ?.
+type Filter struct {
+	Name   string
+	Values []string
+}
+
+// Query says which images are listed. The zero value is all of the account's own.
+type Query struct {
+	Name      string   // pattern with the wildcards * and ?; empty: any
+	Owners    []string // account IDs or aliases such as amazon; none: self
+	Shared    bool     // those of others that this account may use, whoever owns them if there are no Owners
+	Public    bool     // those that everybody may use; it needs a Name or Owners
+	Filters   []Filter
+	OlderThan time.Duration // 0: any age
+	Now       time.Time     // for OlderThan
+}
+
+// ErrEverybody is the error of a query for all public images.
+var ErrEverybody = errors.New("-public needs a name pattern, -name or -owner: AWS has tens of thousands of public images in each region")
+
+// Check says what is wrong with the query.
+func (q Query) Check() error {
+	if q.Public && q.Name == "" && len(q.Owners) == 0 {
+		return ErrEverybody
+	}
+	if q.Public && q.Shared {
+		return errors.New("-shared and -public cannot be combined")
+	}
+	for _, o := range q.Owners {
+		if !names.IsAccount(o) && !slices.Contains(ownerAliases, o) {
+			return fmt.Errorf("-owner: %q is neither an account ID, which has 12 digits, nor one of %s", o, strings.Join(ownerAliases, ", "))
+		}
+	}
+	return nil
+}
+
+// ownerAliases are owners that EC2 knows by a name.
+var ownerAliases = []string{"self", "amazon", "aws-backup-vault", "aws-marketplace"}
+
+// States are those that images can have.
+func States() (all []string) {
+	for _, s := range types.ImageState("").Values() {
+		all = append(all, string(s))
+	}
+	return all
+}
+
+// input is the query as a request for one page. It always says whose images are meant:
+// otherwise EC2 lists the public ones of the world.
+func (q Query) input(page int32) *ec2.DescribeImagesInput {
+	in := &ec2.DescribeImagesInput{
+		IncludeDeprecated: aws.Bool(true), IncludeDisabled: aws.Bool(true), MaxResults: &page, Owners: q.Owners,
+	}
+	switch {
+	case q.Public:
+		in.ExecutableUsers = []string{"all"}
+	case q.Shared:
+		in.ExecutableUsers = []string{"self"}
+	case len(q.Owners) == 0:
+		in.Owners = []string{"self"}
+	}
+	if q.Name != "" {
+		in.Filters = append(in.Filters, types.Filter{Name: aws.String("name"), Values: []string{q.Name}})
+	}
+	for _, f := range q.Filters {
+		in.Filters = append(in.Filters, types.Filter{Name: &f.Name, Values: f.Values})
+	}
+	return in
+}
+
+// pageSize is how many things EC2 lists in one answer at most.
+const pageSize = 1000
+
+// List lists the images of the account's regions that the query asks for: by name, the
+// oldest first, then by region. With an error, which joins a *[RegionError] for each
+// region that could not be listed to its end, there are those of the other regions.
+func (a *Account) List(ctx context.Context, q Query) ([]Image, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	return a.listIn(ctx, a.Regions, q)
+}
+
+func (a *Account) listIn(ctx context.Context, regions []string, q Query) ([]Image, error) {
+	found, err := inRegions(ctx, regions, func(ctx context.Context, region string) ([]Image, error) {
+		all, err := a.describe(ctx, region, q.input(a.page))
+		if err != nil {
+			return nil, err // a listing that is cut off would look complete
+		}
+		return slices.DeleteFunc(all, func(i Image) bool {
+			return q.Shared && i.Owner == a.ID || q.OlderThan > 0 && q.Now.Sub(i.Created) < q.OlderThan
+		}), nil
+	})
+	Sort(found)
+	return found, err
+}
+
+// Sort sorts images by name, the oldest first, then by region.
+func Sort(all []Image) {
+	slices.SortFunc(all, func(a, b Image) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), a.Created.Compare(b.Created), strings.Compare(a.Region, b.Region), strings.Compare(a.ID, b.ID))
+	})
+}
+
+// describe lists all that a request asks for, page by page.
+func (a *Account) describe(ctx context.Context, region string, in *ec2.DescribeImagesInput) (all []Image, err error) {
+	err = pages(ctx, a.session.EC2(region).DescribeImages, in, func(token *string) { in.NextToken = token }, func(out *ec2.DescribeImagesOutput) *string {
+		for _, i := range out.Images {
+			all = append(all, imageOf(region, i))
+		}
+		return out.NextToken
+	})
+	return all, err
+}
+
+// pages makes a call again as long as there are more pages. next takes in an answer, and
+// returns its token.
+func pages[I, O, Opt any](ctx context.Context, op func(context.Context, *I, ...func(*Opt)) (*O, error), in *I, set func(token *string), next func(*O) *string) error {
+	for {
+		out, err := access.Call(ctx, op, in)
+		if err != nil {
+			return err
+		}
+		token := next(out)
+		if aws.ToString(token) == "" {
+			return nil
+		}
+		set(token)
+	}
+}
+
+// byID returns the images of a region with these IDs that exist and can be used, whoever
+// owns them.
+func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Image, error) {
+	in := &ec2.DescribeImagesInput{ImageIds: ids, IncludeDeprecated: aws.Bool(true), IncludeDisabled: aws.Bool(true)}
+	all, err := a.describe(ctx, region, in)
+	if len(ids) > 1 && absent(err) { // one that does not exist fails the whole call
+		all = nil
+		for _, id := range ids {
+			one, err := a.byID(ctx, region, id)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one...)
+		}
+		return all, nil
+	}
+	if absent(err) {
+		return nil, nil
+	}
+	// Just after it was deregistered, EC2 still shows an image as such for a while.
+	return slices.DeleteFunc(all, func(i Image) bool { return i.State == string(types.ImageStateDeregistered) }), err
+}
+
+// absent reports whether err says that an image does not exist, or is not for this
+// account, which EC2 says of private images of others.
+func absent(err error) bool {
+	return access.NotFound(err) || access.Is(err, "AuthFailure") && strings.Contains(err.Error(), "Not authorized for images")
+}
+
+// Find returns the images that ref names in the account's regions: one with this ID,
+// whoever owns it, or the account's own images with exactly this name. The error is a
+// *[NotFoundError] if there are none.
+func (a *Account) Find(ctx context.Context, ref string) ([]Image, error) {
+	return a.findIn(ctx, a.Regions, ref)
+}
+
+func (a *Account) findIn(ctx context.Context, regions []string, ref string) ([]Image, error) {
+	var found []Image
+	var err error
+	if isID(ref) {
+		found, err = inRegions(ctx, regions, func(ctx context.Context, region string) ([]Image, error) { return a.byID(ctx, region, ref) })
+	} else {
+		found, err = a.listIn(ctx, regions, Query{Name: exactly(ref)})
+	}
+	if len(found) > 0 && isID(ref) {
+		return found, nil // IDs are unique: what the other regions would have said does not matter
+	}
+	if len(found) == 0 && err == nil {
+		err = &NotFoundError{ref, regions}
+	}
+	return found, err
+}
+
+// One returns the one image that ref names in the account's regions. If it is in several
+// of them, it is an error that names them.
+func (a *Account) One(ctx context.Context, ref string) (Image, error) {
+	found, err := a.Find(ctx, ref)
+	if err != nil {
+		return Image{}, err
+	}
+	if len(found) > 1 {
+		var where []string
+		for _, i := range found {
+			where = append(where, i.ID+" in "+i.Region)
+		}
+		return Image{}, fmt.Errorf("there are several images named %q: %s; give the ID of one", ref, strings.Join(where, ", "))
+	}
+	return found[0], nil
+}
+
+// exactly is a text as a value of a filter that only the text itself fits.
+func exactly(text string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(text)
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/builder/amazon/images"
+	"bake/run/localcloud"
+)
+
+// imagesExitCodes are those of the commands that only look at images.
+const imagesExitCodes = `0    done
+1    failed: there is no such image, the command line is wrong, or any other reason
+5    the cloud refused to answer, or could not be reached
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`
+
+func (p *program) imagesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "images",
+		Short: "Manage images that exist, in AWS or on the local cloud",
+		Long: `Manage images that exist, whoever made them: in AWS, with the credentials and region
+of every AWS tool, or with -local on the local cloud. An image is named by its ID or,
+if it is the account's own, by its name.
+
+'bake cloud images' lists what can be launched on the local cloud, including the base
+images that are not made yet; 'bake images list -local' lists the images that were made
+there.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: p.noCommand,
+	}
+	cmd.AddCommand(p.imagesListCommand())
+	return cmd
+}
+
+// placeFlags say where images are.
+type placeFlags struct {
+	region, profile string
+	regions         []string
+	local           bool
+	exitCodes       choice
+}
+
+func (f *placeFlags) register(p *program, flags *pflag.FlagSet) {
+	flags.StringVar(&f.region, "region", "", "look in this `region`; default: as in every AWS tool")
+	flags.StringSliceVar(&f.regions, "regions", nil, "look in these `regions`, separated by commas; all: those enabled for the account")
+	flags.StringVar(&f.profile, "profile", "", "take credentials from this `profile`; default: as in every AWS tool")
+	flags.BoolVar(&f.local, "local", false, "use the local cloud instead of AWS")
+	p.exitCodesFlag(flags, &f.exitCodes)
+}
+
+// check complains about flags that do not go together.
+func (f *placeFlags) check(command string) error {
+	var text string
+	switch {
+	case f.region != "" && f.regions != nil:
+		text = "-region and -regions cannot be combined"
+	case slices.Contains(f.regions, "all") && len(f.regions) > 1:
+		text = "-regions takes either all or names of regions"
+	case slices.Contains(f.regions, "") || f.regions != nil && len(f.regions) == 0:
+		text = "-regions has an empty name of a region"
+	case f.local && f.profile != "":
+		text = "-profile is for AWS, and cannot be combined with -local"
+	default:
+		return nil
+	}
+	return usageError{text, command}
+}
+
+// place is where the flags lead to in AWS.
+func (f *placeFlags) place(env environ) images.Place {
+	place := images.Place{Regions: f.regions, Profile: f.profile, Env: env}
+	if f.region != "" {
+		place.Regions = []string{f.region}
+	}
+	if slices.Equal(f.regions, []string{"all"}) {
+		place.Regions, place.All = nil, true
+	}
+	return place
+}
+
+// withImages runs do with the account that the flags lead to, until a signal ends ctx. A
+// second one ends stop.
+func (p *program) withImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop context.Context, a *images.Account) error) error {
+	err := p.onImages(cmd, f, do)
+	return p.ended(err, err, f.exitCodes)
+}
+
+func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop context.Context, a *images.Account) error) (err error) {
+	if err := errors.Join(p.env.checkExitCodes(), f.check(cmd.CommandPath())); err != nil {
+		return err
+	}
+	ctx, stop, release := p.interrupts(cmd.Context(), ignoreSignals)
+	defer release()
+	place := f.place(p.env)
+	if f.local {
+		emit, done := p.progressDisplay()
+		defer done()
+		c, err := p.openLocal(ctx, "", "", emit)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.Close(stop)) }()
+		var unwatch func()
+		ctx, unwatch = c.Watch(ctx)
+		defer unwatch()
+		place.Cloud = c.Cloud
+	}
+	place.Warn = func(_ context.Context, format string, args ...any) {
+		fmt.Fprintf(p.stderr, "Warning: "+format+"\n", args...)
+	}
+	account, err := images.Open(ctx, place)
+	if err == nil {
+		err = do(ctx, stop, account)
+	}
+	if gone, ok := errors.AsType[*localcloud.GoneError](context.Cause(ctx)); ok {
+		return gone // whatever else there is follows from that
+	}
+	return err
+}
+
+// imagesListOptions are the flags of bake images list.
+type imagesListOptions struct {
+	placeFlags
+	name                  string
+	owners, tags, filters []string
+	shared, public        bool
+	states                []string
+	olderThan             age
+}
+
+func (p *program) imagesListCommand() *cobra.Command {
+	var o imagesListOptions
+	cmd := &cobra.Command{
+		Use:   "list [NAME-PATTERN]",
+		Short: "List images",
+		Long: `List the images of the account in a region, or in several: those that are disabled or
+deprecated too. NAME-PATTERN may have the wildcards * and ?, quoted for the shell.
+
+Sizes are those of the volumes, not of what AWS stores of the snapshots. When an image
+was last launched is known to its owner only, and AWS is up to a day late with it. The
+list is sorted by name and age.`,
+		Example: `  bake images list
+  bake images list 'web-*' -regions us-east-1,eu-west-1
+  bake images list -regions all -older-than 90d -tag env=prod
+  bake images list -shared
+  bake images list -public -owner 136693071363 'debian-12-amd64-*'`,
+		Args: atMost("the pattern of names"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := o.query(cmd.CommandPath(), args, p.now())
+			if err != nil {
+				return err
+			}
+			return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
+				found, err := a.List(ctx, q)
+				p.showImages(a.ID, found)
+				return err
+			})
+		},
+		Annotations: map[string]string{exitCodes: imagesExitCodes},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.name, "name", "", "list images whose name fits this `pattern`, as NAME-PATTERN does")
+	flags.StringSliceVar(&o.owners, "owner", nil, "list the images of these `owners`: account IDs, self, amazon, aws-marketplace or aws-backup-vault")
+	flags.BoolVar(&o.shared, "shared", false, "list images of others that are shared with this account")
+	flags.BoolVar(&o.public, "public", false, "list public images; needs a name pattern or -owner")
+	flags.StringArrayVar(&o.tags, "tag", nil, "list images with this `tag`: KEY=VALUE, or KEY for any value; wildcards are * and ?; repeatable")
+	flags.StringSliceVar(&o.states, "state", nil, "list images in these `states`, such as available or disabled")
+	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
+	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
+	o.register(p, flags)
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// query is what the flags and arguments ask for.
+func (o *imagesListOptions) query(command string, args []string, now time.Time) (images.Query, error) {
+	q := images.Query{Name: o.name, Owners: o.owners, Shared: o.shared, Public: o.public, OlderThan: time.Duration(o.olderThan), Now: now}
+	wrong := func(format string, args ...any) (images.Query, error) {
+		return q, usageError{fmt.Sprintf(format, args...), command}
+	}
+	if len(args) > 0 {
+		if o.name != "" {
+			return wrong("-name and NAME-PATTERN cannot be combined")
+		}
+		q.Name = args[0]
+	}
+	for _, tag := range o.tags {
+		f, err := tagFilter(tag)
+		if err != nil {
+			return wrong("%v", err)
+		}
+		q.Filters = append(q.Filters, f)
+	}
+	for _, s := range o.states {
+		if !slices.Contains(images.States(), s) {
+			return wrong("-state=%s: it must be one of %s", s, strings.Join(images.States(), ", "))
+		}
+	}
+	if len(o.states) > 0 {
+		q.Filters = append(q.Filters, images.Filter{Name: "state", Values: o.states})
+	}
+	for _, text := range o.filters {
+		f, ok := filterOf(text)
+		if !ok {
+			return wrong("-filter=%s: it must have the form Name=NAME,Values=VALUE,...", text)
+		}
+		q.Filters = append(q.Filters, f)
+	}
+	if err := q.Check(); err != nil {
+		return wrong("%v", err)
+	}
+	return q, nil
+}
+
+// tagFilter is the filter for KEY or KEY=VALUE.
+func tagFilter(text string) (images.Filter, error) {
+	key, value, given := strings.Cut(text, "=")
+	switch {
+	case key == "":
+		return images.Filter{}, fmt.Errorf("-tag=%s: it must be KEY or KEY=VALUE", text)
+	case given:
+		return images.Filter{Name: "tag:" + key, Values: []string{value}}, nil
+	}
+	return images.Filter{Name: "tag-key", Values: []string{key}}, nil
+}
+
+// filterOf reads a filter as the AWS CLI does.
+func filterOf(text string) (images.Filter, bool) {
+	rest, ok := strings.CutPrefix(text, "Name=")
+	name, values, found := strings.Cut(rest, ",Values=")
+	if !ok || !found || name == "" || strings.Contains(name, ",") {
+		return images.Filter{}, false
+	}
+	return images.Filter{Name: name, Values: strings.Split(values, ",")}, true
+}
+
+// imagesResult is what bake images list -json ends with.
+type imagesResult struct {
+	Account string         `json:"account"`
+	Images  []images.Image `json:"images"`
+}
+
+// showImages shows a list of images to the account.
+func (p *program) showImages(account string, all []images.Image) {
+	if p.json.on {
+		p.json.result = imagesResult{account, list(all)}
+		return
+	}
+	if len(all) == 0 {
+		p.say("No images.")
+		return
+	}
+	others := slices.ContainsFunc(all, func(i images.Image) bool { return i.Owner != account })
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	header := "NAME\tID\tREGION\tCREATED\tSTATE\tGIB\tLAST LAUNCHED"
+	if others {
+		header = "NAME\tID\tREGION\tOWNER\tCREATED\tSTATE\tGIB"
+	}
+	fmt.Fprintln(w, header)
+	for _, i := range all {
+		state := i.Status(p.now())
+		if i.Public && !others {
+			state += ", public"
+		}
+		row := []string{printable(i.Name), i.ID, i.Region, i.Created.Format(time.DateOnly), state, fmt.Sprint(i.Size()), day(i.LastLaunched)}
+		if others {
+			row = []string{printable(i.Name), i.ID, i.Region, i.Owner, i.Created.Format(time.DateOnly), state, fmt.Sprint(i.Size())}
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	w.Flush()
+	p.say(strings.TrimSuffix(table.String(), "\n"))
+}
+
+// day is the day of a time, "-" if there is none.
+func day(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Format(time.DateOnly)
+}
+
+// printable is a text that somebody else has chosen, for a terminal: it cannot move the
+// cursor or begin a new line there.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,63 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"bake/step"
+)
+
+// TaskOptions say how [Task] runs something.
+type TaskOptions struct {
+	State   State
+	Command string           // what the user called, for the ledger
+	Name    string           // in the place of a build's
+	Emit    func(step.Event) // gets every event; it is called by one goroutine at a time, and may be nil
+	Now     func() time.Time // nil: time.Now
+
+	// Stop, when it ends, ends the deletion of what do has left. Nil: nothing does.
+	Stop context.Context
+}
+
+// Task runs something that creates resources and is no build, with a ledger and a log of
+// its own. What do has acquired and not kept when it returns is deleted, whatever ctx says
+// then; if this process is killed, a sweep does that. The error is a *[FailedError] that
+// lists what could not be deleted, if there is such; run is the id for a sweep.
+func Task(ctx context.Context, o TaskOptions, do func(context.Context, *step.Scope) error) (run string, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Stop == nil {
+		o.Stop = context.Background()
+	}
+	run = uuid.NewString()
+	events, err := openEvents(o.State, run, false, o.Emit)
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, events.close()) }()
+	start := o.Now()
+	ledger, err := step.CreateLedger(o.State.Ledgers(), step.Header{Run: run, Started: start, PID: os.Getpid(), Command: o.Command})
+	if err != nil {
+		return run, err
+	}
+	scope := step.NewScope(step.Scope{
+		Run: step.Invocation{ID: run, Command: o.Command, Start: start}, Build: o.Name,
+		Ledger: ledger, Emit: events.handle, Grace: teardownGrace,
+	})
+	err = do(ctx, scope)
+	undone := scope.Close(ctx, o.Stop)
+	left, lost := ledger.Owned()
+	if lost = errors.Join(lost, ledger.Close()); lost != nil {
+		return run, errors.Join(err, undone, fmt.Errorf("the ledger of the run: %w", lost))
+	}
+	if len(left) > 0 {
+		return run, &FailedError{Outcome: OutcomeLeft, Left: left, Errs: []error{errors.Join(err, undone)}}
+	}
+	return run, errors.Join(err, undone)
+}
