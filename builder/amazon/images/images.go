@@ -68,7 +68,9 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 func (a *Account) Home() string { return a.session.Region }
 
 // Enabled lists the regions that are enabled for the account, in order.
-func (a *Account) Enabled(ctx context.Context) ([]string, error) { return a.session.Regions(ctx, false) }
+func (a *Account) Enabled(ctx context.Context) ([]string, error) {
+	return a.session.Regions(ctx, false)
+}
 
 // RegionError is the error of one region of several, which does not keep the others
 // from being worked on.
