@@ -55,6 +55,17 @@ var ErrDisconnected = errors.New("the connection to the machine was lost while t
 // of what was asked for has begun.
 var ErrNoCommands = errors.New("the machine does not run commands for this user")
 
+// Forwarder is a communicator that can connect to what its machine can connect to.
+type Forwarder interface {
+	// Forward connects to a TCP address, host:port as the machine understands it. The
+	// error is ErrNoForwarding if the machine does that for nobody, ErrDisconnected if
+	// there is no machine any more, and otherwise that of the address.
+	Forward(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// ErrNoForwarding says that the machine does not forward connections.
+var ErrNoForwarding = errors.New("the machine does not forward connections")
+
 // ErrNoMachine is what a communicator of type "none" says to file transfers.
 var ErrNoMachine = errors.New(`the communicator is "none": there is no machine to move files to or from`)
 

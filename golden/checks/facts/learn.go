@@ -1,0 +1,435 @@
+package facts
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/communicator"
+	"bake/internal/shellquote"
+)
+
+// As says which user of a machine looks at it.
+type As bool
+
+// The users. Root is reached with "sudo -n" if the login user is another one.
+const (
+	Login As = false
+	Root  As = true
+)
+
+// Bounds of what a machine may answer.
+const (
+	maxText  = 4 << 20   // of one file or output
+	maxTotal = 128 << 20 // of what is sent, in base64
+	maxLine  = 100 << 10 // of a command: what Linux takes as one argument
+)
+
+// patience is how long a machine may take for everything but commands.
+const patience = 3 * time.Minute
+
+// workers is how many commands run at a time.
+const workers = 8
+
+// Learn asks a machine with a POSIX shell. There is an answer for each question, in
+// their order, with a fact for each attribute. The error is not nil only if the machine
+// could not be asked, or what it says cannot be made sense of.
+func Learn(ctx context.Context, c communicator.Communicator, as As, questions []Question) ([]Answer, error) {
+	answers := make([]Answer, len(questions))
+	forward, _ := c.(communicator.Forwarder)
+	p := newPlan()
+	readers := map[int]reader{}
+	var dialed []int
+	for i, q := range questions {
+		switch {
+		case refused(q) != "":
+			answers[i] = all(unknown(refused(q)), q)
+		case forward != nil && dials[q.Kind] != nil:
+			dialed = append(dialed, i)
+		default:
+			readers[i] = asks[q.Kind](p, q)
+		}
+	}
+	if err := p.answer(ctx, c, as, readers, answers); err != nil {
+		return nil, err
+	}
+	rest, err := reach(ctx, forward, questions, dialed, answers)
+	if err != nil {
+		return nil, err
+	}
+	p, readers = newPlan(), map[int]reader{}
+	for _, i := range rest { // what the machine has to do itself
+		readers[i] = asks[questions[i].Kind](p, questions[i])
+	}
+	if err := p.answer(ctx, c, as, readers, answers); err != nil {
+		return nil, err
+	}
+	for i, q := range questions {
+		answers[i] = only(answers[i], q)
+	}
+	return answers, nil
+}
+
+// reader makes an answer of replies.
+type reader func([]reply) Answer
+
+// answer asks, and has readers fill in the answers with their numbers.
+func (p *plan) answer(ctx context.Context, c communicator.Communicator, as As, readers map[int]reader, answers []Answer) error {
+	replies, err := p.run(ctx, c, as)
+	if err != nil {
+		return err
+	}
+	for i, read := range readers {
+		answers[i] = read(replies)
+	}
+	return nil
+}
+
+// refused says why a question cannot be asked, or "".
+func refused(q Question) string {
+	if asks[q.Kind] == nil {
+		return fmt.Sprintf("%q is nothing that a machine is asked about", q.Kind)
+	}
+	for name, value := range q.Options {
+		if !slices.Contains(options[q.Kind], name) {
+			return fmt.Sprintf("the option %s of %s is not supported", name, q.Kind)
+		}
+		if strings.ContainsRune(value, 0) {
+			return "its " + name + " has a NUL byte"
+		}
+	}
+	switch {
+	case q.Key == "":
+		return "it has no name"
+	case strings.ContainsRune(q.Key, 0):
+		return "its name has a NUL byte"
+	case len(q.Key) > maxLine:
+		return fmt.Sprintf("it is longer than %d kB", maxLine>>10)
+	}
+	if _, err := q.timeout(0); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// timeout is the option of that name, or the default.
+func (q Question) timeout(standard time.Duration) (time.Duration, error) {
+	text := q.Options["timeout"]
+	if text == "" || text == "0" {
+		return standard, nil
+	}
+	ms, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("the timeout %q is no number of milliseconds", text)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// patience is timeout where that has been checked.
+func (q Question) patience(standard time.Duration) time.Duration {
+	d, err := q.timeout(standard)
+	if err != nil {
+		return standard
+	}
+	return d
+}
+
+// all gives every attribute of a question the same fact.
+func all(f Fact, q Question) Answer {
+	a := Answer{}
+	for _, name := range q.Attributes {
+		a[name] = f
+	}
+	return a
+}
+
+// only returns the facts that were asked for.
+func only(a Answer, q Question) Answer {
+	asked := Answer{}
+	for _, name := range q.Attributes {
+		f, ok := a[name]
+		if !ok {
+			f = unknown(fmt.Sprintf("%s has no attribute %q", q.Kind, name))
+		}
+		asked[name] = f
+	}
+	return asked
+}
+
+// reply is what a probe has put out.
+type reply struct {
+	status  int
+	late    bool   // it took too long
+	lost    string // why there is no reply, or ""
+	out     []byte // at most maxText and one more, if there was more
+	err     []byte
+	missing bool // the machine lacks what it takes
+}
+
+// failed says why a probe gave nothing, or "".
+func (r reply) failed() string {
+	switch {
+	case r.lost != "":
+		return r.lost
+	case r.late:
+		return "it took too long"
+	case r.status == 0 && !r.missing:
+		return ""
+	case r.status == 137:
+		return "it took too long, or was killed"
+	}
+	if text := firstLine(r.err); text != "" {
+		return text
+	}
+	return fmt.Sprintf("exit status %d", r.status)
+}
+
+// firstLine is the first line of an error, of a length for messages.
+func firstLine(text []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	if line = strings.ToValidUTF8(strings.TrimSpace(line), "�"); len(line) > 300 {
+		line = strings.ToValidUTF8(line[:300], "") + "…"
+	}
+	return line
+}
+
+// text is the fact of an output.
+func (r reply) text(out []byte) Fact {
+	if len(out) > maxText {
+		return Fact{Text(out[:maxText]), fmt.Sprintf("it is longer than %d MB", maxText>>20)}
+	}
+	return known(Text(out))
+}
+
+// plan is what a machine is asked at once. Nothing is asked twice.
+type plan struct {
+	ids      map[string]int // by line
+	probes   []string       // lines of sh, by id
+	commands []int          // ids of those that are users' commands
+	allowed  time.Duration  // for commands
+}
+
+func newPlan() *plan { return &plan{ids: map[string]int{}} }
+
+// probe adds a function of probes.sh and returns the id of its reply. Its words may hold
+// anything but NUL.
+func (p *plan) probe(words ...string) int { return p.add(shellquote.Join(words...)) }
+
+func (p *plan) add(line string) int {
+	id, ok := p.ids[line]
+	if !ok {
+		id = len(p.probes)
+		p.ids[line], p.probes = id, append(p.probes, line)
+	}
+	return id
+}
+
+// command adds a user's command.
+func (p *plan) command(line string, timeout time.Duration) int {
+	seconds := int64(max(1, (timeout+time.Second-1)/time.Second))
+	before := len(p.probes)
+	id := p.add("run @ " + shellquote.Join(strconv.FormatInt(seconds, 10), line))
+	if id == before {
+		p.commands = append(p.commands, id)
+		p.allowed += time.Duration(seconds) * time.Second
+	}
+	return id
+}
+
+//go:embed probes.sh
+var probes string
+
+// script is what the machine runs, which ends with a line that shows that it is whole.
+func (p *plan) script(nonce string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "LIMIT=%d\nNONCE=%s\n%s\nfacts() {\n", maxText+1, nonce, probes)
+	var job, ids strings.Builder
+	for id, line := range p.probes {
+		if rest, ok := strings.CutPrefix(line, "run @ "); ok {
+			fmt.Fprintf(&job, "%d) run %d %s ;;\n", id, id, rest)
+			fmt.Fprintf(&ids, " %d", id)
+			continue
+		}
+		fmt.Fprintf(&b, "fact %d %s\n", id, line)
+	}
+	if len(p.commands) > 0 {
+		fmt.Fprintf(&b, "commands %d%s\n", min(workers, len(p.commands)), ids.String())
+	}
+	fmt.Fprintf(&b, "fact %d room\n}\njob() {\ncase $1 in\n%s*) ;;\nesac\n}\nbegin\n# end %s", len(p.probes), job.String(), nonce)
+	return b.String()
+}
+
+// input is what the shell reads: the script in base64, so that neither a terminal nor a
+// connection that ends early changes what is run.
+func input(script, nonce string) string {
+	var b strings.Builder
+	b.WriteString("s=$(base64 -d <<'END'\n")
+	for text := base64.StdEncoding.EncodeToString([]byte(script)); text != ""; {
+		n := min(76, len(text))
+		b.WriteString(text[:n] + "\n")
+		text = text[n:]
+	}
+	b.WriteString("END\n)\ncase $s in\n*'# end " + nonce + "') eval \"$s\" ;;\n*) echo 'what is to be run has not arrived; the machine needs base64' >&2; exit 1 ;;\nesac\nexit 0\n")
+	return b.String()
+}
+
+// shells are the lines that begin the shell.
+func (as As) shell() string {
+	if as == Root {
+		return `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
+	}
+	return "sh -s"
+}
+
+// run asks, and returns the replies by id.
+func (p *plan) run(ctx context.Context, c communicator.Communicator, as As) ([]reply, error) {
+	if len(p.probes) == 0 {
+		return nil, nil
+	}
+	limit := patience + p.allowed
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the machine has not answered within %s", limit))
+	defer cancel()
+	nonce := rand.Text()
+	out, errOut := &communicator.Head{Max: maxTotal}, &communicator.Head{Max: 4 << 10}
+	st, err := c.Run(ctx, communicator.Command{
+		Line: as.shell(), Stdin: strings.NewReader(input(p.script(nonce), nonce)), Stdout: out, Stderr: errOut,
+	})
+	if err != nil {
+		return nil, err
+	}
+	before, answer, ok := strings.Cut(out.String(), "bake facts "+nonce)
+	if !ok {
+		why := firstLine([]byte(errOut.String()))
+		if why == "" { // a terminal shows errors as output
+			why = firstLine([]byte(before))
+		}
+		if why == "" {
+			why = fmt.Sprintf("exit status %d", st.Code)
+		}
+		if as == Root {
+			return nil, fmt.Errorf("cannot look at the machine as root: %s; log in as root or as a user whom sudo asks for no password, or look at it as the login user", why)
+		}
+		return nil, fmt.Errorf("cannot look at the machine: %s; it needs a POSIX shell and base64", why)
+	}
+	answer, _, ended := strings.Cut(answer, "bake end "+nonce)
+	if !ended && !out.Cut() {
+		return nil, fmt.Errorf("the machine's answer ends early: exit status %d: %s", st.Code, firstLine([]byte(errOut.String())))
+	}
+	return p.parse(base64.NewDecoder(base64.StdEncoding, strings.NewReader(answer)), out.Cut())
+}
+
+// parse reads the replies; cut says that the last ones do not matter.
+func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
+	r = bufio.NewReader(r)
+	f := &frames{r: r}
+	replies := make([]reply, len(p.probes)+1)
+	order := p.order()
+	for n, id := range order {
+		got, err := f.next(id)
+		if err != nil && cut && errors.Is(err, io.ErrUnexpectedEOF) {
+			for _, id := range order[n:] {
+				replies[id] = reply{lost: fmt.Sprintf("what the machine has to say is longer than %d MB", maxTotal>>20)}
+			}
+			return replies, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the machine's answer cannot be read: %w", err)
+		}
+		replies[id] = got
+	}
+	if rest, err := io.ReadAll(io.LimitReader(r, 1)); err != nil || len(rest) > 0 {
+		return nil, errors.New("the machine's answer cannot be read: it is longer than it says")
+	}
+	if room := replies[len(p.probes)]; room.status != 0 || len(room.out) > 0 {
+		return nil, errors.New("the machine has no room for what is learned: its /dev/shm, or /tmp, is full")
+	}
+	return replies, nil
+}
+
+// order is that of the replies: users' commands come after everything else, and last
+// how it went.
+func (p *plan) order() []int {
+	var ids []int
+	for id, line := range p.probes {
+		if !strings.HasPrefix(line, "run @ ") {
+			ids = append(ids, id)
+		}
+	}
+	return append(append(ids, p.commands...), len(p.probes))
+}
+
+// frames reads what reply of probes.sh sends.
+type frames struct{ r io.Reader }
+
+// maxHeader is how long the first line of a reply may be.
+const maxHeader = 80
+
+func (f *frames) next(id int) (reply, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(f.r, b); err != nil {
+			return reply{}, unexpected(err)
+		}
+		if b[0] == '\n' {
+			break
+		}
+		if line = append(line, b[0]); len(line) > maxHeader {
+			return reply{}, fmt.Errorf("%.40q is no reply", line)
+		}
+	}
+	words := strings.Split(string(line), " ")
+	if len(words) != 4 || words[0] != strconv.Itoa(id) {
+		return reply{}, fmt.Errorf("%.40q is not the reply %d", line, id)
+	}
+	var got reply
+	switch words[1] {
+	case "late":
+		got.late = true
+	case "missing":
+		got.missing = true
+	default:
+		n, err := strconv.ParseUint(words[1], 10, 8)
+		if err != nil {
+			return reply{}, fmt.Errorf("%.40q has no exit status", line)
+		}
+		got.status = int(n)
+	}
+	for i, to := range []*[]byte{&got.out, &got.err} {
+		n, err := strconv.ParseUint(words[2+i], 10, 63)
+		if err != nil {
+			return reply{}, fmt.Errorf("%.40q has no length", line)
+		}
+		if *to, err = f.read(int(min(n, maxText+1))); err != nil {
+			return reply{}, err
+		}
+	}
+	end, err := f.read(1)
+	if err == nil && end[0] != '\n' {
+		err = fmt.Errorf("the reply %d does not end where it should", id)
+	}
+	return got, err
+}
+
+// read reads n bytes, for which there is room only when they come.
+func (f *frames) read(n int) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := io.CopyN(&b, f.r, int64(n))
+	return b.Bytes(), unexpected(err)
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

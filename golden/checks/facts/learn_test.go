@@ -1,0 +1,362 @@
+package facts_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bake/communicator"
+	"bake/golden/checks/facts"
+)
+
+// local is the host that runs the test, as a machine.
+type local struct {
+	communicator.Communicator
+	t     *testing.T
+	shell string   // "": sh
+	env   []string // nil: that of the test
+	dir   string   // where it starts; "": an empty one
+	calls int
+}
+
+func (l *local) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	l.calls++
+	sh := l.shell
+	if sh == "" {
+		sh = "sh"
+	}
+	line := c.Line
+	if line == "sh -s" {
+		line = "exec " + sh + " -s"
+	}
+	cmd := exec.CommandContext(ctx, sh, "-c", line)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = c.Stdin, c.Stdout, c.Stderr, l.env
+	cmd.Dir = l.dir
+	if cmd.Dir == "" {
+		cmd.Dir = l.t.TempDir()
+	}
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return communicator.Status{}, context.Cause(ctx)
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return communicator.Status{Code: exit.ExitCode()}, nil
+	}
+	return communicator.Status{}, err
+}
+
+// forwarding is a machine that forwards connections.
+type forwarding struct {
+	*local
+	refuse error
+	dialed int
+}
+
+func (f *forwarding) Forward(ctx context.Context, addr string) (net.Conn, error) {
+	if f.refuse != nil {
+		return nil, f.refuse
+	}
+	f.dialed++
+	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+}
+
+func learn(t *testing.T, c communicator.Communicator, questions ...facts.Question) []facts.Answer {
+	t.Helper()
+	answers, err := facts.Learn(t.Context(), c, facts.Login, questions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answers) != len(questions) {
+		t.Fatalf("%d answers to %d questions", len(answers), len(questions))
+	}
+	return answers
+}
+
+func q(kind, key string, attributes ...string) facts.Question {
+	return facts.Question{Kind: kind, Key: key, Attributes: attributes}
+}
+
+func is(v any) facts.Fact { return facts.Fact{Value: v} }
+
+func same(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// shells are those of the distributions that are here.
+func shells(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, sh := range []string{"dash", "bash"} {
+		if path, err := exec.LookPath(sh); err == nil {
+			all = append(all, path)
+		}
+	}
+	if len(all) == 0 {
+		all = []string{"sh"}
+	}
+	return all
+}
+
+func TestFiles(t *testing.T) {
+	for _, sh := range shells(t) {
+		t.Run(filepath.Base(sh), func(t *testing.T) { testFiles(t, &local{t: t, shell: sh}) })
+	}
+}
+
+func testFiles(t *testing.T, m *local) {
+	dir := t.TempDir()
+	m.dir = dir
+	odd := filepath.Join(dir, "it's \"odd\"\n$(touch run)")
+	text := "#0 0 5 5\nbake end\x00\xff\r\nno newline"
+	write := func(name, text string, mode os.FileMode) {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(odd, text, 0o640|os.ModeSetgid)
+	link, pipe, big := filepath.Join(dir, "link"), filepath.Join(dir, "pipe"), filepath.Join(dir, "big")
+	if err := errors.Join(os.Symlink("no where\n", link), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	write(big, strings.Repeat("x", 5<<20), 0o600)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.ParseInt(me.Uid, 10, 64)
+	sum := sha256.Sum256([]byte(text))
+
+	got := learn(t, m,
+		q("file", odd, "exists", "mode", "uid", "owner", "size", "filetype", "contents", "sha256", "linked-to", "nosuch"),
+		q("file", link, "exists", "mode", "filetype", "linked-to", "contents"),
+		q("file", filepath.Join(dir, "absent"), "exists", "mode", "contents"),
+		q("file", filepath.Join(odd, "below"), "exists"),
+		q("file", pipe, "exists", "filetype", "contents", "md5"),
+		q("file", big, "size", "contents"),
+		q("file", dir, "filetype", "contents"),
+		q("file", "~", "filetype"),
+		q("file", "~no-such-user/x", "exists"),
+		q("file", "~root/../etc/passwd", "exists"),
+		q("file", "-n", "exists"),
+		q("file", "a\x00b", "exists"),
+		q("nosuch", "x", "exists"),
+	)
+	same(t, "a file", got[0], facts.Answer{
+		"exists": is(true), "mode": is("2640"), "uid": is(uid), "owner": is(me.Username), "size": is(int64(len(text))), "filetype": is("file"),
+		"contents": is(facts.Text(text)), "sha256": is(hex.EncodeToString(sum[:])),
+		"linked-to": {Err: "it is not a symbolic link"}, "nosuch": {Err: `file has no attribute "nosuch"`},
+	})
+	if _, err := os.Lstat(filepath.Join(dir, "run")); err == nil {
+		t.Error("the name of a file was run")
+	}
+	same(t, "a link", [4]any{got[1]["exists"].Value, got[1]["mode"].Value, got[1]["filetype"].Value, got[1]["linked-to"].Value}, [4]any{true, "0777", "symlink", "no where\n"})
+	if got[1]["contents"].Err == "" {
+		t.Error("a link to nothing has contents")
+	}
+	same(t, "what is absent", got[2], facts.Answer{"exists": is(false), "mode": {Err: "there is no such file"}, "contents": {Err: "there is no such file"}})
+	if f := got[3]["exists"]; !strings.Contains(f.Err, "Not a directory") {
+		t.Errorf("below a file: %v", f)
+	}
+	same(t, "a pipe", [2]any{got[4]["exists"].Value, got[4]["filetype"].Value}, [2]any{true, "pipe"})
+	for _, name := range []string{"contents", "md5"} {
+		if f := got[4][name]; !strings.Contains(f.Err, "not a regular file") {
+			t.Errorf("%s of a pipe: %v", name, f)
+		}
+	}
+	if f := got[5]["contents"]; f.Err != "it is longer than 4 MB" || len(f.Value.(facts.Text)) != 4<<20 {
+		t.Errorf("of a large file: %d bytes, %s", len(f.Value.(facts.Text)), f.Err)
+	}
+	same(t, "its size", got[5]["size"], is(int64(5<<20)))
+	same(t, "a directory", got[6]["filetype"], is("directory"))
+	if got[6]["contents"].Err == "" {
+		t.Error("a directory has contents")
+	}
+	same(t, "home", got[7]["filetype"], is("directory"))
+	same(t, "nobody's home", got[8]["exists"], facts.Fact{Err: "the machine has no user no-such-user"})
+	same(t, "root's home", got[9]["exists"].Err == "" || os.Getuid() != 0, true)
+	same(t, "a relative path", got[10]["exists"], is(false))
+	same(t, "NUL", got[11]["exists"], facts.Fact{Err: "its name has a NUL byte"})
+	same(t, "an unknown kind", got[12]["exists"], facts.Fact{Err: `"nosuch" is nothing that a machine is asked about`})
+	if m.calls != 1 {
+		t.Errorf("%d round trips", m.calls)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, sh := range shells(t) {
+		t.Run(filepath.Base(sh), func(t *testing.T) { testCommands(t, &local{t: t, shell: sh}) })
+	}
+}
+
+func testCommands(t *testing.T, m *local) {
+	dir := t.TempDir()
+	slow := facts.Question{Kind: "command", Key: "sleep 4711 & echo $! >" + dir + "/pid; sleep 4712", Attributes: []string{"exit-status", "stdout"}, Options: map[string]string{"timeout": "1000"}}
+	questions := []facts.Question{
+		q("command", "echo out; echo err >&2; exit 3", "exit-status", "stdout", "stderr"),
+		q("command", "printf '0 0 9 9\\n\\000\\377'; cat", "exit-status", "stdout", "stderr"),
+		q("command", "kill -9 $$", "exit-status"),
+		q("command", "no-such-command-here", "exit-status"),
+		slow,
+		q("command", "head -c 5000000 /dev/zero", "exit-status", "stdout"),
+		q("command", "line one\nexit 0", "exit-status"),
+		q("command", "sleep 4713 & echo $! >"+dir+"/daemon", "exit-status"),
+		q("command", "echo out; echo err >&2; exit 3", "exit-status"),
+		{Kind: "command", Key: "true", Attributes: []string{"exit-status"}, Options: map[string]string{"nosuch": "1"}},
+		{Kind: "command", Key: "true", Attributes: []string{"exit-status"}, Options: map[string]string{"timeout": "soon"}},
+	}
+	for i := range 20 {
+		questions = append(questions, q("command", "echo "+strconv.Itoa(i), "stdout"))
+	}
+	got := learn(t, m, questions...)
+	same(t, "a command", got[0], facts.Answer{"exit-status": is(int64(3)), "stdout": is(facts.Text("out\n")), "stderr": is(facts.Text("err\n"))})
+	same(t, "bytes", got[1], facts.Answer{"exit-status": is(int64(0)), "stdout": is(facts.Text("0 0 9 9\n\x00\xff")), "stderr": is(facts.Text(""))})
+	same(t, "a signal", got[2], facts.Answer{"exit-status": is(int64(137))})
+	same(t, "no command", got[3], facts.Answer{"exit-status": is(int64(127))})
+	late := facts.Fact{Err: "it was ended after 1s (timeout)"}
+	same(t, "a slow one", got[4], facts.Answer{"exit-status": late, "stdout": late})
+	if f := got[5]["stdout"]; f.Err != "it is longer than 4 MB" {
+		t.Errorf("much output: %s", f.Err)
+	}
+	same(t, "with much output", got[5]["exit-status"], is(int64(0)))
+	same(t, "several lines", got[6], facts.Answer{"exit-status": is(int64(0))})
+	same(t, "the same again", got[8], facts.Answer{"exit-status": is(int64(3))})
+	same(t, "an option", got[9]["exit-status"], facts.Fact{Err: "the option nosuch of command is not supported"})
+	same(t, "a timeout", got[10]["exit-status"], facts.Fact{Err: `the timeout "soon" is no number of milliseconds`})
+	for i := range 20 {
+		same(t, "one of many", got[11+i]["stdout"], is(facts.Text(strconv.Itoa(i)+"\n")))
+	}
+	for _, file := range []string{"pid", "daemon"} {
+		text, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := gone(pid); err != nil {
+			t.Errorf("%s: a child of a command is left: %v", file, err)
+		}
+	}
+}
+
+// gone waits for a process to end, which has been killed.
+func gone(pid int) error {
+	for range 100 {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return errors.New("it runs")
+}
+
+func TestNothingStays(t *testing.T) {
+	got := learn(t, &local{t: t}, q("command", `tr '\0' '\n' </proc/$PPID/cmdline | tail -n 1`, "stdout"), q("file", "/", "exists"))
+	out, _ := got[0]["stdout"].Value.(facts.Text)
+	file := strings.TrimSpace(string(out))
+	if !strings.Contains(file, "/bake.") {
+		t.Fatalf("%q is not where the output goes", file)
+	}
+	if _, err := os.Lstat(filepath.Dir(file)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", filepath.Dir(file), err)
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/moved":
+			http.Redirect(w, r, "/", http.StatusFound)
+		case "/slow":
+			<-r.Context().Done()
+		default:
+			user, pass, _ := r.BasicAuth()
+			body, _ := io.ReadAll(r.Body)
+			w.Header().Add("X-Two", "b")
+			w.Header().Add("X-Two", "a")
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = io.WriteString(w, strings.Join([]string{r.Method, r.Header.Get("X-Asked"), user, pass, string(body)}, " "))
+		}
+	}))
+	defer srv.Close()
+	addr := strings.TrimPrefix(srv.URL, "http://")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := ln.Addr().String()
+	ln.Close()
+	http := func(path string, options map[string]string) facts.Question {
+		return facts.Question{Kind: "http", Key: srv.URL + path, Attributes: []string{"status", "headers", "body"}, Options: options}
+	}
+	questions := []facts.Question{
+		http("/", map[string]string{"method": "post", "request-headers": "X-Asked: \"it\\\n", "request-body": "a=\"b\"", "username": "u", "password": "p'"}),
+		http("/moved", nil),
+		http("/moved", map[string]string{"no-follow-redirects": "true"}),
+		http("/slow", map[string]string{"timeout": "300"}),
+		{Kind: "http", Key: "http://" + closed, Attributes: []string{"status"}},
+		{Kind: "http", Key: "gopher://x", Attributes: []string{"status"}},
+		{Kind: "http", Key: srv.URL, Attributes: []string{"status"}, Options: map[string]string{"ca-file": "/x"}},
+		q("addr", "tcp://"+addr, "reachable"), q("addr", closed, "reachable"), q("addr", "udp://"+closed, "reachable"), q("addr", "no port", "reachable"),
+	}
+	tests := []struct {
+		name   string
+		m      communicator.Communicator
+		trips  int
+		direct bool
+	}{
+		{"forwarded", &forwarding{local: &local{t: t}}, 0, true},
+		{"refused", &forwarding{local: &local{t: t}, refuse: communicator.ErrNoForwarding}, 1, false},
+		{"not forwarded", &local{t: t}, 1, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := exec.LookPath("curl"); err != nil && !tt.direct {
+				t.Skip("no curl here")
+			}
+			got := learn(t, tt.m, questions...)
+			same(t, "status", got[0]["status"], is(int64(418)))
+			same(t, "body", got[0]["body"], is(facts.Text("POST \"it\\ u p' a=\"b\"")))
+			if h, _ := got[0]["headers"].Value.(facts.Text); !strings.Contains(string(h), "\nX-Two: a\nX-Two: b") {
+				t.Errorf("headers %q", h)
+			}
+			same(t, "followed", got[1]["status"], is(int64(418)))
+			same(t, "not followed", got[2]["status"], is(int64(302)))
+			for i := 3; i <= 6; i++ {
+				if f := got[i]["status"]; f.Err == "" || f.Value != nil {
+					t.Errorf("question %d: %v", i, f)
+				}
+			}
+			same(t, "an address", got[7]["reachable"], is(true))
+			same(t, "a closed port", got[8]["reachable"], is(false))
+			same(t, "udp", got[9]["reachable"], is(true))
+			if got[10]["reachable"].Err == "" {
+				t.Error("no port is no error")
+			}
+		})
+	}
+}

@@ -1,0 +1,357 @@
+package facts
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"bake/communicator"
+)
+
+// dials are the kinds that are learned over connections from the machine where those are
+// forwarded, with nothing run there. The error is ErrNoForwarding if they are not.
+var dials = map[string]func(context.Context, communicator.Forwarder, Question) (Answer, error){
+	"addr": dialAddr,
+	"http": dialHTTP,
+}
+
+// reach answers the questions with the numbers dialed, and returns those that it cannot.
+func reach(ctx context.Context, f communicator.Forwarder, questions []Question, dialed []int, answers []Answer) (rest []int, err error) {
+	errs := make([]error, len(dialed))
+	var g errgroup.Group
+	g.SetLimit(workers)
+	for n, i := range dialed {
+		g.Go(func() error {
+			answers[i], errs[n] = dials[questions[i].Kind](ctx, f, questions[i])
+			return nil
+		})
+	}
+	_ = g.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	for n, i := range dialed {
+		switch {
+		case errors.Is(errs[n], communicator.ErrNoForwarding):
+			rest = append(rest, i)
+		case errs[n] != nil:
+			return nil, errs[n]
+		}
+	}
+	return rest, nil
+}
+
+// endpoint is the protocol, the host and the port of an addr.
+func endpoint(key string) (protocol, host, port string, err error) {
+	protocol, address, ok := strings.Cut(key, "://")
+	if !ok {
+		protocol, address = "tcp", key
+	}
+	host, port, err = net.SplitHostPort(address)
+	if err == nil {
+		if n, bad := strconv.ParseUint(port, 10, 16); bad != nil || n == 0 {
+			err = fmt.Errorf("%q is not a TCP port", port)
+		}
+	}
+	if err == nil && protocol != "tcp" && protocol != "udp" {
+		err = fmt.Errorf("%q is neither tcp nor udp", protocol)
+	}
+	return protocol, host, port, err
+}
+
+// standard is the timeout of addr and dns.
+const standard = 500 * time.Millisecond
+
+// errTimeout ends what has taken as long as its option allows.
+var errTimeout = errors.New("it took too long")
+
+func dialAddr(ctx context.Context, f communicator.Forwarder, q Question) (Answer, error) {
+	protocol, host, port, err := endpoint(q.Key)
+	if err != nil {
+		return all(unknown(err.Error()), q), nil
+	}
+	if protocol == "udp" { // which nobody answers
+		return Answer{"reachable": known(true)}, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(standard), errTimeout)
+	defer cancel()
+	conn, err := f.Forward(ctx, net.JoinHostPort(host, port))
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return Answer{"reachable": known(true)}, nil
+	case errors.Is(err, communicator.ErrNoForwarding), errors.Is(err, communicator.ErrDisconnected):
+		return nil, err
+	}
+	return Answer{"reachable": known(false)}, nil
+}
+
+func askAddr(p *plan, q Question) reader {
+	protocol, host, port, err := endpoint(q.Key)
+	if err != nil {
+		return func([]reply) Answer { return all(unknown(err.Error()), q) }
+	}
+	if protocol == "udp" {
+		return func([]reply) Answer { return Answer{"reachable": known(true)} }
+	}
+	id := p.probe("p_connect", q.seconds(standard), host, port)
+	return func(r []reply) Answer {
+		if r[id].status > 1 && r[id].status != 137 || r[id].lost != "" {
+			return all(unknown(r[id].failed()), q)
+		}
+		return Answer{"reachable": known(r[id].status == 0)}
+	}
+}
+
+// seconds is the timeout for programs that know no shorter ones.
+func (q Question) seconds(standard time.Duration) string {
+	return strconv.FormatInt(int64(max(1, (q.patience(standard)+time.Second-1)/time.Second)), 10)
+}
+
+func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question) (Answer, error) {
+	req, err := q.request(ctx)
+	if err != nil {
+		return all(unknown(err.Error()), q), nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(5*time.Second), errTimeout)
+	defer cancel()
+	var refused error
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			conn, err := f.Forward(ctx, addr)
+			if errors.Is(err, communicator.ErrNoForwarding) || errors.Is(err, communicator.ErrDisconnected) {
+				refused = err
+			}
+			return conn, err
+		},
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")}, //nolint:gosec // as the check says
+		DisableKeepAlives: true,
+	}
+	defer transport.CloseIdleConnections()
+	if proxy := q.Options["proxy"]; proxy != "" {
+		u, err := url.Parse(proxy)
+		if err != nil {
+			return all(unknown("proxy: "+err.Error()), q), nil
+		}
+		transport.Proxy = http.ProxyURL(u)
+	}
+	client := &http.Client{Transport: transport}
+	if q.flag("no-follow-redirects") {
+		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	resp, err := client.Do(req.WithContext(ctx))
+	if err != nil {
+		if refused != nil {
+			return nil, refused
+		}
+		return all(unknown(why(ctx, err)), q), nil
+	}
+	defer resp.Body.Close()
+	a := Answer{"status": known(int64(resp.StatusCode)), "headers": known(headerText(resp.Header))}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxText+1))
+	if err != nil {
+		a["body"] = unknown(why(ctx, err))
+	} else {
+		a["body"] = reply{}.text(body)
+	}
+	return a, nil
+}
+
+// why is the text of an error of net/http, or that it took too long.
+func why(ctx context.Context, err error) string {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause.Error()
+	}
+	return firstLine([]byte(err.Error()))
+}
+
+func (q Question) flag(name string) bool { return q.Options[name] == "true" }
+
+// header are the request's own headers.
+func (q Question) header() ([][2]string, error) {
+	var all [][2]string
+	for line := range strings.Lines(q.Options["request-headers"]) {
+		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		if !ok {
+			return nil, fmt.Errorf("the request header %q is not of the form NAME: VALUE", strings.TrimSpace(line))
+		}
+		all = append(all, [2]string{strings.TrimSpace(name), strings.TrimSpace(value)})
+	}
+	return all, nil
+}
+
+func (q Question) method() string {
+	if m := q.Options["method"]; m != "" {
+		return strings.ToUpper(m)
+	}
+	return http.MethodGet
+}
+
+func (q Question) request(ctx context.Context) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, q.method(), q.Key, strings.NewReader(q.Options["request-body"]))
+	if err != nil {
+		return nil, err
+	}
+	if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%q is not an HTTP URL", q.Key)
+	}
+	header, err := q.header()
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "bake")
+	for _, h := range header {
+		if strings.EqualFold(h[0], "Host") {
+			req.Host = h[1]
+			continue
+		}
+		req.Header.Set(h[0], h[1])
+	}
+	if q.Options["username"] != "" || q.Options["password"] != "" {
+		req.SetBasicAuth(q.Options["username"], q.Options["password"])
+	}
+	return req, nil
+}
+
+// headerText is what goss makes of headers: a line for each value, sorted.
+func headerText(h http.Header) Text {
+	var all []string
+	for name, values := range h {
+		for _, v := range values {
+			all = append(all, http.CanonicalHeaderKey(name)+": "+v)
+		}
+	}
+	slices.Sort(all)
+	return Text(strings.Join(all, "\n"))
+}
+
+// askHTTP has the machine's curl ask.
+func askHTTP(p *plan, q Question) reader {
+	if _, err := q.request(context.Background()); err != nil {
+		return func([]reply) Answer { return all(unknown(err.Error()), q) }
+	}
+	header, _ := q.header()
+	seconds := strconv.FormatFloat(q.patience(5*time.Second).Seconds(), 'f', 3, 64)
+	var config strings.Builder
+	set := func(name, value string) {
+		escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(value)
+		fmt.Fprintf(&config, "%s = \"%s\"\n", name, escaped)
+	}
+	set("url", q.Key)
+	set("max-time", seconds)
+	set("user-agent", "bake")
+	set("proto", "=http,https")
+	config.WriteString("globoff\ncompressed\n")
+	if m := q.method(); m == http.MethodHead {
+		config.WriteString("head\n")
+	} else {
+		set("request", m)
+	}
+	if !q.flag("no-follow-redirects") {
+		config.WriteString("location\n")
+	}
+	if q.flag("allow-insecure") {
+		config.WriteString("insecure\n")
+	}
+	if body := q.Options["request-body"]; body != "" {
+		set("data-raw", body)
+	}
+	if q.Options["username"] != "" || q.Options["password"] != "" {
+		set("user", q.Options["username"]+":"+q.Options["password"])
+	}
+	if proxy := q.Options["proxy"]; proxy != "" {
+		set("proxy", proxy)
+	}
+	for _, h := range header {
+		set("header", h[0]+": "+h[1])
+	}
+	id := p.probe("p_http", config.String())
+	return func(r []reply) Answer {
+		if why := r[id].failed(); why != "" {
+			return all(unknown(why), q)
+		}
+		return responded(r[id])
+	}
+}
+
+// responded reads what curl puts out: the headers of each response, and the last one's body.
+func responded(r reply) Answer {
+	rest := string(r.out)
+	var status string
+	header := http.Header{}
+	for strings.HasPrefix(rest, "HTTP/") {
+		var head string
+		head, rest, _ = strings.Cut(rest, "\r\n\r\n")
+		status, head, _ = strings.Cut(head, "\r\n")
+		header = http.Header{}
+		for line := range strings.Lines(head) {
+			name, value, _ := strings.Cut(line, ":")
+			header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		}
+	}
+	words := strings.Fields(status)
+	if len(words) < 2 {
+		return Answer{"status": unknown("curl shows no response")}
+	}
+	a := Answer{"status": whole(words[1]), "headers": known(headerText(header)), "body": known(Text(rest))}
+	if len(r.out) > maxText {
+		a["body"] = Fact{Text(rest), fmt.Sprintf("it is longer than %d MB", maxText>>20)}
+	}
+	return a
+}
+
+func askDNS(p *plan, q Question) reader {
+	hosts := p.probe("p_text", "/etc/hosts")
+	id := p.probe("p_dns", q.seconds(standard), q.Key)
+	return func(r []reply) Answer {
+		addrs := inHosts(string(r[hosts].out), q.Key)
+		if len(addrs) == 0 {
+			got := r[id]
+			if got.lost != "" || got.status == 127 || got.status == 137 || got.status == 124 {
+				return all(unknown(got.failed()), q)
+			}
+			addrs = addresses(string(got.out))
+		}
+		if len(addrs) == 0 {
+			return absent("resolvable", "it cannot be resolved", "addrs")
+		}
+		slices.Sort(addrs)
+		return Answer{"resolvable": known(true), "addrs": known(slices.Compact(addrs))}
+	}
+}
+
+// inHosts returns the addresses that /etc/hosts has for a name.
+func inHosts(text, name string) (addrs []string) {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		f := strings.Fields(line)
+		if len(f) > 1 && slices.ContainsFunc(f[1:], func(n string) bool { return strings.EqualFold(n, strings.TrimSuffix(name, ".")) }) {
+			addrs = append(addrs, addresses(f[0])...)
+		}
+	}
+	return addrs
+}
+
+// addresses returns the IP addresses that lines begin with.
+func addresses(text string) (addrs []string) {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) > 0 {
+			if ip, err := netip.ParseAddr(f[0]); err == nil {
+				addrs = append(addrs, ip.String())
+			}
+		}
+	}
+	return addrs
+}
