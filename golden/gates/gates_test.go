@@ -141,3 +141,26 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%v %v", docs, err)
 	}
 }
+
+// TestGuide: the examples of the guide are read.
+func TestGuide(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/findings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, part := range strings.Split(string(guide), "```hcl\n")[1:] {
+		block, _, _ := strings.Cut(part, "```")
+		blocks = append(blocks, block)
+	}
+	if len(blocks) != 2 {
+		t.Fatalf("the guide has %d examples", len(blocks))
+	}
+	body := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(blocks[0]), "gate {"), "}")
+	if o, diags := decode(t, body); diags.HasErrors() || o.MinApplicable == nil || len(o.MaxFailed) != 3 {
+		t.Error(texts(diags))
+	}
+	if all, diags := gates.Waivers("guide", []byte(blocks[1])); diags.HasErrors() || len(all) != 1 {
+		t.Error(texts(diags))
+	}
+}

@@ -1,0 +1,184 @@
+package findings
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Format is a format that findings are written in.
+type Format string
+
+// The formats.
+const (
+	Plain Format = "plain" // for people: what failed, counts and scores
+	JSON  Format = "json"  // all there is; docs/findings.schema.json is its schema
+	JUnit Format = "junit" // a test case for each rule, as CI servers show them
+	SARIF Format = "sarif" // 2.1.0, what failed only: code scanning takes the rest for problems too
+)
+
+// Formats returns all formats.
+func Formats() []Format { return []Format{Plain, JSON, JUnit, SARIF} }
+
+// Extension is the end of the name of a file of that format.
+func (f Format) Extension() string {
+	switch f {
+	case JSON:
+		return ".json"
+	case JUnit:
+		return ".xml"
+	case SARIF:
+		return ".sarif"
+	}
+	return ".txt"
+}
+
+// Document is what is written.
+type Document struct {
+	Reports []Report
+	Verdict *Verdict // of a gate: its reports are written in the place of Reports
+	Machine string   // that the reports are about, such as its address or the ID of an image
+	Version string   // of bake
+	File    string   // that asked for the checks: the place of rules that are in no file of the user's
+}
+
+// Write writes the document. The same d makes the same bytes, with control characters
+// escaped, and with long texts cut.
+func (d Document) Write(w io.Writer, format Format) error {
+	switch format {
+	case Plain:
+		return d.plain(w)
+	case JSON:
+		return d.json(w)
+	case JUnit:
+		return d.junit(w)
+	case SARIF:
+		return d.sarif(w)
+	}
+	return fmt.Errorf("%q is not a format of findings; use one of %q", format, Formats())
+}
+
+// reports are those to write.
+func (d Document) reports() []Report {
+	in := d.Reports
+	if d.Verdict != nil {
+		in = d.Verdict.Reports
+	}
+	out := slices.Clone(in)
+	for i := range out {
+		out[i].Findings = slices.Clone(out[i].Findings)
+		for j, f := range out[i].Findings {
+			out[i].Findings[j] = f.sound()
+		}
+	}
+	return out
+}
+
+// why is what is known of the result of a finding: on one line, without the title.
+func (f Finding) why(limit int) string {
+	said := f.Evidence
+	if f.Result == Waived {
+		said = f.Waiver
+	}
+	return line(cmp.Or(strings.TrimSpace(said), string(f.Result)), limit)
+}
+
+// about is all that is known of a finding, in lines.
+func (f Finding) about() string {
+	var b strings.Builder
+	add := func(name, value string) {
+		if value = strings.TrimSpace(text(value, most)); value != "" {
+			fmt.Fprintf(&b, "%s%s\n", name, value)
+		}
+	}
+	add("", f.Title)
+	add("", f.Evidence)
+	add("Waived: ", f.Waiver)
+	add("Rationale: ", f.Rationale)
+	add("Fix: ", f.Fix)
+	add("References: ", strings.Join(f.Refs, ", "))
+	add("Severity: ", string(f.Severity))
+	if f.Source != nil {
+		add("Rule: ", place(f.Source))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// place is the line of a file.
+func place(r *hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
+
+// plain writes what failed, as a table, and then counts and scores.
+func (d Document) plain(w io.Writer) error {
+	reports := d.reports()
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "RESULT\tSEVERITY\tRULE\tFOUND\n"
+	for _, result := range []Result{Error, Fail, Waived, Fixed} {
+		for _, severity := range Severities() {
+			for _, r := range reports {
+				for _, f := range r.Findings {
+					if f.Result == result && f.Severity == severity {
+						fmt.Fprintf(t, "%s%s\t%s\t%s\t%s\n", head, f.Result, f.Severity, line(f.ID, 80), f.why(200))
+						head = ""
+					}
+				}
+			}
+		}
+	}
+	if head == "" {
+		fmt.Fprintln(t)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, r := range reports {
+		fmt.Fprintf(&b, "%s: %s\n", line(cmp.Or(r.Name, r.Tool), 80), r.summary())
+	}
+	if v := d.Verdict; v != nil {
+		for _, s := range v.Warnings {
+			fmt.Fprintf(&b, "warning: %s\n", line(s, most))
+		}
+		if v.Open {
+			fmt.Fprintln(&b, "The gate is open.")
+		} else {
+			fmt.Fprintln(&b, "The gate is closed:")
+		}
+		for _, s := range v.Reasons {
+			fmt.Fprintf(&b, "  - %s\n", line(s, most))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// results are all results, in the order of summaries.
+func results() []Result {
+	return []Result{Pass, Fixed, Fail, Error, Waived, NotApplicable, NotChecked}
+}
+
+// summary counts the results of a report.
+func (r Report) summary() string {
+	if len(r.Findings) == 0 {
+		return "nothing was checked"
+	}
+	names := map[Result]string{Pass: "passed", Fixed: "fixed", Fail: "failed", Error: "could not be judged", Waived: "waived", NotApplicable: "not applicable", NotChecked: "not checked"}
+	var parts []string
+	for _, result := range results() {
+		if n := r.Count(result); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, names[result]))
+		}
+	}
+	if r.Count(Pass, Fixed, Fail, Error) > 0 {
+		parts = append(parts, "score "+decimals(r.Score()))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// took is a time in seconds.
+func took(d time.Duration) float64 { return max(0, d.Round(time.Millisecond).Seconds()) }
