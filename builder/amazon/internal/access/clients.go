@@ -15,6 +15,11 @@ import (
 // SSM returns the client of Systems Manager in the region of the build.
 func (s *Session) SSM() *ssm.Client { return ssm.NewFromConfig(s.config) }
 
+// SSMIn returns the client of Systems Manager in a region.
+func (s *Session) SSMIn(region string) *ssm.Client {
+	return ssm.NewFromConfig(s.config, func(o *ssm.Options) { o.Region = region })
+}
+
 // SecretsManager returns the client of Secrets Manager in the region of the build.
 func (s *Session) SecretsManager() *secretsmanager.Client {
 	return secretsmanager.NewFromConfig(s.config)

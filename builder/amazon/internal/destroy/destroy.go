@@ -84,6 +84,8 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		return j.image(ctx)
 	case ownership.Snapshot:
 		return j.snapshot(ctx)
+	case ownership.ImageSnapshots:
+		return j.imageSnapshots(ctx)
 	case ownership.Volume:
 		return j.ownVolume(ctx)
 	case ownership.NetworkInterface:

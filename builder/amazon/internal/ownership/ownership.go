@@ -32,6 +32,7 @@ const (
 	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next
 	Role             = "ec2:role"
 	LaunchTemplate   = "ec2:launch-template"
+	ImageSnapshots   = "ec2:image-snapshots" // of an image that is about to be deregistered, which WithName says
 )
 
 // The tags of everything that a build owns. A kept image loses them.
@@ -55,13 +56,14 @@ func Since(id string) time.Time {
 
 // The entries of [step.Resource.With], beside those of [access.Session.With].
 const (
-	WithRun    = "run"
-	WithBuild  = "build"
-	WithName   = "name"   // of a key pair, security group or image
-	WithBucket = "bucket" // of an object
-	WithKey    = "key"    // of an object
-	WithVolume = "volume" // that a snapshot is of, or that is to be kept
-	WithKeep   = "keep"   // device names of an instance's volumes that outlive it, separated by commas
+	WithRun       = "run"
+	WithBuild     = "build"
+	WithName      = "name"      // of a key pair, security group or image; the ID of one whose snapshots are meant
+	WithBucket    = "bucket"    // of an object
+	WithKey       = "key"       // of an object
+	WithVolume    = "volume"    // that a snapshot is of, or that is to be kept
+	WithSnapshots = "snapshots" // of an image, separated by commas
+	WithKeep      = "keep"      // device names of an instance's volumes that outlive it, separated by commas
 
 	WithCreated = "created" // when it was made, in RFC 3339, of what was found by its tags; absent if unknown
 )

@@ -1,0 +1,91 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Broken is something that launches machines, or names an image for those that do, from
+// an image that cannot be launched.
+type Broken struct {
+	Region string `json:"region"`
+	User   string `json:"user"`
+	Image  string `json:"image,omitempty"`
+	Reason string `json:"reason"`
+}
+
+func (b Broken) String() string {
+	if b.Image == "" {
+		return fmt.Sprintf("%s: %s", b.Region, b.Reason)
+	}
+	return fmt.Sprintf("%s: %s: image %s %s", b.Region, b.User, b.Image, b.Reason)
+}
+
+// CheckUse finds the parameters, launch templates, groups and fleets of the account's
+// regions whose image is missing, disabled or not for this account any more. A region in
+// which one of the questions had no answer is an error.
+func (a *Account) CheckUse(ctx context.Context) ([]Broken, error) {
+	return inRegions(ctx, a.Regions, a.checkUse)
+}
+
+func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, err error) {
+	l := a.newLook(region, nil, Guards{})
+	l.onFailure = func(guard string, failed error) {
+		if err == nil {
+			err = fmt.Errorf("what uses images could not be found out (%s): %w", guard, failed)
+		}
+	}
+	l.users(ctx, false)
+	l.unless(GuardChannel, l.channels(ctx))
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range l.broken {
+		out = append(out, Broken{Region: region, User: u.User, Reason: u.User})
+	}
+	var ids []string
+	for id := range l.uses {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	states := map[string]string{}
+	for some := range slices.Chunk(ids, filterValues) {
+		found, err := a.byID(ctx, region, some...)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range found {
+			states[i.ID] = i.State
+		}
+	}
+	for _, id := range ids {
+		reason := ""
+		switch state := states[id]; state {
+		case "":
+			reason = "does not exist, or is not shared with this account"
+		case string(types.ImageStateAvailable):
+			continue
+		default:
+			reason = "is " + state
+		}
+		for _, u := range l.uses[id] {
+			if !u.past {
+				out = append(out, Broken{Region: region, User: u.User, Image: id, Reason: reason})
+			}
+		}
+	}
+	slices.SortFunc(out, func(x, y Broken) int { return strings.Compare(x.String(), y.String()) })
+	return out, nil
+}
+
+// Unused returns those of the account's own images that nothing uses, and what uses the
+// others, or could.
+func (a *Account) Unused(ctx context.Context, images []Image, g Guards) ([]Image, Uses) {
+	own := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return i.Owner != a.ID })
+	uses := a.Uses(ctx, own, g)
+	return slices.DeleteFunc(own, func(i Image) bool { return InUse(uses[i.ID]) }), uses
+}

@@ -1,0 +1,316 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The guards: each is a way in which an image can be in use.
+const (
+	GuardHeld       = "held"       // by its tag bake:hold, or by deregistration protection
+	GuardChannel    = "channel"    // a parameter of Systems Manager names it, or did before its last change
+	GuardInstances  = "instances"  // an instance that is not terminated was launched from it
+	GuardReferences = "references" // what DescribeImageReferences finds, such as recipes of EC2 Image Builder
+	GuardTemplates  = "templates"  // a launch template names it in its default or latest version
+	GuardScaling    = "scaling"    // an Auto Scaling group or a launch configuration
+	GuardFleets     = "fleets"     // an EC2 Fleet or a Spot Fleet that may launch more
+	GuardRecent     = "recent"     // it was launched, or made, a short time ago
+	GuardReceivers  = "receivers"  // an account that it is shared with uses it
+	GuardChildren   = "children"   // images were made from it; they only cause warnings
+)
+
+// GuardNames are all guards, in the order in which users of an image are listed.
+func GuardNames() []string {
+	return []string{
+		GuardHeld, GuardChannel, GuardInstances, GuardTemplates, GuardScaling, GuardFleets, GuardReferences, GuardRecent, GuardReceivers, GuardChildren,
+	}
+}
+
+// HoldTag is the tag that keeps an image. Its value says who wants that, and why.
+const HoldTag = "bake:hold"
+
+// Guards say how it is found out whether an image is in use. The zero value asks
+// everything, with the usual limits.
+type Guards struct {
+	Ignore      []string      // guards that are left out
+	Recent      time.Duration // how long ago a launch still counts; 0: a week
+	AllVersions bool          // every version of a launch template guards, and not only the default and the latest
+	Reports     bool          // accounts that an image is shared with are asked for, by a usage report; else sharing counts as use
+	Children    bool          // images made of it are looked for
+	Now         func() time.Time
+}
+
+// usualRecent is how long ago a launch counts as use. AWS reports launches up to a day
+// late, so an image that is younger than settled may have been launched unnoticed.
+const (
+	usualRecent = 7 * 24 * time.Hour
+	settled     = 48 * time.Hour
+)
+
+// Check says what is wrong with the names of guards that are left out.
+func (g Guards) Check() error {
+	for _, name := range g.Ignore {
+		if !slices.Contains(GuardNames(), name) {
+			return fmt.Errorf("there is no guard %q; the guards are %s", name, strings.Join(GuardNames(), ", "))
+		}
+	}
+	return nil
+}
+
+func (g Guards) on(name string) bool { return !slices.Contains(g.Ignore, name) }
+
+func (g Guards) now() time.Time {
+	if g.Now == nil {
+		return time.Now()
+	}
+	return g.Now()
+}
+
+// Use is what a guard says of an image.
+type Use struct {
+	Guard   string `json:"guard"`
+	User    string `json:"user"`              // such as "instance i-0abc (running)"
+	Warning bool   `json:"warning,omitempty"` // it does not need the image
+	Unknown bool   `json:"unknown,omitempty"` // the guard could not tell, which counts as use
+
+	past bool   // the user names it no more, but may again
+	id   string // of the user, by which it is known if another guard has found it, too
+}
+
+func (u Use) String() string {
+	switch {
+	case u.Unknown:
+		return fmt.Sprintf("%s (guard %q; -ignore-guard=%s does without it)", u.User, u.Guard, u.Guard)
+	case u.Warning:
+		return u.User
+	}
+	return fmt.Sprintf("%s (guard %q)", u.User, u.Guard)
+}
+
+// InUse reports whether one of the uses keeps an image.
+func InUse(uses []Use) bool { return slices.ContainsFunc(uses, func(u Use) bool { return !u.Warning }) }
+
+// Uses are what is known of the use of images, by their IDs.
+type Uses map[string][]Use
+
+func (u Uses) add(image string, use Use) { u[image] = append(u[image], use) }
+
+// asked is how many images at most are asked about one by one although another guard has
+// found them in use already: of few images, all users are wanted.
+const asked = 10
+
+// Uses finds out what uses images, which are all the account's own. What can be asked
+// for all images of a region at once is; only for those of which that finds no use, or
+// where there are few, are they asked about one by one. It has no error: a guard that
+// could not tell is a use.
+func (a *Account) Uses(ctx context.Context, images []Image, g Guards) Uses {
+	regions := map[string][]Image{}
+	for _, i := range images {
+		regions[i.Region] = append(regions[i.Region], i)
+	}
+	var (
+		each errgroup.Group
+		mu   sync.Mutex
+		all  = Uses{}
+	)
+	each.SetLimit(regionsAtOnce)
+	for region, in := range regions {
+		each.Go(func() error {
+			l := a.newLook(region, in, g)
+			l.all(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(all, l.uses)
+			return nil
+		})
+	}
+	_ = each.Wait() // a failure is a use
+	return all
+}
+
+// look is the search for what uses images in one region.
+type look struct {
+	a      *Account
+	region string
+	g      Guards
+	images []Image
+
+	mu        sync.Mutex
+	ids       []string // of images
+	uses      Uses     // of images
+	snapshots Uses     // of snapshots, which launch templates and fleets map
+	named     []version
+	aliases   []alias
+	templates map[string]*template // by ID and by name
+	failed    map[string]bool      // guards that could not tell of the whole region
+	broken    []Use                // users of what does not exist
+
+	onFailure func(guard string, err error) // hears of guards that could not tell; may be nil
+}
+
+func (a *Account) newLook(region string, images []Image, g Guards) *look {
+	l := &look{a: a, region: region, g: g, images: images, uses: Uses{}, snapshots: Uses{}, templates: map[string]*template{}, failed: map[string]bool{}}
+	for _, i := range images {
+		l.ids = append(l.ids, i.ID)
+	}
+	return l
+}
+
+// all runs all guards.
+func (l *look) all(ctx context.Context) {
+	l.held()
+	l.recent()
+	l.users(ctx, true)
+	open := l.images
+	if len(open) > asked {
+		open = slices.DeleteFunc(slices.Clone(open), func(i Image) bool { return InUse(l.uses[i.ID]) })
+	}
+	var each errgroup.Group
+	for guard, ask := range map[string]func(context.Context, []Image) error{
+		GuardReferences: l.references, GuardReceivers: l.receivers, GuardChildren: l.children,
+	} {
+		each.Go(func() error {
+			if l.g.on(guard) && (guard != GuardChildren || l.g.Children) && len(open) > 0 {
+				l.unless(guard, ask(ctx, open))
+			}
+			return nil
+		})
+	}
+	_ = each.Wait()
+	l.finish()
+}
+
+// users runs the guards that ask for a whole region. what says whether they look for
+// users of images at all, or only of what maps snapshots.
+func (l *look) users(ctx context.Context, images bool) {
+	guards := map[string]func(context.Context) error{GuardScaling: l.scaling, GuardFleets: l.fleets}
+	if images {
+		guards[GuardInstances], guards[GuardChannel] = l.instances, l.channels
+	}
+	var each errgroup.Group
+	for guard, ask := range guards {
+		each.Go(func() error {
+			if l.g.on(guard) {
+				l.unless(guard, ask(ctx))
+			}
+			return nil
+		})
+	}
+	needed := l.g.on(GuardTemplates) || l.g.on(GuardScaling) || l.g.on(GuardFleets)
+	each.Go(func() error {
+		if needed {
+			l.unless(GuardTemplates, l.launchTemplates(ctx))
+		}
+		return nil
+	})
+	_ = each.Wait() // a failure is a use
+	if needed {
+		l.namedVersions(ctx)
+		l.resolve(ctx)
+	}
+}
+
+// unless records that a guard could not tell, if there is an error.
+func (l *look) unless(guard string, err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed[guard] {
+		return
+	}
+	l.failed[guard] = true
+	if !l.g.on(guard) {
+		return
+	}
+	if l.onFailure != nil {
+		l.onFailure(guard, err)
+	}
+	text := fmt.Sprintf("the guard %q could not tell in %s: %s", guard, l.region, err)
+	for _, id := range l.ids {
+		l.uses.add(id, Use{Guard: guard, User: text, Unknown: true})
+	}
+}
+
+// use records what uses an image, however it is named.
+func (l *look) use(image string, u Use) {
+	if !l.g.on(u.Guard) || image == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if name, ok := strings.CutPrefix(image, aliasPrefix); ok {
+		l.aliases = append(l.aliases, alias{name, u})
+		return
+	}
+	l.uses.add(image, u)
+}
+
+// held says which images are to be kept whatever uses them.
+func (l *look) held() {
+	for _, i := range l.images {
+		if why, ok := i.Tags[HoldTag]; ok {
+			l.use(i.ID, Use{Guard: GuardHeld, User: strings.TrimSuffix("held by the tag "+HoldTag+": "+why, ": ")})
+		}
+		if i.Protected() {
+			l.use(i.ID, Use{Guard: GuardHeld, User: "deregistration protection: " + i.Protection})
+		}
+	}
+}
+
+// recent says which images may be in use in a way that leaves no other trace, such as
+// launches by programs.
+func (l *look) recent() {
+	now, window := l.g.now(), cmp.Or(l.g.Recent, usualRecent)
+	for _, i := range l.images {
+		switch {
+		case i.LastLaunched != nil && now.Sub(*i.LastLaunched) < window:
+			l.use(i.ID, Use{Guard: GuardRecent, User: "last launched on " + i.LastLaunched.Format(time.DateTime) + " UTC, less than " + days(window) + " ago"})
+		case now.Sub(i.Created) < settled:
+			l.use(i.ID, Use{Guard: GuardRecent, User: "created on " + i.Created.Format(time.DateTime) + " UTC; AWS may not have reported its launches yet, which takes up to " + days(settled)})
+		}
+	}
+}
+
+// days is a duration as people say it.
+func days(d time.Duration) string {
+	if d >= 48*time.Hour && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+	return d.String()
+}
+
+// finish sorts the uses and drops references to what another guard has found.
+func (l *look) finish() {
+	order := map[string]int{}
+	for n, name := range GuardNames() {
+		order[name] = n
+	}
+	for id, uses := range l.uses {
+		known := map[string]bool{}
+		for _, u := range uses {
+			if u.Guard != GuardReferences {
+				known[u.id] = true
+			}
+		}
+		uses = slices.DeleteFunc(uses, func(u Use) bool { return u.Guard == GuardReferences && !u.Unknown && known[u.id] })
+		slices.SortStableFunc(uses, func(a, b Use) int {
+			return cmp.Or(cmp.Compare(order[a.Guard], order[b.Guard]), strings.Compare(a.User, b.User))
+		})
+		l.uses[id] = slices.Compact(uses)
+	}
+	for id := range l.uses {
+		if !slices.Contains(l.ids, id) {
+			delete(l.uses, id)
+		}
+	}
+}

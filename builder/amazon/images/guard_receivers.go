@@ -1,0 +1,156 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder/amazon/internal/access"
+)
+
+// imagesAtOnce is how many images of a region are asked about side by side.
+const imagesAtOnce = 8
+
+// receivers finds out whether those use images whom they are shared with. What could not
+// be found out of one image does not count against the others.
+func (l *look) receivers(ctx context.Context, images []Image) error {
+	var each errgroup.Group
+	each.SetLimit(imagesAtOnce)
+	for _, i := range images {
+		each.Go(func() error {
+			with, err := l.sharedWith(ctx, i)
+			if err != nil {
+				l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("whom it is shared with is not known: %s", err), Unknown: true})
+			} else if with != "" {
+				l.received(ctx, i, with)
+			}
+			return nil
+		})
+	}
+	return each.Wait()
+}
+
+// sharedWith says in words whom an image is shared with; empty: nobody.
+func (l *look) sharedWith(ctx context.Context, i Image) (string, error) {
+	if i.Public {
+		return "everybody", nil
+	}
+	out, err := access.Call(ctx, l.a.session.EC2(l.region).DescribeImageAttribute, &ec2.DescribeImageAttributeInput{
+		ImageId: &i.ID, Attribute: types.ImageAttributeNameLaunchPermission,
+	})
+	if err != nil {
+		return "", err
+	}
+	var with []string
+	for _, p := range out.LaunchPermissions {
+		switch {
+		case p.Group != "":
+			with = append(with, "everybody")
+		case p.UserId != nil:
+			with = append(with, "account "+*p.UserId)
+		default:
+			with = append(with, aws.ToString(p.OrganizationArn)+aws.ToString(p.OrganizationalUnitArn))
+		}
+	}
+	return strings.Join(with, ", "), nil
+}
+
+// received records which accounts use an image that is shared.
+func (l *look) received(ctx context.Context, i Image, with string) {
+	unknown := Use{Guard: GuardReceivers, User: "shared with " + with + ": whether they use it is not known", Unknown: true}
+	if !l.g.Reports {
+		l.use(i.ID, unknown)
+		return
+	}
+	entries, err := l.report(ctx, i)
+	if err != nil {
+		unknown.User += ": " + err.Error()
+		l.use(i.ID, unknown)
+		return
+	}
+	used := false
+	for _, e := range entries {
+		if e.Count > 0 && e.Account != l.a.ID {
+			used = true
+			what := strings.TrimPrefix(e.Kind, "ec2:")
+			l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("account %s, which it is shared with (%s: %d)", e.Account, what, e.Count)})
+		}
+	}
+	if !used {
+		l.use(i.ID, Use{Guard: GuardReceivers, User: "shared with " + with + ", whom AWS's report of " + l.g.now().UTC().Format(time.DateTime) + " UTC does not show to use it; the last day may be missing from it", Warning: true})
+	}
+}
+
+// reportEntry is how often an account uses an image.
+type reportEntry struct {
+	Account string `xml:"accountId"`
+	Kind    string `xml:"resourceType"`
+	Count   int64  `xml:"usageCount"`
+}
+
+// Waiting for a usage report.
+const (
+	reportPause = 15 * time.Second
+	reportLimit = 10 * time.Minute
+)
+
+// report has EC2 make a report of the accounts that use an image, reads it, and deletes
+// it again; otherwise EC2 would delete it after 30 days.
+func (l *look) report(ctx context.Context, i Image) (entries []reportEntry, err error) {
+	q := l.a.session.EC2Query(l.region)
+	var made struct {
+		ID string `xml:"reportId"`
+	}
+	err = q.Do(ctx, "CreateImageUsageReport", url.Values{
+		"ImageId": {i.ID}, "ClientToken": {uuid.NewString()}, "ResourceType.1.ResourceType": {"ec2:Instance"}, "ResourceType.2.ResourceType": {"ec2:LaunchTemplate"},
+	}, &made)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // it costs nothing and goes by itself, so a failure does not matter
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = q.Do(last, "DeleteImageUsageReport", url.Values{"ReportId": {made.ID}}, &struct{}{})
+	}()
+	err = l.a.session.Watch(reportPause, reportLimit).Until(ctx, "the usage report of image "+i.ID, func(ctx context.Context) (bool, error) {
+		var reports struct {
+			Reports []struct {
+				ID     string `xml:"reportId"`
+				State  string `xml:"state"`
+				Reason string `xml:"stateReason"`
+			} `xml:"imageUsageReportSet>item"`
+		}
+		err := q.Do(ctx, "DescribeImageUsageReports", url.Values{"ReportId.1": {made.ID}}, &reports)
+		if err != nil && !access.NotFound(err) {
+			return false, err
+		}
+		for _, r := range reports.Reports {
+			if r.ID == made.ID && r.State == "error" {
+				return false, fmt.Errorf("AWS could not make the usage report: %s", r.Reason)
+			} else if r.ID == made.ID && r.State == "available" {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		Entries []reportEntry `xml:"imageUsageReportEntrySet>item"`
+		Token   string        `xml:"nextToken"`
+	}
+	err = queryPages(ctx, q, "DescribeImageUsageReportEntries", url.Values{"ReportId.1": {made.ID}}, &page, func() string {
+		entries = append(entries, page.Entries...)
+		return page.Token
+	})
+	return entries, err
+}

@@ -1,0 +1,260 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"bake/builder/amazon/internal/access"
+)
+
+// queryPages makes a call again as long as there are more pages. page takes in what was
+// decoded into out, and returns the token of the next one.
+func queryPages(ctx context.Context, q *access.Query, action string, params url.Values, out any, page func() string) error {
+	for seen := map[string]bool{}; ; {
+		reflect.ValueOf(out).Elem().SetZero() // or lists would grow
+		if err := q.Do(ctx, action, params, out); err != nil {
+			return err
+		}
+		token := page()
+		if token == "" {
+			return nil
+		}
+		if seen[token] {
+			return fmt.Errorf("%s: the service returned the same page again", action)
+		}
+		seen[token] = true
+		params.Set("NextToken", token)
+	}
+}
+
+// groupTemplate is a launch template as Auto Scaling groups name it.
+type groupTemplate struct {
+	ID      string `xml:"LaunchTemplateId"`
+	Name    string `xml:"LaunchTemplateName"`
+	Version string
+}
+
+func (l *look) groupUse(t groupTemplate, by Use) { l.names(cmp.Or(t.ID, t.Name), t.Version, by) }
+
+// group is the part of an Auto Scaling group that says what it launches, and its
+// instances, which may be of an older version.
+type group struct {
+	Name          string        `xml:"AutoScalingGroupName"`
+	Configuration string        `xml:"LaunchConfigurationName"`
+	Template      groupTemplate `xml:"LaunchTemplate"`
+	Mixed         struct {
+		Template  groupTemplate `xml:"LaunchTemplateSpecification"`
+		Overrides []struct {
+			Template groupTemplate `xml:"LaunchTemplateSpecification"`
+			ImageID  string        `xml:"ImageId"`
+		} `xml:"Overrides>member"`
+	} `xml:"MixedInstancesPolicy>LaunchTemplate"`
+}
+
+// scaling finds what Auto Scaling groups launch, also those that have no instance now,
+// and what launch configurations name, also those of no group.
+func (l *look) scaling(ctx context.Context) error {
+	q := l.a.session.AutoScaling(l.region)
+	configured := map[string][]string{} // groups by launch configuration
+	var groups struct {
+		Groups []group `xml:"DescribeAutoScalingGroupsResult>AutoScalingGroups>member"`
+		Token  string  `xml:"DescribeAutoScalingGroupsResult>NextToken"`
+	}
+	err := queryPages(ctx, q, "DescribeAutoScalingGroups", url.Values{"MaxRecords": {"100"}}, &groups, func() string {
+		for _, g := range groups.Groups {
+			by := Use{Guard: GuardScaling, User: "Auto Scaling group " + g.Name, id: g.Name}
+			configured[g.Configuration] = append(configured[g.Configuration], g.Name)
+			l.groupUse(g.Template, by)
+			l.groupUse(g.Mixed.Template, by)
+			for _, o := range g.Mixed.Overrides {
+				l.groupUse(o.Template, by)
+				l.use(o.ImageID, by)
+			}
+		}
+		return groups.Token
+	})
+	if err != nil {
+		return err
+	}
+	var configurations struct {
+		Configurations []struct {
+			Name    string `xml:"LaunchConfigurationName"`
+			ImageID string `xml:"ImageId"`
+			Devices []struct {
+				Snapshot string `xml:"Ebs>SnapshotId"`
+			} `xml:"BlockDeviceMappings>member"`
+		} `xml:"DescribeLaunchConfigurationsResult>LaunchConfigurations>member"`
+		Token string `xml:"DescribeLaunchConfigurationsResult>NextToken"`
+	}
+	return queryPages(ctx, q, "DescribeLaunchConfigurations", url.Values{"MaxRecords": {"100"}}, &configurations, func() string {
+		for _, c := range configurations.Configurations {
+			by := Use{Guard: GuardScaling, User: "launch configuration " + c.Name, id: c.Name}
+			if groups := configured[c.Name]; len(groups) > 0 {
+				by.User += " of Auto Scaling group " + strings.Join(groups, ", ")
+			}
+			l.use(c.ImageID, by)
+			for _, d := range c.Devices {
+				l.maps(d.Snapshot, by)
+			}
+		}
+		return configurations.Token
+	})
+}
+
+// aliasPrefix begins a reference to an image by a parameter of Systems Manager.
+const aliasPrefix = "resolve:ssm:"
+
+// alias is something that names its image by a parameter.
+type alias struct {
+	name string // of the parameter, perhaps with a version or label
+	by   Use
+}
+
+// parametersAtOnce is how many parameters GetParameters takes.
+const parametersAtOnce = 10
+
+// parameterID is the name of a parameter as its ARN has it.
+func parameterID(name string) string { return "parameter/" + strings.TrimPrefix(name, "/") }
+
+// resolve finds the images that aliases stand for. EC2 does that for single versions of
+// launch templates only.
+func (l *look) resolve(ctx context.Context) {
+	users := map[string][]Use{}
+	for _, a := range l.aliases {
+		users[a.name] = append(users[a.name], a.by)
+	}
+	l.aliases = nil
+	var names []string
+	for n := range users {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	values, err := l.values(ctx, names)
+	for name, by := range users {
+		for _, u := range by {
+			switch p, ok := values[name]; {
+			case err != nil:
+				l.unless(u.Guard, fmt.Errorf("the parameter %s, which names an image of the %s, could not be read: %w", name, u.User, err))
+			case !ok:
+				l.missing(u, "parameter "+name)
+			default:
+				u.User += ", by the parameter " + name
+				l.use(aws.ToString(p.Value), u)
+			}
+		}
+	}
+}
+
+// values returns the parameters that exist, by the names that they were asked for with.
+func (l *look) values(ctx context.Context, names []string) (map[string]ssmtypes.Parameter, error) {
+	found := map[string]ssmtypes.Parameter{}
+	for some := range slices.Chunk(names, parametersAtOnce) {
+		out, err := access.Call(ctx, l.a.session.SSMIn(l.region).GetParameters, &ssm.GetParametersInput{Names: some})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range out.Parameters {
+			for _, name := range []string{aws.ToString(p.Name), aws.ToString(p.ARN)} {
+				found[name+aws.ToString(p.Selector)] = p
+			}
+		}
+		for _, name := range some {
+			if _, ok := found[name]; !ok && !slices.Contains(out.InvalidParameters, name) {
+				return nil, fmt.Errorf("GetParameters: the answer says nothing of %s", name)
+			}
+		}
+	}
+	return found, nil
+}
+
+// channels finds the images that parameters of the data type aws:ec2:image name, and
+// those that they named before, which a rollback needs.
+func (l *look) channels(ctx context.Context) error {
+	names, err := l.imageParameters(ctx)
+	if err != nil {
+		return err
+	}
+	current, err := l.values(ctx, names)
+	if err != nil {
+		return err
+	}
+	var before []string
+	for _, name := range names {
+		p, ok := current[name]
+		if !ok {
+			continue // deleted in between
+		}
+		l.use(aws.ToString(p.Value), Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
+		if p.Version > 1 {
+			before = append(before, previousName(p))
+		}
+	}
+	previous, err := l.values(ctx, before)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		p, ok := current[name]
+		if !ok || p.Version < 2 {
+			continue
+		}
+		old, ok := previous[previousName(p)]
+		value := aws.ToString(old.Value)
+		if !ok || value == aws.ToString(p.Value) { // then an older version is the last that differs
+			if value, err = l.lastOther(ctx, name, p); err != nil {
+				return err
+			}
+		}
+		l.use(value, Use{Guard: GuardChannel, User: "parameter " + name + ", as its previous value, which a rollback needs", past: true, id: parameterID(name)})
+	}
+	return nil
+}
+
+func previousName(p ssmtypes.Parameter) string {
+	return aws.ToString(p.Name) + ":" + strconv.FormatInt(p.Version-1, 10)
+}
+
+// imageParameters are the names of the parameters that name images.
+func (l *look) imageParameters(ctx context.Context) (names []string, err error) {
+	in := &ssm.DescribeParametersInput{MaxResults: aws.Int32(50), ParameterFilters: []ssmtypes.ParameterStringFilter{
+		{Key: aws.String("DataType"), Option: aws.String("Equals"), Values: []string{"aws:ec2:image"}},
+	}}
+	err = pages(ctx, l.a.session.SSMIn(l.region).DescribeParameters, in, func(token *string) { in.NextToken = token }, func(out *ssm.DescribeParametersOutput) *string {
+		for _, p := range out.Parameters {
+			names = append(names, aws.ToString(p.Name))
+		}
+		return out.NextToken
+	})
+	return names, err
+}
+
+// lastOther is the last value of a parameter that is not its current one; empty if it
+// never had another.
+func (l *look) lastOther(ctx context.Context, name string, p ssmtypes.Parameter) (value string, err error) {
+	newest := int64(0)
+	in := &ssm.GetParameterHistoryInput{Name: &name, MaxResults: aws.Int32(50)}
+	err = pages(ctx, l.a.session.SSMIn(l.region).GetParameterHistory, in, func(token *string) { in.NextToken = token }, func(out *ssm.GetParameterHistoryOutput) *string {
+		for _, h := range out.Parameters {
+			if h.Version < p.Version && h.Version > newest && aws.ToString(h.Value) != aws.ToString(p.Value) {
+				newest, value = h.Version, aws.ToString(h.Value)
+			}
+		}
+		return out.NextToken
+	})
+	var gone *ssmtypes.ParameterNotFound
+	if errors.As(err, &gone) {
+		return "", nil // deleted in between
+	}
+	return value, err
+}

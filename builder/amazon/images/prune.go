@@ -1,0 +1,318 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// PruneOptions say which images are too many.
+type PruneOptions struct {
+	Query                   // which images are looked at: the account's own
+	Keep      int           // how many available images of each group stay, the newest; at least 1
+	OlderThan time.Duration // what is younger stays, too; 0: any age is old enough
+	Max       Share         // how many images of a group go in one run
+	Together  bool          // all of them are releases of one image, whatever their names
+	Guards    Guards
+}
+
+// Share is a number of images, or a percentage of those that there are.
+type Share struct {
+	N       int
+	Percent bool
+}
+
+// ParseShare reads "5" or "20%".
+func ParseShare(text string) (Share, error) {
+	number, percent := strings.CutSuffix(text, "%")
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 1 || percent && n > 100 || strings.HasPrefix(number, "+") {
+		return Share{}, fmt.Errorf("%q is neither a number of images, such as 5, nor a percentage from 1%% to 100%%", text)
+	}
+	return Share{n, percent}, nil
+}
+
+func (s Share) String() string {
+	if s.Percent {
+		return strconv.Itoa(s.N) + "%"
+	}
+	return strconv.Itoa(s.N)
+}
+
+// of is how many of n images the share is, at least 1.
+func (s Share) of(n int) int {
+	if s.Percent {
+		return max(1, n*s.N/100)
+	}
+	return s.N
+}
+
+// What is to become of an image, by a [Plan].
+const (
+	PlanKeep   = "keep"   // it is one of the newest, or too young
+	PlanRemove = "remove" // it goes
+	PlanUsed   = "in-use" // it would go if nothing used it
+	PlanLater  = "later"  // it would go, but not in this run
+)
+
+// Planned is what is to become of an image, and why.
+type Planned struct {
+	Image  Image  `json:"image"`
+	Group  string `json:"group"`
+	Action string `json:"action"`
+	Reason string `json:"reason"`
+	Uses   []Use  `json:"uses,omitempty"`
+}
+
+// Plan is what pruning would do. Removing is one stage in the life of an image; others,
+// such as disabling, are actions like it.
+type Plan struct {
+	Images []Planned `json:"images"` // by group and region, the newest first
+
+	groups []*planGroup
+}
+
+// Count says how many images have an action, and how large their volumes are together.
+func (p *Plan) Count(action string) (n int, gib int64) {
+	for _, i := range p.Images {
+		if i.Action == action {
+			n++
+			gib += int64(i.Image.Size())
+		}
+	}
+	return n, gib
+}
+
+// planGroup is the releases of one image in one region.
+type planGroup struct {
+	name, region string
+	images       []*Planned // newest first
+	room         int        // how many more may go
+}
+
+// Plan decides what to remove. An error that joins those of some regions comes with a
+// plan for the others: without a whole list of the images of a region none is removed.
+func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
+	o.Owners = []string{"self"}
+	o.Query.OlderThan = 0 // younger ones count among those that are kept
+	all, err := a.List(ctx, o.Query)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	plan := &Plan{groups: grouped(all, o.Together)}
+	var candidates []*Planned
+	for _, g := range plan.groups {
+		g.room = o.Max.of(len(g.images))
+		candidates = append(candidates, g.decide(o)...)
+	}
+	a.guard(ctx, plan, candidates, o)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	for _, g := range plan.groups {
+		for _, i := range g.images {
+			plan.Images = append(plan.Images, *i)
+		}
+	}
+	return plan, err
+}
+
+// guard asks about the candidates, the oldest first: all at once what can be asked at
+// once, and the rest of those that would go.
+func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, o PruneOptions) {
+	bulk := o.Guards
+	bulk.Ignore = append(slices.Clone(bulk.Ignore), GuardReferences, GuardReceivers)
+	var ask []Image
+	for _, c := range candidates {
+		ask = append(ask, c.Image)
+	}
+	uses := a.Uses(ctx, ask, bulk)
+	for _, c := range candidates {
+		if c.Uses = uses[c.Image.ID]; InUse(c.Uses) {
+			c.Action, c.Reason = PlanUsed, "in use"
+		}
+	}
+	rest := o.Guards
+	for _, name := range GuardNames() {
+		if name != GuardReferences && name != GuardReceivers {
+			rest.Ignore = append(slices.Clone(rest.Ignore), name)
+		}
+	}
+	for {
+		var next []*Planned
+		ask = nil
+		for _, g := range plan.groups {
+			for _, c := range g.next() {
+				next, ask = append(next, c), append(ask, c.Image)
+			}
+		}
+		if len(next) == 0 || context.Cause(ctx) != nil {
+			return
+		}
+		uses := a.Uses(ctx, ask, rest)
+		for _, c := range next {
+			c.Uses = append(c.Uses, uses[c.Image.ID]...)
+			if c.Action = PlanRemove; InUse(c.Uses) {
+				c.Action, c.Reason = PlanUsed, "in use"
+			}
+		}
+	}
+}
+
+// next returns the oldest images of the group about which nothing is decided, as many as
+// may go yet.
+func (g *planGroup) next() (some []*Planned) {
+	room := g.room
+	for _, i := range g.images {
+		if i.Action == PlanRemove {
+			room--
+		}
+	}
+	for _, i := range slices.Backward(g.images) {
+		if i.Action == PlanLater && room > 0 {
+			some = append(some, i)
+			room--
+		}
+	}
+	return some
+}
+
+// grouped sorts images into groups: by the tag bake:image, else by what is left of the
+// name without times.
+func grouped(all []Image, together bool) (groups []*planGroup) {
+	by := map[string]*planGroup{}
+	for _, i := range all {
+		name := cmp.Or(i.Tags[ImageTag], stem(i.Name))
+		if together {
+			name = "all"
+		}
+		key := i.Region + "\x00" + name
+		if by[key] == nil {
+			by[key] = &planGroup{name: name, region: i.Region}
+		}
+		by[key].images = append(by[key].images, &Planned{Image: i, Group: name})
+	}
+	groups = slices.SortedFunc(maps.Values(by), func(a, b *planGroup) int {
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.region, b.region))
+	})
+	for _, g := range groups {
+		slices.SortFunc(g.images, func(a, b *Planned) int {
+			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.ID, a.Image.ID))
+		})
+	}
+	return groups
+}
+
+// times matches what templates put into names to make them unique: dates, with or without
+// a time of day, seconds since 1970, and UUIDs.
+var times = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{4}-\d{2}-\d{2}([T_ -]?\d{2}[:.-]?\d{2}([:.-]?\d{2})?Z?)?|\d{8}([T_-]?\d{4,6}Z?)?(\d{2,6})?|\d{10,14}`)
+})
+
+// stem is what the names of the releases of an image have in common.
+func stem(name string) string { return times().ReplaceAllString(name, "*") }
+
+// decide says which images of the group stay whatever uses them, and returns the others.
+func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
+	stay := func(i *Planned, format string, args ...any) {
+		i.Action, i.Reason = PlanKeep, fmt.Sprintf(format, args...)
+	}
+	newest := g.images[0].Image
+	if slices.Contains([]types.ImageState{types.ImageStatePending, types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateTransient}, types.ImageState(newest.State)) {
+		for _, i := range g.images {
+			stay(i, "the newest of the group, %s, is %s: nothing is removed before it has been replaced or removed", newest.ID, newest.State)
+		}
+		return nil
+	}
+	available, current := 0, 0
+	for _, i := range g.images {
+		state := types.ImageState(i.Image.State)
+		if state == types.ImageStateAvailable {
+			available++
+			if i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable) { // not deprecated
+				current++
+			}
+		}
+		age := o.Guards.now().Sub(i.Image.Created)
+		switch {
+		case state == types.ImageStateAvailable && available <= o.Keep:
+			stay(i, "one of the newest %d", o.Keep)
+		case state == types.ImageStateAvailable && current <= o.Keep && i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable):
+			stay(i, "one of the newest %d that are not deprecated", o.Keep)
+		case state == types.ImageStatePending || state == types.ImageStateTransient:
+			stay(i, "it is %s", state)
+		case age < o.OlderThan:
+			stay(i, "younger than %s", days(o.OlderThan))
+		default:
+			i.Action, i.Reason = PlanLater, fmt.Sprintf("not one of the newest %d", o.Keep)
+			if o.OlderThan > 0 {
+				i.Reason += ", and older than " + days(o.OlderThan)
+			}
+			candidates = append(candidates, i)
+		}
+	}
+	if available < o.Keep {
+		for _, i := range candidates {
+			stay(i, "only %d of the group are available", available)
+		}
+		return nil
+	}
+	return candidates
+}
+
+// Prune removes what the plan says is to be removed. An image goes only if, at that
+// moment, it is not in use and those of its group that are to stay are still there.
+func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
+	var errs []error
+	for _, g := range plan.groups {
+		for _, i := range slices.Backward(g.images) {
+			if i.Action != PlanRemove {
+				continue
+			}
+			if cause := context.Cause(ctx); cause != nil {
+				return errors.Join(append(errs, cause)...)
+			}
+			err := r.stillKept(ctx, g)
+			if err == nil {
+				err = r.one(ctx, i.Image)
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stillKept is an error if an image of the group is not available any more for the sake
+// of which others may go.
+func (r *Remover) stillKept(ctx context.Context, g *planGroup) error {
+	var kept []string
+	for _, i := range g.images {
+		if i.Action == PlanKeep && i.Image.State == string(types.ImageStateAvailable) {
+			kept = append(kept, i.Image.ID)
+		}
+	}
+	for some := range slices.Chunk(kept, filterValues) {
+		found, err := r.Account.byID(ctx, g.region, some...)
+		if err != nil {
+			return err
+		}
+		for _, id := range some {
+			if !slices.ContainsFunc(found, func(i Image) bool { return i.ID == id && i.State == string(types.ImageStateAvailable) }) {
+				return fmt.Errorf("image %s of the group %s in %s, which is one of those to keep, is not available any more; nothing else of the group is removed", id, g.name, g.region)
+			}
+		}
+	}
+	return nil
+}

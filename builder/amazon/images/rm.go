@@ -1,0 +1,313 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/ownership"
+	"bake/step"
+)
+
+// What has become of an image that was to be removed.
+const (
+	Removed = "removed" // and its snapshots, except those of other images
+	InUsed  = "in-use"  // nothing has changed
+	Gone    = "gone"    // somebody else was faster
+	Failed  = "failed"  // the image is still there, or some of its snapshots are
+)
+
+// Removal is what has become of one image that was to be removed.
+type Removal struct {
+	Image   Image    `json:"image"`
+	Outcome string   `json:"outcome"`
+	Uses    []Use    `json:"uses,omitempty"`
+	Deleted []string `json:"snapshots_deleted"`
+	Kept    []string `json:"snapshots_kept,omitempty"` // of which other images consist, too
+	Left    []string `json:"snapshots_left,omitempty"` // that could not be deleted
+	Error   string   `json:"error,omitempty"`
+}
+
+// InUseError says that images are not removed because they are in use.
+type InUseError struct {
+	Images []Image
+	Uses   Uses
+}
+
+func (e *InUseError) Error() string {
+	var b strings.Builder
+	for n, i := range e.Images {
+		if n > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "image %s (%s) in %s is in use:", i.ID, i.Name, i.Region)
+		for _, u := range e.Uses[i.ID] {
+			if !u.Warning {
+				b.WriteString("\n  " + u.String())
+			}
+		}
+	}
+	return b.String()
+}
+
+// SnapshotsLeftError says that an image was deregistered, but not all of its snapshots
+// were deleted.
+type SnapshotsLeftError struct {
+	Image     Image
+	Snapshots []string
+	Err       error
+}
+
+func (e *SnapshotsLeftError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "image %s in %s was deregistered, but not all of its snapshots were deleted: %s", e.Image.ID, e.Image.Region, e.Err)
+	for _, id := range e.Snapshots {
+		fmt.Fprintf(&b, "\n  aws ec2 delete-snapshot --region %s --snapshot-id %s", e.Image.Region, id)
+	}
+	return b.String()
+}
+
+func (e *SnapshotsLeftError) Unwrap() error { return e.Err }
+
+// Remover removes images, in a task whose ledger knows what is left if it is killed.
+type Remover struct {
+	Account *Account
+	Scope   *step.Scope
+	Guards  Guards
+	Told    func(Removal) // hears of each image once; nil: nobody
+}
+
+// Handle makes the scope able to finish what was begun.
+func (r *Remover) handle() { r.Scope.Handle(ownership.Prefix, destroy.For(r.Account.session)) }
+
+// Remove deregisters images and deletes their snapshots. If one of them belongs to
+// somebody else or is in use, none is touched: the error is a *[InUseError]. Otherwise
+// the error joins those of the images that could not be removed.
+func (r *Remover) Remove(ctx context.Context, images []Image) error {
+	for _, i := range images {
+		if err := r.Account.owns(i); err != nil {
+			return err
+		}
+	}
+	uses := r.Account.Uses(ctx, images, r.Guards)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if used := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return !InUse(uses[i.ID]) }); len(used) > 0 {
+		for _, i := range used {
+			r.tell(Removal{Image: i, Outcome: InUsed, Uses: uses[i.ID]})
+		}
+		return &InUseError{used, uses}
+	}
+	for _, i := range images {
+		for _, u := range uses[i.ID] { // warnings
+			r.Scope.Warn(ctx, "%s (%s) in %s: %s", i.ID, i.Name, i.Region, u)
+		}
+	}
+	var errs []error
+	for _, i := range images {
+		if err := r.one(ctx, i); err != nil {
+			errs = append(errs, err)
+		}
+		if context.Cause(ctx) != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// owns says why the account cannot remove an image that it does not own.
+func (a *Account) owns(i Image) error {
+	if i.Owner != a.ID {
+		return fmt.Errorf("image %s (%s) in %s belongs to account %s; only its owner can remove it, and these credentials are for account %s", i.ID, i.Name, i.Region, i.Owner, a.ID)
+	}
+	return nil
+}
+
+func (r *Remover) tell(done Removal) {
+	if done.Deleted == nil {
+		done.Deleted = []string{}
+	}
+	if r.Told != nil {
+		r.Told(done)
+	}
+}
+
+// one removes one image, unless it is in use by now.
+func (r *Remover) one(ctx context.Context, i Image) error {
+	r.handle()
+	return step.Run(ctx, r.Scope, fmt.Sprintf("remove image %s (%s) in %s", i.ID, i.Name, i.Region), func(ctx context.Context) error {
+		done := Removal{Image: i}
+		err := r.remove(ctx, &done)
+		if err != nil && done.Outcome == "" {
+			done.Outcome = Failed
+		}
+		if err != nil {
+			done.Error = err.Error()
+		}
+		r.tell(done)
+		return err
+	})
+}
+
+func (r *Remover) remove(ctx context.Context, done *Removal) error {
+	i := done.Image
+	fresh, err := r.Account.byID(ctx, i.Region, i.ID)
+	if err != nil {
+		return err
+	}
+	if len(fresh) == 0 {
+		done.Outcome = Gone
+		return nil
+	}
+	// It may have been tagged, launched or put into a channel since it was planned.
+	if uses := r.Account.Uses(ctx, fresh, r.Guards); InUse(uses[i.ID]) {
+		if err := context.Cause(ctx); err != nil {
+			return err // that is why the guards could not tell
+		}
+		done.Outcome, done.Uses = InUsed, uses[i.ID]
+		return &InUseError{fresh, uses}
+	}
+	snapshots := fresh[0].Snapshots()
+	owned := destroy.SnapshotsOf(r.Account.session, i.Region, i.ID, snapshots)
+	owned.Build = r.Scope.Build
+	if len(snapshots) > 0 {
+		if err := r.Scope.Ledger.Intend(owned); err != nil {
+			return fmt.Errorf("recording the snapshots of the image: %w", err)
+		}
+	}
+	results, err := r.deregister(ctx, i)
+	if err != nil {
+		return err
+	}
+	if len(snapshots) > 0 {
+		if err := r.Scope.Ledger.Created(owned.Key, i.ID); err != nil {
+			return fmt.Errorf("recording that the image is deregistered: %w", err)
+		}
+	}
+	if err := r.snapshots(ctx, done, snapshots, results); err != nil {
+		return &SnapshotsLeftError{i, done.Left, err}
+	}
+	done.Outcome = Removed
+	if len(snapshots) == 0 {
+		return nil
+	}
+	return r.Scope.Ledger.Gone(owned.Key)
+}
+
+// deregister deregisters an image, and says what EC2 did with its snapshots, as far as
+// it tells. An error means that it may still be there.
+func (r *Remover) deregister(ctx context.Context, i Image) (map[string]types.SnapshotReturnCodes, error) {
+	results := map[string]types.SnapshotReturnCodes{}
+	out, err := access.Finish(ctx, r.Account.session.EC2(i.Region).DeregisterImage, &ec2.DeregisterImageInput{ImageId: &i.ID, DeleteAssociatedSnapshots: aws.Bool(true)})
+	switch {
+	case err == nil:
+		for _, s := range out.DeleteSnapshotResults {
+			results[aws.ToString(s.SnapshotId)] = s.ReturnCode
+		}
+		return results, nil
+	case access.NotFound(err): // a repeated request, whose first answer was lost
+		return results, nil
+	case access.Refused(err):
+		return nil, errors.Join(err, r.Scope.Ledger.Gone(i.ID))
+	case context.Cause(ctx) != nil:
+		return nil, err // the end of the task looks after the snapshots
+	}
+	left, lookErr := r.Account.byID(ctx, i.Region, i.ID)
+	if lookErr != nil || len(left) > 0 {
+		return nil, err
+	}
+	return results, nil // the answer was lost
+}
+
+// snapshots deletes those snapshots of a deregistered image that EC2 has not deleted.
+func (r *Remover) snapshots(ctx context.Context, done *Removal, ids []string, results map[string]types.SnapshotReturnCodes) error {
+	var errs []error
+	for _, id := range ids {
+		switch results[id] {
+		case types.SnapshotReturnCodesSuccess:
+			done.Deleted = append(done.Deleted, id)
+			continue
+		case types.SnapshotReturnCodesWarnSkipped:
+			done.Kept = append(done.Kept, id)
+			continue
+		}
+		switch deleted, err := destroy.Unmapped(ctx, r.Account.session, done.Image.Region, id, done.Image.ID); {
+		case err != nil:
+			done.Left = append(done.Left, id)
+			errs = append(errs, fmt.Errorf("snapshot %s: %w", id, err))
+		case deleted:
+			done.Deleted = append(done.Deleted, id)
+		default:
+			done.Kept = append(done.Kept, id)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Named returns the account's own images in its regions with this name, or of this value
+// of the tag bake:image.
+func (a *Account) Named(ctx context.Context, name string) ([]Image, error) {
+	named, err := a.List(ctx, Query{Name: exactly(name)})
+	if err != nil {
+		return nil, err
+	}
+	tagged, err := a.List(ctx, Query{Filters: []Filter{{Name: "tag:" + ImageTag, Values: []string{exactly(name)}}}})
+	if err != nil {
+		return nil, err
+	}
+	all := unique(append(named, tagged...))
+	if len(all) == 0 {
+		return nil, &NotFoundError{name, a.Regions}
+	}
+	return all, nil
+}
+
+// The tags that say which image one is a release of, and which.
+const (
+	ImageTag   = "bake:image"
+	ReleaseTag = "bake:release"
+)
+
+// WithCopies returns images with their copies in the account's regions that belong to it:
+// what was copied from one, directly or not, or from the same image as it, and what has
+// the same tags bake:image and bake:release.
+func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, error) {
+	own, err := a.List(ctx, Query{})
+	if err != nil {
+		return nil, err
+	}
+	all := unique(slices.Clone(images))
+	for n := 0; n < len(all); n++ {
+		for _, other := range own {
+			if sameRelease(all[n], other) && !slices.ContainsFunc(all, func(i Image) bool { return i.ID == other.ID }) {
+				all = append(all, other)
+			}
+		}
+	}
+	Sort(all)
+	return all, nil
+}
+
+// sameRelease reports whether two images have the same content, one being a copy of the
+// other, or both of a third.
+func sameRelease(a, b Image) bool {
+	if a.Tags[ReleaseTag] != "" && a.Tags[ImageTag] != "" && a.Tags[ReleaseTag] == b.Tags[ReleaseTag] && a.Tags[ImageTag] == b.Tags[ImageTag] {
+		return true
+	}
+	return a.IsCopy() && a.SourceImage == b.ID || b.IsCopy() && b.SourceImage == a.ID || a.IsCopy() && b.IsCopy() && a.SourceImage == b.SourceImage
+}
+
+// unique drops images that come again, and sorts the others.
+func unique(all []Image) []Image {
+	Sort(all)
+	return slices.CompactFunc(all, func(a, b Image) bool { return a.ID == b.ID })
+}
