@@ -50,6 +50,7 @@ var rules = []rule{
 	{"golden/attest", nil, "what is attested and who signs it is given"},
 	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
+	{"golden/checks/goss", []string{"config/lang", "golden/checks/facts", "golden/findings", "internal/..."}, "files are read and answers judged; who asks a machine is somebody else"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},
 	{"golden/contents/rpmdb", nil, "a format of files knows nothing of who reads them"},
 	{"golden/gates", []string{"config", "config/lang", "config/schema", "golden/findings", "internal/limits"}, "what users write about gates is read as templates are, and judged elsewhere"},

@@ -1,0 +1,156 @@
+// Package goss reads the test files of goss and judges what was learned about a machine as
+// goss does (https://goss.readthedocs.io/en/stable/gossfile/). It looks at no machine
+// itself: a [Suite] says what it needs to know, and judges the answers.
+package goss
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/golden/checks/facts"
+)
+
+// Options are what a suite is read with.
+type Options struct {
+	Vars map[string]any    // .Vars of its templates; see [ReadVars]
+	Env  map[string]string // .Env and getEnv of its templates; those of no other environment are visible
+
+	// Read returns the contents of files on the machine, for readFile of the templates, in
+	// the order of paths. It is called a few times at most. Without it, readFile is an error.
+	Read func(paths []string) ([]facts.Fact, error)
+}
+
+// Suite is what a file and all that it includes demand of a machine.
+type Suite struct {
+	resources []*resource
+	questions []facts.Question
+}
+
+// resource is a thing of which something is demanded.
+type resource struct {
+	kind    *resourceType
+	name    string // in its section
+	key     string // what is looked at
+	title   string
+	meta    map[string]any
+	skip    bool
+	checks  []*check
+	options map[string]string
+	content any // of matching
+	at      hcl.Range
+
+	question int // index of the question whose answer is judged; -1: nothing is asked
+}
+
+// check is a demand on an attribute.
+type check struct {
+	attribute *attribute
+	at        hcl.Range
+	expected  any
+	matcher   matcher
+	id        string // of the finding
+}
+
+// id is what reports call the resource.
+func (r *resource) id() string {
+	if r.kind.nameIsID || r.key == r.name || r.kind.key == "" {
+		return r.name
+	}
+	return r.name + ": " + r.key
+}
+
+// Questions are what has to be learned for [Suite.Judge]. What is skipped is not asked for.
+func (s *Suite) Questions() []facts.Question { return s.questions }
+
+// ask collects the questions. Resources that look at the same thing in the same way share
+// one, but commands are run as often as they are written.
+func (s *Suite) ask() {
+	index := map[string]int{}
+	for _, r := range s.resources {
+		r.question = -1
+		if r.skip || r.kind.kind == "matching" || len(r.checks) == 0 {
+			continue
+		}
+		identity := r.identity()
+		i, ok := index[identity]
+		if !ok || r.kind.kind == "command" {
+			i = len(s.questions)
+			index[identity] = i
+			s.questions = append(s.questions, facts.Question{Kind: r.kind.kind, Key: r.key, Options: r.options})
+		}
+		r.question = i
+		for _, c := range r.checks {
+			add(&s.questions[i].Attributes, c.attribute.question())
+		}
+	}
+}
+
+// identity tells what a resource looks at, and how.
+func (r *resource) identity() string {
+	parts := []string{r.kind.kind, r.key}
+	for _, o := range r.kind.options {
+		parts = append(parts, r.options[o.name])
+	}
+	for i, p := range parts {
+		parts[i] = strconv.Quote(p)
+	}
+	return strings.Join(parts, " ")
+}
+
+// add puts s into list, once.
+func add(list *[]string, s string) {
+	for _, have := range *list {
+		if have == s {
+			return
+		}
+	}
+	*list = append(*list, s)
+}
+
+// name gives every check the identity of its finding: that of the rule if meta has one and
+// it is the only one of that rule, and otherwise what goss calls it too.
+func (s *Suite) name() {
+	rules, properties := map[string]int{}, map[string]int{}
+	each := func(f func(r *resource, c *check, rule, property string)) {
+		for _, r := range s.resources {
+			for _, c := range r.checks {
+				rule := r.rule()
+				f(r, c, rule, rule+": "+c.attribute.shown())
+			}
+		}
+	}
+	each(func(_ *resource, _ *check, rule, property string) { rules[rule]++; properties[property]++ })
+	each(func(r *resource, c *check, rule, property string) {
+		full := r.kind.name + ": " + r.id() + ": " + c.attribute.shown()
+		switch {
+		case rule == "":
+			c.id = full
+		case rules[rule] == 1:
+			c.id = rule
+		case properties[property] == 1:
+			c.id = property
+		default:
+			c.id = rule + ": " + full
+		}
+	})
+}
+
+// rule is the identity that the author of the file has given to the resource, or "".
+func (r *resource) rule() string {
+	for _, name := range []string{"id", "CIS_ID"} {
+		if s := asOneLine(r.meta[name]); s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// asOneLine is a value of meta as a text; lists are joined with commas.
+func asOneLine(v any) string {
+	if v == nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(asText(v), "\n", ", ")), " ")
+}

@@ -1,0 +1,284 @@
+package goss_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/golden/checks/facts"
+	"bake/golden/checks/goss"
+	"bake/golden/findings"
+)
+
+// write writes files, by name, and returns their folder.
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// load reads a suite of one file, which must be in order.
+func load(t *testing.T, text string, o goss.Options) *goss.Suite {
+	t.Helper()
+	s, diags := goss.Load(filepath.Join(write(t, map[string]string{"goss.yaml": text}), "goss.yaml"), o)
+	if diags.HasErrors() {
+		t.Fatalf("%s\n%v", text, diags)
+	}
+	return s
+}
+
+// said is a diagnostic as "error 3:5 summary: detail".
+func said(diags hcl.Diagnostics) string {
+	var b strings.Builder
+	for _, d := range diags {
+		kind := "error"
+		if d.Severity == hcl.DiagWarning {
+			kind = "hint"
+		}
+		fmt.Fprintf(&b, "%s %s:%d:%d %s: %s\n", kind, filepath.Base(d.Subject.Filename), d.Subject.Start.Line, d.Subject.Start.Column, d.Summary, d.Detail)
+	}
+	return b.String()
+}
+
+// TestMatching judges values that need no machine.
+func TestMatching(t *testing.T) {
+	tests := []struct {
+		content, matches string
+		want             string // pass, fail, or what the error says
+	}{
+		{`42`, `"42"`, "pass"},
+		{`"42"`, `42`, "pass"},
+		{`" 42\n"`, `42`, "pass"},
+		{`"42.0"`, `42`, "pass"},
+		{`"128.3"`, `128.3`, "pass"},
+		{`43`, `42`, "fail"},
+		{`"abc"`, `42`, "not a number"},
+		{`"true"`, `true`, "fail"},
+		{`true`, `true`, "pass"},
+		{`true`, `"true"`, "pass"},
+		{`"a"`, `"b"`, "fail"},
+		{`null`, `"<nil>"`, "pass"},
+		{`[a, b, c]`, `[a, c]`, "pass"},
+		{`[a, b, c]`, `[a, a]`, "fail"},
+		{`[a, a]`, `[a, a]`, "pass"},
+		{`[ab, a]`, `[{have-prefix: a}, ab]`, "pass"},
+		{`"a"`, `[a]`, "only a list"},
+		{`[a]`, `[]`, "pass"},
+		{`[a, b]`, `{equal: [a, b]}`, "pass"},
+		{`[a, b]`, `{equal: [b, a]}`, "fail"},
+		{`42`, `{equal: 42}`, "pass"},
+		{`42`, `{equal: "42"}`, "fail"},
+		{`{a: 1}`, `{equal: {a: 1}}`, "pass"},
+		{`{a: 1}`, `{equal: {a: 2}}`, "fail"},
+		{`[a, b]`, `{consist-of: [b, a]}`, "pass"},
+		{`[a, b, c]`, `{consist-of: [b, a]}`, "fail"},
+		{`[a, b]`, `{consist-of: [{have-prefix: b}, a]}`, "pass"},
+		{`"a\nb"`, `{consist-of: [b, a]}`, "only a list"},
+		{`"a\nb\n"`, `{contain-element: b}`, "pass"},
+		{`"a\nb\n"`, `{contain-element: ""}`, "pass"},
+		{`"a\nb"`, `{contain-element: ""}`, "fail"},
+		{`"a\r\nb"`, `{contain-element: a}`, "fail"},
+		{`[x]`, `{contain-element: {gt: 1}}`, "not a number"},
+		{`[x, 2]`, `{contain-element: {gt: 1}}`, "pass"},
+		{`5`, `{contain-element: 5}`, "only a list"},
+		{`"a\nb\n"`, `{contain-elements: [b, a]}`, "pass"},
+		{`[x]`, `{contain-elements: [{gt: 1}]}`, "fail"},
+		{`[1, 2]`, `{contain-element: 2}`, "pass"},
+		{`"abc"`, `{have-len: 3}`, "pass"},
+		{`"äb"`, `{have-len: 3}`, "pass"},
+		{`"abc"`, `{have-len: 2}`, "fail"},
+		{`5`, `{have-len: 1}`, "has a length"},
+		{`{a: 1}`, `{have-len: 1}`, "pass"},
+		{`{a: 1}`, `{have-key: a}`, "pass"},
+		{`{abc: 1}`, `{have-key: {have-prefix: ab}}`, "pass"},
+		{`{abc: 1}`, `{have-key: b}`, "fail"},
+		{`[a]`, `{have-key: a}`, "has keys"},
+		{`"5"`, `{gt: 4}`, "pass"}, {`5`, `{gt: 5}`, "fail"},
+		{`5`, `{ge: 5}`, "pass"}, {`4`, `{ge: 5}`, "fail"},
+		{`4`, `{lt: 5}`, "pass"}, {`5`, `{lt: 5}`, "fail"},
+		{`5`, `{le: 5}`, "pass"}, {`6`, `{le: 5}`, "fail"},
+		{`"NaN"`, `{ge: 5}`, "fail"},
+		{`"abc"`, `{gt: 4}`, "not a number"},
+		{`"abc"`, `{not: {gt: 4}}`, "not a number"},
+		{`true`, `{gt: 0}`, "not a number"},
+		{`"1.2.3"`, `{semver-constraint: ">=1.0.0"}`, "pass"},
+		{`"1.2"`, `{semver-constraint: ">=1.0.0"}`, "not a semantic version"},
+		{`"1.2.3\n"`, `{semver-constraint: ">=1.0.0"}`, "not a semantic version"},
+		{`["1.2.3", "0.9.0"]`, `{semver-constraint: ">=1.0.0"}`, "fail"},
+		{`"1.2.3-4+deb12u1"`, `{semver-constraint: ">=1.2.3"}`, "fail"},
+		{`"1.2.3"`, `{semver-constraint: "1.x"}`, "pass"},
+		{`["1:9.2p1-2"]`, `{semver-constraint: ">=1.2.3"}`, "not a semantic version"},
+		{`"1.6.0"`, `{semver-constraint: ">=1.0.0 <2.0.0 !=1.5.0"}`, "pass"},
+		{`"abc"`, `{and: [{have-prefix: a}, {have-suffix: c}]}`, "pass"},
+		{`"abc"`, `{and: [{have-prefix: b}, {gt: 4}]}`, "fail"},
+		{`"abc"`, `{and: [abc, {gt: 4}]}`, "not a number"},
+		{`"abc"`, `{or: [{have-prefix: x}, abc]}`, "pass"},
+		{`"abc"`, `{or: [{gt: 4}, abc]}`, "not a number"},
+		{`"abc"`, `{or: [abc, {gt: 4}]}`, "pass"},
+		{`"abc"`, `{or: [zzz, {gt: 4}]}`, "not a number"},
+		{`"abc"`, `{or: [x, y]}`, "fail"},
+		{`"abc"`, `{or: []}`, "fail"}, {`"abc"`, `{and: []}`, "pass"},
+		{`"abc"`, `{not: abc}`, "fail"}, {`[a]`, `{not: [b]}`, "pass"},
+		{`"x\nabc\ny"`, `{match-regexp: "^abc$"}`, "fail"},
+		{`"x\nabc\ny"`, `{match-regexp: "(?m)^abc$"}`, "pass"},
+		{`"x\n"`, `{match-regexp: "^x$"}`, "fail"},
+		{`[abc, d]`, `{have-prefix: ab}`, "pass"}, {`[abc, d]`, `{have-suffix: "c\nd"}`, "pass"},
+		{`"foo"`, `{have-prefix: o}`, "fail"}, {`"foo"`, `{have-suffix: f}`, "fail"},
+		{`"foo"`, `{contain-substring: oo}`, "pass"}, {`"foo"`, `{contain-substring: x}`, "fail"},
+		{`42`, `{match-regexp: '^\d+$'}`, "pass"},
+		{`"foo bar\nbaz"`, `{have-patterns: ["/^foo/", "!qux", "ba"]}`, "pass"},
+		{`"foo bar\nbaz"`, `{have-patterns: ["/^bar/"]}`, "fail"},
+		{`'{"a":{"b":[1,2]},"c":"x"}'`, `{gjson: {a.b.0: 1, c: {have-prefix: x}, "a.b.#": 2}}`, "pass"},
+		{`'{"a":1}'`, `{gjson: {a: 2}}`, "fail"},
+		{`'{"a":1}'`, `{gjson: {b: 1}}`, "path not found: b"},
+		{`'{"a":1'`, `{gjson: {a: 1}}`, "invalid JSON"},
+		{`'{"foo": {"x": 1}}'`, `{gjson: {"@this": {have-key: foo}, foo: {and: [{have-key: x}, {not: {have-key: y}}]}}}`, "pass"},
+		{`'{"foo": "bar"}'`, `{gjson: {"@this": {equal: {foo: bar}}}}`, "pass"},
+		{`["45", "46", "47"]`, `[{contain-element: {match-regexp: "4."}}, "45", {and: [{ge: 46}, {le: 50}]}]`, "pass"},
+		{`["45", "46", "47"]`, `[{contain-element: {match-regexp: "5."}}]`, "fail"},
+	}
+	for _, test := range tests {
+		s := load(t, fmt.Sprintf("matching:\n  x: {content: %s, matches: %s}\n", test.content, test.matches), goss.Options{})
+		check(t, test.content+" "+test.matches, s.Results(nil)[0], test.want)
+	}
+}
+
+// check holds a result against pass, fail, skip or a part of an error.
+func check(t *testing.T, what string, r goss.Result, want string) {
+	t.Helper()
+	got := []string{"pass", "fail", "skip"}[r.Outcome]
+	if r.Err != "" {
+		got = r.Err
+	}
+	if want == "pass" || want == "fail" || want == "skip" {
+		if got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	} else if !strings.Contains(r.Err, want) || r.Outcome != goss.Failed {
+		t.Errorf("%s: %s, want an error with %q", what, got, want)
+	}
+}
+
+// TestPatterns judges texts by lists of patterns.
+func TestPatterns(t *testing.T) {
+	tests := []struct{ text, patterns, want string }{
+		{"one two\nThree\n!bang\n/slash/\nlast", `["one", "/^Th/", "!zzz", "\\!bang", "\\/slash/", "last"]`, "pass"},
+		{"one\nTHREE", `["/three/i"]`, "pass"}, {"one\nTHREE", `["/three/"]`, "fail"},
+		{"one\ntwo", `["!/^two/"]`, "fail"}, {"one\n two", `["!/^two/"]`, "pass"},
+		{"one", `["one", "one"]`, "pass"},
+		{"one", `["", "!"]`, "fail"}, {"one", `[""]`, "pass"}, {"", `[""]`, "pass"}, {"", `["!x"]`, "pass"}, {"", `["x"]`, "fail"}, {"", `["!"]`, "pass"},
+		{"one", `["//"]`, "pass"}, {"a/slash", `["/slash"]`, "pass"}, {"etc/foo/bar", `["/etc/foo/bar"]`, "pass"}, {"/etc/foo", `["/etc/foo/bar"]`, "fail"},
+		{"xvar/libx", `["/var/lib/"]`, "pass"}, {"one two", `['\!two']`, "pass"}, {"one two", `['!\/tw']`, "fail"},
+		{"x^/foo/", `["^/foo/"]`, "pass"}, {"/foo/", `["^/foo/"]`, "fail"},
+		{"a\r\nb\r\n", `["/a$/", "/^b$/"]`, "pass"}, {"a\r\r\n", `["/a$/"]`, "fail"},
+		{"\x00\xffx", `["x"]`, "pass"},
+		{strings.Repeat("x", 1<<20) + "\nneedle", `["needle"]`, "a line is longer"},
+		{"needle\n" + strings.Repeat("x", 1<<20), `["needle"]`, "pass"},
+		{"needle\n" + strings.Repeat("x", 1<<20), `["needle", "!y"]`, "a line is longer"},
+		{"hi\n", `"hi"`, "fail"}, {"hi\n", `"hi\n"`, "pass"}, {"", `""`, "pass"}, {"42\n", `{gt: 41}`, "pass"}, {"a\nb\n", `{have-len: 4}`, "pass"},
+		{"a\nb\n", `{contain-element: a}`, "pass"}, {"a\nb", `{not: {contain-substring: zzz}}`, "pass"}, {"a\nb\n", `{consist-of: [a]}`, "only a list"},
+	}
+	for _, test := range tests {
+		s := load(t, "command:\n  x: {exit-status: 0, stdout: "+test.patterns+"}\n", goss.Options{})
+		answers := []facts.Answer{{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(test.text)}}}
+		check(t, fmt.Sprintf("%.40q %s", test.text, test.patterns), s.Results(answers)[1], test.want)
+	}
+}
+
+// TestResources judges every attribute of every kind of thing, met and unmet.
+func TestResources(t *testing.T) {
+	type list = []string
+	tests := []struct {
+		kind, attributes string
+		answer           facts.Answer
+		want             string // type, property and outcome of each result
+	}{
+		{"addr", `{reachable: true}`, facts.Answer{"reachable": {Value: true}}, "Addr reachable pass"},
+		{"addr", `{reachable: true, timeout: 100}`, facts.Answer{"reachable": {Value: false}}, "Addr reachable fail"},
+		{"command", `{exit-status: 0, stdout: [a], stderr: ""}`, facts.Answer{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text("a\n")}, "stderr": {Value: facts.Text("")}},
+			"Command exit-status pass, Command stdout pass, Command stderr pass"},
+		{"command", `{exit-status: "2", stdout: [a], stderr: [b]}`, facts.Answer{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text("b\n")}, "stderr": {Err: "timed out"}},
+			"Command exit-status fail, Command stdout fail, Command stderr error"},
+		{"command", `{exit-status: [0, 1]}`, facts.Answer{"exit-status": {Value: int64(0)}}, "Command exit-status error"},
+		{"command", `{exit-status: {or: [0, 1]}, stdout: [], stderr: []}`, facts.Answer{"exit-status": {Value: int64(1)}}, "Command exit-status pass"},
+		{"dns", `{resolvable: true, addrs: ["::1"]}`, facts.Answer{"resolvable": {Value: true}, "addrs": {Value: list{"127.0.0.1", "::1"}}}, "DNS resolvable pass, DNS addrs pass"},
+		{"dns", `{resolveable: true, addrs: ["::1"]}`, facts.Answer{"resolvable": {Value: false}}, "DNS resolvable fail, DNS addrs skip"},
+		{"file", `{exists: true, sha256: a, md5: b, contents: [x], contains: [y], filetype: file, linked-to: z, gid: 0, group: root, uid: {lt: 1}, owner: root, mode: "0644", size: 42, sha512: c}`,
+			facts.Answer{
+				"exists": {Value: true}, "mode": {Value: "0644"}, "owner": {Value: "root"}, "uid": {Value: int64(0)}, "group": {Value: "root"}, "gid": {Value: int64(0)}, "linked-to": {Value: "z"},
+				"filetype": {Value: "file"}, "contents": {Value: facts.Text("xy")}, "size": {Value: int64(42)}, "md5": {Value: "b"}, "sha256": {Value: "a"}, "sha512": {Value: "c"},
+			},
+			"File exists pass, File mode pass, File owner pass, File uid pass, File group pass, File gid pass, File linkedto pass, File filetype pass, File contains pass, File contents pass, File size pass, File md5 pass, File sha256 pass, File sha512 pass"},
+		{"file", `{exists: true, mode: 644, owner: daemon, size: "43", contents: [nope]}`,
+			facts.Answer{"exists": {Value: true}, "mode": {Value: "0644"}, "owner": {Value: "root"}, "size": {Value: int64(42)}, "contents": {Err: "is a directory"}},
+			"File exists pass, File mode pass, File owner fail, File contents error, File size fail"},
+		{"file", `{exists: false, mode: "0644"}`, facts.Answer{"exists": {Value: false}}, "File exists pass, File mode skip"},
+		{"file", `{exists: {or: [true, false]}, mode: "0644"}`, facts.Answer{"exists": {Value: false}}, "File exists pass, File mode skip"},
+		{"file", `{exists: {not: true}, mode: "0644"}`, facts.Answer{"exists": {Value: true}, "mode": {Value: "0644"}}, "File exists fail, File mode skip"},
+		{"file", `{exists: false, mode: "0644"}`, facts.Answer{"exists": {Err: "permission denied"}}, "File exists error, File mode skip"},
+		{"file", `{exists: true, mode: null}`, facts.Answer{"exists": {Value: true}}, "File exists pass"},
+		{"file", `{skip: yes, mode: "0644", contents: []}`, nil, "File exists skip, File mode skip"},
+		{"file", `{exists: true, mode: "0644"}`, facts.Answer{"exists": {Value: true}}, "File exists pass, File mode error"},
+		{"group", `{exists: true, gid: "27"}`, facts.Answer{"exists": {Value: true}, "gid": {Value: int64(27)}}, "Group exists pass, Group gid pass"},
+		{"group", `{exists: false, gid: 1}`, facts.Answer{"exists": {Value: false}}, "Group exists pass, Group gid skip"},
+		{"http", `{status: 200, headers: ["Content-Length: 42"], body: [x, "!y"]}`, facts.Answer{"status": {Value: int64(200)}, "headers": {Value: facts.Text("Content-Length: 42\n")}, "body": {Value: facts.Text("x")}},
+			"HTTP status pass, HTTP Headers pass, HTTP Body pass"},
+		{"http", `{status: 200, body: [x]}`, facts.Answer{"status": {Err: "connection refused"}}, "HTTP status error, HTTP Body skip"},
+		{"interface", `{exists: true, addrs: ["127.0.0.1/8"], mtu: {gt: 1000}}`, facts.Answer{"exists": {Value: true}, "addrs": {Value: list{"127.0.0.1/8", "::1/128"}}, "mtu": {Value: int64(65536)}},
+			"Interface exists pass, Interface addrs pass, Interface mtu pass"},
+		{"interface", `{exists: true, mtu: 1}`, facts.Answer{"exists": {Value: false}}, "Interface exists fail, Interface mtu skip"},
+		{"kernel-param", `{value: "0"}`, facts.Answer{"value": {Value: "0"}}, "KernelParam value pass"},
+		{"kernel-param", `{value: {gt: 100}}`, facts.Answer{"value": {Value: "99"}}, "KernelParam value fail"},
+		{"kernel-param", `{value: {not: "1"}}`, facts.Answer{"value": {Err: "no such key"}}, "KernelParam value error"},
+		{"mount", `{exists: true, opts: [rw], vfs-opts: [rw], source: proc, filesystem: proc, usage: {lt: 101}}`,
+			facts.Answer{"exists": {Value: true}, "opts": {Value: list{"rw", "nosuid"}}, "vfs-opts": {Value: list{"rw"}}, "source": {Value: "proc"}, "filesystem": {Value: "proc"}, "usage": {Value: int64(100)}},
+			"Mount exists pass, Mount opts pass, Mount vfs-opts pass, Mount source pass, Mount filesystem pass, Mount usage pass"},
+		{"mount", `{exists: true, opts: [noexec]}`, facts.Answer{"exists": {Value: true}, "opts": {Value: list{"rw"}}}, "Mount exists pass, Mount opts fail"},
+		{"package", `{installed: true, versions: ["1.0"]}`, facts.Answer{"installed": {Value: true}, "versions": {Value: list{"1.0"}}}, "Package installed pass, Package version pass"},
+		{"package", `{installed: true, versions: [{have-prefix: "2."}]}`, facts.Answer{"installed": {Value: true}, "versions": {Value: list{"1.0"}}}, "Package installed pass, Package version fail"},
+		{"package", `{installed: false, versions: ["1.0"]}`, facts.Answer{"installed": {Value: false}}, "Package installed pass, Package version skip"},
+		{"port", `{listening: true, ip: [0.0.0.0]}`, facts.Answer{"listening": {Value: true}, "ip": {Value: list{"0.0.0.0"}}}, "Port listening pass, Port ip pass"},
+		{"port", `{listening: "true", ip: [10.0.0.1]}`, facts.Answer{"listening": {Value: true}, "ip": {Value: list{"0.0.0.0"}}}, "Port listening pass, Port ip fail"},
+		{"process", `{running: true}`, facts.Answer{"running": {Value: true}}, "Process running pass"},
+		{"process", `{running: false}`, facts.Answer{"running": {Value: true}}, "Process running fail"},
+		{"service", `{running: true, enabled: true, runlevels: ["3"]}`, facts.Answer{"enabled": {Value: false}, "running": {Value: true}, "runlevels": {Value: list{}}}, "Service enabled fail, Service running pass, Service runlevels fail"},
+		{"service", `{enabled: false, running: false}`, facts.Answer{"enabled": {Value: false}, "running": {Value: false}}, "Service enabled pass, Service running pass"},
+		{"service", `{}`, nil, ""},
+		{"user", `{exists: true, shell: /bin/bash, groups: [root], home: /root, gid: 0, uid: "0"}`,
+			facts.Answer{"exists": {Value: true}, "uid": {Value: int64(0)}, "gid": {Value: int64(0)}, "home": {Value: "/root"}, "groups": {Value: list{"root"}}, "shell": {Value: "/bin/bash"}},
+			"User exists pass, User uid pass, User gid pass, User home pass, User groups pass, User shell pass"},
+		{"user", `{exists: true, groups: {consist-of: [a]}}`, facts.Answer{"exists": {Value: true}, "groups": {Value: list{"a", "b"}}}, "User exists pass, User groups fail"},
+		{"matching", `{content: "a\nb", as-reader: true, matches: [a, "!c"]}`, nil, "Matching matches pass"},
+		{"matching", `{content: "a\nb", as-reader: true, matches: [a, "!b"]}`, nil, "Matching matches fail"},
+		{"matching", `{content: "a", as-reader: true, matches: a}`, nil, "Matching matches pass"},
+	}
+	for _, test := range tests {
+		s := load(t, test.kind+":\n  x: "+test.attributes+"\n", goss.Options{})
+		var got []string
+		for _, r := range s.Results([]facts.Answer{test.answer}) {
+			outcome := []string{"pass", "fail", "skip"}[r.Outcome]
+			if r.Err != "" {
+				outcome = "error"
+			}
+			got = append(got, r.Type+" "+r.Property+" "+outcome)
+		}
+		if got := strings.Join(got, ", "); got != test.want {
+			t.Errorf("%s %s:\n%s\nwant\n%s", test.kind, test.attributes, got, test.want)
+		}
+	}
+}
+
+var _ = findings.Pass

@@ -1,0 +1,469 @@
+package goss
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/config/lang"
+)
+
+// What a suite may be made of.
+const (
+	maxFile     = 1 << 20 // bytes of one file
+	maxIncludes = 50      // files between the first and the last of a chain of includes
+	maxFiles    = 2000
+)
+
+// Load reads the suite that begins with the file at path, and everything that it includes.
+// Whether the files are YAML or JSON is decided by the name of the first. The suite can be
+// used if the diagnostics hold no error.
+func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
+	l := loader{options: o, types: resourceTypes(), suite: &Suite{}}
+	start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
+	switch filepath.Ext(path) {
+	case ".json":
+		l.format = (*reader).json
+	case ".yaml", ".yml":
+		l.format = (*reader).yaml
+	default:
+		l.add(fault(start, "Unknown format", "The name of a goss file ends in .yaml, .yml or .json."))
+		return l.suite, l.diags
+	}
+	l.file(path, start, 1)
+	if len(l.suite.resources) == 0 && !l.diags.HasErrors() {
+		l.add(fault(start, "No tests", "Neither the file nor what it includes holds a test. The sections of goss files are %s.", strings.Join(l.sections(), ", ")))
+	}
+	l.suite.name()
+	l.suite.ask()
+	return l.suite, l.diags
+}
+
+type loader struct {
+	options Options
+	types   []*resourceType
+	format  func(*reader) (*node, *hcl.Diagnostic)
+	files   int
+	suite   *Suite
+	diags   hcl.Diagnostics
+}
+
+func (l *loader) add(d *hcl.Diagnostic) {
+	if d != nil {
+		l.diags = append(l.diags, d)
+	}
+}
+
+// sections are the names of all sections.
+func (l *loader) sections() []string {
+	var names []string
+	for _, t := range l.types {
+		names = append(names, t.kind)
+	}
+	return append(names, "gossfile")
+}
+
+// file reads the file at path, which is the depth-th of a chain of includes. from is where
+// it is included.
+func (l *loader) file(path string, from hcl.Range, depth int) {
+	if depth >= maxIncludes {
+		l.add(fault(from, "Too many levels of includes", "Includes are followed %d levels deep. A file probably includes itself.", maxIncludes))
+		return
+	}
+	if l.files++; l.files > maxFiles {
+		l.add(fault(from, "Too many files", "A suite may have %d files. Files probably include each other.", maxFiles))
+		return
+	}
+	text, err := readFile(path)
+	if err != nil {
+		l.add(fault(from, "Cannot read a goss file", "%s.", err))
+		return
+	}
+	src, d := l.render(path, text)
+	if d != nil {
+		l.add(d)
+		return
+	}
+	root, d := l.format(&reader{src: src})
+	if d != nil || root == nil || root.value == nil {
+		l.add(d)
+		return
+	}
+	top, ok := root.value.(fields)
+	if !ok {
+		l.add(fault(root.at, "Not a goss file", "A goss file is a mapping of sections such as file: and package:, not %s.", root.kind()))
+		return
+	}
+	for _, section := range top {
+		l.section(section)
+	}
+	if includes := top.get("gossfile"); includes != nil {
+		l.includes(filepath.Dir(path), includes, depth)
+	}
+}
+
+// readFile reads a file that is not too large.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes; split it, and include the parts in gossfile", path, maxFile)
+	}
+	return text, err
+}
+
+func (l *loader) section(f field) {
+	if f.name == "gossfile" {
+		return
+	}
+	t := typeOf(l.types, f.name)
+	switch {
+	case t != nil:
+	case f.name == "registry":
+		l.add(fault(f.at, "Section for Windows only", "registry looks at the registry of Windows, and bake checks Linux."))
+		return
+	case strings.HasPrefix(f.name, "x-") || f.node.anchors:
+		return
+	default:
+		l.add(hint(f.at, "Unknown section", "It is ignored, as goss does.%s Begin the name with x- if it only holds anchors for others.", lang.DidYouMean(f.name, l.sections())))
+		return
+	}
+	if f.node.value == nil {
+		return
+	}
+	things, ok := f.node.value.(fields)
+	if !ok {
+		l.add(fault(f.node.at, "Not a section", "%s holds a mapping of names to what is demanded of them, not %s.", f.name, f.node.kind()))
+		return
+	}
+	for _, thing := range things {
+		r, diags := readResource(t, thing)
+		l.diags = append(l.diags, diags...)
+		if diags.HasErrors() {
+			continue
+		}
+		l.put(r)
+	}
+}
+
+// put adds a resource; it takes the place of one of its type and name.
+func (l *loader) put(r *resource) {
+	for i, old := range l.suite.resources {
+		if old.kind == r.kind && old.name == r.name {
+			l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
+			l.suite.resources = slices.Delete(l.suite.resources, i, i+1)
+			break
+		}
+	}
+	l.suite.resources = append(l.suite.resources, r)
+}
+
+// include is an entry of gossfile.
+type include struct {
+	pattern string
+	at      hcl.Range
+}
+
+// includes reads what the section gossfile of a file in the folder dir names.
+func (l *loader) includes(dir string, section *node, depth int) {
+	things, ok := section.value.(fields)
+	if !ok {
+		if section.value != nil {
+			l.add(fault(section.at, "Not a section", "gossfile holds a mapping of files, such as \"base.yaml: {}\", not %s.", section.kind()))
+		}
+		return
+	}
+	things = slices.Clone(things)
+	slices.SortFunc(things, func(a, b field) int { return strings.Compare(a.name, b.name) })
+	for _, thing := range things {
+		in, d := readInclude(thing)
+		if d != nil {
+			l.add(d)
+			continue
+		}
+		if in.pattern == "" {
+			continue
+		}
+		pattern := filepath.FromSlash(in.pattern)
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(dir, pattern)
+		}
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			l.add(fault(in.at, "Invalid pattern", "%s is no pattern of file names: %s.", in.pattern, err))
+		} else if len(found) == 0 {
+			l.add(fault(in.at, "No file to include", "There is no file %s.", pattern))
+		}
+		for _, path := range found {
+			l.file(path, in.at, depth+1)
+			if l.diags.HasErrors() {
+				return
+			}
+		}
+	}
+}
+
+// readInclude reads an entry of gossfile. One that is skipped has no pattern.
+func readInclude(thing field) (include, *hcl.Diagnostic) {
+	in := include{thing.name, thing.at}
+	attributes, ok := thing.node.value.(fields)
+	if !ok {
+		return in, notResource("gossfile", thing)
+	}
+	for _, f := range attributes {
+		switch f.name {
+		case "title", "meta":
+		case "file":
+			text, d := readOption(f, textOption)
+			if d != nil {
+				return in, d
+			}
+			if text != "" {
+				in = include{text, f.node.at}
+			}
+		case "skip":
+			skip, d := readOption(f, boolOption)
+			if d != nil {
+				return in, d
+			}
+			if skip == "true" {
+				return include{}, nil
+			}
+		default:
+			return in, unknownAttribute("gossfile", thing.name, f, []string{"file", "skip", "title", "meta"})
+		}
+	}
+	return in, nil
+}
+
+func notResource(kind string, thing field) *hcl.Diagnostic {
+	return fault(thing.at, "Nothing demanded", "%s %q holds %s instead of a mapping of attributes. Write {} if nothing else is to be said about it.", kind, thing.name, thing.node.kind())
+}
+
+func unknownAttribute(kind, name string, f field, names []string) *hcl.Diagnostic {
+	return fault(f.at, "Unknown attribute", "%s %q: there is no attribute %q.%s", kind, clip(name, 60), f.name, lang.DidYouMean(f.name, names))
+}
+
+// readResource reads what is demanded of a thing.
+func readResource(t *resourceType, thing field) (*resource, hcl.Diagnostics) {
+	attributes, ok := thing.node.value.(fields)
+	if !ok {
+		return nil, hcl.Diagnostics{notResource(t.kind, thing)}
+	}
+	r := &resource{kind: t, name: thing.name, key: thing.name, at: thing.at, options: map[string]string{}}
+	for _, o := range t.options {
+		if o.initial != "" {
+			r.options[o.name] = o.initial
+		}
+	}
+	var diags hcl.Diagnostics
+	add := func(d *hcl.Diagnostic) {
+		if d != nil {
+			diags = append(diags, d)
+		}
+	}
+	names := t.names()
+	for _, f := range attributes {
+		if !slices.Contains(names, f.name) {
+			add(refused(t, thing.name, f, names))
+			continue
+		}
+		add(r.common(f))
+	}
+	for i := range t.attributes {
+		a := &t.attributes[i]
+		f, ok := find(attributes, a)
+		if !ok {
+			if a.required {
+				add(r.missing(a))
+			}
+			continue
+		}
+		c, more := readCheck(a, f, a.text || r.options["as-reader"] == "true")
+		diags = append(diags, more...)
+		if c != nil {
+			r.checks = append(r.checks, c)
+		}
+	}
+	return r, diags
+}
+
+// refused says why an attribute is none that bake knows.
+func refused(t *resourceType, name string, f field, names []string) *hcl.Diagnostic {
+	if slices.Contains([]string{"retry_count", "retry_delay"}, f.name) && slices.Contains([]string{"command", "dns", "package"}, t.kind) {
+		return fault(f.at, "Unsupported attribute", "bake does not look at one thing several times. Remove %s and let the whole suite be repeated instead.", f.name)
+	}
+	return unknownAttribute(t.kind, name, f, names)
+}
+
+// find returns the attribute a; one that is null is absent.
+func find(attributes fields, a *attribute) (field, bool) {
+	names := []string{a.name}
+	if a.name == "resolvable" {
+		names = append(names, "resolveable") // as files from before 0.3 have it
+	}
+	for _, name := range names {
+		for _, f := range attributes {
+			if f.name == name && f.node.value != nil {
+				return f, true
+			}
+		}
+	}
+	return field{}, false
+}
+
+// missing deals with a required attribute that is absent. What is skipped needs none.
+func (r *resource) missing(a *attribute) *hcl.Diagnostic {
+	if r.skip {
+		r.checks = append(r.checks, &check{attribute: a, at: r.at})
+		return nil
+	}
+	return fault(r.at, "Missing attribute", "%s %q needs the attribute %s.", r.kind.kind, clip(r.name, 60), a.name)
+}
+
+// common reads an attribute that demands nothing.
+func (r *resource) common(f field) (d *hcl.Diagnostic) {
+	var text string
+	switch {
+	case f.node.value == nil:
+		return nil
+	case f.name == "title":
+		r.title, d = readOption(f, textOption)
+	case f.name == "skip":
+		text, d = readOption(f, boolOption)
+		r.skip = text == "true"
+	case f.name == "meta":
+		meta, ok := f.node.plain().(map[string]any)
+		if !ok {
+			return fault(f.node.at, "Not a mapping", "meta is a mapping of names to values, not %s.", f.node.kind())
+		}
+		r.meta = meta
+	case f.name == r.kind.key:
+		if text, d = readOption(f, textOption); text != "" {
+			r.key = text
+		}
+	case f.name == "content" && r.kind.kind == "matching":
+		r.content = f.node.plain()
+	}
+	for _, o := range r.kind.options {
+		if o.name != f.name || d != nil {
+			continue
+		}
+		if text, d = readOption(f, o.kind); text != "" && text != "0" {
+			r.options[o.name] = text
+		}
+	}
+	return d
+}
+
+// readOption reads a value of a certain kind, as a text.
+func readOption(f field, kind optionKind) (string, *hcl.Diagnostic) {
+	wrong := func(want string) *hcl.Diagnostic {
+		return fault(f.node.at, "Wrong value", "%s is %s, not %s.", f.name, want, f.node.kind())
+	}
+	switch kind {
+	case boolOption:
+		switch v := f.node.value.(type) {
+		case nil:
+			return "", nil
+		case bool:
+			return strconv.FormatBool(v), nil
+		}
+		switch f.node.text {
+		case "y", "Y", "yes", "on":
+			return "true", nil
+		case "n", "N", "no", "off":
+			return "false", nil
+		}
+		return "", wrong("true or false")
+	case numberOption:
+		switch v := f.node.value.(type) {
+		case int:
+			if v >= 0 {
+				return strconv.Itoa(v), nil
+			}
+		case float64:
+			if v >= 0 && v == float64(int(v)) {
+				return strconv.Itoa(int(v)), nil
+			}
+		}
+		return "", wrong("a whole number of milliseconds")
+	case listOption:
+		list, ok := f.node.value.([]*node)
+		if !ok {
+			return "", wrong("a list of strings")
+		}
+		lines := make([]string, len(list))
+		for i, x := range list {
+			lines[i] = x.text
+			if strings.ContainsAny(x.text, "\r\n") || x.value == nil {
+				return "", fault(x.at, "Wrong value", "%s is a list of strings of one line each.", f.name)
+			}
+		}
+		return strings.Join(lines, "\n"), nil
+	}
+	switch f.node.value.(type) {
+	case []*node, fields:
+		return "", wrong("a string")
+	}
+	return f.node.text, nil
+}
+
+// readCheck reads a demand, on a text if lists are patterns. A list of no patterns demands
+// nothing, and is no check.
+func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
+	c := &check{attribute: a, at: f.at, expected: f.node.plain()}
+	list, isList := f.node.value.([]*node)
+	if a.text && isList && len(list) == 0 {
+		return nil, hcl.Diagnostics{hint(f.at, "Nothing demanded", "An empty list of patterns always passes. Write %s: \"\" to demand that there is nothing, or remove it.", f.name)}
+	}
+	var d *hcl.Diagnostic
+	switch text, isText := f.node.value.(string); {
+	case patterns && isList:
+		c.matcher, d = compilePatterns(list)
+	case a.number && isText:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			d = fault(f.node.at, "Not a number", "%s is a number, not %q.", f.name, text)
+			break
+		}
+		c.expected = n
+		c.matcher, d = compile(&node{value: n, at: f.node.at})
+	default:
+		c.matcher, d = compile(f.node)
+	}
+	if d != nil {
+		return nil, hcl.Diagnostics{d}
+	}
+	if d := c.surprise(f); d != nil {
+		return c, hcl.Diagnostics{d}
+	}
+	return c, nil
+}
+
+// surprise warns of values that YAML takes for something else than their author did.
+func (c *check) surprise(f field) *hcl.Diagnostic {
+	text := f.node.text
+	if v, ok := f.node.value.(string); ok && c.attribute.boolean {
+		switch strings.ToLower(v) {
+		case "yes", "on", "y":
+			return hint(f.node.at, "A string, not a boolean", "%s is the string %q here and never equals true. Write %s: true.", f.name, v, f.name)
+		case "no", "off", "n":
+			return hint(f.node.at, "A string, not a boolean", "%s is the string %q here and never equals false. Write %s: false.", f.name, v, f.name)
+		}
+	}
+	if v, ok := f.node.value.(int); ok && f.name == "mode" && len(text) > 1 && text[0] == '0' {
+		return hint(f.node.at, "An octal number", "mode: %s without quotes is the number %d, which is no mode of a file. Write mode: %q.", text, v, text)
+	}
+	return nil
+}

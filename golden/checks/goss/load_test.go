@@ -1,0 +1,163 @@
+package goss_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bake/golden/checks/facts"
+	"bake/golden/checks/goss"
+)
+
+// TestFaults: what is wrong with a file is said at its place.
+func TestFaults(t *testing.T) {
+	tests := []struct{ text, want string }{
+		{"file:\n  /x:\n    exists: true\n    nosuch: 1\n", `error goss.yaml:4:5 Unknown attribute: file "/x": there is no attribute "nosuch".`},
+		{"file:\n  /x: {exists: true, ower: root}\n", `error goss.yaml:2:22 Unknown attribute: file "/x": there is no attribute "ower". Did you mean "owner"?`},
+		{"file:\n  /x:\n", `error goss.yaml:2:3 Nothing demanded: file "/x" holds nothing`},
+		{"file:\n  - /x\n", "error goss.yaml:2:3 Not a section: file holds a mapping of names"},
+		{"file:\n  /x: {mode: \"0644\"}\n", `error goss.yaml:2:3 Missing attribute: file "/x" needs the attribute exists.`},
+		{"file:\n  /x: {exists: null}\n", "Missing attribute"},
+		{"command:\n  ls: {stdout: [x]}\n", `command "ls" needs the attribute exit-status.`},
+		{"file:\n  a: {exists: true}\nfile:\n  b: {exists: true}\n", `error goss.yaml:3:1 Defined twice: "file" is already defined in line 1.`},
+		{"file:\n  a: {exists: true}\n  a: {exists: true}\n", `error goss.yaml:3:3 Defined twice: "a" is already defined in line 2.`},
+		{"file:\n  a: {exists: true}\n---\nfile:\n  b: {exists: true}\n", "error goss.yaml:3:1 Several documents in one file"},
+		{"{}\n", "error goss.yaml:1:1 No tests"}, {"", "No tests"}, {"# nothing\n", "No tests"}, {"file:\n", "No tests"},
+		{"- a\n", "error goss.yaml:1:1 Not a goss file"}, {"hello\n", "Not a goss file"},
+		{"file:\n  a: {exists: true\n", "Invalid YAML"}, {"file:\n\ta: 1\n", "error goss.yaml:2:2 Invalid YAML"},
+		{"registry:\n  a: {}\n", "error goss.yaml:1:1 Section for Windows only"},
+		{"bogus:\n  a: 1\nfile:\n  a: {exists: true}\n", "hint goss.yaml:1:1 Unknown section: It is ignored, as goss does. Begin"},
+		{"files:\n  a: {exists: true}\nport: {\"22\": {listening: true}}\n", `Did you mean "file"?`},
+		{"file:\n  a: {exists: true, mode: 0644}\n", `hint goss.yaml:2:27 An octal number: mode: 0644 without quotes is the number 420, which is no mode of a file. Write mode: "0644".`},
+		{"file:\n  a: {exists: yes}\n", `hint goss.yaml:2:15 A string, not a boolean: exists is the string "yes" here and never equals true. Write exists: true.`},
+		{"service:\n  a: {enabled: \"no\"}\n", "Write enabled: false."},
+		{"command:\n  a: {exit-status: 0, stdout: []}\n", "hint goss.yaml:2:23 Nothing demanded"},
+		{"command:\n  a: {exit-status: 0, stdout: [5]}\n", "error goss.yaml:2:32 Not a pattern: A pattern is a string, not a number."},
+		{"command:\n  a: {exit-status: 0, stdout: ['/(/']}\n", "error goss.yaml:2:32 Invalid regular expression"},
+		{"command:\n  a: {exit-status: 0, stdout: {match-regexp: '(?=x)'}}\n", "error goss.yaml:2:46 Invalid regular expression"},
+		{"command:\n  a: {exit-status: x}\n", "error goss.yaml:2:20 Not a number"},
+		{"user:\n  a: {exists: true, uid: root}\n", `Not a number: uid is a number, not "root".`},
+		{"command:\n  a: {exit-status: 0, timeout: 1s}\n", "error goss.yaml:2:32 Wrong value: timeout is a whole number of milliseconds, not a string."},
+		{"command:\n  a: {exit-status: 0, timeout: -1}\n", "Wrong value"}, {"command:\n  a: {exit-status: 0, timeout: 1.5}\n", "Wrong value"},
+		{"command:\n  a: {exit-status: 0, exec: [ls]}\n", "Wrong value: exec is a string, not a list."},
+		{"command:\n  a: {exit-status: 0, skip: maybe}\n", "Wrong value: skip is true or false, not a string."},
+		{"command:\n  a: {exit-status: 0, meta: x}\n", "Not a mapping: meta"},
+		{"command:\n  a: {exit-status: 0, retry_count: 3}\n", "error goss.yaml:2:23 Unsupported attribute"},
+		{"http:\n  a: {status: 200, request-headers: \"a: b\"}\n", "Wrong value: request-headers is a list of strings"},
+		{"http:\n  a: {status: 200, request-headers: [\"a: b\\nc: d\"]}\n", "Wrong value: request-headers is a list of strings of one line each."},
+		{"matching:\n  a: {content: a, matches: {have-foo: a}}\n", "error goss.yaml:2:29 Unknown matcher: There is no matcher of the name have-foo."},
+		{"matching:\n  a: {content: a, matches: {have-sufix: a}}\n", `Did you mean "have-suffix"?`},
+		{"matching:\n  a: {content: a, matches: {have-key-with-value: {a: 1}}}\n", "goss has had no have-key-with-value since version 0.4"},
+		{"matching:\n  a: {content: a, matches: {xml: {xpath: /, result: a}}}\n", "bake has no xml matcher"},
+		{"matching:\n  a: {content: a, matches: {have-prefix: a, have-suffix: a}}\n", "error goss.yaml:2:45 Several matchers in one mapping"},
+		{"matching:\n  a: {content: a, matches: {}}\n", "Missing matcher"},
+		{"matching:\n  a: {content: a}\n", "needs the attribute matches"},
+		{"matching:\n  a: {content: a, matches: {or: [null]}}\n", "error goss.yaml:2:34 Missing value"},
+		{"matching:\n  a: {content: a, matches: {or: abc}}\n", "error goss.yaml:2:33 Wrong argument: or takes a list, not a string."},
+		{"matching:\n  a: {content: a, matches: {gt: \"4\"}}\n", "Wrong argument: gt takes a number without quotes, not a string."},
+		{"matching:\n  a: {content: a, matches: {have-prefix: 4}}\n", "Wrong argument: have-prefix takes a string, not a number."},
+		{"matching:\n  a: {content: a, matches: {have-len: a}}\n", "Wrong argument"}, {"matching:\n  a: {content: a, matches: {gjson: a}}\n", "Wrong argument"},
+		{"matching:\n  a: {content: a, matches: {contain-element: [a]}}\n", "Wrong argument"}, {"matching:\n  a: {content: a, matches: {contain-element: true}}\n", "Wrong argument"},
+		{"matching:\n  a: {content: a, matches: {have-patterns: a}}\n", "Wrong argument"}, {"matching:\n  a: {content: a, matches: {have-patterns: [5]}}\n", "Not a pattern"},
+		{"matching:\n  a: {content: a, matches: {semver-constraint: latest}}\n", "Invalid version constraint"},
+		{"matching:\n  a: {content: a, matches: 2001-01-01}\n", "error goss.yaml:2:28 Not a string, a number or a boolean: 2001-01-01 has a type of its own in YAML."},
+		{"gossfile:\n  nomatch*.yaml: {}\n", "error goss.yaml:2:3 No file to include"},
+		{"gossfile:\n  a: {fil: b}\n", `Did you mean "file"?`}, {"gossfile:\n  a:\n", "Nothing demanded"}, {"gossfile:\n  - a\n", "Not a section: gossfile"},
+		{"gossfile:\n  goss.yaml: {}\nfile: {a: {exists: true}}\n", "error goss.yaml:2:3 Too many levels of includes"},
+		{"a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e]\n", "The file is too large"},
+		{"a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "\n", "The file is nested too deeply"},
+		{"a: &a [*a]\n", "The file is nested too deeply"},
+		{"file: {a: {<<: x, exists: true}}\n", "error goss.yaml:1:12 Not a mapping: Only mappings can be merged with <<"},
+		{strings.Repeat("#", 1<<20+1), "is larger than 1048576 bytes"},
+	}
+	for _, test := range tests {
+		_, diags := goss.Load(filepath.Join(write(t, map[string]string{"goss.yaml": test.text}), "goss.yaml"), goss.Options{})
+		if got := said(diags); !strings.Contains(got, test.want) {
+			t.Errorf("%.200s\n%.400s\nwant %s", test.text, got, test.want)
+		}
+	}
+	if _, diags := goss.Load("x.toml", goss.Options{}); !strings.Contains(said(diags), "Unknown format") {
+		t.Error(said(diags))
+	}
+	if _, diags := goss.Load(filepath.Join(t.TempDir(), "x.yaml"), goss.Options{}); !strings.Contains(said(diags), "Cannot read a goss file") {
+		t.Error(said(diags))
+	}
+}
+
+// TestJSON reads JSON, with places.
+func TestJSON(t *testing.T) {
+	for text, want := range map[string]string{
+		"{\n \"file\": {\n  \"/x\": {\"exists\": true, \"mode\": \"0644\", \"uid\": 0, \"title\": \"\\ud83d\\ude00\"}\n }\n}\n": "",
+		"{\n \"file\": {\n  \"/x\": {\"exists\": true, \"mod\": \"0644\"}\n }\n}\n":                                             `error goss.json:3:26 Unknown attribute: file "/x": there is no attribute "mod". Did you mean "mode"?`,
+		"{\"file\": {}, \"file\": {}}": `error goss.json:1:14 Defined twice`,
+		"{\"file\": {\n":               "Invalid JSON", "": "Invalid JSON: the file ends too early", "{} x": "Invalid JSON",
+		"{\"file\":\n  tru}":           "error goss.json:2:3 Invalid JSON",
+		"[" + strings.Repeat("[", 200): "The file is nested too deeply",
+		"{\"matching\": {\"a\": {\"content\": 42, \"matches\": {\"equal\": 42}}}}": "",
+	} {
+		s, diags := goss.Load(filepath.Join(write(t, map[string]string{"goss.json": text}), "goss.json"), goss.Options{})
+		if got := said(diags); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s\n%s\nwant %s", text, got, want)
+		}
+		if want == "" {
+			for _, r := range s.Results([]facts.Answer{{"exists": {Value: true}, "mode": {Value: "0644"}, "uid": {Value: int64(0)}}}) {
+				check(t, text, r, "pass")
+			}
+		}
+	}
+}
+
+// TestIncludes: an include follows what includes it, and takes its place where they differ.
+func TestIncludes(t *testing.T) {
+	dir := write(t, map[string]string{
+		"goss.yaml": "x-common: &c {exists: true, owner: root}\nanchors: {a: &m {mode: \"0644\"}}\n" +
+			"gossfile:\n  z.yaml: {}\n  named: {file: \"d/*.yaml\"}\n  gone.yaml: {skip: yes}\n" +
+			"file:\n  /b: *c\n  /a: {<<: [*c, *m], owner: admin}\n",
+		"z.yaml":       "---\nfile:\n  /b: {exists: false}\n---\n",
+		"d/2.yaml":     "gossfile: {sub/x.json: {}}\nport:\n  22: {listening: true}\n",
+		"d/1.yaml":     "user: {root: {exists: true}}\n",
+		"d/sub/x.json": "{\"group\": {\"adm\": {\"exists\": true}}}",
+	})
+	s, diags := goss.Load(filepath.Join(dir, "goss.yaml"), goss.Options{})
+	if got := said(diags); got != fmt.Sprintf("hint z.yaml:3:3 Defined twice: This takes the place of file \"/b\" in %s:8,3-5.\n", filepath.Join(dir, "goss.yaml")) {
+		t.Error(got)
+	}
+	var got []string
+	for _, r := range s.Results(nil) {
+		got = append(got, r.ID)
+	}
+	want := "File: /a: exists, File: /a: mode, File: /a: owner, User: root: exists, Port: 22: listening, Group: adm: exists, File: /b: exists"
+	if got := strings.Join(got, ", "); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// TestQuestions: what looks at the same thing is asked once, in the words of goss.
+func TestQuestions(t *testing.T) {
+	s := load(t, `
+file:
+  /x: {exists: true, contains: [a]}
+  again: {path: /x, exists: true, contents: [b], mode: "0644"}
+  skipped: {path: /y, exists: true, skip: true}
+command:
+  ls: {exit-status: 0, stdout: [x], timeout: 5}
+  two: {exec: ls, exit-status: 0, timeout: 5}
+service: {nothing: {}}
+http:
+  http://localhost/: {status: 200, request-headers: ["a: b", "c: d"], allow-insecure: yes, timeout: 0}
+matching: {x: {content: a, matches: a}}
+`, goss.Options{})
+	var got []string
+	for _, q := range s.Questions() {
+		got = append(got, fmt.Sprint(q))
+	}
+	want := `{file /x [exists contents mode] map[]}
+{command ls [exit-status stdout] map[timeout:5]}
+{command ls [exit-status] map[timeout:5]}
+{http http://localhost/ [status] map[allow-insecure:true method:GET request-headers:a: b
+c: d timeout:5000]}`
+	if got := strings.Join(got, "\n"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,529 @@
+package goss
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/blang/semver/v4"
+	"github.com/tidwall/gjson"
+)
+
+// matcher is a demand. It keeps nothing between calls.
+type matcher interface {
+	// match reports whether actual meets the demand; an error says that this cannot be told.
+	match(actual any) (bool, error)
+	// failure says what was wrong with an actual that does not match, negated with one that
+	// should not have.
+	failure(actual any) Failure
+	negated(actual any) Failure
+	// plain is the matcher as JSON shows it.
+	plain() any
+}
+
+// Failure is why a fact is not as it should be.
+type Failure struct {
+	Actual    any    // what was compared, after the transforms
+	Message   string // such as "to equal"
+	Expected  any
+	Missing   any // elements of Expected that nothing matched
+	Extra     any // elements of Actual that matched nothing
+	Found     any // elements of Expected that something matched
+	Transform []any
+	Raw       any // the fact before the transforms, if there were any
+}
+
+// simple is a demand of one value.
+type simple struct {
+	message  string // after "to " or "not to "
+	expected any
+	shown    any // as JSON
+	holds    func(actual any) (bool, error)
+}
+
+func (m simple) match(actual any) (bool, error) { return m.holds(actual) }
+
+func (m simple) failure(actual any) Failure {
+	return Failure{Actual: actual, Message: "to " + m.message, Expected: m.expected}
+}
+
+func (m simple) negated(actual any) Failure {
+	return Failure{Actual: actual, Message: "not to " + m.message, Expected: m.expected}
+}
+
+func (m simple) plain() any { return m.shown }
+
+// equal demands the value itself. Numbers are equal by what they are worth, everything else
+// only to its own kind.
+func equal(want any) matcher {
+	return simple{"equal", want, want, func(actual any) (bool, error) {
+		if actual == nil && want == nil {
+			return false, errors.New("nothing was compared with nothing")
+		}
+		return same(actual, want), nil
+	}}
+}
+
+func same(a, b any) bool {
+	if x, ok := toFloat(a); ok {
+		y, ok := toFloat(b)
+		return ok && x == y
+	}
+	x, ok := elements(a)
+	y, alike := elements(b)
+	if ok && alike {
+		return slices.EqualFunc(x, y, same)
+	}
+	m, ok := a.(map[string]any)
+	n, alike := b.(map[string]any)
+	if ok && alike {
+		return maps.EqualFunc(m, n, same)
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// elements are those of a list, of whatever kind.
+func elements(v any) ([]any, bool) {
+	switch v := v.(type) {
+	case []any:
+		return v, true
+	case []string:
+		out := make([]any, len(v))
+		for i, s := range v {
+			out[i] = s
+		}
+		return out, true
+	}
+	return nil, false
+}
+
+// members are the elements of a list or the values of a map, whose names are sorted.
+func members(v any) ([]any, bool) {
+	if m, ok := v.(map[string]any); ok {
+		var out []any
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			out = append(out, m[k])
+		}
+		return out, true
+	}
+	return elements(v)
+}
+
+func toFloat(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case int64:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
+// numeric demands a relation to a number.
+func numeric(relation string, want any, holds func(c int) bool) matcher {
+	limit, _ := toFloat(want)
+	return transformed{toNumeric(), simple{"be numerically " + relation, want, map[string]any{relation: want}, func(actual any) (bool, error) {
+		n, ok := toFloat(actual)
+		if !ok {
+			return false, fmt.Errorf("not a number: %s", describe(actual))
+		}
+		return n == n && limit == limit && holds(cmp.Compare(n, limit)), nil
+	}}}
+}
+
+// textual demands something of a text.
+func textual(name, message, want string, holds func(text string) bool) matcher {
+	return transformed{toText(), simple{message, want, map[string]any{name: want}, func(actual any) (bool, error) {
+		return holds(actual.(string)), nil
+	}}}
+}
+
+func haveLen(want any) matcher {
+	n, _ := toFloat(want)
+	return simple{"have length", int(n), map[string]any{"have-len": int(n)}, func(actual any) (bool, error) {
+		var length int
+		switch v := actual.(type) {
+		case string:
+			length = len(v)
+		default:
+			list, ok := members(v)
+			if !ok {
+				return false, fmt.Errorf("only a string, a list or a map has a length, not %s", describe(actual))
+			}
+			length = len(list)
+		}
+		return length == int(n), nil
+	}}
+}
+
+func haveKey(key matcher) matcher {
+	return simple{"have key matching", key.plain(), map[string]any{"have-key": key.plain()}, func(actual any) (bool, error) {
+		m, ok := actual.(map[string]any)
+		if !ok {
+			return false, fmt.Errorf("only a map has keys, not %s", describe(actual))
+		}
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if ok, err := key.match(k); ok || err != nil {
+				return ok && err == nil, err
+			}
+		}
+		return false, nil
+	}}
+}
+
+func containElement(element matcher) matcher {
+	return transformed{toList(), simple{"contain element matching", element.plain(), map[string]any{"contain-element": element.plain()}, func(actual any) (bool, error) {
+		list, ok := members(actual)
+		if !ok {
+			return false, fmt.Errorf("only a list or a map contains elements, not %s", describe(actual))
+		}
+		var last error
+		for _, v := range list {
+			ok, err := element.match(v)
+			if ok && err == nil {
+				return true, nil
+			}
+			if err != nil {
+				last = err
+			}
+		}
+		return false, last
+	}}}
+}
+
+// semverConstraint demands of every version that it is in a range.
+func semverConstraint(want string, allowed semver.Range) matcher {
+	return simple{"satisfy semver constraint", want, map[string]any{"semver-constraint": want}, func(actual any) (bool, error) {
+		list, ok := elements(actual)
+		if !ok {
+			list = []any{actual}
+		}
+		versions := make([]semver.Version, len(list))
+		for i, v := range list {
+			text, _ := v.(string)
+			var err error
+			if versions[i], err = semver.Parse(text); err != nil {
+				return false, fmt.Errorf("not a semantic version such as 1.2.3: %s", describe(v))
+			}
+		}
+		if len(versions) == 0 {
+			return false, errors.New("there is no version")
+		}
+		return !slices.ContainsFunc(versions, func(v semver.Version) bool { return !allowed(v) }), nil
+	}}
+}
+
+// contain demands that each of its matchers matches an element of its own, and with exact
+// that there are no more elements.
+type contain struct {
+	matchers []matcher
+	exact    bool
+}
+
+// pair finds as many pairs of a matcher and an element of its own as there can be, and
+// returns those that are left without.
+func (m contain) pair(list []any) (missing []matcher, extra []any) {
+	fits := make([][]bool, len(m.matchers))
+	for i, want := range m.matchers {
+		fits[i] = make([]bool, len(list))
+		for j, v := range list {
+			ok, err := want.match(v)
+			fits[i][j] = ok && err == nil
+		}
+	}
+	owner := make([]int, len(list)) // 1 + index of the matcher of an element
+	var try func(i int, seen []bool) bool
+	try = func(i int, seen []bool) bool {
+		for j, fit := range fits[i] {
+			if !fit || seen[j] {
+				continue
+			}
+			seen[j] = true
+			if owner[j] == 0 || try(owner[j]-1, seen) {
+				owner[j] = i + 1
+				return true
+			}
+		}
+		return false
+	}
+	for i, want := range m.matchers {
+		if !try(i, make([]bool, len(list))) {
+			missing = append(missing, want)
+		}
+	}
+	for j, v := range list {
+		if owner[j] == 0 {
+			extra = append(extra, v)
+		}
+	}
+	return missing, extra
+}
+
+func (m contain) match(actual any) (bool, error) {
+	list, ok := members(actual)
+	if !ok {
+		return false, fmt.Errorf("only a list or a map contains elements, not %s", describe(actual))
+	}
+	missing, extra := m.pair(list)
+	return len(missing) == 0 && (!m.exact || len(extra) == 0), nil
+}
+
+func (m contain) message() string {
+	if m.exact {
+		return "consist of"
+	}
+	return "contain elements matching"
+}
+
+func (m contain) failure(actual any) Failure {
+	list, _ := members(actual)
+	missing, extra := m.pair(list)
+	f := Failure{Actual: actual, Message: "to " + m.message(), Expected: plains(m.matchers)}
+	found := slices.DeleteFunc(slices.Clone(m.matchers), func(x matcher) bool {
+		return slices.ContainsFunc(missing, func(y matcher) bool { return reflect.DeepEqual(x.plain(), y.plain()) })
+	})
+	if len(missing) > 0 {
+		f.Missing = plains(missing)
+	}
+	if len(found) > 0 {
+		f.Found = plains(found)
+	}
+	if m.exact && len(extra) > 0 {
+		f.Extra = extra
+	}
+	return f
+}
+
+func (m contain) negated(actual any) Failure {
+	return Failure{Actual: actual, Message: "not to " + m.message(), Expected: plains(m.matchers)}
+}
+
+func (m contain) plain() any {
+	if m.exact {
+		return map[string]any{"consist-of": plains(m.matchers)}
+	}
+	return map[string]any{"contain-elements": plains(m.matchers)}
+}
+
+func plains(ms []matcher) []any {
+	out := make([]any, len(ms))
+	for i, m := range ms {
+		out[i] = m.plain()
+	}
+	return out
+}
+
+type not struct{ matcher }
+
+func (m not) match(actual any) (bool, error) {
+	ok, err := m.matcher.match(actual)
+	return !ok && err == nil, err
+}
+
+func (m not) failure(actual any) Failure { return m.matcher.negated(actual) }
+func (m not) negated(actual any) Failure { return m.matcher.failure(actual) }
+func (m not) plain() any                 { return map[string]any{"not": m.matcher.plain()} }
+
+// and demands that all hold; the first that does not, or that errs, ends it.
+type and []matcher
+
+func (m and) first(actual any) (failed matcher, err error) {
+	for _, x := range m {
+		if ok, err := x.match(actual); !ok || err != nil {
+			return x, err
+		}
+	}
+	return nil, nil
+}
+
+func (m and) match(actual any) (bool, error) {
+	failed, err := m.first(actual)
+	return failed == nil, err
+}
+
+func (m and) failure(actual any) Failure {
+	if failed, _ := m.first(actual); failed != nil {
+		return failed.failure(actual)
+	}
+	return Failure{Actual: actual, Message: "to satisfy all of these matchers", Expected: plains(m)}
+}
+
+func (m and) negated(actual any) Failure {
+	return Failure{Actual: actual, Message: "not to satisfy all of these matchers", Expected: plains(m)}
+}
+
+func (m and) plain() any {
+	if len(m) == 1 {
+		return m[0].plain()
+	}
+	return map[string]any{"and": plains(m)}
+}
+
+// or demands that one holds; the first that does, or that errs, ends it.
+type or []matcher
+
+func (m or) match(actual any) (bool, error) {
+	for _, x := range m {
+		if ok, err := x.match(actual); ok || err != nil {
+			return ok && err == nil, err
+		}
+	}
+	return false, nil
+}
+
+func (m or) failure(actual any) Failure {
+	return Failure{Actual: actual, Message: "to satisfy at least one of these matchers", Expected: plains(m)}
+}
+
+func (m or) negated(actual any) Failure {
+	for _, x := range m {
+		if ok, err := x.match(actual); ok && err == nil {
+			return x.negated(actual)
+		}
+	}
+	return Failure{Actual: actual, Message: "not to satisfy any of these matchers", Expected: plains(m)}
+}
+
+func (m or) plain() any { return map[string]any{"or": plains(m)} }
+
+// transform turns a fact into what a matcher compares.
+type transform struct {
+	shown any // as JSON
+	apply func(any) (any, error)
+}
+
+func toText() transform {
+	return transform{map[string]any{"to-string": map[string]any{}}, func(v any) (any, error) { return asText(v), nil }}
+}
+
+func toList() transform { return transform{map[string]any{"to-array": map[string]any{}}, asList} }
+
+func toNumeric() transform {
+	return transform{map[string]any{"to-numeric": map[string]any{}}, asNumber}
+}
+
+func asText(v any) string {
+	if list, ok := elements(v); ok {
+		lines := make([]string, len(list))
+		for i, x := range list {
+			lines[i] = fmt.Sprint(x)
+		}
+		return strings.Join(lines, "\n")
+	}
+	return fmt.Sprint(v)
+}
+
+func asList(v any) (any, error) {
+	if s, ok := v.(string); ok {
+		return strings.Split(s, "\n"), nil
+	}
+	return v, nil
+}
+
+func asNumber(v any) (any, error) {
+	if _, ok := toFloat(v); ok {
+		return v, nil
+	}
+	text, ok := v.(string)
+	if list, isList := v.([]string); isList {
+		text, ok = strings.Join(list, "\n"), true
+	}
+	if ok {
+		if n, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil {
+			return n, nil
+		}
+	}
+	return nil, fmt.Errorf("not a number: %s", describe(v))
+}
+
+// atPath is the value at a path in JSON.
+func atPath(path string) transform {
+	return transform{map[string]any{"gjson": map[string]any{"Path": path}}, func(v any) (any, error) {
+		text, ok := v.(string)
+		if !ok {
+			return nil, fmt.Errorf("not a text of JSON: %s", describe(v))
+		}
+		if !gjson.Valid(text) {
+			return nil, errors.New("invalid JSON")
+		}
+		found := gjson.Get(text, path)
+		if !found.Exists() {
+			return nil, fmt.Errorf("path not found: %s", path)
+		}
+		return found.Value(), nil
+	}}
+}
+
+// transformed compares a fact after a transform.
+type transformed struct {
+	transform transform
+	matcher   matcher
+}
+
+func (m transformed) match(actual any) (bool, error) {
+	v, err := m.transform.apply(actual)
+	if err != nil {
+		return false, err
+	}
+	return m.matcher.match(v)
+}
+
+func (m transformed) failure(actual any) Failure { return m.through(actual, m.matcher.failure) }
+func (m transformed) negated(actual any) Failure { return m.through(actual, m.matcher.negated) }
+
+func (m transformed) through(actual any, why func(any) Failure) Failure {
+	v, err := m.transform.apply(actual)
+	if err != nil {
+		v = nil
+	}
+	f := why(v)
+	if !reflect.DeepEqual(v, actual) {
+		f.Transform = append([]any{m.transform.shown}, f.Transform...)
+	}
+	if len(f.Transform) > 0 {
+		f.Raw = actual
+	}
+	return f
+}
+
+func (m transformed) plain() any { return m.matcher.plain() }
+
+// describe shows a value in an error.
+func describe(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "nothing"
+	case string:
+		return fmt.Sprintf("the string %q", clip(v, 100))
+	case bool:
+		return fmt.Sprintf("the boolean %t", v)
+	case int, int64, float64:
+		return fmt.Sprintf("the number %v", v)
+	}
+	return "the value " + clip(asJSON(v), 100)
+}
+
+// clip shortens a text that is longer than n bytes.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// expression compiles a regular expression of a file.
+func expression(s string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(s)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the syntax is that of RE2", err)
+	}
+	return re, nil
+}
