@@ -38,7 +38,7 @@ there.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.imagesListCommand())
+	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand())
 	return cmd
 }
 

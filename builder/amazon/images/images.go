@@ -36,6 +36,7 @@ type Account struct {
 
 	session *access.Session
 	page    int32 // how many things are asked for at once
+	named   bool  // the place names regions: nothing is looked for in others
 }
 
 // Open opens the account of the credentials that the place leads to.
@@ -53,7 +54,7 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	session.Warn = p.Warn
-	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize}
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)
 	}

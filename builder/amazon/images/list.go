@@ -202,21 +202,28 @@ func (a *Account) findIn(ctx context.Context, regions []string, ref string) ([]I
 	return found, err
 }
 
-// One returns the one image that ref names in the account's regions. If it is in several
-// of them, it is an error that names them.
+// One returns the one image that ref names. An ID is looked for in all enabled regions if
+// the place names none and the account's own has not got it; of images with the same name,
+// that of the home region is meant.
 func (a *Account) One(ctx context.Context, ref string) (Image, error) {
 	found, err := a.Find(ctx, ref)
+	if missing, ok := errors.AsType[*NotFoundError](err); ok && isID(ref) && !a.named {
+		if all, lost := a.Enabled(ctx); lost == nil {
+			missing.Regions = all
+			found, err = a.findIn(ctx, all, ref)
+		}
+	}
 	if err != nil {
 		return Image{}, err
 	}
-	if len(found) > 1 {
-		var where []string
-		for _, i := range found {
-			where = append(where, i.ID+" in "+i.Region)
+	var where []string
+	for _, i := range found {
+		if len(found) == 1 || i.Region == a.Home() {
+			return i, nil
 		}
-		return Image{}, fmt.Errorf("there are several images named %q: %s; give the ID of one", ref, strings.Join(where, ", "))
+		where = append(where, i.ID+" in "+i.Region)
 	}
-	return found[0], nil
+	return Image{}, fmt.Errorf("there are several images named %q: %s; give the ID of one", ref, strings.Join(where, ", "))
 }
 
 // exactly is a text as a value of a filter that only the text itself fits.

@@ -1,0 +1,110 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+)
+
+// releaseTag names the release that an image belongs to, with its copies in other regions.
+const releaseTag = "bake:release"
+
+// generations is how far the sources of an image are followed.
+const generations = 20
+
+// Ancestor is what an image was made from.
+type Ancestor struct {
+	ID     string `json:"id"`
+	Region string `json:"region"`
+	Name   string `json:"name,omitempty"` // absent if it cannot be seen: it is gone, or private
+	Owner  string `json:"owner,omitempty"`
+	Copied bool   `json:"copied"` // what was made from it is a copy; otherwise a machine of it was changed
+}
+
+// Lineage follows an image back to what it was made from, the nearest first, as far as
+// that can be seen.
+func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err error) {
+	seen := map[string]bool{i.ID: true}
+	for range generations {
+		if i.SourceImage == "" || seen[i.SourceImage] {
+			return all, nil
+		}
+		seen[i.SourceImage] = true
+		from := Ancestor{ID: i.SourceImage, Region: cmp.Or(i.SourceRegion, i.Region), Copied: i.IsCopy()}
+		found, err := a.byID(ctx, from.Region, from.ID)
+		if err != nil || len(found) == 0 {
+			return append(all, from), err
+		}
+		i = found[0]
+		from.Name, from.Owner = i.Name, i.Owner
+		all = append(all, from)
+	}
+	return all, nil
+}
+
+// Release lists the copies of an image of the account in the regions, itself not among
+// them: what was copied from it or from what it is a copy of itself, as far as that is the
+// account's, and what has the same tag bake:release. With an error there are those that
+// were found nevertheless.
+func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
+	root, err := a.original(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	family := map[string]Image{i.ID: i}
+	var errs []error
+	keep := func(found []Image, err error, fits func(Image) bool) (news []string) {
+		errs = append(errs, err)
+		for _, c := range found {
+			if _, known := family[c.ID]; !known && c.State != "failed" && fits(c) {
+				family[c.ID] = c
+				news = append(news, c.ID)
+			}
+		}
+		return news
+	}
+	if v := i.Tags[releaseTag]; v != "" {
+		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"tag:" + releaseTag, []string{exactly(v)}}}})
+		keep(found, err, func(Image) bool { return true })
+	}
+	if root.Name != "" && slices.Contains(regions, root.Region) {
+		keep([]Image{root}, nil, func(Image) bool { return true })
+	}
+	for from := []string{root.ID}; len(from) > 0 && errors.Join(errs...) == nil; {
+		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"source-image-id", from}}})
+		from = keep(found, err, func(c Image) bool {
+			// Copies of an image that cannot be seen any more may be of many things.
+			return c.IsCopy() && (root.Name != "" || c.Name == i.Name)
+		})
+	}
+	delete(family, i.ID)
+	var all []Image
+	for _, c := range family {
+		all = append(all, c)
+	}
+	Sort(all)
+	return all, errors.Join(errs...)
+}
+
+// original is the image of the account that an image is a copy of, or a copy of a copy,
+// and so on; the image itself if it is none. Without a name it is one that cannot be seen.
+func (a *Account) original(ctx context.Context, i Image) (Image, error) {
+	for range generations {
+		if !i.IsCopy() {
+			break
+		}
+		region := cmp.Or(i.SourceRegion, i.Region)
+		found, err := a.byID(ctx, region, i.SourceImage)
+		switch {
+		case err != nil:
+			return Image{}, err
+		case len(found) == 0:
+			return Image{ID: i.SourceImage, Region: region}, nil
+		case found[0].Owner != a.ID:
+			return i, nil
+		}
+		i = found[0]
+	}
+	return i, nil
+}
