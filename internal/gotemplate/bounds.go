@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"text/template/parse"
 )
 
 // What rendering one text may take. Templates can loop and call each other, so
@@ -22,7 +23,19 @@ var (
 )
 
 // output is a text of at most maxText bytes.
-type output struct{ strings.Builder }
+type output struct {
+	strings.Builder
+	origins origins
+}
+
+// write writes what a node at pos makes; verbatim, it is the text that is there.
+func (o *output) write(b []byte, pos parse.Pos, verbatim bool) error {
+	if o.origins.starts != nil {
+		o.origins.wrote(b, o.origins.line(pos), verbatim)
+	}
+	_, err := o.Write(b)
+	return err
+}
 
 // Write implements [io.Writer].
 func (o *output) Write(b []byte) (int, error) {

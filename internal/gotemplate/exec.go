@@ -20,6 +20,7 @@ type execution struct {
 	functions map[string]function
 	variables []variable // innermost last
 	steps     int        // loop iterations and calls of templates so far
+	strict    bool       // a field that is not there is an error
 	out       output
 }
 
@@ -77,17 +78,20 @@ func (e *execution) list(l *parse.ListNode, dot any) (outcome, error) {
 }
 
 func (e *execution) node(n parse.Node, dot any) (outcome, error) {
+	how, err := e.run(n, dot)
+	return how, place(err, n.Position())
+}
+
+func (e *execution) run(n parse.Node, dot any) (outcome, error) {
 	switch n := n.(type) {
 	case *parse.TextNode:
-		_, err := e.out.Write(n.Text)
-		return ended, err
+		return ended, e.out.write(n.Text, n.Pos, true)
 	case *parse.ActionNode:
 		v, err := e.pipe(n.Pipe, dot)
 		if err != nil || len(n.Pipe.Decl) > 0 {
 			return ended, err
 		}
-		_, err = fmt.Fprint(&e.out, printable(v))
-		return ended, err
+		return ended, e.out.write(fmt.Append(nil, printable(v)), n.Pos, false)
 	case *parse.IfNode:
 		return e.branch(&n.BranchNode, dot, func(any) any { return dot })
 	case *parse.WithNode:
@@ -282,11 +286,11 @@ func (e *execution) value(n parse.Node, dot any) (any, error) {
 	case *parse.DotNode:
 		return dot, nil
 	case *parse.FieldNode:
-		return fields(dot, n.Ident)
+		return e.fields(dot, n.Ident)
 	case *parse.VariableNode:
 		for i := len(e.variables) - 1; i >= 0; i-- {
 			if e.variables[i].name == n.Ident[0] {
-				return fields(e.variables[i].value, n.Ident[1:])
+				return e.fields(e.variables[i].value, n.Ident[1:])
 			}
 		}
 		return nil, fmt.Errorf("undefined variable: %s", n.Ident[0])
@@ -297,7 +301,7 @@ func (e *execution) value(n parse.Node, dot any) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return fields(v, n.Field)
+		return e.fields(v, n.Field)
 	case *parse.IdentifierNode:
 		return e.call(n.Ident, nil, dot, nil)
 	}
@@ -318,6 +322,27 @@ func number(n *parse.NumberNode) (any, error) {
 		return int(n.Int64), nil
 	}
 	return nil, fmt.Errorf("%s is too large", n.Text)
+}
+
+// fields is [fields], but for what a strict execution makes of what is not there.
+func (e *execution) fields(v any, names []string) (any, error) {
+	if !e.strict {
+		return fields(v, names)
+	}
+	for i, name := range names {
+		if v == nil {
+			return nil, fmt.Errorf("there is no %s in nothing: .%s has no value", name, strings.Join(names[:i], "."))
+		}
+		if r := reflect.ValueOf(v); r.Kind() == reflect.Map && r.Type().Key().Kind() == reflect.String &&
+			!r.MapIndex(reflect.ValueOf(name).Convert(r.Type().Key())).IsValid() {
+			return nil, fmt.Errorf("map has no entry for key %q", name)
+		}
+		var err error
+		if v, err = fields(v, []string{name}); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
 }
 
 // fields follows names from v through maps. What a map lacks is nil, and so is

@@ -1,6 +1,6 @@
 // Package gotemplate renders the {{ }} layer that string options have beneath
 // HCL: the language of Go's text/template with the functions that Packer documents
-// for it.
+// for it. With other functions it renders other templates ([Language]).
 package gotemplate
 
 import (
@@ -68,11 +68,7 @@ func parsed(text string, functions map[string]function) (map[string]*parse.Tree,
 	if len(text) > maxText {
 		return nil, errText
 	}
-	known := make(map[string]any, len(functions))
-	for name, f := range functions {
-		known[name] = f
-	}
-	trees, err := parse.Parse("", text, "", "", known)
+	trees, err := parse.Parse("", text, "", "", known(functions))
 	if err != nil {
 		return nil, clean(err)
 	}

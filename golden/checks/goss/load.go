@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/config/lang"
+	"bake/golden/checks/facts"
 )
 
 // What a suite may be made of.
@@ -25,7 +26,7 @@ const (
 // Whether the files are YAML or JSON is decided by the name of the first. The suite can be
 // used if the diagnostics hold no error.
 func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
-	l := loader{options: o, types: resourceTypes(), suite: &Suite{}}
+	l := loader{options: o, types: resourceTypes(), suite: &Suite{}, machine: machineFiles{known: map[string]facts.Fact{}}}
 	start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
 	switch filepath.Ext(path) {
 	case ".json":
@@ -50,6 +51,7 @@ type loader struct {
 	types   []*resourceType
 	format  func(*reader) (*node, *hcl.Diagnostic)
 	files   int
+	machine machineFiles
 	suite   *Suite
 	diags   hcl.Diagnostics
 }

@@ -25,7 +25,7 @@ func TestFaults(t *testing.T) {
 		{"file:\n  a: {exists: true}\n---\nfile:\n  b: {exists: true}\n", "error goss.yaml:3:1 Several documents in one file"},
 		{"{}\n", "error goss.yaml:1:1 No tests"}, {"", "No tests"}, {"# nothing\n", "No tests"}, {"file:\n", "No tests"},
 		{"- a\n", "error goss.yaml:1:1 Not a goss file"}, {"hello\n", "Not a goss file"},
-		{"file:\n  a: {exists: true\n", "Invalid YAML"}, {"file:\n\ta: 1\n", "error goss.yaml:2:2 Invalid YAML"},
+		{"file:\n  a: {exists: true\n", "Invalid YAML"}, {"file:\n  a: {exists: true}\n  b: {x: \"y\"z}\n", "error goss.yaml:3:3 Invalid YAML"}, {"file:\n  a: b: c\n", "error goss.yaml:2:3 Invalid YAML"}, {"file:\n\ta: 1\n", "error goss.yaml:2:2 Invalid YAML"},
 		{"registry:\n  a: {}\n", "error goss.yaml:1:1 Section for Windows only"},
 		{"bogus:\n  a: 1\nfile:\n  a: {exists: true}\n", "hint goss.yaml:1:1 Unknown section: It is ignored, as goss does. Begin"},
 		{"files:\n  a: {exists: true}\nport: {\"22\": {listening: true}}\n", `Did you mean "file"?`},

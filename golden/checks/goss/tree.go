@@ -103,11 +103,20 @@ func (r *reader) count(at hcl.Range, depth int) *hcl.Diagnostic {
 // yamlLine finds the line in an error of the YAML library.
 var yamlLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: line (\d+): `) })
 
+// yamlParser matches what the library's parser says, which counts lines from 0; its scanner
+// counts them from 1.
+var yamlParser = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(did not find expected (<|node content|'-' indicator|key|',' or)|found (undefined tag handle|duplicate %|incompatible YAML))`)
+})
+
 func (r *reader) yamlError(err error) *hcl.Diagnostic {
 	n, text := 1, err.Error()
 	if m := yamlLine().FindStringSubmatch(text); m != nil {
 		n, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
+		if yamlParser().MatchString(text) {
+			n++
+		}
 	}
 	return fault(r.src.at(n, 0, 0), "Invalid YAML", "%s%s.", text, r.made(n))
 }
