@@ -16,6 +16,7 @@ const (
 	finished   = "finished"    // its artifacts
 	cleanedUp  = "cleaned up"  // it has failed, and what it made is being destroyed
 	artifactIs = "artifact is" // what the builder has made, and the machine is not needed any more
+	madeOnce   = "made once"   // the artifact of a builder that cannot go on by itself
 )
 
 // ErrFinished says that a build needs no resuming.
@@ -32,14 +33,16 @@ func Resumable(j step.Results, build string, again bool) error {
 	switch {
 	case has(finished):
 		return ErrFinished
-	case has(artifactIs):
+	case has(artifactIs), has(madeOnce):
 		return nil
 	case has(cleanedUp):
 		return errors.New("it failed, and what it had made was deleted; with -on-error=keep it stays")
 	case has(step.Provisioned):
 		return nil
+	case !has(step.GoesOn):
+		return errors.New("its builder had not begun, or is one that can only start over; nothing but its post-processors can be resumed")
 	case !has(step.Reached):
-		return errors.New("its machine had not been reached, or its builder cannot go on with a machine")
+		return errors.New("its machine had not been reached")
 	case !again:
 		return errors.New("its provisioners had not finished; -from PROVISIONER runs them again, from that one on")
 	}
@@ -57,7 +60,7 @@ func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 		case err != nil:
 			return nil, fmt.Errorf("this build cannot be resumed: %w", err)
 		}
-		if _, err := x.first(); err != nil && !x.remembered() {
+		if _, err := x.first(); err != nil && !x.remembered() && !x.hasArtifact() {
 			return nil, err
 		}
 	}
@@ -108,6 +111,24 @@ func chainKey(i int) string { return fmt.Sprintf("post-processors %d", i+1) }
 func (x *execution) remembered() bool {
 	_, ok := step.Recall[any](x.scope, step.Provisioned)
 	return ok
+}
+
+// hasArtifact reports whether the builder, which cannot go on by itself, need not.
+func (x *execution) hasArtifact() bool {
+	_, ok := step.Recall[*builder.Artifact](x.scope, madeOnce)
+	return ok
+}
+
+// recordArtifact remembers what the builder has made, before its machine is torn down.
+// An artifact that is more than data cannot be remembered.
+func (x *execution) recordArtifact(artifact *builder.Artifact) {
+	switch {
+	case artifact == nil || artifact.Live != nil:
+	case x.remembered():
+		step.Record(x.scope, artifactIs, artifact.ID)
+	default:
+		step.Record(x.scope, madeOnce, artifact)
+	}
 }
 
 // first is the index of the first provisioner that is run.

@@ -273,8 +273,8 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	if err != nil {
 		step.Record(x.scope, cleanedUp, true)
 	}
-	if err == nil && artifact != nil && artifact.Live == nil && x.remembered() {
-		step.Record(x.scope, artifactIs, artifact.ID)
+	if err == nil {
+		x.recordArtifact(artifact)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
@@ -307,6 +307,9 @@ func (x *execution) part(ctx context.Context, artifact *builder.Artifact) []*bui
 // make runs the builder. A panic becomes an error, so that teardown goes on.
 func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err error) {
 	defer recovered(&err)
+	if made, ok := step.Recall[*builder.Artifact](x.scope, madeOnce); ok {
+		return made, nil
+	}
 	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, cty.NilVal)
 	if err != nil {
 		return nil, err

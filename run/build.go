@@ -295,7 +295,8 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		o.Doubts(Diagnosis{diags, template.Files()})
 	}
 	run.Redact = template.Secrets().Redact
-	journal, err := o.journal(run, template)
+	builds := o.selected(template)
+	journal, err := o.journal(run, template, builds)
 	switch {
 	case err != nil && o.again != nil:
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", run.ID, err)
@@ -348,8 +349,8 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	useful := resumable(journal, names(template.Builds), false) == nil
-	again := resumable(journal, names(template.Builds), true) == nil
+	useful := resumable(journal, builds, false) == nil
+	again := resumable(journal, builds, true) == nil
 	left, _ := ledger.Owned()
 	if err := o.closeJournal(journal, again || len(left) > 0); err != nil {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})

@@ -22,15 +22,19 @@ import (
 // Memory is what the journal of a run begins with: what another process needs to go on
 // with the run. It holds no secrets.
 type Memory struct {
-	Run     string            `json:"run"`
-	Bake    string            `json:"bake"` // the version
-	Started time.Time         `json:"started"`
-	Command string            `json:"command_line"`
-	Builds  []string          `json:"builds"`
-	Local   bool              `json:"local"` // on the local cloud
-	OnError engine.OnError    `json:"on_error"`
-	Force   bool              `json:"force"`
-	Files   map[string]string `json:"files"` // digests of the template and of values of variables, by name
+	Run     string         `json:"run"`
+	Bake    string         `json:"bake"` // the version
+	Started time.Time      `json:"started"`
+	Command string         `json:"command_line"`
+	Builds  []string       `json:"builds"` // that -only and -except admitted
+	Local   bool           `json:"local"`  // on the local cloud
+	OnError engine.OnError `json:"on_error"`
+	Force   bool           `json:"force"`
+
+	Parallel int  `json:"parallel,omitempty"`
+	FailFast bool `json:"fail_fast,omitempty"`
+
+	Files map[string]string `json:"files"` // digests of the template and of values of variables, by name
 
 	Path     string   `json:"path"`
 	Cwd      string   `json:"cwd"`
@@ -47,7 +51,7 @@ func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), ru
 // ResumeOptions say what [Resume] goes on with.
 type ResumeOptions struct {
 	// Options are as for [Build]. What the run has been told before is taken from its
-	// journal: ID, Command, Force, and of the Template all but Env, Secrets, and the values
+	// journal: ID, Command, Force, Parallel, FailFast, and of the Template all but Env, Secrets, and the values
 	// of sensitive variables, which are given again in Vars. Cloud is used for a run on the
 	// local cloud alone. An empty OnError is that of the run.
 	Options
@@ -144,6 +148,11 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	if err := resumable(journal, m.Builds, o.From != ""); err != nil {
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", o.Run, err)
 	}
+	if o.From != "" && !slices.ContainsFunc(m.Builds, func(b string) bool {
+		return engine.Resumable(journal, b, false) != nil && engine.Resumable(journal, b, true) == nil
+	}) {
+		return Result{}, fmt.Errorf("run %s cannot be resumed from %q: all of its provisioners had finished; leave -from out", o.Run, o.From)
+	}
 	if m.Bake != o.Version && !o.Changed {
 		return Result{}, fmt.Errorf("run %s is one of bake %s, and this is %s; use -force to resume it all the same", o.Run, m.Bake, o.Version)
 	}
@@ -152,7 +161,8 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 		return Result{}, err
 	}
 	b := o.Options
-	b.ID, b.Command, b.Force, b.again = m.Run, m.Command, m.Force, &again{m, journal, o.From, o.Changed, true}
+	b.ID, b.Command, b.Force, b.Parallel, b.FailFast = m.Run, m.Command, m.Force, m.Parallel, m.FailFast
+	b.again = &again{m, journal, o.From, o.Changed, true}
 	if b.OnError == "" {
 		b.OnError = m.OnError
 	}
@@ -203,10 +213,10 @@ func (m Memory) vars(given []string) ([]string, error) {
 
 // journal starts the journal of a run, or returns the one that it goes on with. The
 // error of one that goes on says what has changed since.
-func (o Options) journal(run step.Invocation, t *config.Template) (*step.FileJournal, error) {
+func (o Options) journal(run step.Invocation, t *config.Template, builds []string) (*step.FileJournal, error) {
 	m := Memory{
 		Run: run.ID, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
-		Builds: names(t.Builds), Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
+		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 	}
 	for name, f := range t.Files() {
 		sum := sha256.Sum256(f.Bytes)
@@ -226,7 +236,11 @@ func (o Options) journal(run step.Invocation, t *config.Template) (*step.FileJou
 	return step.CreateJournal(o.State.Journal(run.ID), m, t.Secrets().Redact)
 }
 
-func names(builds []*config.Build) (names []string) {
+// selected are the names of the builds that are run. A selection that is wrong has none:
+// the run ends with what is wrong with it.
+func (o Options) selected(t *config.Template) []string {
+	builds, _ := engine.Select(t, engine.Options{Only: o.Template.Only, Except: o.Template.Except})
+	var names []string
 	for _, b := range builds {
 		names = append(names, b.Name)
 	}

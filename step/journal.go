@@ -31,6 +31,10 @@ type Journal interface {
 	Record(build, key string, result json.RawMessage)
 }
 
+// GoesOn is the key under which a builder says, when it begins, that it will be able to
+// go on with its machine.
+const GoesOn = "goes on"
+
 // Provisioned is the key under which a builder records that it can go on without its
 // provisioners.
 const Provisioned = "provisioned"

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,8 +23,8 @@ func (p *program) completionCommand() *cobra.Command {
 		Use:   "completion SHELL",
 		Short: "Generate a shell completion script",
 		Long: `Generate a completion script for bash, zsh, fish or PowerShell. It completes commands,
-flags, templates, build names for -only and -except, and variable names for -var. Bash
-needs the bash-completion package.
+flags, templates, build names for -only and -except, variable names for -var, and the
+ids of runs. Bash needs the bash-completion package.
 
 bake -autocomplete-install makes your shells load it at startup, and
 bake -autocomplete-uninstall undoes that.`,
@@ -95,6 +96,9 @@ func (p *program) completions(cmd *cobra.Command) {
 			return []string{"pkr.hcl", "pkr.json"}, cobra.ShellCompDirectiveFilterFileExt
 		}
 	}
+	if strings.Contains(cmd.Use, " [RUN") && cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = p.completeRuns
+	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		complete := p.flagCompletion(f)
 		if complete == nil || cmd.InheritedFlags().Lookup(f.Name) != nil {
@@ -134,6 +138,8 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 			}
 			return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 		}
+	case "run":
+		return p.completeRuns
 	case "regions": // of bake sweep; the others are known to the account
 		return cobra.FixedCompletions([]string{"all"}, cobra.ShellCompDirectiveNoFileComp)
 	case "older-than":
@@ -142,6 +148,22 @@ func (p *program) flagCompletion(f *pflag.Flag) cobra.CompletionFunc {
 		return cobra.FixedCompletions([]string{"hcl", "json"}, cobra.ShellCompDirectiveFilterFileExt)
 	}
 	return nil
+}
+
+// completeRuns completes the ids of runs: for bake resume, of those that it can go on with.
+func (p *program) completeRuns(cmd *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
+	const ordered = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	state, err := p.env.state()
+	if err != nil || len(args) > 0 {
+		return nil, ordered
+	}
+	all, _ := state.List() // those whose logs can be read
+	for _, r := range all {
+		if r.Resumable || cmd.Name() != "resume" {
+			out = append(out, cobra.CompletionWithDesc(r.Run, r.Started.Local().Format(time.DateTime)+" "+oneLine(r.Command)))
+		}
+	}
+	return out, ordered
 }
 
 // outlined reads the template that is among args, or else the one in the working

@@ -42,8 +42,9 @@ not kept, and must be given again.
 
 A build whose provisioners had not finished is resumed only with -from, which runs them
 again on its machine, from one of them on; with -force, as the template says now. A build
-whose machine is gone cannot be resumed, nor can one of amazon-chroot or of a plugin:
-bake sweep -run RUN deletes what is left of it.`,
+whose machine is gone cannot be resumed, and of one of amazon-chroot, null, file or a
+plugin the post-processors alone can, if they had begun: bake sweep -run RUN deletes what
+is left of it.`,
 		Example: `  bake resume
   bake resume 5e0d7c1e
   bake resume 5e0d7c1e -from install -force

@@ -26,6 +26,7 @@ $BAKE_STATE_DIR/runs, and those of runs that left something or can be resumed.
 
 The log of a run that crashed has no end: bake was killed, or the power failed. The
 ledger of a run that is damaged cannot be read, or not all of it, so more may be left.
+'bake resume' goes on with a run that is resumable, with some only with -from, and
 'bake sweep' deletes what runs have left behind.`,
 		Example: `  bake runs
   bake runs -json`,
@@ -57,6 +58,9 @@ func (p *program) listRuns() error {
 	fmt.Fprintln(w, "RUN\tSTARTED\tTOOK\tRESULT\tLEFT\tIMAGES\tCOMMAND")
 	for _, r := range all {
 		result, left := string(r.State), strconv.Itoa(len(r.Left))
+		if r.Resumable {
+			result += ", resumable"
+		}
 		if r.Damage != "" {
 			result, left = result+", damaged", left+"?"
 		}

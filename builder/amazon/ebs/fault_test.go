@@ -1,6 +1,7 @@
 package ebs_test
 
 import (
+	"strings"
 	"testing"
 
 	"bake/builder/amazon/ebs"
@@ -21,6 +22,14 @@ func TestFaults(t *testing.T) { amazontest.Faults(t, ebs.Factory, small, 4) }
 
 // TestResume: a build that is killed after provisioning goes on to the same images.
 func TestResume(t *testing.T) { amazontest.Resume(t, ebs.Factory, small) }
+
+// TestResumeWithoutCopy: a copy that somebody has deregistered since is missed.
+func TestResumeWithoutCopy(t *testing.T) {
+	err := amazontest.Deregistered(t, ebs.Factory, "ami_name = \"web\"\nami_regions = [\"eu-west-1\"]\n", "eu-west-1")
+	if err == nil || !strings.Contains(err.Error(), "in eu-west-1 was deregistered") {
+		t.Error(err)
+	}
+}
 
 // TestResumeEncrypted: so does one whose first image is only there to be copied.
 func TestResumeEncrypted(t *testing.T) {

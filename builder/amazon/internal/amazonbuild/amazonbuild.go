@@ -126,6 +126,9 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 		step.Record(b.Scope, step.Provisioned, b.milestone())
 		return nil
 	}
+	if q.Launch != nil {
+		step.Record(b.Scope, step.GoesOn, true)
+	}
 	if q.Image != nil {
 		if err := b.Images.Check(ctx); err != nil {
 			return err

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"bake/builder"
 	"bake/step"
 )
@@ -131,6 +133,29 @@ func resumeAfter(t *testing.T, w *World, body string, n int, perform bool, want 
 		t.Errorf("killed at call %d, %s: the provisioners were run %d times", n, action, runs)
 	}
 	return true
+}
+
+// Deregistered deregisters an image that a build of body has made in a region, and lets
+// another process go on with the build, which had not told anybody of its artifact. It
+// returns how that ended.
+func Deregistered(t *testing.T, maker Maker, body, region string) error {
+	w := NewWorld(t, maker)
+	b := w.Bake(t)
+	journal := filepath.Join(t.TempDir(), "journal")
+	j, err := step.CreateJournal(journal, "head", nil)
+	w.Fatal(err)
+	b.Scope.Journal = j
+	artifact, err := b.Build(t.Context(), Plain(body))
+	w.Fatal(err)
+	results, err := os.ReadFile(journal)
+	w.Fatal(err)
+	ledger, err := os.ReadFile(b.Ledger)
+	w.Fatal(err)
+	id := artifact.Images[region]
+	_, err = w.Client(region).DeregisterImage(t.Context(), &ec2.DeregisterImageInput{ImageId: &id})
+	w.Fatal(err)
+	lines := slices.DeleteFunc(strings.SplitAfter(string(results), "\n"), func(line string) bool { return strings.Contains(line, `"key":"artifact"`) })
+	return w.goOn(t, b, body, ledger, []byte(strings.Join(lines, "")))
 }
 
 // goOn resumes a build from copies of its ledger and journal, and tears down.

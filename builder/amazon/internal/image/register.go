@@ -185,24 +185,32 @@ func (m *Maker) listed(ctx context.Context, region, name string) (*types.Image, 
 	}
 }
 
-// StillThere returns an error if the first image, which an earlier life of the run has
-// made, is gone and needed: a region has no image yet.
+// StillThere returns an error if an image that an earlier life of the run has made is
+// gone: a finished one, or the first one if a region has no image yet.
 func (m *Maker) StillThere(ctx context.Context, first Made) error {
 	regions := m.CopyTo()
 	if !m.Temporary() {
 		regions = append([]string{first.Region}, regions...)
 	}
-	if !slices.ContainsFunc(regions, func(region string) bool {
-		_, ok := step.Recall[Made](m.Scope, "image in "+region)
-		return !ok
-	}) {
-		return nil
+	var needed []Made
+	for _, region := range regions {
+		done, ok := step.Recall[Made](m.Scope, "image in "+region)
+		if !ok {
+			done = first
+		}
+		if !slices.ContainsFunc(needed, func(n Made) bool { return n.ID == done.ID }) {
+			needed = append(needed, done)
+		}
 	}
-	out, err := access.Call(ctx, m.Session.EC2(first.Region).DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{first.ID}})
-	if access.NotFound(err) || err == nil && len(out.Images) == 0 {
-		return fmt.Errorf("the build cannot go on: its image %s in %s was deregistered; bake sweep -run %s deletes what is left", first.ID, first.Region, m.Scope.Run.ID)
+	for _, n := range needed {
+		out, err := access.Call(ctx, m.Session.EC2(n.Region).DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{n.ID}})
+		if access.NotFound(err) || err == nil && len(out.Images) == 0 {
+			return fmt.Errorf("the build cannot go on: its image %s in %s was deregistered; bake sweep -run %s deletes what is left", n.ID, n.Region, m.Scope.Run.ID)
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // SnapshotTags are the tags of the snapshots that an image is registered of.

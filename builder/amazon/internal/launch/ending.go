@@ -157,8 +157,7 @@ func (e *Ending) arm(ctx context.Context, at time.Time) error {
 		e.kept = true
 		return e.run(ctx, fmt.Sprintf(`shutdown /s /t %d /c "The time limit of the image build has passed."`, seconds(at)))
 	}
-	// There may be one from before the run was resumed.
-	err := e.run(ctx, asRoot("systemctl --quiet stop "+endTimer+".timer 2>/dev/null; $as "+e.start(at)))
+	err := e.run(ctx, asRoot(e.start(at)))
 	if err == nil || context.Cause(ctx) != nil {
 		return err
 	}
