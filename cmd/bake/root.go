@@ -62,6 +62,7 @@ func (p *program) root() *cobra.Command {
 		p.ncCommand(),
 		p.versionCommand(),
 		p.verifyCommand(),
+		p.checksCommand(),
 		p.completionCommand(),
 	)
 	root.AddCommand(absentCommands()...)

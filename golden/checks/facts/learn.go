@@ -101,7 +101,7 @@ func refused(q Question) string {
 		return fmt.Sprintf("%q is nothing that a machine is asked about", q.Kind)
 	}
 	for name, value := range q.Options {
-		if !slices.Contains(options[q.Kind], name) {
+		if value != "" && !slices.Contains(options[q.Kind], name) {
 			return fmt.Sprintf("the option %s of %s is not supported", name, q.Kind)
 		}
 		if strings.ContainsRune(value, 0) {
@@ -223,9 +223,8 @@ func newPlan() *plan { return &plan{ids: map[string]int{}} }
 
 // probe adds a function of probes.sh and returns the id of its reply. Its words may hold
 // anything but NUL.
-func (p *plan) probe(words ...string) int { return p.add(shellquote.Join(words...)) }
-
-func (p *plan) add(line string) int {
+func (p *plan) probe(words ...string) int {
+	line := shellquote.Join(words...)
 	id, ok := p.ids[line]
 	if !ok {
 		id = len(p.probes)
@@ -234,17 +233,18 @@ func (p *plan) add(line string) int {
 	return id
 }
 
-// command adds a user's command.
+// command adds a user's command, which is run as often as it is asked for.
 func (p *plan) command(line string, timeout time.Duration) int {
 	seconds := int64(max(1, (timeout+time.Second-1)/time.Second))
-	before := len(p.probes)
-	id := p.add("run @ " + shellquote.Join(strconv.FormatInt(seconds, 10), line))
-	if id == before {
-		p.commands = append(p.commands, id)
-		p.allowed += time.Duration(seconds) * time.Second
-	}
+	id := len(p.probes)
+	p.probes = append(p.probes, runs+shellquote.Join(strconv.FormatInt(seconds, 10), line))
+	p.commands = append(p.commands, id)
+	p.allowed += time.Duration(seconds) * time.Second
 	return id
 }
+
+// runs is what the lines of users' commands begin with.
+const runs = "run "
 
 //go:embed probes.sh
 var probes string
@@ -255,7 +255,7 @@ func (p *plan) script(nonce string) string {
 	fmt.Fprintf(&b, "LIMIT=%d\nNONCE=%s\n%s\nfacts() {\n", maxText+1, nonce, probes)
 	var job, ids strings.Builder
 	for id, line := range p.probes {
-		if rest, ok := strings.CutPrefix(line, "run @ "); ok {
+		if rest, ok := strings.CutPrefix(line, runs); ok {
 			fmt.Fprintf(&job, "%d) run %d %s ;;\n", id, id, rest)
 			fmt.Fprintf(&ids, " %d", id)
 			continue
@@ -361,7 +361,7 @@ func (p *plan) parse(r io.Reader, cut bool) ([]reply, error) {
 func (p *plan) order() []int {
 	var ids []int
 	for id, line := range p.probes {
-		if !strings.HasPrefix(line, "run @ ") {
+		if !strings.HasPrefix(line, runs) {
 			ids = append(ids, id)
 		}
 	}

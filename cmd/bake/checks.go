@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/communicator"
+	"bake/golden/checks"
+	"bake/golden/checks/facts"
+	"bake/golden/findings"
+	"bake/golden/gates"
+	"bake/run/host"
+	"bake/step"
+)
+
+// checksOptions are the flags of bake checks.
+type checksOptions struct {
+	checks.Options
+	host      host.Options
+	hostKeys  choice
+	format    choice
+	env       []string
+	sudo      bool
+	maxFailed []string
+	minScore  float64
+	waivers   string
+	gate      findings.Gate
+}
+
+func (p *program) checksCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "checks",
+		Short: "Check machines against goss files and the built-in baseline",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  p.noCommand,
+	}
+	cmd.AddCommand(p.checksRunCommand(), p.checksListCommand())
+	return cmd
+}
+
+func (p *program) checksRunCommand() *cobra.Command {
+	var o checksOptions
+	cmd := &cobra.Command{
+		Use:   "run FILE...",
+		Short: "Check a machine",
+		Long: `Check a machine over SSH. FILE is a file in goss's format (.yaml, .yml or .json), or a
+built-in profile: bake:baseline. Nothing is installed on the machine, and nothing stays
+there. It needs a POSIX shell, and a user who is root or whom sudo asks for no password.
+
+The gate is closed, and the exit code is 2, if a check fails that the flags do not allow
+to fail, or could not be judged.`,
+		Example: `  bake checks run -host ssh://admin@198.51.100.7 goss.yaml
+  bake checks run -host ssh://root@web1:2222 -i key.pem -format junit bake:baseline >report.xml
+  bake checks run -host admin@10.0.1.5 -bastion admin@bastion.example.com -remediate bake:baseline`,
+		Annotations: map[string]string{exitCodes: `0    the gate is open
+1    the checks could not be run, or the command line is wrong
+2    the gate is closed
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM`},
+		Args: needFiles,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Files = args
+			if err := o.complete(cmd); err != nil {
+				return err
+			}
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.runChecks(ctx, o) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.host.Host, "host", "", "machine to check: ssh://[USER@]HOST[:PORT]")
+	flags.StringVarP(&o.host.KeyFile, "identity", "i", "", "private key `file` to log in with; default: the SSH agent's keys, or one of ~/.ssh")
+	flags.StringVar(&o.host.Bastion, "bastion", "", "`host` to connect through, written as -host is")
+	flags.StringVar(&o.host.KnownHosts, "known-hosts", "", "`file` of known host keys; default: ~/.ssh/known_hosts")
+	o.hostKeys = choice{values: host.HostKeyChecks(), value: host.HostKeyChecks()[0]}
+	flags.Var(&o.hostKeys, "host-key-check", "`which` host keys are accepted: strict (known ones only), pin (any, if none is known), or off")
+	flags.BoolVar(&o.sudo, "sudo", true, "look at the machine as root, with sudo if the user is another one; -sudo=false: as the login user")
+	flags.BoolVar(&o.Remediate, "remediate", false, "run the fixes of checks that fail, as root, and check again")
+	flags.DurationVar(&o.RetryTimeout, "retry-timeout", 0, "check goss files again for as `long` as something in them fails")
+	flags.DurationVar(&o.Sleep, "sleep", time.Second, "`time` between two such checks")
+	flags.StringArrayVar(&o.maxFailed, "max-failed", nil, "`SEVERITY=N`: let the gate open though so many checks fail; can be repeated")
+	flags.Float64Var(&o.minScore, "min-score", 0, "`percentage` of checks that must pass for the gate to open")
+	flags.StringVar(&o.waivers, "waivers", "", "`file` of waivers: checks that may fail until a date")
+	o.varFlags(flags)
+	var formats []string
+	for _, f := range findings.Formats() {
+		formats = append(formats, string(f))
+	}
+	o.format = choice{values: formats, value: string(findings.Plain)}
+	flags.Var(&o.format, "format", "`format` of the report: "+strings.Join(formats, ", "))
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// varFlags registers the flags for what templates of goss files know.
+func (o *checksOptions) varFlags(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&o.env, "env", nil, "`NAME=VALUE` for .Env of goss files, which know no other environment; can be repeated")
+}
+
+func needFiles(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError{"name the files to check, or bake:baseline", cmd.CommandPath()}
+	}
+	return nil
+}
+
+// complete makes options of what the flags say.
+func (o *checksOptions) complete(cmd *cobra.Command) error {
+	usage := func(format string, args ...any) error {
+		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
+	}
+	if o.host.Host == "" && cmd.Flags().Lookup("host") != nil {
+		return usage("-host names the machine to check, such as ssh://admin@198.51.100.7")
+	}
+	o.As = facts.As(o.sudo)
+	o.host.HostKeyCheck = o.hostKeys.value
+	o.Env = map[string]string{}
+	for _, e := range o.env {
+		name, value, ok := strings.Cut(e, "=")
+		if !ok || name == "" {
+			return usage("-env %q is not NAME=VALUE", e)
+		}
+		o.Env[name] = value
+	}
+	gate := gates.Options{MaxFailed: map[string]int{}}
+	for _, m := range o.maxFailed {
+		severity, number, _ := strings.Cut(m, "=")
+		n, err := strconv.ParseUint(number, 10, 31)
+		if err != nil || !slices.Contains(findings.Severities(), findings.Severity(severity)) {
+			return usage("-max-failed %q is not SEVERITY=N with one of %s", m, severities())
+		}
+		gate.MaxFailed[severity] = int(n)
+	}
+	if cmd.Flags().Changed("min-score") {
+		if !(o.minScore >= 0 && o.minScore <= 100) {
+			return usage("-min-score is from 0 to 100")
+		}
+		gate.MinScore = &o.minScore
+	}
+	o.gate = gate.Gate(nil)
+	return nil
+}
+
+func severities() string {
+	var all []string
+	for _, s := range findings.Severities() {
+		all = append(all, string(s))
+	}
+	return strings.Join(all, ", ")
+}
+
+// loadChecks reads the files, and shows what is wrong with them.
+func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {
+	c, diags := checks.Load(o)
+	if diags.HasErrors() {
+		return nil, blame(diags)
+	}
+	p.diagnostics(sources(diags), diags)
+	return c, nil
+}
+
+// blame is the error of files that diags are about.
+func blame(diags hcl.Diagnostics) error { return &templateError{Diags: diags, Files: sources(diags)} }
+
+// sources are the files that diags are about, as far as they can be read.
+func sources(diags hcl.Diagnostics) map[string]*hcl.File {
+	files := map[string]*hcl.File{}
+	for _, d := range diags {
+		if d.Subject == nil || files[d.Subject.Filename] != nil {
+			continue
+		}
+		if info, err := os.Stat(d.Subject.Filename); err != nil || !info.Mode().IsRegular() || info.Size() > maxSource {
+			continue
+		}
+		if text, err := os.ReadFile(d.Subject.Filename); err == nil {
+			files[d.Subject.Filename] = &hcl.File{Bytes: text}
+		}
+	}
+	return files
+}
+
+// maxSource is how large a file may be of which lines are shown.
+const maxSource = 4 << 20
+
+// checked is what bake checks run prints with -json.
+type checked struct {
+	Machine  string            `json:"machine"`
+	Open     bool              `json:"open"` // the gate
+	Reasons  []string          `json:"reasons"`
+	Warnings []string          `json:"warnings"`
+	Reports  []findings.Report `json:"reports"`
+}
+
+// errClosed is the error of a gate that is closed, which has been shown.
+func errClosed() error { return outcomeError{errReported, gateClosed} }
+
+// gateClosed is the exit code.
+const gateClosed = 2
+
+func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
+	gate := o.gate
+	if o.waivers != "" {
+		waivers, diags := gates.ReadWaivers(o.waivers)
+		if diags.HasErrors() {
+			return blame(diags)
+		}
+		gate.Waivers = waivers
+	}
+	emit, done := p.progressDisplay()
+	over := func() {
+		if done != nil {
+			done()
+			done = nil
+		}
+	}
+	defer over()
+	o.Say = func(format string, args ...any) {
+		emit(step.Event{Time: p.now(), Kind: step.Say, Text: fmt.Sprintf(format, args...)})
+	}
+	c, err := p.loadChecks(o.Options)
+	if err != nil {
+		return err
+	}
+	o.host.Env, o.host.Emit = p.env, emit
+	m, err := host.Connect(ctx, o.host)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.host.Host, err)
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	reports, err := checkMachine(ctx, c, m)
+	over()
+	if err != nil {
+		return err
+	}
+	return p.verdict(o.host.Host, findings.Format(o.format.value), gate.Judge(reports, p.now()))
+}
+
+// checkMachine runs checks; files that turn out to be wrong are shown.
+func checkMachine(ctx context.Context, c *checks.Checks, m communicator.Communicator) ([]findings.Report, error) {
+	reports, err := c.Run(ctx, m)
+	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
+		return nil, blame(diags)
+	}
+	return reports, err
+}
+
+// verdict writes the report.
+func (p *program) verdict(machine string, format findings.Format, v findings.Verdict) error {
+	p.json.outcome = "done"
+	if !v.Open {
+		p.json.outcome = "gate-closed"
+	}
+	if p.json.on {
+		p.json.result = checked{machine, v.Open, list(v.Reasons), list(v.Warnings), list(v.Reports)}
+	} else {
+		var b bytes.Buffer
+		d := findings.Document{Verdict: &v, Machine: machine, Version: version}
+		if err := d.Write(&b, format); err != nil {
+			return err
+		}
+		if _, err := p.stdout.Write(b.Bytes()); err != nil {
+			return err
+		}
+	}
+	if !v.Open {
+		return errClosed()
+	}
+	return nil
+}
+
+func (p *program) checksListCommand() *cobra.Command {
+	var o checksOptions
+	cmd := &cobra.Command{
+		Use:   "list FILE...",
+		Short: "List the checks in files",
+		Long: `List the checks in files in goss's format, or in a built-in profile: bake:baseline. This
+reads the files as bake checks run does, without a machine; files whose templates read
+from the machine are not listed.`,
+		Example: `  bake checks list bake:baseline
+  bake checks list -env ROLE=web goss.yaml`,
+		Args: needFiles,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Files = args
+			if err := o.complete(cmd); err != nil {
+				return err
+			}
+			return p.listChecks(o)
+		},
+	}
+	o.varFlags(cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) listChecks(o checksOptions) error {
+	c, err := p.loadChecks(o.Options)
+	if err != nil {
+		return err
+	}
+	reports := c.Rules()
+	if p.json.on {
+		p.json.result = struct {
+			Reports []findings.Report `json:"reports"`
+		}{reports}
+		return nil
+	}
+	for i, r := range reports {
+		if i > 0 {
+			fmt.Fprintln(p.stdout)
+		}
+		fmt.Fprintf(p.stdout, "%s: %s\n", r.Name, counted(len(r.Findings), "check"))
+		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+		for _, f := range r.Findings {
+			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Severity, f.ID, cmp.Or(f.Title, "-"))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,324 @@
+// Package checks runs checks on a machine: files in goss's format, and the profiles that
+// are built in.
+package checks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/communicator"
+	"bake/golden/checks/facts"
+	"bake/golden/checks/goss"
+	"bake/golden/findings"
+	"bake/internal/delay"
+)
+
+// Options say what is checked, and how.
+type Options struct {
+	Files []string          // goss files, and names of profiles such as bake:baseline
+	Vars  map[string]any    // .Vars of the templates of goss files
+	Env   map[string]string // their .Env
+
+	As facts.As // who looks at the machine; profiles always do as root
+
+	// Remediate runs the fixes of what fails, and checks again: those of profiles, and
+	// meta.fix of goss files, which is a script for sh that is run as root.
+	Remediate bool
+
+	// RetryTimeout is how long goss files are checked again while anything in them fails,
+	// with a pause of Sleep in between; 0 is a second.
+	RetryTimeout, Sleep time.Duration
+
+	Say func(format string, args ...any) // is told what goes on; may be nil
+}
+
+// Checks are what has been read and can be run.
+type Checks struct {
+	options Options
+	parts   []*part // in the order of Options.Files
+}
+
+// part is a file or a profile.
+type part struct {
+	name    string
+	profile *profile    // nil: a goss file
+	suite   *goss.Suite // nil: it depends on what is on the machine
+	report  findings.Report
+}
+
+// Load reads the files. What it returns can be run if the diagnostics hold no error. Files
+// whose templates read from the machine are read again when they are run.
+func Load(o Options) (*Checks, hcl.Diagnostics) {
+	c := &Checks{options: o}
+	var diags hcl.Diagnostics
+	for _, name := range o.Files {
+		if slices.ContainsFunc(c.parts, func(p *part) bool { return p.name == name }) {
+			diags = append(diags, fault("Listed twice", "%s is listed twice.", name))
+			continue
+		}
+		p := &part{name: name}
+		c.parts = append(c.parts, p)
+		if strings.HasPrefix(name, scheme) {
+			var err error
+			if p.profile, err = find(name); err != nil {
+				diags = append(diags, fault("Unknown profile", "%s.", err))
+			}
+			continue
+		}
+		remote := false
+		suite, more := goss.Load(name, goss.Options{Vars: o.Vars, Env: o.Env, Read: func(paths []string) ([]facts.Fact, error) {
+			remote = true
+			return slices.Repeat([]facts.Fact{{Value: facts.Text("")}}, len(paths)), nil
+		}})
+		if remote {
+			continue
+		}
+		p.suite, diags = suite, append(diags, more...)
+	}
+	if len(o.Files) == 0 {
+		diags = append(diags, fault("No checks", "Name a goss file, or %s.", strings.Join(names(), ", ")))
+	}
+	return c, diags
+}
+
+func fault(summary, format string, args ...any) *hcl.Diagnostic {
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Rules are the checks as findings that nobody has judged, with a report for each file. A
+// file that depends on the machine has none.
+func (c *Checks) Rules() []findings.Report {
+	var all []findings.Report
+	for _, p := range c.parts {
+		r := findings.Report{Name: p.name, Tool: p.tool()}
+		switch {
+		case p.profile != nil:
+			r.Findings = p.profile.rules()
+		case p.suite != nil:
+			r.Findings = p.suite.Judge(nil)
+		}
+		for i := range r.Findings {
+			r.Findings[i].Result, r.Findings[i].Evidence = findings.NotChecked, ""
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+func (p *part) tool() string {
+	if p.profile != nil {
+		return p.name
+	}
+	return "goss"
+}
+
+func (c *Checks) say(format string, args ...any) {
+	if c.options.Say != nil {
+		c.options.Say(format, args...)
+	}
+}
+
+// Run checks a machine; there is a report for each file, in their order. An error says that
+// something could not be checked at all; it is [hcl.Diagnostics] if a file is to blame. It
+// may be called for several machines, also at a time.
+func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findings.Report, error) {
+	c = c.fresh()
+	for _, p := range c.parts {
+		if p.profile == nil {
+			continue
+		}
+		c.say("Checking %s", p.name)
+		report, err := p.profile.run(ctx, m, c.options.Remediate)
+		if err != nil {
+			return nil, err
+		}
+		p.report = report
+	}
+	if err := c.files(ctx, m); err != nil {
+		return nil, err
+	}
+	reports := make([]findings.Report, len(c.parts))
+	for i, p := range c.parts {
+		p.report.Name, p.report.Tool = p.name, p.tool()
+		reports[i] = p.report
+	}
+	return reports, nil
+}
+
+// fresh returns checks that know nothing of a machine yet.
+func (c *Checks) fresh() *Checks {
+	again := &Checks{options: c.options}
+	for _, p := range c.parts {
+		copied := *p
+		again.parts = append(again.parts, &copied)
+	}
+	return again
+}
+
+// files checks the goss files.
+func (c *Checks) files(ctx context.Context, m communicator.Communicator) error {
+	var files []*part
+	for _, p := range c.parts {
+		if p.profile == nil {
+			files = append(files, p)
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	if err := c.reload(ctx, m, files); err != nil {
+		return err
+	}
+	c.say("Checking what the files demand")
+	err := c.until(ctx, m, files)
+	if err != nil || !c.options.Remediate || !bad(files) {
+		return err
+	}
+	return c.remediate(ctx, m, files)
+}
+
+// reload reads the files that depend on the machine.
+func (c *Checks) reload(ctx context.Context, m communicator.Communicator, files []*part) error {
+	for _, p := range files {
+		if p.suite != nil {
+			continue
+		}
+		suite, diags := goss.Load(p.name, goss.Options{Vars: c.options.Vars, Env: c.options.Env, Read: func(paths []string) ([]facts.Fact, error) {
+			return c.read(ctx, m, paths)
+		}})
+		if diags.HasErrors() {
+			return diags
+		}
+		p.suite = suite
+	}
+	return nil
+}
+
+// read reads files of the machine.
+func (c *Checks) read(ctx context.Context, m communicator.Communicator, paths []string) ([]facts.Fact, error) {
+	questions := make([]facts.Question, len(paths))
+	for i, path := range paths {
+		questions[i] = facts.Question{Kind: "file", Key: path, Attributes: []string{"contents"}}
+	}
+	answers, err := facts.Learn(ctx, m, c.options.As, questions)
+	if err != nil {
+		return nil, err
+	}
+	contents := make([]facts.Fact, len(paths))
+	for i, a := range answers {
+		contents[i] = a["contents"]
+	}
+	return contents, nil
+}
+
+// until checks files until nothing fails, or the time for that is over.
+func (c *Checks) until(ctx context.Context, m communicator.Communicator, files []*part) error {
+	start := time.Now()
+	sleep := c.options.Sleep
+	if sleep <= 0 {
+		sleep = time.Second
+	}
+	for {
+		if err := c.once(ctx, m, files); err != nil {
+			return err
+		}
+		if !bad(files) || time.Since(start)+sleep > c.options.RetryTimeout {
+			return nil
+		}
+		c.say("Something fails; checking again in %s", sleep)
+		if err := delay.For(ctx, sleep); err != nil {
+			return err
+		}
+	}
+}
+
+// once asks the machine for what all files need, at once.
+func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []*part) error {
+	var questions []facts.Question
+	for _, p := range files {
+		questions = append(questions, p.suite.Questions()...)
+	}
+	start := time.Now()
+	answers, err := facts.Learn(ctx, m, c.options.As, questions)
+	if err != nil {
+		return err
+	}
+	for _, p := range files {
+		n := len(p.suite.Questions())
+		p.report = findings.Report{Started: start, Findings: p.suite.Judge(answers[:n])}
+		answers = answers[n:]
+	}
+	return nil
+}
+
+func bad(files []*part) bool {
+	return slices.ContainsFunc(files, func(p *part) bool { return p.report.Count(findings.Fail, findings.Error) > 0 })
+}
+
+// fixTime is how long a fix may take, in milliseconds: it may install packages.
+const fixTime = "1800000"
+
+// remediate runs the fix of each check that failed, each once and one after another, and
+// checks again.
+func (c *Checks) remediate(ctx context.Context, m communicator.Communicator, files []*part) error {
+	said := map[string]string{} // by fix
+	before := make([][]findings.Finding, len(files))
+	for i, p := range files {
+		before[i] = p.report.Findings
+		for _, f := range before[i] {
+			if _, done := said[f.Fix]; done || f.Result != findings.Fail || f.Fix == "" {
+				continue
+			}
+			c.say("Fixing %s", f.ID)
+			answers, err := facts.Learn(ctx, m, facts.Root, []facts.Question{{
+				Kind: "command", Key: f.Fix, Attributes: []string{"exit-status", "stderr"}, Options: map[string]string{"timeout": fixTime},
+			}})
+			if err != nil {
+				return fmt.Errorf("fixing %s: %w", f.ID, err)
+			}
+			said[f.Fix] = outcome(answers[0])
+		}
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	if err := c.until(ctx, m, files); err != nil {
+		return err
+	}
+	for i, p := range files {
+		if len(p.report.Findings) != len(before[i]) {
+			return errors.New("a file has other checks than before")
+		}
+		for j := range p.report.Findings {
+			f := &p.report.Findings[j]
+			why, tried := said[f.Fix]
+			switch {
+			case f.Result == findings.Pass && before[i][j].Result == findings.Fail:
+				f.Result, f.Evidence = findings.Fixed, "before: "+before[i][j].Evidence
+			case f.Result == findings.Fail && tried:
+				f.Evidence += "; its fix " + why
+			}
+		}
+	}
+	return nil
+}
+
+// outcome is what became of a fix, in words.
+func outcome(a facts.Answer) string {
+	status := a["exit-status"]
+	if status.Err != "" {
+		return "did not end: " + status.Err
+	}
+	if status.Value == int64(0) {
+		return "did not help"
+	}
+	text, _ := a["stderr"].Value.(facts.Text)
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return fmt.Sprintf("ended with exit status %v: %.200s", status.Value, line)
+}

@@ -1,0 +1,152 @@
+// Package host connects to a machine that is there already, as the user's own SSH client
+// would.
+package host
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/communicator"
+	"bake/communicator/ssh"
+	"bake/step"
+)
+
+// Options say how to log in.
+type Options struct {
+	Host       string // ssh://[USER@]HOST[:PORT]
+	Bastion    string // likewise, what leads there, or ""
+	KeyFile    string // a private key; "": the keys of the SSH agent, or else the first of ~/.ssh that there is
+	KnownHosts string // a known_hosts file; "": ~/.ssh/known_hosts
+
+	HostKeyCheck string // one of HostKeyChecks; "": the first of them
+
+	Env  []string // with SSH_AUTH_SOCK
+	Emit func(step.Event)
+}
+
+// HostKeyChecks are the ways to decide which host keys are accepted: those that are known,
+// any if none is known, and any.
+func HostKeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
+
+// patience is how long a host may take to answer: it is not one that is booting.
+const patience = 30 * time.Second
+
+// Connect logs in.
+func Connect(ctx context.Context, o Options) (communicator.Communicator, error) {
+	opts, err := o.options()
+	if err != nil {
+		return nil, err
+	}
+	scope := step.NewScope(step.Scope{Run: step.Invocation{ID: "host", Env: o.Env}, Emit: o.Emit})
+	c, err := ssh.Connect(ctx, scope, &opts, ssh.Target{})
+	if err != nil && opts.HostKeyCheck == ssh.Strict && strings.Contains(err.Error(), "is not known") {
+		return nil, fmt.Errorf("the host key of %s is not in %s; log in once with ssh and check it, or use -host-key-check=pin (%w)",
+			opts.Host, cmp.Or(opts.KnownHostsFile, "~/.ssh/known_hosts, which does not exist"), err)
+	}
+	return c, err
+}
+
+// options are what the communicator is told.
+func (o Options) options() (ssh.Options, error) {
+	opts := ssh.Defaults()
+	opts.Timeout, opts.HandshakeAttempts = patience, 1
+	opts.DisableAgentForwarding = true // whoever is root there could use the keys
+	opts.HostKeyCheck = cmp.Or(ssh.HostKeyCheck(o.HostKeyCheck), ssh.Strict)
+	var err error
+	if opts.Username, opts.Host, opts.Port, err = parse("-host", o.Host); err != nil {
+		return opts, err
+	}
+	if opts.PrivateKeyFile, opts.AgentAuth, err = o.key(); err != nil {
+		return opts, err
+	}
+	if o.Bastion != "" {
+		if opts.BastionUsername, opts.BastionHost, opts.BastionPort, err = parse("-bastion", o.Bastion); err != nil {
+			return opts, err
+		}
+		opts.BastionAgentAuth = opts.AgentAuth
+	}
+	opts.KnownHostsFile = o.KnownHosts
+	if opts.KnownHostsFile == "" {
+		if home, err := os.UserHomeDir(); err == nil {
+			if file := filepath.Join(home, ".ssh", "known_hosts"); exists(file) {
+				opts.KnownHostsFile = file
+			}
+		}
+	}
+	return opts, nil
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// key is the user's way to log in.
+func (o Options) key() (file string, agent bool, err error) {
+	if o.KeyFile != "" {
+		return o.KeyFile, false, nil
+	}
+	for _, v := range o.Env {
+		if socket, ok := strings.CutPrefix(v, "SSH_AUTH_SOCK="); ok && socket != "" {
+			return "", true, nil
+		}
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} { // in the order of ssh
+			if file := filepath.Join(home, ".ssh", name); exists(file) {
+				return file, false, nil
+			}
+		}
+	}
+	return "", false, errors.New("there is no key to log in with: use -i, or start an SSH agent")
+}
+
+// parse reads an ssh URL. ssh's own USER@HOST is understood too.
+func parse(flag, text string) (name, host string, port int, err error) {
+	bad := func(why string) error {
+		return fmt.Errorf("%s: %q %s; it is written ssh://USER@HOST:PORT", flag, text, why)
+	}
+	full := text
+	if !strings.Contains(full, "://") {
+		full = "ssh://" + full
+	}
+	u, err := url.Parse(full)
+	switch {
+	case err != nil:
+		return "", "", 0, bad("is not a URL")
+	case u.Scheme != "ssh":
+		return "", "", 0, bad("is not a host that SSH is spoken to")
+	case u.Hostname() == "":
+		return "", "", 0, bad("names no host")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		return "", "", 0, bad("has more than a host")
+	}
+	if _, has := u.User.Password(); has {
+		return "", "", 0, bad("has a password, which would be seen by others: use a key")
+	}
+	port = 22
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return "", "", 0, bad("has a port that is none")
+		}
+		port = int(n)
+	}
+	if name = u.User.Username(); name == "" {
+		me, err := user.Current()
+		if err != nil {
+			return "", "", 0, bad("names no user")
+		}
+		name = me.Username
+	}
+	return name, u.Hostname(), port, nil
+}
