@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/cloud/kms"
 	"bake/cloud/wire"
 )
 
@@ -262,8 +263,7 @@ func kmsKey(c wire.Caller, name string) string {
 	case strings.HasPrefix(name, "alias/"):
 		return arn(c, "kms", name)
 	case name == "":
-		f := fingerprint(c.Account + c.Region)
-		name = f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
+		name = kms.EBSKey(c)
 	}
 	return arn(c, "kms", "key/"+name)
 }

@@ -54,7 +54,11 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 
 // DescribeKey tells everything about a key but the key.
 func (s *state) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput) (*kms.DescribeKeyOutput, error) {
-	k, err := s.find(wire.CallerFrom(ctx), *in.KeyId)
+	c := wire.CallerFrom(ctx)
+	if managed, ok := ebsKey(c, *in.KeyId); ok {
+		return &kms.DescribeKeyOutput{KeyMetadata: managed}, nil
+	}
+	k, err := s.find(c, *in.KeyId)
 	if err != nil {
 		return nil, err
 	}

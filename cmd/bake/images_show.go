@@ -24,7 +24,7 @@ shared with, what it was made from, where copies of it are, and how to launch it
 
 Copies are looked for in all regions that are enabled for the account, or in those of
 -regions: what was copied from the image, or from what it is a copy of, and what has the
-same tag bake:release. Whom an image is shared with is known to its owner only.`,
+same tags bake:image and bake:release. Whom an image is shared with is known to its owner only.`,
 		Example: `  bake images show ami-0123456789abcdef0
   bake images show web-20261128 -region eu-west-1 -json`,
 		Args: exactly("the ID or name of an image"),

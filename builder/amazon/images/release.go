@@ -7,9 +7,6 @@ import (
 	"slices"
 )
 
-// releaseTag names the release that an image belongs to, with its copies in other regions.
-const releaseTag = "bake:release"
-
 // generations is how far the sources of an image are followed.
 const generations = 20
 
@@ -45,7 +42,7 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 
 // Release lists the copies of an image of the account in the regions, itself not among
 // them: what was copied from it or from what it is a copy of itself, as far as that is the
-// account's, and what has the same tag bake:release. With an error there are those that
+// account's, and what has the same tags bake:image and bake:release. With an error there are those that
 // were found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	root, err := a.original(ctx, i)
@@ -64,8 +61,8 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 		}
 		return news
 	}
-	if v := i.Tags[releaseTag]; v != "" {
-		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"tag:" + releaseTag, []string{exactly(v)}}}})
+	if image, release := i.Tags[ImageTag], i.Tags[ReleaseTag]; image != "" && release != "" {
+		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"tag:" + ImageTag, []string{exactly(image)}}, {"tag:" + ReleaseTag, []string{exactly(release)}}}})
 		keep(found, err, func(Image) bool { return true })
 	}
 	if root.Name != "" && slices.Contains(regions, root.Region) {

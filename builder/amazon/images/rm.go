@@ -277,33 +277,18 @@ const (
 	ReleaseTag = "bake:release"
 )
 
-// WithCopies returns images with their copies in the account's regions that belong to it:
-// what was copied from one, directly or not, or from the same image as it, and what has
-// the same tags bake:image and bake:release.
+// WithCopies returns images with their copies in the account's regions that belong to it,
+// as [Account.Release] finds them.
 func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, error) {
-	own, err := a.List(ctx, Query{})
-	if err != nil {
-		return nil, err
-	}
-	all := unique(slices.Clone(images))
-	for n := 0; n < len(all); n++ {
-		for _, other := range own {
-			if sameRelease(all[n], other) && !slices.ContainsFunc(all, func(i Image) bool { return i.ID == other.ID }) {
-				all = append(all, other)
-			}
+	all := slices.Clone(images)
+	for _, i := range images {
+		copies, err := a.Release(ctx, i, a.Regions)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, copies...)
 	}
-	Sort(all)
-	return all, nil
-}
-
-// sameRelease reports whether two images have the same content, one being a copy of the
-// other, or both of a third.
-func sameRelease(a, b Image) bool {
-	if a.Tags[ReleaseTag] != "" && a.Tags[ImageTag] != "" && a.Tags[ReleaseTag] == b.Tags[ReleaseTag] && a.Tags[ImageTag] == b.Tags[ImageTag] {
-		return true
-	}
-	return a.IsCopy() && a.SourceImage == b.ID || b.IsCopy() && b.SourceImage == a.ID || a.IsCopy() && b.IsCopy() && a.SourceImage == b.SourceImage
+	return unique(all), nil
 }
 
 // unique drops images that come again, and sorts the others.

@@ -50,8 +50,8 @@ var (
 	License       = Kind{"a license configuration", "license-manager", "license-configuration", "arn:aws:license-manager:us-east-1:123456789012:license-configuration:lic-1"}
 )
 
-// has reports whether text is the ARN of a resource of the kind.
-func (k Kind) has(text string) bool {
+// Has reports whether text is the ARN of a resource of the kind.
+func (k Kind) Has(text string) bool {
 	parts := strings.SplitN(text, ":", 6)
 	if len(parts) != 6 || parts[0] != "arn" || !strings.HasPrefix(parts[1], "aws") || parts[2] != k.service {
 		return false
@@ -72,7 +72,7 @@ func ARNs(c *schema.Checker, ptr *[]string, kind Kind) {
 func ARN(c *schema.Checker, ptr *string, kind Kind) { checkARN(c, ptr, *ptr, kind) }
 
 func checkARN(c *schema.Checker, ptr any, text string, kind Kind) {
-	if text != "" && !kind.has(text) {
+	if text != "" && !kind.Has(text) {
 		c.Errorf(ptr, "Not the ARN of "+kind.what, "%q in %s is not the ARN of %s, such as %s.", text, c.Name(ptr), kind.what, kind.example)
 	}
 }
@@ -90,6 +90,9 @@ func Region(c *schema.Checker, ptr any, text string) {
 	}
 	c.Errorf(ptr, "Not a region", "%q is not the name of a region, %s.", text, hint)
 }
+
+// IsRegion reports whether text has the form of a region's name.
+func IsRegion(text string) bool { return region().MatchString(text) }
 
 // Zone complains about an availability zone that is in no region of that name.
 func Zone(c *schema.Checker, ptr *string, region string) {
@@ -115,6 +118,14 @@ func KMSKey(c *schema.Checker, ptr any, text, region string) {
 }
 
 var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]*$`) })
+
+// IsImage reports whether text can be the name of an image.
+func IsImage(text string) bool {
+	return len(text) >= 3 && len(text) <= 128 && imageName().MatchString(text)
+}
+
+// IsKMSKey reports whether text names a KMS key: by its ID, an alias, or the ARN of either.
+func IsKMSKey(text string) bool { return key().MatchString(text) }
 
 // Image complains about what cannot be the name of an image.
 func Image(c *schema.Checker, ptr *string) {

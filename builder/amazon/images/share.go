@@ -1,0 +1,436 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/names"
+	"bake/internal/delay"
+)
+
+// SharingChange says whom images are shared with from now on, or no more.
+type SharingChange struct {
+	With      []string // account IDs, and ARNs of organizations and organizational units
+	Public    bool     // everybody
+	All       bool     // for Unshare: everybody whom it is shared with, in the place of With and Public
+	Snapshots bool     // the snapshots too, which accounts need that want to copy the image
+	Copies    bool     // the copies of the image in the account's regions too
+
+	// Guard, if not nil, is asked before images are withdrawn from those who have them.
+	Guard func(ctx context.Context, images []Image) error
+}
+
+// Check says what is wrong with the change itself.
+func (c SharingChange) Check(account string) error {
+	if len(c.With) == 0 && !c.Public && !c.All {
+		return errors.New("say with whom: -with ACCOUNT,... or -public")
+	}
+	if c.All && (len(c.With) > 0 || c.Public) {
+		return errors.New("-all already includes -with and -public")
+	}
+	for _, who := range c.With {
+		organization := names.Organization.Has(who) || names.Unit.Has(who)
+		switch {
+		case who == account && account != "":
+			return fmt.Errorf("-with=%s: that is the account of these credentials, which owns the image", who)
+		case names.IsAccount(who):
+		case !organization:
+			return fmt.Errorf("-with=%s: it must be an account ID, which has 12 digits, or the ARN of an organization or organizational unit, such as arn:aws:organizations::123456789012:organization/o-a1b2c3d4e5", who)
+		case c.Snapshots:
+			return fmt.Errorf("-with=%s: AWS can share snapshots only with accounts, not with organizations; name the accounts that are to copy the image, or leave out -snapshots", who)
+		}
+	}
+	return nil
+}
+
+// whom is everybody that the change is about.
+func (c SharingChange) whom() []string {
+	who := slices.Clone(c.With)
+	if c.Public {
+		who = append(who, Everybody)
+	}
+	slices.Sort(who)
+	return slices.Compact(who)
+}
+
+// Shared is an image whose sharing was to be changed.
+type Shared struct {
+	Image   Image    `json:"image"`
+	Before  Sharing  `json:"before"`
+	After   Sharing  `json:"after"`
+	Changed bool     `json:"changed"`
+	Keys    []string `json:"kms_keys,omitempty"` // of the account, which whoever it is shared with must be allowed to use
+
+	parts []part
+}
+
+// part is a snapshot of an image, with whom it was shared.
+type part struct {
+	Snapshot
+	before Sharing
+}
+
+// Share shares the image that ref names with more. What AWS would refuse of it, in
+// any region, is an error before anything is changed. Otherwise each image is shared as a
+// whole or not at all; with an error, which joins a *[RegionError] for each that was not,
+// there are those that were.
+func (a *Account) Share(ctx context.Context, ref string, c SharingChange) ([]Shared, error) {
+	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
+		var errs []error
+		for _, region := range regionsOf(imagesOf(all)) {
+			errs = append(errs, a.shareable(ctx, region, all, c))
+		}
+		return errors.Join(errs...)
+	}, a.share)
+}
+
+// Unshare takes an image back from some whom it is shared with, or from all. With an error,
+// which joins a *[RegionError] for each image where that failed, there are the others.
+func (a *Account) Unshare(ctx context.Context, ref string, c SharingChange) ([]Shared, error) {
+	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
+		var losing []Image
+		for _, s := range all {
+			if c.All && !s.Before.Empty() || slices.ContainsFunc(c.whom(), s.Before.has) {
+				losing = append(losing, s.Image)
+			}
+		}
+		if c.Guard == nil || len(losing) == 0 {
+			return nil
+		}
+		return c.Guard(ctx, losing)
+	}, a.unshare)
+}
+
+// changeSharing finds the images and how they are shared, has check look at all of them,
+// and then do change each.
+func (a *Account) changeSharing(ctx context.Context, ref string, c SharingChange, check func(context.Context, []Shared) error, do func(context.Context, *Shared, SharingChange) error) ([]Shared, error) {
+	if err := c.Check(a.ID); err != nil {
+		return nil, err
+	}
+	image, err := a.One(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if image.Owner != a.ID {
+		return nil, fmt.Errorf("image %s in %s belongs to account %s, which alone can say who may use it; these credentials are for account %s", image.ID, image.Region, image.Owner, a.ID)
+	}
+	all := []Image{image}
+	if c.Copies {
+		copies, err := a.Release(ctx, image, a.Regions)
+		if err != nil {
+			return nil, fmt.Errorf("looking for copies of the image: %w", err)
+		}
+		all = append(all, copies...)
+	}
+	shared, err := inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) (in []Shared, err error) {
+		for _, i := range all {
+			if i.Region == region && err == nil {
+				var s Shared
+				s, err = a.shared(ctx, i, c)
+				in = append(in, s)
+			}
+		}
+		return in, err
+	})
+	if err == nil {
+		err = check(ctx, shared)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) (done []Shared, err error) {
+		var errs []error
+		for _, s := range shared {
+			if s.Image.Region != region {
+				continue
+			}
+			if err := do(ctx, &s, c); err != nil {
+				errs = append(errs, fmt.Errorf("image %s: %w", s.Image.ID, err))
+				continue
+			}
+			done = append(done, s)
+		}
+		return done, errors.Join(errs...)
+	})
+}
+
+func imagesOf(all []Shared) (out []Image) {
+	for _, s := range all {
+		out = append(out, s.Image)
+	}
+	return out
+}
+
+// shared asks how an image and, if the change is about them, its snapshots are shared.
+func (a *Account) shared(ctx context.Context, i Image, c SharingChange) (s Shared, err error) {
+	s.Image = i
+	if s.Before, err = a.Sharing(ctx, i); err != nil {
+		return s, err
+	}
+	s.After = s.Before
+	if !c.Snapshots && !i.Encrypted() {
+		return s, nil
+	}
+	parts, err := a.snapshots(ctx, i)
+	if err != nil {
+		return s, err
+	}
+	for _, p := range parts {
+		one := part{Snapshot: p}
+		if c.Snapshots {
+			if one.before, err = a.snapshotSharing(ctx, i.Region, p.ID); err != nil {
+				return s, err
+			}
+		}
+		s.parts = append(s.parts, one)
+		if p.Key != "" && !slices.Contains(s.Keys, p.Key) {
+			s.Keys = append(s.Keys, p.Key)
+		}
+	}
+	return s, nil
+}
+
+// shareable says what AWS would refuse of sharing the images of a region.
+func (a *Account) shareable(ctx context.Context, region string, all []Shared, c SharingChange) error {
+	var errs []error
+	refuse := func(i Image, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("image %s (%s) in %s cannot be shared: %s", i.ID, i.Name, region, fmt.Sprintf(format, args...)))
+	}
+	if c.Public {
+		blocked, err := a.publicBlocked(ctx, region)
+		if err != nil {
+			return &RegionError{region, err}
+		}
+		if blocked {
+			errs = append(errs, fmt.Errorf("images in %s cannot be made public: the account blocks public access to images there; to allow it: aws ec2 disable-image-block-public-access --region %s", region, region))
+		}
+	}
+	managed := ""
+	for _, s := range all {
+		i := s.Image
+		if i.Region != region {
+			continue
+		}
+		if i.State != string(types.ImageStateAvailable) {
+			refuse(i, "it is %s, and only images that are available can be shared", i.State)
+		}
+		if len(s.Keys) > 0 && managed == "" {
+			var err error
+			if managed, err = a.managedKey(ctx, region); err != nil {
+				return &RegionError{region, err}
+			}
+		}
+		for _, key := range s.Keys {
+			if key == managed || strings.HasSuffix(key, ":"+ebsAlias) {
+				refuse(i, "it is encrypted with the account's default key for EBS (%s), which no other account can use. Copy it with a customer managed key and share the copy: bake images copy %s -region %s -to %s -name NEW-NAME -kms-key KEY", key, i.ID, region, region)
+			}
+		}
+		if !c.Public {
+			continue
+		}
+		switch {
+		case i.Encrypted():
+			refuse(i, "it is encrypted, and AWS does not allow encrypted images to be public; share it with accounts or organizations instead")
+		case len(i.ProductCodes) > 0:
+			refuse(i, "it has the product code %s of AWS Marketplace, and such images cannot be public", strings.Join(i.ProductCodes, ", "))
+		case len(i.Watermarks) > 0:
+			refuse(i, "it has the watermark %s, and such images cannot be public; to remove it: aws ec2 detach-image-watermark", strings.Join(i.Watermarks, ", "))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ebsAlias names the key that AWS manages for EBS in an account.
+const ebsAlias = "alias/aws/ebs"
+
+// managedKey is the ARN of the key that AWS manages for EBS in a region of the account;
+// "none" if there is none yet, or it may not be asked for: then AWS has to say what cannot
+// be shared.
+func (a *Account) managedKey(ctx context.Context, region string) (string, error) {
+	client := kms.New(a.session.KMS("").Options(), func(o *kms.Options) { o.Region = region })
+	out, err := access.Call(ctx, client.DescribeKey, &kms.DescribeKeyInput{KeyId: aws.String(ebsAlias)})
+	switch {
+	case access.Is(err, "NotFoundException"):
+	case access.Is(err, "AccessDeniedException", "AccessDenied", "UnknownService", "UnknownOperationException") && context.Cause(ctx) == nil:
+		a.warn(ctx, "Which key is the account's default key for EBS in %s is not known (%s): if the image is encrypted with it, AWS refuses to share it.", region, err)
+	case err != nil:
+		return "", err
+	case out.KeyMetadata != nil:
+		return aws.ToString(out.KeyMetadata.Arn), nil
+	}
+	return "none", nil
+}
+
+func (a *Account) warn(ctx context.Context, format string, args ...any) {
+	if a.session.Warn != nil {
+		a.session.Warn(ctx, format, args...)
+	}
+}
+
+// publicBlocked reports whether the account lets no more images be made public in a region.
+func (a *Account) publicBlocked(ctx context.Context, region string) (bool, error) {
+	out, err := access.Call(ctx, a.session.EC2(region).GetImageBlockPublicAccessState, &ec2.GetImageBlockPublicAccessStateInput{})
+	if access.Is(err, "InvalidAction", "UnauthorizedOperation") || access.NotImplemented(err) {
+		return false, nil // another EC2 may not have it, and AWS refuses what it blocks
+	}
+	if err != nil {
+		return false, err
+	}
+	return aws.ToString(out.ImageBlockPublicAccessState) == string(types.ImageBlockPublicAccessEnabledStateBlockNewSharing), nil
+}
+
+// share shares an image and its snapshots, or takes back what it has shared. The snapshots
+// come first: without the image they are of no use to anybody.
+func (a *Account) share(ctx context.Context, s *Shared, c SharingChange) error {
+	var undo []func(context.Context) error
+	try := func(do, back func(context.Context) error) error {
+		s.Changed = true
+		err := do(ctx)
+		if !access.Refused(err) { // even what has failed may have been done: its answer can be lost
+			undo = append(undo, back)
+		}
+		return err
+	}
+	err := a.shareWhole(ctx, s, c, try)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	for _, u := range slices.Backward(undo) {
+		if failed := u(ctx); failed != nil {
+			err = errors.Join(err, fmt.Errorf("taking back what was shared already: %w", failed))
+		}
+	}
+	return err
+}
+
+// shareWhole makes all changes that share is about, each with try.
+func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, try func(do, back func(context.Context) error) error) error {
+	for _, p := range s.parts {
+		add := slices.DeleteFunc(c.whom(), p.before.has)
+		if !c.Snapshots || len(add) == 0 {
+			continue
+		}
+		err := try(func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, add, nil) },
+			func(ctx context.Context) error { return a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, add) })
+		if err != nil {
+			return fmt.Errorf("snapshot %s: %w", p.ID, err)
+		}
+	}
+	add := slices.DeleteFunc(c.whom(), s.Before.has)
+	if len(add) == 0 {
+		return nil
+	}
+	err := try(func(ctx context.Context) error { return a.modifyImage(ctx, s.Image, add, nil) },
+		func(ctx context.Context) error { return a.modifyImage(ctx, s.Image, nil, add) })
+	if err != nil {
+		return err
+	}
+	return a.settled(ctx, s, func(now Sharing) bool {
+		return !slices.ContainsFunc(add, func(who string) bool { return !now.has(who) })
+	})
+}
+
+// undoTime is how long it may take to undo half a change.
+const undoTime = 30 * time.Second
+
+// unshare takes an image and its snapshots back: the image first, which is what counts.
+func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error {
+	from := func(now Sharing) []string {
+		if c.All {
+			return now.All()
+		}
+		return slices.DeleteFunc(c.whom(), func(who string) bool { return !now.has(who) })
+	}
+	if less := from(s.Before); len(less) > 0 {
+		s.Changed = true
+		if err := a.modifyImage(ctx, s.Image, nil, less); err != nil {
+			return err
+		}
+		err := a.settled(ctx, s, func(now Sharing) bool { return !slices.ContainsFunc(less, now.has) })
+		if err != nil {
+			return err
+		}
+	}
+	if !c.Snapshots {
+		return nil
+	}
+	for _, p := range s.parts {
+		if less := from(p.before); len(less) > 0 {
+			s.Changed = true
+			if err := a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, less); err != nil {
+				return fmt.Errorf("snapshot %s: %w", p.ID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// settled looks at how the image is shared until it is as it should be.
+func (a *Account) settled(ctx context.Context, s *Shared, done func(Sharing) bool) error {
+	for start, pause := time.Now(), 100*time.Millisecond; ; pause *= 2 {
+		now, err := a.Sharing(ctx, s.Image)
+		if err != nil {
+			return err
+		}
+		if s.After = now; done(now) {
+			return nil
+		}
+		if time.Since(start) > a.session.Pace.Visible {
+			return fmt.Errorf("AWS accepted the change, but still says that the image is shared with %s", now)
+		}
+		if err := delay.For(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *Account) modifyImage(ctx context.Context, i Image, add, remove []string) error {
+	m := &types.LaunchPermissionModifications{}
+	for _, who := range add {
+		m.Add = append(m.Add, permission(who))
+	}
+	for _, who := range remove {
+		m.Remove = append(m.Remove, permission(who))
+	}
+	_, err := access.Call(ctx, a.session.EC2(i.Region).ModifyImageAttribute, &ec2.ModifyImageAttributeInput{ImageId: &i.ID, LaunchPermission: m})
+	return err
+}
+
+// snapshotChanges is how many permissions of a snapshot one request can change.
+const snapshotChanges = 500
+
+func (a *Account) modifySnapshot(ctx context.Context, region, id string, add, remove []string) error {
+	change := func(m types.CreateVolumePermissionModifications) error {
+		_, err := access.Call(ctx, a.session.EC2(region).ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{SnapshotId: &id, CreateVolumePermission: &m})
+		return err
+	}
+	permissions := func(who []string) (all []types.CreateVolumePermission) {
+		for _, w := range who {
+			all = append(all, volumePermission(w))
+		}
+		return all
+	}
+	for some := range slices.Chunk(permissions(add), snapshotChanges) {
+		if err := change(types.CreateVolumePermissionModifications{Add: some}); err != nil {
+			return err
+		}
+	}
+	for some := range slices.Chunk(permissions(remove), snapshotChanges) {
+		if err := change(types.CreateVolumePermissionModifications{Remove: some}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+package images_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/go-cmp/cmp"
+
+	"bake/builder/amazon/images"
+	"bake/cloud"
+)
+
+const (
+	alice = "111111111111"
+	bob   = "222222222222"
+)
+
+// who is whom the image and its snapshots are shared with, as the cloud says.
+func (w *world) who(region, id string) (image, snapshots []string) {
+	w.t.Helper()
+	ctx, c := context.WithoutCancel(w.t.Context()), w.client("default", region)
+	out, err := c.DescribeImageAttribute(ctx, &ec2.DescribeImageAttributeInput{ImageId: &id, Attribute: types.ImageAttributeNameLaunchPermission})
+	w.fatal(err)
+	for _, p := range out.LaunchPermissions {
+		image = append(image, aws.ToString(p.UserId)+string(p.Group)+aws.ToString(p.OrganizationArn)+aws.ToString(p.OrganizationalUnitArn))
+	}
+	found, err := c.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+	w.fatal(err)
+	for _, b := range found.Images[0].BlockDeviceMappings {
+		out, err := c.DescribeSnapshotAttribute(ctx, &ec2.DescribeSnapshotAttributeInput{SnapshotId: b.Ebs.SnapshotId, Attribute: types.SnapshotAttributeNameCreateVolumePermission})
+		w.fatal(err)
+		for _, p := range out.CreateVolumePermissions {
+			snapshots = append(snapshots, aws.ToString(p.UserId)+string(p.Group))
+		}
+	}
+	return image, snapshots
+}
+
+// copied makes a copy of an image, as the user would.
+func (w *world) copied(from, id, to, name string) string {
+	w.t.Helper()
+	out, err := w.client("default", to).CopyImage(w.t.Context(), &ec2.CopyImageInput{Name: &name, SourceImageId: &id, SourceRegion: &from})
+	w.fatal(err)
+	w.until("the copy is available", func() bool {
+		found, err := w.client("default", to).DescribeImages(w.t.Context(), &ec2.DescribeImagesInput{ImageIds: []string{*out.ImageId}})
+		w.fatal(err)
+		return found.Images[0].State == types.ImageStateAvailable
+	})
+	return *out.ImageId
+}
+
+// TestShare: an image and its copies are shared and taken back, with snapshots where that
+// is asked for; what is so already is not asked for again.
+func TestShare(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	there := w.copied(home, id, west, "web")
+	w.image(west, "unrelated")
+	a := w.open(home, west)
+	organization := "arn:aws:organizations::123456789012:organization/o-a1b2c3d4e5"
+
+	done, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, organization}})
+	w.fatal(err)
+	if len(done) != 1 || !done[0].Changed || !done[0].Before.Empty() || done[0].After.String() != alice+", "+organization {
+		t.Errorf("what was done: %+v", done)
+	}
+	image, snapshots := w.who(home, id)
+	if diff := cmp.Diff([]string{alice, organization}, image); diff != "" || len(snapshots) > 0 {
+		t.Errorf("the image alone (-want +got):\n%s%v", diff, snapshots)
+	}
+	w.watch(nil)
+	done, err = a.Share(t.Context(), id, images.SharingChange{With: []string{alice}})
+	w.fatal(err)
+	if done[0].Changed {
+		t.Error("what is so already counts as a change")
+	}
+	for _, c := range w.seen() {
+		if c.changes() {
+			t.Errorf("what is so already is changed: %s", c.Action)
+		}
+	}
+	done, err = a.Share(t.Context(), id, images.SharingChange{With: []string{bob}, Snapshots: true, Copies: true})
+	w.fatal(err)
+	if len(done) != 2 {
+		t.Errorf("an image and its copy: %+v", done)
+	}
+	image, snapshots = w.who(west, there)
+	if diff := cmp.Diff([][]string{{bob}, {bob}}, [][]string{image, snapshots}); diff != "" {
+		t.Errorf("the copy (-want +got):\n%s", diff)
+	}
+	_, err = a.Unshare(t.Context(), there, images.SharingChange{All: true, Snapshots: true, Copies: true})
+	w.fatal(err)
+	for region, id := range map[string]string{home: id, west: there} {
+		if image, snapshots := w.who(region, id); len(image)+len(snapshots) > 0 {
+			t.Errorf("%s is still shared with %v, its snapshots with %v", id, image, snapshots)
+		}
+	}
+}
+
+// TestUnshareGuarded: an image is not taken from whoever the guard says is using it.
+func TestUnshareGuarded(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	a := w.open(home)
+	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice}})
+	w.fatal(err)
+	used := errors.New("used")
+	asked := 0
+	guard := func(_ context.Context, all []images.Image) error {
+		asked += len(all)
+		return used
+	}
+	if _, err := a.Unshare(t.Context(), id, images.SharingChange{With: []string{bob}, Guard: guard}); err != nil || asked > 0 {
+		t.Errorf("nothing is taken from anybody: %v, asked %d times", err, asked)
+	}
+	if _, err := a.Unshare(t.Context(), id, images.SharingChange{With: []string{alice}, Guard: guard}); !errors.Is(err, used) {
+		t.Errorf("the guard was not heard: %v", err)
+	}
+	if image, _ := w.who(home, id); len(image) != 1 {
+		t.Errorf("it was taken back: %v", image)
+	}
+}
+
+// TestShareRefused: what AWS would not share is said before anything is shared.
+func TestShareRefused(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	there := w.copied(home, id, west, "web")
+	managed := w.register("default", home, "managed", []string{w.snapshot("default", home, nil), w.snapshot("default", home, aws.String(""))})
+	mine := w.register("default", home, "mine", []string{w.snapshot("default", home, aws.String("alias/golden"))})
+	off := w.image(home, "off")
+	_, err := w.client("default", home).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &off})
+	w.fatal(err)
+	theirs := w.register(other, home, "theirs", []string{w.snapshot(other, home, nil)})
+	a := w.open(home, west)
+	_, err = w.client(other, home).ModifyImageAttribute(t.Context(), &ec2.ModifyImageAttributeInput{
+		ImageId: &theirs, LaunchPermission: &types.LaunchPermissionModifications{Add: []types.LaunchPermission{{UserId: &a.ID}}},
+	})
+	w.fatal(err)
+	// One of two copies cannot be shared: neither is.
+	_, err = w.client("default", west).DisableImage(t.Context(), &ec2.DisableImageInput{ImageId: &there})
+	w.fatal(err)
+	for name, c := range map[string]struct {
+		ref  string
+		c    images.SharingChange
+		want string
+	}{
+		"default key":       {managed, images.SharingChange{With: []string{alice}}, "default key for EBS"},
+		"public, encrypted": {mine, images.SharingChange{Public: true}, "does not allow encrypted images to be public"},
+		"disabled":          {off, images.SharingChange{With: []string{alice}}, "it is disabled"},
+		"disabled copy":     {id, images.SharingChange{With: []string{alice}, Copies: true}, there + " (web) in us-west-2 cannot be shared"},
+		"not the owner":     {theirs, images.SharingChange{With: []string{alice}}, "belongs to account"},
+		"with itself":       {id, images.SharingChange{With: []string{a.ID}}, "-with=" + a.ID},
+		"not an account":    {id, images.SharingChange{With: []string{"12345"}}, "-with=12345"},
+		"snapshots":         {id, images.SharingChange{With: []string{"arn:aws:organizations::123456789012:ou/o-a1b2c3d4e5/ou-ab12-11111111"}, Snapshots: true}, "only with accounts"},
+		"nobody":            {id, images.SharingChange{}, "say with whom"},
+		"no such image":     {"nothing", images.SharingChange{With: []string{alice}}, `no image named "nothing"`},
+	} {
+		w.watch(nil)
+		if _, err := a.Share(t.Context(), c.ref, c.c); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, call := range w.seen() {
+			if call.changes() && call.Action != "GetCallerIdentity" {
+				t.Errorf("%s: %s was called", name, call.Action)
+			}
+		}
+	}
+	if done, err := a.Share(t.Context(), mine, images.SharingChange{With: []string{alice}}); err != nil || len(done) != 1 || len(done[0].Keys) != 1 {
+		t.Errorf("a key of one's own: %+v, %v", done, err)
+	}
+}
+
+// TestShareFaults: whatever happens to a call, an image is shared as a whole with its
+// snapshots or not at all, no other one is harmed, and doing it again completes it.
+func TestShareFaults(t *testing.T) {
+	for _, f := range []struct {
+		name          string
+		perform, lose bool
+		cancel        bool
+	}{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, cloud.Options{})
+			id := w.register("default", home, "web", []string{w.snapshot("default", home, nil), w.snapshot("default", home, nil)})
+			w.copied(home, id, west, "web")
+			change := images.SharingChange{With: []string{alice}, Snapshots: true, Copies: true}
+			for n := 1; ; n++ {
+				a := w.open(home, west)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				var action string
+				w.watch(func(i int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+					if i != n {
+						serve(rw)
+						return
+					}
+					action = c.Action
+					if !f.perform {
+						refuse(rw)
+						return
+					}
+					answer := httptest.NewRecorder()
+					serve(answer)
+					if f.cancel {
+						cancel(errInterrupted)
+					}
+					panic(http.ErrAbortHandler)
+				})
+				done, err := a.Share(ctx, id, change)
+				struck := len(w.seen()) >= n
+				w.watch(nil)
+				cancel(nil)
+				if !struck {
+					if err != nil || len(done) != 2 {
+						t.Errorf("without a fault: %v", err)
+					}
+					return
+				}
+				if f.cancel && !errors.Is(err, errInterrupted) {
+					t.Errorf("call %d (%s): the error is not the cause: %v", n, action, err)
+				}
+				for _, i := range w.all() {
+					image, snapshots := w.who(i.Region, i.ID)
+					if len(image)*2 != len(snapshots) {
+						t.Errorf("call %d (%s): %s is shared with %v, its snapshots with %v (%v)", n, action, i.Region, image, snapshots, err)
+					}
+				}
+				if _, err := w.open(home, west).Unshare(t.Context(), id, images.SharingChange{All: true, Snapshots: true, Copies: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// all are the images of the account in both regions.
+func (w *world) all() []images.Image {
+	w.t.Helper()
+	a, err := images.Open(w.t.Context(), images.Place{Regions: []string{home, west}, Cloud: w.as("default")})
+	w.fatal(err)
+	all, err := a.List(context.WithoutCancel(w.t.Context()), images.Query{})
+	w.fatal(err)
+	return all
+}

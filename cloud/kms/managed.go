@@ -1,0 +1,41 @@
+package kms
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"bake/cloud/wire"
+)
+
+// ebsAlias is the name of the key that AWS manages for EBS in every account and region.
+const ebsAlias = "alias/aws/ebs"
+
+// EBSKey is the ID of the key that EBS uses for the caller if a request names none. AWS
+// manages it: nobody else can be let use it.
+func EBSKey(c wire.Caller) string {
+	sum := sha256.Sum256([]byte(c.Account + c.Region))
+	f := hex.EncodeToString(sum[:8])
+	return f[:8] + "-" + f[8:12] + "-4" + f[13:16] + "-8" + f[1:4] + "-" + f[4:16]
+}
+
+// ebsKey describes the caller's key for EBS, if name is that key's ID, alias, or the ARN
+// of one of them.
+func ebsKey(c wire.Caller, name string) (*types.KeyMetadata, bool) {
+	id := EBSKey(c)
+	switch strings.TrimPrefix(name, arn(c.Account, c.Region, "")) {
+	case ebsAlias, id, "key/" + id:
+	default:
+		return nil, false
+	}
+	return &types.KeyMetadata{
+		AWSAccountId: &c.Account, KeyId: &id, Arn: aws.String(arn(c.Account, c.Region, "key/"+id)), Enabled: true, MultiRegion: aws.Bool(false),
+		Description: aws.String("Default key that protects my EBS volumes when no other key is defined"),
+		KeyUsage:    types.KeyUsageTypeEncryptDecrypt, KeyState: types.KeyStateEnabled, Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeAws,
+		KeySpec: types.KeySpecSymmetricDefault, CustomerMasterKeySpec: types.CustomerMasterKeySpecSymmetricDefault, //nolint:staticcheck // AWS still sends it
+		EncryptionAlgorithms: []types.EncryptionAlgorithmSpec{types.EncryptionAlgorithmSpecSymmetricDefault},
+	}, true
+}
