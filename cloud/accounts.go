@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bake/cloud/durable"
@@ -29,21 +30,23 @@ const DefaultRegion = "us-east-1"
 // accounts are the accounts of a cloud, the default one first.
 type accounts []Credentials
 
-// openAccounts reads the accounts in dir; the first time it makes them, with
-// secrets of their own. It writes the credentials file anew in any case.
-func openAccounts(dir string) (accounts, error) {
+// MaxAccounts is how many accounts a cloud can be asked for.
+const MaxAccounts = 100
+
+// openAccounts reads the accounts in dir; the first time it makes two, and it adds what
+// is lacking to the number that is wanted. Each has a secret of its own. It writes the
+// credentials file anew in any case.
+func openAccounts(dir string, want int) (accounts, error) {
+	if want > MaxAccounts {
+		return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", want, MaxAccounts)
+	}
 	name := filepath.Join(dir, "accounts.json")
 	var a accounts
 	data, err := os.ReadFile(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		a = accounts{newAccount("default", "123456789012"), newAccount("other", "987654321098")}
-		if data, err = json.MarshalIndent(a, "", "  "); err != nil {
-			return nil, err
-		}
-		if err := durable.Replace(name, append(data, '\n'), 0o600); err != nil {
-			return nil, err
-		}
+		want = max(want, len(a))
 	case err != nil:
 		return nil, err
 	default:
@@ -51,10 +54,30 @@ func openAccounts(dir string) (accounts, error) {
 			return nil, errors.Join(fmt.Errorf("%s is damaged; delete it to get new access keys", name), err)
 		}
 	}
+	if data == nil || len(a) < want {
+		a = a.grown(want)
+		if data, err = json.MarshalIndent(a, "", "  "); err != nil {
+			return nil, err
+		}
+		if err := durable.Replace(name, append(data, '\n'), 0o600); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "aws"), 0o700); err != nil {
 		return nil, err
 	}
 	return a, durable.Replace(filepath.Join(dir, "aws", "credentials"), a.file(), 0o600)
+}
+
+// grown has new accounts, up to the number n: account3, account4 and so on.
+func (a accounts) grown(n int) accounts {
+	for i := len(a) + 1; len(a) < n; i++ {
+		made := newAccount(fmt.Sprintf("account%d", i), fmt.Sprintf("1%011d", i))
+		if !slices.ContainsFunc(a, func(c Credentials) bool { return c.Account == made.Account || c.Profile == made.Profile }) {
+			a = append(a, made)
+		}
+	}
+	return a
 }
 
 func newAccount(profile, account string) Credentials {

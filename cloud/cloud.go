@@ -7,6 +7,7 @@
 //	lock, endpoint.json      who uses it, and at which URL
 //	accounts.json            the accounts' access keys
 //	aws/credentials          the same for AWS clients: AWS_SHARED_CREDENTIALS_FILE
+//	autoscaling/             groups, launch configurations and instance refreshes
 //	ec2/KIND/ID.json         one file for each object, named as EC2 names its fields
 //	ec2/machines/ID/         the disk of an instance
 //	ec2/console/ID.log       the console of an instance
@@ -32,6 +33,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsssm "github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	"bake/cloud/autoscaling"
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
 	"bake/cloud/instanceconnect"
@@ -63,6 +65,10 @@ type Options struct {
 	Dir    string // made if need be
 	Driver machine.Driver
 	Images Images // in a directory on Dir's file system: see [Layers]
+
+	// Accounts is how many accounts there are at least; those that a cloud has stay. 0
+	// is two.
+	Accounts int
 
 	// Reach says what machines may connect to outside of the cloud; nil is every
 	// public address and nothing else.
@@ -121,13 +127,17 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 	return c, nil
 }
 
+// StateNames are the names in a cloud's directory of what it knows, its images' layers
+// aside.
+func StateNames() []string {
+	return []string{"accounts.json", "autoscaling", "aws", "ec2", "iam", "kms", "s3", "secretsmanager", "ssm"}
+}
+
 // makePrivate makes the directory of a cloud and keeps other users of the host out
 // of it. Layers hold set-user-id programs, and what is planted in one is in every
 // later machine.
 func makePrivate(dir string, driver machine.Driver) error {
-	var known = []string{
-		"lock", "users", "endpoint.json", "accounts.json", "aws", "ec2", "iam", "s3", "ssm", "secretsmanager", "kms", "images",
-	}
+	known := append(StateNames(), "lock", "users", "endpoint.json", "images")
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -145,7 +155,7 @@ func makePrivate(dir string, driver machine.Driver) error {
 }
 
 func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
-	if c.accounts, err = openAccounts(c.dir); err != nil {
+	if c.accounts, err = openAccounts(c.dir, opts.Accounts); err != nil {
 		return err
 	}
 	now := time.Now
@@ -179,6 +189,10 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	groups, err := autoscaling.Open(autoscaling.Options{Dir: filepath.Join(c.dir, "autoscaling"), EC2: c.ec2, Now: now, Refresh: opts.Delays.Launch, Wrote: wrote})
+	if err != nil {
+		return err
+	}
 	keys, err := kms.Open(kms.Options{Dir: filepath.Join(c.dir, "kms"), Now: now, Wrote: wrote})
 	if err != nil {
 		return err
@@ -186,7 +200,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
-		"ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,
+		"autoscaling": groups.Endpoint, "ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,
 		"kms": keys.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,10 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 }
 
 // cloudUpOptions are the flags of bake cloud up.
-type cloudUpOptions struct{ listen, delays, faults, mirror, egress string }
+type cloudUpOptions struct {
+	listen, delays, faults, mirror, egress string
+	accounts                               int
+}
 
 func (p *program) cloudUpCommand() *cobra.Command {
 	var o cloudUpOptions
@@ -43,16 +47,22 @@ addresses (172.31.x.y) work between instances only: do not use them from the hos
 where they belong to the host's own network. Instances can reach each other and
 public addresses, but neither the host nor private networks: see -allow-egress.
 
+The credentials file has a profile for each account of the cloud, so that sharing
+between accounts can be tried: default, other and, with -accounts, account3 and so on.
+An account stays once it is there.
+
 Requests must be signed, except CONNECT, which 'bake nc' uses to reach the ports that
 security groups open. Anyone who can reach the endpoint can reach those ports too, so
 choose the -listen address with care.`,
 		Example: `  bake cloud up
+  bake cloud up -accounts 4
   bake cloud up -delays aws -faults rehearsal.json`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.cloudUp(cmd.Context(), o) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "", "serve on this `address`; default: a free port of 127.0.0.1")
+	flags.IntVar(&o.accounts, "accounts", 2, "have at least this `number` of accounts, each with a profile in the credentials file")
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	faultsFlag(flags, &o.faults)
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
@@ -62,6 +72,9 @@ choose the -listen address with care.`,
 }
 
 func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
+	if o.accounts < 1 || o.accounts > local.MaxAccounts {
+		return usageError{fmt.Sprintf("-accounts %d: the number must be from 1 to %d", o.accounts, local.MaxAccounts), "bake cloud up"}
+	}
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
@@ -70,7 +83,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	options.Listen, options.Mirror, options.Delays, options.Faults = o.listen, o.mirror, o.delays, o.faults
+	options.Accounts, options.Listen, options.Mirror, options.Delays, options.Faults = o.accounts, o.listen, o.mirror, o.delays, o.faults
 	options.Egress = cmp.Or(o.egress, options.Egress)
 	c, err := local.Serve(ctx, options)
 	if wrong, ok := errors.AsType[*local.DelaysError](err); ok {
@@ -84,7 +97,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		p.writeJSON(p.header("ready"), struct {
 			Endpoint    string            `json:"endpoint"`
 			Environment map[string]string `json:"environment"` // for clients
-		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}})
+			Accounts    []local.Account   `json:"accounts"`
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts})
 	} else {
 		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile))
 	}
@@ -94,6 +108,11 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if localcloud.ServedPort(22) != 22 {
 		fmt.Fprintf(p.stderr, "This user cannot listen on ports below 1024, so those of machines are served %d higher: SSH on %d, HTTP on %d.\n", local.MovedBy, 22+local.MovedBy, 80+local.MovedBy)
 	}
+	profiles := make([]string, 0, len(c.Accounts))
+	for _, a := range c.Accounts {
+		profiles = append(profiles, fmt.Sprintf("%s (%s)", a.Profile, a.ID))
+	}
+	fmt.Fprintf(p.stderr, "Profiles of the credentials file, each of an account of its own: %s.\n", strings.Join(profiles, ", "))
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
 	fmt.Fprintln(p.stderr, "The local cloud is up. Connect to instances at their public addresses (127.x.y.z): private\nones (172.31.x.y) work between instances only. Ctrl-C stops it.")
 	select {

@@ -21,6 +21,9 @@ const DefaultRegion = "us-east-1"
 // host.
 const MovedBy = 20000
 
+// MaxAccounts is how many accounts the local cloud can be asked for.
+const MaxAccounts = 100
+
 // ErrUnsupported says that this system cannot run local machines.
 var ErrUnsupported = errors.New("the local cloud runs Linux machines and needs a Linux host. " + remedy)
 
@@ -36,6 +39,7 @@ type Options struct {
 	Getenv func(string) string // the environment, for the host's proxies
 	Log    *slog.Logger        // for developers
 
+	Accounts    int                          // how many accounts there are at least; 0 for two
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
 	Mirror      string                       // URL of a Debian archive; empty for the host's own
 	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it
@@ -55,11 +59,18 @@ type Progress struct {
 	Done, Total int64  // bytes
 }
 
+// Account is an account of the local cloud, and its profile in the credentials file.
+type Account struct {
+	Profile string `json:"profile"`
+	ID      string `json:"account"`
+}
+
 // Cloud is the local cloud, served by this process or by another one.
 type Cloud struct {
 	Endpoint             string // URL
 	AccessKey, SecretKey string
-	CredentialsFile      string // in the form of the AWS CLI, with the same keys
+	CredentialsFile      string    // in the form of the AWS CLI, with the same keys
+	Accounts             []Account // of the file; none if another process serves it
 
 	ServedBy int        // the process that serves it; 0 if that is this one
 	Served   chan error // how serving ended, if that is this one

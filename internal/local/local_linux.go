@@ -64,6 +64,8 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 	}
 }
 
+var _ [0]struct{} = [MaxAccounts - cloud.MaxAccounts]struct{}{}
+
 // Serve opens the local cloud in this process. It fails if another one has it open.
 func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	delays, faults, err := rehearsal(o)
@@ -79,7 +81,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
 	}
 	c, err := cloud.Open(ctx, cloud.Options{
-		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.Mirror}), Reach: reach,
+		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.Mirror}), Reach: reach, Accounts: o.Accounts,
 		Delays: delays, Faults: faults, Log: o.Log,
 		Progress: func(p cloud.Progress) {
 			if o.Progress != nil {
@@ -110,11 +112,15 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		o.Rehearsing(faults.Len(), faults.Seed())
 	}
 	key := c.Credentials()[0]
+	var accounts []Account
+	for _, a := range c.Credentials() {
+		accounts = append(accounts, Account{a.Profile, a.Account})
+	}
 	served := make(chan error, 1)
 	go func() { served <- c.Serve(l) }()
 	return &Cloud{
 		Endpoint: "http://" + l.Addr().String(), AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
-		CredentialsFile: c.CredentialsFile(), Served: served,
+		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served,
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
 				return errors.Join(err, c.Close(stop), <-served)
@@ -238,7 +244,7 @@ func Reset(ctx context.Context, o Options, keepBases bool) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"ec2", "aws", "accounts.json"}
+	names := cloud.StateNames()
 	if !keepBases {
 		names = append(names, "images")
 	}

@@ -1,0 +1,206 @@
+package autoscaling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/google/uuid"
+
+	"bake/cloud/wire"
+)
+
+const (
+	// pendingFor is how long a refresh is pending, also where everything else is
+	// instant: whoever starts one must not rely on finding it done.
+	pendingFor = 500 * time.Millisecond
+	// keptFor is how long Auto Scaling tells of a refresh.
+	keptFor = 42 * 24 * time.Hour
+)
+
+// status is what has become of a refresh.
+func (s *state) status(r *refresh) types.InstanceRefreshStatus {
+	switch passed := s.opts.Now().Sub(*r.StartTime); {
+	case passed < pendingFor:
+		return types.InstanceRefreshStatusPending
+	case passed < pendingFor+s.opts.Refresh:
+		return types.InstanceRefreshStatusInProgress
+	}
+	return types.InstanceRefreshStatusSuccessful
+}
+
+// refreshesOf are the refreshes of a group.
+func (s *state) refreshesOf(c wire.Caller, name string) (out []*refresh) {
+	for _, r := range s.refreshes.All() {
+		if r.Account == c.Account && r.Region == c.Region && *r.AutoScalingGroupName == name {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// settle gives groups the configurations that refreshes have brought, and forgets old
+// refreshes.
+func (s *state) settle() (err error) {
+	for _, id := range s.refreshes.IDs() {
+		r := s.refreshes.Rows[id]
+		switch {
+		case s.opts.Now().Sub(*r.StartTime) > keptFor:
+			err = errors.Join(err, s.refreshes.Drop(id))
+		case !r.Applied && s.status(r) == types.InstanceRefreshStatusSuccessful:
+			err = errors.Join(err, s.apply(r), s.refreshes.Edit(id, func(r *refresh) { r.Applied = true }))
+		}
+	}
+	return err
+}
+
+// apply gives the group of a refresh the configuration that the refresh has brought.
+func (s *state) apply(r *refresh) error {
+	want := r.DesiredConfiguration
+	if want == nil {
+		return nil
+	}
+	_, id, err := s.find(wire.Caller{Account: r.Account, Region: r.Region}, *r.AutoScalingGroupName)
+	if err != nil {
+		return err
+	}
+	return s.groups.Edit(id, func(g *group) {
+		g.LaunchTemplate, g.MixedInstancesPolicy, g.LaunchConfigurationName = want.LaunchTemplate, want.MixedInstancesPolicy, nil
+	})
+}
+
+// StartInstanceRefresh starts a refresh, which has nothing to replace. A group has one
+// at a time.
+func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.StartInstanceRefreshInput) (*autoscaling.StartInstanceRefreshOutput, error) {
+	c, name := wire.CallerFrom(ctx), aws.ToString(in.AutoScalingGroupName)
+	p, err := preferences(in)
+	if err != nil {
+		return nil, err
+	}
+	var specs []*types.LaunchTemplateSpecification
+	err = s.guarded.Update(func(st *state) error {
+		if err := st.settle(); err != nil {
+			return err
+		}
+		g, _, err := st.find(c, name)
+		if err != nil {
+			return err
+		}
+		for _, spec := range specsOf(g.LaunchTemplate, g.MixedInstancesPolicy) {
+			specs = append(specs, &types.LaunchTemplateSpecification{LaunchTemplateId: spec.LaunchTemplateId, Version: spec.Version})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if want := in.DesiredConfiguration; want != nil {
+		if (want.LaunchTemplate == nil) == (want.MixedInstancesPolicy == nil) {
+			return nil, invalid("The desired configuration must contain either a launch template or a mixed instances policy.")
+		}
+		specs = specsOf(want.LaunchTemplate, want.MixedInstancesPolicy)
+		if err := s.checkTemplates(ctx, specs, false); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.checkTemplates(ctx, specs, true); err != nil { // what is launched is known now
+		return nil, err
+	}
+	row := &refresh{Account: c.Account, Region: c.Region, InstanceRefresh: types.InstanceRefresh{
+		InstanceRefreshId: aws.String(uuid.NewString()), AutoScalingGroupName: &name, StartTime: aws.Time(s.opts.Now().UTC()),
+		Preferences: p, DesiredConfiguration: in.DesiredConfiguration, Strategy: types.RefreshStrategyRolling,
+	}}
+	if in.Strategy != "" {
+		row.Strategy = in.Strategy
+	}
+	return &autoscaling.StartInstanceRefreshOutput{InstanceRefreshId: row.InstanceRefreshId}, s.guarded.Update(func(st *state) error {
+		if _, _, err := st.find(c, name); err != nil {
+			return err
+		}
+		for _, other := range st.refreshesOf(c, name) {
+			if st.status(other) != types.InstanceRefreshStatusSuccessful {
+				return wire.Errorf("InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
+			}
+		}
+		return st.refreshes.Put(*row.InstanceRefreshId, row)
+	})
+}
+
+// preferences are those of a request, with what Auto Scaling adds.
+func preferences(in *autoscaling.StartInstanceRefreshInput) (*types.RefreshPreferences, error) {
+	p := types.RefreshPreferences{}
+	if in.Preferences != nil {
+		p = *in.Preferences
+	}
+	if p.MinHealthyPercentage == nil {
+		p.MinHealthyPercentage = aws.Int32(90)
+	}
+	if p.MaxHealthyPercentage == nil {
+		p.MaxHealthyPercentage = aws.Int32(100)
+	}
+	if p.SkipMatching == nil {
+		p.SkipMatching = aws.Bool(false)
+	}
+	if p.AutoRollback == nil {
+		p.AutoRollback = aws.Bool(false)
+	}
+	least, most := *p.MinHealthyPercentage, *p.MaxHealthyPercentage
+	switch {
+	case least < 0 || least > 100:
+		return nil, invalid("1 validation error detected: Value '%d' at 'preferences.minHealthyPercentage' failed to satisfy constraint: it must be between 0 and 100", least)
+	case most < 100 || most > 200:
+		return nil, invalid("1 validation error detected: Value '%d' at 'preferences.maxHealthyPercentage' failed to satisfy constraint: it must be between 100 and 200", most)
+	case most-least > 100:
+		return nil, invalid("The difference between MinHealthyPercentage and MaxHealthyPercentage cannot be greater than 100.")
+	}
+	if *p.AutoRollback {
+		want := in.DesiredConfiguration
+		if want == nil {
+			return nil, invalid("AutoRollback needs a desired configuration.")
+		}
+		for _, spec := range specsOf(want.LaunchTemplate, want.MixedInstancesPolicy) {
+			if v := aws.ToString(spec.Version); v == "" || v == "$Latest" || v == "$Default" {
+				return nil, invalid("AutoRollback needs a desired configuration that names the version of its launch template by its number.")
+			}
+		}
+	}
+	return &p, nil
+}
+
+// DescribeInstanceRefreshes shows the refreshes of a group, the newest first.
+func (s *state) DescribeInstanceRefreshes(ctx context.Context, in *autoscaling.DescribeInstanceRefreshesInput) (*autoscaling.DescribeInstanceRefreshesOutput, error) {
+	if err := s.settle(); err != nil {
+		return nil, err
+	}
+	c := wire.CallerFrom(ctx)
+	if _, _, err := s.find(c, aws.ToString(in.AutoScalingGroupName)); err != nil {
+		return nil, err
+	}
+	var rows []types.InstanceRefresh
+	for _, r := range s.refreshesOf(c, *in.AutoScalingGroupName) {
+		if len(in.InstanceRefreshIds) == 0 || slices.Contains(in.InstanceRefreshIds, *r.InstanceRefreshId) {
+			rows = append(rows, s.shown(r))
+		}
+	}
+	key := func(r types.InstanceRefresh) string {
+		return fmt.Sprintf("%019d %s", math.MaxInt64-r.StartTime.UnixNano(), *r.InstanceRefreshId)
+	}
+	rows, next, err := pageOf(rows, key, nil, in.MaxRecords, in.NextToken)
+	return &autoscaling.DescribeInstanceRefreshesOutput{InstanceRefreshes: rows, NextToken: next}, err
+}
+
+// shown is a refresh as it is now.
+func (s *state) shown(r *refresh) types.InstanceRefresh {
+	out := r.InstanceRefresh
+	out.InstancesToUpdate, out.PercentageComplete = aws.Int32(0), aws.Int32(0)
+	if out.Status = s.status(r); out.Status == types.InstanceRefreshStatusSuccessful {
+		out.PercentageComplete, out.EndTime = aws.Int32(100), aws.Time(r.StartTime.Add(pendingFor+s.opts.Refresh))
+	}
+	return out
+}
