@@ -51,6 +51,7 @@ var rules = []rule{
 	{"golden/attest", nil, "what is attested and who signs it is given"},
 	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/checks", []string{"communicator", "golden/checks/...", "golden/findings", "internal/..."}, "checks are run on a machine that somebody else has"},
+	{"golden/checks/baseline", []string{"communicator", "golden/findings", "internal/..."}, "a profile is rules and their scripts; who asks for them, and what follows, is others' business"},
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/checks/goss", []string{"config/lang", "golden/checks/facts", "golden/findings", "internal/..."}, "files are read and answers judged; who asks a machine is somebody else"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},

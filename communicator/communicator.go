@@ -108,3 +108,10 @@ type Accessible interface {
 	// Dial connects to the machine's SSH server once more, the way it was reached.
 	Dial(ctx context.Context) (net.Conn, error)
 }
+
+// Reopener is a communicator that can connect to its machine once more.
+type Reopener interface {
+	// Another returns a communicator to the same machine and user that logs in by
+	// itself when it is first used. The caller closes it.
+	Another() Communicator
+}

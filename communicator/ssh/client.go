@@ -248,3 +248,14 @@ func (c *Client) Addr() (host string, port int) {
 	}
 	return c.link.host, c.link.port
 }
+
+// Another implements [communicator.Reopener]. Tunnels stay with c; c and the other do
+// not log in at the same time.
+func (c *Client) Another() communicator.Communicator {
+	other := &Client{
+		scope: c.scope, opts: c.opts, target: c.target, auth: c.auth, bastionAuth: c.bastionAuth,
+		hostKeys: c.hostKeys, bastionHostKeys: c.bastionHostKeys, agent: c.agent, connecting: c.connecting,
+	}
+	other.opts.LocalTunnels, other.opts.RemoteTunnels = nil, nil
+	return other
+}

@@ -1,0 +1,104 @@
+// Package baseline is bake:baseline, the built-in security profile: rules for the
+// operating system of an image, what shows on a machine whether they are kept, and how
+// they are made to be.
+//
+// It knows Debian 12 and 13, Ubuntu 22.04 and 24.04, RHEL 9 and those built like it, and
+// Amazon Linux 2023.
+package baseline
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agext/levenshtein"
+
+	"bake/golden/findings"
+)
+
+// Name is what the profile is called where files of checks are listed.
+const Name = "bake:baseline"
+
+// Rule is something that holds on a secure machine. Its check and its fix are shell
+// functions in scripts/, check_ID and fix_ID.
+type Rule struct {
+	ID        string
+	Severity  findings.Severity
+	Level     int    // 1: for every server; 2: may get in the way, and is only tried if asked for
+	Title     string // what holds where the rule is kept
+	Rationale string
+	Fix       string // what to do, for people
+	Refs      string // what other rule books call it, such as "C 5.1.20, R33"
+	AppliesTo string // "": every machine
+}
+
+// Rules returns all rules, in the order in which people read them.
+func Rules() []Rule { return slices.Clone(table) }
+
+// Automatic says whether Remediate has a fix for the rule.
+func (r Rule) Automatic() bool { return strings.Contains(scripts(), "\n"+function("fix", r.ID)+"()") }
+
+func (r Rule) finding() findings.Finding {
+	f := findings.Finding{ID: r.ID, Title: r.Title, Severity: r.Severity, Rationale: r.Rationale, Fix: r.Fix}
+	if r.Refs != "" {
+		f.Refs = strings.Split(r.Refs, ", ")
+	}
+	return f
+}
+
+// function is the name of a shell function of a rule.
+func function(kind, id string) string { return kind + "_" + strings.ReplaceAll(id, "-", "_") }
+
+// Selection says which rules count. The zero value is level 1.
+type Selection struct {
+	Levels []int    // none: level 1, unless Only names rules
+	Only   []string // also these, of whatever level
+	Except []string // never these
+}
+
+// Rules returns the rules that are selected; it is an error if there are none, or if
+// the selection names one that does not exist.
+func (s Selection) Rules() ([]Rule, error) {
+	var errs []error
+	for _, id := range slices.Concat(s.Only, s.Except) {
+		if !slices.ContainsFunc(table, func(r Rule) bool { return r.ID == id }) {
+			errs = append(errs, fmt.Errorf("%s has no rule %q%s", Name, id, nearest(id)))
+		}
+	}
+	levels := s.Levels
+	if len(levels) == 0 && len(s.Only) == 0 {
+		levels = []int{1}
+	}
+	for _, l := range levels {
+		if l != 1 && l != 2 {
+			errs = append(errs, fmt.Errorf("%s has no level %d, only 1 and 2", Name, l))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	var rules []Rule
+	for _, r := range table {
+		if (slices.Contains(levels, r.Level) || slices.Contains(s.Only, r.ID)) && !slices.Contains(s.Except, r.ID) {
+			rules = append(rules, r)
+		}
+	}
+	if len(rules) == 0 {
+		return nil, fmt.Errorf("no rule of %s is selected", Name)
+	}
+	return rules, nil
+}
+
+func nearest(id string) string {
+	best, distance := "", 4
+	for _, r := range table {
+		if d := levenshtein.Distance(id, r.ID, nil); d < distance {
+			best, distance = r.ID, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}

@@ -1,0 +1,139 @@
+package baseline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/golden/findings"
+)
+
+// Check tries the selected rules on a machine, in one call, and changes nothing there.
+// The error says why no rule could be tried; a rule that could not be is a finding.
+func Check(ctx context.Context, m Machine, s Selection) (findings.Report, error) {
+	rules, err := s.Rules()
+	if err != nil {
+		return findings.Report{}, err
+	}
+	report := findings.Report{Name: Name, Tool: Name, Started: time.Now()}
+	answers, err := ask(ctx, m, "check", checkTime, ids(rules))
+	if err != nil {
+		return findings.Report{}, fmt.Errorf("checking %s: %w", Name, err)
+	}
+	for _, r := range rules {
+		f, a := r.finding(), answers[r.ID]
+		f.Evidence = a.text
+		switch a.status {
+		case passed:
+			f.Result = findings.Pass
+		case failed, rebootNeeded:
+			f.Result = findings.Fail
+		case notApplicable:
+			f.Result = findings.NotApplicable
+		default:
+			f.Result = findings.Error
+			if f.Evidence == "" {
+				f.Evidence = fmt.Sprintf("the check ended with status %d and said nothing", a.status)
+			}
+		}
+		report.Findings = append(report.Findings, f)
+	}
+	return report, nil
+}
+
+func ids(rules []Rule) (ids []string) {
+	for _, r := range rules {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// Remediate runs the fix of each rule that failed in a report of Check, and checks all
+// selected rules again: those that pass now are fixed, and what the others say has
+// what their fix said.
+//
+// Fixes write files of their own where there is a way to; see scripts/. They are tried by
+// logging in once more: if that fails, all that the fixes wrote and that decides who
+// is let in is taken away again, and there is an error.
+func Remediate(ctx context.Context, m Machine, s Selection, before findings.Report) (findings.Report, error) {
+	var todo []Rule
+	for _, f := range before.Findings {
+		i := slices.IndexFunc(table, func(r Rule) bool { return r.ID == f.ID })
+		if i >= 0 && f.Result == findings.Fail && table[i].Automatic() {
+			todo = append(todo, table[i])
+		}
+	}
+	if len(todo) == 0 {
+		return before, nil
+	}
+	slices.SortStableFunc(todo, func(a, b Rule) int { return turn(a.ID) - turn(b.ID) })
+	said, err := ask(ctx, m, "fix", fixTime, ids(todo))
+	if err == nil {
+		err = tryLogin(ctx, m)
+	}
+	if err != nil {
+		return findings.Report{}, errors.Join(fmt.Errorf("fixing what fails of %s: %w", Name, err), undo(ctx, m))
+	}
+	after, err := Check(ctx, m, s)
+	if err != nil {
+		return findings.Report{}, err
+	}
+	for i := range after.Findings {
+		f := &after.Findings[i]
+		fix, tried := said[f.ID]
+		if !tried {
+			continue
+		}
+		switch {
+		case f.Result == findings.Pass:
+			f.Result = findings.Fixed
+			f.Evidence = fix.text
+		case f.Result == findings.Fail && fix.status == rebootNeeded:
+			f.Result = findings.Fixed
+			f.Evidence = "after a reboot"
+		case f.Result == findings.Fail:
+			f.Evidence = strings.TrimPrefix(f.Evidence+"; the fix did not help", "; ")
+			if fix.text != "" {
+				f.Evidence += ": " + fix.text
+			}
+		}
+	}
+	return after, nil
+}
+
+// turn says when the fix of a rule has its turn: packages first, which bring files of
+// their own, and SSH last, when everything that it depends on is as it will be.
+func turn(id string) int {
+	switch {
+	case strings.HasPrefix(id, "pkg-"):
+		return 0
+	case strings.HasPrefix(id, "ssh-"):
+		return 2
+	}
+	return 1
+}
+
+const loginTime = 2 * time.Minute
+
+func tryLogin(ctx context.Context, m Machine) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, loginTime, fmt.Errorf("it takes longer than %s", loginTime))
+	defer cancel()
+	if err := m.LogIn(ctx); err != nil {
+		return fmt.Errorf("logging in again after the fixes: %w", err)
+	}
+	return nil
+}
+
+// undo takes away what decides who is let in. It goes on when ctx has ended.
+func undo(ctx context.Context, m Machine) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loginTime)
+	defer cancel()
+	if err := m.Run(ctx, scripts()+"\nundo </dev/null\nexit\n", io.Discard); err != nil {
+		return fmt.Errorf("taking the fixes away again: %w; remove the files named *bake-baseline* below /etc yourself", err)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package baseline
+
+import (
+	"bufio"
+	"context"
+	"embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"bake/communicator"
+)
+
+// Machine is the way to a machine.
+type Machine interface {
+	// Run runs a script in a POSIX shell, as root, and writes its output to out. It
+	// fails if the exit status is not 0, or not known. What comes before and after the
+	// output, such as a greeting, does not matter.
+	Run(ctx context.Context, script string, out io.Writer) error
+
+	// LogIn logs in over a new connection, while the one that Run uses stays as it
+	// is, becomes root there, and hangs up. It fails if any of it does.
+	LogIn(ctx context.Context) error
+}
+
+// On is the machine behind a communicator. Its user is root, or becomes it with sudo
+// without being asked for a password.
+func On(c communicator.Communicator) Machine { return remote{c} }
+
+type remote struct{ on communicator.Communicator }
+
+// asRoot begins a shell as root; sudo says why it cannot.
+const asRoot = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
+
+func (r remote) Run(ctx context.Context, script string, out io.Writer) error {
+	return run(ctx, r.on, script, out)
+}
+
+func run(ctx context.Context, on communicator.Communicator, script string, out io.Writer) error {
+	errOut := &communicator.Head{Max: 4 << 10}
+	st, err := on.Run(ctx, communicator.Command{Line: asRoot, Stdin: strings.NewReader(script), Stdout: out, Stderr: errOut})
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("exit status %d: %s", st.Code, printable(errOut.String(), maxEvidence))
+	}
+	return err
+}
+
+func (r remote) LogIn(ctx context.Context) (err error) {
+	again, ok := r.on.(communicator.Reopener)
+	if !ok {
+		return errors.New("the communicator cannot log in a second time while it is connected")
+	}
+	c := again.Another()
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return run(ctx, c, "exit 0\n", io.Discard)
+}
+
+//go:embed scripts/*.sh
+var files embed.FS
+
+// scripts is what every script begins with: the functions of all rules.
+func scripts() string {
+	var b strings.Builder
+	entries, err := files.ReadDir("scripts")
+	if err != nil {
+		panic(err) // it is in the program
+	}
+	for _, e := range entries {
+		text, err := files.ReadFile("scripts/" + e.Name())
+		if err != nil {
+			panic(err)
+		}
+		b.Write(text)
+	}
+	return b.String()
+}
+
+// The exit statuses of checks and fixes; any other is an error. What falls off the end
+// of a check is one too.
+const (
+	passed        = 0
+	failed        = 1
+	notApplicable = 3
+	rebootNeeded  = 4 // will hold after a reboot, and does not before
+)
+
+// answer is what a script says of a rule.
+type answer struct {
+	status int
+	text   string // what it has seen, or why
+}
+
+const (
+	begin       = "\x01bake " // stands before every line that counts
+	maxEvidence = 1000        // bytes of it that are kept
+	maxOutput   = 1 << 20     // bytes of all answers
+	maxLine     = 8 << 10     // of which one line has
+	checkTime   = 5 * time.Minute
+	fixTime     = 30 * time.Minute // with packages from a slow mirror
+)
+
+// ask runs check or fix for rules, in that order, in one call. There is an answer for
+// each rule, and none for any other.
+func ask(ctx context.Context, m Machine, what string, limit time.Duration, ids []string) (map[string]answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the machine takes longer than %s", limit))
+	defer cancel()
+	script := scripts() + "\n" + what + " " + strings.Join(ids, " ") + " </dev/null\nexit\n"
+	out := &communicator.Head{Max: maxOutput}
+	if err := m.Run(ctx, script, out); err != nil {
+		return nil, err
+	}
+	return parse(strings.NewReader(out.String()), ids)
+}
+
+func parse(out io.Reader, ids []string) (map[string]answer, error) {
+	answers := map[string]answer{}
+	ended := false
+	lines := bufio.NewScanner(out)
+	lines.Buffer(make([]byte, 0, maxLine), maxLine)
+	for lines.Scan() {
+		l, ok := strings.CutPrefix(strings.TrimSuffix(lines.Text(), "\r"), begin)
+		if !ok {
+			continue
+		}
+		words := strings.Split(l, " ")
+		if words[0] == "unsupported" {
+			name, _ := base64.StdEncoding.DecodeString(words[len(words)-1])
+			return nil, fmt.Errorf("%s knows Debian, Ubuntu, RHEL 9 and Amazon Linux 2023; this machine is %s", Name, printable(string(name), 60))
+		}
+		if words[0] == "end" {
+			ended = true
+			continue
+		}
+		if len(words) != 3 || ended || !slices.Contains(ids, words[0]) {
+			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
+		}
+		status, err := strconv.Atoi(words[1])
+		if err != nil {
+			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
+		}
+		text, err := base64.StdEncoding.DecodeString(words[2])
+		if err != nil {
+			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
+		}
+		if _, twice := answers[words[0]]; twice {
+			return nil, fmt.Errorf("the machine answers %s twice", words[0])
+		}
+		answers[words[0]] = answer{status, printable(string(text), maxEvidence)}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("the machine sends a line that does not end: %w", err)
+	}
+	if !ended {
+		return nil, errors.New("the output of the machine ends early")
+	}
+	for _, id := range ids {
+		if _, ok := answers[id]; !ok {
+			answers[id] = answer{-1, "the machine did not answer"}
+		}
+	}
+	return answers, nil
+}
+
+// printable is what may be shown of a text that a machine has sent, in one line.
+func printable(s string, most int) string {
+	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\uFFFD"), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s))
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

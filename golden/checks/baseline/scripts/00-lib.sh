@@ -1,0 +1,258 @@
+# shellcheck shell=sh disable=SC3043
+# What the checks and fixes of bake:baseline have in common. All of them run as root, each
+# in a subshell of its own. A check ends in pass, fail, na, error or verdict, and changes
+# nothing; a fix does only what has to be done, says why it cannot, and ends with a status.
+set -u
+umask 022
+LC_ALL=C
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+DEBIAN_FRONTEND=noninteractive
+NEEDRESTART_MODE=l
+export LC_ALL PATH DEBIAN_FRONTEND NEEDRESTART_MODE
+unset TZ TMPDIR
+
+pass() { exit 0; }
+fail() { printf '%s\n' "$*"; exit 1; }
+error() { printf '%s\n' "$*"; exit 2; }
+na() { printf '%s\n' "$*"; exit 3; }
+reboot_needed() { printf '%s\n' "$*"; exit 4; }
+
+# verdict passes if there is nothing to complain about.
+verdict() {
+	[ -z "$1" ] || fail "$1"
+	pass
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+need() {
+	for c; do have "$c" || error "the machine has no $c, which the check needs"; done
+}
+
+# answer ID STATUS TEXT is one line of what goes back.
+answer() {
+	if [ -n "$3" ]; then
+		printf '\001bake %s %s %s\n' "$1" "$2" "$(printf '%s' "$3" | head -c 1500 | base64 | tr -d '\n')"
+	else
+		printf '\001bake %s %s \n' "$1" "$2"
+	fi
+}
+
+# learn_system sets family, distribution and virtual.
+learn_system() {
+	distribution=$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | tr -d "\"'")
+	family=
+	case " $(sed -n 's/^ID\(_LIKE\)\{0,1\}=//p' /etc/os-release 2>/dev/null | tr -d "\"'" | tr '\n' ' ')" in
+	*" debian "* | *" ubuntu "*) family=deb ;;
+	*" rhel "* | *" fedora "* | *" amzn "*) family=rpm ;;
+	esac
+	virtual=$(systemd-detect-virt -c 2>/dev/null)
+	if [ -z "$family" ]; then
+		answer unsupported 0 "${distribution:-not known to it}"
+		exit 0
+	fi
+}
+
+# check ID... tries rules, and says what came of each.
+check() {
+	learn_system
+	learn_sshd "$@"
+	learn_files "$@"
+	learn_cloud_init "$@"
+	for rule; do
+		said=$("check_$(printf %s "$rule" | tr - _)" 2>&1; exit 9)
+		answer "$rule" $? "$said"
+	done
+	printf '\001bake end\n'
+}
+
+# fix ID... mends what the rules ask for.
+fix() {
+	learn_system
+	learn_sshd "$@"
+	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
+	trap 'rm -rf "$work"' EXIT
+	before=$(cat "$ssh_file" 2>/dev/null)
+	for rule; do
+		said=$("fix_$(printf %s "$rule" | tr - _)" 2>&1)
+		answer "$rule" $? "$said"
+	done
+	[ "$before" = "$(cat "$ssh_file" 2>/dev/null)" ] || reload_sshd
+	printf '\001bake end\n'
+}
+
+# undo takes away what the fixes wrote and what decides who is let in.
+undo() {
+	learn_system
+	rm -f "$ssh_file" "$sudo_file"
+	reload_sshd
+	if [ "$family" = deb ] && have pam-auth-update; then
+		pam-auth-update --package --remove bake-faillock bake-faillock-notify bake-pwhistory
+	fi
+	rm -f /usr/share/pam-configs/bake-*
+	undo_firewall
+	if [ -e "$sysctl_file" ]; then
+		rm -f "$sysctl_file"
+		sysctl -q --system
+	fi
+	true
+}
+
+# wanted PREFIX ID... tells whether one of the rules begins with the prefix.
+wanted() {
+	prefix=$1
+	shift
+	for rule; do
+		case $rule in "$prefix"*) return 0 ;; esac
+	done
+	return 1
+}
+
+# own_kernel: what belongs to the host of a container cannot be judged from within.
+own_kernel() {
+	case $virtual in
+	none) ;;
+	'') error "systemd-detect-virt does not say whether the kernel is the machine's own" ;;
+	*) na "$1 is the host's: this machine has no kernel of its own" ;;
+	esac
+}
+
+# put FILE MODE makes standard input the content of a file of bake's own, if it is not
+# already.
+put() {
+	content=$(cat)
+	[ -f "$1" ] && [ ! -L "$1" ] && [ "$(cat "$1")" = "$content" ] && [ "$(stat -c '%a %u %g' "$1")" = "$2 0 0" ] && return 0
+	dir=${1%/*}
+	[ -d "$dir" ] || mkdir -p "$dir" || return 1
+	new=$(mktemp "$dir/.bake-XXXXXX") || return 1
+	if printf '%s\n' "$content" >"$new" && chmod "$2" "$new" && mv -f "$new" "$1"; then
+		! have restorecon || restorecon "$1"
+		return 0
+	fi
+	rm -f "$new"
+	return 1
+}
+
+# replace FILE CONTENT. gives a file of somebody else's a new content, if it is not that
+# already; its mode and owner stay. The dot keeps empty lines at the end.
+replace() {
+	[ "$(cat "$1"; echo .)" != "$2" ] || return 0
+	new=$(mktemp "${1%/*}/.bake-XXXXXX") || return 1
+	if cp -p "$1" "$new" && printf '%s' "${2%.}" >"$new" && mv -f "$new" "$1"; then
+		! have restorecon || restorecon "$1"
+		return 0
+	fi
+	rm -f "$new"
+	return 1
+}
+
+# keep FILE MODE REGEX LINE has one line in a file of bake's own, instead of those that
+# match.
+keep() {
+	{
+		echo '# Written by bake:baseline.'
+		[ ! -f "$1" ] || grep -vE "$3" "$1"
+		printf '%s\n' "$4"
+	} | sort -u | put "$1" "$2"
+}
+
+# set_key FILE KEY VALUE SEPARATOR has one active line for a key in a file of somebody
+# else's.
+set_key() {
+	[ -f "$1" ] || {
+		echo "there is no $1"
+		return 1
+	}
+	replace "$1" "$(awk -v key="$2" -v line="$2$4$3" '
+		{ k = $0; sub(/^[ \t]+/, "", k); sub(/[ \t=].*/, "", k) }
+		k == key { if (!done) print line; done = 1; next }
+		{ print }
+		END { if (!done) print line }' "$1"; echo .)"
+}
+
+# key_values FILE KEY prints the values of the active lines for a key, one a line.
+key_values() {
+	awk -v key="$2" '
+		{ sub(/^[ \t]+/, ""); k = $0; sub(/[ \t=].*/, "", k) }
+		k == key { sub(/^[^ \t=]+[ \t]*=?[ \t]*/, ""); sub(/[ \t]*(#.*)?$/, ""); print }' "$1"
+}
+
+# at_most FILE MODE OWNER GROUP... complains unless the file has no more rights than MODE
+# and belongs to the owner and to one of the groups. A missing file is fine.
+at_most() {
+	[ -e "$1" ] || return 0
+	seen=$(stat -Lc '%a %U %G' "$1") || error "cannot look at $1"
+	file=$1 mode=$2 owner=$3
+	shift 3
+	# shellcheck disable=SC2086 # three words
+	set -- "$file" "$mode" "$owner" $seen "$*"
+	case " $7 " in
+	*" $6 "*) [ $((0$4 & ~0$2 & 07777)) -ne 0 ] || [ "$5" != "$3" ] || return 0 ;;
+	esac
+	echo "$1 is $4 $5:$6, at most $2 $3:${7%% *}"
+}
+
+# limit FILE MODE OWNER GROUP... takes from a file what at_most complains about.
+limit() {
+	[ -n "$(at_most "$@")" ] || return 0
+	seen=$(stat -Lc '%a %U %G' "$1") || return 1
+	file=$1 mode=$2 owner=$3
+	shift 3
+	case " $* " in
+	*" ${seen##* } "*) [ "${seen#* }" = "$owner ${seen##* }" ] || chown "$owner" "$file" || return 1 ;;
+	*) chown "$owner:$1" "$file" || return 1 ;;
+	esac
+	chmod "$(printf '%o' $((0${seen%% *} & 0$mode)))" "$file"
+}
+
+# login_users prints name:home of those that people log in as.
+login_users() { awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { print $1 ":" $6 }' /etc/passwd; }
+
+# build_user is who logged in to run this; root if it did so itself.
+build_user() { printf '%s\n' "${SUDO_USER:-root}"; }
+
+# some prints the first lines of a list, on one line.
+some() { head -n 8 | paste -sd ' ' -; }
+
+# installed PACKAGE... prints those that are.
+installed() {
+	if [ "$family" = deb ]; then
+		# shellcheck disable=SC2016 # a format of dpkg's
+		dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null | sed -n 's/^installed //p'
+	else
+		for p; do ! rpm -q "$p" >/dev/null 2>&1 || echo "$p"; done
+	fi
+}
+
+# apt runs apt-get with package lists of its own, so that none is left behind.
+apt() {
+	if [ ! -d "$work/lists" ]; then
+		mkdir -p "$work/lists/partial"
+		apt_lists update >"$work/update" 2>&1 || {
+			rm -rf "$work/lists"
+			echo "apt-get update fails: $(grep -E '^[EW]:' "$work/update" | some)"
+			return 1
+		}
+	fi
+	apt_lists -y -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef "$@" >"$work/apt" 2>&1 || {
+		echo "apt-get $* fails: $(grep -E '^E:' "$work/apt" | some)"
+		return 1
+	}
+}
+apt_lists() {
+	apt-get -q -o Dir::State::Lists="$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
+		-o APT::Keep-Downloaded-Packages=false -o APT::Update::Error-Mode=any -o DPkg::Lock::Timeout=120 "$@"
+}
+
+# install PACKAGE... installs what is missing, and says so.
+install() {
+	missing=
+	for p; do [ -n "$(installed "$p")" ] || missing="$missing $p"; done
+	[ -n "$missing" ] || return 0
+	# shellcheck disable=SC2086 # a list of packages
+	if [ "$family" = deb ]; then
+		apt --no-install-recommends install $missing || return 1
+	else
+		dnf -yq install $missing >/dev/null || return 1
+	fi
+	echo "installed$missing"
+}

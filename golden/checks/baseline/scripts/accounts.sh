@@ -1,0 +1,100 @@
+# shellcheck shell=sh
+# Accounts. What people log in as is never removed, renamed or expired here.
+
+shadow_known() { { [ -r /etc/shadow ] && [ -s /etc/shadow ]; } || error "cannot read /etc/shadow"; }
+
+check_account_uid0() { verdict "$(awk -F: '$3 == 0 && $1 != "root" { print $1 }' /etc/passwd | some)"; }
+
+check_account_empty_password() {
+	shadow_known
+	verdict "$({
+		awk -F: '$2 == "" { print $1 " has an empty password" }' /etc/shadow
+		awk -F: '$2 != "x" { print $1 " has its password in /etc/passwd" }' /etc/passwd
+	} | some)"
+}
+fix_account_empty_password() {
+	for u in $(awk -F: '$2 == "" { print $1 }' /etc/shadow); do
+		passwd -l "$u" >/dev/null 2>&1 || usermod -p '!' "$u" || return 1
+	done
+}
+
+check_account_root_locked() {
+	shadow_known
+	case $(awk -F: '$1 == "root" { print $2 }' /etc/shadow) in '!'* | '*'*) pass ;; esac
+	fail "root has a password"
+}
+fix_account_root_locked() { usermod -L root; }
+
+system_shells() { awk -F: '$3 > 0 && $3 < 1000 && $1 !~ /^(sync|shutdown|halt)$/ && $7 !~ /(nologin|false)$/ { print $1 }' /etc/passwd; }
+check_account_system_shell() {
+	shadow_known
+	verdict "$({
+		system_shells | sed 's/$/ has a shell/'
+		awk -F: 'NR == FNR { if ($3 > 0 && $3 < 1000) system_[$1] = 1; next }
+			system_[$1] && $2 !~ /^[!*]/ { print $1 " has a password" }' /etc/passwd /etc/shadow
+	} | some)"
+}
+fix_account_system_shell() {
+	for u in $(system_shells); do usermod -s "$(command -v nologin)" "$u" || return 1; done
+}
+
+check_account_unique_ids() {
+	verdict "$(for f in passwd group; do
+		cut -d : -f 1 "/etc/$f" | sort | uniq -d | sed "s/^/name in $f: /"
+		cut -d : -f 3 "/etc/$f" | sort | uniq -d | sed "s/^/ID in $f: /"
+	done | some)"
+}
+
+check_account_home_mode() {
+	verdict "$(login_users | while IFS=: read -r user home; do
+		if [ -d "$home" ]; then
+			# shellcheck disable=SC2046 # any group will do
+			at_most "$home" 750 "$user" $(stat -Lc %G "$home")
+		else
+			echo "$user has no $home"
+		fi
+	done | some)"
+}
+fix_account_home_mode() {
+	login_users | while IFS=: read -r user home; do
+		# shellcheck disable=SC2046 # any group will do
+		[ ! -d "$home" ] || limit "$home" 750 "$user" $(stat -Lc %G "$home") || echo "cannot change $home"
+	done
+}
+
+# dot_files prints what others can write to of the files that run at a login.
+dot_files() {
+	{
+		login_users
+		echo root:/root
+	} | while IFS=: read -r _ home; do
+		[ ! -d "$home" ] || find "$home" -xdev -mindepth 1 -maxdepth 2 ! -type l \( -name '.*' -o -path '*/.ssh/*' \) -perm /022 "$@" 2>/dev/null
+	done
+}
+check_account_dotfiles() {
+	verdict "$({
+		{
+			login_users
+			echo root:/root
+		} | while IFS=: read -r _ home; do
+			for f in "$home/.rhosts" "$home/.shosts" "$home/.netrc" "$home/.forward"; do [ ! -e "$f" ] || echo "$f"; done
+		done
+		dot_files | sed 's/$/ is writable by others/'
+	} | some)"
+}
+fix_account_dotfiles() { dot_files -exec chmod go-w {} +; }
+
+check_account_root_path() {
+	# shellcheck disable=SC2016 # for the other shell
+	path=$(in_login_shell 'printf "\n%s\n" "$PATH"') || error "the login shell fails"
+	path=$(printf '%s' "$path" | tail -n 1)
+	[ -n "$path" ] || error "the login shell has no PATH"
+	verdict "$(printf '%s\n' "$path" | tr : '\n' | while IFS= read -r dir; do
+		case $dir in
+		/*) [ -z "$(find -L "$dir" -maxdepth 0 \( -perm /022 -o ! -user root \) 2>/dev/null)" ] || echo "$dir is not root's alone" ;;
+		*) echo "PATH has ${dir:-an empty entry}" ;;
+		esac
+	done | some)"
+}
+
+check_account_shadow_group() { verdict "$(awk -F: '$1 == "shadow" && $4 != "" { print "members: " $4 }' /etc/group)"; }

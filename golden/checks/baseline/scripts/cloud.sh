@@ -1,0 +1,101 @@
+# shellcheck shell=sh
+# What the cloud tells the machine.
+
+check_cloud_imdsv2() {
+	if have curl; then
+		code=$(curl -s -m 3 -o /dev/null -w '%{http_code}' http://169.254.169.254/latest/meta-data/)
+	elif have python3; then
+		code=$(python3 -c '
+import urllib.error, urllib.request
+try:
+    print(urllib.request.build_opener(urllib.request.ProxyHandler({})).open("http://169.254.169.254/latest/meta-data/", timeout=3).status)
+except urllib.error.HTTPError as e:
+    print(e.code)
+except OSError:
+    print("000")')
+	else
+		error "the machine has neither curl nor python3"
+	fi
+	case $code in
+	401) pass ;;
+	000) na "there is no metadata service" ;;
+	200) fail "the metadata service answers without a token" ;;
+	esac
+	error "the metadata service answers $code"
+}
+
+# learn_cloud_init keeps "KEY VALUE" lines of cloud-init's configuration, of which the
+# last file to set a key counts.
+learn_cloud_init() {
+	cloud_init='' cloud_init_error=''
+	wanted cloud-init "$@" || return 0
+	program=$(command -v cloud-init) || return 0
+	python=$(sed -n '1s/^#! *//p' "$program")
+	# shellcheck disable=SC2086 # a program and its options
+	cloud_init=$($python - 2>&1 <<'P'
+import glob, yaml
+merged = {}
+for name in ["/etc/cloud/cloud.cfg"] + sorted(glob.glob("/etc/cloud/cloud.cfg.d/*.cfg")):
+    with open(name) as f:
+        part = yaml.safe_load(f) or {}
+    if isinstance(part, dict):
+        merged.update(part)
+for key in ("ssh_pwauth", "disable_root", "ssh_deletekeys", "datasource_list"):
+    print(key, str(merged.get(key, "unset")).replace("\n", " "))
+P
+) || cloud_init_error="cannot read the configuration of cloud-init: $(printf '%s\n' "$cloud_init" | tail -n 1)"
+}
+# cloud_init KEY
+cloud_init_says() { printf '%s\n' "$cloud_init" | sed -n "s/^$1 //p"; }
+cloud_init_known() {
+	have cloud-init || na "there is no cloud-init on this machine"
+	[ -z "$cloud_init_error" ] || error "$cloud_init_error"
+}
+set_cloud_init() { printf '# Written by bake:baseline.\n%s\n' "$2" | put "/etc/cloud/cloud.cfg.d/99-zz-bake-baseline-$1.cfg" 644; }
+
+check_cloud_init_pwauth() {
+	cloud_init_known
+	v=$(cloud_init_says ssh_pwauth)
+	case $v in False | false | no | unset | unchanged) ;; *) fail "ssh_pwauth: $v" ;; esac
+	v=$(cloud_init_says disable_root)
+	case $v in True | true | 1 | unset) pass ;; esac
+	fail "disable_root: $v"
+}
+fix_cloud_init_pwauth() {
+	set_cloud_init login 'ssh_pwauth: false
+disable_root: true'
+}
+
+check_cloud_init_hostkeys() {
+	cloud_init_known
+	v=$(cloud_init_says ssh_deletekeys)
+	case $v in True | true | 1 | unset) pass ;; esac
+	fail "ssh_deletekeys: $v"
+}
+fix_cloud_init_hostkeys() { set_cloud_init keys 'ssh_deletekeys: true'; }
+
+# data_modes COMMAND
+data_modes() {
+	for f in /var/lib/cloud/instance/user-data.txt /var/lib/cloud/instance/user-data.txt.i /var/lib/cloud/instance/obj.pkl \
+		/var/lib/cloud/instance/cloud-config.txt /run/cloud-init/instance-data-sensitive.json; do
+		"$1" "$f" 600 root root || return 1
+	done
+}
+check_cloud_init_data_mode() {
+	cloud_init_known
+	verdict "$(data_modes at_most)"
+}
+fix_cloud_init_data_mode() { data_modes limit; }
+
+check_cloud_init_datasource() {
+	cloud_init_known
+	v=$(cloud_init_says datasource_list)
+	case $v in unset | *NoCloud*) fail "datasource_list: $v" ;; esac
+	pass
+}
+fix_cloud_init_datasource() { set_cloud_init sources 'datasource_list: [ Ec2, None ]'; }
+
+check_cloud_serial_root() {
+	systemd_known
+	verdict "$(systemctl cat serial-getty@ttyS0.service console-getty.service getty@tty1.service 2>/dev/null | grep -E '^ExecStart=.*--autologin' | some)"
+}

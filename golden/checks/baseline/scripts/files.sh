@@ -1,0 +1,163 @@
+# shellcheck shell=sh
+# Files. One walk over the file systems of the image finds what four rules look for.
+
+# local_mounts prints where the file systems are mounted that end up in an image.
+local_mounts() {
+	echo /
+	while read -r _ dir type _; do
+		case $type in ext[234] | xfs | btrfs | zfs | f2fs) ;; *) continue ;; esac
+		case $dir in
+		/ | /proc* | /sys* | /dev* | /run* | /var/lib/docker* | /var/lib/containerd* | /var/lib/containers* | /var/lib/kubelet*) ;;
+		*) printf '%b\n' "$(printf %s "$dir" | sed 's/\\\([0-7]\)/\\0\1/g')" ;;
+		esac
+	done </proc/self/mounts
+}
+
+# walk FIND... finds in the file systems of the image; the layers of containers have IDs
+# and modes of their own.
+walk() {
+	local_mounts | sort -u | while IFS= read -r root; do
+		[ ! -d "$root" ] || find "$root" -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run \
+			-o -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/containers -o -path /var/lib/kubelet \) -prune -o "$@" 2>/dev/null
+	done
+}
+
+# learn_files keeps "KIND PATH" lines in found.
+learn_files() {
+	found=
+	if wanted file-world "$@" || wanted file-sticky "$@" || wanted file-unowned "$@" || wanted file-suid "$@"; then
+		found=$(walk \( \( -type f -perm -0002 -printf 'W %p\0' \) , \( -type d -perm -0002 ! -perm -1000 -printf 'D %p\0' \) , \
+			\( \( -nouser -o -nogroup \) -printf 'U %p\0' \) , \( -type f -perm /6000 -printf 'S %p\0' \) \) | tr '\n\0' '?\n' | head -c 200000
+			echo end)
+	fi
+}
+# of KIND prints the paths of a kind.
+of() {
+	case $found in *end) ;; *) error "find failed" ;; esac
+	printf '%s\n' "$found" | sed -n "s/^$1 //p"
+}
+
+# modes COMMAND LIST...
+passwd_modes() {
+	for f in /etc/passwd /etc/passwd- /etc/group /etc/group- /etc/shells; do "$1" "$f" 644 root root || return 1; done
+	"$1" /etc/security/opasswd 600 root root
+}
+check_file_passwd_mode() { verdict "$(passwd_modes at_most)"; }
+fix_file_passwd_mode() { passwd_modes limit; }
+
+shadow_modes() {
+	for f in /etc/shadow /etc/shadow- /etc/gshadow /etc/gshadow-; do
+		if [ "$family" = deb ]; then
+			"$1" "$f" 640 root shadow root || return 1
+		else
+			"$1" "$f" 640 root root || return 1
+		fi
+	done
+}
+check_file_shadow_mode() { verdict "$(shadow_modes at_most)"; }
+fix_file_shadow_mode() { shadow_modes limit; }
+
+check_file_world_writable() { verdict "$(of W | some)"; }
+fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
+
+check_file_sticky_dirs() { verdict "$(of D | some)"; }
+fix_file_sticky_dirs() { walk -type d -perm -0002 ! -perm -1000 -exec chmod +t {} +; }
+
+check_file_unowned() { verdict "$(of U | some)"; }
+
+# A path may be in a package with or without /usr, from before the two became one.
+check_file_suid() {
+	list=$(of S)
+	[ -n "$list" ] || pass
+	if [ "$family" = deb ]; then
+		verdict "$(printf '%s\n' "$list" | awk '
+			NR == FNR { order[n++] = $0; next }
+			{ owned[$0] = 1 }
+			END {
+				for (i = 0; i < n; i++) {
+					other = order[i] ~ /^\/usr\// ? substr(order[i], 5) : "/usr" order[i]
+					if (!(order[i] in owned) && !(other in owned)) print order[i] " belongs to no package"
+				}
+			}' - /var/lib/dpkg/info/*.list | some)"
+	fi
+	verdict "$(printf '%s\n' "$list" | while IFS= read -r f; do
+		rpm -qf "$f" >/dev/null 2>&1 || echo "$f belongs to no package"
+	done | some)"
+}
+
+# system_dirs FIND... Only files and directories: units that are masked are links to
+# /dev/null, which is writable and has to stay so.
+system_dirs() {
+	for dir in /bin /sbin /usr/bin /usr/sbin /usr/local/bin /usr/local/sbin /usr/lib/systemd /etc/systemd /etc/ssh /etc/pam.d /etc/cron*; do
+		{ [ ! -e "$dir" ] || [ -L "$dir" ]; } || find -L "$dir" \( -type f -o -type d \) "$@" 2>/dev/null
+	done
+}
+check_file_system_dirs() { verdict "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | some)"; }
+fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
+
+open_logs() {
+	[ ! -d /var/log ] || find /var/log -xdev -type f \( -perm /002 -o \( -perm /004 \( -name 'auth.log*' -o -name 'secure*' -o -name 'syslog*' \
+		-o -name 'messages*' -o -name 'cloud-init*.log*' -o -name 'sudo.log*' -o -name 'cron*' \) \) \) "$@" 2>/dev/null
+}
+check_file_log_mode() { verdict "$(open_logs | some)"; }
+fix_file_log_mode() { open_logs -exec chmod o-rwx {} +; }
+
+# lacks DIR OPTION... complains of what a mount is without.
+lacks() {
+	options=$(awk -v dir="$1" '$2 == dir { o = $4 } END { print o }' /proc/self/mounts)
+	[ -n "$options" ] || {
+		echo "$1 is no file system of its own"
+		return
+	}
+	dir=$1
+	shift
+	for o; do case ",$options," in *",$o,"*) ;; *) echo "$dir is mounted without $o" ;; esac; done
+}
+# mount_shm OPTION... adds options to the line of /dev/shm in fstab, which is made if there
+# is none.
+mount_shm() {
+	[ -f /etc/fstab ] || : >/etc/fstab
+	replace /etc/fstab "$(awk -v options="$*" '
+		BEGIN { n = split(options, want, " ") }
+		/^[^#]/ && $2 == "/dev/shm" {
+			for (i = 1; i <= n; i++) if (("," $4 ",") !~ ("," want[i] ",")) $4 = $4 "," want[i]
+			done = 1
+		}
+		{ print }
+		END {
+			gsub(" ", ",", options)
+			if (!done) print "tmpfs /dev/shm tmpfs defaults," options " 0 0"
+		}' /etc/fstab; echo .)" && mount -o "remount,$(echo "$*" | tr ' ' ,)" /dev/shm
+}
+
+check_mount_dev_shm() {
+	own_kernel /dev/shm
+	verdict "$(lacks /dev/shm nodev nosuid)"
+}
+fix_mount_dev_shm() { mount_shm nodev nosuid; }
+
+check_mount_dev_shm_noexec() {
+	own_kernel /dev/shm
+	verdict "$(lacks /dev/shm noexec)"
+}
+fix_mount_dev_shm_noexec() { mount_shm noexec; }
+
+check_mount_tmp() {
+	bad=$(lacks /tmp nodev nosuid)
+	[ -n "$bad" ] || pass
+	case $(systemctl is-enabled tmp.mount 2>/dev/null) in
+	enabled | static | generated) reboot_needed "$bad before a reboot" ;;
+	esac
+	fail "$bad"
+}
+fix_mount_tmp() {
+	if [ ! -e /etc/systemd/system/tmp.mount ] && [ ! -e /usr/lib/systemd/system/tmp.mount ]; then
+		[ -e /usr/share/systemd/tmp.mount ] || {
+			echo "there is no tmp.mount on this machine"
+			return 1
+		}
+		put /etc/systemd/system/tmp.mount 644 </usr/share/systemd/tmp.mount || return 1
+		systemctl daemon-reload
+	fi
+	systemctl -q enable tmp.mount && return 4
+}

@@ -1,0 +1,124 @@
+# shellcheck shell=sh
+# Packages and where they come from.
+
+apt_sources() { for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do [ ! -f "$f" ] || echo "$f"; done; }
+# apt_says REGEX prints the settings of apt that match.
+apt_says() {
+	settings=$(apt-config dump 2>&1) || error "apt-config fails: $settings"
+	printf '%s\n' "$settings" | grep -iE "$1"
+}
+
+check_pkg_signed() {
+	if [ "$family" = rpm ]; then
+		[ -d /etc/yum.repos.d ] || error "there is no /etc/yum.repos.d"
+		verdict "$(grep -iE '^[[:space:]]*gpgcheck[[:space:]]*=[[:space:]]*(0|no|false)' /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo 2>/dev/null | some)"
+	fi
+	bad=$(apt_says '(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories|AllowDowngradeToInsecureRepositories) "(1|true|yes|on)"' | some)
+	[ -z "$bad" ] || fail "$bad"
+	verdict "$(apt_sources | while IFS= read -r f; do
+		grep -HiE '^[^#]*\[[^]]*(trusted|allow-insecure|allow-weak)=(yes|true|1)|^(Trusted|Allow-Insecure|Allow-Weak): *(yes|true|1)' "$f"
+	done | some)"
+}
+fix_pkg_signed() {
+	[ "$family" = rpm ] || {
+		echo "remove the option yourself, and sign the repository"
+		return 1
+	}
+	for f in /etc/dnf/dnf.conf /etc/yum.repos.d/*.repo; do
+		[ ! -f "$f" ] || replace "$f" "$(sed -E 's/^[[:space:]]*gpgcheck[[:space:]]*=.*/gpgcheck=1/' "$f"; echo .)" || return 1
+	done
+}
+
+stale='^[^#]*\[[^]]*check-valid-until=(no|false|0)|^Check-Valid-Until: *(no|false|0)'
+check_pkg_valid_until() {
+	[ "$family" = deb ] || na "only apt knows how long a repository is valid"
+	bad=$(apt_says 'Check-Valid-Until(::[^ ]*)? "(0|false|no)"' | some)
+	[ -z "$bad" ] || fail "$bad"
+	verdict "$(apt_sources | while IFS= read -r f; do grep -HiE "$stale" "$f"; done | some)"
+}
+# Without the option the repositories have to be valid, or nothing could be installed.
+fix_pkg_valid_until() {
+	changed=$(apt_sources | while IFS= read -r f; do ! grep -qiE "$stale" "$f" || echo "$f"; done)
+	[ -n "$changed" ] || {
+		echo "it is set in $(grep -rliE 'check-valid-until' /etc/apt/apt.conf /etc/apt/apt.conf.d 2>/dev/null | some): remove it yourself"
+		return 1
+	}
+	mkdir -p "$work/sources"
+	for f in $changed; do
+		cp -p "$f" "$work/sources/" || return 1
+		replace "$f" "$(sed -E -e '/^[[:space:]]*deb/s/[[:space:]]*check-valid-until=[a-z0-9]+//i; s/\[[[:space:]]*\][[:space:]]*//; s/\[[[:space:]]+/[/' -e '/^Check-Valid-Until:/Id' "$f"; echo .)" || return 1
+	done
+	rm -rf "$work/lists"
+	apt check && return 0
+	for f in $changed; do cp -p "$work/sources/${f##*/}" "$f"; done
+	echo "the option is back: waive the rule, or use a mirror that is kept up to date"
+	return 1
+}
+
+# Lists that are a day old show nothing: newer ones are read then, into a place of their
+# own.
+check_pkg_updates() {
+	if [ "$family" = rpm ]; then
+		said=$(timeout 240 dnf -q check-update --security 2>&1)
+		case $? in
+		0) pass ;;
+		100) fail "$(printf '%s\n' "$said" | awk 'NF == 3 { print $1 }' | some)" ;;
+		*) error "dnf fails: $said" ;;
+		esac
+	fi
+	need apt-get
+	lists=/var/lib/apt/lists own=
+	if [ -z "$(find $lists -maxdepth 1 -name '*Release' -mtime -1 2>/dev/null | head -n 1)" ] || [ -z "$(find $lists -maxdepth 1 -name '*_Packages*' | head -n 1)" ]; then
+		own=$(mktemp -d /run/bake-lists.XXXXXX) || error "cannot write to /run"
+		mkdir "$own/partial"
+		lists=$own
+		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
+			-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 update 2>&1) || {
+			rm -rf "$own"
+			error "apt-get update fails: $(printf '%s\n' "$said" | grep -E '^[EW]:' | some)"
+		}
+	fi
+	said=$(apt-get -s -q -o Dir::State::Lists="$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= dist-upgrade 2>&1)
+	status=$?
+	[ -z "$own" ] || rm -rf "$own"
+	[ $status = 0 ] || error "apt-get fails: $(printf '%s\n' "$said" | grep -E '^E:' | some)"
+	verdict "$(printf '%s\n' "$said" | awk '$1 == "Inst" { print $2 }' | some)"
+}
+fix_pkg_updates() {
+	if [ "$family" = rpm ]; then
+		dnf -yq upgrade --security >/dev/null
+	else
+		apt dist-upgrade
+	fi
+}
+
+check_pkg_kernel_current() {
+	own_kernel "the kernel"
+	newest=$(for k in /boot/vmlinuz-*; do [ ! -e "$k" ] || echo "${k#/boot/vmlinuz-}"; done | grep -v rescue | sort -V | tail -n 1)
+	[ -n "$newest" ] || na "there is no kernel in /boot"
+	running=$(uname -r)
+	[ "$running" = "$newest" ] || fail "$running runs, $newest is installed"
+	pass
+}
+
+check_pkg_auto_updates() {
+	if [ "$family" = rpm ]; then
+		[ -n "$(enabled_of dnf-automatic.timer dnf-automatic-install.timer)" ] || fail "dnf-automatic is not enabled"
+		pass
+	fi
+	[ -n "$(installed unattended-upgrades)" ] || fail "unattended-upgrades is not installed"
+	[ -n "$(apt_says '^APT::Periodic::Unattended-Upgrade "[1-9]')" ] || fail "APT::Periodic::Unattended-Upgrade is off"
+	pass
+}
+fix_pkg_auto_updates() {
+	if [ "$family" = rpm ]; then
+		install dnf-automatic && systemctl -q enable dnf-automatic-install.timer
+		return
+	fi
+	install unattended-upgrades || return 1
+	put /etc/apt/apt.conf.d/99zz-bake-baseline 644 <<'X'
+// Written by bake:baseline.
+APT::Periodic::Update-Package-Lists "1";
+APT::Periodic::Unattended-Upgrade "1";
+X
+}

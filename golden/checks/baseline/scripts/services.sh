@@ -1,0 +1,125 @@
+# shellcheck shell=sh
+# Services, ports and the firewall.
+
+legacy='telnetd inetutils-telnetd telnet-server rsh-server rsh-redone-server rsh-client rsh talkd talk nis ypbind ypserv tftpd tftpd-hpa tftp-server xinetd openbsd-inetd'
+check_service_legacy() {
+	# shellcheck disable=SC2086 # a list
+	verdict "$(installed $legacy | some)"
+}
+fix_service_legacy() {
+	# shellcheck disable=SC2046,SC2086 # lists
+	set -- $(installed $legacy)
+	if [ "$family" = deb ]; then
+		apt purge "$@"
+	else
+		dnf -yq remove "$@" >/dev/null
+	fi
+}
+
+unneeded='avahi-daemon.service avahi-daemon.socket cups.service cups.socket rpcbind.service rpcbind.socket bluetooth.service autofs.service isc-dhcp-server.service dhcpd.service slapd.service snmpd.service debug-shell.service'
+enabled_of() { systemctl list-unit-files --no-legend --plain --state=enabled,enabled-runtime "$@" 2>/dev/null | awk '{ print $1 }'; }
+systemd_known() { systemctl list-unit-files --no-legend multi-user.target >/dev/null 2>&1 || error "systemctl fails"; }
+check_service_unneeded() {
+	systemd_known
+	# shellcheck disable=SC2086 # a list
+	verdict "$(enabled_of $unneeded | some)"
+}
+fix_service_unneeded() {
+	# shellcheck disable=SC2046,SC2086 # lists
+	systemctl -q disable --now $(enabled_of $unneeded)
+}
+
+# listening prints PROTOCOL/ADDRESS:PORT of what others can reach.
+listening() {
+	ss -Hltnu | awk '{
+		n = split($5, part, ":"); port = part[n]; host = $5; sub(/:[^:]*$/, "", host)
+		if (host ~ /^(127\.|\[::1\]|\[::ffff:127)/ || host ~ /%lo$/) next
+		print $1 "/" host " " port
+	}' | sort -u
+}
+check_service_ports() {
+	need ss
+	list=$(listening) || error "ss fails"
+	ssh_ports=" $(sshd_values port | tr '\n' ' ') "
+	[ "$ssh_ports" != "  " ] || ssh_ports=' 22 '
+	verdict "$(printf '%s\n' "$list" | awk -v ssh="$ssh_ports" '
+		NF != 2 || index(ssh, " " $2 " ") && $1 ~ /^tcp/ { next }
+		$1 ~ /^udp/ && ($2 == 68 || $2 == 546) { next } # DHCP
+		{ print $1 ":" $2 }' | some)"
+}
+
+check_service_mta_local() {
+	need ss
+	list=$(listening) || error "ss fails"
+	verdict "$(printf '%s\n' "$list" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }' | some)"
+}
+fix_service_mta_local() {
+	have postconf || {
+		echo "this is not Postfix: bind it to 127.0.0.1 yourself"
+		return 1
+	}
+	postconf -e inet_interfaces=loopback-only && systemctl restart postfix
+}
+
+check_service_failed() {
+	list=$(systemctl --failed --no-legend --plain 2>&1) || error "systemctl fails: $list"
+	verdict "$(printf '%s\n' "$list" | awk 'NF { print $1 }' | some)"
+}
+
+check_service_ctrl_alt_del() {
+	systemd_known
+	v=$(systemctl is-enabled ctrl-alt-del.target 2>/dev/null)
+	[ "$v" = masked ] || fail "ctrl-alt-del.target is ${v:-not masked}"
+	pass
+}
+fix_service_ctrl_alt_del() { systemctl -q mask ctrl-alt-del.target; }
+
+firewall_file=/etc/nftables/bake-baseline.nft
+firewall_main() { if [ "$family" = deb ]; then echo /etc/nftables.conf; else echo /etc/sysconfig/nftables.conf; fi; }
+check_firewall() {
+	have nft || fail "there is no nftables"
+	list=$(nft list ruleset 2>&1) || error "nft fails: $list"
+	printf '%s\n' "$list" | grep -qE 'hook input.*policy drop' || fail "no input chain has the policy drop"
+	enabled=$(enabled_of nftables.service firewalld.service ufw.service)
+	[ -n "$enabled" ] || fail "nothing loads the rules after a reboot"
+	pass
+}
+fix_firewall() {
+	install nftables || return 1
+	main=$(firewall_main)
+	[ -f "$main" ] || {
+		echo "there is no $main"
+		return 1
+	}
+	ports=$(sshd_values port | paste -sd , -)
+	put "$firewall_file" 644 <<X || return 1
+# Written by bake:baseline.
+table inet bake_baseline
+delete table inet bake_baseline
+table inet bake_baseline {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state established,related accept
+		iif lo accept
+		meta l4proto { icmp, ipv6-icmp } accept
+		udp sport 67 udp dport 68 accept
+		udp dport 546 accept
+		tcp dport { ${ports:-22} } accept
+	}
+}
+X
+	said=$(nft -c -f "$firewall_file" 2>&1) || {
+		rm -f "$firewall_file"
+		echo "nft refuses the rules: $said"
+		return 1
+	}
+	grep -qxF "include \"$firewall_file\"" "$main" || replace "$main" "$(cat "$main"; printf 'include "%s"\n.' "$firewall_file")" || return 1
+	nft -f "$firewall_file" && systemctl -q enable nftables
+}
+undo_firewall() {
+	[ -e "$firewall_file" ] || return 0
+	main=$(firewall_main)
+	[ ! -f "$main" ] || replace "$main" "$(grep -vxF "include \"$firewall_file\"" "$main"; echo .)"
+	rm -f "$firewall_file"
+	nft delete table inet bake_baseline 2>/dev/null
+}

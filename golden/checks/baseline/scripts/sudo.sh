@@ -1,0 +1,84 @@
+# shellcheck shell=sh
+# sudo. The last line that sets something holds; sudo ignores files whose name has a dot.
+
+sudo_file=/etc/sudoers.d/zz-bake-baseline
+
+sudo_known() {
+	have sudo || na "there is no sudo on this machine"
+	[ -r /etc/sudoers ] || error "cannot read /etc/sudoers"
+}
+
+# sudo_lines prints what sudo reads, without comments and with lines joined.
+sudo_lines() {
+	for f in /etc/sudoers /etc/sudoers.d/*; do
+		case ${f##*/} in *.* | *~) continue ;; esac
+		[ ! -f "$f" ] || cat "$f"
+	done | sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d'
+}
+
+# set_sudo LINE writes a line into bake's file, if sudo will have it.
+set_sudo() {
+	draft=$(mktemp "$work/sudoers.XXXXXX") || return 1
+	{
+		echo '# Written by bake:baseline.'
+		[ ! -f "$sudo_file" ] || cat "$sudo_file"
+		printf '%s\n' "$1"
+	} | sort -u >"$draft"
+	said=$(visudo -cqf "$draft" 2>&1) || {
+		echo "sudo refuses $1: $said"
+		return 1
+	}
+	old=$(cat "$sudo_file" 2>/dev/null)
+	put "$sudo_file" 440 <"$draft"
+	said=$(visudo -cq 2>&1) && return 0
+	if [ -n "$old" ]; then printf '%s\n' "$old" | put "$sudo_file" 440; else rm -f "$sudo_file"; fi
+	echo "sudo refuses $1: $said"
+	return 1
+}
+
+check_sudo_use_pty() {
+	sudo_known
+	bad=$(sudo_lines | grep -E '^[[:space:]]*Defaults.*!use_pty' | some)
+	[ -z "$bad" ] || fail "$bad"
+	sudo_lines | grep -qE '^[[:space:]]*Defaults[[:space:]](.*,)?[[:space:]]*use_pty' || fail "no Defaults use_pty"
+	pass
+}
+fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
+
+check_sudo_authenticate() {
+	sudo_known
+	verdict "$(sudo_lines | grep '!authenticate' | some)"
+}
+
+check_sudo_env() {
+	sudo_known
+	bad=$(sudo_lines | grep '!env_reset' | some)
+	[ -z "$bad" ] || fail "$bad"
+	sudo_lines | grep -qE '^[[:space:]]*Defaults.*secure_path' || fail "no Defaults secure_path"
+	pass
+}
+fix_sudo_env() { set_sudo 'Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'; }
+
+# sudo_modes COMMAND looks at or changes the modes of all files.
+sudo_modes() {
+	"$1" /etc/sudoers 440 root root && "$1" /etc/sudoers.d 750 root root || return 1
+	for f in /etc/sudoers.d/*; do "$1" "$f" 440 root root || return 1; done
+}
+check_sudo_files_mode() {
+	sudo_known
+	verdict "$(sudo_modes at_most)"
+}
+fix_sudo_files_mode() { sudo_modes limit; }
+
+check_sudo_logfile() {
+	sudo_known
+	sudo_lines | grep -qE '^[[:space:]]*Defaults.*logfile' || fail "no Defaults logfile"
+	pass
+}
+fix_sudo_logfile() { set_sudo 'Defaults logfile="/var/log/sudo.log"'; }
+
+check_sudo_nopasswd() {
+	sudo_known
+	bad=$(sudo_lines | awk '/NOPASSWD/ { print $1 }' | sort -u | some)
+	verdict "${bad:+NOPASSWD for $bad}"
+}
