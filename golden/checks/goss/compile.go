@@ -15,8 +15,9 @@ var matcherNames = []string{
 	"have-len", "have-key", "contain-element", "contain-elements", "consist-of", "not", "and", "or", "semver-constraint", "gjson",
 }
 
-// compile makes a matcher of what a file says about an attribute. All that is wrong with it
-// is known here; goss says it when it runs the test.
+// compile makes a matcher of what a file says about an attribute. What goss finds wrong with
+// it only when it runs the test is a warning, and the attribute cannot be judged: published
+// suites have such tests among hundreds of others. A matcher that bake does not know is an error.
 func compile(n *node) (matcher, *hcl.Diagnostic) {
 	switch v := n.value.(type) {
 	case string:
@@ -33,11 +34,11 @@ func compile(n *node) (matcher, *hcl.Diagnostic) {
 			return compileNamed(v[0])
 		}
 		if len(v) == 0 {
-			return nil, fault(n.at, "Missing matcher", "An empty mapping demands nothing.")
+			return nil, hint(n.at, "Missing matcher", "An empty mapping demands nothing.")
 		}
-		return nil, fault(v[1].at, "Several matchers in one mapping", "Only one matcher is allowed here, and %q is one already. Combine several with and: [{…}, {…}].", v[0].name)
+		return nil, hint(v[1].at, "Several matchers in one mapping", "Only one matcher is allowed here, and %q is one already. Combine several with and: [{…}, {…}].", v[0].name)
 	}
-	return nil, fault(n.at, "Missing value", "There is nothing to compare with. For the text null write \"null\" in quotes.")
+	return nil, hint(n.at, "Missing value", "There is nothing to compare with. For the text null write \"null\" in quotes.")
 }
 
 func compileAll(list []*node) ([]matcher, *hcl.Diagnostic) {
@@ -57,11 +58,11 @@ func compilePatterns(list []*node) (matcher, *hcl.Diagnostic) {
 	for i, x := range list {
 		s, ok := x.value.(string)
 		if !ok {
-			return nil, fault(x.at, "Not a pattern", "A pattern is a string, not %s. Put it in quotes.", x.kind())
+			return nil, hint(x.at, "Not a pattern", "A pattern is a string, not %s. Put it in quotes.", x.kind())
 		}
 		var err error
 		if m.patterns[i], err = newPattern(s); err != nil {
-			return nil, fault(x.at, "Invalid regular expression", "%s; the syntax is that of RE2.", err)
+			return nil, hint(x.at, "Invalid regular expression", "%s; the syntax is that of RE2.", err)
 		}
 	}
 	return m, nil
@@ -104,7 +105,7 @@ func unknownMatcher(name string) string {
 }
 
 func argument(f field, want string) *hcl.Diagnostic {
-	return fault(f.node.at, "Wrong argument", "%s takes %s, not %s.", f.name, want, f.node.kind())
+	return hint(f.node.at, "Wrong argument", "%s takes %s, not %s.", f.name, want, f.node.kind())
 }
 
 func listOf(f field) ([]*node, *hcl.Diagnostic) {
@@ -130,13 +131,13 @@ func compileText(f field) (matcher, *hcl.Diagnostic) {
 	case "match-regexp":
 		re, err := expression(want)
 		if err != nil {
-			return nil, fault(f.node.at, "Invalid regular expression", "%s.", err)
+			return nil, hint(f.node.at, "Invalid regular expression", "%s.", err)
 		}
 		return textual(f.name, "match regular expression", want, re.MatchString), nil
 	}
 	allowed, err := semver.ParseRange(want)
 	if err != nil {
-		return nil, fault(f.node.at, "Invalid version constraint", "%s. Write something such as \">=1.2.0 <2.0.0\".", err)
+		return nil, hint(f.node.at, "Invalid version constraint", "%s. Write something such as \">=1.2.0 <2.0.0\".", err)
 	}
 	return semverConstraint(want, allowed), nil
 }

@@ -4,6 +4,7 @@
 package goss
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,7 @@ type check struct {
 	at        hcl.Range
 	expected  any
 	matcher   matcher
+	fault     string // why it can never be judged, if that is so
 	id        string // of the finding
 }
 
@@ -70,7 +72,16 @@ func (s *Suite) ask() {
 	index := map[string]int{}
 	for _, r := range s.resources {
 		r.question = -1
-		if r.skip || r.kind.kind == "matching" || len(r.checks) == 0 {
+		if r.skip || r.kind.kind == "matching" {
+			continue
+		}
+		var attributes []string
+		for _, c := range r.checks {
+			if c.fault == "" {
+				add(&attributes, c.attribute.question())
+			}
+		}
+		if attributes == nil {
 			continue
 		}
 		identity := r.identity()
@@ -81,8 +92,8 @@ func (s *Suite) ask() {
 			s.questions = append(s.questions, facts.Question{Kind: r.kind.kind, Key: r.key, Options: r.options})
 		}
 		r.question = i
-		for _, c := range r.checks {
-			add(&s.questions[i].Attributes, c.attribute.question())
+		for _, a := range attributes {
+			add(&s.questions[i].Attributes, a)
 		}
 	}
 }
@@ -101,12 +112,9 @@ func (r *resource) identity() string {
 
 // add puts s into list, once.
 func add(list *[]string, s string) {
-	for _, have := range *list {
-		if have == s {
-			return
-		}
+	if !slices.Contains(*list, s) {
+		*list = append(*list, s)
 	}
-	*list = append(*list, s)
 }
 
 // name gives every check the identity of its finding: that of the rule if meta has one and

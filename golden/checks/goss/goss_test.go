@@ -1,12 +1,16 @@
 package goss_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/golden/checks/facts"
@@ -257,6 +261,10 @@ func TestResources(t *testing.T) {
 		{"service", `{running: true, enabled: true, runlevels: ["3"]}`, facts.Answer{"enabled": {Value: false}, "running": {Value: true}, "runlevels": {Value: list{}}}, "Service enabled fail, Service running pass, Service runlevels fail"},
 		{"service", `{enabled: false, running: false}`, facts.Answer{"enabled": {Value: false}, "running": {Value: false}}, "Service enabled pass, Service running pass"},
 		{"service", `{}`, nil, ""},
+		{"file", `{mode: "0644", owner: root}`, facts.Answer{"mode": {Value: "0644"}, "owner": {Value: "root"}}, "File exists error, File mode skip, File owner skip"},
+		{"command", `{stdout: [a], stderr: [5], exit-status: {gt: "4"}}`, facts.Answer{"stdout": {Value: facts.Text("a")}}, "Command exit-status error, Command stdout pass, Command stderr error"},
+		{"command", `{stdout: [a]}`, facts.Answer{"stdout": {Value: facts.Text("a")}}, "Command exit-status error, Command stdout pass"},
+		{"kernel-param", `{value: {or: ["1", {have-len: x}]}}`, nil, "KernelParam value error"},
 		{"user", `{exists: true, shell: /bin/bash, groups: [root], home: /root, gid: 0, uid: "0"}`,
 			facts.Answer{"exists": {Value: true}, "uid": {Value: int64(0)}, "gid": {Value: int64(0)}, "home": {Value: "/root"}, "groups": {Value: list{"root"}}, "shell": {Value: "/bin/bash"}},
 			"User exists pass, User uid pass, User gid pass, User home pass, User groups pass, User shell pass"},
@@ -281,4 +289,154 @@ func TestResources(t *testing.T) {
 	}
 }
 
-var _ = findings.Pass
+// TestFindings: what a finding says, and that its identity is the author's if it can be.
+func TestFindings(t *testing.T) {
+	s := load(t, `
+file:
+  /etc/shadow:
+    title: Shadow is closed
+    exists: true
+    mode: "0640"
+    contents: ["!secret", "/^root:/"]
+    meta: {id: shadow, severity: High, rationale: Hashes are in it., fix: "chmod 640 /etc/shadow\n", refs: [C 7.1.5, N AC-3]}
+  /etc/gone: {exists: true, mode: "0644"}
+  /etc/absent: {exists: false, mode: "0644"}
+package:
+  telnet: {installed: false, meta: {CIS_ID: [2.2.4, 2.2.5], severity: urgent}}
+  later: {name: less, installed: true, skip: true}
+kernel-param:
+  a.b: {value: "1", meta: {id: shared}}
+  c.d: {value: "1", meta: {id: shared}}
+command:
+  ls: {exit-status: 0, stdout: {have-suffix: "x"}, timeout: 5}
+`, goss.Options{})
+	results := []facts.Answer{
+		{"exists": {Value: true}, "mode": {Value: "0644"}, "contents": {Value: facts.Text("root:secret\n")}},
+		{"exists": {Value: false}},
+		{"exists": {Value: false}},
+		{"installed": {Value: true}},
+		{"value": {Value: "0"}}, {"value": {Err: "no such key"}},
+		{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(strings.Repeat("long ", 1000))}},
+	}
+	var got []string
+	for _, f := range s.Judge(results) {
+		if f.Source == nil || f.Source.Start.Line == 0 {
+			t.Errorf("%s has no source", f.ID)
+		}
+		got = append(got, fmt.Sprintf("%s|%s|%s|%s|%.120s|%s|%s|%s", f.ID, f.Title, f.Severity, f.Result, f.Evidence, f.Rationale, f.Fix, strings.Join(f.Refs, ";")))
+	}
+	want := `shadow: exists|Shadow is closed|high|pass||Hashes are in it.|chmod 640 /etc/shadow|C 7.1.5;N AC-3
+shadow: mode|Shadow is closed|high|fail|expected "0644" to equal "0640"|Hashes are in it.|chmod 640 /etc/shadow|C 7.1.5;N AC-3
+shadow: contents|Shadow is closed|high|fail|expected the contents to have patterns ["!secret","/^root:/"]; missing: ["!secret"]|Hashes are in it.|chmod 640 /etc/shadow|C 7.1.5;N AC-3
+File: /etc/gone: exists||unknown|fail|expected false to equal true|||
+File: /etc/gone: mode||unknown|not applicable|exists is not as it should be|||
+File: /etc/absent: exists||unknown|pass||||
+File: /etc/absent: mode||unknown|not applicable|exists is false|||
+2.2.4, 2.2.5|Package: telnet: installed|unknown|fail|expected true to equal false|||2.2.4;2.2.5
+Package: later: less: installed||unknown|not checked|skip is true|||
+shared: KernelParam: a.b: value|KernelParam: a.b: value|unknown|fail|expected "0" to equal "1"|||
+shared: KernelParam: c.d: value|KernelParam: c.d: value|unknown|error|no such key|||
+Command: ls: exit-status||unknown|pass||||
+Command: ls: stdout||unknown|fail|expected "` + strings.Repeat("long ", 22) + `|||`
+	if diff := cmp.Diff(want, strings.Join(got, "\n")); diff != "" {
+		t.Error(diff)
+	}
+	// Answers that are not there are errors.
+	for _, f := range s.Judge(nil) {
+		if f.Result == findings.Pass || f.Result == findings.Fail {
+			t.Errorf("%s: %s without an answer", f.ID, f.Result)
+		}
+	}
+}
+
+// TestWriteJSON: the format json of goss, as its own program writes it.
+func TestWriteJSON(t *testing.T) {
+	s := load(t, `matching:
+  basic: {content: "a", matches: "a", title: T, meta: {k: v}}
+  array: {content: [group1, group2], matches: [group1, group2, group2, group4]}
+  consist: {content: [foo, bar], matches: {consist-of: [foo, {have-prefix: t}]}}
+  gjson: {content: '{"count": "15"}', matches: {gjson: {count: {le: 10}}}}
+  err: {content: abc, matches: {gt: 1}}
+  skipped: {content: a, matches: b, skip: true}
+`, goss.Options{})
+	var b strings.Builder
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if err := goss.WriteJSON(&b, s.Results(nil), start, start.Add(1500*time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Results []map[string]any
+		Summary map[string]any
+	}
+	if err := json.Unmarshal([]byte(b.String()), &got); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []map[string]any{
+		{"resource-id": "basic", "result": 0.0, "successful": true, "title": "T", "err": nil, "summary-line": `Matching: basic: matches: matches expectation: "a"`},
+		{"resource-id": "array", "result": 1.0, "skipped": false, "summary-line-compact": `Matching: array: matches: Expected ["group1","group2"] to contain elements matching ["group1","group2","group2","group4"] the missing elements were ["group2","group4"]`},
+		{"resource-id": "consist", "summary-line": "Matching: consist: matches:\nExpected\n    [\"foo\",\"bar\"]\nto consist of\n    [\"foo\",{\"have-prefix\":\"t\"}]\nthe missing elements were\n    [{\"have-prefix\":\"t\"}]\nthe extra elements were\n    [\"bar\"]"},
+		{"resource-id": "gjson", "summary-line-compact": `Matching: gjson: matches: Expected 15 to be numerically le 10 the transform chain was [{"gjson":{"Path":"count"}},{"to-numeric":{}}] the raw value was "{\"count\": \"15\"}"`},
+		{"resource-id": "err", "result": 1.0, "err": `not a number: the string "abc"`},
+		{"resource-id": "skipped", "result": 2.0, "skipped": true, "successful": true, "summary-line": "Matching: skipped: matches: skipped"},
+	} {
+		for name, v := range want {
+			if got.Results[i][name] != v {
+				t.Errorf("%s: %q\nwant %q", name, got.Results[i][name], v)
+			}
+		}
+	}
+	match := got.Results[1]["matcher-result"].(map[string]any)
+	if diff := cmp.Diff([]any{"group1", "group2"}, match["found-elements"]); diff != "" {
+		t.Error(diff)
+	}
+	want := map[string]any{"test-count": 6.0, "failed-count": 4.0, "skipped-count": 1.0, "total-duration": 1.5e9, "summary-line": "Count: 6, Failed: 4, Skipped: 1, Duration: 1.500s"}
+	if diff := cmp.Diff(want, got.Summary); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// FuzzLoad: no file makes the reader panic or hang, and what it has read can be judged.
+func FuzzLoad(f *testing.F) {
+	for _, text := range []string{
+		"file:\n  /x: {exists: true, mode: \"0644\", contents: [a, \"/b/i\", \"!c\"]}\n", "{\"port\": {\"22\": {\"listening\": true}}}",
+		"a: &a {exists: true}\nfile: {x: {<<: *a, owner: {or: [root, {not: {have-prefix: a}}]}}}\n", "{{ range until 3 }}\nuser: {u{{ . }}: {exists: true}}{{ end }}",
+		"matching:\n  x: {content: [1, a], matches: {consist-of: [{gt: 1}, {contain-element: a}]}}\n", "? [a]\n: b\n", "a: !!binary x\nb: 2001-01-01\n", "&a [*a]",
+		"matching: {x: {content: '{\"a\":[1]}', matches: {gjson: {a.0: {semver-constraint: \">1\"}}}}}", "command: {x: {exit-status: null, stdout: [], skip: yes, meta: {a: {b: c}}}}\n---\n", "\xff\xfe", "%YAML 9", "\t- {",
+	} {
+		f.Add(text, false)
+		f.Add(text, true)
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text string, isJSON bool) {
+		name := filepath.Join(dir, "goss.yaml")
+		if isJSON {
+			name = filepath.Join(dir, "goss.json")
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, diags := goss.Load(name, goss.Options{})
+		for _, d := range diags {
+			if d.Subject.Start.Byte > len(text) || d.Subject.End.Byte > len(text) || d.Subject.Start.Byte > d.Subject.End.Byte {
+				t.Errorf("%q: %s is outside", text, d.Subject)
+			}
+		}
+		answers := make([]facts.Answer, len(s.Questions()))
+		for i, q := range s.Questions() {
+			answers[i] = facts.Answer{}
+			for _, a := range q.Attributes {
+				answers[i][a] = facts.Fact{Value: facts.Text("1.2.3\nx")}
+			}
+		}
+		ids := map[string]bool{}
+		for _, f := range s.Judge(answers) {
+			if ids[f.ID] {
+				t.Errorf("%q: two findings are %q", text, f.ID)
+			}
+			ids[f.ID] = true
+		}
+		if err := goss.WriteJSON(io.Discard, s.Results(answers), time.Time{}, time.Time{}); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}

@@ -106,6 +106,9 @@ func (r *resource) fact(c *check, answer facts.Answer) facts.Fact {
 }
 
 func (c *check) judge(fact facts.Fact, result *Result) {
+	if c.fault != "" {
+		fact.Err = c.fault
+	}
 	if fact.Err != "" {
 		result.Outcome, result.Err = Failed, fact.Err
 		return

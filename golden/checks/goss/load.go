@@ -162,7 +162,9 @@ func (l *loader) section(f field) {
 func (l *loader) put(r *resource) {
 	for i, old := range l.suite.resources {
 		if old.kind == r.kind && old.name == r.name {
-			l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
+			if old.at != r.at { // the same file, included twice, is no surprise
+				l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
+			}
 			l.suite.resources = slices.Delete(l.suite.resources, i, i+1)
 			break
 		}
@@ -324,13 +326,16 @@ func find(attributes fields, a *attribute) (field, bool) {
 	return field{}, false
 }
 
-// missing deals with a required attribute that is absent. What is skipped needs none.
+// missing deals with a required attribute that is absent: as in goss it fails. What is
+// skipped needs none.
 func (r *resource) missing(a *attribute) *hcl.Diagnostic {
+	c := &check{attribute: a, at: r.at}
+	r.checks = append(r.checks, c)
 	if r.skip {
-		r.checks = append(r.checks, &check{attribute: a, at: r.at})
 		return nil
 	}
-	return fault(r.at, "Missing attribute", "%s %q needs the attribute %s.", r.kind.kind, clip(r.name, 60), a.name)
+	c.fault = "the attribute " + a.name + " is missing"
+	return hint(r.at, "Missing attribute", "%s %q needs the attribute %s, and fails without it.", r.kind.kind, clip(r.name, 60), a.name)
 }
 
 // common reads an attribute that demands nothing.
@@ -436,18 +441,19 @@ func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 	case a.number && isText:
 		n, err := strconv.Atoi(text)
 		if err != nil {
-			d = fault(f.node.at, "Not a number", "%s is a number, not %q.", f.name, text)
-			break
+			return nil, hcl.Diagnostics{fault(f.node.at, "Not a number", "%s is a number, not %q.", f.name, text)}
 		}
 		c.expected = n
 		c.matcher, d = compile(&node{value: n, at: f.node.at})
 	default:
 		c.matcher, d = compile(f.node)
 	}
-	if d != nil {
-		return nil, hcl.Diagnostics{d}
+	if d == nil {
+		d = c.surprise(f)
+	} else {
+		c.fault = strings.ToLower(d.Summary[:1]) + d.Summary[1:] + ": " + d.Detail
 	}
-	if d := c.surprise(f); d != nil {
+	if d != nil {
 		return c, hcl.Diagnostics{d}
 	}
 	return c, nil

@@ -36,7 +36,7 @@ type Failure struct {
 	Extra     any // elements of Actual that matched nothing
 	Found     any // elements of Expected that something matched
 	Transform []any
-	Raw       any // the fact before the transforms, if there were any
+	Raw       any // the fact before the transforms, if the matcher has any
 }
 
 // simple is a demand of one value.
@@ -229,8 +229,8 @@ type contain struct {
 }
 
 // pair finds as many pairs of a matcher and an element of its own as there can be, and
-// returns those that are left without.
-func (m contain) pair(list []any) (missing []matcher, extra []any) {
+// returns which have one and which are left without.
+func (m contain) pair(list []any) (found, missing []matcher, extra []any) {
 	fits := make([][]bool, len(m.matchers))
 	for i, want := range m.matchers {
 		fits[i] = make([]bool, len(list))
@@ -254,8 +254,14 @@ func (m contain) pair(list []any) (missing []matcher, extra []any) {
 		}
 		return false
 	}
+	paired := make([]bool, len(m.matchers))
+	for i := range m.matchers {
+		paired[i] = try(i, make([]bool, len(list)))
+	}
 	for i, want := range m.matchers {
-		if !try(i, make([]bool, len(list))) {
+		if paired[i] {
+			found = append(found, want)
+		} else {
 			missing = append(missing, want)
 		}
 	}
@@ -264,7 +270,7 @@ func (m contain) pair(list []any) (missing []matcher, extra []any) {
 			extra = append(extra, v)
 		}
 	}
-	return missing, extra
+	return found, missing, extra
 }
 
 func (m contain) match(actual any) (bool, error) {
@@ -272,7 +278,7 @@ func (m contain) match(actual any) (bool, error) {
 	if !ok {
 		return false, fmt.Errorf("only a list or a map contains elements, not %s", describe(actual))
 	}
-	missing, extra := m.pair(list)
+	_, missing, extra := m.pair(list)
 	return len(missing) == 0 && (!m.exact || len(extra) == 0), nil
 }
 
@@ -285,16 +291,10 @@ func (m contain) message() string {
 
 func (m contain) failure(actual any) Failure {
 	list, _ := members(actual)
-	missing, extra := m.pair(list)
-	f := Failure{Actual: actual, Message: "to " + m.message(), Expected: plains(m.matchers)}
-	found := slices.DeleteFunc(slices.Clone(m.matchers), func(x matcher) bool {
-		return slices.ContainsFunc(missing, func(y matcher) bool { return reflect.DeepEqual(x.plain(), y.plain()) })
-	})
+	found, missing, extra := m.pair(list)
+	f := Failure{Actual: actual, Message: "to " + m.message(), Expected: plains(m.matchers), Found: plains(found)}
 	if len(missing) > 0 {
 		f.Missing = plains(missing)
-	}
-	if len(found) > 0 {
-		f.Found = plains(found)
 	}
 	if m.exact && len(extra) > 0 {
 		f.Extra = extra
@@ -482,15 +482,14 @@ func (m transformed) negated(actual any) Failure { return m.through(actual, m.ma
 func (m transformed) through(actual any, why func(any) Failure) Failure {
 	v, err := m.transform.apply(actual)
 	if err != nil {
-		v = nil
+		f := why(nil)
+		return Failure{Message: f.Message, Expected: f.Expected, Transform: []any{m.transform.shown}, Raw: actual}
 	}
 	f := why(v)
 	if !reflect.DeepEqual(v, actual) {
 		f.Transform = append([]any{m.transform.shown}, f.Transform...)
 	}
-	if len(f.Transform) > 0 {
-		f.Raw = actual
-	}
+	f.Raw = actual
 	return f
 }
 
