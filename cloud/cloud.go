@@ -40,6 +40,7 @@ import (
 	"bake/cloud/kms"
 	"bake/cloud/machine"
 	"bake/cloud/network"
+	"bake/cloud/organizations"
 	"bake/cloud/s3"
 	"bake/cloud/secretsmanager"
 	"bake/cloud/ssm"
@@ -169,10 +170,14 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	c.sessions = &sts.Sessions{Key: []byte(c.accounts[0].SecretAccessKey)}
+	organization := &organizations.Service{}
+	for _, a := range c.accounts {
+		organization.Accounts = append(organization.Accounts, organizations.Account{ID: a.Account, Name: a.Profile})
+	}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
-		Profiles: profiles{c}, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach,
+		Profiles: profiles{c}, Member: organization.Member, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach,
 	})
 	if err != nil {
 		return err
@@ -201,7 +206,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
 		"autoscaling": groups.Endpoint, "ec2": c.ec2.Endpoint, "ec2-instance-connect": (&instanceconnect.Service{Instances: c.ec2}).Endpoint, "iam": c.iam.Endpoint,
-		"kms": keys.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
+		"kms": keys.Endpoint, "organizations": organization.Endpoint, "secretsmanager": secrets.Endpoint, "ssm": c.ssm.Endpoint, "sts": tokens.Endpoint,
 	} {
 		if c.services[name], err = endpoint(); err != nil {
 			return err

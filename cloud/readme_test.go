@@ -18,7 +18,8 @@ func TestREADME(t *testing.T) {
 	action := regexp.MustCompile(`(?m)^\t*"([A-Za-z]+)":\s+wire\.Answer\(`)
 	var want strings.Builder
 	for _, s := range [][2]string{
-		{"autoscaling", "Auto Scaling"}, {"ec2", "EC2"}, {"iam", "IAM"}, {"kms", "KMS"}, {"secretsmanager", "Secrets Manager"}, {"ssm", "Systems Manager"}, {"sts", "STS"},
+		{"autoscaling", "Auto Scaling"}, {"ec2", "EC2"}, {"iam", "IAM"}, {"kms", "KMS"}, {"organizations", "Organizations"},
+		{"secretsmanager", "Secrets Manager"}, {"ssm", "Systems Manager"}, {"sts", "STS"},
 	} {
 		table, err := os.ReadFile(s[0] + "/api.go")
 		if err != nil {

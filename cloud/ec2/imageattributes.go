@@ -56,6 +56,9 @@ const maxPermissions = 1000
 // shareable reports why an image cannot be shared with more.
 func (s *state) shareable(img *image, with []types.LaunchPermission) error {
 	public := slices.ContainsFunc(with, func(p types.LaunchPermission) bool { return p.Group != "" })
+	if public && len(img.ImageWatermarks) > 0 {
+		return wire.Errorf("OperationNotPermitted", "The image '%s' has watermarks and cannot be made public.", *img.ImageId)
+	}
 	for _, id := range img.snapshotIDs() {
 		snap, ok := s.snapshots.Get(id)
 		switch {

@@ -77,9 +77,16 @@ func (img *image) rootSnapshot() string {
 }
 
 // launchable reports whether the account may use the image.
-func (img *image) launchable(account string) bool {
-	return *img.OwnerId == account || aws.ToBool(img.Public) || slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool {
-		return aws.ToString(p.UserId) == account
+func (e *env) launchable(img *image, account string) bool {
+	return *img.OwnerId == account || aws.ToBool(img.Public) || e.permitted(img, account)
+}
+
+// permitted reports whether the account has a launch permission of the image, of its
+// own or as a member of an organization or a unit.
+func (e *env) permitted(img *image, account string) bool {
+	return slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool {
+		unit := aws.ToString(p.OrganizationArn) + aws.ToString(p.OrganizationalUnitArn)
+		return aws.ToString(p.UserId) == account || unit != "" && e.opts.Member(account, unit)
 	})
 }
 
@@ -161,7 +168,7 @@ func (s *state) findImage(c wire.Caller, region string, id *string) (*image, err
 	if i < 0 || len(s.concealed([]string{*id})) > 0 {
 		return nil, kindImage.notFound(*id)
 	}
-	if !all[i].launchable(c.Account) {
+	if !s.launchable(all[i], c.Account) {
 		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *id)
 	}
 	return all[i], nil
@@ -225,8 +232,8 @@ var imageFilters = filters{
 	"block-device-mapping.snapshot-id": "BlockDeviceMappings.Ebs.SnapshotId", "block-device-mapping.volume-size": "BlockDeviceMappings.Ebs.VolumeSize",
 	"block-device-mapping.volume-type": "BlockDeviceMappings.Ebs.VolumeType", "boot-mode": "BootMode", "creation-date": "CreationDate",
 	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "",
-	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.source-image-creation-time": "", "image-watermark.source-image-id": "",
-	"image-watermark.source-image-region": "", "image-watermark.watermark-creation-time": "", "image-watermark.watermark-key": "",
+	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.source-image-creation-time": "ImageWatermarks.SourceImageCreationTime", "image-watermark.source-image-id": "ImageWatermarks.SourceImageId",
+	"image-watermark.source-image-region": "ImageWatermarks.SourceImageRegion", "image-watermark.watermark-creation-time": "ImageWatermarks.WatermarkCreationTime", "image-watermark.watermark-key": "ImageWatermarks.WatermarkKey",
 	"imds-support": "ImdsSupport", "instance-type-specification.supported-instance-type": "",
 	"instance-type-specification.unsupported-instance-type": "", "is-public": "Public",
 	"kernel-id": "", "manifest-location": "ImageLocation", "name": "Name", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId", "platform": "Platform",
@@ -247,7 +254,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	}
 	var rows []*image
 	for _, img := range all {
-		if !img.launchable(c.Account) {
+		if !s.launchable(img, c.Account) {
 			if slices.Contains(in.ImageIds, *img.ImageId) {
 				return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *img.ImageId)
 			}
@@ -270,7 +277,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	}
 	rows = slices.DeleteFunc(rows, func(img *image) bool {
 		return img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
-			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !img.executableBy(c, in.ExecutableUsers) ||
+			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !s.executableBy(c, img, in.ExecutableUsers) ||
 			img.deprecated(s.opts.Clock.Now()) && *img.OwnerId != c.Account && !aws.ToBool(in.IncludeDeprecated) && len(in.ImageIds) == 0
 	})
 	rows, next, err := listed(kindImage, query{filters: in.Filters, max: in.MaxResults, token: in.NextToken}, rows)
@@ -304,11 +311,15 @@ func (s *state) imageView(c wire.Caller, img *image) types.Image {
 }
 
 // executableBy reports whether one of users, account ids, "self" or "all", has
-// a launch permission of the image; no users admit all images.
-func (img *image) executableBy(c wire.Caller, users []string) bool {
+// a launch permission of the image; no users admit all images. That of an organization
+// counts for "self" only.
+func (e *env) executableBy(c wire.Caller, img *image, users []string) bool {
 	return len(users) == 0 || slices.ContainsFunc(users, func(user string) bool {
 		if user == "all" {
 			return aws.ToBool(img.Public)
+		}
+		if user == "self" && *img.OwnerId != c.Account {
+			return e.permitted(img, c.Account)
 		}
 		user = strings.Replace(user, "self", c.Account, 1)
 		return slices.ContainsFunc(img.LaunchPermissions, func(p types.LaunchPermission) bool { return aws.ToString(p.UserId) == user })
@@ -339,6 +350,9 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 	img.SourceInstanceId, img.SourceImageId, img.SourceImageRegion = row.InstanceId, row.ImageId, &c.Region
 	img.LoginUser, img.ImdsSupport, img.TpmSupport = row.LoginUser, row.ImdsSupport, types.TpmSupportValues(aws.ToString(row.TpmSupport))
 	img.EnaSupport, img.SriovNetSupport = row.EnaSupport, row.SriovNetSupport
+	if was, ok := s.known(aws.ToString(row.ImageId), c.Region); ok {
+		img.ImageWatermarks = was.ImageWatermarks
+	}
 	if row.root() == nil {
 		return nil, noRoot(row)
 	}
@@ -573,7 +587,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	img.ClientToken, img.Request, img.LoginUser = aws.ToString(in.ClientToken), request, source.LoginUser
 	img.Architecture, img.BootMode, img.RootDeviceName, img.ImdsSupport, img.TpmSupport = source.Architecture, source.BootMode, source.RootDeviceName, source.ImdsSupport, source.TpmSupport
 	img.EnaSupport, img.SriovNetSupport = source.EnaSupport, source.SriovNetSupport
-	img.SourceImageId, img.SourceImageRegion = source.ImageId, &from
+	img.SourceImageId, img.SourceImageRegion, img.ImageWatermarks = source.ImageId, &from, source.ImageWatermarks
 	img.Tags = tags[kindImage.resource]
 	if aws.ToBool(in.CopyImageTags) {
 		img.Tags = merged(s.tagsOn(c, *source.ImageId, *source.OwnerId, source.Tags), img.Tags)
@@ -690,6 +704,9 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration: its protection is %s.", *img.ImageId, now)
 	case now != unprotected:
 		return nil, wire.Errorf("OperationNotPermitted", "The image '%s' is protected from deregistration. Disable its deregistration protection and try again.", *img.ImageId)
+	}
+	if err := s.bury(img); err != nil {
+		return nil, err
 	}
 	if err := s.dropShared(*img.ImageId, s.images.Drop); err != nil {
 		return nil, err

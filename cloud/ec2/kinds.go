@@ -64,12 +64,14 @@ var (
 		code: "InvalidSpotInstanceRequestID", filters: spotFilters}
 	kindTemplate = &kind{prefix: "lt", field: "LaunchTemplateId", named: "LaunchTemplateName", resource: "launch-template", noun: "launch template", code: "InvalidLaunchTemplateId",
 		filters: templateFilters, min: 1, max: 200}
+	kindUsage = &kind{prefix: "amiur", field: "ReportId", resource: "image-usage-report", noun: "image usage report", code: "InvalidImageUsageReportId",
+		filters: usageFilters, min: 1, max: 1000}
 	kindAssociation = &kind{prefix: "iip-assoc", field: "AssociationId", noun: "association", code: "InvalidAssociationID", filters: associationFilters}
 )
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.

@@ -98,7 +98,10 @@ func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeI
 		return nil, err
 	}
 	c := wire.CallerFrom(ctx)
-	rows := view(s, func(st *state) []types.ImageReference { return st.references(c, in.ImageIds, scope) })
+	rows, err := try(s, func(st *state) ([]types.ImageReference, error) { return st.references(c, in.ImageIds, scope) })
+	if err != nil {
+		return nil, err
+	}
 	if slices.Contains(scope.types, types.ImageReferenceResourceTypeSsmParameter) && s.opts.ImageParameters != nil {
 		parameters, err := s.opts.ImageParameters(ctx)
 		if err != nil {
@@ -117,12 +120,16 @@ func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeI
 }
 
 // references are those to the images from the caller's instances and launch templates.
-func (s *state) references(c wire.Caller, images []string, scope referenceScope) (rows []types.ImageReference) {
+func (s *state) references(c wire.Caller, images []string, scope referenceScope) (rows []types.ImageReference, err error) {
+	instances, err := s.instancesOf(c)
+	if err != nil {
+		return nil, err
+	}
 	add := func(kind types.ImageReferenceResourceType, resource, image string) {
 		rows = append(rows, types.ImageReference{Arn: aws.String(arn(c, "ec2", resource)), ImageId: &image, ResourceType: kind})
 	}
 	if kind := types.ImageReferenceResourceTypeEc2Instance; slices.Contains(scope.types, kind) {
-		for _, in := range s.instances.of(c) {
+		for _, in := range instances {
 			if slices.Contains(images, *in.ImageId) && (len(scope.states) == 0 || slices.Contains(scope.states, string(in.State.Name))) {
 				add(kind, kindInstance.resource+"/"+*in.InstanceId, *in.ImageId)
 			}
@@ -137,7 +144,7 @@ func (s *state) references(c wire.Caller, images []string, scope referenceScope)
 			}
 		}
 	}
-	return rows
+	return rows, nil
 }
 
 // imageIDs are what the newest versions of a launch template, as many as depth, name as

@@ -273,7 +273,7 @@ func (r *Fault) isFor(actions ...string) bool {
 }
 
 // services are those whose calls rules can be about.
-var services = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "secretsmanager", "ssm", "sts"}
+var services = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "organizations", "secretsmanager", "ssm", "sts"}
 
 // oneOf joins values for a message.
 func oneOf[T ~string](values []T) string {

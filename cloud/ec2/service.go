@@ -126,7 +126,10 @@ type Options struct {
 	// ImageParameters returns the ids of images that the caller's parameters hold, by
 	// their ARNs. Nil: there are none. It is called like Parameter.
 	ImageParameters func(ctx context.Context) (map[string]string, error)
-	Profiles        Profiles // nil: any well-formed name is one, whose role is lent to nobody
+	// Member reports whether an account is in an organization or an organizational
+	// unit, by its ARN; nil: there are none.
+	Member   func(account, arn string) bool
+	Profiles Profiles // nil: any well-formed name is one, whose role is lent to nobody
 
 	// Reach says what machines may connect to outside of the cloud; nil is every
 	// public address and nothing else.
@@ -170,6 +173,9 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	}
 	if opts.Profiles == nil {
 		opts.Profiles = anyProfile{}
+	}
+	if opts.Member == nil {
+		opts.Member = func(string, string) bool { return false }
 	}
 	if opts.Progress == nil {
 		opts.Progress = func(Progress) {}

@@ -36,8 +36,10 @@ type state struct {
 	spots     *table[spotRequest]
 	fleets    *table[fleet]
 	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
-	tables    []taggable          // all of them
-	runners   map[string]*runner  // by instance
+	graves    *table[tombstone]
+	usage     *table[usageReport]
+	tables    []taggable         // all of them
+	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
 	policies  map[string]*policy
@@ -51,7 +53,7 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		hidden: map[string]int{}, policies: map[string]*policy{}}
 	return s, errors.Join(
 		register(s, "images", kindImage, &s.images, func(_ string, r *image) about {
-			return about{*r.OwnerId, r.Region, r.launchable, []part{{kindImage, r.ImageId, &r.Tags}}}
+			return about{*r.OwnerId, r.Region, func(account string) bool { return s.launchable(r, account) }, []part{{kindImage, r.ImageId, &r.Tags}}}
 		}),
 		register(s, "snapshots", kindSnapshot, &s.snapshots, func(_ string, r *snapshot) about {
 			return about{*r.OwnerId, r.Region, r.visible, []part{{kindSnapshot, r.SnapshotId, &r.Tags}}}
@@ -95,6 +97,12 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		}),
 		register(s, "fleets", nil, &s.fleets, func(_ string, r *fleet) about {
 			return about{account: r.Account, region: r.Region}
+		}),
+		register(s, "deregistered-images", nil, &s.graves, func(_ string, r *tombstone) about {
+			return about{account: *r.OwnerId, region: r.Region}
+		}),
+		register(s, "image-usage-reports", kindUsage, &s.usage, func(_ string, r *usageReport) about {
+			return about{r.Account, r.Region, nil, []part{{kindUsage, r.ReportId, &r.Tags}}}
 		}),
 		register(s, "foreign-tags", nil, &s.foreign, func(_ string, r *foreignTags) about {
 			return about{account: r.Account, region: r.Region}

@@ -45,6 +45,9 @@ func (m *Model) DecodeJSON(action string, body []byte, into any) error {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) { // more than one value
 		return &Error{Code: "SerializationException"}
 	}
+	if m.Operations[action].Input == "" {
+		return nil
+	}
 	if tree == nil {
 		tree = map[string]any{}
 	}

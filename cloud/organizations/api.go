@@ -1,0 +1,14 @@
+package organizations
+
+import "bake/cloud/wire"
+
+// actions are those that the service answers; wire/genmodel reads them from here.
+func (s *Service) actions() wire.Actions {
+	return wire.Actions{
+		"DescribeOrganization":             wire.Answer(s.DescribeOrganization),
+		"ListAccounts":                     wire.Answer(s.ListAccounts),
+		"ListAccountsForParent":            wire.Answer(s.ListAccountsForParent),
+		"ListOrganizationalUnitsForParent": wire.Answer(s.ListOrganizationalUnitsForParent),
+		"ListRoots":                        wire.Answer(s.ListRoots),
+	}
+}
