@@ -194,6 +194,9 @@ func (r *Remover) remove(ctx context.Context, done *Removal) error {
 		}
 	}
 	if err := r.snapshots(ctx, done, snapshots, results); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause // the end of the task deletes them
+		}
 		return &SnapshotsLeftError{i, done.Left, err}
 	}
 	done.Outcome = Removed
