@@ -38,7 +38,8 @@ there.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand())
+	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand(),
+		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesCheckCommand())
 	return cmd
 }
 

@@ -86,13 +86,10 @@ type Use struct {
 }
 
 func (u Use) String() string {
-	switch {
-	case u.Unknown:
-		return fmt.Sprintf("%s (guard %q; -ignore-guard=%s does without it)", u.User, u.Guard, u.Guard)
-	case u.Warning:
-		return u.User
+	if u.Warning {
+		return "warning: " + u.User
 	}
-	return fmt.Sprintf("%s (guard %q)", u.User, u.Guard)
+	return u.Guard + ": " + u.User
 }
 
 // InUse reports whether one of the uses keeps an image.
@@ -235,7 +232,7 @@ func (l *look) unless(guard string, err error) {
 	if l.onFailure != nil {
 		l.onFailure(guard, err)
 	}
-	text := fmt.Sprintf("the guard %q could not tell in %s: %s", guard, l.region, err)
+	text := fmt.Sprintf("could not tell in %s: %s", l.region, err)
 	for _, id := range l.ids {
 		l.uses.add(id, Use{Guard: guard, User: text, Unknown: true})
 	}

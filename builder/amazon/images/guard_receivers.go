@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,27 @@ import (
 
 	"bake/builder/amazon/internal/access"
 )
+
+// Receivers is the guard of what takes images away from those that they are shared with:
+// it is a *[InUseError] if one of those uses them, as far as the guards are to be asked.
+func (a *Account) Receivers(g Guards) func(context.Context, []Image) error {
+	for _, name := range GuardNames() {
+		if name != GuardReceivers {
+			g.Ignore = append(slices.Clone(g.Ignore), name)
+		}
+	}
+	return func(ctx context.Context, images []Image) error {
+		uses := a.Uses(ctx, images, g)
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		used := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return !InUse(uses[i.ID]) })
+		if len(used) > 0 {
+			return &InUseError{used, uses}
+		}
+		return nil
+	}
+}
 
 // imagesAtOnce is how many images of a region are asked about side by side.
 const imagesAtOnce = 8

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -56,6 +57,20 @@ func (e *InUseError) Error() string {
 		}
 	}
 	return b.String()
+}
+
+// Advice says what to do about it.
+func (e *InUseError) Advice() string {
+	text := "Nothing that is in use was removed. First have its users use another image"
+	guards := map[string]bool{}
+	for _, i := range e.Images {
+		for _, u := range e.Uses[i.ID] {
+			if !u.Warning {
+				guards[u.Guard] = true
+			}
+		}
+	}
+	return text + ", or do without guards: -ignore-guard=" + strings.Join(slices.Sorted(maps.Keys(guards)), ",")
 }
 
 // SnapshotsLeftError says that an image was deregistered, but not all of its snapshots
@@ -280,8 +295,8 @@ const (
 	ReleaseTag = "bake:release"
 )
 
-// WithCopies returns images with their copies in the account's regions that belong to it,
-// as [Account.Release] finds them.
+// WithCopies returns images of the account with their copies in its regions, as
+// [Account.Release] knows them.
 func (a *Account) WithCopies(ctx context.Context, images []Image) ([]Image, error) {
 	all := slices.Clone(images)
 	for _, i := range images {

@@ -1,0 +1,527 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/builder/amazon/images"
+	"bake/run"
+	"bake/step"
+)
+
+// imagesRemoveExitCodes are those of the commands that remove something.
+const imagesRemoveExitCodes = `0    done
+1    failed: there is no such image, the command line is wrong, or any other reason
+2    refused by a guard: an image is in use, or it is not known that it is not
+4    an image was removed, but not all of its snapshots
+5    the cloud refused, or could not be reached
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`
+
+// guardHelp says in the help of commands what keeps an image.
+const guardHelp = `An image is in use, and stays, by these guards:
+  held        it has the tag bake:hold, or deregistration protection
+  channel     a parameter of Systems Manager of the type aws:ec2:image names it, or
+              did before its last change
+  instances   an instance was launched from it and is not terminated
+  templates   a launch template names it in its default or latest version, also
+              through a parameter; with -all-template-versions, in any version
+  scaling     an Auto Scaling group, also one of size 0, or a launch configuration
+  fleets      an active EC2 Fleet or Spot Fleet
+  references  EC2 knows another reference, such as a recipe of EC2 Image Builder
+  recent      it was launched in the last 7 days (-launched-within), or made in the
+              last 2: AWS reports launches up to a day late
+  receivers   an account that it is shared with uses it, by AWS's usage report
+A guard that could not tell, as without a permission, keeps the image too.
+-ignore-guard does without one. Templates of CloudFormation and Terraform, and programs
+that have the ID of an image in their text, are not searched.`
+
+// guardFlags say what keeps an image.
+type guardFlags struct {
+	ignore      []string
+	recent      age
+	allVersions bool
+}
+
+func (f *guardFlags) register(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.ignore, "ignore-guard", nil, "do without these `guards`, separated by commas")
+	flags.Var(&f.recent, "launched-within", "how long ago a launch still counts as use, such as 24h or 30d; default: 7d")
+	flags.BoolVar(&f.allVersions, "all-template-versions", false, "count every version of a launch template, and not only the default and the latest")
+}
+
+func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
+	g := images.Guards{Ignore: f.ignore, Recent: time.Duration(f.recent), AllVersions: f.allVersions, Now: p.now}
+	if err := g.Check(); err != nil {
+		return g, usageError{"-ignore-guard: " + err.Error(), command}
+	}
+	return g, nil
+}
+
+// guarded is the error of what a guard has kept from being removed.
+type guarded struct{ error }
+
+func (g guarded) Unwrap() error { return g.error }
+
+// Outcome gives it an exit code of its own.
+func (guarded) Outcome() run.Outcome { return gateClosed }
+
+// ofGuard is err, with the exit code of a closed gate if a guard is the reason.
+func ofGuard(err error) error {
+	if used, ok := errors.AsType[*images.InUseError](err); ok {
+		return guarded{errors.Join(err, errors.New(used.Advice()))}
+	}
+	return err
+}
+
+// imagesTask runs what removes images, so that a sweep finishes it if bake is killed.
+func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) error {
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	task := run.TaskOptions{State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), Name: "images", Now: p.now, Stop: stop, Emit: func(e step.Event) {
+		if e.Kind == step.Warning {
+			fmt.Fprintln(p.stderr, "Warning: "+printable(e.Text))
+		}
+	}}
+	id, err := run.Task(ctx, task, do)
+	if failed, ok := errors.AsType[*run.FailedError](err); ok && failed.Outcome == run.OutcomeLeft {
+		p.say(leftText(id, failed.Left))
+	}
+	return ofGuard(err)
+}
+
+type imagesRmOptions struct {
+	placeFlags
+	guardFlags
+	image string
+}
+
+func (p *program) imagesRmCommand() *cobra.Command {
+	var o imagesRmOptions
+	cmd := &cobra.Command{
+		Use:   "rm IMAGE...",
+		Short: "Remove images and their snapshots, unless they are in use",
+		Long: `Deregister images and delete their snapshots. IMAGE is the ID or the name of an image
+of the account. With -regions, its copies in those regions go too.
+
+If one of the images is in use, none is removed, and each user is named. All is looked
+up again right before each image is removed. Snapshots that belong to another image, too,
+stay. If bake is killed, 'bake sweep' deletes the snapshots of an image that is gone.
+
+` + guardHelp,
+		Example: `  bake images rm ami-0123456789abcdef0
+  bake images rm web-20261128 -regions all
+  bake images rm -image web -region eu-west-1 -ignore-guard recent`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 0) == (o.image == "") {
+				return usageError{"name either images to remove or, with -image, all of one name", cmd.CommandPath()}
+			}
+			g, err := o.guards(p, cmd.CommandPath())
+			if err != nil {
+				return err
+			}
+			g.Children, g.Reports = true, true
+			return p.withImages(cmd, &o.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
+				found, err := o.find(ctx, a, args)
+				if err != nil {
+					return err
+				}
+				return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
+					var done []images.Removal
+					r := images.Remover{Account: a, Scope: s, Guards: g, Told: func(r images.Removal) {
+						done = append(done, r)
+						p.showRemoval(r)
+					}}
+					err := r.Remove(ctx, found)
+					p.json.result = removalResult{list(done)}
+					return err
+				})
+			})
+		},
+		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.image, "image", "", "remove all images of this `name`, or of this value of the tag bake:image")
+	o.placeFlags.register(p, flags)
+	o.guardFlags.register(flags)
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// find are the images that are meant.
+func (o *imagesRmOptions) find(ctx context.Context, a *images.Account, refs []string) (all []images.Image, err error) {
+	if o.image != "" {
+		return a.Named(ctx, o.image)
+	}
+	for _, ref := range refs {
+		found, err := a.Find(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	if o.regions != nil {
+		return a.WithCopies(ctx, all)
+	}
+	return all, nil
+}
+
+// removalResult is what commands that remove images end with in JSON.
+type removalResult struct {
+	Removals []images.Removal `json:"removals"`
+}
+
+// showRemoval says what has become of an image.
+func (p *program) showRemoval(r images.Removal) {
+	name := fmt.Sprintf("%s (%s) in %s", r.Image.ID, printable(r.Image.Name), r.Image.Region)
+	switch r.Outcome {
+	case images.Removed:
+		text := fmt.Sprintf("Removed image %s and its snapshots: %s.", name, cmp.Or(strings.Join(r.Deleted, ", "), "none"))
+		if len(r.Kept) > 0 {
+			text += " Kept, since other images consist of them: " + strings.Join(r.Kept, ", ") + "."
+		}
+		p.say(text)
+	case images.Gone:
+		p.say("Image " + name + " was removed by somebody else.")
+	}
+}
+
+type imagesPruneOptions struct {
+	placeFlags
+	guardFlags
+	name      string
+	tags      []string
+	keep      int
+	olderThan age
+	max       string
+	together  bool
+	apply     bool
+}
+
+func (p *program) imagesPruneCommand() *cobra.Command {
+	var o imagesPruneOptions
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove old images, and keep the newest of each name",
+		Long: `Show which images of the account are too many, and with -apply remove them and their
+snapshots. Images are releases of the same one if they have the same tag bake:image;
+without it, if their names are the same but for a date, a time or a UUID. -together
+takes all images that -name and -tag select for releases of one.
+
+In each region, the newest -keep available images of a group stay; of the others, those
+go that are older than -older-than, are not in use, and not more than -max of a group in
+one run, the oldest first. Nothing of a group goes while its newest image is pending or
+failed, or while fewer than -keep are available. -apply looks all up again right before
+each removal.
+
+` + guardHelp,
+		Example: `  bake images prune -keep 5
+  bake images prune -name 'web-*' -older-than 90d -regions all
+  bake images prune -keep 3 -tag team=web -max 50% -apply`,
+		Args:        exactly(),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return p.imagesPrune(cmd, &o) },
+		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&o.keep, "keep", 0, "keep this `number` of available images of each group in each region; default: 1 with -older-than")
+	flags.Var(&o.olderThan, "older-than", "remove only what is at least this `old`, such as 30d")
+	flags.StringVar(&o.name, "name", "", "look only at images whose name fits this `pattern`, with the wildcards * and ?")
+	flags.StringArrayVar(&o.tags, "tag", nil, "look only at images with this `tag`: KEY=VALUE, or KEY; repeatable")
+	flags.StringVar(&o.max, "max", "20%", "remove at most this `share` of a group in one run: a number, or a percentage, which is at least one image")
+	flags.BoolVar(&o.together, "together", false, "take all images that are looked at for releases of one; needs -name or -tag")
+	flags.BoolVar(&o.apply, "apply", false, "remove them, instead of only showing what would be removed")
+	o.placeFlags.register(p, flags)
+	o.guardFlags.register(flags)
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// options are what the flags ask for.
+func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOptions, error) {
+	out := images.PruneOptions{Query: images.Query{Name: o.name}, Keep: o.keep, OlderThan: time.Duration(o.olderThan), Together: o.together}
+	wrong := func(format string, args ...any) (images.PruneOptions, error) {
+		return out, usageError{fmt.Sprintf(format, args...), command}
+	}
+	switch {
+	case o.keep < 0:
+		return wrong("-keep=%d: it must be at least 1", o.keep)
+	case o.keep == 0 && o.olderThan == 0:
+		return wrong("say what is too much: -keep N, -older-than AGE, or both")
+	case o.together && o.name == "" && len(o.tags) == 0:
+		return wrong("-together needs -name or -tag: otherwise all images of the account would be releases of one")
+	}
+	out.Keep = max(1, o.keep)
+	var err error
+	if out.Max, err = images.ParseShare(o.max); err != nil {
+		return wrong("-max: %v", err)
+	}
+	for _, tag := range o.tags {
+		f, err := tagFilter(tag)
+		if err != nil {
+			return wrong("%v", err)
+		}
+		out.Filters = append(out.Filters, f)
+	}
+	out.Guards, err = o.guards(p, command)
+	out.Guards.Reports = true
+	return out, err
+}
+
+// pruneResult is what bake images prune -json ends with.
+type pruneResult struct {
+	Applied  bool             `json:"applied"`
+	Images   []images.Planned `json:"images"`
+	Removals []images.Removal `json:"removals"`
+}
+
+func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions) error {
+	options, err := o.options(p, cmd.CommandPath())
+	if err != nil {
+		return err
+	}
+	return p.withImages(cmd, &o.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
+		plan, err := a.Plan(ctx, options)
+		if plan == nil {
+			return err
+		}
+		result := pruneResult{o.apply, list(plan.Images), []images.Removal{}}
+		p.json.result = result
+		p.showPlan(plan, o)
+		n, _ := plan.Count(images.PlanRemove)
+		if !o.apply || n == 0 {
+			return err
+		}
+		return errors.Join(err, p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
+			r := images.Remover{Account: a, Scope: s, Guards: options.Guards, Told: func(r images.Removal) {
+				result.Removals = append(result.Removals, r)
+				p.showRemoval(r)
+			}}
+			err := r.Prune(ctx, plan)
+			p.json.result = result
+			return err
+		}))
+	})
+}
+
+// showPlan shows what is to become of images, but for those that stay as they are.
+func (p *program) showPlan(plan *images.Plan, o *imagesPruneOptions) {
+	if p.json.on {
+		return
+	}
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ACTION\tNAME\tID\tREGION\tCREATED\tGIB\tLAST LAUNCHED\tREASON")
+	for _, i := range plan.Images {
+		if i.Action == images.PlanKeep {
+			continue
+		}
+		row := []string{i.Action, printable(i.Image.Name), i.Image.ID, i.Image.Region, i.Image.Created.Format(time.DateOnly), fmt.Sprint(i.Image.Size()), day(i.Image.LastLaunched), printable(i.Reason)}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+		for _, u := range i.Uses {
+			fmt.Fprintln(w, "\t\t\t\t\t\t\t  "+printable(u.String()))
+		}
+	}
+	w.Flush()
+	count := func(action string) int {
+		n, _ := plan.Count(action)
+		return n
+	}
+	n, gib := plan.Count(images.PlanRemove)
+	if len(plan.Images) > count(images.PlanKeep) {
+		p.say(strings.TrimSuffix(table.String(), "\n"))
+	}
+	p.say(fmt.Sprintf("%d images: %d to remove (at most %d GiB), %d in use, %d for a later run (-max %s), %d stay.",
+		len(plan.Images), n, gib, count(images.PlanUsed), count(images.PlanLater), o.max, count(images.PlanKeep)))
+	if n > 0 && !o.apply {
+		p.say("Nothing was removed; -apply does that.")
+	}
+}
+
+type imagesOrphansOptions struct {
+	placeFlags
+	minAge age
+	ignore []string
+	delete bool
+	yes    bool
+}
+
+func (p *program) imagesOrphansCommand() *cobra.Command {
+	o := imagesOrphansOptions{minAge: age(7 * 24 * time.Hour)}
+	cmd := &cobra.Command{
+		Use:   "orphans",
+		Short: "List snapshots whose image is gone, and delete them",
+		Long: `List the account's snapshots that EC2 made for an image, by what their descriptions or
+tags with bake: say, that is not there any more, not even disabled. With -delete they are
+deleted, after a question for each region.
+
+Some are listed but kept, with the reason; these guards can be left out (-ignore-guard):
+  recycle-bin   the image is in the recycle bin
+  templates, scaling, fleets
+                a launch template, launch configuration or fleet makes volumes from it
+  shared        it is shared: others may have made images of it
+  locked        it is locked
+  fast-restore  fast snapshot restore is enabled for it
+  fast-launch   fast launch is enabled for its image
+A guard that could not tell keeps all snapshots of a region. Those that have tags of AWS
+Backup, Data Lifecycle Manager, EC2 Image Builder, Kubernetes or Velero, and archived
+ones, are always kept. A region whose images could not all be listed has no orphans.
+
+Sizes are upper bounds: snapshots share blocks, so deleting one frees less. Costs are
+those of us-east-1.`,
+		Example: `  bake images orphans -regions all
+  bake images orphans -min-age 30d -delete`,
+		Args:        exactly(),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return p.imagesOrphans(cmd, &o) },
+		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
+	}
+	flags := cmd.Flags()
+	flags.Var(&o.minAge, "min-age", "look only at snapshots that are at least this `old`")
+	flags.StringSliceVar(&o.ignore, "ignore-guard", nil, "do without these `guards`, separated by commas")
+	flags.BoolVar(&o.delete, "delete", false, "delete the snapshots that are not kept, after a question for each region")
+	flags.BoolVar(&o.yes, "yes", false, "with -delete: do not ask")
+	o.placeFlags.register(p, flags)
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+// orphansResult is what bake images orphans -json ends with.
+type orphansResult struct {
+	Snapshots []images.Orphan `json:"snapshots"`
+	Deleted   []string        `json:"deleted"`
+}
+
+func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) error {
+	options := images.OrphanOptions{MinAge: time.Duration(o.minAge), Ignore: o.ignore, Now: p.now}
+	if err := options.Check(); err != nil {
+		return usageError{"-ignore-guard: " + err.Error(), cmd.CommandPath()}
+	}
+	if o.yes && !o.delete {
+		return usageError{"-yes has no effect without -delete", cmd.CommandPath()}
+	}
+	return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
+		found, err := a.Orphans(ctx, options)
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		p.json.result = orphansResult{list(found), []string{}}
+		p.showOrphans(found)
+		free := slices.DeleteFunc(slices.Clone(found), func(s images.Orphan) bool { return s.Kept != "" })
+		if !o.delete || len(free) == 0 {
+			return err
+		}
+		if free, err = p.confirmed(ctx, free, o.yes, err); len(free) == 0 {
+			return err
+		}
+		deleted, failed := a.DeleteOrphans(ctx, free, options)
+		p.json.result = orphansResult{list(found), list(deleted)}
+		p.say(fmt.Sprintf("Deleted %d snapshots.", len(deleted)))
+		return errors.Join(err, failed)
+	})
+}
+
+// confirmed are the snapshots of those regions for which the user says yes. err is joined
+// to what keeps the user from being asked.
+func (p *program) confirmed(ctx context.Context, all []images.Orphan, yes bool, err error) ([]images.Orphan, error) {
+	if yes {
+		return all, err
+	}
+	ask := p.newPrompter(func() func() { return func() {} })
+	if ask == nil {
+		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since nobody can be asked: %w; -yes deletes without a question", errNoTerminal))
+	}
+	var agreed []images.Orphan
+	for len(all) > 0 {
+		region := all[0].Region
+		in := slices.DeleteFunc(slices.Clone(all), func(s images.Orphan) bool { return s.Region != region })
+		all = slices.DeleteFunc(all, func(s images.Orphan) bool { return s.Region == region })
+		answer, failed := ask.ask(ctx, fmt.Sprintf("Delete %d snapshots in %s? [y/N] ", len(in), region))
+		if failed != nil {
+			return nil, errors.Join(err, failed)
+		}
+		if answer == "y" || answer == "yes" {
+			agreed = append(agreed, in...)
+		}
+	}
+	return agreed, err
+}
+
+// showOrphans lists snapshots, those to delete first.
+func (p *program) showOrphans(all []images.Orphan) {
+	if p.json.on {
+		return
+	}
+	if len(all) == 0 {
+		p.say("No snapshots without their image.")
+		return
+	}
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SNAPSHOT\tREGION\tCREATED\tGIB\tIMAGE\tNOTE")
+	n, cost := 0, 0.0
+	for _, kept := range []bool{false, true} {
+		for _, s := range all {
+			if (s.Kept != "") != kept {
+				continue
+			}
+			note := ""
+			if kept {
+				note = "kept: " + s.Kept
+			} else {
+				n, cost = n+1, cost+s.Price()
+			}
+			if len(s.Volumes) > 0 {
+				note = strings.TrimPrefix(note+"; volumes made from it: "+strings.Join(s.Volumes, ", "), "; ")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\t%s\t%s\n", s.ID, s.Region, s.Created.Format(time.DateOnly), float64(s.Bytes)/(1<<30), cmp.Or(s.Image, "-"), printable(note))
+		}
+	}
+	w.Flush()
+	p.say(strings.TrimSuffix(table.String(), "\n"))
+	p.say(fmt.Sprintf("%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n))
+}
+
+func (p *program) imagesCheckCommand() *cobra.Command {
+	var f placeFlags
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check that what launches machines has an image",
+		Long: `Look up the images that parameters of the type aws:ec2:image, launch templates, launch
+configurations, Auto Scaling groups and fleets name, and fail if one is missing, disabled,
+or not shared with the account any more, so that the next launch would fail.`,
+		Example: `  bake images check -regions all`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.withImages(cmd, &f, func(ctx, _ context.Context, a *images.Account) error {
+				broken, err := a.CheckUse(ctx)
+				p.json.result = struct {
+					Broken []images.Broken `json:"broken"`
+				}{list(broken)}
+				for _, b := range broken {
+					p.say(printable(b.String()))
+				}
+				if len(broken) > 0 {
+					return errors.Join(err, fmt.Errorf("%d references to images that cannot be launched", len(broken)))
+				}
+				if err == nil {
+					p.say("Every image that is named can be launched.")
+				}
+				return err
+			})
+		},
+		Annotations: map[string]string{exitCodes: imagesExitCodes},
+	}
+	f.register(p, cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
+}
