@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"embed"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -97,10 +96,11 @@ type answer struct {
 }
 
 const (
-	begin       = "\x01bake " // stands before every line that counts
-	maxEvidence = 1000        // bytes of it that are kept
-	maxOutput   = 1 << 20     // bytes of all answers
-	maxLine     = 8 << 10     // of which one line has
+	unsupported = "unsupported" // in place of the ID of a rule
+	begin       = "\x01bake "   // stands before every line that counts
+	maxEvidence = 1000          // bytes of it that are kept
+	maxOutput   = 1 << 20       // bytes of all answers
+	maxLine     = 8 << 10       // of which one line has
 	checkTime   = 5 * time.Minute
 	fixTime     = 30 * time.Minute // with packages from a slow mirror
 )
@@ -120,43 +120,39 @@ func ask(ctx context.Context, m Machine, what string, limit time.Duration, ids [
 
 func parse(out io.Reader, ids []string) (map[string]answer, error) {
 	answers := map[string]answer{}
-	ended := false
+	id := ""
 	lines := bufio.NewScanner(out)
 	lines.Buffer(make([]byte, 0, maxLine), maxLine)
-	for lines.Scan() {
+	for lines.Scan() && id != "end" {
 		l, ok := strings.CutPrefix(strings.TrimSuffix(lines.Text(), "\r"), begin)
 		if !ok {
 			continue
 		}
-		words := strings.Split(l, " ")
-		if words[0] == "unsupported" {
-			name, _ := base64.StdEncoding.DecodeString(words[len(words)-1])
-			return nil, fmt.Errorf("%s knows Debian, Ubuntu, RHEL 9 and Amazon Linux 2023; this machine is %s", Name, printable(string(name), 60))
-		}
-		if words[0] == "end" {
-			ended = true
+		if text, more := strings.CutPrefix(l, ". "); more {
+			if a, ok := answers[id]; ok && len(a.text) < maxEvidence {
+				answers[id] = answer{a.status, strings.TrimPrefix(a.text+"; "+printable(text, maxEvidence), "; ")}
+			}
 			continue
 		}
-		if len(words) != 3 || ended || !slices.Contains(ids, words[0]) {
+		var status string
+		id, status, _ = strings.Cut(l, " ")
+		if id == "end" {
+			continue
+		}
+		n, err := strconv.Atoi(status)
+		_, twice := answers[id]
+		if err != nil || twice || !slices.Contains(ids, id) && id != unsupported {
 			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
 		}
-		status, err := strconv.Atoi(words[1])
-		if err != nil {
-			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
-		}
-		text, err := base64.StdEncoding.DecodeString(words[2])
-		if err != nil {
-			return nil, fmt.Errorf("the machine sends %.60q, which is no answer", l)
-		}
-		if _, twice := answers[words[0]]; twice {
-			return nil, fmt.Errorf("the machine answers %s twice", words[0])
-		}
-		answers[words[0]] = answer{status, printable(string(text), maxEvidence)}
+		answers[id] = answer{status: n}
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("the machine sends a line that does not end: %w", err)
 	}
-	if !ended {
+	if a, ok := answers[unsupported]; ok {
+		return nil, fmt.Errorf("%s knows Debian, Ubuntu, RHEL 9 and Amazon Linux 2023; the system of this machine is %s", Name, a.text)
+	}
+	if id != "end" {
 		return nil, errors.New("the output of the machine ends early")
 	}
 	for _, id := range ids {

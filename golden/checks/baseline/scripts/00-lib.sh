@@ -17,6 +17,10 @@ error() { printf '%s\n' "$*"; exit 2; }
 na() { printf '%s\n' "$*"; exit 3; }
 reboot_needed() { printf '%s\n' "$*"; exit 4; }
 
+# complain adds to bad, which a check that goes on collects its complaints in.
+complain() { bad="${bad:+$bad
+}$*"; }
+
 # verdict passes if there is nothing to complain about.
 verdict() {
 	[ -z "$1" ] || fail "$1"
@@ -28,13 +32,28 @@ need() {
 	for c; do have "$c" || error "the machine has no $c, which the check needs"; done
 }
 
-# answer ID STATUS TEXT is one line of what goes back.
+# Processes are what checks take their time for: what the shell can do by itself, it does.
+
+# answer ID STATUS TEXT is what goes back: each line of the text has something before it,
+# so that it cannot be taken for another answer.
 answer() {
-	if [ -n "$3" ]; then
-		printf '\001bake %s %s %s\n' "$1" "$2" "$(printf '%s' "$3" | head -c 1500 | base64 | tr -d '\n')"
-	else
-		printf '\001bake %s %s \n' "$1" "$2"
-	fi
+	printf '\001bake %s %s\n' "$1" "$2"
+	[ -n "$3" ] || return 0
+	while IFS= read -r line; do printf '\001bake . %.1500s\n' "$line"; done <<X
+$3
+X
+}
+
+# function_of KIND ID sets name to the function of a rule.
+function_of() {
+	set -f
+	old_ifs=$IFS kind=$1 IFS=-
+	# shellcheck disable=SC2086 # the words of an ID
+	set -- $2
+	IFS=_
+	name=${kind}_$*
+	IFS=$old_ifs
+	set +f
 }
 
 # learn_system sets family, distribution and virtual.
@@ -47,7 +66,7 @@ learn_system() {
 	esac
 	virtual=$(systemd-detect-virt -c 2>/dev/null)
 	if [ -z "$family" ]; then
-		answer unsupported 0 "${distribution:-not known to it}"
+		answer unsupported 0 "${distribution:-an unknown one}"
 		exit 0
 	fi
 }
@@ -58,8 +77,10 @@ check() {
 	learn_sshd "$@"
 	learn_files "$@"
 	learn_cloud_init "$@"
+	bad=
 	for rule; do
-		said=$("check_$(printf %s "$rule" | tr - _)" 2>&1; exit 9)
+		function_of check "$rule"
+		said=$("$name" 2>&1; exit 9)
 		answer "$rule" $? "$said"
 	done
 	printf '\001bake end\n'
@@ -72,8 +93,10 @@ fix() {
 	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
 	trap 'rm -rf "$work"' EXIT
 	before=$(cat "$ssh_file" 2>/dev/null)
+	bad=
 	for rule; do
-		said=$("fix_$(printf %s "$rule" | tr - _)" 2>&1)
+		function_of fix "$rule"
+		said=$("$name" 2>&1)
 		answer "$rule" $? "$said"
 	done
 	[ "$before" = "$(cat "$ssh_file" 2>/dev/null)" ] || reload_sshd
@@ -176,32 +199,41 @@ key_values() {
 		k == key { sub(/^[^ \t=]+[ \t]*=?[ \t]*/, ""); sub(/[ \t]*(#.*)?$/, ""); print }' "$1"
 }
 
-# at_most FILE MODE OWNER GROUP... complains unless the file has no more rights than MODE
-# and belongs to the owner and to one of the groups. A missing file is fine.
+# at_most MODE OWNER GROUPS FILE... complains of each file that has more rights than MODE,
+# or does not belong to the owner and to one of the groups. A missing file is fine.
 at_most() {
-	[ -e "$1" ] || return 0
-	seen=$(stat -Lc '%a %U %G' "$1") || error "cannot look at $1"
-	file=$1 mode=$2 owner=$3
+	mode=$1 owner=$2 groups=$3
 	shift 3
-	# shellcheck disable=SC2086 # three words
-	set -- "$file" "$mode" "$owner" $seen "$*"
-	case " $7 " in
-	*" $6 "*) [ $((0$4 & ~0$2 & 07777)) -ne 0 ] || [ "$5" != "$3" ] || return 0 ;;
-	esac
-	echo "$1 is $4 $5:$6, at most $2 $3:${7%% *}"
+	for f; do
+		[ ! -e "$f" ] || set -- "$@" "$f"
+		shift
+	done
+	[ $# -gt 0 ] || return 0
+	while read -r m o g f; do
+		case " $groups " in *" $g "*) [ $((0$m & ~0$mode & 07777)) -ne 0 ] || [ "$o" != "$owner" ] || continue ;; esac
+		complain "$f is $m $o:$g, at most $mode $owner:${groups%% *}"
+	done <<X
+$(stat -Lc '%a %U %G %n' "$@")
+X
 }
 
-# limit FILE MODE OWNER GROUP... takes from a file what at_most complains about.
+# limit MODE OWNER GROUPS FILE... takes from files what at_most complains about.
 limit() {
-	[ -n "$(at_most "$@")" ] || return 0
-	seen=$(stat -Lc '%a %U %G' "$1") || return 1
-	file=$1 mode=$2 owner=$3
+	want=$1 whose=$2 of_groups=$3
 	shift 3
-	case " $* " in
-	*" ${seen##* } "*) [ "${seen#* }" = "$owner ${seen##* }" ] || chown "$owner" "$file" || return 1 ;;
-	*) chown "$owner:$1" "$file" || return 1 ;;
-	esac
-	chmod "$(printf '%o' $((0${seen%% *} & 0$mode)))" "$file"
+	for file; do
+		bad=
+		at_most "$want" "$whose" "$of_groups" "$file"
+		[ -n "$bad" ] || continue
+		read -r m o g <<X || return 1
+$(stat -Lc '%a %U %G' "$file")
+X
+		case " $of_groups " in
+		*" $g "*) [ "$o" = "$whose" ] || chown "$whose" "$file" || return 1 ;;
+		*) chown "$whose:${of_groups%% *}" "$file" || return 1 ;;
+		esac
+		chmod "$(printf '%o' $((0$m & 0$want)))" "$file" || return 1
+	done
 }
 
 # login_users prints name:home of those that people log in as.
@@ -211,7 +243,13 @@ login_users() { awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { 
 build_user() { printf '%s\n' "${SUDO_USER:-root}"; }
 
 # some prints the first lines of a list, on one line.
-some() { head -n 8 | paste -sd ' ' -; }
+some() {
+	list='' n=0
+	while IFS= read -r line && [ $n -lt 8 ]; do
+		list="${list:+$list, }$line" n=$((n + 1))
+	done
+	[ -z "$list" ] || printf '%s\n' "$list"
+}
 
 # installed PACKAGE... prints those that are.
 installed() {

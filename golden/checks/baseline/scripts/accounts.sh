@@ -46,19 +46,20 @@ check_account_unique_ids() {
 }
 
 check_account_home_mode() {
-	verdict "$(login_users | while IFS=: read -r user home; do
+	while IFS=: read -r user home; do
 		if [ -d "$home" ]; then
-			# shellcheck disable=SC2046 # any group will do
-			at_most "$home" 750 "$user" $(stat -Lc %G "$home")
-		else
-			echo "$user has no $home"
+			at_most 750 "$user" "$(stat -Lc %G "$home")" "$home"
+		elif [ -n "$user" ]; then
+			complain "$user has no $home"
 		fi
-	done | some)"
+	done <<X
+$(login_users)
+X
+	verdict "$bad"
 }
 fix_account_home_mode() {
 	login_users | while IFS=: read -r user home; do
-		# shellcheck disable=SC2046 # any group will do
-		[ ! -d "$home" ] || limit "$home" 750 "$user" $(stat -Lc %G "$home") || echo "cannot change $home"
+		[ ! -d "$home" ] || limit 750 "$user" "$(stat -Lc %G "$home")" "$home" || echo "cannot change $home"
 	done
 }
 

@@ -76,14 +76,13 @@ fix_cloud_init_hostkeys() { set_cloud_init keys 'ssh_deletekeys: true'; }
 
 # data_modes COMMAND
 data_modes() {
-	for f in /var/lib/cloud/instance/user-data.txt /var/lib/cloud/instance/user-data.txt.i /var/lib/cloud/instance/obj.pkl \
-		/var/lib/cloud/instance/cloud-config.txt /run/cloud-init/instance-data-sensitive.json; do
-		"$1" "$f" 600 root root || return 1
-	done
+	"$1" 600 root root /var/lib/cloud/instance/user-data.txt /var/lib/cloud/instance/user-data.txt.i /var/lib/cloud/instance/obj.pkl \
+		/var/lib/cloud/instance/cloud-config.txt /run/cloud-init/instance-data-sensitive.json
 }
 check_cloud_init_data_mode() {
 	cloud_init_known
-	verdict "$(data_modes at_most)"
+	data_modes at_most
+	verdict "$bad"
 }
 fix_cloud_init_data_mode() { data_modes limit; }
 

@@ -39,22 +39,17 @@ of() {
 
 # modes COMMAND LIST...
 passwd_modes() {
-	for f in /etc/passwd /etc/passwd- /etc/group /etc/group- /etc/shells; do "$1" "$f" 644 root root || return 1; done
-	"$1" /etc/security/opasswd 600 root root
+	"$1" 644 root root /etc/passwd /etc/passwd- /etc/group /etc/group- /etc/shells && "$1" 600 root root /etc/security/opasswd
 }
-check_file_passwd_mode() { verdict "$(passwd_modes at_most)"; }
+check_file_passwd_mode() { passwd_modes at_most; verdict "$bad"; }
 fix_file_passwd_mode() { passwd_modes limit; }
 
 shadow_modes() {
-	for f in /etc/shadow /etc/shadow- /etc/gshadow /etc/gshadow-; do
-		if [ "$family" = deb ]; then
-			"$1" "$f" 640 root shadow root || return 1
-		else
-			"$1" "$f" 640 root root || return 1
-		fi
-	done
+	readers=root
+	[ "$family" = rpm ] || readers='shadow root'
+	"$1" 640 root "$readers" /etc/shadow /etc/shadow- /etc/gshadow /etc/gshadow-
 }
-check_file_shadow_mode() { verdict "$(shadow_modes at_most)"; }
+check_file_shadow_mode() { shadow_modes at_most; verdict "$bad"; }
 fix_file_shadow_mode() { shadow_modes limit; }
 
 check_file_world_writable() { verdict "$(of W | some)"; }

@@ -5,28 +5,40 @@
 sysctl_file=/etc/sysctl.d/99-zz-bake-baseline.conf
 modules_file=/etc/modprobe.d/bake-baseline.conf
 
-sysctl_path() { printf '/proc/sys/%s\n' "$(printf %s "$1" | tr . /)"; }
-
-# sysctl_value KEY fails if the key is not there or cannot be set here.
-sysctl_value() {
-	p=$(sysctl_path "$1")
-	[ -w "$p" ] && tr '\t' ' ' <"$p"
+# sysctl_file_of KEY sets p; it fails if the key is not there or cannot be set here.
+sysctl_file_of() {
+	old_ifs=$IFS IFS=.
+	# shellcheck disable=SC2086 # the words of a key
+	set -- $1
+	IFS=/
+	p="/proc/sys/$*"
+	IFS=$old_ifs
+	[ -w "$p" ]
 }
+# sysctl_value KEY sets v, likewise.
+sysctl_value() { sysctl_file_of "$1" && v=$(cat "$p"); }
 
 # parameters KEY VALUES... passes if each key has one of its values, which a | stands
 # between. A key that is not there does not count, but one has to be.
 parameters() {
-	bad='' missing='' seen=
+	missing='' wanted_values='' paths=
 	while [ $# -gt 0 ]; do
-		if v=$(sysctl_value "$1" 2>/dev/null); then
-			seen=1
-			case "|$2|" in *"|$v|"*) ;; *) bad="$bad${bad:+, }$1 = $v" ;; esac
+		if sysctl_file_of "$1"; then
+			paths="$paths $p" wanted_values="$wanted_values $p|$2|"
 		else
 			missing="$missing${missing:+, }$1"
 		fi
 		shift 2
 	done
-	[ -n "$seen" ] || na "cannot be set on this machine: $missing"
+	[ -n "$paths" ] || na "cannot be set on this machine: $missing"
+	# shellcheck disable=SC2086 # a list
+	list=$(grep -H '' $paths) || error "cannot read $paths"
+	while IFS=: read -r p v; do
+		want=${wanted_values#* "$p"|}
+		case "|${want%% *}" in *"|$v|"*) ;; *) complain "${p#/proc/sys/} = $v" ;; esac
+	done <<X
+$list
+X
 	verdict "$bad"
 }
 
@@ -34,7 +46,7 @@ parameters() {
 # one of them, and keeps it so.
 set_parameters() {
 	while [ $# -gt 0 ]; do
-		if v=$(sysctl_value "$1" 2>/dev/null); then
+		if sysctl_value "$1" 2>/dev/null; then
 			case "|$2|" in
 			*"|$v|"*) ;;
 			*)

@@ -97,12 +97,13 @@ fix_time_zone_utc() { timedatectl set-timezone Etc/UTC; }
 
 # cron_modes COMMAND
 cron_modes() {
-	"$1" /etc/crontab 600 root root || return 1
-	for d in /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly /etc/cron.yearly /etc/cron.d; do "$1" "$d" 700 root root || return 1; done
+	"$1" 600 root root /etc/crontab &&
+		"$1" 700 root root /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly /etc/cron.yearly /etc/cron.d
 }
 check_cron_mode() {
 	{ [ -e /etc/crontab ] || [ -e /etc/cron.d ] || [ -e /etc/cron.daily ]; } || na "there is no cron on this machine"
-	verdict "$(cron_modes at_most)"
+	cron_modes at_most
+	verdict "$bad"
 }
 fix_cron_mode() { cron_modes limit; }
 

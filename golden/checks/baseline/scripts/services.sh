@@ -37,12 +37,21 @@ listening() {
 		print $1 "/" host " " port
 	}' | sort -u
 }
+# ssh_ports prints the ports that sshd is told to use.
+ssh_ports() {
+	ports=
+	while read -r user value; do
+		[ "$user" != nobody ] || ports="${ports:+$ports }$value"
+	done <<X
+${sshd_port:-}
+X
+	printf '%s\n' "${ports:-22}"
+}
 check_service_ports() {
 	need ss
 	list=$(listening) || error "ss fails"
-	ssh_ports=" $(sshd_values port | tr '\n' ' ') "
-	[ "$ssh_ports" != "  " ] || ssh_ports=' 22 '
-	verdict "$(printf '%s\n' "$list" | awk -v ssh="$ssh_ports" '
+	ssh_ports=$(ssh_ports)
+	verdict "$(printf '%s\n' "$list" | awk -v ssh=" $ssh_ports " '
 		NF != 2 || index(ssh, " " $2 " ") && $1 ~ /^tcp/ { next }
 		$1 ~ /^udp/ && ($2 == 68 || $2 == 546) { next } # DHCP
 		{ print $1 ":" $2 }' | some)"
@@ -91,7 +100,7 @@ fix_firewall() {
 		echo "there is no $main"
 		return 1
 	}
-	ports=$(sshd_values port | paste -sd , -)
+	ports=$(ssh_ports | tr " " ,)
 	put "$firewall_file" 644 <<X || return 1
 # Written by bake:baseline.
 table inet bake_baseline
@@ -104,7 +113,7 @@ table inet bake_baseline {
 		meta l4proto { icmp, ipv6-icmp } accept
 		udp sport 67 udp dport 68 accept
 		udp dport 546 accept
-		tcp dport { ${ports:-22} } accept
+		tcp dport { $ports } accept
 	}
 }
 X

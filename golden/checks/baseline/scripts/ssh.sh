@@ -5,9 +5,10 @@
 
 ssh_file=/etc/ssh/sshd_config.d/00-bake-baseline.conf
 
-# learn_sshd keeps "USER KEY VALUE" lines in sshd, or why there are none in sshd_error.
+# learn_sshd keeps "USER VALUE" lines for each key in sshd_KEY, or why there are none in
+# sshd_error.
 learn_sshd() {
-	sshd='' sshd_error=''
+	sshd_error=''
 	wanted ssh- "$@" || wanted service-ports "$@" || wanted firewall "$@" || return 0
 	if ! have sshd; then
 		sshd_error="there is no sshd on this machine"
@@ -23,8 +24,13 @@ learn_sshd() {
 			sshd_error="sshd -T fails: $(printf '%s' "$said" | some)"
 			return 0
 		}
-		sshd="$sshd
-$(printf '%s\n' "$said" | sed "s/^/$u /")"
+		while read -r key value; do
+			case $key in *[!a-z0-9]* | '') continue ;; esac
+			eval "sshd_$key=\"\${sshd_$key:-}$u \$value
+\""
+		done <<X
+$said
+X
 	done
 }
 
@@ -33,34 +39,54 @@ sshd_known() {
 	[ -z "$sshd_error" ] || error "$sshd_error"
 }
 
-# sshd_values KEY prints the different values for users, and sshd_value that of nobody.
-sshd_values() { printf '%s\n' "$sshd" | awk -v key="$1" '$2 == key { sub(/^[^ ]+ [^ ]+ ?/, ""); print }' | sort -u; }
-sshd_value() { printf '%s\n' "$sshd" | awk -v key="$1" '$1 == "nobody" && $2 == key { sub(/^[^ ]+ [^ ]+ ?/, ""); print; exit }'; }
+# sshd_all KEY sets list to the "USER VALUE" lines of a key.
+sshd_all() {
+	sshd_known
+	eval "list=\${sshd_$1:-}"
+	[ -n "$list" ] || error "sshd -T does not know $1"
+}
+
+# sshd_value KEY sets v to what holds for those who have no Match block of their own.
+sshd_value() {
+	sshd_all "$1"
+	v=${list#*nobody }
+	v=${v%%"
+"*}
+}
 
 # sshd_where KEY tells which files set a key.
 sshd_where() {
-	files=$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | some)
-	[ -z "$files" ] || printf ' (set in %s)' "$files"
+	where=$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | some)
+	[ -z "$where" ] || printf ' (set in %s)' "$where"
 }
 
-# sshd_is KEY VALUE [USER] complains of each user who gets another value.
+# sshd_is KEY VALUES [USER] complains of users who get none of the values, which a | stands
+# between.
 sshd_is() {
-	sshd_known
-	printf '%s\n' "$sshd" | awk -v key="$1" -v want="$2" -v user="${3:-}" '
-		$2 == key && (user == "" || $1 == user) {
-			seen = 1; who = $1; sub(/^[^ ]+ [^ ]+ ?/, "")
-			if ($0 != want) bad[$0] = bad[$0] " " (who == "nobody" ? "others" : who)
-		}
-		END {
-			if (!seen) print "sshd -T does not know " key
-			for (v in bad) print key " " v " for" bad[v]
-		}' | sed "\$s|\$|$(sshd_where "$1")|"
+	sshd_all "$1"
+	while read -r user value; do
+		[ -n "$user" ] || continue
+		[ -z "${3:-}" ] || [ "$user" = "$3" ] || continue
+		case "|$2|" in *"|$value|"*) continue ;; esac
+		[ "$user" != nobody ] || user=others
+		complain "$1 $value for $user$(sshd_where "$1")"
+	done <<X
+$list
+X
 }
 
-# sshd_number KEY complains unless every value is a number.
-sshd_number() {
-	sshd_known
-	case $(sshd_values "$1" | tr -d '\n') in '' | *[!0-9]*) error "sshd -T gives no number for $1" ;; esac
+# sshd_numbers KEY LEAST MOST complains of users who get a number outside these bounds.
+sshd_numbers() {
+	sshd_all "$1"
+	while read -r user value; do
+		case $value in
+		'') continue ;;
+		*[!0-9]*) error "sshd -T gives no number for $1" ;;
+		esac
+		{ [ "$value" -ge "$2" ] && [ "$value" -le "$3" ]; } || complain "$1 $value$(sshd_where "$1")"
+	done <<X
+$list
+X
 }
 
 # set_sshd KEY VALUE writes a line into the drop-in, and takes it back if sshd will not
@@ -92,7 +118,7 @@ reload_sshd() {
 	done
 }
 
-check_ssh_root_login() { sshd_known; verdict "$(sshd_is permitrootlogin no root)"; }
+check_ssh_root_login() { sshd_is permitrootlogin no root; verdict "$bad"; }
 fix_ssh_root_login() {
 	if [ "$(build_user)" = root ]; then
 		echo "this is a login of root, which the fix would lock out"
@@ -101,84 +127,72 @@ fix_ssh_root_login() {
 	set_sshd PermitRootLogin no
 }
 
-check_ssh_password_auth() { sshd_known; verdict "$(sshd_is passwordauthentication no)"; }
+check_ssh_password_auth() { sshd_is passwordauthentication no; verdict "$bad"; }
 fix_ssh_password_auth() { set_sshd PasswordAuthentication no; }
 
-check_ssh_kbdint_auth() { sshd_known; verdict "$(sshd_is kbdinteractiveauthentication no)"; }
+check_ssh_kbdint_auth() { sshd_is kbdinteractiveauthentication no; verdict "$bad"; }
 fix_ssh_kbdint_auth() { set_sshd KbdInteractiveAuthentication no; }
 
-check_ssh_empty_passwords() { sshd_known; verdict "$(sshd_is permitemptypasswords no)"; }
+check_ssh_empty_passwords() { sshd_is permitemptypasswords no; verdict "$bad"; }
 fix_ssh_empty_passwords() { set_sshd PermitEmptyPasswords no; }
 
-check_ssh_hostbased() { sshd_known; verdict "$(sshd_is hostbasedauthentication no; sshd_is ignorerhosts yes)"; }
+check_ssh_hostbased() { sshd_is hostbasedauthentication no; sshd_is ignorerhosts yes; verdict "$bad"; }
 fix_ssh_hostbased() { set_sshd HostbasedAuthentication no && set_sshd IgnoreRhosts yes; }
 
-check_ssh_user_environment() { sshd_known; verdict "$(sshd_is permituserenvironment no)"; }
+check_ssh_user_environment() { sshd_is permituserenvironment no; verdict "$bad"; }
 fix_ssh_user_environment() { set_sshd PermitUserEnvironment no; }
 
-check_ssh_strict_modes() { sshd_known; verdict "$(sshd_is strictmodes yes)"; }
+check_ssh_strict_modes() { sshd_is strictmodes yes; verdict "$bad"; }
 fix_ssh_strict_modes() { set_sshd StrictModes yes; }
 
-check_ssh_max_auth_tries() {
-	sshd_number maxauthtries
-	v=$(sshd_values maxauthtries | sort -n | tail -n 1)
-	[ "$v" -le 4 ] || fail "maxauthtries $v$(sshd_where maxauthtries)"
-	pass
-}
+check_ssh_max_auth_tries() { sshd_numbers maxauthtries 1 4; verdict "$bad"; }
 fix_ssh_max_auth_tries() { set_sshd MaxAuthTries 4; }
 
-check_ssh_login_grace() {
-	sshd_number logingracetime
-	v=$(sshd_value logingracetime)
-	[ "$v" -ne 0 ] || fail "logingracetime 0, which is no limit$(sshd_where logingracetime)"
-	[ "$v" -le 60 ] || fail "logingracetime $v$(sshd_where logingracetime)"
-	pass
-}
+check_ssh_login_grace() { sshd_numbers logingracetime 1 60; verdict "${bad:+$bad; 0 is no limit}"; }
 fix_ssh_login_grace() { set_sshd LoginGraceTime 60; }
 
 check_ssh_max_startups() {
-	sshd_known
-	v=$(sshd_value maxstartups)
-	printf '%s\n' "$v" | awk -F : 'NF != 3 { exit 1 } { exit !($1 <= 10 && $2 >= 30 && $3 <= 60) }' || fail "maxstartups $v$(sshd_where maxstartups)"
+	sshd_value maxstartups
+	old_ifs=$IFS IFS=:
+	# shellcheck disable=SC2086 # three numbers
+	set -- $v
+	IFS=$old_ifs
+	case $#$v in 3*[!0-9:]* | [!3]*) error "sshd -T says maxstartups $v" ;; esac
+	{ [ "$1" -le 10 ] && [ "$2" -ge 30 ] && [ "$3" -le 60 ]; } || fail "maxstartups $v$(sshd_where maxstartups)"
 	pass
 }
 fix_ssh_max_startups() { set_sshd MaxStartups 10:30:60; }
 
 check_ssh_idle() {
-	sshd_number clientaliveinterval
-	sshd_number clientalivecountmax
-	for interval in $(sshd_values clientaliveinterval); do
-		for count in $(sshd_values clientalivecountmax); do
-			{ [ "$interval" -gt 0 ] && [ "$count" -gt 0 ] && [ $((interval * count)) -le 900 ]; } ||
-				fail "clientaliveinterval $interval, clientalivecountmax $count$(sshd_where 'clientalive[a-z]*')"
-		done
-	done
+	sshd_numbers clientaliveinterval 1 900
+	sshd_numbers clientalivecountmax 1 900
+	[ -z "$bad" ] || fail "$bad"
+	sshd_value clientaliveinterval
+	interval=$v
+	sshd_value clientalivecountmax
+	[ $((interval * v)) -le 900 ] || fail "clientaliveinterval $interval times clientalivecountmax $v is more than 900"
 	pass
 }
 fix_ssh_idle() { set_sshd ClientAliveInterval 300 && set_sshd ClientAliveCountMax 3; }
 
-check_ssh_x11() { sshd_known; verdict "$(sshd_is x11forwarding no)"; }
+check_ssh_x11() { sshd_is x11forwarding no; verdict "$bad"; }
 fix_ssh_x11() { set_sshd X11Forwarding no; }
 
-check_ssh_use_pam() { sshd_known; verdict "$(sshd_is usepam yes)"; }
+check_ssh_use_pam() { sshd_is usepam yes; verdict "$bad"; }
 fix_ssh_use_pam() { set_sshd UsePAM yes; }
 
-check_ssh_log_level() {
-	sshd_known
-	bad=$(sshd_values loglevel | grep -vxE 'INFO|VERBOSE' | some)
-	verdict "${bad:+loglevel $bad$(sshd_where loglevel)}"
-}
+check_ssh_log_level() { sshd_is loglevel 'INFO|VERBOSE'; verdict "$bad"; }
 fix_ssh_log_level() { set_sshd LogLevel VERBOSE; }
 
 # weak KEY REGEX complains of algorithms, and without KEY REGEX writes a list without them.
 weak() {
-	sshd_known
-	[ -n "$(sshd_value "$1")" ] || error "sshd -T does not know $1"
-	bad=$(sshd_value "$1" | tr , '\n' | grep -E "$2" | some)
+	sshd_value "$1"
+	bad=$(printf '%s\n' "$v" | tr , '\n' | grep -E "$2" | some)
 	verdict "${bad:+$1: $bad}"
 }
 without() {
-	list=$(sshd_value "$(printf '%s' "$1" | tr "[:upper:]" "[:lower:]")" | tr , '\n' | grep -vE "$2" | paste -sd , -)
+	sshd_value "$(printf '%s' "$1" | tr '[:upper:]' '[:lower:]')"
+	list=$(printf '%s\n' "$v" | tr , '\n' | grep -vE "$2" | paste -sd , -)
 	if [ -z "$list" ]; then
 		echo "sshd would be left without any $1"
 		return 1
@@ -198,33 +212,34 @@ fix_ssh_kex() { without KexAlgorithms "$weak_kex"; }
 
 check_ssh_config_mode() {
 	[ -e /etc/ssh/sshd_config ] || na "there is no /etc/ssh/sshd_config"
-	verdict "$(for f in /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; do at_most "$f" 600 root root; done)"
+	at_most 600 root root /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf
+	verdict "$bad"
 }
-fix_ssh_config_mode() { for f in /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; do limit "$f" 600 root root || return 1; done; }
+fix_ssh_config_mode() { limit 600 root root /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; }
 
 # host_key_modes COMMAND: Red Hat's keys belong to a group that a helper of ssh runs with.
 host_key_modes() {
 	for f in /etc/ssh/ssh_host_*_key; do
-		[ -e "$f" ] || continue
 		if [ "$(stat -c %G "$f")" = ssh_keys ]; then
-			"$1" "$f" 640 root ssh_keys || return 1
+			"$1" 640 root ssh_keys "$f" || return 1
 		else
-			"$1" "$f" 600 root root || return 1
+			"$1" 600 root root "$f" || return 1
 		fi
 	done
 }
 check_ssh_hostkey_mode() {
 	[ -n "$(find /etc/ssh -name 'ssh_host_*_key' 2>/dev/null)" ] || na "there are no host keys"
-	verdict "$(host_key_modes at_most)"
+	host_key_modes at_most
+	verdict "$bad"
 }
 fix_ssh_hostkey_mode() { host_key_modes limit; }
 
-check_ssh_forwarding() { sshd_known; verdict "$(sshd_is disableforwarding yes)"; }
+check_ssh_forwarding() { sshd_is disableforwarding yes; verdict "$bad"; }
 fix_ssh_forwarding() { set_sshd DisableForwarding yes; }
 
 check_ssh_access_list() {
 	sshd_known
-	printf '%s\n' "$sshd" | grep -qE '^[^ ]+ (allow|deny)(users|groups) ' || fail "no AllowUsers, AllowGroups, DenyUsers or DenyGroups"
+	[ -n "${sshd_allowusers:-}${sshd_allowgroups:-}${sshd_denyusers:-}${sshd_denygroups:-}" ] || fail "no AllowUsers, AllowGroups, DenyUsers or DenyGroups"
 	pass
 }
 fix_ssh_access_list() {

@@ -61,12 +61,12 @@ fix_sudo_env() { set_sudo 'Defaults secure_path="/usr/local/sbin:/usr/local/bin:
 
 # sudo_modes COMMAND looks at or changes the modes of all files.
 sudo_modes() {
-	"$1" /etc/sudoers 440 root root && "$1" /etc/sudoers.d 750 root root || return 1
-	for f in /etc/sudoers.d/*; do "$1" "$f" 440 root root || return 1; done
+	"$1" 440 root root /etc/sudoers /etc/sudoers.d/* && "$1" 750 root root /etc/sudoers.d
 }
 check_sudo_files_mode() {
 	sudo_known
-	verdict "$(sudo_modes at_most)"
+	sudo_modes at_most
+	verdict "$bad"
 }
 fix_sudo_files_mode() { sudo_modes limit; }
 

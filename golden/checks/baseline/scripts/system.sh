@@ -12,9 +12,12 @@ grub_files() { for f in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do [ ! -e "$f"
 grub_known() { [ -n "$(grub_files)" ] || na "there is no GRUB on this machine"; }
 check_boot_grub_mode() {
 	grub_known
-	verdict "$(for f in $(grub_files); do at_most "$f" 600 root root; done)"
+	# shellcheck disable=SC2046 # a list
+	at_most 600 root root $(grub_files)
+	verdict "$bad"
 }
-fix_boot_grub_mode() { for f in $(grub_files); do limit "$f" 600 root root || return 1; done; }
+# shellcheck disable=SC2046 # a list
+fix_boot_grub_mode() { limit 600 root root $(grub_files); }
 
 check_boot_grub_password() {
 	grub_known
@@ -51,7 +54,7 @@ check_core_dumps() {
 		[ "$v" = none ] || fail "Storage=${v:-external} in coredump.conf"
 	fi
 	if [ "$virtual" = none ]; then
-		v=$(sysctl_value fs.suid_dumpable) || error "there is no fs.suid_dumpable"
+		sysctl_value fs.suid_dumpable || error "there is no fs.suid_dumpable"
 		[ "$v" = 0 ] || fail "fs.suid_dumpable = $v"
 	fi
 	pass
@@ -69,8 +72,8 @@ X
 }
 
 # banner_modes COMMAND
-banner_modes() { for f in /etc/issue /etc/issue.net /etc/motd; do "$1" "$f" 644 root root || return 1; done; }
-check_banner_mode() { verdict "$(banner_modes at_most)"; }
+banner_modes() { "$1" 644 root root /etc/issue /etc/issue.net /etc/motd; }
+check_banner_mode() { banner_modes at_most; verdict "$bad"; }
 fix_banner_mode() { banner_modes limit; }
 
 telling() { grep -lsE '\\[mrsv]|Debian|Ubuntu|Rocky|Alma|Red Hat|Amazon' /etc/issue /etc/issue.net; }
