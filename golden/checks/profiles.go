@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"bake/communicator"
+	"bake/golden/checks/baseline"
 	"bake/golden/findings"
 )
 
@@ -19,20 +20,28 @@ type profile struct {
 	run   func(ctx context.Context, m communicator.Communicator, remediate bool) (findings.Report, error)
 }
 
-func profiles() []*profile { return nil }
+func names() []string { return []string{baseline.Name} }
 
-func names() (all []string) {
-	for _, p := range profiles() {
-		all = append(all, p.name)
-	}
-	return all
-}
-
+// find returns the profile of a name, which may go on with a slash and what is selected
+// of it.
 func find(name string) (*profile, error) {
-	for _, p := range profiles() {
-		if p.name == name {
-			return p, nil
-		}
+	base, words, more := strings.Cut(name, "/")
+	if base != baseline.Name {
+		return nil, fmt.Errorf("there is no profile %s; there are: %s", name, strings.Join(names(), ", "))
 	}
-	return nil, fmt.Errorf("there is no profile %s; there are: %s", name, strings.Join(names(), ", "))
+	selected, err := baseline.Select(words)
+	if err == nil && more && words == "" {
+		err = fmt.Errorf("%s selects nothing", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &profile{name: name, rules: selected.Findings, run: func(ctx context.Context, m communicator.Communicator, remediate bool) (findings.Report, error) {
+		on := baseline.On(m)
+		report, err := baseline.Check(ctx, on, selected)
+		if err == nil && remediate {
+			report, err = baseline.Remediate(ctx, on, selected, report)
+		}
+		return report, err
+	}}, nil
 }

@@ -57,6 +57,42 @@ type Selection struct {
 	Except []string // never these
 }
 
+// Select reads a selection as it is written after the name of the profile, such as
+// "level2", "ssh-forwarding,pw-aging" or "-service-ports": level2 adds the rules of
+// level 2, a rule adds itself, and one after a minus is left out. Rules alone are all
+// that is selected.
+func Select(words string) (Selection, error) {
+	var s Selection
+	for _, w := range strings.FieldsFunc(words, func(r rune) bool { return r == ',' }) {
+		switch id, except := strings.CutPrefix(w, "-"); {
+		case w == "level1":
+			s.Levels = append(s.Levels, 1)
+		case w == "level2":
+			s.Levels = append(s.Levels, 1, 2)
+		case except:
+			s.Except = append(s.Except, id)
+		default:
+			s.Only = append(s.Only, id)
+		}
+	}
+	_, err := s.Rules()
+	return s, err
+}
+
+// Findings are the selected rules as findings that nobody has judged.
+func (s Selection) Findings() (all []findings.Finding) {
+	rules, err := s.Rules()
+	if err != nil {
+		return nil
+	}
+	for _, r := range rules {
+		f := r.finding()
+		f.Result = findings.NotChecked
+		all = append(all, f)
+	}
+	return all
+}
+
 // Rules returns the rules that are selected; it is an error if there are none, or if
 // the selection names one that does not exist.
 func (s Selection) Rules() ([]Rule, error) {
