@@ -208,6 +208,10 @@ func within(v reflect.Value, deep int, left, bytes *int) bool {
 		*bytes -= v.Len()
 		return *bytes >= 0
 	case reflect.Slice:
+		if k := v.Type().Elem().Kind(); k != reflect.Interface && k != reflect.String && k != reflect.Slice && k != reflect.Map {
+			*left -= v.Len()
+			return *left >= 0
+		}
 		for i := range v.Len() {
 			if !within(v.Index(i), deep-1, left, bytes) {
 				return false

@@ -393,6 +393,26 @@ func dicts() map[string]any {
 			}
 			return out
 		},
+		"dig": dig,
+	}
+	maps.Copy(out, selections())
+	for _, prefix := range []string{"", "must"} {
+		name := func(s string) string {
+			if prefix == "" {
+				return strings.ToLower(s[:1]) + s[1:]
+			}
+			return prefix + s
+		}
+		out[name("Merge")] = func(to dict, from ...dict) (dict, error) { return merge(to, from, false, 0) }
+		out[name("MergeOverwrite")] = func(to dict, from ...dict) (dict, error) { return merge(to, from, true, 0) }
+		out[name("DeepCopy")] = func(v any) any { return deepCopy(v, 0) }
+	}
+	return out
+}
+
+// selections are functions that take something out of dicts.
+func selections() map[string]any {
+	return map[string]any{
 		"pluck": func(name string, ds ...dict) []any {
 			out := []any{}
 			for _, d := range ds {
@@ -408,20 +428,7 @@ func dicts() map[string]any {
 		"omit": func(d dict, names ...string) dict {
 			return only(d, func(name string) bool { return !slices.Contains(names, name) })
 		},
-		"dig": dig,
 	}
-	for _, prefix := range []string{"", "must"} {
-		name := func(s string) string {
-			if prefix == "" {
-				return strings.ToLower(s[:1]) + s[1:]
-			}
-			return prefix + s
-		}
-		out[name("Merge")] = func(to dict, from ...dict) (dict, error) { return merge(to, from, false, 0) }
-		out[name("MergeOverwrite")] = func(to dict, from ...dict) (dict, error) { return merge(to, from, true, 0) }
-		out[name("DeepCopy")] = func(v any) any { return deepCopy(v, 0) }
-	}
-	return out
 }
 
 // keys are the sorted names in dicts; sprig has them in any order.

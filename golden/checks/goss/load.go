@@ -26,7 +26,7 @@ const (
 // Whether the files are YAML or JSON is decided by the name of the first. The suite can be
 // used if the diagnostics hold no error.
 func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
-	l := loader{options: o, types: resourceTypes(), suite: &Suite{}, machine: machineFiles{known: map[string]facts.Fact{}}}
+	l := loader{options: o, types: resourceTypes(), suite: &Suite{}, byName: map[string]*resource{}, machine: machineFiles{known: map[string]facts.Fact{}}}
 	start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
 	switch filepath.Ext(path) {
 	case ".json":
@@ -52,6 +52,7 @@ type loader struct {
 	format  func(*reader) (*node, *hcl.Diagnostic)
 	files   int
 	machine machineFiles
+	byName  map[string]*resource
 	suite   *Suite
 	diags   hcl.Diagnostics
 }
@@ -160,15 +161,15 @@ func (l *loader) section(f field) {
 
 // put adds a resource; it takes the place of one of its type and name.
 func (l *loader) put(r *resource) {
-	for i, old := range l.suite.resources {
-		if old.kind == r.kind && old.name == r.name {
-			if old.at != r.at { // the same file, included twice, is no surprise
-				l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
-			}
-			l.suite.resources = slices.Delete(l.suite.resources, i, i+1)
-			break
+	id := r.kind.kind + " " + r.name
+	if old := l.byName[id]; old != nil {
+		if old.at != r.at { // the same file, included twice, is no surprise
+			l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
 		}
+		i := slices.Index(l.suite.resources, old)
+		l.suite.resources = slices.Delete(l.suite.resources, i, i+1)
 	}
+	l.byName[id] = r
 	l.suite.resources = append(l.suite.resources, r)
 }
 
@@ -200,7 +201,7 @@ func (l *loader) includes(dir string, section *node, depth int) {
 		}
 		pattern := filepath.FromSlash(in.pattern)
 		if !filepath.IsAbs(pattern) {
-			pattern = filepath.Join(dir, pattern)
+			pattern = filepath.Join(literal(dir), pattern)
 		}
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -215,6 +216,14 @@ func (l *loader) includes(dir string, section *node, depth int) {
 			}
 		}
 	}
+}
+
+// literal is a folder as a pattern that only it matches. On Windows patterns have no escapes.
+func literal(dir string) string {
+	if filepath.Separator == '\\' {
+		return dir
+	}
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
 }
 
 // readInclude reads an entry of gossfile. One that is skipped has no pattern.
@@ -444,7 +453,9 @@ func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 			return nil, hcl.Diagnostics{fault(f.node.at, "Not a number", "%s is a number, not %q.", f.name, text)}
 		}
 		c.expected = n
-		c.matcher, d = compile(&node{value: n, at: f.node.at})
+		c.matcher, d = compile(endedBySignal(&node{value: n, at: f.node.at}))
+	case a.name == "exit-status":
+		c.matcher, d = compile(endedBySignal(f.node))
 	default:
 		c.matcher, d = compile(f.node)
 	}
@@ -457,6 +468,38 @@ func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 		return c, hcl.Diagnostics{d}
 	}
 	return c, nil
+}
+
+// endedBySignal has each -1 in n, which is goss's status of a command that a signal ended,
+// also mean what a shell makes of such an end: 128 and the number of the signal.
+func endedBySignal(n *node) *node {
+	out := *n
+	switch v := n.value.(type) {
+	case int:
+		if v == -1 {
+			number := func(name string, limit int) *node {
+				return &node{at: n.at, value: fields{{name, n.at, &node{at: n.at, value: limit}}}}
+			}
+			signal := &node{at: n.at, value: fields{{"and", n.at, &node{at: n.at, value: []*node{number("gt", 128), number("le", 128+64)}}}}}
+			out.value = fields{{"or", n.at, &node{at: n.at, value: []*node{n, signal}}}}
+		}
+	case []*node:
+		list := make([]*node, len(v))
+		for i, x := range v {
+			list[i] = endedBySignal(x)
+		}
+		out.value = list
+	case fields:
+		var list fields
+		for _, f := range v {
+			if slices.Contains([]string{"and", "or", "not"}, f.name) {
+				f.node = endedBySignal(f.node)
+			}
+			list = append(list, f)
+		}
+		out.value = list
+	}
+	return &out
 }
 
 // surprise warns of values that YAML takes for something else than their author did.

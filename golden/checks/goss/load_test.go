@@ -133,6 +133,15 @@ func TestIncludes(t *testing.T) {
 	}
 }
 
+// TestIncludeFolder: the name of a folder is no pattern.
+func TestIncludeFolder(t *testing.T) {
+	dir := write(t, map[string]string{"a[b]/goss.yaml": "gossfile: {\"*.yml\": {}}\n", "a[b]/x.yml": "port: {22: {listening: true}}\n"})
+	s, diags := goss.Load(filepath.Join(dir, "a[b]", "goss.yaml"), goss.Options{})
+	if diags.HasErrors() || len(s.Questions()) != 1 {
+		t.Error(diags)
+	}
+}
+
 // TestQuestions: what looks at the same thing is asked once, in the words of goss.
 func TestQuestions(t *testing.T) {
 	s := load(t, `

@@ -231,19 +231,19 @@ type contain struct {
 // pair finds as many pairs of a matcher and an element of its own as there can be, and
 // returns which have one and which are left without.
 func (m contain) pair(list []any) (found, missing []matcher, extra []any) {
-	fits := make([][]bool, len(m.matchers))
+	fits := make([][]int, len(m.matchers)) // indexes of the elements that a matcher matches
 	for i, want := range m.matchers {
-		fits[i] = make([]bool, len(list))
 		for j, v := range list {
-			ok, err := want.match(v)
-			fits[i][j] = ok && err == nil
+			if ok, err := want.match(v); ok && err == nil {
+				fits[i] = append(fits[i], j)
+			}
 		}
 	}
 	owner := make([]int, len(list)) // 1 + index of the matcher of an element
 	var try func(i int, seen []bool) bool
 	try = func(i int, seen []bool) bool {
-		for j, fit := range fits[i] {
-			if !fit || seen[j] {
+		for _, j := range fits[i] {
+			if seen[j] {
 				continue
 			}
 			seen[j] = true
