@@ -349,6 +349,11 @@ func (a *attempt) judge(ctx context.Context, r report, against *course) (err err
 		}
 	}
 	if m.resume {
+		// On a busy host a call of the same number may come before the machine is ready.
+		if times, err := a.w.provisioned(); err != nil || times["second"] == 0 {
+			a.out.struck = false
+			return err
+		}
 		if r, err = a.resume(ctx, against); err != nil {
 			return err
 		}
