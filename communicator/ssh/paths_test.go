@@ -635,6 +635,17 @@ func TestTunnels(t *testing.T) {
 		}
 	}
 	lead()
+	other := c.(communicator.Reopener).Another()
+	if status, err := other.Run(t.Context(), communicator.Command{Line: "true"}); err != nil || status.Code != 0 {
+		t.Errorf("a second connection: %v, %v", status, err)
+	}
+	if n := srv.Connections(); n != 2 {
+		t.Errorf("%d connections, want a second one", n)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	lead()
 	srv.Cut() // as a reboot does
 	for {
 		_, err := c.Run(t.Context(), communicator.Command{Line: "true"})

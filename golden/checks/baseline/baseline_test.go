@@ -1,0 +1,307 @@
+package baseline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bake/golden/findings"
+)
+
+// TestTable: every rule is whole, and every function of the scripts belongs to one.
+func TestTable(t *testing.T) {
+	functions := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^((?:check|fix)_\w+)\(\)`).FindAllStringSubmatch(scripts(), -1) {
+		if functions[m[1]] {
+			t.Errorf("%s is there twice", m[1])
+		}
+		functions[m[1]] = true
+	}
+	id := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	ref := regexp.MustCompile(`^(C \d+(\.\d+)+|R9-\d{6}|U24-\d{6}|R\d+|DS (os|sysctl)-\d{2})$`)
+	seen := map[string]bool{}
+	for _, r := range Rules() {
+		if seen[r.ID] || !id.MatchString(r.ID) {
+			t.Errorf("%q is no ID, or there twice", r.ID)
+		}
+		seen[r.ID] = true
+		if r.Title == "" || r.Rationale == "" || r.Fix == "" || strings.HasSuffix(r.Title, ".") || !strings.HasSuffix(r.Rationale, ".") {
+			t.Errorf("%s: the texts are not whole", r.ID)
+		}
+		if !slices.Contains([]findings.Severity{critical, high, medium, low}, r.Severity) || r.Level != 1 && r.Level != 2 {
+			t.Errorf("%s is %s and of level %d", r.ID, r.Severity, r.Level)
+		}
+		for _, number := range r.finding().Refs {
+			if !ref.MatchString(number) {
+				t.Errorf("%s: %q is no reference", r.ID, number)
+			}
+		}
+		if !functions[function("check", r.ID)] {
+			t.Errorf("%s has no check", r.ID)
+		}
+		if r.Automatic() != functions[function("fix", r.ID)] {
+			t.Errorf("%s: Automatic is %v", r.ID, r.Automatic())
+		}
+		delete(functions, function("check", r.ID))
+		delete(functions, function("fix", r.ID))
+	}
+	for name := range functions {
+		t.Errorf("%s belongs to no rule", name)
+	}
+	if len(seen) != 110 {
+		t.Errorf("there are %d rules", len(seen))
+	}
+}
+
+func TestSelect(t *testing.T) {
+	for words, want := range map[string]string{
+		"":                                 "86 86",
+		"level1":                           "86 86",
+		"level2":                           "110 86",
+		"ssh-forwarding,pw-aging":          "2 0",
+		"level1,pw-aging":                  "87 86",
+		"-service-ports":                   "85 85",
+		"level2,-service-ports,-pw-aging":  "108 85",
+		"ssh-fowarding":                    `bake:baseline has no rule "ssh-fowarding"; did you mean "ssh-forwarding"?`,
+		"-nothing-like-it":                 `bake:baseline has no rule "nothing-like-it"`,
+		"account-uid0,-account-uid0":       "no rule of bake:baseline is selected",
+		"level3":                           `bake:baseline has no rule "level3"`,
+		"ssh-fowarding,pam-nulok,pw-aging": "bake:baseline has no rule \"ssh-fowarding\"; did you mean \"ssh-forwarding\"?\nbake:baseline has no rule \"pam-nulok\"; did you mean \"pam-nullok\"?",
+	} {
+		s, err := Select(words)
+		got := fmt.Sprint(err)
+		if err == nil {
+			rules, _ := s.Rules()
+			first := 0
+			for _, r := range rules {
+				first += 2 - r.Level
+			}
+			got = fmt.Sprint(len(rules), first)
+		}
+		if got != want {
+			t.Errorf("%q: got %s, want %s", words, got, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	ids := []string{"a", "b"}
+	for name, test := range map[string]struct {
+		out  string
+		want map[string]answer
+		err  string
+	}{
+		"answers": {
+			out:  "Welcome!\n\x01bake a 0\n\x01bake b 1\n\x01bake . one\n\x01bake . two\x1b[31m\xff\n\x01bake end\nBye\n",
+			want: map[string]answer{"a": {0, ""}, "b": {1, "one; two\uFFFD[31m\uFFFD"}},
+		},
+		"over a terminal":      {out: "\x01bake a 0\r\n\x01bake b 3\r\n\x01bake . why\r\n\x01bake end\r\n", want: map[string]answer{"a": {0, ""}, "b": {3, "why"}}},
+		"evidence like answer": {out: "\x01bake a 1\n\x01bake . \x01bake b 0\n\x01bake end\n", want: map[string]answer{"a": {1, "\uFFFDbake b 0"}, "b": {-1, "the machine did not answer"}}},
+		"evidence of nothing":  {out: "\x01bake . x\n\x01bake a 0\n\x01bake b 0\n\x01bake end\n\x01bake . y\n", want: map[string]answer{"a": {0, ""}, "b": {0, ""}}},
+		"cut":                  {out: "\x01bake a 0\n\x01bake b 0\n", err: "ends early"},
+		"nothing":              {err: "ends early"},
+		"twice":                {out: "\x01bake a 1\n\x01bake a 0\n\x01bake end\n", err: `"a 0", which is no answer`},
+		"unknown rule":         {out: "\x01bake c 0\n", err: `"c 0", which is no answer`},
+		"no status":            {out: "\x01bake a\n", err: "no answer"},
+		"long line":            {out: "\x01bake a 1\n\x01bake . " + strings.Repeat("x", 2*maxLine) + "\n\x01bake end\n", err: "a line that does not end"},
+		"another system":       {out: "\x01bake unsupported 0\n\x01bake . Alpine Linux v3.20\n", err: "the system of this machine is Alpine Linux v3.20"},
+	} {
+		got, err := parse(strings.NewReader(test.out), ids)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%s: got %v, %v, want the error %s", name, got, err, test.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := cmp.Diff(test.want, got, cmp.AllowUnexported(answer{})); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+	much, err := parse(strings.NewReader("\x01bake a 1\n"+strings.Repeat("\x01bake . "+strings.Repeat("é", 500)+"\n", 100)+"\x01bake end\n"), ids)
+	if err != nil || len(much["a"].text) > 3*maxEvidence {
+		t.Errorf("%d bytes are kept: %v", len(much["a"].text), err)
+	}
+}
+
+// fake is a machine with canned answers.
+type fake struct {
+	state string // pass, fail, half: what checks say
+	login error
+	calls []string
+}
+
+func (f *fake) Run(_ context.Context, script string, out io.Writer) error {
+	lines := strings.Split(strings.TrimSpace(script), "\n")
+	what, ids, _ := strings.Cut(strings.TrimSuffix(lines[len(lines)-2], " </dev/null"), " ")
+	f.calls = append(f.calls, strings.TrimSpace(what+" "+ids))
+	for id := range strings.FieldsSeq(ids) {
+		switch {
+		case what == "fix":
+			fmt.Fprintf(out, "\x01bake %s 0\n\x01bake . done\n", id)
+		case f.state == "pass" || f.state == "half" && id == "ssh-x11":
+			fmt.Fprintf(out, "\x01bake %s 0\n", id)
+		default:
+			fmt.Fprintf(out, "\x01bake %s 1\n\x01bake . bad\n", id)
+		}
+	}
+	if what == "fix" {
+		f.state = "half"
+	}
+	fmt.Fprint(out, "\x01bake end\n")
+	return nil
+}
+
+func (f *fake) LogIn(context.Context) error {
+	f.calls = append(f.calls, "log in")
+	return f.login
+}
+
+func TestRemediate(t *testing.T) {
+	s := Selection{Only: []string{"ssh-x11", "pam-nullok", "pkg-updates", "account-uid0"}}
+	f := &fake{}
+	before, err := Check(t.Context(), f, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := Remediate(t.Context(), f, s, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, r := range after.Findings {
+		got[r.ID] = string(r.Result) + ": " + r.Evidence
+	}
+	if d := cmp.Diff(map[string]string{
+		"ssh-x11": "fixed: done", "pam-nullok": "fail: bad; the fix did not help: done", "pkg-updates": "fail: bad; the fix did not help: done", "account-uid0": "fail: bad",
+	}, got); d != "" {
+		t.Error(d)
+	}
+	all := "ssh-x11 pam-nullok account-uid0 pkg-updates"
+	if d := cmp.Diff([]string{"check " + all, "fix pkg-updates pam-nullok ssh-x11", "log in", "check " + all}, f.calls); d != "" {
+		t.Error(d)
+	}
+
+	// Nothing to do.
+	f = &fake{state: "pass"}
+	if before, err = Check(t.Context(), f, s); err == nil {
+		after, err = Remediate(t.Context(), f, s, before)
+	}
+	if err != nil || len(f.calls) != 1 || after.Count(findings.Pass) != 4 {
+		t.Errorf("%v %v %v", f.calls, after, err)
+	}
+
+	// Nobody gets in any more.
+	f = &fake{login: errors.New("connection refused")}
+	if before, err = Check(t.Context(), f, s); err == nil {
+		_, err = Remediate(t.Context(), f, s, before)
+	}
+	if err == nil || !strings.Contains(err.Error(), "logging in again after the fixes: connection refused") || f.calls[len(f.calls)-1] != "undo" {
+		t.Errorf("%v %v", f.calls, err)
+	}
+}
+
+// here runs scripts in a shell of this host, with something before their last lines.
+type here struct{ more string }
+
+func (h here) Run(ctx context.Context, script string, out io.Writer) error {
+	at := strings.LastIndex(strings.TrimSuffix(script, "\nexit\n"), "\n")
+	cmd := exec.CommandContext(ctx, "sh", "-s")
+	cmd.Stdin, cmd.Stdout = strings.NewReader(script[:at+1]+h.more+"\n"+script[at+1:]), out
+	return cmd.Run()
+}
+
+func (here) LogIn(context.Context) error { return nil }
+
+// TestOnlyVerdictsPass: whatever else a check ends in is an error.
+func TestOnlyVerdictsPass(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	system := "learn_system() { family=deb virtual=none; }\n"
+	for body, want := range map[string]string{
+		"pass":                          "pass ",
+		"fail no good":                  "fail no good",
+		"na not here":                   "not applicable not here",
+		"error cannot":                  "error cannot",
+		"verdict ''":                    "pass ",
+		"verdict 'one\ntwo'":            "fail one; two",
+		"true":                          "error the check ended with status 9 and said nothing",
+		"return 0":                      "error the check ended with status 9 and said nothing",
+		"exit 7":                        "error the check ended with status 7 and said nothing",
+		"no-such-program; exit $?":      "error NOT FOUND",
+		"echo \"$not_set\"; pass":       "error NOT SET",
+		"own_kernel it; fail its own":   "fail its own",
+		"virtual=lxc; own_kernel it":    "not applicable it is the host's: this machine has no kernel of its own",
+		"virtual=; own_kernel it; pass": "error systemd-detect-virt does not say whether the kernel is the machine's own",
+		"need sh no-such-program; pass": "error the machine has no no-such-program, which the check needs",
+		"cat; pass":                     "pass ", // not the rest of the script
+	} {
+		report, err := Check(t.Context(), here{system + "check_account_uid0() {\n" + body + "\n}"}, Selection{Only: []string{"account-uid0"}})
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		f := report.Findings[0]
+		got := string(f.Result) + " " + f.Evidence
+		if strings.HasSuffix(want, "NOT FOUND") && strings.Contains(got, "not found") || strings.HasSuffix(want, "NOT SET") && strings.Contains(got, "not_set") {
+			got = string(f.Result) + want[len("error"):]
+		}
+		if got != want {
+			t.Errorf("%s: got %s, want %s", body, got, want)
+		}
+	}
+}
+
+// TestHelpers: what fixes write with is written once.
+func TestHelpers(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the scripts are for Linux")
+	}
+	dir := t.TempDir()
+	script := scripts() + `
+cd '` + dir + `' || exit 1
+printf '# KEY 1\nKEY\t2 # two\nOTHER 3\n KEY 4\n\n' >defs
+key_values defs KEY | paste -sd , -
+set_key "$PWD/defs" KEY 365 ' '; cat defs; echo .
+before=$(stat -c %i defs); set_key "$PWD/defs" KEY 365 ' '; [ "$before" = "$(stat -c %i defs)" ] && echo same
+printf '# deny = 3\n' >conf; set_key "$PWD/conf" deny 5 ' = '; key_values conf deny
+printf 'net.a = 1\n' >own; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 2'; keep "$PWD/own" 644 '^net\.b *=' 'net.b = 3'; cat own
+touch f; chmod 4666 f; at_most 640 "$(id -un)" "nobody_ $(id -gn)" f missing; echo "$bad"
+limit 640 "$(id -un)" "$(id -gn)" f; stat -c %a f; bad=; at_most 640 "$(id -un)" "$(id -gn)" f; echo "[$bad]"
+printf '1\n2\n3\n4\n5\n6\n7\n8\n9\n' | some
+ls -A | paste -sd ' ' -
+`
+	cmd := exec.Command("sh", "-s")
+	cmd.Stdin = strings.NewReader("bad=\n" + script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	text := regexp.MustCompile(`f is 4666 \S+, at most 640 \S+`).ReplaceAllString(string(out), "f is too open")
+	want := "2,4\n# KEY 1\nKEY 365\nOTHER 3\n\n.\nsame\n5\n# Written by bake:baseline.\nnet.a = 1\nnet.b = 3\nf is too open\n640\n[]\n1, 2, 3, 4, 5, 6, 7, 8\nconf defs f own\n"
+	if d := cmp.Diff(want, text); d != "" {
+		t.Error(d)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("\x01bake a 1\n\x01bake . why\n\x01bake end\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		answers, err := parse(strings.NewReader(out), []string{"a"})
+		if err == nil && (len(answers) != 1 || len(answers["a"].text) > 4*maxEvidence) {
+			t.Errorf("%v", answers)
+		}
+	})
+}
