@@ -48,6 +48,10 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		c.serveS3(w, r, scope)
 		return
 	}
+	if scope.Service == rehearsalService {
+		c.serveRehearsal(w, r, scope)
+		return
+	}
 	service, ok := c.services[scope.Service]
 	if !ok {
 		if err == nil {
@@ -95,8 +99,15 @@ func (c *Cloud) serveS3(w http.ResponseWriter, r *http.Request, scope wire.Scope
 		return
 	}
 	r.Body = io.NopCloser(body)
-	ctx := wire.WithCaller(r.Context(), caller)
-	c.s3.ServeHTTP(w, r.WithContext(ctx))
+	ctx, err := c.ec2.BeforeObjects(wire.WithCaller(r.Context(), caller), s3.Action(r))
+	switch {
+	case errors.Is(err, wire.ErrLost):
+		panic(http.ErrAbortHandler) // which closes the connection
+	case err != nil:
+		s3.WriteError(w, r, err)
+		return
+	}
+	wire.Deliver(ctx, w, func(w http.ResponseWriter) { c.s3.ServeHTTP(w, r.WithContext(ctx)) })
 }
 
 func requestError(err error) error {

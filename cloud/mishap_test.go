@@ -1,20 +1,30 @@
 package cloud_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
@@ -247,8 +257,180 @@ func TestExamples(t *testing.T) {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
 	for _, name := range files {
-		if r, err := cloud.LoadRehearsal(name); err != nil || r.Faults == nil || r.Faults.Len() == 0 {
+		if r, err := cloud.LoadRehearsal(name); err != nil || r.Faults == nil || len(rulesOf(r.Faults)) == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func rulesOf(f *cloud.Faults) []cloud.Fault {
+	rules, _ := f.Rules()
+	return rules
+}
+
+// rehearsing asks a cloud for its rehearsal, or changes it, as the account with that number.
+func rehearsing(t *testing.T, s *cloudtest.Server, profile int, method, body string) (status int, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+"/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := aws.Credentials{AccessKeyID: s.Credentials()[profile].AccessKeyID, SecretAccessKey: s.Credentials()[profile].SecretAccessKey}
+	if profile == 1 {
+		key.SecretAccessKey = "wrong"
+	}
+	sum := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(t.Context(), key, req, hex.EncodeToString(sum[:]), "rehearsal", "us-east-1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	all, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, strings.TrimSpace(string(all))
+}
+
+// TestChangedRules: rules and delays change while the cloud is up, and what rules did to
+// instances ends with them.
+func TestChangedRules(t *testing.T) {
+	s := rehearse(t, cloud.Options{Delays: cloud.Delays{Copy: time.Second}},
+		cloud.Fault{Effect: "hang"}, cloud.Fault{Effect: "unreachable"}, cloud.Fault{Effect: "metadata", Status: 500},
+		cloud.Fault{Action: "DescribeRegions", Nth: 2, Code: "Unavailable"})
+	client := s.EC2("default", "us-east-1")
+	id := *run(t, client, ec2.RunInstancesInput{}).InstanceId
+	connect := func() (int, string) {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "CONNECT %s:22 HTTP/1.1\r\nHost: %s:22\r\n\r\n", id, id)
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := ""
+		if answer.StatusCode != http.StatusOK {
+			all, _ := io.ReadAll(answer.Body)
+			text = string(all)
+		}
+		return answer.StatusCode, text
+	}
+	metadataStatus := func() int {
+		for _, spec := range s.Driver.Specs() {
+			if spec.ID == id {
+				w := httptest.NewRecorder()
+				spec.Network.Metadata.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/latest/meta-data/", nil))
+				return w.Code
+			}
+		}
+		return 0
+	}
+	eventually(t, "the instance to be cut off", func() bool {
+		status, text := connect()
+		return status == http.StatusBadGateway && strings.Contains(text, "is unreachable")
+	})
+	eventually(t, "the instance to hang, without metadata", func() bool { return s.Driver.Machine(id).Frozen() && metadataStatus() == 500 })
+	for range 2 {
+		_, _ = client.DescribeRegions(t.Context(), &ec2.DescribeRegionsInput{})
+	}
+	want := `{"delays":{"copy":"1s"},"faults":{"seed":1,"rules":[{"effect":"hang"},{"effect":"unreachable"},{"status":500,"effect":"metadata"},{"action":"DescribeRegions","nth":2,"effect":"error","code":"Unavailable"}]},` +
+		`"counts":[{"seen":1,"applied":1},{"seen":1,"applied":1},{"seen":1,"applied":1},{"seen":2,"applied":1}]}`
+	var got, expected any
+	status, text := rehearsing(t, s, 0, http.MethodGet, "")
+	if err := errors.Join(json.Unmarshal([]byte(text), &got), json.Unmarshal([]byte(want), &expected)); err != nil || status != http.StatusOK || !reflect.DeepEqual(got, expected) {
+		t.Errorf("%d %v\ngot  %s\nwant %s", status, err, text, want)
+	}
+
+	for body, want := range map[string]string{
+		`{"faults": {"rules": [{"effect": "melt"}]}}`: `there is no effect "melt"`,
+		`{"fault": {}}`: `unknown field "fault"`,
+	} {
+		if status, text := rehearsing(t, s, 0, http.MethodPut, body); status != http.StatusBadRequest || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %s", body, status, text)
+		}
+	}
+	if status, text := rehearsing(t, s, 1, http.MethodPut, `{"faults": {"rules": []}}`); status != http.StatusForbidden || strings.Contains(text, "rules") {
+		t.Errorf("with a wrong key: %d %s", status, text)
+	}
+	if !s.Driver.Machine(id).Frozen() {
+		t.Error("what was refused has changed something")
+	}
+
+	status, text = rehearsing(t, s, 0, http.MethodPut, `{"faults": {"seed": 5, "rules": [{"action": "DescribeRegions", "code": "SlowDown"}]}}`)
+	if status != http.StatusOK || !strings.Contains(text, `"delays":{"copy":"1s"}`) || !strings.Contains(text, `"seed":5`) {
+		t.Errorf("%d %s", status, text)
+	}
+	eventually(t, "the instance to go on", func() bool {
+		_, text := connect()
+		return !s.Driver.Machine(id).Frozen() && metadataStatus() == http.StatusOK && !strings.Contains(text, "unreachable")
+	})
+	if _, err := client.DescribeRegions(t.Context(), &ec2.DescribeRegionsInput{}); code(err) != "SlowDown" {
+		t.Errorf("the new rule: %v", err)
+	}
+	if status, text = rehearsing(t, s, 0, http.MethodPut, `{"delays": "aws"}`); !strings.Contains(text, `"launch":"8s"`) || !strings.Contains(text, "SlowDown") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+// TestObjectFaults: S3 is slow, refuses, and cuts what it sends.
+func TestObjectFaults(t *testing.T) {
+	s := rehearse(t, cloud.Options{},
+		cloud.Fault{Service: "s3", Action: "GetObject", Nth: 1, Effect: "truncate"},
+		cloud.Fault{Service: "s3", Action: "GetObject", Nth: 2, Code: "SlowDown"},
+		cloud.Fault{Service: "s3", Action: "PutObject", Nth: 2, Effect: "lose-answer"},
+		cloud.Fault{Service: "s3", Action: "PutObject", Nth: 3, Effect: "lose-request"},
+		cloud.Fault{Service: "s3", Action: "ListObjectsV2", Effect: "truncate"})
+	client, ctx := s3Client(s, 0, "us-east-1"), t.Context()
+	bucket := aws.String("images")
+	if _, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: bucket}); err != nil {
+		t.Fatal(err)
+	}
+	content := strings.Repeat("x", 1<<20)
+	put := func(key string) error {
+		_, err := client.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: &key, Body: strings.NewReader(content)})
+		return err
+	}
+	get := func(key string) (int, error) {
+		out, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket, Key: &key})
+		if err != nil {
+			return 0, err
+		}
+		defer out.Body.Close()
+		n, err := io.Copy(io.Discard, out.Body)
+		return int(n), err
+	}
+	if err := put("a"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := get("a"); err == nil || n == 0 || n >= len(content) {
+		t.Errorf("the cut object: %d bytes, %v", n, err)
+	}
+	_, err := get("a")
+	if answer, ok := errors.AsType[*awshttp.ResponseError](err); code(err) != "SlowDown" || !ok || answer.HTTPStatusCode() != 503 {
+		t.Errorf("slow down: %v", err)
+	}
+	if n, err := get("a"); err != nil || n != len(content) {
+		t.Errorf("the object: %d bytes, %v", n, err)
+	}
+	if err := put("b"); err == nil || answered(err) {
+		t.Errorf("the answer was to be lost: %v", err)
+	}
+	if err := put("c"); err == nil || answered(err) {
+		t.Errorf("the request was to be lost: %v", err)
+	}
+	if _, err := get("b"); err != nil {
+		t.Errorf("the object whose answer was lost: %v", err)
+	}
+	if _, err := get("c"); code(err) != "NoSuchKey" {
+		t.Errorf("the object whose request was lost: %v", err)
+	}
+	if _, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: bucket}); err == nil || answered(err) {
+		t.Errorf("the cut list: %v", err)
 	}
 }

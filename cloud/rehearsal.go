@@ -39,22 +39,27 @@ const maxRehearsal = 1 << 20
 
 // LoadRehearsal reads a file. Its error says in which line of it something is wrong.
 func LoadRehearsal(name string) (Rehearsal, error) {
-	var r Rehearsal
 	f, err := os.Open(name)
 	if err != nil {
-		return r, err
+		return Rehearsal{}, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxRehearsal+1))
 	if err != nil {
-		return r, err
+		return Rehearsal{}, err
 	}
 	if len(data) > maxRehearsal {
-		return r, fmt.Errorf("%s: the file is larger than 1 MiB", name)
+		return Rehearsal{}, fmt.Errorf("%s: the file is larger than 1 MiB", name)
 	}
+	return readRehearsal(name, data)
+}
+
+// readRehearsal reads the text of a file.
+func readRehearsal(name string, data []byte) (Rehearsal, error) {
+	var r Rehearsal
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	err = d.Decode(&r)
+	err := d.Decode(&r)
 	if err == nil && len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
 		line := 1 + bytes.Count(data[:d.InputOffset()], []byte("\n"))
 		return r, fmt.Errorf("%s:%d: there is text after the end of the object", name, line)
@@ -70,6 +75,9 @@ func place(data []byte, err error) string {
 	offset := int64(-1)
 	if rule, ok := errors.AsType[*ec2.RuleError](err); ok {
 		offset = ruleOffset(data, rule.Index)
+		if offset >= 0 && rule.Field != "" {
+			offset += fieldOffset(data[offset:], rule.Field)
+		}
 	} else if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		offset = syntax.Offset
 	} else if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
@@ -112,4 +120,25 @@ func ruleOffset(data []byte, index int) int64 {
 	}
 	offset := d.InputOffset()
 	return offset + int64(len(data[offset:])-len(bytes.TrimLeft(data[offset:], ", \t\r\n")))
+}
+
+// fieldOffset is where in an object, which data begins with, that field begins, or 0.
+func fieldOffset(data []byte, field string) int64 {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if _, err := d.Token(); err != nil { // the brace
+		return 0
+	}
+	for {
+		key, err := d.Token()
+		if err != nil {
+			return 0
+		}
+		if text, ok := key.(string); ok && text == field {
+			return d.InputOffset()
+		}
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return 0
+		}
+	}
 }

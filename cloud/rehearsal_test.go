@@ -134,3 +134,21 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("an hour later: %v", err)
 	}
 }
+
+// TestPlaceOfMistakes: what is wrong with a file is said with its line.
+func TestPlaceOfMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		"{\n\"faults\": {\"rules\": [\n{\"code\": \"X\"},\n{\n\"service\": \"ec2\",\n\"code\": \"X\",\n\"action\": \"RunInstance\"\n}\n]}}": `r.json:7: rule 2: no action of the local cloud's ec2 matches "RunInstance" (did you mean "RunInstances"?)`,
+		"{\"faults\": {\"rules\": [\n{\"code\": \"X\",\n\"service\": \"ec\"}]}}":                                                            `r.json:3: rule 1: there is no service "ec"`,
+		"{\"faults\": {\"rules\": [\n{\"effect\": \"hang\",\n\"after\": \"soon\"}]}}":                                                       `r.json:3: rule 1: after: "soon" is not a duration`,
+		"{\"faults\": {\"rules\": [\n{\n\"effect\": \"delay\"}]}}":                                                                          `r.json:2: rule 1: the effect delay needs "for"`,
+	} {
+		name := filepath.Join(t.TempDir(), "r.json")
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cloud.LoadRehearsal(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}

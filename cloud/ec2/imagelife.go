@@ -23,7 +23,7 @@ func (s *state) launched(id string) error {
 			img.Launches = slices.Clone(img.Launches[:n-1])
 		}
 		img.Launches = append(slices.Clip(img.Launches), now)
-		for len(img.Launches) > 1 && !now.Before(img.Launches[1].Add(s.opts.Delays.Usage)) {
+		for len(img.Launches) > 1 && !now.Before(img.Launches[1].Add(s.delays().Usage)) {
 			img.Launches = img.Launches[1:]
 		}
 	})
@@ -32,7 +32,7 @@ func (s *state) launched(id string) error {
 // lastLaunch is when an instance of the image was launched last, as far as it is
 // known by now; empty if never.
 func (s *state) lastLaunch(img *image) string {
-	known := s.opts.Clock.Now().Add(-s.opts.Delays.Usage)
+	known := s.opts.Clock.Now().Add(-s.delays().Usage)
 	for _, at := range slices.Backward(img.Launches) {
 		if !at.After(known) {
 			return at.UTC().Format(timeForm)

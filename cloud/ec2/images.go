@@ -253,16 +253,20 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 		return nil, err
 	}
 	var rows []*image
+	var closed []string
 	for _, img := range all {
 		if !s.launchable(img, c.Account) {
 			if slices.Contains(in.ImageIds, *img.ImageId) {
-				return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *img.ImageId)
+				closed = append(closed, *img.ImageId)
 			}
 			continue
 		}
 		shown := *img
 		shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
 		rows = append(rows, &shown)
+	}
+	if len(closed) > 0 {
+		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", strings.Join(closed, ", "))
 	}
 	// As long as an instance is of a deregistered image, its id leads to nothing
 	// and is no error.
@@ -384,7 +388,7 @@ func (s *state) CreateImage(ctx context.Context, in *ec2.CreateImageInput) (*ec2
 		return nil, err
 	}
 	instance, reboot := *row.InstanceId, !aws.ToBool(in.NoReboot)
-	s.develop(ctx, img, s.opts.Delays.Image, func(ctx context.Context, s *Service) error {
+	s.develop(ctx, img, s.delays().Image, func(ctx context.Context, s *Service) error {
 		return s.fill(ctx, captured, instance, reboot)
 	})
 	return &ec2.CreateImageOutput{ImageId: img.ImageId}, nil
@@ -468,7 +472,7 @@ func (s *state) addImage(ctx context.Context, img *image, snapshots []*snapshot)
 // their content.
 func (s *state) develop(ctx context.Context, img *image, delay time.Duration, content func(context.Context, *Service) error) {
 	id, snapshots, fail := *img.ImageId, img.snapshotIDs(), failing(ctx)
-	pending := later(stuck(ctx), s.opts.Delays.Snapshot)
+	pending := later(stuck(ctx), s.delays().Snapshot)
 	s.background(func(ctx context.Context, s *Service) {
 		err := content(ctx, s)
 		if err == nil {
@@ -599,7 +603,7 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if err := s.addImage(ctx, img, snapshots); err != nil {
 		return nil, err
 	}
-	s.develop(ctx, img, s.opts.Delays.Copy, func(context.Context, *Service) error { return nil })
+	s.develop(ctx, img, s.delays().Copy, func(context.Context, *Service) error { return nil })
 	return &ec2.CopyImageOutput{ImageId: img.ImageId}, nil
 }
 

@@ -33,7 +33,7 @@ func (s *state) metadataOf(id string) metadata.Instance {
 	}
 	m.LentKeys = s.lentKeys(id)
 	if r := s.runners[id]; r != nil {
-		m.Interruption = r.notice
+		m.Interruption, m.Refused = r.notice, r.noMetadata
 	}
 	m.Role, m.Spot = s.lent(in), in.SpotInstanceRequestId != nil
 	m.UserData, _ = base64.StdEncoding.DecodeString(in.UserData) // checked when it was given

@@ -51,7 +51,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 	if err := s.imports.Put(id, task); err != nil {
 		return nil, err
 	}
-	fail, active := failing(ctx), later(stuck(ctx), s.opts.Delays.Image)
+	fail, active := failing(ctx), later(stuck(ctx), s.delays().Image)
 	s.background(func(ctx context.Context, s *Service) {
 		disk, err := s.importDisk(ctx, c, task)
 		if err == nil {

@@ -54,14 +54,17 @@ func reasonError(err error) reason {
 // runner is the life of an instance from a start to its rest; the fields are
 // guarded by the service's lock.
 type runner struct {
-	cancel  context.CancelCauseFunc // ends what comes before the machine
-	machine machine.Machine         // nil while there is none
-	goal    goal
-	why     reason
-	lent    []lentKey
-	rules   []Fault       // that apply to the launch
-	stuck   time.Duration // how long it is on its way to rest, besides the usual
-	notice  *time.Time    // when a Spot Instance is taken back; nil for not
+	cancel     context.CancelCauseFunc // ends what comes before the machine
+	machine    machine.Machine         // nil while there is none
+	goal       goal
+	why        reason
+	lent       []lentKey
+	rules      []Fault         // that apply to the launch
+	replaced   <-chan struct{} // closed when the rules are no more
+	cutOff     bool            // nobody reaches it, and it reaches nobody
+	noMetadata int             // the status that the metadata service refuses it with; 0 for not
+	stuck      time.Duration   // how long it is on its way to rest, besides the usual
+	notice     *time.Time      // when a Spot Instance is taken back; nil for not
 }
 
 // aim makes g the goal unless there is a stronger one.
@@ -105,7 +108,7 @@ func (e *env) log(id, what string, err error) {
 func (s *state) launch(of context.Context, id string) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	in, _ := s.instances.Get(id)
-	r := &runner{cancel: cancel, rules: s.opts.Faults.atLaunch(of, in)}
+	r := &runner{cancel: cancel, replaced: s.opts.Faults.Replaced(), rules: s.opts.Faults.atLaunch(of, in)}
 	s.runners[id] = r
 	s.start(func(s *Service) {
 		defer cancel(nil)
@@ -147,7 +150,7 @@ func (s *Service) boot(ctx context.Context, id string, r *runner) (machine.Machi
 		}
 	}
 	if !in.booted() {
-		if err := s.opts.Clock.Sleep(ctx, s.opts.Delays.Launch); err != nil {
+		if err := s.opts.Clock.Sleep(ctx, s.delays().Launch); err != nil {
 			return nil, err
 		}
 	}
@@ -297,9 +300,9 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 		}
 	}
 	r.aim(goal, why)
-	state, delay := types.InstanceStateNameStopping, s.opts.Delays.Stop
+	state, delay := types.InstanceStateNameStopping, s.delays().Stop
 	if goal == goalTerminate {
-		state, delay = types.InstanceStateNameShuttingDown, s.opts.Delays.Terminate
+		state, delay = types.InstanceStateNameShuttingDown, s.delays().Terminate
 	}
 	s.log(id, "state", s.instances.Edit(id, func(in *instance) { in.setState(state) }))
 	return delay

@@ -1,7 +1,9 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -18,7 +20,8 @@ var (
 )
 
 // befall has happen to the machine of an instance that has just started what the
-// rules of its launch want, at its first boot.
+// rules of its launch want, at its first boot. What has not ended does so when other
+// rules take their place.
 func (s *state) befall(id string, r *runner, m machine.Machine) {
 	for _, f := range r.rules {
 		if !f.Effect.onMachine() {
@@ -30,9 +33,10 @@ func (s *state) befall(id string, r *runner, m machine.Machine) {
 			go func() {
 				select {
 				case <-m.Done():
-					cancel()
+				case <-r.replaced:
 				case <-ctx.Done():
 				}
+				cancel()
 			}()
 			s.mishap(ctx, id, r, m, f)
 		})
@@ -40,10 +44,16 @@ func (s *state) befall(id string, r *runner, m machine.Machine) {
 	r.rules = nil
 }
 
-// mishap does what a rule wants with a running machine. ctx ends with it.
+// mishap does what a rule wants with a running machine. ctx ends with it, or with the
+// rule.
 func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Machine, f Fault) {
 	if s.opts.Clock.Sleep(ctx, f.After) != nil {
 		return
+	}
+	// wait waits until the effect has lasted long enough, or the rule is no more.
+	wait := func() { _ = s.opts.Clock.Sleep(ctx, f.lasts()) }
+	set := func(change func()) {
+		_ = s.update(func(*state) error { change(); return nil }) // which cannot fail
 	}
 	switch f.Effect {
 	case EffectDie:
@@ -53,20 +63,39 @@ func (s *Service) mishap(ctx context.Context, id string, r *runner, m machine.Ma
 			s.log(id, "hang", err)
 			return
 		}
-		if s.opts.Clock.Sleep(ctx, f.lasts()) == nil {
+		wait()
+		select {
+		case <-m.Done():
+		default:
 			s.log(id, "go on", m.Thaw())
 		}
+	case EffectUnreachable:
+		s.cut(r, true)
+		wait()
+		s.cut(r, false)
+	case EffectMetadata:
+		set(func() { r.noMetadata = cmp.Or(f.Status, http.StatusServiceUnavailable) })
+		wait()
+		set(func() { r.noMetadata = 0 })
 	case EffectInterrupt:
-		notice := f.For
-		if notice == 0 {
-			notice = spotNotice
-		}
+		notice := cmp.Or(f.For, spotNotice)
 		at := s.now().Add(notice)
-		_ = s.update(func(*state) error { r.notice = &at; return nil })
+		set(func() { r.notice = &at })
 		if s.opts.Clock.Sleep(ctx, notice) == nil {
 			s.takeAway(ctx, id, r, reasonSpot)
+			return
 		}
+		set(func() { r.notice = nil })
 	}
+}
+
+// cut cuts the machine of an instance off from everybody, or joins it again.
+func (s *Service) cut(r *runner, off bool) {
+	_ = s.update(func(st *state) error {
+		r.cutOff = off
+		st.refreshPolicies()
+		return nil
+	})
 }
 
 // takeAway terminates an instance that its user wants to go on.

@@ -18,9 +18,37 @@ import (
 
 // policy is an instance's security groups, worked out. It is replaced as a
 // whole, so the network may ask at any time.
-type policy struct{ admits atomic.Pointer[admits] }
+type policy struct {
+	admits atomic.Pointer[admits]
+	link   atomic.Pointer[link]
+}
 
 type admits struct{ ingress, egress []admit }
+
+// link is what connections from outside come in by.
+type link struct {
+	ctx   context.Context
+	sever context.CancelFunc
+}
+
+// Link implements [network.Linked].
+func (p *policy) Link() context.Context { return p.link.Load().ctx }
+
+// set makes a the policy. An instance that is cut off admits nobody and nothing, and
+// its connections break.
+func (p *policy) set(a *admits, cutOff bool) {
+	l := p.link.Load()
+	switch {
+	case cutOff && l != nil:
+		a = &admits{}
+		l.sever()
+	case l == nil || l.ctx.Err() != nil:
+		l = &link{}
+		l.ctx, l.sever = context.WithCancel(context.Background())
+		p.link.Store(l)
+	}
+	p.admits.Store(a)
+}
 
 // admit is one rule: a protocol ("-1" is all), ports, and peers.
 type admit struct {
@@ -95,7 +123,8 @@ func (s *state) policyOf(id string, in *instance) *policy {
 		p = &policy{}
 		s.policies[id] = p
 	}
-	p.admits.Store(newAdmits(s.groupsOfInstance(in), s.members()))
+	r := s.runners[id]
+	p.set(newAdmits(s.groupsOfInstance(in), s.members()), r != nil && r.cutOff)
 	return p
 }
 
@@ -133,7 +162,7 @@ func (s *state) refreshPolicies() {
 		if p == nil || in == nil {
 			continue
 		}
-		p.admits.Store(newAdmits(s.groupsOfInstance(in), members))
+		p.set(newAdmits(s.groupsOfInstance(in), members), r.cutOff)
 		if r.machine != nil {
 			r.machine.NetworkChanged()
 		}
@@ -214,10 +243,11 @@ func (s *Service) DialInstance(ctx context.Context, client netip.Addr, id string
 // dialWhere connects client to a port of the running instance that is meant; what
 // names it in words.
 func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16, what string, meant func(*instance) bool) (net.Conn, error) {
+	cutOff := false
 	to := view(s, func(st *state) (found peer) {
 		for id, r := range st.runners {
 			if in := st.instances.Rows[id]; in != nil && r.machine != nil && meant(in) {
-				found = peer{r.machine, st.policies[id], id}
+				found, cutOff = peer{r.machine, st.policies[id], id}, r.cutOff
 			}
 		}
 		return found
@@ -225,9 +255,16 @@ func (s *Service) dialWhere(ctx context.Context, client netip.Addr, port uint16,
 	if to.machine == nil {
 		return nil, wire.Errorf("InvalidAddress.NotFound", "No running instance has the %s", what)
 	}
+	if cutOff {
+		return nil, fmt.Errorf("the instance with the %s is unreachable", what)
+	}
 	if !to.policy.Ingress(network.TCP, client, port) {
 		return nil, &wire.Error{Code: "UnauthorizedOperation", Status: 403,
 			Message: fmt.Sprintf("The security groups of the instance with the %s do not allow connections from %s to port %d", what, client, port)}
 	}
-	return to.machine.Dial(ctx, port)
+	conn, err := to.machine.Dial(ctx, port)
+	if err != nil {
+		return nil, err
+	}
+	return network.Severable(to.policy.Link(), conn), nil
 }

@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -64,8 +63,7 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 	if err := d.setProfile(cmp.Or(head.Profile, "instant")); err != nil {
 		return err
 	}
-	fields := map[string]*time.Duration{"launch": &d.Launch, "stop": &d.Stop, "terminate": &d.Terminate,
-		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy, "usage": &d.Usage}
+	fields := d.fields()
 	if f := head.Factor; f != nil {
 		if *f < 0 || *f > 1000 {
 			return fmt.Errorf("delays: factor %v is not between 0 and 1000", *f)
@@ -91,6 +89,23 @@ func (d *Delays) UnmarshalJSON(data []byte) error {
 		*field = v
 	}
 	return nil
+}
+
+// MarshalJSON writes what UnmarshalJSON reads.
+func (d Delays) MarshalJSON() ([]byte, error) {
+	named := map[string]string{}
+	for name, v := range d.fields() {
+		if *v != 0 {
+			named[name] = v.String()
+		}
+	}
+	return json.Marshal(named)
+}
+
+// fields are the delays by their names in JSON.
+func (d *Delays) fields() map[string]*time.Duration {
+	return map[string]*time.Duration{"launch": &d.Launch, "stop": &d.Stop, "terminate": &d.Terminate,
+		"snapshot": &d.Snapshot, "image": &d.Image, "copy": &d.Copy, "usage": &d.Usage}
 }
 
 func (d *Delays) setProfile(name string) error {
@@ -136,18 +151,26 @@ const (
 	// EffectHang suspends an instance After it has started, for For: its ports
 	// accept connections and say nothing, and existing connections stand still.
 	EffectHang Effect = "hang"
+	// EffectUnreachable cuts an instance off After it has started, for For: its
+	// ports refuse connections, existing ones are reset, and it can open none.
+	EffectUnreachable Effect = "unreachable"
+	// EffectMetadata has the metadata service refuse the instance with Status, or
+	// 503, After it has started, for For.
+	EffectMetadata Effect = "metadata"
 )
 
 // effects are all of them.
 var effects = []Effect{EffectError, EffectFail, EffectHide, EffectDelay, EffectStuck, EffectLoseRequest, EffectLoseAnswer, EffectTruncate,
-	EffectInterrupt, EffectDie, EffectHang}
+	EffectInterrupt, EffectDie, EffectHang, EffectUnreachable, EffectMetadata}
 
 // onMachine reports whether the effect is one on an instance that runs.
-func (e Effect) onMachine() bool { return e == EffectInterrupt || e == EffectDie || e == EffectHang }
+func (e Effect) onMachine() bool { return slices.Contains(onMachine, e) }
+
+var onMachine = []Effect{EffectInterrupt, EffectDie, EffectHang, EffectUnreachable, EffectMetadata}
 
 // lasting reports whether the effect has a duration.
 func (e Effect) lasting() bool {
-	return e == EffectDelay || e == EffectStuck || e == EffectInterrupt || e == EffectHang
+	return e == EffectDelay || e == EffectStuck || e.onMachine() && e != EffectDie
 }
 
 // Fault is a rule that makes calls go wrong.
@@ -177,7 +200,7 @@ type Fault struct {
 	Times   int    `json:"times,omitempty"`  // for EffectHide; 0 is once
 
 	// For is how long the effect lasts; 0 is for ever, but for EffectDelay and
-	// EffectInterrupt. After is how long an instance has run when one on it begins.
+	// EffectInterrupt. Other rules end it too if it is one on an instance. After is how long an instance has run when one on it begins.
 	// In JSON they are "for" and "after", texts such as "30s".
 	For   time.Duration `json:"-"`
 	After time.Duration `json:"-"`
@@ -186,104 +209,69 @@ type Fault struct {
 // Faults are rules with a source of chance; nil has none. A seed and an order
 // of calls give the same faults again.
 type Faults struct {
-	mu     sync.Mutex
-	rules  []Fault
-	counts []int
-	seed   uint64
-	chance *rand.Rand
+	mu       sync.Mutex
+	rules    []Fault
+	counts   []Counts
+	seed     uint64
+	chance   *rand.Rand
+	replaced chan struct{} // closed when other rules take the place of these
+}
+
+// Counts are to how many calls or launches a rule could have applied, and to how many
+// of them it did.
+type Counts struct {
+	Seen    int `json:"seen"`
+	Applied int `json:"applied"`
 }
 
 // NewFaults checks the rules.
 func NewFaults(seed uint64, rules ...Fault) (*Faults, error) {
+	rules = slices.Clone(rules)
 	for i := range rules {
-		r := &rules[i]
-		if r.Effect == "" {
-			r.Effect = EffectError
+		if rules[i].Effect == "" {
+			rules[i].Effect = EffectError
 		}
-		if err := r.check(); err != nil {
-			return nil, &RuleError{i, err}
+		if err := rules[i].check(); err != nil {
+			return nil, ruleError(i, err)
 		}
-		if r.Times == 0 {
-			r.Times = 1
-		}
-		if r.Nth > 0 && r.Calls == 0 {
-			r.Calls = 1
-		}
-		r.Nth = max(r.Nth, 1)
 	}
-	return &Faults{rules: rules, counts: make([]int, len(rules)), seed: seed, chance: rand.New(rand.NewPCG(seed, seed))}, nil
+	return &Faults{
+		rules: rules, counts: make([]Counts, len(rules)), seed: seed, chance: rand.New(rand.NewPCG(seed, seed)), replaced: make(chan struct{}),
+	}, nil
+}
+
+// Replace puts the rules of other, which must not be used after that, in the place of
+// those of f. What they have done to instances ends.
+func (f *Faults) Replace(other *Faults) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.replaced)
+	f.rules, f.counts, f.seed, f.chance, f.replaced = other.rules, other.counts, other.seed, other.chance, make(chan struct{})
+}
+
+// Rules are the rules, and what they have done.
+func (f *Faults) Rules() ([]Fault, []Counts) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.rules), slices.Clone(f.counts)
+}
+
+// Replaced is closed when other rules take the place of those that hold now.
+func (f *Faults) Replaced() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replaced
 }
 
 // RuleError says what is wrong with a rule.
 type RuleError struct {
-	Index int // of the rule, from 0
+	Index int    // of the rule, from 0
+	Field string // of the rule, if it is known
 	Err   error
 }
 
 func (e *RuleError) Error() string { return fmt.Sprintf("rule %d: %v", e.Index+1, e.Err) }
 func (e *RuleError) Unwrap() error { return e.Err }
-
-func (r *Fault) check() error {
-	_, pattern := path.Match(r.Action, "")
-	launches := r.Effect == EffectError || r.Effect == EffectFail || r.Effect == EffectStuck || r.Effect.onMachine()
-	switch {
-	case !slices.Contains(effects, r.Effect):
-		return fmt.Errorf("there is no effect %q; use %s", r.Effect, oneOf(effects))
-	case r.Effect == EffectError && r.Code == "":
-		return errors.New("the effect error needs a code")
-	case r.Service != "" && !slices.Contains(services, r.Service):
-		return fmt.Errorf("there is no service %q; use %s", r.Service, oneOf(services))
-	case pattern != nil:
-		return fmt.Errorf("action %q is not a valid pattern", r.Action)
-	case r.Probability < 0 || r.Probability > 1:
-		return fmt.Errorf("probability %v is not between 0 and 1", r.Probability)
-	case r.Nth < 0 || r.Calls < 0 || r.Times < 0:
-		return errors.New("nth, calls and times cannot be negative")
-	case r.For < 0 || r.After < 0:
-		return errors.New("for and after cannot be negative")
-	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
-		return fmt.Errorf("status %d is not an HTTP error: use one from 400 to 599", r.Status)
-	case r.Effect == EffectDelay && r.For == 0:
-		return errors.New(`the effect delay needs "for", such as "10s"`)
-	case r.For != 0 && !r.Effect.lasting():
-		return fmt.Errorf(`"for" is for the effects delay, stuck, interrupt and hang, not for %s`, r.Effect)
-	case r.Times != 0 && r.Effect != EffectHide:
-		return fmt.Errorf(`"times" is for the effect hide, not for %s; "calls" is to how many calls a rule applies`, r.Effect)
-	case (r.Code != "" || r.Message != "") && r.Effect != EffectError && r.Effect != EffectFail:
-		return fmt.Errorf(`"code" and "message" are for the effects error and fail, not for %s`, r.Effect)
-	case r.Status != 0 && r.Effect != EffectError:
-		return fmt.Errorf(`"status" is for the effect error, not for %s`, r.Effect)
-	case r.After != 0 && !r.Effect.onMachine():
-		return fmt.Errorf(`"after" is for the effects interrupt, die and hang, not for %s`, r.Effect)
-	case (r.Zone != "" || r.InstanceType != "") && !launches:
-		return fmt.Errorf("zone and instance_type are about launches, which the effect %s is not", r.Effect)
-	case r.aboutLaunch() && !r.isFor("RunInstances", "CreateFleet", "StartInstances"):
-		return errors.New("the rule is about launches: its action can be RunInstances, CreateFleet or StartInstances, of ec2")
-	case r.aboutPools() && !r.isFor("RunInstances", "CreateFleet"):
-		return errors.New("the rule is about capacity for launches: its action can be RunInstances or CreateFleet, of ec2")
-	}
-	return nil
-}
-
-// isFor reports whether the rule can be about one of these actions of EC2.
-func (r *Fault) isFor(actions ...string) bool {
-	return slices.ContainsFunc(actions, func(action string) bool {
-		return r.matches(call{service: "ec2", action: action, region: r.Region, account: r.Account})
-	})
-}
-
-// services are those whose calls rules can be about.
-var services = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "organizations", "secretsmanager", "ssm", "sts"}
-
-// oneOf joins values for a message.
-func oneOf[T ~string](values []T) string {
-	texts := make([]string, len(values))
-	for i, v := range values {
-		texts[i] = string(v)
-	}
-	last := len(texts) - 1
-	return strings.Join(texts[:last], ", ") + " or " + texts[last]
-}
 
 // call is what a rule is compared with.
 type call struct {
@@ -348,17 +336,15 @@ func (f *Faults) atLaunch(ctx context.Context, in *instance) []Fault {
 }
 
 // Seed is the seed of chance.
-func (f *Faults) Seed() uint64 { return f.seed }
-
-// Len is how many rules there are.
-func (f *Faults) Len() int { return len(f.rules) }
+func (f *Faults) Seed() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seed
+}
 
 // pick returns the rules that are about something and apply to it this time, which
 // they count.
 func (f *Faults) pick(about func(Fault) bool) []Fault {
-	if f == nil {
-		return nil
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []Fault
@@ -366,11 +352,15 @@ func (f *Faults) pick(about func(Fault) bool) []Fault {
 		if !about(r) {
 			continue
 		}
-		f.counts[i]++
-		n := f.counts[i] - r.Nth
-		if n < 0 || r.Calls > 0 && n >= r.Calls || r.Probability > 0 && f.chance.Float64() >= r.Probability {
+		n, calls := f.counts[i].Seen-max(r.Nth-1, 0), r.Calls
+		f.counts[i].Seen++
+		if r.Nth > 0 && calls == 0 {
+			calls = 1
+		}
+		if n < 0 || calls > 0 && n >= calls || r.Probability > 0 && f.chance.Float64() >= r.Probability {
 			continue
 		}
+		f.counts[i].Applied++
 		out = append(out, r)
 	}
 	return out
@@ -398,8 +388,7 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 			flag, _ := field.Interface().(*bool)
 			c.dry = aws.ToBool(flag)
 		}
-		rules := s.opts.Faults.applying(c)
-		ctx, err := s.meet(ctx, c, rules)
+		ctx, rules, err := s.meet(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -410,17 +399,25 @@ func (s *Service) Before(service string) func(ctx context.Context, action string
 	}
 }
 
+// BeforeObjects is what [Service.Before] is for S3, which is no service of the same kind.
+func (s *Service) BeforeObjects(ctx context.Context, action string) (context.Context, error) {
+	caller := wire.CallerFrom(ctx)
+	ctx, _, err := s.meet(ctx, call{service: "s3", action: action, region: caller.Region, account: caller.Account})
+	return ctx, err
+}
+
 // meet does what rules want ahead of a call, and notes what is to become of its answer.
-func (s *Service) meet(ctx context.Context, c call, rules []Fault) (context.Context, error) {
+func (s *Service) meet(ctx context.Context, c call) (context.Context, []Fault, error) {
+	rules := s.opts.Faults.applying(c)
 	var refused error
 	for _, f := range rules {
 		switch f.Effect {
 		case EffectDelay:
 			if err := s.opts.Clock.Sleep(s.ctx, f.For); err != nil {
-				return ctx, err
+				return ctx, rules, err
 			}
 		case EffectLoseRequest:
-			return ctx, wire.ErrLost
+			return ctx, rules, wire.ErrLost
 		case EffectLoseAnswer:
 			ctx = wire.WithFate(ctx, wire.Lost)
 		case EffectTruncate:
@@ -431,7 +428,7 @@ func (s *Service) meet(ctx context.Context, c call, rules []Fault) (context.Cont
 			}
 		}
 	}
-	return ctx, refused
+	return ctx, rules, refused
 }
 
 // refusal is the failure of a call to EC2. One for want of permission says,
@@ -467,6 +464,9 @@ func (f Fault) failure() *wire.Error {
 		"InternalError":                {"An internal error has occurred", 500},
 		"Unavailable":                  {"The service is unavailable. Please try again shortly.", 503},
 		"UnauthorizedOperation":        {"You are not authorized to perform this operation.", 403},
+		"AccessDenied":                 {"Access Denied", 403},
+		"SlowDown":                     {"Please reduce your request rate.", 503},
+		"ServiceUnavailable":           {"Service is unable to handle request.", 503},
 		"AccessDeniedException":        {"You are not authorized to perform this operation.", 400},
 		"AuthFailure":                  {"AWS was not able to validate the provided access credentials", 401},
 		"ExpiredToken":                 {"The security token included in the request is expired", 403},
@@ -537,7 +537,7 @@ func (s *state) hide(ctx context.Context, ids ...string) {
 	for _, f := range rulesOf(ctx) {
 		if f.Effect == EffectHide {
 			for _, id := range ids {
-				s.hidden[id] = f.Times
+				s.hidden[id] = max(f.Times, 1)
 			}
 		}
 	}
@@ -552,62 +552,4 @@ func (s *state) concealed(ids []string) (hidden []string) {
 		}
 	}
 	return hidden
-}
-
-// UnmarshalJSON reads {"seed": 1, "rules": [ … ]}. Without a seed there is a new one.
-func (f *Faults) UnmarshalJSON(data []byte) error {
-	var file struct {
-		Seed  *uint64           `json:"seed"`
-		Rules []json.RawMessage `json:"rules"`
-	}
-	if err := strict(data, &file); err != nil {
-		return fmt.Errorf("faults: %w", err)
-	}
-	seed := uint64(rand.Uint32())
-	if file.Seed != nil {
-		seed = *file.Seed
-	}
-	rules := make([]Fault, len(file.Rules))
-	for i, raw := range file.Rules {
-		if err := rules[i].read(raw); err != nil {
-			return &RuleError{i, err}
-		}
-	}
-	made, err := NewFaults(seed, rules...)
-	if err != nil {
-		return err
-	}
-	f.rules, f.counts, f.seed, f.chance = made.rules, made.counts, made.seed, made.chance
-	return nil
-}
-
-// read fills the rule in from JSON.
-func (r *Fault) read(data []byte) error {
-	var rule struct {
-		*Fault
-		For   string `json:"for"`
-		After string `json:"after"`
-	}
-	rule.Fault = r
-	if err := strict(data, &rule); err != nil {
-		return fmt.Errorf("%w; a rule may have service, action, region, account, zone, instance_type, nth, calls, probability, effect, code, message, status, times, for and after", err)
-	}
-	for _, d := range []struct {
-		name, text string
-		into       *time.Duration
-	}{{"for", rule.For, &r.For}, {"after", rule.After, &r.After}} {
-		v, err := time.ParseDuration(cmp.Or(d.text, "0"))
-		if err != nil {
-			return fmt.Errorf("%s: %q is not a duration such as 30s", d.name, d.text)
-		}
-		*d.into = v
-	}
-	return nil
-}
-
-// strict decodes data, which is to have no other fields than v.
-func strict(data []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	return d.Decode(v)
 }

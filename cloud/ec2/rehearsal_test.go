@@ -33,6 +33,18 @@ func TestFaultRules(t *testing.T) {
 	}
 }
 
+// TestWrittenFaults: rules are written as they are read.
+func TestWrittenFaults(t *testing.T) {
+	const text = `{"seed":7,"rules":[{"action":"RunInstances","nth":2,"effect":"error","code":"X"},{"effect":"hide","times":3},{"effect":"hang","for":"1m0s","after":"3s"}]}`
+	var f Faults
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := json.Marshal(&f); err != nil || string(got) != text {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestFaultProbability(t *testing.T) {
 	sequence := func(seed uint64) (hits int, order string) {
 		faults, err := NewFaults(seed, Fault{Probability: 0.25, Code: "x"})
@@ -89,24 +101,40 @@ func TestRehearsalFile(t *testing.T) {
 		`{"rules": [{"code": "X", "probability": 2}]}`: "not between 0 and 1",
 		`{"rules": [{"code": "X", "nth": -1}]}`:        "cannot be negative",
 
-		`{"rules": [{"effect": "hang", "after": "3s", "for": "1m"}]}`:   "",
-		`{"rules": [{"effect": "hang", "after": "soon"}]}`:              `"soon" is not a duration`,
-		`{"rules": [{"effect": "delay"}]}`:                              `the effect delay needs "for"`,
-		`{"rules": [{"effect": "fail", "after": "1s"}]}`:                "not for fail",
-		`{"rules": [{"code": "X", "for": "1m"}]}`:                       "not for error",
-		`{"rules": [{"effect": "die", "for": "1m"}]}`:                   "not for die",
-		`{"rules": [{"code": "X", "times": 2}]}`:                        `"calls" is to how many`,
-		`{"rules": [{"effect": "delay", "for": "1s", "code": "X"}]}`:    "not for delay",
-		`{"rules": [{"effect": "fail", "status": 503}]}`:                "not for fail",
-		`{"rules": [{"effect": "die", "action": "Describe*"}]}`:         "about launches",
-		`{"rules": [{"effect": "die", "service": "ssm"}]}`:              "about launches",
-		`{"rules": [{"effect": "hang", "action": "*Instances"}]}`:       "",
-		`{"rules": [{"code": "X", "zone": "z", "action": "Stop*"}]}`:    "about capacity",
-		`{"rules": [{"effect": "hide", "zone": "us-east-1a"}]}`:         "which the effect hide is not",
-		`{"rules": [{"code": "X", "service": "rds"}]}`:                  `there is no service "rds"`,
-		`{"rules": [{"code": "X", "status": 200}]}`:                     "use one from 400 to 599",
-		`{"rules": [{"code": "X", "action": "[a"}]}`:                    "not a valid pattern",
-		`{"rules": [{"code": "X"}, {"effect": "lose-answer", "a": 1}]}`: `rule 2: json: unknown field "a"`,
+		`{"rules": [{"effect": "hang", "after": "3s", "for": "1m"}]}`:            "",
+		`{"rules": [{"effect": "hang", "after": "soon"}]}`:                       `"soon" is not a duration`,
+		`{"rules": [{"effect": "delay"}]}`:                                       `the effect delay needs "for"`,
+		`{"rules": [{"effect": "fail", "after": "1s"}]}`:                         "not for fail",
+		`{"rules": [{"code": "X", "for": "1m"}]}`:                                "not for error",
+		`{"rules": [{"effect": "die", "for": "1m"}]}`:                            "not for die",
+		`{"rules": [{"code": "X", "times": 2}]}`:                                 `"calls" is to how many`,
+		`{"rules": [{"effect": "delay", "for": "1s", "code": "X"}]}`:             "not for delay",
+		`{"rules": [{"effect": "fail", "status": 503}]}`:                         "not for fail",
+		`{"rules": [{"effect": "die", "action": "Describe*"}]}`:                  "about launches",
+		`{"rules": [{"effect": "die", "service": "ssm"}]}`:                       "about launches",
+		`{"rules": [{"effect": "hang", "action": "*Instances"}]}`:                "",
+		`{"rules": [{"code": "X", "zone": "z", "action": "Stop*"}]}`:             "about capacity",
+		`{"rules": [{"effect": "hide", "zone": "us-east-1a"}]}`:                  "which the effect hide is not",
+		`{"rules": [{"code": "X", "service": "rds"}]}`:                           `there is no service "rds"`,
+		`{"rules": [{"code": "X", "status": 200}]}`:                              "use one from 400 to 599",
+		`{"rules": [{"code": "X", "action": "[a"}]}`:                             "not a valid pattern",
+		`{"rules": [{"code": "X", "service": "ec3"}]}`:                           `there is no service "ec3" (did you mean "ec2"?)`,
+		`{"rules": [{"effect": "hung"}]}`:                                        `there is no effect "hung" (did you mean "hang"?)`,
+		`{"rules": [{"code": "X", "action": "RunInstance"}]}`:                    `no action of the local cloud matches "RunInstance" (did you mean "RunInstances"?)`,
+		`{"rules": [{"code": "X", "action": "Frob*"}]}`:                          `no action of the local cloud matches "Frob*"`,
+		`{"rules": [{"code": "X", "service": "ssm", "action": "RunInstances"}]}`: `no action of the local cloud's ssm matches "RunInstances"`,
+		`{"rules": [{"code": "X", "service": "s3", "action": "getobject"}]}`:     `(did you mean "GetObject"?)`,
+		`{"rules": [{"code": "X", "service": "s3", "action": "GetObject"}]}`:     "",
+		`{"rules": [{"effect": "truncate", "action": "GetObject"}]}`:             "",
+		`{"rules": [{"effect": "hide", "action": "GetObject"}]}`:                 "the effect hide is for what these actions of ec2 start or make: CreateImage,",
+		`{"rules": [{"effect": "stuck", "service": "s3"}]}`:                      "the effect stuck is for what these actions of ec2",
+		`{"rules": [{"effect": "fail", "action": "DescribeImages"}]}`:            "the effect fail is for what these actions of ec2",
+		`{"rules": [{"effect": "stuck", "action": "*Instances"}]}`:               "",
+		`{"rules": [{"effect": "unreachable", "after": "1s", "for": "1m"}]}`:     "",
+		`{"rules": [{"effect": "unreachable", "action": "StopInstances"}]}`:      "about launches",
+		`{"rules": [{"effect": "metadata", "status": 500}]}`:                     "",
+		`{"rules": [{"effect": "metadata", "code": "X"}]}`:                       "not for metadata",
+		`{"rules": [{"code": "X"}, {"effect": "lose-answer", "a": 1}]}`:          `rule 2: json: unknown field "a"`,
 	} {
 		err := json.Unmarshal([]byte(text), &f)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -159,11 +160,26 @@ type Service struct {
 	launchingFleet sync.Mutex // one at a time, so that a client token is used once
 }
 
-// env is what a service and its state share. It does not change and needs no lock.
+// env is what a service and its state share. It needs no lock: what is in it does not
+// change, or can be changed at any time.
 type env struct {
 	opts Options
 	ctx  context.Context // of work that goes on after its request, until the service's stop
+	slow atomic.Pointer[Delays]
 }
+
+// delays are how long transitions that begin now take.
+func (e *env) delays() Delays { return *e.slow.Load() }
+
+// SetDelays sets how long transitions take that begin from now on.
+func (s *Service) SetDelays(delays Delays) { s.slow.Store(&delays) }
+
+// SetFaults puts the rules of faults, which must not be used after that, in the place of
+// those that hold.
+func (s *Service) SetFaults(faults *Faults) { s.opts.Faults.Replace(faults) }
+
+// Rehearsed are the delays and the rules for faults that hold.
+func (s *Service) Rehearsed() (Delays, *Faults) { return s.delays(), s.opts.Faults }
 
 // Open returns the service whose state is in opts.Dir and puts right what a
 // crash has left. Instances that ran then are stopped.
@@ -186,7 +202,15 @@ func Open(ctx context.Context, opts Options) (*Service, error) {
 	if opts.Wrote == nil {
 		opts.Wrote = func() {}
 	}
+	if opts.Faults == nil {
+		none, err := NewFaults(0)
+		if err != nil {
+			return nil, err
+		}
+		opts.Faults = none
+	}
 	s := &Service{env: &env{opts: opts}}
+	s.slow.Store(&opts.Delays)
 	s.ctx, s.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	st, err := openState(s.env, func(f func(*Service)) { s.work.Go(func() { f(s) }) })
 	s.guarded = durable.Guard(st)

@@ -46,7 +46,7 @@ func (s *state) snapshotView(c wire.Caller, r *snapshot) types.Snapshot {
 		return v
 	}
 	percent := int64(0)
-	if d := s.opts.Delays.Snapshot; d > 0 {
+	if d := s.delays().Snapshot; d > 0 {
 		percent = min(99, int64(s.opts.Clock.Now().Sub(*v.StartTime)*100/d))
 	}
 	v.Progress = aws.String(strconv.FormatInt(percent, 10) + "%")
@@ -111,7 +111,7 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 		return nil, err
 	}
 	id, volume, fail := *snap.SnapshotId, *v.VolumeId, failing(ctx)
-	pending := later(stuck(ctx), s.opts.Delays.Snapshot)
+	pending := later(stuck(ctx), s.delays().Snapshot)
 	s.hide(ctx, id)
 	s.background(func(ctx context.Context, s *Service) {
 		err := fail

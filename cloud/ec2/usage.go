@@ -124,7 +124,7 @@ func usageScope(in *ec2.CreateImageUsageReportInput) (depth int, err error) {
 // usageOf counts what other accounts have of the image of a report, as far as it is
 // known by now.
 func (s *state) usageOf(r *usageReport, kind string, depth int) (entries []types.ImageUsageReportEntry) {
-	counts, known := map[string]int64{}, r.CreationTime.Add(-s.opts.Delays.Usage)
+	counts, known := map[string]int64{}, r.CreationTime.Add(-s.delays().Usage)
 	if kind == usageInstances {
 		for _, in := range s.instances.Rows {
 			if in.Region == r.Region && in.Ended == nil && *in.ImageId == *r.ImageId && !in.LaunchTime.After(known) {
@@ -166,7 +166,7 @@ func (s *state) reports(c wire.Caller, images []string) (out []*usageReport, err
 		}
 		shown := *r
 		shown.State = aws.String(usageInProgress)
-		if !now.Before(r.CreationTime.Add(s.opts.Delays.Image)) {
+		if !now.Before(r.CreationTime.Add(s.delays().Image)) {
 			shown.State = aws.String(usageAvailable)
 		}
 		out = append(out, &shown)

@@ -18,6 +18,7 @@ import (
 // Instance is what an instance can learn about itself.
 type Instance struct {
 	Disabled       bool // the whole service is
+	Refused        int  // the status that every request gets, if not 0
 	TokensRequired bool // IMDSv2 only
 	HopLimit       int  // of the answer to a request for a token
 
@@ -68,7 +69,13 @@ func Handler(now func() time.Time, about func() Instance) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", s.get)
 	mux.HandleFunc("/latest/api/token", s.token)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status := about().Refused; status != 0 {
+			fail(w, status)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // service keeps the tokens of one instance.

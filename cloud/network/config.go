@@ -49,6 +49,12 @@ type Policy interface {
 	Open() []PortRange
 }
 
+// Linked is a policy that can cut a machine off.
+type Linked interface {
+	// Link returns a context that ends when all connections from outside are to break.
+	Link() context.Context
+}
+
 // PortRange is inclusive at both ends.
 type PortRange struct{ From, To uint16 }
 

@@ -85,3 +85,27 @@ func (q *connQueue) Close() error {
 }
 
 func (q *connQueue) Addr() net.Addr { return q.addr }
+
+// Severable returns a connection that is reset when link ends.
+func Severable(link context.Context, c net.Conn) net.Conn {
+	return &severable{c, context.AfterFunc(link, func() { abort(c) })}
+}
+
+type severable struct {
+	net.Conn
+	release func() bool
+}
+
+// Close implements [net.Conn].
+func (c *severable) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
+// CloseWrite ends what is sent, where the connection can.
+func (c *severable) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}

@@ -228,5 +228,8 @@ func (p *publicAddress) admit(c net.Conn, port uint16) {
 		abort(c)
 		return
 	}
+	if linked, ok := p.r.cfg.Policy.(Linked); ok {
+		defer context.AfterFunc(linked.Link(), func() { abort(c); abort(inside) })()
+	}
 	pipe(p.r.ctx, c, inside)
 }

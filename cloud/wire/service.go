@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
-	"strconv"
 )
 
 // Caller is who makes a request and where.
@@ -100,19 +99,14 @@ func New(m *Model, actions Actions) (*Service, error) {
 func (s *Service) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, body []byte) {
 	id := NewRequestID()
 	ctx, answer, err := s.answer(ctx, id, r, body)
-	if fate, _ := ctx.Value(fateKey{}).(Fate); fate != Delivered || errors.Is(err, ErrLost) {
-		if fate == Truncated && err == nil {
-			w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-			s.write(w, http.StatusOK, id, answer[:len(answer)/2])
-			_ = http.NewResponseController(w).Flush() // the connection is closed anyway
-		}
+	if fate, _ := ctx.Value(fateKey{}).(Fate); errors.Is(err, ErrLost) || err != nil && fate != Delivered {
 		panic(http.ErrAbortHandler) // which closes the connection
 	}
 	if err != nil {
 		s.WriteError(w, id, err)
 		return
 	}
-	s.write(w, http.StatusOK, id, answer)
+	Deliver(ctx, w, func(w http.ResponseWriter) { s.write(w, http.StatusOK, id, answer) })
 }
 
 // ErrLost is an error of [Service.Before] that closes the connection without an

@@ -23,7 +23,7 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudResetCommand())
+	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
 	return cmd
 }
 

@@ -114,6 +114,20 @@ func (f Finding) String() string {
 	return text
 }
 
+// Rehearsed is what is rehearsed on a cloud, in the form of a file of rules, with what
+// the rules have done.
+type Rehearsed struct {
+	Delays map[string]string `json:"delays"`
+	Faults struct {
+		Seed  uint64            `json:"seed"`
+		Rules []json.RawMessage `json:"rules"`
+	} `json:"faults"`
+	Counts []struct {
+		Seen    int `json:"seen"`    // calls or launches that the rule is about
+		Applied int `json:"applied"` // those that it has applied to
+	} `json:"counts"` // of each rule
+}
+
 // Import says what is made an image of.
 type Import struct {
 	Source   string // an archive, a directory, or a reference to an OCI image

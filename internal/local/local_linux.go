@@ -46,7 +46,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 				return nil, fmt.Errorf("-allow-egress: process %d already serves the local cloud and decides what machines can reach: use the option there, or stop that process first", inUse.PID)
 			}
 			if o.Faults != "" {
-				return nil, fmt.Errorf("-faults: process %d already serves the local cloud, without these rules: start it with them (bake cloud up -faults %s), or stop that process first", inUse.PID, o.Faults)
+				return nil, fmt.Errorf("-faults: process %d already serves the local cloud, without these rules: give them to it with \"bake cloud faults %s\", or stop that process first", inUse.PID, o.Faults)
 			}
 			c, err := join(ctx, inUse)
 			if closing = errors.Is(err, cloud.ErrClosing); !closing {
@@ -109,7 +109,8 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		return nil, fmt.Errorf("cannot serve the local cloud: %w; choose another address with -listen", err)
 	}
 	if faults != nil && o.Rehearsing != nil {
-		o.Rehearsing(faults.Len(), faults.Seed())
+		rules, _ := faults.Rules()
+		o.Rehearsing(len(rules), faults.Seed())
 	}
 	key := c.Credentials()[0]
 	var accounts []Account

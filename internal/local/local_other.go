@@ -27,3 +27,11 @@ func ImportImage(context.Context, string, *slog.Logger, Import) error { return E
 
 // Reset deletes what the cloud in dir holds.
 func Reset(context.Context, Options, bool) error { return ErrUnsupported }
+
+// Rehearse changes what is rehearsed on the cloud in dir.
+func Rehearse(context.Context, string, string) (Rehearsed, error) {
+	return Rehearsed{}, ErrUnsupported
+}
+
+// ClearFaults takes the rules for faults from the cloud in dir.
+func ClearFaults(context.Context, string) (Rehearsed, error) { return Rehearsed{}, ErrUnsupported }

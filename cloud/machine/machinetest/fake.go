@@ -194,7 +194,7 @@ type Machine struct {
 	ended          bool
 	exit           machine.Exit
 	done           chan struct{}
-	frozen         bool
+	frozen         int // by how many
 	networkChanges int
 }
 
@@ -232,7 +232,7 @@ func (m *Machine) NetworkChanges() int {
 func (m *Machine) Frozen() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.frozen
+	return m.frozen > 0
 }
 
 // Dial implements [machine.Machine].
@@ -262,10 +262,10 @@ func (m *Machine) Kill() error {
 }
 
 // Freeze implements [machine.Machine].
-func (m *Machine) Freeze(context.Context) error { return m.setFrozen(true) }
+func (m *Machine) Freeze(context.Context) error { return m.setFrozen(1) }
 
 // Thaw implements [machine.Machine].
-func (m *Machine) Thaw() error { return m.setFrozen(false) }
+func (m *Machine) Thaw() error { return m.setFrozen(-1) }
 
 // Plug implements [machine.Machine].
 func (m *Machine) Plug(_ context.Context, name string) error {
@@ -293,13 +293,13 @@ func (m *Machine) Exit() machine.Exit {
 	return m.exit
 }
 
-func (m *Machine) setFrozen(frozen bool) error {
+func (m *Machine) setFrozen(more int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
 		return errEnded
 	}
-	m.frozen = frozen
+	m.frozen = max(0, m.frozen+more)
 	return nil
 }
 

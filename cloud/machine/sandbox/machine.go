@@ -41,6 +41,9 @@ type running struct {
 	stopping bool
 	ending   *ending
 
+	freezing sync.Mutex // held while the machine is suspended or goes on
+	holds    int        // how many want it suspended
+
 	done chan struct{}
 	exit machine.Exit
 }
@@ -509,7 +512,7 @@ func (m *running) Stop(ctx context.Context) error {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	_ = m.Thaw()
+	_ = m.release()
 	_ = m.control.send(message{Op: opStop}, nil) // if the shim has gone, so has the machine
 	select {
 	case <-m.done:
@@ -534,19 +537,26 @@ func (m *running) Kill() error {
 
 // Freeze implements [machine.Machine].
 func (m *running) Freeze(ctx context.Context) error {
+	m.freezing.Lock()
+	defer m.freezing.Unlock()
 	var err error
-	if m.group != nil {
+	switch {
+	case m.holds > 0:
+	case m.group != nil:
 		err = m.group.freeze(ctx)
-	} else {
+	default:
 		_, err = m.ask(ctx, message{Op: opFreeze})
 	}
 	if err == nil {
 		err = m.flush()
 	}
 	if err != nil {
-		_ = m.Thaw()
+		if m.holds == 0 {
+			_ = m.thaw()
+		}
 		return fmt.Errorf("freeze machine %s: %w", m.spec.ID, err)
 	}
+	m.holds++
 	return nil
 }
 
@@ -562,6 +572,25 @@ func (m *running) flush() error {
 
 // Thaw implements [machine.Machine].
 func (m *running) Thaw() error {
+	m.freezing.Lock()
+	defer m.freezing.Unlock()
+	if m.holds > 1 {
+		m.holds--
+		return nil
+	}
+	m.holds = 0
+	return m.thaw()
+}
+
+// release has the machine go on, whoever wants it suspended.
+func (m *running) release() error {
+	m.freezing.Lock()
+	defer m.freezing.Unlock()
+	m.holds = 0
+	return m.thaw()
+}
+
+func (m *running) thaw() error {
 	select {
 	case <-m.done:
 		return errEnded

@@ -1,0 +1,70 @@
+package cloud
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"bake/cloud/ec2"
+	"bake/cloud/wire"
+)
+
+// rehearsalService is the service, by the name in a signature's scope, that shows and
+// changes how the cloud differs from one that is instant and never fails. It is no
+// service of AWS. GET answers with a [Rehearsed]; PUT takes what a file of a [Rehearsal]
+// holds: delays, rules, or both, in the place of those that hold.
+const rehearsalService = "rehearsal"
+
+// Rehearsed is a rehearsal that goes on.
+type Rehearsed struct {
+	Delays Delays       `json:"delays"`
+	Faults *Faults      `json:"faults"`
+	Counts []ec2.Counts `json:"counts"` // of each rule
+}
+
+// serveRehearsal answers the owner of an account; a role that is lent is not enough.
+func (c *Cloud) serveRehearsal(w http.ResponseWriter, r *http.Request, scope wire.Scope) {
+	refuse := func(err error) {
+		e := wire.AsError(err)
+		http.Error(w, e.Message, e.HTTPStatus())
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRehearsal))
+	if err != nil {
+		refuse(requestError(err))
+		return
+	}
+	caller, secret, err := c.identify(r, scope)
+	if err == nil {
+		err = scope.Verify(r.Context(), r, body, secret, time.Now())
+	}
+	if err == nil && caller.SessionARN != "" {
+		err = &wire.Error{Code: "AccessDenied", Message: "Only an account's own access key can change the rehearsal.", Status: http.StatusForbidden}
+	}
+	if err != nil {
+		refuse(err)
+		return
+	}
+	if r.Method == http.MethodPut {
+		next, err := readRehearsal("rehearsal", body)
+		if err != nil {
+			refuse(wire.Errorf("InvalidParameterValue", "%v", err))
+			return
+		}
+		var given struct{ Delays json.RawMessage }
+		if err := json.Unmarshal(body, &given); err != nil {
+			refuse(err)
+			return
+		}
+		if given.Delays != nil {
+			c.ec2.SetDelays(next.Delays)
+		}
+		if next.Faults != nil {
+			c.ec2.SetFaults(next.Faults)
+		}
+	}
+	delays, faults := c.ec2.Rehearsed()
+	_, counts := faults.Rules()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(Rehearsed{delays, faults, counts}) // a client that has gone needs no answer
+}

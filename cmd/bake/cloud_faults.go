@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"bake/internal/local"
+)
+
+func (p *program) cloudFaultsCommand() *cobra.Command {
+	remove := false
+	cmd := &cobra.Command{
+		Use:   "faults [FILE]",
+		Short: "Show or replace the fault rules of the running local cloud",
+		Long: `Show the fault rules of the local cloud that another bake serves ('bake cloud up', or a
+build with -local), and how often each has applied. With a FILE, its rules take the place
+of those; delays in it count for what begins from then on. What rules do to instances
+ends with them: an instance that hangs goes on.`,
+		Example: `  bake cloud faults
+  bake cloud faults rehearsal.json
+  bake cloud faults -clear`,
+		Args: atMost("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && remove {
+				return usageError{"-clear takes no FILE", cmd.CommandPath()}
+			}
+			return p.cloudFaults(cmd.Context(), strings.Join(args, ""), remove)
+		},
+	}
+	cmd.Flags().BoolVar(&remove, "clear", false, "remove all rules; delays stay")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) cloudFaults(ctx context.Context, file string, remove bool) error {
+	dir, err := p.env.cloudDir()
+	if err != nil {
+		return err
+	}
+	var r local.Rehearsed
+	if remove {
+		r, err = local.ClearFaults(ctx, dir)
+	} else {
+		r, err = local.Rehearse(ctx, dir, file)
+	}
+	if err != nil {
+		return err
+	}
+	if p.json.on {
+		p.json.result = r
+		return nil
+	}
+	var delays []string
+	for _, name := range slices.Sorted(maps.Keys(r.Delays)) {
+		delays = append(delays, name+" "+r.Delays[name])
+	}
+	if len(delays) > 0 {
+		p.say("Delays: " + strings.Join(delays, ", "))
+	}
+	if len(r.Faults.Rules) == 0 {
+		p.say("No fault rules apply.")
+		return nil
+	}
+	p.rehearsing(len(r.Faults.Rules), r.Faults.Seed)
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SEEN\tAPPLIED\tRULE")
+	for i, rule := range r.Faults.Rules {
+		fmt.Fprintf(w, "%d\t%d\t%s\n", r.Counts[i].Seen, r.Counts[i].Applied, rule)
+	}
+	return w.Flush()
+}
