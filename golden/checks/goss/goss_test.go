@@ -176,6 +176,15 @@ func check(t *testing.T, what string, r goss.Result, want string) {
 	}
 }
 
+// TestHostileJSON: what a machine says can be nested so deeply that a parser's stack is full.
+func TestHostileJSON(t *testing.T) {
+	s := load(t, "command:\n  x: {exit-status: 0, stdout: {gjson: {a: 1}}}\n", goss.Options{})
+	for _, text := range []string{strings.Repeat("[", 8<<20), strings.Repeat(`{"a":`, 2<<20), strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20)} {
+		answers := []facts.Answer{{"exit-status": {Value: int64(0)}, "stdout": {Value: facts.Text(text)}}}
+		check(t, text[:9], s.Results(answers)[1], "invalid JSON")
+	}
+}
+
 // TestPatterns judges texts by lists of patterns.
 func TestPatterns(t *testing.T) {
 	tests := []struct{ text, patterns, want string }{

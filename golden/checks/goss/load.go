@@ -13,6 +13,7 @@ import (
 
 	"bake/config/lang"
 	"bake/golden/checks/facts"
+	"bake/internal/gotemplate"
 )
 
 // What a suite may be made of.
@@ -27,6 +28,7 @@ const (
 // used if the diagnostics hold no error.
 func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 	l := loader{options: o, types: resourceTypes(), suite: &Suite{}, byName: map[string]*resource{}, machine: machineFiles{known: map[string]facts.Fact{}}}
+	l.language = l.newLanguage()
 	start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
 	switch filepath.Ext(path) {
 	case ".json":
@@ -47,14 +49,15 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 }
 
 type loader struct {
-	options Options
-	types   []*resourceType
-	format  func(*reader) (*node, *hcl.Diagnostic)
-	files   int
-	machine machineFiles
-	byName  map[string]*resource
-	suite   *Suite
-	diags   hcl.Diagnostics
+	options  Options
+	types    []*resourceType
+	format   func(*reader) (*node, *hcl.Diagnostic)
+	files    int
+	machine  machineFiles
+	language gotemplate.Language
+	byName   map[string]*resource
+	suite    *Suite
+	diags    hcl.Diagnostics
 }
 
 func (l *loader) add(d *hcl.Diagnostic) {
@@ -459,15 +462,11 @@ func readCheck(a *attribute, f field, patterns bool) (*check, hcl.Diagnostics) {
 	default:
 		c.matcher, d = compile(f.node)
 	}
-	if d == nil {
-		d = c.surprise(f)
-	} else {
-		c.fault = strings.ToLower(d.Summary[:1]) + d.Summary[1:] + ": " + d.Detail
-	}
 	if d != nil {
+		c.fault = strings.ToLower(d.Summary[:1]) + d.Summary[1:] + ": " + d.Detail
 		return c, hcl.Diagnostics{d}
 	}
-	return c, nil
+	return c, a.surprises(f.node)
 }
 
 // endedBySignal has each -1 in n, which is goss's status of a command that a signal ended,
@@ -502,19 +501,34 @@ func endedBySignal(n *node) *node {
 	return &out
 }
 
-// surprise warns of values that YAML takes for something else than their author did.
-func (c *check) surprise(f field) *hcl.Diagnostic {
-	text := f.node.text
-	if v, ok := f.node.value.(string); ok && c.attribute.boolean {
+// surprises warns of values that YAML takes for something else than their author did.
+func (a *attribute) surprises(n *node) (diags hcl.Diagnostics) {
+	switch v := n.value.(type) {
+	case string:
+		meant := ""
 		switch strings.ToLower(v) {
 		case "yes", "on", "y":
-			return hint(f.node.at, "A string, not a boolean", "%s is the string %q here and never equals true. Write %s: true.", f.name, v, f.name)
+			meant = "true"
 		case "no", "off", "n":
-			return hint(f.node.at, "A string, not a boolean", "%s is the string %q here and never equals false. Write %s: false.", f.name, v, f.name)
+			meant = "false"
+		}
+		if a.boolean && meant != "" {
+			return hcl.Diagnostics{hint(n.at, "A string, not a boolean", "%s is the string %q here and never equals %s. Write %[3]s.", a.name, v, meant)}
+		}
+	case int:
+		if a.name == "mode" && len(n.text) > 1 && n.text[0] == '0' {
+			return hcl.Diagnostics{hint(n.at, "An octal number", "%s without quotes is the number %d, which is no mode of a file. Write %q.", n.text, v, n.text)}
+		}
+	case []*node:
+		for _, x := range v {
+			diags = append(diags, a.surprises(x)...)
+		}
+	case fields:
+		for _, f := range v {
+			if slices.Contains([]string{"and", "or", "not", "equal"}, f.name) {
+				diags = append(diags, a.surprises(f.node)...)
+			}
 		}
 	}
-	if v, ok := f.node.value.(int); ok && f.name == "mode" && len(text) > 1 && text[0] == '0' {
-		return hint(f.node.at, "An octal number", "mode: %s without quotes is the number %d, which is no mode of a file. Write mode: %q.", text, v, text)
-	}
-	return nil
+	return diags
 }

@@ -57,7 +57,7 @@ func (l *loader) render(path string, written []byte) (*source, *hcl.Diagnostic) 
 	var err error
 	for range maxRounds {
 		data := map[string]any{"Vars": copied(l.options.Vars), "Env": l.env()}
-		made, src.lines, err = l.language().Render(string(written), data)
+		made, src.lines, err = l.language.Render(string(written), data)
 		if len(l.machine.wanted) == 0 {
 			break
 		}
@@ -126,8 +126,8 @@ func copied(v any) any {
 	return v
 }
 
-// language has the functions of sprig and those of goss, which take their place.
-func (l *loader) language() gotemplate.Language {
+// newLanguage has the functions of sprig and those of goss, which take their place.
+func (l *loader) newLanguage() gotemplate.Language {
 	functions := sprig.Functions(l.env())
 	functions["mkSlice"] = func(v ...any) []any { return v }
 	functions["toUpper"] = strings.ToUpper
