@@ -378,8 +378,12 @@ func (g *gate) shut(ctx context.Context) {
 	}
 }
 
-// deadAfter is how long a machine may leave a sign of life unanswered.
-const deadAfter = time.Minute
+// What becomes of a machine that leaves a sign of life unanswered: how long it takes
+// until the user is told, and until its connection is closed.
+const (
+	quietAfter = 15 * time.Second
+	deadAfter  = time.Minute
+)
 
 // keepAlive asks for signs of life until ctx is over, and closes a link that
 // gives none.
@@ -389,24 +393,41 @@ func (c *Client) keepAlive(ctx context.Context, l *link) {
 		return
 	}
 	for delay.For(ctx, interval) == nil {
-		answered := make(chan error, 1)
-		go func() {
+		err := c.answer(ctx, l, func() error {
 			_, _, err := l.SendRequest("keepalive@openssh.com", true, nil)
-			answered <- err
-		}()
-		t := time.NewTimer(deadAfter)
+			return err
+		})
+		if err != nil && ctx.Err() == nil {
+			l.Close()
+			return
+		}
+	}
+}
+
+// answer asks the machine at the other end of a link for something and waits for the
+// answer, or until ctx ends or deadAfter is over. The user is told of one that is late,
+// once for all who wait for the same link.
+func (c *Client) answer(ctx context.Context, l *link, ask func() error) error {
+	answered := make(chan error, 1)
+	go func() { answered <- ask() }()
+	quiet, dead := time.NewTimer(quietAfter), time.NewTimer(deadAfter)
+	defer quiet.Stop()
+	defer dead.Stop()
+	for {
 		select {
 		case err := <-answered:
-			t.Stop()
-			if err == nil {
-				continue
+			if err == nil && l.quiet.CompareAndSwap(true, false) {
+				c.scope.Say(ctx, "The machine at %s answers again.", l.addr)
 			}
-			l.Close()
-		case <-t.C:
-			l.Close()
+			return err
+		case <-quiet.C:
+			if l.quiet.CompareAndSwap(false, true) {
+				c.scope.Warn(ctx, "The machine at %s has not answered for %s. Its connection is closed if it does not answer within %s.", l.addr, quietAfter, deadAfter-quietAfter)
+			}
+		case <-dead.C:
+			return errSilent
 		case <-ctx.Done():
-			t.Stop()
+			return context.Cause(ctx)
 		}
-		return
 	}
 }

@@ -1,0 +1,63 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bake/step"
+)
+
+// TestSilence: the user is told early, and once, that the machine does not answer, and
+// that it does again; who waits for it gives up in the end.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var said []string
+		start := time.Now()
+		c := &Client{scope: step.NewScope(step.Scope{Emit: func(e step.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, time.Since(start).String()+" "+string(e.Kind)+" "+e.Text)
+		}})}
+		l := &link{addr: "192.0.2.1:22"}
+		after := func(d time.Duration) func() error {
+			return func() error { time.Sleep(d); return nil }
+		}
+		if err := c.answer(t.Context(), l, after(14*time.Second)); err != nil || len(said) > 0 {
+			t.Errorf("%v %q", err, said)
+		}
+		start = time.Now()
+		var both sync.WaitGroup
+		for range 2 { // two sessions of one connection
+			both.Go(func() {
+				if err := c.answer(t.Context(), l, after(40*time.Second)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		want := []string{
+			"15s warning The machine at 192.0.2.1:22 has not answered for 15s. Its connection is closed if it does not answer within 45s.",
+			"40s say The machine at 192.0.2.1:22 answers again.",
+		}
+		if !slices.Equal(said, want) {
+			t.Errorf("got %q, want %q", said, want)
+		}
+		start = time.Now()
+		if err := c.answer(t.Context(), l, after(time.Hour)); !errors.Is(err, errSilent) || time.Since(start) != deadAfter {
+			t.Errorf("after %s: %v", time.Since(start), err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("Ctrl-C"))
+		if err := c.answer(ctx, l, after(time.Hour)); err == nil || !strings.Contains(err.Error(), "Ctrl-C") {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Hour)
+	})
+}
