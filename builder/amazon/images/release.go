@@ -41,8 +41,8 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 }
 
 // Release lists the copies of an image of the account in the regions, itself not among
-// them: what was copied from it or from what it is a copy of itself, as far as that is the
-// account's, and what has the same tags bake:image and bake:release. With an error there are those that
+// them: what was copied from it or from what it is a copy of itself, if that is not the
+// account's only what has the same name; and what has the same tags bake:image and bake:release. With an error there are those that
 // were found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
 	root, err := a.original(ctx, i)
@@ -71,7 +71,7 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 	for from := []string{root.ID}; len(from) > 0 && errors.Join(errs...) == nil; {
 		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
-			// Copies of an image that cannot be seen any more may be of many things.
+			// Of somebody else's image there may be copies for many purposes.
 			return c.IsCopy() && (root.Name != "" || c.Name == i.Name)
 		})
 	}
@@ -85,7 +85,8 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 }
 
 // original is the image of the account that an image is a copy of, or a copy of a copy,
-// and so on; the image itself if it is none. Without a name it is one that cannot be seen.
+// and so on; the image itself if it is none. Without a name it is one that the account does
+// not own, or cannot see any more.
 func (a *Account) original(ctx context.Context, i Image) (Image, error) {
 	for range generations {
 		if !i.IsCopy() {
@@ -96,10 +97,8 @@ func (a *Account) original(ctx context.Context, i Image) (Image, error) {
 		switch {
 		case err != nil:
 			return Image{}, err
-		case len(found) == 0:
+		case len(found) == 0 || found[0].Owner != a.ID:
 			return Image{ID: i.SourceImage, Region: region}, nil
-		case found[0].Owner != a.ID:
-			return i, nil
 		}
 		i = found[0]
 	}

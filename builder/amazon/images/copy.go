@@ -1,0 +1,372 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/names"
+	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/wait"
+	"bake/internal/delay"
+	"bake/step"
+)
+
+// CopyOptions say how an image is copied.
+type CopyOptions struct {
+	To          []string          // regions
+	Name        string            // empty: that of the image
+	Description string            // empty: that of the image
+	Encrypt     bool              // also with Keys
+	Keys        map[string]string // KMS keys by region, "" for all that are not named; none: the default key of each region
+	Tags        map[string]string // beside those of the image
+}
+
+// Check says what is wrong with the options themselves.
+func (o CopyOptions) Check() error {
+	if len(o.To) == 0 {
+		return errors.New("say where to: -to REGION,...")
+	}
+	for _, r := range o.To {
+		if !names.IsRegion(r) {
+			return fmt.Errorf("-to=%s: it is not the name of a region, such as eu-west-1", r)
+		}
+	}
+	if o.Name != "" && !names.IsImage(o.Name) {
+		return fmt.Errorf("-name=%s: an image name has 3 to 128 letters, digits, blanks and ()[]./-'@_", o.Name)
+	}
+	for region, key := range o.Keys {
+		parts := strings.Split(key, ":")
+		switch {
+		case region != "" && !slices.Contains(o.To, region):
+			return fmt.Errorf("-kms-key=%s=%s: the image is not copied to %s", region, key, region)
+		case !names.IsKMSKey(key):
+			return fmt.Errorf("-kms-key=%s: it is not a key ID, an alias (alias/...) or an ARN of either", key)
+		case len(parts) > 3 && slices.ContainsFunc(o.To, func(r string) bool { return r != parts[3] && (region == "" && o.Keys[r] == "" || region == r) }):
+			return fmt.Errorf("-kms-key=%s: it is a key in %s, and cannot encrypt anything in other regions; give each region its own: -kms-key REGION=KEY", key, parts[3])
+		}
+	}
+	for k := range o.Tags {
+		if strings.HasPrefix(strings.ToLower(k), "aws:") {
+			return fmt.Errorf("-tag=%s: AWS reserves keys that begin with aws:", k)
+		}
+	}
+	return nil
+}
+
+// key is the KMS key for a region, "" for the default one.
+func (o CopyOptions) key(region string) string {
+	if key, ok := o.Keys[region]; ok {
+		return key
+	}
+	return o.Keys[""]
+}
+
+// Copied is a copy that is available.
+type Copied struct {
+	Image
+	Existing bool `json:"existing"` // it was there before
+}
+
+// copier copies one image.
+type copier struct {
+	*Account
+	CopyOptions
+	scope *step.Scope
+	owner *ownership.Owner
+	from  Image
+
+	tags, snapshotTags map[string]string
+}
+
+// Copy copies the image that ref names to other regions, side by side, in a task: until a
+// copy is available it belongs to the scope, which deletes it if anything goes wrong. It
+// gets the tags of the image and its snapshots and, of an image of the account, its
+// deprecation; launch permissions are not copied. Where the same image has been copied
+// under the same name before, that copy is taken. What can be known to fail is an error
+// before anything is copied. With an error afterwards, which joins a *[RegionError] for
+// each region that has no copy, there are the other copies.
+func (a *Account) Copy(ctx context.Context, scope *step.Scope, ref string, o CopyOptions) ([]Copied, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	c := &copier{Account: a, CopyOptions: o, scope: scope}
+	c.To = slices.Compact(slices.Sorted(slices.Values(o.To)))
+	c.owner = &ownership.Owner{Session: a.session, Run: scope.Run.ID, ID: ownership.NewID()}
+	scope.Handle(ownership.Prefix, destroy.For(a.session))
+	var err error
+	if c.from, err = a.One(ctx, ref); err != nil {
+		return nil, err
+	}
+	existing, err := c.check(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.each(ctx, existing)
+}
+
+// check finds out what would keep the image from being copied, and which copies there are.
+func (c *copier) check(ctx context.Context) (existing []Image, err error) {
+	i := c.from
+	switch {
+	case i.State != string(types.ImageStateAvailable):
+		return nil, fmt.Errorf("image %s in %s is %s; only images that are available can be copied", i.ID, i.Region, i.State)
+	case i.Owner != c.ID && len(i.ProductCodes) > 0:
+		return nil, fmt.Errorf("image %s belongs to account %s and has the product code %s of AWS Marketplace: AWS does not let others copy it", i.ID, i.Owner, strings.Join(i.ProductCodes, ", "))
+	}
+	if c.Name == "" {
+		c.Name = i.Name
+	}
+	if c.Description == "" {
+		c.Description = i.Description
+	}
+	enabled, err := c.Enabled(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range c.To {
+		if !slices.Contains(enabled, r) {
+			return nil, fmt.Errorf("-to=%s: the account has no such region, or has not enabled it; its regions are %s", r, strings.Join(enabled, ", "))
+		}
+	}
+	if err := c.collectTags(ctx); err != nil {
+		return nil, err
+	}
+	return inRegions(ctx, c.To, c.taken)
+}
+
+// collectTags decides on the tags of the copies. Those of somebody else's image are only
+// those that its owner shows.
+func (c *copier) collectTags(ctx context.Context) error {
+	plain := func(tags map[string]string) map[string]string {
+		tags = maps.Clone(tags)
+		maps.DeleteFunc(tags, func(k, _ string) bool {
+			return strings.HasPrefix(k, "aws:") || k == ownership.RunTag || k == ownership.BuildTag
+		})
+		return tags
+	}
+	c.tags, c.snapshotTags = plain(c.from.Tags), map[string]string{}
+	if c.from.Owner == c.ID {
+		parts, err := c.snapshots(ctx, c.from)
+		if err != nil {
+			return err
+		}
+		for _, s := range parts { // a request gives all snapshots the same
+			if s.Device == c.from.RootDevice || len(parts) == 1 {
+				c.snapshotTags = plain(s.Tags)
+			}
+		}
+	}
+	maps.Copy(c.tags, c.Tags)
+	maps.Copy(c.snapshotTags, c.Tags)
+	return nil
+}
+
+// taken returns the copy that a region has already, and says what else keeps the name
+// from being used there.
+func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
+	found, err := c.listIn(ctx, []string{region}, Query{Name: exactly(c.Name)})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	i := found[0]
+	same := i.SourceImage == c.from.ID && i.IsCopy() && i.State == string(types.ImageStateAvailable) && i.Tags[ownership.RunTag] == ""
+	if same && c.key(region) == "" && (!c.Encrypt || i.Encrypted()) {
+		return found, nil
+	}
+	why := "choose another name with -name"
+	switch {
+	case i.Tags[ownership.RunTag] != "":
+		why = "run " + i.Tags[ownership.RunTag] + " of bake is making it; wait for that or, if it was killed, clean up with bake sweep"
+	case same:
+		why = "it is a copy of this image, but how it is encrypted is not known to be what was asked for; remove it, or " + why
+	}
+	return nil, fmt.Errorf("image %s in %s, which is %s, already has the name %q: %s", i.ID, region, i.State, c.Name, why)
+}
+
+// each makes the copies that do not exist.
+func (c *copier) each(ctx context.Context, existing []Image) ([]Copied, error) {
+	var (
+		all  sync.WaitGroup
+		mu   sync.Mutex
+		done []Copied
+		errs []error
+	)
+	for _, region := range c.To {
+		if i := slices.IndexFunc(existing, func(i Image) bool { return i.Region == region }); i >= 0 {
+			done = append(done, Copied{existing[i], true})
+			c.scope.Say(ctx, "Image %s in %s is already a copy of it", existing[i].ID, region)
+			continue
+		}
+		all.Go(func() {
+			image, err := step.Do(ctx, c.scope, "copy the image to "+region, func(ctx context.Context) (Image, error) { return c.copy(ctx, region) })
+			mu.Lock()
+			defer mu.Unlock()
+			if image.ID != "" {
+				done = append(done, Copied{image, false})
+			}
+			if err != nil {
+				errs = append(errs, &RegionError{region, cause(err)})
+			}
+		})
+	}
+	all.Wait()
+	slices.SortFunc(done, func(a, b Copied) int { return strings.Compare(a.Region, b.Region) })
+	if err := context.Cause(ctx); err != nil {
+		return done, err
+	}
+	return done, errors.Join(errs...)
+}
+
+// cause is the error of a step without the step.
+func cause(err error) error {
+	var s *step.Error
+	if errors.As(err, &s) {
+		return cause(s.Err)
+	}
+	return err
+}
+
+// copies is how often a copy is begun before it is given up.
+const copies = 3
+
+// copy makes one copy, which is the user's when it returns. One that EC2 gives up is begun
+// anew, some times.
+func (c *copier) copy(ctx context.Context, region string) (Image, error) {
+	pause := c.session.Pace.Again
+	for try := 1; ; try++ {
+		key := fmt.Sprintf("%s@%s %s %s", c.Name, region, c.owner.ID, uuid.NewString())
+		image, err := c.once(ctx, region, key)
+		var failed *failedError
+		again := errors.As(err, &failed) || access.Is(err, "ResourceLimitExceeded", "InternalError")
+		if err == nil || image.ID != "" || !again || try == copies || context.Cause(ctx) != nil {
+			return image, err
+		}
+		c.scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
+		if err := c.scope.Destroy(ctx, key); err != nil {
+			return Image{}, err
+		}
+		if err := delay.For(ctx, pause); err != nil {
+			return Image{}, err
+		}
+		pause *= 3
+	}
+}
+
+// once begins one copy, waits until it is available, and hands it over. If there is an
+// image, it is the user's in spite of the error.
+func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
+	client := c.session.EC2(region)
+	in := &ec2.CopyImageInput{
+		Name: &c.Name, SourceImageId: &c.from.ID, SourceRegion: &c.from.Region, Description: access.Optional(c.Description),
+		TagSpecifications: append(c.owner.Specs(c.tags, types.ResourceTypeImage), c.owner.Specs(c.snapshotTags, types.ResourceTypeSnapshot)...),
+		ClientToken:       aws.String(uuid.NewString()),
+	}
+	if c.Encrypt || len(c.Keys) > 0 {
+		in.Encrypted, in.KmsKeyId = aws.Bool(true), access.Optional(c.key(region))
+	}
+	want := c.owner.Resource(ownership.Image, key, region, ownership.WithName, c.Name)
+	id, err := ownership.Acquire(ctx, c.scope, "start the copy", want, func(ctx context.Context) (string, string, error) {
+		out, err := access.Finish(ctx, client.CopyImage, in)
+		if err != nil {
+			return "", "", c.explain(err)
+		}
+		return aws.ToString(out.ImageId), aws.ToString(out.ImageId), nil
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	image, err := c.await(ctx, region, id)
+	if err != nil {
+		return Image{}, err
+	}
+	if image.Encrypted() && !c.from.Encrypted() && in.Encrypted == nil {
+		c.scope.Warn(ctx, "Image %s in %s is encrypted, since the account encrypts by default there. It can be shared only if the default key is not the one that AWS manages; -kms-key chooses a key.", id, region)
+	}
+	return c.handOver(ctx, image, key)
+}
+
+// explain adds what to do to an error of CopyImage.
+func (c *copier) explain(err error) error {
+	if c.from.Owner == c.ID || !access.Is(err, "InvalidRequest", "InvalidAMIID.Unavailable", "InvalidSnapshot.NotFound", "AuthFailure", "UnauthorizedOperation") {
+		return err
+	}
+	return fmt.Errorf("%w. To let others copy an image, its owner, account %s, has to share its snapshots and, if it is encrypted, its key too: bake images share %s -with %s -snapshots", err, c.from.Owner, c.from.ID, c.ID)
+}
+
+// failedError says that EC2 began a copy and did not finish it.
+type failedError struct{ image Image }
+
+func (e *failedError) Error() string {
+	why := e.image.Reason
+	if why == "" {
+		why = "EC2 gave no reason"
+	}
+	return fmt.Sprintf("image %s in %s is %s: %s", e.image.ID, e.image.Region, e.image.State, why)
+}
+
+// await waits until a copy is available.
+func (c *copier) await(ctx context.Context, region, id string) (Image, error) {
+	seen := false
+	image, err := access.Watch(c.session, region).Images.Until(ctx, wait.Wait[types.Image]{
+		ID: id, What: "image " + id + " in " + region + " to become available", Watch: c.session.Watch(15*time.Second, 2*time.Hour),
+		Kind: "copy to " + region, Usual: wait.Span{Soonest: time.Minute, Latest: 10 * time.Minute}, Voice: c.session.Voice(ctx),
+		Judge: func(image types.Image, found bool) (bool, error) {
+			switch {
+			case seen && !found:
+				return false, fmt.Errorf("image %s in %s has disappeared", id, region)
+			case !found:
+				return false, nil // EC2 has not heard of it everywhere yet
+			}
+			seen = true
+			switch image.State {
+			case types.ImageStateAvailable:
+				return true, nil
+			case types.ImageStatePending, types.ImageStateTransient:
+				return false, nil
+			}
+			return false, &failedError{imageOf(region, image)}
+		},
+	})
+	return imageOf(region, image), err
+}
+
+// handOver gives a copy that is available the attributes that EC2 does not copy, takes
+// bake's tags off, and makes it the user's. Until the last moment the ledger owns it.
+func (c *copier) handOver(ctx context.Context, image Image, key string) (Image, error) {
+	client := c.session.EC2(image.Region)
+	if at := c.from.Deprecated; at != nil && c.from.Owner == c.ID && at.After(time.Now().Add(time.Minute)) {
+		if _, err := access.Call(ctx, client.EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &image.ID, DeprecateAt: at}); err != nil {
+			return Image{}, err
+		}
+		image.Deprecated = at
+	}
+	_, err := access.Call(ctx, client.DeleteTags, &ec2.DeleteTagsInput{
+		Resources: append([]string{image.ID}, image.Snapshots()...),
+		Tags:      []types.Tag{{Key: aws.String(ownership.RunTag)}, {Key: aws.String(ownership.BuildTag)}},
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	delete(image.Tags, ownership.RunTag)
+	delete(image.Tags, ownership.BuildTag)
+	if err := context.Cause(ctx); err != nil {
+		return Image{}, err
+	}
+	if err := c.scope.Keep(ctx, key); err != nil {
+		return Image{}, err
+	}
+	return image, nil
+}
