@@ -94,7 +94,7 @@ type copiedResult struct {
 func (p *program) imagesCopy(cmd *cobra.Command, f *imagesCopyFlags, ref string) error {
 	return p.withImages(cmd, &f.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
 		var all []images.Copied
-		run, err := p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) (err error) {
+		run, err := p.copyTask(ctx, stop, func(ctx context.Context, s *step.Scope) (err error) {
 			all, err = a.Copy(ctx, s, ref, f.CopyOptions)
 			return done(len(all) > 0, err)
 		})
@@ -110,9 +110,9 @@ func (p *program) imagesCopy(cmd *cobra.Command, f *imagesCopyFlags, ref string)
 	})
 }
 
-// imagesTask runs do as a task that is shown, and returns its id. What it leaves behind is
+// copyTask runs do as a task that is shown, and returns its id. What it leaves behind is
 // listed.
-func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) (id string, err error) {
+func (p *program) copyTask(ctx, stop context.Context, do func(context.Context, *step.Scope) error) (id string, err error) {
 	state, err := p.env.state()
 	if err != nil {
 		return "", err
