@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -136,7 +137,7 @@ func numeric(relation string, want any, holds func(c int) bool) matcher {
 		if !ok {
 			return false, fmt.Errorf("not a number: %s", describe(actual))
 		}
-		return n == n && limit == limit && holds(cmp.Compare(n, limit)), nil
+		return !math.IsNaN(n) && !math.IsNaN(limit) && holds(cmp.Compare(n, limit)), nil
 	}}}
 }
 
