@@ -2,6 +2,7 @@ package goss_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -140,6 +141,21 @@ func TestIncludeFolder(t *testing.T) {
 	s, diags := goss.Load(filepath.Join(dir, "a[b]", "goss.yaml"), goss.Options{})
 	if diags.HasErrors() || len(s.Questions()) != 1 {
 		t.Error(diags)
+	}
+}
+
+// TestDocs: the example of docs/goss.md is in order.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/goss.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	dir := write(t, map[string]string{"goss.yaml": example, "goss.d/more.yaml": "user: {root: {exists: true}}\n"})
+	s, diags := goss.Load(filepath.Join(dir, "goss.yaml"), goss.Options{})
+	if len(diags) > 0 || len(s.Results(nil)) != 5 || s.Results(nil)[0].ID != "ssh-root-login: exists" {
+		t.Error(diags, s.Results(nil))
 	}
 }
 
