@@ -71,6 +71,10 @@ type Options struct {
 	// is two.
 	Accounts int
 
+	// RecycleBin is how long deregistered images and deleted snapshots can be restored;
+	// 0 is not at all.
+	RecycleBin time.Duration
+
 	// Reach says what machines may connect to outside of the cloud; nil is every
 	// public address and nothing else.
 	Reach *network.Reach
@@ -177,7 +181,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
 		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
-		Profiles: profiles{c}, Member: organization.Member, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach,
+		Profiles: profiles{c}, Member: organization.Member, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach, RecycleBin: opts.RecycleBin,
 	})
 	if err != nil {
 		return err

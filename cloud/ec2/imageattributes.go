@@ -56,6 +56,9 @@ const maxPermissions = 1000
 // shareable reports why an image cannot be shared with more.
 func (s *state) shareable(img *image, with []types.LaunchPermission) error {
 	public := slices.ContainsFunc(with, func(p types.LaunchPermission) bool { return p.Group != "" })
+	if public && s.settingsOf(*img.OwnerId, img.Region).ImagesBlocked {
+		return wire.Errorf("OperationNotPermitted", "You can't publicly share this image because block public access for AMIs is enabled for this account.")
+	}
 	if public && len(img.ImageWatermarks) > 0 {
 		return wire.Errorf("OperationNotPermitted", "The image '%s' has watermarks and cannot be made public.", *img.ImageId)
 	}

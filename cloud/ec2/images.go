@@ -168,6 +168,9 @@ func (s *state) findImage(c wire.Caller, region string, id *string) (*image, err
 	if i < 0 || len(s.concealed([]string{*id})) > 0 {
 		return nil, kindImage.notFound(*id)
 	}
+	if ok, enforced := s.allowed(c, all[i].Image); enforced && !ok {
+		return nil, kindImage.notFound(*id)
+	}
 	if !s.launchable(all[i], c.Account) {
 		return nil, wire.Errorf("AuthFailure", "Not authorized for images: [%s]", *id)
 	}
@@ -231,7 +234,7 @@ var imageFilters = filters{
 	"block-device-mapping.device-name": "BlockDeviceMappings.DeviceName", "block-device-mapping.encrypted": "BlockDeviceMappings.Ebs.Encrypted",
 	"block-device-mapping.snapshot-id": "BlockDeviceMappings.Ebs.SnapshotId", "block-device-mapping.volume-size": "BlockDeviceMappings.Ebs.VolumeSize",
 	"block-device-mapping.volume-type": "BlockDeviceMappings.Ebs.VolumeType", "boot-mode": "BootMode", "creation-date": "CreationDate",
-	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "",
+	"description": "Description", "ena-support": "EnaSupport", "free-tier-eligible": "", "hypervisor": "Hypervisor", "image-allowed": "ImageAllowed",
 	"image-id": "ImageId", "image-type": "ImageType", "image-watermark.source-image-creation-time": "ImageWatermarks.SourceImageCreationTime", "image-watermark.source-image-id": "ImageWatermarks.SourceImageId",
 	"image-watermark.source-image-region": "ImageWatermarks.SourceImageRegion", "image-watermark.watermark-creation-time": "ImageWatermarks.WatermarkCreationTime", "image-watermark.watermark-key": "ImageWatermarks.WatermarkKey",
 	"imds-support": "ImdsSupport", "instance-type-specification.supported-instance-type": "",
@@ -255,6 +258,9 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 	var rows []*image
 	var closed []string
 	for _, img := range all {
+		if ok, enforced := s.allowed(c, img.Image); enforced && !ok {
+			continue
+		}
 		if !s.launchable(img, c.Account) {
 			if slices.Contains(in.ImageIds, *img.ImageId) {
 				closed = append(closed, *img.ImageId)
@@ -262,6 +268,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 			continue
 		}
 		shown := *img
+		shown.ImageAllowed = s.noted(c, img.Image)
 		shown.Tags = s.tagsOn(c, *img.ImageId, *img.OwnerId, img.Tags)
 		rows = append(rows, &shown)
 	}
@@ -557,8 +564,10 @@ func (s *state) CopyImage(ctx context.Context, in *ec2.CopyImageInput) (*ec2.Cop
 	if err := needsEncrypted(in.KmsKeyId, in.Encrypted); err != nil {
 		return nil, err
 	}
-	if m := aws.ToInt64(in.SnapshotCopyCompletionDurationMinutes); in.SnapshotCopyCompletionDurationMinutes != nil && (m < 15 || m > 2880 || m%15 != 0) {
-		return nil, invalidValue("The value %d for SnapshotCopyCompletionDurationMinutes is invalid. It must be a multiple of 15 between 15 and 2880.", m)
+	if m := in.SnapshotCopyCompletionDurationMinutes; m != nil {
+		if err := checkDuration("SnapshotCopyCompletionDurationMinutes", *m); err != nil {
+			return nil, err
+		}
 	}
 	request := fingerprint(in)
 	if token := aws.ToString(in.ClientToken); token != "" {
@@ -623,8 +632,8 @@ func (s *state) copyDevices(c wire.Caller, in *ec2.CopyImageInput, source, img *
 		if in.Encrypted != nil && !*in.Encrypted && aws.ToBool(was.Encrypted) {
 			return nil, wire.Errorf("InvalidParameterCombination", "The image is encrypted; a copy cannot be unencrypted")
 		}
-		if aws.ToBool(in.Encrypted) || aws.ToBool(was.Encrypted) {
-			snap.Encrypted, snap.KmsKeyId = aws.Bool(true), aws.String(kmsKey(c, aws.ToString(in.KmsKeyId)))
+		if aws.ToBool(in.Encrypted) || aws.ToBool(was.Encrypted) || s.encrypts(c) {
+			snap.Encrypted, snap.KmsKeyId = aws.Bool(true), aws.String(s.ebsKey(c, aws.ToString(in.KmsKeyId)))
 		}
 		snapshots = append(snapshots, snap)
 		ebs := *b.Ebs
@@ -643,7 +652,7 @@ func (s *state) copySource(c wire.Caller, source *image, id string) (*snapshot, 
 		return &snapshot{Snapshot: types.Snapshot{VolumeSize: &size, Encrypted: aws.Bool(false)}, Base: source.Base, LoginUser: source.LoginUser,
 			Architecture: source.Architecture, RootDevice: aws.ToString(source.RootDeviceName)}, nil
 	}
-	if !snap.visible(c.Account) || *snap.OwnerId != c.Account && snap.defaultKey() {
+	if !s.visible(snap, c.Account) || *snap.OwnerId != c.Account && snap.defaultKey() {
 		return nil, wire.Errorf("InvalidRequest", "You do not have permission to access the storage of this ami")
 	}
 	return snap, nil
@@ -712,7 +721,7 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 	if err := s.bury(img); err != nil {
 		return nil, err
 	}
-	if err := s.dropShared(*img.ImageId, s.images.Drop); err != nil {
+	if err := s.dropShared(*img.ImageId, s.discardImage); err != nil {
 		return nil, err
 	}
 	out := &ec2.DeregisterImageOutput{Return: aws.Bool(true)}
@@ -726,8 +735,11 @@ func (s *state) DeregisterImage(ctx context.Context, in *ec2.DeregisterImageInpu
 				code = types.SnapshotReturnCodesWarnSkipped
 			}
 		}
+		if snap, ok := s.snapshots.Get(id); ok && code == types.SnapshotReturnCodesSuccess && s.checkLock(snap) != nil {
+			code = types.SnapshotReturnCodesErrorCodeClientError
+		}
 		if code == types.SnapshotReturnCodesSuccess {
-			if err := s.dropShared(id, s.snapshots.Drop); err != nil {
+			if err := s.dropShared(id, s.discardSnapshot); err != nil {
 				return nil, err
 			}
 		}

@@ -34,7 +34,7 @@ const (
 // ImportImage begins to make an image of a disk image in a bucket of the caller's.
 func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2.ImportImageOutput, error) {
 	c := wire.CallerFrom(ctx)
-	task, err := newImportTask(c, in)
+	task, err := s.newImportTask(c, in)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s *state) ImportImage(ctx context.Context, in *ec2.ImportImageInput) (*ec2
 	return imported(task), nil
 }
 
-func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error) {
+func (s *state) newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error) {
 	if len(in.DiskContainers) != 1 {
 		return nil, wire.Errorf("InvalidParameter", "The embedded cloud imports a single disk, not %d.", len(in.DiskContainers))
 	}
@@ -99,8 +99,11 @@ func newImportTask(c wire.Caller, in *ec2.ImportImageInput) (*importTask, error)
 		SnapshotDetails: []types.SnapshotDetail{{Format: aws.String(strings.ToUpper(task.Format)),
 			UserBucket: &types.UserBucketDetails{S3Bucket: &task.Bucket, S3Key: &task.Key}}},
 	}
-	if aws.ToBool(in.Encrypted) {
-		task.KmsKeyId = aws.String(kmsKey(c, aws.ToString(in.KmsKeyId)))
+	if s.encrypts(c) {
+		task.Encrypted = aws.Bool(true)
+	}
+	if aws.ToBool(task.Encrypted) {
+		task.KmsKeyId = aws.String(s.ebsKey(c, aws.ToString(in.KmsKeyId)))
 	}
 	tags, err := tagsFor(in.TagSpecifications, kindImport.resource)
 	task.Tags = tags[kindImport.resource]

@@ -493,6 +493,11 @@ func (s *state) layers() (inUse []string) {
 	for _, r := range s.snapshots.Rows {
 		add(r.Layers, "")
 	}
+	for _, d := range s.recycled.Rows {
+		if d.Snapshot != nil {
+			add(d.Snapshot.Layers, "")
+		}
+	}
 	for _, r := range s.volumes.Rows {
 		add(r.Layers, r.Freezing)
 	}

@@ -137,6 +137,10 @@ type Options struct {
 	Reach *network.Reach
 
 	Delays Delays // the zero value is no delay
+
+	// RecycleBin is how long deregistered images and deleted snapshots are kept; 0 is not at all.
+	RecycleBin time.Duration
+
 	Faults *Faults
 
 	// Progress hears how the preparation of a base goes, from any goroutine.

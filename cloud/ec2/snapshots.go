@@ -21,6 +21,7 @@ type snapshot struct {
 	Region string
 	types.Snapshot
 	Permissions []types.CreateVolumePermission
+	Lock        *types.LockedSnapshotsInfo // as it was locked; see lockState
 
 	Layers       []string // topmost first
 	Base         string
@@ -29,13 +30,6 @@ type snapshot struct {
 	RootDevice   string
 	Whole        bool   // the content is here, whatever the state says
 	ForImage     string // that it is made for; empty if for none
-}
-
-// visible reports whether the account may make volumes of the snapshot.
-func (r *snapshot) visible(account string) bool {
-	return *r.OwnerId == account || slices.ContainsFunc(r.Permissions, func(p types.CreateVolumePermission) bool {
-		return p.Group == types.PermissionGroupAll || aws.ToString(p.UserId) == account
-	})
 }
 
 // snapshotView is the snapshot as DescribeSnapshots shows it to the caller.
@@ -199,7 +193,10 @@ func (s *state) DeleteSnapshot(ctx context.Context, in *ec2.DeleteSnapshotInput)
 			return nil, wire.Errorf("InvalidSnapshot.InUse", "The snapshot %s is currently in use by %s", *r.SnapshotId, id)
 		}
 	}
-	if err := s.dropShared(*r.SnapshotId, s.snapshots.Drop); err != nil {
+	if err := s.checkLock(r); err != nil {
+		return nil, err
+	}
+	if err := s.dropShared(*r.SnapshotId, s.discardSnapshot); err != nil {
 		return nil, err
 	}
 	s.collect()
@@ -216,11 +213,11 @@ func (s *state) DescribeSnapshots(ctx context.Context, in *ec2.DescribeSnapshots
 	c := wire.CallerFrom(ctx)
 	var rows []types.Snapshot
 	for _, r := range s.snapshots.All() {
-		if r.Region != c.Region || !r.visible(c.Account) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
+		if r.Region != c.Region || !s.visible(r, c.Account) || !ownedBy(c, in.OwnerIds, *r.OwnerId, "") {
 			continue
 		}
 		if len(in.RestorableByUserIds) > 0 && !slices.ContainsFunc(in.RestorableByUserIds, func(user string) bool {
-			return r.visible(strings.Replace(user, "self", c.Account, 1))
+			return s.visible(r, strings.Replace(user, "self", c.Account, 1))
 		}) {
 			continue
 		}
@@ -297,6 +294,8 @@ func (s *state) ModifySnapshotAttribute(ctx context.Context, in *ec2.ModifySnaps
 			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots with EBS default key cannot be shared")
 		case aws.ToBool(r.Encrypted) && p.Group != "":
 			return nil, wire.Errorf("OperationNotPermitted", "Encrypted snapshots cannot be shared publicly")
+		case p.Group != "" && s.settingsOf(*r.OwnerId, r.Region).SnapshotsPublic != "":
+			return nil, wire.Errorf("OperationNotPermitted", "You can't publicly share this snapshot because block public access for snapshots is enabled for this account.")
 		case !slices.ContainsFunc(permissions, same(p)):
 			permissions = append(permissions, p)
 		}

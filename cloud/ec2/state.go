@@ -38,6 +38,8 @@ type state struct {
 	foreign   *table[foreignTags] // by ACCOUNT.RESOURCE
 	graves    *table[tombstone]
 	usage     *table[usageReport]
+	settings  *table[settings]   // see settingsID
+	recycled  *table[discarded]  // the recycle bin
 	tables    []taggable         // all of them
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
@@ -56,7 +58,7 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 			return about{*r.OwnerId, r.Region, func(account string) bool { return s.launchable(r, account) }, []part{{kindImage, r.ImageId, &r.Tags}}}
 		}),
 		register(s, "snapshots", kindSnapshot, &s.snapshots, func(_ string, r *snapshot) about {
-			return about{*r.OwnerId, r.Region, r.visible, []part{{kindSnapshot, r.SnapshotId, &r.Tags}}}
+			return about{*r.OwnerId, r.Region, func(account string) bool { return s.visible(r, account) }, []part{{kindSnapshot, r.SnapshotId, &r.Tags}}}
 		}),
 		register(s, "volumes", kindVolume, &s.volumes, func(_ string, r *volumeRow) about {
 			return about{r.Account, r.Region, nil, []part{{kindVolume, r.VolumeId, &r.Tags}}}
@@ -103,6 +105,13 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		}),
 		register(s, "image-usage-reports", kindUsage, &s.usage, func(_ string, r *usageReport) about {
 			return about{r.Account, r.Region, nil, []part{{kindUsage, r.ReportId, &r.Tags}}}
+		}),
+		register(s, "settings", nil, &s.settings, func(_ string, r *settings) about {
+			return about{account: r.Account, region: r.Region}
+		}),
+		register(s, "recycle-bin", nil, &s.recycled, func(_ string, r *discarded) about {
+			account, region := r.whose()
+			return about{account: account, region: region}
 		}),
 		register(s, "foreign-tags", nil, &s.foreign, func(_ string, r *foreignTags) about {
 			return about{account: r.Account, region: r.Region}

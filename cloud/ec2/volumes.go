@@ -171,7 +171,7 @@ func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMappi
 		}
 		d := device{name: *m.DeviceName, deletes: m.Ebs.DeleteOnTermination == nil || *m.Ebs.DeleteOnTermination}
 		d.spec = types.Volume{Size: m.Ebs.VolumeSize, VolumeType: m.Ebs.VolumeType, Iops: m.Ebs.Iops, Throughput: m.Ebs.Throughput,
-			Encrypted: aws.Bool(aws.ToBool(m.Ebs.Encrypted)), KmsKeyId: notEmpty(m.Ebs.KmsKeyId), SnapshotId: notEmpty(m.Ebs.SnapshotId)}
+			Encrypted: aws.Bool(aws.ToBool(m.Ebs.Encrypted) || s.encrypts(c)), KmsKeyId: notEmpty(m.Ebs.KmsKeyId), SnapshotId: notEmpty(m.Ebs.SnapshotId)}
 		if err := s.fromSnapshot(c, &d.spec, img); err != nil {
 			return nil, err
 		}
@@ -211,7 +211,7 @@ func overlaid(base, over *types.EbsBlockDevice) *types.EbsBlockDevice {
 func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	requested := v.KmsKeyId
 	if aws.ToBool(v.Encrypted) {
-		v.KmsKeyId = aws.String(kmsKey(c, aws.ToString(requested)))
+		v.KmsKeyId = aws.String(s.ebsKey(c, aws.ToString(requested)))
 	}
 	if v.SnapshotId == nil {
 		if v.Size == nil {
@@ -230,12 +230,12 @@ func (s *state) fromSnapshot(c wire.Caller, v *types.Volume, img *image) error {
 	if img.has(id) {
 		size = img.snapshotSize(id)
 	}
-	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || snap.visible(c.Account)) && snap.Region == c.Region {
+	if snap, ok := s.snapshots.Get(id); ok && (img.has(id) || s.visible(snap, c.Account)) && snap.Region == c.Region {
 		size = *snap.VolumeSize
 		if aws.ToBool(snap.Encrypted) && requested == nil {
 			v.Encrypted, v.KmsKeyId = aws.Bool(true), snap.KmsKeyId
 			if *snap.OwnerId != c.Account {
-				v.KmsKeyId = aws.String(kmsKey(c, ""))
+				v.KmsKeyId = aws.String(s.ebsKey(c, ""))
 			}
 		}
 	}
@@ -272,7 +272,7 @@ func kmsKey(c wire.Caller, name string) string {
 // if a request names none. What it encrypts cannot be shared.
 func defaultKey(account, region, key string) bool {
 	c := wire.Caller{Account: account, Region: region}
-	return key == kmsKey(c, "") || key == kmsKey(c, "alias/aws/ebs")
+	return key == kmsKey(c, "") || key == kmsKey(c, ebsAlias)
 }
 
 func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
@@ -308,7 +308,7 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 		}
 	}
 	row := &volumeRow{Region: c.Region, Account: c.Account, Token: token, Request: request, Volume: types.Volume{
-		Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput, Encrypted: aws.Bool(aws.ToBool(in.Encrypted)),
+		Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput, Encrypted: aws.Bool(aws.ToBool(in.Encrypted) || s.encrypts(c)),
 		KmsKeyId: notEmpty(in.KmsKeyId), SnapshotId: notEmpty(in.SnapshotId), MultiAttachEnabled: aws.Bool(aws.ToBool(in.MultiAttachEnabled)),
 		VolumeId: aws.String(newID("vol")), State: types.VolumeStateAvailable, CreateTime: aws.Time(s.now()), Tags: tags[kindVolume.resource],
 		AvailabilityZone: n.Subnets[zone].AvailabilityZone, AvailabilityZoneId: n.Subnets[zone].AvailabilityZoneId,
