@@ -17,13 +17,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"bake/communicator"
 	"bake/golden/checks"
 	"bake/golden/checks/facts"
 	"bake/golden/findings"
 	"bake/golden/gates"
 	"bake/run/host"
 	"bake/step"
+	"bake/ui"
 )
 
 // checksOptions are the flags of bake checks.
@@ -57,7 +57,8 @@ func (p *program) checksRunCommand() *cobra.Command {
 		Use:   "run FILE...",
 		Short: "Check a machine",
 		Long: `Check a machine over SSH. FILE is a file in goss's format (.yaml, .yml or .json), or a
-built-in profile: bake:baseline. Nothing is installed on the machine, and nothing stays
+built-in profile: bake:baseline, or bake:baseline/SELECTION with a list of level2, rules,
+and rules to leave out after a minus. Nothing is installed on the machine, and nothing stays
 there. It needs a POSIX shell, and a user who is root or whom sudo asks for no password.
 
 The gate is closed, and the exit code is 2, if a check fails that the flags do not allow
@@ -105,6 +106,8 @@ to fail, or could not be judged.`,
 
 // varFlags registers the flags for what templates of goss files know.
 func (o *checksOptions) varFlags(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&o.VarsFiles, "vars", nil, "`file` of YAML or JSON for .Vars of goss files; can be repeated: later ones win")
+	flags.StringVar(&o.VarsInline, "vars-inline", "", "`YAML` or JSON for .Vars of goss files, which replaces what the files of -vars say")
 	flags.StringArrayVar(&o.env, "env", nil, "`NAME=VALUE` for .Env of goss files, which know no other environment; can be repeated")
 }
 
@@ -122,6 +125,11 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 	}
 	if o.host.Host == "" && cmd.Flags().Lookup("host") != nil {
 		return usage("-host names the machine to check, such as ssh://admin@198.51.100.7")
+	}
+	if cmd.Flags().Lookup("host") != nil {
+		if err := o.host.Check(); err != nil {
+			return usage("%s", err)
+		}
 	}
 	o.As = facts.As(o.sudo)
 	o.host.HostKeyCheck = o.hostKeys.value
@@ -163,15 +171,26 @@ func severities() string {
 // loadChecks reads the files, and shows what is wrong with them.
 func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {
 	c, diags := checks.Load(o)
-	if diags.HasErrors() {
-		return nil, blame(diags)
-	}
-	p.diagnostics(sources(diags), diags)
-	return c, nil
+	return c, p.blame(diags)
 }
 
-// blame is the error of files that diags are about.
-func blame(diags hcl.Diagnostics) error { return &templateError{Diags: diags, Files: sources(diags)} }
+// blame shows what is wrong with files on standard error, since standard output is for a
+// report, and returns the error of it.
+func (p *program) blame(diags hcl.Diagnostics) error {
+	switch {
+	case p.json.on && diags.HasErrors():
+		return &templateError{Diags: diags, Files: sources(diags)}
+	case p.json.on:
+		p.keepDiagnostics(sources(diags), diags)
+		return nil
+	}
+	width, _ := p.stderr.size()
+	ui.Diagnostics(p.stderr, sources(diags), diags, width, p.stderr.draws() && p.env.colors())
+	if diags.HasErrors() {
+		return errReported
+	}
+	return nil
+}
 
 // sources are the files that diags are about, as far as they can be read.
 func sources(diags hcl.Diagnostics) map[string]*hcl.File {
@@ -212,8 +231,8 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	gate := o.gate
 	if o.waivers != "" {
 		waivers, diags := gates.ReadWaivers(o.waivers)
-		if diags.HasErrors() {
-			return blame(diags)
+		if err := p.blame(diags); err != nil {
+			return err
 		}
 		gate.Waivers = waivers
 	}
@@ -238,21 +257,14 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 		return fmt.Errorf("%s: %w", o.host.Host, err)
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	reports, err := checkMachine(ctx, c, m)
+	reports, err := c.Run(ctx, m)
 	over()
-	if err != nil {
+	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
+		return p.blame(diags)
+	} else if err != nil {
 		return err
 	}
 	return p.verdict(o.host.Host, findings.Format(o.format.value), gate.Judge(reports, p.now()))
-}
-
-// checkMachine runs checks; files that turn out to be wrong are shown.
-func checkMachine(ctx context.Context, c *checks.Checks, m communicator.Communicator) ([]findings.Report, error) {
-	reports, err := c.Run(ctx, m)
-	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
-		return nil, blame(diags)
-	}
-	return reports, err
 }
 
 // verdict writes the report.
@@ -284,8 +296,8 @@ func (p *program) checksListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list FILE...",
 		Short: "List the checks in files",
-		Long: `List the checks in files in goss's format, or in a built-in profile: bake:baseline. This
-reads the files as bake checks run does, without a machine; files whose templates read
+		Long: `List the checks in files in goss's format, or in a built-in profile: bake:baseline or
+bake:baseline/SELECTION. This reads the files as bake checks run does, without a machine; files whose templates read
 from the machine are not listed.`,
 		Example: `  bake checks list bake:baseline
   bake checks list -env ROLE=web goss.yaml`,
@@ -322,13 +334,23 @@ func (p *program) listChecks(o checksOptions) error {
 		fmt.Fprintf(p.stdout, "%s: %s\n", r.Name, counted(len(r.Findings), "check"))
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		for _, f := range r.Findings {
-			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Severity, f.ID, cmp.Or(f.Title, "-"))
+			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Severity, short(f.ID), short(cmp.Or(f.Title, "-")))
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// short is a text that may have several lines, and be long, for a table.
+func short(s string) string {
+	const most = 100
+	r := []rune(oneLine(s))
+	if len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return string(r)
 }
 
 func counted(n int, what string) string {

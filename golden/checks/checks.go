@@ -21,9 +21,14 @@ import (
 
 // Options say what is checked, and how.
 type Options struct {
-	Files []string          // goss files, and names of profiles such as bake:baseline
-	Vars  map[string]any    // .Vars of the templates of goss files
-	Env   map[string]string // their .Env
+	Files []string // goss files, and names of profiles such as bake:baseline
+
+	// What templates of goss files know: .Vars is from files of YAML or JSON, of which later
+	// ones win, and from a text of the same, which wins over all. .Env is nobody else's
+	// environment.
+	VarsFiles  []string
+	VarsInline string
+	Env        map[string]string
 
 	As facts.As // who looks at the machine; profiles always do as root
 
@@ -41,6 +46,7 @@ type Options struct {
 // Checks are what has been read and can be run.
 type Checks struct {
 	options Options
+	vars    map[string]any
 	parts   []*part // in the order of Options.Files
 }
 
@@ -55,8 +61,11 @@ type part struct {
 // Load reads the files. What it returns can be run if the diagnostics hold no error. Files
 // whose templates read from the machine are read again when they are run.
 func Load(o Options) (*Checks, hcl.Diagnostics) {
-	c := &Checks{options: o}
-	var diags hcl.Diagnostics
+	vars, diags := goss.ReadVars(o.VarsFiles, o.VarsInline)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	c := &Checks{options: o, vars: vars}
 	for _, name := range o.Files {
 		if slices.ContainsFunc(c.parts, func(p *part) bool { return p.name == name }) {
 			diags = append(diags, fault("Listed twice", "%s is listed twice.", name))
@@ -72,7 +81,7 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 			continue
 		}
 		remote := false
-		suite, more := goss.Load(name, goss.Options{Vars: o.Vars, Env: o.Env, Read: func(paths []string) ([]facts.Fact, error) {
+		suite, more := goss.Load(name, goss.Options{Vars: vars, Env: o.Env, Read: func(paths []string) ([]facts.Fact, error) {
 			remote = true
 			return slices.Repeat([]facts.Fact{{Value: facts.Text("")}}, len(paths)), nil
 		}})
@@ -153,7 +162,7 @@ func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findin
 
 // fresh returns checks that know nothing of a machine yet.
 func (c *Checks) fresh() *Checks {
-	again := &Checks{options: c.options}
+	again := &Checks{options: c.options, vars: c.vars}
 	for _, p := range c.parts {
 		copied := *p
 		again.parts = append(again.parts, &copied)
@@ -189,7 +198,7 @@ func (c *Checks) reload(ctx context.Context, m communicator.Communicator, files 
 		if p.suite != nil {
 			continue
 		}
-		suite, diags := goss.Load(p.name, goss.Options{Vars: c.options.Vars, Env: c.options.Env, Read: func(paths []string) ([]facts.Fact, error) {
+		suite, diags := goss.Load(p.name, goss.Options{Vars: c.vars, Env: c.options.Env, Read: func(paths []string) ([]facts.Fact, error) {
 			return c.read(ctx, m, paths)
 		}})
 		if diags.HasErrors() {

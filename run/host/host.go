@@ -40,6 +40,12 @@ func HostKeyChecks() []string { return []string{string(ssh.Strict), string(ssh.P
 // patience is how long a host may take to answer: it is not one that is booting.
 const patience = 30 * time.Second
 
+// Check says what is wrong with the options.
+func (o Options) Check() error {
+	_, err := o.options()
+	return err
+}
+
 // Connect logs in.
 func Connect(ctx context.Context, o Options) (communicator.Communicator, error) {
 	opts, err := o.options()
@@ -131,6 +137,7 @@ func parse(flag, text string) (name, host string, port int, err error) {
 		return "", "", 0, bad("has more than a host")
 	}
 	if _, has := u.User.Password(); has {
+		text = u.Redacted()
 		return "", "", 0, bad("has a password, which would be seen by others: use a key")
 	}
 	port = 22

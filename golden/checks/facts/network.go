@@ -74,6 +74,10 @@ func endpoint(key string) (protocol, host, port string, err error) {
 // standard is the timeout of addr and dns.
 const standard = 500 * time.Millisecond
 
+// detour is what the way over the machine may take in addition to a timeout, which is the
+// machine's own: a slow connection to the machine must not look like a closed port.
+const detour = 2 * time.Second
+
 // errTimeout ends what has taken as long as its option allows.
 var errTimeout = errors.New("it took too long")
 
@@ -85,7 +89,7 @@ func dialAddr(ctx context.Context, f communicator.Forwarder, q Question) (Answer
 	if protocol == "udp" { // which nobody answers
 		return Answer{"reachable": known(true)}, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(standard), errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(standard)+detour, errTimeout)
 	defer cancel()
 	conn, err := f.Forward(ctx, net.JoinHostPort(host, port))
 	switch {
@@ -125,7 +129,7 @@ func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question) (Answer
 	if err != nil {
 		return all(unknown(err.Error()), q), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(5*time.Second), errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, q.patience(5*time.Second)+detour, errTimeout)
 	defer cancel()
 	var refused error
 	transport := &http.Transport{

@@ -259,6 +259,7 @@ commands() {
 		return
 	fi
 	(
+		umask "$USERS_UMASK"
 		if [ -n "$USERS_LOCALE" ]; then LC_ALL=$USERS_LOCALE; else unset LC_ALL; fi
 		while [ "$workers" -gt 0 ]; do
 			workers=$((workers - 1))
@@ -281,6 +282,7 @@ room() {
 begin() {
 	USERS_LOCALE=${LC_ALL-}
 	export LC_ALL=C PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin"
+	USERS_UMASK=$(umask)
 	umask 077
 	for dir in /dev/shm /run /tmp /var/tmp; do
 		T=$(mktemp -d "$dir/bake.XXXXXX" 2>/dev/null) || continue
