@@ -38,7 +38,7 @@ there.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand(), p.imagesCopyCommand(), p.imagesShareCommand(), p.imagesUnshareCommand(),
+	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand(), p.imagesDiffCommand(), p.imagesCopyCommand(), p.imagesShareCommand(), p.imagesUnshareCommand(),
 		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesCheckCommand())
 	return cmd
 }
