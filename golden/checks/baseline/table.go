@@ -57,10 +57,10 @@ var table = []Rule{
 	{"su-wheel", low, 2, "only administrators use su", "A password of another account is of no use without the group.", "pam_wheel with use_uid in /etc/pam.d/su", "C 5.2.7, R9-432035", ""},
 	{"shell-timeout", low, 2, "an idle shell ends after 15 minutes", "A forgotten terminal is open to whoever finds it.", "TMOUT=900 in /etc/profile.d", "C 5.4.3.2, R9-412035, U24-200060, R32", ""},
 
+	{"sudo-files-mode", high, 1, "only root writes the files of sudo", "Whoever can write them is root.", "chmod 440 /etc/sudoers and the files in /etc/sudoers.d, which is 750", "", ""},
 	{"sudo-use-pty", medium, 1, "sudo runs commands in a terminal of their own", "A command could type into the terminal of its user after it has ended.", "Defaults use_pty", "C 5.2.2, R39", ""},
 	{"sudo-authenticate", high, 1, "sudo is not told to skip authentication", "Every user that sudo knows would be root.", "remove !authenticate from sudoers", "C 5.2.4, C 5.2.5, R9-432025, U24-300021", ""},
 	{"sudo-env", medium, 1, "sudo sets the path and resets the environment", "A user's own PATH or LD_PRELOAD would run the user's programs as root.", "Defaults secure_path=…, and no !env_reset", "", ""},
-	{"sudo-files-mode", high, 1, "only root writes the files of sudo", "Whoever can write them is root.", "chmod 440 /etc/sudoers and the files in /etc/sudoers.d, which is 750", "", ""},
 	{"sudo-logfile", low, 2, "sudo has a log of its own", "It is easier to keep and to search. The journal has the same.", "Defaults logfile=/var/log/sudo.log", "C 5.2.3", ""},
 	{"sudo-nopasswd", medium, 2, "sudo asks for a password", "Whoever gets at a session would be root. Users of cloud images have keys and no password: without NOPASSWD they cannot become root at all.", "give the users passwords, and remove NOPASSWD from sudoers", "C 5.2.4, R9-611085, U24-300020, U24-300021", ""},
 

@@ -24,13 +24,14 @@ set_sudo() {
 		[ ! -f "$sudo_file" ] || cat "$sudo_file"
 		printf '%s\n' "$1"
 	} | sort -u >"$draft"
-	said=$(visudo -cqf "$draft" 2>&1) || {
+	said=$(visudo -cf "$draft" 2>&1) || {
 		echo "sudo refuses $1: $said"
 		return 1
 	}
+	wrong_before=$(visudo -c 2>&1) && wrong_before=
 	old=$(cat "$sudo_file" 2>/dev/null)
 	put "$sudo_file" 440 <"$draft"
-	said=$(visudo -cq 2>&1) && return 0
+	said=$(visudo -c 2>&1) || [ -n "$wrong_before" ] && return 0
 	if [ -n "$old" ]; then printf '%s\n' "$old" | put "$sudo_file" 440; else rm -f "$sudo_file"; fi
 	echo "sudo refuses $1: $said"
 	return 1
