@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -178,20 +177,46 @@ func (g *gathering) all(n int, command func(i int) *exec.Cmd) {
 			if err == nil && g.crowd.killed {
 				time.AfterFunc(time.Duration(500+rand.IntN(4000))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 			}
+			var peak int64
 			if err == nil {
+				watched := make(chan int64)
+				over := make(chan struct{})
+				go func() { watched <- peakMemory(cmd.Process.Pid, over) }()
 				err = cmd.Wait()
+				close(over)
+				peak = <-watched
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil && !g.crowd.killed {
 				g.problems = append(g.problems, fmt.Sprintf("%s: %v: %s", strings.Join(cmd.Args[1:], " "), err, tail(out.String())))
 			}
-			if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-				g.memory = max(g.memory, usage.Maxrss>>10)
-			}
+			g.memory = max(g.memory, peak)
 		})
 	}
 	group.Wait()
+}
+
+// peakMemory is the most that a process has had in memory until over is closed, in MB. What
+// the kernel says when a process has ended is of no use: it counts what its parent had when
+// the process began.
+func peakMemory(pid int, over <-chan struct{}) (peak int64) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if _, after, ok := strings.Cut(string(status), "VmHWM:"); ok && err == nil {
+			var kb int64
+			if _, err := fmt.Sscan(after, &kb); err == nil {
+				peak = max(peak, kb<<10/1_000_000)
+			}
+		}
+		select {
+		case <-over:
+			return peak
+		case <-tick.C:
+		}
+	}
 }
 
 // tail is the end of what a process said.
