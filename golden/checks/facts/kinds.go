@@ -410,7 +410,7 @@ func listening(out, want string) (ips []string) {
 	protocol := ""
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
-		if len(f) == 1 {
+		if len(f) == 1 && slices.Contains([]string{"tcp", "tcp6", "udp", "udp6"}, f[0]) {
 			protocol = f[0]
 		}
 		if len(f) < 4 || strings.HasPrefix(protocol, "tcp") && f[3] != "0A" {
