@@ -45,7 +45,7 @@ func TestOddParameters(t *testing.T) {
 	server.Config.ErrorLog = log.New(&panics, "", 0)
 	server.Start()
 	defer server.Close()
-	for _, service := range []string{"ec2", "iam", "kms", "sts", "ssm", "secretsmanager"} {
+	for _, service := range []string{"ec2", "iam", "kms", "sts", "ssm", "secretsmanager", "autoscaling", "organizations"} {
 		m, err := wire.Load(service)
 		if err != nil {
 			t.Fatal(err)

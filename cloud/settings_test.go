@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"bake/cloud"
 	"bake/cloud/cloudtest"
+	"bake/cloud/wire"
 )
 
 // TestPublicAccess: what is blocked cannot be shared publicly, in its region, also after
@@ -396,6 +398,17 @@ func TestSharedActions(t *testing.T) {
 		out, err := west.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*copied.SnapshotId}})
 		return err == nil && out.Snapshots[0].State == types.SnapshotStateCompleted && *out.Snapshots[0].Description == "[Copied "+*snapshot+" from us-east-1]"
 	})
+	model, err := wire.Load("ec2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for region, want := range map[string]int{"us-east-1": http.StatusOK, "us-west-2": http.StatusBadRequest} { // as boto3 sends it
+		status, answer := send(t, s.URL, s.Credentials()[0], "ec2", model, "CopySnapshot", map[string]any{"SourceSnapshotId": *snapshot, "SourceRegion": "us-east-1",
+			"DestinationRegion": region, "PresignedUrl": "https://ec2.us-east-1.amazonaws.com/"})
+		if status != want {
+			t.Errorf("DestinationRegion %s: %d %s", region, status, answer)
+		}
+	}
 	if _, err := mine.ResetSnapshotAttribute(ctx, &ec2.ResetSnapshotAttributeInput{SnapshotId: snapshot, Attribute: types.SnapshotAttributeNameCreateVolumePermission}); err != nil {
 		t.Fatal(err)
 	}

@@ -168,8 +168,15 @@ func (s *state) CancelImageLaunchPermission(ctx context.Context, in *ec2.CancelI
 	})
 }
 
+// CopySnapshotInput is the SDK's, with the parameter that other clients send beside a
+// signed URL.
+type CopySnapshotInput struct {
+	ec2.CopySnapshotInput
+	DestinationRegion *string
+}
+
 // CopySnapshot copies a snapshot from a region into the caller's.
-func (s *state) CopySnapshot(ctx context.Context, in *ec2.CopySnapshotInput) (*ec2.CopySnapshotOutput, error) {
+func (s *state) CopySnapshot(ctx context.Context, in *CopySnapshotInput) (*ec2.CopySnapshotOutput, error) {
 	c, from, id := wire.CallerFrom(ctx), aws.ToString(in.SourceRegion), aws.ToString(in.SourceSnapshotId)
 	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
 	if err != nil {
@@ -185,6 +192,9 @@ func (s *state) CopySnapshot(ctx context.Context, in *ec2.CopySnapshotInput) (*e
 	}
 	if _, ok := findRegion(from); !ok || partition(from) != partition(c.Region) {
 		return nil, invalidValue("Invalid value '%s' for SourceRegion.", from)
+	}
+	if to := in.DestinationRegion; to != nil && *to != c.Region {
+		return nil, invalidValue("Invalid value '%s' for DestinationRegion: a snapshot is copied into the region of the request, %s.", *to, c.Region)
 	}
 	if in.DestinationOutpostArn != nil || in.DestinationAvailabilityZone != nil {
 		return nil, wire.Errorf("Unsupported", "The embedded cloud has neither Outposts nor Local Zones to copy snapshots to.")

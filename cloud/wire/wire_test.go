@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/organizations"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -33,7 +35,7 @@ func load(t testing.TB, service string) *Model {
 // TestModelFitsSDK: every member of the model has a field of the SDK's of a fit
 // type, so that no parameter is refused and no field unwritten by accident.
 func TestModelFitsSDK(t *testing.T) {
-	clients := map[string]reflect.Type{"ec2": reflect.TypeFor[*ec2.Client](), "iam": reflect.TypeFor[*iam.Client](), "kms": reflect.TypeFor[*kms.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
+	clients := map[string]reflect.Type{"autoscaling": reflect.TypeFor[*autoscaling.Client](), "organizations": reflect.TypeFor[*organizations.Client](), "ec2": reflect.TypeFor[*ec2.Client](), "iam": reflect.TypeFor[*iam.Client](), "kms": reflect.TypeFor[*kms.Client](), "secretsmanager": reflect.TypeFor[*secretsmanager.Client](),
 		"ssm": reflect.TypeFor[*ssm.Client](), "sts": reflect.TypeFor[*sts.Client]()}
 	for service, client := range clients {
 		m := load(t, service)
@@ -46,7 +48,9 @@ func TestModelFitsSDK(t *testing.T) {
 				t.Errorf("%s: the SDK has no action %s", service, action)
 				continue
 			}
-			fits(t, m, action, op.Input, method.Type.In(2).Elem())
+			if op.Input != "" {
+				fits(t, m, action, op.Input, method.Type.In(2).Elem())
+			}
 			if op.Output != "" {
 				fits(t, m, action, op.Output, method.Type.Out(0).Elem())
 			}
@@ -87,6 +91,9 @@ func fits(t *testing.T, m *Model, where, shape string, typ reflect.Type) {
 	case strings.Count(where, ".") < 8: // shapes may contain themselves
 		for name, member := range s.Members {
 			field, ok := typ.FieldByName(name)
+			if !ok && where+"."+name == "CopySnapshot.DestinationRegion" {
+				continue // the SDK keeps it to itself, and the service's own input has it
+			}
 			if !ok {
 				t.Errorf("%s.%s is not in the SDK's %s", where, name, typ)
 				continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,7 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 type cloudUpOptions struct {
 	listen, delays, faults, mirror, egress string
 	accounts                               int
+	recycleBin                             time.Duration
 }
 
 func (p *program) cloudUpCommand() *cobra.Command {
@@ -65,6 +67,7 @@ choose the -listen address with care.`,
 	flags.IntVar(&o.accounts, "accounts", 2, "have at least this `number` of accounts, each with a profile in the credentials file")
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	faultsFlag(flags, &o.faults)
+	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `time`, such as 168h; 0 is not at all")
 	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
@@ -75,6 +78,9 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if o.accounts < 1 || o.accounts > local.MaxAccounts {
 		return usageError{fmt.Sprintf("-accounts %d: the number must be from 1 to %d", o.accounts, local.MaxAccounts), "bake cloud up"}
 	}
+	if o.recycleBin < 0 {
+		return usageError{fmt.Sprintf("-recycle-bin %s: the time cannot be negative", o.recycleBin), "bake cloud up"}
+	}
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
 	emit, done := p.progressDisplay()
@@ -83,7 +89,7 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	options.Accounts, options.Listen, options.Mirror, options.Delays, options.Faults = o.accounts, o.listen, o.mirror, o.delays, o.faults
+	options.Accounts, options.RecycleBin, options.Listen, options.Mirror, options.Delays, options.Faults = o.accounts, o.recycleBin, o.listen, o.mirror, o.delays, o.faults
 	options.Egress = cmp.Or(o.egress, options.Egress)
 	c, err := local.Serve(ctx, options)
 	if wrong, ok := errors.AsType[*local.DelaysError](err); ok {

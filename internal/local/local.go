@@ -44,6 +44,7 @@ type Options struct {
 	Mirror      string                       // URL of a Debian archive; empty for the host's own
 	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it
 	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
+	RecycleBin  time.Duration                // how long what is deleted can be restored; 0 is not at all
 	Delays      string                       // how long things take: the name of a profile, or JSON; empty for none
 	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
 	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
