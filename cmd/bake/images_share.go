@@ -83,22 +83,38 @@ change policies of keys.`,
 
 func (p *program) imagesUnshareCommand() *cobra.Command {
 	var f shareFlags
+	var guards guardFlags
 	cmd := &cobra.Command{
 		Use:   "unshare IMAGE",
 		Short: "Take an image back from other accounts",
 		Long: `Withdraw what 'bake images share' gives: nobody it is taken from can launch the image any
 more. Instances that run are not affected, but whatever launches machines from it there
-fails from now on. With -regions, its copies in those regions are taken back too.`,
+fails from now on. With -regions, its copies in those regions are taken back too.
+
+Before, AWS is asked for a report of which accounts use the image. If one does, or that
+cannot be found out, it is not taken from anybody, unless -ignore-guard=receivers says
+so. Reports lack the launches of the last day.`,
 		Example: `  bake images unshare web-20261128 -with 111122223333
   bake images unshare web-20261128 -public
-  bake images unshare ami-0123456789abcdef0 -all -snapshots -regions all`,
+  bake images unshare ami-0123456789abcdef0 -all -snapshots -regions all
+  bake images unshare web-20261128 -all -ignore-guard receivers`,
 		Args: exactly("the ID or name of an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.changeSharing(cmd, &f, args[0], (*images.Account).Unshare)
+			g, err := guards.guards(p, cmd.CommandPath())
+			if err != nil {
+				return err
+			}
+			g.Reports = true
+			return p.changeSharing(cmd, &f, args[0], func(a *images.Account, ctx context.Context, ref string, c images.SharingChange) ([]images.Shared, error) {
+				c.Guard = a.Receivers(g)
+				all, err := a.Unshare(ctx, ref, c)
+				return all, ofGuard(err)
+			})
 		},
-		Annotations: map[string]string{exitCodes: imagesChangeExitCodes},
+		Annotations: map[string]string{exitCodes: strings.Replace(imagesChangeExitCodes, "4    something was left behind", "2    refused by the guard: an account uses the image, or it is not known that none does", 1)},
 	}
 	flags := cmd.Flags()
+	flags.StringSliceVar(&guards.ignore, "ignore-guard", nil, "do without these `guards`: receivers")
 	flags.StringSliceVar(&f.With, "with", nil, "take it back from these `accounts`, organizations and organizational units")
 	flags.BoolVar(&f.Public, "public", false, "take it back from everybody: those that it is shared with by name keep it")
 	flags.BoolVar(&f.All, "all", false, "take it back from all that it is shared with")

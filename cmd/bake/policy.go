@@ -72,6 +72,11 @@ func (p *program) policy(ctx context.Context, o policyOptions) error {
 	if err != nil {
 		return err
 	}
+	return p.showPolicy(policy)
+}
+
+// showPolicy shows a policy, and says if it is too long for a managed one.
+func (p *program) showPolicy(policy amazon.Policy) error {
 	if p.json.on {
 		p.json.result = policyResult{policy}
 		return nil

@@ -292,8 +292,8 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	if image.Encrypted() && !c.from.Encrypted() && in.Encrypted == nil {
-		c.scope.Warn(ctx, "Image %s in %s is encrypted, since the account encrypts by default there. It can be shared only if the default key is not the one that AWS manages; -kms-key chooses a key.", id, region)
+	if image.Encrypted() && in.KmsKeyId == nil {
+		c.scope.Warn(ctx, "Image %s in %s is encrypted with the account's default key for EBS there. Unless you have changed which key that is, the image cannot be shared; -kms-key chooses another.", id, region)
 	}
 	return c.handOver(ctx, image, key)
 }

@@ -1,0 +1,92 @@
+package images
+
+import (
+	"slices"
+
+	"bake/builder/amazon"
+	"bake/builder/amazon/internal/policy"
+)
+
+// PolicyFor returns the least policy of IAM for a command of bake images, by its name, in
+// these regions; none are all. The second result is false if there is no such command.
+func PolicyFor(command string, regions []string) (amazon.Policy, bool) {
+	make, ok := needs()[command]
+	if !ok {
+		return amazon.Policy{}, false
+	}
+	return policy.Make(make(policy.In(regions...))), true
+}
+
+// Commands are those that there is a policy for.
+func Commands() []string {
+	var names []string
+	for name := range needs() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// needs are what the commands need, by their names. Those to look at something have no
+// resources in AWS.
+func needs() map[string]func(policy.Place) []policy.Need {
+	everywhere := policy.Place{} // the list of regions is asked for in the home region
+	look := func(p policy.Place) []policy.Need {
+		return []policy.Need{p.Look("DescribeImages"), everywhere.Look("DescribeRegions")}
+	}
+	details := func(p policy.Place) []policy.Need {
+		return append(look(p), p.Look("DescribeImageAttribute", "DescribeSnapshotAttribute", "DescribeSnapshots"))
+	}
+	change := func(p policy.Place) []policy.Need {
+		return append(details(p), p.Use("ModifyImageAttribute", "image"), p.Use("ModifySnapshotAttribute", "snapshot"))
+	}
+	remove := func(p policy.Place) []policy.Need {
+		return append(guardNeeds(p), append(look(p), p.Use("DeregisterImage", "image"), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeSnapshots"))...)
+	}
+	return map[string]func(policy.Place) []policy.Need{
+		"list": look,
+		"show": details,
+		"diff": details,
+		"copy": func(p policy.Place) []policy.Need { return append(look(p), copyNeeds(p)...) },
+		"share": func(p policy.Place) []policy.Need {
+			return append(change(p), p.Look("GetImageBlockPublicAccessState"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: p.ARNs("kms", "key/*")})
+		},
+		"unshare": func(p policy.Place) []policy.Need { return append(change(p), receiverNeeds(p)...) },
+		"rm":      remove,
+		"prune":   remove,
+		"check":   func(p policy.Place) []policy.Need { return append(look(p), guardNeeds(p)...) },
+		"orphans": func(p policy.Place) []policy.Need {
+			return append(remove(p), p.Look("DescribeSnapshotAttribute"),
+				p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores", "DescribeLockedSnapshots", "DescribeVolumes", "ListImagesInRecycleBin"))
+		},
+	}
+}
+
+// copyNeeds are what copies need, and their deletion if they fail. Which keys they are
+// encrypted with is not known.
+func copyNeeds(p policy.Place) []policy.Need {
+	return slices.Concat([]policy.Need{
+		p.Look("DescribeSnapshots"), p.Use("CopyImage", "image", "snapshot"), p.TagNew("CopyImage", "image", "snapshot"),
+		p.Own("EnableImageDeprecation", "image"), p.Release("image", "snapshot"),
+		p.Own("DeregisterImage", "image"), p.Own("DeleteSnapshot", "snapshot"),
+	}, p.Keys("*"))
+}
+
+// guardNeeds are what it takes to find out whether images are in use.
+func guardNeeds(p policy.Place) []policy.Need {
+	return append(receiverNeeds(p),
+		p.Look("DescribeFleets", "DescribeImageReferences", "DescribeImages", "DescribeInstances", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
+		policy.Need{Actions: []string{
+			"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations",
+			"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes",
+			"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters",
+		}})
+}
+
+// receiverNeeds are what it takes to find out who uses an image that is shared.
+func receiverNeeds(p policy.Place) []policy.Need {
+	return []policy.Need{
+		p.Look("DescribeImageAttribute"),
+		p.Look("CreateImageUsageReport", "DeleteImageUsageReport", "DescribeImageUsageReportEntries", "DescribeImageUsageReports"),
+	}
+}

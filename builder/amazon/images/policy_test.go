@@ -1,0 +1,95 @@
+package images_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/builder/amazon/images"
+	"bake/cloud"
+)
+
+// TestPolicies: the policy of a command allows the calls that it makes, and nothing but
+// those and what the cloud has no occasion for here.
+func TestPolicies(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.register("default", home, "web", []string{w.snapshot("default", home, aws.String("alias/golden"))})
+	_, err := w.client("default", home).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: aws.Time(time.Now().Add(48 * time.Hour))})
+	w.fatal(err)
+	plain := w.image(home, "plain")
+	w.copied(home, plain, west, "plain")
+	both := images.SharingChange{With: []string{alice}, Snapshots: true, Copies: true}
+	rest := []string{"ec2:DeregisterImage", "ec2:DeleteSnapshot", "ec2:CreateTags", "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
+	reports := []string{"ec2:CreateImageUsageReport", "ec2:DeleteImageUsageReport", "ec2:DescribeImageUsageReportEntries", "ec2:DescribeImageUsageReports"}
+	for _, c := range []struct {
+		name string
+		run  func(context.Context, *images.Account) error
+		more []string // that this run does not call
+	}{
+		{"list", func(ctx context.Context, a *images.Account) error {
+			_, err := a.List(ctx, images.Query{})
+			return err
+		}, nil},
+		{"show", func(ctx context.Context, a *images.Account) error {
+			_, err := a.Show(ctx, id, nil)
+			return err
+		}, nil},
+		{"diff", func(ctx context.Context, a *images.Account) error {
+			_, err := a.Diff(ctx, id, plain)
+			return err
+		}, []string{"ec2:DescribeSnapshotAttribute"}},
+		{"copy", func(ctx context.Context, a *images.Account) error {
+			_, err := w.copyAll(ctx, a, id, images.CopyOptions{To: []string{west}, Keys: map[string]string{"": "alias/golden"}})
+			return err
+		}, rest},
+		{"share", func(ctx context.Context, a *images.Account) error {
+			_, first := a.Share(ctx, id, both)
+			_, second := a.Share(ctx, plain, images.SharingChange{Public: true})
+			return errors.Join(first, second)
+		}, nil},
+		{"unshare", func(ctx context.Context, a *images.Account) error {
+			_, err := a.Unshare(ctx, id, both)
+			return err
+		}, reports},
+	} {
+		document, ok := images.PolicyFor(c.name, nil)
+		if !ok {
+			t.Fatalf("no policy for %s", c.name)
+		}
+		allowed := map[string]bool{}
+		for _, s := range document.Statement {
+			for _, action := range s.Action {
+				allowed[action] = true
+			}
+		}
+		w.watch(nil)
+		a, err := images.Open(t.Context(), images.Place{All: true, Cloud: w.cloud})
+		w.fatal(err)
+		if err := c.run(t.Context(), a); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		called := map[string]bool{}
+		for _, seen := range w.seen() {
+			action := seen.Service + ":" + seen.Action
+			if action == "sts:GetCallerIdentity" {
+				continue // everybody may
+			}
+			if called[action] = true; !allowed[action] {
+				t.Errorf("%s calls %s, which its policy does not allow", c.name, action)
+			}
+		}
+		for action := range allowed {
+			if !called[action] && !slices.Contains(c.more, action) {
+				t.Errorf("the policy of %s allows %s for nothing", c.name, action)
+			}
+		}
+	}
+	if _, ok := images.PolicyFor("nothing", nil); ok {
+		t.Error("a policy for a command that there is not")
+	}
+}

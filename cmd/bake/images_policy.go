@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/builder/amazon/images"
+)
+
+func (p *program) imagesPolicyCommand() *cobra.Command {
+	var regions []string
+	cmd := &cobra.Command{
+		Use:   "policy COMMAND",
+		Short: "Print the IAM policy that a command of bake images needs",
+		Long: `Print, as JSON, the smallest IAM policy with which a command of bake images can do all
+that it does in AWS, such as copy or rm. AWS is not called. Without -regions it allows
+that in all regions, and in each case for all images: a condition on a tag of yours, such
+as "aws:ResourceTag/team", limits it further. Commands that only look need no right to
+change anything.`,
+		Example: `  bake images policy list
+  bake images policy rm -regions us-east-1,eu-west-1 > policy.json`,
+		Args:      exactly("the command"),
+		ValidArgs: images.Commands(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			document, ok := images.PolicyFor(args[0], regions)
+			if !ok {
+				return usageError{fmt.Sprintf("there is no policy for %q; the commands are %s", args[0], strings.Join(images.Commands(), ", ")), cmd.CommandPath()}
+			}
+			return p.showPolicy(document)
+		},
+	}
+	cmd.Flags().StringSliceVar(&regions, "regions", nil, "allow it in these `regions` only, separated by commas")
+	p.jsonFlag(cmd)
+	return cmd
+}
