@@ -137,8 +137,8 @@ func TestParse(t *testing.T) {
 
 // fake is a machine with canned answers.
 type fake struct {
-	state string // pass, fail, half: what checks say
-	login error
+	state string  // pass, fail, half: what checks say
+	login []error // of the first login, and so on
 	calls []string
 }
 
@@ -165,7 +165,12 @@ func (f *fake) Run(_ context.Context, script string, out io.Writer) error {
 
 func (f *fake) LogIn(context.Context) error {
 	f.calls = append(f.calls, "log in")
-	return f.login
+	if len(f.login) == 0 {
+		return nil
+	}
+	err := f.login[0]
+	f.login = f.login[1:]
+	return err
 }
 
 func TestRemediate(t *testing.T) {
@@ -189,7 +194,7 @@ func TestRemediate(t *testing.T) {
 		t.Error(d)
 	}
 	all := "ssh-x11 pam-nullok account-uid0 pkg-updates"
-	if d := cmp.Diff([]string{"check " + all, "fix pkg-updates pam-nullok ssh-x11", "log in", "check " + all}, f.calls); d != "" {
+	if d := cmp.Diff([]string{"check " + all, "log in", "fix pkg-updates pam-nullok ssh-x11", "log in", "check " + all}, f.calls); d != "" {
 		t.Error(d)
 	}
 
@@ -202,13 +207,25 @@ func TestRemediate(t *testing.T) {
 		t.Errorf("%v %v %v", f.calls, after, err)
 	}
 
-	// Nobody gets in any more.
-	f = &fake{login: errors.New("connection refused")}
-	if before, err = Check(t.Context(), f, s); err == nil {
-		_, err = Remediate(t.Context(), f, s, before)
-	}
-	if err == nil || !strings.Contains(err.Error(), "logging in again after the fixes: connection refused") || f.calls[len(f.calls)-1] != "undo" {
-		t.Errorf("%v %v", f.calls, err)
+	refused := errors.New("connection refused")
+	for _, test := range []struct {
+		login []error
+		err   string
+		calls []string
+	}{
+		{[]error{refused}, "nothing of bake:baseline was fixed", []string{"check " + all, "log in"}},
+		{[]error{nil, refused}, "after the fixes nobody can log in", []string{"check " + all, "log in", "fix pkg-updates pam-nullok ssh-x11", "log in", "undo"}},
+	} {
+		f = &fake{login: test.login}
+		if before, err = Check(t.Context(), f, s); err == nil {
+			_, err = Remediate(t.Context(), f, s, before)
+		}
+		if !errors.Is(err, refused) || !strings.Contains(err.Error(), test.err) {
+			t.Errorf("got %v, want %s", err, test.err)
+		}
+		if d := cmp.Diff(test.calls, f.calls); d != "" {
+			t.Error(d)
+		}
 	}
 }
 
@@ -231,22 +248,24 @@ func TestOnlyVerdictsPass(t *testing.T) {
 	}
 	system := "learn_system() { family=deb virtual=none; }\n"
 	for body, want := range map[string]string{
-		"pass":                          "pass ",
-		"fail no good":                  "fail no good",
-		"na not here":                   "not applicable not here",
-		"error cannot":                  "error cannot",
-		"verdict ''":                    "pass ",
-		"verdict 'one\ntwo'":            "fail one; two",
-		"true":                          "error the check ended with status 9 and said nothing",
-		"return 0":                      "error the check ended with status 9 and said nothing",
-		"exit 7":                        "error the check ended with status 7 and said nothing",
-		"no-such-program; exit $?":      "error NOT FOUND",
-		"echo \"$not_set\"; pass":       "error NOT SET",
-		"own_kernel it; fail its own":   "fail its own",
-		"virtual=lxc; own_kernel it":    "not applicable it is the host's: this machine has no kernel of its own",
-		"virtual=; own_kernel it; pass": "error systemd-detect-virt does not say whether the kernel is the machine's own",
-		"need sh no-such-program; pass": "error the machine has no no-such-program, which the check needs",
-		"cat; pass":                     "pass ", // not the rest of the script
+		"pass":                                    "pass ",
+		"fail no good":                            "fail no good",
+		"na not here":                             "not applicable not here",
+		"error cannot":                            "error cannot",
+		"verdict ''":                              "pass ",
+		"verdict 'one\ntwo'":                      "fail one; two",
+		"true":                                    "error the check ended with status 9 and said nothing",
+		"return 0":                                "error the check ended with status 9 and said nothing",
+		"exit 7":                                  "error the check ended with status 7 and said nothing",
+		"no-such-program; exit $?":                "error NOT FOUND",
+		"echo \"$not_set\"; pass":                 "error NOT SET",
+		"own_kernel it; fail its own":             "fail its own",
+		"virtual=lxc; own_kernel it":              "not applicable it is the host's: this machine has no kernel of its own",
+		"virtual=; own_kernel it; pass":           "error systemd-detect-virt does not say whether the kernel is the machine's own",
+		"need sh no-such-program; pass":           "error the machine has no no-such-program, which the check needs",
+		"verdict \"$(no-such-program | some)\"":   "error NOT FOUND",
+		"verdict \"$(echo \"$not_set\" | some)\"": "error NOT SET",
+		"cat; pass":                               "pass ", // not the rest of the script
 	} {
 		report, err := Check(t.Context(), here{system + "check_account_uid0() {\n" + body + "\n}"}, Selection{Only: []string{"account-uid0"}})
 		if err != nil {

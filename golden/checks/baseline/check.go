@@ -56,9 +56,10 @@ func ids(rules []Rule) (ids []string) {
 // selected rules again: those that pass now are fixed, and what the others say has
 // what their fix said.
 //
-// Fixes write files of their own where there is a way to; see scripts/. They are tried by
-// logging in once more: if that fails, all that the fixes wrote and that decides who
-// is let in is taken away again, and there is an error.
+// Fixes write files of their own where there is a way to; see scripts/. Before and after
+// them a second login is tried. If it fails before, nothing is fixed; if it fails after,
+// all that the fixes wrote and that decides who is let in is taken away again. Either is
+// an error.
 func Remediate(ctx context.Context, m Machine, s Selection, before findings.Report) (findings.Report, error) {
 	var todo []Rule
 	for _, f := range before.Findings {
@@ -71,9 +72,14 @@ func Remediate(ctx context.Context, m Machine, s Selection, before findings.Repo
 		return before, nil
 	}
 	slices.SortStableFunc(todo, func(a, b Rule) int { return turn(a.ID) - turn(b.ID) })
+	if err := tryLogin(ctx, m); err != nil {
+		return findings.Report{}, fmt.Errorf("nothing of %s was fixed, because it could not be shown afterwards that the machine still lets its user in: %w", Name, err)
+	}
 	said, err := ask(ctx, m, "fix", fixTime, ids(todo))
 	if err == nil {
-		err = tryLogin(ctx, m)
+		if err = tryLogin(ctx, m); err != nil {
+			err = fmt.Errorf("after the fixes nobody can log in: %w", err)
+		}
 	}
 	if err != nil {
 		return findings.Report{}, errors.Join(fmt.Errorf("fixing what fails of %s: %w", Name, err), undo(ctx, m))
@@ -123,7 +129,7 @@ func tryLogin(ctx context.Context, m Machine) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, loginTime, fmt.Errorf("it takes longer than %s", loginTime))
 	defer cancel()
 	if err := m.LogIn(ctx); err != nil {
-		return fmt.Errorf("logging in again after the fixes: %w", err)
+		return fmt.Errorf("logging in over a second connection: %w", err)
 	}
 	return nil
 }

@@ -304,7 +304,7 @@ func TestOnMachine(t *testing.T) {
 	}
 
 	// Nobody gets in: what decides about that is gone again.
-	if _, err := baseline.Remediate(t.Context(), lockedOut{m}, all, broken); err == nil || !strings.Contains(err.Error(), "locked out") {
+	if _, err := baseline.Remediate(t.Context(), &lockedOut{Machine: m}, all, broken); err == nil || !strings.Contains(err.Error(), "locked out") {
 		t.Errorf("got %v", err)
 	}
 	if got := root(t, m, "ls /etc/ssh/sshd_config.d/*bake* /etc/sudoers.d/*bake-baseline* /etc/sysctl.d/*bake* /usr/share/pam-configs/bake* 2>/dev/null; grep -l faillock /etc/pam.d/*; exit 0"); got != "" {
@@ -315,9 +315,18 @@ func TestOnMachine(t *testing.T) {
 	}
 }
 
-type lockedOut struct{ baseline.Machine }
+// lockedOut lets in once, and then nobody.
+type lockedOut struct {
+	baseline.Machine
+	logins int
+}
 
-func (lockedOut) LogIn(context.Context) error { return fmt.Errorf("locked out: %w", io.EOF) }
+func (l *lockedOut) LogIn(context.Context) error {
+	if l.logins++; l.logins == 1 {
+		return nil
+	}
+	return fmt.Errorf("locked out: %w", io.EOF)
+}
 
 func expect(t *testing.T, when string, r findings.Report, fails func(findings.Finding) bool) {
 	t.Helper()

@@ -71,17 +71,25 @@ learn_system() {
 	fi
 }
 
+# try ID sets status and said to what the check of a rule comes to. A check that passes
+# says nothing: if it does, some command in it has failed.
+try() {
+	bad=
+	function_of check "$1"
+	said=$("$name" 2>&1; exit 9)
+	status=$?
+	[ $status != 0 ] || [ -z "$said" ] || status=2
+}
+
 # check ID... tries rules, and says what came of each.
 check() {
 	learn_system
 	learn_sshd "$@"
 	learn_files "$@"
 	learn_cloud_init "$@"
-	bad=
 	for rule; do
-		function_of check "$rule"
-		said=$("$name" 2>&1; exit 9)
-		answer "$rule" $? "$said"
+		try "$rule"
+		answer "$rule" "$status" "$said"
 	done
 	printf '\001bake end\n'
 }
@@ -91,18 +99,19 @@ check() {
 fix() {
 	learn_system
 	learn_sshd "$@"
+	learn_files "$@"
+	learn_cloud_init "$@"
 	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
 	trap 'rm -rf "$work"' EXIT
 	before=$(cat "$ssh_file" 2>/dev/null)
-	bad=
 	for rule; do
-		function_of check "$rule"
-		said=
-		if ! ("$name"; exit 9) >/dev/null 2>&1; then
+		try "$rule"
+		if [ "$status" != 0 ]; then
 			function_of fix "$rule"
 			said=$("$name" 2>&1)
+			status=$?
 		fi
-		answer "$rule" $? "$said"
+		answer "$rule" "$status" "$said"
 	done
 	[ "$before" = "$(cat "$ssh_file" 2>/dev/null)" ] || reload_sshd
 	printf '\001bake end\n'

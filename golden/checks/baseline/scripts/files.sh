@@ -31,9 +31,9 @@ learn_files() {
 			echo end)
 	fi
 }
+files_known() { case $found in *end) ;; *) error "find failed" ;; esac; }
 # of KIND prints the paths of a kind.
 of() {
-	case $found in *end) ;; *) error "find failed" ;; esac
 	printf '%s\n' "$found" | sed -n "s/^$1 //p"
 }
 
@@ -52,16 +52,17 @@ shadow_modes() {
 check_file_shadow_mode() { shadow_modes at_most; verdict "$bad"; }
 fix_file_shadow_mode() { shadow_modes limit; }
 
-check_file_world_writable() { verdict "$(of W | some)"; }
+check_file_world_writable() { files_known; verdict "$(of W | some)"; }
 fix_file_world_writable() { walk -type f -perm -0002 -exec chmod o-w {} +; }
 
-check_file_sticky_dirs() { verdict "$(of D | some)"; }
+check_file_sticky_dirs() { files_known; verdict "$(of D | some)"; }
 fix_file_sticky_dirs() { walk -type d -perm -0002 ! -perm -1000 -exec chmod +t {} +; }
 
-check_file_unowned() { verdict "$(of U | some)"; }
+check_file_unowned() { files_known; verdict "$(of U | some)"; }
 
 # A path may be in a package with or without /usr, from before the two became one.
 check_file_suid() {
+	files_known
 	list=$(of S)
 	[ -n "$list" ] || pass
 	if [ "$family" = deb ]; then
