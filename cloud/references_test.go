@@ -126,3 +126,90 @@ func TestImageReferences(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletedVersions: versions of a launch template but the default one can be deleted,
+// and their numbers are not given again.
+func TestDeletedVersions(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	ami, name := source(t, client), aws.String("web")
+	if _, err := client.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{LaunchTemplateName: name, LaunchTemplateData: requestData(ami)}); err != nil {
+		t.Fatal(err)
+	}
+	add := func() int64 {
+		t.Helper()
+		out, err := client.CreateLaunchTemplateVersion(ctx, &ec2.CreateLaunchTemplateVersionInput{LaunchTemplateName: name, LaunchTemplateData: requestData(ami)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *out.LaunchTemplateVersion.VersionNumber
+	}
+	add()
+	add()
+	out, err := client.DeleteLaunchTemplateVersions(ctx, &ec2.DeleteLaunchTemplateVersionsInput{LaunchTemplateName: name, Versions: []string{"1", "3", "3", "9"}})
+	if err != nil || len(out.SuccessfullyDeletedLaunchTemplateVersions) != 1 || *out.SuccessfullyDeletedLaunchTemplateVersions[0].VersionNumber != 3 {
+		t.Fatal(out, err)
+	}
+	var codes []string
+	for _, e := range out.UnsuccessfullyDeletedLaunchTemplateVersions {
+		codes = append(codes, string(e.ResponseError.Code))
+	}
+	if want := []string{"unexpectedError", "launchTemplateVersionDoesNotExist", "launchTemplateVersionDoesNotExist"}; !slices.Equal(codes, want) {
+		t.Errorf("errors %v, want %v", codes, want)
+	}
+	shown, err := client.DescribeLaunchTemplates(ctx, &ec2.DescribeLaunchTemplatesInput{LaunchTemplateNames: []string{"web"}})
+	if err != nil || *shown.LaunchTemplates[0].LatestVersionNumber != 2 {
+		t.Errorf("the template: %+v, %v", shown, err)
+	}
+	if n := add(); n != 4 {
+		t.Errorf("the next version is %d, want 4", n)
+	}
+	if _, err := client.DeleteLaunchTemplateVersions(ctx, &ec2.DeleteLaunchTemplateVersionsInput{LaunchTemplateName: name, Versions: []string{"$Latest"}}); code(err) != "InvalidParameterValue" {
+		t.Errorf("$Latest: %v", err)
+	}
+}
+
+// TestParameterTags: a parameter's tags can be changed, and stay when it gets another
+// value.
+func TestParameterTags(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client, ctx := ssm.NewFromConfig(s.Config("default", "us-east-1")), t.Context()
+	name, kind := aws.String("/web"), ssmtypes.ResourceTypeForTaggingParameter
+	put := func(value string) {
+		t.Helper()
+		if _, err := client.PutParameter(ctx, &ssm.PutParameterInput{Name: name, Value: &value, Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(true)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag := func(key, value string) error {
+		_, err := client.AddTagsToResource(ctx, &ssm.AddTagsToResourceInput{ResourceType: kind, ResourceId: name, Tags: []ssmtypes.Tag{{Key: &key, Value: &value}}})
+		return err
+	}
+	if err := tag("a", "1"); code(err) != "InvalidResourceId" {
+		t.Errorf("a parameter that is not there: %v", err)
+	}
+	put("one")
+	for _, kv := range [][2]string{{"b", "2"}, {"a", "1"}, {"a", "3"}, {"c", "4"}} {
+		if err := tag(kv[0], kv[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.RemoveTagsFromResource(ctx, &ssm.RemoveTagsFromResourceInput{ResourceType: kind, ResourceId: name, TagKeys: []string{"c", "d"}}); err != nil {
+		t.Fatal(err)
+	}
+	put("two")
+	out, err := client.ListTagsForResource(ctx, &ssm.ListTagsForResourceInput{ResourceType: kind, ResourceId: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, tag := range out.TagList {
+		got = append(got, *tag.Key+"="+*tag.Value)
+	}
+	if !slices.Equal(got, []string{"a=3", "b=2"}) {
+		t.Errorf("tags %v", got)
+	}
+	if _, err := client.ListTagsForResource(ctx, &ssm.ListTagsForResourceInput{ResourceType: ssmtypes.ResourceTypeForTaggingDocument, ResourceId: name}); code(err) != "InvalidResourceType" {
+		t.Errorf("a document: %v", err)
+	}
+}

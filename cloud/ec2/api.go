@@ -28,6 +28,7 @@ func (s *Service) actions() wire.Actions {
 		"DeleteImageUsageReport":                      wire.Answer(locked(s, (*state).DeleteImageUsageReport)),
 		"DeleteKeyPair":                               wire.Answer(locked(s, (*state).DeleteKeyPair)),
 		"DeleteLaunchTemplate":                        wire.Answer(locked(s, (*state).DeleteLaunchTemplate)),
+		"DeleteLaunchTemplateVersions":                wire.Answer(locked(s, (*state).DeleteLaunchTemplateVersions)),
 		"DeleteSecurityGroup":                         wire.Answer(locked(s, (*state).DeleteSecurityGroup)),
 		"DeleteSnapshot":                              wire.Answer(locked(s, (*state).DeleteSnapshot)),
 		"DeleteTags":                                  wire.Answer(locked(s, (*state).DeleteTags)),

@@ -29,6 +29,7 @@ type launchTemplate struct {
 	Account string
 	types.LaunchTemplate
 	Versions []templateVersion
+	Last     int64  // the highest number that a version has had, if that is not among them
 	Request  string // the parameters, to tell a repeated client token from a misused one
 	Token    string
 }
@@ -203,7 +204,7 @@ func (s *state) addVersion(c wire.Caller, in *ec2.CreateLaunchTemplateVersionInp
 	}
 	now := s.now()
 	creator, _ := c.Principal()
-	made := templateVersion{Number: *t.LatestVersionNumber + 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription),
+	made := templateVersion{Number: max(*t.LatestVersionNumber, t.Last) + 1, Created: &now, Creator: &creator, Description: notEmpty(in.VersionDescription),
 		Data: data, Token: token, Request: request}
 	err = s.templates.Edit(*t.LaunchTemplateId, func(t *launchTemplate) {
 		t.LatestVersionNumber, t.Versions = &made.Number, append(t.Versions, made)
@@ -232,6 +233,48 @@ func (s *state) ModifyLaunchTemplate(ctx context.Context, in *ec2.ModifyLaunchTe
 	}
 	t, _ = s.templates.Get(*t.LaunchTemplateId)
 	return &ec2.ModifyLaunchTemplateOutput{LaunchTemplate: &t.LaunchTemplate}, nil
+}
+
+// maxDeletedVersions is how many versions a request can delete.
+const maxDeletedVersions = 200
+
+// DeleteLaunchTemplateVersions deletes versions but the default one, and tells of each
+// what has become of it. Their numbers are not given again.
+func (s *state) DeleteLaunchTemplateVersions(ctx context.Context, in *ec2.DeleteLaunchTemplateVersionsInput) (*ec2.DeleteLaunchTemplateVersionsOutput, error) {
+	t, err := s.findTemplate(wire.CallerFrom(ctx), notEmpty(in.LaunchTemplateId), notEmpty(in.LaunchTemplateName))
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Versions) > maxDeletedVersions {
+		return nil, invalidValue("%d versions were given; at most %d are allowed.", len(in.Versions), maxDeletedVersions)
+	}
+	out := &ec2.DeleteLaunchTemplateVersionsOutput{}
+	var gone []int64
+	for _, name := range in.Versions {
+		number, err := strconv.ParseInt(name, 10, 64)
+		if err != nil {
+			return nil, invalidValue("Invalid launch template version '%s': a version to delete is given by its number.", name)
+		}
+		var wrong *types.ResponseError
+		if _, err := t.version(name); err != nil || slices.Contains(gone, number) {
+			wrong = &types.ResponseError{Code: types.LaunchTemplateErrorCodeLaunchTemplateVersionDoesNotExist, Message: aws.String("The launch template version " + name + " does not exist.")}
+		} else if number == *t.DefaultVersionNumber {
+			wrong = &types.ResponseError{Code: types.LaunchTemplateErrorCodeUnexpectedError, Message: aws.String("The default version of a launch template cannot be deleted.")}
+		}
+		if wrong != nil {
+			out.UnsuccessfullyDeletedLaunchTemplateVersions = append(out.UnsuccessfullyDeletedLaunchTemplateVersions, types.DeleteLaunchTemplateVersionsResponseErrorItem{
+				LaunchTemplateId: t.LaunchTemplateId, LaunchTemplateName: t.LaunchTemplateName, VersionNumber: &number, ResponseError: wrong})
+			continue
+		}
+		gone = append(gone, number)
+		out.SuccessfullyDeletedLaunchTemplateVersions = append(out.SuccessfullyDeletedLaunchTemplateVersions, types.DeleteLaunchTemplateVersionsResponseSuccessItem{
+			LaunchTemplateId: t.LaunchTemplateId, LaunchTemplateName: t.LaunchTemplateName, VersionNumber: &number})
+	}
+	return out, s.templates.Edit(*t.LaunchTemplateId, func(t *launchTemplate) {
+		t.Last = max(t.Last, *t.LatestVersionNumber)
+		t.Versions = slices.DeleteFunc(t.Versions, func(v templateVersion) bool { return slices.Contains(gone, v.Number) })
+		t.LatestVersionNumber = aws.Int64(t.Versions[len(t.Versions)-1].Number) // there is the default one
+	})
 }
 
 func (s *state) DeleteLaunchTemplate(ctx context.Context, in *ec2.DeleteLaunchTemplateInput) (*ec2.DeleteLaunchTemplateOutput, error) {

@@ -8,6 +8,7 @@ import (
 // actions are those that the service answers; wire/genmodel reads them from here.
 func (s *Service) actions() wire.Actions {
 	return wire.Actions{
+		"AddTagsToResource":       wire.Answer(validated(s, (*state).AddTagsToResource)),
 		"DeleteParameter":         wire.Answer(validated(s, (*state).DeleteParameter)),
 		"DescribeParameters":      wire.Answer(validated(s, (*state).DescribeParameters)),
 		"GetParameter":            wire.Answer(s.GetParameter),
@@ -15,7 +16,9 @@ func (s *Service) actions() wire.Actions {
 		"GetParameters":           wire.Answer(s.GetParameters),
 		"GetParametersByPath":     wire.Answer(s.GetParametersByPath),
 		"LabelParameterVersion":   wire.Answer(validated(s, (*state).LabelParameterVersion)),
+		"ListTagsForResource":     wire.Answer(validated(s, (*state).ListTagsForResource)),
 		"PutParameter":            wire.Answer(validated(s, (*state).PutParameter)),
+		"RemoveTagsFromResource":  wire.Answer(validated(s, (*state).RemoveTagsFromResource)),
 		"ResumeSession":           wire.Answer(durable.Action(s.guarded, (*state).ResumeSession)),
 		"StartSession":            wire.Answer(s.StartSession),
 		"TerminateSession":        wire.Answer(s.TerminateSession),

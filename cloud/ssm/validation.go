@@ -62,7 +62,7 @@ func (s *state) settle(u *unvalidated, valid bool) error {
 	v := *u.version()
 	next.Versions = nil
 	if old, ok := s.parameters.Get(u.ID); ok {
-		next.Versions = append(next.Versions, old.Versions...)
+		next.Versions, next.Tags = append(next.Versions, old.Versions...), old.Tags
 	}
 	return errors.Join(s.add(u.ID, &next, v), s.unvalidated.Drop(key))
 }

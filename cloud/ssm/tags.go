@@ -1,0 +1,68 @@
+package ssm
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"bake/cloud/durable"
+	"bake/cloud/wire"
+)
+
+// maxTags is how many tags a parameter can have.
+const maxTags = 50
+
+// tagged returns the id of the caller's parameter that a request about tags names.
+func (s *state) tagged(c wire.Caller, kind types.ResourceTypeForTagging, name *string) (string, error) {
+	if kind != types.ResourceTypeForTaggingParameter {
+		return "", wire.Errorf("InvalidResourceType", "The embedded cloud has tags of parameters only, not of the resource type %s.", kind)
+	}
+	id := durable.NameID(c.Account, c.Region, aws.ToString(name))
+	if _, ok := s.parameters.Get(id); !ok {
+		return "", wire.Errorf("InvalidResourceId", "The resource ID %s is not valid. Verify that you entered the correct ID and try again.", aws.ToString(name))
+	}
+	return id, nil
+}
+
+// AddTagsToResource gives a parameter tags, or other values to those that it has.
+func (s *state) AddTagsToResource(ctx context.Context, in *ssm.AddTagsToResourceInput) (*ssm.AddTagsToResourceOutput, error) {
+	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
+	if err != nil {
+		return nil, err
+	}
+	return &ssm.AddTagsToResourceOutput{}, s.parameters.Change(id, func(p *parameter) error {
+		for _, t := range in.Tags {
+			p.Tags = append(slices.DeleteFunc(p.Tags, func(have types.Tag) bool { return *have.Key == *t.Key }), t)
+		}
+		if len(p.Tags) > maxTags {
+			return wire.Errorf("TooManyTagsError", "The parameter would have %d tags; at most %d are allowed.", len(p.Tags), maxTags)
+		}
+		return nil
+	})
+}
+
+// RemoveTagsFromResource takes tags from a parameter.
+func (s *state) RemoveTagsFromResource(ctx context.Context, in *ssm.RemoveTagsFromResourceInput) (*ssm.RemoveTagsFromResourceOutput, error) {
+	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
+	if err != nil {
+		return nil, err
+	}
+	return &ssm.RemoveTagsFromResourceOutput{}, s.parameters.Edit(id, func(p *parameter) {
+		p.Tags = slices.DeleteFunc(p.Tags, func(t types.Tag) bool { return slices.Contains(in.TagKeys, *t.Key) })
+	})
+}
+
+// ListTagsForResource shows the tags of a parameter.
+func (s *state) ListTagsForResource(ctx context.Context, in *ssm.ListTagsForResourceInput) (*ssm.ListTagsForResourceOutput, error) {
+	id, err := s.tagged(wire.CallerFrom(ctx), in.ResourceType, in.ResourceId)
+	if err != nil {
+		return nil, err
+	}
+	tags := append([]types.Tag{}, s.parameters.Rows[id].Tags...)
+	slices.SortFunc(tags, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	return &ssm.ListTagsForResourceOutput{TagList: tags}, nil
+}
