@@ -98,11 +98,15 @@ to fail, or could not be judged.`,
 	for _, f := range findings.Formats() {
 		formats = append(formats, string(f))
 	}
+	formats = append(formats, gossJSON)
 	o.format = choice{values: formats, value: string(findings.Plain)}
 	flags.Var(&o.format, "format", "`format` of the report: "+strings.Join(formats, ", "))
 	p.jsonFlag(cmd)
 	return cmd
 }
+
+// gossJSON is the format of a report that is for those who have read goss's until now.
+const gossJSON = "goss-json"
 
 // varFlags registers the flags for what templates of goss files know.
 func (o *checksOptions) varFlags(flags *pflag.FlagSet) {
@@ -125,6 +129,9 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 	}
 	if o.host.Host == "" && cmd.Flags().Lookup("host") != nil {
 		return usage("-host names the machine to check, such as ssh://admin@198.51.100.7")
+	}
+	if profile := slices.IndexFunc(o.Files, checks.IsProfile); profile >= 0 && o.format.value == gossJSON {
+		return usage("-format %s is for goss files; %s is none", gossJSON, o.Files[profile])
 	}
 	if cmd.Flags().Lookup("host") != nil {
 		if err := o.host.Check(); err != nil {
@@ -247,6 +254,10 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	o.Say = func(format string, args ...any) {
 		emit(step.Event{Time: p.now(), Kind: step.Say, Text: fmt.Sprintf(format, args...)})
 	}
+	var report bytes.Buffer
+	if o.format.value == gossJSON {
+		o.Goss = &report
+	}
 	c, err := p.loadChecks(o.Options)
 	if err != nil {
 		return err
@@ -264,26 +275,26 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	} else if err != nil {
 		return err
 	}
-	return p.verdict(o.host.Host, findings.Format(o.format.value), gate.Judge(reports, p.now()))
+	v := gate.Judge(reports, p.now())
+	if o.Goss == nil {
+		d := findings.Document{Verdict: &v, Machine: o.host.Host, Version: version}
+		if err := d.Write(&report, findings.Format(o.format.value)); err != nil {
+			return err
+		}
+	}
+	return p.verdict(o.host.Host, report.Bytes(), v)
 }
 
 // verdict writes the report.
-func (p *program) verdict(machine string, format findings.Format, v findings.Verdict) error {
+func (p *program) verdict(machine string, report []byte, v findings.Verdict) error {
 	p.json.outcome = "done"
 	if !v.Open {
 		p.json.outcome = "gate-closed"
 	}
 	if p.json.on {
 		p.json.result = checked{machine, v.Open, list(v.Reasons), list(v.Warnings), list(v.Reports)}
-	} else {
-		var b bytes.Buffer
-		d := findings.Document{Verdict: &v, Machine: machine, Version: version}
-		if err := d.Write(&b, format); err != nil {
-			return err
-		}
-		if _, err := p.stdout.Write(b.Bytes()); err != nil {
-			return err
-		}
+	} else if _, err := p.stdout.Write(report); err != nil {
+		return err
 	}
 	if !v.Open {
 		return errClosed()

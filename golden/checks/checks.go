@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,10 @@ type Options struct {
 	RetryTimeout, Sleep time.Duration
 
 	Say func(format string, args ...any) // is told what goes on; may be nil
+
+	// Goss gets the results of the goss files as goss writes them in its format json. It is
+	// written to once in a run; may be nil.
+	Goss io.Writer
 }
 
 // Checks are what has been read and can be run.
@@ -55,6 +60,7 @@ type part struct {
 	name    string
 	profile *profile    // nil: a goss file
 	suite   *goss.Suite // nil: it depends on what is on the machine
+	results []goss.Result
 	report  findings.Report
 }
 
@@ -73,7 +79,7 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 		}
 		p := &part{name: name}
 		c.parts = append(c.parts, p)
-		if strings.HasPrefix(name, scheme) {
+		if IsProfile(name) {
 			var err error
 			if p.profile, err = find(name); err != nil {
 				diags = append(diags, fault("Unknown profile", "%s.", err))
@@ -149,8 +155,18 @@ func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findin
 		}
 		p.report = report
 	}
+	start := time.Now()
 	if err := c.files(ctx, m); err != nil {
 		return nil, err
+	}
+	if c.options.Goss != nil {
+		var results []goss.Result
+		for _, p := range c.parts {
+			results = append(results, p.results...)
+		}
+		if err := goss.WriteJSON(c.options.Goss, results, start, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	reports := make([]findings.Report, len(c.parts))
 	for i, p := range c.parts {
@@ -260,7 +276,8 @@ func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []
 	}
 	for _, p := range files {
 		n := len(p.suite.Questions())
-		p.report = findings.Report{Started: start, Findings: p.suite.Judge(answers[:n])}
+		p.results = p.suite.Results(answers[:n])
+		p.report = findings.Report{Started: start, Findings: goss.Findings(p.results)}
 		answers = answers[n:]
 	}
 	return nil

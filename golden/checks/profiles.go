@@ -13,6 +13,9 @@ import (
 // scheme begins the names of profiles that are built in.
 const scheme = "bake:"
 
+// IsProfile reports whether a name is that of a profile, and not of a file.
+func IsProfile(name string) bool { return strings.HasPrefix(name, scheme) }
+
 // profile is a set of rules that is built in.
 type profile struct {
 	name  string

@@ -132,8 +132,10 @@ func (c *check) judge(fact facts.Fact, result *Result) {
 }
 
 // Judge is [Suite.Results] as findings.
-func (s *Suite) Judge(answers []facts.Answer) []findings.Finding {
-	results := s.Results(answers)
+func (s *Suite) Judge(answers []facts.Answer) []findings.Finding { return Findings(s.Results(answers)) }
+
+// Findings has a finding for each result.
+func Findings(results []Result) []findings.Finding {
 	out := make([]findings.Finding, len(results))
 	for i, r := range results {
 		out[i] = r.finding()
