@@ -173,12 +173,7 @@ func TestPruneFaults(t *testing.T) {
 		}
 		return err
 	}, func(w *world) func(string) {
-		for _, left := range w.holdings(home) { // of the last time
-			if strings.HasPrefix(left, "ami-") {
-				_, err := w.client("default", home).DeregisterImage(context.Background(), &ec2.DeregisterImageInput{ImageId: &left, DeleteAssociatedSnapshots: aws.Bool(true)})
-				w.fatal(err)
-			}
-		}
+		w.clear()
 		old, used := w.snapshot("default", home, nil), w.snapshot("default", home, nil)
 		removable := w.register("default", home, "web-20260101", []string{old}, "bake:image", "web")
 		held := w.register("default", home, "web-20260102", []string{used}, "bake:image", "web", "bake:hold", "Ann")
@@ -195,6 +190,21 @@ func TestPruneFaults(t *testing.T) {
 			}
 		}
 	}, "refused", "killed after")
+}
+
+// clear removes all images and snapshots of the account, so that the number of calls stays
+// the same.
+func (w *world) clear() {
+	c := w.client("default", home)
+	for _, id := range w.holdings(home) { // images first
+		var err error
+		if strings.HasPrefix(id, "ami-") {
+			_, err = c.DeregisterImage(context.Background(), &ec2.DeregisterImageInput{ImageId: &id})
+		} else {
+			_, err = c.DeleteSnapshot(context.Background(), &ec2.DeleteSnapshotInput{SnapshotId: &id})
+		}
+		w.fatal(err)
+	}
 }
 
 // orphan makes a snapshot that says to be of an image.
@@ -326,6 +336,7 @@ func TestOrphansFaults(t *testing.T) {
 		return err
 	}
 	walk(t, func(ctx context.Context, _ *task, a *images.Account) error { return del(ctx, a) }, func(w *world) func(string) {
+		w.clear()
 		lost, kept := w.orphan(goneImage), w.orphan(goneImage)
 		w.fatal(func() error {
 			_, err := w.client("default", home).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{SnapshotId: &kept, OperationType: types.OperationTypeAdd, UserIds: []string{"987654321098"}})
