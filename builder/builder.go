@@ -10,13 +10,24 @@ import (
 
 // Builder makes one image.
 type Builder interface {
-	// Build makes the image. It calls provision once the machine can be reached,
+	// Build makes the image. It calls hooks.Provision once the machine can be reached,
 	// and not at all if there is nothing to provision on. Everything it creates
 	// it acquires through s; what the artifact consists of it keeps. It returns
 	// nil without an error when the template asks for no image, and an artifact
 	// with an error when not all that the template asks for could be made: what
 	// the artifact consists of is whole, and kept.
-	Build(ctx context.Context, s *step.Scope, provision Provision) (*Artifact, error)
+	Build(ctx context.Context, s *step.Scope, hooks Hooks) (*Artifact, error)
+}
+
+// Hooks are what a builder calls on its way.
+type Hooks struct {
+	Provision Provision
+
+	// Made is called once by a builder that is [Verifiable], when its image can be launched
+	// and before anybody gets it: it is not copied, shared or tagged as the template says.
+	// With an error of it the image is deleted like all that the build owns, or set aside
+	// if that is a *[RejectedError] that says so. Nil: nothing is to be done.
+	Made func(ctx context.Context, image Image) error
 }
 
 // Provision runs the template's provisioners on m. A builder returns its error

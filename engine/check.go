@@ -47,6 +47,11 @@ func (ck *checker) build(ctx context.Context, b *config.Build) hcl.Diagnostics {
 	if p := b.ErrorCleanup; p != nil {
 		diags = append(diags, check(ctx, ck, b, p.Component, ck.components.Provisioners, "provisioner", build)...)
 	}
+	if pipeline := ck.pipeline(b); pipeline != nil {
+		for _, p := range pipeline.Provisioners {
+			diags = append(diags, check(ctx, ck, b, p.Component, ck.components.Provisioners, "provisioner", build)...)
+		}
+	}
 	for _, chain := range b.PostProcessors {
 		for _, p := range chain {
 			diags = append(diags, check(ctx, ck, b, p.Component, ck.components.PostProcessors, "post-processor", build)...)

@@ -66,6 +66,9 @@ type Options struct {
 	// Ready is called before the first provisioner of a build. It may be nil.
 	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
+	// Pipelines are what is asked of the images of builds, by their builders.
+	Pipelines map[*config.Component]*Pipeline
+
 	// Uploads are the rules for files that provisioners upload for good.
 	Uploads []*builder.Upload
 
@@ -135,6 +138,7 @@ type Failure string
 const (
 	Refused      Failure = "refused" // by the cloud, before a machine or an image was made
 	Provisioning Failure = "provisioning"
+	GateClosed   Failure = "gate closed"  // its machine or its image is not as it was asked for
 	Distributing Failure = "distributing" // it has made an image, but not all that it was to do with it
 )
 

@@ -111,7 +111,7 @@ type machine struct {
 	o *machineOptions
 }
 
-func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
 	s.Handle("fake", m.world)
 	if m.o.Say != "" {
 		s.Say(ctx, "%s", m.o.Say)
@@ -126,7 +126,7 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, provision builder.Pr
 	if m.o.Generated != "" {
 		data["Password"] = builder.Secret(m.o.Generated)
 	}
-	if err := provision(ctx, builder.Machine{Data: data}); err != nil {
+	if err := hooks.Provision(ctx, builder.Machine{Data: data}); err != nil {
 		return nil, err
 	}
 	if err := m.acquire(ctx, s, "image"); err != nil {

@@ -43,8 +43,8 @@ type liveMachine struct {
 
 func (m *liveMachine) Close() error { return m.open.Close() }
 
-func (m *liveMachine) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
-	a, err := m.machine.Build(ctx, s, provision)
+func (m *liveMachine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
+	a, err := m.machine.Build(ctx, s, hooks)
 	if a != nil {
 		a.Live = &live{open{m.world(), "image"}}
 	}

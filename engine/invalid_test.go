@@ -56,7 +56,7 @@ type nullDataOptions struct {
 // idle is a component of every kind that does nothing.
 type idle struct{ value cty.Value }
 
-func (idle) Build(context.Context, *step.Scope, builder.Provision) (*builder.Artifact, error) {
+func (idle) Build(context.Context, *step.Scope, builder.Hooks) (*builder.Artifact, error) {
 	return nil, nil
 }
 func (idle) Provision(context.Context, *step.Scope, builder.Machine) error { return nil }

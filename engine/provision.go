@@ -51,7 +51,10 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			return err
 		}
 	}
-	return x.tidy(ctx, m)
+	if err := x.tidy(ctx, m); err != nil {
+		return err
+	}
+	return x.provisioned(ctx, m)
 }
 
 // tidy removes what provisioners have left on the machine, since it is going to be

@@ -201,6 +201,8 @@ func (x *execution) failure(ctx context.Context, err error) Failure {
 	switch {
 	case err == nil || context.Cause(ctx) != nil:
 		return ""
+	case errors.Is(err, builder.ErrGate):
+		return GateClosed
 	case x.failed:
 		return Provisioning
 	case x.partial:
@@ -315,7 +317,11 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 		return nil, err
 	}
 	x.hold(x.build.Type, b)
-	artifact, err = b.Build(ctx, x.scope, x.provision)
+	hooks, err := x.hooks(b)
+	if err != nil {
+		return nil, err
+	}
+	artifact, err = b.Build(ctx, x.scope, hooks)
 	x.holdLive(x.build.Type, artifact)
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -10,13 +10,14 @@ import (
 )
 
 // Outcome says for programs how a run or a sweep ended. Its number is the exit code of
-// bake. What a signal cancels has 128 and the signal's number. 2 and 3 are reserved.
+// bake. What a signal cancels has 128 and the signal's number. 3 is reserved.
 type Outcome int
 
 // The outcomes.
 const (
 	OutcomeDone         Outcome = 0
 	OutcomeFailed       Outcome = 1 // a wrong template or command line, and whatever has no other
+	OutcomeGate         Outcome = 2 // a gate is closed: an image, or the machine of one, is not as it was asked for
 	OutcomeLeft         Outcome = 4 // something was left behind
 	OutcomeRefused      Outcome = 5 // by the cloud, before a machine or an image was made
 	OutcomeProvisioning Outcome = 6 // a provisioner failed
@@ -30,6 +31,8 @@ func (o Outcome) String() string {
 	switch o {
 	case OutcomeDone:
 		return "done"
+	case OutcomeGate:
+		return "gate-closed"
 	case OutcomeLeft:
 		return "left-behind"
 	case OutcomeRefused:
@@ -49,7 +52,7 @@ func (o Outcome) String() string {
 
 // worst orders the outcomes of failed builds, most serious first. A refusal comes last,
 // since it says that nothing was made.
-var worst = []Outcome{OutcomePartial, OutcomeProvisioning, OutcomeFailed, OutcomeRefused}
+var worst = []Outcome{OutcomePartial, OutcomeGate, OutcomeProvisioning, OutcomeFailed, OutcomeRefused}
 
 // OutcomeOf is the outcome of the error of [Build] or [Sweep]. The cause that they were
 // cancelled with has one of its own if it has a method Outcome() Outcome.
@@ -106,6 +109,8 @@ func ofFailure(b engine.BuildResult) Outcome {
 	switch {
 	case b.Err == nil:
 		return OutcomeDone
+	case b.Failure == engine.GateClosed:
+		return OutcomeGate
 	case b.Failure == engine.Provisioning:
 		return OutcomeProvisioning
 	case b.Failure == engine.Distributing:

@@ -334,7 +334,18 @@ func (s *Scope) Leave(ctx context.Context) ([]Resource, error) {
 func (s *Scope) Close(ctx, stop context.Context) error {
 	ctx, end := s.Teardown(ctx, stop)
 	defer end()
-	return teardown(ctx, s, s.Destroyers())
+	return teardown(ctx, s, s.Destroyers(), func(Resource) bool { return true })
+}
+
+// Discard destroys, as Close does, those of the scope's resources that match accepts.
+func (s *Scope) Discard(ctx context.Context, match func(Resource) bool) error {
+	stop := s.Stop
+	if stop == nil {
+		stop = context.Background()
+	}
+	ctx, end := s.Teardown(ctx, stop)
+	defer end()
+	return teardown(ctx, s, s.Destroyers(), match)
 }
 
 // Teardown returns the context that something is destroyed under: it outlives ctx, and
@@ -354,8 +365,9 @@ func (s *Scope) Teardown(ctx, stop context.Context) (_ context.Context, end func
 	}
 }
 
-func teardown(ctx context.Context, s *Scope, d Destroyer) error {
+func teardown(ctx context.Context, s *Scope, d Destroyer, match func(Resource) bool) error {
 	owned, err := s.owned()
+	owned = slices.DeleteFunc(owned, func(r Resource) bool { return !match(r) })
 	var errs *multierror.Error
 	if err != nil {
 		errs = multierror.Append(errs, err)

@@ -115,7 +115,7 @@ func (suite Suite) build(t *testing.T, ctx context.Context, provision builder.Pr
 	}
 	t.Cleanup(func() { ledger.Close() }) // what an artifact lives in is in it
 	s := step.NewScope(step.Scope{Build: "test.x", Ledger: ledger, Emit: func(step.Event) {}, Grace: time.Minute, Run: step.Invocation{ID: "run", Env: os.Environ()}})
-	a, err := b.Build(ctx, s, provision)
+	a, err := b.Build(ctx, s, builder.Hooks{Provision: provision})
 	if err := s.Close(context.WithoutCancel(t.Context()), context.WithoutCancel(t.Context())); err != nil {
 		t.Error(err)
 	}

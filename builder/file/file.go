@@ -66,7 +66,7 @@ type file struct {
 // Build implements [builder.Builder]. Provisioners run without a machine, once
 // the file is there. A file that was there before is replaced, and not deleted
 // when the build fails.
-func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+func (b *file) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
 	target, err := builder.File(b.Target)
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (b *file) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		return nil, err
 	}
 	machine := builder.Machine{Communicator: none.Communicator{}, Data: builder.Data{"ID": builder.Text("File"), "PackerRunUUID": builder.Text(s.Run.ID)}}
-	if err := provision(ctx, machine); err != nil {
+	if err := hooks.Provision(ctx, machine); err != nil {
 		return nil, err
 	}
 	if err := s.Keep(ctx, target.Key); err != nil {

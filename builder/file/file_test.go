@@ -42,7 +42,7 @@ func build(t *testing.T, body string, provisioned error) (*builder.Artifact, err
 	}
 	defer ledger.Close()
 	s := step.NewScope(step.Scope{Build: "file.x", Ledger: ledger, Emit: func(step.Event) {}, Grace: time.Minute})
-	a, err := b.Build(t.Context(), s, func(context.Context, builder.Machine) error { return provisioned })
+	a, err := b.Build(t.Context(), s, builder.Hooks{Provision: func(context.Context, builder.Machine) error { return provisioned }})
 	if err := s.Close(t.Context(), t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -110,7 +110,7 @@ func Component() component.Factory[builder.Builder] {
 type null struct{ options *Options }
 
 // Build implements [builder.Builder].
-func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+func (b *null) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
 	conn, err := step.Do(ctx, s, "connect", func(ctx context.Context) (m builder.Machine, err error) {
 		if o := b.options; o.Communicator == ssh.WinRM {
 			m.Communicator, err = winrm.Connect(ctx, s, &o.Settings, o.PauseBeforeConnecting, winrm.Target{})
@@ -127,7 +127,7 @@ func (b *null) Build(ctx context.Context, s *step.Scope, provision builder.Provi
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := provision(ctx, conn); err != nil {
+	if err := hooks.Provision(ctx, conn); err != nil {
 		return nil, err
 	}
 	return &builder.Artifact{

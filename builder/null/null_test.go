@@ -40,7 +40,7 @@ func build(t *testing.T, body string, provision builder.Provision) (*builder.Art
 		t.Fatal(diags)
 	}
 	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run"}, Build: "null.x", Emit: func(step.Event) {}})
-	return b.Build(t.Context(), s, provision)
+	return b.Build(t.Context(), s, builder.Hooks{Provision: provision})
 }
 
 func TestSSH(t *testing.T) {

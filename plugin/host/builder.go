@@ -24,7 +24,7 @@ const (
 )
 
 // Build implements [builder.Builder].
-func (h hostedBuilder) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+func (h hostedBuilder) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks) (*builder.Artifact, error) {
 	proc, err := step.Do(ctx, s, "start "+h.label, func(ctx context.Context) (*process, error) { return h.ready(ctx, s) })
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (h hostedBuilder) Build(ctx context.Context, s *step.Scope, provision build
 		s = s.Unattended() // the plugin itself asks about its steps
 	}
 	a, err := step.Do(ctx, s, "build with "+h.label, func(ctx context.Context) (*builder.Artifact, error) {
-		b := &building{hostedBuilder: h, scope: asking, proc: proc, provision: provision}
+		b := &building{hostedBuilder: h, scope: asking, proc: proc, provision: hooks.Provision}
 		return b.run(ctx)
 	})
 	if err != nil || a == nil { // otherwise it lives in the plugin

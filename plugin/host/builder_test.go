@@ -25,7 +25,7 @@ import (
 func build(t *testing.T, p *probe, ctx context.Context, s *step.Scope, body string, provision builder.Provision) (*builder.Artifact, error) {
 	t.Helper()
 	b := made(t, p.Builders[0], p.input(t, body, nil))
-	a, err := b.Build(ctx, s, provision)
+	a, err := b.Build(ctx, s, builder.Hooks{Provision: provision})
 	if a != nil {
 		t.Cleanup(func() { a.Live.Close() })
 	}
@@ -235,7 +235,7 @@ func TestAsk(t *testing.T) {
 			}
 			in := p.input(t, fmt.Sprintf("ask = %q", tt.question), nil)
 			in.Build.OnError = "ask"
-			a, err := made(t, p.Builders[0], in).Build(t.Context(), s, nil)
+			a, err := made(t, p.Builders[0], in).Build(t.Context(), s, builder.Hooks{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -267,11 +267,11 @@ func pluginMachine(t *testing.T) communicator.Communicator {
 	b := made(t, p.Builders[0], p.input(t, fmt.Sprintf("home = %q\nreturns = \"nothing\"", t.TempDir()), nil))
 	ctx := context.WithoutCancel(t.Context())
 	done.Go(func() {
-		if _, err := b.Build(ctx, s, func(_ context.Context, m builder.Machine) error {
+		if _, err := b.Build(ctx, s, builder.Hooks{Provision: func(_ context.Context, m builder.Machine) error {
 			up <- m.Communicator
 			<-over
 			return nil
-		}); err != nil {
+		}}); err != nil {
 			t.Error(err)
 		}
 	})

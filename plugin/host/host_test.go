@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bake/builder"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -263,12 +264,12 @@ func TestEndedAtCall(t *testing.T) {
 		},
 		"Prepare": func(t *testing.T, p *probe) error {
 			s, _ := scope(t)
-			_, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, nil)
+			_, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, builder.Hooks{})
 			return err
 		},
 		"Run": func(t *testing.T, p *probe) error {
 			s, _ := scope(t)
-			_, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, nil)
+			_, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, builder.Hooks{})
 			return err
 		},
 		"Provision": func(t *testing.T, p *probe) error {

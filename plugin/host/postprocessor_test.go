@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"bake/builder"
 	"bake/postprocessor"
 	"bake/postprocessor/postprocessortest"
 )
@@ -65,7 +66,7 @@ func TestProcess(t *testing.T) {
 func TestState(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
-	a, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, nil)
+	a, err := made(t, p.Builders[0], p.input(t, "", nil)).Build(t.Context(), s, builder.Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestState(t *testing.T) {
 func TestHugeArtifact(t *testing.T) {
 	p := newProbe(t)
 	s, _ := scope(t)
-	a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("huge = %d", maxText+100), nil)).Build(t.Context(), s, nil)
+	a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("huge = %d", maxText+100), nil)).Build(t.Context(), s, builder.Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestUndescribed(t *testing.T) {
 		if err := os.WriteFile(disk, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("%s\nfiles = [%q]", body, disk), nil)).Build(t.Context(), s, nil)
+		a, err := made(t, p.Builders[0], p.input(t, fmt.Sprintf("%s\nfiles = [%q]", body, disk), nil)).Build(t.Context(), s, builder.Hooks{})
 		if a != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, %v, want %q", body, a, err, want)
 		}
@@ -125,7 +126,7 @@ func TestDestroyFails(t *testing.T) {
 		"files = [\"/no/such/file\"]":             "",
 		"misbehave = \"kill\"\nat = \"Destroy\"":  "went away",
 	} {
-		a, err := made(t, p.Builders[0], p.input(t, body, nil)).Build(t.Context(), s, nil)
+		a, err := made(t, p.Builders[0], p.input(t, body, nil)).Build(t.Context(), s, builder.Hooks{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -90,7 +90,7 @@ type sequence struct {
 }
 
 // Build implements [builder.Builder].
-func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.Provision) (*builder.Artifact, error) {
+func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks) (*builder.Artifact, error) {
 	b, err := open(ctx, s, q)
 	if err != nil {
 		return nil, err
@@ -103,10 +103,10 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, provision builder.P
 		return nil, err
 	}
 	hooks.complete(b, q.VolumeTags)
-	if err := q.provisioned(ctx, b, hooks, provision); err != nil {
+	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {
 		return nil, err
 	}
-	made, err := q.product(ctx, b, hooks)
+	made, err := q.product(ctx, b, hooks, calls.Made)
 	if err == nil {
 		step.Record(s, "artifact", made)
 	}
@@ -153,12 +153,16 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 }
 
 // product makes what the builder makes of its machine.
-func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks) (*builder.Artifact, error) {
+func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, look func(context.Context, builder.Image) error) (*builder.Artifact, error) {
 	if hooks.Artifact != nil {
 		if err := hooks.Stop(ctx); err != nil {
 			return nil, err
 		}
 		return hooks.Artifact(ctx)
+	}
+	whole := b.Labels
+	if look != nil {
+		b.Labels = whole.Withheld()
 	}
 	first, err := step.Memo(ctx, b.Scope, "first image", func(ctx context.Context) (image.Made, error) {
 		if err := hooks.Stop(ctx); err != nil {
@@ -166,8 +170,14 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks) (*builder
 		}
 		return hooks.Make(ctx)
 	})
+	b.Labels = whole
 	if err != nil {
 		return nil, err
+	}
+	if look != nil {
+		if a, err := q.shown(ctx, b, first, look); err != nil {
+			return a, err
+		}
 	}
 	made, err := b.Images.Distribute(ctx, first, b.Labels)
 	if len(made) == 0 {

@@ -68,11 +68,17 @@ func (f fault) inject(t *testing.T, w *World, body string, want, n int) (struck 
 		ledger []byte // as it was when the call arrived
 		action string
 		dead   bool
+		begun  = w.FaultsFrom == ""
+		calls  int // that count
 	)
 	w.Mu.Lock()
 	w.Calls = nil
-	w.Intercept = func(i int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+	w.Intercept = func(_ int, c Call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
 		mu.Lock()
+		if begun = begun || c.Action == w.FaultsFrom; begun {
+			calls++
+		}
+		i := calls
 		if i == n {
 			action, dead = c.Action, f.kill
 			ledger, _ = os.ReadFile(b.Ledger)

@@ -88,6 +88,12 @@ type World struct {
 
 	UnderWay sync.RWMutex // held for reading by each call that is
 
+	// Made is [builder.Hooks.Made] of the builds.
+	Made func(ctx context.Context, image builder.Image) error
+
+	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
+	FaultsFrom string
+
 	Mu    sync.Mutex
 	Calls []Call
 
@@ -321,7 +327,7 @@ func (w *World) holdingsIn(in string) (out []string) {
 			}
 		}
 	}
-	images, err := c.DescribeImages(ctx, &awsec2.DescribeImagesInput{Owners: []string{"self"}})
+	images, err := c.DescribeImages(ctx, &awsec2.DescribeImagesInput{Owners: []string{"self"}, IncludeDisabled: new(true)})
 	w.Fatal(err)
 	for _, i := range images.Images {
 		add("image", i.ImageId, *i.Name)
@@ -411,7 +417,7 @@ func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifa
 	if provision == nil {
 		provision = func(context.Context, builder.Machine) error { return nil }
 	}
-	return maker.Build(ctx, b.Scope, provision)
+	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Made: b.World.Made})
 }
 
 // Said returns what was said, one text a line.

@@ -1,0 +1,138 @@
+package ebs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder"
+	"bake/builder/amazon/ebs"
+	"bake/builder/amazon/internal/amazontest"
+	"bake/communicator"
+)
+
+// verifies boots the image on one type of machine and runs a command there.
+func verifies(ctx context.Context, image builder.Image) error {
+	return image.Boot(ctx, builder.Boot{InstanceType: "t3.small"}, func(ctx context.Context, m builder.Machine) error {
+		status, err := m.Run(ctx, communicator.Command{Line: "exit 3"})
+		if err == nil && status.Code != 3 {
+			err = fmt.Errorf("status %d", status.Code)
+		}
+		return err
+	})
+}
+
+// Nobody gets the image before it was looked at: it is not copied, shared or tagged, and
+// the machine of it has nothing of the one that it was made of.
+func TestVerified(t *testing.T) {
+	w := newWorld(t)
+	var key string
+	before := 0
+	w.Made = func(ctx context.Context, image builder.Image) error {
+		w.Mu.Lock()
+		before = len(w.Calls)
+		w.Mu.Unlock()
+		for _, tag := range w.Describe(image.Region, image.ID).Tags {
+			if *tag.Key == "Name" {
+				t.Errorf("the image is tagged %s=%s before it was looked at", *tag.Key, *tag.Value)
+			}
+		}
+		return image.Boot(ctx, builder.Boot{InstanceType: "t3.small"}, func(_ context.Context, m builder.Machine) error {
+			key = m.Data["SSHPublicKey"].Text
+			return nil
+		})
+	}
+	b := w.Bake(t)
+	var own string
+	b.Provision = func(_ context.Context, m builder.Machine) error {
+		own = m.Data["SSHPublicKey"].Text
+		return nil
+	}
+	a, err := b.Build(t.Context(), plain(distributed+"\nuser_data = \"#!/bin/sh\"\niam_instance_profile = \"builders\"\nskip_profile_validation = true"))
+	w.Fatal(errors.Join(err, b.Scope.Close(t.Context(), context.Background())))
+	for _, c := range w.Calls[:before] {
+		if slices.Contains([]string{"CopyImage", "ModifyImageAttribute", "ModifySnapshotAttribute"}, c.Action) {
+			t.Errorf("%s before the image was looked at", c.Action)
+		}
+	}
+	for _, c := range w.Calls[before:] {
+		if c.Action == "RunInstances" {
+			p := c.Params
+			if p["ImageId"] != a.Images[region] || p["InstanceType"] != "t3.small" || p["UserData"] != "" || p["IamInstanceProfile.Name"] != "" || p["MetadataOptions.HttpTokens"] != "required" {
+				t.Errorf("the machine of the image was launched with %v", p)
+			}
+		}
+	}
+	if key == "" || key == own {
+		t.Errorf("the machine of the image has the key %q of the build", key)
+	}
+	for in, id := range a.Images {
+		checkImage(t, w, in, id)
+	}
+	if left := w.Holdings(); len(left) != 6 {
+		t.Errorf("there should be an image and a snapshot in each of 3 regions:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+func TestRejected(t *testing.T) {
+	for fate, want := range map[builder.Fate]struct {
+		holdings int
+		state    types.ImageState
+		tag      string
+	}{
+		builder.Delete:     {},
+		builder.Keep:       {2, types.ImageStateAvailable, "bake:rejected"},
+		builder.Quarantine: {2, types.ImageStateDisabled, "bake:quarantine"},
+	} {
+		t.Run(string(fate), func(t *testing.T) {
+			w := newWorld(t)
+			failed := errors.New("it does not start")
+			w.Made = func(ctx context.Context, image builder.Image) error {
+				err := image.Boot(ctx, builder.Boot{}, func(context.Context, builder.Machine) error { return failed })
+				return &builder.RejectedError{Fate: fate, Err: err}
+			}
+			b := w.Bake(t)
+			a, err := b.Build(t.Context(), plain(distributed))
+			if !errors.Is(err, failed) || !errors.Is(err, builder.ErrGate) {
+				t.Errorf("error %v", err)
+			}
+			w.Fatal(b.Scope.Close(t.Context(), context.Background()))
+			if left := w.Holdings(); len(left) != want.holdings {
+				t.Errorf("left:\n%s", strings.Join(left, "\n"))
+			}
+			if want.tag == "" {
+				return
+			}
+			out, err := w.Client(region).DescribeImages(t.Context(), &awsec2.DescribeImagesInput{
+				Owners: []string{"self"}, IncludeDisabled: new(true),
+			})
+			w.Fatal(err)
+			image := out.Images[0]
+			var keys []string
+			for _, tag := range image.Tags {
+				keys = append(keys, *tag.Key)
+			}
+			if image.State != want.state || !slices.Contains(keys, want.tag) || slices.Contains(keys, "bake:run") || slices.Contains(keys, "Name") || a.Images[region] != *image.ImageId {
+				t.Errorf("%s: %s with tags %v; artifact %v", *image.ImageId, image.State, keys, a)
+			}
+		})
+	}
+}
+
+// Whatever goes wrong while an image is looked at leaves nothing, and a run that goes on
+// looks at it once more at most.
+func TestFaultsWhileVerifying(t *testing.T) {
+	t.Parallel()
+	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.Made, w.FaultsFrom = verifies, "CreateImage" })
+}
+
+func TestResumeVerifying(t *testing.T) {
+	t.Parallel()
+	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made = verifies })
+}

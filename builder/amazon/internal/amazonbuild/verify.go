@@ -1,0 +1,191 @@
+package amazonbuild
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/hashicorp/hcl/v2"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/ownership"
+	"bake/communicator/ssh"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Verifiable implements [builder.Verifiable].
+func (q *sequence) Verifiable(boots []builder.Boot) error {
+	switch {
+	case q.Image == nil:
+		return errors.New("the builder makes no image")
+	case q.Launch == nil:
+		if slices.ContainsFunc(boots, func(b builder.Boot) bool { return b.InstanceType == "" || b.User == "" }) {
+			return errors.New("the builder launches no machine whose type and user the machines of the image could have: set instance_types and ssh_username in the verify block")
+		}
+	case q.Launch.Communicator != ssh.SSH:
+		return fmt.Errorf("machines of the image are logged in to with SSH, but the communicator of the source is %q", q.Launch.Communicator)
+	}
+	return nil
+}
+
+// verified is the key under which a build records that its image can be handed out.
+const verified = "verified"
+
+// shown lets look see the image before anybody else gets it, unless an earlier life of the
+// run has done so. With an error, it returns the image if that is kept all the same.
+func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, look func(context.Context, builder.Image) error) (*builder.Artifact, error) {
+	if done, _ := step.Recall[bool](b.Scope, verified); done {
+		return nil, nil
+	}
+	// An earlier life of the run, or a try, may have left machines.
+	if err := b.Scope.Discard(ctx, func(r step.Resource) bool { return b.guest(r) }); err != nil {
+		return nil, err
+	}
+	err := look(ctx, builder.Image{ID: first.ID, Region: first.Region,
+		Boot: func(ctx context.Context, with builder.Boot, use func(context.Context, builder.Machine) error) error {
+			return q.boot(ctx, b, first, with, use)
+		},
+	})
+	if err == nil {
+		if err = b.Images.Label(ctx, first, b.Labels); err == nil {
+			step.Record(b.Scope, verified, true)
+		}
+		return nil, err
+	}
+	rejected, ok := errors.AsType[*builder.RejectedError](err)
+	if !ok || rejected.Fate == builder.Delete || context.Cause(ctx) != nil {
+		return nil, err
+	}
+	if aside := b.Images.SetAside(ctx, first, rejected.Fate == builder.Quarantine); aside != nil {
+		return nil, errors.Join(err, aside)
+	}
+	return image.Artifact(q.id, []image.Made{first}, b.Data), err
+}
+
+// guest reports whether a resource of the build is one of a machine of its image.
+func (b *Build) guest(r step.Resource) bool {
+	id := r.With[ownership.WithBuild]
+	return id != "" && id != b.Owner.ID && slices.Contains(guests, r.Kind)
+}
+
+// guests are the kinds of resource that a machine of an image takes.
+var guests = []string{ownership.KeyPair, ownership.SecurityGroup, ownership.Instance, ownership.InstanceProfile, ownership.Role}
+
+// boot launches a machine of the image, lets use have it, and deletes it.
+func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with builder.Boot, use func(context.Context, builder.Machine) error) (err error) {
+	l := q.launcher(b, with)
+	defer func() {
+		if err != nil && context.Cause(ctx) == nil && b.Scope.Leaves != nil && b.Scope.Leaves() {
+			return // somebody wants to look at it
+		}
+		gone := b.Scope.Discard(ctx, func(r step.Resource) bool { return r.With[ownership.WithBuild] == l.Owner.ID })
+		err = errors.Join(err, gone)
+	}()
+	spec, err := q.guestSpec(ctx, b, l, made)
+	if err != nil {
+		return err
+	}
+	instance, err := l.Run(ctx, spec)
+	if err != nil {
+		return err
+	}
+	ctx, vigil := l.Watch(ctx, aws.ToString(instance.InstanceId))
+	defer vigil.Close()
+	machine, err := l.Connect(ctx, instance, spec.Key, spec.Groups)
+	if err != nil {
+		return vigil.Explain(ctx, err)
+	}
+	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
+	vigil.Reached()
+	ending := l.EndsItself(ctx, machine, spec.Image, false)
+	defer ending.Close()
+	data := builder.MachineData(machine, builder.Facts{
+		RunID: b.Scope.Run.ID, ID: aws.ToString(instance.InstanceId), Communicator: string(l.Communicator),
+		PublicKey: spec.Key.Public, PrivateKey: spec.Key.Private,
+	})
+	data["BuildRegion"], data["SourceAMI"] = builder.Text(b.Session.Region), builder.Text(made.ID)
+	return vigil.Explain(ctx, use(ctx, builder.Machine{Communicator: machine, Data: data}))
+}
+
+// launcher is that of a machine of the image: what the build's own machine is launched
+// with as far as it says where, and not what is on it.
+func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
+	var o *launch.Options
+	var src *schema.Source
+	if q.Launch != nil {
+		o, src = schema.Copy(b.Src, q.Launch)
+	} else { // the template says nothing of a machine
+		defaults := launch.Defaults()
+		o = &defaults
+		src, _ = schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, o)
+	}
+	o.UserData, o.UserDataFile = "", ""
+	o.SpotPrice, o.SpotInstanceTypes, o.SpotAllocationStrategy = "", nil, ""
+	o.SSHKeyPairName, o.TemporaryKeyPairName, o.PrivateKeyFile, o.CertificateFile, o.Password, o.AgentAuth = "", "", "", "", "", false
+	o.SecurityGroupID, o.SecurityGroupIDs, o.SecurityGroupFilter = "", nil, nil
+	if o.SSHInterface != launch.SessionManager { // which needs them
+		o.IAMInstanceProfile, o.TemporaryIAMInstanceProfilePolicyDocument = "", nil
+	}
+	o.EnableNitroEnclave, o.DisableStopInstance, o.ShutdownBehavior = false, false, "terminate"
+	o.TemporaryKeyPairType = "ed25519"
+	if with.InstanceType != "" {
+		o.InstanceType = with.InstanceType
+	}
+	if with.User != "" {
+		o.Username = with.User
+	}
+	m := launch.MetadataOptions{}
+	m.SetDefaults()
+	m.HTTPTokens = "required"
+	o.MetadataOptions = &m
+	l := &launch.Launcher{
+		Options: o, Src: src, Session: b.Session, Scope: b.Scope,
+		Owner: &ownership.Owner{Session: b.Session, Run: b.Owner.Run, ID: ownership.NewID()},
+	}
+	if b.Machines != nil {
+		l.InstanceStore = b.Machines.InstanceStore
+	}
+	return l
+}
+
+// guestSpec makes what a machine of the image is launched with.
+func (q *sequence) guestSpec(ctx context.Context, b *Build, l *launch.Launcher, made image.Made) (launch.Spec, error) {
+	spec := launch.Spec{Tags: b.Spec.Tags, VolumeTags: b.Spec.VolumeTags}
+	out, err := access.Call(ctx, b.client().DescribeImages, &ec2.DescribeImagesInput{ImageIds: []string{made.ID}})
+	if err != nil {
+		return spec, err
+	}
+	if len(out.Images) == 0 {
+		return spec, fmt.Errorf("there is no image %s in %s any more", made.ID, made.Region)
+	}
+	spec.Image = out.Images[0]
+	if spec.Image.Platform == types.PlatformValuesWindows {
+		return spec, errors.New("images of Windows cannot be verified")
+	}
+	if spec.Place, err = l.Place(ctx); err != nil {
+		return spec, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		spec.Key, err = l.KeyPair(ctx, spec.Tags)
+		return err
+	})
+	g.Go(func() (err error) {
+		spec.Groups, err = l.Groups(ctx, spec.Place, spec.Tags)
+		return err
+	})
+	g.Go(func() (err error) {
+		spec.Profile, err = l.Profile(ctx, spec.Tags)
+		return err
+	})
+	return spec, g.Wait()
+}

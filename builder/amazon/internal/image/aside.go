@@ -1,0 +1,79 @@
+package image
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ownership"
+	"bake/step"
+)
+
+// Withheld are the labels of an image that is not to be found yet by those who look for
+// what is ready: without the tags that the template gives it.
+func (l Labels) Withheld() Labels {
+	l.Tags, l.Snapshot = nil, nil
+	return l
+}
+
+// Label gives a finished image the tags that were withheld from it. It may be called again.
+func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
+	if len(labels.Tags)+len(labels.Snapshot) == 0 {
+		return nil
+	}
+	return step.Run(ctx, m.Scope, "tag the image in "+made.Region, func(ctx context.Context) error {
+		client := m.Session.EC2(made.Region)
+		for _, tags := range []struct {
+			of []string
+			m  map[string]string
+		}{{[]string{made.ID}, labels.Tags}, {made.Snapshots, SnapshotTags(labels)}} {
+			if len(tags.of) == 0 || len(tags.m) == 0 {
+				continue
+			}
+			if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: tags.of, Tags: ownership.Tags(tags.m)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// The tags of an image that was kept although it is not to be handed out.
+const (
+	rejectedTag   = "bake:rejected"   // its value is the run's id
+	quarantineTag = "bake:quarantine" // likewise; nobody can launch the image
+)
+
+// SetAside hands over an image that is not to be handed out: it is marked and shared with
+// nobody. With quarantine it is disabled too, so that nobody can launch it by mistake; it
+// has no launch permissions to lose then, because they come later.
+func (m *Maker) SetAside(ctx context.Context, made Made, quarantine bool) error {
+	what, tag := "keep the image in "+made.Region, rejectedTag
+	if quarantine {
+		what, tag = "quarantine the image in "+made.Region, quarantineTag
+	}
+	return step.Run(ctx, m.Scope, what, func(ctx context.Context) error {
+		client := m.Session.EC2(made.Region)
+		_, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{
+			Resources: []string{made.ID}, Tags: ownership.Tags(map[string]string{tag: m.Owner.Run}),
+		})
+		if err == nil && quarantine {
+			_, err = access.Call(ctx, client.DisableImage, &ec2.DisableImageInput{ImageId: &made.ID})
+		}
+		if err == nil {
+			once := *m
+			unprotected := *m.Options
+			unprotected.DeregistrationProtection = nil
+			once.Options = &unprotected
+			err = once.release(ctx, made)
+		}
+		if err == nil {
+			err = m.Scope.Keep(ctx, append(append([]string(nil), made.Parts...), made.Resource.Key)...)
+		}
+		if err == nil {
+			m.Scope.Warn(ctx, "Image %s in %s is kept with the tag %s; it was not copied, shared or tagged as the template says.", made.ID, made.Region, tag)
+		}
+		return err
+	})
+}
