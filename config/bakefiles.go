@@ -2,11 +2,15 @@ package config
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 
 	"bake/config/lang"
 	"bake/config/schema"
@@ -54,4 +58,71 @@ func (l *loader) bakeFiles(names []string) hcl.Diagnostics {
 func (t *Template) Input(ctx context.Context, body hcl.Body) (schema.Input, hcl.Diagnostics) {
 	ec, diags := t.scope.Context(ctx, lang.References(body))
 	return schema.Input{Body: body, Context: ec}, diags
+}
+
+// verifySchema are the arguments that mean nothing where there is one source.
+var verifySchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "only"}, {Name: "except"}, {Name: "override"}}}
+
+// Provisioner reads a provisioner block of a bake file as one of the build b. Its options
+// are not decoded.
+func (t *Template) Provisioner(ctx context.Context, block *hcl.Block, b *Build) (*Provisioner, hcl.Diagnostics) {
+	strange, rest, diags := block.Body.PartialContent(verifySchema)
+	for _, attr := range inOrder(strange.Attributes) {
+		diags = append(diags, problem(&attr.NameRange, "Unsupported argument", "The provisioners of a verify block have no %q: they run on machines of their image only.", attr.Name)...)
+	}
+	known := *block
+	known.Body = rest
+	s := &steps{loader: &loader{t: t}, name: b.Block, buildName: cty.StringVal(b.Block), locals: []string{b.Local}, unsettled: b.Unsettled}
+	p, more := s.provisioner(ctx, part{Block: &known, origin: block.Body})
+	p.source, p.local = b.Builder.source, b.Local
+	return &p.Provisioner, append(diags, more...)
+}
+
+// fromImages takes the values that the image blocks of bake files give to variables.
+func (in *inputs) fromImages(files []BakeFile, functions map[string]function.Function) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	given := map[string]hcl.Range{}
+	for _, f := range files {
+		for _, b := range f.Body.Blocks {
+			attr := b.Body.Attributes["vars"]
+			if b.Type != "image" || attr == nil {
+				continue
+			}
+			at := attr.Expr.Range()
+			val, more := attr.Expr.Value(&hcl.EvalContext{Functions: functions})
+			diags = append(diags, more...)
+			switch {
+			case more.HasErrors():
+				continue
+			case val.IsNull() || !val.IsWhollyKnown() || !isObject(val):
+				diags = append(diags, problem(&at, "Invalid vars", "vars must be an object with values for variables, such as { release = \"12\" }.")...)
+				continue
+			}
+			values := val.AsValueMap()
+			for _, name := range slices.Sorted(maps.Keys(values)) {
+				v := in.byName[name]
+				first, again := given[name]
+				switch {
+				case v == nil:
+					diags = append(diags, problem(&at, "Undeclared variable", "vars sets %q, but the template declares no such variable.%s", name, lang.DidYouMean(name, in.names()))...)
+					continue
+				case again && !v.Value.RawEquals(v.converted(values[name])):
+					diags = append(diags, problem(&at, "Two values for a variable", "The variable %q has another value at %s. The images of a template have their variables in common.", name, first)...)
+					continue
+				}
+				given[name] = at
+				diags = append(diags, v.set(values[name], at)...)
+			}
+		}
+	}
+	return diags
+}
+
+// converted is a value as the variable would hold it, or as it is.
+func (v *Variable) converted(val cty.Value) cty.Value {
+	c := *v
+	if c.set(val, hcl.Range{}).HasErrors() {
+		return val
+	}
+	return c.Value
 }

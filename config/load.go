@@ -216,6 +216,7 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 	for _, name := range slices.Concat(autoFiles, l.o.VarFiles) {
 		diags = append(diags, in.fromFile(name, l.o.WarnUndeclared)...)
 	}
+	diags = append(diags, in.fromImages(l.t.BakeFiles, lang.DefaultFunctions(l.getenv))...)
 	for _, arg := range l.o.Vars {
 		diags = append(diags, in.fromArgument(arg)...)
 	}

@@ -21,6 +21,7 @@ import (
 	"bake/config"
 	"bake/engine"
 	"bake/golden/bakefile"
+	"bake/golden/pipeline"
 	"bake/plugin/host"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
@@ -277,9 +278,14 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	load.DataSources, load.ReadData, load.SecretsManager = all.DataSources, true, amazon.Secrets(parts.Cloud, parts.Env)
 	template, diags := config.Load(ctx, load)
 	settings := new(bakefile.Settings)
+	var pipelines map[*config.Component]*engine.Pipeline
 	if !diags.HasErrors() {
 		var more hcl.Diagnostics
 		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
+		diags = append(diags, more...)
+		pipelines, more = pipeline.Of(settings, pipeline.Options{
+			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
+		})
 		diags = append(diags, more...)
 		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
 			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
@@ -339,6 +345,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		}
 	}
 	options.Uploads = settings.Uploads()
+	options.Pipelines = pipelines
 	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
 	if !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
 		diags = append(diags, settings.Unused(options.Uploads)...)

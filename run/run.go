@@ -17,6 +17,7 @@ import (
 	"bake/config"
 	"bake/engine"
 	"bake/golden/bakefile"
+	"bake/golden/pipeline"
 	"bake/internal/login"
 	"bake/step"
 )
@@ -32,6 +33,9 @@ func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 
 // Log is the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
+
+// Reports is the directory of the reports of a run, unless its template names another.
+func (s State) Reports(run string) string { return filepath.Join(s.Runs(), run+".reports") }
 
 // keys is where the keys of a run's machines are.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }
@@ -89,10 +93,12 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 	t.DataSources = all.DataSources
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
+		settings, more := bakefile.Check(ctx, template)
+		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template})
 		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
-			Only: t.Only, Except: t.Except, Run: run, Start: run.Start,
+			Only: t.Only, Except: t.Except, Run: run, Start: run.Start, Pipelines: pipelines,
 		}))
-		diags = config.Merge(diags, bakefile.Check(ctx, template))
+		diags = config.Merge(config.Merge(diags, more), wrong)
 	}
 	found := Diagnosis{diags, template.Files()}
 	switch {

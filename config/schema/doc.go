@@ -74,6 +74,9 @@ func addSources(sources map[string]bool, t reflect.Type) {
 
 func docs(comments map[string]string, v reflect.Value) (out []Doc, err error) {
 	for _, f := range fields(v.Type(), nil) {
+		if f.label {
+			continue
+		}
 		owner := v.Type()
 		if len(f.index) > 1 {
 			owner = v.Type().FieldByIndex(f.index[:len(f.index)-1]).Type

@@ -185,10 +185,10 @@ type Validator interface{ Validate(*Checker) }
 type Choices interface{ Choices() []string }
 
 type field struct {
-	name                                       string
-	optional, block, deferred, again, isSecret bool
-	index                                      []int
-	typ                                        reflect.Type
+	name                                              string
+	optional, block, label, deferred, again, isSecret bool
+	index                                             []int
+	typ                                               reflect.Type
 }
 
 func fields(t reflect.Type, prefix []int) (out []field) {
@@ -210,6 +210,8 @@ func fields(t reflect.Type, prefix []int) (out []field) {
 				fl.optional = true
 			case "block":
 				fl.block = true
+			case "label":
+				fl.label, fl.optional = true, true
 			case "deferred":
 				fl.deferred = true
 			case "again":
@@ -251,9 +253,10 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 	fs := fields(v.Type(), nil)
 	schema := &hcl.BodySchema{}
 	for _, f := range fs {
-		if f.block {
-			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name})
-		} else {
+		switch {
+		case f.block:
+			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name, LabelNames: labels(f.typ)})
+		case !f.label:
 			schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: f.name, Required: !f.optional})
 		}
 	}
@@ -270,6 +273,7 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 		d.src.fields[ptr] = place{name: f.name, rng: missing}
 		attr, written := content.Attributes[f.name]
 		switch {
+		case f.label:
 		case misplaced[f.name]:
 			d.src.failed[ptr] = true
 		case f.block:
@@ -287,9 +291,10 @@ func (d *decoder) body(body hcl.Body, v reflect.Value) {
 func otherForm(body hcl.Body, fs []field) map[string]bool {
 	schema := &hcl.BodySchema{}
 	for _, f := range fs {
-		if f.block {
+		switch {
+		case f.block:
 			schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: f.name})
-		} else {
+		case !f.label:
 			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: f.name})
 		}
 	}
@@ -315,8 +320,13 @@ func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
 		fv.Set(reflect.MakeSlice(f.typ, len(blocks), len(blocks)))
 		for i, b := range blocks {
 			ev := fv.Index(i)
+			if raw, ok := ev.Addr().Interface().(*Block); ok {
+				raw.Block = b
+				continue
+			}
 			setDefaults(ev)
 			d.body(b.Body, ev)
+			d.label(b, ev)
 			d.blocks = append(d.blocks, ev.Addr().Interface())
 		}
 		return
@@ -336,6 +346,39 @@ func (d *decoder) block(f field, blocks hcl.Blocks, fv reflect.Value) {
 	}
 	d.body(blocks[0].Body, fv)
 	d.blocks = append(d.blocks, fv.Addr().Interface())
+}
+
+// Block is a block that is not decoded: it has one label, and somebody else knows what is
+// in it.
+type Block struct{ Block *hcl.Block }
+
+// labels are the names of the labels of a block, which is decoded as a t.
+func labels(t reflect.Type) (names []string) {
+	if t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == reflect.TypeFor[Block]() {
+		return []string{"type"}
+	}
+	for _, f := range fields(t, nil) {
+		if f.label {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
+// label puts the labels of a block into its fields, which are strings.
+func (d *decoder) label(b *hcl.Block, v reflect.Value) {
+	n := 0
+	for _, f := range fields(v.Type(), nil) {
+		if f.label {
+			fv := v.FieldByIndex(f.index)
+			fv.SetString(b.Labels[n])
+			d.src.fields[fv.Addr().Interface()] = place{f.name, b.LabelRanges[n], true}
+			n++
+		}
+	}
 }
 
 // Defaulter is implemented by blocks that have defaults.

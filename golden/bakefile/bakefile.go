@@ -26,6 +26,10 @@ import (
 type Settings struct {
 	build   placed[Build]
 	uploads []placed[Upload]
+	tool    placed[Tool]
+
+	images    []placed[Image]
+	pipelines []Pipeline
 }
 
 // placed are the options of a block, and where they were written.
@@ -48,9 +52,10 @@ type kind struct {
 // other: a file for another release of bake may not make sense otherwise.
 func kinds() []kind {
 	return []kind{
-		define("bake", nil, true, func(*Settings, placed[Tool]) {}),
+		define("bake", nil, true, func(s *Settings, b placed[Tool]) { s.tool = b }),
 		define("build", nil, true, func(s *Settings, b placed[Build]) { s.build = b }),
 		define("upload", []string{"path"}, false, func(s *Settings, b placed[Upload]) { s.uploads = append(s.uploads, b) }),
+		define("image", []string{"name"}, false, func(s *Settings, b placed[Image]) { s.images = append(s.images, b) }),
 	}
 }
 
@@ -89,9 +94,8 @@ func Docs() ([]Doc, error) {
 
 // Check checks the bake files of a template without using them: values that only data
 // sources can tell may be unknown.
-func Check(ctx context.Context, t *config.Template) hcl.Diagnostics {
-	_, diags := read(ctx, t, false)
-	return diags
+func Check(ctx context.Context, t *config.Template) (*Settings, hcl.Diagnostics) {
+	return read(ctx, t, false)
 }
 
 // Read reads the bake files of a template that is about to be run.
@@ -141,6 +145,7 @@ func (r *reader) files(ctx context.Context) {
 			return
 		}
 	}
+	r.join(ctx)
 	r.diags = append(strange, r.diags...)
 }
 
@@ -196,8 +201,11 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 		return
 	}
 	in.Secret = r.t.Secrets().AddRare
-	if k.name == "upload" {
+	switch k.name {
+	case "upload":
 		r.pattern(b)
+	case "image":
+		in.Body = r.without(b)
 	}
 	src, diags := k.decode(&r.settings, b, in)
 	r.diags = append(r.diags, diags...)
@@ -209,6 +217,14 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 // afterTimeout is how much longer than its run a machine lives that ends itself: until
 // then, bake deletes it, or whoever sweeps.
 const afterTimeout = 2 * time.Hour
+
+// Reports is the directory for reports; empty if none is set.
+func (s *Settings) Reports() string {
+	if s.tool.options == nil {
+		return ""
+	}
+	return s.tool.options.Reports
+}
 
 // Limits returns how long a run may take and how long after its start its machines end
 // themselves; 0 is never. flag is the time limit that the user has asked for: 0 if none has

@@ -22,6 +22,11 @@ type Tool struct {
 	// Releases of bake that can read the file, as a version constraint such as `>= 0.2` or
 	// `~> 1.0`. Any other release refuses to run the template.
 	RequiredVersion string `hcl:"required_version,optional"`
+
+	// Directory for the reports of checks, leftovers and verifications, as JSON, JUnit and
+	// SARIF. It is made if needed. A relative path starts where bake was called. Not set:
+	// beside the log of the run.
+	Reports string `hcl:"reports,optional"`
 }
 
 // GoSource implements [schema.Documented].
@@ -29,6 +34,9 @@ func (*Tool) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Tool) Validate(c *schema.Checker) {
+	if strings.Contains(o.Reports, "://") {
+		c.Errorf(&o.Reports, "Not in this release", "Reports can only be written to a directory yet, not to %s.", o.Reports)
+	}
 	if o.RequiredVersion == "" {
 		return
 	}

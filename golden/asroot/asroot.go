@@ -1,0 +1,62 @@
+// Package asroot runs scripts on a machine as root.
+package asroot
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"bake/communicator"
+)
+
+// line begins a shell as root, whatever the login shell is; sudo says why it cannot.
+const line = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -s; fi; exec sudo -n sh -s'`
+
+// limit is how much a script may say.
+const limit = 1 << 20
+
+// mark stands before each line that a script means to say: start-up files of the login
+// shell say other things.
+const mark = "\x01bake "
+
+// Run runs a script of sh as root and returns what it has said with its function say, a
+// text a line. The user who is logged in is root, or becomes root with sudo without being
+// asked for a password. A script that does not get to its end, or says too much, is an error.
+func Run(ctx context.Context, on communicator.Communicator, script string) ([]string, error) {
+	out, errOut := communicator.Head{Max: limit}, communicator.Head{Max: 4 << 10}
+	script = "LC_ALL=C; export LC_ALL\nsay() { printf '\\001bake %s\\n' \"$(printf '%s' \"$*\" | tr '\\n\\001' '  ')\"; }\n" + script + "\nsay done\nexit 0\n"
+	st, err := on.Run(ctx, communicator.Command{Line: line, Stdin: strings.NewReader(script), Stdout: &out, Stderr: &errOut})
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Code != 0:
+		return nil, fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
+	case out.Cut():
+		return nil, fmt.Errorf("the machine says more than %d kB", limit>>10)
+	}
+	var said []string
+	for l := range strings.Lines(out.String()) {
+		if text, ok := strings.CutPrefix(l, mark); ok {
+			said = append(said, strings.TrimRight(text, "\r\n"))
+		}
+	}
+	if len(said) == 0 || said[len(said)-1] != "done" {
+		return nil, fmt.Errorf("the script did not get to its end: %s", Printable(errOut.String()))
+	}
+	return said[:len(said)-1], nil
+}
+
+// Printable is a text of a machine as it can be shown, cut to what is of use.
+func Printable(text string) string {
+	text = strings.ToValidUTF8(text, "?")
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > 1000 {
+		text = strings.ToValidUTF8(text[:1000], "") + "…"
+	}
+	return strings.TrimSpace(text)
+}

@@ -1,0 +1,164 @@
+package bakefile
+
+import (
+	_ "embed"
+	"strings"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder"
+	"bake/config/schema"
+	"bake/golden/gates"
+)
+
+//go:embed image.go
+var imageSource string
+
+// Image are the arguments of an image block: what is asked of the images of some builds
+// of the template. Its label is the name of the image.
+type Image struct {
+	// Name of the `build` block that makes the image, with all its sources. Set this or
+	// `sources`.
+	Build string `hcl:"build,optional"`
+
+	// The builds that make the image, as `-only` names them: `amazon-ebs.debian`, or
+	// `web.amazon-ebs.*`.
+	Sources []string `hcl:"sources,optional"`
+
+	// Values for variables of the template. They count more than the environment and files
+	// of variables, and less than `-var`. They can use functions, but no variables. Two
+	// images cannot give one variable different values.
+	Vars cty.Value `hcl:"vars,optional"`
+
+	// Checks on the machine of the build, after its last provisioner. The label names them.
+	// Repeatable.
+	Checks []Checks `hcl:"checks,block"`
+
+	// Verification of the finished image before it is copied, shared or tagged: machines of
+	// it are launched, looked at, and deleted. The label names it. Repeatable.
+	Verify []Verify `hcl:"verify,block"`
+
+	// What a build may leave on its machine. Without the block: nothing of what is looked for.
+	Leftovers *Leftovers `hcl:"leftovers,block"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Image) GoSource() string { return imageSource }
+
+// Validate implements [schema.Validator].
+func (o *Image) Validate(c *schema.Checker) {
+	switch {
+	case c.Set(&o.Build) && c.Set(&o.Sources):
+		c.Errorf(&o.Sources, "Both build and sources", "An image has either build or sources, not both.")
+	case !c.Set(&o.Build) && !c.Set(&o.Sources) && c.Known(&o.Build) && c.Known(&o.Sources):
+		c.Errorf(&o.Build, "Image without a build", "Set build to the name of a build block, or sources to a list such as [\"amazon-ebs.web\"].")
+	}
+	seen := map[string]string{}
+	for i := range o.Checks {
+		unique(c, seen, "checks", &o.Checks[i].Name)
+	}
+	for i := range o.Verify {
+		unique(c, seen, "verify", &o.Verify[i].Name)
+	}
+}
+
+// unique complains about the name of a block that is empty, or that another one has.
+func unique(c *schema.Checker, seen map[string]string, kind string, name *string) {
+	switch {
+	case strings.TrimSpace(*name) == "":
+		c.Errorf(name, "Missing name", "The label of a %s block is its name, and cannot be empty.", kind)
+	case seen[kind+" "+*name] != "":
+		c.Errorf(name, "Duplicate name", "This image has %s %q already.", kind, *name)
+	}
+	seen[kind+" "+*name] = *name
+}
+
+// Checks are the arguments of a checks block.
+type Checks struct {
+	Name string `hcl:"name,label"`
+
+	// Files in goss's format, or `bake:baseline`. A relative path starts where bake was
+	// called, as in templates; `${path.root}` is the directory of the template.
+	Files []string `hcl:"files"`
+
+	// Fix what fails and can be fixed, and check again.
+	Remediate bool `hcl:"remediate,optional"`
+
+	// What may fail. Without the block: nothing.
+	Gate *gates.Options `hcl:"gate,block"`
+}
+
+// Verify are the arguments of a verify block.
+type Verify struct {
+	Name string `hcl:"name,label"`
+
+	// Types of instances to launch, one after the other. Not set: the type of the build's
+	// instance.
+	InstanceTypes []string `hcl:"instance_types,optional"`
+
+	// User to log in as. Not set: the `ssh_username` of the source.
+	SSHUsername string `hcl:"ssh_username,optional"`
+
+	// How often each machine is restarted, to see that it comes back.
+	Reboots int `hcl:"reboots,optional"`
+
+	// How long each machine may take, from launch to deletion.
+	Timeout time.Duration `hcl:"timeout,optional"`
+
+	// Files of checks to run on each machine, as in a `checks` block.
+	Checks []string `hcl:"checks,optional"`
+
+	// What may fail of the checks. Without the block: nothing.
+	Gate *gates.Options `hcl:"gate,block"`
+
+	// Provisioners to run on each machine, as in a template. If one fails, so does the
+	// verification. They have no `only`, `except` or `override`. Repeatable.
+	Provisioners []schema.Block `hcl:"provisioner,block"`
+
+	// What becomes of an image that fails: `delete` it, `keep` it where it was made, or
+	// `quarantine` it, which also disables it, so that nobody can launch it.
+	OnFailure Fate `hcl:"on_failure,optional"`
+}
+
+// SetDefaults implements [schema.Defaulter].
+func (v *Verify) SetDefaults() { v.Timeout, v.OnFailure = 15*time.Minute, Fate(builder.Delete) }
+
+// Fate is a [builder.Fate].
+type Fate builder.Fate
+
+// Choices implements [schema.Choices].
+func (Fate) Choices() []string {
+	return []string{string(builder.Delete), string(builder.Keep), string(builder.Quarantine)}
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (f *Fate) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
+
+// mostReboots is more than anybody needs.
+const mostReboots = 10
+
+// Validate implements [schema.Validator].
+func (v *Verify) Validate(c *schema.Checker) {
+	if v.Reboots < 0 || v.Reboots > mostReboots {
+		c.Errorf(&v.Reboots, "Invalid number", "A machine can be restarted 0 to %d times, not %d.", mostReboots, v.Reboots)
+	}
+	if v.Timeout <= 0 && c.Known(&v.Timeout) {
+		c.Errorf(&v.Timeout, "Invalid timeout", "timeout must be a duration such as \"15m\".")
+	}
+}
+
+// Leftovers are the arguments of a leftovers block.
+type Leftovers struct {
+	// Paths on the machine that may stay, with what is below them.
+	Allow []string `hcl:"allow,optional"`
+}
+
+// Validate implements [schema.Validator].
+func (l *Leftovers) Validate(c *schema.Checker) {
+	for _, p := range l.Allow {
+		if !strings.HasPrefix(p, "/") || strings.TrimRight(p, "/") == "" {
+			c.Errorf(&l.Allow, "Invalid path", "%q is not an absolute path on the machine.", p)
+		}
+	}
+}

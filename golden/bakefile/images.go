@@ -1,0 +1,138 @@
+package bakefile
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/gobwas/glob"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/config"
+	"bake/config/lang"
+	"bake/config/schema"
+)
+
+// later are the blocks and arguments of images that this release does not have yet.
+var later = []string{"inputs", "scan", "sbom", "provenance", "distribute", "channel", "retention", "for_each"}
+
+// without returns the body of an image block without what this release does not have, and
+// complains about that.
+func (r *reader) without(b *hcl.Block) hcl.Body {
+	body, ok := b.Body.(*hclsyntax.Body)
+	if !ok {
+		return b.Body
+	}
+	kept := *body
+	kept.Attributes, kept.Blocks = hclsyntax.Attributes{}, nil
+	for name, a := range body.Attributes {
+		if !slices.Contains(later, name) {
+			kept.Attributes[name] = a
+			continue
+		}
+		r.complain(&a.NameRange, "Not in this release", "Images have no argument %q yet.", name)
+	}
+	for _, inner := range body.Blocks {
+		if !slices.Contains(later, inner.Type) {
+			kept.Blocks = append(kept.Blocks, inner)
+			continue
+		}
+		at := inner.DefRange()
+		r.complain(&at, "Not in this release", "Images have no %q block yet.", inner.Type)
+	}
+	return &kept
+}
+
+// Pipeline is an image block, for one of the builds that make the image.
+type Pipeline struct {
+	Name  string // of the image
+	Image *Image
+	Src   *schema.Source // of its options
+	Build *config.Build
+
+	// Provisioners are those of each verify block.
+	Provisioners [][]*config.Provisioner
+}
+
+// Images returns what is asked of the image of each build that an image block is for.
+func (s *Settings) Images() []Pipeline { return s.pipelines }
+
+// join finds the builds of each image.
+func (r *reader) join(ctx context.Context) {
+	taken := map[*config.Build]string{}
+	first := map[string]hcl.Range{}
+	for _, i := range r.settings.images {
+		name := i.block.Labels[0]
+		if at, ok := first[name]; ok {
+			r.complain(&i.block.LabelRanges[0], "Duplicate image", "There is an image %q already, at %s.", name, at)
+			continue
+		}
+		first[name] = i.block.DefRange
+		if strings.TrimSpace(name) == "" {
+			r.complain(&i.block.LabelRanges[0], "Missing name", "The label of an image block is its name, and cannot be empty.")
+		}
+		for _, b := range r.builds(i) {
+			if other, ok := taken[b]; ok {
+				r.complain(&i.block.DefRange, "Two images of one build", "The build %s makes the image %q already.", b.Name, other)
+				continue
+			}
+			taken[b] = name
+			p := Pipeline{Name: name, Image: i.options, Src: i.src, Build: b}
+			for _, v := range i.options.Verify {
+				var all []*config.Provisioner
+				for _, block := range v.Provisioners {
+					one, diags := r.t.Provisioner(ctx, block.Block, b)
+					r.diags = lang.AppendNew(r.diags, diags)
+					all = append(all, one)
+				}
+				p.Provisioners = append(p.Provisioners, all)
+			}
+			r.settings.pipelines = append(r.settings.pipelines, p)
+		}
+	}
+}
+
+// builds returns the builds that make an image, and complains about names of none.
+func (r *reader) builds(i placed[Image]) (found []*config.Build) {
+	var names, blocks []string
+	for _, b := range r.t.Builds {
+		names = append(names, b.Name)
+		if b.Block != "" && !slices.Contains(blocks, b.Block) {
+			blocks = append(blocks, b.Block)
+		}
+	}
+	open := r.t.Open || slices.ContainsFunc(r.t.Builds, func(b *config.Build) bool { return b.Unsettled })
+	add := func(match func(*config.Build) bool) bool {
+		n := len(found)
+		for _, b := range r.t.Builds {
+			if match(b) && !slices.Contains(found, b) {
+				found = append(found, b)
+			}
+		}
+		return len(found) > n
+	}
+	o := i.options
+	if o.Build != "" && !add(func(b *config.Build) bool { return b.Block == o.Build }) && !open {
+		r.complain(i.src.Range(&o.Build), "No such build", "The template has no build block with the name %q.%s Named build blocks: %s.", o.Build, lang.DidYouMean(o.Build, blocks), or(blocks))
+	}
+	for _, pattern := range o.Sources {
+		g, err := glob.Compile(pattern)
+		if err != nil {
+			r.complain(i.src.Range(&o.Sources), "Invalid pattern", "%q: %s.", pattern, err)
+			continue
+		}
+		matched := slices.ContainsFunc(found, func(b *config.Build) bool { return g.Match(b.Name) })
+		if !add(func(b *config.Build) bool { return g.Match(b.Name) }) && !matched && !open {
+			r.complain(i.src.Range(&o.Sources), "No such source", "%q matches none of the builds.%s There are: %s.", pattern, lang.DidYouMean(pattern, names), or(names))
+		}
+	}
+	return found
+}
+
+func or(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}

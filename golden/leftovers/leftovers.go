@@ -1,0 +1,244 @@
+// Package leftovers looks for what a build leaves on its machine that must not be in an
+// image, and removes what can be removed without asking.
+package leftovers
+
+import (
+	"context"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/golden/asroot"
+	"bake/golden/findings"
+	"bake/internal/shellquote"
+)
+
+//go:embed search.sh
+var search string
+
+//go:embed remove.sh
+var remove string
+
+// Plan says what is looked for, and what may stay.
+type Plan struct {
+	Allow   []string // paths on the machine: they and what is below them may stay
+	Secrets []string // texts that no file may hold
+}
+
+// kind is a kind of what is left.
+type kind struct {
+	name, title string
+	severity    findings.Severity
+	fix         string // for what is not removed
+}
+
+func kinds() []kind {
+	return []kind{
+		{"authorized-keys", "No key of the build, or of anybody who is not allowed, is let in", findings.Critical, "remove the keys, or allow the file"},
+		{"private-keys", "No private keys", findings.Critical, "delete the file, or allow it"},
+		{"credentials", "No credentials of clouds and services", findings.Critical, "delete the file, or allow it"},
+		{"secrets", "No sensitive values of the template", findings.Critical, "have the provisioners delete the file or leave the value out, or allow the file"},
+		{"host-keys", "No SSH host keys", findings.High, "nothing makes new ones at the first start: enable cloud-init, or a service that runs ssh-keygen -A"},
+		{"machine-id", "No machine ID", findings.High, "empty /etc/machine-id"},
+		{"instance-data", "No instance data of cloud-init", findings.High, "delete it"},
+		{"histories", "No shell histories", findings.Medium, "delete it"},
+		{"scripts", "No temporary scripts", findings.Medium, "delete it"},
+		{"random-seed", "No random seed", findings.Low, "delete it"},
+		{"caches", "No package caches", findings.Low, "delete it"},
+	}
+}
+
+// line is something that was found.
+type line struct{ word, kind, path string }
+
+// Remove looks for leftovers on the machine of a build, just before it becomes an image.
+// If there are some that it cannot remove, it removes nothing, so that the machine stays
+// as it is for whoever looks at it. The report says what was found and what was removed.
+func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, error) {
+	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
+	found, err := p.search(ctx, m, login(m))
+	if err != nil {
+		return report, err
+	}
+	if len(found) == 0 {
+		if found, err = p.run(ctx, m, login(m), remove); err != nil {
+			return report, err
+		}
+	}
+	report.Findings = judge(found, kinds())
+	return report, nil
+}
+
+// Search looks for leftovers on a machine that was launched of the image, where bake has
+// logged in with another key. What each machine makes for itself does not count.
+func (p Plan) Search(ctx context.Context, m builder.Machine) (findings.Report, error) {
+	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
+	found, err := p.search(ctx, m, login(m))
+	if err == nil {
+		report.Findings = judge(found, kinds()[:4])
+	}
+	return report, err
+}
+
+// login is the key that bake has logged in with, in base64; empty if it is not bake's.
+func login(m builder.Machine) string {
+	if fields := strings.Fields(m.Data["SSHPublicKey"].Text); len(fields) > 1 && strings.HasPrefix(fields[1], "AAAA") {
+		return fields[1]
+	}
+	return "(none)"
+}
+
+// hostKeys is shell that tells whether the first start of the image makes host keys.
+const hostKeys = `makes_host_keys() {
+	if command -v cloud-init >/dev/null && [ ! -e /etc/cloud/cloud-init.disabled ]; then return 0; fi
+	for f in /usr/lib/systemd/system/sshd-keygen* /lib/systemd/system/sshd-keygen* /etc/systemd/system/sshd-keygen* /etc/init.d/sshd; do
+		if [ -e "$f" ]; then return 0; fi
+	done
+	return 1
+}
+`
+
+// search returns what closes the gate.
+func (p Plan) search(ctx context.Context, m builder.Machine, key string) ([]line, error) {
+	found, err := p.run(ctx, m, key, `if ! makes_host_keys; then for f in /etc/ssh/ssh_host_*_key; do if [ -e "$f" ]; then say found host-keys "$f"; fi; done; fi
+`)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := p.secrets(ctx, m)
+	if err != nil {
+		return nil, fmt.Errorf("looking for sensitive values: %w", err)
+	}
+	found = append(found, secret...)
+	return slices.DeleteFunc(found, func(l line) bool { return p.allows(l.path) }), nil
+}
+
+func (p Plan) allows(file string) bool {
+	return slices.ContainsFunc(p.Allow, func(a string) bool {
+		a = path.Clean(a)
+		return file == a || strings.HasPrefix(file, strings.TrimSuffix(a, "/")+"/")
+	})
+}
+
+// run runs the search, and what more says.
+func (p Plan) run(ctx context.Context, m builder.Machine, key, more string) ([]line, error) {
+	var cases strings.Builder
+	for _, a := range p.Allow {
+		quoted := shellquote.Join(path.Clean(a))
+		fmt.Fprintf(&cases, "%s|%s/*) return 0;; ", quoted, quoted)
+	}
+	script := "KEYS=" + shellquote.Join(key) + "\nallowed() { case $1 in " + cases.String() + "esac; return 1; }\n" + hostKeys + search + more
+	said, err := asroot.Run(ctx, m, script)
+	if err != nil {
+		return nil, err
+	}
+	var found []line
+	for _, text := range said {
+		word, rest, _ := strings.Cut(text, " ")
+		kind, file, ok := strings.Cut(rest, " ")
+		if ok && !(word == "found" && p.allows(file)) {
+			found = append(found, line{word, kind, file})
+		}
+	}
+	return found, nil
+}
+
+// places are where files are looked into for sensitive values.
+const places = "/etc /root /home /opt /srv /tmp /var/tmp /var/log /var/lib/cloud /usr/local"
+
+// secrets returns the files that hold a sensitive value, also in base64. The values are
+// sent on the standard input of grep: they are in no file and no list of processes.
+func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
+	patterns := patterns(p.Secrets)
+	if len(patterns) == 0 {
+		return nil, nil
+	}
+	const grep = "grep -rslF -f - " + places
+	command := `sh -c 'if [ "$(id -u)" = 0 ]; then exec ` + grep + `; fi; exec sudo -n ` + grep + `'`
+	out, errOut := communicator.Head{Max: 64 << 10}, communicator.Head{Max: 4 << 10}
+	st, err := m.Run(ctx, communicator.Command{Line: command, Stdin: strings.NewReader(strings.Join(patterns, "\n") + "\n"), Stdout: &out, Stderr: &errOut})
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Code > 2 || st.Code == 2 && errOut.String() != "": // 1: nothing was found; 2: not all could be read, such as a directory that is not there
+		return nil, fmt.Errorf("exit status %d: %s", st.Code, asroot.Printable(errOut.String()))
+	case out.Cut():
+		return nil, errors.New("too many files hold one")
+	}
+	var found []line
+	for l := range strings.Lines(out.String()) {
+		if l = strings.TrimRight(l, "\r\n"); strings.HasPrefix(l, "/") {
+			found = append(found, line{"found", "secrets", l})
+		}
+	}
+	return found, nil
+}
+
+// shortest is the length of the shortest value that is looked for: others are in files by
+// chance.
+const shortest = 8
+
+// patterns are what is looked for of secrets: their lines, and what is the same in base64
+// wherever they begin.
+func patterns(secrets []string) (all []string) {
+	for _, s := range secrets {
+		for text := range strings.Lines(s) {
+			if text = strings.TrimSpace(text); len(text) < shortest || strings.HasPrefix(text, "-----") {
+				continue
+			}
+			all = append(all, text)
+			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+				for before := range 3 {
+					code := e.EncodeToString([]byte(strings.Repeat("x", before) + text))
+					all = append(all, code[(before*8+5)/6:(before+len(text))*8/6])
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// shown is how many paths of a kind are named.
+const shown = 10
+
+// judge makes a finding of each kind.
+func judge(found []line, kinds []kind) (all []findings.Finding) {
+	for _, k := range kinds {
+		f := findings.Finding{ID: "leftovers-" + k.name, Title: k.title, Severity: k.severity, Result: findings.Pass}
+		var bad, gone []string
+		for _, l := range found {
+			switch {
+			case l.kind != k.name:
+			case l.word == "removed":
+				gone = append(gone, l.path)
+			default:
+				bad = append(bad, l.path)
+			}
+		}
+		switch {
+		case len(bad) > 0:
+			f.Result, f.Evidence, f.Fix = findings.Fail, list(bad), k.fix
+		case len(gone) > 0:
+			f.Result, f.Evidence = findings.Fixed, "removed "+list(gone)
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+func list(paths []string) string {
+	n := len(paths)
+	text := asroot.Printable(strings.Join(paths[:min(n, shown)], ", "))
+	if n > shown {
+		text += fmt.Sprintf(" and %d more", n-shown)
+	}
+	return text
+}

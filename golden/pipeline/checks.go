@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/golden/checks"
+	"bake/golden/checks/facts"
+	"bake/golden/findings"
+	"bake/golden/gates"
+	"bake/step"
+)
+
+// suite are checks with their gate.
+type suite struct {
+	checks *checks.Checks
+	gate   findings.Gate
+}
+
+// load reads the checks and waivers that the pipeline asks for.
+func (p *pipeline) load() (diags hcl.Diagnostics) {
+	image := p.image.Image
+	for i := range image.Checks {
+		c := &image.Checks[i]
+		one, more := p.suite(&c.Files, c.Gate, checks.Options{Remediate: c.Remediate})
+		p.before, diags = append(p.before, one), append(diags, more...)
+	}
+	for i := range image.Verify {
+		v := &image.Verify[i]
+		var one suite
+		if len(v.Checks) > 0 {
+			var more hcl.Diagnostics
+			one, more = p.suite(&v.Checks, v.Gate, checks.Options{RetryTimeout: patience})
+			diags = append(diags, more...)
+		}
+		p.after = append(p.after, one)
+	}
+	return diags
+}
+
+// patience is how long a machine that has just started may take until nothing fails.
+const patience = 20 * time.Second
+
+// suite reads files of checks, which are at that option, and the waivers of their gate.
+func (p *pipeline) suite(files *[]string, gate *gates.Options, o checks.Options) (suite, hcl.Diagnostics) {
+	o.Files, o.As = *files, facts.Root
+	loaded, diags := checks.Load(o)
+	s := suite{checks: loaded}
+	if gate != nil {
+		var waivers []findings.Waiver
+		if gate.Waivers != "" {
+			var more hcl.Diagnostics
+			waivers, more = gates.ReadWaivers(gate.Waivers)
+			diags = append(diags, placed(more, p.image.Src.Range(&gate.Waivers))...)
+		}
+		s.gate = gate.Gate(waivers)
+	}
+	return s, placed(diags, p.image.Src.Range(files))
+}
+
+// placed gives diagnostics that have no place one.
+func placed(diags hcl.Diagnostics, at *hcl.Range) (all hcl.Diagnostics) {
+	for _, d := range diags {
+		c := *d
+		if c.Subject == nil {
+			c.Subject = at
+		}
+		all = append(all, &c)
+	}
+	return all
+}
+
+// check runs checks on a machine, and asks their gate.
+func (p *pipeline) check(ctx context.Context, s *step.Scope, m builder.Machine, name, machine string, one suite) error {
+	return step.Run(ctx, s, "run the checks ("+name+")", func(ctx context.Context) error {
+		reports, err := one.checks.Run(ctx, m)
+		if err != nil {
+			return closed(ctx, err)
+		}
+		return p.judge(ctx, s, name, machine, one.gate, reports)
+	})
+}

@@ -1,0 +1,238 @@
+// Package pipeline does what bake files ask of images: checks and leftovers on the machine
+// of a build, and the verification of its image.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/config"
+	"bake/config/lang"
+	"bake/engine"
+	"bake/golden/bakefile"
+	"bake/golden/findings"
+	"bake/golden/leftovers"
+	"bake/golden/verify"
+	"bake/step"
+)
+
+// Options are what the pipelines of a run have in common.
+type Options struct {
+	Template *config.Template
+	Reports  string // directory for the reports
+	Version  string // of bake
+	Now      func() time.Time
+}
+
+// Of returns the pipelines of the images that settings describe, by the builders of their
+// builds. The diagnostics are about the files of checks and waivers that they name.
+func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engine.Pipeline, diags hcl.Diagnostics) {
+	all = map[*config.Component]*engine.Pipeline{}
+	for _, image := range settings.Images() {
+		p := &pipeline{Options: o, image: image}
+		diags = lang.AppendNew(diags, p.load())
+		e := &engine.Pipeline{Provisioned: p.provisioned}
+		for i := range image.Image.Verify {
+			e.Made = p.made
+			e.Boots = append(e.Boots, p.plan(i, nil).Boots()...)
+			e.Provisioners = append(e.Provisioners, image.Provisioners[i]...)
+		}
+		all[image.Build.Builder] = e
+	}
+	return all, diags
+}
+
+// pipeline is that of one build.
+type pipeline struct {
+	Options
+	image  bakefile.Pipeline
+	before []suite // of each checks block
+	after  []suite // of each verify block
+
+	mu       sync.Mutex
+	identity *verify.Identity // of the machine of the build, once it is known
+}
+
+// identityIs is the key under which the identity of the machine is recorded.
+const identityIs = "identity of the machine"
+
+// provisioned looks at the machine of the build before it becomes an image.
+func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	s = s.As("bake")
+	if len(p.image.Image.Verify) > 0 {
+		id, err := step.Do(ctx, s, "remember whose machine this is", func(ctx context.Context) (verify.Identity, error) {
+			id, err := verify.Learn(ctx, m)
+			return id, closed(ctx, err)
+		})
+		if err != nil {
+			return err
+		}
+		step.Record(s, identityIs, id)
+		p.mu.Lock()
+		p.identity = &id
+		p.mu.Unlock()
+	}
+	for i, c := range p.image.Image.Checks {
+		if err := p.check(ctx, s, m, "checks."+c.Name, s.Build, p.before[i]); err != nil {
+			return err
+		}
+	}
+	return p.leftovers(ctx, s, m)
+}
+
+// leftoversLimit is how long the search may take.
+const leftoversLimit = 10 * time.Minute
+
+// leftovers removes what must not be in the image, or closes the gate.
+func (p *pipeline) leftovers(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	return step.Run(ctx, s, "look for leftovers", func(ctx context.Context) error {
+		within, cancel := context.WithTimeoutCause(ctx, leftoversLimit, fmt.Errorf("the machine was not searched within %s", leftoversLimit))
+		defer cancel()
+		report, err := p.leftoversPlan().Remove(within, m)
+		if err != nil {
+			return closed(ctx, err)
+		}
+		return p.judge(ctx, s, "leftovers", s.Build, findings.Gate{}, []findings.Report{report})
+	})
+}
+
+func (p *pipeline) leftoversPlan() leftovers.Plan {
+	var plan leftovers.Plan
+	if l := p.image.Image.Leftovers; l != nil {
+		plan.Allow = l.Allow
+	}
+	for _, v := range p.Template.Variables {
+		if v.Sensitive {
+			lang.Strings(v.Value, func(text string) { plan.Secrets = append(plan.Secrets, text) })
+		}
+	}
+	return plan
+}
+
+// made verifies the image.
+func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image, provision engine.Provision) error {
+	s = s.As("bake")
+	p.mu.Lock()
+	of := p.identity
+	p.mu.Unlock()
+	if of == nil { // an earlier life of the run has made the image
+		id, ok := step.Recall[verify.Identity](s, identityIs)
+		if !ok {
+			return closed(ctx, errors.New("the image cannot be verified: nothing is known of the machine that it was made of"))
+		}
+		of = &id
+	}
+	for i := range p.image.Image.Verify {
+		if err := p.plan(i, provision).Run(ctx, s, image, *of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan is that of a verify block.
+func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
+	v := &p.image.Image.Verify[i]
+	plan := verify.Plan{
+		Name: v.Name, Types: v.InstanceTypes, User: v.SSHUsername, Reboots: v.Reboots, Timeout: v.Timeout, Fate: builder.Fate(v.OnFailure),
+		Judge: func(ctx context.Context, s *step.Scope, machine string, reports []findings.Report) error {
+			return p.judge(ctx, s, "verify."+v.Name, machine, findings.Gate{}, reports)
+		},
+		Leftovers: p.leftoversPlan().Search,
+	}
+	if len(v.Checks) > 0 {
+		plan.Check = func(ctx context.Context, s *step.Scope, m builder.Machine, machine string) error {
+			return p.check(ctx, s, m, "verify."+v.Name+".checks", machine, p.after[i])
+		}
+	}
+	if all := p.image.Provisioners[i]; len(all) > 0 {
+		plan.Provision = func(ctx context.Context, m builder.Machine) error { return provision(ctx, m, all) }
+	}
+	return plan
+}
+
+// judge has the gate judge reports, shows and writes them, and returns an error if the
+// gate is closed.
+func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine string, gate findings.Gate, reports []findings.Report) error {
+	for i := range reports {
+		reports[i] = p.clean(reports[i])
+	}
+	verdict := gate.Judge(reports, p.Now())
+	doc := findings.Document{Reports: reports, Verdict: &verdict, Machine: machine, Version: p.Version}
+	var table strings.Builder
+	if err := doc.Write(&table, findings.Plain); err != nil {
+		return err
+	}
+	s.Say(ctx, "%s", strings.TrimRight(table.String(), "\n"))
+	if err := p.write(s.Build+"."+name, machine, doc); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if verdict.Open {
+		return nil
+	}
+	return &gateError{name, machine, verdict}
+}
+
+// clean takes secrets out of a report.
+func (p *pipeline) clean(r findings.Report) findings.Report {
+	all := append([]findings.Finding(nil), r.Findings...)
+	for i := range all {
+		all[i].Evidence = p.Template.Secrets().Redact(all[i].Evidence)
+	}
+	r.Findings = all
+	return r
+}
+
+// gateError is the error of a gate that is closed.
+type gateError struct {
+	name, machine string
+	verdict       findings.Verdict
+}
+
+// named is how many findings an error names.
+const named = 5
+
+func (e *gateError) Error() string {
+	text := fmt.Sprintf("%s: the gate is closed: %s", e.name, strings.Join(e.verdict.Reasons, "; "))
+	n := 0
+	for _, r := range e.verdict.Reports {
+		for _, f := range r.Findings {
+			if f.Result != findings.Fail && f.Result != findings.Error {
+				continue
+			}
+			if n++; n <= named {
+				text += fmt.Sprintf("\n  %s: %s: %s", f.ID, f.Title, f.Evidence)
+				if f.Fix != "" {
+					text += " (" + f.Fix + ")"
+				}
+			}
+		}
+	}
+	if n > named {
+		text += fmt.Sprintf("\n  and %d more", n-named)
+	}
+	return text
+}
+
+// Is reports that it is a gate that is closed.
+func (e *gateError) Is(target error) bool { return target == builder.ErrGate }
+
+// closedError is the error of a gate that could not be asked.
+type closedError struct{ error }
+
+func (e closedError) Unwrap() []error { return []error{e.error, builder.ErrGate} }
+
+// closed makes err one of a gate, unless the build was cancelled.
+func closed(ctx context.Context, err error) error {
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	return closedError{err}
+}
