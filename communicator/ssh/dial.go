@@ -34,6 +34,7 @@ type link struct {
 	once    sync.Once
 	down    chan struct{} // closed once the connection is no use any more
 	quiet   atomic.Bool   // the user knows that the machine does not answer
+	dead    atomic.Bool   // it was closed because the machine did not answer
 	mu      sync.Mutex
 	rtt     time.Duration // the shortest round trip seen; 0 before the first
 	closers []func()      // the network connection first, so that the others do not wait for it

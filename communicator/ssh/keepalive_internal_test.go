@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"bake/communicator"
 	"bake/step"
 )
 
@@ -50,8 +51,12 @@ func TestSilence(t *testing.T) {
 			t.Errorf("got %q, want %q", said, want)
 		}
 		start = time.Now()
-		if err := c.answer(t.Context(), l, after(time.Hour)); !errors.Is(err, errSilent) || time.Since(start) != deadAfter {
+		if err := c.answer(t.Context(), l, after(time.Hour)); !errors.Is(err, errDead) || time.Since(start) != deadAfter {
 			t.Errorf("after %s: %v", time.Since(start), err)
+		}
+		l.dead.Store(true)
+		if err := l.disconnected(errors.New("no exit status")); !errors.Is(err, communicator.ErrDisconnected) || !strings.Contains(err.Error(), "the machine did not answer for 1m0s") {
+			t.Error(err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errors.New("Ctrl-C"))

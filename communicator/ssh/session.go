@@ -310,6 +310,15 @@ func (c *Client) lost(ctx context.Context, l *link, err error) error {
 	if errors.Is(err, errSilent) {
 		l.Close()
 	}
+	return l.disconnected(err)
+}
+
+// disconnected says that the connection went away, and that it was closed because the
+// machine did not answer, if so. err is how that was noticed.
+func (l *link) disconnected(err error) error {
+	if l.dead.Load() {
+		err = errDead
+	}
 	return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
 }
 
@@ -385,6 +394,8 @@ const (
 	deadAfter  = time.Minute
 )
 
+var errDead = fmt.Errorf("the machine did not answer for %s", deadAfter)
+
 // keepAlive asks for signs of life until ctx is over, and closes a link that
 // gives none.
 func (c *Client) keepAlive(ctx context.Context, l *link) {
@@ -398,6 +409,7 @@ func (c *Client) keepAlive(ctx context.Context, l *link) {
 			return err
 		})
 		if err != nil && ctx.Err() == nil {
+			l.dead.Store(errors.Is(err, errDead))
 			l.Close()
 			return
 		}
@@ -425,7 +437,7 @@ func (c *Client) answer(ctx context.Context, l *link, ask func() error) error {
 				c.scope.Warn(ctx, "The machine at %s has not answered for %s. Its connection is closed if it does not answer within %s.", l.addr, quietAfter, deadAfter-quietAfter)
 			}
 		case <-dead.C:
-			return errSilent
+			return errDead
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -31,10 +31,10 @@ const (
 
 // sftp starts the SFTP subsystem. Its streams end when stop is called, whatever the
 // machine does.
-func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), err error) {
+func (c *Client) sftp(ctx context.Context) (l *link, client *sftp.Client, stop func(), err error) {
 	l, s, err := c.session(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	alive, rest := context.WithCancel(ctx)
 	go c.keepAlive(alive, l)
@@ -52,9 +52,9 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 		}
 	}()
 	if err := s.request(ctx, "subsystem", struct{ Name string }{"sftp"}); errors.Is(err, errRefused) {
-		return nil, nil, fmt.Errorf(`the machine at %s has no SFTP subsystem; set ssh_file_transfer_method = "scp"`, l.addr)
+		return nil, nil, nil, fmt.Errorf(`the machine at %s has no SFTP subsystem; set ssh_file_transfer_method = "scp"`, l.addr)
 	} else if err != nil {
-		return nil, nil, c.lost(ctx, l, err)
+		return nil, nil, nil, c.lost(ctx, l, err)
 	}
 	errOut := &communicator.Head{Max: 4 << 10}
 	silent := make(chan struct{})
@@ -82,9 +82,9 @@ func (c *Client) sftp(ctx context.Context) (client *sftp.Client, stop func(), er
 			sftp.UseConcurrentWrites(true), sftp.UseConcurrentReads(true))
 	}, nil)
 	if err == nil {
-		return client, end, nil
+		return l, client, end, nil
 	}
-	return nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
+	return nil, nil, nil, c.sftpError(ctx, l, err, answers, silent, errOut)
 }
 
 // sftpError says why no SFTP session has begun: err is how that ended. What the
@@ -154,7 +154,7 @@ func (a *sftpAnswers) Read(b []byte) (int, error) {
 
 // withSFTP runs fn with an SFTP client, whose operations fail when ctx is over.
 func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) error {
-	client, stop, err := c.sftp(ctx)
+	l, client, stop, err := c.sftp(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (c *Client) withSFTP(ctx context.Context, fn func(*sftp.Client) error) erro
 		return cause
 	}
 	if errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w (%w)", communicator.ErrDisconnected, err)
+		return l.disconnected(err)
 	}
 	return err
 }
