@@ -39,10 +39,10 @@ fix_account_system_shell() {
 }
 
 check_account_unique_ids() {
-	verdict "$(for f in passwd group; do
-		cut -d : -f 1 "/etc/$f" | sort | uniq -d | sed "s/^/name in $f: /"
-		cut -d : -f 3 "/etc/$f" | sort | uniq -d | sed "s/^/ID in $f: /"
-	done | some)"
+	verdict "$(awk -F: '
+		{ file = substr(FILENAME, 6) }
+		seen[file, "name", $1]++ == 1 { print "name in " file ": " $1 }
+		seen[file, "ID", $3]++ == 1 { print "ID in " file ": " $3 }' /etc/passwd /etc/group | some)"
 }
 
 check_account_home_mode() {
@@ -90,12 +90,24 @@ check_account_root_path() {
 	path=$(in_login_shell 'printf "\n%s\n" "$PATH"') || error "the login shell fails"
 	path=$(printf '%s' "$path" | tail -n 1)
 	[ -n "$path" ] || error "the login shell has no PATH"
-	verdict "$(printf '%s\n' "$path" | tr : '\n' | while IFS= read -r dir; do
+	set -f
+	old_ifs=$IFS IFS=:
+	# shellcheck disable=SC2086 # the entries
+	set -- $path
+	IFS=$old_ifs
+	set +f
+	case :$path: in *::*) complain "PATH has an empty entry" ;; esac
+	for dir; do
 		case $dir in
-		/*) [ -z "$(find -L "$dir" -maxdepth 0 \( -perm /022 -o ! -user root \) 2>/dev/null)" ] || echo "$dir is not root's alone" ;;
-		*) echo "PATH has ${dir:-an empty entry}" ;;
+		/*) [ ! -d "$dir" ] || set -- "$@" "$dir" ;;
+		?*) complain "PATH has $dir" ;;
 		esac
-	done | some)"
+		shift
+	done
+	[ $# -gt 0 ] || fail "PATH is $path"
+	open=$(find -L "$@" -maxdepth 0 \( -perm /022 -o ! -user root \) | some)
+	[ -z "$open" ] || complain "not root's alone: $open"
+	verdict "$bad"
 }
 
 check_account_shadow_group() { verdict "$(awk -F: '$1 == "shadow" && $4 != "" { print "members: " $4 }' /etc/group)"; }

@@ -84,9 +84,12 @@ check_file_suid() {
 # system_dirs FIND... Only files and directories: units that are masked are links to
 # /dev/null, which is writable and has to stay so.
 system_dirs() {
+	dirs=
 	for dir in /bin /sbin /usr/bin /usr/sbin /usr/local/bin /usr/local/sbin /usr/lib/systemd /etc/systemd /etc/ssh /etc/pam.d /etc/cron*; do
-		{ [ ! -e "$dir" ] || [ -L "$dir" ]; } || find -L "$dir" \( -type f -o -type d \) "$@" 2>/dev/null
+		{ [ ! -e "$dir" ] || [ -L "$dir" ]; } || dirs="$dirs $dir"
 	done
+	# shellcheck disable=SC2086 # a list
+	find -L $dirs \( -type f -o -type d \) "$@" 2>/dev/null
 }
 check_file_system_dirs() { verdict "$(system_dirs \( -perm /022 -o ! -user root \) ! -perm -1000 | some)"; }
 fix_file_system_dirs() { system_dirs -perm /022 ! -perm -1000 -exec chmod go-w {} +; }
