@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,6 +133,8 @@ func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop 
 // imagesListOptions are the flags of bake images list.
 type imagesListOptions struct {
 	placeFlags
+	guardFlags
+	unused                bool
 	name                  string
 	owners, tags, filters []string
 	shared, public        bool
@@ -153,6 +156,7 @@ list is sorted by name and age.`,
 		Example: `  bake images list
   bake images list 'web-*' -regions us-east-1,eu-west-1
   bake images list -regions all -older-than 90d -tag env=prod
+  bake images list -unused -older-than 90d
   bake images list -shared
   bake images list -public -owner 136693071363 'debian-12-amd64-*'`,
 		Args: atMost("the pattern of names"),
@@ -161,8 +165,21 @@ list is sorted by name and age.`,
 			if err != nil {
 				return err
 			}
+			g, err := o.guards(p, cmd.CommandPath())
+			switch {
+			case err != nil:
+				return err
+			case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions):
+				return usageError{"-ignore-guard, -launched-within and -all-template-versions need -unused", cmd.CommandPath()}
+			case o.unused && (o.shared || o.public || o.owners != nil):
+				return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
+			}
 			return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
 				found, err := a.List(ctx, q)
+				if o.unused && context.Cause(ctx) == nil {
+					found, _ = a.Unused(ctx, found, g)
+					err = cmp.Or(context.Cause(ctx), err)
+				}
 				p.showImages(a.ID, found)
 				return err
 			})
@@ -178,7 +195,9 @@ list is sorted by name and age.`,
 	flags.StringSliceVar(&o.states, "state", nil, "list images in these `states`, such as available or disabled")
 	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
 	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
-	o.register(p, flags)
+	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use")
+	o.placeFlags.register(p, flags)
+	o.guardFlags.register(flags)
 	p.jsonFlag(cmd)
 	return cmd
 }
