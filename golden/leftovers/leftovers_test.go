@@ -1,0 +1,68 @@
+package leftovers
+
+import (
+	"encoding/base64"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/golden/findings"
+)
+
+// A value is found wherever it stands in what was encoded.
+func TestPatterns(t *testing.T) {
+	const secret = "correct horse battery"
+	all := patterns([]string{secret, "short", "-----BEGIN KEY-----\nMIIEpAIBAAKCAQEA\n-----END KEY-----\n"})
+	for _, text := range []string{secret, "user:" + secret, "pw=" + secret + "\n", "x" + secret + "yz"} {
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawURLEncoding} {
+			code := e.EncodeToString([]byte(text))
+			if !slices.ContainsFunc(all, func(p string) bool { return strings.Contains(code, p) }) {
+				t.Errorf("%q in base64, %s, is not found", text, code)
+			}
+		}
+	}
+	for _, p := range all {
+		if len(p) < shortest || p == "short" || strings.HasPrefix(p, "-----") {
+			t.Errorf("%q is looked for", p)
+		}
+	}
+	if !slices.Contains(all, "MIIEpAIBAAKCAQEA") {
+		t.Error("a line of a text of several lines is not looked for")
+	}
+}
+
+func TestJudge(t *testing.T) {
+	found := []line{{"found", "private-keys", "/root/.ssh/id\x1b[31m"}, {"removed", "histories", "/root/.bash_history"}, {"stuck", "caches", "/var/cache/yum/x"}}
+	want := map[string]findings.Result{"leftovers-private-keys": findings.Fail, "leftovers-histories": findings.Fixed, "leftovers-caches": findings.Fail}
+	for _, f := range judge(found, kinds()) {
+		expected := want[f.ID]
+		if expected == "" {
+			expected = findings.Pass
+		}
+		if f.Result != expected || strings.Contains(f.Evidence, "\x1b") {
+			t.Errorf("%s: %s, %q", f.ID, f.Result, f.Evidence)
+		}
+	}
+}
+
+func TestAllows(t *testing.T) {
+	p := Plan{Allow: []string{"/opt/app/", "/etc/key.pem"}}
+	for file, want := range map[string]bool{"/opt/app": true, "/opt/app/key": true, "/opt/application": false, "/etc/key.pem": true, "/etc/key.pem2": false} {
+		if p.allows(file) != want {
+			t.Errorf("%s: %v", file, !want)
+		}
+	}
+}
+
+func TestScriptsAreShell(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	c := exec.CommandContext(t.Context(), sh, "-n")
+	c.Stdin = strings.NewReader(hostKeys + search + remove)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%s: %s", err, out)
+	}
+}
