@@ -141,7 +141,8 @@ func (c *Checks) say(format string, args ...any) {
 
 // Run checks a machine; there is a report for each file, in their order. An error says that
 // something could not be checked at all; it is [hcl.Diagnostics] if a file is to blame. It
-// may be called for several machines, also at a time.
+// may be called for several machines, also at a time. m is the communicator itself, and not
+// what has one: it may be able to do more, as a [communicator.Forwarder] is.
 func (c *Checks) Run(ctx context.Context, m communicator.Communicator) ([]findings.Report, error) {
 	c = c.fresh()
 	for _, p := range c.parts {

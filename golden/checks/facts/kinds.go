@@ -61,7 +61,7 @@ func absent(first, why string, others ...string) Answer {
 }
 
 func askFile(p *plan, q Question) reader {
-	stat := p.probe("p_file", q.Key)
+	stat := p.short("p_file", q.Key)
 	texts := map[string]int{}
 	if q.asks("contents") {
 		texts["contents"] = p.probe("p_text", q.Key)
@@ -206,13 +206,13 @@ func askService(p *plan, q Question) reader {
 			return Answer{"enabled": known(false), "running": known(false), "runlevels": known([]string{})}
 		}
 	}
-	system := p.probe("p_system")
+	system := p.short("p_system")
 	enabled, running := -1, -1
 	if q.asks("enabled", "runlevels") {
-		enabled = p.probe("p_enabled", q.Key)
+		enabled = p.short("p_enabled", q.Key)
 	}
 	if q.asks("running") {
-		running = p.probe("p_running", q.Key)
+		running = p.short("p_running", q.Key)
 	}
 	return func(r []reply) Answer {
 		a := Answer{}

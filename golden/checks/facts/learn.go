@@ -214,7 +214,7 @@ func (r reply) text(out []byte) Fact {
 // plan is what a machine is asked at once. Nothing is asked twice.
 type plan struct {
 	ids      map[string]int // by line
-	probes   []string       // lines of sh, by id
+	probes   []string       // lines of sh without the id, which comes after the first word; by id
 	commands []int          // ids of those that are users' commands
 	allowed  time.Duration  // for commands
 }
@@ -223,8 +223,12 @@ func newPlan() *plan { return &plan{ids: map[string]int{}} }
 
 // probe adds a function of probes.sh and returns the id of its reply. Its words may hold
 // anything but NUL.
-func (p *plan) probe(words ...string) int {
-	line := shellquote.Join(words...)
+func (p *plan) probe(words ...string) int { return p.add("fact " + shellquote.Join(words...)) }
+
+// short is a probe that puts out little, and no NUL, which costs the machine less.
+func (p *plan) short(words ...string) int { return p.add("say " + shellquote.Join(words...)) }
+
+func (p *plan) add(line string) int {
 	id, ok := p.ids[line]
 	if !ok {
 		id = len(p.probes)
@@ -260,7 +264,8 @@ func (p *plan) script(nonce string) string {
 			fmt.Fprintf(&ids, " %d", id)
 			continue
 		}
-		fmt.Fprintf(&b, "fact %d %s\n", id, line)
+		verb, words, _ := strings.Cut(line, " ")
+		fmt.Fprintf(&b, "%s %d %s\n", verb, id, words)
 	}
 	if len(p.commands) > 0 {
 		fmt.Fprintf(&b, "commands %d%s\n", min(workers, len(p.commands)), ids.String())

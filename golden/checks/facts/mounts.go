@@ -14,7 +14,7 @@ func askMount(p *plan, q Question) reader {
 	usage := -1
 	if q.asks("usage") {
 		seconds := max(1, (q.patience(time.Second)+time.Second-1)/time.Second)
-		usage = p.probe("p_usage", strconv.FormatInt(int64(seconds), 10), q.Key)
+		usage = p.short("p_usage", strconv.FormatInt(int64(seconds), 10), q.Key)
 	}
 	return func(r []reply) Answer {
 		if why := r[table].failed(); why != "" {
@@ -105,7 +105,7 @@ func askInterface(p *plan, q Question) reader {
 	if q.asks("addrs") {
 		addrs = "addrs"
 	}
-	id := p.probe("p_interface", q.Key, addrs)
+	id := p.short("p_interface", q.Key, addrs)
 	return func(r []reply) Answer {
 		there, rest, _ := strings.Cut(string(r[id].out), "\n")
 		if there != "there" {

@@ -110,7 +110,7 @@ func askAddr(p *plan, q Question) reader {
 	if protocol == "udp" {
 		return func([]reply) Answer { return Answer{"reachable": known(true)} }
 	}
-	id := p.probe("p_connect", q.seconds(standard), host, port)
+	id := p.short("p_connect", q.seconds(standard), host, port)
 	return func(r []reply) Answer {
 		if r[id].status > 1 && r[id].status != 137 || r[id].lost != "" {
 			return all(unknown(r[id].failed()), q)
@@ -318,7 +318,7 @@ func responded(r reply) Answer {
 
 func askDNS(p *plan, q Question) reader {
 	hosts := p.probe("p_text", "/etc/hosts")
-	id := p.probe("p_dns", q.seconds(standard), q.Key)
+	id := p.short("p_dns", q.seconds(standard), q.Key)
 	return func(r []reply) Answer {
 		addrs := inHosts(string(r[hosts].out), q.Key)
 		if len(addrs) == 0 {

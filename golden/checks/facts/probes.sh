@@ -13,9 +13,29 @@ fact() {
 	reply "$fact_id" $? o e
 }
 
+# say ID COMMAND... is fact for what puts out little and no NUL: it takes no programs, and
+# sends the first line of errors alone.
+say() {
+	say_id=$1
+	shift
+	out=$(
+		"$@" 2>"$T/e" </dev/null
+		printf '.%s' $?
+	)
+	err=
+	if [ -s "$T/e" ]; then IFS= read -r err <"$T/e"; fi
+	status=${out##*.}
+	out=${out%.*}
+	printf '%s %s %s %s\n%s%s\n' "$say_id" "$status" "${#out}" "${#err}" "$out" "$err"
+}
+
 # reply ID STATUS OUT ERR sends two files: "ID STATUS LENGTH LENGTH", the first LIMIT bytes
 # of each, and a newline.
 reply() {
+	if [ ! -s "$T/$3" ] && [ ! -s "$T/$4" ]; then
+		printf '%s %s 0 0\n\n' "$1" "$2"
+		return
+	fi
 	# shellcheck disable=SC2046 # lengths and names
 	set -- "$1" "$2" $(wc -c "$T/$3" "$T/$4")
 	printf '%s %s %s %s\n' "$1" "$2" "$3" "$5"
