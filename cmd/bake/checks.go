@@ -46,8 +46,8 @@ func (p *program) checksCommand() *cobra.Command {
 		Short: "Check machines against goss files and the built-in baseline",
 		Long: `Check machines that are there already, over SSH: against files in goss's format, and
 against the built-in security profile bake:baseline.`,
-		Args:  cobra.ArbitraryArgs,
-		RunE:  p.noCommand,
+		Args: cobra.ArbitraryArgs,
+		RunE: p.noCommand,
 	}
 	cmd.AddCommand(p.checksRunCommand(), p.checksListCommand())
 	return cmd
