@@ -76,7 +76,7 @@ func placed(diags hcl.Diagnostics, at *hcl.Range) (all hcl.Diagnostics) {
 // check runs checks on a machine, and asks their gate.
 func (p *pipeline) check(ctx context.Context, s *step.Scope, m builder.Machine, name, machine string, one suite) error {
 	return step.Run(ctx, s, "run the checks ("+name+")", func(ctx context.Context) error {
-		reports, err := one.checks.Run(ctx, m)
+		reports, err := one.checks.Run(ctx, m.Communicator)
 		if err != nil {
 			return closed(ctx, err)
 		}
