@@ -301,3 +301,25 @@ func TestGuardsThatCannotTell(t *testing.T) {
 		}
 	}
 }
+
+// TestGuardsOfTheCloud: the embedded cloud answers all questions, also of whether those
+// use an image whom it is shared with.
+func TestGuardsOfTheCloud(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	w.fatal(permit(w.client("default", home), id, types.LaunchPermission{UserId: aws.String("987654321098")}))
+	a := w.open(home)
+	found, err := a.Find(t.Context(), id)
+	w.fatal(err)
+	for _, u := range a.Uses(t.Context(), found, images.Guards{Now: later, Reports: true, Children: true})[id] {
+		if !u.Warning {
+			t.Errorf("%s", u)
+		}
+	}
+	orphan := w.orphan(goneImage)
+	lost, err := a.Orphans(t.Context(), images.OrphanOptions{Now: later})
+	w.fatal(err)
+	if len(lost) != 1 || lost[0].ID != orphan || lost[0].Kept != "" {
+		t.Errorf("orphans: %+v", lost)
+	}
+}
