@@ -208,7 +208,12 @@ func (e *gateError) Error() string {
 				continue
 			}
 			if n++; n <= named {
-				text += fmt.Sprintf("\n  %s: %s: %s", f.ID, f.Title, f.Evidence)
+				text += "\n  " + f.ID
+				for _, more := range []string{f.Title, f.Evidence} {
+					if more != "" {
+						text += ": " + more
+					}
+				}
 				if f.Fix != "" {
 					text += " (" + f.Fix + ")"
 				}
