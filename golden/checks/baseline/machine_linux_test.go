@@ -254,7 +254,7 @@ func TestOnMachine(t *testing.T) {
 			left[w.rule] = w.left
 		}
 	}
-	allow("/etc/cloud/cloud.cfg.d/99-zz-bake-baseline-keys.cfg")
+	allow("/etc/cloud/cloud.cfg.d/99-zz-bake-baseline-keys.cfg /etc/tmpfiles.d/bake-baseline.conf")
 	root(t, m, script)
 	files := tree(t, m)
 	broken, err := baseline.Check(t.Context(), m, all)

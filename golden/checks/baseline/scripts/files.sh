@@ -99,7 +99,15 @@ open_logs() {
 		-o -name 'messages*' -o -name 'cloud-init*.log*' -o -name 'sudo.log*' -o -name 'cron*' \) \) \) "$@" 2>/dev/null
 }
 check_file_log_mode() { verdict "$(open_logs | some)"; }
-fix_file_log_mode() { open_logs -exec chmod o-rwx {} +; }
+# cloud-init makes its logs anew at the first boot of each machine.
+fix_file_log_mode() {
+	open_logs -exec chmod o-rwx {} +
+	! have cloud-init || put /etc/tmpfiles.d/bake-baseline.conf 644 <<'X'
+# Written by bake:baseline.
+f /var/log/cloud-init.log 0640 root adm -
+f /var/log/cloud-init-output.log 0640 root adm -
+X
+}
 
 # lacks DIR OPTION... complains of what a mount is without.
 lacks() {
