@@ -95,7 +95,7 @@ func (s *Service) manages(ctx context.Context) error {
 func (s *Service) shown(accounts []Account) (out []types.Account) {
 	for _, a := range accounts {
 		out = append(out, types.Account{Id: &a.ID, Name: &a.Name, Email: aws.String(email(a)), Arn: aws.String(s.arn("account/" + s.id() + "/" + a.ID)),
-			Status: types.AccountStatusActive, State: types.AccountStateActive, JoinedMethod: types.AccountJoinedMethodCreated}) //nolint:staticcheck // AWS still sends the status
+			Status: types.AccountStatusActive, State: types.AccountStateActive, JoinedMethod: types.AccountJoinedMethodCreated})
 	}
 	return out
 }

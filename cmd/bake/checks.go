@@ -86,7 +86,7 @@ to fail, or could not be judged.`,
 	flags.StringVarP(&o.host.KeyFile, "identity", "i", "", "private key `file` to log in with; default: the SSH agent's keys, or one of ~/.ssh")
 	flags.StringVar(&o.host.Bastion, "bastion", "", "`host` to connect through, written as -host is")
 	flags.StringVar(&o.host.KnownHosts, "known-hosts", "", "`file` of known host keys; default: ~/.ssh/known_hosts")
-	o.hostKeys = choice{values: host.HostKeyChecks(), value: host.HostKeyChecks()[0]}
+	o.hostKeys = choice{values: host.KeyChecks(), value: host.KeyChecks()[0]}
 	flags.Var(&o.hostKeys, "host-key-check", "`which` host keys are accepted: strict (known ones only), pin (any, if none is known), or off")
 	flags.BoolVar(&o.sudo, "sudo", true, "look at the machine as root, with sudo if the user is another one; -sudo=false: as the login user")
 	flags.BoolVar(&o.Remediate, "remediate", false, "run the fixes of checks that fail, as root, and check again")

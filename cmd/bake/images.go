@@ -299,7 +299,7 @@ func (p *program) showImages(account string, all []images.Image) {
 		}
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 }
 

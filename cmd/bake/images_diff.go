@@ -55,6 +55,6 @@ func (p *program) showDifferences(c images.Comparison) {
 	for _, d := range c.Differences {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), printable(cmp.Or(d.A, "-")), printable(cmp.Or(d.B, "-")))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 }

@@ -332,7 +332,7 @@ func (p *program) showPlan(plan *images.Plan, o *imagesPruneOptions) {
 			fmt.Fprintln(w, "\t\t\t\t\t\t\t  "+printable(u.String()))
 		}
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	count := func(action string) int {
 		n, _ := plan.Count(action)
 		return n
@@ -486,7 +486,7 @@ func (p *program) showOrphans(all []images.Orphan) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\t%s\t%s\n", s.ID, s.Region, s.Created.Format(time.DateOnly), float64(s.Bytes)/(1<<30), cmp.Or(s.Image, "-"), printable(note))
 		}
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 	p.say(fmt.Sprintf("%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n))
 }

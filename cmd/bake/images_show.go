@@ -67,7 +67,7 @@ func (p *program) showImage(account string, d images.Detail) {
 	for _, l := range p.attributes(account, d) {
 		line(l[0], l[1])
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	section := func(title string, lines []string) {
 		if len(lines) > 0 {
 			fmt.Fprintf(&b, "%s\n  %s\n", title, strings.Join(lines, "\n  "))

@@ -177,7 +177,8 @@ func steps(start, stop, step int) ([]int, error) {
 
 // seq is like the command: the numbers from first to last as a text.
 func seq(of ...int) (string, error) {
-	first, last, step := 1, 0, 0
+	first, step := 1, 0
+	var last int
 	switch len(of) {
 	case 1:
 		last = of[0]

@@ -27,15 +27,15 @@ type Options struct {
 	KeyFile    string // a private key; "": the keys of the SSH agent, or else the first of ~/.ssh that there is
 	KnownHosts string // a known_hosts file; "": ~/.ssh/known_hosts
 
-	HostKeyCheck string // one of HostKeyChecks; "": the first of them
+	HostKeyCheck string // one of KeyChecks; "": the first of them
 
 	Env  []string // with SSH_AUTH_SOCK
 	Emit func(step.Event)
 }
 
-// HostKeyChecks are the ways to decide which host keys are accepted: those that are known,
+// KeyChecks are the ways to decide which host keys are accepted: those that are known,
 // any if none is known, and any.
-func HostKeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
+func KeyChecks() []string { return []string{string(ssh.Strict), string(ssh.Pin), string(ssh.Off)} }
 
 // patience is how long a host may take to answer: it is not one that is booting.
 const patience = 30 * time.Second

@@ -63,7 +63,7 @@ func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, er
 		}
 	}
 	for _, id := range ids {
-		reason := ""
+		var reason string
 		switch state := states[id]; state {
 		case "":
 			reason = "does not exist, or is not shared with this account"

@@ -37,7 +37,7 @@ type CopyOptions struct {
 // Check says what is wrong with the options themselves.
 func (o CopyOptions) Check() error {
 	if len(o.To) == 0 {
-		return errors.New("say where to: -to REGION,...")
+		return errors.New("say where to, with -to REGION,REGION")
 	}
 	for _, r := range o.To {
 		if !names.IsRegion(r) {
@@ -60,7 +60,7 @@ func (o CopyOptions) Check() error {
 	}
 	for k := range o.Tags {
 		if strings.HasPrefix(strings.ToLower(k), "aws:") {
-			return fmt.Errorf("-tag=%s: AWS reserves keys that begin with aws:", k)
+			return fmt.Errorf("-tag=%s: keys that begin with aws: are reserved for AWS", k)
 		}
 	}
 	return nil

@@ -69,10 +69,10 @@ func (r Result) report(started, ended time.Time) map[string]any {
 func (r Result) summary(sep, indent string) string {
 	head := r.Type + ": " + r.Resource + ": " + r.Property + ":"
 	m := r.Match
-	switch {
-	case r.Outcome == Passed:
+	switch r.Outcome {
+	case Passed:
 		return head + " " + m.Message + ": " + asJSON(m.Expected)
-	case r.Outcome == Skipped:
+	case Skipped:
 		return head + " skipped"
 	}
 	lines := []string{head, "Expected", indent + asJSON(m.Actual), m.Message, indent + asJSON(m.Expected)}
