@@ -221,9 +221,9 @@ takes all images that -name and -tag select for releases of one.
 
 In each region, the newest -keep available images of a group stay; of the others, those
 go that are older than -older-than, are not in use, and not more than -max of a group in
-one run, the oldest first. Nothing of a group goes while its newest image is pending or
-failed, or while fewer than -keep are available. -apply looks all up again right before
-each removal.
+one run, the oldest first. Nothing of a group goes while its newest image is pending,
+failed or rejected by its verification, or while fewer than -keep are available. -apply
+looks all up again right before each removal.
 
 ` + guardHelp,
 		Example: `  bake images prune -keep 5

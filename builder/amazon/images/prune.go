@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/ownership"
 )
 
 // PruneOptions say which images are too many.
@@ -228,15 +230,18 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 		i.Action, i.Reason = PlanKeep, fmt.Sprintf(format, args...)
 	}
 	newest := g.images[0].Image
-	if slices.Contains([]types.ImageState{types.ImageStatePending, types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateTransient}, types.ImageState(newest.State)) {
+	if why := unfinished(newest); why != "" {
 		for _, i := range g.images {
-			stay(i, "the newest of the group, %s, is %s: nothing is removed before it has been replaced or removed", newest.ID, newest.State)
+			stay(i, "the newest of the group, %s, %s: nothing is removed before it has been replaced or removed", newest.ID, why)
 		}
 		return nil
 	}
 	available, current := 0, 0
 	for _, i := range g.images {
 		state := types.ImageState(i.Image.State)
+		if rejected(i.Image) {
+			state = types.ImageStateInvalid // nobody is to launch it, whatever EC2 allows
+		}
 		if state == types.ImageStateAvailable {
 			available++
 			if i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable) { // not deprecated
@@ -268,6 +273,26 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 		return nil
 	}
 	return candidates
+}
+
+// unfinished says in words why an image is not one that has replaced older ones; empty if
+// it is.
+func unfinished(i Image) string {
+	switch types.ImageState(i.State) {
+	case types.ImageStatePending, types.ImageStateFailed, types.ImageStateError, types.ImageStateInvalid, types.ImageStateTransient:
+		return "is " + i.State
+	}
+	if rejected(i) {
+		return "has failed its verification"
+	}
+	return ""
+}
+
+// rejected reports whether an image was kept although its verification has failed.
+func rejected(i Image) bool {
+	_, kept := i.Tags[ownership.RejectedTag]
+	_, quarantined := i.Tags[ownership.QuarantineTag]
+	return kept || quarantined
 }
 
 // Prune removes what the plan says is to be removed. An image goes only if, at that

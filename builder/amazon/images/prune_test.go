@@ -126,6 +126,23 @@ func TestPlan(t *testing.T) {
 	if got := plan(images.PruneOptions{Keep: 1}); got != "in-use in-use keep keep keep" {
 		t.Errorf("one is of another image: %s", got)
 	}
+	// Nor does one that has failed its verification, and nothing goes while it is the newest.
+	untag := func(name, key string) {
+		_, err := c.DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{ids[name]}, Tags: []types.Tag{{Key: &key}}})
+		w.fatal(err)
+	}
+	tag("web-20260104", "bake:rejected", "run")
+	if got := plan(images.PruneOptions{Keep: 1}); got != "keep keep keep keep keep" {
+		t.Errorf("the newest has failed its verification: %s", got)
+	}
+	untag("web-20260104", "bake:rejected")
+	untag("web-20260102", "bake:hold")
+	tag("web-20260102", "bake:rejected", "run")
+	if got := plan(images.PruneOptions{Keep: 2}); got != "keep remove keep keep keep" {
+		t.Errorf("another has failed its verification: %s", got)
+	}
+	untag("web-20260102", "bake:rejected")
+	tag("web-20260102", "bake:hold", "Ann")
 	// A deprecated image does not count as one that others may go for.
 	_, err := c.EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: aws.String(ids["web-20260104"]), DeprecateAt: aws.Time(time.Now().Add(time.Hour))})
 	w.fatal(err)

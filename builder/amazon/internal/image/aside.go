@@ -39,19 +39,13 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 	})
 }
 
-// The tags of an image that was kept although it is not to be handed out.
-const (
-	rejectedTag   = "bake:rejected"   // its value is the run's id
-	quarantineTag = "bake:quarantine" // likewise; nobody can launch the image
-)
-
 // SetAside hands over an image that is not to be handed out: it is marked and shared with
 // nobody. With quarantine it is disabled too, so that nobody can launch it by mistake; it
 // has no launch permissions to lose then, because they come later.
 func (m *Maker) SetAside(ctx context.Context, made Made, quarantine bool) error {
-	what, tag := "keep the image in "+made.Region, rejectedTag
+	what, tag := "keep the image in "+made.Region, ownership.RejectedTag
 	if quarantine {
-		what, tag = "quarantine the image in "+made.Region, quarantineTag
+		what, tag = "quarantine the image in "+made.Region, ownership.QuarantineTag
 	}
 	return step.Run(ctx, m.Scope, what, func(ctx context.Context) error {
 		client := m.Session.EC2(made.Region)

@@ -41,6 +41,13 @@ const (
 	BuildTag = access.BuildTag // the builder's id, unique among all builds of all runs: see NewID
 )
 
+// The tags of an image that was kept although its verification has failed. Their value is
+// the run's id.
+const (
+	RejectedTag   = "bake:rejected"
+	QuarantineTag = "bake:quarantine" // nobody can launch the image
+)
+
 // NewID returns the id of a new [Owner]. It tells when it was made, as [Since] reads it.
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
 
