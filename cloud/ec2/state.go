@@ -170,10 +170,14 @@ func (t *table[T]) of(c wire.Caller) (out []*T) {
 	return out
 }
 
-// named returns the caller's row with that name, or nil.
+// named returns the caller's row with that name, or nil. Each new image asks for its name
+// among all that there are: they are not sorted for that.
 func (t *table[T]) named(c wire.Caller, name string) *T {
-	for _, row := range t.of(c) {
-		if t.kind.name(row) == name {
+	for id, row := range t.Rows {
+		if t.kind.name(row) != name {
+			continue
+		}
+		if a := t.about(id, row); a.account == c.Account && a.region == c.Region {
 			return row
 		}
 	}
