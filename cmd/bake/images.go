@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -177,8 +178,11 @@ list is sorted by name and age.`,
 			return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
 				found, err := a.List(ctx, q)
 				if o.unused && context.Cause(ctx) == nil {
-					found, _ = a.Unused(ctx, found, g)
-					err = cmp.Or(context.Cause(ctx), err)
+					var uses images.Uses
+					found, uses = a.Unused(ctx, found, g)
+					if err = cmp.Or(context.Cause(ctx), err); context.Cause(ctx) == nil {
+						p.warnUnknown(uses)
+					}
 				}
 				p.showImages(a.ID, found)
 				return err
@@ -195,11 +199,26 @@ list is sorted by name and age.`,
 	flags.StringSliceVar(&o.states, "state", nil, "list images in these `states`, such as available or disabled")
 	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
 	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
-	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use")
+	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use, and so does what cannot be found out")
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)
 	p.jsonFlag(cmd)
 	return cmd
+}
+
+// warnUnknown names the guards that could not tell, which count as use.
+func (p *program) warnUnknown(uses images.Uses) {
+	said := map[string]bool{}
+	for _, all := range uses {
+		for _, u := range all {
+			if u.Unknown {
+				said[u.String()] = true
+			}
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(said)) {
+		fmt.Fprintf(p.stderr, "Warning: unused images may be missing from the list: %s\n", printable(text))
+	}
 }
 
 // query is what the flags and arguments ask for.

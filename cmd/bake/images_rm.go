@@ -96,6 +96,7 @@ func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context,
 	id, err := run.Task(ctx, task, do)
 	if failed, ok := errors.AsType[*run.FailedError](err); ok && failed.Outcome == run.OutcomeLeft {
 		p.say(leftText(id, failed.Left))
+		return err // whatever a guard has kept besides
 	}
 	return ofGuard(err)
 }

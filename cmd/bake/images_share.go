@@ -68,7 +68,7 @@ change policies of keys.`,
   bake images share web-20261128 -public`,
 		Args: exactly("the ID or name of an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.changeSharing(cmd, &f, args[0], (*images.Account).Share)
+			return p.changeSharing(cmd, &f, args[0], f.With, (*images.Account).Share)
 		},
 		Annotations: map[string]string{exitCodes: imagesChangeExitCodes},
 	}
@@ -91,9 +91,9 @@ func (p *program) imagesUnshareCommand() *cobra.Command {
 more. Instances that run are not affected, but whatever launches machines from it there
 fails from now on. With -regions, its copies in those regions are taken back too.
 
-Before, AWS is asked for a report of which accounts use the image. If one does, or that
-cannot be found out, it is not taken from anybody, unless -ignore-guard=receivers says
-so. Reports lack the launches of the last day.`,
+Before, AWS is asked for a report of which accounts use the image. If one uses it that
+would lose it, or that cannot be found out, it is not taken from anybody, unless
+-ignore-guard=receivers says so. Reports lack the launches of the last day.`,
 		Example: `  bake images unshare web-20261128 -with 111122223333
   bake images unshare web-20261128 -public
   bake images unshare ami-0123456789abcdef0 -all -snapshots -regions all
@@ -105,7 +105,7 @@ so. Reports lack the launches of the last day.`,
 				return err
 			}
 			g.Reports = true
-			return p.changeSharing(cmd, &f, args[0], func(a *images.Account, ctx context.Context, ref string, c images.SharingChange) ([]images.Shared, error) {
+			return p.changeSharing(cmd, &f, args[0], nil, func(a *images.Account, ctx context.Context, ref string, c images.SharingChange) ([]images.Shared, error) {
 				c.Guard = a.Receivers(g)
 				all, err := a.Unshare(ctx, ref, c)
 				return all, ofGuard(err)
@@ -129,7 +129,9 @@ type sharedResult struct {
 	Images []images.Shared `json:"images"`
 }
 
-func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, change func(*images.Account, context.Context, string, images.SharingChange) ([]images.Shared, error)) error {
+// changeSharing changes whom an image is shared with. Those who receive it must be allowed
+// to use its keys.
+func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, receivers []string, change func(*images.Account, context.Context, string, images.SharingChange) ([]images.Shared, error)) error {
 	f.Copies = f.regions != nil
 	if err := f.Check(""); err != nil {
 		return usageError{err.Error(), cmd.CommandPath()}
@@ -144,13 +146,13 @@ func (p *program) changeSharing(cmd *cobra.Command, f *shareFlags, ref string, c
 				what = "was shared with " + s.Before.String()
 			}
 			p.say(fmt.Sprintf("%s (%s) in %s: shared with %s (%s)", s.Image.ID, printable(s.Image.Name), s.Image.Region, s.After, what))
-			if !s.After.Empty() {
+			if len(receivers) > 0 {
 				keys = append(keys, s.Keys...)
 			}
 		}
 		slices.Sort(keys)
 		for _, key := range slices.Compact(keys) {
-			p.say(keyStatement(key, f.With))
+			p.say(keyStatement(key, receivers))
 		}
 		return done(len(all) > 0, err)
 	})

@@ -81,8 +81,9 @@ type Use struct {
 	Warning bool   `json:"warning,omitempty"` // it does not need the image
 	Unknown bool   `json:"unknown,omitempty"` // the guard could not tell, which counts as use
 
-	past bool   // the user names it no more, but may again
-	id   string // of the user, by which it is known if another guard has found it, too
+	past    bool   // the user names it no more, but may again
+	id      string // of the user, by which it is known if another guard has found it, too
+	account string // of the user, if that is another one
 }
 
 func (u Use) String() string {
@@ -295,7 +296,7 @@ func (l *look) finish() {
 	for id, uses := range l.uses {
 		known := map[string]bool{}
 		for _, u := range uses {
-			if u.Guard != GuardReferences {
+			if u.Guard != GuardReferences && u.id != "" {
 				known[u.id] = true
 			}
 		}

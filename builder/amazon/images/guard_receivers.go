@@ -8,27 +8,28 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder/amazon/internal/access"
 )
 
-// Receivers is the guard of what takes images away from those that they are shared with:
-// it is a *[InUseError] if one of those uses them, as far as the guards are to be asked.
-func (a *Account) Receivers(g Guards) func(context.Context, []Image) error {
+// Receivers is the guard of what takes images away from some that they are shared with: it
+// is a *[InUseError] if one of those uses them, as far as the guards are to be asked.
+func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingChange) error {
 	for _, name := range GuardNames() {
 		if name != GuardReceivers {
 			g.Ignore = append(slices.Clone(g.Ignore), name)
 		}
 	}
-	return func(ctx context.Context, images []Image) error {
+	return func(ctx context.Context, losing []Shared, c SharingChange) error {
+		images := imagesOf(losing)
 		uses := a.Uses(ctx, images, g)
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
+		}
+		for _, s := range losing {
+			uses[s.Image.ID] = slices.DeleteFunc(uses[s.Image.ID], func(u Use) bool { return u.account != "" && !c.takes(s.Before, u.account) })
 		}
 		used := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return !InUse(uses[i.ID]) })
 		if len(used) > 0 {
@@ -48,10 +49,10 @@ func (l *look) receivers(ctx context.Context, images []Image) error {
 	each.SetLimit(imagesAtOnce)
 	for _, i := range images {
 		each.Go(func() error {
-			with, err := l.sharedWith(ctx, i)
+			with, err := l.a.Sharing(ctx, i)
 			if err != nil {
 				l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("whom it is shared with is not known: %s", err), Unknown: true})
-			} else if with != "" {
+			} else if !with.Empty() {
 				l.received(ctx, i, with)
 			}
 			return nil
@@ -60,42 +61,18 @@ func (l *look) receivers(ctx context.Context, images []Image) error {
 	return each.Wait()
 }
 
-// sharedWith says in words whom an image is shared with; empty: nobody.
-func (l *look) sharedWith(ctx context.Context, i Image) (string, error) {
-	if i.Public {
-		return "everybody", nil
-	}
-	out, err := access.Call(ctx, l.a.session.EC2(l.region).DescribeImageAttribute, &ec2.DescribeImageAttributeInput{
-		ImageId: &i.ID, Attribute: types.ImageAttributeNameLaunchPermission,
-	})
-	if err != nil {
-		return "", err
-	}
-	var with []string
-	for _, p := range out.LaunchPermissions {
-		switch {
-		case p.Group != "":
-			with = append(with, "everybody")
-		case p.UserId != nil:
-			with = append(with, "account "+*p.UserId)
-		default:
-			with = append(with, aws.ToString(p.OrganizationArn)+aws.ToString(p.OrganizationalUnitArn))
-		}
-	}
-	return strings.Join(with, ", "), nil
-}
-
 // received records which accounts use an image that is shared.
-func (l *look) received(ctx context.Context, i Image, with string) {
-	unknown := Use{Guard: GuardReceivers, User: "shared with " + with + ": whether they use it is not known", Unknown: true}
+func (l *look) received(ctx context.Context, i Image, with Sharing) {
+	shared := Use{Guard: GuardReceivers, User: fmt.Sprintf("shared with %s", with)}
 	if !l.g.Reports {
-		l.use(i.ID, unknown)
+		l.use(i.ID, shared)
 		return
 	}
 	entries, err := l.report(ctx, i)
 	if err != nil {
-		unknown.User += ": " + err.Error()
-		l.use(i.ID, unknown)
+		shared.User += ": whether they use it is not known: " + err.Error()
+		shared.Unknown = true
+		l.use(i.ID, shared)
 		return
 	}
 	used := false
@@ -103,11 +80,13 @@ func (l *look) received(ctx context.Context, i Image, with string) {
 		if e.Count > 0 && e.Account != l.a.ID {
 			used = true
 			what := strings.TrimPrefix(e.Kind, "ec2:")
-			l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("account %s, which it is shared with (%s: %d)", e.Account, what, e.Count)})
+			l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("account %s, which it is shared with (%s: %d)", e.Account, what, e.Count), account: e.Account})
 		}
 	}
 	if !used {
-		l.use(i.ID, Use{Guard: GuardReceivers, User: "shared with " + with + ", whom AWS's report of " + l.g.now().UTC().Format(time.DateTime) + " UTC does not show to use it; the last day may be missing from it", Warning: true})
+		shared.User += ", whom AWS's report of " + l.g.now().UTC().Format(time.DateTime) + " UTC does not show to use it; the last day may be missing from it"
+		shared.Warning = true
+		l.use(i.ID, shared)
 	}
 }
 

@@ -203,7 +203,7 @@ func TestGuards(t *testing.T) {
 		"override":      "scaling: Auto Scaling group mixed",
 		"fleet":         "fleets: EC2 Fleet fleet-1 (active)",
 		"spot":          "fleets: Spot Fleet request sfr-1 (active)",
-		"shared":        "unknown: shared with account 987654321098: whether they use it is not known",
+		"shared":        "receivers: shared with 987654321098",
 	} {
 		if got := said(uses[made[name]]); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", name, got, want)

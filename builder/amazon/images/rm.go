@@ -107,6 +107,7 @@ func (r *Remover) handle() { r.Scope.Handle(ownership.Prefix, destroy.For(r.Acco
 // somebody else or is in use, none is touched: the error is a *[InUseError]. Otherwise
 // the error joins those of the images that could not be removed.
 func (r *Remover) Remove(ctx context.Context, images []Image) error {
+	images = unique(slices.Clone(images)) // one can be named in several ways
 	for _, i := range images {
 		if err := r.Account.owns(i); err != nil {
 			return err

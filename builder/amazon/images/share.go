@@ -26,8 +26,8 @@ type SharingChange struct {
 	Snapshots bool     // the snapshots too, which accounts need that want to copy the image
 	Copies    bool     // the copies of the image in the account's regions too
 
-	// Guard, if not nil, is asked before images are withdrawn from those who have them.
-	Guard func(ctx context.Context, images []Image) error
+	// Guard, if not nil, is asked before the change takes images from those who have them.
+	Guard func(ctx context.Context, losing []Shared, c SharingChange) error
 }
 
 // Check says what is wrong with the change itself.
@@ -61,6 +61,16 @@ func (c SharingChange) whom() []string {
 	}
 	slices.Sort(who)
 	return slices.Compact(who)
+}
+
+// takes reports whether an account cannot be expected to have an image any more once it is
+// taken back. One that is named keeps it if only organizations, or everybody, lose it.
+func (c SharingChange) takes(before Sharing, account string) bool {
+	from := c.whom()
+	if c.All || slices.Contains(from, account) {
+		return true
+	}
+	return !slices.Contains(before.Accounts, account) && slices.ContainsFunc(from, func(who string) bool { return !names.IsAccount(who) })
 }
 
 // Shared is an image whose sharing was to be changed.
@@ -98,16 +108,16 @@ func (a *Account) Share(ctx context.Context, ref string, c SharingChange) ([]Sha
 // which joins a *[RegionError] for each image where that failed, there are the others.
 func (a *Account) Unshare(ctx context.Context, ref string, c SharingChange) ([]Shared, error) {
 	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
-		var losing []Image
+		var losing []Shared
 		for _, s := range all {
 			if c.All && !s.Before.Empty() || slices.ContainsFunc(c.whom(), s.Before.has) {
-				losing = append(losing, s.Image)
+				losing = append(losing, s)
 			}
 		}
 		if c.Guard == nil || len(losing) == 0 {
 			return nil
 		}
-		return c.Guard(ctx, losing)
+		return c.Guard(ctx, losing, c)
 	}, a.unshare)
 }
 

@@ -113,7 +113,7 @@ func TestUnshareGuarded(t *testing.T) {
 	w.fatal(err)
 	used := errors.New("used")
 	asked := 0
-	guard := func(_ context.Context, all []images.Image) error {
+	guard := func(_ context.Context, all []images.Shared, _ images.SharingChange) error {
 		asked += len(all)
 		return used
 	}
@@ -125,6 +125,39 @@ func TestUnshareGuarded(t *testing.T) {
 	}
 	if image, _ := w.who(home, id); len(image) != 1 {
 		t.Errorf("it was taken back: %v", image)
+	}
+}
+
+// TestUnshareFromOthers: that one account uses an image keeps nobody else from losing it.
+func TestUnshareFromOthers(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	a := w.open(home)
+	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, bob}, Public: true})
+	w.fatal(err)
+	w.watch(answering(map[string]string{
+		"CreateImageUsageReport":          "<reportId>report-1</reportId>",
+		"DeleteImageUsageReport":          "<return>true</return>",
+		"DescribeImageUsageReports":       "<imageUsageReportSet><item><reportId>report-1</reportId><state>available</state></item></imageUsageReportSet>",
+		"DescribeImageUsageReportEntries": "<imageUsageReportEntrySet><item><resourceType>ec2:Instance</resourceType><accountId>" + alice + "</accountId><usageCount>1</usageCount></item></imageUsageReportEntrySet>",
+	}))
+	for _, c := range []struct {
+		change images.SharingChange
+		used   bool
+	}{
+		{images.SharingChange{With: []string{bob}}, false},
+		{images.SharingChange{With: []string{alice}}, true},
+		{images.SharingChange{Public: true}, false}, // alice has it by name
+		{images.SharingChange{All: true}, true},
+	} {
+		c.change.Guard = a.Receivers(images.Guards{Reports: true})
+		_, err := a.Unshare(t.Context(), id, c.change)
+		if used, ok := errors.AsType[*images.InUseError](err); ok != c.used || !ok && err != nil {
+			t.Errorf("%+v: %v %v", c.change, used, err)
+		}
+	}
+	if image, _ := w.who(home, id); len(image) != 1 || image[0] != alice {
+		t.Errorf("it is shared with %v", image)
 	}
 }
 
