@@ -167,7 +167,7 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case st.Code > 2 || st.Code == 2 && errOut.String() != "": // 1: nothing was found; 2: not all could be read, such as a directory that is not there
+	case st.Code > 2 || st.Code != 0 && errOut.String() != "": // 1: nothing was found, or sudo has refused; 2: not all could be read, such as a directory that is not there
 		return nil, fmt.Errorf("exit status %d: %s", st.Code, asroot.Printable(errOut.String()))
 	case out.Cut():
 		return nil, errors.New("too many files hold one")
@@ -197,13 +197,27 @@ func patterns(secrets []string) (all []string) {
 			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 				for before := range 3 {
 					code := e.EncodeToString([]byte(strings.Repeat("x", before) + text))
-					all = append(all, code[(before*8+5)/6:(before+len(text))*8/6])
+					code = code[(before*8+5)/6 : (before+len(text))*8/6]
+					all = append(all, code)
+					all = append(all, pieces(code)...)
 				}
 			}
 		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// pieces are parts of the base64 of a value, one of which is whole if that is broken into
+// lines of 64 or more characters, as most programs do. What is shorter than a piece of 16
+// characters may be in files by chance.
+func pieces(code string) []string {
+	middle := len(code) / 2
+	n := min(middle, 32)
+	if n < 16 {
+		return nil
+	}
+	return []string{code[middle-n : middle], code[middle : middle+n]}
 }
 
 // shown is how many paths of a kind are named.

@@ -32,6 +32,25 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
+// Base64 is broken into lines, wherever that breaks the value.
+func TestPatternsInLines(t *testing.T) {
+	for _, secret := range []string{"correct horse battery staple", strings.Repeat("correct horse battery staple ", 9)} {
+		all := patterns([]string{secret})
+		for _, width := range []int{64, 76} {
+			for before := range width {
+				code, lines := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", before)+secret)), []string(nil)
+				for len(code) > width {
+					lines, code = append(lines, code[:width]), code[width:]
+				}
+				text := strings.Join(append(lines, code), "\n")
+				if !slices.ContainsFunc(all, func(p string) bool { return strings.Contains(text, p) }) {
+					t.Errorf("%q is not found in\n%s", secret, text)
+				}
+			}
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	found := []line{{"found", "private-keys", "/root/.ssh/id\x1b[31m"}, {"removed", "histories", "/root/.bash_history"}, {"stuck", "caches", "/var/cache/yum/x"}}
 	want := map[string]findings.Result{"leftovers-private-keys": findings.Fail, "leftovers-histories": findings.Fixed, "leftovers-caches": findings.Fail}
