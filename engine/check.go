@@ -69,7 +69,11 @@ func (ck *checker) builder(ctx context.Context, b *config.Build) hcl.Diagnostics
 	}
 	in, more := ck.input(ctx, b, b.Builder, cty.NilVal)
 	diags = append(diags, more...)
-	diags = append(diags, ck.template.Explain(f.Check(in))...)
+	wrong := f.Check(in)
+	if !wrong.HasErrors() {
+		wrong = append(wrong, ck.pipelineOf(b, f, in)...)
+	}
+	diags = append(diags, ck.template.Explain(wrong)...)
 	ck.exports[b] = withCommon(f.Exports(in))
 	return diags
 }

@@ -69,6 +69,10 @@ type Options struct {
 	// Pipelines are what is asked of the images of builds, by their builders.
 	Pipelines map[*config.Component]*Pipeline
 
+	// Verified is told the outlines of builders whose images a pipeline verifies, when they
+	// are checked. It may be nil.
+	Verified func(b builder.Builder, p *Pipeline)
+
 	// Uploads are the rules for files that provisioners upload for good.
 	Uploads []*builder.Upload
 

@@ -103,6 +103,8 @@ type machineOptions struct {
 	Copy string `hcl:"copy,optional"`
 	// Generated is the password that the machine has made up.
 	Generated string `hcl:"generated,optional"`
+	// Unreached is a machine that nobody can reach.
+	Unreached bool `hcl:"unreached,optional"`
 }
 
 // machine is the fake builder: a key, an instance, provisioning, an image.
@@ -126,8 +128,10 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks)
 	if m.o.Generated != "" {
 		data["Password"] = builder.Secret(m.o.Generated)
 	}
-	if err := hooks.Provision(ctx, builder.Machine{Data: data}); err != nil {
-		return nil, err
+	if !m.o.Unreached {
+		if err := hooks.Provision(ctx, builder.Machine{Data: data}); err != nil {
+			return nil, err
+		}
 	}
 	if err := m.acquire(ctx, s, "image"); err != nil {
 		return nil, err

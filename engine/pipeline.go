@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"bake/builder"
+	"bake/component"
 	"bake/config"
+	"bake/config/schema"
 	"bake/step"
 )
 
@@ -21,6 +25,9 @@ type Pipeline struct {
 	Made         func(ctx context.Context, s *step.Scope, image builder.Image, provision Provision) error
 	Boots        []builder.Boot
 	Provisioners []*config.Provisioner
+	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
+
+	At *hcl.Range // the first block that asks for Made
 }
 
 // Provision runs provisioners on a machine, one after the other.
@@ -31,10 +38,52 @@ func (m *maker) pipeline(b *config.Build) *Pipeline { return m.options.Pipelines
 
 // provisioned asks of the machine what the pipeline does before there is an image.
 func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
-	if p := x.pipeline(x.build); p != nil && p.Provisioned != nil {
-		return p.Provisioned(ctx, x.scope, m)
+	p := x.pipeline(x.build)
+	if p == nil || p.Provisioned == nil {
+		return nil
+	}
+	x.mu.Lock()
+	x.seen = true
+	x.mu.Unlock()
+	return p.Provisioned(ctx, x.scope, m)
+}
+
+// suits reports a builder whose images cannot be looked at as the pipeline asks for.
+func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
+	if p == nil || p.Made == nil {
+		return nil
+	}
+	v, ok := b.(builder.Verifiable)
+	if !ok {
+		return p.wrong("Images of %s cannot be verified before they are handed out. Remove the verify blocks of this source.", typ)
+	}
+	if err := v.Verifiable(p.Boots); err != nil {
+		return p.wrong("%s cannot verify its image: %s.", typ, err)
 	}
 	return nil
+}
+
+func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be verified", Detail: fmt.Sprintf(format, args...), Subject: p.At}}
+}
+
+// pipelineOf checks that the builder of b can do what its pipeline asks for.
+func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Builder], in schema.Input) (diags hcl.Diagnostics) {
+	p := ck.pipeline(b)
+	if p == nil || p.Made == nil {
+		return nil
+	}
+	made, wrong := f.Outline(in)
+	if wrong.HasErrors() { // which Check has said
+		return nil
+	}
+	if diags = p.suits(made, b.Type); !diags.HasErrors() && ck.options.Verified != nil {
+		ck.options.Verified(made, p)
+	}
+	if err := component.Close(made); err != nil {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Not closed", Detail: fmt.Sprintf("%s: %s.", b.Type, err), Subject: p.At})
+	}
+	return diags
 }
 
 // hooks are what the builder b calls on its way.
@@ -44,12 +93,8 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	if p == nil || p.Made == nil {
 		return hooks, nil
 	}
-	v, ok := b.(builder.Verifiable)
-	if !ok {
-		return hooks, fmt.Errorf("images of %s cannot be verified before they are handed out: remove the verify blocks of this source", x.build.Type)
-	}
-	if err := v.Verifiable(p.Boots); err != nil {
-		return hooks, fmt.Errorf("the image cannot be verified: %w", err)
+	if diags := p.suits(b, x.build.Type); diags.HasErrors() {
+		return hooks, x.template.Explain(diags)
 	}
 	hooks.Made = func(ctx context.Context, image builder.Image) (err error) {
 		defer recovered(&err)
@@ -57,6 +102,18 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	}
 	return hooks, nil
 }
+
+// unseen reports whether the pipeline asks for something of the machine of the build that
+// it was not asked, in no life of the run.
+func (x *execution) unseen() bool {
+	p := x.pipeline(x.build)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return p != nil && p.Provisioned != nil && !x.seen && !x.remembered()
+}
+
+// errUnseen is the error of a gate that nobody could ask.
+var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
 
 // provisionGuest runs provisioners on a machine of the image.
 func (x *execution) provisionGuest(ctx context.Context, m builder.Machine, all []*config.Provisioner) (err error) {

@@ -54,7 +54,11 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	if err := x.tidy(ctx, m); err != nil {
 		return err
 	}
-	return x.provisioned(ctx, m)
+	if err := x.provisioned(ctx, m); err != nil {
+		x.cleanUp(ctx, m)
+		return err
+	}
+	return nil
 }
 
 // tidy removes what provisioners have left on the machine, since it is going to be

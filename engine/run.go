@@ -151,6 +151,7 @@ type execution struct {
 	leave   bool            // what the build owns is not to be destroyed
 	made    bool            // a machine, an image or a disk, whatever has become of it
 	failed  bool            // a provisioner has
+	seen    bool            // its pipeline has been asked about the machine
 	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
 
@@ -323,6 +324,9 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	}
 	artifact, err = b.Build(ctx, x.scope, hooks)
 	x.holdLive(x.build.Type, artifact)
+	if err == nil && x.unseen() {
+		err = errUnseen
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.partial = artifact != nil && err != nil

@@ -3,6 +3,7 @@ package asroot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -33,6 +34,9 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 		return nil, fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
 	case out.Cut():
 		return nil, fmt.Errorf("the machine says more than %d kB", limit>>10)
+	}
+	if out.String() == "" && errOut.String() == "" {
+		return nil, errors.New("there is no machine that could be looked at, or none that says anything: the communicator of the build must be ssh")
 	}
 	var said []string
 	for l := range strings.Lines(out.String()) {

@@ -2,6 +2,7 @@ package bakefile
 
 import (
 	_ "embed"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,6 +143,9 @@ const mostReboots = 10
 func (v *Verify) Validate(c *schema.Checker) {
 	if v.Reboots < 0 || v.Reboots > mostReboots {
 		c.Errorf(&v.Reboots, "Invalid number", "A machine can be restarted 0 to %d times, not %d.", mostReboots, v.Reboots)
+	}
+	if slices.Contains(v.InstanceTypes, "") {
+		c.Errorf(&v.InstanceTypes, "Empty type", "An empty text is not a type of instance.")
 	}
 	if v.Timeout <= 0 && c.Known(&v.Timeout) {
 		c.Errorf(&v.Timeout, "Invalid timeout", "timeout must be a duration such as \"15m\".")

@@ -40,7 +40,8 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 		diags = lang.AppendNew(diags, p.load())
 		e := &engine.Pipeline{Provisioned: p.provisioned}
 		for i := range image.Image.Verify {
-			e.Made = p.made
+			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
+			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
 			e.Boots = append(e.Boots, p.plan(i, nil).Boots()...)
 			e.Provisioners = append(e.Provisioners, image.Provisioners[i]...)
 		}
@@ -68,7 +69,9 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	s = s.As("bake")
 	if len(p.image.Image.Verify) > 0 {
 		id, err := step.Do(ctx, s, "remember whose machine this is", func(ctx context.Context) (verify.Identity, error) {
-			id, err := verify.Learn(ctx, m)
+			within, cancel := context.WithTimeoutCause(ctx, learnLimit, fmt.Errorf("the machine has not answered within %s", learnLimit))
+			defer cancel()
+			id, err := verify.Learn(within, m)
 			return id, closed(ctx, err)
 		})
 		if err != nil {
@@ -86,6 +89,9 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	}
 	return p.leftovers(ctx, s, m)
 }
+
+// learnLimit is how long the machine may take to say whose it is.
+const learnLimit = 2 * time.Minute
 
 // leftoversLimit is how long the search may take.
 const leftoversLimit = 10 * time.Minute

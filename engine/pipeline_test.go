@@ -1,0 +1,80 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/config"
+	"bake/engine"
+	"bake/step"
+)
+
+// asked gives each build of a fixture a pipeline.
+func (f *fixture) asked(p *engine.Pipeline) {
+	f.options.Pipelines = map[*config.Component]*engine.Pipeline{}
+	for _, b := range f.template.Builds {
+		f.options.Pipelines[b.Builder] = p
+	}
+}
+
+// A closed gate fails the build, and the error-cleanup-provisioner runs; a gate that
+// nobody could ask is closed.
+func TestGates(t *testing.T) {
+	for options, want := range map[string]string{"": "the gate", "unreached = true": "no machine"} {
+		f := newFixture(t, fmt.Sprintf(`
+source "machine" "web" {
+  %s
+}
+build {
+  sources = ["machine.web"]
+  provisioner "run" { script = "one" }
+  error-cleanup-provisioner "run" { script = "clean" }
+}
+`, options))
+		f.asked(&engine.Pipeline{Provisioned: func(context.Context, *step.Scope, builder.Machine) error {
+			return fmt.Errorf("the gate: %w", builder.ErrGate)
+		}})
+		result, diags := f.run(t.Context())
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		b := result.Builds[0]
+		if !errors.Is(b.Err, builder.ErrGate) || !strings.Contains(b.Err.Error(), want) || b.Failure != engine.GateClosed {
+			t.Errorf("%s: error %v, %q", options, b.Err, b.Failure)
+		}
+		cleaned := false
+		for _, e := range f.events {
+			cleaned = cleaned || e.Kind == step.Output && e.Text == "clean"
+		}
+		if cleaned != (options == "") {
+			t.Errorf("%s: the error-cleanup-provisioner has run: %v", options, cleaned)
+		}
+	}
+}
+
+// A builder whose images cannot be launched is an error where that is asked for, before
+// anything is made.
+func TestNotVerifiable(t *testing.T) {
+	f := newFixture(t, `
+source "machine" "web" {}
+build { sources = ["machine.web"] }
+`)
+	at := hcl.Range{Filename: "x.bake.hcl", Start: hcl.Pos{Line: 3}}
+	f.asked(&engine.Pipeline{At: &at, Made: func(context.Context, *step.Scope, builder.Image, engine.Provision) error { return nil }})
+	checked := engine.Check(t.Context(), f.template, f.world.components(), f.options)
+	_, ran := f.run(t.Context())
+	for _, diags := range []hcl.Diagnostics{checked, ran} {
+		if len(diags) != 1 || diags[0].Subject == nil || diags[0].Subject.Filename != at.Filename || !strings.Contains(diags[0].Detail, "machine cannot be verified") {
+			t.Errorf("diagnostics %v", diags)
+		}
+	}
+	if made := f.world.existing(); len(made) > 0 {
+		t.Errorf("made: %v", made)
+	}
+}
