@@ -185,7 +185,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		// of that are not known then.
 		t := o.Template
 		t.SecretsManager, t.ReadData, t.AllData = nil, false, false
-		if _, err := check(limit, t, o.Components(limit, parts), run); err != nil {
+		if _, err := check(limit, t, o.Components(limit, parts), run, nil); err != nil {
 			return Result{}, err
 		}
 	}

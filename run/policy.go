@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"bake/builder"
 	"bake/builder/amazon"
 	"bake/component"
 	"bake/config"
@@ -37,7 +38,12 @@ func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Poli
 		read = append(read, amazon.Secret(name))
 		return "", lang.ErrNotLookedUp
 	}
-	doubts, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
+	verified := func(b builder.Builder, p *engine.Pipeline) {
+		if v, ok := b.(amazon.Verifying); ok {
+			run = append(run, amazon.Verification{Of: v, Boots: p.Boots, Quarantines: p.Quarantines})
+		}
+	}
+	doubts, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, verified)
 	if err != nil {
 		return amazon.Policy{}, Diagnosis{}, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"bake/builder"
 	"bake/config"
 	"bake/engine"
 	"bake/golden/bakefile"
@@ -86,17 +87,18 @@ func (e *TemplateError) Error() string { return e.Diags.Error() }
 // Check reads a template and decodes all that it would run. What is wrong is a
 // *TemplateError; without an error, the diagnosis holds what is only doubtful.
 func Check(ctx context.Context, t Template, all engine.Components) (Diagnosis, error) {
-	return check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion})
+	return check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, nil)
 }
 
-func check(ctx context.Context, t Template, all engine.Components, run step.Invocation) (Diagnosis, error) {
+// check is Check; verified is that of [engine.Options].
+func check(ctx context.Context, t Template, all engine.Components, run step.Invocation, verified func(builder.Builder, *engine.Pipeline)) (Diagnosis, error) {
 	t.DataSources = all.DataSources
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
 		settings, more := bakefile.Check(ctx, template)
 		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template})
 		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
-			Only: t.Only, Except: t.Except, Run: run, Start: run.Start, Pipelines: pipelines,
+			Only: t.Only, Except: t.Except, Run: run, Start: run.Start, Pipelines: pipelines, Verified: verified,
 		}))
 		diags = config.Merge(config.Merge(diags, more), wrong)
 	}

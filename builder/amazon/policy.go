@@ -3,6 +3,7 @@ package amazon
 import (
 	"strings"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/policy"
 )
 
@@ -14,6 +15,24 @@ type Policy = policy.Document
 // out. It may be only an outline, as [bake/component.Factory] makes it.
 type Permitted interface {
 	Permissions() []policy.Need
+}
+
+// Verifying is a [bake/builder.Verifiable] that can say what it needs besides to look at
+// its images.
+type Verifying interface {
+	VerifyPermissions(boots []builder.Boot, quarantines bool) []policy.Need
+}
+
+// Verification is what is needed to look at the images of a builder.
+type Verification struct {
+	Of          Verifying
+	Boots       []builder.Boot
+	Quarantines bool // an image that fails is disabled
+}
+
+// Permissions implements [Permitted].
+func (v Verification) Permissions() []policy.Need {
+	return v.Of.VerifyPermissions(v.Boots, v.Quarantines)
 }
 
 // Secret is the name of a secret that [Secrets] looks up.

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder"
+	"bake/builder/amazon"
 	"bake/builder/amazon/ebs"
 	"bake/builder/amazon/internal/amazontest"
 	"bake/communicator"
@@ -135,4 +136,38 @@ func TestFaultsWhileVerifying(t *testing.T) {
 func TestResumeVerifying(t *testing.T) {
 	t.Parallel()
 	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made = verifies })
+}
+
+// What looking at an image takes beyond a build is in its policy, and not without it.
+func TestPolicyOfVerifying(t *testing.T) {
+	w := newWorld(t)
+	boot := builder.Boot{InstanceType: "t3.small"}
+	w.Made = func(ctx context.Context, image builder.Image) error {
+		err := image.Boot(ctx, boot, func(context.Context, builder.Machine) error { return errors.New("it does not start") })
+		return &builder.RejectedError{Fate: builder.Quarantine, Err: err}
+	}
+	foreign := strings.Join(w.Holdings(), "\n")
+	body := plain("ami_name = \"web\"\ntags = { Name = \"web\" }")
+	b := w.Bake(t)
+	if _, err := b.Build(t.Context(), body); !errors.Is(err, builder.ErrGate) {
+		t.Errorf("error %v", err)
+	}
+	w.Fatal(b.Scope.Close(t.Context(), context.Background()))
+	made, diags := ebs.Factory(amazon.Cloud{}).Outline(input(body))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	e := amazontest.Evaluator{Foreign: foreign, Policy: amazon.PolicyFor([]amazon.Permitted{
+		made.(amazon.Permitted), amazon.Verification{Of: made.(amazon.Verifying), Boots: []builder.Boot{boot}, Quarantines: true},
+	})}
+	if refused := e.Refused(w.Calls); refused != nil {
+		t.Errorf("the policy does not allow:\n%s", strings.Join(refused, "\n"))
+	}
+	e = amazontest.Evaluator{Foreign: foreign, Policy: policyOf(t, input(body))}
+	refused := strings.Join(e.Refused(w.Calls), "\n")
+	for _, action := range []string{"ec2:DisableImage", "ec2:CreateTags on arn:aws:ec2:us-east-1::image/ami"} {
+		if !strings.Contains(refused, action) {
+			t.Errorf("%s is allowed although nothing is verified:\n%s", action, refused)
+		}
+	}
 }

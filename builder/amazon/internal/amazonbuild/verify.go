@@ -17,6 +17,7 @@ import (
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/policy"
 	"bake/communicator/ssh"
 	"bake/config/schema"
 	"bake/step"
@@ -84,7 +85,7 @@ var guests = []string{ownership.KeyPair, ownership.SecurityGroup, ownership.Inst
 func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with builder.Boot, use func(context.Context, builder.Machine) error) (err error) {
 	l := q.launcher(b, with)
 	defer func() {
-		if err != nil && context.Cause(ctx) == nil && b.Scope.Leaves != nil && b.Scope.Leaves() {
+		if err != nil && b.Scope.Leaves != nil && b.Scope.Leaves() {
 			return // somebody wants to look at it
 		}
 		gone := b.Scope.Discard(ctx, func(r step.Resource) bool { return r.With[ownership.WithBuild] == l.Owner.ID })
@@ -116,13 +117,25 @@ func (q *sequence) boot(ctx context.Context, b *Build, made image.Made, with bui
 	return vigil.Explain(ctx, use(ctx, builder.Machine{Communicator: machine, Data: data}))
 }
 
-// launcher is that of a machine of the image: what the build's own machine is launched
-// with as far as it says where, and not what is on it.
-func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
-	var o *launch.Options
-	var src *schema.Source
+// VerifyPermissions implements [bake/builder/amazon.Verifying].
+func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (needs []policy.Need) {
+	here := policy.In(q.Access.KnownRegion(q.src))
+	for _, boot := range boots {
+		o, src := q.guest(boot)
+		needs = append(needs, o.Permissions(src, here, nil)...)
+	}
+	needs = append(needs, here.Own("RunInstances", "image"), here.Own("CreateTags", "image", "snapshot"))
+	if quarantines {
+		needs = append(needs, here.Own("DisableImage", "image"))
+	}
+	return needs
+}
+
+// guest are the options of a machine of the image: what the build's own machine is
+// launched with as far as it says where, and not what is on it.
+func (q *sequence) guest(with builder.Boot) (o *launch.Options, src *schema.Source) {
 	if q.Launch != nil {
-		o, src = schema.Copy(b.Src, q.Launch)
+		o, src = schema.Copy(q.src, q.Launch)
 	} else { // the template says nothing of a machine
 		defaults := launch.Defaults()
 		o = &defaults
@@ -147,6 +160,12 @@ func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
 	m.SetDefaults()
 	m.HTTPTokens = "required"
 	o.MetadataOptions = &m
+	return o, src
+}
+
+// launcher is that of a machine of the image.
+func (q *sequence) launcher(b *Build, with builder.Boot) *launch.Launcher {
+	o, src := q.guest(with)
 	l := &launch.Launcher{
 		Options: o, Src: src, Session: b.Session, Scope: b.Scope,
 		Owner: &ownership.Owner{Session: b.Session, Run: b.Owner.Run, ID: ownership.NewID()},

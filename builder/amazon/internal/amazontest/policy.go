@@ -35,6 +35,7 @@ type Evaluator struct {
 	Packer bool
 
 	keyPairs []string // that were made
+	made     bool     // an image was: machines of it may be launched after that
 }
 
 // demand is one permission that a call takes.
@@ -48,7 +49,8 @@ func (d demand) String() string { return d.action + " on " + d.resource }
 // Refused returns what calls take that the policy does not allow.
 func (e *Evaluator) Refused(calls []Call) (refused []string) {
 	for _, c := range calls {
-		if c.Action == "RunInstances" {
+		e.made = e.made || slices.Contains([]string{"CreateImage", "RegisterImage"}, c.Action)
+		if c.Action == "RunInstances" && !e.made {
 			e.Foreign += " " + c.Params["ImageId"]
 		}
 		if c.Action == "CreateKeyPair" {
