@@ -63,6 +63,7 @@ func (g Gate) Judge(reports []Report, now time.Time) Verdict {
 			r.Findings[i] = r.Findings[i].sound()
 		}
 		j.reports = append(j.reports, r)
+		j.warnings = append(j.warnings, r.Warnings...)
 	}
 	j.waive()
 	j.judged()

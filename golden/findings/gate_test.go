@@ -64,6 +64,7 @@ func TestGate(t *testing.T) {
 		"enough score":                 {gate: findings.Gate{MinScore: score(50)}, reports: []findings.Report{report(finding("a", high, pass), finding("b", high, fail), finding("c", high, na))}},
 		"too low a score":              {gate: findings.Gate{MinScore: score(66.67)}, reports: []findings.Report{report(finding("a", high, pass), finding("b", high, pass)), report(finding("c", high, fail))}, reasons: []string{"the score is 66.66, and must be at least 66.67"}},
 		"a score that is no number":    {gate: findings.Gate{MinScore: score(math.NaN())}, reports: []findings.Report{report(finding("a", high, pass))}, reasons: []string{"the score is 100, and must be at least NaN"}},
+		"a report that warns":          {reports: []findings.Report{{Name: "base", Findings: []findings.Finding{finding("a", high, pass)}, Warnings: []string{"14 rules wait"}}}, warnings: []string{"14 rules wait"}},
 		"enough applies":               {gate: findings.Gate{MinApplicable: number(2)}, reports: []findings.Report{report(finding("a", high, pass)), report(finding("b", high, pass))}},
 		"too little applies":           {gate: findings.Gate{MinApplicable: number(2)}, reports: []findings.Report{report(finding("a", high, pass), finding("b", high, na))}, reasons: []string{"1 rule applies to the machine, and at least 2 must"}},
 

@@ -87,6 +87,7 @@ const (
 	failed        = 1
 	notApplicable = 3
 	rebootNeeded  = 4 // will hold after a reboot, and does not before
+	kernelNeeded  = 5 // does not apply to a machine that has the kernel of its host
 )
 
 // answer is what a script says of a rule.

@@ -149,7 +149,10 @@ own_kernel() {
 	case $virtual in
 	none) ;;
 	'') error "systemd-detect-virt does not say whether the kernel is the machine's own" ;;
-	*) na "$1 is the host's: this machine has no kernel of its own" ;;
+	*)
+		echo "$1 is the host's: this machine has no kernel of its own"
+		exit 5
+		;;
 	esac
 }
 
