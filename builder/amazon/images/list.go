@@ -57,10 +57,12 @@ func (q Query) Check() error {
 // ownerAliases are owners that EC2 knows by a name.
 var ownerAliases = []string{"self", "amazon", "aws-backup-vault", "aws-marketplace"}
 
-// States are those that images can have.
+// States are those that images can have: one that was deregistered is none any more.
 func States() (all []string) {
 	for _, s := range types.ImageState("").Values() {
-		all = append(all, string(s))
+		if s != types.ImageStateDeregistered {
+			all = append(all, string(s))
+		}
 	}
 	return all
 }
@@ -122,11 +124,14 @@ func Sort(all []Image) {
 	})
 }
 
-// describe lists all that a request asks for, page by page.
+// describe lists all that a request asks for, page by page. For a while EC2 still shows
+// images that were deregistered: they are gone, and their names free.
 func (a *Account) describe(ctx context.Context, region string, in *ec2.DescribeImagesInput) (all []Image, err error) {
 	err = pages(ctx, a.session.EC2(region).DescribeImages, in, func(token *string) { in.NextToken = token }, func(out *ec2.DescribeImagesOutput) *string {
 		for _, i := range out.Images {
-			all = append(all, imageOf(region, i))
+			if i.State != types.ImageStateDeregistered {
+				all = append(all, imageOf(region, i))
+			}
 		}
 		return out.NextToken
 	})
@@ -168,8 +173,7 @@ func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Ima
 	if absent(err) {
 		return nil, nil
 	}
-	// Just after it was deregistered, EC2 still shows an image as such for a while.
-	return slices.DeleteFunc(all, func(i Image) bool { return i.State == string(types.ImageStateDeregistered) }), err
+	return all, err
 }
 
 // absent reports whether err says that an image does not exist, or is not for this

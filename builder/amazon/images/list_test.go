@@ -103,3 +103,18 @@ func TestListPages(t *testing.T) {
 		}
 	}
 }
+
+// TestListDeregistered: what EC2 still shows of an image that was deregistered is no image.
+func TestListDeregistered(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	a := w.open(home)
+	w.watch(answering(map[string]string{"DescribeImages": "<imagesSet><item><imageId>" + goneImage + "</imageId><name>web</name><imageOwnerId>" + a.ID + "</imageOwnerId><imageState>deregistered</imageState></item></imagesSet>"}))
+	if found, err := a.List(t.Context(), images.Query{}); err != nil || len(found) > 0 {
+		t.Errorf("listed: %v, %v", found, err)
+	}
+	for _, ref := range []string{"web", goneImage} {
+		if found, err := a.Find(t.Context(), ref); len(found) > 0 || err == nil {
+			t.Errorf("%s is found: %v", ref, found)
+		}
+	}
+}
