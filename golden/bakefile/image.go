@@ -150,6 +150,9 @@ func (v *Verify) Validate(c *schema.Checker) {
 	if v.Timeout <= 0 && c.Known(&v.Timeout) {
 		c.Errorf(&v.Timeout, "Invalid timeout", "timeout must be a duration such as \"15m\".")
 	}
+	if v.Gate != nil && len(v.Checks) == 0 && c.Known(&v.Checks) {
+		c.Errorf(&v.Gate, "Gate without checks", "The gate of a verify block is for its checks, and it has none. Nothing else that is looked at may fail.")
+	}
 }
 
 // Leftovers are the arguments of a leftovers block.
