@@ -63,14 +63,15 @@ type line struct{ word, kind, path string }
 // as it is for whoever looks at it. The report says what was found and what was removed.
 func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
-	found, err := p.search(ctx, m, login(m))
+	found, err := p.search(ctx, m, login(m), "DRY=1\n"+remove)
 	if err != nil {
 		return report, err
 	}
 	if len(found) == 0 {
-		if found, err = p.run(ctx, m, login(m), remove); err != nil {
+		if found, err = p.run(ctx, m, login(m), "DRY=\n"+remove); err != nil {
 			return report, err
 		}
+		found = without(found, "removed")
 	}
 	report.Findings = judge(found, kinds())
 	return report, nil
@@ -80,7 +81,7 @@ func (p Plan) Remove(ctx context.Context, m builder.Machine) (findings.Report, e
 // logged in with another key. What each machine makes for itself does not count.
 func (p Plan) Search(ctx context.Context, m builder.Machine) (findings.Report, error) {
 	report := findings.Report{Name: "leftovers", Tool: "bake:leftovers", Started: time.Now()}
-	found, err := p.search(ctx, m, login(m))
+	found, err := p.search(ctx, m, login(m), "")
 	if err == nil {
 		report.Findings = judge(found, kinds()[:4])
 	}
@@ -105,10 +106,11 @@ const hostKeys = `makes_host_keys() {
 }
 `
 
-// search returns what closes the gate.
-func (p Plan) search(ctx context.Context, m builder.Machine, key string) ([]line, error) {
+// search returns what closes the gate. more says what else there is: what goes by itself
+// closes none, whatever is in it.
+func (p Plan) search(ctx context.Context, m builder.Machine, key, more string) ([]line, error) {
 	found, err := p.run(ctx, m, key, `if ! makes_host_keys; then for f in /etc/ssh/ssh_host_*_key; do if [ -e "$f" ]; then say found host-keys "$f"; fi; done; fi
-`)
+`+more)
 	if err != nil {
 		return nil, err
 	}
@@ -116,12 +118,26 @@ func (p Plan) search(ctx context.Context, m builder.Machine, key string) ([]line
 	if err != nil {
 		return nil, fmt.Errorf("looking for sensitive values: %w", err)
 	}
-	found = append(found, secret...)
-	return slices.DeleteFunc(found, func(l line) bool { return p.allows(l.path) }), nil
+	found = without(append(found, secret...), "goes")
+	return slices.DeleteFunc(found, func(l line) bool { return l.word == "goes" || p.allows(l.path) }), nil
 }
 
-func (p Plan) allows(file string) bool {
-	return slices.ContainsFunc(p.Allow, func(a string) bool {
+// without drops what was found in files that a line with the word names.
+func without(found []line, word string) []line {
+	var gone []string
+	for _, l := range found {
+		if l.word == word {
+			gone = append(gone, l.path)
+		}
+	}
+	return slices.DeleteFunc(found, func(l line) bool { return l.word == "found" && within(gone, l.path) })
+}
+
+func (p Plan) allows(file string) bool { return within(p.Allow, file) }
+
+// within reports whether a file is one of the paths, or below one.
+func within(paths []string, file string) bool {
+	return slices.ContainsFunc(paths, func(a string) bool {
 		a = path.Clean(a)
 		return file == a || strings.HasPrefix(file, strings.TrimSuffix(a, "/")+"/")
 	})
@@ -160,25 +176,46 @@ func (p Plan) secrets(ctx context.Context, m builder.Machine) ([]line, error) {
 	if len(patterns) == 0 {
 		return nil, nil
 	}
-	const grep = "grep -rslF -f - " + places
-	command := `sh -c 'if [ "$(id -u)" = 0 ]; then exec ` + grep + `; fi; exec sudo -n ` + grep + `'`
+	const (
+		grep    = "grep -rslF -f - " + places + " 2>&1; echo status $?" // what sudo says besides does not matter
+		command = `sh -c 'if [ "$(id -u)" = 0 ]; then exec sh -c "$0"; fi; exec sudo -n sh -c "$0"' '` + grep + `'`
+	)
 	out, errOut := communicator.Head{Max: 64 << 10}, communicator.Head{Max: 4 << 10}
 	st, err := m.Run(ctx, communicator.Command{Line: command, Stdin: strings.NewReader(strings.Join(patterns, "\n") + "\n"), Stdout: &out, Stderr: &errOut})
 	switch {
 	case err != nil:
 		return nil, err
-	case st.Code > 2 || st.Code != 0 && errOut.String() != "": // 1: nothing was found, or sudo has refused; 2: not all could be read, such as a directory that is not there
-		return nil, fmt.Errorf("exit status %d: %s", st.Code, asroot.Printable(errOut.String()))
 	case out.Cut():
 		return nil, errors.New("too many files hold one")
 	}
-	var found []line
-	for l := range strings.Lines(out.String()) {
+	found, err := holders(out.String())
+	if err != nil {
+		err = fmt.Errorf("%w (exit status %d): %s", err, st.Code, asroot.Printable(errOut.String()))
+	}
+	return found, err
+}
+
+// holders are the files that grep has named. Its last line is its exit status: 1 if
+// nothing was found, and 2 if not all could be read, such as a directory that is not there.
+func holders(said string) (found []line, err error) {
+	text := strings.TrimRight(said, "\r\n")
+	last := strings.LastIndexByte(text, '\n') + 1
+	status, ended := strings.CutPrefix(text[last:], "status ")
+	complaint := ""
+	for l := range strings.Lines(text[:last]) {
 		if l = strings.TrimRight(l, "\r\n"); strings.HasPrefix(l, "/") {
 			found = append(found, line{"found", "secrets", l})
+		} else if strings.HasPrefix(l, "grep: ") { // and not a start-up file of the login shell
+			complaint += l + " "
 		}
 	}
-	return found, nil
+	switch {
+	case !ended:
+		return nil, errors.New("grep did not get to its end")
+	case status == "0", status == "1", status == "2" && complaint == "":
+		return found, nil
+	}
+	return nil, fmt.Errorf("grep: status %s: %s", asroot.Printable(status), asroot.Printable(complaint))
 }
 
 // shortest is the length of the shortest value that is looked for: others are in files by

@@ -85,3 +85,43 @@ func TestScriptsAreShell(t *testing.T) {
 		t.Errorf("%s: %s", err, out)
 	}
 }
+
+// What goes by itself closes no gate, whatever is in it.
+func TestWithout(t *testing.T) {
+	found := []line{
+		{"found", "secrets", "/var/lib/cloud/instances/i-1/user-data.txt"}, {"found", "private-keys", "/tmp/bake-1"}, {"found", "secrets", "/tmp/bake-10"},
+		{"goes", "instance-data", "/var/lib/cloud/instances/i-1"}, {"goes", "scripts", "/tmp/bake-1"},
+	}
+	if got, want := without(slices.Clone(found), "goes"), found[2:]; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := without(slices.Clone(found), "removed"); !slices.Equal(got, found) {
+		t.Errorf("nothing was removed: %v", got)
+	}
+}
+
+func TestHolders(t *testing.T) {
+	for said, want := range map[string]string{
+		"status 1\n":                       "",
+		"/etc/a\r\n/opt/b\r\nstatus 0\r\n": "/etc/a /opt/b ",
+		"Welcome.\nstatus 2\n":             "",
+		"/etc/a\nstatus 2\n":               "/etc/a ",
+		"":                                 "error",
+		"/etc/a\n":                         "error",
+		"/etc/status 0":                    "error",
+		"status 127\n":                     "error",
+		"grep: unrecognized option: s\nstatus 2\n": "error",
+	} {
+		found, err := holders(said)
+		got := ""
+		for _, l := range found {
+			got += l.path + " "
+		}
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q: %q, %v", said, got, err)
+		}
+	}
+}

@@ -1,13 +1,14 @@
-# gone KIND PATH... removes what is there.
+# gone KIND PATH... removes what is there; with DRY, it only says what would go.
 gone() {
 	kind=$1; shift
 	for f in "$@"; do
 		if allowed "$f" || { [ ! -e "$f" ] && [ ! -L "$f" ]; }; then continue; fi
-		if rm -rf -- "$f"; then say removed "$kind" "$f"; else say stuck "$kind" "$f"; fi
+		if [ -n "$DRY" ]; then say goes "$kind" "$f"
+		elif rm -rf -- "$f"; then say removed "$kind" "$f"; else say stuck "$kind" "$f"; fi
 	done
 }
 
-authorized | while read -r f; do
+if [ -z "$DRY" ]; then authorized; fi | while read -r f; do
 	if allowed "$f" || ! grep -qF -e "$(logins)" -- "$f"; then continue; fi
 	rest=$(grep -vF -e "$(logins)" -- "$f")
 	if if [ -n "$rest" ]; then printf '%s\n' "$rest"; fi >"$f"; then say removed authorized-keys "$f"; else say stuck authorized-keys "$f"; fi
@@ -28,7 +29,7 @@ gone random-seed /var/lib/systemd/random-seed
 
 # What the first start makes anew. Without the host keys nobody can log in any more, so
 # that this is last.
-if [ -s /etc/machine-id ] && ! allowed /etc/machine-id && command -v systemctl >/dev/null; then
+if [ -z "$DRY" ] && [ -s /etc/machine-id ] && ! allowed /etc/machine-id && command -v systemctl >/dev/null; then
 	if [ ! -L /var/lib/dbus/machine-id ]; then gone machine-id /var/lib/dbus/machine-id; fi
 	if : >/etc/machine-id; then say removed machine-id /etc/machine-id; else say stuck machine-id /etc/machine-id; fi
 fi
