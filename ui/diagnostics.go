@@ -35,6 +35,18 @@ func source(files map[string]*hcl.File, name string) *hcl.File {
 	if f, ok := files[name]; ok && f != nil {
 		return f
 	}
+	return SourceFile(name)
+}
+
+// maxSource is how large a file may be of which lines are shown.
+const maxSource = 4 << 20
+
+// SourceFile reads a file to show lines of it. It is nil if it cannot be read, is no
+// regular file, or is too large.
+func SourceFile(name string) *hcl.File {
+	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() || info.Size() > maxSource {
+		return nil
+	}
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -208,18 +207,12 @@ func sources(diags hcl.Diagnostics) map[string]*hcl.File {
 		if d.Subject == nil || files[d.Subject.Filename] != nil {
 			continue
 		}
-		if info, err := os.Stat(d.Subject.Filename); err != nil || !info.Mode().IsRegular() || info.Size() > maxSource {
-			continue
-		}
-		if text, err := os.ReadFile(d.Subject.Filename); err == nil {
-			files[d.Subject.Filename] = &hcl.File{Bytes: text}
+		if f := ui.SourceFile(d.Subject.Filename); f != nil {
+			files[d.Subject.Filename] = f
 		}
 	}
 	return files
 }
-
-// maxSource is how large a file may be of which lines are shown.
-const maxSource = 4 << 20
 
 // checked is what bake checks run prints with -json.
 type checked struct {
@@ -344,7 +337,7 @@ func (p *program) listChecks(o checksOptions) error {
 		if i > 0 {
 			fmt.Fprintln(p.stdout)
 		}
-		fmt.Fprintf(p.stdout, "%s: %s\n", r.Name, counted(len(r.Findings), "check"))
+		fmt.Fprintf(p.stdout, "%s: %s\n", findings.Line(r.Name), counted(len(r.Findings), "check"))
 		t := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 		for _, f := range r.Findings {
 			fmt.Fprintf(t, "  %s\t%s\t%s\n", f.Severity, short(f.ID), short(cmp.Or(f.Title, "-")))
@@ -359,7 +352,7 @@ func (p *program) listChecks(o checksOptions) error {
 // short is a text that may have several lines, and be long, for a table.
 func short(s string) string {
 	const most = 100
-	r := []rune(oneLine(s))
+	r := []rune(findings.Line(s))
 	if len(r) > most {
 		return string(r[:most]) + "…"
 	}

@@ -42,3 +42,7 @@ func text(s string, limit int) string {
 func line(s string, limit int) string {
 	return text(strings.Join(strings.Fields(s), " "), limit)
 }
+
+// Line makes a text of foreign origin one line that every terminal can show: control
+// characters and what is not UTF-8 are escaped, and it is cut if it is long.
+func Line(s string) string { return line(s, most) }

@@ -50,11 +50,23 @@ func expiry(text string) (time.Time, error) {
 
 // ReadWaivers reads a file of waivers.
 func ReadWaivers(path string) ([]findings.Waiver, hcl.Diagnostics) {
-	src, err := os.ReadFile(path)
+	src, err := read(path)
 	if err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read waivers", Detail: err.Error() + "."}}
 	}
 	return Waivers(path, src)
+}
+
+// read reads a regular file: a pipe may never end, or begin.
+func read(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	return os.ReadFile(path)
 }
 
 // Waivers reads the text of a file of waivers, which is called name in diagnostics.

@@ -60,6 +60,9 @@ waiver "a b" {
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	if _, diags := gates.ReadWaivers(filepath.Dir(path)); !strings.Contains(texts(diags), "is not a regular file") {
+		t.Errorf("a folder: %s", texts(diags))
+	}
 	if _, diags := gates.ReadWaivers(path + "x"); !strings.Contains(texts(diags), "waivers.hclx") {
 		t.Errorf("a file that is not there: %s", texts(diags))
 	}

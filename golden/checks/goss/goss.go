@@ -42,7 +42,8 @@ type resource struct {
 	content any // of matching
 	at      hcl.Range
 
-	question int // index of the question whose answer is judged; -1: nothing is asked
+	replaced bool // by a later one of its name
+	question int  // index of the question whose answer is judged; -1: nothing is asked
 }
 
 // check is a demand on an attribute.

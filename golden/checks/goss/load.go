@@ -39,7 +39,8 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 		l.add(fault(start, "Unknown format", "The name of a goss file ends in .yaml, .yml or .json."))
 		return l.suite, l.diags
 	}
-	l.file(path, start, 1)
+	l.file(path, start)
+	l.suite.resources = slices.DeleteFunc(l.suite.resources, func(r *resource) bool { return r.replaced })
 	if len(l.suite.resources) == 0 && !l.diags.HasErrors() {
 		l.add(fault(start, "No tests", "Neither the file nor what it includes holds a test. The sections of goss files are %s.", strings.Join(l.sections(), ", ")))
 	}
@@ -53,6 +54,7 @@ type loader struct {
 	types    []*resourceType
 	format   func(*reader) (*node, *hcl.Diagnostic)
 	files    int
+	chain    []os.FileInfo // of the file that is read, and of those that include it
 	machine  machineFiles
 	language gotemplate.Language
 	byName   map[string]*resource
@@ -75,22 +77,34 @@ func (l *loader) sections() []string {
 	return append(names, "gossfile")
 }
 
-// file reads the file at path, which is the depth-th of a chain of includes. from is where
-// it is included.
-func (l *loader) file(path string, from hcl.Range, depth int) {
-	if depth >= maxIncludes {
-		l.add(fault(from, "Too many levels of includes", "Includes are followed %d levels deep. A file probably includes itself.", maxIncludes))
+// file reads the file at path. from is where it is included.
+func (l *loader) file(path string, from hcl.Range) {
+	if len(l.chain)+1 >= maxIncludes {
+		l.add(fault(from, "Too many levels of includes", "Includes are followed %d levels deep.", maxIncludes))
 		return
 	}
 	if l.files++; l.files > maxFiles {
-		l.add(fault(from, "Too many files", "A suite may have %d files. Files probably include each other.", maxFiles))
+		l.add(fault(from, "Too many files", "A suite may have %d files, counting those that are included several times.", maxFiles))
 		return
 	}
-	text, err := readFile(path)
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path) // a pipe may never end, or begin
+	}
+	var text []byte
+	if err == nil {
+		text, err = readFile(path)
+	}
 	if err != nil {
 		l.add(fault(from, "Cannot read a goss file", "%s.", err))
 		return
 	}
+	if slices.ContainsFunc(l.chain, func(above os.FileInfo) bool { return os.SameFile(above, info) }) {
+		l.add(fault(from, "A file includes itself", "%s is read already: it includes itself, or a file that includes it.", path))
+		return
+	}
+	l.chain = append(l.chain, info)
+	defer func() { l.chain = l.chain[:len(l.chain)-1] }()
 	src, d := l.render(path, text)
 	if d != nil {
 		l.add(d)
@@ -110,7 +124,7 @@ func (l *loader) file(path string, from hcl.Range, depth int) {
 		l.section(section)
 	}
 	if includes := top.get("gossfile"); includes != nil {
-		l.includes(filepath.Dir(path), includes, depth)
+		l.includes(filepath.Dir(path), includes)
 	}
 }
 
@@ -169,8 +183,7 @@ func (l *loader) put(r *resource) {
 		if old.at != r.at { // the same file, included twice, is no surprise
 			l.add(hint(r.at, "Defined twice", "This takes the place of %s %q in %s.", r.kind.kind, r.name, old.at))
 		}
-		i := slices.Index(l.suite.resources, old)
-		l.suite.resources = slices.Delete(l.suite.resources, i, i+1)
+		old.replaced = true
 	}
 	l.byName[id] = r
 	l.suite.resources = append(l.suite.resources, r)
@@ -183,7 +196,7 @@ type include struct {
 }
 
 // includes reads what the section gossfile of a file in the folder dir names.
-func (l *loader) includes(dir string, section *node, depth int) {
+func (l *loader) includes(dir string, section *node) {
 	things, ok := section.value.(fields)
 	if !ok {
 		if section.value != nil {
@@ -213,7 +226,7 @@ func (l *loader) includes(dir string, section *node, depth int) {
 			l.add(fault(in.at, "No file to include", "There is no file %s.", pattern))
 		}
 		for _, path := range found {
-			l.file(path, in.at, depth+1)
+			l.file(path, in.at)
 			if l.diags.HasErrors() {
 				return
 			}

@@ -66,7 +66,7 @@ func TestFaults(t *testing.T) {
 		{"matching:\n  a: {content: a, matches: 2001-01-01}\n", "error goss.yaml:2:28 Not a string, a number or a boolean: 2001-01-01 has a type of its own in YAML."},
 		{"gossfile:\n  nomatch*.yaml: {}\n", "error goss.yaml:2:3 No file to include"},
 		{"gossfile:\n  a: {fil: b}\n", `Did you mean "file"?`}, {"gossfile:\n  a:\n", "Nothing demanded"}, {"gossfile:\n  - a\n", "Not a section: gossfile"},
-		{"gossfile:\n  goss.yaml: {}\nfile: {a: {exists: true}}\n", "error goss.yaml:2:3 Too many levels of includes"},
+		{"gossfile:\n  goss.yaml: {}\nfile: {a: {exists: true}}\n", "error goss.yaml:2:3 A file includes itself"},
 		{"a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e]\n", "The file is too large"},
 		{"a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "\n", "The file is nested too deeply"},
 		{"a: &a [*a]\n", "The file is nested too deeply"},
