@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"bake/communicator"
 	"bake/internal/shellquote"
@@ -194,10 +195,17 @@ func (r reply) failed() string {
 	return fmt.Sprintf("exit status %d", r.status)
 }
 
-// firstLine is the first line of an error, of a length for messages.
+// firstLine is the first line of an error, of a length for messages, and without what
+// gives orders to a terminal.
 func firstLine(text []byte) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	if line = strings.ToValidUTF8(strings.TrimSpace(line), "�"); len(line) > 300 {
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, strings.ReplaceAll(strings.TrimSpace(line), "\t", " "))
+	if len(line) > 300 {
 		line = strings.ToValidUTF8(line[:300], "") + "…"
 	}
 	return line

@@ -281,3 +281,10 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestFirstLine: what a machine says cannot give orders to the terminal it is shown on.
+func TestFirstLine(t *testing.T) {
+	if got := firstLine([]byte(" \x1b[2Jno\tway\u202e\x9b\r\nmore")); got != "\uFFFD[2Jno way\uFFFD\uFFFD" {
+		t.Errorf("%q", got)
+	}
+}
