@@ -135,7 +135,7 @@ func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop 
 type imagesListOptions struct {
 	placeFlags
 	guardFlags
-	unused                bool
+	unused, instances     bool
 	name                  string
 	owners, tags, filters []string
 	shared, public        bool
@@ -151,6 +151,9 @@ func (p *program) imagesListCommand() *cobra.Command {
 		Long: `List the images of the account in a region, or in several: those that are disabled or
 deprecated too. NAME-PATTERN may have the wildcards * and ?, quoted for the shell.
 
+With -instances, list the account's instances with the image that each was launched
+from, also where that is disabled, not shared with the account any more, or gone.
+
 Sizes are those of the volumes, not of what AWS stores of the snapshots. When an image
 was last launched is known to its owner only, and AWS is up to a day late with it. The
 list is sorted by name and age.`,
@@ -158,36 +161,11 @@ list is sorted by name and age.`,
   bake images list 'web-*' -regions us-east-1,eu-west-1
   bake images list -regions all -older-than 90d -tag env=prod
   bake images list -unused -older-than 90d
+  bake images list -instances -regions all
   bake images list -shared
   bake images list -public -owner 136693071363 'debian-12-amd64-*'`,
-		Args: atMost("the pattern of names"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q, err := o.query(cmd.CommandPath(), args, p.now())
-			if err != nil {
-				return err
-			}
-			g, err := o.guards(p, cmd.CommandPath())
-			switch {
-			case err != nil:
-				return err
-			case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions):
-				return usageError{"-ignore-guard, -launched-within and -all-template-versions need -unused", cmd.CommandPath()}
-			case o.unused && (o.shared || o.public || o.owners != nil):
-				return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
-			}
-			return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
-				found, err := a.List(ctx, q)
-				if o.unused && context.Cause(ctx) == nil {
-					var uses images.Uses
-					found, uses = a.Unused(ctx, found, g)
-					if err = cmp.Or(context.Cause(ctx), err); context.Cause(ctx) == nil {
-						p.warnUnknown(uses)
-					}
-				}
-				p.showImages(a.ID, found)
-				return err
-			})
-		},
+		Args:        atMost("the pattern of names"),
+		RunE:        func(cmd *cobra.Command, args []string) error { return p.imagesList(cmd, &o, args) },
 		Annotations: map[string]string{exitCodes: imagesExitCodes},
 	}
 	flags := cmd.Flags()
@@ -200,6 +178,7 @@ list is sorted by name and age.`,
 	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
 	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
 	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use, and so does what cannot be found out")
+	flags.BoolVar(&o.instances, "instances", false, "list the account's instances and their images instead; only with -region or -regions")
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)
 	p.jsonFlag(cmd)
@@ -219,6 +198,41 @@ func (p *program) warnUnknown(uses images.Uses) {
 	for _, text := range slices.Sorted(maps.Keys(said)) {
 		fmt.Fprintf(p.stderr, "Warning: unused images may be missing from the list: %s\n", printable(text))
 	}
+}
+
+func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []string) error {
+	q, err := o.query(cmd.CommandPath(), args, p.now())
+	if err != nil {
+		return err
+	}
+	g, err := o.guards(p, cmd.CommandPath())
+	switch {
+	case err != nil:
+		return err
+	case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions):
+		return usageError{"-ignore-guard, -launched-within and -all-template-versions need -unused", cmd.CommandPath()}
+	case o.unused && (o.shared || o.public || o.owners != nil):
+		return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
+	case o.instances && (o.unused || q.Narrow()):
+		return usageError{"-instances lists instances: it cannot be combined with what selects images", cmd.CommandPath()}
+	}
+	return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
+		if o.instances {
+			found, err := a.Instances(ctx)
+			p.showInstances(a.ID, found, err)
+			return err
+		}
+		found, err := a.List(ctx, q)
+		if o.unused && context.Cause(ctx) == nil {
+			var uses images.Uses
+			found, uses = a.Unused(ctx, found, g)
+			if err = cmp.Or(context.Cause(ctx), err); context.Cause(ctx) == nil {
+				p.warnUnknown(uses)
+			}
+		}
+		p.showImages(a.ID, found, err)
+		return err
+	})
 }
 
 // query is what the flags and arguments ask for.
@@ -289,14 +303,16 @@ type imagesResult struct {
 	Images  []images.Image `json:"images"`
 }
 
-// showImages shows a list of images to the account.
-func (p *program) showImages(account string, all []images.Image) {
+// showImages shows a list of images to the account. With an error it is not the whole one.
+func (p *program) showImages(account string, all []images.Image, err error) {
 	if p.json.on {
 		p.json.result = imagesResult{account, list(all)}
 		return
 	}
 	if len(all) == 0 {
-		p.say("No images.")
+		if err == nil {
+			p.say("No images.")
+		}
 		return
 	}
 	others := slices.ContainsFunc(all, func(i images.Image) bool { return i.Owner != account })
@@ -319,6 +335,36 @@ func (p *program) showImages(account string, all []images.Image) {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	_ = w.Flush() // into memory
+	p.say(strings.TrimSuffix(table.String(), "\n"))
+}
+
+// instancesResult is what bake images list -instances -json ends with.
+type instancesResult struct {
+	Account   string            `json:"account"`
+	Instances []images.Instance `json:"instances"`
+}
+
+// showInstances shows instances and their images to the account. With an error they are
+// not all.
+func (p *program) showInstances(account string, all []images.Instance, err error) {
+	if p.json.on {
+		p.json.result = instancesResult{account, list(all)}
+		return
+	}
+	if len(all) == 0 {
+		if err == nil {
+			p.say("No instances.")
+		}
+		return
+	}
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "INSTANCE\tREGION\tSTATE\tLAUNCHED\tIMAGE\tOWNER\tNAME\tNOTE")
+	for _, i := range all {
+		name, owner := cmp.Or(i.ImageName, "-"), cmp.Or(i.ImageOwner, "-")
+		fmt.Fprintln(w, strings.Join([]string{i.ID, i.Region, i.State, day(&i.Launched), i.Image, owner, printable(name), i.Note(p.now())}, "\t"))
+	}
+	w.Flush()
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 }
 

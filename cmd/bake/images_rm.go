@@ -416,7 +416,7 @@ func (p *program) imagesOrphans(cmd *cobra.Command, o *imagesOrphansOptions) err
 			return cause
 		}
 		p.json.result = orphansResult{list(found), []string{}}
-		p.showOrphans(found)
+		p.showOrphans(found, err)
 		free := slices.DeleteFunc(slices.Clone(found), func(s images.Orphan) bool { return s.Kept != "" })
 		if !o.delete || len(free) == 0 {
 			return err
@@ -457,13 +457,15 @@ func (p *program) confirmed(ctx context.Context, all []images.Orphan, yes bool, 
 	return agreed, err
 }
 
-// showOrphans lists snapshots, those to delete first.
-func (p *program) showOrphans(all []images.Orphan) {
+// showOrphans lists snapshots, those to delete first. With an error they are not all.
+func (p *program) showOrphans(all []images.Orphan, err error) {
 	if p.json.on {
 		return
 	}
 	if len(all) == 0 {
-		p.say("No snapshots without their image.")
+		if err == nil {
+			p.say("No snapshots without their image.")
+		}
 		return
 	}
 	var table strings.Builder

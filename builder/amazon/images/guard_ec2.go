@@ -19,11 +19,14 @@ import (
 // filterValues is how many values a filter of EC2 can have.
 const filterValues = 200
 
+// livingStates are those of instances that are not terminated.
+var livingStates = []string{"pending", "running", "shutting-down", "stopping", "stopped"}
+
 // instances finds the instances of images. A terminated one needs its image no more; a
 // stopped one does, to be rebuilt or to have its root volume replaced.
 func (l *look) instances(ctx context.Context) error {
 	in := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize), Filters: []types.Filter{{
-		Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "shutting-down", "stopping", "stopped"},
+		Name: aws.String("instance-state-name"), Values: livingStates,
 	}}}
 	if len(l.ids) <= filterValues {
 		in.Filters = append(in.Filters, types.Filter{Name: aws.String("image-id"), Values: l.ids})
@@ -335,7 +338,7 @@ func (l *look) references(ctx context.Context, images []Image) error {
 		return []types.ResourceTypeOption{{OptionName: name, OptionValues: values}}
 	}
 	kinds := []types.ResourceTypeRequest{
-		{ResourceType: types.ImageReferenceResourceTypeEc2Instance, ResourceTypeOptions: option(types.ImageReferenceOptionNameStateName, "pending", "running", "shutting-down", "stopping", "stopped")},
+		{ResourceType: types.ImageReferenceResourceTypeEc2Instance, ResourceTypeOptions: option(types.ImageReferenceOptionNameStateName, livingStates...)},
 		{ResourceType: types.ImageReferenceResourceTypeEc2LaunchTemplate, ResourceTypeOptions: option(types.ImageReferenceOptionNameVersionDepth, "10000")},
 		{ResourceType: types.ImageReferenceResourceTypeSsmParameter},
 		{ResourceType: types.ImageReferenceResourceTypeImageBuilderImageRecipe},

@@ -54,6 +54,11 @@ func (q Query) Check() error {
 	return nil
 }
 
+// Narrow reports whether the query asks for less than all of the account's own.
+func (q Query) Narrow() bool {
+	return q.Name != "" || len(q.Owners) > 0 || q.Shared || q.Public || len(q.Filters) > 0 || q.OlderThan > 0
+}
+
 // ownerAliases are owners that EC2 knows by a name.
 var ownerAliases = []string{"self", "amazon", "aws-backup-vault", "aws-marketplace"}
 

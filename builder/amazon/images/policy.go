@@ -44,7 +44,9 @@ func needs() map[string]func(policy.Place) []policy.Need {
 		return append(guardNeeds(p), append(look(p), p.Use("DeregisterImage", "image"), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeSnapshots"))...)
 	}
 	return map[string]func(policy.Place) []policy.Need{
-		"list": look,
+		"list": func(p policy.Place) []policy.Need {
+			return append(append(look(p), p.Look("DescribeImageAttribute", "DescribeInstanceImageMetadata")), userNeeds(p)...)
+		},
 		"show": details,
 		"diff": details,
 		"copy": func(p policy.Place) []policy.Need { return append(look(p), copyNeeds(p)...) },
@@ -54,10 +56,10 @@ func needs() map[string]func(policy.Place) []policy.Need {
 		"unshare": func(p policy.Place) []policy.Need { return append(change(p), receiverNeeds(p)...) },
 		"rm":      remove,
 		"prune":   remove,
-		"check":   func(p policy.Place) []policy.Need { return append(look(p), guardNeeds(p)...) },
+		"check":   func(p policy.Place) []policy.Need { return append(look(p), namingNeeds(p)...) },
 		"orphans": func(p policy.Place) []policy.Need {
-			return append(remove(p), p.Look("DescribeSnapshotAttribute"),
-				p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores", "DescribeLockedSnapshots", "DescribeVolumes", "ListImagesInRecycleBin"))
+			return append(append(look(p), launchingNeeds(p)...), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores",
+				"DescribeLockedSnapshots", "DescribeSnapshotAttribute", "DescribeSnapshots", "DescribeVolumes", "ListImagesInRecycleBin"))
 		},
 	}
 }
@@ -72,15 +74,27 @@ func copyNeeds(p policy.Place) []policy.Need {
 	}, p.Keys("*"))
 }
 
-// guardNeeds are what it takes to find out whether images are in use.
-func guardNeeds(p policy.Place) []policy.Need {
-	return append(receiverNeeds(p),
-		p.Look("DescribeFleets", "DescribeImageReferences", "DescribeImages", "DescribeInstances", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
-		policy.Need{Actions: []string{
-			"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations",
-			"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes",
-			"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters",
-		}})
+// guardNeeds are what it takes to find out whether images are in use, also by others.
+func guardNeeds(p policy.Place) []policy.Need { return append(receiverNeeds(p), userNeeds(p)...) }
+
+// userNeeds are what it takes to find out what in the account uses images.
+func userNeeds(p policy.Place) []policy.Need {
+	return append(namingNeeds(p),
+		p.Look("DescribeImageReferences", "DescribeInstances"),
+		policy.Need{Actions: []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"}})
+}
+
+// namingNeeds are what it takes to find out what names images, or is to launch some.
+func namingNeeds(p policy.Place) []policy.Need {
+	return append(launchingNeeds(p), policy.Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory"}})
+}
+
+// launchingNeeds are what it takes to find out what is to launch images.
+func launchingNeeds(p policy.Place) []policy.Need {
+	return []policy.Need{
+		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
+		{Actions: []string{"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations", "ssm:GetParameters"}},
+	}
 }
 
 // receiverNeeds are what it takes to find out who uses an image that is shared.

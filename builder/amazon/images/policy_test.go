@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/images"
 	"bake/cloud"
@@ -25,6 +26,19 @@ func TestPolicies(t *testing.T) {
 	w.copied(home, plain, west, "plain")
 	both := images.SharingChange{With: []string{alice}, Snapshots: true, Copies: true}
 	rest := []string{"ec2:DeregisterImage", "ec2:DeleteSnapshot", "ec2:CreateTags", "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"}
+	referred := []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"} // EC2 asks
+	w.parameter("/golden/web", plain, id, id)
+	w.template("by-parameter", "resolve:ssm:/golden/web")
+	w.orphan(goneImage)
+	guards := images.Guards{Now: later, Reports: true, Children: true}
+	doomed := func(name string, remove func(context.Context, *images.Account, *images.Remover) error) func(context.Context, *images.Account) error {
+		return func(ctx context.Context, a *images.Account) error {
+			shared, partner := w.image(home, name+"-20250101"), w.image(home, name+"-20250102")
+			w.fatal(permit(w.client("default", home), shared, types.LaunchPermission{UserId: aws.String("987654321098")}))
+			w.fatal(permit(w.client("default", home), partner, types.LaunchPermission{UserId: aws.String("987654321098")}))
+			return remove(ctx, a, w.task(t).remover(a, guards))
+		}
+	}
 	reports := []string{"ec2:CreateImageUsageReport", "ec2:DeleteImageUsageReport", "ec2:DescribeImageUsageReportEntries", "ec2:DescribeImageUsageReports"}
 	for _, c := range []struct {
 		name string
@@ -32,8 +46,34 @@ func TestPolicies(t *testing.T) {
 		more []string // that this run does not call
 	}{
 		{"list", func(ctx context.Context, a *images.Account) error {
-			_, err := a.List(ctx, images.Query{})
+			all, first := a.List(ctx, images.Query{})
+			_, second := a.Instances(ctx)
+			a.Unused(ctx, all, images.Guards{Now: later})
+			return errors.Join(first, second)
+		}, referred},
+		{"check", func(ctx context.Context, a *images.Account) error {
+			_, err := a.CheckUse(ctx)
 			return err
+		}, nil},
+		{"rm", doomed("rm", func(ctx context.Context, a *images.Account, r *images.Remover) error {
+			found, err := a.Find(ctx, "rm-20250101")
+			return errors.Join(err, r.Remove(ctx, found))
+		}), append([]string{"ec2:DeleteSnapshot", "ec2:DescribeSnapshots"}, referred...)},
+		{"prune", doomed("prune", func(ctx context.Context, a *images.Account, r *images.Remover) error {
+			plan, err := a.Plan(ctx, images.PruneOptions{Query: images.Query{Name: "prune-*"}, Keep: 1, Max: share(t, "1"), Guards: guards})
+			if n, _ := plan.Count(images.PlanRemove); n != 1 {
+				t.Errorf("%d images are to be removed, want 1", n)
+			}
+			return errors.Join(err, r.Prune(ctx, plan))
+		}), append([]string{"ec2:DeleteSnapshot", "ec2:DescribeSnapshots"}, referred...)},
+		{"orphans", func(ctx context.Context, a *images.Account) error {
+			o := images.OrphanOptions{Now: later}
+			found, err := a.Orphans(ctx, o)
+			deleted, failed := a.DeleteOrphans(ctx, found, o)
+			if len(deleted) != 1 {
+				t.Errorf("deleted: %v", deleted)
+			}
+			return errors.Join(err, failed)
 		}, nil},
 		{"show", func(ctx context.Context, a *images.Account) error {
 			_, err := a.Show(ctx, id, nil)

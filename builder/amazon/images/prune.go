@@ -208,8 +208,8 @@ func grouped(all []Image, together bool) (groups []*planGroup) {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.region, b.region))
 	})
 	for _, g := range groups {
-		slices.SortFunc(g.images, func(a, b *Planned) int {
-			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.ID, a.Image.ID))
+		slices.SortFunc(g.images, func(a, b *Planned) int { // times are in seconds, in which two can be made
+			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.Name, a.Image.Name), strings.Compare(b.Image.ID, a.Image.ID))
 		})
 	}
 	return groups
