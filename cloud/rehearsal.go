@@ -39,6 +39,13 @@ const maxRehearsal = 1 << 20
 
 // LoadRehearsal reads a file. Its error says in which line of it something is wrong.
 func LoadRehearsal(name string) (Rehearsal, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return Rehearsal{}, err
+	case !info.Mode().IsRegular(): // a pipe may never begin, and gives its text only once
+		return Rehearsal{}, fmt.Errorf("%s is not a regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return Rehearsal{}, err

@@ -151,4 +151,7 @@ func TestPlaceOfMistakes(t *testing.T) {
 			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
 		}
 	}
+	if _, err := cloud.LoadRehearsal(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("a folder: %v", err)
+	}
 }
