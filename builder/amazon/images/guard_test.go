@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -321,5 +322,25 @@ func TestGuardsOfTheCloud(t *testing.T) {
 	w.fatal(err)
 	if len(lost) != 1 || lost[0].ID != orphan || lost[0].Kept != "" {
 		t.Errorf("orphans: %+v", lost)
+	}
+}
+
+// TestCheckUse: what names an image that is gone, or none at all, is found; that keeps
+// nothing else from being looked at.
+func TestCheckUse(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	id := w.image(home, "web")
+	for name, image := range map[string]string{"good": id, "gone": goneImage, "wrong": "ami-typo"} {
+		w.template(name, image)
+	}
+	broken, err := w.open(home).CheckUse(t.Context())
+	w.fatal(err)
+	var found []string
+	for _, b := range broken {
+		found = append(found, b.Image)
+	}
+	slices.Sort(found)
+	if want := []string{goneImage, "ami-typo"}; !slices.Equal(found, want) {
+		t.Errorf("got %v, want %v", broken, want)
 	}
 }

@@ -181,10 +181,12 @@ func (a *Account) byID(ctx context.Context, region string, ids ...string) ([]Ima
 	return all, err
 }
 
-// absent reports whether err says that an image does not exist, or is not for this
-// account, which EC2 says of private images of others.
+// absent reports whether err says that an image does not exist, cannot exist, as launch
+// templates may name one, or is not for this account, which EC2 says of private images of
+// others.
 func absent(err error) bool {
-	return access.NotFound(err) || access.Is(err, "AuthFailure") && strings.Contains(err.Error(), "Not authorized for images")
+	return access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed") ||
+		access.Is(err, "AuthFailure") && strings.Contains(err.Error(), "Not authorized for images")
 }
 
 // Find returns the images that ref names in the account's regions: one with this ID,
