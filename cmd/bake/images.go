@@ -119,7 +119,7 @@ func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop 
 		place.Cloud = c.Cloud
 	}
 	place.Warn = func(_ context.Context, format string, args ...any) {
-		fmt.Fprintf(p.stderr, "Warning: "+format+"\n", args...)
+		fmt.Fprintf(p.stderr, "Warning: %s\n", printable(fmt.Sprintf(format, args...)))
 	}
 	account, err := images.Open(ctx, place)
 	if err == nil {

@@ -190,7 +190,9 @@ func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine strin
 func (p *pipeline) clean(r findings.Report) findings.Report {
 	all := append([]findings.Finding(nil), r.Findings...)
 	for i := range all {
-		all[i].Evidence = p.Template.Secrets().Redact(all[i].Evidence)
+		for _, text := range []*string{&all[i].ID, &all[i].Title, &all[i].Evidence, &all[i].Rationale, &all[i].Fix} {
+			*text = p.Template.Secrets().Redact(*text)
+		}
 	}
 	r.Findings = all
 	return r

@@ -150,10 +150,12 @@ func (c *copier) check(ctx context.Context) (existing []Image, err error) {
 // collectTags decides on the tags of the copies. Those of somebody else's image are only
 // those that its owner shows.
 func (c *copier) collectTags(ctx context.Context) error {
+	// These are about the one image.
+	ownTags := []string{ownership.RunTag, ownership.BuildTag, ownership.RejectedTag, ownership.QuarantineTag, HoldTag}
 	plain := func(tags map[string]string) map[string]string {
 		tags = maps.Clone(tags)
 		maps.DeleteFunc(tags, func(k, _ string) bool {
-			return strings.HasPrefix(k, "aws:") || k == ownership.RunTag || k == ownership.BuildTag
+			return strings.HasPrefix(k, "aws:") || slices.Contains(ownTags, k)
 		})
 		return tags
 	}
@@ -206,7 +208,9 @@ func (c *copier) each(ctx context.Context, existing []Image) ([]Copied, error) {
 	)
 	for _, region := range c.To {
 		if i := slices.IndexFunc(existing, func(i Image) bool { return i.Region == region }); i >= 0 {
+			mu.Lock()
 			done = append(done, Copied{existing[i], true})
+			mu.Unlock()
 			c.scope.Say(ctx, "Image %s in %s is already a copy of it", existing[i].ID, region)
 			continue
 		}

@@ -325,9 +325,9 @@ func TestGuardsOfTheCloud(t *testing.T) {
 	}
 }
 
-// TestCheckUse: what names an image that is gone, or none at all, is found; that keeps
+// TestCheckUseOfWrongID: what names an image that is gone, or none at all, is found; that keeps
 // nothing else from being looked at.
-func TestCheckUse(t *testing.T) {
+func TestCheckUseOfWrongID(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	id := w.image(home, "web")
 	for name, image := range map[string]string{"good": id, "gone": goneImage, "wrong": "ami-typo"} {
