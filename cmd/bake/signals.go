@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"bake/run"
 )
@@ -45,8 +46,9 @@ func (unread) Cancelling() string {
 }
 
 // interrupts returns two contexts: the first signal that asks the program to end
-// cancels ctx, the second one cancels stop too, and a third one kills. When nobody
-// reads standard output or standard error any more, that cancels ctx and counts as
+// cancels ctx, the second one cancels stop too, and a third one kills. The echo of a
+// signal counts as none: timeout(1), like other supervisors, signals the process and then
+// the group that it is in. A person's Ctrl-C has no echo. When nobody reads standard output or standard error any more, that cancels ctx and counts as
 // no signal: Ctrl-C ends both "bake build | tee log" and its reader, in any order.
 // told is called with each cause. The caller releases the contexts.
 //
@@ -70,10 +72,14 @@ func (p *program) interrupts(parent context.Context, told func(n int, cause erro
 				cancel(errUnread)
 			}
 		}
+		var first time.Time
 		for n := 0; ; {
 			select {
 			case s := <-signals:
-				n++
+				if n == 1 && s != os.Interrupt && time.Since(first) < time.Second {
+					continue
+				}
+				n, first = n+1, time.Now()
 				told(n, interrupted{s})
 				if n == 1 {
 					cancel(interrupted{s})
