@@ -364,7 +364,7 @@ func (p *program) showInstances(account string, all []images.Instance, err error
 		name, owner := cmp.Or(i.ImageName, "-"), cmp.Or(i.ImageOwner, "-")
 		fmt.Fprintln(w, strings.Join([]string{i.ID, i.Region, i.State, day(&i.Launched), i.Image, owner, printable(name), i.Note(p.now())}, "\t"))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 }
 
