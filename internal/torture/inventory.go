@@ -53,7 +53,9 @@ func (w *world) inventory() (holdings, error) {
 			return fs.SkipDir
 		}
 		id, ok := strings.CutSuffix(base, ".json")
-		if !ok || kind == "networks" || kind == "fleets" { // a fleet of the type instant is only the record of a request
+		// A fleet of the type instant is only the record of a request, and of images that are
+		// gone something is known for good.
+		if !ok || slices.Contains([]string{"networks", "fleets", "deregistered-images"}, kind) {
 			return nil
 		}
 		data, err := os.ReadFile(path)

@@ -152,7 +152,7 @@ func TestVolumes(t *testing.T) {
 // TestLate makes everything that is made invisible for a while.
 func TestLate(t *testing.T) {
 	var rules []ec2.Fault
-	for _, action := range []string{"CreateSecurityGroup", "RunInstances", "CreateImage", "CopyImage", "CreateKeyPair"} {
+	for _, action := range []string{"CreateSecurityGroup", "RunInstances", "CreateImage", "CopyImage"} {
 		rules = append(rules, ec2.Fault{Action: action, Effect: ec2.EffectHide, Times: 2})
 	}
 	w := newWorld(t, rules...)

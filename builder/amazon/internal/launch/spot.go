@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
@@ -125,6 +126,7 @@ func (l *Launcher) createFleet(ctx context.Context, template string, spec Spec) 
 			}
 			places = append(places, others...)
 		}
+		in.ClientToken = aws.String(uuid.NewString()) // the SDK keeps the one of the last try, which asked for something else
 		in.LaunchTemplateConfigs = []types.FleetLaunchTemplateConfigRequest{{
 			LaunchTemplateSpecification: &types.FleetLaunchTemplateSpecificationRequest{LaunchTemplateId: &template, Version: aws.String("1")},
 			Overrides:                   overrides(l.types(), places),
