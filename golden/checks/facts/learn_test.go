@@ -67,14 +67,12 @@ func (l *local) Run(ctx context.Context, c communicator.Command) (communicator.S
 type forwarding struct {
 	*local
 	refuse error
-	dialed int
 }
 
 func (f *forwarding) Forward(ctx context.Context, addr string) (net.Conn, error) {
 	if f.refuse != nil {
 		return nil, f.refuse
 	}
-	f.dialed++
 	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 }
 
