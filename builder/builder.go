@@ -28,6 +28,10 @@ type Hooks struct {
 	// With an error of it the image is deleted like all that the build owns, or set aside
 	// if that is a *[RejectedError] that says so. Nil: nothing is to be done.
 	Made func(ctx context.Context, image Image) error
+
+	// Marks is called by a builder that is [Verifiable], after Made, and returns tags that
+	// the image and each copy of it get before anybody gets them. Nil: there are none.
+	Marks func() (map[string]string, error)
 }
 
 // Provision runs the template's provisioners on m. A builder returns its error

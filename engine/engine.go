@@ -69,7 +69,7 @@ type Options struct {
 	// Pipelines are what is asked of the images of builds, by their builders.
 	Pipelines map[*config.Component]*Pipeline
 
-	// Verified is told the outlines of builders whose images a pipeline verifies, when they
+	// Verified is told the outlines of builders whose images a pipeline verifies or marks, when they
 	// are checked. It may be nil.
 	Verified func(b builder.Builder, p *Pipeline)
 

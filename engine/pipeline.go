@@ -27,6 +27,9 @@ type Pipeline struct {
 	Provisioners []*config.Provisioner
 	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
 
+	// Marks are [builder.Hooks.Marks]. Nil: there are none.
+	Marks func(s *step.Scope) (map[string]string, error)
+
 	At *hcl.Range // the first block that asks for Made
 }
 
@@ -70,7 +73,7 @@ func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
 // pipelineOf checks that the builder of b can do what its pipeline asks for.
 func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Builder], in schema.Input) (diags hcl.Diagnostics) {
 	p := ck.pipeline(b)
-	if p == nil || p.Made == nil {
+	if p == nil || p.Made == nil && p.Marks == nil {
 		return nil
 	}
 	made, wrong := f.Outline(in)
@@ -90,7 +93,13 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	hooks := builder.Hooks{Provision: x.provision}
 	p := x.pipeline(x.build)
-	if p == nil || p.Made == nil {
+	if p == nil {
+		return hooks, nil
+	}
+	if p.Marks != nil {
+		hooks.Marks = func() (map[string]string, error) { return p.Marks(x.scope) }
+	}
+	if p.Made == nil {
 		return hooks, nil
 	}
 	if diags := p.suits(b, x.build.Type); diags.HasErrors() {

@@ -18,12 +18,12 @@ type Permitted interface {
 }
 
 // Verifying is a [bake/builder.Verifiable] that can say what it needs besides to look at
-// its images.
+// its images and to mark them.
 type Verifying interface {
 	VerifyPermissions(boots []builder.Boot, quarantines bool) []policy.Need
 }
 
-// Verification is what is needed to look at the images of a builder.
+// Verification is what is needed to look at the images of a builder and to mark them.
 type Verification struct {
 	Of          Verifying
 	Boots       []builder.Boot

@@ -38,7 +38,7 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 	for _, image := range settings.Images() {
 		p := &pipeline{Options: o, image: image}
 		diags = lang.AppendNew(diags, p.load())
-		e := &engine.Pipeline{Provisioned: p.provisioned}
+		e := &engine.Pipeline{Provisioned: p.provisioned, Marks: p.marks}
 		for i := range image.Image.Verify {
 			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
 			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
@@ -58,7 +58,9 @@ type pipeline struct {
 	after  []suite // of each verify block
 
 	mu       sync.Mutex
-	identity *verify.Identity // of the machine of the build, once it is known
+	identity *verify.Identity  // of the machine of the build, once it is known
+	marked   map[string]string // tags of the image; nil: not recalled yet
+	passes   map[string]bool   // names of what the image has passed
 }
 
 // identityIs is the key under which the identity of the machine is recorded.
@@ -86,6 +88,7 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 		if err := p.check(ctx, s, m, "checks."+c.Name, s.Build, p.before[i]); err != nil {
 			return err
 		}
+		p.passed(s, "checks."+c.Name)
 	}
 	return p.leftovers(ctx, s, m)
 }
@@ -139,6 +142,7 @@ func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image,
 		if err := p.plan(i, provision).Run(ctx, s, image, *of); err != nil {
 			return err
 		}
+		p.passed(s, "verify."+p.image.Image.Verify[i].Name)
 	}
 	return nil
 }

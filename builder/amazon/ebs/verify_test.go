@@ -130,12 +130,50 @@ func TestRejected(t *testing.T) {
 // looks at it once more at most.
 func TestFaultsWhileVerifying(t *testing.T) {
 	t.Parallel()
-	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.Made, w.FaultsFrom = verifies, "CreateImage" })
+	amazontest.Faults(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", 2, func(w *world) { w.Made, w.Marks, w.FaultsFrom = verifies, marks, "CreateImage" })
 }
 
 func TestResumeVerifying(t *testing.T) {
 	t.Parallel()
-	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made = verifies })
+	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made, w.Marks = verifies, marks })
+}
+
+func marks() (map[string]string, error) {
+	return map[string]string{"bake:verified": "verify.boot"}, nil
+}
+
+// The image and each copy of it have their marks when they are handed out, whether
+// somebody has looked at the image or not; an image that is kept nevertheless has none.
+func TestMarked(t *testing.T) {
+	for name, made := range map[string]func(context.Context, builder.Image) error{
+		"nobody looks": nil,
+		"verified":     func(context.Context, builder.Image) error { return nil },
+		"kept": func(context.Context, builder.Image) error {
+			return &builder.RejectedError{Fate: builder.Keep, Err: errors.New("no")}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.Made, w.Marks = made, marks
+			b := w.Bake(t)
+			a, err := b.Build(t.Context(), plain(distributed))
+			if (err == nil) != (name != "kept") {
+				t.Fatal(err)
+			}
+			w.Fatal(b.Scope.Close(t.Context(), context.Background()))
+			if len(a.Images) != map[bool]int{true: 3, false: 1}[name != "kept"] {
+				t.Fatalf("images %v", a.Images)
+			}
+			for in, id := range a.Images {
+				marked := slices.ContainsFunc(w.Describe(in, id).Tags, func(tag types.Tag) bool {
+					return *tag.Key == "bake:verified" && *tag.Value == "verify.boot"
+				})
+				if marked != (name != "kept") {
+					t.Errorf("image %s in %s has its mark: %t", id, in, marked)
+				}
+			}
+		})
+	}
 }
 
 // What looking at an image takes beyond a build is in its policy, and not without it.

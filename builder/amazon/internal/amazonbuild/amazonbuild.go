@@ -106,7 +106,7 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {
 		return nil, err
 	}
-	made, err := q.product(ctx, b, hooks, calls.Made)
+	made, err := q.product(ctx, b, hooks, calls)
 	if err == nil {
 		step.Record(s, "artifact", made)
 	}
@@ -153,7 +153,7 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 }
 
 // product makes what the builder makes of its machine.
-func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, look func(context.Context, builder.Image) error) (*builder.Artifact, error) {
+func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls builder.Hooks) (*builder.Artifact, error) {
 	if hooks.Artifact != nil {
 		if err := hooks.Stop(ctx); err != nil {
 			return nil, err
@@ -161,7 +161,7 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, look func
 		return hooks.Artifact(ctx)
 	}
 	whole := b.Labels
-	if look != nil {
+	if calls.Made != nil {
 		b.Labels = whole.Withheld()
 	}
 	first, err := step.Memo(ctx, b.Scope, "first image", func(ctx context.Context) (image.Made, error) {
@@ -174,10 +174,8 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, look func
 	if err != nil {
 		return nil, err
 	}
-	if look != nil {
-		if a, err := q.shown(ctx, b, first, look); err != nil {
-			return a, err
-		}
+	if a, err := q.shown(ctx, b, first, calls); err != nil {
+		return a, err
 	}
 	made, err := b.Images.Distribute(ctx, first, b.Labels)
 	if len(made) == 0 {

@@ -41,26 +41,48 @@ func (q *sequence) Verifiable(boots []builder.Boot) error {
 // verified is the key under which a build records that its image can be handed out.
 const verified = "verified"
 
-// shown lets look see the image before anybody else gets it, unless an earlier life of the
-// run has done so. With an error, it returns the image if that is kept all the same.
-func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, look func(context.Context, builder.Image) error) (*builder.Artifact, error) {
-	if done, _ := step.Recall[bool](b.Scope, verified); done {
+// shown lets Made see the image before anybody else gets it, and tags it, unless an earlier
+// life of the run has done so. With an error, it returns the image if that is kept all the
+// same.
+func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls builder.Hooks) (*builder.Artifact, error) {
+	if done, _ := step.Recall[bool](b.Scope, verified); !done {
+		if a, err := q.look(ctx, b, first, calls.Made); err != nil {
+			return a, err
+		}
+	}
+	if calls.Marks != nil {
+		var err error
+		if b.Labels.Marks, err = calls.Marks(); err != nil {
+			return nil, err
+		}
+	}
+	_, err := step.Memo(ctx, b.Scope, "labelled", func(ctx context.Context) (bool, error) {
+		labels := b.Labels
+		if calls.Made == nil { // the image has them
+			labels = labels.Withheld()
+		}
+		return true, b.Images.Label(ctx, first, labels)
+	})
+	return nil, err
+}
+
+// look lets see look at the image.
+func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see func(context.Context, builder.Image) error) (*builder.Artifact, error) {
+	if see == nil {
 		return nil, nil
 	}
 	// An earlier life of the run, or a try, may have left machines.
 	if err := b.Scope.Discard(ctx, func(r step.Resource) bool { return b.guest(r) }); err != nil {
 		return nil, err
 	}
-	err := look(ctx, builder.Image{ID: first.ID, Region: first.Region,
+	err := see(ctx, builder.Image{ID: first.ID, Region: first.Region,
 		Boot: func(ctx context.Context, with builder.Boot, use func(context.Context, builder.Machine) error) error {
 			return q.boot(ctx, b, first, with, use)
 		},
 	})
 	if err == nil {
-		if err = b.Images.Label(ctx, first, b.Labels); err == nil {
-			step.Record(b.Scope, verified, true)
-		}
-		return nil, err
+		step.Record(b.Scope, verified, true)
+		return nil, nil
 	}
 	rejected, ok := errors.AsType[*builder.RejectedError](err)
 	if !ok || rejected.Fate == builder.Delete || context.Cause(ctx) != nil {
@@ -124,7 +146,13 @@ func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (ne
 		o, src := q.guest(boot)
 		needs = append(needs, o.Permissions(src, here, nil)...)
 	}
-	needs = append(needs, here.Own("RunInstances", "image"), here.Own("CreateTags", "image", "snapshot"))
+	if q.Image == nil {
+		return nil
+	}
+	needs = append(needs, here.Own("CreateTags", "image", "snapshot"))
+	if len(boots) > 0 {
+		needs = append(needs, here.Own("RunInstances", "image"))
+	}
 	if quarantines {
 		needs = append(needs, here.Own("DisableImage", "image"))
 	}

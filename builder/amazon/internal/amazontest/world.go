@@ -91,6 +91,9 @@ type World struct {
 	// Made is [builder.Hooks.Made] of the builds.
 	Made func(ctx context.Context, image builder.Image) error
 
+	// Marks is [builder.Hooks.Marks] of the builds.
+	Marks func() (map[string]string, error)
+
 	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
 	FaultsFrom string
 
@@ -417,7 +420,7 @@ func (b *Bake) BuildInput(ctx context.Context, in schema.Input) (*builder.Artifa
 	if provision == nil {
 		provision = func(context.Context, builder.Machine) error { return nil }
 	}
-	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Made: b.World.Made})
+	return maker.Build(ctx, b.Scope, builder.Hooks{Provision: provision, Made: b.World.Made, Marks: b.World.Marks})
 }
 
 // Said returns what was said, one text a line.

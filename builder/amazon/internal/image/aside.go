@@ -17,9 +17,10 @@ func (l Labels) Withheld() Labels {
 	return l
 }
 
-// Label gives a finished image the tags that were withheld from it. It may be called again.
+// Label gives a finished image its marks, and the tags that were withheld from it. It may
+// be called again.
 func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
-	if len(labels.Tags)+len(labels.Snapshot) == 0 {
+	if len(labels.Tags)+len(labels.Snapshot)+len(labels.Marks) == 0 {
 		return nil
 	}
 	return step.Run(ctx, m.Scope, "tag the image in "+made.Region, func(ctx context.Context) error {
@@ -27,7 +28,7 @@ func (m *Maker) Label(ctx context.Context, made Made, labels Labels) error {
 		for _, tags := range []struct {
 			of []string
 			m  map[string]string
-		}{{[]string{made.ID}, labels.Tags}, {made.Snapshots, SnapshotTags(labels)}} {
+		}{{[]string{made.ID}, merge(labels.Tags, labels.Marks)}, {made.Snapshots, SnapshotTags(labels)}} {
 			if len(tags.of) == 0 || len(tags.m) == 0 {
 				continue
 			}

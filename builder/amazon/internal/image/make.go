@@ -39,6 +39,7 @@ type Labels struct {
 	RunTags     map[string]string
 	Tags        map[string]string
 	Snapshot    map[string]string
+	Marks       map[string]string // of images alone, beside their Tags
 }
 
 // Create makes the image of a stopped instance in the build region, under the
@@ -179,7 +180,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	if n := m.SnapshotCopyDurationMinutes; n > 0 {
 		in.SnapshotCopyCompletionDurationMinutes = new(int64(n))
 	}
-	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
+	t := &tagging{image: m.Owner.Tags(merge(m.runTags(labels), labels.Tags, labels.Marks)), snapshots: m.Owner.Tags(merge(labels.Tags, labels.Snapshot))}
 	// EC2 copies the tags of the image only.
 	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
 	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {

@@ -1,0 +1,87 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"bake/step"
+)
+
+// The tags of images that all pipelines write.
+const (
+	imageMark    = "bake:image"    // name of the image block
+	verifiedMark = "bake:verified" // what has passed, separated by commas, or the digest of that
+)
+
+// longestTag is how many characters the value of a tag can have.
+const longestTag = 256
+
+// The keys under which the marks so far, and what has passed, are recorded.
+const (
+	marksAre  = "marks"
+	passedAre = "passed"
+)
+
+// mark adds a tag to those that the image and each copy of it get before they are handed
+// out. It may be called until the image is handed out; a later value counts.
+func (p *pipeline) mark(s *step.Scope, key, value string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recall(s)
+	p.marked[key] = value
+	step.Record(s, marksAre, p.marked)
+}
+
+// passed says that a verification or check, such as "verify.boot", has let the image pass.
+func (p *pipeline) passed(s *step.Scope, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recall(s)
+	p.passes[name] = true
+	step.Record(s, passedAre, p.passes)
+}
+
+// marks are all tags of [pipeline.mark], those of earlier lives of the run among them, with
+// the name of the image and what it has passed.
+func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recall(s)
+	all := maps.Clone(p.marked)
+	all[imageMark] = p.image.Name
+	if len(p.passes) == 0 {
+		return all, nil
+	}
+	names := strings.Join(slices.Sorted(maps.Keys(p.passes)), ",")
+	if utf8.RuneCountInString(names) <= longestTag {
+		all[verifiedMark] = names
+		return all, nil
+	}
+	digest := sha256.Sum256([]byte(names))
+	all[verifiedMark] = "sha256:" + hex.EncodeToString(digest[:])
+	if err := os.MkdirAll(p.Reports, 0o755); err != nil { //nolint:gosec // as for reports
+		return nil, err
+	}
+	return all, os.WriteFile(filepath.Join(p.Reports, fileName(s.Build+".verified")+".txt"), []byte(names), 0o644) //nolint:gosec // as for reports
+}
+
+// recall is called with the lock held.
+func (p *pipeline) recall(s *step.Scope) {
+	if p.marked != nil {
+		return
+	}
+	p.marked, _ = step.Recall[map[string]string](s, marksAre)
+	if p.marked == nil {
+		p.marked = map[string]string{}
+	}
+	p.passes, _ = step.Recall[map[string]bool](s, passedAre)
+	if p.passes == nil {
+		p.passes = map[string]bool{}
+	}
+}
