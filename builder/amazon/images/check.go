@@ -39,8 +39,8 @@ func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, er
 			err = fmt.Errorf("what uses images could not be found out (%s): %w", guard, failed)
 		}
 	}
-	l.users(ctx, false)
-	l.unless(GuardChannel, l.channels(ctx))
+	l.launchers(ctx, map[string]func(context.Context) error{GuardChannel: l.channels})
+	l.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}

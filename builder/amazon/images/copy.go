@@ -173,6 +173,12 @@ func (c *copier) collectTags(ctx context.Context) error {
 	}
 	maps.Copy(c.tags, c.Tags)
 	maps.Copy(c.snapshotTags, c.Tags)
+	for what, tags := range map[string]map[string]string{"image": c.tags, "snapshots": c.snapshotTags} {
+		if most := ownership.MostTags - ownership.Tagged; len(tags) > most {
+			return fmt.Errorf("a copy of image %s would have %d tags on its %s; EC2 allows %d, and bake needs %d of them until the copy is done. Leave out -tag, or remove tags of the image",
+				c.from.ID, len(tags), what, ownership.MostTags, ownership.Tagged)
+		}
+	}
 	return nil
 }
 
@@ -218,12 +224,11 @@ func (c *copier) each(ctx context.Context, existing []Image) ([]Copied, error) {
 			image, err := step.Do(ctx, c.scope, "copy the image to "+region, func(ctx context.Context) (Image, error) { return c.copy(ctx, region) })
 			mu.Lock()
 			defer mu.Unlock()
-			if image.ID != "" {
-				done = append(done, Copied{image, false})
-			}
 			if err != nil {
 				errs = append(errs, &RegionError{region, cause(err)})
+				return
 			}
+			done = append(done, Copied{image, false})
 		})
 	}
 	all.Wait()
@@ -253,9 +258,9 @@ func (c *copier) copy(ctx context.Context, region string) (Image, error) {
 	for try := 1; ; try++ {
 		key := fmt.Sprintf("%s@%s %s %s", c.Name, region, c.owner.ID, uuid.NewString())
 		image, err := c.once(ctx, region, key)
-		var failed *failedError
+		var failed *access.ImageError
 		again := errors.As(err, &failed) || access.Is(err, "ResourceLimitExceeded", "InternalError")
-		if err == nil || image.ID != "" || !again || try == copies || context.Cause(ctx) != nil {
+		if err == nil || !again || try == copies || context.Cause(ctx) != nil {
 			return image, err
 		}
 		c.scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
@@ -269,8 +274,7 @@ func (c *copier) copy(ctx context.Context, region string) (Image, error) {
 	}
 }
 
-// once begins one copy, waits until it is available, and hands it over. If there is an
-// image, it is the user's in spite of the error.
+// once begins one copy, waits until it is available, and hands it over.
 func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	client := c.session.EC2(region)
 	in := &ec2.CopyImageInput{
@@ -310,39 +314,12 @@ func (c *copier) explain(err error) error {
 	return fmt.Errorf("%w. To let others copy an image, its owner, account %s, has to share its snapshots and, if it is encrypted, its key too: bake images share %s -with %s -snapshots", err, c.from.Owner, c.from.ID, c.ID)
 }
 
-// failedError says that EC2 began a copy and did not finish it.
-type failedError struct{ image Image }
-
-func (e *failedError) Error() string {
-	why := e.image.Reason
-	if why == "" {
-		why = "EC2 gave no reason"
-	}
-	return fmt.Sprintf("image %s in %s is %s: %s", e.image.ID, e.image.Region, e.image.State, why)
-}
-
 // await waits until a copy is available.
 func (c *copier) await(ctx context.Context, region, id string) (Image, error) {
-	seen := false
 	image, err := access.Watch(c.session, region).Images.Until(ctx, wait.Wait[types.Image]{
 		ID: id, What: "image " + id + " in " + region + " to become available", Watch: c.session.Watch(15*time.Second, 2*time.Hour),
 		Kind: "copy to " + region, Usual: wait.Span{Soonest: time.Minute, Latest: 10 * time.Minute}, Voice: c.session.Voice(ctx),
-		Judge: func(image types.Image, found bool) (bool, error) {
-			switch {
-			case seen && !found:
-				return false, fmt.Errorf("image %s in %s has disappeared", id, region)
-			case !found:
-				return false, nil // EC2 has not heard of it everywhere yet
-			}
-			seen = true
-			switch image.State {
-			case types.ImageStateAvailable:
-				return true, nil
-			case types.ImageStatePending, types.ImageStateTransient:
-				return false, nil
-			}
-			return false, &failedError{imageOf(region, image)}
-		},
+		Judge: access.Available(region, id),
 	})
 	return imageOf(region, image), err
 }

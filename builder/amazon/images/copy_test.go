@@ -3,6 +3,7 @@ package images_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -132,6 +133,10 @@ func TestCopyRefused(t *testing.T) {
 	w.fatal(err)
 	a := w.open(home)
 	before := w.whole()
+	many := map[string]string{}
+	for n := range 49 {
+		many[fmt.Sprint("tag-", n)] = "value"
+	}
 	for name, c := range map[string]struct {
 		ref  string
 		o    images.CopyOptions
@@ -145,6 +150,7 @@ func TestCopyRefused(t *testing.T) {
 		"disabled":          {off, images.CopyOptions{To: []string{west}}, "is disabled"},
 		"name":              {id, images.CopyOptions{To: []string{west}, Name: "a:b:c"}, "-name=a:b:c"},
 		"key of elsewhere":  {id, images.CopyOptions{To: []string{west}, Keys: map[string]string{"": "arn:aws:kms:us-east-1:123456789012:key/mrk-00000000000000000000000000000000"}}, "in us-east-1"},
+		"too many tags":     {id, images.CopyOptions{To: []string{west}, Tags: many}, "would have 49 tags"},
 		"key for elsewhere": {id, images.CopyOptions{To: []string{west}, Keys: map[string]string{"eu-west-1": "alias/a"}}, "not copied to eu-west-1"},
 	} {
 		if all, err := w.copyAll(t.Context(), a, c.ref, c.o); err == nil || !strings.Contains(err.Error(), c.want) || len(all) > 0 {

@@ -166,7 +166,7 @@ func (a *Account) newLook(region string, images []Image, g Guards) *look {
 func (l *look) all(ctx context.Context) {
 	l.held()
 	l.recent()
-	l.users(ctx, true)
+	l.users(ctx)
 	open := l.images
 	if len(open) > asked {
 		open = slices.DeleteFunc(slices.Clone(open), func(i Image) bool { return InUse(l.uses[i.ID]) })
@@ -186,13 +186,17 @@ func (l *look) all(ctx context.Context) {
 	l.finish()
 }
 
-// users runs the guards that ask for a whole region. what says whether they look for
-// users of images at all, or only of what maps snapshots.
-func (l *look) users(ctx context.Context, images bool) {
+// users runs the guards that ask for a whole region.
+func (l *look) users(ctx context.Context) {
+	l.launchers(ctx, map[string]func(context.Context) error{GuardInstances: l.instances, GuardChannel: l.channels})
+	l.resolve(ctx)
+}
+
+// launchers finds what is to launch machines, and runs more guards at the same time. What
+// names its image by a parameter is in l.aliases afterwards.
+func (l *look) launchers(ctx context.Context, more map[string]func(context.Context) error) {
 	guards := map[string]func(context.Context) error{GuardScaling: l.scaling, GuardFleets: l.fleets}
-	if images {
-		guards[GuardInstances], guards[GuardChannel] = l.instances, l.channels
-	}
+	maps.Copy(guards, more)
 	var each errgroup.Group
 	for guard, ask := range guards {
 		each.Go(func() error {
@@ -212,7 +216,6 @@ func (l *look) users(ctx context.Context, images bool) {
 	_ = each.Wait() // a failure is a use
 	if needed {
 		l.namedVersions(ctx)
-		l.resolve(ctx)
 	}
 }
 

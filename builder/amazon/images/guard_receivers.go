@@ -30,6 +30,11 @@ func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingCha
 		}
 		for _, s := range losing {
 			uses[s.Image.ID] = slices.DeleteFunc(uses[s.Image.ID], func(u Use) bool { return u.account != "" && !c.takes(s.Before, u.account) })
+			for _, who := range s.copiers(c) {
+				if g.on(GuardReceivers) {
+					uses.add(s.Image.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("the snapshots are shared with %s, but not the image: AWS does not tell whether there are images made of them", who), Unknown: true})
+				}
+			}
 		}
 		used := slices.DeleteFunc(slices.Clone(images), func(i Image) bool { return !InUse(uses[i.ID]) })
 		if len(used) > 0 {

@@ -3,11 +3,12 @@ package images
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
 )
 
 // Image is an image, as -json writes it.
@@ -99,7 +100,7 @@ func (i Image) Status(now time.Time) string {
 func imageOf(region string, i types.Image) Image {
 	out := Image{
 		ID: aws.ToString(i.ImageId), Name: aws.ToString(i.Name), Region: region, Owner: aws.ToString(i.OwnerId), OwnerAlias: aws.ToString(i.ImageOwnerAlias),
-		State: string(i.State), Description: aws.ToString(i.Description), Tags: map[string]string{},
+		State: string(i.State), Reason: access.StateReason(i.StateReason), Description: aws.ToString(i.Description), Tags: map[string]string{},
 		Public: aws.ToBool(i.Public), Deprecated: moment(i.DeprecationTime), LastLaunched: moment(i.LastLaunchedTime),
 		Protection: aws.ToString(i.DeregistrationProtection), Allowed: i.ImageAllowed,
 		SourceImage: aws.ToString(i.SourceImageId), SourceRegion: aws.ToString(i.SourceImageRegion), SourceInstance: aws.ToString(i.SourceInstanceId),
@@ -109,10 +110,6 @@ func imageOf(region string, i types.Image) Image {
 	}
 	if created := moment(i.CreationDate); created != nil {
 		out.Created = *created
-	}
-	if r := i.StateReason; r != nil {
-		code := aws.ToString(r.Code) // often said again in the message
-		out.Reason = strings.TrimPrefix(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")
 	}
 	for _, t := range i.Tags {
 		out.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)

@@ -291,7 +291,7 @@ func (g *orphanage) unless(guard string, err error) {
 func (g *orphanage) mapped(ctx context.Context) {
 	l := g.a.newLook(g.region, nil, Guards{Ignore: g.o.Ignore, Now: g.o.Now})
 	l.onFailure = g.unless
-	l.users(ctx, false)
+	l.launchers(ctx, nil)
 	for id, uses := range l.snapshots {
 		g.keep(isSnapshot(id), "%s makes a volume from it", uses[0].User)
 	}

@@ -110,7 +110,7 @@ func (a *Account) Unshare(ctx context.Context, ref string, c SharingChange) ([]S
 	return a.changeSharing(ctx, ref, c, func(ctx context.Context, all []Shared) error {
 		var losing []Shared
 		for _, s := range all {
-			if c.All && !s.Before.Empty() || slices.ContainsFunc(c.whom(), s.Before.has) {
+			if len(c.from(s.Before)) > 0 || len(s.copiers(c)) > 0 {
 				losing = append(losing, s)
 			}
 		}
@@ -355,15 +355,27 @@ func (a *Account) shareWhole(ctx context.Context, s *Shared, c SharingChange, tr
 // undoTime is how long it may take to undo half a change.
 const undoTime = 30 * time.Second
 
+// from is everybody of those who have something whom the change takes it from.
+func (c SharingChange) from(now Sharing) []string {
+	if c.All {
+		return now.All()
+	}
+	return slices.DeleteFunc(c.whom(), func(who string) bool { return !now.has(who) })
+}
+
+// copiers are those who lose the snapshots of the image and never had the image itself:
+// whatever they have, they have made of the snapshots.
+func (s *Shared) copiers(c SharingChange) (who []string) {
+	for _, p := range s.parts {
+		who = append(who, slices.DeleteFunc(c.from(p.before), s.Before.has)...)
+	}
+	slices.Sort(who)
+	return slices.Compact(who)
+}
+
 // unshare takes an image and its snapshots back: the image first, which is what counts.
 func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error {
-	from := func(now Sharing) []string {
-		if c.All {
-			return now.All()
-		}
-		return slices.DeleteFunc(c.whom(), func(who string) bool { return !now.has(who) })
-	}
-	if less := from(s.Before); len(less) > 0 {
+	if less := c.from(s.Before); len(less) > 0 {
 		s.Changed = true
 		if err := a.modifyImage(ctx, s.Image, nil, less); err != nil {
 			return err
@@ -377,7 +389,7 @@ func (a *Account) unshare(ctx context.Context, s *Shared, c SharingChange) error
 		return nil
 	}
 	for _, p := range s.parts {
-		if less := from(p.before); len(less) > 0 {
+		if less := c.from(p.before); len(less) > 0 {
 			s.Changed = true
 			if err := a.modifySnapshot(ctx, s.Image.Region, p.ID, nil, less); err != nil {
 				return fmt.Errorf("snapshot %s: %w", p.ID, err)

@@ -20,6 +20,7 @@ import (
 const (
 	alice = "111111111111"
 	bob   = "222222222222"
+	carol = "333333333333"
 )
 
 // who is whom the image and its snapshots are shared with, as the cloud says.
@@ -135,6 +136,13 @@ func TestUnshareFromOthers(t *testing.T) {
 	a := w.open(home)
 	_, err := a.Share(t.Context(), id, images.SharingChange{With: []string{alice, bob}, Public: true})
 	w.fatal(err)
+	// Another account has the snapshots alone, of which it may have made images.
+	found, err := a.Find(t.Context(), id)
+	w.fatal(err)
+	_, err = w.client("default", home).ModifySnapshotAttribute(t.Context(), &ec2.ModifySnapshotAttributeInput{
+		SnapshotId: &found[0].Snapshots()[0], OperationType: types.OperationTypeAdd, UserIds: []string{carol},
+	})
+	w.fatal(err)
 	w.watch(answering(map[string]string{
 		"CreateImageUsageReport":          "<reportId>report-1</reportId>",
 		"DeleteImageUsageReport":          "<return>true</return>",
@@ -145,7 +153,9 @@ func TestUnshareFromOthers(t *testing.T) {
 		change images.SharingChange
 		used   bool
 	}{
-		{images.SharingChange{With: []string{bob}}, false},
+		{images.SharingChange{With: []string{carol}, Snapshots: true}, true},
+		{images.SharingChange{With: []string{carol}}, false},
+		{images.SharingChange{With: []string{bob}, Snapshots: true}, false},
 		{images.SharingChange{With: []string{alice}}, true},
 		{images.SharingChange{Public: true}, false}, // alice has it by name
 		{images.SharingChange{All: true}, true},

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -167,4 +169,49 @@ func passes(err error) bool {
 		return e.status/100 == 5 || errors.As(err, &network)
 	}
 	return e.status/100 == 5 || slices.Contains([]string{"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "Client.RequestLimitExceeded"}, e.Code)
+}
+
+// Available is the [wait.Wait.Judge] of a wait until an image in a region is available.
+func Available(region, id string) func(types.Image, bool) (bool, error) {
+	seen := false
+	return func(image types.Image, found bool) (bool, error) {
+		switch {
+		case seen && !found:
+			return false, fmt.Errorf("image %s in %s has disappeared", id, region)
+		case !found:
+			return false, nil // EC2 has not heard of it everywhere yet
+		}
+		seen = true
+		switch image.State {
+		case types.ImageStateAvailable:
+			return true, nil
+		case types.ImageStatePending, types.ImageStateTransient:
+			return false, nil
+		}
+		return false, &ImageError{id, region, image}
+	}
+}
+
+// ImageError says that EC2 began an image and did not finish it.
+type ImageError struct {
+	ID, Region string
+	image      types.Image
+}
+
+func (e *ImageError) Error() string {
+	why := StateReason(e.image.StateReason)
+	if why == "" {
+		why = "EC2 gave no reason"
+	}
+	return fmt.Sprintf("image %s in %s is %s: %s", e.ID, e.Region, e.image.State, why)
+}
+
+// StateReason is a reason as one text, in which its code, which EC2 often says in the
+// message too, is said once.
+func StateReason(r *types.StateReason) string {
+	if r == nil {
+		return ""
+	}
+	code := aws.ToString(r.Code)
+	return strings.Trim(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")
 }

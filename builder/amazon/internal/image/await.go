@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,43 +26,12 @@ func (m *Maker) await(ctx context.Context, region, id, kind string) (types.Image
 	shown.Go(func() { p.show(showing, m, watcher) })
 	defer shown.Wait()
 	defer stop()
-	seen := false
 	return watcher.Images.Until(ctx, wait.Wait[types.Image]{
 		ID: id, What: "image " + id + " in " + region + " to become available", Watch: m.Session.Watch(15*time.Second, 30*time.Minute),
 		Kind: kind, Usual: wait.Span{Soonest: 20 * time.Second, Latest: time.Minute}, Expect: p.expect,
 		Voice: m.Session.Voice(ctx),
-		Judge: func(image types.Image, found bool) (bool, error) {
-			switch {
-			case seen && !found:
-				return false, fmt.Errorf("image %s in %s has disappeared", id, region)
-			case !found:
-				return false, nil // EC2 has not heard of it everywhere yet
-			}
-			seen = true
-			switch image.State {
-			case types.ImageStateAvailable:
-				return true, nil
-			case types.ImageStatePending, types.ImageStateTransient:
-				return false, nil
-			}
-			return false, &failedError{region, id, image}
-		},
+		Judge: access.Available(region, id),
 	})
-}
-
-// failedError says that EC2 began an image and did not finish it.
-type failedError struct {
-	region, id string
-	image      types.Image
-}
-
-func (e *failedError) Error() string {
-	why := "EC2 gave no reason"
-	if r := e.image.StateReason; r != nil {
-		code := aws.ToString(r.Code) // often said again in the message
-		why = strings.TrimPrefix(code+": "+strings.TrimPrefix(aws.ToString(r.Message), code+": "), ": ")
-	}
-	return fmt.Sprintf("image %s in %s is %s: %s", e.id, e.region, e.image.State, why)
 }
 
 // progress is how much of the snapshots of an image is done.

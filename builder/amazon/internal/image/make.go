@@ -140,7 +140,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		for try := 1; ; try++ {
 			key := fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, uuid.NewString())
 			made, err := once.copy(ctx, from, region, key, labels)
-			var failed *failedError
+			var failed *access.ImageError
 			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
 				return made, cause(err)
 			}

@@ -126,7 +126,6 @@ func variable(names []string) error {
 const (
 	maxKey   = 128 // characters
 	maxValue = 256
-	maxTags  = 50 // of one resource
 )
 
 // ownTags are the tags with which everything is made that a build owns.
@@ -150,9 +149,9 @@ func CheckTogether(c *schema.Checker, sets ...Tags) {
 			keys[b.key] = true
 		}
 	}
-	if n, most := len(keys), maxTags-len(ownTags); n > most {
+	if n, most := len(keys), ownership.MostTags-len(ownTags); n > most {
 		c.Errorf(sets[len(sets)-1].last(), "Too many tags",
-			"One resource gets %d tags. EC2 allows %d, and bake needs two of them during the build: at most %d are left.", n, maxTags, most)
+			"One resource gets %d tags. EC2 allows %d, and bake needs two of them during the build: at most %d are left.", n, ownership.MostTags, most)
 	}
 }
 

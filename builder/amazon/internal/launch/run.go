@@ -298,8 +298,8 @@ func (l *Launcher) awaitState(ctx context.Context, id string, want types.Instanc
 }
 
 func reason(i types.Instance) string {
-	if r := i.StateReason; r != nil {
-		return strings.TrimSuffix(aws.ToString(r.Code)+": "+strings.TrimPrefix(aws.ToString(r.Message), aws.ToString(r.Code)+": "), ": ")
+	if text := access.StateReason(i.StateReason); text != "" {
+		return text
 	}
 	if t := aws.ToString(i.StateTransitionReason); t != "" {
 		return t

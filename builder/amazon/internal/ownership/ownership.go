@@ -48,6 +48,13 @@ const (
 	QuarantineTag = "bake:quarantine" // nobody can launch the image
 )
 
+// MostTags is how many tags EC2 allows for one resource, and Tagged how many of them are
+// the owner's.
+const (
+	MostTags = 50
+	Tagged   = 2
+)
+
 // NewID returns the id of a new [Owner]. It tells when it was made, as [Since] reads it.
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
 
