@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Format is a format that findings are written in.
+// Format is a format that findings are written in, or read from.
 type Format string
 
 // The formats.
@@ -21,9 +21,11 @@ const (
 	JSON  Format = "json"  // all there is; docs/findings.schema.json is its schema
 	JUnit Format = "junit" // a test case for each rule, as CI servers show them
 	SARIF Format = "sarif" // 2.1.0, what failed only: code scanning takes the rest for problems too
+	TAP   Format = "tap"   // the Test Anything Protocol: read only
+	XCCDF Format = "xccdf" // results of OpenSCAP and its like: read only
 )
 
-// Formats returns all formats.
+// Formats returns the formats that findings are written in.
 func Formats() []Format { return []Format{Plain, JSON, JUnit, SARIF} }
 
 // Extension is the end of the name of a file of that format.

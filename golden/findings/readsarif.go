@@ -1,0 +1,341 @@
+package findings
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// many is an array of JSON that has its limit; few keeps its first elements only. Both are
+// nil where the array is absent or null.
+type (
+	many[T any] []T
+	few[T any]  []T
+)
+
+const (
+	fewest     = 20
+	maxObjects = 500_000 // in a document
+)
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (m *many[T]) UnmarshalJSON(src []byte) error {
+	return each(src, func(d *json.Decoder) error {
+		if *m == nil {
+			*m = many[T]{}
+		}
+		if d == nil {
+			return nil
+		}
+		if len(*m) == maxFindings {
+			return errTooMany
+		}
+		var v T
+		err := d.Decode(&v)
+		*m = append(*m, v)
+		return err
+	})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *few[T]) UnmarshalJSON(src []byte) error {
+	return each(src, func(d *json.Decoder) error {
+		if d == nil {
+			return nil
+		}
+		var v T
+		err := d.Decode(&v)
+		if len(*f) < fewest {
+			*f = append(*f, v)
+		}
+		return err
+	})
+}
+
+// each calls read for each element of an array, and once with nil before the first.
+func each(src []byte, read func(*json.Decoder) error) error {
+	d := json.NewDecoder(bytes.NewReader(src))
+	switch t, err := d.Token(); {
+	case err != nil:
+		return err
+	case t == nil:
+		return nil
+	case t != json.Delim('['):
+		return errors.New("there is something else where an array has to be")
+	}
+	err := read(nil)
+	for err == nil && d.More() {
+		err = read(d)
+	}
+	return err
+}
+
+// What is read of SARIF. It is other than what is written: tools say things in many ways.
+type (
+	sarifIn struct {
+		Version string `json:"version"`
+		Runs    few[struct {
+			Tool struct {
+				Driver     sarifComponent      `json:"driver"`
+				Extensions few[sarifComponent] `json:"extensions"`
+			} `json:"tool"`
+			Invocations many[sarifCall]    `json:"invocations"`
+			Results     many[sarifFinding] `json:"results"`
+		}] `json:"runs"`
+	}
+	sarifComponent struct {
+		Name    string              `json:"name"`
+		Version string              `json:"version"`
+		Rules   many[sarifMetadata] `json:"rules"`
+	}
+	sarifMetadata struct {
+		ID      string          `json:"id"`
+		Name    string          `json:"name"`
+		Short   sarifMessage    `json:"shortDescription"`
+		Full    sarifMessage    `json:"fullDescription"`
+		Help    sarifMessage    `json:"help"`
+		HelpURI string          `json:"helpUri"`
+		Default sarifConfig     `json:"defaultConfiguration"`
+		Props   sarifProperties `json:"properties"`
+	}
+	sarifProperties struct {
+		Severity json.RawMessage `json:"security-severity"` // a text, by the rules of code scanning; some write a number
+	}
+	sarifCall struct {
+		Successful    *bool                  `json:"executionSuccessful"`
+		Start         string                 `json:"startTimeUtc"`
+		ExitCode      *int                   `json:"exitCode"`
+		Notifications few[sarifNotification] `json:"toolExecutionNotifications"`
+	}
+	sarifFinding struct {
+		RuleID string `json:"ruleId"`
+		Index  *int   `json:"ruleIndex"`
+		Rule   struct {
+			ID        string `json:"id"`
+			Index     *int   `json:"index"`
+			Component struct {
+				Index *int `json:"index"` // of an extension
+			} `json:"toolComponent"`
+		} `json:"rule"`
+		Kind      string `json:"kind"`
+		Level     string `json:"level"`
+		Message   sarifMessage
+		Baseline  string `json:"baselineState"`
+		Locations few[struct {
+			Physical sarifPhysical     `json:"physicalLocation"`
+			Logical  few[sarifLogical] `json:"logicalLocations"`
+		}] `json:"locations"`
+		Suppressions few[sarifSuppression] `json:"suppressions"`
+		Props        sarifProperties       `json:"properties"`
+	}
+)
+
+// sarif reads SARIF 2.1.0.
+func (b *building) sarif(src []byte) error {
+	var in sarifIn
+	if len(bytes.TrimSpace(src)) == 0 {
+		return errEmpty
+	}
+	if bytes.Count(src, []byte("{")) > maxObjects {
+		return fmt.Errorf("it has more than %d objects", maxObjects)
+	}
+	if err := json.Unmarshal(src, &in); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(in.Version, "2.1.") {
+		return fmt.Errorf("its version is %q, and must be 2.1.0", line(in.Version, 50))
+	}
+	if len(in.Runs) == 0 {
+		return errors.New("it has no run")
+	}
+	if len(in.Runs) == fewest {
+		return fmt.Errorf("it has %d runs or more", fewest)
+	}
+	for _, run := range in.Runs {
+		name := cmp.Or(line(run.Tool.Driver.Name, 100), "scanner")
+		if b.report.Tool == "" {
+			b.report.Tool = strings.TrimSpace(name + " " + line(run.Tool.Driver.Version, 50))
+		}
+		known := knownRules{components: append(few[sarifComponent]{run.Tool.Driver}, run.Tool.Extensions...), byID: map[string]*sarifMetadata{}}
+		for _, c := range known.components {
+			for i := range c.Rules {
+				if r := &c.Rules[i]; known.byID[r.ID] == nil {
+					known.byID[r.ID] = r
+				}
+			}
+		}
+		before := len(b.report.Findings)
+		for _, r := range run.Results {
+			if r.Baseline == "absent" { // it was there once
+				continue
+			}
+			if err := b.add(r.finding(known)); err != nil {
+				return err
+			}
+		}
+		if err := b.calls(name, run.Invocations); err != nil {
+			return err
+		}
+		switch { // the standard: without results, nothing was scanned; with none of them, nothing was found
+		case run.Results == nil:
+			if err := b.wrong(name, "The run has no array of results: nothing was scanned."); err != nil {
+				return err
+			}
+		case len(b.report.Findings) == before:
+			if err := b.add(Finding{ID: name, Title: "Nothing was found", Severity: Unknown, Result: Pass}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// calls reads whether the tool has run to its end.
+func (b *building) calls(name string, calls many[sarifCall]) error {
+	for _, c := range calls {
+		if t, err := time.Parse(time.RFC3339, c.Start); err == nil && b.report.Started.IsZero() {
+			b.report.Started = t
+		}
+		var said []string
+		for _, n := range c.Notifications {
+			if n.Level == "error" {
+				said = append(said, line(n.Message.Text, 500))
+			}
+		}
+		switch {
+		case c.Successful != nil && !*c.Successful:
+			if err := b.wrong(name, "The run was not successful. %s", strings.Join(said, "\n")); err != nil {
+				return err
+			}
+		default:
+			for _, s := range said {
+				b.report.Warnings = append(b.report.Warnings, name+": "+s)
+			}
+		}
+	}
+	return nil
+}
+
+func (r sarifFinding) finding(known knownRules) Finding {
+	id := cmp.Or(r.RuleID, r.Rule.ID)
+	rule := r.metadata(id, known)
+	id = cmp.Or(id, rule.ID)
+	f := Finding{
+		ID: cmp.Or(id, r.Message.Text), Title: cmp.Or(rule.Short.Text, rule.Name, rule.Full.Text), Rationale: rule.Full.Text, Fix: cmp.Or(rule.Help.Text, rule.HelpURI),
+		Severity: r.severity(rule), Result: r.result(),
+	}
+	places := []string{r.Message.Text}
+	for _, l := range r.Locations {
+		place := l.Physical.Artifact.URI
+		if place != "" && l.Physical.Region.StartLine > 0 {
+			place += ":" + strconv.Itoa(l.Physical.Region.StartLine)
+		}
+		for _, logical := range l.Logical {
+			place = cmp.Or(place, logical.Name)
+		}
+		if place != "" {
+			places = append(places, line(place, 500))
+		}
+	}
+	f.Evidence = strings.TrimSpace(strings.Join(places, "\n"))
+	if f.Result == Waived {
+		f.Waiver = "suppressed by the scanner"
+		for _, s := range r.Suppressions {
+			if s.Justification != "" {
+				f.Waiver += ": " + line(s.Justification, 500)
+			}
+		}
+	}
+	return f
+}
+
+// knownRules are what a tool says of its rules.
+type knownRules struct {
+	components []sarifComponent
+	byID       map[string]*sarifMetadata
+}
+
+// metadata is what the tool says of the rule of a result: by its place, or by its ID, of
+// which only the part before a slash may be that of a rule.
+func (r sarifFinding) metadata(id string, known knownRules) sarifMetadata {
+	at := 0
+	if i := r.Rule.Component.Index; i != nil && *i >= 0 && *i < fewest {
+		at = *i + 1
+	}
+	for _, i := range []*int{r.Rule.Index, r.Index} {
+		if i != nil && at < len(known.components) && *i >= 0 && *i < len(known.components[at].Rules) {
+			if rule := known.components[at].Rules[*i]; id == "" || id == rule.ID || strings.HasPrefix(id, rule.ID+"/") {
+				return rule
+			}
+		}
+	}
+	for _, name := range []string{id, id[:max(0, strings.LastIndex(id, "/"))]} {
+		if rule := known.byID[name]; rule != nil && name != "" {
+			return *rule
+		}
+	}
+	return sarifMetadata{}
+}
+
+// result is what a kind means. What is open or needs review was not judged.
+func (r sarifFinding) result() Result {
+	switch cmp.Or(r.Kind, "fail") {
+	case "pass":
+		return Pass
+	case "notApplicable":
+		return NotApplicable
+	case "informational":
+		return NotChecked
+	case "fail":
+		if r.suppressed() {
+			return Waived
+		}
+		return Fail
+	}
+	return Error
+}
+
+// suppressed reports whether somebody answers for the result: a suppression that is under
+// review or rejected makes all of them void.
+func (r sarifFinding) suppressed() bool {
+	if len(r.Suppressions) == fewest { // and more, which were not read
+		return false
+	}
+	for _, s := range r.Suppressions {
+		if s.Status != "" && s.Status != "accepted" {
+			return false
+		}
+	}
+	return len(r.Suppressions) > 0
+}
+
+// severity is that of the number which code scanning sorts by, or else of the level.
+func (r sarifFinding) severity(rule sarifMetadata) Severity {
+	for _, p := range []sarifProperties{r.Props, rule.Props} {
+		switch n, _ := strconv.ParseFloat(strings.Trim(string(p.Severity), "\" "), 64); {
+		case !(n > 0 && n <= 10):
+		case n >= 9:
+			return Critical
+		case n >= 7:
+			return High
+		case n >= 4:
+			return Medium
+		default:
+			return Low
+		}
+	}
+	switch cmp.Or(r.Level, rule.Default.Level, "warning") {
+	case "error":
+		return High
+	case "warning":
+		return Medium
+	case "note":
+		return Low
+	}
+	return Unknown
+}

@@ -1,0 +1,160 @@
+package findings
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// tapReader reads the Test Anything Protocol, versions 12 to 14. What it does not know, it
+// passes over, as the protocol wants it; subtests count as the test that sums them up.
+type tapReader struct {
+	b     *building
+	plan  int // how many tests there are to be; -1: not known yet
+	skip  string
+	seen  map[int]bool
+	last  int
+	now   *Finding // the last test, to which comments and diagnostics belong
+	yaml  bool
+	notes strings.Builder
+}
+
+var (
+	tapPlan = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^1\.\.(\d{1,9})\s*(?:#\s*(.*))?$`)
+	})
+	tapTest = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(not )?ok\b(?:\s+(\d{1,9})\b)?\s*(?:-\s)?\s*(.*)$`)
+	})
+	tapDirective = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)^(.*?[^\\]|)\s*#\s*(skip|todo)\S*\s*(.*)$`)
+	})
+)
+
+func (b *building) tap(src []byte) error {
+	r := &tapReader{b: b, plan: -1, seen: map[int]bool{}}
+	for l := range bytes.Lines(src) {
+		if err := r.line(strings.TrimRight(string(l[:min(len(l), 1<<16)]), "\r\n")); err != nil {
+			return err
+		}
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	switch {
+	case r.plan < 0 && len(r.seen) == 0:
+		return fmt.Errorf("it has no test and no plan such as 1..12")
+	case r.plan < 0:
+		return b.wrong("plan", "There is no plan such as 1..%d: it may have ended early.", len(r.seen))
+	case r.plan == 0 && len(r.seen) == 0:
+		return b.add(Finding{ID: "plan", Severity: Unknown, Result: NotChecked, Evidence: cmp.Or(r.skip, "no test is planned")})
+	case r.plan != len(r.seen):
+		return b.wrong("plan", "There were %d tests, and %d were planned.", len(r.seen), r.plan)
+	}
+	return nil
+}
+
+func (r *tapReader) line(l string) error {
+	trimmed := strings.TrimSpace(l)
+	if reason, ok := strings.CutPrefix(trimmed, "Bail out!"); ok && !r.yaml {
+		if err := r.flush(); err != nil {
+			return err
+		}
+		return r.b.wrong("Bail out!", "The tests were given up. %s", reason)
+	}
+	switch {
+	case r.yaml:
+		if trimmed == "..." {
+			r.yaml = false
+		} else {
+			r.note(trimmed)
+		}
+		return nil
+	case r.now != nil && trimmed == "---" && l != trimmed:
+		r.yaml = true
+		return nil
+	case strings.HasPrefix(l, "    "): // of a subtest
+		return nil
+	}
+	if comment, ok := strings.CutPrefix(l, "#"); ok {
+		r.note(strings.TrimSpace(comment))
+		return nil
+	}
+	if m := tapPlan().FindStringSubmatch(l); m != nil {
+		if r.plan >= 0 {
+			return fmt.Errorf("it has two plans")
+		}
+		r.plan, _ = strconv.Atoi(m[1])
+		r.skip = m[2]
+		if len(r.skip) > 4 && strings.EqualFold(r.skip[:4], "skip") {
+			r.skip = strings.TrimSpace(r.skip[4:])
+		}
+		return nil
+	}
+	if m := tapTest().FindStringSubmatch(l); m != nil {
+		return r.test(m[1] == "", m[2], m[3])
+	}
+	return nil
+}
+
+func (r *tapReader) note(s string) {
+	if r.now != nil && r.notes.Len() < maxText {
+		r.notes.WriteString(s + "\n")
+		if name, ok := strings.CutPrefix(s, "severity:"); ok && r.yaml && r.now.Severity == Unknown {
+			r.now.Severity = severity(strings.Trim(strings.TrimSpace(name), `"'`))
+		}
+	}
+}
+
+func (r *tapReader) test(ok bool, number, said string) error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	n := r.last + 1
+	if number != "" {
+		n, _ = strconv.Atoi(number)
+	}
+	r.last = n
+	switch {
+	case r.seen[n]:
+		return r.b.wrong("plan", "There are two tests with the number %d.", n)
+	case len(r.seen) == maxFindings:
+		return errTooMany
+	}
+	r.seen[n] = true
+	f := &Finding{Severity: Unknown, Result: Pass}
+	if !ok {
+		f.Result = Fail
+	}
+	if m := tapDirective().FindStringSubmatch(said); m != nil {
+		said = m[1]
+		switch todo := strings.EqualFold(m[2], "todo"); {
+		case todo && !ok:
+			f.Result, f.Evidence = NotChecked, strings.TrimSpace("To do: "+m[3])
+		case !todo && ok:
+			f.Result, f.Evidence = NotChecked, cmp.Or(m[3], "skipped")
+		}
+	}
+	f.Title = strings.TrimSpace(strings.NewReplacer(`\\`, `\`, `\#`, `#`).Replace(said))
+	f.ID = cmp.Or(f.Title, fmt.Sprintf("test %d", n))
+	r.now = f
+	return nil
+}
+
+// flush adds the last test.
+func (r *tapReader) flush() error {
+	f := r.now
+	if f == nil {
+		return nil
+	}
+	if f.Result == Fail {
+		f.Evidence = strings.TrimSpace(r.notes.String())
+	}
+	r.now, r.yaml = nil, false
+	r.notes.Reset()
+	return r.b.add(*f)
+}
