@@ -24,6 +24,8 @@ type fake struct {
 	lifetime time.Duration
 	unknown  int    // how many more calls to EC2 find the credentials unknown
 	refuse   string // error code of DescribeVpcs
+
+	seen func(*http.Request) // if not nil, is told of each request
 }
 
 func newFake(t *testing.T) *fake {
@@ -44,6 +46,9 @@ func newFake(t *testing.T) *fake {
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.seen != nil {
+		f.seen(r)
+	}
 	body, _ := io.ReadAll(r.Body) // what is missing is not found below
 	if strings.HasPrefix(r.URL.Path, "/v1/") {
 		f.calls = append(f.calls, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(body)))

@@ -2,10 +2,12 @@ package access
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -47,6 +49,42 @@ func (s *Session) WebSocketHTTP() *http.Client {
 		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the option asks for it
 	}
 	return &http.Client{Transport: t}
+}
+
+// sender sends requests to servers with certificates that these roots vouch for.
+type sender struct {
+	aws.HTTPClient
+	roots    *x509.CertPool
+	insecure bool
+}
+
+// sender returns what sends the requests of all sessions together whose TLS is set up
+// like that of client, which the SDK has made; nil: nothing is set. The SDK on its own
+// gives each client of a service, so each call of [Session.EC2], connections of its own,
+// and keeps them for a minute and a half.
+func (w *Watchers) sender(client aws.HTTPClient) aws.HTTPClient {
+	buildable, ok := client.(*awshttp.BuildableClient)
+	if client == nil {
+		buildable = awshttp.NewBuildableClient()
+	} else if !ok {
+		return client
+	}
+	var one sender
+	buildable = buildable.WithTransportOptions(func(t *http.Transport) {
+		// Nearly all requests go to the one host of EC2 in a region.
+		t.MaxIdleConnsPerHost = t.MaxIdleConns
+		one.roots, one.insecure = t.TLSClientConfig.RootCAs, t.TLSClientConfig.InsecureSkipVerify
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, old := range w.senders {
+		if old.insecure == one.insecure && old.roots.Equal(one.roots) {
+			return old
+		}
+	}
+	one.HTTPClient = buildable.Freeze()
+	w.senders = append(w.senders, one)
+	return one
 }
 
 // plainBodies sends the bodies of requests as readers that are nothing else. The SDK

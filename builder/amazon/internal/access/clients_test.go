@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -62,6 +63,47 @@ func TestRootsAndALocalCloud(t *testing.T) {
 		}
 		if _, plain := s.config.HTTPClient.(plainBodies); !plain {
 			t.Errorf("requests are sent by %T", s.config.HTTPClient)
+		}
+	}
+}
+
+// TestSender: the calls of all sessions of a process go over the same connections, but not
+// those that trust other servers.
+func TestSender(t *testing.T) {
+	f := newFake(t)
+	var clients sync.Map
+	f.seen = func(r *http.Request) { clients.Store(r.RemoteAddr, true) }
+	watchers := &Watchers{}
+	call := func(o Options) {
+		t.Helper()
+		o.Region = "us-east-1"
+		s, err := Open(t.Context(), &o, nil, Cloud{Watchers: watchers}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := describe(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bundle := filepath.Join(t.TempDir(), "roots.pem")
+	server := httptest.NewTLSServer(f)
+	defer server.Close()
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for n, with := range []struct {
+		options Options
+		roots   string
+	}{{}, {options: Options{InsecureSkipTLSVerify: true}}, {roots: bundle}} {
+		t.Setenv("AWS_CA_BUNDLE", with.roots)
+		call(with.options)
+		call(with.options)
+		have := 0
+		clients.Range(func(any, any) bool { have++; return true })
+		if have != n+1 {
+			t.Errorf("%d kinds of sessions have %d connections", n+1, have)
 		}
 	}
 }

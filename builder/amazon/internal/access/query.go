@@ -16,7 +16,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -102,11 +101,7 @@ func (q *Query) send(ctx context.Context, action string, body []byte, out any) e
 	if err := v4.NewSigner().SignHTTP(ctx, creds, req, hex.EncodeToString(hash[:]), q.service, q.region, time.Now()); err != nil {
 		return err
 	}
-	client := q.session.config.HTTPClient
-	if client == nil {
-		client = awshttp.NewBuildableClient()
-	}
-	resp, err := client.Do(req)
+	resp, err := q.session.config.HTTPClient.Do(req)
 	if err != nil {
 		return &smithyhttp.RequestSendError{Err: err}
 	}

@@ -51,7 +51,8 @@ type Cloud struct {
 	// cannot be dialled from here. Nil: Dial reaches its addresses.
 	DialInstance func(ctx context.Context, id string, port int) (net.Conn, error)
 
-	// Watchers are those of all sessions with this cloud. Nil: each has its own.
+	// Watchers are those of all sessions with this cloud, and hold their connections. Nil:
+	// each session has its own.
 	Watchers *Watchers
 }
 
@@ -109,11 +110,10 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
 	}
 	cfg.Retryer = func() aws.Retryer { return retryer(o.MaxRetries) }
+	metadata := cfg // has a client of its own, which does not wait for long and asks no proxy
+	// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
+	cfg.HTTPClient = s.watchers.sender(cfg.HTTPClient)
 	if cloud.Endpoint != "" {
-		// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
-		if cfg.HTTPClient == nil {
-			cfg.HTTPClient = awshttp.NewBuildableClient()
-		}
 		cfg.HTTPClient = plainBodies{cfg.HTTPClient}
 	}
 	if o.DecodeAuthorizationMessages {
@@ -129,7 +129,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, err
 	}
 	if cfg.Region == "" && creds.Source == ec2rolecreds.ProviderName {
-		if at, err := imds.NewFromConfig(cfg).GetRegion(ctx, nil); err == nil {
+		if at, err := imds.NewFromConfig(metadata).GetRegion(ctx, nil); err == nil {
 			cfg.Region = at.Region
 		}
 	}

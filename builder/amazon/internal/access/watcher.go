@@ -34,9 +34,10 @@ const BuildTag = "bake:build"
 
 // Watchers are the watchers of a process. The zero value has none yet.
 type Watchers struct {
-	mu     sync.Mutex
-	m      map[string]*Watcher
-	claims map[string]string // who claims a name, by account and name
+	mu      sync.Mutex
+	m       map[string]*Watcher
+	claims  map[string]string // who claims a name, by account and name
+	senders []sender
 }
 
 // Claim reserves a name in the account for one build of the process, and returns
