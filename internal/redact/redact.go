@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,10 +30,10 @@ const Mask = "<sensitive>"
 // as a word of its own, and in what bake says itself only where it is quoted, so that
 // no word of bake's own is ever masked.
 type Set struct {
-	mu       sync.RWMutex
-	secrets  []secret          // longest first, so that a secret within another one cannot spoil it
-	replacer *strings.Replacer // of the rare ones; nil when secrets have been added
-	common   []secret          // the others, once there is a replacer
+	mu     sync.RWMutex
+	known  map[string]bool
+	rare   table
+	common []secret // the others, longest first, so that a secret within another one cannot spoil it
 }
 
 type secret struct {
@@ -77,12 +79,25 @@ func (r *Set) Add(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range variants(s) {
-		if !slices.ContainsFunc(r.secrets, func(old secret) bool { return old.text == one.text }) {
-			r.secrets = append(r.secrets, one)
-			r.replacer = nil
+		if r.known[one.text] {
+			continue
 		}
+		if r.known == nil {
+			r.known = map[string]bool{}
+		}
+		r.known[one.text] = true
+		if one.kind == rare {
+			r.rare.add(one.text)
+			continue
+		}
+		// A new slice: the old one may be in use.
+		at, _ := slices.BinarySearchFunc(r.common, one, func(a, b secret) int { return byLength(a.text, b.text) })
+		r.common = slices.Insert(slices.Clip(r.common), at, one)
 	}
 }
+
+// byLength orders texts, the longest first.
+func byLength(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) }
 
 // AddRare makes s secret if it is long and rare. It is for what nobody has called a
 // secret, but may be one, such as the password of a login: "packer" or "root" gives
@@ -160,29 +175,20 @@ func (r *Set) RedactMessage(text string) string { return r.replace(text, (*match
 func (r *Set) Blank(text []byte) []byte { return []byte(r.replace(string(text), (*match).quoted, "")) }
 
 // Values lists the secret texts, longest first.
-func (r *Set) Values() (texts []string) {
-	r.compiled()
+func (r *Set) Values() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, s := range r.secrets {
-		texts = append(texts, s.text)
-	}
+	texts := slices.Collect(maps.Keys(r.known))
+	sort.Slice(texts, func(i, j int) bool { return byLength(texts[i], texts[j]) < 0 })
 	return texts
 }
 
 // replace puts mask, or as many asterisks as it has bytes if that is empty, in the
 // place of each secret that is rare or which counts where it is found.
 func (r *Set) replace(text string, counts func(*match) bool, mask string) string {
-	replacer, common := r.compiled()
-	if mask != "" {
-		text = replacer.Replace(text)
-	} else {
-		for _, s := range r.Values() {
-			if Rare(s) {
-				text = strings.ReplaceAll(text, s, strings.Repeat("*", len(s)))
-			}
-		}
-	}
+	r.mu.RLock()
+	text, common := r.rare.replace(text, mask), r.common
+	r.mu.RUnlock()
 	for _, s := range common {
 		if strings.Contains(text, s.text) {
 			text = replaceWhere(text, s, counts, mask)
@@ -267,34 +273,6 @@ func (m *match) quoted() bool {
 	}
 	q := m.text[m.start-1]
 	return q == m.text[m.end] && (q == '"' || q == '\'' || q == '`')
-}
-
-// compiled returns the replacer of the rare secrets, and the others.
-func (r *Set) compiled() (*strings.Replacer, []secret) {
-	r.mu.RLock()
-	replacer, common := r.replacer, r.common
-	r.mu.RUnlock()
-	if replacer != nil {
-		return replacer, common
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.replacer == nil {
-		slices.SortFunc(r.secrets, func(a, b secret) int {
-			return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text, b.text))
-		})
-		var pairs []string
-		r.common = nil
-		for _, s := range r.secrets {
-			if s.kind == rare {
-				pairs = append(pairs, s.text, Mask)
-			} else {
-				r.common = append(r.common, s)
-			}
-		}
-		r.replacer = strings.NewReplacer(pairs...)
-	}
-	return r.replacer, r.common
 }
 
 // Diagnostics returns diags without secrets in their texts and in the values that

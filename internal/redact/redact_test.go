@@ -203,6 +203,41 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestOverlap: of secrets that overlap nothing is left, nor of one that contains another.
+func TestOverlap(t *testing.T) {
+	var set redact.Set
+	for _, secret := range []string{"hunter2-alpha", "alpha-centauri-9", "centauri-9", "hunter2-alphabet"} {
+		set.Add(secret)
+	}
+	for text, want := range map[string]string{
+		"<hunter2-alpha-centauri-9>":        "<" + redact.Mask + ">",
+		"hunter2-alphabet":                  redact.Mask,
+		"hunter2-alphahunter2-alpha":        redact.Mask + redact.Mask,
+		"hunter2-alph hunter2-alpha":        "hunter2-alph " + redact.Mask,
+		"a centauri-9 and an alpha-centaur": "a " + redact.Mask + " and an alpha-centaur",
+	} {
+		if got := set.Redact(text); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+		if got := set.Blank([]byte(text)); len(got) != len(text) {
+			t.Errorf("%s: blank it is %s", text, got)
+		}
+	}
+}
+
+// BenchmarkKeys learns one key for each of many builds, and looks for all in some output.
+func BenchmarkKeys(b *testing.B) {
+	for b.Loop() {
+		var set redact.Set
+		for i := range 500 {
+			set.Add(fmt.Sprintf("-----BEGIN KEY-----\n%032x\n%032x\n-----END KEY-----\n", i*7919, i*104729))
+			for range 20 {
+				set.Redact("Setting up libnginx-mod-http-geoip2 (1.22.1-9+deb12u3) on host 10.0.0.1 ...")
+			}
+		}
+	}
+}
+
 // FuzzRedact: no secret is left in what comes out, unless the masks make it up.
 func FuzzRedact(f *testing.F) {
 	f.Add("secret", "cre", "a secret text")
