@@ -227,8 +227,8 @@ func (c *Client) runOver(ctx context.Context, l *link, s *session, cmd communica
 	go func() {
 		defer close(drained)
 		var both sync.WaitGroup
-		both.Go(func() { _, _ = io.Copy(out, s.Channel) })
-		both.Go(func() { _, _ = io.Copy(errOut, s.Stderr()) })
+		both.Go(func() { _, _ = io.CopyBuffer(out, s.Channel, make([]byte, outputBuffer)) })
+		both.Go(func() { _, _ = io.CopyBuffer(errOut, s.Stderr(), make([]byte, outputBuffer)) })
 		both.Wait()
 	}()
 	select {
@@ -326,13 +326,22 @@ func (l *link) disconnected(err error) error {
 // reading all of it is no error.
 func feed(s *session, r io.Reader) {
 	if r != nil {
-		_, _ = io.CopyBuffer(struct{ io.Writer }{s.Channel}, struct{ io.Reader }{r}, make([]byte, streamBuffer))
+		// A script is shorter than the first buffer.
+		n, err := io.CopyBuffer(struct{ io.Writer }{s.Channel}, io.LimitReader(r, outputBuffer), make([]byte, outputBuffer))
+		if err == nil && n == outputBuffer {
+			_, _ = io.CopyBuffer(struct{ io.Writer }{s.Channel}, struct{ io.Reader }{r}, make([]byte, streamBuffer))
+		}
 	}
 	_ = s.CloseWrite()
 }
 
-// streamBuffer is how much is read at once for the channel, which cuts it into packets.
-const streamBuffer = 256 << 10
+// streamBuffer is how much is read at once for the channel, which cuts it into packets;
+// outputBuffer, how much is passed on at once of what a command says: there may be
+// hundreds of commands.
+const (
+	streamBuffer = 256 << 10
+	outputBuffer = 8 << 10
+)
 
 // gate passes writes on until it is shut or one fails. A nil writer drops them.
 type gate struct {
