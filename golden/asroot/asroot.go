@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"bake/communicator"
@@ -48,6 +49,17 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 		return nil, fmt.Errorf("the script did not get to its end: %s", Printable(errOut.String()))
 	}
 	return said[:len(said)-1], nil
+}
+
+// Stream runs a script of sh as root, like Run, and writes to out all that the machine says,
+// which may be more than the script has meant to.
+func Stream(ctx context.Context, on communicator.Communicator, script string, out io.Writer) error {
+	errOut := communicator.Head{Max: 4 << 10}
+	st, err := on.Run(ctx, communicator.Command{Line: line, Stdin: strings.NewReader(script), Stdout: out, Stderr: &errOut})
+	if err == nil && st.Code != 0 {
+		err = fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
+	}
+	return err
 }
 
 // Printable is a text of a machine as it can be shown, cut to what is of use.

@@ -1,0 +1,116 @@
+package asroot
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+
+	"bake/communicator"
+)
+
+// Fetch runs a script of sh as root, then calls its function of that name, and lets parse
+// read what the function writes to its standard output: any bytes, compressed on the way if
+// the machine can do that. The machine says at most limit bytes.
+// A function that fails is not noticed: parse has to know where the output ends.
+func Fetch(ctx context.Context, on communicator.Communicator, script, function string, limit int64, parse func(io.Reader) error) error {
+	script = "LC_ALL=C; export LC_ALL\n" + script + `
+command -v base64 >/dev/null || { echo "the machine has no base64" >&2; exit 1; }
+z=cat
+if command -v gzip >/dev/null; then z='gzip -1c'; fi
+printf '\n\001bake %s\n' "$z"
+` + function + ` </dev/null | $z | base64
+printf '\n'
+exit 0
+`
+	pr, pw := io.Pipe()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		err := fetched(pr, limit, parse)
+		if err != nil {
+			cancel(err)
+		}
+		pr.CloseWithError(err)
+		done <- err
+	}()
+	err := Stream(ctx, on, script, pw)
+	pw.CloseWithError(err) // or, without one, the end
+	if parsed := <-done; parsed != nil {
+		return parsed // which is err, if that came first
+	}
+	return err
+}
+
+// fetched reads what the script says, to the end of its output.
+func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
+	r := bufio.NewReaderSize(in, 1<<16)
+	how := ""
+	for how == "" {
+		line, err := r.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return errors.New("the machine says a line that does not end")
+		case errors.Is(err, io.EOF):
+			return errors.New("the machine says nothing: the script did not get to its end, or there is no machine that could be looked at")
+		case err != nil:
+			return err
+		}
+		if len(line) > len(mark) && string(line[:len(mark)]) == mark {
+			how = string(line[len(mark) : len(line)-1])
+		}
+	}
+	var data io.Reader = base64.NewDecoder(base64.StdEncoding, &untilBlank{r: r})
+	if how != "cat" && how != "cat\r" {
+		z, err := gzip.NewReader(data)
+		if err != nil {
+			return err
+		}
+		data = z
+	}
+	limited := &io.LimitedReader{R: data, N: limit}
+	err := parse(limited)
+	if limited.N == 0 {
+		err = fmt.Errorf("the machine says more than %d MB", limit>>20)
+	}
+	if err != nil {
+		return err
+	}
+	// What follows is little: the end of the base64 text, and what a login shell says.
+	if _, err := io.CopyN(io.Discard, r, 1<<16); err == nil {
+		return errors.New("the machine says more than it was asked for")
+	}
+	return nil
+}
+
+// untilBlank reads lines up to a blank one.
+type untilBlank struct {
+	r    *bufio.Reader
+	rest []byte
+	done bool
+}
+
+func (u *untilBlank) Read(p []byte) (int, error) {
+	for len(u.rest) == 0 {
+		if u.done {
+			return 0, io.EOF
+		}
+		line, err := u.r.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, err
+		}
+		if u.rest = line; len(line) == 1 || string(line) == "\r\n" {
+			u.rest, u.done = nil, true
+		}
+	}
+	n := copy(p, u.rest)
+	u.rest = u.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,148 @@
+package manifest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"bake/communicator"
+	"bake/golden/asroot"
+	"bake/internal/shellquote"
+)
+
+// skipped are directories whose files are not listed: what is in them is not kept, or is the
+// machine's own business while it runs.
+var skipped = []string{
+	"/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/lock", "/var/log", "/var/run", "/var/tmp",
+}
+
+// listing is the script that lists files, and then the digests of the regular ones. Other
+// file systems than the one of the root directory are those that a machine boots from.
+const listing = `
+cd ROOT || exit 1
+for c in find xargs sha256sum; do command -v "$c" >/dev/null || { echo "the machine has no $c, which is needed to list its files" >&2; exit 1; }; done
+find . -maxdepth 0 -printf '' 2>/dev/null || { echo "find on the machine has no -printf: GNU findutils are needed to list its files" >&2; exit 1; }
+roots=.
+for d in ./boot ./boot/efi; do
+	if [ -d $d ] && [ "$(stat -c %d $d)" != "$(stat -c %d $d/..)" ]; then roots="$roots $d"; fi
+done
+list() { find $roots -xdev \( SKIPPED \) -prune -o "$@" 2>/dev/null; }
+content() {
+	list -printf '%y %m %U %G %s\0%p\0%l\0'
+	printf 'end\0'
+	list -type f -print0 | xargs -0 sha256sum -- 2>/dev/null
+	echo end
+}
+`
+
+// Read lists the files of a machine, as root, in one round trip. Nothing is written there.
+func Read(ctx context.Context, on communicator.Communicator) (*Manifest, error) {
+	return read(ctx, on, "/")
+}
+
+func read(ctx context.Context, on communicator.Communicator, root string) (*Manifest, error) {
+	var not []string
+	for _, dir := range skipped {
+		not = append(not, "-path "+shellquote.Join("."+dir+"/*"))
+	}
+	m := &Manifest{files: map[string]file{}}
+	script := strings.NewReplacer("SKIPPED", strings.Join(not, " -o "), "ROOT", shellquote.Join(root)).Replace(listing)
+	err := asroot.Fetch(ctx, on, script, "content", maxBytes, m.parse)
+	if err != nil {
+		return nil, fmt.Errorf("listing the files of the machine: %w", err)
+	}
+	return m, nil
+}
+
+// parse reads what the script says.
+func (m *Manifest) parse(in io.Reader) error {
+	r := bufio.NewReaderSize(in, maxLine)
+	for {
+		what, err := until(r, 0)
+		if err != nil {
+			return err
+		}
+		if what == end {
+			break
+		}
+		path, err := until(r, 0)
+		if err != nil {
+			return err
+		}
+		target, err := until(r, 0)
+		if err != nil {
+			return err
+		}
+		part := strings.Fields(what)
+		if len(part) != 5 {
+			return fmt.Errorf("the machine says %.100q, which describes no file", what)
+		}
+		f, err := parseFile(part[:4])
+		if err != nil {
+			return err
+		}
+		switch f.kind {
+		case regular:
+			if f.size, err = strconv.ParseInt(part[4], 10, 64); err != nil || f.size < 0 {
+				return fmt.Errorf("the machine says %.100q, which describes no file", what)
+			}
+		case link:
+			f.target = target
+		}
+		if err := m.add(absolute(path), f); err != nil {
+			return err
+		}
+	}
+	return m.digests(r)
+}
+
+// digests reads what sha256sum says: a backslash before a digest says that there are ones in
+// the name, in the place of characters that end a line.
+func (m *Manifest) digests(r *bufio.Reader) error {
+	escaped := strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r")
+	for {
+		line, err := until(r, '\n')
+		if err != nil || line == end {
+			return err
+		}
+		sum, escapes := strings.CutPrefix(line, `\`)
+		sum, path, ok := strings.Cut(sum, " ")
+		if !ok || len(path) < 2 {
+			return fmt.Errorf("the machine says %.100q, which is no digest of a file", line)
+		}
+		if path = path[1:]; escapes {
+			path = escaped.Replace(path)
+		}
+		f, ok := m.files[absolute(path)]
+		if !ok || f.kind != regular { // it came after the listing, or became another file
+			continue
+		}
+		if !f.digest(sum) {
+			return fmt.Errorf("the machine says %.100q, which is no digest of a file", line)
+		}
+		m.files[absolute(path)] = f
+	}
+}
+
+// until reads a text that ends with a byte.
+func until(r *bufio.Reader, last byte) (string, error) {
+	b, err := r.ReadSlice(last)
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return "", fmt.Errorf("the machine has a path of more than %d kB", maxLine>>10)
+	case errors.Is(err, io.EOF):
+		return "", errors.New("the output of the machine ends early")
+	case err != nil:
+		return "", err
+	}
+	return string(b[:len(b)-1]), nil
+}
+
+// absolute is a path of find as one from the root.
+func absolute(path string) string {
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(path, "."), "/")
+}
