@@ -42,6 +42,10 @@ type Image struct {
 
 	// What a build may leave on its machine. Without the block: nothing of what is looked for.
 	Leftovers *Leftovers `hcl:"leftovers,block"`
+
+	// What is installed in the image, as a bill of materials among the reports. Without the
+	// block there is none.
+	SBOM *SBOM `hcl:"sbom,block"`
 }
 
 // GoSource implements [schema.Documented].

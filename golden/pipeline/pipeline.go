@@ -90,6 +90,9 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 		}
 		p.passed(s, "checks."+c.Name)
 	}
+	if err := p.sbom(ctx, s, m); err != nil {
+		return err
+	}
 	return p.leftovers(ctx, s, m)
 }
 

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +32,29 @@ func (p *pipeline) write(name, machine string, doc findings.Document) error {
 func writeFile(path string, doc findings.Document, format findings.Format) error {
 	return wholefile.Write(path, 0o644, func(f *os.File) error { return doc.Write(f, format) })
 }
+
+// keep writes a document under a name for people and, since another run may write one of
+// that name, under its digest too, which it returns: the SHA-256.
+func (p *pipeline) keep(name string, text []byte) (digest string, err error) {
+	digest = fmt.Sprintf("%x", sha256.Sum256(text))
+	if err := os.MkdirAll(filepath.Join(p.Reports, byDigest), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+		return "", err
+	}
+	for _, path := range []string{filepath.Join(byDigest, digest), fileName(name)} {
+		err := wholefile.Write(filepath.Join(p.Reports, path), 0o644, func(f *os.File) error {
+			_, err := f.Write(text)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return digest, nil
+}
+
+// byDigest is the directory, in that of the reports, of documents whose names are their
+// digests.
+const byDigest = "sha256"
 
 // fileName is a name as one of a file.
 func fileName(name string) string {

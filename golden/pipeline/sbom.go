@@ -1,0 +1,67 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"bake/builder"
+	"bake/golden/asroot"
+	"bake/golden/contents"
+	"bake/step"
+)
+
+// readLimit is how long reading what is on a machine may take.
+const readLimit = 10 * time.Minute
+
+// maxUnread is how many warnings there are of what could not be read; all of it is listed
+// in the document.
+const maxUnread = 20
+
+// sbom writes down what is installed on the machine.
+func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	o := p.image.Image.SBOM
+	if o == nil {
+		return nil
+	}
+	return step.Run(ctx, s, "write the SBOM", func(ctx context.Context) error {
+		within, cancel := context.WithTimeoutCause(ctx, readLimit, fmt.Errorf("the machine was not read within %s", readLimit))
+		defer cancel()
+		all, err := contents.FromMachine(within, shell(m), "/")
+		if err != nil {
+			return closed(ctx, fmt.Errorf("there is no SBOM: %w", err))
+		}
+		for i, problem := range all.Problems {
+			if i == maxUnread {
+				s.Warn(ctx, "Missing in the SBOM: %d more, which are listed in it", len(all.Problems)-i)
+				break
+			}
+			s.Warn(ctx, "Missing in the SBOM: %s", asroot.Printable(problem))
+		}
+		for i, format := range o.Formats {
+			f := contents.Format(format)
+			var b bytes.Buffer
+			if err := all.Write(&b, f, contents.Document{Name: p.image.Name, Time: p.Now(), Version: p.Version}); err != nil {
+				return err
+			}
+			digest, err := p.keep(s.Build+".sbom"+f.Extension(), b.Bytes())
+			if err != nil {
+				return fmt.Errorf("writing the SBOM: %w", err)
+			}
+			if i == 0 {
+				p.mark(s, sbomTag, digest)
+			}
+		}
+		s.Say(ctx, "The SBOM lists %d packages", len(all.Packages))
+		return nil
+	})
+}
+
+// shell is a shell of root on a machine.
+func shell(m builder.Machine) contents.Shell {
+	return func(ctx context.Context, script string, out io.Writer) error {
+		return asroot.Stream(ctx, m, script, out)
+	}
+}
