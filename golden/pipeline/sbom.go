@@ -51,7 +51,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 				return fmt.Errorf("writing the SBOM: %w", err)
 			}
 			if i == 0 {
-				p.mark(s, sbomTag, digest)
+				p.mark(s, sbomMark, digest)
 			}
 		}
 		s.Say(ctx, "The SBOM lists %d packages", len(all.Packages))
@@ -65,3 +65,6 @@ func shell(m builder.Machine) contents.Shell {
 		return asroot.Stream(ctx, m, script, out)
 	}
 }
+
+// sbomMark is the tag with the SHA-256 of the SBOM.
+const sbomMark = "bake:sbom"
