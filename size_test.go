@@ -1,9 +1,13 @@
 package bake_test
 
 import (
+	"bytes"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -31,4 +35,30 @@ func TestSize(t *testing.T) {
 		t.Errorf("the program has %.1f MB, more than %.1f; does something look methods up by name?", float64(info.Size())/1e6, limit/1e6)
 	}
 	t.Run("initialization", func(t *testing.T) { testInitialization(t, program) })
+}
+
+// TestSorts holds sorting to package sort: each type that is sorted by a function of
+// package slices adds some 15 kB to the program, and sixty of them a megabyte.
+func TestSorts(t *testing.T) {
+	large := regexp.MustCompile(`\bslices\.(Sort|SortStable|Sorted|SortedStable)Func\(`)
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == "internal/torture" || name == "internal/bench": // programs of their own
+			return fs.SkipDir
+		case !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		src, err := os.ReadFile(name)
+		for i, line := range bytes.Split(src, []byte("\n")) {
+			if call := large.Find(line); call != nil {
+				t.Errorf("%s:%d: %s...): sort.Slice and sort.SliceStable do it in less", name, i+1, call)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -134,16 +135,12 @@ func Merge(a, b hcl.Diagnostics) hcl.Diagnostics {
 
 // inPlace sorts diagnostics by what they are about: first those without a place.
 func inPlace(diags hcl.Diagnostics) hcl.Diagnostics {
-	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
-		switch {
-		case a.Subject == nil && b.Subject == nil:
-			return 0
-		case a.Subject == nil:
-			return -1
-		case b.Subject == nil:
-			return 1
+	sort.SliceStable(diags, func(i, j int) bool {
+		a, b := diags[i].Subject, diags[j].Subject
+		if a == nil || b == nil {
+			return a == nil && b != nil
 		}
-		return cmp.Or(strings.Compare(a.Subject.Filename, b.Subject.Filename), a.Subject.Start.Byte-b.Subject.Start.Byte)
+		return cmp.Or(strings.Compare(a.Filename, b.Filename), a.Start.Byte-b.Start.Byte) < 0
 	})
 	return diags
 }
@@ -200,7 +197,7 @@ func (l *loader) plugins() hcl.Diagnostics {
 			l.t.Plugins = append(l.t.Plugins, p)
 		}
 	}
-	slices.SortFunc(l.t.Plugins, func(a, b Plugin) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(l.t.Plugins, func(i, j int) bool { return l.t.Plugins[i].Name < l.t.Plugins[j].Name })
 	return diags
 }
 

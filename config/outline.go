@@ -2,7 +2,7 @@ package config
 
 import (
 	"context"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -90,7 +90,7 @@ func (out *Outline) fill(ctx context.Context, l *loader) {
 			out.Data = append(out.Data, n.Address)
 		}
 	}
-	slices.SortFunc(out.Locals, func(a, b Value) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(out.Locals, func(i, j int) bool { return out.Locals[i].Name < out.Locals[j].Name })
 	out.Blocks = l.blockOutlines
 }
 

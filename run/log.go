@@ -3,7 +3,6 @@ package run
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -70,7 +70,7 @@ func logPartsOf(dir, run string) ([]part, error) {
 		}
 		parts = append(parts, part{path, n, info.Size()})
 	}
-	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.number, b.number) })
+	sort.Slice(parts, func(i, j int) bool { return parts[i].number < parts[j].number })
 	return parts, nil
 }
 
@@ -297,7 +297,7 @@ func (s State) pruneLogs(runs int, bytes int64) {
 	for _, l := range all {
 		l.at = s.started(l.id)
 	}
-	slices.SortFunc(all, func(a, b *loggedRun) int { return b.at.Compare(a.at) }) // newest first
+	sort.Slice(all, func(i, j int) bool { return all[j].at.Before(all[i].at) }) // newest first
 	sum = 0
 	for i, l := range all {
 		if sum += l.size; i < runs && sum <= bytes {

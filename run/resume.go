@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 		}
 		found = append(found, m)
 	}
-	slices.SortFunc(found, func(a, b Memory) int { return a.Started.Compare(b.Started) })
+	sort.Slice(found, func(i, j int) bool { return found[i].Started.Before(found[j].Started) })
 	switch {
 	case len(found) == 0 && len(why) > 0:
 		return Memory{}, errors.Join(why...)

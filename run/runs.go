@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -77,7 +78,7 @@ func (s State) List() ([]Past, error) {
 			all = append(all, past)
 		}
 	}
-	slices.SortFunc(all, func(a, b Past) int { return b.Started.Compare(a.Started) })
+	sort.Slice(all, func(i, j int) bool { return all[j].Started.Before(all[i].Started) })
 	return all, errors.Join(bad...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -215,7 +216,7 @@ func (d *Live) heads(builds []*buildView, room int) (shown []*buildView, hidden 
 		return builds, 0
 	}
 	byNeed := slices.Clone(builds)
-	slices.SortStableFunc(byNeed, func(a, b *buildView) int { return a.rank() - b.rank() })
+	sort.SliceStable(byNeed, func(i, j int) bool { return byNeed[i].rank() < byNeed[j].rank() })
 	keep := byNeed[:room-1]
 	for _, b := range builds {
 		if slices.Contains(keep, b) {

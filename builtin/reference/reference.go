@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -236,14 +237,11 @@ func (r Component) page() string {
 // writeOptions writes a section for the options of a body, then one for each block in it.
 func writeOptions(b *strings.Builder, options []schema.Doc, block string) {
 	options = slices.Clone(options)
-	slices.SortStableFunc(options, func(x, y schema.Doc) int {
-		if x.Required != y.Required {
-			if x.Required {
-				return -1
-			}
-			return 1
+	sort.SliceStable(options, func(i, j int) bool {
+		if options[i].Required != options[j].Required {
+			return options[i].Required
 		}
-		return strings.Compare(x.Name, y.Name)
+		return options[i].Name < options[j].Name
 	})
 	if block == "" {
 		b.WriteString("\n## Options\n")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,7 +66,7 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Cr
 			t.PropagateAtLaunch = aws.Bool(false)
 		}
 	}
-	slices.SortFunc(row.Tags, func(a, b types.TagDescription) int { return cmp.Compare(aws.ToString(a.Key), aws.ToString(b.Key)) })
+	sort.Slice(row.Tags, func(i, j int) bool { return aws.ToString(row.Tags[i].Key) < aws.ToString(row.Tags[j].Key) })
 	if err := s.checkTemplates(ctx, specsOf(row.LaunchTemplate, row.MixedInstancesPolicy), false); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -134,7 +135,7 @@ func pageOf[T any](rows []T, key func(T) string, names []string, size *int32, to
 		return nil, nil, invalid("1 validation error detected: Value '%d' at 'maxRecords' failed to satisfy constraint: it must be between 1 and %d", *size, maxRecords)
 	}
 	rows = slices.DeleteFunc(rows, func(row T) bool { return len(names) > 0 && !slices.Contains(names, key(row)) })
-	slices.SortFunc(rows, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	page, next, ok := wire.Page(fmt.Sprintf("%T", rows), rows, key, cmp.Compare[string], int(cmp.Or(aws.ToInt32(size), usualRecords)), token)
 	if !ok {
 		return nil, nil, wire.Errorf("InvalidNextToken", "The token '%s' is invalid.", *token)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -156,8 +157,9 @@ func pools(configs []types.FleetLaunchTemplateConfigRequest) (out []pool) {
 			out = append(out, pool{template, over})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b pool) int {
-		return cmp.Compare(aws.ToFloat64(a.over.Priority), aws.ToFloat64(b.over.Priority))
+	sort.SliceStable(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		return cmp.Compare(aws.ToFloat64(a.over.Priority), aws.ToFloat64(b.over.Priority)) < 0
 	})
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -148,7 +149,7 @@ func (s *state) imagesIn(region string) ([]*image, error) {
 			out = append(out, img)
 		}
 	}
-	slices.SortFunc(out, func(a, b *image) int { return strings.Compare(*a.ImageId, *b.ImageId) })
+	sort.Slice(out, func(i, j int) bool { return *out[i].ImageId < *out[j].ImageId })
 	return out, nil
 }
 

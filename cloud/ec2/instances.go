@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstances
 	key := func(in *instance) string {
 		return fmt.Sprintf("%s %05d %s", in.ReservationId, aws.ToInt32(in.AmiLaunchIndex), *in.InstanceId)
 	}
-	slices.SortFunc(rows, func(a, b *instance) int { return strings.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	if err != nil {
 		return nil, err

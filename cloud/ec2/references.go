@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -114,7 +115,7 @@ func (s *Service) DescribeImageReferences(ctx context.Context, in *ec2.DescribeI
 		}
 	}
 	key := func(r types.ImageReference) string { return *r.ImageId + " " + *r.Arn }
-	slices.SortFunc(rows, func(a, b types.ImageReference) int { return strings.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	return &ec2.DescribeImageReferencesOutput{ImageReferences: rows, NextToken: next}, err
 }

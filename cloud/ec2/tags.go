@@ -1,7 +1,6 @@
 package ec2
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sort"
@@ -91,7 +90,7 @@ func merged(have, more []types.Tag) []types.Tag {
 		}
 		out = append(out, t)
 	}
-	slices.SortFunc(out, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	sort.Slice(out, func(i, j int) bool { return *out[i].Key < *out[j].Key })
 	return out
 }
 

@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -213,7 +214,7 @@ func (s *state) DescribeImageUsageReportEntries(ctx context.Context, in *ec2.Des
 	key := func(e types.ImageUsageReportEntry) string {
 		return *e.ReportId + " " + *e.AccountId + " " + *e.ResourceType
 	}
-	slices.SortFunc(rows, func(a, b types.ImageUsageReportEntry) int { return strings.Compare(key(a), key(b)) })
+	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)
 	return &ec2.DescribeImageUsageReportEntriesOutput{ImageUsageReportEntries: rows, NextToken: next}, err
 }

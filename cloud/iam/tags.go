@@ -1,8 +1,8 @@
 package iam
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -34,7 +34,7 @@ func merged(have, more []types.Tag) ([]types.Tag, error) {
 	if len(out) > 50 {
 		return nil, wire.Errorf("LimitExceeded", "Cannot exceed quota for TagsPerEntity: 50")
 	}
-	slices.SortFunc(out, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	sort.Slice(out, func(i, j int) bool { return *out[i].Key < *out[j].Key })
 	return out, nil
 }
 

@@ -3,8 +3,7 @@ package image
 import (
 	"fmt"
 	"regexp"
-	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"time"
 )
@@ -51,7 +50,7 @@ func (s *Store) Bases() ([]Base, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read bases: %w", err)
 	}
-	slices.SortFunc(all, func(a, b Base) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"runtime"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,8 +69,9 @@ func (s *Store) Publications() ([]Publication, error) {
 		return nil, fmt.Errorf("read publications: %w", err)
 	}
 	all := append(builtin(), added...)
-	slices.SortFunc(all, func(a, b Publication) int {
-		return strings.Compare(a.Owner+"/"+a.Name, b.Owner+"/"+b.Name)
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		return strings.Compare(a.Owner+"/"+a.Name, b.Owner+"/"+b.Name) < 0
 	})
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -90,7 +91,7 @@ func page[T any](list string, all []T, name func(T) string, limit *int32, usual,
 	if size < 1 || size > most {
 		return nil, nil, invalid("1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value between 1 and %d", size, most)
 	}
-	slices.SortFunc(all, func(a, b T) int { return strings.Compare(name(a), name(b)) })
+	sort.Slice(all, func(i, j int) bool { return name(all[i]) < name(all[j]) })
 	all, next, ok := wire.Page(list, all, name, strings.Compare, int(size), marker)
 	if !ok {
 		return nil, nil, wire.Errorf("InvalidMarkerException", "The marker is not valid.")

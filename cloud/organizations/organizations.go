@@ -8,7 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
+	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/organizations"
@@ -76,7 +76,7 @@ func (s *Service) DescribeOrganization(context.Context, *organizations.DescribeO
 }
 
 func sorted(accounts []types.Account) []types.Account {
-	slices.SortFunc(accounts, func(a, b types.Account) int { return cmp.Compare(*a.Id, *b.Id) })
+	sort.Slice(accounts, func(i, j int) bool { return *accounts[i].Id < *accounts[j].Id })
 	return accounts
 }
 

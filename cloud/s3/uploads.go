@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -236,7 +236,7 @@ func (s *buckets) listParts(q *request) error {
 	for number, p := range u.Parts {
 		out.Part = append(out.Part, item{number, stamp(p.Modified), p.ETag, p.Size})
 	}
-	slices.SortFunc(out.Part, func(a, b item) int { return a.PartNumber - b.PartNumber })
+	sort.Slice(out.Part, func(i, j int) bool { return out.Part[i].PartNumber < out.Part[j].PartNumber })
 	return reply(q, out)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -199,7 +200,7 @@ func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsI
 	if in.SortOrder == types.SortOrderTypeDesc {
 		order = func(a, b string) int { return strings.Compare(b, a) }
 	}
-	slices.SortFunc(rows, func(a, b *secret) int { return order(a.Name, b.Name) })
+	sort.Slice(rows, func(i, j int) bool { return order(rows[i].Name, rows[j].Name) < 0 })
 	size := int(cmp.Or(aws.ToInt32(in.MaxResults), 100))
 	rows, next, ok := wire.Page("secrets", rows, func(r *secret) string { return r.Name }, order, size, in.NextToken)
 	if !ok {

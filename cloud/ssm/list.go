@@ -3,6 +3,7 @@ package ssm
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,7 +24,7 @@ func (s *state) page(c wire.Caller, public map[string]*parameter, filters []type
 	for _, p := range public {
 		rows = append(rows, p)
 	}
-	slices.SortFunc(rows, func(a, b *parameter) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(rows, func(i, j int) bool { return rows[i].Name < rows[j].Name })
 	for _, f := range filters {
 		matches, err := filter(f)
 		if err != nil {

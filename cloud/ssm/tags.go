@@ -1,9 +1,9 @@
 package ssm
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -63,6 +63,6 @@ func (s *state) ListTagsForResource(ctx context.Context, in *ssm.ListTagsForReso
 		return nil, err
 	}
 	tags := append([]types.Tag{}, s.parameters.Rows[id].Tags...)
-	slices.SortFunc(tags, func(a, b types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	sort.Slice(tags, func(i, j int) bool { return *tags[i].Key < *tags[j].Key })
 	return &ssm.ListTagsForResourceOutput{TagList: tags}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -183,7 +184,7 @@ func (d decoder) list(n *node, name string, element Member, v reflect.Value) err
 		}
 		items = append(items, item{index, key})
 	}
-	slices.SortStableFunc(items, func(a, b item) int { return a.index - b.index })
+	sort.SliceStable(items, func(i, j int) bool { return items[i].index < items[j].index })
 	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
 	for i, it := range items {
 		if err := d.value(n.children[it.key], name+"."+it.key, element.Shape, v.Index(i)); err != nil {

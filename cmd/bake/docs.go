@@ -1,9 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"sort"
 
 	"github.com/spf13/cobra"
 
@@ -48,7 +48,7 @@ func (p *program) docs(ctx context.Context, args []string, markdown string) erro
 			return err
 		}
 		refs = append(refs, more...)
-		slices.SortStableFunc(refs, func(a, b reference.Component) int { return cmp.Compare(order(a.Kind), order(b.Kind)) })
+		sort.SliceStable(refs, func(i, j int) bool { return order(refs[i].Kind) < order(refs[j].Kind) })
 	}
 	if len(args) == 1 {
 		all := refs

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -158,7 +158,7 @@ func (p *program) installed(ctx context.Context, trust func(host.Binary) error, 
 		})
 	}
 	err = g.Wait()
-	slices.SortFunc(skipped, func(a, b host.Skipped) int { return cmp.Compare(a.Path, b.Path) })
+	sort.Slice(skipped, func(i, j int) bool { return skipped[i].Path < skipped[j].Path })
 	return slices.DeleteFunc(opened, func(o *host.Plugin) bool { return o == nil }), skipped, err
 }
 

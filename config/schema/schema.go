@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -124,7 +125,7 @@ func (s *Source) Unknowns() hcl.Diagnostics {
 			Detail: fmt.Sprintf("The value of argument %q is needed here, but it depends on a value that is never known here.", p.name),
 		})
 	}
-	slices.SortFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
+	sort.Slice(diags, func(i, j int) bool { return diags[i].Subject.Start.Byte < diags[j].Subject.Start.Byte })
 	return diags
 }
 

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -15,7 +16,7 @@ func (c *converter) requirePlugin(component string) {
 	if !ok {
 		return
 	}
-	if i, have := slices.BinarySearchFunc(c.plugins, p, func(a, b knownplugins.Plugin) int { return strings.Compare(a.Name, b.Name) }); !have {
+	if i, have := sort.Find(len(c.plugins), func(i int) int { return strings.Compare(p.Name, c.plugins[i].Name) }); !have {
 		c.plugins = slices.Insert(c.plugins, i, p)
 	}
 }

@@ -4,6 +4,7 @@ package upgrade
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/hashicorp/go-version"
@@ -45,7 +46,7 @@ func Convert(filename string, src []byte, o Options) ([]byte, hcl.Diagnostics) {
 		c.fail(head(root.rng), "Nothing to convert", "This template has no variables and no builders.")
 		return nil, c.diags
 	}
-	slices.SortStableFunc(c.diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
+	sort.SliceStable(c.diags, func(i, j int) bool { return c.diags[i].Subject.Start.Byte < c.diags[j].Subject.Start.Byte })
 	return hclwrite.Format([]byte(out)), c.diags
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -171,7 +172,7 @@ func (r *reader) sort(f config.BakeFile, all []kind, blocks map[string]hcl.Block
 	for _, a := range f.Body.Attributes {
 		attrs = append(attrs, a)
 	}
-	slices.SortFunc(attrs, func(a, b *hclsyntax.Attribute) int { return a.NameRange.Start.Byte - b.NameRange.Start.Byte })
+	sort.Slice(attrs, func(i, j int) bool { return attrs[i].NameRange.Start.Byte < attrs[j].NameRange.Start.Byte })
 	for _, a := range attrs {
 		r.complain(&a.NameRange, "Unsupported argument", "A bake file holds blocks, and no arguments outside of them. There are these blocks: %s.", strings.Join(names, ", "))
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/package-url/packageurl-go"
@@ -115,9 +116,10 @@ func read(t tree) (*Contents, error) {
 		p.Paths = slices.Compact(p.Paths)
 		r.Packages = append(r.Packages, *p)
 	}
-	slices.SortFunc(r.Packages, func(a, b Package) int {
+	sort.Slice(r.Packages, func(i, j int) bool {
+		a, b := r.Packages[i], r.Packages[j]
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version),
-			cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Arch, b.Arch))
+			cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Arch, b.Arch)) < 0
 	})
 	return &r.Contents, nil
 }

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,7 +130,9 @@ func (c *Contents) spdx(w io.Writer, d Document) error {
 	for ref, name := range others {
 		doc.OtherLicenses = append(doc.OtherLicenses, &spdx.OtherLicense{LicenseIdentifier: ref, LicenseName: name, ExtractedText: name})
 	}
-	slices.SortFunc(doc.OtherLicenses, func(a, b *spdx.OtherLicense) int { return cmp.Compare(a.LicenseIdentifier, b.LicenseIdentifier) })
+	sort.Slice(doc.OtherLicenses, func(i, j int) bool {
+		return doc.OtherLicenses[i].LicenseIdentifier < doc.OtherLicenses[j].LicenseIdentifier
+	})
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
+	"sort"
 	"strings"
 	"text/template/parse"
 )
@@ -205,7 +205,7 @@ func each(v any, turn func(key, value any) (more bool, err error)) error {
 			break
 		}
 		keys := r.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
 		for _, k := range keys {
 			if more, err := turn(k.String(), r.MapIndex(k).Interface()); !more || err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -141,7 +142,7 @@ func Find(runs, run, build string) ([]Machine, error) {
 			at[m.Run+m.Build] = info.ModTime()
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Machine) int { return at[a.Run+a.Build].Compare(at[b.Run+b.Build]) })
+	sort.SliceStable(found, func(i, j int) bool { return at[found[i].Run+found[i].Build].Before(at[found[j].Run+found[j].Build]) })
 	newest := map[string]Machine{}
 	for _, m := range found {
 		newest[m.way()] = m

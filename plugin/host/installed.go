@@ -13,7 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -104,8 +104,9 @@ func (s *Set) Binaries() (found []Binary, skipped []Skipped) {
 			found, skipped = append(found, f...), append(skipped, sk...)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Binary) int {
-		return cmp.Or(cmp.Compare(a.Source, b.Source), b.version.Compare(a.version))
+	sort.SliceStable(found, func(i, j int) bool {
+		a, b := found[i], found[j]
+		return cmp.Or(cmp.Compare(a.Source, b.Source), b.version.Compare(a.version)) < 0
 	})
 	return found, skipped
 }
@@ -240,7 +241,7 @@ func (s *Set) candidates(source string, skipped *[]Skipped) (found []Binary) {
 			}
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Binary) int { return b.version.Compare(a.version) })
+	sort.SliceStable(found, func(i, j int) bool { return found[j].version.LessThan(found[i].version) })
 	return found
 }
 

@@ -3,7 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -117,7 +117,7 @@ func docs(spec hcldec.ObjectSpec) (out []schema.Doc) {
 		}
 		out = append(out, d)
 	}
-	slices.SortFunc(out, func(a, b schema.Doc) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 
@@ -231,7 +231,7 @@ func (d *decoded) unknowns() (diags hcl.Diagnostics) {
 			Detail: fmt.Sprintf("The value of argument %q is needed here, but it depends on a value that is never known here.", name),
 		})
 	}
-	slices.SortFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
+	sort.Slice(diags, func(i, j int) bool { return diags[i].Subject.Start.Byte < diags[j].Subject.Start.Byte })
 	return diags
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -283,12 +284,13 @@ func (l *Lock) format() []byte {
 	var b strings.Builder
 	b.WriteString(lockHeader)
 	plugins := slices.Clone(l.plugins)
-	slices.SortFunc(plugins, func(a, b Locked) int { return strings.Compare(a.Source, b.Source) })
+	sort.Slice(plugins, func(i, j int) bool { return plugins[i].Source < plugins[j].Source })
 	for _, p := range plugins {
 		fmt.Fprintf(&b, "\nplugin %s {\n  version     = %s\n  constraints = %s\n  api         = %s\n  hashes = [\n", quote(p.Source), quote(p.Version), quote(p.Constraints), quote(p.API))
 		hashes := slices.Clone(p.Hashes)
-		slices.SortFunc(hashes, func(a, b Hash) int {
-			return cmp.Or(strings.Compare(a.Platform.String(), b.Platform.String()), strings.Compare(a.Kind, b.Kind))
+		sort.Slice(hashes, func(i, j int) bool {
+			a, b := hashes[i], hashes[j]
+			return cmp.Or(strings.Compare(a.Platform.String(), b.Platform.String()), strings.Compare(a.Kind, b.Kind)) < 0
 		})
 		for _, h := range hashes {
 			fmt.Fprintf(&b, "    %s,\n", quote(h.String()))

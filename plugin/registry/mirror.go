@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 
 	"bake/internal/wholefile"
@@ -146,7 +146,7 @@ func addToIndex(path string, rel *Release) error {
 			v.Builds = append(v.Builds, treeBuild{name, rel.Version, a.Platform.OS, a.Platform.Arch, file})
 		}
 	}
-	slices.SortFunc(v.Builds, func(a, b treeBuild) int { return strings.Compare(a.Filename, b.Filename) })
+	sort.Slice(v.Builds, func(i, j int) bool { return v.Builds[i].Filename < v.Builds[j].Filename })
 	entry, err := json.Marshal(v)
 	if err != nil {
 		return err

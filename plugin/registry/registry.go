@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -213,7 +214,7 @@ func choose(all []string, allows func(string) bool) (wanted, others []string) {
 			parsed = append(parsed, v)
 		}
 	}
-	slices.SortFunc(parsed, func(a, b *goversion.Version) int { return b.Compare(a) })
+	sort.Slice(parsed, func(i, j int) bool { return parsed[j].LessThan(parsed[i]) })
 	for _, v := range parsed {
 		if text := v.String(); allows(text) {
 			wanted = append(wanted, text)
@@ -280,7 +281,7 @@ func (r *Registry) find(ctx context.Context, s Source, on Platforms, list func(s
 			default:
 				if slices.ContainsFunc(rel.Archives, func(a Archive) bool { return on.Has(a.Platform) }) {
 					rel.Failures = failures
-					slices.SortFunc(rel.Archives, func(a, b Archive) int { return strings.Compare(a.Platform.String(), b.Platform.String()) })
+					sort.Slice(rel.Archives, func(i, j int) bool { return rel.Archives[i].Platform.String() < rel.Archives[j].Platform.String() })
 					return rel, nil
 				}
 				because("version %s has no build for %s", v, cmp.Or(on.String(), "any platform"))

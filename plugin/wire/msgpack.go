@@ -9,7 +9,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 )
 
@@ -97,8 +97,8 @@ func appendValue(b []byte, v reflect.Value, depth int) ([]byte, error) {
 
 func appendMap(b []byte, v reflect.Value, depth int) ([]byte, error) {
 	keys := v.MapKeys()
-	slices.SortFunc(keys, func(x, y reflect.Value) int {
-		return strings.Compare(fmt.Sprint(x.Interface()), fmt.Sprint(y.Interface()))
+	sort.Slice(keys, func(i, j int) bool {
+		return fmt.Sprint(keys[i].Interface()) < fmt.Sprint(keys[j].Interface())
 	})
 	b = appendHead(b, len(keys), 0x80, 0xde)
 	for _, k := range keys {

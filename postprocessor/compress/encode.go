@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -38,8 +39,9 @@ func encode(ctx context.Context, w io.Writer, as form, level int, files []string
 	}
 	// The same files make the same archive, whenever, wherever and by whom it is made.
 	files = slices.Clone(files)
-	slices.SortFunc(files, func(a, b string) int {
-		return cmp.Or(strings.Compare(filepath.Base(a), filepath.Base(b)), strings.Compare(a, b))
+	sort.Slice(files, func(i, j int) bool {
+		a, b := files[i], files[j]
+		return cmp.Or(strings.Compare(filepath.Base(a), filepath.Base(b)), strings.Compare(a, b)) < 0
 	})
 	switch as.archive {
 	case "tar":

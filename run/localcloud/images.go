@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -37,7 +37,7 @@ func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 	for _, i := range out.Images {
 		images = append(images, imageOf(i))
 	}
-	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(a.Created+a.Name, b.Created+b.Name) })
+	sort.Slice(images, func(i, j int) bool { return images[i].Created+images[i].Name < images[j].Created+images[j].Name })
 	return images, nil
 }
 

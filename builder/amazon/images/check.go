@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
+	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
@@ -78,7 +78,7 @@ func (a *Account) checkUse(ctx context.Context, region string) (out []Broken, er
 			}
 		}
 	}
-	slices.SortFunc(out, func(x, y Broken) int { return strings.Compare(x.String(), y.String()) })
+	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
 	return out, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -232,7 +233,7 @@ func (c *copier) each(ctx context.Context, existing []Image) ([]Copied, error) {
 		})
 	}
 	all.Wait()
-	slices.SortFunc(done, func(a, b Copied) int { return strings.Compare(a.Region, b.Region) })
+	sort.Slice(done, func(i, j int) bool { return done[i].Region < done[j].Region })
 	if err := context.Cause(ctx); err != nil {
 		return done, err
 	}

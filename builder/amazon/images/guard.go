@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -304,8 +305,9 @@ func (l *look) finish() {
 			}
 		}
 		uses = slices.DeleteFunc(uses, func(u Use) bool { return u.Guard == GuardReferences && !u.Unknown && known[u.id] })
-		slices.SortStableFunc(uses, func(a, b Use) int {
-			return cmp.Or(cmp.Compare(order[a.Guard], order[b.Guard]), strings.Compare(a.User, b.User))
+		sort.SliceStable(uses, func(i, j int) bool {
+			a, b := uses[i], uses[j]
+			return cmp.Or(cmp.Compare(order[a.Guard], order[b.Guard]), strings.Compare(a.User, b.User)) < 0
 		})
 		l.uses[id] = slices.Compact(uses)
 	}

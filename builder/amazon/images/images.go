@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -114,7 +115,7 @@ func inRegions[T any](ctx context.Context, regions []string, do func(ctx context
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	sort.Slice(errs, func(i, j int) bool { return errs[i].Error() < errs[j].Error() })
 	return slices.Concat(found...), errors.Join(errs...)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -124,8 +125,9 @@ func (a *Account) listIn(ctx context.Context, regions []string, q Query) ([]Imag
 
 // Sort sorts images by name, the oldest first, then by region.
 func Sort(all []Image) {
-	slices.SortFunc(all, func(a, b Image) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), a.Created.Compare(b.Created), strings.Compare(a.Region, b.Region), strings.Compare(a.ID, b.ID))
+	sort.Slice(all, func(i, j int) bool {
+		a, b := all[i], all[j]
+		return cmp.Or(strings.Compare(a.Name, b.Name), a.Created.Compare(b.Created), strings.Compare(a.Region, b.Region), strings.Compare(a.ID, b.ID)) < 0
 	})
 }
 

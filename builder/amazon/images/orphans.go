@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -204,7 +205,7 @@ func (a *Account) orphansIn(ctx context.Context, region string, o OrphanOptions)
 	for _, c := range candidates {
 		out = append(out, *c)
 	}
-	slices.SortFunc(out, func(x, y Orphan) int { return x.Created.Compare(y.Created) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Created.Before(out[j].Created) })
 	return out, context.Cause(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -204,12 +205,15 @@ func grouped(all []Image, together bool) (groups []*planGroup) {
 		}
 		by[key].images = append(by[key].images, &Planned{Image: i, Group: name})
 	}
-	groups = slices.SortedFunc(maps.Values(by), func(a, b *planGroup) int {
-		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.region, b.region))
+	groups = slices.Collect(maps.Values(by))
+	sort.Slice(groups, func(i, j int) bool {
+		a, b := groups[i], groups[j]
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.region, b.region)) < 0
 	})
 	for _, g := range groups {
-		slices.SortFunc(g.images, func(a, b *Planned) int { // times are in seconds, in which two can be made
-			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.Name, a.Image.Name), strings.Compare(b.Image.ID, a.Image.ID))
+		sort.Slice(g.images, func(i, j int) bool { // times are in seconds, in which two can be made
+			a, b := g.images[i], g.images[j]
+			return cmp.Or(b.Image.Created.Compare(a.Image.Created), strings.Compare(b.Image.Name, a.Image.Name), strings.Compare(b.Image.ID, a.Image.ID)) < 0
 		})
 	}
 	return groups

@@ -1,8 +1,10 @@
 package debian
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"pault.ag/go/debian/version"
@@ -108,11 +110,9 @@ func (a *archive) provide(name string) ([]provider, error) {
 			}
 		}
 		for _, ps := range a.providers {
-			slices.SortFunc(ps, func(x, y provider) int {
-				if c := rank(x.pkg) - rank(y.pkg); c != 0 {
-					return c
-				}
-				return strings.Compare(x.pkg.Name, y.pkg.Name)
+			sort.Slice(ps, func(i, j int) bool {
+				x, y := ps[i].pkg, ps[j].pkg
+				return cmp.Or(rank(x)-rank(y), strings.Compare(x.Name, y.Name)) < 0
 			})
 		}
 	}

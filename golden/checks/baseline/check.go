@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -78,7 +79,7 @@ func Remediate(ctx context.Context, m Machine, s Selection, before findings.Repo
 	if len(todo) == 0 {
 		return before, nil
 	}
-	slices.SortStableFunc(todo, func(a, b Rule) int { return turn(a.ID) - turn(b.ID) })
+	sort.SliceStable(todo, func(i, j int) bool { return turn(todo[i].ID) < turn(todo[j].ID) })
 	if err := tryLogin(ctx, m); err != nil {
 		return findings.Report{}, fmt.Errorf("nothing of %s was fixed, because it could not be shown afterwards that the machine still lets its user in: %w", Name, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -205,7 +206,7 @@ func (l *loader) includes(dir string, section *node) {
 		return
 	}
 	things = slices.Clone(things)
-	slices.SortFunc(things, func(a, b field) int { return strings.Compare(a.name, b.name) })
+	sort.Slice(things, func(i, j int) bool { return things[i].name < things[j].name })
 	for _, thing := range things {
 		in, d := readInclude(thing)
 		if d != nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -65,7 +65,7 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 // Artifact describes the images that a builder has made. data are the values of
 // build.*, of which it gets those that can be shown: artifacts are written to files.
 func Artifact(builderID string, made []Made, data builder.Data) *builder.Artifact {
-	slices.SortFunc(made, func(a, b Made) int { return strings.Compare(a.Region, b.Region) })
+	sort.Slice(made, func(i, j int) bool { return made[i].Region < made[j].Region })
 	a := &builder.Artifact{BuilderID: builderID, Images: map[string]string{}, Data: data.Public()}
 	var ids, lines []string
 	for _, m := range made {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -221,7 +222,7 @@ func (p *Poll[T]) look() {
 	defer cancel()
 	p.mu.Lock()
 	now := time.Now()
-	slices.SortStableFunc(p.waiting, func(a, b *waiter[T]) int { return a.next.Compare(b.next) })
+	sort.SliceStable(p.waiting, func(i, j int) bool { return p.waiting[i].next.Before(p.waiting[j].next) })
 	var ids []string
 	for _, w := range p.waiting {
 		if w.next.After(now) && len(ids)%p.Batch == 0 {
