@@ -76,7 +76,7 @@ var rules = []rule{
 	{"builder/amazon/internal/amazontest", []string{"..."}, "tests of Amazon's components bring up a cloud for them"},
 	{"builder/amazon/internal/...", []string{"builder", "builder/amazon/internal/...", "communicator", "communicator/ssh", "communicator/winrm", "component", "config/schema", "internal/...", "step"}, "what Amazon's components share does not know them"},
 	{"builder/amazon", []string{"builder", "builder/amazon/internal/...", "internal/...", "step"}, "what the program hands to Amazon's components does not know them"},
-	{"builder/amazon/images", []string{"builder/amazon", "builder/amazon/internal/...", "internal/...", "step"}, "images that exist are managed by commands, and no template has a say in it"},
+	{"builder/amazon/images", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "internal/...", "step"}, "images that exist are managed by commands, and no template has a say in it"},
 	{"builder/amazon/*", []string{"builder", "builder/amazon", "builder/amazon/internal/...", "communicator/...", "component", "config/schema", "datasource", "internal/...", "postprocessor", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"builder/*", []string{"builder", "communicator/...", "component", "config/schema", "internal/...", "step"}, "siblings do not import each other; a builder never sees config, engine or ui"},
 	{"datasource/*", []string{"component", "config/schema", "datasource", "internal/..."}, "siblings do not import each other"},

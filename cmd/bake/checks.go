@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"bake/builder"
+	"bake/builder/amazon/images"
 	"bake/golden/checks"
 	"bake/golden/checks/facts"
 	"bake/golden/findings"
@@ -30,6 +32,8 @@ type checksOptions struct {
 	checks.Options
 	host      host.Options
 	hostKeys  choice
+	ami       string
+	guest     guestFlags
 	format    choice
 	env       []string
 	sudo      bool
@@ -57,31 +61,44 @@ func (p *program) checksRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run FILE...",
 		Short: "Check a machine",
-		Long: `Check a machine over SSH. FILE is a file in goss's format (.yaml, .yml or .json), or a
-built-in profile: bake:baseline, or bake:baseline/SELECTION with a list of level2, rules,
-and rules to leave out after a minus. Nothing is installed on the machine, and nothing stays
-there. It needs a POSIX shell, and a user who is root or whom sudo asks for no password.
+		Long: `Check a machine over SSH: one that is there (-host), or one that is launched of an image
+for this (-ami), with a key and a security group of its own, and deleted again, whatever
+happens; if bake is killed, 'bake sweep' deletes it. FILE is a file in goss's format (.yaml,
+.yml or .json), or a built-in profile: bake:baseline, or bake:baseline/SELECTION with a list
+of level2, rules, and rules to leave out after a minus. Nothing is installed on the machine,
+and nothing stays there. It needs a POSIX shell, and a user who is root or whom sudo asks
+for no password.
 
 The gate is closed, and the exit code is 2, if a check fails that the flags do not allow
 to fail, or could not be judged.`,
 		Example: `  bake checks run -host ssh://admin@198.51.100.7 goss.yaml
+  bake checks run -ami ami-0123456789abcdef0 -region eu-west-1 bake:baseline
+  bake checks run -local -ami web-20261128 goss.yaml
   bake checks run -host ssh://root@web1:2222 -i key.pem -format junit bake:baseline >report.xml
   bake checks run -host admin@10.0.1.5 -bastion admin@bastion.example.com -remediate bake:baseline`,
 		Annotations: map[string]string{exitCodes: `0    the gate is open
 1    the checks could not be run, or the command line is wrong
 2    the gate is closed
-130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM`},
+4    something of the machine of an image was left behind
+5    the cloud refused to launch a machine of the image
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`},
 		Args: needFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Files = args
 			if err := o.complete(cmd); err != nil {
 				return err
 			}
+			if o.ami != "" {
+				return p.checkImage(cmd, o)
+			}
 			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.runChecks(ctx, o) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.host.Host, "host", "", "machine to check: ssh://[USER@]HOST[:PORT]")
+	flags.StringVar(&o.ami, "ami", "", "launch a machine of this `image`, which its ID or name names, check it, and delete it")
+	o.guest.register(p, flags)
 	flags.StringVarP(&o.host.KeyFile, "identity", "i", "", "private key `file` to log in with; default: the SSH agent's keys, or one of ~/.ssh")
 	flags.StringVar(&o.host.Bastion, "bastion", "", "`host` to connect through, written as -host is")
 	flags.StringVar(&o.host.KnownHosts, "known-hosts", "", "`file` of known host keys; default: ~/.ssh/known_hosts")
@@ -128,19 +145,13 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 	usage := func(format string, args ...any) error {
 		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
 	}
-	if o.host.Host == "" && cmd.Flags().Lookup("host") != nil {
-		return usage("-host names the machine to check, such as ssh://admin@198.51.100.7")
-	}
 	if profile := slices.IndexFunc(o.Files, checks.IsProfile); profile >= 0 && o.format.value == gossJSON {
 		return usage("-format %s is for goss files; %s is none", gossJSON, o.Files[profile])
 	}
-	if cmd.Flags().Lookup("host") != nil {
-		if err := o.host.Check(); err != nil {
-			return usage("%s", err)
-		}
+	if err := o.where(cmd.Flags()); err != nil {
+		return usage("%s", err)
 	}
 	o.As = facts.As(o.sudo)
-	o.host.HostKeyCheck = o.hostKeys.value
 	o.Env = map[string]string{}
 	for _, e := range o.env {
 		name, value, ok := strings.Cut(e, "=")
@@ -167,6 +178,35 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 	o.gate = gate.Gate(nil)
 	return nil
 }
+
+// where complains about flags that do not say what machine is checked.
+func (o *checksOptions) where(flags *pflag.FlagSet) error {
+	others, name := guestNames(), "-host"
+	switch {
+	case flags.Lookup("host") == nil:
+		return nil
+	case o.host.Host == "" && o.ami == "":
+		return errors.New("-host names the machine to check, such as ssh://admin@198.51.100.7, or -ami an image to launch one of")
+	case o.ami != "":
+		others, name = []string{"host", "identity", "bastion", "known-hosts", "host-key-check"}, "-ami"
+	}
+	for _, other := range others {
+		if flags.Changed(other) {
+			return fmt.Errorf("-%s cannot be combined with %s", other, name)
+		}
+	}
+	if o.ami != "" {
+		if !flags.Changed("retry-timeout") {
+			o.RetryTimeout = settling
+		}
+		return nil
+	}
+	o.host.HostKeyCheck = o.hostKeys.value
+	return o.host.Check()
+}
+
+// settling is how long a machine that has just started may take until nothing fails.
+const settling = 20 * time.Second
 
 func severities() string {
 	var all []string
@@ -224,20 +264,28 @@ type checked struct {
 }
 
 // errClosed is the error of a gate that is closed, which has been shown.
-func errClosed() error { return outcomeError{errReported, gateClosed} }
+func errClosed() error { return outcomeError{guarded{errReported}, gateClosed} }
 
 // gateClosed is the exit code.
 const gateClosed = 2
 
-func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
-	gate := o.gate
+// prepareChecks reads all that a run of checks takes. The report in goss's own format, if
+// that is wanted, is written to goss.
+func (p *program) prepareChecks(o *checksOptions, goss *bytes.Buffer) (*checks.Checks, error) {
 	if o.waivers != "" {
 		waivers, diags := gates.ReadWaivers(o.waivers)
 		if err := p.blame(diags); err != nil {
-			return err
+			return nil, err
 		}
-		gate.Waivers = waivers
+		o.gate.Waivers = waivers
 	}
+	if o.format.value == gossJSON {
+		o.Goss = goss
+	}
+	return p.loadChecks(o.Options)
+}
+
+func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	emit, done := p.progressDisplay()
 	over := func() {
 		if done != nil {
@@ -249,11 +297,8 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	o.Say = func(format string, args ...any) {
 		emit(step.Event{Time: p.now(), Kind: step.Say, Text: fmt.Sprintf(format, args...)})
 	}
-	var report bytes.Buffer
-	if o.format.value == gossJSON {
-		o.Goss = &report
-	}
-	c, err := p.loadChecks(o.Options)
+	var goss bytes.Buffer
+	c, err := p.prepareChecks(&o, &goss)
 	if err != nil {
 		return err
 	}
@@ -265,30 +310,64 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 	defer func() { err = errors.Join(err, m.Close()) }()
 	reports, err := c.Run(ctx, m)
 	over()
-	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
-		return p.blame(diags)
-	} else if err != nil {
+	if err != nil {
+		return p.blamed(err)
+	}
+	return p.verdict(o, o.host.Host, reports, goss.Bytes())
+}
+
+// checkImage checks a machine that is launched of an image for that.
+func (p *program) checkImage(cmd *cobra.Command, o checksOptions) error {
+	say := func(string, ...any) {}
+	o.Say = func(format string, args ...any) { say(format, args...) }
+	var goss bytes.Buffer
+	c, err := p.prepareChecks(&o, &goss)
+	if err != nil {
 		return err
 	}
-	v := gate.Judge(reports, p.now())
+	var reports []findings.Report
+	machine := ""
+	err = p.withGuest(cmd, &o.guest, o.ami, func(ctx context.Context, s *step.Scope, i images.Image, m builder.Machine) (err error) {
+		machine = i.ID
+		say = func(format string, args ...any) { s.Say(ctx, format, args...) }
+		return step.Run(ctx, s, "run the checks", func(ctx context.Context) error {
+			reports, err = c.Run(ctx, m.Communicator)
+			return err
+		})
+	})
+	shown := p.blamed(err)
+	if reports != nil {
+		judged := p.verdict(o, machine, reports, goss.Bytes())
+		err, shown = errors.Join(err, judged), cmp.Or(shown, judged)
+	}
+	return p.ended(err, shown, o.guest.exitCodes)
+}
+
+// blamed is err, unless that is about files: then they have been shown.
+func (p *program) blamed(err error) error {
+	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
+		return p.blame(diags)
+	}
+	return err
+}
+
+// verdict judges what was found, and writes the report.
+func (p *program) verdict(o checksOptions, machine string, reports []findings.Report, goss []byte) error {
+	v := o.gate.Judge(reports, p.now())
+	report := bytes.NewBuffer(goss)
 	if o.Goss == nil {
-		d := findings.Document{Verdict: &v, Machine: o.host.Host, Version: version}
-		if err := d.Write(&report, findings.Format(o.format.value)); err != nil {
+		d := findings.Document{Verdict: &v, Machine: machine, Version: version}
+		if err := d.Write(report, findings.Format(o.format.value)); err != nil {
 			return err
 		}
 	}
-	return p.verdict(o.host.Host, report.Bytes(), v)
-}
-
-// verdict writes the report.
-func (p *program) verdict(machine string, report []byte, v findings.Verdict) error {
 	p.json.outcome = "done"
 	if !v.Open {
 		p.json.outcome = "gate-closed"
 	}
 	if p.json.on {
 		p.json.result = checked{machine, v.Open, list(v.Reasons), list(v.Warnings), list(v.Reports)}
-	} else if _, err := p.stdout.Write(report); err != nil {
+	} else if _, err := p.stdout.Write(report.Bytes()); err != nil {
 		return err
 	}
 	if !v.Open {

@@ -17,6 +17,7 @@ import (
 
 	"bake/builder/amazon/images"
 	"bake/run/localcloud"
+	"bake/step"
 )
 
 // imagesExitCodes are those of the commands that only look at images.
@@ -98,7 +99,18 @@ func (p *program) withImages(cmd *cobra.Command, f *placeFlags, do func(ctx, sto
 	return p.ended(err, err, f.exitCodes)
 }
 
-func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop context.Context, a *images.Account) error) (err error) {
+func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop context.Context, a *images.Account) error) error {
+	var emit func(step.Event)
+	if f.local {
+		var done func()
+		emit, done = p.progressDisplay()
+		defer done()
+	}
+	return p.onAccount(cmd, f, emit, do)
+}
+
+// onAccount is onImages where emit shows what goes on.
+func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Event), do func(ctx, stop context.Context, a *images.Account) error) (err error) {
 	if err := errors.Join(p.env.checkExitCodes(), f.check(cmd.CommandPath())); err != nil {
 		return err
 	}
@@ -106,8 +118,6 @@ func (p *program) onImages(cmd *cobra.Command, f *placeFlags, do func(ctx, stop 
 	defer release()
 	place := f.place(p.env)
 	if f.local {
-		emit, done := p.progressDisplay()
-		defer done()
 		c, err := p.openLocal(ctx, "", "", emit)
 		if err != nil {
 			return err

@@ -216,7 +216,7 @@ func (q *sequence) guestSpec(ctx context.Context, b *Build, l *launch.Launcher, 
 	}
 	spec.Image = out.Images[0]
 	if spec.Image.Platform == types.PlatformValuesWindows {
-		return spec, errors.New("images of Windows cannot be verified")
+		return spec, errors.New("machines of Windows images cannot be looked at")
 	}
 	if spec.Place, err = l.Place(ctx); err != nil {
 		return spec, err

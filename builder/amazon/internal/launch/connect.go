@@ -151,7 +151,7 @@ func (a *address) loginUser(ctx context.Context) string {
 	if err != nil || len(out.Images) == 0 {
 		return "" // it is only a hint
 	}
-	return loginUser(out.Images[0])
+	return LoginUser(out.Images[0])
 }
 
 func (a *address) describe(ctx context.Context) error {

@@ -28,9 +28,9 @@ var publishers = map[string]string{
 	"801119661308": "Administrator", // Windows
 }
 
-// loginUser returns the user that an image lets in, by its tag or its publisher, or
+// LoginUser returns the user that an image lets in, by its tag or its publisher, or
 // "" where neither tells.
-func loginUser(image types.Image) string {
+func LoginUser(image types.Image) string {
 	for _, t := range image.Tags {
 		if aws.ToString(t.Key) == userTag && aws.ToString(t.Value) != "" {
 			return aws.ToString(t.Value)

@@ -15,7 +15,7 @@ func TestLoginUser(t *testing.T) {
 		"fedora":   {OwnerId: new("125523088429"), Name: new("Fedora-Cloud-Base")},
 		"core":     {OwnerId: new("136693071363"), Tags: []types.Tag{{Key: new("bake:user"), Value: new("core")}}},
 	} {
-		if got := loginUser(image); got != want {
+		if got := LoginUser(image); got != want {
 			t.Errorf("%v: got %q, want %q", image, got, want)
 		}
 	}

@@ -1,0 +1,101 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/amazonbuild"
+	"bake/builder/amazon/internal/launch"
+	"bake/step"
+)
+
+// BootOptions say what machine of an image is launched, and how it is logged in to.
+type BootOptions struct {
+	InstanceType string // "": the smallest that fits the image
+	User         string // "": whom the image, or what it was made of, is known to let in
+	Subnet       string // "": one of the default VPC
+	Interface    string // one of Interfaces; "": the public address, or the private one if there is none
+}
+
+// Interfaces are the addresses that a machine can be logged in to by.
+func Interfaces() (all []string) {
+	for _, i := range launch.Interface("").Choices() {
+		if i != string(launch.SessionManager) { // which takes an instance profile
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// Boot launches a machine of the image that ref names, with a key and a security group of
+// its own and without user data, calls use when it can be logged in to, and deletes all
+// that again, whatever has happened. The image must be in the region that the account was
+// opened in.
+func (a *Account) Boot(ctx context.Context, s *step.Scope, ref string, o BootOptions, use func(context.Context, Image, builder.Machine) error) error {
+	i, err := a.One(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if i.Region != a.Home() {
+		return fmt.Errorf("image %s is in %s, and not in %s: name its region with -region", i.ID, i.Region, a.Home())
+	}
+	if i.State != string(types.ImageStateAvailable) {
+		return fmt.Errorf("image %s is %s: no machine of it can be launched", i.ID, i.State)
+	}
+	g := amazonbuild.Guest{Boot: builder.Boot{InstanceType: o.InstanceType, User: o.User}, Subnet: o.Subnet, Interface: launch.Interface(o.Interface)}
+	if g.InstanceType == "" {
+		g.InstanceType = i.smallest()
+	}
+	if g.User == "" {
+		if g.User, err = a.user(ctx, i); err != nil {
+			return err
+		}
+	}
+	return g.Run(ctx, s, a.session, i.ID, func(ctx context.Context, m builder.Machine) error { return use(ctx, i, m) })
+}
+
+// smallest is an instance type that the image can be tried on.
+func (i Image) smallest() string {
+	switch {
+	case strings.HasPrefix(i.Architecture, "arm64"):
+		return "t4g.micro"
+	case !i.ENA: // which newer types need
+		return "t2.micro"
+	}
+	return "t3.micro"
+}
+
+// user is whom the image lets in: that is said by its tag or its publisher, or by those of
+// what it was made from.
+func (a *Account) user(ctx context.Context, i Image) (string, error) {
+	known := func(owner, name string, tags map[string]string) string {
+		image := types.Image{OwnerId: &owner, Name: &name}
+		for k, v := range tags {
+			image.Tags = append(image.Tags, types.Tag{Key: aws.String(k), Value: aws.String(v)})
+		}
+		return launch.LoginUser(image)
+	}
+	if user := known(i.Owner, i.Name, i.Tags); user != "" {
+		return user, nil
+	}
+	lineage, err := a.Lineage(ctx, i)
+	for _, from := range lineage {
+		if user := known(from.Owner, from.Name, nil); user != "" {
+			return user, nil
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return "", cause
+	}
+	text := fmt.Sprintf("it is not known whom image %s lets in, since neither its tag bake:user nor its publisher says so: name the user with -user", i.ID)
+	if err != nil {
+		return "", fmt.Errorf("%s (what it was made from cannot be found out: %w)", text, err)
+	}
+	return "", errors.New(text)
+}

@@ -1,0 +1,35 @@
+package amazonbuild
+
+import (
+	"context"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/image"
+	"bake/builder/amazon/internal/launch"
+	"bake/builder/amazon/internal/ownership"
+	"bake/config/schema"
+	"bake/step"
+)
+
+// Guest says what machine of an image is launched that no build has just made.
+type Guest struct {
+	builder.Boot
+	Subnet    string           // "": in the default VPC
+	Interface launch.Interface // that is logged in to; "": the public one, or the private one if there is none
+}
+
+// Run launches a machine of an image in the session's region, with a key and a security
+// group of its own, lets use have it, and deletes all that again, whatever has happened.
+func (g Guest) Run(ctx context.Context, s *step.Scope, session *access.Session, id string, use func(context.Context, builder.Machine) error) error {
+	o := launch.Defaults()
+	src, _ := schema.Decode(schema.Input{Body: hcl.EmptyBody(), Context: &hcl.EvalContext{}}, &o) // that the template says nothing is as it should be
+	o.SubnetID, o.SSHInterface = g.Subnet, g.Interface
+	s.Handle(ownership.Prefix, destroy.For(session))
+	q := &sequence{Recipe: Recipe{Launch: &o}, src: src}
+	b := &Build{Session: session, Owner: &ownership.Owner{Session: session, Run: s.Run.ID, ID: ownership.NewID()}, Scope: s, Src: src}
+	return q.boot(ctx, b, image.Made{ID: id, Region: session.Region}, g.Boot, use)
+}

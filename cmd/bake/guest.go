@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/builder"
+	"bake/builder/amazon/images"
+	"bake/run"
+	"bake/run/cloudinit"
+	"bake/step"
+)
+
+// guestFlags say what machine of an image that exists is launched, to look at it.
+type guestFlags struct {
+	placeFlags
+	boot  images.BootOptions
+	iface choice
+}
+
+func (f *guestFlags) register(p *program, flags *pflag.FlagSet) {
+	flags.StringVar(&f.region, "region", "", "launch it in this `region`, where the image is; default: as in every AWS tool")
+	flags.StringVar(&f.profile, "profile", "", "take credentials from this `profile`; default: as in every AWS tool")
+	flags.BoolVar(&f.local, "local", false, "use the local cloud instead of AWS")
+	flags.StringVar(&f.boot.InstanceType, "instance-type", "", "`type` of the machine; default: t3.micro, or what fits the image")
+	flags.StringVar(&f.boot.User, "user", "", "log in to the machine as this `user`; default: as whom the image is known to let in")
+	flags.StringVar(&f.boot.Subnet, "subnet", "", "launch it in this `subnet`; default: one of the default VPC")
+	f.iface = choice{values: images.Interfaces()}
+	flags.Var(&f.iface, "ssh-interface", "`address` to log in to: "+strings.Join(images.Interfaces(), ", ")+"; default: the public address, or the private one if there is none")
+	p.exitCodesFlag(flags, &f.exitCodes)
+}
+
+// guestNames are the names of the flags, but those that other commands have too.
+func guestNames() []string {
+	return []string{"region", "profile", "local", "instance-type", "user", "subnet", "ssh-interface"}
+}
+
+// withGuest launches a machine of an image, lets use have it once cloud-init has finished
+// there, and deletes it again, whatever happens and also if bake is killed: by a sweep. What
+// goes on is shown on standard error.
+func (p *program) withGuest(cmd *cobra.Command, f *guestFlags, image string, use func(context.Context, *step.Scope, images.Image, builder.Machine) error) error {
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	patience, err := p.env.cloudInit("")
+	if err != nil {
+		return err
+	}
+	f.boot.Interface = f.iface.value
+	emit, done := p.progressDisplay()
+	shown := func() {
+		if done != nil {
+			done()
+		}
+		done = nil
+	}
+	defer shown()
+	return p.onAccount(cmd, &f.placeFlags, emit, func(ctx, stop context.Context, a *images.Account) error {
+		task := run.TaskOptions{State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), Name: "image", Emit: emit, Now: p.now, Stop: stop}
+		id, err := run.Task(ctx, task, func(ctx context.Context, s *step.Scope) error {
+			return a.Boot(ctx, s, image, f.boot, func(ctx context.Context, i images.Image, m builder.Machine) error {
+				if err := cloudinit.Wait(ctx, s, m, patience); err != nil {
+					return err
+				}
+				return use(ctx, s, i, m)
+			})
+		})
+		shown()
+		if left := leftBy(err); len(left) > 0 {
+			fmt.Fprintln(p.stderr, leftText(id, left))
+		}
+		return err
+	})
+}
