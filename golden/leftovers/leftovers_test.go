@@ -2,7 +2,9 @@ package leftovers
 
 import (
 	"encoding/base64"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -123,5 +125,48 @@ func TestHolders(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: %q, %v", said, got, err)
 		}
+	}
+}
+
+// Keys of the user data are not those that the instance was launched with, wherever
+// cloud-init has written them down.
+func TestLogins(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	key := func(c string) string { return "AAAAC3NzaC1lZDI1NTE5AAAAI" + strings.Repeat(c, 44) }
+	data := filepath.Join(t.TempDir(), "instance-data.json")
+	text := `{
+ "ds": {
+  "meta_data": {
+   "public-keys": {
+    "build": ["ssh-ed25519 ` + key("A") + ` build"]
+   },
+   "tags": "\n \"public_ssh_keys\": [\"ssh-ed25519 ` + key("B") + `\"]"
+  }
+ },
+ "merged_cfg": {
+  "ssh_authorized_keys": [
+   "ssh-ed25519 ` + key("C") + ` mine"
+  ]
+ },
+ "userdata": "#cloud-config\nssh_authorized_keys: [ssh-ed25519 ` + key("D") + `]",
+ "v1": {
+  "public_ssh_keys": [
+   "ssh-ed25519 ` + key("A") + ` build"
+  ],
+  "region": "us-east-1"
+ }
+}
+`
+	if err := os.WriteFile(data, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	functions, _, _ := strings.Cut(search, "# others prints")
+	c := exec.CommandContext(t.Context(), sh, "-c", "KEYS='(none)'\n"+strings.ReplaceAll(functions, "/run/cloud-init/instance-data.json", data)+"\nlogins")
+	out, err := c.Output()
+	if want := "(none)\n" + key("A") + "\n"; err != nil || string(out) != want {
+		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
 }

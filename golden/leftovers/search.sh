@@ -8,12 +8,13 @@ homes() {
 }
 
 # The keys that the build was logged in to with: those of bake, and those that the
-# instance was launched with.
+# instance was launched with. Keys that the user data brings are not among them.
 logins() {
 	printf '%s\n' "$KEYS"
-	for f in /run/cloud-init/instance-data.json /run/cloud-init/instance-data-sensitive.json; do
-		if [ -f "$f" ]; then grep -o 'AAAA[A-Za-z0-9+/=]\{40,\}' "$f"; fi
-	done
+	f=/run/cloud-init/instance-data.json
+	if [ -f "$f" ]; then
+		awk '/^[ \t]*"public_ssh_keys": *\[/ { on = 1 } on { print } /\]/ { on = 0 }' "$f" | grep -o 'AAAA[A-Za-z0-9+/=]\{40,\}'
+	fi
 }
 
 # others prints how many lines of a file of authorized keys let somebody else in.

@@ -18,7 +18,7 @@ func (p *pipeline) write(name, machine string, doc findings.Document) error {
 		return err
 	}
 	if !strings.HasPrefix(name, machine+".") { // several machines have such a report
-		name += "." + machine
+		name += "." + strings.ReplaceAll(machine, " on ", ".")
 	}
 	var errs []error
 	for _, format := range findings.Formats() {
@@ -56,13 +56,25 @@ func (p *pipeline) keep(name string, text []byte) (digest string, err error) {
 // digests.
 const byDigest = "sha256"
 
-// fileName is a name as one of a file.
+// longestName is how long the name of a file gets from that of a report: file systems
+// allow 255 bytes, of which extensions take some.
+const longestName = 200
+
+// fileName is a name as one of a file. No two names have the same file.
 func fileName(name string) string {
-	return strings.Map(func(r rune) rune {
+	var b strings.Builder
+	for _, c := range []byte(name) {
 		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
-			return r
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == '_':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02x", c)
 		}
-		return '_'
-	}, name)
+	}
+	text := b.String()
+	if len(text) > longestName {
+		sum := sha256.Sum256([]byte(name))
+		return fmt.Sprintf("%s%%%x", text[:longestName-40], sum[:16])
+	}
+	return text
 }
