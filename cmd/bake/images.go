@@ -131,6 +131,9 @@ func (p *program) onAccount(cmd *cobra.Command, f *placeFlags, emit func(step.Ev
 	place.Warn = func(_ context.Context, format string, args ...any) {
 		fmt.Fprintf(p.stderr, "Warning: %s\n", printable(fmt.Sprintf(format, args...)))
 	}
+	place.Say = func(_ context.Context, format string, args ...any) {
+		fmt.Fprintln(p.stderr, printable(fmt.Sprintf(format, args...)))
+	}
 	account, err := images.Open(ctx, place)
 	if err == nil {
 		err = do(ctx, stop, account)

@@ -250,7 +250,7 @@ looks all up again right before each removal.
 
 // options are what the flags ask for.
 func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOptions, error) {
-	out := images.PruneOptions{Query: images.Query{Name: o.name}, Keep: o.keep, OlderThan: time.Duration(o.olderThan), Together: o.together}
+	out := images.PruneOptions{Query: images.Query{Name: o.name}, Keep: o.keep, Stages: images.Stages{Delete: time.Duration(o.olderThan)}, Together: o.together}
 	wrong := func(format string, args ...any) (images.PruneOptions, error) {
 		return out, usageError{fmt.Sprintf(format, args...), command}
 	}

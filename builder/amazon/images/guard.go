@@ -82,9 +82,10 @@ type Use struct {
 	Warning bool   `json:"warning,omitempty"` // it does not need the image
 	Unknown bool   `json:"unknown,omitempty"` // the guard could not tell, which counts as use
 
-	past    bool   // the user names it no more, but may again
-	id      string // of the user, by which it is known if another guard has found it, too
-	account string // of the user, if that is another one
+	past     bool   // the user names it no more, but may again
+	template bool   // it is a launch template that EC2 knows, in whichever version
+	id       string // of the user, by which it is known if another guard has found it, too
+	account  string // of the user, if that is another one
 }
 
 func (u Use) String() string {
@@ -149,14 +150,14 @@ type look struct {
 	named     []version
 	aliases   []alias
 	templates map[string]*template // by ID and by name
-	failed    map[string]bool      // guards that could not tell of the whole region
+	failed    map[string]string    // why guards could not tell of the whole region
 	broken    []Use                // users of what does not exist
 
 	onFailure func(guard string, err error) // hears of guards that could not tell; may be nil
 }
 
 func (a *Account) newLook(region string, images []Image, g Guards) *look {
-	l := &look{a: a, region: region, g: g, images: images, uses: Uses{}, snapshots: Uses{}, templates: map[string]*template{}, failed: map[string]bool{}}
+	l := &look{a: a, region: region, g: g, images: images, uses: Uses{}, snapshots: Uses{}, templates: map[string]*template{}, failed: map[string]string{}}
 	for _, i := range images {
 		l.ids = append(l.ids, i.ID)
 	}
@@ -172,6 +173,12 @@ func (l *look) all(ctx context.Context) {
 	if len(open) > asked {
 		open = slices.DeleteFunc(slices.Clone(open), func(i Image) bool { return InUse(l.uses[i.ID]) })
 	}
+	l.single(ctx, open)
+	l.finish()
+}
+
+// single runs the guards that ask about images one by one, or about few.
+func (l *look) single(ctx context.Context, open []Image) {
 	var each errgroup.Group
 	for guard, ask := range map[string]func(context.Context, []Image) error{
 		GuardReferences: l.references, GuardReceivers: l.receivers, GuardChildren: l.children,
@@ -183,8 +190,7 @@ func (l *look) all(ctx context.Context) {
 			return nil
 		})
 	}
-	_ = each.Wait()
-	l.finish()
+	_ = each.Wait() // a failure is a use
 }
 
 // users runs the guards that ask for a whole region.
@@ -227,19 +233,12 @@ func (l *look) unless(guard string, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failed[guard] {
+	if _, ok := l.failed[guard]; ok {
 		return
 	}
-	l.failed[guard] = true
-	if !l.g.on(guard) {
-		return
-	}
-	if l.onFailure != nil {
+	l.failed[guard] = fmt.Sprintf("could not tell in %s: %s", l.region, err)
+	if l.g.on(guard) && l.onFailure != nil {
 		l.onFailure(guard, err)
-	}
-	text := fmt.Sprintf("could not tell in %s: %s", l.region, err)
-	for _, id := range l.ids {
-		l.uses.add(id, Use{Guard: guard, User: text, Unknown: true})
 	}
 }
 
@@ -291,8 +290,16 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// finish sorts the uses and drops references to what another guard has found.
+// finish sorts the uses and drops references to what another guard has found. A guard that
+// could not tell is a use of each image.
 func (l *look) finish() {
+	for guard, text := range l.failed {
+		for _, id := range l.ids {
+			if l.g.on(guard) {
+				l.uses.add(id, Use{Guard: guard, User: text, Unknown: true})
+			}
+		}
+	}
 	order := map[string]int{}
 	for n, name := range GuardNames() {
 		order[name] = n

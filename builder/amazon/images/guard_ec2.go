@@ -175,7 +175,7 @@ func (l *look) names(template, number string, by Use) {
 // namedVersions finds what the versions of launch templates name that groups and fleets
 // launch. Those that do not exist are broken: whoever names them can launch nothing.
 func (l *look) namedVersions(ctx context.Context) {
-	if l.failed[GuardTemplates] {
+	if l.failed[GuardTemplates] != "" {
 		for _, v := range l.named {
 			l.unless(v.by.Guard, fmt.Errorf("the launch template of the %s is unknown", v.by.User))
 		}
@@ -374,7 +374,7 @@ func (l *look) reference(arn string, kind types.ImageReferenceResourceType) Use 
 	switch kind {
 	case types.ImageReferenceResourceTypeEc2LaunchTemplate:
 		u.User = fmt.Sprintf("launch template %s, in an older version", id)
-		u.Warning = !l.g.AllVersions
+		u.Warning, u.template = !l.g.AllVersions, true
 	case types.ImageReferenceResourceTypeSsmParameter:
 		u.id = parameterID(id)
 	}

@@ -108,9 +108,32 @@ const (
 	reportLimit = 10 * time.Minute
 )
 
-// report has EC2 make a report of the accounts that use an image, reads it, and deletes
+// report is what AWS knows of the accounts that use an image. It lags behind by a day, so
+// it is asked for once and remembered.
+func (l *look) report(ctx context.Context, i Image) ([]reportEntry, error) {
+	a := l.a
+	a.mu.Lock()
+	entries, ok := a.reports[i.ID]
+	a.mu.Unlock()
+	if ok {
+		return entries, nil
+	}
+	entries, err := l.makeReport(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.reports == nil {
+		a.reports = map[string][]reportEntry{}
+	}
+	a.reports[i.ID] = entries
+	return entries, nil
+}
+
+// makeReport has EC2 make a report of the accounts that use an image, reads it, and deletes
 // it again; otherwise EC2 would delete it after 30 days.
-func (l *look) report(ctx context.Context, i Image) (entries []reportEntry, err error) {
+func (l *look) makeReport(ctx context.Context, i Image) (entries []reportEntry, err error) {
 	q := l.a.session.EC2Query(l.region)
 	var made struct {
 		ID string `xml:"reportId"`
@@ -126,6 +149,7 @@ func (l *look) report(ctx context.Context, i Image) (entries []reportEntry, err 
 		defer cancel()
 		_ = q.Do(last, "DeleteImageUsageReport", url.Values{"ReportId": {made.ID}}, &struct{}{})
 	}()
+	said := false
 	err = l.a.session.Watch(reportPause, reportLimit).Until(ctx, "the usage report of image "+i.ID, func(ctx context.Context) (bool, error) {
 		var reports struct {
 			Reports []struct {
@@ -144,6 +168,10 @@ func (l *look) report(ctx context.Context, i Image) (entries []reportEntry, err 
 			} else if r.ID == made.ID && r.State == "available" {
 				return true, nil
 			}
+		}
+		if !said {
+			said = true
+			l.a.say(ctx, "Waiting until AWS has made its report of who uses image %s in %s, for at most %s.", i.ID, l.region, reportLimit)
 		}
 		return false, nil
 	})

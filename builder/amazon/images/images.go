@@ -28,6 +28,9 @@ type Place struct {
 
 	// Warn, if not nil, is told what is wrong while bake goes on trying.
 	Warn func(ctx context.Context, format string, args ...any)
+
+	// Say, if not nil, is told what is waited for.
+	Say func(ctx context.Context, format string, args ...any)
 }
 
 // Account is an open way to the images of one account.
@@ -38,6 +41,10 @@ type Account struct {
 	session *access.Session
 	page    int32 // how many things are asked for at once
 	named   bool  // the place names regions: nothing is looked for in others
+	place   Place
+
+	mu      sync.Mutex
+	reports map[string][]reportEntry // of the use of images, by their IDs
 }
 
 // Open opens the account of the credentials that the place leads to.
@@ -55,7 +62,7 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	session.Warn = p.Warn
-	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0}
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)
 	}
@@ -63,6 +70,12 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		a.Regions = []string{session.Region}
 	}
 	return a, err
+}
+
+func (a *Account) say(ctx context.Context, format string, args ...any) {
+	if a.place.Say != nil {
+		a.place.Say(ctx, format, args...)
+	}
 }
 
 // Home is the region that the account was opened in: the first that was named, or that

@@ -55,8 +55,13 @@ func needs() map[string]func(policy.Place) []policy.Need {
 		},
 		"unshare": func(p policy.Place) []policy.Need { return append(change(p), receiverNeeds(p)...) },
 		"rm":      remove,
-		"prune":   remove,
-		"check":   func(p policy.Place) []policy.Need { return append(look(p), namingNeeds(p)...) },
+		"prune": func(p policy.Place) []policy.Need {
+			return append(remove(p), p.Use("CreateTags", "image"), p.Use("DeleteTags", "image"), p.Use("DisableImage", "image"), p.Use("EnableImageDeprecation", "image"))
+		},
+		"enable": func(p policy.Place) []policy.Need {
+			return append(look(p), p.Use("DeleteTags", "image"), p.Use("EnableImage", "image"), p.Use("ModifyImageAttribute", "image"))
+		},
+		"check": func(p policy.Place) []policy.Need { return append(look(p), namingNeeds(p)...) },
 		"orphans": func(p policy.Place) []policy.Need {
 			return append(append(look(p), launchingNeeds(p)...), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores",
 				"DescribeLockedSnapshots", "DescribeSnapshotAttribute", "DescribeSnapshots", "DescribeVolumes", "ListImagesInRecycleBin"))
@@ -86,14 +91,14 @@ func userNeeds(p policy.Place) []policy.Need {
 
 // namingNeeds are what it takes to find out what names images, or is to launch some.
 func namingNeeds(p policy.Place) []policy.Need {
-	return append(launchingNeeds(p), policy.Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory"}})
+	return append(launchingNeeds(p), policy.Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters"}})
 }
 
 // launchingNeeds are what it takes to find out what is to launch images.
 func launchingNeeds(p policy.Place) []policy.Need {
 	return []policy.Need{
 		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
-		{Actions: []string{"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations", "ssm:GetParameters"}},
+		{Actions: []string{"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations"}},
 	}
 }
 

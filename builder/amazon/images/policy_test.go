@@ -60,12 +60,23 @@ func TestPolicies(t *testing.T) {
 			return errors.Join(err, r.Remove(ctx, found))
 		}), append([]string{"ec2:DeleteSnapshot", "ec2:DescribeSnapshots"}, referred...)},
 		{"prune", doomed("prune", func(ctx context.Context, a *images.Account, r *images.Remover) error {
-			plan, err := a.Plan(ctx, images.PruneOptions{Query: images.Query{Name: "prune-*"}, Keep: 1, Max: share(t, "1"), Guards: guards})
-			if n, _ := plan.Count(images.PlanRemove); n != 1 {
-				t.Errorf("%d images are to be removed, want 1", n)
+			var errs []error
+			for _, stages := range []images.Stages{{Deprecate: time.Hour, Delete: images.Never}, {Disable: time.Hour, Delete: images.Never}, {}} {
+				plan, err := a.Plan(ctx, images.PruneOptions{Query: images.Query{Name: "prune-*"}, Keep: 1, Stages: stages, Max: share(t, "1"), Guards: guards})
+				if plan.Empty() {
+					t.Errorf("%+v: there is nothing to do", stages)
+				}
+				errs = append(errs, err, r.Prune(ctx, plan))
 			}
-			return errors.Join(err, r.Prune(ctx, plan))
-		}), append([]string{"ec2:DeleteSnapshot", "ec2:DescribeSnapshots"}, referred...)},
+			return errors.Join(errs...)
+		}), append([]string{"ec2:DeleteSnapshot", "ec2:DeleteTags", "ec2:DescribeSnapshots"}, referred...)},
+		{"enable", func(ctx context.Context, a *images.Account) error {
+			id := w.image(home, "enable", images.SharedTag, "987654321098")
+			_, err := w.client("default", home).DisableImage(ctx, &ec2.DisableImageInput{ImageId: &id})
+			w.fatal(err)
+			_, err = a.Enable(ctx, id)
+			return err
+		}, nil},
 		{"orphans", func(ctx context.Context, a *images.Account) error {
 			o := images.OrphanOptions{Now: later}
 			found, err := a.Orphans(ctx, o)

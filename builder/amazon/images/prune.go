@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -21,12 +20,12 @@ import (
 
 // PruneOptions say which images are too many.
 type PruneOptions struct {
-	Query                   // which images are looked at: the account's own
-	Keep      int           // how many available images of each group stay, the newest; at least 1
-	OlderThan time.Duration // what is younger stays, too; 0: any age is old enough
-	Max       Share         // how many images of a group go in one run
-	Together  bool          // all of them are releases of one image, whatever their names
-	Guards    Guards
+	Query           // which images are looked at: the account's own
+	Keep     int    // how many available images of each group stay as they are, the newest; at least 1
+	Stages   Stages // what becomes of the others
+	Max      Share  // how many images of a group are disabled, and how many removed, in one run
+	Together bool   // all of them are releases of one image, whatever their names
+	Guards   Guards
 }
 
 // Share is a number of images, or a percentage of those that there are.
@@ -62,10 +61,12 @@ func (s Share) of(n int) int {
 
 // What is to become of an image, by a [Plan].
 const (
-	PlanKeep   = "keep"   // it is one of the newest, or too young
-	PlanRemove = "remove" // it goes
-	PlanUsed   = "in-use" // it would go if nothing used it
-	PlanLater  = "later"  // it would go, but not in this run
+	PlanKeep      = "keep"      // it is one of the newest, or too young
+	PlanDeprecate = "deprecate" // others do not find it any more, and can launch it still
+	PlanDisable   = "disable"   // nobody can launch it, until it is enabled again
+	PlanRemove    = "remove"    // it goes
+	PlanUsed      = "in-use"    // it would change if nothing used it
+	PlanLater     = "later"     // it would change, but not in this run
 )
 
 // Planned is what is to become of an image, and why.
@@ -75,14 +76,23 @@ type Planned struct {
 	Action string `json:"action"`
 	Reason string `json:"reason"`
 	Uses   []Use  `json:"uses,omitempty"`
+
+	want string // the action, if nothing keeps the image from it
 }
 
-// Plan is what pruning would do. Removing is one stage in the life of an image; others,
-// such as disabling, are actions like it.
+// acts reports whether something is to be done to the image.
+func (p *Planned) acts() bool { return p.Action != "" && p.Action == p.want }
+
+// Plan is what pruning would do.
 type Plan struct {
 	Images []Planned `json:"images"` // by group and region, the newest first
 
 	groups []*planGroup
+}
+
+// Empty reports whether nothing is to be done.
+func (p *Plan) Empty() bool {
+	return !slices.ContainsFunc(p.Images, func(i Planned) bool { return i.acts() })
 }
 
 // Count says how many images have an action, and how large their volumes are together.
@@ -100,14 +110,14 @@ func (p *Plan) Count(action string) (n int, gib int64) {
 type planGroup struct {
 	name, region string
 	images       []*Planned // newest first
-	room         int        // how many more may go
+	most         int        // how many are disabled, and how many go, in one run
 }
 
-// Plan decides what to remove. An error that joins those of some regions comes with a
+// Plan decides what becomes of images. An error that joins those of some regions comes with a
 // plan for the others: without a whole list of the images of a region none is removed.
 func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	o.Owners = []string{"self"}
-	o.Query.OlderThan = 0 // younger ones count among those that are kept
+	o.OlderThan = 0 // younger ones count among those that are kept
 	all, err := a.List(ctx, o.Query)
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
@@ -115,7 +125,7 @@ func (a *Account) Plan(ctx context.Context, o PruneOptions) (*Plan, error) {
 	plan := &Plan{groups: grouped(all, o.Together)}
 	var candidates []*Planned
 	for _, g := range plan.groups {
-		g.room = o.Max.of(len(g.images))
+		g.most = o.Max.of(len(g.images))
 		candidates = append(candidates, g.decide(o)...)
 	}
 	a.guard(ctx, plan, candidates, o)
@@ -141,8 +151,10 @@ func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, 
 	}
 	uses := a.Uses(ctx, ask, bulk)
 	for _, c := range candidates {
-		if c.Uses = uses[c.Image.ID]; InUse(c.Uses) {
+		if c.Uses = needed(c.want, uses[c.Image.ID]); InUse(c.Uses) {
 			c.Action, c.Reason = PlanUsed, "in use"
+		} else if c.want == PlanDeprecate {
+			c.Action = PlanDeprecate
 		}
 	}
 	rest := o.Guards
@@ -165,7 +177,7 @@ func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, 
 		uses := a.Uses(ctx, ask, rest)
 		for _, c := range next {
 			c.Uses = append(c.Uses, uses[c.Image.ID]...)
-			if c.Action = PlanRemove; InUse(c.Uses) {
+			if c.Action = c.want; InUse(c.Uses) {
 				c.Action, c.Reason = PlanUsed, "in use"
 			}
 		}
@@ -175,16 +187,16 @@ func (a *Account) guard(ctx context.Context, plan *Plan, candidates []*Planned, 
 // next returns the oldest images of the group about which nothing is decided, as many as
 // may go yet.
 func (g *planGroup) next() (some []*Planned) {
-	room := g.room
+	done := map[string]int{}
 	for _, i := range g.images {
-		if i.Action == PlanRemove {
-			room--
+		if i.acts() {
+			done[i.want]++
 		}
 	}
 	for _, i := range slices.Backward(g.images) {
-		if i.Action == PlanLater && room > 0 {
+		if i.Action == PlanLater && done[i.want] < g.most {
 			some = append(some, i)
-			room--
+			done[i.want]++
 		}
 	}
 	return some
@@ -228,7 +240,8 @@ var times = sync.OnceValue(func() *regexp.Regexp {
 // stem is what the names of the releases of an image have in common.
 func stem(name string) string { return times().ReplaceAllString(name, "*") }
 
-// decide says which images of the group stay whatever uses them, and returns the others.
+// decide says which images of the group stay as they are whatever uses them, and returns
+// the others. It is the one decision of all that retires images, and asks nobody anything.
 func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 	stay := func(i *Planned, format string, args ...any) {
 		i.Action, i.Reason = PlanKeep, fmt.Sprintf(format, args...)
@@ -252,7 +265,7 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 				current++
 			}
 		}
-		age := o.Guards.now().Sub(i.Image.Created)
+		action, why := o.Stages.next(i.Image, o.Guards.now())
 		switch {
 		case state == types.ImageStateAvailable && available <= o.Keep:
 			stay(i, "one of the newest %d", o.Keep)
@@ -260,12 +273,12 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 			stay(i, "one of the newest %d that are not deprecated", o.Keep)
 		case state == types.ImageStatePending || state == types.ImageStateTransient:
 			stay(i, "it is %s", state)
-		case age < o.OlderThan:
-			stay(i, "younger than %s", days(o.OlderThan))
+		case action == PlanKeep:
+			stay(i, "%s", why)
 		default:
-			i.Action, i.Reason = PlanLater, fmt.Sprintf("not one of the newest %d", o.Keep)
-			if o.OlderThan > 0 {
-				i.Reason += ", and older than " + days(o.OlderThan)
+			i.Action, i.want, i.Reason = PlanLater, action, fmt.Sprintf("not one of the newest %d", o.Keep)
+			if why != "" {
+				i.Reason += ", and " + why
 			}
 			candidates = append(candidates, i)
 		}
@@ -299,13 +312,14 @@ func rejected(i Image) bool {
 	return kept || quarantined
 }
 
-// Prune removes what the plan says is to be removed. An image goes only if, at that
-// moment, it is not in use and those of its group that are to stay are still there.
+// Prune does what the plan says. Something becomes of an image only if, at that moment, it
+// is as it was planned, it is not in use, and those of its group that are to stay are still
+// there.
 func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 	var errs []error
 	for _, g := range plan.groups {
 		for _, i := range slices.Backward(g.images) {
-			if i.Action != PlanRemove {
+			if !i.acts() {
 				continue
 			}
 			if cause := context.Cause(ctx); cause != nil {
@@ -313,7 +327,7 @@ func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 			}
 			err := r.stillKept(ctx, g)
 			if err == nil {
-				err = r.one(ctx, i.Image)
+				err = r.one(ctx, i.Image, i.Action)
 			}
 			if err != nil {
 				errs = append(errs, err)

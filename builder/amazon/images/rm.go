@@ -20,13 +20,15 @@ import (
 
 // What has become of an image that was to be removed.
 const (
-	Removed = "removed" // and its snapshots, except those of other images
-	InUsed  = "in-use"  // nothing has changed
-	Gone    = "gone"    // somebody else was faster
-	Failed  = "failed"  // the image is still there, or some of its snapshots are
+	Removed    = "removed"    // and its snapshots, except those of other images
+	Disabled   = "disabled"   // nobody can launch it
+	Deprecated = "deprecated" // others do not find it any more
+	InUsed     = "in-use"     // nothing has changed
+	Gone       = "gone"       // somebody else was faster
+	Failed     = "failed"     // the image is still there, or some of its snapshots are
 )
 
-// Removal is what has become of one image that was to be removed.
+// Removal is what has become of one image that was to be removed, or retired.
 type Removal struct {
 	Image   Image    `json:"image"`
 	Outcome string   `json:"outcome"`
@@ -34,6 +36,7 @@ type Removal struct {
 	Deleted []string `json:"snapshots_deleted"`
 	Kept    []string `json:"snapshots_kept,omitempty"` // of which other images consist, too
 	Left    []string `json:"snapshots_left,omitempty"` // that could not be deleted
+	Shared  []string `json:"shared,omitempty"`         // with whom the image was, which is disabled now
 	Error   string   `json:"error,omitempty"`
 }
 
@@ -98,6 +101,8 @@ type Remover struct {
 	Scope   *step.Scope
 	Guards  Guards
 	Told    func(Removal) // hears of each image once; nil: nobody
+
+	surveys map[string]survey // by region
 }
 
 // Handle makes the scope able to finish what was begun.
@@ -130,7 +135,7 @@ func (r *Remover) Remove(ctx context.Context, images []Image) error {
 	}
 	var errs []error
 	for _, i := range images {
-		if err := r.one(ctx, i); err != nil {
+		if err := r.one(ctx, i, PlanRemove); err != nil {
 			errs = append(errs, err)
 		}
 		if context.Cause(ctx) != nil {
@@ -157,12 +162,12 @@ func (r *Remover) tell(done Removal) {
 	}
 }
 
-// one removes one image, unless it is in use by now.
-func (r *Remover) one(ctx context.Context, i Image) error {
+// one removes one image, or does what else is planned, unless it is in use by now.
+func (r *Remover) one(ctx context.Context, i Image, action string) error {
 	r.handle()
-	return step.Run(ctx, r.Scope, fmt.Sprintf("remove image %s (%s) in %s", i.ID, i.Name, i.Region), func(ctx context.Context) error {
+	return step.Run(ctx, r.Scope, fmt.Sprintf("%s image %s (%s) in %s", action, i.ID, i.Name, i.Region), func(ctx context.Context) error {
 		done := Removal{Image: i}
-		err := r.remove(ctx, &done)
+		err := r.act(ctx, &done, action)
 		if err != nil && done.Outcome == "" {
 			done.Outcome = Failed
 		}
@@ -174,25 +179,47 @@ func (r *Remover) one(ctx context.Context, i Image) error {
 	})
 }
 
-func (r *Remover) remove(ctx context.Context, done *Removal) error {
+// act does to an image what is planned.
+func (r *Remover) act(ctx context.Context, done *Removal, action string) error {
 	i := done.Image
-	fresh, err := r.Account.byID(ctx, i.Region, i.ID)
+	found, err := r.Account.byID(ctx, i.Region, i.ID)
 	if err != nil {
 		return err
 	}
-	if len(fresh) == 0 {
+	if len(found) == 0 {
 		done.Outcome = Gone
 		return nil
 	}
+	fresh := found[0]
+	if disabled := string(types.ImageStateDisabled); (fresh.State == disabled) != (i.State == disabled) {
+		return fmt.Errorf("image %s in %s was %s, and is %s now: nothing is done to it", i.ID, i.Region, i.State, fresh.State)
+	}
 	// It may have been tagged, launched or put into a channel since it was planned.
-	if uses := r.Account.Uses(ctx, fresh, r.Guards); InUse(uses[i.ID]) {
+	if uses := needed(action, r.uses(ctx, fresh)); InUse(uses) {
 		if err := context.Cause(ctx); err != nil {
 			return err // that is why the guards could not tell
 		}
-		done.Outcome, done.Uses = InUsed, uses[i.ID]
-		return &InUseError{fresh, uses}
+		done.Outcome, done.Uses = InUsed, uses
+		return &InUseError{found, Uses{i.ID: uses}}
 	}
-	snapshots := fresh[0].Snapshots()
+	switch action {
+	case PlanDeprecate:
+		if err = r.deprecate(ctx, fresh); err == nil {
+			done.Outcome = Deprecated
+		}
+	case PlanDisable:
+		if err = r.disable(ctx, done, fresh); err == nil {
+			done.Outcome = Disabled
+		}
+	default:
+		err = r.remove(ctx, done, fresh)
+	}
+	return err
+}
+
+// remove deregisters an image and deletes its snapshots.
+func (r *Remover) remove(ctx context.Context, done *Removal, i Image) error {
+	snapshots := i.Snapshots()
 	owned := destroy.SnapshotsOf(r.Account.session, i.Region, i.ID, snapshots)
 	owned.Build = r.Scope.Build
 	if len(snapshots) > 0 {

@@ -32,7 +32,7 @@ func (w *world) who(region, id string) (image, snapshots []string) {
 	for _, p := range out.LaunchPermissions {
 		image = append(image, aws.ToString(p.UserId)+string(p.Group)+aws.ToString(p.OrganizationArn)+aws.ToString(p.OrganizationalUnitArn))
 	}
-	found, err := c.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}})
+	found, err := c.DescribeImages(ctx, &ec2.DescribeImagesInput{ImageIds: []string{id}, IncludeDisabled: aws.Bool(true)})
 	w.fatal(err)
 	for _, b := range found.Images[0].BlockDeviceMappings {
 		out, err := c.DescribeSnapshotAttribute(ctx, &ec2.DescribeSnapshotAttributeInput{SnapshotId: b.Ebs.SnapshotId, Attribute: types.SnapshotAttributeNameCreateVolumePermission})

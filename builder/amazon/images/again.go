@@ -1,0 +1,81 @@
+package images
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// surveyLife is how old what is known of a region may be right before an image is removed.
+// What asks about the one image is always asked again.
+const surveyLife = time.Minute
+
+// survey is what launches machines in a region, and what its parameters name.
+type survey struct {
+	at   time.Time
+	look *look
+}
+
+// survey finds out what is to launch machines in a region, unless that was just done.
+// DescribeImageReferences tells of an image what has changed since; without it, everything
+// is looked up again.
+func (r *Remover) survey(ctx context.Context, region string) *look {
+	if s, ok := r.surveys[region]; ok && r.Guards.on(GuardReferences) && time.Since(s.at) < surveyLife && len(s.look.failed) == 0 {
+		return s.look
+	}
+	at := time.Now()
+	l := r.Account.newLook(region, nil, r.Guards)
+	l.launchers(ctx, map[string]func(context.Context) error{GuardChannel: l.channels})
+	l.resolve(ctx)
+	if r.surveys == nil {
+		r.surveys = map[string]survey{}
+	}
+	r.surveys[region] = survey{at, l}
+	return l
+}
+
+// uses are what uses an image right now.
+func (r *Remover) uses(ctx context.Context, i Image) []Use {
+	known := r.survey(ctx, i.Region)
+	g := r.Guards
+	g.Children = false // which are warnings, and said already
+	l := r.Account.newLook(i.Region, []Image{i}, g)
+	l.uses[i.ID] = slices.Clone(known.uses[i.ID])
+	maps.Copy(l.failed, known.failed)
+	l.held()
+	l.recent()
+	if l.g.on(GuardInstances) {
+		l.unless(GuardInstances, l.instances(ctx))
+	}
+	l.single(ctx, l.images)
+	l.recheck(ctx, i)
+	l.finish()
+	return l.uses[i.ID]
+}
+
+// recheck looks up those launch templates that EC2 knows to name the image in some version:
+// the survey may be older than their default or latest one.
+func (l *look) recheck(ctx context.Context, i Image) {
+	known := map[string]bool{}
+	for _, u := range l.uses[i.ID] {
+		known[u.Guard+u.id] = true
+	}
+	for _, u := range slices.Clone(l.uses[i.ID]) {
+		if !l.g.on(GuardTemplates) || !u.template || known[GuardTemplates+u.id] {
+			continue
+		}
+		in := &ec2.DescribeLaunchTemplateVersionsInput{LaunchTemplateId: &u.id, Versions: []string{"$Latest", "$Default"}}
+		err := l.templateVersions(ctx, in, func(v types.LaunchTemplateVersion) {
+			l.versionUse(v, Use{Guard: GuardTemplates, User: fmt.Sprintf("launch template %s, version %d", u.id, aws.ToInt64(v.VersionNumber)), id: u.id})
+		})
+		if err != nil && !absentVersion(err) {
+			l.unless(GuardTemplates, err)
+		}
+	}
+}

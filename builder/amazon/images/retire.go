@@ -1,0 +1,163 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ownership"
+)
+
+// deprecate deprecates an image from the next whole minute on, which is what EC2 counts in.
+func (r *Remover) deprecate(ctx context.Context, i Image) error {
+	at := r.Guards.now().UTC().Add(2 * time.Minute).Truncate(time.Minute)
+	_, err := access.Call(ctx, r.Account.session.EC2(i.Region).EnableImageDeprecation, &ec2.EnableImageDeprecationInput{ImageId: &i.ID, DeprecateAt: &at})
+	return err
+}
+
+// disable disables an image. EC2 forgets for good whom it was shared with, so that is
+// written into its tags before. It is no error if the image is disabled already.
+func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
+	client := r.Account.session.EC2(i.Region)
+	tags := map[string]string{DisabledTag: r.Guards.now().UTC().Format(time.RFC3339)}
+	disabled := i.State == string(types.ImageStateDisabled)
+	if !disabled { // otherwise it is shared with nobody, and the tags may say with whom it was
+		with, err := r.Account.Sharing(ctx, i)
+		if err != nil {
+			return err
+		}
+		done.Shared = with.All()
+		if tags, err = i.record(tags, with); err != nil {
+			return err
+		}
+	}
+	if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{i.ID}, Tags: ownership.Tags(tags)}); err != nil {
+		return fmt.Errorf("recording in its tags how the image is shared: %w", err)
+	}
+	if disabled {
+		return nil
+	}
+	_, err := access.Call(ctx, client.DisableImage, &ec2.DisableImageInput{ImageId: &i.ID})
+	if !access.Refused(err) || context.Cause(ctx) != nil {
+		return err
+	}
+	var keys []types.Tag
+	for key := range tags {
+		keys = append(keys, types.Tag{Key: aws.String(key)})
+	}
+	if _, failed := access.Call(ctx, client.DeleteTags, &ec2.DeleteTagsInput{Resources: []string{i.ID}, Tags: keys}); failed != nil {
+		err = errors.Join(err, fmt.Errorf("removing the tags that say how it was shared: %w", failed))
+	}
+	return err
+}
+
+// tagValue is how many characters the value of a tag can have.
+const tagValue = 256
+
+// record adds to tags those that say whom an image is shared with.
+func (i Image) record(tags map[string]string, with Sharing) (map[string]string, error) {
+	n, value := 1, ""
+	put := func() {
+		key := SharedTag
+		if n > 1 {
+			key = fmt.Sprintf("%s-%d", SharedTag, n)
+		}
+		tags[key], value = value, ""
+		n++
+	}
+	for _, who := range with.All() {
+		if value != "" && len(value)+len(",")+len(who) > tagValue {
+			put()
+		}
+		value = strings.TrimPrefix(value+","+who, ",")
+	}
+	if value != "" {
+		put()
+	}
+	all := len(tags)
+	for key := range i.Tags {
+		if _, ok := tags[key]; !ok && !strings.HasPrefix(key, "aws:") {
+			all++
+		}
+	}
+	if all > ownership.MostTags {
+		return nil, fmt.Errorf("image %s in %s is shared with %d others, which EC2 forgets when an image is disabled, and which does not fit into its tags: it would have %d, and EC2 allows %d. Take it back from them first: bake images unshare %s -region %s -all",
+			i.ID, i.Region, len(with.All()), all, ownership.MostTags, i.ID, i.Region)
+	}
+	return tags, nil
+}
+
+// recorded are those whom a disabled image was shared with, by its tags, and the keys of
+// those.
+func (i Image) recorded() (with, keys []string) {
+	for key, value := range i.Tags {
+		if key != SharedTag && !strings.HasPrefix(key, SharedTag+"-") {
+			continue
+		}
+		keys = append(keys, key)
+		with = append(with, strings.Split(value, ",")...)
+	}
+	slices.Sort(with)
+	slices.Sort(keys)
+	return with, keys
+}
+
+// Enabled is an image that can be launched again.
+type EnabledImage struct {
+	Image  Image    `json:"image"`
+	Shared []string `json:"shared"` // with whom, as before it was disabled
+}
+
+// Enable makes the disabled images that ref names launchable again, and shares each with
+// those whom it was shared with before bake disabled it. It may be repeated: what is there
+// already stays. With an error there are those images that were enabled.
+func (a *Account) Enable(ctx context.Context, ref string) (done []EnabledImage, err error) {
+	found, err := a.Find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range found {
+		if err := a.owns(i); err != nil {
+			return nil, err
+		}
+	}
+	for _, i := range found {
+		one, err := a.enable(ctx, i)
+		if err != nil {
+			return done, fmt.Errorf("image %s in %s: %w", i.ID, i.Region, err)
+		}
+		done = append(done, one)
+	}
+	return done, nil
+}
+
+func (a *Account) enable(ctx context.Context, i Image) (EnabledImage, error) {
+	client := a.session.EC2(i.Region)
+	with, keys := i.recorded()
+	if i.State == string(types.ImageStateDisabled) {
+		if _, err := access.Call(ctx, client.EnableImage, &ec2.EnableImageInput{ImageId: &i.ID}); err != nil {
+			return EnabledImage{}, err
+		}
+		i.State = string(types.ImageStateAvailable)
+	}
+	if len(with) > 0 {
+		if err := a.modifyImage(ctx, i, with, nil); err != nil {
+			return EnabledImage{}, fmt.Errorf("it is enabled, but not shared again with %s: %w", strings.Join(with, ", "), err)
+		}
+	}
+	keys = append(keys, DisabledTag)
+	var tags []types.Tag
+	for _, key := range keys {
+		tags = append(tags, types.Tag{Key: aws.String(key)})
+	}
+	_, err := access.Call(ctx, client.DeleteTags, &ec2.DeleteTagsInput{Resources: []string{i.ID}, Tags: tags})
+	return EnabledImage{i, append([]string{}, with...)}, err
+}

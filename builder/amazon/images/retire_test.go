@@ -1,0 +1,262 @@
+package images_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder/amazon/images"
+	"bake/cloud"
+)
+
+const day = 24 * time.Hour
+
+// life is what most want of their images.
+var life = images.Stages{Deprecate: 30 * day, Disable: 60 * day, Delete: 120 * day}
+
+// TestStages: what is to become of an image by its age and state, by a clock that stands.
+func TestStages(t *testing.T) {
+	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	ago := func(days int) *time.Time { at := now.Add(-time.Duration(days) * day); return &at }
+	stamp := func(days int) string { return ago(days).Format(time.RFC3339) }
+	newest := images.Image{ID: "ami-2", Name: "web-20260531", State: "available", Created: *ago(1)}
+	for _, c := range []struct {
+		what   string
+		image  images.Image
+		stages images.Stages
+		want   string
+	}{
+		{"young", images.Image{State: "available", Created: *ago(29)}, life, "keep: younger than 30 days"},
+		{"to deprecate", images.Image{State: "available", Created: *ago(30)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
+		{"old, and never seen before", images.Image{State: "available", Created: *ago(300)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
+		{"to be deprecated by the template", images.Image{State: "available", Created: *ago(31), Deprecated: ago(-300)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
+		{"deprecated", images.Image{State: "available", Created: *ago(59), Deprecated: ago(29)}, life, "keep: younger than 60 days"},
+		{"to disable", images.Image{State: "available", Created: *ago(60), Deprecated: ago(30)}, life, "disable: not one of the newest 1, and older than 60 days"},
+		{"deprecated this week", images.Image{State: "available", Created: *ago(300), Deprecated: ago(6)}, life, "keep: to be disabled on 2026-06-02, 7 days after it was deprecated"},
+		{"deprecated a week ago", images.Image{State: "available", Created: *ago(300), Deprecated: ago(7)}, life, "disable: not one of the newest 1, and older than 60 days"},
+		{"disabled", images.Image{State: "disabled", Created: *ago(119), Deprecated: ago(89), Tags: map[string]string{images.DisabledTag: stamp(59)}}, life, "keep: younger than 120 days"},
+		{"disabled this week", images.Image{State: "disabled", Created: *ago(300), Tags: map[string]string{images.DisabledTag: stamp(6)}}, life, "keep: to be removed on 2026-06-02, 7 days after it was disabled"},
+		{"to remove", images.Image{State: "disabled", Created: *ago(300), Tags: map[string]string{images.DisabledTag: stamp(7)}}, life, "remove: not one of the newest 1, and older than 120 days"},
+		{"disabled by somebody", images.Image{State: "disabled", Created: *ago(300)}, life, "disable: not one of the newest 1, and it is disabled, but it is not known since when: its time counts from now on"},
+		{"disabled by somebody, with a wrong tag", images.Image{State: "disabled", Created: *ago(300), Tags: map[string]string{images.DisabledTag: "long ago"}}, life, "disable: not one of the newest 1, and it is disabled, but it is not known since when: its time counts from now on"},
+		{"enabled again", images.Image{State: "available", Created: *ago(300), Deprecated: ago(200), Tags: map[string]string{images.DisabledTag: stamp(100)}}, life, "disable: not one of the newest 1, and older than 60 days"},
+		{"failed", images.Image{State: "failed", Created: *ago(90)}, life, "keep: younger than 120 days"},
+		{"failed long ago", images.Image{State: "failed", Created: *ago(121)}, life, "remove: not one of the newest 1, and older than 120 days"},
+		{"pending", images.Image{State: "pending", Created: *ago(121)}, life, "keep: it is pending"},
+		{"quarantined", images.Image{State: "disabled", Created: *ago(121), Tags: map[string]string{"bake:quarantine": "run"}}, life, "remove: not one of the newest 1, and older than 120 days"},
+		{"rejected", images.Image{State: "available", Created: *ago(90), Tags: map[string]string{"bake:rejected": "run"}}, life, "keep: younger than 120 days"},
+		{"never deleted", images.Image{State: "disabled", Created: *ago(900), Tags: map[string]string{images.DisabledTag: stamp(800)}}, images.Stages{Disable: 60 * day, Delete: images.Never}, "keep: nothing else is to become of it"},
+		{"never deleted, disabled by somebody", images.Image{State: "disabled", Created: *ago(900)}, images.Stages{Disable: 60 * day, Delete: images.Never}, "keep: nothing else is to become of it"},
+		{"not deprecated first", images.Image{State: "available", Created: *ago(60)}, images.Stages{Disable: 60 * day, Delete: 120 * day}, "disable: not one of the newest 1, and older than 60 days"},
+		{"not disabled first", images.Image{State: "available", Created: *ago(300), Deprecated: ago(8)}, images.Stages{Deprecate: 30 * day, Delete: 120 * day}, "remove: not one of the newest 1, and older than 120 days"},
+		{"not disabled first, deprecated this week", images.Image{State: "available", Created: *ago(300), Deprecated: ago(1)}, images.Stages{Deprecate: 30 * day, Delete: 120 * day}, "keep: to be removed on 2026-06-07, 7 days after it was deprecated"},
+		{"deleted at any age", images.Image{State: "available", Created: *ago(2)}, images.Stages{}, "remove: not one of the newest 1"},
+	} {
+		c.image.ID, c.image.Name = "ami-1", "web-20260101"
+		for _, p := range images.Decide([]images.Image{c.image, newest}, images.PruneOptions{Keep: 1, Stages: c.stages, Guards: images.Guards{Now: func() time.Time { return now }}}) {
+			got := p.Action + ": " + p.Reason
+			if p.Image.ID == newest.ID && p.Action != images.PlanKeep {
+				t.Errorf("%s: the newest: %s", c.what, got)
+			}
+			if p.Image.ID != newest.ID && got != c.want {
+				t.Errorf("%s:\n got %s\nwant %s", c.what, got, c.want)
+			}
+		}
+	}
+}
+
+// in returns a clock that is ahead.
+func in(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+
+// TestRetire: an image goes through the stages of its life, a week apart, and can be had
+// back until the last.
+func TestRetire(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	ctx := t.Context()
+	old := w.image(home, "web-20260101", "bake:image", "web")
+	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	newest := w.image(home, "web-20260102", "bake:image", "web")
+	many := []types.LaunchPermission{}
+	for n := range 40 { // more than fit into one tag
+		many = append(many, types.LaunchPermission{UserId: aws.String(fmt.Sprint(200000000000 + n))})
+	}
+	c := w.client("default", home)
+	_, err := c.ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: &old, LaunchPermission: &types.LaunchPermissionModifications{Add: many}})
+	w.fatal(err)
+	w.watch(answering(nobody))
+	a := w.open(home)
+	run := func(now func() time.Time) (plan string, done []images.Removal) {
+		t.Helper()
+		g := images.Guards{Now: now, Ignore: []string{images.GuardReceivers}}
+		p, err := a.Plan(ctx, images.PruneOptions{Query: images.Query{Filters: []images.Filter{{Name: "tag:bake:image", Values: []string{"web"}}}}, Keep: 1, Stages: life, Max: share(t, "1"), Guards: g})
+		w.fatal(err)
+		r := w.task(t).remover(a, g)
+		r.Told = func(d images.Removal) { done = append(done, d) }
+		w.fatal(r.Prune(ctx, p))
+		return actions(p)["web-20260101"] + " " + actions(p)["web-20260102"], done
+	}
+	state := func() images.Image {
+		t.Helper()
+		found, err := a.Find(ctx, old)
+		w.fatal(err)
+		return found[0]
+	}
+	if got, _ := run(in(29 * day)); got != "keep keep" {
+		t.Errorf("too young: %s", got)
+	}
+	if got, done := run(in(200 * day)); got != "deprecate keep" || len(done) != 1 || done[0].Outcome != images.Deprecated || state().Deprecated == nil {
+		t.Errorf("deprecated: %s, %+v, %+v", got, done, state())
+	}
+	if got, _ := run(in(203 * day)); got != "keep keep" || state().State != "available" {
+		t.Errorf("three days later: %s", got)
+	}
+	got, done := run(in(208 * day))
+	if i := state(); got != "disable keep" || len(done) != 1 || done[0].Outcome != images.Disabled || len(done[0].Shared) != 40 || i.State != "disabled" || i.Tags[images.DisabledTag] == "" || i.Tags[images.SharedTag+"-3"] == "" {
+		t.Errorf("disabled: %s, %+v, %+v", got, done, i.Tags)
+	}
+	if got, _ := run(in(210 * day)); got != "keep keep" {
+		t.Errorf("two days later: %s", got)
+	}
+	// Somebody needs it: it is there again, and shared as it was.
+	enabled, err := a.Enable(ctx, old)
+	w.fatal(err)
+	with, err := a.Sharing(ctx, state())
+	w.fatal(err)
+	if i := state(); len(enabled) != 1 || i.State != "available" || len(with.Accounts) != 40 || slices.ContainsFunc([]string{images.DisabledTag, images.SharedTag, images.SharedTag + "-3"}, func(k string) bool { return i.Tags[k] != "" }) {
+		t.Errorf("enabled: %v, shared with %v, %v", i.State, with.Accounts, i.Tags)
+	}
+	if got, _ := run(in(210 * day)); got != "disable keep" {
+		t.Errorf("disabled again: %s", got)
+	}
+	// What somebody enables between plan and removal stays.
+	g := images.Guards{Now: in(220 * day), Ignore: []string{images.GuardReceivers}}
+	plan, err := a.Plan(ctx, images.PruneOptions{Keep: 1, Stages: life, Max: share(t, "1"), Guards: g})
+	w.fatal(err)
+	_, err = c.EnableImage(ctx, &ec2.EnableImageInput{ImageId: &old})
+	w.fatal(err)
+	if err := w.task(t).remover(a, g).Prune(ctx, plan); err == nil || !strings.Contains(err.Error(), "was disabled, and is available now") || state().State != "available" {
+		t.Errorf("enabled in between: %v", err)
+	}
+	_, err = c.DisableImage(ctx, &ec2.DisableImageInput{ImageId: &old})
+	w.fatal(err)
+	if got, done := run(in(220 * day)); got != "remove keep" || len(done) != 1 || done[0].Outcome != images.Removed {
+		t.Errorf("removed: %s, %+v", got, done)
+	}
+	if left := w.holdings(home); len(left) != 2 || left[0] != newest {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestRetireGuarded: a deprecation needs less than what makes an image useless to somebody.
+func TestRetireGuarded(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	ids := w.releases("web-20260101", "web-20260102", "web-20260103", "web-20260104")
+	w.template("web", ids["web-20260101"])
+	w.parameter("/golden/web", ids["web-20260102"])
+	w.watch(answering(nobody))
+	a := w.open(home)
+	plan := func(s images.Stages) string {
+		p, err := a.Plan(t.Context(), images.PruneOptions{Keep: 1, Stages: s, Max: share(t, "100%"), Guards: images.Guards{Now: in(200 * day)}})
+		w.fatal(err)
+		all := actions(p)
+		return all["web-20260101"] + " " + all["web-20260102"] + " " + all["web-20260103"]
+	}
+	if got := plan(life); got != "deprecate in-use deprecate" {
+		t.Errorf("deprecation: %s", got)
+	}
+	if got := plan(images.Stages{Disable: day, Delete: images.Never}); got != "in-use in-use disable" {
+		t.Errorf("disabling: %s", got)
+	}
+}
+
+// TestDisableFaults: whatever call goes wrong, an image can be launched by those whom it is
+// shared with, or its tags say whom it was shared with.
+func TestDisableFaults(t *testing.T) {
+	o := images.PruneOptions{Query: images.Query{Name: "web-*"}, Keep: 1, Stages: images.Stages{Disable: day, Delete: images.Never}, Max: images.Share{N: 100, Percent: true}}
+	o.Guards = images.Guards{Now: later, Ignore: []string{images.GuardReceivers}}
+	walk(t, func(ctx context.Context, task *task, a *images.Account) error {
+		plan, err := a.Plan(ctx, o)
+		if plan == nil {
+			return err
+		}
+		return errors.Join(task.remover(a, o.Guards).Prune(ctx, plan), err)
+	}, func(w *world) func(string) {
+		w.clear()
+		old := w.image(home, "web-20260101", "bake:image", "web")
+		held := w.image(home, "web-20260102", "bake:image", "web", "bake:hold", "Ann")
+		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+		newest := w.image(home, "web-20260103", "bake:image", "web")
+		for _, id := range []string{old, held, newest} {
+			w.fatal(permit(w.client("default", home), id, types.LaunchPermission{UserId: aws.String(alice)}))
+		}
+		return func(where string) {
+			for _, id := range []string{old, held, newest} {
+				found, err := w.open(home).Find(context.WithoutCancel(t.Context()), id)
+				w.fatal(err)
+				i := found[0]
+				with, _ := w.who(home, id)
+				if i.State == "available" && !slices.Equal(with, []string{alice}) || i.State != "available" && (id != old || i.Tags[images.SharedTag] != alice || i.Tags[images.DisabledTag] == "") {
+					t.Errorf("%s: %s is %s, shared with %v, and has the tags %v", where, i.Name, i.State, with, i.Tags)
+				}
+			}
+		}
+	}, "refused", "killed after")
+}
+
+// TestSecondLook: what begins to use an image between the first look and its removal keeps
+// it, though a region is not looked through again for each.
+func TestSecondLook(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	ids := map[string]string{}
+	for _, name := range []string{"web-a", "web-b", "web-c", "web-d"} {
+		ids[name] = w.image(home, name)
+	}
+	template := w.template("web", ids["web-a"], ids["web-d"], "") // an older version has web-d
+	w.watch(answering(nobody))
+	a := w.open(home)
+	var found []images.Image
+	for _, name := range []string{"web-b", "web-c", "web-d"} {
+		one, err := a.Find(t.Context(), ids[name])
+		w.fatal(err)
+		found = append(found, one...)
+	}
+	r := w.task(t).remover(a, images.Guards{Now: later})
+	c := w.client("default", home)
+	removed := 0
+	r.Told = func(done images.Removal) {
+		if done.Outcome != images.Removed {
+			return
+		}
+		switch removed++; removed {
+		case 1: // web-b is gone
+			w.parameter("/golden/web", ids["web-c"])
+			_, err := c.ModifyLaunchTemplate(t.Context(), &ec2.ModifyLaunchTemplateInput{LaunchTemplateId: &template, DefaultVersion: aws.String("2")})
+			w.fatal(err)
+		default:
+			t.Errorf("%s was removed", done.Image.Name)
+		}
+	}
+	err := r.Remove(t.Context(), found)
+	for _, want := range []string{"parameter/golden/web", "templates: launch template " + template + ", version 2"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("it is not said %q: %v", want, err)
+		}
+	}
+	surveys := 0
+	for _, c := range w.seen() {
+		if c.Action == "DescribeFleets" {
+			surveys++
+		}
+	}
+	if surveys != 2 {
+		t.Errorf("the region was looked through %d times, want 2", surveys)
+	}
+}

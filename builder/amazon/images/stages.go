@@ -1,0 +1,95 @@
+package images
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Stages are the ages at which what is not kept of an image's releases is deprecated,
+// disabled and deleted. Each comes [Pause] after the one before at the earliest, so that
+// whoever still needs an image finds out while it can be enabled again.
+type Stages struct {
+	Deprecate, Disable time.Duration // 0: never
+	Delete             time.Duration // 0: whatever its age; Never
+}
+
+// Never is the age at which images are not deleted.
+const Never = time.Duration(-1)
+
+// Pause is how long one stage of the life of an image lasts at least.
+const Pause = 7 * 24 * time.Hour
+
+// DisabledTag says since when an image is disabled, and SharedTag whom it was shared with
+// before, as EC2 forgets both. What does not fit into the value of one tag is in others,
+// which end in -2, -3 and so on.
+const (
+	DisabledTag = "bake:disabled"
+	SharedTag   = "bake:shared"
+)
+
+// next is what is to become of an image that is not to be kept, and why; why not is said of
+// what is to stay yet.
+func (s Stages) next(i Image, now time.Time) (action, why string) {
+	var (
+		available  = i.State == string(types.ImageStateAvailable) && !rejected(i)
+		disabled   = i.State == string(types.ImageStateDisabled) && !rejected(i)
+		deprecated = i.Status(now) == "deprecated"
+		after      time.Duration
+		last       *time.Time // when the stage before began, if there is one
+		was        string
+	)
+	since := i.disabledSince()
+	switch {
+	case available && !deprecated && s.Deprecate > 0:
+		action, after = PlanDeprecate, s.Deprecate
+	case available && s.Disable > 0:
+		action, after = PlanDisable, s.Disable
+		if s.Deprecate > 0 {
+			last, was = i.Deprecated, "deprecated"
+		}
+	case disabled && s.Disable > 0 && since == nil && s.Delete != Never:
+		return PlanDisable, "it is disabled, but it is not known since when: its time counts from now on"
+	case s.Delete != Never:
+		action, after = PlanRemove, s.Delete
+		if disabled && s.Disable > 0 {
+			last, was = since, "disabled"
+		} else if available && s.Deprecate > 0 {
+			last, was = i.Deprecated, "deprecated"
+		}
+	default:
+		return PlanKeep, "nothing else is to become of it"
+	}
+	if now.Sub(i.Created) < after {
+		return PlanKeep, "younger than " + days(after)
+	}
+	if last != nil && now.Before(last.Add(Pause)) {
+		return PlanKeep, fmt.Sprintf("to be %s on %s, %s after it was %s", participle(action), last.Add(Pause).UTC().Format(time.DateOnly), days(Pause), was)
+	}
+	if after > 0 {
+		why = "older than " + days(after)
+	}
+	return action, why
+}
+
+// participle is an action in words.
+func participle(action string) string {
+	return map[string]string{PlanDeprecate: "deprecated", PlanDisable: "disabled", PlanRemove: "removed"}[action]
+}
+
+// disabledSince is when an image was disabled; nil if that is not known.
+func (i Image) disabledSince() *time.Time {
+	text := i.Tags[DisabledTag]
+	return moment(&text)
+}
+
+// needed are the guards that keep an image from an action. Deprecation forbids nobody
+// anything: it only has to leave alone what people hold or hand out.
+func needed(action string, uses []Use) []Use {
+	if action != PlanDeprecate {
+		return uses
+	}
+	return slices.DeleteFunc(slices.Clone(uses), func(u Use) bool { return u.Guard != GuardHeld && u.Guard != GuardChannel })
+}
