@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +91,7 @@ type copier struct {
 	from  Image
 
 	tags, snapshotTags map[string]string
+	unnamed            string // what to do about a name that is taken, in the place of -name
 }
 
 // Copy copies the image that ref names to other regions, side by side, in a task: until a
@@ -151,16 +153,7 @@ func (c *copier) check(ctx context.Context) (existing []Image, err error) {
 // collectTags decides on the tags of the copies. Those of somebody else's image are only
 // those that its owner shows.
 func (c *copier) collectTags(ctx context.Context) error {
-	// These are about the one image.
-	ownTags := []string{ownership.RunTag, ownership.BuildTag, ownership.RejectedTag, ownership.QuarantineTag, HoldTag}
-	plain := func(tags map[string]string) map[string]string {
-		tags = maps.Clone(tags)
-		maps.DeleteFunc(tags, func(k, _ string) bool {
-			return strings.HasPrefix(k, "aws:") || slices.Contains(ownTags, k)
-		})
-		return tags
-	}
-	c.tags, c.snapshotTags = plain(c.from.Tags), map[string]string{}
+	c.tags, c.snapshotTags = plainTags(c.from.Tags), map[string]string{}
 	if c.from.Owner == c.ID {
 		parts, err := c.snapshots(ctx, c.from)
 		if err != nil {
@@ -168,7 +161,7 @@ func (c *copier) collectTags(ctx context.Context) error {
 		}
 		for _, s := range parts { // a request gives all snapshots the same
 			if s.Device == c.from.RootDevice || len(parts) == 1 {
-				c.snapshotTags = plain(s.Tags)
+				c.snapshotTags = plainTags(s.Tags)
 			}
 		}
 	}
@@ -183,6 +176,21 @@ func (c *copier) collectTags(ctx context.Context) error {
 	return nil
 }
 
+// plainTags are the tags of an image that its copies have too.
+func plainTags(tags map[string]string) map[string]string {
+	// These are about the one image.
+	own := []string{KeyTag, ownership.RunTag, ownership.BuildTag, ownership.RejectedTag, ownership.QuarantineTag, HoldTag}
+	tags = maps.Clone(tags)
+	maps.DeleteFunc(tags, func(k, _ string) bool {
+		return strings.HasPrefix(k, "aws:") || slices.Contains(own, k)
+	})
+	return tags
+}
+
+// KeyTag is the tag of copies that says which key they were encrypted with, as it was
+// named.
+const KeyTag = "bake:kms-key"
+
 // taken returns the copy that a region has already, and says what else keeps the name
 // from being used there.
 func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
@@ -192,10 +200,10 @@ func (c *copier) taken(ctx context.Context, region string) ([]Image, error) {
 	}
 	i := found[0]
 	same := i.SourceImage == c.from.ID && i.IsCopy() && i.State == string(types.ImageStateAvailable) && i.Tags[ownership.RunTag] == ""
-	if same && c.key(region) == "" && (!c.Encrypt || i.Encrypted()) {
+	if same && (c.key(region) == "" && (!c.Encrypt || i.Encrypted()) || c.key(region) != "" && i.Tags[KeyTag] == c.key(region)) {
 		return found, nil
 	}
-	why := "choose another name with -name"
+	why := cmp.Or(c.unnamed, "choose another name with -name")
 	switch {
 	case i.Tags[ownership.RunTag] != "":
 		why = "run " + i.Tags[ownership.RunTag] + " of bake is making it; wait for that or, if it was killed, clean up with bake sweep"
@@ -280,7 +288,7 @@ func (c *copier) once(ctx context.Context, region, key string) (Image, error) {
 	client := c.session.EC2(region)
 	in := &ec2.CopyImageInput{
 		Name: &c.Name, SourceImageId: &c.from.ID, SourceRegion: &c.from.Region, Description: access.Optional(c.Description),
-		TagSpecifications: append(c.owner.Specs(c.tags, types.ResourceTypeImage), c.owner.Specs(c.snapshotTags, types.ResourceTypeSnapshot)...),
+		TagSpecifications: append(c.owner.Specs(c.tagsIn(region), types.ResourceTypeImage), c.owner.Specs(c.snapshotTags, types.ResourceTypeSnapshot)...),
 		ClientToken:       aws.String(uuid.NewString()),
 	}
 	if c.Encrypt || len(c.Keys) > 0 {
@@ -313,6 +321,16 @@ func (c *copier) explain(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w. To let others copy an image, its owner, account %s, has to share its snapshots and, if it is encrypted, its key too: bake images share %s -with %s -snapshots", err, c.from.Owner, c.from.ID, c.ID)
+}
+
+// tagsIn are the tags of the copy in a region.
+func (c *copier) tagsIn(region string) map[string]string {
+	if c.key(region) == "" {
+		return c.tags
+	}
+	tags := maps.Clone(c.tags)
+	tags[KeyTag] = c.key(region)
+	return tags
 }
 
 // await waits until a copy is available.

@@ -354,6 +354,9 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	if err == nil && cloud.Endpoint == "" {
 		s.iam = with["iam_endpoint"]
 	}
+	if err == nil {
+		s, err = s.For(ctx, with)
+	}
 	if err != nil || with["account"] == "" {
 		return s, err
 	}
@@ -370,6 +373,43 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 		return nil, fmt.Errorf("these credentials are for account %s, but the resource is in account %s; use credentials for that account", s.Account, with["account"])
 	}
 	return s, nil
+}
+
+// targetRole is the entry of [Session.With] that says which role [Session.As] has taken on.
+const targetRole = "target_role_arn"
+
+// As opens a session with a role, of this or another account, that the session's identity
+// may take on, in the same cloud.
+func (s *Session) As(ctx context.Context, role string) (*Session, error) {
+	as := *s
+	as.config = s.config.Copy()
+	as.config.Credentials = (&AssumeRole{RoleARN: role, SessionName: "bake"}).provider(sts.NewFromConfig(s.config), "", "")
+	if _, err := as.config.Credentials.Retrieve(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, fmt.Errorf("the role %s cannot be assumed: %w", role, explain(err, 0))
+	}
+	who, err := Call(ctx, sts.NewFromConfig(as.config).GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return nil, err
+	}
+	as.Account = aws.ToString(who.Account)
+	as.with = maps.Clone(s.with)
+	as.with[targetRole] = role
+	as.watchers = &Watchers{}
+	as.identity = fmt.Sprint(as.With(as.Region), as.Account)
+	return &as, nil
+}
+
+// For returns the session that a resource is reached with which a session that this one
+// has opened has described with [Session.With]: this one, or one with the same role.
+func (s *Session) For(ctx context.Context, with map[string]string) (*Session, error) {
+	role := with[targetRole]
+	if role == "" || role == s.with[targetRole] {
+		return s, nil
+	}
+	return s.As(ctx, role)
 }
 
 // Loopback reports whether the EC2 of the build is on this machine.

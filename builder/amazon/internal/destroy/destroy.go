@@ -27,10 +27,11 @@ type Destroyer struct {
 	Open func(ctx context.Context, r step.Resource) (*access.Session, error)
 }
 
-// For returns a destroyer that works through one session, and reopens none.
+// For returns a destroyer that works through one session, and with the roles that it takes
+// on in other accounts.
 func For(s *access.Session) *Destroyer {
 	return &Destroyer{
-		Open: func(context.Context, step.Resource) (*access.Session, error) { return s, nil },
+		Open: func(ctx context.Context, r step.Resource) (*access.Session, error) { return s.For(ctx, r.With) },
 	}
 }
 
@@ -43,7 +44,7 @@ func Reopening(cloud func(ctx context.Context, name string) (access.Cloud, error
 	open := func(ctx context.Context, r step.Resource) (*access.Session, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		key := fmt.Sprint(r.Where, r.With["cloud"], r.With["account"], r.With["profile"], r.With["endpoint"], r.With["role_arn"])
+		key := fmt.Sprint(r.Where, r.With["cloud"], r.With["account"], r.With["profile"], r.With["endpoint"], r.With["role_arn"], r.With["target_role_arn"])
 		if s := sessions[key]; s != nil {
 			return s, nil
 		}
@@ -96,6 +97,10 @@ func (d *Destroyer) Destroy(ctx context.Context, r step.Resource) error {
 		return j.object(ctx)
 	case ownership.LaunchTemplate:
 		return j.launchTemplate(ctx)
+	case ownership.Permission:
+		return j.permission(ctx)
+	case ownership.Lock:
+		return j.lock(ctx)
 	case ownership.Role:
 		return j.role(ctx)
 	case ownership.InstanceProfile:

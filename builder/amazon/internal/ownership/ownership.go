@@ -32,6 +32,8 @@ const (
 	InstanceProfile  = "ec2:instance-profile" // of IAM, like the next
 	Role             = "ec2:role"
 	LaunchTemplate   = "ec2:launch-template"
+	Permission       = "ec2:permission"      // of WithGrantee, to copy the image WithName and its snapshots
+	Lock             = "ec2:channel-lock"    // a parameter of Systems Manager, if it holds WithKey
 	ImageSnapshots   = "ec2:image-snapshots" // of an image that is about to be deregistered, which WithName says
 )
 
@@ -74,7 +76,8 @@ const (
 	WithBuild     = "build"
 	WithName      = "name"      // of a key pair, security group or image; the ID of one whose snapshots are meant
 	WithBucket    = "bucket"    // of an object
-	WithKey       = "key"       // of an object
+	WithKey       = "key"       // of an object; the text of a lock
+	WithGrantee   = "grantee"   // account that has a permission
 	WithVolume    = "volume"    // that a snapshot is of, or that is to be kept
 	WithSnapshots = "snapshots" // of an image, separated by commas
 	WithKeep      = "keep"      // device names of an instance's volumes that outlive it, separated by commas

@@ -1,0 +1,164 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+)
+
+// Of is the account of a session, and its regions those of the place where it was opened.
+func Of(s *access.Session) *Account {
+	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true}
+}
+
+// as is another account, by a role in it.
+func (a *Account) as(ctx context.Context, account, role string) (*Account, error) {
+	role = strings.ReplaceAll(role, "{account}", account)
+	session, err := a.session.As(ctx, role)
+	if err != nil {
+		return nil, fmt.Errorf("account %s: %w. Its trust policy must allow sts:AssumeRole to account %s", account, err, a.ID)
+	}
+	if session.Account != account {
+		return nil, fmt.Errorf("account %s: the role %s is one of account %s; write {account} in its place, or name each account's own role", account, role, session.Account)
+	}
+	b := *a
+	b.ID, b.session = account, session
+	return &b, nil
+}
+
+// Outlet hands out images of an account. It implements [builder.Outlet].
+type Outlet struct {
+	own *Account
+	to  builder.Distribution
+
+	mu     sync.Mutex
+	others map[string]*Account // that a role was taken on in
+}
+
+// NewOutlet returns what hands out images of the account.
+func (a *Account) NewOutlet(d builder.Distribution) *Outlet {
+	return &Outlet{own: a, to: d, others: map[string]*Account{a.ID: a}}
+}
+
+// in is an account of the distribution; nil if there is no role to take on in it.
+func (o *Outlet) in(ctx context.Context, account string) (*Account, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if a := o.others[account]; a != nil || o.to.Role == "" {
+		return a, nil
+	}
+	a, err := o.own.as(ctx, account, o.to.Role)
+	if err == nil {
+		o.others[account] = a
+	}
+	return a, err
+}
+
+// accounts are those of the distribution that images are handed to, the own one left out.
+func (o *Outlet) accounts() []string {
+	all := slices.Compact(slices.Sorted(slices.Values(o.to.Accounts)))
+	return slices.DeleteFunc(all, func(id string) bool { return id == o.own.ID })
+}
+
+// Check implements [builder.Outlet]: the roles can be taken on, the regions are enabled,
+// the keys exist, and the accounts may copy, or what is made can be shared.
+func (o *Outlet) Check(ctx context.Context) error {
+	if o.to.Copy && o.to.Role == "" && len(o.accounts()) > 0 {
+		return errors.New("images can be copied in other accounts only with a role in each of them")
+	}
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	each.Go(func() error { return o.checkAccount(ctx, o.own, o.to.Regions) })
+	for _, id := range o.accounts() {
+		each.Go(func() error {
+			other, err := o.in(ctx, id)
+			if err != nil || other == nil {
+				return err
+			}
+			return o.checkAccount(ctx, other, o.to.Regions)
+		})
+	}
+	err := each.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// checkAccount checks the regions of one account.
+func (o *Outlet) checkAccount(ctx context.Context, a *Account, regions []string) error {
+	enabled, err := a.Enabled(ctx)
+	if err != nil {
+		return fmt.Errorf("account %s: %w", a.ID, err)
+	}
+	for _, r := range regions {
+		if !slices.Contains(enabled, r) {
+			return fmt.Errorf("account %s has no region %s, or has not enabled it; its regions are %s", a.ID, r, strings.Join(enabled, ", "))
+		}
+		key := o.to.Keys[r]
+		if a != o.own && !o.to.Copy {
+			continue
+		}
+		if err := a.checkKey(ctx, r, key); err != nil {
+			return err
+		}
+		if a != o.own || r != a.Home() {
+			if err := a.checkCopy(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkKey looks for a key, if the account may.
+func (a *Account) checkKey(ctx context.Context, region, key string) error {
+	if key == "" {
+		return nil
+	}
+	client := kms.New(a.session.KMS("").Options(), func(o *kms.Options) { o.Region = region })
+	_, err := access.Call(ctx, client.DescribeKey, &kms.DescribeKeyInput{KeyId: &key})
+	switch {
+	case !access.Is(err, "NotFoundException"):
+	case a.session.Cloud.Endpoint != "": // which takes any key, so that templates work unchanged
+		a.warn(ctx, "Account %s has no key %s in %s: %s. On AWS, that would be an error.", a.ID, key, region, err)
+	default:
+		return fmt.Errorf("account %s has no key %s in %s: %w", a.ID, key, region, err)
+	}
+	return context.Cause(ctx) // EC2 says what else is wrong with it
+}
+
+// nobodysImage is the ID of no image: AWS looks first whether a call is allowed at all.
+const nobodysImage = "ami-00000000000000000"
+
+// checkCopy asks whether the account may copy images to a region.
+func (a *Account) checkCopy(ctx context.Context, region string) error {
+	_, err := access.Call(ctx, a.session.EC2(region).CopyImage, &ec2.CopyImageInput{
+		DryRun: aws.Bool(true), Name: aws.String("bake-preflight"), SourceImageId: aws.String(nobodysImage), SourceRegion: &region,
+	})
+	if access.Is(err, "UnauthorizedOperation", "AccessDenied", "AccessDeniedException") {
+		return fmt.Errorf("account %s in %s: %w", a.ID, region, err)
+	}
+	return context.Cause(ctx)
+}
+
+// Tags implements [builder.Outlet].
+func (o *Outlet) Tags(ctx context.Context, at builder.Placed) (map[string]string, error) {
+	found, err := o.own.byID(ctx, at.Region, at.ID)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return maps.Clone(found[0].Tags), nil
+}

@@ -1,0 +1,393 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/ownership"
+	"bake/step"
+)
+
+// PlaceError is the error of one place of several that an image was to be in.
+type PlaceError struct {
+	Account, Region string
+	Err             error
+}
+
+func (e *PlaceError) Error() string {
+	return fmt.Sprintf("account %s, %s: %s", e.Account, e.Region, e.Err)
+}
+func (e *PlaceError) Unwrap() error { return e.Err }
+
+// placing collects what becomes of images in several places.
+type placing struct {
+	mu   sync.Mutex
+	done []builder.Placed
+	errs []error
+}
+
+func (p *placing) add(at builder.Placed, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.errs = append(p.errs, &PlaceError{at.Account, at.Region, cause(err)})
+		return
+	}
+	p.done = append(p.done, at)
+}
+
+// result is in the order of accounts and regions, own first.
+func (p *placing) result(ctx context.Context, own string) ([]builder.Placed, error) {
+	slices.SortFunc(p.done, func(a, b builder.Placed) int {
+		if (a.Account == own) != (b.Account == own) {
+			if a.Account == own {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Account+a.Region, b.Account+b.Region)
+	})
+	slices.SortFunc(p.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	if cause := context.Cause(ctx); cause != nil {
+		return p.done, cause
+	}
+	return p.done, errors.Join(p.errs...)
+}
+
+// Distribute implements [builder.Outlet].
+func (o *Outlet) Distribute(ctx context.Context, s *step.Scope, images map[string]string) ([]builder.Placed, error) {
+	s.Handle(ownership.Prefix, destroy.For(o.own.session))
+	p := &placing{}
+	own, err := o.inRegions(ctx, s, images, p)
+	if err != nil {
+		return nil, err
+	}
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	for _, region := range slices.Sorted(maps.Keys(own)) {
+		if len(o.to.Regions) > 0 && !slices.Contains(o.to.Regions, region) {
+			continue
+		}
+		i := own[region]
+		if !o.to.Copy && len(o.accounts()) > 0 {
+			each.Go(func() error {
+				o.shareIn(ctx, s, i, p)
+				return nil
+			})
+			continue
+		}
+		each.Go(func() error { // one account after the other: they share the permissions of one image
+			for _, account := range o.accounts() {
+				at := builder.Placed{Account: account, Region: region}
+				made, err := step.Do(ctx, s, fmt.Sprintf("copy the image in %s to account %s", region, account), func(ctx context.Context) (Image, error) {
+					return o.copyTo(ctx, s, i, account)
+				})
+				at.ID = made.ID
+				p.add(at, err)
+			}
+			return nil
+		})
+	}
+	_ = each.Wait() // the errors are in p
+	return p.result(ctx, o.own.ID)
+}
+
+// inRegions has the image in each region of the own account. What is not there is copied
+// from another region.
+func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string]string, p *placing) (map[string]Image, error) {
+	own := map[string]Image{}
+	for _, region := range slices.Sorted(maps.Keys(images)) {
+		found, err := o.own.byID(ctx, region, images[region])
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("there is no image %s in %s any more", images[region], region)
+		}
+		if err == nil {
+			err = o.own.whole(ctx, region, images[region])
+		}
+		if err != nil {
+			return nil, err
+		}
+		own[region] = found[0]
+		p.add(builder.Placed{Account: o.own.ID, Region: region, ID: images[region]}, nil)
+	}
+	from, ok := own[o.own.Home()]
+	if !ok {
+		for _, region := range slices.Sorted(maps.Keys(own)) {
+			from, ok = own[region], true
+			break
+		}
+	}
+	if !ok {
+		return nil, errors.New("there is no image to distribute")
+	}
+	var each errgroup.Group
+	var mu sync.Mutex
+	for _, region := range slices.Compact(slices.Sorted(slices.Values(o.to.Regions))) {
+		if _, there := own[region]; there {
+			continue
+		}
+		each.Go(func() error {
+			c := o.copier(o.own, s, from, region)
+			made, err := step.Do(ctx, s, "copy the image to "+region, func(ctx context.Context) (Image, error) { return c.only(ctx) })
+			at := builder.Placed{Account: o.own.ID, Region: region, ID: made.ID}
+			if err == nil {
+				at.Resource = c.owner.Resource(ownership.Image, made.ID, region, ownership.WithName, made.Name)
+				at.Resource.ID = made.ID
+				mu.Lock()
+				own[region] = made
+				mu.Unlock()
+			}
+			p.add(at, err)
+			return nil
+		})
+	}
+	_ = each.Wait() // the errors are in p
+	return own, context.Cause(ctx)
+}
+
+// copier copies an image of the own account to a region of an account.
+func (o *Outlet) copier(to *Account, s *step.Scope, from Image, region string) *copier {
+	return &copier{
+		Account: to, scope: s, from: from, owner: &ownership.Owner{Session: to.session, Run: s.Run.ID, ID: ownership.NewID()},
+		CopyOptions: CopyOptions{To: []string{region}, Name: from.Name, Keys: o.keys(region), Tags: plainTags(from.Tags)},
+		unnamed:     "give the image another name, or remove that one",
+	}
+}
+
+func (o *Outlet) keys(region string) map[string]string {
+	if o.to.Keys[region] == "" {
+		return nil
+	}
+	return map[string]string{region: o.to.Keys[region]}
+}
+
+// only makes the one copy that is asked for, unless it is there.
+func (c *copier) only(ctx context.Context) (Image, error) {
+	existing, err := c.check(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	if len(existing) > 0 {
+		i := existing[0]
+		c.scope.Say(ctx, "Image %s in %s is already a copy of %s", i.ID, i.Region, c.from.ID)
+		return i, c.missing(ctx, i)
+	}
+	made, err := c.copy(ctx, c.To[0])
+	if err == nil {
+		c.scope.Say(ctx, "Image %s (%s) in %s of account %s", made.ID, made.Name, made.Region, c.ID)
+	}
+	return made, err
+}
+
+// missing gives a copy that was there before the tags that it lacks.
+func (c *copier) missing(ctx context.Context, i Image) error {
+	lacks := maps.Clone(c.tagsIn(i.Region))
+	maps.DeleteFunc(lacks, func(k, v string) bool { return i.Tags[k] == v })
+	if len(lacks) == 0 {
+		return nil
+	}
+	_, err := access.Call(ctx, c.session.EC2(i.Region).CreateTags, &ec2.CreateTagsInput{Resources: []string{i.ID}, Tags: ownership.Tags(lacks)})
+	return err
+}
+
+// copyTo makes an image of another account of one of the own.
+func (o *Outlet) copyTo(ctx context.Context, s *step.Scope, from Image, account string) (made Image, err error) {
+	other, err := o.in(ctx, account)
+	if err != nil {
+		return Image{}, err
+	}
+	c := o.copier(other, s, from, from.Region)
+	existing, err := c.taken(ctx, from.Region)
+	if err != nil {
+		return Image{}, err
+	}
+	if len(existing) == 0 {
+		key, err := o.permit(ctx, s, from, account)
+		if err != nil {
+			return Image{}, err
+		}
+		if key != "" {
+			defer func() {
+				err = errors.Join(err, s.Discard(ctx, func(r step.Resource) bool { return r.Key == key }))
+			}()
+		}
+	}
+	return c.only(ctx)
+}
+
+// permit lets an account copy an image, and returns the key of what the scope owns until
+// that is taken back; empty if the account may already.
+func (o *Outlet) permit(ctx context.Context, s *step.Scope, i Image, account string) (string, error) {
+	change := SharingChange{With: []string{account}, Snapshots: true}
+	if err := o.own.ofManagedKey(ctx, i); err != nil {
+		return "", err
+	}
+	shared, err := o.own.shared(ctx, i, change)
+	if err != nil {
+		return "", err
+	}
+	lacks := !shared.Before.has(account)
+	for _, p := range shared.parts {
+		lacks = lacks || !p.before.has(account)
+	}
+	if !lacks {
+		return "", nil
+	}
+	// Permissions that were there before stay: what is lacking is added and taken back.
+	with := []string{ownership.WithGrantee, account}
+	var parts []string
+	for _, p := range shared.parts {
+		if !p.before.has(account) {
+			parts = append(parts, p.ID)
+		}
+	}
+	if !shared.Before.has(account) {
+		with = append(with, ownership.WithName, i.ID)
+	}
+	with = append(with, ownership.WithSnapshots, strings.Join(parts, ","))
+	owner := &ownership.Owner{Session: o.own.session, Run: s.Run.ID, ID: ownership.NewID()}
+	key := "permission of " + account + " for " + i.ID + " " + uuid.NewString()
+	want := owner.Resource(ownership.Permission, key, i.Region, with...)
+	return key, step.Run(ctx, s, "let account "+account+" copy "+i.ID, func(ctx context.Context) error {
+		_, err := ownership.Acquire(ctx, s, "share", want, func(ctx context.Context) (string, struct{}, error) {
+			return i.ID + " " + account, struct{}{}, o.own.share(ctx, &shared, change)
+		})
+		return err
+	})
+}
+
+// ofManagedKey says that an image cannot be shared because of the key that it is
+// encrypted with.
+func (a *Account) ofManagedKey(ctx context.Context, i Image) error {
+	s, err := a.shared(ctx, i, SharingChange{})
+	if err != nil {
+		return err
+	}
+	return a.shareable(ctx, i.Region, []Shared{s}, SharingChange{})
+}
+
+// shareIn shares an image with all accounts, and gives it its tags there.
+func (o *Outlet) shareIn(ctx context.Context, s *step.Scope, i Image, p *placing) {
+	err := step.Run(ctx, s, "share the image in "+i.Region, func(ctx context.Context) error {
+		if err := o.own.ofManagedKey(ctx, i); err != nil {
+			return err
+		}
+		o.sharedTags(ctx, s, i)
+		change := SharingChange{With: o.accounts(), Snapshots: true}
+		shared, err := o.own.shared(ctx, i, change)
+		if err != nil {
+			return err
+		}
+		return o.own.share(ctx, &shared, change)
+	})
+	for _, account := range o.accounts() {
+		at := builder.Placed{Account: account, Region: i.Region, ID: i.ID, Shared: true}
+		if err == nil {
+			p.add(at, o.tagIn(ctx, i, account))
+			continue
+		}
+		p.add(at, err)
+	}
+}
+
+// tagIn gives an image that is shared with an account its tags there: nobody sees those
+// that its owner has given it.
+func (o *Outlet) tagIn(ctx context.Context, i Image, account string) error {
+	other, err := o.in(ctx, account)
+	if err != nil || other == nil {
+		return err
+	}
+	if err := other.visible(ctx, i.Region, i.ID); err != nil {
+		return err
+	}
+	tags := plainTags(i.Tags)
+	maps.DeleteFunc(tags, func(k, _ string) bool { return strings.HasPrefix(k, sharedTag) })
+	if len(tags) == 0 {
+		return nil
+	}
+	_, err = access.Call(ctx, other.session.EC2(i.Region).CreateTags, &ec2.CreateTagsInput{Resources: []string{i.ID}, Tags: ownership.Tags(tags)})
+	return err
+}
+
+// sharedTag begins the keys of tags that those see whom an image is shared with.
+const sharedTag = "ec2:SharedTag/"
+
+// sharedTags gives an image those of its tags from bake that others are to see, where the
+// account may do that.
+func (o *Outlet) sharedTags(ctx context.Context, s *step.Scope, i Image) {
+	tags := map[string]string{}
+	for k, v := range plainTags(i.Tags) {
+		if strings.HasPrefix(k, "bake:") && i.Tags[sharedTag+k] != v {
+			tags[sharedTag+k] = v
+		}
+	}
+	if len(tags) == 0 {
+		return
+	}
+	_, err := access.Call(ctx, o.own.session.EC2(i.Region).CreateTags, &ec2.CreateTagsInput{Resources: []string{i.ID}, Tags: ownership.Tags(tags)})
+	if err != nil && context.Cause(ctx) == nil {
+		s.Warn(ctx, "The tags of image %s in %s are not seen by those that it is shared with: %s", i.ID, i.Region, err)
+	}
+}
+
+// visible waits until an image that was shared with the account is there for it.
+func (a *Account) visible(ctx context.Context, region, id string) error {
+	return a.session.Watch(2*time.Second, 2*time.Minute).Until(ctx, "image "+id+" in "+region+" to be visible in account "+a.ID, func(ctx context.Context) (bool, error) {
+		found, err := a.byID(ctx, region, id)
+		return len(found) > 0, err
+	})
+}
+
+// RevokedTag is the tag of images that nobody is to use any more. Its value says why.
+const RevokedTag = "bake:revoked"
+
+// whole says why an image of the account, or one that is shared with it, cannot be handed
+// to anybody in a region.
+func (a *Account) whole(ctx context.Context, region, id string) error {
+	found, err := a.byID(ctx, region, id)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("account %s has no image %s in %s, and none is shared with it", a.ID, id, region)
+	}
+	i := found[0]
+	if i.State != string(types.ImageStateAvailable) {
+		return fmt.Errorf("image %s in %s is %s", id, region, i.State)
+	}
+	for _, tag := range []string{RevokedTag, sharedTag + RevokedTag, ownership.RejectedTag, ownership.QuarantineTag} {
+		if why, ok := i.Tags[tag]; ok {
+			return fmt.Errorf("image %s in %s has the tag %s: %s", id, region, tag, why)
+		}
+	}
+	if i.Owner != a.ID {
+		return nil
+	}
+	parts, err := a.snapshots(ctx, i)
+	if err != nil {
+		return err
+	}
+	if len(parts) < len(i.Snapshots()) {
+		return fmt.Errorf("a snapshot of image %s in %s is missing", id, region)
+	}
+	for _, s := range parts {
+		if s.State != string(types.SnapshotStateCompleted) {
+			return fmt.Errorf("snapshot %s of image %s in %s is %s", s.ID, id, region, s.State)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package destroy
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ownership"
+)
+
+// permission takes back what an account was allowed so that it could copy an image, which
+// may have been less than all of it.
+func (j *job) permission(ctx context.Context) error {
+	who, image := j.r.With[ownership.WithGrantee], j.r.With[ownership.WithName]
+	var errs []error
+	if image != "" {
+		_, err := access.Call(ctx, j.client.ModifyImageAttribute, &ec2.ModifyImageAttributeInput{
+			ImageId: &image, LaunchPermission: &types.LaunchPermissionModifications{Remove: []types.LaunchPermission{{UserId: &who}}},
+		})
+		errs = append(errs, notFound(err))
+	}
+	for id := range strings.SplitSeq(j.r.With[ownership.WithSnapshots], ",") {
+		if id == "" {
+			continue
+		}
+		_, err := access.Call(ctx, j.client.ModifySnapshotAttribute, &ec2.ModifySnapshotAttributeInput{
+			SnapshotId: &id, CreateVolumePermission: &types.CreateVolumePermissionModifications{Remove: []types.CreateVolumePermission{{UserId: &who}}},
+		})
+		errs = append(errs, notFound(err))
+	}
+	return errors.Join(errs...)
+}
+
+// lock deletes the lock of a channel, unless somebody else has it by now.
+func (j *job) lock(ctx context.Context) error {
+	client, name := j.session.SSMIn(j.r.Where), j.r.With[ownership.WithName]
+	out, err := access.Call(ctx, client.GetParameter, &ssm.GetParameterInput{Name: &name})
+	switch {
+	case access.Is(err, "ParameterNotFound"):
+		return nil
+	case err != nil:
+		return err
+	case aws.ToString(out.Parameter.Value) != j.r.With[ownership.WithKey]:
+		return nil
+	}
+	_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &name})
+	if access.Is(err, "ParameterNotFound") {
+		return nil
+	}
+	return err
+}
