@@ -60,7 +60,8 @@ var rules = []rule{
 	{"golden/gates", []string{"config", "config/lang", "config/schema", "golden/findings", "internal/limits"}, "what users write about gates is read as templates are, and judged elsewhere"},
 	{"golden/leftovers", []string{"builder", "communicator", "golden/asroot", "golden/findings", "internal/shellquote"}, "what is left on a machine is looked for and removed, whoever decides about it"},
 	{"golden/manifest", []string{"communicator", "golden/asroot", "internal/shellquote"}, "the files of a machine are listed and compared, whoever asks"},
-	{"golden/pipeline", []string{"builder", "config", "config/lang", "engine", "golden/...", "internal/...", "step"}, "it is the way of bake files to the builds of the engine"},
+	{"golden/pipeline", []string{"builder", "config", "config/lang", "engine", "golden/...", "internal/...", "step", "step/onhost"}, "it is the way of bake files to the builds of the engine"},
+	{"golden/scan", []string{"communicator", "golden/asroot", "golden/findings", "internal/..."}, "a scanner is run on a machine that somebody else has"},
 	{"golden/verify", []string{"builder", "golden/asroot", "golden/findings", "internal/...", "step"}, "a machine of an image is looked at, whoever launches it"},
 	{"golden/findings", nil, "every scanner speaks this model, and it knows none of them"},
 

@@ -36,6 +36,10 @@ type Image struct {
 	// Repeatable.
 	Checks []Checks `hcl:"checks,block"`
 
+	// Scans of the machine of the build with OpenSCAP or another scanner, after its checks.
+	// The label is the kind: `openscap` or `command`. Repeatable.
+	Scan []Scan `hcl:"scan,block"`
+
 	// Verification of the finished image before it is copied, shared or tagged: machines of
 	// it are launched, looked at, and deleted. The label names it. Repeatable.
 	Verify []Verify `hcl:"verify,block"`
@@ -63,6 +67,7 @@ func (o *Image) Validate(c *schema.Checker) {
 	for i := range o.Checks {
 		unique(c, seen, "checks", &o.Checks[i].Name)
 	}
+	o.scans(c)
 	for i := range o.Verify {
 		unique(c, seen, "verify", &o.Verify[i].Name)
 	}

@@ -38,7 +38,7 @@ func (p *pipeline) load() (diags hcl.Diagnostics) {
 		}
 		p.after = append(p.after, one)
 	}
-	return diags
+	return append(diags, p.loadScans()...)
 }
 
 // patience is how long a machine that has just started may take until nothing fails.
@@ -48,17 +48,21 @@ const patience = 20 * time.Second
 func (p *pipeline) suite(files *[]string, gate *gates.Options, o checks.Options) (suite, hcl.Diagnostics) {
 	o.Files, o.As = *files, facts.Root
 	loaded, diags := checks.Load(o)
-	s := suite{checks: loaded}
-	if gate != nil {
-		var waivers []findings.Waiver
-		if gate.Waivers != "" {
-			var more hcl.Diagnostics
-			waivers, more = gates.ReadWaivers(gate.Waivers)
-			diags = append(diags, placed(more, p.image.Src.Range(&gate.Waivers))...)
-		}
-		s.gate = gate.Gate(waivers)
+	judge, more := p.gate(gate)
+	return suite{checks: loaded, gate: judge}, append(placed(diags, p.image.Src.Range(files)), more...)
+}
+
+// gate is the gate of a block, with its waivers; nil is the zero gate.
+func (p *pipeline) gate(o *gates.Options) (findings.Gate, hcl.Diagnostics) {
+	if o == nil {
+		return findings.Gate{}, nil
 	}
-	return s, placed(diags, p.image.Src.Range(files))
+	var waivers []findings.Waiver
+	var diags hcl.Diagnostics
+	if o.Waivers != "" {
+		waivers, diags = gates.ReadWaivers(o.Waivers)
+	}
+	return o.Gate(waivers), placed(diags, p.image.Src.Range(&o.Waivers))
 }
 
 // placed gives diagnostics that have no place one.

@@ -57,6 +57,8 @@ type pipeline struct {
 	before []suite // of each checks block
 	after  []suite // of each verify block
 
+	scanners []scanner // of each scan block
+
 	mu       sync.Mutex
 	identity *verify.Identity  // of the machine of the build, once it is known
 	marked   map[string]string // tags of the image; nil: not recalled yet
@@ -91,6 +93,9 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 		p.passed(s, "checks."+c.Name)
 	}
 	if err := p.sbom(ctx, s, m); err != nil {
+		return err
+	}
+	if err := p.scan(ctx, s, m); err != nil {
 		return err
 	}
 	return p.leftovers(ctx, s, m)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"bake/builder"
@@ -46,7 +47,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 			if err := all.Write(&b, f, contents.Document{Name: p.image.Name, Time: p.Now(), Version: p.Version}); err != nil {
 				return err
 			}
-			digest, err := p.keep(s.Build+".sbom"+f.Extension(), b.Bytes())
+			digest, err := p.keep(sbomName(s, f), b.Bytes())
 			if err != nil {
 				return fmt.Errorf("writing the SBOM: %w", err)
 			}
@@ -57,6 +58,14 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 		s.Say(ctx, "The SBOM lists %d packages", len(all.Packages))
 		return nil
 	})
+}
+
+// sbomName is the name of the SBOM of a build.
+func sbomName(s *step.Scope, f contents.Format) string { return s.Build + ".sbom" + f.Extension() }
+
+// sbomPath is where that SBOM is.
+func (p *pipeline) sbomPath(s *step.Scope, f contents.Format) string {
+	return filepath.Join(p.Reports, fileName(sbomName(s, f)))
 }
 
 // shell is a shell of root on a machine.

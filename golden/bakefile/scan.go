@@ -1,0 +1,169 @@
+package bakefile
+
+import (
+	_ "embed"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/golden/gates"
+)
+
+//go:embed scan.go
+var scanSource string
+
+// Scan are the arguments of a scan block, whose label is its kind: `openscap`, or `command`
+// for any other scanner. What it looks at is the machine of the build, after its checks. A
+// scan that cannot take place closes its gate.
+type Scan struct {
+	Kind string `hcl:"kind,label"`
+
+	// Name of the scan, for its reports and as `scan.NAME` for channels. Not set: `openscap`.
+	// A `command` needs one.
+	Name string `hcl:"name,optional"`
+
+	// For `openscap`: the file with the SCAP content, such as a source data stream of the
+	// SCAP Security Guide.
+	Content string `hcl:"content,optional"`
+
+	// For `openscap`: SHA-256 of the content, in hexadecimal digits. Another content is an
+	// error before anything is launched. Not set: not checked.
+	SHA256 string `hcl:"sha256,optional"`
+
+	// For `openscap`: ID of the profile in the content or in the tailoring, or the end of it.
+	Profile string `hcl:"profile,optional"`
+
+	// For `openscap`: a tailoring file.
+	Tailoring string `hcl:"tailoring,optional"`
+
+	// For `command`: the command line, for `sh`. What it has found, it writes to its standard
+	// output. A program that cannot writes a file first: `grype dir:/ -o sarif`, or
+	// `scan --out /tmp/x >&2; cat /tmp/x; rm /tmp/x`.
+	Command string `hcl:"command,optional"`
+
+	// For `command`: where it runs. On the `machine` it runs as root. On the `host` that bake
+	// runs on it has the environment of bake, with `BAKE_SBOM`, the path of the SBOM of
+	// the machine in the first of its formats if the image has an `sbom` block, `BAKE_REPORTS`, the directory of the reports, and `BAKE_BUILD_NAME`.
+	On Place `hcl:"on,optional"`
+
+	// For `command`: what it writes. With `exit-code` that does not matter: exit status 0
+	// passes, and any other fails. A command that fails although nothing in its report does
+	// closes the gate.
+	Format ScanFormat `hcl:"format,optional"`
+
+	// How long the scan may take.
+	Timeout time.Duration `hcl:"timeout,optional"`
+
+	// What may fail. Without the block: nothing.
+	Gate *gates.Options `hcl:"gate,block"`
+}
+
+// Kinds of scans.
+const (
+	OpenSCAP = "openscap"
+	Command  = "command"
+)
+
+// GoSource implements [schema.Documented].
+func (*Scan) GoSource() string { return scanSource }
+
+// SetDefaults implements [schema.Defaulter].
+func (o *Scan) SetDefaults() { o.Timeout, o.On = 30*time.Minute, OnMachine }
+
+// Place is where a command runs.
+type Place string
+
+// The places.
+const (
+	OnMachine Place = "machine"
+	OnHost    Place = "host"
+)
+
+// Choices implements [schema.Choices].
+func (Place) Choices() []string { return []string{string(OnMachine), string(OnHost)} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (p *Place) UnmarshalText(b []byte) error { return schema.ParseChoice(p, b, p.Choices()) }
+
+// ScanFormat is what a command writes.
+type ScanFormat string
+
+// Choices implements [schema.Choices].
+func (ScanFormat) Choices() []string { return []string{"sarif", "junit", "tap", "xccdf", "exit-code"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (f *ScanFormat) UnmarshalText(b []byte) error { return schema.ParseChoice(f, b, f.Choices()) }
+
+// FullName is the name of the scan: that of its kind if it has no other.
+func (o *Scan) FullName() string {
+	if o.Name == "" {
+		return o.Kind
+	}
+	return o.Name
+}
+
+var (
+	digest   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Fa-f]{64}$`) })
+	scanName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
+)
+
+// Validate implements [schema.Validator].
+func (o *Scan) Validate(c *schema.Checker) {
+	of := map[string][]*string{
+		OpenSCAP: {&o.Content, &o.SHA256, &o.Profile, &o.Tailoring},
+		Command:  {&o.Command, (*string)(&o.On), (*string)(&o.Format)},
+	}
+	kinds := []string{OpenSCAP, Command}
+	if !slices.Contains(kinds, o.Kind) {
+		c.Errorf(&o.Kind, "Unknown kind of scan", "There is no scan %q.%s There are openscap, and command for any other scanner.", o.Kind, lang.DidYouMean(o.Kind, kinds))
+		return
+	}
+	for _, kind := range kinds {
+		for _, s := range of[kind] {
+			if kind != o.Kind && c.Set(s) {
+				c.Errorf(s, "Argument of another kind of scan", "%s is for scan %q, and this is scan %q.", c.Name(s), kind, o.Kind)
+			}
+		}
+	}
+	need := []*string{&o.Content, &o.Profile}
+	if o.Kind == Command {
+		need = []*string{&o.Name, &o.Command, (*string)(&o.Format)}
+	}
+	for _, s := range need {
+		if c.Known(s) && strings.TrimSpace(*s) == "" {
+			c.Errorf(s, "Missing "+c.Name(s), "A scan %q needs %s.", o.Kind, c.Name(s))
+		}
+	}
+	if o.Name != "" && !scanName().MatchString(o.Name) {
+		c.Errorf(&o.Name, "Invalid name", "%q is not a name of letters, digits, dots, dashes and underscores, which begins with a letter or digit.", o.Name)
+	}
+	if o.SHA256 != "" && !digest().MatchString(o.SHA256) {
+		c.Errorf(&o.SHA256, "Invalid digest", "%q is not a SHA-256 digest in 64 hexadecimal digits, as sha256sum prints it.", o.SHA256)
+	}
+	if o.Timeout <= 0 && c.Known(&o.Timeout) {
+		c.Errorf(&o.Timeout, "Invalid timeout", "timeout must be a duration such as \"30m\".")
+	}
+}
+
+// scans complains about two scans with one name.
+func (o *Image) scans(c *schema.Checker) {
+	seen := map[string]bool{}
+	for i := range o.Scan {
+		s := &o.Scan[i]
+		at := &s.Name
+		if s.Name == "" {
+			at = &s.Kind
+		}
+		if !c.Known(&s.Name) {
+			continue
+		}
+		if seen[s.FullName()] {
+			c.Errorf(at, "Duplicate name", "This image has a scan %q already. Set name to another one.", s.FullName())
+		}
+		seen[s.FullName()] = true
+	}
+}

@@ -1,0 +1,115 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/golden/bakefile"
+	"bake/golden/contents"
+	"bake/golden/findings"
+	"bake/golden/scan"
+	"bake/step"
+	"bake/step/onhost"
+)
+
+// scanner is a scan block with the files that it names.
+type scanner struct {
+	block              *bakefile.Scan
+	content, tailoring *scan.Content
+	gate               findings.Gate
+}
+
+// loadScans reads the content and the waivers that scans ask for.
+func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
+	for i := range p.image.Image.Scan {
+		block := &p.image.Image.Scan[i]
+		one := scanner{block: block}
+		complain := func(option any, summary, format string, args ...any) {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: p.image.Src.Range(option)})
+		}
+		read := func(path *string) *scan.Content {
+			c, err := scan.ReadContent(*path)
+			if err != nil {
+				complain(path, "Cannot read SCAP content", "%s.", err)
+			}
+			return c
+		}
+		if block.Content != "" {
+			one.content = read(&block.Content)
+		}
+		if block.Tailoring != "" {
+			one.tailoring = read(&block.Tailoring)
+		}
+		if c := one.content; c != nil {
+			if block.SHA256 != "" && !strings.EqualFold(block.SHA256, c.SHA256) {
+				complain(&block.SHA256, "Other content", "The SHA-256 digest of %s is %s, and not what sha256 says. If the new content is the right one, set sha256 to that.", block.Content, c.SHA256)
+			}
+			known := c.Profiles
+			if t := one.tailoring; t != nil {
+				known = append(t.Profiles, known...)
+			}
+			if (block.Tailoring == "" || one.tailoring != nil) && !(&scan.Content{Profiles: known}).Has(block.Profile) {
+				complain(&block.Profile, "No such profile", "There is no profile %q in %s. There are: %s.", block.Profile, block.Content, some(known))
+			}
+		}
+		gate, more := p.gate(block.Gate)
+		one.gate, diags = gate, append(diags, more...)
+		p.scanners = append(p.scanners, one)
+	}
+	return diags
+}
+
+// some are the first names.
+func some(names []string) string {
+	const most = 20
+	switch {
+	case len(names) == 0:
+		return "none"
+	case len(names) > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// scan runs the scans on the machine of the build, and asks their gates.
+func (p *pipeline) scan(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	for _, one := range p.scanners {
+		name := "scan." + one.block.FullName()
+		err := step.Run(ctx, s, "scan the machine ("+one.block.FullName()+")", func(ctx context.Context) error {
+			report, err := p.scanned(ctx, s, m, one, name)
+			if err != nil {
+				if context.Cause(ctx) == nil {
+					err = fmt.Errorf("%s: the gate is closed, because the scan did not take place: %w", name, err)
+				}
+				return closed(ctx, err)
+			}
+			return p.judge(ctx, s, name, s.Build, one.gate, []findings.Report{report})
+		})
+		if err != nil {
+			return err
+		}
+		p.passed(s, name)
+	}
+	return nil
+}
+
+func (p *pipeline) scanned(ctx context.Context, s *step.Scope, m builder.Machine, one scanner, name string) (findings.Report, error) {
+	b := one.block
+	if b.Kind == bakefile.OpenSCAP {
+		return scan.OpenSCAP{Name: name, Content: one.content, Tailoring: one.tailoring, Profile: b.Profile, Timeout: b.Timeout}.Run(ctx, m.Communicator)
+	}
+	c := scan.Command{Name: name, Command: b.Command, Format: findings.Format(b.Format), Timeout: b.Timeout}
+	if b.On != bakefile.OnHost {
+		return c.OnMachine(ctx, m.Communicator)
+	}
+	env := append(append([]string(nil), s.Run.Env...), "BAKE_BUILD_NAME="+s.Build, "BAKE_REPORTS="+p.Reports)
+	if o := p.image.Image.SBOM; o != nil {
+		env = append(env, "BAKE_SBOM="+p.sbomPath(s, contents.Format(o.Formats[0])))
+	}
+	return c.OnHost(ctx, scan.Host{Env: env, Exec: func(cmd *exec.Cmd) error { return onhost.Run(s, cmd) }})
+}

@@ -1,0 +1,96 @@
+package scan
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxContent is how large a file of content may be.
+const maxContent = 256 << 20
+
+// Content is a file of SCAP content: a source data stream, a benchmark, or a tailoring.
+type Content struct {
+	SHA256   string
+	Profiles []string // IDs
+
+	data []byte
+}
+
+// ReadContent reads a file of content.
+func ReadContent(path string) (*Content, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	c := &Content{SHA256: hex.EncodeToString(sum[:]), data: data}
+	if err := c.read(); err != nil {
+		return nil, fmt.Errorf("%s is not SCAP content: %w", path, err)
+	}
+	return c, nil
+}
+
+// readFile reads a regular file: a pipe may never end, or begin.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > maxContent:
+		return nil, fmt.Errorf("%s is larger than %d MB", path, maxContent>>20)
+	}
+	return os.ReadFile(path)
+}
+
+// read looks for profiles.
+func (c *Content) read() error {
+	d := xml.NewDecoder(bytes.NewReader(c.data))
+	found := false
+	for {
+		t, err := d.Token()
+		switch {
+		case errors.Is(err, io.EOF) && !found:
+			return errors.New("there is no benchmark in it")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		switch t := t.(type) {
+		case xml.Directive:
+			return errors.New("it has a document type declaration")
+		case xml.StartElement:
+			if !strings.HasPrefix(t.Name.Space, "http://checklists.nist.gov/xccdf/") {
+				continue
+			}
+			found = found || t.Name.Local == "Benchmark" || t.Name.Local == "Tailoring"
+			if t.Name.Local != "Profile" {
+				continue
+			}
+			for _, a := range t.Attr {
+				if a.Name.Local == "id" {
+					c.Profiles = append(c.Profiles, a.Value)
+				}
+			}
+		}
+	}
+}
+
+// Has reports whether the content has the profile. As for oscap, the end of an ID will do.
+func (c *Content) Has(profile string) bool {
+	for _, id := range c.Profiles {
+		if strings.HasSuffix(id, profile) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,164 @@
+// Package scan runs scanners that are not part of bake, on a machine or on this host, and
+// reads what they have found.
+package scan
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"bake/communicator"
+	"bake/golden/asroot"
+	"bake/golden/findings"
+	"bake/internal/shellquote"
+)
+
+//go:embed openscap.sh
+var openscap string
+
+// OpenSCAP is a scan with oscap.
+type OpenSCAP struct {
+	Name      string // of the report
+	Content   *Content
+	Tailoring *Content // nil: none
+	Profile   string
+	Timeout   time.Duration
+}
+
+// maxWire is how much a machine may send.
+const maxWire = findings.MaxRead
+
+// Run scans a machine. The package manager of the machine fetches oscap if need be; nothing
+// of it stays. An error is a scan that did not take place.
+func (o OpenSCAP) Run(ctx context.Context, on communicator.Communicator) (findings.Report, error) {
+	report := findings.Report{Name: o.Name, Tool: "openscap", Started: time.Now()}
+	script, err := o.script()
+	if err != nil {
+		return report, err
+	}
+	ctx, cancel := limited(ctx, o.Timeout)
+	defer cancel()
+	parts, err := run(ctx, on, script)
+	if err != nil {
+		return report, err
+	}
+	results, ok := parts["results"]
+	if code, said := parts.status(); !ok || code != 0 && code != 2 { // 2: something has failed
+		return report, fmt.Errorf("oscap ended with exit status %d: %s", code, asroot.Printable(said))
+	}
+	z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(results)))
+	if err != nil {
+		return report, fmt.Errorf("the results of oscap: %w", err)
+	}
+	return read(z, findings.XCCDF, report)
+}
+
+// read reads a report, and keeps when it was begun.
+func read(r io.Reader, format findings.Format, begun findings.Report) (findings.Report, error) {
+	report, err := findings.Read(r, format, begun.Name)
+	report.Started = begun.Started // the clock of bake counts
+	return report, err
+}
+
+// limited is ctx with a time limit, which its cause names.
+func limited(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("the scan took longer than %s, its timeout", limit))
+}
+
+// run runs a script on a machine as root, and returns what it says, by its parts.
+func run(ctx context.Context, on communicator.Communicator, script string) (said, error) {
+	out := communicator.Head{Max: maxWire}
+	if err := asroot.Stream(ctx, on, script, &out); err != nil {
+		return nil, err
+	}
+	if out.Cut() {
+		return nil, fmt.Errorf("the machine says more than %d MB", maxWire>>20)
+	}
+	if out.String() == "" {
+		return nil, errors.New("there is no machine that could be looked at, or none that says anything: the communicator of the build must be ssh")
+	}
+	parts := split(out.String())
+	if _, whole := parts["end"]; !whole {
+		return nil, errors.New("the scan did not get to its end")
+	}
+	return parts, nil
+}
+
+func (o OpenSCAP) script() (string, error) {
+	content, err := o.Content.packed()
+	if err != nil {
+		return "", err
+	}
+	tailoring, tailored := "", ""
+	if o.Tailoring != nil {
+		if tailoring, err = o.Tailoring.packed(); err != nil {
+			return "", err
+		}
+		tailored = "yes"
+	}
+	file := func(name, packed string) string {
+		return name + "() { cat <<'BAKE_END'\n" + packed + "\nBAKE_END\n}\n"
+	}
+	return "PROFILE=" + shellquote.Join(o.Profile) + "\nTAILORED=" + tailored + "\n" + file("content", content) + file("tailoring", tailoring) + openscap, nil
+}
+
+// packed is the file, compressed and as lines of text.
+func (c *Content) packed() (string, error) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(c.data); err != nil {
+		return "", err
+	}
+	if err := z.Close(); err != nil {
+		return "", err
+	}
+	text := base64.StdEncoding.EncodeToString(b.Bytes())
+	var lines strings.Builder
+	for len(text) > 76 {
+		lines.WriteString(text[:76] + "\n")
+		text = text[76:]
+	}
+	return lines.String() + text, nil
+}
+
+// begin stands before each part of what a script says.
+const begin = "\n\x01bake "
+
+// split returns the parts of what a script has said, by the words on the lines that they
+// begin with.
+func split(text string) said {
+	parts := said{}
+	for _, part := range strings.Split("\n"+text, begin)[1:] {
+		name, text, _ := strings.Cut(part, "\n")
+		parts[strings.TrimRight(name, "\r")] = text
+	}
+	return parts
+}
+
+// said is what a script has said, by its parts.
+type said map[string]string
+
+// status is how the scanner has ended, and the end of what it has said about it; -1 if the
+// machine does not say.
+func (s said) status() (code int, why string) {
+	text, _ := base64.StdEncoding.DecodeString(strings.TrimSpace(s["status"])) // line breaks do not count
+	why, last := string(text), ""
+	if i := strings.LastIndex(strings.TrimSpace(why), "\n"); i >= 0 {
+		why, last = why[:i], why[i:]
+	} else {
+		why, last = "", why
+	}
+	code, err := strconv.Atoi(strings.TrimSpace(last))
+	if err != nil {
+		return -1, why
+	}
+	return code, why
+}
