@@ -113,9 +113,9 @@ var (
 
 // Validate implements [schema.Validator].
 func (o *Scan) Validate(c *schema.Checker) {
-	of := map[string][]*string{
+	of := map[string][]any{
 		OpenSCAP: {&o.Content, &o.SHA256, &o.Profile, &o.Tailoring},
-		Command:  {&o.Command, (*string)(&o.On), (*string)(&o.Format)},
+		Command:  {&o.Command, &o.On, &o.Format},
 	}
 	kinds := []string{OpenSCAP, Command}
 	if !slices.Contains(kinds, o.Kind) {
@@ -129,13 +129,13 @@ func (o *Scan) Validate(c *schema.Checker) {
 			}
 		}
 	}
-	need := []*string{&o.Content, &o.Profile}
+	need := map[any]string{&o.Content: o.Content, &o.Profile: o.Profile}
 	if o.Kind == Command {
-		need = []*string{&o.Name, &o.Command, (*string)(&o.Format)}
+		need = map[any]string{&o.Name: o.Name, &o.Command: o.Command, &o.Format: string(o.Format)}
 	}
-	for _, s := range need {
-		if c.Known(s) && strings.TrimSpace(*s) == "" {
-			c.Errorf(s, "Missing "+c.Name(s), "A scan %q needs %s.", o.Kind, c.Name(s))
+	for _, option := range append(of[o.Kind], &o.Name) {
+		if value, ok := need[option]; ok && c.Known(option) && strings.TrimSpace(value) == "" {
+			c.Errorf(option, "Missing "+c.Name(option), "A scan %q needs %s.", o.Kind, c.Name(option))
 		}
 	}
 	if o.Name != "" && !scanName().MatchString(o.Name) {
