@@ -81,12 +81,22 @@ try() {
 	[ $status != 0 ] || [ -z "$said" ] || status=2
 }
 
-# check ID... tries rules, and says what came of each.
-check() {
+# learn ID... finds out what several of the rules need to know, once.
+learn() {
 	learn_system
 	learn_sshd "$@"
 	learn_files "$@"
 	learn_cloud_init "$@"
+	learn_sudo "$@"
+	learn_apt "$@"
+	learn_journald "$@"
+	learn_ports "$@"
+	learn_login_shell "$@"
+}
+
+# check ID... tries rules, and says what came of each.
+check() {
+	learn "$@"
 	for rule; do
 		try "$rule"
 		answer "$rule" "$status" "$said"
@@ -97,10 +107,7 @@ check() {
 # fix ID... mends what the rules ask for, unless they are kept: what was learned before may
 # be out of date by now, and a fix may also be asked for twice.
 fix() {
-	learn_system
-	learn_sshd "$@"
-	learn_files "$@"
-	learn_cloud_init "$@"
+	learn "$@"
 	work=$(mktemp -d /run/bake-baseline.XXXXXX) || exit 1
 	trap 'rm -rf "$work"' EXIT
 	before=$(cat "$ssh_file" 2>/dev/null)

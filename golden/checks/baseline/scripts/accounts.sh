@@ -86,9 +86,8 @@ check_account_dotfiles() {
 fix_account_dotfiles() { dot_files -exec chmod go-w {} +; }
 
 check_account_root_path() {
-	# shellcheck disable=SC2016 # for the other shell
-	path=$(in_login_shell 'printf "\n%s\n" "$PATH"') || error "the login shell fails"
-	path=$(printf '%s' "$path" | tail -n 1)
+	login_known
+	path=$login_path
 	[ -n "$path" ] || error "the login shell has no PATH"
 	set -f
 	old_ifs=$IFS IFS=:

@@ -34,7 +34,9 @@ learn_files() {
 files_known() { case $found in *end) ;; *) error "find failed" ;; esac; }
 # of KIND prints the paths of a kind.
 of() {
-	printf '%s\n' "$found" | sed -n "s/^$1 //p"
+	[ "$found" = end ] || sed -n "s/^$1 //p" <<X
+$found
+X
 }
 
 # modes COMMAND LIST...

@@ -1,17 +1,31 @@
 # shellcheck shell=sh
 # Logs, audit, time and cron.
 
-# journald KEY prints the value that holds.
-journald() {
+# learn_journald keeps what counts of the configuration of journald.
+learn_journald() {
+	journald=
+	wanted log- "$@" || return 0
 	all=$(systemd-analyze cat-config systemd/journald.conf 2>/dev/null) || all=$(cat /etc/systemd/journald.conf /etc/systemd/journald.conf.d/*.conf 2>/dev/null)
-	printf '%s\n' "$all" | sed -n "s/^$1=//p" | tail -n 1
+	journald=$(sed -n '/^\(Storage\|SystemMaxUse\)=/p' <<X
+$all
+X
+	)
+}
+# journald KEY sets v to the value that holds.
+journald() {
+	v=
+	while IFS='=' read -r key value; do
+		[ "$key" != "$1" ] || v=$value
+	done <<X
+$journald
+X
 }
 set_journald() {
 	printf '# Written by bake:baseline.\n[Journal]\n%s\n' "$2" | put "/etc/systemd/journald.conf.d/99-zz-bake-baseline-$1.conf" 644 &&
 		systemctl restart systemd-journald
 }
 check_log_persistent() {
-	v=$(journald Storage)
+	journald Storage
 	case ${v:-auto} in
 	persistent) pass ;;
 	auto)
@@ -25,7 +39,8 @@ check_log_persistent() {
 fix_log_persistent() { set_journald storage Storage=persistent; }
 
 check_log_limit() {
-	[ -n "$(journald SystemMaxUse)" ] || fail "SystemMaxUse is not set in journald.conf"
+	journald SystemMaxUse
+	[ -n "$v" ] || fail "SystemMaxUse is not set in journald.conf"
 	pass
 }
 fix_log_limit() { set_journald limit SystemMaxUse=500M; }

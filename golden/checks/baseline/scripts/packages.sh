@@ -2,10 +2,18 @@
 # Packages and where they come from.
 
 apt_sources() { for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do [ ! -f "$f" ] || echo "$f"; done; }
+# learn_apt keeps the settings of apt, or why there are none in apt_error.
+learn_apt() {
+	apt_settings='' apt_error=''
+	[ "$family" = deb ] && wanted pkg- "$@" || return 0
+	apt_settings=$(apt-config dump 2>&1) || apt_error="apt-config fails: $apt_settings"
+}
 # apt_says REGEX prints the settings of apt that match.
 apt_says() {
-	settings=$(apt-config dump 2>&1) || error "apt-config fails: $settings"
-	printf '%s\n' "$settings" | grep -iE "$1"
+	[ -z "$apt_error" ] || error "$apt_error"
+	grep -iE "$1" <<X
+$apt_settings
+X
 }
 
 check_pkg_signed() {
@@ -73,6 +81,7 @@ check_pkg_updates() {
 		mkdir "$own/partial"
 		lists=$own
 		said=$(apt-get -qq -o Dir::State::Lists="$own" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Update::Error-Mode=any \
+			-o Acquire::Languages=none -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false -o pkgCacheFile::Generate=false \
 			-o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 update 2>&1) || {
 			rm -rf "$own"
 			error "apt-get update fails: $(printf '%s\n' "$said" | grep -E '^[EW]:' | some)"

@@ -188,16 +188,28 @@ fix_su_wheel() {
 		/^auth.*pam_rootok\.so/ && !done { print line; done = 1 }' /etc/pam.d/su; echo .)"
 }
 
-# in_login_shell SCRIPT runs it as root's login shell does, which may hang.
-in_login_shell() {
+# learn_login_shell keeps what root's login shell sets, which may hang, in login_timeout and
+# login_path.
+learn_login_shell() {
+	login_error='' login_timeout='' login_path=''
+	wanted shell-timeout "$@" || wanted account-root-path "$@" || return 0
 	login_shell=bash
 	have bash || login_shell="sh"
-	timeout 20 env -i HOME=/root USER=root LOGNAME=root "$login_shell" -lc "$1" </dev/null 2>/dev/null
-}
-check_shell_timeout() {
 	# shellcheck disable=SC2016 # for the other shell
-	v=$(in_login_shell 'printf "\n%s\n" "${TMOUT:-0}"') || error "the login shell fails"
-	v=$(printf '%s' "$v" | tail -n 1)
+	said=$(timeout 20 env -i HOME=/root USER=root LOGNAME=root "$login_shell" -lc 'printf "\nbake-timeout=%s\nbake-path=%s\n" "${TMOUT:-0}" "$PATH"' </dev/null 2>/dev/null) || login_error="the login shell fails"
+	while IFS= read -r line; do
+		case $line in
+		bake-timeout=*) login_timeout=${line#*=} ;;
+		bake-path=*) login_path=${line#*=} ;;
+		esac
+	done <<X
+$said
+X
+}
+login_known() { [ -z "$login_error" ] || error "$login_error"; }
+check_shell_timeout() {
+	login_known
+	v=$login_timeout
 	case $v in '' | *[!0-9]*) fail "TMOUT is $v" ;; esac
 	{ [ "$v" -gt 0 ] && [ "$v" -le 900 ]; } || fail "TMOUT is $v"
 	pass

@@ -29,7 +29,12 @@ fix_service_unneeded() {
 	systemctl -q disable --now $(enabled_of $unneeded)
 }
 
-# listening prints PROTOCOL/ADDRESS:PORT of what others can reach.
+# learn_ports keeps "PROTOCOL/ADDRESS PORT" lines of what others can reach.
+learn_ports() {
+	ports_open='' ports_error=''
+	wanted service-ports "$@" || wanted service-mta "$@" || return 0
+	ports_open=$(listening) || ports_error="ss fails"
+}
 listening() {
 	ss -Hltnu | awk '{
 		n = split($5, part, ":"); port = part[n]; host = $5; sub(/:[^:]*$/, "", host)
@@ -49,9 +54,9 @@ X
 }
 check_service_ports() {
 	need ss
-	list=$(listening) || error "ss fails"
+	[ -z "$ports_error" ] || error "$ports_error"
 	ssh_ports=$(ssh_ports)
-	verdict "$(printf '%s\n' "$list" | awk -v ssh=" $ssh_ports " '
+	verdict "$(printf '%s\n' "$ports_open" | awk -v ssh=" $ssh_ports " '
 		NF != 2 || index(ssh, " " $2 " ") && $1 ~ /^tcp/ { next }
 		$1 ~ /^udp/ && ($2 == 68 || $2 == 546) { next } # DHCP
 		{ print $1 ":" $2 }' | some)"
@@ -59,8 +64,8 @@ check_service_ports() {
 
 check_service_mta_local() {
 	need ss
-	list=$(listening) || error "ss fails"
-	verdict "$(printf '%s\n' "$list" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }' | some)"
+	[ -z "$ports_error" ] || error "$ports_error"
+	verdict "$(printf '%s\n' "$ports_open" | awk '$1 ~ /^tcp/ && ($2 == 25 || $2 == 465 || $2 == 587) { print $1 ":" $2 }' | some)"
 }
 fix_service_mta_local() {
 	have postconf || {

@@ -8,12 +8,20 @@ sudo_known() {
 	[ -r /etc/sudoers ] || error "cannot read /etc/sudoers"
 }
 
-# sudo_lines prints what sudo reads, without comments and with lines joined.
-sudo_lines() {
-	for f in /etc/sudoers /etc/sudoers.d/*; do
+# learn_sudo keeps what sudo reads in sudo_lines, without comments and with lines joined.
+learn_sudo() {
+	sudo_lines=
+	wanted sudo- "$@" || return 0
+	sudo_lines=$(for f in /etc/sudoers /etc/sudoers.d/*; do
 		case ${f##*/} in *.* | *~) continue ;; esac
 		[ ! -f "$f" ] || cat "$f"
-	done | sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d'
+	done | sed -e ':a' -e '/\\$/{N;s/\\\n//;ta' -e '}' -e 's/#[^0-9i].*//' -e '/^#$/d')
+}
+# sudo_grep ARG... looks for lines of it with grep.
+sudo_grep() {
+	grep "$@" <<X
+$sudo_lines
+X
 }
 
 # set_sudo LINE writes a line into bake's file, if sudo will have it.
@@ -39,23 +47,23 @@ set_sudo() {
 
 check_sudo_use_pty() {
 	sudo_known
-	bad=$(sudo_lines | grep -E '^[[:space:]]*Defaults.*!use_pty' | some)
+	bad=$(sudo_grep -E '^[[:space:]]*Defaults.*!use_pty' | some)
 	[ -z "$bad" ] || fail "$bad"
-	sudo_lines | grep -qE '^[[:space:]]*Defaults[[:space:]](.*,)?[[:space:]]*use_pty' || fail "no Defaults use_pty"
+	sudo_grep -qE '^[[:space:]]*Defaults[[:space:]](.*,)?[[:space:]]*use_pty' || fail "no Defaults use_pty"
 	pass
 }
 fix_sudo_use_pty() { set_sudo 'Defaults use_pty'; }
 
 check_sudo_authenticate() {
 	sudo_known
-	verdict "$(sudo_lines | grep '!authenticate' | some)"
+	verdict "$(sudo_grep '!authenticate' | some)"
 }
 
 check_sudo_env() {
 	sudo_known
-	bad=$(sudo_lines | grep '!env_reset' | some)
+	bad=$(sudo_grep '!env_reset' | some)
 	[ -z "$bad" ] || fail "$bad"
-	sudo_lines | grep -qE '^[[:space:]]*Defaults.*secure_path' || fail "no Defaults secure_path"
+	sudo_grep -qE '^[[:space:]]*Defaults.*secure_path' || fail "no Defaults secure_path"
 	pass
 }
 fix_sudo_env() { set_sudo 'Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"'; }
@@ -73,13 +81,13 @@ fix_sudo_files_mode() { sudo_modes limit; }
 
 check_sudo_logfile() {
 	sudo_known
-	sudo_lines | grep -qE '^[[:space:]]*Defaults.*logfile' || fail "no Defaults logfile"
+	sudo_grep -qE '^[[:space:]]*Defaults.*logfile' || fail "no Defaults logfile"
 	pass
 }
 fix_sudo_logfile() { set_sudo 'Defaults logfile="/var/log/sudo.log"'; }
 
 check_sudo_nopasswd() {
 	sudo_known
-	bad=$(sudo_lines | awk '/NOPASSWD/ { print $1 }' | sort -u | some)
+	bad=$(sudo_grep NOPASSWD | awk '{ print $1 }' | sort -u | some)
 	verdict "${bad:+NOPASSWD for $bad}"
 }
