@@ -23,6 +23,11 @@ type Builder interface {
 type Hooks struct {
 	Provision Provision
 
+	// Start is called by a builder of images before it launches its machine, and returns
+	// the ID of another image to launch that from; empty for the one that it was going to.
+	// Nil: there is no other.
+	Start func(ctx context.Context, from Start) (image string, err error)
+
 	// Made is called once by a builder that is [Verifiable], when its image can be launched
 	// and before anybody gets it: it is not copied, shared or tagged as the template says.
 	// With an error of it the image is deleted like all that the build owns, or set aside

@@ -30,6 +30,16 @@ func (l *Leftovers) Add(one Leftover) {
 	l.list = append(l.list, one)
 }
 
+// Any reports whether there are any.
+func (l *Leftovers) Any() bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0
+}
+
 // Take returns all of them and forgets them.
 func (l *Leftovers) Take() []Leftover {
 	if l == nil {

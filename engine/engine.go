@@ -73,6 +73,10 @@ type Options struct {
 	// are checked. It may be nil.
 	Verified func(b builder.Builder, p *Pipeline)
 
+	// Cache is where builds begin from machines that earlier ones have provisioned, and
+	// keep their own. Nil: there is none.
+	Cache Cache
+
 	// Uploads are the rules for files that provisioners upload for good.
 	Uploads []*builder.Upload
 

@@ -37,8 +37,11 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			return err
 		}
 	}
+	if x.options.Cache != nil && !x.cache.started {
+		x.scope.Say(ctx, "The cache is not used: builders of the type %s cannot begin from it", x.build.Type)
+	}
 	for i, p := range x.build.Provisioners {
-		if i < first {
+		if i < max(first, x.cache.done) {
 			continue
 		}
 		name := "provision with " + title(p)
@@ -50,6 +53,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			x.abandon(ctx, m)
 			return err
 		}
+		x.keep(ctx, m, i)
 	}
 	if err := x.tidy(ctx, m); err != nil {
 		return err

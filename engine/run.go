@@ -154,6 +154,7 @@ type execution struct {
 	seen    bool            // its pipeline has been asked about the machine
 	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
+	cache   caching
 
 	held held // what is closed when the build is over, or earlier
 }
@@ -322,6 +323,7 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	if err != nil {
 		return nil, err
 	}
+	hooks = x.withCache(hooks)
 	artifact, err = b.Build(ctx, x.scope, hooks)
 	x.holdLive(x.build.Type, artifact)
 	if err == nil && x.unseen() {

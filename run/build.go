@@ -47,6 +47,11 @@ type Options struct {
 	Force    bool           // replace images and files that exist already
 	Debug    bool           // run one build at a time, and call Pause before each step
 
+	// Cache makes builds in Cloud begin from the machines that earlier ones have
+	// provisioned, and keep theirs for later ones. Builds of image blocks are an error
+	// then, unless CacheReleases is set.
+	Cache, CacheReleases bool
+
 	// CloudInit is how long a build waits, before its first provisioner, until cloud-init
 	// has set up the machine; 0: not at all.
 	CloudInit time.Duration
@@ -248,6 +253,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)) })()
 
 	teardown := stop
+	var cache engine.Cache
 	if o.Cloud != nil {
 		cloud, err := o.Cloud(ctx, events.handle)
 		if err != nil {
@@ -270,6 +276,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			}
 		})()
 		parts.Cloud = cloud.Cloud
+		if o.Cache && o.again == nil {
+			cache = localcloud.Cache{Cloud: cloud, Now: o.Now}
+		}
 		parts.Env = slices.Concat(parts.Env, cloud.Environment())
 		run.Env = slices.Concat(run.Env, cloud.Environment())
 	}
@@ -287,6 +296,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
 		})
 		diags = append(diags, more...)
+		if cache != nil && !o.CacheReleases && !diags.HasErrors() {
+			diags = append(diags, noReleases(template, o.selected(template), pipelines)...)
+		}
 		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
 			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
 		}
@@ -344,7 +356,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			options.OnError = engine.Cleanup
 		}
 	}
-	options.Uploads = settings.Uploads()
+	options.Uploads, options.Cache = settings.Uploads(), cache
 	options.Pipelines = pipelines
 	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
 	if !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {

@@ -28,6 +28,9 @@ const (
 	WithCreated = ownership.WithCreated // when it was made, in RFC 3339; absent if unknown
 )
 
+// CacheTag is the tag of images of machines that are kept for later builds to begin from.
+const CacheTag = ownership.CacheTag
+
 // Destroyer deletes resources of builds that are over, by what they say of
 // themselves. cloud brings up the cloud of that name, for resources that are not
 // in AWS; it may be nil. It is called again for each region.

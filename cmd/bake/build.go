@@ -31,6 +31,7 @@ type buildOptions struct {
 	cloudInit      string // how long to wait for cloud-init
 	onError        choice
 	exitCodes      choice
+	cache          choice
 	parallel       int
 	failFast       bool
 	timeout        time.Duration
@@ -42,6 +43,7 @@ func (p *program) buildCommand() *cobra.Command {
 	o := buildOptions{onError: choice{string(engine.Cleanup), []string{
 		string(engine.Cleanup), string(engine.Abort), string(engine.Ask), string(engine.RunCleanupProvisioner), string(engine.Keep),
 	}}}
+	o.cache = choice{values: []string{cacheOn, cacheReleases}}
 	cmd := &cobra.Command{
 		Use:   "build TEMPLATE",
 		Short: "Bake the images of a template",
@@ -67,6 +69,8 @@ immediately and lists what was left behind.`,
 	egressFlag(flags, &o.egress)
 	faultsFlag(flags, &o.faults)
 	flags.StringVar(&o.cloudInit, "cloud-init-timeout", "", "wait up to this `duration` for cloud-init on a new machine before the first provisioner; 0: do not wait; default: $"+cloudInitVariable+", or 5m")
+	flags.Var(&o.cache, "cache", "with -local: begin after the last provisioner that has not changed since an earlier -cache build, and keep the machines of this one; -cache=release: also for image blocks; bake cloud cache lists what is kept")
+	flags.Lookup("cache").NoOptDefVal = cacheOn
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")
@@ -82,6 +86,12 @@ immediately and lists what was left behind.`,
 	p.jsonFlag(cmd)
 	return cmd
 }
+
+// The values of -cache.
+const (
+	cacheOn       = "on"
+	cacheReleases = "release"
+)
 
 // asked turns a time limit of 0 that the flag was given into none at all, whatever bake
 // files say.
@@ -107,6 +117,9 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	if o.faults != "" && !o.local {
 		return nil, usageError{"-faults applies to the local cloud only: use it with -local", "bake build"}
 	}
+	if o.cache.value != "" && !o.local {
+		return nil, usageError{"-cache applies to the local cloud only: use it with -local", "bake build"}
+	}
 	if o.timeout < 0 && o.timeout != run.NoTimeout {
 		return nil, usageError{"-timeout cannot be negative", "bake build"}
 	}
@@ -126,6 +139,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 	options := run.Options{
 		Template: template, State: state, ID: uuid.NewString(), Command: strings.Join(append([]string{"bake"}, p.args...), " "),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
+		Cache: o.cache.value != "", CacheReleases: o.cache.value == cacheReleases,
 	}
 	return p.bake(ctx, o, options, run.Build)
 }

@@ -24,7 +24,7 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
+	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudCacheCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
 	return cmd
 }
 

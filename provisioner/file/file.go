@@ -36,6 +36,23 @@ type file struct {
 	hasContent bool
 }
 
+// Key implements [provisioner.Keyed].
+func (p *file) Key() (options any, files []string, err error) {
+	switch {
+	case p.Direction == Download:
+		return nil, nil, errors.New("it downloads files")
+	case p.Generated:
+		return nil, nil, errors.New("its files are made during the build (generated = true)")
+	}
+	files = append([]string{p.Source}, p.Sources...)
+	for _, path := range files {
+		if strings.Contains(path, "{{") {
+			return nil, nil, fmt.Errorf("the path %s is not known before it runs", path)
+		}
+	}
+	return p.Options, files, nil
+}
+
 // Provision implements [provisioner.Provisioner].
 func (p *file) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	c := gotemplate.Context{BuildName: s.SourceName, BuildType: s.SourceType, Start: s.Run.Start, Version: s.Run.Version}

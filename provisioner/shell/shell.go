@@ -34,6 +34,11 @@ type shell struct {
 	shebangSet bool
 }
 
+// Key implements [provisioner.Keyed].
+func (p *shell) Key() (options any, files []string, err error) {
+	return p.Options, append([]string{p.Script}, p.Scripts...), nil
+}
+
 // Provision implements [provisioner.Provisioner].
 func (p *shell) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
 	r := &run{shell: p, Machine: remote.Machine{Machine: m, Scope: s, Patience: p.StartRetryTimeout}, path: p.remotePath()}

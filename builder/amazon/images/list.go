@@ -16,6 +16,7 @@ import (
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/names"
+	"bake/builder/amazon/internal/ownership"
 )
 
 // Filter is one as EC2 has it: Name is one of those of DescribeImages, and one of Values
@@ -136,7 +137,7 @@ func Sort(all []Image) {
 func (a *Account) describe(ctx context.Context, region string, in *ec2.DescribeImagesInput) (all []Image, err error) {
 	err = pages(ctx, a.session.EC2(region).DescribeImages, in, func(token *string) { in.NextToken = token }, func(out *ec2.DescribeImagesOutput) *string {
 		for _, i := range out.Images {
-			if i.State != types.ImageStateDeregistered {
+			if i.State != types.ImageStateDeregistered && !slices.ContainsFunc(i.Tags, ownership.Cached) {
 				all = append(all, imageOf(region, i))
 			}
 		}

@@ -102,6 +102,9 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 	if err != nil {
 		return nil, err
 	}
+	if hooks.Make == nil && hooks.Prepare == nil && hooks.Work == nil { // the image is of the whole machine
+		b.Start = calls.Start
+	}
 	hooks.complete(b, q.VolumeTags)
 	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {
 		return nil, err

@@ -30,8 +30,9 @@ type Build struct {
 	Scope   *step.Scope
 	Src     *schema.Source
 
-	Machines *launch.Launcher // makes the instance; nil if nothing is launched
-	Images   *image.Maker     // makes the images; nil if there will be none
+	Start    func(context.Context, builder.Start) (string, error) // of [builder.Hooks]; nil: the source image is launched
+	Machines *launch.Launcher                                     // makes the instance; nil if nothing is launched
+	Images   *image.Maker                                         // makes the images; nil if there will be none
 
 	// These are known once the build is prepared.
 	Source types.Image       // what it starts from; zero if from nothing
@@ -129,7 +130,10 @@ func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits fun
 		if err := suits(ctx, b.Source); err != nil {
 			return err
 		}
-		spec.Image, b.Texts = b.Source, b.Texts.With(b.Source)
+		b.Texts = b.Texts.With(b.Source)
+		if spec.Image, err = b.start(ctx); err != nil {
+			return err
+		}
 		if spec.Tags, err = b.Texts.Tags(m.DeferredRunTags()); err != nil {
 			return err
 		}

@@ -50,6 +50,13 @@ const (
 	QuarantineTag = "bake:quarantine" // nobody can launch the image
 )
 
+// CacheTag is the tag of images of machines that are kept for later builds to begin from.
+// They are no images of a build, and nobody is to find them who does not look for them.
+const CacheTag = "bake:cache"
+
+// Cached reports whether t is [CacheTag].
+func Cached(t types.Tag) bool { return t.Key != nil && *t.Key == CacheTag }
+
 // MostTags is how many tags EC2 allows for one resource, and Tagged how many of them are
 // the owner's.
 const (

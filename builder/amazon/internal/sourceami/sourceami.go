@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
 	"bake/step"
 )
@@ -138,6 +139,9 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 		return types.Image{}, access.Blame(step.ErrRefused, src.Errorf(at, "No such image", "%s", text))
 	}
 	out, err := access.Call(ctx, client.DescribeImages, in)
+	if err == nil && id == "" { // one of the cache is found by nobody who does not mean it
+		out.Images = slices.DeleteFunc(out.Images, func(i types.Image) bool { return slices.ContainsFunc(i.Tags, ownership.Cached) })
+	}
 	if id != "" && (access.NotFound(err) || access.Is(err, "InvalidAMIID.Malformed")) {
 		return none(q.ID, "There is no image %q in %s, or it is not shared with this account.", id, session.Region)
 	} else if err != nil {

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/builder"
+	"bake/component"
+	"bake/config"
+	"bake/internal/filedigest"
+	"bake/provisioner"
+	"bake/step"
+)
+
+// Cache keeps machines as they were after each provisioner.
+type Cache interface {
+	// Find returns an image that was kept under one of the keys, the last of them that
+	// there is one of, and its index; without an image, -1.
+	Find(ctx context.Context, region string, keys []string) (image string, at int, err error)
+
+	// Keep makes an image of a machine that goes on running, and returns when the machine
+	// may change again. about says for people what it is.
+	Keep(ctx context.Context, region, instance, key, about string) error
+}
+
+// CachedTag is the tag of images that were made with a cache.
+const CachedTag = "bake:cached"
+
+// cached is the key under which a build records that it has used a cache.
+const cached = "cached"
+
+// caching is what a build does with the cache.
+type caching struct {
+	started bool
+	region  string
+	base    string   // the digest of what the machine is before it is provisioned
+	keys    []string // of the machine after each provisioner, as far as they can be told
+	done    int      // how many provisioners need not be run
+}
+
+// start looks for a machine in the cache that the build can begin from. It is the
+// builder's [builder.Hooks.Start].
+func (x *execution) start(ctx context.Context, from builder.Start) (image string, err error) {
+	defer recovered(&err)
+	c := &x.cache
+	c.started, c.region = true, from.Region
+	if from.Unfit != "" {
+		x.scope.Say(ctx, "The cache is not used: %s", from.Unfit)
+		return "", nil
+	}
+	base, err := json.Marshal([]any{config.LanguageVersion, x.build.Type, x.build.Source, from.Image, from.Options, x.options.Uploads})
+	if err != nil {
+		return "", err
+	}
+	c.base = hashed(string(base))
+	for i, p := range x.build.Provisioners {
+		key, err := x.key(ctx, i)
+		if err != nil {
+			x.scope.Say(ctx, "The cache ends before %s (%d of %d): %s", title(p), i+1, len(x.build.Provisioners), err)
+			break
+		}
+		c.keys = append(c.keys, key)
+	}
+	if len(c.keys) == 0 {
+		return "", nil
+	}
+	image, at, err := x.options.Cache.Find(ctx, from.Region, c.keys)
+	if err != nil {
+		x.scope.Warn(ctx, "The cache cannot be read: %s", err)
+		return "", nil
+	}
+	if image == "" {
+		x.scope.Say(ctx, "The cache has no machine that this build can begin from")
+		return "", nil
+	}
+	c.done = at + 1
+	x.scope.Say(ctx, "Beginning from the cache, image %s: %s (%d of %d) and everything before it are unchanged", image, title(x.build.Provisioners[at]), c.done, len(x.build.Provisioners))
+	return image, nil
+}
+
+func hashed(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// key is that of the machine after provisioner i. Its error says why there is none.
+func (x *execution) key(ctx context.Context, i int) (string, error) {
+	before := x.cache.base
+	if i > 0 {
+		before = x.cache.keys[i-1]
+	}
+	p := x.build.Provisioners[i]
+	switch varies := x.template.Varies(p.Component); {
+	case p.PauseBefore > 0:
+		return "", errors.New("it waits for something (pause_before)")
+	case p.ContinueOnError:
+		return "", errors.New("it may have failed (continue_on_error)")
+	case varies != "":
+		return "", fmt.Errorf("%s is another value in each run", varies)
+	}
+	made, err := newComponent(ctx, x.maker, x.build, p.Component, x.components.Provisioners, standIns(x.exports[x.build]))
+	if err != nil {
+		return "", errors.New("its options are not known before it runs")
+	}
+	defer x.close(ctx, p.Type, made)
+	keyed, ok := made.(provisioner.Keyed)
+	if !ok {
+		return "", fmt.Errorf("what provisioners of the type %s do depends on more than their options and files", p.Type)
+	}
+	options, files, err := keyed.Key()
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(options)
+	if err != nil {
+		return "", err
+	}
+	if varies := config.Varies(string(text)); varies != "" {
+		return "", fmt.Errorf("%s is another value in each run", varies)
+	}
+	contents, err := filedigest.Of(files)
+	if err != nil {
+		return "", err
+	}
+	return hashed(fmt.Sprintf("%s %s %s %s", before, p.Type, text, contents)), nil
+}
+
+// standIns are values of build.* that are the same in each run: what differs from machine
+// to machine does not make another machine.
+func standIns(exports component.Exports) cty.Value {
+	values := map[string]cty.Value{}
+	for name, typ := range exports.Types {
+		switch typ {
+		case cty.Number:
+			values[name] = cty.NumberIntVal(1)
+		case cty.Bool:
+			values[name] = cty.False
+		default:
+			values[name] = cty.StringVal("build." + name)
+		}
+	}
+	return cty.ObjectVal(values)
+}
+
+// keep puts the machine into the cache after provisioner i, unless files that it has read
+// have changed meanwhile. A machine that cannot be kept is none that the build needs.
+func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
+	c := &x.cache
+	if i >= len(c.keys) {
+		return
+	}
+	p := x.build.Provisioners[i]
+	about := fmt.Sprintf("%s after %s (%d of %d)", x.build.Name, title(p), i+1, len(x.build.Provisioners))
+	err := step.Run(ctx, x.scope.Unattended(), "keep the machine in the cache", func(ctx context.Context) error {
+		switch now, err := x.key(ctx, i); {
+		case err != nil:
+			return err
+		case now != c.keys[i]:
+			return errors.New("files that the provisioner reads were changed while it ran")
+		case m.Leftovers.Any():
+			return errors.New("temporary files are left on the machine")
+		}
+		return x.options.Cache.Keep(ctx, c.region, m.Data["ID"].Text, c.keys[i], about)
+	})
+	if err != nil {
+		c.keys = slices.Clip(c.keys[:i])
+		if context.Cause(ctx) == nil {
+			x.scope.Warn(ctx, "The machine is not kept in the cache, from here on: %s", err)
+		}
+	}
+}
+
+// withCache are the hooks of a build that may use a cache.
+func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
+	used, _ := step.Recall[bool](x.scope, cached)
+	if x.options.Cache != nil {
+		step.Record(x.scope, cached, true)
+		hooks.Start = x.start
+	} else if !used {
+		return hooks
+	}
+	marks := hooks.Marks
+	hooks.Marks = func() (map[string]string, error) {
+		all := map[string]string{CachedTag: "true"}
+		if marks == nil {
+			return all, nil
+		}
+		more, err := marks()
+		for k, v := range more {
+			all[k] = v
+		}
+		return all, err
+	}
+	return hooks
+}
