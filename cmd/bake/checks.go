@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ func (p *program) checksRunCommand() *cobra.Command {
 		Long: `Check a machine over SSH: one that is there (-host), or one that is launched of an image
 for this (-ami), with a key and a security group of its own, and deleted again, whatever
 happens; if bake is killed, 'bake sweep' deletes it. FILE is a file in goss's format (.yaml,
-.yml or .json), or a built-in profile: bake:baseline, or bake:baseline/SELECTION with a list
+.yml or .json), - for standard input, or a built-in profile: bake:baseline, or bake:baseline/SELECTION with a list
 of level2, rules, and rules to leave out after a minus. Nothing is installed on the machine,
 and nothing stays there. It needs a POSIX shell, and a user who is root or whom sudo asks
 for no password.
@@ -86,7 +87,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 		Args: needFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Files = args
-			if err := o.complete(cmd); err != nil {
+			if err := o.complete(p, cmd); err != nil {
 				return err
 			}
 			if o.ami != "" {
@@ -141,7 +142,7 @@ func needFiles(cmd *cobra.Command, args []string) error {
 }
 
 // complete makes options of what the flags say.
-func (o *checksOptions) complete(cmd *cobra.Command) error {
+func (o *checksOptions) complete(p *program, cmd *cobra.Command) error {
 	usage := func(format string, args ...any) error {
 		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
 	}
@@ -152,6 +153,13 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 		return usage("%s", err)
 	}
 	o.As = facts.As(o.sudo)
+	if slices.Contains(o.Files, "-") {
+		var err error
+		if o.Input, err = io.ReadAll(io.LimitReader(p.stdin, maxInput)); err != nil {
+			return fmt.Errorf("reading standard input: %w", err)
+		}
+		p.input = o.Input
+	}
 	o.Env = map[string]string{}
 	for _, e := range o.env {
 		name, value, ok := strings.Cut(e, "=")
@@ -178,6 +186,9 @@ func (o *checksOptions) complete(cmd *cobra.Command) error {
 	o.gate = gate.Gate(nil)
 	return nil
 }
+
+// maxInput is how much of standard input is read: more than a goss file can have.
+const maxInput = 2 << 20
 
 // where complains about flags that do not say what machine is checked.
 func (o *checksOptions) where(flags *pflag.FlagSet) error {
@@ -227,13 +238,13 @@ func (p *program) loadChecks(o checks.Options) (*checks.Checks, error) {
 func (p *program) blame(diags hcl.Diagnostics) error {
 	switch {
 	case p.json.on && diags.HasErrors():
-		return &templateError{Diags: diags, Files: sources(diags)}
+		return &templateError{Diags: diags, Files: p.sources(diags)}
 	case p.json.on:
-		p.keepDiagnostics(sources(diags), diags)
+		p.keepDiagnostics(p.sources(diags), diags)
 		return nil
 	}
 	width, _ := p.stderr.size()
-	ui.Diagnostics(p.stderr, sources(diags), diags, width, p.stderr.draws() && p.env.colors())
+	ui.Diagnostics(p.stderr, p.sources(diags), diags, width, p.stderr.draws() && p.env.colors())
 	if diags.HasErrors() {
 		return errReported
 	}
@@ -241,8 +252,8 @@ func (p *program) blame(diags hcl.Diagnostics) error {
 }
 
 // sources are the files that diags are about, as far as they can be read.
-func sources(diags hcl.Diagnostics) map[string]*hcl.File {
-	files := map[string]*hcl.File{}
+func (p *program) sources(diags hcl.Diagnostics) map[string]*hcl.File {
+	files := map[string]*hcl.File{checks.Stdin: {Bytes: p.input}}
 	for _, d := range diags {
 		if d.Subject == nil || files[d.Subject.Filename] != nil {
 			continue
@@ -389,7 +400,7 @@ from the machine are not listed.`,
 		Args: needFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Files = args
-			if err := o.complete(cmd); err != nil {
+			if err := o.complete(p, cmd); err != nil {
 				return err
 			}
 			return p.listChecks(o)

@@ -89,6 +89,7 @@ type program struct {
 	args           []string // as the user gave them
 	env            environ
 	stdin          io.Reader
+	input          []byte // what was read of it, for diagnostics
 	stdout, stderr *output
 	now            func() time.Time
 	log            *debugLog

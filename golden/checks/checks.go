@@ -22,7 +22,9 @@ import (
 
 // Options say what is checked, and how.
 type Options struct {
-	Files []string // goss files, and names of profiles such as bake:baseline
+	Files []string // goss files, names of profiles such as bake:baseline, and - for Input
+
+	Input []byte // a goss file in JSON or YAML
 
 	// What templates of goss files know: .Vars is from files of YAML or JSON, of which later
 	// ones win, and from a text of the same, which wins over all. .Env is nobody else's
@@ -73,6 +75,9 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 	}
 	c := &Checks{options: o, vars: vars}
 	for _, name := range o.Files {
+		if name == "-" {
+			name = goss.Stdin
+		}
 		if slices.ContainsFunc(c.parts, func(p *part) bool { return p.name == name }) {
 			diags = append(diags, fault("Listed twice", "%s is listed twice.", name))
 			continue
@@ -87,7 +92,7 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 			continue
 		}
 		remote := false
-		suite, more := goss.Load(name, goss.Options{Vars: vars, Env: o.Env, Read: func(paths []string) ([]facts.Fact, error) {
+		suite, more := goss.Load(name, goss.Options{Input: o.Input, Vars: vars, Env: o.Env, Read: func(paths []string) ([]facts.Fact, error) {
 			remote = true
 			return slices.Repeat([]facts.Fact{{Value: facts.Text("")}}, len(paths)), nil
 		}})
@@ -215,7 +220,7 @@ func (c *Checks) reload(ctx context.Context, m communicator.Communicator, files 
 		if p.suite != nil {
 			continue
 		}
-		suite, diags := goss.Load(p.name, goss.Options{Vars: c.vars, Env: c.options.Env, Read: func(paths []string) ([]facts.Fact, error) {
+		suite, diags := goss.Load(p.name, goss.Options{Input: c.options.Input, Vars: c.vars, Env: c.options.Env, Read: func(paths []string) ([]facts.Fact, error) {
 			return c.read(ctx, m, paths)
 		}})
 		if diags.HasErrors() {

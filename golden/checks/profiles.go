@@ -7,8 +7,12 @@ import (
 
 	"bake/communicator"
 	"bake/golden/checks/baseline"
+	"bake/golden/checks/goss"
 	"bake/golden/findings"
 )
+
+// Stdin is what a file that is standard input is called in diagnostics.
+const Stdin = goss.Stdin
 
 // scheme begins the names of profiles that are built in.
 const scheme = "bake:"

@@ -21,12 +21,12 @@ const (
 	JSON  Format = "json"  // all there is; docs/findings.schema.json is its schema
 	JUnit Format = "junit" // a test case for each rule, as CI servers show them
 	SARIF Format = "sarif" // 2.1.0, what failed only: code scanning takes the rest for problems too
-	TAP   Format = "tap"   // the Test Anything Protocol: read only
+	TAP   Format = "tap"   // the Test Anything Protocol: version 13 is written, 12 to 14 are read
 	XCCDF Format = "xccdf" // results of OpenSCAP and its like: read only
 )
 
 // Formats returns the formats that findings are written in.
-func Formats() []Format { return []Format{Plain, JSON, JUnit, SARIF} }
+func Formats() []Format { return []Format{Plain, JSON, JUnit, SARIF, TAP} }
 
 // Extension is the end of the name of a file of that format.
 func (f Format) Extension() string {
@@ -37,6 +37,8 @@ func (f Format) Extension() string {
 		return ".xml"
 	case SARIF:
 		return ".sarif"
+	case TAP:
+		return ".tap"
 	}
 	return ".txt"
 }
@@ -62,6 +64,8 @@ func (d Document) Write(w io.Writer, format Format) error {
 		return d.junit(w)
 	case SARIF:
 		return d.sarif(w)
+	case TAP:
+		return d.tap(w)
 	}
 	return fmt.Errorf("%q is not a format of findings; use one of %q", format, Formats())
 }

@@ -379,8 +379,65 @@ func TestFormats(t *testing.T) {
 	if len(seen) != len(findings.Formats()) {
 		t.Errorf("two formats have the same extension: %v", seen)
 	}
-	if err := every().Write(new(bytes.Buffer), "yaml"); err == nil || !strings.Contains(err.Error(), `"yaml" is not a format of findings; use one of ["plain" "json" "junit" "sarif"]`) {
+	if err := every().Write(new(bytes.Buffer), "yaml"); err == nil || !strings.Contains(err.Error(), `"yaml" is not a format of findings; use one of ["plain" "json" "junit" "sarif" "tap"]`) {
 		t.Error(err)
+	}
+}
+
+// validTAP reads a document of [FuzzWrite]: its tests are as many as planned, and the gate
+// is one of those that fail.
+func validTAP(t *testing.T, got string) {
+	t.Helper()
+	r, err := findings.Read(strings.NewReader(got), findings.TAP, "x")
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, got)
+	}
+	for _, f := range r.Findings {
+		if f.ID == "plan" && f.Result == findings.Error {
+			t.Errorf("%s in\n%s", f.Evidence, got)
+		}
+	}
+	if !strings.Contains(got, "\nnot ok 5 - gate\n") {
+		t.Errorf("no gate in\n%s", got)
+	}
+}
+
+// What TAP has no word for is a test that does not count, or is skipped.
+func TestTAP(t *testing.T) {
+	r := report(
+		findings.Finding{ID: "a #todo", Title: "T\\x", Severity: findings.High, Result: findings.Fail, Evidence: "is \"7\"\n...", Fix: "chmod"},
+		findings.Finding{ID: "b", Severity: findings.Low, Result: findings.Waived, Waiver: "for now"},
+		findings.Finding{ID: "c", Severity: findings.Low, Result: findings.NotApplicable, Evidence: "no cron"},
+		findings.Finding{ID: "d", Severity: findings.Low, Result: findings.Fixed},
+		findings.Finding{ID: "e", Severity: findings.Low, Result: findings.Error, Evidence: "cut off"},
+	)
+	v := findings.Verdict{Reports: []findings.Report{r}, Reasons: []string{"1 rule\nfailed"}, Warnings: []string{"w"}}
+	want := `TAP version 13
+1..6
+not ok 1 - a \#todo: T\\x
+  ---
+  message: "is \"7\" ..."
+  severity: "high"
+  data:
+    result: fail
+    fix: "chmod"
+  ...
+not ok 2 - b # TODO waived: for now
+ok 3 - c # SKIP not applicable: no cron
+ok 4 - d
+not ok 5 - e
+  ---
+  message: "cut off"
+  severity: "low"
+  data:
+    result: error
+  ...
+not ok 6 - gate
+# 1 rule failed
+# warning: w
+`
+	if got := written(t, findings.Document{Verdict: &v}, findings.TAP); got != want {
+		t.Errorf("got\n%s", got)
 	}
 }
 
@@ -426,6 +483,8 @@ func FuzzWrite(f *testing.F) {
 				validJUnit(t, got)
 			case findings.SARIF:
 				validSARIF(t, got)
+			case findings.TAP:
+				validTAP(t, got)
 			}
 		}
 	})

@@ -21,10 +21,8 @@ func (p *pipeline) write(name, machine string, doc findings.Document) error {
 		name += "." + strings.ReplaceAll(machine, " on ", ".")
 	}
 	var errs []error
-	for _, format := range findings.Formats() {
-		if format != findings.Plain {
-			errs = append(errs, writeFile(filepath.Join(p.Reports, fileName(name)+format.Extension()), doc, format))
-		}
+	for _, format := range []findings.Format{findings.JSON, findings.JUnit, findings.SARIF} {
+		errs = append(errs, writeFile(filepath.Join(p.Reports, fileName(name)+format.Extension()), doc, format))
 	}
 	return errors.Join(errs...)
 }

@@ -13,8 +13,13 @@ import (
 	"bake/golden/checks/facts"
 )
 
+// Stdin is the name of a file that is [Options.Input].
+const Stdin = "<stdin>"
+
 // Options are what a suite is read with.
 type Options struct {
+	Input []byte // what the file named [Stdin] holds: JSON, or else YAML
+
 	Vars map[string]any    // .Vars of its templates; see [ReadVars]
 	Env  map[string]string // .Env and getEnv of its templates; those of no other environment are visible
 

@@ -31,10 +31,12 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 	l := loader{options: o, types: resourceTypes(), suite: &Suite{}, byName: map[string]*resource{}, machine: machineFiles{known: map[string]facts.Fact{}}}
 	l.language = l.newLanguage()
 	start := hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}
-	switch filepath.Ext(path) {
-	case ".json":
+	switch ext := filepath.Ext(path); {
+	case path == Stdin:
+		l.format = (*reader).either
+	case ext == ".json":
 		l.format = (*reader).json
-	case ".yaml", ".yml":
+	case ext == ".yaml", ext == ".yml":
 		l.format = (*reader).yaml
 	default:
 		l.add(fault(start, "Unknown format", "The name of a goss file ends in .yaml, .yml or .json."))
@@ -88,14 +90,7 @@ func (l *loader) file(path string, from hcl.Range) {
 		l.add(fault(from, "Too many files", "A suite may have %d files, counting those that are included several times.", maxFiles))
 		return
 	}
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path) // a pipe may never end, or begin
-	}
-	var text []byte
-	if err == nil {
-		text, err = readFile(path)
-	}
+	info, text, err := l.read(path)
 	if err != nil {
 		l.add(fault(from, "Cannot read a goss file", "%s.", err))
 		return
@@ -127,6 +122,24 @@ func (l *loader) file(path string, from hcl.Range) {
 	if includes := top.get("gossfile"); includes != nil {
 		l.includes(filepath.Dir(path), includes)
 	}
+}
+
+// read reads a regular file, or what takes the place of one.
+func (l *loader) read(path string) (info os.FileInfo, text []byte, err error) {
+	if path == Stdin && len(l.chain) == 0 {
+		if len(l.options.Input) > maxFile {
+			err = fmt.Errorf("standard input has more than %d bytes; put it into files, and include those in gossfile", maxFile)
+		}
+		return nil, l.options.Input, err
+	}
+	if info, err = os.Stat(path); err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() { // a pipe may never end, or begin
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	text, err = readFile(path)
+	return info, text, err
 }
 
 // readFile reads a file that is not too large.

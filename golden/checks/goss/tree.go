@@ -277,6 +277,14 @@ func mergedFields(at hcl.Range, v *node) ([]fields, *hcl.Diagnostic) {
 }
 
 // json reads a file of JSON.
+// either reads JSON if it is that, and else YAML.
+func (r *reader) either() (*node, *hcl.Diagnostic) {
+	if json.Valid(r.src.rendered.bytes) {
+		return r.json()
+	}
+	return r.yaml()
+}
+
 func (r *reader) json() (*node, *hcl.Diagnostic) {
 	dec := json.NewDecoder(bytes.NewReader(r.src.rendered.bytes))
 	out, d := r.jsonValue(dec, 0)
