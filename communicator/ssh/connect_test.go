@@ -377,6 +377,15 @@ func TestHostKeyConfigured(t *testing.T) {
 		{"revoked", func(t *testing.T, s *setup) {
 			s.options.KnownHostsFile = knownHosts(t, "@revoked * "+line(s.HostKey.PublicKey()))
 		}, "", "revoked"},
+		{"revoked though in known hosts and ssh_host_keys", func(t *testing.T, s *setup) {
+			key := s.HostKey.PublicKey()
+			s.options.HostKeys = []string{line(key)}
+			s.options.KnownHostsFile = knownHosts(t, knownhosts.Line([]string{"machine"}, key)+"\n@revoked * "+line(key))
+		}, "", "revoked"},
+		{"the second of its type in known hosts", func(t *testing.T, s *setup) {
+			s.options.KnownHostsFile = knownHosts(t, knownhosts.Line([]string{"machine"}, newKey(t).Signer.PublicKey())+"\n"+
+				knownhosts.Line([]string{"machine"}, s.HostKey.PublicKey()))
+		}, "listed in ssh_known_hosts_file", ""},
 		{"strict and nothing known", func(t *testing.T, s *setup) { s.options.HostKeyCheck = ssh.Strict },
 			"", "add it to ssh_host_keys or ssh_known_hosts_file"},
 	}
@@ -417,6 +426,15 @@ func TestHostCertificate(t *testing.T) {
 	authority := &commtest.KeyPair{Signer: signer}
 	line := "@cert-authority machine " + string(gossh.MarshalAuthorizedKey(authority.Signer.PublicKey()))
 	old := knownhosts.Line([]string{"machine"}, newKey(t).Signer.PublicKey()) + "\n"
+	private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldSigner, err := gossh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alike := knownhosts.Line([]string{"machine"}, oldSigner.PublicKey()) + "\n" // of the authority's type
 	certify := func(by *commtest.KeyPair, change func(*gossh.Certificate)) func(*testing.T, *setup) {
 		return func(t *testing.T, s *setup) {
 			cert := &gossh.Certificate{
@@ -439,6 +457,18 @@ func TestHostCertificate(t *testing.T) {
 			certify(authority, func(*gossh.Certificate) {})(t, s)
 			s.options.KnownHostsFile = knownHosts(t, old+line)
 		}, ""},
+		"beside an old key of the authority's type": {func(t *testing.T, s *setup) {
+			certify(authority, func(*gossh.Certificate) {})(t, s)
+			s.options.KnownHostsFile = knownHosts(t, alike+line)
+		}, ""},
+		"of a revoked authority": {func(t *testing.T, s *setup) {
+			certify(authority, func(*gossh.Certificate) {})(t, s)
+			s.options.KnownHostsFile = knownHosts(t, line+strings.Replace(line, "@cert-authority machine", "@revoked *", 1))
+		}, "marked as revoked"},
+		"of a revoked key": {func(t *testing.T, s *setup) {
+			certify(authority, func(*gossh.Certificate) {})(t, s)
+			s.options.KnownHostsFile = knownHosts(t, line+"@revoked * "+string(gossh.MarshalAuthorizedKey(s.Plain.PublicKey())))
+		}, "marked as revoked"},
 		"by a stranger":  {certify(newKey(t), func(*gossh.Certificate) {}), "no authorities for hostname"},
 		"for another":    {certify(authority, func(c *gossh.Certificate) { c.ValidPrincipals = []string{"other"} }), `"machine" not in the set of valid principals`},
 		"expired":        {certify(authority, func(c *gossh.Certificate) { c.ValidBefore = 1 }), "expired"},

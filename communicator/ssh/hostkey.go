@@ -203,6 +203,9 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 	if h.mode == Off {
 		return nil
 	}
+	if h.revoked(addr, remote, key) {
+		return fatal("the host key that %s presents (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
+	}
 	if len(c.keys) > 0 {
 		if contains(c.keys, key) {
 			h.settled()
@@ -229,12 +232,8 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		}
 		return &fatalError{wrong}
 	}
-	var revoked *knownhosts.RevokedError
 	if h.known != nil {
 		err := h.known(addr, remote, key)
-		if errors.As(err, &revoked) {
-			return fatal("the host key that %s presents (%s) is marked as revoked in ssh_known_hosts_file", c.addr, describe(key))
-		}
 		if err == nil { // signed by an authority that the file lists
 			c.keys, c.source = []ssh.PublicKey{key}, byAuthority
 			return nil
@@ -250,6 +249,19 @@ func (c *check) verdict(addr string, remote net.Addr, key ssh.PublicKey) error {
 		return fmt.Errorf(`the host key of %s (%s) is not known yet: it has not appeared on the machine's console (ssh_host_key_check = "strict")`, c.addr, describe(key))
 	}
 	return fatal(`the host key of %s (%s) is not known, and ssh_host_key_check = "strict" trusts only keys known beforehand; add it to ssh_host_keys or ssh_known_hosts_file`, c.addr, describe(key))
+}
+
+// revoked reports whether the known hosts file says so of a key, of the key that it
+// certifies, or of the authority that has certified it, wherever else it is listed.
+func (h *hostKeys) revoked(addr string, remote net.Addr, key ssh.PublicKey) bool {
+	keys := []ssh.PublicKey{key}
+	if cert, ok := key.(*ssh.Certificate); ok {
+		keys = []ssh.PublicKey{cert.Key, cert.SignatureKey}
+	}
+	return h.known != nil && slices.ContainsFunc(keys, func(k ssh.PublicKey) bool {
+		var revoked *knownhosts.RevokedError
+		return errors.As(h.known(addr, remote, k), &revoked)
+	})
 }
 
 // uncertified refuses a key that no authority has certified in a way that holds, though

@@ -285,7 +285,7 @@ func (c *Client) endParts(ctx context.Context, t *partTarget, e communicator.Ent
 	if t.created {
 		script += fmt.Sprintf(`[ ! -d %[1]s ] || exit %[2]d; mv -f "$p" %[1]s || exit 1; `, t.name, exitIsDir)
 	}
-	_, err := c.script(ctx, script+fmt.Sprintf("chmod %04o %s", e.Perm(), t.name), nil, nil)
+	_, err := c.script(ctx, script+setMode(e, t.name), nil, nil)
 	return rebooted(err)
 }
 

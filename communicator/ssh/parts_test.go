@@ -312,6 +312,35 @@ func TestPartsBelowHome(t *testing.T) {
 	holds(t, filepath.Join(back, "it's new"), content, 0o640)
 }
 
+// Of a file of another user that the login user may write to, the content is replaced and
+// the mode stays. Root may change any, so a chmod that refuses stands in for that user's.
+func TestFileOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "chmod"), []byte("#!/bin/sh\ncase $2 in */foreign|*/own) echo chmod: not permitted >&2; exit 1;; esac\nexec /bin/chmod \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := far(t, "SetEnv HOME="+bin+" PATH="+bin+":/usr/bin:/bin")
+	for _, size := range []int{100, 9 << 20} {
+		path, content := noise(t, size)
+		dir := t.TempDir()
+		foreign := filepath.Join(dir, "foreign")
+		if err := errors.Join(os.WriteFile(foreign, []byte("before"), 0o606), os.Chmod(foreign, 0o606), os.Chown(foreign, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Put(t.Context(), dir, communicator.LocalFile("foreign", path)); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		holds(t, foreign, content, 0o606)
+		err := c.Put(t.Context(), dir, communicator.LocalFile("own", path))
+		if err == nil || !strings.Contains(err.Error(), "not permitted") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
 // In a tree only the large files go in parts.
 func TestTreeWithLargeFile(t *testing.T) {
 	path, content := noise(t, 10<<20)

@@ -270,6 +270,9 @@ func putOneSFTP(client *sftp.Client, to string, src fs.FS, e communicator.Entry,
 	}
 	if err == nil {
 		err = out.Chmod(e.Perm())
+		if errors.Is(err, fs.ErrPermission) {
+			err = nil // a file of another user keeps its mode, as scp has it
+		}
 	}
 	return errors.Join(err, out.Close())
 }

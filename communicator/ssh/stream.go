@@ -161,14 +161,20 @@ func (c *Client) putFile(ctx context.Context, dst string, src fs.FS, e communica
 	// A stream that is cut ends like one that is whole.
 	script := fmt.Sprintf(`[ -d %s ] || exit %d; [ ! -d %[3]s ] || exit %[4]d; umask 077; cat > %[3]s; s=$?; `+
 		`if [ -f %[3]s ] && [ -w %[3]s ]; then [ $s = 0 ] && [ "$(stat -Lc %%s %[3]s 2>/dev/null || wc -c <%[3]s 2>/dev/null || echo %[6]d)" -eq %[6]d ] || { `+
-		`if [ -h %[3]s ]; then : > %[3]s; else rm -f %[3]s; fi; exit 1; }; fi; [ $s = 0 ] && chmod %04[5]o %[3]s`,
-		remotePath(dst), exitNoDir, to, exitIsDir, e.Perm(), e.Info.Size())
+		`if [ -h %[3]s ]; then : > %[3]s; else rm -f %[3]s; fi; exit 1; }; fi; [ $s = 0 ] && %[5]s`,
+		remotePath(dst), exitNoDir, to, exitIsDir, setMode(e, to), e.Info.Size())
 	body := &exact{r: f, left: e.Info.Size(), meter: m}
 	_, err = c.script(ctx, script, body, nil)
 	if body.err != nil {
 		return fmt.Errorf("upload of %s: %w", e.Name, body.err)
 	}
 	return uploadError(err, dst, e.Name, c.opts.Username)
+}
+
+// setMode is shell that gives a file its mode. A file of another user, which the login user
+// may write to, keeps its own, as scp has it; what was written to it stays.
+func setMode(e communicator.Entry, name string) string {
+	return fmt.Sprintf("{ chmod %04[1]o %[2]s 2>/dev/null || [ ! -O %[2]s ] || chmod %04[1]o %[2]s; }", e.Perm(), name)
 }
 
 // exact reads a file of known size, and notices when the file changes under it.
