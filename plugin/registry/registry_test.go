@@ -357,7 +357,7 @@ func TestReleaseSite(t *testing.T) {
 		{"vague", "", "1.0.0", "github.com", false},
 		{"old", "", "1.0.0", "github.com", false},
 		{"forged", "", "not signed with HashiCorp's key", "", false},
-		{"bare", "", "the signature of the checksums could not be downloaded", "", false},
+		{"bare", "", "the checksums are not signed", "", false},
 		{"swapped", "", "does not have the checksum that is published for it", "", false},
 	} {
 		rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/"+tt.name), linux.Only(), func(v string) bool { return tt.constraint == "" || v == tt.constraint })
@@ -375,6 +375,20 @@ func TestReleaseSite(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
+	// A signature that cannot be had for the moment says nothing against the release: the
+	// site is passed over, which is told.
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "SHA256SUMS.sig") {
+			return false
+		}
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	}
+	rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion)
+	if err != nil || rel.Version != "1.0.0" || !strings.Contains(strings.Join(rel.Failures, ""), "the signature of the checksums could not be downloaded") {
+		t.Errorf("without a signature: got %+v, %v", rel, err)
+	}
+	s.before = nil
 	// A site that does not answer is passed over, which is told.
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		bad := strings.HasPrefix(r.URL.Path, "/hc/")
@@ -383,7 +397,7 @@ func TestReleaseSite(t *testing.T) {
 		}
 		return bad
 	}
-	rel, err := r.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion)
+	rel, err = r.Find(t.Context(), source(t, "github.com/hashicorp/docker"), linux.Only(), anyVersion)
 	if err != nil || rel.Version != "1.0.0" || len(rel.Failures) != 1 || !strings.Contains(rel.Failures[0], "502 Bad Gateway (tried 4 times)") {
 		t.Errorf("got %+v, %v", rel, err)
 	}

@@ -171,8 +171,11 @@ func (t tree) verify(ctx context.Context, r *Release, address string) error {
 	if errors.Is(err, errNotFound) && !t.must {
 		return nil
 	}
-	if err != nil {
-		return &UntrustedError{fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)}
+	if errors.Is(err, errNotFound) {
+		return &UntrustedError{fmt.Errorf("the checksums are not signed: %w", err)}
+	}
+	if err != nil { // as any download may fail
+		return fmt.Errorf("the signature of the checksums could not be downloaded: %w", err)
 	}
 	if err := verifySums(t.keys, r.sums, signature, t.now()); err != nil {
 		return &UntrustedError{&failure{url: t.shown(address), err: fmt.Errorf("it is not signed with HashiCorp's key: %w", err)}}

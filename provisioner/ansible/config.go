@@ -2,8 +2,11 @@ package ansible
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 
 	"bake/internal/envvar"
 )
@@ -22,10 +25,7 @@ func configured(env []string, option string) string {
 func configFile(env []string) string {
 	get := func(name string) string { return envvar.Get(env, name) }
 	home := envvar.Home(get)
-	if named := get("ANSIBLE_CONFIG"); named != "" {
-		if rest, ok := strings.CutPrefix(named, "~/"); ok {
-			named = filepath.Join(home, rest)
-		}
+	if named := expanded(get("ANSIBLE_CONFIG"), env); named != "" {
 		if info, err := os.Stat(named); err == nil && info.IsDir() {
 			named = filepath.Join(named, "ansible.cfg")
 		}
@@ -46,6 +46,39 @@ func configFile(env []string) string {
 	}
 	return "/etc/ansible/ansible.cfg"
 }
+
+// expanded is a path in which variables and the home directory of a user are put in as
+// Ansible does: what there is not stays as it is written.
+func expanded(path string, env []string) string {
+	path = variable().ReplaceAllStringFunc(path, func(ref string) string {
+		name := strings.Trim(ref, "${}")
+		for _, pair := range env {
+			if strings.HasPrefix(pair, name+"=") {
+				return envvar.Get(env, name)
+			}
+		}
+		return ref
+	})
+	name, rest, _ := strings.Cut(path, "/")
+	if !strings.HasPrefix(name, "~") {
+		return path
+	}
+	home := envvar.Home(func(name string) string { return envvar.Get(env, name) })
+	if name != "~" {
+		who, err := user.Lookup(name[1:])
+		if err != nil {
+			return path
+		}
+		home = who.HomeDir
+	}
+	if home == "" {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+// variable is a reference to a variable in a path.
+var variable = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$\w+|\$\{[^}]*\}`) })
 
 func exists(path string) bool {
 	_, err := os.Stat(path)

@@ -51,9 +51,14 @@ func TestConfigFile(t *testing.T) {
 		{"cwd", filepath.Join(dir, "file.cfg"), filepath.Join(dir, "file.cfg")},
 		{"cwd", "~/x.cfg", filepath.Join(dir, "home/x.cfg")},
 		{"cwd", "missing", "ansible.cfg"},
+		{"cwd", "$CONFIGS/x.cfg", filepath.Join(dir, "home/x.cfg")},
+		{"cwd", "${CONFIGS}/../named", filepath.Join(dir, "named/ansible.cfg")},
+		{"cwd", "$MISSING/x.cfg", "ansible.cfg"},
+		{"cwd", "~", "ansible.cfg"}, // a directory without one
+		{"cwd", "~nobody-of-this-name/x.cfg", "ansible.cfg"},
 	} {
 		t.Chdir(filepath.Join(dir, tt.cwd))
-		if got := configFile([]string{home, "ANSIBLE_CONFIG=" + tt.named}); got != tt.want {
+		if got := configFile([]string{home, "CONFIGS=" + filepath.Join(dir, "home"), "ANSIBLE_CONFIG=" + tt.named}); got != tt.want {
 			t.Errorf("%+v: got %s", tt, got)
 		}
 	}
