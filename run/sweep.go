@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -426,7 +428,7 @@ func (s State) survey(run string) survey {
 			continue // its run has just ended well
 		case err != nil:
 			if all.others[id] = unknown; run == "" || id == run {
-				unopened = append(unopened, err)
+				unopened = append(unopened, unwritable(err))
 			}
 			continue
 		case run != "" && id != run:
@@ -454,6 +456,16 @@ func (s State) survey(run string) survey {
 	all.unopened = errors.Join(unopened...)
 	all.err = errors.Join(append(unopened, damaged...)...)
 	return all
+}
+
+// unwritable says how to go on where the disk or its permissions keep a ledger from being
+// opened.
+func unwritable(err error) error {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; nothing of this run has been deleted, since bake must write down there what it deletes: "+
+			"make the directory writable and repeat the command", err)
+	}
+	return err
 }
 
 // adopt writes what was found by its tags into a ledger, so that the sweep can

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -74,7 +76,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	driver, store, err := open(o.Dir, o.Log)
 	if err != nil {
-		return nil, err
+		return nil, unwritable(o.Dir, err)
 	}
 	reach, err := reach(o, store)
 	if err != nil {
@@ -90,7 +92,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, unwritable(o.Dir, err)
 	}
 	defer func() {
 		if err != nil {
@@ -132,6 +134,15 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 			return errors.Join(err, <-served)
 		},
 	}, nil
+}
+
+// unwritable says how to go on where the directory of the local cloud cannot be written
+// to.
+func unwritable(dir string, err error) error {
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), dir) {
+		return fmt.Errorf("the directory of the local cloud cannot be written to: %w; set BAKE_CLOUD_DIR to use another directory", err)
+	}
+	return err
 }
 
 // rehearsal reads the delays and faults that o names. Its own delays win over
