@@ -18,7 +18,7 @@ package facts
 //	mount         directory         exists opts vfs-opts source filesystem usage
 //	interface     name              exists mtu addrs
 //	addr          tcp://host:port   reachable
-//	dns           name              resolvable addrs
+//	dns           name, MX:name     resolvable addrs
 //	http          URL               status headers body
 //
 // An exit status above 128 is 128 and the number of a signal, or the command's own.
@@ -28,7 +28,7 @@ type Question struct {
 	Attributes []string // what is asked about it, such as exists and mode
 
 	// Options are what else decides the answer, as in goss's files: timeout in
-	// milliseconds, of command, mount, addr, dns and http; server of dns; method,
+	// milliseconds, of command, mount, addr, dns and http; server of dns; local-address of addr; method,
 	// allow-insecure, no-follow-redirects, request-headers (a line each), request-body,
 	// username, password, ca-file, cert-file, key-file and proxy of http. An option that
 	// is not known or cannot be heeded is an error of all facts.

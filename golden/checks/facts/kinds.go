@@ -33,9 +33,9 @@ var asks = map[string]func(*plan, Question) reader{
 var options = map[string][]string{
 	"command": {"timeout"},
 	"mount":   {"timeout"},
-	"dns":     {"timeout"},
-	"addr":    {"timeout"},
-	"http":    {"timeout", "method", "allow-insecure", "no-follow-redirects", "request-headers", "request-body", "username", "password", "proxy"},
+	"dns":     {"timeout", "server"},
+	"addr":    {"timeout", "local-address"},
+	"http":    {"timeout", "method", "allow-insecure", "no-follow-redirects", "request-headers", "request-body", "username", "password", "proxy", "ca-file", "cert-file", "key-file"},
 }
 
 func (q Question) asks(attributes ...string) bool {

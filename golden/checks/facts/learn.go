@@ -55,8 +55,11 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 		switch {
 		case refused(q) != "":
 			answers[i] = all(unknown(refused(q)), q)
-		case forward != nil && dials[q.Kind] != nil:
+		case forward != nil && q.dialed():
 			dialed = append(dialed, i)
+			if read := askFiles(p, q); read != nil {
+				readers[i] = read
+			}
 		default:
 			readers[i] = asks[q.Kind](p, q)
 		}

@@ -5,16 +5,25 @@ package facts_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +31,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"bake/communicator"
 	"bake/golden/checks/facts"
@@ -288,6 +298,186 @@ func TestNothingStays(t *testing.T) {
 	if _, err := os.Lstat(filepath.Dir(file)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", filepath.Dir(file), err)
 	}
+}
+
+// Others on the machine see no command, which may hold a password.
+func TestCommandsAreNoArguments(t *testing.T) {
+	const word = "correct-horse"
+	got := learn(t, &local{t: t}, q("command", "x="+word+`; for f in /proc/[0-9]*/cmdline; do tr '\0' ' ' <$f 2>/dev/null; done | grep -c "[c]orrect-hors[e]"`, "stdout", "exit-status"))
+	same(t, "command lines with the word", got[0]["stdout"], is(facts.Text("0\n")))
+}
+
+// dnsServer answers over TCP what it has for a type.
+func dnsServer(t *testing.T, code dnsmessage.RCode, bodies map[dnsmessage.Type][]dnsmessage.ResourceBody) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				var size [2]byte
+				if _, err := io.ReadFull(conn, size[:]); err != nil {
+					return
+				}
+				query := make([]byte, binary.BigEndian.Uint16(size[:]))
+				if _, err := io.ReadFull(conn, query); err != nil {
+					return
+				}
+				var m dnsmessage.Message
+				if err := m.Unpack(query); err != nil {
+					t.Error(err)
+					return
+				}
+				m.Response, m.RCode = true, code
+				asked := m.Questions[0]
+				if !strings.HasPrefix(asked.Name.String(), "nosuch") {
+					for _, b := range bodies[asked.Type] {
+						m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: asked.Name, Type: asked.Type, Class: dnsmessage.ClassINET}, Body: b})
+					}
+				}
+				out, err := m.AppendPack(make([]byte, 2))
+				if err != nil {
+					t.Error(err)
+				}
+				binary.BigEndian.PutUint16(out, uint16(len(out)-2))
+				_, _ = conn.Write(out)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestDNSServer(t *testing.T) {
+	name := dnsmessage.MustNewName("mail.example.com.")
+	server := dnsServer(t, dnsmessage.RCodeSuccess, map[dnsmessage.Type][]dnsmessage.ResourceBody{
+		dnsmessage.TypeA:     {&dnsmessage.AResource{A: [4]byte{192, 0, 2, 7}}},
+		dnsmessage.TypeAAAA:  {&dnsmessage.AAAAResource{AAAA: netip.MustParseAddr("2001:db8::7").As16()}},
+		dnsmessage.TypeMX:    {&dnsmessage.MXResource{Pref: 10, MX: name}},
+		dnsmessage.TypeNS:    {&dnsmessage.NSResource{NS: name}},
+		dnsmessage.TypeCNAME: {&dnsmessage.CNAMEResource{CNAME: name}},
+		dnsmessage.TypePTR:   {&dnsmessage.PTRResource{PTR: name}},
+		dnsmessage.TypeSRV:   {&dnsmessage.SRVResource{Priority: 1, Weight: 2, Port: 443, Target: name}},
+		dnsmessage.TypeTXT:   {&dnsmessage.TXTResource{TXT: []string{"Hello DNS", "b"}}},
+		257:                  {&dnsmessage.UnknownResource{Type: 257, Data: []byte("\x00\x05issueca.example")}},
+	})
+	refusing := dnsServer(t, dnsmessage.RCodeServerFailure, nil)
+	ask := func(key, server string) facts.Question {
+		return facts.Question{Kind: "dns", Key: key, Attributes: []string{"resolvable", "addrs"}, Options: map[string]string{"server": server, "timeout": "20000"}}
+	}
+	want := map[string][]string{
+		"example.com": {"192.0.2.7", "2001:db8::7"}, "A:example.com": {"192.0.2.7"}, "aaaa:example.com": {"2001:db8::7"}, "MX:example.com": {"10 mail.example.com."},
+		"NS:example.com.": {"mail.example.com."}, "CNAME:example.com": {"mail.example.com."}, "PTR:192.0.2.7": {"mail.example.com."}, "PTR:2001:db8::7": {"mail.example.com."},
+		"SRV:_https._tcp.example.com": {"1 2 443 mail.example.com."}, "TXT:example.com": {"Hello DNS", "b"}, "CAA:example.com": {"0 issue ca.example"},
+	}
+	var questions []facts.Question
+	keys := slices.Sorted(maps.Keys(want))
+	for _, key := range keys {
+		questions = append(questions, ask(key, server))
+	}
+	questions = append(questions, ask("MX:nosuch.example.com", server), ask("MX:example.com", refusing), ask("HINFO:example.com", server), ask("MX:example.com", ""), ask("MX:"+strings.Repeat("a", 300), server))
+	got := learn(t, &forwarding{local: &local{t: t}}, questions...)
+	for i, key := range keys {
+		same(t, key, got[i], facts.Answer{"resolvable": is(true), "addrs": is(want[key])})
+	}
+	rest := got[len(keys):]
+	same(t, "no such name", rest[0]["resolvable"], is(false))
+	for i, why := range []string{"the server refuses: ServerFailure", "records of the type HINFO cannot be asked for", "set server", "is no name"} {
+		if f := rest[i+1]["resolvable"]; !strings.Contains(f.Err, why) {
+			t.Errorf("got %v, want %q", f, why)
+		}
+	}
+}
+
+// Certificates are read on the machine, whoever connects.
+func TestClientCertificates(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strconv.Itoa(len(r.TLS.PeerCertificates)))
+	}))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	pair := srv.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key.pem": {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	ask := func(options ...string) facts.Question {
+		o := map[string]string{}
+		for i := 0; i < len(options); i += 2 {
+			o[options[i]] = options[i+1]
+		}
+		return facts.Question{Kind: "http", Key: srv.URL, Attributes: []string{"status", "body"}, Options: o}
+	}
+	questions := []facts.Question{
+		ask("ca-file", cert, "cert-file", cert, "key-file", key),
+		ask("ca-file", cert),
+		ask("cert-file", cert, "key-file", key),
+		ask("ca-file", cert, "cert-file", cert),
+		ask("ca-file", key, "cert-file", cert, "key-file", key),
+		ask("ca-file", filepath.Join(dir, "nosuch"), "cert-file", cert, "key-file", key),
+	}
+	for name, m := range map[string]communicator.Communicator{"forwarded": &forwarding{local: &local{t: t}}, "not forwarded": &local{t: t}} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath("curl"); err != nil && name != "forwarded" {
+				t.Skip("no curl here")
+			}
+			got := learn(t, m, questions...)
+			same(t, "with a certificate", got[0], facts.Answer{"status": is(int64(200)), "body": is(facts.Text("1"))})
+			for i := range questions[1:] {
+				if f := got[i+1]["status"]; f.Err == "" {
+					t.Errorf("question %d: %v", i+1, f)
+				}
+			}
+		})
+	}
+}
+
+// A connection from an address of the machine's own is made there.
+func TestLocalAddress(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("127.0.0.2 is an address of Linux's loopback alone")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	from := make(chan string, 1)
+	go func() {
+		if conn, err := ln.Accept(); err == nil {
+			host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+			from <- host
+			conn.Close()
+		}
+	}()
+	ask := func(address, local string) facts.Question {
+		return facts.Question{Kind: "addr", Key: address, Attributes: []string{"reachable"}, Options: map[string]string{"local-address": local, "timeout": "20000"}}
+	}
+	got := learn(t, &forwarding{local: &local{t: t}}, ask(ln.Addr().String(), "127.0.0.2"))
+	if strings.Contains(got[0]["reachable"].Err, "neither nc nor python3") {
+		t.Skip(got[0]["reachable"].Err)
+	}
+	same(t, "reachable", got[0]["reachable"], is(true))
+	if host := <-from; host != "127.0.0.2" {
+		t.Errorf("it comes from %s", host)
+	}
+	got = learn(t, &forwarding{local: &local{t: t}}, ask(ln.Addr().String(), "192.0.2.1"))
+	same(t, "an address that is not there", got[0]["reachable"], is(false))
 }
 
 func TestNetwork(t *testing.T) {

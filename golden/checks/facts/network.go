@@ -3,6 +3,7 @@ package facts
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,10 +22,24 @@ import (
 )
 
 // dials are the kinds that are learned over connections from the machine where those are
-// forwarded, with nothing run there. The error is ErrNoForwarding if they are not.
-var dials = map[string]func(context.Context, communicator.Forwarder, Question) (Answer, error){
+// forwarded, with nothing run there but what has read files (see [askFiles]). The error is ErrNoForwarding if they are not.
+var dials = map[string]func(context.Context, communicator.Forwarder, Question, Answer) (Answer, error){
 	"addr": dialAddr,
+	"dns":  dialDNS,
 	"http": dialHTTP,
+}
+
+// dialed reports whether the question is one for dials. The address that a forwarded
+// connection comes from cannot be chosen, and without a server it is the machine that
+// resolves names.
+func (q Question) dialed() bool {
+	switch q.Kind {
+	case "addr":
+		return q.Options["local-address"] == ""
+	case "dns":
+		return q.Options["server"] != ""
+	}
+	return dials[q.Kind] != nil
 }
 
 // reach answers the questions with the numbers dialed, and returns those that it cannot.
@@ -34,7 +49,7 @@ func reach(ctx context.Context, f communicator.Forwarder, questions []Question, 
 	g.SetLimit(workers)
 	for n, i := range dialed {
 		g.Go(func() error {
-			answers[i], errs[n] = dials[questions[i].Kind](ctx, f, questions[i])
+			answers[i], errs[n] = dials[questions[i].Kind](ctx, f, questions[i], answers[i])
 			return nil
 		})
 	}
@@ -81,7 +96,7 @@ const detour = 2 * time.Second
 // errTimeout ends what has taken as long as its option allows.
 var errTimeout = errors.New("it took too long")
 
-func dialAddr(ctx context.Context, f communicator.Forwarder, q Question) (Answer, error) {
+func dialAddr(ctx context.Context, f communicator.Forwarder, q Question, _ Answer) (Answer, error) {
 	protocol, host, port, err := endpoint(q.Key)
 	if err != nil {
 		return all(unknown(err.Error()), q), nil
@@ -110,7 +125,7 @@ func askAddr(p *plan, q Question) reader {
 	if protocol == "udp" {
 		return func([]reply) Answer { return Answer{"reachable": known(true)} }
 	}
-	id := p.short("p_connect", q.seconds(standard), host, port)
+	id := p.short("p_connect", q.seconds(standard), host, port, q.Options["local-address"])
 	return func(r []reply) Answer {
 		if r[id].status > 1 && r[id].status != 137 || r[id].lost != "" {
 			return all(unknown(r[id].failed()), q)
@@ -124,8 +139,67 @@ func (q Question) seconds(standard time.Duration) string {
 	return strconv.FormatInt(int64(max(1, (q.patience(standard)+time.Second-1)/time.Second)), 10)
 }
 
-func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question) (Answer, error) {
+// httpFiles are the options of http that name files on the machine.
+var httpFiles = []string{"ca-file", "cert-file", "key-file"}
+
+// askFiles reads the files on the machine that a question for dials takes: each is a fact
+// with the name of its option.
+func askFiles(p *plan, q Question) reader {
+	ids := map[string]int{}
+	for _, name := range httpFiles {
+		if path := q.Options[name]; path != "" {
+			ids[name] = p.probe("p_text", path)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return func(r []reply) Answer {
+		a := Answer{}
+		for name, id := range ids {
+			a[name] = fileText("contents", r[id])
+		}
+		return a
+	}
+}
+
+// trust is how certificates are checked, and which one the client has. files is what
+// [askFiles] has read.
+func (q Question) trust(files Answer) (*tls.Config, error) {
+	c := &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")} //nolint:gosec // as the check says
+	text := map[string][]byte{}
+	for name, fact := range files {
+		content, ok := fact.Value.(Text)
+		if fact.Err != "" || !ok {
+			return nil, fmt.Errorf("%s: %s", name, fact.Err)
+		}
+		text[name] = []byte(content)
+	}
+	if authorities, ok := text["ca-file"]; ok {
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(authorities) {
+			return nil, fmt.Errorf("ca-file: %s holds no certificate", q.Options["ca-file"])
+		}
+	}
+	switch cert, key := text["cert-file"], text["key-file"]; {
+	case (cert == nil) != (key == nil):
+		return nil, errors.New("cert-file and key-file go together")
+	case cert != nil:
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("cert-file and key-file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question, files Answer) (Answer, error) {
 	req, err := q.request(ctx)
+	if err != nil {
+		return all(unknown(err.Error()), q), nil
+	}
+	trust, err := q.trust(files)
 	if err != nil {
 		return all(unknown(err.Error()), q), nil
 	}
@@ -140,7 +214,7 @@ func dialHTTP(ctx context.Context, f communicator.Forwarder, q Question) (Answer
 			}
 			return conn, err
 		},
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: q.flag("allow-insecure")}, //nolint:gosec // as the check says
+		TLSClientConfig:   trust,
 		DisableKeepAlives: true,
 	}
 	defer transport.CloseIdleConnections()
@@ -275,14 +349,22 @@ func askHTTP(p *plan, q Question) reader {
 	if q.Options["username"] != "" || q.Options["password"] != "" {
 		set("user", q.Options["username"]+":"+q.Options["password"])
 	}
-	if proxy := q.Options["proxy"]; proxy != "" {
-		set("proxy", proxy)
+	for _, o := range [][2]string{{"proxy", "proxy"}, {"cacert", "ca-file"}, {"cert", "cert-file"}, {"key", "key-file"}} {
+		if value := q.Options[o[1]]; value != "" {
+			set(o[0], value)
+		}
 	}
 	for _, h := range header {
 		set("header", h[0]+": "+h[1])
 	}
+	files := askFiles(p, q)
 	id := p.probe("p_http", config.String())
 	return func(r []reply) Answer {
+		if files != nil {
+			if _, err := q.trust(files(r)); err != nil {
+				return all(unknown(err.Error()), q)
+			}
+		}
 		if why := r[id].failed(); why != "" {
 			return all(unknown(why), q)
 		}
@@ -317,6 +399,9 @@ func responded(r reply) Answer {
 }
 
 func askDNS(p *plan, q Question) reader {
+	if q.Options["server"] != "" || strings.Contains(q.Key, ":") {
+		return askServer(p, q)
+	}
 	hosts := p.probe("p_text", "/etc/hosts")
 	id := p.short("p_dns", q.seconds(standard), q.Key)
 	return func(r []reply) Answer {
@@ -328,11 +413,7 @@ func askDNS(p *plan, q Question) reader {
 			}
 			addrs = addresses(string(got.out))
 		}
-		if len(addrs) == 0 {
-			return absent("resolvable", "it cannot be resolved", "addrs")
-		}
-		slices.Sort(addrs)
-		return Answer{"resolvable": known(true), "addrs": known(slices.Compact(addrs))}
+		return resolved(addrs)
 	}
 }
 

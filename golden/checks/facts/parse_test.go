@@ -3,6 +3,7 @@ package facts
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -140,6 +141,23 @@ func TestStat(t *testing.T) {
 	}
 	if f := statted("x\n0\n0\nzz\na\nb\n"); f["uid"].Err == "" || f["mode"].Err == "" || f["filetype"].Err == "" {
 		t.Errorf("nonsense: %v", f)
+	}
+}
+
+func TestDug(t *testing.T) {
+	const head = ";; Got answer:\n;; ->>HEADER<<- opcode: QUERY, status: NOERROR, id: 1\n"
+	for _, tt := range []struct{ kind, out, want, err string }{
+		{"A", head + "www.example.com.\t300\tIN\tCNAME\tx.example.com.\nx.example.com. 300 IN A 192.0.2.7\n", "[192.0.2.7]", ""},
+		{"TXT", head + "a. 1 IN TXT \"Hello DNS\" \"b\"\n", "[Hello DNS b]", ""},
+		{"CAA", head + "a. 1 IN CAA 0 issue \"ca.example\"\n", "[0 issue ca.example]", ""},
+		{"MX", ";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: 1\n", "[]", ""},
+		{"MX", ";; ->>HEADER<<- opcode: QUERY, status: SERVFAIL, id: 1\n", "[]", "SERVFAIL"},
+		{"MX", ";; connection timed out\n", "[]", "does not answer"},
+	} {
+		got, err := dug(tt.out, tt.kind)
+		if fmt.Sprint(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s of %q: %v, %v", tt.kind, tt.out, got, err)
+		}
 	}
 }
 

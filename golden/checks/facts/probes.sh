@@ -222,9 +222,28 @@ p_dns() {
 	fi
 }
 
-# p_connect SECONDS HOST PORT ends with 0 if the port can be connected to, with 1 if not.
+# p_dig SECONDS SERVER PORT TYPE NAME asks a DNS server.
+p_dig() {
+	if ! has dig; then
+		echo "the machine does not forward connections (AllowTcpForwarding), and has no dig" >&2
+		return 127
+	fi
+	dig +noall +comments +answer +tcp +tries=1 "+time=$1" -p "$3" "@$2" -t "$4" -q "$5"
+}
+
+# p_connect SECONDS HOST PORT FROM ends with 0 if the port can be connected to, with 1 if not.
 p_connect() {
-	if has nc; then
+	if [ -n "$4" ]; then
+		if has nc; then
+			within "$1" nc -z -w "$1" -s "$4" "$2" "$3" && return 0
+		elif has python3; then
+			within "$1" python3 -c 'import socket, sys
+socket.create_connection((sys.argv[2], int(sys.argv[3])), float(sys.argv[1]), (sys.argv[4], 0))' "$@" 2>/dev/null && return 0
+		else
+			echo "the machine has neither nc nor python3, which connect from an address of its own" >&2
+			return 127
+		fi
+	elif has nc; then
 		within "$1" nc -z -w "$1" "$2" "$3" && return 0
 	elif has bash; then
 		# shellcheck disable=SC2016 # for bash
@@ -246,15 +265,17 @@ p_http() {
 }
 
 # run ID SECONDS LINE runs a user's command in a session of its own, all of which ends
-# with it. A command that writes more than 1 GiB into a file is ended.
+# with it. A command that writes more than 1 GiB into a file is ended. The line is in a file
+# that only its user can read, and no argument, which all users of the machine can see.
 run() {
 	: >"$T/$1.o"
 	: >"$T/$1.e"
+	printf '%s\n' "$3" >"$T/$1.c"
 	# shellcheck disable=SC2016 # for the shell within
 	setsid timeout -s KILL "$2" sh -c '
 		ulimit -f 2097152 2>/dev/null
-		sh -c "$1" >"$2.o" 2>"$2.e" </dev/null
-		echo $? >"$2.s"' sh "$3" "$T/$1" >/dev/null 2>&1 </dev/null &
+		sh "$1.c" >"$1.o" 2>"$1.e" </dev/null
+		echo $? >"$1.s"' sh "$T/$1" >/dev/null 2>&1 </dev/null &
 	pid=$!
 	wait "$pid"
 	kill -9 "-$pid" 2>/dev/null
