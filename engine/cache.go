@@ -172,7 +172,7 @@ func (x *execution) keep(ctx context.Context, m builder.Machine, i int) {
 	if err != nil {
 		c.keys = slices.Clip(c.keys[:i])
 		if context.Cause(ctx) == nil {
-			x.scope.Warn(ctx, "The machine is not kept in the cache, from here on: %s", err)
+			x.scope.Warn(ctx, "From here on no machine is kept: %s", err)
 		}
 	}
 }

@@ -121,6 +121,11 @@ func (m *machine) Build(ctx context.Context, s *step.Scope, hooks builder.Hooks)
 	if err := m.acquire(ctx, s, "key"); err != nil {
 		return nil, err
 	}
+	if hooks.Start != nil {
+		if _, err := hooks.Start(ctx, builder.Start{Region: "r", Image: "img-0"}); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.acquire(ctx, s, "instance"); err != nil {
 		return nil, err
 	}
@@ -166,6 +171,15 @@ type runOptions struct {
 type run struct {
 	*world
 	o *runOptions
+}
+
+// Key implements [provisioner.Keyed]: a script that begins with "read" is of a file.
+func (r *run) Key() (options any, files []string, err error) {
+	path, reads := strings.CutPrefix(r.o.Script, "read ")
+	if !reads {
+		path = ""
+	}
+	return r.o, []string{path}, nil
 }
 
 func (r *run) Provision(ctx context.Context, s *step.Scope, m builder.Machine) error {
