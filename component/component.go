@@ -50,6 +50,10 @@ type Exports struct {
 	Open bool
 }
 
+// Versioned is a [Factory] of components that are not built in. The version is that of
+// the very program which does their work.
+type Versioned interface{ Version() string }
+
 // Close ends the use of a component. One that holds something, such as a process, is an
 // [io.Closer]; for any other, and for nil, Close does nothing.
 func Close(component any) error {

@@ -57,6 +57,8 @@ func (l *loader) bakeFiles(names []string) hcl.Diagnostics {
 // to are read if they have not been.
 func (t *Template) Input(ctx context.Context, body hcl.Body) (schema.Input, hcl.Diagnostics) {
 	ec, diags := t.scope.Context(ctx, lang.References(body))
+	ec = ec.NewChild()
+	ec.Variables = t.imageValues()
 	return schema.Input{Body: body, Context: ec}, diags
 }
 
@@ -79,22 +81,22 @@ func (t *Template) Provisioner(ctx context.Context, block *hcl.Block, b *Build) 
 }
 
 // fromImages takes the values that the image blocks of bake files give to variables.
-func (in *inputs) fromImages(files []BakeFile, functions map[string]function.Function) hcl.Diagnostics {
+func (in *inputs) fromImages(t *Template, functions map[string]function.Function) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	given := map[string]hcl.Range{}
-	for _, f := range files {
+	for _, f := range t.BakeFiles {
 		for _, b := range f.Body.Blocks {
 			attr := b.Body.Attributes["vars"]
-			if b.Type != "image" || attr == nil {
+			if b.Type != "image" || attr == nil || t.instance != nil && (len(b.Labels) != 1 || b.Labels[0] != t.instance.Image) {
 				continue
 			}
 			at := attr.Expr.Range()
-			val, more := attr.Expr.Value(&hcl.EvalContext{Functions: functions})
+			val, more := attr.Expr.Value(&hcl.EvalContext{Functions: functions, Variables: t.imageValues()})
 			diags = append(diags, more...)
 			switch {
 			case more.HasErrors():
 				continue
-			case val.IsNull() || !val.IsWhollyKnown() || !isObject(val):
+			case val.IsNull() || !val.IsKnown() || !isObject(val):
 				diags = append(diags, problem(&at, "Invalid vars", "vars must be an object with values for variables, such as { release = \"12\" }.")...)
 				continue
 			}

@@ -181,7 +181,7 @@ func (l *loader) use(ref string, at hcl.Range) (use, hcl.Diagnostics) {
 	}
 	return use{typ: typ, name: name, local: name, builder: &Component{
 		Type: typ, TypeRange: block.LabelRanges[0], scope: l.t.scope, block: block,
-		body: block.Body, refs: lang.References(block.Body),
+		body: block.Body, refs: lang.References(block.Body), origins: []hcl.Body{block.Body},
 	}}, nil
 }
 
@@ -195,6 +195,7 @@ func (l *loader) nestedSource(u *use, p part) hcl.Diagnostics {
 	u.builder.block = p.Block
 	u.builder.body = hcl.MergeBodies([]hcl.Body{top, rest})
 	u.builder.refs = append(u.builder.refs, lang.References(p.origin)...)
+	u.builder.origins = append(u.builder.origins, p.origin)
 	return diags
 }
 

@@ -71,7 +71,7 @@ func newLoader(ctx context.Context, o Options) *loader {
 	}
 	r := &reader{cwd: o.Cwd, files: map[string]*hcl.File{}, log: debuglog.From(ctx)}
 	secrets := cmp.Or(o.Secrets, new(redact.Set))
-	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil)}}
+	return &loader{o: o, reader: r, t: &Template{files: r.files, secrets: secrets, scope: lang.NewScope(nil, nil), cwd: o.Cwd, instance: o.Instance}}
 }
 
 // load goes on after errors as far as what follows still makes sense: what could
@@ -213,7 +213,7 @@ func (l *loader) variables(autoFiles []string) hcl.Diagnostics {
 	for _, name := range slices.Concat(autoFiles, l.o.VarFiles) {
 		diags = append(diags, in.fromFile(name, l.o.WarnUndeclared)...)
 	}
-	diags = append(diags, in.fromImages(l.t.BakeFiles, lang.DefaultFunctions(l.getenv))...)
+	diags = append(diags, in.fromImages(l.t, lang.DefaultFunctions(l.getenv))...)
 	for _, arg := range l.o.Vars {
 		diags = append(diags, in.fromArgument(arg)...)
 	}
@@ -289,7 +289,7 @@ func (l *loader) getenv(name string) string {
 const remoteTimeout = time.Minute
 
 func (l *loader) world(base string) lang.World {
-	w := lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now, Secret: l.t.secrets.Add}
+	w := lang.World{BaseDir: base, Cwd: l.o.Cwd, Getenv: l.getenv, Start: l.o.Now, Now: time.Now, Secret: l.t.secrets.Add, Read: l.t.reads.note}
 	if look := l.o.SecretsManager; look != nil {
 		w.SecretsManager = func(name string) (string, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), remoteTimeout)

@@ -43,6 +43,7 @@ type Component struct {
 	source   cty.Value       // source.*
 	build    cty.Value       // build.name
 	local    string          // key of override
+	origins  []hcl.Body      // what is written of it, dynamic blocks as such
 	override hcl.Expression  // nil if there is none
 
 	locals    []string // keys that override may have

@@ -163,7 +163,7 @@ func (s *steps) chain(ctx context.Context, p part) ([]postProcessorBlock, hcl.Di
 func (s *steps) component(p part, body hcl.Body) *Component {
 	return &Component{
 		Type: p.Labels[0], TypeRange: p.LabelRanges[0], scope: s.t.scope, block: p.Block,
-		body: body, refs: lang.References(p.origin), build: s.buildName, locals: s.locals, unsettled: s.unsettled,
+		body: body, refs: lang.References(p.origin), origins: []hcl.Body{p.origin}, build: s.buildName, locals: s.locals, unsettled: s.unsettled,
 	}
 }
 

@@ -41,6 +41,10 @@ type Options struct {
 	// AllowUnset makes variables without a value unknown instead of an error.
 	AllowUnset bool
 
+	// Instance is the image whose variables the template has, for a template whose images
+	// have to be loaded apart; see [ReadImages]. Nil: it has those of all images.
+	Instance *Instance
+
 	// WarnUndeclared warns of variables that files set and no template declares.
 	WarnUndeclared bool
 
@@ -68,7 +72,11 @@ type Template struct {
 	files   map[string]*hcl.File
 	secrets *redact.Set
 	weak    weak
-	scope   *lang.Scope
+	reads   reads
+	cwd     string
+
+	instance *Instance
+	scope    *lang.Scope
 }
 
 // Files returns every file and command-line value that diagnostics can point at,

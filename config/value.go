@@ -49,8 +49,12 @@ func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive
 		Address: "local." + name,
 		Range:   at,
 		Refs:    expr.Variables(),
+		Expr:    expr,
+		Secret:  sensitive,
 		Compute: func(_ context.Context, ec *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-			val, diags := expr.Value(ec)
+			var val cty.Value
+			var diags hcl.Diagnostics
+			l.t.reads.keep("local."+name, l.t.reads.during(func() { val, diags = expr.Value(ec) }))
 			if sensitive {
 				lang.Strings(val, l.t.secrets.Add)
 				l.t.weak.check("local", name, at, val)

@@ -20,7 +20,9 @@ import (
 // checker decodes components without making them.
 type checker struct {
 	*maker
-	done map[checked]hcl.Diagnostics
+	done     map[checked]hcl.Diagnostics
+	files    map[checked][]string // that the component reads
+	material map[*config.Build]*Materials
 }
 
 // checked identifies what has been checked: a block whose options do not depend
@@ -33,7 +35,7 @@ type checked struct {
 
 func newChecker(t *config.Template, c Components, o Options) *checker {
 	m := &maker{template: t, components: c, options: o, exports: map[*config.Build]component.Exports{}}
-	return &checker{maker: m, done: map[checked]hcl.Diagnostics{}}
+	return &checker{maker: m, done: map[checked]hcl.Diagnostics{}, files: map[checked][]string{}, material: map[*config.Build]*Materials{}}
 }
 
 // build checks every component of one build, and learns what its builder exports. A
@@ -69,7 +71,11 @@ func (ck *checker) builder(ctx context.Context, b *config.Build) hcl.Diagnostics
 	}
 	in, more := ck.input(ctx, b, b.Builder, cty.NilVal)
 	diags = append(diags, more...)
+	var files []string
+	in.Reads = func(path string) { files = append(files, path) }
 	wrong := f.Check(in)
+	in.Reads = nil
+	ck.materials(b).note("builder", b.Type, f, files)
 	if !wrong.HasErrors() {
 		wrong = append(wrong, ck.pipelineOf(b, f, in)...)
 	}
@@ -87,14 +93,19 @@ func check[C any](ctx context.Context, ck *checker, b *config.Build, c *config.C
 	if c.Refers("source") || c.Overridden() {
 		key.build = b.Name
 	}
+	f, diags := config.Find(ck.template, r, what, c.Type, c.TypeRange)
 	if diags, ok := ck.done[key]; ok {
+		ck.materials(b).note(what, c.Type, f, ck.files[key])
 		return diags
 	}
-	f, diags := config.Find(ck.template, r, what, c.Type, c.TypeRange)
 	if f != nil {
+		var files []string
 		in, more := ck.input(ctx, b, c, build)
+		in.Reads = func(path string) { files = append(files, path) }
 		diags = append(diags, more...)
 		diags = append(diags, ck.template.Explain(f.Check(in))...)
+		ck.files[key] = files
+		ck.materials(b).note(what, c.Type, f, files)
 	}
 	ck.done[key] = diags
 	return diags

@@ -77,6 +77,10 @@ type Options struct {
 	// keep their own. Nil: there is none.
 	Cache Cache
 
+	// PlanOnly makes Run ask the pipelines of builds whether the builds are needed, and
+	// nothing else.
+	PlanOnly bool
+
 	// Uploads are the rules for files that provisioners upload for good.
 	Uploads []*builder.Upload
 
@@ -133,6 +137,8 @@ type BuildResult struct {
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // what the build made and neither kept nor destroyed
 
+	Reused bool // nothing was built: its artifacts are those of earlier builds
+
 	Failure Failure // what the build was doing when it failed
 
 	// LeftMachine says that it has failed and was told to leave its machine as it is.
@@ -182,6 +188,9 @@ func Run(ctx, stop context.Context, t *config.Template, c Components, o Options)
 	var ready []*config.Build
 	for _, b := range builds {
 		more := ck.build(ctx, b)
+		if p := ck.pipeline(b); !more.HasErrors() && p != nil && p.Inputs != nil {
+			more = append(more, p.Inputs(ctx, *ck.materials(b))...)
+		}
 		diags = lang.AppendNew(diags, more)
 		if !more.HasErrors() {
 			ready = append(ready, b)

@@ -27,6 +27,15 @@ type Pipeline struct {
 	Provisioners []*config.Provisioner
 	Quarantines  bool // an image that fails may get the fate [builder.Quarantine]
 
+	// Inputs is called before anything of the run is made, for one build at a time, with
+	// what its components depend on. With an error of it the build is not run. Nil: nobody
+	// asks.
+	Inputs func(ctx context.Context, of Materials) hcl.Diagnostics
+
+	// Reuse is called after Inputs and returns the artifact of a build that is not needed,
+	// since what it would make is there; nil if it is needed. Nil: it always is.
+	Reuse func(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error)
+
 	// Marks are [builder.Hooks.Marks]. Nil: there are none.
 	Marks func(s *step.Scope) (map[string]string, error)
 
@@ -79,6 +88,9 @@ func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Build
 	made, wrong := f.Outline(in)
 	if wrong.HasErrors() { // which Check has said
 		return nil
+	}
+	if r, ok := made.(builder.Reusable); ok {
+		ck.materials(b).Incidental = r.Incidental()
 	}
 	if diags = p.suits(made, b.Type); !diags.HasErrors() && ck.options.Verified != nil {
 		ck.options.Verified(made, p)

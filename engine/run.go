@@ -95,6 +95,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
 	result.Artifacts, result.Err = x.live(ctx)
+	result.Reused = x.reused
 	result.LeftMachine = result.Err != nil && x.leaves() && x.reached()
 	var blamed *failed
 	failedStep := ""
@@ -155,6 +156,8 @@ type execution struct {
 	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
 	cache   caching
+
+	reused bool // nothing was built
 
 	held held // what is closed when the build is over, or earlier
 }
@@ -269,6 +272,12 @@ func (x *execution) leaves() bool {
 func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	defer x.release(ctx, 0)
 	artifact, err := x.make(ctx)
+	if err == nil && (x.reused || x.options.PlanOnly) {
+		if artifact == nil {
+			return nil, nil
+		}
+		return []*builder.Artifact{artifact}, nil
+	}
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
 		x.sayLogin(ctx)
@@ -322,6 +331,10 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	hooks, err := x.hooks(b)
 	if err != nil {
 		return nil, err
+	}
+	if artifact, err = x.reuse(ctx, b); artifact != nil || err != nil || x.options.PlanOnly {
+		x.reused = artifact != nil
+		return artifact, err
 	}
 	hooks = x.withCache(hooks)
 	artifact, err = b.Build(ctx, x.scope, hooks)

@@ -22,6 +22,7 @@ import (
 	"bake/engine"
 	"bake/golden/bakefile"
 	"bake/golden/pipeline"
+	"bake/internal/envvar"
 	"bake/plugin/host"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
@@ -111,6 +112,12 @@ type Result struct {
 	// Diagnosis says what of the template is to blame for a failure, and warns of a log
 	// that is not complete.
 	Diagnosis
+}
+
+// Reused reports whether there was nothing to build, since all that the builds make is
+// there.
+func (r Result) Reused() bool {
+	return len(r.Builds) > 0 && !slices.ContainsFunc(r.Builds, func(b engine.BuildResult) bool { return !b.Reused })
 }
 
 // FailedError is the error of a run some of whose builds failed, or that was
@@ -294,6 +301,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
+			Key: envvar.Get(o.Template.Env, pipeline.InputsKey),
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {

@@ -10,7 +10,7 @@ import (
 )
 
 // Outcome says for programs how a run or a sweep ended. Its number is the exit code of
-// bake. What a signal cancels has 128 and the signal's number. 3 is reserved.
+// bake. What a signal cancels has 128 and the signal's number.
 type Outcome int
 
 // The outcomes.
@@ -18,6 +18,7 @@ const (
 	OutcomeDone         Outcome = 0
 	OutcomeFailed       Outcome = 1 // a wrong template or command line, and whatever has no other
 	OutcomeGate         Outcome = 2 // a gate is closed: an image, or the machine of one, is not as it was asked for
+	OutcomeReused       Outcome = 3 // done, and nothing had to be built; only if that is asked for
 	OutcomeLeft         Outcome = 4 // something was left behind
 	OutcomeRefused      Outcome = 5 // by the cloud, before a machine or an image was made
 	OutcomeProvisioning Outcome = 6 // a provisioner failed
@@ -33,6 +34,8 @@ func (o Outcome) String() string {
 		return "done"
 	case OutcomeGate:
 		return "gate-closed"
+	case OutcomeReused:
+		return "reused"
 	case OutcomeLeft:
 		return "left-behind"
 	case OutcomeRefused:

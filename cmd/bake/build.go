@@ -34,6 +34,7 @@ type buildOptions struct {
 	cache          choice
 	parallel       int
 	failFast       bool
+	detailed       bool // exit code 3 if everything was reused
 	timeout        time.Duration
 	force, debug   bool
 	warnUndeclared bool
@@ -59,6 +60,9 @@ immediately and lists what was left behind.`,
 			o.path = args[0]
 			asked(cmd, "timeout", &o.timeout)
 			failure, err := p.build(cmd.Context(), o)
+			if failure == nil && err == nil && o.detailed && p.reused {
+				return p.allReused(o.exitCodes)
+			}
 			return p.ended(failure, err, o.exitCodes)
 		},
 		Annotations: map[string]string{exitCodes: runExitCodes},
@@ -74,6 +78,7 @@ immediately and lists what was left behind.`,
 	flags.Var(&o.onError, "on-error", "`action` to take when a step fails: cleanup, abort (leave everything), ask, run-cleanup-provisioner, keep (leave everything for bake resume)")
 	flags.IntVar(&o.parallel, "parallel-builds", 0, "run at most `n` builds at a time; 0 for no limit")
 	flags.BoolVar(&o.failFast, "fail-fast", false, "cancel the other builds once one has failed")
+	flags.BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 3 if nothing had to be built, because all images of image blocks were reused")
 	flags.DurationVar(&o.timeout, "timeout", 0, "cancel the run after this `duration`, such as 45m, and delete what it created; 0 for no limit")
 	flags.BoolVar(&o.force, "force", false, "replace existing images and files")
 	flags.BoolVar(&o.debug, "debug", false, "run one build at a time, and wait for Enter before each step")
@@ -179,6 +184,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 		}()
 	}
 	result, err := do(ctx, options)
+	p.reused = err == nil && result.Reused()
 	feed.close()
 	if p.stdout.unread() {
 		p.stdout = p.stderr // somebody may read that
@@ -238,7 +244,8 @@ type runResult struct {
 type builtOne struct {
 	Name      string              `json:"name"`
 	OK        bool                `json:"ok"`
-	Elapsed   time.Duration       `json:"elapsed"` // nanoseconds
+	Reused    bool                `json:"reused,omitempty"` // nothing was built: the artifacts are those of earlier builds
+	Elapsed   time.Duration       `json:"elapsed"`          // nanoseconds
 	Error     string              `json:"error,omitempty"`
 	Place     string              `json:"place,omitempty"` // "file:line" of the provisioner or post-processor that failed
 	Artifacts []*builder.Artifact `json:"artifacts"`
@@ -247,7 +254,7 @@ type builtOne struct {
 func builtAll(builds []engine.BuildResult) []builtOne {
 	out := []builtOne{}
 	for _, b := range builds {
-		one := builtOne{Name: b.Name, OK: b.Err == nil, Elapsed: b.Elapsed, Artifacts: list(b.Artifacts)}
+		one := builtOne{Name: b.Name, OK: b.Err == nil, Reused: b.Reused, Elapsed: b.Elapsed, Artifacts: list(b.Artifacts)}
 		if b.Err != nil {
 			one.Error, one.Place = b.Err.Error(), b.Place
 		}

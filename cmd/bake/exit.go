@@ -23,6 +23,7 @@ const (
 // runExitCodes are those of the commands that run something, for their help.
 const runExitCodes = `0    done
 1    failed: the template or the command line is wrong, or any other reason
+3    done, and nothing had to be built (with -detailed-exitcode alone)
 4    something was left behind
 5    refused by the cloud before a machine or an image was made
 6    a provisioner failed
@@ -70,6 +71,15 @@ func (p *program) ended(err, shown error, codes choice) error {
 		return shown
 	}
 	return outcomeError{shown, int(outcome)}
+}
+
+// allReused ends a command that has found nothing to build.
+func (p *program) allReused(codes choice) error {
+	if err := p.ended(nil, nil, codes); err != nil {
+		return err
+	}
+	p.json.outcome = run.OutcomeReused.String()
+	return outcomeError{errReported, int(run.OutcomeReused)}
 }
 
 // checkExitCodes says what is wrong with the choice in the environment.

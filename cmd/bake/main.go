@@ -99,6 +99,8 @@ type program struct {
 	machineReadable bool   // the flag was given
 	json            jsonOutput
 
+	reused bool // a build had nothing to do
+
 	lock atomic.Pointer[registry.Lock] // of the template, if it was needed
 }
 

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -49,10 +50,10 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 		if err != nil {
 			return "", err
 		}
-		return readText(path)
+		return w.readText(path)
 	})
 	funcs["filebase64"] = text1("path", func(p string) (string, error) {
-		b, err := readFile(below(w.Cwd, p))
+		b, err := w.readFile(below(w.Cwd, p))
 		return base64.StdEncoding.EncodeToString(b), err
 	})
 	funcs["fileexists"] = function.New(&function.Spec{
@@ -64,6 +65,7 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 				return cty.NilVal, err
 			}
 			info, err := os.Stat(path)
+			w.read(ReadExists, path, strconv.AppendBool(nil, err == nil))
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				return cty.False, nil
@@ -79,12 +81,17 @@ func addFileFunctions(funcs map[string]function.Function, w World) {
 		Params: []function.Parameter{{Name: "dir", Type: cty.String}, {Name: "pattern", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.Set(cty.String)),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			return fileSet(below(w.BaseDir, args[0].AsString()), args[1].AsString())
+			dir, pattern := below(w.BaseDir, args[0].AsString()), args[1].AsString()
+			found, err := fileSet(dir, pattern)
+			if err == nil {
+				w.read(ReadSet, filepath.Join(dir, pattern), []byte(Show(found)))
+			}
+			return found, err
 		},
 	})
 	// A file may use every function but templatefile itself, which would allow loops.
 	inner := maps.Clone(funcs)
-	funcs["templatefile"] = templateFile(inTemplate, inner)
+	funcs["templatefile"] = templateFile(w, inTemplate, inner)
 }
 
 // expand replaces a leading ~ by the home directory.
@@ -104,7 +111,7 @@ func (w World) expand(path string) (string, error) {
 }
 
 // readFile reads a file that is not larger than what makes sense in a template.
-func readFile(path string) ([]byte, error) {
+func (w World) readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -114,11 +121,14 @@ func readFile(path string) ([]byte, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%s is larger than %d MB", path, maxFile>>20)
 	}
+	if err == nil {
+		w.read(ReadFile, path, b)
+	}
 	return b, err
 }
 
-func readText(path string) (string, error) {
-	b, err := readFile(path)
+func (w World) readText(path string) (string, error) {
+	b, err := w.readFile(path)
 	if err != nil {
 		return "", err
 	}
@@ -182,13 +192,13 @@ func literalBang(pattern string) string {
 
 // templateFile renders a file as an HCL template that sees vars and nothing else.
 // A file that is a single ${...} keeps that value's type.
-func templateFile(resolve func(string) (string, error), funcs map[string]function.Function) function.Function {
+func templateFile(w World, resolve func(string) (string, error), funcs map[string]function.Function) function.Function {
 	render := func(args []cty.Value) (cty.Value, error) {
 		path, err := resolve(args[0].AsString())
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
 		}
-		text, err := readText(path)
+		text, err := w.readText(path)
 		if err != nil {
 			return cty.DynamicVal, function.NewArgError(0, err)
 		}

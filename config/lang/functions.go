@@ -24,6 +24,23 @@ type World struct {
 	SecretsManager func(name string) (string, error)
 	// Secret is told every value that must not be shown. Nil drops them.
 	Secret func(string)
+
+	// Read is told what a function has learned of the files of this host: of a file its
+	// content, of others what has come of it. Nil drops it.
+	Read func(what, path string, content []byte)
+}
+
+// What [World.Read] is told of.
+const (
+	ReadFile   = "file"
+	ReadExists = "whether there is" // a file
+	ReadSet    = "file set"         // what matches a pattern
+)
+
+func (w World) read(what, path string, content []byte) {
+	if w.Read != nil {
+		w.Read(what, path, content)
+	}
 }
 
 // Functions returns the functions of the template language.

@@ -32,6 +32,11 @@ type Node struct {
 	Range   hcl.Range
 	Refs    []hcl.Traversal // all that Compute may look up
 
+	// Expr computes a local value; nil for a data source. Secret says that it must not be
+	// shown.
+	Expr   hcl.Expression
+	Secret bool
+
 	// Futile says that Compute can only fail, so that it had better not be called
 	// unless something needs the node.
 	Futile bool
@@ -177,6 +182,9 @@ func same(a, b *hcl.Diagnostic) bool {
 	return a.Severity == b.Severity && a.Summary == b.Summary && a.Detail == b.Detail &&
 		(a.Subject == b.Subject || a.Subject != nil && b.Subject != nil && *a.Subject == *b.Subject)
 }
+
+// Find returns the nodes that a traversal names.
+func (s *Scope) Find(ref hcl.Traversal) []*Node { return s.find(ref) }
 
 // find returns the nodes that ref names. One that names only "local", "data" or
 // a type of data source names all there are.

@@ -48,10 +48,19 @@ type Input struct {
 	// Secret is told every value that must not be shown. Nil drops them.
 	Secret func(string)
 
+	// Reads is told of every file and directory of this host that decides what the
+	// component does, as its options name it. Nil drops them.
+	Reads func(path string)
+
 	// Build is what the component may know of the build that it is part of; zero for
 	// data sources.
 	Build Build
 }
+
+// Reader is implemented by options that name files and directories of this host which
+// decide what the component does. Options whose values are not known yet have their
+// defaults then.
+type Reader interface{ Reads() []string }
 
 // Build is what a component may know of the build that it is part of.
 type Build struct {
@@ -238,6 +247,15 @@ func Decode(in Input, dst any) (*Source, hcl.Diagnostics) {
 	for _, v := range append(d.blocks, dst) {
 		if v, ok := v.(Validator); ok {
 			v.Validate(c)
+		}
+	}
+	for _, v := range append(d.blocks, dst) {
+		if r, ok := v.(Reader); ok && in.Reads != nil {
+			for _, path := range r.Reads() {
+				if path != "" {
+					in.Reads(path)
+				}
+			}
 		}
 	}
 	return d.src, append(d.diags, c.Diags...)

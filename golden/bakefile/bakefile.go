@@ -109,7 +109,7 @@ func read(ctx context.Context, t *config.Template, now bool) (*Settings, hcl.Dia
 	if len(t.BakeFiles) == 0 {
 		return new(Settings), nil
 	}
-	r := &reader{t: t, now: now}
+	r := &reader{t: t, now: now, reads: map[*hcl.Block][]string{}}
 	if err := limits.Run(func() { r.files(ctx) }); err != nil {
 		return new(Settings), hcl.Diagnostics{{
 			Severity: hcl.DiagError, Summary: "Bake files exceed their limits", Detail: fmt.Sprintf("%s: %s.", t.BakeFiles[0].Name, err),
@@ -123,6 +123,7 @@ type reader struct {
 	t        *config.Template
 	now      bool // unknown values are errors
 	settings Settings
+	reads    map[*hcl.Block][]string // files that image blocks name
 	diags    hcl.Diagnostics
 }
 
@@ -138,6 +139,9 @@ func (r *reader) files(ctx context.Context) {
 		for j, b := range blocks[k.name] {
 			if j > 0 && k.once {
 				r.complain(&b.DefRange, "Duplicate block", "There can be only one %q block in the bake files of a template; the first one is at %s.", k.name, blocks[k.name][0].DefRange)
+				continue
+			}
+			if i := r.t.Instance(); k.name == "image" && i != nil && b.Labels[0] != i.Image && !r.again(b) {
 				continue
 			}
 			r.block(ctx, k, b)
@@ -207,6 +211,7 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 		r.pattern(b)
 	case "image":
 		in.Body = r.without(b)
+		in.Reads = func(path string) { r.reads[b] = append(r.reads[b], path) }
 	}
 	src, diags := k.decode(&r.settings, b, in)
 	r.diags = append(r.diags, diags...)

@@ -27,10 +27,22 @@ type Image struct {
 	// `web.amazon-ebs.*`.
 	Sources []string `hcl:"sources,optional"`
 
+	// Make an image for each element of a map, or of a set of strings, such as
+	// `toset(["debian", "ubuntu"])`. The block can use `each.key` and `each.value`. Their
+	// names are the label and the key, as in `web/debian`.
+	ForEach cty.Value `hcl:"for_each,optional"`
+
 	// Values for variables of the template. They count more than the environment and files
-	// of variables, and less than `-var`. They can use functions, but no variables. Two
-	// images cannot give one variable different values.
+	// of variables, and less than `-var`. They can use functions, but no variables, and what
+	// other images are: `image.NAME.id` in the region of its build, `image.NAME.ids` by
+	// region, and `image.NAME.name`; of one with `for_each`, `image.NAME["key"].id`. Such
+	// images are built first. Where there are references or `for_each`, each image has
+	// variables of its own; otherwise two images cannot give one variable different values.
 	Vars cty.Value `hcl:"vars,optional"`
+
+	// What the image depends on besides the template, and how old it may become. Without the
+	// block: on nothing else, and any age.
+	Inputs *Inputs `hcl:"inputs,block"`
 
 	// Checks on the machine of the build, after its last provisioner. The label names them.
 	// Repeatable.

@@ -15,7 +15,7 @@ import (
 )
 
 // later are the blocks and arguments of images that this release does not have yet.
-var later = []string{"inputs", "provenance", "distribute", "channel", "retention", "for_each"}
+var later = []string{"provenance", "distribute", "channel", "retention", "for_each"}
 
 // without returns the body of an image block without what this release does not have, and
 // complains about that.
@@ -51,6 +51,10 @@ type Pipeline struct {
 	Src   *schema.Source // of its options
 	Build *config.Build
 
+	Block *hcl.Block
+	Body  hcl.Body // what of the block the image depends on
+	Reads []string // files and directories that the block names
+
 	// Provisioners are those of each verify block.
 	Provisioners [][]*config.Provisioner
 }
@@ -64,6 +68,9 @@ func (r *reader) join(ctx context.Context) {
 	first := map[string]hcl.Range{}
 	for _, i := range r.settings.images {
 		name := i.block.Labels[0]
+		if of := r.t.Instance(); of != nil {
+			name = of.Name()
+		}
 		if at, ok := first[name]; ok {
 			r.complain(&i.block.LabelRanges[0], "Duplicate image", "There is an image %q already, at %s.", name, at)
 			continue
@@ -78,7 +85,7 @@ func (r *reader) join(ctx context.Context) {
 				continue
 			}
 			taken[b] = name
-			p := Pipeline{Name: name, Image: i.options, Src: i.src, Build: b}
+			p := Pipeline{Name: name, Image: i.options, Src: i.src, Build: b, Block: i.block, Body: counted(i.block), Reads: r.reads[i.block]}
 			for _, v := range i.options.Verify {
 				var all []*config.Provisioner
 				for _, block := range v.Provisioners {
@@ -91,6 +98,26 @@ func (r *reader) join(ctx context.Context) {
 			r.settings.pipelines = append(r.settings.pipelines, p)
 		}
 	}
+}
+
+// again reports whether there is another image block with the label before this one.
+func (r *reader) again(b *hcl.Block) bool {
+	return slices.ContainsFunc(r.settings.images, func(i placed[Image]) bool { return i.block.Labels[0] == b.Labels[0] })
+}
+
+// Unnamed returns the builds of the template that none of the images is made by.
+func Unnamed(ctx context.Context, t *config.Template, images []config.ImageOf) (rest map[*config.Build]bool) {
+	rest = map[*config.Build]bool{}
+	for _, b := range t.Builds {
+		rest[b] = true
+	}
+	for _, i := range images {
+		settings, _ := Check(ctx, t.For(i.Instance)) // who runs the image says what is wrong
+		for _, p := range settings.Images() {
+			delete(rest, p.Build)
+		}
+	}
+	return rest
 }
 
 // builds returns the builds that make an image, and complains about names of none.

@@ -37,6 +37,9 @@ type Options struct {
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
 
+// Reads implements [schema.Reader].
+func (o *Options) Reads() []string { return []string{o.Waivers} }
+
 // Validate implements [schema.Validator].
 func (o *Options) Validate(c *schema.Checker) {
 	var names []string

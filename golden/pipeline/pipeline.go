@@ -29,6 +29,11 @@ type Options struct {
 	Reports  string // directory for the reports
 	Version  string // of bake
 	Now      func() time.Time
+
+	Key       string            // of digests of secrets: the value of [InputsKey]
+	Parents   map[string]string // digests of the inputs of the images that this one refers to, by name
+	ReuseOnly bool              // a build that is needed is an error
+	Planned   func(Planned)     // is told what was decided; it may be called by several goroutines, and may be nil
 }
 
 // Of returns the pipelines of the images that settings describe, by the builders of their
@@ -38,7 +43,7 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 	for _, image := range settings.Images() {
 		p := &pipeline{Options: o, image: image}
 		diags = lang.AppendNew(diags, p.load())
-		e := &engine.Pipeline{Provisioned: p.provisioned, Marks: p.marks}
+		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, Marks: p.marks}
 		for i := range image.Image.Verify {
 			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
 			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
@@ -63,6 +68,8 @@ type pipeline struct {
 	identity *verify.Identity  // of the machine of the build, once it is known
 	marked   map[string]string // tags of the image; nil: not recalled yet
 	passes   map[string]bool   // names of what the image has passed
+
+	static *static // what is known of the inputs; nil: they were not asked for
 }
 
 // identityIs is the key under which the identity of the machine is recorded.
@@ -98,7 +105,10 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	if err := p.scan(ctx, s, m); err != nil {
 		return err
 	}
-	return p.leftovers(ctx, s, m)
+	if err := p.leftovers(ctx, s, m); err != nil {
+		return err
+	}
+	return p.settled(ctx, s)
 }
 
 // learnLimit is how long the machine may take to say whose it is.

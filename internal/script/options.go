@@ -43,6 +43,9 @@ type Options struct {
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
 
+// Reads implements [bake/config/schema.Reader].
+func (o *Options) Reads() []string { return append([]string{o.Script}, o.Scripts...) }
+
 // Problem is what is wrong with the option at Field, a pointer into the options.
 type Problem struct {
 	Field           any

@@ -67,6 +67,9 @@ type factory[C any] struct {
 // Name implements [component.Factory].
 func (f *factory[C]) Name() string { return f.label }
 
+// Version implements [component.Versioned].
+func (f *factory[C]) Version() string { return f.plugin.Version + " " + f.plugin.SHA256 }
+
 // Docs implements [component.Factory]. A plugin knows the names and types of its
 // options, and no text.
 func (f *factory[C]) Docs() ([]schema.Doc, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"bake/config/schema"
@@ -119,6 +120,23 @@ type Options struct {
 
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
+
+// beside are the directories that Ansible reads beside a playbook, and its configuration.
+var beside = []string{
+	"roles", "group_vars", "host_vars", "vars", "tasks", "handlers", "files", "templates", "library", "collections",
+	"module_utils", "action_plugins", "filter_plugins", "lookup_plugins", "callback_plugins", "test_plugins", "vars_plugins", "ansible.cfg",
+}
+
+// Reads implements [schema.Reader].
+func (o *Options) Reads() []string {
+	all := []string{o.PlaybookFile, o.InventoryFile, o.InventoryDirectory, o.GalaxyFile}
+	if o.PlaybookFile != "" {
+		for _, name := range beside {
+			all = append(all, filepath.Join(filepath.Dir(o.PlaybookFile), name))
+		}
+	}
+	return all
+}
 
 func defaults() Options {
 	return Options{Command: "ansible-playbook", GalaxyCommand: "ansible-galaxy", HostAlias: "default", AnsibleProxyKeyType: ECDSA}

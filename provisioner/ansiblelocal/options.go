@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"bake/config/schema"
 )
@@ -83,6 +84,14 @@ type Options struct {
 
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
+
+// Reads implements [schema.Reader].
+func (o *Options) Reads() []string {
+	return slices.Concat(
+		[]string{o.PlaybookFile, o.PlaybookDir, o.GroupVars, o.HostVars, o.InventoryFile, o.GalaxyFile},
+		o.PlaybookFiles, o.PlaybookPaths, o.RolePaths, o.CollectionPaths,
+	)
+}
 
 func defaults() Options {
 	return Options{Command: "ANSIBLE_FORCE_COLOR=1 PYTHONUNBUFFERED=1 ansible-playbook", GalaxyCommand: "ansible-galaxy"}

@@ -45,6 +45,14 @@ type Options struct {
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
 
+// Reads implements [schema.Reader]. What an earlier step makes is not there yet.
+func (o *Options) Reads() []string {
+	if o.Direction == Download || o.Generated {
+		return nil
+	}
+	return append([]string{o.Source}, o.Sources...)
+}
+
 func defaults() Options { return Options{Direction: Upload} }
 
 // Direction is which way to copy.

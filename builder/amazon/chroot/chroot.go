@@ -23,6 +23,7 @@ import (
 	"bake/builder/amazon/internal/image"
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator/chroot"
 	"bake/internal/shellquote"
 	"bake/step"
@@ -41,7 +42,7 @@ func FactoryOn(host func(s *access.Session, env []string) Host) func(access.Clou
 	return func(cloud access.Cloud) amazonbuild.Factory {
 		return amazonbuild.Define("amazon-chroot", BuilderID, cloud, Defaults, func(o *Options) amazonbuild.Recipe {
 			return amazonbuild.Recipe{
-				Access: &o.Access.Options, Image: &o.Image.Options, Permissions: o.permissions,
+				Access: &o.Access.Options, Image: &o.Image.Options, Permissions: o.permissions, Selection: o.selection(),
 				Hooks: func(b *amazonbuild.Build) (amazonbuild.Hooks, error) {
 					w := &work{Options: o, Build: b, Host: host(b.Session, b.Scope.Run.Env)}
 					return amazonbuild.Hooks{Prepare: w.find, Work: w.provision, Stop: w.detach, Make: w.register}, nil
@@ -397,4 +398,12 @@ func (w *work) inherit(in *ec2.RegisterImageInput) {
 	if in.SriovNetSupport == nil {
 		in.SriovNetSupport = w.Source.SriovNetSupport
 	}
+}
+
+// selection is what the build starts from; nil if from nothing.
+func (o *Options) selection() *sourceami.Selection {
+	if o.FromScratch {
+		return nil
+	}
+	return &o.Selection
 }

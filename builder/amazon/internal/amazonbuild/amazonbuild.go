@@ -15,6 +15,7 @@ import (
 	"bake/builder/amazon/internal/interpolate"
 	"bake/builder/amazon/internal/launch"
 	"bake/builder/amazon/internal/policy"
+	"bake/builder/amazon/internal/sourceami"
 	"bake/communicator"
 	"bake/component"
 	"bake/config/schema"
@@ -27,6 +28,8 @@ type Recipe struct {
 	Access *access.Options
 	Launch *launch.Options // nil: nothing is launched
 	Image  *image.Options  // nil: no image is made
+
+	Selection *sourceami.Selection // what to start from if nothing is launched; nil: nothing
 
 	Devices    []*device.Mapping // volumes of the instance that is launched
 	VolumeTags interpolate.Tags  // of the instance's volumes
@@ -87,20 +90,37 @@ type sequence struct {
 	id    string
 	src   *schema.Source
 	cloud access.Cloud
+
+	begun *Build // by Lookup
+	hooks Hooks
+}
+
+// begin connects to AWS, unless that has been done.
+func (q *sequence) begin(ctx context.Context, s *step.Scope) (*Build, Hooks, error) {
+	if q.begun != nil {
+		return q.begun, q.hooks, nil
+	}
+	b, err := open(ctx, s, q)
+	if err != nil {
+		return nil, Hooks{}, err
+	}
+	if q.Recipe.Hooks != nil {
+		if q.hooks, err = q.Recipe.Hooks(b); err != nil {
+			return nil, Hooks{}, err
+		}
+	}
+	q.begun = b
+	return b, q.hooks, nil
 }
 
 // Build implements [builder.Builder].
 func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks) (*builder.Artifact, error) {
-	b, err := open(ctx, s, q)
+	b, hooks, err := q.begin(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	if a, ok := step.Recall[*builder.Artifact](s, "artifact"); ok {
 		return a, nil
-	}
-	hooks, err := q.Recipe.Hooks(b)
-	if err != nil {
-		return nil, err
 	}
 	if hooks.Make == nil && hooks.Prepare == nil && hooks.Work == nil { // the image is of the whole machine
 		b.Start = calls.Start

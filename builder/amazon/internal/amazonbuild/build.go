@@ -124,8 +124,10 @@ func (b *Build) find(ctx context.Context, volumeTags interpolate.Tags, suits fun
 	spec.Key.Name = m.SSHKeyPairName
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		if b.Source, err = m.SourceImage(ctx); err != nil {
-			return err
+		if b.Source.ImageId == nil { // otherwise it was looked up to see whether the build is needed
+			if b.Source, err = m.SourceImage(ctx); err != nil {
+				return err
+			}
 		}
 		if err := suits(ctx, b.Source); err != nil {
 			return err

@@ -37,8 +37,8 @@ type Maker struct {
 // force reports whether an image of the same name gives way.
 func (m *Maker) force() bool { return m.ForceDeregister || m.Scope.Run.Force }
 
-// targets returns the regions in which an image stays.
-func (m *Maker) targets() []string {
+// Targets returns the regions in which an image stays.
+func (m *Maker) Targets() []string {
 	regions := m.copies(m.Session.Region)
 	if !m.SkipSaveBuildRegion {
 		regions = append([]string{m.Session.Region}, regions...)
@@ -71,7 +71,7 @@ func (m *Maker) Check(ctx context.Context) error {
 	}
 	return step.Run(ctx, m.Scope, "check that the name is free", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
-		for _, region := range m.targets() {
+		for _, region := range m.Targets() {
 			g.Go(func() error { return m.checkName(ctx, region) })
 		}
 		return g.Wait()

@@ -238,6 +238,9 @@ type Options struct {
 // GoSource implements [schema.Documented].
 func (*Options) GoSource() string { return source }
 
+// Reads implements [schema.Reader].
+func (o *Options) Reads() []string { return []string{o.UserDataFile} }
+
 // VolumeTags are the tags that volumes get when they are launched.
 type VolumeTags struct {
 	// Tags for the volumes of the instance during the build. Neither the image nor its

@@ -1,0 +1,42 @@
+package builder
+
+import (
+	"context"
+	"time"
+
+	"bake/step"
+)
+
+// Reusable is a builder that can find the images that it has made before.
+type Reusable interface {
+	Builder
+
+	// Incidental are the arguments and blocks of the source block that say nothing about
+	// what is in the image, such as its name and its tags.
+	Incidental() []string
+
+	// Lookup finds out what the build would start from, and which available images of the
+	// account have the tag, in every region where the images of the build stay. It changes
+	// nothing.
+	Lookup(ctx context.Context, s *step.Scope, tag, value string) (Before, error)
+}
+
+// Before is what there is before a build.
+type Before struct {
+	Source     string // the image that the build starts from; empty if there is none
+	SourceName string
+	Region     string   // of the build
+	Regions    []string // where the images of the build stay
+	Images     []Existing
+
+	// Artifact is the artifact of a build that has made these images.
+	Artifact func(images []Existing) *Artifact
+}
+
+// Existing is an image that there is.
+type Existing struct {
+	ID, Region, Name string
+	Created          time.Time
+	Tags             map[string]string
+	Snapshots        []string
+}

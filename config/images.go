@@ -1,0 +1,369 @@
+package config
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"bake/config/lang"
+)
+
+// Instance is an image block of the bake files, or one of the images that a block with
+// for_each stands for. A template that is loaded for one has its variables, and no other
+// image block. It is plain data but for Each.
+type Instance struct {
+	Image string           // label of the block; empty: what no image block names
+	Key   string           // of for_each; empty without it
+	Known map[string]Built // images that it refers to, by their names
+
+	Each cty.Value `json:"-"` // each.value; as [ReadImages] has it
+}
+
+// Name is that of the image.
+func (i Instance) Name() string {
+	if i.Key == "" {
+		return i.Image
+	}
+	return i.Image + "/" + i.Key
+}
+
+// Address is how bake files write the image.
+func (i Instance) Address() string {
+	if i.Key == "" {
+		return i.Image
+	}
+	return fmt.Sprintf("%s[%q]", i.Image, i.Key)
+}
+
+// Built is an image that is there, as others refer to it.
+type Built struct {
+	ID     string            // in the region of its build; empty if it is not there
+	IDs    map[string]string // by region
+	Name   string
+	Inputs string // the digest of what it is made of
+}
+
+// ImageOf says where an instance is, and which others it refers to.
+type ImageOf struct {
+	Instance
+	At    hcl.Range            // of its block
+	Needs map[string]hcl.Range // where it refers to other images, by their names
+}
+
+// Images are the images of a template.
+type Images struct {
+	All   []ImageOf // each after those that it refers to
+	Apart bool      // each has to be loaded for itself
+	Files map[string]*hcl.File
+}
+
+// ReadImages reads which images the bake files of a template are about, without decoding
+// them.
+func ReadImages(ctx context.Context, o Options) (*Images, hcl.Diagnostics) {
+	o.AllowUnset, o.Instance = true, &Instance{}
+	l := newLoader(ctx, o)
+	where, diags := l.reader.find(o.Path)
+	if diags.HasErrors() || len(where.bakeFiles) == 0 {
+		return &Images{}, nil // who loads the template says what is wrong
+	}
+	l = newLoader(ctx, o)
+	if diags := l.declarations(); diags.HasErrors() {
+		return &Images{}, nil
+	}
+	g := &graph{l: l, blocks: map[string]*imageBlock{}}
+	g.read()
+	g.resolve()
+	out := &Images{All: g.sorted(), Apart: g.apart, Files: l.t.Files()}
+	return out, l.t.secrets.Diagnostics(g.diags)
+}
+
+// graph is the images of a template and what they refer to.
+type graph struct {
+	l      *loader
+	blocks map[string]*imageBlock
+	order  []*imageBlock
+	apart  bool
+	diags  hcl.Diagnostics
+}
+
+type imageBlock struct {
+	*hclsyntax.Block
+	instances []*ImageOf
+	each      bool // it has for_each
+	refs      []hcl.Traversal
+
+	visiting, visited bool
+}
+
+func (g *graph) complain(at hcl.Range, summary, format string, args ...any) {
+	g.diags = append(g.diags, problem(&at, summary, format, args...)...)
+}
+
+// read finds the image blocks and their instances.
+func (g *graph) read() {
+	for _, f := range g.l.t.BakeFiles {
+		for _, b := range f.Body.Blocks {
+			if b.Type != "image" || len(b.Labels) != 1 {
+				continue
+			}
+			one := &imageBlock{Block: b}
+			if g.blocks[b.Labels[0]] != nil {
+				continue // which decoding them says
+			}
+			for _, ref := range lang.References(b.Body) {
+				if ref.RootName() == "image" {
+					one.refs = append(one.refs, ref)
+				}
+			}
+			slices.SortFunc(one.refs, func(a, b hcl.Traversal) int { return a.SourceRange().Start.Byte - b.SourceRange().Start.Byte })
+			g.blocks[b.Labels[0]] = one
+			g.order = append(g.order, one)
+			g.instances(one)
+			g.apart = g.apart || one.each || len(one.refs) > 0
+		}
+	}
+}
+
+// keys are what images of a for_each can be called: the key is part of names and tags.
+var keys = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
+
+// mostInstances is how many images a block can stand for.
+const mostInstances = 1000
+
+func (g *graph) instances(b *imageBlock) {
+	add := func(key string, each cty.Value) {
+		b.instances = append(b.instances, &ImageOf{Instance: Instance{Image: b.Labels[0], Key: key, Each: each}, At: b.DefRange(), Needs: map[string]hcl.Range{}})
+	}
+	attr := b.Body.Attributes["for_each"]
+	if attr == nil {
+		add("", cty.NilVal)
+		return
+	}
+	b.each = true
+	at := attr.Expr.Range()
+	val, diags := attr.Expr.Value(g.l.forEach())
+	if g.diags = append(g.diags, g.l.t.Explain(diags)...); diags.HasErrors() {
+		return
+	}
+	switch {
+	case marked(val):
+		g.complain(at, "Sensitive for_each", "The keys of for_each become names of images, which everybody can see, so that they cannot come of a sensitive value.")
+	case !val.IsWhollyKnown():
+		g.complain(at, "Unknown for_each", "The value of for_each must be known before anything is built. It can use variables that have a value, and functions, but no local values, data sources or images.")
+	case val.IsNull(), !isObject(val) && !(val.Type().IsSetType() && val.Type().ElementType() == cty.String):
+		g.complain(at, "Invalid for_each", "for_each must be a map, or a set of strings such as toset([\"debian\", \"ubuntu\"]), but it is %s.", friendly(val))
+	case val.LengthInt() > mostInstances:
+		g.complain(at, "Invalid for_each", "A block can stand for %d images at most, and these are %d.", mostInstances, val.LengthInt())
+	default:
+		for it := val.ElementIterator(); it.Next(); {
+			k, v := it.Element()
+			if v.IsNull() && val.Type().IsSetType() || !keys().MatchString(k.AsString()) {
+				g.complain(at, "Invalid key", "%q cannot be a key of for_each, because it becomes part of the name of the image: it must start with a letter or digit and consist of letters, digits, dots, underscores and dashes.", lang.Show(k))
+				continue
+			}
+			add(k.AsString(), v)
+		}
+	}
+}
+
+func friendly(v cty.Value) string {
+	if v.IsNull() {
+		return "null"
+	}
+	return v.Type().FriendlyName()
+}
+
+// marked reports whether some of a value is sensitive.
+func marked(v cty.Value) bool { return v.ContainsMarked() }
+
+// forEach is what for_each can use.
+func (l *loader) forEach() *hcl.EvalContext {
+	vars := map[string]cty.Value{}
+	for _, v := range l.t.Variables {
+		vars[v.Name] = v.Value
+		if v.Sensitive {
+			vars[v.Name] = v.Value.Mark(lang.Sensitive)
+		}
+	}
+	return &hcl.EvalContext{Functions: lang.Functions(l.world(l.t.Root)), Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}}
+}
+
+// resolve finds what the images refer to.
+func (g *graph) resolve() {
+	for _, b := range g.order {
+		for _, ref := range b.refs {
+			for _, name := range g.named(b, ref) {
+				for _, i := range b.instances {
+					i.Needs[name] = ref.SourceRange()
+				}
+			}
+		}
+	}
+}
+
+// outputs are what there is of an image.
+var outputs = []string{"id", "ids", "name"}
+
+// named are the names of the images that ref, in b, means.
+func (g *graph) named(b *imageBlock, ref hcl.Traversal) []string {
+	at := ref.SourceRange()
+	label, ok := traversed(ref, 1)
+	if !ok {
+		g.complain(at, "Invalid reference", "Name an image, as in image.NAME.id.")
+		return nil
+	}
+	to := g.blocks[label]
+	switch {
+	case to == nil:
+		g.complain(at, "Unknown image", "There is no image %q.%s", label, lang.DidYouMean(label, slices.Sorted(maps.Keys(g.blocks))))
+		return nil
+	case to == b:
+		g.complain(at, "Circular reference", "The image %q refers to itself.", label)
+		return nil
+	}
+	var all []string
+	for _, i := range to.instances {
+		all = append(all, i.Name())
+	}
+	rest := 2
+	if to.each {
+		key, ok := traversed(ref, 2)
+		if rest = 3; len(ref) < 3 || !ok && !isIndex(ref[2]) {
+			return all // of a key that is computed
+		}
+		if _, attr := ref[2].(hcl.TraverseAttr); attr && slices.Contains(outputs, key) || ok && !slices.Contains(all, label+"/"+key) {
+			var known []string
+			for _, i := range to.instances {
+				known = append(known, i.Address())
+			}
+			g.complain(at, "No such image", "The image %q is made for each of several keys, and not for this one. There are: %s.", label, strings.Join(known, ", "))
+			return nil
+		}
+		if ok {
+			all = []string{label + "/" + key}
+		}
+	}
+	if name, ok := traversed(ref, rest); ok && !slices.Contains(outputs, name) {
+		g.complain(at, "Unsupported attribute", "An image has no %q.%s It has these: %s.", name, lang.DidYouMean(name, outputs), strings.Join(outputs, ", "))
+	}
+	return all
+}
+
+func isIndex(step hcl.Traverser) bool { _, ok := step.(hcl.TraverseIndex); return ok }
+
+func traversed(ref hcl.Traversal, i int) (string, bool) {
+	if i >= len(ref) {
+		return "", false
+	}
+	switch step := ref[i].(type) {
+	case hcl.TraverseAttr:
+		return step.Name, true
+	case hcl.TraverseIndex:
+		if step.Key.Type() == cty.String {
+			return step.Key.AsString(), true
+		}
+	}
+	return "", false
+}
+
+// sorted are the images, each after those that it refers to.
+func (g *graph) sorted() (all []ImageOf) {
+	var chain []string
+	var visit func(b *imageBlock)
+	visit = func(b *imageBlock) {
+		if b.visited {
+			return
+		}
+		b.visiting = true
+		chain = append(chain, b.Labels[0])
+		for _, ref := range b.refs {
+			label, _ := traversed(ref, 1)
+			to := g.blocks[label]
+			switch {
+			case to == nil || to == b: // which has been said
+			case to.visiting:
+				g.complain(ref.SourceRange(), "Circular reference", "The image %q depends on itself:\n  %s", label, strings.Join(append(chain[slices.Index(chain, label):], label), " -> "))
+			default:
+				visit(to)
+			}
+		}
+		chain = chain[:len(chain)-1]
+		b.visiting, b.visited = false, true
+		for _, i := range b.instances {
+			all = append(all, *i)
+		}
+	}
+	for _, b := range g.order {
+		visit(b)
+	}
+	return all
+}
+
+// imageValues are each.* and image.* for the image that the template is loaded for.
+func (t *Template) imageValues() map[string]cty.Value {
+	unknown := map[string]cty.Value{"image": cty.DynamicVal, "each": cty.DynamicVal}
+	i := t.instance
+	if i == nil {
+		return unknown
+	}
+	values := map[string]cty.Value{"image": cty.DynamicVal}
+	if i.Key != "" {
+		value := i.Each
+		if value == cty.NilVal {
+			value = cty.DynamicVal
+		}
+		values["each"] = cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(i.Key), "value": value})
+	}
+	if i.Known == nil {
+		return values
+	}
+	images := map[string]cty.Value{}
+	groups := map[string]map[string]cty.Value{}
+	for name, b := range i.Known {
+		label, key, several := strings.Cut(name, "/")
+		if !several {
+			images[label] = b.value()
+			continue
+		}
+		if groups[label] == nil {
+			groups[label] = map[string]cty.Value{}
+		}
+		groups[label][key] = b.value()
+	}
+	for label, all := range groups {
+		images[label] = cty.ObjectVal(all)
+	}
+	values["image"] = cty.ObjectVal(images)
+	return values
+}
+
+func (b Built) value() cty.Value {
+	ids := map[string]cty.Value{}
+	for region, id := range b.IDs {
+		ids[region] = cty.StringVal(id)
+	}
+	values := map[string]cty.Value{"id": cty.StringVal(b.ID), "name": cty.StringVal(b.Name), "ids": cty.MapValEmpty(cty.String)}
+	if len(ids) > 0 {
+		values["ids"] = cty.MapVal(ids)
+	}
+	return cty.ObjectVal(values)
+}
+
+// Instance is the image that the template is loaded for; nil if for all that there are.
+func (t *Template) Instance() *Instance { return t.instance }
+
+// For returns the template as if it were loaded for that image, but for its variables.
+func (t *Template) For(i Instance) *Template {
+	return &Template{
+		Root: t.Root, Plugins: t.Plugins, Variables: t.Variables, Builds: t.Builds, Open: t.Open, BakeFiles: t.BakeFiles,
+		files: t.files, secrets: t.secrets, scope: t.scope, cwd: t.cwd, instance: &i,
+	}
+}

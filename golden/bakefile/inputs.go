@@ -1,0 +1,87 @@
+package bakefile
+
+import (
+	_ "embed"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"bake/config/schema"
+	"bake/golden/plan"
+)
+
+//go:embed inputs.go
+var inputsSource string
+
+// Inputs are the arguments of an inputs block: when an image has to be built anew.
+type Inputs struct {
+	// Files that the image depends on, besides those that the template itself names, as
+	// patterns: `**` stands for any directories. Each must match a file. A relative path
+	// starts where bake was called; `${path.root}` is the directory of the template.
+	Files []string `hcl:"files,optional"`
+
+	// Build anew if the image is older than this, such as `7d` or `36h`, whatever its inputs.
+	MaxAge Age `hcl:"max_age,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Inputs) GoSource() string { return inputsSource }
+
+// Validate implements [schema.Validator].
+func (o *Inputs) Validate(c *schema.Checker) {
+	for _, pattern := range o.Files {
+		if !doublestar.ValidatePattern(pattern) || pattern == "" {
+			c.Errorf(&o.Files, "Invalid pattern", "%q is not a pattern of paths.", pattern)
+		}
+	}
+}
+
+// Age is a duration that can be in days.
+type Age time.Duration
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *Age) UnmarshalText(b []byte) error {
+	d, err := plan.ParseSpan(string(b))
+	*a = Age(d)
+	return err
+}
+
+// Reads implements [schema.Reader].
+func (o *Checks) Reads() []string { return onHost(o.Files) }
+
+// Reads implements [schema.Reader].
+func (v *Verify) Reads() []string { return onHost(v.Checks) }
+
+// onHost are those of the files of checks that are not built in.
+func onHost(files []string) []string {
+	return slices.DeleteFunc(slices.Clone(files), func(f string) bool { return strings.HasPrefix(f, "bake:") })
+}
+
+// afterwards are the arguments and blocks of an image block that say nothing about what is
+// in the image, or how it was looked at: its files and variables count by what they are.
+var afterwards = []string{"build", "sources", "vars", "for_each", "inputs", "distribute", "channel", "retention"}
+
+// counted is what of the body of an image block the image depends on.
+func counted(b *hcl.Block) hcl.Body {
+	body, ok := b.Body.(*hclsyntax.Body)
+	if !ok {
+		return b.Body
+	}
+	kept := *body
+	kept.Attributes, kept.Blocks = hclsyntax.Attributes{}, nil
+	for name, a := range body.Attributes {
+		if !slices.Contains(afterwards, name) {
+			kept.Attributes[name] = a
+		}
+	}
+	for _, inner := range body.Blocks {
+		if !slices.Contains(afterwards, inner.Type) {
+			kept.Blocks = append(kept.Blocks, inner)
+		}
+	}
+	return &kept
+}

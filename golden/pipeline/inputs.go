@@ -1,0 +1,247 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/config"
+	"bake/engine"
+	"bake/golden/plan"
+	"bake/step"
+)
+
+// Planned is what was decided about a build.
+type Planned struct {
+	Image   string // its name
+	Build   string
+	Answer  plan.Answer
+	Digest  string            // of the inputs
+	Images  map[string]string // that are reused, by region
+	Unknown string            // why the inputs are not known; empty if they are
+}
+
+// static is what is known of the inputs of a build before anything is looked up.
+type static struct {
+	inputs []plan.Input
+	again  func() ([]plan.Input, error) // the inputs that are files, as they are now
+	files  string                       // the digest of those
+}
+
+// inputs finds out what the build depends on, as far as that can be read here.
+func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.Diagnostics) {
+	t := p.Template
+	uses, diags := t.Uses(ctx, p.image.Build, of.Incidental, map[string]hcl.Body{"image": p.image.Body})
+	if diags.HasErrors() {
+		return diags
+	}
+	files, more := p.files(of.Files)
+	if diags = append(diags, more...); diags.HasErrors() {
+		return diags
+	}
+	all := append([]plan.Input(nil), files...)
+	all = append(all, p.used(uses)...)
+	all = append(all, plan.Text(plan.BuildInput, p.image.Build.Name), plan.Text("bake", p.Version))
+	for what, version := range of.Components {
+		in := plan.Text("plugin "+what, version)
+		in.Shown, _, _ = strings.Cut(version, " ")
+		all = append(all, in)
+	}
+	for name, parent := range p.Parents {
+		all = append(all, plan.Input{Name: "parent " + name, Digest: parent})
+	}
+	p.static = &static{inputs: all, files: plan.Digest(files), again: func() ([]plan.Input, error) {
+		now, wrong := p.files(of.Files)
+		if wrong.HasErrors() {
+			return nil, wrong
+		}
+		return now, nil
+	}}
+	return diags
+}
+
+// files are the inputs that are files which components, the image block and its inputs
+// name.
+func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
+	h := &hasher{name: p.Template.Relative, cwd: p.Template.Cwd(), done: map[string]plan.Input{}}
+	at := p.image.Block.DefRange
+	for _, path := range append(append([]string(nil), read...), p.image.Reads...) {
+		if err := h.path(path); err != nil {
+			return nil, unreadable(&at, err)
+		}
+	}
+	if o := p.image.Image.Inputs; o != nil {
+		at := p.image.Src.Range(&o.Files)
+		for _, pattern := range o.Files {
+			switch n, err := h.glob(pattern); {
+			case err != nil:
+				return nil, unreadable(at, err)
+			case n == 0:
+				return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "No such files", Detail: fmt.Sprintf("%q matches no file.", pattern)}}
+			}
+		}
+	}
+	return h.inputs(), nil
+}
+
+func unreadable(at *hcl.Range, err error) hcl.Diagnostics {
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "Inputs cannot be read", Detail: fmt.Sprintf("What the image depends on cannot be told: %s.", err)}}
+}
+
+// used are the inputs that the template tells of.
+func (p *pipeline) used(uses []config.Use) (all []plan.Input) {
+	for _, u := range uses {
+		switch {
+		case u.Secret:
+			all = append(all, plan.Input{Name: u.Name, Digest: p.sealed(u.Name, u.Text)})
+		case u.Value:
+			in := plan.Text(u.Name, u.Text)
+			if p.Template.Secrets().Redact(u.Text) != u.Text {
+				in.Shown = ""
+			}
+			all = append(all, in)
+		case strings.HasPrefix(u.Name, plan.FilePrefix):
+			all = append(all, plan.Input{Name: u.Name, Digest: u.Text})
+		default:
+			all = append(all, plan.Of(u.Name, []byte(u.Text)))
+		}
+	}
+	return all
+}
+
+// InputsKey is the environment variable that holds the key with which digests of secrets
+// are made. Who has it not, but can read the tags of an image, learns nothing of them.
+const InputsKey = "BAKE_INPUTS_KEY"
+
+// stretch is how often a guess of a secret has to be hashed before it can be compared, if
+// the user keeps no key.
+const stretch = 200_000
+
+// sealed is a digest of a secret by which it cannot be found: made with the key that the
+// user keeps or, without one, so slowly that only a poor secret can be guessed.
+func (p *pipeline) sealed(name, secret string) string {
+	salt := "bake inputs " + p.image.Name + " " + name
+	if p.Key != "" {
+		mac := hmac.New(sha256.New, []byte(p.Key))
+		mac.Write([]byte(salt + "=" + secret))
+		return hex.EncodeToString(mac.Sum(nil))
+	}
+	sum, err := pbkdf2.Key(sha256.New, secret, []byte(salt), stretch, sha256.Size)
+	if err != nil {
+		panic(err) // the parameters are those above
+	}
+	return hex.EncodeToString(sum)
+}
+
+// The key under which the inputs of a build that goes on are recorded.
+const inputsAre = "inputs"
+
+// recorded are the inputs of a build as they were when it began.
+type recorded struct {
+	Static string       `json:"static"` // the digest of what was read here
+	All    []plan.Input `json:"all"`
+	Parent string       `json:"parent"`
+}
+
+// reuse decides whether the build is needed, and returns the artifact if it is not.
+func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error) {
+	finder, ok := b.(builder.Reusable)
+	if !ok || p.static == nil {
+		return nil, p.built(ctx, s, plan.Answer{Reason: "its builder cannot tell which images it has made"}, nil)
+	}
+	return step.Do(ctx, s, "see whether there is such an image", func(ctx context.Context) (*builder.Artifact, error) {
+		before, err := finder.Lookup(ctx, s, plan.ImageTag, p.image.Name)
+		if err != nil {
+			return nil, err
+		}
+		all := p.static.inputs
+		if before.Source != "" {
+			in := plan.Text("source image", before.Source)
+			all = append(append([]plan.Input(nil), all...), in)
+		}
+		q := plan.Question{Inputs: all, Region: before.Region, Targets: before.Regions, Now: p.Now(), Force: s.Run.Force}
+		if o := p.image.Image.Inputs; o != nil {
+			q.MaxAge = time.Duration(o.MaxAge)
+		}
+		found := map[string]builder.Existing{}
+		for _, i := range before.Images {
+			found[i.ID] = i
+			q.Images = append(q.Images, plan.Image{ID: i.ID, Region: i.Region, Created: i.Created, Tags: i.Tags})
+		}
+		answer := plan.Decide(q)
+		if len(answer.Reuse) == 0 {
+			step.Record(s, inputsAre, recorded{plan.Digest(p.static.inputs), all, before.Source})
+			return nil, p.built(ctx, s, answer, all)
+		}
+		var images []builder.Existing
+		ids := map[string]string{}
+		for _, i := range answer.Reuse {
+			images, ids[i.Region] = append(images, found[i.ID]), i.ID
+			s.Say(ctx, "Reusing image %s in %s (%s), which has the same inputs and is %s old", i.ID, i.Region, found[i.ID].Name, plan.Span(p.Now().Sub(i.Created)))
+		}
+		p.tell(Planned{Answer: answer, Digest: plan.Digest(all), Images: ids}, s)
+		return before.Artifact(images), nil
+	})
+}
+
+// built says why the build is needed. With ReuseOnly that is an error.
+func (p *pipeline) built(ctx context.Context, s *step.Scope, answer plan.Answer, inputs []plan.Input) error {
+	if p.ReuseOnly {
+		return fmt.Errorf("the image %s is needed and not built, because of -only or -except, but none can be reused: %s", p.image.Name, answer.Reason)
+	}
+	s.Say(ctx, "Building %s: %s", p.image.Name, answer.Reason)
+	for _, c := range answer.Changes {
+		s.Say(ctx, "  %s", c)
+	}
+	one := Planned{Answer: answer}
+	if inputs != nil {
+		one.Digest = plan.Digest(inputs)
+	}
+	p.tell(one, s)
+	return nil
+}
+
+func (p *pipeline) tell(one Planned, s *step.Scope) {
+	one.Image, one.Build = p.image.Name, s.Build
+	if p.Planned != nil {
+		p.Planned(one)
+	}
+}
+
+// settled gives the image the tags that say what it is made of, if that is still so: what
+// was read may have changed since.
+func (p *pipeline) settled(ctx context.Context, s *step.Scope) error {
+	was, ok := step.Recall[recorded](s, inputsAre)
+	if !ok || p.static == nil {
+		return nil
+	}
+	now, err := p.static.again()
+	if diags, ok := errors.AsType[hcl.Diagnostics](err); ok {
+		err = diags.Errs()[0]
+	}
+	changed := err == nil && (plan.Digest(now) != p.static.files || plan.Digest(p.static.inputs) != was.Static)
+	if err != nil || changed {
+		why := "files that it depends on have changed since the build began"
+		if err != nil {
+			why = err.Error()
+		}
+		s.Warn(ctx, "The image will not be reused by later runs: %s. If a step of the build makes them, set generated = true where they are uploaded.", why)
+		return nil
+	}
+	for key, value := range plan.Tags(p.image.Name, was.All) {
+		p.mark(s, key, value)
+	}
+	if was.Parent != "" {
+		p.mark(s, plan.ParentTag, was.Parent)
+	}
+	return nil
+}

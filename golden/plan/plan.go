@@ -1,0 +1,244 @@
+// Package plan decides whether an image has to be built: from what it is made of, and from
+// what is known of the images that there are.
+package plan
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The tags that say what an image is, beside those of its record.
+const (
+	ImageTag   = "bake:image"   // the name of the image
+	InputsTag  = "bake:inputs"  // the digest of what it is made of
+	ParentTag  = "bake:parent"  // the ID of the image that it was built on
+	RevokedTag = "bake:revoked" // it is not to be used any more
+)
+
+// rejected are the tags of images that are never reused, and what they say.
+var rejected = []struct{ tag, why string }{
+	{RevokedTag, "was revoked"},
+	{"bake:quarantine", "is in quarantine"},
+	{"bake:rejected", "has failed its verification"},
+	{"bake:run", "belongs to a run that has not finished"}, // and goes with it
+}
+
+// Input is one of the things that an image is made of.
+type Input struct {
+	Name   string `json:"name"`            // unique, such as "var.release" or "file scripts/web.sh"
+	Digest string `json:"digest"`          // SHA-256 in hex
+	Shown  string `json:"shown,omitempty"` // the value for people, if it is short and no secret
+}
+
+// Of is an input with that content.
+func Of(name string, content []byte) Input {
+	sum := sha256.Sum256(content)
+	return Input{Name: name, Digest: hex.EncodeToString(sum[:])}
+}
+
+// Text is an input whose value can be shown.
+func Text(name, value string) Input {
+	in := Of(name, []byte(value))
+	if value = strings.Join(strings.Fields(value), " "); len(value) <= shownLimit {
+		in.Shown = value
+	}
+	return in
+}
+
+// shownLimit is how long a value may be that is shown.
+const shownLimit = 64
+
+// Digest is that of all inputs together, whatever their order.
+func Digest(inputs []Input) string {
+	sum := sha256.New()
+	for _, in := range ordered(inputs) {
+		fmt.Fprintf(sum, "%d %s %s\n", len(in.Name), in.Name, in.Digest)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// ordered are the inputs by name, each once.
+func ordered(inputs []Input) []Input {
+	all := append([]Input(nil), inputs...)
+	sort.SliceStable(all, func(i, j int) bool {
+		return cmp.Or(strings.Compare(all[i].Name, all[j].Name), strings.Compare(all[i].Digest, all[j].Digest)) < 0
+	})
+	kept := all[:0]
+	for i, in := range all {
+		if i == 0 || in.Name != all[i-1].Name || in.Digest != all[i-1].Digest {
+			kept = append(kept, in)
+		}
+	}
+	return kept
+}
+
+// Change is an input that is not what it was.
+type Change struct {
+	Name string `json:"name"`
+	From string `json:"from,omitempty"` // the value, or the start of its digest; empty: there was none
+	To   string `json:"to,omitempty"`   // likewise; empty: there is none any more
+}
+
+func (c Change) String() string {
+	switch {
+	case c.From == "":
+		return c.Name + " is new: " + c.To
+	case c.To == "":
+		return c.Name + " is gone: it was " + c.From
+	}
+	return fmt.Sprintf("%s: %s -> %s", c.Name, c.From, c.To)
+}
+
+// Image is an available image that bears the name.
+type Image struct {
+	ID, Region string
+	Created    time.Time
+	Tags       map[string]string
+}
+
+// Question is what is known when it is to be decided whether to build.
+type Question struct {
+	Inputs  []Input
+	Images  []Image  // that there are
+	Region  string   // of the build
+	Targets []string // regions that an image has to be in to be whole, that of the build among them if it stays there
+	MaxAge  time.Duration
+	Now     time.Time
+	Force   bool // build in any case
+}
+
+// Answer says what to do, and why.
+type Answer struct {
+	Reuse   []Image  // one for each target; empty: build
+	Reason  string   // why to build
+	Changes []Change // since the newest image, that it is built because of
+	Since   string   // the ID of that image
+}
+
+// Decide decides whether images can be reused, and if not why not.
+func Decide(q Question) Answer {
+	digest := Digest(q.Inputs)
+	if q.Force {
+		return Answer{Reason: "-force asks for a new image"}
+	}
+	if len(q.Images) == 0 {
+		return Answer{Reason: "there is no image of this name"}
+	}
+	all := append([]Image(nil), q.Images...)
+	sort.SliceStable(all, func(i, j int) bool {
+		return cmp.Or(all[j].Created.Compare(all[i].Created), strings.Compare(all[i].ID, all[j].ID)) < 0
+	})
+	chosen := map[string]Image{}
+	var why string // the newest image with the digest is not reused
+	blame := func(format string, args ...any) {
+		if why == "" {
+			why = fmt.Sprintf(format, args...)
+		}
+	}
+	seen := map[string]bool{} // what the newest of a region is not good for, no older one is
+	for _, i := range all {
+		if i.Tags[InputsTag] != digest || seen[i.Region] {
+			continue
+		}
+		seen[i.Region] = true
+		if text := unfit(i, q); text != "" {
+			blame("%s", text)
+			continue
+		}
+		chosen[i.Region] = i
+	}
+	var reuse []Image
+	for _, region := range q.Targets {
+		i, ok := chosen[region]
+		if !ok {
+			if len(chosen) > 0 {
+				blame("there is an image with the same inputs, but not in %s", region)
+			}
+			reuse = nil
+			break
+		}
+		reuse = append(reuse, i)
+	}
+	switch {
+	case len(reuse) > 0:
+		return Answer{Reuse: reuse}
+	case why != "":
+		return Answer{Reason: why}
+	}
+	return changed(all, q.Inputs)
+}
+
+// unfit says why an image with the same inputs is not reused; empty if it can be.
+func unfit(i Image, q Question) string {
+	for _, r := range rejected {
+		if _, ok := i.Tags[r.tag]; ok {
+			return fmt.Sprintf("%s has the same inputs, but it %s", i.ID, r.why)
+		}
+	}
+	if age := q.Now.Sub(i.Created); q.MaxAge > 0 && age > q.MaxAge {
+		return fmt.Sprintf("%s has the same inputs, but it is %s old, and max_age is %s", i.ID, Span(age), Span(q.MaxAge))
+	}
+	return ""
+}
+
+// Span is a duration in words: days where it has some, hours and minutes otherwise.
+func Span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d >= 2*day:
+		return fmt.Sprintf("%d days", d/day)
+	case d >= time.Minute:
+		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
+	}
+	return d.Truncate(time.Second).String()
+}
+
+// ParseSpan reads a duration such as "36h", or "7d" in days.
+func ParseSpan(text string) (time.Duration, error) {
+	var days uint64
+	var d time.Duration
+	var err error
+	rest := text
+	if n, after, ok := strings.Cut(text, "d"); ok {
+		days, err = strconv.ParseUint(n, 10, 16)
+		rest = after
+	}
+	if err == nil && (rest != "" || days == 0) {
+		d, err = time.ParseDuration(rest)
+	}
+	if d += time.Duration(days) * 24 * time.Hour; err != nil || d <= 0 || strings.ContainsAny(rest, "-+") {
+		return 0, fmt.Errorf("%q is not a duration such as \"36h\" or \"7d\"", text)
+	}
+	return d, nil
+}
+
+// changed compares the inputs with those of the newest image of the same build, or with
+// those of the newest if there is none.
+func changed(all []Image, now []Input) Answer {
+	var since *Image
+	var old record
+	for i := range all {
+		r, err := read(all[i].Tags)
+		if err != nil {
+			continue
+		}
+		if since == nil || r.has(now, BuildInput) && !old.has(now, BuildInput) {
+			since, old = &all[i], r
+		}
+	}
+	if since == nil {
+		return Answer{Reason: "the inputs have changed, and the images of this name do not tell which"}
+	}
+	a := Answer{Since: since.ID, Changes: old.changes(now)}
+	a.Reason = "the inputs have changed since " + since.ID
+	return a
+}
+
+// BuildInput is the name of the input that says which build of the template it is.
+const BuildInput = "build"
