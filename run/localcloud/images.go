@@ -35,7 +35,9 @@ func (c *Cloud) Images(ctx context.Context, region string) ([]Image, error) {
 		return nil, err
 	}
 	for _, i := range out.Images {
-		images = append(images, imageOf(i))
+		if key(i) == "" { // those of the cache are listed by it
+			images = append(images, imageOf(i))
+		}
 	}
 	sort.Slice(images, func(i, j int) bool { return images[i].Created+images[i].Name < images[j].Created+images[j].Name })
 	return images, nil

@@ -51,6 +51,9 @@ func (b *Build) from() (builder.Start, error) {
 		}
 		file = string(text)
 	}
+	if o.SSHClearAuthorizedKeys {
+		from.Unfit = "a machine in it admits the temporary key of an earlier build, and ssh_clear_authorized_keys wants none in the image"
+	}
 	for _, d := range b.Machines.Devices {
 		if d.DeviceName != aws.ToString(b.Source.RootDeviceName) {
 			from.Unfit = fmt.Sprintf("the machine has another volume (%s) than that of its root", d.DeviceName)

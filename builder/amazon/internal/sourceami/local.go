@@ -8,6 +8,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/builder/amazon/internal/ownership"
 )
 
 // offered is how many images of each owner are named.
@@ -23,6 +25,9 @@ func offer(ctx context.Context, client *ec2.Client) string {
 	names := map[string][]string{}
 	var owners []string
 	for _, i := range out.Images {
+		if slices.ContainsFunc(i.Tags, ownership.Cached) {
+			continue
+		}
 		owner := aws.ToString(i.OwnerId)
 		if names[owner] == nil {
 			owners = append(owners, owner)
