@@ -132,9 +132,12 @@ func (g *gathering) String() string {
 	return fmt.Sprintf("%s: %s, %.1f calls a bake, %d calls refused, at most %d MB", g.crowd.name, g.took.Round(time.Second), float64(all)/float64(bakes), g.refused, g.memory)
 }
 
+// bakeTakes is how long one more bake of a crowd may take on a busy host.
+const bakeTakes = 4 * time.Second
+
 // run lets the crowd loose in a cloud in dir.
 func (c crowd) run(ctx context.Context, bake, dir string) (_ *gathering, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute+time.Duration(c.processes*c.sources)*bakeTakes)
 	defer cancel()
 	w, err := newWorld(ctx, dir)
 	if err != nil {
