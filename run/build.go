@@ -376,6 +376,11 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
+	if len(pipelines) > 0 {
+		if err := o.State.report(run.ID, o.Version, cmp.Or(settings.Reports(), o.State.Reports(run.ID))); err != nil {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
+		}
+	}
 	useful := resumable(journal, builds, false) == nil
 	again := resumable(journal, builds, true) == nil
 	left, _ := ledger.Owned()

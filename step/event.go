@@ -24,7 +24,19 @@ type Event struct {
 	Progress *Progress     `json:"progress,omitempty"`     // for Progressed
 	Resource *Resource     `json:"resource,omitempty"`     // for the Resource kinds
 	Artifact any           `json:"artifact,omitempty"`     // for ArtifactMade
+	Report   *Report       `json:"report,omitempty"`       // for Reported
 }
+
+// Report is a file that a step has written about a machine or an image.
+type Report struct {
+	Name   string `json:"name"` // such as checks.baseline
+	Kind   string `json:"kind"` // FindingsReport, or the end of the file's name
+	Path   string `json:"path"` // absolute
+	SHA256 string `json:"sha256"`
+}
+
+// FindingsReport is the kind of a report of findings, as JSON.
+const FindingsReport = "findings"
 
 // MarshalJSON writes the error as text.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -83,6 +95,7 @@ const (
 	ResourceKept      Kind = "resource-kept" // handed to the user
 	ResourceLeft      Kind = "resource-left" // could not be destroyed, or was left on purpose
 	ArtifactMade      Kind = "artifact"
+	Reported          Kind = "report" // a file about the machine or the image was written
 )
 
 // Progress is how far a step has come. Total is 0 when it is not known.

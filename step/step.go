@@ -160,6 +160,11 @@ func (s *Scope) Warn(ctx context.Context, format string, args ...any) {
 	s.emit(ctx, Event{Kind: Warning, Text: fmt.Sprintf(format, args...)})
 }
 
+// Reported says that a file about the machine or the image was written.
+func (s *Scope) Reported(ctx context.Context, r Report) {
+	s.emit(ctx, Event{Kind: Reported, Report: &r})
+}
+
 // Output passes on a line that something run by the build has written.
 // kind is [Output], [ErrOutput] or [Partial].
 func (s *Scope) Output(ctx context.Context, kind Kind, line string) {

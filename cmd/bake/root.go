@@ -57,6 +57,7 @@ func (p *program) root() *cobra.Command {
 		p.docsCommand(),
 		p.runsCommand(),
 		p.logCommand(),
+		p.reportCommand(),
 		p.resumeCommand(),
 		p.sshCommand(),
 		p.ncCommand(),

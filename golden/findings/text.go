@@ -46,3 +46,7 @@ func line(s string, limit int) string {
 // Line makes a text of foreign origin one line that every terminal can show: control
 // characters and what is not UTF-8 are escaped, and it is cut if it is long.
 func Line(s string) string { return line(s, most) }
+
+// Text makes a text of foreign origin one that every reader can show, as [Line] does, and
+// keeps its lines.
+func Text(s string) string { return text(s, most) }

@@ -199,7 +199,7 @@ func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine strin
 		return err
 	}
 	s.Say(ctx, "%s", strings.TrimRight(table.String(), "\n"))
-	if err := p.write(s.Build+"."+name, machine, doc); err != nil {
+	if err := p.write(ctx, s, name, machine, doc); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	if verdict.Open {

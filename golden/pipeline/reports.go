@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,18 +12,29 @@ import (
 
 	"bake/golden/findings"
 	"bake/internal/wholefile"
+	"bake/step"
 )
 
-// write writes a document in all formats for programs.
-func (p *pipeline) write(name, machine string, doc findings.Document) error {
-	if err := os.MkdirAll(p.Reports, 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
-		return err
-	}
-	if !strings.HasPrefix(name, machine+".") { // several machines have such a report
+// write writes a document in all formats for programs. The log of the run says where the
+// JSON is.
+func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine string, doc findings.Document) error {
+	name := s.Build + "." + title
+	if machine != s.Build { // several machines have such a report
 		name += "." + strings.ReplaceAll(machine, " on ", ".")
 	}
+	var text bytes.Buffer
+	if err := doc.Write(&text, findings.JSON); err != nil {
+		return err
+	}
+	digest, err := p.keep(name, findings.JSON.Extension(), text.Bytes())
+	if err != nil {
+		return err
+	}
+	if err := p.tell(ctx, s, title, step.FindingsReport, digest); err != nil {
+		return err
+	}
 	var errs []error
-	for _, format := range []findings.Format{findings.JSON, findings.JUnit, findings.SARIF} {
+	for _, format := range []findings.Format{findings.JUnit, findings.SARIF} {
 		errs = append(errs, writeFile(filepath.Join(p.Reports, fileName(name)+format.Extension()), doc, format))
 	}
 	return errors.Join(errs...)
@@ -31,14 +44,23 @@ func writeFile(path string, doc findings.Document, format findings.Format) error
 	return wholefile.Write(path, 0o644, func(f *os.File) error { return doc.Write(f, format) })
 }
 
+// tell has the log of the run say where a document is that was kept.
+func (p *pipeline) tell(ctx context.Context, s *step.Scope, title, kind, digest string) error {
+	path, err := filepath.Abs(filepath.Join(p.Reports, byDigest, digest))
+	if err == nil {
+		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})
+	}
+	return err
+}
+
 // keep writes a document under a name for people and, since another run may write one of
 // that name, under its digest too, which it returns: the SHA-256.
-func (p *pipeline) keep(name string, text []byte) (digest string, err error) {
+func (p *pipeline) keep(name, extension string, text []byte) (digest string, err error) {
 	digest = fmt.Sprintf("%x", sha256.Sum256(text))
 	if err := os.MkdirAll(filepath.Join(p.Reports, byDigest), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
 		return "", err
 	}
-	for _, path := range []string{filepath.Join(byDigest, digest), fileName(name)} {
+	for _, path := range []string{filepath.Join(byDigest, digest), fileName(name) + extension} {
 		err := wholefile.Write(filepath.Join(p.Reports, path), 0o644, func(f *os.File) error {
 			_, err := f.Write(text)
 			return err

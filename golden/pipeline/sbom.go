@@ -47,9 +47,12 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 			if err := all.Write(&b, f, contents.Document{Name: p.image.Name, Time: p.Now(), Version: p.Version}); err != nil {
 				return err
 			}
-			digest, err := p.keep(sbomName(s, f), b.Bytes())
+			digest, err := p.keep(sbomName(s), f.Extension(), b.Bytes())
 			if err != nil {
 				return fmt.Errorf("writing the SBOM: %w", err)
+			}
+			if err := p.tell(ctx, s, "sbom ("+format+")", format, digest); err != nil {
+				return err
 			}
 			if i == 0 {
 				p.mark(s, sbomMark, digest)
@@ -61,11 +64,11 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 }
 
 // sbomName is the name of the SBOM of a build.
-func sbomName(s *step.Scope, f contents.Format) string { return s.Build + ".sbom" + f.Extension() }
+func sbomName(s *step.Scope) string { return s.Build + ".sbom" }
 
 // sbomPath is where that SBOM is.
 func (p *pipeline) sbomPath(s *step.Scope, f contents.Format) string {
-	return filepath.Join(p.Reports, fileName(sbomName(s, f)))
+	return filepath.Join(p.Reports, fileName(sbomName(s))+f.Extension())
 }
 
 // shell is a shell of root on a machine.

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"bake/internal/wholefile"
+)
+
+func (p *program) reportCommand() *cobra.Command {
+	var out string
+	var open bool
+	cmd := &cobra.Command{
+		Use:   "report [RUN]",
+		Short: "Write the report of a run",
+		Long: `Write what became of a run of bake build as one HTML page, which needs no network: the
+images and how to launch them, what checks and scans have found, the steps as a timeline.
+RUN is the id of a run or the start of one, as bake runs lists it; without it, the newest
+run is reported. The page is written beside the log of the run, or to the file of -o. With
+-json the same is written as JSON.`,
+		Example: `  bake report
+  bake report 5e0d7c1e -open
+  bake report -o report.html`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{"bake report takes at most one run", cmd.CommandPath()}
+			}
+			return p.writeReport(cmd.Context(), strings.Join(args, ""), out, open)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "output", "o", "", "write the page to this `file`; - is standard output")
+	cmd.Flags().BoolVar(&open, "open", false, "open the page in the browser")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) writeReport(ctx context.Context, prefix, out string, open bool) error {
+	if out == "-" && (open || p.json.on || p.machineReadable) {
+		return usageError{"-o - cannot be combined with -open, -json or -machine-readable", "bake report"}
+	}
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	id, err := state.Find(prefix)
+	if err != nil {
+		return err
+	}
+	r, err := state.Report(id, version)
+	if err != nil {
+		return err
+	}
+	if out == "-" {
+		return r.HTML(p.stdout)
+	}
+	if out == "" {
+		out = filepath.Join(state.Reports(id), "report.html")
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+			return err
+		}
+	}
+	if err := wholefile.Write(out, 0o644, func(f *os.File) error { return r.HTML(f) }); err != nil {
+		return err
+	}
+	p.json.result = r
+	p.say("The report of run " + shortID(id) + " is " + out + ".")
+	if !open {
+		return nil
+	}
+	return browse(ctx, out)
+}
+
+// browse opens a file in the browser of the user.
+func browse(ctx context.Context, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	words := []string{"xdg-open", path}
+	switch runtime.GOOS {
+	case "darwin":
+		words = []string{"open", path}
+	case "windows":
+		words = []string{"rundll32", "url.dll,FileProtocolHandler", path}
+	}
+	if out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec // a program that opens files
+		return fmt.Errorf("%s cannot be opened: %w; open it in a browser: %s", path, err, oneLine(string(out)))
+	}
+	return nil
+}

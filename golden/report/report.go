@@ -1,0 +1,294 @@
+// Package report tells what became of a run, as one HTML page that needs nothing else and
+// as JSON. All of it is known from the log of the run, and from the documents that the log
+// names.
+package report
+
+import (
+	"encoding/json"
+	"io"
+	"sort"
+	"strings"
+	"time"
+
+	"bake/step"
+)
+
+// version changes when a reader of the JSON would have to.
+const version = 1
+
+// Report is what is known of a run. docs/report.md describes its JSON.
+type Report struct {
+	Version int       `json:"version"`
+	Bake    string    `json:"bake,omitempty"` // version of the program that wrote the report
+	Run     string    `json:"run"`
+	Command string    `json:"command_line,omitempty"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"` // until the last event, if the run has no end
+	State   string    `json:"state"`   // succeeded, failed, or unfinished
+	Builds  []*Build  `json:"builds"`
+}
+
+// Build is a build of the run.
+type Build struct {
+	Name      string     `json:"name"`
+	State     string     `json:"state"`
+	Error     string     `json:"error,omitempty"`
+	Place     string     `json:"place,omitempty"` // of what has failed, FILE:LINE
+	Seconds   float64    `json:"seconds"`
+	Images    []Image    `json:"images"`
+	Files     []string   `json:"files"`
+	Steps     []*Step    `json:"steps"`
+	Warnings  []string   `json:"warnings"`
+	Findings  []Findings `json:"findings"`
+	Documents []Document `json:"documents"`
+	Left      []string   `json:"left_behind"`
+}
+
+// Image is an image that was made, and how machines are launched from it.
+type Image struct {
+	Region string `json:"region"`
+	ID     string `json:"id"`
+	Launch string `json:"launch"`
+}
+
+// Step is a step of a build. Times are in seconds since the run began.
+type Step struct {
+	Name   string  `json:"name"` // with those around it, joined by " > "
+	Begin  float64 `json:"begin"`
+	End    float64 `json:"end"`
+	Failed bool    `json:"failed"`
+
+	open bool
+}
+
+// Document is a file that was written about the machine or the image.
+type Document struct {
+	Name   string `json:"name"`
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
+
+// Findings are what was found and what the gate said: docs/findings.schema.json.
+type Findings struct {
+	Name    string `json:"name"`
+	Missing string `json:"missing,omitempty"` // why the document cannot be shown
+	Machine string `json:"machine,omitempty"`
+	Gate    *struct {
+		Open     bool     `json:"open"`
+		Reasons  []string `json:"reasons"`
+		Warnings []string `json:"warnings"`
+	} `json:"gate,omitempty"`
+	Reports []struct {
+		Name     string         `json:"name"`
+		Tool     string         `json:"tool"`
+		Score    *float64       `json:"score"`
+		Counts   map[string]int `json:"counts"`
+		Findings []Finding      `json:"findings"`
+	} `json:"reports"`
+}
+
+// Finding is the result of a rule.
+type Finding struct {
+	ID        string   `json:"id"`
+	Title     string   `json:"title,omitempty"`
+	Severity  string   `json:"severity"`
+	Result    string   `json:"result"`
+	Evidence  string   `json:"evidence,omitempty"`
+	Rationale string   `json:"rationale,omitempty"`
+	Fix       string   `json:"fix,omitempty"`
+	Refs      []string `json:"references,omitempty"`
+	Waiver    string   `json:"waiver,omitempty"`
+}
+
+// Builder makes a report of the events of a run, in their order.
+type Builder struct {
+	report Report
+	last   time.Time
+	local  bool
+	read   func(step.Report) ([]byte, error)
+}
+
+// New returns a Builder for a run. read returns a document that an event names.
+func New(run, bake string, read func(step.Report) ([]byte, error)) *Builder {
+	return &Builder{report: Report{Version: version, Bake: bake, Run: run, State: "unfinished", Builds: []*Build{}}, read: read}
+}
+
+// Handle takes an event.
+func (b *Builder) Handle(e step.Event) {
+	r := &b.report
+	if r.Started.IsZero() {
+		r.Started = e.Time
+	}
+	b.last = e.Time
+	switch e.Kind {
+	case step.RunStarted:
+		r.Command = e.Command
+		for name := range strings.Lines(e.Text) {
+			b.build(strings.TrimSpace(name))
+		}
+		return
+	case step.RunFinished:
+		r.Seconds = e.Elapsed.Seconds()
+		r.State = "succeeded"
+		for _, one := range r.Builds {
+			if one.State != "succeeded" {
+				r.State = "failed"
+			}
+		}
+		return
+	}
+	if e.Build == "" {
+		return
+	}
+	one := b.build(e.Build)
+	switch e.Kind {
+	case step.BuildStarted:
+		one.State, one.Error, one.Place = "unfinished", "", ""
+	case step.BuildFinished:
+		one.State, one.Seconds = "succeeded", e.Elapsed.Seconds()
+	case step.BuildFailed:
+		one.State, one.Seconds, one.Place = "failed", e.Elapsed.Seconds(), e.Place
+		if e.Error != nil {
+			one.Error = e.Error.Error()
+		}
+	case step.StepStarted:
+		one.Steps = append(one.Steps, &Step{Name: e.Step, Begin: b.since(e.Time), open: true})
+	case step.StepFinished, step.StepFailed:
+		for i := len(one.Steps) - 1; i >= 0; i-- { // a step may run again
+			if s := one.Steps[i]; s.Name == e.Step && s.open {
+				s.End, s.Failed, s.open = max(s.Begin, b.since(e.Time)), e.Kind == step.StepFailed, false
+				break
+			}
+		}
+	case step.Warning:
+		one.Warnings = append(one.Warnings, e.Text)
+	case step.ResourceIntended:
+		if e.Resource != nil && e.Resource.With["cloud"] == "local" {
+			b.local = true
+		}
+	case step.ResourceLeft:
+		if e.Resource != nil {
+			one.Left = append(one.Left, e.Resource.String())
+		}
+	case step.ArtifactMade:
+		one.made(e.Artifact)
+	case step.Reported:
+		if e.Report != nil {
+			b.document(one, *e.Report)
+		}
+	}
+}
+
+func (b *Builder) since(t time.Time) float64 {
+	return max(0, t.Sub(b.report.Started).Seconds()) // the clock may have been set back
+}
+
+func (b *Builder) build(name string) *Build {
+	for _, one := range b.report.Builds {
+		if one.Name == name {
+			return one
+		}
+	}
+	one := &Build{Name: name, State: "unfinished", Images: []Image{}, Files: []string{}, Steps: []*Step{}, Warnings: []string{}, Findings: []Findings{}, Documents: []Document{}, Left: []string{}}
+	b.report.Builds = append(b.report.Builds, one)
+	return one
+}
+
+// made takes an artifact, be it from this process or from a log.
+func (one *Build) made(artifact any) {
+	var a struct {
+		Images map[string]string `json:"images"`
+		Files  []string          `json:"files"`
+	}
+	text, err := json.Marshal(artifact)
+	if err != nil || json.Unmarshal(text, &a) != nil {
+		return
+	}
+	for region, id := range a.Images {
+		seen := false
+		for _, i := range one.Images {
+			seen = seen || i.Region == region && i.ID == id
+		}
+		if !seen {
+			one.Images = append(one.Images, Image{Region: region, ID: id})
+		}
+	}
+	sort.Slice(one.Images, func(i, j int) bool { return one.Images[i].Region < one.Images[j].Region })
+	for _, f := range a.Files {
+		if !contains(one.Files, f) {
+			one.Files = append(one.Files, f)
+		}
+	}
+}
+
+func contains(all []string, s string) bool {
+	for _, one := range all {
+		if one == s {
+			return true
+		}
+	}
+	return false
+}
+
+// document takes what the log says of a document. Those of findings are part of the report.
+func (b *Builder) document(one *Build, d step.Report) {
+	one.Documents = append(one.Documents, Document{d.Name, d.Path, d.SHA256})
+	if d.Kind != step.FindingsReport {
+		return
+	}
+	f := Findings{}
+	text, err := b.read(d)
+	if err == nil {
+		err = json.Unmarshal(text, &f)
+	}
+	if f.Name = d.Name; err != nil {
+		f.Missing = err.Error()
+	}
+	for i, old := range one.Findings { // it was checked again
+		if old.Name == f.Name && old.Machine == f.Machine {
+			one.Findings[i] = f
+			return
+		}
+	}
+	one.Findings = append(one.Findings, f)
+}
+
+// Report is the report as far as events go.
+func (b *Builder) Report() *Report {
+	r := &b.report
+	if r.State == "unfinished" {
+		r.Seconds = b.since(b.last)
+	}
+	for _, one := range r.Builds {
+		for _, s := range one.Steps {
+			if s.open {
+				s.End = max(s.Begin, b.since(b.last))
+			}
+		}
+		for i := range one.Images {
+			one.Images[i].Launch = launch(one.Images[i], b.local)
+		}
+	}
+	return r
+}
+
+// launch is the command that launches a machine from an image. Nothing in it needs to be
+// quoted, or else there is none.
+func launch(i Image, local bool) string {
+	for _, r := range i.Region + i.ID {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+			return ""
+		}
+	}
+	if local {
+		return "bake cloud run -region " + i.Region + " " + i.ID
+	}
+	return "aws ec2 run-instances --region " + i.Region + " --image-id " + i.ID + " --instance-type t3.micro"
+}
+
+// JSON writes the report for programs.
+func (r *Report) JSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}

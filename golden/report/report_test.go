@@ -1,0 +1,159 @@
+package report_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"bake/golden/findings"
+	"bake/golden/report"
+	"bake/step"
+)
+
+// hostile are texts that are more than text where they are taken for markup, for a program
+// or for what a terminal shows.
+func hostile() []string {
+	return []string{
+		`</script><script>alert(1)</script>`, `<img src=x onerror=alert(2)>`, `" onmouseover="alert(3)`, `'><svg/onload=alert(4)>`, `&lt;b&gt;`,
+		"\x1b[31mred\x1b]0;title\x07", "abc\u202egnp.exe", "\xff\xfe bad", "\u2028\u2066x\u2069", "]]>--><!--", "%s %d 100%", "</style><style>*{display:none}</style>", "{{.}}",
+	}
+}
+
+// run are the events of a run in which text is everywhere.
+func run(t *testing.T, text string) (*report.Report, string) {
+	t.Helper()
+	document := findings.Document{
+		Machine: text, Verdict: &findings.Verdict{Reasons: []string{text}, Warnings: []string{text}, Reports: []findings.Report{{
+			Name: text, Tool: text, Findings: []findings.Finding{
+				{ID: text, Title: text + "!", Severity: findings.High, Result: findings.Fail, Evidence: text, Rationale: text, Fix: text, Refs: []string{text}},
+				{ID: "ok", Severity: findings.Low, Result: findings.Pass},
+				{ID: "waived", Severity: findings.Severity(text), Result: findings.Waived, Waiver: text},
+			},
+		}}},
+	}
+	var b bytes.Buffer
+	if err := document.Write(&b, findings.JSON); err != nil {
+		t.Fatal(err)
+	}
+	r := report.New(text, text, func(d step.Report) ([]byte, error) {
+		if d.Path == "gone" {
+			return nil, errors.New(text)
+		}
+		return b.Bytes(), nil
+	})
+	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	after := func(n int) time.Time { return at.Add(time.Duration(n) * time.Second) }
+	for _, e := range []step.Event{
+		{Time: at, Kind: step.RunStarted, Text: "amazon-ebs.web", Command: text},
+		{Time: at, Kind: step.BuildStarted, Build: "amazon-ebs.web"},
+		{Time: after(1), Kind: step.StepStarted, Build: "amazon-ebs.web", Step: text},
+		{Time: after(2), Kind: step.StepStarted, Build: "amazon-ebs.web", Step: text + " > inner"},
+		{Time: after(3), Kind: step.StepFailed, Build: "amazon-ebs.web", Step: text + " > inner"},
+		{Time: after(4), Kind: step.StepStarted, Build: "amazon-ebs.web", Step: text + " > inner"},
+		{Time: after(5), Kind: step.StepFinished, Build: "amazon-ebs.web", Step: text + " > inner"},
+		{Time: after(9), Kind: step.StepFinished, Build: "amazon-ebs.web", Step: text},
+		{Time: after(9), Kind: step.Warning, Build: "amazon-ebs.web", Text: text},
+		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: text, Kind: step.FindingsReport, Path: text, SHA256: text}},
+		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: "gone", Kind: step.FindingsReport, Path: "gone"}},
+		{Time: after(9), Kind: step.ArtifactMade, Build: "amazon-ebs.web", Artifact: map[string]any{"images": map[string]string{"eu-west-1": "ami-1", "us-east-1": text}, "files": []string{text}}},
+		{Time: after(10), Kind: step.BuildFailed, Build: "amazon-ebs.web", Elapsed: 10 * time.Second, Error: errors.New(text), Place: text},
+		{Time: after(10), Kind: step.ResourceLeft, Build: "amazon-ebs.web", Resource: &step.Resource{Kind: text, Key: text}},
+		{Time: after(10), Kind: step.RunFinished, Elapsed: 10 * time.Second},
+	} {
+		r.Handle(e)
+	}
+	var page bytes.Buffer
+	if err := r.Report().HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	return r.Report(), page.String()
+}
+
+// tags are the tags of a page, without what is not the same in each.
+func tags(page string) []string {
+	page = regexp.MustCompile(`(?s)<style>.*?</style>`).ReplaceAllString(page, "<style>")
+	return regexp.MustCompile(`<[^>]*>`).FindAllString(page, -1)
+}
+
+// Whatever a text holds, the page has the same tags, and shows the text.
+func TestHostile(t *testing.T) {
+	_, plain := run(t, "plain text")
+	want := tags(plain)
+	for _, text := range hostile() {
+		_, page := run(t, text)
+		got := tags(page)
+		for i := range want {
+			if i < len(got) && strings.Contains(want[i], "plain text") { // as the value of an attribute
+				got[i] = want[i]
+			}
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("%q changes the tags of the page:\n%s", text, page)
+		}
+		if i := strings.IndexFunc(page, func(r rune) bool {
+			return r == 0x1b || r == 7 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+		}); i >= 0 {
+			t.Errorf("%q is in the page as it is: %q", text, page[i:i+30])
+		}
+	}
+	_, page := run(t, hostile()[0])
+	if n := strings.Count(page, "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;"); n < 15 {
+		t.Errorf("the text is shown %d times", n)
+	}
+}
+
+// The report says what happened, and the page says it too.
+func TestReport(t *testing.T) {
+	r, page := run(t, "x")
+	b := r.Builds[0]
+	if r.State != "failed" || r.Seconds != 10 || len(b.Steps) != 3 || len(b.Images) != 2 || b.Images[0].Launch != "aws ec2 run-instances --region eu-west-1 --image-id ami-1 --instance-type t3.micro" {
+		t.Errorf("%+v", b)
+	}
+	if s := b.Steps[1]; !s.Failed || s.Begin != 2 || s.End != 3 || b.Steps[2].Failed || b.Steps[2].End != 5 || b.Steps[0].End != 9 {
+		t.Errorf("%+v %+v %+v", b.Steps[0], s, b.Steps[2])
+	}
+	if len(b.Findings) != 2 || b.Findings[0].Gate.Open || b.Findings[1].Missing == "" {
+		t.Errorf("%+v", b.Findings)
+	}
+	for _, text := range []string{
+		"<h1>Run <code>x</code></h1>", `<i style="margin-left:20.00%;width:10.00%"></i>`, "the gate is closed", "the document cannot be shown: x", "ami-1",
+		`<tr data-result="fail" data-severity="high">`, `<form hidden data-rows="findings-0">`, "2026-11-28 12:00:00 UTC", `<span class="state bad">failed</span>`,
+	} {
+		if !strings.Contains(page, text) {
+			t.Errorf("it lacks %s\n%s", text, page)
+		}
+	}
+	if i := strings.Index(page, `data-result="fail"`); i > strings.Index(page, `data-result="pass"`) || i < 0 {
+		t.Error("what failed is not first")
+	}
+	var out bytes.Buffer
+	if err := r.JSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	var back report.Report
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Version != 1 || len(back.Builds) != 1 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// A run that was killed has a report too.
+func TestUnfinished(t *testing.T) {
+	b := report.New("r", "v", nil)
+	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	b.Handle(step.Event{Time: at, Kind: step.RunStarted, Text: "null.a\nnull.b"})
+	b.Handle(step.Event{Time: at, Kind: step.StepStarted, Build: "null.a", Step: "wait"})
+	b.Handle(step.Event{Time: at.Add(-time.Hour), Kind: step.StepFinished, Build: "null.a", Step: "nothing"}) // the clock was set back
+	b.Handle(step.Event{Time: at.Add(3 * time.Second), Kind: step.Say, Build: "null.a"})
+	r := b.Report()
+	if r.State != "unfinished" || r.Seconds != 3 || len(r.Builds) != 2 || r.Builds[0].Steps[0].End != 3 {
+		t.Errorf("%+v %+v", r, r.Builds[0].Steps[0])
+	}
+	var page bytes.Buffer
+	if err := (&report.Report{}).HTML(&page); err != nil || !strings.Contains(page.String(), "The run had no builds.") {
+		t.Errorf("%v: %s", err, page.String())
+	}
+}
