@@ -34,7 +34,7 @@ var forgotten = []string{"ClientToken", "CompletionTime", "CreationDate", "Image
 
 var (
 	anID  = regexp.MustCompile(`\b(ami|snap|vol|i)-[0-9a-f]{8,}`)
-	aTime = regexp.MustCompile(`Task created on \d+`)
+	aTime = regexp.MustCompile(`Task created on \d+|Packer: \d{4}-[^"]* UTC`)
 )
 
 // inventory reads what w holds.

@@ -48,18 +48,40 @@ var subjects = []subject{{"plain", one(`
       Resource = ["*"]
     }
   }
+`)}, {"surrogate", oneOf("amazon-ebssurrogate", `
+  instance_type           = "t3.micro"
+  ami_name                = "tortured"
+  ami_virtualization_type = "hvm"
+  ami_users               = ["210987654321"]
+  tags                    = { use = "torture" }
+  launch_block_device_mappings {
+    device_name           = "/dev/sdf"
+    volume_size           = 1
+    volume_type           = "gp3"
+    delete_on_termination = true
+  }
+  ami_root_device {
+    source_device_name    = "/dev/sdf"
+    device_name           = "/dev/xvda"
+    volume_size           = 1
+    volume_type           = "gp3"
+    delete_on_termination = true
+  }
 `)}}
 
 // one is a template with one source, which does not wait for long.
-func one(options string) string {
-	return source("web", `
+func one(options string) string { return oneOf("amazon-ebs", options) }
+
+// oneOf is one of another builder.
+func oneOf(builder, options string) string {
+	return source(builder, "web", `
   ssh_timeout = "20s"
   max_retries = 4
   aws_polling {
     delay_seconds = 1
     max_attempts  = 15
   }
-`+options) + build("web") + `
+`+options) + build(builder, "web") + `
   post-processor "manifest" {}
 }
 `
@@ -71,14 +93,14 @@ func many(name string, n int) string {
 	var names []string
 	for i := range n {
 		names = append(names, fmt.Sprint("web", i))
-		text.WriteString(source(names[i], fmt.Sprintf("instance_type = %q\n ami_name = %q\n", "t3.micro", fmt.Sprint(name, "-", i))))
+		text.WriteString(source("amazon-ebs", names[i], fmt.Sprintf("instance_type = %q\n ami_name = %q\n", "t3.micro", fmt.Sprint(name, "-", i))))
 	}
-	return text.String() + build(names...) + "}\n"
+	return text.String() + build("amazon-ebs", names...) + "}\n"
 }
 
-func source(name, options string) string {
+func source(builder, name, options string) string {
 	return fmt.Sprintf(`
-source "amazon-ebs" %q {
+source %q %q {
   region                  = "us-east-1"
   ssh_username            = "admin"
   temporary_key_pair_type = "ed25519"
@@ -89,14 +111,15 @@ source "amazon-ebs" %q {
   }
   %s
 }
-`, name, options)
+`, builder, name, options)
 }
 
-// build is the beginning of the block of these sources.
-func build(names ...string) string {
+// build is the beginning of the block of these sources of a builder.
+func build(builder string, names ...string) string {
+	source := "source." + builder + "."
 	return `
 build {
-  sources = ["source.amazon-ebs.` + strings.Join(names, `", "source.amazon-ebs.`) + `"]
+  sources = ["` + source + strings.Join(names, `", "`+source) + `"]
   provisioner "shell" {
     remote_folder = "."
     inline        = ["echo first >>$HOME/provisioned"]
