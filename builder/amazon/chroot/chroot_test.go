@@ -3,6 +3,7 @@ package chroot_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"bake/builder/amazon/chroot"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/amazontest"
+	"bake/cloud/machine"
 )
 
 // host is the instance that bake runs on: it notes what is run, and has a device
@@ -288,4 +290,14 @@ func TestNoSourceImage(t *testing.T) {
 	if diags[0].Summary != "No such image" {
 		t.Errorf("summary %q", diags[0].Summary)
 	}
+}
+
+// TestVerified: the image is looked at on a machine of it before anybody gets it. The
+// builder knows neither a type for that nor a user.
+func TestVerified(t *testing.T) {
+	w, h := newWorld(t)
+	amazontest.Verified(t, w, small+"ami_users = [\"123456789013\"]\n", builder.Boot{InstanceType: "t3.small", User: "admin"}, 2, func(context.Context, builder.Machine) error {
+		dir := filepath.Join(w.Dir, "machines", h.id, machine.VolumesDir, "xvdg", machine.VolumeContent)
+		return os.WriteFile(filepath.Join(dir, "hello"), []byte("from the volume"), 0o600)
+	})
 }

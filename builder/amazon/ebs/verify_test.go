@@ -209,3 +209,8 @@ func TestPolicyOfVerifying(t *testing.T) {
 		}
 	}
 }
+
+// What is looked at before it is encrypted is what is encrypted then.
+func TestVerifiedBeforeEncryption(t *testing.T) {
+	amazontest.Verified(t, newWorld(t), plain("ami_name = \"web\"\nencrypt_boot = true\nami_regions = [\"eu-west-1\"]\n"), builder.Boot{InstanceType: "t3.small"}, 4, nil)
+}

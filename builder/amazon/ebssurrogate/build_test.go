@@ -157,3 +157,17 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestVerified: the image is looked at on a machine of it before anybody gets it.
+func TestVerified(t *testing.T) {
+	for name, more := range map[string]string{"registered": "", "from the instance": "use_create_image = true\n", "encrypted": "encrypt_boot = true\n"} {
+		t.Run(name, func(t *testing.T) {
+			w := amazontest.NewWorld(t, ebssurrogate.Factory)
+			body := amazontest.Plain(small + more + "ami_regions = [\"eu-west-1\"]\n")
+			amazontest.Verified(t, w, body, builder.Boot{InstanceType: "t3.small"}, 6, func(_ context.Context, m builder.Machine) error {
+				dir := filepath.Join(w.Dir, "machines", m.Data["ID"].Text, machine.VolumesDir, "xvdf", machine.VolumeContent)
+				return os.WriteFile(filepath.Join(dir, "hello"), []byte("from the volume"), 0o600)
+			})
+		})
+	}
+}

@@ -251,3 +251,11 @@ func TestEmbedded(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 }
+
+// TestVerified: the image is looked at on a machine of it before anybody gets it.
+func TestVerified(t *testing.T) {
+	w := amazontest.NewWorld(t, instance.Factory)
+	amazontest.InstanceStore(w)
+	text, _ := body(t, "ami_users = [\"123456789013\"]\n")
+	amazontest.Verified(t, w, amazontest.Plain(text), builder.Boot{InstanceType: "t3.small"}, 2, nil)
+}

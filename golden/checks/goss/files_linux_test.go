@@ -14,6 +14,9 @@ func TestNotRegular(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if _, diags := ReadVars([]string{filepath.Join(dir, "pipe.yaml")}, ""); !strings.Contains(diags.Error(), "pipe.yaml is a named pipe") {
+		t.Errorf("variables: %v", diags)
+	}
 	if err := os.Symlink("/dev/zero", filepath.Join(dir, "zero.yaml")); err != nil {
 		t.Fatal(err)
 	}
