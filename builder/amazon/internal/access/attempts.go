@@ -25,14 +25,16 @@ import (
 // attempts are the requests of one [Call].
 type attempts struct {
 	requests    atomic.Int32
+	failures    int // that are no throttling
 	start, said time.Time
 }
 
 type attemptsKey struct{}
 
 // attempts watches each request of a [Call], retries included: it counts them, has
-// the SDK retry what may be sent again when the answer is no use, and says that the
-// service goes on failing.
+// the SDK retry what may be sent again when the answer is no use, ends the call after
+// the usual number of failures, unless max_retries is set, and says that the service goes
+// on failing.
 func (s *Session) attempts(stack *middleware.Stack) error {
 	err := stack.Serialize.Add(middleware.SerializeMiddlewareFunc("bake:Repeatable",
 		func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {
@@ -55,6 +57,11 @@ func (s *Session) attempts(stack *middleware.Stack) error {
 			}
 			if again, _ := middleware.GetStackValue(ctx, repeatableKey{}).(bool); again && useless(err) {
 				err = torn{err}
+			}
+			if err != nil && !s.persistent && !isThrottled(err) {
+				if a.failures++; a.failures >= usualAttempts {
+					err = enough{err}
+				}
 			}
 			return out, metadata, err
 		}), "Retry", middleware.After)

@@ -2,7 +2,6 @@ package access
 
 import (
 	"errors"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
@@ -19,10 +18,10 @@ const (
 )
 
 // retryer is the SDK's, but for a want of capacity, which AWS reports as a failure
-// of its own: another place is more likely to have some than another try. Of an error
-// that is no throttling it makes no more than the usual attempts, if maxRetries is 0.
-func retryer(maxRetries int) aws.Retryer {
-	standard := retry.NewStandard(func(o *retry.StandardOptions) {
+// of its own: another place is more likely to have some than another try. How often it
+// tries after an error that is no throttling is for [Session.attempts] to say.
+func retryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = throttledAttempts
 		// The SDK's quota is one of all calls of a client, which two of them use up that
 		// are throttled at once.
@@ -35,20 +34,17 @@ func retryer(maxRetries int) aws.Retryer {
 			return aws.UnknownTernary
 		})}, o.Retryables...)
 	})
-	if maxRetries > 0 {
-		return standard
-	}
-	return patient{standard}
 }
 
-// patient makes more attempts while AWS throttles.
-type patient struct{ *retry.Standard }
+// enough is the error of a request that is not sent again, though it might pass.
+type enough struct{ error }
 
-// RetryDelay implements [aws.Retryer]. Its error ends the call.
-func (p patient) RetryDelay(attempt int, err error) (time.Duration, error) {
-	throttled := retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary
-	if attempt >= usualAttempts && !throttled {
-		return 0, err
-	}
-	return p.Standard.RetryDelay(attempt, err)
+func (e enough) Unwrap() error { return e.error }
+
+// RetryableError makes the SDK's retryer take it for one that does not pass.
+func (enough) RetryableError() bool { return false }
+
+// isThrottled reports whether AWS has refused a request because there were too many.
+func isThrottled(err error) bool {
+	return retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // TestRetryer: throttling is outlasted for minutes, if max_retries does not say how
 // often; other failures are not. What earlier calls of the client met does not count.
 func TestRetryer(t *testing.T) {
 	for _, c := range []struct {
-		code       string
+		code       string // of each answer, in turn; the last one of all others
 		maxRetries int
 		want       int // requests
 	}{
@@ -28,23 +29,30 @@ func TestRetryer(t *testing.T) {
 		{"InternalError", 20, 20},
 		{"RequestLimitExceeded", 150, 150},
 		{"InsufficientInstanceCapacity", 0, 1},
+		{strings.Repeat("RequestLimitExceeded ", 15) + "InternalError", 0, 15 + usualAttempts},
+		{strings.Repeat("InternalError RequestLimitExceeded ", 8) + "UnauthorizedOperation", 0, 17},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			requests := 0
+			requests, codes := 0, strings.Fields(c.code)
 			client := ec2.New(ec2.Options{
 				Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", ""),
-				Retryer: retryer(c.maxRetries), RetryMaxAttempts: c.maxRetries,
+				Retryer: retryer(), RetryMaxAttempts: c.maxRetries, APIOptions: []func(*middleware.Stack) error{(&Session{persistent: c.maxRetries > 0}).attempts},
 				HTTPClient: httpFunc(func(*http.Request) (*http.Response, error) {
+					code := codes[min(requests, len(codes)-1)]
 					requests++
-					body := fmt.Sprintf("<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors><RequestID>id</RequestID></Response>", c.code)
-					return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+					status := http.StatusServiceUnavailable
+					if code == "UnauthorizedOperation" {
+						status = http.StatusForbidden
+					}
+					body := fmt.Sprintf("<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors><RequestID>id</RequestID></Response>", code)
+					return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 				}),
 			})
 			for range 3 {
 				requests = 0
 				start := time.Now()
 				_, err := Call(t.Context(), client.DescribeVpcs, &ec2.DescribeVpcsInput{})
-				if requests != c.want || !Is(err, c.code) {
+				if requests != c.want || !Is(err, codes[len(codes)-1]) {
 					t.Errorf("%s, max_retries %d: %d requests, want %d; %v", c.code, c.maxRetries, requests, c.want, err)
 				}
 				if took := time.Since(start); c.want == throttledAttempts && (took < 5*time.Minute || took > 20*time.Minute) {

@@ -73,7 +73,9 @@ type Session struct {
 	with     map[string]string
 	patience patience
 	watchers *Watchers
-	identity string // whom calls are made as, and of which EC2; without secrets
+
+	persistent bool   // max_retries says how often a request is sent, whatever fails
+	identity   string // whom calls are made as, and of which EC2; without secrets
 }
 
 // Open finds credentials and region and, unless the options say otherwise, asks
@@ -81,7 +83,7 @@ type Session struct {
 // there is a template: src may be nil. env is the environment, as "NAME=value",
 // for aws_polling's stand-ins.
 func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env []string) (*Session, error) {
-	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers}
+	s := &Session{Cloud: cloud, with: map[string]string{}, patience: o.patience(env), watchers: cloud.Watchers, persistent: o.MaxRetries > 0}
 	if s.watchers == nil {
 		s.watchers = &Watchers{}
 	}
@@ -109,13 +111,10 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	if o.MaxRetries == 0 {
 		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
 	}
-	cfg.Retryer = func() aws.Retryer { return retryer(o.MaxRetries) }
+	cfg.Retryer = func() aws.Retryer { return retryer() }
 	metadata := cfg // has a client of its own, which does not wait for long and asks no proxy
 	// Only now: the SDK gives a client of its own the roots of AWS_CA_BUNDLE, and refuses any other.
-	cfg.HTTPClient = s.watchers.sender(cfg.HTTPClient)
-	if cloud.Endpoint != "" {
-		cfg.HTTPClient = plainBodies{cfg.HTTPClient}
-	}
+	cfg.HTTPClient = plainBodies{s.watchers.sender(cfg.HTTPClient)}
 	if o.DecodeAuthorizationMessages {
 		cfg.APIOptions = append(cfg.APIOptions, decodeRefusals(sts.NewFromConfig(cfg)))
 	}
