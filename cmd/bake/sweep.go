@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	ages "bake/internal/age"
 	"bake/run"
 	"bake/run/localcloud"
 )
@@ -179,31 +178,10 @@ func (a *age) String() string {
 }
 
 func (a *age) Set(text string) error {
-	var days time.Duration
-	rest := text
-	if n, after, ok := strings.Cut(text, "d"); ok {
-		count, err := strconv.ParseUint(n, 10, 16)
-		if err != nil {
-			return errAge
-		}
-		days, rest = time.Duration(count)*24*time.Hour, after
-	}
-	d := days
-	if rest != "" {
-		more, err := time.ParseDuration(rest)
-		if err != nil {
-			return errAge
-		}
-		d += more
-	}
-	if d <= 0 || strings.ContainsAny(rest, "-+") {
-		return errAge
-	}
-	*a = age(d)
-	return nil
+	parsed, err := ages.Parse(text)
+	*a = age(parsed)
+	return err
 }
-
-var errAge = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
 
 // sweepResult is what bake sweep -json ends with.
 type sweepResult struct {

@@ -56,6 +56,9 @@ type Image struct {
 	// it are launched, looked at, and deleted. The label names it. Repeatable.
 	Verify []Verify `hcl:"verify,block"`
 
+	// What becomes of older images of the same name.
+	Retention *Retention `hcl:"retention,block"`
+
 	// What a build may leave on its machine. Without the block: nothing of what is looked for.
 	Leftovers *Leftovers `hcl:"leftovers,block"`
 

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -111,24 +112,40 @@ const (
 // report is what AWS knows of the accounts that use an image. It lags behind by a day, so
 // it is asked for once and remembered.
 func (l *look) report(ctx context.Context, i Image) ([]reportEntry, error) {
-	a := l.a
-	a.mu.Lock()
-	entries, ok := a.reports[i.ID]
-	a.mu.Unlock()
-	if ok {
+	known := l.a.reports
+	if entries, ok := known.get(i.ID); ok {
 		return entries, nil
 	}
 	entries, err := l.makeReport(ctx, i)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		known.put(i.ID, entries)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.reports == nil {
-		a.reports = map[string][]reportEntry{}
+	return entries, err
+}
+
+// reports are reports of the use of images, by the IDs of those.
+type reports struct {
+	mu sync.Mutex
+	of map[string][]reportEntry
+}
+
+func (r *reports) get(id string) (entries []reportEntry, ok bool) {
+	if r == nil {
+		return nil, false
 	}
-	a.reports[i.ID] = entries
-	return entries, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries, ok = r.of[id]
+	return entries, ok
+}
+
+func (r *reports) put(id string, entries []reportEntry) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.of[id] = entries
 }
 
 // makeReport has EC2 make a report of the accounts that use an image, reads it, and deletes

@@ -43,8 +43,7 @@ type Account struct {
 	named   bool  // the place names regions: nothing is looked for in others
 	place   Place
 
-	mu      sync.Mutex
-	reports map[string][]reportEntry // of the use of images, by their IDs
+	reports *reports // that were made; nil: none are remembered
 }
 
 // Open opens the account of the credentials that the place leads to.
@@ -62,7 +61,7 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	session.Warn = p.Warn
-	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p}
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)
 	}

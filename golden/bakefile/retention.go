@@ -1,0 +1,58 @@
+package bakefile
+
+import (
+	_ "embed"
+
+	"bake/config/schema"
+	"bake/internal/age"
+)
+
+//go:embed retention.go
+var retentionSource string
+
+// Retention are the arguments of a retention block: what becomes of older images of the
+// same name, by the tag `bake:image`, in each region. Ages count from the creation of an
+// image, but one stage comes 7 days after the one before at the earliest. What is in use
+// stays as it is.
+type Retention struct {
+	// How many available images stay as they are in each region, the newest. Images that are
+	// deprecated, or have failed their verification, do not count.
+	KeepLast int `hcl:"keep_last,optional"`
+
+	// Age at which an image is deprecated, such as `30d`: others do not find it any more, and
+	// can still launch it. Not set: never.
+	DeprecateAfter age.Age `hcl:"deprecate_after,optional"`
+
+	// Age at which an image is disabled: nobody can launch it until `bake images enable`.
+	// Not set: never.
+	DisableAfter age.Age `hcl:"disable_after,optional"`
+
+	// Age at which an image is deregistered and its snapshots are deleted. Not set: never.
+	DeleteAfter age.Age `hcl:"delete_after,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Retention) GoSource() string { return retentionSource }
+
+// SetDefaults implements [schema.Defaulter].
+func (o *Retention) SetDefaults() { o.KeepLast = 5 }
+
+// Validate implements [schema.Validator].
+func (o *Retention) Validate(c *schema.Checker) {
+	if o.KeepLast < 1 && c.Known(&o.KeepLast) {
+		c.Errorf(&o.KeepLast, "Invalid number", "At least one image stays: keep_last must be 1 or more, not %d.", o.KeepLast)
+	}
+	var last *age.Age
+	for _, stage := range []*age.Age{&o.DeprecateAfter, &o.DisableAfter, &o.DeleteAfter} {
+		if *stage == 0 {
+			continue
+		}
+		if last != nil && *stage <= *last {
+			c.Errorf(stage, "Stages out of order", "%s is %s, but must be more than %s, which is %s.", c.Name(stage), stage, c.Name(last), last)
+		}
+		last = stage
+	}
+	if last == nil && c.Known(&o.DeprecateAfter) && c.Known(&o.DisableAfter) && c.Known(&o.DeleteAfter) {
+		c.Errorf(&o.DeleteAfter, "Retention without an end", "Nothing becomes of older images: set deprecate_after, disable_after or delete_after, such as delete_after = \"120d\".")
+	}
+}

@@ -1,0 +1,58 @@
+// Package age reads how old something may be.
+package age
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Age is a duration above 0 that people write with days: 30d, 24h, or 1d12h.
+type Age time.Duration
+
+// ErrInvalid is the error of a text that is no age.
+var ErrInvalid = errors.New("give an age above 0 in days, hours, minutes or seconds, such as 24h, 7d or 1d12h")
+
+// Parse reads an age; its error is [ErrInvalid].
+func Parse(text string) (Age, error) {
+	var days time.Duration
+	rest := text
+	if n, after, ok := strings.Cut(text, "d"); ok {
+		count, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return 0, ErrInvalid
+		}
+		days, rest = time.Duration(count)*24*time.Hour, after
+	}
+	d := days
+	if rest != "" {
+		more, err := time.ParseDuration(rest)
+		if err != nil {
+			return 0, ErrInvalid
+		}
+		d += more
+	}
+	if d <= 0 || strings.ContainsAny(rest, "-+") {
+		return 0, ErrInvalid
+	}
+	return Age(d), nil
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (a *Age) UnmarshalText(b []byte) (err error) {
+	*a, err = Parse(string(b))
+	return err
+}
+
+// String is the age with its days.
+func (a Age) String() string {
+	const day = Age(24 * time.Hour)
+	switch {
+	case a == 0:
+		return ""
+	case a%day == 0:
+		return strconv.FormatInt(int64(a/day), 10) + "d"
+	}
+	return time.Duration(a).String()
+}
