@@ -25,7 +25,7 @@ var rules = []rule{
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
-	{"run", []string{"builder", "builder/amazon", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/bakefile", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
+	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/bakefile", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},

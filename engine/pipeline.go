@@ -39,6 +39,11 @@ type Pipeline struct {
 	// Marks are [builder.Hooks.Marks]. Nil: there are none.
 	Marks func(s *step.Scope) (map[string]string, error)
 
+	// Done is called when all that the build was to make is there, its post-processors have
+	// run, and its machine is gone, with what its builder has made. With its error the build
+	// fails, and what was made is kept. Nil: nothing is to be done.
+	Done func(ctx context.Context, s *step.Scope, made *builder.Artifact) error
+
 	At *hcl.Range // the first block that asks for Made
 }
 
@@ -58,6 +63,16 @@ func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
 	x.seen = true
 	x.mu.Unlock()
 	return p.Provisioned(ctx, x.scope, m)
+}
+
+// finish does what the pipeline asks for last.
+func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err error) {
+	defer recovered(&err)
+	p := x.pipeline(x.build)
+	if p == nil || p.Done == nil {
+		return nil
+	}
+	return p.Done(ctx, x.scope, made)
 }
 
 // suits reports a builder whose images cannot be looked at as the pipeline asks for.

@@ -299,6 +299,9 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		return nil, nil
 	}
 	kept, err := x.postProcess(ctx, artifact)
+	if err == nil {
+		err = x.finish(ctx, artifact)
+	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}

@@ -17,6 +17,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
+	"bake/builder/amazon/images"
 	"bake/builtin"
 	"bake/config"
 	"bake/engine"
@@ -302,6 +303,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
 			Key: envvar.Get(o.Template.Env, pipeline.InputsKey),
+			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
+				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
+			},
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {

@@ -42,7 +42,7 @@ there.`,
 		RunE: p.noCommand,
 	}
 	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand(), p.imagesDiffCommand(), p.imagesCopyCommand(), p.imagesShareCommand(), p.imagesUnshareCommand(),
-		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesCheckCommand(), p.imagesPolicyCommand())
+		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesEnableCommand(), p.imagesCheckCommand(), p.imagesPolicyCommand())
 	return cmd
 }
 

@@ -193,6 +193,14 @@ func (p *program) showRemoval(r images.Removal) {
 			text += " Kept, since other images consist of them: " + strings.Join(r.Kept, ", ") + "."
 		}
 		p.say(text)
+	case images.Deprecated:
+		p.say("Deprecated image " + name + ".")
+	case images.Disabled:
+		text := "Disabled image " + name + "."
+		if len(r.Shared) > 0 {
+			text += " It was shared with " + strings.Join(r.Shared, ", ") + ", which its tags say: bake images enable shares it again."
+		}
+		p.say(text)
 	case images.Gone:
 		p.say("Image " + name + " was removed by somebody else.")
 	}
@@ -201,6 +209,7 @@ func (p *program) showRemoval(r images.Removal) {
 type imagesPruneOptions struct {
 	placeFlags
 	guardFlags
+	template  templateFlags
 	name      string
 	tags      []string
 	keep      int
@@ -213,8 +222,8 @@ type imagesPruneOptions struct {
 func (p *program) imagesPruneCommand() *cobra.Command {
 	var o imagesPruneOptions
 	cmd := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove old images, and keep the newest of each name",
+		Use:   "prune [TEMPLATE]",
+		Short: "Retire old images, and keep the newest of each name",
 		Long: `Show which images of the account are too many, and with -apply remove them and their
 snapshots. Images are releases of the same one if they have the same tag bake:image;
 without it, if their names are the same but for a date, a time or a UUID. -together
@@ -226,12 +235,19 @@ one run, the oldest first. Nothing of a group goes while its newest image is pen
 failed or rejected by its verification, or while fewer than -keep are available. -apply
 looks all up again right before each removal.
 
+Without -keep and -older-than, the retention blocks in the bake files of TEMPLATE, or of
+the template in this directory, say what becomes of the images that its image blocks have
+made, in all regions unless -region or -regions names some. Older images are deprecated,
+disabled and removed, each at least 7 days after the other. What is disabled can be had
+back until it is removed: bake images enable.
+
 ` + guardHelp,
 		Example: `  bake images prune -keep 5
+  bake images prune -apply
   bake images prune -name 'web-*' -older-than 90d -regions all
   bake images prune -keep 3 -tag team=web -max 50% -apply`,
-		Args:        exactly(),
-		RunE:        func(cmd *cobra.Command, _ []string) error { return p.imagesPrune(cmd, &o) },
+		Args:        atMost("the template"),
+		RunE:        func(cmd *cobra.Command, args []string) error { return p.imagesPrune(cmd, &o, args) },
 		Annotations: map[string]string{exitCodes: imagesRemoveExitCodes},
 	}
 	flags := cmd.Flags()
@@ -241,7 +257,8 @@ looks all up again right before each removal.
 	flags.StringArrayVar(&o.tags, "tag", nil, "look only at images with this `tag`: KEY=VALUE, or KEY; repeatable")
 	flags.StringVar(&o.max, "max", "20%", "remove at most this `share` of a group in one run: a number, or a percentage, which is at least one image")
 	flags.BoolVar(&o.together, "together", false, "take all images that are looked at for releases of one; needs -name or -tag")
-	flags.BoolVar(&o.apply, "apply", false, "remove them, instead of only showing what would be removed")
+	flags.BoolVar(&o.apply, "apply", false, "do it, instead of only showing what would be done")
+	o.template.registerVars(flags)
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)
 	p.jsonFlag(cmd)
@@ -257,8 +274,6 @@ func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOp
 	switch {
 	case o.keep < 0:
 		return wrong("-keep=%d: it must be at least 1", o.keep)
-	case o.keep == 0 && o.olderThan == 0:
-		return wrong("say what is too much: -keep N, -older-than AGE, or both")
 	case o.together && o.name == "" && len(o.tags) == 0:
 		return wrong("-together needs -name or -tag: otherwise all images of the account would be releases of one")
 	}
@@ -279,6 +294,32 @@ func (o *imagesPruneOptions) options(p *program, command string) (images.PruneOp
 	return out, err
 }
 
+// byTemplate reports whether retention blocks say what is too much.
+func (o *imagesPruneOptions) byTemplate() bool { return o.keep == 0 && o.olderThan == 0 }
+
+// retained are the options that the retention blocks of a template ask for, and the names
+// of the images.
+func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command string, like images.PruneOptions, path string) (all []images.PruneOptions, err error) {
+	if o.name != "" || len(o.tags) > 0 || o.together {
+		return nil, usageError{"-name, -tag and -together say which images are looked at with -keep or -older-than; retention blocks say that themselves", command}
+	}
+	template, err := o.template.template(p, command, path)
+	if err != nil {
+		return nil, err
+	}
+	retentions, err := run.Retentions(ctx, template)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range retentions {
+		all = append(all, images.Retained(r, like.Max, like.Guards))
+	}
+	if len(all) == 0 {
+		return nil, usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; say what is too much: -keep N, -older-than AGE, or both", path), command}
+	}
+	return all, nil
+}
+
 // pruneResult is what bake images prune -json ends with.
 type pruneResult struct {
 	Applied  bool             `json:"applied"`
@@ -286,33 +327,59 @@ type pruneResult struct {
 	Removals []images.Removal `json:"removals"`
 }
 
-func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions) error {
+func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []string) error {
 	options, err := o.options(p, cmd.CommandPath())
 	if err != nil {
 		return err
 	}
+	all := []images.PruneOptions{options}
+	switch {
+	case o.byTemplate():
+		path := "."
+		if len(args) > 0 {
+			path = args[0]
+		}
+		if all, err = o.retained(cmd.Context(), p, cmd.CommandPath(), options, path); err != nil {
+			return err
+		}
+		if o.region == "" && o.regions == nil {
+			o.regions = []string{"all"}
+		}
+	case len(args) > 0:
+		return usageError{"a template is named for its retention blocks, without -keep and -older-than", cmd.CommandPath()}
+	}
 	return p.withImages(cmd, &o.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
-		plan, err := a.Plan(ctx, options)
-		if plan == nil {
-			return err
-		}
-		result := pruneResult{o.apply, list(plan.Images), []images.Removal{}}
-		p.json.result = result
-		p.showPlan(plan, o)
-		n, _ := plan.Count(images.PlanRemove)
-		if !o.apply || n == 0 {
-			return err
-		}
-		return errors.Join(err, p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-			r := images.Remover{Account: a, Scope: s, Guards: options.Guards, Told: func(r images.Removal) {
-				result.Removals = append(result.Removals, r)
-				p.showRemoval(r)
-			}}
-			err := r.Prune(ctx, plan)
+		result := pruneResult{o.apply, []images.Planned{}, []images.Removal{}}
+		var errs []error
+		for _, options := range all {
+			errs = append(errs, p.pruneOne(ctx, stop, a, o, options, &result))
 			p.json.result = result
-			return err
-		}))
+			if context.Cause(ctx) != nil {
+				break
+			}
+		}
+		return errors.Join(errs...)
 	})
+}
+
+// pruneOne plans, shows and, if that is asked for, does what options ask for.
+func (p *program) pruneOne(ctx, stop context.Context, a *images.Account, o *imagesPruneOptions, options images.PruneOptions, result *pruneResult) error {
+	plan, err := a.Plan(ctx, options)
+	if plan == nil {
+		return err
+	}
+	result.Images = append(result.Images, plan.Images...)
+	p.showPlan(plan, o)
+	if !o.apply || plan.Empty() {
+		return err
+	}
+	return errors.Join(err, p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
+		r := images.Remover{Account: a, Scope: s, Guards: options.Guards, Told: func(r images.Removal) {
+			result.Removals = append(result.Removals, r)
+			p.showRemoval(r)
+		}}
+		return r.Prune(ctx, plan)
+	}))
 }
 
 // showPlan shows what is to become of images, but for those that stay as they are.
@@ -342,10 +409,14 @@ func (p *program) showPlan(plan *images.Plan, o *imagesPruneOptions) {
 	if len(plan.Images) > count(images.PlanKeep) {
 		p.say(strings.TrimSuffix(table.String(), "\n"))
 	}
-	p.say(fmt.Sprintf("%d images: %d to remove (at most %d GiB), %d in use, %d for a later run (-max %s), %d stay.",
-		len(plan.Images), n, gib, count(images.PlanUsed), count(images.PlanLater), o.max, count(images.PlanKeep)))
-	if n > 0 && !o.apply {
-		p.say("Nothing was removed; -apply does that.")
+	stages := ""
+	if o.byTemplate() {
+		stages = fmt.Sprintf("%d to deprecate, %d to disable, ", count(images.PlanDeprecate), count(images.PlanDisable))
+	}
+	p.say(fmt.Sprintf("%d images: %s%d to remove (at most %d GiB), %d in use, %d for a later run (-max %s), %d stay.",
+		len(plan.Images), stages, n, gib, count(images.PlanUsed), count(images.PlanLater), o.max, count(images.PlanKeep)))
+	if !plan.Empty() && !o.apply {
+		p.say("Nothing was done; -apply does it.")
 	}
 }
 
@@ -492,6 +563,36 @@ func (p *program) showOrphans(all []images.Orphan, err error) {
 	_ = w.Flush() // into memory
 	p.say(strings.TrimSuffix(table.String(), "\n"))
 	p.say(fmt.Sprintf("%d snapshots without their image, which cost at most %.2f USD a month; %d more are kept.", n, cost, len(all)-n))
+}
+
+func (p *program) imagesEnableCommand() *cobra.Command {
+	var f placeFlags
+	cmd := &cobra.Command{
+		Use:   "enable IMAGE",
+		Short: "Make a disabled image launchable again",
+		Long: `Enable an image that is disabled, and share it again with those whom it was shared with
+before 'bake images prune' disabled it, as its tags say. Give it the tag bake:hold if it
+is to stay: otherwise it may be disabled again when nothing uses it.`,
+		Example: `  bake images enable ami-0123456789abcdef0
+  bake images enable web-20260101 -regions all`,
+		Args: exactly("the ID or name of an image"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.withImages(cmd, &f, func(ctx, _ context.Context, a *images.Account) error {
+				done, err := a.Enable(ctx, args[0])
+				p.json.result = struct {
+					Images []images.EnabledImage `json:"images"`
+				}{list(done)}
+				for _, i := range done {
+					p.say(fmt.Sprintf("Image %s (%s) in %s can be launched; shared again with %s.", i.Image.ID, printable(i.Image.Name), i.Image.Region, cmp.Or(strings.Join(i.Shared, ", "), "nobody")))
+				}
+				return err
+			})
+		},
+		Annotations: map[string]string{exitCodes: imagesExitCodes},
+	}
+	f.register(p, cmd.Flags())
+	p.jsonFlag(cmd)
+	return cmd
 }
 
 func (p *program) imagesCheckCommand() *cobra.Command {

@@ -21,12 +21,17 @@ type templateFlags struct {
 }
 
 func (f *templateFlags) register(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
-	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
+	f.registerVars(flags)
 	flags.Var(&f.only, "only", "include only builds whose full name matches one of these comma-separated `globs`")
 	flags.Var(&f.except, "except", "exclude builds and post-processors that match one of these comma-separated `globs`")
 	f.configType.values = []string{"hcl2", "json"}
 	flags.Var(&f.configType, "config-type", "`language` of a template on standard input; no effect when a template is named")
+}
+
+// registerVars is for commands that are not about single builds.
+func (f *templateFlags) registerVars(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.vars, "var", nil, "set a variable of the template: `name=value`; repeatable")
+	flags.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a `file`, *.hcl or *.json; repeatable")
 }
 
 // registerReleases is for commands that use plugins.

@@ -2,7 +2,12 @@ package bakefile
 
 import (
 	_ "embed"
+	"slices"
+	"time"
 
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
 	"bake/config/schema"
 	"bake/internal/age"
 )
@@ -54,5 +59,34 @@ func (o *Retention) Validate(c *schema.Checker) {
 	}
 	if last == nil && c.Known(&o.DeprecateAfter) && c.Known(&o.DisableAfter) && c.Known(&o.DeleteAfter) {
 		c.Errorf(&o.DeleteAfter, "Retention without an end", "Nothing becomes of older images: set deprecate_after, disable_after or delete_after, such as delete_after = \"120d\".")
+	}
+}
+
+// Retentions are the retention blocks of all images. The diagnostics are about values that
+// are not known yet.
+func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics) {
+	for _, p := range s.pipelines {
+		o := p.Image.Retention
+		if o == nil || slices.ContainsFunc(all, func(r builder.Retention) bool { return r.Image == p.Name }) {
+			continue
+		}
+		for _, ptr := range []any{&o.KeepLast, &o.DeprecateAfter, &o.DisableAfter, &o.DeleteAfter} {
+			if !p.Src.Known(ptr) {
+				diags = append(diags, &hcl.Diagnostic{
+					Severity: hcl.DiagError, Summary: "Unknown retention", Subject: p.Src.Range(ptr),
+					Detail: "What becomes of older images must be known without data sources.",
+				})
+			}
+		}
+		all = append(all, o.Of(p.Name))
+	}
+	return all, diags
+}
+
+// Of is the retention of the images of a name.
+func (o *Retention) Of(image string) builder.Retention {
+	return builder.Retention{
+		Image: image, Keep: o.KeepLast,
+		Deprecate: time.Duration(o.DeprecateAfter), Disable: time.Duration(o.DisableAfter), Delete: time.Duration(o.DeleteAfter),
 	}
 }

@@ -34,6 +34,9 @@ type Options struct {
 	Parents   map[string]string // digests of the inputs of the images that this one refers to, by name
 	ReuseOnly bool              // a build that is needed is an error
 	Planned   func(Planned)     // is told what was decided; it may be called by several goroutines, and may be nil
+
+	// Retire does to older images what a retention asks for, after a newer one was made.
+	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
 }
 
 // Of returns the pipelines of the images that settings describe, by the builders of their
@@ -49,6 +52,9 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
 			e.Boots = append(e.Boots, p.plan(i, nil).Boots()...)
 			e.Provisioners = append(e.Provisioners, image.Provisioners[i]...)
+		}
+		if image.Image.Retention != nil {
+			e.Done = p.retain
 		}
 		all[image.Build.Builder] = e
 	}

@@ -117,9 +117,11 @@ func (w *world) template(name string, ids ...string) string {
 }
 
 // parameter sets a parameter to images, one after the other.
-func (w *world) parameter(name string, ids ...string) {
+func (w *world) parameter(name string, ids ...string) { w.parameterIn(home, name, ids...) }
+
+func (w *world) parameterIn(region, name string, ids ...string) {
 	w.t.Helper()
-	c := ssm.NewFromConfig(w.Config("default", home))
+	c := ssm.NewFromConfig(w.Config("default", region))
 	for n, image := range ids {
 		out, err := c.PutParameter(w.t.Context(), &ssm.PutParameterInput{
 			Name: &name, Value: &image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(n > 0),

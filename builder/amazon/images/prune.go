@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
 	"bake/builder/amazon/internal/ownership"
 )
 
@@ -202,8 +203,18 @@ func (g *planGroup) next() (some []*Planned) {
 	return some
 }
 
-// grouped sorts images into groups: by the tag bake:image, else by what is left of the
-// name without times.
+// Retained are the options for a retention.
+func Retained(r builder.Retention, most Share, g Guards) PruneOptions {
+	o := PruneOptions{Keep: r.Keep, Stages: Stages{Deprecate: r.Deprecate, Disable: r.Disable, Delete: r.Delete}, Max: most, Guards: g}
+	if r.Delete == 0 {
+		o.Stages.Delete = Never
+	}
+	o.Filters = []Filter{{Name: "tag:" + ImageTag, Values: []string{exactly(r.Image)}}}
+	return o
+}
+
+// grouped sorts images into groups, each of one architecture: by the tag bake:image, else
+// by what is left of the name without times.
 func grouped(all []Image, together bool) (groups []*planGroup) {
 	by := map[string]*planGroup{}
 	for _, i := range all {
@@ -212,6 +223,9 @@ func grouped(all []Image, together bool) (groups []*planGroup) {
 			name = "all"
 		}
 		key := i.Region + "\x00" + name
+		if !together {
+			key += "\x00" + i.Architecture
+		}
 		if by[key] == nil {
 			by[key] = &planGroup{name: name, region: i.Region}
 		}
@@ -329,7 +343,7 @@ func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 			if err == nil {
 				err = r.one(ctx, i.Image, i.Action)
 			}
-			if err != nil {
+			if _, used := errors.AsType[*InUseError](err); err != nil && !(used && r.tolerant) {
 				errs = append(errs, err)
 			}
 		}

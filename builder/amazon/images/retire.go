@@ -12,9 +12,57 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
+	"bake/builder/amazon"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
+	"bake/step"
 )
+
+// Retire does what a retention asks for in the account where images were just made, in all
+// its regions. made are the resources of those images; without one there is nothing to do.
+// What is in use stays, and is said.
+func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amazon.Cloud, r builder.Retention, now func() time.Time) error {
+	n := slices.IndexFunc(made, func(m step.Resource) bool { return m.Kind == ownership.Image })
+	if n < 0 {
+		return nil
+	}
+	session, err := access.Reopen(ctx, made[n].With, made[n].Where, cloud)
+	if err != nil {
+		return err
+	}
+	session.Warn = s.Warn
+	a := Of(session)
+	a.place.Say = s.Say
+	if a.Regions, err = a.Enabled(ctx); err != nil {
+		return err
+	}
+	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now})
+	plan, err := a.Plan(ctx, o)
+	if plan == nil {
+		return err
+	}
+	for _, i := range plan.Images {
+		if i.Action == PlanUsed {
+			s.Say(ctx, "Image %s (%s) in %s would be %s, but is in use: %s", i.Image.ID, i.Image.Name, i.Image.Region, participle(i.want), firstUse(i.Uses))
+		}
+	}
+	remover := Remover{Account: a, Scope: s, Guards: o.Guards, tolerant: true, Told: func(done Removal) {
+		if done.Error == "" {
+			s.Say(ctx, "Image %s (%s) in %s is %s", done.Image.ID, done.Image.Name, done.Image.Region, done.Outcome)
+		}
+	}}
+	return errors.Join(err, remover.Prune(ctx, plan))
+}
+
+// firstUse is the first use that counts.
+func firstUse(uses []Use) string {
+	n := slices.IndexFunc(uses, func(u Use) bool { return !u.Warning })
+	if n < 0 {
+		return ""
+	}
+	return uses[n].String()
+}
 
 // deprecate deprecates an image from the next whole minute on, which is what EC2 counts in.
 func (r *Remover) deprecate(ctx context.Context, i Image) error {
@@ -110,7 +158,7 @@ func (i Image) recorded() (with, keys []string) {
 	return with, keys
 }
 
-// Enabled is an image that can be launched again.
+// EnabledImage is an image that can be launched again.
 type EnabledImage struct {
 	Image  Image    `json:"image"`
 	Shared []string `json:"shared"` // with whom, as before it was disabled

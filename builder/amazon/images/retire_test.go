@@ -13,8 +13,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/cloud"
+	"bake/step"
 )
 
 const day = 24 * time.Hour
@@ -38,6 +40,7 @@ func TestStages(t *testing.T) {
 		{"to deprecate", images.Image{State: "available", Created: *ago(30)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
 		{"old, and never seen before", images.Image{State: "available", Created: *ago(300)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
 		{"to be deprecated by the template", images.Image{State: "available", Created: *ago(31), Deprecated: ago(-300)}, life, "deprecate: not one of the newest 1, and older than 30 days"},
+		{"just deprecated", images.Image{State: "available", Created: *ago(90), Deprecated: aws.Time(now.Add(2 * time.Minute))}, life, "keep: to be disabled on 2026-06-08, 7 days after it was deprecated"},
 		{"deprecated", images.Image{State: "available", Created: *ago(59), Deprecated: ago(29)}, life, "keep: younger than 60 days"},
 		{"to disable", images.Image{State: "available", Created: *ago(60), Deprecated: ago(30)}, life, "disable: not one of the newest 1, and older than 60 days"},
 		{"deprecated this week", images.Image{State: "available", Created: *ago(300), Deprecated: ago(6)}, life, "keep: to be disabled on 2026-06-02, 7 days after it was deprecated"},
@@ -258,5 +261,31 @@ func TestSecondLook(t *testing.T) {
 	}
 	if surveys != 2 {
 		t.Errorf("the region was looked through %d times, want 2", surveys)
+	}
+}
+
+// TestRetireAfterBuild: after a build, what its retention says becomes of older images in
+// the account and all regions of what was made; what is in use is no error.
+func TestRetireAfterBuild(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	a := w.open(home)
+	made := map[string]string{}
+	for _, name := range []string{"web-1", "web-2", "other-1"} {
+		made[name] = w.image(west, name, "bake:image", strings.TrimRight(name, "-12"))
+	}
+	w.parameterIn(west, "/golden/web", made["web-2"])
+	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	newest := w.image(west, "web-3", "bake:image", "web")
+	w.watch(answering(nobody))
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-3", ID: newest, Where: home, With: map[string]string{"account": a.ID}}}
+	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day}
+	w.fatal(images.Retire(t.Context(), w.task(t).scope, built, w.cloud, r, in(2*day)))
+	w.fatal(images.Retire(t.Context(), w.task(t).scope, nil, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(2*day)))
+	all, err := w.open(west).List(t.Context(), images.Query{})
+	w.fatal(err)
+	for _, i := range all {
+		if (i.Deprecated != nil) != (i.Name == "web-1") {
+			t.Errorf("%s is deprecated: %v", i.Name, i.Deprecated)
+		}
 	}
 }

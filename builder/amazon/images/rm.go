@@ -102,7 +102,8 @@ type Remover struct {
 	Guards  Guards
 	Told    func(Removal) // hears of each image once; nil: nobody
 
-	surveys map[string]survey // by region
+	tolerant bool              // what is in use by now is no error of Prune
+	surveys  map[string]survey // by region
 }
 
 // Handle makes the scope able to finish what was begun.

@@ -22,6 +22,9 @@ const Never = time.Duration(-1)
 // Pause is how long one stage of the life of an image lasts at least.
 const Pause = 7 * 24 * time.Hour
 
+// soon is when an image that was just deprecated is, as EC2 takes no time of the past.
+const soon = 5 * time.Minute
+
 // DisabledTag says since when an image is disabled, and SharedTag whom it was shared with
 // before, as EC2 forgets both. What does not fit into the value of one tag is in others,
 // which end in -2, -3 and so on.
@@ -36,7 +39,7 @@ func (s Stages) next(i Image, now time.Time) (action, why string) {
 	var (
 		available  = i.State == string(types.ImageStateAvailable) && !rejected(i)
 		disabled   = i.State == string(types.ImageStateDisabled) && !rejected(i)
-		deprecated = i.Status(now) == "deprecated"
+		deprecated = i.Deprecated != nil && i.Deprecated.Before(now.Add(soon))
 		after      time.Duration
 		last       *time.Time // when the stage before began, if there is one
 		was        string

@@ -1,0 +1,14 @@
+package pipeline
+
+import (
+	"context"
+
+	"bake/builder"
+	"bake/step"
+)
+
+// retain retires older images of the same name, now that there is a newer one.
+func (p *pipeline) retain(ctx context.Context, s *step.Scope, made *builder.Artifact) error {
+	r := p.image.Image.Retention.Of(p.image.Name)
+	return step.Run(ctx, s.As("bake"), "retire older images", func(ctx context.Context) error { return p.Retire(ctx, s, made, r) })
+}
