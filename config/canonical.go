@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -188,10 +189,10 @@ func (c *canonical) object(e *hclsyntax.ObjectConsExpr) {
 	}
 	// Of two items with the same key the last one counts, so that only the order of
 	// different keys says nothing.
-	slices.SortStableFunc(items, func(a, b string) int {
-		ka, _, _ := strings.Cut(a, "=")
-		kb, _, _ := strings.Cut(b, "=")
-		return strings.Compare(ka, kb)
+	sort.SliceStable(items, func(i, j int) bool {
+		a, _, _ := strings.Cut(items[i], "=")
+		b, _, _ := strings.Cut(items[j], "=")
+		return a < b
 	})
 	c.printf("{%s}", strings.Join(items, ","))
 }

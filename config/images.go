@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -123,7 +124,9 @@ func (g *graph) read() {
 					one.refs = append(one.refs, ref)
 				}
 			}
-			slices.SortFunc(one.refs, func(a, b hcl.Traversal) int { return a.SourceRange().Start.Byte - b.SourceRange().Start.Byte })
+			sort.Slice(one.refs, func(i, j int) bool {
+				return one.refs[i].SourceRange().Start.Byte < one.refs[j].SourceRange().Start.Byte
+			})
 			g.blocks[b.Labels[0]] = one
 			g.order = append(g.order, one)
 			g.instances(one)

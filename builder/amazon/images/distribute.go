@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -52,16 +53,14 @@ func (p *placing) add(at builder.Placed, err error) {
 
 // result is in the order of accounts and regions, own first.
 func (p *placing) result(ctx context.Context, own string) ([]builder.Placed, error) {
-	slices.SortFunc(p.done, func(a, b builder.Placed) int {
+	sort.Slice(p.done, func(i, j int) bool {
+		a, b := p.done[i], p.done[j]
 		if (a.Account == own) != (b.Account == own) {
-			if a.Account == own {
-				return -1
-			}
-			return 1
+			return a.Account == own
 		}
-		return strings.Compare(a.Account+a.Region, b.Account+b.Region)
+		return a.Account+a.Region < b.Account+b.Region
 	})
-	slices.SortFunc(p.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	sort.Slice(p.errs, func(i, j int) bool { return p.errs[i].Error() < p.errs[j].Error() })
 	if cause := context.Cause(ctx); cause != nil {
 		return p.done, cause
 	}
