@@ -30,7 +30,7 @@ func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine stri
 	if err != nil {
 		return err
 	}
-	if err := p.tell(ctx, s, title, step.FindingsReport, digest); err != nil {
+	if err := p.announce(ctx, s, title, step.FindingsReport, digest); err != nil {
 		return err
 	}
 	var errs []error
@@ -44,8 +44,8 @@ func writeFile(path string, doc findings.Document, format findings.Format) error
 	return wholefile.Write(path, 0o644, func(f *os.File) error { return doc.Write(f, format) })
 }
 
-// tell has the log of the run say where a document is that was kept.
-func (p *pipeline) tell(ctx context.Context, s *step.Scope, title, kind, digest string) error {
+// announce has the log of the run say where a document is that was kept.
+func (p *pipeline) announce(ctx context.Context, s *step.Scope, title, kind, digest string) error {
 	path, err := filepath.Abs(filepath.Join(p.Reports, byDigest, digest))
 	if err == nil {
 		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})

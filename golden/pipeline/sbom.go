@@ -51,7 +51,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 			if err != nil {
 				return fmt.Errorf("writing the SBOM: %w", err)
 			}
-			if err := p.tell(ctx, s, "sbom ("+format+")", format, digest); err != nil {
+			if err := p.announce(ctx, s, "sbom ("+format+")", format, digest); err != nil {
 				return err
 			}
 			if i == 0 {
