@@ -21,11 +21,11 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "golden/attest", "golden/checks", "golden/checks/facts", "golden/findings", "golden/gates", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "engine", "golden/attest", "golden/channels", "golden/checks", "golden/checks/facts", "golden/findings", "golden/gates", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
-	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/bakefile", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
+	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
@@ -49,11 +49,12 @@ var rules = []rule{
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},
+	{"golden/channels", nil, "what is known of an image is told, and what follows done elsewhere"},
 	{"golden/checks", []string{"communicator", "golden/checks/...", "golden/findings", "internal/..."}, "checks are run on a machine that somebody else has"},
 	{"golden/checks/baseline", []string{"communicator", "golden/findings", "internal/..."}, "a profile is rules and their scripts; who asks for them, and what follows, is others' business"},
 	{"golden/asroot", []string{"communicator"}, "a script is run on a machine, whatever it is for"},
 	{"golden/plan", nil, "what has to be built is decided from what is known, and not looked up"},
-	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "golden/contents", "golden/gates", "golden/plan", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
+	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "golden/channels", "golden/contents", "golden/gates", "golden/plan", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/checks/goss", []string{"config/lang", "golden/checks/facts", "golden/findings", "internal/..."}, "files are read and answers judged; who asks a machine is somebody else"},
 	{"golden/contents", []string{"golden/contents/rpmdb", "internal/shellquote"}, "what is installed is read through a shell or an fs.FS, whoever has it"},

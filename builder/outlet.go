@@ -7,17 +7,6 @@ import (
 	"bake/step"
 )
 
-// Distributing is a builder whose images can be handed out to other regions and accounts,
-// and be put into channels.
-type Distributing interface {
-	Builder
-
-	// Outlet opens the way to the accounts of the distribution. What would keep images from
-	// being distributed, as far as that can be told before there is one, is an error of
-	// [Outlet.Check].
-	Outlet(ctx context.Context, s *step.Scope, d Distribution) (Outlet, error)
-}
-
 // Distribution says where images are to be beside the places where their builders put
 // them. The zero value is nowhere.
 type Distribution struct {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/hcl/v2"
@@ -35,6 +36,24 @@ type Pipeline struct {
 	// Reuse is called after Inputs and returns the artifact of a build that is not needed,
 	// since what it would make is there; nil if it is needed. Nil: it always is.
 	Reuse func(ctx context.Context, s *step.Scope, b builder.Builder) (*builder.Artifact, error)
+
+	// Prepare is called before b makes the image, and fails where what comes after cannot
+	// work. Nil: nothing is to be looked at.
+	Prepare func(ctx context.Context, s *step.Scope, b builder.Builder) error
+
+	// Distribute hands out what b has made, and adds to it where it is then. With its error
+	// the artifact is only a part. Nil: there is nothing to hand out.
+	Distribute func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
+
+	// Release lets everybody have what was handed out, once the post-processors have run.
+	Release func(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error
+
+	// HandOut reports a builder whose images Distribute cannot hand out. Nil with it.
+	HandOut func(b builder.Builder) error
+
+	// To and Parameters are where Distribute hands it to, and the channels of Release.
+	To         builder.Distribution
+	Parameters []string
 
 	// Marks are [builder.Hooks.Marks]. Nil: there are none.
 	Marks func(s *step.Scope) (map[string]string, error)
@@ -77,7 +96,15 @@ func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err err
 
 // suits reports a builder whose images cannot be looked at as the pipeline asks for.
 func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
-	if p == nil || p.Made == nil {
+	if p == nil {
+		return nil
+	}
+	if p.HandOut != nil {
+		if err := p.HandOut(b); err != nil {
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Image cannot be handed out", Detail: fmt.Sprintf("Images of %s: %s.", typ, err), Subject: p.At}}
+		}
+	}
+	if p.Made == nil {
 		return nil
 	}
 	v, ok := b.(builder.Verifiable)
@@ -97,7 +124,7 @@ func (p *Pipeline) wrong(format string, args ...any) hcl.Diagnostics {
 // pipelineOf checks that the builder of b can do what its pipeline asks for.
 func (ck *checker) pipelineOf(b *config.Build, f component.Factory[builder.Builder], in schema.Input) (diags hcl.Diagnostics) {
 	p := ck.pipeline(b)
-	if p == nil || p.Made == nil && p.Marks == nil {
+	if p == nil || p.Made == nil && p.Marks == nil && p.Distribute == nil {
 		return nil
 	}
 	made, wrong := f.Outline(in)
@@ -126,11 +153,14 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 	if p.Marks != nil {
 		hooks.Marks = func() (map[string]string, error) { return p.Marks(x.scope) }
 	}
-	if p.Made == nil {
+	if p.Made == nil && p.HandOut == nil {
 		return hooks, nil
 	}
 	if diags := p.suits(b, x.build.Type); diags.HasErrors() {
 		return hooks, x.template.Explain(diags)
+	}
+	if p.Made == nil {
+		return hooks, nil
 	}
 	hooks.Made = func(ctx context.Context, image builder.Image) (err error) {
 		defer recovered(&err)
@@ -150,6 +180,46 @@ func (x *execution) unseen() bool {
 
 // errUnseen is the error of a gate that nobody could ask.
 var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
+
+// handOutAgain completes the distribution of an image that was there before the run.
+func (x *execution) handOutAgain(ctx context.Context, made *builder.Artifact) error {
+	err := x.handOut(ctx, made)
+	if err == nil {
+		err = x.publish(ctx, made)
+	}
+	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
+	}
+	return x.partly(err)
+}
+
+// handOut distributes what the builder has made.
+func (x *execution) handOut(ctx context.Context, made *builder.Artifact) (err error) {
+	p := x.pipeline(x.build)
+	if p == nil || p.Distribute == nil || x.options.PlanOnly {
+		return nil
+	}
+	defer recovered(&err)
+	b, err := x.newBuilder(ctx)
+	if err != nil {
+		return err
+	}
+	return p.Distribute(ctx, x.scope, b, made)
+}
+
+// publish lets everybody have what was handed out.
+func (x *execution) publish(ctx context.Context, made *builder.Artifact) (err error) {
+	p := x.pipeline(x.build)
+	if p == nil || p.Release == nil || x.options.PlanOnly {
+		return nil
+	}
+	defer recovered(&err)
+	b, err := x.newBuilder(ctx)
+	if err != nil {
+		return err
+	}
+	return p.Release(ctx, x.scope, b, made)
+}
 
 // provisionGuest runs provisioners on a machine of the image.
 func (x *execution) provisionGuest(ctx context.Context, m builder.Machine, all []*config.Provisioner) (err error) {

@@ -153,6 +153,7 @@ type execution struct {
 	made    bool            // a machine, an image or a disk, whatever has become of it
 	failed  bool            // a provisioner has
 	seen    bool            // its pipeline has been asked about the machine
+	builder builder.Builder // nil: not made yet
 	partial bool            // the builder has made an image, and failed after that
 	machine builder.Machine // as the builder gave it
 	cache   caching
@@ -276,7 +277,7 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 		if artifact == nil {
 			return nil, nil
 		}
-		return []*builder.Artifact{artifact}, nil
+		return []*builder.Artifact{artifact}, x.handOutAgain(ctx, artifact)
 	}
 	if err != nil && x.leaves() {
 		_, lerr := x.scope.Leave(ctx)
@@ -289,6 +290,9 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	if err == nil {
 		x.recordArtifact(artifact)
 	}
+	if err == nil && artifact != nil {
+		err = x.partly(x.handOut(ctx, artifact))
+	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
@@ -300,12 +304,23 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	}
 	kept, err := x.postProcess(ctx, artifact)
 	if err == nil {
+		err = x.partly(x.publish(ctx, artifact))
+	}
+	if err == nil {
 		err = x.finish(ctx, artifact)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))
 	}
 	return kept, err
+}
+
+// partly makes an error one of an image that is there, but not everywhere.
+func (x *execution) partly(err error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.partial = x.partial || err != nil
+	return err
 }
 
 // part is what a build that has failed has made all the same. It is not
@@ -326,11 +341,10 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	if made, ok := step.Recall[*builder.Artifact](x.scope, madeOnce); ok {
 		return made, nil
 	}
-	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, cty.NilVal)
+	b, err := x.newBuilder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	x.hold(x.build.Type, b)
 	hooks, err := x.hooks(b)
 	if err != nil {
 		return nil, err
@@ -340,6 +354,11 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 		return artifact, err
 	}
 	hooks = x.withCache(hooks)
+	if p := x.pipeline(x.build); p != nil && p.Prepare != nil {
+		if err := p.Prepare(ctx, x.scope, b); err != nil {
+			return nil, err
+		}
+	}
 	artifact, err = b.Build(ctx, x.scope, hooks)
 	x.holdLive(x.build.Type, artifact)
 	if err == nil && x.unseen() {
@@ -349,6 +368,19 @@ func (x *execution) make(ctx context.Context) (artifact *builder.Artifact, err e
 	defer x.mu.Unlock()
 	x.partial = artifact != nil && err != nil
 	return artifact, err
+}
+
+// newBuilder returns the builder of the build, which is closed when that is over.
+func (x *execution) newBuilder(ctx context.Context) (builder.Builder, error) {
+	if x.builder != nil {
+		return x.builder, nil
+	}
+	b, err := newComponent(ctx, x.maker, x.build, x.build.Builder, x.components.Builders, cty.NilVal)
+	if err == nil {
+		x.hold(x.build.Type, b)
+		x.builder = b
+	}
+	return b, err
 }
 
 // owned lists what a build owns that is over; without a name, what belongs to no build.

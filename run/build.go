@@ -306,6 +306,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},
+			Outlet: images.OutletOf, Distributes: images.Distributes,
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {

@@ -7,6 +7,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
+	"bake/builder/amazon/images"
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
@@ -41,6 +42,9 @@ func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Poli
 	verified := func(b builder.Builder, p *engine.Pipeline) {
 		if v, ok := b.(amazon.Verifying); ok {
 			run = append(run, amazon.Verification{Of: v, Boots: p.Boots, Quarantines: p.Quarantines})
+		}
+		if p.Distribute != nil && images.Distributes(b) {
+			run = append(run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})
 		}
 	}
 	doubts, err := check(ctx, t, all, step.Invocation{Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, verified)

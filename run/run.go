@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/builder"
+	"bake/builder/amazon/images"
 	"bake/config"
 	"bake/engine"
 	"bake/golden/bakefile"
@@ -96,7 +97,7 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
 		settings, more := bakefile.Check(ctx, template)
-		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template})
+		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template, Distributes: images.Distributes})
 		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
 			Only: t.Only, Except: t.Except, Run: run, Start: run.Start, Pipelines: pipelines, Verified: verified,
 		}))

@@ -42,7 +42,8 @@ there.`,
 		RunE: p.noCommand,
 	}
 	cmd.AddCommand(p.imagesListCommand(), p.imagesShowCommand(), p.imagesDiffCommand(), p.imagesCopyCommand(), p.imagesShareCommand(), p.imagesUnshareCommand(),
-		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesEnableCommand(), p.imagesCheckCommand(), p.imagesPolicyCommand())
+		p.imagesRmCommand(), p.imagesPruneCommand(), p.imagesOrphansCommand(), p.imagesEnableCommand(), p.imagesCheckCommand(), p.imagesPolicyCommand(),
+		p.imagesPromoteCommand(), p.imagesApproveCommand(), p.imagesRollbackCommand(), p.imagesRevokeCommand(), p.imagesChannelCommand())
 	return cmd
 }
 

@@ -65,6 +65,13 @@ type Image struct {
 	// What is installed in the image, as a bill of materials among the reports. Without the
 	// block there is none.
 	SBOM *SBOM `hcl:"sbom,block"`
+
+	// Where the image goes once it is verified. Without the block: where the template says.
+	Distribute *Distribute `hcl:"distribute,block"`
+
+	// What names the image that is current, in the order in which images go through them. The
+	// label names the channel. Repeatable.
+	Channels []Channel `hcl:"channel,block"`
 }
 
 // GoSource implements [schema.Documented].
@@ -86,6 +93,7 @@ func (o *Image) Validate(c *schema.Checker) {
 	for i := range o.Verify {
 		unique(c, seen, "verify", &o.Verify[i].Name)
 	}
+	o.channels(c, seen)
 }
 
 // unique complains about the name of a block that is empty, or that another one has.

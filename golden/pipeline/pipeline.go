@@ -37,6 +37,11 @@ type Options struct {
 
 	// Retire does to older images what a retention asks for, after a newer one was made.
 	Retire func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error
+
+	// Outlet hands out the images of builders that are Distributes. Both are nil where
+	// nothing is run.
+	Outlet      Outlet
+	Distributes func(b builder.Builder) bool
 }
 
 // Of returns the pipelines of the images that settings describe, by the builders of their
@@ -56,6 +61,13 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 		if image.Image.Retention != nil {
 			e.Done = p.retain
 		}
+		if p.handsOut() {
+			e.Prepare, e.Distribute, e.Release, e.HandOut = p.prepare, p.distribute, p.release, p.handOut
+			e.To, e.Parameters = image.Image.Distribution(), p.parameters()
+			if e.At == nil {
+				e.At = &image.Block.DefRange
+			}
+		}
 		all[image.Build.Builder] = e
 	}
 	return all, diags
@@ -72,6 +84,8 @@ type pipeline struct {
 
 	mu       sync.Mutex
 	identity *verify.Identity  // of the machine of the build, once it is known
+	out      builder.Outlet    // nil: not opened yet
+	placed   []builder.Placed  // where the image is
 	marked   map[string]string // tags of the image; nil: not recalled yet
 	passes   map[string]bool   // names of what the image has passed
 

@@ -16,6 +16,8 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/policy"
+	"bake/step"
 )
 
 // Of is the account of a session, and its regions those of the place where it was opened.
@@ -33,9 +35,7 @@ func (a *Account) as(ctx context.Context, account, role string) (*Account, error
 	if session.Account != account {
 		return nil, fmt.Errorf("account %s: the role %s is one of account %s; write {account} in its place, or name each account's own role", account, role, session.Account)
 	}
-	b := *a
-	b.ID, b.session = account, session
-	return &b, nil
+	return &Account{ID: account, Regions: a.Regions, session: session, page: a.page, named: a.named, place: a.place}, nil
 }
 
 // Outlet hands out images of an account. It implements [builder.Outlet].
@@ -45,6 +45,48 @@ type Outlet struct {
 
 	mu     sync.Mutex
 	others map[string]*Account // that a role was taken on in
+}
+
+// home is a builder whose images an [Outlet] can hand out.
+type home interface {
+	OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error)
+	HomeRegion() string
+}
+
+// Distributes reports whether there is an outlet for a builder's images.
+func Distributes(b builder.Builder) bool {
+	_, ok := b.(home)
+	return ok
+}
+
+// OutletOf opens the way of the images of a builder that [Distributes].
+func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Outlet, error) {
+	h, ok := b.(home)
+	if !ok {
+		return nil, errors.New("images of this builder cannot be distributed or put into channels")
+	}
+	session, err := h.OpenSession(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return Of(session).NewOutlet(d), nil
+}
+
+// HandingOut is what distributing the images of a builder, and putting them into
+// channels, needs.
+type HandingOut struct {
+	Of         builder.Builder // that [Distributes]
+	To         builder.Distribution
+	Parameters []string // of the channels
+}
+
+// Permissions implements [amazon.Permitted].
+func (h HandingOut) Permissions() []policy.Need {
+	of, ok := h.Of.(home)
+	if !ok {
+		return nil
+	}
+	return DistributionNeeds(of.HomeRegion(), h.To, h.Parameters)
 }
 
 // NewOutlet returns what hands out images of the account.

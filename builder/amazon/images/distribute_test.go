@@ -164,8 +164,7 @@ type mishap struct{ perform, lose, cancel, kill bool }
 
 func mishaps() map[string]mishap {
 	return map[string]mishap{
-		"refused": {}, "answer lost": {perform: true, lose: true}, "cancelled": {perform: true, cancel: true},
-		"killed before": {lose: true, cancel: true, kill: true}, "killed after": {perform: true, cancel: true, kill: true},
+		"refused": {}, "answer lost": {perform: true, lose: true}, "killed after": {perform: true, cancel: true, kill: true},
 	}
 }
 

@@ -2,7 +2,9 @@ package images
 
 import (
 	"slices"
+	"strings"
 
+	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builder/amazon/internal/policy"
 )
@@ -108,4 +110,36 @@ func receiverNeeds(p policy.Place) []policy.Need {
 		p.Look("DescribeImageAttribute"),
 		p.Look("CreateImageUsageReport", "DeleteImageUsageReport", "DescribeImageUsageReportEntries", "DescribeImageUsageReports"),
 	}
+}
+
+// DistributionNeeds are what handing out images of the region home takes in their own
+// account, and moving channels; the roles in other accounts need the same there.
+func DistributionNeeds(home string, d builder.Distribution, parameters []string) (needs []policy.Need) {
+	here := policy.In(append(slices.Clone(d.Regions), home)...)
+	needs = append(needs, policy.Need{Actions: []string{"sts:GetCallerIdentity"}}, policy.Place{}.Look("DescribeRegions"), here.Look("DescribeImages", "DescribeSnapshots"))
+	if len(d.Regions) > 0 {
+		needs = append(needs, copyNeeds(here)...)
+		needs = append(needs, here.Use("CreateTags", "image"))
+	}
+	for region, key := range d.Keys {
+		needs = append(needs, policy.In(region).Keys(key)...)
+		needs = append(needs, policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: policy.In(region).ARNs("kms", "key/*")})
+	}
+	if len(d.Accounts) > 0 {
+		needs = append(needs, here.Look("DescribeImageAttribute", "DescribeSnapshotAttribute"), here.Use("ModifyImageAttribute", "image"), here.Use("ModifySnapshotAttribute", "snapshot"),
+			here.Use("CreateTags", "image"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: here.ARNs("kms", "key/*")})
+	}
+	for _, account := range d.Accounts {
+		if d.Role != "" {
+			needs = append(needs, policy.Need{Actions: []string{"sts:AssumeRole"}, Resources: []string{strings.ReplaceAll(d.Role, "{account}", account)}})
+		}
+	}
+	for _, name := range parameters {
+		name = strings.TrimPrefix(name, "/")
+		needs = append(needs, policy.Need{
+			Actions:   []string{"ssm:DeleteParameter", "ssm:GetParameter", "ssm:GetParameterHistory", "ssm:PutParameter"},
+			Resources: here.ARNs("ssm", "parameter/"+name, "parameter/"+name+".lock"),
+		})
+	}
+	return needs
 }

@@ -471,3 +471,12 @@ func (o *Options) patience(env []string) patience {
 		timeout:  time.Duration(number(envTimeout)) * time.Second,
 	}
 }
+
+// Caller is the ARN of whom calls are made as.
+func (s *Session) Caller(ctx context.Context) (string, error) {
+	who, err := Call(ctx, sts.NewFromConfig(s.config).GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(who.Arn), nil
+}

@@ -1,0 +1,391 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/destroy"
+	"bake/builder/amazon/internal/ownership"
+	"bake/builder/amazon/internal/wait"
+	"bake/step"
+)
+
+// imageType is the data type of parameters that name images.
+const imageType = "aws:ec2:image"
+
+// Entry is a version of a parameter that is a channel.
+type Entry struct {
+	Image   string    `json:"image"`
+	Version int64     `json:"version"`
+	At      time.Time `json:"at"`
+	By      string    `json:"by"` // ARN
+	Why     string    `json:"why,omitempty"`
+}
+
+// History lists what a channel has named in a region, the newest first; nothing if there is
+// no such channel.
+func (a *Account) History(ctx context.Context, region, parameter string) (all []Entry, err error) {
+	in := &ssm.GetParameterHistoryInput{Name: &parameter, MaxResults: aws.Int32(50)}
+	var wrong error
+	err = pages(ctx, a.session.SSMIn(region).GetParameterHistory, in, func(token *string) { in.NextToken = token }, func(out *ssm.GetParameterHistoryOutput) *string {
+		for _, h := range out.Parameters {
+			if aws.ToString(h.DataType) == imageType {
+				all = append(all, Entry{aws.ToString(h.Value), h.Version, aws.ToTime(h.LastModifiedDate).UTC(), aws.ToString(h.LastModifiedUser), aws.ToString(h.Description)})
+				continue
+			}
+			wrong = fmt.Errorf("the parameter %s in %s of account %s has the data type %q, not %s, and AWS cannot change that; delete it, or name another in the channel block", parameter, region, a.ID, aws.ToString(h.DataType), imageType)
+		}
+		return out.NextToken
+	})
+	if access.Is(err, "ParameterNotFound") {
+		return nil, nil
+	}
+	if err == nil {
+		err = wrong
+	}
+	slices.SortFunc(all, func(x, y Entry) int { return int(y.Version - x.Version) })
+	return all, err
+}
+
+// since is when the channel began to name the image that it names now.
+func since(history []Entry) (at time.Time) {
+	for _, e := range history {
+		if e.Image != history[0].Image {
+			break
+		}
+		at = e.At
+	}
+	return at
+}
+
+// Channel implements [builder.Outlet].
+func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Placed) (builder.ChannelState, error) {
+	var mu sync.Mutex
+	state := builder.ChannelState{Names: len(at) > 0}
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	for _, p := range at {
+		each.Go(func() error {
+			a, err := o.in(ctx, p.Account)
+			if err != nil || a == nil {
+				return err
+			}
+			history, err := a.History(ctx, p.Region, parameter)
+			mu.Lock()
+			defer mu.Unlock()
+			if len(history) == 0 || history[0].Image != p.ID {
+				state.Names = false
+			} else if begun := since(history); begun.After(state.Since) {
+				state.Since = begun
+			}
+			return err
+		})
+	}
+	err := each.Wait()
+	if !state.Names {
+		state.Since = time.Time{}
+	}
+	return state, err
+}
+
+// move is a change of a channel in one place.
+type move struct {
+	*Account
+	region, parameter, image, why string
+
+	before  []Entry // the history as it was when the change was decided on
+	written bool    // the parameter may have been written
+}
+
+// Enter implements [builder.Outlet]. Where there is no role to take on in an account, it has
+// no channel.
+func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, why string, at []builder.Placed) error {
+	var moves []*move
+	for _, p := range at {
+		a, err := o.in(ctx, p.Account)
+		if err != nil {
+			return err
+		}
+		if a == nil {
+			s.Warn(ctx, "The channel %s is not written in account %s: the distribute block names no role in it", parameter, p.Account)
+			continue
+		}
+		moves = append(moves, &move{Account: a, region: p.Region, parameter: parameter, image: p.ID, why: why})
+	}
+	return o.own.change(ctx, s, moves)
+}
+
+// change makes the changes of a channel in all places, or none: first it looks at all of
+// them, then it locks each, and only then it writes, the place of the account last in which
+// it is at home. If a place cannot be written, the others get back what they had. Between
+// the first and the last, readers in different places see different images.
+func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) error {
+	s.Handle(ownership.Prefix, destroy.For(a.session))
+	if err := eachMove(ctx, moves, (*move).look); err != nil {
+		return err
+	}
+	moves = slices.DeleteFunc(slices.Clone(moves), func(m *move) bool { return len(m.before) > 0 && m.before[0].Image == m.image })
+	if len(moves) == 0 {
+		return nil
+	}
+	token := "bake run " + s.Run.ID + " " + uuid.NewString()
+	var locks []string
+	unlock := func(ctx context.Context) error {
+		return s.Discard(ctx, func(r step.Resource) bool { return slices.Contains(locks, r.Key) })
+	}
+	for _, m := range moves {
+		key, err := m.lock(ctx, s, token)
+		locks = append(locks, key)
+		if err != nil {
+			return errors.Join(err, unlock(ctx))
+		}
+	}
+	err := eachMove(ctx, moves, (*move).still)
+	if err == nil {
+		err = a.write(ctx, moves)
+	}
+	return errors.Join(err, unlock(ctx))
+}
+
+func eachMove(ctx context.Context, moves []*move, do func(*move, context.Context) error) error {
+	p := &placing{}
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	for _, m := range moves {
+		each.Go(func() error {
+			p.add(builder.Placed{Account: m.ID, Region: m.region}, do(m, ctx))
+			return nil
+		})
+	}
+	_ = each.Wait() // the errors are in p
+	_, err := p.result(ctx, "")
+	return err
+}
+
+// look finds out whether the channel can name the image.
+func (m *move) look(ctx context.Context) (err error) {
+	if err := m.whole(ctx, m.region, m.image); err != nil {
+		return fmt.Errorf("the channel %s cannot name it: %w", m.parameter, err)
+	}
+	m.before, err = m.History(ctx, m.region, m.parameter)
+	return err
+}
+
+// still reports a channel that somebody else has moved since it was looked at.
+func (m *move) still(ctx context.Context) error {
+	now, err := m.History(ctx, m.region, m.parameter)
+	if err != nil {
+		return err
+	}
+	if newest(now) != newest(m.before) {
+		return fmt.Errorf("the channel %s was moved to %s by %s at %s; look at it, and run the command again", m.parameter, now[0].Image, now[0].By, now[0].At.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func newest(history []Entry) int64 {
+	if len(history) == 0 {
+		return 0
+	}
+	return history[0].Version
+}
+
+// write writes all places, or puts back what was there.
+func (a *Account) write(ctx context.Context, moves []*move) error {
+	slices.SortStableFunc(moves, func(x, y *move) int { return rank(a, x) - rank(a, y) })
+	for _, m := range moves {
+		err := m.put(ctx)
+		if err == nil {
+			continue
+		}
+		err = &PlaceError{m.ID, m.region, err}
+		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+		defer cancel()
+		for _, w := range moves {
+			if undone := w.back(back); undone != nil {
+				err = errors.Join(err, fmt.Errorf("putting back the channel %s: %w", w.parameter, &PlaceError{w.ID, w.region, undone}))
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+func rank(a *Account, m *move) int {
+	if m.ID == a.ID && m.region == a.Home() {
+		return 1
+	}
+	return 0
+}
+
+// settleTime is how long Systems Manager may take to look at the images that parameters
+// name, which it does after it has accepted them.
+const settleTime = 2 * time.Minute
+
+// put writes the parameter, and waits until it is valid. Systems Manager cannot write on
+// condition that nobody else has; versions tell afterwards.
+func (m *move) put(ctx context.Context) error {
+	m.written = true
+	_, err := access.Finish(ctx, m.session.SSMIn(m.region).PutParameter, &ssm.PutParameterInput{
+		Name: &m.parameter, Value: &m.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String(imageType), Description: &m.why, Overwrite: aws.Bool(len(m.before) > 0),
+	})
+	if access.Refused(err) {
+		m.written = false
+	}
+	if err != nil && (!m.written || m.settled(ctx, m.session.Pace.Visible+time.Second, m.newer) != nil) {
+		return err // it may be written still: then it is put back
+	}
+	return m.settled(ctx, settleTime, func(now []Entry) (bool, error) {
+		for _, e := range now {
+			if e.Version > newest(m.before) && (e.Image != m.image || e.Why != m.why) {
+				return false, fmt.Errorf("%s has written the channel %s, too: %s at %s; nothing more is written there", e.By, m.parameter, e.Image, e.At.Format(time.RFC3339))
+			}
+		}
+		return newest(now) > newest(m.before), nil
+	})
+}
+
+func (m *move) newer(now []Entry) (bool, error) { return newest(now) > newest(m.before), nil }
+
+// settled looks at the channel until it is as it is to be, for so long.
+func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Entry) (bool, error)) error {
+	watch := wait.Watch{Delay: m.session.Pace.Again, Limit: limit}
+	if watch.Delay > 5*time.Second || watch.Delay <= 0 {
+		watch.Delay = time.Second
+	}
+	err := watch.Until(ctx, "the parameter "+m.parameter+" in "+m.region+" to name "+m.image, func(ctx context.Context) (bool, error) {
+		now, err := m.History(ctx, m.region, m.parameter)
+		if err != nil {
+			return false, err
+		}
+		return done(now)
+	})
+	if err != nil && context.Cause(ctx) == nil {
+		return fmt.Errorf("%w. Systems Manager drops a value without a word if the image is not there for account %s, or if these credentials lack ec2:DescribeImages", err, m.ID)
+	}
+	return err
+}
+
+// back puts back what the channel named before, unless somebody else has written it
+// meanwhile. One that there was not is deleted.
+func (m *move) back(ctx context.Context) error {
+	if !m.written {
+		return nil
+	}
+	m.written = false
+	client := m.session.SSMIn(m.region)
+	var foreign *Entry
+	// What was accepted may not be there yet.
+	err := m.settled(ctx, m.session.Pace.Visible+time.Second, func(now []Entry) (bool, error) {
+		for i, e := range now {
+			if e.Version > newest(m.before) && (e.Image != m.image || e.Why != m.why) {
+				foreign = &now[i]
+			}
+		}
+		return newest(now) > newest(m.before), nil
+	})
+	switch {
+	case foreign != nil:
+		return fmt.Errorf("%s has written it since: %s", foreign.By, foreign.Image)
+	case err != nil:
+		return nil // it was never written
+	case len(m.before) == 0:
+		_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &m.parameter})
+		if access.Is(err, "ParameterNotFound") {
+			return nil
+		}
+		return err
+	}
+	old, why := m.before[0].Image, "bake: put back, because another place could not be written"
+	_, err = access.Call(ctx, client.PutParameter, &ssm.PutParameterInput{
+		Name: &m.parameter, Value: &old, Type: ssmtypes.ParameterTypeString, DataType: aws.String(imageType), Description: &why, Overwrite: aws.Bool(true),
+	})
+	if err != nil {
+		return err
+	}
+	return m.settled(ctx, settleTime, func(now []Entry) (bool, error) { return len(now) > 0 && now[0].Image == old, nil })
+}
+
+// lockTime is how long a lock counts whose owner does not take it away.
+const lockTime = 15 * time.Minute
+
+// lock keeps others who look for locks from changing the channel, until the scope gives up
+// what has the key.
+func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key string, err error) {
+	name := m.parameter + ".lock"
+	value := token + " until " + time.Now().Add(lockTime).UTC().Format(time.RFC3339)
+	owner := &ownership.Owner{Session: m.session, Run: s.Run.ID, ID: ownership.NewID()}
+	key = "lock " + m.ID + " " + m.region + " " + token
+	want := owner.Resource(ownership.Lock, key, m.region, ownership.WithName, name, ownership.WithKey, value)
+	client := m.session.SSMIn(m.region)
+	_, err = ownership.Acquire(ctx, s, "lock the channel "+m.parameter+" in "+m.region, want, func(ctx context.Context) (string, struct{}, error) {
+		for try := 1; ; try++ {
+			_, err := access.Finish(ctx, client.PutParameter, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(false)})
+			if !access.Is(err, "ParameterAlreadyExists") {
+				return name, struct{}{}, err
+			}
+			mine, err := m.brokenLock(ctx, name, value)
+			if err != nil || mine || try == 2 {
+				return name, struct{}{}, err
+			}
+		}
+	})
+	return key, err
+}
+
+// brokenLock looks at a lock that is there, and deletes it if its time is over. It may be
+// the one that was to be made.
+func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, err error) {
+	client := m.session.SSMIn(m.region)
+	out, err := access.Call(ctx, client.GetParameter, &ssm.GetParameterInput{Name: &name})
+	if access.Is(err, "ParameterNotFound") {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	has := aws.ToString(out.Parameter.Value)
+	if has == value {
+		return true, nil
+	}
+	who, until, _ := strings.Cut(has, " until ")
+	end, err := time.Parse(time.RFC3339, until)
+	if err != nil || time.Now().Before(end) {
+		return false, fmt.Errorf("the channel %s is locked by %s until %s; wait for that or, if it was killed, run bake sweep. The lock is the parameter %s", m.parameter, who, until, name)
+	}
+	_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &name})
+	if access.Is(err, "ParameterNotFound") {
+		err = nil
+	}
+	return false, err
+}
+
+// History is that of a channel in one place.
+type History struct {
+	Account string  `json:"account"`
+	Region  string  `json:"region"`
+	Entries []Entry `json:"history"`
+}
+
+// Histories are those of a channel in all places of the outlet that have it.
+func (o *Outlet) Histories(ctx context.Context, parameter string) (all []History, err error) {
+	found, err := o.histories(ctx, parameter)
+	for at, entries := range found {
+		all = append(all, History{at.ID, at.region, entries})
+	}
+	slices.SortFunc(all, func(a, b History) int { return strings.Compare(a.Account+a.Region, b.Account+b.Region) })
+	return all, err
+}

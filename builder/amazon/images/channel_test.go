@@ -1,0 +1,164 @@
+package images_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+
+	"bake/builder"
+	"bake/cloud"
+	"bake/step"
+)
+
+// channelAt is the image that a channel names; empty if there is none.
+func (w *world) channelAt(profile, region, name string) string {
+	w.t.Helper()
+	out, err := ssm.NewFromConfig(w.Config(profile, region)).GetParameter(context.WithoutCancel(w.t.Context()), &ssm.GetParameterInput{Name: &name})
+	var none *ssmtypes.ParameterNotFound
+	if errors.As(err, &none) {
+		return ""
+	}
+	w.fatal(err)
+	return *out.Parameter.Value
+}
+
+// placed makes an image in both regions, which the other account may use.
+func (w *world) placed(name string) (all []builder.Placed) {
+	w.t.Helper()
+	for _, region := range []string{home, west} {
+		id := w.image(region, name)
+		_, err := w.client("default", region).ModifyImageAttribute(w.t.Context(), &ec2.ModifyImageAttributeInput{ImageId: &id, Attribute: aws.String("launchPermission"), OperationType: "add", UserIds: []string{otherID}})
+		w.fatal(err)
+		all = append(all, builder.Placed{Account: ownID, Region: region, ID: id}, builder.Placed{Account: otherID, Region: region, ID: id, Shared: true})
+	}
+	return all
+}
+
+var profiles = map[string]string{ownID: "default", otherID: other}
+
+func names4(w *world, channel string, at []builder.Placed) (n int) {
+	for _, p := range at {
+		if w.channelAt(profiles[p.Account], p.Region, channel) == p.ID {
+			n++
+		}
+	}
+	return n
+}
+
+// TestEnter: a channel names an image everywhere or as before, and only images that are
+// whole.
+func TestEnter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	ctx, d := t.Context(), builder.Distribution{Accounts: []string{otherID}, Role: roles}
+	enter := func(name string, at []builder.Placed) error {
+		s, l, _ := w.copying()
+		err := w.outlet(d).Enter(ctx, s, name, "bake: test", at)
+		w.fatal(s.Close(ctx, context.Background()))
+		if owned, _ := l.Owned(); len(owned) > 0 {
+			t.Errorf("the ledger owns %v", owned)
+		}
+		return err
+	}
+	const channel = "/bake/web/stable"
+	one, two := w.placed("one"), w.placed("two")
+	for range 2 { // again changes nothing
+		w.fatal(enter(channel, one))
+	}
+	state, err := w.outlet(d).Channel(ctx, channel, one)
+	w.fatal(err)
+	if names4(w, channel, one) != 4 || !state.Names || state.Since.IsZero() {
+		t.Errorf("the channel names one: %+v", state)
+	}
+	history, err := w.open(home).History(ctx, home, channel)
+	w.fatal(err)
+	if len(history) != 1 || history[0].Why != "bake: test" || !strings.HasPrefix(history[0].By, "arn:") {
+		t.Errorf("history %+v", history)
+	}
+	if w.channelAt("default", home, channel+".lock") != "" {
+		t.Error("the lock is still there")
+	}
+	refused := func(what, want, name string, at []builder.Placed) {
+		t.Helper()
+		if err := enter(name, at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if names4(w, channel, one) != 4 {
+			t.Errorf("%s: the channel has moved", what)
+		}
+	}
+	_, err = w.client("default", west).CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{two[2].ID}, Tags: []types.Tag{{Key: aws.String("bake:revoked"), Value: aws.String("leak")}}})
+	w.fatal(err)
+	refused("revoked in one region", "bake:revoked: leak", channel, two)
+	three := w.placed("three")
+	_, err = w.client("default", west).ModifyImageAttribute(ctx, &ec2.ModifyImageAttributeInput{ImageId: &three[2].ID, Attribute: aws.String("launchPermission"), OperationType: "remove", UserIds: []string{otherID}})
+	w.fatal(err)
+	refused("not shared in one region", "none is shared with it", channel, three)
+	put := func(name, value string) {
+		_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString})
+		w.fatal(err)
+	}
+	four := w.placed("four")
+	put(channel+".lock", "bake run x until 2099-01-02T03:04:05Z")
+	refused("locked", "is locked by bake run x", channel, four)
+	_, err = ssm.NewFromConfig(w.Config("default", home)).DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
+	w.fatal(err)
+	put("/bake/text", "ami-1")
+	refused("a text", "has the data type", "/bake/text", four)
+	put(channel+".lock", "bake run x until 2020-01-02T03:04:05Z") // its time is over
+	w.fatal(enter(channel, four))
+	if names4(w, channel, four) != 4 {
+		t.Error("the channel does not name four")
+	}
+}
+
+// TestFaultsOfEnter: whatever goes wrong, the channel names the same release everywhere,
+// unless the process was killed, and nothing but whole images.
+func TestFaultsOfEnter(t *testing.T) {
+	t.Parallel()
+	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+		w.trusting()
+		at := [][]builder.Placed{w.placed("one")[1:3], w.placed("two")[1:3]} // another account, and another region
+		d := builder.Distribution{Accounts: []string{otherID}, Role: roles}
+		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+			channel := fmt.Sprintf("/bake/web-%d/stable", n)
+			if n%2 == 0 { // the channel is there already
+				s, _, _ := w.copying()
+				w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "bake: before", at[0]))
+				w.fatal(s.Close(w.t.Context(), context.Background()))
+			}
+			o := w.outlet(d)
+			do := func(ctx context.Context, s *step.Scope) error {
+				return o.Enter(ctx, s, channel, "bake: test", at[1])
+			}
+			return do, func(what string, err error, struck bool) {
+				before, now := 0, names4(w, channel, at[1])
+				if n%2 == 0 {
+					before = names4(w, channel, at[0])
+				} else {
+					before = 2 - now
+					for _, p := range at[1] {
+						if v := w.channelAt(profiles[p.Account], p.Region, channel); v != "" && v != p.ID {
+							before--
+						}
+					}
+				}
+				killed := errors.Is(err, errKilled)
+				if now+before != 2 || err == nil && now != 2 || err != nil && !killed && before != 2 {
+					w.t.Errorf("%s: the channel names the old image in %d places, the new one in %d: %v", what, before, now, err)
+				}
+				if w.channelAt(other, home, channel+".lock")+w.channelAt("default", west, channel+".lock") != "" {
+					w.t.Errorf("%s: a lock is left", what)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,375 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"golang.org/x/sync/errgroup"
+
+	"bake/builder"
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/ownership"
+	"bake/step"
+)
+
+// spot is an account in a region.
+type spot struct {
+	*Account
+	region string
+}
+
+// spots are all places of the outlet: the regions of the distribution and of the account,
+// in it and in each account that there is a role for.
+func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
+	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
+	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
+		a, err := o.in(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range regions {
+			if a != nil {
+				all = append(all, spot{a, r})
+			}
+		}
+	}
+	return all, nil
+}
+
+// histories are those of a channel in all places that have it.
+func (o *Outlet) histories(ctx context.Context, parameter string) (map[spot][]Entry, error) {
+	spots, err := o.spots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	found := map[spot][]Entry{}
+	var each errgroup.Group
+	each.SetLimit(regionsAtOnce)
+	for _, at := range spots {
+		each.Go(func() error {
+			history, err := at.History(ctx, at.region, parameter)
+			if err != nil {
+				return &PlaceError{at.ID, at.region, err}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(history) > 0 {
+				found[at] = history
+			}
+			return nil
+		})
+	}
+	return found, each.Wait()
+}
+
+// Named lists what a channel names, in all places of the outlet. In none of its regions may
+// it be missing in the own account, and it must name one release everywhere.
+func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Placed, names string, err error) {
+	histories, err := o.histories(ctx, parameter)
+	if err != nil {
+		return nil, "", err
+	}
+	releases := map[string]string{}
+	for at, history := range histories {
+		found, err := at.byID(ctx, at.region, history[0].Image)
+		if err != nil {
+			return nil, "", err
+		}
+		if len(found) == 0 {
+			return nil, "", fmt.Errorf("the channel %s names %s in %s, which is not there for account %s", parameter, history[0].Image, at.region, at.ID)
+		}
+		releases[found[0].Name] = at.region
+		all = append(all, builder.Placed{Account: at.ID, Region: at.region, ID: history[0].Image, Shared: found[0].Owner != at.ID})
+	}
+	for _, region := range o.to.Regions {
+		if !slices.ContainsFunc(all, func(p builder.Placed) bool { return p.Account == o.own.ID && p.Region == region }) {
+			return nil, "", fmt.Errorf("there is no channel %s in %s", parameter, region)
+		}
+	}
+	if len(all) == 0 {
+		return nil, "", fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(o.own.Regions, ", "))
+	}
+	if len(releases) > 1 {
+		return nil, "", fmt.Errorf("the channel %s names different images: %s. Promote or roll back until it does not", parameter, strings.Join(slices.Sorted(maps.Keys(releases)), ", "))
+	}
+	for name := range releases {
+		names = name
+	}
+	slices.SortFunc(all, func(a, b builder.Placed) int { return strings.Compare(a.Account+a.Region, b.Account+b.Region) })
+	return all, names, nil
+}
+
+// candidate is an image that a channel has named before, and that is whole still.
+type candidate struct{ id, name string }
+
+// Rollback has a channel name the release that it named before, the same everywhere, and
+// returns the name of its image. Images that are not whole any more, or among without, are
+// passed over.
+func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why string, without ...string) (release string, err error) {
+	histories, err := o.histories(ctx, parameter)
+	if err != nil {
+		return "", err
+	}
+	if len(histories) == 0 {
+		return "", fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(o.own.Regions, ", "))
+	}
+	earlier := map[spot][]candidate{}
+	first := spot{}
+	for at, history := range histories {
+		if earlier[at], err = at.earlier(ctx, at.region, history, without); err != nil {
+			return "", err
+		}
+		if first.Account == nil || at.ID == o.own.ID && (first.ID != o.own.ID || at.region == o.own.Home()) {
+			first = at
+		}
+	}
+	for _, c := range earlier[first] {
+		var moves []*move
+		for at, all := range earlier {
+			if i := slices.IndexFunc(all, func(other candidate) bool { return other.name == c.name }); i >= 0 {
+				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: all[i].id, why: why})
+			}
+		}
+		if len(moves) == len(earlier) {
+			return c.name, o.own.change(ctx, s, moves)
+		}
+	}
+	return "", fmt.Errorf("the channel %s has named no other image before that is still whole everywhere", parameter)
+}
+
+// earlier are the images that a channel has named before the one that it names now, the
+// newest first.
+func (a *Account) earlier(ctx context.Context, region string, history []Entry, without []string) (all []candidate, err error) {
+	seen := append([]string{history[0].Image}, without...)
+	for _, e := range history {
+		if slices.Contains(seen, e.Image) {
+			continue
+		}
+		seen = append(seen, e.Image)
+		if a.whole(ctx, region, e.Image) != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return nil, cause
+			}
+			continue
+		}
+		found, err := a.byID(ctx, region, e.Image)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range found {
+			all = append(all, candidate{i.ID, i.Name})
+		}
+	}
+	return all, nil
+}
+
+// Approve records in the tags of an image and of its copies that the caller wants it to
+// enter a channel. tag is the key.
+func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (all []Image, who string, err error) {
+	i, err := a.One(ctx, ref)
+	if err != nil {
+		return nil, "", err
+	}
+	if i.Owner != a.ID {
+		return nil, "", fmt.Errorf("image %s in %s belongs to account %s, which approves it", i.ID, i.Region, i.Owner)
+	}
+	if who, err = a.session.Caller(ctx); err != nil {
+		return nil, "", err
+	}
+	regions, err := a.Enabled(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	copies, err := a.Release(ctx, i, regions)
+	if err != nil {
+		return nil, "", err
+	}
+	all = append([]Image{i}, copies...)
+	value := []rune(who + " at " + now.UTC().Format(time.RFC3339))
+	return all, who, a.tagAll(ctx, all, map[string]string{tag: string(value[max(0, len(value)-tagValue):])})
+}
+
+// tagAll tags images of the account.
+func (a *Account) tagAll(ctx context.Context, all []Image, tags map[string]string) error {
+	_, err := inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) ([]Image, error) {
+		var ids []string
+		for _, i := range all {
+			if i.Region == region {
+				ids = append(ids, i.ID)
+			}
+		}
+		_, err := access.Call(ctx, a.session.EC2(region).CreateTags, &ec2.CreateTagsInput{Resources: ids, Tags: ownership.Tags(tags)})
+		return nil, err
+	})
+	return err
+}
+
+// Revocation is what has become of an image that was revoked.
+type Revocation struct {
+	Image    Image    `json:"image"`
+	Disabled bool     `json:"disabled"`
+	Channels []string `json:"channels,omitempty"` // that name it still
+}
+
+// Revoke takes an image back everywhere: the image, its copies in all regions and in the
+// accounts of the outlet and, with descendants, what was made from it. Channels go back to
+// what they named before; then each image gets a tag that keeps it from every channel, and
+// is disabled. One that a channel names still, because that has named no other before, is
+// not disabled, and an error says so. It may be repeated.
+func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
+	i, err := o.own.One(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.own.owns(i); err != nil {
+		return nil, err
+	}
+	regions, err := o.own.Enabled(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.own.Regions = regions // whatever the place: an image is taken back everywhere
+	copies, err := o.own.Release(ctx, i, regions)
+	if err != nil {
+		return nil, err
+	}
+	all := map[*Account][]Image{o.own: append([]Image{i}, copies...)}
+	if err := o.related(ctx, all, descendants); err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, of := range all {
+		for _, i := range of {
+			ids = append(ids, i.ID)
+		}
+	}
+	still, err := o.vacate(ctx, s, ids, "bake: "+ref+" revoked; run "+s.Run.ID)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	errs := []error{err}
+	var done []Revocation
+	for a, of := range all {
+		tags := map[string]string{RevokedTag: shortened(now().UTC().Format(time.RFC3339) + " " + why)}
+		if err := a.tagAll(ctx, of, tags); err != nil {
+			return done, errors.Join(append(errs, err)...)
+		}
+		for _, i := range of {
+			r := Revocation{Image: i, Channels: still[i.ID]}
+			if len(r.Channels) == 0 {
+				remover := &Remover{Account: a, Scope: s, Guards: Guards{Now: now}}
+				err := remover.disable(ctx, &Removal{Image: i}, i)
+				r.Disabled = err == nil
+				if err != nil {
+					errs = append(errs, &PlaceError{a.ID, i.Region, fmt.Errorf("disabling image %s: %w", i.ID, err)})
+				}
+			}
+			done = append(done, r)
+		}
+	}
+	slices.SortFunc(done, func(x, y Revocation) int {
+		return strings.Compare(x.Image.Owner+x.Image.Region+x.Image.ID, y.Image.Owner+y.Image.Region+y.Image.ID)
+	})
+	return done, errors.Join(errs...)
+}
+
+// shortened is a text as the value of a tag.
+func shortened(text string) string {
+	r := []rune(text)
+	return string(r[:min(len(r), tagValue)])
+}
+
+// related adds to the images of each account those that are copies of them and, with
+// descendants, those that were made from them.
+func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descendants bool) error {
+	accounts := []*Account{o.own}
+	for _, id := range o.accounts() {
+		a, err := o.in(ctx, id)
+		if err != nil {
+			return err
+		}
+		if a != nil {
+			accounts = append(accounts, a)
+		}
+	}
+	known := map[string]bool{}
+	var from []string
+	for _, i := range all[o.own] {
+		known[i.ID] = true
+		from = append(from, i.ID)
+	}
+	for generation := 0; len(from) > 0 && generation < generations; generation++ {
+		ids := from
+		from = nil
+		for _, a := range accounts {
+			regions, err := a.Enabled(ctx)
+			if err != nil {
+				return err
+			}
+			for _, filter := range []string{"source-image-id", "tag:" + ParentTag} {
+				found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, ids}}})
+				if err != nil {
+					return err
+				}
+				for _, i := range found {
+					if !known[i.ID] && (descendants || i.IsCopy() && filter == "source-image-id") {
+						known[i.ID] = true
+						all[a], from = append(all[a], i), append(from, i.ID)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// ParentTag is the tag of images that says which image they were made from.
+const ParentTag = "bake:parent"
+
+// vacate rolls back all channels that name one of the images. It returns the channels that
+// name one still, by image.
+func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why string) (still map[string][]string, err error) {
+	spots, err := o.spots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	still = map[string][]string{}
+	var errs []error
+	tried := map[string]bool{}
+	for _, at := range spots {
+		l := at.newLook(at.region, nil, Guards{})
+		names, err := l.imageParameters(ctx)
+		if err != nil {
+			return nil, &PlaceError{at.ID, at.region, err}
+		}
+		for _, name := range names {
+			history, err := at.History(ctx, at.region, name)
+			if err != nil {
+				return nil, &PlaceError{at.ID, at.region, err}
+			}
+			if len(history) == 0 || !slices.Contains(ids, history[0].Image) {
+				continue
+			}
+			if !tried[name] {
+				tried[name] = true
+				if _, err := o.Rollback(ctx, s, name, why, ids...); err == nil {
+					continue
+				} else if cause := context.Cause(ctx); cause != nil {
+					return nil, cause
+				} else {
+					errs = append(errs, fmt.Errorf("%w; have it name another image, or delete the parameter, and revoke the image again: until then it can be launched", err))
+				}
+			}
+			still[history[0].Image] = append(still[history[0].Image], name)
+		}
+	}
+	return still, errors.Join(errs...)
+}

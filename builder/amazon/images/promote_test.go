@@ -1,0 +1,137 @@
+package images_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder"
+	"bake/cloud"
+	"bake/step"
+)
+
+// enter has a channel name images.
+func (w *world) enter(d builder.Distribution, channel string, at []builder.Placed) {
+	w.t.Helper()
+	s, _, _ := w.copying()
+	w.fatal(w.outlet(d).Enter(w.t.Context(), s, channel, "bake: test", at))
+	w.fatal(s.Close(w.t.Context(), context.Background()))
+}
+
+// TestRollback: a channel goes back to the newest release that is whole everywhere.
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
+	const channel = "/bake/web/stable"
+	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
+	for _, at := range [][]builder.Placed{one, two, three} {
+		w.enter(d, channel, at)
+	}
+	s, _, _ := w.copying()
+	all, name, err := w.outlet(d).Named(t.Context(), channel)
+	w.fatal(err)
+	if len(all) != 4 || name != "three" {
+		t.Errorf("the channel names %s: %v", name, all)
+	}
+	// The one before has been revoked.
+	done, err := w.outlet(d).Revoke(t.Context(), s, two[0].ID, "leak", false, time.Now)
+	w.fatal(err)
+	if len(done) != 1 || !done[0].Disabled || names4(w, channel, three) != 4 {
+		t.Errorf("revoked %+v", done)
+	}
+	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "bake: back")
+	w.fatal(err)
+	if release != "one" || names4(w, channel, one) != 4 {
+		t.Errorf("rolled back to %s", release)
+	}
+	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "bake: back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
+		t.Errorf("no channel: %v", err)
+	}
+}
+
+// TestRevoke: an image, its copies and what was made from it leave all channels and cannot
+// be launched, except where a channel has nothing to go back to.
+func TestRevoke(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
+	distributed := func(name string, tags ...string) []builder.Placed {
+		id := w.image(home, name, append(tags, "bake:image", "web")...)
+		s, _, _ := w.copying()
+		at, err := w.outlet(d).Distribute(t.Context(), s, map[string]string{home: id})
+		w.fatal(err)
+		return at
+	}
+	good, bad := distributed("good"), distributed("bad")
+	child := w.image(home, "child", "bake:parent", bad[0].ID)
+	w.enter(d, "/bake/web/stable", good)
+	w.enter(d, "/bake/web/stable", bad)
+	w.enter(d, "/bake/web/only", bad[:1])
+	revoke := func() (disabled, named int, err error) {
+		s, _, _ := w.copying()
+		all, err := w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+		w.fatal(s.Close(t.Context(), context.Background()))
+		for _, r := range all {
+			if r.Disabled {
+				disabled++
+			}
+			named += len(r.Channels)
+			profile := map[string]string{ownID: "default", otherID: other}[r.Image.Owner]
+			i := w.seenBy(profile, r.Image.Region, r.Image.ID)
+			if !strings.HasSuffix(tagOf(i, "bake:revoked"), " leak") || (i.State == types.ImageStateDisabled) != r.Disabled {
+				t.Errorf("%s is %s: %v", r.Image.Name, i.State, i.Tags)
+			}
+		}
+		return disabled, named, err
+	}
+	disabled, named, err := revoke()
+	if disabled != 4 || named != 1 || err == nil || !strings.Contains(err.Error(), "/bake/web/only has named no other image") {
+		t.Errorf("%d disabled, %d named: %v", disabled, named, err)
+	}
+	if names4(w, "/bake/web/stable", good) != 4 {
+		t.Error("the channel does not name the image before")
+	}
+	w.enter(d, "/bake/web/only", good[:1])
+	if disabled, named, err = revoke(); disabled != 5 || named != 0 || err != nil {
+		t.Errorf("again: %d disabled, %d named: %v", disabled, named, err)
+	}
+	if i := w.seenBy("default", home, child); i.State != types.ImageStateDisabled {
+		t.Errorf("what was made from it is %s", i.State)
+	}
+}
+
+// TestFaultsOfRollback: whatever goes wrong, the channel names one release everywhere.
+func TestFaultsOfRollback(t *testing.T) {
+	t.Parallel()
+	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+		one, two := own(w.placed("one")), own(w.placed("two"))
+		d := builder.Distribution{Regions: []string{home, west}}
+		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+			channel := fmt.Sprintf("/bake/web-%d/stable", n)
+			w.enter(d, channel, one)
+			w.enter(d, channel, two)
+			o := w.outlet(d)
+			do := func(ctx context.Context, s *step.Scope) error {
+				_, err := o.Rollback(ctx, s, channel, "bake: back")
+				return err
+			}
+			return do, func(what string, err error, _ bool) {
+				before, now := names4(w, channel, two), names4(w, channel, one)
+				if before+now != 2 || err == nil && now != 2 || err != nil && err != errKilled && before != 2 {
+					w.t.Errorf("%s: %d and %d: %v", what, before, now, err)
+				}
+			}
+		}
+	})
+}
+
+// own are the places in the test's account.
+func own(all []builder.Placed) []builder.Placed {
+	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placed) bool { return p.Account != ownID })
+}

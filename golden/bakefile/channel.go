@@ -1,0 +1,112 @@
+package bakefile
+
+import (
+	_ "embed"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/config/lang"
+	"bake/config/schema"
+	"bake/golden/channels"
+)
+
+//go:embed channel.go
+var channelSource string
+
+// Channel are the arguments of a channel block. A channel is a parameter of Systems Manager
+// that names the image which is current in it, in each region and account of the image.
+type Channel struct {
+	Name string `hcl:"name,label"`
+
+	// What the image must have passed, such as `verify.boot` or `checks.baseline`.
+	Requires []string `hcl:"requires,optional"`
+
+	// The channel that must name the image before this one can.
+	From string `hcl:"from,optional"`
+
+	// How long `from` must have named the image.
+	Soak time.Duration `hcl:"soak,optional"`
+
+	// Whether somebody must approve the image for this channel, with `bake images approve`.
+	Approval bool `hcl:"approval,optional"`
+
+	// Name of the parameter. Not set: `/bake/IMAGE/CHANNEL`.
+	Parameter string `hcl:"parameter,optional"`
+
+	// URL that is told when the channel has moved: a POST with JSON. That it fails is a
+	// warning.
+	Webhook string `hcl:"webhook,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Channel) GoSource() string { return channelSource }
+
+var parameterName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,13}$`) })
+
+// Validate implements [schema.Validator].
+func (h *Channel) Validate(c *schema.Checker) {
+	if h.Parameter != "" && (!parameterName().MatchString(h.Parameter) || strings.HasPrefix(strings.ToLower(h.Parameter), "/aws") || strings.HasPrefix(strings.ToLower(h.Parameter), "/ssm")) {
+		c.Errorf(&h.Parameter, "Invalid parameter", "%q is not a name for a parameter: it is a path such as /golden/web/stable, of letters, digits and _.-, and does not begin with /aws or /ssm.", h.Parameter)
+	}
+	if h.Soak < 0 {
+		c.Errorf(&h.Soak, "Invalid duration", "soak cannot be negative.")
+	}
+	if h.Soak > 0 && h.From == "" && c.Known(&h.From) {
+		c.Errorf(&h.Soak, "Soak without a channel before", "soak is how long the image must have been in the channel that from names; set from.")
+	}
+	if u, err := url.Parse(h.Webhook); h.Webhook != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		c.Errorf(&h.Webhook, "Invalid URL", "webhook must be the URL of a web server, such as \"https://ci.example.com/hook\".")
+	}
+}
+
+// Rule is what the channel asks of an image.
+func (h *Channel) Rule() channels.Rule {
+	return channels.Rule{Name: h.Name, Requires: h.Requires, From: h.From, Soak: h.Soak, Approval: h.Approval}
+}
+
+// ParameterOf is the name of the parameter for an image.
+func (h *Channel) ParameterOf(image string) string {
+	if h.Parameter != "" {
+		return h.Parameter
+	}
+	return channels.Parameter(image, h.Name)
+}
+
+// channels checks the channels of an image together.
+func (o *Image) channels(c *schema.Checker, seen map[string]string) {
+	var names, gates []string
+	for i := range o.Channels {
+		unique(c, seen, "channel", &o.Channels[i].Name)
+		names = append(names, o.Channels[i].Name)
+	}
+	for _, k := range o.Checks {
+		gates = append(gates, "checks."+k.Name)
+	}
+	for _, v := range o.Verify {
+		gates = append(gates, "verify."+v.Name)
+	}
+	for i := range o.Channels {
+		h := &o.Channels[i]
+		if h.Parameter == "" && !parameterName().MatchString("/bake/image/"+h.Name) && h.Name != "" {
+			c.Errorf(&h.Name, "Invalid name", "%q cannot be part of the name of a parameter, which has letters, digits and _.-; set parameter.", h.Name)
+		}
+		for _, r := range h.Requires {
+			if !slices.Contains(gates, r) && !strings.HasPrefix(r, "scan.") {
+				c.Errorf(&h.Requires, "Nothing of that name", "The image has no %s.%s It has: %s.", r, lang.DidYouMean(r, gates), or(gates))
+			}
+		}
+		if h.From == "" {
+			continue
+		}
+		switch at := slices.Index(names, h.From); {
+		case at < 0:
+			c.Errorf(&h.From, "No such channel", "The image has no channel %q.%s", h.From, lang.DidYouMean(h.From, names))
+		case at >= i:
+			c.Errorf(&h.From, "Channels out of order", "An image goes from channel to channel in the order in which they are written: %q must come before %q.", h.From, h.Name)
+		}
+	}
+}

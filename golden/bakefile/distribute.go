@@ -1,0 +1,91 @@
+package bakefile
+
+import (
+	_ "embed"
+	"maps"
+	"slices"
+	"strings"
+
+	"bake/builder"
+	"bake/config/schema"
+)
+
+//go:embed distribute.go
+var distributeSource string
+
+// Distribute are the arguments of a distribute block: where the finished image goes once it
+// is verified, beside the region that it was made in.
+type Distribute struct {
+	// Regions that the image is copied to.
+	Regions []string `hcl:"regions,optional"`
+
+	// Accounts that get the image, by their numbers, in each of the regions.
+	Accounts []string `hcl:"accounts,optional"`
+
+	// How accounts get it: `share` it with them, or `copy`, which makes images of their own
+	// there.
+	Mode Mode `hcl:"mode,optional"`
+
+	// ARN of a role to assume in each account, with `{account}` for its number. It is needed
+	// to copy, and for the tags and channels in the accounts.
+	Role string `hcl:"role,optional"`
+
+	// KMS keys that copies are encrypted with, by region. In another account, an alias names
+	// that account's own key.
+	KMSKeys map[string]string `hcl:"kms_keys,optional"`
+
+	// Move no channel unless the image is in all regions and accounts.
+	AllOrNone bool `hcl:"all_or_none,optional"`
+}
+
+// Mode is how accounts get an image.
+type Mode string
+
+// Choices implements [schema.Choices].
+func (Mode) Choices() []string { return []string{"share", "copy"} }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (m *Mode) UnmarshalText(b []byte) error { return schema.ParseChoice(m, b, m.Choices()) }
+
+// GoSource implements [schema.Documented].
+func (*Distribute) GoSource() string { return distributeSource }
+
+// SetDefaults implements [schema.Defaulter].
+func (d *Distribute) SetDefaults() { d.Mode = "share" }
+
+// Validate implements [schema.Validator].
+func (d *Distribute) Validate(c *schema.Checker) {
+	for _, id := range d.Accounts {
+		if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
+			c.Errorf(&d.Accounts, "Invalid account ID", "%q is not an AWS account ID, which has 12 digits.", id)
+		}
+	}
+	if slices.Contains(d.Regions, "") {
+		c.Errorf(&d.Regions, "Empty region", "An empty text is not a region.")
+	}
+	switch {
+	case d.Role == "" && d.Mode == "copy" && c.Known(&d.Role) && len(d.Accounts) > 0:
+		c.Errorf(&d.Mode, "Missing role", "To make images in other accounts, bake needs a role there: set role to an ARN such as \"arn:aws:iam::{account}:role/bake\".")
+	case d.Role != "" && (!strings.HasPrefix(d.Role, "arn:") || !strings.Contains(d.Role, ":role/")):
+		c.Errorf(&d.Role, "Not the ARN of a role", "%q is not the ARN of a role, such as \"arn:aws:iam::{account}:role/bake\".", d.Role)
+	case d.Role != "" && len(d.Accounts) > 1 && !strings.Contains(d.Role, "{account}"):
+		c.Errorf(&d.Role, "One role for several accounts", "A role is in one account. Write {account} in the place of its number.")
+	}
+	for _, region := range slices.Sorted(maps.Keys(d.KMSKeys)) {
+		if !slices.Contains(d.Regions, region) && c.Known(&d.Regions) {
+			c.Errorf(&d.KMSKeys, "Key for no region", "The image is not distributed to %q, so that there is nothing to encrypt with a key there.", region)
+		}
+		if d.KMSKeys[region] == "" {
+			c.Errorf(&d.KMSKeys, "Empty key", "The key for %s is empty.", region)
+		}
+	}
+}
+
+// Distribution is where the image is to be.
+func (o *Image) Distribution() builder.Distribution {
+	d := o.Distribute
+	if d == nil {
+		return builder.Distribution{}
+	}
+	return builder.Distribution{Regions: d.Regions, Accounts: d.Accounts, Copy: d.Mode == "copy", Role: d.Role, Keys: d.KMSKeys}
+}

@@ -1,0 +1,73 @@
+// Package channels decides which image a channel may name. It asks nobody.
+package channels
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Rule is what a channel asks of an image.
+type Rule struct {
+	Name     string
+	Requires []string      // such as verify.boot; each must have passed
+	From     string        // channel that must name the image first; empty: none
+	Soak     time.Duration // how long From must have named it
+	Approval bool          // somebody must have approved the image for this channel
+}
+
+// State is what is known of an image.
+type State struct {
+	Passed   []string  // what it has passed
+	Untold   bool      // it is not known what it has passed
+	In       bool      // From names it, everywhere
+	Since    time.Time // From has named it everywhere
+	Approved bool
+	Now      time.Time
+}
+
+// Closed says why the image may not enter the channel; nothing if it may.
+func (r Rule) Closed(s State) (reasons []string) {
+	for _, name := range r.Requires {
+		switch {
+		case s.Untold:
+			return []string{"what the image has passed is not in its tags; build it again"}
+		case !slices.Contains(s.Passed, name):
+			reasons = append(reasons, name+" has not passed")
+		}
+	}
+	switch {
+	case r.From == "":
+	case !s.In:
+		reasons = append(reasons, fmt.Sprintf("channel %s does not name it", r.From))
+	case s.Now.Sub(s.Since) < r.Soak:
+		reasons = append(reasons, fmt.Sprintf("it must have been in channel %s for %s, which is so from %s on", r.From, r.Soak, s.Since.Add(r.Soak).UTC().Format(time.RFC3339)))
+	}
+	if r.Approval && !s.Approved {
+		reasons = append(reasons, "nobody has approved it: bake images approve AMI "+r.Name)
+	}
+	return reasons
+}
+
+// Parameter is the parameter that a channel of an image is, unless the user has named one.
+func Parameter(image, channel string) string { return "/bake/" + image + "/" + channel }
+
+// ApprovalTag is the key of the tag that says who has approved an image for a channel, and
+// when.
+func ApprovalTag(channel string) string { return "bake:approved:" + channel }
+
+// Passed are the names that a tag bake:verified lists. It is false if they are too many for
+// a tag, which has their digest then.
+func Passed(tag string) ([]string, bool) {
+	if tag == "" {
+		return nil, true
+	}
+	if strings.HasPrefix(tag, "sha256:") {
+		return nil, false
+	}
+	return strings.Split(tag, ","), true
+}
+
+// Why is a line for the history of a channel.
+func Why(what, run string) string { return "bake: " + what + "; run " + run }

@@ -1,0 +1,123 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bake/builder"
+	"bake/step"
+)
+
+// Outlet opens the way of the images of a builder.
+type Outlet func(ctx context.Context, s *step.Scope, b builder.Builder, d builder.Distribution) (builder.Outlet, error)
+
+// handsOut reports whether the image goes anywhere by its block.
+func (p *pipeline) handsOut() bool {
+	return p.image.Image.Distribute != nil || len(p.image.Image.Channels) > 0
+}
+
+// parameters are the channels.
+func (p *pipeline) parameters() (names []string) {
+	for i := range p.image.Image.Channels {
+		names = append(names, p.image.Image.Channels[i].ParameterOf(p.image.Name))
+	}
+	return names
+}
+
+// handOut reports a builder whose images go nowhere.
+func (p *pipeline) handOut(b builder.Builder) error {
+	if p.Distributes == nil || p.Distributes(b) {
+		return nil
+	}
+	return errors.New("only images of the Amazon builders can be; remove the distribute and channel blocks of this source")
+}
+
+// outlet is that of the build. It is opened once.
+func (p *pipeline) outlet(ctx context.Context, s *step.Scope, b builder.Builder) (builder.Outlet, error) {
+	if p.out != nil {
+		return p.out, nil
+	}
+	var err error
+	p.out, err = p.Outlet(ctx, s, b, p.image.Image.Distribution())
+	return p.out, err
+}
+
+// prepare looks whether the image can be distributed, before it is made.
+func (p *pipeline) prepare(ctx context.Context, s *step.Scope, b builder.Builder) error {
+	return step.Run(ctx, s.As("bake"), "check the distribution", func(ctx context.Context) error {
+		out, err := p.outlet(ctx, s, b)
+		if err != nil {
+			return err
+		}
+		return out.Check(ctx)
+	})
+}
+
+// distribute brings the image where it is to be.
+func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Builder, made *builder.Artifact) error {
+	s = s.As("bake")
+	out, err := p.outlet(ctx, s, b)
+	if err != nil {
+		return err
+	}
+	p.placed, err = out.Distribute(ctx, s, made.Images)
+	for _, at := range p.placed {
+		switch _, known := made.Images[at.Region]; {
+		case at.Resource.ID != "" && !known:
+			made.Images[at.Region] = at.ID
+			made.Resources = append(made.Resources, at.Resource)
+			made.ID += "," + at.Region + ":" + at.ID
+			made.Text += at.Region + ": " + at.ID + "\n"
+		case at.Shared:
+			s.Say(ctx, "Image %s in %s is shared with account %s", at.ID, at.Region, at.Account)
+		}
+	}
+	if err == nil || context.Cause(ctx) != nil {
+		return err
+	}
+	if d := p.image.Image.Distribute; d != nil && d.AllOrNone || len(p.placed) == 0 || len(p.image.Image.Channels) == 0 {
+		return fmt.Errorf("the image is not everywhere, and no channel is moved: %w", err)
+	}
+	return errors.Join(fmt.Errorf("the image is not everywhere: %w", err), p.release(ctx, s, b, made))
+}
+
+// release has the channels name the image that it may enter, one after the other.
+func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder, _ *builder.Artifact) error {
+	s = s.As("bake")
+	if len(p.image.Image.Channels) == 0 {
+		return nil
+	}
+	out, err := p.outlet(ctx, s, b)
+	if err != nil {
+		return err
+	}
+	for i := range p.image.Image.Channels {
+		h := &p.image.Image.Channels[i]
+		err := step.Run(ctx, s, "channel "+h.Name, func(ctx context.Context) error {
+			parameter := h.ParameterOf(p.image.Name)
+			if now, err := out.Channel(ctx, parameter, p.placed); err != nil || now.Names {
+				return err
+			}
+			state, err := p.state(ctx, s, out, h)
+			if err != nil {
+				return err
+			}
+			if reasons := h.Rule().Closed(state); len(reasons) > 0 {
+				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(reasons, "; "))
+				return nil
+			}
+			if err := out.Enter(ctx, s, parameter, p.why(s, h.From), p.placed); err != nil {
+				return fmt.Errorf("the channel stays as it was: %w", err)
+			}
+			s.Say(ctx, "Channel %s (%s) names the image in %d places", h.Name, parameter, len(p.placed))
+			p.notify(ctx, s, h)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

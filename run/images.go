@@ -1,0 +1,49 @@
+package run
+
+import (
+	"context"
+
+	"bake/builder"
+	"bake/config"
+	"bake/engine"
+	"bake/golden/bakefile"
+	"bake/golden/channels"
+)
+
+// Channel is a channel of an image, as its block says.
+type Channel struct {
+	channels.Rule
+	Parameter string
+}
+
+// ImageBlock is what an image block says of where its images go.
+type ImageBlock struct {
+	To       builder.Distribution
+	Channels []Channel
+}
+
+// Image reads the image block with that name beside a template. It is nil if there is none.
+// What is wrong is a *[TemplateError].
+func Image(ctx context.Context, t Template, all engine.Components, name string) (*ImageBlock, error) {
+	t.DataSources = all.DataSources
+	template, diags := config.Load(ctx, t.Options)
+	if diags.HasErrors() {
+		return nil, &TemplateError{diags, template.Files()}
+	}
+	settings, more := bakefile.Check(ctx, template)
+	if more.HasErrors() {
+		return nil, &TemplateError{more, template.Files()}
+	}
+	for _, i := range settings.Images() {
+		if i.Name != name {
+			continue
+		}
+		block := &ImageBlock{To: i.Image.Distribution()}
+		for n := range i.Image.Channels {
+			h := &i.Image.Channels[n]
+			block.Channels = append(block.Channels, Channel{h.Rule(), h.ParameterOf(name)})
+		}
+		return block, nil
+	}
+	return nil, nil
+}
