@@ -19,10 +19,23 @@ type Image struct {
 	ID     string
 	Region string
 
+	// The account that it is in, and the name that it is handed out under.
+	Account, Name string
+
+	// Former finds the newest image of the account, in the region, that has a tag with that
+	// value, and is not this one; nil if there is none.
+	Former func(ctx context.Context, tag, value string) (*Former, error)
+
 	// Boot launches a machine of the image, with a key and a security group of its own and
 	// without user data, calls use when it can be logged in to, and deletes all that
 	// again, whatever has happened.
 	Boot func(ctx context.Context, b Boot, use func(ctx context.Context, m Machine) error) error
+}
+
+// Former is an image that there was before.
+type Former struct {
+	ID, Name string
+	Tags     map[string]string
 }
 
 // Boot says what machine of an image is launched. What it leaves open is as for the

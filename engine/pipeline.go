@@ -109,7 +109,7 @@ func (p *Pipeline) suits(b builder.Builder, typ string) hcl.Diagnostics {
 	}
 	v, ok := b.(builder.Verifiable)
 	if !ok {
-		return p.wrong("Images of %s cannot be verified before they are handed out. Remove the verify blocks of this source.", typ)
+		return p.wrong("Images of %s cannot be verified before they are handed out. Remove the verify and provenance blocks of this source.", typ)
 	}
 	if err := v.Verifiable(p.Boots); err != nil {
 		return p.wrong("%s cannot verify its image: %s.", typ, err)

@@ -3,6 +3,7 @@ package run
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +19,11 @@ import (
 	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/kmskey"
 	"bake/builtin"
 	"bake/config"
 	"bake/engine"
+	"bake/golden/attest"
 	"bake/golden/bakefile"
 	"bake/golden/pipeline"
 	"bake/internal/envvar"
@@ -307,6 +310,13 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},
 			Outlet: images.OutletOf, Distributes: images.Distributes,
+			Earlier: func(run string) string { return cmp.Or(settings.Reports(), o.State.Reports(run)) },
+			Signer: func(key string) (crypto.Signer, error) {
+				if strings.HasPrefix(key, kmskey.Scheme) {
+					return kmskey.Opener(parts.Cloud)(ctx, parts.Env, key)
+				}
+				return attest.PrivateKey(key, envvar.Get(parts.Env, attest.PassphraseVar))
+			},
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {

@@ -31,8 +31,7 @@ import (
 // checksOptions are the flags of bake checks.
 type checksOptions struct {
 	checks.Options
-	host      host.Options
-	hostKeys  choice
+	host      hostFlags
 	ami       string
 	guest     guestFlags
 	format    choice
@@ -97,14 +96,9 @@ With -exit-codes=packer: 0 and 1 alone.`},
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.host.Host, "host", "", "machine to check: ssh://[USER@]HOST[:PORT]")
+	o.host.register(flags, "check")
 	flags.StringVar(&o.ami, "ami", "", "launch a machine of this `image`, which its ID or name names, check it, and delete it")
 	o.guest.register(p, flags)
-	flags.StringVarP(&o.host.KeyFile, "identity", "i", "", "private key `file` to log in with; default: the SSH agent's keys, or one of ~/.ssh")
-	flags.StringVar(&o.host.Bastion, "bastion", "", "`host` to connect through, written as -host is")
-	flags.StringVar(&o.host.KnownHosts, "known-hosts", "", "`file` of known host keys; default: ~/.ssh/known_hosts")
-	o.hostKeys = choice{values: host.KeyChecks(), value: host.KeyChecks()[0]}
-	flags.Var(&o.hostKeys, "host-key-check", "`which` host keys are accepted: strict (known ones only), pin (any, if none is known), or off")
 	flags.BoolVar(&o.sudo, "sudo", true, "look at the machine as root, with sudo if the user is another one; -sudo=false: as the login user")
 	flags.BoolVar(&o.Remediate, "remediate", false, "run the fixes of checks that fail, as root, and check again")
 	flags.DurationVar(&o.RetryTimeout, "retry-timeout", 0, "check goss files again for as `long` as something in them fails")
@@ -199,7 +193,7 @@ func (o *checksOptions) where(flags *pflag.FlagSet) error {
 	case o.host.Host == "" && o.ami == "":
 		return errors.New("-host names the machine to check, such as ssh://admin@198.51.100.7, or -ami an image to launch one of")
 	case o.ami != "":
-		others, name = []string{"host", "identity", "bastion", "known-hosts", "host-key-check"}, "-ami"
+		others, name = hostNames(), "-ami"
 	}
 	for _, other := range others {
 		if flags.Changed(other) {
@@ -212,8 +206,7 @@ func (o *checksOptions) where(flags *pflag.FlagSet) error {
 		}
 		return nil
 	}
-	o.host.HostKeyCheck = o.hostKeys.value
-	return o.host.Check()
+	return o.host.check()
 }
 
 // settling is how long a machine that has just started may take until nothing fails.
@@ -314,7 +307,7 @@ func (p *program) runChecks(ctx context.Context, o checksOptions) (err error) {
 		return err
 	}
 	o.host.Env, o.host.Emit = p.env, emit
-	m, err := host.Connect(ctx, o.host)
+	m, err := host.Connect(ctx, o.host.Options)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.host.Host, err)
 	}

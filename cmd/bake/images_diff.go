@@ -4,57 +4,174 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"bake/builder"
 	"bake/builder/amazon/images"
+	"bake/golden/asroot"
+	"bake/golden/changes"
+	"bake/golden/contents"
+	"bake/golden/manifest"
+	"bake/step"
 )
 
+// diffOptions are the flags of bake images diff.
+type diffOptions struct {
+	guest         guestFlags
+	inside, boot  bool
+	reports       string
+	first, second string
+}
+
 func (p *program) imagesDiffCommand() *cobra.Command {
-	var f placeFlags
+	var o diffOptions
 	cmd := &cobra.Command{
 		Use:   "diff IMAGE IMAGE",
 		Short: "Show what two images differ in",
 		Long: `Compare two images, by their IDs or names: attributes, tags, block devices and, of images
 of the account, the keys of their snapshots and whom they are shared with. IDs and dates,
-which always differ, are not compared, and neither is what the volumes hold: installed
-packages and files. The exit code is 0 whether there are differences or not.`,
+which always differ, are not compared. The exit code is 0 whether there are differences or
+not.
+
+With -contents, compare what is in them too: packages, files, and results of checks, as the
+reports of their builds have them, which are found by tags of the images. With -boot, launch
+a machine of each image instead, and read packages and files there; the machines are
+deleted, whatever happens. Files that each machine has its own of are not compared.`,
 		Example: `  bake images diff web-20261121 web-20261128
+  bake images diff web-20261121 web-20261128 -contents -reports reports
+  bake images diff ami-0123456789abcdef0 ami-0fedcba9876543210 -boot
   bake images diff ami-0123456789abcdef0 ami-0fedcba9876543210 -regions us-east-1,eu-west-1 -json`,
 		Args: exactly("the first image", "the second"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.withImages(cmd, &f, func(ctx, _ context.Context, a *images.Account) error {
-				c, err := a.Diff(ctx, args[0], args[1])
-				if c.A.ID != "" {
-					p.showDifferences(c)
-				}
+			o.first, o.second = args[0], args[1]
+			if err := o.check(cmd); err != nil {
 				return err
-			})
+			}
+			return p.imagesDiff(cmd, &o)
 		},
 		Annotations: map[string]string{exitCodes: imagesExitCodes},
 	}
-	f.register(p, cmd.Flags())
+	flags := cmd.Flags()
+	o.guest.register(p, flags)
+	flags.Lookup("region").Usage = "look in this `region`; default: as in every AWS tool"
+	flags.StringSliceVar(&o.guest.regions, "regions", nil, "look in these `regions`, separated by commas; all: those enabled for the account")
+	flags.BoolVar(&o.inside, "contents", false, "compare packages, files and checks too, as the reports of the builds have them")
+	flags.StringVar(&o.reports, "reports", "", "with -contents, `directory` of the reports of both builds; default: beside the logs of their runs")
+	flags.BoolVar(&o.boot, "boot", false, "compare packages and files too, on machines that are launched for that")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) showDifferences(c images.Comparison) {
+// check complains about flags that do not go together.
+func (o *diffOptions) check(cmd *cobra.Command) error {
+	usage := func(format string, args ...any) error {
+		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
+	}
+	if o.boot && o.inside {
+		return usage("-contents reads reports, and -boot machines: use one of them")
+	}
+	if o.reports != "" && !o.inside {
+		return usage("-reports needs -contents")
+	}
+	for _, name := range []string{"instance-type", "user", "subnet", "ssh-interface"} {
+		if cmd.Flags().Changed(name) && !o.boot {
+			return usage("-%s needs -boot", name)
+		}
+	}
+	return nil
+}
+
+// difference is what bake images diff prints with -json.
+type difference struct {
+	images.Comparison
+	Contents *changes.Set `json:"contents,omitempty"`
+}
+
+func (p *program) imagesDiff(cmd *cobra.Command, o *diffOptions) error {
+	var d difference
+	err := p.onImages(cmd, &o.guest.placeFlags, func(ctx, _ context.Context, a *images.Account) (err error) {
+		d.Comparison, err = a.Diff(ctx, o.first, o.second)
+		return err
+	})
+	if err == nil && (o.inside || o.boot) {
+		d.Contents, err = p.inside(cmd, o, d.A, d.B)
+	}
+	if d.A.ID != "" {
+		p.showDifferences(d)
+	}
+	return p.ended(err, err, o.guest.exitCodes)
+}
+
+// inside compares what is in two images.
+func (p *program) inside(cmd *cobra.Command, o *diffOptions, a, b images.Image) (*changes.Set, error) {
+	var known [2]changes.Known
+	for n, i := range []images.Image{a, b} {
+		var err error
+		if o.boot {
+			known[n], err = p.insideMachine(cmd, o, i)
+		} else {
+			known[n], err = p.insideReports(o, i)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", i.ID, err)
+		}
+	}
+	set := changes.Between(known[0], known[1])
+	return &set, nil
+}
+
+func (p *program) insideReports(o *diffOptions, i images.Image) (changes.Known, error) {
+	state, err := p.env.state()
+	if err != nil {
+		return changes.Known{}, err
+	}
+	return changes.FromReports(cmp.Or(o.reports, state.Reports(fileOf(i.Tags["bake:run"]))), i.Tags)
+}
+
+// insideMachine reads what is in an image on a machine of it.
+func (p *program) insideMachine(cmd *cobra.Command, o *diffOptions, i images.Image) (k changes.Known, err error) {
+	guest := o.guest
+	guest.region, guest.regions = i.Region, nil
+	err = p.withGuest(cmd, &guest, i.ID, func(ctx context.Context, s *step.Scope, _ images.Image, m builder.Machine) error {
+		return step.Run(ctx, s, "read packages and files", func(ctx context.Context) (err error) {
+			k.Packages, err = contents.FromMachine(ctx, func(ctx context.Context, script string, out io.Writer) error {
+				return asroot.Stream(ctx, m, script, out)
+			}, "/")
+			if err != nil {
+				return err
+			}
+			k.Files, err = manifest.Read(ctx, m)
+			return err
+		})
+	})
+	return k, err
+}
+
+func (p *program) showDifferences(d difference) {
 	if p.json.on {
-		p.json.result = c
+		p.json.result = d
 		return
 	}
+	c := d.Comparison
 	if len(c.Differences) == 0 {
 		p.say("No differences in attributes, tags, block devices and sharing.")
-		return
+	} else {
+		var table strings.Builder
+		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(w, "\t%s\t%s\n", c.A.ID, c.B.ID)
+		for _, d := range c.Differences {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), printable(cmp.Or(d.A, "-")), printable(cmp.Or(d.B, "-")))
+		}
+		_ = w.Flush() // into memory
+		p.say(strings.TrimSuffix(table.String(), "\n"))
 	}
-	var table strings.Builder
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "\t%s\t%s\n", c.A.ID, c.B.ID)
-	for _, d := range c.Differences {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), printable(cmp.Or(d.A, "-")), printable(cmp.Or(d.B, "-")))
+	if d.Contents != nil {
+		var text strings.Builder
+		d.Contents.Write(&text, printable)
+		p.say("\n" + strings.TrimSuffix(text.String(), "\n"))
 	}
-	_ = w.Flush() // into memory
-	p.say(strings.TrimSuffix(table.String(), "\n"))
 }

@@ -64,6 +64,7 @@ func (p *program) root() *cobra.Command {
 		p.versionCommand(),
 		p.verifyCommand(),
 		p.checksCommand(),
+		p.sbomCommand(),
 		p.completionCommand(),
 	)
 	root.AddCommand(absentCommands()...)

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +12,8 @@ import (
 	"bake/builder/amazon"
 	"bake/builder/amazon/kmskey"
 	"bake/golden/attest"
+	"bake/golden/manifest"
+	"bake/golden/reports"
 	"bake/run/localcloud"
 )
 
@@ -21,7 +22,10 @@ type verifyOptions struct {
 	mode, key, verifier string
 	artifacts, images   []string
 	expected            attest.Expected
-	local               bool
+	guest               guestFlags
+	boot                bool
+	mayChange           []string
+	reports             string
 	keyless             map[string]*string
 	rekor, timestamp    bool
 }
@@ -29,25 +33,41 @@ type verifyOptions struct {
 func (p *program) verifyCommand() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify-attestation FILE...",
-		Short: "Check the signature and the contents of attestations",
+		Use:   "verify-attestation FILE... | AMI [FILE]",
+		Short: "Check attestations, or an image against its attestation",
 		Long: `Check that each FILE is an attestation that is signed with the given key, and with no
 other, and that it matches the flags. Without -artifact and -ami any subjects are
-accepted; they are printed.`,
+accepted; they are printed.
+
+With AMI, the ID of an image, check that it is the image that its attestation is about, or a
+copy of that: its ID, name, account and tags are those that are attested. The attestation is
+FILE, or is found in the directory of the reports, by the tag bake:attestation. With -boot, a
+machine of the image is launched too, and its files are compared with those that are
+attested; the machine is deleted, whatever happens.`,
 		Example: `  bake verify-attestation -key key.pub -artifact disk.qcow2 disk.qcow2.provenance.json
   bake verify-attestation -key awskms:///alias/bake -ami eu-west-1:ami-0a1b2c3d4e5f60718 \
-    -predicate-type https://slsa.dev/provenance/v1 ami-0a1b2c3d4e5f60718.provenance.json`,
+    -predicate-type https://slsa.dev/provenance/v1 ami-0a1b2c3d4e5f60718.provenance.json
+  bake verify-attestation -key key.pub -region eu-west-1 -reports reports -boot ami-0a1b2c3d4e5f60718`,
+		Annotations: map[string]string{exitCodes: `0    verified
+1    not verified, or the command line is wrong
+4    something of the machine of an image was left behind
+5    the cloud refused to answer, or to launch a machine of the image
+130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
+With -exit-codes=packer: 0 and 1 alone.`},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{"name the attestations to check", cmd.CommandPath()}
+				return usageError{"name the attestations to check, or an image", cmd.CommandPath()}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(cmd); err != nil {
+			if err := o.check(cmd, args); err != nil {
 				return err
 			}
-			if !o.local {
+			if isImage(args[0]) {
+				return p.verifyImage(cmd, o, args)
+			}
+			if !o.guest.local {
 				return interruptible(cmd.Context(), func(ctx context.Context) error {
 					return p.verify(ctx, o, localcloud.Elsewhere(p.env), args)
 				})
@@ -64,7 +84,10 @@ accepted; they are printed.`,
 	flags.StringVar(&o.expected.SourceURI, "source-uri", "", "`URI` that must be among what it was built from")
 	flags.StringArrayVar(&o.artifacts, "artifact", nil, "`file` that it must be about; can be repeated")
 	flags.StringArrayVar(&o.images, "ami", nil, "`image` that it must be about, REGION:AMI; can be repeated")
-	flags.BoolVar(&o.local, "local", false, "the AWS KMS key is in the local cloud")
+	o.guest.register(p, flags)
+	flags.BoolVar(&o.boot, "boot", false, "launch a machine of AMI, and compare its files with those that are attested")
+	flags.StringArrayVar(&o.mayChange, "may-change", nil, "with -boot, files that may differ: a `pattern` of paths, as in a verify block; can be repeated")
+	flags.StringVar(&o.reports, "reports", "", "`directory` of the reports of the build of AMI; default: beside the log of its run")
 	o.keyless = map[string]*string{}
 	for _, name := range []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"} {
 		o.keyless[name] = flags.String(name, "", "of keyless signing, which is not supported")
@@ -76,7 +99,7 @@ accepted; they are printed.`,
 }
 
 // check says what is wrong with the flags.
-func (o *verifyOptions) check(cmd *cobra.Command) error {
+func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 	usage := func(format string, args ...any) error {
 		return usageError{fmt.Sprintf(format, args...), cmd.CommandPath()}
 	}
@@ -85,6 +108,10 @@ func (o *verifyOptions) check(cmd *cobra.Command) error {
 		unsupported = unsupported || *value != ""
 	}
 	isKMS := strings.HasPrefix(o.key, kmskey.Scheme)
+	ofImage := isImage(args[0])
+	if wrong := o.wrong(cmd, args); wrong != "" {
+		return usage("%s", wrong)
+	}
 	switch {
 	case unsupported:
 		return usage("keyless signing is not supported: Sigstore's Fulcio and Rekor are not queried; use -key or -verifier with a public key, or cosign verify-blob-attestation")
@@ -98,10 +125,36 @@ func (o *verifyOptions) check(cmd *cobra.Command) error {
 		return usage("-signing-mode=kms needs -key=awskms:///…")
 	case o.mode == "key" && isKMS:
 		return usage("-signing-mode=key needs a PEM file, but %s is an AWS KMS key", o.key)
-	case o.local && !isKMS:
-		return usage("-local applies only to AWS KMS keys")
+	case o.guest.local && !isKMS && !ofImage:
+		return usage("-local applies only to images and AWS KMS keys")
 	}
 	return nil
+}
+
+// wrong says which flags and arguments do not go together; empty if all do.
+func (o *verifyOptions) wrong(cmd *cobra.Command, args []string) string {
+	if isImage(args[0]) {
+		switch {
+		case len(args) > 2:
+			return "an image has one attestation; name at most one file after it"
+		case len(o.images)+len(o.artifacts) > 0:
+			return "-ami and -artifact are for attestations in files: the image is named already"
+		case len(o.mayChange) > 0 && !o.boot:
+			return "-may-change needs -boot"
+		}
+		for _, pattern := range o.mayChange {
+			if wrong := manifest.CheckPattern(pattern); wrong != "" {
+				return "-may-change: " + wrong
+			}
+		}
+		return ""
+	}
+	for _, name := range append([]string{"boot", "may-change", "reports", "exit-codes"}, guestNames()...) {
+		if name != "local" && cmd.Flags().Changed(name) {
+			return "-" + name + " is for an image: name its ID before any file"
+		}
+	}
+	return ""
 }
 
 // verified is what bake verify-attestation prints with -json.
@@ -167,14 +220,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 }
 
 func open(path string, key crypto.PublicKey) (*attest.Statement, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxAttestation {
-		return nil, fmt.Errorf("it is %d MB, more than the limit of %d MB", info.Size()>>20, maxAttestation>>20)
-	}
-	text, err := os.ReadFile(path)
+	text, err := reports.ReadFile(path, maxAttestation)
 	if err != nil {
 		return nil, err
 	}

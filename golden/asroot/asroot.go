@@ -54,8 +54,12 @@ func Run(ctx context.Context, on communicator.Communicator, script string) ([]st
 // Stream runs a script of sh as root, like Run, and writes to out all that the machine says,
 // which may be more than the script has meant to.
 func Stream(ctx context.Context, on communicator.Communicator, script string, out io.Writer) error {
+	return stream(ctx, on, line, script, out)
+}
+
+func stream(ctx context.Context, on communicator.Communicator, shell, script string, out io.Writer) error {
 	errOut := communicator.Head{Max: 4 << 10}
-	st, err := on.Run(ctx, communicator.Command{Line: line, Stdin: strings.NewReader(script), Stdout: out, Stderr: &errOut})
+	st, err := on.Run(ctx, communicator.Command{Line: shell, Stdin: strings.NewReader(script), Stdout: out, Stderr: &errOut})
 	if err == nil && st.Code != 0 {
 		err = fmt.Errorf("exit status %d: %s", st.Code, Printable(errOut.String()))
 	}

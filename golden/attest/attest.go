@@ -62,8 +62,9 @@ type BuildDefinition struct {
 
 // RunDetails is how that went.
 type RunDetails struct {
-	Builder  Builder  `json:"builder"`
-	Metadata Metadata `json:"metadata"`
+	Builder    Builder    `json:"builder"`
+	Metadata   Metadata   `json:"metadata"`
+	Byproducts []Resource `json:"byproducts,omitempty"`
 }
 
 // Builder is who has built.

@@ -11,6 +11,7 @@ import (
 	"bake/builder"
 	"bake/config/schema"
 	"bake/golden/gates"
+	"bake/golden/manifest"
 )
 
 //go:embed image.go
@@ -65,6 +66,10 @@ type Image struct {
 	// What is installed in the image, as a bill of materials among the reports. Without the
 	// block there is none.
 	SBOM *SBOM `hcl:"sbom,block"`
+
+	// A signed attestation of how the image was built, among the reports. Without the block
+	// there is none.
+	Provenance *Provenance `hcl:"provenance,block"`
 
 	// Where the image goes once it is verified. Without the block: where the template says.
 	Distribute *Distribute `hcl:"distribute,block"`
@@ -149,6 +154,11 @@ type Verify struct {
 	// verification. They have no `only`, `except` or `override`. Repeatable.
 	Provisioners []schema.Block `hcl:"provisioner,block"`
 
+	// Files that may differ from those of the machine that the image was made of, beside those
+	// that every machine has its own of: paths, in which `*`, `?` and `[...]` stand for names,
+	// and `**` for any number of directories.
+	MayChange []string `hcl:"may_change,optional"`
+
 	// What becomes of an image that fails: `delete` it, `keep` it where it was made, or
 	// `quarantine` it, which also disables it, so that nobody can launch it.
 	OnFailure Fate `hcl:"on_failure,optional"`
@@ -181,6 +191,11 @@ func (v *Verify) Validate(c *schema.Checker) {
 	}
 	if v.Timeout <= 0 && c.Known(&v.Timeout) {
 		c.Errorf(&v.Timeout, "Invalid timeout", "timeout must be a duration such as \"15m\".")
+	}
+	for _, p := range v.MayChange {
+		if wrong := manifest.CheckPattern(p); wrong != "" {
+			c.Errorf(&v.MayChange, "Invalid path", "%s", wrong)
+		}
 	}
 	if v.Gate != nil && len(v.Checks) == 0 && c.Known(&v.Checks) {
 		c.Errorf(&v.Gate, "Gate without checks", "The gate of a verify block is for its checks, and it has none. Nothing else that is looked at may fail.")

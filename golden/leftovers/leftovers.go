@@ -6,8 +6,10 @@ import (
 	"context"
 	_ "embed"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -223,14 +225,15 @@ func holders(said string) (found []line, err error) {
 const shortest = 8
 
 // patterns are what is looked for of secrets: their lines, and what is the same in base64
-// wherever they begin.
+// wherever they begin, in hexadecimal digits, in a URL and in JSON.
 func patterns(secrets []string) (all []string) {
 	for _, s := range secrets {
 		for text := range strings.Lines(s) {
 			if text = strings.TrimSpace(text); len(text) < shortest || strings.HasPrefix(text, "-----") {
 				continue
 			}
-			all = append(all, text)
+			all = append(all, text, url.QueryEscape(text), url.PathEscape(text), fmt.Sprintf("%x", text), fmt.Sprintf("%X", text))
+			all = append(all, inJSON(text)...)
 			for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 				for before := range 3 {
 					code := e.EncodeToString([]byte(strings.Repeat("x", before) + text))
@@ -243,6 +246,20 @@ func patterns(secrets []string) (all []string) {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// inJSON are the two forms that a text has within quotes in JSON: some programs escape what
+// HTML would take for its own.
+func inJSON(text string) (all []string) {
+	for _, html := range []bool{false, true} {
+		var b strings.Builder
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(html)
+		if err := enc.Encode(text); err == nil {
+			all = append(all, strings.TrimSuffix(b.String()[1:], "\"\n"))
+		}
+	}
+	return all
 }
 
 // pieces are parts of the base64 of a value, one of which is whole if that is broken into

@@ -2,6 +2,8 @@ package leftovers
 
 import (
 	"encoding/base64"
+	"encoding/hex"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +33,24 @@ func TestPatterns(t *testing.T) {
 	}
 	if !slices.Contains(all, "MIIEpAIBAAKCAQEA") {
 		t.Error("a line of a text of several lines is not looked for")
+	}
+}
+
+// A value is found as other formats write it, too.
+func TestPatternsOfOtherFormats(t *testing.T) {
+	const secret = `pa/ss "word" <&>+ä`
+	all := patterns([]string{secret})
+	for name, text := range map[string]string{
+		"hex":       hex.EncodeToString([]byte("password=" + secret)),
+		"upper hex": strings.ToUpper(hex.EncodeToString([]byte(secret + "\n"))),
+		"query":     "https://example.com/?x=1&" + url.Values{"password": {secret}}.Encode(),
+		"path":      "https://example.com/" + url.PathEscape(secret) + "/",
+		"JSON":      `{"password":"pa/ss \"word\" <&>+ä"}`,
+		"HTML-safe": `{"password":"pa/ss \"word\" \u003c\u0026\u003e+ä"}`,
+	} {
+		if !slices.ContainsFunc(all, func(p string) bool { return strings.Contains(text, p) }) {
+			t.Errorf("%s: not found in %s", name, text)
+		}
 	}
 }
 

@@ -95,7 +95,7 @@ var own = []string{
 	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/etc/adjtime",
 	"/etc/ssh/ssh_host_*", "/etc/iscsi/initiatorname.iscsi", "/etc/nvme/hostid", "/etc/nvme/hostnqn", "/etc/.updated", "/var/.updated",
 	// Who is let in: what cloud-init does for the key of the machine. Keys are leftovers.
-	"/root/.ssh/**", "/home/*/.ssh/**", "/root/.*_history", "/home/*/.*_history", "/root/.cache/**", "/home/*/.cache/**",
+	"/etc/sudoers.d/90-cloud-init-users", "/root/.ssh/**", "/home/*/.ssh/**", "/root/.*_history", "/home/*/.*_history", "/root/.cache/**", "/home/*/.cache/**",
 	"/home/*/.sudo_as_admin_successful", "/var/db/sudo/**", "/var/lib/sudo/**",
 	// Where it is connected, and which mirrors are near.
 	"/etc/netplan/50-cloud-init.yaml", "/etc/network/interfaces.d/50-cloud-init*", "/etc/systemd/network/10-cloud-init-*", "/etc/sysconfig/network-scripts/ifcfg-*",
@@ -111,6 +111,14 @@ var own = []string{
 	"/boot/grub/grubenv", "/boot/grub2/grubenv", "/boot/efi/loader/random-seed", "/boot/loader/random-seed",
 	// Made from files that are compared.
 	"/etc/ld.so.cache", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",
+}
+
+// CheckPattern says what is wrong with a pattern of paths; empty if nothing is.
+func CheckPattern(pattern string) string {
+	if !strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
+		return fmt.Sprintf("%q is not an absolute path on the machine, in which * and ? and [...] can stand for names, and ** for directories.", pattern)
+	}
+	return ""
 }
 
 // Own reports whether a file is one that machines of one image have each their own of, or

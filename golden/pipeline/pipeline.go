@@ -4,6 +4,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"strings"
@@ -42,6 +43,13 @@ type Options struct {
 	// nothing is run.
 	Outlet      Outlet
 	Distributes func(b builder.Builder) bool
+
+	// Earlier is the directory for the reports of an earlier run. Nil: that is Reports too.
+	Earlier func(run string) string
+
+	// Signer opens a key to sign with, which is the path of a file or the URI of a key in AWS
+	// KMS. Nil: nothing is going to be signed, and no key is looked at.
+	Signer func(key string) (crypto.Signer, error)
 }
 
 // Of returns the pipelines of the images that settings describe, by the builders of their
@@ -50,8 +58,11 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 	all = map[*config.Component]*engine.Pipeline{}
 	for _, image := range settings.Images() {
 		p := &pipeline{Options: o, image: image}
-		diags = lang.AppendNew(diags, p.load())
+		diags = append(lang.AppendNew(diags, p.load()), p.openKey()...)
 		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, Marks: p.marks}
+		if o := image.Image.Provenance; o != nil {
+			e.Made, e.At = p.made, image.Src.Range(&o.Key)
+		}
 		for i := range image.Image.Verify {
 			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
 			e.Quarantines = e.Quarantines || image.Image.Verify[i].OnFailure == bakefile.Fate(builder.Quarantine)
@@ -90,6 +101,10 @@ type pipeline struct {
 	passes   map[string]bool   // names of what the image has passed
 
 	static *static // what is known of the inputs; nil: they were not asked for
+
+	kept map[string]string // digests of documents by name; nil: not recalled yet
+
+	key crypto.Signer // of attestations
 }
 
 // identityIs is the key under which the identity of the machine is recorded.
@@ -128,7 +143,14 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 	if err := p.leftovers(ctx, s, m); err != nil {
 		return err
 	}
-	return p.settled(ctx, s)
+	if err := p.settled(ctx, s); err != nil {
+		return err
+	}
+	if err := p.listFiles(ctx, s, m); err != nil {
+		return err
+	}
+	p.remember(s, m)
+	return p.record(s)
 }
 
 // learnLimit is how long the machine may take to say whose it is.
@@ -163,9 +185,28 @@ func (p *pipeline) leftoversPlan() leftovers.Plan {
 	return plan
 }
 
-// made verifies the image.
+// made verifies the image, and attests it.
 func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image, provision engine.Provision) error {
 	s = s.As("bake")
+	if err := p.verify(ctx, s, image, provision); err != nil {
+		return err
+	}
+	if err := p.record(s); err != nil { // for what it is compared with
+		return err
+	}
+	if err := p.compare(ctx, s, image); err != nil {
+		return err
+	}
+	if err := p.record(s); err != nil {
+		return err
+	}
+	return p.attest(ctx, s, image)
+}
+
+func (p *pipeline) verify(ctx context.Context, s *step.Scope, image builder.Image, provision engine.Provision) error {
+	if len(p.image.Image.Verify) == 0 {
+		return nil
+	}
 	p.mu.Lock()
 	of := p.identity
 	p.mu.Unlock()
@@ -177,7 +218,9 @@ func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image,
 		of = &id
 	}
 	for i := range p.image.Image.Verify {
-		if err := p.plan(i, provision).Run(ctx, s, image, *of); err != nil {
+		plan := p.plan(i, provision)
+		plan.Files = p.sameFiles(s, p.image.Image.Verify[i].MayChange)
+		if err := plan.Run(ctx, s, image, *of); err != nil {
 			return err
 		}
 		p.passed(s, "verify."+p.image.Image.Verify[i].Name)

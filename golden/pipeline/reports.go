@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"bake/golden/findings"
+	"bake/golden/reports"
 	"bake/internal/wholefile"
 	"bake/step"
 )
@@ -26,7 +27,7 @@ func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine stri
 	if err := doc.Write(&text, findings.JSON); err != nil {
 		return err
 	}
-	digest, err := p.keep(name, findings.JSON.Extension(), text.Bytes())
+	digest, err := p.keep(s, name, findings.JSON.Extension(), text.Bytes())
 	if err != nil {
 		return err
 	}
@@ -46,35 +47,21 @@ func writeFile(path string, doc findings.Document, format findings.Format) error
 
 // announce has the log of the run say where a document is that was kept.
 func (p *pipeline) announce(ctx context.Context, s *step.Scope, title, kind, digest string) error {
-	path, err := filepath.Abs(filepath.Join(p.Reports, byDigest, digest))
+	path, err := filepath.Abs(reports.Path(p.Reports, digest))
 	if err == nil {
 		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})
 	}
 	return err
 }
 
-// keep writes a document under a name for people and, since another run may write one of
-// that name, under its digest too, which it returns: the SHA-256.
-func (p *pipeline) keep(name, extension string, text []byte) (digest string, err error) {
-	digest = fmt.Sprintf("%x", sha256.Sum256(text))
-	if err := os.MkdirAll(filepath.Join(p.Reports, byDigest), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
-		return "", err
+// keep writes a document about the image, and returns its digest.
+func (p *pipeline) keep(s *step.Scope, name, extension string, text []byte) (digest string, err error) {
+	name = fileName(name) + extension
+	if digest, err = reports.Keep(p.Reports, name, text); err == nil {
+		p.document(s, name, digest)
 	}
-	for _, path := range []string{filepath.Join(byDigest, digest), fileName(name) + extension} {
-		err := wholefile.Write(filepath.Join(p.Reports, path), 0o644, func(f *os.File) error {
-			_, err := f.Write(text)
-			return err
-		})
-		if err != nil {
-			return "", err
-		}
-	}
-	return digest, nil
+	return digest, err
 }
-
-// byDigest is the directory, in that of the reports, of documents whose names are their
-// digests.
-const byDigest = "sha256"
 
 // longestName is how long the name of a file gets from that of a report: file systems
 // allow 255 bytes, of which extensions take some.

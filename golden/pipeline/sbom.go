@@ -11,6 +11,7 @@ import (
 	"bake/builder"
 	"bake/golden/asroot"
 	"bake/golden/contents"
+	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -47,7 +48,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 			if err := all.Write(&b, f, contents.Document{Name: p.image.Name, Time: p.Now(), Version: p.Version}); err != nil {
 				return err
 			}
-			digest, err := p.keep(sbomName(s), f.Extension(), b.Bytes())
+			digest, err := p.keep(s, sbomName(s), f.Extension(), b.Bytes())
 			if err != nil {
 				return fmt.Errorf("writing the SBOM: %w", err)
 			}
@@ -55,7 +56,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 				return err
 			}
 			if i == 0 {
-				p.mark(s, sbomMark, digest)
+				p.mark(s, reports.SBOM, digest)
 			}
 		}
 		s.Say(ctx, "The SBOM lists %d packages", len(all.Packages))
@@ -77,6 +78,3 @@ func shell(m builder.Machine) contents.Shell {
 		return asroot.Stream(ctx, m, script, out)
 	}
 }
-
-// sbomMark is the tag with the SHA-256 of the SBOM.
-const sbomMark = "bake:sbom"

@@ -27,6 +27,9 @@ type Plan struct {
 	// Check runs the user's checks on a machine. Nil: there are none.
 	Check func(ctx context.Context, s *step.Scope, m builder.Machine, machine string) error
 
+	// Files compares the files of a machine of the image with those that it was made with.
+	Files func(ctx context.Context, m builder.Machine) (findings.Finding, error)
+
 	// Leftovers looks for what is not to be on a machine of the image.
 	Leftovers func(ctx context.Context, m builder.Machine) (findings.Report, error)
 
@@ -97,6 +100,11 @@ func (p Plan) machine(ctx context.Context, s *step.Scope, image builder.Image, o
 		}
 		report.Findings = append(report.Findings, f...)
 	}
+	files, err := p.Files(ctx, m)
+	if err != nil {
+		return fmt.Errorf("comparing the files: %w", err)
+	}
+	report.Findings = append(report.Findings, files)
 	left, err := p.Leftovers(ctx, m)
 	if err != nil {
 		return fmt.Errorf("looking for leftovers: %w", err)

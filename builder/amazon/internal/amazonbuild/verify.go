@@ -75,7 +75,10 @@ func (q *sequence) look(ctx context.Context, b *Build, first image.Made, see fun
 	if err := b.Scope.Discard(ctx, func(r step.Resource) bool { return b.guest(r) }); err != nil {
 		return nil, err
 	}
-	err := see(ctx, builder.Image{ID: first.ID, Region: first.Region,
+	err := see(ctx, builder.Image{ID: first.ID, Region: first.Region, Account: b.Session.Account, Name: b.Images.Name,
+		Former: func(ctx context.Context, tag, value string) (*builder.Former, error) {
+			return b.former(ctx, first.ID, tag, value)
+		},
 		Boot: func(ctx context.Context, with builder.Boot, use func(context.Context, builder.Machine) error) error {
 			return q.boot(ctx, b, first, with, use)
 		},

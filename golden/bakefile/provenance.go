@@ -1,0 +1,37 @@
+package bakefile
+
+import (
+	_ "embed"
+	"strings"
+
+	"bake/config/schema"
+)
+
+//go:embed provenance.go
+var provenanceSource string
+
+// Provenance are the arguments of a provenance block.
+type Provenance struct {
+	// Key that the attestation is signed with: path of a private key in PEM form (Ed25519,
+	// ECDSA or RSA), or a key of AWS KMS: `awskms:///` and its ID, ARN or alias. A relative
+	// path starts where bake was called. The passphrase of an encrypted key is in the
+	// environment variable `BAKE_SIGNING_PASSPHRASE`.
+	Key string `hcl:"key"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Provenance) GoSource() string { return provenanceSource }
+
+// Validate implements [schema.Validator].
+func (o *Provenance) Validate(c *schema.Checker) {
+	scheme, rest, isURI := strings.Cut(o.Key, "://")
+	_, id, _ := strings.Cut(rest, "/")
+	switch {
+	case o.Key == "" && c.Known(&o.Key):
+		c.Errorf(&o.Key, "No key", "Set key to the path of a private key, or to a key of AWS KMS such as \"awskms:///alias/bake\".")
+	case isURI && scheme != "awskms":
+		c.Errorf(&o.Key, "Unsupported key", "%s is not an AWS KMS key, which begins with awskms://; keys of other services are not supported.", o.Key)
+	case isURI && id == "":
+		c.Errorf(&o.Key, "Unsupported key", "%q is not an AWS KMS key: write awskms:/// and an ID, alias or ARN.", o.Key)
+	}
+}

@@ -1,0 +1,221 @@
+// Package changes says in what two images differ, from what is known of each: the packages
+// and files in it, and what its checks have found.
+package changes
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sort"
+	"strings"
+
+	"bake/golden/contents"
+	"bake/golden/findings"
+	"bake/golden/manifest"
+	"bake/golden/reports"
+)
+
+// Known is what is known of an image.
+type Known struct {
+	Packages *contents.Contents // nil: nothing is known
+	Files    *manifest.Manifest // likewise
+	Checks   map[string]string  // result of each check by its report and ID; nil: likewise
+}
+
+// Set are all changes from one image to another. Of what is not known of both, there are none.
+type Set struct {
+	Packages []contents.Change `json:"packages"`
+	Files    []manifest.Change `json:"files"`
+	Checks   []Turned          `json:"checks"`
+
+	// Unknown says in words what could not be compared.
+	Unknown []string `json:"unknown"`
+}
+
+// Turned is a check that has another result than before. What was not checked has none.
+type Turned struct {
+	Check  string `json:"check"` // its report and ID
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
+}
+
+// Between compares what is known of two images.
+func Between(a, b Known) Set {
+	s := Set{Packages: []contents.Change{}, Files: []manifest.Change{}, Checks: []Turned{}, Unknown: []string{}}
+	if a.Packages != nil && b.Packages != nil {
+		s.Packages = append(s.Packages, contents.Compare(a.Packages, b.Packages)...)
+	} else {
+		s.Unknown = append(s.Unknown, "packages")
+	}
+	if a.Files != nil && b.Files != nil {
+		s.Files = append(s.Files, manifest.Compare(a.Files, b.Files, manifest.Own(nil))...)
+	} else {
+		s.Unknown = append(s.Unknown, "files")
+	}
+	if a.Checks == nil || b.Checks == nil {
+		s.Unknown = append(s.Unknown, "checks")
+		return s
+	}
+	all := map[string]bool{}
+	for _, m := range []map[string]string{a.Checks, b.Checks} {
+		for check := range m {
+			all[check] = true
+		}
+	}
+	for check := range all {
+		if a.Checks[check] != b.Checks[check] {
+			s.Checks = append(s.Checks, Turned{check, a.Checks[check], b.Checks[check]})
+		}
+	}
+	sort.Slice(s.Checks, func(i, j int) bool { return s.Checks[i].Check < s.Checks[j].Check })
+	return s
+}
+
+// The limits of documents.
+const (
+	maxRecord = 4 << 20
+	maxOther  = 256 << 20
+)
+
+// Record says which documents there are about an image. Its digest is in the tag
+// [reports.Record].
+type Record struct {
+	Version   int               `json:"version"`
+	Image     string            `json:"image"` // name of the image block
+	Build     string            `json:"build"`
+	Run       string            `json:"run"`
+	Documents map[string]string `json:"documents"` // SHA-256 by name
+}
+
+// FromReports reads what a directory of reports holds about an image with these tags. What is
+// not there is not known; a document that was changed, or cannot be read, is an error.
+func FromReports(dir string, tags map[string]string) (k Known, err error) {
+	get := func(tag string, limit int64) []byte {
+		if tags[tag] == "" || err != nil {
+			return nil
+		}
+		text, wrong := reports.Read(dir, tags[tag], limit)
+		if wrong != nil && !errors.Is(wrong, fs.ErrNotExist) {
+			err = wrong
+		}
+		return text
+	}
+	if text := get(reports.SBOM, maxOther); text != nil {
+		k.Packages, err = contents.Parse(text)
+	}
+	if text := get(reports.Manifest, maxOther); text != nil {
+		k.Files, err = manifest.Parse(bytes.NewReader(text))
+	}
+	text := get(reports.Record, maxRecord)
+	if text == nil || err != nil {
+		return k, err
+	}
+	var r Record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return k, fmt.Errorf("the record of the image: %w", err)
+	}
+	k.Checks = map[string]string{}
+	for name, digest := range r.Documents {
+		if err := k.results(dir, name, digest); err != nil {
+			return k, err
+		}
+	}
+	return k, nil
+}
+
+// others are the ends of names of documents that are no reports of checks.
+var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", ".changes.json"}
+
+// results reads the results of checks from a document.
+func (k *Known) results(dir, name, digest string) error {
+	for _, end := range others {
+		if strings.HasSuffix(name, end) {
+			return nil
+		}
+	}
+	if !strings.HasSuffix(name, ".json") {
+		return nil
+	}
+	text, err := reports.Read(dir, digest, maxOther)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var d struct {
+		Reports []struct {
+			Name     string `json:"name"`
+			Findings []struct {
+				ID     string `json:"id"`
+				Result string `json:"result"`
+			} `json:"findings"`
+		} `json:"reports"`
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		return fmt.Errorf("the report %s: %w", name, err)
+	}
+	for _, r := range d.Reports {
+		for _, f := range r.Findings {
+			check := r.Name + " " + f.ID
+			if worse(f.Result, k.Checks[check]) { // it was run on several machines
+				k.Checks[check] = f.Result
+			}
+		}
+	}
+	return nil
+}
+
+// worse reports whether a result is worse than another, or than none.
+func worse(a, b string) bool {
+	rank := func(r string) (n int) {
+		for i, one := range []findings.Result{findings.NotChecked, findings.NotApplicable, findings.Pass, findings.Fixed, findings.Waived, findings.Error, findings.Fail} {
+			if findings.Result(r) == one {
+				n = i
+			}
+		}
+		return n
+	}
+	return b == "" || rank(a) > rank(b)
+}
+
+// shown is how many changes of a kind are shown.
+const shown = 100
+
+// Write writes the changes for people. printable makes a text of a machine one that can be
+// shown.
+func (s Set) Write(w io.Writer, printable func(string) string) {
+	section := func(what string, n int, line func(int) string) {
+		if n == 0 {
+			return
+		}
+		fmt.Fprintf(w, "%s: %d\n", what, n)
+		for i := range min(n, shown) {
+			fmt.Fprintf(w, "  %s\n", printable(line(i)))
+		}
+		if n > shown {
+			fmt.Fprintf(w, "  and %d more\n", n-shown)
+		}
+	}
+	section("Packages that differ", len(s.Packages), func(i int) string { return s.Packages[i].String() })
+	section("Files that differ", len(s.Files), func(i int) string { return s.Files[i].String() })
+	section("Checks that turned", len(s.Checks), func(i int) string {
+		c := s.Checks[i]
+		return c.Check + ": " + or(c.Before) + " is now " + or(c.After)
+	})
+	if len(s.Packages)+len(s.Files)+len(s.Checks) == 0 && len(s.Unknown) < 3 {
+		fmt.Fprintln(w, "What is known of both has no differences in it.")
+	}
+	if len(s.Unknown) > 0 {
+		fmt.Fprintf(w, "Not known of both, and not compared: %s\n", strings.Join(s.Unknown, ", "))
+	}
+}
+
+func or(result string) string {
+	if result == "" {
+		return "not checked"
+	}
+	return result
+}

@@ -1,0 +1,78 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"bake/builder"
+	"bake/golden/asroot"
+	"bake/golden/changes"
+	"bake/step"
+)
+
+// difference is what an image differs in from the one before.
+type difference struct {
+	Before  string      `json:"before"` // ID of the image before
+	After   string      `json:"after"`
+	Changes changes.Set `json:"changes"`
+}
+
+// compare writes what the image differs in from the newest image of the same name, as far as
+// that is known. It is for people: that nothing can be found out is a warning.
+func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Image) error {
+	if image.Former == nil || !p.listsFiles() {
+		return nil
+	}
+	return step.Run(ctx, s, "compare with the image before", func(ctx context.Context) error {
+		former, err := image.Former(ctx, imageMark, p.image.Name)
+		if err != nil {
+			s.Warn(ctx, "Nothing is known of the image before: %s", err)
+			return nil
+		}
+		if former == nil {
+			s.Say(ctx, "This is the first image %q in %s", p.image.Name, image.Region)
+			return nil
+		}
+		set, err := p.changes(s, former)
+		if err != nil {
+			s.Warn(ctx, "The image cannot be compared with %s: %s", former.ID, err)
+			return nil
+		}
+		text, err := json.MarshalIndent(difference{former.ID, image.ID, set}, "", "  ")
+		if err != nil {
+			return err
+		}
+		if _, err := p.keep(s, s.Build, ".changes.json", append(text, '\n')); err != nil {
+			return fmt.Errorf("writing the changes: %w", err)
+		}
+		var table strings.Builder
+		set.Write(&table, asroot.Printable)
+		s.Say(ctx, "Compared with %s:\n%s", former.ID, strings.TrimRight(table.String(), "\n"))
+		return nil
+	})
+}
+
+// changes compares the reports about the image with those about the one before.
+func (p *pipeline) changes(s *step.Scope, former *builder.Former) (set changes.Set, err error) {
+	marks, err := p.marks(s)
+	if err != nil {
+		return set, err
+	}
+	after, err := changes.FromReports(p.Reports, marks)
+	if err != nil {
+		return set, err
+	}
+	dir := p.Reports
+	if run := former.Tags["bake:run"]; p.Earlier != nil && uuid.Validate(run) == nil {
+		dir = p.Earlier(run)
+	}
+	before, err := changes.FromReports(dir, former.Tags)
+	if err != nil {
+		return set, err
+	}
+	return changes.Between(before, after), nil
+}

@@ -1,0 +1,105 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bake/builder"
+	"bake/golden/findings"
+	"bake/golden/manifest"
+	"bake/golden/reports"
+	"bake/step"
+)
+
+// maxManifest is how large that file may be.
+const maxManifest = 256 << 20
+
+// listsFiles reports whether something is asked of the image that its files are listed for.
+func (p *pipeline) listsFiles() bool {
+	i := p.image.Image
+	return len(i.Verify) > 0 || i.SBOM != nil || i.Provenance != nil
+}
+
+// listFiles lists the files of the machine as it becomes an image.
+func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machine) error {
+	if !p.listsFiles() {
+		return nil
+	}
+	return step.Run(ctx, s, "list the files", func(ctx context.Context) error {
+		within, cancel := context.WithTimeoutCause(ctx, readLimit, fmt.Errorf("the files were not listed within %s", readLimit))
+		defer cancel()
+		all, err := manifest.Read(within, m)
+		if err != nil {
+			return closed(ctx, err)
+		}
+		var b bytes.Buffer
+		if err := all.Write(&b); err != nil {
+			return err
+		}
+		digest, err := p.keep(s, s.Build, manifest.Extension, b.Bytes())
+		if err != nil {
+			return fmt.Errorf("writing the list of files: %w", err)
+		}
+		p.mark(s, reports.Manifest, digest)
+		s.Say(ctx, "The image has %d files", all.Len())
+		return nil
+	})
+}
+
+// listed is the manifest of the image as it was written.
+func (p *pipeline) listed(s *step.Scope) (*manifest.Manifest, error) {
+	marks, err := p.marks(s)
+	if err != nil {
+		return nil, err
+	}
+	digest := marks[reports.Manifest]
+	if digest == "" {
+		return nil, errors.New("nothing is known of the files of the machine that the image was made of")
+	}
+	text, err := reports.Read(p.Reports, digest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	return manifest.Parse(bytes.NewReader(text))
+}
+
+// shownChanges is how many changed files are named.
+const shownChanges = 20
+
+// sameFiles compares the files of a machine of the image with those of the machine that the
+// image was made of. Those that fit the patterns may differ.
+func (p *pipeline) sameFiles(s *step.Scope, patterns []string) func(context.Context, builder.Machine) (findings.Finding, error) {
+	return func(ctx context.Context, m builder.Machine) (findings.Finding, error) {
+		f := findings.Finding{ID: "verify-files", Title: "Files are those of the machine that the image was made of", Severity: findings.Critical, Result: findings.Pass}
+		before, err := p.listed(s)
+		if err != nil {
+			return f, err
+		}
+		after, err := manifest.Read(ctx, m)
+		if err != nil {
+			return f, err
+		}
+		changes := manifest.Compare(before, after, manifest.Own(patterns))
+		if len(changes) > 0 {
+			f.Result, f.Evidence = findings.Fail, changed(changes)
+			f.Fix = "list what the machine itself changes in may_change of the verify block"
+		}
+		return f, nil
+	}
+}
+
+// changed names changes, or the first of many.
+func changed(changes []manifest.Change) string {
+	var all []string
+	for i, c := range changes {
+		if i == shownChanges {
+			all = append(all, fmt.Sprintf("and %d more", len(changes)-i))
+			break
+		}
+		all = append(all, c.String())
+	}
+	return strings.Join(all, "; ")
+}

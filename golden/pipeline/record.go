@@ -1,0 +1,59 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"maps"
+
+	"bake/golden/changes"
+	"bake/golden/reports"
+	"bake/step"
+)
+
+// documentsAre is the key under which the documents so far are recorded.
+const documentsAre = "documents"
+
+// document says that there is a document about the image.
+func (p *pipeline) document(s *step.Scope, name, digest string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recallDocuments(s)
+	p.kept[name] = digest
+	step.Record(s, documentsAre, p.kept)
+}
+
+// documents are the digests of all documents about the image, by name.
+func (p *pipeline) documents(s *step.Scope) map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recallDocuments(s)
+	return maps.Clone(p.kept)
+}
+
+// recallDocuments is called with the lock held.
+func (p *pipeline) recallDocuments(s *step.Scope) {
+	if p.kept != nil {
+		return
+	}
+	if p.kept, _ = step.Recall[map[string]string](s, documentsAre); p.kept == nil {
+		p.kept = map[string]string{}
+	}
+}
+
+// record writes which documents there are about the image so far.
+func (p *pipeline) record(s *step.Scope) error {
+	const extension = ".image.json"
+	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Run: s.Run.ID, Documents: p.documents(s)}
+	delete(r.Documents, fileName(s.Build)+extension)
+	if len(r.Documents) == 0 {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	digest, err := p.keep(s, s.Build, extension, append(text, '\n'))
+	if err == nil {
+		p.mark(s, reports.Record, digest)
+	}
+	return err
+}
