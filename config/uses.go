@@ -200,15 +200,17 @@ func shortName(ref hcl.Traversal) string {
 	return b.String()
 }
 
-// files adds what functions have read.
+// files adds what functions have read, of files and servers.
 func (u *user) files(all []fileRead) {
 	for _, f := range all {
-		name := u.t.Relative(f.path)
-		if f.what == lang.ReadFile {
-			u.add(Use{Name: "file " + name, Text: f.digest})
-			continue
+		switch f.what {
+		case lang.ReadRemote:
+			u.add(Use{Name: f.what + " " + f.path, Text: f.digest, Secret: true})
+		case lang.ReadFile:
+			u.add(Use{Name: "file " + u.t.Relative(f.path), Text: f.digest})
+		default:
+			u.add(Use{Name: f.what + " " + u.t.Relative(f.path), Text: f.digest})
 		}
-		u.add(Use{Name: f.what + " " + name, Text: f.digest})
 	}
 }
 
@@ -231,7 +233,7 @@ func (t *Template) Relative(path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// fileRead is what a function has learned of a file.
+// fileRead is what a function has learned of a file, or of a server.
 type fileRead struct{ what, path, digest string }
 
 // reads collects what functions read.

@@ -25,8 +25,8 @@ type World struct {
 	// Secret is told every value that must not be shown. Nil drops them.
 	Secret func(string)
 
-	// Read is told what a function has learned of the files of this host: of a file its
-	// content, of others what has come of it. Nil drops it.
+	// Read is told what a function has learned of the files of this host, and of servers: of
+	// a file its content, of others what has come of it. Nil drops it.
 	Read func(what, path string, content []byte)
 }
 
@@ -35,6 +35,7 @@ const (
 	ReadFile   = "file"
 	ReadExists = "whether there is" // a file
 	ReadSet    = "file set"         // what matches a pattern
+	ReadRemote = "value of"         // what a server has answered, which may be a secret
 )
 
 func (w World) read(what, path string, content []byte) {
@@ -150,7 +151,7 @@ func Functions(w World) map[string]function.Function {
 		// other servers
 		"aws_secretsmanager":     awsSecret(w),
 		"aws_secretsmanager_raw": awsSecretRaw(w),
-		"consul_key":             text1("key", consulKey(w.Getenv)),
+		"consul_key":             text1("key", w.consul(consulKey(w.Getenv))),
 		"vault":                  text2("path", "key", w.secret2(vault(w.Getenv))),
 
 		// types and errors

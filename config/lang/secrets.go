@@ -20,11 +20,25 @@ func (w World) secret(text string) {
 	}
 }
 
-// secret2 is f, whose results are secrets.
+// secret2 is f, of Vault, whose results are secrets.
 func (w World) secret2(f func(a, b string) (string, error)) func(a, b string) (string, error) {
 	return func(a, b string) (string, error) {
 		text, err := f(a, b)
 		w.secret(text)
+		if err == nil {
+			w.read(ReadRemote, "vault "+a+" "+b, []byte(text))
+		}
+		return text, err
+	}
+}
+
+// consul is f, of which is told what it has read.
+func (w World) consul(f func(key string) (string, error)) func(key string) (string, error) {
+	return func(key string) (string, error) {
+		text, err := f(key)
+		if err == nil {
+			w.read(ReadRemote, "consul "+key, []byte(text))
+		}
 		return text, err
 	}
 }
@@ -76,6 +90,7 @@ func (w World) lookUp(name cty.Value, pick func(text string) (string, error)) (c
 		return cty.UnknownVal(cty.String), function.NewArgError(0, err)
 	}
 	w.secret(text)
+	w.read(ReadRemote, "secret "+name.AsString(), []byte(text))
 	value, err := pick(text)
 	if err != nil {
 		return cty.UnknownVal(cty.String), function.NewArgErrorf(0, "the secret %s %w", name.AsString(), err)

@@ -71,6 +71,9 @@ const (
 // GoSource implements [schema.Documented].
 func (*Scan) GoSource() string { return scanSource }
 
+// Reads implements [schema.Reader].
+func (o *Scan) Reads() []string { return []string{o.Content, o.Tailoring} }
+
 // SetDefaults implements [schema.Defaulter].
 func (o *Scan) SetDefaults() { o.Timeout, o.On = 30*time.Minute, OnMachine }
 

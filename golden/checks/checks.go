@@ -62,6 +62,7 @@ type part struct {
 	name    string
 	profile *profile    // nil: a goss file
 	suite   *goss.Suite // nil: it depends on what is on the machine
+	files   []string    // that it was read from, as far as is known without a machine
 	results []goss.Result
 	report  findings.Report
 }
@@ -96,6 +97,7 @@ func Load(o Options) (*Checks, hcl.Diagnostics) {
 			remote = true
 			return slices.Repeat([]facts.Fact{{Value: facts.Text("")}}, len(paths)), nil
 		}})
+		p.files = suite.Files()
 		if remote {
 			continue
 		}
@@ -127,6 +129,15 @@ func (c *Checks) Rules() []findings.Report {
 			r.Findings[i].Result, r.Findings[i].Evidence = findings.NotChecked, ""
 		}
 		all = append(all, r)
+	}
+	return all
+}
+
+// Files are the paths of all files that were read, those that others include among them.
+// What a file includes because of what is on the machine is not.
+func (c *Checks) Files() (all []string) {
+	for _, p := range c.parts {
+		all = append(all, p.files...)
 	}
 	return all
 }

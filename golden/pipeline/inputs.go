@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"bake/builder"
 	"bake/config"
 	"bake/engine"
+	"bake/golden/findings"
 	"bake/golden/plan"
 	"bake/step"
 )
@@ -56,6 +58,9 @@ func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.D
 		in.Shown, _, _ = strings.Cut(version, " ")
 		all = append(all, in)
 	}
+	if rules := p.expired(); len(rules) > 0 {
+		all = append(all, plan.Text("expired waivers", strings.Join(rules, " ")))
+	}
 	for name, parent := range p.Parents {
 		all = append(all, plan.Input{Name: "parent " + name, Digest: parent})
 	}
@@ -74,7 +79,7 @@ func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.D
 func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
 	h := &hasher{name: p.Template.Relative, cwd: p.Template.Cwd(), done: map[string]plan.Input{}}
 	at := p.image.Block.DefRange
-	for _, path := range append(append([]string(nil), read...), p.image.Reads...) {
+	for _, path := range slices.Concat(read, p.image.Reads, p.included()) {
 		if err := h.path(path); err != nil {
 			return nil, unreadable(&at, err)
 		}
@@ -93,6 +98,37 @@ func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
 	return h.inputs(), nil
 }
 
+// included are the files that those of checks include.
+func (p *pipeline) included() (all []string) {
+	for _, one := range slices.Concat(p.before, p.after) {
+		if one.checks != nil {
+			all = append(all, one.checks.Files()...)
+		}
+	}
+	return all
+}
+
+// expired are the rules whose waivers have expired: an image that they let pass must not be
+// reused as if they still did.
+func (p *pipeline) expired() (rules []string) {
+	gates := make([]findings.Gate, 0, len(p.before)+len(p.after)+len(p.scanners))
+	for _, one := range slices.Concat(p.before, p.after) {
+		gates = append(gates, one.gate)
+	}
+	for _, one := range p.scanners {
+		gates = append(gates, one.gate)
+	}
+	for _, g := range gates {
+		for _, w := range g.Waivers {
+			if !p.Now().Before(w.Expires) {
+				rules = append(rules, w.Rule)
+			}
+		}
+	}
+	slices.Sort(rules)
+	return slices.Compact(rules)
+}
+
 func unreadable(at *hcl.Range, err error) hcl.Diagnostics {
 	return hcl.Diagnostics{{Severity: hcl.DiagError, Subject: at, Summary: "Inputs cannot be read", Detail: fmt.Sprintf("What the image depends on cannot be told: %s.", err)}}
 }
@@ -101,14 +137,10 @@ func unreadable(at *hcl.Range, err error) hcl.Diagnostics {
 func (p *pipeline) used(uses []config.Use) (all []plan.Input) {
 	for _, u := range uses {
 		switch {
-		case u.Secret:
+		case u.Secret, u.Value && p.Template.Secrets().Redact(u.Text) != u.Text:
 			all = append(all, plan.Input{Name: u.Name, Digest: p.sealed(u.Name, u.Text)})
 		case u.Value:
-			in := plan.Text(u.Name, u.Text)
-			if p.Template.Secrets().Redact(u.Text) != u.Text {
-				in.Shown = ""
-			}
-			all = append(all, in)
+			all = append(all, plan.Text(u.Name, u.Text))
 		case strings.HasPrefix(u.Name, plan.FilePrefix):
 			all = append(all, plan.Input{Name: u.Name, Digest: u.Text})
 		default:

@@ -32,7 +32,12 @@ type Options struct {
 type Suite struct {
 	resources []*resource
 	questions []facts.Question
+	files     []string
 }
+
+// Files are the paths of the files that the suite was read from, those that were included
+// among them.
+func (s *Suite) Files() []string { return s.files }
 
 // resource is a thing of which something is demanded.
 type resource struct {

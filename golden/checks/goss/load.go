@@ -100,6 +100,7 @@ func (l *loader) file(path string, from hcl.Range) {
 		return
 	}
 	l.chain = append(l.chain, info)
+	l.suite.files = append(l.suite.files, path)
 	defer func() { l.chain = l.chain[:len(l.chain)-1] }()
 	src, d := l.render(path, text)
 	if d != nil {
