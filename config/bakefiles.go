@@ -58,7 +58,7 @@ func (l *loader) bakeFiles(names []string) hcl.Diagnostics {
 func (t *Template) Input(ctx context.Context, body hcl.Body) (schema.Input, hcl.Diagnostics) {
 	ec, diags := t.scope.Context(ctx, lang.References(body))
 	ec = ec.NewChild()
-	ec.Variables = t.imageValues()
+	ec.Variables, ec.Functions = t.imageValues(), imageFunctions()
 	return schema.Input{Body: body, Context: ec}, diags
 }
 

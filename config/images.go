@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"bake/config/lang"
 )
@@ -196,7 +198,14 @@ func (l *loader) forEach() *hcl.EvalContext {
 			vars[v.Name] = v.Value.Mark(lang.Sensitive)
 		}
 	}
-	return &hcl.EvalContext{Functions: lang.Functions(l.world(l.t.Root)), Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}}
+	functions := lang.Functions(l.world(l.t.Root))
+	maps.Copy(functions, imageFunctions())
+	return &hcl.EvalContext{Functions: functions, Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}}
+}
+
+// imageFunctions are those that image blocks have beside those of templates.
+func imageFunctions() map[string]function.Function {
+	return map[string]function.Function{"toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType))}
 }
 
 // resolve finds what the images refer to.

@@ -66,6 +66,9 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 	var names, extra []string
 	var chosen []*config.Build
 	for _, b := range t.Builds {
+		if o.Builds != nil && !o.Builds[b] {
+			continue
+		}
 		names = append(names, b.Name)
 		open = open || b.Unsettled
 		for _, chain := range b.PostProcessors {
@@ -91,7 +94,7 @@ func choose(t *config.Template, o Options) ([]*config.Build, hcl.Diagnostics) {
 		chosen = append(chosen, &copied)
 	}
 	distinguish(chosen)
-	if open {
+	if open || o.Builds != nil { // who has chosen these knows what the patterns are for
 		return chosen, diags
 	}
 	diags = append(diags, only.idle(names, names)...)

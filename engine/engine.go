@@ -34,6 +34,9 @@ type Options struct {
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
 
+	// Builds are those that there are to choose from. Nil: all of the template.
+	Builds map[*config.Build]bool
+
 	Parallel int             // builds at a time; 0 or less means all
 	OnError  OnError         // empty means Cleanup
 	FailFast bool            // once a build has failed, the others are cancelled, with a [*FailFastError]

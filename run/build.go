@@ -99,6 +99,9 @@ type Options struct {
 
 	Version string // of bake: another one does not resume the run by itself
 
+	reuseOnly bool // a build that is needed is an error
+	planOnly  bool // nothing is built
+
 	again *again    // the run goes on
 	began time.Time // by the clock that is never set
 }
@@ -109,6 +112,9 @@ type Result struct {
 	Elapsed time.Duration        // of what was run now, if the run went on
 	Builds  []engine.BuildResult // in template order; none if the run had to stop at once
 	Left    []step.Resource      // what was made and neither kept nor deleted; the ledger goes on owning it
+
+	Planned []pipeline.Planned // what was decided about the builds of image blocks
+	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
 
 	Resumable bool // [Resume] can go on with it
 	Reachable bool // and if provisioners are run again
@@ -189,6 +195,12 @@ func Build(ctx context.Context, o Options) (Result, error) {
 			return Result{}, err
 		}
 		o.Template.Cwd = cwd
+	}
+	switch images, diags := o.imagesApart(ctx); {
+	case diags.HasErrors():
+		return Result{}, &TemplateError{diags, images.Files}
+	case images != nil:
+		return runApart(ctx, o, images)
 	}
 	limit := newTimeLimit(ctx)
 	defer limit.cancel(nil)
@@ -299,13 +311,14 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	template, diags := config.Load(ctx, load)
 	settings := new(bakefile.Settings)
 	var pipelines map[*config.Component]*engine.Pipeline
+	plans := &planned{}
 	if !diags.HasErrors() {
 		var more hcl.Diagnostics
 		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
 		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
-			Key: envvar.Get(o.Template.Env, pipeline.InputsKey),
+			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.reuseOnly, Planned: plans.add,
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},
@@ -320,7 +333,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {
-			diags = append(diags, noReleases(template, o.selected(template), pipelines)...)
+			diags = append(diags, noReleases(template, o.selected(template, o.Template.among(ctx, template, settings)), pipelines)...)
 		}
 		if o.again != nil && run.MachinesEnd > 0 { // limits count from now
 			run.MachinesEnd += max(0, o.Now().Sub(run.Start))
@@ -336,7 +349,8 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		o.Doubts(Diagnosis{diags, template.Files()})
 	}
 	run.Redact = template.Secrets().Redact
-	builds := o.selected(template)
+	among := o.Template.among(ctx, template, settings)
+	builds := o.selected(template, among)
 	journal, err := o.journal(run, template, builds)
 	switch {
 	case err != nil && o.again != nil:
@@ -355,7 +369,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		say(step.Say, fmt.Sprintf("Resuming run %s, which started at %s", run.ID, run.Start.UTC().Format("2006-01-02 15:04:05 MST")))
 	}
 	options := engine.Options{
-		Only: o.Template.Only, Except: o.Template.Except, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
+		Only: o.Template.Only, Except: o.Template.Except, Builds: among, PlanOnly: o.planOnly, Parallel: o.Parallel, OnError: o.OnError, FailFast: o.FailFast,
 		Run: run, Ledger: ledger, Journal: journal, Resume: o.again != nil, Start: run.Start, Grace: teardownGrace, Emit: events.handle,
 		Ask: o.Ask, Pause: o.Pause, Login: logins.text,
 		Ready: func(ctx context.Context, s *step.Scope, m builder.Machine) error {
@@ -403,7 +417,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
 	}
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
-	result.Resumable, result.Reachable = useful, again
+	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
 	return result, err
 }
 

@@ -44,6 +44,8 @@ type Memory struct {
 	Except   []string `json:"except"`
 	Vars     []string `json:"vars"`      // "name=value"
 	Asked    []string `json:"sensitive"` // names of variables whose values are not written down
+
+	Image *config.Instance `json:"image,omitempty"` // that the run builds, where images are built apart
 }
 
 // Journal is the path of the journal of a run.
@@ -169,6 +171,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	}
 	t := &b.Template
 	t.Path, t.Cwd, t.VarFiles, t.Only, t.Except, t.Vars, t.Now = m.Path, m.Cwd, m.VarFiles, m.Only, m.Except, vars, m.Started
+	t.Instance = m.Image
 	if !m.Local {
 		b.Cloud = nil
 	}
@@ -218,6 +221,7 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 	m := Memory{
 		Run: run.ID, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
+		Image: o.Template.Instance,
 	}
 	for name, f := range t.Files() {
 		sum := sha256.Sum256(f.Bytes)
@@ -239,8 +243,8 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 
 // selected are the names of the builds that are run. A selection that is wrong has none:
 // the run ends with what is wrong with it.
-func (o Options) selected(t *config.Template) []string {
-	builds, _ := engine.Select(t, engine.Options{Only: o.Template.Only, Except: o.Template.Except})
+func (o Options) selected(t *config.Template, among map[*config.Build]bool) []string {
+	builds, _ := engine.Select(t, engine.Options{Only: o.Template.Only, Except: o.Template.Except, Builds: among})
 	var names []string
 	for _, b := range builds {
 		names = append(names, b.Name)

@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -72,6 +74,8 @@ type Template struct {
 	config.Options
 	Only   []string // globs over full build names; empty means all
 	Except []string // globs over full build names, and over names or types of post-processors
+
+	images []config.ImageOf // that there are, if Instance is set
 }
 
 // Diagnosis is what is wrong with a template, or doubtful about it.
@@ -93,24 +97,85 @@ func Check(ctx context.Context, t Template, all engine.Components) (Diagnosis, e
 
 // check is Check; verified is that of [engine.Options].
 func check(ctx context.Context, t Template, all engine.Components, run step.Invocation, verified func(builder.Builder, *engine.Pipeline)) (Diagnosis, error) {
+	if t.Instance != nil {
+		found, err := checkOne(ctx, t, all, run, verified)
+		return found.Diagnosis, err
+	}
+	images, diags := config.ReadImages(ctx, t.Options)
+	switch {
+	case diags.HasErrors():
+		found := Diagnosis{diags, images.Files}
+		return found, (*TemplateError)(&found)
+	case !images.Apart:
+		found, err := checkOne(ctx, t, all, run, verified)
+		return found.Diagnosis, err
+	}
+	joined := Diagnosis{Files: map[string]*hcl.File{}}
+	t.images = images.All
+	for _, i := range append(slices.Clone(images.All), config.ImageOf{}) {
+		t.Instance = &i.Instance
+		found, err := checkOne(ctx, t, all, run, verified)
+		if _, wrong := errors.AsType[*TemplateError](err); err != nil && !wrong {
+			return joined, err
+		}
+		joined.Diags = config.Merge(joined.Diags, found.Diags)
+		maps.Copy(joined.Files, found.Files)
+	}
+	if joined.Diags.HasErrors() {
+		return joined, (*TemplateError)(&joined)
+	}
+	return joined, nil
+}
+
+// checkedOne is what was found about a template, and which builds of it are to be run.
+type checkedOne struct {
+	Diagnosis
+	builds []string
+	made   int // how many builds the image is made by that the template is loaded for
+}
+
+// among are the builds that the template was loaded for; nil if for all.
+func (t Template) among(ctx context.Context, loaded *config.Template, settings *bakefile.Settings) map[*config.Build]bool {
+	switch {
+	case t.Instance == nil:
+		return nil
+	case t.Instance.Image == "":
+		return bakefile.Unnamed(ctx, loaded, t.images)
+	}
+	builds := map[*config.Build]bool{}
+	for _, p := range settings.Images() {
+		builds[p.Build] = true
+	}
+	return builds
+}
+
+// checkOne is check of a template that is loaded for one image, or for all.
+func checkOne(ctx context.Context, t Template, all engine.Components, run step.Invocation, verified func(builder.Builder, *engine.Pipeline)) (checkedOne, error) {
+	var out checkedOne
 	t.DataSources = all.DataSources
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
 		settings, more := bakefile.Check(ctx, template)
 		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template, Distributes: images.Distributes})
+		among := t.among(ctx, template, settings)
+		out.made = len(among)
+		builds, _ := engine.Select(template, engine.Options{Only: t.Only, Except: t.Except, Builds: among})
+		for _, b := range builds {
+			out.builds = append(out.builds, b.Name)
+		}
 		diags = config.Merge(diags, engine.Check(ctx, template, all, engine.Options{
-			Only: t.Only, Except: t.Except, Run: run, Start: run.Start, Pipelines: pipelines, Verified: verified,
+			Only: t.Only, Except: t.Except, Builds: among, Run: run, Start: run.Start, Pipelines: pipelines, Verified: verified,
 		}))
 		diags = config.Merge(config.Merge(diags, more), wrong)
 	}
-	found := Diagnosis{diags, template.Files()}
+	out.Diagnosis = Diagnosis{diags, template.Files()}
 	switch {
 	case diags.HasErrors() && ctx.Err() != nil: // that is why
-		return found, context.Cause(ctx)
+		return out, context.Cause(ctx)
 	case diags.HasErrors():
-		return found, (*TemplateError)(&found)
+		return out, (*TemplateError)(&out.Diagnosis)
 	}
-	return found, nil
+	return out, nil
 }
 
 // teardownGrace is how long the teardown of one build may take. Terminating an

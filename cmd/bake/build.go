@@ -196,7 +196,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 // the cause of a failure is, and what is left behind. served says whether the machines
 // of the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
-	if result.Run != "" { // it came to a run
+	if result.Run != "" || len(result.Parts) > 0 { // it came to a run
 		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable || result.Reachable}
 	}
 	if wrong, ok := errors.AsType[*templateError](err); ok {
@@ -210,13 +210,8 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 	if !ok {
 		return err
 	}
-	if len(failed.Left) > 0 {
-		p.say(leftText(result.Run, failed.Left))
-	}
-	if result.Resumable {
-		p.say("To go on with the run: bake resume " + result.Run)
-	} else if result.Reachable {
-		p.say("To run the provisioners again, from one on: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
+	for _, one := range append(slices.Clone(result.Parts), result) {
+		p.sayNext(one)
 	}
 	if slices.ContainsFunc(failed.Left, func(r step.Resource) bool {
 		return strings.HasSuffix(r.Kind, ":instance") && r.With["cloud"] == localcloud.Name
@@ -228,6 +223,21 @@ func (p *program) conclude(result run.Result, err error, served bool) error {
 		p.say(when + " To look around on a running machine, use -on-error=ask or a breakpoint, or keep 'bake cloud up' running in another terminal.")
 	}
 	return errReported
+}
+
+// sayNext says what can be done about a run that has failed.
+func (p *program) sayNext(result run.Result) {
+	if result.Run == "" {
+		return
+	}
+	if len(result.Left) > 0 {
+		p.say(leftText(result.Run, result.Left))
+	}
+	if result.Resumable {
+		p.say("To go on with the run: bake resume " + result.Run)
+	} else if result.Reachable {
+		p.say("To run the provisioners again, from one on: bake resume " + result.Run + " -from PROVISIONER\nTo log in: bake ssh " + result.Run)
+	}
 }
 
 // runResult is what bake build -json ends with.

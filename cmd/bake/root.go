@@ -41,6 +41,7 @@ func (p *program) root() *cobra.Command {
 	root.PersistentFlags().Bool(machineReadable, false, "print machine-readable records instead of text; accepted anywhere on the command line")
 	root.AddCommand(
 		p.buildCommand(),
+		p.planCommand(),
 		p.validateCommand(),
 		p.fmtCommand(),
 		p.upgradeCommand(),

@@ -15,7 +15,7 @@ import (
 )
 
 // later are the blocks and arguments of images that this release does not have yet.
-var later = []string{"for_each"}
+var later = []string{}
 
 // without returns the body of an image block without what this release does not have, and
 // complains about that.

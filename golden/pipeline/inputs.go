@@ -28,6 +28,7 @@ type Planned struct {
 	Build   string
 	Answer  plan.Answer
 	Digest  string            // of the inputs
+	Name    string            // of the image that is reused, in the region of the build
 	Images  map[string]string // that are reused, by region
 	Unknown string            // why the inputs are not known; empty if they are
 }
@@ -216,11 +217,15 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 		}
 		var images []builder.Existing
 		ids := map[string]string{}
+		name := ""
 		for _, i := range answer.Reuse {
 			images, ids[i.Region] = append(images, found[i.ID]), i.ID
+			if name == "" || i.Region == before.Region {
+				name = found[i.ID].Name
+			}
 			s.Say(ctx, "Reusing image %s in %s (%s), which has the same inputs and is %s old", i.ID, i.Region, found[i.ID].Name, plan.Span(p.Now().Sub(i.Created)))
 		}
-		p.tell(Planned{Answer: answer, Digest: plan.Digest(all), Images: ids}, s)
+		p.tell(Planned{Answer: answer, Digest: plan.Digest(all), Images: ids, Name: name}, s)
 		return before.Artifact(images), nil
 	})
 }

@@ -1,0 +1,412 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder"
+	"bake/builtin"
+	"bake/config"
+	"bake/engine"
+	"bake/golden/pipeline"
+	"bake/run/localcloud"
+	"bake/step"
+)
+
+// apart are the images of a template whose images have variables of their own: each is built
+// by a run of its own, after those that it refers to.
+type apart struct {
+	o     Options
+	all   []*member
+	began time.Time
+
+	emitting, asking sync.Mutex
+	slots            chan struct{} // a token for each run that goes on; nil: no limit
+	cancel           context.CancelCauseFunc
+}
+
+// member is one of them, or what no image block names.
+type member struct {
+	config.ImageOf
+	builds   []string // of it that -only and -except admit
+	made     int      // how many builds make it
+	needed   bool     // by others, though -only and -except do not admit it
+	shown    func(build string) string
+	done     chan struct{}
+	result   Result
+	err      error
+	built    config.Built
+	complete bool // built is known
+}
+
+// runApart is [Build] of a template whose images are built apart.
+func runApart(ctx context.Context, o Options, of *config.Images) (Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &apart{o: o, began: time.Now(), cancel: cancel}
+	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
+	found, err := r.prepare(ctx, of, o.Components(ctx, parts))
+	if err != nil {
+		return Result{}, err
+	}
+	r.share()
+	switch {
+	case o.Debug:
+		r.slots = make(chan struct{}, 1)
+	case o.Parallel > 0:
+		r.slots, r.o.Parallel = make(chan struct{}, o.Parallel), 1
+	}
+	r.name()
+	r.start()
+	var running sync.WaitGroup
+	for _, i := range r.all {
+		running.Go(func() {
+			defer close(i.done)
+			r.run(ctx, i)
+		})
+	}
+	running.Wait()
+	return r.conclude(ctx, found)
+}
+
+// prepare checks all images, and finds out which are run.
+func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Components) (Diagnosis, error) {
+	found := Diagnosis{Files: map[string]*hcl.File{}}
+	t := r.o.Template
+	t.images = of.All
+	for _, i := range append(slices.Clone(of.All), config.ImageOf{}) {
+		one := &member{ImageOf: i, done: make(chan struct{})}
+		t.Instance = &one.Instance
+		checked, err := checkOne(ctx, t, all, step.Invocation{ID: r.o.ID, Env: t.Env, Start: t.Now, Version: config.LanguageVersion}, nil)
+		var wrong *TemplateError
+		if err != nil && !errors.As(err, &wrong) {
+			return found, err
+		}
+		maps.Copy(found.Files, checked.Files)
+		found.Diags = config.Merge(found.Diags, checked.Diags)
+		one.builds, one.made = checked.builds, checked.made
+		r.all = append(r.all, one)
+	}
+	for _, i := range r.all {
+		for name, at := range i.Needs {
+			if p := r.named(name); p != nil && p.made > 1 {
+				found.Diags = append(found.Diags, &hcl.Diagnostic{
+					Severity: hcl.DiagError, Summary: "Several builds make the image", Subject: &at,
+					Detail: fmt.Sprintf("The image %s is made by %d builds, so that a reference does not say which one is meant. Give each an image block of its own.", p.Address(), p.made),
+				})
+			}
+		}
+	}
+	if found.Diags.HasErrors() {
+		return found, (*TemplateError)(&found)
+	}
+	return found, r.choose()
+}
+
+// choose says which images are needed though they are not to be built.
+func (r *apart) choose() error {
+	any := false
+	for _, i := range slices.Backward(r.all) { // those that refer to others first
+		any = any || len(i.builds) > 0
+		if len(i.builds) == 0 && !i.needed {
+			continue
+		}
+		for name := range i.Needs {
+			if p := r.named(name); p != nil && len(p.builds) == 0 {
+				p.needed = true
+			}
+		}
+	}
+	if !any {
+		return errors.New("no builds to run: -only and -except exclude all builds of the template")
+	}
+	return nil
+}
+
+func (r *apart) named(name string) *member {
+	for _, i := range r.all {
+		if i.Image != "" && i.Name() == name {
+			return i
+		}
+	}
+	return nil
+}
+
+// share makes the runs have one cloud, and ask one question at a time.
+func (r *apart) share() {
+	if open := r.o.Cloud; open != nil {
+		var once sync.Once
+		var cloud *localcloud.Cloud
+		var err error
+		r.o.Cloud = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
+			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), emit) })
+			return cloud, err
+		}
+	}
+	if ask := r.o.Ask; ask != nil {
+		r.o.Ask = func(ctx context.Context, build, step string, err error) engine.Answer {
+			r.asking.Lock()
+			defer r.asking.Unlock()
+			return ask(ctx, build, step, err)
+		}
+	}
+}
+
+// name gives builds that several images have names that tell them apart.
+func (r *apart) name() {
+	count := map[string]int{}
+	for _, i := range r.all {
+		for _, b := range i.builds {
+			count[b]++
+		}
+	}
+	for _, i := range r.all {
+		i.shown = func(build string) string {
+			if count[build] > 1 && i.Image != "" {
+				return i.Name() + ":" + build
+			}
+			return build
+		}
+	}
+}
+
+func (r *apart) emit(e step.Event) {
+	if r.o.Emit == nil {
+		return
+	}
+	r.emitting.Lock()
+	defer r.emitting.Unlock()
+	r.o.Emit(e)
+}
+
+// start begins the one display of all runs.
+func (r *apart) start() {
+	var names []string
+	for _, i := range r.all {
+		for _, b := range i.builds {
+			names = append(names, i.shown(b))
+		}
+	}
+	r.emit(step.Event{Time: r.o.Now(), Kind: step.RunStarted, Text: strings.Join(names, "\n"), Command: r.o.Command})
+}
+
+// run builds an image once those that it refers to are there.
+func (r *apart) run(ctx context.Context, i *member) {
+	if len(i.builds) == 0 && !i.needed {
+		return
+	}
+	instance := i.Instance
+	instance.Known = map[string]config.Built{}
+	for name := range i.Needs {
+		p := r.named(name)
+		if p == nil {
+			continue
+		}
+		<-p.done
+		if !p.complete {
+			r.skip(i, p)
+			return
+		}
+		instance.Known[name] = p.built
+	}
+	if r.slots != nil {
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+		case <-ctx.Done():
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		i.err = cause
+		return
+	}
+	o := r.o
+	o.ID, o.reuseOnly = uuid.NewString(), i.needed
+	o.Template.Instance, o.Template.images = &instance, r.list()
+	if i.needed {
+		o.Template.Only, o.Template.Except = nil, nil
+	}
+	o.Emit = func(e step.Event) {
+		if e.Kind == step.RunStarted || e.Kind == step.RunFinished {
+			return
+		}
+		if e.Build != "" {
+			e.Build = i.shown(e.Build)
+		}
+		r.emit(e)
+	}
+	i.result, i.err = Build(ctx, o)
+	i.settle()
+	if i.err != nil && r.o.FailFast {
+		r.cancel(&engine.FailFastError{Build: i.Address(), Err: i.err})
+	}
+}
+
+func (r *apart) list() (all []config.ImageOf) {
+	for _, i := range r.all {
+		if i.Image != "" {
+			all = append(all, i.ImageOf)
+		}
+	}
+	return all
+}
+
+// skip says that an image cannot be built because of another one.
+func (r *apart) skip(i, parent *member) {
+	if r.o.planOnly && parent.err == nil {
+		i.result.Planned = []pipeline.Planned{{Image: i.Name(), Build: strings.Join(i.builds, ", "), Unknown: "the image " + parent.Address() + ", which it refers to, is built first"}}
+		return
+	}
+	err := fmt.Errorf("not built, because the image %s, which it refers to, was not", parent.Address())
+	i.err = fmt.Errorf("image %s: %w", i.Address(), err)
+	for _, b := range i.builds {
+		name := i.shown(b)
+		i.result.Builds = append(i.result.Builds, engine.BuildResult{Name: b, Err: err})
+		r.emit(step.Event{Time: r.o.Now(), Kind: step.BuildFailed, Build: name, Error: err})
+	}
+}
+
+// settle says what others can refer to.
+func (i *member) settle() {
+	if i.err != nil {
+		return
+	}
+	for _, b := range i.result.Builds {
+		if images, region := madeImages(b.Artifacts); len(images) > 0 {
+			i.built = config.Built{IDs: images, ID: images[region]}
+			if len(images) == 1 {
+				for _, id := range images {
+					i.built.ID = id
+				}
+			}
+			i.complete = true
+		}
+	}
+	for _, p := range i.result.Planned {
+		i.built.Inputs = p.Digest
+		if len(p.Images) > 0 {
+			i.built.Name = p.Name
+		}
+	}
+	if i.built.Name == "" {
+		i.built.Name = i.Name()
+	}
+}
+
+// madeImages are the images among artifacts, and the region of their build.
+func madeImages(all []*builder.Artifact) (images map[string]string, region string) {
+	for _, a := range all {
+		if len(a.Images) > 0 {
+			return a.Images, a.Data["BuildRegion"].Text
+		}
+	}
+	return nil, ""
+}
+
+// conclude joins how the runs ended.
+func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
+	result := Result{Elapsed: time.Since(r.began), Diagnosis: Diagnosis{Files: found.Files}}
+	failed := FailedError{}
+	var wrong *TemplateError
+	for _, i := range r.all {
+		for _, b := range i.result.Builds {
+			b.Name = i.shown(b.Name)
+			result.Builds = append(result.Builds, b)
+		}
+		result.Left = append(result.Left, i.result.Left...)
+		result.Planned = append(result.Planned, i.result.Planned...)
+		result.Diags = config.Merge(result.Diags, i.result.Diags)
+		maps.Copy(result.Files, i.result.Files)
+		if i.result.Run != "" {
+			result.Parts = append(result.Parts, i.result)
+		}
+		if t, ok := errors.AsType[*TemplateError](i.err); ok {
+			result.Diags, wrong = config.Merge(result.Diags, t.Diags), t
+			maps.Copy(result.Files, t.Files)
+		}
+		if i.err != nil {
+			failed.Errs = append(failed.Errs, i.err)
+		}
+	}
+	r.emit(step.Event{Time: r.o.Now(), Kind: step.RunFinished, Elapsed: result.Elapsed, Error: context.Cause(ctx)})
+	switch {
+	case wrong != nil && len(result.Builds) == 0:
+		return result, (*TemplateError)(&result.Diagnosis)
+	case len(failed.Errs) == 0:
+		return result, nil
+	}
+	failed.Left, failed.Outcome = result.Left, outcome(ctx, result.Builds, len(result.Left) > 0)
+	return result, &failed
+}
+
+// Plan says which builds [Build] would run, and why, without making anything. What it asks
+// in the cloud are looks.
+func Plan(ctx context.Context, o Options) (Result, error) {
+	dir, err := os.MkdirTemp("", "bake-plan-") // a plan is no run
+	if err != nil {
+		return Result{}, err
+	}
+	defer os.RemoveAll(dir)
+	o.State, o.planOnly = State(dir), true
+	return Build(ctx, o)
+}
+
+// imagesApart returns the images of a template that have to be built apart; nil if there
+// are none, or if the run is that of one of them. A run of one that goes on has its values
+// again then.
+func (o *Options) imagesApart(ctx context.Context) (*config.Images, hcl.Diagnostics) {
+	if o.Template.Instance != nil && o.again == nil {
+		return nil, nil
+	}
+	images, diags := config.ReadImages(ctx, o.Template.Options)
+	if diags.HasErrors() {
+		return images, diags
+	}
+	if own := o.Template.Instance; own != nil {
+		o.Template.images = images.All
+		for _, i := range images.All {
+			if i.Image == own.Image && i.Key == own.Key {
+				own.Each = i.Each
+			}
+		}
+	}
+	if !images.Apart || o.again != nil {
+		return nil, nil
+	}
+	return images, nil
+}
+
+// parents are the digests of the inputs of the images that the one which is built refers
+// to.
+func (t Template) parents() map[string]string {
+	if t.Instance == nil {
+		return nil
+	}
+	all := map[string]string{}
+	for name, b := range t.Instance.Known {
+		all[name] = b.Inputs
+	}
+	return all
+}
+
+// planned collects what was decided about builds.
+type planned struct {
+	mu  sync.Mutex
+	all []pipeline.Planned
+}
+
+func (p *planned) add(one pipeline.Planned) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = append(p.all, one)
+}
