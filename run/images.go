@@ -26,6 +26,18 @@ type ImageBlock struct {
 // What is wrong is a *[TemplateError].
 func Image(ctx context.Context, t Template, all engine.Components, name string) (*ImageBlock, error) {
 	t.DataSources = all.DataSources
+	of, diags := config.ReadImages(ctx, t.Options)
+	if diags.HasErrors() {
+		return nil, &TemplateError{diags, of.Files}
+	}
+	for _, i := range of.All {
+		if of.Apart && i.Name() == name {
+			t.Instance = &i.Instance
+		}
+	}
+	if of.Apart && t.Instance == nil {
+		return nil, nil
+	}
 	template, diags := config.Load(ctx, t.Options)
 	if diags.HasErrors() {
 		return nil, &TemplateError{diags, template.Files()}

@@ -210,7 +210,6 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 	case "upload":
 		r.pattern(b)
 	case "image":
-		in.Body = r.without(b)
 		in.Reads = func(path string) { r.reads[b] = append(r.reads[b], path) }
 	}
 	src, diags := k.decode(&r.settings, b, in)

@@ -7,42 +7,11 @@ import (
 
 	"github.com/gobwas/glob"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/config"
 	"bake/config/lang"
 	"bake/config/schema"
 )
-
-// later are the blocks and arguments of images that this release does not have yet.
-var later = []string{}
-
-// without returns the body of an image block without what this release does not have, and
-// complains about that.
-func (r *reader) without(b *hcl.Block) hcl.Body {
-	body, ok := b.Body.(*hclsyntax.Body)
-	if !ok {
-		return b.Body
-	}
-	kept := *body
-	kept.Attributes, kept.Blocks = hclsyntax.Attributes{}, nil
-	for name, a := range body.Attributes {
-		if !slices.Contains(later, name) {
-			kept.Attributes[name] = a
-			continue
-		}
-		r.complain(&a.NameRange, "Not in this release", "Images have no argument %q yet.", name)
-	}
-	for _, inner := range body.Blocks {
-		if !slices.Contains(later, inner.Type) {
-			kept.Blocks = append(kept.Blocks, inner)
-			continue
-		}
-		at := inner.DefRange()
-		r.complain(&at, "Not in this release", "Images have no %q block yet.", inner.Type)
-	}
-	return &kept
-}
 
 // Pipeline is an image block, for one of the builds that make the image.
 type Pipeline struct {
