@@ -69,7 +69,7 @@ func TestWrongImages(t *testing.T) {
 		{"build = \"web\"\nverify \"a\" {\ninstance_types = [\"\"]\n}", "5", "Empty type"},
 		{"build = \"web\"\nverify \"a\" {\non_failure = 3\n}", "5", "is not one of"},
 		{"build = \"web\"\nverify \"a\" {\nprovisioner {\n}\n}", "5", "Missing type for provisioner"},
-		{"build = \"web\"\nprovenance {\n}", "4", "no \"provenance\" block yet"},
+		{"build = \"web\"\nprovenance {\n}", "4", "argument \"key\" is required"},
 		{"build = \"web\"\nchannel \"a\" {\n  requires = [\"verify.boot\"]\n}", "5", "The image has no verify.boot."},
 		{"build = \"web\"\nchannel \"a\" {\n  from = \"b\"\n}\nchannel \"b\" {\n}", "5", "\"b\" must come before \"a\""},
 		{"build = \"web\"\nchannel \"a\" {\n  soak = \"24h\"\n}", "5", "set from"},
@@ -78,7 +78,6 @@ func TestWrongImages(t *testing.T) {
 		{"build = \"web\"\ndistribute {\n  accounts = [\"1234\"]\n}", "5", "has 12 digits"},
 		{"build = \"web\"\ndistribute {\n  accounts = [\"111122223333\"]\n  mode = \"copy\"\n}", "6", "needs a role"},
 		{"build = \"web\"\ndistribute {\n  kms_keys = { mars = \"k\" }\n}", "5", "not distributed to \"mars\""},
-		{"build = \"web\"\nfor_each = []", "4", "no argument \"for_each\" yet"},
 	} {
 		_, said := read(t, "\nimage \"web\" {\n"+test.body+"\n}\n")
 		if !slices.ContainsFunc(said, func(s string) bool {
