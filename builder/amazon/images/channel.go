@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func (a *Account) History(ctx context.Context, region, parameter string) (all []
 	if err == nil {
 		err = wrong
 	}
-	slices.SortFunc(all, func(x, y Entry) int { return int(y.Version - x.Version) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Version > all[j].Version })
 	return all, err
 }
 
@@ -205,7 +206,7 @@ func newest(history []Entry) int64 {
 
 // write writes all places, or puts back what was there.
 func (a *Account) write(ctx context.Context, moves []*move) error {
-	slices.SortStableFunc(moves, func(x, y *move) int { return rank(a, x) - rank(a, y) })
+	sort.SliceStable(moves, func(i, j int) bool { return rank(a, moves[i]) < rank(a, moves[j]) })
 	for _, m := range moves {
 		err := m.put(ctx)
 		if err == nil {
@@ -386,6 +387,6 @@ func (o *Outlet) Histories(ctx context.Context, parameter string) (all []History
 	for at, entries := range found {
 		all = append(all, History{at.ID, at.region, entries})
 	}
-	slices.SortFunc(all, func(a, b History) int { return strings.Compare(a.Account+a.Region, b.Account+b.Region) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Account+all[i].Region < all[j].Account+all[j].Region })
 	return all, err
 }

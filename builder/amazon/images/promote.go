@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -103,7 +104,7 @@ func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Pla
 	for name := range releases {
 		names = name
 	}
-	slices.SortFunc(all, func(a, b builder.Placed) int { return strings.Compare(a.Account+a.Region, b.Account+b.Region) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Account+all[i].Region < all[j].Account+all[j].Region })
 	return all, names, nil
 }
 
@@ -275,9 +276,8 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 			done = append(done, r)
 		}
 	}
-	slices.SortFunc(done, func(x, y Revocation) int {
-		return strings.Compare(x.Image.Owner+x.Image.Region+x.Image.ID, y.Image.Owner+y.Image.Region+y.Image.ID)
-	})
+	key := func(i int) string { return done[i].Image.Owner + done[i].Image.Region + done[i].Image.ID }
+	sort.Slice(done, func(i, j int) bool { return key(i) < key(j) })
 	return done, errors.Join(errs...)
 }
 
