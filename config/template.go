@@ -4,6 +4,7 @@ package config
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -71,6 +72,7 @@ type Template struct {
 
 	files   map[string]*hcl.File
 	secrets *redact.Set
+	secret  texts // sensitive values of the user
 	weak    weak
 	reads   reads
 	cwd     string
@@ -94,6 +96,34 @@ func (t *Template) Files() map[string]*hcl.File {
 // Secrets returns the values that must not be shown. It grows while values are
 // computed and components are made.
 func (t *Template) Secrets() *redact.Set { return t.secrets }
+
+// Sensitive returns the texts in the values that the template calls sensitive: those of
+// variables, and of the local values that have been computed. Unlike [Template.Secrets] it
+// has nothing that bake has made or was given to log in with.
+func (t *Template) Sensitive() (all []string) {
+	for _, v := range t.Variables {
+		if v.Sensitive {
+			lang.Strings(v.Value, func(text string) { all = append(all, text) })
+		}
+	}
+	t.secret.mu.Lock()
+	defer t.secret.mu.Unlock()
+	return append(all, t.secret.all...)
+}
+
+// sensitive makes text one of a sensitive local value.
+func (t *Template) sensitive(text string) {
+	t.secrets.Add(text)
+	t.secret.mu.Lock()
+	defer t.secret.mu.Unlock()
+	t.secret.all = append(t.secret.all, text)
+}
+
+// texts are texts that several goroutines add to.
+type texts struct {
+	mu  sync.Mutex
+	all []string
+}
 
 // Explain rewrites diagnostics about names that do not exist in the words of
 // templates. It is for those that decoding a [Component]'s Input gives.

@@ -56,7 +56,7 @@ func (l *loader) local(name string, at hcl.Range, expr hcl.Expression, sensitive
 			var diags hcl.Diagnostics
 			l.t.reads.keep("local."+name, l.t.reads.during(func() { val, diags = expr.Value(ec) }))
 			if sensitive {
-				lang.Strings(val, l.t.secrets.Add)
+				lang.Strings(val, l.t.sensitive)
 				l.t.weak.check("local", name, at, val)
 			}
 			if sensitive && diags.HasErrors() { // parts of it may be secret

@@ -169,7 +169,7 @@ func (p Plan) run(ctx context.Context, m builder.Machine, key, more string) ([]l
 }
 
 // places are where files are looked into for sensitive values.
-const places = "/etc /root /home /opt /srv /tmp /var/tmp /var/log /var/lib/cloud /usr/local"
+const places = "/etc /root /home /opt /srv /tmp /var /usr/local /boot"
 
 // secrets returns the files that hold a sensitive value, also in base64. The values are
 // sent on the standard input of grep: they are in no file and no list of processes.

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,11 +14,12 @@ import (
 	"bake/config"
 	"bake/engine"
 	"bake/golden/bakefile"
+	"bake/golden/findings"
 	"bake/golden/plan"
 )
 
-// inputsOf are the digest of what the image in a directory depends on, and the inputs.
-func inputsOf(t *testing.T, dir string, now time.Time, environ ...string) (string, []plan.Input) {
+// load is the pipeline of the image in a directory, with its inputs.
+func load(t *testing.T, dir string, now time.Time, environ ...string) *pipeline {
 	t.Helper()
 	template, diags := config.Load(t.Context(), config.Options{Path: ".", Cwd: dir, Env: environ, Now: now})
 	settings, more := bakefile.Read(t.Context(), template)
@@ -31,7 +33,14 @@ func inputsOf(t *testing.T, dir string, now time.Time, environ ...string) (strin
 	if diags := p.inputs(t.Context(), engine.Materials{}); diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	return plan.Digest(p.static.inputs), p.static.inputs
+	return p
+}
+
+// inputsOf are the digest of what the image in a directory depends on, and the inputs.
+func inputsOf(t *testing.T, dir string, now time.Time, environ ...string) (string, []plan.Input) {
+	t.Helper()
+	all := load(t, dir, now, environ...).static.inputs
+	return plan.Digest(all), all
 }
 
 // What decides whether a gate opens makes another image: files that checks include, the
@@ -104,5 +113,42 @@ image "web" {
 			t.Errorf("the answer of a server is shown: %v", inputs)
 		}
 		last = digest
+	}
+}
+
+// What the template calls sensitive is looked for on the machine, also where a local value
+// is, and stands in no text of a report.
+func TestSensitive(t *testing.T) {
+	const secret = "swordfish-" + "swordfish"
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"web.pkr.hcl": `
+local "token" {
+  expression = join("-", ["swordfish", "swordfish"])
+  sensitive  = true
+}
+source "null" "web" { communicator = "none" }
+build {
+  sources = ["null.web"]
+  provisioner "shell-local" { inline = ["echo ${local.token}"] }
+}
+`,
+		"web.bake.hcl": "image \"web\" {\n  sources = [\"null.web\"]\n}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := load(t, dir, time.Now())
+	if all := p.leftoversPlan().Secrets; !slices.Contains(all, secret) {
+		t.Errorf("looked for are %q", all)
+	}
+	texts := findings.Finding{
+		ID: secret, Title: secret, Evidence: secret, Rationale: secret, Fix: secret, Refs: []string{"token " + secret}, Waiver: "suppressed: " + secret,
+		Severity: findings.High, Result: findings.Fail,
+	}
+	clean := p.clean(findings.Report{Name: "scan.x", Tool: "scan --token " + secret, Warnings: []string{"cannot log in with " + secret}, Findings: []findings.Finding{texts}})
+	if text := fmt.Sprintf("%+v", clean); strings.Contains(text, secret) {
+		t.Errorf("a report says %s", text)
 	}
 }

@@ -177,11 +177,7 @@ func (p *pipeline) leftoversPlan() leftovers.Plan {
 	if l := p.image.Image.Leftovers; l != nil {
 		plan.Allow = l.Allow
 	}
-	for _, v := range p.Template.Variables {
-		if v.Sensitive {
-			lang.Strings(v.Value, func(text string) { plan.Secrets = append(plan.Secrets, text) })
-		}
-	}
+	plan.Secrets = p.Template.Sensitive()
 	return plan
 }
 
@@ -273,13 +269,22 @@ func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine strin
 
 // clean takes secrets out of a report.
 func (p *pipeline) clean(r findings.Report) findings.Report {
+	redact := p.Template.Secrets().Redact
+	redacted := func(texts []string) (clean []string) {
+		for _, t := range texts {
+			clean = append(clean, redact(t))
+		}
+		return clean
+	}
 	all := append([]findings.Finding(nil), r.Findings...)
 	for i := range all {
-		for _, text := range []*string{&all[i].ID, &all[i].Title, &all[i].Evidence, &all[i].Rationale, &all[i].Fix} {
-			*text = p.Template.Secrets().Redact(*text)
+		f := &all[i]
+		for _, text := range []*string{&f.ID, &f.Title, &f.Evidence, &f.Rationale, &f.Fix, &f.Waiver} {
+			*text = redact(*text)
 		}
+		f.Refs = redacted(f.Refs)
 	}
-	r.Findings = all
+	r.Tool, r.Warnings, r.Findings = redact(r.Tool), redacted(r.Warnings), all
 	return r
 }
 
