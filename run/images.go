@@ -3,6 +3,8 @@ package run
 import (
 	"context"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"bake/builder"
 	"bake/config"
 	"bake/engine"
@@ -53,6 +55,14 @@ func Image(ctx context.Context, t Template, all engine.Components, name string) 
 		block := &ImageBlock{To: i.Image.Distribution()}
 		for n := range i.Image.Channels {
 			h := &i.Image.Channels[n]
+			for _, option := range []any{&h.Requires, &h.From, &h.Soak, &h.Approval, &h.Parameter} {
+				if !i.Src.Known(option) {
+					return nil, &TemplateError{hcl.Diagnostics{{
+						Severity: hcl.DiagError, Summary: "Unknown channel", Subject: i.Src.Range(option),
+						Detail: "What a channel asks of an image must be known without data sources.",
+					}}, template.Files()}
+				}
+			}
 			block.Channels = append(block.Channels, Channel{h.Rule(), h.ParameterOf(name)})
 		}
 		return block, nil

@@ -106,6 +106,8 @@ func unique(c *schema.Checker, seen map[string]string, kind string, name *string
 	switch {
 	case strings.TrimSpace(*name) == "":
 		c.Errorf(name, "Missing name", "The label of a %s block is its name, and cannot be empty.", kind)
+	case strings.ContainsFunc(*name, func(c rune) bool { return c == ',' || c < ' ' }):
+		c.Errorf(name, "Invalid name", "The name %q cannot have a comma in it, or a control character: names stand in a list of what the image has passed.", *name)
 	case seen[kind+" "+*name] != "":
 		c.Errorf(name, "Duplicate name", "This image has %s %q already.", kind, *name)
 	}

@@ -269,8 +269,12 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 	}
 	available, current := 0, 0
 	for _, i := range g.images {
+		if run := i.Image.Tags[ownership.RunTag]; run != "" { // sweep deletes it, or the run ends well
+			stay(i, "run %s of bake has not finished with it", run)
+			continue
+		}
 		state := types.ImageState(i.Image.State)
-		if rejected(i.Image) {
+		if _, revoked := i.Image.Tags[RevokedTag]; revoked || rejected(i.Image) {
 			state = types.ImageStateInvalid // nobody is to launch it, whatever EC2 allows
 		}
 		if state == types.ImageStateAvailable {
@@ -356,7 +360,7 @@ func (r *Remover) Prune(ctx context.Context, plan *Plan) error {
 func (r *Remover) stillKept(ctx context.Context, g *planGroup) error {
 	var kept []string
 	for _, i := range g.images {
-		if i.Action == PlanKeep && i.Image.State == string(types.ImageStateAvailable) {
+		if i.Action == PlanKeep && i.Image.State == string(types.ImageStateAvailable) && i.Image.Tags[ownership.RunTag] == "" {
 			kept = append(kept, i.Image.ID)
 		}
 	}

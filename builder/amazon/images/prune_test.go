@@ -142,6 +142,16 @@ func TestPlan(t *testing.T) {
 		t.Errorf("another has failed its verification: %s", got)
 	}
 	untag("web-20260102", "bake:rejected")
+	tag("web-20260104", "bake:revoked", "broken")
+	if got := plan(images.PruneOptions{Keep: 1}); got != "in-use keep keep remove keep" {
+		t.Errorf("the newest was revoked: %s", got)
+	}
+	untag("web-20260104", "bake:revoked")
+	tag("web-20260104", "bake:run", "r1")
+	if got := plan(images.PruneOptions{Keep: 1}); got != "in-use keep keep keep keep" {
+		t.Errorf("the newest is of a run that has not finished: %s", got)
+	}
+	untag("web-20260104", "bake:run")
 	tag("web-20260102", "bake:hold", "Ann")
 	// A deprecated image does not count as one that others may go for.
 	_, err := c.EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: aws.String(ids["web-20260104"]), DeprecateAt: aws.Time(time.Now().Add(time.Hour))})

@@ -131,6 +131,10 @@ const (
 // ownTags are the tags with which everything is made that a build owns.
 var ownTags = []string{ownership.RunTag, ownership.BuildTag}
 
+// said are the beginnings of keys of tags by which bake says what an image has passed, what
+// it is made of, and who has approved it: a template cannot say so.
+var said = []string{"bake:approved:", "bake:verified", "bake:inputs"}
+
 // CheckTags reports tags that EC2 refuses. What is rendered later is checked as
 // far as it is known.
 func CheckTags(c *schema.Checker, tags Tags) {
@@ -175,8 +179,8 @@ func refused(key, value string) string {
 		return "The key of a tag cannot be empty."
 	case strings.HasPrefix(strings.ToLower(key), "aws:"):
 		return fmt.Sprintf("The key %q begins with aws:, which is reserved for AWS.", key)
-	case slices.Contains(ownTags, key):
-		return fmt.Sprintf("bake uses the key %q to mark what it creates; choose another.", key)
+	case slices.Contains(ownTags, key), slices.ContainsFunc(said, func(begin string) bool { return strings.HasPrefix(key, begin) }):
+		return fmt.Sprintf("bake itself writes the tag %q, and relies on it; choose another key.", key)
 	case utf8.RuneCountInString(key) > maxKey:
 		return fmt.Sprintf("The key \"%.20s...\" has %d characters; AWS allows %d.", key, utf8.RuneCountInString(key), maxKey)
 	case utf8.RuneCountInString(value) > maxValue:
