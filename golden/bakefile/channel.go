@@ -76,6 +76,33 @@ func (h *Channel) ParameterOf(image string) string {
 	return channels.Parameter(image, h.Name)
 }
 
+// parameters complains about channels of an image whose parameters would not name that image
+// alone, or cannot be. taken are the channels of those that there are.
+func (r *reader) parameters(i placed[Image], image string, builds int, taken map[string]string) {
+	key := ""
+	if of := r.t.Instance(); of != nil {
+		key = of.Key
+	}
+	for n := range i.options.Channels {
+		h := &i.options.Channels[n]
+		if !i.src.Known(&h.Parameter) {
+			continue
+		}
+		parameter, at := h.ParameterOf(image), i.src.Range(&h.Name)
+		switch other := taken[parameter]; {
+		case builds > 1:
+			r.complain(at, "Several builds make the image", "A channel names one image, and the image %s is made by %d builds. Give each an image block of its own.", image, builds)
+		case h.Parameter == "" && !parameterName().MatchString(parameter):
+			r.complain(at, "Invalid parameter", "%q is not a name for a parameter, which has letters, digits and _.-; set parameter.", parameter)
+		case key != "" && h.Parameter != "" && !strings.Contains(parameter, key):
+			r.complain(i.src.Range(&h.Parameter), "One parameter for several images", "Each image of for_each needs a parameter of its own. Write ${each.key} in it.")
+		case other != "":
+			r.complain(at, "One parameter for two channels", "%s is the parameter of channel %s already.", parameter, other)
+		}
+		taken[parameter] = h.Name + " of " + image
+	}
+}
+
 // channels checks the channels of an image together.
 func (o *Image) channels(c *schema.Checker, seen map[string]string) {
 	var names, gates []string
@@ -89,13 +116,16 @@ func (o *Image) channels(c *schema.Checker, seen map[string]string) {
 	for _, v := range o.Verify {
 		gates = append(gates, "verify."+v.Name)
 	}
+	for i := range o.Scan {
+		gates = append(gates, "scan."+o.Scan[i].FullName())
+	}
 	for i := range o.Channels {
 		h := &o.Channels[i]
 		if h.Parameter == "" && !parameterName().MatchString("/bake/image/"+h.Name) && h.Name != "" {
 			c.Errorf(&h.Name, "Invalid name", "%q cannot be part of the name of a parameter, which has letters, digits and _.-; set parameter.", h.Name)
 		}
 		for _, r := range h.Requires {
-			if !slices.Contains(gates, r) && !strings.HasPrefix(r, "scan.") {
+			if !slices.Contains(gates, r) {
 				c.Errorf(&h.Requires, "Nothing of that name", "The image has no %s.%s It has: %s.", r, lang.DidYouMean(r, gates), or(gates))
 			}
 		}

@@ -35,6 +35,7 @@ func (s *Settings) Images() []Pipeline { return s.pipelines }
 func (r *reader) join(ctx context.Context) {
 	taken := map[*config.Build]string{}
 	first := map[string]hcl.Range{}
+	parameters := map[string]string{}
 	for _, i := range r.settings.images {
 		name := i.block.Labels[0]
 		if of := r.t.Instance(); of != nil {
@@ -48,7 +49,9 @@ func (r *reader) join(ctx context.Context) {
 		if strings.TrimSpace(name) == "" {
 			r.complain(&i.block.LabelRanges[0], "Missing name", "The label of an image block is its name, and cannot be empty.")
 		}
-		for _, b := range r.builds(i) {
+		builds := r.builds(i)
+		r.parameters(i, name, len(builds), parameters)
+		for _, b := range builds {
 			if other, ok := taken[b]; ok {
 				r.complain(&i.block.DefRange, "Two images of one build", "The build %s makes the image %q already.", b.Name, other)
 				continue
