@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// block is a fenced block of a guide: a file, or what somebody types.
+type block struct {
+	line int
+	info []string // after the fence
+	text string
+}
+
+// blocks are the fenced blocks of a document.
+func blocks(text string) (all []block) {
+	var now *block
+	for i, line := range strings.SplitAfter(text, "\n") {
+		switch fence, isFence := strings.CutPrefix(line, "```"); {
+		case isFence && now == nil:
+			now = &block{line: i + 1, info: strings.Fields(fence)}
+		case isFence:
+			all, now = append(all, *now), nil
+		case now != nil:
+			now.text += line
+		}
+	}
+	return all
+}
+
+// guide is the script command "guide FILE": it does what a document says, in the current
+// directory, in the order in which it says it. A block "```LANGUAGE NAME" is written to the
+// file NAME. In a block "```console", each line after "$ " is run by a shell, and the lines
+// below it are part of what that prints, in this order: IDs and times are those of any
+// other run, and "..." stands for any lines, or for the rest of one. A last line
+// "(exit code N)" says how it ends, if not with 0.
+func guide(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: guide file")
+	}
+	text, err := os.ReadFile(args[0])
+	ts.Check(err)
+	for _, b := range blocks(string(text)) {
+		at := fmt.Sprintf("%s:%d", filepath.Base(args[0]), b.line)
+		switch {
+		case len(b.info) == 2:
+			path := ts.MkAbs(b.info[1])
+			ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+			ts.Check(os.WriteFile(path, []byte(b.text), 0o755))
+		case len(b.info) == 1 && b.info[0] == "console":
+			for _, typed := range strings.Split("\n"+b.text, "\n$ ")[1:] {
+				command, shown, _ := strings.Cut(strings.TrimSuffix(typed, "\n"), "\n")
+				ts.Logf("%s: $ %s", at, command)
+				got, code := shell(ts, command)
+				if wrong := differs(shown, got, code); wrong != "" {
+					ts.Fatalf("%s: %s: %s\nIt printed:\n%s", at, command, wrong, got)
+				}
+			}
+		}
+	}
+}
+
+// shell runs a command as a user types it.
+func shell(ts *testscript.TestScript, command string) (output string, code int) {
+	cmd := exec.Command("bash", "-c", command)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
+	for _, name := range []string{"BAKE_STATE_DIR", "BAKE_CLOUD_DIR", "BAKE_CLOUD_INIT_TIMEOUT", "PACKER_PLUGIN_PATH", "BAKE_PLUGIN_MIRROR", "TMPDIR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%s: %v", command, err)
+	}
+	return string(bytes.ToValidUTF8(out, []byte("?"))), cmd.ProcessState.ExitCode()
+}
+
+var (
+	exitLine = regexp.MustCompile(`^\(exit code (\d+)\)$`)
+	// anyOther is what is different in each run.
+	anyOther = regexp.MustCompile(`ami-[0-9a-f]{17}|snap-[0-9a-f]{17}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
+)
+
+// differs says how what a command printed is not what the document shows; empty: it is.
+func differs(shown, got string, code int) string {
+	want := 0
+	lines := strings.Split(got, "\n")
+	for _, line := range strings.Split(shown, "\n") {
+		if m := exitLine.FindStringSubmatch(line); m != nil {
+			want, _ = strconv.Atoi(m[1])
+			continue
+		}
+		if strings.TrimSpace(line) == "" || line == "..." {
+			continue
+		}
+		pattern, rest := "", line
+		for rest != "" {
+			at := anyOther.FindStringIndex(rest)
+			if at == nil {
+				pattern, rest = pattern+regexp.QuoteMeta(rest), ""
+				continue
+			}
+			pattern, rest = pattern+regexp.QuoteMeta(rest[:at[0]])+`.+`, rest[at[1]:]
+		}
+		is := regexp.MustCompile(`^` + pattern + `\s*$`)
+		n := 0
+		for n < len(lines) && !is.MatchString(lines[n]) {
+			n++
+		}
+		if n == len(lines) {
+			return fmt.Sprintf("it does not print %q (here)", line)
+		}
+		lines = lines[n+1:]
+	}
+	if code != want {
+		return fmt.Sprintf("it ends with exit code %d, and not %d", code, want)
+	}
+	return ""
+}
+
+// TestGuides: a guide that does not say what happens is wrong.
+func TestGuides(t *testing.T) {
+	const printed = "base: build, because\n  file x: 01234567 -> 89abcdef\nReusing ami-0123456789abcdef0 (web-20261128-101112), 3s old\nend\n"
+	for _, test := range []struct {
+		shown string
+		code  int
+		ok    bool
+	}{
+		{"", 0, true},
+		{"base: build, because\n...\nend", 0, true},
+		{"Reusing ami-ffffffffffffffff1 (web-20260101-000000), 12m old", 0, true},
+		{"  file x: 11111111 -> 22222222", 0, true},
+		{"Reusing ...", 0, true},
+		{"(exit code 3)", 3, true},
+		{"(exit code 3)", 0, false},
+		{"", 3, false},
+		{"end\nbase: build, because", 0, false},
+		{"base: reuse", 0, false},
+		{"base: build", 0, false},
+	} {
+		if wrong := differs(test.shown, printed, test.code); (wrong == "") != test.ok {
+			t.Errorf("%q, %d: %q", test.shown, test.code, wrong)
+		}
+	}
+	if got := blocks("a\n```hcl x.hcl\nb\n```\n```console\n$ c\n```\n"); len(got) != 2 || got[0].text != "b\n" || got[1].info[0] != "console" || got[1].line != 5 {
+		t.Error(got)
+	}
+}
