@@ -82,6 +82,7 @@ func TestWrongImages(t *testing.T) {
 		{"build = \"web\"\ndistribute {\n  accounts = [\"1234\"]\n}", "5", "has 12 digits"},
 		{"build = \"web\"\ndistribute {\n  accounts = [\"111122223333\"]\n  mode = \"copy\"\n}", "6", "needs a role"},
 		{"build = \"web\"\ndistribute {\n  kms_keys = { mars = \"k\" }\n}", "5", "not distributed to \"mars\""},
+		{"build = \"web\"\n}\nimage \"web\" {\nsources = [\"web.null.*\"]", "5", "There is an image \"web\" already, at x.bake.hcl:2"},
 	} {
 		_, said := read(t, "\nimage \"web\" {\n"+test.body+"\n}\n")
 		if !slices.ContainsFunc(said, func(s string) bool {
