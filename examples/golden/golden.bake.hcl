@@ -29,7 +29,7 @@ image "base" {
   # A program that gives its user another user's rights must be on the list.
   scan "command" {
     name    = "setuid"
-    command = file("${path.root}/scans/setuid.sh")
+    command = file("scans/setuid.sh")
     format  = "tap"
     gate {
       waivers = "${path.root}/waivers.hcl"
@@ -64,9 +64,6 @@ image "base" {
 
 image "web" {
   build = "web"
-  vars = {
-    base_ami = image.base.id
-  }
 
   checks "web" {
     files = ["${path.root}/goss/web.yaml"]
