@@ -64,6 +64,9 @@ image "base" {
 
 image "web" {
   build = "web"
+  vars = {
+    base_ami = image.base.id
+  }
 
   checks "web" {
     files = ["${path.root}/goss/web.yaml"]

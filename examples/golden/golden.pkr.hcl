@@ -1,8 +1,8 @@
 # A base image of Debian 12 with a security baseline, and a web server made from it. What is
 # asked of the images is in golden.bake.hcl, which bake reads and Packer does not.
 #
-#   bake build -local -only='base.*' examples/golden
-#   bake build -local -only='web.*' examples/golden
+#   bake plan -local examples/golden
+#   bake build -local examples/golden
 
 packer {
   required_plugins {
@@ -16,6 +16,12 @@ packer {
 variable "region" {
   type    = string
   default = "us-east-1"
+}
+
+variable "base_ami" {
+  type        = string
+  default     = ""
+  description = "What the web server is made from. golden.bake.hcl gives it the base image."
 }
 
 variable "page" {
@@ -76,16 +82,7 @@ source "amazon-ebs" "web" {
   region        = var.region
   instance_type = "t3.micro"
   ssh_username  = "admin"
-
-  # The newest base image, by the tag that bake gives it. A newer one makes a new web server.
-  source_ami_filter {
-    owners      = ["self"]
-    most_recent = true
-    filters = {
-      "tag:bake:image" = "base"
-      state            = "available"
-    }
-  }
+  source_ami    = var.base_ami
 
   metadata_options {
     http_tokens = "required"
