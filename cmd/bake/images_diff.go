@@ -16,6 +16,7 @@ import (
 	"bake/golden/changes"
 	"bake/golden/contents"
 	"bake/golden/manifest"
+	"bake/golden/plan"
 	"bake/step"
 )
 
@@ -164,7 +165,11 @@ func (p *program) showDifferences(d difference) {
 		w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "\t%s\t%s\n", c.A.ID, c.B.ID)
 		for _, d := range c.Differences {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), printable(cmp.Or(d.A, "-")), printable(cmp.Or(d.B, "-")))
+			show := printable
+			if strings.HasPrefix(d.What, "tag "+plan.InputsTag+".") { // compressed, and long
+				show = short
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(d.What), show(cmp.Or(d.A, "-")), show(cmp.Or(d.B, "-")))
 		}
 		_ = w.Flush() // into memory
 		p.say(strings.TrimSuffix(table.String(), "\n"))

@@ -195,7 +195,7 @@ func (p *program) sameFiles(cmd *cobra.Command, o *verifyOptions, found attested
 	if len(changes) == 0 {
 		return err
 	}
-	lines := []string{fmt.Sprintf("%s: %s of a machine of it differ from those that are attested:", found.image.ID, counted(len(changes), "file"))}
+	lines := []string{fmt.Sprintf("%s: files of a machine of it differ from those that are attested (%d):", found.image.ID, len(changes))}
 	for n, c := range changes {
 		if n == mostChanges {
 			lines = append(lines, fmt.Sprintf("and %d more", len(changes)-n))
