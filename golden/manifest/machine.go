@@ -21,15 +21,24 @@ var skipped = []string{
 }
 
 // listing is the script that lists files, and then the digests of the regular ones. Other
-// file systems than the one of the root directory are those that a machine boots from.
+// file systems than the one of the root directory are those that a machine boots from, and
+// those of its own that /etc/fstab mounts, such as /home and /var.
 const listing = `
 cd ROOT || exit 1
 for c in find xargs sha256sum; do command -v "$c" >/dev/null || { echo "the machine has no $c, which is needed to list its files" >&2; exit 1; }; done
 find . -maxdepth 0 -printf '' 2>/dev/null || { echo "find on the machine has no -printf: GNU findutils are needed to list its files" >&2; exit 1; }
 roots=.
-for d in ./boot ./boot/efi; do
-	if [ -d $d ] && [ "$(stat -c %d $d)" != "$(stat -c %d $d/..)" ]; then roots="$roots $d"; fi
-done
+mounted() {
+	case " $roots " in *" .$1 "*) return;; esac
+	if [ -d ".$1" ] && [ "$(stat -c %d ".$1")" != "$(stat -c %d ".$1/..")" ]; then roots="$roots .$1"; fi
+}
+mounted /boot
+mounted /boot/efi
+if [ -r ./etc/fstab ]; then while read -r device at type rest; do
+	case $device$at in '#'*|*[\\*?[]*) continue;; esac
+	case $type in none|swap|proc|sysfs|devpts|tmpfs|overlay|nfs*|cifs|efs|9p|virtiofs|fuse*) continue;; esac
+	case $at in /?*) mounted "${at%/}";; esac
+done <./etc/fstab; fi
 list() { find $roots -xdev \( SKIPPED \) -prune -o "$@" 2>/dev/null; }
 content() {
 	list -printf '%y %m %U %G %s\0%p\0%l\0'

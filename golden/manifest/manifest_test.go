@@ -240,3 +240,40 @@ func TestParseDamaged(t *testing.T) {
 		}
 	}
 }
+
+// mounting is this host with another file system at a directory, which holds a file.
+type mounting struct {
+	communicator.Communicator
+	at string
+}
+
+func (m mounting) Run(ctx context.Context, c communicator.Command) (communicator.Status, error) {
+	cmd := exec.CommandContext(ctx, "unshare", "-rm", "sh", "-c", `mount -t tmpfs none "$0" && echo x >"$0/f" && exec sh -s`, m.at)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
+	return communicator.Status{}, cmd.Run()
+}
+
+// Files of the image that are on another file system than its root are files of the image,
+// too; what is mounted from elsewhere has none.
+func TestFileSystems(t *testing.T) {
+	root := tree(t)
+	if out, err := exec.CommandContext(t.Context(), "unshare", "-rm", "true").CombinedOutput(); err != nil {
+		t.Skipf("there are no namespaces: %v: %s", err, out)
+	}
+	if err := os.Mkdir(filepath.Join(root, "srv"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for kind, want := range map[string]bool{"ext4": true, "nfs4": false} {
+		table := "# <file system> <mount point>\nLABEL=srv /srv/ " + kind + " defaults 0 2\nproc /proc proc defaults 0 0\n"
+		if err := os.WriteFile(filepath.Join(root, "etc/fstab"), []byte(table), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m, err := read(t.Context(), mounting{at: filepath.Join(root, "srv")}, root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := m.files["/srv/f"]; ok != want || ok && !f.read {
+			t.Errorf("%s: /srv/f is listed: %t, %+v", kind, ok, f)
+		}
+	}
+}
