@@ -30,9 +30,10 @@ type apart struct {
 	all   []*member
 	began time.Time
 
-	emitting, asking sync.Mutex
-	slots            chan struct{} // a token for each run that goes on; nil: no limit
-	cancel           context.CancelCauseFunc
+	events *events // of all runs, which have logs of their own besides
+	asking sync.Mutex
+	slots  chan struct{} // a token for each run that goes on; nil: no limit
+	cancel context.CancelCauseFunc
 }
 
 // member is one of them, or what no image block names.
@@ -59,6 +60,9 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	if err != nil {
 		return Result{}, err
 	}
+	if r.events, err = openEvents(o.State, o.ID, false, o.Emit); err != nil {
+		return Result{}, err
+	}
 	r.share()
 	switch {
 	case o.Debug:
@@ -76,7 +80,8 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 		})
 	}
 	running.Wait()
-	return r.conclude(ctx, found)
+	result, err := r.conclude(ctx, found)
+	return result, errors.Join(err, r.events.close())
 }
 
 // prepare checks all images, and finds out which are run.
@@ -180,15 +185,6 @@ func (r *apart) name() {
 	}
 }
 
-func (r *apart) emit(e step.Event) {
-	if r.o.Emit == nil {
-		return
-	}
-	r.emitting.Lock()
-	defer r.emitting.Unlock()
-	r.o.Emit(e)
-}
-
 // start begins the one display of all runs.
 func (r *apart) start() {
 	var names []string
@@ -197,7 +193,7 @@ func (r *apart) start() {
 			names = append(names, i.shown(b))
 		}
 	}
-	r.emit(step.Event{Time: r.o.Now(), Kind: step.RunStarted, Text: strings.Join(names, "\n"), Command: r.o.Command})
+	r.events.handle(step.Event{Time: r.o.Now(), Kind: step.RunStarted, Text: strings.Join(names, "\n"), Command: r.o.Command})
 }
 
 // run builds an image once those that it refers to are there.
@@ -243,7 +239,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		if e.Build != "" {
 			e.Build = i.shown(e.Build)
 		}
-		r.emit(e)
+		r.events.handle(e)
 	}
 	i.result, i.err = Build(ctx, o)
 	i.settle()
@@ -272,7 +268,7 @@ func (r *apart) skip(i, parent *member) {
 	for _, b := range i.builds {
 		name := i.shown(b)
 		i.result.Builds = append(i.result.Builds, engine.BuildResult{Name: b, Err: err})
-		r.emit(step.Event{Time: r.o.Now(), Kind: step.BuildFailed, Build: name, Error: err})
+		r.events.handle(step.Event{Time: r.o.Now(), Kind: step.BuildFailed, Build: name, Error: err})
 	}
 }
 
@@ -338,7 +334,7 @@ func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 			failed.Errs = append(failed.Errs, i.err)
 		}
 	}
-	r.emit(step.Event{Time: r.o.Now(), Kind: step.RunFinished, Elapsed: result.Elapsed, Error: context.Cause(ctx)})
+	r.events.handle(step.Event{Time: r.o.Now(), Kind: step.RunFinished, Elapsed: result.Elapsed, Error: context.Cause(ctx)})
 	switch {
 	case wrong != nil && len(result.Builds) == 0:
 		return result, (*TemplateError)(&result.Diagnosis)

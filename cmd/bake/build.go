@@ -197,7 +197,11 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 // of the local cloud end with this process.
 func (p *program) conclude(result run.Result, err error, served bool) error {
 	if result.Run != "" || len(result.Parts) > 0 { // it came to a run
-		p.json.result = runResult{result.Run, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable || result.Reachable}
+		var parts []string
+		for _, one := range result.Parts {
+			parts = append(parts, one.Run)
+		}
+		p.json.result = runResult{result.Run, parts, result.Elapsed, builtAll(result.Builds), list(result.Left), result.Resumable || result.Reachable}
 	}
 	if wrong, ok := errors.AsType[*templateError](err); ok {
 		return wrong
@@ -243,7 +247,8 @@ func (p *program) sayNext(result run.Result) {
 // runResult is what bake build -json ends with.
 type runResult struct {
 	Run     string          `json:"run"`
-	Elapsed time.Duration   `json:"elapsed"` // nanoseconds
+	Runs    []string        `json:"runs,omitempty"` // of images that are built apart; then the run has no id
+	Elapsed time.Duration   `json:"elapsed"`        // nanoseconds
 	Builds  []builtOne      `json:"builds"`
 	Left    []step.Resource `json:"left_behind"`
 

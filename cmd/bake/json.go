@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"bake/run"
 	"bake/ui"
 )
 
@@ -84,7 +85,8 @@ func (p *program) writeJSON(parts ...any) {
 
 // writeResult writes the last object.
 func (p *program) writeResult(exit int) {
-	outcome := jsonOutcome{exit == 0, exit, p.json.outcome, p.json.diagnostics}
+	ok := exit == 0 || p.json.outcome == run.OutcomeReused.String()
+	outcome := jsonOutcome{ok, exit, p.json.outcome, p.json.diagnostics}
 	if outcome.Diagnostics == nil {
 		outcome.Diagnostics = []ui.Diagnostic{}
 	}
