@@ -51,10 +51,11 @@ func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls 
 		}
 	}
 	if calls.Marks != nil {
-		var err error
-		if b.Labels.Marks, err = calls.Marks(); err != nil {
+		marks, err := calls.Marks()
+		if err != nil {
 			return nil, err
 		}
+		b.Labels.Mark(marks)
 	}
 	_, err := step.Memo(ctx, b.Scope, "labelled", func(ctx context.Context) (bool, error) {
 		labels := b.Labels

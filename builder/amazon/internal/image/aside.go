@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"maps"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
@@ -15,6 +17,20 @@ import (
 func (l Labels) Withheld() Labels {
 	l.Tags, l.Snapshot = nil, nil
 	return l
+}
+
+// explains begins the keys of marks that only explain what another one, which is a digest,
+// stands for.
+const explains = "bake:inputs."
+
+// Mark sets the marks. Those that only explain another one are left out if the image would
+// have more tags than EC2 takes.
+func (l *Labels) Mark(marks map[string]string) {
+	if len(merge(l.RunTags, l.Tags, marks)) > ownership.MostTags-ownership.Tagged {
+		marks = maps.Clone(marks)
+		maps.DeleteFunc(marks, func(key, _ string) bool { return strings.HasPrefix(key, explains) })
+	}
+	l.Marks = marks
 }
 
 // Label gives a finished image its marks, and the tags that were withheld from it. It may

@@ -1,0 +1,21 @@
+package image
+
+import (
+	"fmt"
+	"testing"
+)
+
+// An image that the template gives many tags is not refused because of those that only
+// explain others.
+func TestMark(t *testing.T) {
+	marks := map[string]string{"bake:inputs": "digest", "bake:inputs.1": "a", "bake:inputs.2": "b"}
+	for tags, want := range map[int]int{0: 3, 45: 3, 46: 1, 48: 1} {
+		l := Labels{Tags: map[string]string{}}
+		for n := range tags {
+			l.Tags[fmt.Sprint("t", n)] = "x"
+		}
+		if l.Mark(marks); len(l.Marks) != want || l.Marks["bake:inputs"] == "" || len(marks) != 3 {
+			t.Errorf("beside %d tags there are %d marks: %v", tags, len(l.Marks), l.Marks)
+		}
+	}
+}
