@@ -81,6 +81,10 @@ type Options struct {
 
 	Clock  Clock  // nil is the system's
 	Delays Delays // the zero value is none
+
+	// Validate is how long parameters that name images stay unvalidated; 0 is half a second.
+	Validate time.Duration
+
 	Faults *Faults
 
 	// Progress hears how the preparation of a base goes, from any goroutine.
@@ -190,7 +194,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if wrote == nil {
 		wrote = func() {}
 	}
-	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Now: now, Wrote: wrote})
+	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Now: now, Validate: opts.Validate, Wrote: wrote})
 	if err != nil {
 		return err
 	}

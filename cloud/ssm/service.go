@@ -30,7 +30,8 @@ type Options struct {
 	Images   Images
 	Machines Machines
 	Now      func() time.Time
-	Wrote    func() // called after every change of the state on disk, with the state locked
+	Validate time.Duration // how long versions that name images stay unvalidated; 0 is half a second
+	Wrote    func()        // called after every change of the state on disk, with the state locked
 }
 
 // Service is the embedded Systems Manager of all accounts and regions.

@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ type unvalidated struct {
 	Parameter parameter
 }
 
-// validationDelay is how long a version stays unvalidated, also where everything else
-// is instant: whoever reads at once must not find it.
+// validationDelay is how long a version stays unvalidated unless the options say
+// otherwise, also where everything else is instant: whoever reads at once must not find it.
 const validationDelay = 500 * time.Millisecond
 
 // unvalidatedKey is in the order of the versions of a parameter.
@@ -32,10 +33,12 @@ func (u *unvalidated) version() *version { return u.Parameter.latest() }
 
 // validate validates the versions whose time has come.
 func (s *Service) validate(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx) // the client that asks now is another one than wrote
+	after := cmp.Or(s.opts.Validate, validationDelay)
 	var due []*unvalidated
 	err := s.guarded.Update(func(st *state) error {
 		for _, key := range st.unvalidated.IDs() { // the oldest of each parameter first
-			if u := st.unvalidated.Rows[key]; !st.now().Before(u.version().Modified.Add(validationDelay)) {
+			if u := st.unvalidated.Rows[key]; !st.now().Before(u.version().Modified.Add(after)) {
 				due = append(due, u)
 			}
 		}

@@ -111,7 +111,7 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 			if err := out.Enter(ctx, s, parameter, p.why(s, h.From), p.placed); err != nil {
 				return fmt.Errorf("the channel stays as it was: %w", err)
 			}
-			s.Say(ctx, "Channel %s (%s) names the image in %d places", h.Name, parameter, len(p.placed))
+			s.Say(ctx, "Channel %s (%s) names the image", h.Name, parameter)
 			p.notify(ctx, s, h)
 			return nil
 		})

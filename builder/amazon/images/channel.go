@@ -115,12 +115,17 @@ type move struct {
 // no channel.
 func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, why string, at []builder.Placed) error {
 	var moves []*move
+	warned := map[string]bool{}
 	for _, p := range at {
 		a, err := o.in(ctx, p.Account)
 		if err != nil {
 			return err
 		}
+		if a == nil && warned[p.Account] {
+			continue
+		}
 		if a == nil {
+			warned[p.Account] = true
 			s.Warn(ctx, "The channel %s is not written in account %s: the distribute block names no role in it", parameter, p.Account)
 			continue
 		}
@@ -158,7 +163,12 @@ func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) erro
 	if err == nil {
 		err = a.write(ctx, moves)
 	}
-	return errors.Join(err, unlock(ctx))
+	left := unlock(ctx)
+	if err == nil && left != nil { // the channel has moved, and the end of the run tries again
+		s.Warn(ctx, "The channel %s has moved, but a lock on it is not removed yet: %s", moves[0].parameter, left)
+		return nil
+	}
+	return errors.Join(err, left)
 }
 
 func eachMove(ctx context.Context, moves []*move, do func(*move, context.Context) error) error {

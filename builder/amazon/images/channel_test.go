@@ -57,7 +57,7 @@ func names4(w *world, channel string, at []builder.Placed) (n int) {
 // whole.
 func TestEnter(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, cloud.Options{}).trusting()
+	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
 	ctx, d := t.Context(), builder.Distribution{Accounts: []string{otherID}, Role: roles}
 	enter := func(name string, at []builder.Placed) error {
 		s, l, _ := w.copying()

@@ -354,39 +354,49 @@ func (a *Account) visible(ctx context.Context, region, id string) error {
 // RevokedTag is the tag of images that nobody is to use any more. Its value says why.
 const RevokedTag = "bake:revoked"
 
-// whole says why an image of the account, or one that is shared with it, cannot be handed
-// to anybody in a region.
+// whole is an error if an image of the account, or one that is shared with it, cannot be
+// handed to anybody in a region.
 func (a *Account) whole(ctx context.Context, region, id string) error {
+	flaw, err := a.flaw(ctx, region, id)
+	if err == nil && flaw != "" {
+		err = errors.New(flaw)
+	}
+	return err
+}
+
+// flaw says why an image of the account, or one that is shared with it, cannot be handed to
+// anybody in a region; empty if it can. The error is one of finding out.
+func (a *Account) flaw(ctx context.Context, region, id string) (string, error) {
 	found, err := a.byID(ctx, region, id)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("account %s has no image %s in %s, and none is shared with it", a.ID, id, region)
+		return fmt.Sprintf("account %s has no image %s in %s, and none is shared with it", a.ID, id, region), nil
 	}
 	i := found[0]
 	if i.State != string(types.ImageStateAvailable) {
-		return fmt.Errorf("image %s in %s is %s", id, region, i.State)
+		return fmt.Sprintf("image %s in %s is %s", id, region, i.State), nil
 	}
 	for _, tag := range []string{RevokedTag, sharedTag + RevokedTag, ownership.RejectedTag, ownership.QuarantineTag} {
 		if why, ok := i.Tags[tag]; ok {
-			return fmt.Errorf("image %s in %s has the tag %s: %s", id, region, tag, why)
+			return fmt.Sprintf("image %s in %s has the tag %s: %s", id, region, tag, why), nil
 		}
 	}
 	if i.Owner != a.ID {
-		return nil
+		return "", nil
 	}
 	parts, err := a.snapshots(ctx, i)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if len(parts) < len(i.Snapshots()) {
-		return fmt.Errorf("a snapshot of image %s in %s is missing", id, region)
+		return fmt.Sprintf("a snapshot of image %s in %s is missing", id, region), nil
 	}
 	for _, s := range parts {
 		if s.State != string(types.SnapshotStateCompleted) {
-			return fmt.Errorf("snapshot %s of image %s in %s is %s", s.ID, id, region, s.State)
+			return fmt.Sprintf("snapshot %s of image %s in %s is %s", s.ID, id, region, s.State), nil
 		}
 	}
-	return nil
+	return "", nil
 }

@@ -176,7 +176,7 @@ func eachCall(t *testing.T, ready func(w *world) func(n int) (do func(context.Co
 	for name, f := range mishaps() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, cloud.Options{})
+			w := newWorld(t, cloud.Options{Validate: soon})
 			next := ready(w)
 			for n := 1; f.strike(w, n, next); n++ {
 			}

@@ -155,10 +155,11 @@ func (a *Account) earlier(ctx context.Context, region string, history []Entry, w
 			continue
 		}
 		seen = append(seen, e.Image)
-		if a.whole(ctx, region, e.Image) != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				return nil, cause
-			}
+		flaw, err := a.flaw(ctx, region, e.Image)
+		if err != nil {
+			return nil, &PlaceError{a.ID, region, err}
+		}
+		if flaw != "" {
 			continue
 		}
 		found, err := a.byID(ctx, region, e.Image)

@@ -26,7 +26,7 @@ func (w *world) enter(d builder.Distribution, channel string, at []builder.Place
 // TestRollback: a channel goes back to the newest release that is whole everywhere.
 func TestRollback(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, cloud.Options{}).trusting()
+	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
 	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
 	const channel = "/bake/web/stable"
 	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
@@ -59,7 +59,7 @@ func TestRollback(t *testing.T) {
 // be launched, except where a channel has nothing to go back to.
 func TestRevoke(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, cloud.Options{}).trusting()
+	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
 	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Copy: true}
 	distributed := func(name string, tags ...string) []builder.Placed {
 		id := w.image(home, name, append(tags, "bake:image", "web")...)

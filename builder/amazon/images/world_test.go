@@ -33,6 +33,9 @@ const (
 	other = "other"
 )
 
+// soon is when parameters that name images are valid.
+const soon = 20 * time.Millisecond
+
 // call is one request that the cloud got.
 type call struct {
 	Region, Service, Action string
