@@ -1,0 +1,63 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"bake/builder"
+	"bake/golden/bakefile"
+	"bake/step"
+)
+
+// TestWebhook: a webhook is told what a channel names, three times at most, and never at
+// another address; what is said about a failure has no secrets.
+func TestWebhook(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []int // the last one again and again
+		calls   int32
+		warning string
+	}{
+		"told":       {[]int{200}, 1, ""},
+		"told later": {[]int{500, 204}, 2, ""},
+		"broken":     {[]int{503}, 3, "answers 503"},
+		"redirected": {[]int{307}, 3, "answers 307"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var calls, strayed atomic.Int32
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed.Add(1) }))
+			defer elsewhere.Close()
+			hook := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				n := int(calls.Add(1))
+				body, err := io.ReadAll(r.Body)
+				var told notice
+				if err != nil || json.Unmarshal(body, &told) != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+					t.Errorf("%s %v: %s", r.Method, err, body)
+				}
+				if told.Image != "web" || told.Channel != "stable" || told.Run != "run-1" || len(told.Images) != 1 || told.Images[0].ID != "ami-1" || strings.Join(told.Passed, ",") != "verify.boot" {
+					t.Errorf("told %s", body)
+				}
+				rw.Header().Set("Location", elsewhere.URL)
+				rw.WriteHeader(c.answers[min(n, len(c.answers))-1])
+			}))
+			defer hook.Close()
+			var log strings.Builder
+			s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run-1"}, Emit: func(e step.Event) { log.WriteString(e.Text) }})
+			p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}, passes: map[string]bool{"verify.boot": true}, placed: []builder.Placed{{Account: "1", Region: "us-east-1", ID: "ami-1"}}}
+			p.notify(t.Context(), s, &bakefile.Channel{Name: "stable", Webhook: hook.URL + "/hush?token=hush"})
+			if calls.Load() != c.calls || strayed.Load() != 0 {
+				t.Errorf("%d calls, %d elsewhere", calls.Load(), strayed.Load())
+			}
+			if !strings.Contains(log.String(), c.warning) || (c.warning == "") != (log.Len() == 0) || strings.Contains(log.String(), "hush") {
+				t.Errorf("warned %q", log.String())
+			}
+		})
+	}
+}
