@@ -108,6 +108,7 @@ func TestRead(t *testing.T) {
 		{findings.SARIF, sarifOf(``, `[]`, ``), "pass t"},
 		{findings.SARIF, sarifOf(``, `null`, ``), "error t: The run has no array of results: nothing was scanned."},
 		{findings.SARIF, sarifOf(`{"id": "a"}`, `[]`, ``), "pass t"},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"toolConfigurationNotifications": [{"level": "error", "message": {"text": "no rules"}}]}]`), "error t: The run was not successful. no rules"},
 		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"executionSuccessful": false, "toolExecutionNotifications": [{"level": "error", "message": {"text": "no database"}}]}]`), "error t: The run was not successful. no database"},
 		{findings.SARIF, sarifOf(``, `[{"ruleId": "a"}, {"ruleId": "b", "level": "error"}, {"ruleId": "c", "level": "note"}, {"ruleId": "d", "level": "none"}]`, ``), "medium fail a|high fail b|low fail c|fail d"},
 		{findings.SARIF, sarifOf(`{"id": "a", "defaultConfiguration": {"level": "error"}, "properties": {"security-severity": 4.0}}`, `[{"ruleIndex": 0}, {"ruleId": "a/1"}]`, ``), "medium fail a|medium fail a/1"},

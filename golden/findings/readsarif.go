@@ -111,6 +111,7 @@ type (
 		Start         string                 `json:"startTimeUtc"`
 		ExitCode      *int                   `json:"exitCode"`
 		Notifications few[sarifNotification] `json:"toolExecutionNotifications"`
+		Configuration few[sarifNotification] `json:"toolConfigurationNotifications"` // such as a rule that could not be loaded
 	}
 	sarifFinding struct {
 		RuleID string `json:"ruleId"`
@@ -202,13 +203,13 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 			b.report.Started = t
 		}
 		var said []string
-		for _, n := range c.Notifications {
+		for _, n := range append(c.Notifications, c.Configuration...) {
 			if n.Level == "error" {
 				said = append(said, line(n.Message.Text, 500))
 			}
 		}
-		switch {
-		case c.Successful != nil && !*c.Successful:
+		switch { // whoever does not say that it was successful, and names errors, was not
+		case c.Successful != nil && !*c.Successful, c.Successful == nil && len(said) > 0:
 			if err := b.wrong(name, "The run was not successful. %s", strings.Join(said, "\n")); err != nil {
 				return err
 			}
