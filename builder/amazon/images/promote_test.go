@@ -131,49 +131,6 @@ func TestFaultsOfRollback(t *testing.T) {
 	})
 }
 
-// TestFaultsOfRevoke: whatever goes wrong, a channel names one release everywhere, and never
-// an image that is disabled; what is done names the good one. Doing it again completes it.
-func TestFaultsOfRevoke(t *testing.T) {
-	t.Parallel()
-	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
-		good := own(w.placed("good"))
-		d := builder.Distribution{Regions: []string{home, west}}
-		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
-			channel := fmt.Sprintf("/bake/web-%d/stable", n)
-			bad := own(w.placed(fmt.Sprintf("bad-%d", n)))
-			w.enter(d, channel, good)
-			w.enter(d, channel, bad)
-			o := w.outlet(d)
-			do := func(ctx context.Context, s *step.Scope) error {
-				_, err := o.Revoke(ctx, s, bad[0].ID, "leak", false, time.Now)
-				return err
-			}
-			return do, func(what string, err error, _ bool) {
-				before, now := names4(w, channel, bad), names4(w, channel, good)
-				disabled := 0
-				for _, p := range bad {
-					i := w.seenBy("default", p.Region, p.ID)
-					if i.State == types.ImageStateDisabled {
-						disabled++
-					}
-					if i.State == types.ImageStateDisabled && (before > 0 || tagOf(i, "bake:revoked") == "") {
-						w.t.Errorf("%s: %s is disabled, tagged %v, and named in %d places", what, p.ID, i.Tags, before)
-					}
-				}
-				if before+now != 2 || err == nil && (now != 2 || disabled == 0) {
-					w.t.Errorf("%s: %d and %d, %d disabled: %v", what, before, now, disabled, err)
-				}
-				s, _, _ := w.copying()
-				again, err := w.outlet(d).Revoke(w.t.Context(), s, bad[0].ID, "leak", false, time.Now)
-				w.fatal(s.Close(w.t.Context(), context.Background()))
-				if err != nil || len(again) == 0 || !again[0].Disabled || names4(w, channel, good) != 2 {
-					w.t.Errorf("%s: again: %+v: %v", what, again, err)
-				}
-			}
-		}
-	})
-}
-
 // own are the places in the test's account.
 func own(all []builder.Placed) []builder.Placed {
 	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placed) bool { return p.Account != ownID })
