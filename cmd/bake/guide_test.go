@@ -42,7 +42,8 @@ func blocks(text string) (all []block) {
 // directory, in the order in which it says it. A block "```LANGUAGE NAME" is written to the
 // file NAME. In a block "```console", each line after "$ " is run by a shell, and the lines
 // below it are part of what that prints, in this order: IDs and times are those of any
-// other run, and "..." stands for any lines, or for the rest of one. A last line
+// other run, and "..." stands for any lines, or for the rest of one. Variables of the shell
+// last. A last line
 // "(exit code N)" says how it ends, if not with 0.
 func guide(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -50,6 +51,7 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text, err := os.ReadFile(args[0])
 	ts.Check(err)
+	known := "" // what sets variables of the shell
 	for _, b := range blocks(string(text)) {
 		at := fmt.Sprintf("%s:%d", filepath.Base(args[0]), b.line)
 		switch {
@@ -61,7 +63,10 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 			for _, typed := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 				command, shown, _ := strings.Cut(strings.TrimSuffix(typed, "\n"), "\n")
 				ts.Logf("%s: $ %s", at, command)
-				got, code := shell(ts, command)
+				got, code := shell(ts, known+command)
+				if assignment.MatchString(command) {
+					known += command + "\n"
+				}
 				if wrong := differs(shown, got, code); wrong != "" {
 					ts.Fatalf("%s: %s: %s\nIt printed:\n%s", at, command, wrong, got)
 				}
@@ -87,7 +92,8 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 }
 
 var (
-	exitLine = regexp.MustCompile(`^\(exit code (\d+)\)$`)
+	assignment = regexp.MustCompile(`^[a-z]+=\S`)
+	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
 	// anyOther is what is different in each run.
 	anyOther = regexp.MustCompile(`ami-[0-9a-f]{17}|snap-[0-9a-f]{17}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
 )

@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 				e.T().Skip("it is the turn of other scripts with machines today")
 			}
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("DOCS", filepath.Join(filepath.Dir(examples), "docs"))
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			// Plugins are never those of whoever runs the tests, and come from no network.
 			e.Setenv("PACKER_PLUGIN_PATH", filepath.Join(e.WorkDir, ".plugins"))
