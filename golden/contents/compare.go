@@ -44,6 +44,9 @@ func Compare(before, after *Contents) (changes []Change) {
 	for i, c := range []*Contents{before, after} {
 		for _, p := range c.Packages {
 			k := key{p.Kind, p.Name, p.Arch}
+			if p.Kind == Python {
+				k.name = pythonName(p.Name)
+			}
 			if count[k] == nil {
 				count[k] = map[string]int{}
 			}

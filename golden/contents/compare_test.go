@@ -29,7 +29,7 @@ func TestCompare(t *testing.T) {
 		{Kind: contents.RPM, Name: "kernel", Version: "6.1-2", Epoch: "1", Arch: "x86_64"},
 		{Kind: contents.RPM, Name: "kernel", Version: "6.1-3", Epoch: "1", Arch: "x86_64"},
 		{Kind: contents.Node, Name: "@scope/tool", Version: "1.0.1"},
-		{Kind: contents.Python, Name: "Made_Here", Version: "1.0"},
+		{Kind: contents.Python, Name: "made-here", Version: "1.0"},
 		{Kind: contents.Go, Name: "example.com/tool"},
 	}}
 	want := `deb bash:amd64 5.2-1 is now 5.2-2

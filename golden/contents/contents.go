@@ -90,7 +90,7 @@ func (p Package) URL(os OS) string {
 		add("epoch", p.Epoch)
 		add("upstream", p.Source)
 	case Python:
-		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		name = pythonName(name)
 	case Node, Go:
 		if i := strings.LastIndexByte(name, '/'); i >= 0 {
 			namespace, name = name[:i], name[i+1:]
@@ -98,6 +98,10 @@ func (p Package) URL(os OS) string {
 	}
 	return packageurl.NewPackageURL(string(p.Kind), namespace, name, p.Version, q, "").ToString()
 }
+
+// pythonName is the name of a Python package as package URLs have it: however it is
+// written, it means the same one.
+func pythonName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
 // read reads what is in t.
 func read(t tree) (*Contents, error) {
