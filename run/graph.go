@@ -320,7 +320,10 @@ func (r *apart) conclude(ctx context.Context, found Diagnosis) (Result, error) {
 			result.Builds = append(result.Builds, b)
 		}
 		result.Left = append(result.Left, i.result.Left...)
-		result.Planned = append(result.Planned, i.result.Planned...)
+		for _, one := range i.result.Planned {
+			one.Build = i.shown(one.Build)
+			result.Planned = append(result.Planned, one)
+		}
 		result.Diags = config.Merge(result.Diags, i.result.Diags)
 		maps.Copy(result.Files, i.result.Files)
 		if i.result.Run != "" {
