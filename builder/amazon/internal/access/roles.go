@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
@@ -18,18 +17,16 @@ import (
 // mfaDevice returns the serial number of the MFA device of whoever the credentials
 // of cfg belong to.
 func mfaDevice(ctx context.Context, cfg aws.Config) (string, error) {
-	out, err := Call(ctx, iam.NewFromConfig(cfg, func(o *iam.Options) {
-		if o.Region == "" {
-			o.Region = "us-east-1" // IAM is global
-		}
-	}).ListMFADevices, &iam.ListMFADevicesInput{})
-	if err != nil {
+	var out struct {
+		Devices []struct{ SerialNumber string } `xml:"ListMFADevicesResult>MFADevices>member"`
+	}
+	if err := (&Session{config: cfg}).IAM().Do(ctx, "ListMFADevices", nil, &out); err != nil {
 		return "", err
 	}
-	if len(out.MFADevices) == 0 {
+	if len(out.Devices) == 0 {
 		return "", errors.New("these credentials have no MFA device")
 	}
-	return aws.ToString(out.MFADevices[0].SerialNumber), nil
+	return out.Devices[0].SerialNumber, nil
 }
 
 const encodedMessage = "Encoded authorization failure message: "

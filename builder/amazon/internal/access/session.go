@@ -23,7 +23,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
@@ -314,15 +313,6 @@ func (s *Session) S3() *s3.Client {
 	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil })
 }
 
-// IAM returns the client of IAM.
-func (s *Session) IAM() *iam.Client {
-	return iam.NewFromConfig(s.config, func(o *iam.Options) {
-		if s.iam != "" {
-			o.BaseEndpoint = &s.iam
-		}
-	})
-}
-
 // With says how another process reaches resources of this session in a region.
 // It holds no secrets.
 func (s *Session) With(region string) map[string]string {
@@ -330,11 +320,21 @@ func (s *Session) With(region string) map[string]string {
 	with["account"] = s.Account
 	if s.Cloud.Endpoint == "" {
 		with["endpoint"] = aws.ToString(s.EC2(region).Options().BaseEndpoint)
-		with["iam_endpoint"] = aws.ToString(s.IAM().Options().BaseEndpoint)
+		with["iam_endpoint"] = s.iamEndpoint()
 		with["sts_endpoint"] = aws.ToString(sts.NewFromConfig(s.config).Options().BaseEndpoint)
 	}
 	maps.DeleteFunc(with, func(_, v string) bool { return v == "" })
 	return with
+}
+
+// iamEndpoint is where another process finds IAM, or "": at the usual place. What cannot
+// be read is reported by the calls.
+func (s *Session) iamEndpoint() string {
+	at, err := s.IAM().given(context.Background())
+	if err != nil {
+		return ""
+	}
+	return at
 }
 
 // Reopen opens a session from what With has said, for a resource in region. The

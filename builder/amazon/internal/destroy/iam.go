@@ -2,13 +2,11 @@ package destroy
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
@@ -19,17 +17,16 @@ import (
 func (j *job) role(ctx context.Context) error {
 	client, name := j.session.IAM(), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
-		_, err := access.Call(ctx, client.RemoveRoleFromInstanceProfile, &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
+		err := client.Do(ctx, "RemoveRoleFromInstanceProfile", url.Values{"InstanceProfileName": {name}, "RoleName": {name}}, nil)
 		if err := notFound(err); err != nil {
 			return false, err
 		}
-		_, err = access.Call(ctx, client.DeleteRolePolicy, &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &name})
+		err = client.Do(ctx, "DeleteRolePolicy", url.Values{"RoleName": {name}, "PolicyName": {name}}, nil)
 		if err := notFound(err); err != nil {
 			return false, err
 		}
 		err = j.busy(ctx, "role "+name, func(ctx context.Context) error {
-			_, err := access.Call(ctx, client.DeleteRole, &iam.DeleteRoleInput{RoleName: &name})
-			return err
+			return client.Do(ctx, "DeleteRole", url.Values{"RoleName": {name}}, nil)
 		}, "DeleteConflict", "ConcurrentModification")
 		return err == nil, notFound(err)
 	})
@@ -39,8 +36,7 @@ func (j *job) instanceProfile(ctx context.Context) error {
 	client, name := j.session.IAM(), j.r.With[ownership.WithName]
 	return j.settle(ctx, func(ctx context.Context) (bool, error) {
 		err := j.busy(ctx, "instance profile "+name, func(ctx context.Context) error {
-			_, err := access.Call(ctx, client.DeleteInstanceProfile, &iam.DeleteInstanceProfileInput{InstanceProfileName: &name})
-			return err
+			return client.Do(ctx, "DeleteInstanceProfile", url.Values{"InstanceProfileName": {name}}, nil)
 		}, "DeleteConflict", "ConcurrentModification")
 		return err == nil, notFound(err)
 	})
@@ -65,63 +61,79 @@ func (f *finder) profiles(ctx context.Context) error {
 	return err
 }
 
-func (f *finder) roles(ctx context.Context, client *iam.Client) error {
-	in := &iam.ListRolesInput{MaxItems: aws.Int32(1000)}
+func (f *finder) roles(ctx context.Context, client *access.Query) error {
+	params := url.Values{"MaxItems": {"1000"}}
 	for {
-		out, err := access.Call(ctx, client.ListRoles, in)
-		if err != nil {
+		var page struct {
+			Roles []struct {
+				RoleName   string
+				CreateDate *time.Time
+			} `xml:"ListRolesResult>Roles>member"`
+			More   bool   `xml:"ListRolesResult>IsTruncated"`
+			Marker string `xml:"ListRolesResult>Marker"`
+		}
+		if err := client.Do(ctx, "ListRoles", params, &page); err != nil {
 			return err
 		}
-		for _, r := range out.Roles {
-			if !strings.HasPrefix(aws.ToString(r.RoleName), profilePrefix) {
+		for _, r := range page.Roles {
+			if !strings.HasPrefix(r.RoleName, profilePrefix) {
 				continue
 			}
-			tags, err := access.Call(ctx, client.ListRoleTags, &iam.ListRoleTagsInput{RoleName: r.RoleName})
-			if err != nil {
+			var tags struct {
+				Tags []types.Tag `xml:"ListRoleTagsResult>Tags>member"`
+			}
+			if err := client.Do(ctx, "ListRoleTags", url.Values{"RoleName": {r.RoleName}}, &tags); err != nil {
 				return err
 			}
 			f.addIAM(ownership.Role, r.RoleName, tags.Tags, r.CreateDate)
 		}
-		if in.Marker = out.Marker; !out.IsTruncated {
+		if !page.More {
 			return nil
 		}
+		params.Set("Marker", page.Marker)
 	}
 }
 
-func (f *finder) instanceProfiles(ctx context.Context, client *iam.Client) error {
-	in := &iam.ListInstanceProfilesInput{MaxItems: aws.Int32(1000)}
+func (f *finder) instanceProfiles(ctx context.Context, client *access.Query) error {
+	params := url.Values{"MaxItems": {"1000"}}
 	for {
-		out, err := access.Call(ctx, client.ListInstanceProfiles, in)
-		if err != nil {
+		var page struct {
+			Profiles []struct {
+				InstanceProfileName string
+				CreateDate          *time.Time
+			} `xml:"ListInstanceProfilesResult>InstanceProfiles>member"`
+			More   bool   `xml:"ListInstanceProfilesResult>IsTruncated"`
+			Marker string `xml:"ListInstanceProfilesResult>Marker"`
+		}
+		if err := client.Do(ctx, "ListInstanceProfiles", params, &page); err != nil {
 			return err
 		}
-		for _, p := range out.InstanceProfiles {
-			if !strings.HasPrefix(aws.ToString(p.InstanceProfileName), profilePrefix) {
+		for _, p := range page.Profiles {
+			if !strings.HasPrefix(p.InstanceProfileName, profilePrefix) {
 				continue
 			}
-			tags, err := access.Call(ctx, client.ListInstanceProfileTags, &iam.ListInstanceProfileTagsInput{InstanceProfileName: p.InstanceProfileName})
-			if err != nil {
+			var tags struct {
+				Tags []types.Tag `xml:"ListInstanceProfileTagsResult>Tags>member"`
+			}
+			if err := client.Do(ctx, "ListInstanceProfileTags", url.Values{"InstanceProfileName": {p.InstanceProfileName}}, &tags); err != nil {
 				return err
 			}
 			f.addIAM(ownership.InstanceProfile, p.InstanceProfileName, tags.Tags, p.CreateDate)
 		}
-		if in.Marker = out.Marker; !out.IsTruncated {
+		if !page.More {
 			return nil
 		}
+		params.Set("Marker", page.Marker)
 	}
 }
 
 // addIAM adds what carries the tag of the run that is looked for.
-func (f *finder) addIAM(kind string, name *string, tags []iamtypes.Tag, created *time.Time) {
-	var all []types.Tag
-	for _, t := range tags {
-		all = append(all, types.Tag{Key: t.Key, Value: t.Value})
-	}
-	run := ownership.Value(all, ownership.RunTag)
+func (f *finder) addIAM(kind, name string, tags []types.Tag, created *time.Time) {
+	run := ownership.Value(tags, ownership.RunTag)
 	if run == "" || f.run != "" && run != f.run {
 		return
 	}
-	f.add(kind, name, all, name, created)
+	f.add(kind, &name, tags, &name, created)
 	last := &f.found[len(f.found)-1]
 	last.Key = kind + " " + last.Key // a profile and its role have one name
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
@@ -71,7 +71,7 @@ func (l *Launcher) checkProfile(ctx context.Context) (string, error) {
 		return l.IAMInstanceProfile, nil
 	}
 	return step.Do(ctx, l.Scope, "check the instance profile", func(ctx context.Context) (string, error) {
-		_, err := access.Call(ctx, l.Session.IAM().GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &l.IAMInstanceProfile})
+		err := l.Session.IAM().Do(ctx, "GetInstanceProfile", url.Values{"InstanceProfileName": {l.IAMInstanceProfile}}, &struct{}{})
 		switch {
 		case access.Is(err, "NoSuchEntity") && standIn:
 			l.Scope.Warn(ctx, "There is no instance profile %q here; the machine has no role.", l.IAMInstanceProfile)
@@ -92,52 +92,50 @@ const temporaryPrefix = "packer-"
 // role's policy bear the same name.
 type profile struct {
 	l      *Launcher
-	client *iam.Client
+	client *access.Query
 	name   string
 	policy string
 }
 
 func (p *profile) make(ctx context.Context, user map[string]string) error {
-	tags := p.l.Owner.IAMTags(user)
 	// In this order, so that the teardown deletes the role first.
 	err := p.acquire(ctx, "create a temporary instance profile", ownership.InstanceProfile, func(ctx context.Context) error {
-		_, err := access.Finish(ctx, p.client.CreateInstanceProfile, &iam.CreateInstanceProfileInput{InstanceProfileName: &p.name, Tags: tags})
-		return err
+		params := p.l.Owner.IAMTags(user)
+		params.Set("InstanceProfileName", p.name)
+		return p.client.Finish(ctx, "CreateInstanceProfile", params)
 	})
 	if err != nil {
 		return err
 	}
 	err = p.exists(ctx, "instance profile", 40*time.Second, func(ctx context.Context) error {
-		_, err := access.Call(ctx, p.client.GetInstanceProfile, &iam.GetInstanceProfileInput{InstanceProfileName: &p.name})
-		return err
+		return p.client.Do(ctx, "GetInstanceProfile", url.Values{"InstanceProfileName": {p.name}}, &struct{}{})
 	})
 	if err != nil {
 		return err
 	}
 	err = p.acquire(ctx, "create the role", ownership.Role, func(ctx context.Context) error {
-		_, err := access.Finish(ctx, p.client.CreateRole, &iam.CreateRoleInput{
-			RoleName: &p.name, AssumeRolePolicyDocument: aws.String(trust(p.l.Session.Region)),
-			Description: aws.String("Temporary role for bake"), Tags: tags,
-		})
-		return err
+		params := p.l.Owner.IAMTags(user)
+		params.Set("RoleName", p.name)
+		params.Set("AssumeRolePolicyDocument", trust(p.l.Session.Region))
+		params.Set("Description", "Temporary role for bake")
+		return p.client.Finish(ctx, "CreateRole", params)
 	})
 	if err != nil {
 		return err
 	}
 	err = p.exists(ctx, "role", 20*time.Second, func(ctx context.Context) error {
-		_, err := access.Call(ctx, p.client.GetRole, &iam.GetRoleInput{RoleName: &p.name})
-		return err
+		return p.client.Do(ctx, "GetRole", url.Values{"RoleName": {p.name}}, &struct{}{})
 	})
 	if err != nil {
 		return err
 	}
 	return step.Run(ctx, p.l.Scope, "attach the policy to the role", func(ctx context.Context) error {
-		_, err := access.Call(ctx, p.client.PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &p.name, PolicyName: &p.name, PolicyDocument: &p.policy})
+		err := p.client.Do(ctx, "PutRolePolicy", url.Values{"RoleName": {p.name}, "PolicyName": {p.name}, "PolicyDocument": {p.policy}}, nil)
 		if access.Is(err, "MalformedPolicyDocument") {
 			err = access.Blame(err, p.l.Src.Errorf(&p.l.TemporaryIAMInstanceProfilePolicyDocument, "AWS rejected the policy", "%s.", err))
 		}
 		if err == nil {
-			_, err = access.Call(ctx, p.client.AddRoleToInstanceProfile, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &p.name, RoleName: &p.name})
+			err = p.client.Do(ctx, "AddRoleToInstanceProfile", url.Values{"InstanceProfileName": {p.name}, "RoleName": {p.name}}, nil)
 			if access.Is(err, "LimitExceeded") && !access.Refused(err) {
 				err = nil // an earlier try got through
 			}

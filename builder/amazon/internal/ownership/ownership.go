@@ -5,12 +5,13 @@ package ownership
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/google/uuid"
 
 	"bake/builder/amazon/internal/access"
@@ -140,12 +141,14 @@ func Tags(m map[string]string) []types.Tag {
 	return tags
 }
 
-// IAMTags is [Owner.Tags] for resources of IAM.
-func (o *Owner) IAMTags(user map[string]string) (tags []iamtypes.Tag) {
-	for _, t := range o.Tags(user) {
-		tags = append(tags, iamtypes.Tag{Key: t.Key, Value: t.Value})
+// IAMTags is [Owner.Tags] as parameters of calls of IAM.
+func (o *Owner) IAMTags(user map[string]string) url.Values {
+	params := url.Values{}
+	for i, t := range o.Tags(user) {
+		params.Set(fmt.Sprintf("Tags.member.%d.Key", i+1), *t.Key)
+		params.Set(fmt.Sprintf("Tags.member.%d.Value", i+1), *t.Value)
 	}
-	return tags
+	return params
 }
 
 // Value returns the value of a tag, or "".
