@@ -233,11 +233,11 @@ func (g *graph) named(b *imageBlock, ref hcl.Traversal) []string {
 		return nil
 	}
 	to := g.blocks[label]
-	switch {
-	case to == nil:
+	switch to {
+	case nil:
 		g.complain(at, "Unknown image", "There is no image %q.%s", label, lang.DidYouMean(label, slices.Sorted(maps.Keys(g.blocks))))
 		return nil
-	case to == b:
+	case b:
 		g.complain(at, "Circular reference", "The image %q refers to itself.", label)
 		return nil
 	}

@@ -64,7 +64,7 @@ func fetched(in io.Reader, limit int64, parse func(io.Reader) error) error {
 			how = string(line[len(mark) : len(line)-1])
 		}
 	}
-	var data io.Reader = base64.NewDecoder(base64.StdEncoding, &untilBlank{r: r})
+	data := base64.NewDecoder(base64.StdEncoding, &untilBlank{r: r})
 	if how != "cat" && how != "cat\r" {
 		z, err := gzip.NewReader(data)
 		if err != nil {

@@ -28,7 +28,7 @@ func Compare(before, after *Manifest, except func(path string) bool) (changes []
 	for _, p := range all.paths() {
 		a, was := before.files[p]
 		b, is := after.files[p]
-		what := ""
+		var what string
 		switch {
 		case !was:
 			what = "is new"

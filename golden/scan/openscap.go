@@ -150,11 +150,9 @@ type said map[string]string
 // machine does not say.
 func (s said) status() (code int, why string) {
 	text, _ := base64.StdEncoding.DecodeString(strings.TrimSpace(s["status"])) // line breaks do not count
-	why, last := string(text), ""
-	if i := strings.LastIndex(strings.TrimSpace(why), "\n"); i >= 0 {
-		why, last = why[:i], why[i:]
-	} else {
-		why, last = "", why
+	last := string(text)
+	if i := strings.LastIndex(strings.TrimSpace(last), "\n"); i >= 0 {
+		why, last = last[:i], last[i:]
 	}
 	code, err := strconv.Atoi(strings.TrimSpace(last))
 	if err != nil {

@@ -140,7 +140,8 @@ func TestFaultsOfEnter(t *testing.T) {
 				return o.Enter(ctx, s, channel, "bake: test", at[1])
 			}
 			return do, func(what string, err error, struck bool) {
-				before, now := 0, names4(w, channel, at[1])
+				now := names4(w, channel, at[1])
+				var before int
 				if n%2 == 0 {
 					before = names4(w, channel, at[0])
 				} else {

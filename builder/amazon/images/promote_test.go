@@ -2,6 +2,7 @@ package images_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,7 +124,7 @@ func TestFaultsOfRollback(t *testing.T) {
 			}
 			return do, func(what string, err error, _ bool) {
 				before, now := names4(w, channel, two), names4(w, channel, one)
-				if before+now != 2 || err == nil && now != 2 || err != nil && err != errKilled && before != 2 {
+				if before+now != 2 || err == nil && now != 2 || err != nil && !errors.Is(err, errKilled) && before != 2 {
 					w.t.Errorf("%s: %d and %d: %v", what, before, now, err)
 				}
 			}

@@ -78,7 +78,7 @@ func (q *Query) operation(action string, out any) func(context.Context, *url.Val
 		if err != nil {
 			return nil, err
 		}
-		handler := middleware.DecorateHandler(smithyhttp.NewClientHandler(q.session.config.HTTPClient), stack)
+		handler := middleware.DecorateHandler(smithyhttp.NewClientHandlerWithOptions(q.session.config.HTTPClient), stack)
 		if _, _, err := handler.Handle(ctx, *params); err != nil {
 			return nil, &smithy.OperationError{ServiceID: q.service, OperationName: action, Err: err}
 		}
@@ -94,10 +94,8 @@ func (q *Query) stack(action string, out any) (*middleware.Stack, error) {
 		stack.Initialize.Add(&awsmiddleware.RegisterServiceMetadata{ServiceID: q.sdkID, SigningName: q.service, Region: q.region, OperationName: action}, middleware.Before),
 		stack.Serialize.Add(middleware.SerializeMiddlewareFunc("OperationSerializer", q.serialize), middleware.After),
 		awsmiddleware.AddClientRequestIDMiddleware(stack),
-		smithyhttp.AddComputeContentLengthMiddleware(stack),
 		awsmiddleware.AddRequestUserAgentMiddleware(stack),
 		stack.Finalize.Add(retry.NewAttemptMiddleware(q.session.config.Retryer(), smithyhttp.RequestCloner), middleware.After),
-		stack.Finalize.Add(&retry.MetricsHeader{}, middleware.After),
 		stack.Finalize.Add(middleware.FinalizeMiddlewareFunc("Signing", q.signer()), middleware.After),
 		awsmiddleware.AddRawResponseToMetadata(stack),
 		stack.Deserialize.Add(deserializer(action, out), middleware.After),
@@ -112,14 +110,16 @@ func (q *Query) stack(action string, out any) (*middleware.Stack, error) {
 
 // serialize makes the request of a call.
 func (q *Query) serialize(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (out middleware.SerializeOutput, metadata middleware.Metadata, err error) {
-	req, endpoint := in.Request.(*smithyhttp.Request), ""
+	req := in.Request.(*smithyhttp.Request)
 	params, ok := in.Parameters.(url.Values)
 	if !ok {
 		return out, metadata, &smithy.SerializationError{Err: fmt.Errorf("parameters are %T", in.Parameters)}
 	}
-	if endpoint, ctx, err = q.endpoint(ctx); err != nil {
+	endpoint, region, err := q.endpoint(ctx)
+	if err != nil {
 		return out, metadata, err
 	}
+	ctx = middleware.WithStackValue(ctx, signingRegion{}, region)
 	if req.URL, err = url.Parse(endpoint); err != nil {
 		return out, metadata, &smithy.SerializationError{Err: err}
 	}
@@ -154,7 +154,8 @@ func (q *Query) signer() func(context.Context, middleware.FinalizeInput, middlew
 		if err != nil {
 			return out, metadata, &v4.SigningError{Err: fmt.Errorf("get credentials: %w", err)}
 		}
-		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, hex.EncodeToString(hash.Sum(nil)), q.service, awsmiddleware.GetSigningRegion(ctx), time.Now().Add(skew))
+		region, _ := middleware.GetStackValue(ctx, signingRegion{}).(string)
+		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, hex.EncodeToString(hash.Sum(nil)), q.service, region, time.Now().Add(skew))
 		if err != nil {
 			return out, metadata, &v4.SigningError{Err: err}
 		}
@@ -225,12 +226,14 @@ func decode(action string, status int, text []byte, out any) error {
 // queryError is what services say of a call that they have not carried out.
 type queryError struct{ Code, Message string }
 
-// endpoint is where the SDK's client of the service would send its calls; the context
-// says which region it would sign them for.
-func (q *Query) endpoint(ctx context.Context) (string, context.Context, error) {
-	ctx = awsmiddleware.SetSigningRegion(ctx, q.region)
+// signingRegion is the key of the region that a call is signed for, in its context.
+type signingRegion struct{}
+
+// endpoint is where the SDK's client of the service would send its calls, and the region
+// that it would sign them for.
+func (q *Query) endpoint(ctx context.Context) (address, region string, err error) {
 	if own, err := q.given(ctx); own != "" || err != nil {
-		return own, ctx, err
+		return own, q.region, err
 	}
 	of := q.session.EC2(q.region).Options().EndpointOptions
 	dual, fips := of.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled, of.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled
@@ -241,18 +244,18 @@ func (q *Query) endpoint(ctx context.Context) (string, context.Context, error) {
 	if q.global {
 		usual, err := at(false, false)
 		if err != nil {
-			return "", ctx, err
+			return "", "", err
 		}
 		host, home := globalHost(q.region, usual.Host, dual, fips)
-		return "https://" + q.service + host, awsmiddleware.SetSigningRegion(ctx, home), nil
+		return "https://" + q.service + host, home, nil
 	}
 	// In every partition they differ in the name of the service alone.
 	found, err := at(dual, fips)
 	if err != nil {
-		return "", ctx, err
+		return "", "", err
 	}
 	found.Host = q.service + strings.TrimPrefix(found.Host, "ec2")
-	return found.String(), ctx, nil
+	return found.String(), q.region, nil
 }
 
 // given is the endpoint that somebody has set, or "".

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	smithyauth "github.com/aws/smithy-go/auth"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -28,8 +27,8 @@ func TestGlobalEndpoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := s.IAM()
-	if at, ctx, err := q.endpoint(t.Context()); err != nil || at != f.URL || awsmiddleware.GetSigningRegion(ctx) != "us-east-1" {
-		t.Errorf("with AWS_ENDPOINT_URL: %q, signed for %q, %v", at, awsmiddleware.GetSigningRegion(ctx), err)
+	if at, signed, err := q.endpoint(t.Context()); err != nil || at != f.URL || signed != "us-east-1" {
+		t.Errorf("with AWS_ENDPOINT_URL: %q, signed for %q, %v", at, signed, err)
 	}
 	t.Setenv("AWS_ENDPOINT_URL_IAM", "http://127.0.0.1:9")
 	if at, err := q.given(t.Context()); err != nil || at != "http://127.0.0.1:9" {
@@ -55,9 +54,9 @@ func TestGlobalEndpoints(t *testing.T) {
 			}
 			options, _ := smithyauth.GetAuthOptions(&want.Properties)
 			home, _ := smithyhttp.GetSigV4SigningRegion(&options[0].SignerProperties)
-			at, ctx, err := s.IAM().endpoint(t.Context())
-			if err != nil || at != want.URI.String() || awsmiddleware.GetSigningRegion(ctx) != home {
-				t.Errorf("%s, dual stack %t, FIPS %t: %s, signed for %s (%v), the SDK: %s, signed for %s", region, dual, fips, at, awsmiddleware.GetSigningRegion(ctx), err, want.URI.String(), home)
+			at, signed, err := s.IAM().endpoint(t.Context())
+			if err != nil || at != want.URI.String() || signed != home {
+				t.Errorf("%s, dual stack %t, FIPS %t: %s, signed for %s (%v), the SDK: %s, signed for %s", region, dual, fips, at, signed, err, want.URI.String(), home)
 			}
 		}
 	}
@@ -99,12 +98,12 @@ func TestQueryRequests(t *testing.T) {
 		{"no permission", "GetRole", func(w http.ResponseWriter, _ int32) { refuse(w, 403, "AccessDenied") }, 1, "AccessDenied", "lack the permission iam:GetRole", true},
 		{"a failure that passes", "DeleteRole", func(w http.ResponseWriter, n int32) {
 			if n == 1 {
-				w.WriteHeader(500)
+				w.WriteHeader(http.StatusInternalServerError)
 			}
 		}, 2, "", "", false},
 		{"a refusal after a failure", "DeleteRole", func(w http.ResponseWriter, n int32) {
 			if n == 1 {
-				w.WriteHeader(503)
+				w.WriteHeader(http.StatusServiceUnavailable)
 			} else {
 				refuse(w, 404, "NoSuchEntity")
 			}
