@@ -324,12 +324,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			},
 			Outlet: images.OutletOf, Distributes: images.Distributes,
 			Earlier: func(run string) string { return cmp.Or(settings.Reports(), o.State.Reports(run)) },
-			Signer: func(key string) (crypto.Signer, error) {
-				if strings.HasPrefix(key, kmskey.Scheme) {
-					return kmskey.Opener(parts.Cloud)(ctx, parts.Env, key)
-				}
-				return attest.PrivateKey(key, envvar.Get(parts.Env, attest.PassphraseVar))
-			},
+			Signer:  o.signer(ctx, parts),
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {
@@ -419,6 +414,19 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
 	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
 	return result, err
+}
+
+// signer opens the keys that attestations are signed with; a plan has no need of them.
+func (o Options) signer(ctx context.Context, parts builtin.Parts) func(key string) (crypto.Signer, error) {
+	if o.planOnly {
+		return nil
+	}
+	return func(key string) (crypto.Signer, error) {
+		if strings.HasPrefix(key, kmskey.Scheme) {
+			return kmskey.Opener(parts.Cloud)(ctx, parts.Env, key)
+		}
+		return attest.PrivateKey(key, envvar.Get(parts.Env, attest.PassphraseVar))
+	}
 }
 
 // terminal is what components get that wait for the user.
