@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -303,6 +304,10 @@ func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command s
 	if o.name != "" || len(o.tags) > 0 || o.together {
 		return nil, usageError{"-name, -tag and -together say which images are looked at with -keep or -older-than; retention blocks say that themselves", command}
 	}
+	none := usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; say what is too much: -keep N, -older-than AGE, or both", path), command}
+	if files, _ := filepath.Glob("*.bake.hcl"); path == "." && len(files) == 0 {
+		return nil, none
+	}
 	template, err := o.template.template(p, command, path)
 	if err != nil {
 		return nil, err
@@ -315,7 +320,7 @@ func (o *imagesPruneOptions) retained(ctx context.Context, p *program, command s
 		all = append(all, images.Retained(r, like.Max, like.Guards))
 	}
 	if len(all) == 0 {
-		return nil, usageError{fmt.Sprintf("%s has no retention block in a *.bake.hcl file; say what is too much: -keep N, -older-than AGE, or both", path), command}
+		return nil, none
 	}
 	return all, nil
 }

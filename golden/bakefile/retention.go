@@ -21,8 +21,8 @@ var retentionSource string
 // stays as it is.
 type Retention struct {
 	// How many available images stay as they are in each region, the newest. Images that are
-	// deprecated, or have failed their verification, do not count.
-	KeepLast int `hcl:"keep_last,optional"`
+	// deprecated, or have failed their verification, do not count. Not set: 5.
+	KeepLast *int `hcl:"keep_last,optional"`
 
 	// Age at which an image is deprecated, such as `30d`: others do not find it any more, and
 	// can still launch it. Not set: never.
@@ -39,13 +39,18 @@ type Retention struct {
 // GoSource implements [schema.Documented].
 func (*Retention) GoSource() string { return retentionSource }
 
-// SetDefaults implements [schema.Defaulter].
-func (o *Retention) SetDefaults() { o.KeepLast = 5 }
+// keep is how many images stay.
+func (o *Retention) keep() int {
+	if o.KeepLast == nil {
+		return 5
+	}
+	return *o.KeepLast
+}
 
 // Validate implements [schema.Validator].
 func (o *Retention) Validate(c *schema.Checker) {
-	if o.KeepLast < 1 && c.Known(&o.KeepLast) {
-		c.Errorf(&o.KeepLast, "Invalid number", "At least one image stays: keep_last must be 1 or more, not %d.", o.KeepLast)
+	if o.keep() < 1 && c.Known(&o.KeepLast) {
+		c.Errorf(&o.KeepLast, "Invalid number", "At least one image stays: keep_last must be 1 or more, not %d.", o.keep())
 	}
 	var last *age.Age
 	for _, stage := range []*age.Age{&o.DeprecateAfter, &o.DisableAfter, &o.DeleteAfter} {
@@ -86,7 +91,7 @@ func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics)
 // Of is the retention of the images of a name.
 func (o *Retention) Of(image string) builder.Retention {
 	return builder.Retention{
-		Image: image, Keep: o.KeepLast,
+		Image: image, Keep: o.keep(),
 		Deprecate: time.Duration(o.DeprecateAfter), Disable: time.Duration(o.DisableAfter), Delete: time.Duration(o.DeleteAfter),
 	}
 }
