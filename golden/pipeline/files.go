@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -47,17 +48,34 @@ func (h *hasher) path(path string) error {
 	case !info.IsDir():
 		return h.file(path)
 	}
-	return filepath.WalkDir(path, func(found string, d fs.DirEntry, err error) error {
+	return h.tree(path, []fs.FileInfo{info})
+}
+
+// tree adds all that is in the last of the directories above, which has that path. Links are
+// followed, as they are when a directory is uploaded, but into none of the directories above.
+func (h *hasher) tree(path string, above []fs.FileInfo) error {
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		found := filepath.Join(path, d.Name())
+		info, err := os.Stat(found)
 		switch {
-		case err != nil:
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
-		case d.IsDir() && d.Name() == ".git":
-			return filepath.SkipDir
-		case d.IsDir():
-			return nil
+		case err != nil || !info.IsDir(): // the link to what is not there is an input
+			err = h.file(found)
+		case d.Name() == ".git" || slices.ContainsFunc(above, func(a fs.FileInfo) bool { return os.SameFile(a, info) }):
+			err = nil
+		default:
+			err = h.tree(found, append(above, info))
 		}
-		return h.file(found)
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // glob adds the files that match a pattern, and says how many there are.
