@@ -90,6 +90,15 @@ func sarifOf(rules, results, more string) string {
 	return `{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "t", "rules": [` + rules + `]}}` + more + `, "results": ` + results + `}]}`
 }
 
+// sarifRuns has a run for each pair of a driver and its results.
+func sarifRuns(pairs ...string) string {
+	var runs []string
+	for i := 0; i < len(pairs); i += 2 {
+		runs = append(runs, `{"tool": {"driver": {`+pairs[i]+`}}, "results": `+pairs[i+1]+`}`)
+	}
+	return `{"version": "2.1.0", "runs": [` + strings.Join(runs, ", ") + `]}`
+}
+
 func xccdfOf(results string) string {
 	return `<TestResult xmlns="http://checklists.nist.gov/xccdf/1.2">` + results + `</TestResult>`
 }
@@ -117,6 +126,15 @@ func TestRead(t *testing.T) {
 		{findings.SARIF, sarifOf(``, `[{"ruleId": "a", "suppressions": [{"kind": "external", "status": "accepted"}, {"kind": "inSource"}]}, {"ruleId": "b", "suppressions": [{"status": "accepted"}, {"status": "rejected"}]}, {"ruleId": "c", "suppressions": []}]`, ``), "medium waived a|medium fail b|medium fail c"},
 		{findings.SARIF, sarifOf(``, `[{"ruleId": "a", "suppressions": [{}]}, {"ruleId": "a"}, {"ruleId": "a", "kind": "pass"}]`, ``), "medium fail a"},
 		{findings.SARIF, sarifOf(``, `[{"ruleId": "a", "baselineState": "absent"}]`, ``), "pass t"},
+		{findings.SARIF, sarifRuns(`"name": "a"`, `[{"ruleId": "X"}]`, `"name": "b"`, `[{"ruleId": "X"}]`), "medium fail X"},
+		{findings.SARIF, sarifRuns(`"name": "a"`, `[{"ruleId": "X"}]`, `"name": "b"`, `[]`), "medium fail X|pass b"},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"exitCode": 2, "exitCodeDescription": "no database"}]`), "error t: The run was not successful. Its exit code is 2. no database"},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"exitSignalName": "SIGKILL"}]`), "error t: The run was not successful. It was ended by the signal SIGKILL."},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"exitSignalNumber": 9}]`), "error t: The run was not successful. It was ended by the signal 9."},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"processStartFailureMessage": "not found"}]`), "error t: The run was not successful. not found"},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"executionSuccessful": true, "exitCode": 1}]`), "pass t"},
+		{findings.SARIF, sarifOf(``, `[]`, `, "invocations": [{"toolExecutionNotifications": [`+strings.Repeat(`{"level": "note"},`, 30)+`{"level": "error", "message": {"text": "late"}}]}]`), "error t: The run was not successful. late"},
+		{findings.SARIF, `{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "t"}, "extensions": [` + strings.Repeat(`{},`, 30) + `{"rules": [{"id": "a", "defaultConfiguration": {"level": "error"}}]}]}, "results": [{"ruleId": "a"}, {"rule": {"index": 0, "toolComponent": {"index": 30}}}]}]}`, "high fail a"},
 		{findings.SARIF, `{"version": "2.0.0", "runs": []}`, `! its version is "2.0.0"`},
 		{findings.SARIF, `{"version": "2.1.0", "runs": []}`, "! it has no run"},
 		{findings.SARIF, `[]`, "! cannot unmarshal"},
@@ -143,12 +161,17 @@ func TestRead(t *testing.T) {
 		{findings.JUnit, `<testsuites errors="1"/>`, "error suite: The suite says that 1 of its tests did not pass, and holds 0 such."},
 		{findings.JUnit, `<testsuite name="s"><error message="no machine"/></testsuite>`, "error s: no machine"},
 		{findings.JUnit, `<testsuite><testcase name="a"><skipped/><failure message="m"/><system-out>x</system-out></testcase><testcase/></testsuite>`, "fail a: m|pass (without an ID)"},
+		{findings.JUnit, `<testsuite><testcase name="a" status="notrun" result="suppressed"/><testcase name="b" status="disabled"/><testcase name="c" status="run" result="completed"/></testsuite>`, "not checked a: Its status is notrun.|not checked b: Its status is disabled.|pass c"},
+		{findings.JUnit, `<testsuite><testcase name="a" status="failed"/><testcase name="b" result="ERROR"/><testcase name="c" status="failed"><failure message="m"/></testcase><testcase name="d" status="notrun"><skipped message="later"/></testcase></testsuite>`, "fail a: Its status is failed.|error b: Its result is ERROR.|fail c: m|not checked d: later"},
 		{findings.JUnit, `<testsuites/>`, ""},
 		{findings.JUnit, `<html/>`, "! its root element is <html>"},
 
 		{findings.TAP, "TAP version 14\n1..3\nok 1 - a\nnot ok 2 - b\n  ---\n  severity: high\n  message: no\n  ...\n    ok 1 - inner\n    1..1\nok 3 - c \\# d # SKIP e\n", "pass a|high fail b: severity: high|not checked c # d: e"},
 		{findings.TAP, "ok\nnot ok # TODO later\nok # TODO done\n1..3\n", "pass test 1|not checked test 2: To do: later|pass test 3"},
 		{findings.TAP, "1..1\nnot ok 1 a # SKIP no\n", "fail a"},
+		{findings.TAP, "1..2\nok 1 - a\nnot ok 2 - GET https://host/#todo/list\n", "pass a|fail GET https://host/#todo/list"},
+		{findings.TAP, "1..4\nnot ok - GET https://host/#todo\nnot ok - see issue #todolist-12\nnot ok - see # todos\nnot ok - a \\# TODO b\n", "fail GET https://host/#todo|fail see issue #todolist-12|fail see # todos|fail a # TODO b"},
+		{findings.TAP, "1..4\nnot ok - a #todo: b\nnot ok - c\t# Todo\nok - d #skipped e\nnot ok - #TODO f\n", "not checked a: To do: b|not checked c: To do|not checked d: e|not checked test 4: To do: f"},
 		{findings.TAP, "1..2\nok 1 a\n", "pass a|error plan: There were 1 tests, and 2 were planned."},
 		{findings.TAP, "ok 1 a\n", "pass a|error plan: There is no plan such as 1..1: it may have ended early."},
 		{findings.TAP, "1..2\nok 1 a\nok 1 b\n", "pass a|error plan: There are two tests with the number 1."},

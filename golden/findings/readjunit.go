@@ -100,10 +100,30 @@ func (r *junitReader) test(e xml.StartElement, suite string) (bad int, err error
 	if err != nil {
 		return 0, err
 	}
+	for _, name := range []string{"status", "result"} {
+		said := attribute(e, name)
+		if result := status(said); result != Pass && (f.Result == Pass || rank(worst(), result) < rank(worst(), f.Result)) {
+			f.Result, f.Evidence = result, fmt.Sprintf("Its %s is %s.", name, line(said, 50))
+		}
+	}
 	if f.Result == Fail || f.Result == Error {
 		bad = 1
 	}
 	return bad, r.b.add(f)
+}
+
+// status is what the attribute status or result of a test says, for those tools that say
+// it there and in no element; Pass if nothing else.
+func status(said string) Result {
+	switch strings.ToLower(strings.TrimSpace(said)) {
+	case "notrun", "disabled", "suppressed", "skipped", "ignored", "pending":
+		return NotChecked
+	case "fail", "failed", "failure":
+		return Fail
+	case "error":
+		return Error
+	}
+	return Pass
 }
 
 // said is what a test says of its failure. Some tools give the severity as its type.

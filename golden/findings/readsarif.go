@@ -81,8 +81,8 @@ type (
 		Version string `json:"version"`
 		Runs    few[struct {
 			Tool struct {
-				Driver     sarifComponent      `json:"driver"`
-				Extensions few[sarifComponent] `json:"extensions"`
+				Driver     sarifComponent       `json:"driver"`
+				Extensions many[sarifComponent] `json:"extensions"`
 			} `json:"tool"`
 			Invocations many[sarifCall]    `json:"invocations"`
 			Results     many[sarifFinding] `json:"results"`
@@ -107,11 +107,15 @@ type (
 		Severity json.RawMessage `json:"security-severity"` // a text, by the rules of code scanning; some write a number
 	}
 	sarifCall struct {
-		Successful    *bool                  `json:"executionSuccessful"`
-		Start         string                 `json:"startTimeUtc"`
-		ExitCode      *int                   `json:"exitCode"`
-		Notifications few[sarifNotification] `json:"toolExecutionNotifications"`
-		Configuration few[sarifNotification] `json:"toolConfigurationNotifications"` // such as a rule that could not be loaded
+		Successful    *bool                   `json:"executionSuccessful"`
+		Start         string                  `json:"startTimeUtc"`
+		ExitCode      int                     `json:"exitCode"`
+		Exit          string                  `json:"exitCodeDescription"`
+		Signal        int                     `json:"exitSignalNumber"`
+		SignalName    string                  `json:"exitSignalName"`
+		StartFailure  string                  `json:"processStartFailureMessage"`
+		Notifications many[sarifNotification] `json:"toolExecutionNotifications"`
+		Configuration many[sarifNotification] `json:"toolConfigurationNotifications"` // such as a rule that could not be loaded
 	}
 	sarifFinding struct {
 		RuleID string `json:"ruleId"`
@@ -162,7 +166,7 @@ func (b *building) sarif(src []byte) error {
 		if b.report.Tool == "" {
 			b.report.Tool = strings.TrimSpace(name + " " + line(run.Tool.Driver.Version, 50))
 		}
-		known := knownRules{components: append(few[sarifComponent]{run.Tool.Driver}, run.Tool.Extensions...), byID: map[string]*sarifMetadata{}}
+		known := knownRules{components: append(many[sarifComponent]{run.Tool.Driver}, run.Tool.Extensions...), byID: map[string]*sarifMetadata{}}
 		for _, c := range known.components {
 			for i := range c.Rules {
 				if r := &c.Rules[i]; known.byID[r.ID] == nil {
@@ -170,11 +174,12 @@ func (b *building) sarif(src []byte) error {
 				}
 			}
 		}
-		before := len(b.report.Findings)
+		seen := 0 // results of this run: those of one rule are one finding, and may be of an earlier run
 		for _, r := range run.Results {
 			if r.Baseline == "absent" { // it was there once
 				continue
 			}
+			seen++
 			if err := b.add(r.finding(known)); err != nil {
 				return err
 			}
@@ -187,7 +192,7 @@ func (b *building) sarif(src []byte) error {
 			if err := b.wrong(name, "The run has no array of results: nothing was scanned."); err != nil {
 				return err
 			}
-		case len(b.report.Findings) == before:
+		case seen == 0: // beside what calls added with this ID, the worse of them counts
 			if err := b.add(Finding{ID: name, Title: "Nothing was found", Severity: Unknown, Result: Pass}); err != nil {
 				return err
 			}
@@ -202,13 +207,8 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 		if t, err := time.Parse(time.RFC3339, c.Start); err == nil && b.report.Started.IsZero() {
 			b.report.Started = t
 		}
-		var said []string
-		for _, n := range append(c.Notifications, c.Configuration...) {
-			if n.Level == "error" {
-				said = append(said, line(n.Message.Text, 500))
-			}
-		}
-		switch { // whoever does not say that it was successful, and names errors, was not
+		said := c.failures()
+		switch { // whoever does not say that it was successful, and shows that something failed, was not
 		case c.Successful != nil && !*c.Successful, c.Successful == nil && len(said) > 0:
 			if err := b.wrong(name, "The run was not successful. %s", strings.Join(said, "\n")); err != nil {
 				return err
@@ -220,6 +220,27 @@ func (b *building) calls(name string, calls many[sarifCall]) error {
 		}
 	}
 	return nil
+}
+
+// failures are the reasons to think that a call failed, at most fewest.
+func (c sarifCall) failures() (said []string) {
+	if c.StartFailure != "" {
+		said = append(said, line(c.StartFailure, 500))
+	}
+	if c.Signal != 0 || c.SignalName != "" {
+		said = append(said, "It was ended by the signal "+cmp.Or(line(c.SignalName, 50), strconv.Itoa(c.Signal))+".")
+	}
+	if c.ExitCode != 0 {
+		said = append(said, strings.TrimSpace(fmt.Sprintf("Its exit code is %d. %s", c.ExitCode, line(c.Exit, 500))))
+	}
+	for _, all := range []many[sarifNotification]{c.Notifications, c.Configuration} {
+		for _, n := range all {
+			if n.Level == "error" && len(said) < fewest {
+				said = append(said, line(n.Message.Text, 500))
+			}
+		}
+	}
+	return said
 }
 
 func (r sarifFinding) finding(known knownRules) Finding {
@@ -257,7 +278,7 @@ func (r sarifFinding) finding(known knownRules) Finding {
 
 // knownRules are what a tool says of its rules.
 type knownRules struct {
-	components []sarifComponent
+	components many[sarifComponent]
 	byID       map[string]*sarifMetadata
 }
 
@@ -265,7 +286,7 @@ type knownRules struct {
 // which only the part before a slash may be that of a rule.
 func (r sarifFinding) metadata(id string, known knownRules) sarifMetadata {
 	at := 0
-	if i := r.Rule.Component.Index; i != nil && *i >= 0 && *i < fewest {
+	if i := r.Rule.Component.Index; i != nil && *i >= 0 && *i < len(known.components) {
 		at = *i + 1
 	}
 	for _, i := range []*int{r.Rule.Index, r.Index} {

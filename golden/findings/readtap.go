@@ -30,8 +30,10 @@ var (
 	tapTest = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^(not )?ok\b(?:\s+(\d{1,9})\b)?\s*(?:-\s)?\s*(.*)$`)
 	})
+	// A to do excuses a failure, so it is one only as the protocol has it, and not within a
+	// word such as https://host/#todo/list.
 	tapDirective = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`(?i)^(.*?[^\\]|)\s*#\s*(skip|todo)\S*\s*(.*)$`)
+		return regexp.MustCompile(`(?i)^(.*?[^\\]|)(?:\s*#\s*(skip)\S*\s*|(?:^|\s+)#\s*(todo)(?:[\s:]+|$))(.*)$`)
 	})
 )
 
@@ -132,11 +134,11 @@ func (r *tapReader) test(ok bool, number, said string) error {
 	}
 	if m := tapDirective().FindStringSubmatch(said); m != nil {
 		said = m[1]
-		switch todo := strings.EqualFold(m[2], "todo"); {
+		switch todo := m[3] != ""; {
 		case todo && !ok:
-			f.Result, f.Evidence = NotChecked, strings.TrimSpace("To do: "+m[3])
+			f.Result, f.Evidence = NotChecked, strings.TrimSpace("To do: "+m[4])
 		case !todo && ok:
-			f.Result, f.Evidence = NotChecked, cmp.Or(m[3], "skipped")
+			f.Result, f.Evidence = NotChecked, cmp.Or(m[4], "skipped")
 		}
 	}
 	f.Title = strings.TrimSpace(strings.NewReplacer(`\\`, `\`, `\#`, `#`).Replace(said))
