@@ -118,10 +118,17 @@ func FromReports(dir string, tags map[string]string) (k Known, err error) {
 		return k, fmt.Errorf("the record of the image: %w", err)
 	}
 	k.Checks = map[string]string{}
+	gone := false
 	for name, digest := range r.Documents {
-		if err := k.results(dir, name, digest); err != nil {
+		switch err := k.results(dir, name, digest); {
+		case errors.Is(err, fs.ErrNotExist):
+			gone = true
+		case err != nil:
 			return k, err
 		}
+	}
+	if gone { // the results that are left would make all others look as if they had turned
+		k.Checks = nil
 	}
 	return k, nil
 }
@@ -140,9 +147,7 @@ func (k *Known) results(dir, name, digest string) error {
 		return nil
 	}
 	text, err := reports.Read(dir, digest, maxOther)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	var d struct {

@@ -75,6 +75,27 @@ Not known of both, and not compared: files
 	if got := between(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	// Without the results of one machine, the checks are not known, whichever it is.
+	for _, tags := range []map[string]string{old, recent} {
+		text, err := reports.Read(dir, tags[reports.Record], 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var record changes.Record
+		if err := json.Unmarshal(text, &record); err != nil {
+			t.Fatal(err)
+		}
+		results := filepath.Join(dir, "sha256", record.Documents["x.json"])
+		if err := os.Rename(results, results+".gone"); err != nil {
+			t.Fatal(err)
+		}
+		if got := between(); strings.Contains(got, "verify.boot") || !strings.Contains(got, "not compared: files, checks") {
+			t.Errorf("without results:\n%s", got)
+		}
+		if err := os.Rename(results+".gone", results); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// What is gone is not known, and what was changed is an error.
 	sbom := filepath.Join(dir, "sha256", old[reports.SBOM])
 	if err := os.Remove(sbom); err != nil {
