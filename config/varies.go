@@ -12,7 +12,7 @@ import (
 // variesPattern matches calls of functions whose value is another one in each run: those
 // of the language, and those in {{ }}.
 var variesPattern = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
+	return regexp.MustCompile(`\b(timestamp|uuidv4|legacy_isotime|legacy_strftime|bcrypt)\s*\(|\{\{[^}]*\b(timestamp|isotime|strftime|uuid)\b`)
 })
 
 // Varies names a function that text calls whose value is another one in each run; empty

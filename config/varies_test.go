@@ -16,6 +16,7 @@ func TestVaries(t *testing.T) {
 		`timestamp()`:                   "timestamp",
 		`"x ${uuidv4()}"`:               "uuidv4",
 		`legacy_isotime ("2006")`:       "legacy_isotime",
+		`bcrypt("secret", 4)`:           "bcrypt",
 		`"{{ isotime | clean }}"`:       "isotime",
 		`"{{.Vars}} {{.Path}}"`:         "",
 		`local.plain`:                   "",
