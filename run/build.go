@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -400,8 +401,8 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	if len(pipelines) > 0 {
-		if err := o.State.report(run.ID, o.Version, cmp.Or(settings.Reports(), o.State.Reports(run.ID))); err != nil {
+	if len(pipelines) > 0 && !o.planOnly {
+		if err := o.State.report(run.ID, o.Version, o.pages(run.ID, settings.Reports())); err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
 		}
 	}
@@ -414,6 +415,15 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
 	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
 	return result, err
+}
+
+// pages is the directory for the page about a run. Images that are built apart share the
+// directory for reports, and have a page each.
+func (o Options) pages(run, reports string) string {
+	if of := o.Template.Instance; of != nil && reports != "" {
+		return filepath.Join(reports, strings.ReplaceAll(of.Name(), "/", "."))
+	}
+	return cmp.Or(reports, o.State.Reports(run))
 }
 
 // signer opens the keys that attestations are signed with; a plan has no need of them.

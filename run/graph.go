@@ -52,7 +52,10 @@ type member struct {
 
 // runApart is [Build] of a template whose images are built apart.
 func runApart(ctx context.Context, o Options, of *config.Images) (Result, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	limit := newTimeLimit(ctx)
+	defer limit.cancel(nil)
+	limit.set(o.Timeout)
+	ctx, cancel := context.WithCancelCause(limit)
 	defer cancel(nil)
 	r := &apart{o: o, began: time.Now(), cancel: cancel}
 	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
@@ -100,6 +103,7 @@ func (r *apart) prepare(ctx context.Context, of *config.Images, all engine.Compo
 		maps.Copy(found.Files, checked.Files)
 		found.Diags = config.Merge(found.Diags, checked.Diags)
 		one.builds, one.made = checked.builds, checked.made
+		r.o.Command = checked.redact(r.o.Command) // it goes into the log
 		r.all = append(r.all, one)
 	}
 	for _, i := range r.all {
@@ -156,6 +160,14 @@ func (r *apart) share() {
 		r.o.Cloud = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
 			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), emit) })
 			return cloud, err
+		}
+	}
+	if tell := r.o.Doubts; tell != nil {
+		var telling sync.Mutex
+		r.o.Doubts = func(d Diagnosis) {
+			telling.Lock()
+			defer telling.Unlock()
+			tell(d)
 		}
 	}
 	if ask := r.o.Ask; ask != nil {

@@ -92,7 +92,9 @@ func outcome(ctx context.Context, builds []engine.BuildResult, left bool) Outcom
 		return OutcomeLeft
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		return ofCause(cause)
+		if _, fast := errors.AsType[*engine.FailFastError](cause); !fast { // the builds say why they failed
+			return ofCause(cause)
+		}
 	}
 	all := []Outcome{}
 	for _, b := range builds {

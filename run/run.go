@@ -131,7 +131,8 @@ func check(ctx context.Context, t Template, all engine.Components, run step.Invo
 type checkedOne struct {
 	Diagnosis
 	builds []string
-	made   int // how many builds the image is made by that the template is loaded for
+	made   int                      // how many builds the image is made by that the template is loaded for
+	redact func(text string) string // takes the template's secrets out of a text
 }
 
 // among are the builds that the template was loaded for; nil if for all.
@@ -168,7 +169,7 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 		}))
 		diags = config.Merge(config.Merge(diags, more), wrong)
 	}
-	out.Diagnosis = Diagnosis{diags, template.Files()}
+	out.Diagnosis, out.redact = Diagnosis{diags, template.Files()}, template.Secrets().Redact
 	switch {
 	case diags.HasErrors() && ctx.Err() != nil: // that is why
 		return out, context.Cause(ctx)

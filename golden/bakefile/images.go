@@ -51,6 +51,9 @@ func (r *reader) join(ctx context.Context) {
 		}
 		builds := r.builds(i)
 		r.parameters(i, name, len(builds), parameters)
+		if len(builds) > 1 && i.options.Retention != nil {
+			r.complain(i.src.Range(&i.options.Retention), "Several builds make the image", "Older images of one build would count as releases of another, and the image %s is made by %d builds. Give each an image block of its own.", name, len(builds))
+		}
 		for _, b := range builds {
 			if other, ok := taken[b]; ok {
 				r.complain(&i.block.DefRange, "Two images of one build", "The build %s makes the image %q already.", b.Name, other)

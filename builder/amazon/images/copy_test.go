@@ -94,7 +94,7 @@ func TestCopy(t *testing.T) {
 	}
 	d, err := w.open(west).Show(t.Context(), "web", []string{home, west, "eu-west-1"})
 	w.fatal(err)
-	if diff := cmp.Diff(map[string]string{"env": "prod", "team": "a"}, d.Tags); diff != "" {
+	if diff := cmp.Diff(map[string]string{"env": "prod", "team": "a", images.KeyTag: "alias/golden"}, d.Tags); diff != "" {
 		t.Errorf("tags (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string]string{"env": "prod", "part": "root"}, d.Parts[0].Tags); diff != "" {
