@@ -97,8 +97,13 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 		h := &p.image.Image.Channels[i]
 		err := step.Run(ctx, s, "channel "+h.Name, func(ctx context.Context) error {
 			parameter := h.ParameterOf(p.image.Name)
-			if now, err := out.Channel(ctx, parameter, p.placed); err != nil || now.Names {
+			now, err := out.Channel(ctx, parameter, p.placed)
+			switch {
+			case err != nil || now.Names:
 				return err
+			case now.TakenBack:
+				s.Say(ctx, "The image was taken back from channel %s; 'bake images promote' puts it there again", h.Name)
+				return nil
 			}
 			state, err := p.state(ctx, s, out, h)
 			if err != nil {

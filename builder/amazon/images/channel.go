@@ -87,6 +87,7 @@ func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Pla
 			history, err := a.History(ctx, p.Region, parameter)
 			mu.Lock()
 			defer mu.Unlock()
+			state.TakenBack = state.TakenBack || takenBack(history, p.ID)
 			if len(history) == 0 || history[0].Image != p.ID {
 				state.Names = false
 			} else if begun := since(history); begun.After(state.Since) {
@@ -100,6 +101,13 @@ func (o *Outlet) Channel(ctx context.Context, parameter string, at []builder.Pla
 		state.Since = time.Time{}
 	}
 	return state, err
+}
+
+// takenBack reports whether a channel was moved from an image to one that it had named
+// before, and has not named the image since.
+func takenBack(history []Entry, id string) bool {
+	n := slices.IndexFunc(history, func(e Entry) bool { return e.Image == id })
+	return n > 0 && slices.ContainsFunc(history[n+1:], func(e Entry) bool { return e.Image == history[n-1].Image })
 }
 
 // move is a change of a channel in one place.

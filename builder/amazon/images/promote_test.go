@@ -136,3 +136,30 @@ func TestFaultsOfRollback(t *testing.T) {
 func own(all []builder.Placed) []builder.Placed {
 	return slices.DeleteFunc(slices.Clone(all), func(p builder.Placed) bool { return p.Account != ownID })
 }
+
+// TestTakenBack: a channel that went back to an earlier image says so of the one that it left.
+func TestTakenBack(t *testing.T) {
+	w := newWorld(t, cloud.Options{Validate: soon}).trusting()
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles}
+	const channel = "/bake/web/stable"
+	one, two, three := w.placed("one"), w.placed("two"), w.placed("three")
+	for _, step := range []struct {
+		at   []builder.Placed
+		want map[string]bool // whether the image was taken back
+	}{
+		{one, map[string]bool{"one": false, "two": false, "three": false}},
+		{two, map[string]bool{"one": false, "two": false, "three": false}},
+		{one, map[string]bool{"one": false, "two": true, "three": false}},
+		{three, map[string]bool{"one": false, "two": true, "three": false}},
+		{two, map[string]bool{"one": false, "two": false, "three": true}},
+	} {
+		w.enter(d, channel, step.at)
+		for name, at := range map[string][]builder.Placed{"one": one, "two": two, "three": three} {
+			state, err := w.outlet(d).Channel(t.Context(), channel, at)
+			w.fatal(err)
+			if state.TakenBack != step.want[name] {
+				t.Errorf("after %s, %s: %+v", step.at[0].ID, name, state)
+			}
+		}
+	}
+}
