@@ -17,6 +17,7 @@ import (
 	"bake/golden/contents"
 	"bake/golden/manifest"
 	"bake/golden/plan"
+	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -130,7 +131,7 @@ func (p *program) insideReports(o *diffOptions, i images.Image) (changes.Known, 
 	if err != nil {
 		return changes.Known{}, err
 	}
-	return changes.FromReports(cmp.Or(o.reports, state.Reports(fileOf(i.Tags["bake:run"]))), i.Tags)
+	return changes.FromReports(cmp.Or(o.reports, state.Reports(fileOf(i.Tags[reports.Run]))), i.Tags)
 }
 
 // insideMachine reads what is in an image on a machine of it.

@@ -96,7 +96,7 @@ func (p *program) attestedImage(ctx context.Context, a *images.Account, o verify
 	if err != nil {
 		return found, err
 	}
-	found.reports = cmp.Or(o.reports, state.Reports(fileOf(i.Tags["bake:run"])))
+	found.reports = cmp.Or(o.reports, state.Reports(fileOf(i.Tags[reports.Run])))
 	var text []byte
 	if len(args) > 1 {
 		if text, err = reports.ReadFile(args[1], maxAttestation); err == nil && reports.Digest(text) != digest {

@@ -11,6 +11,7 @@ import (
 	"bake/builder"
 	"bake/golden/asroot"
 	"bake/golden/changes"
+	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -46,8 +47,12 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		if err != nil {
 			return err
 		}
-		if _, err := p.keep(s, s.Build, ".changes.json", append(text, '\n')); err != nil {
+		digest, err := p.keep(s, p.title(s), ".changes.json", append(text, '\n'))
+		if err != nil {
 			return fmt.Errorf("writing the changes: %w", err)
+		}
+		if err := p.announce(ctx, s, "changes", ".changes.json", digest); err != nil {
+			return err
 		}
 		var table strings.Builder
 		set.Write(&table, asroot.Printable)
@@ -67,7 +72,7 @@ func (p *pipeline) changes(s *step.Scope, former *builder.Former) (set changes.S
 		return set, err
 	}
 	dir := p.Reports
-	if run := former.Tags["bake:run"]; p.Earlier != nil && uuid.Validate(run) == nil {
+	if run := former.Tags[reports.Run]; p.Earlier != nil && uuid.Validate(run) == nil {
 		dir = p.Earlier(run)
 	}
 	before, err := changes.FromReports(dir, former.Tags)

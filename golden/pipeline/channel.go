@@ -95,14 +95,14 @@ const (
 )
 
 // notify tells the webhook of a channel that it has moved. The channel has, whether the
-// webhook hears of it or not: a failure is a warning.
-func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel) {
+// webhook hears of it or not: a failure is a warning. It is told what the image has passed, in
+// this run or an earlier one.
+func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel, passed []string) {
 	if h.Webhook == "" {
 		return
 	}
-	p.mu.Lock()
-	n := notice{Image: p.image.Name, Channel: h.Name, Run: s.Run.ID, At: p.Now().UTC().Format(time.RFC3339), Passed: slices.Sorted(maps.Keys(p.passes))}
-	p.mu.Unlock()
+	n := notice{Image: p.image.Name, Channel: h.Name, Run: s.Run.ID, At: p.Now().UTC().Format(time.RFC3339)}
+	n.Images, n.Passed = []spot{}, append([]string{}, passed...) // not null where there are none
 	for _, at := range p.placed {
 		n.Images = append(n.Images, spot{at.Account, at.Region, at.ID})
 	}

@@ -50,8 +50,8 @@ func TestWebhook(t *testing.T) {
 			defer hook.Close()
 			var log strings.Builder
 			s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run-1"}, Emit: func(e step.Event) { log.WriteString(e.Text) }})
-			p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}, passes: map[string]bool{"verify.boot": true}, placed: []builder.Placed{{Account: "1", Region: "us-east-1", ID: "ami-1"}}}
-			p.notify(t.Context(), s, &bakefile.Channel{Name: "stable", Webhook: hook.URL + "/hush?token=hush"})
+			p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}, placed: []builder.Placed{{Account: "1", Region: "us-east-1", ID: "ami-1"}}}
+			p.notify(t.Context(), s, &bakefile.Channel{Name: "stable", Webhook: hook.URL + "/hush?token=hush"}, []string{"verify.boot"})
 			if calls.Load() != c.calls || strayed.Load() != 0 {
 				t.Errorf("%d calls, %d elsewhere", calls.Load(), strayed.Load())
 			}
@@ -59,5 +59,23 @@ func TestWebhook(t *testing.T) {
 				t.Errorf("warned %q", log.String())
 			}
 		})
+	}
+}
+
+// What was passed by no run is an empty list.
+func TestWebhookOfNothing(t *testing.T) {
+	t.Parallel()
+	var told string
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		told = string(body)
+	}))
+	defer hook.Close()
+	s := step.NewScope(step.Scope{Emit: func(step.Event) {}})
+	p := &pipeline{Options: Options{Now: time.Now}, image: bakefile.Pipeline{Name: "web"}}
+	p.notify(t.Context(), s, &bakefile.Channel{Name: "stable", Webhook: hook.URL}, nil)
+	hook.Close()
+	if !strings.Contains(told, `"images":[],"passed":[]`) {
+		t.Errorf("told %s", told)
 	}
 }

@@ -117,7 +117,7 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 				return fmt.Errorf("the channel stays as it was: %w", err)
 			}
 			s.Say(ctx, "Channel %s (%s) names the image", h.Name, parameter)
-			p.notify(ctx, s, h)
+			p.notify(ctx, s, h, state.Passed)
 			return nil
 		})
 		if err != nil {

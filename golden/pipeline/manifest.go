@@ -39,9 +39,12 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 		if err := all.Write(&b); err != nil {
 			return err
 		}
-		digest, err := p.keep(s, s.Build, manifest.Extension, b.Bytes())
+		digest, err := p.keep(s, p.title(s), manifest.Extension, b.Bytes())
 		if err != nil {
 			return fmt.Errorf("writing the list of files: %w", err)
+		}
+		if err := p.announce(ctx, s, "files", manifest.Extension, digest); err != nil {
+			return err
 		}
 		p.mark(s, reports.Manifest, digest)
 		s.Say(ctx, "The image has %d files", all.Len())

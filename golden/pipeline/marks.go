@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -48,13 +49,13 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 }
 
 // marks are all tags of [pipeline.mark], those of earlier lives of the run among them, with
-// the name of the image and what it has passed.
+// the name of the image, the run that has its reports, and what it has passed.
 func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)
 	all := maps.Clone(p.marked)
-	all[imageMark] = p.image.Name
+	all[imageMark], all[reports.Run] = p.image.Name, s.Run.ID
 	if len(p.passes) == 0 {
 		return all, nil
 	}
@@ -68,7 +69,7 @@ func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
 	if err := os.MkdirAll(p.Reports, 0o755); err != nil { //nolint:gosec // as for reports
 		return nil, err
 	}
-	return all, os.WriteFile(filepath.Join(p.Reports, fileName(s.Build+".verified")+".txt"), []byte(names), 0o644) //nolint:gosec // as for reports
+	return all, os.WriteFile(filepath.Join(p.Reports, fileName(p.title(s)+".verified")+".txt"), []byte(names), 0o644) //nolint:gosec // as for reports
 }
 
 // recall is called with the lock held.

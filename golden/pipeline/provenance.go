@@ -86,12 +86,15 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		if err != nil {
 			return fmt.Errorf("signing the attestation: %w", err)
 		}
-		digest, err := p.keep(s, s.Build, ".provenance.json", append(signed, '\n'))
+		digest, err := p.keep(s, p.title(s), ".provenance.json", append(signed, '\n'))
 		if err != nil {
 			return fmt.Errorf("writing the attestation: %w", err)
 		}
+		if err := p.announce(ctx, s, "attestation", ".provenance.json", digest); err != nil {
+			return err
+		}
 		p.mark(s, reports.Attestation, digest)
-		s.Say(ctx, "Signed %s", filepath.Join(p.Reports, fileName(s.Build)+".provenance.json"))
+		s.Say(ctx, "Signed %s", filepath.Join(p.Reports, fileName(p.title(s))+".provenance.json"))
 		return nil
 	})
 }

@@ -43,7 +43,7 @@ func (p *pipeline) recallDocuments(s *step.Scope) {
 func (p *pipeline) record(s *step.Scope) error {
 	const extension = ".image.json"
 	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Run: s.Run.ID, Documents: p.documents(s)}
-	delete(r.Documents, fileName(s.Build)+extension)
+	delete(r.Documents, fileName(p.title(s))+extension)
 	if len(r.Documents) == 0 {
 		return nil
 	}
@@ -51,7 +51,7 @@ func (p *pipeline) record(s *step.Scope) error {
 	if err != nil {
 		return err
 	}
-	digest, err := p.keep(s, s.Build, extension, append(text, '\n'))
+	digest, err := p.keep(s, p.title(s), extension, append(text, '\n'))
 	if err == nil {
 		p.mark(s, reports.Record, digest)
 	}

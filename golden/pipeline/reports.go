@@ -16,10 +16,19 @@ import (
 	"bake/step"
 )
 
+// title begins the names of all documents about the image: that of the build, and the image
+// too if it is one of several that are made by the same builds, perhaps at the same time.
+func (p *pipeline) title(s *step.Scope) string {
+	if of := p.Template.Instance(); of != nil && of.Key != "" {
+		return p.image.Name + "." + s.Build
+	}
+	return s.Build
+}
+
 // write writes a document in all formats for programs. The log of the run says where the
 // JSON is.
 func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine string, doc findings.Document) error {
-	name := s.Build + "." + title
+	name := p.title(s) + "." + title
 	if machine != s.Build { // several machines have such a report
 		name += "." + strings.ReplaceAll(machine, " on ", ".")
 	}

@@ -22,6 +22,10 @@ const (
 	Record      = "bake:report"      // which says what other documents there are
 )
 
+// Run is the tag of images that holds the ID of the run whose reports have these documents. It
+// stays when the image is finished, and copies have it too.
+const Run = "bake:reports"
+
 // byDigest is the directory of documents whose names are their digests.
 const byDigest = "sha256"
 

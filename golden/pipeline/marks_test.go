@@ -1,0 +1,18 @@
+package pipeline
+
+import (
+	"testing"
+
+	"bake/golden/bakefile"
+	"bake/golden/reports"
+	"bake/step"
+)
+
+// An image says for good which run has its reports.
+func TestMarkOfReports(t *testing.T) {
+	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run-1"}, Emit: func(step.Event) {}})
+	p := &pipeline{image: bakefile.Pipeline{Name: "web"}}
+	if all, err := p.marks(s); err != nil || all[reports.Run] != "run-1" || all[imageMark] != "web" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
