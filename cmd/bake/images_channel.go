@@ -74,8 +74,29 @@ func (f *channelFlags) channel(block *run.ImageBlock, image, name string) (run.C
 	return run.Channel{}, fmt.Errorf("the image %q has no channel %q; it has: %s", image, name, strings.Join(names, ", "))
 }
 
+// unread is an error if there are flags that say where the image block is, or how to read it,
+// and none is read.
+func (f *channelFlags) unread(cmd *cobra.Command, image string) error {
+	if f.noRules && cmd.Flags().Changed("image") {
+		return usageError{"-image names an image block, and -no-rules does without one: leave one out", cmd.CommandPath()}
+	}
+	for _, name := range []string{"template", "var", "var-file"} {
+		switch {
+		case !cmd.Flags().Changed(name):
+		case f.noRules:
+			return usageError{"-" + name + " is for the template beside the image block, and -no-rules does without one: leave one out", cmd.CommandPath()}
+		case image == "":
+			return usageError{"-" + name + " has no effect without -image, the name of the image block", cmd.CommandPath()}
+		}
+	}
+	return nil
+}
+
 // on runs do in a task with the way to all places of an image's channels.
 func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(context.Context, *step.Scope, *images.Account, *images.Outlet, *run.ImageBlock) error) error {
+	if err := f.unread(cmd, image); err != nil {
+		return err
+	}
 	return p.withImages(cmd, &f.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
 		block := &run.ImageBlock{}
 		if image != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -60,7 +61,7 @@ func (c Cache) Keep(ctx context.Context, region, instance, key, about string) er
 		specs = append(specs, types.TagSpecification{ResourceType: of, Tags: []types.Tag{{Key: aws.String(amazon.CacheTag), Value: &key}}})
 	}
 	name := fmt.Sprintf("bake-cache-%.16s-%.8s", key, uuid.NewString())
-	about = about[:min(len(about), 255)]
+	about = strings.ToValidUTF8(about[:min(len(about), 255)], "")
 	made, err := c.Cloud.EC2(region).CreateImage(ctx, &ec2.CreateImageInput{
 		InstanceId: &instance, Name: &name, Description: &about, NoReboot: aws.Bool(true), TagSpecifications: specs,
 	})

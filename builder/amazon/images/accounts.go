@@ -22,7 +22,7 @@ import (
 
 // Of is the account of a session, and its regions those of the place where it was opened.
 func Of(s *access.Session) *Account {
-	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true}
+	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}}
 }
 
 // as is another account, by a role in it.

@@ -209,6 +209,9 @@ func (m *move) still(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(now) == 0 && len(m.before) > 0 {
+		return fmt.Errorf("the channel %s was deleted meanwhile; look at it, and run the command again", m.parameter)
+	}
 	if newest(now) != newest(m.before) {
 		return fmt.Errorf("the channel %s was moved to %s by %s at %s; look at it, and run the command again", m.parameter, now[0].Image, now[0].By, now[0].At.Format(time.RFC3339))
 	}
@@ -341,6 +344,9 @@ func (m *move) back(ctx context.Context) error {
 // lockTime is how long a lock counts whose owner does not take it away.
 const lockTime = 15 * time.Minute
 
+// lockTries is how often a lock is asked for that others had taken, and that is gone.
+const lockTries = 3
+
 // lock keeps others who look for locks from changing the channel, until the scope gives up
 // what has the key.
 func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key string, err error) {
@@ -357,8 +363,11 @@ func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key strin
 				return name, struct{}{}, err
 			}
 			mine, err := m.brokenLock(ctx, name, value)
-			if err != nil || mine || try == 2 {
+			if err != nil || mine {
 				return name, struct{}{}, err
+			}
+			if try == lockTries {
+				return name, struct{}{}, fmt.Errorf("the lock on the channel %s in %s is taken again and again by others; try later. The lock is the parameter %s", m.parameter, m.region, name)
 			}
 		}
 	})

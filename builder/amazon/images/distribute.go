@@ -133,12 +133,11 @@ func (o *Outlet) inRegions(ctx context.Context, s *step.Scope, images map[string
 	if !ok {
 		return nil, errors.New("there is no image to distribute")
 	}
+	missing := slices.Compact(slices.Sorted(slices.Values(o.to.Regions)))
+	missing = slices.DeleteFunc(missing, func(region string) bool { _, there := own[region]; return there })
 	var each errgroup.Group
 	var mu sync.Mutex
-	for _, region := range slices.Compact(slices.Sorted(slices.Values(o.to.Regions))) {
-		if _, there := own[region]; there {
-			continue
-		}
+	for _, region := range missing {
 		each.Go(func() error {
 			c := o.copier(o.own, s, from, region)
 			made, err := step.Do(ctx, s, "copy the image to "+region, func(ctx context.Context) (Image, error) { return c.only(ctx) })
