@@ -170,7 +170,7 @@ func (p *program) promote(ctx context.Context, s *step.Scope, o *images.Outlet, 
 		return guarded{fmt.Errorf("%s cannot enter channel %s: %s", release, to, strings.Join(reasons, "; "))}
 	}
 	if err := o.Enter(ctx, s, target.Parameter, channels.Why("promoted from "+from, s.Run.ID), at); err != nil {
-		return fmt.Errorf("channel %s stays as it was: %w", to, err)
+		return fmt.Errorf("channel %s: %w", to, err)
 	}
 	p.json.result = movedResult{to, target.Parameter, release, at}
 	p.say(fmt.Sprintf("Channel %s (%s) names %s in:", to, target.Parameter, printable(release)))

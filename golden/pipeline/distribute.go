@@ -114,7 +114,7 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 				return nil
 			}
 			if err := out.Enter(ctx, s, parameter, p.why(s, h.From), p.placed); err != nil {
-				return fmt.Errorf("the channel stays as it was: %w", err)
+				return err
 			}
 			s.Say(ctx, "Channel %s (%s) names the image", h.Name, parameter)
 			p.notify(ctx, s, h, state.Passed)

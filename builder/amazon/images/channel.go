@@ -115,9 +115,15 @@ type move struct {
 	*Account
 	region, parameter, image, why string
 
-	before  []Entry // the history as it was when the change was decided on
-	written bool    // the parameter may have been written
+	before    []Entry // the history as it was when the change was decided on
+	written   bool    // the parameter may have been written
+	accepted  bool    // Systems Manager has accepted it, and may write it yet
+	confirmed bool    // the parameter was seen to be written
+	blind     error   // why the last look did not tell what the channel names
 }
+
+// errSplit says that a channel could not be put back.
+var errSplit = errors.New("the channel may name different images in different places now: have it name one everywhere with bake images promote or bake images rollback")
 
 // Enter implements [builder.Outlet]. Where there is no role to take on in an account, it has
 // no channel.
@@ -145,8 +151,14 @@ func (o *Outlet) Enter(ctx context.Context, s *step.Scope, parameter, why string
 // change makes the changes of a channel in all places, or none: first it looks at all of
 // them, then it locks each, and only then it writes, the place of the account last in which
 // it is at home. If a place cannot be written, the others get back what they had. Between
-// the first and the last, readers in different places see different images.
-func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) error {
+// the first and the last, readers in different places see different images. The error says
+// whether the channel stays as it was.
+func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) (err error) {
+	defer func() {
+		if err != nil && !errors.Is(err, errSplit) {
+			err = fmt.Errorf("the channel stays as it was: %w", err)
+		}
+	}()
 	s.Handle(ownership.Prefix, destroy.For(a.session))
 	if err := eachMove(ctx, moves, (*move).look); err != nil {
 		return err
@@ -167,7 +179,7 @@ func (a *Account) change(ctx context.Context, s *step.Scope, moves []*move) erro
 			return errors.Join(err, unlock(ctx))
 		}
 	}
-	err := eachMove(ctx, moves, (*move).still)
+	err = eachMove(ctx, moves, (*move).still)
 	if err == nil {
 		err = a.write(ctx, moves)
 	}
@@ -234,12 +246,14 @@ func (a *Account) write(ctx context.Context, moves []*move) error {
 			continue
 		}
 		err = &PlaceError{m.ID, m.region, err}
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-		defer cancel()
+		var split []error
 		for _, w := range moves {
-			if undone := w.back(back); undone != nil {
-				err = errors.Join(err, fmt.Errorf("putting back the channel %s: %w", w.parameter, &PlaceError{w.ID, w.region, undone}))
+			if undone := w.back(context.WithoutCancel(ctx)); undone != nil {
+				split = append(split, fmt.Errorf("putting back the channel %s: %w", w.parameter, &PlaceError{w.ID, w.region, undone}))
 			}
+		}
+		if len(split) > 0 {
+			return fmt.Errorf("%w: %w", errSplit, errors.Join(append([]error{err}, split...)...))
 		}
 		return err
 	}
@@ -267,10 +281,11 @@ func (m *move) put(ctx context.Context) error {
 	if access.Refused(err) {
 		m.written = false
 	}
+	m.accepted = err == nil
 	if err != nil && (!m.written || m.settled(ctx, m.session.Pace.Visible+time.Second, m.newer) != nil) {
 		return err // it may be written still: then it is put back
 	}
-	return m.settled(ctx, settleTime, func(now []Entry) (bool, error) {
+	err = m.settled(ctx, settleTime, func(now []Entry) (bool, error) {
 		for _, e := range now {
 			if e.Version > newest(m.before) && (e.Image != m.image || e.Why != m.why) {
 				return false, fmt.Errorf("%s has written the channel %s, too: %s at %s; nothing more is written there", e.By, m.parameter, e.Image, e.At.Format(time.RFC3339))
@@ -278,6 +293,11 @@ func (m *move) put(ctx context.Context) error {
 		}
 		return newest(now) > newest(m.before), nil
 	})
+	m.confirmed = err == nil
+	if err != nil && m.blind == nil && context.Cause(ctx) == nil { // it was looked at for long enough
+		m.accepted = false
+	}
+	return err
 }
 
 func (m *move) newer(now []Entry) (bool, error) { return newest(now) > newest(m.before), nil }
@@ -290,12 +310,12 @@ func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Ent
 	}
 	err := watch.Until(ctx, "the parameter "+m.parameter+" in "+m.region+" to name "+m.image, func(ctx context.Context) (bool, error) {
 		now, err := m.History(ctx, m.region, m.parameter)
-		if err != nil {
+		if m.blind = err; err != nil {
 			return false, err
 		}
 		return done(now)
 	})
-	if err != nil && context.Cause(ctx) == nil {
+	if err != nil && m.blind == nil && context.Cause(ctx) == nil {
 		return fmt.Errorf("%w. Systems Manager drops a value without a word if the image is not there for account %s, or if these credentials lack ec2:DescribeImages", err, m.ID)
 	}
 	return err
@@ -308,10 +328,15 @@ func (m *move) back(ctx context.Context) error {
 		return nil
 	}
 	m.written = false
+	ctx, cancel := context.WithTimeout(ctx, 3*settleTime) // to look, to write, and to look again
+	defer cancel()
 	client := m.session.SSMIn(m.region)
+	limit := m.session.Pace.Visible + time.Second
+	if m.accepted && !m.confirmed { // it may not be there yet
+		limit = settleTime
+	}
 	var foreign *Entry
-	// What was accepted may not be there yet.
-	err := m.settled(ctx, m.session.Pace.Visible+time.Second, func(now []Entry) (bool, error) {
+	err := m.settled(ctx, limit, func(now []Entry) (bool, error) {
 		for i, e := range now {
 			if e.Version > newest(m.before) && (e.Image != m.image || e.Why != m.why) {
 				foreign = &now[i]
@@ -322,6 +347,8 @@ func (m *move) back(ctx context.Context) error {
 	switch {
 	case foreign != nil:
 		return fmt.Errorf("%s has written it since: %s", foreign.By, foreign.Image)
+	case err != nil && (m.confirmed || m.blind != nil || context.Cause(ctx) != nil):
+		return err // it may be written
 	case err != nil:
 		return nil // it was never written
 	case len(m.before) == 0:

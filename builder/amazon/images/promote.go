@@ -27,7 +27,7 @@ type spot struct {
 }
 
 // spots are all places of the outlet: the regions of the distribution and of the account,
-// in it and in each account that there is a role for.
+// in it and, as far as they have enabled them, in each account that there is a role for.
 func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
@@ -35,10 +35,19 @@ func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range regions {
-			if a != nil {
-				all = append(all, spot{a, r})
+		if a == nil {
+			continue
+		}
+		its := regions
+		if a != o.own {
+			enabled, err := a.Enabled(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("account %s: %w", id, err)
 			}
+			its = slices.DeleteFunc(slices.Clone(regions), func(r string) bool { return !slices.Contains(enabled, r) })
+		}
+		for _, r := range its {
+			all = append(all, spot{a, r})
 		}
 	}
 	return all, nil
@@ -122,34 +131,65 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why str
 	if len(histories) == 0 {
 		return "", fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(o.own.Regions, ", "))
 	}
-	earlier := map[spot][]candidate{}
-	first := spot{}
-	for at, history := range histories {
-		if earlier[at], err = at.earlier(ctx, at.region, history, without); err != nil {
+	// The place that is written last decides: as long as it names the release that is left,
+	// a rollback that was killed can be repeated.
+	spots := o.inOrder(histories)
+	last := spots[len(spots)-1]
+	histories[last] = before(histories[last], without)
+	named := map[spot][]candidate{}
+	for _, at := range spots {
+		if named[at], err = at.wholeOf(ctx, at.region, histories[at], without); err != nil {
 			return "", err
 		}
-		if first.Account == nil || at.ID == o.own.ID && (first.ID != o.own.ID || at.region == o.own.Home()) {
-			first = at
-		}
 	}
-	for _, c := range earlier[first] {
+	for _, c := range named[last] {
 		var moves []*move
-		for at, all := range earlier {
-			if i := slices.IndexFunc(all, func(other candidate) bool { return other.name == c.name }); i >= 0 {
-				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: all[i].id, why: why})
+		for _, at := range spots {
+			if i := slices.IndexFunc(named[at], func(other candidate) bool { return other.name == c.name }); i >= 0 {
+				moves = append(moves, &move{Account: at.Account, region: at.region, parameter: parameter, image: named[at][i].id, why: why})
 			}
 		}
-		if len(moves) == len(earlier) {
+		if len(moves) == len(spots) {
 			return c.name, o.own.change(ctx, s, moves)
 		}
 	}
 	return "", fmt.Errorf("the channel %s has named no other image before that is still whole everywhere", parameter)
 }
 
-// earlier are the images that a channel has named before the one that it names now, the
-// newest first.
-func (a *Account) earlier(ctx context.Context, region string, history []Entry, without []string) (all []candidate, err error) {
-	seen := append([]string{history[0].Image}, without...)
+// inOrder are places in the order in which they are written: the own account after the
+// others, and where it is at home last.
+func (o *Outlet) inOrder(histories map[spot][]Entry) []spot {
+	all := slices.Collect(maps.Keys(histories))
+	key := func(at spot) string {
+		own := at.ID == o.own.ID
+		return fmt.Sprintf("%t %t %s %s", own, own && at.region == o.own.Home(), at.ID, at.region) // false < true
+	}
+	sort.Slice(all, func(i, j int) bool { return key(all[i]) < key(all[j]) })
+	return all
+}
+
+// before is what a channel may go back to: what it named before it first named its image, so
+// that two rollbacks do not end where they began. If it is only to leave some images, that is
+// all that it has named; what it has gone back from already comes last.
+func before(history []Entry, leave []string) []Entry {
+	first := 0
+	for n, e := range history {
+		if e.Image == history[0].Image {
+			first = n
+		}
+	}
+	switch {
+	case len(leave) == 0:
+		return history[first+1:]
+	case slices.Contains(leave, history[0].Image):
+		return slices.Concat(history[first:], history[:first])
+	}
+	return history // its image may stay
+}
+
+// wholeOf are the images of a history that are whole still, the newest first.
+func (a *Account) wholeOf(ctx context.Context, region string, history []Entry, without []string) (all []candidate, err error) {
+	seen := slices.Clone(without)
 	for _, e := range history {
 		if slices.Contains(seen, e.Image) {
 			continue
@@ -225,7 +265,8 @@ type Revocation struct {
 // accounts of the outlet and, with descendants, what was made from it. Channels go back to
 // what they named before; then each image gets a tag that keeps it from every channel, and
 // is disabled. One that a channel names still, because that has named no other before, is
-// not disabled, and an error says so. It may be repeated.
+// not disabled, and an error says so. If it cannot be found out what channels name, none is
+// disabled. It may be repeated.
 func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
 	i, err := o.own.One(ctx, ref)
 	if err != nil {
@@ -257,16 +298,19 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
+	if still == nil {
+		err = fmt.Errorf("no image is disabled, because it is not known which channels name it; revoke the image again: %w", err)
+	}
 	errs := []error{err}
 	var done []Revocation
 	for a, of := range all {
 		tags := map[string]string{RevokedTag: shortened(now().UTC().Format(time.RFC3339) + " " + why)}
 		if err := a.tagAll(ctx, of, tags); err != nil {
-			return done, errors.Join(append(errs, err)...)
+			errs = append(errs, fmt.Errorf("account %s: tagging with %s: %w", a.ID, RevokedTag, err))
 		}
 		for _, i := range of {
 			r := Revocation{Image: i, Channels: still[i.ID]}
-			if len(r.Channels) == 0 {
+			if still != nil && len(r.Channels) == 0 {
 				remover := &Remover{Account: a, Scope: s, Guards: Guards{Now: now}}
 				err := remover.disable(ctx, &Removal{Image: i}, i)
 				r.Disabled = err == nil
@@ -316,7 +360,7 @@ func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descenda
 				return err
 			}
 			for _, filter := range []string{"source-image-id", "tag:" + ParentTag} {
-				found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, ids}}})
+				found, err := a.having(ctx, regions, filter, ids)
 				if err != nil {
 					return err
 				}
@@ -332,11 +376,23 @@ func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descenda
 	return nil
 }
 
+// having lists the images that a filter finds with one of any number of values.
+func (a *Account) having(ctx context.Context, regions []string, filter string, values []string) (all []Image, err error) {
+	for some := range slices.Chunk(values, filterValues) {
+		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, some}}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
 // ParentTag is the tag of images that says which image they were made from.
 const ParentTag = "bake:parent"
 
 // vacate rolls back all channels that name one of the images. It returns the channels that
-// name one still, by image.
+// name one still, by image; nil if that is not known, and an error says why.
 func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why string) (still map[string][]string, err error) {
 	spots, err := o.spots(ctx)
 	if err != nil {
@@ -349,12 +405,12 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why st
 		l := at.newLook(at.region, nil, Guards{})
 		names, err := l.imageParameters(ctx)
 		if err != nil {
-			return nil, &PlaceError{at.ID, at.region, err}
+			return nil, errors.Join(append(errs, &PlaceError{at.ID, at.region, err})...)
 		}
 		for _, name := range names {
 			history, err := at.History(ctx, at.region, name)
 			if err != nil {
-				return nil, &PlaceError{at.ID, at.region, err}
+				return nil, errors.Join(append(errs, &PlaceError{at.ID, at.region, err})...)
 			}
 			if len(history) == 0 || !slices.Contains(ids, history[0].Image) {
 				continue

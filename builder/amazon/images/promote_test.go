@@ -51,6 +51,17 @@ func TestRollback(t *testing.T) {
 	if release != "one" || names4(w, channel, one) != 4 {
 		t.Errorf("rolled back to %s", release)
 	}
+	// Two rollbacks do not end where they began.
+	const twice = "/bake/web/twice"
+	four, five := w.placed("four"), w.placed("five")
+	for _, at := range [][]builder.Placed{one, four, five} {
+		w.enter(d, twice, at)
+	}
+	for _, want := range []string{"four", "one"} {
+		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "bake: back"); err != nil || release != want {
+			t.Errorf("rolled back to %q, not to %s: %v", release, want, err)
+		}
+	}
 	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "bake: back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
 		t.Errorf("no channel: %v", err)
 	}
@@ -107,14 +118,16 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// TestFaultsOfRollback: whatever goes wrong, the channel names one release everywhere.
+// TestFaultsOfRollback: whatever goes wrong, the channel names one release everywhere,
+// and a rollback that was killed can be repeated.
 func TestFaultsOfRollback(t *testing.T) {
 	t.Parallel()
 	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
-		one, two := own(w.placed("one")), own(w.placed("two"))
+		zero, one, two := own(w.placed("zero")), own(w.placed("one")), own(w.placed("two"))
 		d := builder.Distribution{Regions: []string{home, west}}
 		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 			channel := fmt.Sprintf("/bake/web-%d/stable", n)
+			w.enter(d, channel, zero)
 			w.enter(d, channel, one)
 			w.enter(d, channel, two)
 			o := w.outlet(d)
@@ -126,6 +139,14 @@ func TestFaultsOfRollback(t *testing.T) {
 				before, now := names4(w, channel, two), names4(w, channel, one)
 				if before+now != 2 || err == nil && now != 2 || err != nil && !errors.Is(err, errKilled) && before != 2 {
 					w.t.Errorf("%s: %d and %d: %v", what, before, now, err)
+				}
+				if !errors.Is(err, errKilled) || now == 2 {
+					return
+				}
+				again, _, _ := w.copying()
+				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "bake: back")
+				if err != nil || release != "one" || names4(w, channel, one) != 2 {
+					w.t.Errorf("%s: repeated: %s, in %d places: %v", what, release, names4(w, channel, one), err)
 				}
 			}
 		}
