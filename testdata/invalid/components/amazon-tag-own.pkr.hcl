@@ -4,7 +4,7 @@ source "amazon-ebs" "a" {
   ssh_username  = "admin"
   ami_name      = "web"
 
-  run_tags = { "bake:run" = "1" } # ERROR: Invalid tag: bake uses the key "bake:run" to mark
+  run_tags = { "bake:run" = "1" } # ERROR: Invalid tag: bake itself writes the tag "bake:run"
 
   source_ami_filter {
     owners      = ["136693071363"]

@@ -1,0 +1,18 @@
+source "amazon-ebs" "a" {
+  region        = "us-east-1"
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+
+  tags = { "bake:approved:stable" = "1" } # ERROR: Invalid tag: bake itself writes the tag "bake:approved:stable"
+
+  source_ami_filter {
+    owners      = ["136693071363"]
+    most_recent = true
+    filters     = { name = "debian-12-amd64-*" }
+  }
+}
+
+build {
+  sources = ["amazon-ebs.a"]
+}
