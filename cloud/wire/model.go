@@ -6,16 +6,19 @@
 package wire
 
 import (
-	"embed"
+	"archive/zip"
+	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// The models are made by genmodel; see there for their source.
+// models are the files in the folder model, which genmodel makes, compressed: they are
+// a tenth of it.
 //
-//go:embed model/*.json
-var models embed.FS
+//go:embed model.zip
+var models string
 
 // Model is the wire form of a service's operations.
 type Model struct {
@@ -68,12 +71,16 @@ type Member struct {
 
 // Load returns the model of a service, named as its file in the folder model.
 func Load(service string) (*Model, error) {
-	data, err := models.ReadFile("model/" + service + ".json")
+	all, err := zip.NewReader(strings.NewReader(models), int64(len(models)))
+	if err != nil {
+		return nil, fmt.Errorf("wire: models: %w", err)
+	}
+	f, err := all.Open(service + ".json")
 	if err != nil {
 		return nil, fmt.Errorf("wire: no model of service %q: %w", service, err)
 	}
 	var m Model
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err := errors.Join(json.NewDecoder(f).Decode(&m), f.Close()); err != nil {
 		return nil, fmt.Errorf("wire: model of %s: %w", service, err)
 	}
 	return &m, nil

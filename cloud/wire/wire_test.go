@@ -1,9 +1,14 @@
 package wire
 
 import (
+	"archive/zip"
+	"bytes"
 	"encoding/xml"
 	"errors"
+	"io/fs"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -30,6 +35,31 @@ func load(t testing.TB, service string) *Model {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// TestModelsAreCompressed: the program has what is in the folder.
+func TestModelsAreCompressed(t *testing.T) {
+	files, err := filepath.Glob("model/*.json")
+	if err != nil || len(files) < 9 {
+		t.Fatalf("%d models, %v", len(files), err)
+	}
+	archive, err := zip.NewReader(strings.NewReader(models), int64(len(models)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(archive.File) != len(files) {
+		t.Errorf("%d models in model.zip, and %d in the folder", len(archive.File), len(files))
+	}
+	for _, name := range files {
+		want, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := fs.ReadFile(archive, filepath.Base(name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what model.zip has (%v): go run ./cloud/wire/genmodel -out cloud/wire/%s", name, err, name)
+		}
+	}
 }
 
 // TestModelFitsSDK: every member of the model has a field of the SDK's of a fit

@@ -4,17 +4,22 @@
 //
 //	go run ./cloud/wire/genmodel -in service-2.json -actions cloud/ec2/api.go -out cloud/wire/model/ec2.json
 //
+// The folder of the output is compressed to model.zip beside it, which is what the
+// program has; with -out alone, nothing else is done.
+//
 // The input is the service-2.json (or service-2.json.gz) of botocore, which
 // Debian has in the packages python3-botocore and awscli.
 package main
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +28,7 @@ import (
 )
 
 func main() {
-	in := flag.String("in", "", "botocore's service-2.json, plain or gzip")
+	in := flag.String("in", "", "botocore's service-2.json, plain or gzip; none: the models are only compressed")
 	actions := flag.String("actions", "", "Go file whose lines name the actions: \"Name\": wire.Answer(…")
 	out := flag.String("out", "", "file to write")
 	flag.Parse()
@@ -65,6 +70,9 @@ type ref struct {
 }
 
 func run(in, actions, out string) error {
+	if in == "" {
+		return compress(filepath.Dir(out))
+	}
 	src, err := read(in)
 	if err != nil {
 		return err
@@ -100,7 +108,38 @@ func run(in, actions, out string) error {
 		}
 		model.Operations[action] = o
 	}
-	return write(out, model)
+	if err := write(out, model); err != nil {
+		return err
+	}
+	return compress(filepath.Dir(out))
+}
+
+// compress makes the archive of a folder of models. It has no times, so that the same
+// models make the same archive.
+func compress(dir string) error {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		to, err := w.Create(filepath.Base(name))
+		if err != nil {
+			return err
+		}
+		if _, err := to.Write(text); err != nil {
+			return err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return os.WriteFile(dir+".zip", b.Bytes(), 0o644)
 }
 
 // read loads a service-2.json, unpacking it when it is compressed.
