@@ -293,6 +293,9 @@ func (c *Checks) once(ctx context.Context, m communicator.Communicator, files []
 	}
 	for _, p := range files {
 		n := len(p.suite.Questions())
+		if err := c.again(ctx, m, p.suite, answers[:n]); err != nil {
+			return err
+		}
 		p.results = p.suite.Results(answers[:n])
 		p.report = findings.Report{Started: start, Findings: goss.Findings(p.results)}
 		answers = answers[n:]

@@ -104,6 +104,32 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestRetryOfOne: what has a retry_count is looked at again until it is as demanded, and
+// nothing else is.
+func TestRetryOfOne(t *testing.T) {
+	dir := t.TempDir()
+	count := func(name string) string {
+		return "echo x >>" + filepath.Join(dir, name) + "; wc -l <" + filepath.Join(dir, name)
+	}
+	file := write(t, dir, "x.yaml", `
+command:
+  becomes: {exec: "`+count("a")+`", exit-status: 0, stdout: ["3"], retry_count: 5, retry_delay: 1ms}
+  never: {exec: "`+count("b")+`", exit-status: 0, stdout: ["no"], retry_count: 2, retry_delay: 1}
+  is: {exec: "`+count("c")+`", exit-status: 0, stdout: ["1"], retry_count: 5}
+  once: {exec: "`+count("d")+`", exit-status: 0, stdout: ["no"]}
+  skipped: {exec: "`+count("e")+`", exit-status: 1, skip: true, retry_count: 5}
+`)
+	reports, err := load(t, checks.Options{Files: []string{file}}).Run(t.Context(), &local{})
+	if want := "pass, pass, pass, fail, pass, pass, pass, fail, not checked"; err != nil || results(reports[0]) != want {
+		t.Errorf("%v, %v, want %s", results(reports[0]), err, want)
+	}
+	for name, want := range map[string]int{"a": 3, "b": 3, "c": 1, "d": 1, "e": 0} {
+		if text, _ := os.ReadFile(filepath.Join(dir, name)); strings.Count(string(text), "x") != want {
+			t.Errorf("%s was run %d times, want %d", name, strings.Count(string(text), "x"), want)
+		}
+	}
+}
+
 func TestRemediation(t *testing.T) {
 	dir := t.TempDir()
 	there, log := filepath.Join(dir, "there"), filepath.Join(dir, "log")

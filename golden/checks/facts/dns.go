@@ -21,10 +21,14 @@ import (
 // recordTypes are the types of records that can be asked for by name.
 var recordTypes = map[string]dnsmessage.Type{
 	"A": dnsmessage.TypeA, "AAAA": dnsmessage.TypeAAAA, "CAA": typeCAA, "CNAME": dnsmessage.TypeCNAME, "MX": dnsmessage.TypeMX,
-	"NS": dnsmessage.TypeNS, "PTR": dnsmessage.TypePTR, "SRV": dnsmessage.TypeSRV, "TXT": dnsmessage.TypeTXT,
+	"NS": dnsmessage.TypeNS, "PTR": dnsmessage.TypePTR, "SRV": dnsmessage.TypeSRV, "SSHFP": typeSSHFP, "TXT": dnsmessage.TypeTXT,
 }
 
-const typeCAA dnsmessage.Type = 257
+// Types that package dnsmessage does not know.
+const (
+	typeSSHFP dnsmessage.Type = 44
+	typeCAA   dnsmessage.Type = 257
+)
 
 // record is the type and the name of a dns question such as MX:example.org. Without a type
 // it is A.
@@ -35,7 +39,7 @@ func (q Question) record() (kind, name string, err error) {
 	}
 	kind = strings.ToUpper(kind)
 	if _, known := recordTypes[kind]; !known {
-		return "", "", fmt.Errorf("records of the type %s cannot be asked for, only A, AAAA, CAA, CNAME, MX, NS, PTR, SRV and TXT", kind)
+		return "", "", fmt.Errorf("records of the type %s cannot be asked for, only A, AAAA, CAA, CNAME, MX, NS, PTR, SRV, SSHFP and TXT", kind)
 	}
 	if q.Options["server"] == "" {
 		return "", "", fmt.Errorf("records of a type are asked of a DNS server: set server")
@@ -194,8 +198,11 @@ func recordText(body dnsmessage.ResourceBody) []string {
 	case *dnsmessage.TXTResource:
 		return r.TXT
 	case *dnsmessage.UnknownResource:
-		if d := r.Data; r.Type == typeCAA && len(d) > 1 && len(d) >= 2+int(d[1]) {
+		switch d := r.Data; {
+		case r.Type == typeCAA && len(d) > 1 && len(d) >= 2+int(d[1]):
 			return []string{fmt.Sprintf("%d %s %s", d[0], d[2:2+d[1]], d[2+d[1]:])}
+		case r.Type == typeSSHFP && len(d) > 2:
+			return []string{fmt.Sprintf("%d %d %X", d[0], d[1], d[2:])}
 		}
 	}
 	return nil
@@ -258,6 +265,9 @@ func dug(out, kind string) (values []string, err error) {
 			continue
 		}
 		value := strings.Join(f[4:], " ")
+		if kind == "SSHFP" && len(f) > 6 { // a long fingerprint is in several words
+			value = f[4] + " " + f[5] + " " + strings.Join(f[6:], "")
+		}
 		if kind == "TXT" {
 			values = append(values, strings.Split(strings.Trim(value, `"`), `" "`)...)
 			continue

@@ -386,13 +386,13 @@ func processes(out string) (names map[string]bool, init bool) {
 
 func askPort(p *plan, q Question) reader {
 	list := p.probe("p_ports")
+	want, err := socket(q.Key)
 	return func(r []reply) Answer {
+		if err != nil {
+			return all(unknown(err.Error()), q)
+		}
 		if why := r[list].failed(); why != "" {
 			return all(unknown(why), q)
-		}
-		want := q.Key
-		if !strings.Contains(want, ":") {
-			want = "tcp:" + want
 		}
 		ips := listening(string(r[list].out), want)
 		if len(ips) == 0 {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,8 +52,8 @@ func Learn(ctx context.Context, c communicator.Communicator, as As, questions []
 	var dialed []int
 	for i, q := range questions {
 		switch {
-		case refused(q) != "":
-			answers[i] = all(unknown(refused(q)), q)
+		case Refused(q) != "":
+			answers[i] = all(unknown(Refused(q)), q)
 		case forward != nil && q.dialed():
 			dialed = append(dialed, i)
 			if read := askFiles(p, q); read != nil {
@@ -97,33 +96,6 @@ func (p *plan) answer(ctx context.Context, c communicator.Communicator, as As, r
 		answers[i] = read(replies)
 	}
 	return nil
-}
-
-// refused says why a question cannot be asked, or "".
-func refused(q Question) string {
-	if asks[q.Kind] == nil {
-		return fmt.Sprintf("%q is nothing that a machine is asked about", q.Kind)
-	}
-	for name, value := range q.Options {
-		if value != "" && !slices.Contains(options[q.Kind], name) {
-			return fmt.Sprintf("the option %s of %s is not supported", name, q.Kind)
-		}
-		if strings.ContainsRune(value, 0) {
-			return "its " + name + " has a NUL byte"
-		}
-	}
-	switch {
-	case q.Key == "":
-		return "it has no name"
-	case strings.ContainsRune(q.Key, 0):
-		return "its name has a NUL byte"
-	case len(q.Key) > maxLine:
-		return fmt.Sprintf("it is longer than %d kB", maxLine>>10)
-	}
-	if _, err := q.timeout(0); err != nil {
-		return err.Error()
-	}
-	return ""
 }
 
 // timeout is the option of that name, or the default.

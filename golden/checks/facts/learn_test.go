@@ -366,6 +366,7 @@ func TestDNSServer(t *testing.T) {
 		dnsmessage.TypeSRV:   {&dnsmessage.SRVResource{Priority: 1, Weight: 2, Port: 443, Target: name}},
 		dnsmessage.TypeTXT:   {&dnsmessage.TXTResource{TXT: []string{"Hello DNS", "b"}}},
 		257:                  {&dnsmessage.UnknownResource{Type: 257, Data: []byte("\x00\x05issueca.example")}},
+		44:                   {&dnsmessage.UnknownResource{Type: 44, Data: []byte("\x01\x02\xab\xcd")}},
 	})
 	refusing := dnsServer(t, dnsmessage.RCodeServerFailure, nil)
 	ask := func(key, server string) facts.Question {
@@ -374,7 +375,7 @@ func TestDNSServer(t *testing.T) {
 	want := map[string][]string{
 		"example.com": {"192.0.2.7", "2001:db8::7"}, "A:example.com": {"192.0.2.7"}, "aaaa:example.com": {"2001:db8::7"}, "MX:example.com": {"10 mail.example.com."},
 		"NS:example.com.": {"mail.example.com."}, "CNAME:example.com": {"mail.example.com."}, "PTR:192.0.2.7": {"mail.example.com."}, "PTR:2001:db8::7": {"mail.example.com."},
-		"SRV:_https._tcp.example.com": {"1 2 443 mail.example.com."}, "TXT:example.com": {"Hello DNS", "b"}, "CAA:example.com": {"0 issue ca.example"},
+		"SRV:_https._tcp.example.com": {"1 2 443 mail.example.com."}, "TXT:example.com": {"Hello DNS", "b"}, "CAA:example.com": {"0 issue ca.example"}, "SSHFP:example.com": {"1 2 ABCD"},
 	}
 	var questions []facts.Question
 	keys := slices.Sorted(maps.Keys(want))

@@ -150,6 +150,7 @@ func TestDug(t *testing.T) {
 		{"A", head + "www.example.com.\t300\tIN\tCNAME\tx.example.com.\nx.example.com. 300 IN A 192.0.2.7\n", "[192.0.2.7]", ""},
 		{"TXT", head + "a. 1 IN TXT \"Hello DNS\" \"b\"\n", "[Hello DNS b]", ""},
 		{"CAA", head + "a. 1 IN CAA 0 issue \"ca.example\"\n", "[0 issue ca.example]", ""},
+		{"SSHFP", head + "a. 1 IN SSHFP 1 2 422F22EFB548FEAC403A633A86F74553599B85AC93E7EC3BB0A46B6C D6DDABF8\n", "[1 2 422F22EFB548FEAC403A633A86F74553599B85AC93E7EC3BB0A46B6CD6DDABF8]", ""},
 		{"MX", ";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: 1\n", "[]", ""},
 		{"MX", ";; ->>HEADER<<- opcode: QUERY, status: SERVFAIL, id: 1\n", "[]", "SERVFAIL"},
 		{"MX", ";; connection timed out\n", "[]", "does not answer"},

@@ -4,9 +4,11 @@
 package goss
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -49,7 +51,9 @@ type resource struct {
 	skip    bool
 	checks  []*check
 	options map[string]string
-	content any // of matching
+	content any           // of matching
+	retries int           // how often it is looked at again while it is not as demanded
+	pause   time.Duration // before each of these times; 0 is a second
 	at      hcl.Range
 
 	replaced bool // by a later one of its name
@@ -109,11 +113,49 @@ func (s *Suite) ask() {
 	}
 }
 
+// refuse warns of what no machine can be asked: it fails on every machine.
+func (s *Suite) refuse() (diags hcl.Diagnostics) {
+	for _, r := range s.resources {
+		if r.question < 0 {
+			continue
+		}
+		if why := facts.Refused(s.questions[r.question]); why != "" {
+			diags = append(diags, hint(r.at, "Cannot be checked", "%s %q fails on every machine: %s.", r.kind.kind, clip(r.name, 60), why))
+		}
+	}
+	return diags
+}
+
+// Retry is a question whose answer did not meet all demands, and may be asked again.
+type Retry struct {
+	Question int
+	Times    int           // at most
+	Pause    time.Duration // before each
+}
+
+// Retries are those of the resources that ask for it and are not as demanded.
+func (s *Suite) Retries(answers []facts.Answer) (all []Retry) {
+	for _, r := range s.resources {
+		if r.retries == 0 || r.question < 0 || r.question >= len(answers) {
+			continue
+		}
+		failed := slices.ContainsFunc(r.judge(answers[r.question]), func(x Result) bool { return x.Outcome == Failed })
+		one := Retry{r.question, r.retries, cmp.Or(r.pause, time.Second)}
+		if failed && !slices.Contains(all, one) {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
 // identity tells what a resource looks at, and how.
 func (r *resource) identity() string {
 	parts := []string{r.kind.kind, r.key}
 	for _, o := range r.kind.options {
 		parts = append(parts, r.options[o.name])
+	}
+	if r.retries > 0 {
+		parts = append(parts, strconv.Itoa(r.retries), r.pause.String())
 	}
 	for i, p := range parts {
 		parts[i] = strconv.Quote(p)

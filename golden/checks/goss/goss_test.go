@@ -274,7 +274,6 @@ func TestResources(t *testing.T) {
 		{"process", `{running: false}`, facts.Answer{"running": {Value: true}}, "Process running fail"},
 		{"service", `{running: true, enabled: true, runlevels: ["3"]}`, facts.Answer{"enabled": {Value: false}, "running": {Value: true}, "runlevels": {Value: list{}}}, "Service enabled fail, Service running pass, Service runlevels fail"},
 		{"service", `{enabled: false, running: false}`, facts.Answer{"enabled": {Value: false}, "running": {Value: false}}, "Service enabled pass, Service running pass"},
-		{"service", `{}`, nil, ""},
 		{"file", `{mode: "0644", owner: root}`, facts.Answer{"mode": {Value: "0644"}, "owner": {Value: "root"}}, "File exists error, File mode skip, File owner skip"},
 		{"command", `{stdout: [a], stderr: [5], exit-status: {gt: "4"}}`, facts.Answer{"stdout": {Value: facts.Text("a")}}, "Command exit-status error, Command stdout pass, Command stderr error"},
 		{"command", `{stdout: [a]}`, facts.Answer{"stdout": {Value: facts.Text("a")}}, "Command exit-status error, Command stdout pass"},

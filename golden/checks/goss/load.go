@@ -3,12 +3,14 @@ package goss
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -44,11 +46,13 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 	}
 	l.file(path, start)
 	l.suite.resources = slices.DeleteFunc(l.suite.resources, func(r *resource) bool { return r.replaced })
-	if len(l.suite.resources) == 0 && !l.diags.HasErrors() {
+	demands := slices.ContainsFunc(l.suite.resources, func(r *resource) bool { return len(r.checks) > 0 })
+	if !demands && !l.diags.HasErrors() {
 		l.add(fault(start, "No tests", "Neither the file nor what it includes holds a test. The sections of goss files are %s.", strings.Join(l.sections(), ", ")))
 	}
 	l.suite.name()
 	l.suite.ask()
+	l.diags = append(l.diags, l.suite.refuse()...)
 	return l.suite, l.diags
 }
 
@@ -319,7 +323,7 @@ func readResource(t *resourceType, thing field) (*resource, hcl.Diagnostics) {
 	names := t.names()
 	for _, f := range attributes {
 		if !slices.Contains(names, f.name) {
-			add(refused(t, thing.name, f, names))
+			add(unknownAttribute(t.kind, thing.name, f, names))
 			continue
 		}
 		add(r.common(f))
@@ -339,15 +343,10 @@ func readResource(t *resourceType, thing field) (*resource, hcl.Diagnostics) {
 			r.checks = append(r.checks, c)
 		}
 	}
-	return r, diags
-}
-
-// refused says why an attribute is none that bake knows.
-func refused(t *resourceType, name string, f field, names []string) *hcl.Diagnostic {
-	if slices.Contains([]string{"retry_count", "retry_delay"}, f.name) && slices.Contains([]string{"command", "dns", "package"}, t.kind) {
-		return fault(f.at, "Unsupported attribute", "bake does not look at one thing several times. Remove %s and let the whole suite be repeated instead.", f.name)
+	if len(r.checks) == 0 && !diags.HasErrors() && !r.skip {
+		diags = append(diags, hint(r.at, "Nothing demanded", "%s %q is not looked at. It can demand %s.", t.kind, clip(r.name, 60), t.demands()))
 	}
-	return unknownAttribute(t.kind, name, f, names)
+	return r, diags
 }
 
 // find returns the attribute a; one that is null is absent.
@@ -401,6 +400,10 @@ func (r *resource) common(f field) (d *hcl.Diagnostic) {
 		}
 	case f.name == "content" && r.kind.kind == "matching":
 		r.content = f.node.plain()
+	case f.name == "retry_count" && r.kind.retries:
+		r.retries, d = readCount(f)
+	case f.name == "retry_delay" && r.kind.retries:
+		r.pause, d = readDelay(f)
 	}
 	for _, o := range r.kind.options {
 		if o.name != f.name || d != nil {
@@ -464,6 +467,35 @@ func readOption(f field, kind optionKind) (string, *hcl.Diagnostic) {
 		return "", wrong("a string")
 	}
 	return f.node.text, nil
+}
+
+// readCount reads how often something is done.
+func readCount(f field) (int, *hcl.Diagnostic) {
+	n, ok := f.node.value.(int)
+	if !ok || n < 0 {
+		return 0, fault(f.node.at, "Wrong value", "%s is a number of attempts, such as 3.", f.name)
+	}
+	return n, nil
+}
+
+// readDelay reads a time in milliseconds, or with its unit.
+func readDelay(f field) (time.Duration, *hcl.Diagnostic) {
+	wrong := fault(f.node.at, "Wrong value", "%s is a number of milliseconds, or a time with its unit such as \"2s\".", f.name)
+	if n, ok := toFloat(f.node.value); ok {
+		if d := n * float64(time.Millisecond); d >= 0 && d < math.MaxInt64 {
+			return time.Duration(d), nil
+		}
+		return 0, wrong
+	}
+	text, _ := f.node.value.(string)
+	d, err := time.ParseDuration(text)
+	if n, bad := strconv.ParseUint(text, 10, 32); bad == nil {
+		d, err = time.Duration(n)*time.Millisecond, nil
+	}
+	if err != nil || d < 0 {
+		return 0, wrong
+	}
+	return d, nil
 }
 
 // readCheck reads a demand, on a text if lists are patterns. A list of no patterns demands

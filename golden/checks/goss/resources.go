@@ -1,5 +1,7 @@
 package goss
 
+import "strings"
+
 // resourceType is a kind of thing that a file can make demands of.
 type resourceType struct {
 	kind       string // section of the file
@@ -7,6 +9,7 @@ type resourceType struct {
 	key        string // attribute that takes the place of the name as what is looked at
 	nameIsID   bool   // reports show the name alone, whatever key says
 	gate       bool   // the first attribute decides whether the others are judged
+	retries    bool   // it can be looked at again while it is not as demanded
 	attributes []attribute
 	options    []option
 }
@@ -58,10 +61,10 @@ func resourceTypes() []*resourceType {
 		{kind: "addr", name: "Addr", key: "address", attributes: []attribute{
 			{name: "reachable", required: true, boolean: true},
 		}, options: []option{{"timeout", numberOption, "500"}, {"local-address", textOption, ""}}},
-		{kind: "command", name: "Command", key: "exec", nameIsID: true, attributes: []attribute{
+		{kind: "command", name: "Command", key: "exec", nameIsID: true, retries: true, attributes: []attribute{
 			{name: "exit-status", required: true, number: true}, {name: "stdout", text: true}, {name: "stderr", text: true},
 		}, options: []option{{"timeout", numberOption, "10000"}}},
-		{kind: "dns", name: "DNS", key: "resolve", gate: true, attributes: []attribute{
+		{kind: "dns", name: "DNS", key: "resolve", gate: true, retries: true, attributes: []attribute{
 			{name: "resolvable", required: true, boolean: true}, {name: "addrs"},
 		}, options: []option{{"timeout", numberOption, "500"}, {"server", textOption, ""}}},
 		{kind: "file", name: "File", key: "path", gate: true, attributes: []attribute{
@@ -91,7 +94,7 @@ func resourceTypes() []*resourceType {
 		{kind: "mount", name: "Mount", key: "mountpoint", gate: true, attributes: []attribute{
 			{name: "exists", required: true, boolean: true}, {name: "opts"}, {name: "vfs-opts"}, {name: "source"}, {name: "filesystem"}, {name: "usage"},
 		}, options: []option{{"timeout", numberOption, "1000"}}},
-		{kind: "package", name: "Package", key: "name", gate: true, attributes: []attribute{
+		{kind: "package", name: "Package", key: "name", gate: true, retries: true, attributes: []attribute{
 			{name: "installed", required: true, boolean: true}, {name: "versions", property: "version"},
 		}},
 		{kind: "port", name: "Port", key: "port", gate: true, attributes: []attribute{
@@ -129,6 +132,9 @@ func (t *resourceType) names() []string {
 	for _, o := range t.options {
 		names = append(names, o.name)
 	}
+	if t.retries {
+		names = append(names, "retry_count", "retry_delay")
+	}
 	switch t.kind {
 	case "dns":
 		names = append(names, "resolveable")
@@ -136,4 +142,13 @@ func (t *resourceType) names() []string {
 		names = append(names, "content")
 	}
 	return names
+}
+
+// demands are the attributes, for people.
+func (t *resourceType) demands() string {
+	names := make([]string, len(t.attributes))
+	for i, a := range t.attributes {
+		names[i] = a.name
+	}
+	return strings.Join(names, ", ")
 }
