@@ -27,7 +27,8 @@ func (l layers) Publications() ([]Publication, error) {
 	for _, p := range all {
 		out = append(out, Publication{
 			Owner: p.Owner, OwnerAlias: p.OwnerAlias, Name: p.Name, Description: p.Description, Architecture: p.Architecture,
-			Created: p.CreationDate, Base: p.Base, User: p.LoginUser, RootDevice: p.RootDeviceName,
+			Created: p.CreationDate, Deprecated: p.Deprecated, Base: p.Base, User: p.LoginUser, RootDevice: p.RootDeviceName,
+			VolumeType: p.VolumeType, Size: p.Size, Ephemeral: p.Ephemeral, BootMode: p.BootMode, ImdsSupport: p.ImdsSupport, Parameters: p.Parameters,
 		})
 	}
 	return out, err

@@ -134,6 +134,7 @@ func NewImages(dir string) *Images {
 	return &Images{dir: dir, publications: []cloud.Publication{{
 		Owner: "136693071363", Name: "debian-12-amd64-20250316-2053", Description: "Debian 12 (20250316-2053)", Architecture: "x86_64",
 		Created: time.Date(2025, 3, 16, 20, 53, 0, 0, time.UTC), Base: "debian-12", User: "admin", Size: 8,
+		Parameters: []string{"/aws/service/debian/release/12/20250316-2053/amd64", "/aws/service/debian/release/12/latest/amd64"},
 	}}}
 }
 

@@ -116,11 +116,46 @@ func published(p Publication, region string) *image {
 	img.Description, img.ImageOwnerAlias = notEmpty(&p.Description), notEmpty(&p.OwnerAlias)
 	img.Architecture, img.RootDeviceName = types.ArchitectureValues(p.Architecture), &root
 	img.LoginUser, img.Base = p.User, p.Base
-	img.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: &root, Ebs: &types.EbsBlockDevice{
-		SnapshotId: aws.String("snap-0" + digits[16:32]), VolumeSize: &size, VolumeType: types.VolumeTypeGp3, DeleteOnTermination: aws.Bool(true), Encrypted: aws.Bool(false),
-		Iops: aws.Int32(3000), Throughput: aws.Int32(125),
-	}}}
+	if p.OwnerAlias != "" {
+		img.ImageLocation = aws.String(p.OwnerAlias + "/" + p.Name)
+	}
+	img.BootMode, img.ImdsSupport = types.BootModeValues(p.BootMode), types.ImdsSupportValues(p.ImdsSupport)
+	if !p.Deprecated.IsZero() {
+		img.DeprecationTime = aws.String(p.Deprecated.UTC().Format(timeForm))
+	}
+	if len(p.Parameters) > 0 {
+		img.PublicSsmParameterName = &p.Parameters[0]
+	}
+	ebs := &types.EbsBlockDevice{
+		SnapshotId: aws.String("snap-0" + digits[16:32]), VolumeSize: &size, VolumeType: cmp.Or(types.VolumeType(p.VolumeType), types.VolumeTypeGp3),
+		DeleteOnTermination: aws.Bool(true), Encrypted: aws.Bool(false),
+	}
+	if ebs.VolumeType == types.VolumeTypeGp3 {
+		ebs.Iops, ebs.Throughput = aws.Int32(3000), aws.Int32(125)
+	}
+	img.BlockDeviceMappings = []types.BlockDeviceMapping{{DeviceName: &root, Ebs: ebs}}
+	for i := range p.Ephemeral {
+		img.BlockDeviceMappings = append(img.BlockDeviceMappings, types.BlockDeviceMapping{
+			DeviceName: aws.String("/dev/sd" + string(rune('b'+i))), VirtualName: aws.String(fmt.Sprint("ephemeral", i)),
+		})
+	}
 	return img
+}
+
+// PublicParameters are the parameters of Systems Manager that publishers offer in the
+// caller's region, each with the image that it leads to.
+func (s *Service) PublicParameters(ctx context.Context) (map[string]types.Image, error) {
+	publications, err := s.opts.Images.Publications()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]types.Image{}
+	for _, p := range publications {
+		for _, name := range p.Parameters {
+			out[name] = published(p, wire.CallerFrom(ctx).Region).Image
+		}
+	}
+	return out, nil
 }
 
 // newImage is a pending image of the caller's, as all images here are.
@@ -241,7 +276,7 @@ var imageFilters = filters{
 	"imds-support": "ImdsSupport", "instance-type-specification.supported-instance-type": "",
 	"instance-type-specification.unsupported-instance-type": "", "is-public": "Public",
 	"kernel-id": "", "manifest-location": "ImageLocation", "name": "Name", "owner-alias": "ImageOwnerAlias", "owner-id": "OwnerId", "platform": "Platform",
-	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "public-ssm-parameter-name": "", "ramdisk-id": "", "root-device-name": "RootDeviceName",
+	"platform-details": "PlatformDetails", "product-code": "", "product-code.type": "", "public-ssm-parameter-name": "PublicSsmParameterName", "ramdisk-id": "", "root-device-name": "RootDeviceName",
 	"root-device-type": "RootDeviceType", "scan-result.critical-fix-available-since": "", "scan-result.finding-scan-date": "",
 	"scan-result.high-fix-available-since": "", "scan-result.highest-finding-severity-label": "",
 	"scan-result.informational-fix-available-since": "", "scan-result.low-fix-available-since": "",

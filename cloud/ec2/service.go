@@ -71,7 +71,13 @@ type Publication struct {
 	Base         string // what Ensure takes
 	User         string // who logs in
 	RootDevice   string // empty is /dev/xvda
+	VolumeType   string // of the root; empty is gp3
 	Size         int32  // of the root volume, GiB; 0 is 8
+	Ephemeral    int    // instance stores that it maps, from /dev/sdb on
+	BootMode     string
+	ImdsSupport  string
+	Deprecated   time.Time // when it is; zero is never
+	Parameters   []string  // public ones of Systems Manager that lead to it
 }
 
 // Progress is how far the preparation of a base is.

@@ -157,10 +157,13 @@ func (s *state) devices(c wire.Caller, img *image, want []types.BlockDeviceMappi
 			}
 			continue
 		}
-		if i < 0 {
+		switch {
+		case i < 0:
 			mappings = append(mappings, m)
-		} else if m.Ebs != nil && mappings[i].Ebs != nil {
+		case m.Ebs != nil && mappings[i].Ebs != nil:
 			mappings[i].Ebs = overlaid(mappings[i].Ebs, m.Ebs)
+		case m.Ebs != nil: // instead of an instance store
+			mappings[i] = m
 		}
 	}
 	var out []device

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,23 +22,6 @@ import (
 // Progress is one report of how far a bootstrap or an import is.
 type Progress = debian.Progress
 
-// BootstrapOptions say how a Debian base is made.
-type BootstrapOptions struct {
-	Name  string // of the base
-	Suite string // codename of the release, such as bookworm
-
-	// Mirror is the URL of a Debian archive; when empty, the host's apt sources
-	// name it.
-	Mirror string
-	// Keyring is a file with the keys that sign the mirror; when empty, the
-	// host's own Debian keyring.
-	Keyring string
-
-	Include  []string       // packages besides those of every base
-	Progress func(Progress) // may be nil; calls do not overlap
-	Client   *http.Client   // nil means the usual one
-}
-
 // CloudPackages are what a Debian base has besides the required packages: what
 // Debian's own images for EC2 have and what scripts lean on, without the kernel,
 // boot loader and network set-up that a machine here does not need.
@@ -53,44 +35,37 @@ func CloudPackages() []string {
 	}
 }
 
-const (
-	rootDevice = "/dev/xvda" // as Debian's images for EC2 name it
-	debianUser = "admin"     // likewise
-)
+const rootDevice = "/dev/xvda" // of what says nothing else
 
-// Bootstrap makes a Debian base from the packages of a mirror and saves it under
-// its name. If it fails, or the process dies, there is no base and nothing of it
-// is left but downloads in the cache.
-func (s *Store) Bootstrap(ctx context.Context, o BootstrapOptions) (Base, error) {
-	if err := checkBaseName(o.Name); err != nil {
-		return Base{}, err
-	}
+// bootstrap makes the base of a release from the packages of a mirror and saves it. If
+// it fails, or the process dies, there is no base and nothing of it is left but
+// downloads in the cache.
+func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base, error) {
 	report := o.Progress
 	if report == nil {
 		report = func(Progress) {}
 	}
 	system, err := debian.Prepare(ctx, debian.Options{
-		Suite:    o.Suite,
+		Suite:    r.Suite,
 		Arch:     runtime.GOARCH, // Debian names the two that matter as Go does
-		Include:  append(CloudPackages(), o.Include...),
+		Include:  CloudPackages(),
 		Mirror:   o.Mirror,
 		Keyring:  o.Keyring,
 		Cache:    s.path("cache"),
-		User:     debianUser,
+		User:     r.User,
 		Progress: report,
 		Host:     os.DirFS("/"),
-		Client:   o.Client,
 		Now:      time.Now,
 	})
 	if err != nil {
-		return Base{}, s.explain("bootstrap "+o.Name, err)
+		return Base{}, s.explain("make base "+r.ID, err)
 	}
 	base := Base{
-		Name:       o.Name,
+		Name:       r.ID,
 		Arch:       runtime.GOARCH,
-		User:       debianUser,
-		RootDevice: rootDevice,
-		Source:     strings.TrimSpace("Debian " + system.Version + " " + o.Suite + ", " + system.Sources[0]),
+		User:       r.User,
+		RootDevice: publisherOf(r.Owner).RootDevice,
+		Source:     strings.TrimSpace("Debian " + system.Version + " " + r.Suite + ", " + system.Sources[0]),
 		Mirrors:    system.Mirrors,
 		Created:    time.Now().UTC(),
 	}
@@ -113,7 +88,7 @@ func (s *Store) Bootstrap(ctx context.Context, o BootstrapOptions) (Base, error)
 		return s.SaveBase(base)
 	})
 	if err != nil {
-		return Base{}, s.explain("bootstrap "+o.Name, err)
+		return Base{}, s.explain("make base "+r.ID, err)
 	}
 	return base, nil
 }
@@ -209,16 +184,20 @@ func tail(console string) string {
 
 // EnsureOptions are what [Store.Ensure] may need to make a base.
 type EnsureOptions struct {
-	Mirror, Keyring string // see BootstrapOptions
-	Progress        func(Progress)
+	// Mirror is the URL of the archive that packages come from; when empty, the host's
+	// apt sources name it.
+	Mirror string
+	// Keyring is a file with the keys that sign the mirror; when empty, the host's own.
+	Keyring string
+
+	Progress func(Progress) // may be nil; calls do not overlap
 }
 
-// Ensure returns a base, after making it if it is one that this package knows
-// how to make and does not exist yet. However many callers and processes ask,
-// it is made once; the others wait for it.
+// Ensure returns a base, after making it if it is that of a release and does not exist
+// yet. However many callers and processes ask, it is made once; the others wait for it.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
 	b, err := s.Base(name)
-	suite, known := bootstraps()[name]
+	r, known := findRelease(name)
 	if !errors.Is(err, ErrNotFound) || !known {
 		return b, err
 	}
@@ -237,8 +216,5 @@ func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base,
 	if b, err := s.Base(name); !errors.Is(err, ErrNotFound) {
 		return b, err
 	}
-	return s.Bootstrap(ctx, BootstrapOptions{Name: name, Suite: suite, Mirror: o.Mirror, Keyring: o.Keyring, Progress: o.Progress})
+	return s.bootstrap(ctx, r, o)
 }
-
-// bootstraps maps the bases that can be made on demand to their suites.
-func bootstraps() map[string]string { return map[string]string{"debian-12": "bookworm"} }

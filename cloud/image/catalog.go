@@ -1,12 +1,12 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"regexp"
-	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -23,32 +23,25 @@ type Publication struct {
 	Description    string    `json:"description"`
 	Architecture   string    `json:"architecture"` // as EC2 names it: x86_64, arm64
 	RootDeviceName string    `json:"root_device_name"`
+	VolumeType     string    `json:"volume_type,omitempty"` // of the root; empty is gp3
+	Size           int32     `json:"size,omitempty"`        // of the root volume, GiB; 0 is 8
+	Ephemeral      int       `json:"ephemeral,omitempty"`   // instance stores that it maps, from /dev/sdb on
+	BootMode       string    `json:"boot_mode,omitempty"`
+	ImdsSupport    string    `json:"imds_support,omitempty"`
 	CreationDate   time.Time `json:"creation_date"`
+	Deprecated     time.Time `json:"deprecated,omitzero"` // when it is; zero is never
 	LoginUser      string    `json:"login_user"`
-	Base           string    `json:"base"` // which need not exist yet: see Ensure
+	Base           string    `json:"base"`                 // which need not exist yet: see Ensure
+	Parameters     []string  `json:"parameters,omitempty"` // public ones of Systems Manager that lead to it
 }
 
-// builtin are the publications of every store: the Debian project's images for
-// EC2. Its account, names and dates are those of real images, so that a filter
-// made for EC2 finds them; the newest is what most_recent picks. All stand for
-// one base, which is of the day it was made.
+// builtin are the publications of every store: the images of all releases. Owners,
+// names and dates are those of real images, so that a filter made for EC2 finds them;
+// the newest is what most_recent picks.
 func builtin() []Publication {
 	var list []Publication
-	for _, version := range []string{"20240717-1811", "20241201-1948", "20250316-2053"} {
-		created, err := time.Parse("20060102-1504", version)
-		if err != nil {
-			panic(err) // the list above is wrong
-		}
-		list = append(list, Publication{
-			Owner:          "136693071363",
-			Name:           "debian-12-" + runtime.GOARCH + "-" + version,
-			Description:    "Debian 12 (" + version + ")",
-			Architecture:   EC2Arch(runtime.GOARCH),
-			RootDeviceName: rootDevice,
-			CreationDate:   created,
-			LoginUser:      debianUser,
-			Base:           "debian-12",
-		})
+	for _, r := range releases() {
+		list = append(list, r.publications()...)
 	}
 	return list
 }
@@ -67,6 +60,9 @@ func (s *Store) Publications() ([]Publication, error) {
 	added, err := readRecords[Publication](s.path("publications"))
 	if err != nil {
 		return nil, fmt.Errorf("read publications: %w", err)
+	}
+	for i, p := range added {
+		added[i].OwnerAlias = cmp.Or(p.OwnerAlias, publisherOf(p.Owner).Alias)
 	}
 	all := append(builtin(), added...)
 	sort.Slice(all, func(i, j int) bool {
@@ -98,9 +94,7 @@ func (s *Store) Publish(p Publication) error {
 	if p.Architecture == "" {
 		p.Architecture = EC2Arch(base.Arch)
 	}
-	if p.RootDeviceName == "" {
-		p.RootDeviceName = base.RootDevice
-	}
+	p.RootDeviceName = cmp.Or(p.RootDeviceName, publisherOf(p.Owner).RootDevice, base.RootDevice)
 	if p.LoginUser == "" {
 		p.LoginUser = base.User
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"bake/cloud/image"
 	"bake/cloud/image/debian/debiantest"
 	"bake/cloud/machine"
@@ -29,19 +31,26 @@ func TestBuiltinPublications(t *testing.T) {
 	if len(all) < 2 {
 		t.Fatalf("only %d", len(all))
 	}
+	all = slices.DeleteFunc(all, func(p image.Publication) bool { return p.Base != "debian-12" })
 	newest := slices.MaxFunc(all, func(a, b image.Publication) int { return a.CreationDate.Compare(b.CreationDate) })
 	want := image.Publication{
 		Owner:          "136693071363",
-		Name:           "debian-12-" + runtime.GOARCH + "-20250316-2053",
-		Description:    "Debian 12 (20250316-2053)",
+		OwnerAlias:     "amazon",
+		Name:           "debian-12-" + runtime.GOARCH + "-20251006-2257",
+		Description:    "Debian 12 (20251006-2257)",
 		Architecture:   image.EC2Arch(runtime.GOARCH),
 		RootDeviceName: "/dev/xvda",
-		CreationDate:   newest.CreationDate,
+		VolumeType:     "gp3",
+		Size:           8,
+		CreationDate:   time.Date(2025, 10, 6, 6, 0, 0, 0, time.UTC),
 		LoginUser:      "admin",
 		Base:           "debian-12",
+		Parameters: []string{
+			"/aws/service/debian/release/12/20251006-2257/" + runtime.GOARCH, "/aws/service/debian/release/12/latest/" + runtime.GOARCH,
+		},
 	}
-	if newest != want || newest.CreationDate.Format("20060102") != "20250316" {
-		t.Errorf("the newest is %+v", newest)
+	if d := cmp.Diff(want, newest); d != "" {
+		t.Errorf("the newest: %s", d)
 	}
 	if err := s.Unpublish(newest.Owner, newest.Name); err == nil || !strings.Contains(err.Error(), "built in") {
 		t.Errorf("unpublish it: %v", err)
@@ -76,16 +85,20 @@ func TestPublish(t *testing.T) {
 	}
 	want := p
 	want.Architecture, want.RootDeviceName, want.LoginUser, want.CreationDate = "x86_64", "/dev/sda1", "ops", base.Created
-	if got, ok := find(openStore(t, dir)); !ok || got != want {
-		t.Errorf("after a restart: %+v, %v", got, ok)
+	if got, ok := find(openStore(t, dir)); !ok || !cmp.Equal(want, got) {
+		t.Errorf("after a restart: %v, %s", ok, cmp.Diff(want, got))
 	}
 	if err := s.Publish(p); err == nil || !strings.Contains(err.Error(), "has an image named team/golden image (v1) already") {
 		t.Errorf("publish it again: %v", err)
 	}
 	other := p
-	other.Owner = "444455556666"
+	other.Owner = "099720109477"
 	if err := s.Publish(other); err != nil {
 		t.Errorf("the same name of another owner: %v", err)
+	}
+	all, err := s.Publications()
+	if i := slices.IndexFunc(all, func(q image.Publication) bool { return q.Owner == other.Owner && q.Base == "mine" }); err != nil || i < 0 || all[i].OwnerAlias != "amazon" || all[i].RootDeviceName != "/dev/sda1" {
+		t.Errorf("as Canonical's: %d of %+v, %v", i, all, err)
 	}
 	for name, test := range map[string]struct {
 		change func(*image.Publication)

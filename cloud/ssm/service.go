@@ -13,15 +13,18 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/cloud/durable"
 	"bake/cloud/kms"
 	"bake/cloud/wire"
 )
 
-// Images finds published images.
+// Images finds images, and knows the public parameters of the caller's region with the
+// image that each leads to.
 type Images interface {
 	DescribeImages(context.Context, *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error)
+	PublicParameters(context.Context) (map[string]ec2types.Image, error)
 }
 
 // Options are what a service is made of. All are required.

@@ -1,0 +1,163 @@
+package image
+
+import (
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// publisher is an account that publishes images on EC2.
+type publisher struct {
+	Name, Owner string
+	Alias       string // that EC2 gives the account
+	RootDevice  string // of its images
+}
+
+// publishers are the accounts that templates name, those of releases first. Their ids
+// and aliases are those of DescribeImages.
+func publishers() []publisher {
+	return []publisher{
+		{"Debian", debianOwner, "amazon", "/dev/xvda"},
+		{"Canonical", canonical, "amazon", "/dev/sda1"},
+		{"Amazon", "137112412989", "amazon", "/dev/xvda"},
+		{"Red Hat", "309956199498", "amazon", "/dev/sda1"},
+		{"Rocky Linux", "792107900819", "", "/dev/sda1"},
+		{"AlmaLinux", "764336703387", "", "/dev/sda1"},
+		{"Fedora and CentOS", "125523088429", "", "/dev/sda1"},
+		{"SUSE", "013907871322", "amazon", "/dev/sda1"},
+		{"Amazon ECS", "591542846629", "amazon", "/dev/xvda"},
+		{"Microsoft", "801119661308", "amazon", "/dev/sda1"},
+		{"AWS Marketplace", "679593333241", "aws-marketplace", "/dev/sda1"},
+	}
+}
+
+const (
+	debianOwner = "136693071363"
+	canonical   = "099720109477"
+)
+
+// publisherOf returns the publisher with the account id; of others only the id is known.
+func publisherOf(owner string) publisher {
+	for _, p := range publishers() {
+		if p.Owner == owner {
+			return p
+		}
+	}
+	return publisher{Owner: owner}
+}
+
+// release is a distribution's release as its publisher offers it on EC2. All of its
+// images stand for one base, which is of the day it was made.
+type release struct {
+	ID    string // of the base
+	Title string
+	Owner string
+	User  string // who logs in
+	Suite string // of the archive that the base is made from
+
+	VolumeType string
+	Size       int32 // of the root volume, GiB
+	Ephemeral  int   // how many instance stores the images map
+	BootMode   string
+	IMDS       string        // ImdsSupport
+	Lifetime   time.Duration // after which an image is deprecated, if it is not the newest; 0 is never
+
+	Series []series
+}
+
+// series are the images of a release whose names differ in the version only. In its
+// texts {version} stands for that, {arch} for the architecture as Go and Debian name
+// it, and {machine} for the architecture as EC2 does.
+type series struct {
+	Name, Description string
+	Versions          []string // of real images, the newest last; each contains its date
+	Parameters        []string // of Systems Manager, that lead to the image of a version
+	Current           []string // and to the newest image
+}
+
+const year = 365 * 24 * time.Hour
+
+// releases are the releases that this package knows how to make. What their images are
+// like is what DescribeImages says of the real ones.
+func releases() []release {
+	return []release{
+		debianRelease("12", "bookworm", "", "20240717-1811", "20241201-1948", "20250316-2053", "20250814-2204", "20251006-2257"),
+	}
+}
+
+func debianRelease(number, suite, bootMode string, versions ...string) release {
+	parameters := "/aws/service/debian/release/" + number
+	return release{
+		ID: "debian-" + number, Title: "Debian " + number, Owner: debianOwner, User: "admin", Suite: suite,
+		VolumeType: "gp3", Size: 8, BootMode: bootMode,
+		Series: []series{{
+			Name: "debian-" + number + "-{arch}-{version}", Description: "Debian " + number + " ({version})", Versions: versions,
+			Parameters: []string{parameters + "/{version}/{arch}"}, Current: []string{parameters + "/latest/{arch}"},
+		}},
+	}
+}
+
+// findRelease returns the release that a base is of.
+func findRelease(id string) (release, bool) {
+	all := releases()
+	i := slices.IndexFunc(all, func(r release) bool { return r.ID == id })
+	if i < 0 {
+		return release{}, false
+	}
+	return all[i], true
+}
+
+// publications are the images of a release for this host's architecture.
+func (r release) publications() []Publication {
+	var list []Publication
+	for n, s := range r.Series {
+		for i, version := range s.Versions {
+			p := r.publication(n, version)
+			p.Parameters = fill(s.Parameters, version)
+			if i == len(s.Versions)-1 {
+				p.Parameters = append(p.Parameters, fill(s.Current, version)...)
+			} else if r.Lifetime > 0 {
+				p.Deprecated = p.CreationDate.Add(r.Lifetime)
+			}
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// publication is the image of a version in the release's series n.
+func (r release) publication(n int, version string) Publication {
+	from := publisherOf(r.Owner)
+	texts := fill([]string{r.Series[n].Name, r.Series[n].Description}, version)
+	return Publication{
+		Owner: r.Owner, OwnerAlias: from.Alias, Name: texts[0], Description: texts[1], Architecture: EC2Arch(runtime.GOARCH),
+		RootDeviceName: from.RootDevice, VolumeType: r.VolumeType, Size: r.Size, Ephemeral: r.Ephemeral, BootMode: r.BootMode, ImdsSupport: r.IMDS,
+		// The first series of a release is the newest of those of one day.
+		CreationDate: dateOf(version).Add(6*time.Hour - time.Duration(n)*time.Minute),
+		LoginUser:    r.User, Base: r.ID,
+	}
+}
+
+// fill replaces what stands in for something in the texts of a series.
+func fill(texts []string, version string) []string {
+	r := strings.NewReplacer("{version}", version, "{arch}", runtime.GOARCH, "{machine}", EC2Arch(runtime.GOARCH))
+	out := make([]string, len(texts))
+	for i, text := range texts {
+		out[i] = r.Replace(text)
+	}
+	return out
+}
+
+var datePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d{8}`) })
+
+// dateOf returns the day in the version of an image; zero if there is none.
+func dateOf(version string) time.Time {
+	day, err := time.Parse("20060102", datePattern().FindString(version))
+	if err != nil {
+		return time.Time{}
+	}
+	return day
+}
