@@ -2,9 +2,6 @@ package schema
 
 import (
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"reflect"
 	"strings"
 )
@@ -33,24 +30,7 @@ func Docs(defaults any) ([]Doc, error) {
 	addSources(sources, v.Type())
 	comments := map[string]string{} // "package.Type.Field" -> text
 	for source := range sources {
-		f, err := parser.ParseFile(token.NewFileSet(), "options.go", source, parser.ParseComments)
-		if err != nil {
-			return nil, err
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			ts, ok := n.(*ast.TypeSpec)
-			if !ok {
-				return true
-			}
-			if st, ok := ts.Type.(*ast.StructType); ok {
-				for _, fl := range st.Fields.List {
-					for _, id := range fl.Names {
-						comments[f.Name.Name+"."+ts.Name.Name+"."+id.Name] = strings.TrimSpace(fl.Doc.Text())
-					}
-				}
-			}
-			return true
-		})
+		addComments(comments, source)
 	}
 	return docs(comments, v)
 }
