@@ -19,6 +19,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 	"bake/step"
 )
@@ -160,21 +161,22 @@ func TestNotDistributable(t *testing.T) {
 }
 
 // mishap is something that goes wrong with a call.
-type mishap struct{ perform, lose, cancel, kill bool }
+type mishap struct {
+	name                        string
+	perform, lose, cancel, kill bool
+}
 
-func mishaps() map[string]mishap {
-	return map[string]mishap{
-		"refused": {}, "answer lost": {perform: true, lose: true}, "killed after": {perform: true, cancel: true, kill: true},
-	}
+func mishaps() []mishap {
+	return []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "killed after", perform: true, cancel: true, kill: true}}
 }
 
 // eachCall does something again and again, and lets one call after the other go wrong, in
-// each way. ready makes what do needs in a world, and returns it; inspect looks at the
+// each way, or in that of the day. ready makes what do needs in a world, and returns it; inspect looks at the
 // world afterwards, when what was left is swept. struck is false for the last, when
 // nothing went wrong.
 func eachCall(t *testing.T, ready func(w *world) func(n int) (do func(context.Context, *step.Scope) error, inspect func(what string, err error, struck bool))) {
-	for name, f := range mishaps() {
-		t.Run(name, func(t *testing.T) {
+	for _, f := range amazontest.Today(t, mishaps()) {
+		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{Validate: soon})
 			next := ready(w)
@@ -251,7 +253,7 @@ func (f mishap) strike(w *world, n int, next func(n int) (func(context.Context, 
 // whole, with its tags, and nobody may do more than before.
 func TestFaultsOfDistribute(t *testing.T) {
 	t.Parallel()
-	for _, copied := range []bool{true, false} {
+	for _, copied := range amazontest.Today(t, []bool{true, false}) {
 		t.Run(map[bool]string{true: "copy", false: "share"}[copied], func(t *testing.T) {
 			eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 				w.trusting()

@@ -136,6 +136,7 @@ func (w *world) parameterIn(region, name string, ids ...string) {
 
 // TestGuards: what uses an image in which way, and what only seems to.
 func TestGuards(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cloud.Options{})
 	made := map[string]string{}
 	for _, name := range []string{

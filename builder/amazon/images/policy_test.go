@@ -18,6 +18,7 @@ import (
 // TestPolicies: the policy of a command allows the calls that it makes, and nothing but
 // those and what the cloud has no occasion for here.
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cloud.Options{})
 	id := w.register("default", home, "web", []string{w.snapshot("default", home, aws.String("alias/golden"))})
 	_, err := w.client("default", home).EnableImageDeprecation(t.Context(), &ec2.EnableImageDeprecationInput{ImageId: &id, DeprecateAt: aws.Time(time.Now().Add(48 * time.Hour))})

@@ -67,6 +67,7 @@ func actions(p *images.Plan) map[string]string {
 
 // TestPlan: which images are too many.
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cloud.Options{})
 	names := []string{"web-20260101", "web-20260102", "web-20260103", "web-20260104", "db-20260101"}
 	ids := w.releases(names...)
@@ -189,6 +190,7 @@ func TestPruneSparesTheRest(t *testing.T) {
 // TestPruneFaults: whatever call goes wrong, the newest image stays, and one in use, and
 // the old one is there with its snapshot or gone with it.
 func TestPruneFaults(t *testing.T) {
+	t.Parallel()
 	walk(t, func(ctx context.Context, task *task, a *images.Account) error {
 		g := images.Guards{Now: later}
 		plan, err := a.Plan(ctx, images.PruneOptions{Query: images.Query{Name: "web-*"}, Keep: 1, Max: images.Share{N: 100, Percent: true}, Guards: g})
@@ -352,6 +354,7 @@ func TestOrphans(t *testing.T) {
 // TestOrphansFaults: whatever call goes wrong, no other snapshot goes, and trying again
 // deletes what is left.
 func TestOrphansFaults(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	o := images.OrphanOptions{Now: later}
 	del := func(ctx context.Context, a *images.Account) error {

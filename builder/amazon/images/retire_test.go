@@ -160,6 +160,7 @@ func TestRetire(t *testing.T) {
 
 // TestRetireGuarded: a deprecation needs less than what makes an image useless to somebody.
 func TestRetireGuarded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cloud.Options{})
 	ids := w.releases("web-20260101", "web-20260102", "web-20260103", "web-20260104")
 	w.template("web", ids["web-20260101"])
@@ -183,6 +184,7 @@ func TestRetireGuarded(t *testing.T) {
 // TestDisableFaults: whatever call goes wrong, an image can be launched by those whom it is
 // shared with, or its tags say whom it was shared with.
 func TestDisableFaults(t *testing.T) {
+	t.Parallel()
 	o := images.PruneOptions{Query: images.Query{Name: "web-*"}, Keep: 1, Stages: images.Stages{Disable: day, Delete: images.Never}, Max: images.Share{N: 100, Percent: true}}
 	o.Guards = images.Guards{Now: later, Ignore: []string{images.GuardReceivers}}
 	walk(t, func(ctx context.Context, task *task, a *images.Account) error {

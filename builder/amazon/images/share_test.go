@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 )
 
@@ -224,11 +225,7 @@ func TestShareRefused(t *testing.T) {
 // TestShareFaults: whatever happens to a call, an image is shared as a whole with its
 // snapshots or not at all, no other one is harmed, and doing it again completes it.
 func TestShareFaults(t *testing.T) {
-	for _, f := range []struct {
-		name          string
-		perform, lose bool
-		cancel        bool
-	}{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}} {
+	for _, f := range amazontest.Today(t, []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}}) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{})

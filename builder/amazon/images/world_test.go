@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 
 	"bake/builder/amazon"
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 	"bake/cloud/cloudtest"
 )
@@ -50,6 +52,13 @@ func (c call) changes() bool {
 // has reports whether the call has one of the parameters.
 func (c call) has(names ...string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return c.Params.Has(n) })
+}
+
+func TestMain(m *testing.M) {
+	if err := amazontest.Frugal(); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
 // world is an embedded cloud without machines, whose calls are watched.
