@@ -27,8 +27,9 @@ lint: ## golangci-lint v2, built from source if need be
 fmt:
 	gofmt -w $$(git ls-files '*.go')
 
-docs: build ## generate docs/options from the source
-	bin/bake docs -markdown docs/options
+docs: ## generate docs/options from the source, and what the program has of docs
+	go test ./docs -update
+	go test ./builtin/reference -update
 
 fuzz: ## each fuzz target for a minute
 	scripts/fuzz
