@@ -65,7 +65,7 @@ var rules = []rule{
 	{"golden/changes", []string{"golden/contents", "golden/findings", "golden/manifest", "golden/reports"}, "two images are compared by what is known of them, however that was learned"},
 	{"golden/manifest", []string{"communicator", "golden/asroot", "internal/shellquote"}, "the files of a machine are listed and compared, whoever asks"},
 	{"golden/pipeline", []string{"builder", "config", "config/lang", "engine", "golden/...", "internal/...", "step", "step/onhost"}, "it is the way of bake files to the builds of the engine"},
-	{"golden/report", []string{"golden/findings", "step"}, "what a run was is told from its log, whoever asks"},
+	{"golden/report", []string{"golden/changes", "golden/contents", "golden/findings", "step"}, "what a run was is told from its log and the documents that it names, whoever asks"},
 	{"golden/scan", []string{"communicator", "golden/asroot", "golden/findings", "internal/..."}, "a scanner is run on a machine that somebody else has"},
 	{"golden/reports", []string{"internal/wholefile"}, "documents are kept and found, whatever they say"},
 	{"golden/verify", []string{"builder", "golden/asroot", "golden/findings", "internal/...", "step"}, "a machine of an image is looked at, whoever launches it"},

@@ -75,6 +75,14 @@ func (r *runner) emit(e step.Event) {
 		r := redactedResource(secrets, *e.Resource)
 		e.Resource = &r
 	}
+	if e.Channel != nil {
+		c := *e.Channel
+		c.Parameter, c.Reasons = secrets.RedactMessage(c.Parameter), append([]string(nil), c.Reasons...)
+		for i, reason := range c.Reasons {
+			c.Reasons[i] = secrets.RedactMessage(reason)
+		}
+		e.Channel = &c
+	}
 	e.Error = secrets.Error(e.Error)
 	if a, ok := e.Artifact.(*builder.Artifact); ok {
 		e.Artifact = redacted(secrets, a)
@@ -109,7 +117,7 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	}
 	result.Elapsed = time.Since(start)
 
-	end := step.Event{Time: time.Now(), Kind: step.BuildFinished, Build: b.Name, Elapsed: result.Elapsed}
+	end := step.Event{Time: time.Now(), Kind: step.BuildFinished, Build: b.Name, Elapsed: result.Elapsed, Reused: result.Reused && result.Err == nil}
 	if result.Err != nil {
 		end.Kind, end.Error, end.Step, end.Place = step.BuildFailed, result.Err, failedStep, result.Place
 	}

@@ -31,7 +31,7 @@ func document(d step.Report) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular() || info.Size() > findings.MaxRead:
-		return nil, fmt.Errorf("%s is not a document of findings", d.Path)
+		return nil, fmt.Errorf("%s is not a file of at most %d MB", d.Path, findings.MaxRead>>20)
 	}
 	text, err := os.ReadFile(d.Path)
 	if err != nil {

@@ -25,6 +25,9 @@ type Event struct {
 	Resource *Resource     `json:"resource,omitempty"`     // for the Resource kinds
 	Artifact any           `json:"artifact,omitempty"`     // for ArtifactMade
 	Report   *Report       `json:"report,omitempty"`       // for Reported
+	Reused   bool          `json:"reused,omitempty"`       // for BuildFinished: nothing was built
+	Placed   *Placed       `json:"placed,omitempty"`       // for ImagePlaced
+	Channel  *Channel      `json:"channel,omitempty"`      // for ChannelAsked
 }
 
 // Report is a file that a step has written about a machine or an image.
@@ -33,6 +36,22 @@ type Report struct {
 	Kind   string `json:"kind"` // FindingsReport, or the end of the file's name
 	Path   string `json:"path"` // absolute
 	SHA256 string `json:"sha256"`
+}
+
+// Placed is an image of an account in a region.
+type Placed struct {
+	Account string `json:"account"`
+	Region  string `json:"region"`
+	ID      string `json:"id"`
+	Shared  bool   `json:"shared,omitempty"` // it belongs to another account
+}
+
+// Channel is what a channel says of the image of a build, once it was asked.
+type Channel struct {
+	Name      string   `json:"name"`
+	Parameter string   `json:"parameter"`
+	Names     bool     `json:"names"`             // the image, in all its places
+	Reasons   []string `json:"reasons,omitempty"` // why it does not
 }
 
 // FindingsReport is the kind of a report of findings, as JSON.
@@ -95,7 +114,9 @@ const (
 	ResourceKept      Kind = "resource-kept" // handed to the user
 	ResourceLeft      Kind = "resource-left" // could not be destroyed, or was left on purpose
 	ArtifactMade      Kind = "artifact"
-	Reported          Kind = "report" // a file about the machine or the image was written
+	Reported          Kind = "report"       // a file about the machine or the image was written
+	ImagePlaced       Kind = "image-placed" // an image is where it was distributed to
+	ChannelAsked      Kind = "channel"
 )
 
 // Progress is how far a step has come. Total is 0 when it is not known.

@@ -165,6 +165,16 @@ func (s *Scope) Reported(ctx context.Context, r Report) {
 	s.emit(ctx, Event{Kind: Reported, Report: &r})
 }
 
+// Placed says that an image is where it was distributed to.
+func (s *Scope) Placed(ctx context.Context, p Placed) {
+	s.emit(ctx, Event{Kind: ImagePlaced, Placed: &p})
+}
+
+// Channel says whether a channel names the image.
+func (s *Scope) Channel(ctx context.Context, c Channel) {
+	s.emit(ctx, Event{Kind: ChannelAsked, Channel: &c})
+}
+
 // Output passes on a line that something run by the build has written.
 // kind is [Output], [ErrOutput] or [Partial].
 func (s *Scope) Output(ctx context.Context, kind Kind, line string) {

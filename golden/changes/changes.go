@@ -80,6 +80,9 @@ const (
 	maxOther  = 256 << 20
 )
 
+// Extension is the end of the name of a document of changes, and its kind in the log.
+const Extension = ".changes.json"
+
 // Record says which documents there are about an image. Its digest is in the tag
 // [reports.Record].
 type Record struct {
@@ -134,7 +137,7 @@ func FromReports(dir string, tags map[string]string) (k Known, err error) {
 }
 
 // others are the ends of names of documents that are no reports of checks.
-var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", ".changes.json"}
+var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", Extension}
 
 // results reads the results of checks from a document.
 func (k *Known) results(dir, name, digest string) error {
@@ -175,15 +178,8 @@ func (k *Known) results(dir, name, digest string) error {
 
 // worse reports whether a result is worse than another, or than none.
 func worse(a, b string) bool {
-	rank := func(r string) (n int) {
-		for i, one := range []findings.Result{findings.NotChecked, findings.NotApplicable, findings.Pass, findings.Fixed, findings.Waived, findings.Error, findings.Fail} {
-			if findings.Result(r) == one {
-				n = i
-			}
-		}
-		return n
-	}
-	return b == "" || rank(a) > rank(b)
+	rank := func(r string) int { return findings.Rank(findings.Worst(), findings.Result(r)) }
+	return b == "" || rank(a) < rank(b)
 }
 
 // shown is how many changes of a kind are shown.

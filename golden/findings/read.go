@@ -80,11 +80,11 @@ func (b *building) add(f Finding) error {
 		return nil
 	}
 	old := &b.report.Findings[i]
-	if rank(Severities(), f.Severity) < rank(Severities(), old.Severity) {
+	if Rank(Severities(), f.Severity) < Rank(Severities(), old.Severity) {
 		old.Severity = f.Severity
 	}
 	old.Took += f.Took
-	switch now, was := rank(worst(), f.Result), rank(worst(), old.Result); {
+	switch now, was := Rank(Worst(), f.Result), Rank(Worst(), old.Result); {
 	case now < was:
 		old.Result, old.Evidence, old.Waiver = f.Result, f.Evidence, f.Waiver
 	case now == was && f.Evidence != "" && len(old.Evidence) < maxText && !strings.Contains(old.Evidence, f.Evidence):
@@ -98,12 +98,13 @@ func (b *building) wrong(id, format string, args ...any) error {
 	return b.add(Finding{ID: id, Severity: Unknown, Result: Error, Evidence: fmt.Sprintf(format, args...)})
 }
 
-// worst are all results, worst first.
-func worst() []Result {
+// Worst are all results, worst first.
+func Worst() []Result {
 	return []Result{Error, Fail, Waived, Fixed, Pass, NotApplicable, NotChecked}
 }
 
-func rank[T comparable](order []T, v T) int {
+// Rank is the place of a value in an order, which what is not in it comes after.
+func Rank[T comparable](order []T, v T) int {
 	for i, o := range order {
 		if o == v {
 			return i

@@ -92,7 +92,7 @@ func (r *junitReader) test(e xml.StartElement, suite string) (bad int, err error
 			return r.skip(e)
 		}
 		said, err := r.said(e)
-		if rank(worst(), result) < rank(worst(), f.Result) || f.Result == Pass {
+		if Rank(Worst(), result) < Rank(Worst(), f.Result) || f.Result == Pass {
 			f.Result, f.Evidence, f.Severity = result, said.Evidence, said.Severity
 		}
 		return err
@@ -102,7 +102,7 @@ func (r *junitReader) test(e xml.StartElement, suite string) (bad int, err error
 	}
 	for _, name := range []string{"status", "result"} {
 		said := attribute(e, name)
-		if result := status(said); result != Pass && (f.Result == Pass || rank(worst(), result) < rank(worst(), f.Result)) {
+		if result := status(said); result != Pass && (f.Result == Pass || Rank(Worst(), result) < Rank(Worst(), f.Result)) {
 			f.Result, f.Evidence = result, fmt.Sprintf("Its %s is %s.", name, line(said, 50))
 		}
 	}

@@ -47,11 +47,11 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		if err != nil {
 			return err
 		}
-		digest, err := p.keep(s, p.title(s), ".changes.json", append(text, '\n'))
+		digest, err := p.keep(s, p.title(s), changes.Extension, append(text, '\n'))
 		if err != nil {
 			return fmt.Errorf("writing the changes: %w", err)
 		}
-		if err := p.announce(ctx, s, "changes", ".changes.json", digest); err != nil {
+		if err := p.announce(ctx, s, "changes", changes.Extension, digest); err != nil {
 			return err
 		}
 		var table strings.Builder

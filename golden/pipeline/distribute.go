@@ -64,6 +64,7 @@ func (p *pipeline) distribute(ctx context.Context, s *step.Scope, b builder.Buil
 	}
 	p.placed, err = out.Distribute(ctx, s, made.Images)
 	for _, at := range p.placed {
+		s.Placed(ctx, step.Placed{Account: at.Account, Region: at.Region, ID: at.ID, Shared: at.Shared})
 		switch _, known := made.Images[at.Region]; {
 		case at.Resource.ID != "" && !known:
 			made.Images[at.Region] = at.ID
@@ -95,13 +96,22 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 	}
 	for i := range p.image.Image.Channels {
 		h := &p.image.Image.Channels[i]
-		err := step.Run(ctx, s, "channel "+h.Name, func(ctx context.Context) error {
+		err := step.Run(ctx, s, "channel "+h.Name, func(ctx context.Context) (err error) {
 			parameter := h.ParameterOf(p.image.Name)
+			says := step.Channel{Name: h.Name, Parameter: parameter}
+			defer func() {
+				if err != nil {
+					says.Names, says.Reasons = false, []string{err.Error()}
+				}
+				s.Channel(ctx, says)
+			}()
 			now, err := out.Channel(ctx, parameter, p.placed)
+			says.Names = now.Names
 			switch {
 			case err != nil || now.Names:
 				return err
 			case now.TakenBack:
+				says.Reasons = []string{"it was taken back"}
 				s.Say(ctx, "The image was taken back from channel %s; 'bake images promote' puts it there again", h.Name)
 				return nil
 			}
@@ -109,13 +119,14 @@ func (p *pipeline) release(ctx context.Context, s *step.Scope, b builder.Builder
 			if err != nil {
 				return err
 			}
-			if reasons := h.Rule().Closed(state); len(reasons) > 0 {
-				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(reasons, "; "))
+			if says.Reasons = h.Rule().Closed(state); len(says.Reasons) > 0 {
+				s.Say(ctx, "The image does not enter channel %s: %s", h.Name, strings.Join(says.Reasons, "; "))
 				return nil
 			}
 			if err := out.Enter(ctx, s, parameter, p.why(s, h.From), p.placed); err != nil {
 				return err
 			}
+			says.Names = true
 			s.Say(ctx, "Channel %s (%s) names the image", h.Name, parameter)
 			p.notify(ctx, s, h, state.Passed)
 			return nil

@@ -68,7 +68,9 @@ func (r *Report) HTML(w io.Writer) error {
 	if r.Command != "" {
 		p.put(`<dt>Command</dt><dd><code>%</code></dd>`, r.Command)
 	}
-	p.put("</dl></header>\n<main id=\"main\">\n")
+	p.put("</dl></header>\n")
+	p.overview(r)
+	p.put("<main id=\"main\" tabindex=\"-1\">\n")
 	if len(r.Builds) == 0 {
 		p.put("<p>The run had no builds.</p>\n")
 	}
@@ -77,6 +79,26 @@ func (r *Report) HTML(w io.Writer) error {
 	}
 	p.put("</main>\n<footer>Written by bake %. Times are in UTC.</footer>\n<script>%</script>\n</body></html>\n", r.Bake, raw(script))
 	return p.w.Flush()
+}
+
+// overview leads to the builds, if there are several.
+func (p page) overview(r *Report) {
+	if len(r.Builds) < 2 {
+		return
+	}
+	p.put("<nav aria-label=\"Builds\"><ul>\n")
+	for i, b := range r.Builds {
+		p.put("<li><a href=\"#build-%\">%</a> %</li>\n", i, b.Name, state(b.outcome()))
+	}
+	p.put("</ul></nav>\n")
+}
+
+// outcome is the state of a build for people.
+func (b *Build) outcome() string {
+	if b.Reused {
+		return "reused"
+	}
+	return b.State
 }
 
 func (r *Report) names() (all []string) {
@@ -98,7 +120,7 @@ func first(names []string, other string) string {
 
 // state is a state as a word with its colour.
 func state(s string) raw {
-	class := map[string]string{"succeeded": "good", "failed": "bad"}[s]
+	class := map[string]string{"succeeded": "good", "reused": "good", "failed": "bad"}[s]
 	if class == "" {
 		class = "warn"
 	}
@@ -124,7 +146,10 @@ func words(seconds float64) string {
 }
 
 func (p page) build(r *Report, b *Build, n int) {
-	p.put("<section aria-labelledby=\"build-%\"><h2 id=\"build-%\">%: %</h2>\n", n, n, b.Name, state(b.State))
+	p.put("<section aria-labelledby=\"build-%\"><h2 id=\"build-%\">%: %</h2>\n", n, n, b.Name, state(b.outcome()))
+	if b.Reused {
+		p.put("<p>Nothing had to be built. The report of the run that made the image says what is known of it.</p>\n")
+	}
 	if b.Error != "" {
 		p.put("<p>It failed after %", words(b.Seconds))
 		if b.Place != "" {
@@ -133,11 +158,14 @@ func (p page) build(r *Report, b *Build, n int) {
 		p.put(":</p>\n<pre>%</pre>\n", b.Error)
 	}
 	p.images(b)
+	p.places(b, n)
 	if len(b.Left) > 0 {
 		p.put("<h3 class=\"bad\">Left behind</h3>\n")
 		p.list(b.Left)
 	}
 	p.findings(b, n)
+	p.changes(b.Changes, n)
+	p.contents(b.Contents, n)
 	if len(b.Warnings) > 0 {
 		p.put("<h3>Warnings</h3>\n")
 		p.list(b.Warnings)
@@ -147,9 +175,16 @@ func (p page) build(r *Report, b *Build, n int) {
 	p.put("</section>\n")
 }
 
+// maxItems is how many texts are listed.
+const maxItems = 500
+
 func (p page) list(all []string) {
 	p.put("<ul>\n")
-	for _, s := range all {
+	for i, s := range all {
+		if i == maxItems {
+			p.put("<li>and % more</li>\n", len(all)-i)
+			break
+		}
 		p.put("<li>%</li>\n", s)
 	}
 	p.put("</ul>\n")
@@ -181,7 +216,7 @@ func (p page) timeline(r *Report, b *Build) {
 	for _, s := range b.Steps {
 		whole = max(whole, s.End)
 	}
-	p.put("<h3>Timeline</h3>\n<ol class=\"timeline\">\n")
+	p.put("<h3>Timeline</h3>\n<ol class=\"timeline\" role=\"list\">\n")
 	for _, s := range b.Steps {
 		class, failed := "", raw("")
 		if s.Failed {
@@ -192,8 +227,8 @@ func (p page) timeline(r *Report, b *Build) {
 			name = name[i+3:]
 		}
 		left, width := 100*s.Begin/whole, 100*(s.End-s.Begin)/whole
-		p.put("<li class=\"%\"><span style=\"padding-left:%rem\">%%</span><span class=\"track\" aria-hidden=\"true\"><i style=\"margin-left:%;width:%\"></i></span><span class=\"took\">%</span></li>\n",
-			class, min(depth, 8), name, failed, percent(min(left, 99.7)), percent(width), words(s.End-s.Begin))
+		p.put("<li class=\"%\"><span style=\"padding-left:%rem\">%%</span><span class=\"track\" aria-hidden=\"true\"><i style=\"margin-left:%;width:%\"></i></span><span class=\"took\"><span class=\"unseen\">after %, for </span>%</span></li>\n",
+			class, min(depth, 8), name, failed, percent(min(left, 99.7)), percent(width), words(s.Begin), words(s.End-s.Begin))
 	}
 	p.put("</ol>\n")
 }
@@ -209,21 +244,6 @@ func (p page) documents(b *Build) {
 		p.put("<li>%: <code>%</code><br><span class=\"soft\">SHA-256 <code>%</code></span></li>\n", d.Name, d.Path, d.SHA256)
 	}
 	p.put("</ul></details>\n")
-}
-
-// Results and severities, worst first.
-var (
-	resultOrder   = []string{"error", "fail", "waived", "fixed", "pass", "not applicable", "not checked"}
-	severityOrder = []string{"critical", "high", "medium", "low", "unknown"}
-)
-
-func at(order []string, s string) int {
-	for i, o := range order {
-		if o == s {
-			return i
-		}
-	}
-	return len(order)
 }
 
 // row is a finding with the report that it is of.
@@ -250,18 +270,17 @@ func (p page) findings(b *Build, n int) {
 	if len(rows) == 0 {
 		return
 	}
+	results, severities := findings.Worst(), findings.Severities()
 	sort.SliceStable(rows, func(i, j int) bool {
-		if a, b := at(resultOrder, rows[i].Result), at(resultOrder, rows[j].Result); a != b {
+		if a, b := findings.Rank(results, rows[i].Result), findings.Rank(results, rows[j].Result); a != b {
 			return a < b
 		}
-		return at(severityOrder, rows[i].Severity) < at(severityOrder, rows[j].Severity)
+		return findings.Rank(severities, rows[i].Severity) < findings.Rank(severities, rows[j].Severity)
 	})
-	p.filter(n)
-	p.put("<div class=\"scroll\"><table id=\"findings-%\"><caption>All findings, the worst first</caption>\n<thead><tr><th scope=\"col\">Result</th><th scope=\"col\">Severity</th><th scope=\"col\">Rule</th></tr></thead>\n<tbody>\n", n)
-	for _, one := range rows {
-		p.finding(one)
-	}
-	p.put("</tbody></table></div>\n")
+	p.table(table{
+		id: "findings-" + strconv.Itoa(n), class: "findings", caption: "All findings, the worst first",
+		columns: []string{"Result", "Severity", "Rule"}, choices: []choice{{"result", "Result", texts(results)}, {"severity", "Severity", texts(severities)}}, rows: len(rows),
+	}, func(i int) { p.finding(rows[i]) })
 }
 
 func (p page) gate(f Findings) {
@@ -282,7 +301,7 @@ func (p page) gate(f Findings) {
 	}
 	for _, r := range f.Reports {
 		var counts []string
-		for _, result := range resultOrder {
+		for _, result := range findings.Worst() {
 			if r.Counts[result] > 0 {
 				counts = append(counts, fmt.Sprintf("%d %s", r.Counts[result], result))
 			}
@@ -304,30 +323,14 @@ func (p page) gate(f Findings) {
 	p.put("</li>\n")
 }
 
-// filter is the form that the script shows.
-func (p page) filter(n int) {
-	p.put("<form hidden data-rows=\"findings-%\"><label>Filter<input name=\"text\" type=\"search\"></label>\n", n)
-	for _, s := range []struct {
-		name, title string
-		values      []string
-	}{{"result", "Result", resultOrder}, {"severity", "Severity", severityOrder}} {
-		p.put("<label>%<select name=\"%\"><option value=\"\">all</option>", s.title, s.name)
-		for _, v := range s.values {
-			p.put("<option>%</option>", v)
-		}
-		p.put("</select></label>\n")
-	}
-	p.put("<output aria-live=\"polite\"></output></form>\n")
-}
-
 func (p page) finding(f row) {
-	class := map[string]string{"error": "bad", "fail": "bad", "waived": "warn", "fixed": "good", "pass": "good"}[f.Result]
-	p.put("<tr data-result=\"%\" data-severity=\"%\"><td><span class=\"state %\">%</span></td><td>%</td><td><strong>%</strong>", f.Result, f.Severity, class, f.Result, f.Severity, f.ID)
+	class := map[findings.Result]string{findings.Error: "bad", findings.Fail: "bad", findings.Waived: "warn", findings.Fixed: "good", findings.Pass: "good"}[f.Result]
+	p.put("<tr role=\"row\" data-result=\"%\" data-severity=\"%\"><td role=\"cell\"><span class=\"state %\">%</span></td><td role=\"cell\">%</td><td role=\"cell\"><strong>%</strong>", f.Result, f.Severity, class, f.Result, f.Severity, f.ID)
 	if f.Title != "" && f.Title != f.ID {
 		p.put(" %", f.Title)
 	}
 	p.put(" <span class=\"soft\">%</span>", f.report)
-	if bad := f.Result == "fail" || f.Result == "error"; bad && f.Evidence != "" {
+	if bad := f.Result == findings.Fail || f.Result == findings.Error; bad && f.Evidence != "" {
 		p.put("<pre>%</pre>", f.Evidence)
 		f.Evidence = ""
 	}

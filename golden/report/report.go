@@ -6,17 +6,21 @@ package report
 import (
 	"encoding/json"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 	"time"
 
+	"bake/golden/changes"
+	"bake/golden/contents"
+	"bake/golden/findings"
 	"bake/step"
 )
 
 // version changes when a reader of the JSON would have to.
 const version = 1
 
-// Report is what is known of a run. docs/report.md describes its JSON.
+// Report is what is known of a run. docs/report.schema.json describes its JSON.
 type Report struct {
 	Version int       `json:"version"`
 	Bake    string    `json:"bake,omitempty"` // version of the program that wrote the report
@@ -30,12 +34,22 @@ type Report struct {
 
 // Build is a build of the run.
 type Build struct {
-	Name      string     `json:"name"`
-	State     string     `json:"state"`
-	Error     string     `json:"error,omitempty"`
-	Place     string     `json:"place,omitempty"` // of what has failed, FILE:LINE
-	Seconds   float64    `json:"seconds"`
-	Images    []Image    `json:"images"`
+	Name    string  `json:"name"`
+	State   string  `json:"state"`
+	Reused  bool    `json:"reused,omitempty"` // nothing was built: the images are those of an earlier run
+	Error   string  `json:"error,omitempty"`
+	Place   string  `json:"place,omitempty"` // of what has failed, FILE:LINE
+	Seconds float64 `json:"seconds"`
+	Images  []Image `json:"images"`
+
+	// Places and Channels are where the image was distributed to, and what its channels say
+	// of it.
+	Places   []step.Placed  `json:"places"`
+	Channels []step.Channel `json:"channels"`
+
+	Contents *Contents `json:"contents,omitempty"` // nil: there is no SBOM
+	Changes  *Changes  `json:"changes,omitempty"`  // nil: it was compared with no image
+
 	Files     []string   `json:"files"`
 	Steps     []*Step    `json:"steps"`
 	Warnings  []string   `json:"warnings"`
@@ -79,25 +93,25 @@ type Findings struct {
 		Warnings []string `json:"warnings"`
 	} `json:"gate,omitempty"`
 	Reports []struct {
-		Name     string         `json:"name"`
-		Tool     string         `json:"tool"`
-		Score    *float64       `json:"score"`
-		Counts   map[string]int `json:"counts"`
-		Findings []Finding      `json:"findings"`
+		Name     string                  `json:"name"`
+		Tool     string                  `json:"tool"`
+		Score    *float64                `json:"score"`
+		Counts   map[findings.Result]int `json:"counts"`
+		Findings []Finding               `json:"findings"`
 	} `json:"reports"`
 }
 
 // Finding is the result of a rule.
 type Finding struct {
-	ID        string   `json:"id"`
-	Title     string   `json:"title,omitempty"`
-	Severity  string   `json:"severity"`
-	Result    string   `json:"result"`
-	Evidence  string   `json:"evidence,omitempty"`
-	Rationale string   `json:"rationale,omitempty"`
-	Fix       string   `json:"fix,omitempty"`
-	Refs      []string `json:"references,omitempty"`
-	Waiver    string   `json:"waiver,omitempty"`
+	ID        string            `json:"id"`
+	Title     string            `json:"title,omitempty"`
+	Severity  findings.Severity `json:"severity"`
+	Result    findings.Result   `json:"result"`
+	Evidence  string            `json:"evidence,omitempty"`
+	Rationale string            `json:"rationale,omitempty"`
+	Fix       string            `json:"fix,omitempty"`
+	Refs      []string          `json:"references,omitempty"`
+	Waiver    string            `json:"waiver,omitempty"`
 }
 
 // Builder makes a report of the events of a run, in their order.
@@ -145,7 +159,7 @@ func (b *Builder) Handle(e step.Event) {
 	case step.BuildStarted:
 		one.State, one.Error, one.Place = "unfinished", "", ""
 	case step.BuildFinished:
-		one.State, one.Seconds = "succeeded", e.Elapsed.Seconds()
+		one.State, one.Seconds, one.Reused = "succeeded", e.Elapsed.Seconds(), e.Reused
 	case step.BuildFailed:
 		one.State, one.Seconds, one.Place = "failed", e.Elapsed.Seconds(), e.Place
 		if e.Error != nil {
@@ -170,8 +184,12 @@ func (b *Builder) Handle(e step.Event) {
 		if e.Resource != nil {
 			one.Left = append(one.Left, e.Resource.String())
 		}
+	case step.ImagePlaced:
+		one.placed(e.Placed)
+	case step.ChannelAsked:
+		one.asked(e.Channel)
 	case step.ArtifactMade:
-		one.made(e.Artifact)
+		b.local = one.made(e.Artifact) || b.local
 	case step.Reported:
 		if e.Report != nil {
 			b.document(one, *e.Report)
@@ -189,20 +207,25 @@ func (b *Builder) build(name string) *Build {
 			return one
 		}
 	}
-	one := &Build{Name: name, State: "unfinished", Images: []Image{}, Files: []string{}, Steps: []*Step{}, Warnings: []string{}, Findings: []Findings{}, Documents: []Document{}, Left: []string{}}
+	one := &Build{Name: name, State: "unfinished", Images: []Image{}, Places: []step.Placed{}, Channels: []step.Channel{}, Files: []string{}, Steps: []*Step{}, Warnings: []string{}, Findings: []Findings{}, Documents: []Document{}, Left: []string{}}
 	b.report.Builds = append(b.report.Builds, one)
 	return one
 }
 
-// made takes an artifact, be it from this process or from a log.
-func (one *Build) made(artifact any) {
+// made takes an artifact, be it from this process or from a log, and reports whether it is in
+// a local cloud.
+func (one *Build) made(artifact any) (local bool) {
 	var a struct {
-		Images map[string]string `json:"images"`
-		Files  []string          `json:"files"`
+		Images    map[string]string `json:"images"`
+		Files     []string          `json:"files"`
+		Resources []step.Resource   `json:"resources"`
 	}
 	text, err := json.Marshal(artifact)
 	if err != nil || json.Unmarshal(text, &a) != nil {
-		return
+		return false
+	}
+	for _, r := range a.Resources {
+		local = local || r.With["cloud"] == "local"
 	}
 	for region, id := range a.Images {
 		seen := false
@@ -215,27 +238,46 @@ func (one *Build) made(artifact any) {
 	}
 	sort.Slice(one.Images, func(i, j int) bool { return one.Images[i].Region < one.Images[j].Region })
 	for _, f := range a.Files {
-		if !contains(one.Files, f) {
+		if !slices.Contains(one.Files, f) {
 			one.Files = append(one.Files, f)
 		}
 	}
+	return local
 }
 
-func contains(all []string, s string) bool {
-	for _, one := range all {
-		if one == s {
-			return true
-		}
+// placed takes where an image is.
+func (one *Build) placed(p *step.Placed) {
+	if p != nil && !slices.Contains(one.Places, *p) {
+		one.Places = append(one.Places, *p)
 	}
-	return false
 }
 
-// document takes what the log says of a document. Those of findings are part of the report.
-func (b *Builder) document(one *Build, d step.Report) {
-	one.Documents = append(one.Documents, Document{d.Name, d.Path, d.SHA256})
-	if d.Kind != step.FindingsReport {
+// asked takes what a channel says.
+func (one *Build) asked(c *step.Channel) {
+	if c == nil {
 		return
 	}
+	one.Channels = slices.DeleteFunc(one.Channels, func(old step.Channel) bool { return old.Name == c.Name })
+	one.Channels = append(one.Channels, *c)
+}
+
+// document takes what the log says of a document. Those of findings, of the contents, and of
+// the changes are part of the report.
+func (b *Builder) document(one *Build, d step.Report) {
+	one.Documents = append(one.Documents, Document{d.Name, d.Path, d.SHA256})
+	switch d.Kind {
+	case step.FindingsReport:
+		b.findings(one, d)
+	case string(contents.CycloneDX), string(contents.SPDX):
+		if one.Contents == nil || one.Contents.Missing != "" || one.Contents.Document == d.Name {
+			one.Contents = b.contents(d)
+		}
+	case changes.Extension:
+		one.Changes = b.changes(d)
+	}
+}
+
+func (b *Builder) findings(one *Build, d step.Report) {
 	f := Findings{}
 	text, err := b.read(d)
 	if err == nil {

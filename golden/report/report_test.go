@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"bake/golden/changes"
+	"bake/golden/contents"
 	"bake/golden/findings"
+	"bake/golden/manifest"
 	"bake/golden/report"
 	"bake/step"
 )
@@ -35,16 +39,11 @@ func run(t *testing.T, text string) (*report.Report, string) {
 			},
 		}}},
 	}
-	var b bytes.Buffer
-	if err := document.Write(&b, findings.JSON); err != nil {
-		t.Fatal(err)
+	for i := range 9 {
+		all := &document.Verdict.Reports[0].Findings
+		*all = append(*all, findings.Finding{ID: fmt.Sprint("more ", i), Severity: findings.Medium, Result: findings.Pass})
 	}
-	r := report.New(text, text, func(d step.Report) ([]byte, error) {
-		if d.Path == "gone" {
-			return nil, errors.New(text)
-		}
-		return b.Bytes(), nil
-	})
+	r := report.New(text, text, reader(t, text, document))
 	at := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	after := func(n int) time.Time { return at.Add(time.Duration(n) * time.Second) }
 	for _, e := range []step.Event{
@@ -59,6 +58,15 @@ func run(t *testing.T, text string) (*report.Report, string) {
 		{Time: after(9), Kind: step.Warning, Build: "amazon-ebs.web", Text: text},
 		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: text, Kind: step.FindingsReport, Path: text, SHA256: text}},
 		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: "gone", Kind: step.FindingsReport, Path: "gone"}},
+		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: text, Kind: "cyclonedx", Path: "sbom"}},
+		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: "spdx", Kind: "spdx", Path: "gone"}},
+		{Time: after(9), Kind: step.Reported, Build: "amazon-ebs.web", Report: &step.Report{Name: text, Kind: ".changes.json", Path: "changes"}},
+		{Time: after(9), Kind: step.ImagePlaced, Build: "amazon-ebs.web", Placed: &step.Placed{Account: text, Region: text, ID: text}},
+		{Time: after(9), Kind: step.ImagePlaced, Build: "amazon-ebs.web", Placed: &step.Placed{Account: "987654321098", Region: "eu-west-1", ID: "ami-2", Shared: true}},
+		{Time: after(9), Kind: step.ImagePlaced, Build: "amazon-ebs.web", Placed: &step.Placed{Account: "987654321098", Region: "eu-west-1", ID: "ami-2", Shared: true}},
+		{Time: after(9), Kind: step.ChannelAsked, Build: "amazon-ebs.web", Channel: &step.Channel{Name: text, Parameter: text, Reasons: []string{text}}},
+		{Time: after(9), Kind: step.ChannelAsked, Build: "amazon-ebs.web", Channel: &step.Channel{Name: "stable", Parameter: "/bake/web/stable", Reasons: []string{"not yet"}}},
+		{Time: after(9), Kind: step.ChannelAsked, Build: "amazon-ebs.web", Channel: &step.Channel{Name: "stable", Parameter: "/bake/web/stable", Names: true}},
 		{Time: after(9), Kind: step.ArtifactMade, Build: "amazon-ebs.web", Artifact: map[string]any{"images": map[string]string{"eu-west-1": "ami-1", "us-east-1": text}, "files": []string{text}}},
 		{Time: after(10), Kind: step.BuildFailed, Build: "amazon-ebs.web", Elapsed: 10 * time.Second, Error: errors.New(text), Place: text},
 		{Time: after(10), Kind: step.ResourceLeft, Build: "amazon-ebs.web", Resource: &step.Resource{Kind: text, Key: text}},
@@ -71,6 +79,43 @@ func run(t *testing.T, text string) (*report.Report, string) {
 		t.Fatal(err)
 	}
 	return r.Report(), page.String()
+}
+
+// reader returns documents in which text is everywhere.
+func reader(t *testing.T, text string, of findings.Document) func(step.Report) ([]byte, error) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := of.Write(&b, findings.JSON); err != nil {
+		t.Fatal(err)
+	}
+	var sbom bytes.Buffer
+	installed := contents.Contents{OS: contents.OS{ID: "debian"}, Packages: []contents.Package{{Kind: contents.Deb, Name: text, Version: text, Arch: text}}}
+	for i := range 9 {
+		installed.Packages = append(installed.Packages, contents.Package{Kind: contents.RPM, Name: fmt.Sprint("more-", i), Version: "1", Epoch: "2"})
+	}
+	if err := installed.Write(&sbom, contents.CycloneDX, contents.Document{Name: text}); err != nil {
+		t.Fatal(err)
+	}
+	differs, err := json.Marshal(map[string]any{"before": text, "after": "ami-1", "changes": changes.Set{
+		Packages: []contents.Change{{Kind: contents.Kind(text), Name: text, Arch: text, After: text}, {Kind: "deb", Name: "gone", Before: "1"}, {Kind: "deb", Name: "new", Before: "1", After: "2"}},
+		Files:    []manifest.Change{{Path: text, What: text}},
+		Checks:   []changes.Turned{{Check: text, Before: text}},
+		Unknown:  []string{text},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(d step.Report) ([]byte, error) {
+		switch d.Path {
+		case "gone":
+			return nil, errors.New(text)
+		case "sbom":
+			return sbom.Bytes(), nil
+		case "changes":
+			return differs, nil
+		}
+		return b.Bytes(), nil
+	}
 }
 
 // tags are the tags of a page, without what is not the same in each.
@@ -121,11 +166,25 @@ func TestReport(t *testing.T) {
 	}
 	for _, text := range []string{
 		"<h1>Run <code>x</code></h1>", `<i style="margin-left:20.00%;width:10.00%"></i>`, "the gate is closed", "the document cannot be shown: x", "ami-1",
-		`<tr data-result="fail" data-severity="high">`, `<form hidden data-rows="findings-0">`, "2026-11-28 12:00:00 UTC", `<span class="state bad">failed</span>`,
+		`<tr role="row" data-result="fail" data-severity="high">`, `data-rows="findings-0">`, "2026-11-28 12:00:00 UTC", `<span class="state bad">failed</span>`,
 	} {
 		if !strings.Contains(page, text) {
 			t.Errorf("it lacks %s\n%s", text, page)
 		}
+	}
+	for _, text := range []string{
+		"2 images in 2 accounts", `<td role="cell">987654321098</td><td role="cell">eu-west-1</td><td role="cell"><code>ami-2</code></td><td role="cell">shared with it</td>`,
+		`<td role="cell">stable</td><td role="cell"><code>/bake/web/stable</code></td><td role="cell"><span class="state good">names the image</span></td>`,
+		"<summary>10 packages: 1 deb, 9 rpm</summary>", `<tr role="row" data-kind="rpm"><td role="cell">more-0</td><td role="cell">2:1</td>`, `data-rows="packages-0"`,
+		"<details open><summary>Packages: 1 added, 1 removed, 1 changed (3)</summary>", `<td role="cell">changed</td><td role="cell">new (deb)</td><td role="cell">1</td><td role="cell">2</td>`,
+		`<td role="cell">removed</td>`, "Files that differ", `<td role="cell">x</td><td role="cell">x</td><td role="cell">not checked</td>`, "Not known of both, and not compared: x",
+	} {
+		if !strings.Contains(page, text) {
+			t.Errorf("it lacks %s\n%s", text, page)
+		}
+	}
+	if len(b.Places) != 2 || len(b.Channels) != 2 || b.Contents.Count != 10 || b.Contents.Missing != "" || len(b.Changes.Packages) != 3 {
+		t.Errorf("%+v", b)
 	}
 	if i := strings.Index(page, `data-result="fail"`); i > strings.Index(page, `data-result="pass"`) || i < 0 {
 		t.Error("what failed is not first")
@@ -155,5 +214,85 @@ func TestUnfinished(t *testing.T) {
 	var page bytes.Buffer
 	if err := (&report.Report{}).HTML(&page); err != nil || !strings.Contains(page.String(), "The run had no builds.") {
 		t.Errorf("%v: %s", err, page.String())
+	}
+}
+
+// Lists of a machine are bounded, and so are the texts in them; what is left out is said.
+func TestBounded(t *testing.T) {
+	long := strings.Repeat("ä", 100_000)
+	set := changes.Set{}
+	for i := range 10_003 {
+		set.Files = append(set.Files, manifest.Change{Path: fmt.Sprint("/f/", i), What: "is new"})
+	}
+	set.Checks = []changes.Turned{{Check: long}}
+	installed := contents.Contents{OS: contents.OS{ID: "debian"}}
+	for i := range 10_002 {
+		installed.Packages = append(installed.Packages, contents.Package{Kind: contents.Deb, Name: fmt.Sprint("p", i), Version: "1"})
+	}
+	r := report.New("r", "v", func(d step.Report) ([]byte, error) {
+		var b bytes.Buffer
+		var err error
+		if d.Kind == changes.Extension {
+			err = json.NewEncoder(&b).Encode(map[string]any{"before": "ami-1", "changes": set})
+		} else {
+			err = installed.Write(&b, contents.SPDX, contents.Document{})
+		}
+		return b.Bytes(), err
+	})
+	for _, e := range []step.Event{
+		{Kind: step.RunStarted, Text: "null.a"},
+		{Kind: step.Reported, Build: "null.a", Report: &step.Report{Name: "sbom", Kind: "spdx"}},
+		{Kind: step.Reported, Build: "null.a", Report: &step.Report{Name: "changes", Kind: changes.Extension}},
+	} {
+		r.Handle(e)
+	}
+	for range 600 {
+		r.Handle(step.Event{Kind: step.Warning, Build: "null.a", Text: "again"})
+	}
+	b := r.Report().Builds[0]
+	if b.Contents.Count != 10_002 || len(b.Contents.Packages) != 10_000 || len(b.Changes.Files) != 10_000 || b.Changes.Omitted != 3 || len(b.Changes.Checks[0].Check) > 600 {
+		t.Errorf("%d %d %d %d %d", b.Contents.Count, len(b.Contents.Packages), len(b.Changes.Files), b.Changes.Omitted, len(b.Changes.Checks[0].Check))
+	}
+	var page bytes.Buffer
+	if err := r.Report().HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"Installed packages (10000 of 10002; the rest is in its document)", "<p>3 more are only in the document.</p>", "<li>and 100 more</li>"} {
+		if !strings.Contains(page.String(), text) {
+			t.Errorf("it lacks %s", text)
+		}
+	}
+}
+
+// A document that was changed or is nonsense is named, and the rest of the report is there.
+func TestMissing(t *testing.T) {
+	r := report.New("r", "v", func(d step.Report) ([]byte, error) { return []byte("{"), nil })
+	for _, kind := range []string{step.FindingsReport, "spdx", changes.Extension} {
+		r.Handle(step.Event{Kind: step.Reported, Build: "null.a", Report: &step.Report{Name: "doc", Kind: kind}})
+	}
+	b := r.Report().Builds[0]
+	if b.Findings[0].Missing == "" || b.Contents.Missing == "" || b.Changes.Missing == "" {
+		t.Errorf("%+v", b)
+	}
+	var page bytes.Buffer
+	if err := r.Report().HTML(&page); err != nil || strings.Count(page.String(), "cannot be shown") != 3 {
+		t.Errorf("%v: %s", err, page.String())
+	}
+}
+
+// A build that had nothing to do says so.
+func TestReused(t *testing.T) {
+	r := report.New("r", "v", nil)
+	r.Handle(step.Event{Kind: step.RunStarted, Text: "null.a\nnull.b"})
+	r.Handle(step.Event{Kind: step.BuildFinished, Build: "null.a", Reused: true})
+	r.Handle(step.Event{Kind: step.ArtifactMade, Build: "null.a", Artifact: map[string]any{"images": map[string]string{"eu-west-1": "ami-1"}, "resources": []step.Resource{{With: map[string]string{"cloud": "local"}}}}})
+	var page bytes.Buffer
+	if err := r.Report().HTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{`<nav aria-label="Builds">`, `<a href="#build-0">null.a</a> <span class="state good">reused</span>`, "Nothing had to be built.", "<pre>bake cloud run -region eu-west-1 ami-1</pre>"} {
+		if !strings.Contains(page.String(), text) {
+			t.Errorf("it lacks %s\n%s", text, page.String())
+		}
 	}
 }
