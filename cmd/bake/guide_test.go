@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // block is a fenced block of a guide: a file, or what somebody types.
@@ -72,6 +73,23 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 				}
 			}
 		}
+	}
+}
+
+// conforms is the script command "conforms SCHEMA FILE...": the files must be as a JSON schema
+// says.
+func conforms(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: conforms schema file...")
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	schema, err := c.Compile(args[0])
+	ts.Check(err)
+	for _, name := range args[1:] {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(ts.ReadFile(name)))
+		ts.Check(err)
+		ts.Check(schema.Validate(v))
 	}
 }
 

@@ -92,13 +92,16 @@ type Findings struct {
 		Reasons  []string `json:"reasons"`
 		Warnings []string `json:"warnings"`
 	} `json:"gate,omitempty"`
-	Reports []struct {
-		Name     string                  `json:"name"`
-		Tool     string                  `json:"tool"`
-		Score    *float64                `json:"score"`
-		Counts   map[findings.Result]int `json:"counts"`
-		Findings []Finding               `json:"findings"`
-	} `json:"reports"`
+	Reports []ToolReport `json:"reports"`
+}
+
+// ToolReport is what a profile, a suite or a scanner found.
+type ToolReport struct {
+	Name     string                  `json:"name"`
+	Tool     string                  `json:"tool"`
+	Score    *float64                `json:"score"` // nil: no rule was judged
+	Counts   map[findings.Result]int `json:"counts"`
+	Findings []Finding               `json:"findings"`
 }
 
 // Finding is the result of a rule.
@@ -283,9 +286,10 @@ func (b *Builder) findings(one *Build, d step.Report) {
 	if err == nil {
 		err = json.Unmarshal(text, &f)
 	}
-	if f.Name = d.Name; err != nil {
-		f.Missing = err.Error()
+	if err != nil {
+		f = Findings{Missing: err.Error(), Reports: []ToolReport{}}
 	}
+	f.Name = d.Name
 	for i, old := range one.Findings { // it was checked again
 		if old.Name == f.Name && old.Machine == f.Machine {
 			one.Findings[i] = f

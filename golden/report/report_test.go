@@ -173,7 +173,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"2 images in 2 accounts", `<td role="cell">987654321098</td><td role="cell">eu-west-1</td><td role="cell"><code>ami-2</code></td><td role="cell">shared with it</td>`,
+		"2 places in 2 accounts", `<td role="cell">987654321098</td><td role="cell">eu-west-1</td><td role="cell"><code>ami-2</code></td><td role="cell">shared with it</td>`,
 		`<td role="cell">stable</td><td role="cell"><code>/bake/web/stable</code></td><td role="cell"><span class="state good">names the image</span></td>`,
 		"<summary>10 packages: 1 deb, 9 rpm</summary>", `<tr role="row" data-kind="rpm"><td role="cell">more-0</td><td role="cell">2:1</td>`, `data-rows="packages-0"`,
 		"<details open><summary>Packages: 1 added, 1 removed, 1 changed (3)</summary>", `<td role="cell">changed</td><td role="cell">new (deb)</td><td role="cell">1</td><td role="cell">2</td>`,

@@ -86,7 +86,7 @@ func (p page) places(b *Build, n int) {
 		for _, at := range b.Places {
 			accounts[at.Account] = true
 		}
-		caption := fmt.Sprintf("%s in %s", count(len(b.Places), "image"), count(len(accounts), "account"))
+		caption := fmt.Sprintf("%s in %s", count(len(b.Places), "place"), count(len(accounts), "account"))
 		p.table(table{id: "places-" + strconv.Itoa(n), class: "plain", caption: caption, columns: []string{"Account", "Region", "Image", "Whose"}, rows: len(b.Places)}, func(i int) {
 			at := b.Places[i]
 			whose := "its own"
@@ -100,7 +100,7 @@ func (p page) places(b *Build, n int) {
 		return
 	}
 	p.put("<h3>Channels</h3>\n")
-	p.table(table{id: "channels-" + strconv.Itoa(n), class: "plain", caption: "What launch templates get from a channel: resolve:ssm:PARAMETER", columns: []string{"Channel", "Parameter", "State"}, rows: len(b.Channels)}, func(i int) {
+	p.table(table{id: "channels-" + strconv.Itoa(n), class: "plain", caption: "Launch templates name a channel as resolve:ssm:PARAMETER", columns: []string{"Channel", "Parameter", "State"}, rows: len(b.Channels)}, func(i int) {
 		c := b.Channels[i]
 		says := raw(`<span class="state good">names the image</span>`)
 		if !c.Names {
