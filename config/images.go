@@ -288,7 +288,8 @@ func traversed(ref hcl.Traversal, i int) (string, bool) {
 
 // sorted are the images, each after those that it refers to.
 func (g *graph) sorted() (all []ImageOf) {
-	var chain []string
+	var chain []string       // labels of the images that are being visited
+	var refs []hcl.Traversal // and how each of them but the last refers to the next
 	var visit func(b *imageBlock)
 	visit = func(b *imageBlock) {
 		if b.visited {
@@ -302,9 +303,12 @@ func (g *graph) sorted() (all []ImageOf) {
 			switch {
 			case to == nil || to == b: // which has been said
 			case to.visiting:
-				g.complain(ref.SourceRange(), "Circular reference", "The image %q depends on itself:\n  %s", label, strings.Join(append(chain[slices.Index(chain, label):], label), " -> "))
+				n := slices.Index(chain, label)
+				g.circular(chain[n:], append(slices.Clone(refs[n:]), ref))
 			default:
+				refs = append(refs, ref)
 				visit(to)
+				refs = refs[:len(refs)-1]
 			}
 		}
 		chain = chain[:len(chain)-1]
@@ -317,6 +321,14 @@ func (g *graph) sorted() (all []ImageOf) {
 		visit(b)
 	}
 	return all
+}
+
+// circular complains of a circle of images at each of the references that it is made of.
+func (g *graph) circular(labels []string, refs []hcl.Traversal) {
+	for i, ref := range refs {
+		path := append(slices.Concat(labels[i:], labels[:i]), labels[i])
+		g.complain(ref.SourceRange(), "Circular reference", "The image %q depends on itself:\n  %s", labels[i], strings.Join(path, " -> "))
+	}
 }
 
 // imageValues are each.* and image.* for the image that the template is loaded for.

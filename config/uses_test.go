@@ -211,6 +211,8 @@ func TestReadImages(t *testing.T) {
 		{text: "image \"web\" {\n vars = { x = image.bse.id }\n}\nimage \"base\" {\n}", wrong: "2 Unknown image"},
 		{text: "image \"web\" {\n vars = { x = image.web.id }\n}", wrong: "2 Circular reference"},
 		{text: "image \"a\" {\n vars = { x = image.b.id }\n}\nimage \"b\" {\n vars = { x = image.a.id }\n}", wrong: "5 Circular reference"},
+		{text: "image \"a\" {\n vars = { x = image.b.id }\n}\nimage \"b\" {\n vars = { x = image.a.id }\n}", wrong: "2 Circular reference"},
+		{text: "image \"z\" {\n vars = { x = image.a.id }\n}\nimage \"a\" {\n vars = { x = image.b.id }\n}\nimage \"b\" {\n vars = { x = image.a.id }\n}", wrong: "5 Circular reference"},
 		{text: "image \"web\" {\n vars = { x = image.base.idd }\n}\nimage \"base\" {\n}", wrong: "2 Unsupported attribute"},
 		{text: "image \"web\" {\n for_each = toset([\"y\"])\n}\nimage \"z\" {\n vars = { x = image.web.id }\n}", wrong: "5 No such image"},
 		{text: "image \"web\" {\n for_each = toset([\"y\"])\n}\nimage \"z\" {\n vars = { x = image.web[\"q\"].id }\n}", wrong: "5 No such image"},

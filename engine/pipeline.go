@@ -88,7 +88,7 @@ func (x *execution) provisioned(ctx context.Context, m builder.Machine) error {
 func (x *execution) finish(ctx context.Context, made *builder.Artifact) (err error) {
 	defer recovered(&err)
 	p := x.pipeline(x.build)
-	if p == nil || p.Done == nil {
+	if p == nil || p.Done == nil || x.options.PlanOnly {
 		return nil
 	}
 	return p.Done(ctx, x.scope, made)
@@ -181,11 +181,15 @@ func (x *execution) unseen() bool {
 // errUnseen is the error of a gate that nobody could ask.
 var errUnseen = fmt.Errorf("%w: the builder had no machine to run the checks of the image block on, or to look for leftovers on", builder.ErrGate)
 
-// handOutAgain completes the distribution of an image that was there before the run.
+// handOutAgain does for an image that was there before the run what is done once an image is
+// made: a run that has made it may have ended before.
 func (x *execution) handOutAgain(ctx context.Context, made *builder.Artifact) error {
 	err := x.handOut(ctx, made)
 	if err == nil {
 		err = x.publish(ctx, made)
+	}
+	if err == nil {
+		err = x.finish(ctx, made)
 	}
 	if cerr := x.scope.Close(ctx, x.runner.stop); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("teardown: %w", cerr))

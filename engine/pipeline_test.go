@@ -78,3 +78,40 @@ build { sources = ["machine.web"] }
 		t.Errorf("made: %v", made)
 	}
 }
+
+// What is done once an image is made is done for one that is reused too, as the run that has
+// made it may have ended before; a plan does nothing.
+func TestReused(t *testing.T) {
+	for _, planOnly := range []bool{false, true} {
+		f := newFixture(t, `
+source "machine" "web" {}
+build { sources = ["machine.web"] }
+`)
+		var did []string
+		note := func(what string) func(context.Context, *step.Scope, builder.Builder, *builder.Artifact) error {
+			return func(context.Context, *step.Scope, builder.Builder, *builder.Artifact) error {
+				did = append(did, what)
+				return nil
+			}
+		}
+		f.asked(&engine.Pipeline{
+			Reuse: func(context.Context, *step.Scope, builder.Builder) (*builder.Artifact, error) {
+				return &builder.Artifact{ID: "old"}, nil
+			},
+			Distribute: note("distributed"), Release: note("released"),
+			Done: func(context.Context, *step.Scope, *builder.Artifact) error {
+				did = append(did, "done")
+				return nil
+			},
+		})
+		f.options.PlanOnly = planOnly
+		result := f.one(t.Context())
+		want := "distributed released done"
+		if planOnly {
+			want = ""
+		}
+		if got := strings.Join(did, " "); got != want || result.Err != nil || !result.Reused {
+			t.Errorf("plan %v: did %q, want %q; %+v", planOnly, got, want, result)
+		}
+	}
+}

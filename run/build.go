@@ -319,7 +319,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
-			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.reuseOnly, Planned: plans.add,
+			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.reuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},

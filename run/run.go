@@ -5,6 +5,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -157,7 +158,9 @@ func checkOne(ctx context.Context, t Template, all engine.Components, run step.I
 	template, diags := config.Load(ctx, t.Options)
 	if !diags.HasErrors() || len(template.Builds) > 0 {
 		settings, more := bakefile.Check(ctx, template)
-		pipelines, wrong := pipeline.Of(settings, pipeline.Options{Template: template, Distributes: images.Distributes})
+		pipelines, wrong := pipeline.Of(settings, pipeline.Options{
+			Template: template, Distributes: images.Distributes, Now: func() time.Time { return cmp.Or(run.Start, time.Now()) },
+		})
 		among := t.among(ctx, template, settings)
 		out.made = len(among)
 		builds, _ := engine.Select(template, engine.Options{Only: t.Only, Except: t.Except, Builds: among})

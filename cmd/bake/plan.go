@@ -63,6 +63,7 @@ type planned struct {
 	Since   string            `json:"since,omitempty"` // the image that the changes are since
 	Changes []plan.Change     `json:"changes"`
 	Images  map[string]string `json:"images,omitempty"` // that would be reused, by region
+	Copied  []string          `json:"copied,omitempty"` // regions that those would be copied to
 	Inputs  string            `json:"inputs,omitempty"` // the digest; empty if it is not known yet
 }
 
@@ -109,7 +110,7 @@ func plannedAll(result run.Result) (all []planned) {
 			row.Reason = one.Unknown
 		}
 		if len(one.Answer.Reuse) > 0 {
-			row.Action, row.Images = "reuse", one.Images
+			row.Action, row.Images, row.Copied = "reuse", one.Images, one.Copied
 		}
 		all = append(all, row)
 	}
@@ -134,7 +135,11 @@ func (p *program) showPlanned(all []planned) (builds int) {
 			for _, region := range slices.Sorted(maps.Keys(row.Images)) {
 				ids = append(ids, row.Images[region]+" in "+region)
 			}
-			fmt.Fprintf(&text, "%s: reuse %s\n", name, strings.Join(ids, ", "))
+			fmt.Fprintf(&text, "%s: reuse %s", name, strings.Join(ids, ", "))
+			if len(row.Copied) > 0 {
+				fmt.Fprintf(&text, "; copy it to %s", strings.Join(row.Copied, ", "))
+			}
+			text.WriteString("\n")
 			continue
 		}
 		builds++

@@ -4,14 +4,13 @@ import (
 	_ "embed"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"bake/config/schema"
-	"bake/golden/plan"
+	"bake/internal/age"
 )
 
 //go:embed inputs.go
@@ -25,7 +24,7 @@ type Inputs struct {
 	Files []string `hcl:"files,optional"`
 
 	// Build anew if the image is older than this, such as `7d` or `36h`, whatever its inputs.
-	MaxAge Age `hcl:"max_age,optional"`
+	MaxAge age.Age `hcl:"max_age,optional"`
 }
 
 // GoSource implements [schema.Documented].
@@ -38,16 +37,6 @@ func (o *Inputs) Validate(c *schema.Checker) {
 			c.Errorf(&o.Files, "Invalid pattern", "%q is not a pattern of paths.", pattern)
 		}
 	}
-}
-
-// Age is a duration that can be in days.
-type Age time.Duration
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (a *Age) UnmarshalText(b []byte) error {
-	d, err := plan.ParseSpan(string(b))
-	*a = Age(d)
-	return err
 }
 
 // Reads implements [schema.Reader].

@@ -11,6 +11,7 @@ import (
 	"bake/config/lang"
 	"bake/config/schema"
 	"bake/golden/gates"
+	"bake/internal/age"
 )
 
 //go:embed scan.go
@@ -37,6 +38,13 @@ type Scan struct {
 	// For `openscap`: ID of the profile in the content or in the tailoring, or the end of it.
 	Profile string `hcl:"profile,optional"`
 
+	// For `openscap`: ID of the data stream in the content. Needed if there are several.
+	DataStream string `hcl:"data_stream,optional"`
+
+	// For `openscap`: how old the content may be, such as `90d`, by the newest of the dates in
+	// it. Older content is an error before anything is launched. Not set: any age.
+	MaxAge age.Age `hcl:"max_age,optional"`
+
 	// For `openscap`: a tailoring file.
 	Tailoring string `hcl:"tailoring,optional"`
 
@@ -54,6 +62,11 @@ type Scan struct {
 	// passes, and any other fails. A command that fails although nothing in its report does
 	// closes the gate.
 	Format ScanFormat `hcl:"format,optional"`
+
+	// For `command`: the exit statuses, besides 0, by which it says that it has found something,
+	// such as `[100, 101]`. Any other closes the gate, as the scan may not be complete. Not
+	// set: 1. With the format `exit-code` there are none.
+	ExitCodes []int `hcl:"exit_codes,optional"`
 
 	// How long the scan may take.
 	Timeout time.Duration `hcl:"timeout,optional"`
@@ -117,8 +130,8 @@ var (
 // Validate implements [schema.Validator].
 func (o *Scan) Validate(c *schema.Checker) {
 	of := map[string][]any{
-		OpenSCAP: {&o.Content, &o.SHA256, &o.Profile, &o.Tailoring},
-		Command:  {&o.Command, &o.On, &o.Format},
+		OpenSCAP: {&o.Content, &o.SHA256, &o.Profile, &o.Tailoring, &o.DataStream, &o.MaxAge},
+		Command:  {&o.Command, &o.On, &o.Format, &o.ExitCodes},
 	}
 	kinds := []string{OpenSCAP, Command}
 	if !slices.Contains(kinds, o.Kind) {
@@ -146,6 +159,14 @@ func (o *Scan) Validate(c *schema.Checker) {
 	}
 	if o.SHA256 != "" && !digest().MatchString(o.SHA256) {
 		c.Errorf(&o.SHA256, "Invalid digest", "%q is not a SHA-256 digest in 64 hexadecimal digits, as sha256sum prints it.", o.SHA256)
+	}
+	if c.Set(&o.ExitCodes) && o.Format == "exit-code" {
+		c.Errorf(&o.ExitCodes, "Exit codes of exit-code", "With the format exit-code, exit status 0 passes and any other fails. Remove exit_codes, or have the command end with 0.")
+	}
+	for _, code := range o.ExitCodes {
+		if code < 1 || code > 125 {
+			c.Errorf(&o.ExitCodes, "Invalid exit code", "%d is not an exit status by which a command says what it has found: give numbers from 1 to 125.", code)
+		}
 	}
 	if o.Timeout <= 0 && c.Known(&o.Timeout) {
 		c.Errorf(&o.Timeout, "Invalid timeout", "timeout must be a duration such as \"30m\".")

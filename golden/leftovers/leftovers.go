@@ -220,16 +220,16 @@ func holders(said string) (found []line, err error) {
 	return nil, fmt.Errorf("grep: status %s: %s", asroot.Printable(status), asroot.Printable(complaint))
 }
 
-// shortest is the length of the shortest value that is looked for: others are in files by
+// Shortest is the length of the shortest secret that is looked for: others are in files by
 // chance.
-const shortest = 8
+const Shortest = 8
 
 // patterns are what is looked for of secrets: their lines, and what is the same in base64
 // wherever they begin, in hexadecimal digits, in a URL and in JSON.
 func patterns(secrets []string) (all []string) {
 	for _, s := range secrets {
 		for text := range strings.Lines(s) {
-			if text = strings.TrimSpace(text); len(text) < shortest || strings.HasPrefix(text, "-----") {
+			if text = strings.TrimSpace(text); len(text) < Shortest || strings.HasPrefix(text, "-----") {
 				continue
 			}
 			all = append(all, text, url.QueryEscape(text), url.PathEscape(text), fmt.Sprintf("%x", text), fmt.Sprintf("%X", text))

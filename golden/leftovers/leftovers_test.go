@@ -27,7 +27,7 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 	for _, p := range all {
-		if len(p) < shortest || p == "short" || strings.HasPrefix(p, "-----") {
+		if len(p) < Shortest || p == "short" || strings.HasPrefix(p, "-----") {
 			t.Errorf("%q is looked for", p)
 		}
 	}

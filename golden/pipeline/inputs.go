@@ -30,6 +30,7 @@ type Planned struct {
 	Digest  string            // of the inputs
 	Name    string            // of the image that is reused, in the region of the build
 	Images  map[string]string // that are reused, by region
+	Copied  []string          // regions that they would be copied to
 	Unknown string            // why the inputs are not known; empty if they are
 }
 
@@ -80,7 +81,7 @@ func (p *pipeline) inputs(ctx context.Context, of engine.Materials) (diags hcl.D
 func (p *pipeline) files(read []string) ([]plan.Input, hcl.Diagnostics) {
 	h := &hasher{name: p.Template.Relative, cwd: p.Template.Cwd(), done: map[string]plan.Input{}}
 	at := p.image.Block.DefRange
-	for _, path := range slices.Concat(read, p.image.Reads, p.included()) {
+	for _, path := range slices.Concat(read, p.image.Reads, p.included(), p.scripts()) {
 		if err := h.path(path); err != nil {
 			return nil, unreadable(&at, err)
 		}
@@ -192,7 +193,7 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 		return nil, p.built(ctx, s, plan.Answer{Reason: "its builder cannot tell which images it has made"}, nil)
 	}
 	return step.Do(ctx, s, "see whether there is such an image", func(ctx context.Context) (*builder.Artifact, error) {
-		before, err := finder.Lookup(ctx, s, plan.ImageTag, p.image.Name)
+		before, err := finder.Lookup(ctx, s, plan.ImageTag, p.image.Name, p.shownRegions())
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +202,7 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 			in := plan.Text("source image", before.Source)
 			all = append(append([]plan.Input(nil), all...), in)
 		}
-		q := plan.Question{Inputs: all, Region: before.Region, Targets: before.Regions, Now: p.Now(), Force: s.Run.Force}
+		q := plan.Question{Inputs: all, Targets: before.Regions, Now: p.Now(), Force: s.Run.Force}
 		if o := p.image.Image.Inputs; o != nil {
 			q.MaxAge = time.Duration(o.MaxAge)
 		}
@@ -210,7 +211,10 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 			found[i.ID] = i
 			q.Images = append(q.Images, plan.Image{ID: i.ID, Region: i.Region, Created: i.Created, Tags: i.Tags})
 		}
-		answer := plan.Decide(q)
+		answer, err := sound(ctx, q, found, before.Flaw)
+		if err != nil {
+			return nil, err
+		}
 		if len(answer.Reuse) == 0 {
 			step.Record(s, inputsAre, recorded{plan.Digest(p.static.inputs), all, before.Source})
 			return nil, p.built(ctx, s, answer, all)
@@ -225,9 +229,52 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 			}
 			s.Say(ctx, "Reusing image %s in %s (%s), which has the same inputs and is %s old", i.ID, i.Region, found[i.ID].Name, plan.Span(p.Now().Sub(i.Created)))
 		}
-		p.tell(Planned{Answer: answer, Digest: plan.Digest(all), Images: ids, Name: name}, s)
+		one := Planned{Answer: answer, Digest: plan.Digest(all), Images: ids, Name: name}
+		one.copies(before.Copies, p.shownRegions())
+		p.tell(one, s)
 		return before.Artifact(images), nil
 	})
+}
+
+// shownRegions are those that a plan is to tell of besides the builder's own: in a run, the
+// distribution looks there itself.
+func (p *pipeline) shownRegions() []string {
+	if d := p.image.Image.Distribute; d != nil && p.PlanOnly {
+		return d.Regions
+	}
+	return nil
+}
+
+// copies adds what is known of regions that the image is distributed to.
+func (one *Planned) copies(found []builder.Existing, regions []string) {
+	for _, region := range regions {
+		n := slices.IndexFunc(found, func(i builder.Existing) bool {
+			return i.Region == region && i.Name == one.Name && i.Tags[plan.InputsTag] == one.Digest
+		})
+		switch {
+		case one.Images[region] != "":
+		case n >= 0:
+			one.Images[region] = found[n].ID
+		default:
+			one.Copied = append(one.Copied, region)
+		}
+	}
+}
+
+// sound decides, having looked at the images that are to be reused.
+func sound(ctx context.Context, q plan.Question, found map[string]builder.Existing, look func(context.Context, builder.Existing) (string, error)) (plan.Answer, error) {
+	answer := plan.Decide(q)
+	for _, i := range answer.Reuse {
+		flaw, err := look(ctx, found[i.ID])
+		if err != nil {
+			return answer, fmt.Errorf("looking at image %s in %s: %w", i.ID, i.Region, err)
+		}
+		n := slices.IndexFunc(q.Images, func(one plan.Image) bool { return one.ID == i.ID && one.Region == i.Region })
+		if q.Images[n].Flaw = flaw; flaw != "" {
+			return plan.Decide(q), nil // no older image is reused either
+		}
+	}
+	return answer, nil
 }
 
 // built says why the build is needed. With ReuseOnly that is an error.

@@ -34,6 +34,7 @@ type Options struct {
 	Key       string            // of digests of secrets: the value of [InputsKey]
 	Parents   map[string]string // digests of the inputs of the images that this one refers to, by name
 	ReuseOnly bool              // a build that is needed is an error
+	PlanOnly  bool              // nothing is built, and nothing handed out
 	Planned   func(Planned)     // is told what was decided; it may be called by several goroutines, and may be nil
 
 	// Retire does to older images what a retention asks for, after a newer one was made.
@@ -59,6 +60,7 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 	for _, image := range settings.Images() {
 		p := &pipeline{Options: o, image: image}
 		diags = append(lang.AppendNew(diags, p.load()), p.openKey()...)
+		diags = lang.AppendNew(diags, p.tooShort())
 		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, Marks: p.marks}
 		if o := image.Image.Provenance; o != nil {
 			e.Made, e.At = p.made, image.Src.Range(&o.Key)
@@ -170,6 +172,26 @@ func (p *pipeline) leftovers(ctx context.Context, s *step.Scope, m builder.Machi
 		}
 		return p.judge(ctx, s, "leftovers", s.Build, findings.Gate{}, []findings.Report{report})
 	})
+}
+
+// tooShort warns of sensitive variables whose values are too short to be looked for.
+func (p *pipeline) tooShort() (diags hcl.Diagnostics) {
+	for _, v := range p.Template.Variables {
+		short := false
+		if v.Sensitive {
+			lang.Strings(v.Value, func(text string) {
+				text = strings.TrimSpace(text)
+				short = short || text != "" && len(text) < leftovers.Shortest
+			})
+		}
+		if short {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagWarning, Summary: "Secret too short to be looked for", Subject: &v.Range,
+				Detail: fmt.Sprintf("The value of var.%s has fewer than %d characters, which are in files by chance: the machine is not searched for it before it becomes an image.", v.Name, leftovers.Shortest),
+			})
+		}
+	}
+	return diags
 }
 
 func (p *pipeline) leftoversPlan() leftovers.Plan {

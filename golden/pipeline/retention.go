@@ -7,7 +7,8 @@ import (
 	"bake/step"
 )
 
-// retain retires older images of the same name, now that there is a newer one.
+// retain retires older images of the same name, also when this one was there before the run:
+// meanwhile they have come of age.
 func (p *pipeline) retain(ctx context.Context, s *step.Scope, made *builder.Artifact) error {
 	r := p.image.Image.Retention.Of(p.image.Name)
 	return step.Run(ctx, s.As("bake"), "retire older images", func(ctx context.Context) error { return p.Retire(ctx, s, made, r) })

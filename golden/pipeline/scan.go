@@ -3,8 +3,12 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -12,6 +16,7 @@ import (
 	"bake/golden/bakefile"
 	"bake/golden/contents"
 	"bake/golden/findings"
+	"bake/golden/plan"
 	"bake/golden/scan"
 	"bake/step"
 	"bake/step/onhost"
@@ -53,6 +58,20 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 			if t := one.tailoring; t != nil {
 				known = append(t.Profiles, known...)
 			}
+			switch {
+			case block.DataStream != "" && !slices.Contains(c.Streams, block.DataStream):
+				complain(&block.DataStream, "No such data stream", "There is no data stream %q in %s. There are: %s.", block.DataStream, block.Content, some(c.Streams))
+			case block.DataStream == "" && len(c.Streams) > 1:
+				complain(&block.Content, "Several data streams", "%s holds several data streams. Set data_stream to one of them: %s.", block.Content, some(c.Streams))
+			}
+			limit := time.Duration(block.MaxAge)
+			switch old := p.Now().Sub(c.Dated); {
+			case limit == 0 || old <= limit:
+			case c.Dated.IsZero():
+				complain(&block.MaxAge, "Content without a date", "%s does not say how old it is. Remove max_age, or take content that does.", block.Content)
+			default:
+				complain(&block.MaxAge, "Old content", "%s is %s old, and max_age is %s. Take newer content.", block.Content, plan.Span(old), block.MaxAge)
+			}
 			if (block.Tailoring == "" || one.tailoring != nil) && !(&scan.Content{Profiles: known}).Has(block.Profile) {
 				complain(&block.Profile, "No such profile", "There is no profile %q in %s. There are: %s.", block.Profile, block.Content, some(known))
 			}
@@ -62,6 +81,38 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 		p.scanners = append(p.scanners, one)
 	}
 	return diags
+}
+
+// scripts are the files that commands on this host name in the directory of the template, or
+// in the one that bake was called in: what they say is part of the scan. Programs of the host
+// are not.
+func (p *pipeline) scripts() (all []string) {
+	within := func(path string) bool {
+		for _, dir := range []string{p.Template.Cwd(), p.Template.Root} {
+			if !filepath.IsAbs(dir) {
+				dir = filepath.Join(p.Template.Cwd(), dir)
+			}
+			if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, one := range p.scanners {
+		if one.block.Kind != bakefile.Command || one.block.On != bakefile.OnHost {
+			continue
+		}
+		for _, word := range strings.FieldsFunc(one.block.Command, func(c rune) bool { return strings.ContainsRune(" \t\n\"'`=;|&()<>", c) }) {
+			path := word
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(p.Template.Cwd(), path)
+			}
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && within(path) {
+				all = append(all, path)
+			}
+		}
+	}
+	return all
 }
 
 // some are the first names.
@@ -101,9 +152,9 @@ func (p *pipeline) scan(ctx context.Context, s *step.Scope, m builder.Machine) e
 func (p *pipeline) scanned(ctx context.Context, s *step.Scope, m builder.Machine, one scanner, name string) (findings.Report, error) {
 	b := one.block
 	if b.Kind == bakefile.OpenSCAP {
-		return scan.OpenSCAP{Name: name, Content: one.content, Tailoring: one.tailoring, Profile: b.Profile, Timeout: b.Timeout}.Run(ctx, m.Communicator)
+		return scan.OpenSCAP{Name: name, Content: one.content, Tailoring: one.tailoring, Profile: b.Profile, Stream: b.DataStream, Timeout: b.Timeout}.Run(ctx, m.Communicator)
 	}
-	c := scan.Command{Name: name, Command: b.Command, Format: findings.Format(b.Format), Timeout: b.Timeout}
+	c := scan.Command{Name: name, Command: b.Command, Format: findings.Format(b.Format), Timeout: b.Timeout, Codes: b.ExitCodes}
 	if b.On != bakefile.OnHost {
 		return c.OnMachine(ctx, m.Communicator)
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -100,13 +99,13 @@ type Image struct {
 	ID, Region string
 	Created    time.Time
 	Tags       map[string]string
+	Flaw       string // why it is not what the build would leave; empty if nothing is known against it
 }
 
 // Question is what is known when it is to be decided whether to build.
 type Question struct {
 	Inputs  []Input
 	Images  []Image  // that there are
-	Region  string   // of the build
 	Targets []string // regions that an image has to be in to be whole, that of the build among them if it stays there
 	MaxAge  time.Duration
 	Now     time.Time
@@ -181,6 +180,9 @@ func unfit(i Image, q Question) string {
 			return fmt.Sprintf("%s has the same inputs, but it %s", i.ID, r.why)
 		}
 	}
+	if i.Flaw != "" {
+		return fmt.Sprintf("%s has the same inputs, but %s", i.ID, i.Flaw)
+	}
 	if age := q.Now.Sub(i.Created); q.MaxAge > 0 && age > q.MaxAge {
 		return fmt.Sprintf("%s has the same inputs, but it is %s old, and max_age is %s", i.ID, Span(age), Span(q.MaxAge))
 	}
@@ -197,25 +199,6 @@ func Span(d time.Duration) string {
 		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
 	}
 	return d.Truncate(time.Second).String()
-}
-
-// ParseSpan reads a duration such as "36h", or "7d" in days.
-func ParseSpan(text string) (time.Duration, error) {
-	var days uint64
-	var d time.Duration
-	var err error
-	rest := text
-	if n, after, ok := strings.Cut(text, "d"); ok {
-		days, err = strconv.ParseUint(n, 10, 16)
-		rest = after
-	}
-	if err == nil && (rest != "" || days == 0) {
-		d, err = time.ParseDuration(rest)
-	}
-	if d += time.Duration(days) * 24 * time.Hour; err != nil || d <= 0 || strings.ContainsAny(rest, "-+") {
-		return 0, fmt.Errorf("%q is not a duration such as \"36h\" or \"7d\"", text)
-	}
-	return d, nil
 }
 
 // changed compares the inputs with those of the newest image of the same build, or with

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,10 @@ type Command struct {
 	Command string // for sh
 	Format  findings.Format
 	Timeout time.Duration
+
+	// Codes are the exit statuses of a scan that took place, besides 0; empty: 1. They do not
+	// matter to [ExitCode].
+	Codes []int
 }
 
 // Host is where bake runs.
@@ -91,6 +96,13 @@ func (c Command) OnHost(ctx context.Context, h Host) (findings.Report, error) {
 	return c.judge(report, code, []byte(out.String()), errOut.String())
 }
 
+func (c Command) codes() []int {
+	if len(c.Codes) == 0 {
+		return []int{1}
+	}
+	return c.Codes
+}
+
 // judge reads what the command has found. What the shell says of a command that it could
 // not run is no finding, and neither is that nothing failed if the command says that it did.
 func (c Command) judge(report findings.Report, code int, out []byte, errOut string) (findings.Report, error) {
@@ -114,6 +126,11 @@ func (c Command) judge(report findings.Report, code int, out []byte, errOut stri
 		return report, fmt.Errorf("the command ended with exit status %d, and what it has written cannot be read: %w: %s", code, err, said)
 	case err != nil:
 		return report, err
+	case code != 0 && !slices.Contains(c.codes(), code):
+		report.Findings = append(report.Findings, findings.Finding{
+			ID: "exit status", Title: "The command ends as it does after a scan", Severity: findings.Unknown, Result: findings.Error,
+			Evidence: strings.TrimSpace(fmt.Sprintf("The command ended with exit status %d, which may mean that it has not looked at everything. If it says by that what it has found, add it to exit_codes. %s", code, said)),
+		})
 	case code != 0 && report.Count(findings.Fail, findings.Error, findings.Waived) == 0:
 		report.Findings = append(report.Findings, findings.Finding{
 			ID: "exit status", Title: "The command succeeds if nothing fails", Severity: findings.Unknown, Result: findings.Error,

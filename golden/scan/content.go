@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 )
 
 // maxContent is how large a file of content may be.
@@ -18,7 +19,9 @@ const maxContent = 256 << 20
 // Content is a file of SCAP content: a source data stream, a benchmark, or a tailoring.
 type Content struct {
 	SHA256   string
-	Profiles []string // IDs
+	Profiles []string  // IDs
+	Streams  []string  // IDs of the data streams
+	Dated    time.Time // what is newest in it; zero: it does not say
 
 	data []byte
 }
@@ -69,6 +72,7 @@ func (c *Content) read() error {
 		case xml.Directive:
 			return errors.New("it has a document type declaration")
 		case xml.StartElement:
+			c.note(t)
 			if !strings.HasPrefix(t.Name.Space, "http://checklists.nist.gov/xccdf/") {
 				continue
 			}
@@ -80,6 +84,22 @@ func (c *Content) read() error {
 				if a.Name.Local == "id" {
 					c.Profiles = append(c.Profiles, a.Value)
 				}
+			}
+		}
+	}
+}
+
+// note remembers the data streams and the dates: those of components, and of the status of a
+// benchmark.
+func (c *Content) note(t xml.StartElement) {
+	for _, a := range t.Attr {
+		switch {
+		case t.Name.Local == "data-stream" && a.Name.Local == "id":
+			c.Streams = append(c.Streams, a.Value)
+		case t.Name.Local == "component" && a.Name.Local == "timestamp", t.Name.Local == "status" && a.Name.Local == "date":
+			day, _, _ := strings.Cut(a.Value, "T")
+			if at, err := time.Parse(time.DateOnly, day); err == nil && at.After(c.Dated) {
+				c.Dated = at
 			}
 		}
 	}

@@ -30,6 +30,7 @@ type OpenSCAP struct {
 	Content   *Content
 	Tailoring *Content // nil: none
 	Profile   string
+	Stream    string // ID of the data stream; empty: the first
 	Timeout   time.Duration
 }
 
@@ -107,7 +108,7 @@ func (o OpenSCAP) script() (string, error) {
 	file := func(name, packed string) string {
 		return name + "() { cat <<'BAKE_END'\n" + packed + "\nBAKE_END\n}\n"
 	}
-	return "PROFILE=" + shellquote.Join(o.Profile) + "\nTAILORED=" + tailored + "\n" + file("content", content) + file("tailoring", tailoring) + openscap, nil
+	return "PROFILE=" + shellquote.Join(o.Profile) + "\nSTREAM=" + shellquote.Join(o.Stream) + "\nTAILORED=" + tailored + "\n" + file("content", content) + file("tailoring", tailoring) + openscap, nil
 }
 
 // packed is the file, compressed and as lines of text.

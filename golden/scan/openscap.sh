@@ -71,6 +71,7 @@ with_dnf() {
 before=$(state)
 content | base64 -d | gzip -dc >"$d/content.xml" || fail "the content did not arrive"
 set -- --profile "$PROFILE"
+if [ "$STREAM" ]; then set -- "$@" --datastream-id "$STREAM"; fi
 if [ "$TAILORED" ]; then
 	tailoring | base64 -d | gzip -dc >"$d/tailoring.xml" || fail "the tailoring did not arrive"
 	set -- "$@" --tailoring-file "$d/tailoring.xml"

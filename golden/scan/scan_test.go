@@ -69,6 +69,9 @@ func TestCommand(t *testing.T) {
 		{"kill -9 $$", scan.ExitCode, "! signal"},
 		{tap, findings.TAP, "pass a|fail b"},
 		{tap + "; exit 1", findings.TAP, "pass a|fail b"},
+		{tap + "; exit 2", findings.TAP, "pass a|fail b|error exit status"},
+		{tap + "; exit 100", findings.TAP, "pass a|fail b"},
+		{`printf '1..1\nok 1 - a'; exit 100`, findings.TAP, "pass a|error exit status"},
 		{`printf '1..1\nok 1 - a'`, findings.TAP, "pass a"},
 		{`printf '1..1\nok 1 - a'; echo disk full >&2; exit 1`, findings.TAP, "pass a|error exit status"},
 		{"exit 2", findings.SARIF, "! ended with exit status 2, and what it has written cannot be read"},
@@ -79,6 +82,9 @@ func TestCommand(t *testing.T) {
 		{"yes 0123456789 | head -c 70000000", findings.TAP, "! more than 64 MB"},
 	} {
 		c := scan.Command{Name: "scan.x", Command: test.command, Format: test.format, Timeout: time.Minute}
+		if strings.Contains(test.command, "exit 100") {
+			c.Codes = []int{1, 100}
+		}
 		if strings.HasPrefix(test.command, "sleep") {
 			c.Timeout = time.Second
 		}

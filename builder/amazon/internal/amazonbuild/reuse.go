@@ -2,6 +2,7 @@ package amazonbuild
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ var incidental = []string{
 func (q *sequence) Incidental() []string { return incidental }
 
 // Lookup implements [builder.Reusable].
-func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string) (before builder.Before, err error) {
+func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string, also []string) (before builder.Before, err error) {
 	if q.Image == nil {
 		return before, nil
 	}
@@ -42,10 +43,16 @@ func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string)
 		return before, err
 	}
 	before.Region, before.Regions = b.Session.Region, b.Images.Targets()
-	found := make([][]builder.Existing, len(before.Regions))
+	regions := slices.Clone(before.Regions)
+	for _, region := range also {
+		if !slices.Contains(regions, region) {
+			regions = append(regions, region)
+		}
+	}
+	found := make([][]builder.Existing, len(regions))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return q.source(ctx, b) })
-	for i, region := range before.Regions {
+	for i, region := range regions {
 		g.Go(func() (err error) {
 			found[i], err = b.tagged(ctx, region, tag, value)
 			return err
@@ -54,10 +61,15 @@ func (q *sequence) Lookup(ctx context.Context, s *step.Scope, tag, value string)
 	if err := g.Wait(); err != nil {
 		return before, err
 	}
-	for _, images := range found {
-		before.Images = append(before.Images, images...)
+	for i, images := range found {
+		if i < len(before.Regions) {
+			before.Images = append(before.Images, images...)
+		} else {
+			before.Copies = append(before.Copies, images...)
+		}
 	}
 	before.Source, before.SourceName = aws.ToString(b.Source.ImageId), aws.ToString(b.Source.Name)
+	before.Flaw = b.Images.Flaw
 	before.Artifact = func(images []builder.Existing) *builder.Artifact { return q.existing(b, images) }
 	return before, nil
 }
@@ -76,7 +88,7 @@ func (q *sequence) source(ctx context.Context, b *Build) (err error) {
 
 // tagged lists the available images of the account in a region that have a tag.
 func (b *Build) tagged(ctx context.Context, region, tag, value string) (all []builder.Existing, err error) {
-	value = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value)
+	value = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(value) // which filters know as wildcards
 	out, err := access.Call(ctx, b.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
 		Owners: []string{"self"},
 		Filters: []types.Filter{

@@ -153,6 +153,7 @@ func (q *sequence) VerifyPermissions(boots []builder.Boot, quarantines bool) (ne
 	if q.Image == nil {
 		return nil
 	}
+	needs = append(needs, q.Image.FlawPermissions(q.src, q.Access.KnownRegion(q.src))...)
 	needs = append(needs, here.Own("CreateTags", "image", "snapshot"))
 	if len(boots) > 0 {
 		needs = append(needs, here.Own("RunInstances", "image"))
