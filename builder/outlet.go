@@ -10,11 +10,12 @@ import (
 // Distribution says where images are to be beside the places where their builders put
 // them. The zero value is nowhere.
 type Distribution struct {
-	Regions  []string
-	Accounts []string          // by their numbers, beside that of the builder
-	Copy     bool              // each account gets images of its own; otherwise those of the builder are shared with it
-	Role     string            // to take on in an account, which it has "{account}" for; empty: none
-	Keys     map[string]string // to encrypt copies with, by region
+	Regions    []string
+	Accounts   []string          // by their numbers, beside that of the builder
+	Copy       bool              // each account gets images of its own; otherwise those of the builder are shared with it
+	Role       string            // to take on in an account, which it has "{account}" for; empty: none
+	ExternalID string            // that the trust policy of the role asks for; may be empty
+	Keys       map[string]string // to encrypt copies with, by region
 }
 
 // Outlet is what hands out the images of one builder. It is for one goroutine at a time.

@@ -223,8 +223,8 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 	switch {
 	case err != nil:
 		return err
-	case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions):
-		return usageError{"-ignore-guard, -launched-within and -all-template-versions need -unused", cmd.CommandPath()}
+	case !o.unused && (o.ignore != nil || o.recent != 0 || o.allVersions || o.role.ARN != ""):
+		return usageError{"-ignore-guard, -launched-within, -all-template-versions and -role need -unused", cmd.CommandPath()}
 	case o.unused && (o.shared || o.public || o.owners != nil):
 		return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
 	case o.instances && (o.unused || q.Narrow()):

@@ -106,7 +106,7 @@ func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(
 			}
 		}
 		return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-			return do(ctx, s, a, a.NewOutlet(block.To), block)
+			return do(ctx, s, a, a.NewOutlet(block.To, s.Run.ID), block)
 		})
 	})
 }

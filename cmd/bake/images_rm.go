@@ -25,6 +25,7 @@ const imagesRemoveExitCodes = `0    done
 2    refused by a guard: an image is in use, or it is not known that it is not
 4    an image was removed, but not all of its snapshots
 5    the cloud refused, or could not be reached
+7    done in part: a region or an account refused
 130  cancelled by Ctrl-C (SIGINT); 143: by SIGTERM
 With -exit-codes=packer: 0 and 1 alone.`
 
@@ -32,7 +33,7 @@ With -exit-codes=packer: 0 and 1 alone.`
 const guardHelp = `An image is in use, and stays, by these guards:
   held        it has the tag bake:hold, or deregistration protection
   channel     a parameter of Systems Manager of the type aws:ec2:image names it, or
-              did before its last change
+              did before its last change; or one of another type has its ID in its text
   instances   an instance was launched from it and is not terminated
   templates   a launch template names it in its default or latest version, also
               through a parameter; with -all-template-versions, in any version
@@ -41,7 +42,8 @@ const guardHelp = `An image is in use, and stays, by these guards:
   references  EC2 knows another reference, such as a recipe of EC2 Image Builder
   recent      it was launched in the last 7 days (-launched-within), or made in the
               last 2: AWS reports launches up to a day late
-  receivers   an account that it is shared with uses it, by AWS's usage report
+  receivers   an account that it is shared with uses it: by AWS's usage report or,
+              with -role, by the guards from channel to references, asked there
 A guard that could not tell, as without a permission, keeps the image too.
 -ignore-guard does without one. Templates of CloudFormation and Terraform, and programs
 that have the ID of an image in their text, are not searched.`
@@ -51,16 +53,29 @@ type guardFlags struct {
 	ignore      []string
 	recent      age
 	allVersions bool
+	role        images.Role
 }
 
 func (f *guardFlags) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.ignore, "ignore-guard", nil, "do without these `guards`, separated by commas")
 	flags.Var(&f.recent, "launched-within", "how long ago a launch still counts as use, such as 24h or 30d; default: 7d")
+	f.registerRole(flags)
 	flags.BoolVar(&f.allVersions, "all-template-versions", false, "count every version of a launch template, and not only the default and the latest")
 }
 
+func (f *guardFlags) registerRole(flags *pflag.FlagSet) {
+	flags.StringVar(&f.role.ARN, "role", "", "ask the accounts that an image is shared with themselves, by this `role` in each, whose ARN has {account} for its number")
+	flags.StringVar(&f.role.ExternalID, "external-id", "", "the external `ID` that the trust policy of -role asks for")
+}
+
 func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
-	g := images.Guards{Ignore: f.ignore, Recent: time.Duration(f.recent), AllVersions: f.allVersions, Now: p.now}
+	g := images.Guards{Ignore: f.ignore, Recent: time.Duration(f.recent), AllVersions: f.allVersions, Role: f.role, Now: p.now}
+	if f.role.ARN == "" && f.role.ExternalID != "" {
+		return g, usageError{"-external-id has no effect without -role", command}
+	}
+	if f.role.ARN != "" && (!strings.HasPrefix(f.role.ARN, "arn:") || !strings.Contains(f.role.ARN, ":role/")) {
+		return g, usageError{fmt.Sprintf("-role=%s: it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake", f.role.ARN), command}
+	}
 	if err := g.Check(); err != nil {
 		return g, usageError{"-ignore-guard: " + err.Error(), command}
 	}
@@ -357,13 +372,24 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 		result := pruneResult{o.apply, []images.Planned{}, []images.Removal{}}
 		var errs []error
 		for _, options := range all {
-			errs = append(errs, p.pruneOne(ctx, stop, a, o, options, &result))
-			p.json.result = result
-			if context.Cause(ctx) != nil {
-				break
+			keepers, err := a.Keepers(ctx, options.To, "")
+			errs = append(errs, err)
+			for _, in := range keepers {
+				if context.Cause(ctx) != nil {
+					break
+				}
+				if len(keepers) > 1 {
+					p.say("Account " + in.ID + ":")
+				}
+				options := options
+				if in != a { // a role there is the account's own business
+					options.Guards.Role = images.Role{}
+				}
+				errs = append(errs, p.pruneOne(ctx, stop, in, o, options, &result))
+				p.json.result = result
 			}
 		}
-		return errors.Join(errs...)
+		return done(len(result.Images) > 0, errors.Join(errs...))
 	})
 }
 

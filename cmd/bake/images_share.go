@@ -31,8 +31,9 @@ func (partly) Outcome() run.Outcome { return run.OutcomePartial }
 
 // done is err as that of a command that has done something in spite of it.
 func done(something bool, err error) error {
-	regional, ok := errors.AsType[*images.RegionError](err)
-	if !something || !ok || regional == nil {
+	_, regional := errors.AsType[*images.RegionError](err)
+	_, local := errors.AsType[*images.PlaceError](err)
+	if !something || !regional && !local {
 		return err
 	}
 	return partly{err}
@@ -93,7 +94,8 @@ fails from now on. With -regions, its copies in those regions are taken back too
 
 Before, AWS is asked for a report of which accounts use the image. If one uses it that
 would lose it, or that cannot be found out, it is not taken from anybody, unless
--ignore-guard=receivers says so. Reports lack the launches of the last day.`,
+-ignore-guard=receivers says so. Reports lack the launches of the last day; with -role,
+accounts are asked themselves, which tells what there is now.`,
 		Example: `  bake images unshare web-20261128 -with 111122223333
   bake images unshare web-20261128 -public
   bake images unshare ami-0123456789abcdef0 -all -snapshots -regions all
@@ -114,6 +116,7 @@ would lose it, or that cannot be found out, it is not taken from anybody, unless
 		Annotations: map[string]string{exitCodes: strings.Replace(imagesChangeExitCodes, "4    something was left behind", "2    refused by the guard: an account uses the image, or it is not known that none does", 1)},
 	}
 	flags := cmd.Flags()
+	guards.registerRole(flags)
 	flags.StringSliceVar(&guards.ignore, "ignore-guard", nil, "do without these `guards`: receivers")
 	flags.StringSliceVar(&f.With, "with", nil, "take it back from these `accounts`, organizations and organizational units")
 	flags.BoolVar(&f.Public, "public", false, "take it back from everybody: those that it is shared with by name keep it")

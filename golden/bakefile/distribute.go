@@ -30,6 +30,9 @@ type Distribute struct {
 	// to copy, and for the tags and channels in the accounts.
 	Role string `hcl:"role,optional"`
 
+	// External ID that the trust policies of the roles ask for.
+	ExternalID string `hcl:"external_id,optional"`
+
 	// KMS keys that copies are encrypted with, by region. In another account, an alias names
 	// that account's own key.
 	KMSKeys map[string]string `hcl:"kms_keys,optional"`
@@ -68,6 +71,10 @@ func (d *Distribute) Validate(c *schema.Checker) {
 		c.Errorf(&d.Mode, "Missing role", "To make images in other accounts, bake needs a role there: set role to an ARN such as \"arn:aws:iam::{account}:role/bake\".")
 	case d.Role != "" && (!strings.HasPrefix(d.Role, "arn:") || !strings.Contains(d.Role, ":role/")):
 		c.Errorf(&d.Role, "Not the ARN of a role", "%q is not the ARN of a role, such as \"arn:aws:iam::{account}:role/bake\".", d.Role)
+	case d.Role == "" && d.ExternalID != "" && c.Known(&d.Role):
+		c.Errorf(&d.ExternalID, "External ID without a role", "An external ID is for assuming roles: set role too, or leave it out.")
+	case d.ExternalID != "" && (len(d.ExternalID) < 2 || len(d.ExternalID) > 1224):
+		c.Errorf(&d.ExternalID, "Invalid external ID", "An external ID has 2 to 1224 characters.")
 	case d.Role != "" && len(d.Accounts) > 1 && !strings.Contains(d.Role, "{account}"):
 		c.Errorf(&d.Role, "One role for several accounts", "A role is in one account. Write {account} in the place of its number.")
 	}
@@ -87,5 +94,5 @@ func (o *Image) Distribution() builder.Distribution {
 	if d == nil {
 		return builder.Distribution{}
 	}
-	return builder.Distribution{Regions: d.Regions, Accounts: d.Accounts, Copy: d.Mode == "copy", Role: d.Role, Keys: d.KMSKeys}
+	return builder.Distribution{Regions: d.Regions, Accounts: d.Accounts, Copy: d.Mode == "copy", Role: d.Role, ExternalID: d.ExternalID, Keys: d.KMSKeys}
 }

@@ -75,7 +75,11 @@ func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics)
 		if o == nil || slices.ContainsFunc(all, func(r builder.Retention) bool { return r.Image == p.Name }) {
 			continue
 		}
-		for _, ptr := range []any{&o.KeepLast, &o.DeprecateAfter, &o.DisableAfter, &o.DeleteAfter} {
+		ptrs := []any{&o.KeepLast, &o.DeprecateAfter, &o.DisableAfter, &o.DeleteAfter}
+		if d := p.Image.Distribute; d != nil {
+			ptrs = append(ptrs, &d.Regions, &d.Accounts, &d.Mode, &d.Role, &d.ExternalID)
+		}
+		for _, ptr := range ptrs {
 			if !p.Src.Known(ptr) {
 				diags = append(diags, &hcl.Diagnostic{
 					Severity: hcl.DiagError, Summary: "Unknown retention", Subject: p.Src.Range(ptr),
@@ -83,15 +87,16 @@ func (s *Settings) Retentions() (all []builder.Retention, diags hcl.Diagnostics)
 				})
 			}
 		}
-		all = append(all, o.Of(p.Name))
+		all = append(all, p.Image.Retained(p.Name))
 	}
 	return all, diags
 }
 
-// Of is the retention of the images of a name.
-func (o *Retention) Of(image string) builder.Retention {
+// Retained is what becomes of older images of a name, if the image has a retention.
+func (i *Image) Retained(name string) builder.Retention {
+	o := i.Retention
 	return builder.Retention{
-		Image: image, Keep: o.keep(),
+		Image: name, Keep: o.keep(), To: i.Distribution(),
 		Deprecate: time.Duration(o.DeprecateAfter), Disable: time.Duration(o.DisableAfter), Delete: time.Duration(o.DeleteAfter),
 	}
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -22,29 +24,103 @@ import (
 
 // Of is the account of a session, and its regions those of the place where it was opened.
 func Of(s *access.Session) *Account {
-	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}}
+	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, entered: &entered{of: map[string]*Account{}}}
+}
+
+// Role is a role to take on in other accounts. The zero value is none.
+type Role struct {
+	ARN        string // with "{account}" in the place of the number of the account
+	ExternalID string // which its trust policy may ask for
+	Session    string // name of the sessions, by which logs know them; empty: bake
+}
+
+// RoleOf is the role of a distribution, for a run of bake.
+func RoleOf(d builder.Distribution, run string) Role {
+	name := "bake"
+	if run != "" {
+		name += "-" + run
+	}
+	name = strings.Map(func(r rune) rune {
+		if r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_+=,.@-", r)) {
+			return r
+		}
+		return '-'
+	}, name)
+	return Role{d.Role, d.ExternalID, name[:min(len(name), sessionName)]}
+}
+
+// sessionName is how long the name of a session can be.
+const sessionName = 64
+
+// entered are the other accounts that roles were taken on in.
+type entered struct {
+	mu sync.Mutex
+	of map[string]*Account // by the ARN of the role
+}
+
+// in is another account, by a role in it. The role is taken on once.
+func (a *Account) in(ctx context.Context, account string, role Role) (*Account, error) {
+	arn := strings.ReplaceAll(role.ARN, "{account}", account)
+	a.entered.mu.Lock()
+	defer a.entered.mu.Unlock()
+	if known := a.entered.of[arn]; known != nil && known.ID == account {
+		return known, nil
+	}
+	other, err := a.as(ctx, account, access.AssumeRole{RoleARN: arn, ExternalID: role.ExternalID, SessionName: cmp.Or(role.Session, "bake")})
+	if err == nil {
+		a.entered.of[arn] = other
+	}
+	return other, err
 }
 
 // as is another account, by a role in it.
-func (a *Account) as(ctx context.Context, account, role string) (*Account, error) {
-	role = strings.ReplaceAll(role, "{account}", account)
+func (a *Account) as(ctx context.Context, account string, role access.AssumeRole) (*Account, error) {
 	session, err := a.session.As(ctx, role)
 	if err != nil {
-		return nil, fmt.Errorf("account %s: %w. Its trust policy must allow sts:AssumeRole to account %s", account, err, a.ID)
+		return nil, &PlaceError{Account: account, Err: fmt.Errorf("%w. Its trust policy must allow sts:AssumeRole to account %s", err, a.ID)}
 	}
 	if session.Account != account {
-		return nil, fmt.Errorf("account %s: the role %s is one of account %s; write {account} in its place, or name each account's own role", account, role, session.Account)
+		return nil, fmt.Errorf("account %s: the role %s is one of account %s; write {account} in its place, or name each account's own role", account, role.RoleARN, session.Account)
 	}
 	return &Account{ID: account, Regions: a.Regions, session: session, page: a.page, named: a.named, place: a.place}, nil
 }
 
+// Keepers are the accounts that have images of their own of a distribution, in their
+// regions: the account itself and, where images are copied to others, each of those. With
+// an error there are those that could be entered.
+func (a *Account) Keepers(ctx context.Context, to builder.Distribution, run string) ([]*Account, error) {
+	all := []*Account{a}
+	var errs []error
+	o := a.NewOutlet(to, run)
+	if !to.Copy || o.role.ARN == "" {
+		return all, nil
+	}
+	for _, id := range o.accounts() {
+		other, err := o.in(ctx, id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		its, err := other.Enabled(ctx)
+		if err != nil {
+			errs = append(errs, &PlaceError{Account: id, Err: err})
+			continue
+		}
+		keeper := *other
+		keeper.Regions = its
+		if !a.place.All {
+			keeper.Regions = slices.DeleteFunc(slices.Clone(a.Regions), func(r string) bool { return !slices.Contains(its, r) })
+		}
+		all = append(all, &keeper)
+	}
+	return all, errors.Join(errs...)
+}
+
 // Outlet hands out images of an account. It implements [builder.Outlet].
 type Outlet struct {
-	own *Account
-	to  builder.Distribution
-
-	mu     sync.Mutex
-	others map[string]*Account // that a role was taken on in
+	own  *Account
+	to   builder.Distribution
+	role Role // of to
 }
 
 // home is a builder whose images an [Outlet] can hand out.
@@ -69,7 +145,7 @@ func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.D
 	if err != nil {
 		return nil, err
 	}
-	return Of(session).NewOutlet(d), nil
+	return Of(session).NewOutlet(d, s.Run.ID), nil
 }
 
 // HandingOut is what distributing the images of a builder, and putting them into
@@ -89,23 +165,20 @@ func (h HandingOut) Permissions() []policy.Need {
 	return DistributionNeeds(of.HomeRegion(), h.To, h.Parameters)
 }
 
-// NewOutlet returns what hands out images of the account.
-func (a *Account) NewOutlet(d builder.Distribution) *Outlet {
-	return &Outlet{own: a, to: d, others: map[string]*Account{a.ID: a}}
+// NewOutlet returns what hands out images of the account, in a run of bake.
+func (a *Account) NewOutlet(d builder.Distribution, run string) *Outlet {
+	return &Outlet{own: a, to: d, role: RoleOf(d, run)}
 }
 
 // in is an account of the distribution; nil if there is no role to take on in it.
 func (o *Outlet) in(ctx context.Context, account string) (*Account, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if a := o.others[account]; a != nil || o.to.Role == "" {
-		return a, nil
+	switch {
+	case account == o.own.ID:
+		return o.own, nil
+	case o.role.ARN == "":
+		return nil, nil
 	}
-	a, err := o.own.as(ctx, account, o.to.Role)
-	if err == nil {
-		o.others[account] = a
-	}
-	return a, err
+	return o.own.in(ctx, account, o.role)
 }
 
 // accounts are those of the distribution that images are handed to, the own one left out.

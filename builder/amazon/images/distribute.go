@@ -25,11 +25,14 @@ import (
 
 // PlaceError is the error of one place of several that an image was to be in.
 type PlaceError struct {
-	Account, Region string
+	Account, Region string // no region: the account as a whole
 	Err             error
 }
 
 func (e *PlaceError) Error() string {
+	if e.Region == "" {
+		return fmt.Sprintf("account %s: %s", e.Account, e.Err)
+	}
 	return fmt.Sprintf("account %s, %s: %s", e.Account, e.Region, e.Err)
 }
 func (e *PlaceError) Unwrap() error { return e.Err }

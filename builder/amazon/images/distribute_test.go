@@ -40,7 +40,9 @@ func (w *world) trusting() *world {
 }
 
 // outlet opens the way of a distribution, its calls watched.
-func (w *world) outlet(d builder.Distribution) *images.Outlet { return w.open(home).NewOutlet(d) }
+func (w *world) outlet(d builder.Distribution) *images.Outlet {
+	return w.open(home).NewOutlet(d, "run")
+}
 
 // seenBy describes an image as an account sees it; nil if it does not.
 func (w *world) seenBy(profile, region, id string) *types.Image {

@@ -17,7 +17,7 @@ import (
 // The guards: each is a way in which an image can be in use.
 const (
 	GuardHeld       = "held"       // by its tag bake:hold, or by deregistration protection
-	GuardChannel    = "channel"    // a parameter of Systems Manager names it, or did before its last change
+	GuardChannel    = "channel"    // a parameter of Systems Manager names it, or did before its last change, or has its ID in its text
 	GuardInstances  = "instances"  // an instance that is not terminated was launched from it
 	GuardReferences = "references" // what DescribeImageReferences finds, such as recipes of EC2 Image Builder
 	GuardTemplates  = "templates"  // a launch template names it in its default or latest version
@@ -45,6 +45,7 @@ type Guards struct {
 	Recent      time.Duration // how long ago a launch still counts; 0: a week
 	AllVersions bool          // every version of a launch template guards, and not only the default and the latest
 	Reports     bool          // accounts that an image is shared with are asked for, by a usage report; else sharing counts as use
+	Role        Role          // to take on in the accounts that an image is shared with: they are asked themselves then
 	Children    bool          // images made of it are looked for
 	Now         func() time.Time
 }
@@ -82,7 +83,7 @@ type Use struct {
 	Warning bool   `json:"warning,omitempty"` // it does not need the image
 	Unknown bool   `json:"unknown,omitempty"` // the guard could not tell, which counts as use
 
-	past     bool   // the user names it no more, but may again
+	past     bool   // the user does not launch it now, but may later
 	template bool   // it is a launch template that EC2 knows, in whichever version
 	id       string // of the user, by which it is known if another guard has found it, too
 	account  string // of the user, if that is another one

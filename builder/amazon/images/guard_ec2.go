@@ -381,24 +381,47 @@ func (l *look) reference(arn string, kind types.ImageReferenceResourceType) Use 
 	return u
 }
 
-// children finds the images that were made from images, in all regions of the account.
-// They do not need them.
+// children finds the images that were made from images, in all regions of the account: by
+// their source, by the tag that bake gives them, and by their watermarks, which EC2 hands
+// down. They do not need them.
 func (l *look) children(ctx context.Context, images []Image) error {
-	for some := range slices.Chunk(images, filterValues) {
-		var ids []string
-		for _, i := range some {
-			ids = append(ids, i.ID)
+	var ids, marks []string
+	for _, i := range images {
+		ids, marks = append(ids, i.ID), append(marks, i.Watermarks...)
+	}
+	said := map[string]bool{}
+	say := func(of string, child Image, text string) {
+		if pair := of + child.ID; child.ID != of && !said[pair] {
+			said[pair] = true
+			l.use(of, Use{Guard: GuardChildren, User: fmt.Sprintf("image %s (%s) in %s %s", child.ID, child.Name, child.Region, text), Warning: true})
 		}
-		found, err := l.a.listIn(ctx, l.a.Regions, Query{Filters: []Filter{{Name: "source-image-id", Values: ids}}})
-		if err != nil {
-			return err
+	}
+	found, err := l.a.having(ctx, l.a.Regions, "source-image-id", ids)
+	if err != nil {
+		return err
+	}
+	for _, child := range found {
+		text := "was made from it"
+		if child.IsCopy() {
+			text = "was copied from it"
 		}
-		for _, child := range found {
-			text := "made from it"
-			if child.IsCopy() {
-				text = "copied from it"
+		say(child.SourceImage, child, text)
+	}
+	if found, err = l.a.having(ctx, l.a.Regions, "tag:"+ParentTag, ids); err != nil {
+		return err
+	}
+	for _, child := range found {
+		say(child.Tags[ParentTag], child, "was made from it, by its tag "+ParentTag)
+	}
+	slices.Sort(marks)
+	if found, err = l.a.having(ctx, l.a.Regions, "image-watermark.watermark-key", slices.Compact(marks)); err != nil {
+		return err
+	}
+	for _, child := range found {
+		for _, i := range images {
+			if n := slices.IndexFunc(i.Watermarks, func(m string) bool { return slices.Contains(child.Watermarks, m) }); n >= 0 && child.Created.After(i.Created) {
+				say(i.ID, child, "has its watermark "+i.Watermarks[n])
 			}
-			l.use(child.SourceImage, Use{Guard: GuardChildren, User: fmt.Sprintf("image %s (%s) in %s was %s", child.ID, child.Name, child.Region, text), Warning: true})
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -48,27 +49,84 @@ func (a *Account) Receivers(g Guards) func(context.Context, []Shared, SharingCha
 // imagesAtOnce is how many images of a region are asked about side by side.
 const imagesAtOnce = 8
 
-// receivers finds out whether those use images whom they are shared with. What could not
-// be found out of one image does not count against the others.
+// receivers finds out whether those use images whom they are shared with: accounts are
+// asked themselves if there is a role to take on in them, and of the others AWS tells.
+// What could not be found out of one image does not count against the others.
 func (l *look) receivers(ctx context.Context, images []Image) error {
-	var each errgroup.Group
+	var (
+		each errgroup.Group
+		mu   sync.Mutex
+		has  = map[string][]Image{} // by the account that is asked itself
+	)
 	each.SetLimit(imagesAtOnce)
 	for _, i := range images {
 		each.Go(func() error {
 			with, err := l.a.Sharing(ctx, i)
 			if err != nil {
 				l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("whom it is shared with is not known: %s", err), Unknown: true})
-			} else if !with.Empty() {
-				l.received(ctx, i, with)
+				return nil
+			}
+			var asked []string
+			if l.g.Role.ARN != "" {
+				asked, with.Accounts = with.Accounts, nil
+			}
+			mu.Lock()
+			for _, account := range asked {
+				has[account] = append(has[account], i)
+			}
+			mu.Unlock()
+			if !with.Empty() {
+				l.received(ctx, i, with, asked)
 			}
 			return nil
 		})
 	}
-	return each.Wait()
+	err := each.Wait()
+	for account, images := range has {
+		each.Go(func() error {
+			l.inAccount(ctx, account, images)
+			return nil
+		})
+	}
+	return errors.Join(err, each.Wait())
 }
 
-// received records which accounts use an image that is shared.
-func (l *look) received(ctx context.Context, i Image, with Sharing) {
+// inAccount asks an account what in it uses images that are shared with it, by all guards
+// that look at users.
+func (l *look) inAccount(ctx context.Context, account string, images []Image) {
+	say := func(i Image, u Use) {
+		l.use(i.ID, Use{Guard: GuardReceivers, User: "account " + account + ", which it is shared with" + u.User, Warning: u.Warning, Unknown: u.Unknown, account: account})
+	}
+	other, err := l.a.in(ctx, account, l.g.Role)
+	var regions []string
+	if err == nil {
+		regions, err = other.Enabled(ctx)
+	}
+	if err != nil {
+		for _, i := range images {
+			say(i, Use{User: ": whether it uses it is not known: " + err.Error(), Unknown: true})
+		}
+		return
+	}
+	g := l.g
+	g.Role, g.Ignore = Role{}, []string{GuardHeld, GuardRecent, GuardReceivers}
+	there := other.newLook(l.region, images, g)
+	if slices.Contains(regions, l.region) { // otherwise nothing can be launched there
+		there.all(ctx)
+	}
+	for _, i := range images {
+		for _, u := range there.uses[i.ID] {
+			say(i, Use{User: ": " + u.User, Warning: u.Warning, Unknown: u.Unknown})
+		}
+		if len(there.uses[i.ID]) == 0 {
+			say(i, Use{User: ", has nothing that uses it", Warning: true})
+		}
+	}
+}
+
+// received records which accounts use an image that is shared, but for those that were
+// asked.
+func (l *look) received(ctx context.Context, i Image, with Sharing, asked []string) {
 	shared := Use{Guard: GuardReceivers, User: fmt.Sprintf("shared with %s", with)}
 	if !l.g.Reports {
 		l.use(i.ID, shared)
@@ -83,7 +141,7 @@ func (l *look) received(ctx context.Context, i Image, with Sharing) {
 	}
 	used := false
 	for _, e := range entries {
-		if e.Count > 0 && e.Account != l.a.ID {
+		if e.Count > 0 && e.Account != l.a.ID && !slices.Contains(asked, e.Account) {
 			used = true
 			what := strings.TrimPrefix(e.Kind, "ec2:")
 			l.use(i.ID, Use{Guard: GuardReceivers, User: fmt.Sprintf("account %s, which it is shared with (%s: %d)", e.Account, what, e.Count), account: e.Account})

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -179,10 +181,14 @@ func (l *look) values(ctx context.Context, names []string) (map[string]ssmtypes.
 }
 
 // channels finds the images that parameters of the data type aws:ec2:image name, and
-// those that they named before, which a rollback needs.
+// those that they named before, which a rollback needs; and those whose IDs are in the text
+// of other parameters.
 func (l *look) channels(ctx context.Context) error {
-	names, err := l.imageParameters(ctx)
+	names, texts, err := l.parameters(ctx)
 	if err != nil {
+		return err
+	}
+	if err := l.mentions(ctx, texts); err != nil {
 		return err
 	}
 	current, err := l.values(ctx, names)
@@ -225,18 +231,42 @@ func previousName(p ssmtypes.Parameter) string {
 	return aws.ToString(p.Name) + ":" + strconv.FormatInt(p.Version-1, 10)
 }
 
-// imageParameters are the names of the parameters that name images.
-func (l *look) imageParameters(ctx context.Context) (names []string, err error) {
+// parameters are the names of the parameters that name images, and of those that are texts.
+// Secrets are not among them.
+func (l *look) parameters(ctx context.Context) (images, texts []string, err error) {
 	in := &ssm.DescribeParametersInput{MaxResults: aws.Int32(50), ParameterFilters: []ssmtypes.ParameterStringFilter{
-		{Key: aws.String("DataType"), Option: aws.String("Equals"), Values: []string{"aws:ec2:image"}},
+		{Key: aws.String("Type"), Option: aws.String("Equals"), Values: []string{string(ssmtypes.ParameterTypeString), string(ssmtypes.ParameterTypeStringList)}},
 	}}
 	err = pages(ctx, l.a.session.SSMIn(l.region).DescribeParameters, in, func(token *string) { in.NextToken = token }, func(out *ssm.DescribeParametersOutput) *string {
 		for _, p := range out.Parameters {
-			names = append(names, aws.ToString(p.Name))
+			if aws.ToString(p.DataType) == imageType {
+				images = append(images, aws.ToString(p.Name))
+			} else {
+				texts = append(texts, aws.ToString(p.Name))
+			}
 		}
 		return out.NextToken
 	})
-	return names, err
+	return images, texts, err
+}
+
+// imageIDs matches the IDs of images in a text.
+var imageIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bami-([0-9a-f]{17}|[0-9a-f]{8})\b`) })
+
+// mentions finds the images whose IDs are in parameters that are texts. One that is nothing
+// but an ID names the image.
+func (l *look) mentions(ctx context.Context, names []string) error {
+	values, err := l.values(ctx, names)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		value := strings.TrimSpace(aws.ToString(values[name].Value))
+		for _, id := range imageIDs().FindAllString(value, -1) {
+			l.use(id, Use{Guard: GuardChannel, User: "parameter " + name + ", a text", id: parameterID(name), past: id != value})
+		}
+	}
+	return nil
 }
 
 // lastOther is the last value of a parameter that is not its current one; empty if it

@@ -2,9 +2,11 @@ package images_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -345,5 +347,122 @@ func TestCheckUseOfWrongID(t *testing.T) {
 	slices.Sort(found)
 	if want := []string{goneImage, "ami-typo"}; !slices.Equal(found, want) {
 		t.Errorf("got %v, want %v", broken, want)
+	}
+}
+
+// role gives the test's account a way to ask the other one.
+func (w *world) role() images.Role { return images.Role{ARN: roles} }
+
+// TestReceiversAsked: with a role, an account that an image is shared with is asked itself;
+// without an answer, the image is in use.
+func TestReceiversAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	made := map[string]string{}
+	for _, name := range []string{"idle", "template", "configuration", "channel", "text", "instance", "alone"} {
+		if made[name] = w.image(home, name); name == "instance" {
+			made[name] = w.bootable("bootable")
+		}
+		if name != "alone" {
+			w.fatal(permit(w.client("default", home), made[name], types.LaunchPermission{UserId: aws.String(otherID)}))
+		}
+	}
+	ctx, there, parameters := t.Context(), w.client(other, home), ssm.NewFromConfig(w.Config(other, home))
+	_, err := there.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{LaunchTemplateName: aws.String("web"), LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String(made["template"])}})
+	w.fatal(err)
+	_, err = there.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: aws.String(made["instance"]), MinCount: aws.Int32(1), MaxCount: aws.Int32(1), InstanceType: types.InstanceTypeT3Micro})
+	w.fatal(err)
+	for name, kind := range map[string]string{"channel": "aws:ec2:image", "text": "text"} {
+		_, err := parameters.PutParameter(ctx, &ssm.PutParameterInput{Name: aws.String("/" + name), Value: aws.String(made[name]), Type: ssmtypes.ParameterTypeString, DataType: &kind})
+		w.fatal(err)
+	}
+	w.until("the channel is there", func() bool {
+		_, err := parameters.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String("/channel")})
+		return err == nil
+	})
+	w.watch(func(n int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if strings.Contains(c.Action, "UsageReport") {
+			t.Errorf("%s is called, though the account can be asked", c.Action)
+		}
+		serve(rw)
+	})
+	a := w.open(home)
+	all, err := a.List(ctx, images.Query{})
+	w.fatal(err)
+	g := images.Guards{Now: later, Reports: true, Role: w.role()}
+	uses := a.Uses(ctx, all, g)
+	const account = "account " + otherID + ", which it is shared with"
+	for name, want := range map[string]string{
+		"alone": "", "configuration": "warning: " + account + ", has nothing that uses it", "idle": "warning: " + account + ", has nothing that uses it",
+		"template": "receivers: " + account + ": launch template lt- (web), default version 1",
+		"instance": "receivers: " + account + ": instance i- (running)",
+		"channel":  "receivers: " + account + ": parameter /channel",
+		"text":     "receivers: " + account + ": parameter /text, a text",
+	} {
+		if got := said(uses[made[name]]); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
+		}
+	}
+	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if c.Action == "AssumeRole" {
+			refuse(rw)
+			return
+		}
+		serve(rw)
+	})
+	uses = w.open(home).Uses(ctx, all, g)
+	if got := said(uses[made["idle"]]); !strings.HasPrefix(got, "unknown: "+account+": whether it uses it is not known: ") || images.InUse(uses[made["alone"]]) {
+		t.Errorf("no role: %s, %s", got, said(uses[made["alone"]]))
+	}
+	// What takes the image from an account asks that account, too.
+	w.watch(nil)
+	a = w.open(home)
+	for name, want := range map[string]bool{"idle": false, "template": true} {
+		_, err := a.Unshare(ctx, made[name], images.SharingChange{With: []string{otherID}, Guard: a.Receivers(images.Guards{Role: w.role()})})
+		if _, used := errors.AsType[*images.InUseError](err); used != want || !used && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestTextsAndChildren: a parameter that is a text counts if it has the ID of an image, and
+// what was made from an image is known by more than its source.
+func TestTextsAndChildren(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{})
+	ctx, parameters := t.Context(), ssm.NewFromConfig(w.Config("default", home))
+	made := map[string]string{}
+	for _, name := range []string{"one", "list", "json", "free"} {
+		made[name] = w.image(home, name)
+	}
+	put := func(name, value string, kind ssmtypes.ParameterType) {
+		_, err := parameters.PutParameter(ctx, &ssm.PutParameterInput{Name: &name, Value: &value, Type: kind})
+		w.fatal(err)
+	}
+	put("/one", made["one"]+"\n", ssmtypes.ParameterTypeString)
+	put("list", goneImage+","+made["list"], ssmtypes.ParameterTypeStringList)
+	put("/json", `{"image": "`+made["json"]+`", "no": "ami-00", "nor": "my`+made["free"]+`0"}`, ssmtypes.ParameterTypeString)
+	put("/gone", goneImage, ssmtypes.ParameterTypeString)
+	_, err := w.client("default", home).AttachImageWatermark(ctx, &ec2.AttachImageWatermarkInput{ImageId: aws.String(made["free"]), WatermarkName: aws.String("bake web 7")})
+	w.fatal(err)
+	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.copied(home, made["free"], west, "copy")
+	w.image(west, "child", "bake:parent", made["one"])
+	a := w.open(home, west)
+	all, err := a.List(ctx, images.Query{})
+	w.fatal(err)
+	uses := a.Uses(ctx, all, images.Guards{Now: later, Children: true})
+	for name, want := range map[string]string{
+		"one":  "channel: parameter /one, a text | warning: image (child) in us-west-2 was made from it, by its tag bake:parent",
+		"list": "channel: parameter list, a text", "json": "channel: parameter /json, a text", "free": "warning: image (copy) in us-west-2 was copied from it",
+	} {
+		if got := strings.ReplaceAll(said(uses[made[name]]), " ami-", ""); regexp.MustCompile(`image[0-9a-f]{17} `).ReplaceAllString(got, "image ") != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
+		}
+	}
+	broken, err := a.CheckUse(ctx)
+	w.fatal(err)
+	if len(broken) != 1 || broken[0].User != "parameter /gone, a text" {
+		t.Errorf("broken: %v", broken)
 	}
 }

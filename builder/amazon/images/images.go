@@ -44,6 +44,7 @@ type Account struct {
 	place   Place
 
 	reports *reports // that were made; nil: none are remembered
+	entered *entered // other accounts; nil: this is one
 }
 
 // Open opens the account of the credentials that the place leads to.
@@ -61,7 +62,7 @@ func Open(ctx context.Context, p Place) (*Account, error) {
 		return nil, errors.New("AWS did not return the account of these credentials")
 	}
 	session.Warn = p.Warn
-	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}}
+	a := &Account{ID: session.Account, Regions: slices.Compact(slices.Sorted(slices.Values(p.Regions))), session: session, page: pageSize, named: p.All || len(p.Regions) > 0, place: p, reports: &reports{of: map[string][]reportEntry{}}, entered: &entered{of: map[string]*Account{}}}
 	if p.All {
 		a.Regions, err = session.Regions(ctx, false)
 	}

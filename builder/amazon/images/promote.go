@@ -403,7 +403,7 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why st
 	tried := map[string]bool{}
 	for _, at := range spots {
 		l := at.newLook(at.region, nil, Guards{})
-		names, err := l.imageParameters(ctx)
+		names, _, err := l.parameters(ctx)
 		if err != nil {
 			return nil, errors.Join(append(errs, &PlaceError{at.ID, at.region, err})...)
 		}

@@ -27,6 +27,7 @@ type PruneOptions struct {
 	Max      Share  // how many images of a group are disabled, and how many removed, in one run
 	Together bool   // all of them are releases of one image, whatever their names
 	Guards   Guards
+	To       builder.Distribution // of which the images are
 }
 
 // Share is a number of images, or a percentage of those that there are.
@@ -205,7 +206,10 @@ func (g *planGroup) next() (some []*Planned) {
 
 // Retained are the options for a retention.
 func Retained(r builder.Retention, most Share, g Guards) PruneOptions {
-	o := PruneOptions{Keep: r.Keep, Stages: Stages{Deprecate: r.Deprecate, Disable: r.Disable, Delete: r.Delete}, Max: most, Guards: g}
+	if g.Role.ARN == "" {
+		g.Role = RoleOf(r.To, "")
+	}
+	o := PruneOptions{To: r.To, Keep: r.Keep, Stages: Stages{Deprecate: r.Deprecate, Disable: r.Disable, Delete: r.Delete}, Max: most, Guards: g}
 	if r.Delete == 0 {
 		o.Stages.Delete = Never
 	}

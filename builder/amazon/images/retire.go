@@ -20,7 +20,7 @@ import (
 )
 
 // Retire does what a retention asks for in the account where images were just made, in all
-// its regions. made are the resources of those images; without one there is nothing to do.
+// its regions, and in those that have copies of their own. made are the resources of those images; without one there is nothing to do.
 // What is in use stays, and is said.
 func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amazon.Cloud, r builder.Retention, now func() time.Time) error {
 	n := slices.IndexFunc(made, func(m step.Resource) bool { return m.Kind == ownership.Image })
@@ -33,12 +33,31 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	}
 	session.Warn = s.Warn
 	a := Of(session)
-	a.place.Say = s.Say
+	a.place.Say, a.place.All = s.Say, true
 	if a.Regions, err = a.Enabled(ctx); err != nil {
 		return err
 	}
+	keepers, err := a.Keepers(ctx, r.To, s.Run.ID)
+	errs := []error{err}
+	for _, k := range keepers {
+		if context.Cause(ctx) == nil {
+			errs = append(errs, a.retire(ctx, s, k, r, now))
+		}
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return errors.Join(errs...)
+}
+
+// retire does what a retention asks for in one account, which may be another one.
+func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, r builder.Retention, now func() time.Time) error {
 	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now})
-	plan, err := a.Plan(ctx, o)
+	o.Guards.Role = Role{} // in another account, it is that one's own business
+	if in == a {
+		o.Guards.Role = RoleOf(r.To, s.Run.ID)
+	}
+	plan, err := in.Plan(ctx, o)
 	if plan == nil {
 		return err
 	}
@@ -47,7 +66,7 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 			s.Say(ctx, "Image %s (%s) in %s would be %s, but is in use: %s", i.Image.ID, i.Image.Name, i.Image.Region, participle(i.want), firstUse(i.Uses))
 		}
 	}
-	remover := Remover{Account: a, Scope: s, Guards: o.Guards, tolerant: true, Told: func(done Removal) {
+	remover := Remover{Account: in, Scope: s, Guards: o.Guards, home: a, tolerant: true, Told: func(done Removal) {
 		if done.Error == "" {
 			s.Say(ctx, "Image %s (%s) in %s is %s", done.Image.ID, done.Image.Name, done.Image.Region, done.Outcome)
 		}

@@ -291,3 +291,34 @@ func TestRetireAfterBuild(t *testing.T) {
 		}
 	}
 }
+
+// TestRetireElsewhere: the accounts that have copies of their own retire them as the account
+// that makes them does, and one that cannot be entered keeps none of the others.
+func TestRetireElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	a := w.open(home)
+	for _, name := range []string{"web-1", "web-2"} {
+		w.image(home, name, "bake:image", "web")
+		w.register(other, west, name, []string{w.snapshot(other, west, nil)}, "bake:image", "web")
+		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	}
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
+	to := builder.Distribution{Accounts: []string{"111122223333", otherID}, Copy: true, Role: roles}
+	err := images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "web", Keep: 1, Delete: day, To: to}, in(3*day))
+	if err == nil || !strings.Contains(err.Error(), "account 111122223333: ") {
+		t.Errorf("the account that cannot be entered: %v", err)
+	}
+	for profile, region := range map[string]string{"default": home, other: west} {
+		out, err := w.client(profile, region).DescribeImages(t.Context(), &ec2.DescribeImagesInput{Owners: []string{"self"}})
+		w.fatal(err)
+		if len(out.Images) != 1 || *out.Images[0].Name != "web-2" {
+			t.Errorf("%s has %d images", profile, len(out.Images))
+		}
+	}
+	to.Copy = false // then others have none of their own
+	w.watch(nil)
+	if all, err := a.Keepers(t.Context(), to, "run"); err != nil || len(all) != 1 || all[0] != a || len(w.seen()) > 0 {
+		t.Errorf("shared: %v, %v, %v", all, err, w.seen())
+	}
+}

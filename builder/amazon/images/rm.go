@@ -102,12 +102,19 @@ type Remover struct {
 	Guards  Guards
 	Told    func(Removal) // hears of each image once; nil: nobody
 
+	home     *Account          // that has entered Account; nil: it is that one
 	tolerant bool              // what is in use by now is no error of Prune
 	surveys  map[string]survey // by region
 }
 
-// Handle makes the scope able to finish what was begun.
-func (r *Remover) handle() { r.Scope.Handle(ownership.Prefix, destroy.For(r.Account.session)) }
+// handle makes the scope able to finish what was begun.
+func (r *Remover) handle() {
+	home := r.Account
+	if r.home != nil {
+		home = r.home
+	}
+	r.Scope.Handle(ownership.Prefix, destroy.For(home.session))
+}
 
 // Remove deregisters images and deletes their snapshots. If one of them belongs to
 // somebody else or is in use, none is touched: the error is a *[InUseError]. Otherwise

@@ -374,20 +374,24 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	return s, nil
 }
 
-// targetRole is the entry of [Session.With] that says which role [Session.As] has taken on.
-const targetRole = "target_role_arn"
+// targetRole is the entry of [Session.With] that says which role [Session.As] has taken on,
+// and targetExternalID with which external ID.
+const (
+	targetRole       = "target_role_arn"
+	targetExternalID = "target_external_id"
+)
 
 // As opens a session with a role, of this or another account, that the session's identity
 // may take on, in the same cloud.
-func (s *Session) As(ctx context.Context, role string) (*Session, error) {
+func (s *Session) As(ctx context.Context, role AssumeRole) (*Session, error) {
 	as := *s
 	as.config = s.config.Copy()
-	as.config.Credentials = (&AssumeRole{RoleARN: role, SessionName: "bake"}).provider(sts.NewFromConfig(s.config), "", "")
+	as.config.Credentials = role.provider(sts.NewFromConfig(s.config), "", "")
 	if _, err := as.config.Credentials.Retrieve(ctx); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
-		return nil, fmt.Errorf("the role %s cannot be assumed: %w", role, explain(err, 0))
+		return nil, fmt.Errorf("the role %s cannot be assumed: %w", role.RoleARN, explain(err, 0))
 	}
 	who, err := Call(ctx, sts.NewFromConfig(as.config).GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -395,7 +399,11 @@ func (s *Session) As(ctx context.Context, role string) (*Session, error) {
 	}
 	as.Account = aws.ToString(who.Account)
 	as.with = maps.Clone(s.with)
-	as.with[targetRole] = role
+	as.with[targetRole] = role.RoleARN
+	delete(as.with, targetExternalID)
+	if role.ExternalID != "" {
+		as.with[targetExternalID] = role.ExternalID
+	}
 	as.watchers = &Watchers{}
 	as.identity = fmt.Sprint(as.With(as.Region), as.Account)
 	return &as, nil
@@ -408,7 +416,7 @@ func (s *Session) For(ctx context.Context, with map[string]string) (*Session, er
 	if role == "" || role == s.with[targetRole] {
 		return s, nil
 	}
-	return s.As(ctx, role)
+	return s.As(ctx, AssumeRole{RoleARN: role, ExternalID: with[targetExternalID], SessionName: "bake"})
 }
 
 // Loopback reports whether the EC2 of the build is on this machine.
