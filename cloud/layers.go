@@ -2,8 +2,10 @@ package cloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"bake/cloud/confined"
 	"bake/cloud/image"
@@ -26,12 +28,23 @@ func (l layers) Publications() ([]Publication, error) {
 	var out []Publication
 	for _, p := range all {
 		out = append(out, Publication{
-			Owner: p.Owner, OwnerAlias: p.OwnerAlias, Name: p.Name, Description: p.Description, Architecture: p.Architecture,
+			ID: p.ID, Owner: p.Owner, OwnerAlias: p.OwnerAlias, Name: p.Name, Description: p.Description, Architecture: p.Architecture,
 			Created: p.CreationDate, Deprecated: p.Deprecated, Base: p.Base, User: p.LoginUser, RootDevice: p.RootDeviceName,
 			VolumeType: p.VolumeType, Size: p.Size, Ephemeral: p.Ephemeral, BootMode: p.BootMode, ImdsSupport: p.ImdsSupport, Parameters: p.Parameters,
 		})
 	}
 	return out, err
+}
+
+func (l layers) Recall(name string) (note string, err error) {
+	p, fresh, err := l.store.Recall(name)
+	if errors.Is(err, image.ErrNotFound) {
+		return "", nil
+	}
+	if fresh && err == nil {
+		note = fmt.Sprintf("%s stands for an image of %s: the local one has the packages of the day it was made.", name, p.CreationDate.Format(time.DateOnly))
+	}
+	return note, err
 }
 
 func (l layers) Ensure(ctx context.Context, base string, progress func(Progress)) ([]string, error) {

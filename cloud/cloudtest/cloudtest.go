@@ -152,6 +152,9 @@ func (i *Images) Publications() ([]cloud.Publication, error) {
 	return append([]cloud.Publication(nil), i.publications...), nil
 }
 
+// Recall implements [cloud.Images]: it knows no other images.
+func (i *Images) Recall(string) (string, error) { return "", nil }
+
 // Ensure implements [cloud.Images].
 func (i *Images) Ensure(ctx context.Context, base string, progress func(cloud.Progress)) ([]string, error) {
 	if i.EnsureError != nil {

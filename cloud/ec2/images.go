@@ -30,6 +30,7 @@ type image struct {
 	Request           string // see instance
 	LoginUser         string
 	Base              string
+	Alias             bool                                       // found by its id alone
 	Launches          []time.Time                                // at most one an hour, the oldest first; see launched
 	FastLaunch        *types.DescribeFastLaunchImagesSuccessItem // nil: instances are not prepared ahead
 }
@@ -108,11 +109,12 @@ func (s *state) content(img *image) (layers []string, base string) {
 // published is a publication as the image that it is in a region. Its ids
 // follow from owner, name and region, so that they are the same everywhere.
 func published(p Publication, region string) *image {
-	sum := sha256.Sum256([]byte(p.Owner + "/" + p.Name + "/" + region))
+	sum := sha256.Sum256([]byte(p.Owner + "/" + p.Name + "/" + region + p.ID))
 	digits := hex.EncodeToString(sum[:])
 	root, size := cmp.Or(p.RootDevice, "/dev/xvda"), cmp.Or(p.Size, 8)
 	img := newImage(wire.Caller{Account: p.Owner, Region: region}, p.Name, p.Created)
-	img.ImageId, img.State, img.Public = aws.String("ami-0"+digits[:16]), types.ImageStateAvailable, aws.Bool(true)
+	img.Alias = p.ID != ""
+	img.ImageId, img.State, img.Public = aws.String(cmp.Or(p.ID, "ami-0"+digits[:16])), types.ImageStateAvailable, aws.Bool(true)
 	img.Description, img.ImageOwnerAlias = notEmpty(&p.Description), notEmpty(&p.OwnerAlias)
 	img.Architecture, img.RootDeviceName = types.ArchitectureValues(p.Architecture), &root
 	img.LoginUser, img.Base = p.User, p.Base
@@ -287,6 +289,9 @@ var imageFilters = filters{
 
 func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput) (*ec2.DescribeImagesOutput, error) {
 	c := wire.CallerFrom(ctx)
+	if err := s.recall(in.Filters); err != nil {
+		return nil, err
+	}
 	all, err := s.imagesIn(c.Region)
 	if err != nil {
 		return nil, err
@@ -323,7 +328,7 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 		return nil, err
 	}
 	rows = slices.DeleteFunc(rows, func(img *image) bool {
-		return img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
+		return img.Alias && len(in.ImageIds) == 0 || img.State == types.ImageStateDisabled && !aws.ToBool(in.IncludeDisabled) ||
 			!ownedBy(c, in.Owners, *img.OwnerId, aws.ToString(img.ImageOwnerAlias)) || !s.executableBy(c, img, in.ExecutableUsers) ||
 			img.deprecated(s.opts.Clock.Now()) && *img.OwnerId != c.Account && !aws.ToBool(in.IncludeDeprecated) && len(in.ImageIds) == 0
 	})
@@ -333,6 +338,28 @@ func (s *state) DescribeImages(ctx context.Context, in *ec2.DescribeImagesInput)
 		out.Images = append(out.Images, s.imageView(c, img))
 	}
 	return out, err
+}
+
+// recall adds the publications that filters ask for by their whole name.
+func (s *state) recall(asked []types.Filter) error {
+	for _, f := range asked {
+		if aws.ToString(f.Name) != "name" {
+			continue
+		}
+		for _, name := range f.Values {
+			if strings.ContainsAny(name, `*?\`) {
+				continue
+			}
+			note, err := s.opts.Images.Recall(name)
+			if err != nil {
+				return err
+			}
+			if note != "" {
+				s.opts.Progress(Progress{Note: note})
+			}
+		}
+	}
+	return nil
 }
 
 // instanceOf reports whether an instance of the caller's that is not terminated is of

@@ -33,6 +33,9 @@ import (
 type Images interface {
 	// Publications are the images that publishers offer to everybody.
 	Publications() ([]Publication, error)
+	// Recall adds the image of that name to the publications, if it is one that a
+	// publisher had besides those. note is what the user should know of it.
+	Recall(name string) (note string, err error)
 	// Ensure makes the layers of a publication's base present, which may take
 	// minutes the first time, and returns their ids, topmost first.
 	Ensure(ctx context.Context, base string, progress func(Progress)) ([]string, error)
@@ -62,6 +65,7 @@ type ImportedDisk struct {
 
 // Publication is an image that a publisher offers in every region.
 type Publication struct {
+	ID           string // by which alone it is found; empty for one that follows from the rest
 	Owner        string // account id
 	OwnerAlias   string // such as "amazon"; may be empty
 	Name         string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,17 +23,30 @@ import (
 // Progress is one report of how far a bootstrap or an import is.
 type Progress = debian.Progress
 
-// CloudPackages are what a Debian base has besides the required packages: what
-// Debian's own images for EC2 have and what scripts lean on, without the kernel,
-// boot loader and network set-up that a machine here does not need.
+// CloudPackages are what a base has besides the required packages of its distribution:
+// what the images for EC2 have and what scripts lean on, without the kernel, boot
+// loader and network set-up that a machine here does not need.
 func CloudPackages() []string {
 	return []string{
-		"apt", "usr-is-merged", "init", "systemd-sysv", "dbus", "libpam-systemd",
+		"apt", "init", "systemd-sysv", "dbus", "libpam-systemd",
 		"openssh-server", "sudo", "cloud-init", "locales", "cron",
 		"ca-certificates", "curl", "wget", "gpg", "lsb-release", "xz-utils",
 		"iproute2", "iputils-ping", "netbase", "procps", "less", "vim-tiny",
 		"python3-minimal",
 	}
+}
+
+// furtherPackages are those that only some releases have, or whose lack does no harm.
+func furtherPackages(r release) []string {
+	further := []string{"usr-is-merged"}
+	switch {
+	case r.Owner == canonical:
+		further = append(further, "ubuntu-keyring", "udev", "tzdata", "python3", "gnupg", "file", "bzip2", "git", "rsync",
+			"software-properties-common", "ufw", "netcat-openbsd", "bash-completion")
+	case r.Suite == "bullseye":
+		further = append(further, "udev") // which its cloud-init calls
+	}
+	return further
 }
 
 const rootDevice = "/dev/xvda" // of what says nothing else
@@ -49,7 +63,8 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 		Suite:    r.Suite,
 		Arch:     runtime.GOARCH, // Debian names the two that matter as Go does
 		Include:  CloudPackages(),
-		Mirror:   o.Mirror,
+		Optional: furtherPackages(r),
+		Mirror:   o.Mirrors[debian.Distribution(r.Suite)],
 		Keyring:  o.Keyring,
 		Cache:    s.path("cache"),
 		User:     r.User,
@@ -65,7 +80,7 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 		Arch:       runtime.GOARCH,
 		User:       r.User,
 		RootDevice: publisherOf(r.Owner).RootDevice,
-		Source:     strings.TrimSpace("Debian " + system.Version + " " + r.Suite + ", " + system.Sources[0]),
+		Source:     strings.Join(strings.Fields(system.Name+" "+system.Version+" "+r.Suite+", "+system.Sources[0]), " "),
 		Mirrors:    system.Mirrors,
 		Created:    time.Now().UTC(),
 	}
@@ -104,7 +119,7 @@ func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir stri
 		ID:       filepath.Base(dir),
 		Dir:      filepath.Join(dir, "machine"),
 		Layers:   []string{filepath.Join(dir, "empty")},
-		Hostname: "debian",
+		Hostname: strings.ToLower(system.Name),
 		Console:  filepath.Join(dir, "console.log"),
 		Command:  system.Command(),
 		Network: network.Config{
@@ -182,39 +197,111 @@ func tail(console string) string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
+// Mirrors are the URLs of archives, by the name of their distribution: debian, ubuntu.
+// Of the others, the host's apt sources name the archive, or it is the one that everybody
+// can fetch from.
+type Mirrors map[string]string
+
+// ParseMirrors reads a comma-separated list of [DISTRIBUTION=]URL. A URL by itself is
+// that of an archive of Debian's.
+func ParseMirrors(text string) (Mirrors, error) {
+	m := Mirrors{}
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "" {
+			continue
+		}
+		name, url, named := strings.Cut(part, "=")
+		if !named || strings.Contains(name, ":") {
+			name, url = "debian", part
+		}
+		if err := debian.CheckMirror(name, url); err != nil {
+			return nil, err
+		}
+		m[name] = url
+	}
+	return m, nil
+}
+
 // EnsureOptions are what [Store.Ensure] may need to make a base.
 type EnsureOptions struct {
-	// Mirror is the URL of the archive that packages come from; when empty, the host's
-	// apt sources name it.
-	Mirror string
-	// Keyring is a file with the keys that sign the mirror; when empty, the host's own.
+	Mirrors Mirrors
+	// Keyring is a file with the keys that sign the mirror; when empty, those of the
+	// distribution's archive do.
 	Keyring string
 
 	Progress func(Progress) // may be nil; calls do not overlap
+}
+
+// MirrorsFor returns the mirrors of a list, as [ParseMirrors] reads it, and of what one
+// is given for a release: another such list, or the URL of the archive of its
+// distribution.
+func MirrorsFor(releaseID, list, given string) (Mirrors, error) {
+	mirrors, err := ParseMirrors(list)
+	if err != nil || given == "" {
+		return mirrors, err
+	}
+	r, known := findRelease(releaseID)
+	if name, _, named := strings.Cut(given, "="); known && (!named || strings.Contains(name, ":")) {
+		given = debian.Distribution(r.Suite) + "=" + given
+	}
+	more, err := ParseMirrors(given)
+	maps.Copy(mirrors, more)
+	return mirrors, err
 }
 
 // Ensure returns a base, after making it if it is that of a release and does not exist
 // yet. However many callers and processes ask, it is made once; the others wait for it.
 func (s *Store) Ensure(ctx context.Context, name string, o EnsureOptions) (Base, error) {
 	b, err := s.Base(name)
-	r, known := findRelease(name)
-	if !errors.Is(err, ErrNotFound) || !known {
+	if _, known := findRelease(name); !errors.Is(err, ErrNotFound) || !known {
 		return b, err
 	}
-	making := s.path("bases", name+".lock")
-	unlock, err := tryLock(making, syscall.LOCK_EX)
-	if errors.Is(err, errLocked) {
-		if o.Progress != nil {
-			o.Progress(Progress{Note: "waiting for another process that is making base " + name})
-		}
-		unlock, err = lock(ctx, making, syscall.LOCK_EX)
+	return s.making(ctx, name, o, false)
+}
+
+// Make makes the base of a release. If there is one, that is an error unless it is to be
+// replaced.
+func (s *Store) Make(ctx context.Context, id string, replace bool, o EnsureOptions) (Base, error) {
+	if _, err := s.release(id); err != nil {
+		return Base{}, err
 	}
+	if _, err := s.Base(id); !errors.Is(err, ErrNotFound) && !replace {
+		return Base{}, errors.Join(errThere(id), err)
+	}
+	return s.making(ctx, id, o, replace)
+}
+
+func errThere(id string) error {
+	return fmt.Errorf("there is a base of %s already: give -replace to make it anew", id)
+}
+
+// making makes the base of a release, unless another process has just made it and it is
+// not to be replaced.
+func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace bool) (Base, error) {
+	r, err := s.release(id)
 	if err != nil {
-		return Base{}, s.explain("make base "+name, err)
+		return Base{}, err
+	}
+	unlock, err := s.lockBase(ctx, id, o.Progress)
+	if err != nil {
+		return Base{}, err
 	}
 	defer unlock()
-	if b, err := s.Base(name); !errors.Is(err, ErrNotFound) {
+	if b, err := s.Base(id); !replace && !errors.Is(err, ErrNotFound) {
 		return b, err
 	}
 	return s.bootstrap(ctx, r, o)
+}
+
+// lockBase waits until no other process makes the base.
+func (s *Store) lockBase(ctx context.Context, id string, report func(Progress)) (unlock func(), err error) {
+	file := s.path("bases", id+".lock")
+	unlock, err = tryLock(file, syscall.LOCK_EX)
+	if errors.Is(err, errLocked) {
+		if report != nil {
+			report(Progress{Note: "waiting for another process that is making base " + id})
+		}
+		unlock, err = lock(ctx, file, syscall.LOCK_EX)
+	}
+	return unlock, s.explain("make base "+id, err)
 }

@@ -17,7 +17,8 @@ import (
 // Publication is an image as a publisher offers it on EC2, and the base that
 // stands for it here.
 type Publication struct {
-	Owner          string    `json:"owner"` // account id, 12 digits
+	ID             string    `json:"id,omitempty"` // of AWS, by which alone it is found; usually empty, for one that follows from the rest
+	Owner          string    `json:"owner"`        // account id, 12 digits
 	OwnerAlias     string    `json:"owner_alias,omitempty"`
 	Name           string    `json:"name"`
 	Description    string    `json:"description"`
@@ -106,14 +107,8 @@ func (s *Store) Publish(p Publication) error {
 		return s.explain("publish "+p.Name, err)
 	}
 	defer unlock()
-	all, err := s.Publications()
-	if err != nil {
+	if err := s.CheckNew(p.Owner, p.Name); err != nil {
 		return err
-	}
-	for _, other := range all {
-		if other.Owner == p.Owner && other.Name == p.Name {
-			return fmt.Errorf("account %s has an image named %s already: choose another name", p.Owner, p.Name)
-		}
 	}
 	return s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
 }

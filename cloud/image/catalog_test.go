@@ -126,6 +126,152 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestReleases: each release's images are those of its publisher, and the newest of each
+// is never deprecated.
+func TestReleases(t *testing.T) {
+	all, err := openStore(t, t.TempDir()).Publications()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := map[string]image.Publication{}
+	for _, p := range all {
+		if p.CreationDate.After(newest[p.Base].CreationDate) {
+			newest[p.Base] = p
+		}
+	}
+	for base, want := range map[string]image.Publication{
+		"ubuntu-20.04": {Name: "ubuntu/images/hvm-ssd/ubuntu-focal-20.04-amd64-server-20250610", Owner: "099720109477", RootDeviceName: "/dev/sda1", VolumeType: "gp2", LoginUser: "ubuntu"},
+		"ubuntu-22.04": {Name: "ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-amd64-server-20251212", Owner: "099720109477", RootDeviceName: "/dev/sda1", VolumeType: "gp2", BootMode: "uefi-preferred", LoginUser: "ubuntu"},
+		"ubuntu-24.04": {Name: "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20250821", Owner: "099720109477", RootDeviceName: "/dev/sda1", VolumeType: "gp3", BootMode: "uefi-preferred", ImdsSupport: "v2.0", LoginUser: "ubuntu"},
+		"debian-11":    {Name: "debian-11-amd64-20250814-2204", Owner: "136693071363", RootDeviceName: "/dev/xvda", VolumeType: "gp3", LoginUser: "admin"},
+		"debian-13":    {Name: "debian-13-amd64-20251117-2299", Owner: "136693071363", RootDeviceName: "/dev/xvda", VolumeType: "gp3", BootMode: "uefi-preferred", LoginUser: "admin"},
+	} {
+		p := newest[base]
+		got := image.Publication{
+			Name: strings.Replace(p.Name, runtime.GOARCH, "amd64", 1), Owner: p.Owner, RootDeviceName: p.RootDeviceName, VolumeType: p.VolumeType,
+			BootMode: p.BootMode, ImdsSupport: p.ImdsSupport, LoginUser: p.LoginUser,
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: %s", base, d)
+		}
+		if !p.Deprecated.IsZero() || p.OwnerAlias != "amazon" || p.Size != 8 {
+			t.Errorf("%s: %+v", base, p)
+		}
+	}
+	parameter := "/aws/service/canonical/ubuntu/server/jammy/stable/current/" + runtime.GOARCH + "/hvm/ebs-gp2/ami-id"
+	if p := newest["ubuntu-22.04"]; !slices.Contains(p.Parameters, parameter) {
+		t.Errorf("the newest is not at %s but %q", parameter, p.Parameters)
+	}
+}
+
+// TestRecall: a name that an image of a release may have had on another day is found,
+// and stays.
+func TestRecall(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	name := "ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-" + runtime.GOARCH + "-server-20241211"
+	p, fresh, err := s.Recall(name)
+	if err != nil || !fresh || p.Base != "ubuntu-22.04" || p.CreationDate.Format(time.DateOnly) != "2024-12-11" {
+		t.Errorf("%+v, %v, %v", p, fresh, err)
+	}
+	if _, fresh, err := openStore(t, dir).Recall(name); err != nil || fresh {
+		t.Errorf("again: %v, %v", fresh, err)
+	}
+	if _, fresh, err := s.Recall("debian-12-" + runtime.GOARCH + "-20251006-2257"); err != nil || fresh {
+		t.Errorf("one of the catalog: %v, %v", fresh, err)
+	}
+	for _, name := range []string{
+		strings.Replace(name, "20241211", "20241311", 1), strings.Replace(name, "20241211", "99991211", 1), strings.Replace(name, "20241211", "2024121", 1),
+		strings.Replace(name, "jammy", "lunar", 1), name + "x", "web", "",
+	} {
+		if p, _, err := s.Recall(name); !errors.Is(err, image.ErrNotFound) {
+			t.Errorf("%q: %+v, %v", name, p, err)
+		}
+	}
+}
+
+// TestAlias: an id of AWS stands for a release.
+func TestAlias(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	for _, release := range []string{"debian-12", "ubuntu-22.04"} {
+		if err := s.Alias("ami-0c4f7023847b90238", release); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.Publications()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(p image.Publication) bool { return p.ID == "" })
+	if len(all) != 1 || all[0].Base != "ubuntu-22.04" || all[0].LoginUser != "ubuntu" || all[0].RootDeviceName != "/dev/sda1" {
+		t.Errorf("%+v", all)
+	}
+	if err := s.Alias("ami-x", "ubuntu-22.04"); err == nil || !strings.Contains(err.Error(), "must be like ami-") {
+		t.Errorf("no id: %v", err)
+	}
+	if err := s.Alias("ami-0c4f7023847b90238", "ubuntu-1"); err == nil || !strings.Contains(err.Error(), "choose one of ubuntu-20.04") {
+		t.Errorf("no release: %v", err)
+	}
+}
+
+// TestFillRelease: what is imported as a release has the release's user and device, and
+// is not replaced unless that is asked for.
+func TestFillRelease(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	n := 0
+	fill := func(o image.ImportOptions) (image.Base, error) {
+		n++
+		id, err := s.Freeze(t.Context(), makeUpper(t, strings.Repeat("a", n)))
+		return image.Base{Name: o.Name, User: o.User, Layers: []image.LayerID{id}}, err
+	}
+	b, err := s.FillRelease(t.Context(), "ubuntu-22.04", false, fill)
+	if err != nil || b.Name != "ubuntu-22.04" || b.User != "ubuntu" || b.RootDevice != "/dev/sda1" {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if got, err := s.Ensure(t.Context(), "ubuntu-22.04", image.EnsureOptions{}); err != nil || !slices.Equal(got.Layers, b.Layers) {
+		t.Errorf("the base is %+v, %v", got, err)
+	}
+	if lacks, err := s.Lacks(b); err != nil || len(lacks) != 4 {
+		t.Errorf("it lacks %q, %v", lacks, err)
+	}
+	if _, err := s.FillRelease(t.Context(), "ubuntu-22.04", false, fill); err == nil || !strings.Contains(err.Error(), "give -replace") || n != 1 {
+		t.Errorf("again: %v after %d imports", err, n)
+	}
+	if _, err := s.Make(t.Context(), "ubuntu-22.04", false, image.EnsureOptions{}); err == nil || !strings.Contains(err.Error(), "give -replace") {
+		t.Errorf("make it: %v", err)
+	}
+	again, err := s.FillRelease(t.Context(), "ubuntu-22.04", true, fill)
+	if err != nil || slices.Equal(again.Layers, b.Layers) {
+		t.Errorf("replaced: %+v, %v", again, err)
+	}
+}
+
+func TestMirrors(t *testing.T) {
+	for _, test := range []struct {
+		release, list, given string
+		want                 image.Mirrors
+		err                  string
+	}{
+		{"", "", "", image.Mirrors{}, ""},
+		{"", "http://m.example/debian,ubuntu=https://u.example/ubuntu", "", image.Mirrors{"debian": "http://m.example/debian", "ubuntu": "https://u.example/ubuntu"}, ""},
+		{"ubuntu-22.04", "http://m.example/debian", "http://u.example/a?b=c", image.Mirrors{"debian": "http://m.example/debian", "ubuntu": "http://u.example/a?b=c"}, ""},
+		{"debian-13", "", "debian=http://m.example/debian", image.Mirrors{"debian": "http://m.example/debian"}, ""},
+		{"", "fedora=http://f.example", "", nil, `mirror of "fedora": only debian and ubuntu`},
+		{"", "ubuntu=/srv/ubuntu", "", nil, "must begin with http"},
+	} {
+		got, err := image.MirrorsFor(test.release, test.list, test.given)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%+v: error %v", test, err)
+			}
+			continue
+		}
+		if d := cmp.Diff(test.want, got); err != nil || d != "" {
+			t.Errorf("%+v: %s %v", test, d, err)
+		}
+	}
+}
+
 func TestBases(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -190,7 +336,7 @@ func TestEnsure(t *testing.T) {
 		wg.Go(func() {
 			s, err := image.Open(dir, driver)
 			if err == nil {
-				bases[i], err = s.Ensure(t.Context(), "debian-12", image.EnsureOptions{Mirror: mirror.URL, Keyring: mirror.Keyring})
+				bases[i], err = s.Ensure(t.Context(), "debian-12", image.EnsureOptions{Mirrors: image.Mirrors{"debian": mirror.URL}, Keyring: mirror.Keyring})
 			}
 			if err != nil {
 				t.Error(err)
@@ -267,7 +413,7 @@ func TestBootstrapFails(t *testing.T) {
 				test.ctx = t.Context()
 			}
 			o := test.options
-			o.Mirror = mirror.URL
+			o.Mirrors = image.Mirrors{"debian": mirror.URL}
 			if o.Keyring == "" {
 				o.Keyring = mirror.Keyring
 			}

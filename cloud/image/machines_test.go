@@ -3,12 +3,16 @@ package image_test
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +21,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"bake/cloud/image"
+	"bake/cloud/image/debian"
+	"bake/cloud/image/debian/debiantest"
 	"bake/cloud/machine"
 	"bake/cloud/machine/sandbox"
 	"bake/cloud/network"
@@ -29,10 +35,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestBootstrap makes the Debian base from the host's mirror.
+// TestBootstrap makes bases from the host's mirror: Debian's, and one as Ubuntu's, from
+// an archive that is laid out and signed like Ubuntu's and has Debian's packages. With
+// BAKE_TEST_SCRIPTS=today they take turns by the day.
 func TestBootstrap(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") == "" {
-		t.Skip("set BAKE_TEST_MACHINES=1 to bootstrap a base from the host's Debian mirror")
+		t.Skip("set BAKE_TEST_MACHINES=1 to bootstrap bases from the host's Debian mirror")
+	}
+	releases := []struct{ name, user, groups, source string }{
+		{"debian-12", "admin", "adm admin audio cdrom dialout dip floppy plugdev sudo video", "Debian 12"},
+		{"ubuntu-22.04", "ubuntu", "adm audio cdrom dialout dip floppy plugdev sudo ubuntu video", "Ubuntu 22.04 jammy"},
+		{"debian-13", "admin", "adm admin audio cdrom dialout dip floppy plugdev sudo video", "Debian 13"},
+	}
+	if os.Getenv("BAKE_TEST_SCRIPTS") == "today" {
+		n := int(time.Now().Unix()/86400) % len(releases)
+		releases = releases[n : n+1]
 	}
 	dir := os.Getenv("BAKE_TEST_STORE")
 	if dir == "" {
@@ -50,16 +67,41 @@ func TestBootstrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, r := range releases {
+		t.Run(r.name, func(t *testing.T) {
+			o := image.EnsureOptions{}
+			if r.user == "ubuntu" {
+				url, keyring := ubuntuArchive(t)
+				o.Mirrors, o.Keyring = image.Mirrors{"ubuntu": url}, keyring
+			}
+			base := ensure(t, store, r.name, o)
+			if base.User != r.user || !strings.HasPrefix(base.Source, r.source) {
+				t.Errorf("base %s of %s", base.User, base.Source)
+			}
+			layers, err := store.Paths(base.Layers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Run("package database", func(t *testing.T) { checkDatabase(t, driver, layers, r.user, r.groups) })
+			t.Run("boot", func(t *testing.T) { checkBoot(t, driver, layers, r.user) })
+		})
+	}
+}
+
+// ensure makes a base and logs how it goes.
+func ensure(t *testing.T, store *image.Store, name string, o image.EnsureOptions) image.Base {
+	t.Helper()
 	begin := time.Now()
 	phase := ""
-	base, err := store.Ensure(t.Context(), "debian-12", image.EnsureOptions{Progress: func(p image.Progress) {
+	o.Progress = func(p image.Progress) {
 		if p.Note != "" {
 			t.Log(p.Note)
 		} else if p.Phase != phase {
 			phase = p.Phase
 			t.Logf("%6.2fs %s", time.Since(begin).Seconds(), phase)
 		}
-	}})
+	}
+	base, err := store.Ensure(t.Context(), name, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,17 +113,52 @@ func TestBootstrap(t *testing.T) {
 		}
 		t.Logf("layer %s: %d bytes", id, size)
 	}
-	layers, err := store.Paths(base.Layers)
+	return base
+}
+
+// ubuntuArchive serves an archive of the suite jammy: one tree with main and universe,
+// signed by a key of its own. Its packages are those of Debian 12 on the host's mirror.
+func ubuntuArchive(t *testing.T) (url, keyring string) {
+	t.Helper()
+	mirror := debian.HostMirrors(os.DirFS("/"))[0]
+	answer, err := http.Get(mirror + "/dists/bookworm/main/binary-" + runtime.GOARCH + "/Packages.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("package database", func(t *testing.T) { checkDatabase(t, driver, layers) })
-	t.Run("boot", func(t *testing.T) { checkBoot(t, driver, layers) })
+	defer answer.Body.Close()
+	packages, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", mirror, answer.Status, err)
+	}
+	m := debiantest.NewMirror(t)
+	files := map[string][]byte{"main": packages, "universe": debiantest.Compress(t, "gz", nil)}
+	text := "Origin: Ubuntu\nSuite: jammy\nCodename: jammy\nVersion: 22.04\nDate: " + time.Now().Add(-time.Hour).UTC().Format(time.RFC1123) + "\nSHA256:\n"
+	for component, content := range files {
+		text += fmt.Sprintf(" %x %d %s/binary-%s/Packages.gz\n", sha256.Sum256(content), len(content), component, runtime.GOARCH)
+	}
+	release := debiantest.Sign(t, m.Key, time.Now().Add(-time.Hour), text)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, "/ubuntu/")
+		component, _, _ := strings.Cut(strings.TrimPrefix(path, "dists/jammy/"), "/")
+		switch {
+		case strings.HasPrefix(path, "pool/"):
+			http.Redirect(w, r, mirror+"/"+path, http.StatusFound)
+		case path == "dists/jammy/InRelease":
+			w.Write(release)
+		case strings.HasPrefix(path, "dists/jammy/") && files[component] != nil:
+			w.Write(files[component])
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/ubuntu", m.Keyring
 }
 
 // checkDatabase lets dpkg and apt judge the system that they did not install.
-func checkDatabase(t *testing.T, driver machine.Driver, layers []string) {
+func checkDatabase(t *testing.T, driver machine.Driver, layers []string, user, groups string) {
 	const script = `set -eu
+user=$1
 exec 2>&1
 fail() { echo "FAIL: $*"; failed=1; }
 failed=
@@ -92,8 +169,8 @@ apt-get --simulate --fix-broken install | grep '^Inst\|^Remv' && fail "something
 [ "$(dpkg-query -f '${db:Status-Abbrev}\n' -W | sort -u)" = "ii " ] || fail "not everything is installed"
 [ ! -s /etc/machine-id ] || fail "it has a machine id"
 ls /etc/ssh/ssh_host_* && fail "it has host keys"
-[ "$(id -un 1000) $(id -Gn admin | tr ' ' '\n' | sort | tr '\n' ' ')" = "admin adm admin audio cdrom dialout dip floppy plugdev sudo video " ] || fail "$(id admin)"
-passwd --status root admin | grep -v ' L ' && fail "a password is not locked"
+[ "$(id -un 1000) $(id -Gn $user | tr ' ' '\n' | sort | tr '\n' ' ')" = "$user $2 " ] || fail "$(id $user)"
+passwd --status root $user | grep -v ' L ' && fail "a password is not locked"
 sshd_config=$(grep '^PasswordAuthentication' /etc/ssh/sshd_config)
 [ "$sshd_config" = "PasswordAuthentication no" ] || fail "sshd: $sshd_config"
 [ -s /etc/ssl/certs/ca-certificates.crt ] || fail "no certificates"
@@ -107,7 +184,7 @@ locale -a | grep -qx C.utf8 || fail "no UTF-8 locale"
 	console := filepath.Join(t.TempDir(), "console")
 	m, err := driver.Start(t.Context(), machine.Spec{
 		ID: "check", Dir: machineDir(t, driver), Layers: layers, Hostname: "check", Console: console,
-		Command: []string{"/bin/bash", "-c", script}, Network: testNetwork(nil),
+		Command: []string{"/bin/bash", "-c", script, "check", user, groups}, Network: testNetwork(nil),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +197,7 @@ locale -a | grep -qx C.utf8 || fail "no UTF-8 locale"
 }
 
 // checkBoot boots the base as the cloud does, logs in and looks around.
-func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
+func checkBoot(t *testing.T, driver machine.Driver, layers []string, user string) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +215,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
 	begin := time.Now()
 	m, err := driver.Start(t.Context(), machine.Spec{
 		ID: "boot", Dir: machineDir(t, driver), Layers: layers, Hostname: "ip-10-0-0-5", Console: console,
-		First: true, User: "admin", AuthorizedKeys: []string{authorized}, HasUserData: true,
+		First: true, User: user, AuthorizedKeys: []string{authorized}, HasUserData: true,
 		Network: testNetwork(metadata(authorized)),
 	})
 	if err != nil {
@@ -152,7 +229,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
 			t.Logf("console:\n%s", b)
 		}
 	})
-	config := &ssh.ClientConfig{User: "admin", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 30 * time.Second}
+	config := &ssh.ClientConfig{User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 30 * time.Second}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var client *ssh.Client
@@ -182,7 +259,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string) {
 		{"systemctl is-system-running --wait", "running"},
 		{"systemctl --failed --no-legend --plain", ""},
 		{"sudo -n id -u", "0"},
-		{"id -un", "admin"},
+		{"id -un", user},
 		{"hostname", "ip-10-0-0-5"},
 		{"cat /etc/timezone; date +%Z", "Etc/UTC\nUTC"},
 		{"echo $LANG", "C.UTF-8"},

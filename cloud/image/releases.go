@@ -84,7 +84,12 @@ const year = 365 * 24 * time.Hour
 // like is what DescribeImages says of the real ones.
 func releases() []release {
 	return []release{
+		ubuntuRelease("20.04", "focal", "gp2", "", "", "20230517", "20250610"),
+		ubuntuRelease("22.04", "jammy", "gp2", "uefi-preferred", "", "20250305", "20250516", "20251015", "20251212"),
+		ubuntuRelease("24.04", "noble", "gp3", "uefi-preferred", "v2.0", "20250305", "20250610", "20250821"),
+		debianRelease("11", "bullseye", "", "20250814-2204"),
 		debianRelease("12", "bookworm", "", "20240717-1811", "20241201-1948", "20250316-2053", "20250814-2204", "20251006-2257"),
+		debianRelease("13", "trixie", "uefi-preferred", "20250814-2204", "20251117-2299"),
 	}
 }
 
@@ -97,6 +102,30 @@ func debianRelease(number, suite, bootMode string, versions ...string) release {
 			Name: "debian-" + number + "-{arch}-{version}", Description: "Debian " + number + " ({version})", Versions: versions,
 			Parameters: []string{parameters + "/{version}/{arch}"}, Current: []string{parameters + "/latest/{arch}"},
 		}},
+	}
+}
+
+func ubuntuRelease(number, suite, volume, bootMode, imds string, versions ...string) release {
+	prefix := map[string]string{"gp2": "hvm-ssd", "gp3": "hvm-ssd-gp3"}[volume]
+	var all []series
+	for _, variant := range []struct{ folder, flavor, product, image string }{
+		{"ubuntu", "server", "server", "image"}, {"ubuntu-minimal", "minimal", "server-minimal", "minimal image"},
+	} {
+		s := series{
+			Name:        variant.folder + "/images/" + prefix + "/ubuntu-" + suite + "-" + number + "-{arch}-" + variant.flavor + "-{version}",
+			Description: "Canonical, Ubuntu, " + number + ", {arch} " + suite + " " + variant.image, Versions: versions,
+		}
+		for _, release := range []string{number, suite} {
+			path := "/aws/service/canonical/ubuntu/" + variant.product + "/" + release + "/stable/"
+			end := "/{arch}/hvm/ebs-" + volume + "/ami-id"
+			s.Parameters = append(s.Parameters, path+"{version}"+end)
+			s.Current = append(s.Current, path+"current"+end)
+		}
+		all = append(all, s)
+	}
+	return release{
+		ID: "ubuntu-" + number, Title: "Ubuntu " + number, Owner: canonical, User: "ubuntu", Suite: suite,
+		VolumeType: volume, Size: 8, Ephemeral: 2, BootMode: bootMode, IMDS: imds, Lifetime: 2 * year, Series: all,
 	}
 }
 

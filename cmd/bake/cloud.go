@@ -18,13 +18,13 @@ import (
 func (p *program) cloudCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cloud",
-		Short: "Serve the local cloud; list, import and boot its images; reset it",
+		Short: "Serve the local cloud; list, make, import and boot its images; reset it",
 		Long: `The local cloud is an embedded EC2 whose instances are real Linux machines on this
 host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: p.noCommand,
 	}
-	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudImportCommand(), p.cloudRunCommand(), p.cloudCacheCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
+	cmd.AddCommand(p.cloudUpCommand(), p.cloudImagesCommand(), p.cloudBasesCommand(), p.cloudBaseCommand(), p.cloudImportCommand(), p.cloudAliasCommand(), p.cloudRunCommand(), p.cloudCacheCommand(), p.cloudFaultsCommand(), p.cloudResetCommand())
 	return cmd
 }
 
@@ -68,7 +68,7 @@ choose the -listen address with care.`,
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	faultsFlag(flags, &o.faults)
 	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `time`, such as 168h; 0 is not at all")
-	flags.StringVar(&o.mirror, "mirror", "", "make the Debian base from the archive at this `URL`; default: the mirror in the host's apt sources")
+	flags.StringVar(&o.mirror, "mirror", "", "make bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources, then the public archive")
 	egressFlag(flags, &o.egress)
 	p.jsonFlag(cmd)
 	return cmd
@@ -89,8 +89,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	options.Accounts, options.RecycleBin, options.Listen, options.Mirror, options.Delays, options.Faults = o.accounts, o.recycleBin, o.listen, o.mirror, o.delays, o.faults
-	options.Egress = cmp.Or(o.egress, options.Egress)
+	options.Accounts, options.RecycleBin, options.Listen, options.Delays, options.Faults = o.accounts, o.recycleBin, o.listen, o.delays, o.faults
+	options.Egress, options.Mirror = cmp.Or(o.egress, options.Egress), cmp.Or(o.mirror, options.Mirror)
 	c, err := local.Serve(ctx, options)
 	if wrong, ok := errors.AsType[*local.DelaysError](err); ok {
 		return usageError{"-" + wrong.Error(), "bake cloud up"}

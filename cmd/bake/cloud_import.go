@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,10 @@ import (
 )
 
 // cloudImportOptions are the flags of bake cloud import.
-type cloudImportOptions struct{ source, name, owner, user string }
+type cloudImportOptions struct {
+	source, name, owner, user, as string
+	replace                       bool
+}
 
 func (p *program) cloudImportCommand() *cobra.Command {
 	o := cloudImportOptions{owner: "self"}
@@ -26,9 +30,12 @@ func (p *program) cloudImportCommand() *cobra.Command {
 		Long: `Make a launchable image from SOURCE, which is a tar archive of a root file system
 (plain, gzip, xz or zstd), an image saved by 'docker save' or 'podman save', a
 directory with an OCI layout, or a reference to an OCI image including its registry.
-The image is available in every region under the given name and owner.`,
+The image is available in every region under the given name and owner. With -as it is
+the base of a release of 'bake cloud bases': owner, names, root device and login user are
+then those of the publisher's own images.`,
 		Example: `  bake cloud import rootfs.tar.gz -name my-base -user admin
-  bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012`,
+  bake cloud import registry.example.com/team/base:1.2 -name base-1.2 -owner 123456789012
+  bake cloud import rootfs.tar.xz -as ubuntu-22.04`,
 		Args: exactly("the source"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.source = args[0]
@@ -36,9 +43,11 @@ The image is available in every region under the given name and owner.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.name, "name", "", "`name` of the image, for templates to look up; required")
+	flags.StringVar(&o.name, "name", "", "`name` of the image, for templates to look up; required without -as")
 	flags.StringVar(&o.owner, "owner", o.owner, "`account` that owns the image: 12 digits, or self")
 	flags.StringVar(&o.user, "user", "", "login `user`; default: the user set in the image, or root")
+	flags.StringVar(&o.as, "as", "", "make it the base of this `release`, such as ubuntu-22.04")
+	flags.BoolVar(&o.replace, "replace", false, "take the place of what was imported under the same name or made for the release; machines and images made from that stay as they are")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -46,10 +55,12 @@ The image is available in every region under the given name and owner.`,
 var accountPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{12}$`) })
 
 func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
-	if o.name == "" {
-		return usageError{"name the image with -name", "bake cloud import"}
-	}
-	if o.owner != "self" && !accountPattern().MatchString(o.owner) {
+	switch {
+	case o.as != "" && (o.name != "" || o.user != "" || o.owner != "" && o.owner != "self"):
+		return usageError{"-as takes no -name, -owner and -user: they are those of the release", "bake cloud import"}
+	case o.as == "" && o.name == "":
+		return usageError{"name the image with -name, or the release that it stands for with -as", "bake cloud import"}
+	case o.as == "" && o.owner != "self" && !accountPattern().MatchString(o.owner):
 		return usageError{fmt.Sprintf("-owner %s: an account has 12 digits", o.owner), "bake cloud import"}
 	}
 	return p.withLocal(ctx, "", "", func(ctx context.Context, c *localcloud.Cloud) (err error) {
@@ -59,17 +70,12 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 				return err
 			}
 		}
-		dir, err := p.env.cloudDir()
-		if err != nil {
+		if err := p.importImage(ctx, o, owner); err != nil {
 			return err
 		}
-		emit, done := p.progressDisplay()
-		defer done()
-		err = local.ImportImage(ctx, dir, p.log.Logger, local.Import{
-			Source: o.source, Name: o.name, Owner: owner, User: o.user, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
-		})
-		if err != nil {
-			return err
+		if o.as != "" {
+			p.say("The base " + o.as + " is ready.")
+			return nil
 		}
 		img, err := c.Image(ctx, local.DefaultRegion, o.name)
 		if err != nil {
@@ -81,6 +87,23 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 		p.say(img.ID + "  " + o.name)
 		return nil
 	})
+}
+
+// importImage imports what o names and says what it lacks.
+func (p *program) importImage(ctx context.Context, o cloudImportOptions, owner string) error {
+	dir, err := p.env.cloudDir()
+	if err != nil {
+		return err
+	}
+	emit, done := p.progressDisplay()
+	lacks, err := local.ImportImage(ctx, dir, p.log.Logger, local.Import{
+		Source: o.source, Name: o.name, Owner: owner, User: o.user, As: o.as, Replace: o.replace, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
+	})
+	done()
+	if len(lacks) > 0 {
+		fmt.Fprintf(p.stderr, "The image does not contain %s. What needs that will fail on its machines; a template that installs it makes an image that has it.\n", strings.Join(lacks, ", "))
+	}
+	return err
 }
 
 func (p *program) cloudResetCommand() *cobra.Command {

@@ -42,6 +42,7 @@ func variables() [][3]string {
 		{cloudInitVariable, cloudInitVariable, "how long builds wait for cloud-init, as -cloud-init-timeout"},
 		{exitCodesVariable, exitCodesVariable, "packer: exit codes 0 and 1 alone, as -exit-codes=packer"},
 		{"BAKE_ALLOW_EGRESS", "BAKE_ALLOW_EGRESS", "what local machines may connect to besides public addresses, as -allow-egress"},
+		{"BAKE_MIRROR", "BAKE_MIRROR", "archives that bases are made from, as -mirror of 'bake cloud up'"},
 		{"PLUGINS", "PACKER_PLUGIN_PATH", "where plugins are installed; default " + plugins},
 		{"REGISTRY", "BAKE_PLUGIN_MIRROR", "directory or URL that plugins are downloaded from, and from nowhere else;\n'bake plugins mirror' creates one"},
 		{"REGISTRY", "PACKER_GITHUB_API_TOKEN", "GitHub token, for a higher API rate limit"},
@@ -71,6 +72,7 @@ func reads(cmd *cobra.Command) []string {
 	add(command == "build", cloudInitVariable)
 	add(cmd.Flags().Lookup("exit-codes") != nil, exitCodesVariable)
 	add(cmd.Flags().Lookup("allow-egress") != nil, "BAKE_ALLOW_EGRESS")
+	add(cmd.Flags().Lookup("allow-egress") != nil || command == "cloud base", "BAKE_MIRROR")
 	installs := command == "init" || command == "plugins install" || command == "plugins mirror"
 	add(installs && command != "plugins mirror" || command == "plugins installed" || command == "plugins remove" || command == "plugins required", "PLUGINS")
 	add(installs, "REGISTRY")

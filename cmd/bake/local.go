@@ -19,7 +19,7 @@ import (
 func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	dir, err := p.env.cloudDir()
 	return local.Options{
-		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Progress: localcloud.Progress(p.now, emit), Rehearsing: p.rehearsing,
+		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Mirror: p.env.get("BAKE_MIRROR"), Progress: localcloud.Progress(p.now, emit), Rehearsing: p.rehearsing,
 		Waiting: func() {
 			fmt.Fprintln(p.stderr, "Another bake is using the local cloud that this one serves: waiting for it to finish. Press Ctrl-C twice to stop immediately.")
 		},

@@ -15,14 +15,17 @@ import (
 // reach is what machines may connect to outside of the cloud: what o admits,
 // and what they install packages from, which may be at a private address: the
 // archives of the host's apt and of their own, and the host's proxies.
-func reach(o Options, store *image.Store) (*network.Reach, error) {
+func reach(o Options, mirrors image.Mirrors, store *image.Store) (*network.Reach, error) {
 	var items []string
 	for _, item := range strings.Split(o.Egress, ",") {
 		if strings.TrimSpace(item) != "" {
 			items = append(items, item)
 		}
 	}
-	urls := append(debian.HostMirrors(os.DirFS("/")), o.Mirror)
+	urls := debian.HostMirrors(os.DirFS("/"))
+	for _, u := range mirrors {
+		urls = append(urls, u)
+	}
 	bases, err := store.Bases()
 	if err != nil {
 		return nil, err

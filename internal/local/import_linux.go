@@ -16,36 +16,57 @@ import (
 )
 
 // ImportImage makes an image of the cloud in dir, and publishes it in every region
-// under its name and owner.
-func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) error {
+// under its name and owner; or it makes the base of a release, which is published already.
+// lacks names what the image has not that scripts take for granted.
+func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (lacks []string, err error) {
 	_, store, err := open(dir, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	base, err := importBase(ctx, store, in)
+	var base image.Base
+	if in.As != "" {
+		base, err = store.FillRelease(ctx, in.As, in.Replace, func(o image.ImportOptions) (image.Base, error) { return importBase(ctx, store, in, o) })
+	} else {
+		base, err = importNew(ctx, store, in)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = store.Publish(image.Publication{
-		Owner: in.Owner, Name: in.Name, Description: "imported from " + in.Source, Architecture: image.EC2Arch(runtime.GOARCH),
-		LoginUser: in.User, Base: base.Name, CreationDate: in.Now,
-	})
-	if err != nil {
-		return errors.Join(err, store.RemoveBase(base.Name))
-	}
-	return nil
+	return store.Lacks(base)
 }
 
-// importBase makes a base of what in names as source, under a name of its own.
-func importBase(ctx context.Context, store *image.Store, in Import) (image.Base, error) {
-	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(in.Name), "-"), "-._")
-	options := image.ImportOptions{
-		Name: fmt.Sprintf("import-%d-%s", in.Now.UnixMilli(), slug), User: in.User, Source: in.Source,
-		Progress: func(r image.Progress) { in.Progress(r.Phase, r.Done, r.Total) },
+// importNew makes an image that no publisher has.
+func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, error) {
+	taken := store.CheckNew(in.Owner, in.Name)
+	if taken != nil && !in.Replace {
+		return image.Base{}, taken // before it takes long
 	}
+	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(in.Name), "-"), "-._")
+	base, err := importBase(ctx, store, in, image.ImportOptions{Name: fmt.Sprintf("import-%d-%s", in.Now.UnixMilli(), slug), User: in.User})
+	if err != nil {
+		return image.Base{}, err
+	}
+	if taken != nil {
+		err = store.Unpublish(in.Owner, in.Name)
+	}
+	if err == nil {
+		err = store.Publish(image.Publication{
+			Owner: in.Owner, Name: in.Name, Description: "imported from " + in.Source, Architecture: image.EC2Arch(runtime.GOARCH),
+			LoginUser: in.User, Base: base.Name, CreationDate: in.Now,
+		})
+	}
+	if err != nil {
+		return image.Base{}, errors.Join(err, store.RemoveBase(base.Name))
+	}
+	return base, nil
+}
+
+// importBase makes a base of what in names as source.
+func importBase(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (image.Base, error) {
+	o.Source, o.Progress = in.Source, func(r image.Progress) { in.Progress(r.Phase, r.Done, r.Total) }
 	info, err := os.Stat(in.Source)
 	if err != nil || info.IsDir() {
-		return store.ImportOCI(ctx, in.Source, options)
+		return store.ImportOCI(ctx, in.Source, o)
 	}
 	f, err := os.Open(in.Source)
 	if err != nil {
@@ -57,10 +78,10 @@ func importBase(ctx context.Context, store *image.Store, in Import) (image.Base,
 		return image.Base{}, fmt.Errorf("%s: %w", in.Source, err)
 	}
 	if saved {
-		return store.ImportOCI(ctx, in.Source, options)
+		return store.ImportOCI(ctx, in.Source, o)
 	}
-	options.Size = info.Size()
-	return store.ImportTar(ctx, f, options)
+	o.Size = info.Size()
+	return store.ImportTar(ctx, f, o)
 }
 
 // isSavedImage says whether f is an archive of an image, as "docker save" writes

@@ -41,7 +41,7 @@ type Options struct {
 
 	Accounts    int                          // how many accounts there are at least; 0 for two
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
-	Mirror      string                       // URL of a Debian archive; empty for the host's own
+	Mirror      string                       // URLs of archives, as -mirror says them; empty for the host's own
 	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it
 	EgressAsked bool                         // by -allow-egress: that is an error if another process serves the cloud
 	RecycleBin  time.Duration                // how long what is deleted can be restored; 0 is not at all
@@ -135,8 +135,31 @@ type Import struct {
 	Name     string // of the image
 	Owner    string // account that offers it
 	User     string // login user; empty for what the source says
+	As       string // release whose base it becomes, instead of an image with a name and an owner
+	Replace  bool   // what was imported or made under the same name before
 	Now      time.Time
 	Progress func(phase string, done, total int64)
+}
+
+// Base is what the images of a release, or one that was imported, boot from.
+type Base struct {
+	Name      string     `json:"name"`
+	Publisher string     `json:"publisher,omitempty"` // of the release that it is of
+	Owner     string     `json:"owner,omitempty"`
+	User      string     `json:"user"`
+	Made      bool       `json:"made"`
+	Created   *time.Time `json:"created,omitempty"`
+	Source    string     `json:"source,omitempty"` // what it was made of
+	Size      int64      `json:"size,omitempty"`   // bytes
+}
+
+// BaseOptions say which base is made, and of what.
+type BaseOptions struct {
+	Release  string
+	Mirror   string // as -mirror says it, or the URL of the release's archive
+	Keyring  string // file with the keys that sign the mirror; empty for those of the release's archive
+	Replace  bool   // the base that there is
+	Progress func(Progress)
 }
 
 // Endpoint returns the URL at which a process serves the local cloud in dir. If

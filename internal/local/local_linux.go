@@ -78,12 +78,16 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	if err != nil {
 		return nil, unwritable(o.Dir, err)
 	}
-	reach, err := reach(o, store)
+	mirrors, err := image.ParseMirrors(o.Mirror)
+	if err != nil {
+		return nil, fmt.Errorf("-mirror or BAKE_MIRROR: %w", err)
+	}
+	reach, err := reach(o, mirrors, store)
 	if err != nil {
 		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
 	}
 	c, err := cloud.Open(ctx, cloud.Options{
-		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirror: o.Mirror}), Reach: reach, Accounts: o.Accounts, RecycleBin: o.RecycleBin,
+		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirrors: mirrors}), Reach: reach, Accounts: o.Accounts, RecycleBin: o.RecycleBin,
 		Delays: delays, Faults: faults, Log: o.Log,
 		Progress: func(p cloud.Progress) {
 			if o.Progress != nil {

@@ -23,7 +23,18 @@ func Examine(context.Context, string, *slog.Logger) ([]Finding, error) {
 }
 
 // ImportImage makes an image of the cloud in dir.
-func ImportImage(context.Context, string, *slog.Logger, Import) error { return ErrUnsupported }
+func ImportImage(context.Context, string, *slog.Logger, Import) ([]string, error) {
+	return nil, ErrUnsupported
+}
+
+// Bases returns the bases of the cloud in dir.
+func Bases(context.Context, string, *slog.Logger) ([]Base, error) { return nil, ErrUnsupported }
+
+// MakeBase makes the base of a release.
+func MakeBase(context.Context, Options, BaseOptions) error { return ErrUnsupported }
+
+// Alias makes an id of AWS stand for a release.
+func Alias(string, *slog.Logger, string, string) error { return ErrUnsupported }
 
 // Reset deletes what the cloud in dir holds.
 func Reset(context.Context, Options, bool) error { return ErrUnsupported }

@@ -1,5 +1,5 @@
-// Package debian makes the root file system of a Debian system out of the
-// packages of a mirror, with no tool of Debian's on this host.
+// Package debian makes the root file system of a Debian or Ubuntu system out of the
+// packages of a mirror, with no tool of theirs on this host.
 //
 // It works in two stages. [Prepare] verifies the mirror's signed indexes,
 // resolves and downloads packages, and the [System] that it returns writes one
@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,17 +23,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options are what a Debian system is made of.
+// Options are what a system is made of.
 type Options struct {
 	Suite   string   // codename of the release, such as bookworm
 	Arch    string   // Debian's name for the architecture, such as amd64
 	Include []string // packages to install besides the required ones
+	// Optional packages are installed where the mirror has them and what they depend on.
+	Optional []string
 
-	// Mirror is the URL of a Debian archive. When empty, the apt sources of the
-	// host say where packages and security fixes come from.
+	// Mirror is the URL of an archive. When empty, the apt sources of the host say
+	// where packages and security fixes come from; when they do not, it is the archive
+	// that everybody can fetch from.
 	Mirror string
-	// Keyring is a file with the OpenPGP keys that may sign the mirror's
-	// indexes; when empty, the host's debian-archive-keyring is used.
+	// Keyring is a file with the OpenPGP keys that may sign the mirror's indexes; when
+	// empty, they are those of the distribution's archive.
 	Keyring string
 
 	Cache    string         // directory that keeps downloads between calls
@@ -44,13 +48,16 @@ type Options struct {
 	Now    func() time.Time
 }
 
-// System is a Debian system whose packages lie ready in the cache.
+// System is a system whose packages lie ready in the cache.
 type System struct {
 	Packages []*Package // each after what it depends on
 	Sources  []string   // the lines of its /etc/apt/sources.list
 	Mirrors  []string   // the URLs in Sources, each once
 	Version  string     // of the release, such as 12.11; "" when the mirror names none
 
+	distribution
+	sources []source
+	suite   string
 	arch    string
 	user    string
 	date    time.Time // of the release: the time of every file made here
@@ -72,7 +79,8 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources, err := chooseSources(host, o.Mirror, o.Suite)
+	d := distributionOf(o.Suite)
+	sources, err := d.chooseSources(host, o.Mirror, o.Suite, o.Arch)
 	if err != nil {
 		return nil, err
 	}
@@ -81,16 +89,19 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 			sources[i].Expired = true
 		}
 	}
-	keys, err := loadKeyring(o.Host, os.ReadFile, o.Keyring)
+	keys, err := d.loadKeyring(o.Host, os.ReadFile, o.Keyring)
 	if err != nil {
 		return nil, err
 	}
-	s := &System{Mirrors: mirrors(sources), arch: o.Arch, user: o.User, fetcher: f}
+	s := &System{Mirrors: mirrors(sources), distribution: d, suite: o.Suite, arch: o.Arch, user: o.User, fetcher: f}
+	if u := loopback(s.Mirrors); u != "" {
+		f.report(Progress{Note: fmt.Sprintf("%s is on this host's loopback, which machines cannot reach: they will not be able to install packages from it", u)})
+	}
 	packages, err := s.readSources(ctx, sources, keys, o)
 	if err != nil {
 		return nil, err
 	}
-	if s.Packages, err = packages.resolve(o.Include); err != nil {
+	if s.Packages, err = packages.resolve(append(o.Include, packages.optional(o.Include, o.Optional)...)); err != nil {
 		return nil, fmt.Errorf("choose packages: %w", err)
 	}
 	items := make([]item, len(s.Packages))
@@ -134,7 +145,14 @@ func (s *System) readSources(ctx context.Context, sources []source, keys openpgp
 		// Only a mirror that is frozen needs the option; on any other it would hide
 		// from the machines that it had stopped being updated.
 		src.Expired = src.Expired && r.expired(o.Now())
-		s.Sources = append(s.Sources, src.Line())
+		line := src
+		for _, c := range s.Further {
+			if _, err := r.index(src, c, o.Arch); err == nil {
+				line.Components = append(slices.Clip(line.Components), c)
+			}
+		}
+		s.sources = append(s.sources, line)
+		s.Sources = append(s.Sources, line.Line())
 		for _, c := range src.Components {
 			it, err := r.index(src, c, o.Arch)
 			if err != nil {

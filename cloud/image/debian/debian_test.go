@@ -138,6 +138,47 @@ func TestPrepareFrozen(t *testing.T) {
 	}
 }
 
+// TestPrepareUbuntu: packages come from two components, security fixes from the same
+// tree, and the sources are written as the release has them.
+func TestPrepareUbuntu(t *testing.T) {
+	for suite, want := range map[string]map[string]string{
+		"jammy": {"etc/apt/sources.list": "deb URL jammy main universe multiverse\ndeb URL jammy-security main universe\n"},
+		"noble": {"etc/apt/sources.list.d/ubuntu.sources": "Types: deb\nURIs: URL\nSuites: noble\nComponents: main universe multiverse\nSigned-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg\n\n" +
+			"Types: deb\nURIs: URL\nSuites: noble-security\nComponents: main universe\nSigned-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg\n\n"},
+	} {
+		s := newSetup(t)
+		s.options.Suite, s.options.User = suite, "ubuntu"
+		s.options.Optional = []string{"extra", "unheard-of", "broken"}
+		packages := append(testPackages(), debiantest.Package{Name: "extra", Version: "1", Component: "universe"},
+			debiantest.Package{Name: "broken", Version: "1", Fields: "Depends: missing\n"})
+		s.Publish(t, debiantest.Release{Suite: suite, Date: today, Components: []string{"main", "universe", "multiverse"}}, packages...)
+		s.Publish(t, debiantest.Release{Suite: suite + "-security", Date: today, Components: []string{"main", "universe"}})
+		system, err := Prepare(t.Context(), s.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range system.Packages {
+			got = append(got, p.Name)
+		}
+		if d := cmp.Diff([]string{"base", "lib", "app", "extra"}, got); d != "" {
+			t.Error(d)
+		}
+		files := map[string]string{}
+		for _, f := range system.aptSources() {
+			files[f.name] = strings.ReplaceAll(f.content, s.URL, "URL")
+		}
+		for name, text := range want {
+			if d := cmp.Diff(text, files[name]); d != "" {
+				t.Errorf("%s: %s", name, d)
+			}
+		}
+		if got := system.Command()[5]; got != "ubuntu" {
+			t.Errorf("the user is %s", got)
+		}
+	}
+}
+
 // TestPrepareTampered changes what a mirror serves after it was signed.
 func TestPrepareTampered(t *testing.T) {
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
@@ -361,7 +402,7 @@ Description: a package
 		}
 	}
 	command := system.Command()
-	if d := cmp.Diff([]string{"setup", "amd64", "admin", "base lib app"}, command[3:]); d != "" {
+	if d := cmp.Diff([]string{"setup", "amd64", "admin", "base lib app", "Debian", "adm audio cdrom dialout dip floppy netdev plugdev sudo video"}, command[3:]); d != "" {
 		t.Error(d)
 	}
 }

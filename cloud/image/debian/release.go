@@ -38,36 +38,34 @@ func parseEntry(size, sha256 string) (e fileEntry, ok bool) {
 	return fileEntry{int64(n), hex.EncodeToString(sum)}, err == nil && bad == nil && len(sum) == 32
 }
 
-// keyringPaths are where a host keeps the keys of the Debian archive: the
-// package debian-archive-keyring of different releases.
-func keyringPaths() []string {
-	return []string{
-		"usr/share/keyrings/debian-archive-keyring.gpg",
-		"usr/share/keyrings/debian-archive-keyring.pgp",
-	}
-}
-
-// loadKeyring reads the keys that may sign a release: binary or armored, from
-// file when it is not empty and else from the host's own place for them.
-func loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (openpgp.EntityList, error) {
-	var data []byte
-	var err error
+// loadKeyring reads the keys that may sign a release: from file when it is not empty,
+// else those that are known here and those that the host has.
+func (d distribution) loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (openpgp.EntityList, error) {
 	if file != "" {
-		if data, err = read(file); err != nil {
+		data, err := read(file)
+		if err != nil {
 			return nil, fmt.Errorf("read the keyring: %w", err)
 		}
-	} else {
-		for _, p := range keyringPaths() {
-			if data, err = fs.ReadFile(host, p); err == nil {
-				file = "/" + p
-				break
-			}
-		}
-		if file == "" {
-			return nil, fmt.Errorf("this host has no Debian archive keys (/%s): install the package debian-archive-keyring", keyringPaths()[0])
-		}
+		return parseKeyring(file, data)
 	}
-	var keys openpgp.EntityList
+	keys, err := parseKeyring("of "+d.Name, d.Keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, ext := range []string{".gpg", ".pgp"} { // of the packages of different releases
+		name := "usr/share/keyrings/" + d.Keyring + ext
+		data, err := fs.ReadFile(host, name)
+		if err != nil {
+			continue
+		}
+		own, err := parseKeyring("/"+name, data)
+		return append(keys, own...), err
+	}
+	return keys, nil
+}
+
+// parseKeyring parses keys, binary or armored.
+func parseKeyring(name string, data []byte) (keys openpgp.EntityList, err error) {
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
 		keys, err = openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
 	} else {
@@ -77,7 +75,7 @@ func loadKeyring(host fs.FS, read func(string) ([]byte, error), file string) (op
 		err = errors.New("it holds no key")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("keyring %s: %w", file, err)
+		return nil, fmt.Errorf("keyring %s: %w", name, err)
 	}
 	return keys, nil
 }

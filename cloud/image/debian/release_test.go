@@ -2,6 +2,7 @@ package debian
 
 import (
 	"bytes"
+	"encoding/hex"
 	"os"
 	"regexp"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/google/go-cmp/cmp"
 
 	"bake/cloud/image/debian/debiantest"
 )
@@ -139,7 +141,6 @@ func TestLoadKeyring(t *testing.T) {
 		"the host's armored": {file(armored.Bytes()), "", "", nil},
 		"given":              {nil, "k.gpg", "", binary.Bytes()},
 		"given is missing":   {file(binary.Bytes()), "k.gpg", "k.gpg", nil},
-		"none":               {nil, "", "install the package debian-archive-keyring", nil},
 		"empty":              {file(nil), "", "holds no key", nil},
 		"nonsense":           {file([]byte("x")), "", "keyring /usr/share/keyrings/debian-archive-keyring.pgp", nil},
 	} {
@@ -150,17 +151,49 @@ func TestLoadKeyring(t *testing.T) {
 				}
 				return test.given, nil
 			}
-			keys, err := loadKeyring(test.host, read, test.file)
+			keys, err := distributionOf("bookworm").loadKeyring(test.host, read, test.file)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("error %v, want %q", err, test.err)
 				}
 				return
 			}
-			if err != nil || len(keys) != 1 || keys[0].PrimaryKey.KeyId != key.PrimaryKey.KeyId {
+			known := 4 // besides those of the host
+			if test.given != nil {
+				known = 0
+			}
+			if err != nil || len(keys) != known+1 || keys[known].PrimaryKey.KeyId != key.PrimaryKey.KeyId {
 				t.Errorf("got %v, %v", keys, err)
 			}
 		})
+	}
+}
+
+// TestKeys: what is trusted without a word of the host's are the keys of the archives,
+// whole and with nothing else among them.
+func TestKeys(t *testing.T) {
+	want := map[string][]string{
+		"Debian": {
+			"b8b80b5b623eab6ad8775c45b7c5d7d6350947f8", "05ab90340c0c5e797f44a8c8254cf3b5aec0a8f0",
+			"04b54c3cdca79751b16bc6b5225629df75b188bd", "5e04a1e3223a19a20706e20f9904613d4cce68c6",
+		},
+		"Ubuntu": {"f6ecb3762474eda9d21b7022871920d1991bc93c"},
+	}
+	for _, d := range distributions() {
+		keys, err := d.loadKeyring(fstest.MapFS{}, os.ReadFile, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, k := range keys {
+			got = append(got, hex.EncodeToString(k.PrimaryKey.Fingerprint))
+			if k.PrivateKey != nil {
+				t.Errorf("%s: a private key", d.Name)
+			}
+		}
+		if d := cmp.Diff(want[d.Name], got); d != "" {
+			t.Error(d)
+		}
 	}
 }
 

@@ -47,6 +47,25 @@ func (a *archive) resolve(include []string) ([]*Package, error) {
 	return r.order, r.conflicts()
 }
 
+// optional returns those of names that can be installed besides include.
+func (a *archive) optional(include, names []string) []string {
+	var there, out []string
+	for _, name := range names {
+		if a.packages[name] != nil {
+			there = append(there, name)
+		}
+	}
+	if _, err := a.resolve(slices.Concat(include, there)); err == nil {
+		return there
+	}
+	for _, name := range there { // one by one, to leave out those that cannot be
+		if _, err := a.resolve(slices.Concat(include, out, []string{name})); err == nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 type resolver struct {
 	*archive
 	chosen  map[string]*Package

@@ -2,6 +2,8 @@ package debian
 
 import (
 	_ "embed"
+	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,11 +16,12 @@ func (s *System) Command() []string {
 	}
 	return []string{
 		"/bin/sh", "-c", setupScript, "setup",
-		s.arch, s.user, strings.Join(names, " "),
+		s.arch, s.user, strings.Join(names, " "), s.Name, s.Groups,
 	}
 }
 
-// setupScript takes: architecture, login user, all packages in order.
+// setupScript takes: architecture, login user, all packages in order, what the login
+// user is called, and that user's groups.
 //
 //go:embed setup.sh
 var setupScript string
@@ -26,24 +29,45 @@ var setupScript string
 // configuration writes the files that make a cloud machine of a plain system,
 // as the Debian cloud team's images have them.
 func (t *tree) configuration() error {
-	for _, f := range []struct {
-		name    string
-		mode    int64
-		content string
-	}{
-		{"etc/apt/sources.list", 0o644, strings.Join(t.system.Sources, "\n") + "\n"},
+	files := []configurationFile{
 		{"etc/cloud/cloud.cfg.d/90_bake.cfg", 0o644, strings.ReplaceAll(cloudConfig, "LOGIN", t.system.user)},
 		{"etc/default/locale", 0o644, "LANG=C.UTF-8\n"},
 		{"etc/fstab", 0o644, "# The machine mounts its root file system itself.\n"},
 		{"etc/machine-id", 0o644, ""},
 		{"etc/timezone", 0o644, "Etc/UTC\n"},
 		{"etc/sudoers.d/90-cloud-init-users", 0o440, "# User rules for " + t.system.user + "\n" + t.system.user + " ALL=(ALL) NOPASSWD:ALL\n"},
-	} {
+	}
+	for _, f := range append(files, t.system.aptSources()...) {
 		if err := t.file(f.name, f.mode, f.content); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+type configurationFile struct {
+	name    string
+	mode    int64
+	content string
+}
+
+// aptSources are the files that say where packages come from, in the format that the
+// release's own images have them in.
+func (s *System) aptSources() []configurationFile {
+	if !slices.Contains([]string{"noble", "trixie"}, s.suite) {
+		return []configurationFile{{"etc/apt/sources.list", 0o644, strings.Join(s.Sources, "\n") + "\n"}}
+	}
+	keyring := "/usr/share/keyrings/" + s.Keyring + ".gpg"
+	var b strings.Builder
+	for _, src := range s.sources {
+		expired := ""
+		if src.Expired {
+			expired = "Check-Valid-Until: no\n"
+		}
+		fmt.Fprintf(&b, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\n%sSigned-By: %s\n\n", src.URI, src.Suite, strings.Join(src.Components, " "), expired, keyring)
+	}
+	name := "etc/apt/sources.list.d/" + strings.ToLower(s.Name) + ".sources"
+	return []configurationFile{{name, 0o644, b.String()}, {"etc/apt/sources.list", 0o644, "# See /" + name + ".\n"}}
 }
 
 // cloudConfig fits cloud-init to the embedded cloud: no search for other

@@ -1,7 +1,7 @@
-# Second stage of a Debian base: configures the packages that are unpacked in /
+# Second stage of a base: configures the packages that are unpacked in /
 # and gives the system its login user. Runs once, as root, with no init.
 set -eu
-arch=$1 user=$2 packages=$3
+arch=$1 user=$2 packages=$3 distribution=$4 wanted_groups=$5
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LC_ALL=C.UTF-8
@@ -23,8 +23,9 @@ real_path=$PATH
 # Bytecode of all Python modules, while dpkg goes on with the rest.
 ldconfig
 compile=
-if [ -x /usr/bin/python3.11 ] && [ -d /usr/lib/python3/dist-packages ]; then
-	python3.11 -m compileall -q /usr/lib/python3/dist-packages &
+python=$(readlink -f /usr/bin/python3) # which works before its package is configured
+if [ -x "$python" ] && [ -d /usr/lib/python3/dist-packages ]; then
+	"$python" -m compileall -q /usr/lib/python3/dist-packages &
 	compile=$!
 fi
 export PATH="$stand_ins:$PATH"
@@ -63,12 +64,12 @@ fi
 
 # The login user of the image. Root and the user have no password.
 groups=
-for group in adm audio cdrom dialout dip floppy netdev plugdev sudo video; do
+for group in $wanted_groups; do
 	if getent group "$group" >/dev/null; then
 		groups="$groups${groups:+,}$group"
 	fi
 done
-useradd --uid 1000 --create-home --shell /bin/bash --comment Debian --groups "$groups" "$user"
+useradd --uid 1000 --create-home --shell /bin/bash --comment "$distribution" --groups "$groups" "$user"
 passwd --quiet --lock root
 sed -i -E 's/^#?PasswordAuthentication .*/PasswordAuthentication no/' /etc/ssh/sshd_config
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
@@ -154,17 +155,15 @@ func isNo(s string) bool {
 // chooseSources says where to take suite (such as bookworm) from: the suite
 // itself, which is the first of the result, and its updates and security fixes.
 // An explicit mirror stands instead of the host's sources, which need not be of
-// the same release. Security fixes are looked for beside the mirror, where every
-// full mirror has them, when no source names a place for them.
-func chooseSources(host []source, mirror, suite string) ([]source, error) {
+// the same release, and where those name none, the archive that everybody can fetch
+// from. Where security fixes have a tree of their own and no source names it, they are
+// looked for beside the mirror, where every full mirror has them.
+func (d distribution) chooseSources(host []source, mirror, suite, arch string) ([]source, error) {
 	var release, security *source
 	for _, s := range host {
 		base, kind, _ := strings.Cut(s.Suite, "-")
-		if !isSuite(base) || !slices.Contains(s.Components, "main") || !fetchable(s.URI) {
+		if !slices.Contains(d.Suites, base) || !slices.Contains(s.Components, "main") || !fetchable(s.URI) || !d.signs(s.SignedBy) {
 			continue
-		}
-		if s.SignedBy != "" && !strings.Contains(s.SignedBy, "debian-archive") {
-			continue // somebody else's archive, which happens to use Debian's suite names
 		}
 		switch {
 		case kind == "" && (release == nil || base == suite && release.Suite != suite):
@@ -181,13 +180,16 @@ func chooseSources(host []source, mirror, suite string) ([]source, error) {
 		release, security = &source{URI: mirror}, nil
 	}
 	if release == nil {
-		return nil, errors.New("this host's apt sources list no Debian mirror: set one with -mirror, such as http://mirror.example/debian")
+		release = &source{URI: d.archive(arch)}
 	}
-	if security == nil {
+	switch {
+	case d.OneTree:
+		security = release
+	case security == nil:
 		security = &source{URI: release.URI + "-security", Expired: release.Expired}
 	}
 	at := func(s *source, suite string) source {
-		return source{URI: s.URI, Suite: suite, Components: []string{"main"}, SignedBy: s.SignedBy, Expired: s.Expired}
+		return source{URI: s.URI, Suite: suite, Components: d.Components, SignedBy: s.SignedBy, Expired: s.Expired}
 	}
 	return []source{
 		at(release, suite),
@@ -196,17 +198,23 @@ func chooseSources(host []source, mirror, suite string) ([]source, error) {
 	}, nil
 }
 
-// isSuite reports whether name is one of Debian's own suites.
-func isSuite(name string) bool {
-	return slices.Contains([]string{
-		"oldoldstable", "oldstable", "stable", "testing", "unstable", "sid",
-		"buster", "bullseye", "bookworm", "trixie", "forky", "duke",
-	}, name)
-}
-
 func fetchable(uri string) bool {
 	u, err := url.Parse(uri)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// loopback returns the first of urls that leads a machine to itself and not to the host.
+func loopback(urls []string) string {
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil {
+			continue
+		}
+		if addr, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && addr.IsLoopback() {
+			return text
+		}
+	}
+	return ""
 }
 
 // hostAdmitsExpired reports whether the host's apt is told to use releases past

@@ -1,11 +1,12 @@
 package debian
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"testing/fstest"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 func TestHostSources(t *testing.T) {
@@ -51,7 +52,7 @@ Components: main
 		{URI: "http://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, SignedBy: block, Expired: true},
 		{URI: "http://mirror.example/debian", Suite: "trixie-updates", Components: []string{"main"}, SignedBy: block, Expired: true},
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := gocmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 
@@ -66,12 +67,12 @@ Components: main
 }
 
 func TestChooseSources(t *testing.T) {
-	main := []string{"main"}
 	for name, test := range map[string]struct {
-		host   string
-		mirror string
-		want   []string
-		err    string
+		suite, arch string // bookworm, amd64
+		host        string
+		mirror      string
+		want        []string
+		err         string
 	}{
 		"the same release": {
 			host: "deb http://m.example/debian bookworm main\ndeb http://s.example/security bookworm-security main\n",
@@ -97,11 +98,25 @@ func TestChooseSources(t *testing.T) {
 			host: "deb http://m.example/debian bookworm main\ndeb http://s.example/security bookworm-security main\n", mirror: "https://x.example/debian/",
 			want: []string{"deb https://x.example/debian bookworm main", "deb https://x.example/debian bookworm-updates main", "deb https://x.example/debian-security bookworm-security main"},
 		},
-		"Ubuntu": {
+		"a host of another distribution": {
 			host: "deb http://u.example/ubuntu noble main\ndeb http://u.example/ubuntu noble-security main\n",
-			err:  "list no Debian mirror: set one with -mirror",
+			want: []string{"deb http://deb.debian.org/debian bookworm main", "deb http://deb.debian.org/debian bookworm-updates main", "deb http://deb.debian.org/debian-security bookworm-security main"},
 		},
-		"no apt":       {err: "-mirror"},
+		"no apt": {
+			want: []string{"deb http://deb.debian.org/debian bookworm main", "deb http://deb.debian.org/debian bookworm-updates main", "deb http://deb.debian.org/debian-security bookworm-security main"},
+		},
+		"Ubuntu, all in one tree": {
+			suite: "jammy", host: "deb http://u.example/ubuntu/ noble main restricted\ndeb http://s.example/ubuntu noble-security main\ndeb http://m.example/debian bookworm main\n",
+			want: []string{"deb http://u.example/ubuntu jammy main universe", "deb http://u.example/ubuntu jammy-updates main universe", "deb http://u.example/ubuntu jammy-security main universe"},
+		},
+		"Ubuntu on a host of another distribution": {
+			suite: "focal", host: "deb http://m.example/debian bookworm main\n",
+			want: []string{"deb http://archive.ubuntu.com/ubuntu focal main universe", "deb http://archive.ubuntu.com/ubuntu focal-updates main universe", "deb http://archive.ubuntu.com/ubuntu focal-security main universe"},
+		},
+		"Ubuntu for another architecture": {
+			suite: "focal", arch: "arm64",
+			want: []string{"deb http://ports.ubuntu.com/ubuntu-ports focal main universe", "deb http://ports.ubuntu.com/ubuntu-ports focal-updates main universe", "deb http://ports.ubuntu.com/ubuntu-ports focal-security main universe"},
+		},
 		"not a URL":    {mirror: "/srv/debian", err: "must begin with http"},
 		"no host name": {mirror: "http://", err: "must begin with http"},
 	} {
@@ -110,7 +125,8 @@ func TestChooseSources(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := chooseSources(host, test.mirror, "bookworm")
+			suite := cmp.Or(test.suite, "bookworm")
+			got, err := distributionOf(suite).chooseSources(host, test.mirror, suite, cmp.Or(test.arch, "amd64"))
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("error %v, want %q", err, test.err)
@@ -123,11 +139,8 @@ func TestChooseSources(t *testing.T) {
 			var lines []string
 			for _, s := range got {
 				lines = append(lines, s.Line())
-				if d := cmp.Diff(main, s.Components); d != "" {
-					t.Error(d)
-				}
 			}
-			if d := cmp.Diff(test.want, lines); d != "" {
+			if d := gocmp.Diff(test.want, lines); d != "" {
 				t.Error(d)
 			}
 		})
@@ -166,7 +179,7 @@ func FuzzSources(f *testing.F) {
 					t.Errorf("%q: got %+v", text, s)
 				}
 			}
-			if chosen, err := chooseSources(list, "", "bookworm"); err == nil && !fetchable(chosen[0].URI) {
+			if chosen, err := distributionOf("bookworm").chooseSources(list, "", "bookworm", "amd64"); err == nil && !fetchable(chosen[0].URI) {
 				t.Errorf("%q: chose %+v", text, chosen)
 			}
 		}

@@ -517,6 +517,8 @@ type imageStore struct {
 	n   int
 }
 
+func (s *imageStore) Recall(string) (string, error) { return "", nil }
+
 func (s *imageStore) Publications() ([]ec2.Publication, error) {
 	p := ec2.Publication{Owner: publisher, Name: "debian-12-amd64-20260101-1", Architecture: "x86_64",
 		Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Base: "debian-12", User: "admin"}

@@ -32,6 +32,7 @@ type Package struct {
 	Content       map[string]string // of the regular files among Files
 	Control       map[string]string // more control files, such as postinst
 	Compression   string            // of control and data: "", "gz", "xz" or "zst"
+	Component     string            // of the archive; empty is main
 }
 
 // Deb builds the package file.
@@ -167,6 +168,7 @@ type Release struct {
 	Date       time.Time
 	ValidUntil time.Time // zero for none
 	ByHash     bool
+	Components []string        // nil for main
 	Signer     *openpgp.Entity // nil for the mirror's key
 }
 
@@ -266,16 +268,22 @@ func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	root := "/debian"
-	var index strings.Builder
+	components := r.Components
+	if components == nil {
+		components = []string{"main"}
+	}
+	indexes := map[string]string{}
 	for _, p := range packages {
 		deb := p.Deb(t)
 		file := fmt.Sprintf("pool/%s_%s.deb", p.Name, strings.ReplaceAll(p.Version, ":", "%3a"))
 		m.files[root+"/"+strings.ReplaceAll(file, "%3a", ":")] = deb
-		fmt.Fprintf(&index, "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", p.controlFile(), file, len(deb), sha256.Sum256(deb))
+		component := p.Component
+		if component == "" {
+			component = "main"
+		}
+		indexes[component] += fmt.Sprintf("%sFilename: %s\nSize: %d\nSHA256: %x\n\n", p.controlFile(), file, len(deb), sha256.Sum256(deb))
 	}
 	dist := root + "/dists/" + r.Suite
-	name := "main/binary-" + m.Arch + "/Packages"
-	plain := []byte(index.String())
 	text := fmt.Sprintf("Origin: Test\nSuite: %s\nCodename: %s\nVersion: 12.0\nDate: %s\n", r.Suite, r.Suite, r.Date.UTC().Format(time.RFC1123))
 	if !r.ValidUntil.IsZero() {
 		text += "Valid-Until: " + r.ValidUntil.UTC().Format(time.RFC1123) + "\n"
@@ -283,14 +291,17 @@ func (m *Mirror) Publish(t testing.TB, r Release, packages ...Package) {
 	if r.ByHash {
 		text += "Acquire-By-Hash: yes\n"
 	}
-	text += "Components: main\nSHA256:\n"
-	for suffix, content := range map[string][]byte{"": plain, ".gz": Compress(t, "gz", plain), ".xz": Compress(t, "xz", plain)} {
-		sum := fmt.Sprintf("%x", sha256.Sum256(content))
-		text += fmt.Sprintf(" %s %d %s\n", sum, len(content), name+suffix)
-		if r.ByHash {
-			m.files[dist+"/main/binary-"+m.Arch+"/by-hash/SHA256/"+sum] = content
-		} else {
-			m.files[dist+"/"+name+suffix] = content
+	text += "Components: " + strings.Join(components, " ") + "\nSHA256:\n"
+	for _, component := range components {
+		name, plain := component+"/binary-"+m.Arch+"/Packages", []byte(indexes[component])
+		for suffix, content := range map[string][]byte{"": plain, ".gz": Compress(t, "gz", plain), ".xz": Compress(t, "xz", plain)} {
+			sum := fmt.Sprintf("%x", sha256.Sum256(content))
+			text += fmt.Sprintf(" %s %d %s\n", sum, len(content), name+suffix)
+			if r.ByHash {
+				m.files[dist+"/"+component+"/binary-"+m.Arch+"/by-hash/SHA256/"+sum] = content
+			} else {
+				m.files[dist+"/"+name+suffix] = content
+			}
 		}
 	}
 	signer := r.Signer

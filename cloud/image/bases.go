@@ -1,0 +1,173 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ReleaseInfo says of a release what a user of its base wants to know.
+type ReleaseInfo struct {
+	ID, Title string
+	Publisher string
+	Owner     string // account id
+	User      string // who logs in
+}
+
+// Releases returns the releases that there are bases of, or can be.
+func Releases() []ReleaseInfo {
+	var out []ReleaseInfo
+	for _, r := range releases() {
+		out = append(out, ReleaseInfo{ID: r.ID, Title: r.Title, Publisher: publisherOf(r.Owner).Name, Owner: r.Owner, User: r.User})
+	}
+	return out
+}
+
+// release returns the release with an id; the error names those that there are.
+func (s *Store) release(id string) (release, error) {
+	if r, ok := findRelease(id); ok {
+		return r, nil
+	}
+	var ids []string
+	for _, r := range releases() {
+		ids = append(ids, r.ID)
+	}
+	return release{}, fmt.Errorf("release %q: choose one of %s", id, strings.Join(ids, ", "))
+}
+
+// CheckNew reports that an owner has an image of a name already.
+func (s *Store) CheckNew(owner, name string) error {
+	all, err := s.Publications()
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.Owner == owner && other.Name == name && other.ID == "" {
+			return fmt.Errorf("account %s has an image named %s already: choose another name, or give -replace for one that was imported", owner, name)
+		}
+	}
+	return nil
+}
+
+// FillRelease makes the base of a release of what fill imports, which gets the release's
+// name and login user. It is an error if there is a base of it, unless that is to be
+// replaced; machines that were started from it are not touched.
+func (s *Store) FillRelease(ctx context.Context, id string, replace bool, fill func(ImportOptions) (Base, error)) (Base, error) {
+	r, err := s.release(id)
+	if err != nil {
+		return Base{}, err
+	}
+	unlock, err := s.lockBase(ctx, id, nil)
+	if err != nil {
+		return Base{}, err
+	}
+	defer unlock()
+	if _, err := s.Base(id); !errors.Is(err, ErrNotFound) && !replace {
+		return Base{}, errors.Join(errThere(id), err)
+	}
+	b, err := fill(ImportOptions{Name: id, User: r.User})
+	if err != nil {
+		return Base{}, err
+	}
+	b.RootDevice = publisherOf(r.Owner).RootDevice
+	return b, s.SaveBase(b)
+}
+
+// Lacks names what a base has not that scripts and logins take for granted.
+func (s *Store) Lacks(b Base) ([]string, error) {
+	paths, err := s.Paths(b.Layers)
+	if err != nil {
+		return nil, err
+	}
+	var lacks []string
+	for _, want := range []struct {
+		name  string
+		files []string
+	}{
+		{"systemd", []string{"usr/lib/systemd/systemd", "lib/systemd/systemd"}},
+		{"an SSH server", []string{"usr/sbin/sshd", "usr/bin/sshd"}},
+		{"sudo", []string{"usr/bin/sudo"}},
+		{"cloud-init", []string{"usr/bin/cloud-init"}},
+	} {
+		if !anyFile(paths, want.files) {
+			lacks = append(lacks, want.name)
+		}
+	}
+	return lacks, nil
+}
+
+func anyFile(layers, names []string) bool {
+	for _, layer := range layers {
+		for _, name := range names {
+			if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var (
+	imageIDPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8}([0-9a-f]{9})?$`) })
+	digits         = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d+`) })
+)
+
+// Alias makes an id of AWS stand for the base of a release in every region, so that what
+// names the id can be launched.
+func (s *Store) Alias(id, releaseID string) error {
+	if !imageIDPattern().MatchString(id) {
+		return fmt.Errorf("image id %q: it must be like ami-0123456789abcdef0", id)
+	}
+	r, err := s.release(releaseID)
+	if err != nil {
+		return err
+	}
+	versions := r.Series[0].Versions
+	p := r.publication(0, versions[len(versions)-1])
+	p.ID, p.Description = id, p.Description+" ("+id+" of AWS)"
+	return s.explain("alias "+id, writeRecord(s.path("publications", "alias-"+id+".json"), p))
+}
+
+// Recall looks for a name among those that images of a release had or may have had, such
+// as that of another day than the images of the catalog, and publishes it. fresh reports
+// that it was not there before.
+func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
+	for _, r := range releases() {
+		for n, known := range r.Series {
+			version, ok := versionIn(name, known)
+			if !ok || dateOf(version).IsZero() || dateOf(version).After(time.Now()) {
+				continue
+			}
+			p = r.publication(n, version)
+			if s.CheckNew(p.Owner, p.Name) != nil {
+				return p, false, nil // it is there, or cannot be looked for
+			}
+			return p, true, s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
+		}
+	}
+	return Publication{}, false, ErrNotFound
+}
+
+// versionIn returns the version in a name that is one of the series': it is built as the
+// newest version is.
+func versionIn(name string, of series) (version string, ok bool) {
+	newest := of.Versions[len(of.Versions)-1]
+	pattern := digits().ReplaceAllStringFunc(regexp.QuoteMeta(newest), func(run string) string {
+		if len(run) == 8 {
+			return `\d{8}`
+		}
+		return `\d{1,8}`
+	})
+	parts := strings.SplitN(fill([]string{of.Name}, "\x00")[0], "\x00", 2)
+	version, ok = strings.CutPrefix(name, parts[0])
+	if ok {
+		version, ok = strings.CutSuffix(version, parts[1])
+	}
+	return version, ok && regexp.MustCompile("^"+pattern+"$").MatchString(version)
+}

@@ -1,0 +1,96 @@
+package debian
+
+import (
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// distribution is what Debian and the systems made like it differ in.
+type distribution struct {
+	Name       string // also who the login user is to finger(1)
+	Suites     []string
+	Components []string // that packages are taken from
+	Further    []string // components that the system's sources name besides
+	Archive    string   // where everybody can fetch it from
+	Ports      string   // and the architectures besides amd64, if that is elsewhere
+	OneTree    bool     // security fixes are in the same tree, not in one beside it
+	Keyring    string   // the name of its keyring package, and of the file in that
+	Keys       []byte   // the public keys that sign its archive
+	Groups     string   // of the login user, where they exist
+}
+
+// The keys are those of the distributions' keyring packages: for Debian the archive
+// and security keys of 12 and 13 in debian-archive-keyring, for Ubuntu the archive key
+// of 2018 in ubuntu-keyring, which signs 20.04 and all that came after.
+var (
+	//go:embed keys/debian.gpg
+	debianKeys []byte
+	//go:embed keys/ubuntu.gpg
+	ubuntuKeys []byte
+)
+
+func distributions() []distribution {
+	return []distribution{
+		{
+			Name: "Debian", Components: []string{"main"}, Archive: "http://deb.debian.org/debian", Keyring: "debian-archive-keyring", Keys: debianKeys,
+			Suites: []string{
+				"oldoldstable", "oldstable", "stable", "testing", "unstable", "sid",
+				"buster", "bullseye", "bookworm", "trixie", "forky", "duke",
+			},
+			Groups: "adm audio cdrom dialout dip floppy netdev plugdev sudo video",
+		},
+		{
+			Name: "Ubuntu", Components: []string{"main", "universe"}, Further: []string{"restricted", "multiverse"}, OneTree: true,
+			Archive: "http://archive.ubuntu.com/ubuntu", Ports: "http://ports.ubuntu.com/ubuntu-ports", Keyring: "ubuntu-archive-keyring", Keys: ubuntuKeys,
+			Suites: []string{"focal", "jammy", "noble"},
+			Groups: "adm dialout cdrom floppy sudo audio dip video plugdev netdev lxd",
+		},
+	}
+}
+
+// distributionOf returns the distribution that has a suite. A suite that none is known
+// to have is taken for one of Debian's, which are the most.
+func distributionOf(suite string) distribution {
+	all := distributions()
+	for _, d := range all {
+		if slices.Contains(d.Suites, suite) {
+			return d
+		}
+	}
+	return all[0]
+}
+
+// Distribution returns the name of the distribution that has a suite, in lower case.
+func Distribution(suite string) string { return strings.ToLower(distributionOf(suite).Name) }
+
+// CheckMirror reports what is no mirror of a distribution, by its name in lower case.
+func CheckMirror(distribution, url string) error {
+	var names []string
+	for _, d := range distributions() {
+		names = append(names, strings.ToLower(d.Name))
+	}
+	if !slices.Contains(names, distribution) {
+		return fmt.Errorf("mirror of %q: only %s are made from a mirror", distribution, strings.Join(names, " and "))
+	}
+	if !fetchable(url) {
+		return fmt.Errorf("mirror %q: it must begin with http:// or https://", url)
+	}
+	return nil
+}
+
+// archive is where everybody can fetch packages for an architecture from.
+func (d distribution) archive(arch string) string {
+	if d.Ports != "" && arch != "amd64" {
+		return d.Ports
+	}
+	return d.Archive
+}
+
+// signs reports whether the keys that the host's sources name for an archive can be
+// those of the distribution, so that it is not somebody else's archive that happens
+// to use the same suite names.
+func (d distribution) signs(signedBy string) bool {
+	return signedBy == "" || strings.Contains(signedBy, d.Keyring) || strings.Contains(signedBy, strings.TrimSuffix(d.Keyring, "-keyring"))
+}

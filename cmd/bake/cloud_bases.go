@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"bake/internal/local"
+	"bake/ui"
+)
+
+func (p *program) cloudBasesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bases",
+		Short: "List the bases that machines boot from, made or not",
+		Long: `List the bases of the local cloud: those of the releases whose images it offers, which
+are made when one is first launched or by 'bake cloud base', and those of imported
+images.`,
+		Example: `  bake cloud bases`,
+		Args:    exactly(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.cloudBases(cmd.Context()) },
+	}
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) cloudBases(ctx context.Context) error {
+	dir, err := p.env.cloudDir()
+	if err != nil {
+		return err
+	}
+	bases, err := local.Bases(ctx, dir, p.log.Logger)
+	if err != nil {
+		return err
+	}
+	if p.json.on {
+		p.json.result = struct {
+			Bases []local.Base `json:"bases"`
+		}{bases}
+		return nil
+	}
+	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tPUBLISHER\tUSER\tMADE\tSIZE\tFROM")
+	for _, b := range bases {
+		made, size := "no", "-"
+		if b.Made {
+			made, size = b.Created.Format("2006-01-02"), ui.Bytes(b.Size)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Name, cmp.Or(b.Publisher, "-"), b.User, made, size, cmp.Or(b.Source, "-"))
+	}
+	return w.Flush()
+}
+
+func (p *program) cloudBaseCommand() *cobra.Command {
+	var o local.BaseOptions
+	var from string
+	cmd := &cobra.Command{
+		Use:   "base NAME",
+		Short: "Make the base of a release ahead of its first launch",
+		Long: `Make the base of a release, such as ubuntu-22.04; 'bake cloud bases' lists them. It is
+made from the packages of an archive, which -mirror names, or else $BAKE_MIRROR, the
+host's apt sources, or the public archive; or from what -from names, as 'bake cloud
+import' takes it. Templates that look for the release's images find it under the
+publisher's own names.`,
+		Example: `  bake cloud base ubuntu-22.04
+  bake cloud base ubuntu-22.04 -mirror http://mirror.example.com/ubuntu
+  bake cloud base ubuntu-22.04 -from rootfs.tar.xz`,
+		Args: exactly("the name of a release"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Release = args[0]
+			if from != "" && (o.Mirror != "" || o.Keyring != "") {
+				return usageError{"-from takes no -mirror and no -keyring", cmd.CommandPath()}
+			}
+			if from != "" {
+				return p.cloudImport(cmd.Context(), cloudImportOptions{source: from, as: o.Release, replace: o.Replace})
+			}
+			return p.cloudBase(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Mirror, "mirror", "", "take packages from the archive at this `URL`")
+	flags.StringVar(&o.Keyring, "keyring", "", "a `file` with the OpenPGP keys that sign the archive; default: those of the distribution")
+	flags.StringVar(&from, "from", "", "make it from this OCI image or root file system, a `source` of 'bake cloud import'")
+	flags.BoolVar(&o.Replace, "replace", false, "make it anew if there is one; images and machines made from the old one stay as they are")
+	p.jsonFlag(cmd)
+	return cmd
+}
+
+func (p *program) cloudBase(ctx context.Context, o local.BaseOptions) error {
+	ctx, _, release := p.interrupts(ctx, ignoreSignals)
+	defer release()
+	emit, done := p.progressDisplay()
+	defer done()
+	options, err := p.localOptions(emit)
+	if err != nil {
+		return err
+	}
+	o.Progress = options.Progress
+	if err := local.MakeBase(ctx, options, o); err != nil {
+		return err
+	}
+	p.say("The base " + o.Release + " is ready.")
+	return nil
+}
+
+func (p *program) cloudAliasCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "alias AMI-ID RELEASE",
+		Short: "Say which release an AMI id of AWS stands for",
+		Long: `Let an AMI id that is pinned in a template stand for a release of 'bake cloud bases',
+so that the template bakes with -local. The id is then that of an image in every region.
+Doing it again replaces what the id stood for.`,
+		Example: `  bake cloud alias ami-0c4f7023847b90238 ubuntu-22.04`,
+		Args:    exactly("the AMI id", "the release"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := p.env.cloudDir()
+			if err != nil {
+				return err
+			}
+			if err := local.Alias(dir, p.log.Logger, args[0], args[1]); err != nil {
+				return err
+			}
+			p.say(args[0] + " stands for " + args[1] + " on the local cloud.")
+			return nil
+		},
+	}
+	p.jsonFlag(cmd)
+	return cmd
+}
