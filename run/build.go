@@ -103,6 +103,8 @@ type Options struct {
 	reuseOnly bool // a build that is needed is an error
 	planOnly  bool // nothing is built
 
+	whole string // the id of the run that this is a part of; empty if it is none
+
 	again *again    // the run goes on
 	began time.Time // by the clock that is never set
 }
@@ -355,7 +357,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		return Result{}, fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	ledger, err := o.ledger(step.Header{
-		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command),
+		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command), Whole: o.whole,
 	})
 	if err != nil {
 		return Result{}, errors.Join(err, o.closeJournal(journal, o.again != nil))

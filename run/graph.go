@@ -157,8 +157,8 @@ func (r *apart) share() {
 		var once sync.Once
 		var cloud *localcloud.Cloud
 		var err error
-		r.o.Cloud = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
-			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), emit) })
+		r.o.Cloud = func(ctx context.Context, _ func(step.Event)) (*localcloud.Cloud, error) {
+			once.Do(func() { cloud, err = open(context.WithoutCancel(ctx), r.events.handle) }) // it outlives each of the runs
 			return cloud, err
 		}
 	}
@@ -239,7 +239,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		return
 	}
 	o := r.o
-	o.ID, o.reuseOnly = uuid.NewString(), i.needed
+	o.ID, o.whole, o.reuseOnly = uuid.NewString(), r.o.ID, i.needed
 	o.Template.Instance, o.Template.images = &instance, r.list()
 	if i.needed {
 		o.Template.Only, o.Template.Except = nil, nil

@@ -24,7 +24,8 @@ import (
 // with the run. It holds no secrets.
 type Memory struct {
 	Run     string         `json:"run"`
-	Bake    string         `json:"bake"` // the version
+	Whole   string         `json:"whole,omitempty"` // the run that it is a part of
+	Bake    string         `json:"bake"`            // the version
 	Started time.Time      `json:"started"`
 	Command string         `json:"command_line"`
 	Builds  []string       `json:"builds"` // that -only and -except admitted
@@ -64,7 +65,8 @@ type ResumeOptions struct {
 	Changed bool   // go on though the template, or bake's version, has changed
 }
 
-// Resumable returns the memory of the run whose id starts with prefix, or of the newest
+// Resumable returns the memory of the run whose id, or that of the run that it is a part of,
+// starts with prefix, or of the newest
 // run that can be resumed if that is empty. again says that provisioners may be run again.
 // The error says why there is none.
 func (s State) Resumable(prefix string, again bool) (Memory, error) {
@@ -75,10 +77,10 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	var found []Memory
 	var why []error
 	for _, name := range names {
-		if !strings.HasPrefix(name, prefix) {
+		m, err := s.recall(strings.TrimSuffix(name, ".journal"), again)
+		if !strings.HasPrefix(name, prefix) && (m.Whole == "" || !strings.HasPrefix(m.Whole, prefix)) {
 			continue
 		}
-		m, err := s.recall(strings.TrimSuffix(name, ".journal"), again)
 		if err != nil {
 			why = append(why, err)
 			continue
@@ -94,7 +96,11 @@ func (s State) Resumable(prefix string, again bool) (Memory, error) {
 	case len(found) == 0:
 		return Memory{}, fmt.Errorf("there is nothing to resume of a run %s: it succeeded, or what it had made was deleted; bake runs lists the runs", prefix)
 	case prefix != "" && len(found) > 1:
-		return Memory{}, fmt.Errorf("several runs start with %s", prefix)
+		var ids []string
+		for _, m := range found {
+			ids = append(ids, m.Run)
+		}
+		return Memory{}, fmt.Errorf("several runs start with %s, or are parts of it; name one of them: %s", prefix, strings.Join(ids, ", "))
 	}
 	return found[len(found)-1], nil
 }
@@ -219,7 +225,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 // error of one that goes on says what has changed since.
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string) (*step.FileJournal, error) {
 	m := Memory{
-		Run: run.ID, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
+		Run: run.ID, Whole: o.whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 		Image: o.Template.Instance,
 	}

@@ -423,6 +423,39 @@ func left(t *testing.T, state run.State, id string, keys ...string) {
 	}
 }
 
+// TestParts: what the parts of a run have left is known by the id of the whole too.
+func TestParts(t *testing.T) {
+	state := run.State(t.TempDir())
+	left(t, state, "r1", "a")
+	for id, key := range map[string]string{"p1": "b", "p2": "c"} {
+		l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: id, Started: start, Whole: "whole"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Intend(step.Resource{Kind: "fake:thing", Key: key}), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j, err := step.CreateJournal(state.Journal("p1"), run.Memory{Run: "p1", Whole: "whole"}, func(s string) string { return s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]string{"who": "run p1 cannot be resumed", "p1": "run p1 cannot be resumed", "r": "there is nothing to resume"} {
+		if _, err := state.Resumable(id, false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("resuming %s: %v, want %q", id, err, want)
+		}
+	}
+	fake := &deleter{}
+	swept, err := run.Sweep(t.Context(), run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}, Run: "whole"})
+	slices.Sort(fake.gone)
+	if err != nil || len(swept) != 2 || !slices.Equal(fake.gone, []string{"b", "c"}) {
+		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	state := run.State(t.TempDir())
 	left(t, state, "r1", "a", "b")

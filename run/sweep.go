@@ -26,7 +26,7 @@ import (
 // SweepOptions say what [Sweep] deletes.
 type SweepOptions struct {
 	State  State
-	Run    string // only what this run has left, even if it was kept; empty for all
+	Run    string // only what this run, or its parts, have left, even if it was kept; empty for all
 	Local  bool   // only what is on the local cloud
 	DryRun bool   // delete nothing
 
@@ -431,7 +431,7 @@ func (s State) survey(run string) survey {
 				unopened = append(unopened, unwritable(err))
 			}
 			continue
-		case run != "" && id != run:
+		case run != "" && id != run && l.Header.Whole != run:
 			damaged = append(damaged, l.Close())
 			continue
 		}

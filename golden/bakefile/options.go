@@ -56,7 +56,8 @@ const otherVersion = "Unsupported version of bake"
 // Build are the arguments of a build block: limits of every run of the template.
 type Build struct {
 	// Cancel the run after this time, and delete what it created. `bake build -timeout`
-	// takes its place.
+	// takes its place. Where each image is built by a run of its own, because images refer to
+	// others or have `for_each`, it is for each of them, and `-timeout` for all together.
 	Timeout time.Duration `hcl:"timeout,optional"`
 
 	// How long after the start of the run its machines end themselves, even if bake was
