@@ -83,7 +83,7 @@ func (p *program) completions(cmd *cobra.Command) {
 	if cmd.Name() == "docs" {
 		cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			all := p.parts().Catalog()
-			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.DataSources.Names())
+			names := slices.Concat(all.Builders.Names(), all.Provisioners.Names(), all.PostProcessors.Names(), all.DataSources.Names(), []string{"functions", "guide"})
 			slices.Sort(names)
 			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
 		}

@@ -2,48 +2,87 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"bake/builtin/reference"
+	"bake/docs"
 	"bake/plugin/installed"
 )
 
+// docsOptions are the flags of bake docs.
+type docsOptions struct {
+	markdown, man, search string
+	schema                bool
+}
+
 func (p *program) docsCommand() *cobra.Command {
-	var markdown string
+	var o docsOptions
 	cmd := &cobra.Command{
-		Use:   "docs [COMPONENT [OPTION]]",
-		Short: "Explain the options of a component, or list the components",
+		Use:   "docs [COMPONENT [OPTION] | functions [NAME] | guide [CHAPTER]]",
+		Short: "Explain components and their options, functions, and how to use bake",
 		Long: `Explain the options of a component of any kind, or of a block of templates or of bake
 files (*.bake.hcl): what each option does, its type and its default, and the values that
 the component makes available to the template. With an option, or a group of options such
 as network, explain nothing else.
 Without a name, list all components, including those of installed plugins, whose options
-have only a name and a type.`,
-		Example: `  bake docs
-  bake docs amazon-ebs
+have only a name and a type.
+functions are those that templates can call, and guide is a guide in chapters.`,
+		Example: `  bake docs amazon-ebs
   bake docs amazon-ebs ami_users
   bake docs amazon-ebs network
-  bake docs provisioner`,
+  bake docs provisioner
+  bake docs functions formatdate
+  bake docs guide 1
+  bake docs -search 'share image'
+  bake docs -man /usr/local/share/man/man1
+  bake docs -schema >template.schema.json`,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, args, markdown) })
+			return interruptible(cmd.Context(), func(ctx context.Context) error { return p.docs(ctx, cmd, args, o) })
 		},
 	}
-	cmd.Flags().StringVar(&markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
+	flags := cmd.Flags()
+	flags.StringVar(&o.search, "search", "", "list the places that have all words of a `text`, and what shows each")
+	flags.StringVar(&o.markdown, "markdown", "", "write the reference of every component into the `directory`, which it then fills alone")
+	flags.StringVar(&o.man, "man", "", "write a manual page of each command into the `directory`")
+	flags.BoolVar(&o.schema, "schema", false, "print a JSON schema of templates in JSON (*.pkr.json), for editors")
+	cmd.MarkFlagsMutuallyExclusive("search", "markdown", "man", "schema")
 	p.jsonFlag(cmd)
 	return cmd
 }
 
-func (p *program) docs(ctx context.Context, args []string, markdown string) error {
+func (p *program) docs(ctx context.Context, cmd *cobra.Command, args []string, o docsOptions) error {
+	if len(args) > 0 && (o.search != "" || o.markdown != "" || o.man != "" || o.schema) {
+		return usageError{fmt.Sprintf("%q: -search, -markdown, -man and -schema are about everything, and take no name", args[0]), cmd.CommandPath()}
+	}
 	refs, err := reference.Of(p.parts().Catalog())
 	switch {
 	case err != nil:
 		return err
-	case markdown != "":
-		return reference.WriteMarkdown(markdown, refs)
+	case o.markdown != "":
+		return reference.WriteMarkdown(o.markdown, refs)
+	case o.man != "":
+		return writeMan(o.man, cmd.Root())
+	case o.schema:
+		return p.docsSchema(refs)
+	case cmd.Flags().Changed("search"):
+		return p.docsSearch(refs, cmd.Root(), o.search)
+	case len(args) > 0 && args[0] == "functions":
+		return p.docsFunctions(args[1:])
+	case len(args) > 0 && args[0] == "guide":
+		return p.docsGuide(args[1:])
 	}
+	return p.docsComponents(ctx, refs, args)
+}
+
+// docsComponents lists components, including those of plugins, or explains one.
+func (p *program) docsComponents(ctx context.Context, refs []reference.Component, args []string) error {
 	wanted := func(name string) bool { return len(args) > 0 && args[0] == name }
 	if !slices.ContainsFunc(refs, func(r reference.Component) bool { return wanted(r.Name) }) {
 		more, err := installed.Reference(ctx, p.installedPlugins(), wanted)
@@ -60,6 +99,7 @@ func (p *program) docs(ctx context.Context, args []string, markdown string) erro
 		}
 	}
 	if len(args) == 2 {
+		var err error
 		if refs, err = reference.Narrow(refs, args[1]); err != nil {
 			return err
 		}
@@ -73,4 +113,122 @@ func (p *program) docs(ctx context.Context, args []string, markdown string) erro
 		reference.List(p.stdout, refs)
 	}
 	return nil
+}
+
+func (p *program) docsFunctions(args []string) error {
+	all, err := reference.Functions()
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 {
+		f, err := reference.FunctionNamed(all, args[0])
+		if err != nil {
+			return err
+		}
+		all = []reference.Function{f}
+	}
+	switch {
+	case p.json.on:
+		p.json.result = struct {
+			Functions []reference.Function `json:"functions"`
+		}{all}
+	case len(args) > 0:
+		reference.ExplainFunction(p.stdout, all[0])
+	default:
+		reference.ListFunctions(p.stdout, all)
+	}
+	return nil
+}
+
+// docsGuide lists the chapters of the guide, or shows one.
+func (p *program) docsGuide(args []string) error {
+	all, err := reference.Chapters()
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 {
+		of := func(c reference.Chapter) bool { return c.Name == args[0] || strconv.Itoa(c.Number) == args[0] }
+		i := slices.IndexFunc(all, of)
+		if i < 0 {
+			return fmt.Errorf("the guide has no chapter %q; bake docs guide lists them", args[0])
+		}
+		all = all[i : i+1]
+	}
+	if p.json.on {
+		for i := range all {
+			if len(args) == 0 {
+				all[i].Text = ""
+			}
+		}
+		p.json.result = struct {
+			Chapters []reference.Chapter `json:"chapters"`
+		}{all}
+		return nil
+	}
+	if len(args) > 0 {
+		fmt.Fprint(p.stdout, docs.Plain(all[0].Text))
+		return nil
+	}
+	for _, c := range all {
+		fmt.Fprintf(p.stdout, "%4d  %-18s  %s\n", c.Number, c.Name, c.Title)
+	}
+	fmt.Fprintln(p.stdout, "\nbake docs guide CHAPTER shows one, by its number or name.")
+	return nil
+}
+
+func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, text string) error {
+	if strings.TrimSpace(text) == "" {
+		return usageError{"-search needs words to look for", "bake docs"}
+	}
+	found, err := reference.Search(refs, text)
+	if err != nil {
+		return err
+	}
+	for _, m := range searchCommands(root, text) {
+		found = append(found, reference.Match{Command: m[0], Text: m[1]})
+	}
+	switch {
+	case p.json.on:
+		p.json.result = struct {
+			Matches []reference.Match `json:"matches"`
+		}{append([]reference.Match{}, found...)}
+	case len(found) == 0:
+		return fmt.Errorf("the documentation has no place with all of these words: %s", text)
+	default:
+		reference.ListMatches(p.stdout, found)
+	}
+	return nil
+}
+
+// searchCommands returns how to get help on each command that has all words of a text in its
+// description or its flags, and what it does.
+func searchCommands(cmd *cobra.Command, text string) (found [][2]string) {
+	words := strings.Fields(strings.ToLower(text))
+	for _, c := range cmd.Commands() {
+		if !c.IsAvailableCommand() {
+			continue
+		}
+		var help strings.Builder
+		writeHelp(&help, c)
+		about := strings.ToLower(help.String())
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(about, w) }) && !c.HasAvailableSubCommands() {
+			found = append(found, [2]string{c.CommandPath() + " -h", c.Short})
+		}
+		found = append(found, searchCommands(c, text)...)
+	}
+	return found
+}
+
+func (p *program) docsSchema(refs []reference.Component) error {
+	schema := reference.JSONSchema(refs)
+	if p.json.on {
+		p.json.result = struct {
+			Schema any `json:"json_schema"`
+		}{schema}
+		return nil
+	}
+	out := json.NewEncoder(p.stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", " ")
+	return out.Encode(schema)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/crypto/ssh"
 
 	"bake/builtin"
@@ -202,6 +203,62 @@ func TestArgumentsOfBlocks(t *testing.T) {
 			if _, err := reference.Narrow(of, m[1]); err != nil {
 				t.Errorf("docs/reference/blocks.txt: %v", err)
 			}
+		}
+	}
+}
+
+// TestSchema: templates in JSON are valid by the schema that editors get if bake takes them,
+// and one with a wrong option is not.
+func TestSchema(t *testing.T) {
+	var out, errOut bytes.Buffer
+	if code := bake([]string{"bake", "docs", "-schema"}, nil, strings.NewReader(""), &out, &errOut); code != 0 {
+		t.Fatal(errOut.String())
+	}
+	parsed, err := jsonschema.UnmarshalJSON(&out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("template.json", parsed); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("template.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid := func(text string) error {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return schema.Validate(v)
+	}
+	files, err := filepath.Glob(filepath.Join("..", "..", "testdata", "valid", "*.pkr.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("there are no templates in JSON", err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := valid(string(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	const template = `{
+		"source": {"amazon-ebs": {"web": {"ami_name": "web", "%s": ["987654321098"], "ssh_timeout": "5m", "source_ami_filter": [{"owners": ["self"], "most_recent": true}]}}},
+		"variable": {"size": {"type": "number", "default": 8}},
+		"build": [{"sources": ["source.amazon-ebs.web"], "provisioner": [{"shell": {"inline": ["true"], "%s": "10s", "override": {"web": {"inline": ["false"]}}}}]}]
+	}`
+	for _, test := range []struct {
+		option, argument string
+		ok               bool
+	}{
+		{"ami_users", "pause_before", true}, {"ami_user", "pause_before", false}, {"ami_users", "pause", false}, {"ami_name", "pause_before", false},
+	} {
+		if err := valid(fmt.Sprintf(template, test.option, test.argument)); (err == nil) != test.ok {
+			t.Errorf("%s, %s: %v", test.option, test.argument, err)
 		}
 	}
 }

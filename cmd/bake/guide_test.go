@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -43,16 +45,18 @@ func blocks(text string) (all []block) {
 // directory, in the order in which it says it. A block "```LANGUAGE NAME" is written to the
 // file NAME. In a block "```console", each line after "$ " is run by a shell, and the lines
 // below it are part of what that prints, in this order: IDs and times are those of any
-// other run, and "..." stands for any lines, or for the rest of one. Variables of the shell
-// last. A last line
-// "(exit code N)" says how it ends, if not with 0.
+// other run, and "..." stands for any lines, or for the rest of one. An ID or an address
+// that a command has printed is meant where a later one names it as the document shows it.
+// Variables of the shell last. A command that ends in " &" goes on until the document ends,
+// and then gets Ctrl-C. A last line "(exit code N)" says how it ends, if not with 0.
 func guide(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: guide file")
 	}
 	text, err := os.ReadFile(args[0])
 	ts.Check(err)
-	known := "" // what sets variables of the shell
+	known := ""                  // what sets variables of the shell
+	means := map[string]string{} // what the document shows -> what was printed
 	for _, b := range blocks(string(text)) {
 		at := fmt.Sprintf("%s:%d", filepath.Base(args[0]), b.line)
 		switch {
@@ -64,11 +68,18 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 			for _, typed := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 				command, shown, _ := strings.Cut(strings.TrimSuffix(typed, "\n"), "\n")
 				ts.Logf("%s: $ %s", at, command)
+				for shown, is := range means {
+					command = strings.ReplaceAll(command, shown, is)
+				}
+				if in, ok := strings.CutSuffix(command, " &"); ok {
+					ts.Check(behind(ts, known+in, shown, means))
+					continue
+				}
 				got, code := shell(ts, known+command)
 				if assignment.MatchString(command) {
 					known += command + "\n"
 				}
-				if wrong := differs(shown, got, code); wrong != "" {
+				if wrong := differs(shown, got, code, means); wrong != "" {
 					ts.Fatalf("%s: %s: %s\nIt printed:\n%s", at, command, wrong, got)
 				}
 			}
@@ -93,14 +104,55 @@ func conforms(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// shell runs a command as a user types it.
-func shell(ts *testscript.TestScript, command string) (output string, code int) {
+// typed is a command as a user types it.
+func typed(ts *testscript.TestScript, command string) *exec.Cmd {
 	cmd := exec.Command("bash", "-c", command)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
 	for _, name := range []string{"BAKE_STATE_DIR", "BAKE_CLOUD_DIR", "BAKE_CLOUD_INIT_TIMEOUT", "PACKER_PLUGIN_PATH", "BAKE_PLUGIN_MIRROR", "TMPDIR"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
+	return cmd
+}
+
+// behind starts a command, waits until it has printed what is shown, and has it end with
+// the script.
+func behind(ts *testscript.TestScript, command, shown string, means map[string]string) error {
+	path := ts.MkAbs(".printed-" + strconv.Itoa(len(command)))
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := typed(ts, "exec "+command)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	ts.Defer(func() {
+		cmd.Process.Signal(os.Interrupt)
+		<-ended
+	})
+	for {
+		got, err := os.ReadFile(path)
+		wrong := differs(shown, string(got), 0, means)
+		if err != nil || wrong == "" {
+			return err
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			return fmt.Errorf("%s: %s: it has ended (%w) after printing\n%s", command, wrong, err, got)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// shell runs a command as a user types it.
+func shell(ts *testscript.TestScript, command string) (output string, code int) {
+	cmd := typed(ts, command)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -112,12 +164,14 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 var (
 	assignment = regexp.MustCompile(`^[a-z]+=\S`)
 	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
+	meant      = regexp.MustCompile(`^(?:(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
 	// anyOther is what is different in each run.
-	anyOther = regexp.MustCompile(`ami-[0-9a-f]{17}|snap-[0-9a-f]{17}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
+	anyOther = regexp.MustCompile(`(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
 )
 
 // differs says how what a command printed is not what the document shows; empty: it is.
-func differs(shown, got string, code int) string {
+// It notes in means what was printed for an ID or an address that is shown.
+func differs(shown, got string, code int, means map[string]string) string {
 	want := 0
 	lines := strings.Split(got, "\n")
 	for _, line := range strings.Split(shown, "\n") {
@@ -129,13 +183,15 @@ func differs(shown, got string, code int) string {
 			continue
 		}
 		pattern, rest := "", line
+		var others []string
 		for rest != "" {
 			at := anyOther.FindStringIndex(rest)
 			if at == nil {
 				pattern, rest = pattern+regexp.QuoteMeta(rest), ""
 				continue
 			}
-			pattern, rest = pattern+regexp.QuoteMeta(rest[:at[0]])+`.+`, rest[at[1]:]
+			others = append(others, rest[at[0]:at[1]])
+			pattern, rest = pattern+regexp.QuoteMeta(rest[:at[0]])+`(.+)`, rest[at[1]:]
 		}
 		is := regexp.MustCompile(`^` + pattern + `\s*$`)
 		n := 0
@@ -144,6 +200,11 @@ func differs(shown, got string, code int) string {
 		}
 		if n == len(lines) {
 			return fmt.Sprintf("it does not print %q (here)", line)
+		}
+		for i, printed := range is.FindStringSubmatch(lines[n])[1:] {
+			if meant.MatchString(others[i]) && meant.MatchString(printed) {
+				means[others[i]] = printed
+			}
 		}
 		lines = lines[n+1:]
 	}
@@ -173,9 +234,14 @@ func TestGuides(t *testing.T) {
 		{"base: reuse", 0, false},
 		{"base: build", 0, false},
 	} {
-		if wrong := differs(test.shown, printed, test.code); (wrong == "") != test.ok {
+		if wrong := differs(test.shown, printed, test.code, map[string]string{}); (wrong == "") != test.ok {
 			t.Errorf("%q, %d: %q", test.shown, test.code, wrong)
 		}
+	}
+	means := map[string]string{}
+	differs("Reusing ami-ffffffffffffffff1 (web-20260101-000000), 12m old", printed, 0, means)
+	if diff := cmp.Diff(map[string]string{"ami-ffffffffffffffff1": "ami-0123456789abcdef0"}, means); diff != "" {
+		t.Error(diff)
 	}
 	if got := blocks("a\n```hcl x.hcl\nb\n```\n```console\n$ c\n```\n"); len(got) != 2 || got[0].text != "b\n" || got[1].info[0] != "console" || got[1].line != 5 {
 		t.Error(got)

@@ -101,21 +101,25 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 		section(w, "Commands", rows)
 	}
 	section(w, "Flags", flagRows(cmd))
-	codes := cmd.Annotations[exitCodes]
-	switch {
-	case codes != "":
-	case !cmd.HasParent():
-		codes = rootExitCodes
-	case cmd.HasAvailableSubCommands():
-		codes = usualExitCodes + "\n127  no such command"
-	default:
-		codes = usualExitCodes
-	}
-	fmt.Fprintf(w, "\nExit codes:\n%s\n", indented(codes))
+	fmt.Fprintf(w, "\nExit codes:\n%s\n", indented(codesOf(cmd)))
 	section(w, "Environment", variableRows(cmd))
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
 	}
+}
+
+// codesOf says what the exit codes of cmd mean.
+func codesOf(cmd *cobra.Command) string {
+	codes := cmd.Annotations[exitCodes]
+	switch {
+	case codes != "":
+		return codes
+	case !cmd.HasParent():
+		return rootExitCodes
+	case cmd.HasAvailableSubCommands():
+		return usualExitCodes + "\n127  no such command"
+	}
+	return usualExitCodes
 }
 
 // section writes rows of a name and what it means, under a heading. No rows, no section.
