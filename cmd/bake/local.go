@@ -20,6 +20,13 @@ func (p *program) localOptions(emit func(step.Event)) (local.Options, error) {
 	dir, err := p.env.cloudDir()
 	return local.Options{
 		Dir: dir, Getenv: p.env.get, Log: p.log.Logger, Egress: p.env.get("BAKE_ALLOW_EGRESS"), Mirror: p.env.get("BAKE_MIRROR"), Progress: localcloud.Progress(p.now, emit), Rehearsing: p.rehearsing,
+		Opening: func(pid int) {
+			who := "Another process"
+			if pid != 0 {
+				who = fmt.Sprintf("Process %d", pid)
+			}
+			fmt.Fprintf(p.stderr, "%s is opening or closing the local cloud in %s: waiting for it.\n", who, dir)
+		},
 		Waiting: func() {
 			fmt.Fprintln(p.stderr, "Another bake is using the local cloud that this one serves: waiting for it to finish. Press Ctrl-C twice to stop immediately.")
 		},

@@ -50,6 +50,7 @@ type Options struct {
 	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
 
 	Progress func(Progress) // is told how the preparation of bases goes
+	Opening  func(pid int)  // is called if another process, 0 if it is unknown, has the cloud open and does not serve it yet
 	Waiting  func()         // is called if others use the cloud when it is to be closed
 }
 

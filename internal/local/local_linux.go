@@ -20,9 +20,13 @@ import (
 	"bake/cloud/machine/sandbox"
 )
 
-// comesUp is how long a process that has the local cloud open may take to serve
-// it, or to let go of it again.
-const comesUp = 3 * time.Second
+// comesUp is how long a process that has the local cloud open may take to serve it, or to let
+// go of it again: on a busy host, one that tidies up after a crash takes its time. After
+// comesSoon, the user is told.
+const (
+	comesUp   = 30 * time.Second
+	comesSoon = 3 * time.Second
+)
 
 // shutdown is how long the machines of the local cloud may take to shut down.
 const shutdown = 30 * time.Second
@@ -36,7 +40,8 @@ func Child(args []string) (ran bool, code int) { return sandbox.Child(args) }
 func Open(ctx context.Context, o Options) (*Cloud, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(comesUp); ; {
+	told := false
+	for begin := time.Now(); ; {
 		c, err := Serve(ctx, o)
 		inUse, ok := errors.AsType[*cloud.InUseError](err)
 		if !ok {
@@ -55,8 +60,12 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 				return c, err
 			}
 		}
-		if !closing && time.Now().After(deadline) { // closing ends by itself
-			return nil, err
+		if !told && time.Since(begin) > comesSoon && o.Opening != nil {
+			o.Opening(inUse.PID)
+			told = true
+		}
+		if !closing && time.Since(begin) > comesUp { // closing ends by itself
+			return nil, fmt.Errorf("%w. Builds share a cloud that is served: one that \"bake cloud up\" has ready, or that of a build that has begun. BAKE_CLOUD_DIR names another directory", err)
 		}
 		select {
 		case <-tick.C:
