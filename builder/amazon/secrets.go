@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-
 	"bake/builder/amazon/internal/access"
 )
 
@@ -33,8 +31,8 @@ func Secrets(cloud Cloud, env []string) func(ctx context.Context, name string) (
 			}
 			session = opened
 		}
-		out, err := access.Call(ctx, session.SecretsManager().GetSecretValue, &secretsmanager.GetSecretValueInput{SecretId: &name})
-		if err != nil {
+		var out struct{ SecretString *string }
+		if err := session.SecretsManager().Do(ctx, "GetSecretValue", map[string]any{"SecretId": name}, &out); err != nil {
 			return "", err
 		}
 		if out.SecretString == nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
@@ -243,8 +242,7 @@ func (a *Account) checkKey(ctx context.Context, region, key string) error {
 	if key == "" {
 		return nil
 	}
-	client := kms.New(a.session.KMS("").Options(), func(o *kms.Options) { o.Region = region })
-	_, err := access.Call(ctx, client.DescribeKey, &kms.DescribeKeyInput{KeyId: &key})
+	err := a.session.KMS(region, "").Do(ctx, "DescribeKey", map[string]any{"KeyId": key}, nil)
 	switch {
 	case !access.Is(err, "NotFoundException"):
 	case a.session.Cloud.Endpoint != "": // which takes any key, so that templates work unchanged

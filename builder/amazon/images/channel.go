@@ -10,9 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
@@ -39,17 +36,13 @@ type Entry struct {
 // History lists what a channel has named in a region, the newest first; nothing if there is
 // no such channel.
 func (a *Account) History(ctx context.Context, region, parameter string) (all []Entry, err error) {
-	in := &ssm.GetParameterHistoryInput{Name: &parameter, MaxResults: aws.Int32(50)}
 	var wrong error
-	err = pages(ctx, a.session.SSMIn(region).GetParameterHistory, in, func(token *string) { in.NextToken = token }, func(out *ssm.GetParameterHistoryOutput) *string {
-		for _, h := range out.Parameters {
-			if aws.ToString(h.DataType) == imageType {
-				all = append(all, Entry{aws.ToString(h.Value), h.Version, aws.ToTime(h.LastModifiedDate).UTC(), aws.ToString(h.LastModifiedUser), aws.ToString(h.Description)})
-				continue
-			}
-			wrong = fmt.Errorf("the parameter %s in %s of account %s has the data type %q, not %s, and AWS cannot change that; delete it, or name another in the channel block", parameter, region, a.ID, aws.ToString(h.DataType), imageType)
+	err = parameterHistory(ctx, a.session.SSM(region), parameter, func(h parameterVersion) {
+		if h.DataType == imageType {
+			all = append(all, Entry{h.Value, h.Version, h.LastModifiedDate.UTC(), h.LastModifiedUser, h.Description})
+			return
 		}
-		return out.NextToken
+		wrong = fmt.Errorf("the parameter %s in %s of account %s has the data type %q, not %s, and AWS cannot change that; delete it, or name another in the channel block", parameter, region, a.ID, h.DataType, imageType)
 	})
 	if access.Is(err, "ParameterNotFound") {
 		return nil, nil
@@ -275,9 +268,9 @@ const settleTime = 2 * time.Minute
 // condition that nobody else has; versions tell afterwards.
 func (m *move) put(ctx context.Context) error {
 	m.written = true
-	_, err := access.Finish(ctx, m.session.SSMIn(m.region).PutParameter, &ssm.PutParameterInput{
-		Name: &m.parameter, Value: &m.image, Type: ssmtypes.ParameterTypeString, DataType: aws.String(imageType), Description: &m.why, Overwrite: aws.Bool(len(m.before) > 0),
-	})
+	err := m.session.SSM(m.region).Finish(ctx, "PutParameter", map[string]any{
+		"Name": m.parameter, "Value": m.image, "Type": "String", "DataType": imageType, "Description": m.why, "Overwrite": len(m.before) > 0,
+	}, nil)
 	if access.Refused(err) {
 		m.written = false
 	}
@@ -330,7 +323,7 @@ func (m *move) back(ctx context.Context) error {
 	m.written = false
 	ctx, cancel := context.WithTimeout(ctx, 3*settleTime) // to look, to write, and to look again
 	defer cancel()
-	client := m.session.SSMIn(m.region)
+	client := m.session.SSM(m.region)
 	limit := m.session.Pace.Visible + time.Second
 	if m.accepted && !m.confirmed { // it may not be there yet
 		limit = settleTime
@@ -352,16 +345,16 @@ func (m *move) back(ctx context.Context) error {
 	case err != nil:
 		return nil // it was never written
 	case len(m.before) == 0:
-		_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &m.parameter})
+		err = client.Do(ctx, "DeleteParameter", map[string]any{"Name": m.parameter}, nil)
 		if access.Is(err, "ParameterNotFound") {
 			return nil
 		}
 		return err
 	}
 	old, why := m.before[0].Image, "bake: put back, because another place could not be written"
-	_, err = access.Call(ctx, client.PutParameter, &ssm.PutParameterInput{
-		Name: &m.parameter, Value: &old, Type: ssmtypes.ParameterTypeString, DataType: aws.String(imageType), Description: &why, Overwrite: aws.Bool(true),
-	})
+	err = client.Do(ctx, "PutParameter", map[string]any{
+		"Name": m.parameter, "Value": old, "Type": "String", "DataType": imageType, "Description": why, "Overwrite": true,
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -382,10 +375,10 @@ func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key strin
 	owner := &ownership.Owner{Session: m.session, Run: s.Run.ID, ID: ownership.NewID()}
 	key = "lock " + m.ID + " " + m.region + " " + token
 	want := owner.Resource(ownership.Lock, key, m.region, ownership.WithName, name, ownership.WithKey, value)
-	client := m.session.SSMIn(m.region)
+	client := m.session.SSM(m.region)
 	_, err = ownership.Acquire(ctx, s, "lock the channel "+m.parameter+" in "+m.region, want, func(ctx context.Context) (string, struct{}, error) {
 		for try := 1; ; try++ {
-			_, err := access.Finish(ctx, client.PutParameter, &ssm.PutParameterInput{Name: &name, Value: &value, Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(false)})
+			err := client.Finish(ctx, "PutParameter", map[string]any{"Name": name, "Value": value, "Type": "String", "Overwrite": false}, nil)
 			if !access.Is(err, "ParameterAlreadyExists") {
 				return name, struct{}{}, err
 			}
@@ -404,15 +397,16 @@ func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key strin
 // brokenLock looks at a lock that is there, and deletes it if its time is over. It may be
 // the one that was to be made.
 func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, err error) {
-	client := m.session.SSMIn(m.region)
-	out, err := access.Call(ctx, client.GetParameter, &ssm.GetParameterInput{Name: &name})
+	client := m.session.SSM(m.region)
+	var out struct{ Parameter struct{ Value string } }
+	err = client.Do(ctx, "GetParameter", map[string]any{"Name": name}, &out)
 	if access.Is(err, "ParameterNotFound") {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	has := aws.ToString(out.Parameter.Value)
+	has := out.Parameter.Value
 	if has == value {
 		return true, nil
 	}
@@ -421,7 +415,7 @@ func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, e
 	if err != nil || time.Now().Before(end) {
 		return false, fmt.Errorf("the channel %s is locked by %s until %s; wait for that or, if it was killed, run bake sweep. The lock is the parameter %s", m.parameter, who, until, name)
 	}
-	_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &name})
+	err = client.Do(ctx, "DeleteParameter", map[string]any{"Name": name}, nil)
 	if access.Is(err, "ParameterNotFound") {
 		err = nil
 	}

@@ -3,7 +3,6 @@ package images
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -12,10 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"bake/builder/amazon/internal/access"
 )
@@ -152,23 +147,26 @@ func (l *look) resolve(ctx context.Context) {
 				l.missing(u, "parameter "+name)
 			default:
 				u.User += ", by the parameter " + name
-				l.use(aws.ToString(p.Value), u)
+				l.use(p.Value, u)
 			}
 		}
 	}
 }
 
 // values returns the parameters that exist, by the names that they were asked for with.
-func (l *look) values(ctx context.Context, names []string) (map[string]ssmtypes.Parameter, error) {
-	found := map[string]ssmtypes.Parameter{}
+func (l *look) values(ctx context.Context, names []string) (map[string]parameterVersion, error) {
+	found := map[string]parameterVersion{}
 	for some := range slices.Chunk(names, parametersAtOnce) {
-		out, err := access.Call(ctx, l.a.session.SSMIn(l.region).GetParameters, &ssm.GetParametersInput{Names: some})
-		if err != nil {
+		var out struct {
+			Parameters        []parameterVersion
+			InvalidParameters []string
+		}
+		if err := l.a.session.SSM(l.region).Do(ctx, "GetParameters", map[string]any{"Names": some}, &out); err != nil {
 			return nil, err
 		}
 		for _, p := range out.Parameters {
-			for _, name := range []string{aws.ToString(p.Name), aws.ToString(p.ARN)} {
-				found[name+aws.ToString(p.Selector)] = p
+			for _, name := range []string{p.Name, p.ARN} {
+				found[name+p.Selector] = p
 			}
 		}
 		for _, name := range some {
@@ -201,7 +199,7 @@ func (l *look) channels(ctx context.Context) error {
 		if !ok {
 			continue // deleted in between
 		}
-		l.use(aws.ToString(p.Value), Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
+		l.use(p.Value, Use{Guard: GuardChannel, User: "parameter " + name, id: parameterID(name)})
 		if p.Version > 1 {
 			before = append(before, previousName(p))
 		}
@@ -216,8 +214,8 @@ func (l *look) channels(ctx context.Context) error {
 			continue
 		}
 		old, ok := previous[previousName(p)]
-		value := aws.ToString(old.Value)
-		if !ok || value == aws.ToString(p.Value) { // then an older version is the last that differs
+		value := old.Value
+		if !ok || value == p.Value { // then an older version is the last that differs
 			if value, err = l.lastOther(ctx, name, p); err != nil {
 				return err
 			}
@@ -227,25 +225,20 @@ func (l *look) channels(ctx context.Context) error {
 	return nil
 }
 
-func previousName(p ssmtypes.Parameter) string {
-	return aws.ToString(p.Name) + ":" + strconv.FormatInt(p.Version-1, 10)
+func previousName(p parameterVersion) string {
+	return p.Name + ":" + strconv.FormatInt(p.Version-1, 10)
 }
 
 // parameters are the names of the parameters that name images, and of those that are texts.
 // Secrets are not among them.
 func (l *look) parameters(ctx context.Context) (images, texts []string, err error) {
-	in := &ssm.DescribeParametersInput{MaxResults: aws.Int32(50), ParameterFilters: []ssmtypes.ParameterStringFilter{
-		{Key: aws.String("Type"), Option: aws.String("Equals"), Values: []string{string(ssmtypes.ParameterTypeString), string(ssmtypes.ParameterTypeStringList)}},
-	}}
-	err = pages(ctx, l.a.session.SSMIn(l.region).DescribeParameters, in, func(token *string) { in.NextToken = token }, func(out *ssm.DescribeParametersOutput) *string {
-		for _, p := range out.Parameters {
-			if aws.ToString(p.DataType) == imageType {
-				images = append(images, aws.ToString(p.Name))
-			} else {
-				texts = append(texts, aws.ToString(p.Name))
-			}
+	in := map[string]any{"MaxResults": 50, "ParameterFilters": []map[string]any{{"Key": "Type", "Option": "Equals", "Values": []string{"String", "StringList"}}}}
+	err = parameterPages(ctx, l.a.session.SSM(l.region), "DescribeParameters", in, func(p parameterVersion) {
+		if p.DataType == imageType {
+			images = append(images, p.Name)
+		} else {
+			texts = append(texts, p.Name)
 		}
-		return out.NextToken
 	})
 	return images, texts, err
 }
@@ -261,7 +254,7 @@ func (l *look) mentions(ctx context.Context, names []string) error {
 		return err
 	}
 	for _, name := range names {
-		value := strings.TrimSpace(aws.ToString(values[name].Value))
+		value := strings.TrimSpace(values[name].Value)
 		for _, id := range imageIDs().FindAllString(value, -1) {
 			l.use(id, Use{Guard: GuardChannel, User: "parameter " + name + ", a text", id: parameterID(name), past: id != value})
 		}
@@ -271,19 +264,14 @@ func (l *look) mentions(ctx context.Context, names []string) error {
 
 // lastOther is the last value of a parameter that is not its current one; empty if it
 // never had another.
-func (l *look) lastOther(ctx context.Context, name string, p ssmtypes.Parameter) (value string, err error) {
+func (l *look) lastOther(ctx context.Context, name string, p parameterVersion) (value string, err error) {
 	newest := int64(0)
-	in := &ssm.GetParameterHistoryInput{Name: &name, MaxResults: aws.Int32(50)}
-	err = pages(ctx, l.a.session.SSMIn(l.region).GetParameterHistory, in, func(token *string) { in.NextToken = token }, func(out *ssm.GetParameterHistoryOutput) *string {
-		for _, h := range out.Parameters {
-			if h.Version < p.Version && h.Version > newest && aws.ToString(h.Value) != aws.ToString(p.Value) {
-				newest, value = h.Version, aws.ToString(h.Value)
-			}
+	err = parameterHistory(ctx, l.a.session.SSM(l.region), name, func(h parameterVersion) {
+		if h.Version < p.Version && h.Version > newest && h.Value != p.Value {
+			newest, value = h.Version, h.Value
 		}
-		return out.NextToken
 	})
-	var gone *ssmtypes.ParameterNotFound
-	if errors.As(err, &gone) {
+	if access.Is(err, "ParameterNotFound") {
 		return "", nil // deleted in between
 	}
 	return value, err

@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/names"
@@ -267,16 +266,16 @@ const ebsAlias = "alias/aws/ebs"
 // "none" if there is none yet, or it may not be asked for: then AWS has to say what cannot
 // be shared.
 func (a *Account) managedKey(ctx context.Context, region string) (string, error) {
-	client := kms.New(a.session.KMS("").Options(), func(o *kms.Options) { o.Region = region })
-	out, err := access.Call(ctx, client.DescribeKey, &kms.DescribeKeyInput{KeyId: aws.String(ebsAlias)})
+	var out struct{ KeyMetadata struct{ Arn string } }
+	err := a.session.KMS(region, "").Do(ctx, "DescribeKey", map[string]any{"KeyId": ebsAlias}, &out)
 	switch {
 	case access.Is(err, "NotFoundException"):
 	case access.Is(err, "AccessDeniedException", "AccessDenied", "UnknownService", "UnknownOperationException") && context.Cause(ctx) == nil:
 		a.warn(ctx, "Which key is the account's default key for EBS in %s is not known (%s): if the image is encrypted with it, AWS refuses to share it.", region, err)
 	case err != nil:
 		return "", err
-	case out.KeyMetadata != nil:
-		return aws.ToString(out.KeyMetadata.Arn), nil
+	case out.KeyMetadata.Arn != "":
+		return out.KeyMetadata.Arn, nil
 	}
 	return "none", nil
 }

@@ -12,10 +12,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-
 	"bake/builder/amazon/internal/access"
 )
 
@@ -38,15 +34,18 @@ func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri stri
 		if err != nil {
 			return nil, err
 		}
-		k := &key{ctx: ctx, client: session.KMS(endpoint), id: id}
-		out, err := access.Call(ctx, k.client.GetPublicKey, &kms.GetPublicKeyInput{KeyId: &id})
-		if err != nil {
+		k := &key{ctx: ctx, client: session.KMS(session.Region, endpoint), id: id}
+		var out struct {
+			PublicKey []byte
+			KeyUsage  string
+		}
+		if err := k.client.Do(ctx, "GetPublicKey", map[string]any{"KeyId": id}, &out); err != nil {
 			return nil, err
 		}
 		if k.public, err = x509.ParsePKIXPublicKey(out.PublicKey); err != nil {
 			return nil, err
 		}
-		if out.KeyUsage != types.KeyUsageTypeSignVerify {
+		if out.KeyUsage != "SIGN_VERIFY" {
 			return nil, fmt.Errorf("the key %s is for %s; signing needs one for SIGN_VERIFY", id, out.KeyUsage)
 		}
 		return k, nil
@@ -56,7 +55,7 @@ func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri stri
 // key is a [crypto.Signer].
 type key struct {
 	ctx    context.Context //nolint:containedctx // crypto.Signer has none
-	client *kms.Client
+	client *access.JSON
 	id     string
 	public crypto.PublicKey
 }
@@ -65,23 +64,22 @@ func (k *key) Public() crypto.PublicKey { return k.public }
 
 // Sign implements [crypto.Signer] for digests.
 func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	algorithm := types.SigningAlgorithmSpec("")
+	algorithm := ""
 	switch k.public.(type) {
 	case *ecdsa.PublicKey:
-		algorithm = map[crypto.Hash]types.SigningAlgorithmSpec{
-			crypto.SHA256: types.SigningAlgorithmSpecEcdsaSha256, crypto.SHA384: types.SigningAlgorithmSpecEcdsaSha384, crypto.SHA512: types.SigningAlgorithmSpecEcdsaSha512,
+		algorithm = map[crypto.Hash]string{
+			crypto.SHA256: "ECDSA_SHA_256", crypto.SHA384: "ECDSA_SHA_384", crypto.SHA512: "ECDSA_SHA_512",
 		}[opts.HashFunc()]
 	case *rsa.PublicKey:
 		if opts.HashFunc() == crypto.SHA256 {
-			algorithm = types.SigningAlgorithmSpecRsassaPkcs1V15Sha256
+			algorithm = "RSASSA_PKCS1_V1_5_SHA_256"
 		}
 	}
 	if algorithm == "" {
 		return nil, errors.New("keys of this type cannot be used; make one with the key spec ECC_NIST_P256 or RSA_2048")
 	}
-	out, err := access.Call(k.ctx, k.client.Sign, &kms.SignInput{
-		KeyId: aws.String(k.id), Message: digest, MessageType: types.MessageTypeDigest, SigningAlgorithm: algorithm,
-	})
+	var out struct{ Signature []byte }
+	err := k.client.Do(k.ctx, "Sign", map[string]any{"KeyId": k.id, "Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": algorithm}, &out)
 	if err != nil {
 		return nil, err
 	}

@@ -7,9 +7,6 @@ import (
 	_ "embed"
 	"strconv"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/builder/amazon/internal/access"
@@ -67,7 +64,13 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	out, err := access.Call(ctx, session.SSM().GetParameter, &ssm.GetParameterInput{Name: &d.Name, WithDecryption: &d.WithDecryption})
+	var out struct {
+		Parameter struct {
+			Value, Type, ARN string
+			Version          int64
+		}
+	}
+	err = session.SSM(session.Region).Do(ctx, "GetParameter", map[string]any{"Name": d.Name, "WithDecryption": d.WithDecryption}, &out)
 	switch {
 	case access.Is(err, "ParameterNotFound"):
 		return cty.NilVal, d.src.Errorf(&d.Name, "No such parameter", "There is no parameter %s in %s.", d.Name, session.Region)
@@ -77,11 +80,10 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 		return cty.NilVal, err
 	}
 	p := out.Parameter
-	value := aws.ToString(p.Value)
-	if p.Type == types.ParameterTypeSecureString {
-		d.src.Secret(value)
+	if p.Type == "SecureString" {
+		d.src.Secret(p.Value)
 	}
 	return cty.ObjectVal(map[string]cty.Value{
-		"value": cty.StringVal(value), "version": cty.StringVal(strconv.FormatInt(p.Version, 10)), "arn": cty.StringVal(aws.ToString(p.ARN)),
+		"value": cty.StringVal(p.Value), "version": cty.StringVal(strconv.FormatInt(p.Version, 10)), "arn": cty.StringVal(p.ARN),
 	}), nil
 }

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/builder/amazon/internal/access"
@@ -76,21 +74,25 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	in := &secretsmanager.GetSecretValueInput{SecretId: &d.Name}
+	in := map[string]any{"SecretId": d.Name}
 	if d.VersionID != "" {
-		in.VersionId = &d.VersionID
+		in["VersionId"] = d.VersionID
 	}
 	if d.VersionStage != "" {
-		in.VersionStage = &d.VersionStage
+		in["VersionStage"] = d.VersionStage
 	}
-	out, err := access.Call(ctx, session.SecretsManager().GetSecretValue, in)
+	var out struct {
+		SecretString, VersionID string
+		SecretBinary            []byte
+	}
+	err = session.SecretsManager().Do(ctx, "GetSecretValue", in, &out)
 	if access.Is(err, "ResourceNotFoundException") {
 		return cty.NilVal, d.src.Errorf(&d.Name, "No such secret", "%s (%s in %s).", strings.TrimSuffix(err.Error(), "."), d.Name, session.Region)
 	}
 	if err != nil {
 		return cty.NilVal, err
 	}
-	text, binary := aws.ToString(out.SecretString), string(out.SecretBinary)
+	text, binary := out.SecretString, string(out.SecretBinary)
 	d.src.Secret(text)
 	d.src.Secret(binary)
 	value, all, err := pick(text, d.Key)
@@ -102,7 +104,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	}
 	return cty.ObjectVal(map[string]cty.Value{
 		"value": cty.StringVal(value), "secret_string": cty.StringVal(text), "secret_binary": cty.StringVal(binary),
-		"version_id": cty.StringVal(aws.ToString(out.VersionId)),
+		"version_id": cty.StringVal(out.VersionID),
 	}), nil
 }
 

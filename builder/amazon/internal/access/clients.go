@@ -8,39 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
-
-// SSM returns the client of Systems Manager in the region of the build.
-func (s *Session) SSM() *ssm.Client { return ssm.NewFromConfig(s.config) }
-
-// SSMIn returns the client of Systems Manager in a region.
-func (s *Session) SSMIn(region string) *ssm.Client {
-	return ssm.NewFromConfig(s.config, func(o *ssm.Options) { o.Region = region })
-}
-
-// SecretsManager returns the client of Secrets Manager in the region of the build.
-func (s *Session) SecretsManager() *secretsmanager.Client {
-	return secretsmanager.NewFromConfig(s.config)
-}
-
-// KMS returns the client of the Key Management Service in the region of the build, at
-// another host if one is given.
-func (s *Session) KMS(host string) *kms.Client {
-	return kms.NewFromConfig(s.config, func(o *kms.Options) {
-		if host != "" {
-			o.BaseEndpoint = aws.String("https://" + host)
-		}
-	})
-}
-
-// InstanceConnect returns the client of EC2 Instance Connect in the region of the build.
-func (s *Session) InstanceConnect() *ec2instanceconnect.Client {
-	return ec2instanceconnect.NewFromConfig(s.config)
-}
 
 // WebSocketHTTP returns what opens WebSockets that the API names.
 func (s *Session) WebSocketHTTP() *http.Client {

@@ -35,10 +35,7 @@ func TestGlobalEndpoints(t *testing.T) {
 		t.Errorf("with AWS_ENDPOINT_URL_IAM: %q, %v", at, err)
 	}
 	t.Setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
-	for _, region := range []string{
-		"us-east-1", "eu-central-1", "xx-new-1", "cn-north-1", "cn-northwest-1", "us-gov-west-1", "us-gov-east-1", "us-iso-east-1", "us-iso-west-1",
-		"us-isob-east-1", "eu-isoe-west-1", "us-isof-south-1", "eusc-de-east-1",
-	} {
+	for _, region := range someRegions() {
 		for n := range 4 {
 			dual, fips := n&1 != 0, n&2 != 0
 			t.Setenv("AWS_USE_DUALSTACK_ENDPOINT", fmt.Sprint(dual))

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
@@ -39,17 +37,18 @@ func (j *job) permission(ctx context.Context) error {
 
 // lock deletes the lock of a channel, unless somebody else has it by now.
 func (j *job) lock(ctx context.Context) error {
-	client, name := j.session.SSMIn(j.r.Where), j.r.With[ownership.WithName]
-	out, err := access.Call(ctx, client.GetParameter, &ssm.GetParameterInput{Name: &name})
+	client, name := j.session.SSM(j.r.Where), j.r.With[ownership.WithName]
+	var out struct{ Parameter struct{ Value string } }
+	err := client.Do(ctx, "GetParameter", map[string]any{"Name": name}, &out)
 	switch {
 	case access.Is(err, "ParameterNotFound"):
 		return nil
 	case err != nil:
 		return err
-	case aws.ToString(out.Parameter.Value) != j.r.With[ownership.WithKey]:
+	case out.Parameter.Value != j.r.With[ownership.WithKey]:
 		return nil
 	}
-	_, err = access.Call(ctx, client.DeleteParameter, &ssm.DeleteParameterInput{Name: &name})
+	err = client.Do(ctx, "DeleteParameter", map[string]any{"Name": name}, nil)
 	if access.Is(err, "ParameterNotFound") {
 		return nil
 	}

@@ -10,10 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	gossh "golang.org/x/crypto/ssh"
 
 	"bake/builder/amazon/internal/access"
@@ -73,9 +69,9 @@ func (s *sessions) addr(context.Context) (string, int, error) {
 func (s *sessions) lendKey(ctx context.Context) {
 	key, err := ssh.PublicKey(s.l.PrivateKeyFile)
 	if err == nil {
-		_, err = access.Call(ctx, s.l.Session.InstanceConnect().SendSSHPublicKey, &ec2instanceconnect.SendSSHPublicKeyInput{
-			InstanceId: &s.id, InstanceOSUser: &s.l.Username, SSHPublicKey: aws.String(strings.TrimSpace(string(gossh.MarshalAuthorizedKey(key)))),
-		})
+		err = s.l.Session.InstanceConnect().Do(ctx, "SendSSHPublicKey", map[string]any{
+			"InstanceId": s.id, "InstanceOSUser": s.l.Username, "SSHPublicKey": strings.TrimSpace(string(gossh.MarshalAuthorizedKey(key))),
+		}, nil)
 	}
 	if err == nil || ctx.Err() != nil {
 		return
@@ -97,39 +93,45 @@ func (s *sessions) name() string {
 	return "Session Manager (aws ssm start-session --target " + s.id + ")"
 }
 
+// stream is where the API says that the data of a session goes.
+type stream struct{ SessionID, StreamURL, TokenValue string }
+
 // dial opens a session. The machine's agent tells AWS of itself some time after
 // the machine is up, and after each boot; until then there is an error, and
 // trying again helps. Any other error of the API does not go away.
 func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client := s.l.Session.SSM()
+	client := s.l.Session.SSM(s.l.Session.Region)
 	return ssmsession.Dial(ctx, ssmsession.API{
 		HTTP: s.l.Session.WebSocketHTTP(),
 		Start: func(ctx context.Context) (ssmsession.Stream, error) {
-			out, err := access.Finish(ctx, client.StartSession, &ssm.StartSessionInput{
-				Target: &s.id, DocumentName: aws.String("AWS-StartPortForwardingSession"), Reason: aws.String("bake"),
-				Parameters: map[string][]string{"portNumber": {strconv.Itoa(s.l.Port)}},
-			})
+			var out stream
+			err := client.Finish(ctx, "StartSession", map[string]any{
+				"Target": s.id, "DocumentName": "AWS-StartPortForwardingSession", "Reason": "bake",
+				"Parameters": map[string][]string{"portNumber": {strconv.Itoa(s.l.Port)}},
+			}, &out)
 			if err != nil {
 				s.refused(err)
 				return ssmsession.Stream{}, err
 			}
-			return ssmsession.Stream{ID: aws.ToString(out.SessionId), URL: aws.ToString(out.StreamUrl), Token: aws.ToString(out.TokenValue)}, nil
+			return ssmsession.Stream{ID: out.SessionID, URL: out.StreamURL, Token: out.TokenValue}, nil
 		},
 		Resume: func(ctx context.Context, id string) (ssmsession.Stream, error) {
-			out, err := access.Call(ctx, client.ResumeSession, &ssm.ResumeSessionInput{SessionId: &id})
+			var out stream
+			err := client.Do(ctx, "ResumeSession", map[string]any{"SessionId": id}, &out)
 			if access.Is(err, "DoesNotExistException") {
 				return ssmsession.Stream{}, fmt.Errorf("%w: %w", ssmsession.ErrGone, err)
 			}
 			if err != nil {
 				return ssmsession.Stream{}, err
 			}
-			return ssmsession.Stream{ID: id, URL: aws.ToString(out.StreamUrl), Token: aws.ToString(out.TokenValue)}, nil
+			return ssmsession.Stream{ID: id, URL: out.StreamURL, Token: out.TokenValue}, nil
 		},
 		DataKey: func(ctx context.Context, session, keyID string) (plain, encrypted []byte, err error) {
-			out, err := access.Call(ctx, s.l.Session.KMS("").GenerateDataKey, &kms.GenerateDataKeyInput{
-				KeyId: &keyID, NumberOfBytes: aws.Int32(ssmsession.DataKeySize),
-				EncryptionContext: map[string]string{"aws:ssm:SessionId": session, "aws:ssm:TargetId": s.id},
-			})
+			var out struct{ Plaintext, CiphertextBlob []byte }
+			err = s.l.Session.KMS(s.l.Session.Region, "").Do(ctx, "GenerateDataKey", map[string]any{
+				"KeyId": keyID, "NumberOfBytes": ssmsession.DataKeySize,
+				"EncryptionContext": map[string]string{"aws:ssm:SessionId": session, "aws:ssm:TargetId": s.id},
+			}, &out)
 			if access.Is(err, "AccessDeniedException") {
 				err = fmt.Errorf("%w; it takes kms:GenerateDataKey for whoever runs this, and kms:Decrypt for the instance's role", err)
 			}
@@ -140,8 +142,7 @@ func (s *sessions) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 			return out.Plaintext, out.CiphertextBlob, nil
 		},
 		Terminate: func(ctx context.Context, id string) error {
-			_, err := access.Call(ctx, client.TerminateSession, &ssm.TerminateSessionInput{SessionId: &id})
-			return err
+			return client.Do(ctx, "TerminateSession", map[string]any{"SessionId": id}, nil)
 		},
 	})
 }

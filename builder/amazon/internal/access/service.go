@@ -1,0 +1,261 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// service makes calls of a service without the SDK's client of it, each of which would
+// add 150 to 900 kB to the program, for a few calls. They pass through what those of the
+// SDK's clients pass through, so that they are retried, logged and explained alike.
+type service struct {
+	session *Session
+	region  string
+	name    string // as signatures and permissions name it
+	sdkID   string // as the variables of endpoints name it
+	base    string // the endpoint, if the user has given one
+	global  bool   // one host serves all regions of a partition
+	govFIPS bool   // the hosts for FIPS in GovCloud have a name of their own
+	both    bool   // the usual hosts are dual stack
+}
+
+// protocol is how a call is written and read.
+type protocol interface {
+	// encode writes a call into a request that is to be sent by POST to the endpoint,
+	// and may change all of that, and returns the body.
+	encode(req *smithyhttp.Request, action string, params any) (body io.ReadSeeker, err error)
+	// decode reads the answer to a call, which has this text.
+	decode(action string, resp *smithyhttp.Response, text []byte) error
+}
+
+// maxAnswer is how much of an answer is read. A page of the largest is a few megabytes.
+const maxAnswer = 64 << 20
+
+// operation is a call as [Call] makes it.
+func operation[I any](s *service, action string, p protocol) func(context.Context, *I, ...func(*struct{})) (*struct{}, error) {
+	return func(ctx context.Context, params *I, _ ...func(*struct{})) (*struct{}, error) {
+		return &struct{}{}, s.call(ctx, action, p, params)
+	}
+}
+
+func (s *service) call(ctx context.Context, action string, p protocol, params any) error {
+	ctx = middleware.WithOperationName(middleware.WithServiceID(middleware.ClearStackValues(ctx), s.sdkID), action)
+	stack, err := s.stack(action, p)
+	if err != nil {
+		return err
+	}
+	handler := middleware.DecorateHandler(smithyhttp.NewClientHandlerWithOptions(s.session.config.HTTPClient), stack)
+	if _, _, err := handler.Handle(ctx, params); err != nil {
+		return &smithy.OperationError{ServiceID: s.name, OperationName: action, Err: err}
+	}
+	return nil
+}
+
+// stack is what a call passes through, in the steps of the SDK's clients and with the
+// names that the session's own middleware looks for.
+func (s *service) stack(action string, p protocol) (*middleware.Stack, error) {
+	stack := middleware.NewStack(action, smithyhttp.NewStackRequest)
+	errs := []error{
+		stack.Initialize.Add(&awsmiddleware.RegisterServiceMetadata{ServiceID: s.sdkID, SigningName: s.name, Region: s.region, OperationName: action}, middleware.Before),
+		stack.Serialize.Add(middleware.SerializeMiddlewareFunc("OperationSerializer", s.serializer(p)), middleware.After),
+		awsmiddleware.AddClientRequestIDMiddleware(stack),
+		awsmiddleware.AddRequestUserAgentMiddleware(stack),
+		stack.Finalize.Add(retry.NewAttemptMiddleware(s.session.config.Retryer(), smithyhttp.RequestCloner), middleware.After),
+		stack.Finalize.Add(middleware.FinalizeMiddlewareFunc("Signing", s.signer()), middleware.After),
+		awsmiddleware.AddRawResponseToMetadata(stack),
+		stack.Deserialize.Add(deserializer(action, p), middleware.After),
+		awsmiddleware.AddRecordResponseTiming(stack),
+		awsmiddleware.AddRequestIDRetrieverMiddleware(stack),
+	}
+	for _, add := range s.session.config.APIOptions {
+		errs = append(errs, add(stack))
+	}
+	return stack, errors.Join(errs...)
+}
+
+// serializer makes the request of a call.
+func (s *service) serializer(p protocol) func(context.Context, middleware.SerializeInput, middleware.SerializeHandler) (middleware.SerializeOutput, middleware.Metadata, error) {
+	return func(ctx context.Context, in middleware.SerializeInput, next middleware.SerializeHandler) (out middleware.SerializeOutput, metadata middleware.Metadata, err error) {
+		req := in.Request.(*smithyhttp.Request)
+		endpoint, region, err := s.endpoint(ctx)
+		if err != nil {
+			return out, metadata, err
+		}
+		ctx = middleware.WithStackValue(ctx, signingRegion{}, region)
+		if req.URL, err = url.Parse(endpoint); err != nil {
+			return out, metadata, &smithy.SerializationError{Err: err}
+		}
+		if req.URL.Path == "" {
+			req.URL.Path = "/"
+		}
+		req.Method = http.MethodPost
+		body, err := p.encode(req, middleware.GetOperationName(ctx), in.Parameters)
+		if err == nil {
+			req, err = req.SetStream(body)
+		}
+		if err != nil {
+			return out, metadata, &smithy.SerializationError{Err: err}
+		}
+		in.Request = req
+		return next.HandleSerialize(ctx, in)
+	}
+}
+
+// signer signs each request of a call, by the clock of the service once it has told that
+// this machine's is wrong.
+func (s *service) signer() func(context.Context, middleware.FinalizeInput, middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+	var skew time.Duration
+	return func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (out middleware.FinalizeOutput, metadata middleware.Metadata, err error) {
+		req := in.Request.(*smithyhttp.Request)
+		hash := sha256.New()
+		if _, err := io.Copy(hash, req.GetStream()); err != nil {
+			return out, metadata, err
+		}
+		if err := req.RewindStream(); err != nil {
+			return out, metadata, err
+		}
+		creds, err := s.session.config.Credentials.Retrieve(ctx)
+		if err != nil {
+			return out, metadata, &v4.SigningError{Err: fmt.Errorf("get credentials: %w", err)}
+		}
+		region, _ := middleware.GetStackValue(ctx, signingRegion{}).(string)
+		err = v4.NewSigner().SignHTTP(ctx, creds, req.Request, hex.EncodeToString(hash.Sum(nil)), s.name, region, time.Now().Add(skew))
+		if err != nil {
+			return out, metadata, &v4.SigningError{Err: err}
+		}
+		out, metadata, err = next.HandleFinalize(ctx, in)
+		skew, _ = awsmiddleware.GetAttemptSkew(metadata)
+		return out, metadata, err
+	}
+}
+
+// deserializer reads the answers to a call.
+func deserializer(action string, p protocol) middleware.DeserializeMiddleware {
+	return middleware.DeserializeMiddlewareFunc("OperationDeserializer",
+		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+			out, metadata, err := next.HandleDeserialize(ctx, in)
+			resp, ok := out.RawResponse.(*smithyhttp.Response)
+			if err != nil || !ok {
+				return out, metadata, err
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+			switch {
+			case err != nil:
+				err = &smithy.DeserializationError{Err: err}
+			case len(text) > maxAnswer:
+				err = fmt.Errorf("the answer is larger than %d MB", maxAnswer>>20)
+			default:
+				err = p.decode(action, resp, text)
+			}
+			if err != nil {
+				err = &smithyhttp.ResponseError{Response: resp, Err: err}
+			}
+			return out, metadata, err
+		})
+}
+
+// signingRegion is the key of the region that a call is signed for, in its context.
+type signingRegion struct{}
+
+// endpoint is where the SDK's client of the service would send its calls, and the region
+// that it would sign them for.
+func (s *service) endpoint(ctx context.Context) (address, region string, err error) {
+	if own, err := s.given(ctx); own != "" || err != nil {
+		return own, s.region, err
+	}
+	of := s.session.EC2(s.region).Options().EndpointOptions
+	dual, fips := of.UseDualStackEndpoint == aws.DualStackEndpointStateEnabled, of.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled
+	at := func(dual, fips bool) (*url.URL, error) {
+		at, err := ec2.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, ec2.EndpointParameters{Region: &s.region, UseDualStack: &dual, UseFIPS: &fips})
+		return &at.URI, err
+	}
+	if s.global {
+		usual, err := at(false, false)
+		if err != nil {
+			return "", "", err
+		}
+		host, home := globalHost(s.region, usual.Host, dual, fips)
+		return "https://" + s.name + host, home, nil
+	}
+	// They differ in the name of the service, and little else.
+	if s.both && dual {
+		usual, err := at(false, false)
+		if err != nil {
+			return "", "", err
+		}
+		dual = !strings.HasSuffix(usual.Host, ".amazonaws.com") && (fips || !strings.HasSuffix(usual.Host, ".amazonaws.com.cn"))
+	}
+	found, err := at(dual, fips)
+	if err != nil {
+		return "", "", err
+	}
+	name := s.name
+	if s.govFIPS && fips && !dual && strings.HasPrefix(s.region, "us-gov-") {
+		name += "-fips"
+	}
+	found.Host = name + strings.TrimPrefix(found.Host, "ec2")
+	return found.String(), s.region, nil
+}
+
+// given is the endpoint that somebody has set, or "".
+func (s *service) given(ctx context.Context) (string, error) {
+	switch {
+	case s.session.Cloud.Endpoint != "":
+		return s.session.Cloud.Endpoint, nil
+	case s.base != "":
+		return s.base, nil
+	case s.sdkID == ec2.ServiceID:
+		if at := s.session.EC2(s.region).Options().BaseEndpoint; at != nil {
+			return *at, nil
+		}
+	case s.sdkID == "IAM" && s.session.iam != "":
+		return s.session.iam, nil
+	}
+	return s.configured(ctx)
+}
+
+// configured is what the environment or the profile has for the endpoint, or "".
+func (s *service) configured(ctx context.Context) (string, error) {
+	own := "AWS_ENDPOINT_URL_" + strings.ToUpper(strings.ReplaceAll(s.sdkID, " ", "_"))
+	_, all := os.LookupEnv("AWS_ENDPOINT_URL") // which wins over the profile's
+	if _, one := os.LookupEnv(own); one || !all {
+		for _, source := range s.session.config.ConfigSources {
+			if off, ok := source.(interface {
+				GetIgnoreConfiguredEndpoints(ctx context.Context) (bool, bool, error)
+			}); ok {
+				if ignore, found, err := off.GetIgnoreConfiguredEndpoints(ctx); err != nil || found && ignore {
+					return "", err
+				}
+			}
+			of, ok := source.(interface {
+				GetServiceBaseEndpoint(ctx context.Context, sdkID string) (string, bool, error)
+			})
+			if !ok {
+				continue
+			}
+			if at, found, err := of.GetServiceBaseEndpoint(ctx, s.sdkID); err != nil || found {
+				return at, err
+			}
+		}
+	}
+	return aws.ToString(s.session.config.BaseEndpoint), nil
+}
