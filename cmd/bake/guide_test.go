@@ -104,8 +104,8 @@ func conforms(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// typed is a command as a user types it.
-func typed(ts *testscript.TestScript, command string) *exec.Cmd {
+// userCommand is a command as a user types it.
+func userCommand(ts *testscript.TestScript, command string) *exec.Cmd {
 	cmd := exec.Command("bash", "-c", command)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
@@ -124,7 +124,7 @@ func behind(ts *testscript.TestScript, command, shown string, means map[string]s
 		return err
 	}
 	defer out.Close()
-	cmd := typed(ts, "exec "+command)
+	cmd := userCommand(ts, "exec "+command)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		return err
@@ -152,7 +152,7 @@ func behind(ts *testscript.TestScript, command, shown string, means map[string]s
 
 // shell runs a command as a user types it.
 func shell(ts *testscript.TestScript, command string) (output string, code int) {
-	cmd := typed(ts, command)
+	cmd := userCommand(ts, command)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
