@@ -93,42 +93,60 @@ func (s *state) groupsOf(c wire.Caller) ([]*group, error) {
 	return s.groups.of(c), nil
 }
 
-// findGroup returns the caller's group with that id or, if id is empty, name.
+// groupNamed is the group of a VPC with that name, or nil.
+func (s *state) groupNamed(vpc, name string) *group {
+	for _, g := range s.groups.Rows {
+		if *g.VpcId == vpc && *g.GroupName == name {
+			return g
+		}
+	}
+	return nil
+}
+
+// findGroup returns the caller's group with that id or, if id is empty, the one of its
+// default VPC with that name.
 func (s *state) findGroup(c wire.Caller, id, name *string) (*group, error) {
-	if _, err := s.networkOf(c); err != nil { // which makes the default group
+	n, err := s.networkOf(c) // which makes the default group
+	if err != nil {
 		return nil, err
 	}
 	if aws.ToString(id) != "" || aws.ToString(name) == "" {
 		return s.groups.find(c, id)
 	}
-	if g := s.groups.named(c, *name); g != nil && len(s.concealed([]string{*g.GroupId})) == 0 {
+	if g := s.groupNamed(n.defaultVpc(), *name); g != nil && len(s.concealed([]string{*g.GroupId})) == 0 {
 		return g, nil
 	}
 	return nil, kindGroup.notFound(*name)
 }
 
-// groupsFor are the groups that a launch names, by id and by name; the default group
-// if it names none.
-func (s *state) groupsFor(c wire.Caller, ids, names []string) ([]types.GroupIdentifier, error) {
+// groupsFor are the groups that an instance in a VPC gets, by id and by name; the VPC's
+// default group if none is named.
+func (s *state) groupsFor(c wire.Caller, vpc string, ids, names []string) ([]types.GroupIdentifier, error) {
 	if len(ids)+len(names) == 0 {
 		names = []string{defaultGroup}
 	}
-	var out []types.GroupIdentifier
-	add := func(id, name *string) error {
-		g, err := s.findGroup(c, id, name)
-		if err == nil && !slices.ContainsFunc(out, func(o types.GroupIdentifier) bool { return *o.GroupId == *g.GroupId }) {
-			out = append(out, types.GroupIdentifier{GroupId: g.GroupId, GroupName: g.GroupName})
-		}
-		return err
-	}
+	var groups []*group
 	for _, id := range ids {
-		if err := add(&id, nil); err != nil {
+		g, err := s.findGroup(c, &id, nil)
+		if err != nil {
 			return nil, err
 		}
+		if *g.VpcId != vpc {
+			return nil, wire.Errorf("InvalidParameter", "Security group %s and the subnet belong to different networks.", id)
+		}
+		groups = append(groups, g)
 	}
 	for _, name := range names {
-		if err := add(nil, &name); err != nil {
-			return nil, err
+		g := s.groupNamed(vpc, name)
+		if g == nil || len(s.concealed([]string{*g.GroupId})) > 0 {
+			return nil, kindGroup.notFound(name)
+		}
+		groups = append(groups, g)
+	}
+	var out []types.GroupIdentifier
+	for _, g := range groups {
+		if !slices.ContainsFunc(out, func(o types.GroupIdentifier) bool { return *o.GroupId == *g.GroupId }) {
+			out = append(out, types.GroupIdentifier{GroupId: g.GroupId, GroupName: g.GroupName})
 		}
 	}
 	return out, nil
@@ -157,14 +175,12 @@ func (s *state) CreateSecurityGroup(ctx context.Context, in *ec2.CreateSecurityG
 	if err != nil {
 		return nil, err
 	}
-	vpc := cmp.Or(aws.ToString(in.VpcId), *n.Vpc.VpcId)
-	if err := kindVpc.check(vpc); err != nil {
+	v, err := s.vpcFor(n, in.VpcId)
+	if err != nil {
 		return nil, err
 	}
-	if vpc != *n.Vpc.VpcId {
-		return nil, kindVpc.notFound(vpc)
-	}
-	if s.groups.named(c, name) != nil {
+	vpc := *v.VpcId
+	if s.groupNamed(vpc, name) != nil {
 		return nil, wire.Errorf("InvalidGroup.Duplicate", "The security group '%s' already exists for VPC '%s'", name, vpc)
 	}
 	g := newGroup(c, vpc, name, *in.Description)
@@ -226,9 +242,9 @@ func (s *state) DescribeSecurityGroups(ctx context.Context, in *ec2.DescribeSecu
 	}
 	ids := slices.Clone(in.GroupIds)
 	for _, name := range in.GroupNames {
-		g := s.groups.named(c, name)
-		if g == nil {
-			return nil, kindGroup.notFound(name)
+		g, err := s.findGroup(c, nil, &name)
+		if err != nil {
+			return nil, err
 		}
 		ids = append(ids, *g.GroupId)
 	}
@@ -310,6 +326,9 @@ func (s *state) rulesOf(c wire.Caller, g *group, permissions []types.IpPermissio
 			peer, err := s.findGroup(c, r.GroupId, r.GroupName)
 			if err != nil {
 				return nil, err
+			}
+			if *peer.VpcId != *g.VpcId {
+				return nil, wire.Errorf("InvalidGroup.NotFound", "You have specified two resources that belong to different networks.")
 			}
 			rule := base
 			rule.ReferencedGroupInfo, rule.Description = &types.ReferencedSecurityGroup{GroupId: peer.GroupId, UserId: peer.OwnerId}, r.Description

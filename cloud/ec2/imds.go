@@ -29,7 +29,7 @@ func (s *state) metadataOf(id string) metadata.Instance {
 		PrivateName: aws.ToString(in.PrivateDnsName), PrivateAddress: aws.ToString(in.PrivateIpAddress),
 		PublicName: aws.ToString(in.PublicDnsName), PublicAddress: aws.ToString(in.PublicIpAddress),
 		MAC: *in.NetworkInterfaces[0].MacAddress, InterfaceID: *in.NetworkInterfaces[0].NetworkInterfaceId,
-		SubnetID: aws.ToString(in.SubnetId), SubnetCIDR: s.subnetPrefix(in).String(), VPCID: aws.ToString(in.VpcId), VPCCIDR: "172.31.0.0/16",
+		SubnetID: aws.ToString(in.SubnetId), SubnetCIDR: s.subnetPrefix(in).String(), VPCID: aws.ToString(in.VpcId), VPCCIDR: s.vpcRange(in),
 	}
 	m.LentKeys = s.lentKeys(id)
 	if r := s.runners[id]; r != nil {

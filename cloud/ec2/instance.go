@@ -115,15 +115,24 @@ func netipAddr(text *string) netip.Addr {
 
 // subnetPrefix is the address range of the instance's subnet.
 func (s *state) subnetPrefix(in *instance) netip.Prefix {
-	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
-	if ok {
-		for _, subnet := range n.Subnets {
-			if *subnet.SubnetId == aws.ToString(in.SubnetId) {
-				return netip.MustParsePrefix(*subnet.CidrBlock)
+	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
+		for _, v := range n.Subnets {
+			if *v.SubnetId == aws.ToString(in.SubnetId) {
+				return netip.MustParsePrefix(*v.CidrBlock)
 			}
 		}
 	}
 	return netip.Prefix{}
+}
+
+// vpcRange is the address range of the instance's VPC.
+func (s *state) vpcRange(in *instance) string {
+	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
+		if v := n.vpc(aws.ToString(in.VpcId)); v != nil {
+			return *v.CidrBlock
+		}
+	}
+	return ""
 }
 
 // instancesOf are the caller's instances that can be seen.

@@ -445,7 +445,7 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 	}
 	var groups []types.GroupIdentifier
 	if len(in.Groups) > 0 {
-		if groups, err = s.groupsFor(c, in.Groups, nil); err != nil {
+		if groups, err = s.groupsFor(c, aws.ToString(row.VpcId), in.Groups, nil); err != nil {
 			return nil, err
 		}
 	}

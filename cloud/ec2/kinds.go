@@ -56,8 +56,13 @@ var (
 		filters: importFilters}
 	kindKey = &kind{prefix: "key", field: "KeyPairId", named: "KeyName", resource: "key-pair", noun: "key pair", code: "InvalidKeyPair",
 		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: keyFilters}
-	kindVpc       = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters}
-	kindSubnet    = &kind{prefix: "subnet", field: "SubnetId", resource: "subnet", noun: "subnet", code: "InvalidSubnetID", filters: subnetFilters}
+	kindVpc        = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters, min: 5, max: 1000}
+	kindSubnet     = &kind{prefix: "subnet", field: "SubnetId", resource: "subnet", noun: "subnet", code: "InvalidSubnetID", filters: subnetFilters, min: 5, max: 1000}
+	kindRouteTable = &kind{prefix: "rtb", field: "RouteTableId", resource: "route-table", noun: "routeTable", code: "InvalidRouteTableID", filters: routeTableFilters, min: 5, max: 100}
+	kindGateway    = &kind{prefix: "igw", field: "InternetGatewayId", resource: "internet-gateway", noun: "internetGateway", code: "InvalidInternetGatewayID",
+		filters: gatewayFilters, min: 5, max: 1000}
+	kindAcl       = &kind{prefix: "acl", field: "NetworkAclId", resource: "network-acl", noun: "networkAcl", code: "InvalidNetworkAclID", filters: aclFilters, min: 5, max: 1000}
+	kindDhcp      = &kind{prefix: "dopt", field: "DhcpOptionsId", resource: "dhcp-options", noun: "dhcpOption", code: "InvalidDhcpOptionID", filters: dhcpFilters, min: 5, max: 1000}
 	kindInterface = &kind{prefix: "eni", field: "NetworkInterfaceId", resource: "network-interface", noun: "networkInterface",
 		code: "InvalidNetworkInterfaceID", filters: interfaceFilters, set: "networkInterfaceIdSet", min: 5, max: 1000}
 	kindSpot = &kind{prefix: "sir", field: "SpotInstanceRequestId", resource: "spot-instances-request", noun: "spot instance request",
@@ -71,7 +76,7 @@ var (
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindInterface, kindSpot, kindTemplate, kindUsage}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindAcl, kindDhcp, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.

@@ -560,12 +560,12 @@ func (s *Service) repair(ctx context.Context) error {
 	return s.update(func(st *state) error { st.collect(); return nil })
 }
 
-// repairGroups deletes the groups of networks that were not made.
+// repairGroups deletes the groups of VPCs that were not made, or are no more.
 func (s *state) repairGroups() error {
 	for _, id := range s.groups.IDs() {
 		g, _ := s.groups.Get(id)
 		n, ok := s.networks.Get(*g.OwnerId + "." + g.Region)
-		if !ok || *n.Vpc.VpcId != *g.VpcId {
+		if !ok || n.Vpc == nil && n.vpc(*g.VpcId) == nil || n.Vpc != nil && *n.Vpc.VpcId != *g.VpcId {
 			if err := s.groups.Drop(id); err != nil {
 				return err
 			}

@@ -1,9 +1,9 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -80,84 +80,33 @@ func (r region) zoneID(n int) string {
 	return fmt.Sprintf("%s%s%s-az%d", parts[0], direction, parts[2], n+1)
 }
 
+// zone is the region's zone with that name or id: its number, or -1.
+func (r region) zone(name, id string) int {
+	for i, letter := range r.zones {
+		if name == r.name+string(letter) || name == "" && id == r.zoneID(i) {
+			return i
+		}
+	}
+	return -1
+}
+
+// zoneList are the names of the region's zones, for people.
+func (r region) zoneList() string {
+	var names []string
+	for i := range r.zones {
+		names = append(names, r.zoneName(i))
+	}
+	return strings.Join(names, ", ")
+}
+
+// zoneName is the name of the region's nth zone.
+func (r region) zoneName(n int) string { return r.name + r.zones[n:n+1] }
+
 func (r region) optInStatus() string {
 	if r.optIn {
 		return "opted-in"
 	}
 	return "opt-in-not-required"
-}
-
-// vpcNetwork is the default VPC of an account in a region, with its subnets, one in
-// each zone.
-type vpcNetwork struct {
-	Vpc     types.Vpc
-	Subnets []types.Subnet
-}
-
-// networkOf returns the caller's default VPC; the first call in a region makes it,
-// and its default security group.
-func (s *state) networkOf(c wire.Caller) (*vpcNetwork, error) {
-	key := c.Account + "." + c.Region
-	if n, ok := s.networks.Get(key); ok {
-		return n, nil
-	}
-	r, ok := findRegion(c.Region)
-	if !ok {
-		return nil, invalidValue("There is no region '%s'", c.Region)
-	}
-	vpc := newID("vpc")
-	n := &vpcNetwork{Vpc: types.Vpc{
-		VpcId: &vpc, OwnerId: &c.Account, CidrBlock: aws.String("172.31.0.0/16"), IsDefault: aws.Bool(true),
-		State: types.VpcStateAvailable, InstanceTenancy: types.TenancyDefault, DhcpOptionsId: aws.String(newID("dopt")),
-		CidrBlockAssociationSet: []types.VpcCidrBlockAssociation{{
-			AssociationId: aws.String(newID("vpc-cidr-assoc")), CidrBlock: aws.String("172.31.0.0/16"),
-			CidrBlockState: &types.VpcCidrBlockState{State: types.VpcCidrBlockStateCodeAssociated},
-		}},
-	}}
-	for i, letter := range r.zones {
-		id := newID("subnet")
-		n.Subnets = append(n.Subnets, types.Subnet{
-			SubnetId: &id, VpcId: &vpc, OwnerId: &c.Account, State: types.SubnetStateAvailable,
-			SubnetArn:        aws.String(arn(c, "ec2", "subnet/"+id)),
-			AvailabilityZone: aws.String(r.name + string(letter)), AvailabilityZoneId: aws.String(r.zoneID(i)),
-			CidrBlock: aws.String(fmt.Sprintf("172.31.%d.0/20", 16*i)), DefaultForAz: aws.Bool(true),
-			MapPublicIpOnLaunch: aws.Bool(true), AssignIpv6AddressOnCreation: aws.Bool(false),
-			EnableDns64: aws.Bool(false), Ipv6Native: aws.Bool(false), MapCustomerOwnedIpOnLaunch: aws.Bool(false),
-			PrivateDnsNameOptionsOnLaunch: &types.PrivateDnsNameOptionsOnLaunch{HostnameType: types.HostnameTypeIpName,
-				EnableResourceNameDnsARecord: aws.Bool(false), EnableResourceNameDnsAAAARecord: aws.Bool(false)},
-		})
-	}
-	// The group first: a crash in between leaves a group of no network, which
-	// repair removes.
-	g := newGroup(c, vpc, defaultGroup, "default VPC security group")
-	g.Rules = append(g.Rules, types.SecurityGroupRule{
-		SecurityGroupRuleId: aws.String(newID("sgr")), GroupId: g.GroupId, GroupOwnerId: &c.Account, IsEgress: aws.Bool(false),
-		IpProtocol: aws.String("-1"), FromPort: aws.Int32(-1), ToPort: aws.Int32(-1),
-		ReferencedGroupInfo: &types.ReferencedSecurityGroup{GroupId: g.GroupId, UserId: &c.Account},
-	})
-	if err := s.groups.Put(*g.GroupId, g); err != nil {
-		return nil, err
-	}
-	if err := s.networks.Put(key, n); err != nil {
-		return nil, err
-	}
-	n, _ = s.networks.Get(key)
-	return n, nil
-}
-
-// subnetsOf are the network's subnets with the number of addresses left in each.
-func (s *state) subnetsOf(n *vpcNetwork) []types.Subnet {
-	subnets := slices.Clone(n.Subnets)
-	for i := range subnets {
-		free := 1<<(32-netip.MustParsePrefix(*subnets[i].CidrBlock).Bits()) - 5 // EC2 keeps five
-		for _, in := range s.instances.Rows {
-			if aws.ToString(in.SubnetId) == *subnets[i].SubnetId && in.holdsAddress() {
-				free--
-			}
-		}
-		subnets[i].AvailableIpAddressCount = aws.Int32(int32(free))
-	}
-	return subnets
 }
 
 func (s *Service) DescribeRegions(ctx context.Context, in *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) {
@@ -214,55 +163,12 @@ func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *ec2.Describ
 	return &ec2.DescribeAvailabilityZonesOutput{AvailabilityZones: out}, err
 }
 
-var vpcFilters = filters{
-	"cidr": "CidrBlock", "cidr-block-association.cidr-block": "CidrBlockAssociationSet.CidrBlock",
-	"cidr-block-association.association-id": "CidrBlockAssociationSet.AssociationId",
-	"cidr-block-association.state":          "CidrBlockAssociationSet.CidrBlockState.State",
-	"dhcp-options-id":                       "DhcpOptionsId", "ipv6-cidr-block-association.ipv6-cidr-block": "",
-	"ipv6-cidr-block-association.ipv6-pool": "", "ipv6-cidr-block-association.association-id": "",
-	"ipv6-cidr-block-association.state": "", "is-default": "IsDefault", "isDefault": "IsDefault",
-	"owner-id": "OwnerId", "state": "State", "vpc-id": "VpcId",
-}
-
-func (s *state) DescribeVpcs(ctx context.Context, in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
-	n, err := s.networkOf(wire.CallerFrom(ctx))
-	if err != nil {
-		return nil, err
-	}
-	rows, next, err := list(s, kindVpc, query{in.VpcIds, in.Filters, in.MaxResults, in.NextToken}, []types.Vpc{n.Vpc})
-	return &ec2.DescribeVpcsOutput{Vpcs: rows, NextToken: next}, err
-}
-
-var subnetFilters = filters{
-	"availability-zone": "AvailabilityZone", "availabilityZone": "AvailabilityZone", "availability-zone-id": "AvailabilityZoneId",
-	"availabilityZoneId": "AvailabilityZoneId", "available-ip-address-count": "AvailableIpAddressCount",
-	"cidr-block": "CidrBlock", "cidr": "CidrBlock", "cidrBlock": "CidrBlock", "customer-owned-ipv4-pool": "",
-	"default-for-az": "DefaultForAz", "defaultForAz": "DefaultForAz", "enable-dns64": "EnableDns64", "enable-lni-at-device-index": "",
-	"ipv6-cidr-block-association.ipv6-cidr-block": "", "ipv6-cidr-block-association.association-id": "",
-	"ipv6-cidr-block-association.state": "", "ipv6-native": "Ipv6Native",
-	"map-customer-owned-ip-on-launch": "MapCustomerOwnedIpOnLaunch", "map-public-ip-on-launch": "MapPublicIpOnLaunch",
-	"outpost-arn": "", "owner-id": "OwnerId",
-	"private-dns-name-options-on-launch.hostname-type":                        "PrivateDnsNameOptionsOnLaunch.HostnameType",
-	"private-dns-name-options-on-launch.enable-resource-name-dns-a-record":    "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsARecord",
-	"private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record": "PrivateDnsNameOptionsOnLaunch.EnableResourceNameDnsAAAARecord",
-	"state": "State", "subnet-arn": "SubnetArn", "subnet-id": "SubnetId", "vpc-id": "VpcId",
-}
-
-func (s *state) DescribeSubnets(ctx context.Context, in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
-	n, err := s.networkOf(wire.CallerFrom(ctx))
-	if err != nil {
-		return nil, err
-	}
-	rows, next, err := list(s, kindSubnet, query{in.SubnetIds, in.Filters, in.MaxResults, in.NextToken}, s.subnetsOf(n))
-	return &ec2.DescribeSubnetsOutput{Subnets: rows, NextToken: next}, err
-}
-
 func (s *state) DescribeAccountAttributes(ctx context.Context, in *ec2.DescribeAccountAttributesInput) (*ec2.DescribeAccountAttributesOutput, error) {
 	n, err := s.networkOf(wire.CallerFrom(ctx))
 	if err != nil {
 		return nil, err
 	}
-	all := []struct{ name, value string }{{"supported-platforms", "VPC"}, {"default-vpc", *n.Vpc.VpcId}}
+	all := []struct{ name, value string }{{"supported-platforms", "VPC"}, {"default-vpc", cmp.Or(n.defaultVpc(), "none")}}
 	out := []types.AccountAttribute{}
 	for _, a := range all {
 		if len(in.AttributeNames) > 0 && !slices.Contains(in.AttributeNames, types.AccountAttributeName(a.name)) {

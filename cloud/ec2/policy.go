@@ -169,15 +169,19 @@ func (s *state) refreshPolicies() {
 	}
 }
 
-// neighbours calls visit with the running instances of in's network until it returns
-// true.
+// neighbours calls visit with the running instances of in's VPC until it returns true.
 func (s *state) neighbours(in *instance, visit func(id string, other *instance, m machine.Machine) bool) {
 	for id, r := range s.runners {
 		other := s.instances.Rows[id]
-		if r.machine != nil && other != nil && other.OwnerId == in.OwnerId && other.Region == in.Region && visit(id, other, r.machine) {
+		if r.machine != nil && other != nil && sameVpc(in, other) && visit(id, other, r.machine) {
 			return
 		}
 	}
+}
+
+// sameVpc reports whether instances see each other: VPCs are worlds of their own.
+func sameVpc(a, b *instance) bool {
+	return a.OwnerId == b.OwnerId && a.Region == b.Region && aws.ToString(a.VpcId) == aws.ToString(b.VpcId)
 }
 
 // peer is a running instance as its neighbours see it.
@@ -207,12 +211,12 @@ func (s *state) peer(in *instance, addr netip.Addr) (found network.Peer) {
 	return found
 }
 
-// address resolves a private DNS name of in's network, whose instances exist, running
+// address resolves a private DNS name of in's VPC, whose instances exist, running
 // or not, and are in's own too. The zero Addr stands for none.
 func (s *state) address(in *instance, name string) netip.Addr {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	for _, other := range s.instances.Rows {
-		if other.OwnerId != in.OwnerId || other.Region != in.Region || !other.holdsAddress() {
+		if !sameVpc(in, other) || !other.holdsAddress() {
 			continue
 		}
 		full := aws.ToString(other.PrivateDnsName)

@@ -28,7 +28,7 @@ const maxUserData = 16 << 10
 
 // placement is what RunInstances found out about where an instance goes.
 type placement struct {
-	network *vpcNetwork
+	network *networking
 	subnet  types.Subnet
 	groups  []types.GroupIdentifier
 	public  bool
@@ -237,7 +237,7 @@ func (s *state) placeWithRoom(c wire.Caller, action string, in *ec2.RunInstances
 	if refused == nil || pinned {
 		return first, refused
 	}
-	for _, subnet := range first.network.Subnets {
+	for _, subnet := range first.network.defaultSubnets() {
 		other := *first
 		other.subnet = subnet
 		if *subnet.SubnetId != *first.subnet.SubnetId && refusal(&other) == nil {
@@ -278,24 +278,33 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 			return nil, err
 		}
 	}
-	i := slices.IndexFunc(n.Subnets, func(v types.Subnet) bool {
+	candidates := n.Subnets
+	if subnetID == "" {
+		switch candidates = n.defaultSubnets(); {
+		case n.defaultVpc() == "":
+			return nil, errNoDefaultVpc()
+		case len(candidates) == 0:
+			return nil, wire.Errorf("MissingInput", "No subnets found for the default VPC '%s'. Please specify a subnet.", n.defaultVpc())
+		}
+	}
+	i := slices.IndexFunc(candidates, func(v types.Subnet) bool {
 		return (subnetID == "" || *v.SubnetId == subnetID) && (zone == "" || *v.AvailabilityZone == zone)
 	})
 	switch {
 	case i >= 0:
-		p.subnet = n.Subnets[i]
-	case subnetID != "" && zone == "":
-		return nil, kindSubnet.notFound(subnetID)
-	case subnetID != "":
-		return nil, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", subnetID, zone)
-	default:
+		p.subnet = candidates[i]
+	case subnetID == "":
 		return nil, invalidValue("Invalid availability zone: [%s]", zone)
+	case !slices.ContainsFunc(n.Subnets, func(v types.Subnet) bool { return *v.SubnetId == subnetID }):
+		return nil, kindSubnet.notFound(subnetID)
+	default:
+		return nil, wire.Errorf("InvalidParameterCombination", "The subnet '%s' is not in the availability zone '%s'", subnetID, zone)
 	}
 	p.public = aws.ToBool(p.subnet.MapPublicIpOnLaunch)
 	if wantsPublic != nil {
 		p.public = *wantsPublic
 	}
-	p.groups, err = s.groupsFor(c, groupIDs, in.SecurityGroups)
+	p.groups, err = s.groupsFor(c, *p.subnet.VpcId, groupIDs, in.SecurityGroups)
 	return p, err
 }
 
@@ -445,12 +454,7 @@ func (s *state) publicAddress(id string) string {
 
 // privateAddress chooses an address of the subnet, or checks the wanted one.
 func (s *state) privateAddress(p *placement, id string) (netip.Addr, error) {
-	taken := map[string]bool{}
-	for _, in := range s.instances.Rows {
-		if in.holdsAddress() && aws.ToString(in.SubnetId) == *p.subnet.SubnetId {
-			taken[*in.PrivateIpAddress] = true
-		}
-	}
+	taken := s.taken(*p.subnet.SubnetId)
 	prefix := netip.MustParsePrefix(*p.subnet.CidrBlock)
 	if p.private != "" {
 		addr, err := netip.ParseAddr(p.private)

@@ -28,6 +28,10 @@ func sent() map[string][]string {
 		"Tag":                 {"Value"},
 		"TagDescription":      {"Value"},
 		"Vpc":                 {"CidrBlockAssociationSet"},
+		"InternetGateway":     {"Attachments", "Tags"},
+		"RouteTable":          {"Associations", "PropagatingVgws", "Routes", "Tags"},
+		"NetworkAcl":          {"Associations", "Entries", "Tags"},
+		"DhcpOptions":         {"Tags"},
 
 		// What an action lists is there although it is nothing.
 		"DescribeAvailabilityZonesResult":      {"AvailabilityZones"},

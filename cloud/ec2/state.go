@@ -31,7 +31,7 @@ type state struct {
 	keys      *table[keyPair]
 	groups    *table[group]
 	imports   *table[importTask]
-	networks  *table[vpcNetwork]
+	networks  *table[networking]
 	templates *table[launchTemplate]
 	spots     *table[spotRequest]
 	fleets    *table[fleet]
@@ -83,13 +83,9 @@ func openState(e *env, start func(func(*Service))) (*state, error) {
 		register(s, "imports", kindImport, &s.imports, func(_ string, r *importTask) about {
 			return about{r.Account, r.Region, nil, []part{{kindImport, r.ImportTaskId, &r.Tags}}}
 		}),
-		register(s, "networks", kindVpc, &s.networks, func(id string, r *vpcNetwork) about {
-			all := []part{{kindVpc, r.Vpc.VpcId, &r.Vpc.Tags}}
-			for i := range r.Subnets {
-				all = append(all, part{kindSubnet, r.Subnets[i].SubnetId, &r.Subnets[i].Tags})
-			}
+		register(s, "networks", kindVpc, &s.networks, func(id string, r *networking) about {
 			account, region, _ := strings.Cut(id, ".")
-			return about{account, region, nil, all}
+			return about{account, region, nil, r.parts()}
 		}),
 		register(s, "launch-templates", kindTemplate, &s.templates, func(_ string, r *launchTemplate) about {
 			return about{r.Account, r.Region, nil, []part{{kindTemplate, r.LaunchTemplateId, &r.Tags}}}

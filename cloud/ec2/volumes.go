@@ -290,13 +290,8 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 	if t := cmp.Or(in.VolumeType, types.VolumeTypeGp2); aws.ToBool(in.MultiAttachEnabled) && t != types.VolumeTypeIo1 && t != types.VolumeTypeIo2 {
 		return nil, wire.Errorf("InvalidParameterCombination", "The parameter MultiAttachEnabled is supported for the volume types io1 and io2 only, not for %s.", t)
 	}
-	n, err := s.networkOf(c)
-	if err != nil {
-		return nil, err
-	}
-	zone := slices.IndexFunc(n.Subnets, func(v types.Subnet) bool {
-		return *v.AvailabilityZone == aws.ToString(in.AvailabilityZone) || *v.AvailabilityZoneId == aws.ToString(in.AvailabilityZoneId)
-	})
+	r, _ := findRegion(c.Region)
+	zone := r.zone(aws.ToString(in.AvailabilityZone), aws.ToString(in.AvailabilityZoneId))
 	if zone < 0 {
 		return nil, wire.Errorf("InvalidZone.NotFound", "The zone '%s' does not exist.", cmp.Or(aws.ToString(in.AvailabilityZone), aws.ToString(in.AvailabilityZoneId)))
 	}
@@ -314,7 +309,7 @@ func (s *state) CreateVolume(ctx context.Context, in *ec2.CreateVolumeInput) (*e
 		Size: in.Size, VolumeType: in.VolumeType, Iops: in.Iops, Throughput: in.Throughput, Encrypted: aws.Bool(aws.ToBool(in.Encrypted) || s.encrypts(c)),
 		KmsKeyId: notEmpty(in.KmsKeyId), SnapshotId: notEmpty(in.SnapshotId), MultiAttachEnabled: aws.Bool(aws.ToBool(in.MultiAttachEnabled)),
 		VolumeId: aws.String(newID("vol")), State: types.VolumeStateAvailable, CreateTime: aws.Time(s.now()), Tags: tags[kindVolume.resource],
-		AvailabilityZone: n.Subnets[zone].AvailabilityZone, AvailabilityZoneId: n.Subnets[zone].AvailabilityZoneId,
+		AvailabilityZone: aws.String(r.zoneName(zone)), AvailabilityZoneId: aws.String(r.zoneID(zone)),
 	}}
 	if err := s.fromSnapshot(c, &row.Volume, nil); err != nil {
 		return nil, err

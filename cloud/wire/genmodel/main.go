@@ -28,11 +28,12 @@ import (
 )
 
 func main() {
+	add := flag.Bool("add", false, "keep what -out has, and take from -in only what it lacks: for an older -in")
 	in := flag.String("in", "", "botocore's service-2.json, plain or gzip; none: the models are only compressed")
 	actions := flag.String("actions", "", "Go file whose lines name the actions: \"Name\": wire.Answer(…")
 	out := flag.String("out", "", "file to write")
 	flag.Parse()
-	if err := run(*in, *actions, *out); err != nil {
+	if err := run(*in, *actions, *out, *add); err != nil {
 		fmt.Fprintln(os.Stderr, "genmodel:", err)
 		os.Exit(1)
 	}
@@ -69,7 +70,7 @@ type ref struct {
 	ResultWrapper string `json:"resultWrapper"`
 }
 
-func run(in, actions, out string) error {
+func run(in, actions, out string, add bool) error {
 	if in == "" {
 		return compress(filepath.Dir(out))
 	}
@@ -91,8 +92,20 @@ func run(in, actions, out string) error {
 		Operations: map[string]wire.Operation{},
 		Shapes:     map[string]wire.Shape{},
 	}
+	if add {
+		old, err := os.ReadFile(out)
+		if err == nil {
+			err = json.Unmarshal(old, &model)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for _, line := range regexp.MustCompile(`"(\w+)": +wire\.Answer\(`).FindAllStringSubmatch(string(table), -1) {
 		action := line[1]
+		if _, kept := model.Operations[action]; kept {
+			continue
+		}
 		op, ok := src.Operations[action]
 		if !ok {
 			return fmt.Errorf("%s: the model has no operation %s", in, action)

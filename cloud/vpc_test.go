@@ -1,0 +1,258 @@
+package cloud_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+)
+
+func where(name string, values ...string) []types.Filter {
+	return []types.Filter{{Name: &name, Values: values}}
+}
+
+// got returns what a call answers, which must succeed.
+func got[T any](t *testing.T) func(out T, err error) T {
+	return func(out T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+}
+
+// refused checks that a call fails with a code of EC2's.
+func refused[T any](t *testing.T, want string) func(out T, err error) {
+	return func(_ T, err error) {
+		t.Helper()
+		if code(err) != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// ownVpc is a VPC with a subnet that has a way out, made as Terraform makes them.
+type ownVpc struct{ vpc, subnet, gateway, table, association, group string }
+
+func newOwnVpc(t *testing.T, client *ec2.Client) (o ownVpc) {
+	ctx := t.Context()
+	tags := func(kind types.ResourceType) []types.TagSpecification {
+		return []types.TagSpecification{{ResourceType: kind, Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String("own")}}}}
+	}
+	made := got[*ec2.CreateVpcOutput](t)(client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), TagSpecifications: tags(types.ResourceTypeVpc)}))
+	if made.Vpc.State != types.VpcStatePending || *made.Vpc.Tags[0].Value != "own" || *made.Vpc.IsDefault {
+		t.Errorf("CreateVpc answers %+v", made.Vpc)
+	}
+	o.vpc = *made.Vpc.VpcId
+	got[*ec2.ModifyVpcAttributeOutput](t)(client.ModifyVpcAttribute(ctx, &ec2.ModifyVpcAttributeInput{VpcId: &o.vpc, EnableDnsHostnames: &types.AttributeBooleanValue{Value: aws.Bool(true)}}))
+	o.subnet = *got[*ec2.CreateSubnetOutput](t)(client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &o.vpc, CidrBlock: aws.String("10.0.1.0/24"),
+		AvailabilityZone: aws.String("us-east-1b"), TagSpecifications: tags(types.ResourceTypeSubnet)})).Subnet.SubnetId
+	got[*ec2.ModifySubnetAttributeOutput](t)(client.ModifySubnetAttribute(ctx, &ec2.ModifySubnetAttributeInput{SubnetId: &o.subnet, MapPublicIpOnLaunch: &types.AttributeBooleanValue{Value: aws.Bool(true)}}))
+	o.gateway = *got[*ec2.CreateInternetGatewayOutput](t)(client.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{TagSpecifications: tags(types.ResourceTypeInternetGateway)})).InternetGateway.InternetGatewayId
+	got[*ec2.AttachInternetGatewayOutput](t)(client.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &o.vpc}))
+	o.table = *got[*ec2.CreateRouteTableOutput](t)(client.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &o.vpc, TagSpecifications: tags(types.ResourceTypeRouteTable)})).RouteTable.RouteTableId
+	got[*ec2.CreateRouteOutput](t)(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: aws.String("0.0.0.0/0"), GatewayId: &o.gateway}))
+	o.association = *got[*ec2.AssociateRouteTableOutput](t)(client.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: &o.table, SubnetId: &o.subnet})).AssociationId
+	o.group = *got[*ec2.CreateSecurityGroupOutput](t)(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web"), VpcId: &o.vpc})).GroupId
+	return o
+}
+
+// TestOwnVpc makes a network, launches into it, and takes it away in the order that
+// dependencies want; each step too early is refused as EC2 refuses it.
+func TestOwnVpc(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o := newOwnVpc(t, client)
+
+	// What there is can be found as Terraform looks for it.
+	attribute := got[*ec2.DescribeVpcAttributeOutput](t)(client.DescribeVpcAttribute(ctx, &ec2.DescribeVpcAttributeInput{VpcId: &o.vpc, Attribute: types.VpcAttributeNameEnableDnsHostnames}))
+	if !*attribute.EnableDnsHostnames.Value {
+		t.Error("the attribute has not changed")
+	}
+	subnets := got[*ec2.DescribeSubnetsOutput](t)(client.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{Filters: where("vpc-id", o.vpc)})).Subnets
+	if len(subnets) != 1 || *subnets[0].AvailableIpAddressCount != 251 || *subnets[0].AvailabilityZone != "us-east-1b" || !*subnets[0].MapPublicIpOnLaunch {
+		t.Errorf("subnets of the VPC: %+v", subnets)
+	}
+	tables := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: slices.Concat(where("vpc-id", o.vpc), where("association.main", "true"))})).RouteTables
+	if len(tables) != 1 || *tables[0].RouteTableId == o.table || len(tables[0].Routes) != 1 || *tables[0].Routes[0].GatewayId != "local" || *tables[0].Routes[0].DestinationCidrBlock != "10.0.0.0/16" {
+		t.Errorf("main route table: %+v", tables)
+	}
+	tables = got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: where("association.subnet-id", o.subnet)})).RouteTables
+	if len(tables) != 1 || *tables[0].RouteTableId != o.table || len(tables[0].Routes) != 2 || tables[0].Routes[1].State != types.RouteStateActive {
+		t.Errorf("route table of the subnet: %+v", tables)
+	}
+	acls := got[*ec2.DescribeNetworkAclsOutput](t)(client.DescribeNetworkAcls(ctx, &ec2.DescribeNetworkAclsInput{Filters: slices.Concat(where("vpc-id", o.vpc), where("default", "true"))})).NetworkAcls
+	if len(acls) != 1 || len(acls[0].Associations) != 1 || *acls[0].Associations[0].SubnetId != o.subnet || len(acls[0].Entries) != 4 {
+		t.Errorf("network ACLs of the VPC: %+v", acls)
+	}
+	groups := got[*ec2.DescribeSecurityGroupsOutput](t)(client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: where("vpc-id", o.vpc)})).SecurityGroups
+	if len(groups) != 2 {
+		t.Errorf("security groups of the VPC: %+v", groups)
+	}
+	tagged := got[*ec2.DescribeTagsOutput](t)(client.DescribeTags(ctx, &ec2.DescribeTagsInput{Filters: where("value", "own")})).Tags
+	if len(tagged) != 4 {
+		t.Errorf("tags: %+v", tagged)
+	}
+
+	instance := run(t, client, ec2.RunInstancesInput{SubnetId: &o.subnet, SecurityGroupIds: []string{o.group}})
+	if *instance.VpcId != o.vpc || *instance.SubnetId != o.subnet || (*instance.PrivateIpAddress)[:7] != "10.0.1." || instance.PublicIpAddress == nil {
+		t.Errorf("launched into %s, %s with %s, %v", *instance.VpcId, *instance.SubnetId, *instance.PrivateIpAddress, instance.PublicIpAddress)
+	}
+	if *run(t, client, ec2.RunInstancesInput{}).VpcId == o.vpc {
+		t.Error("a launch that names no subnet is not in the default VPC")
+	}
+	// VPCs do not see each other.
+	other := newOwnVpc(t, client)
+	foreign := run(t, client, ec2.RunInstancesInput{SubnetId: &other.subnet})
+	cfg := s.Driver.Machine(*instance.InstanceId).Spec().Network
+	if _, ok := cfg.Names(*foreign.PrivateDnsName); ok && *foreign.PrivateDnsName != *instance.PrivateDnsName {
+		t.Error("an instance of another VPC has a name here")
+	}
+	if cfg.Subnet.String() != "10.0.1.0/24" {
+		t.Errorf("the machine's subnet is %s", cfg.Subnet)
+	}
+	refused[*ec2.RunInstancesOutput](t, "InvalidParameter")(client.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: instance.ImageId, InstanceType: "t3.micro",
+		MinCount: aws.Int32(1), MaxCount: aws.Int32(1), SubnetId: &o.subnet, SecurityGroupIds: []string{other.group}}))
+	refused[*ec2.AuthorizeSecurityGroupIngressOutput](t, "InvalidGroup.NotFound")(client.AuthorizeSecurityGroupIngress(ctx, &ec2.AuthorizeSecurityGroupIngressInput{GroupId: &o.group,
+		IpPermissions: []types.IpPermission{{IpProtocol: aws.String("-1"), UserIdGroupPairs: []types.UserIdGroupPair{{GroupId: &other.group}}}}}))
+
+	o.destroy(t, client, *instance.InstanceId)
+}
+
+// destroy takes the network away, and tries each step too early before.
+func (o ownVpc) destroy(t *testing.T, client *ec2.Client, instance string) {
+	ctx := t.Context()
+	const dependent = "DependencyViolation"
+	deleteVpc := func() (*ec2.DeleteVpcOutput, error) { return client.DeleteVpc(ctx, &ec2.DeleteVpcInput{VpcId: &o.vpc}) }
+	deleteSubnet := func() (*ec2.DeleteSubnetOutput, error) {
+		return client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet})
+	}
+	deleteTable := func() (*ec2.DeleteRouteTableOutput, error) {
+		return client.DeleteRouteTable(ctx, &ec2.DeleteRouteTableInput{RouteTableId: &o.table})
+	}
+	detach := func() (*ec2.DetachInternetGatewayOutput, error) {
+		return client.DetachInternetGateway(ctx, &ec2.DetachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &o.vpc})
+	}
+	deleteGateway := func() (*ec2.DeleteInternetGatewayOutput, error) {
+		return client.DeleteInternetGateway(ctx, &ec2.DeleteInternetGatewayInput{InternetGatewayId: &o.gateway})
+	}
+	refused[*ec2.DeleteVpcOutput](t, dependent)(deleteVpc())
+	refused[*ec2.DeleteSubnetOutput](t, dependent)(deleteSubnet())
+	refused[*ec2.DeleteRouteTableOutput](t, dependent)(deleteTable())
+	refused[*ec2.DetachInternetGatewayOutput](t, dependent)(detach())
+	refused[*ec2.DeleteInternetGatewayOutput](t, dependent)(deleteGateway())
+	got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{instance}}))
+	await(t, client, instance, types.InstanceStateNameTerminated)
+	got[*ec2.DeleteSecurityGroupOutput](t)(client.DeleteSecurityGroup(ctx, &ec2.DeleteSecurityGroupInput{GroupId: &o.group}))
+	got[*ec2.DisassociateRouteTableOutput](t)(client.DisassociateRouteTable(ctx, &ec2.DisassociateRouteTableInput{AssociationId: &o.association}))
+	refused[*ec2.DisassociateRouteTableOutput](t, "InvalidAssociationID.NotFound")(client.DisassociateRouteTable(ctx, &ec2.DisassociateRouteTableInput{AssociationId: &o.association}))
+	got[*ec2.DetachInternetGatewayOutput](t)(detach())
+	refused[*ec2.DetachInternetGatewayOutput](t, "Gateway.NotAttached")(detach())
+	routes := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{RouteTableIds: []string{o.table}})).RouteTables[0].Routes
+	if routes[1].State != types.RouteStateBlackhole {
+		t.Errorf("a route without its gateway is %s", routes[1].State)
+	}
+	got[*ec2.DeleteRouteTableOutput](t)(deleteTable())
+	refused[*ec2.DeleteRouteTableOutput](t, "InvalidRouteTableID.NotFound")(deleteTable())
+	got[*ec2.DeleteInternetGatewayOutput](t)(deleteGateway())
+	refused[*ec2.DeleteInternetGatewayOutput](t, "InvalidInternetGatewayID.NotFound")(deleteGateway())
+	refused[*ec2.DeleteVpcOutput](t, dependent)(deleteVpc())
+	got[*ec2.DeleteSubnetOutput](t)(deleteSubnet())
+	refused[*ec2.DeleteSubnetOutput](t, "InvalidSubnetID.NotFound")(deleteSubnet())
+	got[*ec2.DeleteVpcOutput](t)(deleteVpc())
+	refused[*ec2.DeleteVpcOutput](t, "InvalidVpcID.NotFound")(deleteVpc())
+	left := got[*ec2.DescribeSecurityGroupsOutput](t)(client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: where("vpc-id", o.vpc)})).SecurityGroups
+	if len(left) != 0 {
+		t.Errorf("the VPC is gone, its groups are not: %+v", left)
+	}
+}
+
+// TestDefaultVpc: the default VPC has a way out; it can be deleted, and made again.
+func TestDefaultVpc(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-west-1")
+	ctx := t.Context()
+	vpcs := got[*ec2.DescribeVpcsOutput](t)(client.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{})).Vpcs
+	main := *vpcs[0].VpcId
+	gateways := got[*ec2.DescribeInternetGatewaysOutput](t)(client.DescribeInternetGateways(ctx, &ec2.DescribeInternetGatewaysInput{Filters: where("attachment.vpc-id", main)})).InternetGateways
+	tables := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{})).RouteTables
+	if len(gateways) != 1 || len(tables) != 1 || len(tables[0].Routes) != 2 || *tables[0].Routes[1].GatewayId != *gateways[0].InternetGatewayId {
+		t.Fatalf("gateways %+v, route tables %+v", gateways, tables)
+	}
+	options := got[*ec2.DescribeDhcpOptionsOutput](t)(client.DescribeDhcpOptions(ctx, &ec2.DescribeDhcpOptionsInput{DhcpOptionsIds: []string{*vpcs[0].DhcpOptionsId}})).DhcpOptions
+	if *options[0].DhcpConfigurations[0].Values[0].Value != "us-west-1.compute.internal" {
+		t.Errorf("DHCP options: %+v", options)
+	}
+	refused[*ec2.CreateDefaultVpcOutput](t, "DefaultVpcAlreadyExists")(client.CreateDefaultVpc(ctx, &ec2.CreateDefaultVpcInput{}))
+	for _, subnet := range got[*ec2.DescribeSubnetsOutput](t)(client.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})).Subnets {
+		got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: subnet.SubnetId}))
+	}
+	launch := &ec2.RunInstancesInput{ImageId: aws.String(source(t, client)), InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}
+	refused[*ec2.RunInstancesOutput](t, "MissingInput")(client.RunInstances(ctx, launch))
+	got[*ec2.CreateDefaultSubnetOutput](t)(client.CreateDefaultSubnet(ctx, &ec2.CreateDefaultSubnetInput{AvailabilityZone: aws.String("us-west-1c")}))
+	refused[*ec2.CreateDefaultSubnetOutput](t, "DefaultSubnetAlreadyExistsInAvailabilityZone")(client.CreateDefaultSubnet(ctx, &ec2.CreateDefaultSubnetInput{AvailabilityZone: aws.String("us-west-1c")}))
+	subnet := got[*ec2.DescribeSubnetsOutput](t)(client.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{})).Subnets[0]
+	got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: subnet.SubnetId}))
+	got[*ec2.DetachInternetGatewayOutput](t)(client.DetachInternetGateway(ctx, &ec2.DetachInternetGatewayInput{InternetGatewayId: gateways[0].InternetGatewayId, VpcId: &main}))
+	got[*ec2.DeleteVpcOutput](t)(client.DeleteVpc(ctx, &ec2.DeleteVpcInput{VpcId: &main}))
+	refused[*ec2.RunInstancesOutput](t, "VPCIdNotSpecified")(client.RunInstances(ctx, launch))
+	refused[*ec2.CreateSecurityGroupOutput](t, "VPCIdNotSpecified")(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("a"), Description: aws.String("a")}))
+	made := got[*ec2.CreateDefaultVpcOutput](t)(client.CreateDefaultVpc(ctx, &ec2.CreateDefaultVpcInput{})).Vpc
+	if instance := run(t, client, ec2.RunInstancesInput{}); *instance.VpcId != *made.VpcId {
+		t.Errorf("launched into %s, not %s", *instance.VpcId, *made.VpcId)
+	}
+}
+
+// TestNetworkRefusals: what EC2 refuses in ranges, routes and attachments, by its codes.
+func TestNetworkRefusals(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o := newOwnVpc(t, client)
+	for cidr, want := range map[string]string{"10.0.0.0/8": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "10.0.0.0": "InvalidParameterValue", "fd00::/56": "InvalidParameterValue"} {
+		refused[*ec2.CreateVpcOutput](t, want)(client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: &cidr}))
+	}
+	for cidr, want := range map[string]string{"10.0.1.128/25": "InvalidSubnet.Conflict", "10.1.0.0/24": "InvalidSubnet.Range", "10.0.2.0/30": "InvalidSubnet.Range", "what": "InvalidParameterValue"} {
+		refused[*ec2.CreateSubnetOutput](t, want)(client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &o.vpc, CidrBlock: &cidr}))
+	}
+	refused[*ec2.CreateSubnetOutput](t, "InvalidVpcID.NotFound")(client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: aws.String("vpc-00000000"), CidrBlock: aws.String("10.0.2.0/24")}))
+	refused[*ec2.CreateSubnetOutput](t, "InvalidParameterValue")(client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: &o.vpc, CidrBlock: aws.String("10.0.2.0/24"), AvailabilityZone: aws.String("us-east-1x")}))
+	refused[*ec2.CreateVpcOutput](t, "Unsupported")(client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), AmazonProvidedIpv6CidrBlock: aws.Bool(true)}))
+	refused[*ec2.CreateVpcOutput](t, "DryRunOperation")(client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String("10.0.0.0/16"), DryRun: aws.Bool(true)}))
+
+	anywhere := aws.String("0.0.0.0/0")
+	refused[*ec2.CreateRouteOutput](t, "RouteAlreadyExists")(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere, GatewayId: &o.gateway}))
+	refused[*ec2.CreateRouteOutput](t, "InvalidInternetGatewayID.NotFound")(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: aws.String("1.2.3.0/24"), GatewayId: aws.String("igw-00000000")}))
+	got[*ec2.DeleteRouteOutput](t)(client.DeleteRoute(ctx, &ec2.DeleteRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere}))
+	refused[*ec2.DeleteRouteOutput](t, "InvalidRoute.NotFound")(client.DeleteRoute(ctx, &ec2.DeleteRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere}))
+	refused[*ec2.ReplaceRouteOutput](t, "InvalidRoute.NotFound")(client.ReplaceRoute(ctx, &ec2.ReplaceRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere, GatewayId: &o.gateway}))
+	refused[*ec2.DeleteRouteOutput](t, "InvalidParameterValue")(client.DeleteRoute(ctx, &ec2.DeleteRouteInput{RouteTableId: &o.table, DestinationCidrBlock: aws.String("10.0.0.0/16")}))
+
+	second := *got[*ec2.CreateRouteTableOutput](t)(client.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &o.vpc, ClientToken: aws.String("once")})).RouteTable.RouteTableId
+	again := got[*ec2.CreateRouteTableOutput](t)(client.CreateRouteTable(ctx, &ec2.CreateRouteTableInput{VpcId: &o.vpc, ClientToken: aws.String("once")}))
+	if *again.RouteTable.RouteTableId != second {
+		t.Error("a client token makes a second route table")
+	}
+	refused[*ec2.AssociateRouteTableOutput](t, "Resource.AlreadyAssociated")(client.AssociateRouteTable(ctx, &ec2.AssociateRouteTableInput{RouteTableId: &second, SubnetId: &o.subnet}))
+	replaced := got[*ec2.ReplaceRouteTableAssociationOutput](t)(client.ReplaceRouteTableAssociation(ctx, &ec2.ReplaceRouteTableAssociationInput{AssociationId: &o.association, RouteTableId: &second}))
+	tables := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: where("association.route-table-association-id", *replaced.NewAssociationId)})).RouteTables
+	if len(tables) != 1 || *tables[0].RouteTableId != second {
+		t.Errorf("the subnet is not associated with %s: %+v", second, tables)
+	}
+
+	gateway := got[*ec2.CreateInternetGatewayOutput](t)(client.CreateInternetGateway(ctx, &ec2.CreateInternetGatewayInput{})).InternetGateway.InternetGatewayId
+	refused[*ec2.AttachInternetGatewayOutput](t, "InvalidParameterValue")(client.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: gateway, VpcId: &o.vpc}))
+	refused[*ec2.AttachInternetGatewayOutput](t, "Resource.AlreadyAssociated")(client.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &o.vpc}))
+	refused[*ec2.CreateRouteOutput](t, "InvalidParameterValue")(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: anywhere, GatewayId: gateway}))
+
+	// Names of groups are a VPC's own.
+	got[*ec2.CreateSecurityGroupOutput](t)(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web")}))
+	refused[*ec2.CreateSecurityGroupOutput](t, "InvalidGroup.Duplicate")(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web"), VpcId: &o.vpc}))
+}
