@@ -15,12 +15,12 @@ import (
 type said struct {
 	at   string // FILE:LINE
 	line string
-	all  bool // it is one to be typed; otherwise words may be left out
+	all  bool // it is one to be commandLine; otherwise words may be left out
 }
 
 var (
-	typed  = regexp.MustCompile(`^(?:\s{4,}|\s*(?:- )?run: |\s*- |Exec\w+=\S*/|\$ )?(?:\w+=\S* )*(bake [a-z].*)$`)
-	inline = regexp.MustCompile("`(bake [a-z][^`]*)`")
+	commandLine   = regexp.MustCompile(`^(?:\s{4,}|\s*(?:- )?run: |\s*- |Exec\w+=\S*/|\$ )?(?:\w+=\S* )*(bake [a-z].*)$`)
+	inlineCommand = regexp.MustCompile("`(bake [a-z][^`]*)`")
 )
 
 // saidIn are the command lines of bake in a document.
@@ -31,11 +31,11 @@ func saidIn(path, text string) (all []said) {
 		if strings.HasPrefix(line, "```") {
 			fenced = !fenced
 		}
-		for _, m := range inline.FindAllStringSubmatch(line, -1) {
+		for _, m := range inlineCommand.FindAllStringSubmatch(line, -1) {
 			all = append(all, said{at, m[1], false})
 		}
 		isCode := fenced || !strings.HasSuffix(path, ".md") || strings.HasPrefix(line, "    ")
-		if m := typed.FindStringSubmatch(line); m != nil && isCode && !strings.Contains(m[1], "`") {
+		if m := commandLine.FindStringSubmatch(line); m != nil && isCode && !strings.Contains(m[1], "`") {
 			all = append(all, said{at, m[1], true})
 		}
 	}
@@ -58,7 +58,7 @@ func words(line string) (all []string, partly bool) {
 // wrong says what is wrong with a command line; empty: nothing.
 func (s said) wrong() string {
 	all, partly := words(s.line)
-	if len(all) < 2 || all[1] == "plugin-keeper" { // which is a process, and nothing to be typed
+	if len(all) < 2 || all[1] == "plugin-keeper" { // which is a process, and nothing to be commandLine
 		return ""
 	}
 	root := (&program{now: time.Now}).root()
