@@ -93,6 +93,24 @@ type Record struct {
 	Documents map[string]string `json:"documents"` // SHA-256 by name
 }
 
+// RecordOf reads the record of an image with these tags; nil: a directory of reports has none.
+func RecordOf(dir string, tags map[string]string) (*Record, error) {
+	if tags[reports.Record] == "" {
+		return nil, nil
+	}
+	text, err := reports.Read(dir, tags[reports.Record], maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	r := new(Record)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("the record of the image: %w", err)
+	}
+	return r, nil
+}
+
 // FromReports reads what a directory of reports holds about an image with these tags. What is
 // not there is not known; a document that was changed, or cannot be read, is an error.
 func FromReports(dir string, tags map[string]string) (k Known, err error) {
@@ -112,13 +130,12 @@ func FromReports(dir string, tags map[string]string) (k Known, err error) {
 	if text := get(reports.Manifest, maxOther); text != nil {
 		k.Files, err = manifest.Parse(bytes.NewReader(text))
 	}
-	text := get(reports.Record, maxRecord)
-	if text == nil || err != nil {
+	if err != nil {
 		return k, err
 	}
-	var r Record
-	if err := json.Unmarshal(text, &r); err != nil {
-		return k, fmt.Errorf("the record of the image: %w", err)
+	r, err := RecordOf(dir, tags)
+	if r == nil || err != nil {
+		return k, err
 	}
 	k.Checks = map[string]string{}
 	gone := false

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"bake/builder"
 	"bake/golden/asroot"
 	"bake/golden/changes"
-	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -71,11 +68,7 @@ func (p *pipeline) changes(s *step.Scope, former *builder.Former) (set changes.S
 	if err != nil {
 		return set, err
 	}
-	dir := p.Reports
-	if run := former.Tags[reports.Run]; p.Earlier != nil && uuid.Validate(run) == nil {
-		dir = p.Earlier(run)
-	}
-	before, err := changes.FromReports(dir, former.Tags)
+	before, err := changes.FromReports(p.reportsOf(former.Tags), former.Tags)
 	if err != nil {
 		return set, err
 	}

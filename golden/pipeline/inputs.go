@@ -232,6 +232,7 @@ func (p *pipeline) reuse(ctx context.Context, s *step.Scope, b builder.Builder) 
 		one := Planned{Answer: answer, Digest: plan.Digest(all), Images: ids, Name: name}
 		one.copies(before.Copies, p.shownRegions())
 		p.tell(one, s)
+		p.announceEarlier(ctx, s, images[0].Tags)
 		return before.Artifact(images), nil
 	})
 }

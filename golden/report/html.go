@@ -148,7 +148,7 @@ func words(seconds float64) string {
 func (p page) build(r *Report, b *Build, n int) {
 	p.put("<section aria-labelledby=\"build-%\"><h2 id=\"build-%\">%: %</h2>\n", n, n, b.Name, state(b.outcome()))
 	if b.Reused {
-		p.put("<p>Nothing had to be built. The report of the run that made the image says what is known of it.</p>\n")
+		p.put("<p>Nothing had to be built. Checks, contents and changes are from when the image was made.</p>\n")
 	}
 	if b.Error != "" {
 		p.put("<p>It failed after %", words(b.Seconds))

@@ -1,0 +1,70 @@
+package pipeline
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"bake/golden/changes"
+	"bake/golden/contents"
+	"bake/golden/reports"
+	"bake/step"
+)
+
+// reportsOf is the directory for the reports about an image with these tags.
+func (p *pipeline) reportsOf(tags map[string]string) string {
+	if run := tags[reports.Run]; p.Earlier != nil && uuid.Validate(run) == nil {
+		return p.Earlier(run)
+	}
+	return p.Reports
+}
+
+// announceEarlier has the log of the run say which documents there are about an image that is
+// reused, so that the report of the run has them too. What is not on this host any more is left
+// out. In a plan, nobody reads them.
+func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[string]string) {
+	if p.Outlet == nil {
+		return
+	}
+	dir := p.reportsOf(tags)
+	r, err := changes.RecordOf(dir, tags)
+	if err != nil {
+		s.Warn(ctx, "The reports about the image are not shown: %s", err)
+	}
+	if r == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Documents)) {
+		digest := r.Documents[name]
+		path, err := filepath.Abs(reports.Path(dir, digest))
+		if err != nil || filepath.Base(path) != digest {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		title, kind := kindOf(strings.TrimPrefix(name, fileName(p.title(s))+"."))
+		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})
+	}
+}
+
+// kindOf is the title of a document, and its kind in the log, by the name of its file.
+func kindOf(name string) (title, kind string) {
+	for _, f := range []contents.Format{contents.CycloneDX, contents.SPDX} {
+		if title, ok := strings.CutSuffix(name, f.Extension()); ok {
+			return title + " (" + string(f) + ")", string(f)
+		}
+	}
+	switch title, ok := strings.CutSuffix(name, ".json"); {
+	case "."+name == changes.Extension:
+		return title, changes.Extension
+	case ok && title != "provenance" && title != "image":
+		return title, step.FindingsReport
+	}
+	return name, filepath.Ext(name)
+}
