@@ -37,6 +37,7 @@ var rules = []rule{
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
 	{"internal/limits", []string{"internal/stack"}, "a template is read on a stack of its own"},
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
+	{"internal/settings", nil, "the file of a user's settings stands for variables, and knows nobody who reads them"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
 	{"step/onhost", []string{"internal/procgroup", "step"}, "what a step has on this host is a resource like any other"},

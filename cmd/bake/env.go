@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"bake/internal/envvar"
+	"bake/internal/settings"
 	"bake/run"
 	"bake/ui"
 )
@@ -48,14 +49,16 @@ type place struct{ variable, inHome, home string }
 
 // customs says where the programs of a system keep what they must not lose. On macOS
 // they are those of other command-line tools, Packer among them, not of applications.
-func customs(system string) (of struct{ state, data place }) {
+func customs(system string) (of struct{ state, data, config place }) {
 	if system == "windows" {
+		of.config = place{"APPDATA", "AppData/Roaming", "USERPROFILE"}
 		of.state = place{"LOCALAPPDATA", "AppData/Local", "USERPROFILE"}
 		of.data = of.state
 		return of
 	}
 	of.state = place{"XDG_STATE_HOME", ".local/state", "HOME"}
 	of.data = place{"XDG_DATA_HOME", ".local/share", "HOME"}
+	of.config = place{"XDG_CONFIG_HOME", ".config", "HOME"}
 	return of
 }
 
@@ -74,6 +77,24 @@ func (e environ) dir(own string, at place, name string) (string, error) {
 		return filepath.Join(u.HomeDir, at.inHome, name), nil
 	}
 	return "", errors.New("cannot keep state: neither " + own + " nor " + at.home + " is set; set " + own + " to a directory")
+}
+
+// configVariable names the file of settings.
+const configVariable = "BAKE_CONFIG"
+
+// configure adds the settings of the user's file to the environment, in which variables
+// that are set come after them and win.
+func (p *program) configure() error {
+	name, err := p.env.dir(configVariable, customs(runtime.GOOS).config, filepath.Join("bake", "config.hcl"))
+	if err != nil {
+		return nil //nolint:nilerr // without a home there is no file
+	}
+	added, files, diags := settings.Load(name, p.env.get(configVariable) != "", envvar.Home(p.env.get))
+	if diags.HasErrors() {
+		return &templateError{Files: files, Diags: diags}
+	}
+	p.env = append(environ(added), p.env...)
+	return nil
 }
 
 // state is [environ.stateDir] for what knows what is in there.

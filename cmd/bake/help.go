@@ -30,13 +30,16 @@ const rootExitCodes = `0    done
 // variables are all variables of the environment that bake itself reads, with the
 // names that commands refer to them by.
 func variables() [][3]string {
+	config := "$XDG_CONFIG_HOME/bake/config.hcl\nor ~/.config/bake/config.hcl"
 	state, data := "$XDG_STATE_HOME/bake or ~/.local/state/bake", "$XDG_DATA_HOME/bake/cloud\nor ~/.local/share/bake/cloud"
 	plugins := "~/.config/packer/plugins"
 	if runtime.GOOS == "windows" {
 		plugins = `%APPDATA%\packer.d\plugins`
+		config = `%APPDATA%\bake\config.hcl`
 		state, data = `%LOCALAPPDATA%\bake`, `%LOCALAPPDATA%\bake\cloud`
 	}
 	return [][3]string{
+		{"CONFIG", configVariable, "settings for all templates, in place of variables that are not set; default\n" + config},
 		{"BAKE_STATE_DIR", "BAKE_STATE_DIR", "ledgers and logs of runs; default " + state},
 		{"BAKE_CLOUD_DIR", "BAKE_CLOUD_DIR", "images and machines of the local cloud; default " + data},
 		{cloudInitVariable, cloudInitVariable, "how long builds wait for cloud-init, as -cloud-init-timeout"},

@@ -49,16 +49,21 @@ func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		p.report(err)
 		return exitCode(err)
 	}
+	err = p.configure()
 	root := p.root()
 	answer := func() {}
 	if asksForCompletion(args) {
+		err = nil
 		args, answer = p.completeWith(root, args)
 	} else {
 		args = singleDash(args)
 	}
 	root.SetArgs(args)
 	p.log.Debug("bake starts", "version", version, "commit", commit(), "pid", os.Getpid())
-	cmd, err := root.ExecuteContextC(p.log.logged(context.Background()))
+	cmd := root
+	if err == nil {
+		cmd, err = root.ExecuteContextC(p.log.logged(context.Background()))
+	}
 	answer()
 	code := exitCode(err)
 	p.log.Debug("bake ends", "command", cmd.CommandPath(), "code", code)

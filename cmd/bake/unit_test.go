@@ -52,6 +52,13 @@ func TestEnvironDirectories(t *testing.T) {
 			t.Errorf("on Windows, %q: %s, %v", tt.env, got, err)
 		}
 	}
+	for name, env := range map[string]environ{
+		"/c/bake/config.hcl": {"APPDATA=/c", "USERPROFILE=/u"}, "/u/AppData/Roaming/bake/config.hcl": {"USERPROFILE=/u"}, "/own.hcl": {"BAKE_CONFIG=/own.hcl", "APPDATA=/c"},
+	} {
+		if got, err := env.dir(configVariable, windows.config, "bake/config.hcl"); err != nil || got != name {
+			t.Errorf("on Windows, %q: %s, %v", env, got, err)
+		}
+	}
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
