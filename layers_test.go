@@ -55,7 +55,7 @@ var rules = []rule{
 	{"golden/checks", []string{"communicator", "golden/checks/...", "golden/findings", "internal/..."}, "checks are run on a machine that somebody else has"},
 	{"golden/checks/baseline", []string{"communicator", "golden/findings", "internal/..."}, "a profile is rules and their scripts; who asks for them, and what follows, is others' business"},
 	{"golden/asroot", []string{"communicator"}, "a script is run on a machine, whatever it is for"},
-	{"golden/plan", nil, "what has to be built is decided from what is known, and not looked up"},
+	{"golden/plan", []string{"internal/imagetag"}, "what has to be built is decided from what is known, and not looked up"},
 	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "golden/channels", "golden/contents", "golden/gates", "golden/manifest", "golden/plan", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/checks/goss", []string{"config/lang", "golden/checks/facts", "golden/findings", "internal/..."}, "files are read and answers judged; who asks a machine is somebody else"},

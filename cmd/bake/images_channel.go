@@ -13,6 +13,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
+	"bake/internal/imagetag"
 	"bake/run"
 	"bake/step"
 )
@@ -195,7 +196,7 @@ func (p *program) channelState(ctx context.Context, o *images.Outlet, block *run
 		if tags == nil {
 			continue // of another account: the own ones tell
 		}
-		passed, told := channels.Passed(tags["bake:verified"])
+		passed, told := channels.Passed(tags[imagetag.Verified])
 		state.Untold = state.Untold || !told
 		state.Approved = state.Approved && tags[channels.ApprovalTag(target.Name)] != ""
 		if first {

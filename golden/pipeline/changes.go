@@ -9,6 +9,7 @@ import (
 	"bake/builder"
 	"bake/golden/asroot"
 	"bake/golden/changes"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -26,7 +27,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		return nil
 	}
 	return step.Run(ctx, s, "compare with the image before", func(ctx context.Context) error {
-		former, err := image.Former(ctx, imageMark, p.image.Name)
+		former, err := image.Former(ctx, imagetag.Image, p.image.Name)
 		if err != nil {
 			s.Warn(ctx, "Nothing is known of the image before: %s", err)
 			return nil

@@ -16,6 +16,7 @@ import (
 	"bake/golden/bakefile"
 	"bake/golden/channels"
 	"bake/internal/delay"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -40,7 +41,7 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Outlet,
 			return state, err
 		}
 		var told bool
-		state.Passed, told = channels.Passed(tags[verifiedMark])
+		state.Passed, told = channels.Passed(tags[imagetag.Verified])
 		state.Untold = !told
 	}
 	for i := range p.image.Image.Channels {

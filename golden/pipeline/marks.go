@@ -11,13 +11,8 @@ import (
 	"unicode/utf8"
 
 	"bake/golden/reports"
+	"bake/internal/imagetag"
 	"bake/step"
-)
-
-// The tags of images that all pipelines write.
-const (
-	imageMark    = "bake:image"    // name of the image block
-	verifiedMark = "bake:verified" // what has passed, separated by commas, or the digest of that
 )
 
 // longestTag is how many characters the value of a tag can have.
@@ -55,17 +50,17 @@ func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
 	defer p.mu.Unlock()
 	p.recall(s)
 	all := maps.Clone(p.marked)
-	all[imageMark], all[reports.Run] = p.image.Name, s.Run.ID
+	all[imagetag.Image], all[reports.Run] = p.image.Name, s.Run.ID
 	if len(p.passes) == 0 {
 		return all, nil
 	}
 	names := strings.Join(slices.Sorted(maps.Keys(p.passes)), ",")
 	if utf8.RuneCountInString(names) <= longestTag {
-		all[verifiedMark] = names
+		all[imagetag.Verified] = names
 		return all, nil
 	}
 	digest := sha256.Sum256([]byte(names))
-	all[verifiedMark] = "sha256:" + hex.EncodeToString(digest[:])
+	all[imagetag.Verified] = "sha256:" + hex.EncodeToString(digest[:])
 	if err := os.MkdirAll(p.Reports, 0o755); err != nil { //nolint:gosec // as for reports
 		return nil, err
 	}

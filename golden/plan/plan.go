@@ -10,22 +10,23 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"bake/internal/imagetag"
 )
 
 // The tags that say what an image is, beside those of its record.
 const (
-	ImageTag   = "bake:image"   // the name of the image
-	InputsTag  = "bake:inputs"  // the digest of what it is made of
-	ParentTag  = "bake:parent"  // the ID of the image that it was built on
-	RevokedTag = "bake:revoked" // it is not to be used any more
+	ImageTag  = imagetag.Image
+	InputsTag = imagetag.Inputs
+	ParentTag = imagetag.Parent
 )
 
 // rejected are the tags of images that are never reused, and what they say.
 var rejected = []struct{ tag, why string }{
-	{RevokedTag, "was revoked"},
-	{"bake:quarantine", "is in quarantine"},
-	{"bake:rejected", "has failed its verification"},
-	{"bake:run", "belongs to a run that has not finished"}, // and goes with it
+	{imagetag.Revoked, "was revoked"},
+	{imagetag.Quarantine, "is in quarantine"},
+	{imagetag.Rejected, "has failed its verification"},
+	{imagetag.Run, "belongs to a run that has not finished"}, // and goes with it
 }
 
 // Input is one of the things that an image is made of.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bake/internal/imagetag"
 )
 
 var now = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
@@ -37,8 +39,8 @@ func TestDecide(t *testing.T) {
 		{"older one with the inputs", Question{Inputs: in, Images: []Image{image("old", "r", 2*day, in), image("new", "r", day, other)}}, "old", ""},
 		{"too old", Question{Inputs: in, MaxAge: day, Images: []Image{image("i", "r", 8*day, in)}}, "", "8 days old, and max_age is 24h0m"},
 		{"young enough", Question{Inputs: in, MaxAge: 9 * day, Images: []Image{image("i", "r", 8*day, in)}}, "i", ""},
-		{"revoked", Question{Inputs: in, Images: []Image{image("i", "r", day, in, RevokedTag)}}, "", "was revoked"},
-		{"newest revoked", Question{Inputs: in, Images: []Image{image("old", "r", 2*day, in), image("i", "r", day, in, RevokedTag)}}, "", "was revoked"},
+		{"revoked", Question{Inputs: in, Images: []Image{image("i", "r", day, in, imagetag.Revoked)}}, "", "was revoked"},
+		{"newest revoked", Question{Inputs: in, Images: []Image{image("old", "r", 2*day, in), image("i", "r", day, in, imagetag.Revoked)}}, "", "was revoked"},
 		{"quarantine", Question{Inputs: in, Images: []Image{image("i", "r", day, in, "bake:quarantine")}}, "", "in quarantine"},
 		{"unfinished", Question{Inputs: in, Images: []Image{image("i", "r", day, in, "bake:run")}}, "", "has not finished"},
 		{"not everywhere", Question{Inputs: in, Targets: []string{"r", "s"}, Images: []Image{image("i", "r", day, in)}}, "", "not in s"},

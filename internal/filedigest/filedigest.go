@@ -6,94 +6,145 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 )
 
 // limit is how many files one digest may be of.
 const limit = 20_000
 
 // Of returns the digest of files and directories with all that is in them: of names below
-// them, contents, permissions, and where links lead. A link among paths stands for what
-// it leads to. Paths that are empty do not count.
+// them, contents and permissions. Links stand for what they lead to, as they do when they are
+// uploaded. Paths that are empty do not count.
 func Of(paths []string) (string, error) {
-	d := &digest{Hash: sha256.New()}
-	for _, path := range paths {
-		if path == "" {
+	sum := sha256.New()
+	files := 0
+	for _, root := range paths {
+		if root == "" {
 			continue
 		}
-		target, err := filepath.EvalSymlinks(path)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(d, "path %q\n", path)
-		err = filepath.WalkDir(target, func(found string, _ fs.DirEntry, err error) error {
+		fmt.Fprintf(sum, "path %q\n", root)
+		err := Walk(root, func(path string, info fs.FileInfo) error {
+			if files++; files > limit {
+				return fmt.Errorf("there are more than %d files in %s", limit, root)
+			}
+			name, err := filepath.Rel(root, path)
 			if err != nil {
 				return err
 			}
-			return d.add(target, found)
+			if info != nil && info.IsDir() {
+				fmt.Fprintf(sum, "%q %s\n", name, info.Mode())
+				return nil
+			}
+			if info != nil && !info.Mode().IsRegular() {
+				return fmt.Errorf("%s is no regular file", path)
+			}
+			digest, err := File(path)
+			if err != nil {
+				return err
+			}
+			mode := fs.ModeSymlink
+			if info != nil {
+				mode = info.Mode()
+			}
+			fmt.Fprintf(sum, "%q %s %s\n", name, mode, digest)
+			return nil
 		})
 		if err != nil {
 			return "", err
 		}
 	}
-	return hex.EncodeToString(d.Sum(nil)), nil
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-type digest struct {
-	hash.Hash
-	files int
-}
-
-// add adds what is at path, below root. What a link in a directory leads to is added in
-// its place: it is uploaded in its place too.
-func (d *digest) add(root, path string) error {
-	if d.files++; d.files > limit {
-		return fmt.Errorf("there are more than %d files in %s", limit, root)
-	}
-	name, err := filepath.Rel(root, path)
+// Walk calls visit with the file at path or, if it is a directory, with that and all that is
+// in it, by name. Links are followed, as they are when a directory is uploaded; one that leads
+// nowhere, or to a directory that it is in, is visited itself, with no info. If visit returns
+// [fs.SkipDir] for a directory, what is in it is left out.
+func Walk(path string, visit func(path string, info fs.FileInfo) error) error {
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	link, err := os.Lstat(path)
+	return walk(path, info, nil, visit)
+}
+
+// walk is [Walk] of what is in the directories above.
+func walk(path string, info fs.FileInfo, above []fs.FileInfo, visit func(string, fs.FileInfo) error) error {
+	if !info.IsDir() {
+		return visit(path, info)
+	}
+	err := visit(path, info)
+	if errors.Is(err, fs.SkipDir) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if link.Mode()&fs.ModeSymlink != 0 {
-		to, err := os.Readlink(path)
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	above = append(slices.Clip(above), info)
+	for _, d := range list {
+		found := filepath.Join(path, d.Name())
+		info, err := os.Stat(found)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && slices.ContainsFunc(above, func(a fs.FileInfo) bool { return os.SameFile(a, info) }):
+			err = visit(found, nil)
+		case err == nil:
+			err = walk(found, info, above, visit)
+		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d, "link %q %q\n", name, to)
 	}
+	return nil
+}
+
+// errChanging is the error of a file that is written while it is read.
+var errChanging = errors.New("it was changed while it was read; run bake again")
+
+// File is the digest of a file: of its content, and whether it is a program. Of what is no
+// regular file it is that of the kind, and of a link to no file where it leads.
+func File(path string) (string, error) {
+	sum := sha256.New()
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // a link to nothing
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.IsDir(): // a link
+		to, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "link to %s", to)
+		return hex.EncodeToString(sum.Sum(nil)), nil
 	case err != nil:
-		return err
-	case info.IsDir() && link.Mode()&fs.ModeSymlink != 0:
-		return fmt.Errorf("%s is a link to a directory", path)
-	}
-	fmt.Fprintf(d, "%q %s %d\n", name, info.Mode(), info.Size())
-	if info.IsDir() {
-		return nil
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", path)
+		return "", err
+	case !info.Mode().IsRegular():
+		fmt.Fprintf(sum, "%s", info.Mode().Type())
+		return hex.EncodeToString(sum.Sum(nil)), nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return err
+	if runtime.GOOS != "windows" && info.Mode()&0o100 != 0 {
+		fmt.Fprint(sum, "program ")
 	}
-	fmt.Fprintf(d, "%x\n", sum.Sum(nil))
-	return nil
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	after, err := os.Stat(path)
+	if err == nil && (after.Size() != info.Size() || !after.ModTime().Equal(info.ModTime()) || !os.SameFile(info, after)) {
+		err = errChanging
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

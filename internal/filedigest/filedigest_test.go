@@ -50,6 +50,15 @@ func TestOf(t *testing.T) {
 			t.Errorf("%s: the digest is not always the same", what)
 		}
 	}
+	beside := filepath.Join(t.TempDir(), "beside")
+	must(os.MkdirAll(filepath.Join(beside, "deep"), 0o755))
+	must(os.Symlink(beside, filepath.Join(dir, "linked")))
+	must(os.Symlink("..", filepath.Join(dir, "sub", "circle")))
+	before := digest()
+	must(os.WriteFile(filepath.Join(beside, "deep", "b"), []byte("one"), 0o644))
+	if digest() == before {
+		t.Error("what is behind a link to a directory does not count")
+	}
 	for _, wrong := range []string{filepath.Join(dir, "none"), os.DevNull} {
 		if _, err := filedigest.Of([]string{wrong}); err == nil {
 			t.Errorf("%s has a digest", wrong)

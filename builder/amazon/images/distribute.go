@@ -20,6 +20,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/ownership"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -354,7 +355,7 @@ func (a *Account) visible(ctx context.Context, region, id string) error {
 }
 
 // RevokedTag is the tag of images that nobody is to use any more. Its value says why.
-const RevokedTag = "bake:revoked"
+const RevokedTag = imagetag.Revoked
 
 // whole is an error if an image of the account, or one that is shared with it, cannot be
 // handed to anybody in a region.

@@ -17,6 +17,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/ownership"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -389,7 +390,7 @@ func (a *Account) having(ctx context.Context, regions []string, filter string, v
 }
 
 // ParentTag is the tag of images that says which image they were made from.
-const ParentTag = "bake:parent"
+const ParentTag = imagetag.Parent
 
 // vacate rolls back all channels that name one of the images. It returns the channels that
 // name one still, by image; nil if that is not known, and an error says why.

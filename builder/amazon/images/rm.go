@@ -15,6 +15,7 @@ import (
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
 	"bake/builder/amazon/internal/ownership"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -327,7 +328,7 @@ func (a *Account) Named(ctx context.Context, name string) ([]Image, error) {
 
 // The tags that say which image one is a release of, and which.
 const (
-	ImageTag   = "bake:image"
+	ImageTag   = imagetag.Image
 	ReleaseTag = "bake:release"
 )
 

@@ -11,6 +11,7 @@ import (
 	"bake/builder/amazon/internal/ownership"
 	"bake/config/schema"
 	"bake/internal/gotemplate"
+	"bake/internal/imagetag"
 )
 
 // variables are those that a deferred text has, besides the tags of the source image.
@@ -133,7 +134,7 @@ var ownTags = []string{ownership.RunTag, ownership.BuildTag}
 
 // said are the beginnings of keys of tags by which bake says what an image has passed, what
 // it is made of, and who has approved it: a template cannot say so.
-var said = []string{"bake:approved:", "bake:verified", "bake:inputs"}
+var said = []string{"bake:approved:", imagetag.Verified, imagetag.Inputs}
 
 // CheckTags reports tags that EC2 refuses. What is rendered later is checked as
 // far as it is known.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"bake/builder/amazon/internal/access"
+	"bake/internal/imagetag"
 	"bake/step"
 )
 
@@ -40,15 +41,15 @@ const (
 
 // The tags of everything that a build owns. A kept image loses them.
 const (
-	RunTag   = "bake:run"      // the run's id
+	RunTag   = imagetag.Run    // the run's id
 	BuildTag = access.BuildTag // the builder's id, unique among all builds of all runs: see NewID
 )
 
 // The tags of an image that was kept although its verification has failed. Their value is
 // the run's id.
 const (
-	RejectedTag   = "bake:rejected"
-	QuarantineTag = "bake:quarantine" // nobody can launch the image
+	RejectedTag   = imagetag.Rejected
+	QuarantineTag = imagetag.Quarantine // nobody can launch the image
 )
 
 // CacheTag is the tag of images of machines that are kept for later builds to begin from.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"bake/internal/imagetag"
 )
 
 // Need is something that a component does in AWS.
@@ -40,7 +42,7 @@ type Option interface{ Known(ptr any) bool }
 func Perhaps(src Option, ptr any, wanted bool) bool { return wanted || !src.Known(ptr) }
 
 // The runs' tag, which is on all that a build owns while it goes on.
-const tag = "bake:run"
+const tag = imagetag.Run
 
 // The conditions that needs have. Those of the tag hold for any run.
 var (
