@@ -3,8 +3,11 @@ package docs
 import (
 	"bytes"
 	"flag"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,5 +53,95 @@ func TestPacked(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the program has other documents than docs has; write them with: make docs\n%s", diff)
+	}
+}
+
+var quoted = regexp.MustCompile("(?m)^\\*\\*`(.+?)`\\*\\*")
+
+// TestMessages: each message that the chapter on troubleshooting explains is in the source
+// of the program.
+func TestMessages(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("guide", "11-troubleshooting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := map[string]bool{}
+	for _, m := range quoted.FindAllStringSubmatch(string(text), -1) {
+		missing[m[1]] = true
+	}
+	if len(missing) < 10 {
+		t.Fatalf("only %d messages are read", len(missing))
+	}
+	err = filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for message := range missing {
+			if strings.Contains(string(source), message) {
+				delete(missing, message)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for message := range missing {
+		t.Errorf("no source has the message %q", message)
+	}
+}
+
+var (
+	linked  = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noSlug  = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// TestLinks: every relative link of a document leads to a file, and to a heading in it.
+func TestLinks(t *testing.T) {
+	n := 0
+	check := func(path, target string) {
+		file, anchor, _ := strings.Cut(target, "#")
+		to := path
+		if file != "" {
+			to = filepath.Join(filepath.Dir(path), file)
+		}
+		if _, err := os.Stat(to); err != nil {
+			t.Errorf("%s: %s leads nowhere", path, target)
+			return
+		}
+		if anchor == "" || !strings.HasSuffix(to, ".md") {
+			return
+		}
+		into, err := os.ReadFile(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range heading.FindAllStringSubmatch(string(into), -1) {
+			if strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-") == anchor {
+				return
+			}
+		}
+		t.Errorf("%s: %s has no heading %s", path, to, anchor)
+	}
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "testdata" || d.Name() == "dist") {
+			return filepath.SkipDir
+		}
+		if err != nil || !strings.HasSuffix(path, ".md") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range linked.FindAllStringSubmatch(string(text), -1) {
+			if target := m[1]; !strings.Contains(target, "://") && !strings.HasPrefix(target, "mailto:") {
+				n++
+				check(path, target)
+			}
+		}
+		return err
+	})
+	if err != nil || n < 100 {
+		t.Errorf("%d links: %v", n, err)
 	}
 }

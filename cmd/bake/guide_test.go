@@ -162,7 +162,7 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 }
 
 var (
-	assignment = regexp.MustCompile(`^[a-z]+=\S`)
+	assignment = regexp.MustCompile(`^(?:[a-z]+=\S|\. \./)`)
 	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
 	meant      = regexp.MustCompile(`^(?:(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
 	// anyOther is what is different in each run.
