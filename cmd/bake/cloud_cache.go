@@ -53,7 +53,11 @@ func (p *program) cloudCache(ctx context.Context, cache localcloud.Cache, region
 	if p.json.on {
 		p.json.result = struct {
 			Machines []localcloud.Cached `json:"machines"`
-		}{all}
+		}{append([]localcloud.Cached{}, all...)} // not null where there are none
+		return nil
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(p.stdout, "No machines.")
 		return nil
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 // said is a command line that a document shows.
@@ -125,4 +127,26 @@ func TestDocumentedCommands(t *testing.T) {
 			t.Errorf("%s: %q", line, wrong)
 		}
 	}
+}
+
+// TestJSONCommandsAreDocumented: docs/json.md says what each command writes with -json.
+func TestJSONCommandsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+		name := strings.TrimPrefix(cmd.CommandPath(), "bake ")
+		if cmd.HasSubCommands() || cmd.Hidden || cmd.Flag("json") == nil {
+			return
+		}
+		if !regexp.MustCompile("(?m)^### (.*, )?" + name + "(,|$)|`" + name + "`").Match(text) {
+			t.Errorf("docs/json.md does not mention %s", name)
+		}
+	}
+	visit((&program{now: time.Now}).root())
 }

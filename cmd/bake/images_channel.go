@@ -114,10 +114,19 @@ func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(
 
 // movedResult is what commands end with in JSON that move a channel.
 type movedResult struct {
-	Channel   string           `json:"channel"`
-	Parameter string           `json:"parameter"`
-	Release   string           `json:"release"`
-	Images    []builder.Placed `json:"images"`
+	Channel   string        `json:"channel"`
+	Parameter string        `json:"parameter"`
+	Release   string        `json:"release"`
+	Images    []step.Placed `json:"images"`
+}
+
+// placed are images as JSON has them.
+func placed(at []builder.Placed) []step.Placed {
+	all := []step.Placed{}
+	for _, i := range at {
+		all = append(all, step.Placed{Account: i.Account, Region: i.Region, ID: i.ID, Shared: i.Shared})
+	}
+	return all
 }
 
 func (p *program) imagesPromoteCommand() *cobra.Command {
@@ -173,7 +182,7 @@ func (p *program) promote(ctx context.Context, s *step.Scope, o *images.Outlet, 
 	if err := o.Enter(ctx, s, target.Parameter, channels.Why("promoted from "+from, s.Run.ID), at); err != nil {
 		return fmt.Errorf("channel %s: %w", to, err)
 	}
-	p.json.result = movedResult{to, target.Parameter, release, at}
+	p.json.result = movedResult{to, target.Parameter, release, placed(at)}
 	p.say(fmt.Sprintf("Channel %s (%s) names %s in:", to, target.Parameter, printable(release)))
 	for _, one := range at {
 		p.say(fmt.Sprintf("  %s  %s  %s", one.Account, one.Region, one.ID))
@@ -240,7 +249,7 @@ not revoked. The history of the parameter tells; it is added to, and never rewri
 					return err
 				}
 				at, _, err := o.Named(ctx, c.Parameter)
-				p.json.result = movedResult{args[1], c.Parameter, release, at}
+				p.json.result = movedResult{args[1], c.Parameter, release, placed(at)}
 				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], c.Parameter, printable(release)))
 				return err
 			})
