@@ -256,3 +256,89 @@ func TestNetworkRefusals(t *testing.T) {
 	got[*ec2.CreateSecurityGroupOutput](t)(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web")}))
 	refused[*ec2.CreateSecurityGroupOutput](t, "InvalidGroup.Duplicate")(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web"), VpcId: &o.vpc}))
 }
+
+// TestElasticAddress: an address goes from instance to instance, stays with one that is
+// stopped, and is free when it is terminated.
+func TestElasticAddress(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	a, b := run(t, client, ec2.RunInstancesInput{}), run(t, client, ec2.RunInstancesInput{})
+	allocated := got[*ec2.AllocateAddressOutput](t)(client.AllocateAddress(ctx, &ec2.AllocateAddressInput{Domain: types.DomainTypeVpc,
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeElasticIp, Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String("web")}}}}}))
+	address := *allocated.PublicIp
+	associate := func(id *string, again bool) (*ec2.AssociateAddressOutput, error) {
+		return client.AssociateAddress(ctx, &ec2.AssociateAddressInput{AllocationId: allocated.AllocationId, InstanceId: id, AllowReassociation: &again})
+	}
+	public := func(id *string) string {
+		t.Helper()
+		return aws.ToString(got[*ec2.DescribeInstancesOutput](t)(client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{*id}})).Reservations[0].Instances[0].PublicIpAddress)
+	}
+	changes := s.Driver.Machine(*a.InstanceId).NetworkChanges()
+	got[*ec2.AssociateAddressOutput](t)(associate(a.InstanceId, false))
+	if now := s.Driver.Machine(*a.InstanceId).Spec().Network.PublicNow(); public(a.InstanceId) != address || now.String() != address || s.Driver.Machine(*a.InstanceId).NetworkChanges() == changes {
+		t.Errorf("the instance has %s and its machine %s, not %s", public(a.InstanceId), now, address)
+	}
+	interfaces := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{
+		Filters: where("association.allocation-id", *allocated.AllocationId)})).NetworkInterfaces
+	if len(interfaces) != 1 || *interfaces[0].Association.IpOwnerId != *interfaces[0].OwnerId {
+		t.Errorf("interfaces with the address: %+v", interfaces)
+	}
+	refused[*ec2.AssociateAddressOutput](t, "Resource.AlreadyAssociated")(associate(b.InstanceId, false))
+	refused[*ec2.ReleaseAddressOutput](t, "InvalidIPAddress.InUse")(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: allocated.AllocationId}))
+	got[*ec2.AssociateAddressOutput](t)(associate(b.InstanceId, true))
+	if public(b.InstanceId) != address || public(a.InstanceId) != *a.PublicIpAddress {
+		t.Errorf("after it moved: %s and %s", public(a.InstanceId), public(b.InstanceId))
+	}
+	got[*ec2.StopInstancesOutput](t)(client.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{*b.InstanceId}}))
+	await(t, client, *b.InstanceId, types.InstanceStateNameStopped)
+	if public(b.InstanceId) != address {
+		t.Error("a stopped instance has lost its elastic address")
+	}
+	described := got[*ec2.DescribeAddressesOutput](t)(client.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{Filters: where("tag:Name", "web")})).Addresses
+	if len(described) != 1 || *described[0].InstanceId != *b.InstanceId || *described[0].PrivateIpAddress != *b.PrivateIpAddress {
+		t.Errorf("described: %+v", described)
+	}
+	got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*b.InstanceId}}))
+	await(t, client, *b.InstanceId, types.InstanceStateNameTerminated)
+	associated := got[*ec2.AssociateAddressOutput](t)(associate(a.InstanceId, false))
+	got[*ec2.DisassociateAddressOutput](t)(client.DisassociateAddress(ctx, &ec2.DisassociateAddressInput{AssociationId: associated.AssociationId}))
+	refused[*ec2.DisassociateAddressOutput](t, "InvalidAssociationID.NotFound")(client.DisassociateAddress(ctx, &ec2.DisassociateAddressInput{AssociationId: associated.AssociationId}))
+	attributes := got[*ec2.DescribeAddressesAttributeOutput](t)(client.DescribeAddressesAttribute(ctx, &ec2.DescribeAddressesAttributeInput{AllocationIds: []string{*allocated.AllocationId}, Attribute: types.AddressAttributeNameDomainName}))
+	if len(attributes.Addresses) != 1 || *attributes.Addresses[0].PublicIp != address {
+		t.Errorf("attributes: %+v", attributes.Addresses)
+	}
+	got[*ec2.ReleaseAddressOutput](t)(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: allocated.AllocationId}))
+	refused[*ec2.ReleaseAddressOutput](t, "InvalidAllocationID.NotFound")(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: allocated.AllocationId}))
+	refused[*ec2.DescribeAddressesOutput](t, "InvalidAddress.NotFound")(client.DescribeAddresses(ctx, &ec2.DescribeAddressesInput{PublicIps: []string{address}}))
+	o := newOwnVpc(t, client)
+	got[*ec2.DetachInternetGatewayOutput](t)(client.DetachInternetGateway(ctx, &ec2.DetachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &o.vpc}))
+	inside := run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), SubnetId: &o.subnet, AssociatePublicIpAddress: aws.Bool(false)}}})
+	allocated = got[*ec2.AllocateAddressOutput](t)(client.AllocateAddress(ctx, &ec2.AllocateAddressInput{}))
+	refused[*ec2.AssociateAddressOutput](t, "Gateway.NotAttached")(associate(inside.InstanceId, false))
+}
+
+// TestInstanceConnectEndpoints: a VPC has one, which keeps its subnet.
+func TestInstanceConnectEndpoints(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o := newOwnVpc(t, client)
+	in := &ec2.CreateInstanceConnectEndpointInput{SubnetId: &o.subnet, SecurityGroupIds: []string{o.group}, ClientToken: aws.String("once")}
+	made := got[*ec2.CreateInstanceConnectEndpointOutput](t)(client.CreateInstanceConnectEndpoint(ctx, in)).InstanceConnectEndpoint
+	if again := got[*ec2.CreateInstanceConnectEndpointOutput](t)(client.CreateInstanceConnectEndpoint(ctx, in)).InstanceConnectEndpoint; *again.InstanceConnectEndpointId != *made.InstanceConnectEndpointId {
+		t.Error("a client token makes a second endpoint")
+	}
+	in.ClientToken = aws.String("twice")
+	refused[*ec2.CreateInstanceConnectEndpointOutput](t, "InstanceConnectEndpointLimitExceeded")(client.CreateInstanceConnectEndpoint(ctx, in))
+	found := got[*ec2.DescribeInstanceConnectEndpointsOutput](t)(client.DescribeInstanceConnectEndpoints(ctx, &ec2.DescribeInstanceConnectEndpointsInput{Filters: where("vpc-id", o.vpc)})).InstanceConnectEndpoints
+	if len(found) != 1 || found[0].State != types.Ec2InstanceConnectEndpointStateCreateComplete || found[0].SecurityGroupIds[0] != o.group {
+		t.Errorf("found %+v", found)
+	}
+	refused[*ec2.DeleteSubnetOutput](t, "DependencyViolation")(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
+	refused[*ec2.DeleteSecurityGroupOutput](t, "DependencyViolation")(client.DeleteSecurityGroup(ctx, &ec2.DeleteSecurityGroupInput{GroupId: &o.group}))
+	remove := &ec2.DeleteInstanceConnectEndpointInput{InstanceConnectEndpointId: made.InstanceConnectEndpointId}
+	got[*ec2.DeleteInstanceConnectEndpointOutput](t)(client.DeleteInstanceConnectEndpoint(ctx, remove))
+	refused[*ec2.DeleteInstanceConnectEndpointOutput](t, "InvalidInstanceConnectEndpointId.NotFound")(client.DeleteInstanceConnectEndpoint(ctx, remove))
+	got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
+}

@@ -204,6 +204,11 @@ func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityG
 			return nil, inUse
 		}
 	}
+	for _, n := range s.networks.Rows {
+		if slices.ContainsFunc(n.Connects, func(e types.Ec2InstanceConnectEndpoint) bool { return slices.Contains(e.SecurityGroupIds, *g.GroupId) }) {
+			return nil, inUse
+		}
+	}
 	for id, other := range s.groups.Rows {
 		if id != *g.GroupId && slices.ContainsFunc(other.Rules, func(r types.SecurityGroupRule) bool {
 			return r.ReferencedGroupInfo != nil && *r.ReferencedGroupInfo.GroupId == *g.GroupId

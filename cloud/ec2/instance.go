@@ -67,15 +67,15 @@ func (in *instance) setReason(why reason, at time.Time) {
 	}
 }
 
-// setPublic gives the instance a public address, or takes it away if addr is
-// empty. The public name is the address itself: a name that follows EC2's
+// setPublic gives the instance a public address, of owner's, or takes it away if addr
+// is empty. The public name is the address itself: a name that follows EC2's
 // pattern could not be resolved.
-func (in *instance) setPublic(addr string) {
+func (in *instance) setPublic(addr, owner string) {
 	in.PublicIpAddress, in.PublicDnsName = nil, nil
 	var association *types.InstanceNetworkInterfaceAssociation
 	if addr != "" {
 		in.PublicIpAddress, in.PublicDnsName = &addr, &addr
-		association = &types.InstanceNetworkInterfaceAssociation{IpOwnerId: aws.String("amazon"), PublicIp: &addr, PublicDnsName: &addr}
+		association = &types.InstanceNetworkInterfaceAssociation{IpOwnerId: &owner, PublicIp: &addr, PublicDnsName: &addr}
 	}
 	for i := range in.NetworkInterfaces {
 		n := &in.NetworkInterfaces[i]

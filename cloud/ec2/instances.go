@@ -226,9 +226,7 @@ func (s *state) StartInstances(ctx context.Context, in *ec2.StartInstancesInput)
 		err := s.instances.Edit(*row.InstanceId, func(in *instance) {
 			in.setPending()
 			in.LaunchTime = aws.Time(s.now())
-			if in.WantsPublic {
-				in.setPublic(s.publicAddress(*in.InstanceId))
-			}
+			s.setAddress(in, true)
 		})
 		if err == nil {
 			s.launch(ctx, *row.InstanceId)
@@ -603,7 +601,7 @@ func (s *state) ModifyInstanceMetadataOptions(ctx context.Context, in *ec2.Modif
 var interfaceFilters = filters{
 	"addresses.association.owner-id": "PrivateIpAddresses.Association.IpOwnerId", "addresses.association.public-ip": "PrivateIpAddresses.Association.PublicIp",
 	"addresses.primary": "PrivateIpAddresses.Primary", "addresses.private-ip-address": "PrivateIpAddresses.PrivateIpAddress",
-	"association.association-id": "", "association.allocation-id": "", "association.ip-owner-id": "Association.IpOwnerId",
+	"association.association-id": "Association.AssociationId", "association.allocation-id": "Association.AllocationId", "association.ip-owner-id": "Association.IpOwnerId",
 	"association.public-dns-name": "Association.PublicDnsName", "association.public-ip": "Association.PublicIp",
 	"attachment.attach-time": "Attachment.AttachTime", "attachment.attachment-id": "Attachment.AttachmentId",
 	"attachment.delete-on-termination": "Attachment.DeleteOnTermination", "attachment.device-index": "Attachment.DeviceIndex",
@@ -625,6 +623,7 @@ func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeN
 	}
 	var rows []row
 	for _, i := range instances {
+		elastic := s.elasticOf(i)
 		for _, n := range i.NetworkInterfaces {
 			view := types.NetworkInterface{
 				NetworkInterfaceId: n.NetworkInterfaceId, Description: n.Description, Groups: n.Groups, InterfaceType: types.NetworkInterfaceTypeInterface,
@@ -638,6 +637,9 @@ func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeN
 			private := types.NetworkInterfacePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: n.PrivateDnsName, PrivateIpAddress: n.PrivateIpAddress}
 			if a := n.Association; a != nil {
 				view.Association = &types.NetworkInterfaceAssociation{IpOwnerId: a.IpOwnerId, PublicIp: a.PublicIp, PublicDnsName: a.PublicDnsName}
+				if elastic != nil {
+					view.Association.AllocationId, view.Association.AssociationId = elastic.AllocationId, elastic.AssociationId
+				}
 				private.Association = view.Association
 			}
 			view.PrivateIpAddresses = []types.NetworkInterfacePrivateIpAddress{private}

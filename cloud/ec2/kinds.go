@@ -59,7 +59,10 @@ var (
 	kindVpc        = &kind{prefix: "vpc", field: "VpcId", resource: "vpc", noun: "vpc", code: "InvalidVpcID", filters: vpcFilters, min: 5, max: 1000}
 	kindSubnet     = &kind{prefix: "subnet", field: "SubnetId", resource: "subnet", noun: "subnet", code: "InvalidSubnetID", filters: subnetFilters, min: 5, max: 1000}
 	kindRouteTable = &kind{prefix: "rtb", field: "RouteTableId", resource: "route-table", noun: "routeTable", code: "InvalidRouteTableID", filters: routeTableFilters, min: 5, max: 100}
-	kindGateway    = &kind{prefix: "igw", field: "InternetGatewayId", resource: "internet-gateway", noun: "internetGateway", code: "InvalidInternetGatewayID",
+	kindAddress    = &kind{prefix: "eipalloc", field: "AllocationId", resource: "elastic-ip", noun: "allocation", code: "InvalidAllocationID", filters: addressFilters}
+	kindConnect    = &kind{prefix: "eice", field: "InstanceConnectEndpointId", resource: "instance-connect-endpoint", noun: "instance connect endpoint",
+		code: "InvalidInstanceConnectEndpointId", filters: connectFilters, min: 1, max: 50}
+	kindGateway = &kind{prefix: "igw", field: "InternetGatewayId", resource: "internet-gateway", noun: "internetGateway", code: "InvalidInternetGatewayID",
 		filters: gatewayFilters, min: 5, max: 1000}
 	kindAcl       = &kind{prefix: "acl", field: "NetworkAclId", resource: "network-acl", noun: "networkAcl", code: "InvalidNetworkAclID", filters: aclFilters, min: 5, max: 1000}
 	kindDhcp      = &kind{prefix: "dopt", field: "DhcpOptionsId", resource: "dhcp-options", noun: "dhcpOption", code: "InvalidDhcpOptionID", filters: dhcpFilters, min: 5, max: 1000}
@@ -76,7 +79,7 @@ var (
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindAcl, kindDhcp, kindInterface, kindSpot, kindTemplate, kindUsage}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindAcl, kindDhcp, kindAddress, kindConnect, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.

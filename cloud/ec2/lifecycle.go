@@ -206,7 +206,15 @@ func (s *Service) spec(id string, in *instance) machine.Spec {
 	inside := network.Config{
 		Private: private,
 		Public:  netipAddr(in.PublicIpAddress),
-		Reach:   s.opts.Reach,
+		PublicNow: func() netip.Addr {
+			return view(s, func(st *state) (addr netip.Addr) {
+				if now, ok := st.instances.Get(id); ok {
+					addr = netipAddr(now.PublicIpAddress)
+				}
+				return addr
+			})
+		},
+		Reach: s.opts.Reach,
 		Metadata: metadata.Handler(s.opts.Clock.Now, func() metadata.Instance {
 			return view(s, func(st *state) metadata.Instance { return st.metadataOf(id) })
 		}),
@@ -318,7 +326,7 @@ func (s *state) stopped(id string, r *runner) {
 	s.log(id, "stopped", s.instances.Edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameStopped)
 		in.setReason(r.why, s.now())
-		in.setPublic("")
+		s.setAddress(in, false)
 	}))
 	s.refreshPolicies()
 }
@@ -364,10 +372,11 @@ func (s *state) terminated(in *instance, layers []string) {
 		}))
 	}
 	delete(s.runners, id)
+	s.log(id, "elastic address", s.dissociate(in))
 	s.log(id, "terminated", s.instances.Edit(id, func(in *instance) {
 		in.setState(types.InstanceStateNameTerminated)
 		in.setReason(why, s.now())
-		in.setPublic("")
+		in.setPublic("", "")
 		in.Ended = aws.Time(s.now())
 		in.Layers, in.Base = nil, ""
 		in.PrivateIpAddress, in.PrivateDnsName, in.SubnetId, in.VpcId = nil, nil, nil, nil
@@ -575,19 +584,21 @@ func (s *state) repairGroups() error {
 }
 
 func (s *Service) repairInstance(id string) error {
-	err := s.editInstance(id, func(in *instance) {
-		if in.Freezing != "" {
-			if _, err := s.opts.Images.Paths([]string{in.Freezing}); err == nil {
-				in.Layers = append([]string{in.Freezing}, in.Layers...)
+	err := s.update(func(st *state) error {
+		return st.instances.Edit(id, func(in *instance) {
+			if in.Freezing != "" {
+				if _, err := s.opts.Images.Paths([]string{in.Freezing}); err == nil {
+					in.Layers = append([]string{in.Freezing}, in.Layers...)
+				}
+				in.Freezing = ""
 			}
-			in.Freezing = ""
-		}
-		switch in.state() {
-		case types.InstanceStateNamePending, types.InstanceStateNameRunning, types.InstanceStateNameStopping:
-			in.setState(types.InstanceStateNameStopped)
-			in.setReason(reasonDied, s.now())
-			in.setPublic("")
-		}
+			switch in.state() {
+			case types.InstanceStateNamePending, types.InstanceStateNameRunning, types.InstanceStateNameStopping:
+				in.setState(types.InstanceStateNameStopped)
+				in.setReason(reasonDied, s.now())
+				st.setAddress(in, false)
+			}
+		})
 	})
 	if err == nil && s.instance(id).state() == types.InstanceStateNameShuttingDown {
 		s.terminated(id)

@@ -412,9 +412,7 @@ func (s *state) create(row *instance, index int32, p *placement, devices []devic
 		Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: aws.String(newID("eni-attach")), AttachTime: row.LaunchTime,
 			DeleteOnTermination: aws.Bool(p.deletes), DeviceIndex: aws.Int32(0), NetworkCardIndex: aws.Int32(0), Status: types.AttachmentStatusAttached},
 	}}
-	if row.WantsPublic {
-		row.setPublic(s.publicAddress(id))
-	}
+	s.setAddress(row, true)
 	row.BlockDeviceMappings = nil
 	for _, d := range devices {
 		v := d.volume(row, volumeTags, s.now())
@@ -437,12 +435,17 @@ func probe(seed string, try func(uint32) bool) {
 	}
 }
 
-// publicAddress chooses an address for an instance in 127.16.0.0 to 127.250.255.255,
+// publicAddress chooses an address, for an instance or an allocation, in 127.16.0.0 to 127.250.255.255,
 // away from those that hosts use themselves.
 func (s *state) publicAddress(id string) string {
 	taken := map[string]bool{}
 	for _, in := range s.instances.Rows {
 		taken[aws.ToString(in.PublicIpAddress)] = true
+	}
+	for _, n := range s.networks.Rows {
+		for _, a := range n.Addresses {
+			taken[*a.PublicIp] = true
+		}
 	}
 	var addr string
 	probe(id, func(n uint32) bool {

@@ -163,7 +163,8 @@ func (s *state) DeleteSubnet(ctx context.Context, in *ec2.DeleteSubnetInput) (*e
 	if err != nil {
 		return nil, err
 	}
-	if len(s.taken(*in.SubnetId)) > 0 {
+	inUse := slices.ContainsFunc(n.Connects, func(e types.Ec2InstanceConnectEndpoint) bool { return *e.SubnetId == *in.SubnetId })
+	if inUse || len(s.taken(*in.SubnetId)) > 0 {
 		return nil, errDependencies("subnet", *in.SubnetId)
 	}
 	err = s.editNetwork(c, func(n *networking) {

@@ -23,6 +23,8 @@ type networking struct {
 	Gateways    []types.InternetGateway
 	Acls        []types.NetworkAcl
 	DhcpOptions []types.DhcpOptions
+	Addresses   []types.Address // elastic ones
+	Connects    []types.Ec2InstanceConnectEndpoint
 	Tokens      map[string]tokenUse // client tokens
 }
 
@@ -65,6 +67,12 @@ func (n *networking) parts() []part {
 	}
 	for i := range n.DhcpOptions {
 		all = append(all, part{kindDhcp, n.DhcpOptions[i].DhcpOptionsId, &n.DhcpOptions[i].Tags})
+	}
+	for i := range n.Addresses {
+		all = append(all, part{kindAddress, n.Addresses[i].AllocationId, &n.Addresses[i].Tags})
+	}
+	for i := range n.Connects {
+		all = append(all, part{kindConnect, n.Connects[i].InstanceConnectEndpointId, &n.Connects[i].Tags})
 	}
 	return all
 }

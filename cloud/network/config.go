@@ -16,7 +16,12 @@ type Config struct {
 	Private netip.Addr   // the machine's address in Subnet
 	Subnet  netip.Prefix // its first address is the router, its second the name server
 	Public  netip.Addr   // in 127.0.0.0/8; the zero Addr means none
-	MTU     int          // 0 means 9001, as in a VPC
+
+	// PublicNow, if not nil, tells which public address the machine has after a change;
+	// it is asked when Changed is called. The zero Addr is none.
+	PublicNow func() netip.Addr
+
+	MTU int // 0 means 9001, as in a VPC
 
 	// Metadata answers on 169.254.169.254 port 80. It already knows the machine.
 	Metadata http.Handler

@@ -37,13 +37,14 @@ type publicAddress struct {
 	changed chan struct{}
 
 	mu        sync.Mutex
+	addr      netip.Addr // not valid: there is none now
 	closed    bool
 	listeners map[uint16]net.Listener
 	failed    map[uint16]bool // not to be tried again until the policy changes
 }
 
 func newPublicAddress(r *Router) *publicAddress {
-	p := &publicAddress{r: r, changed: make(chan struct{}, 1), listeners: make(map[uint16]net.Listener), failed: make(map[uint16]bool)}
+	p := &publicAddress{r: r, addr: r.cfg.Public, changed: make(chan struct{}, 1), listeners: make(map[uint16]net.Listener), failed: make(map[uint16]bool)}
 	p.open(nil)
 	return p
 }
@@ -57,13 +58,14 @@ func (p *publicAddress) run() {
 		case <-p.r.ctx.Done():
 			return
 		case <-tick.C:
-			if !p.hasWideRange() {
+			if !p.hasAddress() || !p.hasWideRange() {
 				continue
 			}
 		case <-p.changed:
 			p.mu.Lock()
 			clear(p.failed)
 			p.mu.Unlock()
+			p.move()
 		}
 		ctx, cancel := context.WithTimeout(p.r.ctx, inboundTimeout)
 		listening, err := p.r.guest.Listening(ctx)
@@ -74,6 +76,24 @@ func (p *publicAddress) run() {
 		}
 		p.open(listening)
 	}
+}
+
+// move takes the listeners to the address that the machine has now.
+func (p *publicAddress) move() {
+	if p.r.cfg.PublicNow == nil {
+		return
+	}
+	addr := p.r.cfg.PublicNow()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || addr == p.addr {
+		return
+	}
+	for _, l := range p.listeners {
+		l.Close()
+	}
+	clear(p.listeners)
+	p.addr = addr
 }
 
 func (p *publicAddress) change() {
@@ -97,6 +117,12 @@ func (p *publicAddress) ranges() []PortRange {
 		return []PortRange{{1, 65535}}
 	}
 	return p.r.cfg.Policy.Open()
+}
+
+func (p *publicAddress) hasAddress() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addr.IsValid()
 }
 
 func (p *publicAddress) hasWideRange() bool {
@@ -138,7 +164,7 @@ func (p *publicAddress) open(listening []uint16) {
 	wanted := wantedPorts(p.ranges(), listening)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || !p.addr.IsValid() {
 		return
 	}
 	for port, l := range p.listeners {
@@ -154,7 +180,7 @@ func (p *publicAddress) open(listening []uint16) {
 		l, err := p.listen(port)
 		if err != nil {
 			p.failed[port] = true
-			p.r.log.Warn("cannot listen on the public address", "address", p.r.cfg.Public, "port", port, "error", err)
+			p.r.log.Warn("cannot listen on the public address", "address", p.addr, "port", port, "error", err)
 			continue
 		}
 		p.listeners[port] = l
@@ -164,7 +190,7 @@ func (p *publicAddress) open(listening []uint16) {
 
 // listen opens port of the public address, or another one in its place.
 func (p *publicAddress) listen(port uint16) (net.Listener, error) {
-	l, err := listenTCP(p.r.cfg.Public, port)
+	l, err := listenTCP(p.addr, port)
 	if err == nil {
 		return l, nil
 	}
@@ -181,11 +207,11 @@ func (p *publicAddress) listen(port uint16) (net.Listener, error) {
 	if moved > 0xffff {
 		return nil, err
 	}
-	l, again := listenTCP(p.r.cfg.Public, uint16(moved))
+	l, again := listenTCP(p.addr, uint16(moved))
 	if again != nil {
 		return nil, errors.Join(err, again)
 	}
-	p.r.log.Warn("the port is not available, listening on another one", "address", p.r.cfg.Public, "port", port, "instead", moved, "error", err, "remedy", remedy)
+	p.r.log.Warn("the port is not available, listening on another one", "address", p.addr, "port", port, "instead", moved, "error", err, "remedy", remedy)
 	return l, nil
 }
 
@@ -200,7 +226,7 @@ func (p *publicAddress) serve(l net.Listener, port uint16) {
 			return
 		}
 		if err != nil { // out of file descriptors, or a client that gave up
-			p.r.log.Warn("cannot accept", "address", p.r.cfg.Public, "port", port, "error", err)
+			p.r.log.Warn("cannot accept", "address", l.Addr(), "error", err)
 			select {
 			case <-p.r.ctx.Done():
 				return
@@ -224,7 +250,7 @@ func (p *publicAddress) admit(c net.Conn, port uint16) {
 	defer cancel()
 	inside, err := p.r.guest.Dial(ctx, port)
 	if err != nil {
-		p.r.log.Debug("the machine refused", "address", p.r.cfg.Public, "port", port, "error", err)
+		p.r.log.Debug("the machine refused", "address", c.LocalAddr(), "error", err)
 		abort(c)
 		return
 	}

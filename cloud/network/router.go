@@ -151,7 +151,7 @@ func New(cfg Config, guest Guest, o Options) (*Router, error) {
 			return nil, fmt.Errorf("network: %w", err)
 		}
 	}
-	if cfg.Public.IsValid() {
+	if cfg.Public.IsValid() || cfg.PublicNow != nil {
 		r.public = newPublicAddress(r)
 		r.flows.Go(r.public.run)
 	}

@@ -392,6 +392,38 @@ func TestPublicAddress(t *testing.T) {
 	until(t, func() bool { _, err := greet(public, 45001); return errors.Is(err, syscall.ECONNREFUSED) })
 }
 
+// TestAddressAfterChange: the listeners follow the address, also from none and to none.
+func TestAddressAfterChange(t *testing.T) {
+	first, second := netip.MustParseAddr("127.94.11.9"), netip.MustParseAddr("127.94.11.10")
+	guest := &listeningGuest{addr: echo(t)}
+	guest.ports.Store(&[]uint16{20104})
+	var now atomic.Pointer[netip.Addr]
+	now.Store(&netip.Addr{})
+	r, err := New(Config{Private: testPrivate, Subnet: testSubnet, PublicNow: func() netip.Addr { return *now.Load() },
+		Policy: rules{ingress: always, open: []PortRange{{20104, 20104}}}}, guest, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	closed := func(addr netip.Addr) bool {
+		_, err := greet(addr, 20104)
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
+	answers := func(addr netip.Addr) bool { got, _ := greet(addr, 20104); return got == "hello" }
+	if !closed(first) {
+		t.Error("a machine without a public address has one")
+	}
+	now.Store(&first)
+	r.Changed()
+	until(t, func() bool { return answers(first) })
+	now.Store(&second)
+	r.Changed()
+	until(t, func() bool { return answers(second) && closed(first) })
+	now.Store(&netip.Addr{})
+	r.Changed()
+	until(t, func() bool { return closed(second) })
+}
+
 // TestMovedPort has somebody else hold the port on all addresses.
 func TestMovedPort(t *testing.T) {
 	l, err := net.Listen("tcp4", "0.0.0.0:0")

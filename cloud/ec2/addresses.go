@@ -1,0 +1,257 @@
+package ec2
+
+import (
+	"context"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// elasticOf is the elastic address that is associated with an instance, or nil.
+func (s *state) elasticOf(in *instance) *types.Address {
+	if n, ok := s.networks.Get(in.OwnerId + "." + in.Region); ok {
+		for i := range n.Addresses {
+			if aws.ToString(n.Addresses[i].InstanceId) == *in.InstanceId {
+				return &n.Addresses[i]
+			}
+		}
+	}
+	return nil
+}
+
+// setAddress gives the instance the public address that it has: the elastic one that is
+// associated with it or, when it is up, one of its own if it wants it.
+func (s *state) setAddress(in *instance, up bool) {
+	elastic := s.elasticOf(in)
+	switch {
+	case elastic != nil:
+		in.setPublic(*elastic.PublicIp, in.OwnerId)
+	case up && in.WantsPublic:
+		in.setPublic(s.publicAddress(*in.InstanceId), "amazon")
+	default:
+		in.setPublic("", "")
+	}
+}
+
+// readdress tells an instance, and its machine if it runs, of a change of addresses.
+func (s *state) readdress(id string) error {
+	r := s.runners[id]
+	err := s.instances.Edit(id, func(in *instance) { s.setAddress(in, r != nil) })
+	if err == nil && r != nil && r.machine != nil {
+		r.machine.NetworkChanged()
+	}
+	return err
+}
+
+// dissociate frees the elastic address of an instance that has ended.
+func (s *state) dissociate(in *instance) error {
+	if s.elasticOf(in) == nil {
+		return nil
+	}
+	return s.networks.Edit(in.OwnerId+"."+in.Region, func(n *networking) {
+		for i := range n.Addresses {
+			if a := &n.Addresses[i]; aws.ToString(a.InstanceId) == *in.InstanceId {
+				free(a)
+			}
+		}
+	})
+}
+
+func free(a *types.Address) {
+	a.AssociationId, a.InstanceId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil, nil
+}
+
+// elastic returns the caller's networks, and the place of an elastic address in them,
+// which a request names by its allocation or by itself.
+func (s *state) elastic(c wire.Caller, allocation, address *string) (*networking, int, error) {
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, 0, err
+	}
+	if text := aws.ToString(address); text != "" && aws.ToString(allocation) == "" {
+		i := slices.IndexFunc(n.Addresses, func(a types.Address) bool { return *a.PublicIp == text })
+		if i < 0 {
+			return nil, 0, wire.Errorf("InvalidAddress.NotFound", "Address '%s' not found.", text)
+		}
+		return n, i, nil
+	}
+	i, err := s.indexOf(kindAddress, n.Addresses, allocation)
+	return n, i, err
+}
+
+func (s *state) AllocateAddress(ctx context.Context, in *ec2.AllocateAddressInput) (*ec2.AllocateAddressOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindAddress.resource)
+	if err != nil {
+		return nil, err
+	}
+	if err := unsupported(in, "Address", "CustomerOwnedIpv4Pool", "IpamPoolId"); err != nil {
+		return nil, err
+	}
+	if in.Domain == types.DomainTypeStandard {
+		return nil, wire.Errorf("Unsupported", "Addresses outside of a VPC are not supported.")
+	}
+	if group := aws.ToString(in.NetworkBorderGroup); group != "" && group != c.Region {
+		return nil, invalidValue("Invalid value '%s' for networkBorderGroup.", group)
+	}
+	if pool := aws.ToString(in.PublicIpv4Pool); pool != "" && pool != "amazon" {
+		return nil, wire.Errorf("InvalidPublicIpv4PoolID.NotFound", "The pool ID '%s' does not exist", pool)
+	}
+	if _, err := s.networkOf(c); err != nil {
+		return nil, err
+	}
+	id := newID("eipalloc")
+	a := types.Address{AllocationId: &id, PublicIp: aws.String(s.publicAddress(id)), Domain: types.DomainTypeVpc,
+		NetworkBorderGroup: &c.Region, PublicIpv4Pool: aws.String("amazon"), Tags: tags[kindAddress.resource]}
+	s.hide(ctx, id)
+	return &ec2.AllocateAddressOutput{AllocationId: &id, PublicIp: a.PublicIp, Domain: a.Domain, NetworkBorderGroup: a.NetworkBorderGroup, PublicIpv4Pool: a.PublicIpv4Pool},
+		s.editNetwork(c, func(n *networking) { n.Addresses = append(n.Addresses, a) })
+}
+
+func (s *state) ReleaseAddress(ctx context.Context, in *ec2.ReleaseAddressInput) (*ec2.ReleaseAddressOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, i, err := s.elastic(c, in.AllocationId, in.PublicIp)
+	if err != nil {
+		return nil, err
+	}
+	if n.Addresses[i].AssociationId != nil {
+		return nil, wire.Errorf("InvalidIPAddress.InUse", "Address %s is in use.", *n.Addresses[i].PublicIp)
+	}
+	return &ec2.ReleaseAddressOutput{}, s.editNetwork(c, func(n *networking) { n.Addresses = slices.Delete(n.Addresses, i, i+1) })
+}
+
+// addressee is the instance that a request wants an elastic address for.
+func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddressInput) (*instance, error) {
+	id := in.InstanceId
+	if aws.ToString(id) == "" {
+		if aws.ToString(in.NetworkInterfaceId) == "" {
+			return nil, missing("InstanceId")
+		}
+		for _, row := range s.instances.of(c) {
+			if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == *in.NetworkInterfaceId }) {
+				id = row.InstanceId
+			}
+		}
+		if aws.ToString(id) == "" {
+			return nil, kindInterface.notFound(*in.NetworkInterfaceId)
+		}
+	}
+	row, err := s.findInstance(c, id)
+	if err != nil {
+		return nil, err
+	}
+	if state := row.state(); state != types.InstanceStateNameRunning && state != types.InstanceStateNameStopped {
+		return nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
+	}
+	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *row.VpcId) }) {
+		return nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *row.VpcId)
+	}
+	if private := aws.ToString(in.PrivateIpAddress); private != "" && private != aws.ToString(row.PrivateIpAddress) {
+		return nil, invalidValue("The private address %s is not one of the instance's.", private)
+	}
+	return row, nil
+}
+
+func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressInput) (*ec2.AssociateAddressOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, i, err := s.elastic(c, in.AllocationId, in.PublicIp)
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.addressee(c, n, in)
+	if err != nil {
+		return nil, err
+	}
+	before := aws.ToString(n.Addresses[i].InstanceId)
+	if before == *row.InstanceId {
+		return &ec2.AssociateAddressOutput{AssociationId: n.Addresses[i].AssociationId}, nil
+	}
+	for _, a := range []*types.Address{&n.Addresses[i], s.elasticOf(row)} {
+		if a != nil && a.AssociationId != nil && !aws.ToBool(in.AllowReassociation) {
+			return nil, wire.Errorf("Resource.AlreadyAssociated", "resource %s is already associated with associate-id %s", *a.AllocationId, *a.AssociationId)
+		}
+	}
+	if err := s.dissociate(row); err != nil {
+		return nil, err
+	}
+	association := newID("eipassoc")
+	err = s.editNetwork(c, func(n *networking) {
+		a := &n.Addresses[i]
+		a.AssociationId, a.InstanceId, a.PrivateIpAddress = &association, row.InstanceId, row.PrivateIpAddress
+		a.NetworkInterfaceId, a.NetworkInterfaceOwnerId = row.NetworkInterfaces[0].NetworkInterfaceId, &c.Account
+	})
+	if err == nil && before != "" {
+		err = s.readdress(before)
+	}
+	if err == nil {
+		err = s.readdress(*row.InstanceId)
+	}
+	return &ec2.AssociateAddressOutput{AssociationId: &association}, err
+}
+
+func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAddressInput) (*ec2.DisassociateAddressOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	id := aws.ToString(in.AssociationId)
+	if id == "" && aws.ToString(in.PublicIp) == "" {
+		return nil, missing("AssociationId")
+	}
+	i := slices.IndexFunc(n.Addresses, func(a types.Address) bool {
+		return a.AssociationId != nil && (*a.AssociationId == id || id == "" && *a.PublicIp == *in.PublicIp)
+	})
+	if i < 0 {
+		return nil, wire.Errorf("InvalidAssociationID.NotFound", "The association ID '%s' does not exist", id)
+	}
+	instance := aws.ToString(n.Addresses[i].InstanceId)
+	if err := s.editNetwork(c, func(n *networking) { free(&n.Addresses[i]) }); err != nil {
+		return nil, err
+	}
+	return &ec2.DisassociateAddressOutput{}, s.readdress(instance)
+}
+
+var addressFilters = filters{
+	"allocation-id": "AllocationId", "association-id": "AssociationId", "domain": "Domain", "instance-id": "InstanceId", "network-border-group": "NetworkBorderGroup",
+	"network-interface-id": "NetworkInterfaceId", "network-interface-owner-id": "NetworkInterfaceOwnerId", "private-ip-address": "PrivateIpAddress", "public-ip": "PublicIp",
+}
+
+func (s *state) DescribeAddresses(ctx context.Context, in *ec2.DescribeAddressesInput) (*ec2.DescribeAddressesOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	ids := slices.Clone(in.AllocationIds)
+	for _, address := range in.PublicIps {
+		_, i, err := s.elastic(c, nil, &address)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, *n.Addresses[i].AllocationId)
+	}
+	rows, _, err := list(s, kindAddress, query{ids: ids, filters: in.Filters}, n.Addresses)
+	return &ec2.DescribeAddressesOutput{Addresses: rows}, err
+}
+
+// DescribeAddressesAttribute knows of no names: the addresses resolve to none.
+func (s *state) DescribeAddressesAttribute(ctx context.Context, in *ec2.DescribeAddressesAttributeInput) (*ec2.DescribeAddressesAttributeOutput, error) {
+	n, err := s.networkOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMax(in.MaxResults, 1, 1000); err != nil {
+		return nil, err
+	}
+	rows, next, err := list(s, kindAddress, query{ids: in.AllocationIds, max: in.MaxResults, token: in.NextToken}, n.Addresses)
+	out := &ec2.DescribeAddressesAttributeOutput{NextToken: next, Addresses: []types.AddressAttribute{}}
+	for _, a := range rows {
+		out.Addresses = append(out.Addresses, types.AddressAttribute{AllocationId: a.AllocationId, PublicIp: a.PublicIp})
+	}
+	return out, err
+}
