@@ -63,6 +63,7 @@ type bootSpec struct {
 	Layers       []string
 	Hostname     string
 	CPUs         int
+	Memory       int64 // bytes; 0 is not limited
 	InstanceType string
 	First        bool
 	User         string
@@ -185,7 +186,7 @@ func (d *Driver) bootSpec(spec machine.Spec) (boot *bootSpec, base string, err e
 		return nil, "", errors.New("no layers: a machine needs a root file system")
 	}
 	boot = &bootSpec{
-		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, InstanceType: spec.Type, First: spec.First,
+		ID: spec.ID, Dir: paths[0], Layers: paths[1:], Hostname: spec.Hostname, CPUs: spec.Limits.CPUs, Memory: spec.Limits.Memory, InstanceType: spec.Type, First: spec.First,
 		User: spec.User, Keys: spec.AuthorizedKeys, Metadata: spec.Network.Metadata != nil, HasUserData: spec.HasUserData, Command: spec.Command,
 		Mode: d.ids.mode, Init: d.options.Init, OldMount: d.options.OldMount, Executable: d.executable,
 	}

@@ -17,6 +17,13 @@ var masked = []string{
 	"systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
 	"e2scrub_reap.service", "console-getty.service", "systemd-networkd-wait-online.service",
 	"systemd-remount-fs.service", "systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
+	// The network and the resolver are set up before systemd begins.
+	"systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service", "NetworkManager-wait-online.service",
+	"nm-cloud-setup.service", "nm-cloud-setup.timer",
+	"systemd-journald-audit.socket", "kdump.service", "rngd.service", "lvm2-monitor.service", "multipathd.service", "multipathd.socket",
+	"snapd.service", "snapd.socket", "snapd.seeded.service", "snapd.apparmor.service", "fstrim.timer",
+	// These would only hold the package manager's lock while a build wants it.
+	"apt-daily.timer", "apt-daily-upgrade.timer", "dnf-makecache.timer",
 }
 
 // maskedGenerators look for disks, kernel arguments and clouds. They take a third
@@ -50,11 +57,28 @@ func (b *bootSpec) configureSystemd(dir string) error {
 	if err := mountTable(generators); err != nil {
 		return err
 	}
+	if err := b.limitTmp(units); err != nil {
+		return err
+	}
 	// Flushing the journal to the disk can wait too.
 	if err := unorder(units, "systemd-journal-flush.service"); err != nil {
 		return err
 	}
 	return b.enableCloudInit(units)
+}
+
+// limitTmp gives a /tmp in memory, where the distribution has it there, half of the
+// machine's memory; its own measure would be the host's.
+func (b *bootSpec) limitTmp(units string) error {
+	if b.Memory == 0 || !findsUnit("tmp.mount") {
+		return nil
+	}
+	dir := filepath.Join(units, "tmp.mount.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("[Mount]\nOptions=mode=1777,strictatime,nosuid,nodev,size=%d,nr_inodes=1m\n", b.Memory/2)
+	return os.WriteFile(filepath.Join(dir, "bake.conf"), []byte(text), 0o644)
 }
 
 // mountTable keeps systemd from waiting for the partitions that an image's
