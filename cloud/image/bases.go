@@ -14,6 +14,7 @@ import (
 
 // ReleaseInfo says of a release what a user of its base wants to know.
 type ReleaseInfo struct {
+	FromImage bool // it is made of a container image, and of nothing else
 	ID, Title string
 	Publisher string
 	Owner     string // account id
@@ -24,7 +25,7 @@ type ReleaseInfo struct {
 func Releases() []ReleaseInfo {
 	var out []ReleaseInfo
 	for _, r := range releases() {
-		out = append(out, ReleaseInfo{ID: r.ID, Title: r.Title, Publisher: publisherOf(r.Owner).Name, Owner: r.Owner, User: r.User})
+		out = append(out, ReleaseInfo{ID: r.ID, Title: r.Title, Publisher: publisherOf(r.Owner).Name, Owner: r.Owner, User: r.User, FromImage: r.Suite == ""})
 	}
 	return out
 }

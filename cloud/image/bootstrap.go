@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"bake/cloud/image/debian"
-	"bake/cloud/machine"
 	"bake/cloud/network"
 )
 
@@ -115,19 +114,8 @@ func (s *Store) bootstrap(ctx context.Context, r release, o EnsureOptions) (Base
 // dpkg would have to copy up most of what it touches, and overlayfs waits for the
 // disk after every copy: that doubles the time.
 func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir string, report func(Progress)) (root string, err error) {
-	spec := machine.Spec{
-		ID:       filepath.Base(dir),
-		Dir:      filepath.Join(dir, "machine"),
-		Layers:   []string{filepath.Join(dir, "empty")},
-		Hostname: strings.ToLower(system.Name),
-		Console:  filepath.Join(dir, "console.log"),
-		Command:  system.Command(),
-		Network: network.Config{
-			Private: netip.MustParseAddr("192.0.2.10"),
-			Subnet:  netip.MustParsePrefix("192.0.2.0/24"),
-			Policy:  closed{},
-		},
-	}
+	spec := s.oneOff(dir, strings.ToLower(system.Name))
+	spec.Layers, spec.Command = []string{filepath.Join(dir, "empty")}, system.Command()
 	root = filepath.Join(spec.Dir, "upper")
 	if err := s.driver.Private(spec.Dir); err != nil {
 		return "", err
@@ -140,25 +128,7 @@ func (s *Store) buildDebian(ctx context.Context, system *debian.System, dir stri
 	}
 
 	report(Progress{Phase: "configure packages"})
-	m, err := s.driver.Start(ctx, spec)
-	if err != nil {
-		return "", err
-	}
-	select {
-	case <-m.Done():
-	case <-ctx.Done():
-		err := m.Kill()
-		<-m.Done()
-		return "", errors.Join(context.Cause(ctx), err)
-	}
-	exit := m.Exit()
-	if exit.Err == nil && exit.Reason != machine.PowerOff {
-		exit.Err = fmt.Errorf("it ended early: %s", exit.Reason)
-	}
-	if exit.Err != nil {
-		return "", fmt.Errorf("configure packages in a machine: %w; its console ends with:\n%s", exit.Err, tail(spec.Console))
-	}
-	return root, nil
+	return root, s.runOnce(ctx, spec, "configure packages")
 }
 
 // unpackDebian runs the first stage into root.
@@ -287,6 +257,9 @@ func (s *Store) making(ctx context.Context, id string, o EnsureOptions, replace 
 		return Base{}, err
 	}
 	defer unlock()
+	if r.Suite == "" {
+		return Base{}, fmt.Errorf("%s is not made of packages from a mirror: name a container image of it, with bake cloud base %s -from IMAGE", r.Title, id)
+	}
 	if b, err := s.Base(id); !replace && !errors.Is(err, ErrNotFound) {
 		return b, err
 	}

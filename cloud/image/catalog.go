@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -65,12 +67,23 @@ func (s *Store) Publications() ([]Publication, error) {
 	for i, p := range added {
 		added[i].OwnerAlias = cmp.Or(p.OwnerAlias, publisherOf(p.Owner).Alias)
 	}
-	all := append(builtin(), added...)
+	// What is not made by itself is there only when it has been made.
+	offered := slices.DeleteFunc(builtin(), func(p Publication) bool {
+		r, _ := findRelease(p.Base)
+		return r.Suite == "" && !s.has(p.Base)
+	})
+	all := append(offered, added...)
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
 		return strings.Compare(a.Owner+"/"+a.Name, b.Owner+"/"+b.Name) < 0
 	})
 	return all, nil
+}
+
+// has reports whether there is a base.
+func (s *Store) has(base string) bool {
+	_, err := os.Stat(s.path("bases", base+".json"))
+	return err == nil
 }
 
 var (

@@ -83,7 +83,10 @@ func TestBootstrap(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Run("package database", func(t *testing.T) { checkDatabase(t, driver, layers, r.user, r.groups) })
-			t.Run("boot", func(t *testing.T) { checkBoot(t, driver, layers, r.user) })
+			t.Run("boot", func(t *testing.T) { checkBoot(t, driver, layers, r.name, r.user) })
+			if r.name == "debian-12" {
+				t.Run("second stage", func(t *testing.T) { checkSecondStage(t, store, driver, base) })
+			}
 		})
 	}
 }
@@ -197,7 +200,7 @@ locale -a | grep -qx C.utf8 || fail "no UTF-8 locale"
 }
 
 // checkBoot boots the base as the cloud does, logs in and looks around.
-func checkBoot(t *testing.T, driver machine.Driver, layers []string, user string) {
+func checkBoot(t *testing.T, driver machine.Driver, layers []string, release, user string) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +218,7 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, user string
 	begin := time.Now()
 	m, err := driver.Start(t.Context(), machine.Spec{
 		ID: "boot", Dir: machineDir(t, driver), Layers: layers, Hostname: "ip-10-0-0-5", Console: console,
-		First: true, User: user, AuthorizedKeys: []string{authorized}, HasUserData: true,
+		First: true, User: user, Limits: machine.Limits{Memory: 1 << 30}, AuthorizedKeys: []string{authorized}, HasUserData: true,
 		Network: testNetwork(metadata(authorized)),
 	})
 	if err != nil {
@@ -252,12 +255,17 @@ func checkBoot(t *testing.T, driver machine.Driver, layers []string, user string
 	}
 	defer client.Close()
 	t.Logf("SSH login after %v", time.Since(begin).Round(time.Millisecond))
+	tmp := "" // is on the disk
+	if release == "debian-13" {
+		tmp = "524288" // half of the memory, in KiB
+	}
 	// What user data run last, runs beside the logins: it is waited for first.
 	for _, check := range [][2]string{
 		{"cloud-init status --wait | tail -1", "status: done"},
 		{"cat /run/user-data-was-here", "yes"},
 		{"systemctl is-system-running --wait", "running"},
 		{"systemctl --failed --no-legend --plain", ""},
+		{"[ $(stat -f -c %T /tmp) != tmpfs ] || df --output=size /tmp | tail -1", tmp},
 		{"sudo -n id -u", "0"},
 		{"id -un", user},
 		{"hostname", "ip-10-0-0-5"},

@@ -56,7 +56,7 @@ type release struct {
 	Title string
 	Owner string
 	User  string // who logs in
-	Suite string // of the archive that the base is made from
+	Suite string // of the archive that the base is made from; empty if it is made of a container image
 
 	VolumeType string
 	Size       int32 // of the root volume, GiB
@@ -90,6 +90,15 @@ func releases() []release {
 		debianRelease("11", "bullseye", "", "20250814-2204"),
 		debianRelease("12", "bookworm", "", "20240717-1811", "20241201-1948", "20250316-2053", "20250814-2204", "20251006-2257"),
 		debianRelease("13", "trixie", "uefi-preferred", "20250814-2204", "20251117-2299"),
+		amazonLinux2023(),
+		{
+			ID: "almalinux-9", Title: "AlmaLinux 9", Owner: "764336703387", User: "ec2-user", VolumeType: "gp3", Size: 10, BootMode: "uefi-preferred",
+			Series: []series{{Name: "AlmaLinux OS {version} {machine}", Description: "AlmaLinux OS {version} {machine}", Versions: []string{"9.4.20240805", "9.7.20251118"}}},
+		},
+		{
+			ID: "rocky-9", Title: "Rocky Linux 9", Owner: "792107900819", User: "rocky", VolumeType: "gp3", Size: 10, BootMode: "uefi-preferred",
+			Series: []series{{Name: "Rocky-9-EC2-Base-{version}.{machine}", Description: "Rocky-9-EC2-Base-{version}.{machine}", Versions: []string{"9.5-20241118.0", "9.6-20250531.0"}}},
+		},
 	}
 }
 
@@ -126,6 +135,23 @@ func ubuntuRelease(number, suite, volume, bootMode, imds string, versions ...str
 	return release{
 		ID: "ubuntu-" + number, Title: "Ubuntu " + number, Owner: canonical, User: "ubuntu", Suite: suite,
 		VolumeType: volume, Size: 8, Ephemeral: 2, BootMode: bootMode, IMDS: imds, Lifetime: 2 * year, Series: all,
+	}
+}
+
+func amazonLinux2023() release {
+	const parameters = "/aws/service/ami-amazon-linux-latest/al2023-ami-"
+	of := func(variant, kernel string, current []string, versions ...string) series {
+		name := "al2023-ami-" + variant + "{version}-kernel-" + kernel + "-{machine}"
+		return series{Name: name, Description: "Amazon Linux 2023 AMI {version} {machine} HVM kernel-" + kernel, Versions: versions, Current: current}
+	}
+	return release{
+		ID: "al2023", Title: "Amazon Linux 2023", Owner: "137112412989", User: "ec2-user",
+		VolumeType: "gp3", Size: 8, BootMode: "uefi-preferred", IMDS: "v2.0", Lifetime: 90 * 24 * time.Hour,
+		Series: []series{
+			of("", "6.1", []string{parameters + "kernel-default-{machine}", parameters + "kernel-6.1-{machine}"}, "2023.6.20241121.0", "2023.8.20250804.0", "2023.9.20251117.1"),
+			of("", "6.18", []string{parameters + "kernel-6.18-{machine}"}, "2023.12.20260727.0"),
+			of("minimal-", "6.1", []string{parameters + "minimal-kernel-default-{machine}", parameters + "minimal-kernel-6.1-{machine}"}, "2023.9.20251117.1"),
+		},
 	}
 }
 

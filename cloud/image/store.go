@@ -66,9 +66,6 @@ var ErrFull = errors.New("disk full in the store")
 type Store struct {
 	dir    string // absolute
 	driver machine.Driver
-
-	mu    sync.Mutex
-	sizes map[LayerID]int64 // of layers that somebody asked for
 }
 
 // layerRecord is what a layer's JSON file holds.
@@ -76,6 +73,7 @@ type layerRecord struct {
 	ID      LayerID   `json:"id"`
 	Created time.Time `json:"created"`
 	DiffID  string    `json:"diff_id,omitempty"` // of the OCI layer that it was made from
+	Size    int64     `json:"size,omitempty"`    // as a tar, once somebody has asked
 }
 
 // Open opens the store in dir, which it makes if need be, and deletes what
@@ -85,7 +83,7 @@ func Open(dir string, driver machine.Driver) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{dir: dir, driver: driver, sizes: map[LayerID]int64{}}
+	s := &Store{dir: dir, driver: driver}
 	for _, sub := range []string{"", "layers", "bases", "publications", "cache", "tmp"} {
 		if err := driver.Private(filepath.Join(dir, sub)); err != nil {
 			return nil, s.explain("open image store", err)
@@ -288,24 +286,16 @@ func (s *Store) Paths(ids []LayerID) ([]string, error) {
 // Size returns the bytes of a layer as a tar. It is worked out when first asked
 // for, by reading the layer.
 func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
-	path, err := s.Path(id)
-	if err != nil {
-		return 0, err
-	}
-	s.mu.Lock()
-	size, known := s.sizes[id]
-	s.mu.Unlock()
-	if known {
-		return size, nil
+	r, err := s.record(id)
+	if err != nil || r.Size > 0 {
+		return r.Size, err
 	}
 	var n counter
-	if err := s.driver.Pack(ctx, path, &n); err != nil {
-		return 0, s.explain("measure layer "+string(id), err)
+	err = s.driver.Pack(ctx, s.path("layers", string(id)), &n)
+	if r.Size = int64(n); err == nil {
+		err = writeRecord(s.recordPath(id), r)
 	}
-	s.mu.Lock()
-	s.sizes[id] = int64(n)
-	s.mu.Unlock()
-	return int64(n), nil
+	return r.Size, s.explain("measure layer "+string(id), err)
 }
 
 // Remove deletes a layer. It is no error if it does not exist. The caller knows

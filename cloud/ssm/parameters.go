@@ -296,7 +296,7 @@ func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (
 	return durable.Do(s.guarded, func(st *state) (*ssm.GetParameterOutput, error) {
 		p, v, selector, err := st.find(wire.CallerFrom(ctx), public, *in.Name)
 		if err != nil {
-			return nil, err
+			return nil, unknownPublic(err, *in.Name, public)
 		}
 		out, err := st.view(p, v, selector, in.WithDecryption)
 		return &ssm.GetParameterOutput{Parameter: &out}, err

@@ -2,6 +2,9 @@ package ssm
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -36,6 +39,23 @@ func (s *Service) public(ctx context.Context, name string) (map[string]*paramete
 			Versions: []version{{Number: 1, Value: *image.ImageId, Modified: created, DataType: kind}}}
 	}
 	return found, nil
+}
+
+// unknownPublic names, where a public parameter is not there, those that are most like it.
+func unknownPublic(err error, name string, public map[string]*parameter) error {
+	e := wire.AsError(err)
+	if len(public) == 0 || e.Code != "ParameterNotFound" {
+		return err
+	}
+	shared := func(other string) (n int) {
+		for n < min(len(name), len(other)) && name[n] == other[n] {
+			n++
+		}
+		return n
+	}
+	near := slices.Sorted(maps.Keys(public))
+	sort.SliceStable(near, func(i, j int) bool { return shared(near[i]) > shared(near[j]) })
+	return wire.Errorf(e.Code, "The local cloud has no parameter %s. Its public ones like that are %s.", name, strings.Join(near[:min(3, len(near))], ", "))
 }
 
 // Images returns the ids of images that the caller's parameters of the data type

@@ -63,11 +63,13 @@ func (p *program) cloudBaseCommand() *cobra.Command {
 		Long: `Make the base of a release, such as ubuntu-22.04; 'bake cloud bases' lists them. It is
 made from the packages of an archive, which -mirror names, or else $BAKE_MIRROR, the
 host's apt sources, or the public archive; or from what -from names, as 'bake cloud
-import' takes it. Templates that look for the release's images find it under the
+import' takes it. A release that is not made of an archive's packages is made of a
+container image: what that lacks is installed in it. Templates that look for the release's images find it under the
 publisher's own names.`,
 		Example: `  bake cloud base ubuntu-22.04
   bake cloud base ubuntu-22.04 -mirror http://mirror.example.com/ubuntu
-  bake cloud base ubuntu-22.04 -from rootfs.tar.xz`,
+  bake cloud base ubuntu-22.04 -from rootfs.tar.xz
+  bake cloud base al2023 -from registry.example.com/amazonlinux/amazonlinux:2023`,
 		Args: exactly("the name of a release"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Release = args[0]

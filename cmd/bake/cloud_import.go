@@ -91,13 +91,13 @@ func (p *program) cloudImport(ctx context.Context, o cloudImportOptions) error {
 
 // importImage imports what o names and says what it lacks.
 func (p *program) importImage(ctx context.Context, o cloudImportOptions, owner string) error {
-	dir, err := p.env.cloudDir()
+	emit, done := p.progressDisplay()
+	options, err := p.localOptions(emit)
 	if err != nil {
 		return err
 	}
-	emit, done := p.progressDisplay()
-	lacks, err := local.ImportImage(ctx, dir, p.log.Logger, local.Import{
-		Source: o.source, Name: o.name, Owner: owner, User: o.user, As: o.as, Replace: o.replace, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
+	lacks, err := local.ImportImage(ctx, options.Dir, p.log.Logger, local.Import{
+		Options: options, Source: o.source, Name: o.name, Owner: owner, User: o.user, As: o.as, Replace: o.replace, Now: p.now(), Progress: localcloud.Phases(p.now, emit),
 	})
 	done()
 	if len(lacks) > 0 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"bake/cloud/image"
@@ -25,7 +26,7 @@ func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (
 	}
 	var base image.Base
 	if in.As != "" {
-		base, err = store.FillRelease(ctx, in.As, in.Replace, func(o image.ImportOptions) (image.Base, error) { return importBase(ctx, store, in, o) })
+		base, err = store.FillRelease(ctx, in.As, in.Replace, func(o image.ImportOptions) (image.Base, error) { return importRelease(ctx, store, in, o) })
 	} else {
 		base, err = importNew(ctx, store, in)
 	}
@@ -33,6 +34,33 @@ func ImportImage(ctx context.Context, dir string, log *slog.Logger, in Import) (
 		return nil, err
 	}
 	return store.Lacks(base)
+}
+
+// importRelease makes the base of a release. What a container image of one that is made
+// of such images lacks is installed, with its own package manager.
+func importRelease(ctx context.Context, store *image.Store, in Import, o image.ImportOptions) (_ image.Base, err error) {
+	name := o.Name
+	fromImage := slices.ContainsFunc(image.Releases(), func(r image.ReleaseInfo) bool { return r.ID == name && r.FromImage })
+	if fromImage {
+		o.Name += "-image" // the base is not there before it is whole
+	}
+	base, err := importBase(ctx, store, in, o)
+	if err != nil || !fromImage {
+		return base, err
+	}
+	defer func() { err = errors.Join(err, store.RemoveBase(o.Name)) }()
+	lacks, err := store.Lacks(base)
+	if err != nil {
+		return image.Base{}, err
+	}
+	if base.Name = name; len(lacks) == 0 {
+		return base, store.SaveBase(base)
+	}
+	reach, err := reach(in.Options, nil, store)
+	if err != nil {
+		return image.Base{}, err
+	}
+	return store.Install(ctx, base, reach, func(r image.Progress) { in.Progress(r.Phase, r.Done, r.Total) })
 }
 
 // importNew makes an image that no publisher has.

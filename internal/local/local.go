@@ -77,6 +77,10 @@ type Cloud struct {
 	ServedBy int        // the process that serves it; 0 if that is this one
 	Served   chan error // how serving ended, if that is this one
 
+	// Explain says why the cloud has no image like the wanted one, which has the id or
+	// else these owners and filters, and what to do; it may be empty.
+	Explain func(id string, owners []string, filters map[string][]string) string
+
 	close func(stop context.Context) error
 }
 
@@ -132,12 +136,13 @@ type Rehearsed struct {
 
 // Import says what is made an image of.
 type Import struct {
-	Source   string // an archive, a directory, or a reference to an OCI image
-	Name     string // of the image
-	Owner    string // account that offers it
-	User     string // login user; empty for what the source says
-	As       string // release whose base it becomes, instead of an image with a name and an owner
-	Replace  bool   // what was imported or made under the same name before
+	Source   string  // an archive, a directory, or a reference to an OCI image
+	Name     string  // of the image
+	Owner    string  // account that offers it
+	User     string  // login user; empty for what the source says
+	Options  Options // of the cloud: what a machine that installs packages reaches
+	As       string  // release whose base it becomes, instead of an image with a name and an owner
+	Replace  bool    // what was imported or made under the same name before
 	Now      time.Time
 	Progress func(phase string, done, total int64)
 }

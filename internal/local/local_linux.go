@@ -55,7 +55,7 @@ func Open(ctx context.Context, o Options) (*Cloud, error) {
 			if o.Faults != "" {
 				return nil, fmt.Errorf("-faults: process %d already serves the local cloud, without these rules: give them to it with \"bake cloud faults %s\", or stop that process first", inUse.PID, o.Faults)
 			}
-			c, err := join(ctx, inUse)
+			c, err := join(ctx, o, inUse)
 			if closing = errors.Is(err, cloud.ErrClosing); !closing {
 				return c, err
 			}
@@ -136,7 +136,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	go func() { served <- c.Serve(l) }()
 	return &Cloud{
 		Endpoint: "http://" + l.Addr().String(), AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey,
-		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served,
+		CredentialsFile: c.CredentialsFile(), Accounts: accounts, Served: served, Explain: explain(store),
 		close: func(stop context.Context) error {
 			if err := c.Drain(stop, o.Waiting); err != nil && stop.Err() == nil {
 				return errors.Join(err, c.Close(stop), <-served)
@@ -194,9 +194,21 @@ func open(dir string, log *slog.Logger) (*sandbox.Driver, *image.Store, error) {
 	return driver, store, err
 }
 
+// explain explains with what is in the store. The reason that it cannot is not worth an
+// error beside the one that is to be explained.
+func explain(store *image.Store) func(string, []string, map[string][]string) string {
+	return func(id string, owners []string, filters map[string][]string) string {
+		text, err := store.Explain(id, owners, filters)
+		if err != nil {
+			return ""
+		}
+		return text
+	}
+}
+
 // join returns the local cloud that another process serves, and keeps it from
 // ending. The error is [cloud.ErrClosing] if that process is on its way out.
-func join(ctx context.Context, other *cloud.InUseError) (_ *Cloud, err error) {
+func join(ctx context.Context, o Options, other *cloud.InUseError) (_ *Cloud, err error) {
 	use, err := cloud.Use(other.Dir)
 	if err != nil {
 		return nil, err
@@ -216,8 +228,13 @@ func join(ctx context.Context, other *cloud.InUseError) (_ *Cloud, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the local cloud that process %d serves: %w", other.PID, err)
 	}
+	_, store, err := open(other.Dir, o.Log)
+	if err != nil {
+		return nil, err
+	}
 	key := profile.Credentials
 	return &Cloud{
+		Explain:  explain(store),
 		Endpoint: other.URL, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, CredentialsFile: file, ServedBy: other.PID,
 		close: func(context.Context) error { return use.Close() },
 	}, nil

@@ -42,7 +42,7 @@ func Open(ctx context.Context, o local.Options) (*Cloud, error) {
 // standIn is the local cloud in the place of AWS.
 func standIn(c *local.Cloud) amazon.Cloud {
 	return amazon.Cloud{
-		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion,
+		Name: Name, Endpoint: c.Endpoint, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: local.DefaultRegion, Explain: c.Explain,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			var d net.Dialer
 			conn, err := d.DialContext(ctx, network, addr)

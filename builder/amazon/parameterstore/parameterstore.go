@@ -5,8 +5,11 @@ package parameterstore
 import (
 	"context"
 	_ "embed"
+	"errors"
+	"fmt"
 	"strconv"
 
+	"github.com/aws/smithy-go"
 	"github.com/zclconf/go-cty/cty"
 
 	"bake/builder/amazon/internal/access"
@@ -73,7 +76,7 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	err = session.SSM(session.Region).Do(ctx, "GetParameter", map[string]any{"Name": d.Name, "WithDecryption": d.WithDecryption}, &out)
 	switch {
 	case access.Is(err, "ParameterNotFound"):
-		return cty.NilVal, d.src.Errorf(&d.Name, "No such parameter", "There is no parameter %s in %s.", d.Name, session.Region)
+		return cty.NilVal, d.src.Errorf(&d.Name, "No such parameter", "%s", d.unknown(err, session.Region))
 	case access.Is(err, "ParameterVersionNotFound"):
 		return cty.NilVal, d.src.Errorf(&d.Name, "No such version", "%s.", err)
 	case err != nil:
@@ -86,4 +89,13 @@ func (d *data) Read(ctx context.Context) (cty.Value, error) {
 	return cty.ObjectVal(map[string]cty.Value{
 		"value": cty.StringVal(p.Value), "version": cty.StringVal(strconv.FormatInt(p.Version, 10)), "arn": cty.StringVal(p.ARN),
 	}), nil
+}
+
+// unknown says that there is no parameter. Of public ones the service may know more.
+func (d *data) unknown(err error, region string) string {
+	text := fmt.Sprintf("There is no parameter %s in %s.", d.Name, region)
+	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorMessage() != "" {
+		text += " " + e.ErrorMessage()
+	}
+	return text
 }

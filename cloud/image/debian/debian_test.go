@@ -173,6 +173,10 @@ func TestPrepareUbuntu(t *testing.T) {
 				t.Errorf("%s: %s", name, d)
 			}
 		}
+		var root bytes.Buffer
+		if err := system.WriteTar(t.Context(), &root); err != nil || !bytes.Contains(root.Bytes(), []byte("snap: snaps do not work")) {
+			t.Errorf("the root: %v, without a word on snaps", err)
+		}
 		if got := system.Command()[5]; got != "ubuntu" {
 			t.Errorf("the user is %s", got)
 		}

@@ -37,6 +37,9 @@ func (t *tree) configuration() error {
 		{"etc/timezone", 0o644, "Etc/UTC\n"},
 		{"etc/sudoers.d/90-cloud-init-users", 0o440, "# User rules for " + t.system.user + "\n" + t.system.user + " ALL=(ALL) NOPASSWD:ALL\n"},
 	}
+	if t.system.Name == "Ubuntu" {
+		files = append(files, configurationFile{"usr/bin/snap", 0o755, noSnap})
+	}
 	for _, f := range append(files, t.system.aptSources()...) {
 		if err := t.file(f.name, f.mode, f.content); err != nil {
 			return err
@@ -50,6 +53,12 @@ type configurationFile struct {
 	mode    int64
 	content string
 }
+
+// noSnap stands in for the command that Ubuntu's images have.
+const noSnap = `#!/bin/sh
+echo "snap: snaps do not work on local machines, which cannot mount them: install a Debian package instead, or bake on AWS" >&2
+exit 1
+`
 
 // aptSources are the files that say where packages come from, in the format that the
 // release's own images have them in.

@@ -50,6 +50,11 @@ type Cloud struct {
 	// cannot be dialled from here. Nil: Dial reaches its addresses.
 	DialInstance func(ctx context.Context, id string, port int) (net.Conn, error)
 
+	// Explain says why the cloud has no image like the wanted one, which has the id or
+	// else these owners and filters, and what to do; it may be empty. Nil: there is
+	// nothing to say.
+	Explain func(id string, owners []string, filters map[string][]string) string
+
 	// Watchers are those of all sessions with this cloud, and hold their connections. Nil:
 	// each session has its own.
 	Watchers *Watchers

@@ -133,7 +133,9 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 	}
 	none := func(at any, format string, args ...any) (types.Image, error) {
 		text := fmt.Sprintf(format, args...)
-		if session.Cloud.Endpoint != "" {
+		if why := q.explained(session, in.Filters); why != "" {
+			text += " " + why
+		} else if session.Cloud.Endpoint != "" {
 			text += offer(ctx, client)
 		}
 		return types.Image{}, access.Blame(step.ErrRefused, src.Errorf(at, "No such image", "%s", text))
@@ -169,4 +171,16 @@ func (q *Query) Find(ctx context.Context, session *access.Session, src *schema.S
 			"In %s %d images match, among them %s. Narrow the filters down, or set most_recent = true to take the newest.", session.Region, len(images), strings.Join(ids, ", "))
 	}
 	return images[0], nil
+}
+
+// explained is what the cloud has to say of an image that it does not have.
+func (q *Query) explained(session *access.Session, filters []types.Filter) string {
+	if session.Cloud.Explain == nil {
+		return ""
+	}
+	by := map[string][]string{}
+	for _, f := range filters {
+		by[aws.ToString(f.Name)] = append(by[aws.ToString(f.Name)], f.Values...)
+	}
+	return session.Cloud.Explain(aws.ToString(q.ID), q.Owners, by)
 }

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Explain says why nothing here matches what DescribeImages was asked for, and what the
+// user can do. id is the wanted image, if it was asked for by that. The text is empty if
+// there is nothing to say but which images there are.
+func (s *Store) Explain(id string, owners []string, filters map[string][]string) (string, error) {
+	all, err := s.Publications()
+	if err != nil {
+		return "", err
+	}
+	if id != "" {
+		return fmt.Sprintf("AMI ids of AWS mean nothing on the local cloud. Say which release this one stands for, such as: bake cloud alias %s %s. 'bake cloud bases' lists the releases.", id, releases()[1].ID), nil
+	}
+	names := strings.Join(filters["name"], ", ")
+	if text := elsewhere(owners, filters, names); text != "" {
+		return text, nil
+	}
+	if text := otherArch(filters, names); text != "" {
+		return text, nil
+	}
+	named := slices.DeleteFunc(all, func(p Publication) bool { return p.ID != "" || !matches(p.Name, filters["name"]) })
+	owned := slices.DeleteFunc(slices.Clone(named), func(p Publication) bool {
+		return len(owners) > 0 && !slices.Contains(owners, p.Owner) && !slices.Contains(owners, p.OwnerAlias)
+	})
+	switch {
+	case len(filters["name"]) == 0:
+		return "", nil
+	case len(owned) > 0:
+		return tooNarrow(newest(owned), filters), nil
+	case len(named) > 0:
+		p := newest(named)
+		return fmt.Sprintf("The local cloud has %s of owner %s (%s), which is not among the owners %s.", p.Name, p.Owner, publisherOf(p.Owner).Name, strings.Join(owners, ", ")), nil
+	}
+	for _, r := range releases() {
+		if p := r.publications(); !s.has(r.ID) && r.Suite == "" && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
+			return fmt.Sprintf("%s of %s is not on this host. Make its base of a container image of it, which names its registry: bake cloud base %s -from IMAGE.", r.Title, publisherOf(r.Owner).Name, r.ID), nil
+		}
+	}
+	return s.missing(owners, names), nil
+}
+
+// elsewhere explains images that no machine here can run.
+func elsewhere(owners []string, filters map[string][]string, names string) string {
+	lower := strings.ToLower(names)
+	what := ""
+	switch {
+	case strings.Contains(lower, "windows"), slices.Contains(owners, "801119661308"), slices.Contains(filters["platform"], "windows"):
+		what = "Windows images"
+	case strings.Contains(lower, "macos"):
+		what = "macOS images"
+	case len(filters["product-code"]) > 0, slices.Contains(owners, "aws-marketplace"), slices.Contains(owners, "679593333241"):
+		what = "Images of AWS Marketplace"
+	default:
+		return ""
+	}
+	return what + " cannot run on the local cloud. Bake this source on AWS, without -local, or leave it out with -except."
+}
+
+// otherArch explains images for processors that this host has not.
+func otherArch(filters map[string][]string, names string) string {
+	here := EC2Arch(runtime.GOARCH)
+	for _, arch := range []struct{ name, pattern string }{{"arm64", "arm64"}, {"arm64", "aarch64"}, {"x86_64", "amd64"}, {"x86_64", "x86_64"}} {
+		if arch.name != here && (slices.Contains(filters["architecture"], arch.name) || strings.Contains(names, arch.pattern)) {
+			return fmt.Sprintf("The wanted image is for %s, and this host runs %s. With -local use the name and the instance type of %s, or bake on a host with %s.", arch.name, here, here, arch.name)
+		}
+	}
+	return ""
+}
+
+// tooNarrow names the filters besides that of the name that an image does not match.
+func tooNarrow(p Publication, filters map[string][]string) string {
+	has := map[string]string{
+		"architecture": p.Architecture, "root-device-name": p.RootDeviceName, "root-device-type": "ebs", "virtualization-type": "hvm", "hypervisor": "xen",
+		"block-device-mapping.volume-type": p.VolumeType, "block-device-mapping.device-name": p.RootDeviceName, "boot-mode": p.BootMode, "imds-support": p.ImdsSupport,
+		"description": p.Description, "state": "available", "image-type": "machine", "is-public": "true", "ena-support": "true", "owner-id": p.Owner, "owner-alias": p.OwnerAlias,
+	}
+	var wrong []string
+	for name, values := range filters {
+		if value, known := has[name]; known && !matches(value, values) {
+			wrong = append(wrong, fmt.Sprintf("%s is %q there, not %s", name, value, strings.Join(values, " or ")))
+		}
+	}
+	if !p.Deprecated.IsZero() && p.Deprecated.Before(time.Now()) {
+		wrong = append(wrong, "it is deprecated, and is found only with include_deprecated = true")
+	}
+	if wrong == nil {
+		wrong = []string{"other filters do not match it"}
+	}
+	sort.Strings(wrong)
+	return fmt.Sprintf("The local cloud has %s, but %s.", p.Name, strings.Join(wrong, "; "))
+}
+
+// missing explains a name that no image here has.
+func (s *Store) missing(owners []string, names string) string {
+	owner := ""
+	for _, o := range owners {
+		if ownerPattern().MatchString(o) {
+			owner = o
+			break
+		}
+	}
+	from := publisherOf(owner)
+	var ids []string
+	for _, r := range releases() {
+		if r.Owner == owner && (r.Suite != "" || s.has(r.ID)) {
+			ids = append(ids, r.ID)
+		}
+	}
+	name := strings.NewReplacer("*", "1", "?", "1").Replace(names)
+	switch {
+	case slices.Contains(owners, "self"):
+		return fmt.Sprintf("This account has no image named %s on the local cloud: images of AWS are not there. Bake its template with -local first, or import one: bake cloud import FILE -name '%s'.", names, name)
+	case ids != nil:
+		return fmt.Sprintf("Of the images of %s the local cloud has those of %s, and none named %s. To stand in for one, import a root file system or an OCI image: bake cloud import FILE -owner %s -name '%s'.", from.Name, strings.Join(ids, ", "), names, owner, name)
+	case from.Name != "":
+		return fmt.Sprintf("The local cloud cannot make images of %s by itself. Import a root file system or an OCI image of that system: bake cloud import FILE -owner %s -name '%s' -user USER.", from.Name, owner, name)
+	case owner != "":
+		return fmt.Sprintf("There is no image named %s of %s on the local cloud. Bake its template with -local first, or import one: bake cloud import FILE -owner %s -name '%s' -user USER.", names, owner, owner, name)
+	}
+	return ""
+}
+
+func newest(list []Publication) Publication {
+	return slices.MaxFunc(list, func(a, b Publication) int { return a.CreationDate.Compare(b.CreationDate) })
+}
+
+// matches reports whether a value is one of patterns, in which * and ? stand for what
+// they do in the filters of EC2; no patterns match everything.
+func matches(value string, patterns []string) bool {
+	const slash = "\x01" // which * of path.Match does not cross, and that of EC2 does
+	for _, p := range patterns {
+		p = strings.NewReplacer("[", `\[`, "]", `\]`, "/", slash).Replace(p)
+		if ok, err := path.Match(p, strings.ReplaceAll(value, "/", slash)); ok && err == nil {
+			return true
+		}
+	}
+	return len(patterns) == 0
+}
