@@ -229,13 +229,16 @@ func (p *program) channelState(ctx context.Context, o *images.Outlet, block *run
 
 func (p *program) imagesRollbackCommand() *cobra.Command {
 	var f channelFlags
+	var to string
 	cmd := &cobra.Command{
 		Use:   "rollback IMAGE CHANNEL",
 		Short: "Have a channel name again what it named before",
 		Long: `Have a channel of an image name the release that it named before the one that it names
 now, in all its regions and accounts: the newest that is still available everywhere, and
-not revoked. The history of the parameter tells; it is added to, and never rewritten.`,
+not revoked. With -to it is the release that is named, which the channel must have named
+at some time. The history of the parameter tells; it is added to, and never rewritten.`,
 		Example: `  bake images rollback web stable
+  bake images rollback web stable -to ami-0123456789abcdef0
   bake images rollback web stable -no-rules -regions all`,
 		Args: exactly("the name of the image", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -244,7 +247,7 @@ not revoked. The history of the parameter tells; it is added to, and never rewri
 				if err != nil {
 					return err
 				}
-				release, err := o.Rollback(ctx, s, c.Parameter, channels.Why("rolled back", s.Run.ID))
+				release, err := o.Rollback(ctx, s, c.Parameter, to, channels.Why("rolled back", s.Run.ID))
 				if err != nil {
 					return err
 				}
@@ -257,6 +260,7 @@ not revoked. The history of the parameter tells; it is added to, and never rewri
 		Annotations: map[string]string{exitCodes: imagesChannelExitCodes},
 	}
 	f.register(p, cmd.Flags())
+	cmd.Flags().StringVar(&to, "to", "", "go back to this `release`: the ID or name of an image, or the value of its tag bake:release")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -280,14 +284,14 @@ tag images can write the tag: restrict ec2:CreateTags for that key to those who 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withImages(cmd, &f, func(ctx, _ context.Context, a *images.Account) error {
 				all, who, err := a.Approve(ctx, args[0], channels.ApprovalTag(args[1]), p.now())
-				if err != nil {
+				if len(all) == 0 {
 					return err
 				}
 				p.json.result = approvedResult{who, list(all)}
 				for _, i := range all {
 					p.say(fmt.Sprintf("%s (%s) in %s is approved for channel %s by %s", i.ID, printable(i.Name), i.Region, args[1], who))
 				}
-				return nil
+				return done(true, err)
 			})
 		},
 		Annotations: map[string]string{exitCodes: imagesChangeExitCodes},

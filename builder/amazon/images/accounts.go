@@ -120,6 +120,42 @@ type Outlet struct {
 	own  *Account
 	to   builder.Distribution
 	role Role // of to
+
+	refused *refusals // places that are left out, since they have refused; nil: each counts
+}
+
+// refusals are places, and whole accounts, that did not answer.
+type refusals struct {
+	mu   sync.Mutex
+	of   map[string]bool // by account and region
+	errs []error
+}
+
+// take reports whether an error may be put up with, and remembers it. Each place is named
+// once.
+func (r *refusals) take(ctx context.Context, account, region string, err error) bool {
+	if r == nil || context.Cause(ctx) != nil {
+		return false
+	}
+	if of, ok := errors.AsType[*PlaceError](err); ok {
+		err = of.Err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if key := account + " " + region; !r.of[key] {
+		r.of[key] = true
+		r.errs = append(r.errs, &PlaceError{account, region, err})
+	}
+	return true
+}
+
+func (r *refusals) has(account, region string) bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of[account+" "+region] || r.of[account+" "]
 }
 
 // home is a builder whose images an [Outlet] can hand out.

@@ -394,11 +394,11 @@ func (m *move) lock(ctx context.Context, s *step.Scope, token string) (key strin
 	return key, err
 }
 
-// brokenLock looks at a lock that is there, and deletes it if its time is over. It may be
-// the one that was to be made.
+// brokenLock looks at a lock that is there, and takes it over if its time is over. It may be
+// the one that was to be made. mine is whether the lock is the one with the value now.
 func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, err error) {
 	client := m.session.SSM(m.region)
-	var out struct{ Parameter struct{ Value string } }
+	var out struct{ Parameter parameterVersion }
 	err = client.Do(ctx, "GetParameter", map[string]any{"Name": name}, &out)
 	if access.Is(err, "ParameterNotFound") {
 		return false, nil
@@ -415,11 +415,36 @@ func (m *move) brokenLock(ctx context.Context, name, value string) (mine bool, e
 	if err != nil || time.Now().Before(end) {
 		return false, fmt.Errorf("the channel %s is locked by %s until %s; wait for that or, if it was killed, run bake sweep. The lock is the parameter %s", m.parameter, who, until, name)
 	}
-	err = client.Do(ctx, "DeleteParameter", map[string]any{"Name": name}, nil)
-	if access.Is(err, "ParameterNotFound") {
-		err = nil
+	return m.takeOver(ctx, name, value, has, out.Parameter.Version)
+}
+
+// takeOver writes the next version of a lock whose time is over. Of several who do that at
+// once, it is theirs whose version follows the old one: the others put that back.
+func (m *move) takeOver(ctx context.Context, name, value, old string, version int64) (mine bool, err error) {
+	client := m.session.SSM(m.region)
+	put := func(value string) error {
+		return client.Finish(ctx, "PutParameter", map[string]any{"Name": name, "Value": value, "Type": "String", "Overwrite": true}, nil)
 	}
-	return false, err
+	if err := put(value); err != nil {
+		return false, err
+	}
+	var all []parameterVersion
+	if err := parameterHistory(ctx, client, name, func(h parameterVersion) { all = append(all, h) }); err != nil {
+		return false, err
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Version < all[j].Version })
+	next := 0 // if the old one is not there, it was given up meanwhile, and the first one counts
+	if n := slices.IndexFunc(all, func(h parameterVersion) bool { return h.Version == version && h.Value == old }); n >= 0 {
+		next = n + 1
+	}
+	if next >= len(all) {
+		return false, nil
+	}
+	winner := all[next].Value
+	if winner != value {
+		err = put(winner)
+	}
+	return winner == value, err
 }
 
 // History is that of a channel in one place.

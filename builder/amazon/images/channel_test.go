@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -162,4 +164,43 @@ func TestFaultsOfEnter(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTwoBreakLock: of two who take over a lock whose time is over, one has it.
+func TestTwoBreakLock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{Validate: soon})
+	at := own(w.placed("one"))[:1]
+	for name, again := range map[string]bool{"first": false, "given up meanwhile": true} {
+		channel := "/bake/" + strings.ReplaceAll(name, " ", "-") + "/stable"
+		client := ssm.NewFromConfig(w.Config("default", home))
+		lock := func(until string) {
+			_, err := client.PutParameter(context.Background(), &ssm.PutParameterInput{Name: aws.String(channel + ".lock"), Value: aws.String("bake run " + until), Type: ssmtypes.ParameterTypeString, Overwrite: aws.Bool(true)})
+			w.fatal(err)
+		}
+		lock("x until 2020-01-02T03:04:05Z")
+		var once sync.Once
+		w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+			serve(rw)
+			if c.Action == "GetParameter" {
+				once.Do(func() { // somebody else is faster
+					if again {
+						_, err := client.DeleteParameter(context.Background(), &ssm.DeleteParameterInput{Name: aws.String(channel + ".lock")})
+						w.fatal(err)
+					}
+					lock("y until 2099-01-02T03:04:05Z")
+				})
+			}
+		})
+		s, _, _ := w.copying()
+		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "bake: test", at)
+		w.watch(nil)
+		w.fatal(s.Close(t.Context(), context.Background()))
+		if err == nil || !strings.Contains(err.Error(), "is locked by bake run y") || w.channelAt("default", home, channel) != "" {
+			t.Errorf("%s: %v", name, err)
+		}
+		if has := w.channelAt("default", home, channel+".lock"); has != "bake run y until 2099-01-02T03:04:05Z" {
+			t.Errorf("%s: the lock is %q", name, has)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -130,6 +131,20 @@ func inRegions[T any](ctx context.Context, regions []string, do func(ctx context
 	}
 	sort.Slice(errs, func(i, j int) bool { return errs[i].Error() < errs[j].Error() })
 	return slices.Concat(found...), errors.Join(errs...)
+}
+
+// refusing are the errors of regions by those, if the error is one that joins them.
+func refusing(err error) map[string]error {
+	all := map[string]error{}
+	switch e := err.(type) { //nolint:errorlint // as inRegions has joined them
+	case *RegionError:
+		all[e.Region] = e.Err
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			maps.Copy(all, refusing(one))
+		}
+	}
+	return all
 }
 
 // NotFoundError says that there is no image that something on the command line names.

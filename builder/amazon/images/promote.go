@@ -27,28 +27,45 @@ type spot struct {
 	region string
 }
 
+// enter is an account of the outlet with its regions; nil if there is no role to take on in
+// it.
+func (o *Outlet) enter(ctx context.Context, account string) (*Account, []string, error) {
+	a, err := o.in(ctx, account)
+	if err != nil || a == nil {
+		return nil, nil, err
+	}
+	regions, err := a.Enabled(ctx)
+	if err != nil {
+		return nil, nil, &PlaceError{Account: account, Err: err}
+	}
+	return a, regions, nil
+}
+
 // spots are all places of the outlet: the regions of the distribution and of the account,
 // in it and, as far as they have enabled them, in each account that there is a role for.
 func (o *Outlet) spots(ctx context.Context) (all []spot, err error) {
 	regions := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.to.Regions, o.own.Regions))))
 	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
-		a, err := o.in(ctx, id)
-		if err != nil {
-			return nil, err
+		if o.refused.has(id, "") {
+			continue
 		}
-		if a == nil {
+		a, enabled, err := o.enter(ctx, id)
+		switch {
+		case err != nil && o.refused.take(ctx, id, "", err):
+			continue
+		case err != nil:
+			return nil, err
+		case a == nil:
 			continue
 		}
 		its := regions
 		if a != o.own {
-			enabled, err := a.Enabled(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("account %s: %w", id, err)
-			}
 			its = slices.DeleteFunc(slices.Clone(regions), func(r string) bool { return !slices.Contains(enabled, r) })
 		}
 		for _, r := range its {
-			all = append(all, spot{a, r})
+			if !o.refused.has(id, r) {
+				all = append(all, spot{a, r})
+			}
 		}
 	}
 	return all, nil
@@ -67,6 +84,9 @@ func (o *Outlet) histories(ctx context.Context, parameter string) (map[spot][]En
 	for _, at := range spots {
 		each.Go(func() error {
 			history, err := at.History(ctx, at.region, parameter)
+			if err != nil && o.refused.take(ctx, at.ID, at.region, err) {
+				return nil
+			}
 			if err != nil {
 				return &PlaceError{at.ID, at.region, err}
 			}
@@ -119,12 +139,13 @@ func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Pla
 }
 
 // candidate is an image that a channel has named before, and that is whole still.
-type candidate struct{ id, name string }
+type candidate struct{ id, name, release string }
 
 // Rollback has a channel name the release that it named before, the same everywhere, and
-// returns the name of its image. Images that are not whole any more, or among without, are
-// passed over.
-func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why string, without ...string) (release string, err error) {
+// returns the name of its image. With to, which is an ID, the name of an image or the value
+// of its tag bake:release, it is that one, whenever the channel named it. Images that are
+// not whole any more, or among without, are passed over.
+func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, why string, without ...string) (release string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
 		return "", err
@@ -136,7 +157,9 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why str
 	// a rollback that was killed can be repeated.
 	spots := o.inOrder(histories)
 	last := spots[len(spots)-1]
-	histories[last] = before(histories[last], without)
+	if to == "" {
+		histories[last] = before(histories[last], without)
+	}
 	named := map[spot][]candidate{}
 	for _, at := range spots {
 		if named[at], err = at.wholeOf(ctx, at.region, histories[at], without); err != nil {
@@ -144,6 +167,13 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why str
 		}
 	}
 	for _, c := range named[last] {
+		if to != "" && !slices.ContainsFunc(spots, func(at spot) bool {
+			return slices.ContainsFunc(named[at], func(other candidate) bool {
+				return other.name == c.name && slices.Contains([]string{other.id, other.name, other.release}, to)
+			})
+		}) {
+			continue
+		}
 		var moves []*move
 		for _, at := range spots {
 			if i := slices.IndexFunc(named[at], func(other candidate) bool { return other.name == c.name }); i >= 0 {
@@ -153,6 +183,9 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, why str
 		if len(moves) == len(spots) {
 			return c.name, o.own.change(ctx, s, moves)
 		}
+	}
+	if to != "" {
+		return "", fmt.Errorf("the channel %s has not named %s, or that is not whole everywhere any more; 'bake images channel' shows what it has named", parameter, to)
 	}
 	return "", fmt.Errorf("the channel %s has named no other image before that is still whole everywhere", parameter)
 }
@@ -208,14 +241,15 @@ func (a *Account) wholeOf(ctx context.Context, region string, history []Entry, w
 			return nil, err
 		}
 		for _, i := range found {
-			all = append(all, candidate{i.ID, i.Name})
+			all = append(all, candidate{i.ID, i.Name, i.Tags[ReleaseTag]})
 		}
 	}
 	return all, nil
 }
 
 // Approve records in the tags of an image and of its copies that the caller wants it to
-// enter a channel. tag is the key.
+// enter a channel. tag is the key. With an error of regions there are those images of the
+// others that are approved.
 func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (all []Image, who string, err error) {
 	i, err := a.One(ctx, ref)
 	if err != nil {
@@ -232,27 +266,28 @@ func (a *Account) Approve(ctx context.Context, ref, tag string, now time.Time) (
 		return nil, "", err
 	}
 	copies, err := a.Release(ctx, i, regions)
-	if err != nil {
-		return nil, "", err
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, "", cause
 	}
-	all = append([]Image{i}, copies...)
 	value := []rune(who + " at " + now.UTC().Format(time.RFC3339))
-	return all, who, a.tagAll(ctx, all, map[string]string{tag: string(value[max(0, len(value)-tagValue):])})
+	all, failed := a.tagAll(ctx, append([]Image{i}, copies...), map[string]string{tag: string(value[max(0, len(value)-tagValue):])})
+	return all, who, joined([]error{err, failed})
 }
 
-// tagAll tags images of the account.
-func (a *Account) tagAll(ctx context.Context, all []Image, tags map[string]string) error {
-	_, err := inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) ([]Image, error) {
+// tagAll tags images of the account, and returns those that it has tagged: a region that
+// refuses does not keep the others.
+func (a *Account) tagAll(ctx context.Context, all []Image, tags map[string]string) ([]Image, error) {
+	return inRegions(ctx, regionsOf(all), func(ctx context.Context, region string) ([]Image, error) {
+		in := slices.DeleteFunc(slices.Clone(all), func(i Image) bool { return i.Region != region })
 		var ids []string
-		for _, i := range all {
-			if i.Region == region {
-				ids = append(ids, i.ID)
-			}
+		for _, i := range in {
+			ids = append(ids, i.ID)
 		}
-		_, err := access.Call(ctx, a.session.EC2(region).CreateTags, &ec2.CreateTagsInput{Resources: ids, Tags: ownership.Tags(tags)})
-		return nil, err
+		if _, err := access.Call(ctx, a.session.EC2(region).CreateTags, &ec2.CreateTagsInput{Resources: ids, Tags: ownership.Tags(tags)}); err != nil {
+			return nil, err
+		}
+		return in, nil
 	})
-	return err
 }
 
 // Revocation is what has become of an image that was revoked.
@@ -266,8 +301,9 @@ type Revocation struct {
 // accounts of the outlet and, with descendants, what was made from it. Channels go back to
 // what they named before; then each image gets a tag that keeps it from every channel, and
 // is disabled. One that a channel names still, because that has named no other before, is
-// not disabled, and an error says so. If it cannot be found out what channels name, none is
-// disabled. It may be repeated.
+// not disabled, and an error says so. Regions and accounts that refuse are left out, and the
+// error names them: nothing is disabled where it cannot be found out what channels name. It
+// may be repeated.
 func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, descendants bool, now func() time.Time) ([]Revocation, error) {
 	i, err := o.own.One(ctx, ref)
 	if err != nil {
@@ -281,13 +317,13 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 		return nil, err
 	}
 	o.own.Regions = regions // whatever the place: an image is taken back everywhere
+	o = &Outlet{own: o.own, to: o.to, role: o.role, refused: &refusals{of: map[string]bool{}}}
 	copies, err := o.own.Release(ctx, i, regions)
-	if err != nil {
-		return nil, err
-	}
+	o.leave(ctx, o.own, err)
 	all := map[*Account][]Image{o.own: append([]Image{i}, copies...)}
-	if err := o.related(ctx, all, descendants); err != nil {
-		return nil, err
+	o.related(ctx, all, descendants)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
 	}
 	var ids []string
 	for _, of := range all {
@@ -306,12 +342,16 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 	var done []Revocation
 	for a, of := range all {
 		tags := map[string]string{RevokedTag: shortened(now().UTC().Format(time.RFC3339) + " " + why)}
-		if err := a.tagAll(ctx, of, tags); err != nil {
-			errs = append(errs, fmt.Errorf("account %s: tagging with %s: %w", a.ID, RevokedTag, err))
+		_, err := a.tagAll(ctx, of, tags)
+		for region, err := range refusing(err) {
+			errs = append(errs, &PlaceError{a.ID, region, fmt.Errorf("tagging with %s: %w", RevokedTag, err)})
+		}
+		if _, err := a.tagAll(ctx, of, map[string]string{sharedTag + RevokedTag: tags[RevokedTag]}); err != nil && context.Cause(ctx) == nil {
+			s.Warn(ctx, "That the images of account %s are revoked is not seen by those that they are shared with: %s", a.ID, err)
 		}
 		for _, i := range of {
 			r := Revocation{Image: i, Channels: still[i.ID]}
-			if still != nil && len(r.Channels) == 0 {
+			if !o.refused.has(a.ID, i.Region) && len(r.Channels) == 0 {
 				remover := &Remover{Account: a, Scope: s, Guards: Guards{Now: now}}
 				err := remover.disable(ctx, &Removal{Image: i}, i)
 				r.Disabled = err == nil
@@ -322,9 +362,19 @@ func (o *Outlet) Revoke(ctx context.Context, s *step.Scope, ref, why string, des
 			done = append(done, r)
 		}
 	}
+	if cause := context.Cause(ctx); cause != nil {
+		return done, cause
+	}
 	key := func(i int) string { return done[i].Image.Owner + done[i].Image.Region + done[i].Image.ID }
 	sort.Slice(done, func(i, j int) bool { return key(i) < key(j) })
-	return done, errors.Join(errs...)
+	return done, errors.Join(append(errs, o.refused.errs...)...)
+}
+
+// leave leaves out the regions that an error of several names.
+func (o *Outlet) leave(ctx context.Context, a *Account, err error) {
+	for region, err := range refusing(err) {
+		o.refused.take(ctx, a.ID, region, err)
+	}
 }
 
 // shortened is a text as the value of a tag.
@@ -335,15 +385,14 @@ func shortened(text string) string {
 
 // related adds to the images of each account those that are copies of them and, with
 // descendants, those that were made from them.
-func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descendants bool) error {
-	accounts := []*Account{o.own}
-	for _, id := range o.accounts() {
-		a, err := o.in(ctx, id)
+func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descendants bool) {
+	regions := map[*Account][]string{}
+	for _, id := range append([]string{o.own.ID}, o.accounts()...) {
+		a, its, err := o.enter(ctx, id)
 		if err != nil {
-			return err
-		}
-		if a != nil {
-			accounts = append(accounts, a)
+			o.refused.take(ctx, id, "", err)
+		} else if a != nil {
+			regions[a] = its
 		}
 	}
 	known := map[string]bool{}
@@ -355,16 +404,11 @@ func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descenda
 	for generation := 0; len(from) > 0 && generation < generations; generation++ {
 		ids := from
 		from = nil
-		for _, a := range accounts {
-			regions, err := a.Enabled(ctx)
-			if err != nil {
-				return err
-			}
+		for a, its := range regions {
 			for _, filter := range []string{"source-image-id", "tag:" + ParentTag} {
-				found, err := a.having(ctx, regions, filter, ids)
-				if err != nil {
-					return err
-				}
+				its = slices.DeleteFunc(slices.Clone(its), func(r string) bool { return o.refused.has(a.ID, r) })
+				found, err := a.having(ctx, its, filter, ids)
+				o.leave(ctx, a, err)
 				for _, i := range found {
 					if !known[i.ID] && (descendants || i.IsCopy() && filter == "source-image-id") {
 						known[i.ID] = true
@@ -374,26 +418,23 @@ func (o *Outlet) related(ctx context.Context, all map[*Account][]Image, descenda
 			}
 		}
 	}
-	return nil
 }
 
-// having lists the images that a filter finds with one of any number of values.
+// having lists the images that a filter finds with one of any number of values. With an
+// error of regions there are those of the others.
 func (a *Account) having(ctx context.Context, regions []string, filter string, values []string) (all []Image, err error) {
 	for some := range slices.Chunk(values, filterValues) {
-		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, some}}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, found...)
+		found, failed := a.listIn(ctx, regions, Query{Filters: []Filter{{filter, some}}})
+		all, err = append(all, found...), errors.Join(err, failed)
 	}
-	return all, nil
+	return all, err
 }
 
 // ParentTag is the tag of images that says which image they were made from.
 const ParentTag = imagetag.Parent
 
 // vacate rolls back all channels that name one of the images. It returns the channels that
-// name one still, by image; nil if that is not known, and an error says why.
+// name one still, by image; of places that are refused it is not known.
 func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why string) (still map[string][]string, err error) {
 	spots, err := o.spots(ctx)
 	if err != nil {
@@ -403,22 +444,14 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why st
 	var errs []error
 	tried := map[string]bool{}
 	for _, at := range spots {
-		l := at.newLook(at.region, nil, Guards{})
-		names, _, err := l.parameters(ctx)
-		if err != nil {
-			return nil, errors.Join(append(errs, &PlaceError{at.ID, at.region, err})...)
+		names, err := at.naming(ctx, at.region, ids)
+		if err != nil && !o.refused.take(ctx, at.ID, at.region, err) {
+			return nil, err
 		}
-		for _, name := range names {
-			history, err := at.History(ctx, at.region, name)
-			if err != nil {
-				return nil, errors.Join(append(errs, &PlaceError{at.ID, at.region, err})...)
-			}
-			if len(history) == 0 || !slices.Contains(ids, history[0].Image) {
-				continue
-			}
+		for name, image := range names {
 			if !tried[name] {
 				tried[name] = true
-				if _, err := o.Rollback(ctx, s, name, why, ids...); err == nil {
+				if _, err := o.Rollback(ctx, s, name, "", why, ids...); err == nil {
 					continue
 				} else if cause := context.Cause(ctx); cause != nil {
 					return nil, cause
@@ -426,8 +459,25 @@ func (o *Outlet) vacate(ctx context.Context, s *step.Scope, ids []string, why st
 					errs = append(errs, fmt.Errorf("%w; have it name another image, or delete the parameter, and revoke the image again: until then it can be launched", err))
 				}
 			}
-			still[history[0].Image] = append(still[history[0].Image], name)
+			still[image] = append(still[image], name)
 		}
 	}
 	return still, errors.Join(errs...)
+}
+
+// naming are the channels in a region that name one of the images now, with that.
+func (a *Account) naming(ctx context.Context, region string, ids []string) (map[string]string, error) {
+	l := a.newLook(region, nil, Guards{})
+	names, _, err := l.parameters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	values, err := l.values(ctx, names)
+	all := map[string]string{}
+	for _, name := range names {
+		if image := values[name].Value; slices.Contains(ids, image) {
+			all[name] = image
+		}
+	}
+	return all, err
 }

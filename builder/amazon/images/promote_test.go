@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"bake/builder"
+	"bake/builder/amazon/images"
 	"bake/cloud"
 	"bake/step"
 )
@@ -59,7 +65,7 @@ func TestRollback(t *testing.T) {
 	if len(done) != 1 || !done[0].Disabled || names4(w, channel, three) != 4 {
 		t.Errorf("revoked %+v", done)
 	}
-	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "bake: back")
+	release, err := w.outlet(d).Rollback(t.Context(), s, channel, "", "bake: back")
 	w.fatal(err)
 	if release != "one" || names4(w, channel, one) != 4 {
 		t.Errorf("rolled back to %s", release)
@@ -71,11 +77,11 @@ func TestRollback(t *testing.T) {
 		w.enter(d, twice, at)
 	}
 	for _, want := range []string{"four", "one"} {
-		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "bake: back"); err != nil || release != want {
+		if release, err := w.outlet(d).Rollback(t.Context(), s, twice, "", "bake: back"); err != nil || release != want {
 			t.Errorf("rolled back to %q, not to %s: %v", release, want, err)
 		}
 	}
-	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "bake: back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
+	if _, err := w.outlet(d).Rollback(t.Context(), s, "/bake/none/stable", "", "bake: back"); err == nil || !strings.Contains(err.Error(), "there is no channel") {
 		t.Errorf("no channel: %v", err)
 	}
 }
@@ -143,7 +149,7 @@ func TestFaultsOfRollback(t *testing.T) {
 			w.history(channel, zero, one, two)
 			o := w.outlet(d)
 			do := func(ctx context.Context, s *step.Scope) error {
-				_, err := o.Rollback(ctx, s, channel, "bake: back")
+				_, err := o.Rollback(ctx, s, channel, "", "bake: back")
 				return err
 			}
 			return do, func(what string, err error, _ bool) {
@@ -158,7 +164,7 @@ func TestFaultsOfRollback(t *testing.T) {
 					return
 				}
 				again, _, _ := w.copying()
-				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "bake: back")
+				release, err := w.outlet(d).Rollback(w.t.Context(), again, channel, "", "bake: back")
 				if err != nil || release != "one" || names4(w, channel, one) != 2 {
 					w.t.Errorf("%s: repeated: %s, in %d places: %v", what, release, names4(w, channel, one), err)
 				}
@@ -197,4 +203,163 @@ func TestTakenBack(t *testing.T) {
 			}
 		}
 	}
+}
+
+// oneRelease has images be copies of each other, by their tags.
+func (w *world) oneRelease(all []builder.Placed, release string) {
+	w.t.Helper()
+	for _, p := range all {
+		_, err := w.client("default", p.Region).CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{p.ID}, Tags: []types.Tag{
+			{Key: aws.String(images.ImageTag), Value: aws.String("web")}, {Key: aws.String(images.ReleaseTag), Value: &release},
+		}})
+		w.fatal(err)
+	}
+}
+
+// denying has a region refuse everything, as a service control policy does.
+func (w *world) denying(region string) {
+	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		switch {
+		case c.Region != region || c.Service == "sts":
+			serve(rw)
+		case c.Service == "ssm":
+			rw.Header().Set("Content-Type", "application/x-amz-json-1.1")
+			rw.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(rw, `{"__type":"AccessDeniedException","message":"explicit deny in a service control policy"}`)
+		default:
+			refuse(rw)
+		}
+	})
+}
+
+// TestRegionDenied: a region that refuses everything is named once, and keeps nothing from
+// being done in the others.
+func TestRegionDenied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{Validate: soon})
+	d := builder.Distribution{Regions: []string{home, west}}
+	const channel = "/bake/web/stable"
+	good, bad := own(w.placed("good")), own(w.placed("bad"))
+	w.oneRelease(bad, "7")
+	w.history(channel, good, bad)
+	named := func(what string, err error) {
+		t.Helper()
+		if err == nil || strings.Count(err.Error(), west+": ") != 1 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	w.denying(west)
+	a := w.open(home)
+	approved, who, err := a.Approve(t.Context(), bad[0].ID, "bake:approved:stable", time.Now())
+	named("approve", err)
+	if len(approved) != 1 || approved[0].Region != home || !strings.HasPrefix(tagOf(w.seenBy("default", home, bad[0].ID), "bake:approved:stable"), who) {
+		t.Errorf("approved %+v", approved)
+	}
+	s, _, _ := w.copying()
+	revoked, err := w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+	named("revoke", err)
+	if len(revoked) != 1 || !revoked[0].Disabled || w.channelAt("default", home, channel) != good[0].ID || w.channelAt("default", west, channel) != bad[1].ID {
+		t.Errorf("revoked %+v", revoked)
+	}
+	w.watch(nil)
+	revoked, err = w.outlet(d).Revoke(t.Context(), s, bad[0].ID, "leak", true, time.Now)
+	if err != nil || len(revoked) != 2 || w.channelAt("default", west, channel) != good[1].ID {
+		t.Errorf("again: %+v, %v", revoked, err)
+	}
+	for n, p := range bad {
+		if i := w.seenBy("default", p.Region, p.ID); i.State != types.ImageStateDisabled || tagOf(i, "ec2:SharedTag/bake:revoked") == "" {
+			t.Errorf("image %d: %s, %v", n, i.State, i.Tags)
+		}
+	}
+	w.denying(west)
+	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
+	for _, name := range []string{"old", "new"} {
+		w.image(home, name, "bake:image", "other")
+		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	}
+	named("retention", images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(3*day)))
+	old, err := w.open(home).Find(t.Context(), "old")
+	w.fatal(err)
+	if old[0].Deprecated == nil {
+		t.Error("the old image is not deprecated")
+	}
+}
+
+// TestRollbackTo: a channel goes back to the release that is asked for, by any of its names.
+func TestRollbackTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{Validate: soon})
+	d := builder.Distribution{Regions: []string{home, west}}
+	const channel = "/bake/web/stable"
+	one, two, three, never := own(w.placed("one")), own(w.placed("two")), own(w.placed("three")), own(w.placed("never"))
+	w.history(channel, one, two, three)
+	_, err := w.client("default", home).CreateTags(t.Context(), &ec2.CreateTagsInput{Resources: []string{two[0].ID}, Tags: []types.Tag{{Key: aws.String("bake:release"), Value: aws.String("r2")}}})
+	w.fatal(err)
+	s, _, _ := w.copying()
+	for _, c := range []struct {
+		to   string
+		want []builder.Placed
+	}{{one[1].ID, one}, {"three", three}, {"r2", two}} {
+		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, c.to, "bake: back"); err != nil || names4(w, channel, c.want) != 2 {
+			t.Errorf("to %s: %v", c.to, err)
+		}
+	}
+	for _, to := range []string{never[0].ID, "never"} {
+		if _, err := w.outlet(d).Rollback(t.Context(), s, channel, to, "bake: back"); err == nil || !strings.Contains(err.Error(), "has not named "+to) {
+			t.Errorf("to what it has not named: %v", err)
+		}
+	}
+}
+
+// TestFaultsOfRevoke: whatever goes wrong, no channel names an image that is disabled; what is
+// done names the good one. Doing it again completes it.
+func TestFaultsOfRevoke(t *testing.T) {
+	t.Parallel()
+	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+		w.few = true
+		good := own(w.placed("good"))
+		d := builder.Distribution{Regions: []string{home, west}}
+		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+			channel := fmt.Sprintf("/bake/web-%d/stable", n)
+			bad := own(w.placed(fmt.Sprintf("bad-%d", n)))
+			w.oneRelease(bad, fmt.Sprint(n))
+			w.history(channel, good, bad)
+			revoke := func(ctx context.Context, s *step.Scope, o *images.Outlet) ([]images.Revocation, error) {
+				return o.Revoke(ctx, s, bad[0].ID, "leak", false, time.Now)
+			}
+			o := w.outlet(d)
+			do := func(ctx context.Context, s *step.Scope) error {
+				_, err := revoke(ctx, s, o)
+				return err
+			}
+			return do, func(what string, err error, _ bool) {
+				if errors.Is(err, errKilled) {
+					time.Sleep(10 * soon) // what was accepted is validated
+				}
+				disabled := 0
+				for k, p := range bad {
+					i, names := w.seenBy("default", p.Region, p.ID), w.channelAt("default", p.Region, channel)
+					if i.State == types.ImageStateDisabled {
+						disabled++
+					}
+					if names != p.ID && names != good[k].ID || i.State == types.ImageStateDisabled && (names == p.ID || err == nil && tagOf(i, "bake:revoked") == "") {
+						w.t.Errorf("%s: %s is %s, and the channel names %s: %v", what, p.ID, i.State, names, err)
+					}
+				}
+				if err == nil && disabled != 2 {
+					w.t.Errorf("%s: %d are disabled", what, disabled)
+				}
+				s, _, _ := w.copying()
+				again, err := revoke(w.t.Context(), s, w.outlet(d))
+				w.fatal(s.Close(w.t.Context(), context.Background()))
+				if err != nil || len(again) != 2 || !again[0].Disabled || !again[1].Disabled || names4(w, channel, good) != 2 {
+					w.t.Errorf("%s: again: %+v: %v", what, again, err)
+				}
+				for _, p := range bad { // so that the number of calls stays the same
+					_, err := ssm.NewFromConfig(w.Config("default", p.Region)).DeleteParameter(w.t.Context(), &ssm.DeleteParameterInput{Name: &channel})
+					w.fatal(err)
+				}
+			}
+		}
+	})
 }

@@ -45,14 +45,20 @@ func (a *Account) Lineage(ctx context.Context, i Image) (all []Ancestor, err err
 // account's only what has the same name; and what has the same tags bake:image and bake:release. With an error there are those that
 // were found nevertheless.
 func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Image, error) {
+	var errs []error
+	answering := slices.Clone(regions)
 	root, err := a.original(ctx, i)
-	if err != nil {
-		return nil, err
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	if err != nil { // where its source was
+		errs, root = append(errs, err), i
 	}
 	family := map[string]Image{i.ID: i}
-	var errs []error
 	keep := func(found []Image, err error, fits func(Image) bool) (news []string) {
 		errs = append(errs, err)
+		silent := refusing(err)
+		answering = slices.DeleteFunc(answering, func(r string) bool { return silent[r] != nil })
 		for _, c := range found {
 			if _, known := family[c.ID]; !known && c.State != "failed" && fits(c) {
 				family[c.ID] = c
@@ -62,14 +68,14 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 		return news
 	}
 	if image, release := i.Tags[ImageTag], i.Tags[ReleaseTag]; image != "" && release != "" {
-		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"tag:" + ImageTag, []string{exactly(image)}}, {"tag:" + ReleaseTag, []string{exactly(release)}}}})
+		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"tag:" + ImageTag, []string{exactly(image)}}, {"tag:" + ReleaseTag, []string{exactly(release)}}}})
 		keep(found, err, func(Image) bool { return true })
 	}
 	if root.Name != "" && slices.Contains(regions, root.Region) {
 		keep([]Image{root}, nil, func(Image) bool { return true })
 	}
-	for from := []string{root.ID}; len(from) > 0 && errors.Join(errs...) == nil; {
-		found, err := a.listIn(ctx, regions, Query{Filters: []Filter{{"source-image-id", from}}})
+	for from := []string{root.ID}; len(from) > 0 && context.Cause(ctx) == nil; {
+		found, err := a.listIn(ctx, answering, Query{Filters: []Filter{{"source-image-id", from}}})
 		from = keep(found, err, func(c Image) bool {
 			// Of somebody else's image there may be copies for many purposes.
 			return c.IsCopy() && (root.Name != "" || c.Name == i.Name)
@@ -81,7 +87,24 @@ func (a *Account) Release(ctx context.Context, i Image, regions []string) ([]Ima
 		all = append(all, c)
 	}
 	Sort(all)
-	return all, errors.Join(errs...)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	return all, joined(errs)
+}
+
+// joined joins errors of regions, one of each.
+func joined(errs []error) error {
+	known := map[string]bool{}
+	return errors.Join(slices.DeleteFunc(slices.Clone(errs), func(err error) bool {
+		of := refusing(err)
+		fresh := len(of) == 0
+		for region := range of {
+			fresh = fresh || !known[region]
+			known[region] = true
+		}
+		return !fresh
+	})...)
 }
 
 // original is the image of the account that an image is a copy of, or a copy of a copy,
@@ -96,7 +119,7 @@ func (a *Account) original(ctx context.Context, i Image) (Image, error) {
 		found, err := a.byID(ctx, region, i.SourceImage)
 		switch {
 		case err != nil:
-			return Image{}, err
+			return Image{}, &RegionError{region, err}
 		case len(found) == 0 || found[0].Owner != a.ID:
 			return Image{ID: i.SourceImage, Region: region}, nil
 		}

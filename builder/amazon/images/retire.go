@@ -109,6 +109,9 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 	if _, err := access.Call(ctx, client.CreateTags, &ec2.CreateTagsInput{Resources: []string{i.ID}, Tags: ownership.Tags(tags)}); err != nil {
 		return fmt.Errorf("recording in its tags how the image is shared: %w", err)
 	}
+	if err := r.forget(ctx, i, tags, disabled); err != nil {
+		return err
+	}
 	if disabled {
 		return nil
 	}
@@ -124,6 +127,24 @@ func (r *Remover) disable(ctx context.Context, done *Removal, i Image) error {
 		err = errors.Join(err, fmt.Errorf("removing the tags that say how it was shared: %w", failed))
 	}
 	return err
+}
+
+// forget removes the tags of an earlier disabling that say whom an image was shared with
+// then, and that the new ones do not replace.
+func (r *Remover) forget(ctx context.Context, i Image, tags map[string]string, disabled bool) error {
+	_, keys := i.recorded()
+	keys = slices.DeleteFunc(keys, func(key string) bool { _, fresh := tags[key]; return fresh })
+	if disabled || len(keys) == 0 { // then they say whom it was shared with now
+		return nil
+	}
+	var old []types.Tag
+	for _, key := range keys {
+		old = append(old, types.Tag{Key: aws.String(key)})
+	}
+	if _, err := access.Call(ctx, r.Account.session.EC2(i.Region).DeleteTags, &ec2.DeleteTagsInput{Resources: []string{i.ID}, Tags: old}); err != nil {
+		return fmt.Errorf("removing the tags that say how the image was shared before: %w", err)
+	}
+	return nil
 }
 
 // tagValue is how many characters the value of a tag can have.

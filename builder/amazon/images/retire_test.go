@@ -136,8 +136,11 @@ func TestRetire(t *testing.T) {
 	if i := state(); len(enabled) != 1 || i.State != "available" || len(with.Accounts) != 40 || slices.ContainsFunc([]string{images.DisabledTag, images.SharedTag, images.SharedTag + "-3"}, func(k string) bool { return i.Tags[k] != "" }) {
 		t.Errorf("enabled: %v, shared with %v, %v", i.State, with.Accounts, i.Tags)
 	}
-	if got, _ := run(in(210 * day)); got != "disable keep" {
-		t.Errorf("disabled again: %s", got)
+	// Tags of an earlier disabling that EnableImage alone has left say nothing any more.
+	_, err = c.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{old}, Tags: []types.Tag{{Key: aws.String(images.SharedTag + "-7"), Value: aws.String(bob)}}})
+	w.fatal(err)
+	if got, _ := run(in(210 * day)); got != "disable keep" || state().Tags[images.SharedTag+"-7"] != "" || state().Tags[images.SharedTag+"-3"] == "" {
+		t.Errorf("disabled again: %s, %v", got, state().Tags)
 	}
 	// What somebody enables between plan and removal stays.
 	g := images.Guards{Now: in(220 * day), Ignore: []string{images.GuardReceivers}}

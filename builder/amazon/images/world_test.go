@@ -67,6 +67,8 @@ type world struct {
 	t     *testing.T
 	cloud amazon.Cloud
 
+	few bool // the account has enabled the two regions only; set before there are calls
+
 	mu        sync.Mutex
 	calls     []call
 	intercept func(n int, c call, w http.ResponseWriter, serve func(http.ResponseWriter)) // in the place of the cloud; n is from 1
@@ -119,7 +121,13 @@ func (w *world) handle(forward http.Handler, rw http.ResponseWriter, r *http.Req
 	w.calls = append(w.calls, c)
 	n, intercept := len(w.calls), w.intercept
 	w.mu.Unlock()
-	serve := func(rw http.ResponseWriter) { forward.ServeHTTP(rw, r.WithContext(context.WithoutCancel(r.Context()))) }
+	serve := func(rw http.ResponseWriter) {
+		if w.few && c.Action == "DescribeRegions" {
+			_, _ = io.WriteString(rw, "<DescribeRegionsResponse><regionInfo><item><regionName>"+home+"</regionName></item><item><regionName>"+west+"</regionName></item></regionInfo></DescribeRegionsResponse>")
+			return
+		}
+		forward.ServeHTTP(rw, r.WithContext(context.WithoutCancel(r.Context())))
+	}
 	if intercept != nil {
 		intercept(n, c, rw, serve)
 		return
