@@ -68,9 +68,12 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 			for _, typed := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 				command, shown, _ := strings.Cut(strings.TrimSuffix(typed, "\n"), "\n")
 				ts.Logf("%s: $ %s", at, command)
-				for shown, is := range means {
-					command = strings.ReplaceAll(command, shown, is)
-				}
+				command = named.ReplaceAllStringFunc(command, func(shown string) string {
+					if is, ok := means[shown]; ok {
+						return is
+					}
+					return shown
+				})
 				if in, ok := strings.CutSuffix(command, " &"); ok {
 					ts.Check(behind(ts, known+in, shown, means))
 					continue
@@ -164,6 +167,7 @@ func shell(ts *testscript.TestScript, command string) (output string, code int) 
 var (
 	assignment = regexp.MustCompile(`^(?:[a-z]+=\S|\. \./)`)
 	exitLine   = regexp.MustCompile(`^\(exit code (\d+)\)$`)
+	named      = regexp.MustCompile(`(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|\b[0-9a-f]{8}\b`)
 	meant      = regexp.MustCompile(`^(?:(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9a-f]{8})$`)
 	// anyOther is what is different in each run.
 	anyOther = regexp.MustCompile(`(?:ami|snap|i)-[0-9a-f]{17}|127(?:\.[0-9]{1,3}){3}|[0-9]{8}-[0-9]{6}|\b[0-9]+(\.[0-9]+)?(ms|s|m|h|d)\b|[0-9a-f]{64}|\b[0-9a-f]{8}\b(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:]+Z?)?|\.\.\.$`)
