@@ -1,6 +1,7 @@
 package images
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 // PolicyFor returns the least policy of IAM for a command of bake images, by its name, in
 // these regions; none are all. The second result is false if there is no such command.
 func PolicyFor(command string, regions []string) (amazon.Policy, bool) {
-	make, ok := needs()[command]
+	make, ok := allNeeds()[command]
 	if !ok {
 		return amazon.Policy{}, false
 	}
@@ -22,14 +23,45 @@ func PolicyFor(command string, regions []string) (amazon.Policy, bool) {
 // Commands are those that there is a policy for.
 func Commands() []string {
 	var names []string
-	for name := range needs() {
+	for name := range allNeeds() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	return names
 }
 
-// needs are what the commands need, by their names. Those to look at something have no
+// allNeeds are what all commands need, by their names.
+func allNeeds() map[string]func(policy.Place) []policy.Need {
+	of := channelNeeds()
+	maps.Copy(of, needs())
+	return of
+}
+
+// channelNeeds are what the commands need that look at channels and move them, in their own
+// account; the roles in others need the same there.
+func channelNeeds() map[string]func(policy.Place) []policy.Need {
+	parameters := func(p policy.Place, actions ...string) policy.Need {
+		return policy.Need{Actions: actions, Resources: p.ARNs("ssm", "parameter/*")}
+	}
+	read := func(p policy.Place) []policy.Need {
+		return []policy.Need{policy.Place{}.Look("DescribeRegions"), parameters(p, "ssm:GetParameterHistory")}
+	}
+	move := func(p policy.Place) []policy.Need {
+		return append(read(p), p.Look("DescribeImages", "DescribeSnapshots"), parameters(p, "ssm:DeleteParameter", "ssm:GetParameter", "ssm:PutParameter"))
+	}
+	return map[string]func(policy.Place) []policy.Need{
+		"channel": read, "promote": move, "rollback": move,
+		"approve": func(p policy.Place) []policy.Need {
+			return []policy.Need{policy.Place{}.Look("DescribeRegions"), p.Look("DescribeImages"), p.Use("CreateTags", "image")}
+		},
+		"revoke": func(p policy.Place) []policy.Need {
+			return append(move(p), p.Look("DescribeImageAttribute"), p.Use("CreateTags", "image"), p.Use("DeleteTags", "image"), p.Use("DisableImage", "image"),
+				policy.Need{Actions: []string{"ssm:DescribeParameters"}}, parameters(p, "ssm:GetParameters"))
+		},
+	}
+}
+
+// needs are what the commands need that work on images, by their names. Those to look at something have no
 // resources in AWS.
 func needs() map[string]func(policy.Place) []policy.Need {
 	everywhere := policy.Place{} // the list of regions is asked for in the home region

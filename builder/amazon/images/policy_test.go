@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/cloud"
 )
@@ -30,6 +31,8 @@ func TestPolicies(t *testing.T) {
 	referred := []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"} // EC2 asks
 	w.parameter("/golden/web", plain, id, id)
 	w.template("by-parameter", "resolve:ssm:/golden/web")
+	w.parameter("/golden/moved", plain, id)
+	outlet := func(a *images.Account) *images.Outlet { return a.NewOutlet(builder.Distribution{}, "run") }
 	w.orphan(goneImage)
 	guards := images.Guards{Now: later, Reports: true, Children: true}
 	doomed := func(name string, remove func(context.Context, *images.Account, *images.Remover) error) func(context.Context, *images.Account) error {
@@ -104,6 +107,31 @@ func TestPolicies(t *testing.T) {
 			_, second := a.Share(ctx, plain, images.SharingChange{Public: true})
 			return errors.Join(first, second)
 		}, nil},
+		{"channel", func(ctx context.Context, a *images.Account) error {
+			_, err := outlet(a).Histories(ctx, "/golden/moved")
+			return err
+		}, nil},
+		{"promote", func(ctx context.Context, a *images.Account) error {
+			at, _, err := outlet(a).Named(ctx, "/golden/moved")
+			s, _, _ := w.copying()
+			return errors.Join(err, outlet(a).Enter(ctx, s, "/golden/promoted", "bake: test", at), s.Close(ctx, ctx))
+		}, nil},
+		{"rollback", func(ctx context.Context, a *images.Account) error {
+			s, _, _ := w.copying()
+			_, err := outlet(a).Rollback(ctx, s, "/golden/moved", "", "bake: test")
+			return errors.Join(err, s.Close(ctx, ctx))
+		}, nil},
+		{"approve", func(ctx context.Context, a *images.Account) error {
+			_, _, err := a.Approve(ctx, plain, "bake:approved:stable", time.Now())
+			return err
+		}, nil},
+		{"revoke", func(ctx context.Context, a *images.Account) error {
+			bad := w.image(home, "bad")
+			w.parameter("/golden/bad", plain, bad)
+			s, _, _ := w.copying()
+			_, err := outlet(a).Revoke(ctx, s, bad, "leak", true, time.Now)
+			return errors.Join(err, s.Close(ctx, ctx))
+		}, []string{"ec2:DeleteTags"}},
 		{"unshare", func(ctx context.Context, a *images.Account) error {
 			_, err := a.Unshare(ctx, id, both)
 			return err
