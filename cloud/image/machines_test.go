@@ -124,7 +124,11 @@ func ensure(t *testing.T, store *image.Store, name string, o image.EnsureOptions
 func ubuntuArchive(t *testing.T) (url, keyring string) {
 	t.Helper()
 	mirror := debian.HostMirrors(os.DirFS("/"))[0]
-	answer, err := http.Get(mirror + "/dists/bookworm/main/binary-" + runtime.GOARCH + "/Packages.gz")
+	ask, err := http.NewRequestWithContext(t.Context(), http.MethodGet, mirror+"/dists/bookworm/main/binary-"+runtime.GOARCH+"/Packages.gz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(ask)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +151,9 @@ func ubuntuArchive(t *testing.T) (url, keyring string) {
 		case strings.HasPrefix(path, "pool/"):
 			http.Redirect(w, r, mirror+"/"+path, http.StatusFound)
 		case path == "dists/jammy/InRelease":
-			w.Write(release)
+			_, _ = w.Write(release) // the client may have gone
 		case strings.HasPrefix(path, "dists/jammy/") && files[component] != nil:
-			w.Write(files[component])
+			_, _ = w.Write(files[component])
 		default:
 			http.NotFound(w, r)
 		}
