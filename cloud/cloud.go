@@ -109,8 +109,12 @@ type Cloud struct {
 	s3       *s3.Service
 	services map[string]*wire.Service // by the name in a signature's scope
 
+	watchers watchers
+	journal  journal
+
 	mu     sync.Mutex
 	server *http.Server // nil while nobody serves
+	pages  http.Handler // below pagesPath; nil for none
 	closed bool
 }
 
@@ -177,6 +181,12 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if c.iam, err = iam.Open(filepath.Join(c.dir, "iam"), now); err != nil {
 		return err
 	}
+	wrote := func() {
+		c.watchers.tell()
+		if opts.Wrote != nil {
+			opts.Wrote()
+		}
+	}
 	c.sessions = &sts.Sessions{Key: []byte(c.accounts[0].SecretAccessKey)}
 	organization := &organizations.Service{}
 	for _, a := range c.accounts {
@@ -184,15 +194,11 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	}
 	c.ec2, err = ec2.Open(ctx, ec2.Options{
 		Dir: filepath.Join(c.dir, "ec2"), Driver: opts.Driver, Images: opts.Images, Objects: c.s3.Get, Clock: opts.Clock, Delays: opts.Delays,
-		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: opts.Wrote,
+		Faults: opts.Faults, Progress: opts.Progress, Log: opts.Log, Wrote: wrote,
 		Profiles: profiles{c}, Member: organization.Member, Parameter: c.parameter, ImageParameters: c.imageParameters, Reach: opts.Reach, RecycleBin: opts.RecycleBin,
 	})
 	if err != nil {
 		return err
-	}
-	wrote := opts.Wrote
-	if wrote == nil {
-		wrote = func() {}
 	}
 	c.ssm, err = ssm.Open(ssm.Options{Dir: filepath.Join(c.dir, "ssm"), Images: c.ec2, Machines: c.ec2, Now: now, Validate: opts.Validate, Wrote: wrote})
 	if err != nil {
@@ -220,6 +226,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 			return err
 		}
 		c.services[name].Before = c.ec2.Before(name)
+		c.services[name].After = c.journal.of(name)
 	}
 	return nil
 }
@@ -261,7 +268,7 @@ func (c *Cloud) serverFor(l net.Listener) (*http.Server, error) {
 	if err := c.lock.announce("http://" + l.Addr().String()); err != nil {
 		return nil, err
 	}
-	c.server = &http.Server{Handler: c.Handler(), ReadHeaderTimeout: 30 * time.Second}
+	c.server = &http.Server{Handler: c.handler(c.pages), ReadHeaderTimeout: 30 * time.Second}
 	return c.server, nil
 }
 
@@ -279,6 +286,24 @@ func (c *Cloud) Close(ctx context.Context) error {
 	c.ssm.Close()
 	return errors.Join(err, c.ec2.Close(ctx), c.lock.release())
 }
+
+// pagesPath is the beginning of the paths that are no service's. It is no name of a bucket.
+const pagesPath = "/-/"
+
+// ServePages has a handler answer for the paths below /-/ on what Serve serves, unsigned
+// requests among them. It is called before Serve.
+func (c *Cloud) ServePages(h http.Handler) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pages = h
+}
+
+// Watch returns a channel that hears of changes of what the cloud keeps, until ctx ends.
+// Changes that come before the last was received are one.
+func (c *Cloud) Watch(ctx context.Context) <-chan struct{} { return c.watchers.add(ctx) }
+
+// Calls are the last calls that changed something or failed, oldest first.
+func (c *Cloud) Calls() []Call { return c.journal.last() }
 
 // Sessions are how many sessions of the Session Manager there are.
 func (c *Cloud) Sessions() int { return c.ssm.Sessions() }

@@ -28,7 +28,18 @@ const maxBody = 1 << 20
 // address cannot be listened on; security groups decide, as everywhere. The data
 // channels of the Session Manager are WebSockets, which a token opens.
 func (c *Cloud) Handler() http.Handler {
+	c.mu.Lock()
+	pages := c.pages
+	c.mu.Unlock()
+	return c.handler(pages)
+}
+
+func (c *Cloud) handler(pages http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if pages != nil && strings.HasPrefix(r.URL.Path, pagesPath) {
+			pages.ServeHTTP(w, r)
+			return
+		}
 		if r.Method == http.MethodConnect {
 			c.tunnel(w, r)
 			return

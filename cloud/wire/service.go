@@ -55,6 +55,10 @@ type Service struct {
 	// error the context may be nil.
 	Before func(ctx context.Context, action string, input any) (context.Context, error)
 
+	// After, if set, is called when a request for an action was answered, with the error
+	// that the client got.
+	After func(ctx context.Context, action string, err error)
+
 	actions Actions
 }
 
@@ -133,7 +137,7 @@ func WithFate(ctx context.Context, fate Fate) context.Context {
 
 // answer runs the action that a request names, and returns the response's body and
 // the context of the action.
-func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) (context.Context, []byte, error) {
+func (s *Service) answer(ctx context.Context, id string, r *http.Request, body []byte) (_ context.Context, _ []byte, err error) {
 	read := s.Model.readQuery
 	if s.Model.Protocol == "json" {
 		read = s.Model.readJSON
@@ -141,6 +145,9 @@ func (s *Service) answer(ctx context.Context, id string, r *http.Request, body [
 	action, decode, err := read(r, body)
 	if err != nil {
 		return ctx, nil, err
+	}
+	if s.After != nil {
+		defer func() { s.After(ctx, action, err) }()
 	}
 	a := s.actions[action]
 	input := a.input()

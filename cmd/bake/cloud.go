@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -12,7 +13,9 @@ import (
 
 	"bake/internal/local"
 	"bake/internal/shellquote"
+	"bake/run"
 	"bake/run/localcloud"
+	"bake/web"
 )
 
 func (p *program) cloudCommand() *cobra.Command {
@@ -31,6 +34,7 @@ host. 'bake build -local' uses it; 'bake cloud up' serves it to any AWS client.`
 // cloudUpOptions are the flags of bake cloud up.
 type cloudUpOptions struct {
 	listen, delays, faults, mirror, egress string
+	open                                   bool
 	accounts                               int
 	recycleBin                             time.Duration
 }
@@ -70,6 +74,7 @@ choose the -listen address with care.`,
 	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `time`, such as 168h; 0 is not at all")
 	flags.StringVar(&o.mirror, "mirror", "", "make bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources, then the public archive")
 	egressFlag(flags, &o.egress)
+	flags.BoolVar(&o.open, "open", false, "open the console in the browser")
 	p.jsonFlag(cmd)
 	return cmd
 }
@@ -91,6 +96,15 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 	options.Accounts, options.RecycleBin, options.Listen, options.Delays, options.Faults = o.accounts, o.recycleBin, o.listen, o.delays, o.faults
 	options.Egress, options.Mirror = cmp.Or(o.egress, options.Egress), cmp.Or(o.mirror, options.Mirror)
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	var console *web.Console
+	options.Pages = func(s local.Served) http.Handler {
+		console = newConsole(s, state)
+		return console
+	}
 	c, err := local.Serve(ctx, options)
 	if wrong, ok := errors.AsType[*local.DelaysError](err); ok {
 		return usageError{"-" + wrong.Error(), "bake cloud up"}
@@ -104,7 +118,8 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 			Endpoint    string            `json:"endpoint"`
 			Environment map[string]string `json:"environment"` // for clients
 			Accounts    []local.Account   `json:"accounts"`
-		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts})
+			Console     string            `json:"console"` // an address that lets its reader in
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts, console.URL()})
 	} else {
 		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile))
 	}
@@ -120,6 +135,12 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 	fmt.Fprintf(p.stderr, "Profiles of the credentials file, each of an account of its own: %s.\n", strings.Join(profiles, ", "))
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
+	fmt.Fprintln(p.stderr, "The console, for whoever has this address:", console.URL())
+	if o.open {
+		if err := browse(ctx, console.URL()); err != nil {
+			fmt.Fprintln(p.stderr, "Warning:", err)
+		}
+	}
 	fmt.Fprintln(p.stderr, "The local cloud is up. Connect to instances at their public addresses (127.x.y.z): private\nones (172.31.x.y) work between instances only. Ctrl-C stops it.")
 	select {
 	case <-ctx.Done():
@@ -128,4 +149,13 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		c.Served <- nil
 		return err
 	}
+}
+
+// newConsole returns the console of a cloud that this process serves.
+func newConsole(s local.Served, state run.State) *web.Console {
+	accounts := make([]web.Account, 0, len(s.Keys))
+	for _, k := range s.Keys {
+		accounts = append(accounts, web.Account{ID: k.ID, Profile: k.Profile, AccessKey: k.AccessKey, SecretKey: k.SecretKey})
+	}
+	return web.New(web.Options{Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Runs: state, Version: version})
 }

@@ -74,15 +74,14 @@ func (p *program) writeReport(ctx context.Context, prefix, out string, open bool
 	if !open {
 		return nil
 	}
+	if out, err = filepath.Abs(out); err != nil {
+		return err
+	}
 	return browse(ctx, out)
 }
 
-// browse opens a file in the browser of the user.
+// browse opens a file or an address in the browser of the user.
 func browse(ctx context.Context, path string) error {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
 	words := []string{"xdg-open", path}
 	switch runtime.GOOS {
 	case "darwin":

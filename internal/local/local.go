@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,9 +50,37 @@ type Options struct {
 	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
 	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
 
+	// Pages makes what answers below /-/ where the cloud is served, if it is not nil.
+	Pages func(Served) http.Handler
+
 	Progress func(Progress) // is told how the preparation of bases goes
 	Opening  func(pid int)  // is called if another process, 0 if it is unknown, has the cloud open and does not serve it yet
 	Waiting  func()         // is called if others use the cloud when it is to be closed
+}
+
+// Served is a cloud that is about to be served, for those who make pages of it.
+type Served struct {
+	Endpoint string                                    // URL
+	Keys     []Key                                     // one of each account
+	Changes  func(ctx context.Context) <-chan struct{} // hears of changes until ctx ends; several may be one
+	Calls    func() []Call                             // the last ones that changed something or failed, oldest first
+}
+
+// Call is a call of the API of the cloud.
+type Call struct {
+	Time    time.Time `json:"time"`
+	Account string    `json:"account"`
+	Region  string    `json:"region"`
+	Service string    `json:"service"` // as signatures name it
+	Action  string    `json:"action"`
+	Code    string    `json:"code,omitempty"` // of the error, if it failed
+	Message string    `json:"message,omitempty"`
+}
+
+// Key is a key of an account, which its requests are signed with.
+type Key struct {
+	Account
+	AccessKey, SecretKey string
 }
 
 // Progress is one report of how the preparation of a base goes.

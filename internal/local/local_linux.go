@@ -129,8 +129,19 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	key := c.Credentials()[0]
 	var accounts []Account
+	var keys []Key
 	for _, a := range c.Credentials() {
 		accounts = append(accounts, Account{a.Profile, a.Account})
+		keys = append(keys, Key{accounts[len(accounts)-1], a.AccessKeyID, a.SecretAccessKey})
+	}
+	if o.Pages != nil {
+		c.ServePages(o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Changes: c.Watch, Calls: func() []Call {
+			var calls []Call
+			for _, call := range c.Calls() {
+				calls = append(calls, Call(call))
+			}
+			return calls
+		}}))
 	}
 	served := make(chan error, 1)
 	go func() { served <- c.Serve(l) }()

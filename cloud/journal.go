@@ -1,0 +1,71 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bake/cloud/wire"
+)
+
+// maxCalls is how many calls are remembered.
+const maxCalls = 500
+
+// Call is a call of the API.
+type Call struct {
+	Time    time.Time `json:"time"`
+	Account string    `json:"account"`
+	Region  string    `json:"region"`
+	Service string    `json:"service"` // as signatures name it
+	Action  string    `json:"action"`
+	Code    string    `json:"code,omitempty"` // of the error, if it failed
+	Message string    `json:"message,omitempty"`
+}
+
+// journal remembers the last calls that changed something or failed.
+type journal struct {
+	mu    sync.Mutex
+	calls []Call
+}
+
+// of returns what hears of the calls of a service.
+func (j *journal) of(service string) func(ctx context.Context, action string, err error) {
+	return func(ctx context.Context, action string, err error) {
+		if err == nil && reads(action) {
+			return
+		}
+		caller := wire.CallerFrom(ctx)
+		call := Call{Time: time.Now(), Account: caller.Account, Region: caller.Region, Service: service, Action: action}
+		if err != nil {
+			call.Code, call.Message = "InternalError", err.Error()
+			if e, ok := errors.AsType[*wire.Error](err); ok {
+				call.Code, call.Message = e.Code, e.Message
+			}
+		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if len(j.calls) == maxCalls {
+			j.calls = slices.Delete(j.calls, 0, 1)
+		}
+		j.calls = append(j.calls, call)
+	}
+}
+
+// reads reports whether an action changes nothing.
+func reads(action string) bool {
+	for _, verb := range []string{"Describe", "Get", "List"} {
+		if strings.HasPrefix(action, verb) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *journal) last() []Call {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.calls)
+}

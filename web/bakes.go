@@ -1,0 +1,94 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+
+	"bake/run"
+	"bake/step"
+)
+
+// A page gets at most this much of a log at a time.
+const (
+	maxEvents = 20_000
+	maxBytes  = 8 << 20
+)
+
+var runPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]{0,99}$`) })
+
+// bakes lists the runs of bake build. What cannot be read is passed over, and said.
+func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
+	all, err := c.opts.Runs.List()
+	answer := struct {
+		Runs  []run.Past `json:"runs"`
+		Error string     `json:"error,omitempty"`
+	}{Runs: all}
+	if all == nil {
+		answer.Runs = []run.Past{}
+	}
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	writeJSON(w, answer)
+}
+
+// bake gives the events of a run's log from the one numbered "after" on, and the number of
+// the one to go on with.
+func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.Atoi(r.URL.Query().Get("after"))
+	if id := r.PathValue("run"); err != nil || after < 0 || !runPattern().MatchString(id) {
+		http.NotFound(w, r)
+		return
+	}
+	seen, bytes := 0, 0
+	events := []json.RawMessage{}
+	err = c.opts.Runs.Events(r.PathValue("run"), func(e step.Event) {
+		if seen++; seen <= after || len(events) == maxEvents || bytes > maxBytes {
+			return
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			text = []byte(`{}`) // so that the numbers stay right
+		}
+		events, bytes = append(events, text), bytes+len(text)
+	})
+	if noRun(w, r, err) {
+		return
+	}
+	next := min(after, seen) + len(events)
+	writeJSON(w, struct {
+		Events []json.RawMessage `json:"events"`
+		Next   int               `json:"next"`
+		More   bool              `json:"more"` // there are some already
+	}{events, next, next < seen})
+}
+
+// report gives the report of a run, as a page that can reach nothing of the console.
+func (c *Console) report(w http.ResponseWriter, r *http.Request) {
+	if !runPattern().MatchString(r.PathValue("run")) {
+		http.NotFound(w, r)
+		return
+	}
+	page, err := c.opts.Runs.Report(r.PathValue("run"), c.opts.Version)
+	if noRun(w, r, err) {
+		return
+	}
+	w.Header().Set("Content-Security-Policy", "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_ = page.HTML(w) // the browser may have gone
+}
+
+// noRun answers if a log cannot be read.
+func noRun(w http.ResponseWriter, r *http.Request, err error) bool {
+	switch {
+	case errors.Is(err, run.ErrNoRun):
+		http.NotFound(w, r)
+	case err != nil:
+		http.Error(w, "The log of this run cannot be read: "+err.Error(), http.StatusInternalServerError)
+	}
+	return err != nil
+}

@@ -1,0 +1,83 @@
+import { el, say } from "./dom.js";
+import { ec2, list, session, where } from "./api.js";
+import { later } from "./shared.js";
+import { instances, instance } from "./instances.js";
+import { images, image } from "./images.js";
+import { snapshots, snapshot, volumes, volume } from "./storage.js";
+import { keys, groups, group, parameters, parameter } from "./access.js";
+import { bakes, bake, events } from "./bakes.js";
+import { connect } from "./terminal.js";
+
+// A page builds what it shows in an element, and returns what fetches it again. It may
+// have a "close", for when another page follows.
+const pages = {
+  instances: ["Instances", instances, instance], images: ["Images", images, image], snapshots: ["Snapshots", snapshots, snapshot], volumes: ["Volumes", volumes, volume],
+  keys: ["Key pairs", keys], groups: ["Security groups", groups, group], parameters: ["Parameters", parameters, parameter], events: ["Events", events], bakes: ["Bakes", bakes, bake],
+  connect: [undefined, undefined, connect],
+};
+
+const main = document.getElementById("main");
+let shown; // what fetches the page again
+
+const complain = (err) => say(err.code ? `${err.code}: ${err.message}` : err.message, true);
+
+async function show() {
+  const [, name, ...rest] = location.hash.split("/");
+  const page = pages[name] ?? pages.instances;
+  const id = rest.length ? decodeURIComponent(rest.join("/")) : "";
+  shown?.close?.();
+  shown = undefined;
+  document.querySelectorAll("nav a").forEach((a) => a.toggleAttribute("aria-current", a.dataset.page === name));
+  document.querySelector("nav [aria-current]")?.setAttribute("aria-current", "page");
+  document.querySelectorAll("dialog").forEach((d) => d.close());
+  const body = el("div");
+  main.replaceChildren(body);
+  document.title = `${id || page[0]} - bake`;
+  try {
+    const again = await (id ? page[2](body, id) : page[1](body));
+    if (body !== main.firstChild) { // another page was asked for meanwhile
+      again.close?.();
+      return;
+    }
+    shown = again;
+    await again();
+  } catch (err) {
+    if (body === main.firstChild) body.append(el("p", { class: "error", role: "alert" }, err.code ? `${err.code}: ${err.message}` : err.message));
+  }
+}
+
+const refresh = later(() => { if (!document.hidden) shown?.().catch(complain); }, 150);
+
+function choice(id, values, key) {
+  const select = document.getElementById(id);
+  select.replaceChildren(...values.map(([value, text]) => el("option", { value, selected: value === where[key] }, text ?? value)));
+  select.onchange = () => {
+    where[key] = select.value;
+    localStorage.setItem(key, select.value);
+    if (location.hash.split("/").length > 2) location.hash = `#/${location.hash.split("/")[1]}`; // what was shown is elsewhere
+    else show();
+  };
+}
+
+document.getElementById("pages").append(...Object.entries(pages).filter(([, [title]]) => title).map(([name, [title]]) => el("li", {}, el("a", { href: `#/${name}`, "data-page": name }, title))));
+choice("account", session.accounts.map((a) => [a.id, `${a.profile} (${a.id})`]), "account");
+choice("region", [[where.region]], "region");
+ec2("DescribeRegions").then((r) => choice("region", list(r.regionInfo).map((i) => [i.regionName]).sort(), "region")).catch(complain);
+
+addEventListener("hashchange", () => { show(); main.focus(); });
+document.addEventListener("visibilitychange", refresh);
+if (location.hash === "") history.replaceState(null, "", "#/instances");
+
+const changes = new EventSource("changes");
+changes.addEventListener("changed", refresh);
+let lost = false;
+changes.onerror = () => {
+  if (!lost) say("The cloud does not answer. Is \"bake cloud up\" still running?", true);
+  lost = true;
+};
+changes.onopen = () => {
+  if (lost) refresh();
+  lost = false;
+};
+
+show();

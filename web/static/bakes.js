@@ -1,0 +1,126 @@
+// What bakes do and did: their steps as a timeline, their output, their images.
+import { el, link, external, state, time, facts, table } from "./dom.js";
+import { list, session } from "./api.js";
+import { later } from "./shared.js";
+
+const seconds = (ns) => `${(ns / 1e9).toFixed(1)} s`;
+const imagesOf = (r) => list(r.builds).flatMap((b) => Object.entries(b.images ?? {}));
+const poll = 2000;
+
+async function get(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer.json();
+}
+
+export async function bakes(main) {
+  const note = el("p", { class: "error", hidden: true });
+  const t = table({
+    label: "Bakes", id: (r) => r.run, none: "There are no logs of bakes: bake build -local makes one.",
+    columns: [
+      ["Run", (r) => link(r.run.slice(0, 8), `#/bakes/${r.run}`)], ["Result", (r) => state(r.state)], ["Started", (r) => time(r.started)], ["Took", (r) => seconds(r.elapsed)],
+      ["Images", (r) => imagesOf(r).map(([region, id]) => [link(id, `#/images/${id}`), ` ${region} `])], ["Left", (r) => String(list(r.left_behind).length)], ["Command", (r) => r.command_line],
+    ],
+  });
+  main.append(el("h1", {}, "Bakes"), note, t);
+  const show = async () => {
+    const r = await get("bakes");
+    note.hidden = !r.error;
+    note.textContent = r.error ?? "";
+    t.show(r.runs);
+  };
+  const timer = setInterval(() => { document.hidden || show().catch(() => {}); }, poll);
+  return Object.assign(show, { close: () => clearInterval(timer) });
+}
+
+const maxLines = 5000; // on the page at a time
+
+export async function bake(main, id) {
+  const head = el("div"), steps = el("ol", { class: "steps" }), output = el("pre", { class: "output", tabindex: "0", "aria-label": "Output" });
+  const search = el("input", { type: "search", placeholder: "Lines with", "aria-label": "Show only lines with", oninput: later(() => draw()) });
+  const count = el("span", { role: "status" });
+  main.append(el("h1", {}, `Bake ${id.slice(0, 8)}`), head, el("h2", {}, "Steps"), steps, el("h2", {}, "Output"), el("div", { class: "bar" }, search, count), output);
+  const lines = [], rows = new Map(), builds = new Map(), resources = new Map();
+  let next = 0, begin = 0, now = 0, over, command = "";
+
+  function take(e) {
+    const at = Date.parse(e.time);
+    begin ||= at;
+    now = Math.max(now, at);
+    const key = `${e.build ?? ""}\n${e.step ?? ""}`;
+    switch (e.kind) {
+      case "run-started": command = e.command_line ?? ""; break;
+      case "run-finished": over = { elapsed: e.elapsed, error: e.error }; break;
+      case "build-started": builds.set(e.build, { state: "running", images: [] }); break;
+      case "build-finished": builds.set(e.build, { ...builds.get(e.build), state: "succeeded" }); break;
+      case "build-failed": builds.set(e.build, { ...builds.get(e.build), state: "failed", error: e.error, place: e.place }); break;
+      case "step-started": rows.set(key, { build: e.build, step: e.step ?? "", from: at }); break;
+      case "step-finished": case "step-failed": {
+        const row = rows.get(key);
+        if (row) Object.assign(row, { to: at, failed: e.kind === "step-failed" });
+        break;
+      }
+      case "artifact": list(e.artifact?.images).forEach((i) => builds.get(e.build)?.images?.push(i)); break;
+      case "resource-created": case "resource-intended": resources.set(`${e.resource?.kind}\n${e.resource?.key}`, { ...e.resource, left: true }); break;
+      case "resource-destroyed": case "resource-kept": resources.delete(`${e.resource?.kind}\n${e.resource?.key}`); break;
+    }
+    if (["say", "output", "error-output", "warning"].includes(e.kind)) String(e.text ?? "").split("\n").forEach((l) => lines.push(`${e.build ? `${e.build}: ` : ""}${l}`));
+    if (e.error) lines.push(`${e.build ? `${e.build}: ` : ""}${e.error}`);
+  }
+
+  function draw() {
+    const span = Math.max(1, now - begin);
+    head.replaceChildren(
+      facts([
+        ["Result", state(over ? ([...builds.values()].some((b) => b.state === "failed") || over.error ? "failed" : "succeeded") : "running")], ["Started", begin ? time(new Date(begin).toISOString()) : ""], ["Took", over && seconds(over.elapsed)], ["Command", command],
+        ["Error", over?.error], ["Left", over && [...resources.values()].map((r) => `${r.kind} ${r.id ?? r.key} `)],
+        ["Report", over && external("the report of this run", `bakes/${encodeURIComponent(id)}/report`)],
+      ]),
+      ...[...builds].map(([name, b]) => el("div", {}, el("h2", {}, name), facts([["Result", state(b.state)], ["Error", b.error], ["At", b.place]]))));
+    steps.replaceChildren(...[...rows.values()].map((r) => {
+      const to = r.to ?? now;
+      const bar = el("span", { class: r.failed ? "bad" : r.to ? "" : over ? "" : "busy" });
+      bar.style.left = `${((r.from - begin) / span) * 100}%`;
+      bar.style.width = `${((to - r.from) / span) * 100}%`;
+      const depth = r.step.split(" > ").length - 1;
+      const name = el("span", {}, r.step.split(" > ").at(-1), r.failed && " (failed)");
+      name.style.paddingLeft = `${depth}em`;
+      return el("li", {}, name, el("span", { class: "number" }, seconds((to - r.from) * 1e6)), el("span", { class: "track", "aria-hidden": "true" }, bar));
+    }));
+    const found = search.value ? lines.filter((l) => l.toLowerCase().includes(search.value.toLowerCase())) : lines;
+    const shown = found.slice(-maxLines);
+    const end = output.scrollTop + output.clientHeight >= output.scrollHeight - 30;
+    output.textContent = shown.join("\n");
+    if (end) output.scrollTop = output.scrollHeight;
+    count.textContent = shown.length < found.length ? `the last ${shown.length} of ${found.length} lines` : `${found.length} lines`;
+  }
+
+  let busy = false;
+  async function show() {
+    if (busy) return;
+    busy = true;
+    try {
+      let more = true, got = false;
+      while (more) {
+        const r = await get(`bakes/${encodeURIComponent(id)}?after=${next}`);
+        r.events.forEach(take);
+        got ||= r.events.length > 0;
+        ({ next, more } = r);
+      }
+      if (got) draw();
+    } finally {
+      busy = false;
+    }
+  }
+  const timer = setInterval(() => { over || document.hidden || show().catch(() => {}); }, 1000);
+  return Object.assign(show, { close: () => clearInterval(timer) });
+}
+
+export async function events(main) {
+  const t = table({
+    label: "Events", id: (c) => `${c.time} ${c.action}`, none: "Nothing has been changed since the cloud came up.",
+    columns: [["Time", (c) => time(c.time)], ["Action", (c) => c.action], ["Service", (c) => c.service], ["Region", (c) => c.region], ["Account", (c) => session.accounts.find((a) => a.id === c.account)?.profile ?? c.account], ["Error", (c) => (c.code ? `${c.code}: ${c.message}` : "")]],
+  });
+  main.append(el("h1", {}, "Events"), el("p", {}, "The last calls that changed something or failed, of all clients, newest first."), t);
+  return async () => t.show(list(await get("calls")).reverse());
+}

@@ -1,0 +1,101 @@
+import { el, copyButton, say } from "./dom.js";
+import { cli, ec2, where } from "./api.js";
+
+let count = 0;
+
+// A field is { name, label, type, value, options, help, required, when }. Its type is that of
+// an input, or select, area, check.
+function control(f) {
+  const id = `field-${++count}`;
+  const described = `${id}-help ${id}-error`;
+  let input;
+  switch (f.type) {
+    case "select":
+      input = el("select", { id, name: f.name, "aria-describedby": described }, (f.options ?? []).map((o) => el("option", { value: o.value, selected: o.value === f.value }, o.text ?? o.value)));
+      break;
+    case "area":
+      input = el("textarea", { id, name: f.name, rows: "4", "aria-describedby": described, spellcheck: "false" }, f.value ?? "");
+      break;
+    case "check":
+      input = el("input", { id, name: f.name, type: "checkbox", checked: !!f.value, "aria-describedby": described });
+      break;
+    default:
+      input = el("input", { id, name: f.name, type: f.type ?? "text", value: f.value === undefined ? "" : String(f.value), required: !!f.required, min: f.min, max: f.max, autocomplete: "off", spellcheck: "false", "aria-describedby": described });
+  }
+  const error = el("div", { id: `${id}-error`, class: "error" });
+  const label = el("label", { for: id }, f.type === "check" ? [input, " ", f.label] : f.label);
+  const row = el("div", { class: "field" }, label, f.type === "check" ? null : input, el("small", { id: `${id}-help` }, f.help ?? ""), error);
+  return { f, input, error, row };
+}
+
+const read = ({ f, input }) => (f.type === "check" ? input.checked : f.type === "number" ? (input.value === "" ? "" : Number(input.value)) : input.value);
+
+// ask opens a dialog whose button makes calls of the EC2 API. "calls" says which for the
+// values of the fields: [{ action, params, cli, region }]; cli is what the AWS CLI takes where
+// that differs. "blame" maps the beginnings of error codes to the fields that they are about.
+// It returns what the calls answered, or undefined if the dialog was closed.
+export function ask({ title, intro, warning, fields = [], button = "OK", danger, calls, blame = {}, said, make }) {
+  return new Promise((resolve) => {
+    const controls = fields.map(control);
+    const values = () => Object.fromEntries(controls.map((c) => [c.f.name, read(c)]));
+    const command = el("pre", { tabindex: "0", "aria-label": "The AWS CLI command that does the same" });
+    const error = el("div", { class: "error", role: "alert" });
+    const submit = el("button", { class: danger ? "danger" : "main", type: "submit" }, button);
+    let answer;
+    const commands = () => calls(values()).map((c) => cli(c.service ?? "ec2", c.action, { ...c.params, ...c.cli }, c.region ?? where.region)).join("\n");
+    const refresh = () => {
+      const v = values();
+      controls.forEach((c) => { c.row.hidden = c.f.when ? !c.f.when(v) : false; });
+      command.textContent = commands();
+    };
+    const heading = `dialog-${++count}`;
+    const dialog = el("dialog", { "aria-labelledby": heading, onclose: () => { dialog.remove(); resolve(answer); } },
+      el("form", {
+        method: "dialog",
+        onsubmit: async (event) => {
+          event.preventDefault();
+          error.textContent = "";
+          controls.forEach((c) => { c.error.textContent = ""; c.input.removeAttribute("aria-invalid"); });
+          submit.disabled = true;
+          try {
+            const answers = [];
+            for (const c of calls(values())) answers.push(await (make ?? ec2Call)(c));
+            answer = answers;
+            dialog.close();
+            if (said) say(typeof said === "function" ? said(answers) : said);
+          } catch (err) {
+            const name = Object.entries(blame).find(([prefix]) => (err.code ?? "").startsWith(prefix))?.[1]
+              ?? controls.find((c) => new RegExp(`\\b${c.f.name}\\b`, "i").test(err.message))?.f.name;
+            const guilty = controls.find((c) => c.f.name === name);
+            const text = err.code ? `${err.code}: ${err.message}` : err.message;
+            if (guilty) {
+              guilty.error.textContent = text;
+              guilty.input.setAttribute("aria-invalid", "true");
+              guilty.input.focus();
+            } else error.textContent = text;
+          } finally {
+            submit.disabled = false;
+          }
+        },
+      },
+      el("h1", { id: heading }, title), intro && el("p", {}, intro), warning && el("p", { class: "warning" }, warning), controls.map((c) => c.row), error,
+      el("details", { open: true }, el("summary", {}, "AWS CLI"), command, copyButton(commands, "Copy the command")),
+      el("div", { class: "bar" }, submit, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"))));
+    dialog.addEventListener("input", refresh);
+    document.body.append(dialog);
+    refresh();
+    dialog.showModal();
+  });
+}
+
+const ec2Call = (c) => ec2(c.action, c.params, c.region ?? where.region);
+
+// tagsOf reads tags, one KEY=VALUE a line.
+export function tagsOf(text) {
+  return text.split("\n").map((l) => l.trim()).filter(Boolean).map((l) => {
+    const [key, ...rest] = l.split("=");
+    return { Key: key.trim(), Value: rest.join("=").trim() };
+  });
+}
+
+export const tagsFor = (kind, tags) => (tags.length ? [{ ResourceType: kind, Tags: tags }] : undefined);

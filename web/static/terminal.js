@@ -1,0 +1,51 @@
+import { el, copyButton, say } from "./dom.js";
+import { tag, where } from "./api.js";
+import { find, loginUser } from "./instances.js";
+
+export async function connect(main, id) {
+  const i = await find(id);
+  const user = el("input", { "aria-label": "User", value: await loginUser(i), size: "12", autocomplete: "off", spellcheck: "false" });
+  const box = el("div", { class: "terminal" });
+  const line = () => `ssh ${i.keyName ? `-i ${i.keyName}.pem ` : ""}${user.value}@${i.ipAddress}`;
+  const ssh = el("code", {}, line());
+  user.addEventListener("input", () => { ssh.textContent = line(); });
+  const button = el("button", { class: "main", onclick: () => open() }, "Connect");
+  main.append(el("h1", {}, `Connect to ${tag(i, "Name") || id}`), el("div", { class: "bar" }, el("label", {}, "User ", user), button, el("span", {}, "With a key pair of your own: ", ssh, " ", copyButton(line))), box);
+
+  let ws, term;
+  const sizes = new ResizeObserver(() => fit());
+  let fit = () => {};
+  async function open() {
+    button.disabled = true;
+    const [{ Terminal }, { FitAddon }] = await Promise.all([import("./vendor/xterm.mjs"), import("./vendor/addon-fit.mjs")]);
+    if (!document.getElementById("xterm-css")) document.head.append(el("link", { id: "xterm-css", rel: "stylesheet", href: "static/vendor/xterm.css" }));
+    term?.dispose();
+    term = new Terminal({ cursorBlink: true, screenReaderMode: true });
+    const addon = new FitAddon();
+    term.loadAddon(addon);
+    term.open(box);
+    const url = new URL(`terminal/${where.account}/${where.region}/${id}?user=${encodeURIComponent(user.value)}`, location.href.replace(/#.*/, ""));
+    url.protocol = "ws:";
+    ws = new WebSocket(url);
+    ws.binaryType = "arraybuffer";
+    const encoder = new TextEncoder();
+    const send = (data) => { if (ws.readyState === WebSocket.OPEN) ws.send(data); };
+    fit = () => {
+      addon.fit();
+      send(JSON.stringify({ cols: term.cols, rows: term.rows }));
+    };
+    sizes.observe(box);
+    ws.onopen = () => { fit(); term.focus(); };
+    ws.onmessage = (m) => term.write(new Uint8Array(m.data));
+    term.onData((data) => send(encoder.encode(data)));
+    term.onBinary((data) => send(Uint8Array.from(data, (c) => c.charCodeAt(0))));
+    ws.onclose = (e) => {
+      term.write(`\r\n[${(e.reason || "The connection is closed.").replace(/[^\x20-\x7e…]/g, " ")}]\r\n`);
+      button.disabled = false;
+    };
+    ws.onerror = () => say("The terminal cannot be opened. Twenty can be open at a time.", true);
+  }
+  if (i.instanceState.name === "running") open();
+  else button.disabled = true;
+  return Object.assign(async () => {}, { close: () => { sizes.disconnect(); ws?.close(); term?.dispose(); } });
+}

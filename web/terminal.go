@@ -1,0 +1,197 @@
+package web
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/crypto/ssh"
+
+	"bake/run/localcloud"
+)
+
+// maxTerminals is how many terminals can be open at a time.
+const maxTerminals = 20
+
+// connecting is how long it may take until a shell answers.
+const connecting = 30 * time.Second
+
+var (
+	instancePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^i-[0-9a-f]{8,17}$`) })
+	userPattern     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`) })
+)
+
+// terminal connects a WebSocket with a shell on an instance: messages of bytes are what is
+// typed and shown, and a text {"cols":80,"rows":24} says how large the terminal is. The way
+// in is that of EC2 Instance Connect: a key that the instance takes for a minute.
+func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
+	account, ok := c.account(r.PathValue("account"))
+	region, instance, user := r.PathValue("region"), r.PathValue("instance"), r.URL.Query().Get("user")
+	if !ok || !regionPattern().MatchString(region) || !instancePattern().MatchString(instance) || !userPattern().MatchString(user) {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Header.Get("Origin") == "" { // browsers always say it of a WebSocket
+		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
+		return
+	}
+	select {
+	case c.terminals <- struct{}{}:
+		defer func() { <-c.terminals }()
+	default:
+		http.Error(w, fmt.Sprintf("%d terminals are open: close one first.", maxTerminals), http.StatusServiceUnavailable)
+		return
+	}
+	ws, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // it has answered
+	}
+	defer ws.CloseNow() //nolint:errcheck // it is over
+	ws.SetReadLimit(64 << 10)
+	err = c.shell(r.Context(), ws, account, region, instance, user)
+	reason := "The session has ended."
+	if err != nil {
+		reason = err.Error()
+	}
+	_ = ws.Close(websocket.StatusNormalClosure, clipped(reason, 120)) // a reason has at most 123 bytes
+}
+
+func clipped(text string, bytes int) string {
+	if len(text) <= bytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:bytes-3], "") + "…"
+}
+
+// shell runs a shell on an instance until it or the WebSocket ends.
+func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, region, instance, user string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begin, began := context.WithTimeout(ctx, connecting)
+	defer began()
+	client, err := c.logIn(begin, a, region, instance, user)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	context.AfterFunc(ctx, func() { _ = client.Close() }) // which ends what waits for it
+	session, err := client.NewSession()
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if err := session.RequestPty("xterm-256color", 24, 80, nil); err != nil {
+		return err
+	}
+	in, err := session.StdinPipe()
+	if err != nil {
+		return err
+	}
+	session.Stdout, session.Stderr = frames{ctx, ws}, frames{ctx, ws}
+	if err := session.Shell(); err != nil {
+		return err
+	}
+	go func() {
+		defer cancel()
+		_ = typed(ctx, ws, in, session) // the page has gone
+	}()
+	err = session.Wait()
+	if _, ok := errors.AsType[*ssh.ExitError](err); ok || ctx.Err() != nil {
+		return nil // what the last command of the shell returned
+	}
+	return err
+}
+
+// typed hands what a page sends to a shell.
+func typed(ctx context.Context, ws *websocket.Conn, in io.Writer, session *ssh.Session) error {
+	for {
+		kind, data, err := ws.Read(ctx)
+		if err != nil {
+			return err
+		}
+		if kind == websocket.MessageBinary {
+			if _, err := in.Write(data); err != nil {
+				return err
+			}
+			continue
+		}
+		var size struct{ Cols, Rows int }
+		if err := json.Unmarshal(data, &size); err != nil {
+			return err
+		}
+		if size.Cols > 0 && size.Cols <= 1000 && size.Rows > 0 && size.Rows <= 1000 {
+			_ = session.WindowChange(size.Rows, size.Cols) // a shell that has ended says so elsewhere
+		}
+	}
+}
+
+// logIn connects to an instance with a key that is lent to it.
+func (c *Console) logIn(ctx context.Context, a Account, region, instance, user string) (*ssh.Client, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(map[string]string{
+		"InstanceId": instance, "InstanceOSUser": user, "SSHPublicKey": strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))),
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.call(ctx, a, region, "ec2-instance-connect", "application/x-amz-json-1.1", "AWSEC2InstanceConnectService.SendSSHPublicKey", body)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var refused struct {
+			Lower string `json:"message"`
+			Upper string `json:"Message"`
+		}
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what can be read says enough
+		_ = json.Unmarshal(text, &refused)
+		return nil, fmt.Errorf("%s: %s", resp.Status, refused.Lower+refused.Upper)
+	}
+	conn, err := localcloud.Connect(ctx, c.opts.Endpoint, instance+":22")
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	sshConn, channels, requests, err := ssh.NewClientConn(conn, instance, &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		HostKeyCallback: func(string, net.Addr, ssh.PublicKey) error { return nil }, // the cloud itself connects to the instance
+	})
+	if err != nil {
+		_ = conn.Close() // it did not become a client
+		return nil, fmt.Errorf("log in as %s: %w", user, err)
+	}
+	return ssh.NewClient(sshConn, channels, requests), nil
+}
+
+// frames writes what a shell shows as messages.
+type frames struct {
+	ctx context.Context //nolint:containedctx // that of the session which writes
+	ws  *websocket.Conn
+}
+
+func (f frames) Write(b []byte) (int, error) {
+	if err := f.ws.Write(f.ctx, websocket.MessageBinary, b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}

@@ -1,0 +1,225 @@
+// Package web is the console: pages that show the local cloud's machines and images and
+// what bakes are doing, to one person with a browser. Every action in it is a call of the
+// cloud's API, signed and answered as any client's.
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+
+	"bake/golden/report"
+	"bake/internal/local"
+	"bake/run"
+	"bake/step"
+)
+
+// Path is where the console is on the listener of the cloud. No bucket can have its name.
+const Path = "/-/console/"
+
+// Account is an account of the cloud, with the key that calls in its name are signed with.
+type Account struct{ ID, Profile, AccessKey, SecretKey string }
+
+// Options are what the console shows.
+type Options struct {
+	Endpoint string    // URL of the cloud
+	Accounts []Account // the first is the one that the console begins with
+	Region   string    // that the console begins with
+
+	// Changes returns a channel that hears of changes of the cloud's state until the
+	// context ends. Changes in quick succession may be one.
+	Changes func(context.Context) <-chan struct{}
+
+	Calls func() []local.Call // the last ones that changed something or failed, oldest first
+
+	Runs    Runs
+	Version string // of bake
+}
+
+// Runs are the runs of bake build whose logs are kept, as [run.State] has them.
+type Runs interface {
+	List() ([]run.Past, error)
+	Events(id string, emit func(step.Event)) error
+	Report(id, bake string) (*report.Report, error)
+}
+
+// Console serves the pages to whoever has its token.
+type Console struct {
+	opts      Options
+	token     string
+	terminals chan struct{} // holds one for each open terminal
+	mux       *http.ServeMux
+}
+
+//go:embed static
+var static embed.FS
+
+// New returns a console with a token of its own.
+func New(opts Options) *Console {
+	c := &Console{opts: opts, token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux()}
+	c.mux.HandleFunc("GET "+Path+"{$}", c.index)
+	c.mux.HandleFunc("GET "+Path+"static/", c.file)
+	c.mux.HandleFunc("GET "+Path+"session", c.session)
+	c.mux.HandleFunc("POST "+Path+"api/{account}/{region}/{service}", c.api)
+	c.mux.HandleFunc("GET "+Path+"changes", c.changes)
+	c.mux.HandleFunc("GET "+Path+"calls", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.opts.Calls()) })
+	c.mux.HandleFunc("GET "+Path+"terminal/{account}/{region}/{instance}", c.terminal)
+	c.mux.HandleFunc("GET "+Path+"bakes", c.bakes)
+	c.mux.HandleFunc("GET "+Path+"bakes/{run}", c.bake)
+	c.mux.HandleFunc("GET "+Path+"bakes/{run}/report", c.report)
+	return c
+}
+
+// URL is the address that lets its reader in.
+func (c *Console) URL() string { return c.opts.Endpoint + Path + "?token=" + c.token }
+
+// policy is the Content-Security-Policy: the pages are made of their own files, and talk
+// to their own server. Styles that scripts set are those of bars in a timeline and of the
+// terminal.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; " +
+	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+
+// ServeHTTP lets in who has the token or the cookie that it was changed for.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	switch {
+	case !literal(r.Host):
+		// A name that another site controls, and has pointed here.
+		http.Error(w, "The console answers at an IP address or at localhost alone.", http.StatusMisdirectedRequest)
+	case !c.sameOrigin(r):
+		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
+	case r.URL.Path == Path && r.URL.Query().Has("token"):
+		c.enter(w, r)
+	case !c.known(r):
+		http.Error(w, "Open the address that \"bake cloud up\" printed: it lets you in.", http.StatusUnauthorized)
+	default:
+		c.mux.ServeHTTP(w, r)
+	}
+}
+
+// literal reports whether a Host is an IP address or localhost: DNS decides about neither.
+func literal(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	if name == "localhost" {
+		return true
+	}
+	_, err = netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil
+}
+
+// sameOrigin reports whether a request comes from the console's own pages, or is one that
+// opens them. Browsers say where a request comes from in Origin or Sec-Fetch-Site.
+func (c *Console) sameOrigin(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" {
+		u, err := url.Parse(origin)
+		return err == nil && u.Host == r.Host && u.Scheme == "http"
+	}
+	if r.Method != http.MethodGet {
+		return false
+	}
+	switch site := r.Header.Get("Sec-Fetch-Site"); site {
+	case "", "none", "same-origin":
+		return true
+	default:
+		// A link from another page may lead to the first page, which does nothing.
+		return r.URL.Path == Path && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	}
+}
+
+// cookieName holds the port: cookies are those of a host, not of a port, and there may be
+// several clouds.
+func cookieName(r *http.Request) string {
+	_, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		port = "80"
+	}
+	return "bake-console-" + port
+}
+
+// secret is what the cookie holds: it follows from the token and does not tell it.
+func (c *Console) secret() string {
+	sum := sha256.Sum256([]byte("cookie " + c.token))
+	return hex.EncodeToString(sum[:])
+}
+
+// enter changes the token for a cookie, and leads to an address without the token.
+func (c *Console) enter(w http.ResponseWriter, r *http.Request) {
+	if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("token")), []byte(c.token)) != 1 {
+		http.Error(w, "This address is of an earlier \"bake cloud up\". Open the one that the last printed.", http.StatusUnauthorized)
+		return
+	}
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // there is no TLS on the loopback
+		Name: cookieName(r), Value: c.secret(), Path: Path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+	})
+	http.Redirect(w, r, Path, http.StatusSeeOther)
+}
+
+// known reports whether a request has the cookie.
+func (c *Console) known(r *http.Request) bool {
+	cookie, err := r.Cookie(cookieName(r))
+	return err == nil && subtle.ConstantTimeCompare([]byte(cookie.Value), []byte(c.secret())) == 1
+}
+
+func (c *Console) index(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, "index.html")
+}
+
+func (c *Console) file(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, strings.TrimPrefix(r.URL.Path, Path+"static/"))
+}
+
+// serve answers with a file of the console. Large ones are kept compressed.
+func serve(w http.ResponseWriter, r *http.Request, name string) {
+	w.Header().Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
+	content, err := fs.ReadFile(static, path.Join("static", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if content, err = fs.ReadFile(static, path.Join("static", name+".gz")); err == nil {
+			w.Header().Set("Content-Encoding", "gzip") // which every browser takes
+		}
+	}
+	if err != nil {
+		w.Header().Del("Content-Type")
+		http.NotFound(w, r)
+		return
+	}
+	_, _ = w.Write(content) // the browser may have gone
+}
+
+// session tells the pages what there is.
+func (c *Console) session(w http.ResponseWriter, _ *http.Request) {
+	type account struct {
+		ID      string `json:"id"`
+		Profile string `json:"profile"`
+	}
+	accounts := make([]account, 0, len(c.opts.Accounts))
+	for _, a := range c.opts.Accounts {
+		accounts = append(accounts, account{a.ID, a.Profile})
+	}
+	writeJSON(w, struct {
+		Endpoint string    `json:"endpoint"`
+		Region   string    `json:"region"`
+		Accounts []account `json:"accounts"`
+		Version  string    `json:"version"`
+	}{c.opts.Endpoint, c.opts.Region, accounts, c.opts.Version})
+}
