@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "golden/asroot", "golden/attest", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "golden/asroot", "golden/attest", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "docs", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
@@ -48,6 +48,7 @@ var rules = []rule{
 	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
 	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
 	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
+	{"web", []string{"golden/report", "internal/local", "run", "run/localcloud", "step"}, "pages show runs as their logs tell them, and do what they do with calls of the API"},
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},

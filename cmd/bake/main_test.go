@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need
 // machines take turns: each is run every fourth day, and the main job every day.
 func today(t *testing.T, name string) bool {
-	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" {
+	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" || name == "console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
 		return true
 	}
 	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
@@ -76,6 +76,8 @@ func TestScripts(t *testing.T) {
 				e.T().Skip("it is the turn of other scripts with machines today")
 			}
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("CONSOLE_MODULES", os.Getenv("BAKE_TEST_CONSOLE"))
+			e.Setenv("CONSOLE_PICTURES", os.Getenv("BAKE_TEST_SCREENSHOTS"))
 			e.Setenv("DOCS", filepath.Join(filepath.Dir(examples), "docs"))
 			e.Setenv("BAKE_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			// Plugins are never those of whoever runs the tests, and come from no network.

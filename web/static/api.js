@@ -22,6 +22,8 @@ const queryNames = {
   BlockDeviceMappings: "BlockDeviceMapping", Resources: "ResourceId", SecurityGroupRuleIds: "SecurityGroupRuleId", RegionNames: "RegionName", UserIds: "UserId",
 };
 
+const namesOf = { CreateSecurityGroup: { Description: "GroupDescription" } };
+
 function query(params, prefix, into) {
   for (const [key, value] of Object.entries(params)) {
     if (value === undefined || value === null || value === "") continue;
@@ -63,7 +65,8 @@ async function post(region, service, type, body, target) {
 }
 
 export async function ec2(action, params = {}, region = where.region) {
-  const body = query(params, "", new URLSearchParams({ Action: action, Version: "2016-11-15" }));
+  const named = Object.fromEntries(Object.entries(params).map(([k, v]) => [namesOf[action]?.[k] ?? k, v]));
+  const body = query(named, "", new URLSearchParams({ Action: action, Version: "2016-11-15" }));
   const answer = await post(region, "ec2", "application/x-www-form-urlencoded; charset=utf-8", body.toString());
   const text = await answer.text();
   const xml = new DOMParser().parseFromString(text, "text/xml");

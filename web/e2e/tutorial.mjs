@@ -1,0 +1,227 @@
+// The tutorial of making an image, done in the console with a browser: launch an instance,
+// see the page that it serves, connect to it, make an image of it, launch from that, copy
+// it, share it, deregister it, and delete what is left.
+//
+//   CONSOLE_MODULES=DIRECTORY node tutorial.mjs ADDRESS [PICTURES]
+//
+// The directory is one with playwright-core and axe-core in its node_modules; scripts/console
+// makes it. ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
+// light and dark, are written to a directory PICTURES. It fails on any error that the
+// browser tells, on a request to anywhere else, and on what axe-core calls serious.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const require = createRequire(`${process.env.CONSOLE_MODULES}/`);
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const [address, pictures] = process.argv.slice(2);
+const origin = new URL(address).origin;
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
+const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, bypassCSP: false });
+await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin });
+const page = await context.newPage();
+page.setDefaultTimeout(60_000);
+const wrong = [];
+page.on("console", (m) => { if (m.type() === "error" && !expected) wrong.push(`console: ${m.text()}`); });
+page.on("pageerror", (e) => wrong.push(`page: ${e.message}`));
+page.on("request", (r) => { if (!r.url().startsWith(origin) && !r.url().startsWith("data:") && !r.url().startsWith("blob:")) wrong.push(`a request to ${r.url()}`); });
+let expected = false; // an error of the API is logged by the browser as one of loading
+
+process.on("uncaughtException", async (err) => {
+  console.error(err);
+  if (pictures) await page.screenshot({ path: `${pictures}/failed.png` }).catch(() => {});
+  console.error(await page.locator("main").innerText().catch(() => ""), wrong);
+  await browser.close();
+  process.exit(1);
+});
+
+const step = (text) => console.log(`- ${text}`);
+const dialog = page.locator("dialog[open]");
+const row = (text) => page.locator("tbody tr", { hasText: text }).first();
+const go = (name) => page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
+const press = (name) => page.getByRole("main").getByRole("button", { name, exact: true }).click();
+const fill = (label, value) => dialog.getByLabel(label, { exact: true }).fill(value);
+const submit = async (name) => {
+  await dialog.getByRole("button", { name, exact: true }).click();
+  await dialog.waitFor({ state: "detached", timeout: 20_000 }).catch(async (e) => { throw new Error(`${name}: ${(await dialog.locator(".error").allInnerTexts()).join(" ")}: ${e.message}`); });
+};
+const pick = (text) => row(text).getByRole("checkbox").check();
+
+async function looks(name) {
+  await page.evaluate((source) => { if (!window.axe) (0, eval)(source); }, axe).catch(async () => page.addScriptTag({ content: axe }));
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+    violations.filter((v) => ["serious", "critical"].includes(v.impact)).forEach((v) => wrong.push(`axe, ${name}, ${colorScheme}: ${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join("; ")}`));
+    for (const width of [360, 1280, 2560]) {
+      await page.setViewportSize({ width, height: 900 });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      if (wide > width) wrong.push(`${name} is ${wide} wide at ${width}`);
+      if (pictures) await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png` });
+    }
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.emulateMedia({ colorScheme: "light" });
+}
+
+step("the address lets in, and its token is not in the one that stays");
+await page.goto(address);
+await page.getByRole("heading", { name: "Instances" }).waitFor();
+assert.equal(page.url().includes("token"), false);
+
+step("a key pair, whose private key is downloaded");
+await go("Key pairs");
+await press("Create a key pair");
+await fill("Name", "tutorial");
+const download = page.waitForEvent("download");
+await submit("Create");
+assert.equal((await download).suggestedFilename(), "tutorial.pem");
+await row("tutorial").waitFor();
+await looks("keys");
+
+step("a security group that lets HTTP in");
+await go("Security groups");
+await press("Create a security group");
+await fill("Name", "web");
+await fill("Description", "lets HTTP in");
+assert.match(await dialog.locator("pre").innerText(), /^aws ec2 create-security-group --region us-east-1 --group-name web --description 'lets HTTP in'$/);
+await submit("Create");
+await page.getByRole("heading", { name: /^sg-/ }).waitFor();
+for (const port of ["80", "22"]) {
+  await press("Add a rule");
+  await fill("From port", port);
+  await fill("To port", port);
+  await submit("Add");
+  await row(port).waitFor();
+}
+await looks("group");
+
+step("an instance of a public image, with name, type, key pair, group and user data");
+await go("Images");
+await page.getByLabel("Which images").selectOption("public");
+await page.getByLabel("Name contains").fill("debian-12-amd64");
+await pick("debian-12-amd64");
+await looks("images");
+await press("Launch");
+await fill("Name", "web");
+await dialog.getByLabel("Key pair").selectOption("tutorial");
+await dialog.getByLabel("Security group").selectOption({ label: "web: lets HTTP in" });
+await fill("User data", "#!/bin/sh\nmkdir -p /srv/web\necho '<h1>Hello from bake</h1>' >/srv/web/index.html\ncd /srv/web && nohup python3 -m http.server 80 >/dev/null 2>&1 &\n");
+await looks("launch");
+await submit("Launch");
+await row("web").getByText("running").waitFor({ timeout: 600_000 }); // the first launch makes the base
+await row("web").getByRole("link").first().click();
+await page.getByText("Public address").waitFor();
+await looks("instance");
+const ip = (await page.locator("dd", { has: page.getByRole("button", { name: "Copy" }) }).innerText()).split(" ")[0].trim();
+await page.locator("dd").getByRole("button", { name: "Copy", exact: true }).first().click();
+assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ip);
+
+step(`the page that it serves at ${ip}`);
+let served = "";
+for (let n = 0; n < 60 && !served.includes("Hello from bake"); n++) {
+  served = await fetch(`http://${ip}:${process.env.E2E_HTTP_PORT ?? 80}/`).then((r) => r.text(), () => "");
+  if (!served) await new Promise((r) => setTimeout(r, 1000));
+}
+assert.match(served, /Hello from bake/);
+
+step("a terminal on it");
+await press("Connect");
+await page.locator(".xterm").waitFor();
+await page.waitForFunction(() => /\$/.test(document.querySelector(".xterm-accessibility-tree")?.textContent ?? ""));
+await page.keyboard.type("echo $((6 * 7)) is the answer; printf '\\033]0;<img src=x onerror=alert(1)>\\007'; sudo cat /srv/web/index.html\n");
+await page.waitForFunction(() => /42 is the answer[\s\S]*Hello from bake/.test(document.querySelector(".xterm-accessibility-tree")?.textContent ?? ""));
+await looks("terminal");
+
+step("an image of it: name, description, no reboot, tags");
+await go("Instances");
+await pick("web");
+await press("Create an image");
+await fill("Name", "x");
+expected = true;
+await dialog.getByRole("button", { name: "Create the image", exact: true }).click();
+await dialog.locator("input[aria-invalid]").waitFor(); // the API refuses the name, at its field
+assert.match(await dialog.locator(".field .error").first().innerText(), /InvalidAMIName/);
+expected = false;
+await fill("Name", "web-1");
+await fill("Description", "says hello");
+await dialog.getByLabel("No reboot").check();
+await fill("Tags", "Name=web-1\nnote=<b onmouseover=alert(1)>bold</b>");
+await looks("create-image");
+await submit("Create the image");
+await page.locator("dd").getByText("available").waitFor();
+await page.getByText("note = <b onmouseover=alert(1)>bold</b>").waitFor();
+const ami = await page.getByRole("heading", { name: /^ami-/ }).innerText();
+const snapshot = await page.locator("dd a", { hasText: "snap-" }).first().innerText();
+await looks("image");
+
+step("a second instance, of that image");
+await press("Launch");
+await fill("Name", "web-2");
+await submit("Launch");
+await row("web-2").getByText("running").waitFor();
+
+step("a copy in another region");
+await go("Images");
+await page.getByLabel("Which images").selectOption("self");
+await pick("web-1");
+await press("Copy");
+await dialog.getByLabel("To region").selectOption("eu-west-1");
+await submit("Copy");
+await page.getByLabel("Region", { exact: true }).selectOption("eu-west-1");
+await row("web-1").getByText("available").waitFor();
+await page.getByLabel("Region", { exact: true }).selectOption("us-east-1");
+
+step("shared with another account, and with everyone after a warning");
+await pick("web-1");
+await press("Share");
+await submit("Share");
+await page.getByLabel("Account", { exact: true }).first().selectOption({ index: 1 });
+await page.getByLabel("Which images").selectOption("shared");
+await row("web-1").waitFor();
+await page.getByLabel("Account", { exact: true }).first().selectOption({ index: 0 });
+await pick("web-1");
+await press("Share");
+await dialog.getByLabel("With").selectOption("all");
+await dialog.getByRole("button", { name: "Share", exact: true }).click();
+await dialog.getByText("confirm first").waitFor();
+await dialog.getByLabel(/I know that everyone/).check();
+await submit("Share");
+await row("web-1").getByText("public").waitFor();
+
+step("deregistered; its snapshot is found and deleted");
+await pick("web-1");
+await press("Deregister");
+await submit("Deregister");
+await page.locator("tbody").getByText("There are none.").waitFor();
+await go("Snapshots");
+await pick(snapshot);
+await looks("snapshots");
+await press("Delete");
+await submit("Delete");
+await row(snapshot).waitFor({ state: "detached" });
+
+step("what happened, and what else there is");
+await go("Events");
+await row("DeleteSnapshot").waitFor();
+await row("InvalidAMIName").waitFor();
+await looks("events");
+for (const name of ["Volumes", "Parameters", "Bakes"]) {
+  await go(name);
+  await page.getByRole("heading", { name, exact: true }).waitFor();
+  await page.locator("tbody tr").first().waitFor();
+  await looks(name.toLowerCase());
+}
+
+step("terminated");
+await go("Instances");
+for (const name of ["web", "web-2"]) await page.locator("tbody tr", { has: page.getByRole("cell", { name, exact: true }) }).getByRole("checkbox").check();
+await press("Terminate");
+await submit("Terminate");
+await page.waitForFunction(() => [...document.querySelectorAll("tbody .state")].every((s) => ["terminated", "shutting-down"].includes(s.textContent)));
+assert.ok(ami);
+await browser.close();
+assert.deepEqual(wrong, []);
+console.log("done");

@@ -1,0 +1,285 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"bake/golden/report"
+	"bake/internal/local"
+	"bake/run"
+	"bake/step"
+)
+
+// logs are the runs of a test.
+type logs map[string][]step.Event
+
+func (l logs) List() ([]run.Past, error) { return nil, errors.New("the log of 1 run cannot be read") }
+
+func (l logs) Events(id string, emit func(step.Event)) error {
+	events, ok := l[id]
+	if !ok {
+		return run.ErrNoRun
+	}
+	for _, e := range events {
+		emit(e)
+	}
+	return nil
+}
+
+func (l logs) Report(id, bake string) (*report.Report, error) {
+	b := report.New(id, bake, nil)
+	return b.Report(), l.Events(id, b.Handle)
+}
+
+// open serves a console in front of a cloud that answers with what it was asked, and
+// returns it, the address that lets in, and a client that was let in.
+func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *http.Client) {
+	t.Helper()
+	cloud := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "text/xml")
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = io.WriteString(w, r.Header.Get("Authorization")+" "+r.Header.Get("X-Amz-Target")+" "+r.Header.Get("Cookie")+" "+string(body))
+	}))
+	t.Cleanup(cloud.Close)
+	c := New(Options{
+		Endpoint: cloud.URL, Accounts: []Account{{ID: "111111111111", Profile: "default", AccessKey: "AKIDDEFAULT", SecretKey: "s3cret"}}, Region: "us-east-1",
+		Changes: func(context.Context) <-chan struct{} { return changes }, Calls: func() []local.Call { return nil }, Version: "1.2.3",
+		Runs: logs{"run1": {{Kind: step.RunStarted, Time: time.Unix(1, 0)}, {Kind: step.Say, Text: "<script>alert(1)</script>"}, {Kind: step.RunFinished}}},
+	})
+	server := httptest.NewServer(c)
+	t.Cleanup(server.Close)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Jar: jar}
+	resp, err := client.Get(server.URL + Path + "?token=" + c.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK || resp.Request.URL.RawQuery != "" || !strings.Contains(string(text), `id="main"`) {
+		t.Fatalf("%v %s at %s: %s", err, resp.Status, resp.Request.URL, text)
+	}
+	return c, server, client
+}
+
+// ask makes a request, with headers in turn name and value; "Host" is the host.
+func ask(t *testing.T, client *http.Client, method, url, body string, headers ...string) (int, string, http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text), resp.Header
+}
+
+// TestIntruders: who is not the user, or is one of the user's other pages, gets nothing.
+func TestIntruders(t *testing.T) {
+	_, server, client := open(t, nil)
+	stranger := &http.Client{}
+	api := Path + "api/111111111111/us-east-1/ec2"
+	for name, c := range map[string]struct {
+		client       *http.Client
+		method, path string
+		headers      []string
+		want         int
+	}{
+		"no cookie":                             {stranger, "GET", Path, nil, http.StatusUnauthorized},
+		"no cookie, a file":                     {stranger, "GET", Path + "static/app.js", nil, http.StatusUnauthorized},
+		"no cookie, the API":                    {stranger, "POST", api, []string{"Origin", server.URL}, http.StatusUnauthorized},
+		"no cookie, the bakes":                  {stranger, "GET", Path + "bakes", nil, http.StatusUnauthorized},
+		"a wrong token":                         {stranger, "GET", Path + "?token=AAAA", nil, http.StatusUnauthorized},
+		"a wrong cookie":                        {stranger, "GET", Path, []string{"Cookie", "bake-console-" + server.URL[strings.LastIndex(server.URL, ":")+1:] + "=1234"}, http.StatusUnauthorized},
+		"another name, which DNS points here":   {client, "GET", Path, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},
+		"another name with the port":            {client, "POST", api, []string{"Host", "evil.example:80", "Origin", "http://evil.example:80"}, http.StatusMisdirectedRequest},
+		"a form of another site":                {client, "POST", api, []string{"Origin", "http://evil.example"}, http.StatusForbidden},
+		"a fetch of another port":               {client, "POST", api, []string{"Origin", "http://127.0.0.1:1"}, http.StatusForbidden},
+		"a form without an origin":              {client, "POST", api, nil, http.StatusForbidden},
+		"a form of an opaque origin":            {client, "POST", api, []string{"Origin", "null"}, http.StatusForbidden},
+		"an image of another site":              {client, "GET", Path + "bakes", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, http.StatusForbidden},
+		"a script of another port of this host": {client, "GET", Path + "session", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, http.StatusForbidden},
+		"a frame of another site":               {client, "GET", Path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, http.StatusForbidden},
+		"a link of another site":                {client, "GET", Path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, http.StatusOK},
+		"its own page":                          {client, "POST", api, []string{"Origin", server.URL, "Sec-Fetch-Site", "same-origin"}, http.StatusTeapot},
+		"another account":                       {client, "POST", Path + "api/222222222222/us-east-1/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
+		"another service":                       {client, "POST", Path + "api/111111111111/us-east-1/kms", []string{"Origin", server.URL}, http.StatusNotFound},
+		"no region":                             {client, "POST", Path + "api/111111111111/..%2f/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
+		"no run":                                {client, "GET", Path + "bakes/run2?after=0", nil, http.StatusNotFound},
+		"another file":                          {client, "GET", Path + "bakes/..%2frun1?after=0", nil, http.StatusNotFound},
+		"what is not the console's":             {client, "GET", Path + "static/..%2fweb.go", nil, http.StatusNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, text, header := ask(t, c.client, c.method, server.URL+c.path, "", c.headers...)
+			if code != c.want {
+				t.Errorf("%d, want %d: %s", code, c.want, text)
+			}
+			if !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("the policy is %q", header.Get("Content-Security-Policy"))
+			}
+		})
+	}
+}
+
+func TestCookie(t *testing.T) {
+	c, server, _ := open(t, nil)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	code, _, header := ask(t, client, "GET", server.URL+Path+"?token="+c.token, "")
+	cookie := header.Get("Set-Cookie")
+	if code != http.StatusSeeOther || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Strict") || !strings.Contains(cookie, "Path="+Path) || strings.Contains(cookie, c.token) {
+		t.Errorf("%d %s", code, cookie)
+	}
+}
+
+// TestAPI: a call is signed in the name of the account, and the cookie stays here.
+func TestAPI(t *testing.T) {
+	_, server, client := open(t, nil)
+	code, text, header := ask(t, client, "POST", server.URL+Path+"api/111111111111/eu-west-1/ssm", `{"Name":"x"}`, "Origin", server.URL, "X-Amz-Target", "AmazonSSM.GetParameter", "Content-Type", "application/x-amz-json-1.1")
+	if code != http.StatusTeapot || header.Get("Content-Type") != "text/xml" {
+		t.Errorf("%d %v", code, header)
+	}
+	if !strings.Contains(text, "Credential=AKIDDEFAULT/") || !strings.Contains(text, "/eu-west-1/ssm/aws4_request") || !strings.HasSuffix(text, ` AmazonSSM.GetParameter  {"Name":"x"}`) || strings.Contains(text, "s3cret") {
+		t.Error(text)
+	}
+}
+
+func TestBakes(t *testing.T) {
+	_, server, client := open(t, nil)
+	if code, text, _ := ask(t, client, "GET", server.URL+Path+"bakes", ""); code != http.StatusOK || text != `{"runs":[],"error":"the log of 1 run cannot be read"}`+"\n" {
+		t.Errorf("%d %s", code, text)
+	}
+	for after, want := range map[string]int{"0": 3, "2": 1, "3": 0, "9": 0} {
+		code, text, _ := ask(t, client, "GET", server.URL+Path+"bakes/run1?after="+after, "")
+		var got struct {
+			Events []step.Event
+			Next   int
+			More   bool
+		}
+		if err := json.Unmarshal([]byte(text), &got); err != nil || code != http.StatusOK || len(got.Events) != want || got.Next != 3 || got.More {
+			t.Errorf("after %s: %v %d %s", after, err, code, text)
+		}
+	}
+	code, text, header := ask(t, client, "GET", server.URL+Path+"bakes/run1/report", "")
+	if code != http.StatusOK || strings.Contains(text, "<script>alert") || !strings.HasPrefix(header.Get("Content-Security-Policy"), "sandbox allow-scripts;") {
+		t.Errorf("%d %v\n%s", code, header, text)
+	}
+}
+
+// TestChanges: several changes at once are told once, and the end of the cloud ends it.
+func TestChanges(t *testing.T) {
+	changes := make(chan struct{}, 1)
+	_, server, client := open(t, changes)
+	resp, err := client.Get(server.URL + Path + "changes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	changes <- struct{}{}
+	close(changes)
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || string(text) != ": hello\n\nevent: changed\ndata: {}\n\n" {
+		t.Errorf("%q %v", text, err)
+	}
+}
+
+// TestTerminals: a WebSocket is opened by the console's pages alone, and not too many.
+func TestTerminals(t *testing.T) {
+	c, server, client := open(t, nil)
+	url := server.URL + Path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"
+	for name, origin := range map[string]string{"another site": "http://evil.example", "nobody": ""} {
+		header := http.Header{}
+		if origin != "" {
+			header.Set("Origin", origin)
+		}
+		_, resp, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: client, HTTPHeader: header})
+		if err == nil || resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, wrong := range []string{"terminal/111111111111/us-east-1/i-1?user=admin", "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=-oProxyCommand", "terminal/111111111111/us-east-1/i-0123456789abcdef0"} {
+		if code, _, _ := ask(t, client, "GET", server.URL+Path+wrong, ""); code != http.StatusNotFound {
+			t.Errorf("%s: %d", wrong, code)
+		}
+	}
+	header := http.Header{"Origin": {server.URL}}
+	ws, _, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: client, HTTPHeader: header})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = ws.Read(t.Context()) // the cloud of this test refuses every call
+	if e, ok := errors.AsType[websocket.CloseError](err); !ok || !strings.Contains(e.Reason, "418") {
+		t.Errorf("%v", err)
+	}
+	for range maxTerminals {
+		c.terminals <- struct{}{}
+	}
+	_, resp, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: client, HTTPHeader: header})
+	if err == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+// TestFiles: every file that a page asks for is there, none asks for another site's, and
+// none makes HTML of text.
+func TestFiles(t *testing.T) {
+	asked := regexp.MustCompile(`(?:from |import\()"\./([^"]+)"|(?:src|href)[=:] ?"(static/[^"]+)"`)
+	unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`)
+	err := fs.WalkDir(static, "static", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasPrefix(name, "static/vendor/") {
+			return err
+		}
+		text, err := fs.ReadFile(static, name)
+		if err != nil {
+			return err
+		}
+		if m := unsafe.Find(text); m != nil {
+			t.Errorf("%s: %s", name, m)
+		}
+		for _, m := range asked.FindAllSubmatch(text, -1) {
+			file := path.Join("static", string(m[1]))
+			if len(m[2]) > 0 {
+				file = string(m[2])
+			}
+			_, plain := fs.Stat(static, file)
+			if _, zipped := fs.Stat(static, file+".gz"); plain != nil && zipped != nil {
+				t.Errorf("%s asks for %s", name, file)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
