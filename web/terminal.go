@@ -32,9 +32,11 @@ var (
 	userPattern     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`) })
 )
 
-// terminal connects a WebSocket with a shell on an instance: messages of bytes are what is
-// typed and shown, and a text {"cols":80,"rows":24} says how large the terminal is. The way
-// in is that of EC2 Instance Connect: a key that the instance takes for a minute.
+// terminal connects a WebSocket with a shell on an instance. The first message is a text
+// {"key":"..."} with a private key, which may be empty. Messages of bytes are what is typed
+// and shown, a text {"cols":80,"rows":24} says how large the terminal is, and the last one, a
+// text {"end":"..."}, why it is over. The ways in are that of EC2 Instance Connect, a key that
+// is lent to the instance for a minute, and the private key.
 func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 	account, ok := c.account(r.PathValue("account"))
 	region, instance, user := r.PathValue("region"), r.PathValue("instance"), r.URL.Query().Get("user")
@@ -60,18 +62,17 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 	defer ws.CloseNow() //nolint:errcheck // it is over
 	ws.SetReadLimit(64 << 10)
 	err = c.shell(r.Context(), ws, account, region, instance, user)
-	reason := "The session has ended."
+	end := struct {
+		End string `json:"end"`
+	}{"The session has ended."}
 	if err != nil {
-		reason = err.Error()
+		end.End = err.Error()
 	}
-	_ = ws.Close(websocket.StatusNormalClosure, clipped(reason, 120)) // a reason has at most 123 bytes
-}
-
-func clipped(text string, bytes int) string {
-	if len(text) <= bytes {
-		return text
+	text, err := json.Marshal(end)
+	if err == nil {
+		_ = ws.Write(r.Context(), websocket.MessageText, text) // the page may have gone
 	}
-	return strings.ToValidUTF8(text[:bytes-3], "") + "…"
+	_ = ws.Close(websocket.StatusNormalClosure, "") // likewise
 }
 
 // shell runs a shell on an instance until it or the WebSocket ends.
@@ -80,7 +81,15 @@ func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, regi
 	defer cancel()
 	begin, began := context.WithTimeout(ctx, connecting)
 	defer began()
-	client, err := c.logIn(begin, a, region, instance, user)
+	var first struct{ Key string }
+	_, text, err := ws.Read(begin)
+	if err == nil {
+		err = json.Unmarshal(text, &first)
+	}
+	if err != nil {
+		return fmt.Errorf("the first message: %w", err)
+	}
+	client, err := c.logIn(begin, a, region, instance, user, first.Key)
 	if err != nil {
 		return err
 	}
@@ -136,8 +145,9 @@ func typed(ctx context.Context, ws *websocket.Conn, in io.Writer, session *ssh.S
 	}
 }
 
-// logIn connects to an instance with a key that is lent to it.
-func (c *Console) logIn(ctx context.Context, a Account, region, instance, user string) (*ssh.Client, error) {
+// logIn connects to an instance with a key that is lent to it, and with a private one if
+// that is not empty.
+func (c *Console) logIn(ctx context.Context, a Account, region, instance, user, private string) (*ssh.Client, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -145,6 +155,14 @@ func (c *Console) logIn(ctx context.Context, a Account, region, instance, user s
 	signer, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		return nil, err
+	}
+	signers := []ssh.Signer{signer}
+	if private != "" {
+		own, err := ssh.ParsePrivateKey([]byte(private))
+		if err != nil {
+			return nil, fmt.Errorf("the private key: %w", err)
+		}
+		signers = append(signers, own)
 	}
 	body, err := json.Marshal(map[string]string{
 		"InstanceId": instance, "InstanceOSUser": user, "SSHPublicKey": strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))),
@@ -173,12 +191,12 @@ func (c *Console) logIn(ctx context.Context, a Account, region, instance, user s
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, instance, &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)},
 		HostKeyCallback: func(string, net.Addr, ssh.PublicKey) error { return nil }, // the cloud itself connects to the instance
 	})
 	if err != nil {
 		_ = conn.Close() // it did not become a client
-		return nil, fmt.Errorf("log in as %s: %w", user, err)
+		return nil, fmt.Errorf("log in as %s: %w. Keys are lent to images that have ec2-instance-connect, as Ubuntu's and Amazon's; for others, choose the private key of the instance's key pair", user, err)
 	}
 	return ssh.NewClient(sshConn, channels, requests), nil
 }

@@ -238,9 +238,12 @@ func TestTerminals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = ws.Read(t.Context()) // the cloud of this test refuses every call
-	if e, ok := errors.AsType[websocket.CloseError](err); !ok || !strings.Contains(e.Reason, "418") {
-		t.Errorf("%v", err)
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte(`{"key":""}`)); err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := ws.Read(t.Context()) // the cloud of this test refuses every call
+	if err != nil || !strings.Contains(string(text), `{"end":"418`) {
+		t.Errorf("%s %v", text, err)
 	}
 	for range maxTerminals {
 		c.terminals <- struct{}{}

@@ -4,6 +4,9 @@ import { ec2, ssm, list } from "./api.js";
 import { ask } from "./dialogs.js";
 import { tagsList } from "./shared.js";
 
+// privateKeys are those of the key pairs that this page has made, until it is closed.
+export const privateKeys = new Map();
+
 export async function keys(main) {
   let chosen = [];
   const remove = el("button", {
@@ -19,11 +22,12 @@ export async function keys(main) {
   });
   async function create() {
     const done = await ask({
-      title: "Create a key pair", intro: "The private key is downloaded once. Nobody keeps it.", button: "Create",
+      title: "Create a key pair", intro: "The private key is downloaded once. The cloud does not keep it, and this page only until it is closed.", button: "Create",
       fields: [{ name: "KeyName", label: "Name", required: true }, { name: "KeyType", label: "Type", type: "select", value: "ed25519", options: [{ value: "ed25519" }, { value: "rsa" }] }],
       blame: { InvalidKeyPair: "KeyName", InvalidParameterValue: "KeyName" }, calls: (v) => [{ action: "CreateKeyPair", params: { KeyName: v.KeyName, KeyType: v.KeyType } }],
     });
     if (!done) return;
+    privateKeys.set(done[0].keyName, done[0].keyMaterial);
     const href = URL.createObjectURL(new Blob([done[0].keyMaterial], { type: "application/x-pem-file" }));
     const a = el("a", { href, download: `${done[0].keyName}.pem` });
     a.click();

@@ -1,6 +1,7 @@
 import { el, copyButton, say } from "./dom.js";
 import { tag, where } from "./api.js";
 import { find, loginUser } from "./instances.js";
+import { privateKeys } from "./access.js";
 
 export async function connect(main, id) {
   const i = await find(id);
@@ -9,8 +10,10 @@ export async function connect(main, id) {
   const line = () => `ssh ${i.keyName ? `-i ${i.keyName}.pem ` : ""}${user.value}@${i.ipAddress}`;
   const ssh = el("code", {}, line());
   user.addEventListener("input", () => { ssh.textContent = line(); });
+  const file = el("input", { type: "file", "aria-label": "Private key", onchange: async () => { key = (await file.files[0]?.text()) ?? ""; } });
+  let key = privateKeys.get(i.keyName) ?? "";
   const button = el("button", { class: "main", onclick: () => open() }, "Connect");
-  main.append(el("h1", {}, `Connect to ${tag(i, "Name") || id}`), el("div", { class: "bar" }, el("label", {}, "User ", user), button, el("span", {}, "With a key pair of your own: ", ssh, " ", copyButton(line))), box);
+  main.append(el("h1", {}, `Connect to ${tag(i, "Name") || id}`), el("div", { class: "bar" }, el("label", {}, "User ", user), el("label", {}, `Private key${key ? " (that of the key pair is known)" : ""} `, file), button, el("span", {}, "In a shell: ", ssh, " ", copyButton(line))), box);
 
   let ws, term;
   const sizes = new ResizeObserver(() => fit());
@@ -35,12 +38,20 @@ export async function connect(main, id) {
       send(JSON.stringify({ cols: term.cols, rows: term.rows }));
     };
     sizes.observe(box);
-    ws.onopen = () => { fit(); term.focus(); };
-    ws.onmessage = (m) => term.write(new Uint8Array(m.data));
+    let end;
+    ws.onopen = () => {
+      send(JSON.stringify({ key }));
+      fit();
+      term.focus();
+    };
+    ws.onmessage = (m) => {
+      if (typeof m.data === "string") ({ end } = JSON.parse(m.data));
+      else term.write(new Uint8Array(m.data));
+    };
     term.onData((data) => send(encoder.encode(data)));
     term.onBinary((data) => send(Uint8Array.from(data, (c) => c.charCodeAt(0))));
-    ws.onclose = (e) => {
-      term.write(`\r\n[${(e.reason || "The connection is closed.").replace(/[^\x20-\x7e…]/g, " ")}]\r\n`);
+    ws.onclose = () => {
+      term.write(`\r\n[${(end ?? "The connection is closed.").replace(/[^\x20-\x7e]/g, " ")}]\r\n`);
       button.disabled = false;
     };
     ws.onerror = () => say("The terminal cannot be opened. Twenty can be open at a time.", true);
