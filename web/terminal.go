@@ -93,13 +93,13 @@ func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, regi
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	context.AfterFunc(ctx, func() { _ = client.Close() }) // which ends what waits for it
 	session, err := client.NewSession()
 	if err != nil {
 		return err
 	}
-	defer session.Close()
+	defer func() { _ = session.Close() }() // EOF if it has ended
 	if err := session.RequestPty("xterm-256color", 24, 80, nil); err != nil {
 		return err
 	}

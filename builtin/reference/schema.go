@@ -30,7 +30,7 @@ func JSONSchema(refs []Component) any {
 		}
 		return blocks(node{"type": "object", "properties": all})
 	}
-	packer, variable, local, build := find(refs, "block", "packer"), find(refs, "block", "variable"), find(refs, "block", "local"), find(refs, "block", "build")
+	packer, variable, local, build := blockOf(refs, "packer"), blockOf(refs, "variable"), blockOf(refs, "local"), blockOf(refs, "build")
 	inBuild := body(build, nil)
 	for _, name := range []string{"provisioner", "error-cleanup-provisioner"} {
 		inBuild["properties"].(node)[name] = blocks(node{"type": "object", "properties": of("provisioner")})
@@ -58,9 +58,10 @@ func JSONSchema(refs []Component) any {
 	}
 }
 
-func find(refs []Component, kind, name string) Component {
+// blockOf returns what there is to know of a kind of block.
+func blockOf(refs []Component, name string) Component {
 	for _, r := range refs {
-		if r.Kind == kind && r.Name == name {
+		if r.Kind == "block" && r.Name == name {
 			return r
 		}
 	}
@@ -71,7 +72,7 @@ func find(refs []Component, kind, name string) Component {
 // the arguments that all of them have.
 func body(r Component, refs []Component) node {
 	options := r.Options
-	if all := find(refs, "block", r.Kind); all.Name != "" {
+	if all := blockOf(refs, r.Kind); all.Name != "" {
 		options = append(append([]schema.Doc(nil), options...), all.Options...)
 	}
 	n := object(options)

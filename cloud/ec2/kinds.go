@@ -64,7 +64,7 @@ var (
 		code: "InvalidInstanceConnectEndpointId", filters: connectFilters, min: 1, max: 50}
 	kindGateway = &kind{prefix: "igw", field: "InternetGatewayId", resource: "internet-gateway", noun: "internetGateway", code: "InvalidInternetGatewayID",
 		filters: gatewayFilters, min: 5, max: 1000}
-	kindAcl       = &kind{prefix: "acl", field: "NetworkAclId", resource: "network-acl", noun: "networkAcl", code: "InvalidNetworkAclID", filters: aclFilters, min: 5, max: 1000}
+	kindACL       = &kind{prefix: "acl", field: "NetworkAclId", resource: "network-acl", noun: "networkAcl", code: "InvalidNetworkAclID", filters: aclFilters, min: 5, max: 1000}
 	kindDhcp      = &kind{prefix: "dopt", field: "DhcpOptionsId", resource: "dhcp-options", noun: "dhcpOption", code: "InvalidDhcpOptionID", filters: dhcpFilters, min: 5, max: 1000}
 	kindInterface = &kind{prefix: "eni", field: "NetworkInterfaceId", resource: "network-interface", noun: "networkInterface",
 		code: "InvalidNetworkInterfaceID", filters: interfaceFilters, set: "networkInterfaceIdSet", min: 5, max: 1000}
@@ -79,7 +79,7 @@ var (
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindAcl, kindDhcp, kindAddress, kindConnect, kindInterface, kindSpot, kindTemplate, kindUsage}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.

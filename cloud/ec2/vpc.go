@@ -45,7 +45,7 @@ func (n *networking) use(token, request, id string) {
 // vpc is a VPC and its attributes.
 type vpc struct {
 	types.Vpc
-	NoDnsSupport, DnsHostnames, UsageMetrics bool
+	NoDNSSupport, DNSHostnames, UsageMetrics bool
 }
 
 func (n *networking) parts() []part {
@@ -63,7 +63,7 @@ func (n *networking) parts() []part {
 		all = append(all, part{kindGateway, n.Gateways[i].InternetGatewayId, &n.Gateways[i].Tags})
 	}
 	for i := range n.Acls {
-		all = append(all, part{kindAcl, n.Acls[i].NetworkAclId, &n.Acls[i].Tags})
+		all = append(all, part{kindACL, n.Acls[i].NetworkAclId, &n.Acls[i].Tags})
 	}
 	for i := range n.DhcpOptions {
 		all = append(all, part{kindDhcp, n.DhcpOptions[i].DhcpOptionsId, &n.DhcpOptions[i].Tags})
@@ -407,7 +407,7 @@ func (s *state) DescribeVpcAttribute(ctx context.Context, in *ec2.DescribeVpcAtt
 	flag := func(v bool) *types.AttributeBooleanValue { return &types.AttributeBooleanValue{Value: &v} }
 	switch in.Attribute {
 	case types.VpcAttributeNameEnableDnsSupport:
-		out.EnableDnsSupport = flag(!v.NoDnsSupport)
+		out.EnableDnsSupport = flag(!v.NoDNSSupport)
 	case types.VpcAttributeNameEnableDnsHostnames:
 		out.EnableDnsHostnames = flag(v.DnsHostnames)
 	case types.VpcAttributeNameEnableNetworkAddressUsageMetrics:
@@ -431,7 +431,7 @@ func (s *state) ModifyVpcAttribute(ctx context.Context, in *ec2.ModifyVpcAttribu
 	err = s.editNetwork(c, func(n *networking) {
 		v := &n.Vpcs[i]
 		if f := in.EnableDnsSupport; f != nil {
-			v.NoDnsSupport = !aws.ToBool(f.Value)
+			v.NoDNSSupport = !aws.ToBool(f.Value)
 		}
 		if f := in.EnableDnsHostnames; f != nil {
 			v.DnsHostnames = aws.ToBool(f.Value)
@@ -478,6 +478,6 @@ func (s *state) DescribeNetworkAcls(ctx context.Context, in *ec2.DescribeNetwork
 	if err != nil {
 		return nil, err
 	}
-	rows, next, err := list(s, kindAcl, query{in.NetworkAclIds, in.Filters, in.MaxResults, in.NextToken}, n.Acls)
+	rows, next, err := list(s, kindACL, query{in.NetworkAclIds, in.Filters, in.MaxResults, in.NextToken}, n.Acls)
 	return &ec2.DescribeNetworkAclsOutput{NetworkAcls: rows, NextToken: next}, err
 }

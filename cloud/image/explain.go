@@ -52,7 +52,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 // elsewhere explains images that no machine here can run.
 func elsewhere(owners []string, filters map[string][]string, names string) string {
 	lower := strings.ToLower(names)
-	what := ""
+	var what string
 	switch {
 	case strings.Contains(lower, "windows"), slices.Contains(owners, "801119661308"), slices.Contains(filters["platform"], "windows"):
 		what = "Windows images"
