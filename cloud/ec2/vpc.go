@@ -93,7 +93,7 @@ func (s *state) networkOf(c wire.Caller) (*networking, error) {
 	next := &networking{DhcpOptions: []types.DhcpOptions{defaultDhcp(c)}}
 	if ok {
 		next.addVpc(c, *n.Vpc)
-		next.Vpcs[0].DnsHostnames = true
+		next.Vpcs[0].DNSHostnames = true
 		next.addDefaultRoute(c, *n.Vpc.VpcId)
 		for _, subnet := range n.Subnets {
 			next.addSubnet(subnet)
@@ -225,7 +225,7 @@ func newVpc(c wire.Caller, cidr string, tenancy types.Tenancy) vpc {
 // zone, and a way out.
 func (s *state) addDefaultVpc(c wire.Caller, r region, n *networking) (*vpc, error) {
 	v := newVpc(c, "172.31.0.0/16", types.TenancyDefault)
-	v.IsDefault, v.DnsHostnames = aws.Bool(true), true
+	v.IsDefault, v.DNSHostnames = aws.Bool(true), true
 	n.addVpc(c, v)
 	n.addDefaultRoute(c, *v.VpcId)
 	for i := range r.zones {
@@ -409,7 +409,7 @@ func (s *state) DescribeVpcAttribute(ctx context.Context, in *ec2.DescribeVpcAtt
 	case types.VpcAttributeNameEnableDnsSupport:
 		out.EnableDnsSupport = flag(!v.NoDNSSupport)
 	case types.VpcAttributeNameEnableDnsHostnames:
-		out.EnableDnsHostnames = flag(v.DnsHostnames)
+		out.EnableDnsHostnames = flag(v.DNSHostnames)
 	case types.VpcAttributeNameEnableNetworkAddressUsageMetrics:
 		out.EnableNetworkAddressUsageMetrics = flag(v.UsageMetrics)
 	default:
@@ -434,7 +434,7 @@ func (s *state) ModifyVpcAttribute(ctx context.Context, in *ec2.ModifyVpcAttribu
 			v.NoDNSSupport = !aws.ToBool(f.Value)
 		}
 		if f := in.EnableDnsHostnames; f != nil {
-			v.DnsHostnames = aws.ToBool(f.Value)
+			v.DNSHostnames = aws.ToBool(f.Value)
 		}
 		if f := in.EnableNetworkAddressUsageMetrics; f != nil {
 			v.UsageMetrics = aws.ToBool(f.Value)

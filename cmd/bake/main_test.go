@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need
 // machines take turns: each is run every fourth day, and the main job every day.
 func today(t *testing.T, name string) bool {
-	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" || name == "console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
+	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
 		return true
 	}
 	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
