@@ -136,7 +136,11 @@ func (b *buildView) running(path string) *stepView {
 // is drawn in full and left on the screen, with the summary below it.
 func (d *Live) Draw(now time.Time, width, height int) {
 	width, height = max(width, 10), max(height, 4)
-	list := d.list(now, width, height-1)
+	room := 1 << 30
+	if !d.ended {
+		room = max(1, height/2-1) // the cursor's row is below the list; at least half is for what builds say
+	}
+	list := d.list(now, width, room)
 	lines := slices.Concat(d.scroll, list, d.summary)
 	d.scroll, d.summary = nil, nil
 
@@ -188,11 +192,6 @@ func (d *Live) list(now time.Time, width, room int) []string {
 			shown = append(shown, b)
 		}
 	}
-	if d.ended {
-		room = 1 << 30
-	} else {
-		room = min(room, max(5, room/2)) // the rest is for what builds say
-	}
 	spin := spinner(now)
 	heads, hidden := d.heads(shown, room-min(2*countRunning(shown), room/2)) // steps that run need room too
 	each := (room - len(heads) - min(1, hidden)) / max(1, countRunning(heads))
@@ -207,7 +206,7 @@ func (d *Live) list(now time.Time, width, room int) []string {
 	if hidden > 0 {
 		lines = append(lines, d.style(2, truncate(fmt.Sprintf("  … and %d more builds", hidden), width-1, "")))
 	}
-	return lines
+	return lines[:min(len(lines), room)]
 }
 
 // heads chooses the builds that fit into room lines: running ones first.
@@ -217,7 +216,7 @@ func (d *Live) heads(builds []*buildView, room int) (shown []*buildView, hidden 
 	}
 	byNeed := slices.Clone(builds)
 	sort.SliceStable(byNeed, func(i, j int) bool { return byNeed[i].rank() < byNeed[j].rank() })
-	keep := byNeed[:room-1]
+	keep := byNeed[:max(1, room-1)]
 	for _, b := range builds {
 		if slices.Contains(keep, b) {
 			shown = append(shown, b)
@@ -256,57 +255,93 @@ func countRunning(bs []*buildView) (n int) {
 	return n
 }
 
-// steps returns the lines below the head of b, at most room of them: what runs
-// goes before what is over.
+// steps returns the lines below the head of b, at most room of them. When there are
+// more, finished steps are folded into one line, oldest first; then what steps wrote
+// last goes, and in the end all but the newest: the step in progress is the last to go.
 func (d *Live) steps(b *buildView, spin string, now time.Time, width, room int) []string {
-	type block struct {
-		lines   []string
-		running bool
-	}
-	var blocks []block
-	need := 0
+	var lines []string
+	need, outputs := 0, 0
 	for _, s := range b.steps {
-		bl := block{running: !s.ended}
-		mark := d.style(32, "✓")
-		if s.err != nil {
-			mark = d.style(31, "✗")
-		} else if !s.ended {
-			mark = d.style(36, spin)
+		need++
+		if s.speaks() {
+			outputs++
+		}
+	}
+	need += outputs
+	folded := b.fold(need - room)
+	if n := len(folded); n > 0 {
+		need += 1 - n
+		if need-outputs > room {
+			need-- // there is no room to count them
+		} else {
+			lines = append(lines, d.foldedRow(folded, width))
+		}
+	}
+	for _, s := range b.steps {
+		if slices.Contains(folded, s) {
+			continue
 		}
 		depth := 1 + strings.Count(s.path, within)
-		bl.lines = append(bl.lines, d.row(width, mark, depth, title(innermost(s.path)), s.bar(now), s.time(now)))
-		if !s.ended && s.output != "" {
-			out := strings.Repeat("  ", depth+1) + "│ " + s.output
-			bl.lines = append(bl.lines, d.style(2, truncate(out, width-1, "…")))
+		lines = append(lines, d.row(width, s.mark(d, spin), depth, title(innermost(s.path)), s.bar(now), s.time(now)))
+		if !s.speaks() {
+			continue
 		}
-		blocks = append(blocks, bl)
-		need += len(bl.lines)
+		if need > room {
+			need--
+			continue
+		}
+		out := strings.Repeat("  ", depth+1) + "│ " + s.output
+		lines = append(lines, d.style(2, truncate(out, width-1, "…")))
 	}
-	// Drop finished steps, oldest first, then their number, then output, then running ones.
-	dropped := 0
-	for i := 0; i < len(blocks) && need > room; i++ {
-		if !blocks[i].running {
-			need -= len(blocks[i].lines)
-			blocks[i].lines = nil
-			if dropped++; dropped == 1 {
-				need++ // the line that counts them
-			}
+	return lines[max(0, len(lines)-max(0, room)):]
+}
+
+// fold chooses finished steps, oldest first, so that excess lines less are needed,
+// with one line more for all that are chosen. Steps that failed are never chosen,
+// unless they were tried again.
+func (b *buildView) fold(excess int) (folded []*stepView) {
+	if excess <= 0 {
+		return nil
+	}
+	for i, s := range b.steps {
+		again := func(later *stepView) bool { return later.path == s.path }
+		if !s.ended || s.err != nil && !slices.ContainsFunc(b.steps[i+1:], again) {
+			continue
+		}
+		if folded = append(folded, s); len(folded) > excess {
+			break
 		}
 	}
-	var lines []string
-	if dropped > 0 && need > room {
-		need--
-	} else if dropped > 0 {
-		lines = append(lines, d.row(width, d.style(32, "✓"), 1, fmt.Sprintf("%d steps", dropped), "", ""))
+	return folded
+}
+
+// foldedRow stands for steps that are done: how many, and the time from the first
+// one's start to the end of the last.
+func (d *Live) foldedRow(steps []*stepView, width int) string {
+	text, began, end := "1 step done", steps[0].started, steps[0].started
+	if len(steps) > 1 {
+		text = fmt.Sprintf("%d steps done", len(steps))
 	}
-	for _, bl := range blocks {
-		if need > room && len(bl.lines) > 1 {
-			need -= len(bl.lines) - 1
-			bl.lines = bl.lines[:1]
+	for _, s := range steps {
+		if at := s.started.Add(s.elapsed); at.After(end) {
+			end = at
 		}
-		lines = append(lines, bl.lines...)
 	}
-	return lines[:min(len(lines), max(0, room))]
+	return d.row(width, d.style(32, "✓"), 1, text, "", clock(end.Sub(began)))
+}
+
+// speaks says whether the last line that s wrote is shown below it.
+func (s *stepView) speaks() bool { return !s.ended && s.output != "" }
+
+func (s *stepView) mark(d *Live, spin string) string {
+	switch {
+	case s.err != nil:
+		return d.style(31, "✗")
+	case s.ended:
+		return d.style(32, "✓")
+	default:
+		return d.style(36, spin)
+	}
 }
 
 // row lays one line out: mark and text on the left, time on the right, and a bar

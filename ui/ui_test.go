@@ -257,7 +257,9 @@ func TestLive(t *testing.T) {
 	}{
 		{"webserver", 80, 24, []int{14, 29, 44, 1000}},
 		{"webserver", 32, 8, []int{29, 44, 1000}},
+		{"webserver", 80, 12, []int{29, 44, 1000}},
 		{"failure", 100, 30, []int{14, 1000}},
+		{"failure", 80, 10, []int{14, 1000}},
 		{"cancelled", 80, 24, []int{1000}},
 		{"script-failed", 80, 24, []int{73, 1000}},
 		{"script-failed", 60, 15, []int{73, 1000}},
@@ -275,7 +277,7 @@ func TestLive(t *testing.T) {
 				d.Draw(e.Time.Add(150*time.Millisecond), tt.width, tt.height)
 				s.write(t, out.Bytes())
 				out.Reset()
-				if !d.ended && len(d.drawn) > max(tt.height, 4)-1 {
+				if !d.ended && len(d.drawn)+1 > max(tt.height, 4)/2 { // the cursor has a row too
 					t.Fatalf("event %d: the list has %d lines on a screen of %d", i, len(d.drawn), tt.height)
 				}
 				for _, w := range d.drawn {
@@ -291,6 +293,59 @@ func TestLive(t *testing.T) {
 			}
 			golden(t, fmt.Sprintf("%s.live-%dx%d", tt.stream, tt.width, tt.height), shots.String())
 		})
+	}
+}
+
+// TestLiveFolds has a build with many steps on screens of several heights: those that
+// are done fold, those that failed and the one in progress stay.
+func TestLiveFolds(t *testing.T) {
+	start := time.Unix(1700000000, 0)
+	for height, want := range map[int]string{
+		40: "b 9.0s, Done-0 1.0s, Done-1 1.0s, Done-2 1.0s, Done-3 1.0s, Done-4 1.0s, Broken 1.0s, Retried 1.0s, Retried 1.0s, Going 1.0s, words",
+		20: "b 9.0s, 3 steps done 3.0s, Done-3 1.0s, Done-4 1.0s, Broken 1.0s, Retried 1.0s, Retried 1.0s, Going 1.0s, words",
+		14: "b 9.0s, 6 steps done 7.0s, Broken 1.0s, Retried 1.0s, Going 1.0s, words",
+		12: "b 9.0s, 7 steps done 8.0s, Broken 1.0s, Going 1.0s, words",
+		10: "b 9.0s, 7 steps done 8.0s, Broken 1.0s, Going 1.0s",
+		8:  "b 9.0s, Broken 1.0s, Going 1.0s",
+		6:  "b 9.0s, Going 1.0s",
+		4:  "b 9.0s",
+	} {
+		var out bytes.Buffer
+		d := NewLive(&out, PlainOptions{})
+		at := start
+		handle := func(k step.Kind, name string) {
+			e := step.Event{Kind: k, Build: "b", Step: name, Time: at, Elapsed: time.Second, Text: "words"}
+			if k == step.StepFailed {
+				e.Error = errors.New("no")
+			}
+			d.Handle(e)
+		}
+		handle(step.BuildStarted, "")
+		for _, name := range []string{"done-0", "done-1", "done-2", "done-3", "done-4", "broken!", "retried!", "retried", "going"} {
+			bare := strings.TrimSuffix(name, "!")
+			handle(step.StepStarted, bare)
+			at = at.Add(time.Second)
+			switch {
+			case bare != name:
+				handle(step.StepFailed, bare)
+			case name == "going":
+				handle(step.Output, bare)
+			default:
+				handle(step.StepFinished, bare)
+			}
+		}
+		var got []string
+		out.Reset()
+		d.scroll = nil
+		d.Draw(at, 60, height)
+		s := &screen{width: 60}
+		s.write(t, out.Bytes())
+		for _, row := range strings.Split(strings.TrimSpace(s.String()), "\n") {
+			got = append(got, strings.Join(strings.Fields(strings.TrimLeft(row, " ⠋✓✗│")), " "))
+		}
+		if diff := cmp.Diff(want, strings.Join(got, ", ")); diff != "" {
+			t.Errorf("at a height of %d (-want +got):\n%s", height, diff)
+		}
 	}
 }
 
