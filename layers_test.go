@@ -23,7 +23,8 @@ type rule struct {
 var rules = []rule{
 	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "golden/asroot", "golden/attest", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
-	{"inspect", []string{"config", "config/lang", "engine"}, "a template is described without running it"},
+	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
+	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "docs", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
 	{"docs", nil, "documents are text that anybody may show"},
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},

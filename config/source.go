@@ -50,6 +50,29 @@ type Component struct {
 	unsettled bool     // there may be others
 }
 
+// Data returns the addresses of the data sources that the component's block refers to,
+// also by way of local values, in the order of the references.
+func (c *Component) Data() (addresses []string) {
+	seen := map[*lang.Node]bool{}
+	var visit func(refs []hcl.Traversal)
+	visit = func(refs []hcl.Traversal) {
+		for _, ref := range refs {
+			for _, n := range c.scope.Find(ref) {
+				if seen[n] {
+					continue
+				}
+				if seen[n] = true; n.IsData() {
+					addresses = append(addresses, n.Address)
+				} else {
+					visit(n.Refs)
+				}
+			}
+		}
+	}
+	visit(c.refs)
+	return addresses
+}
+
 // Input returns what the component's options are decoded from, without Render
 // and Secret. build are the values of build.*, which may be unknown in a check, one by
 // one or as a whole; it is [cty.NilVal] for builders, which come before there are any.
