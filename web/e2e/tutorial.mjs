@@ -2,13 +2,14 @@
 // see the page that it serves, connect to it, make an image of it, launch from that, copy
 // it, share it, deregister it, and delete what is left.
 //
-//   CONSOLE_MODULES=DIRECTORY node tutorial.mjs ADDRESS [PICTURES]
+//   CONSOLE_MODULES=DIRECTORY CONSOLE_TEMPLATE=FILE node tutorial.mjs ADDRESS [PICTURES]
 //
 // The directory is one with playwright-core and axe-core in its node_modules; scripts/console
-// makes it. ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
+// makes it. The file is a template that takes a few seconds. ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
 // light and dark, are written to a directory PICTURES. It fails on any error that the
 // browser tells, on a request to anywhere else, and on what axe-core calls serious.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -208,12 +209,33 @@ await go("Events");
 await row("DeleteSnapshot").waitFor();
 await row("InvalidAMIName").waitFor();
 await looks("events");
-for (const name of ["Volumes", "Parameters", "Bakes"]) {
+for (const name of ["Volumes", "Parameters"]) {
   await go(name);
   await page.getByRole("heading", { name, exact: true }).waitFor();
   await page.locator("tbody tr").first().waitFor();
   await looks(name.toLowerCase());
 }
+
+step("a bake under way, and what it was");
+const baking = spawn("bake", ["build", process.env.CONSOLE_TEMPLATE], { stdio: "ignore" });
+await go("Bakes");
+await page.locator("tbody a").first().click();
+await page.getByRole("heading", { name: /^Bake / }).waitFor();
+await page.locator("pre.output").getByText("<script>alert(1)</script> first").waitFor();
+await page.locator("dd").getByText("running").first().waitFor();
+await page.locator("dd").getByText("succeeded").first().waitFor();
+assert.equal(await new Promise((done) => { baking.exitCode === null ? baking.on("exit", done) : done(baking.exitCode); }), 0);
+await page.locator(".steps li", { hasText: "shell-local" }).first().waitFor();
+await page.getByLabel("Show only lines with").fill("LAST");
+await page.waitForFunction(() => /^[^\n]*last$/.test(document.querySelector("pre.output").textContent));
+await looks("bake");
+const [report] = await Promise.all([context.waitForEvent("page"), page.getByRole("link", { name: "the report of this run" }).click()]);
+await report.getByRole("heading").first().waitFor();
+assert.equal(await report.evaluate(() => { try { return document.cookie + localStorage.length; } catch (e) { return e.name; } }), "SecurityError"); // it is in a sandbox
+await report.close();
+await go("Bakes");
+await page.locator("tbody tr", { hasText: "succeeded" }).waitFor();
+await looks("bakes");
 
 step("terminated");
 await go("Instances");
