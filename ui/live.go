@@ -20,6 +20,7 @@ import (
 type Live struct {
 	out    io.Writer
 	color  bool
+	local  bool // images are those of the local cloud
 	script transcript
 
 	builds  []*buildView
@@ -54,7 +55,7 @@ type stepView struct {
 
 // NewLive returns a display that draws on out.
 func NewLive(out io.Writer, o PlainOptions) *Live {
-	return &Live{out: out, color: o.Color, script: transcript{timestamps: o.Timestamps, log: o.Log}}
+	return &Live{out: out, color: o.Color, local: o.Local, script: transcript{timestamps: o.Timestamps, log: o.Log}}
 }
 
 // Handle implements [Display]. Nothing is written before the next Draw.
@@ -78,6 +79,7 @@ func (d *Live) Handle(e step.Event) {
 		return
 	case step.RunFinished:
 		d.ended = true
+		d.summary = append(d.summary, d.script.launches(d.local)...)
 		return
 	}
 	b := d.view(e.Build)

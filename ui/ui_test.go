@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
+	"bake/builder"
 	"bake/step"
 )
 
@@ -345,6 +346,45 @@ func TestLiveFolds(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, strings.Join(got, ", ")); diff != "" {
 			t.Errorf("at a height of %d (-want +got):\n%s", height, diff)
+		}
+	}
+}
+
+// TestLiveTellsHowToLaunch has two builds, one of which passes its image on: the end of
+// the screen has each image of each region once, with the command that launches it.
+func TestLiveTellsHowToLaunch(t *testing.T) {
+	const aws = `
+Build     Region     Image  Launch it with
+x.debian  eu-west-1  ami-2  aws ec2 run-instances --image-id ami-2 --region eu-west-1
+x.debian  us-east-1  ami-1  aws ec2 run-instances --image-id ami-1 --region us-east-1
+x.y       us-east-1  ami-3  aws ec2 run-instances --image-id ami-3 --region us-east-1
+`
+	const local = `
+Build     Region     Image  Launch it with
+x.debian  eu-west-1  ami-2  bake cloud run -region eu-west-1 ami-2
+x.debian  us-east-1  ami-1  bake cloud run -region us-east-1 ami-1
+x.y       us-east-1  ami-3  bake cloud run -region us-east-1 ami-3
+`
+	for onLocal, want := range map[bool]string{false: aws, true: local} {
+		var out bytes.Buffer
+		d := NewLive(&out, PlainOptions{Local: onLocal})
+		d.Handle(step.Event{Kind: step.RunStarted, Text: "x.debian\nx.y\nz"})
+		images := map[string]string{"us-east-1": "ami-1", "eu-west-1": "ami-2"}
+		for _, e := range []step.Event{
+			{Build: "x.debian", Artifact: &builder.Artifact{Images: images}},
+			{Build: "x.debian", Artifact: &builder.Artifact{Images: images}},
+			{Build: "x.y", Artifact: &builder.Artifact{Images: map[string]string{"us-east-1": "ami-3"}}},
+			{Build: "z"},
+		} {
+			e.Kind = step.ArtifactMade
+			d.Handle(e)
+		}
+		d.Handle(step.Event{Kind: step.RunFinished})
+		d.Draw(time.Unix(0, 0), 120, 24)
+		s := &screen{width: 120}
+		s.write(t, out.Bytes())
+		if !strings.HasSuffix(strings.TrimRight(s.String(), "\n")+"\n", want) {
+			t.Errorf("the screen is\n%s", s)
 		}
 	}
 }

@@ -154,6 +154,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 func (p *program) bake(ctx context.Context, o buildOptions, options run.Options, do func(context.Context, run.Options) (run.Result, error)) (failure, err error) {
 	o.prompts = o.debug || o.onError.value == string(engine.Ask)
 	o.log = options.State.Log(options.ID)
+	o.onLocal = o.local
 	feed := p.openFeed(o.displayOptions)
 	defer feed.close()
 	options.Components = p.components(options.Template.Options, o.releases)

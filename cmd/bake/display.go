@@ -13,6 +13,7 @@ type displayOptions struct {
 	color, timestamps bool
 	prompts           bool   // the user will be asked questions between lines
 	log               string // path of the log of the run
+	onLocal           bool   // it is on the local cloud
 }
 
 // feed gives events to the displays of a run.
@@ -28,7 +29,7 @@ func (p *program) openFeed(o displayOptions) *feed {
 	if p.log.on {
 		f.displays = append(f.displays, p.log)
 	}
-	plain := ui.PlainOptions{Color: o.color && p.env.colors() && p.stdout.colors(), Timestamps: o.timestamps, Log: o.log}
+	plain := ui.PlainOptions{Color: o.color && p.env.colors() && p.stdout.colors(), Timestamps: o.timestamps, Log: o.log, Local: o.onLocal}
 	switch {
 	case p.machineReadable:
 		f.displays = append(f.displays, ui.NewMachine(p.stdout, plain))
