@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,7 +71,7 @@ func (s State) List() ([]Past, error) {
 	var all []Past
 	var bad []error
 	for _, id := range ids {
-		past, err := s.past(id)
+		past, err := s.Past(id)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it is deleted just now
 		case err != nil:
@@ -169,8 +171,23 @@ func readFile(path string, handle func(io.Reader) error) error {
 	return handle(z)
 }
 
-// past reads the log of a run, and its ledger.
-func (s State) past(id string) (Past, error) {
+// Stamp changes when a log or a ledger is begun, written to or deleted.
+func (s State) Stamp() string {
+	sum := sha256.New()
+	for _, dir := range []string{s.Runs(), s.Ledgers()} {
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil { // else it is deleted just now
+				fmt.Fprintln(sum, e.Name(), info.Size(), info.ModTime().UnixNano())
+			}
+		}
+		fmt.Fprintln(sum, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// Past tells of a run what its log and its ledger do.
+func (s State) Past(id string) (Past, error) {
 	p := Past{Run: id, State: Crashed, Builds: []PastBuild{}, Left: []step.Resource{}}
 	err := s.read(id, p.learnAll)
 	if err != nil || p.Started.IsZero() {

@@ -20,9 +20,23 @@ const (
 
 var runPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]{0,99}$`) })
 
-// bakes lists the runs of bake build. What cannot be read is passed over, and said.
+// pastRuns are the runs that there were when they were last asked for.
+type pastRuns struct {
+	stamp string
+	all   []run.Past
+	err   error
+}
+
+// bakes lists the runs of bake build. What cannot be read is passed over, and said. Logs are
+// long, and pages ask often: they are read again when one has changed.
 func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
-	all, err := c.opts.Runs.List()
+	c.mu.Lock()
+	if stamp := c.opts.Runs.Stamp(); c.past.stamp != stamp {
+		all, err := c.opts.Runs.List()
+		c.past = pastRuns{stamp, all, err}
+	}
+	all, err := c.past.all, c.past.err
+	c.mu.Unlock()
 	answer := struct {
 		Runs  []run.Past `json:"runs"`
 		Error string     `json:"error,omitempty"`
@@ -36,8 +50,8 @@ func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, answer)
 }
 
-// bake gives the events of a run's log from the one numbered "after" on, and the number of
-// the one to go on with.
+// bake gives the events of a run's log from the one numbered "after" on, the number of the
+// one to go on with, and what became of the run.
 func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 	after, err := strconv.Atoi(r.URL.Query().Get("after"))
 	if id := r.PathValue("run"); err != nil || after < 0 || !runPattern().MatchString(id) {
@@ -59,12 +73,17 @@ func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
 	if noRun(w, r, err) {
 		return
 	}
+	past, err := c.opts.Runs.Past(r.PathValue("run"))
+	if noRun(w, r, err) {
+		return
+	}
 	next := min(after, seen) + len(events)
 	writeJSON(w, struct {
 		Events []json.RawMessage `json:"events"`
 		Next   int               `json:"next"`
 		More   bool              `json:"more"` // there are some already
-	}{events, next, next < seen})
+		Past   run.Past          `json:"past"`
+	}{events, next, next < seen, past})
 }
 
 // report gives the report of a run, as a page that can reach nothing of the console.

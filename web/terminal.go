@@ -77,6 +77,7 @@ func (c *Console) terminal(w http.ResponseWriter, r *http.Request) {
 
 // shell runs a shell on an instance until it or the WebSocket ends.
 func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, region, instance, user string) error {
+	outer := ctx // that of the WebSocket, which is to say last why it is over
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begin, began := context.WithTimeout(ctx, connecting)
@@ -113,7 +114,7 @@ func (c *Console) shell(ctx context.Context, ws *websocket.Conn, a Account, regi
 	}
 	go func() {
 		defer cancel()
-		_ = typed(ctx, ws, in, session) // the page has gone
+		_ = typed(outer, ws, in, session) // the page has gone
 	}()
 	err = session.Wait()
 	if _, ok := errors.AsType[*ssh.ExitError](err); ok || ctx.Err() != nil {

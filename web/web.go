@@ -19,6 +19,8 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
+	"time"
 
 	"bake/golden/report"
 	"bake/internal/local"
@@ -26,8 +28,12 @@ import (
 	"bake/step"
 )
 
-// Path is where the console is on the listener of the cloud. No bucket can have its name.
-const Path = "/-/console/"
+// Prefix is the beginning of the paths of all consoles on the listener of a cloud. No bucket
+// can have its name.
+const Prefix = "/-/console/"
+
+// ticketFor is how long a ticket lets in.
+const ticketFor = 5 * time.Minute
 
 // Account is an account of the cloud, with the key that calls in its name are signed with.
 type Account struct{ ID, Profile, AccessKey, SecretKey string }
@@ -37,6 +43,9 @@ type Options struct {
 	Endpoint string    // URL of the cloud
 	Accounts []Account // the first is the one that the console begins with
 	Region   string    // that the console begins with
+
+	// Ports are those at which the ports of machines are served, where that differs.
+	Ports map[int]int
 
 	// Changes returns a channel that hears of changes of the cloud's state until the
 	// context ends. Changes in quick succession may be one.
@@ -51,6 +60,8 @@ type Options struct {
 // Runs are the runs of bake build whose logs are kept, as [run.State] has them.
 type Runs interface {
 	List() ([]run.Past, error)
+	Past(id string) (run.Past, error)
+	Stamp() string // another one when a run has begun, gone on or ended
 	Events(id string, emit func(step.Event)) error
 	Report(id, bake string) (*report.Report, error)
 }
@@ -58,9 +69,15 @@ type Runs interface {
 // Console serves the pages to whoever has its token.
 type Console struct {
 	opts      Options
+	path      string // where it is: a secret, too, since cookies are kept to paths but not to ports
 	token     string
 	terminals chan struct{} // holds one for each open terminal
 	mux       *http.ServeMux
+	client    *http.Client // of the cloud, which no proxy is between
+
+	mu      sync.Mutex
+	tickets map[string]time.Time // until when each lets in, once
+	past    pastRuns
 }
 
 //go:embed static
@@ -68,22 +85,46 @@ var static embed.FS
 
 // New returns a console with a token of its own.
 func New(opts Options) *Console {
-	c := &Console{opts: opts, token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux()}
-	c.mux.HandleFunc("GET "+Path+"{$}", c.index)
-	c.mux.HandleFunc("GET "+Path+"static/", c.file)
-	c.mux.HandleFunc("GET "+Path+"session", c.session)
-	c.mux.HandleFunc("POST "+Path+"api/{account}/{region}/{service}", c.api)
-	c.mux.HandleFunc("GET "+Path+"changes", c.changes)
-	c.mux.HandleFunc("GET "+Path+"calls", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.opts.Calls()) })
-	c.mux.HandleFunc("GET "+Path+"terminal/{account}/{region}/{instance}", c.terminal)
-	c.mux.HandleFunc("GET "+Path+"bakes", c.bakes)
-	c.mux.HandleFunc("GET "+Path+"bakes/{run}", c.bake)
-	c.mux.HandleFunc("GET "+Path+"bakes/{run}/report", c.report)
+	c := &Console{
+		opts: opts, path: Prefix + rand.Text() + "/", token: rand.Text(), terminals: make(chan struct{}, maxTerminals), mux: http.NewServeMux(),
+		client: &http.Client{Transport: &http.Transport{}}, tickets: map[string]time.Time{},
+	}
+	c.mux.HandleFunc("GET "+c.path+"{$}", c.index)
+	c.mux.HandleFunc("GET "+c.path+"static/", c.file)
+	c.mux.HandleFunc("GET "+c.path+"session", c.session)
+	c.mux.HandleFunc("POST "+c.path+"api/{account}/{region}/{service}", c.api)
+	c.mux.HandleFunc("GET "+c.path+"changes", c.changes)
+	c.mux.HandleFunc("GET "+c.path+"calls", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.opts.Calls()) })
+	c.mux.HandleFunc("GET "+c.path+"terminal/{account}/{region}/{instance}", c.terminal)
+	c.mux.HandleFunc("GET "+c.path+"bakes", c.bakes)
+	c.mux.HandleFunc("GET "+c.path+"bakes/{run}", c.bake)
+	c.mux.HandleFunc("GET "+c.path+"bakes/{run}/report", c.report)
 	return c
 }
 
 // URL is the address that lets its reader in.
-func (c *Console) URL() string { return c.opts.Endpoint + Path + "?token=" + c.token }
+func (c *Console) URL() string { return c.address(c.token) }
+
+func (c *Console) address(token string) string { return c.opts.Endpoint + c.path + "?token=" + token }
+
+// Ticket is an address that lets in once, within five minutes: for the arguments of a
+// program, which other users of the host can see.
+func (c *Console) Ticket() string {
+	ticket := rand.Text()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tickets[ticket] = time.Now().Add(ticketFor)
+	return c.address(ticket)
+}
+
+// admits reports whether a token lets in. A ticket does so once.
+func (c *Console) admits(token string) bool {
+	c.mu.Lock()
+	until, ok := c.tickets[token]
+	delete(c.tickets, token)
+	c.mu.Unlock()
+	return ok && time.Now().Before(until) || subtle.ConstantTimeCompare([]byte(token), []byte(c.token)) == 1
+}
 
 // policy is the Content-Security-Policy: the pages are made of their own files, and talk
 // to their own server. Styles that scripts set are those of bars in a timeline and of the
@@ -106,7 +147,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "The console answers at an IP address or at localhost alone.", http.StatusMisdirectedRequest)
 	case !c.sameOrigin(r):
 		http.Error(w, "The console takes no requests from other sites.", http.StatusForbidden)
-	case r.URL.Path == Path && r.URL.Query().Has("token"):
+	case r.URL.Path == c.path && r.URL.Query().Has("token"):
 		c.enter(w, r)
 	case !c.known(r):
 		http.Error(w, "Open the address that \"bake cloud up\" printed: it lets you in.", http.StatusUnauthorized)
@@ -143,7 +184,7 @@ func (c *Console) sameOrigin(r *http.Request) bool {
 		return true
 	default:
 		// A link from another page may lead to the first page, which does nothing.
-		return r.URL.Path == Path && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+		return r.URL.Path == c.path && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	}
 }
 
@@ -165,14 +206,14 @@ func (c *Console) secret() string {
 
 // enter changes the token for a cookie, and leads to an address without the token.
 func (c *Console) enter(w http.ResponseWriter, r *http.Request) {
-	if subtle.ConstantTimeCompare([]byte(r.URL.Query().Get("token")), []byte(c.token)) != 1 {
-		http.Error(w, "This address is of an earlier \"bake cloud up\". Open the one that the last printed.", http.StatusUnauthorized)
+	if !c.admits(r.URL.Query().Get("token")) {
+		http.Error(w, "This address is used up, or of an earlier \"bake cloud up\". Open the one that the last printed.", http.StatusUnauthorized)
 		return
 	}
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // there is no TLS on the loopback
-		Name: cookieName(r), Value: c.secret(), Path: Path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: cookieName(r), Value: c.secret(), Path: c.path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 	})
-	http.Redirect(w, r, Path, http.StatusSeeOther)
+	http.Redirect(w, r, c.path, http.StatusSeeOther)
 }
 
 // known reports whether a request has the cookie.
@@ -186,7 +227,7 @@ func (c *Console) index(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *Console) file(w http.ResponseWriter, r *http.Request) {
-	serve(w, r, strings.TrimPrefix(r.URL.Path, Path+"static/"))
+	serve(w, r, strings.TrimPrefix(r.URL.Path, c.path+"static/"))
 }
 
 // serve answers with a file of the console. Large ones are kept compressed.
@@ -221,5 +262,7 @@ func (c *Console) session(w http.ResponseWriter, _ *http.Request) {
 		Region   string    `json:"region"`
 		Accounts []account `json:"accounts"`
 		Version  string    `json:"version"`
-	}{c.opts.Endpoint, c.opts.Region, accounts, c.opts.Version})
+
+		Ports map[int]int `json:"ports"`
+	}{c.opts.Endpoint, c.opts.Region, accounts, c.opts.Version, c.opts.Ports})
 }

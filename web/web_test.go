@@ -28,6 +28,10 @@ type logs map[string][]step.Event
 
 func (l logs) List() ([]run.Past, error) { return nil, errors.New("the log of 1 run cannot be read") }
 
+func (l logs) Past(id string) (run.Past, error) { return run.Past{Run: id, State: run.Crashed}, nil }
+
+func (l logs) Stamp() string { return "1" }
+
 func (l logs) Events(id string, emit func(step.Event)) error {
 	events, ok := l[id]
 	if !ok {
@@ -70,7 +74,7 @@ func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *h
 		t.Fatal(err)
 	}
 	client := &http.Client{Jar: jar}
-	resp, err := client.Get(server.URL + Path + "?token=" + c.token)
+	resp, err := client.Get(server.URL + c.path + "?token=" + c.token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,43 +112,44 @@ func ask(t *testing.T, client *http.Client, method, url, body string, headers ..
 
 // TestIntruders: who is not the user, or is one of the user's other pages, gets nothing.
 func TestIntruders(t *testing.T) {
-	_, server, client := open(t, nil)
+	c, server, client := open(t, nil)
 	stranger := &http.Client{}
-	api := Path + "api/111111111111/us-east-1/ec2"
-	for name, c := range map[string]struct {
+	api := c.path + "api/111111111111/us-east-1/ec2"
+	for name, try := range map[string]struct {
 		client       *http.Client
 		method, path string
 		headers      []string
 		want         int
 	}{
-		"no cookie":                             {stranger, "GET", Path, nil, http.StatusUnauthorized},
-		"no cookie, a file":                     {stranger, "GET", Path + "static/app.js", nil, http.StatusUnauthorized},
+		"no cookie":                             {stranger, "GET", c.path, nil, http.StatusUnauthorized},
+		"no cookie, a file":                     {stranger, "GET", c.path + "static/app.js", nil, http.StatusUnauthorized},
 		"no cookie, the API":                    {stranger, "POST", api, []string{"Origin", server.URL}, http.StatusUnauthorized},
-		"no cookie, the bakes":                  {stranger, "GET", Path + "bakes", nil, http.StatusUnauthorized},
-		"a wrong token":                         {stranger, "GET", Path + "?token=AAAA", nil, http.StatusUnauthorized},
-		"a wrong cookie":                        {stranger, "GET", Path, []string{"Cookie", "bake-console-" + server.URL[strings.LastIndex(server.URL, ":")+1:] + "=1234"}, http.StatusUnauthorized},
-		"another name, which DNS points here":   {client, "GET", Path, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},
+		"no cookie, the bakes":                  {stranger, "GET", c.path + "bakes", nil, http.StatusUnauthorized},
+		"another path":                          {client, "GET", Prefix, nil, http.StatusUnauthorized},
+		"a wrong token":                         {stranger, "GET", c.path + "?token=AAAA", nil, http.StatusUnauthorized},
+		"a wrong cookie":                        {stranger, "GET", c.path, []string{"Cookie", "bake-console-" + server.URL[strings.LastIndex(server.URL, ":")+1:] + "=1234"}, http.StatusUnauthorized},
+		"another name, which DNS points here":   {client, "GET", c.path, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},
 		"another name with the port":            {client, "POST", api, []string{"Host", "evil.example:80", "Origin", "http://evil.example:80"}, http.StatusMisdirectedRequest},
 		"a form of another site":                {client, "POST", api, []string{"Origin", "http://evil.example"}, http.StatusForbidden},
 		"a fetch of another port":               {client, "POST", api, []string{"Origin", "http://127.0.0.1:1"}, http.StatusForbidden},
 		"a form without an origin":              {client, "POST", api, nil, http.StatusForbidden},
 		"a form of an opaque origin":            {client, "POST", api, []string{"Origin", "null"}, http.StatusForbidden},
-		"an image of another site":              {client, "GET", Path + "bakes", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, http.StatusForbidden},
-		"a script of another port of this host": {client, "GET", Path + "session", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, http.StatusForbidden},
-		"a frame of another site":               {client, "GET", Path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, http.StatusForbidden},
-		"a link of another site":                {client, "GET", Path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, http.StatusOK},
+		"an image of another site":              {client, "GET", c.path + "bakes", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, http.StatusForbidden},
+		"a script of another port of this host": {client, "GET", c.path + "session", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, http.StatusForbidden},
+		"a frame of another site":               {client, "GET", c.path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, http.StatusForbidden},
+		"a link of another site":                {client, "GET", c.path, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, http.StatusOK},
 		"its own page":                          {client, "POST", api, []string{"Origin", server.URL, "Sec-Fetch-Site", "same-origin"}, http.StatusTeapot},
-		"another account":                       {client, "POST", Path + "api/222222222222/us-east-1/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
-		"another service":                       {client, "POST", Path + "api/111111111111/us-east-1/kms", []string{"Origin", server.URL}, http.StatusNotFound},
-		"no region":                             {client, "POST", Path + "api/111111111111/..%2f/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
-		"no run":                                {client, "GET", Path + "bakes/run2?after=0", nil, http.StatusNotFound},
-		"another file":                          {client, "GET", Path + "bakes/..%2frun1?after=0", nil, http.StatusNotFound},
-		"what is not the console's":             {client, "GET", Path + "static/..%2fweb.go", nil, http.StatusNotFound},
+		"another account":                       {client, "POST", c.path + "api/222222222222/us-east-1/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
+		"another service":                       {client, "POST", c.path + "api/111111111111/us-east-1/kms", []string{"Origin", server.URL}, http.StatusNotFound},
+		"no region":                             {client, "POST", c.path + "api/111111111111/..%2f/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
+		"no run":                                {client, "GET", c.path + "bakes/run2?after=0", nil, http.StatusNotFound},
+		"another file":                          {client, "GET", c.path + "bakes/..%2frun1?after=0", nil, http.StatusNotFound},
+		"what is not the console's":             {client, "GET", c.path + "static/..%2fweb.go", nil, http.StatusNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, text, header := ask(t, c.client, c.method, server.URL+c.path, "", c.headers...)
-			if code != c.want {
-				t.Errorf("%d, want %d: %s", code, c.want, text)
+			code, text, header := ask(t, try.client, try.method, server.URL+try.path, "", try.headers...)
+			if code != try.want {
+				t.Errorf("%d, want %d: %s", code, try.want, text)
 			}
 			if !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
 				t.Errorf("the policy is %q", header.Get("Content-Security-Policy"))
@@ -156,17 +161,29 @@ func TestIntruders(t *testing.T) {
 func TestCookie(t *testing.T) {
 	c, server, _ := open(t, nil)
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	code, _, header := ask(t, client, "GET", server.URL+Path+"?token="+c.token, "")
+	code, _, header := ask(t, client, "GET", server.URL+c.path+"?token="+c.token, "")
 	cookie := header.Get("Set-Cookie")
-	if code != http.StatusSeeOther || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Strict") || !strings.Contains(cookie, "Path="+Path) || strings.Contains(cookie, c.token) {
+	if code != http.StatusSeeOther || !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Strict") || !strings.Contains(cookie, "Path="+c.path) || strings.Contains(cookie, c.token) {
 		t.Errorf("%d %s", code, cookie)
+	}
+}
+
+// TestTicket: an address for the arguments of a program lets in once.
+func TestTicket(t *testing.T) {
+	c, server, _ := open(t, nil)
+	ticket := strings.TrimPrefix(c.Ticket(), c.opts.Endpoint)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for _, want := range []int{http.StatusSeeOther, http.StatusUnauthorized} {
+		if code, text, _ := ask(t, client, "GET", server.URL+ticket, ""); code != want {
+			t.Errorf("%d, want %d: %s", code, want, text)
+		}
 	}
 }
 
 // TestAPI: a call is signed in the name of the account, and the cookie stays here.
 func TestAPI(t *testing.T) {
-	_, server, client := open(t, nil)
-	code, text, header := ask(t, client, "POST", server.URL+Path+"api/111111111111/eu-west-1/ssm", `{"Name":"x"}`, "Origin", server.URL, "X-Amz-Target", "AmazonSSM.GetParameter", "Content-Type", "application/x-amz-json-1.1")
+	c, server, client := open(t, nil)
+	code, text, header := ask(t, client, "POST", server.URL+c.path+"api/111111111111/eu-west-1/ssm", `{"Name":"x"}`, "Origin", server.URL, "X-Amz-Target", "AmazonSSM.GetParameter", "Content-Type", "application/x-amz-json-1.1")
 	if code != http.StatusTeapot || header.Get("Content-Type") != "text/xml" {
 		t.Errorf("%d %v", code, header)
 	}
@@ -176,12 +193,12 @@ func TestAPI(t *testing.T) {
 }
 
 func TestBakes(t *testing.T) {
-	_, server, client := open(t, nil)
-	if code, text, _ := ask(t, client, "GET", server.URL+Path+"bakes", ""); code != http.StatusOK || text != `{"runs":[],"error":"the log of 1 run cannot be read"}`+"\n" {
+	c, server, client := open(t, nil)
+	if code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes", ""); code != http.StatusOK || text != `{"runs":[],"error":"the log of 1 run cannot be read"}`+"\n" {
 		t.Errorf("%d %s", code, text)
 	}
 	for after, want := range map[string]int{"0": 3, "2": 1, "3": 0, "9": 0} {
-		code, text, _ := ask(t, client, "GET", server.URL+Path+"bakes/run1?after="+after, "")
+		code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes/run1?after="+after, "")
 		var got struct {
 			Events []step.Event
 			Next   int
@@ -191,7 +208,7 @@ func TestBakes(t *testing.T) {
 			t.Errorf("after %s: %v %d %s", after, err, code, text)
 		}
 	}
-	code, text, header := ask(t, client, "GET", server.URL+Path+"bakes/run1/report", "")
+	code, text, header := ask(t, client, "GET", server.URL+c.path+"bakes/run1/report", "")
 	if code != http.StatusOK || strings.Contains(text, "<script>alert") || !strings.HasPrefix(header.Get("Content-Security-Policy"), "sandbox allow-scripts;") {
 		t.Errorf("%d %v\n%s", code, header, text)
 	}
@@ -200,8 +217,8 @@ func TestBakes(t *testing.T) {
 // TestChanges: several changes at once are told once, and the end of the cloud ends it.
 func TestChanges(t *testing.T) {
 	changes := make(chan struct{}, 1)
-	_, server, client := open(t, changes)
-	resp, err := client.Get(server.URL + Path + "changes")
+	c, server, client := open(t, changes)
+	resp, err := client.Get(server.URL + c.path + "changes")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +234,7 @@ func TestChanges(t *testing.T) {
 // TestTerminals: a WebSocket is opened by the console's pages alone, and not too many.
 func TestTerminals(t *testing.T) {
 	c, server, client := open(t, nil)
-	url := server.URL + Path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"
+	url := server.URL + c.path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"
 	for name, origin := range map[string]string{"another site": "http://evil.example", "nobody": ""} {
 		header := http.Header{}
 		if origin != "" {
@@ -229,7 +246,7 @@ func TestTerminals(t *testing.T) {
 		}
 	}
 	for _, wrong := range []string{"terminal/111111111111/us-east-1/i-1?user=admin", "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=-oProxyCommand", "terminal/111111111111/us-east-1/i-0123456789abcdef0"} {
-		if code, _, _ := ask(t, client, "GET", server.URL+Path+wrong, ""); code != http.StatusNotFound {
+		if code, _, _ := ask(t, client, "GET", server.URL+c.path+wrong, ""); code != http.StatusNotFound {
 			t.Errorf("%s: %d", wrong, code)
 		}
 	}

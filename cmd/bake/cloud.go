@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -102,6 +104,9 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 	var console *web.Console
 	options.Pages = func(s local.Served) http.Handler {
+		if !loopback(s.Endpoint) {
+			return nil // without TLS, the console's cookie and keys are for this host alone
+		}
 		console = newConsole(s, state)
 		return console
 	}
@@ -113,13 +118,17 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close(stop)) }()
+	address := ""
+	if console != nil {
+		address = console.URL()
+	}
 	if p.json.on {
 		p.writeJSON(p.header("ready"), struct {
 			Endpoint    string            `json:"endpoint"`
 			Environment map[string]string `json:"environment"` // for clients
 			Accounts    []local.Account   `json:"accounts"`
-			Console     string            `json:"console"` // an address that lets its reader in
-		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts, console.URL()})
+			Console     string            `json:"console,omitempty"` // an address that lets its reader in
+		}{c.Endpoint, map[string]string{"AWS_ENDPOINT_URL": c.Endpoint, "AWS_SHARED_CREDENTIALS_FILE": c.CredentialsFile}, c.Accounts, address})
 	} else {
 		_, err = fmt.Fprintf(p.stdout, "export AWS_ENDPOINT_URL=%s\nexport AWS_SHARED_CREDENTIALS_FILE=%s\n", c.Endpoint, shellquote.Join(c.CredentialsFile))
 	}
@@ -135,11 +144,18 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 	fmt.Fprintf(p.stderr, "Profiles of the credentials file, each of an account of its own: %s.\n", strings.Join(profiles, ", "))
 	fmt.Fprintln(p.stderr, "AWS CLI before 2.13 and older SDKs do not read AWS_ENDPOINT_URL: name the endpoint with --endpoint-url.")
-	fmt.Fprintln(p.stderr, "The console, for whoever has this address:", console.URL())
-	if o.open {
-		if err := browse(ctx, console.URL()); err != nil {
-			fmt.Fprintln(p.stderr, "Warning:", err)
-		}
+	switch {
+	case console == nil:
+		fmt.Fprintln(p.stderr, "The console is served on loopback addresses only: leave -listen out, or forward a port of this host.")
+	case !p.json.on:
+		fmt.Fprintln(p.stderr, "The console, for whoever has this address:", address)
+	}
+	if o.open && console != nil {
+		go func() { // the browser may stay in the foreground
+			if err := browse(ctx, console.Ticket()); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(p.stderr, "Warning: %v; open the console's address yourself.\n", err)
+			}
+		}()
 	}
 	fmt.Fprintln(p.stderr, "The local cloud is up. Connect to instances at their public addresses (127.x.y.z): private\nones (172.31.x.y) work between instances only. Ctrl-C stops it.")
 	select {
@@ -151,11 +167,22 @@ func (p *program) cloudUp(ctx context.Context, o cloudUpOptions) (err error) {
 	}
 }
 
+// loopback reports whether only this host reaches an endpoint.
+func loopback(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.IsLoopback()
+}
+
 // newConsole returns the console of a cloud that this process serves.
 func newConsole(s local.Served, state run.State) *web.Console {
 	accounts := make([]web.Account, 0, len(s.Keys))
 	for _, k := range s.Keys {
 		accounts = append(accounts, web.Account{ID: k.ID, Profile: k.Profile, AccessKey: k.AccessKey, SecretKey: k.SecretKey})
 	}
-	return web.New(web.Options{Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Runs: state, Version: version})
+	ports := map[int]int{22: localcloud.ServedPort(22), 80: localcloud.ServedPort(80)}
+	return web.New(web.Options{Ports: ports, Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Runs: state, Version: version})
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +79,10 @@ func (p *program) writeReport(ctx context.Context, prefix, out string, open bool
 	if out, err = filepath.Abs(out); err != nil {
 		return err
 	}
-	return browse(ctx, out)
+	if err := browse(ctx, out); err != nil {
+		return fmt.Errorf("%w; open %s in one", err, out)
+	}
+	return nil
 }
 
 // browse opens a file or an address in the browser of the user.
@@ -89,8 +94,10 @@ func browse(ctx context.Context, path string) error {
 	case "windows":
 		words = []string{"rundll32", "url.dll,FileProtocolHandler", path}
 	}
-	if out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput(); err != nil { //nolint:gosec // a program that opens files
-		return fmt.Errorf("%s cannot be opened: %w; open it in a browser: %s", path, err, oneLine(string(out)))
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // a program that opens files
+	cmd.WaitDelay = time.Second                             // a browser that it has started may go on, and hold the output open
+	if out, err := cmd.CombinedOutput(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("no browser can be opened: %w: %s", err, oneLine(string(out)))
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type Options struct {
 	Faults      string                       // a JSON file with rules for faults; empty for none. With it, it is an error if another process serves the cloud
 	Rehearsing  func(rules int, seed uint64) // is told the rules that hold
 
-	// Pages makes what answers below /-/ where the cloud is served, if it is not nil.
+	// Pages makes what answers below /-/ where the cloud is served, or returns nil for nothing.
 	Pages func(Served) http.Handler
 
 	Progress func(Progress) // is told how the preparation of bases goes

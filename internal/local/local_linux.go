@@ -135,13 +135,16 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		keys = append(keys, Key{accounts[len(accounts)-1], a.AccessKeyID, a.SecretAccessKey})
 	}
 	if o.Pages != nil {
-		c.ServePages(o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Changes: c.Watch, Calls: func() []Call {
+		pages := o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Changes: c.Watch, Calls: func() []Call {
 			var calls []Call
 			for _, call := range c.Calls() {
 				calls = append(calls, Call(call))
 			}
 			return calls
-		}}))
+		}})
+		if pages != nil {
+			c.ServePages(pages)
+		}
 	}
 	served := make(chan error, 1)
 	go func() { served <- c.Serve(l) }()

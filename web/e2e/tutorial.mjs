@@ -121,9 +121,11 @@ await page.locator("dd").getByRole("button", { name: "Copy", exact: true }).firs
 assert.equal(await page.evaluate(() => navigator.clipboard.readText()), ip);
 
 step(`the page that it serves at ${ip}`);
+const link = await page.getByRole("link", { name: "Open the page it serves" }).getAttribute("href");
+assert.equal(new URL(link).hostname, ip);
 let served = "";
 for (let n = 0; n < 60 && !served.includes("Hello from bake"); n++) {
-  served = await fetch(`http://${ip}:${process.env.E2E_HTTP_PORT ?? 80}/`).then((r) => r.text(), () => "");
+  served = await fetch(link).then((r) => r.text(), () => "");
   if (!served) await new Promise((r) => setTimeout(r, 1000));
 }
 assert.match(served, /Hello from bake/);
@@ -135,6 +137,9 @@ await page.waitForFunction(() => /\$/.test(document.querySelector(".xterm-access
 await page.keyboard.type("echo $((6 * 7)) is the answer; printf '\\033]0;<img src=x onerror=alert(1)>\\007'; sudo cat /srv/web/index.html\n");
 await page.waitForFunction(() => /42 is the answer[\s\S]*Hello from bake/.test(document.querySelector(".xterm-accessibility-tree")?.textContent ?? ""));
 await looks("terminal");
+await page.locator(".xterm").click();
+await page.keyboard.type("exit\n");
+await page.waitForFunction(() => /The session has ended/.test(document.querySelector(".xterm-accessibility-tree")?.textContent ?? ""));
 
 step("an image of it: name, description, no reboot, tags");
 await go("Instances");

@@ -46,6 +46,9 @@ function parse(e) {
   return object;
 }
 
+// served is the port of this host at which a port of a machine is served.
+export const served = (port) => session.ports[port] ?? port;
+
 export const list = (v) => (Array.isArray(v) ? v : []);
 export const tag = (row, key) => list(row.tagSet).find((t) => t.key === key)?.value ?? "";
 
@@ -90,21 +93,27 @@ export async function ssm(action, params = {}, region = where.region) {
 }
 
 const kebab = (name) => name.replace(/([a-z0-9])([A-Z])/g, "$1-$2").replace(/([A-Z]+)([A-Z][a-z])/g, "$1-$2").toLowerCase();
-const quote = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
+export const quote = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
 
 // cli is the command of the AWS CLI that makes a call.
 export function cli(service, action, params, region = where.region) {
+  const literal = {};
   const words = ["aws", service, kebab(action), "--region", region];
   const profile = session.accounts.find((a) => a.id === where.account)?.profile;
   if (profile && profile !== "default") words.push("--profile", profile);
   for (const [key, value] of Object.entries(params)) {
     if (value === undefined || value === null || value === "" || (Array.isArray(value) && value.length === 0)) continue;
     if (key === "MinCount") continue;
+    if (typeof value === "string" && /^(fileb?|https?):\/\//.test(value)) { // of such an argument the AWS CLI would read the file
+      literal[key] = value;
+      continue;
+    }
     const name = key === "MaxCount" ? "--count" : `--${kebab(key)}`;
     if (typeof value === "boolean") words.push(value ? name : `--no-${name.slice(2)}`.replace("--no-no-", "--"));
     else if (Array.isArray(value) && value.every((v) => typeof v !== "object")) words.push(name, ...value.map(quote));
     else if (typeof value === "object") words.push(name, quote(JSON.stringify(value)));
     else words.push(name, quote(value));
   }
+  if (Object.keys(literal).length) words.push("--cli-input-json", quote(JSON.stringify(literal)));
   return words.join(" ");
 }

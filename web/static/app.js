@@ -24,7 +24,11 @@ const complain = (err) => say(err.code ? `${err.code}: ${err.message}` : err.mes
 async function show() {
   const [, name, ...rest] = location.hash.split("/");
   const page = pages[name] ?? pages.instances;
-  const id = rest.length ? decodeURIComponent(rest.join("/")) : "";
+  let id = rest.join("/");
+  try {
+    id = decodeURIComponent(id);
+  } catch { // it is as it was typed
+  }
   shown?.close?.();
   shown = undefined;
   document.querySelectorAll("nav a").forEach((a) => a.toggleAttribute("aria-current", a.dataset.page === name));
@@ -68,16 +72,25 @@ addEventListener("hashchange", () => { show(); main.focus(); });
 document.addEventListener("visibilitychange", refresh);
 if (location.hash === "") history.replaceState(null, "", "#/instances");
 
-const changes = new EventSource("changes");
-changes.addEventListener("changed", refresh);
-let lost = false;
-changes.onerror = () => {
-  if (!lost) say("The cloud does not answer. Is \"bake cloud up\" still running?", true);
-  lost = true;
-};
-changes.onopen = () => {
-  if (lost) refresh();
-  lost = false;
-};
+// A browser has few connections to a host for all of its tabs: those that are not seen have
+// none open.
+let changes, lost = false;
+function listen() {
+  changes?.close();
+  changes = undefined;
+  if (document.hidden) return;
+  changes = new EventSource("changes");
+  changes.addEventListener("changed", refresh);
+  changes.onerror = () => {
+    if (!lost) say("The cloud does not answer. Is \"bake cloud up\" still running?", true);
+    lost = true;
+  };
+  changes.onopen = () => {
+    if (lost) refresh();
+    lost = false;
+  };
+}
+document.addEventListener("visibilitychange", listen);
+listen();
 
 show();

@@ -5,7 +5,7 @@ import { later } from "./shared.js";
 
 const seconds = (ns) => `${(ns / 1e9).toFixed(1)} s`;
 const imagesOf = (r) => list(r.builds).flatMap((b) => Object.entries(b.images ?? {}));
-const poll = 2000;
+const poll = 3000;
 
 async function get(path) {
   const answer = await fetch(path);
@@ -40,8 +40,8 @@ export async function bake(main, id) {
   const search = el("input", { type: "search", placeholder: "Lines with", "aria-label": "Show only lines with", oninput: later(() => draw()) });
   const count = el("span", { role: "status" });
   main.append(el("h1", {}, `Bake ${id.slice(0, 8)}`), head, el("h2", {}, "Steps"), steps, el("h2", {}, "Output"), el("div", { class: "bar" }, search, count), output);
-  const lines = [], rows = new Map(), builds = new Map(), resources = new Map();
-  let next = 0, begin = 0, now = 0, over, command = "";
+  const lines = [], rows = new Map(), builds = new Map();
+  let next = 0, begin = 0, now = 0, over, command = "", past = { state: "running" };
 
   function take(e) {
     const at = Date.parse(e.time);
@@ -61,8 +61,6 @@ export async function bake(main, id) {
         break;
       }
       case "artifact": list(e.artifact?.images).forEach((i) => builds.get(e.build)?.images?.push(i)); break;
-      case "resource-created": case "resource-intended": resources.set(`${e.resource?.kind}\n${e.resource?.key}`, { ...e.resource, left: true }); break;
-      case "resource-destroyed": case "resource-kept": resources.delete(`${e.resource?.kind}\n${e.resource?.key}`); break;
     }
     if (["say", "output", "error-output", "warning"].includes(e.kind)) String(e.text ?? "").split("\n").forEach((l) => lines.push(`${e.build ? `${e.build}: ` : ""}${l}`));
     if (e.error) lines.push(`${e.build ? `${e.build}: ` : ""}${e.error}`);
@@ -70,16 +68,17 @@ export async function bake(main, id) {
 
   function draw() {
     const span = Math.max(1, now - begin);
+    const left = list(past.left_behind);
     head.replaceChildren(
       facts([
-        ["Result", state(over ? ([...builds.values()].some((b) => b.state === "failed") || over.error ? "failed" : "succeeded") : "running")], ["Started", begin ? time(new Date(begin).toISOString()) : ""], ["Took", over && seconds(over.elapsed)], ["Command", command],
-        ["Error", over?.error], ["Left", over && [...resources.values()].map((r) => `${r.kind} ${r.id ?? r.key} `)],
-        ["Report", over && external("the report of this run", `bakes/${encodeURIComponent(id)}/report`)],
+        ["Result", state(past.state)], ["Started", begin ? time(new Date(begin).toISOString()) : ""], ["Took", over && seconds(over.elapsed)], ["Command", command],
+        ["Error", over?.error], ["Left", past.state !== "running" && left.length > 0 && [left.map((r) => `${r.kind} ${r.id ?? r.key} `), "(bake sweep deletes it)"]],
+        ["Report", past.state !== "running" && external("the report of this run", `bakes/${encodeURIComponent(id)}/report`)],
       ]),
       ...[...builds].map(([name, b]) => el("div", {}, el("h2", {}, name), facts([["Result", state(b.state)], ["Error", b.error], ["At", b.place]]))));
     steps.replaceChildren(...[...rows.values()].map((r) => {
       const to = r.to ?? now;
-      const bar = el("span", { class: r.failed ? "bad" : r.to ? "" : over ? "" : "busy" });
+      const bar = el("span", { class: r.failed ? "bad" : r.to || past.state !== "running" ? "" : "busy" });
       bar.style.left = `${((r.from - begin) / span) * 100}%`;
       bar.style.width = `${((to - r.from) / span) * 100}%`;
       const depth = r.step.split(" > ").length - 1;
@@ -104,15 +103,15 @@ export async function bake(main, id) {
       while (more) {
         const r = await get(`bakes/${encodeURIComponent(id)}?after=${next}`);
         r.events.forEach(take);
-        got ||= r.events.length > 0;
-        ({ next, more } = r);
+        got ||= r.events.length > 0 || r.past.state !== past.state;
+        ({ next, more, past } = r);
       }
       if (got) draw();
     } finally {
       busy = false;
     }
   }
-  const timer = setInterval(() => { over || document.hidden || show().catch(() => {}); }, 1000);
+  const timer = setInterval(() => { past.state !== "running" || document.hidden || show().catch(() => {}); }, 1000);
   return Object.assign(show, { close: () => clearInterval(timer) });
 }
 

@@ -42,6 +42,7 @@ export function ask({ title, intro, warning, fields = [], button = "OK", danger,
     const error = el("div", { class: "error", role: "alert" });
     const submit = el("button", { class: danger ? "danger" : "main", type: "submit" }, button);
     let answer;
+    const done = new Map(); // what was answered before one of several calls failed
     const commands = () => calls(values()).map((c) => cli(c.service ?? "ec2", c.action, { ...c.params, ...c.cli }, c.region ?? where.region)).join("\n");
     const refresh = () => {
       const v = values();
@@ -59,7 +60,11 @@ export function ask({ title, intro, warning, fields = [], button = "OK", danger,
           submit.disabled = true;
           try {
             const answers = [];
-            for (const c of calls(values())) answers.push(await (make ?? ec2Call)(c));
+            for (const c of calls(values())) {
+              const key = JSON.stringify(c);
+              if (!done.has(key)) done.set(key, await (make ?? ec2Call)(c));
+              answers.push(done.get(key));
+            }
             answer = answers;
             dialog.close();
             if (said) say(typeof said === "function" ? said(answers) : said);

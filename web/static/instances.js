@@ -1,5 +1,5 @@
 import { el, link, external, state, time, facts, copyButton, table } from "./dom.js";
-import { ec2, list, tag } from "./api.js";
+import { ec2, list, tag, served } from "./api.js";
 import { ask, tagsOf, tagsFor } from "./dialogs.js";
 import { tagsList } from "./shared.js";
 
@@ -55,7 +55,7 @@ export async function instance(main, id) {
         el("button", { disabled: !["running", "stopped"].includes(i.instanceState.name), onclick: () => createImage(i) }, "Create an image")),
       facts([
         ["Name", tag(i, "Name")], ["State", state(i.instanceState.name)], ["Why", i.stateReason?.message], ["Image", link(i.imageId, `#/images/${i.imageId}`)], ["Type", i.instanceType],
-        ["Public address", i.ipAddress && [i.ipAddress, " ", copyButton(i.ipAddress), " ", running && external("Open the page it serves", `http://${i.ipAddress}/`)]],
+        ["Public address", i.ipAddress && [i.ipAddress, " ", copyButton(i.ipAddress), " ", running && external("Open the page it serves", `http://${i.ipAddress}${served(80) === 80 ? "" : `:${served(80)}`}/`)]],
         ["Private address", i.privateIpAddress], ["Zone", i.placement?.availabilityZone], ["Key pair", i.keyName], ["Launched", time(i.launchTime)],
         ["Security groups", list(i.groupSet).map((g) => [link(g.groupName, `#/groups/${g.groupId}`), " "])],
         ["Volumes", list(i.blockDeviceMapping).map((b) => [`${b.deviceName} `, link(b.ebs.volumeId, `#/volumes/${b.ebs.volumeId}`), " "])],

@@ -1,5 +1,5 @@
 import { el, copyButton, say } from "./dom.js";
-import { tag, where } from "./api.js";
+import { quote, served, tag, where } from "./api.js";
 import { find, loginUser } from "./instances.js";
 import { privateKeys } from "./access.js";
 
@@ -7,7 +7,7 @@ export async function connect(main, id) {
   const i = await find(id);
   const user = el("input", { "aria-label": "User", value: await loginUser(i), size: "12", autocomplete: "off", spellcheck: "false" });
   const box = el("div", { class: "terminal" });
-  const line = () => `ssh ${i.keyName ? `-i ${i.keyName}.pem ` : ""}${user.value}@${i.ipAddress}`;
+  const line = () => ["ssh", ...(i.keyName ? ["-i", quote(`./${i.keyName}.pem`)] : []), ...(served(22) === 22 ? [] : ["-p", served(22)]), quote(`${user.value}@${i.ipAddress}`)].join(" ");
   const ssh = el("code", {}, line());
   user.addEventListener("input", () => { ssh.textContent = line(); });
   const file = el("input", { type: "file", "aria-label": "Private key", onchange: async () => { key = (await file.files[0]?.text()) ?? ""; } });
