@@ -216,7 +216,9 @@ func TestNetworkRefusals(t *testing.T) {
 	client := s.EC2("default", "us-east-1")
 	ctx := t.Context()
 	o := newOwnVpc(t, client)
-	for cidr, want := range map[string]string{"10.0.0.0/8": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "10.0.0.0": "InvalidParameterValue", "fd00::/56": "InvalidParameterValue"} {
+	for cidr, want := range map[string]string{"10.0.0.0/8": "InvalidVpc.Range", "10.0.0.0/29": "InvalidVpc.Range", "10.0.0.0": "InvalidParameterValue", "fd00::/56": "InvalidParameterValue",
+		"0.0.0.0/16": "InvalidVpc.Range", "0.1.2.0/24": "InvalidVpc.Range", "127.0.0.0/16": "InvalidVpc.Range", "169.254.0.0/16": "InvalidVpc.Range",
+		"169.254.169.0/24": "InvalidVpc.Range", "224.0.0.0/16": "InvalidVpc.Range", "239.255.0.0/20": "InvalidVpc.Range"} {
 		refused[*ec2.CreateVpcOutput](t, want)(client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: &cidr}))
 	}
 	for cidr, want := range map[string]string{"10.0.1.128/25": "InvalidSubnet.Conflict", "10.1.0.0/24": "InvalidSubnet.Range", "10.0.2.0/30": "InvalidSubnet.Range", "what": "InvalidParameterValue"} {
@@ -255,6 +257,52 @@ func TestNetworkRefusals(t *testing.T) {
 	// Names of groups are a VPC's own.
 	got[*ec2.CreateSecurityGroupOutput](t)(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web")}))
 	refused[*ec2.CreateSecurityGroupOutput](t, "InvalidGroup.Duplicate")(client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web"), VpcId: &o.vpc}))
+}
+
+// TestRouteStates: a route is a black hole while its target is not there.
+func TestRouteStates(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	ctx := t.Context()
+	o, other := newOwnVpc(t, client), newOwnVpc(t, client)
+	nat := run(t, client, ec2.RunInstancesInput{NetworkInterfaces: []types.InstanceNetworkInterfaceSpecification{{DeviceIndex: aws.Int32(0), SubnetId: &o.subnet, AssociatePublicIpAddress: aws.Bool(false)}}})
+	got[*ec2.CreateRouteOutput](t)(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: aws.String("192.0.2.0/24"), InstanceId: nat.InstanceId}))
+	expect := func(when string, want ...types.RouteState) {
+		t.Helper()
+		tables := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{RouteTableIds: []string{o.table}})).RouteTables
+		var states []types.RouteState
+		for _, r := range tables[0].Routes {
+			states = append(states, r.State)
+		}
+		if !slices.Equal(states, want) {
+			t.Errorf("%s: the routes are %v, not %v", when, states, want)
+		}
+		found := got[*ec2.DescribeRouteTablesOutput](t)(client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: slices.Concat(where("vpc-id", o.vpc), where("route.state", "blackhole"))})).RouteTables
+		if (len(found) == 1) != slices.Contains(want, types.RouteStateBlackhole) {
+			t.Errorf("%s: the filter finds %+v", when, found)
+		}
+	}
+	attach := func(vpc string) {
+		t.Helper()
+		got[*ec2.AttachInternetGatewayOutput](t)(client.AttachInternetGateway(ctx, &ec2.AttachInternetGatewayInput{InternetGatewayId: &o.gateway, VpcId: &vpc}))
+	}
+	detach := func(gateway, vpc string) {
+		t.Helper()
+		got[*ec2.DetachInternetGatewayOutput](t)(client.DetachInternetGateway(ctx, &ec2.DetachInternetGatewayInput{InternetGatewayId: &gateway, VpcId: &vpc}))
+	}
+	const active, hole = types.RouteStateActive, types.RouteStateBlackhole
+	expect("made", active, active, active)
+	detach(o.gateway, o.vpc)
+	detach(other.gateway, other.vpc)
+	expect("detached", active, hole, active)
+	attach(other.vpc)
+	expect("attached to another VPC", active, hole, active)
+	detach(o.gateway, other.vpc)
+	attach(o.vpc)
+	expect("attached again", active, active, active)
+	got[*ec2.TerminateInstancesOutput](t)(client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{*nat.InstanceId}}))
+	await(t, client, *nat.InstanceId, types.InstanceStateNameTerminated)
+	expect("terminated", active, active, hole)
 }
 
 // TestElasticAddress: an address goes from instance to instance, stays with one that is

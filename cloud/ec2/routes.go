@@ -112,8 +112,35 @@ func (s *state) DescribeRouteTables(ctx context.Context, in *ec2.DescribeRouteTa
 	if err != nil {
 		return nil, err
 	}
-	rows, next, err := list(s, kindRouteTable, query{in.RouteTableIds, in.Filters, in.MaxResults, in.NextToken}, n.RouteTables)
+	rows, next, err := list(s, kindRouteTable, query{in.RouteTableIds, in.Filters, in.MaxResults, in.NextToken}, s.routeTables(n))
 	return &ec2.DescribeRouteTablesOutput{RouteTables: rows, NextToken: next}, err
+}
+
+// routeTables are the route tables with the state that each route has now: a route stays
+// when its target goes, and leads somewhere again when the target is back.
+func (s *state) routeTables(n *networking) []types.RouteTable {
+	tables := slices.Clone(n.RouteTables)
+	for i := range tables {
+		routes := slices.Clone(tables[i].Routes)
+		for j := range routes {
+			routes[j].State = types.RouteStateActive
+			if !s.leads(n, routes[j], *tables[i].VpcId) {
+				routes[j].State = types.RouteStateBlackhole
+			}
+		}
+		tables[i].Routes = routes
+	}
+	return tables
+}
+
+// leads reports whether the target of a route in a table of vpc is there.
+func (s *state) leads(n *networking, route types.Route, vpc string) bool {
+	if route.InstanceId != nil {
+		row, ok := s.instances.Get(*route.InstanceId)
+		return ok && row.Ended == nil
+	}
+	gateway := aws.ToString(route.GatewayId)
+	return gateway == "local" || slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return *g.InternetGatewayId == gateway && attachedTo(g, vpc) })
 }
 
 // routeTo is the route that a request describes, in a table of vpc.
@@ -386,17 +413,7 @@ func (s *state) DetachInternetGateway(ctx context.Context, in *ec2.DetachInterne
 			return nil, wire.Errorf("DependencyViolation", "Network %s has some mapped public address(es). Please unmap those public address(es) before detaching the gateway.", *in.VpcId)
 		}
 	}
-	err = s.editNetwork(c, func(n *networking) {
-		n.Gateways[i].Attachments = nil
-		for t := range n.RouteTables { // the routes stay, and lead nowhere
-			for r := range n.RouteTables[t].Routes {
-				if route := &n.RouteTables[t].Routes[r]; aws.ToString(route.GatewayId) == *in.InternetGatewayId {
-					route.State = types.RouteStateBlackhole
-				}
-			}
-		}
-	})
-	return &ec2.DetachInternetGatewayOutput{}, err
+	return &ec2.DetachInternetGatewayOutput{}, s.editNetwork(c, func(n *networking) { n.Gateways[i].Attachments = nil })
 }
 
 func (s *state) DeleteInternetGateway(ctx context.Context, in *ec2.DeleteInternetGatewayInput) (*ec2.DeleteInternetGatewayOutput, error) {

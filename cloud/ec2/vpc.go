@@ -267,10 +267,16 @@ func cidrBlock(text *string, code string) (netip.Prefix, error) {
 	switch {
 	case err != nil || !prefix.Addr().Is4():
 		return prefix, invalidValue("Value (%s) for parameter cidrBlock is invalid. This is not a valid CIDR block.", *text)
-	case prefix.Bits() < 16 || prefix.Bits() > 28:
+	case prefix.Bits() < 16 || prefix.Bits() > 28 || reserved(prefix.Addr()):
 		return prefix, wire.Errorf(code, "The CIDR '%s' is invalid.", *text)
 	}
 	return prefix.Masked(), nil
+}
+
+// reserved reports whether an address is in a range that no VPC can have: "this network",
+// loopback, link-local or multicast.
+func reserved(a netip.Addr) bool {
+	return a.As4()[0] == 0 || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast()
 }
 
 func (s *state) CreateVpc(ctx context.Context, in *ec2.CreateVpcInput) (*ec2.CreateVpcOutput, error) {
