@@ -6,12 +6,14 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -60,6 +62,59 @@ func releaseFiles(t *testing.T) map[string]string {
 		"SHA256SUMS": other + "  bake_9.8.7_plan9_amd64.tar.gz\n" +
 			hex.EncodeToString(sum[:]) + "  " + archiveName + ".tar.gz\n" +
 			other + "  bake_9.8.7_" + runtime.GOARCH + ".deb\n",
+	}
+}
+
+// TestPackages: each entry of the Linux packages names files that scripts/release lays out, and
+// no two of them go to one place, which nfpm refuses.
+func TestPackages(t *testing.T) {
+	root := t.TempDir()
+	script, err := os.ReadFile("scripts/release")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []string{"bake", "LICENSE", "README.md", "CHANGELOG.md"}
+	for _, m := range regexp.MustCompile(`(?m)^"\$work/bake" completion .* >"\$work/(.*)"$`).FindAllStringSubmatch(string(script), -1) {
+		files = append(files, m[1])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^"\$work/bake" docs -man "\$work/(.*)"$`).FindAllStringSubmatch(string(script), -1) {
+		files = append(files, m[1]+"/bake.1", m[1]+"/bake-build.1")
+	}
+	for _, name := range files {
+		name = filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile("packaging/nfpm.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packages struct {
+		Contents []struct{ Src, Dst string }
+	}
+	if err := yaml.Unmarshal(text, &packages); err != nil || len(packages.Contents) == 0 {
+		t.Fatalf("there are %d entries: %v", len(packages.Contents), err)
+	}
+	from := map[string]string{}
+	for _, c := range packages.Contents {
+		found, err := filepath.Glob(strings.ReplaceAll(c.Src, "${BAKE_ROOT}", root))
+		if err != nil || len(found) == 0 {
+			t.Errorf("%s names no file: %v", c.Src, err)
+		}
+		for _, name := range found {
+			to := filepath.Clean(c.Dst)
+			if strings.Contains(c.Src, "*") {
+				to = filepath.Join(to, filepath.Base(name))
+			}
+			if other, ok := from[to]; ok {
+				t.Errorf("%s comes from both %s and %s", to, other, c.Src)
+			}
+			from[to] = c.Src
+		}
+	}
+	if page := filepath.FromSlash("/usr/share/man/man1/bake.1"); from[page] == "" {
+		t.Errorf("there is no %s", page)
 	}
 }
 
