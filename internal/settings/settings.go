@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -82,7 +83,16 @@ func Load(name string, must bool, home string) (env []string, files map[string]*
 	for _, a := range attributes {
 		diags = append(diags, unknown(a, settings))
 	}
+	sort.SliceStable(diags, func(i, j int) bool { return position(diags[i]) < position(diags[j]) })
 	return env, files, diags
+}
+
+// position is where in the file a diagnostic is about.
+func position(d *hcl.Diagnostic) int {
+	if d.Subject == nil {
+		return 0
+	}
+	return d.Subject.Start.Byte
 }
 
 // read returns the text of a regular file that is not too large.

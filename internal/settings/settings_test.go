@@ -86,6 +86,18 @@ func TestWrongSettings(t *testing.T) {
 	}
 }
 
+// TestOrder: what is wrong is told in the order of the file.
+func TestOrder(t *testing.T) {
+	_, errs := load(t, "f = 1\nexit_codes = \"x\"\ne = 1\nd = 1\nc = 1\nstate_dir = 1\nb = 1\na = 1\n")
+	var lines string
+	for _, e := range errs {
+		lines += e[:1]
+	}
+	if lines != "12345678" {
+		t.Errorf("the lines are %s: %q", lines, errs)
+	}
+}
+
 func TestFile(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "config.hcl")
 	if env, _, diags := Load(missing, false, ""); env != nil || diags != nil {
