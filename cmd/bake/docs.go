@@ -187,14 +187,15 @@ func (p *program) docsSearch(refs []reference.Component, root *cobra.Command, te
 	for _, m := range searchCommands(root, text) {
 		found = append(found, reference.Match{Command: m[0], Text: m[1]})
 	}
-	switch {
-	case p.json.on:
+	if p.json.on {
 		p.json.result = struct {
 			Matches []reference.Match `json:"matches"`
 		}{append([]reference.Match{}, found...)}
-	case len(found) == 0:
+	}
+	if len(found) == 0 {
 		return fmt.Errorf("the documentation has no place with all of these words: %s", text)
-	default:
+	}
+	if !p.json.on {
 		reference.ListMatches(p.stdout, found)
 	}
 	return nil

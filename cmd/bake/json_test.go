@@ -67,7 +67,7 @@ build {
 		{"validate " + template, "", 0}, {"validate -var b=1 " + template, "", 1}, {"validate " + dir + "/none", "", 1},
 		{"inspect " + template, "", 0}, {"console " + template, "var.a\nvariables\nhelp\n", 0}, {"console", "1 +\n", 1},
 		{"build " + template, "", 1}, {"sweep", "", 0}, {"docs", "", 0}, {"docs amazon-ebs", "", 0},
-		{"docs functions upper", "", 0}, {"docs guide 1", "", 0}, {"docs -search ledger", "", 0},
+		{"docs functions upper", "", 0}, {"docs guide 1", "", 0}, {"docs -search ledger", "", 0}, {"docs -search xylophone", "", 1},
 		{"fmt -check -diff " + untidy, "", 3}, {"fmt -", "a=1\n", 0},
 		{"init " + plugins, "", 1}, {"plugins required " + plugins, "", 0}, {"plugins installed", "", 0}, {"fix " + template, "", 1},
 		{"verify-attestation -key " + key + " " + attestation, "", 0}, {"verify-attestation -key " + key + " " + template, "", 1},
