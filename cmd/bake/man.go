@@ -49,7 +49,7 @@ func (r *roff) request(name string, args ...string) {
 func (r *roff) text(text string) {
 	for line := range strings.Lines(text) {
 		line = escaped(strings.TrimSuffix(line, "\n"))
-		if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+		if strings.HasPrefix(line, ".") {
 			line = `\&` + line
 		}
 		if line == "" {
@@ -68,7 +68,7 @@ func (r *roff) literal(text string) {
 
 // escaped is text in which nothing has a meaning to roff.
 func escaped(text string) string {
-	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text)
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text)
 }
 
 // rows writes names and what they mean.
