@@ -14,14 +14,27 @@ import (
 	"bake/internal/filedigest"
 )
 
-// mostFiles is how many files an image may depend on.
-const mostFiles = 20_000
+const (
+	mostFiles  = 20_000        // that an image may depend on
+	mostVisits = 5 * mostFiles // of files and directories, of which links lead to some again and again
+)
 
 // hasher computes the digests of files, each once.
 type hasher struct {
 	name func(path string) string // of a file in inputs
 	cwd  string
 	done map[string]plan.Input // by path
+
+	visits int
+}
+
+// visit counts what is looked at: links among a few directories can make a path of each of
+// billions of ways through them.
+func (h *hasher) visit() error {
+	if h.visits++; h.visits > mostVisits {
+		return fmt.Errorf("there are more than %d files and directories to look through, counting those behind each link again; name what the image depends on more precisely, or remove links between directories", mostVisits)
+	}
+	return nil
 }
 
 func (h *hasher) abs(path string) string {
@@ -32,34 +45,62 @@ func (h *hasher) abs(path string) string {
 }
 
 // path adds a file, or all that is in a directory. One that is not there, and what is
-// neither, say nothing.
+// neither, say nothing. What vanishes meanwhile is an error: it may have left others out.
 func (h *hasher) path(path string) error {
-	err := filedigest.Walk(h.abs(path), func(found string, info fs.FileInfo) error {
+	root := h.abs(path)
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return filedigest.Walk(root, func(found string, info fs.FileInfo) error {
+		if err := h.visit(); err != nil {
+			return err
+		}
 		switch {
 		case info == nil || !info.IsDir(): // the link to what is not there is an input
 			return h.file(found)
-		case filepath.Base(found) == ".git":
+		case found != root && filepath.Base(found) == ".git":
 			return fs.SkipDir
 		}
 		return nil
 	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // glob adds the files that match a pattern, and says how many there are.
 func (h *hasher) glob(pattern string) (n int, err error) {
 	base, rest := doublestar.SplitPattern(filepath.ToSlash(h.abs(pattern)))
-	err = doublestar.GlobWalk(os.DirFS(filepath.FromSlash(base)), rest, func(found string, d fs.DirEntry) error {
+	tree := &visited{FS: os.DirFS(filepath.FromSlash(base)), visit: h.visit}
+	err = doublestar.GlobWalk(tree, rest, func(found string, d fs.DirEntry) error {
 		if d.IsDir() || strings.HasPrefix(found, ".git/") || strings.Contains(found, "/.git/") {
 			return nil
 		}
 		n++
 		return h.file(filepath.Join(filepath.FromSlash(base), filepath.FromSlash(found)))
 	})
-	return n, err
+	return n, errors.Join(err, tree.err)
+}
+
+// visited is a file system that remembers what a search passes over in silence: that there is
+// too much, and directories that cannot be read.
+type visited struct {
+	fs.FS
+
+	visit func() error
+	err   error // the first
+}
+
+// ReadDir implements [fs.ReadDirFS].
+func (v *visited) ReadDir(name string) ([]fs.DirEntry, error) {
+	if v.err == nil {
+		v.err = v.visit()
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
+	list, err := fs.ReadDir(v.FS, name)
+	if errors.Is(err, fs.ErrPermission) {
+		v.err = err
+	}
+	return list, err
 }
 
 // file adds a file.
