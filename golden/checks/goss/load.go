@@ -46,7 +46,7 @@ func Load(path string, o Options) (*Suite, hcl.Diagnostics) {
 	}
 	l.file(path, start)
 	l.suite.resources = slices.DeleteFunc(l.suite.resources, func(r *resource) bool { return r.replaced })
-	demands := slices.ContainsFunc(l.suite.resources, func(r *resource) bool { return len(r.checks) > 0 })
+	demands := slices.ContainsFunc(l.suite.resources, func(r *resource) bool { return len(r.checks) > 0 || r.skip })
 	if !demands && !l.diags.HasErrors() {
 		l.add(fault(start, "No tests", "Neither the file nor what it includes holds a test. The sections of goss files are %s.", strings.Join(l.sections(), ", ")))
 	}

@@ -51,7 +51,7 @@ func TestFaults(t *testing.T) {
 		{"dns:\n  a: {resolvable: true, retry_delay: -5ms}\n", "Wrong value: retry_delay"},
 		{"file:\n  a: {exists: true, retry_count: 3}\n", `there is no attribute "retry_count"`},
 		{"service:\n  a: {}\nfile:\n  b: {exists: true}\n", `hint goss.yaml:2:3 Nothing demanded: service "a" is not looked at. It can demand enabled, running, runlevels.`},
-		{"service:\n  a: {}\n", "error goss.yaml:1:1 No tests"},
+		{"service:\n  a: {}\n", "error goss.yaml:1:1 No tests"}, {"service:\n  a: {skip: true}\n", ""}, {"service:\n  a: {skip: false}\n", "No tests"},
 		{"port:\n  tpc:22: {listening: false}\n", `hint goss.yaml:2:3 Cannot be checked: port "tpc:22" fails on every machine: "tpc:22" is not a port such as`},
 		{"port:\n  \"0\": {listening: false}\n", "Cannot be checked"}, {"port:\n  tcp:x: {port: tcp6:70000, listening: false}\n", `"tcp6:70000" is not a port`},
 		{"addr:\n  quic://x:1: {reachable: true}\n", `"quic" is neither tcp nor udp`}, {"addr:\n  x: {reachable: true}\n", "missing port"},
