@@ -48,9 +48,21 @@ func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
-		title, kind := kindOf(strings.TrimPrefix(name, fileName(p.title(s))+"."))
+		title, kind := kindOf(about(r, name))
 		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})
 	}
+}
+
+// about is what a document of the record is about, by the name of its file: the name without
+// the title of the build that made the image, which is not always this one.
+func about(r *changes.Record, file string) string {
+	name := readable(file)
+	for _, title := range []string{r.Image + "." + r.Build + ".", r.Build + "."} {
+		if rest, ok := strings.CutPrefix(name, title); ok {
+			return rest
+		}
+	}
+	return name
 }
 
 // kindOf is the title of a document, and its kind in the log, by the name of its file.
@@ -63,7 +75,9 @@ func kindOf(name string) (title, kind string) {
 	switch title, ok := strings.CutSuffix(name, ".json"); {
 	case "."+name == changes.Extension:
 		return title, changes.Extension
-	case ok && title != "provenance" && title != "image":
+	case "."+name == attested:
+		return attestation, attested
+	case ok && title != "image":
 		return title, step.FindingsReport
 	}
 	return name, filepath.Ext(name)

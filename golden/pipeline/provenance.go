@@ -59,6 +59,13 @@ func (p *pipeline) remember(s *step.Scope, m builder.Machine) {
 	}
 }
 
+// What the signed attestation is called in the log, and the extension of its file, which is its
+// kind there.
+const (
+	attestation = "attestation"
+	attested    = ".provenance.json"
+)
+
 // attest writes the signed attestation of the image.
 func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Image) error {
 	if p.image.Image.Provenance == nil {
@@ -86,15 +93,15 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		if err != nil {
 			return fmt.Errorf("signing the attestation: %w", err)
 		}
-		digest, err := p.keep(s, p.title(s), ".provenance.json", append(signed, '\n'))
+		digest, err := p.keep(s, p.title(s), attested, append(signed, '\n'))
 		if err != nil {
 			return fmt.Errorf("writing the attestation: %w", err)
 		}
-		if err := p.announce(ctx, s, "attestation", ".provenance.json", digest); err != nil {
+		if err := p.announce(ctx, s, attestation, attested, digest); err != nil {
 			return err
 		}
 		p.mark(s, reports.Attestation, digest)
-		s.Say(ctx, "Signed %s", filepath.Join(p.Reports, fileName(p.title(s))+".provenance.json"))
+		s.Say(ctx, "Signed %s", filepath.Join(p.Reports, fileName(p.title(s))+attested))
 		return nil
 	})
 }

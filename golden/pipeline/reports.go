@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -90,7 +91,33 @@ func fileName(name string) string {
 	text := b.String()
 	if len(text) > longestName {
 		sum := sha256.Sum256([]byte(name))
-		return fmt.Sprintf("%s%%%x", text[:longestName-40], sum[:16])
+		return fmt.Sprintf("%s%%%x", text[:keptName], sum[:16])
 	}
 	return text
+}
+
+// keptName is how much is left of a name that is too long for a file. The digest of the whole
+// name follows.
+const keptName = longestName - 40
+
+// readable is the name that a file has its name from, for people, with the extension of the file:
+// of one that was too long, the beginning.
+func readable(file string) string {
+	if end := keptName + 1 + 32; len(file) >= end && file[keptName] == '%' && len(file)-end <= 255-longestName {
+		if _, err := hex.DecodeString(file[keptName+1 : end]); err == nil {
+			file = file[:keptName] + "…" + file[end:]
+		}
+	}
+	var b strings.Builder
+	for i := 0; i < len(file); i++ {
+		if file[i] == '%' && i+2 < len(file) {
+			if c, err := hex.DecodeString(file[i+1 : i+3]); err == nil {
+				b.Write(c)
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(file[i])
+	}
+	return strings.ToValidUTF8(b.String(), "\uFFFD")
 }
