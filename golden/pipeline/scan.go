@@ -38,7 +38,7 @@ func (p *pipeline) loadScans() (diags hcl.Diagnostics) {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: p.image.Src.Range(option)})
 		}
 		read := func(path *string) *scan.Content {
-			c, err := scan.ReadContent(*path)
+			c, err := scan.ReadContent(*path, p.Now())
 			if err != nil {
 				complain(path, "Cannot read SCAP content", "%s.", err)
 			}

@@ -21,20 +21,21 @@ type Content struct {
 	SHA256   string
 	Profiles []string  // IDs
 	Streams  []string  // IDs of the data streams
-	Dated    time.Time // what is newest in it; zero: it does not say
+	Dated    time.Time // what is newest in it, but for what is in the future; zero: it does not say
 
 	data []byte
 }
 
-// ReadContent reads a file of content.
-func ReadContent(path string) (*Content, error) {
+// ReadContent reads a file of content. Dates in it that are after now are mistakes, which do
+// not count.
+func ReadContent(path string, now time.Time) (*Content, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(data)
 	c := &Content{SHA256: hex.EncodeToString(sum[:]), data: data}
-	if err := c.read(); err != nil {
+	if err := c.read(now); err != nil {
 		return nil, fmt.Errorf("%s is not SCAP content: %w", path, err)
 	}
 	return c, nil
@@ -55,7 +56,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // read looks for profiles.
-func (c *Content) read() error {
+func (c *Content) read(now time.Time) error {
 	d := xml.NewDecoder(bytes.NewReader(c.data))
 	found := false
 	for {
@@ -72,7 +73,7 @@ func (c *Content) read() error {
 		case xml.Directive:
 			return errors.New("it has a document type declaration")
 		case xml.StartElement:
-			c.note(t)
+			c.note(t, now)
 			if !strings.HasPrefix(t.Name.Space, "http://checklists.nist.gov/xccdf/") {
 				continue
 			}
@@ -91,14 +92,14 @@ func (c *Content) read() error {
 
 // note remembers the data streams and the dates: those of components, and of the status of a
 // benchmark.
-func (c *Content) note(t xml.StartElement) {
+func (c *Content) note(t xml.StartElement, now time.Time) {
 	for _, a := range t.Attr {
 		switch {
 		case t.Name.Local == "data-stream" && a.Name.Local == "id":
 			c.Streams = append(c.Streams, a.Value)
 		case t.Name.Local == "component" && a.Name.Local == "timestamp", t.Name.Local == "status" && a.Name.Local == "date":
 			day, _, _ := strings.Cut(a.Value, "T")
-			if at, err := time.Parse(time.DateOnly, day); err == nil && at.After(c.Dated) {
+			if at, err := time.Parse(time.DateOnly, day); err == nil && at.After(c.Dated) && !at.After(now) {
 				c.Dated = at
 			}
 		}

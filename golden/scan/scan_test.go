@@ -122,7 +122,7 @@ func fake(t *testing.T, state string, programs map[string]string) machine {
 
 func content(t *testing.T) *scan.Content {
 	t.Helper()
-	c, err := scan.ReadContent("testdata/ds.xml")
+	c, err := scan.ReadContent("testdata/ds.xml", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,11 +207,24 @@ func TestReadContent(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := scan.ReadContent(path); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := scan.ReadContent(path, time.Now()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, err := scan.ReadContent(dir); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+	if _, err := scan.ReadContent(dir, time.Now()); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Error(err)
+	}
+}
+
+// A date in the future would have content stay new for ever.
+func TestDatedInTheFuture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.xml")
+	text := `<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2"><status date="2020-03-01">accepted</status><status date="2999-01-01">draft</status></Benchmark>`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := scan.ReadContent(path, time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC))
+	if want := time.Date(2020, 3, 1, 0, 0, 0, 0, time.UTC); err != nil || !c.Dated.Equal(want) {
+		t.Errorf("it is of %v, want %v; %v", c, want, err)
 	}
 }
