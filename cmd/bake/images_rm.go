@@ -370,6 +370,7 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 	}
 	return p.withImages(cmd, &o.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
 		result := pruneResult{o.apply, []images.Planned{}, []images.Removal{}}
+		defer func() { p.json.result = result }()
 		var errs []error
 		for _, options := range all {
 			keepers, err := a.Keepers(ctx, options.To, "")
@@ -386,7 +387,6 @@ func (p *program) imagesPrune(cmd *cobra.Command, o *imagesPruneOptions, args []
 					options.Guards.Role = images.Role{}
 				}
 				errs = append(errs, p.pruneOne(ctx, stop, in, o, options, &result))
-				p.json.result = result
 			}
 		}
 		return done(len(result.Images) > 0, errors.Join(errs...))
