@@ -21,11 +21,12 @@ import (
 
 // PruneOptions say which images are too many.
 type PruneOptions struct {
-	Query           // which images are looked at: the account's own
-	Keep     int    // how many available images of each group stay as they are, the newest; at least 1
-	Stages   Stages // what becomes of the others
-	Max      Share  // how many images of a group are disabled, and how many removed, in one run
-	Together bool   // all of them are releases of one image, whatever their names
+	Query             // which images are looked at: the account's own
+	Spare    []string // names and IDs of images that stay as they are, whatever their age
+	Keep     int      // how many available images of each group stay as they are, the newest; at least 1
+	Stages   Stages   // what becomes of the others
+	Max      Share    // how many images of a group are disabled, and how many removed, in one run
+	Together bool     // all of them are releases of one image, whatever their names
 	Guards   Guards
 	To       builder.Distribution // of which the images are
 }
@@ -289,6 +290,8 @@ func (g *planGroup) decide(o PruneOptions) (candidates []*Planned) {
 		}
 		action, why := o.Stages.next(i.Image, o.Guards.now())
 		switch {
+		case slices.Contains(o.Spare, i.Image.Name) || slices.Contains(o.Spare, i.Image.ID): // copies have the name
+			stay(i, "this run has made or reused it")
 		case state == types.ImageStateAvailable && available <= o.Keep:
 			stay(i, "one of the newest %d", o.Keep)
 		case state == types.ImageStateAvailable && current <= o.Keep && i.Image.Status(o.Guards.now()) == string(types.ImageStateAvailable):

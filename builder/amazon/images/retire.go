@@ -21,6 +21,7 @@ import (
 
 // Retire does what a retention asks for in the account where images were just made, in all
 // its regions, and in those that have copies of their own. made are the resources of those images; without one there is nothing to do.
+// They stay, and their copies too, even if one was reused and is older than others.
 // What is in use stays, and is said.
 func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amazon.Cloud, r builder.Retention, now func() time.Time) error {
 	n := slices.IndexFunc(made, func(m step.Resource) bool { return m.Kind == ownership.Image })
@@ -39,9 +40,10 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	}
 	keepers, err := a.Keepers(ctx, r.To, s.Run.ID)
 	errs := []error{err}
+	kept := spare(made)
 	for _, k := range keepers {
 		if context.Cause(ctx) == nil {
-			errs = append(errs, a.retire(ctx, s, k, r, now))
+			errs = append(errs, a.retire(ctx, s, k, r, kept, now))
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -50,9 +52,25 @@ func Retire(ctx context.Context, s *step.Scope, made []step.Resource, cloud amaz
 	return errors.Join(errs...)
 }
 
-// retire does what a retention asks for in one account, which may be another one.
-func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, r builder.Retention, now func() time.Time) error {
+// spare are the names and IDs of the images among made.
+func spare(made []step.Resource) (all []string) {
+	for _, m := range made {
+		if m.Kind != ownership.Image {
+			continue
+		}
+		all = append(all, m.ID)
+		if name := m.With[ownership.WithName]; name != "" { // which its copies have too
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// retire does what a retention asks for in one account, which may be another one. Images with
+// the names or IDs in kept stay as they are.
+func (a *Account) retire(ctx context.Context, s *step.Scope, in *Account, r builder.Retention, kept []string, now func() time.Time) error {
 	o := Retained(r, Share{20, true}, Guards{Reports: true, Now: now})
+	o.Spare = kept
 	o.Guards.Role = Role{} // in another account, it is that one's own business
 	if in == a {
 		o.Guards.Role = RoleOf(r.To, s.Run.ID)

@@ -325,3 +325,35 @@ func TestRetireElsewhere(t *testing.T) {
 		t.Errorf("shared: %v, %v, %v", all, err, w.seen())
 	}
 }
+
+// TestRetireReused: a run that goes back to an older image keeps it and its copies, though there
+// are newer ones.
+func TestRetireReused(t *testing.T) {
+	w := newWorld(t, cloud.Options{})
+	a := w.open(home)
+	old := w.image(home, "web-1", "bake:image", "web")
+	w.image(west, "web-1", "bake:image", "web")
+	w.image(home, "web-2", "bake:image", "web")
+	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	for _, region := range []string{home, west} {
+		w.image(region, "web-3", "bake:image", "web")
+	}
+	w.watch(answering(nobody))
+	reused := []step.Resource{{Kind: "ec2:image", Key: "web-1@" + home, ID: old, Where: home, With: map[string]string{"account": a.ID, "name": "web-1"}}}
+	r := builder.Retention{Image: "web", Keep: 1, Delete: day}
+	w.fatal(images.Retire(t.Context(), w.task(t).scope, reused, w.cloud, r, in(3*day)))
+	for region, want := range map[string]string{home: "web-1 web-3", west: "web-1 web-3"} {
+		all, err := w.open(region).List(t.Context(), images.Query{})
+		w.fatal(err)
+		var names []string
+		for _, i := range all {
+			if i.Region == region {
+				names = append(names, i.Name)
+			}
+		}
+		slices.Sort(names)
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s has %s, want %s", region, got, want)
+		}
+	}
+}
