@@ -216,6 +216,7 @@ func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
+	c.journal.tell = c.watchers.tell
 	tokens := &sts.Service{Sessions: c.sessions, Now: time.Now, Role: c.role}
 	c.services = map[string]*wire.Service{}
 	for name, endpoint := range map[string]func() (*wire.Service, error){
@@ -298,7 +299,8 @@ func (c *Cloud) ServePages(h http.Handler) {
 	c.pages = h
 }
 
-// Watch returns a channel that hears of changes of what the cloud keeps, until ctx ends.
+// Watch returns a channel that hears of changes of what the cloud keeps, and of calls that
+// were to change something, until ctx ends.
 // Changes that come before the last was received are one.
 func (c *Cloud) Watch(ctx context.Context) <-chan struct{} { return c.watchers.add(ctx) }
 

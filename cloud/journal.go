@@ -14,6 +14,10 @@ import (
 // maxCalls is how many calls are remembered.
 const maxCalls = 500
 
+// maxMessage is how many bytes of an error's message are remembered: it may quote what
+// the caller sent.
+const maxMessage = 1 << 10
+
 // Call is a call of the API.
 type Call struct {
 	Time    time.Time `json:"time"`
@@ -27,6 +31,7 @@ type Call struct {
 
 // journal remembers the last calls that changed something or failed.
 type journal struct {
+	tell  func() // of a new call
 	mu    sync.Mutex
 	calls []Call
 }
@@ -45,13 +50,25 @@ func (j *journal) of(service string) func(ctx context.Context, action string, er
 				call.Code, call.Message = e.Code, e.Message
 			}
 		}
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		if len(j.calls) == maxCalls {
-			j.calls = slices.Delete(j.calls, 0, 1)
+		if len(call.Message) > maxMessage {
+			call.Message = strings.ToValidUTF8(call.Message[:maxMessage], "") + "…"
 		}
-		j.calls = append(j.calls, call)
+		j.add(call)
+		// Who watches looks again by calls that read. If one that failed were told of, the
+		// two would go round.
+		if !reads(action) {
+			j.tell()
+		}
 	}
+}
+
+func (j *journal) add(call Call) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.calls) == maxCalls {
+		j.calls = slices.Delete(j.calls, 0, 1)
+	}
+	j.calls = append(j.calls, call)
 }
 
 // reads reports whether an action changes nothing.

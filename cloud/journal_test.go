@@ -1,0 +1,39 @@
+package cloud_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+)
+
+// TestFailedCalls: who watches hears of a call that failed, whose message is remembered
+// in part if it is long; one that only reads is remembered in silence.
+func TestFailedCalls(t *testing.T) {
+	s := cloudtest.Start(t, cloud.Options{})
+	client := s.EC2("default", "us-east-1")
+	if _, err := client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{}); err != nil { // which makes the networks
+		t.Fatal(err)
+	}
+	changed := s.Cloud.Watch(t.Context())
+	last := func() cloud.Call {
+		calls := s.Cloud.Calls()
+		return calls[len(calls)-1]
+	}
+	refused[*ec2.DescribeVpcsOutput](t, "InvalidVpcID.NotFound")(client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{VpcIds: []string{"vpc-0123456789abcdef0"}}))
+	if call := last(); call.Code != "InvalidVpcID.NotFound" || len(changed) != 0 {
+		t.Errorf("a call that reads: %+v, told %d", call, len(changed))
+	}
+	refused[*ec2.CreateVpcOutput](t, "InvalidParameterValue")(client.CreateVpc(t.Context(), &ec2.CreateVpcInput{CidrBlock: aws.String(strings.Repeat("é", 5000))}))
+	call := last()
+	if call.Action != "CreateVpc" || call.Code != "InvalidParameterValue" || len(call.Message) > 1<<10+len("…") || !strings.HasSuffix(call.Message, "é…") {
+		t.Errorf("remembered: %+v", call)
+	}
+	if len(changed) != 1 {
+		t.Error("nobody was told of it")
+	}
+}
