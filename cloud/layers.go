@@ -97,8 +97,11 @@ func (l layers) Paths(ids []string) ([]string, error) {
 	return l.store.Paths(layerIDs(ids))
 }
 
-func (l layers) Collect(ctx context.Context, inUse []string) error {
-	_, err := l.store.Collect(ctx, layerIDs(inUse))
+func (l layers) Collect(ctx context.Context, inUse func() (layers, bases []string)) error {
+	_, err := l.store.Collect(ctx, func() ([]image.LayerID, []string) {
+		layers, bases := inUse()
+		return layerIDs(layers), bases
+	})
 	return err
 }
 

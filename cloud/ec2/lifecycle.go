@@ -486,7 +486,8 @@ func (s *state) collect() {
 const collectAgain = 130 * time.Second
 
 func (s *Service) collectNow(ctx context.Context) {
-	if err := s.opts.Images.Collect(ctx, view(s, (*state).layers)); err != nil && ctx.Err() == nil {
+	inUse := func() (layers, bases []string) { return view(s, (*state).layers), view(s, (*state).bases) }
+	if err := s.opts.Images.Collect(ctx, inUse); err != nil && ctx.Err() == nil {
 		s.opts.Log.Error("collect layers", "error", err)
 	}
 }
@@ -512,6 +513,31 @@ func (s *state) layers() (inUse []string) {
 	}
 	for _, r := range s.instances.Rows {
 		add(r.Layers, r.Freezing)
+	}
+	return inUse
+}
+
+// bases are those that something refers to whose layers are yet to come from them.
+func (s *state) bases() (inUse []string) {
+	for _, r := range s.images.Rows {
+		inUse = append(inUse, r.Base)
+	}
+	for _, r := range s.snapshots.Rows {
+		inUse = append(inUse, r.Base)
+	}
+	for _, d := range s.recycled.Rows {
+		if d.Image != nil {
+			inUse = append(inUse, d.Image.Base)
+		}
+		if d.Snapshot != nil {
+			inUse = append(inUse, d.Snapshot.Base)
+		}
+	}
+	for _, r := range s.volumes.Rows {
+		inUse = append(inUse, r.Base)
+	}
+	for _, r := range s.instances.Rows {
+		inUse = append(inUse, r.Base)
 	}
 	return inUse
 }

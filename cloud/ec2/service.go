@@ -51,9 +51,10 @@ type Images interface {
 	ImportDisk(ctx context.Context, image *os.File, format string) (ImportedDisk, error)
 	// Paths are the directories of layers; it is an error if one does not exist.
 	Paths(layers []string) ([]string, error)
-	// Collect deletes the layers that are neither in use nor a base's, except
-	// those made so recently that their use may not be recorded yet.
-	Collect(ctx context.Context, inUse []string) error
+	// Collect deletes the imported bases that no publication names, and the layers that
+	// are no base's, except what is in use and what was made so recently that its use may
+	// not be recorded yet.
+	Collect(ctx context.Context, inUse func() (layers, bases []string)) error
 }
 
 // ImportedDisk is what a disk image has become.

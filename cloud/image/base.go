@@ -22,6 +22,10 @@ type Base struct {
 	Created    time.Time `json:"created"`
 }
 
+// ImportPrefix begins the names of the bases of imported images, which Collect deletes
+// when nothing names them.
+const ImportPrefix = "import-"
+
 var basePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`) })
 
 func checkBaseName(name string) error {

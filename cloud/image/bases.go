@@ -140,6 +140,9 @@ func (s *Store) Alias(id, releaseID string) error {
 // that it was not there before.
 func (s *Store) Recall(name string) (p Publication, fresh bool, err error) {
 	for _, r := range releases() {
+		if !s.offers(r) {
+			continue
+		}
 		for n, known := range r.Series {
 			version, ok := versionIn(name, known)
 			if !ok || dateOf(version).IsZero() || dateOf(version).After(time.Now()) {

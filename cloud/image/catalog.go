@@ -67,12 +67,10 @@ func (s *Store) Publications() ([]Publication, error) {
 	for i, p := range added {
 		added[i].OwnerAlias = cmp.Or(p.OwnerAlias, publisherOf(p.Owner).Alias)
 	}
-	// What is not made by itself is there only when it has been made.
-	offered := slices.DeleteFunc(builtin(), func(p Publication) bool {
-		r, _ := findRelease(p.Base)
-		return r.Suite == "" && !s.has(p.Base)
+	all := slices.DeleteFunc(append(builtin(), added...), func(p Publication) bool {
+		r, known := findRelease(p.Base)
+		return known && p.ID == "" && !s.offers(r) // an id is there as long as the user wants it
 	})
-	all := append(offered, added...)
 	sort.Slice(all, func(i, j int) bool {
 		a, b := all[i], all[j]
 		return strings.Compare(a.Owner+"/"+a.Name, b.Owner+"/"+b.Name) < 0
@@ -80,9 +78,13 @@ func (s *Store) Publications() ([]Publication, error) {
 	return all, nil
 }
 
-// has reports whether there is a base.
-func (s *Store) has(base string) bool {
-	_, err := os.Stat(s.path("bases", base+".json"))
+// offers reports whether images of a release can be launched: what is not made by itself
+// is there only when it has been made.
+func (s *Store) offers(r release) bool {
+	if r.Suite != "" {
+		return true
+	}
+	_, err := os.Stat(s.path("bases", r.ID+".json"))
 	return err == nil
 }
 
@@ -126,20 +128,28 @@ func (s *Store) Publish(p Publication) error {
 	return s.explain("publish "+p.Name, writeRecord(s.publicationPath(p.Owner, p.Name), p))
 }
 
-// Unpublish takes a publication out of the catalog. Its base stays. Built-in
-// ones cannot be taken out.
-func (s *Store) Unpublish(owner, name string) error {
+// CheckAdded reports that a publication is not one that was added, and so cannot be taken
+// out of the catalog.
+func (s *Store) CheckAdded(owner, name string) error {
 	for _, p := range builtin() {
 		if p.Owner == owner && p.Name == name {
 			return fmt.Errorf("image %s of %s is built in", name, owner)
 		}
 	}
 	var p Publication
-	path := s.publicationPath(owner, name)
-	if err := readRecord(path, &p); err != nil {
+	if err := readRecord(s.publicationPath(owner, name), &p); err != nil {
 		return fmt.Errorf("image %s of %s: %w", name, owner, err)
 	}
-	return s.explain("unpublish "+name, removeRecord(path))
+	return nil
+}
+
+// Unpublish takes a publication out of the catalog. Its base stays until Collect. Built-in
+// ones cannot be taken out.
+func (s *Store) Unpublish(owner, name string) error {
+	if err := s.CheckAdded(owner, name); err != nil {
+		return err
+	}
+	return s.explain("unpublish "+name, removeRecord(s.publicationPath(owner, name)))
 }
 
 // publicationPath makes a file name of what may hold any character.

@@ -190,6 +190,36 @@ func TestRecall(t *testing.T) {
 	}
 }
 
+// TestRecallWithoutBase: what is made of a container image is found only when it has been
+// made, and so is what an older store has published.
+func TestRecallWithoutBase(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	name := "al2023-ami-2023.7.20250101.0-kernel-6.1-" + image.EC2Arch(runtime.GOARCH)
+	if p, _, err := s.Recall(name); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("without a base: %+v, %v", p, err)
+	}
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveBase(image.Base{Name: "al2023", Layers: []image.LayerID{id}}); err != nil {
+		t.Fatal(err)
+	}
+	p, fresh, err := s.Recall(name)
+	if err != nil || !fresh || p.Base != "al2023" {
+		t.Fatalf("with a base: %+v, %v, %v", p, fresh, err)
+	}
+	if err := s.CheckNew(p.Owner, name); err == nil {
+		t.Error("it is not published")
+	}
+	if err := s.RemoveBase("al2023"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CheckNew(p.Owner, name); err != nil {
+		t.Errorf("the base is gone: %v", err)
+	}
+}
+
 // TestAlias: an id of AWS stands for a release.
 func TestAlias(t *testing.T) {
 	s := openStore(t, t.TempDir())

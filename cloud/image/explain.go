@@ -42,7 +42,7 @@ func (s *Store) Explain(id string, owners []string, filters map[string][]string)
 		return fmt.Sprintf("The local cloud has %s of owner %s (%s), which is not among the owners %s.", p.Name, p.Owner, publisherOf(p.Owner).Name, strings.Join(owners, ", ")), nil
 	}
 	for _, r := range releases() {
-		if p := r.publications(); !s.has(r.ID) && r.Suite == "" && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
+		if p := r.publications(); !s.offers(r) && slices.ContainsFunc(p, func(p Publication) bool { return matches(p.Name, filters["name"]) }) {
 			return fmt.Sprintf("%s of %s is not on this host. Make its base of a container image of it, which names its registry: bake cloud base %s -from IMAGE.", r.Title, publisherOf(r.Owner).Name, r.ID), nil
 		}
 	}
@@ -112,7 +112,7 @@ func (s *Store) missing(owners []string, names string) string {
 	from := publisherOf(owner)
 	var ids []string
 	for _, r := range releases() {
-		if r.Owner == owner && (r.Suite != "" || s.has(r.ID)) {
+		if r.Owner == owner && s.offers(r) {
 			ids = append(ids, r.ID)
 		}
 	}

@@ -11,6 +11,7 @@
 //	publications/     images that somebody imported
 //	cache/            downloads, which may be deleted at any time
 //	tmp/              work in progress
+//	layers.lock       held while the record of a layer is changed or removed
 //	lock              held shared by work in progress, exclusively for cleaning
 //
 // A record is written in one step after what it describes, so a process that is
@@ -292,10 +293,31 @@ func (s *Store) Size(ctx context.Context, id LayerID) (int64, error) {
 	}
 	var n counter
 	err = s.driver.Pack(ctx, s.path("layers", string(id)), &n)
-	if r.Size = int64(n); err == nil {
-		err = writeRecord(s.recordPath(id), r)
+	if err == nil {
+		err = s.noteSize(ctx, id, int64(n))
 	}
-	return r.Size, s.explain("measure layer "+string(id), err)
+	return int64(n), s.explain("measure layer "+string(id), err)
+}
+
+// noteSize writes down the size of a layer, unless it was removed meanwhile.
+func (s *Store) noteSize(ctx context.Context, id LayerID, size int64) error {
+	unlock, err := s.lockRecords(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := s.record(id)
+	if err != nil {
+		return err
+	}
+	r.Size = size
+	return writeRecord(s.recordPath(id), r)
+}
+
+// lockRecords keeps the records of layers from being removed or changed by others, for a
+// moment.
+func (s *Store) lockRecords(ctx context.Context) (unlock func(), err error) {
+	return lock(ctx, s.path("layers.lock"), syscall.LOCK_EX)
 }
 
 // Remove deletes a layer. It is no error if it does not exist. The caller knows
@@ -322,7 +344,13 @@ func (s *Store) Remove(ctx context.Context, id LayerID) error {
 }
 
 func (s *Store) remove(ctx context.Context, id LayerID) error {
-	if err := removeRecord(s.recordPath(id)); err != nil {
+	unlock, err := s.lockRecords(ctx)
+	if err != nil {
+		return err
+	}
+	err = removeRecord(s.recordPath(id))
+	unlock()
+	if err != nil {
 		return err
 	}
 	return s.driver.Remove(ctx, s.path("layers", string(id)))
@@ -333,18 +361,31 @@ func (s *Store) remove(ctx context.Context, id LayerID) error {
 // long, hold the lock until they have.
 const CollectAfter = 2 * time.Minute
 
-// Collect deletes the layers that are neither in inUse, which the caller has just
-// put together, nor in any base, save those made within [CollectAfter], and returns
-// their ids. It waits until no process makes a layer.
-func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error) {
+// Collect deletes the imported bases that no publication names, and the layers that are
+// in no base, save what inUse says is in use and what was made within [CollectAfter]. It
+// returns the ids of the layers. It waits until no process makes a layer.
+func (s *Store) Collect(ctx context.Context, inUse func() (layers []LayerID, bases []string)) ([]LayerID, error) {
 	madeBefore := time.Now().Add(-CollectAfter) // the wait below is not part of their age
+	unnamed, err := s.unnamed(madeBefore)
+	if err != nil {
+		return nil, err
+	}
+	layers, busy := inUse() // after that: what is not named any more gets no new users
 	unlock, err := lock(ctx, s.path("lock"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	for _, base := range unnamed {
+		if slices.Contains(busy, base) {
+			continue
+		}
+		if err := s.RemoveBase(base); err != nil {
+			return nil, err
+		}
+	}
 	used := map[LayerID]bool{}
-	for _, id := range inUse {
+	for _, id := range layers {
 		used[id] = true
 	}
 	bases, err := s.Bases()
@@ -371,6 +412,29 @@ func (s *Store) Collect(ctx context.Context, inUse []LayerID) ([]LayerID, error)
 		gone = append(gone, r.ID)
 	}
 	return gone, nil
+}
+
+// unnamed returns the imported bases made before a time that no publication names.
+func (s *Store) unnamed(madeBefore time.Time) ([]string, error) {
+	bases, err := s.Bases()
+	if err != nil {
+		return nil, err
+	}
+	published, err := s.Publications()
+	if err != nil {
+		return nil, err
+	}
+	named := map[string]bool{}
+	for _, p := range published {
+		named[p.Base] = true
+	}
+	var names []string
+	for _, b := range bases {
+		if strings.HasPrefix(b.Name, ImportPrefix) && !named[b.Name] && b.Created.Before(madeBefore) {
+			names = append(names, b.Name)
+		}
+	}
+	return names, nil
 }
 
 var layerPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^layer-[0-9a-f]{16}$`) })

@@ -21,6 +21,7 @@ import (
 	"bake/cloud/confined"
 	"bake/cloud/image"
 	"bake/cloud/image/debian/debiantest"
+	"bake/cloud/machine"
 	"bake/cloud/machine/machinetest"
 )
 
@@ -203,7 +204,7 @@ func TestCollect(t *testing.T) {
 	if err := s.SaveBase(image.Base{Name: "b", Layers: []image.LayerID{ids["base"]}}); err != nil {
 		t.Fatal(err)
 	}
-	gone, err := s.Collect(t.Context(), []image.LayerID{ids["image"]})
+	gone, err := s.Collect(t.Context(), func() ([]image.LayerID, []string) { return []image.LayerID{ids["image"]}, nil })
 	if err != nil || len(gone) != 1 || gone[0] != ids["garbage"] {
 		t.Errorf("collected %v, %v; want %s", gone, err, ids["garbage"])
 	}
@@ -212,6 +213,81 @@ func TestCollect(t *testing.T) {
 			t.Errorf("layer %s holds %q", name, got)
 		}
 	}
+}
+
+// TestCollectBases: an imported base goes when no publication names it and nothing uses it.
+func TestCollectBases(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	old := time.Now().Add(-image.CollectAfter - time.Minute)
+	made := map[string]time.Time{"import-1-replaced": old, "import-2-used": old, "import-3-published": old, "import-4-young": time.Now(), "debian-12": old, "mine": old}
+	for name, created := range made {
+		id, err := s.Freeze(t.Context(), makeUpper(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		age(t, dir, id, image.CollectAfter+time.Minute)
+		if err := s.SaveBase(image.Base{Name: name, Layers: []image.LayerID{id}, Created: created}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, base := range []string{"import-1-replaced", "import-3-published"} {
+		if err := s.Publish(image.Publication{Owner: "111122223333", Name: base, Base: base}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inUse := func() ([]image.LayerID, []string) { return nil, []string{"import-2-used"} }
+	if gone, err := s.Collect(t.Context(), inUse); err != nil || len(gone) != 0 {
+		t.Errorf("all is published or used, and %v is collected, %v", gone, err)
+	}
+	if err := s.Unpublish("111122223333", "import-1-replaced"); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := s.Collect(t.Context(), inUse); err != nil || len(gone) != 1 {
+		t.Errorf("collected layers: %v, %v", gone, err)
+	}
+	for name := range made {
+		if _, err := s.Base(name); errors.Is(err, image.ErrNotFound) != (name == "import-1-replaced") {
+			t.Errorf("base %s: %v", name, err)
+		}
+	}
+}
+
+// TestSizeOfRemoved: a layer that is removed while it is measured stays removed.
+func TestSizeOfRemoved(t *testing.T) {
+	dir := t.TempDir()
+	driver := &packing{Driver: &machinetest.Driver{}}
+	s, err := image.Open(dir, driver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Freeze(t.Context(), makeUpper(t, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver.packed = func() {
+		if err := s.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Size(t.Context(), id); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("its size: %v", err)
+	}
+	if left := listing(t, filepath.Join(dir, "layers")); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// packing is a driver that calls packed when it has packed a layer.
+type packing struct {
+	machine.Driver
+	packed func()
+}
+
+func (p *packing) Pack(ctx context.Context, dir string, w io.Writer) error {
+	err := p.Driver.Pack(ctx, dir, w)
+	p.packed()
+	return err
 }
 
 // age makes a layer older than it is.

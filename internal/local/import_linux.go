@@ -69,8 +69,13 @@ func importNew(ctx context.Context, store *image.Store, in Import) (image.Base, 
 	if taken != nil && !in.Replace {
 		return image.Base{}, taken // before it takes long
 	}
+	if taken != nil {
+		if err := store.CheckAdded(in.Owner, in.Name); err != nil {
+			return image.Base{}, err
+		}
+	}
 	slug := strings.Trim(regexp.MustCompile(`[^a-z0-9._-]+`).ReplaceAllString(strings.ToLower(in.Name), "-"), "-._")
-	base, err := importBase(ctx, store, in, image.ImportOptions{Name: fmt.Sprintf("import-%d-%s", in.Now.UnixMilli(), slug), User: in.User})
+	base, err := importBase(ctx, store, in, image.ImportOptions{Name: fmt.Sprintf("%s%d-%s", image.ImportPrefix, in.Now.UnixMilli(), slug), User: in.User})
 	if err != nil {
 		return image.Base{}, err
 	}

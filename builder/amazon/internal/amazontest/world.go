@@ -564,7 +564,7 @@ func (s *imageStore) Paths(layers []string) (paths []string, err error) {
 	return paths, nil
 }
 
-func (s *imageStore) Collect(context.Context, []string) error { return nil }
+func (s *imageStore) Collect(context.Context, func() (layers, bases []string)) error { return nil }
 
 // ReadCalls reads a recording.
 func ReadCalls(t testing.TB, path string) (calls []Call) {
