@@ -289,7 +289,7 @@ func TestImageLimits(t *testing.T) {
 	if _, err := client.DescribeImageAttribute(ctx, &ec2.DescribeImageAttributeInput{ImageId: img.ImageId, Attribute: "blockDeviceMapping"}); code(err) != "AuthFailure" {
 		t.Errorf("attribute blockDeviceMapping: %v", err)
 	}
-	for _, name := range []string{"public-ssm-parameter-name", "scan-result.finding-scan-date", "instance-type-specification.supported-instance-type"} {
+	for _, name := range []string{"scan-result.finding-scan-date", "instance-type-specification.supported-instance-type"} {
 		if out, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{Filters: []types.Filter{filter(name, "*")}}); err != nil || len(out.Images) != 0 {
 			t.Errorf("filter %s: %v, %v", name, out, err)
 		}

@@ -3,9 +3,10 @@ package docs
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
-var link = regexp.MustCompile(`\[([^\]]+)\]\(([^)\s]+)\)`)
+var link = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\[([^\]]+)\]\(([^)\s]+)\)`) })
 
 // Plain is a document as a terminal shows it: what is to be typed is indented, and links
 // are their texts, followed by their addresses if they lead to another site.
@@ -26,8 +27,8 @@ func Plain(markdown string) string {
 		case strings.HasPrefix(line, "#"):
 			b.WriteString(strings.ToUpper(strings.TrimLeft(line, "# ")))
 		default:
-			line = link.ReplaceAllStringFunc(line, func(l string) string {
-				m := link.FindStringSubmatch(l)
+			line = link().ReplaceAllStringFunc(line, func(l string) string {
+				m := link().FindStringSubmatch(l)
 				if strings.Contains(m[2], "://") {
 					return m[1] + " (" + m[2] + ")"
 				}

@@ -312,7 +312,10 @@ func (s *state) ending(id string, r *runner, exit machine.Exit, err error) time.
 	if goal == goalTerminate {
 		state, delay = types.InstanceStateNameShuttingDown, s.delays().Terminate
 	}
-	s.log(id, "state", s.instances.Edit(id, func(in *instance) { in.setState(state) }))
+	s.log(id, "state", s.instances.Edit(id, func(in *instance) {
+		in.setState(state)
+		in.setReason(r.why, s.now())
+	}))
 	return delay
 }
 
