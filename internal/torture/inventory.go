@@ -55,7 +55,7 @@ func (w *world) inventory() (holdings, error) {
 		id, ok := strings.CutSuffix(base, ".json")
 		// A fleet of the type instant is only the record of a request, and of images that are
 		// gone something is known for good.
-		if !ok || slices.Contains([]string{"networks", "fleets", "deregistered-images"}, kind) {
+		if !ok || slices.Contains([]string{"fleets", "deregistered-images"}, kind) {
 			return nil
 		}
 		data, err := os.ReadFile(path)
@@ -76,6 +76,8 @@ func (w *world) inventory() (holdings, error) {
 		switch {
 		case kinds[id] == "images":
 			h.images[id] = imageOf(o, objects)
+		case kinds[id] == "networks":
+			h.network(o)
 		case kinds[id] == "instances" && state(o) == "terminated", o["GroupName"] == "default":
 		case kinds[id] == "spot-requests" && (o["State"] != "active" && o["State"] != "open" || state(objects[fmt.Sprint(o["InstanceId"])]) == "terminated"):
 		default:
@@ -83,6 +85,50 @@ func (w *world) inventory() (holdings, error) {
 		}
 	}
 	return h, w.identities(h)
+}
+
+// inNetwork are what the network of an account in a region consists of, with the field that
+// holds the id.
+var inNetwork = map[string]string{
+	"Vpcs": "VpcId", "Subnets": "SubnetId", "RouteTables": "RouteTableId", "Gateways": "InternetGatewayId", "Acls": "NetworkAclId",
+	"DhcpOptions": "DhcpOptionsId", "Addresses": "AllocationId", "Connects": "InstanceConnectEndpointId",
+}
+
+// network adds what a network has besides the default VPC and what came with that.
+func (h holdings) network(o map[string]any) {
+	rows := func(kind string) (all []map[string]any) {
+		list, _ := o[kind].([]any)
+		for _, v := range list {
+			row, _ := v.(map[string]any)
+			all = append(all, row)
+		}
+		return all
+	}
+	given := map[any]bool{} // the default VPC and its DHCP options
+	for _, v := range rows("Vpcs") {
+		if v["IsDefault"] == true {
+			given[v["VpcId"]], given[v["DhcpOptionsId"]] = true, true
+		}
+	}
+	first := func(row map[string]any, list, field string) any {
+		all, _ := row[list].([]any)
+		if len(all) == 0 {
+			return nil
+		}
+		m, _ := all[0].(map[string]any)
+		return m[field]
+	}
+	for kind, field := range inNetwork {
+		for _, row := range rows(kind) {
+			switch {
+			case given[row[field]], kind == "Acls" && row["IsDefault"] == true, kind == "Subnets" && row["DefaultForAz"] == true:
+			case kind == "RouteTables" && first(row, "Associations", "Main") == true: // goes with its VPC
+			case kind == "Gateways" && given[first(row, "Attachments", "VpcId")]:
+			default:
+				h.others[fmt.Sprint(row[field])] = strings.ToLower(kind)
+			}
+		}
+	}
 }
 
 // identities adds the roles and instance profiles.
