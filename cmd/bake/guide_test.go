@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,8 +48,8 @@ func blocks(text string) (all []block) {
 // below it are part of what that prints, in this order: IDs and times are those of any
 // other run, and "..." stands for any lines, or for the rest of one. An ID or an address
 // that a command has printed is meant where a later one names it as the document shows it.
-// Variables of the shell last. A command that ends in " &" goes on until the document ends,
-// and then gets Ctrl-C. A last line "(exit code N)" says how it ends, if not with 0.
+// Variables of the shell last. A command that ends in " &" goes on until "kill %N" ends it, where
+// N is 1 for the first such command, or the document ends, and it gets Ctrl-C. A last line "(exit code N)" says how it ends, if not with 0.
 func guide(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: guide file")
@@ -57,6 +58,7 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	known := ""                  // what sets variables of the shell
 	means := map[string]string{} // what the document shows -> what was printed
+	var jobs []*job
 	for _, b := range blocks(string(text)) {
 		at := fmt.Sprintf("%s:%d", filepath.Base(args[0]), b.line)
 		switch {
@@ -75,7 +77,15 @@ func guide(ts *testscript.TestScript, neg bool, args []string) {
 					return shown
 				})
 				if in, ok := strings.CutSuffix(command, " &"); ok {
-					ts.Check(behind(ts, known+in, shown, means))
+					jobs = append(jobs, behind(ts, known+in, shown, means))
+					continue
+				}
+				if number, ok := strings.CutPrefix(command, "kill %"); ok {
+					n, err := strconv.Atoi(number)
+					if err != nil || n < 1 || n > len(jobs) {
+						ts.Fatalf("%s: %s: %d commands were started in the background", at, command, len(jobs))
+					}
+					ts.Check(jobs[n-1].end(syscall.SIGTERM))
 					continue
 				}
 				got, code := shell(ts, known+command)
@@ -118,36 +128,45 @@ func userCommand(ts *testscript.TestScript, command string) *exec.Cmd {
 	return cmd
 }
 
+// job is a command in the background.
+type job struct {
+	process *os.Process
+	ended   chan struct{} // closed when it has ended
+}
+
+// end sends the command a signal, and waits until it has ended.
+func (j *job) end(signal os.Signal) error {
+	err := j.process.Signal(signal)
+	<-j.ended
+	return err
+}
+
 // behind starts a command, waits until it has printed what is shown, and has it end with
 // the script.
-func behind(ts *testscript.TestScript, command, shown string, means map[string]string) error {
+func behind(ts *testscript.TestScript, command, shown string, means map[string]string) *job {
 	path := ts.MkAbs(".printed-" + strconv.Itoa(len(command)))
 	out, err := os.Create(path)
-	if err != nil {
-		return err
-	}
+	ts.Check(err)
 	defer out.Close()
 	cmd := userCommand(ts, "exec "+command)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	ts.Defer(func() {
-		cmd.Process.Signal(os.Interrupt)
-		<-ended
-	})
+	ts.Check(cmd.Start())
+	j := &job{cmd.Process, make(chan struct{})}
+	go func() {
+		defer close(j.ended)
+		_ = cmd.Wait()
+	}()
+	ts.Defer(func() { _ = j.end(os.Interrupt) })
 	for {
 		got, err := os.ReadFile(path)
+		ts.Check(err)
 		wrong := differs(shown, string(got), 0, means)
-		if err != nil || wrong == "" {
-			return err
+		if wrong == "" {
+			return j
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			return fmt.Errorf("%s: %s: it has ended (%w) after printing\n%s", command, wrong, err, got)
+		case <-j.ended:
+			ts.Fatalf("%s: %s: it has ended (%v) after printing\n%s", command, wrong, cmd.ProcessState, got)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
