@@ -423,6 +423,28 @@ func left(t *testing.T, state run.State, id string, keys ...string) {
 	}
 }
 
+// partGoesOn checks that a run is not swept or resumed while a part of it goes on.
+func partGoesOn(t *testing.T, state run.State, o run.SweepOptions) {
+	t.Helper()
+	l, err := step.CreateLedger(state.Ledgers(), step.Header{Run: "p3", Started: start, Whole: "whole"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := step.CreateJournal(state.Journal("p3"), run.Memory{Run: "p3", Whole: "whole"}, func(s string) string { return s })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if swept, err := run.Sweep(t.Context(), o); err == nil || !strings.Contains(err.Error(), "run whole is still in progress: so is run p3") || len(swept) > 0 {
+		t.Errorf("sweeping while a part goes on: %v, %v", swept, err)
+	}
+	if _, err := state.Resumable("whole", false); err == nil || !strings.Contains(err.Error(), "run p3 is still in progress") {
+		t.Errorf("resuming while a part goes on: %v", err)
+	}
+	if err := errors.Join(j.Close(false), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestParts: what the parts of a run have left is known by the id of the whole too.
 func TestParts(t *testing.T) {
 	state := run.State(t.TempDir())
@@ -449,7 +471,18 @@ func TestParts(t *testing.T) {
 		}
 	}
 	fake := &deleter{}
-	swept, err := run.Sweep(t.Context(), run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}, Run: "whole"})
+	o := run.SweepOptions{State: state, Destroyers: step.Destroyers{"fake": fake}, Run: "whole", Command: "sweep"}
+	partGoesOn(t, state, o)
+	var asked []string
+	o.Tags = &run.Tags{Find: func(_ context.Context, _ amazon.Place, run string) ([]step.Resource, error) {
+		asked = append(asked, run)
+		return nil, nil
+	}}
+	if _, err := run.Sweep(t.Context(), o); err != nil || !slices.Equal(asked, []string{"whole", "p1", "p2"}) {
+		t.Errorf("the tags of %v are looked for, %v", asked, err)
+	}
+	o.Tags = nil
+	swept, err := run.Sweep(t.Context(), o)
 	slices.Sort(fake.gone)
 	if err != nil || len(swept) != 2 || !slices.Equal(fake.gone, []string{"b", "c"}) {
 		t.Errorf("%v, %+v, gone are %v", err, swept, fake.gone)

@@ -147,6 +147,9 @@ func Sweep(ctx context.Context, o SweepOptions) (swept []SweptRun, err error) {
 	if o.Run != "" && all.others[o.Run] == inProgress {
 		return nil, fmt.Errorf("run %s is still in progress; stop it with Ctrl-C", o.Run)
 	}
+	if len(all.live) > 0 {
+		return nil, fmt.Errorf("run %s is still in progress: so is run %s, which is a part of it; stop it with Ctrl-C", o.Run, strings.Join(all.live, ", "))
+	}
 	if o.Run != "" && len(found) == 0 && !o.DryRun {
 		o.State.forgetRun(o.Run) // which owns nothing
 	}
@@ -200,7 +203,13 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 			return nil, err
 		}
 	}
-	tagged, err := o.tagged(ctx, incomplete)
+	runs := []string{o.Run} // what parts of a run create has tags of their own
+	for _, d := range found {
+		if o.Run != "" && d.header.Whole == o.Run {
+			runs = append(runs, d.header.Run)
+		}
+	}
+	tagged, err := o.tagged(ctx, runs, incomplete)
 	if err != nil {
 		return nil, err
 	}
@@ -215,9 +224,9 @@ func (o SweepOptions) byTags(ctx context.Context, found []dead, all survey, inco
 	return []dead{d}, err
 }
 
-// tagged finds what carries a run tag, newest last, as a ledger would hold it. That a
+// tagged finds what carries the tag of one of the runs, newest last, as a ledger would hold it. That a
 // region cannot be searched is added to incomplete.
-func (o SweepOptions) tagged(ctx context.Context, incomplete *SweepError) ([]step.Resource, error) {
+func (o SweepOptions) tagged(ctx context.Context, runs []string, incomplete *SweepError) ([]step.Resource, error) {
 	place := amazon.Place{Profile: o.Tags.Profile}
 	if o.Local {
 		cloud, err := o.Clouds.Named(ctx, localcloud.Name)
@@ -234,7 +243,7 @@ func (o SweepOptions) tagged(ctx context.Context, incomplete *SweepError) ([]ste
 	}
 	if len(regions) == 1 { // whose refusal is that of the sweep
 		place.Region = regions[0]
-		found, err := o.Tags.find(ctx, place, o.Run)
+		found, err := o.Tags.find(ctx, place, runs)
 		slices.Reverse(found) // ledgers are torn down from their end
 		return found, err
 	}
@@ -245,7 +254,7 @@ func (o SweepOptions) tagged(ctx context.Context, incomplete *SweepError) ([]ste
 		each.Go(func() error {
 			in := place
 			in.Region = region
-			if found[i], errs[i] = o.Tags.find(ctx, in, o.Run); errs[i] != nil {
+			if found[i], errs[i] = o.Tags.find(ctx, in, runs); errs[i] != nil {
 				errs[i] = fmt.Errorf("region %s was not swept: %w", region, errs[i])
 			}
 			return nil
@@ -295,11 +304,20 @@ func (t *Tags) regions(ctx context.Context, place amazon.Place) ([]string, error
 	return slices.Compact(slices.Sorted(slices.Values(t.Regions))), nil
 }
 
-func (t *Tags) find(ctx context.Context, place amazon.Place, run string) ([]step.Resource, error) {
-	if t.Find != nil {
-		return t.Find(ctx, place, run)
+// find lists what carries the tag of one of the runs; of any run if that is empty.
+func (t *Tags) find(ctx context.Context, place amazon.Place, runs []string) (all []step.Resource, err error) {
+	find := t.Find
+	if find == nil {
+		find = amazon.FindTagged
 	}
-	return amazon.FindTagged(ctx, place, run)
+	for _, run := range runs {
+		found, err := find(ctx, place, run)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // sweep deletes what the runs found own, and closes nothing.
@@ -407,6 +425,7 @@ type survey struct {
 	dead     []dead            // those that have ended; the caller closes their ledgers
 	kept     []Spared          // those that were to be kept
 	others   map[string]Reason // why runs that are not among the dead are left alone
+	live     []string          // those that go on, and are parts of the one that is looked for
 	unopened error             // which ledgers cannot be opened
 	err      error             // the same, and which are damaged
 }
@@ -423,6 +442,9 @@ func (s State) survey(run string) survey {
 		switch {
 		case errors.Is(err, step.ErrLive):
 			all.others[id] = inProgress
+			if h, err := step.ReadHeader(path); err == nil && run != "" && h.Whole == run {
+				all.live = append(all.live, id)
+			}
 			continue
 		case errors.Is(err, os.ErrNotExist):
 			continue // its run has just ended well

@@ -190,8 +190,8 @@ func OpenJournal(path string, head any) (*FileJournal, error) {
 }
 
 // ReadJournal reads the journal of a run that has ended, and its head, and leaves it as
-// it is. The errors are those of OpenJournal. With one of what follows the head, the head
-// is set all the same.
+// it is. The errors are those of OpenJournal. With ErrLive, or an error of what follows the
+// head, the head is set all the same, if it is there yet.
 func ReadJournal(path string, head any) (Results, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -199,11 +199,10 @@ func ReadJournal(path string, head any) (Results, error) {
 	}
 	defer f.Close()
 	j := &FileJournal{f: f, results: results{}}
-	if err = filelock.TryShared(f); errors.Is(err, filelock.ErrLocked) {
-		err = ErrLive
-	}
-	if err == nil {
+	if err = filelock.TryShared(f); err == nil {
 		err = j.replay(head)
+	} else if errors.Is(err, filelock.ErrLocked) {
+		err = errors.Join(ErrLive, j.peek(head))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the journal %s: %w", path, err)
@@ -231,11 +230,37 @@ const (
 	journalPause = 25 * time.Millisecond
 )
 
-func (j *FileJournal) replay(head any) error {
+// plausible is an error if the file cannot be a journal.
+func (j *FileJournal) plausible() error {
 	if info, err := j.f.Stat(); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() || info.Size() > journalLimit {
 		return errors.New("this is no journal that bake has written")
+	}
+	return nil
+}
+
+// peek sets the head of a journal that another process writes, if it is there yet.
+func (j *FileJournal) peek(head any) error {
+	if err := j.plausible(); err != nil {
+		return err
+	}
+	for text, err := range wholeLines(j.f, &j.size) {
+		var e entry
+		if err == nil {
+			err = json.Unmarshal(text, &e)
+		}
+		if err == nil {
+			err = json.Unmarshal(e.Head, head)
+		}
+		return err
+	}
+	return nil
+}
+
+func (j *FileJournal) replay(head any) error {
+	if err := j.plausible(); err != nil {
+		return err
 	}
 	n := 0
 	for text, err := range wholeLines(j.f, &j.size) {

@@ -325,6 +325,31 @@ func (l *FileLedger) Close() error {
 	return l.f.Close()
 }
 
+// ReadHeader returns the first line of a ledger, also while its run goes on. It is empty if
+// that is not written yet, or cannot be read as one.
+func ReadHeader(path string) (h Header, err error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() { // a pipe may never end
+		return h, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return h, err
+	}
+	defer f.Close()
+	var size int64
+	for text, err := range wholeLines(f, &size) {
+		if err != nil || newer(text) {
+			return h, nil
+		}
+		if ln, err := readLine(text); err == nil && ln.Op == "run" {
+			return *ln.Header, nil
+		}
+		break
+	}
+	return h, nil
+}
+
 // Ledgers lists the paths of the ledgers in dir, oldest first by name. A
 // missing directory holds none.
 func Ledgers(dir string) ([]string, error) {
