@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 }
 
 // today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need
-// machines take turns: each is run every fourth day, and the main job every day.
+// machines take turns: each is run every sixth day, and the main job every day.
 func today(t *testing.T, name string) bool {
 	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
 		return true
@@ -48,7 +48,7 @@ func today(t *testing.T, name string) bool {
 	}
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	return int64(h.Sum32()%4) == time.Now().Unix()/86400%4
+	return int64(h.Sum32()%6) == time.Now().Unix()/86400%6
 }
 
 // TestScripts runs the whole program as its users do. Scripts that start

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log"
 	"log/slog"
@@ -60,6 +61,13 @@ func newBench(t *testing.T, o Options) *bench {
 	t.Helper()
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to boot machines")
+	}
+	if os.Getenv("BAKE_TEST_SCRIPTS") == "today" && t.Name() != "TestBoot" {
+		h := fnv.New32a()
+		h.Write([]byte(t.Name()))
+		if int64(h.Sum32()%3) != time.Now().Unix()/86400%3 {
+			t.Skip("it is the turn of other tests with machines today")
+		}
 	}
 	dir, err := os.MkdirTemp(os.Getenv("BAKE_TEST_DIR"), "bake-machines-")
 	if err != nil {
