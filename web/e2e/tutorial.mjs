@@ -5,13 +5,15 @@
 //   CONSOLE_MODULES=DIRECTORY CONSOLE_TEMPLATE=FILE node tutorial.mjs ADDRESS [PICTURES]
 //
 // The directory is one with playwright-core and axe-core in its node_modules; scripts/console
-// makes it. The file is a template that takes a few seconds. ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
+// makes it. The file is a template whose build waits until there is a file go-on beside it.
+// ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
 // light and dark, are written to a directory PICTURES. It fails on any error that the
 // browser tells, on a request to anywhere else, and on what axe-core calls serious.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 
 const require = createRequire(`${process.env.CONSOLE_MODULES}/`);
 const { chromium } = require("playwright-core");
@@ -228,6 +230,7 @@ await page.locator("tbody a").first().click();
 await page.getByRole("heading", { name: /^Bake / }).waitFor();
 await page.locator("pre.output").getByText("<script>alert(1)</script> first").waitFor();
 await page.locator("dd").getByText("running").first().waitFor();
+writeFileSync(join(dirname(process.env.CONSOLE_TEMPLATE), "go-on"), "");
 await page.locator("dd").getByText("succeeded").first().waitFor();
 assert.equal(await new Promise((done) => { baking.exitCode === null ? baking.on("exit", done) : done(baking.exitCode); }), 0);
 await page.locator(".steps li", { hasText: "shell-local" }).first().waitFor();
