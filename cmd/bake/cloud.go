@@ -74,7 +74,7 @@ choose the -listen address with care.`,
 	flags.StringVar(&o.delays, "delays", "", "how long operations take: the `profile` instant (the default) or aws, or JSON such as {\"copy\":\"30s\"}")
 	faultsFlag(flags, &o.faults)
 	flags.DurationVar(&o.recycleBin, "recycle-bin", 0, "keep deregistered images and deleted snapshots in the recycle bin for this `time`, such as 168h; 0 is not at all")
-	flags.StringVar(&o.mirror, "mirror", "", "make bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources, then the public archive")
+	flags.StringVar(&o.mirror, "mirror", "", "make bases from the archives at these `URLs`: a comma-separated list of [debian=|ubuntu=]URL; default: $BAKE_MIRROR, then the mirror in the host's apt sources")
 	egressFlag(flags, &o.egress)
 	flags.BoolVar(&o.open, "open", false, "open the console in the browser")
 	p.jsonFlag(cmd)

@@ -61,9 +61,8 @@ func (p *program) cloudBaseCommand() *cobra.Command {
 		Use:   "base NAME",
 		Short: "Make the base of a release ahead of its first launch",
 		Long: `Make the base of a release, such as ubuntu-22.04; 'bake cloud bases' lists them. It is
-made from the packages of an archive, which -mirror names, or else $BAKE_MIRROR, the
-host's apt sources, or the public archive; or from what -from names, as 'bake cloud
-import' takes it. A release that is not made of an archive's packages is made of a
+made from the packages of an archive, which -mirror names, or else $BAKE_MIRROR or the
+host's apt sources; or from what -from names, as 'bake cloud import' takes it. A release that is not made of an archive's packages is made of a
 container image: what that lacks is installed in it. Templates that look for the release's images find it under the
 publisher's own names.`,
 		Example: `  bake cloud base ubuntu-22.04

@@ -32,8 +32,7 @@ type Options struct {
 	Optional []string
 
 	// Mirror is the URL of an archive. When empty, the apt sources of the host say
-	// where packages and security fixes come from; when they do not, it is the archive
-	// that everybody can fetch from.
+	// where packages and security fixes come from; when they do not, that is an error.
 	Mirror string
 	// Keyring is a file with the OpenPGP keys that may sign the mirror's indexes; when
 	// empty, they are those of the distribution's archive.
@@ -80,7 +79,7 @@ func Prepare(ctx context.Context, o Options) (*System, error) {
 		return nil, err
 	}
 	d := distributionOf(o.Suite)
-	sources, err := d.chooseSources(host, o.Mirror, o.Suite, o.Arch)
+	sources, err := d.chooseSources(host, o.Mirror, o.Suite)
 	if err != nil {
 		return nil, err
 	}

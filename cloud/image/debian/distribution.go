@@ -13,8 +13,6 @@ type distribution struct {
 	Suites     []string
 	Components []string // that packages are taken from
 	Further    []string // components that the system's sources name besides
-	Archive    string   // where everybody can fetch it from
-	Ports      string   // and the architectures besides amd64, if that is elsewhere
 	OneTree    bool     // security fixes are in the same tree, not in one beside it
 	Keyring    string   // the name of its keyring package, and of the file in that
 	Keys       []byte   // the public keys that sign its archive
@@ -34,7 +32,7 @@ var (
 func distributions() []distribution {
 	return []distribution{
 		{
-			Name: "Debian", Components: []string{"main"}, Archive: "http://deb.debian.org/debian", Keyring: "debian-archive-keyring", Keys: debianKeys,
+			Name: "Debian", Components: []string{"main"}, Keyring: "debian-archive-keyring", Keys: debianKeys,
 			Suites: []string{
 				"oldoldstable", "oldstable", "stable", "testing", "unstable", "sid",
 				"buster", "bullseye", "bookworm", "trixie", "forky", "duke",
@@ -43,7 +41,7 @@ func distributions() []distribution {
 		},
 		{
 			Name: "Ubuntu", Components: []string{"main", "universe"}, Further: []string{"restricted", "multiverse"}, OneTree: true,
-			Archive: "http://archive.ubuntu.com/ubuntu", Ports: "http://ports.ubuntu.com/ubuntu-ports", Keyring: "ubuntu-archive-keyring", Keys: ubuntuKeys,
+			Keyring: "ubuntu-archive-keyring", Keys: ubuntuKeys,
 			Suites: []string{"focal", "jammy", "noble"},
 			Groups: "adm dialout cdrom floppy sudo audio dip video plugdev netdev lxd",
 		},
@@ -78,14 +76,6 @@ func CheckMirror(distribution, url string) error {
 		return fmt.Errorf("mirror %q: it must begin with http:// or https://", url)
 	}
 	return nil
-}
-
-// archive is where everybody can fetch packages for an architecture from.
-func (d distribution) archive(arch string) string {
-	if d.Ports != "" && arch != "amd64" {
-		return d.Ports
-	}
-	return d.Archive
 }
 
 // signs reports whether the keys that the host's sources name for an archive can be

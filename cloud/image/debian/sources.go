@@ -155,10 +155,9 @@ func isNo(s string) bool {
 // chooseSources says where to take suite (such as bookworm) from: the suite
 // itself, which is the first of the result, and its updates and security fixes.
 // An explicit mirror stands instead of the host's sources, which need not be of
-// the same release, and where those name none, the archive that everybody can fetch
-// from. Where security fixes have a tree of their own and no source names it, they are
-// looked for beside the mirror, where every full mirror has them.
-func (d distribution) chooseSources(host []source, mirror, suite, arch string) ([]source, error) {
+// the same release. Where security fixes have a tree of their own and no source names
+// it, they are looked for beside the mirror, where every full mirror has them.
+func (d distribution) chooseSources(host []source, mirror, suite string) ([]source, error) {
 	var release, security *source
 	for _, s := range host {
 		base, kind, _ := strings.Cut(s.Suite, "-")
@@ -180,7 +179,8 @@ func (d distribution) chooseSources(host []source, mirror, suite, arch string) (
 		release, security = &source{URI: mirror}, nil
 	}
 	if release == nil {
-		release = &source{URI: d.archive(arch)}
+		name := strings.ToLower(d.Name)
+		return nil, fmt.Errorf("this host's apt sources list no %s mirror: set one with -mirror or BAKE_MIRROR, such as %s=http://mirror.example/%s", d.Name, name, name)
 	}
 	switch {
 	case d.OneTree:
