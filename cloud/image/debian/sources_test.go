@@ -100,7 +100,7 @@ func TestChooseSources(t *testing.T) {
 		},
 		"a host of another distribution": {
 			host: "deb http://u.example/ubuntu noble main\ndeb http://u.example/ubuntu noble-security main\n",
-			err: "apt sources list no Debian mirror: set one with -mirror or BAKE_MIRROR, such as debian=http://",
+			err:  "apt sources list no Debian mirror: set one with -mirror or BAKE_MIRROR, such as debian=http://",
 		},
 		"no apt": {
 			err: "apt sources list no Debian mirror: set one with -mirror or BAKE_MIRROR, such as debian=http://",
