@@ -26,6 +26,7 @@ import (
 	"bake/cloud/machine"
 	"bake/cloud/machine/sandbox"
 	"bake/cloud/network"
+	"bake/internal/turns"
 )
 
 func TestMain(m *testing.M) {
@@ -36,8 +37,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestBootstrap makes bases from the host's mirror: Debian's, and one as Ubuntu's, from
-// an archive that is laid out and signed like Ubuntu's and has Debian's packages. With
-// BAKE_TEST_SCRIPTS=today they take turns by the day.
+// an archive that is laid out and signed like Ubuntu's and has Debian's packages. They
+// take turns by the day.
 func TestBootstrap(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") == "" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to bootstrap bases from the host's Debian mirror")
@@ -46,10 +47,6 @@ func TestBootstrap(t *testing.T) {
 		{"debian-12", "admin", "adm admin audio cdrom dialout dip floppy plugdev sudo video", "Debian 12"},
 		{"ubuntu-22.04", "ubuntu", "adm audio cdrom dialout dip floppy plugdev sudo ubuntu video", "Ubuntu 22.04 jammy"},
 		{"debian-13", "admin", "adm admin audio cdrom dialout dip floppy plugdev sudo video", "Debian 13"},
-	}
-	if os.Getenv("BAKE_TEST_SCRIPTS") == "today" {
-		n := int(time.Now().Unix()/86400) % len(releases)
-		releases = releases[n : n+1]
 	}
 	dir := os.Getenv("BAKE_TEST_STORE")
 	if dir == "" {
@@ -67,7 +64,7 @@ func TestBootstrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range releases {
+	for _, r := range turns.One(t, releases) {
 		t.Run(r.name, func(t *testing.T) {
 			o := image.EnsureOptions{}
 			if r.user == "ubuntu" {

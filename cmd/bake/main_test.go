@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"bake/communicator/winrm/winrmtest"
 	"bake/internal/local"
+	"bake/internal/turns"
 	"bake/plugin/keeper"
 	"bake/plugin/plugintest"
 )
@@ -33,22 +33,17 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bake": main, "packer": main}) // packer is bake under another name
 }
 
-// today reports whether a script is run. With BAKE_TEST_SCRIPTS=today, those that need
-// machines take turns: each is run every sixth day, and the main job every day.
+// today reports whether a script is run. Those that need machines take turns: each is run
+// every sixth day, and the main job every day.
 func today(t *testing.T, name string) bool {
-	if os.Getenv("BAKE_TEST_SCRIPTS") != "today" || name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
+	if turns.Today(name, 6) || name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
 		return true
 	}
 	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(text), "[!machines] skip") {
-		return true
-	}
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	return int64(h.Sum32()%6) == time.Now().Unix()/86400%6
+	return !strings.Contains(string(text), "[!machines] skip")
 }
 
 // TestScripts runs the whole program as its users do. Scripts that start
@@ -73,7 +68,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			if name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"); machines && !today(t, name) {
-				e.T().Skip("it is the turn of other scripts with machines today")
+				e.T().Skip("it is the turn of other scripts with machines")
 			}
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("CONSOLE_MODULES", os.Getenv("BAKE_TEST_CONSOLE"))

@@ -20,8 +20,8 @@ import (
 
 	"bake/builder/amazon"
 	"bake/builder/amazon/images"
-	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
+	"bake/internal/turns"
 	"bake/step"
 )
 
@@ -166,7 +166,7 @@ func TestCopyRefused(t *testing.T) {
 // TestCopyFaults: whatever happens to a call, there is a copy that is whole and the user's,
 // or nothing, and the image is as it was.
 func TestCopyFaults(t *testing.T) {
-	for _, f := range amazontest.Today(t, []mishap{
+	for _, f := range turns.One(t, []mishap{
 		{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true},
 		{name: "killed before", cancel: true, lose: true, kill: true}, {name: "killed after", perform: true, lose: true, cancel: true, kill: true},
 	}) {

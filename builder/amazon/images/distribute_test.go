@@ -21,6 +21,7 @@ import (
 	"bake/builder/amazon/images"
 	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
+	"bake/internal/turns"
 	"bake/step"
 )
 
@@ -177,7 +178,7 @@ func mishaps() []mishap {
 // world afterwards, when what was left is swept. struck is false for the last, when
 // nothing went wrong.
 func eachCall(t *testing.T, ready func(w *world) func(n int) (do func(context.Context, *step.Scope) error, inspect func(what string, err error, struck bool))) {
-	for _, f := range amazontest.Today(t, mishaps()) {
+	for _, f := range turns.One(t, mishaps()) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{Validate: soon})
@@ -255,7 +256,7 @@ func (f mishap) strike(w *world, n int, next func(n int) (func(context.Context, 
 // whole, with its tags, and nobody may do more than before.
 func TestFaultsOfDistribute(t *testing.T) {
 	t.Parallel()
-	for _, copied := range amazontest.Today(t, []bool{true, false}) {
+	for _, copied := range turns.One(t, []bool{true, false}) {
 		t.Run(map[bool]string{true: "copy", false: "share"}[copied], func(t *testing.T) {
 			eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
 				w.trusting()

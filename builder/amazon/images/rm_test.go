@@ -24,6 +24,7 @@ import (
 	"bake/builder/amazon/images"
 	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
+	"bake/internal/turns"
 	"bake/step"
 )
 
@@ -224,7 +225,7 @@ func (w *world) keepingSnapshots(answers ...map[string]string) func(int, call, h
 func walk(t *testing.T, act func(context.Context, *task, *images.Account) error, ready func(*world) func(where string), ways ...string) {
 	var lanes sync.WaitGroup
 	asked := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return len(ways) > 0 && !slices.Contains(ways, f.name) })
-	for _, f := range amazontest.Today(t, asked) {
+	for _, f := range turns.One(t, asked) {
 		w := newWorld(t, cloud.Options{})
 		lanes.Go(func() {
 			for n := 1; f.strike(t, w, n, act, ready); n++ {

@@ -16,6 +16,7 @@ import (
 	"bake/builder/amazon/images"
 	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
+	"bake/internal/turns"
 )
 
 const (
@@ -225,7 +226,7 @@ func TestShareRefused(t *testing.T) {
 // TestShareFaults: whatever happens to a call, an image is shared as a whole with its
 // snapshots or not at all, no other one is harmed, and doing it again completes it.
 func TestShareFaults(t *testing.T) {
-	for _, f := range amazontest.Today(t, []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}}) {
+	for _, f := range turns.One(t, []mishap{{name: "refused"}, {name: "answer lost", perform: true, lose: true}, {name: "cancelled after", perform: true, cancel: true}}) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, cloud.Options{})

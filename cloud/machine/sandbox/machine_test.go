@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"log"
 	"log/slog"
@@ -29,6 +28,7 @@ import (
 	"bake/cloud/machine"
 	"bake/cloud/machine/machinetest"
 	"bake/cloud/network"
+	"bake/internal/turns"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -62,12 +62,8 @@ func newBench(t *testing.T, o Options) *bench {
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to boot machines")
 	}
-	if os.Getenv("BAKE_TEST_SCRIPTS") == "today" && t.Name() != "TestBoot" {
-		h := fnv.New32a()
-		h.Write([]byte(t.Name()))
-		if int64(h.Sum32()%3) != time.Now().Unix()/86400%3 {
-			t.Skip("it is the turn of other tests with machines today")
-		}
+	if t.Name() != "TestBoot" {
+		turns.Skip(t, 3)
 	}
 	dir, err := os.MkdirTemp(os.Getenv("BAKE_TEST_DIR"), "bake-machines-")
 	if err != nil {

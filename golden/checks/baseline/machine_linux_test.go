@@ -28,6 +28,7 @@ import (
 	"bake/communicator/ssh"
 	"bake/golden/checks/baseline"
 	"bake/golden/findings"
+	"bake/internal/turns"
 	"bake/step"
 )
 
@@ -219,9 +220,7 @@ func TestOnMachine(t *testing.T) {
 	if os.Getenv("BAKE_TEST_MACHINES") != "1" {
 		t.Skip("set BAKE_TEST_MACHINES=1 to boot a machine")
 	}
-	if os.Getenv("BAKE_TEST_SCRIPTS") == "today" && time.Now().Unix()/86400%6 != 5 {
-		t.Skip("takes minutes, so every sixth day, like scripts with machines")
-	}
+	turns.Skip(t, 6)
 	m := baseline.On(boot(t))
 	all := baseline.Selection{Levels: []int{1, 2}, Except: []string{"pkg-updates", "pkg-auto-updates", "pam-pwquality", "pkg-valid-until", "firewall"}}
 	root(t, m, "cloud-init status --wait >/dev/null 2>&1; exit 0")

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"bake/builder/amazon"
+	"bake/internal/turns"
 )
 
 var errInterrupted = errors.New("interrupted")
@@ -41,10 +42,10 @@ var faults = []fault{
 // Faults lets each call of a build of body go wrong in each way, and looks for
 // what is left in the cloud: what a good build leaves, which is want things, the
 // images of some regions, or nothing at all. ready readies the worlds. In turns by the day,
-// calls go wrong in one way only: see [Today].
+// calls go wrong in one way only.
 func Faults(t *testing.T, maker Maker, body string, want int, ready ...func(*World)) {
 	var lanes sync.WaitGroup
-	for _, f := range Today(t, faults) {
+	for _, f := range turns.One(t, faults) {
 		for first := 1; first <= 2; first++ { // odd and even calls
 			w := NewWorld(t, maker)
 			for _, r := range ready {

@@ -1,0 +1,61 @@
+// Package turns has tests that take minutes take turns by the day. All of them run unless
+// BAKE_TEST_SCRIPTS is "today", as it is in CI, or a date such as 2026-01-31, for what CI runs on that day.
+package turns
+
+import (
+	"fmt"
+	"hash/fnv"
+	"os"
+	"testing"
+	"time"
+)
+
+// Variable is the environment variable that says whose turn it is.
+const Variable = "BAKE_TEST_SCRIPTS"
+
+// Today reports whether it is the turn of what has that name, which comes once in so many days.
+func Today(name string, days int) bool {
+	day, all := today()
+	return all || day%days == number(name)%days
+}
+
+// Skip skips a test unless it is its turn, which comes once in so many days.
+func Skip(t testing.TB, days int) {
+	t.Helper()
+	if !Today(t.Name(), days) {
+		t.Skipf("takes minutes, so it is run once in %d days with %s=today", days, Variable)
+	}
+}
+
+// One returns what a test goes through: all or, in turns, one of them, another each day.
+func One[T any](t testing.TB, all []T) []T {
+	day, every := today()
+	if every || len(all) == 0 {
+		return all
+	}
+	n := (number(t.Name()) + day) % len(all)
+	return all[n : n+1]
+}
+
+// today returns the number of the day, or that nothing takes turns.
+func today() (day int, all bool) {
+	date := time.Now()
+	switch value := os.Getenv(Variable); value {
+	case "":
+		return 0, true
+	case "today":
+	default:
+		var err error
+		if date, err = time.Parse(time.DateOnly, value); err != nil {
+			panic(fmt.Sprintf("%s is %q, which is neither today nor a date: %v", Variable, value, err))
+		}
+	}
+	return int(date.Unix() / 86400), false
+}
+
+// number has tests of the same day spread over the days.
+func number(name string) int {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return int(h.Sum32() >> 1) // an int on every system
+}
