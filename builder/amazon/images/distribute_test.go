@@ -19,7 +19,6 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon/images"
-	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 	"bake/internal/turns"
 	"bake/step"

@@ -22,7 +22,6 @@ import (
 
 	"bake/builder/amazon"
 	"bake/builder/amazon/images"
-	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 	"bake/internal/turns"
 	"bake/step"

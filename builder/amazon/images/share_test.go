@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bake/builder/amazon/images"
-	"bake/builder/amazon/internal/amazontest"
 	"bake/cloud"
 	"bake/internal/turns"
 )
