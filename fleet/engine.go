@@ -1,0 +1,122 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"bake/run"
+	"bake/step"
+)
+
+// Engine runs fleets. Its methods may be called by processes that have nothing to do with
+// the one that runs the fleet.
+type Engine interface {
+	// Apply makes the engine run the fleet by its schedule, and says what it has changed,
+	// a sentence each. If it cannot, nothing has changed.
+	Apply(ctx context.Context, f *Fleet) ([]string, error)
+
+	// Run runs cells of the fleet to their end. The error is for what kept it from that;
+	// that cells failed is in the status.
+	Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
+
+	// Status is how the run of the fleet goes, or how the last one ended.
+	Status(ctx context.Context, f *Fleet) (Status, error)
+
+	// Logs calls emit for the events of a cell in the run that goes on, or in the last one.
+	Logs(ctx context.Context, f *Fleet, c Cell, emit func(step.Event)) error
+
+	// Cancel makes the run end that goes on: what its cells have made is deleted.
+	Cancel(ctx context.Context, f *Fleet) error
+
+	// Approve approves the image of a cell for a channel.
+	Approve(ctx context.Context, f *Fleet, a Approval) error
+
+	// Pause keeps cells, and runs by the schedule, from beginning; Unpause ends that.
+	Pause(ctx context.Context, f *Fleet) error
+	Unpause(ctx context.Context, f *Fleet) error
+
+	// Work executes what the engine has to do for cells until ctx ends, and then finishes
+	// what it has begun.
+	Work(ctx context.Context, o WorkerOptions) error
+}
+
+// ErrNotHere is the error of what the engine in this process cannot do; who calls it says
+// what to do instead.
+var ErrNotHere = errors.New("not without an engine block")
+
+// ErrNoRun says that a fleet has never been run, or is not being run.
+var ErrNoRun = errors.New("the fleet has no such run")
+
+// RunOptions say what [Engine.Run] does.
+type RunOptions struct {
+	Cells    []Cell // as [Select] returns them
+	FailFast bool   // cancel the other cells once one has failed
+	Force    bool   // build what could be reused
+	Resume   string // the id of a run of the fleet to go on with; empty: a new run
+	Command  string // what the user called, without secrets
+
+	// Told gets the status whenever it has changed. It may be nil.
+	Told func(Status)
+}
+
+// Approval is that an image may be in a channel.
+type Approval struct {
+	Cell    Cell      `json:"cell"`
+	Channel string    `json:"channel"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+}
+
+// WorkerOptions say for which cells a worker works; empty is all.
+type WorkerOptions struct {
+	Fleets            []*Fleet
+	Accounts, Regions []string
+}
+
+// Host is what the program gives to an engine.
+type Host struct {
+	// Options are those of the run that bakes a cell, with parents, which are how the cells
+	// ended that it needs. The caller may change what it gets, such as Emit and ID.
+	Options func(ctx context.Context, c Cell, parents []Outcome) (run.Options, error)
+
+	State run.State
+	Env   []string         // "NAME=value"
+	Emit  func(step.Event) // events of cells that are baked here; may be nil
+	Now   func() time.Time
+}
+
+// State is how far a run of a fleet, or a cell of it, is.
+type State string
+
+// The states. A cell that has ended has its [Result] for a state.
+const (
+	StateWaiting   State = "waiting"
+	StateRunning   State = "running"
+	StatePaused    State = "paused"
+	StateDone      State = "done"
+	StateFailed    State = "failed" // it has ended, and not all images are there
+	StateCancelled State = "cancelled"
+	StateCrashed   State = "crashed" // its process has died
+)
+
+// Status is how a run of a fleet goes.
+type Status struct {
+	Fleet   string       `json:"fleet"`
+	Run     string       `json:"run"`
+	State   State        `json:"state"`
+	Started time.Time    `json:"started,omitzero"`
+	Ended   time.Time    `json:"ended,omitzero"`
+	Next    time.Time    `json:"next,omitzero"` // when the schedule begins the next run
+	Cells   []CellStatus `json:"cells"`
+}
+
+// CellStatus is how a cell goes.
+type CellStatus struct {
+	Cell    Cell      `json:"cell"`
+	State   State     `json:"state"`
+	Phase   string    `json:"phase,omitempty"` // what it is doing
+	Run     string    `json:"run,omitempty"`   // its id
+	Started time.Time `json:"started,omitzero"`
+	Outcome *Outcome  `json:"outcome,omitempty"` // nil: it has not ended
+}

@@ -1,0 +1,161 @@
+// Package fleet bakes many images in many accounts and regions: what a fleet is, in which
+// order its cells are baked, and the engine that bakes them in this process. Another engine
+// is package fleet/temporal.
+package fleet
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"bake/config"
+)
+
+// A Fleet is what a fleet block says, and the engine block, with its cells. It holds no
+// secrets but in Notify and Engine, which JSON leaves out.
+type Fleet struct {
+	Name     string    `json:"name"`
+	Cells    []Cell    `json:"cells"` // each after those that it needs
+	Schedule *Schedule `json:"schedule,omitempty"`
+	Limits   Limits    `json:"limits"`
+	Notify   []Webhook `json:"-"`
+	Engine   *Temporal `json:"-"` // nil: this process
+}
+
+// Cell returns the cell with this ID, which may lack "bake/FLEET/".
+func (f *Fleet) Cell(id string) (Cell, bool) {
+	id = strings.TrimPrefix(id, prefix+f.Name+"/")
+	for _, c := range f.Cells {
+		if c.Short() == id {
+			return c, true
+		}
+	}
+	return Cell{}, false
+}
+
+// A Cell is one image in one account and region. JSON can carry it; it holds no secrets.
+type Cell struct {
+	Fleet   string `json:"fleet"`
+	Image   string `json:"image"` // its name: "web", or "web/debian" of an image block with for_each
+	Account string `json:"account"`
+	Region  string `json:"region"`
+	Role    string `json:"role,omitempty"` // the ARN of the role to assume; empty: the credentials of the process
+
+	Needs []string `json:"needs,omitempty"` // the IDs of the cells that make its parent images
+
+	// ReuseOnly says that the cell was not asked for, but others that were need its image:
+	// it fails if that would have to be built.
+	ReuseOnly bool `json:"reuse_only,omitempty"`
+}
+
+// prefix begins the ID of every cell.
+const prefix = "bake/"
+
+// ID tells the cell from all others: bake/FLEET/IMAGE/ACCOUNT/REGION.
+func (c Cell) ID() string { return prefix + c.Fleet + "/" + c.Short() }
+
+// Short is the ID within its fleet: IMAGE/ACCOUNT/REGION.
+func (c Cell) Short() string { return c.Image + "/" + c.Account + "/" + c.Region }
+
+// Schedule says when a fleet is run. It acts on an engine that has a clock of its own.
+type Schedule struct {
+	Cron               string        `json:"cron"` // five fields
+	Timezone           string        `json:"timezone"`
+	Jitter             time.Duration `json:"jitter,omitempty"`
+	Overlap            string        `json:"overlap"` // one of Overlaps
+	CatchUp            time.Duration `json:"catch_up"`
+	PauseAfterFailures int           `json:"pause_after_failures,omitempty"` // 0: never
+}
+
+// Limits say how much of a fleet goes on at a time.
+type Limits struct {
+	Parallel   int                `json:"parallel,omitempty"`    // cells; 0: no limit
+	PerAccount int                `json:"per_account,omitempty"` // cells; 0: no limit
+	APIRate    map[string]float64 `json:"api_rate,omitempty"`    // calls a second by service, for each account and region
+}
+
+// Webhook is told how cells end.
+type Webhook struct {
+	On      []string // of Occasions
+	URL     string
+	Headers map[string]string // may hold secrets
+	Timeout time.Duration
+}
+
+// Temporal says where a Temporal service is.
+type Temporal struct {
+	Address   string // host:port
+	Namespace string
+	TLS       *TLS // nil: none
+}
+
+// TLS says how to speak TLS to a service. The names are those of PEM files.
+type TLS struct {
+	CAFile, CertFile, KeyFile string
+	ServerName                string
+}
+
+// Result is how a cell ended.
+type Result string
+
+// The results.
+const (
+	Built     Result = "built"
+	Reused    Result = "reused" // nothing had changed since an image was built
+	Failed    Result = "failed"
+	Skipped   Result = "skipped" // a parent image was not there
+	Cancelled Result = "cancelled"
+)
+
+// OK reports whether the image of the cell is there.
+func (r Result) OK() bool { return r == Built || r == Reused }
+
+// Outcome is how a cell ended. JSON can carry it; it holds no secrets.
+type Outcome struct {
+	Cell    Cell      `json:"cell"`
+	Result  Result    `json:"result"`
+	Run     string    `json:"run,omitempty"` // its id; empty if the cell never began
+	Image   Image     `json:"image"`         // zero unless Result is OK
+	Error   string    `json:"error,omitempty"`
+	Code    int       `json:"code,omitempty"` // the outcome of the run, as bake's exit codes are
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended"`
+
+	// Awaiting are the channels that the image is not in because nobody has approved it.
+	Awaiting []string `json:"awaiting,omitempty"`
+}
+
+// Image is what a cell has made.
+type Image struct {
+	ID     string            `json:"id,omitempty"`  // in the region of the cell
+	IDs    map[string]string `json:"ids,omitempty"` // by region
+	Name   string            `json:"name,omitempty"`
+	Inputs string            `json:"inputs,omitempty"` // the digest of what it is made of
+}
+
+// Known are the parents of a cell as its template refers to them, by the names of the images.
+func Known(parents []Outcome) map[string]config.Built {
+	known := map[string]config.Built{}
+	for _, p := range parents {
+		known[p.Cell.Image] = config.Built{ID: p.Image.ID, IDs: p.Image.IDs, Name: p.Image.Name, Inputs: p.Image.Inputs}
+	}
+	return known
+}
+
+// Worst is the exit code of outcomes together: the lowest that one of the failed has, so that
+// a refusal, say, is not hidden by what was skipped because of it.
+func Worst(all []Outcome) int {
+	var codes []int
+	for _, o := range all {
+		if !o.Result.OK() && o.Code != 0 {
+			codes = append(codes, o.Code)
+		}
+	}
+	switch {
+	case len(codes) > 0:
+		return slices.Min(codes)
+	case slices.ContainsFunc(all, func(o Outcome) bool { return !o.Result.OK() }):
+		return 1
+	}
+	return 0
+}
