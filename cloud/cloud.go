@@ -19,6 +19,7 @@ package cloud
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,6 +112,7 @@ type Cloud struct {
 
 	watchers watchers
 	journal  journal
+	looks    string // see Looks
 
 	mu     sync.Mutex
 	server *http.Server // nil while nobody serves
@@ -133,7 +135,7 @@ func Open(ctx context.Context, opts Options) (*Cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cloud{dir: dir, lock: lock}
+	c := &Cloud{dir: dir, lock: lock, looks: rand.Text()}
 	if err := c.open(ctx, opts); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the embedded cloud in %s: %w", dir, err), lock.release())
 	}
@@ -306,6 +308,12 @@ func (c *Cloud) Watch(ctx context.Context) <-chan struct{} { return c.watchers.a
 
 // Calls are the last calls that changed something or failed, oldest first.
 func (c *Cloud) Calls() []Call { return c.journal.last() }
+
+// Looks is the header of calls in the name of who only looks, and does so again and again:
+// what they read is not what rules for faults are about. Its value is a secret of this process.
+func (c *Cloud) Looks() (header, value string) { return looksHeader, c.looks }
+
+const looksHeader = "X-Bake-Looks"
 
 // Sessions are how many sessions of the Session Manager there are.
 func (c *Cloud) Sessions() int { return c.ssm.Sessions() }

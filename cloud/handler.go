@@ -88,7 +88,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 		service.WriteError(w, id, err)
 		return
 	}
-	caller.Host = r.Host
+	caller.Host, caller.Looks = r.Host, r.Header.Get(looksHeader) == c.looks
 	ctx := wire.WithCaller(r.Context(), caller)
 	// What an action began goes on when its client hangs up.
 	service.Serve(context.WithoutCancel(ctx), w, r, body)

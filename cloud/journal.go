@@ -39,7 +39,7 @@ type journal struct {
 // of returns what hears of the calls of a service.
 func (j *journal) of(service string) func(ctx context.Context, action string, err error) {
 	return func(ctx context.Context, action string, err error) {
-		if err == nil && reads(action) {
+		if err == nil && wire.Reads(action) {
 			return
 		}
 		caller := wire.CallerFrom(ctx)
@@ -56,7 +56,7 @@ func (j *journal) of(service string) func(ctx context.Context, action string, er
 		j.add(call)
 		// Who watches looks again by calls that read. If one that failed were told of, the
 		// two would go round.
-		if !reads(action) {
+		if !wire.Reads(action) {
 			j.tell()
 		}
 	}
@@ -69,16 +69,6 @@ func (j *journal) add(call Call) {
 		j.calls = slices.Delete(j.calls, 0, 1)
 	}
 	j.calls = append(j.calls, call)
-}
-
-// reads reports whether an action changes nothing.
-func reads(action string) bool {
-	for _, verb := range []string{"Describe", "Get", "List"} {
-		if strings.HasPrefix(action, verb) {
-			return true
-		}
-	}
-	return false
 }
 
 func (j *journal) last() []Call {

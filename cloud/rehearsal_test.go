@@ -2,6 +2,7 @@ package cloud_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"bake/cloud"
 	"bake/cloud/cloudtest"
@@ -74,6 +76,48 @@ func TestFaults(t *testing.T) {
 	snap, err := client.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{OwnerIds: []string{"self"}})
 	if err != nil || len(snap.Snapshots) != 1 || snap.Snapshots[0].State != types.SnapshotStateError {
 		t.Errorf("snapshots: %v, %v", snap, err)
+	}
+}
+
+// TestLooks: what somebody reads who only looks is not what rules are about; what they change
+// is, and so is what others say who only look.
+func TestLooks(t *testing.T) {
+	faults := new(cloud.Faults)
+	err := json.Unmarshal([]byte(`{"rules": [{"action": "Describe*", "nth": 2, "code": "RequestLimitExceeded"},
+		{"action": "CreateSecurityGroup", "effect": "hide"}, {"action": "CreateKeyPair", "nth": 1, "code": "RequestLimitExceeded"}]}`), faults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := cloudtest.Start(t, cloud.Options{Faults: faults})
+	header, value := s.Looks()
+	looking := func(value string) func(*ec2.Options) {
+		return func(o *ec2.Options) { o.APIOptions = append(o.APIOptions, smithyhttp.AddHeaderValue(header, value)) }
+	}
+	client, looks, ctx := s.EC2("default", "us-east-1"), looking(value), t.Context()
+	group, err := client.CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{GroupName: aws.String("web"), Description: aws.String("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := &ec2.DescribeSecurityGroupsInput{GroupIds: []string{*group.GroupId}}
+	for range 3 { // which sees what everybody does
+		if _, err := client.DescribeSecurityGroups(ctx, one, looks); code(err) != "InvalidGroup.NotFound" {
+			t.Errorf("who looks: %v", err)
+		}
+	}
+	for i, want := range []string{"InvalidGroup.NotFound", "RequestLimitExceeded", ""} {
+		if _, err := client.DescribeSecurityGroups(ctx, one); code(err) != want {
+			t.Errorf("call %d: %v, want %q", i+1, err, want)
+		}
+	}
+	if _, err := client.CreateKeyPair(ctx, &ec2.CreateKeyPairInput{KeyName: aws.String("key")}, looks); code(err) != "RequestLimitExceeded" {
+		t.Errorf("a change: %v", err)
+	}
+	_, counts := faults.Rules()
+	if _, err := client.DescribeKeyPairs(ctx, &ec2.DescribeKeyPairsInput{}, looking("guessed")); err != nil {
+		t.Error(err)
+	}
+	if _, after := faults.Rules(); after[0].Seen != counts[0].Seen+1 {
+		t.Error("a guessed header has kept a call from being counted")
 	}
 }
 

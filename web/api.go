@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -69,6 +70,7 @@ func (c *Console) call(ctx context.Context, a Account, region, service, contentT
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, c.opts.Looks)
 	req.Header.Set("Content-Type", contentType)
 	if target != "" {
 		req.Header.Set("X-Amz-Target", target)

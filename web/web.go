@@ -53,6 +53,10 @@ type Options struct {
 
 	Calls func() []local.Call // the last ones that changed something or failed, oldest first
 
+	// Looks are headers that tell the cloud that the pages look again and again: rules for
+	// faults do not count what they read.
+	Looks http.Header
+
 	Runs    Runs
 	Version string // of bake
 }

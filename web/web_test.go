@@ -59,13 +59,14 @@ func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *h
 		}
 		w.Header().Set("Content-Type", "text/xml")
 		w.WriteHeader(http.StatusTeapot)
-		_, _ = io.WriteString(w, r.Header.Get("Authorization")+" "+r.Header.Get("X-Amz-Target")+" "+r.Header.Get("Cookie")+" "+string(body))
+		_, _ = io.WriteString(w, r.Header.Get("Authorization")+" "+r.Header.Get("X-Looks")+" "+r.Header.Get("X-Amz-Target")+" "+r.Header.Get("Cookie")+" "+string(body))
 	}))
 	t.Cleanup(cloud.Close)
 	c := New(Options{
 		Endpoint: cloud.URL, Accounts: []Account{{ID: "111111111111", Profile: "default", AccessKey: "AKIDDEFAULT", SecretKey: "s3cret"}}, Region: "us-east-1",
 		Changes: func(context.Context) <-chan struct{} { return changes }, Calls: func() []local.Call { return nil }, Version: "1.2.3",
-		Runs: logs{"run1": {{Kind: step.RunStarted, Time: time.Unix(1, 0)}, {Kind: step.Say, Text: "<script>alert(1)</script>"}, {Kind: step.RunFinished}}},
+		Looks: http.Header{"X-Looks": {"the secret of who looks"}},
+		Runs:  logs{"run1": {{Kind: step.RunStarted, Time: time.Unix(1, 0)}, {Kind: step.Say, Text: "<script>alert(1)</script>"}, {Kind: step.RunFinished}}},
 	})
 	server := httptest.NewServer(c)
 	t.Cleanup(server.Close)
@@ -187,7 +188,7 @@ func TestAPI(t *testing.T) {
 	if code != http.StatusTeapot || header.Get("Content-Type") != "text/xml" {
 		t.Errorf("%d %v", code, header)
 	}
-	if !strings.Contains(text, "Credential=AKIDDEFAULT/") || !strings.Contains(text, "/eu-west-1/ssm/aws4_request") || !strings.HasSuffix(text, ` AmazonSSM.GetParameter  {"Name":"x"}`) || strings.Contains(text, "s3cret") {
+	if !strings.Contains(text, "Credential=AKIDDEFAULT/") || !strings.Contains(text, "/eu-west-1/ssm/aws4_request") || !strings.HasSuffix(text, ` the secret of who looks AmazonSSM.GetParameter  {"Name":"x"}`) || strings.Contains(text, "s3cret") {
 		t.Error(text)
 	}
 }

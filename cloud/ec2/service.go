@@ -258,7 +258,11 @@ func try[T any](s *Service, f func(*state) (T, error)) (T, error) { return durab
 
 // locked makes an action of a method of the state.
 func locked[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
-	return durable.Action(s.guarded, action)
+	return durable.Action(s.guarded, func(st *state, ctx context.Context, in In) (Out, error) {
+		st.looked = wire.CallerFrom(ctx).Looks
+		defer func() { st.looked = false }()
+		return action(st, ctx, in)
+	})
 }
 
 // Close shuts every machine down; when ctx ends first it kills them. The state

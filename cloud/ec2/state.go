@@ -44,6 +44,7 @@ type state struct {
 	runners   map[string]*runner // by instance
 	disks     map[string]*sync.Mutex
 	hidden    map[string]int // how often an id is yet to be not found
+	looked    bool           // by a caller who only looks, in the action that has the state
 	policies  map[string]*policy
 
 	collecting bool // layers will be collected again soon

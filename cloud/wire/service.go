@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strings"
 )
 
 // Caller is who makes a request and where.
@@ -22,6 +23,20 @@ type Caller struct {
 	SessionID  string
 
 	Host string // with the port, by which the caller has reached the service
+
+	// Looks is whether the caller only shows somebody what there is, again and again: what
+	// it reads is not what rules for faults are about.
+	Looks bool
+}
+
+// Reads reports whether an action changes nothing.
+func Reads(action string) bool {
+	for _, verb := range []string{"Describe", "Get", "List"} {
+		if strings.HasPrefix(action, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 // Principal returns the caller's ARN and unique id: the session's, or else those

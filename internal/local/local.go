@@ -64,6 +64,7 @@ type Served struct {
 	Keys     []Key                                     // one of each account
 	Changes  func(ctx context.Context) <-chan struct{} // hears of changes until ctx ends; several may be one
 	Calls    func() []Call                             // the last ones that changed something or failed, oldest first
+	Looks    http.Header                               // of calls that look again and again: rules for faults do not count what they read
 }
 
 // Call is a call of the API of the cloud.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -135,7 +136,9 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		keys = append(keys, Key{accounts[len(accounts)-1], a.AccessKeyID, a.SecretAccessKey})
 	}
 	if o.Pages != nil {
-		pages := o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Changes: c.Watch, Calls: func() []Call {
+		looks := http.Header{}
+		looks.Set(c.Looks())
+		pages := o.Pages(Served{Endpoint: "http://" + l.Addr().String(), Keys: keys, Looks: looks, Changes: c.Watch, Calls: func() []Call {
 			var calls []Call
 			for _, call := range c.Calls() {
 				calls = append(calls, Call(call))
