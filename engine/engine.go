@@ -66,7 +66,8 @@ type Options struct {
 	// user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, build, step string) error
 
-	// Ready is called before the first provisioner of a build. It may be nil.
+	// Ready is called before the first provisioner of a build, or what its pipeline does
+	// on the machine if it has none. It may be nil.
 	Ready func(ctx context.Context, s *step.Scope, m builder.Machine) error
 
 	// Pipelines are what is asked of the images of builds, by their builders.

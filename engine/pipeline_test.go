@@ -115,3 +115,35 @@ build { sources = ["machine.web"] }
 		}
 	}
 }
+
+// A machine is ready before anything is done on it, which may be what a pipeline does alone.
+func TestReady(t *testing.T) {
+	const source, provisioner = `source "machine" "web" {}
+build {
+  sources = ["machine.web"]
+`, `  provisioner "run" { script = "one" }
+`
+	looked := &engine.Pipeline{Provisioned: func(context.Context, *step.Scope, builder.Machine) error { return nil }}
+	for _, c := range []struct {
+		template string
+		pipeline *engine.Pipeline
+		want     int
+	}{
+		{source + "}", nil, 0},
+		{source + "}", &engine.Pipeline{}, 0},
+		{source + "}", looked, 1},
+		{source + provisioner + "}", nil, 1},
+		{source + provisioner + "}", looked, 1},
+	} {
+		f := newFixture(t, c.template)
+		f.asked(c.pipeline)
+		ready := 0
+		f.options.Ready = func(context.Context, *step.Scope, builder.Machine) error {
+			ready++
+			return nil
+		}
+		if b := f.one(t.Context()); b.Err != nil || ready != c.want {
+			t.Errorf("%s%+v: ready %d times, want %d; error %v", c.template, c.pipeline, ready, c.want, b.Err)
+		}
+	}
+}

@@ -32,7 +32,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	if err != nil {
 		return err
 	}
-	if x.options.Ready != nil && first == 0 && len(x.build.Provisioners) > 0 {
+	if x.options.Ready != nil && first == 0 && x.touched() {
 		if err := x.options.Ready(ctx, x.scope, m); err != nil {
 			return err
 		}
@@ -63,6 +63,12 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		return err
 	}
 	return nil
+}
+
+// touched reports whether anything is done on the machine before it becomes an image.
+func (x *execution) touched() bool {
+	p := x.pipeline(x.build)
+	return len(x.build.Provisioners) > 0 || p != nil && p.Provisioned != nil
 }
 
 // tidy removes what provisioners have left on the machine, since it is going to be

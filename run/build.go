@@ -58,8 +58,8 @@ type Options struct {
 	// then, unless CacheReleases is set.
 	Cache, CacheReleases bool
 
-	// CloudInit is how long a build waits, before its first provisioner, until cloud-init
-	// has set up the machine; 0: not at all.
+	// CloudInit is how long a build waits, before its first provisioner or what its image
+	// block asks of the machine, until cloud-init has set that up; 0: not at all.
 	CloudInit time.Duration
 
 	// Stop ends the run at once when it ends itself: teardown too, and what is still
