@@ -115,6 +115,9 @@ func (b *bootSpec) mountSys() error {
 	if err := os.Symlink("../../"+dmiPath+"/id", filepath.Join(own, "class/dmi/id")); err != nil {
 		return err
 	}
+	if err := cpuFiles(own); err != nil {
+		return err
+	}
 	if err := (overlay{lower: []string{own, "sys"}}).mount("sys", b.OldMount); err != nil {
 		return err
 	}

@@ -164,7 +164,7 @@ func (b *bootSpec) mountAll() error {
 	if err := b.mountDevices(); err != nil {
 		return err
 	}
-	if err := (mount{kind: "tmpfs", target: "run", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=755"}).do(); err != nil {
+	if err := (mount{kind: "tmpfs", target: "run", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=755" + b.share(5)}).do(); err != nil {
 		return err
 	}
 	if err := makeDir("run/lock", 0o1777); err != nil {
@@ -196,6 +196,9 @@ func (b *bootSpec) mountAll() error {
 	if err := protectKernel(); err != nil {
 		return err
 	}
+	if err := b.coverKernelFiles(fdFuse); err != nil {
+		return err
+	}
 	return newBootID()
 }
 
@@ -213,6 +216,15 @@ func (m mount) do() error {
 		return fmt.Errorf("mount %s at %s: %w", m.source, m.target, err)
 	}
 	return nil
+}
+
+// share is the option of a tmpfs that may take one nth of the machine's memory. The
+// kernel's own measure would be the host's.
+func (b *bootSpec) share(n int64) string {
+	if b.Memory == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",size=%d", b.Memory/n)
 }
 
 const noSpecial = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -260,7 +272,7 @@ func (b *bootSpec) mountDevices() error {
 	if err != nil {
 		return err
 	}
-	if err := (mount{kind: "tmpfs", source: "shm", target: "dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=1777"}).do(); err != nil {
+	if err := (mount{kind: "tmpfs", source: "shm", target: "dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV, options: "mode=1777" + b.share(2)}).do(); err != nil {
 		return err
 	}
 	if err := (mount{kind: "mqueue", target: "dev/mqueue", flags: noSpecial}).do(); err != nil {

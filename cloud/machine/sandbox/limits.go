@@ -108,6 +108,9 @@ func (g cgroups) limit(m *running, id string, pid int) error {
 		if err := set(m.group.dir, values); err != nil {
 			return err
 		}
+		if c == "memory" {
+			m.memoryGroup = m.group.dir
+		}
 	}
 	for c, parent := range g.v1 {
 		values := settings(l, c, true)
@@ -130,6 +133,9 @@ func (g cgroups) limit(m *running, id string, pid int) error {
 		m.v1 = append(m.v1, dir)
 		if err := set(dir, values); err != nil {
 			return err
+		}
+		if c == "memory" {
+			m.memoryGroup = dir
 		}
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
 			return err

@@ -1,12 +1,16 @@
 package sandbox
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"bake/cloud/machine"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // TestLimits has a machine want more than its size.
@@ -30,6 +34,7 @@ func TestLimits(t *testing.T) {
 	if got := b.run(c, `perl -e '$| = 1; for (1..600) { $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } push @p, $p } print @p < 300 ? "limited" : "free"; kill 9, @p'`); !strings.Contains(got, "limited") {
 		t.Errorf("600 processes: %s", got)
 	}
+	looksItsSize(b, c, spec.Limits)
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -40,6 +45,32 @@ func TestLimits(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(parent, "*"+spec.ID)); parent != "" && left != nil {
 			t.Errorf("left behind: %s", left)
 		}
+	}
+}
+
+// looksItsSize asks the programs that people ask about a machine's size.
+func looksItsSize(b *bench, c *ssh.Client, l machine.Limits) {
+	b.t.Helper()
+	for command, want := range map[string]string{
+		"free -b | awk '/^Mem/ {print $2} /^Swap/ {print $2}'":                                 fmt.Sprintf("%d\n0", l.Memory),
+		"free -b | awk '/^Mem/ {print ($3 > 5000000 && $4 > 0 && $3 + $4 <= $2 && $7 <= $2)}'": "1",
+		"wc -l < /proc/swaps": "1",
+		"df -B1 --output=size /run /dev/shm | tail -n 2 | tr -d ' '":                              fmt.Sprintf("%d\n%d", (l.Memory/5+4095)/4096*4096, l.Memory/2),
+		"nproc --all; nproc; getconf _NPROCESSORS_ONLN; lscpu -p=CPU | grep -vc '#'":              strings.TrimSpace(strings.Repeat(fmt.Sprintln(l.CPUs), 4)),
+		"grep -c ^processor /proc/cpuinfo; grep -c ^cpu[0-9] /proc/stat":                          fmt.Sprintf("%[1]d\n%[1]d", l.CPUs),
+		"ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -l; grep -c '^model name' /proc/cpuinfo":    fmt.Sprintf("%[1]d\n%[1]d", l.CPUs),
+		"test $(awk '/^btime/ {print $2}' /proc/stat) -gt $(( $(date +%s) - 180 )) && echo since": "since",
+	} {
+		if got := b.run(c, command); got != want {
+			b.t.Errorf("%s says %q, not %q", command, got, want)
+		}
+	}
+	// What is used shows, and is free again afterwards.
+	const used = `open F, "/proc/meminfo"; while (<F>) { $v{$1} = $2 if /^(MemTotal|MemFree): *(\d+)/ } print int(($v{MemTotal} - $v{MemFree}) / 1024)`
+	before, err := strconv.Atoi(b.run(c, "perl -e '"+used+"'"))
+	during, err2 := strconv.Atoi(b.run(c, `perl -e '$x = "a" x (60 << 20); `+used+"'"))
+	if err != nil || err2 != nil || during-before < 50 {
+		b.t.Errorf("with 60 MiB more, %d MiB are in use and not %d (%v, %v)", during, before, err, err2)
 	}
 }
 

@@ -29,6 +29,8 @@ type running struct {
 	group *group   // nil when the host gives none
 	v1    []string // groups of older controllers
 
+	memoryGroup string // of those, the one that limits memory; empty if none does
+
 	control *control
 	shim    *exec.Cmd
 	ended   <-chan error // the shim's end, once
@@ -63,7 +65,8 @@ type bootSpec struct {
 	Layers       []string
 	Hostname     string
 	CPUs         int
-	Memory       int64 // bytes; 0 is not limited
+	Memory       int64  // bytes; 0 is not limited
+	MemoryGroup  string // the control group that holds the machine to it; empty if none does
 	InstanceType string
 	First        bool
 	User         string
@@ -78,6 +81,8 @@ type bootSpec struct {
 	OldMount   bool
 	Executable string // this program's file, if it can be told
 	Console    string // the console's terminal; set by the shim
+
+	KernelFiles []string // what this program serves in place of the kernel's; set by the shim
 
 	Volumes []string       // those there are at the start
 	volumes []*volumeTrees // the same; set by the first process
@@ -143,6 +148,14 @@ func (d *Driver) start(ctx context.Context, spec machine.Spec) (_ *running, err 
 	}
 	if m.group != nil {
 		boot.InitCgroup = m.group.init()
+	}
+	boot.MemoryGroup = m.memoryGroup
+	if d.ids.mode == ModeRange && spec.Limits != (machine.Limits{}) {
+		if node, err := d.makeFuseNode(spec.Dir); err == nil {
+			defer os.Remove(node)
+		} else {
+			d.log.Debug("no device of FUSE", "machine", spec.ID, "error", err)
+		}
 	}
 	if err := m.sendBoot(d, boot); err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ const (
 
 	fdBootSpec = 3 // where init reads its specification
 	fdReport   = 4 // where init says what went wrong; closed without a word when nothing did
+	fdFuse     = 5 // the first of the mounts of kernelFiles
 
 	// systemdPowerOff asks systemd to power off: SIGRTMIN+4, see systemd(1).
 	systemdPowerOff = unix.Signal(34 + 4)
@@ -121,6 +122,15 @@ func (s *shim) startInit() error {
 	if err := resetClocks(); err != nil {
 		return err
 	}
+	mounts, err := s.openKernelFiles()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range mounts {
+			f.Close()
+		}
+	}()
 	specRead, specWrite, err := os.Pipe()
 	if err != nil {
 		return err
@@ -136,7 +146,7 @@ func (s *shim) startInit() error {
 	cmd.Args = []string{roleInit}
 	cmd.Env = []string{}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.terminal, s.terminal, s.terminal
-	cmd.ExtraFiles = []*os.File{specRead, reportWrite}
+	cmd.ExtraFiles = append([]*os.File{specRead, reportWrite}, mounts...)
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		Pdeathsig:  unix.SIGKILL,
