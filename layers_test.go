@@ -32,6 +32,7 @@ var rules = []rule{
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
+	{"cloud/api/...", nil, "structs are what the actions of a service take and return, and nothing else"},
 	{"cloud/...", []string{"cloud/..."}, "bake reaches the embedded cloud over HTTP with the AWS SDK only, or baking on it would prove nothing"},
 	{"internal/local", []string{"cloud/..."}, "the one door from bake to the embedded cloud, which needs Linux"},
 	{"internal/bench", []string{"..."}, "what is measured is the whole"},

@@ -32,8 +32,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsssm "github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	awsssm "bake/cloud/api/ssm"
 	"bake/cloud/autoscaling"
 	"bake/cloud/ec2"
 	"bake/cloud/iam"

@@ -4,10 +4,9 @@ import (
 	"context"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
+	"bake/cloud/api/autoscaling"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -33,7 +32,7 @@ func (s *Service) CreateLaunchConfiguration(ctx context.Context, in *autoscaling
 	}
 	row.CreatedTime, row.LaunchConfigurationARN = aws.Time(s.opts.Now().UTC()), arn(c, "launchConfiguration", name)
 	if row.InstanceMonitoring == nil {
-		row.InstanceMonitoring = &types.InstanceMonitoring{Enabled: aws.Bool(true)}
+		row.InstanceMonitoring = &autoscaling.InstanceMonitoring{Enabled: aws.Bool(true)}
 	}
 	if row.EbsOptimized == nil {
 		row.EbsOptimized = aws.Bool(false)
@@ -66,12 +65,12 @@ func (s *state) DeleteLaunchConfiguration(ctx context.Context, in *autoscaling.D
 // name that nothing has is no error.
 func (s *state) DescribeLaunchConfigurations(ctx context.Context, in *autoscaling.DescribeLaunchConfigurationsInput) (*autoscaling.DescribeLaunchConfigurationsOutput, error) {
 	c := wire.CallerFrom(ctx)
-	var rows []types.LaunchConfiguration
+	var rows []autoscaling.LaunchConfiguration
 	for _, row := range s.configurations.Rows {
 		if row.Account == c.Account && row.Region == c.Region {
 			rows = append(rows, row.LaunchConfiguration)
 		}
 	}
-	rows, next, err := pageOf(rows, func(l types.LaunchConfiguration) string { return *l.LaunchConfigurationName }, in.LaunchConfigurationNames, in.MaxRecords, in.NextToken)
+	rows, next, err := pageOf(rows, func(l autoscaling.LaunchConfiguration) string { return *l.LaunchConfigurationName }, in.LaunchConfigurationNames, in.MaxRecords, in.NextToken)
 	return &autoscaling.DescribeLaunchConfigurationsOutput{LaunchConfigurations: rows, NextToken: next}, err
 }

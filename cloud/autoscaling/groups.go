@@ -8,10 +8,9 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
+	"bake/cloud/api/autoscaling"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -47,7 +46,7 @@ func (s *Service) CreateAutoScalingGroup(ctx context.Context, in *autoscaling.Cr
 	if aws.ToString(in.VPCZoneIdentifier) == "" && len(in.AvailabilityZones)+len(in.AvailabilityZoneIds) == 0 {
 		return nil, invalid("At least one Availability Zone or VPC Subnet is required.")
 	}
-	row := &group{Account: c.Account, Region: c.Region, AutoScalingGroup: types.AutoScalingGroup{
+	row := &group{Account: c.Account, Region: c.Region, AutoScalingGroup: autoscaling.AutoScalingGroup{
 		DefaultCooldown: aws.Int32(300), HealthCheckType: aws.String("EC2"), HealthCheckGracePeriod: aws.Int32(0),
 		NewInstancesProtectedFromScaleIn: aws.Bool(false), TerminationPolicies: []string{"Default"},
 		ServiceLinkedRoleARN: aws.String("arn:aws:iam::" + c.Account + ":role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"),
@@ -143,7 +142,7 @@ func (s *state) check(g *group) error {
 }
 
 // specsOf are the launch templates that a group names.
-func specsOf(template *types.LaunchTemplateSpecification, mixed *types.MixedInstancesPolicy) (out []*types.LaunchTemplateSpecification) {
+func specsOf(template *autoscaling.LaunchTemplateSpecification, mixed *autoscaling.MixedInstancesPolicy) (out []*autoscaling.LaunchTemplateSpecification) {
 	if template != nil {
 		out = append(out, template)
 	}
@@ -164,7 +163,7 @@ func specsOf(template *types.LaunchTemplateSpecification, mixed *types.MixedInst
 // checkTemplates reports launch templates that do not exist, or, if they are to be
 // resolved, whose images cannot be told. The others get both id and name, as Auto
 // Scaling shows them.
-func (s *Service) checkTemplates(ctx context.Context, specs []*types.LaunchTemplateSpecification, resolve bool) error {
+func (s *Service) checkTemplates(ctx context.Context, specs []*autoscaling.LaunchTemplateSpecification, resolve bool) error {
 	for _, spec := range specs {
 		if (aws.ToString(spec.LaunchTemplateId) == "") == (aws.ToString(spec.LaunchTemplateName) == "") && !resolve {
 			return invalid("Valid requests must contain either launchTemplateId or LaunchTemplateName")
@@ -190,7 +189,7 @@ func (s *state) DeleteAutoScalingGroup(ctx context.Context, in *autoscaling.Dele
 	if err != nil {
 		return nil, err
 	}
-	if p := g.DeletionProtection; p == types.DeletionProtectionPreventAllDeletion || p == types.DeletionProtectionPreventForceDeletion && aws.ToBool(in.ForceDelete) {
+	if p := g.DeletionProtection; p == autoscaling.DeletionProtectionPreventAllDeletion || p == autoscaling.DeletionProtectionPreventForceDeletion && aws.ToBool(in.ForceDelete) {
 		return nil, wire.Errorf("ResourceInUse", "The AutoScalingGroup %s cannot be deleted: its deletion protection is %s.", *g.AutoScalingGroupName, p)
 	}
 	for _, r := range s.refreshesOf(c, *g.AutoScalingGroupName) {
@@ -208,7 +207,7 @@ func (s *state) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.D
 	if err := s.settle(); err != nil {
 		return nil, err
 	}
-	var rows []types.AutoScalingGroup
+	var rows []autoscaling.AutoScalingGroup
 	for _, g := range s.groupsOf(c) {
 		ok := true
 		for _, f := range in.Filters {
@@ -220,22 +219,22 @@ func (s *state) DescribeAutoScalingGroups(ctx context.Context, in *autoscaling.D
 		}
 		if ok {
 			shown := g.AutoScalingGroup
-			shown.Instances = []types.Instance{}
+			shown.Instances = []autoscaling.Instance{}
 			rows = append(rows, shown)
 		}
 	}
-	rows, next, err := pageOf(rows, func(g types.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.AutoScalingGroupNames, in.MaxRecords, in.NextToken)
+	rows, next, err := pageOf(rows, func(g autoscaling.AutoScalingGroup) string { return *g.AutoScalingGroupName }, in.AutoScalingGroupNames, in.MaxRecords, in.NextToken)
 	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: rows, NextToken: next}, err
 }
 
 // admits reports whether one of a group's tags matches a filter.
-func admits(f types.Filter, tags []types.TagDescription) (bool, error) {
+func admits(f autoscaling.Filter, tags []autoscaling.TagDescription) (bool, error) {
 	name := aws.ToString(f.Name)
 	key, byKey := strings.CutPrefix(name, "tag:")
 	if !byKey && name != "tag-key" && name != "tag-value" {
 		return false, invalid("Filter type %s is not correct. Allowed Filter types are: tag-key tag-value tag:<key>", name)
 	}
-	return slices.ContainsFunc(tags, func(t types.TagDescription) bool {
+	return slices.ContainsFunc(tags, func(t autoscaling.TagDescription) bool {
 		if name == "tag-key" {
 			return slices.Contains(f.Values, aws.ToString(t.Key))
 		}

@@ -9,10 +9,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/google/uuid"
 
+	"bake/cloud/api/autoscaling"
 	"bake/cloud/wire"
 )
 
@@ -25,14 +24,14 @@ const (
 )
 
 // status is what has become of a refresh.
-func (s *state) status(r *refresh) types.InstanceRefreshStatus {
+func (s *state) status(r *refresh) autoscaling.InstanceRefreshStatus {
 	switch passed := s.opts.Now().Sub(*r.StartTime); {
 	case passed < pendingFor:
-		return types.InstanceRefreshStatusPending
+		return autoscaling.InstanceRefreshStatusPending
 	case passed < pendingFor+s.opts.Refresh:
-		return types.InstanceRefreshStatusInProgress
+		return autoscaling.InstanceRefreshStatusInProgress
 	}
-	return types.InstanceRefreshStatusSuccessful
+	return autoscaling.InstanceRefreshStatusSuccessful
 }
 
 // refreshesOf are the refreshes of a group.
@@ -53,7 +52,7 @@ func (s *state) settle() (err error) {
 		switch {
 		case s.opts.Now().Sub(*r.StartTime) > keptFor:
 			err = errors.Join(err, s.refreshes.Drop(id))
-		case !r.Applied && s.status(r) == types.InstanceRefreshStatusSuccessful:
+		case !r.Applied && s.status(r) == autoscaling.InstanceRefreshStatusSuccessful:
 			err = errors.Join(err, s.apply(r), s.refreshes.Edit(id, func(r *refresh) { r.Applied = true }))
 		}
 	}
@@ -83,7 +82,7 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 	if err != nil {
 		return nil, err
 	}
-	var specs []*types.LaunchTemplateSpecification
+	var specs []*autoscaling.LaunchTemplateSpecification
 	err = s.guarded.Update(func(st *state) error {
 		if err := st.settle(); err != nil {
 			return err
@@ -93,7 +92,7 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 			return err
 		}
 		for _, spec := range specsOf(g.LaunchTemplate, g.MixedInstancesPolicy) {
-			specs = append(specs, &types.LaunchTemplateSpecification{LaunchTemplateId: spec.LaunchTemplateId, Version: spec.Version})
+			specs = append(specs, &autoscaling.LaunchTemplateSpecification{LaunchTemplateId: spec.LaunchTemplateId, Version: spec.Version})
 		}
 		return nil
 	})
@@ -112,9 +111,9 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 	if err := s.checkTemplates(ctx, specs, true); err != nil { // what is launched is known now
 		return nil, err
 	}
-	row := &refresh{Account: c.Account, Region: c.Region, InstanceRefresh: types.InstanceRefresh{
+	row := &refresh{Account: c.Account, Region: c.Region, InstanceRefresh: autoscaling.InstanceRefresh{
 		InstanceRefreshId: aws.String(uuid.NewString()), AutoScalingGroupName: &name, StartTime: aws.Time(s.opts.Now().UTC()),
-		Preferences: p, DesiredConfiguration: in.DesiredConfiguration, Strategy: types.RefreshStrategyRolling,
+		Preferences: p, DesiredConfiguration: in.DesiredConfiguration, Strategy: autoscaling.RefreshStrategyRolling,
 	}}
 	if in.Strategy != "" {
 		row.Strategy = in.Strategy
@@ -124,7 +123,7 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 			return err
 		}
 		for _, other := range st.refreshesOf(c, name) {
-			if st.status(other) != types.InstanceRefreshStatusSuccessful {
+			if st.status(other) != autoscaling.InstanceRefreshStatusSuccessful {
 				return wire.Errorf("InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
 			}
 		}
@@ -133,8 +132,8 @@ func (s *Service) StartInstanceRefresh(ctx context.Context, in *autoscaling.Star
 }
 
 // preferences are those of a request, with what Auto Scaling adds.
-func preferences(in *autoscaling.StartInstanceRefreshInput) (*types.RefreshPreferences, error) {
-	p := types.RefreshPreferences{}
+func preferences(in *autoscaling.StartInstanceRefreshInput) (*autoscaling.RefreshPreferences, error) {
+	p := autoscaling.RefreshPreferences{}
 	if in.Preferences != nil {
 		p = *in.Preferences
 	}
@@ -182,13 +181,13 @@ func (s *state) DescribeInstanceRefreshes(ctx context.Context, in *autoscaling.D
 	if _, _, err := s.find(c, aws.ToString(in.AutoScalingGroupName)); err != nil {
 		return nil, err
 	}
-	var rows []types.InstanceRefresh
+	var rows []autoscaling.InstanceRefresh
 	for _, r := range s.refreshesOf(c, *in.AutoScalingGroupName) {
 		if len(in.InstanceRefreshIds) == 0 || slices.Contains(in.InstanceRefreshIds, *r.InstanceRefreshId) {
 			rows = append(rows, s.shown(r))
 		}
 	}
-	key := func(r types.InstanceRefresh) string {
+	key := func(r autoscaling.InstanceRefresh) string {
 		return fmt.Sprintf("%019d %s", math.MaxInt64-r.StartTime.UnixNano(), *r.InstanceRefreshId)
 	}
 	rows, next, err := pageOf(rows, key, nil, in.MaxRecords, in.NextToken)
@@ -196,10 +195,10 @@ func (s *state) DescribeInstanceRefreshes(ctx context.Context, in *autoscaling.D
 }
 
 // shown is a refresh as it is now.
-func (s *state) shown(r *refresh) types.InstanceRefresh {
+func (s *state) shown(r *refresh) autoscaling.InstanceRefresh {
 	out := r.InstanceRefresh
 	out.InstancesToUpdate, out.PercentageComplete = aws.Int32(0), aws.Int32(0)
-	if out.Status = s.status(r); out.Status == types.InstanceRefreshStatusSuccessful {
+	if out.Status = s.status(r); out.Status == autoscaling.InstanceRefreshStatusSuccessful {
 		out.PercentageComplete, out.EndTime = aws.Int32(100), aws.Time(r.StartTime.Add(pendingFor+s.opts.Refresh))
 	}
 	return out

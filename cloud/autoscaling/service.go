@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/google/uuid"
 
+	"bake/cloud/api/autoscaling"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -56,20 +56,20 @@ type state struct {
 // group is a group, which has no instances.
 type group struct {
 	Account, Region string
-	types.AutoScalingGroup
+	autoscaling.AutoScalingGroup
 }
 
 // configuration is a launch configuration.
 type configuration struct {
 	Account, Region string
-	types.LaunchConfiguration
+	autoscaling.LaunchConfiguration
 }
 
 // refresh is an instance refresh as it was started; what has become of it since is a
 // matter of time.
 type refresh struct {
 	Account, Region string
-	types.InstanceRefresh
+	autoscaling.InstanceRefresh
 	Applied bool // the group has the desired configuration
 }
 

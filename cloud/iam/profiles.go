@@ -7,9 +7,8 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"bake/cloud/api/iam"
 	"bake/cloud/wire"
 )
 
@@ -22,7 +21,7 @@ func (s *Service) CreateInstanceProfile(ctx context.Context, in *iam.CreateInsta
 		return nil, err
 	}
 	owner := wire.CallerFrom(ctx).Account
-	p := &profile{InstanceProfile: types.InstanceProfile{
+	p := &profile{InstanceProfile: iam.InstanceProfile{
 		Path: &path, InstanceProfileName: in.InstanceProfileName, InstanceProfileId: newID("AIPA"),
 		Arn: aws.String("arn:aws:iam::" + owner + ":instance-profile" + path + *in.InstanceProfileName), CreateDate: aws.Time(s.now().UTC()),
 	}}
@@ -41,9 +40,9 @@ func (s *Service) CreateInstanceProfile(ctx context.Context, in *iam.CreateInsta
 }
 
 // shown is the profile as IAM shows it, with its role.
-func (a *account) shown(p *profile) *types.InstanceProfile {
+func (a *account) shown(p *profile) *iam.InstanceProfile {
 	out := p.InstanceProfile
-	out.Roles = []types.Role{}
+	out.Roles = []iam.Role{}
 	if r := a.Roles[p.RoleName]; r != nil {
 		out.Roles = append(out.Roles, *r.shown())
 	}
@@ -82,12 +81,12 @@ func (s *Service) ListInstanceProfilesForRole(ctx context.Context, in *iam.ListI
 	})
 }
 
-func profileName(p types.InstanceProfile) string { return *p.InstanceProfileName }
+func profileName(p iam.InstanceProfile) string { return *p.InstanceProfileName }
 
 // list returns the profiles that want admits, without tags, which a list does
 // not tell.
-func (a *account) list(want func(*profile) bool) []types.InstanceProfile {
-	out := []types.InstanceProfile{}
+func (a *account) list(want func(*profile) bool) []iam.InstanceProfile {
+	out := []iam.InstanceProfile{}
 	for _, name := range slices.Sorted(maps.Keys(a.Profiles)) {
 		if p := a.Profiles[name]; want(p) {
 			shown := a.shown(p)

@@ -9,9 +9,8 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"bake/cloud/api/iam"
 	"bake/cloud/wire"
 )
 
@@ -30,7 +29,7 @@ func (s *Service) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam
 		return nil, wire.Errorf("ValidationError", "1 validation error detected: Value '%d' at 'maxSessionDuration' failed to satisfy constraint: it must be from 3600 to 43200", *d)
 	}
 	owner := wire.CallerFrom(ctx).Account
-	r := &role{Role: types.Role{
+	r := &role{Role: iam.Role{
 		Path: &path, RoleName: in.RoleName, RoleId: newID("AROA"), Arn: aws.String("arn:aws:iam::" + owner + ":role" + path + *in.RoleName),
 		CreateDate: aws.Time(s.now().UTC()), AssumeRolePolicyDocument: in.AssumeRolePolicyDocument, Description: in.Description,
 		MaxSessionDuration: cmp.Or(in.MaxSessionDuration, aws.Int32(3600)),
@@ -49,7 +48,7 @@ func (s *Service) CreateRole(ctx context.Context, in *iam.CreateRoleInput) (*iam
 }
 
 // shown is the role as IAM shows it: documents are URL-encoded.
-func (r *role) shown() *types.Role {
+func (r *role) shown() *iam.Role {
 	out := r.Role
 	out.AssumeRolePolicyDocument = encoded(aws.ToString(r.AssumeRolePolicyDocument))
 	return &out
@@ -71,7 +70,7 @@ func (s *Service) GetRole(ctx context.Context, in *iam.GetRoleInput) (*iam.GetRo
 }
 
 func (s *Service) ListRoles(ctx context.Context, in *iam.ListRolesInput) (*iam.ListRolesOutput, error) {
-	out := &iam.ListRolesOutput{Roles: []types.Role{}}
+	out := &iam.ListRolesOutput{Roles: []iam.Role{}}
 	return out, s.read(wire.CallerFrom(ctx).Account, func(a *account) (err error) {
 		names := slices.Sorted(maps.Keys(a.Roles))
 		names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(*a.Roles[n].Path, aws.ToString(in.PathPrefix)) })

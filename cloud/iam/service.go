@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"bake/cloud/api/iam"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -36,13 +36,13 @@ type account struct {
 }
 
 type role struct {
-	types.Role
+	iam.Role
 	Policies map[string]string // inline ones: documents by name
 }
 
 type profile struct {
-	types.InstanceProfile // its Roles stay empty
-	RoleName              string
+	iam.InstanceProfile // its Roles stay empty
+	RoleName            string
 }
 
 // Open returns the service whose state is in dir, which it makes.

@@ -6,13 +6,13 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"bake/cloud/api/iam"
 	"bake/cloud/wire"
 )
 
 // merged is have with more, in the order of the keys.
-func merged(have, more []types.Tag) ([]types.Tag, error) {
+func merged(have, more []iam.Tag) ([]iam.Tag, error) {
 	out := slices.Clone(have)
 	for i, t := range more {
 		key := aws.ToString(t.Key)
@@ -21,11 +21,11 @@ func merged(have, more []types.Tag) ([]types.Tag, error) {
 			return nil, wire.Errorf("ValidationError", "1 validation error detected: Value at 'tags' failed to satisfy constraint: keys have 1 to 128 characters, values at most 256")
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
 			return nil, wire.Errorf("InvalidInput", "Tag keys cannot begin with 'aws:'.")
-		case slices.ContainsFunc(more[:i], func(o types.Tag) bool { return strings.EqualFold(aws.ToString(o.Key), key) }):
+		case slices.ContainsFunc(more[:i], func(o iam.Tag) bool { return strings.EqualFold(aws.ToString(o.Key), key) }):
 			return nil, wire.Errorf("InvalidInput", "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
 		}
-		t = types.Tag{Key: &key, Value: aws.String(aws.ToString(t.Value))}
-		if i := slices.IndexFunc(out, func(o types.Tag) bool { return strings.EqualFold(*o.Key, key) }); i >= 0 {
+		t = iam.Tag{Key: &key, Value: aws.String(aws.ToString(t.Value))}
+		if i := slices.IndexFunc(out, func(o iam.Tag) bool { return strings.EqualFold(*o.Key, key) }); i >= 0 {
 			out[i] = t
 			continue
 		}
@@ -38,8 +38,8 @@ func merged(have, more []types.Tag) ([]types.Tag, error) {
 	return out, nil
 }
 
-func without(have []types.Tag, keys []string) []types.Tag {
-	return slices.DeleteFunc(slices.Clone(have), func(t types.Tag) bool { return slices.Contains(keys, *t.Key) })
+func without(have []iam.Tag, keys []string) []iam.Tag {
+	return slices.DeleteFunc(slices.Clone(have), func(t iam.Tag) bool { return slices.Contains(keys, *t.Key) })
 }
 
 // page cuts all, which is in the order of the keys, to the page that begins at marker,
@@ -63,8 +63,8 @@ func page[T any](list string, all []T, key func(T) string, max *int32, marker *s
 }
 
 // pageOfTags is page for a resource's tags.
-func pageOfTags(tags []types.Tag, max *int32, marker *string) ([]types.Tag, bool, *string, error) {
-	return page("tags", tags, func(t types.Tag) string { return *t.Key }, max, marker)
+func pageOfTags(tags []iam.Tag, max *int32, marker *string) ([]iam.Tag, bool, *string, error) {
+	return page("tags", tags, func(t iam.Tag) string { return *t.Key }, max, marker)
 }
 
 // pageOfNames is page for what is listed by name.

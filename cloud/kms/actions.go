@@ -17,9 +17,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"bake/cloud/api/kms"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -29,15 +28,15 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 	c := wire.CallerFrom(ctx)
 	spec := in.KeySpec
 	if spec == "" {
-		spec = types.KeySpec(in.CustomerMasterKeySpec) //nolint:staticcheck // older clients send it
+		spec = kms.KeySpec(in.CustomerMasterKeySpec) //nolint:staticcheck // older clients send it
 	}
 	if spec == "" {
-		spec = types.KeySpecSymmetricDefault
+		spec = kms.KeySpecSymmetricDefault
 	}
-	if in.KeyUsage != types.KeyUsageTypeSignVerify && spec != types.KeySpecSymmetricDefault {
+	if in.KeyUsage != kms.KeyUsageTypeSignVerify && spec != kms.KeySpecSymmetricDefault {
 		return nil, invalid("You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
 	}
-	if aws.ToBool(in.MultiRegion) || in.Origin != "" && in.Origin != types.OriginTypeAwsKms || in.CustomKeyStoreId != nil || in.XksKeyId != nil {
+	if aws.ToBool(in.MultiRegion) || in.Origin != "" && in.Origin != kms.OriginTypeAwsKms || in.CustomKeyStoreId != nil || in.XksKeyId != nil {
 		return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys of one region only, with key material of its own: not MultiRegion, and no other Origin or key store.")
 	}
 	private, err := generate(spec)
@@ -69,13 +68,13 @@ func (s *state) DescribeKey(ctx context.Context, in *kms.DescribeKeyInput) (*kms
 // ListKeys returns keys, in pages of 100 unless Limit says otherwise.
 func (s *state) ListKeys(ctx context.Context, in *kms.ListKeysInput) (*kms.ListKeysOutput, error) {
 	c := wire.CallerFrom(ctx)
-	all := []types.KeyListEntry{}
+	all := []kms.KeyListEntry{}
 	for _, k := range s.keys.All() {
 		if _, err := s.find(c, k.arn()); err == nil {
-			all = append(all, types.KeyListEntry{KeyId: &k.ID, KeyArn: aws.String(k.arn())})
+			all = append(all, kms.KeyListEntry{KeyId: &k.ID, KeyArn: aws.String(k.arn())})
 		}
 	}
-	keys, next, err := page("keys", all, func(k types.KeyListEntry) string { return *k.KeyId }, in.Limit, 100, 1000, in.Marker)
+	keys, next, err := page("keys", all, func(k kms.KeyListEntry) string { return *k.KeyId }, in.Limit, 100, 1000, in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +114,7 @@ func (s *state) ScheduleKeyDeletion(ctx context.Context, in *kms.ScheduleKeyDele
 	}
 	next := *k
 	next.Deletion = aws.Time(s.opts.Now().UTC().AddDate(0, 0, int(days)).Truncate(time.Second))
-	out := &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn()), DeletionDate: next.Deletion, KeyState: types.KeyStatePendingDeletion, PendingWindowInDays: &days}
+	out := &kms.ScheduleKeyDeletionOutput{KeyId: aws.String(k.arn()), DeletionDate: next.Deletion, KeyState: kms.KeyStatePendingDeletion, PendingWindowInDays: &days}
 	return out, s.keys.Put(durable.NameID(c.Account, c.Region, k.ID), &next)
 }
 
@@ -164,15 +163,15 @@ func (s *state) ListAliases(ctx context.Context, in *kms.ListAliasesInput) (*kms
 		}
 		only = k.ID
 	}
-	all := []types.AliasListEntry{}
+	all := []kms.AliasListEntry{}
 	for _, a := range s.aliases.All() {
 		if a.Account == c.Account && a.Region == c.Region && (only == "" || a.Key == only) {
-			all = append(all, types.AliasListEntry{
+			all = append(all, kms.AliasListEntry{
 				AliasName: &a.Name, AliasArn: aws.String(a.arn()), TargetKeyId: &a.Key, CreationDate: &a.Created, LastUpdatedDate: &a.Created,
 			})
 		}
 	}
-	aliases, next, err := page("aliases", all, func(a types.AliasListEntry) string { return *a.AliasName }, in.Limit, 50, 100, in.Marker)
+	aliases, next, err := page("aliases", all, func(a kms.AliasListEntry) string { return *a.AliasName }, in.Limit, 50, 100, in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -188,13 +187,13 @@ func (s *state) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput) (*k
 	der, err := x509.MarshalPKIXPublicKey(private.Public())
 	return &kms.GetPublicKeyOutput{
 		KeyId: aws.String(k.arn()), PublicKey: der, KeySpec: k.Spec,
-		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
-		KeyUsage:              types.KeyUsageTypeSignVerify, SigningAlgorithms: k.algorithms(),
+		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		KeyUsage:              kms.KeyUsageTypeSignVerify, SigningAlgorithms: k.algorithms(),
 	}, err
 }
 
 // digest checks an algorithm and returns what it signs of a message.
-func (k *signingKey) digest(algorithm types.SigningAlgorithmSpec, kind types.MessageType, message []byte) ([]byte, crypto.SignerOpts, error) {
+func (k *signingKey) digest(algorithm kms.SigningAlgorithmSpec, kind kms.MessageType, message []byte) ([]byte, crypto.SignerOpts, error) {
 	if !slices.Contains(k.algorithms(), algorithm) {
 		return nil, nil, wire.Errorf("InvalidKeyUsageException", "Algorithm %s is incompatible with key spec %s.", algorithm, k.Spec)
 	}
@@ -208,7 +207,7 @@ func (k *signingKey) digest(algorithm types.SigningAlgorithmSpec, kind types.Mes
 	case strings.HasSuffix(name, "512"):
 		hash = crypto.SHA512
 	}
-	if kind == types.MessageTypeDigest {
+	if kind == kms.MessageTypeDigest {
 		if len(message) != hash.Size() {
 			return nil, nil, invalid("Digest is invalid length for algorithm %s.", algorithm)
 		}

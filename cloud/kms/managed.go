@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"bake/cloud/api/kms"
 	"bake/cloud/wire"
 )
 
@@ -24,18 +24,18 @@ func EBSKey(c wire.Caller) string {
 
 // ebsKey describes the caller's key for EBS, if name is that key's ID, alias, or the ARN
 // of one of them.
-func ebsKey(c wire.Caller, name string) (*types.KeyMetadata, bool) {
+func ebsKey(c wire.Caller, name string) (*kms.KeyMetadata, bool) {
 	id := EBSKey(c)
 	switch strings.TrimPrefix(name, arn(c.Account, c.Region, "")) {
 	case ebsAlias, id, "key/" + id:
 	default:
 		return nil, false
 	}
-	return &types.KeyMetadata{
+	return &kms.KeyMetadata{
 		AWSAccountId: &c.Account, KeyId: &id, Arn: aws.String(arn(c.Account, c.Region, "key/"+id)), Enabled: true, MultiRegion: aws.Bool(false),
 		Description: aws.String("Default key that protects my EBS volumes when no other key is defined"),
-		KeyUsage:    types.KeyUsageTypeEncryptDecrypt, KeyState: types.KeyStateEnabled, Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeAws,
-		KeySpec: types.KeySpecSymmetricDefault, CustomerMasterKeySpec: types.CustomerMasterKeySpecSymmetricDefault, //nolint:staticcheck // AWS still sends it
-		EncryptionAlgorithms: []types.EncryptionAlgorithmSpec{types.EncryptionAlgorithmSpecSymmetricDefault},
+		KeyUsage:    kms.KeyUsageTypeEncryptDecrypt, KeyState: kms.KeyStateEnabled, Origin: kms.OriginTypeAwsKms, KeyManager: kms.KeyManagerTypeAws,
+		KeySpec: kms.KeySpecSymmetricDefault, CustomerMasterKeySpec: kms.CustomerMasterKeySpecSymmetricDefault, //nolint:staticcheck // AWS still sends it
+		EncryptionAlgorithms: []kms.EncryptionAlgorithmSpec{kms.EncryptionAlgorithmSpecSymmetricDefault},
 	}, true
 }

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/google/uuid"
 
+	"bake/cloud/api/kms"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -44,7 +44,7 @@ type state struct {
 type signingKey struct {
 	Account, Region string
 	ID              string
-	Spec            types.KeySpec
+	Spec            kms.KeySpec
 	Description     *string
 	Private         string // PKCS #8, sealed
 	Created         time.Time
@@ -141,50 +141,50 @@ func (s *state) usable(c wire.Caller, name string) (*signingKey, crypto.Signer, 
 }
 
 // generate makes a private key.
-func generate(spec types.KeySpec) (crypto.Signer, error) {
+func generate(spec kms.KeySpec) (crypto.Signer, error) {
 	switch spec {
-	case types.KeySpecEccNistP256:
+	case kms.KeySpecEccNistP256:
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case types.KeySpecEccNistP384:
+	case kms.KeySpecEccNistP384:
 		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case types.KeySpecEccNistP521:
+	case kms.KeySpecEccNistP521:
 		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	case types.KeySpecRsa2048:
+	case kms.KeySpecRsa2048:
 		return rsa.GenerateKey(rand.Reader, 2048)
-	case types.KeySpecRsa3072:
+	case kms.KeySpecRsa3072:
 		return rsa.GenerateKey(rand.Reader, 3072)
-	case types.KeySpecRsa4096:
+	case kms.KeySpecRsa4096:
 		return rsa.GenerateKey(rand.Reader, 4096)
 	}
 	return nil, wire.Errorf("UnsupportedOperationException", "The embedded cloud makes keys for SIGN_VERIFY only, of ECC_NIST_P256, P384 and P521 and RSA_2048, 3072 and 4096; not %s.", spec)
 }
 
 // algorithms are what keys of a kind sign with.
-func (k *signingKey) algorithms() []types.SigningAlgorithmSpec {
+func (k *signingKey) algorithms() []kms.SigningAlgorithmSpec {
 	switch k.Spec {
-	case types.KeySpecEccNistP256:
-		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha256}
-	case types.KeySpecEccNistP384:
-		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha384}
-	case types.KeySpecEccNistP521:
-		return []types.SigningAlgorithmSpec{types.SigningAlgorithmSpecEcdsaSha512}
+	case kms.KeySpecEccNistP256:
+		return []kms.SigningAlgorithmSpec{kms.SigningAlgorithmSpecEcdsaSha256}
+	case kms.KeySpecEccNistP384:
+		return []kms.SigningAlgorithmSpec{kms.SigningAlgorithmSpecEcdsaSha384}
+	case kms.KeySpecEccNistP521:
+		return []kms.SigningAlgorithmSpec{kms.SigningAlgorithmSpecEcdsaSha512}
 	}
-	return []types.SigningAlgorithmSpec{
-		types.SigningAlgorithmSpecRsassaPkcs1V15Sha256, types.SigningAlgorithmSpecRsassaPkcs1V15Sha384, types.SigningAlgorithmSpecRsassaPkcs1V15Sha512,
-		types.SigningAlgorithmSpecRsassaPssSha256, types.SigningAlgorithmSpecRsassaPssSha384, types.SigningAlgorithmSpecRsassaPssSha512,
+	return []kms.SigningAlgorithmSpec{
+		kms.SigningAlgorithmSpecRsassaPkcs1V15Sha256, kms.SigningAlgorithmSpecRsassaPkcs1V15Sha384, kms.SigningAlgorithmSpecRsassaPkcs1V15Sha512,
+		kms.SigningAlgorithmSpecRsassaPssSha256, kms.SigningAlgorithmSpecRsassaPssSha384, kms.SigningAlgorithmSpecRsassaPssSha512,
 	}
 }
 
-func (k *signingKey) metadata() *types.KeyMetadata {
-	m := &types.KeyMetadata{
+func (k *signingKey) metadata() *kms.KeyMetadata {
+	m := &kms.KeyMetadata{
 		AWSAccountId: &k.Account, KeyId: &k.ID, Arn: aws.String(k.arn()), CreationDate: &k.Created, Enabled: k.Deletion == nil,
-		Description: aws.String(aws.ToString(k.Description)), KeyUsage: types.KeyUsageTypeSignVerify, KeyState: types.KeyStateEnabled,
-		Origin: types.OriginTypeAwsKms, KeyManager: types.KeyManagerTypeCustomer, KeySpec: k.Spec,
-		CustomerMasterKeySpec: types.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		Description: aws.String(aws.ToString(k.Description)), KeyUsage: kms.KeyUsageTypeSignVerify, KeyState: kms.KeyStateEnabled,
+		Origin: kms.OriginTypeAwsKms, KeyManager: kms.KeyManagerTypeCustomer, KeySpec: k.Spec,
+		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
 		SigningAlgorithms:     k.algorithms(), MultiRegion: aws.Bool(false),
 	}
 	if k.Deletion != nil {
-		m.KeyState, m.DeletionDate = types.KeyStatePendingDeletion, k.Deletion
+		m.KeyState, m.DeletionDate = kms.KeyStatePendingDeletion, k.Deletion
 	}
 	return m
 }

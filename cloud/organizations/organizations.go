@@ -11,9 +11,8 @@ import (
 	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/organizations"
-	"github.com/aws/aws-sdk-go-v2/service/organizations/types"
 
+	"bake/cloud/api/organizations"
 	"bake/cloud/wire"
 )
 
@@ -68,14 +67,14 @@ func (s *Service) Member(account, arn string) bool {
 
 // DescribeOrganization tells members of the organization about it.
 func (s *Service) DescribeOrganization(context.Context, *organizations.DescribeOrganizationInput) (*organizations.DescribeOrganizationOutput, error) {
-	return &organizations.DescribeOrganizationOutput{Organization: &types.Organization{
-		Id: aws.String(s.id()), Arn: aws.String(s.organizationARN()), FeatureSet: types.OrganizationFeatureSetAll,
+	return &organizations.DescribeOrganizationOutput{Organization: &organizations.Organization{
+		Id: aws.String(s.id()), Arn: aws.String(s.organizationARN()), FeatureSet: organizations.OrganizationFeatureSetAll,
 		MasterAccountId: aws.String(s.manager()), MasterAccountArn: aws.String(s.arn("account/" + s.id() + "/" + s.manager())),
-		MasterAccountEmail: aws.String(email(s.Accounts[0])), AvailablePolicyTypes: []types.PolicyTypeSummary{},
+		MasterAccountEmail: aws.String(email(s.Accounts[0])), AvailablePolicyTypes: []organizations.PolicyTypeSummary{},
 	}}, nil
 }
 
-func sorted(accounts []types.Account) []types.Account {
+func sorted(accounts []organizations.Account) []organizations.Account {
 	sort.Slice(accounts, func(i, j int) bool { return *accounts[i].Id < *accounts[j].Id })
 	return accounts
 }
@@ -92,17 +91,17 @@ func (s *Service) manages(ctx context.Context) error {
 }
 
 // shown are accounts as they are listed.
-func (s *Service) shown(accounts []Account) (out []types.Account) {
+func (s *Service) shown(accounts []Account) (out []organizations.Account) {
 	for _, a := range accounts {
-		out = append(out, types.Account{Id: &a.ID, Name: &a.Name, Email: aws.String(email(a)), Arn: aws.String(s.arn("account/" + s.id() + "/" + a.ID)),
-			Status: types.AccountStatusActive, State: types.AccountStateActive, JoinedMethod: types.AccountJoinedMethodCreated})
+		out = append(out, organizations.Account{Id: &a.ID, Name: &a.Name, Email: aws.String(email(a)), Arn: aws.String(s.arn("account/" + s.id() + "/" + a.ID)),
+			Status: organizations.AccountStatusActive, State: organizations.AccountStateActive, JoinedMethod: organizations.AccountJoinedMethodCreated})
 	}
 	return out
 }
 
 // page is the page that a request asks for of the accounts.
-func page(accounts []types.Account, size *int32, token *string) ([]types.Account, *string, error) {
-	rows, next, ok := wire.Page("accounts", accounts, func(a types.Account) string { return *a.Id }, cmp.Compare[string], int(cmp.Or(aws.ToInt32(size), maxPage)), token)
+func page(accounts []organizations.Account, size *int32, token *string) ([]organizations.Account, *string, error) {
+	rows, next, ok := wire.Page("accounts", accounts, func(a organizations.Account) string { return *a.Id }, cmp.Compare[string], int(cmp.Or(aws.ToInt32(size), maxPage)), token)
 	if !ok {
 		return nil, nil, &wire.Error{Code: "InvalidInputException", Message: "You specified an invalid value: INVALID_NEXT_TOKEN."}
 	}
@@ -145,10 +144,10 @@ func (s *Service) ListOrganizationalUnitsForParent(ctx context.Context, in *orga
 	if err := s.manages(ctx); err != nil {
 		return nil, err
 	}
-	out := &organizations.ListOrganizationalUnitsForParentOutput{OrganizationalUnits: []types.OrganizationalUnit{}}
+	out := &organizations.ListOrganizationalUnitsForParentOutput{OrganizationalUnits: []organizations.OrganizationalUnit{}}
 	switch aws.ToString(in.ParentId) {
 	case s.root():
-		out.OrganizationalUnits = append(out.OrganizationalUnits, types.OrganizationalUnit{Id: aws.String(s.unit()), Arn: aws.String(s.unitARN()), Name: aws.String(unitName)})
+		out.OrganizationalUnits = append(out.OrganizationalUnits, organizations.OrganizationalUnit{Id: aws.String(s.unit()), Arn: aws.String(s.unitARN()), Name: aws.String(unitName)})
 	case s.unit():
 	default:
 		return nil, errNoParent()
@@ -161,6 +160,6 @@ func (s *Service) ListRoots(ctx context.Context, _ *organizations.ListRootsInput
 	if err := s.manages(ctx); err != nil {
 		return nil, err
 	}
-	return &organizations.ListRootsOutput{Roots: []types.Root{{Id: aws.String(s.root()), Arn: aws.String(s.arn("root/" + s.id() + "/" + s.root())),
-		Name: aws.String("Root"), PolicyTypes: []types.PolicyTypeSummary{}}}}, nil
+	return &organizations.ListRootsOutput{Roots: []organizations.Root{{Id: aws.String(s.root()), Arn: aws.String(s.arn("root/" + s.id() + "/" + s.root())),
+		Name: aws.String("Root"), PolicyTypes: []organizations.PolicyTypeSummary{}}}}, nil
 }

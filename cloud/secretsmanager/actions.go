@@ -11,9 +11,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
+	"bake/cloud/api/secretsmanager"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -185,19 +184,19 @@ func (s *state) DescribeSecret(ctx context.Context, in *secretsmanager.DescribeS
 func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsInput) (*secretsmanager.ListSecretsOutput, error) {
 	c := wire.CallerFrom(ctx)
 	for _, f := range in.Filters {
-		if f.Key == types.FilterNameStringTypePrimaryRegion || f.Key == types.FilterNameStringTypeOwningService {
+		if f.Key == secretsmanager.FilterNameStringTypePrimaryRegion || f.Key == secretsmanager.FilterNameStringTypeOwningService {
 			return nil, invalid("The embedded cloud has no filter %s.", f.Key)
 		}
 	}
 	var rows []*secret
 	for _, row := range s.secrets.Rows {
 		visible := row.Account == c.Account && row.Region == c.Region && !s.expired(row) && (row.Deleted == nil || aws.ToBool(in.IncludePlannedDeletion))
-		if visible && !slices.ContainsFunc(in.Filters, func(f types.Filter) bool { return !row.matches(f) }) {
+		if visible && !slices.ContainsFunc(in.Filters, func(f secretsmanager.Filter) bool { return !row.matches(f) }) {
 			rows = append(rows, row)
 		}
 	}
 	order := strings.Compare
-	if in.SortOrder == types.SortOrderTypeDesc {
+	if in.SortOrder == secretsmanager.SortOrderTypeDesc {
 		order = func(a, b string) int { return strings.Compare(b, a) }
 	}
 	sort.Slice(rows, func(i, j int) bool { return order(rows[i].Name, rows[j].Name) < 0 })
@@ -206,9 +205,9 @@ func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsI
 	if !ok {
 		return nil, wire.Errorf("InvalidNextTokenException", "The NextToken value is invalid.")
 	}
-	out := &secretsmanager.ListSecretsOutput{SecretList: []types.SecretListEntry{}, NextToken: next}
+	out := &secretsmanager.ListSecretsOutput{SecretList: []secretsmanager.SecretListEntry{}, NextToken: next}
 	for _, row := range rows {
-		out.SecretList = append(out.SecretList, types.SecretListEntry{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID,
+		out.SecretList = append(out.SecretList, secretsmanager.SecretListEntry{ARN: &row.ARN, Name: &row.Name, Description: row.Description, KmsKeyId: row.KmsKeyID,
 			Tags: row.tags(), CreatedDate: &row.Created, LastChangedDate: &row.Changed, DeletedDate: row.Deleted, SecretVersionsToStages: row.stages()})
 	}
 	return out, nil
@@ -216,19 +215,19 @@ func (s *state) ListSecrets(ctx context.Context, in *secretsmanager.ListSecretsI
 
 // matches reports whether one of the filter's values, which are prefixes, fits;
 // a value after an exclamation mark must not.
-func (row *secret) matches(f types.Filter) bool {
-	key := func(t types.Tag) string { return aws.ToString(t.Key) }
-	text := func(t types.Tag) string { return aws.ToString(t.Value) }
+func (row *secret) matches(f secretsmanager.Filter) bool {
+	key := func(t secretsmanager.Tag) string { return aws.ToString(t.Key) }
+	text := func(t secretsmanager.Tag) string { return aws.ToString(t.Value) }
 	fits := func(want string) bool {
 		lower := strings.HasPrefix(strings.ToLower(aws.ToString(row.Description)), strings.ToLower(want))
 		switch f.Key {
-		case types.FilterNameStringTypeName:
+		case secretsmanager.FilterNameStringTypeName:
 			return strings.HasPrefix(row.Name, want)
-		case types.FilterNameStringTypeDescription:
+		case secretsmanager.FilterNameStringTypeDescription:
 			return lower
-		case types.FilterNameStringTypeTagKey:
+		case secretsmanager.FilterNameStringTypeTagKey:
 			return row.hasTag(key, want)
-		case types.FilterNameStringTypeTagValue:
+		case secretsmanager.FilterNameStringTypeTagValue:
 			return row.hasTag(text, want)
 		}
 		return strings.HasPrefix(row.Name, want) || lower || row.hasTag(key, want) || row.hasTag(text, want)

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
+	"bake/cloud/api/secretsmanager"
 	"bake/cloud/durable"
 	"bake/cloud/kms"
 	"bake/cloud/wire"
@@ -43,7 +43,7 @@ type secret struct {
 	Name, ARN       string
 	Description     *string
 	KmsKeyID        *string
-	Tags            []types.Tag
+	Tags            []secretsmanager.Tag
 	Created         time.Time
 	Changed         time.Time
 	Deleted         *time.Time // when the deletion was asked for
@@ -240,15 +240,15 @@ func invalid(format string, args ...any) error {
 }
 
 // tags are the secret's tags as they are shown: a table keeps no empty values.
-func (row *secret) tags() (out []types.Tag) {
+func (row *secret) tags() (out []secretsmanager.Tag) {
 	for _, t := range row.Tags {
-		out = append(out, types.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))})
+		out = append(out, secretsmanager.Tag{Key: t.Key, Value: aws.String(aws.ToString(t.Value))})
 	}
 	return out
 }
 
 // hasTag reports whether a tag of row has a key or value, as part picks it, that
 // begins with text.
-func (row *secret) hasTag(part func(types.Tag) string, text string) bool {
-	return slices.ContainsFunc(row.Tags, func(t types.Tag) bool { return strings.HasPrefix(part(t), text) })
+func (row *secret) hasTag(part func(secretsmanager.Tag) string, text string) bool {
+	return slices.ContainsFunc(row.Tags, func(t secretsmanager.Tag) bool { return strings.HasPrefix(part(t), text) })
 }

@@ -9,9 +9,8 @@ import (
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -115,15 +114,15 @@ func (s *state) GetParameterHistory(ctx context.Context, in *ssm.GetParameterHis
 	if !ok {
 		return nil, wire.Errorf("InvalidNextToken", "The specified token is not valid.")
 	}
-	out := &ssm.GetParameterHistoryOutput{Parameters: []types.ParameterHistory{}, NextToken: next}
+	out := &ssm.GetParameterHistoryOutput{Parameters: []ssm.ParameterHistory{}, NextToken: next}
 	for _, v := range versions {
 		shown, err := s.view(p, &v, "", in.WithDecryption)
 		if err != nil {
 			return nil, err
 		}
-		h := types.ParameterHistory{Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, Value: shown.Value, DataType: &v.DataType,
+		h := ssm.ParameterHistory{Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, Value: shown.Value, DataType: &v.DataType,
 			LastModifiedDate: &v.Modified, LastModifiedUser: aws.String("arn:aws:iam::" + p.Account + ":root"),
-			Labels: append([]string{}, v.Labels...), Policies: []types.ParameterInlinePolicy{}}
+			Labels: append([]string{}, v.Labels...), Policies: []ssm.ParameterInlinePolicy{}}
 		v.optional(&h.Description, &h.KeyId, &h.AllowedPattern)
 		out.Parameters = append(out.Parameters, h)
 	}

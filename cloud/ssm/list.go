@@ -7,14 +7,14 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/wire"
 )
 
 // page returns the caller's and the public parameters that all filters match, by
 // name: as many as size, or usual if that is 0, from where the last page ended.
-func (s *state) page(c wire.Caller, public map[string]*parameter, filters []types.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
+func (s *state) page(c wire.Caller, public map[string]*parameter, filters []ssm.ParameterStringFilter, token *string, size, usual int32) ([]*parameter, *string, error) {
 	var rows []*parameter
 	for _, p := range s.parameters.Rows {
 		if p.Account == c.Account && p.Region == c.Region {
@@ -41,7 +41,7 @@ func (s *state) page(c wire.Caller, public map[string]*parameter, filters []type
 
 // filter returns what a filter demands of a parameter. Its values are
 // alternatives.
-func filter(f types.ParameterStringFilter) (func(*parameter) bool, error) {
+func filter(f ssm.ParameterStringFilter) (func(*parameter) bool, error) {
 	values := map[string]func(*parameter) string{
 		"Name":     func(p *parameter) string { return strings.TrimPrefix(p.Name, "/") },
 		"Type":     func(p *parameter) string { return string(p.Type) },
@@ -52,7 +52,7 @@ func filter(f types.ParameterStringFilter) (func(*parameter) bool, error) {
 	key, option := *f.Key, aws.ToString(f.Option)
 	if tag, ok := strings.CutPrefix(key, "tag:"); ok {
 		return func(p *parameter) bool {
-			return slices.ContainsFunc(p.Tags, func(t types.Tag) bool {
+			return slices.ContainsFunc(p.Tags, func(t ssm.Tag) bool {
 				return *t.Key == tag && (len(f.Values) == 0 || slices.Contains(f.Values, *t.Value))
 			})
 		}, nil

@@ -13,9 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -25,9 +24,9 @@ import (
 type parameter struct {
 	Account, Region string // the account is empty for public ones
 	Name            string
-	Type            types.ParameterType
-	Tier            types.ParameterTier
-	Tags            []types.Tag
+	Type            ssm.ParameterType
+	Tier            ssm.ParameterTier
+	Tags            []ssm.Tag
 	Versions        []version
 }
 
@@ -127,7 +126,7 @@ func (s *state) PutParameter(ctx context.Context, in *ssm.PutParameterInput) (*s
 	if err := v.check(next.Type, in.KeyId); err != nil {
 		return nil, err
 	}
-	if next.Type == types.ParameterTypeSecureString {
+	if next.Type == ssm.ParameterTypeSecureString {
 		v.KeyID = defaultKeyID
 		if in.KeyId != nil {
 			v.KeyID = *in.KeyId
@@ -170,7 +169,7 @@ func overwrite(old *parameter, in *ssm.PutParameterInput) error {
 		return validation("Parameter Store doesn't support changing a parameter's data type from %s to %s. Create a new parameter.", old.latest().DataType, cmp.Or(aws.ToString(in.DataType), textType))
 	case in.Type != "" && in.Type != old.Type:
 		return wire.Errorf("HierarchyTypeMismatchException", "Parameter Store doesn't support changing a parameter's type from %s to %s. Create a new parameter.", old.Type, in.Type)
-	case old.Tier == types.ParameterTierAdvanced && in.Tier == types.ParameterTierStandard:
+	case old.Tier == ssm.ParameterTierAdvanced && in.Tier == ssm.ParameterTierStandard:
 		return validation("This parameter uses the advanced-parameter tier. You can't downgrade a parameter from the advanced-parameter tier to the standard-parameter tier. If necessary, you can delete the advanced parameter and recreate it as a standard parameter.")
 	}
 	return nil
@@ -185,12 +184,12 @@ func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 		return validation("1 validation error detected: Value '' at 'value' failed to satisfy constraint: Member must have length greater than or equal to 1.")
 	case size > maxAdvanced:
 		return validation("Advanced tier parameters support a maximum parameter value of %d characters.", maxAdvanced)
-	case in.Tier == types.ParameterTierAdvanced, in.Tier == types.ParameterTierIntelligentTiering && size > maxStandard:
-		p.Tier = types.ParameterTierAdvanced
+	case in.Tier == ssm.ParameterTierAdvanced, in.Tier == ssm.ParameterTierIntelligentTiering && size > maxStandard:
+		p.Tier = ssm.ParameterTierAdvanced
 	case size > maxStandard:
 		return validation("Standard tier parameters support a maximum parameter value of %d characters. To create a larger parameter value, upgrade the parameter to use the advanced-parameter tier.", maxStandard)
 	default:
-		p.Tier = types.ParameterTierStandard
+		p.Tier = ssm.ParameterTierStandard
 	}
 	return nil
 }
@@ -198,7 +197,7 @@ func (p *parameter) setTier(in *ssm.PutParameterInput) error {
 var imageID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-([0-9a-f]{8}|[0-9a-f]{17})$`) })
 
 // check reports what is wrong with a value for a parameter of that type.
-func (v *version) check(kind types.ParameterType, key *string) error {
+func (v *version) check(kind ssm.ParameterType, key *string) error {
 	switch v.DataType {
 	case textType:
 	case imageType:
@@ -208,7 +207,7 @@ func (v *version) check(kind types.ParameterType, key *string) error {
 	default:
 		return validation("The following data type is not supported: %s (Data type names are all lowercase.)", v.DataType)
 	}
-	if key != nil && kind != types.ParameterTypeSecureString {
+	if key != nil && kind != ssm.ParameterTypeSecureString {
 		return validation("KeyId is required for SecureString type parameter only.")
 	}
 	if !utf8.ValidString(v.Value) {
@@ -267,16 +266,16 @@ func (s *state) row(c wire.Caller, public map[string]*parameter, name string) *p
 }
 
 // view is what a client gets to see of a version.
-func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (types.Parameter, error) {
+func (s *state) view(p *parameter, v *version, selector string, decrypt *bool) (ssm.Parameter, error) {
 	value := v.Value
-	if p.Type == types.ParameterTypeSecureString && aws.ToBool(decrypt) {
+	if p.Type == ssm.ParameterTypeSecureString && aws.ToBool(decrypt) {
 		plain, err := s.key.Unseal(value, p.context())
 		if err != nil {
-			return types.Parameter{}, err
+			return ssm.Parameter{}, err
 		}
 		value = string(plain)
 	}
-	out := types.Parameter{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Value: &value, Version: v.Number,
+	out := ssm.Parameter{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Value: &value, Version: v.Number,
 		DataType: &v.DataType, LastModifiedDate: &v.Modified}
 	if selector != "" {
 		out.Selector = &selector
@@ -306,7 +305,7 @@ func (s *Service) GetParameter(ctx context.Context, in *ssm.GetParameterInput) (
 // GetParameters returns several values; the names that lead nowhere are listed
 // beside them.
 func (s *Service) GetParameters(ctx context.Context, in *ssm.GetParametersInput) (*ssm.GetParametersOutput, error) {
-	out := &ssm.GetParametersOutput{Parameters: []types.Parameter{}, InvalidParameters: []string{}}
+	out := &ssm.GetParametersOutput{Parameters: []ssm.Parameter{}, InvalidParameters: []string{}}
 	for _, name := range in.Names {
 		one, err := s.GetParameter(ctx, &ssm.GetParameterInput{Name: &name, WithDecryption: in.WithDecryption})
 		e, _ := errors.AsType[*wire.Error](err)
@@ -339,7 +338,7 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 	if aws.ToBool(in.Recursive) {
 		option = "Recursive"
 	}
-	filters := append(slices.Clone(in.ParameterFilters), types.ParameterStringFilter{Key: aws.String("Path"), Option: &option, Values: []string{path}})
+	filters := append(slices.Clone(in.ParameterFilters), ssm.ParameterStringFilter{Key: aws.String("Path"), Option: &option, Values: []string{path}})
 	for _, f := range in.ParameterFilters {
 		if k := *f.Key; k != "Type" && k != "KeyId" && k != "DataType" {
 			return nil, wire.Errorf("InvalidFilterKey", "The following filter key is not valid: %s. Valid filter keys include: [Type, KeyId, DataType].", k)
@@ -350,7 +349,7 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *ssm.GetParameters
 		if err != nil {
 			return nil, err
 		}
-		out := &ssm.GetParametersByPathOutput{Parameters: []types.Parameter{}, NextToken: next}
+		out := &ssm.GetParametersByPathOutput{Parameters: []ssm.Parameter{}, NextToken: next}
 		for _, p := range rows {
 			view, err := st.view(p, p.latest(), "", in.WithDecryption)
 			if err != nil {
@@ -382,17 +381,17 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 	}
 	filters := in.ParameterFilters
 	for _, f := range in.Filters {
-		filters = append(filters, types.ParameterStringFilter{Key: aws.String(string(f.Key)), Values: f.Values})
+		filters = append(filters, ssm.ParameterStringFilter{Key: aws.String(string(f.Key)), Values: f.Values})
 	}
 	rows, next, err := s.page(wire.CallerFrom(ctx), nil, filters, in.NextToken, aws.ToInt32(in.MaxResults), 50)
 	if err != nil {
 		return nil, err
 	}
-	out := &ssm.DescribeParametersOutput{Parameters: []types.ParameterMetadata{}, NextToken: next}
+	out := &ssm.DescribeParametersOutput{Parameters: []ssm.ParameterMetadata{}, NextToken: next}
 	for _, p := range rows {
 		v := p.latest()
-		m := types.ParameterMetadata{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, DataType: &v.DataType,
-			LastModifiedDate: &v.Modified, LastModifiedUser: aws.String("arn:aws:iam::" + p.Account + ":root"), Policies: []types.ParameterInlinePolicy{}}
+		m := ssm.ParameterMetadata{ARN: aws.String(p.arn()), Name: &p.Name, Type: p.Type, Tier: p.Tier, Version: v.Number, DataType: &v.DataType,
+			LastModifiedDate: &v.Modified, LastModifiedUser: aws.String("arn:aws:iam::" + p.Account + ":root"), Policies: []ssm.ParameterInlinePolicy{}}
 		v.optional(&m.Description, &m.KeyId, &m.AllowedPattern)
 		out.Parameters = append(out.Parameters, m)
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -35,7 +35,7 @@ func (s *Service) public(ctx context.Context, name string) (map[string]*paramete
 		if strings.HasPrefix(name, "/aws/service/canonical/") {
 			kind = imageType
 		}
-		found[name] = &parameter{Region: wire.CallerFrom(ctx).Region, Name: name, Type: types.ParameterTypeString, Tier: types.ParameterTierStandard,
+		found[name] = &parameter{Region: wire.CallerFrom(ctx).Region, Name: name, Type: ssm.ParameterTypeString, Tier: ssm.ParameterTierStandard,
 			Versions: []version{{Number: 1, Value: *image.ImageId, Modified: created, DataType: kind}}}
 	}
 	return found, nil

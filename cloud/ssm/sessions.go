@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/coder/websocket"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )

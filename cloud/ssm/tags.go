@@ -6,9 +6,8 @@ import (
 	"sort"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"bake/cloud/api/ssm"
 	"bake/cloud/durable"
 	"bake/cloud/wire"
 )
@@ -17,8 +16,8 @@ import (
 const maxTags = 50
 
 // tagged returns the id of the caller's parameter that a request about tags names.
-func (s *state) tagged(c wire.Caller, kind types.ResourceTypeForTagging, name *string) (string, error) {
-	if kind != types.ResourceTypeForTaggingParameter {
+func (s *state) tagged(c wire.Caller, kind ssm.ResourceTypeForTagging, name *string) (string, error) {
+	if kind != ssm.ResourceTypeForTaggingParameter {
 		return "", wire.Errorf("InvalidResourceType", "The embedded cloud has tags of parameters only, not of the resource type %s.", kind)
 	}
 	id := durable.NameID(c.Account, c.Region, aws.ToString(name))
@@ -36,7 +35,7 @@ func (s *state) AddTagsToResource(ctx context.Context, in *ssm.AddTagsToResource
 	}
 	return &ssm.AddTagsToResourceOutput{}, s.parameters.Change(id, func(p *parameter) error {
 		for _, t := range in.Tags {
-			p.Tags = append(slices.DeleteFunc(p.Tags, func(have types.Tag) bool { return *have.Key == *t.Key }), t)
+			p.Tags = append(slices.DeleteFunc(p.Tags, func(have ssm.Tag) bool { return *have.Key == *t.Key }), t)
 		}
 		if len(p.Tags) > maxTags {
 			return wire.Errorf("TooManyTagsError", "The parameter would have %d tags; at most %d are allowed.", len(p.Tags), maxTags)
@@ -52,7 +51,7 @@ func (s *state) RemoveTagsFromResource(ctx context.Context, in *ssm.RemoveTagsFr
 		return nil, err
 	}
 	return &ssm.RemoveTagsFromResourceOutput{}, s.parameters.Edit(id, func(p *parameter) {
-		p.Tags = slices.DeleteFunc(p.Tags, func(t types.Tag) bool { return slices.Contains(in.TagKeys, *t.Key) })
+		p.Tags = slices.DeleteFunc(p.Tags, func(t ssm.Tag) bool { return slices.Contains(in.TagKeys, *t.Key) })
 	})
 }
 
@@ -62,7 +61,7 @@ func (s *state) ListTagsForResource(ctx context.Context, in *ssm.ListTagsForReso
 	if err != nil {
 		return nil, err
 	}
-	tags := append([]types.Tag{}, s.parameters.Rows[id].Tags...)
+	tags := append([]ssm.Tag{}, s.parameters.Rows[id].Tags...)
 	sort.Slice(tags, func(i, j int) bool { return *tags[i].Key < *tags[j].Key })
 	return &ssm.ListTagsForResourceOutput{TagList: tags}, nil
 }
