@@ -6,15 +6,12 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -63,26 +60,7 @@ var ErrNoRun = errors.New("no such run")
 // List lists the runs whose logs are kept, newest first. Sweeps, which build nothing, are
 // not among them. Logs that cannot be read are passed over, and are in the error, next to
 // the list of the others.
-func (s State) List() ([]Past, error) {
-	ids, err := s.logged()
-	if err != nil {
-		return nil, err
-	}
-	var all []Past
-	var bad []error
-	for _, id := range ids {
-		past, err := s.Past(id)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // it is deleted just now
-		case err != nil:
-			bad = append(bad, err)
-		case !past.Started.IsZero():
-			all = append(all, past)
-		}
-	}
-	sort.Slice(all, func(i, j int) bool { return all[j].Started.Before(all[i].Started) })
-	return all, errors.Join(bad...)
-}
+func (s State) List() ([]Past, error) { return (&Follower{State: s}).List() }
 
 // Find returns the id of the run that starts with prefix, or of the newest one if that is
 // empty. The error wraps ErrNoRun if there is none.
@@ -149,7 +127,7 @@ func (s State) read(run string, handle func(io.Reader) error) error {
 	}
 	for _, path := range append(paths, s.Log(run)) {
 		if err := readFile(path, handle); err != nil {
-			return fmt.Errorf("the log %s: %w", path, err)
+			return noLog(path, err)
 		}
 	}
 	return nil
@@ -187,36 +165,7 @@ func (s State) Stamp() string {
 }
 
 // Past tells of a run what its log and its ledger do.
-func (s State) Past(id string) (Past, error) {
-	p := Past{Run: id, State: Crashed, Builds: []PastBuild{}, Left: []step.Resource{}}
-	err := s.read(id, p.learnAll)
-	if err != nil || p.Started.IsZero() {
-		return p, err
-	}
-	_, why := s.recall(id, true)
-	p.Resumable = why == nil
-	if err := p.account(filepath.Join(s.Ledgers(), id+".jsonl")); err != nil {
-		p.Damage = err.Error()
-	}
-	return p, nil
-}
-
-// learnAll takes what a file of the log says.
-func (p *Past) learnAll(r io.Reader) error {
-	last, err := eachLine(r, func(n int, line []byte) error {
-		var e step.Event
-		if err := json.Unmarshal(line, &e); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-		p.learn(e)
-		return nil
-	})
-	var e step.Event
-	if err == nil && p.State == Crashed && json.Unmarshal(last, &e) == nil {
-		p.Elapsed = max(0, e.Time.Sub(p.Started)) // the clock may have been set back
-	}
-	return err
-}
+func (s State) Past(id string) (Past, error) { return (&Follower{State: s}).Past(id) }
 
 // eachLine calls handle for the lines of a file of a log that tell how the run went, with
 // their numbers, and returns the last line of all. What has no end was never written whole.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
-	"strconv"
 	"sync"
 
 	"bake/run"
-	"bake/step"
 )
 
 // A page gets at most this much of a log at a time.
@@ -50,40 +48,38 @@ func (c *Console) bakes(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, answer)
 }
 
-// bake gives the events of a run's log from the one numbered "after" on, the number of the
-// one to go on with, and what became of the run.
+// bake gives the events of a run's log from the position "after" on, the position to go on
+// with, and what became of the run.
 func (c *Console) bake(w http.ResponseWriter, r *http.Request) {
-	after, err := strconv.Atoi(r.URL.Query().Get("after"))
-	if id := r.PathValue("run"); err != nil || after < 0 || !runPattern().MatchString(id) {
+	id := r.PathValue("run")
+	at, err := run.ParsePosition(r.URL.Query().Get("after"))
+	if err != nil || !runPattern().MatchString(id) {
 		http.NotFound(w, r)
 		return
 	}
-	seen, bytes := 0, 0
-	events := []json.RawMessage{}
-	err = c.opts.Runs.Events(r.PathValue("run"), func(e step.Event) {
-		if seen++; seen <= after || len(events) == maxEvents || bytes > maxBytes {
-			return
+	answer := struct {
+		Events []json.RawMessage `json:"events"`
+		Next   string            `json:"next"`
+		More   bool              `json:"more"` // there are some already
+		Past   run.Past          `json:"past"`
+	}{Events: []json.RawMessage{}}
+	bytes := 0
+	at, err = c.opts.Runs.Lines(id, at, func(line []byte) bool {
+		if json.Valid(line) {
+			answer.Events = append(answer.Events, line)
 		}
-		text, err := json.Marshal(e)
-		if err != nil {
-			text = []byte(`{}`) // so that the numbers stay right
-		}
-		events, bytes = append(events, text), bytes+len(text)
+		bytes += len(line)
+		answer.More = len(answer.Events) == maxEvents || bytes > maxBytes
+		return !answer.More
 	})
 	if noRun(w, r, err) {
 		return
 	}
-	past, err := c.opts.Runs.Past(r.PathValue("run"))
-	if noRun(w, r, err) {
+	if answer.Past, err = c.opts.Runs.Past(id); noRun(w, r, err) {
 		return
 	}
-	next := min(after, seen) + len(events)
-	writeJSON(w, struct {
-		Events []json.RawMessage `json:"events"`
-		Next   int               `json:"next"`
-		More   bool              `json:"more"` // there are some already
-		Past   run.Past          `json:"past"`
-	}{events, next, next < seen, past})
+	answer.Next = at.String()
+	writeJSON(w, answer)
 }
 
 // report gives the report of a run, as a page that can reach nothing of the console.

@@ -25,7 +25,6 @@ import (
 	"bake/golden/report"
 	"bake/internal/local"
 	"bake/run"
-	"bake/step"
 )
 
 // Prefix is the beginning of the paths of all consoles on the listener of a cloud. No bucket
@@ -61,12 +60,12 @@ type Options struct {
 	Version string // of bake
 }
 
-// Runs are the runs of bake build whose logs are kept, as [run.State] has them.
+// Runs are the runs of bake build whose logs are kept, as a [run.Follower] has them.
 type Runs interface {
 	List() ([]run.Past, error)
 	Past(id string) (run.Past, error)
 	Stamp() string // another one when a run has begun, gone on or ended
-	Events(id string, emit func(step.Event)) error
+	Lines(id string, from run.Position, handle func(line []byte) bool) (run.Position, error)
 	Report(id, bake string) (*report.Report, error)
 }
 

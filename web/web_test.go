@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -17,35 +18,31 @@ import (
 
 	"github.com/coder/websocket"
 
-	"bake/golden/report"
 	"bake/internal/local"
 	"bake/run"
 	"bake/step"
+	"bake/ui"
 )
 
-// logs are the runs of a test.
-type logs map[string][]step.Event
-
-func (l logs) List() ([]run.Past, error) { return nil, errors.New("the log of 1 run cannot be read") }
-
-func (l logs) Past(id string) (run.Past, error) { return run.Past{Run: id, State: run.Crashed}, nil }
-
-func (l logs) Stamp() string { return "1" }
-
-func (l logs) Events(id string, emit func(step.Event)) error {
-	events, ok := l[id]
-	if !ok {
-		return run.ErrNoRun
+// runs are those of a test: one that has ended, and a log that cannot be read.
+func runs(t *testing.T) *run.Follower {
+	t.Helper()
+	state := run.State(t.TempDir())
+	if err := os.MkdirAll(state.Runs(), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	for _, e := range events {
-		emit(e)
+	var log strings.Builder
+	out := &ui.JSON{Out: &log}
+	for i, e := range []step.Event{{Kind: step.RunStarted}, {Kind: step.Say, Text: "<script>alert(1)</script>"}, {Kind: step.RunFinished}} {
+		e.Time = time.Unix(int64(i), 0)
+		out.Handle(e)
 	}
-	return nil
-}
-
-func (l logs) Report(id, bake string) (*report.Report, error) {
-	b := report.New(id, bake, nil)
-	return b.Report(), l.Events(id, b.Handle)
+	for name, text := range map[string]string{"run1": log.String(), "broken": "{\"kind\":\"run-started\"\n"} {
+		if err := os.WriteFile(state.Log(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &run.Follower{State: state}
 }
 
 // open serves a console in front of a cloud that answers with what it was asked, and
@@ -66,7 +63,7 @@ func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *h
 		Endpoint: cloud.URL, Accounts: []Account{{ID: "111111111111", Profile: "default", AccessKey: "AKIDDEFAULT", SecretKey: "s3cret"}}, Region: "us-east-1",
 		Changes: func(context.Context) <-chan struct{} { return changes }, Calls: func() []local.Call { return nil }, Version: "1.2.3",
 		Looks: http.Header{"X-Looks": {"the secret of who looks"}},
-		Runs:  logs{"run1": {{Kind: step.RunStarted, Time: time.Unix(1, 0)}, {Kind: step.Say, Text: "<script>alert(1)</script>"}, {Kind: step.RunFinished}}},
+		Runs:  runs(t),
 	})
 	server := httptest.NewServer(c)
 	t.Cleanup(server.Close)
@@ -143,8 +140,8 @@ func TestIntruders(t *testing.T) {
 		"another account":                       {client, "POST", c.path + "api/222222222222/us-east-1/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
 		"another service":                       {client, "POST", c.path + "api/111111111111/us-east-1/kms", []string{"Origin", server.URL}, http.StatusNotFound},
 		"no region":                             {client, "POST", c.path + "api/111111111111/..%2f/ec2", []string{"Origin", server.URL}, http.StatusNotFound},
-		"no run":                                {client, "GET", c.path + "bakes/run2?after=0", nil, http.StatusNotFound},
-		"another file":                          {client, "GET", c.path + "bakes/..%2frun1?after=0", nil, http.StatusNotFound},
+		"no run":                                {client, "GET", c.path + "bakes/run2?after=0-0", nil, http.StatusNotFound},
+		"another file":                          {client, "GET", c.path + "bakes/..%2frun1?after=0-0", nil, http.StatusNotFound},
 		"what is not the console's":             {client, "GET", c.path + "static/..%2fweb.go", nil, http.StatusNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,19 +192,40 @@ func TestAPI(t *testing.T) {
 
 func TestBakes(t *testing.T) {
 	c, server, client := open(t, nil)
-	if code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes", ""); code != http.StatusOK || text != `{"runs":[],"error":"the log of 1 run cannot be read"}`+"\n" {
-		t.Errorf("%d %s", code, text)
+	get := func(path string, into any) {
+		t.Helper()
+		code, text, _ := ask(t, client, "GET", server.URL+c.path+path, "")
+		if err := json.Unmarshal([]byte(text), into); err != nil || code != http.StatusOK {
+			t.Fatalf("%s: %v %d %s", path, err, code, text)
+		}
 	}
-	for after, want := range map[string]int{"0": 3, "2": 1, "3": 0, "9": 0} {
-		code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes/run1?after="+after, "")
+	var all struct {
+		Runs  []run.Past
+		Error string
+	}
+	if get("bakes", &all); len(all.Runs) != 1 || all.Runs[0].State != run.Succeeded || !strings.Contains(all.Error, "broken") {
+		t.Errorf("%+v", all)
+	}
+	after := "0-0"
+	for _, want := range []int{3, 0} {
 		var got struct {
 			Events []step.Event
-			Next   int
+			Next   string
 			More   bool
+			Past   run.Past
 		}
-		if err := json.Unmarshal([]byte(text), &got); err != nil || code != http.StatusOK || len(got.Events) != want || got.Next != 3 || got.More {
-			t.Errorf("after %s: %v %d %s", after, err, code, text)
+		if get("bakes/run1?after="+after, &got); len(got.Events) != want || got.More || got.Past.State != run.Succeeded {
+			t.Errorf("after %s: %+v", after, got)
 		}
+		after = got.Next
+	}
+	for _, wrong := range []string{"", "3", "0-0x", "-1-0", "0--1"} {
+		if code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes/run1?after="+wrong, ""); code != http.StatusNotFound {
+			t.Errorf("after %s: %d %s", wrong, code, text)
+		}
+	}
+	if code, text, _ := ask(t, client, "GET", server.URL+c.path+"bakes/gone/report", ""); code != http.StatusNotFound {
+		t.Errorf("%d %s", code, text)
 	}
 	code, text, header := ask(t, client, "GET", server.URL+c.path+"bakes/run1/report", "")
 	if code != http.StatusOK || strings.Contains(text, "<script>alert") || !strings.HasPrefix(header.Get("Content-Security-Policy"), "sandbox allow-scripts;") {

@@ -184,5 +184,5 @@ func newConsole(s local.Served, state run.State) *web.Console {
 		accounts = append(accounts, web.Account{ID: k.ID, Profile: k.Profile, AccessKey: k.AccessKey, SecretKey: k.SecretKey})
 	}
 	ports := map[int]int{22: localcloud.ServedPort(22), 80: localcloud.ServedPort(80)}
-	return web.New(web.Options{Ports: ports, Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Looks: s.Looks, Runs: state, Version: version})
+	return web.New(web.Options{Ports: ports, Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Looks: s.Looks, Runs: &run.Follower{State: state}, Version: version})
 }

@@ -41,7 +41,7 @@ export async function bake(main, id) {
   const count = el("span", { role: "status" });
   main.append(el("h1", {}, `Bake ${id.slice(0, 8)}`), head, el("h2", {}, "Steps"), steps, el("h2", {}, "Output"), el("div", { class: "bar" }, search, count), output);
   const lines = [], rows = new Map(), builds = new Map();
-  let next = 0, begin = 0, now = 0, over, command = "", past = { state: "running" };
+  let next = "0-0", begin = 0, now = 0, over, command = "", past = { state: "running" };
 
   function take(e) {
     const at = Date.parse(e.time);

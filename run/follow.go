@@ -1,0 +1,263 @@
+package run
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"sync"
+
+	"bake/step"
+)
+
+// Position is how far the log of a run has been read. The zero value is its beginning.
+type Position struct {
+	Part   int   // number of a file of the log
+	Offset int64 // of a line in it
+}
+
+// String is what [ParsePosition] reads.
+func (p Position) String() string { return fmt.Sprintf("%d-%d", p.Part, p.Offset) }
+
+// ParsePosition reads a position.
+func ParsePosition(text string) (p Position, err error) {
+	_, err = fmt.Sscanf(text, "%d-%d", &p.Part, &p.Offset)
+	if err != nil || p.Part < 0 || p.Offset < 0 || p.String() != text {
+		return Position{}, fmt.Errorf("%q is no position in a log", text)
+	}
+	return p, nil
+}
+
+// Lines calls handle for the events in the log of a run from a position on, each as a line of
+// JSON, until it returns false or there are no more, and returns the position of the next
+// one. What has no end yet is left for later. The error wraps [ErrNoRun] if there is no log.
+func (s State) Lines(run string, from Position, handle func(line []byte) bool) (Position, error) {
+	for {
+		parts, err := logPartsOf(s.Runs(), run)
+		if err != nil {
+			return from, err
+		}
+		for _, p := range parts {
+			if p.number < from.Part {
+				continue
+			}
+			from.enter(p.number)
+			if on, err := s.partLines(p.path, &from, handle); err != nil || !on {
+				return from, err
+			}
+		}
+		from.enter(lastPart(parts) + 1)
+		text, err := readFrom(s.Log(run), from.Offset)
+		if err != nil {
+			return from, noLog(s.Log(run), err)
+		}
+		again, err := logPartsOf(s.Runs(), run)
+		if err != nil {
+			return from, err
+		}
+		if lastPart(again) != lastPart(parts) {
+			continue // the file has become a part, and was emptied while it was read
+		}
+		_, err = eachWhole(bufio.NewReader(bytes.NewReader(text)), &from, handle)
+		return from, err
+	}
+}
+
+// lastPart is the number of the last compressed part of a log.
+func lastPart(parts []part) int {
+	if len(parts) == 0 {
+		return 0
+	}
+	return parts[len(parts)-1].number
+}
+
+// enter moves to a file of the log, to its beginning if it is another one.
+func (p *Position) enter(part int) {
+	if p.Part != part {
+		*p = Position{Part: part}
+	}
+}
+
+// noLog is the error of a file of a log.
+func noLog(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the log %s: %w", ErrNoRun, path, err)
+	}
+	return fmt.Errorf("the log %s: %w", path, err)
+}
+
+// partLines is Lines in a compressed part, and reports whether handle wants more.
+func (s State) partLines(path string, from *Position, handle func(line []byte) bool) (on bool, err error) {
+	err = readFile(path, func(r io.Reader) error {
+		if _, err := io.CopyN(io.Discard, r, from.Offset); err != nil {
+			return err
+		}
+		var err error
+		on, err = eachWhole(bufio.NewReaderSize(r, 64<<10), from, handle)
+		return err
+	})
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true, nil // it was cut
+	}
+	if err != nil {
+		err = noLog(path, err)
+	}
+	return on, err
+}
+
+// maxTail bounds what is read of the end of a log at a time: it holds what is less than a
+// compressed part, and one write more.
+const maxTail = 2 * logPart
+
+func readFrom(path string, offset int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, maxTail))
+}
+
+// eachWhole calls handle for whole lines, as long as it returns true, and moves from behind
+// them.
+func eachWhole(r *bufio.Reader, from *Position, handle func(line []byte) bool) (on bool, err error) {
+	for {
+		line, err := r.ReadBytes('\n')
+		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		from.Offset += int64(len(line))
+		if !handle(line) {
+			return false, nil
+		}
+	}
+}
+
+// Follower tells of runs as [State] does, and reads of their logs only what is new since it
+// was asked before. It may be used by several at a time.
+type Follower struct {
+	State
+
+	mu    sync.Mutex
+	known map[string]*known
+}
+
+// known is what has been read of a log.
+type known struct {
+	past Past // without what the ledger tells
+	at   Position
+	last []byte // the last line
+}
+
+// List is [State.List].
+func (f *Follower) List() ([]Past, error) {
+	ids, err := f.State.logged()
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	maps.DeleteFunc(f.known, func(id string, _ *known) bool { return !slices.Contains(ids, id) })
+	f.mu.Unlock()
+	var all []Past
+	var bad []error
+	for _, id := range ids {
+		past, err := f.Past(id)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it is deleted just now
+		case err != nil:
+			bad = append(bad, err)
+		case !past.Started.IsZero():
+			all = append(all, past)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[j].Started.Before(all[i].Started) })
+	return all, errors.Join(bad...)
+}
+
+// Past is [State.Past].
+func (f *Follower) Past(id string) (Past, error) {
+	p, err := f.read(id)
+	if err != nil || p.Started.IsZero() {
+		return p, err
+	}
+	_, why := f.State.recall(id, true)
+	p.Resumable = why == nil
+	if err := p.account(filepath.Join(f.State.Ledgers(), id+".jsonl")); err != nil {
+		p.Damage = err.Error()
+	}
+	return p, nil
+}
+
+// read returns what the log of a run tells.
+func (f *Follower) read(id string) (Past, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := f.known[id]
+	if k == nil {
+		k = &known{past: newPast(id)}
+	}
+	if err := f.State.learn(id, k); err != nil {
+		delete(f.known, id)
+		return k.past, err
+	}
+	if f.known == nil {
+		f.known = map[string]*known{}
+	}
+	f.known[id] = k
+	p := k.past
+	p.Builds = slices.Clone(p.Builds)
+	for i, b := range p.Builds {
+		p.Builds[i].Images = maps.Clone(b.Images)
+	}
+	p.Left = slices.Clone(p.Left)
+	return p, nil
+}
+
+// learn takes what is new in a log.
+func (s State) learn(id string, k *known) error {
+	n, wrong := 0, error(nil)
+	at, err := s.Lines(id, k.at, func(line []byte) bool {
+		n++
+		k.last = line
+		if !tells(line) {
+			return true
+		}
+		var e step.Event
+		if wrong = json.Unmarshal(line, &e); wrong != nil {
+			return false
+		}
+		k.past.learn(e)
+		return true
+	})
+	switch {
+	case wrong != nil && k.at != Position{}: // so that the number of the line is right
+		*k = known{past: newPast(id)}
+		return s.learn(id, k)
+	case wrong != nil:
+		return fmt.Errorf("the log %s: line %d: %w", s.Log(id), n, wrong)
+	}
+	k.at = at
+	var e step.Event
+	if err == nil && k.past.State == Crashed && json.Unmarshal(k.last, &e) == nil {
+		k.past.Elapsed = max(0, e.Time.Sub(k.past.Started)) // the clock may have been set back
+	}
+	return err
+}
+
+func newPast(id string) Past {
+	return Past{Run: id, State: Crashed, Builds: []PastBuild{}, Left: []step.Resource{}}
+}
