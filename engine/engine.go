@@ -49,6 +49,11 @@ type Options struct {
 	// on the machines that they have: its name, type or number. Empty: they are errors.
 	From string
 
+	// Boundary makes builds go by stages, each from one boundary that it can go on from to
+	// the next, and is told of those; Resume goes on with the next stage. Builds that
+	// cannot be cut have one stage. Nil: builds go on to their ends.
+	Boundary func(step.Boundary)
+
 	// Key is the private key of the machine that a build has left, in PEM, or empty. It
 	// may be nil.
 	Key   func(build string) string
@@ -140,6 +145,8 @@ type BuildResult struct {
 	Err       error  // nil if it succeeded; the cause of the context if it was cancelled
 	Artifacts []*builder.Artifact
 	Left      []step.Resource // what the build made and neither kept nor destroyed
+
+	Unfinished bool // it goes by stages, and there is one to come
 
 	Reused bool // nothing was built: its artifacts are those of earlier builds
 

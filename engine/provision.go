@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,7 +19,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	defer func() {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.failed = err != nil
+		x.failed = err != nil && !errors.Is(err, step.ErrBoundary)
 	}()
 	defer recovered(&err)
 	x.mu.Lock()
@@ -32,6 +33,11 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 	if err != nil {
 		return err
 	}
+	if x.byStages() {
+		if first, err = x.nextProvisioner(ctx, m); err != nil {
+			return err
+		}
+	}
 	if x.options.Ready != nil && first == 0 && x.touched() {
 		if err := x.options.Ready(ctx, x.scope, m); err != nil {
 			return err
@@ -44,6 +50,9 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		if i < max(first, x.cache.done) {
 			continue
 		}
+		if err := x.begin(ctx, m, i); err != nil {
+			return err
+		}
 		name := "provision with " + title(p)
 		if n := len(x.build.Provisioners); n > 1 {
 			name += fmt.Sprintf(" (%d of %d)", i+1, n)
@@ -54,6 +63,9 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 			return err
 		}
 		x.keep(ctx, m, i)
+		if err := x.end(ctx, m, i); err != nil {
+			return err
+		}
 	}
 	if err := x.tidy(ctx, m); err != nil {
 		return err
@@ -62,7 +74,7 @@ func (x *execution) provision(ctx context.Context, m builder.Machine) (err error
 		x.cleanUp(ctx, m)
 		return err
 	}
-	return nil
+	return x.unmark(ctx, m)
 }
 
 // touched reports whether anything is done on the machine before it becomes an image.

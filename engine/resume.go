@@ -52,7 +52,7 @@ func Resumable(j step.Results, build string, again bool) error {
 // live executes the build, or what of it an earlier life of the run has left to do.
 func (x *execution) live(ctx context.Context) ([]*builder.Artifact, error) {
 	if x.options.Resume {
-		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != ""); {
+		switch err := Resumable(x.options.Journal, x.build.Name, x.options.From != "" || x.options.Boundary != nil); {
 		case errors.Is(err, ErrFinished):
 			made, _ := step.Recall[[]*builder.Artifact](x.scope, finished)
 			x.scope.Say(ctx, "This build had finished before")

@@ -55,6 +55,9 @@ func (r *runner) run(ctx context.Context, builds []*config.Build) Result {
 		})
 	}
 	_ = g.Wait() // builds put their errors into their results
+	if slices.ContainsFunc(results, func(b BuildResult) bool { return b.Unfinished }) {
+		return Result{results}
+	}
 	for _, left := range r.owned("") {
 		r.emit(step.Event{Time: time.Now(), Kind: step.ResourceLeft, Resource: &left})
 	}
@@ -103,6 +106,9 @@ func (r *runner) build(ctx context.Context, b *config.Build) BuildResult {
 	r.emit(step.Event{Time: start, Kind: step.BuildStarted, Build: b.Name})
 	x := r.newExecution(b)
 	result.Artifacts, result.Err = x.live(ctx)
+	if errors.Is(result.Err, step.ErrBoundary) {
+		return BuildResult{Name: b.Name, Unfinished: true, Elapsed: time.Since(start)}
+	}
 	result.Reused = x.reused
 	result.LeftMachine = result.Err != nil && x.leaves() && x.reached()
 	var blamed *failed
@@ -167,6 +173,7 @@ type execution struct {
 	cache   caching
 
 	reused bool // nothing was built
+	marked bool // the machine keeps how far it has come
 
 	held held // what is closed when the build is over, or earlier
 }
@@ -182,7 +189,7 @@ func (r *runner) newExecution(b *config.Build) *execution {
 	if r.options.From != "" && r.options.Key != nil {
 		s.Key = r.options.Key(b.Name)
 	}
-	s.Leaves, s.Stop = x.leaves, r.stop
+	s.Leaves, s.Stop, s.Boundary = x.leaves, r.stop, r.options.Boundary
 	if r.options.OnError == Ask && r.options.Ask != nil {
 		s.Failed = x.ask
 	}
@@ -281,6 +288,9 @@ func (x *execution) leaves() bool {
 func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	defer x.release(ctx, 0)
 	artifact, err := x.make(ctx)
+	if errors.Is(err, step.ErrBoundary) {
+		return nil, err
+	}
 	if err == nil && (x.reused || x.options.PlanOnly) {
 		if artifact == nil {
 			return nil, nil
@@ -297,6 +307,11 @@ func (x *execution) execute(ctx context.Context) ([]*builder.Artifact, error) {
 	}
 	if err == nil {
 		x.recordArtifact(artifact)
+	}
+	if err == nil && artifact != nil && x.comesMore() {
+		if err := step.Cross(ctx, x.scope, step.Boundary{Next: step.StagePublish}); err != nil {
+			return nil, err
+		}
 	}
 	if err == nil && artifact != nil {
 		err = x.partly(x.handOut(ctx, artifact))

@@ -96,6 +96,11 @@ type Options struct {
 	// Nil: the machine's address must do.
 	Connect []string
 
+	// Stages makes the run end at the next boundary that it can go on from, and keep what it
+	// owns; [Resume] with Stages goes on to the one after that. [State.Export] takes it to
+	// another host.
+	Stages bool
+
 	Now func() time.Time // nil: time.Now
 
 	Version string // of bake: another one does not resume the run by itself
@@ -118,6 +123,10 @@ type Result struct {
 
 	Planned []pipeline.Planned // what was decided about the builds of image blocks
 	Parts   []Result           // of a template whose images are built apart: the run of each; it has no id itself
+
+	// Next are the boundaries at which the stage of a run that goes by stages has ended; none
+	// if the run is over.
+	Next []step.Boundary
 
 	Resumable bool // [Resume] can go on with it
 	Reachable bool // and if provisioners are run again
@@ -181,6 +190,9 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	o.ID = cmp.Or(o.ID, uuid.NewString())
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Stages && o.Cache {
+		return Result{}, errors.New("a run that goes by stages has no cache")
 	}
 	o.began = time.Now()
 	if o.Stop == nil {
@@ -391,10 +403,15 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 			options.OnError = engine.Cleanup
 		}
 	}
+	var next boundaries
+	if o.Stages {
+		options.Boundary = next.add
+	}
 	options.Uploads, options.Cache = settings.Uploads(), cache
 	options.Pipelines = pipelines
 	ended, diags := runToEnd(ctx, stop, teardown, template, all, options)
-	if !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
+	goesOn := unfinished(ended.Builds)
+	if !goesOn && !slices.ContainsFunc(ended.Builds, func(b engine.BuildResult) bool { return b.Err != nil }) && len(o.Template.Only)+len(o.Template.Except) == 0 {
 		diags = append(diags, settings.Unused(options.Uploads)...)
 	}
 	if stop.Err() == nil && teardown.Err() != nil {
@@ -403,7 +420,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	if err := events.close(); err != nil { // the images are as good as with a log
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
-	if len(pipelines) > 0 && !o.planOnly {
+	if len(pipelines) > 0 && !o.planOnly && !goesOn {
 		if err := o.State.report(run.ID, o.Version, o.pages(run.ID, settings.Reports())); err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
 		}
@@ -415,6 +432,9 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the journal of the run: %w", err))})
 	}
 	result, err := conclude(ctx, o, run, ledger, ended, Diagnosis{diags, template.Files()})
+	if goesOn {
+		result.Next = next.all
+	}
 	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
 	return result, err
 }
@@ -588,6 +608,8 @@ func conclude(ctx context.Context, o Options, run step.Invocation, ledger *step.
 		return result, context.Cause(ctx)
 	case wrong && len(ended.Builds) == 0:
 		return result, (*TemplateError)(&result.Diagnosis)
+	case unfinished(ended.Builds): // what there is belongs to builds that go on
+		left, result.Left = nil, nil
 	}
 	if failed.Left = left; len(left) > 0 || len(failed.Errs) > 0 {
 		failed.Outcome = outcome(ctx, ended.Builds, len(left) > 0)

@@ -154,7 +154,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	}
 	useful := true
 	defer func() { _ = journal.Close(useful) }()
-	if err := resumable(journal, m.Builds, o.From != ""); err != nil {
+	if err := resumable(journal, m.Builds, o.From != "" || o.Stages); err != nil {
 		return Result{}, fmt.Errorf("run %s cannot be resumed: %w", o.Run, err)
 	}
 	if o.From != "" && !slices.ContainsFunc(m.Builds, func(b string) bool {
@@ -165,7 +165,11 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	if m.Bake != o.Version && !o.Changed {
 		return Result{}, fmt.Errorf("run %s is one of bake %s, and this is %s; use -force to resume it all the same", o.Run, m.Bake, o.Version)
 	}
-	vars, err := m.vars(o.Template.Vars)
+	given := o.Template.Vars
+	if o.Stages { // all are given to each stage
+		given = m.asked(given)
+	}
+	vars, err := m.vars(given)
 	if err != nil {
 		return Result{}, err
 	}
@@ -193,6 +197,14 @@ type again struct {
 	from    string
 	changed bool
 	useful  bool // the run can be resumed once more
+}
+
+// asked are those of the values given that are not written down.
+func (m Memory) asked(given []string) []string {
+	return slices.DeleteFunc(slices.Clone(given), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains(m.Asked, name)
+	})
 }
 
 // vars are the values of variables, with those of sensitive ones that are given again.

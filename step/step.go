@@ -74,6 +74,10 @@ type Scope struct {
 	// It returns when the user wants to go on, or with the cause of ctx.
 	Pause func(ctx context.Context, step string) error
 
+	// Boundary makes the build go by stages, and is told where one ends; see [Cross]. It is
+	// called by several goroutines. Nil: the build goes on to its end.
+	Boundary func(Boundary)
+
 	// Source names the component that speaks, when it is not the builder.
 	Source string
 
@@ -211,6 +215,10 @@ func Do[T any](ctx context.Context, s *Scope, name string, fn func(context.Conte
 		if err == nil {
 			s.emit(ctx, Event{Kind: StepFinished, Elapsed: time.Since(start)})
 			return v, nil
+		}
+		if errors.Is(err, ErrBoundary) {
+			s.emit(ctx, Event{Kind: StepFinished, Elapsed: time.Since(start)})
+			return zero, err
 		}
 		s.emit(ctx, Event{Kind: StepFailed, Elapsed: time.Since(start), Error: err})
 		// Only the innermost step is offered for a retry: its caller has not failed yet.

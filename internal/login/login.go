@@ -149,3 +149,41 @@ func Find(runs, run, build string) ([]Machine, error) {
 	}
 	return slices.DeleteFunc(found, func(m Machine) bool { n := newest[m.way()]; return n.Run != m.Run || n.Build != m.Build }), nil
 }
+
+// Import writes the files of another host's dir, by their names, to dir.
+func Import(dir string, files map[string][]byte) error {
+	if len(files) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for name, text := range files {
+		if filepath.Ext(name) == ".json" {
+			if text, err = moved(dir, text, files); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if err := root.WriteFile(name, text, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moved is the text of a machine whose key file, if it is one of the files, is in dir.
+func moved(dir string, text []byte, files map[string][]byte) ([]byte, error) {
+	var m Machine
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, err
+	}
+	if base := filepath.Base(m.KeyFile); m.KeyFile != "" && files[base] != nil {
+		m.KeyFile = filepath.Join(dir, base)
+	}
+	return json.Marshal(m)
+}

@@ -146,8 +146,7 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 		if err := b.again(ctx, done, provision, hooks.Finish); err != nil {
 			return err
 		}
-		step.Record(b.Scope, step.Provisioned, b.milestone())
-		return nil
+		return q.recordProvisioned(ctx, b)
 	}
 	if q.Launch != nil {
 		step.Record(b.Scope, step.GoesOn, true)
@@ -169,10 +168,16 @@ func (q *sequence) provisioned(ctx context.Context, b *Build, hooks Hooks, provi
 	if err := hooks.Work(ctx, provision); err != nil {
 		return err
 	}
-	if q.Launch != nil {
-		step.Record(b.Scope, step.Provisioned, b.milestone())
+	if q.Launch == nil {
+		return nil
 	}
-	return nil
+	return q.recordProvisioned(ctx, b)
+}
+
+// recordProvisioned remembers that provisioners are not needed any more, and ends the stage.
+func (q *sequence) recordProvisioned(ctx context.Context, b *Build) error {
+	step.Record(b.Scope, step.Provisioned, b.milestone())
+	return step.Cross(ctx, b.Scope, step.Boundary{Next: step.StageImage})
 }
 
 // product makes what the builder makes of its machine.
@@ -196,6 +201,11 @@ func (q *sequence) product(ctx context.Context, b *Build, hooks Hooks, calls bui
 	b.Labels = whole
 	if err != nil {
 		return nil, err
+	}
+	if calls.Made != nil {
+		if err := step.Cross(ctx, b.Scope, step.Boundary{Next: step.StageVerify}); err != nil {
+			return nil, err
+		}
 	}
 	if a, err := q.shown(ctx, b, first, calls); err != nil {
 		return a, err

@@ -2,6 +2,7 @@ package amazonbuild
 
 import (
 	"context"
+	"errors"
 	"maps"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -202,12 +203,18 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 	b.Data = b.values(machine)
 	step.Record(b.Scope, step.Reached, b.milestone())
 	err = step.Run(ctx, b.Scope, "provision", func(ctx context.Context) error {
-		return vigil.Explain(ctx, provision(ctx, builder.Machine{Communicator: machine, Data: b.Data}))
+		err := provision(ctx, builder.Machine{Communicator: machine, Data: b.Data})
+		if errors.Is(err, step.ErrBoundary) {
+			return err
+		}
+		return vigil.Explain(ctx, err)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, step.ErrBoundary) {
 		if b.Scope.Leaves != nil && b.Scope.Leaves() {
 			ending.Left(ctx)
 		}
+	}
+	if err != nil {
 		return err
 	}
 	ending.Cancel(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -54,6 +55,9 @@ func (m *Maker) Distribute(ctx context.Context, first Made, labels Labels) ([]Ma
 	all.Wait()
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, step.ErrBoundary) }) {
+		return nil, step.ErrBoundary
 	}
 	if len(made) > 0 {
 		kept, err := m.handOver(ctx, made)

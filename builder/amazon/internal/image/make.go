@@ -233,6 +233,9 @@ func (m *Maker) acquire(ctx context.Context, what, kind, region, name, key strin
 	if err := m.tagNew(ctx, region, id, t); err != nil {
 		return Made{}, err
 	}
+	if err := step.Cross(ctx, m.Scope, step.Boundary{Next: step.StageWait, Region: region, Image: id}); err != nil {
+		return Made{}, err
+	}
 	image, err := step.Do(ctx, m.Scope, "wait for the image in "+region, func(ctx context.Context) (types.Image, error) {
 		return m.await(ctx, region, id, kind)
 	})

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bake/builder"
+	"bake/communicator"
+	"bake/internal/shellquote"
+	"bake/step"
+)
+
+// ErrInterrupted is the error of a build that goes by stages when a provisioner has begun
+// on its machine in a stage that did not come to its end: it may have done half of its
+// work, or be at it still. Such a build has to begin again.
+var ErrInterrupted = errors.New("the stage before was interrupted")
+
+// provisionersDone is the key under which a build that goes by stages records how many of
+// its provisioners have finished.
+const provisionersDone = "provisioners done"
+
+// byStages reports whether the build is cut between its provisioners.
+func (x *execution) byStages() bool {
+	if x.options.Boundary == nil {
+		return false
+	}
+	_, reached := step.Recall[any](x.scope, step.Reached)
+	return reached
+}
+
+// comesMore reports whether something is to be done with what a builder has made that can
+// go on by itself.
+func (x *execution) comesMore() bool {
+	p := x.pipeline(x.build)
+	return x.remembered() && (len(x.build.PostProcessors) > 0 || p != nil && (p.Distribute != nil || p.Release != nil))
+}
+
+// nextProvisioner is the index of the provisioner that a stage begins with. The first stage
+// ends here, if the machine can tell how far it has come.
+func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int, error) {
+	done, again := step.Recall[int](x.scope, provisionersDone)
+	if !again {
+		if err := x.mark(ctx, m, "finished", 0); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return 0, cause
+			}
+			x.scope.Say(ctx, "All provisioners are one stage, because the machine cannot keep how far it has come: %s", err)
+			return 0, nil
+		}
+		x.marked = true
+		if x.options.Login != nil { // the next stage may be on another host
+			_ = x.options.Login(ctx, x.build.Name, m)
+		}
+		step.Record(x.scope, provisionersDone, 0)
+		return 0, x.cross(ctx, 0)
+	}
+	x.marked = true
+	switch text, err := x.markOf(ctx, m); {
+	case err != nil:
+		return 0, err
+	case text == progress("finished", done):
+		return done, nil
+	case text == progress("finished", done+1): // and nobody was told
+		step.Record(x.scope, provisionersDone, done+1)
+		return done + 1, nil
+	}
+	if done < len(x.build.Provisioners) {
+		return 0, fmt.Errorf("%w: the provisioner %s had begun", ErrInterrupted, title(x.build.Provisioners[done]))
+	}
+	return 0, fmt.Errorf("%w: the checks of the machine had begun", ErrInterrupted)
+}
+
+func (x *execution) cross(ctx context.Context, done int) error {
+	return step.Cross(ctx, x.scope, step.Boundary{Next: step.StageProvision, Done: done, Of: len(x.build.Provisioners)})
+}
+
+// begin says on the machine that provisioner i begins.
+func (x *execution) begin(ctx context.Context, m builder.Machine, i int) error {
+	if !x.marked {
+		return nil
+	}
+	return x.mark(ctx, m, "begun", i+1)
+}
+
+// end says on the machine, and in the journal, that provisioner i has finished. Another
+// one is another stage.
+func (x *execution) end(ctx context.Context, m builder.Machine, i int) error {
+	if !x.marked {
+		return nil
+	}
+	if err := x.mark(ctx, m, "finished", i+1); err != nil {
+		return err
+	}
+	step.Record(x.scope, provisionersDone, i+1)
+	if i+1 == len(x.build.Provisioners) {
+		return nil
+	}
+	if err := x.tidy(ctx, m); err != nil { // the next stage does not know what there is
+		return err
+	}
+	return x.cross(ctx, i+1)
+}
+
+func progress(what string, n int) string { return fmt.Sprintf("%s %d", what, n) }
+
+// The mark is a file in the memory of the machine, so that no image holds it and a machine
+// that was started anew has none.
+const markFile = `d=/run; [ -w "$d" ] || d=/dev/shm; f="$d/bake-$0"; `
+
+// mark writes how far the machine has come.
+func (x *execution) mark(ctx context.Context, m builder.Machine, what string, n int) error {
+	_, err := x.shell(ctx, m, `printf '%s' "$1" > "$f"`, progress(what, n))
+	return err
+}
+
+// unmark removes what mark has written.
+func (x *execution) unmark(ctx context.Context, m builder.Machine) error {
+	if !x.marked {
+		return nil
+	}
+	_, err := x.shell(ctx, m, `rm -f "$f"`, "")
+	return err
+}
+
+func (x *execution) markOf(ctx context.Context, m builder.Machine) (string, error) {
+	return x.shell(ctx, m, `[ ! -e "$f" ] || head -c 64 "$f"`, "")
+}
+
+// shell runs a script about the mark on the machine, and returns what it says.
+func (x *execution) shell(ctx context.Context, m builder.Machine, script, arg string) (string, error) {
+	out, errs := communicator.Head{Max: 64}, communicator.Head{Max: 1 << 10}
+	name := strings.NewReplacer("/", "_", " ", "_").Replace(x.options.Run.ID + "-" + x.build.Name)
+	status, err := m.Run(ctx, communicator.Command{Line: shellquote.Join("sh", "-c", markFile+script, name, arg), Stdout: &out, Stderr: &errs})
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("how far the machine has come: exit status %d: %s", status.Code, strings.TrimSpace(errs.String()))
+	}
+	return strings.TrimSpace(out.String()), err
+}

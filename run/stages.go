@@ -1,0 +1,231 @@
+package run
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"bake/engine"
+	"bake/internal/login"
+	"bake/step"
+)
+
+// boundaries are where a stage of a run has ended.
+type boundaries struct {
+	mu  sync.Mutex
+	all []step.Boundary
+}
+
+func (b *boundaries) add(one step.Boundary) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all = append(b.all, one)
+}
+
+// unfinished reports whether some build has a stage to come.
+func unfinished(builds []engine.BuildResult) bool {
+	return slices.ContainsFunc(builds, func(b engine.BuildResult) bool { return b.Unfinished })
+}
+
+// Key encrypts what leaves a host of a run. It is made of a text of at least 16 characters.
+type Key [sha256.Size]byte
+
+// KeyVar is the environment variable with the text of the key.
+const KeyVar = "BAKE_FLEET_KEY"
+
+// NewKey makes the key of a text.
+func NewKey(text string) (k Key, err error) {
+	switch {
+	case text == "":
+		return k, errors.New("set " + KeyVar + " to a secret that all workers share, such as the output of: openssl rand -hex 32")
+	case len(text) < 16:
+		return k, errors.New(KeyVar + " is too short: it must have at least 16 characters, such as the output of: openssl rand -hex 32")
+	}
+	return sha256.Sum256([]byte("bake fleet " + text)), nil
+}
+
+// Seal encrypts data, so that whoever has not the key can neither read nor change it.
+func (k Key) Seal(data []byte) ([]byte, error) {
+	aead, err := k.aead()
+	if err != nil {
+		return nil, err
+	}
+	nonce := make([]byte, aead.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
+	return aead.Seal(nonce, nonce, data, nil), nil
+}
+
+// Open decrypts what Seal has encrypted.
+func (k Key) Open(sealed []byte) ([]byte, error) {
+	aead, err := k.aead()
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < aead.NonceSize() {
+		return nil, errKey
+	}
+	data, err := aead.Open(nil, sealed[:aead.NonceSize()], sealed[aead.NonceSize():], nil)
+	if err != nil {
+		return nil, errKey
+	}
+	return data, nil
+}
+
+var errKey = errors.New("it was encrypted with another key, or was changed: " + KeyVar + " must be the same on all workers")
+
+func (k Key) aead() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(k[:])
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// exported is what another host needs to go on with a run.
+type exported struct {
+	Run     string            `json:"run"`
+	Journal []byte            `json:"journal"`
+	Ledger  []byte            `json:"ledger,omitempty"` // nil: the run owns nothing
+	Logins  map[string][]byte `json:"logins,omitempty"` // files, by name
+}
+
+// exportLimit is far more than the state of any run has, compressed or not.
+const exportLimit = 8 << 20
+
+// Export returns what another host needs to go on with a run that has ended a stage, or
+// is dead: its journal, its ledger and how its machines are logged in to, encrypted.
+func (s State) Export(run string, key Key) ([]byte, error) {
+	e := exported{Run: run, Logins: map[string][]byte{}}
+	var err error
+	if e.Journal, err = os.ReadFile(s.Journal(run)); err != nil {
+		return nil, fmt.Errorf("the state of run %s: %w", run, err)
+	}
+	if e.Ledger, err = os.ReadFile(s.ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the state of run %s: %w", run, err)
+	}
+	files, err := fs.Glob(os.DirFS(s.keys(run)), "*")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		if e.Logins[name], err = os.ReadFile(filepath.Join(s.keys(run), name)); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(text); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return key.Seal(packed.Bytes())
+}
+
+func (s State) ledger(run string) string { return filepath.Join(s.Ledgers(), run+".jsonl") }
+
+// Import makes what Export has returned the state of the run on this host, and returns the
+// run's id. If this host has gone on with it since, its own state is kept: it knows more. It
+// is an error if the run is in progress here.
+func (s State) Import(sealed []byte, key Key) (run string, err error) {
+	e, err := unpack(sealed, key)
+	if err != nil {
+		return "", fmt.Errorf("the state of the run cannot be read: %w", err)
+	}
+	newer, err := s.knowsMore(e)
+	if err != nil || newer {
+		return e.Run, err
+	}
+	if err := errors.Join(os.MkdirAll(s.Ledgers(), 0o700), os.MkdirAll(s.Runs(), 0o700), os.RemoveAll(s.keys(e.Run))); err != nil {
+		return "", err
+	}
+	if err := login.Import(s.keys(e.Run), e.Logins); err != nil {
+		return "", err
+	}
+	if e.Ledger == nil {
+		err = os.Remove(s.ledger(e.Run))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	} else {
+		err = writeSynced(s.ledger(e.Run), e.Ledger)
+	}
+	if err == nil { // last: without it there is nothing to go on with
+		err = writeSynced(s.Journal(e.Run), e.Journal)
+	}
+	return e.Run, err
+}
+
+func unpack(sealed []byte, key Key) (e exported, err error) {
+	packed, err := key.Open(sealed)
+	if err != nil {
+		return e, err
+	}
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return e, err
+	}
+	text, err := io.ReadAll(io.LimitReader(r, exportLimit))
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(text, &e); err != nil {
+		return e, err
+	}
+	if e.Run == "" || strings.ContainsAny(e.Run, `/\`) || strings.HasPrefix(e.Run, ".") {
+		return e, fmt.Errorf("%q is no id of a run", e.Run)
+	}
+	return e, nil
+}
+
+// knowsMore reports whether this host has gone on with the run after the state e, and died.
+func (s State) knowsMore(e exported) (bool, error) {
+	var m Memory
+	_, err := step.ReadJournal(s.Journal(e.Run), &m)
+	switch {
+	case errors.Is(err, step.ErrLive):
+		return false, fmt.Errorf("run %s is in progress on this host: %w", e.Run, err)
+	case err != nil: // there is none, or none that can be read
+		return false, nil
+	}
+	own, err := os.ReadFile(s.Journal(e.Run))
+	if err != nil {
+		return false, err
+	}
+	return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
+}
+
+// Forget deletes the state of a run that owns nothing on this host any more: another one
+// goes on with it.
+func (s State) Forget(run string) error {
+	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.ledger(run)), os.RemoveAll(s.keys(run)))
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}

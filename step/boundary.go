@@ -1,0 +1,61 @@
+package step
+
+import (
+	"context"
+	"errors"
+)
+
+// Boundary is a place between two stages of a build: what is behind it is in the journal
+// and the ledger of the run, and another process can go on from there, on another host.
+type Boundary struct {
+	Build string `json:"build"`
+	Next  Stage  `json:"next"` // what is done after it
+
+	Done int `json:"done,omitempty"` // how many provisioners have finished, for StageProvision
+	Of   int `json:"of,omitempty"`   // how many there are
+
+	Region string `json:"region,omitempty"` // where the image is that is waited for, for StageWait
+	Image  string `json:"image,omitempty"`
+}
+
+// Stage is what a build does from one boundary to the next.
+type Stage string
+
+// The stages of a build, in their order. A build has those that its builder knows.
+const (
+	StageLaunch    Stage = "launch"    // a machine is launched and reached
+	StageProvision Stage = "provision" // one provisioner is run
+	StageImage     Stage = "image"     // an image of the machine is asked for
+	StageWait      Stage = "wait"      // for an image or a copy, to become available
+	StageVerify    Stage = "verify"    // the image is looked at
+	StageCopy      Stage = "copy"      // copies are asked for, or images shared
+	StagePublish   Stage = "publish"   // the image is handed out, post-processed and released
+)
+
+// OnMachine reports whether the stage works on a machine, over minutes or hours.
+func (s Stage) OnMachine() bool { return s == StageProvision || s == StageVerify }
+
+// ErrBoundary is the error of a build that goes by stages and has come to the end of one.
+// It has not failed: what it owns stays as it is.
+var ErrBoundary = errors.New("the stage is over")
+
+// Cross ends the stage at b with [ErrBoundary], unless the build goes on to its end, or an
+// earlier life of the run has ended a stage there.
+func Cross(_ context.Context, s *Scope, b Boundary) error {
+	if s.Boundary == nil {
+		return nil
+	}
+	b.Build = s.Build
+	if was, ok := Recall[Boundary](s, b.key()); ok && was == b {
+		return nil
+	}
+	Record(s, b.key(), b)
+	if _, ok := Recall[Boundary](s, b.key()); !ok { // nobody could go on from here
+		return nil
+	}
+	s.Boundary(b)
+	return ErrBoundary
+}
+
+// key is that of the boundary in the journal.
+func (b Boundary) key() string { return "boundary " + string(b.Next) + " " + b.Region }
