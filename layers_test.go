@@ -30,6 +30,7 @@ var rules = []rule{
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"fleet", []string{"builder/amazon", "config", "golden/bakefile", "internal/...", "run", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
+	{"run/runtest", []string{"cloud/...", "communicator/..."}, "tests of whole runs bring up a cloud for them"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
 	{"run/localcloud", []string{"builder", "builder/amazon", "internal/...", "step"}, "the local cloud takes the place of AWS for whatever bake does"},
 	{"cloud/api/...", nil, "structs are what the actions of a service take and return, and nothing else"},
@@ -50,7 +51,7 @@ var rules = []rule{
 	{"config/upgrade", []string{"config/schema", "internal/..."}, "a conversion of text: templates are read by config"},
 	{"config", []string{"component", "config/lang", "config/schema", "datasource", "internal/..."}, "templates are read without knowing how anything runs: component bodies stay undecoded"},
 	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
-	{"engine", []string{"builder", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
+	{"engine", []string{"builder", "communicator", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
 	{"web", []string{"golden/report", "internal/local", "run", "run/localcloud", "step"}, "pages show runs as their logs tell them, and do what they do with calls of the API"},
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 

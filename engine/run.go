@@ -186,7 +186,7 @@ func (r *runner) newExecution(b *config.Build) *execution {
 		Run: run, Build: b.Name, SourceType: b.Type, SourceName: b.Source,
 		Ledger: r.options.Ledger, Journal: r.options.Journal, Emit: x.emit, Grace: r.options.Grace,
 	}
-	if r.options.From != "" && r.options.Key != nil {
+	if (r.options.From != "" || r.options.Boundary != nil) && r.options.Key != nil {
 		s.Key = r.options.Key(b.Name)
 	}
 	s.Leaves, s.Stop, s.Boundary = x.leaves, r.stop, r.options.Boundary

@@ -1,0 +1,288 @@
+package run_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"bake/cloud"
+	"bake/config"
+	"bake/engine"
+	"bake/run"
+	"bake/run/runtest"
+	"bake/step"
+)
+
+// staged is a template whose build crosses boundaries of most kinds. Its provisioners write
+// a line each to DIR/log.
+const staged = `
+source "amazon-ebs" "web" {
+  region        = "us-east-1"
+  source_ami_filter {
+    owners      = ["136693071363"]
+    filters     = { name = "debian-12-*" }
+    most_recent = true
+  }
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "web"
+  ami_regions   = ["us-west-2"]
+}
+build {
+  sources = ["amazon-ebs.web"]
+  provisioner "shell" { inline = ["echo one >> DIR/log"] }
+  provisioner "shell" { inline = ["echo two >> DIR/log"] }
+  post-processor "shell-local" { inline = ["echo post >> DIR/log"] }
+}
+`
+
+// stages are runs of staged on a cloud, each stage in a directory of state of its own.
+type stages struct {
+	*runtest.World
+	bench
+	key  run.Key
+	opts run.Options
+	host int
+}
+
+func newStages(t *testing.T, template string) *stages {
+	t.Helper()
+	s := &stages{World: runtest.Start(t, cloud.Options{})}
+	s.opts = s.options(t, template)
+	s.opts.Template.Env = append(slices.Clone(s.Env), "PATH="+os.Getenv("PATH"), "HOME="+s.dir)
+	s.opts.ID = "0197a1b2-0000-7000-8000-000000000000"
+	var err error
+	if s.key, err = run.NewKey("a key for the tests"); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// stage does the next stage on another host, with what the one before has exported, and
+// returns what it exports.
+func (s *stages) stage(t *testing.T, sealed []byte) ([]byte, run.Result, error) {
+	t.Helper()
+	s.host++
+	o := s.opts
+	o.State, o.Stages = run.State(filepath.Join(s.dir, fmt.Sprint("host", s.host))), true
+	var result run.Result
+	var err error
+	if sealed == nil {
+		result, err = run.Build(t.Context(), o)
+	} else {
+		id, ierr := o.State.Import(sealed, s.key)
+		if ierr != nil {
+			t.Fatal(ierr)
+		}
+		result, err = run.Resume(t.Context(), run.ResumeOptions{Options: o, Run: id})
+	}
+	if len(result.Next) == 0 {
+		return nil, result, err
+	}
+	sealed, eerr := o.State.Export(result.Run, s.key)
+	if eerr != nil {
+		t.Fatal(eerr)
+	}
+	if bytesHold(sealed, "PRIVATE KEY") {
+		t.Error("what is exported holds a private key in clear")
+	}
+	return sealed, result, err
+}
+
+func bytesHold(data []byte, text string) bool { return strings.Contains(string(data), text) }
+
+func (s *stages) lines(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(text)), " ")
+}
+
+// all lists what the account has, without ids.
+func (s *stages) all() (out []string) {
+	id := regexp.MustCompile(`-[0-9a-f]{17}`)
+	for _, region := range []string{"us-east-1", "us-west-2"} {
+		for _, h := range s.Holdings("default", region) {
+			out = append(out, region+" "+id.ReplaceAllString(h, ""))
+		}
+	}
+	return out
+}
+
+func next(r run.Result) string {
+	var out []string
+	for _, b := range r.Next {
+		text := string(b.Next)
+		switch {
+		case b.Image != "":
+			text += " " + b.Region
+		case b.Next == step.StageProvision:
+			text += fmt.Sprintf(" %d of %d", b.Done, b.Of)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
+}
+
+// did are the steps that have finished, and what was made, sorted: the steps of a run that
+// goes by stages that are not there because another process does them are left out.
+func (b *bench) did() []string {
+	id := regexp.MustCompile(`\b(i|ami|snap|key|sg)-[0-9a-f]{17}|packer_\S+|[0-9a-f]{8}-[0-9a-f-]{27}`)
+	again := map[string]bool{"connect to AWS": true, "find the machine of the run": true, "find the image of the run": true, "provision": true}
+	var out []string
+	for _, e := range b.events {
+		text := ""
+		switch e.Kind {
+		case step.ResourceCreated, step.ResourceKept, step.ResourceDestroyed:
+			text = fmt.Sprintf("%s %s", e.Kind, id.ReplaceAllString(e.Resource.String(), "ID"))
+		case step.StepFinished:
+			if last := e.Step[strings.LastIndex(e.Step, "> ")+1:]; !again[strings.TrimSpace(last)] {
+				text = id.ReplaceAllString(e.Step, "ID")
+			}
+		}
+		if text != "" {
+			out = append(out, text)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// TestStages: a run that is cut at each boundary, and gone on with on another host each
+// time, makes what a run in one go makes, with the same steps.
+func TestStages(t *testing.T) {
+	whole := newStages(t, staged)
+	o := whole.opts
+	if _, err := run.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	s := newStages(t, staged)
+	var ends []string
+	sealed, result, err := s.stage(t, nil)
+	for len(result.Next) > 0 && err == nil {
+		if len(result.Left) > 0 || result.Builds[0].Err != nil {
+			t.Errorf("at %s: left %v, %v", next(result), result.Left, result.Builds[0].Err)
+		}
+		ends = append(ends, next(result))
+		sealed, result, err = s.stage(t, sealed)
+	}
+	if err != nil || len(result.Builds) != 1 || len(result.Builds[0].Artifacts) != 1 {
+		t.Fatalf("the last stage, after %q: %+v, %v", ends, result, err)
+	}
+	want := []string{"provision 0 of 2", "provision 1 of 2", "image", "wait us-east-1", "wait us-west-2", "publish"}
+	if !slices.Equal(ends, want) {
+		t.Errorf("the stages end at %q, want %q", ends, want)
+	}
+	if got, want := s.lines(t), "one two post"; got != want || whole.lines(t) != want {
+		t.Errorf("by stages: %q; in one go: %q; want %q", got, whole.lines(t), want)
+	}
+	if got, want := s.all(), whole.all(); !slices.Equal(got, want) || len(got) != 4 {
+		t.Errorf("by stages there is %q; in one go %q", got, want)
+	}
+	if got, want := s.did(), whole.did(); !slices.Equal(got, want) {
+		t.Errorf("by stages:\n%s\nin one go:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestStagesFail: what fails in a stage takes down what the run owns, whoever made it.
+func TestStagesFail(t *testing.T) {
+	s := newStages(t, strings.Replace(staged, `["echo two >> DIR/log"]`, `["exit 3"]`, 1))
+	sealed, _, err := s.stage(t, nil)
+	for sealed != nil && err == nil {
+		sealed, _, err = s.stage(t, sealed)
+	}
+	if run.OutcomeOf(err) != run.OutcomeProvisioning || len(s.all()) > 0 {
+		t.Errorf("the error is %v; there is %q", err, s.all())
+	}
+}
+
+// TestStageInterrupted: a provisioner that had begun in a stage that did not end is not run
+// again on the machine, and one that had finished is not run again either.
+func TestStageInterrupted(t *testing.T) {
+	s := newStages(t, staged)
+	launched, _, err := s.stage(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = s.stage(t, launched); err != nil { // and nobody hears of it
+		t.Fatal(err)
+	}
+	sealed, result, err := s.stage(t, launched)
+	if err != nil || next(result) != "image" || s.lines(t) != "one two" {
+		t.Errorf("after a provisioner that had finished: %s, %q, %v", next(result), s.lines(t), err)
+	}
+	_ = sealed
+
+	s = newStages(t, strings.Replace(staged, "echo two", "test -e DIR/log2; echo two", 1))
+	_, _, err = s.stage(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := filepath.Join("/run", "bake-"+s.opts.ID+"-amazon-ebs.web")
+	if _, err := os.Stat(mark); err != nil {
+		mark = filepath.Join("/dev/shm", filepath.Base(mark))
+	}
+	t.Cleanup(func() { os.Remove(mark) })
+	if err := os.WriteFile(mark, []byte("begun 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err = run.State(filepath.Join(s.dir, "host1")).Export(s.opts.ID, s.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = s.stage(t, sealed); !errors.Is(err, engine.ErrInterrupted) || len(s.all()) > 0 || s.lines(t) != "" {
+		t.Errorf("after a provisioner that had begun: %v; there is %q; it was run: %q", err, s.all(), s.lines(t))
+	}
+}
+
+// TestStagesOfWhatCannotBeCut: a builder that cannot go on has one stage.
+func TestStagesOfWhatCannotBeCut(t *testing.T) {
+	var b bench
+	o := b.options(t, fileSource+"}")
+	o.Stages = true
+	result, err := run.Build(t.Context(), o)
+	if err != nil || len(result.Next) > 0 || len(result.Builds[0].Artifacts) != 1 {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+// TestImport: what was exported can be read with its key alone, and does not take the place
+// of what this host knows better.
+func TestImport(t *testing.T) {
+	var b bench
+	o := b.resumed(t)
+	key, _ := run.NewKey("a key for the tests")
+	other, _ := run.NewKey("another key for the tests")
+	sealed, err := o.State.Export("r1", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := run.State(filepath.Join(b.dir, "there"))
+	if _, err := there.Import(sealed, other); err == nil || !strings.Contains(err.Error(), "BAKE_FLEET_KEY must be the same") {
+		t.Errorf("with another key: %v", err)
+	}
+	if _, err := run.NewKey("short"); err == nil {
+		t.Error("a short key is accepted")
+	}
+	for range 2 {
+		if id, err := there.Import(sealed, key); id != "r1" || err != nil {
+			t.Errorf("%q, %v", id, err)
+		}
+	}
+	b.ready(t)
+	o.State = there
+	o.Template.Options = config.Options{Env: o.Template.Env}
+	if _, err := run.Resume(t.Context(), o); err != nil {
+		t.Error(err)
+	}
+	if err := there.Forget("r1"); err != nil {
+		t.Error(err)
+	}
+}
