@@ -70,6 +70,18 @@ type Options struct {
 	// to be right; emit takes events of that. The caller closes it, after Build. Nil: AWS.
 	Cloud func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error)
 
+	// Within is the account and region that the Amazon components are held to, whatever the
+	// template says. Nil: where that says.
+	Within *amazon.Within
+
+	// Wait is called before each request to a service of AWS in a region, and may fail. Nil:
+	// nothing is called.
+	Wait func(ctx context.Context, service, region string) error
+
+	// ReuseOnly makes it an error that a build of an image block has to be run, since nothing
+	// that there is can be reused.
+	ReuseOnly bool
+
 	// Components makes what the template can use, and may ask until ctx ends. Nil: all that
 	// is built in.
 	Components func(ctx context.Context, parts builtin.Parts) engine.Components
@@ -105,8 +117,7 @@ type Options struct {
 
 	Version string // of bake: another one does not resume the run by itself
 
-	reuseOnly bool // a build that is needed is an error
-	planOnly  bool // nothing is built
+	planOnly bool // nothing is built
 
 	whole string // the id of the run that this is a part of; empty if it is none
 
@@ -222,7 +233,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	limit.set(o.Timeout)
 	run := step.Invocation{ID: o.ID, Command: o.Command, Force: o.Force, Debug: o.Debug, Start: o.Template.Now, Version: config.LanguageVersion}
 	run.Env = slices.Concat(o.Template.Env, []string{"PACKER_RUN_UUID=" + run.ID})
-	parts := builtin.Parts{Cloud: localcloud.Elsewhere(o.Template.Env), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
+	parts := builtin.Parts{Cloud: o.hold(localcloud.Elsewhere(o.Template.Env)), Env: o.Template.Env, Terminal: o.terminal, Connect: o.Connect, Now: o.Now}
 	if o.Cloud != nil {
 		// What is wrong with the template is said before the cloud starts; the secrets
 		// of that are not known then.
@@ -243,6 +254,12 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		return result, err
 	}
 	return result, errors.Join(err, events.close())
+}
+
+// hold is the cloud for components that are held to where the options say.
+func (o Options) hold(cloud amazon.Cloud) amazon.Cloud {
+	cloud.Within, cloud.Wait = o.Within, o.Wait
+	return cloud
 }
 
 // timeLimit is a context that ends once the run has taken as long as it may.
@@ -313,7 +330,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 				end(gone)
 			}
 		})()
-		parts.Cloud = cloud.Cloud
+		parts.Cloud = o.hold(cloud.Cloud)
 		if o.Cache && o.again == nil {
 			cache = localcloud.Cache{Cloud: cloud, Now: o.Now}
 		}
@@ -333,7 +350,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
 			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
-			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.reuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
+			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.ReuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,7 +240,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		return
 	}
 	o := r.o
-	o.ID, o.whole, o.reuseOnly = uuid.NewString(), r.o.ID, i.needed
+	o.ID, o.whole, o.ReuseOnly = uuid.NewString(), r.o.ID, i.needed
 	o.Template.Instance, o.Template.images = &instance, r.list()
 	if i.needed {
 		o.Template.Only, o.Template.Except = nil, nil
@@ -289,26 +290,32 @@ func (i *member) settle() {
 	if i.err != nil {
 		return
 	}
-	for _, b := range i.result.Builds {
-		if images, region := madeImages(b.Artifacts); len(images) > 0 {
-			i.built = config.Built{IDs: images, ID: images[region]}
-			if len(images) == 1 {
-				for _, id := range images {
-					i.built.ID = id
-				}
+	i.built, i.complete = i.result.Image(i.Name())
+}
+
+// Image is the image of that name that the run has made or reused, as others refer to it;
+// ok reports whether there is one.
+func (r Result) Image(name string) (made config.Built, ok bool) {
+	for _, b := range r.Builds {
+		images, region := madeImages(b.Artifacts)
+		if len(images) == 0 {
+			continue
+		}
+		made, ok = config.Built{IDs: images, ID: images[region]}, true
+		if len(images) == 1 {
+			for _, id := range images {
+				made.ID = id
 			}
-			i.complete = true
 		}
 	}
-	for _, p := range i.result.Planned {
-		i.built.Inputs = p.Digest
+	for _, p := range r.Planned {
+		made.Inputs = p.Digest
 		if len(p.Images) > 0 {
-			i.built.Name = p.Name
+			made.Name = p.Name
 		}
 	}
-	if i.built.Name == "" {
-		i.built.Name = i.Name()
-	}
+	made.Name = cmp.Or(made.Name, name)
+	return made, ok
 }
 
 // madeImages are the images among artifacts, and the region of their build.

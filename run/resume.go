@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"bake/builder/amazon"
 	"bake/config"
 	"bake/engine"
 	"bake/internal/login"
@@ -47,6 +48,8 @@ type Memory struct {
 	Asked    []string `json:"sensitive"` // names of variables whose values are not written down
 
 	Image *config.Instance `json:"image,omitempty"` // that the run builds, where images are built apart
+
+	Within *amazon.Within `json:"within,omitempty"` // the account and region that it is held to
 }
 
 // Journal is the path of the journal of a run.
@@ -181,7 +184,7 @@ func Resume(ctx context.Context, o ResumeOptions) (Result, error) {
 	}
 	t := &b.Template
 	t.Path, t.Cwd, t.VarFiles, t.Only, t.Except, t.Vars, t.Now = m.Path, m.Cwd, m.VarFiles, m.Only, m.Except, vars, m.Started
-	t.Instance = m.Image
+	t.Instance, b.Within = m.Image, m.Within
 	if !m.Local {
 		b.Cloud = nil
 	}
@@ -239,7 +242,7 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 	m := Memory{
 		Run: run.ID, Whole: o.whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
-		Image: o.Template.Instance,
+		Image: o.Template.Instance, Within: o.Within,
 	}
 	for name, f := range t.Files() {
 		sum := sha256.Sum256(f.Bytes)

@@ -15,6 +15,9 @@ import (
 // Cloud stands in for AWS. The zero value is AWS itself.
 type Cloud = access.Cloud
 
+// Within is an account and region that components are held to.
+type Within = access.Within
+
 // Watchers wait for changes in AWS for all builds that share them.
 type Watchers = access.Watchers
 

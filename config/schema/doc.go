@@ -96,6 +96,9 @@ func typeName(f field) string {
 		return "block"
 	}
 	t := f.typ
+	if t == expressionType {
+		return "expression"
+	}
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}

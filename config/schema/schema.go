@@ -13,6 +13,8 @@
 //	again     as deferred, but nothing in it may need values that come later: it must render now
 //	secret    the value must never be shown
 //
+// A field of type [hcl.Expression] holds what was written, which is not evaluated here.
+//
 // An optional argument whose value is null, an empty text or 0 is not set: the
 // field keeps its default, and no rule counts it as written. Templates pass the
 // empty values of variables on to mean just that. A bool, a list and a map are
@@ -413,6 +415,10 @@ func (d *decoder) attribute(f field, attr *hcl.Attribute, fv reflect.Value) {
 	ptr := fv.Addr().Interface()
 	rng := attr.Expr.Range()
 	d.src.fields[ptr] = place{f.name, rng, true}
+	if f.typ == expressionType {
+		fv.Set(reflect.ValueOf(attr.Expr))
+		return
+	}
 	val, diags := attr.Expr.Value(d.Context)
 	d.diags = append(d.diags, diags...)
 	if diags.HasErrors() {
@@ -606,9 +612,10 @@ func renderStrings(val cty.Value, f func(string) (string, error)) (cty.Value, er
 }
 
 var (
-	durationType = reflect.TypeFor[time.Duration]()
-	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
-	ctyValueType = reflect.TypeFor[cty.Value]()
+	durationType   = reflect.TypeFor[time.Duration]()
+	expressionType = reflect.TypeFor[hcl.Expression]()
+	textType       = reflect.TypeFor[encoding.TextUnmarshaler]()
+	ctyValueType   = reflect.TypeFor[cty.Value]()
 )
 
 // wanted is the cty type that a Go type is decoded from.

@@ -31,6 +31,10 @@ type Settings struct {
 
 	images    []placed[Image]
 	pipelines []Pipeline
+
+	fleets []placed[Fleet]
+	engine placed[Engine]
+	blocks []FleetBlock
 }
 
 // placed are the options of a block, and where they were written.
@@ -38,6 +42,7 @@ type placed[O any] struct {
 	options *O // nil: there is no such block
 	src     *schema.Source
 	block   *hcl.Block
+	context *hcl.EvalContext // that they were evaluated in
 }
 
 // kind is a kind of block.
@@ -57,6 +62,8 @@ func kinds() []kind {
 		define("build", nil, true, func(s *Settings, b placed[Build]) { s.build = b }),
 		define("upload", []string{"path"}, false, func(s *Settings, b placed[Upload]) { s.uploads = append(s.uploads, b) }),
 		define("image", []string{"name"}, false, func(s *Settings, b placed[Image]) { s.images = append(s.images, b) }),
+		define("fleet", []string{"name"}, false, func(s *Settings, b placed[Fleet]) { s.fleets = append(s.fleets, b) }),
+		define("engine", []string{"type"}, true, func(s *Settings, b placed[Engine]) { s.engine = b }),
 	}
 }
 
@@ -68,7 +75,7 @@ func define[O any](name string, labels []string, once bool, put func(*Settings, 
 		decode: func(s *Settings, b *hcl.Block, in schema.Input) (*schema.Source, hcl.Diagnostics) {
 			o := new(O)
 			src, diags := schema.Decode(in, o)
-			put(s, placed[O]{o, src, b})
+			put(s, placed[O]{o, src, b, in.Context})
 			return src, diags
 		},
 	}
@@ -151,6 +158,7 @@ func (r *reader) files(ctx context.Context) {
 		}
 	}
 	r.join(ctx)
+	r.fleets()
 	r.diags = append(strange, r.diags...)
 }
 

@@ -26,11 +26,11 @@ func Opener(cloud access.Cloud) func(ctx context.Context, env []string, uri stri
 		if !strings.HasPrefix(uri, Scheme) || !ok || id == "" {
 			return nil, fmt.Errorf("%q is not an AWS KMS key: write awskms:/// and an ID, alias or ARN", uri)
 		}
-		o := access.Defaults()
+		o, at := access.Defaults(), cloud
 		if part := strings.Split(id, ":"); len(part) > 5 && part[0] == "arn" {
-			o.Region = part[3]
+			o.Region, at = part[3], cloud.In(part[3])
 		}
-		session, err := access.Open(ctx, &o, nil, cloud, env)
+		session, err := access.Open(ctx, &o, nil, at, env)
 		if err != nil {
 			return nil, err
 		}

@@ -55,6 +55,13 @@ type Cloud struct {
 	// nothing to say.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
+	// Within is where all components work. Nil: where their options say.
+	Within *Within
+
+	// Wait is called before each request to a service, which has the name that permissions
+	// have it by; its error is that of the request. Nil: nothing is called.
+	Wait func(ctx context.Context, service, region string) error
+
 	// Watchers are those of all sessions with this cloud, and hold their connections. Nil:
 	// each session has its own.
 	Watchers *Watchers
@@ -111,7 +118,7 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
-	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests)
+	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests, cloud.waiting)
 	if o.MaxRetries == 0 {
 		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
 	}
@@ -152,6 +159,9 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		}
 	}
 	s.identity = fmt.Sprint(s.With(s.Region), cmp.Or(s.Account, creds.AccessKeyID))
+	if cloud.Within != nil {
+		return cloud.Within.enter(ctx, s)
+	}
 	return s, nil
 }
 
@@ -186,7 +196,11 @@ func blame(src *schema.Source, ptr any, summary, format string, args ...any) err
 }
 
 func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
-	load := []func(*config.LoadOptions) error{config.WithRegion(o.Region), config.WithLogger(logging.Nop{})}
+	region := o.Region
+	if p := s.Cloud.Within; p != nil {
+		region = p.Region
+	}
+	load := []func(*config.LoadOptions) error{config.WithRegion(region), config.WithLogger(logging.Nop{})}
 	if o.MaxRetries > 0 {
 		load = append(load, config.WithRetryMaxAttempts(o.MaxRetries))
 	}
@@ -198,7 +212,7 @@ func (s *Session) loadOptions(o *Options) []func(*config.LoadOptions) error {
 	if c := s.Cloud; c.Endpoint != "" {
 		s.with["cloud"] = c.Name
 		return append(load,
-			config.WithRegion(cmp.Or(o.Region, c.Region)),
+			config.WithRegion(cmp.Or(region, c.Region)),
 			config.WithBaseEndpoint(c.Endpoint),
 			config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, "")),
 			config.WithSharedConfigFiles([]string{}),
@@ -354,6 +368,7 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 	if arn := with["role_arn"]; arn != "" {
 		o.AssumeRole = &AssumeRole{RoleARN: arn, ExternalID: with["external_id"]}
 	}
+	cloud.Within = nil // with says where
 	s, err := Open(ctx, &o, nil, cloud, nil)
 	if err == nil && cloud.Endpoint == "" {
 		s.iam = with["iam_endpoint"]

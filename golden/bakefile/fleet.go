@@ -1,0 +1,301 @@
+package bakefile
+
+import (
+	_ "embed"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/robfig/cron/v3"
+
+	"bake/config/lang"
+	"bake/config/schema"
+)
+
+//go:embed fleet.go
+var fleetSource string
+
+// Fleet are the arguments of a fleet block: images that are baked in several accounts and
+// regions. Its label is the name of the fleet.
+type Fleet struct {
+	// The images to bake, such as `[image.base, image.web]`. Of an image with `for_each`, all
+	// are meant, or one, as in `image.web["debian"]`. Images that they refer to must be among
+	// them.
+	Images hcl.Expression `hcl:"images"`
+
+	// The accounts and regions. Each image is baked in each region of each account: that is a
+	// cell of the fleet.
+	Matrix *Matrix `hcl:"matrix,block"`
+
+	// ARN of the role to assume for a cell, such as
+	// `"arn:aws:iam::${each.account}:role/bake-build"`. `each.account` and `each.region` are
+	// those of the cell. Not set: no role is assumed, and the credentials must be of the one
+	// account of the matrix.
+	Role hcl.Expression `hcl:"role,optional"`
+
+	// When the fleet is run. It takes an `engine` block, and acts with `bake fleet apply`.
+	Schedule *Schedule `hcl:"schedule,block"`
+
+	// How much goes on at a time.
+	Limits *FleetLimits `hcl:"limits,block"`
+
+	// Who is told how cells end. The label is the kind: `webhook`. Repeatable.
+	Notify []Notify `hcl:"notify,block"`
+}
+
+// Matrix are the arguments of a matrix block.
+type Matrix struct {
+	// Accounts, by their numbers.
+	Account []string `hcl:"account"`
+
+	// Regions, such as `eu-west-1`.
+	Region []string `hcl:"region"`
+}
+
+// Schedule are the arguments of a schedule block.
+type Schedule struct {
+	// When the fleet is run: minute, hour, day of the month, month and day of the week, as
+	// cron has them. `30 2 * * *` is every night at half past two.
+	Cron string `hcl:"cron"`
+
+	// Time zone of `cron`, such as `Europe/Berlin`.
+	Timezone string `hcl:"timezone,optional"`
+
+	// The longest time by which a run begins later, chosen at random.
+	Jitter time.Duration `hcl:"jitter,optional"`
+
+	// What becomes of a run that is due while the one before goes on: `skip` it, begin it
+	// afterwards (`buffer_one`; `buffer_all` if it may be several), cancel the one before
+	// (`cancel_other`), or run both (`allow_all`).
+	Overlap Overlap `hcl:"overlap,optional"`
+
+	// How late a run may begin that could not begin in time, because the service was down.
+	CatchUp time.Duration `hcl:"catch_up,optional"`
+
+	// Pause the schedule after so many runs in a row that failed. Not set: never.
+	PauseAfterFailures int `hcl:"pause_after_failures,optional"`
+}
+
+// Overlap is what becomes of a run that is due while another goes on.
+type Overlap string
+
+// Choices implements [schema.Choices].
+func (Overlap) Choices() []string {
+	return []string{"skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"}
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (o *Overlap) UnmarshalText(b []byte) error { return schema.ParseChoice(o, b, o.Choices()) }
+
+// FleetLimits are the arguments of a limits block.
+type FleetLimits struct {
+	// Cells at a time.
+	Parallel int `hcl:"parallel,optional"`
+
+	// Cells at a time in each account. Not set: no other limit than `parallel`.
+	PerAccount int `hcl:"per_account,optional"`
+
+	// Calls a second to a service, for each account and region, such as `{ ec2 = 5 }`.
+	// Services have the names that permissions have them by. Not set: no limit but those of
+	// AWS, which bake obeys.
+	APIRate map[string]float64 `hcl:"api_rate,optional"`
+}
+
+// Notify are the arguments of a notify block.
+type Notify struct {
+	Kind string `hcl:"kind,label"`
+
+	// What to tell: a cell `failed`, or it `recovered`, which means that it has its image
+	// again after it failed the last time, or its image waits for `approval` for a channel.
+	On []string `hcl:"on"`
+
+	// URL that gets a POST with JSON. It must be one of HTTPS, or on this machine.
+	URL string `hcl:"url"`
+
+	// HTTP headers to send, such as one that authorizes. They are never shown.
+	Headers map[string]string `hcl:"headers,optional,secret"`
+
+	// How long the server may take to answer. What fails is tried twice more.
+	Timeout time.Duration `hcl:"timeout,optional"`
+}
+
+// Engine are the arguments of an engine block: where fleets are run, instead of in the process of
+// bake. Its label is the kind: `temporal`.
+type Engine struct {
+	// Host and port of the frontend of Temporal, such as `temporal.internal:7233`.
+	Address string `hcl:"address"`
+
+	// Namespace of Temporal. It must exist. Not set: `default`.
+	Namespace string `hcl:"namespace,optional"`
+
+	// How to speak TLS. Without the block, there is none; with an empty one, servers are known
+	// by the certificates that this machine trusts.
+	TLS *EngineTLS `hcl:"tls,block"`
+}
+
+// EngineTLS are the arguments of a tls block.
+type EngineTLS struct {
+	// PEM file of the certificates that servers are known by. Not set: those that this machine
+	// trusts.
+	CAFile string `hcl:"ca_file,optional"`
+
+	// PEM file of the certificate to show. Set `key_file` too.
+	CertFile string `hcl:"cert_file,optional"`
+
+	// PEM file of the key of `cert_file`.
+	KeyFile string `hcl:"key_file,optional"`
+
+	// Name that the certificate of the server is for. Not set: the host in `address`.
+	ServerName string `hcl:"server_name,optional"`
+}
+
+// GoSource implements [schema.Documented].
+func (*Fleet) GoSource() string { return fleetSource }
+
+// GoSource implements [schema.Documented].
+func (*Engine) GoSource() string { return fleetSource }
+
+// SetDefaults implements [schema.Defaulter].
+func (s *Schedule) SetDefaults() { s.Timezone, s.Overlap, s.CatchUp = "UTC", "skip", time.Hour }
+
+// SetDefaults implements [schema.Defaulter].
+func (l *FleetLimits) SetDefaults() { l.Parallel = 10 }
+
+// SetDefaults implements [schema.Defaulter].
+func (n *Notify) SetDefaults() { n.Timeout = 10 * time.Second }
+
+var regionName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`) })
+
+// Validate implements [schema.Validator].
+func (m *Matrix) Validate(c *schema.Checker) {
+	for _, list := range []*[]string{&m.Account, &m.Region} {
+		if len(*list) == 0 {
+			c.Errorf(list, "Empty matrix", "%s is empty, so that the fleet would have no cells.", c.Name(list))
+		}
+		for i, one := range *list {
+			if slices.Contains((*list)[:i], one) {
+				c.Errorf(list, "Listed twice", "%q is there twice.", one)
+			}
+		}
+	}
+	for _, id := range m.Account {
+		if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
+			c.Errorf(&m.Account, "Invalid account ID", "%q is not an AWS account ID, which has 12 digits. Write it in quotes.", id)
+		}
+	}
+	for _, region := range m.Region {
+		if !regionName().MatchString(region) {
+			c.Errorf(&m.Region, "Invalid region", "%q is not the name of a region, such as eu-west-1.", region)
+		}
+	}
+}
+
+// Validate implements [schema.Validator].
+func (s *Schedule) Validate(c *schema.Checker) {
+	zone, err := time.LoadLocation(s.Timezone)
+	if _, none := time.LoadLocation("Europe/Berlin"); err != nil && none == nil { // else there are no zones here
+		c.Errorf(&s.Timezone, "Unknown time zone", "There is no time zone %q. Their names are like Europe/Berlin, and UTC.", s.Timezone)
+	}
+	if s.Timezone == "Local" {
+		c.Errorf(&s.Timezone, "Unknown time zone", "Which zone is the local one differs from machine to machine. Name the zone, as in Europe/Berlin.")
+	}
+	if err != nil {
+		zone = time.UTC
+	}
+	due, err := cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow).Parse(s.Cron)
+	switch {
+	case strings.Contains(s.Cron, "TZ="):
+		c.Errorf(&s.Cron, "Invalid schedule", "The time zone has an argument of its own: timezone.")
+	case err != nil:
+		c.Errorf(&s.Cron, "Invalid schedule", "%q is not a schedule: %s. It has five fields: minute, hour, day of the month, month, and day of the week, which is 0 (Sunday) to 6; \"30 2 * * *\" is every night at 2:30.", s.Cron, err)
+	case due.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, zone)).IsZero():
+		c.Errorf(&s.Cron, "Invalid schedule", "%q never comes: no month has such a day.", s.Cron)
+	}
+	if s.Jitter < 0 {
+		c.Errorf(&s.Jitter, "Invalid duration", "jitter cannot be negative.")
+	}
+	if s.CatchUp < 10*time.Second {
+		c.Errorf(&s.CatchUp, "Invalid duration", "catch_up must be 10s or more: a run is never in time to the second.")
+	}
+	if s.PauseAfterFailures < 0 {
+		c.Errorf(&s.PauseAfterFailures, "Invalid number", "pause_after_failures cannot be negative.")
+	}
+}
+
+// ratedServices are the services that the making of an image calls.
+var ratedServices = []string{"autoscaling", "ec2", "ec2-instance-connect", "iam", "kms", "s3", "secretsmanager", "ssm", "sts"}
+
+// Validate implements [schema.Validator].
+func (l *FleetLimits) Validate(c *schema.Checker) {
+	for _, n := range []*int{&l.Parallel, &l.PerAccount} {
+		if *n < 0 {
+			c.Errorf(n, "Invalid number", "%s must be 1 or more.", c.Name(n))
+		}
+	}
+	for _, service := range slices.Sorted(maps.Keys(l.APIRate)) {
+		if !slices.Contains(ratedServices, service) {
+			c.Errorf(&l.APIRate, "Unknown service", "No calls go to a service %q.%s There are: %s.", service, lang.DidYouMean(service, ratedServices), strings.Join(ratedServices, ", "))
+		}
+		if l.APIRate[service] <= 0 {
+			c.Errorf(&l.APIRate, "Invalid rate", "The rate of %s must be more than 0: it is how many calls there are a second.", service)
+		}
+	}
+}
+
+// occasions are what a notify block can be about.
+var occasions = []string{"failed", "recovered", "approval"}
+
+// Validate implements [schema.Validator].
+func (n *Notify) Validate(c *schema.Checker) {
+	if n.Kind != "webhook" {
+		c.Errorf(&n.Kind, "Unknown kind", "There is no way %q to tell somebody. There is: webhook.", n.Kind)
+	}
+	if len(n.On) == 0 {
+		c.Errorf(&n.On, "Nothing to tell", "on is empty. It can have: %s.", strings.Join(occasions, ", "))
+	}
+	for _, on := range n.On {
+		if !slices.Contains(occasions, on) {
+			c.Errorf(&n.On, "Unknown occasion", "%q is not what can be told.%s There are: %s.", on, lang.DidYouMean(on, occasions), strings.Join(occasions, ", "))
+		}
+	}
+	u, err := url.Parse(n.URL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		c.Errorf(&n.URL, "Invalid URL", "url must be the URL of a web server, such as \"https://ci.example.com/hook\".")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		c.Errorf(&n.URL, "Not encrypted", "What is told goes to another machine, and so takes https.")
+	}
+	if n.Timeout <= 0 {
+		c.Errorf(&n.Timeout, "Invalid duration", "timeout must be a duration such as \"10s\".")
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.Headers)) {
+		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.ContainsAny(n.Headers[name], "\r\n\x00") {
+			c.Errorf(&n.Headers, "Invalid header", "%q cannot be sent: the name of a header has letters, digits and dashes, and its value is one line.", name)
+		}
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Validate implements [schema.Validator].
+func (e *Engine) Validate(c *schema.Checker) {
+	host, port, err := net.SplitHostPort(e.Address)
+	switch {
+	case strings.Contains(e.Address, "://"):
+		c.Errorf(&e.Address, "Invalid address", "%q is a URL. An address is a host and a port, such as temporal.internal:7233.", e.Address)
+	case err != nil || host == "" || port == "" || strings.Trim(port, "0123456789") != "":
+		c.Errorf(&e.Address, "Invalid address", "%q is not a host and a port, such as temporal.internal:7233.", e.Address)
+	}
+	if t := e.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") && c.Known(&t.CertFile) && c.Known(&t.KeyFile) {
+		c.Errorf(&e.TLS, "Incomplete certificate", "Set both cert_file and key_file, or neither.")
+	}
+}
