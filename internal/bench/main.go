@@ -201,18 +201,20 @@ func (b *bench) launch(ctx context.Context) error {
 		return err
 	}
 	var times []time.Duration
-	for range 5 {
+	for i := range 6 {
 		start := time.Now()
 		in, err := b.runInstance(ctx)
 		if err != nil {
 			return err
 		}
-		times = append(times, time.Since(start))
+		if i > 0 { // the first may have had to make the base
+			times = append(times, time.Since(start))
+		}
 		if err := b.terminate(ctx, in); err != nil {
 			return err
 		}
 	}
-	report("RunInstances to first completed SSH command, median of 5", round(median(times)), "goal: at most 1 s")
+	report("RunInstances to first completed SSH command, median of 5", round(median(times)), "goal: at most 0.3 s")
 	return nil
 }
 
@@ -423,9 +425,10 @@ func (b *bench) access(ctx context.Context) error {
 	return nil
 }
 
-// runInstance launches the newest Debian AMI and runs a command on it over SSH.
+// runInstance launches the newest AMI of Debian 12, as the main job does, and runs a command on it over SSH.
 func (b *bench) runInstance(ctx context.Context) (*types.Instance, error) {
-	images, err := b.client.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"136693071363"}})
+	images, err := b.client.DescribeImages(ctx, &ec2.DescribeImagesInput{Owners: []string{"136693071363"},
+		Filters: []types.Filter{{Name: aws.String("name"), Values: []string{"debian-12-amd64-*"}}}})
 	if err != nil {
 		return nil, err
 	}

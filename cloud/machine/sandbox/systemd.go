@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -49,7 +50,7 @@ func (b *bootSpec) configureSystemd(dir string) error {
 			return err
 		}
 	}
-	for _, generator := range maskedGenerators {
+	for _, generator := range slices.Concat(maskedGenerators, rcLocalGenerator()) {
 		if err := os.Symlink("/dev/null", filepath.Join(generators, generator)); err != nil {
 			return err
 		}
@@ -60,11 +61,54 @@ func (b *bootSpec) configureSystemd(dir string) error {
 	if err := b.limitTmp(units); err != nil {
 		return err
 	}
-	// Flushing the journal to the disk can wait too.
-	if err := unorder(units, "systemd-journal-flush.service"); err != nil {
+	// Flushing the journal to the disk and the record of the boot can wait too.
+	for _, unit := range []string{"systemd-journal-flush.service", "systemd-update-utmp.service"} {
+		if err := unorder(units, unit); err != nil {
+			return err
+		}
+	}
+	if err := b.hastenLogin(units); err != nil {
 		return err
 	}
 	return b.enableCloudInit(units)
+}
+
+// rcLocalGenerator is that of a script which machines seldom have.
+func rcLocalGenerator() []string {
+	if exists("/etc/rc.local") || exists("/etc/rc.d/rc.local") {
+		return nil
+	}
+	return []string{"systemd-rc-local-generator"}
+}
+
+// hastenLogin has the first login wait for less. The SSH server reads its
+// configuration once and not twice, the manager of the login user's services, for
+// which a session waits, begins when the SSH server is there and not when somebody has
+// logged in, and what nobody waits for begins after it.
+func (b *bootSpec) hastenLogin(units string) error {
+	const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
+	addition := map[string]string{"ssh.service": "[Service]\nExecStartPre=\n", "cron.service": afterServer, "crond.service": afterServer}
+	if a, err := lookupAccount(b.User); err == nil && findsUnit("user@.service") && findsUnit("systemd-logind.service") {
+		manager := fmt.Sprintf("user@%d.service", a.uid)
+		addition[manager] = afterServer
+		wants := filepath.Join(units, "multi-user.target.wants")
+		if err := os.MkdirAll(wants, 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink("/usr/lib/systemd/system/user@.service", filepath.Join(wants, manager)); err != nil {
+			return err
+		}
+	}
+	for unit, text := range addition {
+		dir := filepath.Join(units, unit+".d")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bake.conf"), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // limitTmp gives a /tmp in memory, where the distribution has it there, half of the
