@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,17 +34,47 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bake": main, "packer": main}) // packer is bake under another name
 }
 
-// today reports whether a script is run. Those that need machines take turns: each is run
-// every sixth day, and the main job every day.
+// kinds are the scripts with machines, by what they are about: in turns, one of each kind is
+// run a day. Those that are in none have turns of their own.
+var kinds = map[string]string{
+	"connections": "bastion egress host-keys login login-hints nothing-stays private-address reboot session-manager ssh",
+	"endings":     "failures host-killed interrupt kill-and-sweep mishaps partial-region powered-off resume sweep-age wrong-credentials",
+	"golden":      "cache checks golden golden-example plan scan supply-chain verify",
+	"builds":      "amazon-secrets ami-options ansible cloud-init examples iam-profile imds-required side-by-side spot surrogate",
+	"cloud":       "aws-cli-secrets aws-cli-tutorial cloud cloud-private disk-full guide-custom-ami guide-first-image guide-machines import rehearsal-examples",
+}
+
+// today reports whether a script is run. Those that need machines take turns; the main job
+// is run every day.
 func today(t *testing.T, name string) bool {
-	if turns.Today(name, 6) || name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
+	if name == "main-job" || name == "cloud-console" && os.Getenv("BAKE_TEST_CONSOLE") != "" {
 		return true
 	}
 	text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return !strings.Contains(string(text), "[!machines] skip")
+	if !strings.Contains(string(text), "[!machines] skip") {
+		return true
+	}
+	for _, kind := range kinds {
+		if names := strings.Fields(kind); slices.Contains(names, name) {
+			return slices.Contains(turns.One(t, names), name)
+		}
+	}
+	return turns.Today(name, 10)
+}
+
+// TestKindsOfScripts: a script that is in the table of kinds is there, and needs machines.
+func TestKindsOfScripts(t *testing.T) {
+	for kind, names := range kinds {
+		for name := range strings.FieldsSeq(names) {
+			text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "script", name+".txtar"))
+			if err != nil || !strings.Contains(string(text), "[!machines] skip") {
+				t.Errorf("%s: %s is no script with machines: %v", kind, name, err)
+			}
+		}
+	}
 }
 
 // TestScripts runs the whole program as its users do. Scripts that start

@@ -63,7 +63,7 @@ func newBench(t *testing.T, o Options) *bench {
 		t.Skip("set BAKE_TEST_MACHINES=1 to boot machines")
 	}
 	if t.Name() != "TestBoot" {
-		turns.Skip(t, 3)
+		turns.Skip(t, 6)
 	}
 	dir, err := os.MkdirTemp(os.Getenv("BAKE_TEST_DIR"), "bake-machines-")
 	if err != nil {
