@@ -28,7 +28,7 @@ var rules = []rule{
 	{"builtin/reference", []string{"builtin", "component", "config/lang", "config/schema", "docs", "golden/bakefile"}, "documentation comes from the options of components, and from nothing else"},
 	{"docs", nil, "documents are text that anybody may show"},
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
-	{"fleet", []string{"builder/amazon", "config", "golden/bakefile", "internal/...", "run", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
+	{"fleet", []string{"builder/amazon", "config", "engine", "golden/bakefile", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/runtest", []string{"cloud/...", "communicator/..."}, "tests of whole runs bring up a cloud for them"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bake/run"
+	"bake/run/localcloud"
 	"bake/step"
 )
 
@@ -80,10 +81,14 @@ type Host struct {
 	// ended that it needs. The caller may change what it gets, such as Emit and ID.
 	Options func(ctx context.Context, c Cell, parents []Outcome) (run.Options, error)
 
-	State run.State
-	Env   []string         // "NAME=value"
-	Emit  func(step.Event) // events of cells that are baked here; may be nil
-	Now   func() time.Time
+	// Approve approves the image of an outcome.
+	Approve func(ctx context.Context, o Outcome, a Approval) error
+
+	State  run.State
+	Env    []string           // "NAME=value"
+	Clouds *localcloud.Clouds // that what dead runs have left is in
+	Emit   func(step.Event)   // events of cells that are baked here; may be nil
+	Now    func() time.Time
 }
 
 // State is how far a run of a fleet, or a cell of it, is.

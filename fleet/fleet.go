@@ -4,7 +4,6 @@
 package fleet
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -140,22 +139,4 @@ func Known(parents []Outcome) map[string]config.Built {
 		known[p.Cell.Image] = config.Built{ID: p.Image.ID, IDs: p.Image.IDs, Name: p.Image.Name, Inputs: p.Image.Inputs}
 	}
 	return known
-}
-
-// Worst is the exit code of outcomes together: the lowest that one of the failed has, so that
-// a refusal, say, is not hidden by what was skipped because of it.
-func Worst(all []Outcome) int {
-	var codes []int
-	for _, o := range all {
-		if !o.Result.OK() && o.Code != 0 {
-			codes = append(codes, o.Code)
-		}
-	}
-	switch {
-	case len(codes) > 0:
-		return slices.Min(codes)
-	case slices.ContainsFunc(all, func(o Outcome) bool { return !o.Result.OK() }):
-		return 1
-	}
-	return 0
 }

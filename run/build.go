@@ -44,6 +44,7 @@ type Options struct {
 	Template Template // its SecretsManager and ReadData are set by Build
 	State    State
 	ID       string // of the run, a UUID; empty for a new one
+	Whole    string // the id of the run that this is a part of; empty if it is none
 	Command  string // what the user called, kept in the ledger without secrets
 
 	Parallel int            // builds at a time; 0 or less means all
@@ -118,8 +119,6 @@ type Options struct {
 	Version string // of bake: another one does not resume the run by itself
 
 	planOnly bool // nothing is built
-
-	whole string // the id of the run that this is a part of; empty if it is none
 
 	again *again    // the run goes on
 	began time.Time // by the clock that is never set
@@ -386,7 +385,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		return Result{}, fmt.Errorf("cannot start the journal of the run: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
 	ledger, err := o.ledger(step.Header{
-		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command), Whole: o.whole,
+		Run: run.ID, Started: run.Start, PID: os.Getpid(), Command: template.Secrets().Redact(o.Command), Whole: o.Whole,
 	})
 	if err != nil {
 		return Result{}, errors.Join(err, o.closeJournal(journal, o.again != nil))

@@ -240,7 +240,7 @@ func (r *apart) run(ctx context.Context, i *member) {
 		return
 	}
 	o := r.o
-	o.ID, o.whole, o.ReuseOnly = uuid.NewString(), r.o.ID, i.needed
+	o.ID, o.Whole, o.ReuseOnly = uuid.NewString(), r.o.ID, i.needed
 	o.Template.Instance, o.Template.images = &instance, r.list()
 	if i.needed {
 		o.Template.Only, o.Template.Except = nil, nil

@@ -240,7 +240,7 @@ func (m Memory) vars(given []string) ([]string, error) {
 // error of one that goes on says what has changed since.
 func (o Options) journal(run step.Invocation, t *config.Template, builds []string) (*step.FileJournal, error) {
 	m := Memory{
-		Run: run.ID, Whole: o.whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
+		Run: run.ID, Whole: o.Whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
 		Image: o.Template.Instance, Within: o.Within,
 	}

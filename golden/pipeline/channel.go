@@ -1,22 +1,16 @@
 package pipeline
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
 	"bake/builder"
 	"bake/golden/bakefile"
 	"bake/golden/channels"
-	"bake/internal/delay"
 	"bake/internal/imagetag"
+	"bake/internal/webhook"
 	"bake/step"
 )
 
@@ -89,11 +83,8 @@ type spot struct {
 	ID      string `json:"id"`
 }
 
-// How often a webhook is told, and how long it may take each time.
-const (
-	tellTries = 3
-	tellLimit = 10 * time.Second
-)
+// tellLimit is how long a webhook may take, each time.
+const tellLimit = 10 * time.Second
 
 // notify tells the webhook of a channel that it has moved. The channel has, whether the
 // webhook hears of it or not: a failure is a warning. It is told what the image has passed, in
@@ -107,45 +98,9 @@ func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channe
 	for _, at := range p.placed {
 		n.Images = append(n.Images, spot{at.Account, at.Region, at.ID})
 	}
-	body, err := json.Marshal(n)
-	for try := 1; err == nil; try++ {
-		if err = post(ctx, h.Webhook, body); err == nil || context.Cause(ctx) != nil {
-			return
-		}
-		if try == tellTries {
-			break
-		}
-		err = delay.For(ctx, time.Duration(try)*time.Second)
+	err := webhook.Hook{URL: h.Webhook, Timeout: tellLimit}.Tell(ctx, n)
+	if err == nil || context.Cause(ctx) != nil {
+		return
 	}
 	s.Warn(ctx, "The webhook of channel %s was not told: %s", h.Name, err)
-}
-
-// post sends a text. What the server answers besides the status is not read, and it cannot
-// send bake elsewhere. Errors name the host alone: the rest of the URL may be a secret.
-func post(ctx context.Context, to string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, tellLimit)
-	defer cancel()
-	u, err := url.Parse(to)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("%s cannot be called", u.Host)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	answer, err := client.Do(req)
-	if e, ok := err.(*url.Error); ok { //nolint:errorlint // as Do documents
-		return fmt.Errorf("%s: %w", u.Host, e.Err)
-	}
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	_, _ = io.CopyN(io.Discard, answer.Body, 1<<16)
-	if answer.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers %s", u.Host, answer.Status)
-	}
-	return nil
 }

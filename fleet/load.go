@@ -1,0 +1,187 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/config"
+	"bake/golden/bakefile"
+)
+
+// Template is a template with its fleets.
+type Template struct {
+	Fleets []*Fleet
+	Files  map[string]*hcl.File // what diagnostics refer to
+
+	options config.Options
+	images  []config.ImageOf
+}
+
+// mostCells is how many cells a fleet may have.
+const mostCells = 10_000
+
+// Load reads the fleets of a template. What they say must be known without data sources,
+// whose components o has nevertheless if the template has any.
+func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
+	out := &Template{options: o}
+	images, diags := config.ReadImages(ctx, o)
+	if diags.HasErrors() {
+		out.Files = images.Files
+		return out, diags
+	}
+	out.images = images.All
+	o.Instance, o.AllowUnset, o.ReadData = &config.Instance{}, true, false // none of the images
+	loaded, diags := config.Load(ctx, o)
+	out.Files = loaded.Files()
+	if diags.HasErrors() {
+		return out, diags
+	}
+	settings, diags := bakefile.Check(ctx, loaded)
+	for _, f := range settings.Fleets() {
+		diags = append(diags, f.Src.Unknowns()...)
+		one, more := out.fleet(f)
+		diags = append(diags, more...)
+		one.Engine = temporal(settings.Engine())
+		out.Fleets = append(out.Fleets, one)
+	}
+	return out, diags
+}
+
+// Fleet returns the fleet of that name; the only one, if the name is empty.
+func (t *Template) Fleet(name string) (*Fleet, error) {
+	var names []string
+	for _, f := range t.Fleets {
+		if f.Name == name || name == "" && len(t.Fleets) == 1 {
+			return f, nil
+		}
+		names = append(names, f.Name)
+	}
+	switch {
+	case len(names) == 0:
+		return nil, fmt.Errorf("the template has no fleet; write a fleet block into a *.bake.hcl file beside it")
+	case name == "":
+		return nil, fmt.Errorf("the template has several fleets; name one of them: %s", strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("the template has no fleet %q; it has: %s", name, strings.Join(names, ", "))
+}
+
+// Instance is the image of a cell as the template is loaded for it, with its parents.
+func (t *Template) Instance(c Cell, parents []Outcome) (config.Instance, error) {
+	for _, i := range t.images {
+		if i.Name() == c.Image {
+			i.Known = Known(parents)
+			return i.Instance, nil
+		}
+	}
+	return config.Instance{}, fmt.Errorf("the template has no image %q any more", c.Image)
+}
+
+func (t *Template) fleet(b bakefile.FleetBlock) (*Fleet, hcl.Diagnostics) {
+	o := b.Options
+	f := &Fleet{Name: b.Name, Limits: limits(o.Limits)}
+	if s := o.Schedule; s != nil {
+		f.Schedule = &Schedule{Cron: s.Cron, Timezone: s.Timezone, Jitter: s.Jitter, Overlap: string(s.Overlap), CatchUp: s.CatchUp, PauseAfterFailures: s.PauseAfterFailures}
+	}
+	for _, n := range o.Notify {
+		f.Notify = append(f.Notify, Webhook{On: n.On, URL: n.URL, Headers: n.Headers, Timeout: n.Timeout})
+	}
+	if o.Matrix == nil {
+		return f, nil // which was said
+	}
+	images, diags := t.chosen(b)
+	if n := len(images) * len(o.Matrix.Account) * len(o.Matrix.Region); n > mostCells {
+		at := b.Block.DefRange
+		return f, append(diags, problem(&at, "Too many cells", "The fleet has %d cells, and can have %d at most. Make several fleets of it.", n, mostCells))
+	}
+	for _, i := range images {
+		for _, account := range o.Matrix.Account {
+			for _, region := range o.Matrix.Region {
+				c := Cell{Fleet: f.Name, Image: i.Name(), Account: account, Region: region, Role: b.Role(account, region)}
+				for _, p := range images { // in their order, so that it is the same each time
+					if _, needed := i.Needs[p.Name()]; needed {
+						c.Needs = append(c.Needs, Cell{Fleet: f.Name, Image: p.Name(), Account: account, Region: region}.ID())
+					}
+				}
+				f.Cells = append(f.Cells, c)
+			}
+		}
+	}
+	return f, diags
+}
+
+// chosen are the images of a fleet, each after those that it refers to, which must be among
+// them.
+func (t *Template) chosen(b bakefile.FleetBlock) (images []config.ImageOf, diags hcl.Diagnostics) {
+	at := map[string]hcl.Range{}
+	for _, ref := range b.Images {
+		found := false
+		var known []string
+		for _, i := range t.images {
+			if i.Image != ref.Label {
+				continue
+			}
+			known = append(known, "image."+i.Address())
+			if !ref.Keyed || i.Key == ref.Key {
+				found, at[i.Name()] = true, ref.At
+			}
+		}
+		if !found && len(known) > 0 {
+			diags = append(diags, problem(&ref.At, "No such image", "There is no %s. There are: %s.", ref, strings.Join(known, ", ")))
+		}
+	}
+	for _, i := range t.images {
+		if _, ok := at[i.Name()]; ok && i.Image != "" {
+			images = append(images, i)
+		}
+	}
+	for _, i := range images {
+		for _, p := range t.images {
+			_, needed := i.Needs[p.Name()]
+			if _, there := at[p.Name()]; needed && !there {
+				where := at[i.Name()]
+				diags = append(diags, problem(&where, "Missing parent", "The image %s refers to %s, which the fleet does not have. Add image.%s to images.", i.Address(), p.Address(), p.Address()))
+			}
+		}
+	}
+	return images, diags
+}
+
+func problem(at *hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: at}
+}
+
+func limits(l *bakefile.FleetLimits) Limits {
+	if l == nil {
+		l = new(bakefile.FleetLimits)
+		l.SetDefaults()
+	}
+	return Limits{Parallel: l.Parallel, PerAccount: l.PerAccount, APIRate: l.APIRate}
+}
+
+func temporal(e *bakefile.Engine) *Temporal {
+	if e == nil {
+		return nil
+	}
+	t := &Temporal{Address: e.Address, Namespace: e.Namespace}
+	if t.Namespace == "" {
+		t.Namespace = "default"
+	}
+	if s := e.TLS; s != nil {
+		t.TLS = &TLS{CAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile, ServerName: s.ServerName}
+	}
+	return t
+}
+
+// Accounts are the accounts of the fleet, in their order, each once.
+func (f *Fleet) Accounts() (all []string) {
+	for _, c := range f.Cells {
+		if !slices.Contains(all, c.Account) {
+			all = append(all, c.Account)
+		}
+	}
+	return all
+}

@@ -1,0 +1,77 @@
+// Package webhook tells servers what has happened.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Hook is a server to tell.
+type Hook struct {
+	URL     string
+	Headers map[string]string
+	Timeout time.Duration // of each try
+}
+
+// Tries is how often it is tried to tell a server.
+const Tries = 3
+
+// Tell sends what as JSON, by POST. What the server answers besides the status is not read,
+// and it cannot send bake elsewhere. Errors name the host alone: the rest of the URL, and the
+// headers, may be secrets. When ctx ends, its cause is the error.
+func (h Hook) Tell(ctx context.Context, what any) error {
+	body, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		err := h.post(ctx, body)
+		if err == nil || try == Tries {
+			return err
+		}
+		again := time.NewTimer(time.Duration(try) * time.Second)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (h Hook) post(ctx context.Context, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
+	defer cancel()
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		return fmt.Errorf("its URL is wrong")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s cannot be called", u.Host)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for name, value := range h.Headers {
+		req.Header.Set(name, value)
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	answer, err := client.Do(req)
+	if e, ok := err.(*url.Error); ok { //nolint:errorlint // as Do documents
+		return fmt.Errorf("%s: %w", u.Host, e.Err)
+	}
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, _ = io.CopyN(io.Discard, answer.Body, 1<<16)
+	if answer.StatusCode/100 != 2 {
+		return fmt.Errorf("%s answers %s", u.Host, answer.Status)
+	}
+	return nil
+}
