@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet", "golden/asroot", "golden/attest", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
@@ -56,6 +56,7 @@ var rules = []rule{
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},
+	{"golden/attested", []string{"builder/amazon/images", "golden/attest", "golden/manifest", "golden/reports"}, "what is attested is compared with what a cloud and a machine say, whoever asks"},
 	{"golden/channels", nil, "what is known of an image is told, and what follows done elsewhere"},
 	{"golden/checks", []string{"communicator", "golden/checks/...", "golden/findings", "internal/..."}, "checks are run on a machine that somebody else has"},
 	{"golden/checks/baseline", []string{"communicator", "golden/findings", "internal/..."}, "a profile is rules and their scripts; who asks for them, and what follows, is others' business"},

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -39,8 +40,12 @@ func (s State) Runs() string { return filepath.Join(string(s), "runs") }
 // Log is the path of the log of a run.
 func (s State) Log(run string) string { return filepath.Join(s.Runs(), run+".events.jsonl") }
 
-// Reports is the directory of the reports of a run, unless its template names another.
-func (s State) Reports(run string) string { return filepath.Join(s.Runs(), run+".reports") }
+// Reports is the directory of the reports of a run, unless its template names another. The
+// run may be the tag of a foreign image: whatever it is, the directory is below that of runs.
+func (s State) Reports(run string) string {
+	name := strings.NewReplacer("/", "_", `\`, "_", "..", "_").Replace(run)
+	return filepath.Join(s.Runs(), name+".reports")
+}
 
 // keys is where the keys of a run's machines are.
 func (s State) keys(run string) string { return login.Dir(s.Runs(), run) }

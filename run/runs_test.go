@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -171,6 +172,16 @@ func TestClockSetBack(t *testing.T) {
 		i := slices.IndexFunc(all, func(p run.Past) bool { return p.Run == "killed" })
 		if err != nil || i < 0 || all[i].Elapsed != 0 {
 			t.Errorf("%+v, %v", all, err)
+		}
+	}
+}
+
+// TestReportsStayBelowRuns: the name of a run can be the tag of a foreign image.
+func TestReportsStayBelowRuns(t *testing.T) {
+	state := run.State("/state")
+	for _, name := range []string{"20260102-1", "../../etc", `..\..\etc`, "/etc", "a/b", "..", ""} {
+		if dir := state.Reports(name); filepath.Dir(filepath.Clean(dir)) != state.Runs() {
+			t.Errorf("the reports of run %q are in %s", name, dir)
 		}
 	}
 }

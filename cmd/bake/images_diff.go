@@ -131,7 +131,7 @@ func (p *program) insideReports(o *diffOptions, i images.Image) (changes.Known, 
 	if err != nil {
 		return changes.Known{}, err
 	}
-	return changes.FromReports(cmp.Or(o.reports, state.Reports(fileOf(i.Tags[reports.Run]))), i.Tags)
+	return changes.FromReports(cmp.Or(o.reports, state.Reports(i.Tags[reports.Run])), i.Tags)
 }
 
 // insideMachine reads what is in an image on a machine of it.

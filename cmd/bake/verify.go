@@ -12,8 +12,8 @@ import (
 	"bake/builder/amazon"
 	"bake/builder/amazon/kmskey"
 	"bake/golden/attest"
+	"bake/golden/attested"
 	"bake/golden/manifest"
-	"bake/golden/reports"
 	"bake/run/localcloud"
 )
 
@@ -64,7 +64,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 			if err := o.check(cmd, args); err != nil {
 				return err
 			}
-			if isImage(args[0]) {
+			if attested.IsImage(args[0]) {
 				return p.verifyImage(cmd, o, args)
 			}
 			if !o.guest.local {
@@ -108,7 +108,7 @@ func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 		unsupported = unsupported || *value != ""
 	}
 	isKMS := strings.HasPrefix(o.key, kmskey.Scheme)
-	ofImage := isImage(args[0])
+	ofImage := attested.IsImage(args[0])
 	if wrong := o.wrong(cmd, args); wrong != "" {
 		return usage("%s", wrong)
 	}
@@ -133,7 +133,7 @@ func (o *verifyOptions) check(cmd *cobra.Command, args []string) error {
 
 // wrong says which flags and arguments do not go together; empty if all do.
 func (o *verifyOptions) wrong(cmd *cobra.Command, args []string) string {
-	if isImage(args[0]) {
+	if attested.IsImage(args[0]) {
 		switch {
 		case len(args) > 2:
 			return "an image has one attestation; name at most one file after it"
@@ -165,9 +165,6 @@ type verified struct {
 	Subjects      []attest.Resource `json:"subjects"`
 }
 
-// maxAttestation is how large a file may be; the SBOM of a system has some megabytes.
-const maxAttestation = 512 << 20
-
 func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Cloud, files []string) error {
 	key, err := p.verifier(ctx, o, cloud)
 	if err != nil {
@@ -194,7 +191,7 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 	var all []verified
 	var failed []error
 	for _, path := range files {
-		st, err := open(path, key)
+		st, err := attested.Open(path, key)
 		if err == nil {
 			err = st.Meet(o.expected)
 		}
@@ -217,14 +214,6 @@ func (p *program) verify(ctx context.Context, o verifyOptions, cloud amazon.Clou
 		}{list(all)}
 	}
 	return errors.Join(failed...)
-}
-
-func open(path string, key crypto.PublicKey) (*attest.Statement, error) {
-	text, err := reports.ReadFile(path, maxAttestation)
-	if err != nil {
-		return nil, err
-	}
-	return attest.Open(text, key)
 }
 
 // verifier is the public key that the flags name.

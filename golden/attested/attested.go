@@ -1,0 +1,184 @@
+// Package attested compares images that are in a cloud with what is attested of them: their
+// identity and, on a machine of them, their files.
+package attested
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bake/builder/amazon/images"
+	"bake/golden/attest"
+	"bake/golden/manifest"
+	"bake/golden/reports"
+)
+
+// maxFile is how large an attestation may be, or a list of files.
+const maxFile = 512 << 20
+
+// Open reads the attestation in a file, which must be signed with key.
+func Open(path string, key crypto.PublicKey) (*attest.Statement, error) {
+	text, err := reports.ReadFile(path, maxFile)
+	if err != nil {
+		return nil, err
+	}
+	return attest.Open(text, key)
+}
+
+// IsImage reports whether an argument is the ID of an image, and not a file.
+func IsImage(arg string) bool {
+	rest, ok := strings.CutPrefix(arg, "ami-")
+	return ok && (len(rest) == 8 || len(rest) == 17) && strings.Trim(rest, "0123456789abcdef") == ""
+}
+
+// Where says where attestations are, and what is demanded of them.
+type Where struct {
+	File     string                  // the attestation; empty: it is found by the image's tag
+	Reports  string                  // the directory of the image's reports; empty: that of its run
+	Run      func(run string) string // the directory of the reports of a run
+	Key      crypto.PublicKey        // that the attestation must be signed with
+	Expected attest.Expected
+}
+
+// Image is an image that is what its attestation says.
+type Image struct {
+	images.Image
+	Statement *attest.Statement
+
+	reports string // their directory
+	files   string // digest of the manifest, if one is attested
+}
+
+// Find returns the image of an account that name is the ID or the name of, if that is the
+// one that its attestation is about, or a copy of that, and was not revoked.
+func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, error) {
+	i, err := a.One(ctx, name)
+	if err != nil {
+		return Image{}, err
+	}
+	found := Image{Image: i, reports: w.Reports}
+	if found.reports == "" {
+		found.reports = w.Run(i.Tags[reports.Run])
+	}
+	if err := found.open(w); err != nil {
+		return found, fmt.Errorf("%s: %w", i.ID, err)
+	}
+	if err := found.compare(ctx, a); err != nil {
+		return found, fmt.Errorf("%s: %w", i.ID, err)
+	}
+	return found, nil
+}
+
+// open reads the attestation that the image's tag names.
+func (i *Image) open(w Where) error {
+	digest := i.Tags[reports.Attestation]
+	if digest == "" {
+		return fmt.Errorf("the image has no tag %s: nothing is attested of it, or the tag was removed", reports.Attestation)
+	}
+	var text []byte
+	var err error
+	if w.File != "" {
+		if text, err = reports.ReadFile(w.File, maxFile); err == nil && reports.Digest(text) != digest {
+			return fmt.Errorf("its tag %s names another attestation than %s: %.64s", reports.Attestation, w.File, digest)
+		}
+	} else {
+		text, err = reports.Read(i.reports, digest, maxFile)
+	}
+	if err != nil {
+		return fmt.Errorf("its attestation cannot be read: %w; name the file, or its directory with -reports", err)
+	}
+	i.Statement, err = attest.Open(text, w.Key)
+	if err == nil {
+		err = i.Statement.Meet(w.Expected)
+	}
+	if err != nil {
+		return fmt.Errorf("its attestation: %w", err)
+	}
+	return nil
+}
+
+// compare looks for what differs between the image and its attestation.
+func (i *Image) compare(ctx context.Context, a *images.Account) error {
+	id, files, err := i.Statement.Identity()
+	if err != nil {
+		return fmt.Errorf("its attestation: %w", err)
+	}
+	isCopy, err := copyOf(ctx, a, i.Image, id)
+	if err != nil {
+		return err
+	}
+	have := attest.Identity{ID: i.ID, Region: i.Region, Account: i.Owner, Name: i.Name, Tags: i.Tags}
+	if reasons := id.Differs(have, isCopy); len(reasons) > 0 {
+		return fmt.Errorf("it is not what is attested: %s", strings.Join(reasons, "; "))
+	}
+	if files != "" && id.Tags[reports.Manifest] != files {
+		return errors.New("its attestation names two lists of files")
+	}
+	if why, revoked := i.Tags[images.RevokedTag]; revoked {
+		return fmt.Errorf("the image was revoked: %s", cmp.Or(why, "without a reason"))
+	}
+	i.files = files
+	return nil
+}
+
+// copyOf reports whether an image is a copy of the attested one, and not that itself. Another
+// image is an error.
+func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Identity) (bool, error) {
+	if i.ID == id.ID {
+		return false, nil
+	}
+	lineage, err := a.Lineage(ctx, i)
+	for _, from := range lineage {
+		if !from.Copied {
+			break
+		}
+		if from.ID == id.ID && from.Region == id.Region {
+			return true, nil
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("what it is a copy of cannot be found out: %w", err)
+	}
+	return false, fmt.Errorf("it is not what is attested: that is %s in %s, which it is no copy of", id.ID, id.Region)
+}
+
+// Files returns the list of the image's files that is attested.
+func (i Image) Files() (*manifest.Manifest, error) {
+	if i.files == "" {
+		return nil, fmt.Errorf("%s: no list of files is attested, so that -boot has nothing to compare", i.ID)
+	}
+	text, err := reports.Read(i.reports, i.files, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: its list of files: %w; name the directory of the reports with -reports", i.ID, err)
+	}
+	files, err := manifest.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: its list of files: %w", i.ID, err)
+	}
+	return files, nil
+}
+
+// mostChanges is how many changed files an error names.
+const mostChanges = 50
+
+// DifferError is the error of an image with a machine whose files are not those that are attested.
+type DifferError struct {
+	Image   string // its ID
+	Changes []manifest.Change
+}
+
+func (e *DifferError) Error() string {
+	lines := []string{fmt.Sprintf("%s: files of a machine of it differ from those that are attested (%d):", e.Image, len(e.Changes))}
+	for n, c := range e.Changes {
+		if n == mostChanges {
+			lines = append(lines, fmt.Sprintf("and %d more", len(e.Changes)-n))
+			break
+		}
+		lines = append(lines, c.String())
+	}
+	return strings.Join(lines, "\n  ")
+}
