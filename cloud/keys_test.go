@@ -167,6 +167,7 @@ func TestListsAreThere(t *testing.T) {
 	untagged := map[string]string{ // a filter of what has no tags
 		"DescribeAvailabilityZones": "zone-name", "DescribeFastLaunchImages": "state", "DescribeIamInstanceProfileAssociations": "instance-id",
 		"DescribeImportImageTasks": "task-state", "DescribeRegions": "region-name", "DescribeFastSnapshotRestores": "state", "DescribeLockedSnapshots": "lock-state",
+		"DescribeVolumesModifications": "volume-id", "DescribeInstanceCreditSpecifications": "instance-id", "DescribePrefixLists": "prefix-list-name",
 	}
 	about := []string{"DescribeLaunchTemplateVersions", "DescribeImageReferences", "DescribeImageUsageReportEntries"} // of something that is named
 	for action, op := range m.Operations {

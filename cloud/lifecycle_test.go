@@ -43,7 +43,9 @@ func run(t *testing.T, client *ec2.Client, in ec2.RunInstancesInput) types.Insta
 	if in.MinCount == nil {
 		in.MinCount, in.MaxCount = aws.Int32(1), aws.Int32(1)
 	}
-	in.InstanceType = types.InstanceTypeT3Micro
+	if in.InstanceType == "" {
+		in.InstanceType = types.InstanceTypeT3Micro
+	}
 	out, err := client.RunInstances(t.Context(), &in)
 	if err != nil {
 		t.Fatal(err)

@@ -134,6 +134,13 @@ func TestParameters(t *testing.T) {
 	if _, err := client.DeleteParameter(t.Context(), &ssm.DeleteParameterInput{Name: aws.String("top")}); code(err) != "ParameterNotFound" {
 		t.Errorf("deleted twice: %v", err)
 	}
+	if _, err := client.PutParameter(t.Context(), &ssm.PutParameterInput{Name: aws.String("many"), Value: aws.String("x"), Type: types.ParameterTypeString}); err != nil {
+		t.Error(err)
+	}
+	many, err := client.DeleteParameters(t.Context(), &ssm.DeleteParametersInput{Names: []string{"many", "top"}})
+	if err != nil || len(many.DeletedParameters) != 1 || many.DeletedParameters[0] != "many" || len(many.InvalidParameters) != 1 || many.InvalidParameters[0] != "top" {
+		t.Errorf("deleted several: %+v, %v", many, err)
+	}
 }
 
 // A label leads to the version that had it last, also where an image is named.

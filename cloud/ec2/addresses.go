@@ -61,6 +61,13 @@ func (s *state) dissociate(in *instance) error {
 	})
 }
 
+// ofService reports whether a NAT gateway has an elastic address.
+func ofService(a types.Address) bool { return a.AssociationId != nil && a.InstanceId == nil }
+
+func errNotYours() error {
+	return wire.Errorf("AuthFailure", "You do not have permission to access the specified resource.")
+}
+
 func free(a *types.Address) {
 	a.AssociationId, a.InstanceId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = nil, nil, nil, nil, nil
 }
@@ -166,6 +173,9 @@ func (s *state) AssociateAddress(ctx context.Context, in *ec2.AssociateAddressIn
 	if err != nil {
 		return nil, err
 	}
+	if ofService(n.Addresses[i]) {
+		return nil, errNotYours()
+	}
 	before := aws.ToString(n.Addresses[i].InstanceId)
 	if before == *row.InstanceId {
 		return &ec2.AssociateAddressOutput{AssociationId: n.Addresses[i].AssociationId}, nil
@@ -208,6 +218,9 @@ func (s *state) DisassociateAddress(ctx context.Context, in *ec2.DisassociateAdd
 	})
 	if i < 0 {
 		return nil, wire.Errorf("InvalidAssociationID.NotFound", "The association ID '%s' does not exist", id)
+	}
+	if ofService(n.Addresses[i]) {
+		return nil, errNotYours()
 	}
 	instance := aws.ToString(n.Addresses[i].InstanceId)
 	if err := s.editNetwork(c, func(n *networking) { free(&n.Addresses[i]) }); err != nil {

@@ -42,12 +42,12 @@ var actions = sync.OnceValues(func() (map[string][]string, error) {
 
 // What the effects that begin with a call can befall: actions of EC2.
 var (
-	launching = []string{"RunInstances", "CreateFleet", "StartInstances"}
-	working   = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "ImportImage"}, launching...)
+	launching = []string{"RunInstances", "CreateFleet", "RequestSpotInstances", "StartInstances"}
+	working   = append([]string{"CreateImage", "CopyImage", "CreateSnapshot", "CreateSnapshots", "ImportImage"}, launching...)
 	befalls   = map[Effect][]string{
 		EffectFail:  working,
 		EffectStuck: append([]string{"StopInstances", "TerminateInstances"}, working...),
-		EffectHide:  {"CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateVolume", "CreateSecurityGroup", "RunInstances", "CreateFleet"},
+		EffectHide:  {"CreateImage", "CopyImage", "RegisterImage", "CreateSnapshot", "CreateSnapshots", "CreateVolume", "CreateSecurityGroup", "RunInstances", "CreateFleet", "RequestSpotInstances"},
 	}
 )
 

@@ -30,6 +30,11 @@ func TestFilterPaths(t *testing.T) {
 		{"zones", zoneFilters, reflect.TypeFor[types.AvailabilityZone]()},
 		{"interfaces", interfaceFilters, reflect.TypeFor[types.NetworkInterface]()},
 		{"instance types", typeFilters, reflect.TypeFor[types.InstanceTypeInfo]()},
+		{"NAT gateways", natFilters, reflect.TypeFor[types.NatGateway]()},
+		{"VPC endpoints", endpointFilters, reflect.TypeFor[types.VpcEndpoint]()},
+		{"prefix lists", prefixListFilters, reflect.TypeFor[types.PrefixList]()},
+		{"modifications", modificationFilters, reflect.TypeFor[types.VolumeModification]()},
+		{"credits", creditFilters, reflect.TypeFor[types.InstanceCreditSpecification]()},
 		{"tags", tagFilters, reflect.TypeFor[types.TagDescription]()},
 	} {
 		for filter, path := range table.f {

@@ -208,6 +208,11 @@ func (s *state) DeleteSecurityGroup(ctx context.Context, in *ec2.DeleteSecurityG
 		if slices.ContainsFunc(n.Connects, func(e types.Ec2InstanceConnectEndpoint) bool { return slices.Contains(e.SecurityGroupIds, *g.GroupId) }) {
 			return nil, inUse
 		}
+		if slices.ContainsFunc(n.Interfaces, func(i types.NetworkInterface) bool {
+			return slices.ContainsFunc(i.Groups, func(id types.GroupIdentifier) bool { return *id.GroupId == *g.GroupId })
+		}) {
+			return nil, inUse
+		}
 	}
 	for id, other := range s.groups.Rows {
 		if id != *g.GroupId && slices.ContainsFunc(other.Rules, func(r types.SecurityGroupRule) bool {

@@ -26,6 +26,7 @@ type instance struct {
 	NoStop           bool // DisableApiStop
 	WantsPublic      bool // an address at every start
 	InterfaceTags    []types.Tag
+	Credits          string                  // how it spends CPU credits, if that was asked for
 	ImdsSupport      types.ImdsSupportValues // of the image, for those made of the instance
 
 	LoginUser string

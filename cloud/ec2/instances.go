@@ -99,7 +99,11 @@ func (s *state) describedInstances(c wire.Caller, q query) ([]*instance, error) 
 	if err != nil {
 		return nil, err
 	}
-	return pick(s, kindInstance, q.ids, rows)
+	rows, err = pick(s, kindInstance, q.ids, rows)
+	for i := range rows {
+		rows[i] = s.withInterfaces(rows[i])
+	}
+	return rows, err
 }
 
 func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
@@ -610,46 +614,4 @@ var interfaceFilters = filters{
 	"interface-type": "InterfaceType", "ipv6-addresses.ipv6-address": "", "mac-address": "MacAddress", "network-interface-id": "NetworkInterfaceId",
 	"operator.managed": "", "operator.principal": "", "owner-id": "OwnerId", "private-dns-name": "PrivateDnsName", "private-ip-address": "PrivateIpAddress",
 	"requester-id": "", "requester-managed": "", "source-dest-check": "SourceDestCheck", "status": "Status", "subnet-id": "SubnetId", "vpc-id": "VpcId",
-}
-
-func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
-	instances, err := s.instancesOf(wire.CallerFrom(ctx))
-	if err != nil {
-		return nil, err
-	}
-	type row struct {
-		types.NetworkInterface
-		Tags []types.Tag
-	}
-	var rows []row
-	for _, i := range instances {
-		elastic := s.elasticOf(i)
-		for _, n := range i.NetworkInterfaces {
-			view := types.NetworkInterface{
-				NetworkInterfaceId: n.NetworkInterfaceId, Description: n.Description, Groups: n.Groups, InterfaceType: types.NetworkInterfaceTypeInterface,
-				MacAddress: n.MacAddress, OwnerId: n.OwnerId, PrivateDnsName: n.PrivateDnsName, PrivateIpAddress: n.PrivateIpAddress,
-				SourceDestCheck: n.SourceDestCheck, Status: n.Status, SubnetId: n.SubnetId, VpcId: n.VpcId, RequesterManaged: aws.Bool(false),
-				AvailabilityZone: i.Placement.AvailabilityZone, TagSet: i.InterfaceTags,
-				Attachment: &types.NetworkInterfaceAttachment{AttachTime: n.Attachment.AttachTime, AttachmentId: n.Attachment.AttachmentId,
-					DeleteOnTermination: n.Attachment.DeleteOnTermination, DeviceIndex: n.Attachment.DeviceIndex, NetworkCardIndex: n.Attachment.NetworkCardIndex,
-					Status: n.Attachment.Status, InstanceId: i.InstanceId, InstanceOwnerId: &i.OwnerId},
-			}
-			private := types.NetworkInterfacePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: n.PrivateDnsName, PrivateIpAddress: n.PrivateIpAddress}
-			if a := n.Association; a != nil {
-				view.Association = &types.NetworkInterfaceAssociation{IpOwnerId: a.IpOwnerId, PublicIp: a.PublicIp, PublicDnsName: a.PublicDnsName}
-				if elastic != nil {
-					view.Association.AllocationId, view.Association.AssociationId = elastic.AllocationId, elastic.AssociationId
-				}
-				private.Association = view.Association
-			}
-			view.PrivateIpAddresses = []types.NetworkInterfacePrivateIpAddress{private}
-			rows = append(rows, row{view, i.InterfaceTags})
-		}
-	}
-	rows, next, err := list(s, kindInterface, query{in.NetworkInterfaceIds, in.Filters, in.MaxResults, in.NextToken}, rows)
-	out := &ec2.DescribeNetworkInterfacesOutput{NextToken: next, NetworkInterfaces: []types.NetworkInterface{}}
-	for _, r := range rows {
-		out.NetworkInterfaces = append(out.NetworkInterfaces, r.NetworkInterface)
-	}
-	return out, err
 }

@@ -26,6 +26,7 @@ type kind struct {
 
 	code      string // of errors, before ".NotFound" and malformed
 	malformed string // empty is ".Malformed"
+	gone      string // of errors about ids that do not exist; empty is ".NotFound"
 	absent    string // text about an id that does not exist; empty is the usual one
 	allAbsent string // about several; empty is absent, about the first
 
@@ -68,7 +69,12 @@ var (
 	kindDhcp      = &kind{prefix: "dopt", field: "DhcpOptionsId", resource: "dhcp-options", noun: "dhcpOption", code: "InvalidDhcpOptionID", filters: dhcpFilters, min: 5, max: 1000}
 	kindInterface = &kind{prefix: "eni", field: "NetworkInterfaceId", resource: "network-interface", noun: "networkInterface",
 		code: "InvalidNetworkInterfaceID", filters: interfaceFilters, set: "networkInterfaceIdSet", min: 5, max: 1000}
-	kindSpot = &kind{prefix: "sir", field: "SpotInstanceRequestId", resource: "spot-instances-request", noun: "spot instance request",
+	kindNat = &kind{prefix: "nat", field: "NatGatewayId", resource: "natgateway", noun: "NAT gateway", code: "NatGateway", gone: "NotFound", malformed: "Malformed",
+		absent: "%s %s was not found", filters: natFilters, min: 5, max: 1000}
+	kindEndpoint = &kind{prefix: "vpce", field: "VpcEndpointId", resource: "vpc-endpoint", noun: "Vpc Endpoint", code: "InvalidVpcEndpointId",
+		absent: "The %s Id '%s' does not exist", filters: endpointFilters, min: 5, max: 1000}
+	kindPrefixList = &kind{prefix: "pl", field: "PrefixListId", noun: "prefix list", code: "InvalidPrefixListId", filters: prefixListFilters, min: 5, max: 1000}
+	kindSpot       = &kind{prefix: "sir", field: "SpotInstanceRequestId", resource: "spot-instances-request", noun: "spot instance request",
 		code: "InvalidSpotInstanceRequestID", filters: spotFilters}
 	kindTemplate = &kind{prefix: "lt", field: "LaunchTemplateId", named: "LaunchTemplateName", resource: "launch-template", noun: "launch template", code: "InvalidLaunchTemplateId",
 		filters: templateFilters, min: 1, max: 200}
@@ -79,7 +85,7 @@ var (
 
 // taggableKinds are those whose resources have tags.
 func taggableKinds() []*kind {
-	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindInterface, kindSpot, kindTemplate, kindUsage}
+	return []*kind{kindImage, kindInstance, kindSnapshot, kindVolume, kindGroup, kindRule, kindImport, kindKey, kindVpc, kindSubnet, kindRouteTable, kindGateway, kindACL, kindDhcp, kindAddress, kindConnect, kindNat, kindEndpoint, kindInterface, kindSpot, kindTemplate, kindUsage}
 }
 
 // with is the kind where it is described by other filters.
@@ -106,7 +112,7 @@ func (k *kind) notFound(ids ...string) error {
 	if all := k.allAbsent; len(ids) > 1 && (all != "" || k.absent == "") {
 		text, list = cmp.Or(all, usualAllAbsent), strings.Join(ids, ", ")
 	}
-	return wire.Errorf(k.code+".NotFound", text, k.noun, list)
+	return wire.Errorf(k.code+cmp.Or(k.gone, ".NotFound"), text, k.noun, list)
 }
 
 // name is the name in a row, of a kind that has names.

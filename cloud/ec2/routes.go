@@ -139,7 +139,15 @@ func (s *state) leads(n *networking, route types.Route, vpc string) bool {
 		row, ok := s.instances.Get(*route.InstanceId)
 		return ok && row.Ended == nil
 	}
+	if route.NatGatewayId != nil {
+		return slices.ContainsFunc(n.Nats, func(g types.NatGateway) bool {
+			return *g.NatGatewayId == *route.NatGatewayId && g.State == types.NatGatewayStateAvailable
+		})
+	}
 	gateway := aws.ToString(route.GatewayId)
+	if slices.ContainsFunc(n.Endpoints, func(e types.VpcEndpoint) bool { return *e.VpcEndpointId == gateway }) {
+		return true
+	}
 	return gateway == "local" || slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return *g.InternetGatewayId == gateway && attachedTo(g, vpc) })
 }
 
@@ -147,7 +155,7 @@ func (s *state) leads(n *networking, route types.Route, vpc string) bool {
 func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.CreateRouteInput) (types.Route, error) {
 	route := types.Route{Origin: types.RouteOriginCreateRoute, State: types.RouteStateActive}
 	if err := unsupported(in, "CarrierGatewayId", "CoreNetworkArn", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "EgressOnlyInternetGatewayId",
-		"LocalGatewayId", "NatGatewayId", "NetworkInterfaceId", "OdbNetworkArn", "TransitGatewayId", "VpcEndpointId", "VpcPeeringConnectionId"); err != nil {
+		"LocalGatewayId", "NetworkInterfaceId", "OdbNetworkArn", "TransitGatewayId", "VpcEndpointId", "VpcPeeringConnectionId"); err != nil {
 		return route, err
 	}
 	destination := aws.ToString(in.DestinationCidrBlock)
@@ -159,9 +167,19 @@ func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.Create
 		return route, invalidValue("Value (%s) for parameter destinationCidrBlock is invalid. This is not a valid CIDR block.", destination)
 	}
 	route.DestinationCidrBlock = aws.String(prefix.Masked().String())
+	nat := aws.ToString(in.NatGatewayId)
 	switch gateway, instance := aws.ToString(in.GatewayId), aws.ToString(in.InstanceId); {
-	case gateway != "" && instance != "":
+	case gateway != "" && instance != "" || nat != "" && gateway+instance != "":
 		return route, wire.Errorf("InvalidParameterCombination", "A route has one target only.")
+	case nat != "":
+		i, err := s.indexOf(kindNat, n.Nats, in.NatGatewayId)
+		if err != nil {
+			return route, err
+		}
+		if *n.Nats[i].VpcId != vpc {
+			return route, invalidValue("route table and NAT gateway %s belong to different networks", nat)
+		}
+		route.NatGatewayId = in.NatGatewayId
 	case gateway == "local":
 		return route, invalidValue("Value (local) for parameter gatewayId is invalid. The route of the VPC itself cannot be made.")
 	case gateway != "":
@@ -190,7 +208,9 @@ func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.Create
 
 // routeIndex is the place of the route to a destination, or -1.
 func routeIndex(t types.RouteTable, destination *string) int {
-	return slices.IndexFunc(t.Routes, func(r types.Route) bool { return aws.ToString(r.DestinationCidrBlock) == aws.ToString(destination) })
+	return slices.IndexFunc(t.Routes, func(r types.Route) bool {
+		return r.DestinationCidrBlock != nil && *r.DestinationCidrBlock == aws.ToString(destination)
+	})
 }
 
 func (s *state) CreateRoute(ctx context.Context, in *ec2.CreateRouteInput) (*ec2.CreateRouteOutput, error) {

@@ -209,6 +209,14 @@ func checkRun(in *ec2.RunInstancesInput, img *image) error {
 	if o := in.MetadataOptions; o != nil && o.HttpPutResponseHopLimit != nil && (*o.HttpPutResponseHopLimit < 1 || *o.HttpPutResponseHopLimit > 64) {
 		return invalidValue("The HttpPutResponseHopLimit must be between 1 and 64.")
 	}
+	if o := in.CreditSpecification; o != nil {
+		if err := checkCredits(aws.ToString(o.CpuCredits)); err != nil {
+			return err
+		}
+		if !earnsCredits(in.InstanceType) {
+			return wire.Errorf("InvalidParameterCombination", "The CPU credit specification is not supported for the instance type %s.", in.InstanceType)
+		}
+	}
 	if len(in.NetworkInterfaces) > 1 {
 		return wire.Errorf("Unsupported", "An instance of the embedded cloud has one network interface.")
 	}
@@ -263,7 +271,10 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 			return nil, invalidValue("The first network interface must have the device index 0, not %d", i)
 		}
 		if id := aws.ToString(ni.NetworkInterfaceId); id != "" {
-			return nil, kindInterface.notFound(id)
+			if _, _, err := s.interfaceOf(c, &id); err != nil {
+				return nil, err
+			}
+			return nil, wire.Errorf("Unsupported", "An instance of the embedded cloud is launched with a network interface of its own. Attach %s to it later.", id)
 		}
 		subnetID, groupIDs, wantsPublic = aws.ToString(ni.SubnetId), ni.Groups, ni.AssociatePublicIpAddress
 		p.private = cmp.Or(aws.ToString(ni.PrivateIpAddress), p.private)
@@ -317,6 +328,9 @@ func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image
 		LoginUser: img.LoginUser, ImdsSupport: img.ImdsSupport,
 	}
 	row.Layers, row.Base = s.content(img)
+	if o := in.CreditSpecification; o != nil {
+		row.Credits = aws.ToString(o.CpuCredits)
+	}
 	if row.ShutdownBehavior == "" {
 		row.ShutdownBehavior = types.ShutdownBehaviorStop
 	}
@@ -325,7 +339,7 @@ func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image
 		ClientToken: in.ClientToken, EbsOptimized: aws.Bool(aws.ToBool(in.EbsOptimized)), EnaSupport: img.EnaSupport, SriovNetSupport: img.SriovNetSupport,
 		Hypervisor: types.HypervisorTypeXen, ImageId: in.ImageId, InstanceType: cmp.Or(in.InstanceType, types.InstanceTypeM1Small),
 		KeyName: notEmpty(in.KeyName), LaunchTime: aws.Time(s.now()), RootDeviceName: img.RootDeviceName, RootDeviceType: types.DeviceTypeEbs,
-		Monitoring: &types.Monitoring{State: types.MonitoringStateDisabled},
+		Monitoring: &types.Monitoring{State: monitoring(in.Monitoring)},
 		TpmSupport: notEmpty(aws.String(string(img.TpmSupport))), PlatformDetails: img.PlatformDetails, UsageOperation: img.UsageOperation, UsageOperationUpdateTime: aws.Time(s.now()),
 		VirtualizationType: types.VirtualizationTypeHvm, SourceDestCheck: aws.Bool(true),
 		SubnetId: p.subnet.SubnetId, VpcId: p.subnet.VpcId, SecurityGroups: p.groups,
@@ -390,6 +404,14 @@ func metadataOptions(want *types.InstanceMetadataOptionsRequest, img *image) *ty
 		o.HttpPutResponseHopLimit = want.HttpPutResponseHopLimit
 	}
 	return o
+}
+
+// monitoring is the state that a launch asks for.
+func monitoring(want *types.RunInstancesMonitoringEnabled) types.MonitoringState {
+	if want != nil && aws.ToBool(want.Enabled) {
+		return types.MonitoringStateEnabled
+	}
+	return types.MonitoringStateDisabled
 }
 
 // create writes the instance row, the index'th of its launch, with its volumes, and

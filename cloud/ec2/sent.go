@@ -32,6 +32,10 @@ func sent() map[string][]string {
 		"RouteTable":                 {"Associations", "PropagatingVgws", "Routes", "Tags"},
 		"NetworkAcl":                 {"Associations", "Entries", "Tags"},
 		"DhcpOptions":                {"Tags"},
+		"NatGateway":                 {"NatGatewayAddresses", "Tags"},
+		"VpcEndpoint":                {"DnsEntries", "Groups", "NetworkInterfaceIds", "RouteTableIds", "SubnetIds", "Tags"},
+		"PrefixList":                 {"Cidrs"},
+		"SnapshotInfo":               {"Description", "Tags"},
 		"Ec2InstanceConnectEndpoint": {"NetworkInterfaceIds", "SecurityGroupIds", "StateMessage", "Tags"},
 
 		// What an action lists is there although it is nothing.

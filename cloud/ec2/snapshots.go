@@ -125,6 +125,83 @@ func (s *state) CreateSnapshot(ctx context.Context, in *ec2.CreateSnapshotInput)
 	return out, nil
 }
 
+// CreateSnapshots makes snapshots of the volumes of an instance, of one point in time.
+func (s *state) CreateSnapshots(ctx context.Context, in *ec2.CreateSnapshotsInput) (*ec2.CreateSnapshotsOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindSnapshot.resource)
+	if err != nil {
+		return nil, err
+	}
+	if err := unsupported(in, "Location", "OutpostArn"); err != nil {
+		return nil, err
+	}
+	spec := in.InstanceSpecification
+	if spec == nil {
+		return nil, missing("InstanceSpecification")
+	}
+	row, err := s.findInstance(c, spec.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	if err := capturable(row); err != nil {
+		return nil, err
+	}
+	out := &ec2.CreateSnapshotsOutput{Snapshots: []types.SnapshotInfo{}}
+	made := map[string]string{} // snapshots, by volume
+	var rows []*snapshot
+	for _, b := range row.BlockDeviceMappings {
+		id, root := *b.Ebs.VolumeId, *b.DeviceName == aws.ToString(row.RootDeviceName)
+		if root && aws.ToBool(spec.ExcludeBootVolume) || !root && slices.Contains(spec.ExcludeDataVolumeIds, id) {
+			continue
+		}
+		v, err := s.volumes.find(c, &id)
+		if err != nil {
+			return nil, err
+		}
+		own := tags[kindSnapshot.resource]
+		if in.CopyTagsFromSource == types.CopyTagsFromSourceVolume {
+			own = merged(v.Tags, own)
+		}
+		snap := s.ofVolume(c, v, aws.ToString(in.Description), own)
+		if root {
+			snap.describeRoot(row)
+		}
+		made[id], rows = *snap.SnapshotId, append(rows, snap)
+		info := types.SnapshotInfo{Tags: []types.Tag{}}
+		copyFields(&info, snap.Snapshot)
+		out.Snapshots = append(out.Snapshots, info)
+	}
+	for _, id := range spec.ExcludeDataVolumeIds {
+		if !row.hasVolume(id) || row.root() != nil && *row.root().Ebs.VolumeId == id {
+			return nil, invalidValue("The volume '%s' is no data volume of the instance '%s'.", id, *row.InstanceId)
+		}
+	}
+	if len(rows) == 0 {
+		return nil, invalidValue("The instance '%s' has no volumes to take snapshots of.", *row.InstanceId)
+	}
+	for _, snap := range rows {
+		if err := s.snapshots.Put(*snap.SnapshotId, snap); err != nil {
+			return nil, err
+		}
+		s.hide(ctx, *snap.SnapshotId)
+	}
+	instance, fail := *row.InstanceId, failing(ctx)
+	pending := later(stuck(ctx), s.delays().Snapshot)
+	s.background(func(ctx context.Context, s *Service) {
+		err := fail
+		if err == nil {
+			err = s.fill(ctx, made, instance, false)
+		}
+		if wait := s.opts.Clock.Sleep(ctx, pending); wait != nil {
+			return // the next Open completes them
+		}
+		for _, id := range made {
+			s.log(id, "complete", s.update(func(st *state) error { return st.complete(id, err) }))
+		}
+	})
+	return out, nil
+}
+
 // rootOf is the instance whose root volume v is, or nil.
 func (s *state) rootOf(v *volumeRow) *instance {
 	if len(v.Attachments) == 0 {

@@ -55,6 +55,9 @@ func (s *state) taken(subnet string) map[string]bool {
 			taken[*in.PrivateIpAddress] = true
 		}
 	}
+	for _, n := range s.networks.Rows {
+		n.heldIn(subnet, taken)
+	}
 	return taken
 }
 

@@ -29,6 +29,7 @@ type volumeRow struct {
 	LoginUser string
 	Token     string // of the request that made it, and what it said
 	Request   string
+	Modified  *types.VolumeModification // the last one
 }
 
 // device is a block device of an instance that is about to be launched.

@@ -25,11 +25,24 @@ type networking struct {
 	DhcpOptions []types.DhcpOptions
 	Addresses   []types.Address // elastic ones
 	Connects    []types.Ec2InstanceConnectEndpoint
-	Tokens      map[string]tokenUse // client tokens
+	Nats        []types.NatGateway
+	Endpoints   []types.VpcEndpoint
+	Interfaces  []types.NetworkInterface // besides those that instances are launched with
+	Tokens      map[string]tokenUse      // client tokens
 }
 
 // tokenUse is the request that a client token came with, and what was made of it.
 type tokenUse struct{ Request, ID string }
+
+// once is the id of what an earlier request with the client token made, or "". It is an
+// error if that was another request.
+func (n *networking) once(token *string, request string) (string, error) {
+	have, ok := n.Tokens[aws.ToString(token)]
+	if ok && have.Request != request {
+		return "", errTokenMisused()
+	}
+	return have.ID, nil
+}
 
 // use notes a client token, if there is one.
 func (n *networking) use(token, request, id string) {
@@ -73,6 +86,15 @@ func (n *networking) parts() []part {
 	}
 	for i := range n.Connects {
 		all = append(all, part{kindConnect, n.Connects[i].InstanceConnectEndpointId, &n.Connects[i].Tags})
+	}
+	for i := range n.Nats {
+		all = append(all, part{kindNat, n.Nats[i].NatGatewayId, &n.Nats[i].Tags})
+	}
+	for i := range n.Endpoints {
+		all = append(all, part{kindEndpoint, n.Endpoints[i].VpcEndpointId, &n.Endpoints[i].Tags})
+	}
+	for i := range n.Interfaces {
+		all = append(all, part{kindInterface, n.Interfaces[i].NetworkInterfaceId, &n.Interfaces[i].TagSet})
 	}
 	return all
 }
@@ -346,7 +368,9 @@ func (s *state) holds(n *networking, vpc string) bool {
 	}
 	return slices.ContainsFunc(n.Subnets, func(v types.Subnet) bool { return in(v.VpcId) }) ||
 		slices.ContainsFunc(n.RouteTables, func(t types.RouteTable) bool { return in(t.VpcId) && !isMain(t) }) ||
-		slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return len(g.Attachments) > 0 && in(g.Attachments[0].VpcId) })
+		slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return len(g.Attachments) > 0 && in(g.Attachments[0].VpcId) }) ||
+		slices.ContainsFunc(n.Acls, func(a types.NetworkAcl) bool { return in(a.VpcId) && !aws.ToBool(a.IsDefault) }) ||
+		slices.ContainsFunc(n.Endpoints, func(e types.VpcEndpoint) bool { return in(e.VpcId) })
 }
 
 func errDependencies(what, id string) error {

@@ -46,6 +46,10 @@ type Driver interface {
 	// removes dir.
 	MakeVolume(ctx context.Context, dir string, layers []string, size int64) error
 
+	// GrowVolume makes the device of the volume in dir, which may be plugged, larger: size
+	// bytes.
+	GrowVolume(dir string, size int64) error
+
 	// Private makes the directory dir, and those above it that are missing, and
 	// takes what rights others have on it away if it exists. Nobody may enter it
 	// but the user of this process and the machines' root, whose layers may be

@@ -10,6 +10,7 @@ func (s *Service) actions() wire.Actions {
 	return wire.Actions{
 		"AddTagsToResource":       wire.Answer(validated(s, (*state).AddTagsToResource)),
 		"DeleteParameter":         wire.Answer(validated(s, (*state).DeleteParameter)),
+		"DeleteParameters":        wire.Answer(validated(s, (*state).DeleteParameters)),
 		"DescribeParameters":      wire.Answer(validated(s, (*state).DescribeParameters)),
 		"GetParameter":            wire.Answer(s.GetParameter),
 		"GetParameterHistory":     wire.Answer(validated(s, (*state).GetParameterHistory)),

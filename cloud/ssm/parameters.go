@@ -398,6 +398,23 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 	return out, nil
 }
 
+// DeleteParameters deletes parameters, and tells which there are not.
+func (s *state) DeleteParameters(ctx context.Context, in *ssm.DeleteParametersInput) (*ssm.DeleteParametersOutput, error) {
+	out := &ssm.DeleteParametersOutput{DeletedParameters: []string{}, InvalidParameters: []string{}}
+	for _, name := range in.Names {
+		_, err := s.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: &name})
+		switch e := wire.AsError(err); {
+		case err == nil:
+			out.DeletedParameters = append(out.DeletedParameters, name)
+		case e.Code == wire.AsError(errNotFound()).Code:
+			out.InvalidParameters = append(out.InvalidParameters, name)
+		default:
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // DeleteParameter deletes a parameter with all its versions.
 func (s *state) DeleteParameter(ctx context.Context, in *ssm.DeleteParameterInput) (*ssm.DeleteParameterOutput, error) {
 	c := wire.CallerFrom(ctx)

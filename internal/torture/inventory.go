@@ -92,6 +92,7 @@ func (w *world) inventory() (holdings, error) {
 var inNetwork = map[string]string{
 	"Vpcs": "VpcId", "Subnets": "SubnetId", "RouteTables": "RouteTableId", "Gateways": "InternetGatewayId", "Acls": "NetworkAclId",
 	"DhcpOptions": "DhcpOptionsId", "Addresses": "AllocationId", "Connects": "InstanceConnectEndpointId",
+	"Nats": "NatGatewayId", "Endpoints": "VpcEndpointId", "Interfaces": "NetworkInterfaceId",
 }
 
 // network adds what a network has besides the default VPC and what came with that.
@@ -121,6 +122,7 @@ func (h holdings) network(o map[string]any) {
 	for kind, field := range inNetwork {
 		for _, row := range rows(kind) {
 			switch {
+			case kind == "Nats" && row["State"] == "deleted":
 			case given[row[field]], kind == "Acls" && row["IsDefault"] == true, kind == "Subnets" && row["DefaultForAz"] == true:
 			case kind == "RouteTables" && first(row, "Associations", "Main") == true: // goes with its VPC
 			case kind == "Gateways" && given[first(row, "Attachments", "VpcId")]:

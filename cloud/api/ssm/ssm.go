@@ -20,6 +20,13 @@ type DeleteParameterInput struct{ Name *string }
 
 type DeleteParameterOutput struct{}
 
+type DeleteParametersInput struct{ Names []string }
+
+type DeleteParametersOutput struct {
+	DeletedParameters []string
+	InvalidParameters []string
+}
+
 type DescribeParametersInput struct {
 	Filters          []ParametersFilter
 	MaxResults       *int32

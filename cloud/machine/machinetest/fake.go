@@ -169,6 +169,12 @@ func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, si
 	return layer.Merge(from, to, layer.Options{IgnoreOwner: true})
 }
 
+// GrowVolume implements [machine.Driver]; the volumes of the fake have no devices.
+func (d *Driver) GrowVolume(dir string, _ int64) error {
+	_, err := os.Stat(dir)
+	return err
+}
+
 // untilDone is a reader that fails once its context ends.
 type untilDone struct {
 	ctx context.Context

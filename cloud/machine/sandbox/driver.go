@@ -18,6 +18,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -237,6 +238,14 @@ func (d *Driver) Clone(ctx context.Context, from *os.File, dst string) error {
 func (d *Driver) MakeVolume(ctx context.Context, dir string, layers []string, size int64) error {
 	if err := d.makeVolume(ctx, dir, layers, size); err != nil {
 		return fmt.Errorf("make volume %s: %w", dir, err)
+	}
+	return nil
+}
+
+// GrowVolume implements [machine.Driver].
+func (d *Driver) GrowVolume(dir string, size int64) error {
+	if err := os.Truncate(filepath.Join(dir, volumeDevice), size); err != nil {
+		return fmt.Errorf("grow volume %s: %w", dir, err)
 	}
 	return nil
 }

@@ -1,0 +1,514 @@
+package ec2
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud/wire"
+)
+
+// Network interfaces besides those that instances are launched with are records: they
+// hold an address of their subnet, and can be attached to an instance, whose machine does
+// not get another card.
+
+// newInterface is an interface in a subnet, with an address that is free there.
+func (s *state) newInterface(c wire.Caller, subnet types.Subnet, groups []types.GroupIdentifier, private string) (types.NetworkInterface, error) {
+	id := newID("eni")
+	address, err := s.privateAddress(&placement{subnet: subnet, private: private}, id)
+	if err != nil {
+		return types.NetworkInterface{}, err
+	}
+	text, name := address.String(), privateName(address, c.Region)
+	return types.NetworkInterface{
+		NetworkInterfaceId: &id, Description: aws.String(""), Groups: groups, InterfaceType: types.NetworkInterfaceTypeInterface, MacAddress: aws.String(macAddress(id)),
+		OwnerId: &c.Account, PrivateDnsName: &name, PrivateIpAddress: &text, SourceDestCheck: aws.Bool(true), Status: types.NetworkInterfaceStatusAvailable,
+		PrivateIpAddresses: []types.NetworkInterfacePrivateIpAddress{{Primary: aws.Bool(true), PrivateDnsName: &name, PrivateIpAddress: &text}},
+		SubnetId:           subnet.SubnetId, VpcId: subnet.VpcId, AvailabilityZone: subnet.AvailabilityZone, RequesterManaged: aws.Bool(false),
+	}, nil
+}
+
+// managed makes an interface that of a service, which alone can delete it.
+func managed(i *types.NetworkInterface, kind types.NetworkInterfaceType, description string) {
+	i.InterfaceType, i.Description, i.RequesterManaged, i.Status = kind, &description, aws.Bool(true), types.NetworkInterfaceStatusInUse
+	i.RequesterId = aws.String("amazon-aws")
+}
+
+// subnetFor returns the subnet that a request names.
+func (s *state) subnetFor(n *networking, id *string) (types.Subnet, error) {
+	i, err := s.indexOf(kindSubnet, n.Subnets, id)
+	if err != nil {
+		return types.Subnet{}, err
+	}
+	return n.Subnets[i], nil
+}
+
+// interfaceOf returns the caller's networks, and the place of an interface in them. Those
+// that instances were launched with are not among them.
+func (s *state) interfaceOf(c wire.Caller, id *string) (*networking, int, error) {
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, 0, err
+	}
+	i, err := s.indexOf(kindInterface, n.Interfaces, id)
+	if err == nil {
+		return n, i, nil
+	}
+	for _, row := range s.instances.of(c) {
+		if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == aws.ToString(id) }) {
+			return nil, 0, wire.Errorf("OperationNotPermitted", "The network interface '%s' is the primary one of the instance '%s'.", *id, *row.InstanceId)
+		}
+	}
+	return nil, 0, err
+}
+
+// CreateNetworkInterface makes an interface that is attached to nothing.
+func (s *state) CreateNetworkInterface(ctx context.Context, in *ec2.CreateNetworkInterfaceInput) (*ec2.CreateNetworkInterfaceOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindInterface.resource)
+	if err != nil {
+		return nil, err
+	}
+	if err := unsupported(in, "EnablePrimaryIpv6", "InterfaceType", "Ipv4PrefixCount", "Ipv4Prefixes", "Ipv6AddressCount", "Ipv6Addresses", "Ipv6PrefixCount", "Ipv6Prefixes",
+		"PrivateIpAddresses", "SecondaryPrivateIpAddressCount"); err != nil {
+		return nil, err
+	}
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	id, err := n.once(in.ClientToken, fingerprint(in))
+	if err != nil {
+		return nil, err
+	}
+	if i, err := s.indexOf(kindInterface, n.Interfaces, &id); err == nil {
+		return &ec2.CreateNetworkInterfaceOutput{NetworkInterface: &n.Interfaces[i], ClientToken: in.ClientToken}, nil
+	}
+	subnet, err := s.subnetFor(n, in.SubnetId)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := s.groupsFor(c, *subnet.VpcId, in.Groups, nil)
+	if err != nil {
+		return nil, err
+	}
+	made, err := s.newInterface(c, subnet, groups, aws.ToString(in.PrivateIpAddress))
+	if err != nil {
+		return nil, err
+	}
+	made.Description, made.TagSet = aws.String(aws.ToString(in.Description)), tags[kindInterface.resource]
+	err = s.editNetwork(c, func(n *networking) {
+		n.Interfaces = append(n.Interfaces, made)
+		n.use(aws.ToString(in.ClientToken), fingerprint(in), *made.NetworkInterfaceId)
+	})
+	s.hide(ctx, *made.NetworkInterfaceId)
+	made.Status = "pending"
+	return &ec2.CreateNetworkInterfaceOutput{NetworkInterface: &made, ClientToken: in.ClientToken}, err
+}
+
+// DeleteNetworkInterface deletes an interface that is attached to nothing.
+func (s *state) DeleteNetworkInterface(ctx context.Context, in *ec2.DeleteNetworkInterfaceInput) (*ec2.DeleteNetworkInterfaceOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
+	if err != nil {
+		return nil, err
+	}
+	if n.Interfaces[i].Status == types.NetworkInterfaceStatusInUse {
+		return nil, wire.Errorf("InvalidParameterValue", "Network interface '%s' is currently in use.", *in.NetworkInterfaceId)
+	}
+	return &ec2.DeleteNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { n.Interfaces = slices.Delete(n.Interfaces, i, i+1) })
+}
+
+// maxInterfaces is how many interfaces an instance of a type can have.
+func maxInterfaces(kind types.InstanceType) int {
+	_, size, _ := strings.Cut(string(kind), ".")
+	switch size {
+	case "nano", "micro":
+		return 2
+	case "small", "medium", "large":
+		return 3
+	}
+	return 4
+}
+
+// attachedInterfaces are those that an instance has besides the one that it was launched
+// with.
+func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInterface) {
+	for _, i := range n.Interfaces {
+		if i.Attachment != nil && aws.ToString(i.Attachment.InstanceId) == instance {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// AttachNetworkInterface notes that an interface is an instance's.
+func (s *state) AttachNetworkInterface(ctx context.Context, in *ec2.AttachNetworkInterfaceInput) (*ec2.AttachNetworkInterfaceOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
+	if err != nil {
+		return nil, err
+	}
+	row, err := s.findInstance(c, in.InstanceId)
+	if err != nil {
+		return nil, err
+	}
+	have := n.attachedInterfaces(*row.InstanceId)
+	index := aws.ToInt32(in.DeviceIndex)
+	switch {
+	case in.DeviceIndex == nil:
+		return nil, missing("DeviceIndex")
+	case n.Interfaces[i].Status == types.NetworkInterfaceStatusInUse:
+		return nil, wire.Errorf("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", *in.NetworkInterfaceId)
+	case row.state() != types.InstanceStateNameRunning && row.state() != types.InstanceStateNameStopped:
+		return nil, wire.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", *row.InstanceId)
+	case *n.Interfaces[i].AvailabilityZone != *row.Placement.AvailabilityZone:
+		return nil, invalidValue("You may not attach a network interface to an instance if they are not in the same availability zone")
+	case index == 0 || slices.ContainsFunc(have, func(o types.NetworkInterface) bool { return aws.ToInt32(o.Attachment.DeviceIndex) == index }):
+		return nil, invalidValue("Instance '%s' already has an interface attached at device index '%d'.", *row.InstanceId, index)
+	case 1+len(have) >= maxInterfaces(row.InstanceType):
+		return nil, wire.Errorf("AttachmentLimitExceeded", "Interface count %d exceeds the limit for %s", 2+len(have), row.InstanceType)
+	}
+	attachment := types.NetworkInterfaceAttachment{AttachTime: aws.Time(s.now()), AttachmentId: aws.String(newID("eni-attach")), DeleteOnTermination: aws.Bool(false),
+		DeviceIndex: &index, NetworkCardIndex: aws.Int32(aws.ToInt32(in.NetworkCardIndex)), InstanceId: row.InstanceId, InstanceOwnerId: &row.OwnerId, Status: types.AttachmentStatusAttached}
+	err = s.editNetwork(c, func(n *networking) {
+		n.Interfaces[i].Attachment, n.Interfaces[i].Status = &attachment, types.NetworkInterfaceStatusInUse
+	})
+	return &ec2.AttachNetworkInterfaceOutput{AttachmentId: attachment.AttachmentId, NetworkCardIndex: attachment.NetworkCardIndex}, err
+}
+
+// DetachNetworkInterface undoes AttachNetworkInterface.
+func (s *state) DetachNetworkInterface(ctx context.Context, in *ec2.DetachNetworkInterfaceInput) (*ec2.DetachNetworkInterfaceOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	id := aws.ToString(in.AttachmentId)
+	if id == "" {
+		return nil, missing("AttachmentId")
+	}
+	for i := range n.Interfaces {
+		if a := n.Interfaces[i].Attachment; a != nil && *a.AttachmentId == id {
+			return &ec2.DetachNetworkInterfaceOutput{}, s.editNetwork(c, func(n *networking) { unattach(&n.Interfaces[i]) })
+		}
+	}
+	for _, row := range s.instances.of(c) {
+		for _, i := range row.NetworkInterfaces {
+			if *i.Attachment.AttachmentId == id {
+				return nil, wire.Errorf("OperationNotPermitted", "The network interface at device index 0 cannot be detached.")
+			}
+		}
+	}
+	return nil, wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", id)
+}
+
+func unattach(i *types.NetworkInterface) {
+	i.Attachment, i.Status = nil, types.NetworkInterfaceStatusAvailable
+}
+
+// releaseInterfaces frees or deletes the interfaces of an instance that has ended.
+func (s *state) releaseInterfaces(in *instance) error {
+	key := in.OwnerId + "." + in.Region
+	n, ok := s.networks.Get(key)
+	if !ok || len(n.attachedInterfaces(*in.InstanceId)) == 0 {
+		return nil
+	}
+	return s.networks.Edit(key, func(n *networking) {
+		n.Interfaces = slices.DeleteFunc(n.Interfaces, func(i types.NetworkInterface) bool {
+			return i.Attachment != nil && aws.ToString(i.Attachment.InstanceId) == *in.InstanceId && aws.ToBool(i.Attachment.DeleteOnTermination)
+		})
+		for i := range n.Interfaces {
+			if a := n.Interfaces[i].Attachment; a != nil && aws.ToString(a.InstanceId) == *in.InstanceId {
+				unattach(&n.Interfaces[i])
+			}
+		}
+	})
+}
+
+// ModifyNetworkInterfaceAttribute changes one attribute of an interface.
+func (s *state) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ec2.ModifyNetworkInterfaceAttributeInput) (*ec2.ModifyNetworkInterfaceAttributeOutput, error) {
+	c := wire.CallerFrom(ctx)
+	if err := unsupported(in, "AssociatePublicIpAddress", "AssociatedSubnetIds", "ConnectionTrackingSpecification", "EnaSrdSpecification", "EnablePrimaryIpv6"); err != nil {
+		return nil, err
+	}
+	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
+	if err != nil {
+		return nil, err
+	}
+	have := n.Interfaces[i]
+	groups := have.Groups
+	if len(in.Groups) > 0 {
+		if groups, err = s.groupsFor(c, *have.VpcId, in.Groups, nil); err != nil {
+			return nil, err
+		}
+	}
+	if a := in.Attachment; a != nil && (have.Attachment == nil || *have.Attachment.AttachmentId != aws.ToString(a.AttachmentId)) {
+		return nil, wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", aws.ToString(a.AttachmentId))
+	}
+	return &ec2.ModifyNetworkInterfaceAttributeOutput{}, s.editNetwork(c, func(n *networking) {
+		row := &n.Interfaces[i]
+		row.Groups = groups
+		if in.Description != nil {
+			row.Description = aws.String(aws.ToString(in.Description.Value))
+		}
+		if in.SourceDestCheck != nil {
+			row.SourceDestCheck = aws.Bool(aws.ToBool(in.SourceDestCheck.Value))
+		}
+		if in.Attachment != nil {
+			attachment := *row.Attachment
+			attachment.DeleteOnTermination = aws.Bool(aws.ToBool(in.Attachment.DeleteOnTermination))
+			row.Attachment = &attachment
+		}
+	})
+}
+
+// DescribeNetworkInterfaceAttribute tells one attribute of an interface.
+func (s *state) DescribeNetworkInterfaceAttribute(ctx context.Context, in *ec2.DescribeNetworkInterfaceAttributeInput) (*ec2.DescribeNetworkInterfaceAttributeOutput, error) {
+	rows, err := s.allInterfaces(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.indexOf(kindInterface, rows, in.NetworkInterfaceId)
+	if err != nil {
+		return nil, err
+	}
+	row, out := rows[at], &ec2.DescribeNetworkInterfaceAttributeOutput{NetworkInterfaceId: in.NetworkInterfaceId}
+	switch in.Attribute {
+	case types.NetworkInterfaceAttributeDescription:
+		out.Description = &types.AttributeValue{Value: row.Description}
+	case types.NetworkInterfaceAttributeGroupSet:
+		out.Groups = row.Groups
+	case types.NetworkInterfaceAttributeSourceDestCheck:
+		out.SourceDestCheck = &types.AttributeBooleanValue{Value: row.SourceDestCheck}
+	case types.NetworkInterfaceAttributeAttachment:
+		out.Attachment = row.Attachment
+	default:
+		return nil, invalidValue("Value (%s) for parameter attribute is invalid. Unknown attribute.", in.Attribute)
+	}
+	return out, nil
+}
+
+// interfaceRow is an interface with its tags where filters look for them.
+type interfaceRow struct {
+	types.NetworkInterface
+	Tags []types.Tag
+}
+
+// allInterfaces are the caller's interfaces, those of its instances among them.
+func (s *state) allInterfaces(c wire.Caller) ([]interfaceRow, error) {
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	instances, err := s.instancesOf(c)
+	if err != nil {
+		return nil, err
+	}
+	var rows []interfaceRow
+	for _, i := range n.Interfaces {
+		rows = append(rows, interfaceRow{i, i.TagSet})
+	}
+	for _, i := range instances {
+		for _, ni := range i.NetworkInterfaces {
+			rows = append(rows, interfaceRow{s.primaryInterface(i, ni), i.InterfaceTags})
+		}
+	}
+	return rows, nil
+}
+
+// primaryInterface is the interface that an instance was launched with.
+func (s *state) primaryInterface(in *instance, n types.InstanceNetworkInterface) types.NetworkInterface {
+	view := types.NetworkInterface{
+		NetworkInterfaceId: n.NetworkInterfaceId, Description: n.Description, Groups: n.Groups, InterfaceType: types.NetworkInterfaceTypeInterface,
+		MacAddress: n.MacAddress, OwnerId: n.OwnerId, PrivateDnsName: n.PrivateDnsName, PrivateIpAddress: n.PrivateIpAddress,
+		SourceDestCheck: n.SourceDestCheck, Status: n.Status, SubnetId: n.SubnetId, VpcId: n.VpcId, RequesterManaged: aws.Bool(false),
+		AvailabilityZone: in.Placement.AvailabilityZone, TagSet: in.InterfaceTags,
+		Attachment: &types.NetworkInterfaceAttachment{AttachTime: n.Attachment.AttachTime, AttachmentId: n.Attachment.AttachmentId,
+			DeleteOnTermination: n.Attachment.DeleteOnTermination, DeviceIndex: n.Attachment.DeviceIndex, NetworkCardIndex: n.Attachment.NetworkCardIndex,
+			Status: n.Attachment.Status, InstanceId: in.InstanceId, InstanceOwnerId: &in.OwnerId},
+	}
+	private := types.NetworkInterfacePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: n.PrivateDnsName, PrivateIpAddress: n.PrivateIpAddress}
+	if a := n.Association; a != nil {
+		view.Association = &types.NetworkInterfaceAssociation{IpOwnerId: a.IpOwnerId, PublicIp: a.PublicIp, PublicDnsName: a.PublicDnsName}
+		if elastic := s.elasticOf(in); elastic != nil {
+			view.Association.AllocationId, view.Association.AssociationId = elastic.AllocationId, elastic.AssociationId
+		}
+		private.Association = view.Association
+	}
+	view.PrivateIpAddresses = []types.NetworkInterfacePrivateIpAddress{private}
+	return view
+}
+
+// withInterfaces shows an instance with all of its interfaces.
+func (s *state) withInterfaces(in *instance) *instance {
+	n, ok := s.networks.Get(in.OwnerId + "." + in.Region)
+	if !ok {
+		return in
+	}
+	more := n.attachedInterfaces(*in.InstanceId)
+	if len(more) == 0 {
+		return in
+	}
+	view := *in
+	view.NetworkInterfaces = slices.Clone(in.NetworkInterfaces)
+	for _, i := range more {
+		address := types.InstancePrivateIpAddress{Primary: aws.Bool(true), PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress}
+		view.NetworkInterfaces = append(view.NetworkInterfaces, types.InstanceNetworkInterface{
+			NetworkInterfaceId: i.NetworkInterfaceId, Description: i.Description, Groups: i.Groups, InterfaceType: aws.String(string(i.InterfaceType)),
+			MacAddress: i.MacAddress, OwnerId: i.OwnerId, PrivateDnsName: i.PrivateDnsName, PrivateIpAddress: i.PrivateIpAddress,
+			PrivateIpAddresses: []types.InstancePrivateIpAddress{address}, SourceDestCheck: i.SourceDestCheck, Status: i.Status, SubnetId: i.SubnetId, VpcId: i.VpcId,
+			Attachment: &types.InstanceNetworkInterfaceAttachment{AttachmentId: i.Attachment.AttachmentId, AttachTime: i.Attachment.AttachTime,
+				DeleteOnTermination: i.Attachment.DeleteOnTermination, DeviceIndex: i.Attachment.DeviceIndex, NetworkCardIndex: i.Attachment.NetworkCardIndex, Status: i.Attachment.Status},
+		})
+	}
+	return &view
+}
+
+// DescribeNetworkInterfaces lists interfaces.
+func (s *state) DescribeNetworkInterfaces(ctx context.Context, in *ec2.DescribeNetworkInterfacesInput) (*ec2.DescribeNetworkInterfacesOutput, error) {
+	rows, err := s.allInterfaces(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	rows, next, err := list(s, kindInterface, query{in.NetworkInterfaceIds, in.Filters, in.MaxResults, in.NextToken}, rows)
+	out := &ec2.DescribeNetworkInterfacesOutput{NextToken: next, NetworkInterfaces: []types.NetworkInterface{}}
+	for _, r := range rows {
+		out.NetworkInterfaces = append(out.NetworkInterfaces, r.NetworkInterface)
+	}
+	return out, err
+}
+
+// CreateNatGateway makes the record of a NAT gateway. What is wrong with its address or
+// its network is told by the gateway, as on EC2.
+func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayInput) (*ec2.CreateNatGatewayOutput, error) {
+	c := wire.CallerFrom(ctx)
+	tags, err := tagsFor(in.TagSpecifications, kindNat.resource)
+	if err != nil {
+		return nil, err
+	}
+	if err := unsupported(in, "AvailabilityMode", "AvailabilityZoneAddresses", "SecondaryAllocationIds", "SecondaryPrivateIpAddressCount", "SecondaryPrivateIpAddresses", "VpcId"); err != nil {
+		return nil, err
+	}
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	id, err := n.once(in.ClientToken, fingerprint(in))
+	if err != nil {
+		return nil, err
+	}
+	if i, err := s.indexOf(kindNat, n.Nats, &id); err == nil {
+		return &ec2.CreateNatGatewayOutput{NatGateway: &n.Nats[i], ClientToken: in.ClientToken}, nil
+	}
+	subnet, err := s.subnetFor(n, in.SubnetId)
+	if err != nil {
+		return nil, err
+	}
+	public := cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic) == types.ConnectivityTypePublic
+	elastic := -1
+	switch allocation := aws.ToString(in.AllocationId); {
+	case public && allocation == "":
+		return nil, wire.Errorf("MissingParameter", "The request must include the AllocationId parameter. Add the required parameter and retry the request.")
+	case !public && allocation != "":
+		return nil, wire.Errorf("InvalidParameter", "AllocationId cannot be specified for a NAT gateway with a connectivity type of private.")
+	case public:
+		if elastic, err = s.indexOf(kindAddress, n.Addresses, in.AllocationId); err != nil {
+			return nil, err
+		}
+	}
+	card, err := s.newInterface(c, subnet, []types.GroupIdentifier{}, aws.ToString(in.PrivateIpAddress))
+	if err != nil {
+		return nil, err
+	}
+	id = newID("nat")
+	managed(&card, types.NetworkInterfaceTypeNatGateway, "Interface for NAT Gateway "+id)
+	address := types.NatGatewayAddress{IsPrimary: aws.Bool(true), NetworkInterfaceId: card.NetworkInterfaceId, PrivateIp: card.PrivateIpAddress, Status: types.NatGatewayAddressStatusSucceeded}
+	gateway := types.NatGateway{NatGatewayId: &id, SubnetId: subnet.SubnetId, VpcId: subnet.VpcId, CreateTime: aws.Time(s.now()), State: types.NatGatewayStateAvailable,
+		ConnectivityType: cmp.Or(in.ConnectivityType, types.ConnectivityTypePublic), Tags: tags[kindNat.resource]}
+	if public {
+		a := n.Addresses[elastic]
+		address.AllocationId, address.PublicIp = a.AllocationId, a.PublicIp
+		switch {
+		case a.AssociationId != nil:
+			gateway.State, gateway.FailureCode = types.NatGatewayStateFailed, aws.String("Resource.AlreadyAssociated")
+			gateway.FailureMessage = aws.String("Elastic IP address [" + *a.AllocationId + "] is already associated")
+		case !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *subnet.VpcId) }):
+			gateway.State, gateway.FailureCode = types.NatGatewayStateFailed, aws.String("Gateway.NotAttached")
+			gateway.FailureMessage = aws.String("Network " + *subnet.VpcId + " has no Internet gateway attached")
+		default:
+			address.AssociationId = aws.String(newID("eipassoc"))
+		}
+	}
+	gateway.NatGatewayAddresses = []types.NatGatewayAddress{address}
+	err = s.editNetwork(c, func(n *networking) {
+		n.Nats = append(n.Nats, gateway)
+		n.use(aws.ToString(in.ClientToken), fingerprint(in), id)
+		if gateway.State == types.NatGatewayStateFailed {
+			return
+		}
+		n.Interfaces = append(n.Interfaces, card)
+		if public {
+			a := &n.Addresses[elastic]
+			a.AssociationId, a.NetworkInterfaceId, a.NetworkInterfaceOwnerId, a.PrivateIpAddress = address.AssociationId, card.NetworkInterfaceId, &c.Account, card.PrivateIpAddress
+		}
+	})
+	s.hide(ctx, id)
+	gateway.State, gateway.FailureCode, gateway.FailureMessage = types.NatGatewayStatePending, nil, nil
+	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
+}
+
+// DeleteNatGateway deletes a NAT gateway, which is described as deleted for a while.
+func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayInput) (*ec2.DeleteNatGatewayOutput, error) {
+	c := wire.CallerFrom(ctx)
+	n, err := s.networkOf(c)
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.indexOf(kindNat, n.Nats, in.NatGatewayId)
+	if err != nil {
+		return nil, err
+	}
+	card := n.Nats[i].NatGatewayAddresses[0].NetworkInterfaceId
+	return &ec2.DeleteNatGatewayOutput{NatGatewayId: in.NatGatewayId}, s.editNetwork(c, func(n *networking) {
+		if n.Nats[i].State != types.NatGatewayStateDeleted {
+			n.Nats[i].State, n.Nats[i].DeleteTime = types.NatGatewayStateDeleted, aws.Time(s.now())
+		}
+		n.Interfaces = slices.DeleteFunc(n.Interfaces, func(e types.NetworkInterface) bool { return *e.NetworkInterfaceId == *card })
+		for i := range n.Addresses {
+			if aws.ToString(n.Addresses[i].NetworkInterfaceId) == *card {
+				free(&n.Addresses[i])
+			}
+		}
+	})
+}
+
+var natFilters = filters{"nat-gateway-id": "NatGatewayId", "state": "State", "subnet-id": "SubnetId", "vpc-id": "VpcId"}
+
+// DescribeNatGateways lists NAT gateways.
+func (s *state) DescribeNatGateways(ctx context.Context, in *ec2.DescribeNatGatewaysInput) (*ec2.DescribeNatGatewaysOutput, error) {
+	n, err := s.networkOf(wire.CallerFrom(ctx))
+	if err != nil {
+		return nil, err
+	}
+	const remembered = 60 * 60 // seconds
+	rows := slices.DeleteFunc(slices.Clone(n.Nats), func(g types.NatGateway) bool {
+		return g.DeleteTime != nil && s.now().Sub(*g.DeleteTime).Seconds() > remembered
+	})
+	rows, next, err := list(s, kindNat, query{in.NatGatewayIds, in.Filter, in.MaxResults, in.NextToken}, rows)
+	return &ec2.DescribeNatGatewaysOutput{NatGateways: rows, NextToken: next}, err
+}
+
+// heldIn are the addresses of a subnet that interfaces besides those of instances hold.
+func (n *networking) heldIn(subnet string, taken map[string]bool) {
+	for _, i := range n.Interfaces {
+		if *i.SubnetId == subnet {
+			taken[*i.PrivateIpAddress] = true
+		}
+	}
+}
