@@ -400,17 +400,17 @@ func (s *state) DescribeParameters(ctx context.Context, in *ssm.DescribeParamete
 
 // DeleteParameters deletes parameters, and tells which there are not.
 func (s *state) DeleteParameters(ctx context.Context, in *ssm.DeleteParametersInput) (*ssm.DeleteParametersOutput, error) {
+	c := wire.CallerFrom(ctx)
 	out := &ssm.DeleteParametersOutput{DeletedParameters: []string{}, InvalidParameters: []string{}}
 	for _, name := range in.Names {
-		_, err := s.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: &name})
-		switch e := wire.AsError(err); {
-		case err == nil:
-			out.DeletedParameters = append(out.DeletedParameters, name)
-		case e.Code == wire.AsError(errNotFound()).Code:
+		if s.written(durable.NameID(c.Account, c.Region, name)) == nil {
 			out.InvalidParameters = append(out.InvalidParameters, name)
-		default:
+			continue
+		}
+		if _, err := s.DeleteParameter(ctx, &ssm.DeleteParameterInput{Name: &name}); err != nil {
 			return nil, err
 		}
+		out.DeletedParameters = append(out.DeletedParameters, name)
 	}
 	return out, nil
 }
