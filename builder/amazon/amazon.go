@@ -5,6 +5,11 @@ package amazon
 import (
 	"context"
 	"errors"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/destroy"
@@ -76,4 +81,27 @@ func (p Place) open(ctx context.Context) (*access.Session, error) {
 		err = errors.New("AWS did not return the account of these credentials")
 	}
 	return session, err
+}
+
+// ImageStates are the states of images, such as "pending" and "available", by their ids, as
+// far as they are there.
+func ImageStates(ctx context.Context, p Place, ids []string) (map[string]string, error) {
+	session, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	filter := "image-id" // which, unlike a list of ids, does not fail for one that is not there yet
+	states := map[string]string{}
+	for some := range slices.Chunk(ids, 200) {
+		out, err := access.Call(ctx, session.EC2(session.Region).DescribeImages, &ec2.DescribeImagesInput{
+			Filters: []types.Filter{{Name: &filter, Values: some}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range out.Images {
+			states[aws.ToString(i.ImageId)] = string(i.State)
+		}
+	}
+	return states, nil
 }

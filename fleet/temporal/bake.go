@@ -1,0 +1,252 @@
+package temporal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bake/fleet"
+	"bake/step"
+)
+
+// bakeIn is what the workflow that bakes a cell begins with.
+type bakeIn struct {
+	Cell    fleet.Cell      `json:"cell"`
+	Parents []fleet.Outcome `json:"parents,omitempty"` // of the cells that it needs
+	Force   bool            `json:"force,omitempty"`
+	Notify  bool            `json:"notify,omitempty"` // the fleet has webhooks
+}
+
+// stageIn is what a stage begins with.
+type stageIn struct {
+	Cell    fleet.Cell      `json:"cell"`
+	Parents []fleet.Outcome `json:"parents,omitempty"`
+	Force   bool            `json:"force,omitempty"`
+	Run     string          `json:"run"`
+	State   []byte          `json:"state,omitempty"` // sealed; nil for the first stage
+}
+
+// stageOut is how a stage has ended.
+type stageOut struct {
+	State []byte          `json:"state,omitempty"` // sealed
+	Next  []step.Boundary `json:"next,omitempty"`  // none: the run is over, with Outcome
+
+	Outcome     *fleet.Outcome `json:"outcome,omitempty"`
+	Interrupted bool           `json:"interrupted,omitempty"` // the run has to begin again
+	Left        bool           `json:"left,omitempty"`        // something has to be torn down
+}
+
+// availableIn asks for the images that a run waits for.
+type availableIn struct {
+	Cell   fleet.Cell          `json:"cell"`
+	Images map[string][]string `json:"images"` // by region
+}
+
+// teardownIn says what is to be torn down of a run.
+type teardownIn struct {
+	Cell  fleet.Cell `json:"cell"`
+	Run   string     `json:"run"`
+	State []byte     `json:"state,omitempty"` // sealed, as far as it is known
+}
+
+// lives is how often a cell is begun in all when stages are interrupted.
+const lives = 3
+
+// bake bakes a cell, and leaves nothing behind, whatever happens.
+func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
+	b := &baking{bakeIn: in, status: fleet.CellStatus{Cell: in.Cell, State: fleet.StateRunning, Started: workflow.Now(ctx)}}
+	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.CellStatus, error) { return b.status, nil }); err != nil {
+		return fleet.Outcome{}, err
+	}
+	var out fleet.Outcome
+	for life := 1; ; life++ {
+		var again bool
+		out, again = b.live(ctx)
+		if !again || life == lives || ctx.Err() != nil {
+			break
+		}
+	}
+	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
+	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
+	b.phase(ctx, "")
+	if err := workflow.UpsertTypedSearchAttributes(ctx, byResult.ValueSet(string(out.Result))); err != nil {
+		return out, err
+	}
+	return out, b.after(ctx, out)
+}
+
+// baking is a cell that is baked.
+type baking struct {
+	bakeIn
+	status fleet.CellStatus
+}
+
+// live bakes the cell by one run. again says that the run was interrupted, and another one
+// may have more luck.
+func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
+	var id string
+	if err := workflow.SideEffect(ctx, func(workflow.Context) any { return uuid.NewString() }).Get(&id); err != nil {
+		return fleet.Outcome{Result: fleet.Failed, Error: err.Error()}, false
+	}
+	b.status.Run = id
+	next := []step.Boundary{{Next: step.StageLaunch}}
+	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id}
+	dirty := true // until a stage says that nothing is left
+	defer func() {
+		if dirty {
+			b.tearDown(ctx, teardownIn{Cell: b.Cell, Run: id, State: in.State}, &out)
+		}
+	}()
+	for {
+		if err := b.await(ctx, next); err != nil {
+			return b.ended(ctx, id, err), false
+		}
+		var end stageOut
+		err := workflow.ExecuteActivity(b.stageContext(ctx, next), stageActivity, in).Get(ctx, &end)
+		if end.State != nil {
+			in.State = end.State
+		}
+		switch {
+		case err != nil && ctx.Err() == nil && worth(err):
+			return b.ended(ctx, id, err), true
+		case err != nil:
+			return b.ended(ctx, id, err), false
+		case end.Outcome != nil:
+			dirty = end.Left
+			return *end.Outcome, end.Interrupted
+		}
+		next = end.Next
+	}
+}
+
+// worth reports whether a run whose stage has ended with an error may go better another
+// time: its worker has died, or was cut off.
+func worth(err error) bool {
+	var timeout *temporal.TimeoutError
+	return errors.As(err, &timeout)
+}
+
+// ended is the outcome of a run that the workflow has ended.
+func (b *baking) ended(ctx workflow.Context, id string, err error) fleet.Outcome {
+	out := fleet.Outcome{Cell: b.Cell, Result: fleet.Failed, Run: id, Error: words(err), Code: 1}
+	if ctx.Err() != nil || temporal.IsCanceledError(err) {
+		out.Result, out.Error, out.Code = fleet.Cancelled, "cancelled", 130
+	}
+	return out
+}
+
+// words is an error without what Temporal wraps it in.
+func words(err error) string {
+	var told *temporal.ApplicationError
+	var timeout *temporal.TimeoutError
+	switch {
+	case errors.As(err, &told):
+		return told.Message()
+	case errors.As(err, &timeout):
+		return "the worker has died, or was cut off from the service"
+	}
+	return err.Error()
+}
+
+// phase says what the cell is doing.
+func (b *baking) phase(ctx workflow.Context, what string) {
+	if b.status.Phase == what {
+		return
+	}
+	b.status.Phase = what
+	shown := what
+	if shown == "" {
+		shown = string(fleet.StateDone)
+	}
+	_ = workflow.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet(shown)) // it is for show
+}
+
+// stageContext is where the stage is done that comes at the boundaries.
+func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workflow.Context {
+	stage := next[0].Next
+	what := string(stage)
+	if stage == step.StageProvision && next[0].Of > 0 {
+		what = fmt.Sprintf("%s %d of %d", stage, min(next[0].Done+1, next[0].Of), next[0].Of)
+	}
+	b.phase(ctx, what)
+	o := workflow.ActivityOptions{
+		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: 2 * time.Hour, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 3},
+	}
+	if slices.ContainsFunc(next, func(n step.Boundary) bool { return n.Next.OnMachine() }) {
+		o.TaskQueue, o.StartToCloseTimeout = machineQueue(b.Cell), 24*time.Hour
+	}
+	if stage == step.StageLaunch { // what it had made is not known if its worker has died
+		o.RetryPolicy.MaximumAttempts = 1
+	}
+	return workflow.WithActivityOptions(ctx, o)
+}
+
+// heartbeatTimeout is how long a worker is silent that has died.
+const heartbeatTimeout = 15 * time.Second
+
+// The pauses between two looks at images that a run waits for.
+const (
+	firstLook = 5 * time.Second
+	lookPause = 30 * time.Second
+)
+
+// await waits until the images at the boundaries are there, or will never be, while no
+// worker does anything for the cell.
+func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
+	in := availableIn{Cell: b.Cell, Images: map[string][]string{}}
+	for _, n := range next {
+		if n.Next == step.StageWait {
+			in.Images[n.Region] = append(in.Images[n.Region], n.Image)
+		}
+	}
+	if len(in.Images) == 0 {
+		return nil
+	}
+	b.phase(ctx, string(step.StageWait))
+	look := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumAttempts: 20},
+	})
+	for pause := firstLook; ; pause = min(2*pause, lookPause) {
+		var settled bool
+		if err := workflow.ExecuteActivity(look, availableActivity, in).Get(ctx, &settled); err != nil || settled {
+			return err
+		}
+		if err := workflow.Sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// tearDown deletes what is left of a run, however long that takes, and though the workflow
+// was cancelled.
+func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcome) {
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	b.phase(ctx, "teardown")
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 5 * time.Minute},
+	})
+	if err := workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil); err != nil { // not before the workflow is terminated
+		out.Error += "; teardown: " + words(err)
+	}
+}
+
+// after tells who wants to know of the outcome, and has the image wait for its approval.
+func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	if b.Notify {
+		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+			TaskQueue: workflowQueue, StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
+		})
+		if err := workflow.ExecuteActivity(at, notifyActivity, out).Get(ctx, nil); err != nil {
+			workflow.GetLogger(ctx).Warn("nobody was notified", "cell", b.Cell.ID(), "error", err)
+		}
+	}
+	return nil
+}

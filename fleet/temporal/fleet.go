@@ -1,0 +1,203 @@
+package temporal
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bake/fleet"
+)
+
+// fleetIn is what the workflow of a run of a fleet begins with.
+type fleetIn struct {
+	Fleet    string        `json:"fleet"`
+	Cells    []fleet.Cell  `json:"cells"`
+	Limits   fleet.Limits  `json:"limits"`
+	FailFast bool          `json:"fail_fast,omitempty"`
+	Force    bool          `json:"force,omitempty"`
+	Notify   bool          `json:"notify,omitempty"`
+	Strict   bool          `json:"strict,omitempty"` // the workflow fails if a cell has failed, for its schedule to count
+
+	// These are of the workflow that this one goes on with.
+	Run     string          `json:"run,omitempty"`
+	Started time.Time       `json:"started,omitzero"`
+	Paused  bool            `json:"paused,omitempty"`
+	Done    []fleet.Outcome `json:"done,omitempty"` // of all cells that have ended, failed ones too
+}
+
+const (
+	// mostChildren is how many cells go on at a time at most: the service has a limit of its
+	// own.
+	mostChildren = 1000
+
+	// longHistory is the number of events after which a workflow is gone on with by a new
+	// one, well before the service ends it.
+	longHistory = 20_000
+)
+
+// fleetRun is a run of a fleet.
+type fleetRun struct {
+	fleetIn
+	order    *fleet.Order
+	outcomes []fleet.Outcome // in the order of their ends
+	begun    map[string]time.Time
+	children int
+	draining bool // a new workflow goes on once no cell goes on
+}
+
+// runFleet bakes the cells of a fleet, each when those that it needs are there.
+func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
+	if in.Run == "" {
+		in.Run, in.Started = workflow.GetInfo(ctx).WorkflowExecution.RunID, workflow.Now(ctx)
+	}
+	if in.Limits.Parallel == 0 || in.Limits.Parallel > mostChildren {
+		in.Limits.Parallel = mostChildren
+	}
+	r := &fleetRun{fleetIn: in, begun: map[string]time.Time{}}
+	if err := r.goOn(); err != nil {
+		return fleet.Status{}, temporal.NewNonRetryableApplicationError(err.Error(), "Order", err)
+	}
+	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Status, error) { return r.status(), nil }); err != nil {
+		return fleet.Status{}, err
+	}
+	if err := r.drive(ctx); err != nil {
+		return fleet.Status{}, err
+	}
+	if r.draining && !r.order.Over() {
+		in := r.fleetIn
+		in.Paused, in.Done = r.order.Paused(), r.outcomes
+		return fleet.Status{}, workflow.NewContinueAsNewError(ctx, fleetWorkflow, in)
+	}
+	s := r.status()
+	s.Ended = workflow.Now(ctx)
+	failed := slices.ContainsFunc(s.Cells, func(c fleet.CellStatus) bool { return c.Outcome == nil || !c.Outcome.Result.OK() })
+	switch {
+	case ctx.Err() != nil:
+		s.State = fleet.StateCancelled
+	case failed:
+		s.State = fleet.StateFailed
+	default:
+		s.State = fleet.StateDone
+	}
+	if in.Strict && failed && ctx.Err() == nil { // the status goes with it
+		return s, temporal.NewNonRetryableApplicationError("cells of the fleet "+in.Fleet+" have failed", "Failed", nil, s)
+	}
+	return s, nil
+}
+
+// goOn makes the order of the cells that an earlier workflow has not ended. A cell that ended
+// without an image has ended those that need it.
+func (r *fleetRun) goOn() (err error) {
+	lost := map[string]bool{}
+	for _, d := range r.Done {
+		lost[d.Cell.ID()] = !d.Result.OK()
+	}
+	cells := slices.DeleteFunc(slices.Clone(r.Cells), func(c fleet.Cell) bool { return lost[c.ID()] })
+	r.order, err = fleet.NewOrder(cells, r.Limits, r.FailFast, r.Done)
+	if err != nil {
+		return err
+	}
+	r.outcomes = slices.Clone(r.Done)
+	r.order.Pause(r.Paused)
+	return nil
+}
+
+// drive begins cells and takes their ends until there is nothing more to do.
+func (r *fleetRun) drive(ctx workflow.Context) error {
+	selector := workflow.NewSelector(ctx)
+	pauses := workflow.GetSignalChannel(ctx, pauseSignal)
+	selector.AddReceive(pauses, func(c workflow.ReceiveChannel, _ bool) {
+		var paused bool
+		c.Receive(ctx, &paused)
+		r.order.Pause(paused)
+	})
+	cells, cancel := workflow.WithCancel(ctx)
+	selector.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {
+		r.end(r.order.Stop(workflow.Now(ctx), "cancelled"))
+	})
+	for !r.order.Over() {
+		if info := workflow.GetInfo(ctx); info.GetCurrentHistoryLength() > longHistory {
+			r.draining = true
+		}
+		if r.draining && r.children == 0 {
+			return nil
+		}
+		if !r.draining {
+			for _, c := range r.order.Begin() {
+				r.begin(cells, c, selector)
+			}
+		}
+		if r.order.Over() {
+			return nil
+		}
+		selector.Select(ctx)
+		if r.order.Stopped() {
+			cancel()
+		}
+	}
+	return nil
+}
+
+// end takes how cells have ended that were never begun.
+func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes, others...) }
+
+// begin starts the workflow that bakes a cell.
+func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.Selector) {
+	r.begun[c.ID()] = workflow.Now(ctx)
+	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: c.ID(), TaskQueue: workflowQueue, WaitForCancellation: true,
+		ParentClosePolicy:     enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
+		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		TypedSearchAttributes: about(c),
+	})
+	in := bakeIn{Cell: c, Parents: r.order.Parents(c), Force: r.Force && !c.ReuseOnly, Notify: r.Notify}
+	r.children++
+	selector.AddFuture(workflow.ExecuteChildWorkflow(child, bakeWorkflow, in), func(f workflow.Future) {
+		r.children--
+		var out fleet.Outcome
+		if err := f.Get(ctx, &out); err != nil {
+			out = fleet.Outcome{Cell: c, Result: fleet.Failed, Error: childError(err), Code: 1, Started: r.begun[c.ID()], Ended: workflow.Now(ctx)}
+			if temporal.IsCanceledError(err) {
+				out.Result, out.Code = fleet.Cancelled, 130
+			}
+		}
+		r.outcomes = append(r.outcomes, out)
+		r.end(r.order.End(out))
+	})
+}
+
+// childError says why the workflow of a cell has no outcome.
+func childError(err error) string {
+	var started *temporal.ChildWorkflowExecutionAlreadyStartedError
+	if errors.As(err, &started) {
+		return "the cell is being baked by another run of the fleet"
+	}
+	return words(err)
+}
+
+// status is how the run goes.
+func (r *fleetRun) status() fleet.Status {
+	s := fleet.Status{Fleet: r.Fleet, Run: r.Run, State: fleet.StateRunning, Started: r.Started}
+	if r.order.Paused() {
+		s.State = fleet.StatePaused
+	}
+	ended := map[string]*fleet.Outcome{}
+	for i := range r.outcomes {
+		ended[r.outcomes[i].Cell.ID()] = &r.outcomes[i]
+	}
+	for _, c := range r.Cells {
+		one := fleet.CellStatus{Cell: c, State: fleet.StateWaiting}
+		if at, ok := r.begun[c.ID()]; ok {
+			one.State, one.Started = fleet.StateRunning, at
+		}
+		if out := ended[c.ID()]; out != nil {
+			one.State, one.Outcome, one.Run, one.Started = fleet.State(out.Result), out, out.Run, out.Started
+		}
+		s.Cells = append(s.Cells, one)
+	}
+	return s
+}

@@ -1,0 +1,61 @@
+// Package temporal runs fleets on Temporal: what a cell is baked by is a workflow whose
+// activities are the stages of its run, so that it outlives the workers and the service.
+package temporal
+
+import (
+	"go.temporal.io/sdk/temporal"
+
+	"bake/fleet"
+)
+
+// The names of workflows, activities, queries, updates and signals: histories hold them.
+const (
+	fleetWorkflow   = "Fleet"
+	bakeWorkflow    = "Bake"
+	promoteWorkflow = "Promote"
+	janitorWorkflow = "Janitor"
+
+	stageActivity     = "Stage"
+	availableActivity = "Available"
+	teardownActivity  = "Teardown"
+	promoteActivity   = "Promote"
+	notifyActivity    = "Notify"
+	orphansActivity   = "Orphans"
+
+	statusQuery   = "status"
+	pauseSignal   = "pause"
+	approveUpdate = "approve"
+)
+
+// workflowQueue is the task queue of workflows, and of activities that belong to no account.
+const workflowQueue = "bake"
+
+// machineQueue is the task queue of what works on the machine of a cell.
+func machineQueue(c fleet.Cell) string { return workflowQueue + "." + c.Account + "." + c.Region }
+
+// apiQueue is the task queue of what calls the API for a cell and is over soon.
+func apiQueue(c fleet.Cell) string { return machineQueue(c) + ".api" }
+
+// fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
+func fleetID(name string) string { return "fleet/" + name }
+
+const janitorID = "janitor"
+
+// The search attributes of workflows.
+var (
+	byFleet   = temporal.NewSearchAttributeKeyKeyword("BakeFleet")
+	byImage   = temporal.NewSearchAttributeKeyKeyword("BakeImage")
+	byAccount = temporal.NewSearchAttributeKeyKeyword("BakeAccount")
+	byRegion  = temporal.NewSearchAttributeKeyKeyword("BakeRegion")
+	byPhase   = temporal.NewSearchAttributeKeyKeyword("BakePhase")
+	byResult  = temporal.NewSearchAttributeKeyKeyword("BakeResult")
+)
+
+// attributeNames are all of them.
+var attributeNames = []string{"BakeAccount", "BakeFleet", "BakeImage", "BakePhase", "BakeRegion", "BakeResult"}
+
+// about are the search attributes of the workflow that bakes a cell.
+func about(c fleet.Cell) temporal.SearchAttributes {
+	return temporal.NewSearchAttributes(byFleet.ValueSet(c.Fleet), byImage.ValueSet(c.Image),
+		byAccount.ValueSet(c.Account), byRegion.ValueSet(c.Region), byPhase.ValueSet(string(fleet.StateWaiting)))
+}
