@@ -29,6 +29,7 @@ var rules = []rule{
 	{"docs", nil, "documents are text that anybody may show"},
 	{"run", []string{"builder", "builder/amazon", "builder/amazon/images", "builder/amazon/kmskey", "builtin", "communicator", "component", "config", "config/lang", "engine", "golden/attest", "golden/bakefile", "golden/channels", "golden/findings", "golden/pipeline", "golden/report", "internal/...", "plugin/host", "run/cloudinit", "run/localcloud", "step", "step/onhost", "ui"}, "what a command, a test and a worker all call reads no flags and knows no command"},
 	{"fleet", []string{"builder/amazon", "config", "engine", "golden/bakefile", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
+	{"fleet/temporal", []string{"builder/amazon", "engine", "fleet", "internal/...", "run", "run/localcloud", "step"}, "it is the one way of fleets to Temporal, and a second engine beside the one in this process"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/runtest", []string{"cloud/...", "communicator/..."}, "tests of whole runs bring up a cloud for them"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},
@@ -174,4 +175,18 @@ func ruleOf(pkg string) (rule, bool) {
 		}
 	}
 	return rule{}, false
+}
+
+// TestProgramWithoutTemporal: the SDK of Temporal is in a program of its own, since it adds
+// more to bake than the rest of what most people need.
+func TestProgramWithoutTemporal(t *testing.T) {
+	for tags, want := range map[string]bool{"": false, "temporal": true} {
+		out, err := exec.Command("go", "list", "-deps", "-tags="+tags, "./cmd/bake").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(out), "go.temporal.io/sdk/"); got != want {
+			t.Errorf("with the tags %q, cmd/bake links the SDK of Temporal: %t", tags, got)
+		}
+	}
 }

@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bake/builder/amazon"
@@ -23,7 +26,9 @@ import (
 type activities struct {
 	host    fleet.Host
 	key     run.Key
+	client  client.Client
 	fleets  map[string]*fleet.Fleet
+	rates   map[string]*fleet.Rates // by fleet
 	metrics *Metrics
 	looks   looks
 }
@@ -85,10 +90,20 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if err != nil { // the template is wrong, or not what the fleet was when it began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
-	emit, end := a.watch(ctx, o.Emit)
+	var awaiting []string
+	emit, end := a.watch(ctx, func(e step.Event) {
+		if e.Kind == step.ChannelAsked && fleet.Unapproved(e.Channel) {
+			awaiting = append(awaiting, e.Channel.Name)
+		}
+		if a.host.Emit != nil {
+			e.Build = in.Cell.Short()
+			a.host.Emit(e)
+		}
+	})
 	defer end()
-	o.Emit, o.State, o.ID, o.Stages, o.Parallel = emit, a.host.State, in.Run, true, 0
-	o.Force = o.Force || in.Force
+	a.hold(&o, in.Cell, in.Run)
+	o.Emit, o.State, o.ID, o.Whole, o.Stages = emit, a.host.State, in.Run, in.Whole, true
+	o.Force, o.ReuseOnly = o.Force || in.Force, in.Cell.ReuseOnly
 	var result run.Result
 	if in.State == nil {
 		result, err = run.Build(ctx, o)
@@ -110,12 +125,35 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 			return out, nil
 		}
 	}
-	out.Outcome = outcomeOf(in, result, err, started)
-	a.metrics.ended(out.Outcome)
-	if ctx.Err() != nil && !out.Left && out.Outcome.Result != fleet.Built {
-		out.Outcome.Result = fleet.Cancelled
+	if result.Run == "" {
+		result.Run = in.Run
 	}
+	ended := fleet.Ended(in.Cell, result, err, started, a.host.Now())
+	ended.Awaiting = awaiting
+	if ctx.Err() != nil && !ended.Result.OK() {
+		ended.Result, ended.Code = fleet.Cancelled, int(run.OutcomeCancelled)
+	}
+	a.metrics.ended(&ended)
+	out.Outcome = &ended
 	return out, nil
+}
+
+// hold holds a run to the account, the region and the rate of a cell.
+func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
+	if o.Within == nil {
+		o.Within = fleet.Within(c, id)
+	}
+	var wait func(context.Context, string, string) error
+	if f := a.fleets[c.Fleet]; f != nil {
+		wait = a.rates[f.Name].Of(c.Account)
+	}
+	o.Wait = func(ctx context.Context, service, region string) error {
+		a.metrics.call(service, region)
+		if wait == nil {
+			return nil
+		}
+		return wait(ctx, service, region)
+	}
 }
 
 // export seals the state of a run, which other workers go on with. failure is passed on.
@@ -134,35 +172,31 @@ func failedOutcome(in stageIn, err error) *fleet.Outcome {
 	return &fleet.Outcome{Cell: in.Cell, Result: fleet.Failed, Run: in.Run, Error: err.Error(), Code: int(run.OutcomeOf(err))}
 }
 
-// outcomeOf is how the run of a cell has ended.
-func outcomeOf(in stageIn, r run.Result, err error, started time.Time) *fleet.Outcome {
+// cloud is where the cell's run is.
+func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string) (amazon.Cloud, error) {
+	o, err := a.host.Options(ctx, c, nil)
 	if err != nil {
-		out := failedOutcome(in, err)
-		if run.OutcomeOf(err) > 128 {
-			out.Result = fleet.Cancelled
+		return amazon.Cloud{}, err
+	}
+	a.hold(&o, c, id)
+	cloud := localcloud.Elsewhere(o.Template.Env)
+	if o.Cloud != nil {
+		if cloud, err = a.host.Clouds.Named(ctx, localcloud.Name); err != nil {
+			return cloud, err
 		}
-		return out
 	}
-	out := fleet.Outcome{Cell: in.Cell, Result: fleet.Built, Run: in.Run, Started: started, Ended: time.Now()}
-	if r.Reused() {
-		out.Result = fleet.Reused
-	}
-	if made, ok := r.Image(in.Cell.Image); ok {
-		out.Image = fleet.Image{ID: made.ID, IDs: made.IDs, Name: made.Name, Inputs: made.Inputs}
-	}
-	return &out
+	cloud.Within, cloud.Wait = o.Within, o.Wait
+	return cloud.In(region), nil
 }
 
 // available reports whether all images that a run waits for are there, or will never be.
 func (a *activities) available(ctx context.Context, in availableIn) (bool, error) {
-	o, err := a.host.Options(ctx, in.Cell, nil)
-	if err != nil {
-		return false, err
-	}
 	for _, region := range sorted(in.Images) {
-		cloud := localcloud.Elsewhere(o.Template.Env)
-		cloud.Within, cloud.Wait = o.Within, o.Wait
-		settled, err := a.looks.settled(ctx, amazon.Place{Region: region, Cloud: cloud.In(region)}, in.Images[region])
+		cloud, err := a.cloud(ctx, in.Cell, in.Run, region)
+		if err != nil {
+			return false, err
+		}
+		settled, err := a.looks.settled(ctx, amazon.Place{Region: region, Cloud: cloud}, in.Images[region])
 		if err != nil || !settled {
 			return false, err
 		}
@@ -183,22 +217,17 @@ func sorted(m map[string][]string) (keys []string) {
 func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
-	o, err := a.host.Options(ctx, in.Cell, nil)
-	if err != nil {
-		return err
-	}
 	if in.State != nil {
 		if _, err := a.host.State.Import(in.State, a.key); err != nil {
 			return err
 		}
 	}
-	clouds := &localcloud.Clouds{}
-	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: clouds, Emit: emit, Command: "bake worker"}
-	_, err = run.Sweep(ctx, sweep)
-	sweep.Tags = &run.Tags{Regions: []string{in.Cell.Region}, Find: func(ctx context.Context, p amazon.Place, id string) ([]step.Resource, error) {
-		p.Cloud = localcloud.Elsewhere(o.Template.Env)
-		p.Cloud.Within, p.Cloud.Wait = o.Within, o.Wait
-		p.Cloud = p.Cloud.In(in.Cell.Region)
+	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now}
+	_, err := run.Sweep(ctx, sweep)
+	sweep.Tags = &run.Tags{Regions: []string{in.Cell.Region}, Find: func(ctx context.Context, p amazon.Place, id string) (_ []step.Resource, err error) {
+		if p.Cloud, err = a.cloud(ctx, in.Cell, in.Run, in.Cell.Region); err != nil {
+			return nil, err
+		}
 		return amazon.FindTagged(ctx, p, id)
 	}}
 	_, terr := run.Sweep(ctx, sweep)
@@ -210,6 +239,36 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 }
 
 // notify tells the webhooks of the fleet how a cell has ended.
-func (a *activities) notify(ctx context.Context, out fleet.Outcome) error {
-	return nil
+func (a *activities) notify(ctx context.Context, in notifyIn) error {
+	f := a.fleets[in.Outcome.Cell.Fleet]
+	if f == nil {
+		return temporal.NewNonRetryableApplicationError("this worker does not know the fleet "+in.Outcome.Cell.Fleet, "Fleet", nil)
+	}
+	var errs []error
+	for _, n := range fleet.Notices(in.Whole, in.Outcome, a.before(ctx, in.Outcome.Cell)) {
+		for _, w := range f.Notify {
+			errs = append(errs, w.Tell(ctx, n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// before is how the cell ended the last time, as far as the service knows.
+func (a *activities) before(ctx context.Context, c fleet.Cell) fleet.Result {
+	query := fmt.Sprintf("WorkflowId = '%s' AND ExecutionStatus = 'Completed'", c.ID())
+	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1}) // the newest comes first
+	if err != nil || len(found.GetExecutions()) == 0 {
+		return ""
+	}
+	var result string
+	p := found.GetExecutions()[0].GetSearchAttributes().GetIndexedFields()[byResult.GetName()]
+	if converter.GetDefaultDataConverter().FromPayload(p, &result) != nil {
+		return ""
+	}
+	return fleet.Result(result)
+}
+
+// approve approves the image of a cell.
+func (a *activities) approve(ctx context.Context, in approveIn) error {
+	return a.host.Approve(ctx, in.Outcome, in.Approval)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -20,6 +21,13 @@ type bakeIn struct {
 	Parents []fleet.Outcome `json:"parents,omitempty"` // of the cells that it needs
 	Force   bool            `json:"force,omitempty"`
 	Notify  bool            `json:"notify,omitempty"` // the fleet has webhooks
+	Whole   string          `json:"whole,omitempty"`  // the run of the fleet
+}
+
+// notifyIn is what the webhooks are told of.
+type notifyIn struct {
+	Whole   string        `json:"whole,omitempty"`
+	Outcome fleet.Outcome `json:"outcome"`
 }
 
 // stageIn is what a stage begins with.
@@ -28,6 +36,7 @@ type stageIn struct {
 	Parents []fleet.Outcome `json:"parents,omitempty"`
 	Force   bool            `json:"force,omitempty"`
 	Run     string          `json:"run"`
+	Whole   string          `json:"whole,omitempty"`
 	State   []byte          `json:"state,omitempty"` // sealed; nil for the first stage
 }
 
@@ -44,6 +53,7 @@ type stageOut struct {
 // availableIn asks for the images that a run waits for.
 type availableIn struct {
 	Cell   fleet.Cell          `json:"cell"`
+	Run    string              `json:"run"`
 	Images map[string][]string `json:"images"` // by region
 }
 
@@ -95,7 +105,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 	}
 	b.status.Run = id
 	next := []step.Boundary{{Next: step.StageLaunch}}
-	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id}
+	in := stageIn{Cell: b.Cell, Parents: b.Parents, Force: b.Force, Run: id, Whole: b.Whole}
 	dirty := true // until a stage says that nothing is left
 	defer func() {
 		if dirty {
@@ -199,7 +209,7 @@ const (
 // await waits until the images at the boundaries are there, or will never be, while no
 // worker does anything for the cell.
 func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
-	in := availableIn{Cell: b.Cell, Images: map[string][]string{}}
+	in := availableIn{Cell: b.Cell, Run: b.status.Run, Images: map[string][]string{}}
 	for _, n := range next {
 		if n.Next == step.StageWait {
 			in.Images[n.Region] = append(in.Images[n.Region], n.Image)
@@ -244,9 +254,16 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 			TaskQueue: workflowQueue, StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
 		})
-		if err := workflow.ExecuteActivity(at, notifyActivity, out).Get(ctx, nil); err != nil {
+		if err := workflow.ExecuteActivity(at, notifyActivity, notifyIn{b.Whole, out}).Get(ctx, nil); err != nil {
 			workflow.GetLogger(ctx).Warn("nobody was notified", "cell", b.Cell.ID(), "error", err)
 		}
 	}
-	return nil
+	if len(out.Awaiting) == 0 {
+		return nil
+	}
+	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID: approvalID(out), TaskQueue: workflowQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+	})
+	// It need not end before the cell does: nobody may be there for days.
+	return workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)
 }

@@ -14,13 +14,13 @@ import (
 
 // fleetIn is what the workflow of a run of a fleet begins with.
 type fleetIn struct {
-	Fleet    string        `json:"fleet"`
-	Cells    []fleet.Cell  `json:"cells"`
-	Limits   fleet.Limits  `json:"limits"`
-	FailFast bool          `json:"fail_fast,omitempty"`
-	Force    bool          `json:"force,omitempty"`
-	Notify   bool          `json:"notify,omitempty"`
-	Strict   bool          `json:"strict,omitempty"` // the workflow fails if a cell has failed, for its schedule to count
+	Fleet    string       `json:"fleet"`
+	Cells    []fleet.Cell `json:"cells"`
+	Limits   fleet.Limits `json:"limits"`
+	FailFast bool         `json:"fail_fast,omitempty"`
+	Force    bool         `json:"force,omitempty"`
+	Notify   bool         `json:"notify,omitempty"`
+	Strict   bool         `json:"strict,omitempty"` // the workflow fails if a cell has failed, for its schedule to count
 
 	// These are of the workflow that this one goes on with.
 	Run     string          `json:"run,omitempty"`
@@ -116,9 +116,7 @@ func (r *fleetRun) drive(ctx workflow.Context) error {
 		r.order.Pause(paused)
 	})
 	cells, cancel := workflow.WithCancel(ctx)
-	selector.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {
-		r.end(r.order.Stop(workflow.Now(ctx), "cancelled"))
-	})
+	selector.AddFuture(ended(ctx), func(workflow.Future) { r.end(r.order.Stop(workflow.Now(ctx), "cancelled")) })
 	for !r.order.Over() {
 		if info := workflow.GetInfo(ctx); info.GetCurrentHistoryLength() > longHistory {
 			r.draining = true
@@ -142,6 +140,16 @@ func (r *fleetRun) drive(ctx workflow.Context) error {
 	return nil
 }
 
+// ended is ready when ctx is cancelled. Its channel would be ready again and again.
+func ended(ctx workflow.Context) workflow.Future {
+	f, set := workflow.NewFuture(ctx)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		ctx.Done().Receive(ctx, nil)
+		set.Set(nil, nil)
+	})
+	return f
+}
+
 // end takes how cells have ended that were never begun.
 func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes, others...) }
 
@@ -154,7 +162,7 @@ func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.S
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		TypedSearchAttributes: about(c),
 	})
-	in := bakeIn{Cell: c, Parents: r.order.Parents(c), Force: r.Force && !c.ReuseOnly, Notify: r.Notify}
+	in := bakeIn{Cell: c, Parents: r.order.Parents(c), Force: r.Force && !c.ReuseOnly, Notify: r.Notify, Whole: r.Run}
 	r.children++
 	selector.AddFuture(workflow.ExecuteChildWorkflow(child, bakeWorkflow, in), func(f workflow.Future) {
 		r.children--

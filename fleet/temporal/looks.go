@@ -73,4 +73,3 @@ func (l *looks) join(ctx context.Context, p amazon.Place, ids []string) *look {
 	})
 	return one
 }
-

@@ -10,15 +10,15 @@ import (
 
 // The names of workflows, activities, queries, updates and signals: histories hold them.
 const (
-	fleetWorkflow   = "Fleet"
-	bakeWorkflow    = "Bake"
-	promoteWorkflow = "Promote"
-	janitorWorkflow = "Janitor"
+	fleetWorkflow    = "Fleet"
+	bakeWorkflow     = "Bake"
+	approvalWorkflow = "Approval"
+	janitorWorkflow  = "Janitor"
 
 	stageActivity     = "Stage"
 	availableActivity = "Available"
 	teardownActivity  = "Teardown"
-	promoteActivity   = "Promote"
+	approveActivity   = "Approve"
 	notifyActivity    = "Notify"
 	orphansActivity   = "Orphans"
 

@@ -1,0 +1,281 @@
+package temporal
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+
+	"bake/fleet"
+	"bake/internal/envvar"
+	"bake/run"
+	"bake/step"
+)
+
+// Engine is a [fleet.Engine] on a Temporal service.
+type Engine struct {
+	Host fleet.Host
+
+	Metrics string           // the address at which a worker serves its metrics; empty: nowhere
+	Ready   func(queues int) // is called once a worker has begun; may be nil
+}
+
+var _ fleet.Engine = (*Engine)(nil)
+
+// key is what leaves workers is encrypted with.
+func (e *Engine) key() (run.Key, error) { return run.NewKey(envvar.Get(e.Host.Env, run.KeyVar)) }
+
+// dialTime is how long the service may take to answer at first.
+const dialTime = 10 * time.Second
+
+// dial connects to the service of a fleet. The caller closes the client.
+func (e *Engine) dial(ctx context.Context, f *fleet.Fleet) (client.Client, error) {
+	if f.Engine == nil {
+		return nil, fmt.Errorf("the fleet %s has no engine block: %w", f.Name, fleet.ErrNotHere)
+	}
+	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))}
+	if envvar.Get(e.Host.Env, codecVar) != "" {
+		key, err := e.key()
+		if err != nil {
+			return nil, err
+		}
+		o.DataConverter = sealed(key)
+	}
+	if f.Engine.TLS != nil {
+		config, err := tlsConfig(f.Engine.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("engine %q: tls: %w", "temporal", err)
+		}
+		o.ConnectionOptions.TLS = config
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	c, err := client.DialContext(ctx, o)
+	if err != nil {
+		return nil, unreachable(f, err)
+	}
+	return c, nil
+}
+
+// unreachable is an error of the service, with what to do.
+func unreachable(f *fleet.Fleet, err error) error {
+	var missing *serviceerror.NamespaceNotFound
+	switch {
+	case errors.As(err, &missing):
+		return fmt.Errorf("the Temporal service at %s has no namespace %q; create it with: temporal operator namespace create %s", f.Engine.Address, f.Engine.Namespace, f.Engine.Namespace)
+	case errors.Is(err, context.Canceled):
+		return err
+	}
+	return fmt.Errorf("the Temporal service at %s cannot be reached: %w; check address and tls of the engine block", f.Engine.Address, err)
+}
+
+func tlsConfig(t *fleet.TLS) (*tls.Config, error) {
+	c := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
+	if t.CAFile != "" {
+		text, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// attributes makes the search attributes that the namespace does not have.
+func attributes(ctx context.Context, c client.Client, namespace string) (made []string, err error) {
+	there, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return nil, fmt.Errorf("the search attributes of namespace %s: %w", namespace, err)
+	}
+	missing := map[string]enums.IndexedValueType{}
+	for _, name := range attributeNames {
+		if kind, ok := there.GetCustomAttributes()[name]; !ok {
+			missing[name] = enums.INDEXED_VALUE_TYPE_KEYWORD
+			made = append(made, name)
+		} else if kind != enums.INDEXED_VALUE_TYPE_KEYWORD {
+			return nil, fmt.Errorf("the search attribute %s of namespace %s is of the type %s, and must be Keyword; remove it first", name, namespace, kind)
+		}
+	}
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	if _, err := c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing}); err != nil {
+		return nil, fmt.Errorf("the search attributes of namespace %s cannot be made: %w", namespace, err)
+	}
+	return made, nil
+}
+
+// input is what a run of the fleet begins with.
+func input(f *fleet.Fleet, cells []fleet.Cell) fleetIn {
+	return fleetIn{Fleet: f.Name, Cells: cells, Limits: f.Limits, Notify: len(f.Notify) > 0}
+}
+
+// Run implements [fleet.Engine]. When ctx ends, the run is cancelled, and its cells are torn
+// down before Run returns.
+func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (fleet.Status, error) {
+	c, err := e.dial(ctx, f)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	defer c.Close()
+	if _, err := attributes(ctx, c, f.Engine.Namespace); err != nil {
+		return fleet.Status{}, err
+	}
+	if o.Resume != "" { // it never stopped
+		return e.follow(ctx, c, f, c.GetWorkflow(ctx, fleetID(f.Name), o.Resume), o.Told)
+	}
+	in := input(f, o.Cells)
+	in.FailFast, in.Force = o.FailFast, o.Force
+	started, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: fleetID(f.Name), TaskQueue: workflowQueue, WorkflowExecutionErrorWhenAlreadyStarted: true,
+		TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
+	}, fleetWorkflow, in)
+	var running *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &running) {
+		return fleet.Status{}, fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
+	} else if err != nil {
+		return fleet.Status{}, fmt.Errorf("the fleet %s cannot be run: %w", f.Name, err)
+	}
+	return e.follow(ctx, c, f, started, o.Told)
+}
+
+// follow tells how a run goes until it ends.
+func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w client.WorkflowRun, told func(fleet.Status)) (fleet.Status, error) {
+	type end struct {
+		status fleet.Status
+		err    error
+	}
+	ended := make(chan end, 1)
+	apart := context.WithoutCancel(ctx)
+	go func() {
+		var s fleet.Status
+		err := w.Get(apart, &s)
+		ended <- end{s, err}
+	}()
+	cancelled := ctx.Done()
+	for tick := time.NewTicker(2 * time.Second); ; {
+		select {
+		case e := <-ended:
+			tick.Stop()
+			if e.err == nil && told != nil {
+				told(e.status)
+			}
+			return e.status, e.err
+		case <-cancelled:
+			cancelled = nil
+			if err := c.CancelWorkflow(apart, w.GetID(), ""); err != nil {
+				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
+			}
+		case <-tick.C:
+			if s, err := e.query(apart, c, f, ""); err == nil && told != nil {
+				told(s)
+			}
+		}
+	}
+}
+
+// query asks a run of the fleet how it goes, with what its cells do.
+func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id string) (s fleet.Status, err error) {
+	v, err := c.QueryWorkflow(ctx, fleetID(f.Name), id, statusQuery)
+	if err != nil {
+		return s, err
+	}
+	if err := v.Get(&s); err != nil {
+		return s, err
+	}
+	for i, one := range s.Cells {
+		if one.State != fleet.StateRunning {
+			continue
+		}
+		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
+			_ = v.Get(&s.Cells[i]) // it is for show
+		}
+	}
+	return s, nil
+}
+
+// Status implements [fleet.Engine].
+func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, error) {
+	c, err := e.dial(ctx, f)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	defer c.Close()
+	d, err := c.DescribeWorkflowExecution(ctx, fleetID(f.Name), "")
+	if isNotFound(err) {
+		return fleet.Status{}, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
+	} else if err != nil {
+		return fleet.Status{}, unreachable(f, err)
+	}
+	info := d.GetWorkflowExecutionInfo()
+	if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		var s fleet.Status
+		if err := c.GetWorkflow(ctx, fleetID(f.Name), info.GetExecution().GetRunId()).Get(ctx, &s); err == nil {
+			return s, nil
+		}
+	}
+	return e.query(ctx, c, f, "")
+}
+
+func isNotFound(err error) bool {
+	var missing *serviceerror.NotFound
+	return errors.As(err, &missing)
+}
+
+// Logs implements [fleet.Engine]: the log of a run is where its worker keeps it.
+func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) error {
+	s, err := e.Status(ctx, f)
+	if err != nil {
+		return err
+	}
+	for _, one := range s.Cells {
+		if one.Cell.ID() == c.ID() && one.Run != "" {
+			if err := e.Host.State.Events(one.Run, emit); err != nil {
+				return fmt.Errorf("the log of cell %s, run %s, is not on this host; the workers keep the logs of the stages that they did: %w", c.Short(), one.Run, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("the cell %s: %w", c.Short(), fleet.ErrNoRun)
+}
+
+// Cancel implements [fleet.Engine].
+func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) error {
+	return e.onRun(ctx, f, func(c client.Client) error { return c.CancelWorkflow(ctx, fleetID(f.Name), "") })
+}
+
+// onRun does something with the run of the fleet that goes on.
+func (e *Engine) onRun(ctx context.Context, f *fleet.Fleet, do func(client.Client) error) error {
+	c, err := e.dial(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := do(c); isNotFound(err) {
+		return fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
+	} else if err != nil {
+		return unreachable(f, err)
+	}
+	return nil
+}

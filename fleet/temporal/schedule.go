@@ -1,0 +1,143 @@
+package temporal
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"bake/fleet"
+)
+
+// overlaps are the policies by the names that templates have for them.
+var overlaps = map[string]enums.ScheduleOverlapPolicy{
+	"skip":            enums.SCHEDULE_OVERLAP_POLICY_SKIP,
+	"buffer_one":      enums.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE,
+	"buffer_all":      enums.SCHEDULE_OVERLAP_POLICY_BUFFER_ALL,
+	"cancel_other":    enums.SCHEDULE_OVERLAP_POLICY_CANCEL_OTHER,
+	"terminate_other": enums.SCHEDULE_OVERLAP_POLICY_TERMINATE_OTHER,
+	"allow_all":       enums.SCHEDULE_OVERLAP_POLICY_ALLOW_ALL,
+}
+
+// Apply implements [fleet.Engine]: it makes the search attributes and the schedule of the
+// fleet what the template says.
+func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err error) {
+	if f.Schedule != nil {
+		if _, ok := overlaps[f.Schedule.Overlap]; !ok {
+			return nil, fmt.Errorf("the schedule of the fleet %s: there is no overlap %q", f.Name, f.Schedule.Overlap)
+		}
+	}
+	c, err := e.dial(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	made, err := attributes(ctx, c, f.Engine.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if len(made) > 0 {
+		done = append(done, "Created the search attributes "+strings.Join(made, ", ")+".")
+	}
+	said, err := schedule(ctx, c, f)
+	return append(done, said...), err
+}
+
+// schedule creates, updates or deletes the schedule of a fleet.
+func schedule(ctx context.Context, c client.Client, f *fleet.Fleet) ([]string, error) {
+	h := c.ScheduleClient().GetHandle(ctx, fleetID(f.Name))
+	old, err := h.Describe(ctx)
+	missing := isNotFound(err)
+	if err != nil && !missing {
+		return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+	}
+	switch {
+	case f.Schedule == nil && missing:
+		return nil, nil
+	case f.Schedule == nil:
+		if err := h.Delete(ctx); err != nil {
+			return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+		}
+		return []string{"Deleted the schedule " + fleetID(f.Name) + "."}, nil
+	case missing:
+		o := scheduleOf(f)
+		if _, err := c.ScheduleClient().Create(ctx, o); err != nil {
+			return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+		}
+		return []string{"Created the schedule " + o.ID + ": " + when(f.Schedule) + "."}, nil
+	}
+	if old.Schedule.Policy == nil {
+		old.Schedule.Policy = &client.SchedulePolicies{}
+	}
+	err = h.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		o := scheduleOf(f)
+		s := in.Description.Schedule // its state, such as a pause, stays
+		s.Action, s.Spec = o.Action, &o.Spec
+		s.Policy = &client.SchedulePolicies{Overlap: o.Overlap, CatchupWindow: o.CatchupWindow, PauseOnFailure: o.PauseOnFailure}
+		return &client.ScheduleUpdate{Schedule: &s}, nil
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+	}
+	return []string{"Updated the schedule " + fleetID(f.Name) + ": " + when(f.Schedule) + "."}, nil
+}
+
+func when(s *fleet.Schedule) string {
+	zone := s.Timezone
+	if zone == "" {
+		zone = "UTC"
+	}
+	return s.Cron + " in " + zone
+}
+
+// scheduleOf is the schedule of a fleet.
+func scheduleOf(f *fleet.Fleet) client.ScheduleOptions {
+	s := f.Schedule
+	in := input(f, f.Cells)
+	in.Strict = true
+	catchUp := s.CatchUp
+	if catchUp == 0 {
+		catchUp = time.Minute // as short as the service allows: sooner than never
+	}
+	return client.ScheduleOptions{
+		ID:   fleetID(f.Name),
+		Spec: client.ScheduleSpec{CronExpressions: []string{s.Cron}, TimeZoneName: s.Timezone, Jitter: s.Jitter},
+		Action: &client.ScheduleWorkflowAction{
+			ID: fleetID(f.Name), Workflow: fleetWorkflow, Args: []any{in}, TaskQueue: workflowQueue,
+			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
+		},
+		Overlap: overlaps[s.Overlap], CatchupWindow: catchUp,
+		PauseOnFailure: s.PauseAfterFailures == 1,
+	}
+}
+
+// Pause implements [fleet.Engine]: of the run that goes on, and of the schedule.
+func (e *Engine) Pause(ctx context.Context, f *fleet.Fleet) error { return e.pause(ctx, f, true) }
+
+// Unpause implements [fleet.Engine].
+func (e *Engine) Unpause(ctx context.Context, f *fleet.Fleet) error { return e.pause(ctx, f, false) }
+
+func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) error {
+	return e.onRun(ctx, f, func(c client.Client) error {
+		h := c.ScheduleClient().GetHandle(ctx, fleetID(f.Name))
+		var err error
+		if paused {
+			err = h.Pause(ctx, client.SchedulePauseOptions{Note: "bake fleet pause"})
+		} else {
+			err = h.Unpause(ctx, client.ScheduleUnpauseOptions{Note: "bake fleet resume"})
+		}
+		if err != nil && !isNotFound(err) {
+			return err
+		}
+		none := err
+		err = c.SignalWorkflow(ctx, fleetID(f.Name), "", pauseSignal, paused)
+		if isNotFound(err) && none == nil { // there is a schedule, and no run
+			return nil
+		}
+		return err
+	})
+}

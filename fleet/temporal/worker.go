@@ -1,0 +1,171 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"bake/fleet"
+)
+
+// registry takes workflows and activities, as a worker and a test do.
+type registry interface {
+	RegisterWorkflowWithOptions(w any, o workflow.RegisterOptions)
+}
+
+// registerWorkflows names the workflows. What they do in which order is in the histories of
+// those that go on: a change of that needs workflow.GetVersion, and the test that replays
+// saved histories says when.
+func registerWorkflows(r registry) {
+	r.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
+	r.RegisterWorkflowWithOptions(bake, workflow.RegisterOptions{Name: bakeWorkflow})
+	r.RegisterWorkflowWithOptions(approval, workflow.RegisterOptions{Name: approvalWorkflow})
+}
+
+// drain is how long a worker that is told to end goes on with what it has begun.
+const drain = 30 * time.Minute
+
+// stageCalls is about how many calls a stage makes that is over soon: a rate of calls gives
+// one of stages by it. The calls themselves are limited in each worker.
+const stageCalls = 10
+
+// stagesAtOnce is how many stages of one account and region a worker does at a time, unless
+// the fleets say less.
+const stagesAtOnce = 50
+
+// Work implements [fleet.Engine].
+func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
+	if len(o.Fleets) == 0 {
+		return errors.New("the template has no fleet to work for")
+	}
+	key, err := e.key()
+	if err != nil {
+		return err
+	}
+	c, err := e.dial(ctx, o.Fleets[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	a := &activities{host: e.Host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
+	for _, f := range o.Fleets {
+		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
+	}
+	if e.Metrics != "" {
+		stop, err := serveMetrics(e.Metrics, a.metrics)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	workers := []worker.Worker{e.workflowWorker(c, a)}
+	for _, place := range places(o) {
+		workers = append(workers, e.placeWorkers(c, a, place, rate(o.Fleets))...)
+	}
+	fatal := make(chan error, len(workers))
+	for i, w := range workers {
+		if err := w.Start(); err != nil {
+			for _, started := range workers[:i] {
+				started.Stop()
+			}
+			return fmt.Errorf("the worker cannot start: %w", unreachable(o.Fleets[0], err))
+		}
+	}
+	if e.Ready != nil {
+		e.Ready(len(workers))
+	}
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-fatal:
+	}
+	stopAll(workers)
+	return err
+}
+
+// stopAll drains workers side by side.
+func stopAll(workers []worker.Worker) {
+	stopped := make(chan struct{})
+	for _, w := range workers {
+		go func() {
+			w.Stop()
+			stopped <- struct{}{}
+		}()
+	}
+	for range workers {
+		<-stopped
+	}
+}
+
+// places are a cell for each account and region that the worker works for.
+func places(o fleet.WorkerOptions) (all []fleet.Cell) {
+	for _, f := range o.Fleets {
+		for _, c := range f.Cells {
+			if len(o.Accounts) > 0 && !slices.Contains(o.Accounts, c.Account) || len(o.Regions) > 0 && !slices.Contains(o.Regions, c.Region) {
+				continue
+			}
+			if !slices.ContainsFunc(all, func(p fleet.Cell) bool { return machineQueue(p) == machineQueue(c) }) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+// rate is the lowest rate of EC2 calls that the fleets allow; 0 if none says one.
+func rate(fleets []*fleet.Fleet) (lowest float64) {
+	for _, f := range fleets {
+		if r := f.Limits.APIRate["ec2"]; r > 0 && (lowest == 0 || r < lowest) {
+			lowest = r
+		}
+	}
+	return lowest
+}
+
+func (e *Engine) workflowWorker(c client.Client, a *activities) worker.Worker {
+	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain})
+	registerWorkflows(w)
+	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
+	return w
+}
+
+func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, calls float64) []worker.Worker {
+	o := worker.Options{
+		DisableWorkflowWorker: true, WorkerStopTimeout: drain, MaxHeartbeatThrottleInterval: beat,
+		MaxConcurrentActivityExecutionSize: stagesAtOnce,
+	}
+	machines := worker.New(c, machineQueue(place), o)
+	if calls > 0 {
+		o.TaskQueueActivitiesPerSecond = calls / stageCalls
+	}
+	api := worker.New(c, apiQueue(place), o)
+	for _, w := range []worker.Worker{machines, api} {
+		w.RegisterActivityWithOptions(a.stage, activity.RegisterOptions{Name: stageActivity})
+		w.RegisterActivityWithOptions(a.available, activity.RegisterOptions{Name: availableActivity})
+		w.RegisterActivityWithOptions(a.approve, activity.RegisterOptions{Name: approveActivity})
+		w.RegisterActivityWithOptions(a.teardown, activity.RegisterOptions{Name: teardownActivity})
+	}
+	return []worker.Worker{machines, api}
+}
+
+// serveMetrics serves metrics at an address until the caller calls stop.
+func serveMetrics(at string, m *Metrics) (stop func(), err error) {
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return nil, fmt.Errorf("the metrics cannot be served: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", m)
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = s.Serve(l) }()
+	return func() { _ = s.Close() }, nil
+}

@@ -1,0 +1,341 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	sdk "go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"bake/fleet"
+	"bake/step"
+)
+
+// fake stands for the workers: it does stages as script says, and knows what there is.
+type fake struct {
+	mu    sync.Mutex
+	stage func(ctx context.Context, in stageIn) (stageOut, error)
+	log   []string
+	looks int
+	gone  []string // runs that were torn down
+
+	teardowns int // that fail before one succeeds
+}
+
+func (f *fake) note(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, text)
+}
+
+func (f *fake) Stage(ctx context.Context, in stageIn) (stageOut, error) { return f.stage(ctx, in) }
+
+func (f *fake) Available(context.Context, availableIn) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+	return f.looks > 100, nil
+}
+
+func (f *fake) Teardown(_ context.Context, in teardownIn) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.teardowns > 0 {
+		f.teardowns--
+		return errors.New("the cloud is down")
+	}
+	f.gone = append(f.gone, in.Run)
+	return nil
+}
+
+func (f *fake) Notify(_ context.Context, in notifyIn) error {
+	f.note("notify " + string(in.Outcome.Result))
+	return nil
+}
+
+func (f *fake) Approve(_ context.Context, in approveIn) error {
+	f.note("approve " + in.Approval.Channel + " by " + in.Approval.By)
+	return nil
+}
+
+func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(time.Minute)
+	registerWorkflows(env)
+	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve} {
+		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+	return env
+}
+
+var web = fleet.Cell{Fleet: "nightly", Image: "web", Account: "111111111111", Region: "eu-west-1"}
+
+// script does the stages of a build with two provisioners, and an image that takes long.
+func (f *fake) script(ctx context.Context, in stageIn) (stageOut, error) {
+	next := []step.Boundary{
+		{Next: step.StageProvision, Of: 2}, {Next: step.StageProvision, Done: 1, Of: 2}, {Next: step.StageImage},
+		{Next: step.StageWait, Region: "eu-west-1", Image: "ami-1"},
+	}
+	n := len(in.State)
+	f.note(fmt.Sprintf("stage %d on %s", n, activity.GetInfo(ctx).TaskQueue))
+	if n < len(next) {
+		return stageOut{State: make([]byte, n+1), Next: next[n : n+1]}, nil
+	}
+	return stageOut{Outcome: &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Built, Image: fleet.Image{ID: "ami-" + in.Cell.Image}}}, nil
+}
+
+// TestBakeStages: stages follow each other on the queues that they belong to, an image is
+// waited for without a worker, and nothing is torn down that has taken itself down.
+func TestBakeStages(t *testing.T) {
+	f := &fake{}
+	f.stage = f.script
+	env := f.env(t)
+	begun := env.Now()
+	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web, Notify: true})
+	var out fleet.Outcome
+	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Built || out.Image.ID != "ami-web" || out.Run == "" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	want := []string{
+		"stage 0 on bake.111111111111.eu-west-1.api", "stage 1 on bake.111111111111.eu-west-1", "stage 2 on bake.111111111111.eu-west-1",
+		"stage 3 on bake.111111111111.eu-west-1.api", "stage 4 on bake.111111111111.eu-west-1.api", "notify built",
+	}
+	if !slices.Equal(f.log, want) {
+		t.Errorf("it did %q", f.log)
+	}
+	if f.looks != 101 || len(f.gone) > 0 {
+		t.Errorf("%d looks; torn down: %q", f.looks, f.gone)
+	}
+	if took := env.Now().Sub(begun); took < 40*time.Minute || took > 2*time.Hour {
+		t.Errorf("it took %s of the workflow's time", took)
+	}
+}
+
+// TestBakeBeginsAgain: a run whose worker has died in its launch, or that was interrupted, is
+// torn down, and another one begins; after some of them the cell has failed.
+func TestBakeBeginsAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		deaths int
+		want   fleet.Result
+	}{"once": {1, fleet.Built}, "twice": {2, fleet.Built}, "always": {99, fleet.Failed}} {
+		f := &fake{teardowns: 2}
+		died := 0
+		runs := map[string]bool{}
+		f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
+			runs[in.Run] = true
+			if len(in.State) == died%2 && died < c.deaths {
+				died++
+				if died%2 == 0 {
+					return stageOut{State: in.State, Interrupted: true, Left: true, Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Failed}}, nil
+				}
+				return stageOut{}, sdk.NewHeartbeatTimeoutError()
+			}
+			return f.script(ctx, in)
+		}
+		env := f.env(t)
+		env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+		var out fleet.Outcome
+		if err := env.GetWorkflowResult(&out); err != nil || out.Result != c.want {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+		if want := min(c.deaths, lives); len(f.gone) != want || len(runs) != min(c.deaths+1, lives) {
+			t.Errorf("%s: %d runs, torn down: %q", name, len(runs), f.gone)
+		}
+	}
+}
+
+// TestBakeCancelled: a cell that is cancelled is torn down, also while it only waits.
+func TestBakeCancelled(t *testing.T) {
+	f := &fake{teardowns: 3}
+	f.stage = f.script
+	env := f.env(t)
+	env.RegisterDelayedCallback(env.CancelWorkflow, 10*time.Minute)
+	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+	var out fleet.Outcome
+	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Cancelled || len(f.gone) != 1 || f.gone[0] != out.Run {
+		t.Errorf("%+v, %v; torn down: %q", out, err, f.gone)
+	}
+	if f.looks == 0 || f.looks > 100 {
+		t.Errorf("%d looks: it was not cancelled while it waited", f.looks)
+	}
+}
+
+// nightly are cells of three images in two accounts; web and db need base.
+func nightly() (cells []fleet.Cell) {
+	for _, image := range []string{"base", "web", "db"} {
+		for _, account := range []string{"111111111111", "222222222222"} {
+			c := fleet.Cell{Fleet: "nightly", Image: image, Account: account, Region: "eu-west-1"}
+			if image != "base" {
+				base := c
+				base.Image = "base"
+				c.Needs = []string{base.ID()}
+			}
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// TestFleet: children begin when their parents are there, and get to know them; what needs a
+// parent that failed is skipped.
+func TestFleet(t *testing.T) {
+	f := &fake{}
+	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+		f.note(in.Cell.Short())
+		out := &fleet.Outcome{Cell: in.Cell, Run: in.Run, Result: fleet.Built, Image: fleet.Image{ID: "ami-" + in.Cell.Image + in.Cell.Account}}
+		switch {
+		case in.Cell.Image == "base" && in.Cell.Account == "222222222222":
+			out.Result, out.Error, out.Code = fleet.Failed, "no capacity", 5
+		case in.Cell.Image != "base" && (len(in.Parents) != 1 || in.Parents[0].Image.ID != "ami-base111111111111"):
+			t.Errorf("%s has the parents %v", in.Cell.Short(), in.Parents)
+		}
+		return stageOut{Outcome: out}, nil
+	}
+	env := f.env(t)
+	env.ExecuteWorkflow(fleetWorkflow, fleetIn{Fleet: "nightly", Cells: nightly(), Limits: fleet.Limits{Parallel: 3}})
+	var s fleet.Status
+	if err := env.GetWorkflowResult(&s); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range s.Cells {
+		got = append(got, c.Cell.Short()+" "+string(c.State))
+	}
+	want := "base/111111111111/eu-west-1 built, base/222222222222/eu-west-1 failed, web/111111111111/eu-west-1 built, web/222222222222/eu-west-1 skipped, db/111111111111/eu-west-1 built, db/222222222222/eu-west-1 skipped"
+	if strings.Join(got, ", ") != want || s.State != fleet.StateFailed {
+		t.Errorf("%s: %s", s.State, strings.Join(got, ", "))
+	}
+}
+
+// TestFleetPausedAndCancelled: a fleet that is paused begins nothing, and what goes on is
+// torn down when it is cancelled.
+func TestFleetPausedAndCancelled(t *testing.T) {
+	f := &fake{}
+	f.stage = f.script
+	env := f.env(t)
+	env.RegisterDelayedCallback(func() { env.SignalWorkflow(pauseSignal, true) }, time.Second)
+	env.RegisterDelayedCallback(func() {
+		var s fleet.Status
+		v, err := env.QueryWorkflow(statusQuery)
+		if err == nil {
+			err = v.Get(&s)
+		}
+		if err != nil || s.State != fleet.StatePaused || s.Cells[0].State != fleet.StateRunning || s.Cells[1].State != fleet.StateWaiting {
+			t.Errorf("%+v, %v", s, err)
+		}
+		env.CancelWorkflow()
+	}, 10*time.Minute)
+	env.ExecuteWorkflow(fleetWorkflow, fleetIn{Fleet: "nightly", Cells: nightly(), Limits: fleet.Limits{Parallel: 1}})
+	var s fleet.Status
+	if err := env.GetWorkflowResult(&s); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.Cells {
+		if c.State != fleet.State(fleet.Cancelled) {
+			t.Errorf("%s is %s", c.Cell.Short(), c.State)
+		}
+	}
+	if len(f.gone) != 1 || s.State != fleet.StateCancelled {
+		t.Errorf("%s; torn down: %q", s.State, f.gone)
+	}
+}
+
+// TestFleetOfThousands: a fleet whose history grows long goes on in a new workflow, with what
+// has ended, and neither bakes a cell twice nor forgets one.
+func TestFleetOfThousands(t *testing.T) {
+	const many = 120 // the history is said to be long
+	var cells []fleet.Cell
+	for i := range many {
+		cells = append(cells, fleet.Cell{Fleet: "big", Image: fmt.Sprintf("i%04d", i), Account: "111111111111", Region: "eu-west-1"})
+	}
+	in := fleetIn{Fleet: "big", Cells: cells, Limits: fleet.Limits{Parallel: 50}}
+	baked := map[string]int{}
+	workflows := 0
+	for ; workflows < 20; workflows++ {
+		f := &fake{}
+		f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			baked[in.Cell.Image]++
+			out := &fleet.Outcome{Cell: in.Cell, Result: fleet.Built}
+			if in.Cell.Image == "i0003" {
+				out.Result = fleet.Failed
+			}
+			return stageOut{Outcome: out}, nil
+		}
+		env := f.env(t)
+		env.SetCurrentHistoryLength(100)
+		env.RegisterDelayedCallback(func() { env.SetCurrentHistoryLength(longHistory + 1) }, 0)
+		if workflows > 2 { // it would never end
+			env = f.env(t)
+		}
+		env.ExecuteWorkflow(fleetWorkflow, in)
+		err := env.GetWorkflowError()
+		var again *workflow.ContinueAsNewError
+		if !errors.As(err, &again) {
+			var s fleet.Status
+			if err := env.GetWorkflowResult(&s); err != nil || len(s.Cells) != len(cells) || s.State != fleet.StateFailed {
+				t.Errorf("%s, %d cells, %v", s.State, len(s.Cells), err)
+			}
+			break
+		}
+		in = fleetIn{}
+		if err := decode(again.Input, &in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, n := range baked {
+		if n != 1 {
+			t.Errorf("%s was baked %d times", name, n)
+		}
+	}
+	if len(baked) != len(cells) || workflows == 0 {
+		t.Errorf("%d cells were baked by %d workflows", len(baked), workflows+1)
+	}
+}
+
+// TestApproval: an image waits for the channels that it is to be approved for, and for no
+// others, for days.
+func TestApproval(t *testing.T) {
+	f := &fake{}
+	env := f.env(t)
+	approve := func(id, channel, by string, want bool) func() {
+		return func() {
+			env.UpdateWorkflow(approveUpdate, id, &testsuite.TestUpdateCallback{
+				OnAccept: func() {}, OnReject: func(err error) {
+					if want {
+						t.Errorf("%s: %v", channel, err)
+					}
+				},
+				OnComplete: func(_ any, err error) {
+					if (err == nil) != want {
+						t.Errorf("%s: %v", channel, err)
+					}
+				},
+			}, fleet.Approval{Cell: web, Channel: channel, By: by})
+		}
+	}
+	env.RegisterDelayedCallback(approve("1", "beta", "ann", false), time.Hour)
+	env.RegisterDelayedCallback(approve("2", "stable", "", false), 24*time.Hour)
+	env.RegisterDelayedCallback(approve("3", "stable", "ann", true), 72*time.Hour)
+	env.RegisterDelayedCallback(approve("4", "stable", "bob", false), 80*time.Hour)
+	env.RegisterDelayedCallback(approve("5", "latest", "bob", true), 81*time.Hour)
+	env.ExecuteWorkflow(approvalWorkflow, fleet.Outcome{Cell: web, Run: "r1", Result: fleet.Built, Awaiting: []string{"stable", "latest"}})
+	if err := env.GetWorkflowError(); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"approve stable by ann", "approve latest by bob"}; !slices.Equal(f.log, want) {
+		t.Errorf("it did %q", f.log)
+	}
+}
