@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},

@@ -27,8 +27,8 @@ import (
 type Engine struct {
 	Host fleet.Host
 
-	Metrics string           // the address at which a worker serves its metrics; empty: nowhere
-	Ready   func(queues int) // is called once a worker has begun; may be nil
+	Metrics string // the address at which a worker serves its metrics; empty: nowhere
+	Ready   func() // is called once a worker has begun; may be nil
 }
 
 var _ fleet.Engine = (*Engine)(nil)

@@ -81,7 +81,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		}
 	}
 	if e.Ready != nil {
-		e.Ready(len(workers))
+		e.Ready()
 	}
 	select {
 	case <-ctx.Done():
