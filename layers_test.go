@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui/...", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
@@ -42,6 +42,7 @@ var rules = []rule{
 	{"internal/script", []string{"internal/procgroup"}, "how processes are ended together differs between systems, not between those who run them"},
 	{"internal/limits", []string{"internal/stack"}, "a template is read on a stack of its own"},
 	{"internal/login", []string{"internal/shellquote"}, "the way to log in is shown as a line for a shell"},
+	{"internal/startup", []string{"internal/wholefile"}, "what a user has written is replaced at once or not at all"},
 	{"internal/settings", nil, "the file of a user's settings stands for variables, and knows nobody who reads them"},
 	{"internal/...", nil, "a leaf that anybody may use can use nobody"},
 	{"step", []string{"internal/filelock"}, "how anything runs and is undone knows nothing of what runs"},
@@ -54,6 +55,7 @@ var rules = []rule{
 	{"component", []string{"config/schema"}, "the interface between components and templates depends on neither"},
 	{"engine", []string{"builder", "communicator", "component", "config", "config/lang", "config/schema", "datasource", "internal/...", "postprocessor", "provisioner", "step"}, "builds are run through interfaces, and shown by others"},
 	{"web", []string{"golden/report", "internal/local", "run", "run/localcloud", "step"}, "pages show runs as their logs tell them, and do what they do with calls of the API"},
+	{"ui/prompt", []string{"engine"}, "questions are those of the engine, and who has a terminal is known elsewhere"},
 	{"ui", []string{"builder", "step"}, "a display is a function of the event stream"},
 
 	{"golden/attest", nil, "what is attested and who signs it is given"},

@@ -17,6 +17,7 @@ import (
 	"bake/run"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/ui/prompt"
 )
 
 // buildOptions are the flags of bake build.
@@ -159,9 +160,9 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	defer feed.close()
 	options.Components = p.components(options.Template.Options, o.releases)
 	options.Emit, options.Doubts = feed.emit, func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) }
-	options.Unattended, options.Connect, options.Now, options.Version = errNoTerminal, ncProxy(), p.now, version
+	options.Unattended, options.Connect, options.Now, options.Version = prompt.ErrNoTerminal, ncProxy(), p.now, version
 	if ask := p.newPrompter(feed.suspend); ask != nil {
-		options.Ask, options.Pause, options.Terminal = ask.failedStep, ask.pause, ask.open
+		options.Ask, options.Pause, options.Terminal = ask.FailedStep, ask.Pause, ask.Open
 	}
 	ctx, stop, release := p.interrupts(ctx, func(_ int, cause error) {
 		if errors.Is(cause, errUnread) {

@@ -137,7 +137,7 @@ func (p *program) cloudReset(ctx context.Context, force, keepBases bool) error {
 		if q == nil {
 			return errors.New("there is no terminal to ask on whether everything in " + dir + " may be deleted; say so with -force")
 		}
-		text, err := q.ask(ctx, "Delete everything that the local cloud holds in "+dir+"? [y/N] ")
+		text, err := q.Ask(ctx, "Delete everything that the local cloud holds in "+dir+"? [y/N] ")
 		if err != nil {
 			return err
 		}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bake/config"
+	"bake/internal/startup"
 )
 
 func (p *program) completionCommand() *cobra.Command {
@@ -180,66 +179,24 @@ func (p *program) outlined(ctx context.Context, args []string) *config.Outline {
 	return out
 }
 
-// startup is a file that a shell reads when it starts, and the line in it that
-// loads the completion.
-type startup struct{ shell, file, line string }
-
-func (e environ) startups() ([]startup, error) {
-	home := e.get("HOME")
-	if home == "" {
-		return nil, errors.New("HOME is not set, so the shells' startup files cannot be found")
-	}
-	fish := filepath.Join(home, ".config")
-	if dir := e.get("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
-		fish = dir
-	}
-	line := func(shell string) string {
-		return fmt.Sprintf("command -v bake >/dev/null && source <(bake completion %s) # completion of bake", shell)
-	}
-	return []startup{
-		{"bash", filepath.Join(home, ".bashrc"), line("bash")},
-		{"zsh", filepath.Join(home, ".zshrc"), line("zsh")},
-		{"fish", filepath.Join(fish, "fish", "config.fish"), "type -q bake; and bake completion fish | source # completion of bake"},
-	}, nil
-}
-
-// autocomplete makes the user's shells load the completion when they start, or no
-// longer. Those are the shells that have a file for it, and the one in SHELL.
+// autocomplete makes the user's shells load the completion when they start, or no longer.
 func (p *program) autocomplete(install bool) error {
-	all, err := p.env.startups()
-	if err != nil {
-		return err
+	shells := startup.Shells{Home: p.env.get("HOME"), Config: p.env.get("XDG_CONFIG_HOME"), Login: p.env.get("SHELL")}
+	change := shells.Remove
+	if install {
+		change = shells.Add
 	}
-	changed := false
-	for _, s := range all {
-		text, err := os.ReadFile(s.file)
-		missing := errors.Is(err, os.ErrNotExist)
-		if err != nil && !missing {
-			return err
-		}
-		has := slices.Contains(strings.Split(string(text), "\n"), s.line)
-		switch {
-		case has == install, missing && filepath.Base(p.env.get("SHELL")) != s.shell:
-			continue
-		case !install:
-			err = rewrite(s.file, []byte(strings.Replace(string(text), s.line+"\n", "", 1)))
-		case missing:
-			err = errors.Join(os.MkdirAll(filepath.Dir(s.file), 0o755), os.WriteFile(s.file, []byte(s.line+"\n"), 0o644))
-		default:
-			if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
-				text = append(text, '\n')
-			}
-			err = rewrite(s.file, append(text, s.line+"\n"...))
-		}
-		if err != nil {
-			return err
-		}
-		changed = true
-		p.say(s.file + " changed")
+	changed, err := change("completion of bake", map[string]string{
+		"bash": "command -v bake >/dev/null && source <(bake completion bash)",
+		"zsh":  "command -v bake >/dev/null && source <(bake completion zsh)",
+		"fish": "type -q bake; and bake completion fish | source",
+	})
+	for _, file := range changed {
+		p.say(file + " changed")
 	}
 	switch {
-	case changed:
-		return nil
+	case err != nil || len(changed) > 0:
+		return err
 	case install:
 		return errors.New("no file changed: completion is already installed, or there is no startup file for bash, zsh or fish and SHELL is set to none of them")
 	}

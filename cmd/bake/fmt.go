@@ -142,7 +142,7 @@ func (p *program) formatFile(name string, o fmtOptions) (formattedFile, error) {
 	}
 	f.Changed = true
 	if o.write && !o.check {
-		if err := rewrite(name, out); err != nil {
+		if err := wholefile.Rewrite(name, out); err != nil {
 			return f, err
 		}
 	}
@@ -161,20 +161,4 @@ func formatted(name string, src []byte) ([]byte, error) {
 		return nil, &templateError{Diags: config.Helpful(diags), Files: map[string]*hcl.File{name: {Bytes: src}}}
 	}
 	return out, nil
-}
-
-// rewrite replaces what the file holds, or the file that it links to, at once. The
-// file must be one that could be written to, and keeps its mode and owner.
-func rewrite(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return wholefile.Write(name, 0o644, func(f *os.File) error {
-		_, err := f.Write(data)
-		return err
-	})
 }

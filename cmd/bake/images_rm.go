@@ -17,6 +17,7 @@ import (
 	"bake/builder/amazon/images"
 	"bake/run"
 	"bake/step"
+	"bake/ui/prompt"
 )
 
 // imagesRemoveExitCodes are those of the commands that remove something.
@@ -541,14 +542,14 @@ func (p *program) confirmed(ctx context.Context, all []images.Orphan, yes bool, 
 	}
 	ask := p.newPrompter(func() func() { return func() {} })
 	if ask == nil {
-		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since nobody can be asked: %w; -yes deletes without a question", errNoTerminal))
+		return nil, errors.Join(err, fmt.Errorf("nothing was deleted, since nobody can be asked: %w; -yes deletes without a question", prompt.ErrNoTerminal))
 	}
 	var agreed []images.Orphan
 	for len(all) > 0 {
 		region := all[0].Region
 		in := slices.DeleteFunc(slices.Clone(all), func(s images.Orphan) bool { return s.Region != region })
 		all = slices.DeleteFunc(all, func(s images.Orphan) bool { return s.Region == region })
-		answer, failed := ask.ask(ctx, fmt.Sprintf("Delete %d snapshots in %s? [y/N] ", len(in), region))
+		answer, failed := ask.Ask(ctx, fmt.Sprintf("Delete %d snapshots in %s? [y/N] ", len(in), region))
 		if failed != nil {
 			return nil, errors.Join(err, failed)
 		}

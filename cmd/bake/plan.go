@@ -14,6 +14,7 @@ import (
 	"bake/run"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/ui/prompt"
 )
 
 // planOptions are the flags of bake plan.
@@ -73,7 +74,7 @@ func (p *program) plan(ctx context.Context, o planOptions) (err error) {
 		return err
 	}
 	options := run.Options{
-		Template: template, Force: o.force, Components: p.components(template.Options, o.releases), Now: p.now, Version: version, Unattended: errNoTerminal,
+		Template: template, Force: o.force, Components: p.components(template.Options, o.releases), Now: p.now, Version: version, Unattended: prompt.ErrNoTerminal,
 	}
 	if o.local {
 		var cloud *localcloud.Cloud

@@ -1,18 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"io"
 	"os/user"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"bake/engine"
 )
 
 func TestSingleDash(t *testing.T) {
@@ -79,52 +73,5 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
-	}
-}
-
-// keyboard is a terminal whose user types in, and sees out.
-type keyboard struct {
-	io.Reader
-	io.Writer
-}
-
-func (keyboard) Close() error { return nil }
-
-func prompting(in io.Reader, out io.Writer) (*prompter, *[]string) {
-	p := &program{openTerminal: func() (io.ReadWriteCloser, error) { return keyboard{in, out}, nil }}
-	var calls []string
-	return p.newPrompter(func() func() {
-		calls = append(calls, "suspend")
-		return func() { calls = append(calls, "resume") }
-	}), &calls
-}
-
-func TestPrompterAsksUntilTheAnswerIsOne(t *testing.T) {
-	for in, want := range map[string]engine.Answer{
-		"\n": engine.AnswerCleanUp, "clean\n": engine.AnswerCleanUp, "a\n": engine.AnswerAbort,
-		"?\nr\n": engine.AnswerRetry, "": engine.AnswerCleanUp, "never mind": engine.AnswerCleanUp,
-	} {
-		var out bytes.Buffer
-		q, calls := prompting(strings.NewReader(in), &out)
-		if got := q.failedStep(t.Context(), "b", "s", errors.New("no")); got != want {
-			t.Errorf("%q means %d, want %d", in, got, want)
-		}
-		if n := len(*calls); n == 0 || n%2 != 0 || (*calls)[n-1] != "resume" {
-			t.Errorf("%q: the display was left alone like this: %v", in, *calls)
-		}
-	}
-}
-
-func TestPrompterGivesUpWithTheContext(t *testing.T) {
-	silence, _ := io.Pipe()
-	q, _ := prompting(silence, io.Discard)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cause := errors.New("enough")
-	go cancel(cause)
-	if err := q.pause(ctx, "b", "s"); !errors.Is(err, cause) {
-		t.Errorf("error is %v", err)
-	}
-	if got := q.failedStep(ctx, "b", "s", errors.New("no")); got != engine.AnswerCleanUp {
-		t.Errorf("answer is %d", got)
 	}
 }

@@ -60,3 +60,19 @@ func create(path string, perm fs.FileMode) (*os.File, error) {
 		}
 	}
 }
+
+// Rewrite replaces what the file at path holds, or the file that it links to, at once. The
+// file must be one that could be written to, and keeps its mode and owner.
+func Rewrite(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return Write(path, 0o644, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
