@@ -34,9 +34,9 @@ type accounts []Credentials
 const MaxAccounts = 100
 
 // openAccounts reads the accounts in dir; the first time it makes two, and it adds what
-// is lacking to the number that is wanted. Each has a secret of its own. It writes the
-// credentials file anew in any case.
-func openAccounts(dir string, want int) (accounts, error) {
+// is lacking to the number that is wanted, and those of ids that are lacking. Each has a
+// secret of its own. It writes the credentials file anew in any case.
+func openAccounts(dir string, want int, ids []string) (accounts, error) {
 	if want > MaxAccounts {
 		return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", want, MaxAccounts)
 	}
@@ -54,8 +54,11 @@ func openAccounts(dir string, want int) (accounts, error) {
 			return nil, errors.Join(fmt.Errorf("%s is damaged; delete it to get new access keys", name), err)
 		}
 	}
-	if data == nil || len(a) < want {
-		a = a.grown(want)
+	if n := len(a); data == nil || n < want || len(a.with(ids)) > n {
+		a = a.grown(want).with(ids)
+		if len(a) > MaxAccounts {
+			return nil, fmt.Errorf("%d accounts are wanted; at most %d are possible", len(a), MaxAccounts)
+		}
 		if data, err = json.MarshalIndent(a, "", "  "); err != nil {
 			return nil, err
 		}
@@ -75,6 +78,16 @@ func (a accounts) grown(n int) accounts {
 		made := newAccount(fmt.Sprintf("account%d", i), fmt.Sprintf("1%011d", i))
 		if !slices.ContainsFunc(a, func(c Credentials) bool { return c.Account == made.Account || c.Profile == made.Profile }) {
 			a = append(a, made)
+		}
+	}
+	return a
+}
+
+// with has accounts with all of these numbers; the profile of a new one is its number.
+func (a accounts) with(ids []string) accounts {
+	for _, id := range ids {
+		if !slices.ContainsFunc(a, func(c Credentials) bool { return c.Account == id }) {
+			a = append(slices.Clip(a), newAccount(id, id))
 		}
 	}
 	return a

@@ -72,6 +72,9 @@ type Options struct {
 	// is two.
 	Accounts int
 
+	// AccountIDs are the numbers of accounts that there are besides.
+	AccountIDs []string
+
 	// RecycleBin is how long deregistered images and deleted snapshots can be restored;
 	// 0 is not at all.
 	RecycleBin time.Duration
@@ -170,7 +173,7 @@ func makePrivate(dir string, driver machine.Driver) error {
 }
 
 func (c *Cloud) open(ctx context.Context, opts Options) (err error) {
-	if c.accounts, err = openAccounts(c.dir, opts.Accounts); err != nil {
+	if c.accounts, err = openAccounts(c.dir, opts.Accounts, opts.AccountIDs); err != nil {
 		return err
 	}
 	now := time.Now

@@ -54,7 +54,8 @@ type RunOptions struct {
 	Cells    []Cell // as [Select] returns them
 	FailFast bool   // cancel the other cells once one has failed
 	Force    bool   // build what could be reused
-	Resume   string // the id of a run of the fleet to go on with; empty: a new run
+	Local    bool   // on the local cloud
+	Resume   string // the id of a run of the fleet to go on with, or "last"; empty: a new run
 	Command  string // what the user called, without secrets
 
 	// Told gets the status whenever it has changed. It may be nil.

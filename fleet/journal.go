@@ -84,6 +84,7 @@ type header struct {
 	Cells    []Cell    `json:"cells"`
 	FailFast bool      `json:"fail_fast,omitempty"`
 	Force    bool      `json:"force,omitempty"`
+	Local    bool      `json:"local,omitempty"` // on the local cloud
 }
 
 // line is a line of a journal. One of its fields is set.

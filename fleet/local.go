@@ -65,7 +65,7 @@ func (l *local) Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 	}
 	defer lock.Close()
 	if dir.has(pausedFile) {
-		return Status{}, fmt.Errorf("the fleet %s is paused: bake fleet unpause %s ends that", f.Name, f.Name)
+		return Status{}, fmt.Errorf("the fleet %s is paused: bake fleet resume %s ends that", f.Name, f.Name)
 	}
 	a, err := l.attempt(dir, f, o)
 	if err != nil {
@@ -105,7 +105,7 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.Told, last: lastResults(dir), began: time.Now()}
 	var err error
 	if o.Resume == "" {
-		a.header = header{f.Name, uuid.NewString(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force}
+		a.header = header{f.Name, uuid.NewString(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, o.Local}
 		if a.order, err = NewOrder(a.Cells, f.Limits, a.FailFast, nil); err != nil {
 			return nil, err
 		}
@@ -116,6 +116,9 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 		return nil, err
 	}
 	a.header = a.before.header
+	if a.Local != o.Local {
+		return nil, fmt.Errorf("the run %s is on %s: go on with it there", a.Run, map[bool]string{true: "the local cloud, with -local", false: "AWS, without -local"}[a.Local])
+	}
 	if !slices.ContainsFunc(a.Cells, func(c Cell) bool { return !a.before.ended[c.ID()].Result.OK() }) {
 		return nil, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", a.Run)
 	}
@@ -391,7 +394,11 @@ func (l *local) Logs(_ context.Context, f *Fleet, c Cell, emit func(step.Event))
 			continue
 		}
 		return l.host.State.Events(p.Run, func(e step.Event) {
-			if e.Build == c.Short() {
+			switch {
+			case e.Kind == step.RunStarted:
+				e.Text = c.Short()
+				emit(e)
+			case e.Kind == step.RunFinished, e.Build == c.Short():
 				emit(e)
 			}
 		})

@@ -53,6 +53,8 @@ func (p *program) root() *cobra.Command {
 		p.fixCommand(),
 		p.sweepCommand(),
 		p.imagesCommand(),
+		p.fleetCommand(),
+		p.workerCommand(),
 		p.cloudCommand(),
 		p.doctorCommand(),
 		p.docsCommand(),

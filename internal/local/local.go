@@ -41,6 +41,7 @@ type Options struct {
 	Log    *slog.Logger        // for developers
 
 	Accounts    int                          // how many accounts there are at least; 0 for two
+	AccountIDs  []string                     // numbers of accounts that there are besides, if this process serves the cloud
 	Listen      string                       // address to serve at; empty for a free port of 127.0.0.1
 	Mirror      string                       // URLs of archives, as -mirror says them; empty for the host's own
 	Egress      string                       // what machines reach besides public addresses, as -allow-egress says it

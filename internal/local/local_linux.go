@@ -97,7 +97,7 @@ func Serve(ctx context.Context, o Options) (_ *Cloud, err error) {
 		return nil, fmt.Errorf("-allow-egress or BAKE_ALLOW_EGRESS: %w", err)
 	}
 	c, err := cloud.Open(ctx, cloud.Options{
-		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirrors: mirrors}), Reach: reach, Accounts: o.Accounts, RecycleBin: o.RecycleBin,
+		Dir: o.Dir, Driver: driver, Images: cloud.Layers(store, image.EnsureOptions{Mirrors: mirrors}), Reach: reach, Accounts: o.Accounts, AccountIDs: o.AccountIDs, RecycleBin: o.RecycleBin,
 		Delays: delays, Faults: faults, Log: o.Log,
 		Progress: func(p cloud.Progress) {
 			if o.Progress != nil {

@@ -1,0 +1,432 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"bake/builder/amazon/images"
+	"bake/engine"
+	"bake/fleet"
+	"bake/golden/channels"
+	"bake/run"
+	"bake/run/localcloud"
+	"bake/step"
+)
+
+// fleetFlags are the flags of all commands about fleets.
+type fleetFlags struct {
+	templateFlags
+	path      string
+	local     bool
+	egress    string
+	cloudInit string
+}
+
+func (f *fleetFlags) register(p *program, cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.path, "template", ".", "read the fleet block beside this `template`")
+	f.registerVars(flags)
+	p.jsonFlag(cmd)
+}
+
+// registerLocal is for commands that look at accounts themselves.
+func (f *fleetFlags) registerLocal(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.local, "local", false, "use the local cloud instead of AWS, with the accounts and roles of the fleet; no account needed")
+	f.registerReleases(flags)
+}
+
+func (p *program) fleetCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "fleet",
+		Short: "Bake many images in many accounts and regions",
+		Long: `Bake the images of a fleet block, which stands in a *.bake.hcl file beside the template,
+in each of its accounts and regions. An image in an account and region is a cell of the
+fleet, and is called IMAGE/ACCOUNT/REGION. Without an engine block, the fleet is run by the
+process of 'bake fleet run'; with one, by Temporal and its workers.`,
+		RunE: p.noCommand,
+		Args: cobra.ArbitraryArgs,
+	}
+	cmd.AddCommand(
+		p.fleetPlanCommand(),
+		p.fleetRunCommand(),
+		p.fleetApplyCommand(),
+		p.fleetStatusCommand(),
+		p.fleetLogsCommand(),
+		p.fleetCancelCommand(),
+		p.fleetApproveCommand(),
+		p.fleetPauseCommand(),
+		p.fleetResumeCommand(),
+	)
+	return cmd
+}
+
+// loadFleets reads the fleets of the template.
+func (p *program) loadFleets(ctx context.Context, f *fleetFlags, command string) (*fleet.Template, error) {
+	o, err := f.options(p, command, f.path)
+	if err != nil {
+		return nil, err
+	}
+	o.DataSources = p.components(o, f.releases)(ctx, p.parts()).DataSources
+	t, diags := fleet.Load(ctx, o)
+	if diags.HasErrors() {
+		return nil, &templateError{Diags: diags, Files: t.Files}
+	}
+	p.diagnostics(t.Files, diags)
+	return t, nil
+}
+
+// oneFleet reads the template, and returns the fleet of that name.
+func (p *program) oneFleet(ctx context.Context, f *fleetFlags, command string, args []string) (*fleet.Template, *fleet.Fleet, error) {
+	t, err := p.loadFleets(ctx, f, command)
+	if err != nil {
+		return nil, nil, err
+	}
+	one, err := t.Fleet(strings.Join(args, ""))
+	return t, one, err
+}
+
+// fleetEngine is the engine of a fleet. handed says that this program has not got it, and
+// another one has done the whole command.
+func (p *program) fleetEngine(ctx context.Context, f *fleet.Fleet, h fleet.Host) (e fleet.Engine, err error) {
+	if f.Engine == nil {
+		return fleet.NewLocal(h), nil
+	}
+	if e, err = temporalEngine(ctx, h, f.Engine); e != nil || err != nil {
+		return e, err
+	}
+	return nil, p.handOver()
+}
+
+// onFleet calls do with the fleet that args name, and the engine that it is run by.
+func (p *program) onFleet(cmd *cobra.Command, f *fleetFlags, args []string, do func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error) error {
+	return interruptible(cmd.Context(), func(ctx context.Context) error {
+		t, one, err := p.oneFleet(ctx, f, cmd.CommandPath(), args)
+		if err != nil {
+			return err
+		}
+		state, err := p.env.state()
+		if err != nil {
+			return err
+		}
+		h := p.fleetHost(f, t, state)
+		h.Approve = p.approveCell(f)
+		e, err := p.fleetEngine(ctx, one, h.Host)
+		if err != nil {
+			return err
+		}
+		return do(ctx, e, one)
+	})
+}
+
+// fleetHost is what this program gives to an engine.
+type fleetHost struct {
+	fleet.Host
+	open func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) // nil: AWS
+	stop context.Context
+
+	said sync.Map // diagnostics that were shown
+}
+
+func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *fleetHost {
+	h := &fleetHost{stop: context.Background()}
+	h.Host = fleet.Host{
+		State: state, Env: p.env, Now: p.now,
+		Options: func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
+			cloudInit, err := p.env.cloudInit(f.cloudInit)
+			if err != nil {
+				return run.Options{}, err
+			}
+			template, err := f.template(p, "bake fleet", f.path)
+			if err != nil {
+				return run.Options{}, err
+			}
+			i, err := t.Instance(c, parents)
+			if err != nil {
+				return run.Options{}, err
+			}
+			template.Instance = &i
+			return run.Options{
+				Template: template, State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), OnError: engine.Cleanup, CloudInit: cloudInit,
+				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, Doubts: h.doubts(p),
+				Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
+			}, nil
+		},
+	}
+	return h
+}
+
+// doubts shows what is doubtful about the template once, and not for each cell.
+func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
+	return func(d run.Diagnosis) {
+		var fresh run.Diagnosis
+		for _, one := range d.Diags {
+			if _, again := h.said.LoadOrStore(fmt.Sprint(one.Subject, one.Summary, one.Detail), true); !again {
+				fresh.Diags = append(fresh.Diags, one)
+			}
+		}
+		p.diagnostics(d.Files, fresh.Diags)
+	}
+}
+
+// shared opens the local cloud for all cells, with the accounts and roles of a fleet, when the
+// first one needs it. The caller closes what close returns.
+func (p *program) shared(f *fleetFlags, one *fleet.Fleet) (open func(context.Context, func(step.Event)) (*localcloud.Cloud, error), end func(context.Context) error) {
+	var mu sync.Mutex
+	var cloud *localcloud.Cloud
+	open = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if cloud != nil {
+			return cloud, nil
+		}
+		o, err := p.localOptions(emit)
+		if err != nil {
+			return nil, err
+		}
+		o.AccountIDs, o.EgressAsked = one.Accounts(), f.egress != ""
+		if o.EgressAsked {
+			o.Egress = f.egress
+		}
+		made, err := localcloud.Open(context.WithoutCancel(ctx), o) // it outlives each of the cells
+		if err != nil {
+			return nil, err
+		}
+		done := map[string]bool{"": true}
+		for _, c := range one.Cells {
+			if done[c.Role] {
+				continue
+			}
+			done[c.Role] = true
+			if err := made.EnsureRole(ctx, c.Role); err != nil {
+				return nil, errors.Join(err, made.Close(ctx))
+			}
+		}
+		cloud = made
+		return cloud, nil
+	}
+	return open, func(stop context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if cloud == nil {
+			return nil
+		}
+		return cloud.Close(stop)
+	}
+}
+
+func (p *program) fleetApplyCommand() *cobra.Command {
+	var f fleetFlags
+	cmd := &cobra.Command{
+		Use:   "apply [FLEET]",
+		Short: "Have a fleet run by its schedule",
+		Long: `Create or update the schedule of a fleet in Temporal, as its schedule block says, and what
+else it needs there. It takes an engine block. Without one, nothing that goes on all the
+time is part of bake: have cron or a timer of systemd run 'bake fleet run'.`,
+		Example: `  bake fleet apply nightly`,
+		Args:    atMost("the fleet"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+				if one.Schedule == nil && one.Engine != nil {
+					return fmt.Errorf("the fleet %s has no schedule block; bake fleet run %s runs it once", one.Name, one.Name)
+				}
+				changes, err := e.Apply(ctx, one)
+				if errors.Is(err, fleet.ErrNotHere) {
+					return noSchedule(one)
+				}
+				if err != nil {
+					return err
+				}
+				p.json.result = struct {
+					Changes []string `json:"changes"`
+				}{list(changes)}
+				if len(changes) == 0 {
+					changes = []string{"Nothing has changed."}
+				}
+				p.say(strings.Join(changes, "\n"))
+				return nil
+			})
+		},
+	}
+	f.register(p, cmd)
+	return cmd
+}
+
+// noSchedule says how a fleet without an engine is run by a schedule.
+func noSchedule(f *fleet.Fleet) error {
+	cron, zone := "30 2 * * *", ""
+	if s := f.Schedule; s != nil {
+		cron, zone = s.Cron, "CRON_TZ="+s.Timezone+"\n  "
+	}
+	return fmt.Errorf(`the template has no engine block, so that there is nothing that begins the fleet by a schedule. Add one for Temporal, or have cron do it, with a line such as
+
+  %s%s cd DIRECTORY && bake fleet run %s
+
+or a timer of systemd`, zone, cron, f.Name)
+}
+
+func (p *program) fleetCancelCommand() *cobra.Command {
+	var f fleetFlags
+	cmd := &cobra.Command{
+		Use:   "cancel [FLEET]",
+		Short: "Cancel the run of a fleet that is in progress",
+		Long: `Cancel the run of a fleet that is in progress: cells that wait do not begin, and what the
+others have made is deleted. Images that are finished stay. The command returns once that
+is done.`,
+		Example: `  bake fleet cancel nightly`,
+		Args:    atMost("the fleet"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+				err := e.Cancel(ctx, one)
+				if err == nil {
+					p.say("The run of fleet " + one.Name + " is cancelled.")
+				}
+				return err
+			})
+		},
+	}
+	f.register(p, cmd)
+	return cmd
+}
+
+func (p *program) fleetPauseCommand() *cobra.Command {
+	var f fleetFlags
+	cmd := &cobra.Command{
+		Use:   "pause [FLEET]",
+		Short: "Begin no more cells of a fleet",
+		Long: `Keep the cells of a fleet from beginning, in a run that is in progress and in new ones,
+until 'bake fleet resume'. Cells that have begun go on.`,
+		Example: `  bake fleet pause nightly`,
+		Args:    atMost("the fleet"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+				err := e.Pause(ctx, one)
+				if err == nil {
+					p.say("Fleet " + one.Name + " is paused.")
+				}
+				return err
+			})
+		},
+	}
+	f.register(p, cmd)
+	return cmd
+}
+
+func (p *program) fleetResumeCommand() *cobra.Command {
+	var f fleetFlags
+	cmd := &cobra.Command{
+		Use:   "resume [FLEET]",
+		Short: "End the pause of a fleet",
+		Long: `End the pause of a fleet. A run whose process has died is gone on with by
+'bake fleet run -resume'.`,
+		Example: `  bake fleet resume nightly`,
+		Args:    atMost("the fleet"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+				err := e.Unpause(ctx, one)
+				if err == nil {
+					p.say("Fleet " + one.Name + " is not paused any more.")
+				}
+				return err
+			})
+		},
+	}
+	f.register(p, cmd)
+	return cmd
+}
+
+func (p *program) fleetApproveCommand() *cobra.Command {
+	var f fleetFlags
+	var by string
+	cmd := &cobra.Command{
+		Use:   "approve CELL CHANNEL",
+		Short: "Approve the image of a cell for a channel that asks for it",
+		Long: `Approve the newest image of a cell for a channel whose block has approval = true. Where the
+fleet is run by bake itself, that is what 'bake images approve' does, in the account and
+region of the cell; 'bake images promote' and the next run of the fleet look at it.
+CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one fleet.`,
+		Example: `  bake fleet approve web/111111111111/eu-west-1 stable`,
+		Args:    exactly("the cell", "the channel"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onCell(cmd, &f, args[0], func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error {
+				if err := e.Approve(ctx, one, fleet.Approval{Cell: c, Channel: args[1], By: by, At: p.now()}); err != nil {
+					return err
+				}
+				p.say("The image of " + c.Short() + " is approved for channel " + args[1] + ".")
+				return nil
+			})
+		},
+	}
+	f.register(p, cmd)
+	f.registerLocal(cmd.Flags())
+	cmd.Flags().StringVar(&by, "by", "", "`name` of who approves; with an engine block alone, since AWS knows whose credentials these are")
+	return cmd
+}
+
+// onCell is onFleet with the cell that a name means.
+func (p *program) onCell(cmd *cobra.Command, f *fleetFlags, name string, do func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error) error {
+	t, err := p.loadFleets(cmd.Context(), f, cmd.CommandPath())
+	if err != nil {
+		return err
+	}
+	one, c, err := cellNamed(t, name)
+	if err != nil {
+		return err
+	}
+	return p.onFleet(cmd, f, []string{one.Name}, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+		return do(ctx, e, one, c)
+	})
+}
+
+// cellNamed finds a cell by IMAGE/ACCOUNT/REGION, with the fleet before it if there are
+// several.
+func cellNamed(t *fleet.Template, name string) (*fleet.Fleet, fleet.Cell, error) {
+	var found []*fleet.Fleet
+	var cell fleet.Cell
+	name = strings.TrimPrefix(name, "bake/")
+	for _, f := range t.Fleets {
+		if c, ok := f.Cell(strings.TrimPrefix(name, f.Name+"/")); ok {
+			found, cell = append(found, f), c
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], cell, nil
+	case len(found) > 1:
+		return nil, cell, fmt.Errorf("several fleets have a cell %s; write the fleet before it, as in %s/%s", name, found[0].Name, name)
+	}
+	_, err := t.Fleet("")
+	if len(t.Fleets) > 0 {
+		err = fmt.Errorf("no fleet has a cell %q; a cell is IMAGE/ACCOUNT/REGION, as 'bake fleet status' lists them", name)
+	}
+	return nil, cell, err
+}
+
+// approveCell approves the image of a cell in its account and region.
+func (p *program) approveCell(f *fleetFlags) func(context.Context, fleet.Outcome, fleet.Approval) error {
+	return func(ctx context.Context, o fleet.Outcome, a fleet.Approval) (err error) {
+		place := images.Place{Regions: []string{o.Cell.Region}, Env: p.env}
+		if f.local {
+			emit, done := p.progressDisplay()
+			defer done()
+			c, err := p.openLocal(ctx, "", "", emit)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, c.Close(ctx)) }()
+			place.Cloud = c.Cloud
+		}
+		place.Cloud.Within = fleet.Within(o.Cell, "approve")
+		account, err := images.Open(ctx, place)
+		if err != nil {
+			return err
+		}
+		_, _, err = account.Approve(ctx, o.Image.ID, channels.ApprovalTag(a.Channel), a.At)
+		return err
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bake/fleet"
+	"bake/internal/delay"
+	"bake/step"
+)
+
+func (p *program) fleetStatusCommand() *cobra.Command {
+	var f fleetFlags
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "status [FLEET]",
+		Short: "Show how the run of a fleet goes",
+		Long: `Show how the run of a fleet goes that is in progress, or how the last one ended: each image
+with its cells, what they are doing, and what became of them.`,
+		Example: `  bake fleet status nightly
+  bake fleet status nightly -follow
+  bake fleet status nightly -json | jq '.cells[] | select(.state == "failed")'`,
+		Args: atMost("the fleet"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+				if follow {
+					return p.followFleet(ctx, e, one)
+				}
+				s, err := e.Status(ctx, one)
+				if err != nil {
+					return err
+				}
+				s.Cells = list(s.Cells)
+				p.json.result = s
+				p.say(fleetTree(s, p.now()))
+				return nil
+			})
+		},
+	}
+	f.register(p, cmd)
+	cmd.Flags().BoolVar(&follow, "follow", false, "show each change as it comes, until the run is over")
+	return cmd
+}
+
+// fleetTree shows each image with its cells.
+func fleetTree(s fleet.Status, now time.Time) string {
+	var b strings.Builder
+	ended := 0
+	for _, c := range s.Cells {
+		if c.Outcome != nil {
+			ended++
+		}
+	}
+	fmt.Fprintf(&b, "%s: %s; run %s, since %s; %d of %d cells have ended\n", s.Fleet, s.State, shortID(s.Run), s.Started.Local().Format(time.DateTime), ended, len(s.Cells))
+	if !s.Next.IsZero() {
+		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
+	}
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	image := ""
+	for _, c := range s.Cells {
+		if c.Cell.Image != image {
+			image = c.Cell.Image
+			fmt.Fprintf(w, "%s\n", image)
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", c.Cell.Account, c.Cell.Region, c.State, cellDoes(c, now))
+	}
+	_ = w.Flush() // into memory
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// cellDoes says in a line what a cell is doing, or what became of it.
+func cellDoes(c fleet.CellStatus, now time.Time) string {
+	switch o := c.Outcome; {
+	case o != nil && o.Error != "":
+		return oneLine(o.Error)
+	case o != nil && o.Image.ID != "":
+		return o.Image.ID
+	case o == nil && !c.Started.IsZero() && c.State == fleet.StateRunning:
+		return strings.TrimSpace(c.Phase + " " + now.Sub(c.Started).Round(time.Second).String())
+	}
+	return c.Phase
+}
+
+// followFleet shows each change of the cells until the run is over.
+func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+	shown := map[string]string{}
+	for {
+		s, err := e.Status(ctx, one)
+		if err != nil {
+			return err
+		}
+		for _, c := range s.Cells {
+			now := string(c.State) + " " + c.Phase
+			if shown[c.Cell.ID()] == now {
+				continue
+			}
+			shown[c.Cell.ID()] = now
+			if p.json.on {
+				p.writeJSON(p.header("cell"), c)
+				continue
+			}
+			p.say(strings.TrimRight(fmt.Sprintf("%s %s: %s %s", p.now().Local().Format(time.TimeOnly), c.Cell.Short(), c.State, cellDoes(c, p.now())), " "))
+		}
+		if s.State != fleet.StateRunning && s.State != fleet.StatePaused {
+			s.Cells = list(s.Cells)
+			p.json.result = s
+			p.say(s.Fleet + ": " + string(s.State))
+			return nil
+		}
+		if err := delay.For(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *program) fleetLogsCommand() *cobra.Command {
+	var f fleetFlags
+	o := displayOptions{color: true, prompts: true}
+	cmd := &cobra.Command{
+		Use:   "logs CELL",
+		Short: "Show the log of a cell",
+		Long: `Show the log of a cell in the run that is in progress, or in the last one. CELL is
+FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one fleet.`,
+		Example: `  bake fleet logs web/111111111111/eu-west-1`,
+		Args:    exactly("the cell"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.onCell(cmd, &f, args[0], func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error {
+				feed := p.openFeed(o)
+				defer feed.close()
+				return e.Logs(ctx, one, c, func(e step.Event) { feed.emit(e) })
+			})
+		},
+	}
+	f.register(p, cmd)
+	cmd.Flags().BoolVar(&o.color, "color", true, "disable colored output")
+	cmd.Flags().BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line with a timestamp")
+	return cmd
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"bake/fleet"
+)
+
+// workerProgram is the program that has the engine for Temporal, whose SDK would make bake
+// much larger.
+const workerProgram = "bake-worker"
+
+// handOver has the other program do the whole command. It returns an error in any case, if
+// it returns: that of the command, as the other program has ended, or what kept it from
+// beginning.
+func (p *program) handOver() error {
+	name := workerProgram
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	path := ""
+	if self, err := os.Executable(); err == nil {
+		if filepath.Base(self) == name {
+			return fmt.Errorf("%s was built without Temporal; build it with: go build -tags temporal", self)
+		}
+		beside := filepath.Join(filepath.Dir(self), name)
+		if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
+			path = beside
+		}
+	}
+	if path == "" {
+		found, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("the engine block is for Temporal, which the program %s speaks to, and it is neither beside bake nor in PATH; install it from the same release as bake, or build it: go build -tags temporal -o %s ./cmd/bake", workerProgram, workerProgram)
+		}
+		path = found
+	}
+	return replace(path, p.args)
+}
+
+// workerFlags are the flags of bake worker.
+type workerFlags struct {
+	fleetFlags
+	fleets, accounts, regions commaList
+}
+
+func (p *program) workerCommand() *cobra.Command {
+	var f workerFlags
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Execute what Temporal has to do for fleets",
+		Long: `Execute what Temporal has to do for the fleets of a template, until a signal ends the
+worker: then it finishes what it has begun. It takes an engine block. Several workers share
+the work; with -fleet, -account and -region a worker takes only some of it, such as that of
+the account whose credentials it has.`,
+		Example: `  bake worker -template /etc/bake/fleets -account 111111111111`,
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.work(cmd.Context(), &f)
+		},
+	}
+	f.register(p, cmd)
+	f.registerLocal(cmd.Flags())
+	flags := cmd.Flags()
+	flags.Var(&f.fleets, "fleet", "work for these `fleets` only; separated by commas, or repeated")
+	flags.Var(&f.accounts, "account", "work in these `accounts` only; separated by commas, or repeated")
+	flags.Var(&f.regions, "region", "work in these `regions` only; separated by commas, or repeated")
+	return cmd
+}
+
+func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
+	t, err := p.loadFleets(ctx, &f.fleetFlags, "bake worker")
+	if err != nil {
+		return err
+	}
+	o := fleet.WorkerOptions{Accounts: f.accounts, Regions: f.regions, Fleets: t.Fleets}
+	if len(f.fleets) > 0 {
+		o.Fleets = nil
+		for _, name := range f.fleets {
+			one, err := t.Fleet(name)
+			if err != nil {
+				return err
+			}
+			o.Fleets = append(o.Fleets, one)
+		}
+	}
+	if len(o.Fleets) == 0 {
+		_, err := t.Fleet("")
+		return err
+	}
+	state, err := p.env.state()
+	if err != nil {
+		return err
+	}
+	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
+	defer release()
+	feed := p.openFeed(displayOptions{color: true, prompts: true, onLocal: f.local})
+	defer feed.close()
+	h := p.fleetHost(&f.fleetFlags, t, state)
+	h.Emit, h.stop = feed.emit, stop
+	if f.local {
+		open, end := p.shared(&f.fleetFlags, o.Fleets[0])
+		h.open = open
+		defer func() { err = errors.Join(err, end(stop)) }()
+	}
+	e, err := p.fleetEngine(ctx, o.Fleets[0], h.Host)
+	if err != nil {
+		return err
+	}
+	err = e.Work(ctx, o)
+	if errors.Is(err, fleet.ErrNotHere) {
+		return errors.New("the template has no engine block, so that there is nothing to work for: bake fleet run does all of the work itself")
+	}
+	return err
+}

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+)
+
+// replace runs another program with the streams of this one, which ends as that does. Ctrl-C
+// reaches both.
+func replace(path string, args []string) error {
+	signal.Ignore(os.Interrupt)
+	cmd := exec.Command(path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	if ended, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exitStatus(ended.ExitCode())
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be started: %w", path, err)
+	}
+	return exitStatus(0)
+}
