@@ -36,7 +36,7 @@ type Hooks struct {
 
 	// Marks is called by a builder that is [Verifiable], after Made, and returns tags that
 	// the image and each copy of it get before anybody gets them. Nil: there are none.
-	Marks func() (map[string]string, error)
+	Marks func(ctx context.Context) (map[string]string, error)
 }
 
 // Provision runs the template's provisioners on m. A builder returns its error

@@ -187,12 +187,12 @@ func (x *execution) withCache(hooks builder.Hooks) builder.Hooks {
 		return hooks
 	}
 	marks := hooks.Marks
-	hooks.Marks = func() (map[string]string, error) {
+	hooks.Marks = func(ctx context.Context) (map[string]string, error) {
 		all := map[string]string{CachedTag: "true"}
 		if marks == nil {
 			return all, nil
 		}
-		more, err := marks()
+		more, err := marks(ctx)
 		for k, v := range more {
 			all[k] = v
 		}

@@ -55,8 +55,12 @@ type Pipeline struct {
 	To         builder.Distribution
 	Parameters []string
 
+	// Reports and Key are where reports are kept and what attestations are signed with, as the
+	// bake files have them; empty if they say nothing of that.
+	Reports, Key string
+
 	// Marks are [builder.Hooks.Marks]. Nil: there are none.
-	Marks func(s *step.Scope) (map[string]string, error)
+	Marks func(ctx context.Context, s *step.Scope) (map[string]string, error)
 
 	// Done is called when all that the build was to make is there, its post-processors have
 	// run, and its machine is gone, with what its builder has made. With its error the build
@@ -151,7 +155,7 @@ func (x *execution) hooks(b builder.Builder) (builder.Hooks, error) {
 		return hooks, nil
 	}
 	if p.Marks != nil {
-		hooks.Marks = func() (map[string]string, error) { return p.Marks(x.scope) }
+		hooks.Marks = func(ctx context.Context) (map[string]string, error) { return p.Marks(ctx, x.scope) }
 	}
 	if p.Made == nil && p.HandOut == nil {
 		return hooks, nil

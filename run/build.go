@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +26,7 @@ import (
 	"bake/golden/attest"
 	"bake/golden/bakefile"
 	"bake/golden/pipeline"
+	"bake/golden/reports"
 	"bake/internal/envvar"
 	"bake/plugin/host"
 	"bake/run/cloudinit"
@@ -342,20 +342,22 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	template, diags := config.Load(ctx, load)
 	settings := new(bakefile.Settings)
 	var pipelines map[*config.Component]*engine.Pipeline
+	var kept func(run string) reports.Store
 	plans := &planned{}
 	if !diags.HasErrors() {
 		var more hcl.Diagnostics
 		settings, run.MachinesEnd, more = limit.read(ctx, template, o.Timeout)
 		diags = append(diags, more...)
+		kept, more = o.reports(ctx, settings, parts)
+		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
-			Template: template, Reports: cmp.Or(settings.Reports(), o.State.Reports(run.ID)), Version: o.Version, Now: o.Now,
+			Template: template, Reports: kept(run.ID), Earlier: kept, Version: o.Version, Now: o.Now,
 			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.ReuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)
 			},
 			Outlet: images.OutletOf, Distributes: images.Distributes,
-			Earlier: func(run string) string { return cmp.Or(settings.Reports(), o.State.Reports(run)) },
-			Signer:  o.signer(ctx, parts),
+			Signer: o.signer(ctx, parts),
 		})
 		diags = append(diags, more...)
 		if cache != nil && !o.CacheReleases && !diags.HasErrors() {
@@ -437,7 +439,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(err), Detail: "Free some space there, or set BAKE_STATE_DIR to another directory."})
 	}
 	if len(pipelines) > 0 && !o.planOnly && !goesOn {
-		if err := o.State.report(run.ID, o.Version, o.pages(run.ID, settings.Reports())); err != nil {
+		if err := o.page(ctx, run.ID, kept(run.ID)); err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: sentence(fmt.Errorf("the report of the run cannot be written: %w", err)), Detail: "'bake report' makes it of the log of the run."})
 		}
 	}
@@ -453,15 +455,6 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 	}
 	result.Resumable, result.Reachable, result.Planned = useful, again, plans.all
 	return result, err
-}
-
-// pages is the directory for the page about a run. Images that are built apart share the
-// directory for reports, and have a page each.
-func (o Options) pages(run, reports string) string {
-	if of := o.Template.Instance; of != nil && reports != "" {
-		return filepath.Join(reports, strings.ReplaceAll(of.Name(), "/", "."))
-	}
-	return cmp.Or(reports, o.State.Reports(run))
 }
 
 // signer opens the keys that attestations are signed with; a plan has no need of them.

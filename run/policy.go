@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"bake/builder"
 	"bake/builder/amazon"
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/kmskey"
 	"bake/component"
 	"bake/config"
 	"bake/config/lang"
 	"bake/engine"
+	"bake/internal/s3uri"
 	"bake/step"
 )
 
@@ -42,6 +45,12 @@ func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Poli
 	verified := func(b builder.Builder, p *engine.Pipeline) {
 		if v, ok := b.(amazon.Verifying); ok {
 			run = append(run, amazon.Verification{Of: v, Boots: p.Boots, Quarantines: p.Quarantines})
+		}
+		if strings.HasPrefix(p.Reports, s3uri.Scheme) {
+			run = append(run, amazon.Documents(p.Reports))
+		}
+		if strings.HasPrefix(p.Key, kmskey.Scheme) {
+			run = append(run, amazon.SigningKey(p.Key))
 		}
 		if p.Distribute != nil && images.Distributes(b) {
 			run = append(run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})

@@ -1,16 +1,25 @@
 package run
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strings"
+	"time"
 
+	"github.com/hashicorp/hcl/v2"
+
+	"bake/builder/amazon"
+	"bake/builtin"
+	"bake/golden/bakefile"
 	"bake/golden/findings"
 	"bake/golden/report"
-	"bake/internal/wholefile"
+	"bake/golden/reports"
+	"bake/internal/s3uri"
 	"bake/step"
 )
 
@@ -43,17 +52,61 @@ func document(d step.Report) ([]byte, error) {
 	return text, nil
 }
 
-// report writes the report of a run to a directory, for people and for programs.
-func (s State) report(run, version, dir string) error {
-	r, err := s.Report(run, version)
+// page writes the report of a run among the others, for people and for programs.
+func (o Options) page(ctx context.Context, run string, in reports.Store) error {
+	r, err := o.State.Report(run, o.Version)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+	prefix := ""
+	if of := o.Template.Instance; of != nil && o.sharedReports(in, run) { // those of other images have pages too
+		prefix = strings.ReplaceAll(of.Name(), "/", ".") + "/"
+	}
+	var html, text bytes.Buffer
+	if err := errors.Join(r.HTML(&html), r.JSON(&text)); err != nil {
 		return err
 	}
-	return errors.Join(
-		wholefile.Write(filepath.Join(dir, "report.html"), 0o644, func(f *os.File) error { return r.HTML(f) }),
-		wholefile.Write(filepath.Join(dir, "report.json"), 0o644, func(f *os.File) error { return r.JSON(f) }),
-	)
+	// The run may have ended because it was cancelled, and what it was is told all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageLimit)
+	defer cancel()
+	return errors.Join(in.Write(ctx, prefix+"report.html", html.Bytes()), in.Write(ctx, prefix+"report.json", text.Bytes()))
 }
+
+// pageLimit is how long writing the report of a run may take.
+const pageLimit = time.Minute
+
+// sharedReports reports whether other runs have their reports in the same place.
+func (o Options) sharedReports(in reports.Store, run string) bool {
+	return in.Bucket != nil || in.Dir != o.State.Reports(run)
+}
+
+// reports is where the reports of each run are kept, as the bake files say. A bucket is opened,
+// and tried, before anything is paid for.
+func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts builtin.Parts) (of func(run string) reports.Store, diags hcl.Diagnostics) {
+	place, at := settings.Reports()
+	beside := func(run string) reports.Store { return reports.Store{Dir: o.State.Reports(run)} }
+	switch {
+	case place == "", o.planOnly && strings.HasPrefix(place, s3uri.Scheme):
+		return beside, nil // a plan reads and writes none
+	case !strings.HasPrefix(place, s3uri.Scheme):
+		return func(string) reports.Store { return reports.Store{Dir: place} }, nil
+	}
+	bucket, err := amazon.OpenBucket(ctx, parts.Cloud, parts.Env, place)
+	if err == nil {
+		err = bucket.Put(ctx, "README.txt", []byte(aboutReports))
+	}
+	if err != nil {
+		return beside, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Reports cannot be written", Detail: fmt.Sprintf("Nothing can be kept in %s: %s.", place, err), Subject: at}}
+	}
+	return func(run string) reports.Store {
+		store := beside(run)
+		store.Bucket = bucket
+		return store
+	}, nil
+}
+
+// aboutReports is what a bucket says about the reports in it.
+const aboutReports = `Reports of bake about images: under the names of their builds those of the newest, and in
+sha256/ all of them by their SHA-256. Those of an image are found by its tags bake:report,
+bake:sbom, bake:manifest and bake:attestation.
+`

@@ -17,7 +17,6 @@ import (
 	"bake/golden/contents"
 	"bake/golden/manifest"
 	"bake/golden/plan"
-	"bake/golden/reports"
 	"bake/step"
 )
 
@@ -62,7 +61,7 @@ deleted, whatever happens. Files that each machine has its own of are not compar
 	flags.Lookup("region").Usage = "look in this `region`; default: as in every AWS tool"
 	flags.StringSliceVar(&o.guest.regions, "regions", nil, "look in these `regions`, separated by commas; all: those enabled for the account")
 	flags.BoolVar(&o.inside, "contents", false, "compare packages, files and checks too, as the reports of the builds have them")
-	flags.StringVar(&o.reports, "reports", "", "with -contents, `directory` of the reports of both builds; default: beside the logs of their runs")
+	flags.StringVar(&o.reports, "reports", "", "with -contents, `directory` of the reports of both builds, or s3://BUCKET/PREFIX; default: beside the logs of their runs")
 	flags.BoolVar(&o.boot, "boot", false, "compare packages and files too, on machines that are launched for that")
 	p.jsonFlag(cmd)
 	return cmd
@@ -116,7 +115,7 @@ func (p *program) inside(cmd *cobra.Command, o *diffOptions, a, b images.Image) 
 		if o.boot {
 			known[n], err = p.insideMachine(cmd, o, i)
 		} else {
-			known[n], err = p.insideReports(o, i)
+			known[n], err = p.insideReports(cmd, o, i)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", i.ID, err)
@@ -126,12 +125,15 @@ func (p *program) inside(cmd *cobra.Command, o *diffOptions, a, b images.Image) 
 	return &set, nil
 }
 
-func (p *program) insideReports(o *diffOptions, i images.Image) (changes.Known, error) {
-	state, err := p.env.state()
-	if err != nil {
-		return changes.Known{}, err
-	}
-	return changes.FromReports(cmp.Or(o.reports, state.Reports(i.Tags[reports.Run])), i.Tags)
+func (p *program) insideReports(cmd *cobra.Command, o *diffOptions, i images.Image) (k changes.Known, err error) {
+	err = p.onImages(cmd, &o.guest.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
+		in, err := p.reportsOf(ctx, a, o.reports, i.Tags)
+		if err == nil {
+			k, err = changes.FromReports(ctx, in, i.Tags)
+		}
+		return err
+	})
+	return k, err
 }
 
 // insideMachine reads what is in an image on a machine of it.

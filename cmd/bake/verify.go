@@ -87,7 +87,7 @@ With -exit-codes=packer: 0 and 1 alone.`},
 	o.guest.register(p, flags)
 	flags.BoolVar(&o.boot, "boot", false, "launch a machine of AMI, and compare its files with those that are attested")
 	flags.StringArrayVar(&o.mayChange, "may-change", nil, "with -boot, files that may differ: a `pattern` of paths, as in a verify block; can be repeated")
-	flags.StringVar(&o.reports, "reports", "", "`directory` of the reports of the build of AMI; default: beside the log of its run")
+	flags.StringVar(&o.reports, "reports", "", "`directory` of the reports of the build of AMI, or s3://BUCKET/PREFIX; default: beside the log of its run")
 	o.keyless = map[string]*string{}
 	for _, name := range []string{"trusted-root-path", "keyless-identity", "keyless-oidc-issuer", "bundle"} {
 		o.keyless[name] = flags.String(name, "", "of keyless signing, which is not supported")

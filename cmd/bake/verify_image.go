@@ -13,6 +13,7 @@ import (
 	"bake/golden/attest"
 	"bake/golden/attested"
 	"bake/golden/manifest"
+	"bake/golden/reports"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -38,13 +39,11 @@ func (p *program) verifyImage(cmd *cobra.Command, o verifyOptions, args []string
 	if err != nil {
 		return err
 	}
-	state, err := p.env.state()
-	if err != nil {
-		return err
-	}
 	var found attested.Image
 	err = p.onImages(cmd, &o.guest.placeFlags, func(ctx, _ context.Context, a *images.Account) (err error) {
-		w := attested.Where{Reports: o.reports, Run: state.Reports, Key: key, Expected: o.expected}
+		w := attested.Where{Key: key, Expected: o.expected, Files: o.boot, Reports: func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error) {
+			return p.reportsOf(ctx, a, o.reports, tags)
+		}}
 		if len(args) > 1 {
 			w.File = args[1]
 		}

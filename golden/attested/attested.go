@@ -37,11 +37,13 @@ func IsImage(arg string) bool {
 
 // Where says where attestations are, and what is demanded of them.
 type Where struct {
-	File     string                  // the attestation; empty: it is found by the image's tag
-	Reports  string                  // the directory of the image's reports; empty: that of its run
-	Run      func(run string) string // the directory of the reports of a run
-	Key      crypto.PublicKey        // that the attestation must be signed with
+	File     string           // the attestation; empty: it is found by the image's tag
+	Key      crypto.PublicKey // that the attestation must be signed with
 	Expected attest.Expected
+	Files    bool // the list of the image's files is read, too
+
+	// Reports is where the reports about an image with these tags are.
+	Reports func(ctx context.Context, a *images.Account, tags map[string]string) (reports.Store, error)
 }
 
 // Image is an image that is what its attestation says.
@@ -49,8 +51,8 @@ type Image struct {
 	images.Image
 	Statement *attest.Statement
 
-	reports string // their directory
-	files   string // digest of the manifest, if one is attested
+	reports reports.Store
+	files   []byte // the manifest, if it was asked for
 }
 
 // Find returns the image of an account that name is the ID or the name of, if that is the
@@ -60,21 +62,26 @@ func Find(ctx context.Context, a *images.Account, name string, w Where) (Image, 
 	if err != nil {
 		return Image{}, err
 	}
-	found := Image{Image: i, reports: w.Reports}
-	if found.reports == "" {
-		found.reports = w.Run(i.Tags[reports.Run])
+	found := Image{Image: i}
+	found.reports, err = w.Reports(ctx, a, i.Tags)
+	if err == nil {
+		err = found.open(ctx, w)
 	}
-	if err := found.open(w); err != nil {
-		return found, fmt.Errorf("%s: %w", i.ID, err)
+	files := ""
+	if err == nil {
+		files, err = found.compare(ctx, a)
 	}
-	if err := found.compare(ctx, a); err != nil {
+	if err == nil && w.Files {
+		err = found.list(ctx, files)
+	}
+	if err != nil {
 		return found, fmt.Errorf("%s: %w", i.ID, err)
 	}
 	return found, nil
 }
 
 // open reads the attestation that the image's tag names.
-func (i *Image) open(w Where) error {
+func (i *Image) open(ctx context.Context, w Where) error {
 	digest := i.Tags[reports.Attestation]
 	if digest == "" {
 		return fmt.Errorf("the image has no tag %s: nothing is attested of it, or the tag was removed", reports.Attestation)
@@ -86,10 +93,10 @@ func (i *Image) open(w Where) error {
 			return fmt.Errorf("its tag %s names another attestation than %s: %.64s", reports.Attestation, w.File, digest)
 		}
 	} else {
-		text, err = reports.Read(i.reports, digest, maxFile)
+		text, err = i.reports.Read(ctx, digest, maxFile)
 	}
 	if err != nil {
-		return fmt.Errorf("its attestation cannot be read: %w; name the file, or its directory with -reports", err)
+		return fmt.Errorf("its attestation cannot be read: %w; name the file, or its directory or bucket with -reports", err)
 	}
 	i.Statement, err = attest.Open(text, w.Key)
 	if err == nil {
@@ -101,28 +108,28 @@ func (i *Image) open(w Where) error {
 	return nil
 }
 
-// compare looks for what differs between the image and its attestation.
-func (i *Image) compare(ctx context.Context, a *images.Account) error {
+// compare looks for what differs between the image and its attestation, and returns the digest
+// of the list of its files, if one is attested.
+func (i *Image) compare(ctx context.Context, a *images.Account) (files string, err error) {
 	id, files, err := i.Statement.Identity()
 	if err != nil {
-		return fmt.Errorf("its attestation: %w", err)
+		return "", fmt.Errorf("its attestation: %w", err)
 	}
 	isCopy, err := copyOf(ctx, a, i.Image, id)
 	if err != nil {
-		return err
+		return "", err
 	}
 	have := attest.Identity{ID: i.ID, Region: i.Region, Account: i.Owner, Name: i.Name, Tags: i.Tags}
 	if reasons := id.Differs(have, isCopy); len(reasons) > 0 {
-		return fmt.Errorf("it is not what is attested: %s", strings.Join(reasons, "; "))
+		return "", fmt.Errorf("it is not what is attested: %s", strings.Join(reasons, "; "))
 	}
 	if files != "" && id.Tags[reports.Manifest] != files {
-		return errors.New("its attestation names two lists of files")
+		return "", errors.New("its attestation names two lists of files")
 	}
 	if why, revoked := i.Tags[images.RevokedTag]; revoked {
-		return fmt.Errorf("the image was revoked: %s", cmp.Or(why, "without a reason"))
+		return "", fmt.Errorf("the image was revoked: %s", cmp.Or(why, "without a reason"))
 	}
-	i.files = files
-	return nil
+	return files, nil
 }
 
 // copyOf reports whether an image is a copy of the attested one, and not that itself. Another
@@ -146,16 +153,20 @@ func copyOf(ctx context.Context, a *images.Account, i images.Image, id attest.Id
 	return false, fmt.Errorf("it is not what is attested: that is %s in %s, which it is no copy of", id.ID, id.Region)
 }
 
-// Files returns the list of the image's files that is attested.
+// list reads the list of files with that digest.
+func (i *Image) list(ctx context.Context, digest string) (err error) {
+	if digest == "" {
+		return errors.New("no list of files is attested, so that -boot has nothing to compare")
+	}
+	if i.files, err = i.reports.Read(ctx, digest, maxFile); err != nil {
+		return fmt.Errorf("its list of files: %w; name the directory or bucket of the reports with -reports", err)
+	}
+	return nil
+}
+
+// Files returns the list of the image's files that is attested, if Find was asked for it.
 func (i Image) Files() (*manifest.Manifest, error) {
-	if i.files == "" {
-		return nil, fmt.Errorf("%s: no list of files is attested, so that -boot has nothing to compare", i.ID)
-	}
-	text, err := reports.Read(i.reports, i.files, maxFile)
-	if err != nil {
-		return nil, fmt.Errorf("%s: its list of files: %w; name the directory of the reports with -reports", i.ID, err)
-	}
-	files, err := manifest.Parse(bytes.NewReader(text))
+	files, err := manifest.Parse(bytes.NewReader(i.files))
 	if err != nil {
 		return nil, fmt.Errorf("%s: its list of files: %w", i.ID, err)
 	}

@@ -1,6 +1,7 @@
 package attested_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -109,10 +110,17 @@ func (w *world) attest(id, name, files string) string {
 	w.fatal(err)
 	text, err := attest.Sign(st, w.key)
 	w.fatal(err)
-	sum, err := reports.Keep(w.reports, "web.provenance.json", text)
+	sum, err := reports.Store{Dir: w.reports}.Keep(w.t.Context(), "web.provenance.json", text)
 	w.fatal(err)
 	w.tag(reports.Attestation, sum)
 	return filepath.Join(w.reports, "web.provenance.json")
+}
+
+// in is a directory of reports about any image.
+func in(dir string) func(context.Context, *images.Account, map[string]string) (reports.Store, error) {
+	return func(context.Context, *images.Account, map[string]string) (reports.Store, error) {
+		return reports.Store{Dir: dir}, nil
+	}
 }
 
 // reset makes the image what is attested of it.
@@ -135,15 +143,14 @@ func TestFind(t *testing.T) {
 		want   string // in the error; empty: it is found
 	}{
 		{"as attested", nil, ""},
-		{"in the directory of the run", func(o *attested.Where) { o.Reports = "" }, ""},
-		{"in a file", func(o *attested.Where) { o.File = w.attest(w.id, "web", digest); o.Reports = t.TempDir() }, ""},
+		{"in a file", func(o *attested.Where) { o.File = w.attest(w.id, "web", digest); o.Reports = in(t.TempDir()) }, ""},
 		{"more tags", func(*attested.Where) { w.tag("team", "x") }, ""},
 		{"no attestation", func(*attested.Where) { w.untag(reports.Attestation) }, "nothing is attested of it, or the tag was removed"},
 		{"another file", func(o *attested.Where) {
 			o.File = filepath.Join(t.TempDir(), "other")
 			w.fatal(os.WriteFile(o.File, []byte("{}"), 0o600))
 		}, "names another attestation than"},
-		{"reports elsewhere", func(o *attested.Where) { o.Reports = t.TempDir() }, "cannot be read"},
+		{"reports elsewhere", func(o *attested.Where) { o.Reports = in(t.TempDir()) }, "cannot be read"},
 		{"another key", func(o *attested.Where) { o.Key = other.Public() }, "its attestation: "},
 		{"another builder", func(o *attested.Where) { o.Expected.BuilderID = "https://example.com" }, "its attestation: "},
 		{"another tag", func(*attested.Where) { w.tag("bake:image", "db") }, `its tag bake:image is "db", but "web" is attested`},
@@ -155,12 +162,7 @@ func TestFind(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w.reset()
-			o := attested.Where{Reports: w.reports, Key: crypto.PublicKey(w.key.Public()), Run: func(run string) string {
-				if run != "20260101-1" {
-					t.Errorf("reports of run %q", run)
-				}
-				return w.reports
-			}}
+			o := attested.Where{Reports: in(w.reports), Key: crypto.PublicKey(w.key.Public())}
 			if test.change != nil {
 				test.change(&o)
 			}
@@ -179,18 +181,17 @@ func TestFind(t *testing.T) {
 func TestFiles(t *testing.T) {
 	w := newWorld(t)
 	w.reset()
-	o := attested.Where{Reports: w.reports, Key: w.key.Public()}
-	find := func() attested.Image {
-		found, err := attested.Find(t.Context(), w.account, w.id, o)
-		w.fatal(err)
-		return found
-	}
-	if _, err := find().Files(); err == nil || !strings.Contains(err.Error(), "its list of files") {
+	o := attested.Where{Reports: in(w.reports), Key: w.key.Public(), Files: true}
+	if _, err := attested.Find(t.Context(), w.account, w.id, o); err == nil || !strings.Contains(err.Error(), "its list of files") {
 		t.Errorf("a list that is not there: %v", err)
 	}
 	w.attest(w.id, "web", "")
-	if _, err := find().Files(); err == nil || !strings.Contains(err.Error(), "no list of files is attested") {
+	if _, err := attested.Find(t.Context(), w.account, w.id, o); err == nil || !strings.Contains(err.Error(), "no list of files is attested") {
 		t.Errorf("a list that is not attested: %v", err)
+	}
+	o.Files = false
+	if _, err := attested.Find(t.Context(), w.account, w.id, o); err != nil {
+		t.Errorf("a list that nobody asks for: %v", err)
 	}
 }
 

@@ -231,12 +231,13 @@ func (r *reader) block(ctx context.Context, k kind, b *hcl.Block) {
 // then, bake deletes it, or whoever sweeps.
 const afterTimeout = 2 * time.Hour
 
-// Reports is the directory for reports; empty if none is set.
-func (s *Settings) Reports() string {
-	if s.tool.options == nil {
-		return ""
+// Reports is the directory for reports, or s3://BUCKET/PREFIX, and where that is written; empty
+// if none is set.
+func (s *Settings) Reports() (string, *hcl.Range) {
+	if s.tool.options == nil || s.tool.options.Reports == "" {
+		return "", nil
 	}
-	return s.tool.options.Reports
+	return s.tool.options.Reports, s.tool.src.Range(&s.tool.options.Reports)
 }
 
 // Limits returns how long a run may take and how long after its start its machines end

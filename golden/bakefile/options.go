@@ -12,6 +12,7 @@ import (
 
 	"bake/config/schema"
 	"bake/internal/release"
+	"bake/internal/s3uri"
 )
 
 //go:embed options.go
@@ -24,8 +25,10 @@ type Tool struct {
 	RequiredVersion string `hcl:"required_version,optional"`
 
 	// Directory for the reports of checks, leftovers and verifications, as JSON, JUnit and
-	// SARIF. It is made if needed. A relative path starts where bake was called. Not set:
-	// beside the log of the run.
+	// SARIF, for SBOMs, lists of files and attestations. It is made if needed. A relative path
+	// starts where bake was called. `s3://BUCKET/PREFIX` is a place in a bucket that exists:
+	// credentials and region are those of every AWS tool, and what is written or read is also
+	// beside the log of the run. Not set: beside the log of the run alone.
 	Reports string `hcl:"reports,optional"`
 }
 
@@ -34,8 +37,12 @@ func (*Tool) GoSource() string { return source }
 
 // Validate implements [schema.Validator].
 func (o *Tool) Validate(c *schema.Checker) {
-	if strings.Contains(o.Reports, "://") {
-		c.Errorf(&o.Reports, "Not in this release", "Reports can only be written to a directory yet, not to %s.", o.Reports)
+	if strings.HasPrefix(o.Reports, s3uri.Scheme) {
+		if _, _, err := s3uri.Parse(o.Reports); err != nil {
+			c.Errorf(&o.Reports, "Invalid bucket", "%s.", err)
+		}
+	} else if strings.Contains(o.Reports, "://") {
+		c.Errorf(&o.Reports, "Not a place for reports", "%q is neither a directory nor s3://BUCKET/PREFIX.", o.Reports)
 	}
 	if o.RequiredVersion == "" {
 		return

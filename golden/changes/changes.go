@@ -4,6 +4,7 @@ package changes
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,12 +94,12 @@ type Record struct {
 	Documents map[string]string `json:"documents"` // SHA-256 by name
 }
 
-// RecordOf reads the record of an image with these tags; nil: a directory of reports has none.
-func RecordOf(dir string, tags map[string]string) (*Record, error) {
+// RecordOf reads the record of an image with these tags; nil: there is none among the reports.
+func RecordOf(ctx context.Context, in reports.Store, tags map[string]string) (*Record, error) {
 	if tags[reports.Record] == "" {
 		return nil, nil
 	}
-	text, err := reports.Read(dir, tags[reports.Record], maxRecord)
+	text, err := in.Read(ctx, tags[reports.Record], maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -111,14 +112,14 @@ func RecordOf(dir string, tags map[string]string) (*Record, error) {
 	return r, nil
 }
 
-// FromReports reads what a directory of reports holds about an image with these tags. What is
-// not there is not known; a document that was changed, or cannot be read, is an error.
-func FromReports(dir string, tags map[string]string) (k Known, err error) {
+// FromReports reads what reports say about an image with these tags. What is not there is not
+// known; a document that was changed, or cannot be read, is an error.
+func FromReports(ctx context.Context, in reports.Store, tags map[string]string) (k Known, err error) {
 	get := func(tag string, limit int64) []byte {
 		if tags[tag] == "" || err != nil {
 			return nil
 		}
-		text, wrong := reports.Read(dir, tags[tag], limit)
+		text, wrong := in.Read(ctx, tags[tag], limit)
 		if wrong != nil && !errors.Is(wrong, fs.ErrNotExist) {
 			err = wrong
 		}
@@ -133,14 +134,14 @@ func FromReports(dir string, tags map[string]string) (k Known, err error) {
 	if err != nil {
 		return k, err
 	}
-	r, err := RecordOf(dir, tags)
+	r, err := RecordOf(ctx, in, tags)
 	if r == nil || err != nil {
 		return k, err
 	}
 	k.Checks = map[string]string{}
 	gone := false
 	for name, digest := range r.Documents {
-		switch err := k.results(dir, name, digest); {
+		switch err := k.results(ctx, in, name, digest); {
 		case errors.Is(err, fs.ErrNotExist):
 			gone = true
 		case err != nil:
@@ -157,7 +158,7 @@ func FromReports(dir string, tags map[string]string) (k Known, err error) {
 var others = []string{contents.CycloneDX.Extension(), contents.SPDX.Extension(), manifest.Extension, ".provenance.json", ".image.json", Extension}
 
 // results reads the results of checks from a document.
-func (k *Known) results(dir, name, digest string) error {
+func (k *Known) results(ctx context.Context, in reports.Store, name, digest string) error {
 	for _, end := range others {
 		if strings.HasSuffix(name, end) {
 			return nil
@@ -166,7 +167,7 @@ func (k *Known) results(dir, name, digest string) error {
 	if !strings.HasSuffix(name, ".json") {
 		return nil
 	}
-	text, err := reports.Read(dir, digest, maxOther)
+	text, err := in.Read(ctx, digest, maxOther)
 	if err != nil {
 		return err
 	}

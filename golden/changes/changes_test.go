@@ -24,7 +24,7 @@ func build(t *testing.T, dir, version string, results ...findings.Result) map[st
 		if err := write(&b); err != nil {
 			t.Fatal(err)
 		}
-		digest, err := reports.Keep(dir, name, b.Bytes())
+		digest, err := reports.Store{Dir: dir}.Keep(t.Context(), name, b.Bytes())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func TestReports(t *testing.T) {
 		var known [2]changes.Known
 		for i, tags := range []map[string]string{old, recent} {
 			var err error
-			if known[i], err = changes.FromReports(dir, tags); err != nil {
+			if known[i], err = changes.FromReports(t.Context(), reports.Store{Dir: dir}, tags); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -77,7 +77,7 @@ Not known of both, and not compared: files
 	}
 	// Without the results of one machine, the checks are not known, whichever it is.
 	for _, tags := range []map[string]string{old, recent} {
-		text, err := reports.Read(dir, tags[reports.Record], 1<<20)
+		text, err := reports.Store{Dir: dir}.Read(t.Context(), tags[reports.Record], 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,10 +107,10 @@ Not known of both, and not compared: files
 	if err := os.WriteFile(sbom, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := changes.FromReports(dir, old); err == nil {
+	if _, err := changes.FromReports(t.Context(), reports.Store{Dir: dir}, old); err == nil {
 		t.Error("an SBOM that was changed is read")
 	}
-	if _, err := changes.FromReports(dir, map[string]string{reports.Record: "../../etc/passwd"}); err == nil {
+	if _, err := changes.FromReports(t.Context(), reports.Store{Dir: dir}, map[string]string{reports.Record: "../../etc/passwd"}); err == nil {
 		t.Error("a tag leads out of the directory")
 	}
 }

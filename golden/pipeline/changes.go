@@ -36,7 +36,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 			s.Say(ctx, "This is the first image %q in %s", p.image.Name, image.Region)
 			return nil
 		}
-		set, err := p.changes(s, former)
+		set, err := p.changes(ctx, s, former)
 		if err != nil {
 			s.Warn(ctx, "The image cannot be compared with %s: %s", former.ID, err)
 			return nil
@@ -45,7 +45,7 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 		if err != nil {
 			return err
 		}
-		digest, err := p.keep(s, p.title(s), changes.Extension, append(text, '\n'))
+		digest, err := p.keep(ctx, s, p.title(s), changes.Extension, append(text, '\n'))
 		if err != nil {
 			return fmt.Errorf("writing the changes: %w", err)
 		}
@@ -60,16 +60,16 @@ func (p *pipeline) compare(ctx context.Context, s *step.Scope, image builder.Ima
 }
 
 // changes compares the reports about the image with those about the one before.
-func (p *pipeline) changes(s *step.Scope, former *builder.Former) (set changes.Set, err error) {
-	marks, err := p.marks(s)
+func (p *pipeline) changes(ctx context.Context, s *step.Scope, former *builder.Former) (set changes.Set, err error) {
+	marks, err := p.marks(ctx, s)
 	if err != nil {
 		return set, err
 	}
-	after, err := changes.FromReports(p.Reports, marks)
+	after, err := changes.FromReports(ctx, p.Reports, marks)
 	if err != nil {
 		return set, err
 	}
-	before, err := changes.FromReports(p.reportsOf(former.Tags), former.Tags)
+	before, err := changes.FromReports(ctx, p.reportsOf(former.Tags), former.Tags)
 	if err != nil {
 		return set, err
 	}

@@ -2,37 +2,37 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
+	"bake/golden/asroot"
 	"bake/golden/changes"
 	"bake/golden/contents"
 	"bake/golden/reports"
 	"bake/step"
 )
 
-// reportsOf is the directory for the reports about an image with these tags.
-func (p *pipeline) reportsOf(tags map[string]string) string {
-	if run := tags[reports.Run]; p.Earlier != nil && uuid.Validate(run) == nil {
+// reportsOf is where the reports about an image with these tags are.
+func (p *pipeline) reportsOf(tags map[string]string) reports.Store {
+	if run := reports.RunOf(tags); p.Earlier != nil && run != "" {
 		return p.Earlier(run)
 	}
 	return p.Reports
 }
 
 // announceEarlier has the log of the run say which documents there are about an image that is
-// reused, so that the report of the run has them too. What is not on this host any more is left
+// reused, so that the report of the run has them too. What is not there any more is left
 // out. In a plan, nobody reads them.
 func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[string]string) {
 	if p.Outlet == nil {
 		return
 	}
-	dir := p.reportsOf(tags)
-	r, err := changes.RecordOf(dir, tags)
+	in := p.reportsOf(tags)
+	r, err := changes.RecordOf(ctx, in, tags)
 	if err != nil {
 		s.Warn(ctx, "The reports about the image are not shown: %s", err)
 	}
@@ -41,11 +41,14 @@ func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Documents)) {
 		digest := r.Documents[name]
-		path, err := filepath.Abs(reports.Path(dir, digest))
+		path, err := filepath.Abs(in.Path(digest))
 		if err != nil || filepath.Base(path) != digest {
 			continue
 		}
-		if _, err := os.Stat(path); err != nil {
+		if _, err := in.Read(ctx, digest, maxManifest); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				s.Warn(ctx, "The report %s about the image is not shown: %s", asroot.Printable(name), err)
+			}
 			continue
 		}
 		title, kind := kindOf(about(r, name))

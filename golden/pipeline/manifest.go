@@ -39,7 +39,7 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 		if err := all.Write(&b); err != nil {
 			return err
 		}
-		digest, err := p.keep(s, p.title(s), manifest.Extension, b.Bytes())
+		digest, err := p.keep(ctx, s, p.title(s), manifest.Extension, b.Bytes())
 		if err != nil {
 			return fmt.Errorf("writing the list of files: %w", err)
 		}
@@ -53,8 +53,8 @@ func (p *pipeline) listFiles(ctx context.Context, s *step.Scope, m builder.Machi
 }
 
 // listed is the manifest of the image as it was written.
-func (p *pipeline) listed(s *step.Scope) (*manifest.Manifest, error) {
-	marks, err := p.marks(s)
+func (p *pipeline) listed(ctx context.Context, s *step.Scope) (*manifest.Manifest, error) {
+	marks, err := p.marks(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (p *pipeline) listed(s *step.Scope) (*manifest.Manifest, error) {
 	if digest == "" {
 		return nil, errors.New("nothing is known of the files of the machine that the image was made of")
 	}
-	text, err := reports.Read(p.Reports, digest, maxManifest)
+	text, err := p.Reports.Read(ctx, digest, maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ const shownChanges = 20
 func (p *pipeline) sameFiles(s *step.Scope, patterns []string) func(context.Context, builder.Machine) (findings.Finding, error) {
 	return func(ctx context.Context, m builder.Machine) (findings.Finding, error) {
 		f := findings.Finding{ID: "verify-files", Title: "Files are those of the machine that the image was made of", Severity: findings.Critical, Result: findings.Pass}
-		before, err := p.listed(s)
+		before, err := p.listed(ctx, s)
 		if err != nil {
 			return f, err
 		}

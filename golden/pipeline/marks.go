@@ -1,11 +1,10 @@
 package pipeline
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -45,7 +44,7 @@ func (p *pipeline) passed(s *step.Scope, name string) {
 
 // marks are all tags of [pipeline.mark], those of earlier lives of the run among them, with
 // the name of the image, the run that has its reports, and what it has passed.
-func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
+func (p *pipeline) marks(ctx context.Context, s *step.Scope) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recall(s)
@@ -61,10 +60,7 @@ func (p *pipeline) marks(s *step.Scope) (map[string]string, error) {
 	}
 	digest := sha256.Sum256([]byte(names))
 	all[imagetag.Verified] = "sha256:" + hex.EncodeToString(digest[:])
-	if err := os.MkdirAll(p.Reports, 0o755); err != nil { //nolint:gosec // as for reports
-		return nil, err
-	}
-	return all, os.WriteFile(filepath.Join(p.Reports, fileName(p.title(s)+".verified")+".txt"), []byte(names), 0o644) //nolint:gosec // as for reports
+	return all, p.Reports.Write(ctx, fileName(p.title(s)+".verified")+".txt", []byte(names))
 }
 
 // recall is called with the lock held.

@@ -20,6 +20,7 @@ import (
 	"bake/golden/bakefile"
 	"bake/golden/findings"
 	"bake/golden/leftovers"
+	"bake/golden/reports"
 	"bake/golden/verify"
 	"bake/step"
 )
@@ -27,7 +28,7 @@ import (
 // Options are what the pipelines of a run have in common.
 type Options struct {
 	Template *config.Template
-	Reports  string // directory for the reports
+	Reports  reports.Store
 	Version  string // of bake
 	Now      func() time.Time
 
@@ -45,8 +46,8 @@ type Options struct {
 	Outlet      Outlet
 	Distributes func(b builder.Builder) bool
 
-	// Earlier is the directory for the reports of an earlier run. Nil: that is Reports too.
-	Earlier func(run string) string
+	// Earlier is where the reports of an earlier run are. Nil: in Reports too.
+	Earlier func(run string) reports.Store
 
 	// Signer opens a key to sign with, which is the path of a file or the URI of a key in AWS
 	// KMS. Nil: nothing is going to be signed, and no key is looked at.
@@ -62,8 +63,9 @@ func Of(settings *bakefile.Settings, o Options) (all map[*config.Component]*engi
 		diags = append(lang.AppendNew(diags, p.load()), p.openKey()...)
 		diags = lang.AppendNew(diags, p.tooShort())
 		e := &engine.Pipeline{Inputs: p.inputs, Reuse: p.reuse, Provisioned: p.provisioned, Marks: p.marks}
+		e.Reports, _ = settings.Reports()
 		if o := image.Image.Provenance; o != nil {
-			e.Made, e.At = p.made, image.Src.Range(&o.Key)
+			e.Made, e.At, e.Key = p.made, image.Src.Range(&o.Key), o.Key
 		}
 		for i := range image.Image.Verify {
 			e.Made, e.At = p.made, image.Src.Range(&image.Image.Verify[0].Name)
@@ -152,7 +154,7 @@ func (p *pipeline) provisioned(ctx context.Context, s *step.Scope, m builder.Mac
 		return err
 	}
 	p.remember(s, m)
-	return p.record(s)
+	return p.record(ctx, s)
 }
 
 // learnLimit is how long the machine may take to say whose it is.
@@ -209,13 +211,13 @@ func (p *pipeline) made(ctx context.Context, s *step.Scope, image builder.Image,
 	if err := p.verify(ctx, s, image, provision); err != nil {
 		return err
 	}
-	if err := p.record(s); err != nil { // for what it is compared with
+	if err := p.record(ctx, s); err != nil { // for what it is compared with
 		return err
 	}
 	if err := p.compare(ctx, s, image); err != nil {
 		return err
 	}
-	if err := p.record(s); err != nil {
+	if err := p.record(ctx, s); err != nil {
 		return err
 	}
 	return p.attest(ctx, s, image)
@@ -251,8 +253,8 @@ func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
 	v := &p.image.Image.Verify[i]
 	plan := verify.Plan{
 		Name: v.Name, Types: v.InstanceTypes, User: v.SSHUsername, Reboots: v.Reboots, Timeout: v.Timeout, Fate: builder.Fate(v.OnFailure),
-		Judge: func(ctx context.Context, s *step.Scope, machine string, reports []findings.Report) error {
-			return p.judge(ctx, s, "verify."+v.Name, machine, findings.Gate{}, reports)
+		Judge: func(ctx context.Context, s *step.Scope, machine string, found []findings.Report) error {
+			return p.judge(ctx, s, "verify."+v.Name, machine, findings.Gate{}, found)
 		},
 		Leftovers: p.leftoversPlan().Search,
 	}
@@ -269,12 +271,12 @@ func (p *pipeline) plan(i int, provision engine.Provision) verify.Plan {
 
 // judge has the gate judge reports, shows and writes them, and returns an error if the
 // gate is closed.
-func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine string, gate findings.Gate, reports []findings.Report) error {
-	for i := range reports {
-		reports[i] = p.clean(reports[i])
+func (p *pipeline) judge(ctx context.Context, s *step.Scope, name, machine string, gate findings.Gate, found []findings.Report) error {
+	for i := range found {
+		found[i] = p.clean(found[i])
 	}
-	verdict := gate.Judge(reports, p.Now())
-	doc := findings.Document{Reports: reports, Verdict: &verdict, Machine: machine, Version: p.Version}
+	verdict := gate.Judge(found, p.Now())
+	doc := findings.Document{Reports: found, Verdict: &verdict, Machine: machine, Version: p.Version}
 	var table strings.Builder
 	if err := doc.Write(&table, findings.Plain); err != nil {
 		return err

@@ -72,7 +72,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		return nil
 	}
 	return step.Run(ctx, s, "attest the image", func(ctx context.Context) error {
-		marks, err := p.marks(s)
+		marks, err := p.marks(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 		if err != nil {
 			return fmt.Errorf("signing the attestation: %w", err)
 		}
-		digest, err := p.keep(s, p.title(s), attested, append(signed, '\n'))
+		digest, err := p.keep(ctx, s, p.title(s), attested, append(signed, '\n'))
 		if err != nil {
 			return fmt.Errorf("writing the attestation: %w", err)
 		}
@@ -101,7 +101,7 @@ func (p *pipeline) attest(ctx context.Context, s *step.Scope, image builder.Imag
 			return err
 		}
 		p.mark(s, reports.Attestation, digest)
-		s.Say(ctx, "Signed %s", filepath.Join(p.Reports, fileName(p.title(s))+attested))
+		s.Say(ctx, "Signed %s", p.Reports.At(fileName(p.title(s))+attested))
 		return nil
 	})
 }

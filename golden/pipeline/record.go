@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 
@@ -40,7 +41,7 @@ func (p *pipeline) recallDocuments(s *step.Scope) {
 }
 
 // record writes which documents there are about the image so far.
-func (p *pipeline) record(s *step.Scope) error {
+func (p *pipeline) record(ctx context.Context, s *step.Scope) error {
 	const extension = ".image.json"
 	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Run: s.Run.ID, Documents: p.documents(s)}
 	delete(r.Documents, fileName(p.title(s))+extension)
@@ -51,7 +52,7 @@ func (p *pipeline) record(s *step.Scope) error {
 	if err != nil {
 		return err
 	}
-	digest, err := p.keep(s, p.title(s), extension, append(text, '\n'))
+	digest, err := p.keep(ctx, s, p.title(s), extension, append(text, '\n'))
 	if err == nil {
 		p.mark(s, reports.Record, digest)
 	}

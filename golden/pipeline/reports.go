@@ -5,15 +5,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"bake/golden/findings"
-	"bake/golden/reports"
-	"bake/internal/wholefile"
 	"bake/step"
 )
 
@@ -37,27 +33,28 @@ func (p *pipeline) write(ctx context.Context, s *step.Scope, title, machine stri
 	if err := doc.Write(&text, findings.JSON); err != nil {
 		return err
 	}
-	digest, err := p.keep(s, name, findings.JSON.Extension(), text.Bytes())
+	digest, err := p.keep(ctx, s, name, findings.JSON.Extension(), text.Bytes())
 	if err != nil {
 		return err
 	}
 	if err := p.announce(ctx, s, title, step.FindingsReport, digest); err != nil {
 		return err
 	}
-	var errs []error
 	for _, format := range []findings.Format{findings.JUnit, findings.SARIF} {
-		errs = append(errs, writeFile(filepath.Join(p.Reports, fileName(name)+format.Extension()), doc, format))
+		text.Reset()
+		if err := doc.Write(&text, format); err != nil {
+			return err
+		}
+		if err := p.Reports.Write(ctx, fileName(name)+format.Extension(), text.Bytes()); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
-}
-
-func writeFile(path string, doc findings.Document, format findings.Format) error {
-	return wholefile.Write(path, 0o644, func(f *os.File) error { return doc.Write(f, format) })
+	return nil
 }
 
 // announce has the log of the run say where a document is that was kept.
 func (p *pipeline) announce(ctx context.Context, s *step.Scope, title, kind, digest string) error {
-	path, err := filepath.Abs(reports.Path(p.Reports, digest))
+	path, err := filepath.Abs(p.Reports.Path(digest))
 	if err == nil {
 		s.Reported(ctx, step.Report{Name: title, Kind: kind, Path: path, SHA256: digest})
 	}
@@ -65,9 +62,9 @@ func (p *pipeline) announce(ctx context.Context, s *step.Scope, title, kind, dig
 }
 
 // keep writes a document about the image, and returns its digest.
-func (p *pipeline) keep(s *step.Scope, name, extension string, text []byte) (digest string, err error) {
+func (p *pipeline) keep(ctx context.Context, s *step.Scope, name, extension string, text []byte) (digest string, err error) {
 	name = fileName(name) + extension
-	if digest, err = reports.Keep(p.Reports, name, text); err == nil {
+	if digest, err = p.Reports.Keep(ctx, name, text); err == nil {
 		p.document(s, name, digest)
 	}
 	return digest, err

@@ -48,7 +48,7 @@ func (p *pipeline) sbom(ctx context.Context, s *step.Scope, m builder.Machine) e
 			if err := all.Write(&b, f, contents.Document{Name: p.image.Name, Time: p.Now(), Version: p.Version}); err != nil {
 				return err
 			}
-			digest, err := p.keep(s, p.sbomName(s), f.Extension(), b.Bytes())
+			digest, err := p.keep(ctx, s, p.sbomName(s), f.Extension(), b.Bytes())
 			if err != nil {
 				return fmt.Errorf("writing the SBOM: %w", err)
 			}
@@ -69,7 +69,7 @@ func (p *pipeline) sbomName(s *step.Scope) string { return p.title(s) + ".sbom" 
 
 // sbomPath is where that SBOM is.
 func (p *pipeline) sbomPath(s *step.Scope, f contents.Format) string {
-	return filepath.Join(p.Reports, fileName(p.sbomName(s))+f.Extension())
+	return filepath.Join(p.Reports.Dir, fileName(p.sbomName(s))+f.Extension())
 }
 
 // shell is a shell of root on a machine.

@@ -158,7 +158,7 @@ func (p *pipeline) scanned(ctx context.Context, s *step.Scope, m builder.Machine
 	if b.On != bakefile.OnHost {
 		return c.OnMachine(ctx, m.Communicator)
 	}
-	env := append(append([]string(nil), s.Run.Env...), "BAKE_BUILD_NAME="+s.Build, "BAKE_REPORTS="+p.Reports)
+	env := append(append([]string(nil), s.Run.Env...), "BAKE_BUILD_NAME="+s.Build, "BAKE_REPORTS="+p.Reports.Dir)
 	if o := p.image.Image.SBOM; o != nil {
 		env = append(env, "BAKE_SBOM="+p.sbomPath(s, contents.Format(o.Formats[0])))
 	}

@@ -1,8 +1,10 @@
-// Package reports keeps the documents about images in a directory: under names for people,
-// which the next run may use again, and under their digests, which are in tags of the images.
+// Package reports keeps the documents about images in a directory, or a bucket: under names
+// for people, which the next run may use again, and under their digests, which are in tags of
+// the images.
 package reports
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"bake/internal/wholefile"
 )
@@ -32,41 +36,102 @@ const byDigest = "sha256"
 // Digest is the SHA-256 of a document.
 func Digest(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
 
-// Path is where the document with that digest is.
-func Path(dir, digest string) string { return filepath.Join(dir, byDigest, digest) }
+// Bucket keeps documents where they outlive this host.
+type Bucket interface {
+	// Put stores a document under a name, as a whole or not at all.
+	Put(ctx context.Context, name string, text []byte) error
 
-// Keep writes a document under its digest, which it returns, and under a name.
-func Keep(dir, name string, text []byte) (digest string, err error) {
-	digest = Digest(text)
-	if err := os.MkdirAll(filepath.Join(dir, byDigest), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
-		return "", err
-	}
-	for _, path := range []string{filepath.Join(byDigest, digest), name} {
-		err := wholefile.Write(filepath.Join(dir, path), 0o644, func(f *os.File) error {
-			_, err := f.Write(text)
-			return err
-		})
-		if err != nil {
-			return "", err
-		}
-	}
-	return digest, nil
+	// Get returns the document with a name, of at most limit bytes. The error of one that
+	// is not there is an [fs.ErrNotExist].
+	Get(ctx context.Context, name string, limit int64) ([]byte, error)
+
+	// String is where it is, for people.
+	String() string
 }
 
-// Read returns the document with that digest, of at most limit bytes.
-func Read(dir, digest string, limit int64) ([]byte, error) {
+// Store is where documents are kept: in a directory and, unless Bucket is nil, in a bucket,
+// of which the directory has what was written or read on this host.
+type Store struct {
+	Dir    string
+	Bucket Bucket
+}
+
+// String says where the documents are, for people.
+func (s Store) String() string {
+	if s.Bucket != nil {
+		return s.Bucket.String()
+	}
+	return s.Dir
+}
+
+// Path is where the document with that digest is on this host.
+func (s Store) Path(digest string) string { return filepath.Join(s.Dir, byDigest, digest) }
+
+// At says where the document with a name is, for people.
+func (s Store) At(name string) string {
+	if s.Bucket != nil {
+		return s.Bucket.String() + "/" + name
+	}
+	return filepath.Join(s.Dir, name)
+}
+
+// Keep writes a document under its digest, which it returns, and under a name.
+func (s Store) Keep(ctx context.Context, name string, text []byte) (digest string, err error) {
+	digest = Digest(text)
+	if err := s.Write(ctx, byDigest+"/"+digest, text); err != nil {
+		return "", err
+	}
+	return digest, s.Write(ctx, name, text)
+}
+
+// Write writes a document under a name alone, in which slashes are directories.
+func (s Store) Write(ctx context.Context, name string, text []byte) error {
+	if err := writeFile(filepath.Join(s.Dir, filepath.FromSlash(name)), text); err != nil || s.Bucket == nil {
+		return err
+	}
+	return s.Bucket.Put(ctx, name, text)
+}
+
+func writeFile(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // whoever may read the directory that it is in may read it
+		return err
+	}
+	return wholefile.Write(path, 0o644, func(f *os.File) error {
+		_, err := f.Write(text)
+		return err
+	})
+}
+
+// Read returns the document with that digest, of at most limit bytes. One that only the bucket
+// has is in the directory then, too.
+func (s Store) Read(ctx context.Context, digest string, limit int64) ([]byte, error) {
 	if len(digest) != 64 || strings.Trim(digest, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("%.80q is not the SHA-256 of a document", digest)
 	}
-	path := Path(dir, digest)
+	path := s.Path(digest)
 	text, err := ReadFile(path, limit)
+	if errors.Is(err, fs.ErrNotExist) && s.Bucket != nil {
+		path = s.At(byDigest + "/" + digest)
+		if text, err = s.Bucket.Get(ctx, byDigest+"/"+digest, limit); err == nil && Digest(text) == digest {
+			err = writeFile(s.Path(digest), text)
+		}
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s is not among the reports in %s: %w", digest, dir, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s is not among the reports in %s: %w", digest, s, fs.ErrNotExist)
 	case err == nil && Digest(text) != digest:
 		return nil, fmt.Errorf("%s was changed: its SHA-256 is %s now", path, Digest(text))
 	}
 	return text, err
+}
+
+// RunOf is the run whose reports have the documents about an image with these tags; empty if
+// they do not say, or not in the way that bake does.
+func RunOf(tags map[string]string) string {
+	if run := tags[Run]; uuid.Validate(run) == nil {
+		return run
+	}
+	return ""
 }
 
 // ReadFile reads a file of at most limit bytes.

@@ -138,7 +138,7 @@ func TestResumeVerifying(t *testing.T) {
 	amazontest.Resume(t, ebs.Factory, "ami_name = \"verified\"\ntags = { Name = \"web\" }", func(w *world) { w.Made, w.Marks = verifies, marks })
 }
 
-func marks() (map[string]string, error) {
+func marks(context.Context) (map[string]string, error) {
 	return map[string]string{"bake:verified": "verify.boot"}, nil
 }
 

@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"bake/builder"
+	"bake/builder/amazon"
 	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/bucket"
 	"bake/builder/amazon/internal/policy"
 	"bake/step"
 )
@@ -24,6 +26,11 @@ import (
 // Of is the account of a session, and its regions those of the place where it was opened.
 func Of(s *access.Session) *Account {
 	return &Account{ID: s.Account, Regions: []string{s.Region}, session: s, page: pageSize, named: true, reports: &reports{of: map[string][]reportEntry{}}, entered: &entered{of: map[string]*Account{}}}
+}
+
+// Bucket opens the place s3://BUCKET/PREFIX with the credentials of the account.
+func (a *Account) Bucket(ctx context.Context, uri string) (*amazon.Bucket, error) {
+	return bucket.Open(ctx, a.session, uri)
 }
 
 // Role is a role to take on in other accounts. The zero value is none.

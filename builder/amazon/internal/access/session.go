@@ -326,10 +326,9 @@ func (s *Session) EC2(region string) *ec2.Client {
 	})
 }
 
-// S3 returns the client of S3 in the region of the build. A stand-in for AWS has no
-// host names of buckets.
-func (s *Session) S3() *s3.Client {
-	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil })
+// S3 returns the client of S3 in a region. A stand-in for AWS has no host names of buckets.
+func (s *Session) S3(region string) *s3.Client {
+	return s3.NewFromConfig(s.config, func(o *s3.Options) { o.Region, o.UsePathStyle = region, o.BaseEndpoint != nil })
 }
 
 // With says how another process reaches resources of this session in a region.

@@ -51,7 +51,7 @@ func (q *sequence) shown(ctx context.Context, b *Build, first image.Made, calls 
 		}
 	}
 	if calls.Marks != nil {
-		marks, err := calls.Marks()
+		marks, err := calls.Marks(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -92,7 +92,7 @@ type World struct {
 	Made func(ctx context.Context, image builder.Image) error
 
 	// Marks is [builder.Hooks.Marks] of the builds.
-	Marks func() (map[string]string, error)
+	Marks func(ctx context.Context) (map[string]string, error)
 
 	// FaultsFrom is the action of the first call that [Faults] lets go wrong; empty: any.
 	FaultsFrom string

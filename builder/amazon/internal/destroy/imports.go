@@ -75,7 +75,7 @@ func (j *job) findImport(ctx context.Context) (*types.ImportImageTask, error) {
 
 // object deletes an object, and what an upload of it that did not end has left.
 func (j *job) object(ctx context.Context) error {
-	client, bucket, key := j.session.S3(), j.r.With[ownership.WithBucket], j.r.With[ownership.WithKey]
+	client, bucket, key := j.session.S3(j.session.Region), j.r.With[ownership.WithBucket], j.r.With[ownership.WithKey]
 	uploads, err := access.Call(ctx, client.ListMultipartUploads, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
 	if access.Is(err, "NoSuchBucket", "PermanentRedirect") { // there is none here
 		return nil

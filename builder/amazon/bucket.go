@@ -1,0 +1,43 @@
+package amazon
+
+import (
+	"context"
+
+	"bake/builder/amazon/internal/access"
+	"bake/builder/amazon/internal/bucket"
+	"bake/builder/amazon/internal/policy"
+	"bake/internal/s3uri"
+)
+
+// Bucket is a place in a bucket of S3, where documents are kept.
+type Bucket = bucket.Bucket
+
+// OpenBucket opens the place s3://BUCKET/PREFIX with the credentials and the region of env.
+// cloud stands in for AWS. It is an error if there is no such bucket.
+func OpenBucket(ctx context.Context, cloud Cloud, env []string, uri string) (*Bucket, error) {
+	o := access.Defaults()
+	session, err := access.Open(ctx, &o, nil, cloud, env)
+	if err != nil {
+		return nil, err
+	}
+	return bucket.Open(ctx, session, uri)
+}
+
+// Documents are the URI of a place in a bucket that documents are written to and read from.
+type Documents string
+
+// Permissions implements [Permitted].
+func (d Documents) Permissions() []policy.Need {
+	name, prefix, err := s3uri.Parse(string(d))
+	if err != nil { // it is not known yet
+		name, prefix = "*", ""
+	}
+	if prefix != "" {
+		prefix += "/"
+	}
+	in := policy.In("")
+	return []policy.Need{
+		{Actions: []string{"s3:PutObject", "s3:GetObject"}, Resources: in.Bucket(name + "/" + prefix + "*")},
+		{Actions: []string{"s3:ListBucket"}, Resources: in.Bucket(name)},
+	}
+}
