@@ -52,6 +52,9 @@ func Policy(ctx context.Context, t Template, all engine.Components) (amazon.Poli
 		if strings.HasPrefix(p.Key, kmskey.Scheme) {
 			run = append(run, amazon.SigningKey(p.Key))
 		}
+		if p.Done != nil && images.Distributes(b) {
+			run = append(run, images.Retiring{})
+		}
 		if p.Distribute != nil && images.Distributes(b) {
 			run = append(run, images.HandingOut{Of: b, To: p.To, Parameters: p.Parameters})
 		}

@@ -207,6 +207,14 @@ func (h HandingOut) Permissions() []policy.Need {
 	return DistributionNeeds(of.HomeRegion(), h.To, h.Parameters)
 }
 
+// Retiring is what a retention takes, which looks in all regions.
+type Retiring struct{}
+
+// Permissions implements [amazon.Permitted].
+func (Retiring) Permissions() []policy.Need {
+	return append(needs()["prune"](policy.In()), policy.Need{Actions: []string{"sts:GetCallerIdentity"}})
+}
+
 // NewOutlet returns what hands out images of the account, in a run of bake.
 func (a *Account) NewOutlet(d builder.Distribution, run string) *Outlet {
 	return &Outlet{own: a, to: d, role: RoleOf(d, run)}

@@ -3,6 +3,7 @@ package images_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -12,8 +13,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"bake/builder"
+	"bake/builder/amazon"
 	"bake/builder/amazon/images"
+	"bake/builder/amazon/internal/policy"
 	"bake/cloud"
+	"bake/step"
 )
 
 // TestPolicies: the policy of a command allows the calls that it makes, and nothing but
@@ -171,5 +175,68 @@ func TestPolicies(t *testing.T) {
 	}
 	if _, ok := images.PolicyFor("nothing", nil); ok {
 		t.Error("a policy for a command that there is not")
+	}
+}
+
+// needing are permissions as a component has them.
+type needing []policy.Need
+
+func (n needing) Permissions() []policy.Need { return n }
+
+// TestPolicyOfPipeline: what hands out an image, moves a channel and retires older images may
+// be called with the policy of a template that asks for it, and what that allows is called, but
+// for what undoes what has failed.
+func TestPolicyOfPipeline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{}).trusting()
+	doomed := w.image(home, "web-0", "bake:image", "web")
+	older := w.image(home, "web-1", "bake:image", "web")
+	w.fatal(permit(w.client("default", home), older, types.LaunchPermission{UserId: aws.String(otherID)}))
+	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	newest := w.image(home, "web-2", "bake:image", "web", "bake:verified", "verify.boot")
+	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Keys: map[string]string{west: "alias/golden"}}
+	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day, Disable: 2 * day, Delete: 3 * day, To: d}
+	w.watch(answering(nobody))
+
+	out := w.outlet(d)
+	s, _, _ := w.copying()
+	w.fatal(out.Check(t.Context()))
+	placed, err := out.Distribute(t.Context(), s, map[string]string{home: newest})
+	w.fatal(err)
+	_, err = out.Channel(t.Context(), "/golden/web", placed)
+	w.fatal(err)
+	w.fatal(out.Enter(t.Context(), s, "/golden/web", "bake: test", placed))
+	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: newest, Where: home, With: map[string]string{"account": ownID}}}
+	for n := range 3 {
+		w.fatal(images.Retire(t.Context(), s, built, w.cloud, r, in(time.Duration(n+2)*10*day)))
+	}
+	w.fatal(s.Close(t.Context(), context.Background()))
+	if w.seenBy("default", home, doomed) != nil {
+		t.Error("the oldest image is still there")
+	}
+
+	document := amazon.PolicyFor([]amazon.Permitted{needing(images.DistributionNeeds(home, d, []string{"/golden/web"})), images.Retiring{}})
+	allowed, called := map[string]bool{}, map[string]bool{}
+	for _, statement := range document.Statement {
+		for _, action := range statement.Action {
+			allowed[action] = true
+		}
+	}
+	for _, seen := range w.seen() {
+		if action := seen.Service + ":" + seen.Action; !called[action] {
+			if called[action] = true; !allowed[action] {
+				t.Errorf("%s is called, which the policy does not allow", action)
+			}
+		}
+	}
+	elsewhere := []string{ // by AWS itself, or where a role cannot be taken on, or where AWS leaves something to be done
+		"ec2:CreateImageUsageReport", "ec2:DeleteImageUsageReport", "ec2:DescribeImageUsageReportEntries", "ec2:DescribeImageUsageReports", "ec2:DeleteSnapshot",
+		"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes",
+		"kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo",
+	}
+	for _, action := range slices.Sorted(maps.Keys(allowed)) {
+		if !called[action] && !slices.Contains(elsewhere, action) {
+			t.Errorf("the policy allows %s for nothing", action)
+		}
 	}
 }
