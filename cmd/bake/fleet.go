@@ -17,6 +17,7 @@ import (
 	"bake/run"
 	"bake/run/localcloud"
 	"bake/step"
+	"bake/ui/prompt"
 )
 
 // fleetFlags are the flags of all commands about fleets.
@@ -154,7 +155,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 			return run.Options{
 				Template: template, State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), OnError: engine.Cleanup, CloudInit: cloudInit,
 				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, Doubts: h.doubts(p),
-				Unattended: errNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
+				Unattended: prompt.ErrNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
 			}, nil
 		},
 	}
