@@ -38,7 +38,10 @@ func Do[S, T any](g *Guarded[S], f func(S) (T, error)) (T, error) {
 	return f(g.state)
 }
 
-// Action is a method of the state as a function that has the state while it runs.
+// Action is a method of the state as a function that has the state while it runs. It is not
+// inlined, since the program would have a copy for each action.
+//
+//go:noinline
 func Action[S, In, Out any](g *Guarded[S], method func(S, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
 	return func(ctx context.Context, in In) (Out, error) {
 		return Do(g, func(state S) (Out, error) { return method(state, ctx, in) })

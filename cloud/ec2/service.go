@@ -257,6 +257,8 @@ func view[T any](s *Service, f func(*state) T) T { return durable.View(s.guarded
 func try[T any](s *Service, f func(*state) (T, error)) (T, error) { return durable.Do(s.guarded, f) }
 
 // locked makes an action of a method of the state.
+//
+//go:noinline
 func locked[In, Out any](s *Service, action func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
 	return durable.Action(s.guarded, func(st *state, ctx context.Context, in In) (Out, error) {
 		st.looked = wire.CallerFrom(ctx).Looks

@@ -113,6 +113,8 @@ func (s *state) forget(id string) (err error) {
 }
 
 // validated is a method of the state as an action that finds valid versions only.
+//
+//go:noinline
 func validated[In, Out any](s *Service, method func(*state, context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
 	return func(ctx context.Context, in In) (out Out, err error) {
 		if err := s.validate(ctx); err != nil {

@@ -86,12 +86,15 @@ type Action struct {
 	answer func(ctx context.Context, input any) (output any, err error)
 }
 
-// Answer makes a method an action. In and Out are the SDK's ActionInput and
-// ActionOutput.
-func Answer[In, Out any](method func(context.Context, *In) (*Out, error)) Action {
+// Answer makes a method an action. In and Out are pointers to the SDK's ActionInput and
+// ActionOutput: of functions that are generic over pointers the program has one, and not
+// one for each action, unless it is inlined.
+//
+//go:noinline
+func Answer[In, Out any](method func(context.Context, In) (Out, error)) Action {
 	return Action{
-		input:  func() any { return new(In) },
-		answer: func(ctx context.Context, input any) (any, error) { return method(ctx, input.(*In)) },
+		input:  func() any { return reflect.New(reflect.TypeFor[In]().Elem()).Interface() },
+		answer: func(ctx context.Context, input any) (any, error) { return method(ctx, input.(In)) },
 	}
 }
 
