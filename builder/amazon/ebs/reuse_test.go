@@ -2,6 +2,9 @@ package ebs_test
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +63,24 @@ tags = { Role = "w*b" }`)
 		t.Errorf("%+v, %v", more, err)
 	}
 	one, other := before.Images[0], before.Images[1]
+	for what, change := range map[string][2]string{
+		"archived": {"<storageTier>standard<", "<storageTier>archive<"}, "pending": {"<status>completed<", "<status>pending<"}, "error": {"<status>completed<", "<status>error<"},
+	} {
+		w.Intercept = func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+			if c.Action != "DescribeSnapshots" {
+				serve(rw)
+				return
+			}
+			answer := httptest.NewRecorder()
+			serve(answer)
+			if !strings.Contains(answer.Body.String(), change[0]) {
+				t.Errorf("%s: the cloud answers %s", what, answer.Body)
+			}
+			_, _ = io.WriteString(rw, strings.Replace(answer.Body.String(), change[0], change[1], 1))
+		}
+		flawed(one, "its snapshot "+one.Snapshots[0]+" is "+what)
+	}
+	w.Intercept = nil
 	_, err = w.Client(one.Region).ModifyImageAttribute(context.Background(), &awsec2.ModifyImageAttributeInput{
 		ImageId: &one.ID, LaunchPermission: &types.LaunchPermissionModifications{Remove: []types.LaunchPermission{{UserId: new(user)}}},
 	})
