@@ -26,7 +26,7 @@ func publishers() []publisher {
 		{"Red Hat", "309956199498", "amazon", "/dev/sda1"},
 		{"Rocky Linux", "792107900819", "", "/dev/sda1"},
 		{"AlmaLinux", "764336703387", "", "/dev/sda1"},
-		{"Fedora and CentOS", "125523088429", "", "/dev/sda1"},
+		{"Fedora and CentOS", fedoraOwner, "", "/dev/sda1"},
 		{"SUSE", "013907871322", "amazon", "/dev/sda1"},
 		{"Amazon ECS", "591542846629", "amazon", "/dev/xvda"},
 		{"Microsoft", "801119661308", "amazon", "/dev/sda1"},
@@ -37,6 +37,7 @@ func publishers() []publisher {
 const (
 	debianOwner = "136693071363"
 	canonical   = "099720109477"
+	fedoraOwner = "125523088429"
 )
 
 // publisherOf returns the publisher with the account id; of others only the id is known.
@@ -70,7 +71,7 @@ type release struct {
 
 // series are the images of a release whose names differ in the version only. In its
 // texts {version} stands for that, {arch} for the architecture as Go and Debian name
-// it, and {machine} for the architecture as EC2 does.
+// it, {machine} for the architecture as EC2 does, and {uname} as uname(1) does.
 type series struct {
 	Name, Description string
 	Versions          []string // of real images, the newest last; each contains its date
@@ -93,12 +94,22 @@ func releases() []release {
 		amazonLinux2023(),
 		{
 			ID: "almalinux-9", Title: "AlmaLinux 9", Owner: "764336703387", User: "ec2-user", VolumeType: "gp3", Size: 10, BootMode: "uefi-preferred",
-			Series: []series{{Name: "AlmaLinux OS {version} {machine}", Description: "AlmaLinux OS {version} {machine}", Versions: []string{"9.4.20240805", "9.7.20251118"}}},
+			Series: []series{{Name: "AlmaLinux OS {version} {uname}", Description: "AlmaLinux OS {version} {uname}", Versions: []string{"9.4.20240805", "9.7.20251118"}}},
 		},
 		{
 			ID: "rocky-9", Title: "Rocky Linux 9", Owner: "792107900819", User: "rocky", VolumeType: "gp3", Size: 10, BootMode: "uefi-preferred",
-			Series: []series{{Name: "Rocky-9-EC2-Base-{version}.{machine}", Description: "Rocky-9-EC2-Base-{version}.{machine}", Versions: []string{"9.5-20241118.0", "9.6-20250531.0"}}},
+			Series: []series{{Name: "Rocky-9-EC2-Base-{version}.{uname}", Description: "Rocky-9-EC2-Base-{version}.{uname}", Versions: []string{"9.5-20241118.0", "9.6-20250531.0"}}},
 		},
+		fedoraRelease("42", "20250415.0"),
+		fedoraRelease("43", "20260226.0", "20260305.0"),
+	}
+}
+
+func fedoraRelease(number string, versions ...string) release {
+	name := "Fedora-Cloud-Base-AmazonEC2.{uname}-" + number + "-{version}"
+	return release{
+		ID: "fedora-" + number, Title: "Fedora " + number, Owner: fedoraOwner, User: "fedora", VolumeType: "gp3", Size: 5, BootMode: "uefi-preferred",
+		Series: []series{{Name: name, Description: name, Versions: versions}},
 	}
 }
 
@@ -198,12 +209,20 @@ func (r release) publication(n int, version string) Publication {
 
 // fill replaces what stands in for something in the texts of a series.
 func fill(texts []string, version string) []string {
-	r := strings.NewReplacer("{version}", version, "{arch}", runtime.GOARCH, "{machine}", EC2Arch(runtime.GOARCH))
+	r := strings.NewReplacer("{version}", version, "{arch}", runtime.GOARCH, "{machine}", EC2Arch(runtime.GOARCH), "{uname}", unameArch(runtime.GOARCH))
 	out := make([]string, len(texts))
 	for i, text := range texts {
 		out[i] = r.Replace(text)
 	}
 	return out
+}
+
+// unameArch is Go's name of an architecture as the kernel has it.
+func unameArch(arch string) string {
+	if arch == "arm64" {
+		return "aarch64"
+	}
+	return EC2Arch(arch)
 }
 
 var datePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\d{8}`) })
