@@ -74,13 +74,21 @@ func (f *guardFlags) guards(p *program, command string) (images.Guards, error) {
 	if f.role.ARN == "" && f.role.ExternalID != "" {
 		return g, usageError{"-external-id has no effect without -role", command}
 	}
-	if f.role.ARN != "" && (!strings.HasPrefix(f.role.ARN, "arn:") || !strings.Contains(f.role.ARN, ":role/")) {
-		return g, usageError{fmt.Sprintf("-role=%s: it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake", f.role.ARN), command}
+	if err := checkRole(f.role.ARN, command); err != nil {
+		return g, err
 	}
 	if err := g.Check(); err != nil {
 		return g, usageError{"-ignore-guard: " + err.Error(), command}
 	}
 	return g, nil
+}
+
+// checkRole complains about what -role says, if it is not the ARN of a role.
+func checkRole(arn, command string) error {
+	if arn == "" || strings.HasPrefix(arn, "arn:") && strings.Contains(arn, ":role/") {
+		return nil
+	}
+	return usageError{fmt.Sprintf("-role=%s: it must be the ARN of a role, such as arn:aws:iam::{account}:role/bake", arn), command}
 }
 
 // guarded is the error of what a guard has kept from being removed.

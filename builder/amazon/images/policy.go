@@ -11,13 +11,24 @@ import (
 )
 
 // PolicyFor returns the least policy of IAM for a command of bake images, by its name, in
-// these regions; none are all. The second result is false if there is no such command.
-func PolicyFor(command string, regions []string) (amazon.Policy, bool) {
+// these regions; none are all. With a role, which the command takes in other accounts, it may
+// do that. The second result is false if there is no such command.
+func PolicyFor(command string, regions []string, role string) (amazon.Policy, bool) {
 	make, ok := allNeeds()[command]
 	if !ok {
 		return amazon.Policy{}, false
 	}
-	return policy.Make(make(policy.In(regions...))), true
+	needs := make(policy.In(regions...))
+	if role != "" {
+		needs = append(needs, policy.Need{Actions: []string{"sts:AssumeRole"}, Resources: []string{strings.ReplaceAll(role, "{account}", "*")}})
+	}
+	return policy.Make(needs), true
+}
+
+// TakesRole reports whether a command of bake images takes a role in other accounts: that of
+// -role, or that of the image block.
+func TakesRole(command string) bool {
+	return slices.Contains([]string{"channel", "list", "promote", "prune", "revoke", "rm", "rollback", "unshare"}, command)
 }
 
 // Commands are those that there is a policy for.

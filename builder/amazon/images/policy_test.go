@@ -141,7 +141,7 @@ func TestPolicies(t *testing.T) {
 			return err
 		}, reports},
 	} {
-		document, ok := images.PolicyFor(c.name, nil)
+		document, ok := images.PolicyFor(c.name, nil, "")
 		if !ok {
 			t.Fatalf("no policy for %s", c.name)
 		}
@@ -173,8 +173,16 @@ func TestPolicies(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := images.PolicyFor("nothing", nil); ok {
+	if _, ok := images.PolicyFor("nothing", nil, ""); ok {
 		t.Error("a policy for a command that there is not")
+	}
+	document, _ := images.PolicyFor("rm", []string{home}, "arn:aws:iam::{account}:role/bake")
+	assumes := false
+	for _, s := range document.Statement {
+		assumes = assumes || slices.Equal(s.Action, []string{"sts:AssumeRole"}) && slices.Equal(s.Resource, []string{"arn:aws:iam::*:role/bake"})
+	}
+	if !assumes {
+		t.Errorf("%+v", document)
 	}
 }
 
