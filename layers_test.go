@@ -21,7 +21,7 @@ type rule struct {
 
 // rules are tried from the top; the first that fits a package is the one that counts.
 var rules = []rule{
-	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui/...", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
+	{"cmd/bake", []string{"builder/...", "builtin/...", "communicator", "component", "config/...", "docs", "engine", "fleet/...", "golden/asroot", "golden/attest", "golden/attested", "golden/changes", "golden/channels", "golden/checks", "golden/checks/facts", "golden/contents", "golden/findings", "golden/gates", "golden/manifest", "golden/notice", "golden/plan", "golden/reports", "inspect", "internal/...", "plugin/...", "run/...", "step", "ui/...", "web"}, "the program puts everything together, and is the only one to do so; the embedded cloud is behind internal/local"},
 	{"builtin", []string{"builder/...", "component", "datasource/...", "engine", "postprocessor/...", "provisioner/..."}, "the one list of all components knows them, and nothing of what is done with them"},
 	{"inspect/graph", nil, "boxes and arrows are drawn whatever they stand for"},
 	{"inspect", []string{"config", "config/lang", "engine", "inspect/graph"}, "a template is described without running it"},
@@ -65,6 +65,7 @@ var rules = []rule{
 	{"golden/checks/baseline", []string{"communicator", "golden/findings", "internal/..."}, "a profile is rules and their scripts; who asks for them, and what follows, is others' business"},
 	{"golden/asroot", []string{"communicator"}, "a script is run on a machine, whatever it is for"},
 	{"golden/plan", []string{"internal/imagetag"}, "what has to be built is decided from what is known, and not looked up"},
+	{"golden/notice", []string{"builder", "internal/webhook", "step"}, "who asked to hear of a channel is told, whatever moved it"},
 	{"golden/bakefile", []string{"builder", "config", "config/lang", "config/schema", "golden/channels", "golden/contents", "golden/gates", "golden/manifest", "golden/plan", "internal/..."}, "what bake files say is read as templates are, and done elsewhere"},
 	{"golden/checks/facts", []string{"communicator", "internal/..."}, "what is learned about a machine is judged elsewhere"},
 	{"golden/checks/goss", []string{"config/lang", "golden/checks/facts", "golden/findings", "internal/..."}, "files are read and answers judged; who asks a machine is somebody else"},

@@ -16,6 +16,8 @@ import (
 type Channel struct {
 	channels.Rule
 	Parameter string
+	Webhook   string // is told when the channel has moved; may be empty
+	Unheard   bool   // there is a webhook, whose URL only a build knows
 }
 
 // ImageBlock is what an image block says of where its images go.
@@ -63,7 +65,11 @@ func Image(ctx context.Context, t Template, all engine.Components, name string) 
 					}}, template.Files()}
 				}
 			}
-			block.Channels = append(block.Channels, Channel{h.Rule(), h.ParameterOf(name)})
+			c := Channel{Rule: h.Rule(), Parameter: h.ParameterOf(name), Webhook: h.Webhook}
+			if !i.Src.Known(&h.Webhook) {
+				c.Webhook, c.Unheard = "", true
+			}
+			block.Channels = append(block.Channels, c)
 		}
 		return block, nil
 	}

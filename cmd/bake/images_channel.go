@@ -13,6 +13,7 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
+	"bake/golden/notice"
 	"bake/internal/imagetag"
 	"bake/run"
 	"bake/step"
@@ -182,12 +183,55 @@ func (p *program) promote(ctx context.Context, s *step.Scope, o *images.Outlet, 
 	if err := o.Enter(ctx, s, target.Parameter, channels.Why("promoted from "+from, s.Run.ID), at); err != nil {
 		return fmt.Errorf("channel %s: %w", to, err)
 	}
+	p.tellOf(ctx, s, target, notice.New(image, to, s.Run.ID, p.now(), at, state.Passed))
 	p.json.result = movedResult{to, target.Parameter, release, placed(at)}
 	p.say(fmt.Sprintf("Channel %s (%s) names %s in:", to, target.Parameter, printable(release)))
 	for _, one := range at {
 		p.say(fmt.Sprintf("  %s  %s  %s", one.Account, one.Region, one.ID))
 	}
 	return nil
+}
+
+// tell tells the webhook of a channel, if there is one, what the channel names now.
+func (p *program) tell(ctx context.Context, s *step.Scope, o *images.Outlet, image string, c run.Channel, at []builder.Placed) error {
+	if c.Webhook == "" && !c.Unheard {
+		return nil
+	}
+	state, err := p.channelState(ctx, o, &run.ImageBlock{}, c, at)
+	if err != nil {
+		return err
+	}
+	p.tellOf(ctx, s, c, notice.New(image, c.Name, s.Run.ID, p.now(), at, state.Passed))
+	return nil
+}
+
+func (p *program) tellOf(ctx context.Context, s *step.Scope, c run.Channel, n notice.Notice) {
+	if c.Unheard {
+		s.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
+	}
+	n.Tell(ctx, s, c.Webhook)
+}
+
+// moves returns what tells the webhooks of an image's channels which of them have moved since.
+func (p *program) moves(ctx context.Context, s *step.Scope, o *images.Outlet, image string, block *run.ImageBlock) func() error {
+	before := map[string][]builder.Placed{}
+	heard := slices.DeleteFunc(slices.Clone(block.Channels), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
+	for _, c := range heard {
+		if at, _, err := o.Named(ctx, c.Parameter); err == nil { // else it names nothing
+			before[c.Name] = at
+		}
+	}
+	same := func(a, b builder.Placed) bool { return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID }
+	return func() error {
+		var errs []error
+		for _, c := range heard {
+			at, _, err := o.Named(ctx, c.Parameter)
+			if was, ok := before[c.Name]; ok && err == nil && !slices.EqualFunc(was, at, same) {
+				errs = append(errs, p.tell(ctx, s, o, image, c, at))
+			}
+		}
+		return errors.Join(errs...)
+	}
 }
 
 // channelState is what the tags of images and the channels before say.
@@ -252,6 +296,9 @@ at some time. The history of the parameter tells; it is added to, and never rewr
 					return err
 				}
 				at, _, err := o.Named(ctx, c.Parameter)
+				if err == nil {
+					err = p.tell(ctx, s, o, args[0], c, at)
+				}
 				p.json.result = movedResult{args[1], c.Parameter, release, placed(at)}
 				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], c.Parameter, printable(release)))
 				return err
@@ -326,8 +373,10 @@ is recorded in its tags: 'bake images enable' shares it again.`,
   bake images revoke ami-0123456789abcdef0 -descendants -image web -template images/web`,
 		Args: exactly("the ID or name of an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.on(p, cmd, image, func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, _ *run.ImageBlock) error {
+			return f.on(p, cmd, image, func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
+				tell := p.moves(ctx, s, o, image, block)
 				all, err := o.Revoke(ctx, s, args[0], why, descendants, p.now)
+				err = errors.Join(err, tell())
 				p.json.result = revokedResult{list(all)}
 				for _, r := range all {
 					what := "revoked and disabled"

@@ -4,13 +4,12 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"bake/builder"
 	"bake/golden/bakefile"
 	"bake/golden/channels"
+	"bake/golden/notice"
 	"bake/internal/imagetag"
-	"bake/internal/webhook"
 	"bake/step"
 )
 
@@ -67,40 +66,8 @@ func (p *pipeline) state(ctx context.Context, s *step.Scope, out builder.Outlet,
 	return state, nil
 }
 
-// notice is what a webhook is told.
-type notice struct {
-	Image   string   `json:"image"`
-	Channel string   `json:"channel"`
-	Run     string   `json:"run"`
-	At      string   `json:"at"`
-	Images  []spot   `json:"images"`
-	Passed  []string `json:"passed"`
-}
-
-type spot struct {
-	Account string `json:"account"`
-	Region  string `json:"region"`
-	ID      string `json:"id"`
-}
-
-// tellLimit is how long a webhook may take, each time.
-const tellLimit = 10 * time.Second
-
-// notify tells the webhook of a channel that it has moved. The channel has, whether the
-// webhook hears of it or not: a failure is a warning. It is told what the image has passed, in
-// this run or an earlier one.
+// notify tells the webhook of a channel that it has moved. It is told what the image has
+// passed, in this run or an earlier one.
 func (p *pipeline) notify(ctx context.Context, s *step.Scope, h *bakefile.Channel, passed []string) {
-	if h.Webhook == "" {
-		return
-	}
-	n := notice{Image: p.image.Name, Channel: h.Name, Run: s.Run.ID, At: p.Now().UTC().Format(time.RFC3339)}
-	n.Images, n.Passed = []spot{}, append([]string{}, passed...) // not null where there are none
-	for _, at := range p.placed {
-		n.Images = append(n.Images, spot{at.Account, at.Region, at.ID})
-	}
-	err := webhook.Hook{URL: h.Webhook, Timeout: tellLimit}.Tell(ctx, n)
-	if err == nil || context.Cause(ctx) != nil {
-		return
-	}
-	s.Warn(ctx, "The webhook of channel %s was not told: %s", h.Name, err)
+	notice.New(p.image.Name, h.Name, s.Run.ID, p.Now(), p.placed, passed).Tell(ctx, s, h.Webhook)
 }

@@ -12,6 +12,7 @@ import (
 
 	"bake/builder"
 	"bake/golden/bakefile"
+	"bake/golden/notice"
 	"bake/step"
 )
 
@@ -37,7 +38,7 @@ func TestWebhook(t *testing.T) {
 			hook := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				n := int(calls.Add(1))
 				body, err := io.ReadAll(r.Body)
-				var told notice
+				var told notice.Notice
 				if err != nil || json.Unmarshal(body, &told) != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
 					t.Errorf("%s %v: %s", r.Method, err, body)
 				}

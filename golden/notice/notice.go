@@ -1,0 +1,53 @@
+// Package notice is what a webhook of a channel is told when that has moved, whatever moved it.
+package notice
+
+import (
+	"context"
+	"time"
+
+	"bake/builder"
+	"bake/internal/webhook"
+	"bake/step"
+)
+
+// Notice says which images a channel names now.
+type Notice struct {
+	Image   string   `json:"image"`
+	Channel string   `json:"channel"`
+	Run     string   `json:"run"`
+	At      string   `json:"at"`
+	Images  []Spot   `json:"images"`
+	Passed  []string `json:"passed"`
+}
+
+// Spot is an image in its place.
+type Spot struct {
+	Account string `json:"account"`
+	Region  string `json:"region"`
+	ID      string `json:"id"`
+}
+
+// New is what there is to tell of a channel of an image that names what is in these places,
+// which has passed that.
+func New(image, channel, run string, at time.Time, placed []builder.Placed, passed []string) Notice {
+	n := Notice{Image: image, Channel: channel, Run: run, At: at.UTC().Format(time.RFC3339), Images: []Spot{}, Passed: append([]string{}, passed...)} // not null where there are none
+	for _, p := range placed {
+		n.Images = append(n.Images, Spot{p.Account, p.Region, p.ID})
+	}
+	return n
+}
+
+// limit is how long a webhook may take, each time.
+const limit = 10 * time.Second
+
+// Tell tells the webhook at a URL, if that is not empty. The channel has moved, whether the
+// webhook hears of it or not: a failure is a warning.
+func (n Notice) Tell(ctx context.Context, s *step.Scope, to string) {
+	if to == "" {
+		return
+	}
+	err := webhook.Hook{URL: to, Timeout: limit}.Tell(ctx, n)
+	if err != nil && context.Cause(ctx) == nil {
+		s.Warn(ctx, "The webhook of channel %s was not told: %s", n.Channel, err)
+	}
+}
