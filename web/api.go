@@ -83,6 +83,27 @@ func (c *Console) call(ctx context.Context, a Account, region, service, contentT
 	return c.client.Do(req)
 }
 
+var imagePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^ami-[0-9a-f]{8,17}$`) })
+
+// uses says what uses an image: the API deregisters it all the same.
+func (c *Console) uses(w http.ResponseWriter, r *http.Request) {
+	account, ok := c.account(r.PathValue("account"))
+	region, image := r.PathValue("region"), r.PathValue("image")
+	if !ok || !regionPattern().MatchString(region) || !imagePattern().MatchString(image) {
+		http.NotFound(w, r)
+		return
+	}
+	found, err := c.opts.Uses(r.Context(), account, region, image)
+	if err != nil {
+		http.Error(w, "What uses the image cannot be found out: "+err.Error(), http.StatusBadGateway)
+		return
+	}
+	if found == nil {
+		found = []string{}
+	}
+	writeJSON(w, found)
+}
+
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the browser may have gone

@@ -52,6 +52,10 @@ type Options struct {
 
 	Calls func() []local.Call // the last ones that changed something or failed, oldest first
 
+	// Uses says of what uses an image of an account, and keeps it where images are removed with
+	// care: for people, each in a line.
+	Uses func(ctx context.Context, a Account, region, image string) ([]string, error)
+
 	// Looks are headers that tell the cloud that the pages look again and again: rules for
 	// faults do not count what they read.
 	Looks http.Header
@@ -96,6 +100,7 @@ func New(opts Options) *Console {
 	c.mux.HandleFunc("GET "+c.path+"static/", c.file)
 	c.mux.HandleFunc("GET "+c.path+"session", c.session)
 	c.mux.HandleFunc("POST "+c.path+"api/{account}/{region}/{service}", c.api)
+	c.mux.HandleFunc("GET "+c.path+"uses/{account}/{region}/{image}", c.uses)
 	c.mux.HandleFunc("GET "+c.path+"changes", c.changes)
 	c.mux.HandleFunc("GET "+c.path+"calls", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.opts.Calls()) })
 	c.mux.HandleFunc("GET "+c.path+"terminal/{account}/{region}/{instance}", c.terminal)

@@ -13,6 +13,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,12 @@ func open(t *testing.T, changes <-chan struct{}) (*Console, *httptest.Server, *h
 	c := New(Options{
 		Endpoint: cloud.URL, Accounts: []Account{{ID: "111111111111", Profile: "default", AccessKey: "AKIDDEFAULT", SecretKey: "s3cret"}}, Region: "us-east-1",
 		Changes: func(context.Context) <-chan struct{} { return changes }, Calls: func() []local.Call { return nil }, Version: "1.2.3",
+		Uses: func(_ context.Context, a Account, region, image string) ([]string, error) {
+			if image == "ami-00000000" {
+				return nil, nil
+			}
+			return []string{"instance i-1 of " + a.ID + " in " + region + " <b>"}, nil
+		},
 		Looks: http.Header{"X-Looks": {"the secret of who looks"}},
 		Runs:  runs(t),
 	})
@@ -190,6 +197,18 @@ func TestAPI(t *testing.T) {
 	}
 }
 
+func TestUses(t *testing.T) {
+	c, server, client := open(t, nil)
+	for path, want := range map[string]string{
+		"111111111111/eu-west-1/ami-0123456789abcdef0": `["instance i-1 of 111111111111 in eu-west-1 \u003cb\u003e"]` + "\n", "111111111111/eu-west-1/ami-00000000": "[]\n",
+		"222222222222/eu-west-1/ami-0123456789abcdef0": "404 page not found\n", "111111111111/eu-west-1/..%2fami": "404 page not found\n",
+	} {
+		if _, text, _ := ask(t, client, "GET", server.URL+c.path+"uses/"+path, ""); text != want {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
+
 func TestBakes(t *testing.T) {
 	c, server, client := open(t, nil)
 	get := func(path string, into any) {
@@ -281,12 +300,58 @@ func TestTerminals(t *testing.T) {
 	if err != nil || !strings.Contains(string(text), `{"end":"418`) {
 		t.Errorf("%s %v", text, err)
 	}
-	for range maxTerminals {
-		c.terminals <- struct{}{}
+}
+
+// TestManyTerminals: of a hundred terminals at once, twenty are let in and the others refused;
+// one that is closed makes room, whether it had begun or not.
+func TestManyTerminals(t *testing.T) {
+	c, server, client := open(t, nil)
+	url := server.URL + c.path + "terminal/111111111111/us-east-1/i-0123456789abcdef0?user=admin"
+	dial := func() (*websocket.Conn, int) {
+		ws, resp, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: client, HTTPHeader: http.Header{"Origin": {server.URL}}})
+		if err != nil && resp == nil {
+			t.Error(err)
+			return nil, 0
+		}
+		return ws, resp.StatusCode
 	}
-	_, resp, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: client, HTTPHeader: header})
-	if err == nil || resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("one more: %v", err)
+	var (
+		all    sync.WaitGroup
+		mu     sync.Mutex
+		open   []*websocket.Conn
+		counts = map[int]int{}
+	)
+	for range 100 {
+		all.Go(func() {
+			ws, code := dial()
+			mu.Lock()
+			defer mu.Unlock()
+			if counts[code]++; ws != nil && code == http.StatusSwitchingProtocols {
+				open = append(open, ws)
+			}
+		})
+	}
+	all.Wait()
+	if counts[http.StatusSwitchingProtocols] != maxTerminals || counts[http.StatusServiceUnavailable] != 100-maxTerminals {
+		t.Errorf("%v", counts)
+	}
+	for _, ws := range open {
+		if err := ws.CloseNow(); err != nil {
+			t.Error(err)
+		}
+	}
+	for len(c.terminals) > 0 { // the server has yet to see that they are closed
+		if t.Context().Err() != nil {
+			t.Fatal("those that are closed count")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ws, code := dial()
+	if code != http.StatusSwitchingProtocols {
+		t.Fatalf("after they are closed: %d", code)
+	}
+	if err := ws.CloseNow(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bake/builder/amazon"
+	"bake/builder/amazon/images"
 	"bake/internal/local"
 	"bake/internal/shellquote"
 	"bake/run"
@@ -183,6 +185,22 @@ func newConsole(s local.Served, state run.State) *web.Console {
 	for _, k := range s.Keys {
 		accounts = append(accounts, web.Account{ID: k.ID, Profile: k.Profile, AccessKey: k.AccessKey, SecretKey: k.SecretKey})
 	}
+	uses := func(ctx context.Context, account web.Account, region, image string) ([]string, error) {
+		cloud := amazon.Cloud{Name: localcloud.Name, Endpoint: s.Endpoint, AccessKey: account.AccessKey, SecretKey: account.SecretKey, Header: s.Looks}
+		a, err := images.Open(ctx, images.Place{Regions: []string{region}, Cloud: cloud})
+		if err != nil {
+			return nil, err
+		}
+		found, err := a.Find(ctx, image)
+		if err != nil {
+			return nil, err
+		}
+		var texts []string
+		for _, u := range a.Uses(ctx, found, images.Guards{Ignore: []string{images.GuardRecent}})[image] {
+			texts = append(texts, u.User)
+		}
+		return texts, nil
+	}
 	ports := map[int]int{22: localcloud.ServedPort(22), 80: localcloud.ServedPort(80)}
-	return web.New(web.Options{Ports: ports, Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Looks: s.Looks, Runs: &run.Follower{State: state}, Version: version})
+	return web.New(web.Options{Ports: ports, Endpoint: s.Endpoint, Accounts: accounts, Region: local.DefaultRegion, Changes: s.Changes, Calls: s.Calls, Uses: uses, Looks: s.Looks, Runs: &run.Follower{State: state}, Version: version})
 }

@@ -1,5 +1,5 @@
 // Key pairs, security groups and parameters.
-import { el, link, time, facts, table, copyButton } from "./dom.js";
+import { el, link, time, facts, table, copyButton, enable, replace } from "./dom.js";
 import { ec2, ssm, list } from "./api.js";
 import { ask } from "./dialogs.js";
 import { tagsList } from "./shared.js";
@@ -18,7 +18,7 @@ export async function keys(main) {
   }, "Delete");
   const t = table({
     label: "Key pairs", id: (k) => k.keyPairId, columns: [["Name", (k) => k.keyName], ["Id", (k) => k.keyPairId], ["Type", (k) => k.keyType], ["Fingerprint", (k) => k.keyFingerprint], ["Created", (k) => time(k.createTime)]],
-    select: (rows) => { chosen = rows; remove.disabled = rows.length === 0; },
+    select: (rows) => { chosen = rows; enable(remove, rows.length > 0); },
   });
   async function create() {
     const done = await ask({
@@ -55,7 +55,7 @@ export async function groups(main) {
   }, "Delete");
   const t = table({
     label: "Security groups", id: (g) => g.groupId, columns: [["Name", (g) => g.groupName], ["Group", (g) => link(g.groupId, `#/groups/${g.groupId}`)], ["Network", (g) => g.vpcId], ["Description", (g) => g.groupDescription]],
-    select: (rows) => { chosen = rows; remove.disabled = rows.length === 0; },
+    select: (rows) => { chosen = rows; enable(remove, rows.length > 0); },
   });
   main.append(el("h1", {}, "Security groups"), el("div", { class: "bar" }, el("button", {
     class: "main",
@@ -84,7 +84,7 @@ export async function group(main, id) {
   const t = table({
     label: "Rules", id: (r) => r.securityGroupRuleId, none: "There are no rules: nothing gets in.",
     columns: [["Direction", (r) => (r.isEgress === "true" ? "out" : "in")], ["Protocol", (r) => (r.ipProtocol === "-1" ? "all" : r.ipProtocol)], ["Ports", range], ["Peer", (r) => r.cidrIpv4 ?? r.cidrIpv6 ?? r.referencedGroupInfo?.groupId ?? r.prefixListId], ["Description", (r) => r.description]],
-    select: (rows) => { chosen = rows; remove.disabled = rows.length === 0; },
+    select: (rows) => { chosen = rows; enable(remove, rows.length > 0); },
   });
   main.append(el("h1", {}, id), body, el("h2", {}, "Rules"), el("div", { class: "bar" }, el("button", {
     class: "main",
@@ -101,7 +101,7 @@ export async function group(main, id) {
   }, "Add a rule"), remove), t);
   return async () => {
     const g = list((await ec2("DescribeSecurityGroups", { GroupIds: [id] })).securityGroupInfo)[0];
-    body.replaceChildren(facts([["Name", g.groupName], ["Description", g.groupDescription], ["Network", g.vpcId], ["Tags", tagsList(g)]]));
+    replace(body, facts([["Name", g.groupName], ["Description", g.groupDescription], ["Network", g.vpcId], ["Tags", tagsList(g)]]));
     t.show(list((await ec2("DescribeSecurityGroupRules", { Filters: [{ Name: "group-id", Values: [id] }] })).securityGroupRuleSet));
   };
 }
@@ -126,6 +126,6 @@ export async function parameter(main, name) {
   return async () => {
     const p = (await ssm("GetParameter", { Name: name })).Parameter;
     const image = /^ami-[0-9a-f]+$/.test(p.Value);
-    body.replaceChildren(facts([["Value", [image ? link(p.Value, `#/images/${p.Value}`) : p.Value, " ", copyButton(p.Value)]], ["Type", p.Type], ["Kind", p.DataType], ["Version", String(p.Version)]]));
+    replace(body, facts([["Value", [image ? link(p.Value, `#/images/${p.Value}`) : p.Value, " ", copyButton(p.Value)]], ["Type", p.Type], ["Kind", p.DataType], ["Version", String(p.Version)]]));
   };
 }

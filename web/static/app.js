@@ -37,6 +37,7 @@ async function show() {
   const body = el("div");
   main.replaceChildren(body);
   document.title = `${id || page[0]} - bake`;
+  main.setAttribute("aria-label", id ? `${page[0] ?? "Connect"}: ${id}` : page[0]);
   try {
     const again = await (id ? page[2](body, id) : page[1](body));
     if (body !== main.firstChild) { // another page was asked for meanwhile
@@ -70,27 +71,37 @@ ec2("DescribeRegions").then((r) => choice("region", list(r.regionInfo).map((i) =
 
 addEventListener("hashchange", () => { show(); main.focus(); });
 document.addEventListener("visibilitychange", refresh);
+document.querySelector(".skip").addEventListener("click", (e) => { // its address would be that of another page
+  e.preventDefault();
+  main.focus();
+});
 if (location.hash === "") history.replaceState(null, "", "#/instances");
 
-// A browser has few connections to a host for all of its tabs: those that are not seen have
-// none open.
-let changes, lost = false;
-function listen() {
-  changes?.close();
-  changes = undefined;
-  if (document.hidden) return;
-  changes = new EventSource("changes");
-  changes.addEventListener("changed", refresh);
-  changes.onerror = () => {
-    if (!lost) say("The cloud does not answer. Is \"bake cloud up\" still running?", true);
-    lost = true;
-  };
-  changes.onopen = () => {
-    if (lost) refresh();
-    lost = false;
-  };
+// A browser has six connections to a host for all of its tabs: one tab listens, and tells the
+// others. Which one is decided by a lock, that another one gets when that tab is closed.
+let lost = false;
+function hear(what) {
+  if (what === "lost" && !lost) say("The cloud does not answer. Is \"bake cloud up\" still running?", true);
+  if (what === "changed" || what === "found" && lost) refresh();
+  if (what !== "changed") lost = what === "lost";
 }
-document.addEventListener("visibilitychange", listen);
-listen();
+const tabs = new BroadcastChannel(`bake ${location.pathname}`);
+tabs.onmessage = (m) => hear(m.data);
+function listen(after) {
+  const tell = (what) => () => {
+    tabs.postMessage(what);
+    hear(what);
+  };
+  const changes = new EventSource("changes");
+  changes.addEventListener("changed", tell("changed"));
+  changes.onerror = tell("lost");
+  changes.onopen = () => {
+    tell("found")();
+    if (after) tell("changed")(); // perhaps, while nobody listened
+  };
+  return new Promise(() => {}); // as long as the tab is there
+}
+const lock = `bake ${location.pathname}`;
+navigator.locks.request(lock, { ifAvailable: true }, (free) => free && listen(false)).then(() => navigator.locks.request(lock, () => listen(true)));
 
 show();

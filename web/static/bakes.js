@@ -1,5 +1,5 @@
 // What bakes do and did: their steps as a timeline, their output, their images.
-import { el, link, external, state, time, facts, table } from "./dom.js";
+import { el, link, external, state, time, facts, table, changes, replace } from "./dom.js";
 import { list, session } from "./api.js";
 import { later } from "./shared.js";
 
@@ -16,7 +16,7 @@ async function get(path) {
 export async function bakes(main) {
   const note = el("p", { class: "error", hidden: true });
   const t = table({
-    label: "Bakes", id: (r) => r.run, none: "There are no logs of bakes: bake build -local makes one.",
+    label: "Bakes", id: (r) => r.run, tells: (r) => [`Bake ${r.run.slice(0, 8)}`, r.state], none: "There are no logs of bakes: bake build -local makes one.",
     columns: [
       ["Run", (r) => link(r.run.slice(0, 8), `#/bakes/${r.run}`)], ["Result", (r) => state(r.state)], ["Started", (r) => time(r.started)], ["Took", (r) => seconds(r.elapsed)],
       ["Images", (r) => imagesOf(r).map(([region, id]) => [link(id, `#/images/${id}`), ` ${region} `])], ["Left", (r) => String(list(r.left_behind).length)], ["Command", (r) => r.command_line],
@@ -36,11 +36,11 @@ export async function bakes(main) {
 const maxLines = 5000; // on the page at a time
 
 export async function bake(main, id) {
-  const head = el("div"), steps = el("ol", { class: "steps" }), output = el("pre", { class: "output", tabindex: "0", "aria-label": "Output" });
+  const head = el("div"), steps = el("ol", { class: "steps" }), output = el("pre", { class: "output", tabindex: "0", role: "region", "aria-label": "Output" });
   const search = el("input", { type: "search", placeholder: "Lines with", "aria-label": "Show only lines with", oninput: later(() => draw()) });
   const count = el("span", { role: "status" });
   main.append(el("h1", {}, `Bake ${id.slice(0, 8)}`), head, el("h2", {}, "Steps"), steps, el("h2", {}, "Output"), el("div", { class: "bar" }, search, count), output);
-  const lines = [], rows = new Map(), builds = new Map();
+  const lines = [], rows = new Map(), builds = new Map(), heard = changes();
   let next = "0-0", begin = 0, now = 0, over, command = "", past = { state: "running" };
 
   function take(e) {
@@ -69,7 +69,7 @@ export async function bake(main, id) {
   function draw() {
     const span = Math.max(1, now - begin);
     const left = list(past.left_behind);
-    head.replaceChildren(
+    replace(head, 
       facts([
         ["Result", state(past.state)], ["Started", begin ? time(new Date(begin).toISOString()) : ""], ["Took", over && seconds(over.elapsed)], ["Command", command],
         ["Error", over?.error], ["Left", past.state !== "running" && left.length > 0 && [left.map((r) => `${r.kind} ${r.id ?? r.key} `), "(bake sweep deletes it)"]],
@@ -105,6 +105,7 @@ export async function bake(main, id) {
         r.events.forEach(take);
         got ||= r.events.length > 0 || r.past.state !== past.state;
         ({ next, more, past } = r);
+        heard([[id, "The bake", past.state]]);
       }
       if (got) draw();
     } finally {

@@ -1,10 +1,12 @@
-import { el, copyButton, say } from "./dom.js";
+import { el, copyButton, finder, refocus, say } from "./dom.js";
 import { cli, ec2, where } from "./api.js";
+import { later } from "./shared.js";
 
 let count = 0;
 
-// A field is { name, label, type, value, options, help, required, when }. Its type is that of
-// an input, or select, area, check.
+// A field is { name, label, type, value, options, help, required, when, suggest }. Its type is
+// that of an input, or select, area, check. With "suggest", which returns options for what is
+// typed, options are only suggested.
 function control(f) {
   const id = `field-${++count}`;
   const described = `${id}-help ${id}-error`;
@@ -22,9 +24,16 @@ function control(f) {
     default:
       input = el("input", { id, name: f.name, type: f.type ?? "text", value: f.value === undefined ? "" : String(f.value), required: !!f.required, min: f.min, max: f.max, autocomplete: "off", spellcheck: "false", "aria-describedby": described });
   }
+  const choices = f.suggest && el("datalist", { id: `${id}-choices` });
+  if (choices) {
+    const show = (options) => choices.replaceChildren(...options.map((o) => el("option", { value: o.value }, o.text)));
+    show(f.options);
+    input.setAttribute("list", choices.id);
+    input.addEventListener("input", later(() => f.suggest(input.value).then(show, (err) => say(err.message, true))));
+  }
   const error = el("div", { id: `${id}-error`, class: "error" });
   const label = el("label", { for: id }, f.type === "check" ? [input, " ", f.label] : f.label);
-  const row = el("div", { class: "field" }, label, f.type === "check" ? null : input, el("small", { id: `${id}-help` }, f.help ?? ""), error);
+  const row = el("div", { class: "field" }, label, f.type === "check" ? null : input, choices, el("small", { id: `${id}-help` }, f.help ?? ""), error);
   return { f, input, error, row };
 }
 
@@ -33,12 +42,14 @@ const read = ({ f, input }) => (f.type === "check" ? input.checked : f.type === 
 // ask opens a dialog whose button makes calls of the EC2 API. "calls" says which for the
 // values of the fields: [{ action, params, cli, region }]; cli is what the AWS CLI takes where
 // that differs. "blame" maps the beginnings of error codes to the fields that they are about.
-// It returns what the calls answered, or undefined if the dialog was closed.
-export function ask({ title, intro, warning, fields = [], button = "OK", danger, calls, blame = {}, said, make }) {
+// "more" is what there is to know besides, an element. It returns what the calls answered, or
+// undefined if the dialog was closed. The focus is where it was then.
+export function ask({ title, intro, warning, more, fields = [], button = "OK", danger, calls, blame = {}, said, make }) {
   return new Promise((resolve) => {
+    const back = finder(document.activeElement);
     const controls = fields.map(control);
     const values = () => Object.fromEntries(controls.map((c) => [c.f.name, read(c)]));
-    const command = el("pre", { tabindex: "0", "aria-label": "The AWS CLI command that does the same" });
+    const command = el("pre", { tabindex: "0", role: "region", "aria-label": "The AWS CLI command that does the same" });
     const error = el("div", { class: "error", role: "alert" });
     const submit = el("button", { class: danger ? "danger" : "main", type: "submit" }, button);
     let answer;
@@ -50,7 +61,7 @@ export function ask({ title, intro, warning, fields = [], button = "OK", danger,
       command.textContent = commands();
     };
     const heading = `dialog-${++count}`;
-    const dialog = el("dialog", { "aria-labelledby": heading, onclose: () => { dialog.remove(); resolve(answer); } },
+    const dialog = el("dialog", { "aria-labelledby": heading, onclose: () => { dialog.remove(); refocus(back); resolve(answer); } },
       el("form", {
         method: "dialog",
         onsubmit: async (event) => {
@@ -80,10 +91,11 @@ export function ask({ title, intro, warning, fields = [], button = "OK", danger,
             } else error.textContent = text;
           } finally {
             submit.disabled = false;
+            if (document.activeElement === document.body) submit.focus();
           }
         },
       },
-      el("h1", { id: heading }, title), intro && el("p", {}, intro), warning && el("p", { class: "warning" }, warning), controls.map((c) => c.row), error,
+      el("h1", { id: heading }, title), intro && el("p", {}, intro), warning && el("p", { class: "warning" }, warning), more, controls.map((c) => c.row), error,
       el("details", { open: true }, el("summary", {}, "AWS CLI"), command, copyButton(commands, "Copy the command")),
       el("div", { class: "bar" }, submit, el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"))));
     dialog.addEventListener("input", refresh);

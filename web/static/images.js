@@ -1,4 +1,4 @@
-import { el, link, state, time, facts, copyButton, table } from "./dom.js";
+import { el, link, state, time, facts, copyButton, table, changes, enable, replace } from "./dom.js";
 import { ec2, list, where, session } from "./api.js";
 import { ask } from "./dialogs.js";
 import { tagsList, pages, later } from "./shared.js";
@@ -23,7 +23,7 @@ export async function images(main) {
     deregister: button("Deregister", () => deregister(chosen[0]), "danger"),
   };
   const t = table({
-    label: "Images", id: (i) => i.imageId,
+    label: "Images", id: (i) => i.imageId, tells: (i) => [i.name, i.imageState],
     columns: [
       ["Name", (i) => i.name], ["Image", (i) => link(i.imageId, `#/images/${i.imageId}`)], ["State", (i) => state(i.imageState)], ["Owner", (i) => i.imageOwnerAlias || i.imageOwnerId],
       ["Visibility", (i) => (i.isPublic === "true" ? "public" : "private")], ["Architecture", (i) => i.architecture], ["Created", (i) => time(i.creationDate)],
@@ -31,10 +31,10 @@ export async function images(main) {
     select: (rows) => {
       chosen = rows;
       const one = rows.length === 1, mine = one && rows[0].imageOwnerId === where.account, ready = one && rows[0].imageState === "available";
-      b.launch.disabled = !ready;
-      b.copy.disabled = !ready;
-      b.share.disabled = !mine;
-      b.deregister.disabled = !mine;
+      enable(b.launch, ready);
+      enable(b.copy, ready);
+      enable(b.share, mine);
+      enable(b.deregister, mine);
     },
   });
   const p = pages(t, async (NextToken) => {
@@ -50,14 +50,15 @@ export async function images(main) {
 }
 
 export async function image(main, id) {
-  const body = el("div");
+  const body = el("div"), heard = changes();
   main.append(el("h1", {}, id), body);
   return async () => {
     const i = list((await ec2("DescribeImages", { ImageIds: [id], IncludeDeprecated: true })).imagesSet)[0];
     const mine = i.imageOwnerId === where.account;
     const shared = mine ? list((await ec2("DescribeImageAttribute", { ImageId: id, Attribute: "launchPermission" })).launchPermission) : [];
     const ready = i.imageState === "available";
-    body.replaceChildren(
+    heard([[id, i.name, i.imageState]]);
+    replace(body,
       el("div", { class: "bar" },
         el("button", { class: "main", disabled: !ready, onclick: () => launch(i) }, "Launch"), el("button", { disabled: !ready, onclick: () => copy(i) }, "Copy"),
         el("button", { disabled: !mine, onclick: () => share(i) }, "Share"), el("button", { class: "danger", disabled: !mine, onclick: () => deregister(i) }, "Deregister")),
@@ -109,11 +110,22 @@ function share(i) {
   });
 }
 
+// usesOf shows what uses an image, as soon as that is found out.
+function usesOf(i) {
+  const box = el("div", { role: "status" }, el("p", {}, "Looking for what uses it…"));
+  fetch(`uses/${where.account}/${where.region}/${i.imageId}`).then(async (answer) => {
+    if (!answer.ok) throw new Error(await answer.text());
+    const found = await answer.json();
+    box.replaceChildren(...(found.length ? [el("p", { class: "warning" }, "It is in use:"), el("ul", {}, found.map((u) => el("li", {}, u)))] : [el("p", {}, "Nothing is known to use it.")]));
+  }).catch((err) => box.replaceChildren(el("p", { class: "warning" }, err.message)));
+  return box;
+}
+
 async function deregister(i) {
   const snapshots = snapshotsOf(i);
   const done = await ask({
     title: "Deregister an image", intro: `${i.name} (${i.imageId})`, button: "Deregister", danger: true,
-    warning: "It cannot be launched any more. Instances that run go on. Its snapshots stay unless they are deleted too.",
+    warning: "It cannot be launched any more. Instances that run go on. Its snapshots stay unless they are deleted too.", more: usesOf(i),
     fields: [{ name: "Snapshots", label: `Delete its snapshots too: ${snapshots.join(", ") || "there are none"}`, type: "check" }],
     calls: (v) => [{ action: "DeregisterImage", params: { ImageId: i.imageId } }, ...(v.Snapshots ? snapshots.map((SnapshotId) => ({ action: "DeleteSnapshot", params: { SnapshotId } })) : [])],
     said: `${i.imageId} is deregistered.`,

@@ -1,9 +1,9 @@
-import { el, link, external, state, time, facts, copyButton, table } from "./dom.js";
+import { el, link, external, state, time, facts, copyButton, table, changes, enable, replace } from "./dom.js";
 import { ec2, list, tag, served } from "./api.js";
 import { ask, tagsOf, tagsFor } from "./dialogs.js";
-import { tagsList } from "./shared.js";
+import { tagsList, pages } from "./shared.js";
 
-const all = async (params) => list((await ec2("DescribeInstances", params)).reservationSet).flatMap((r) => list(r.instancesSet));
+const instancesIn = (answer) => list(answer.reservationSet).flatMap((r) => list(r.instancesSet));
 
 export async function instances(main) {
   let chosen = [];
@@ -14,7 +14,7 @@ export async function instances(main) {
   });
   const make = (key, text, on, ...rest) => (buttons[key] = el("button", { disabled: true, onclick: on }, text));
   const t = table({
-    label: "Instances", id: (i) => i.instanceId, none: "There are no instances in this region.",
+    label: "Instances", id: (i) => i.instanceId, tells: (i) => [tag(i, "Name") || i.instanceId, i.instanceState.name], none: "There are no instances in this region.",
     columns: [
       ["Name", (i) => tag(i, "Name")], ["Instance", (i) => link(i.instanceId, `#/instances/${i.instanceId}`)], ["State", (i) => state(i.instanceState.name)],
       ["Type", (i) => i.instanceType], ["Image", (i) => link(i.imageId, `#/images/${i.imageId}`)], ["Public address", (i) => i.ipAddress], ["Key pair", (i) => i.keyName], ["Launched", (i) => time(i.launchTime)],
@@ -23,13 +23,17 @@ export async function instances(main) {
       chosen = rows;
       const states = rows.map((r) => r.instanceState.name);
       const every = (...s) => states.length > 0 && states.every((x) => s.includes(x));
-      buttons.connect.disabled = !(rows.length === 1 && every("running"));
-      buttons.start.disabled = !every("stopped");
-      buttons.stop.disabled = !every("running");
-      buttons.reboot.disabled = !every("running");
-      buttons.image.disabled = !(rows.length === 1 && every("running", "stopped"));
-      buttons.terminate.disabled = !every("running", "stopped", "pending", "stopping");
+      enable(buttons.connect, rows.length === 1 && every("running"));
+      enable(buttons.start, every("stopped"));
+      enable(buttons.stop, every("running"));
+      enable(buttons.reboot, every("running"));
+      enable(buttons.image, rows.length === 1 && every("running", "stopped"));
+      enable(buttons.terminate, every("running", "stopped", "pending", "stopping"));
     },
+  });
+  const p = pages(t, async (NextToken) => {
+    const r = await ec2("DescribeInstances", { MaxResults: 1000, NextToken });
+    return [instancesIn(r).sort((a, b) => b.launchTime.localeCompare(a.launchTime)), r.nextToken];
   });
   main.append(el("h1", {}, "Instances"), el("div", { class: "bar" },
     el("button", { class: "main", onclick: () => launch() }, "Launch an instance"),
@@ -38,18 +42,19 @@ export async function instances(main) {
     make("stop", "Stop", () => act("Stop instances", "StopInstances", {}, "Stop")),
     make("reboot", "Reboot", () => act("Reboot instances", "RebootInstances", {}, "Reboot")),
     make("image", "Create an image", () => createImage(chosen[0])),
-    make("terminate", "Terminate", () => act("Terminate instances", "TerminateInstances", {}, "Terminate", true, "Terminated instances are gone, with the volumes that are deleted with them."))), t);
-  return async () => t.show((await all({})).sort((a, b) => b.launchTime.localeCompare(a.launchTime)));
+    make("terminate", "Terminate", () => act("Terminate instances", "TerminateInstances", {}, "Terminate", true, "Terminated instances are gone, with the volumes that are deleted with them."))), t, el("div", { class: "bar" }, p.bar));
+  return p.show;
 }
 
 export async function instance(main, id) {
-  const body = el("div");
-  const console = el("pre", { class: "output", tabindex: "0", "aria-label": "Console output" });
+  const body = el("div"), heard = changes();
+  const console = el("pre", { class: "output", tabindex: "0", role: "region", "aria-label": "Console output" });
   main.append(el("h1", {}, id), body, el("h2", {}, "Console output"), console);
-  return async () => {
-    const [i] = await all({ InstanceIds: [id] });
+  const show = async () => {
+    const i = await find(id);
+    heard([[id, tag(i, "Name") || id, i.instanceState.name]]);
     const running = i.instanceState.name === "running";
-    body.replaceChildren(
+    replace(body,
       el("div", { class: "bar" },
         el("button", { disabled: !running, onclick: () => { location.hash = `#/connect/${id}`; } }, "Connect"),
         el("button", { disabled: !["running", "stopped"].includes(i.instanceState.name), onclick: () => createImage(i) }, "Create an image")),
@@ -61,27 +66,48 @@ export async function instance(main, id) {
         ["Volumes", list(i.blockDeviceMapping).map((b) => [`${b.deviceName} `, link(b.ebs.volumeId, `#/volumes/${b.ebs.volumeId}`), " "])],
         ["Tags", tagsList(i)],
       ]));
+    await write();
+  };
+  async function write() {
     const out = await ec2("GetConsoleOutput", { InstanceId: id, Latest: true }).catch(() => ({}));
-    const text = out.output ? new TextDecoder().decode(Uint8Array.from(atob(out.output), (c) => c.charCodeAt(0))) : "";
+    const raw = out.output ? new TextDecoder().decode(Uint8Array.from(atob(out.output), (c) => c.charCodeAt(0))) : "";
     // What moves the cursor or colours text is for terminals.
     // eslint-disable-next-line no-control-regex
-    console.textContent = text.replace(/\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])/g, "").replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/g, "") || "Nothing yet.";
-  };
+    const text = raw.replace(/\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])/g, "").replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/g, "") || "Nothing yet.";
+    if (text === console.textContent) return;
+    const end = console.scrollTop + console.clientHeight >= console.scrollHeight - 30;
+    console.textContent = text;
+    if (end) console.scrollTop = console.scrollHeight;
+  }
+  const timer = setInterval(() => { document.hidden || write(); }, 2000); // what a machine writes changes nothing that the cloud keeps
+  return Object.assign(show, { close: () => clearInterval(timer) });
 }
 
 const types = ["t3.micro", "t3.small", "t3.medium", "t3.large", "m5.large", "c5.large"];
 
+// imageField is the field for the image: of few, one is chosen; of many, a part of the name is
+// typed. The last of many is undefined.
+function imageField(images) {
+  const option = (i) => ({ value: i.imageId, text: `${i.name} (${i.imageId})` });
+  if (images.length === 1 && images[0]) return { name: "ImageId", label: "Image", value: images[0].imageId, required: true };
+  if (images.at(-1)) return { name: "ImageId", label: "Image", type: "select", value: images[0]?.imageId, options: images.map(option) };
+  return {
+    name: "ImageId", label: "Image", required: true, help: "An id. Type a part of a name to choose from the images that have it.", options: images.slice(0, -1).map(option),
+    suggest: async (text) => list((await ec2("DescribeImages", { Owners: ["self"], MaxResults: 20, Filters: [{ Name: "name", Values: [`*${text.replace(/[*?\\]/g, "\\$&")}*`] }] })).imagesSet).map(option),
+  };
+}
+
 export async function launch(image) {
   const [keys, groups, images] = await Promise.all([
     ec2("DescribeKeyPairs").then((r) => list(r.keySet)), ec2("DescribeSecurityGroups").then((r) => list(r.securityGroupInfo)),
-    image ? [image] : ec2("DescribeImages", { Owners: ["self"] }).then((r) => list(r.imagesSet)),
+    image ? [image] : ec2("DescribeImages", { Owners: ["self"], MaxResults: 100 }).then((r) => [...list(r.imagesSet), ...(r.nextToken ? [undefined] : [])]),
   ]);
   return ask({
     title: "Launch an instance", button: "Launch",
     intro: image ? "" : "To launch an instance of a public image, choose it under Images.",
     fields: [
       { name: "Name", label: "Name" },
-      image ? { name: "ImageId", label: "Image", value: image.imageId, required: true } : { name: "ImageId", label: "Image", type: "select", value: images[0]?.imageId, options: images.map((i) => ({ value: i.imageId, text: `${i.name} (${i.imageId})` })) },
+      imageField(images),
       { name: "InstanceType", label: "Type", type: "select", value: "t3.micro", options: types.map((value) => ({ value })) },
       { name: "KeyName", label: "Key pair", type: "select", value: "", options: [{ value: "", text: "none" }, ...keys.map((k) => ({ value: k.keyName }))], help: "Without one, connect from this page." },
       { name: "SecurityGroupIds", label: "Security group", type: "select", value: groups[0]?.groupId, options: groups.map((g) => ({ value: g.groupId, text: `${g.groupName}: ${g.groupDescription}` })) },
@@ -126,4 +152,4 @@ export async function loginUser(i) {
   return /^fedora/i.test(name) ? "fedora" : "admin";
 }
 
-export const find = async (id) => (await all({ InstanceIds: [id] }))[0];
+export const find = async (id) => instancesIn(await ec2("DescribeInstances", { InstanceIds: [id] }))[0];

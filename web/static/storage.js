@@ -1,4 +1,4 @@
-import { el, link, state, time, facts, table } from "./dom.js";
+import { el, link, state, time, facts, table, enable, replace } from "./dom.js";
 import { ec2, list, tag } from "./api.js";
 import { ask } from "./dialogs.js";
 import { tagsList, pages } from "./shared.js";
@@ -37,7 +37,7 @@ const lister = (name) => async (main) => {
   const kind = kinds[name];
   let chosen = [];
   const button = el("button", { class: "danger", disabled: true, onclick: () => remove(kind, chosen) }, "Delete");
-  const t = table({ label: kind.title, columns: kind.columns, id: kind.id, select: (rows) => { chosen = rows; button.disabled = rows.length === 0; } });
+  const t = table({ label: kind.title, tells: (r) => [kind.id(r), r.status], columns: kind.columns, id: kind.id, select: (rows) => { chosen = rows; enable(button, rows.length > 0); } });
   const p = pages(t, async (NextToken) => {
     const r = await ec2(kind.describe, { ...kind.params, MaxResults: 100, NextToken });
     return [list(r[kind.rows]), r.nextToken];
@@ -52,7 +52,7 @@ const viewer = (name) => async (main, id) => {
   main.append(el("h1", {}, id), body);
   return async () => {
     const row = list((await ec2(kind.describe, { [kind.ids]: [id] }))[kind.rows])[0];
-    body.replaceChildren(
+    replace(body, 
       el("div", { class: "bar" }, el("button", { class: "danger", onclick: async () => { if (await remove(kind, [row])) location.hash = `#/${name}`; } }, "Delete")),
       facts(kind.facts(row)));
   };

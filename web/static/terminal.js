@@ -1,4 +1,4 @@
-import { el, copyButton, say } from "./dom.js";
+import { announce, el, copyButton, say } from "./dom.js";
 import { quote, served, tag, where } from "./api.js";
 import { find, loginUser } from "./instances.js";
 import { privateKeys } from "./access.js";
@@ -6,14 +6,14 @@ import { privateKeys } from "./access.js";
 export async function connect(main, id) {
   const i = await find(id);
   const user = el("input", { "aria-label": "User", value: await loginUser(i), size: "12", autocomplete: "off", spellcheck: "false" });
-  const box = el("div", { class: "terminal" });
+  const box = el("div", { class: "terminal", role: "region", "aria-label": "Terminal" });
   const line = () => ["ssh", ...(i.keyName ? ["-i", quote(`./${i.keyName}.pem`)] : []), ...(served(22) === 22 ? [] : ["-p", served(22)]), quote(`${user.value}@${i.ipAddress}`)].join(" ");
   const ssh = el("code", {}, line());
   user.addEventListener("input", () => { ssh.textContent = line(); });
   const file = el("input", { type: "file", "aria-label": "Private key", onchange: async () => { key = (await file.files[0]?.text()) ?? ""; } });
   let key = privateKeys.get(i.keyName) ?? "";
   const button = el("button", { class: "main", onclick: () => open() }, "Connect");
-  main.append(el("h1", {}, `Connect to ${tag(i, "Name") || id}`), el("div", { class: "bar" }, el("label", {}, "User ", user), el("label", {}, `Private key${key ? " (that of the key pair is known)" : ""} `, file), button, el("span", {}, "In a shell: ", ssh, " ", copyButton(line))), box);
+  main.append(el("h1", {}, `Connect to ${tag(i, "Name") || id}`), el("div", { class: "bar" }, el("label", {}, "User ", user), el("label", {}, `Private key${key ? " (that of the key pair is known)" : ""} `, file), button, el("span", {}, "In a shell: ", ssh, " ", copyButton(line))), el("p", { id: "way-out" }, "Tab is for the shell: Ctrl+M leaves the terminal."), box);
 
   let ws, term;
   const sizes = new ResizeObserver(() => fit());
@@ -27,6 +27,15 @@ export async function connect(main, id) {
     const addon = new FitAddon();
     term.loadAddon(addon);
     term.open(box);
+    term.textarea.setAttribute("aria-describedby", "way-out");
+    term.attachCustomKeyEventHandler((e) => {
+      if (e.key === "Tab" && ws.readyState > WebSocket.OPEN) return false; // there is no shell to have it
+      // Ctrl+M stands for Enter in terminals, which has a key of its own.
+      if (!e.ctrlKey || e.altKey || e.metaKey || e.key.toLowerCase() !== "m") return true;
+      e.preventDefault();
+      if (e.type === "keydown") user.focus();
+      return false;
+    });
     const url = new URL(`terminal/${where.account}/${where.region}/${id}?user=${encodeURIComponent(user.value)}`, location.href.replace(/#.*/, ""));
     url.protocol = "ws:";
     ws = new WebSocket(url);
@@ -53,6 +62,8 @@ export async function connect(main, id) {
     ws.onclose = () => {
       term.write(`\r\n[${(end ?? "The connection is closed.").replace(/[^\x20-\x7e]/g, " ")}]\r\n`);
       button.disabled = false;
+      announce(end ?? "The connection is closed.");
+      if (box.contains(document.activeElement)) button.focus();
     };
     ws.onerror = () => say("The terminal cannot be opened. Twenty can be open at a time.", true);
   }

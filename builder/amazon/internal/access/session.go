@@ -27,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go/logging"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"bake/builder/amazon/internal/wait"
 	"bake/config/schema"
@@ -42,6 +43,8 @@ type Cloud struct {
 	AccessKey string
 	SecretKey string
 	Region    string // when the template names none
+
+	Header http.Header // of each request, besides its own
 
 	// Dial connects to the machines of the cloud. Nil: the network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -119,6 +122,9 @@ func Open(ctx context.Context, o *Options, src *schema.Source, cloud Cloud, env 
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
 	cfg.APIOptions = append(cfg.APIOptions, s.attempts, expectAnswer, logRequests, cloud.waiting)
+	for name := range cloud.Header {
+		cfg.APIOptions = append(cfg.APIOptions, smithyhttp.SetHeaderValue(name, cloud.Header.Get(name)))
+	}
 	if o.MaxRetries == 0 {
 		cfg.RetryMaxAttempts = 0 // AWS_MAX_ATTEMPTS stands in for aws_polling
 	}
