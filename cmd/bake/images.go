@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"bake/builder/amazon/images"
+	"bake/golden/channels"
 	"bake/run/localcloud"
 	"bake/step"
 )
@@ -150,7 +151,7 @@ type imagesListOptions struct {
 	placeFlags
 	guardFlags
 	unused, instances     bool
-	name                  string
+	name, channel         string
 	owners, tags, filters []string
 	shared, public        bool
 	states                []string
@@ -168,6 +169,9 @@ deprecated too. NAME-PATTERN may have the wildcards * and ?, quoted for the shel
 With -instances, list the account's instances with the image that each was launched
 from, also where that is disabled, not shared with the account any more, or gone.
 
+With -channel, list the images that a channel names or has named: IMAGE/CHANNEL, or the name
+of its parameter.
+
 Sizes are those of the volumes, not of what AWS stores of the snapshots. When an image
 was last launched is known to its owner only, and AWS is up to a day late with it. The
 list is sorted by name and age.`,
@@ -176,6 +180,7 @@ list is sorted by name and age.`,
   bake images list -regions all -older-than 90d -tag env=prod
   bake images list -unused -older-than 90d
   bake images list -instances -regions all
+  bake images list -channel web/stable -regions us-east-1,eu-west-1
   bake images list -shared
   bake images list -public -owner 136693071363 'debian-12-amd64-*'`,
 		Args:        atMost("the pattern of names"),
@@ -192,6 +197,7 @@ list is sorted by name and age.`,
 	flags.Var(&o.olderThan, "older-than", "list images that are at least this `old`, such as 24h, 7d or 1d12h")
 	flags.StringArrayVar(&o.filters, "filter", nil, "list images that fit this `filter` of EC2: Name=NAME,Values=VALUE,...; repeatable")
 	flags.BoolVar(&o.unused, "unused", false, "list images that nothing uses, by all guards of 'bake images rm'; sharing counts as use, and so does what cannot be found out")
+	flags.StringVar(&o.channel, "channel", "", "list images that this `channel` names or has named: IMAGE/CHANNEL, or a parameter such as /golden/web/stable")
 	flags.BoolVar(&o.instances, "instances", false, "list the account's instances and their images instead; only with -region or -regions")
 	o.placeFlags.register(p, flags)
 	o.guardFlags.register(flags)
@@ -227,7 +233,11 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 		return usageError{"-ignore-guard, -launched-within, -all-template-versions and -role need -unused", cmd.CommandPath()}
 	case o.unused && (o.shared || o.public || o.owners != nil):
 		return usageError{"-unused is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
-	case o.instances && (o.unused || q.Narrow()):
+	case o.channel != "" && (o.shared || o.public || o.owners != nil):
+		return usageError{"-channel is for the images of the account: it cannot be combined with -shared, -public and -owner", cmd.CommandPath()}
+	case o.channel != "" && parameterOf(o.channel) == "":
+		return usageError{fmt.Sprintf("-channel=%s: it must have the form IMAGE/CHANNEL, or be a parameter such as /golden/web/stable", o.channel), cmd.CommandPath()}
+	case o.instances && (o.unused || o.channel != "" || q.Narrow()):
 		return usageError{"-instances lists instances: it cannot be combined with what selects images", cmd.CommandPath()}
 	}
 	return p.withImages(cmd, &o.placeFlags, func(ctx, _ context.Context, a *images.Account) error {
@@ -237,6 +247,13 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 			return err
 		}
 		found, err := a.List(ctx, q)
+		var of *channelOf
+		if o.channel != "" && err == nil {
+			of = &channelOf{Parameter: parameterOf(o.channel)}
+			if found, of.Names, err = a.NamedBy(ctx, of.Parameter, found); err != nil {
+				return err
+			}
+		}
 		if o.unused && context.Cause(ctx) == nil {
 			var uses images.Uses
 			found, uses = a.Unused(ctx, found, g)
@@ -244,9 +261,21 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 				p.warnUnknown(uses)
 			}
 		}
-		p.showImages(a.ID, found, err)
+		p.showImages(a.ID, found, of, err)
 		return err
 	})
+}
+
+// parameterOf is the parameter that a channel is, or empty if the text names none.
+func parameterOf(channel string) string {
+	image, name, ok := strings.Cut(channel, "/")
+	switch {
+	case ok && image == "" && name != "":
+		return channel
+	case !ok || name == "" || strings.Contains(name, "/"):
+		return ""
+	}
+	return channels.Parameter(image, name)
 }
 
 // query is what the flags and arguments ask for.
@@ -315,13 +344,24 @@ func filterOf(text string) (images.Filter, bool) {
 type imagesResult struct {
 	Account string         `json:"account"`
 	Images  []images.Image `json:"images"`
+	Channel *channelOf     `json:"channel,omitempty"`
 }
 
-// showImages shows a list of images to the account. With an error it is not the whole one.
-func (p *program) showImages(account string, all []images.Image, err error) {
+// channelOf is the channel that listed images were in.
+type channelOf struct {
+	Parameter string   `json:"parameter"`
+	Names     []string `json:"names"` // IDs of those that it names now, one of each region
+}
+
+// showImages shows a list of images to the account, of a channel if that is not nil. With an
+// error it is not the whole one.
+func (p *program) showImages(account string, all []images.Image, of *channelOf, err error) {
 	if p.json.on {
-		p.json.result = imagesResult{account, list(all)}
+		p.json.result = imagesResult{account, list(all), of}
 		return
+	}
+	if of != nil {
+		defer func() { p.say(fmt.Sprintf("%s now names %s", of.Parameter, strings.Join(of.Names, ", "))) }()
 	}
 	if len(all) == 0 {
 		if err == nil {

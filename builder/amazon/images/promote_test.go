@@ -363,3 +363,33 @@ func TestFaultsOfRevoke(t *testing.T) {
 		}
 	})
 }
+
+// TestNamedBy: the images that a channel names or has named, in each region, and no others.
+func TestNamedBy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{})
+	one, two, other := w.image(home, "one"), w.image(home, "two"), w.image(home, "other")
+	far := w.image(west, "one")
+	w.parameterIn(home, "/bake/web/stable", one, two)
+	w.parameterIn(west, "/bake/web/stable", far)
+	a := w.open(home, west)
+	all, err := a.List(t.Context(), images.Query{})
+	w.fatal(err)
+	named, now, err := a.NamedBy(t.Context(), "/bake/web/stable", all)
+	w.fatal(err)
+	var ids []string
+	for _, i := range named {
+		ids = append(ids, i.ID)
+	}
+	slices.Sort(ids)
+	slices.Sort(now)
+	if want := slices.Sorted(slices.Values([]string{one, two, far})); !slices.Equal(ids, want) || slices.Contains(ids, other) {
+		t.Errorf("%v, want %v", ids, want)
+	}
+	if want := slices.Sorted(slices.Values([]string{two, far})); !slices.Equal(now, want) {
+		t.Errorf("it names %v, want %v", now, want)
+	}
+	if _, _, err := a.NamedBy(t.Context(), "/bake/web/none", all); err == nil || !strings.Contains(err.Error(), "there is no channel /bake/web/none in") {
+		t.Error(err)
+	}
+}
