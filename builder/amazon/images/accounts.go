@@ -284,8 +284,34 @@ func (o *Outlet) checkAccount(ctx context.Context, a *Account, regions []string)
 				return err
 			}
 		}
+		if a == o.own && shareable(o.to, a.Home(), r) {
+			if err := a.checkDefaultKey(ctx, r); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// shareable reports whether a region gets a copy that is shared with other accounts, and is
+// encrypted as the account usually does, if at all.
+func shareable(d builder.Distribution, home, region string) bool {
+	return !d.Copy && len(d.Accounts) > 0 && region != home && d.Keys[region] == ""
+}
+
+// checkDefaultKey finds a region where the account encrypts all with the key that AWS manages,
+// which no other account may use. Who may not ask is told by EC2 when the copy is shared.
+func (a *Account) checkDefaultKey(ctx context.Context, region string) error {
+	client := a.session.EC2(region)
+	on, err := access.Call(ctx, client.GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
+	if err != nil || !aws.ToBool(on.EbsEncryptionByDefault) {
+		return context.Cause(ctx)
+	}
+	key, err := access.Call(ctx, client.GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
+	if err != nil || !strings.HasSuffix(aws.ToString(key.KmsKeyId), ebsAlias) {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("account %s encrypts everything in %s with %s, the key of AWS, which no other account may use, so that a copy there cannot be shared: set a key of the account for %s in kms_keys", a.ID, region, ebsAlias, region)
 }
 
 // checkKey looks for a key, if the account may.

@@ -172,6 +172,9 @@ func DistributionNeeds(home string, d builder.Distribution, parameters []string)
 		needs = append(needs, here.Look("DescribeImageAttribute", "DescribeSnapshotAttribute"), here.Use("ModifyImageAttribute", "image"), here.Use("ModifySnapshotAttribute", "snapshot"),
 			here.Use("CreateTags", "image"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: here.ARNs("kms", "key/*")})
 	}
+	if slices.ContainsFunc(d.Regions, func(r string) bool { return shareable(d, home, r) }) {
+		needs = append(needs, here.Look("GetEbsEncryptionByDefault", "GetEbsDefaultKmsKeyId"))
+	}
 	for _, account := range d.Accounts {
 		if d.Role != "" {
 			needs = append(needs, policy.Need{Actions: []string{"sts:AssumeRole"}, Resources: []string{strings.ReplaceAll(d.Role, "{account}", account)}})
