@@ -34,7 +34,7 @@ type activities struct {
 }
 
 // beat is how often an activity says that it is alive, and hears that it is cancelled.
-const beat = 2 * time.Second
+const beat = 3 * time.Second
 
 // payloadLimit is a little less than what the service takes in one piece.
 const payloadLimit = 1_900_000

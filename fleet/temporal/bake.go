@@ -81,6 +81,9 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 			break
 		}
 	}
+	if out.Result == fleet.Cancelled && ctx.Err() == nil {
+		out.Result, out.Code = fleet.Failed, 1
+	}
 	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
 	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
 	b.phase(ctx, "")
@@ -128,7 +131,8 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 			return b.ended(ctx, id, err), false
 		case end.Outcome != nil:
 			dirty = end.Left
-			return *end.Outcome, end.Interrupted
+			// A worker that was cut off from the service has cancelled what it did.
+			return *end.Outcome, end.Interrupted || end.Outcome.Result == fleet.Cancelled
 		}
 		next = end.Next
 	}
@@ -197,8 +201,9 @@ func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workfl
 	return workflow.WithActivityOptions(ctx, o)
 }
 
-// heartbeatTimeout is how long a worker is silent that has died.
-const heartbeatTimeout = 15 * time.Second
+// heartbeatTimeout is how long a worker is silent that has died: several heartbeats, since
+// a busy service may lose one.
+const heartbeatTimeout = 45 * time.Second
 
 // The pauses between two looks at images that a run waits for.
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
@@ -126,6 +128,15 @@ func attributes(ctx context.Context, c client.Client, namespace string) (made []
 	return made, nil
 }
 
+// tooLarge is the error of a fleet that the service does not take in one piece.
+func tooLarge(in fleetIn) error {
+	text, err := json.Marshal(in)
+	if err == nil && len(text) > payloadLimit/2 { // how the cells end comes to it
+		err = fmt.Errorf("the fleet %s has %d cells, which is more than the Temporal service takes; make several fleets of it", in.Fleet, len(in.Cells))
+	}
+	return err
+}
+
 // input is what a run of the fleet begins with.
 func input(f *fleet.Fleet, cells []fleet.Cell) fleetIn {
 	return fleetIn{Fleet: f.Name, Cells: cells, Limits: f.Limits, Notify: len(f.Notify) > 0}
@@ -143,25 +154,41 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (f
 		return fleet.Status{}, err
 	}
 	if o.Resume != "" { // it never stopped
-		return e.follow(ctx, c, f, c.GetWorkflow(ctx, fleetID(f.Name), o.Resume), o.Told)
+		id, run, _, err := last(ctx, c, f)
+		if err != nil {
+			return fleet.Status{}, err
+		}
+		return e.follow(ctx, c, c.GetWorkflow(ctx, id, run), o.Told)
+	}
+	if _, _, running, err := last(ctx, c, f); running {
+		return fleet.Status{}, isBeingRun(f)
+	} else if err != nil && !errors.Is(err, fleet.ErrNoRun) {
+		return fleet.Status{}, err
 	}
 	in := input(f, o.Cells)
 	in.FailFast, in.Force = o.FailFast, o.Force
+	if err := tooLarge(in); err != nil {
+		return fleet.Status{}, err
+	}
 	started, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: fleetID(f.Name), TaskQueue: workflowQueue, WorkflowExecutionErrorWhenAlreadyStarted: true,
 		TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 	}, fleetWorkflow, in)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &running) {
-		return fleet.Status{}, fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
+		return fleet.Status{}, isBeingRun(f)
 	} else if err != nil {
 		return fleet.Status{}, fmt.Errorf("the fleet %s cannot be run: %w", f.Name, err)
 	}
-	return e.follow(ctx, c, f, started, o.Told)
+	return e.follow(ctx, c, started, o.Told)
+}
+
+func isBeingRun(f *fleet.Fleet) error {
+	return fmt.Errorf("the fleet %s is being run; bake fleet status %s shows how it goes, bake fleet cancel %s ends it", f.Name, f.Name, f.Name)
 }
 
 // follow tells how a run goes until it ends.
-func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w client.WorkflowRun, told func(fleet.Status)) (fleet.Status, error) {
+func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowRun, told func(fleet.Status)) (fleet.Status, error) {
 	type end struct {
 		status fleet.Status
 		err    error
@@ -188,7 +215,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
 			}
 		case <-tick.C:
-			if s, err := e.query(apart, c, f, ""); err == nil && told != nil {
+			if s, err := e.query(apart, c, w.GetID(), w.GetRunID()); err == nil && told != nil {
 				told(s)
 			}
 		}
@@ -196,8 +223,8 @@ func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w 
 }
 
 // query asks a run of the fleet how it goes, with what its cells do.
-func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id string) (s fleet.Status, err error) {
-	v, err := c.QueryWorkflow(ctx, fleetID(f.Name), id, statusQuery)
+func (e *Engine) query(ctx context.Context, c client.Client, id, run string) (s fleet.Status, err error) {
+	v, err := c.QueryWorkflow(ctx, id, run, statusQuery)
 	if err != nil {
 		return s, err
 	}
@@ -215,6 +242,22 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id 
 	return s, nil
 }
 
+// last is the run of the fleet that goes on, or the one that ended last: the schedule adds
+// the time to the ids of those that it starts.
+func last(ctx context.Context, c client.Client, f *fleet.Fleet) (id, run string, running bool, err error) {
+	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s'", fleetWorkflow, f.Name)
+	for _, only := range []string{query + " AND ExecutionStatus = 'Running'", query} {
+		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: only, PageSize: 1})
+		if err != nil {
+			return "", "", false, unreachable(f, err)
+		}
+		for _, w := range found.GetExecutions() {
+			return w.GetExecution().GetWorkflowId(), w.GetExecution().GetRunId(), w.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+		}
+	}
+	return "", "", false, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
+}
+
 // Status implements [fleet.Engine].
 func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, error) {
 	c, err := e.dial(ctx, f)
@@ -222,20 +265,17 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, erro
 		return fleet.Status{}, err
 	}
 	defer c.Close()
-	d, err := c.DescribeWorkflowExecution(ctx, fleetID(f.Name), "")
-	if isNotFound(err) {
-		return fleet.Status{}, fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
-	} else if err != nil {
-		return fleet.Status{}, unreachable(f, err)
+	id, run, running, err := last(ctx, c, f)
+	if err != nil {
+		return fleet.Status{}, err
 	}
-	info := d.GetWorkflowExecutionInfo()
-	if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+	if !running {
 		var s fleet.Status
-		if err := c.GetWorkflow(ctx, fleetID(f.Name), info.GetExecution().GetRunId()).Get(ctx, &s); err == nil {
+		if err := c.GetWorkflow(ctx, id, run).Get(ctx, &s); err == nil {
 			return s, nil
 		}
 	}
-	return e.query(ctx, c, f, "")
+	return e.query(ctx, c, id, run)
 }
 
 func isNotFound(err error) bool {
@@ -262,7 +302,22 @@ func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit fu
 
 // Cancel implements [fleet.Engine].
 func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) error {
-	return e.onRun(ctx, f, func(c client.Client) error { return c.CancelWorkflow(ctx, fleetID(f.Name), "") })
+	return e.onRun(ctx, f, func(c client.Client) error {
+		id, run, running, err := last(ctx, c, f)
+		if err != nil {
+			return err
+		}
+		if !running {
+			return fmt.Errorf("the fleet %s is not being run", f.Name)
+		}
+		if err := c.CancelWorkflow(ctx, id, run); err != nil {
+			return unreachable(f, err)
+		}
+		if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {
+			return err
+		}
+		return nil // all is deleted that the cells had made
+	})
 }
 
 // onRun does something with the run of the fleet that goes on.
@@ -275,7 +330,7 @@ func (e *Engine) onRun(ctx context.Context, f *fleet.Fleet, do func(client.Clien
 	if err := do(c); isNotFound(err) {
 		return fmt.Errorf("the fleet %s: %w", f.Name, fleet.ErrNoRun)
 	} else if err != nil {
-		return unreachable(f, err)
+		return err
 	}
 	return nil
 }

@@ -20,7 +20,10 @@ type fleetIn struct {
 	FailFast bool         `json:"fail_fast,omitempty"`
 	Force    bool         `json:"force,omitempty"`
 	Notify   bool         `json:"notify,omitempty"`
-	Strict   bool         `json:"strict,omitempty"` // the workflow fails if a cell has failed, for its schedule to count
+	Strict   bool         `json:"strict,omitempty"` // the workflow fails if a cell has failed
+
+	// PauseAfter is after how many failures in a row the schedule is paused; 0: never.
+	PauseAfter int `json:"pause_after,omitempty"`
 
 	// These are of the workflow that this one goes on with.
 	Run     string          `json:"run,omitempty"`
@@ -84,6 +87,12 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 		s.State = fleet.StateDone
 	}
 	if in.Strict && failed && ctx.Err() == nil { // the status goes with it
+		if in.PauseAfter > 0 {
+			at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: workflowQueue, StartToCloseTimeout: time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5}})
+			if err := workflow.ExecuteActivity(at, pauseActivity, pauseIn{in.Fleet, in.PauseAfter}).Get(ctx, nil); err != nil {
+				workflow.GetLogger(ctx).Warn("the schedule could not be paused", "fleet", in.Fleet, "error", err)
+			}
+		}
 		return s, temporal.NewNonRetryableApplicationError("cells of the fleet "+in.Fleet+" have failed", "Failed", nil, s)
 	}
 	return s, nil

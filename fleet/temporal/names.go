@@ -20,6 +20,7 @@ const (
 	teardownActivity  = "Teardown"
 	approveActivity   = "Approve"
 	notifyActivity    = "Notify"
+	pauseActivity     = "PauseSchedule"
 	orphansActivity   = "Orphans"
 
 	statusQuery   = "status"

@@ -2,11 +2,13 @@ package temporal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -31,6 +33,9 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err 
 			return nil, fmt.Errorf("the schedule of the fleet %s: there is no overlap %q", f.Name, f.Schedule.Overlap)
 		}
 	}
+	if err := tooLarge(input(f, f.Cells)); err != nil {
+		return nil, err
+	}
 	c, err := e.dial(ctx, f)
 	if err != nil {
 		return nil, err
@@ -50,7 +55,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err 
 // schedule creates, updates or deletes the schedule of a fleet.
 func schedule(ctx context.Context, c client.Client, f *fleet.Fleet) ([]string, error) {
 	h := c.ScheduleClient().GetHandle(ctx, fleetID(f.Name))
-	old, err := h.Describe(ctx)
+	_, err := h.Describe(ctx)
 	missing := isNotFound(err)
 	if err != nil && !missing {
 		return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
@@ -70,14 +75,11 @@ func schedule(ctx context.Context, c client.Client, f *fleet.Fleet) ([]string, e
 		}
 		return []string{"Created the schedule " + o.ID + ": " + when(f.Schedule) + "."}, nil
 	}
-	if old.Schedule.Policy == nil {
-		old.Schedule.Policy = &client.SchedulePolicies{}
-	}
 	err = h.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 		o := scheduleOf(f)
 		s := in.Description.Schedule // its state, such as a pause, stays
 		s.Action, s.Spec = o.Action, &o.Spec
-		s.Policy = &client.SchedulePolicies{Overlap: o.Overlap, CatchupWindow: o.CatchupWindow, PauseOnFailure: o.PauseOnFailure}
+		s.Policy = &client.SchedulePolicies{Overlap: o.Overlap, CatchupWindow: o.CatchupWindow}
 		return &client.ScheduleUpdate{Schedule: &s}, nil
 	}})
 	if err != nil {
@@ -98,7 +100,7 @@ func when(s *fleet.Schedule) string {
 func scheduleOf(f *fleet.Fleet) client.ScheduleOptions {
 	s := f.Schedule
 	in := input(f, f.Cells)
-	in.Strict = true
+	in.Strict, in.PauseAfter = true, s.PauseAfterFailures
 	catchUp := s.CatchUp
 	if catchUp == 0 {
 		catchUp = time.Minute // as short as the service allows: sooner than never
@@ -111,7 +113,6 @@ func scheduleOf(f *fleet.Fleet) client.ScheduleOptions {
 			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 		},
 		Overlap: overlaps[s.Overlap], CatchupWindow: catchUp,
-		PauseOnFailure: s.PauseAfterFailures == 1,
 	}
 }
 
@@ -133,11 +134,44 @@ func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) error {
 		if err != nil && !isNotFound(err) {
 			return err
 		}
-		none := err
-		err = c.SignalWorkflow(ctx, fleetID(f.Name), "", pauseSignal, paused)
-		if isNotFound(err) && none == nil { // there is a schedule, and no run
+		scheduled := err == nil
+		id, run, running, err := last(ctx, c, f)
+		switch {
+		case err == nil && running:
+			return c.SignalWorkflow(ctx, id, run, pauseSignal, paused)
+		case (err == nil || errors.Is(err, fleet.ErrNoRun)) && scheduled:
 			return nil
+		case err == nil:
+			return fmt.Errorf("the fleet %s has no schedule, and is not being run", f.Name)
 		}
 		return err
 	})
+}
+
+// pauseIn says when the schedule of a fleet is to be paused.
+type pauseIn struct {
+	Fleet    string `json:"fleet"`
+	Failures int    `json:"failures"` // in a row, with the run that asks
+}
+
+// pauseSchedule pauses the schedule of a fleet whose runs have failed so often in a row. The
+// service itself would pause it after the first one.
+func (a *activities) pauseSchedule(ctx context.Context, in pauseIn) error {
+	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus != 'Running'", fleetWorkflow, in.Fleet)
+	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 100}) // the newest come first
+	if err != nil {
+		return err
+	}
+	failures := 1
+	for _, w := range found.GetExecutions() {
+		if w.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_FAILED {
+			break
+		}
+		failures++
+	}
+	if failures < in.Failures {
+		return nil
+	}
+	note := fmt.Sprintf("%d runs have failed in a row", failures)
+	return a.client.ScheduleClient().GetHandle(ctx, fleetID(in.Fleet)).Pause(ctx, client.SchedulePauseOptions{Note: note})
 }

@@ -135,6 +135,7 @@ func (e *Engine) workflowWorker(c client.Client, a *activities) worker.Worker {
 	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
+	w.RegisterActivityWithOptions(a.pauseSchedule, activity.RegisterOptions{Name: pauseActivity})
 	return w
 }
 

@@ -66,6 +66,11 @@ func (f *fake) Approve(_ context.Context, in approveIn) error {
 	return nil
 }
 
+func (f *fake) Pause(_ context.Context, in pauseIn) error {
+	f.note(fmt.Sprintf("pause %s after %d", in.Fleet, in.Failures))
+	return nil
+}
+
 func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
@@ -73,7 +78,7 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(time.Minute)
 	registerWorkflows(env)
-	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve} {
+	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, pauseActivity: f.Pause} {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 	return env
@@ -171,6 +176,25 @@ func TestBakeCancelled(t *testing.T) {
 	}
 }
 
+// TestBakeCutOff: a stage that was cancelled though nobody has cancelled the cell begins again.
+func TestBakeCutOff(t *testing.T) {
+	f := &fake{}
+	first := true
+	f.stage = func(ctx context.Context, in stageIn) (stageOut, error) {
+		if first {
+			first = false
+			return stageOut{Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Cancelled, Code: 130}}, nil
+		}
+		return f.script(ctx, in)
+	}
+	env := f.env(t)
+	env.ExecuteWorkflow(bakeWorkflow, bakeIn{Cell: web})
+	var out fleet.Outcome
+	if err := env.GetWorkflowResult(&out); err != nil || out.Result != fleet.Built {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
 // nightly are cells of three images in two accounts; web and db need base.
 func nightly() (cells []fleet.Cell) {
 	for _, image := range []string{"base", "web", "db"} {
@@ -215,6 +239,22 @@ func TestFleet(t *testing.T) {
 	want := "base/111111111111/eu-west-1 built, base/222222222222/eu-west-1 failed, web/111111111111/eu-west-1 built, web/222222222222/eu-west-1 skipped, db/111111111111/eu-west-1 built, db/222222222222/eu-west-1 skipped"
 	if strings.Join(got, ", ") != want || s.State != fleet.StateFailed {
 		t.Errorf("%s: %s", s.State, strings.Join(got, ", "))
+	}
+}
+
+// TestFleetStrict: the run of a schedule fails with its cells, so that failures can be counted.
+func TestFleetStrict(t *testing.T) {
+	f := &fake{}
+	f.stage = func(_ context.Context, in stageIn) (stageOut, error) {
+		return stageOut{Outcome: &fleet.Outcome{Run: in.Run, Result: fleet.Failed}}, nil
+	}
+	env := f.env(t)
+	env.ExecuteWorkflow(fleetWorkflow, fleetIn{Fleet: "nightly", Cells: nightly(), Strict: true, PauseAfter: 3})
+	if err := env.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), "cells of the fleet nightly have failed") {
+		t.Error(err)
+	}
+	if !slices.Equal(f.log, []string{"pause nightly after 3"}) {
+		t.Errorf("it did %q", f.log)
 	}
 }
 

@@ -1,0 +1,364 @@
+package temporal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"bake/cloud"
+	"bake/config"
+	"bake/fleet"
+	"bake/run"
+	"bake/run/localcloud"
+	"bake/run/runtest"
+	"bake/step"
+)
+
+// These tests need the development server of Temporal; scripts/temporal builds it.
+const serverVar = "BAKE_TEMPORAL"
+
+// The environment of a process that is a worker of these tests.
+const (
+	workerDir   = "BAKE_TEST_WORKER"       // the directory of the template
+	workerState = "BAKE_TEST_WORKER_STATE" // the worker's own directory of state
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(workerDir); dir != "" {
+		if err := work(dir, os.Getenv(workerState)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() && os.Getenv("TMPDIR") == "" { // the service waits for its disk
+		os.Setenv("TMPDIR", "/dev/shm")
+	}
+	os.Exit(m.Run())
+}
+
+// work is a worker for the fleets of the template in dir, until SIGTERM.
+func work(dir, state string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	loaded, host, err := open(ctx, dir, state)
+	if err != nil {
+		return err
+	}
+	e := &Engine{Host: host, Ready: func() { fmt.Println("ready") }, Metrics: os.Getenv("BAKE_METRICS")}
+	return e.Work(ctx, fleet.WorkerOptions{Fleets: loaded.Fleets})
+}
+
+// open reads the template in dir, and gives an engine what it needs.
+func open(ctx context.Context, dir, state string) (*fleet.Template, fleet.Host, error) {
+	options := config.Options{Path: ".", Cwd: dir, Env: os.Environ()}
+	loaded, diags := fleet.Load(ctx, options)
+	if diags.HasErrors() {
+		return nil, fleet.Host{}, diags
+	}
+	h := fleet.Host{State: run.State(state), Env: os.Environ(), Now: time.Now, Clouds: &localcloud.Clouds{}}
+	h.Emit = func(e step.Event) {
+		if e.Kind == step.StepFailed || e.Kind == step.Warning {
+			fmt.Fprintln(os.Stderr, e.Build, e.Step, e.Text, e.Error)
+		}
+	}
+	h.Options = func(_ context.Context, c fleet.Cell, parents []fleet.Outcome) (run.Options, error) {
+		i, err := loaded.Instance(c, parents)
+		o := run.Options{Template: run.Template{Options: options}, Version: "test"}
+		o.Template.Instance = &i
+		return o, err
+	}
+	return loaded, h, nil
+}
+
+const fleetSource = `
+source "amazon-ebs" "NAME" {
+  region        = "us-east-1"
+  source_ami_filter {
+    owners      = ["136693071363"]
+    filters     = { name = "debian-12-*" }
+    most_recent = true
+  }
+  instance_type = "t3.micro"
+  ssh_username  = "admin"
+  ami_name      = "NAME-image"
+}
+`
+
+const fleetTemplate = `
+build {
+  sources = ["amazon-ebs.base", "amazon-ebs.web", "amazon-ebs.db"]
+  provisioner "shell" { inline = ["echo one"] }
+  provisioner "shell" { inline = ["echo x >> DIR/begun", "while ! test -e DIR/go; do sleep 0.1; done"] }
+}
+`
+
+const fleetBakefile = `
+image "base" { sources = ["amazon-ebs.base"] }
+image "web"  { sources = ["amazon-ebs.web"] }
+image "db"   { sources = ["amazon-ebs.db"] }
+fleet "nightly" {
+  images = [image.base, image.web, image.db]
+  matrix {
+    account = ["123456789012", "987654321098"]
+    region  = ["eu-west-1", "us-west-2"]
+  }
+  role = "arn:aws:iam::${each.account}:role/bake-build"
+}
+engine "temporal" {
+  address   = "ADDRESS"
+  namespace = "default"
+}
+`
+
+const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`
+
+// without makes all that is run on machines as root find nothing and do nothing: they are
+// this host.
+const without = `#!/bin/sh
+case "$*" in
+*"exec sh -s"*) cat >/dev/null; printf '\001bake done\n' ;;
+*) exec /bin/sh "$@" ;;
+esac
+`
+
+// real is a fleet on a real service and an embedded cloud.
+type real struct {
+	*runtest.World
+	t       *testing.T
+	dir     string
+	address string
+	server  *exec.Cmd
+	engine  *Engine
+	fleet   *fleet.Fleet
+	workers int
+}
+
+func newReal(t *testing.T, template, bakefile string) *real {
+	t.Helper()
+	if os.Getenv(serverVar) == "" {
+		t.Skipf("%s does not name the development server of Temporal; see scripts/temporal", serverVar)
+	}
+	w := &real{World: runtest.Start(t, cloud.Options{}), t: t, dir: t.TempDir()}
+	for _, profile := range []string{"default", "other"} {
+		if _, err := iam.NewFromConfig(w.Config(profile, "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("bake-build"), AssumeRolePolicyDocument: aws.String(trust)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.address = l.Addr().String()
+	l.Close()
+	r := strings.NewReplacer("DIR", w.dir, "ADDRESS", w.address)
+	bin := filepath.Join(w.dir, "bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"x.pkr.hcl": r.Replace(template), "x.bake.hcl": r.Replace(bakefile), "bin/sh": without} {
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o700); err != nil { //nolint:gosec // sh is run
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv(run.KeyVar, "a key for the tests of fleets")
+	loaded, host, err := open(t.Context(), w.dir, filepath.Join(w.dir, "client"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.engine, w.fleet = &Engine{Host: host}, loaded.Fleets[0]
+	return w
+}
+
+// serve starts the service, which ends with the test.
+func (w *real) serve() {
+	w.t.Helper()
+	_, port, _ := net.SplitHostPort(w.address)
+	w.server = exec.Command(os.Getenv(serverVar), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", port, "--db-filename", filepath.Join(w.dir, "db"), "--log-level", "never")
+	w.server.Env = append(os.Environ(), "TEMPORAL_VERSION_CHECK_DISABLED=1")
+	w.start(w.server)
+	w.wait("the service answers", func() bool {
+		c, err := net.Dial("tcp", w.address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// start starts a process, which ends with the test, and returns what it says.
+func (w *real) start(c *exec.Cmd) *bytes.Buffer {
+	w.t.Helper()
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	if err := c.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		if w.t.Failed() {
+			w.t.Logf("%s: %s", filepath.Base(c.Path), out.String())
+		}
+	})
+	return &out
+}
+
+// worker starts a worker on a host of its own.
+func (w *real) worker() *exec.Cmd {
+	w.t.Helper()
+	w.workers++
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), workerDir+"="+w.dir, workerState+"="+filepath.Join(w.dir, fmt.Sprint("worker", w.workers)))
+	w.start(c)
+	return c
+}
+
+func kill(t *testing.T, c *exec.Cmd) {
+	t.Helper()
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+}
+
+func (w *real) wait(what string, done func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(3 * time.Minute); !done(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("it does not come to pass that %s", what)
+		}
+	}
+}
+
+func (w *real) begun() int {
+	text, err := os.ReadFile(filepath.Join(w.dir, "begun"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.t.Fatal(err)
+	}
+	return strings.Count(string(text), "x")
+}
+
+// machines are what is left in all accounts and regions, but images and their snapshots.
+func (w *real) machines() (left []string, images int) {
+	for _, profile := range []string{"default", "other"} {
+		for _, region := range []string{"eu-west-1", "us-west-2", "us-east-1"} {
+			for _, h := range w.Holdings(profile, region) {
+				switch {
+				case strings.HasPrefix(h, "image "):
+					images++
+				case !strings.HasPrefix(h, "snapshot "):
+					left = append(left, profile+" "+region+" "+h)
+				}
+			}
+		}
+	}
+	return left, images
+}
+
+// TestDeaths: a worker and the service are killed while cells are provisioned. All cells end
+// with an image each, and nothing else is left.
+func TestDeaths(t *testing.T) {
+	var sources strings.Builder
+	for _, name := range []string{"base", "web", "db"} {
+		sources.WriteString(strings.ReplaceAll(fleetSource, "NAME", name))
+	}
+	w := newReal(t, sources.String()+fleetTemplate, fleetBakefile)
+	if _, err := w.engine.Run(t.Context(), w.fleet, fleet.RunOptions{Cells: w.fleet.Cells}); err == nil || !strings.Contains(err.Error(), "cannot be reached") {
+		t.Errorf("without a service: %v", err)
+	}
+	w.serve()
+	if said, err := w.engine.Apply(t.Context(), w.fleet); err != nil || !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "BakeResult") }) {
+		t.Fatalf("%q, %v", said, err)
+	}
+	first := w.worker()
+	type end struct {
+		status fleet.Status
+		err    error
+	}
+	run := func(ctx context.Context, force bool) chan end {
+		ended := make(chan end, 1)
+		go func() {
+			s, err := w.engine.Run(ctx, w.fleet, fleet.RunOptions{Cells: w.fleet.Cells, Force: force})
+			ended <- end{s, err}
+		}()
+		return ended
+	}
+	ended := run(t.Context(), false)
+	w.wait("provisioners have begun", func() bool { return w.begun() >= 4 })
+	kill(t, first)
+	kill(t, w.server)
+	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	w.worker()
+	e := <-ended
+	if e.err != nil || e.status.State != fleet.StateDone {
+		t.Errorf("%s, %v", e.status.State, e.err)
+	}
+	for _, c := range e.status.Cells {
+		if c.Outcome == nil || c.Outcome.Result != fleet.Built || c.Outcome.Image.ID == "" {
+			t.Errorf("%s: %+v", c.Cell.Short(), c.Outcome)
+		}
+	}
+	if left, images := w.machines(); len(left) > 0 || images != 12 {
+		t.Errorf("%d images; left: %q", images, left)
+	}
+
+	w.save("done")
+
+	// Cancelled midway, it is torn down within seconds.
+	if err := errors.Join(os.Remove(filepath.Join(w.dir, "go")), os.Remove(filepath.Join(w.dir, "begun"))); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended = run(ctx, true)
+	w.wait("provisioners have begun again", func() bool { return w.begun() >= 4 })
+	at := time.Now()
+	cancel()
+	e = <-ended
+	t.Logf("torn down %s after it was cancelled", time.Since(at))
+	if e.err != nil || e.status.State != fleet.StateCancelled {
+		t.Errorf("%s, %v", e.status.State, e.err)
+	}
+	if left, images := w.machines(); len(left) > 0 || images != 12 {
+		t.Errorf("%d images; left: %q", images, left)
+	}
+	w.save("cancelled")
+}
+
+// save keeps histories for the test that replays them, if it is told to.
+func (w *real) save(what string) {
+	dir := os.Getenv("BAKE_SAVE_HISTORIES")
+	if dir == "" {
+		return
+	}
+	for id, file := range map[string]string{fleetID(w.fleet.Name): "fleet", w.fleet.Cells[0].ID(): "bake"} {
+		c := exec.Command(os.Getenv(serverVar), "workflow", "show", "--address", w.address, "--workflow-id", id, "--output", "json")
+		text, err := c.Output()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		text = regexp.MustCompile(`"identity": *"[^"]*"`).ReplaceAll(text, []byte(`"identity": "worker"`))
+		if err := os.WriteFile(filepath.Join(dir, file+"-"+what+".json"), text, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
