@@ -7,13 +7,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
-	"sync"
 
-	goversion "github.com/hashicorp/go-version"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"bake/builtin"
 	"bake/plugin/host"
@@ -140,26 +136,7 @@ func (p *program) pluginsInstalled(ctx context.Context) error {
 // installed returns the installed plugins that want accepts, and why others that it
 // accepts cannot be used. trust, if it is not nil, is asked before one is run.
 func (p *program) installed(ctx context.Context, trust func(host.Binary) error, want func(host.Binary) bool) (usable []*host.Plugin, skipped []host.Skipped, err error) {
-	set := host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env, Trust: trust})
-	binaries, skipped := set.Binaries()
-	binaries = slices.DeleteFunc(binaries, func(b host.Binary) bool { return !want(b) })
-	opened := make([]*host.Plugin, len(binaries))
-	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for i, b := range binaries {
-		g.Go(func() (err error) {
-			if opened[i], err = set.Open(ctx, b); err != nil && ctx.Err() == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				skipped = append(skipped, host.Skipped{Path: b.Path, Why: strings.TrimPrefix(err.Error(), b.Path+": ")})
-			}
-			return context.Cause(ctx)
-		})
-	}
-	err = g.Wait()
-	sort.Slice(skipped, func(i, j int) bool { return skipped[i].Path < skipped[j].Path })
-	return slices.DeleteFunc(opened, func(o *host.Plugin) bool { return o == nil }), skipped, err
+	return host.Installed(host.Options{Dirs: p.pluginDirs(), Env: p.env, Trust: trust}).Usable(ctx, want)
 }
 
 func (p *program) pluginsRequiredCommand() *cobra.Command {
@@ -272,33 +249,10 @@ Built-in plugins are not installed, unless VERSION excludes the built-in version
 	return cmd
 }
 
-// versionArgument reads a version or a constraint; an empty one allows every version.
-// A constraint is met by development versions of the releases that it allows, as in a
-// template; a version is that one alone.
-func versionArgument(text, command string) (allows func(string) bool, err error) {
-	if text == "" {
-		return func(string) bool { return true }, nil
-	}
-	if one, err := goversion.NewVersion(text); err == nil {
-		return func(v string) bool {
-			parsed, err := goversion.NewVersion(v)
-			return err == nil && parsed.Equal(one)
-		}, nil
-	}
-	c, err := goversion.NewConstraint(text)
-	if err != nil {
-		return nil, usageError{fmt.Sprintf("%q is neither a version nor a constraint such as '~> 1.1'", text), command}
-	}
-	return func(v string) bool {
-		parsed, err := goversion.NewVersion(v)
-		return err == nil && (c.Check(parsed) || c.Check(parsed.Core()))
-	}, nil
-}
-
 func (p *program) pluginsInstall(ctx context.Context, source registry.Source, wanted string, force bool) error {
-	allows, err := versionArgument(wanted, "bake plugins install")
+	allows, err := registry.ParseVersions(wanted)
 	if err != nil {
-		return err
+		return usageError{err.Error(), "bake plugins install"}
 	}
 	if b, ok := p.builtIn().Called(source.String()); ok && allows(b.Version) {
 		p.json.result = pluginsResult{[]listedPlugin{listedAs(b, b.Components)}}
@@ -406,9 +360,9 @@ func (p *program) pluginsRemove(ctx context.Context, what, wanted string) (remov
 	if err != nil {
 		return nil, usageError{err.Error(), "bake plugins remove"}
 	}
-	allows, err := versionArgument(wanted, "bake plugins remove")
+	allows, err := registry.ParseVersions(wanted)
 	if err != nil {
-		return nil, err
+		return nil, usageError{err.Error(), "bake plugins remove"}
 	}
 	removed, err = registry.Remove(ctx, dirs, source, setup.Platform(), allows)
 	if err == nil && len(removed) == 0 {

@@ -13,12 +13,14 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-version"
+	"golang.org/x/sync/errgroup"
 )
 
 // Binary is an installed plugin binary, as its place and name describe it.
@@ -255,6 +257,30 @@ type unusable struct {
 }
 
 func (e *unusable) Error() string { return e.path + ": " + e.why }
+
+// Usable opens the binaries that want accepts. It returns those that can be used, in the
+// order of Binaries, and why others cannot, by path. It fails with the cause of ctx only.
+func (s *Set) Usable(ctx context.Context, want func(Binary) bool) (usable []*Plugin, skipped []Skipped, err error) {
+	binaries, skipped := s.Binaries()
+	binaries = slices.DeleteFunc(binaries, func(b Binary) bool { return !want(b) })
+	plugins := make([]*Plugin, len(binaries))
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i, b := range binaries {
+		g.Go(func() (err error) {
+			if plugins[i], err = s.Open(ctx, b); err != nil && ctx.Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				skipped = append(skipped, Skipped{Path: b.Path, Why: strings.TrimPrefix(err.Error(), b.Path+": ")})
+			}
+			return context.Cause(ctx)
+		})
+	}
+	err = g.Wait()
+	sort.Slice(skipped, func(i, j int) bool { return skipped[i].Path < skipped[j].Path })
+	return slices.DeleteFunc(plugins, func(p *Plugin) bool { return p == nil }), skipped, err
+}
 
 // Open makes sure that b is what its name and its checksum say, and asks it what it
 // is. It does so once.
