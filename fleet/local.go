@@ -265,6 +265,11 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 			return !slices.Contains(m.Asked, name)
 		})
 		result, err := run.Resume(ctx, run.ResumeOptions{Options: again, Run: m.Run})
+		if err == nil && len(result.Planned) == 0 { // what is resumed is not decided about again
+			if now, perr := run.Plan(ctx, o); perr == nil {
+				result.Planned = now.Planned // the digest of its inputs, which those made from it record
+			}
+		}
 		if result.Run != "" || ctx.Err() != nil {
 			return result, err
 		}
