@@ -393,3 +393,44 @@ func TestNamedBy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFaultsOfPromote: whatever goes wrong in the calls of a promotion, from the look at the
+// channel that it is from to the last write, the other one names the same whole image
+// everywhere: the new one, or as before another or none.
+func TestFaultsOfPromote(t *testing.T) {
+	t.Parallel()
+	eachCall(t, func(w *world) func(int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+		old, fresh := own(w.placed("old")), own(w.placed("fresh"))
+		d := builder.Distribution{Regions: []string{home, west}}
+		w.history("/bake/web/candidate", fresh)
+		return func(n int) (func(context.Context, *step.Scope) error, func(string, error, bool)) {
+			channel := fmt.Sprintf("/bake/web-%d/stable", n)
+			w.history(channel, old)
+			o := w.outlet(d)
+			do := func(ctx context.Context, s *step.Scope) error { // as bake images promote does
+				at, _, err := o.Named(ctx, "/bake/web/candidate")
+				if err != nil {
+					return err
+				}
+				for _, one := range at {
+					if _, err := o.Tags(ctx, one); err != nil {
+						return err
+					}
+				}
+				if _, err := o.Channel(ctx, "/bake/web/candidate", at); err != nil {
+					return err
+				}
+				return o.Enter(ctx, s, channel, "bake: test", at)
+			}
+			return do, func(what string, err error, _ bool) {
+				if errors.Is(err, errKilled) {
+					time.Sleep(10 * soon) // what was accepted is validated
+				}
+				before, now := names4(w, channel, old), names4(w, channel, fresh)
+				if before+now != 2 || err == nil && now != 2 || err != nil && !errors.Is(err, errKilled) && before != 2 {
+					w.t.Errorf("%s: the channel names the old image in %d places, the new one in %d: %v", what, before, now, err)
+				}
+			}
+		}
+	})
+}
