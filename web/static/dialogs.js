@@ -32,6 +32,10 @@ function control(f) {
     input.addEventListener("input", later(() => f.suggest(input.value).then(show, (err) => say(err.message, true))));
   }
   const error = el("div", { id: `${id}-error`, class: "error" });
+  input.addEventListener("input", () => { // what was said was about another value
+    error.textContent = "";
+    input.removeAttribute("aria-invalid");
+  });
   const label = el("label", { for: id }, f.type === "check" ? [input, " ", f.label] : f.label);
   const row = el("div", { class: "field" }, label, f.type === "check" ? null : input, choices, el("small", { id: `${id}-help` }, f.help ?? ""), error);
   return { f, input, error, row };

@@ -1,4 +1,4 @@
-import { el } from "./dom.js";
+import { el, enable } from "./dom.js";
 import { list } from "./api.js";
 
 export const tagsList = (row) => (list(row.tagSet).length ? el("ul", {}, list(row.tagSet).map((t) => el("li", {}, `${t.key} = ${t.value}`))) : "");
@@ -15,8 +15,9 @@ export function pages(table, fetch) {
     const [rows, token] = await fetch(tokens.at(-1));
     next = token;
     table.show(rows);
-    back.disabled = tokens.length === 1;
-    on.disabled = !next;
+    enable(back, tokens.length > 1);
+    enable(on, next);
+    back.hidden = on.hidden = tokens.length === 1 && !next;
     number.textContent = tokens.length > 1 || next ? `Page ${tokens.length}` : "";
   }
   return { bar: [back, on, number], show, again: () => { tokens = [undefined]; return show(); } };
