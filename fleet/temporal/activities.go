@@ -117,14 +117,18 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
 	out := stageOut{Next: result.Next, Left: len(result.Left) > 0, Interrupted: errors.Is(err, engine.ErrInterrupted)}
-	if len(out.Next) > 0 || out.Left {
-		if out.State, err = a.export(in.Run, err); err != nil {
-			return stageOut{}, err
-		}
-		if len(out.Next) > 0 {
-			return out, nil
+	if _, ran := errors.AsType[*run.FailedError](err); in.State != nil && err != nil && !ran { // such as a run of another version
+		out.State, out.Left, out.Interrupted = in.State, true, true
+	} else if len(out.Next) > 0 || out.Left {
+		var eerr error
+		if out.State, eerr = a.export(in.Run); eerr != nil {
+			return stageOut{}, errors.Join(err, eerr)
 		}
 	}
+	if len(out.Next) > 0 && err == nil {
+		return out, nil
+	}
+	out.Next = nil
 	if result.Run == "" {
 		result.Run = in.Run
 	}
@@ -156,12 +160,9 @@ func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 	}
 }
 
-// export seals the state of a run, which other workers go on with. failure is passed on.
-func (a *activities) export(id string, failure error) ([]byte, error) {
+// export seals the state of a run, which other workers go on with.
+func (a *activities) export(id string) ([]byte, error) {
 	sealed, err := a.host.State.Export(id, a.key)
-	if err != nil && failure != nil {
-		return nil, failure
-	}
 	if err == nil && len(sealed) > payloadLimit {
 		err = fmt.Errorf("the state of run %s has %d bytes, which is more than the service takes", id, len(sealed))
 	}

@@ -13,7 +13,6 @@ const (
 	fleetWorkflow    = "Fleet"
 	bakeWorkflow     = "Bake"
 	approvalWorkflow = "Approval"
-	janitorWorkflow  = "Janitor"
 
 	stageActivity     = "Stage"
 	availableActivity = "Available"
@@ -21,7 +20,6 @@ const (
 	approveActivity   = "Approve"
 	notifyActivity    = "Notify"
 	pauseActivity     = "PauseSchedule"
-	orphansActivity   = "Orphans"
 
 	statusQuery   = "status"
 	pauseSignal   = "pause"
@@ -39,8 +37,6 @@ func apiQueue(c fleet.Cell) string { return machineQueue(c) + ".api" }
 
 // fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
 func fleetID(name string) string { return "fleet/" + name }
-
-const janitorID = "janitor"
 
 // The search attributes of workflows.
 var (

@@ -71,7 +71,6 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	for _, place := range places(o) {
 		workers = append(workers, e.placeWorkers(c, a, place, rate(o.Fleets))...)
 	}
-	fatal := make(chan error, len(workers))
 	for i, w := range workers {
 		if err := w.Start(); err != nil {
 			for _, started := range workers[:i] {
@@ -83,13 +82,9 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if e.Ready != nil {
 		e.Ready()
 	}
-	select {
-	case <-ctx.Done():
-		err = nil
-	case err = <-fatal:
-	}
+	<-ctx.Done()
 	stopAll(workers)
-	return err
+	return nil
 }
 
 // stopAll drains workers side by side.

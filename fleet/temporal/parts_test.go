@@ -1,0 +1,94 @@
+package temporal
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.temporal.io/sdk/converter"
+
+	"bake/builder/amazon"
+	"bake/fleet"
+	"bake/run"
+	"bake/step"
+)
+
+// TestLooks: cells that wait in one place share a call, and those elsewhere do not.
+func TestLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		calls := map[string]int{}
+		l := looks{ask: func(_ context.Context, p amazon.Place, ids []string) (map[string]string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			calls[p.Region] += len(ids) * 1000
+			calls[p.Region]++
+			return map[string]string{"ami-1": "pending", "ami-2": "available"}, nil
+		}}
+		var all sync.WaitGroup
+		for _, c := range []struct {
+			region, id string
+			want       bool
+		}{{"a", "ami-1", false}, {"a", "ami-2", true}, {"b", "ami-2", true}, {"a", "ami-gone", true}} {
+			all.Go(func() {
+				got, err := l.settled(t.Context(), amazon.Place{Region: c.region}, []string{c.id})
+				if err != nil || got != c.want {
+					t.Errorf("%s in %s: %t, %v", c.id, c.region, got, err)
+				}
+			})
+		}
+		all.Wait()
+		if calls["a"] != 3001 || calls["b"] != 1001 {
+			t.Errorf("the calls: %v", calls)
+		}
+	})
+}
+
+// TestCodec: what is encrypted can be read with its key alone, and what was not stays as it is.
+func TestCodec(t *testing.T) {
+	key, _ := run.NewKey("a key for the tests")
+	other, _ := run.NewKey("another key for the tests")
+	p, err := sealed(key).ToPayloads("secret text")
+	if err != nil || strings.Contains(p.String(), "secret") {
+		t.Fatalf("%v, %v", p, err)
+	}
+	var text string
+	if err := sealed(key).FromPayloads(p, &text); err != nil || text != "secret text" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := sealed(other).FromPayloads(p, &text); err == nil {
+		t.Error("it can be read with another key")
+	}
+	plain, err := converter.GetDefaultDataConverter().ToPayloads("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sealed(key).FromPayloads(plain, &text); err != nil || text != "old" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestMetrics: they are in the format of Prometheus, each below what it is.
+func TestMetrics(t *testing.T) {
+	var m Metrics
+	m.event(step.Event{Kind: step.StepFinished, Elapsed: 1500 * time.Millisecond})
+	m.event(step.Event{Kind: step.StepFailed})
+	m.ended(&fleet.Outcome{Result: fleet.Built})
+	m.call("ec2", "eu-west-1")
+	m.call("ec2", "eu-west-1")
+	var out strings.Builder
+	if err := m.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# TYPE bake_api_calls_total counter\nbake_api_calls_total{service=\"ec2\",region=\"eu-west-1\"} 2\n",
+		"bake_cells_total{result=\"built\"} 1\n", "bake_step_seconds_total 1.5\n", "bake_steps_total{result=\"failed\"} 1\nbake_steps_total{result=\"finished\"} 1\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, out.String())
+		}
+	}
+}
