@@ -1,0 +1,129 @@
+package fleet
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bake/golden/channels"
+	"bake/run"
+	"bake/step"
+)
+
+// Calls have to wait so long that there are as many a second as may be, for each service,
+// account and region by itself.
+func TestRates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRates(map[string]float64{"ec2": 5})
+		start := time.Now()
+		var all sync.WaitGroup
+		for _, account := range []string{"1", "2"} {
+			wait := r.Of(account)
+			for range 51 {
+				all.Go(func() {
+					if err := wait(t.Context(), "ec2", "eu-west-1"); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			if err := wait(t.Context(), "sts", "eu-west-1"); err != nil || time.Since(start) > 0 {
+				t.Errorf("a service without a limit waits: %v", err)
+			}
+		}
+		all.Wait()
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("51 calls at 5 a second took %s", took)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.Of("1")(ctx, "ec2", "eu-west-1"); err == nil {
+			t.Error("a call is made that was cancelled")
+		}
+		if NewRates(nil).Of("1") != nil {
+			t.Error("without limits, something waits")
+		}
+	})
+}
+
+func TestNotices(t *testing.T) {
+	cell := Cell{Fleet: "nightly", Image: "web", Account: "1", Region: "r"}
+	kinds := func(o Outcome, before Result) string {
+		o.Cell = cell
+		var all []string
+		for _, n := range Notices("run", o, before) {
+			all = append(all, n.Kind+n.Channel)
+		}
+		return strings.Join(all, " ")
+	}
+	expect(t, "failed", kinds(Outcome{Result: Failed}, Failed), "failed")
+	expect(t, "recovered", kinds(Outcome{Result: Reused}, Failed), "recovered")
+	expect(t, "as before", kinds(Outcome{Result: Built}, Built), "")
+	expect(t, "skipped", kinds(Outcome{Result: Skipped}, Failed), "")
+	expect(t, "approval", kinds(Outcome{Result: Built, Awaiting: []string{"stable"}}, ""), "approvalstable")
+}
+
+// A webhook gets what it is for, with its headers, which no error shows.
+func TestTell(t *testing.T) {
+	got := make(chan string, 1)
+	fails := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fails {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		got <- r.Header.Get("Authorization")
+	}))
+	defer server.Close()
+	hook := Webhook{On: []string{"failed"}, URL: server.URL + "/hidden", Headers: map[string]string{"Authorization": "Bearer hush"}, Timeout: 10 * time.Second}
+	if err := hook.Tell(t.Context(), Notice{Kind: "recovered"}); err != nil || len(got) > 0 {
+		t.Errorf("it is told what it is not for: %v", err)
+	}
+	if err := hook.Tell(t.Context(), Notice{Kind: "failed"}); err != nil || <-got != "Bearer hush" {
+		t.Errorf("it was told without its headers: %v", err)
+	}
+	fails = true
+	if err := hook.Tell(t.Context(), Notice{Kind: "failed", Cell: "web/1/r"}); err == nil || !strings.Contains(err.Error(), "418") || strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// A channel waits for approval if nothing else is missing.
+func TestUnapproved(t *testing.T) {
+	rule := channels.Rule{Name: "stable", Approval: true}
+	reasons := rule.Closed(channels.State{})
+	if !Unapproved(&step.Channel{Name: "stable", Reasons: reasons}) {
+		t.Errorf("%q is not that nobody has approved", reasons)
+	}
+	if Unapproved(&step.Channel{Name: "stable", Reasons: append(reasons, "and more")}) || Unapproved(&step.Channel{Names: true}) || Unapproved(nil) {
+		t.Error("something else is")
+	}
+}
+
+func TestWorst(t *testing.T) {
+	of := func(codes ...run.Outcome) (all []Outcome) {
+		for _, c := range codes {
+			all = append(all, Outcome{Result: Failed, Code: int(c)})
+		}
+		return append(all, Outcome{Result: Skipped}, Outcome{Result: Built})
+	}
+	for _, test := range []struct {
+		all  []Outcome
+		want run.Outcome
+	}{
+		{[]Outcome{{Result: Built}, {Result: Reused}}, run.OutcomeDone},
+		{of(run.OutcomeRefused), run.OutcomeRefused},
+		{of(run.OutcomeRefused, run.OutcomeFailed, run.OutcomeProvisioning), run.OutcomeProvisioning},
+		{of(run.OutcomeProvisioning, 143), 143},
+		{of(run.OutcomeCancelled, run.OutcomeLeft), run.OutcomeLeft},
+		{of(), run.OutcomeFailed},
+	} {
+		if got := Worst(test.all); got != test.want {
+			t.Errorf("%v is %s, not %s", test.all, got, test.want)
+		}
+	}
+}
