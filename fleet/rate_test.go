@@ -1,0 +1,97 @@
+package fleet_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"bake/fleet"
+	"bake/internal/turns"
+)
+
+// Many cells together make no more calls to a service in a region than api_rate allows, as the
+// cloud sees them.
+func TestManyCells(t *testing.T) { manyCells(t, 6, 25) }
+
+func TestTwoHundredCells(t *testing.T) {
+	turns.Skip(t, 10)
+	manyCells(t, 50, 60)
+}
+
+func manyCells(t *testing.T, images int, rate float64) {
+	var sources, named, blocks strings.Builder
+	for i := range images {
+		fmt.Fprintf(&sources, "source \"amazon-ebs\" \"i%d\" {\n  region = \"us-east-1\"\n  source_ami_filter {\n    owners = [\"136693071363\"]\n    filters = { name = \"debian-12-*\" }\n    most_recent = true\n  }\n  instance_type = \"t3.micro\"\n  ssh_username = \"admin\"\n  ami_name = \"many-%d\"\n}\n", i, i)
+		fmt.Fprintf(&named, "\"amazon-ebs.i%d\", ", i)
+		fmt.Fprintf(&blocks, "image \"i%d\" {\n  sources = [\"amazon-ebs.i%d\"]\n}\n", i, i)
+	}
+	var list []string
+	for i := range images {
+		list = append(list, fmt.Sprintf("image.i%d", i))
+	}
+	w := newWorld(t, sources.String()+"build {\n  sources = ["+named.String()+"]\n}\n", blocks.String()+`
+fleet "many" {
+  images = [`+strings.Join(list, ", ")+`]
+  matrix {
+    account = ["123456789012"]
+    region  = ["eu-west-1", "us-west-2", "eu-central-1", "us-east-1"]
+  }
+  limits {
+    parallel = 24
+    api_rate = { ec2 = `+fmt.Sprint(rate)+` }
+  }
+}
+`)
+	cloud, err := url.Parse(w.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	calls := map[string][]time.Time{} // by region
+	proxy := httptest.NewServer(&watched{&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(cloud)
+		r.Out.Host = r.In.Host // which is signed
+	}}, func(region string) {
+		mu.Lock()
+		defer mu.Unlock()
+		calls[region] = append(calls[region], time.Now())
+	}})
+	defer proxy.Close()
+	t.Setenv("AWS_ENDPOINT_URL", proxy.URL)
+	s, text := w.run(fleet.RunOptions{})
+	if s.State != fleet.StateDone || strings.Count(text, " built") != images*4 {
+		w.dump()
+		t.Fatalf("%s:\n%s", s.State, text)
+	}
+	if len(calls) != 4 {
+		t.Errorf("calls went to %d regions", len(calls))
+	}
+	for region, at := range calls {
+		// A call may arrive late, so that it is the whole that counts.
+		took := at[len(at)-1].Sub(at[0]).Seconds()
+		if most := took*rate + 2; float64(len(at)) > most {
+			t.Errorf("%d calls of EC2 in %s within %.1f s, of at most %.0f", len(at), region, took, most)
+		}
+		t.Logf("%s: %d calls in %.1f s", region, len(at), took)
+	}
+}
+
+// watched tells of each call of EC2 before it is passed on.
+type watched struct {
+	next http.Handler
+	told func(region string)
+}
+
+func (h *watched) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Credential=KEY/DATE/REGION/SERVICE/aws4_request
+	if part := strings.Split(r.Header.Get("Authorization"), "/"); len(part) > 3 && part[3] == "ec2" {
+		h.told(part[2])
+	}
+	h.next.ServeHTTP(w, r)
+}
