@@ -28,7 +28,7 @@ func (s *state) CreateKey(ctx context.Context, in *kms.CreateKeyInput) (*kms.Cre
 	c := wire.CallerFrom(ctx)
 	spec := in.KeySpec
 	if spec == "" {
-		spec = kms.KeySpec(in.CustomerMasterKeySpec) //nolint:staticcheck // older clients send it
+		spec = kms.KeySpec(in.CustomerMasterKeySpec) // older clients send it
 	}
 	if spec == "" {
 		spec = kms.KeySpecSymmetricDefault
@@ -187,7 +187,7 @@ func (s *state) GetPublicKey(ctx context.Context, in *kms.GetPublicKeyInput) (*k
 	der, err := x509.MarshalPKIXPublicKey(private.Public())
 	return &kms.GetPublicKeyOutput{
 		KeyId: aws.String(k.arn()), PublicKey: der, KeySpec: k.Spec,
-		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), // AWS still sends it
 		KeyUsage:              kms.KeyUsageTypeSignVerify, SigningAlgorithms: k.algorithms(),
 	}, err
 }

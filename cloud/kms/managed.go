@@ -35,7 +35,7 @@ func ebsKey(c wire.Caller, name string) (*kms.KeyMetadata, bool) {
 		AWSAccountId: &c.Account, KeyId: &id, Arn: aws.String(arn(c.Account, c.Region, "key/"+id)), Enabled: true, MultiRegion: aws.Bool(false),
 		Description: aws.String("Default key that protects my EBS volumes when no other key is defined"),
 		KeyUsage:    kms.KeyUsageTypeEncryptDecrypt, KeyState: kms.KeyStateEnabled, Origin: kms.OriginTypeAwsKms, KeyManager: kms.KeyManagerTypeAws,
-		KeySpec: kms.KeySpecSymmetricDefault, CustomerMasterKeySpec: kms.CustomerMasterKeySpecSymmetricDefault, //nolint:staticcheck // AWS still sends it
+		KeySpec: kms.KeySpecSymmetricDefault, CustomerMasterKeySpec: kms.CustomerMasterKeySpecSymmetricDefault, // AWS still sends it
 		EncryptionAlgorithms: []kms.EncryptionAlgorithmSpec{kms.EncryptionAlgorithmSpecSymmetricDefault},
 	}, true
 }

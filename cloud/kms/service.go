@@ -180,7 +180,7 @@ func (k *signingKey) metadata() *kms.KeyMetadata {
 		AWSAccountId: &k.Account, KeyId: &k.ID, Arn: aws.String(k.arn()), CreationDate: &k.Created, Enabled: k.Deletion == nil,
 		Description: aws.String(aws.ToString(k.Description)), KeyUsage: kms.KeyUsageTypeSignVerify, KeyState: kms.KeyStateEnabled,
 		Origin: kms.OriginTypeAwsKms, KeyManager: kms.KeyManagerTypeCustomer, KeySpec: k.Spec,
-		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), //nolint:staticcheck // AWS still sends it
+		CustomerMasterKeySpec: kms.CustomerMasterKeySpec(k.Spec), // AWS still sends it
 		SigningAlgorithms:     k.algorithms(), MultiRegion: aws.Bool(false),
 	}
 	if k.Deletion != nil {

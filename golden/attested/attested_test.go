@@ -2,7 +2,6 @@ package attested_test
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -162,7 +161,7 @@ func TestFind(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w.reset()
-			o := attested.Where{Reports: in(w.reports), Key: crypto.PublicKey(w.key.Public())}
+			o := attested.Where{Reports: in(w.reports), Key: w.key.Public()}
 			if test.change != nil {
 				test.change(&o)
 			}

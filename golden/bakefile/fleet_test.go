@@ -62,7 +62,7 @@ func TestWrongFleets(t *testing.T) {
 		{base + "limits {\nper_account = 1.5\n}", "9", "whole number"},
 		{base + "limits {\napi_rate = { ec3 = 5 }\n}", "9", "Did you mean \"ec2\"?"},
 		{base + "limits {\napi_rate = { ec2 = 0 }\n}", "9", "more than 0"},
-		{base + "limits {\nparalel = 1\n}", "9", "Did you mean \"parallel\"?"},
+		{base + "limits {\nparallels = 1\n}", "9", "Did you mean \"parallel\"?"},
 		{hook + "url = \"http://ci.example.com\"\n}", "10", "takes https"},
 		{hook + "url = \"ci\"\n}", "10", "URL of a web server"},
 		{hook + "url = \"https://ci\"\ntimeout = \"-1s\"\n}", "11", "timeout must be a duration"},

@@ -29,8 +29,9 @@ func disturbed(t *testing.T, disturb func(w http.ResponseWriter, r *http.Request
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := httputil.NewSingleHostReverseProxy(at)
-	front.Director = func(r *http.Request) { r.URL.Scheme, r.URL.Host = at.Scheme, at.Host }
+	front := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host = at.Scheme, at.Host
+	}}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if disturb == nil || !disturb(w, r) {
 			front.ServeHTTP(w, r)
