@@ -54,7 +54,6 @@ type RunOptions struct {
 	Cells    []Cell // as [Select] returns them
 	FailFast bool   // cancel the other cells once one has failed
 	Force    bool   // build what could be reused
-	Local    bool   // on the local cloud
 	Resume   string // the id of a run of the fleet to go on with, or "last"; empty: a new run
 	Command  string // what the user called, without secrets
 
@@ -86,6 +85,7 @@ type Host struct {
 	Approve func(ctx context.Context, o Outcome, a Approval) error
 
 	State  run.State
+	Local  bool               // cells are baked on the local cloud
 	Env    []string           // "NAME=value"
 	Clouds *localcloud.Clouds // that what dead runs have left is in
 	Emit   func(step.Event)   // events of cells that are baked here; may be nil

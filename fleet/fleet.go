@@ -14,6 +14,7 @@ import (
 // secrets but in Notify and Engine, which JSON leaves out.
 type Fleet struct {
 	Name     string    `json:"name"`
+	Dir      string    `json:"-"`     // that the template is in, absolute
 	Cells    []Cell    `json:"cells"` // each after those that it needs
 	Schedule *Schedule `json:"schedule,omitempty"`
 	Limits   Limits    `json:"limits"`

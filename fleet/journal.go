@@ -3,12 +3,15 @@ package fleet
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -22,8 +25,11 @@ import (
 // ask it for: the files "paused" and RUN.cancel.
 type folder string
 
-func folderOf(s run.State, fleet string) folder {
-	return folder(filepath.Join(string(s), "fleets", fleet))
+// folderOf is the folder of a fleet. Fleets of one name in several directories have nothing
+// in common.
+func folderOf(s run.State, f *Fleet) folder {
+	sum := sha256.Sum256([]byte(f.Dir))
+	return folder(filepath.Join(string(s), "fleets", f.Name+"-"+hex.EncodeToString(sum[:4])))
 }
 
 func (d folder) path(name string) string { return filepath.Join(string(d), name) }
@@ -50,7 +56,8 @@ const (
 )
 
 // lock keeps other processes from running the fleet, until it is closed. It fails with
-// [filelock.ErrLocked] while one does.
+// [filelock.ErrLocked] while one does. Who only looks has the file locked for a moment, which
+// is waited for.
 func (d folder) lock() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, err
@@ -59,11 +66,22 @@ func (d folder) lock() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := filelock.Try(f); err != nil {
-		return nil, errors.Join(err, f.Close())
+	for try := 1; ; try++ {
+		err := filelock.Try(f)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, filelock.ErrLocked) || try == lockTries {
+			return nil, errors.Join(err, f.Close())
+		}
+		time.Sleep(lockPause)
 	}
-	return f, nil
 }
+
+const (
+	lockTries = 20
+	lockPause = 25 * time.Millisecond
+)
 
 // live reports whether a process runs the fleet.
 func (d folder) live() bool {
@@ -78,6 +96,7 @@ func (d folder) live() bool {
 // header begins a journal.
 type header struct {
 	Fleet    string    `json:"fleet"`
+	Dir      string    `json:"directory"` // of its template
 	Run      string    `json:"run"`
 	Started  time.Time `json:"started"`
 	Command  string    `json:"command_line,omitempty"`
@@ -92,6 +111,7 @@ type line struct {
 	Header *header    `json:"header,omitempty"`
 	Began  *began     `json:"began,omitempty"`
 	Ended  *Outcome   `json:"ended,omitempty"`
+	Again  *time.Time `json:"again,omitempty"` // another process goes on
 	Over   *time.Time `json:"over,omitempty"`
 }
 
@@ -103,20 +123,25 @@ type began struct {
 }
 
 // journal is the journal of a run that goes on. It is not safe for concurrent use.
-type journal struct{ file *os.File }
+type journal struct {
+	file *os.File
+	size int64 // of the whole lines
+}
 
-// write adds a line, which is on the disk when it returns.
+// write adds a line, which is on the disk when it returns. What of a line did not fit is cut
+// off, so that later ones can be read.
 func (j *journal) write(l line) error {
 	data, err := json.Marshal(l)
 	if err == nil {
-		_, err = j.file.Write(append(data, '\n'))
+		_, err = j.file.WriteAt(append(data, '\n'), j.size)
 	}
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("the journal of the fleet: %w", err)
+		return errors.Join(fmt.Errorf("the journal of the fleet: %w", err), j.file.Truncate(j.size))
 	}
+	j.size += int64(len(data)) + 1
 	return nil
 }
 
@@ -127,7 +152,7 @@ func (d folder) create(h header) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the journal of the fleet: %w; set BAKE_STATE_DIR to use another directory", err)
 	}
-	j := &journal{f}
+	j := &journal{file: f}
 	if err := j.write(line{Header: &h}); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -136,26 +161,31 @@ func (d folder) create(h header) (*journal, error) {
 
 // reopen goes on with the journal of a run. What was being written when its process died is
 // cut off.
-func (d folder) reopen(p past) (*journal, error) {
+func (d folder) reopen(p past, now time.Time) (*journal, error) {
 	f, err := os.OpenFile(d.path(p.Run+journalEnd), os.O_WRONLY, 0)
-	if err == nil {
-		if err = f.Truncate(p.size); err == nil {
-			_, err = f.Seek(p.size, 0)
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("the journal of the fleet: %w", err)
 	}
-	return &journal{f}, nil
+	j := &journal{f, p.size}
+	err = f.Truncate(p.size)
+	if err == nil {
+		err = j.write(line{Again: &now})
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return j, nil
 }
 
 // past is what a journal tells.
 type past struct {
 	header
-	began map[string]began   // by the IDs of cells; the last time
-	ended map[string]Outcome // likewise
-	over  time.Time          // zero: it is not
-	size  int64              // of the whole lines
+	began map[string]began    // by the IDs of cells; the last time
+	ended map[string]Outcome  // likewise
+	open  map[string][]string // runs of each cell that have no end here, the newest last
+	over  time.Time           // zero: it is not
+	last  time.Time           // when something was written
+	size  int64               // of the whole lines
 }
 
 // outcomes are how cells ended, in their order.
@@ -170,7 +200,7 @@ func (p past) outcomes() (all []Outcome) {
 
 // read reads the journal of a run.
 func (d folder) read(id string) (past, error) {
-	p := past{began: map[string]began{}, ended: map[string]Outcome{}}
+	p := past{began: map[string]began{}, ended: map[string]Outcome{}, open: map[string][]string{}}
 	data, err := os.ReadFile(d.path(id + journalEnd))
 	if err != nil {
 		return p, err
@@ -186,56 +216,79 @@ func (d folder) read(id string) (past, error) {
 			return p, fmt.Errorf("%s:%d: %w", d.path(id+journalEnd), n, err)
 		}
 		p.size += int64(len(text))
-		switch {
-		case l.Header != nil:
-			p.header = *l.Header
-		case l.Began != nil:
-			p.began[l.Began.Cell] = *l.Began
-			delete(p.ended, l.Began.Cell)
-			p.over = time.Time{}
-		case l.Ended != nil:
-			p.ended[l.Ended.Cell.ID()] = *l.Ended
-		case l.Over != nil:
-			p.over = *l.Over
-		}
+		p.learn(l)
 	}
-	if p.Run == "" {
-		return p, fmt.Errorf("%s has no beginning", d.path(id+journalEnd))
+	if p.Run == "" && p.size > 0 {
+		return p, fmt.Errorf("%s:1: it does not begin as the journal of a fleet does", d.path(id+journalEnd))
 	}
 	return p, nil
 }
 
-// all are the runs of the fleet that are remembered, the newest first. Journals that cannot
-// be read are passed over.
-func (d folder) all() (all []past) {
+// learn takes what a line says.
+func (p *past) learn(l line) {
+	at := p.last
+	switch {
+	case l.Header != nil:
+		p.header, at = *l.Header, l.Header.Started
+	case l.Began != nil:
+		id := l.Began.Cell
+		p.began[id], p.over, at = *l.Began, time.Time{}, l.Began.At
+		p.open[id] = append(p.open[id], l.Began.Run)
+		delete(p.ended, id)
+	case l.Ended != nil:
+		id := l.Ended.Cell.ID()
+		p.ended[id], at = *l.Ended, l.Ended.Ended
+		p.open[id] = slices.DeleteFunc(p.open[id], func(run string) bool { return run == l.Ended.Run })
+	case l.Again != nil:
+		p.over, at = time.Time{}, *l.Again
+	case l.Over != nil:
+		p.over, at = *l.Over, *l.Over
+	}
+	if at.After(p.last) {
+		p.last = at
+	}
+}
+
+// all are the runs of the fleet that are remembered, the one first that was gone on with
+// last. The error says which journals cannot be read, next to the others.
+func (d folder) all() (all []past, err error) {
 	names, err := fs.Glob(os.DirFS(string(d)), "*"+journalEnd)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	for _, name := range names {
-		if p, err := d.read(strings.TrimSuffix(name, journalEnd)); err == nil {
+		p, rerr := d.read(strings.TrimSuffix(name, journalEnd))
+		switch {
+		case errors.Is(rerr, fs.ErrNotExist): // it is deleted just now
+		case rerr != nil:
+			err = errors.Join(err, fmt.Errorf("the journal of a run of the fleet cannot be read: %w; move the file away to do without it", rerr))
+		case p.Run != "": // else its process died before it had begun
 			all = append(all, p)
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[j].Started.Before(all[i].Started) })
-	return all
+	sort.Slice(all, func(i, j int) bool { return all[j].last.Before(all[i].last) })
+	return all, err
 }
 
 // find returns the run that begins with prefix; the newest, if that is empty.
 func (d folder) find(fleet, prefix string) (past, error) {
-	for _, p := range d.all() {
-		if strings.HasPrefix(p.Run, prefix) {
-			return p, nil
-		}
-	}
-	if prefix != "" {
+	all, err := d.all()
+	found := slices.DeleteFunc(all, func(p past) bool { return !strings.HasPrefix(p.Run, prefix) })
+	switch {
+	case len(found) == 1 && prefix != "" || len(found) > 0 && prefix == "" && err == nil:
+		return found[0], nil
+	case err != nil:
+		return past{}, err
+	case len(found) > 0:
+		return past{}, fmt.Errorf("several runs of the fleet %s begin with %s: write more of the id", fleet, prefix)
+	case prefix != "":
 		return past{}, fmt.Errorf("%w: nothing is remembered of a run %s of the fleet %s", ErrNoRun, prefix, fleet)
 	}
 	return past{}, fmt.Errorf("%w: %s has not been run on this machine", ErrNoRun, fleet)
 }
 
 func (d folder) prune() {
-	all := d.all()
+	all, _ := d.all() // the others stay
 	for _, p := range all[min(keptJournals-1, len(all)):] {
 		os.Remove(d.path(p.Run + journalEnd))
 		os.Remove(d.path(p.Run + cancelEnd))

@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -45,10 +47,26 @@ func Load(ctx context.Context, o config.Options) (*Template, hcl.Diagnostics) {
 		diags = append(diags, f.Src.Unknowns()...)
 		one, more := out.fleet(f)
 		diags = append(diags, more...)
-		one.Engine = temporal(settings.Engine())
+		one.Dir, one.Engine = directory(o), temporal(settings.Engine())
 		out.Fleets = append(out.Fleets, one)
 	}
 	return out, diags
+}
+
+// directory is the one that the template is in, by the same name whichever way it was
+// called.
+func directory(o config.Options) string {
+	path := o.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(o.Cwd, path)
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		path = filepath.Dir(path)
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return filepath.Clean(path)
 }
 
 // Fleet returns the fleet of that name; the only one, if the name is empty.

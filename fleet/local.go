@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -55,7 +57,7 @@ func (e *CancelledError) Cancelling() string {
 
 // Run implements [Engine].
 func (l *local) Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error) {
-	dir := folderOf(l.host.State, f.Name)
+	dir := folderOf(l.host.State, f)
 	lock, err := dir.lock()
 	switch {
 	case errors.Is(err, filelock.ErrLocked):
@@ -77,9 +79,12 @@ func (l *local) Run(ctx context.Context, f *Fleet, o RunOptions) (Status, error)
 		return Status{}, err
 	}
 	a.handle = handle
+	if o.Resume == "" {
+		l.warnOfDead(dir, a)
+	}
 	err = a.run(ctx)
-	status, serr := l.Status(ctx, f)
-	return status, errors.Join(err, serr, end())
+	own, serr := dir.read(a.Run)
+	return l.status(dir, own), errors.Join(err, serr, end())
 }
 
 // attempt is a run of a fleet that goes on in this process.
@@ -102,10 +107,10 @@ type attempt struct {
 
 // attempt begins a run, or goes on with one.
 func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
-	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.Told, last: lastResults(dir), began: time.Now()}
+	a := &attempt{host: l.host, fleet: f, dir: dir, rates: NewRates(f.Limits.APIRate), told: o.Told, last: lastResults(dir, l.host.Local), began: time.Now()}
 	var err error
 	if o.Resume == "" {
-		a.header = header{f.Name, uuid.NewString(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, o.Local}
+		a.header = header{f.Name, f.Dir, uuid.NewString(), l.host.Now(), o.Command, o.Cells, o.FailFast, o.Force, l.host.Local}
 		if a.order, err = NewOrder(a.Cells, f.Limits, a.FailFast, nil); err != nil {
 			return nil, err
 		}
@@ -116,8 +121,11 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 		return nil, err
 	}
 	a.header = a.before.header
-	if a.Local != o.Local {
+	if a.Local != l.host.Local {
 		return nil, fmt.Errorf("the run %s is on %s: go on with it there", a.Run, map[bool]string{true: "the local cloud, with -local", false: "AWS, without -local"}[a.Local])
+	}
+	if a.Cells, err = a.today(f); err != nil {
+		return nil, err
 	}
 	if !slices.ContainsFunc(a.Cells, func(c Cell) bool { return !a.before.ended[c.ID()].Result.OK() }) {
 		return nil, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", a.Run)
@@ -126,14 +134,82 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 		return nil, err
 	}
 	os.Remove(dir.path(a.Run + cancelEnd))
-	a.journal, err = dir.reopen(a.before)
+	a.journal, err = dir.reopen(a.before, l.host.Now())
 	return a, err
 }
 
-// lastResults are how the cells of a fleet ended the last time that they did.
-func lastResults(dir folder) map[string]Result {
+// today are the cells of a run as the fleet has them now, with the roles that they have now.
+func (h header) today(f *Fleet) (cells []Cell, err error) {
+	old := map[string]Cell{}
+	for _, c := range h.Cells {
+		if _, ok := f.Cell(c.Short()); !ok {
+			return nil, fmt.Errorf("the fleet %s has no cell %s any more, which is one of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", f.Name, c.Short(), h.Run, h.Run)
+		}
+		old[c.ID()] = c
+	}
+	for _, c := range f.Cells {
+		was, ok := old[c.ID()]
+		if !ok {
+			continue
+		}
+		for _, id := range c.Needs {
+			if _, ok := old[id]; !ok {
+				return nil, fmt.Errorf("the cell %s needs %s now, which is none of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", c.Short(), id, h.Run, h.Run)
+			}
+		}
+		c.ReuseOnly = was.ReuseOnly
+		cells = append(cells, c)
+	}
+	return cells, nil
+}
+
+// warnOfDead says which earlier runs still own something.
+func (l *local) warnOfDead(dir folder, a *attempt) {
+	all, err := dir.all()
+	if err != nil {
+		a.warn("%s", sentence(err))
+	}
+	for _, p := range all {
+		if p.Run != a.Run && a.left(p) {
+			a.warn("The run %s of the fleet has died and left something behind: 'bake fleet run %s%s -resume=%s' goes on with it, and 'bake sweep -run %s' deletes it.", p.Run, p.Fleet, map[bool]string{true: " -local"}[p.Local], p.Run, p.Run)
+		}
+	}
+}
+
+func (a *attempt) warn(format string, args ...any) {
+	a.handle(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: fmt.Sprintf(format, args...)})
+}
+
+// left reports whether runs of cells that have no end in the journal own something.
+func (a *attempt) left(p past) bool {
+	for _, runs := range p.open {
+		if slices.ContainsFunc(runs, a.owns) {
+			return true
+		}
+	}
+	return false
+}
+
+// owns reports whether a run that is over may own something.
+func (a *attempt) owns(run string) bool {
+	l, err := step.OpenLedger(filepath.Join(a.host.State.Ledgers(), run+".jsonl"))
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer l.Close()
+	owned, err := l.Owned()
+	return len(owned) > 0 || err != nil || l.Damage != nil
+}
+
+// lastResults are how the cells of a fleet ended the last time that they did, on the local
+// cloud or in AWS.
+func lastResults(dir folder, local bool) map[string]Result {
 	last := map[string]Result{}
-	for _, p := range slices.Backward(dir.all()) { // the oldest first
+	all, _ := dir.all()                      // of the others nothing is known
+	for _, p := range slices.Backward(all) { // the oldest first
+		if p.Local != local {
+			continue
+		}
 		for _, o := range p.outcomes() {
 			if o.Result != Skipped && o.Result != Cancelled {
 				last[o.Cell.ID()] = o.Result
@@ -157,8 +233,9 @@ func (a *attempt) run(ctx context.Context) error {
 	a.notices.Wait()
 	now := a.host.Now()
 	a.handle(step.Event{Time: now, Kind: step.RunFinished, Elapsed: time.Since(a.began), Error: context.Cause(ctx)})
-	os.Remove(a.dir.path(a.Run + cancelEnd))
-	return errors.Join(err, a.journal.write(line{Over: &now}))
+	err = errors.Join(err, a.journal.write(line{Over: &now}))
+	os.Remove(a.dir.path(a.Run + cancelEnd)) // who waits for that reads the journal then
+	return err
 }
 
 // loop begins cells and takes how they end, until all have.
@@ -172,8 +249,12 @@ func (a *attempt) loop(parent context.Context) (err error) {
 	for !a.order.Over() {
 		for _, c := range a.order.Begin() {
 			id := uuid.NewString()
-			err = errors.Join(err, a.journal.write(line{Began: &began{c.ID(), id, a.host.Now()}}))
 			parents := a.order.Parents(c)
+			if werr := a.journal.write(line{Began: &began{c.ID(), id, a.host.Now()}}); werr != nil {
+				err = errors.Join(err, werr) // what nobody would find again does not begin
+				go func() { ended <- Ended(c, run.Result{}, werr, time.Time{}, a.host.Now()) }()
+				continue
+			}
 			go func() { ended <- a.bake(ctx, c, parents, id) }()
 		}
 		if a.told != nil {
@@ -209,6 +290,9 @@ func (a *attempt) end(ctx context.Context, o Outcome) error {
 	err := a.journal.write(line{Ended: &o})
 	if o.Run == "" { // it never began
 		a.handle(step.Event{Time: o.Ended, Kind: step.BuildFailed, Build: o.Cell.Short(), Error: errors.New(o.Error)})
+	}
+	if a.Local { // a rehearsal
+		return err
 	}
 	for _, n := range Notices(a.Run, o, a.last[o.Cell.ID()]) {
 		for _, w := range a.fleet.Notify {
@@ -254,30 +338,62 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	if o.Within == nil {
 		o.Within = Within(c, id)
 	}
-	dead, ok := a.before.began[c.ID()]
-	if _, ended := a.before.ended[c.ID()]; !ok || ended {
-		return run.Build(ctx, o)
-	}
-	if m, err := a.host.State.Resumable(dead.Run, false); err == nil {
-		again := o
-		again.Template.Vars = slices.DeleteFunc(slices.Clone(o.Template.Vars), func(v string) bool {
-			name, _, _ := strings.Cut(v, "=")
-			return !slices.Contains(m.Asked, name)
-		})
-		result, err := run.Resume(ctx, run.ResumeOptions{Options: again, Run: m.Run})
-		if err == nil && len(result.Planned) == 0 { // what is resumed is not decided about again
-			if now, perr := run.Plan(ctx, o); perr == nil {
-				result.Planned = now.Planned // the digest of its inputs, which those made from it record
+	again, m := a.resumable(c)
+	for _, dead := range a.before.open[c.ID()] {
+		if !again || dead != m.Run {
+			if err := a.sweep(ctx, dead, emit); err != nil {
+				return run.Result{}, err
 			}
 		}
+	}
+	if again {
+		result, err := a.resume(ctx, o, m)
 		if result.Run != "" || ctx.Err() != nil {
 			return result, err
 		}
-	}
-	if _, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead.Run, Clouds: a.host.Clouds, Emit: emit, Now: a.host.Now}); err != nil {
-		return run.Result{}, fmt.Errorf("what is left of the run %s cannot be deleted: %w", dead.Run, err)
+		emit(step.Event{Time: a.host.Now(), Kind: step.Warning, Text: "The cell begins again: " + err.Error() + "."})
+		if err := a.sweep(ctx, m.Run, emit); err != nil {
+			return run.Result{}, err
+		}
 	}
 	return run.Build(ctx, o)
+}
+
+// resumable is the newest run of a cell that has died and can be gone on with, if there is
+// one: as the same role, or else it would be held to the old one.
+func (a *attempt) resumable(c Cell) (ok bool, m run.Memory) {
+	for _, dead := range slices.Backward(a.before.open[c.ID()]) {
+		m, err := a.host.State.Resumable(dead, false)
+		if err == nil && (m.Within == nil || m.Within.Role == c.Role) {
+			return true, m
+		}
+	}
+	return false, m
+}
+
+// resume goes on with a run that has died. The result has no run if that could not be.
+func (a *attempt) resume(ctx context.Context, o run.Options, m run.Memory) (run.Result, error) {
+	again := o
+	again.Template.Vars = slices.DeleteFunc(slices.Clone(o.Template.Vars), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains(m.Asked, name)
+	})
+	result, err := run.Resume(ctx, run.ResumeOptions{Options: again, Run: m.Run})
+	if err == nil && len(result.Planned) == 0 { // what is resumed is not decided about again
+		if now, perr := run.Plan(ctx, o); perr == nil {
+			result.Planned = now.Planned // the digest of its inputs, which those made from it record
+		}
+	}
+	return result, err
+}
+
+// sweep deletes what a run has left that has died.
+func (a *attempt) sweep(ctx context.Context, dead string, emit func(step.Event)) error {
+	_, err := run.Sweep(ctx, run.SweepOptions{State: a.host.State, Run: dead, Clouds: a.host.Clouds, Emit: emit, Now: a.host.Now})
+	if err != nil {
+		return fmt.Errorf("what is left of the run %s cannot be deleted: %w", dead, err)
+	}
+	return nil
 }
 
 // speaker passes the events of the run of a cell on as those of one build.
@@ -343,13 +459,18 @@ func (a *attempt) status() Status {
 
 // Status implements [Engine].
 func (l *local) Status(_ context.Context, f *Fleet) (Status, error) {
-	dir := folderOf(l.host.State, f.Name)
+	dir := folderOf(l.host.State, f)
 	p, err := dir.find(f.Name, "")
 	if err != nil {
 		return Status{}, err
 	}
+	return l.status(dir, p), nil
+}
+
+// status is how a run goes, or how it ended.
+func (l *local) status(dir folder, p past) Status {
 	live := p.over.IsZero() && dir.live()
-	s := Status{Fleet: f.Name, Run: p.Run, Started: p.Started, Ended: p.over}
+	s := Status{Fleet: p.Fleet, Run: p.Run, Started: p.Started, Ended: p.over}
 	for _, c := range p.Cells {
 		one := CellStatus{Cell: c, State: StateWaiting}
 		o, ended := p.ended[c.ID()]
@@ -379,7 +500,7 @@ func (l *local) Status(_ context.Context, f *Fleet) (Status, error) {
 	default:
 		s.State = StateDone
 	}
-	return s, nil
+	return s
 }
 
 // phase is the step that a run is in, as its log tells.
@@ -394,7 +515,11 @@ func (l *local) phase(id string) (name string) {
 
 // Logs implements [Engine].
 func (l *local) Logs(_ context.Context, f *Fleet, c Cell, emit func(step.Event)) error {
-	for _, p := range folderOf(l.host.State, f.Name).all() {
+	all, err := folderOf(l.host.State, f).all()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
 		if !slices.ContainsFunc(p.Cells, func(o Cell) bool { return o.ID() == c.ID() }) {
 			continue
 		}
@@ -413,7 +538,7 @@ func (l *local) Logs(_ context.Context, f *Fleet, c Cell, emit func(step.Event))
 
 // Cancel implements [Engine]. It returns when all is deleted that the cells have made.
 func (l *local) Cancel(ctx context.Context, f *Fleet) error {
-	dir := folderOf(l.host.State, f.Name)
+	dir := folderOf(l.host.State, f)
 	p, err := dir.find(f.Name, "")
 	if err != nil {
 		return err
@@ -424,22 +549,31 @@ func (l *local) Cancel(ctx context.Context, f *Fleet) error {
 	if err := dir.ask(p.Run + cancelEnd); err != nil {
 		return err
 	}
-	for dir.live() {
+	for dir.live() && dir.has(p.Run+cancelEnd) {
 		if err := delay.For(ctx, looks); err != nil {
 			return err
 		}
+	}
+	if p, err = dir.read(p.Run); err != nil {
+		return err
+	}
+	switch {
+	case p.over.IsZero() && !dir.live():
+		return fmt.Errorf("the run %s has died before it had deleted what its cells have made: bake sweep -run %s does that, and bake fleet run %s -resume=%s goes on with it", p.Run, p.Run, f.Name, p.Run)
+	case !slices.ContainsFunc(p.outcomes(), func(o Outcome) bool { return o.Result == Cancelled }):
+		return fmt.Errorf("the run %s had ended before it could be cancelled: bake fleet status %s shows how", p.Run, f.Name)
 	}
 	return nil
 }
 
 // Pause implements [Engine].
 func (l *local) Pause(_ context.Context, f *Fleet) error {
-	return folderOf(l.host.State, f.Name).ask(pausedFile)
+	return folderOf(l.host.State, f).ask(pausedFile)
 }
 
 // Unpause implements [Engine].
 func (l *local) Unpause(_ context.Context, f *Fleet) error {
-	err := os.Remove(folderOf(l.host.State, f.Name).path(pausedFile))
+	err := os.Remove(folderOf(l.host.State, f).path(pausedFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("the fleet %s is not paused", f.Name)
 	}
@@ -448,8 +582,13 @@ func (l *local) Unpause(_ context.Context, f *Fleet) error {
 
 // Approve implements [Engine]: the image of the last run in which the cell had one is approved.
 func (l *local) Approve(ctx context.Context, f *Fleet, a Approval) error {
-	for _, p := range folderOf(l.host.State, f.Name).all() {
-		if o, ok := p.ended[a.Cell.ID()]; ok && o.Result.OK() && o.Image.ID != "" {
+	all, err := folderOf(l.host.State, f).all()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if o, ok := p.ended[a.Cell.ID()]; ok && p.Local == l.host.Local && o.Result.OK() && o.Image.ID != "" {
+			o.Cell = a.Cell // with the role that it has today
 			return l.host.Approve(ctx, o, a)
 		}
 	}

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +14,11 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/google/uuid"
 
 	"bake/cloud"
 	"bake/config"
+	"bake/engine"
 	"bake/fleet"
 	"bake/run"
 	"bake/run/runtest"
@@ -195,14 +198,10 @@ func TestLocal(t *testing.T) {
 // goesOn cuts the journal of a run, as if its process had been killed, and goes on with it:
 // what had ended is left alone.
 func (w *world) goesOn(s fleet.Status) {
-	path := filepath.Join(string(w.host.State), "fleets", "nightly", s.Run+".jsonl")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	path, data := w.journal(s.Run)
 	var kept []string
 	lost := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(data) {
 		switch {
 		case strings.HasPrefix(line, `{"over"`):
 		case strings.HasPrefix(line, `{"ended"`) && strings.Contains(line, `"account":"987654321098"`) && strings.Contains(line, `"image":"web"`):
@@ -228,6 +227,111 @@ func (w *world) goesOn(s fleet.Status) {
 	if _, err := fleet.NewLocal(w.host).Run(w.t.Context(), f, fleet.RunOptions{Resume: "last"}); err == nil || !strings.Contains(err.Error(), "nothing to go on with") {
 		w.t.Errorf("of a run that is over: %v", err)
 	}
+}
+
+// journal is the journal of a run.
+func (w *world) journal(run string) (path, text string) {
+	w.t.Helper()
+	found, err := filepath.Glob(filepath.Join(string(w.host.State), "fleets", "nightly-*", run+".jsonl"))
+	if err != nil || len(found) != 1 {
+		w.t.Fatal(found, err)
+	}
+	data, err := os.ReadFile(found[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return found[0], string(data)
+}
+
+// dies leaves a machine behind as the run of a cell whose process is killed, and returns the
+// run's id.
+func (w *world) dies(whole string, c fleet.Cell) string {
+	w.t.Helper()
+	o, err := w.host.Options(w.t.Context(), c, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	o.ID, o.Whole, o.OnError, o.Force = uuid.NewString(), whole, engine.Keep, true
+	o.Within, o.Template.Vars = fleet.Within(c, o.ID), []string{"fails=yes"}
+	if _, err := run.Build(w.t.Context(), o); err == nil || w.machines() == 0 {
+		w.dump()
+		w.t.Fatalf("%d machines, %v", w.machines(), err)
+	}
+	return o.ID
+}
+
+// machines is how many there are.
+func (w *world) machines() (n int) {
+	for _, profile := range []string{"default", "other"} {
+		for _, region := range []string{"eu-west-1", "us-west-2"} {
+			for _, has := range w.Holdings(profile, region) {
+				if strings.HasPrefix(has, "instance") {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// What a cell has made is deleted however often the process has died since, and whether the
+// cell was begun again or not. Until then other runs say who owns it.
+func TestLocalDiesTwice(t *testing.T) {
+	w := newWorld(t, strings.Replace(template, "build {", `variable "fails" { default = "no" }
+build {
+  provisioner "shell-local" { inline = ["test ${var.fails} = no"] }`, 1), bakeFile)
+	f := w.template.Fleets[0]
+	cells := f.Cells[:2]
+	s, _ := w.run(fleet.RunOptions{Cells: cells})
+	path, text := w.journal(s.Run)
+	var lines []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, `{"over"`) && !strings.HasPrefix(line, `{"ended"`) {
+			lines = append(lines, line)
+		}
+	}
+	at := time.Now().Format(time.RFC3339Nano)
+	for i, c := range cells {
+		id, again := w.dies(s.Run, c), uuid.NewString()
+		for _, run := range []string{id, again} {
+			lines = append(lines, fmt.Sprintf(`{"began":{"cell":%q,"run":%q,"at":%q}}`+"\n", c.ID(), run, at))
+		}
+		if i == 1 { // cancelled before its turn came
+			cell, err := json.Marshal(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, fmt.Sprintf(`{"ended":{"cell":%s,"result":"cancelled","image":{},"ended":%q}}`+"\n", cell, at))
+		}
+	}
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.machines(); n != 2 {
+		t.Fatalf("%d machines", n)
+	}
+	if other, _ := w.run(fleet.RunOptions{Cells: cells}); other.Run == s.Run || !w.warned("bake fleet run nightly -resume="+s.Run+"'") {
+		t.Error("a new run says nothing of what the old one has left")
+	}
+	again, text := w.run(fleet.RunOptions{Resume: s.Run[:8]})
+	if n := w.machines(); n != 0 || again.Run != s.Run || again.State != fleet.StateDone {
+		w.dump()
+		t.Errorf("%d machines are left by %s: %s\n%s", n, again.Run, again.State, text)
+	}
+	if now, err := fleet.NewLocal(w.host).Status(t.Context(), f); err != nil || now.Run != s.Run {
+		t.Errorf("the last run is %s, %v", now.Run, err)
+	}
+	w.events = nil
+	if w.run(fleet.RunOptions{Cells: cells}); w.warned("has died") {
+		t.Error("nothing is left, and that is warned of")
+	}
+}
+
+// warned reports whether there was such a warning.
+func (w *world) warned(text string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.events, func(e step.Event) bool { return e.Kind == step.Warning && strings.Contains(e.Text, text) })
 }
 
 // dump shows the events.

@@ -119,7 +119,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		one.Engine = nil // it is this process that has the cloud
 	}
 	status, err := p.fleetDo(ctx, o, t, one, fleet.RunOptions{
-		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Local: o.local, Command: strings.Join(append([]string{"bake"}, p.args...), " "),
+		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Command: p.log.secrets.Redact(strings.Join(append([]string{"bake"}, p.args...), " ")),
 	})
 	if status.Run == "" {
 		return false, nil, err
