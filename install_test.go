@@ -73,7 +73,7 @@ func TestPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := []string{"bake", "LICENSE", "README.md", "CHANGELOG.md"}
+	files := []string{"bake", "bake-worker", "LICENSE", "README.md", "CHANGELOG.md"}
 	for _, m := range regexp.MustCompile(`(?m)^"\$work/bake" completion .* >"\$work/(.*)"$`).FindAllStringSubmatch(string(script), -1) {
 		files = append(files, m[1])
 	}
