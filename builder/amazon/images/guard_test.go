@@ -445,7 +445,7 @@ func TestTextsAndChildren(t *testing.T) {
 	put("/gone", goneImage, ssmtypes.ParameterTypeString)
 	_, err := w.client("default", home).AttachImageWatermark(ctx, &ec2.AttachImageWatermarkInput{ImageId: aws.String(made["free"]), WatermarkName: aws.String("bake web 7")})
 	w.fatal(err)
-	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.nextSecond()
 	w.copied(home, made["free"], west, "copy")
 	w.image(west, "child", "bake:parent", made["one"])
 	a := w.open(home, west)

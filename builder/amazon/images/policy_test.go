@@ -200,7 +200,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 	doomed := w.image(home, "web-0", "bake:image", "web")
 	older := w.image(home, "web-1", "bake:image", "web")
 	w.fatal(permit(w.client("default", home), older, types.LaunchPermission{UserId: aws.String(otherID)}))
-	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.nextSecond()
 	newest := w.image(home, "web-2", "bake:image", "web", "bake:verified", "verify.boot")
 	d := builder.Distribution{Regions: []string{home, west}, Accounts: []string{otherID}, Role: roles, Keys: map[string]string{west: "alias/golden"}}
 	r := builder.Retention{Image: "web", Keep: 1, Deprecate: day, Disable: 2 * day, Delete: 3 * day, To: d}

@@ -275,8 +275,7 @@ func TestRegionDenied(t *testing.T) {
 	built := []step.Resource{{Kind: "ec2:image", Key: "new", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
 	for _, name := range []string{"old", "new"} {
 		w.image(home, name, "bake:image", "other")
-		made := time.Now().Unix() // creation dates have no fractions
-		w.until("another second begins", func() bool { return time.Now().Unix() > made })
+		w.nextSecond()
 	}
 	named("retention", images.Retire(t.Context(), w.task(t).scope, built, w.cloud, builder.Retention{Image: "other", Keep: 1, Deprecate: day}, in(3*day)))
 	old, err := w.open(home).Find(t.Context(), "old")

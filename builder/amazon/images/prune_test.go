@@ -48,7 +48,7 @@ func (w *world) releases(names ...string) map[string]string {
 	ids := map[string]string{}
 	for n, name := range names {
 		if n > 0 {
-			w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+			w.nextSecond()
 			time.Sleep(100 * time.Millisecond)
 		}
 		ids[name] = w.image(home, name)
@@ -206,7 +206,7 @@ func TestPruneFaults(t *testing.T) {
 		old, used := w.snapshot("default", home, nil), w.snapshot("default", home, nil)
 		removable := w.register("default", home, "web-20260101", []string{old}, "bake:image", "web")
 		held := w.register("default", home, "web-20260102", []string{used}, "bake:image", "web", "bake:hold", "Ann")
-		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+		w.nextSecond()
 		newest := w.image(home, "web-20260103", "bake:image", "web")
 		return func(where string) {
 			left := w.holdings(home)

@@ -85,7 +85,7 @@ func TestRetire(t *testing.T) {
 	w := newWorld(t, cloud.Options{})
 	ctx := t.Context()
 	old := w.image(home, "web-20260101", "bake:image", "web")
-	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.nextSecond()
 	newest := w.image(home, "web-20260102", "bake:image", "web")
 	many := []types.LaunchPermission{}
 	for n := range 40 { // more than fit into one tag
@@ -200,7 +200,7 @@ func TestDisableFaults(t *testing.T) {
 		w.clear()
 		old := w.image(home, "web-20260101", "bake:image", "web")
 		held := w.image(home, "web-20260102", "bake:image", "web", "bake:hold", "Ann")
-		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+		w.nextSecond()
 		newest := w.image(home, "web-20260103", "bake:image", "web")
 		for _, id := range []string{old, held, newest} {
 			w.fatal(permit(w.client("default", home), id, types.LaunchPermission{UserId: aws.String(alice)}))
@@ -279,7 +279,7 @@ func TestRetireAfterBuild(t *testing.T) {
 		made[name] = w.image(west, name, "bake:image", strings.TrimRight(name, "-12"))
 	}
 	w.parameterIn(west, "/golden/web", made["web-2"])
-	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.nextSecond()
 	newest := w.image(west, "web-3", "bake:image", "web")
 	w.watch(answering(nobody))
 	built := []step.Resource{{Kind: "ec2:image", Key: "web-3", ID: newest, Where: home, With: map[string]string{"account": a.ID}}}
@@ -304,7 +304,7 @@ func TestRetireElsewhere(t *testing.T) {
 	for _, name := range []string{"web-1", "web-2"} {
 		w.image(home, name, "bake:image", "web")
 		w.register(other, west, name, []string{w.snapshot(other, west, nil)}, "bake:image", "web")
-		w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+		w.nextSecond()
 	}
 	built := []step.Resource{{Kind: "ec2:image", Key: "web-2", ID: "ami-0", Where: home, With: map[string]string{"account": a.ID}}}
 	to := builder.Distribution{Accounts: []string{"111122223333", otherID}, Copy: true, Role: roles}
@@ -334,7 +334,7 @@ func TestRetireReused(t *testing.T) {
 	old := w.image(home, "web-1", "bake:image", "web")
 	w.image(west, "web-1", "bake:image", "web")
 	w.image(home, "web-2", "bake:image", "web")
-	w.until("another second begins", func() bool { return time.Now().Nanosecond() < 100e6 })
+	w.nextSecond()
 	for _, region := range []string{home, west} {
 		w.image(region, "web-3", "bake:image", "web")
 	}

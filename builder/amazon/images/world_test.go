@@ -228,6 +228,14 @@ func (w *world) until(what string, done func() bool) {
 	w.t.Fatalf("it did not happen that %s", what)
 }
 
+// nextSecond waits until what is created now has another date than what was before: dates
+// have no fractions of seconds.
+func (w *world) nextSecond() {
+	w.t.Helper()
+	now := time.Now().Unix()
+	w.until("another second begins", func() bool { return time.Now().Unix() > now })
+}
+
 // names are the names of images, in their order.
 func names(all []images.Image) (out []string) {
 	for _, i := range all {
