@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,14 +25,25 @@ import (
 
 // local is the engine in this process: what it does, other processes see in the folder of
 // the fleet, and ask for there.
-type local struct{ host Host }
+type local struct {
+	host Host
+
+	mu     sync.Mutex
+	phases map[string]phase // of runs that go on
+}
+
+// phase is how far the log of a run has been read, and the step that it is in.
+type phase struct {
+	at   run.Position
+	name string
+}
 
 // NewLocal returns the engine that bakes cells in this process.
 func NewLocal(h Host) Engine {
 	if h.Now == nil {
 		h.Now = time.Now
 	}
-	return &local{h}
+	return &local{host: h, phases: map[string]phase{}}
 }
 
 // Apply implements [Engine]: nothing here can begin a fleet by a schedule.
@@ -504,13 +517,22 @@ func (l *local) status(dir folder, p past) Status {
 }
 
 // phase is the step that a run is in, as its log tells.
-func (l *local) phase(id string) (name string) {
-	_ = l.host.State.Events(id, func(e step.Event) { // without a log there is no phase
-		if e.Kind == step.StepStarted {
-			name, _, _ = strings.Cut(e.Step, " > ")
+func (l *local) phase(id string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.phases[id]
+	at, err := l.host.State.Lines(id, p.at, func(line []byte) bool {
+		var e step.Event
+		if bytes.Contains(line, []byte(step.StepStarted)) && json.Unmarshal(line, &e) == nil && e.Kind == step.StepStarted {
+			p.name, _, _ = strings.Cut(e.Step, " > ")
 		}
+		return true
 	})
-	return name
+	if err == nil { // without a log there is no phase
+		p.at = at
+	}
+	l.phases[id] = p
+	return p.name
 }
 
 // Logs implements [Engine].

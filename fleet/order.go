@@ -20,6 +20,7 @@ type Order struct {
 	failFast bool
 
 	paused, stopped bool
+	fast            bool // stopped because a cell has failed
 	running         int
 	accounts        map[string]int // how many cells go on in each; only looked up
 }
@@ -103,10 +104,14 @@ func (o *Order) End(of Outcome) (others []Outcome) {
 	}
 	o.running--
 	o.accounts[of.Cell.Account]--
+	if o.fast && of.Result == Cancelled && of.Code >= 128 {
+		of.Code = 0 // the cell that failed says why
+	}
 	o.states[i], o.outcomes[i] = cellEnded, of
 	switch {
 	case of.Result.OK():
 	case o.failFast && of.Result == Failed:
+		o.fast = !o.stopped
 		return o.Stop(of.Ended, "cancelled, because "+of.Cell.Short()+" failed")
 	default:
 		return o.skip(of.Ended)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bake/run"
 )
 
 // grid is a fleet of images, in which each needs the one before it, in accounts and regions.
@@ -161,5 +163,21 @@ func TestSelect(t *testing.T) {
 			want = names(cells)
 		}
 		expect(t, test.patterns, text, want)
+	}
+}
+
+// Cells that are cancelled because one has failed leave the exit code to that one, whatever
+// they were cancelled with.
+func TestFailFastCode(t *testing.T) {
+	cells := []Cell{{Fleet: "f", Image: "a"}, {Fleet: "f", Image: "b"}}
+	o, err := NewOrder(cells, Limits{}, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Begin()
+	o.End(Outcome{Cell: cells[0], Result: Failed, Code: int(run.OutcomeProvisioning)})
+	o.End(Outcome{Cell: cells[1], Result: Cancelled, Code: int(run.OutcomeCancelled)})
+	if got := Worst(o.Outcomes()); got != run.OutcomeProvisioning {
+		t.Errorf("the exit code is %d", got)
 	}
 }

@@ -13,14 +13,21 @@ import (
 type Rates struct {
 	limits map[string]float64
 	mu     sync.Mutex
-	next   map[rated]time.Time // when the next call may be made
+	lanes  map[rated]*lane
 }
 
 type rated struct{ service, account, region string }
 
+// lane lets one caller after the other pass, in the order in which they came. One that does
+// not wait any more takes nobody's turn.
+type lane struct {
+	first chan struct{} // holds the caller whose turn is next
+	next  time.Time     // when that is; of the first
+}
+
 // NewRates returns rates for services that have a limit; others have none.
 func NewRates(limits map[string]float64) *Rates {
-	return &Rates{limits: limits, next: map[rated]time.Time{}}
+	return &Rates{limits: limits, lanes: map[rated]*lane{}}
 }
 
 // Of returns what waits before each call in an account, as [bake/run.Options] have it; nil
@@ -34,19 +41,36 @@ func (r *Rates) Of(account string) func(ctx context.Context, service, region str
 		if rate <= 0 {
 			return nil
 		}
-		return delay.For(ctx, r.turn(rated{service, account, region}, rate))
+		return r.lane(rated{service, account, region}).pass(ctx, time.Duration(float64(time.Second)/rate))
 	}
 }
 
-// turn is how long the next call has to wait. Its turn is taken, whatever becomes of it.
-func (r *Rates) turn(of rated, rate float64) time.Duration {
+func (r *Rates) lane(of rated) *lane {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	at := r.next[of]
-	if at.Before(now) {
+	l := r.lanes[of]
+	if l == nil {
+		l = &lane{first: make(chan struct{}, 1)}
+		r.lanes[of] = l
+	}
+	return l
+}
+
+// pass returns when it is the caller's turn, or ctx has ended.
+func (l *lane) pass(ctx context.Context, interval time.Duration) error {
+	select {
+	case l.first <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.first }()
+	at := l.next
+	if now := time.Now(); at.Before(now) {
 		at = now
 	}
-	r.next[of] = at.Add(time.Duration(float64(time.Second) / rate))
-	return at.Sub(now)
+	if err := delay.For(ctx, time.Until(at)); err != nil {
+		return err
+	}
+	l.next = at.Add(interval)
+	return nil
 }

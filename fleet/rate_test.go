@@ -1,6 +1,8 @@
 package fleet_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bake/fleet"
@@ -94,4 +97,30 @@ func (h *watched) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.told(part[2])
 	}
 	h.next.ServeHTTP(w, r)
+}
+
+// Who does not wait any more takes nobody's turn.
+func TestRatesGiveBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := fleet.NewRates(map[string]float64{"ec2": 1}).Of("1")
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		if err := wait(ctx, "ec2", "r"); err != nil {
+			t.Fatal(err)
+		}
+		var gone sync.WaitGroup
+		for range 50 {
+			gone.Go(func() {
+				if err := wait(ctx, "ec2", "r"); !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		cancel()
+		gone.Wait()
+		if err := wait(t.Context(), "ec2", "r"); err != nil || time.Since(began) != time.Second {
+			t.Errorf("the next call is made after %s, %v", time.Since(began), err)
+		}
+	})
 }

@@ -199,6 +199,9 @@ func (f *Follower) Past(id string) (Past, error) {
 	if err := p.account(filepath.Join(f.State.Ledgers(), id+".jsonl")); err != nil {
 		p.Damage = err.Error()
 	}
+	if p.State == Crashed && f.written(id) {
+		p.live()
+	}
 	return p, nil
 }
 

@@ -73,12 +73,12 @@ func TestFollower(t *testing.T) {
 			follow(2)
 		case 1:
 			follow(0)
-			past(Crashed)
+			past(Running)
 		}
 	}
 	write(step.Event{Kind: step.BuildFinished, Build: "a"})
 	follow(0)
-	past(Crashed)
+	past(Running)
 	write(step.Event{Kind: step.BuildFailed, Build: "b", Error: errors.New("no")})
 	write(step.Event{Kind: step.RunFinished, Elapsed: time.Minute})
 	follow(0)
@@ -93,7 +93,7 @@ func TestFollower(t *testing.T) {
 	// What has been read is spoilt, and something added: only that is looked at.
 	write(step.Event{Kind: step.RunStarted})
 	follow(0)
-	past(Crashed)
+	past(Running)
 	text, err := os.ReadFile(state.Log("r"))
 	if err != nil {
 		t.Fatal(err)

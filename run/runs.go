@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"bake/builder"
+	"bake/internal/filelock"
 	"bake/step"
 	"bake/ui"
 )
@@ -246,6 +247,30 @@ func (p *Past) goesOn() {
 	}
 }
 
+// live is for a run that goes on.
+func (p *Past) live() {
+	if p.State != Crashed {
+		return
+	}
+	p.State = Running
+	for i, b := range p.Builds {
+		if b.State == Crashed {
+			p.Builds[i].State = Running
+		}
+	}
+}
+
+// written reports whether the log of a run is open for writing: a run that consists of
+// others has no ledger, which would say that it goes on.
+func (s State) written(run string) bool {
+	f, err := os.Open(s.Log(run))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(filelock.TryShared(f), filelock.ErrLocked)
+}
+
 func (b *PastBuild) addImages(a *builder.Artifact) {
 	if a == nil {
 		return
@@ -266,14 +291,7 @@ func (p *Past) account(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, step.ErrLive):
-		if p.State == Crashed {
-			p.State = Running
-			for i, b := range p.Builds {
-				if b.State == Crashed {
-					p.Builds[i].State = Running
-				}
-			}
-		}
+		p.live()
 		return nil
 	case err != nil:
 		return err

@@ -42,6 +42,11 @@ func (f *fleetFlags) registerLocal(flags *pflag.FlagSet) {
 	f.registerReleases(flags)
 }
 
+// registerRehearsal is for commands about what 'bake fleet run' has begun.
+func (f *fleetFlags) registerRehearsal(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.local, "local", false, "of a template with an engine block: the run that 'bake fleet run -local' has begun in this machine, and not that of the engine")
+}
+
 func (p *program) fleetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fleet",
@@ -114,6 +119,9 @@ func (p *program) onFleet(cmd *cobra.Command, f *fleetFlags, args []string, do f
 		state, err := p.env.state()
 		if err != nil {
 			return err
+		}
+		if f.local {
+			one.Engine = nil // it is a process here that has the cloud
 		}
 		h := p.fleetHost(f, t, state)
 		h.Approve = p.approveCell(f)
@@ -292,6 +300,7 @@ is done.`,
 		},
 	}
 	f.register(p, cmd)
+	f.registerRehearsal(cmd.Flags())
 	return cmd
 }
 
@@ -315,6 +324,7 @@ until 'bake fleet resume'. Cells that have begun go on.`,
 		},
 	}
 	f.register(p, cmd)
+	f.registerRehearsal(cmd.Flags())
 	return cmd
 }
 
@@ -338,6 +348,7 @@ func (p *program) fleetResumeCommand() *cobra.Command {
 		},
 	}
 	f.register(p, cmd)
+	f.registerRehearsal(cmd.Flags())
 	return cmd
 }
 
@@ -355,6 +366,12 @@ CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one flee
 		Args:    exactly("the cell", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.onCell(cmd, &f, args[0], func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error {
+				if by != "" && one.Engine == nil {
+					return usageError{"-by takes an engine block: without one, AWS knows whose credentials these are", "bake fleet approve"}
+				}
+				if err := p.hasChannel(ctx, &f, c, args[1]); err != nil {
+					return err
+				}
 				if err := e.Approve(ctx, one, fleet.Approval{Cell: c, Channel: args[1], By: by, At: p.now()}); err != nil {
 					return err
 				}
@@ -367,6 +384,37 @@ CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one flee
 	f.registerLocal(cmd.Flags())
 	cmd.Flags().StringVar(&by, "by", "", "`name` of who approves; with an engine block alone, since AWS knows whose credentials these are")
 	return cmd
+}
+
+// hasChannel is an error unless the image of a cell has a channel of that name which takes an
+// approval.
+func (p *program) hasChannel(ctx context.Context, f *fleetFlags, c fleet.Cell, name string) error {
+	t, err := f.template(p, "bake fleet approve", f.path)
+	if err != nil {
+		return err
+	}
+	t.AllowUnset = true // no variable says which channels there are
+	block, err := run.Image(ctx, t, p.components(t.Options, f.releases)(ctx, p.parts()), c.Image)
+	if err != nil {
+		return err
+	}
+	var names []string
+	if block == nil {
+		block = new(run.ImageBlock)
+	}
+	for _, one := range block.Channels {
+		switch {
+		case one.Name == name && one.Approval:
+			return nil
+		case one.Name == name:
+			return fmt.Errorf("the channel %s of image %s takes no approval: its block lacks approval = true", name, c.Image)
+		}
+		names = append(names, one.Name)
+	}
+	if len(names) == 0 {
+		names = []string{"none"}
+	}
+	return fmt.Errorf("the image %s has no channel %q; it has: %s", c.Image, name, strings.Join(names, ", "))
 }
 
 // onCell is onFleet with the cell that a name means.

@@ -126,7 +126,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 	}
 	p.json.result = status
 	all := outcomesOf(status)
-	p.say(fleetSummary(one.Name, status))
+	p.say(fleetSummary(one.Name, status, o.local))
 	worst := fleet.Worst(all)
 	switch {
 	case err != nil:
@@ -149,7 +149,7 @@ func (p *program) fleetDo(ctx context.Context, o *fleetRunOptions, t *fleet.Temp
 		if err != nil {
 			return status, err
 		}
-		return e.Run(ctx, one, ro)
+		return p.runOnEngine(ctx, e, one, ro)
 	}
 	o.onLocal = o.local
 	feed := p.openFeed(o.displayOptions)
@@ -165,6 +165,36 @@ func (p *program) fleetDo(ctx context.Context, o *fleetRunOptions, t *fleet.Temp
 	}
 	defer func() { err = errors.Join(err, end(stop)) }()
 	return fleet.NewLocal(h.Host).Run(ctx, one, ro)
+}
+
+// runOnEngine runs a fleet that others bake, and shows how it goes. The first signal cancels
+// the run, and the second one leaves that to those others.
+func (p *program) runOnEngine(ctx context.Context, e fleet.Engine, one *fleet.Fleet, ro fleet.RunOptions) (fleet.Status, error) {
+	ctx, stop, release := p.interrupts(ctx, func(n int, _ error) {
+		if n <= 1 {
+			p.say("Cancelling the run of fleet " + one.Name + "; it is over when its workers have deleted what its cells made. To leave that to them, press Ctrl-C again.")
+		}
+	})
+	defer release()
+	ro.Told = p.cellChanges()
+	type end struct {
+		status fleet.Status
+		err    error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		s, err := e.Run(ctx, one, ro)
+		ended <- end{s, err}
+	}()
+	select {
+	case e := <-ended:
+		if cause := context.Cause(ctx); cause != nil && e.err != nil {
+			e.err = fmt.Errorf("%w: %w", cause, e.err)
+		}
+		return e.status, e.err
+	case <-stop.Done():
+		return fleet.Status{}, fmt.Errorf("%w: the run of fleet %s ends once its workers have deleted what its cells made, or when a worker is there again; bake fleet status %s shows how it goes", context.Cause(stop), one.Name, one.Name)
+	}
 }
 
 func outcomesOf(s fleet.Status) (all []fleet.Outcome) {
@@ -186,7 +216,7 @@ func everyReused(all []fleet.Outcome) bool {
 }
 
 // fleetSummary says how the cells of a run ended.
-func fleetSummary(name string, s fleet.Status) string {
+func fleetSummary(name string, s fleet.Status, local bool) string {
 	var b strings.Builder
 	count := map[fleet.Result]int{}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -218,7 +248,11 @@ func fleetSummary(name string, s fleet.Status) string {
 		}
 	}
 	if failed {
-		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s -resume", name)
+		on := ""
+		if local {
+			on = " -local"
+		}
+		fmt.Fprintf(&b, "\nTo bake what has no image: bake fleet run %s%s -resume", name, on)
 	}
 	return b.String()
 }

@@ -43,6 +43,7 @@ with its cells, what they are doing, and what became of them.`,
 		},
 	}
 	f.register(p, cmd)
+	f.registerRehearsal(cmd.Flags())
 	cmd.Flags().BoolVar(&follow, "follow", false, "show each change as it comes, until the run is over")
 	return cmd
 }
@@ -88,12 +89,29 @@ func cellDoes(c fleet.CellStatus, now time.Time) string {
 
 // followFleet shows each change of the cells until the run is over.
 func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
-	shown := map[string]string{}
+	changes := p.cellChanges()
 	for {
 		s, err := e.Status(ctx, one)
 		if err != nil {
 			return err
 		}
+		changes(s)
+		if s.State != fleet.StateRunning && s.State != fleet.StatePaused {
+			s.Cells = list(s.Cells)
+			p.json.result = s
+			p.say(s.Fleet + ": " + string(s.State))
+			return nil
+		}
+		if err := delay.For(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// cellChanges returns what shows the changes of cells since it was called before.
+func (p *program) cellChanges() func(fleet.Status) {
+	shown := map[string]string{}
+	return func(s fleet.Status) {
 		for _, c := range s.Cells {
 			now := string(c.State) + " " + c.Phase
 			if shown[c.Cell.ID()] == now {
@@ -105,15 +123,6 @@ func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fl
 				continue
 			}
 			p.say(strings.TrimRight(fmt.Sprintf("%s %s: %s %s", p.now().Local().Format(time.TimeOnly), c.Cell.Short(), c.State, cellDoes(c, p.now())), " "))
-		}
-		if s.State != fleet.StateRunning && s.State != fleet.StatePaused {
-			s.Cells = list(s.Cells)
-			p.json.result = s
-			p.say(s.Fleet + ": " + string(s.State))
-			return nil
-		}
-		if err := delay.For(ctx, time.Second); err != nil {
-			return err
 		}
 	}
 }
@@ -137,6 +146,7 @@ FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one fleet.`,
 		},
 	}
 	f.register(p, cmd)
+	f.registerRehearsal(cmd.Flags())
 	cmd.Flags().BoolVar(&o.color, "color", true, "disable colored output")
 	cmd.Flags().BoolVar(&o.timestamps, "timestamp-ui", false, "prefix each line with a timestamp")
 	return cmd

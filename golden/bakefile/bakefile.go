@@ -158,7 +158,7 @@ func (r *reader) files(ctx context.Context) {
 		}
 	}
 	r.join(ctx)
-	r.fleets()
+	r.fleets(ctx)
 	r.diags = append(strange, r.diags...)
 }
 

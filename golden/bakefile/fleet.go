@@ -248,6 +248,9 @@ func (l *FleetLimits) Validate(c *schema.Checker) {
 	}
 }
 
+// mostTelling is how long one attempt to tell a server something may take.
+const mostTelling = time.Minute
+
 // occasions are what a notify block can be about.
 var occasions = []string{"failed", "recovered", "approval"}
 
@@ -271,8 +274,8 @@ func (n *Notify) Validate(c *schema.Checker) {
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		c.Errorf(&n.URL, "Not encrypted", "What is told goes to another machine, and so takes https.")
 	}
-	if n.Timeout <= 0 {
-		c.Errorf(&n.Timeout, "Invalid duration", "timeout must be a duration such as \"10s\".")
+	if n.Timeout <= 0 || n.Timeout > mostTelling { // three times that is what the end of a run may wait for
+		c.Errorf(&n.Timeout, "Invalid duration", "timeout must be a duration such as \"10s\", and %s at most.", mostTelling)
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.Headers)) {
 		if name == "" || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || strings.ContainsAny(n.Headers[name], "\r\n\x00") {

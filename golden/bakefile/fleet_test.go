@@ -1,10 +1,15 @@
 package bakefile_test
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"bake/config"
+	"bake/golden/bakefile"
 )
 
 const twoImages = `
@@ -66,6 +71,7 @@ func TestWrongFleets(t *testing.T) {
 		{hook + "url = \"http://ci.example.com\"\n}", "10", "takes https"},
 		{hook + "url = \"ci\"\n}", "10", "URL of a web server"},
 		{hook + "url = \"https://ci\"\ntimeout = \"-1s\"\n}", "11", "timeout must be a duration"},
+		{hook + "url = \"https://ci\"\ntimeout = \"3h\"\n}", "11", "1m0s at most"},
 		{hook + "url = \"https://ci\"\nheaders = { \"a b\" = \"c\" }\n}", "11", "cannot be sent"},
 		{base + "notify \"mail\" {\non = [\"failed\"]\nurl = \"https://ci\"\n}", "8", "There is: webhook"},
 		{base + "notify \"webhook\" {\non = [\"fail\"]\nurl = \"https://ci\"\n}", "9", "Did you mean \"failed\"?"},
@@ -88,6 +94,35 @@ func TestWrongFleets(t *testing.T) {
 			return strings.HasPrefix(s, "x.bake.hcl:"+test.line+" ") && strings.Contains(s, test.want)
 		}) {
 			t.Errorf("%s\nshould be %q at line %s:\n%s", test.body, test.want, test.line, strings.Join(said, "\n"))
+		}
+	}
+}
+
+// What a source copies its image to is no region that a fleet bakes it in, too.
+func TestCopiedTwice(t *testing.T) {
+	for regions, wrong := range map[string]bool{
+		`["eu-west-1", "us-east-1"]`: true,
+		`["eu-west-1"]`:              false, // that of the cell itself
+		`["us-east-1", "us-west-2"]`: false,
+	} {
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			"x.pkr.hcl":  "variable \"to\" { default = [\"sa-east-1\", \"eu-west-1\"] }\nsource \"amazon-ebs\" \"web\" {\nami_regions = var.to\n}\nbuild { sources = [\"amazon-ebs.web\"] }\n",
+			"x.bake.hcl": "image \"web\" { sources = [\"amazon-ebs.web\"] }\nfleet \"f\" {\nimages = [image.web]\nmatrix {\naccount = [\"111111111111\"]\nregion = " + regions + "\n}\n}\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		loaded, diags := config.Load(t.Context(), config.Options{Path: ".", Cwd: dir})
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		_, diags = bakefile.Check(t.Context(), loaded)
+		if diags.HasErrors() != wrong {
+			t.Errorf("%s: %v", regions, diags)
+		} else if wrong && (diags[0].Subject.Filename != "x.pkr.hcl" || diags[0].Subject.Start.Line != 3 || !strings.Contains(diags[0].Detail, "copied to eu-west-1, and the fleet")) {
+			t.Errorf("%s: %v", regions, diags)
 		}
 	}
 }

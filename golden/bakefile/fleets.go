@@ -1,6 +1,7 @@
 package bakefile
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -54,7 +55,7 @@ func (s *Settings) Engine() *Engine { return s.engine.options }
 var fleetName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
 // fleets checks the fleet blocks and the engine block as a whole.
-func (r *reader) fleets() {
+func (r *reader) fleets(ctx context.Context) {
 	if b := r.settings.engine.block; b != nil && b.Labels[0] != "temporal" {
 		r.complain(&b.LabelRanges[0], "Unknown engine", "There is no engine %q.%s There is: temporal.", b.Labels[0], lang.DidYouMean(b.Labels[0], []string{"temporal"}))
 	}
@@ -77,7 +78,7 @@ func (r *reader) fleets() {
 		one := FleetBlock{Name: name, Options: o, Src: f.src, Block: f.block, roles: map[[2]string]string{}}
 		one.Images = r.fleetImages(o.Images)
 		r.roles(&one, f)
-		r.twice(one)
+		r.twice(ctx, one)
 		r.settings.blocks = append(r.settings.blocks, one)
 	}
 }
@@ -223,11 +224,12 @@ func accountOfRole(arn string) (account string, ok bool) {
 
 // twice complains about images that would go to a region from two cells: the one there, and
 // another that distributes its own.
-func (r *reader) twice(f FleetBlock) {
+func (r *reader) twice(ctx context.Context, f FleetBlock) {
 	if f.Options.Matrix == nil {
 		return
 	}
 	for _, ref := range f.Images {
+		r.copiedTwice(ctx, f, ref)
 		for _, i := range r.settings.images {
 			d := i.options.Distribute
 			if i.block.Labels[0] != ref.Label || d == nil {
@@ -239,6 +241,37 @@ func (r *reader) twice(f FleetBlock) {
 					r.complain(&at, "Baked and distributed there", "The image %q is distributed to %s, and the fleet bakes it there too. Take the region out of the matrix, or out of regions at %s.", ref.Label, region, i.src.Range(&d.Regions))
 				}
 			}
+		}
+	}
+}
+
+// copiedTwice is [reader.twice] for the regions that sources of an image name. The region of
+// the cell itself may be among them.
+func (r *reader) copiedTwice(ctx context.Context, f FleetBlock, ref ImageRef) {
+	for _, p := range r.settings.pipelines {
+		if p.Block.Labels[0] != ref.Label || len(f.Options.Matrix.Region) < 2 {
+			continue
+		}
+		in, diags := p.Build.Builder.Input(ctx, cty.EmptyObjectVal)
+		if diags.HasErrors() {
+			continue // which the build says
+		}
+		content, _, _ := in.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "ami_regions"}}})
+		attr := content.Attributes["ami_regions"]
+		if attr == nil {
+			continue
+		}
+		val, diags := attr.Expr.Value(in.Context)
+		val, _ = val.UnmarkDeep()
+		if diags.HasErrors() || !val.IsWhollyKnown() || val.IsNull() || !val.CanIterateElements() {
+			continue
+		}
+		for _, one := range val.AsValueSlice() {
+			if one.IsNull() || one.Type() != cty.String || !slices.Contains(f.Options.Matrix.Region, one.AsString()) {
+				continue
+			}
+			at := attr.Expr.Range()
+			r.complain(&at, "Baked and copied there", "The image %q is copied to %s, and the fleet %q bakes it there too. Take the region out of the matrix, or out of ami_regions.", ref.Label, one.AsString(), f.Name)
 		}
 	}
 }

@@ -401,9 +401,12 @@ func Reopen(ctx context.Context, with map[string]string, region string, cloud Cl
 
 // targetRole is the entry of [Session.With] that says which role [Session.As] has taken on,
 // and targetExternalID with which external ID.
+// viaRole and viaExternalID say with which role the session had been that took it on.
 const (
 	targetRole       = "target_role_arn"
 	targetExternalID = "target_external_id"
+	viaRole          = "via_role_arn"
+	viaExternalID    = "via_external_id"
 )
 
 // As opens a session with a role, of this or another account, that the session's identity
@@ -424,6 +427,7 @@ func (s *Session) As(ctx context.Context, role AssumeRole) (*Session, error) {
 	}
 	as.Account = aws.ToString(who.Account)
 	as.with = maps.Clone(s.with)
+	as.with[viaRole], as.with[viaExternalID] = s.with[targetRole], s.with[targetExternalID]
 	as.with[targetRole] = role.RoleARN
 	delete(as.with, targetExternalID)
 	if role.ExternalID != "" {
@@ -440,6 +444,13 @@ func (s *Session) For(ctx context.Context, with map[string]string) (*Session, er
 	role := with[targetRole]
 	if role == "" || role == s.with[targetRole] {
 		return s, nil
+	}
+	if via := with[viaRole]; via != "" && via != s.with[targetRole] {
+		between, err := s.As(ctx, AssumeRole{RoleARN: via, ExternalID: with[viaExternalID], SessionName: "bake"})
+		if err != nil {
+			return nil, err
+		}
+		s = between
 	}
 	return s.As(ctx, AssumeRole{RoleARN: role, ExternalID: with[targetExternalID], SessionName: "bake"})
 }

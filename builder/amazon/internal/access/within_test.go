@@ -63,6 +63,22 @@ func TestWithin(t *testing.T) {
 	if err != nil || again.Account != other || again.Region != "eu-central-1" {
 		t.Errorf("what is in eu-central-1 is looked for in %+v, %v", again, err)
 	}
+	// A role that only the role of the cell may take on is reached by way of that.
+	distributors := strings.Replace(trust, "123456789012", other, 1)
+	if _, err := iam.NewFromConfig(s.Config("default", "us-east-1")).CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("receive"), AssumeRolePolicyDocument: &distributors}); err != nil {
+		t.Fatal(err)
+	}
+	received, err := session.As(t.Context(), access.AssumeRole{RoleARN: "arn:aws:iam::123456789012:role/receive", SessionName: "bake"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err = access.Reopen(t.Context(), received.With("eu-central-1"), "eu-central-1", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who, err := again.Caller(t.Context()); err != nil || who != "arn:aws:sts::123456789012:assumed-role/receive/bake" {
+		t.Errorf("who looks for what was distributed is %s, %v", who, err)
+	}
 	if there := at.In("sa-east-1"); there.Within.Region != "sa-east-1" || at.Within.Region != "eu-west-1" {
 		t.Error("a cloud for another region changes the first")
 	}
