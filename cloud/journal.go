@@ -29,7 +29,8 @@ type Call struct {
 	Message string    `json:"message,omitempty"`
 }
 
-// journal remembers the last calls that changed something or failed.
+// journal remembers the last calls that changed something or failed, but for those that read
+// for who only looks.
 type journal struct {
 	tell  func() // of a new call
 	mu    sync.Mutex
@@ -39,10 +40,10 @@ type journal struct {
 // of returns what hears of the calls of a service.
 func (j *journal) of(service string) func(ctx context.Context, action string, err error) {
 	return func(ctx context.Context, action string, err error) {
-		if err == nil && wire.Reads(action) {
+		caller := wire.CallerFrom(ctx)
+		if wire.Reads(action) && (err == nil || caller.Looks) {
 			return
 		}
-		caller := wire.CallerFrom(ctx)
 		call := Call{Time: time.Now(), Account: caller.Account, Region: caller.Region, Service: service, Action: action}
 		if err != nil {
 			call.Code, call.Message = "InternalError", err.Error()

@@ -6,13 +6,15 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"bake/cloud"
 	"bake/cloud/cloudtest"
 )
 
 // TestFailedCalls: who watches hears of a call that failed, whose message is remembered
-// in part if it is long; one that only reads is remembered in silence.
+// in part if it is long; one that only reads is remembered in silence, and not at all if it is
+// of who looks again and again.
 func TestFailedCalls(t *testing.T) {
 	s := cloudtest.Start(t, cloud.Options{})
 	client := s.EC2("default", "us-east-1")
@@ -27,6 +29,12 @@ func TestFailedCalls(t *testing.T) {
 	refused[*ec2.DescribeVpcsOutput](t, "InvalidVpcID.NotFound")(client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{VpcIds: []string{"vpc-0123456789abcdef0"}}))
 	if call := last(); call.Code != "InvalidVpcID.NotFound" || len(changed) != 0 {
 		t.Errorf("a call that reads: %+v, told %d", call, len(changed))
+	}
+	before := len(s.Cloud.Calls())
+	looks := func(o *ec2.Options) { o.APIOptions = append(o.APIOptions, smithyhttp.AddHeaderValue(s.Cloud.Looks())) }
+	refused[*ec2.DescribeVpcsOutput](t, "InvalidVpcID.NotFound")(client.DescribeVpcs(t.Context(), &ec2.DescribeVpcsInput{VpcIds: []string{"vpc-0123456789abcdef0"}}, looks))
+	if len(s.Cloud.Calls()) != before {
+		t.Errorf("of who only looks: %+v", last())
 	}
 	refused[*ec2.CreateVpcOutput](t, "InvalidParameterValue")(client.CreateVpc(t.Context(), &ec2.CreateVpcInput{CidrBlock: aws.String(strings.Repeat("é", 5000))}))
 	call := last()

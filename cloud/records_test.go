@@ -127,6 +127,34 @@ func TestNetworkInterfaces(t *testing.T) {
 	primary := *instance.NetworkInterfaces[0].NetworkInterfaceId
 	refused[*ec2.DeleteNetworkInterfaceOutput](t, "OperationNotPermitted")(client.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: &primary}))
 	refused[*ec2.DetachNetworkInterfaceOutput](t, "OperationNotPermitted")(client.DetachNetworkInterface(ctx, &ec2.DetachNetworkInterfaceInput{AttachmentId: describe(primary).Attachment.AttachmentId}))
+	refused[*ec2.AttachNetworkInterfaceOutput](t, "InvalidNetworkInterface.InUse")(attach(primary, 3))
+	refused[*ec2.AttachNetworkInterfaceOutput](t, "Unsupported")(client.AttachNetworkInterface(ctx, &ec2.AttachNetworkInterfaceInput{NetworkInterfaceId: &kept, InstanceId: instance.InstanceId, DeviceIndex: aws.Int32(3), EnaQueueCount: aws.Int32(2)}))
+	for _, in := range []ec2.ModifyInstanceAttributeInput{{Groups: []string{o.group}}, {SourceDestCheck: &types.AttributeBooleanValue{Value: aws.Bool(false)}}} {
+		in.InstanceId = instance.InstanceId
+		refused[*ec2.ModifyInstanceAttributeOutput](t, "InvalidInstanceID")(client.ModifyInstanceAttribute(ctx, &in))
+	}
+	refused[*ec2.CreateRouteOutput](t, "InvalidInstanceID")(client.CreateRoute(ctx, &ec2.CreateRouteInput{RouteTableId: &o.table, DestinationCidrBlock: aws.String("192.0.2.0/24"), InstanceId: instance.InstanceId}))
+	elastic := got[*ec2.AllocateAddressOutput](t)(client.AllocateAddress(ctx, &ec2.AllocateAddressInput{})).AllocationId
+	refused[*ec2.AssociateAddressOutput](t, "InvalidInstanceID")(client.AssociateAddress(ctx, &ec2.AssociateAddressInput{AllocationId: elastic, InstanceId: instance.InstanceId}))
+
+	modify := func(in ec2.ModifyNetworkInterfaceAttributeInput) {
+		t.Helper()
+		in.NetworkInterfaceId = &primary
+		got[*ec2.ModifyNetworkInterfaceAttributeOutput](t)(client.ModifyNetworkInterfaceAttribute(ctx, &in))
+	}
+	modify(ec2.ModifyNetworkInterfaceAttributeInput{Groups: []string{o.group}})
+	modify(ec2.ModifyNetworkInterfaceAttributeInput{SourceDestCheck: &types.AttributeBooleanValue{Value: aws.Bool(false)}})
+	modify(ec2.ModifyNetworkInterfaceAttributeInput{Description: &types.AttributeValue{Value: aws.String("first")}})
+	modify(ec2.ModifyNetworkInterfaceAttributeInput{Attachment: &types.NetworkInterfaceAttachmentChanges{AttachmentId: describe(primary).Attachment.AttachmentId, DeleteOnTermination: aws.Bool(false)}})
+	if have := describe(primary); *have.Groups[0].GroupId != o.group || *have.SourceDestCheck || *have.Description != "first" || *have.Attachment.DeleteOnTermination {
+		t.Errorf("the primary interface is %+v", have)
+	}
+	if row := await(t, client, *instance.InstanceId, types.InstanceStateNameRunning); *row.SecurityGroups[0].GroupId != o.group || *row.SourceDestCheck {
+		t.Errorf("its instance is %+v", row)
+	}
+	refused[*ec2.ModifyNetworkInterfaceAttributeOutput](t, "InvalidAttachmentID.NotFound")(client.ModifyNetworkInterfaceAttribute(ctx, &ec2.ModifyNetworkInterfaceAttributeInput{NetworkInterfaceId: &primary,
+		Attachment: &types.NetworkInterfaceAttachmentChanges{AttachmentId: attachment, DeleteOnTermination: aws.Bool(true)}}))
+
 	got[*ec2.ModifyNetworkInterfaceAttributeOutput](t)(client.ModifyNetworkInterfaceAttribute(ctx, &ec2.ModifyNetworkInterfaceAttributeInput{NetworkInterfaceId: &ends,
 		Attachment: &types.NetworkInterfaceAttachmentChanges{AttachmentId: last, DeleteOnTermination: aws.Bool(true)}}))
 	got[*ec2.ModifyNetworkInterfaceAttributeOutput](t)(client.ModifyNetworkInterfaceAttribute(ctx, &ec2.ModifyNetworkInterfaceAttributeInput{NetworkInterfaceId: &kept, SourceDestCheck: &types.AttributeBooleanValue{Value: aws.Bool(false)}}))
@@ -157,6 +185,7 @@ func TestVpcEndpoints(t *testing.T) {
 	}
 	refused[*ec2.CreateVpcEndpointOutput](t, "InvalidServiceName")(create(ec2.CreateVpcEndpointInput{ServiceName: aws.String("com.amazonaws.eu-west-1.s3")}))
 	refused[*ec2.CreateVpcEndpointOutput](t, "InvalidRouteTableId.NotFound")(create(ec2.CreateVpcEndpointInput{ServiceName: aws.String("com.amazonaws.us-east-1.s3"), RouteTableIds: []string{"rtb-0123456789abcdef0"}}))
+	refused[*ec2.CreateVpcEndpointOutput](t, "Unsupported")(create(ec2.CreateVpcEndpointInput{ServiceName: aws.String("com.amazonaws.us-east-1.s3"), IpAddressType: types.IpAddressTypeDualstack}))
 	gateway := got[*ec2.CreateVpcEndpointOutput](t)(create(ec2.CreateVpcEndpointInput{ServiceName: aws.String("com.amazonaws.us-east-1.s3"), RouteTableIds: []string{o.table}})).VpcEndpoint
 	lists := got[*ec2.DescribePrefixListsOutput](t)(client.DescribePrefixLists(ctx, &ec2.DescribePrefixListsInput{Filters: where("prefix-list-name", *gateway.ServiceName)})).PrefixLists
 	routes := func() []types.Route {
@@ -318,6 +347,10 @@ func TestInstanceRecords(t *testing.T) {
 	monitored := got[*ec2.MonitorInstancesOutput](t)(client.MonitorInstances(ctx, &ec2.MonitorInstancesInput{InstanceIds: []string{id}})).InstanceMonitorings
 	if monitored[0].Monitoring.State != types.MonitoringStatePending || await(t, client, id, types.InstanceStateNameRunning).Monitoring.State != types.MonitoringStateEnabled {
 		t.Errorf("monitored: %+v", monitored)
+	}
+	monitored = got[*ec2.MonitorInstancesOutput](t)(client.MonitorInstances(ctx, &ec2.MonitorInstancesInput{InstanceIds: []string{id, *plain.InstanceId}})).InstanceMonitorings
+	if monitored[0].Monitoring.State != types.MonitoringStateEnabled || monitored[1].Monitoring.State != types.MonitoringStatePending {
+		t.Errorf("one of two was monitored: %+v", monitored)
 	}
 	got[*ec2.UnmonitorInstancesOutput](t)(client.UnmonitorInstances(ctx, &ec2.UnmonitorInstancesInput{InstanceIds: []string{id}}))
 

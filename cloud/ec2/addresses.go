@@ -138,14 +138,11 @@ func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddress
 		if aws.ToString(in.NetworkInterfaceId) == "" {
 			return nil, missing("InstanceId")
 		}
-		for _, row := range s.instances.of(c) {
-			if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == *in.NetworkInterfaceId }) {
-				id = row.InstanceId
-			}
-		}
-		if aws.ToString(id) == "" {
+		row := s.launchedWith(c, in.NetworkInterfaceId)
+		if row == nil {
 			return nil, kindInterface.notFound(*in.NetworkInterfaceId)
 		}
+		id = row.InstanceId
 	}
 	row, err := s.findInstance(c, id)
 	if err != nil {
@@ -153,6 +150,11 @@ func (s *state) addressee(c wire.Caller, n *networking, in *ec2.AssociateAddress
 	}
 	if state := row.state(); state != types.InstanceStateNameRunning && state != types.InstanceStateNameStopped {
 		return nil, wire.Errorf("InvalidInstanceID", "The %s instance '%s' is not in a valid state for this operation.", state, *row.InstanceId)
+	}
+	if aws.ToString(in.NetworkInterfaceId) == "" {
+		if err := n.oneInterface(row); err != nil {
+			return nil, err
+		}
 	}
 	if !slices.ContainsFunc(n.Gateways, func(g types.InternetGateway) bool { return attachedTo(g, *row.VpcId) }) {
 		return nil, wire.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway", *row.VpcId)

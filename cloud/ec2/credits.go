@@ -14,7 +14,7 @@ import (
 // earnsCredits reports whether instances of a type earn CPU credits.
 func earnsCredits(kind types.InstanceType) bool {
 	family, _, _ := strings.Cut(string(kind), ".")
-	return len(family) > 1 && family[0] == 't' && family != "t1"
+	return len(family) > 1 && family[0] == 't' && family[1] >= '2' && family[1] <= '9' // t1 does not, and trn1 is another kind
 }
 
 // creditOption is how an instance spends CPU credits: as it was asked to, or as its type
@@ -94,9 +94,9 @@ func (s *state) ModifyInstanceCreditSpecification(ctx context.Context, in *ec2.M
 // setMonitoring notes whether instances are monitored in detail.
 func (s *state) setMonitoring(ctx context.Context, ids []string, on bool) ([]types.InstanceMonitoring, error) {
 	out := []types.InstanceMonitoring{}
-	stored, answered := types.MonitoringStateDisabled, types.MonitoringState("disabling")
+	stored, changing := types.MonitoringStateDisabled, types.MonitoringState("disabling")
 	if on {
-		stored, answered = types.MonitoringStateEnabled, types.MonitoringStatePending
+		stored, changing = types.MonitoringStateEnabled, types.MonitoringStatePending
 	}
 	if len(ids) == 0 {
 		return nil, missing("InstanceId")
@@ -106,6 +106,7 @@ func (s *state) setMonitoring(ctx context.Context, ids []string, on bool) ([]typ
 		if err != nil {
 			return nil, err
 		}
+		answered := changing
 		if row.Monitoring.State == stored {
 			answered = stored
 		}

@@ -445,6 +445,15 @@ func (s *state) ModifyInstanceAttribute(ctx context.Context, in *ec2.ModifyInsta
 	if err := spellOut(in); err != nil {
 		return nil, err
 	}
+	if len(in.Groups) > 0 || in.SourceDestCheck != nil { // those of its interface
+		n, err := s.networkOf(c)
+		if err == nil {
+			err = n.oneInterface(row)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	var groups []types.GroupIdentifier
 	if len(in.Groups) > 0 {
 		if groups, err = s.groupsFor(c, aws.ToString(row.VpcId), in.Groups, nil); err != nil {
@@ -519,6 +528,9 @@ func (row *instance) change(in *ec2.ModifyInstanceAttributeInput, groups []types
 	}
 	if in.InstanceInitiatedShutdownBehavior != nil {
 		row.ShutdownBehavior = types.ShutdownBehavior(*in.InstanceInitiatedShutdownBehavior.Value)
+	}
+	for i := range row.NetworkInterfaces {
+		row.NetworkInterfaces[i].SourceDestCheck = row.SourceDestCheck
 	}
 	if groups != nil {
 		row.SecurityGroups = groups

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -59,12 +60,29 @@ func (s *state) interfaceOf(c wire.Caller, id *string) (*networking, int, error)
 	if err == nil {
 		return n, i, nil
 	}
-	for _, row := range s.instances.of(c) {
-		if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == aws.ToString(id) }) {
-			return nil, 0, wire.Errorf("OperationNotPermitted", "The network interface '%s' is the primary one of the instance '%s'.", *id, *row.InstanceId)
-		}
+	if row := s.launchedWith(c, id); row != nil {
+		return nil, 0, wire.Errorf("OperationNotPermitted", "The network interface '%s' is the primary one of the instance '%s'.", *id, *row.InstanceId)
 	}
 	return nil, 0, err
+}
+
+// launchedWith returns the caller's instance that was launched with an interface. Nil: none was.
+func (s *state) launchedWith(c wire.Caller, id *string) *instance {
+	for _, row := range s.instances.of(c) {
+		if slices.ContainsFunc(row.NetworkInterfaces, func(i types.InstanceNetworkInterface) bool { return *i.NetworkInterfaceId == aws.ToString(id) }) {
+			return row
+		}
+	}
+	return nil
+}
+
+// oneInterface reports an instance with several interfaces, of which a request has to name the
+// one that it means.
+func (n *networking) oneInterface(row *instance) error {
+	if len(n.attachedInterfaces(*row.InstanceId)) == 0 {
+		return nil
+	}
+	return wire.Errorf("InvalidInstanceID", "There are multiple interfaces attached to instance '%s'. Please specify an interface ID for the operation instead.", *row.InstanceId)
 }
 
 // CreateNetworkInterface makes an interface that is attached to nothing.
@@ -74,8 +92,8 @@ func (s *state) CreateNetworkInterface(ctx context.Context, in *ec2.CreateNetwor
 	if err != nil {
 		return nil, err
 	}
-	if err := unsupported(in, "EnablePrimaryIpv6", "InterfaceType", "Ipv4PrefixCount", "Ipv4Prefixes", "Ipv6AddressCount", "Ipv6Addresses", "Ipv6PrefixCount", "Ipv6Prefixes",
-		"PrivateIpAddresses", "SecondaryPrivateIpAddressCount"); err != nil {
+	if err := unsupported(in, "ConnectionTrackingSpecification", "EnablePrimaryIpv6", "InterfaceType", "Ipv4PrefixCount", "Ipv4Prefixes", "Ipv6AddressCount", "Ipv6Addresses", "Ipv6PrefixCount", "Ipv6Prefixes",
+		"Operator", "PrivateIpAddresses", "SecondaryPrivateIpAddressCount"); err != nil {
 		return nil, err
 	}
 	n, err := s.networkOf(c)
@@ -147,9 +165,19 @@ func (n *networking) attachedInterfaces(instance string) (all []types.NetworkInt
 	return all
 }
 
+func errInterfaceInUse(id *string) error {
+	return wire.Errorf("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", *id)
+}
+
 // AttachNetworkInterface notes that an interface is an instance's.
 func (s *state) AttachNetworkInterface(ctx context.Context, in *ec2.AttachNetworkInterfaceInput) (*ec2.AttachNetworkInterfaceOutput, error) {
 	c := wire.CallerFrom(ctx)
+	if err := unsupported(in, "EnaQueueCount", "EnaSrdSpecification"); err != nil {
+		return nil, err
+	}
+	if s.launchedWith(c, in.NetworkInterfaceId) != nil {
+		return nil, errInterfaceInUse(in.NetworkInterfaceId)
+	}
 	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
 	if err != nil {
 		return nil, err
@@ -164,7 +192,7 @@ func (s *state) AttachNetworkInterface(ctx context.Context, in *ec2.AttachNetwor
 	case in.DeviceIndex == nil:
 		return nil, missing("DeviceIndex")
 	case n.Interfaces[i].Status == types.NetworkInterfaceStatusInUse:
-		return nil, wire.Errorf("InvalidNetworkInterface.InUse", "Interface: [%s] in use.", *in.NetworkInterfaceId)
+		return nil, errInterfaceInUse(in.NetworkInterfaceId)
 	case row.state() != types.InstanceStateNameRunning && row.state() != types.InstanceStateNameStopped:
 		return nil, wire.Errorf("IncorrectState", "Instance '%s' is not 'running' or 'stopped'.", *row.InstanceId)
 	case *n.Interfaces[i].AvailabilityZone != *row.Placement.AvailabilityZone:
@@ -205,7 +233,7 @@ func (s *state) DetachNetworkInterface(ctx context.Context, in *ec2.DetachNetwor
 			}
 		}
 	}
-	return nil, wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", id)
+	return nil, errNoAttachment(&id)
 }
 
 func unattach(i *types.NetworkInterface) {
@@ -237,6 +265,9 @@ func (s *state) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ec2.Mod
 	if err := unsupported(in, "AssociatePublicIpAddress", "AssociatedSubnetIds", "ConnectionTrackingSpecification", "EnaSrdSpecification", "EnablePrimaryIpv6"); err != nil {
 		return nil, err
 	}
+	if row := s.launchedWith(c, in.NetworkInterfaceId); row != nil {
+		return &ec2.ModifyNetworkInterfaceAttributeOutput{}, s.modifyPrimary(c, row, in)
+	}
 	n, i, err := s.interfaceOf(c, in.NetworkInterfaceId)
 	if err != nil {
 		return nil, err
@@ -249,7 +280,7 @@ func (s *state) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ec2.Mod
 		}
 	}
 	if a := in.Attachment; a != nil && (have.Attachment == nil || *have.Attachment.AttachmentId != aws.ToString(a.AttachmentId)) {
-		return nil, wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", aws.ToString(a.AttachmentId))
+		return nil, errNoAttachment(a.AttachmentId)
 	}
 	return &ec2.ModifyNetworkInterfaceAttributeOutput{}, s.editNetwork(c, func(n *networking) {
 		row := &n.Interfaces[i]
@@ -266,6 +297,39 @@ func (s *state) ModifyNetworkInterfaceAttribute(ctx context.Context, in *ec2.Mod
 			row.Attachment = &attachment
 		}
 	})
+}
+
+func errNoAttachment(id *string) error {
+	return wire.Errorf("InvalidAttachmentID.NotFound", "The attachment '%s' does not exist.", aws.ToString(id))
+}
+
+// modifyPrimary changes one attribute of the interface that an instance was launched with. Its
+// groups, and whether it forwards, are those of the instance.
+func (s *state) modifyPrimary(c wire.Caller, row *instance, in *ec2.ModifyNetworkInterfaceAttributeInput) error {
+	var groups []types.GroupIdentifier
+	if len(in.Groups) > 0 {
+		var err error
+		if groups, err = s.groupsFor(c, aws.ToString(row.VpcId), in.Groups, nil); err != nil {
+			return err
+		}
+	}
+	if a := in.Attachment; a != nil && *row.NetworkInterfaces[0].Attachment.AttachmentId != aws.ToString(a.AttachmentId) {
+		return errNoAttachment(a.AttachmentId)
+	}
+	err := s.instances.Edit(*row.InstanceId, func(row *instance) {
+		row.change(&ec2.ModifyInstanceAttributeInput{SourceDestCheck: in.SourceDestCheck}, groups)
+		primary := &row.NetworkInterfaces[0]
+		if in.Description != nil {
+			primary.Description = aws.String(aws.ToString(in.Description.Value))
+		}
+		if in.Attachment != nil {
+			attachment := *primary.Attachment
+			attachment.DeleteOnTermination = aws.Bool(aws.ToBool(in.Attachment.DeleteOnTermination))
+			primary.Attachment = &attachment
+		}
+	})
+	s.refreshPolicies()
+	return err
 }
 
 // DescribeNetworkInterfaceAttribute tells one attribute of an interface.
@@ -463,6 +527,13 @@ func (s *state) CreateNatGateway(ctx context.Context, in *ec2.CreateNatGatewayIn
 	return &ec2.CreateNatGatewayOutput{NatGateway: &gateway, ClientToken: in.ClientToken}, err
 }
 
+// forgotten reports whether a NAT gateway was deleted so long ago that it is not described
+// any more.
+func (s *state) forgotten(g types.NatGateway) bool {
+	const remembered = time.Hour
+	return g.DeleteTime != nil && s.now().Sub(*g.DeleteTime) > remembered
+}
+
 // DeleteNatGateway deletes a NAT gateway, which is described as deleted for a while.
 func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayInput) (*ec2.DeleteNatGatewayOutput, error) {
 	c := wire.CallerFrom(ctx)
@@ -485,6 +556,7 @@ func (s *state) DeleteNatGateway(ctx context.Context, in *ec2.DeleteNatGatewayIn
 				free(&n.Addresses[i])
 			}
 		}
+		n.Nats = slices.DeleteFunc(n.Nats, s.forgotten)
 	})
 }
 
@@ -496,10 +568,7 @@ func (s *state) DescribeNatGateways(ctx context.Context, in *ec2.DescribeNatGate
 	if err != nil {
 		return nil, err
 	}
-	const remembered = 60 * 60 // seconds
-	rows := slices.DeleteFunc(slices.Clone(n.Nats), func(g types.NatGateway) bool {
-		return g.DeleteTime != nil && s.now().Sub(*g.DeleteTime).Seconds() > remembered
-	})
+	rows := slices.DeleteFunc(slices.Clone(n.Nats), s.forgotten)
 	rows, next, err := list(s, kindNat, query{in.NatGatewayIds, in.Filter, in.MaxResults, in.NextToken}, rows)
 	return &ec2.DescribeNatGatewaysOutput{NatGateways: rows, NextToken: next}, err
 }

@@ -199,6 +199,9 @@ func (s *state) routeTo(c wire.Caller, n *networking, vpc string, in *ec2.Create
 		if aws.ToString(row.VpcId) != vpc {
 			return route, invalidValue("route table and interface of instance %s belong to different networks", instance)
 		}
+		if err := n.oneInterface(row); err != nil {
+			return route, err
+		}
 		route.InstanceId, route.InstanceOwnerId, route.NetworkInterfaceId = in.InstanceId, &row.OwnerId, row.NetworkInterfaces[0].NetworkInterfaceId
 	default:
 		return route, missing("GatewayId")

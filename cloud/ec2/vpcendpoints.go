@@ -63,7 +63,7 @@ func (s *state) CreateVpcEndpoint(ctx context.Context, in *ec2.CreateVpcEndpoint
 	if err != nil {
 		return nil, err
 	}
-	if err := unsupported(in, "ResourceConfigurationArn", "ServiceNetworkArn", "ServiceRegion", "SubnetConfigurations"); err != nil {
+	if err := unsupported(in, "DnsOptions", "IpAddressType", "ResourceConfigurationArn", "ServiceNetworkArn", "ServiceRegion", "SubnetConfigurations"); err != nil {
 		return nil, err
 	}
 	n, err := s.networkOf(c)
@@ -203,7 +203,7 @@ func (n *networking) routeEndpoint(e *types.VpcEndpoint, list string, add, remov
 // ModifyVpcEndpoint changes a policy, and the route tables of a gateway endpoint.
 func (s *state) ModifyVpcEndpoint(ctx context.Context, in *ec2.ModifyVpcEndpointInput) (*ec2.ModifyVpcEndpointOutput, error) {
 	c := wire.CallerFrom(ctx)
-	if err := unsupported(in, "AddSecurityGroupIds", "AddSubnetIds", "DnsOptions", "RemoveSecurityGroupIds", "RemoveSubnetIds", "SubnetConfigurations"); err != nil {
+	if err := unsupported(in, "AddSecurityGroupIds", "AddSubnetIds", "DnsOptions", "IpAddressType", "RemoveSecurityGroupIds", "RemoveSubnetIds", "SubnetConfigurations"); err != nil {
 		return nil, err
 	}
 	n, err := s.networkOf(c)

@@ -102,6 +102,7 @@ function listen(after) {
   return new Promise(() => {}); // as long as the tab is there
 }
 const lock = `bake ${location.pathname}`;
-navigator.locks.request(lock, { ifAvailable: true }, (free) => free && listen(false)).then(() => navigator.locks.request(lock, () => listen(true)));
+if (!navigator.locks) listen(false); // the page does not come from this host by HTTPS: each tab for itself
+else navigator.locks.request(lock, { ifAvailable: true }, (free) => free && listen(false)).then(() => navigator.locks.request(lock, () => listen(true)));
 
 show();

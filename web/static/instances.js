@@ -69,7 +69,10 @@ export async function instance(main, id) {
     await write();
   };
   async function write() {
-    const out = await ec2("GetConsoleOutput", { InstanceId: id, Latest: true }).catch(() => ({}));
+    const out = await ec2("GetConsoleOutput", { InstanceId: id, Latest: true }).catch((e) => {
+      if (e.code?.startsWith("InvalidInstanceID")) clearInterval(timer); // the cloud has forgotten it
+      return {};
+    });
     const raw = out.output ? new TextDecoder().decode(Uint8Array.from(atob(out.output), (c) => c.charCodeAt(0))) : "";
     // What moves the cursor or colours text is for terminals.
     // eslint-disable-next-line no-control-regex

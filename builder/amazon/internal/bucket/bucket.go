@@ -36,14 +36,17 @@ func Open(ctx context.Context, session *access.Session, uri string) (*Bucket, er
 	b := &Bucket{session.S3(session.Region), name, prefix}
 	_, err = access.Call(ctx, b.client.HeadBucket, &s3.HeadBucketInput{Bucket: &name})
 	answer, ok := errors.AsType[*smithyhttp.ResponseError](err)
-	switch {
-	case !ok:
+	if !ok {
 		return b, err
-	case answer.HTTPStatusCode() == http.StatusNotFound:
+	}
+	// Where a bucket is, everybody is told: also who may not list it, and who signed for
+	// another region, which is a bad request or a redirect.
+	at := answer.Response.Header.Get("X-Amz-Bucket-Region")
+	switch status := answer.HTTPStatusCode(); {
+	case status == http.StatusNotFound:
 		return nil, fmt.Errorf("there is no bucket %s", name)
-	case answer.HTTPStatusCode() == http.StatusForbidden, answer.HTTPStatusCode() == http.StatusMovedPermanently:
-		// Who may not list it may still write. Where it is, everybody is told.
-		if at := answer.Response.Header.Get("X-Amz-Bucket-Region"); at != "" {
+	case status == http.StatusForbidden, status == http.StatusMovedPermanently, status == http.StatusBadRequest && at != "":
+		if at != "" { // who may not list it may still write
 			b.client = session.S3(at)
 		}
 		return b, nil

@@ -133,26 +133,43 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A bucket that may not be listed may be one that can be written to, in the region that the
-// refusal names.
+// A bucket that may not be listed, or is in another region than the request was signed for,
+// may be one that can be written to, in the region that the refusal names.
 func TestUnlisted(t *testing.T) {
-	region := ""
+	for _, status := range []int{http.StatusForbidden, http.StatusBadRequest, http.StatusMovedPermanently} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			region := ""
+			c := disturbed(t, func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodHead {
+					w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
+					w.WriteHeader(status)
+					return true
+				}
+				if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/doc") {
+					region = r.Header.Get("Authorization")
+				}
+				return false
+			})
+			b, err := open(t, c, "s3://acme-images")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Put(t.Context(), "doc", nil); err != nil || !strings.Contains(region, "/eu-west-1/s3/") {
+				t.Errorf("signed for %q: %v", region, err)
+			}
+		})
+	}
+}
+
+// A bad request that names no region is an error.
+func TestBadRequest(t *testing.T) {
 	c := disturbed(t, func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodHead {
-			w.Header().Set("X-Amz-Bucket-Region", "eu-west-1")
-			w.WriteHeader(http.StatusForbidden)
-			return true
+			w.WriteHeader(http.StatusBadRequest)
 		}
-		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/doc") {
-			region = r.Header.Get("Authorization")
-		}
-		return false
+		return r.Method == http.MethodHead
 	})
-	b, err := open(t, c, "s3://acme-images")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Put(t.Context(), "doc", nil); err != nil || !strings.Contains(region, "/eu-west-1/s3/") {
-		t.Errorf("signed for %q: %v", region, err)
+	if _, err := open(t, c, "s3://acme-images"); err == nil {
+		t.Error("the bucket was opened")
 	}
 }
