@@ -81,13 +81,22 @@ func rcLocalGenerator() []string {
 	return []string{"systemd-rc-local-generator"}
 }
 
+// ownServer reports whether the image changes the unit of its SSH server. What it says is to
+// hold: an emptied list would take its commands away, whichever file says them.
+func ownServer(exists func(path string) bool) bool {
+	return exists("/etc/systemd/system/ssh.service") || exists("/etc/systemd/system/ssh.service.d")
+}
+
 // hastenLogin has the first login wait for less. The SSH server reads its
-// configuration once and not twice, the manager of the login user's services, for
+// configuration once and not twice unless the image has a unit of its own, the manager of the login user's services, for
 // which a session waits, begins when the SSH server is there and not when somebody has
 // logged in, and what nobody waits for begins after it.
 func (b *bootSpec) hastenLogin(units string) error {
 	const afterServer = "[Unit]\nAfter=ssh.service sshd.service\n"
-	addition := map[string]string{"ssh.service": "[Service]\nExecStartPre=\n", "cron.service": afterServer, "crond.service": afterServer}
+	addition := map[string]string{"cron.service": afterServer, "crond.service": afterServer}
+	if !ownServer(exists) {
+		addition["ssh.service"] = "[Service]\nExecStartPre=\n"
+	}
 	if a, err := lookupAccount(b.User); err == nil && findsUnit("user@.service") && findsUnit("systemd-logind.service") {
 		manager := fmt.Sprintf("user@%d.service", a.uid)
 		addition[manager] = afterServer
@@ -104,7 +113,8 @@ func (b *bootSpec) hastenLogin(units string) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, "bake.conf"), []byte(text), 0o644); err != nil {
+		// First by its name, wherever the others are: they have the last word.
+		if err := os.WriteFile(filepath.Join(dir, "00-bake.conf"), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
