@@ -351,7 +351,7 @@ func build(limit *timeLimit, o Options, run step.Invocation, parts builtin.Parts
 		kept, more = o.reports(ctx, settings, parts)
 		diags = append(diags, more...)
 		pipelines, more = pipeline.Of(settings, pipeline.Options{
-			Template: template, Reports: kept(run.ID), Earlier: kept, Version: o.Version, Now: o.Now,
+			Template: template, Place: o.place(), Reports: kept(run.ID), Earlier: kept, Version: o.Version, Now: o.Now,
 			Key: envvar.Get(o.Template.Env, pipeline.InputsKey), Parents: o.Template.parents(), ReuseOnly: o.ReuseOnly, PlanOnly: o.planOnly, Planned: plans.add,
 			Retire: func(ctx context.Context, s *step.Scope, made *builder.Artifact, r builder.Retention) error {
 				return images.Retire(ctx, s, made.Resources, parts.Cloud, r, o.Now)

@@ -286,7 +286,7 @@ type loggedRun struct {
 }
 
 // pruneLogs deletes the logs of all but the newest finished runs, and more of them if they
-// take more bytes than that. The others stay: those of runs that go on, have left
+// take more bytes than that, with their reports. The others stay: those of runs that go on, have left
 // something behind, or can be resumed.
 func (s State) pruneLogs(runs int, bytes int64) {
 	all, sum := s.loggedRuns()
@@ -306,6 +306,7 @@ func (s State) pruneLogs(runs int, bytes int64) {
 		for _, path := range l.files {
 			os.Remove(path)
 		}
+		os.RemoveAll(s.Reports(l.id))
 	}
 }
 

@@ -207,10 +207,18 @@ func TestPrunedLogsAreFinished(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	runs := map[string]bool{"live": true, "left": true, "resumable": true, "finished": false}
+	for run := range runs {
+		if err := os.MkdirAll(filepath.Join(state.Reports(run), "sha256"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	state.pruneLogs(0, 0)
-	for run, kept := range map[string]bool{"live": true, "left": true, "resumable": true, "finished": false} {
-		if _, err := os.Stat(state.Log(run)); (err == nil) != kept {
-			t.Errorf("%s: %v", run, err)
+	for run, kept := range runs {
+		for _, path := range []string{state.Log(run), state.Reports(run)} {
+			if _, err := os.Stat(path); (err == nil) != kept {
+				t.Errorf("%s: %v", path, err)
+			}
 		}
 	}
 }

@@ -59,8 +59,8 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 		return err
 	}
 	prefix := ""
-	if of := o.Template.Instance; of != nil && o.sharedReports(in, run) { // those of other images have pages too
-		prefix = strings.ReplaceAll(of.Name(), "/", ".") + "/"
+	if o.sharedReports(in, run) { // those of other images, and of the same ones elsewhere, have pages too
+		prefix = o.pageDir()
 	}
 	var html, text bytes.Buffer
 	if err := errors.Join(r.HTML(&html), r.JSON(&text)); err != nil {
@@ -74,6 +74,30 @@ func (o Options) page(ctx context.Context, run string, in reports.Store) error {
 
 // pageLimit is how long writing the report of a run may take.
 const pageLimit = time.Minute
+
+// pageDir is the directory of the pages of an image among those of others, with a slash, or empty.
+func (o Options) pageDir() string {
+	var names []string
+	if of := o.Template.Instance; of != nil {
+		names = append(names, strings.ReplaceAll(of.Name(), "/", "."))
+	}
+	if place := o.place(); place != "" {
+		names = append(names, place)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return strings.Join(names, ".") + "/"
+}
+
+// place is the account and region that the run is held to, as they are in names of files; empty
+// if it is not.
+func (o Options) place() string {
+	if o.Within == nil {
+		return ""
+	}
+	return o.Within.Account + "." + o.Within.Region
+}
 
 // sharedReports reports whether other runs have their reports in the same place.
 func (o Options) sharedReports(in reports.Store, run string) bool {
@@ -91,7 +115,9 @@ func (o Options) reports(ctx context.Context, settings *bakefile.Settings, parts
 	case !strings.HasPrefix(place, s3uri.Scheme):
 		return func(string) reports.Store { return reports.Store{Dir: place} }, nil
 	}
-	bucket, err := amazon.OpenBucket(ctx, parts.Cloud, parts.Env, place)
+	cloud := parts.Cloud
+	cloud.Within = nil // of all cells of a fleet the reports are in one bucket
+	bucket, err := amazon.OpenBucket(ctx, cloud, parts.Env, place)
 	if err == nil {
 		err = bucket.Put(ctx, "README.txt", []byte(aboutReports))
 	}

@@ -27,8 +27,9 @@ type Tool struct {
 	// Directory for the reports of checks, leftovers and verifications, as JSON, JUnit and
 	// SARIF, for SBOMs, lists of files and attestations. It is made if needed. A relative path
 	// starts where bake was called. `s3://BUCKET/PREFIX` is a place in a bucket that exists:
-	// credentials and region are those of every AWS tool, and what is written or read is also
-	// beside the log of the run. Not set: beside the log of the run alone.
+	// credentials and region are those of every AWS tool, in a fleet too, and what is written or
+	// read is also beside the log of the run. Not set: beside the log of the run alone, and deleted
+	// with it.
 	Reports string `hcl:"reports,optional"`
 }
 

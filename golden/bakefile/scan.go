@@ -55,7 +55,7 @@ type Scan struct {
 
 	// For `command`: where it runs. On the `machine` it runs as root. On the `host` that bake
 	// runs on it has the environment of bake, with `BAKE_SBOM`, the path of the SBOM of
-	// the machine in the first of its formats if the image has an `sbom` block, `BAKE_REPORTS`, the directory of the reports, and `BAKE_BUILD_NAME`.
+	// the machine in the first of its formats if the image has an `sbom` block, `BAKE_REPORTS`, the directory of the reports on this host, and `BAKE_BUILD_NAME`.
 	On Place `hcl:"on,optional"`
 
 	// For `command`: what it writes. With `exit-code` that does not matter: exit status 0

@@ -90,6 +90,7 @@ type Record struct {
 	Version   int               `json:"version"`
 	Image     string            `json:"image"` // name of the image block
 	Build     string            `json:"build"`
+	Place     string            `json:"place,omitempty"` // in the names of documents, if the image is made elsewhere too
 	Run       string            `json:"run"`
 	Documents map[string]string `json:"documents"` // SHA-256 by name
 }

@@ -60,7 +60,11 @@ func (p *pipeline) announceEarlier(ctx context.Context, s *step.Scope, tags map[
 // the title of the build that made the image, which is not always this one.
 func about(r *changes.Record, file string) string {
 	name := readable(file)
-	for _, title := range []string{r.Image + "." + r.Build + ".", r.Build + "."} {
+	build := r.Build + "."
+	if r.Place != "" {
+		build += r.Place + "."
+	}
+	for _, title := range []string{r.Image + "." + build, build} {
 		if rest, ok := strings.CutPrefix(name, title); ok {
 			return rest
 		}

@@ -47,6 +47,10 @@ func TestAbout(t *testing.T) {
 		}
 	}
 	got := about(r, fileName(r.Build+"."+long)+".cdx.json")
+	r.Place = "111111111111.us-east-1"
+	if got := about(r, fileName("web."+r.Build+"."+r.Place+".leftovers")+".json"); got != "leftovers.json" {
+		t.Errorf("of one of several places it is about %q", got)
+	}
 	begin, ok := strings.CutSuffix(got, "….cdx.json")
 	if !ok || !strings.HasPrefix(begin, "x yx yx y") || strings.Contains(begin, "%20") {
 		t.Errorf("a long name is %q", got)

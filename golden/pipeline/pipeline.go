@@ -28,6 +28,7 @@ import (
 // Options are what the pipelines of a run have in common.
 type Options struct {
 	Template *config.Template
+	Place    string // in names of reports: where the run is, if others make the same images elsewhere
 	Reports  reports.Store
 	Version  string // of bake
 	Now      func() time.Time

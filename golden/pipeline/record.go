@@ -43,7 +43,7 @@ func (p *pipeline) recallDocuments(s *step.Scope) {
 // record writes which documents there are about the image so far.
 func (p *pipeline) record(ctx context.Context, s *step.Scope) error {
 	const extension = ".image.json"
-	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Run: s.Run.ID, Documents: p.documents(s)}
+	r := changes.Record{Version: 1, Image: p.image.Name, Build: s.Build, Place: p.Place, Run: s.Run.ID, Documents: p.documents(s)}
 	delete(r.Documents, fileName(p.title(s))+extension)
 	if len(r.Documents) == 0 {
 		return nil

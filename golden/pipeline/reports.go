@@ -14,12 +14,17 @@ import (
 )
 
 // title begins the names of all documents about the image: that of the build, and the image
-// too if it is one of several that are made by the same builds, perhaps at the same time.
+// too if it is one of several that are made by the same builds, perhaps at the same time, and
+// the place.
 func (p *pipeline) title(s *step.Scope) string {
+	title := s.Build
 	if of := p.Template.Instance(); of != nil && of.Key != "" {
-		return p.image.Name + "." + s.Build
+		title = p.image.Name + "." + title
 	}
-	return s.Build
+	if p.Place != "" {
+		title += "." + p.Place
+	}
+	return title
 }
 
 // write writes a document in all formats for programs. The log of the run says where the

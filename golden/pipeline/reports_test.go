@@ -4,7 +4,20 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"bake/config"
+	"bake/step"
 )
+
+// The same image that is made in another place has reports of its own.
+func TestTitle(t *testing.T) {
+	here := &pipeline{Options: Options{Template: new(config.Template)}}
+	there := &pipeline{Options: Options{Template: here.Template, Place: "111111111111.us-east-1"}}
+	s := &step.Scope{Build: "amazon-ebs.web"}
+	if a, b := here.title(s), there.title(s); a != "amazon-ebs.web" || b != "amazon-ebs.web.111111111111.us-east-1" {
+		t.Errorf("the titles are %s and %s", a, b)
+	}
+}
 
 // Each report has a file of its own, below the directory of reports.
 func TestFileName(t *testing.T) {
