@@ -248,9 +248,11 @@ func (p *program) imagesList(cmd *cobra.Command, o *imagesListOptions, args []st
 		}
 		found, err := a.List(ctx, q)
 		var of *channelOf
-		if o.channel != "" && err == nil {
+		if o.channel != "" {
+			var failed error
 			of = &channelOf{Parameter: parameterOf(o.channel)}
-			if found, of.Names, err = a.NamedBy(ctx, of.Parameter, found); err != nil {
+			found, of.Names, failed = a.NamedBy(ctx, of.Parameter, found)
+			if err = cmp.Or(err, failed); len(of.Names) == 0 {
 				return err
 			}
 		}

@@ -192,17 +192,22 @@ func (p *program) promote(ctx context.Context, s *step.Scope, o *images.Outlet, 
 	return nil
 }
 
-// tell tells the webhook of a channel, if there is one, what the channel names now.
-func (p *program) tell(ctx context.Context, s *step.Scope, o *images.Outlet, image string, c run.Channel, at []builder.Placed) error {
+// tell tells the webhook of a channel, if there is one, what the channel names now. The channel
+// has moved, whatever becomes of this.
+func (p *program) tell(ctx context.Context, s *step.Scope, o *images.Outlet, image string, c run.Channel, at []builder.Placed) {
 	if c.Webhook == "" && !c.Unheard {
-		return nil
+		return
 	}
 	state, err := p.channelState(ctx, o, &run.ImageBlock{}, c, at)
 	if err != nil {
-		return err
+		untold(ctx, s, c, err)
+		return
 	}
 	p.tellOf(ctx, s, c, notice.New(image, c.Name, s.Run.ID, p.now(), at, state.Passed))
-	return nil
+}
+
+func untold(ctx context.Context, s *step.Scope, c run.Channel, err error) {
+	s.Warn(ctx, "The webhook of channel %s was not told: %s", c.Name, err)
 }
 
 func (p *program) tellOf(ctx context.Context, s *step.Scope, c run.Channel, n notice.Notice) {
@@ -213,24 +218,33 @@ func (p *program) tellOf(ctx context.Context, s *step.Scope, c run.Channel, n no
 }
 
 // moves returns what tells the webhooks of an image's channels which of them have moved since.
-func (p *program) moves(ctx context.Context, s *step.Scope, o *images.Outlet, image string, block *run.ImageBlock) func() error {
+func (p *program) moves(ctx context.Context, s *step.Scope, o *images.Outlet, image string, block *run.ImageBlock) func() {
 	before := map[string][]builder.Placed{}
 	heard := slices.DeleteFunc(slices.Clone(block.Channels), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
 	for _, c := range heard {
-		if at, _, err := o.Named(ctx, c.Parameter); err == nil { // else it names nothing
+		at, _, err := o.Named(ctx, c.Parameter)
+		switch {
+		case err == nil:
 			before[c.Name] = at
+		case !errors.Is(err, images.ErrNoChannel):
+			untold(ctx, s, c, err)
 		}
 	}
 	same := func(a, b builder.Placed) bool { return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID }
-	return func() error {
-		var errs []error
+	return func() {
 		for _, c := range heard {
+			was, ok := before[c.Name]
+			if !ok {
+				continue
+			}
 			at, _, err := o.Named(ctx, c.Parameter)
-			if was, ok := before[c.Name]; ok && err == nil && !slices.EqualFunc(was, at, same) {
-				errs = append(errs, p.tell(ctx, s, o, image, c, at))
+			switch {
+			case err != nil:
+				untold(ctx, s, c, err)
+			case !slices.EqualFunc(was, at, same):
+				p.tell(ctx, s, o, image, c, at)
 			}
 		}
-		return errors.Join(errs...)
 	}
 }
 
@@ -296,12 +310,14 @@ at some time. The history of the parameter tells; it is added to, and never rewr
 					return err
 				}
 				at, _, err := o.Named(ctx, c.Parameter)
-				if err == nil {
-					err = p.tell(ctx, s, o, args[0], c, at)
+				if err != nil { // it names the release all the same
+					s.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", args[1], err)
+				} else {
+					p.tell(ctx, s, o, args[0], c, at)
 				}
 				p.json.result = movedResult{args[1], c.Parameter, release, placed(at)}
 				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], c.Parameter, printable(release)))
-				return err
+				return nil
 			})
 		},
 		Annotations: map[string]string{exitCodes: imagesChannelExitCodes},
@@ -376,7 +392,7 @@ is recorded in its tags: 'bake images enable' shares it again.`,
 			return f.on(p, cmd, image, func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
 				tell := p.moves(ctx, s, o, image, block)
 				all, err := o.Revoke(ctx, s, args[0], why, descendants, p.now)
-				err = errors.Join(err, tell())
+				tell()
 				p.json.result = revokedResult{list(all)}
 				for _, r := range all {
 					what := "revoked and disabled"

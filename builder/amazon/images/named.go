@@ -10,15 +10,13 @@ import (
 )
 
 // NamedBy are those of the images that a channel, which is a parameter, names or has named in
-// their regions, and the IDs of those that it names now. It is an error if none of the
-// account's regions has the channel.
+// their regions, and the IDs of those that it names now. It is an [ErrNoChannel] if none of the
+// account's regions has the channel. What other regions tell is returned with the error of one
+// that does not answer.
 func (a *Account) NamedBy(ctx context.Context, parameter string, all []Image) (named []Image, now []string, err error) {
 	histories, err := a.NewOutlet(builder.Distribution{}, "").Histories(ctx, parameter)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(histories) == 0 {
-		return nil, nil, fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(a.Regions, ", "))
+	if len(histories) == 0 && err == nil {
+		err = fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(a.Regions, ", "))
 	}
 	ever := map[string]bool{}
 	for _, h := range histories {
@@ -28,5 +26,5 @@ func (a *Account) NamedBy(ctx context.Context, parameter string, all []Image) (n
 			}
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(i Image) bool { return !ever[i.ID] }), now, nil
+	return slices.DeleteFunc(slices.Clone(all), func(i Image) bool { return !ever[i.ID] }), now, err
 }

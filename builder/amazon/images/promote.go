@@ -101,8 +101,12 @@ func (o *Outlet) histories(ctx context.Context, parameter string) (map[spot][]En
 	return found, each.Wait()
 }
 
+// ErrNoChannel is the error of a channel that names nothing.
+var ErrNoChannel = errors.New("there is no channel")
+
 // Named lists what a channel names, in all places of the outlet. In none of its regions may
-// it be missing in the own account, and it must name one release everywhere.
+// it be missing in the own account, which is an [ErrNoChannel], and it must name one release
+// everywhere.
 func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Placed, names string, err error) {
 	histories, err := o.histories(ctx, parameter)
 	if err != nil {
@@ -122,11 +126,11 @@ func (o *Outlet) Named(ctx context.Context, parameter string) (all []builder.Pla
 	}
 	for _, region := range o.to.Regions {
 		if !slices.ContainsFunc(all, func(p builder.Placed) bool { return p.Account == o.own.ID && p.Region == region }) {
-			return nil, "", fmt.Errorf("there is no channel %s in %s", parameter, region)
+			return nil, "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, region)
 		}
 	}
 	if len(all) == 0 {
-		return nil, "", fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(o.own.Regions, ", "))
+		return nil, "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(o.own.Regions, ", "))
 	}
 	if len(releases) > 1 {
 		return nil, "", fmt.Errorf("the channel %s names different images: %s. Promote or roll back until it does not", parameter, strings.Join(slices.Sorted(maps.Keys(releases)), ", "))
@@ -151,7 +155,7 @@ func (o *Outlet) Rollback(ctx context.Context, s *step.Scope, parameter, to, why
 		return "", err
 	}
 	if len(histories) == 0 {
-		return "", fmt.Errorf("there is no channel %s in %s", parameter, strings.Join(o.own.Regions, ", "))
+		return "", fmt.Errorf("%w %s in %s", ErrNoChannel, parameter, strings.Join(o.own.Regions, ", "))
 	}
 	// The place that is written last decides: as long as it names the release that is left,
 	// a rollback that was killed can be repeated.

@@ -389,7 +389,20 @@ func TestNamedBy(t *testing.T) {
 	if want := slices.Sorted(slices.Values([]string{two, far})); !slices.Equal(now, want) {
 		t.Errorf("it names %v, want %v", now, want)
 	}
-	if _, _, err := a.NamedBy(t.Context(), "/bake/web/none", all); err == nil || !strings.Contains(err.Error(), "there is no channel /bake/web/none in") {
+	// Of a region that does not answer, the others tell.
+	w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+		if c.Service == "ssm" && c.Region == west {
+			rw.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		serve(rw)
+	})
+	named, now, err = a.NamedBy(t.Context(), "/bake/web/stable", all)
+	if len(named) != 2 || slices.ContainsFunc(named, func(i images.Image) bool { return i.Region != home }) || !slices.Equal(now, []string{two}) || err == nil {
+		t.Errorf("without one region: %v, %v, %v", named, now, err)
+	}
+	w.watch(nil)
+	if _, _, err := a.NamedBy(t.Context(), "/bake/web/none", all); !errors.Is(err, images.ErrNoChannel) || !strings.Contains(err.Error(), "there is no channel /bake/web/none in") {
 		t.Error(err)
 	}
 }
