@@ -3,7 +3,9 @@ package cloud_test
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -16,7 +18,8 @@ import (
 // TestNatGateway makes a private subnet with a way out, as modules for VPCs do, and takes
 // it away.
 func TestNatGateway(t *testing.T) {
-	s := cloudtest.Start(t, cloud.Options{})
+	var ahead atomic.Int64
+	s := cloudtest.Start(t, cloud.Options{Clock: clock{now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}})
 	client := s.EC2("default", "us-east-1")
 	ctx := t.Context()
 	o := newOwnVpc(t, client)
@@ -45,7 +48,8 @@ func TestNatGateway(t *testing.T) {
 		t.Errorf("the NAT gateway is %+v", gateway)
 	}
 	// A second one cannot have the same address: the gateway itself tells why.
-	if failed := describe(*create(*address.AllocationId, o.subnet).NatGateway.NatGatewayId); failed.State != types.NatGatewayStateFailed || *failed.FailureCode != "Resource.AlreadyAssociated" {
+	second := create(*address.AllocationId, o.subnet).NatGateway.NatGatewayId
+	if failed := describe(*second); failed.State != types.NatGatewayStateFailed || *failed.FailureCode != "Resource.AlreadyAssociated" {
 		t.Errorf("a second NAT gateway with the address is %+v", failed)
 	}
 	interfaces := got[*ec2.DescribeNetworkInterfacesOutput](t)(client.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: where("subnet-id", o.subnet)})).NetworkInterfaces
@@ -77,6 +81,11 @@ func TestNatGateway(t *testing.T) {
 	}
 	got[*ec2.ReleaseAddressOutput](t)(client.ReleaseAddress(ctx, &ec2.ReleaseAddressInput{AllocationId: address.AllocationId}))
 	got[*ec2.DeleteSubnetOutput](t)(client.DeleteSubnet(ctx, &ec2.DeleteSubnetInput{SubnetId: &o.subnet}))
+
+	// It is forgotten later.
+	ahead.Store(int64(2 * time.Hour))
+	got[*ec2.DeleteNatGatewayOutput](t)(client.DeleteNatGateway(ctx, &ec2.DeleteNatGatewayInput{NatGatewayId: second}))
+	refused[*ec2.DeleteNatGatewayOutput](t, "NatGatewayNotFound")(client.DeleteNatGateway(ctx, &ec2.DeleteNatGatewayInput{NatGatewayId: &id}))
 }
 
 // TestNetworkInterfaces makes an interface, attaches it, and sees what becomes of it when
@@ -102,6 +111,8 @@ func TestNetworkInterfaces(t *testing.T) {
 	refused[*ec2.CreateNetworkInterfaceOutput](t, "InvalidIPAddress.InUse")(client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet, PrivateIpAddress: aws.String("10.0.1.77")}))
 	got[*ec2.DeleteNetworkInterfaceOutput](t)(client.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: fixed.NetworkInterface.NetworkInterfaceId}))
 	refused[*ec2.DeleteNetworkInterfaceOutput](t, "InvalidNetworkInterfaceID.NotFound")(client.DeleteNetworkInterface(ctx, &ec2.DeleteNetworkInterfaceInput{NetworkInterfaceId: fixed.NetworkInterface.NetworkInterfaceId}))
+
+	refused[*ec2.CreateNetworkInterfaceOutput](t, "Unsupported")(client.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: &o.subnet, Operator: &types.OperatorRequest{Principal: aws.String("x.amazonaws.com")}}))
 
 	kept, ends := create(), create()
 	if have := describe(kept); have.Status != types.NetworkInterfaceStatusAvailable || *have.Description != "second" || *have.Groups[0].GroupId != o.group {
@@ -200,6 +211,7 @@ func TestVpcEndpoints(t *testing.T) {
 	}
 	refused[*ec2.DeleteRouteOutput](t, "InvalidRoute.NotFound")(client.DeleteRoute(ctx, &ec2.DeleteRouteInput{RouteTableId: &o.table}))
 	refused[*ec2.CreateVpcEndpointOutput](t, "RouteAlreadyExists")(create(ec2.CreateVpcEndpointInput{ServiceName: aws.String("com.amazonaws.us-east-1.s3"), RouteTableIds: []string{o.table}}))
+	refused[*ec2.ModifyVpcEndpointOutput](t, "Unsupported")(client.ModifyVpcEndpoint(ctx, &ec2.ModifyVpcEndpointInput{VpcEndpointId: gateway.VpcEndpointId, IpAddressType: types.IpAddressTypeIpv6}))
 	got[*ec2.ModifyVpcEndpointOutput](t)(client.ModifyVpcEndpoint(ctx, &ec2.ModifyVpcEndpointInput{VpcEndpointId: gateway.VpcEndpointId, RemoveRouteTableIds: []string{o.table}, PolicyDocument: aws.String(`{"Statement":[]}`)}))
 	if slices.ContainsFunc(routes(), led) {
 		t.Error("the route is still there")
