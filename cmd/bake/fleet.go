@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -124,7 +125,7 @@ func (p *program) onFleet(cmd *cobra.Command, f *fleetFlags, args []string, do f
 			one.Engine = nil // it is a process here that has the cloud
 		}
 		h := p.fleetHost(f, t, state)
-		h.Approve = p.approveCell(f)
+		h.Approve = p.approveCell(f, nil)
 		e, err := p.fleetEngine(ctx, one, h.Host)
 		if err != nil {
 			return err
@@ -183,9 +184,9 @@ func (h *fleetHost) doubts(p *program) func(run.Diagnosis) {
 	}
 }
 
-// shared opens the local cloud for all cells, with the accounts and roles of a fleet, when the
-// first one needs it. The caller closes what close returns.
-func (p *program) shared(f *fleetFlags, one *fleet.Fleet) (open func(context.Context, func(step.Event)) (*localcloud.Cloud, error), end func(context.Context) error) {
+// shared opens the local cloud for all cells, with the accounts and roles of the fleets, when
+// the first one needs it. The caller closes what close returns.
+func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) (open func(context.Context, func(step.Event)) (*localcloud.Cloud, error), end func(context.Context) error) {
 	var mu sync.Mutex
 	var cloud *localcloud.Cloud
 	open = func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) {
@@ -198,7 +199,16 @@ func (p *program) shared(f *fleetFlags, one *fleet.Fleet) (open func(context.Con
 		if err != nil {
 			return nil, err
 		}
-		o.AccountIDs, o.EgressAsked = one.Accounts(), f.egress != ""
+		var cells []fleet.Cell
+		for _, one := range fleets {
+			cells = append(cells, one.Cells...)
+			for _, id := range one.Accounts() {
+				if !slices.Contains(o.AccountIDs, id) {
+					o.AccountIDs = append(o.AccountIDs, id)
+				}
+			}
+		}
+		o.EgressAsked = f.egress != ""
 		if o.EgressAsked {
 			o.Egress = f.egress
 		}
@@ -207,7 +217,7 @@ func (p *program) shared(f *fleetFlags, one *fleet.Fleet) (open func(context.Con
 			return nil, err
 		}
 		done := map[string]bool{"": true}
-		for _, c := range one.Cells {
+		for _, c := range cells {
 			if done[c.Role] {
 				continue
 			}
@@ -369,6 +379,9 @@ CELL is FLEET/IMAGE/ACCOUNT/REGION, or IMAGE/ACCOUNT/REGION if there is one flee
 				if by != "" && one.Engine == nil {
 					return usageError{"-by takes an engine block: without one, AWS knows whose credentials these are", "bake fleet approve"}
 				}
+				if by == "" && one.Engine != nil {
+					return usageError{"an approval says who approves: use -by NAME", "bake fleet approve"}
+				}
 				if err := p.hasChannel(ctx, &f, c, args[1]); err != nil {
 					return err
 				}
@@ -456,11 +469,17 @@ func cellNamed(t *fleet.Template, name string) (*fleet.Fleet, fleet.Cell, error)
 	return nil, cell, err
 }
 
-// approveCell approves the image of a cell in its account and region.
-func (p *program) approveCell(f *fleetFlags) func(context.Context, fleet.Outcome, fleet.Approval) error {
+// approveCell approves the image of a cell in its account and region. clouds have the local
+// cloud if this process has opened it; nil: it is opened for the approval.
+func (p *program) approveCell(f *fleetFlags, clouds *localcloud.Clouds) func(context.Context, fleet.Outcome, fleet.Approval) error {
 	return func(ctx context.Context, o fleet.Outcome, a fleet.Approval) (err error) {
 		place := images.Place{Regions: []string{o.Cell.Region}, Env: p.env}
-		if f.local {
+		switch {
+		case f.local && clouds != nil:
+			if place.Cloud, err = clouds.Named(ctx, localcloud.Name); err != nil {
+				return err
+			}
+		case f.local:
 			emit, done := p.progressDisplay()
 			defer done()
 			c, err := p.openLocal(ctx, "", "", emit)

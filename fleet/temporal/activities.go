@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,11 +46,24 @@ type progress struct {
 	Step   string `json:"step,omitempty"`
 }
 
-// watch sends heartbeats until the caller calls end, and counts the events that emit gets.
+// oneByOne is emit for several goroutines at once.
+func oneByOne(emit func(step.Event)) func(step.Event) {
+	if emit == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(e step.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		emit(e)
+	}
+}
+
+// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the events that emit gets.
 func (a *activities) watch(ctx context.Context, emit func(step.Event)) (func(step.Event), func()) {
 	var events atomic.Int64
 	var at atomic.Pointer[string]
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // what is torn down then takes its time
 	over := make(chan struct{})
 	go func() {
 		defer close(over)

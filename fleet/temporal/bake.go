@@ -142,7 +142,7 @@ func (b *baking) live(ctx workflow.Context) (out fleet.Outcome, again bool) {
 // time: its worker has died, or was cut off.
 func worth(err error) bool {
 	var timeout *temporal.TimeoutError
-	return errors.As(err, &timeout)
+	return errors.As(err, &timeout) && timeout.TimeoutType() != enums.TIMEOUT_TYPE_START_TO_CLOSE
 }
 
 // ended is the outcome of a run that the workflow has ended.
@@ -162,7 +162,13 @@ func words(err error) string {
 	case errors.As(err, &told):
 		return told.Message()
 	case errors.As(err, &timeout):
-		return "the worker has died, or was cut off from the service"
+		switch timeout.TimeoutType() {
+		case enums.TIMEOUT_TYPE_HEARTBEAT:
+			return "the worker has died, or was cut off from the service"
+		case enums.TIMEOUT_TYPE_START_TO_CLOSE:
+			return "the stage has taken longer than it may"
+		}
+		return "no worker has done it in time"
 	}
 	return err.Error()
 }
@@ -180,6 +186,10 @@ func (b *baking) phase(ctx workflow.Context, what string) {
 	_ = workflow.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet(shown)) // it is for show
 }
 
+// longestStage is how long a stage may take: some builds are all one stage. That a worker has
+// died is known by its heartbeats much sooner.
+const longestStage = 24 * time.Hour
+
 // stageContext is where the stage is done that comes at the boundaries.
 func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workflow.Context {
 	stage := next[0].Next
@@ -189,11 +199,11 @@ func (b *baking) stageContext(ctx workflow.Context, next []step.Boundary) workfl
 	}
 	b.phase(ctx, what)
 	o := workflow.ActivityOptions{
-		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: 2 * time.Hour, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 3},
+		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: longestStage, HeartbeatTimeout: heartbeatTimeout, WaitForCancellation: true,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: time.Minute, MaximumAttempts: 10},
 	}
 	if slices.ContainsFunc(next, func(n step.Boundary) bool { return n.Next.OnMachine() }) {
-		o.TaskQueue, o.StartToCloseTimeout = machineQueue(b.Cell), 24*time.Hour
+		o.TaskQueue = machineQueue(b.Cell)
 	}
 	if stage == step.StageLaunch { // what it had made is not known if its worker has died
 		o.RetryPolicy.MaximumAttempts = 1

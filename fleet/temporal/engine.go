@@ -43,16 +43,23 @@ const dialTime = 10 * time.Second
 
 // dial connects to the service of a fleet. The caller closes the client.
 func (e *Engine) dial(ctx context.Context, f *fleet.Fleet) (client.Client, error) {
+	return e.dialLogging(ctx, f, slog.DiscardHandler)
+}
+
+// dialLogging is dial with what hears the log of the SDK.
+func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler) (client.Client, error) {
 	if f.Engine == nil {
 		return nil, fmt.Errorf("the fleet %s has no engine block: %w", f.Name, fleet.ErrNotHere)
 	}
-	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, Logger: log.NewStructuredLogger(slog.New(slog.DiscardHandler))}
-	if envvar.Get(e.Host.Env, codecVar) != "" {
-		key, err := e.key()
-		if err != nil {
-			return nil, err
-		}
-		o.DataConverter = sealed(key)
+	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, Logger: log.NewStructuredLogger(slog.New(h))}
+	key, err := e.key()
+	encrypt := envvar.Get(e.Host.Env, codecVar) != ""
+	switch {
+	case err == nil:
+		o.DataConverter = sealed(key, encrypt)
+		o.FailureConverter = failures(o.DataConverter, encrypt)
+	case encrypt:
+		return nil, err
 	}
 	if f.Engine.TLS != nil {
 		config, err := tlsConfig(f.Engine.TLS)

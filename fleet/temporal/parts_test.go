@@ -2,13 +2,16 @@ package temporal
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.temporal.io/sdk/converter"
+	sdk "go.temporal.io/sdk/temporal"
 
 	"bake/builder/amazon"
 	"bake/fleet"
@@ -51,23 +54,73 @@ func TestLooks(t *testing.T) {
 func TestCodec(t *testing.T) {
 	key, _ := run.NewKey("a key for the tests")
 	other, _ := run.NewKey("another key for the tests")
-	p, err := sealed(key).ToPayloads("secret text")
+	p, err := sealed(key, true).ToPayloads("secret text")
 	if err != nil || strings.Contains(p.String(), "secret") {
 		t.Fatalf("%v, %v", p, err)
 	}
 	var text string
-	if err := sealed(key).FromPayloads(p, &text); err != nil || text != "secret text" {
-		t.Errorf("%q, %v", text, err)
+	for _, encrypt := range []bool{true, false} { // who encrypts nothing reads it, too
+		if err := sealed(key, encrypt).FromPayloads(p, &text); err != nil || text != "secret text" {
+			t.Errorf("%q, %v", text, err)
+		}
 	}
-	if err := sealed(other).FromPayloads(p, &text); err == nil {
+	if err := sealed(other, true).FromPayloads(p, &text); err == nil {
 		t.Error("it can be read with another key")
 	}
 	plain, err := converter.GetDefaultDataConverter().ToPayloads("old")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sealed(key).FromPayloads(plain, &text); err != nil || text != "old" {
+	if err := sealed(key, true).FromPayloads(plain, &text); err != nil || text != "old" {
 		t.Errorf("%q, %v", text, err)
+	}
+	clear, err := sealed(key, false).ToPayloads("clear text")
+	if err != nil || !strings.Contains(string(clear.GetPayloads()[0].GetData()), "clear text") {
+		t.Errorf("%v, %v", clear, err)
+	}
+}
+
+// TestFailuresAreEncrypted: so are the messages of errors, which name images and accounts.
+func TestFailuresAreEncrypted(t *testing.T) {
+	key, _ := run.NewKey("a key for the tests")
+	for _, encrypt := range []bool{true, false} {
+		c := failures(sealed(key, encrypt), encrypt)
+		f := c.ErrorToFailure(sdk.NewApplicationError("secret text", "State", "secret detail"))
+		if clear := strings.Contains(f.String(), "secret text"); clear == encrypt {
+			t.Errorf("encrypted %t: %s", encrypt, f)
+		}
+		for _, reader := range []bool{true, false} {
+			if err := failures(sealed(key, reader), reader).FailureToError(f); err == nil || !strings.Contains(err.Error(), "secret text") {
+				t.Errorf("encrypted %t: it reads %v", encrypt, err)
+			}
+		}
+	}
+}
+
+// TestEmitsOneByOne: cells that are baked side by side do not emit at once.
+func TestEmitsOneByOne(t *testing.T) {
+	var inside atomic.Bool
+	n := 0
+	emit := oneByOne(func(step.Event) {
+		if !inside.CompareAndSwap(false, true) {
+			t.Error("two events at once")
+		}
+		for range 100 {
+			runtime.Gosched()
+		}
+		inside.Store(false)
+		n++
+	})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() { emit(step.Event{}) })
+	}
+	all.Wait()
+	if n != 20 {
+		t.Errorf("%d events", n)
+	}
+	if oneByOne(nil) != nil {
+		t.Error("nobody to tell has become somebody")
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -42,7 +44,10 @@ const stageCalls = 10
 // the fleets say less.
 const stagesAtOnce = 50
 
-// Work implements [fleet.Engine].
+// fatalDrain is how long a worker that cannot go on waits for what it has begun.
+const fatalDrain = time.Minute
+
+// Work implements [fleet.Engine]. It warns on stderr of what Temporal says.
 func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if len(o.Fleets) == 0 {
 		return errors.New("the template has no fleet to work for")
@@ -51,12 +56,14 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.dial(ctx, o.Fleets[0])
+	c, err := e.dialLogging(ctx, o.Fleets[0], slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	a := &activities{host: e.Host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
+	host := e.Host
+	host.Emit = oneByOne(host.Emit)
+	a := &activities{host: host, key: key, client: c, fleets: map[string]*fleet.Fleet{}, rates: map[string]*fleet.Rates{}, metrics: &Metrics{}}
 	for _, f := range o.Fleets {
 		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
 	}
@@ -67,9 +74,16 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		}
 		defer stop()
 	}
-	workers := []worker.Worker{e.workflowWorker(c, a)}
+	fatal := make(chan error, 1)
+	failed := func(err error) {
+		select {
+		case fatal <- err:
+		default: // one is enough
+		}
+	}
+	workers := []worker.Worker{e.workflowWorker(c, a, failed)}
 	for _, place := range places(o) {
-		workers = append(workers, e.placeWorkers(c, a, place, rate(o.Fleets))...)
+		workers = append(workers, e.placeWorkers(c, a, place, rate(o.Fleets), failed)...)
 	}
 	for i, w := range workers {
 		if err := w.Start(); err != nil {
@@ -82,14 +96,20 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if e.Ready != nil {
 		e.Ready()
 	}
-	<-ctx.Done()
-	stopAll(workers)
-	return nil
+	select {
+	case <-ctx.Done():
+		stopAll(workers, drain+time.Minute)
+		return nil
+	case err := <-fatal:
+		stopAll(workers, fatalDrain)
+		return fmt.Errorf("the worker cannot go on: %w", unreachable(o.Fleets[0], err))
+	}
 }
 
-// stopAll drains workers side by side.
-func stopAll(workers []worker.Worker) {
-	stopped := make(chan struct{})
+// stopAll drains workers side by side, for so long at most.
+func stopAll(workers []worker.Worker, limit time.Duration) {
+	stopped := make(chan struct{}, len(workers))
+	over := time.After(limit)
 	for _, w := range workers {
 		go func() {
 			w.Stop()
@@ -97,7 +117,11 @@ func stopAll(workers []worker.Worker) {
 		}()
 	}
 	for range workers {
-		<-stopped
+		select {
+		case <-stopped:
+		case <-over:
+			return
+		}
 	}
 }
 
@@ -126,18 +150,18 @@ func rate(fleets []*fleet.Fleet) (lowest float64) {
 	return lowest
 }
 
-func (e *Engine) workflowWorker(c client.Client, a *activities) worker.Worker {
-	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain})
+func (e *Engine) workflowWorker(c client.Client, a *activities, failed func(error)) worker.Worker {
+	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain, OnFatalError: failed})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
 	w.RegisterActivityWithOptions(a.pauseSchedule, activity.RegisterOptions{Name: pauseActivity})
 	return w
 }
 
-func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, calls float64) []worker.Worker {
+func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, calls float64, failed func(error)) []worker.Worker {
 	o := worker.Options{
 		DisableWorkflowWorker: true, WorkerStopTimeout: drain, MaxHeartbeatThrottleInterval: beat,
-		MaxConcurrentActivityExecutionSize: stagesAtOnce,
+		MaxConcurrentActivityExecutionSize: stagesAtOnce, OnFatalError: failed,
 	}
 	machines := worker.New(c, machineQueue(place), o)
 	if calls > 0 {
