@@ -351,13 +351,26 @@ func (a *attempt) build(ctx context.Context, c Cell, parents []Outcome, id strin
 	if o.Within == nil {
 		o.Within = Within(c, id)
 	}
-	again, m := a.resumable(c)
+	made, done := a.finished(c)
+	again, m := false, run.Memory{}
+	if !done {
+		again, m = a.resumable(c)
+	}
 	for _, dead := range a.before.open[c.ID()] {
 		if !again || dead != m.Run {
 			if err := a.sweep(ctx, dead, emit); err != nil {
 				return run.Result{}, err
 			}
 		}
+	}
+	if done {
+		_ = a.host.State.Events(made.Run, func(e step.Event) { // which has been read
+			if e.Kind == step.ChannelAsked {
+				emit(e) // what the image waits for
+			}
+		})
+		decide(ctx, o, &made)
+		return made, nil
 	}
 	if again {
 		result, err := a.resume(ctx, o, m)
@@ -392,12 +405,32 @@ func (a *attempt) resume(ctx context.Context, o run.Options, m run.Memory) (run.
 		return !slices.Contains(m.Asked, name)
 	})
 	result, err := run.Resume(ctx, run.ResumeOptions{Options: again, Run: m.Run})
-	if err == nil && len(result.Planned) == 0 { // what is resumed is not decided about again
-		if now, perr := run.Plan(ctx, o); perr == nil {
-			result.Planned = now.Planned // the digest of its inputs, which those made from it record
-		}
+	if err == nil {
+		decide(ctx, o, &result)
 	}
 	return result, err
+}
+
+// decide adds to the result of a run that was not decided about again the digest of its
+// inputs, which images made from it record.
+func decide(ctx context.Context, o run.Options, result *run.Result) {
+	if len(result.Planned) > 0 {
+		return
+	}
+	if now, err := run.Plan(ctx, o); err == nil {
+		result.Planned = now.Planned
+	}
+}
+
+// finished is the newest run of a cell that has made its image, which the journal does not
+// tell since the process died then.
+func (a *attempt) finished(c Cell) (made run.Result, ok bool) {
+	for _, dead := range slices.Backward(a.before.open[c.ID()]) {
+		if made, ok := a.host.State.Finished(dead); ok && !a.owns(dead) {
+			return made, true
+		}
+	}
+	return made, false
 }
 
 // sweep deletes what a run has left that has died.

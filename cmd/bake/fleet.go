@@ -45,7 +45,7 @@ func (f *fleetFlags) registerLocal(flags *pflag.FlagSet) {
 
 // registerRehearsal is for commands about what 'bake fleet run' has begun.
 func (f *fleetFlags) registerRehearsal(flags *pflag.FlagSet) {
-	flags.BoolVar(&f.local, "local", false, "of a template with an engine block: the run that 'bake fleet run -local' has begun in this machine, and not that of the engine")
+	flags.BoolVar(&f.local, "local", false, "with an engine block: the run that 'bake fleet run -local' began on this machine, not that of the engine")
 }
 
 func (p *program) fleetCommand() *cobra.Command {
