@@ -50,6 +50,8 @@ type Memory struct {
 	Image *config.Instance `json:"image,omitempty"` // that the run builds, where images are built apart
 
 	Within *amazon.Within `json:"within,omitempty"` // the account and region that it is held to
+
+	Stages bool `json:"stages,omitempty"` // it goes by stages, perhaps on other hosts
 }
 
 // Journal is the path of the journal of a run.
@@ -242,7 +244,7 @@ func (o Options) journal(run step.Invocation, t *config.Template, builds []strin
 	m := Memory{
 		Run: run.ID, Whole: o.Whole, Bake: o.Version, Started: run.Start, Command: t.Secrets().Redact(o.Command), Local: o.Cloud != nil, OnError: o.OnError, Force: o.Force,
 		Parallel: o.Parallel, FailFast: o.FailFast, Builds: builds, Path: o.Template.Path, Cwd: o.Template.Cwd, VarFiles: o.Template.VarFiles, Only: o.Template.Only, Except: o.Template.Except, Files: map[string]string{},
-		Image: o.Template.Instance, Within: o.Within,
+		Image: o.Template.Instance, Within: o.Within, Stages: o.Stages,
 	}
 	for name, f := range t.Files() {
 		sum := sha256.Sum256(f.Bytes)
@@ -316,11 +318,12 @@ func (a *again) unchanged(now map[string]string) error {
 }
 
 // kept reports whether a run was to be kept if it failed, and has not been resumed to its
-// end since, or is being resumed. That it cannot be resumed does not matter.
+// end since, or is being resumed, or goes by stages, so that another host may be going on with
+// it. That it cannot be resumed does not matter.
 func (s State) kept(run string) bool {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(run), &m)
-	return errors.Is(err, step.ErrLive) || m.OnError == engine.Keep
+	return errors.Is(err, step.ErrLive) || m.Stages || m.OnError == engine.Keep
 }
 
 // key is the private key of the machine that a build of a run has left, or empty.

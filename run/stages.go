@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"bake/engine"
 	"bake/internal/login"
@@ -212,7 +213,33 @@ func (s State) knowsMore(e exported) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
+	if len(own) != len(e.Journal) || !bytes.Equal(own, e.Journal) {
+		return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
+	}
+	owned, err := os.ReadFile(s.ledger(e.Run)) // nothing was recorded, but something may have been made
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return len(owned) > len(e.Ledger) && bytes.HasPrefix(owned, e.Ledger), err
+}
+
+// ForgetStages deletes what this host has of runs that go by stages and were last gone on with
+// here before a time. Whoever goes on with them has what they own.
+func (s State) ForgetStages(before time.Time) error {
+	names, err := fs.Glob(os.DirFS(s.Ledgers()), "*.journal")
+	errs := []error{err}
+	for _, name := range names {
+		run := strings.TrimSuffix(name, ".journal")
+		info, err := os.Stat(s.Journal(run))
+		if err != nil || !info.ModTime().Before(before) {
+			continue
+		}
+		var m Memory
+		if _, err := step.ReadJournal(s.Journal(run), &m); err == nil && m.Stages { // else it is live, or cannot be read
+			errs = append(errs, s.Forget(run))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Forget deletes the state of a run that owns nothing on this host any more: another one

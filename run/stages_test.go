@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bake/cloud"
 	"bake/config"
@@ -92,6 +93,55 @@ func (s *stages) stage(t *testing.T, sealed []byte) ([]byte, run.Result, error) 
 		t.Error("what is exported holds a private key in clear")
 	}
 	return sealed, result, err
+}
+
+// TestStagesAreNotSwept: between two stages the host of the last one does not know whether
+// another one goes on with the run, so that a sweep leaves it alone; in time it forgets it.
+func TestStagesAreNotSwept(t *testing.T) {
+	s := newStages(t, staged)
+	sealed, _, err := s.stage(t, nil)
+	if err != nil || sealed == nil {
+		t.Fatal(err)
+	}
+	before := s.all()
+	state := run.State(filepath.Join(s.dir, "host1"))
+	var spared []run.Spared
+	o := run.SweepOptions{State: state, Spared: func(one run.Spared) { spared = append(spared, one) }}
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) > 0 || len(spared) != 1 || spared[0].Run != s.opts.ID {
+		t.Errorf("swept %v, spared %v, %v", swept, spared, err)
+	}
+	if after := s.all(); !slices.Equal(before, after) {
+		t.Errorf("there were %q, and are %q", before, after)
+	}
+
+	// What was made without a word in the journal is not forgotten by an import.
+	ledger := filepath.Join(state.Ledgers(), s.opts.ID+".jsonl")
+	text, err := os.ReadFile(ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ledger, append(text, []byte("{}\n")...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := state.Import(sealed, s.key); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadFile(ledger); err != nil || len(now) != len(text)+3 {
+		t.Errorf("the ledger has %d bytes after an import, and had %d: %v", len(now), len(text)+3, err)
+	}
+
+	if err := state.ForgetStages(time.Now().Add(-time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(state.Journal(s.opts.ID)); err != nil {
+		t.Errorf("it is forgotten at once: %v", err)
+	}
+	if err := state.ForgetStages(time.Now().Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(state.Journal(s.opts.ID)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is not forgotten: %v", err)
+	}
 }
 
 func bytesHold(data []byte, text string) bool { return strings.Contains(string(data), text) }

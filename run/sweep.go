@@ -438,6 +438,11 @@ func (s State) survey(run string) survey {
 	unopened, damaged := []error{err}, []error(nil)
 	for _, path := range paths {
 		id := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+		if run != "" && id != run { // which is not even locked: it may be about to go on
+			if h, err := step.ReadHeader(path); err == nil && h.Whole != run {
+				continue
+			}
+		}
 		l, err := step.OpenLedger(path)
 		switch {
 		case errors.Is(err, step.ErrLive):

@@ -130,7 +130,8 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		}
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
-	out := stageOut{Next: result.Next, Left: len(result.Left) > 0, Interrupted: errors.Is(err, engine.ErrInterrupted)}
+	// Of several builds, some may have failed and others be at a boundary.
+	out := stageOut{Next: result.Next, Left: len(result.Left) > 0 || err != nil && len(result.Next) > 0, Interrupted: errors.Is(err, engine.ErrInterrupted)}
 	if _, ran := errors.AsType[*run.FailedError](err); in.State != nil && err != nil && !ran { // such as a run of another version
 		out.State, out.Left, out.Interrupted = in.State, true, true
 	} else if len(out.Next) > 0 || out.Left {
@@ -177,7 +178,7 @@ func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 // export seals the state of a run, which other workers go on with.
 func (a *activities) export(id string) ([]byte, error) {
 	sealed, err := a.host.State.Export(id, a.key)
-	if err == nil && len(sealed) > payloadLimit {
+	if err == nil && len(sealed) > payloadLimit/4*3 { // it travels in base64
 		err = fmt.Errorf("the state of run %s has %d bytes, which is more than the service takes", id, len(sealed))
 	}
 	return sealed, err
@@ -233,8 +234,13 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
 	if in.State != nil {
-		if _, err := a.host.State.Import(in.State, a.key); err != nil {
+		switch _, err := a.host.State.Import(in.State, a.key); {
+		case errors.Is(err, step.ErrLive): // a stage that was given up is ending
 			return err
+		case err != nil: // such as a key that was changed: the tags still tell
+			if emit != nil {
+				emit(step.Event{Kind: step.Warning, Time: a.host.Now(), Text: err.Error() + "; what the run has left is found by its tags alone"})
+			}
 		}
 	}
 	sweep := run.SweepOptions{State: a.host.State, Run: in.Run, Clouds: a.host.Clouds, Emit: emit, Command: "bake worker", Now: a.host.Now}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,6 +85,7 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 	if out.Result == fleet.Cancelled && ctx.Err() == nil {
 		out.Result, out.Code = fleet.Failed, 1
 	}
+	out.Error = cut(out.Error)
 	out.Cell, out.Started, out.Ended = in.Cell, b.status.Started, workflow.Now(ctx)
 	b.status.Outcome, b.status.State = &out, fleet.State(out.Result)
 	b.phase(ctx, "")
@@ -91,6 +93,18 @@ func bake(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
 		return out, err
 	}
 	return out, b.after(ctx, out)
+}
+
+// longestError is how much of an error goes into the outcome of a cell, which is one of many
+// in the status of its fleet. The log has all of it.
+const longestError = 1 << 10
+
+// cut is the beginning of a text that is too long.
+func cut(text string) string {
+	if len(text) <= longestError {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestError], "") + "..."
 }
 
 // baking is a cell that is baked.

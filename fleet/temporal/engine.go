@@ -138,7 +138,7 @@ func attributes(ctx context.Context, c client.Client, namespace string) (made []
 // tooLarge is the error of a fleet that the service does not take in one piece.
 func tooLarge(in fleetIn) error {
 	text, err := json.Marshal(in)
-	if err == nil && len(text) > payloadLimit/2 { // how the cells end comes to it
+	if err == nil && 2*len(text)+700*len(in.Cells) > payloadLimit { // how each cell ends comes to it, with the cell once more
 		err = fmt.Errorf("the fleet %s has %d cells, which is more than the Temporal service takes; make several fleets of it", in.Fleet, len(in.Cells))
 	}
 	return err

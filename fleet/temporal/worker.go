@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bake/fleet"
+	"bake/step"
 )
 
 // registry takes workflows and activities, as a worker and a test do.
@@ -96,6 +97,9 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if e.Ready != nil {
 		e.Ready()
 	}
+	tidied, stopTidying := context.WithCancel(ctx)
+	defer stopTidying()
+	go tidy(tidied, host)
 	select {
 	case <-ctx.Done():
 		stopAll(workers, drain+time.Minute)
@@ -103,6 +107,25 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	case err := <-fatal:
 		stopAll(workers, fatalDrain)
 		return fmt.Errorf("the worker cannot go on: %w", unreachable(o.Fleets[0], err))
+	}
+}
+
+// stagesKept is how long a worker keeps its copy of a run that it has done a stage of: longer
+// than an attempt that was given up may come back.
+const stagesKept = 2 * longestStage
+
+// tidy deletes old copies of runs, with the keys of their machines, until ctx ends.
+func tidy(ctx context.Context, h fleet.Host) {
+	for tick := time.NewTicker(time.Hour); ; {
+		if err := h.State.ForgetStages(h.Now().Add(-stagesKept)); err != nil && h.Emit != nil {
+			h.Emit(step.Event{Kind: step.Warning, Time: h.Now(), Text: "old states of runs could not be deleted: " + err.Error()})
+		}
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
 	}
 }
 
