@@ -157,7 +157,7 @@ type pauseIn struct {
 // pauseSchedule pauses the schedule of a fleet whose runs have failed so often in a row. The
 // service itself would pause it after the first one.
 func (a *activities) pauseSchedule(ctx context.Context, in pauseIn) error {
-	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus != 'Running'", fleetWorkflow, in.Fleet)
+	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus != 'Running' AND ExecutionStatus != 'ContinuedAsNew'", fleetWorkflow, in.Fleet)
 	found, err := a.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 100}) // the newest come first
 	if err != nil {
 		return err
