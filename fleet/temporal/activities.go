@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
@@ -100,6 +101,9 @@ func (a *activities) watch(ctx context.Context, emit func(step.Event)) (func(ste
 // its error says that the stage may be tried again.
 func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	started := time.Now()
+	if err := named(in.Run); err != nil {
+		return stageOut{}, err
+	}
 	o, err := a.host.Options(ctx, in.Cell, in.Parents)
 	if err != nil { // the template is wrong, or not what the fleet was when it began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
@@ -155,6 +159,15 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	a.metrics.ended(&ended)
 	out.Outcome = &ended
 	return out, nil
+}
+
+// named returns an error if the id of a run, which comes from a history and names files, is
+// none.
+func named(id string) error {
+	if err := uuid.Validate(id); err != nil {
+		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("%q is no id of a run", id), "Run", err)
+	}
+	return nil
 }
 
 // hold holds a run to the account, the region and the rate of a cell.
@@ -231,6 +244,9 @@ func sorted(m map[string][]string) (keys []string) {
 // teardown deletes what a run has left: what its state tells, and what carries its tag in
 // the region of the cell.
 func (a *activities) teardown(ctx context.Context, in teardownIn) error {
+	if err := named(in.Run); err != nil {
+		return err
+	}
 	emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
 	if in.State != nil {

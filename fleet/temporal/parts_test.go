@@ -124,6 +124,19 @@ func TestEmitsOneByOne(t *testing.T) {
 	}
 }
 
+// TestRunIsNoPath: what a history says of the run names no file elsewhere.
+func TestRunIsNoPath(t *testing.T) {
+	a := &activities{}
+	for _, id := range []string{"", "../x", "/etc/passwd"} {
+		if _, err := a.stage(t.Context(), stageIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
+			t.Errorf("stage %q: %v", id, err)
+		}
+		if err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
+			t.Errorf("teardown %q: %v", id, err)
+		}
+	}
+}
+
 // TestMetrics: they are in the format of Prometheus, each below what it is.
 func TestMetrics(t *testing.T) {
 	var m Metrics
