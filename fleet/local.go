@@ -209,8 +209,8 @@ func (a *attempt) owns(run string) bool {
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
-	defer l.Close()
 	owned, err := l.Owned()
+	err = errors.Join(err, l.Close())
 	return len(owned) > 0 || err != nil || l.Damage != nil
 }
 

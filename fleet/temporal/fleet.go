@@ -67,9 +67,7 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Status, error) { return r.status(), nil }); err != nil {
 		return fleet.Status{}, err
 	}
-	if err := r.drive(ctx); err != nil {
-		return fleet.Status{}, err
-	}
+	r.drive(ctx)
 	if r.draining && !r.order.Over() {
 		in := r.fleetIn
 		in.Paused, in.Done = r.order.Paused(), r.outcomes
@@ -116,7 +114,7 @@ func (r *fleetRun) goOn() (err error) {
 }
 
 // drive begins cells and takes their ends until there is nothing more to do.
-func (r *fleetRun) drive(ctx workflow.Context) error {
+func (r *fleetRun) drive(ctx workflow.Context) {
 	selector := workflow.NewSelector(ctx)
 	pauses := workflow.GetSignalChannel(ctx, pauseSignal)
 	selector.AddReceive(pauses, func(c workflow.ReceiveChannel, _ bool) {
@@ -131,7 +129,7 @@ func (r *fleetRun) drive(ctx workflow.Context) error {
 			r.draining = true
 		}
 		if r.draining && r.children == 0 {
-			return nil
+			return
 		}
 		if !r.draining {
 			for _, c := range r.order.Begin() {
@@ -139,14 +137,13 @@ func (r *fleetRun) drive(ctx workflow.Context) error {
 			}
 		}
 		if r.order.Over() {
-			return nil
+			return
 		}
 		selector.Select(ctx)
 		if r.order.Stopped() {
 			cancel()
 		}
 	}
-	return nil
 }
 
 // ended is ready when ctx is cancelled. Its channel would be ready again and again.
