@@ -317,13 +317,19 @@ func (a *again) unchanged(now map[string]string) error {
 	return fmt.Errorf("the template has changed since the run began: %s; undo that, or use -force to resume with what it is now", strings.Join(changed, ", "))
 }
 
-// kept reports whether a run was to be kept if it failed, and has not been resumed to its
-// end since, or is being resumed, or goes by stages, so that another host may be going on with
-// it. That it cannot be resumed does not matter.
-func (s State) kept(run string) bool {
+// kept returns why a run is to be left alone, or nothing: it goes by stages, or it was to be
+// kept if it failed, and has not been resumed to its end since, or is being resumed. That it
+// cannot be resumed does not matter.
+func (s State) kept(run string) Reason {
 	var m Memory
 	_, err := step.ReadJournal(s.Journal(run), &m)
-	return errors.Is(err, step.ErrLive) || m.Stages || m.OnError == engine.Keep
+	switch {
+	case m.Stages:
+		return goesOn
+	case errors.Is(err, step.ErrLive), m.OnError == engine.Keep:
+		return wasKept
+	}
+	return ""
 }
 
 // key is the private key of the machine that a build of a run has left, or empty.

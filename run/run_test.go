@@ -678,7 +678,7 @@ func TestSweepByLedgersAndAge(t *testing.T) {
 		Spared: func(s run.Spared) { said += s.String() + "\n" },
 	}
 	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) != 0 || len(fake.gone) != 0 ||
-		!strings.Contains(said, "Run kept was kept (-on-error=keep, or by a worker of a fleet) and is not swept. To delete it: bake sweep -run kept\n  thing k\n") ||
+		!strings.Contains(said, "Run kept was kept (-on-error=keep) and is not swept. To delete it: bake sweep -run kept\n  thing k\n") ||
 		!strings.Contains(said, "Not old enough, of run r1:\n  thing a\n") {
 		t.Errorf("%v, %+v, gone are %v, said %s", err, swept, fake.gone, said)
 	}

@@ -19,7 +19,8 @@ type Reason string
 // The reasons to leave something alone.
 const (
 	inProgress Reason = "in-progress"       // its run goes on, on this host
-	wasKept    Reason = "kept"              // by -on-error=keep, or since it goes by stages
+	wasKept    Reason = "kept"              // by -on-error=keep
+	goesOn     Reason = "by-stages"         // another host may be going on with it
 	unknown    Reason = "unreadable-ledger" // whether its run is over
 	tooYoung   Reason = "too-young"
 	ageless    Reason = "unknown-age"
@@ -44,7 +45,9 @@ func (s Spared) String() string {
 	case inProgress:
 		fmt.Fprintf(&b, "Run %s is in progress and is not swept:", id)
 	case wasKept:
-		fmt.Fprintf(&b, "Run %s was kept (-on-error=keep, or by a worker of a fleet) and is not swept. To delete it: bake sweep -run %s", id, id)
+		fmt.Fprintf(&b, "Run %s was kept (-on-error=keep) and is not swept. To delete it: bake sweep -run %s", id, id)
+	case goesOn:
+		fmt.Fprintf(&b, "Run %s is that of a cell of a fleet, with which another worker may be going on, and is not swept. If it is over: bake sweep -run %s", id, id)
 	case unknown:
 		fmt.Fprintf(&b, "Run %s is not swept, since its ledger cannot be read. If it is over: bake sweep -tags -run %s", id, id)
 	case tooYoung:

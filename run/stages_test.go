@@ -107,7 +107,7 @@ func TestStagesAreNotSwept(t *testing.T) {
 	state := run.State(filepath.Join(s.dir, "host1"))
 	var spared []run.Spared
 	o := run.SweepOptions{State: state, Spared: func(one run.Spared) { spared = append(spared, one) }}
-	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) > 0 || len(spared) != 1 || spared[0].Run != s.opts.ID {
+	if swept, err := run.Sweep(t.Context(), o); err != nil || len(swept) > 0 || len(spared) != 1 || spared[0].Run != s.opts.ID || !strings.Contains(spared[0].String(), "a cell of a fleet") {
 		t.Errorf("swept %v, spared %v, %v", swept, spared, err)
 	}
 	if after := s.all(); !slices.Equal(before, after) {

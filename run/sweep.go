@@ -465,10 +465,10 @@ func (s State) survey(run string) survey {
 		owned, err := dead{ledger: l}.Owned()
 		damaged = append(damaged, err)
 		d := dead{l.Header, l, owned}
-		if run == "" && s.kept(id) {
-			all.others[id] = wasKept
+		if why := s.kept(id); run == "" && why != "" {
+			all.others[id] = why
 			if len(owned) > 0 {
-				all.kept = append(all.kept, Spared{id, l.Header.Started, wasKept, owned})
+				all.kept = append(all.kept, Spared{id, l.Header.Started, why, owned})
 			}
 			damaged = append(damaged, l.Close())
 			continue

@@ -142,16 +142,17 @@ func TestFaultsOfEnter(t *testing.T) {
 				return o.Enter(ctx, s, channel, "bake: test", at[1])
 			}
 			return do, func(what string, err error, struck bool) {
-				now := names4(w, channel, at[1])
-				var before int
-				if n%2 == 0 {
-					before = names4(w, channel, at[0])
-				} else {
-					before = 2 - now
-					for _, p := range at[1] {
-						if v := w.channelAt(profiles[p.Account], p.Region, channel); v != "" && v != p.ID {
-							before--
-						}
+				var now, before int
+				for i, p := range at[1] { // each is read once: a value may still be validated
+					old := ""
+					if n%2 == 0 {
+						old = at[0][i].ID
+					}
+					switch w.channelAt(profiles[p.Account], p.Region, channel) {
+					case p.ID:
+						now++
+					case old:
+						before++
 					}
 				}
 				killed := errors.Is(err, errKilled)
