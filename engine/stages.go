@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -11,11 +10,6 @@ import (
 	"bake/internal/shellquote"
 	"bake/step"
 )
-
-// ErrInterrupted is the error of a build that goes by stages when a provisioner has begun
-// on its machine in a stage that did not come to its end: it may have done half of its
-// work, or be at it still. Such a build has to begin again.
-var ErrInterrupted = errors.New("the stage before was interrupted")
 
 // provisionersDone is the key under which a build that goes by stages records how many of
 // its provisioners have finished.
@@ -59,7 +53,7 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 	x.marked = true
 	switch text, err := x.markOf(ctx, m); {
 	case err != nil:
-		return 0, err
+		return 0, step.Interrupted(ctx, x.scope, err)
 	case text == progress("finished", done):
 		return done, nil
 	case text == progress("finished", done+1): // and nobody was told
@@ -67,9 +61,9 @@ func (x *execution) nextProvisioner(ctx context.Context, m builder.Machine) (int
 		return done + 1, nil
 	}
 	if done < len(x.build.Provisioners) {
-		return 0, fmt.Errorf("%w: the provisioner %s had begun", ErrInterrupted, title(x.build.Provisioners[done]))
+		return 0, fmt.Errorf("%w: the provisioner %s had begun", step.ErrInterrupted, title(x.build.Provisioners[done]))
 	}
-	return 0, fmt.Errorf("%w: the checks of the machine had begun", ErrInterrupted)
+	return 0, fmt.Errorf("%w: the checks of the machine had begun", step.ErrInterrupted)
 }
 
 func (x *execution) cross(ctx context.Context, done int) error {

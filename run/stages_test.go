@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"bake/cloud"
 	"bake/config"
-	"bake/engine"
 	"bake/run"
 	"bake/run/runtest"
 	"bake/step"
@@ -287,8 +289,48 @@ func TestStageInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err = s.stage(t, sealed); !errors.Is(err, engine.ErrInterrupted) || len(s.all()) > 0 || s.lines(t) != "" {
+	if _, _, err = s.stage(t, sealed); !errors.Is(err, step.ErrInterrupted) || len(s.all()) > 0 || s.lines(t) != "" {
 		t.Errorf("after a provisioner that had begun: %v; there is %q; it was run: %q", err, s.all(), s.lines(t))
+	}
+}
+
+// TestStageWithoutMachine: a run whose machine is gone between two stages, or has stopped, has
+// to begin again and leaves nothing; in one go, it would have failed.
+func TestStageWithoutMachine(t *testing.T) {
+	for name, end := range map[string]func(context.Context, *ec2.Client, string) error{
+		"terminated": func(ctx context.Context, c *ec2.Client, id string) error {
+			_, err := c.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+			return err
+		},
+		"stopped": func(ctx context.Context, c *ec2.Client, id string) error {
+			_, err := c.StopInstances(ctx, &ec2.StopInstancesInput{InstanceIds: []string{id}})
+			return err
+		},
+	} {
+		for _, before := range []string{"provision 0 of 2", "image"} {
+			if name == "stopped" && before == "image" { // which it is to be anyway
+				continue
+			}
+			s := newStages(t, staged)
+			sealed, result, err := s.stage(t, nil)
+			for err == nil && sealed != nil && next(result) != before {
+				sealed, result, err = s.stage(t, sealed)
+			}
+			if err != nil || sealed == nil {
+				t.Fatal(err)
+			}
+			client := ec2.NewFromConfig(s.Config("default", "us-east-1"))
+			out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := end(t.Context(), client, *out.Reservations[0].Instances[0].InstanceId); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err = s.stage(t, sealed); !errors.Is(err, step.ErrInterrupted) || len(s.all()) > 0 {
+				t.Errorf("%s before %s: %v; there is %q", name, before, err, s.all())
+			}
+		}
 	}
 }
 

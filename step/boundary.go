@@ -3,6 +3,7 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Boundary is a place between two stages of a build: what is behind it is in the journal
@@ -38,6 +39,20 @@ func (s Stage) OnMachine() bool { return s == StageProvision || s == StageVerify
 // ErrBoundary is the error of a build that goes by stages and has come to the end of one.
 // It has not failed: what it owns stays as it is.
 var ErrBoundary = errors.New("the stage is over")
+
+// ErrInterrupted is the error of a build that goes by stages and cannot go on from the end of
+// the one before: a provisioner had begun on its machine, and may have done half of its work
+// or be at it still, or the machine is gone or does not answer. Such a build has to begin
+// again.
+var ErrInterrupted = errors.New("the stage before was interrupted")
+
+// Interrupted is err as an [ErrInterrupted], if the build goes by stages and was not cancelled.
+func Interrupted(ctx context.Context, s *Scope, err error) error {
+	if err == nil || s.Boundary == nil || context.Cause(ctx) != nil || errors.Is(err, ErrInterrupted) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrInterrupted, err)
+}
 
 // Cross ends the stage at b with [ErrBoundary], unless the build goes on to its end, or an
 // earlier life of the run has ended a stage there.

@@ -17,7 +17,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"bake/builder/amazon"
-	"bake/engine"
 	"bake/fleet"
 	"bake/run"
 	"bake/run/localcloud"
@@ -135,7 +134,7 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 		result, err = run.Resume(ctx, run.ResumeOptions{Options: o, Run: in.Run})
 	}
 	// Of several builds, some may have failed and others be at a boundary.
-	out := stageOut{Next: result.Next, Left: len(result.Left) > 0 || err != nil && len(result.Next) > 0, Interrupted: errors.Is(err, engine.ErrInterrupted)}
+	out := stageOut{Next: result.Next, Left: len(result.Left) > 0 || err != nil && len(result.Next) > 0, Interrupted: errors.Is(err, step.ErrInterrupted)}
 	if _, ran := errors.AsType[*run.FailedError](err); in.State != nil && err != nil && !ran { // such as a run of another version
 		out.State, out.Left, out.Interrupted = in.State, true, true
 	} else if len(out.Next) > 0 || out.Left {

@@ -194,7 +194,11 @@ func (b *Build) provision(ctx context.Context, provision builder.Provision, fini
 	defer vigil.Close()
 	machine, err := m.Connect(ctx, b.Instance, spec.Key, spec.Groups)
 	if err != nil {
-		return vigil.Explain(ctx, err)
+		err = vigil.Explain(ctx, err)
+		if again {
+			err = step.Interrupted(ctx, b.Scope, err)
+		}
+		return err
 	}
 	defer func() { _ = machine.Close() }() // it is about to go away; there is nothing to flush
 	vigil.Reached()

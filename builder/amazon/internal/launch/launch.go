@@ -47,7 +47,8 @@ func (l *Launcher) SourceImage(ctx context.Context) (types.Image, error) {
 	return l.Selection.Find(ctx, l.Scope, l.Session, l.Src, root)
 }
 
-// State returns the state of an instance, and an error if it is gone.
+// State returns the state of an instance; if it is gone, with an error, and without a state if
+// EC2 does not say.
 func (l *Launcher) State(ctx context.Context, id string) (types.InstanceStateName, error) {
 	out, err := access.Call(ctx, l.client().DescribeInstances, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 	if err != nil && !access.NotFound(err) {
@@ -61,7 +62,7 @@ func (l *Launcher) State(ctx context.Context, id string) (types.InstanceStateNam
 		if i.State.Name != types.InstanceStateNameShuttingDown && i.State.Name != types.InstanceStateNameTerminated {
 			return i.State.Name, nil
 		}
-		return "", fmt.Errorf("instance %s is %s: %s", id, i.State.Name, reason(i))
+		return i.State.Name, fmt.Errorf("instance %s is %s: %s", id, i.State.Name, reason(i))
 	}
-	return "", fmt.Errorf("there is no instance %s in %s any more, or the credentials are not those of the account that it is in", id, l.Session.Region)
+	return types.InstanceStateNameTerminated, fmt.Errorf("there is no instance %s in %s any more, or the credentials are not those of the account that it is in", id, l.Session.Region)
 }
