@@ -334,6 +334,38 @@ func TestStageWithoutMachine(t *testing.T) {
 	}
 }
 
+// TestStageCopiesOnce: a copy that was asked for in a stage that nobody has heard the end of is
+// gone on with, and neither made twice nor taken for an old image in its place.
+func TestStageCopiesOnce(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		s := newStages(t, staged)
+		s.opts.Force = force
+		sealed, result, err := s.stage(t, nil)
+		for err == nil && sealed != nil && next(result) != "wait us-east-1" {
+			sealed, result, err = s.stage(t, sealed)
+		}
+		if err != nil || sealed == nil {
+			t.Fatal(err)
+		}
+		if _, result, err = s.stage(t, sealed); err != nil || next(result) != "wait us-west-2" {
+			t.Fatalf("%s, %v", next(result), err)
+		}
+		first := s.Holdings("default", "us-west-2")
+		if sealed, result, err = s.stage(t, sealed); err != nil || next(result) != "wait us-west-2" {
+			t.Fatalf("again: %s, %v", next(result), err)
+		}
+		if again := s.Holdings("default", "us-west-2"); !slices.Equal(first, again) {
+			t.Errorf("there were %q, and are %q", first, again)
+		}
+		for err == nil && sealed != nil {
+			sealed, result, err = s.stage(t, sealed)
+		}
+		if err != nil || len(result.Builds[0].Artifacts) != 1 || len(s.all()) != 4 {
+			t.Errorf("%v; there is %q", err, s.all())
+		}
+	}
+}
+
 // TestStagesOfWhatCannotBeCut: a builder that cannot go on has one stage.
 func TestStagesOfWhatCannotBeCut(t *testing.T) {
 	var b bench

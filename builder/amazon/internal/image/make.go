@@ -138,14 +138,13 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		once := *m
 		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
 		for try := 1; ; try++ {
-			key := fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, uuid.NewString())
-			made, err := once.copy(ctx, from, region, key, labels)
+			made, err := once.copy(ctx, from, region, m.attempt(region, try > 1), labels)
 			var failed *access.ImageError
 			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
 				return made, cause(err)
 			}
 			m.Scope.Warn(ctx, "%s; copying again (attempt %d of %d)", cause(err), try+1, copies)
-			if err := once.Scope.Destroy(ctx, key); err != nil {
+			if err := once.Scope.Discard(ctx, func(r step.Resource) bool { return m.owns(r, region, m.Name) }); err != nil {
 				return Made{}, cause(err)
 			}
 			if err := delay.For(ctx, pause); err != nil {
@@ -154,6 +153,30 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 			pause *= 3
 		}
 	})
+}
+
+// attempt is the key of an attempt at the copy in a region, the one that was begun last or
+// another one. It is the same in a later life of the run that does not know how this one has
+// ended, since EC2 has made the image then and is to tell which one it is. Where nothing is
+// remembered there is no later life, and each attempt is another one.
+func (m *Maker) attempt(region string, another bool) string {
+	remembered := "attempts to copy to " + region
+	n, _ := step.Recall[int](m.Scope, remembered)
+	if another || n == 0 {
+		n++
+	}
+	step.Record(m.Scope, remembered, n)
+	nth := fmt.Sprint(n)
+	if _, ok := step.Recall[int](m.Scope, remembered); !ok {
+		nth = uuid.NewString()
+	}
+	return fmt.Sprintf("%s@%s %s %s", m.Name, region, m.Owner.ID, nth)
+}
+
+// token is the client token of a request about a resource with a key. EC2 refuses another
+// request with the same one.
+func (m *Maker) token(key string, tagged bool) string {
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte(fmt.Sprint(m.Owner.Run, " ", key, " ", tagged))).String()
 }
 
 // cause is the error of a step without the step.
@@ -185,7 +208,7 @@ func (m *Maker) copy(ctx context.Context, from Made, region, key string, labels 
 	specs := m.Owner.Specs(merge(labels.Tags, labels.Snapshot), types.ResourceTypeSnapshot)
 	return m.acquire(ctx, "start the copy", "copy to "+region, region, m.Name, key, t, func(ctx context.Context) (string, error) {
 		return m.making(ctx, t, specs, func(specs []types.TagSpecification) (string, error) {
-			in.TagSpecifications, in.ClientToken = specs, new(uuid.NewString())
+			in.TagSpecifications, in.ClientToken = specs, new(m.token(key, len(specs) > 0))
 			out, err := access.Finish(ctx, m.Session.EC2(region).CopyImage, in)
 			if err != nil {
 				return "", m.blameName(err, region)
@@ -271,6 +294,9 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		}
 		client := m.Session.EC2(region)
 		for _, image := range images {
+			if ownership.Value(image.Tags, ownership.BuildTag) == m.Owner.ID { // it was made by a life of this run that could not say so
+				continue
+			}
 			id := aws.ToString(image.ImageId)
 			m.Scope.Say(ctx, "Deregistering image %s in %s, which already has this name", id, region)
 			if _, err := access.Call(ctx, client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: &id}); err != nil && !access.NotFound(err) {
