@@ -137,7 +137,7 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	if a.Local != l.host.Local {
 		return nil, fmt.Errorf("the run %s is on %s: go on with it there", a.Run, map[bool]string{true: "the local cloud, with -local", false: "AWS, without -local"}[a.Local])
 	}
-	if a.Cells, err = a.today(f); err != nil {
+	if a.Cells, err = f.Today(a.Run, a.Cells); err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(a.Cells, func(c Cell) bool { return !a.before.ended[c.ID()].Result.OK() }) {
@@ -151,12 +151,13 @@ func (l *local) attempt(dir folder, f *Fleet, o RunOptions) (*attempt, error) {
 	return a, err
 }
 
-// today are the cells of a run as the fleet has them now, with the roles that they have now.
-func (h header) today(f *Fleet) (cells []Cell, err error) {
+// Today are the cells of a run, which began with these, as the fleet has them now, with the
+// roles that they have now.
+func (f *Fleet) Today(run string, begun []Cell) (cells []Cell, err error) {
 	old := map[string]Cell{}
-	for _, c := range h.Cells {
+	for _, c := range begun {
 		if _, ok := f.Cell(c.Short()); !ok {
-			return nil, fmt.Errorf("the fleet %s has no cell %s any more, which is one of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", f.Name, c.Short(), h.Run, h.Run)
+			return nil, fmt.Errorf("the fleet %s has no cell %s any more, which is one of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", f.Name, c.Short(), run, run)
 		}
 		old[c.ID()] = c
 	}
@@ -167,7 +168,7 @@ func (h header) today(f *Fleet) (cells []Cell, err error) {
 		}
 		for _, id := range c.Needs {
 			if _, ok := old[id]; !ok {
-				return nil, fmt.Errorf("the cell %s needs %s now, which is none of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", c.Short(), id, h.Run, h.Run)
+				return nil, fmt.Errorf("the cell %s needs %s now, which is none of the run %s: begin a new run; bake sweep -run %s deletes what is left of the old one", c.Short(), id, run, run)
 			}
 		}
 		c.ReuseOnly = was.ReuseOnly

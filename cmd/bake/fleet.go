@@ -245,15 +245,14 @@ func (p *program) fleetApplyCommand() *cobra.Command {
 		Use:   "apply [FLEET]",
 		Short: "Have a fleet run by its schedule",
 		Long: `Create or update the schedule of a fleet in Temporal, as its schedule block says, and what
-else it needs there. It takes an engine block. Without one, nothing that goes on all the
-time is part of bake: have cron or a timer of systemd run 'bake fleet run'.`,
+else it needs there, such as the schedule of its janitor, which deletes what terminated
+workflows have left. A fleet without a schedule block loses the schedule that it had. It
+takes an engine block. Without one, nothing that goes on all the time is part of bake: have
+cron or a timer of systemd run 'bake fleet run'.`,
 		Example: `  bake fleet apply nightly`,
 		Args:    atMost("the fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.onFleet(cmd, &f, args, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
-				if one.Schedule == nil && one.Engine != nil {
-					return fmt.Errorf("the fleet %s has no schedule block; bake fleet run %s runs it once", one.Name, one.Name)
-				}
 				changes, err := e.Apply(ctx, one)
 				if errors.Is(err, fleet.ErrNotHere) {
 					return noSchedule(one)
@@ -266,6 +265,9 @@ time is part of bake: have cron or a timer of systemd run 'bake fleet run'.`,
 				}{list(changes)}
 				if len(changes) == 0 {
 					changes = []string{"Nothing has changed."}
+				}
+				if one.Schedule == nil {
+					changes = append(changes, fmt.Sprintf("The fleet %s has no schedule block: only bake fleet run %s runs it.", one.Name, one.Name))
 				}
 				p.say(strings.Join(changes, "\n"))
 				return nil

@@ -248,6 +248,16 @@ func (a *activities) teardown(ctx context.Context, in teardownIn) error {
 	}
 	emit, end := a.watch(ctx, a.host.Emit)
 	defer end()
+	if in.State == nil && in.Workflow != "" {
+		err := a.livesOf(ctx, in.Cell.ID(), in.Workflow, func(l life) {
+			if l.Run == in.Run {
+				in.State = l.State
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if in.State != nil {
 		switch _, err := a.host.State.Import(in.State, a.key); {
 		case errors.Is(err, step.ErrLive): // a stage that was given up is ending

@@ -63,6 +63,9 @@ type teardownIn struct {
 	Cell  fleet.Cell `json:"cell"`
 	Run   string     `json:"run"`
 	State []byte     `json:"state,omitempty"` // sealed, as far as it is known
+
+	// Workflow is the run of the cell's workflow whose history has the state, if State has not.
+	Workflow string `json:"workflow,omitempty"`
 }
 
 // lives is how often a cell is begun in all when stages are interrupted.
@@ -267,13 +270,18 @@ func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcome) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	b.phase(ctx, "teardown")
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 5 * time.Minute},
-	})
-	if err := workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil); err != nil { // not before the workflow is terminated
+	if err := tearDown(ctx, in); err != nil { // not before the workflow is terminated
 		out.Error += "; teardown: " + words(err)
 	}
+}
+
+// tearDown has a worker delete what is left of a run, and tries until it is.
+func tearDown(ctx workflow.Context, in teardownIn) error {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: apiQueue(in.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 5 * time.Minute},
+	})
+	return workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil)
 }
 
 // after tells who wants to know of the outcome, and has the image wait for its approval.

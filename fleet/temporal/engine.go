@@ -9,13 +9,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 
@@ -160,12 +163,8 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (f
 	if _, err := attributes(ctx, c, f.Engine.Namespace); err != nil {
 		return fleet.Status{}, err
 	}
-	if o.Resume != "" { // it never stopped
-		id, run, _, err := last(ctx, c, f)
-		if err != nil {
-			return fleet.Status{}, err
-		}
-		return e.follow(ctx, c, c.GetWorkflow(ctx, id, run), o.Told)
+	if o.Resume != "" {
+		return e.resume(ctx, c, f, o)
 	}
 	if _, _, running, err := last(ctx, c, f); running {
 		return fleet.Status{}, isBeingRun(f)
@@ -174,6 +173,11 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (f
 	}
 	in := input(f, o.Cells)
 	in.FailFast, in.Force = o.FailFast, o.Force
+	return e.begin(ctx, c, f, in, o.Told)
+}
+
+// begin begins a run of the fleet, and follows it.
+func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in fleetIn, tell func(fleet.Status)) (fleet.Status, error) {
 	if err := tooLarge(in); err != nil {
 		return fleet.Status{}, err
 	}
@@ -187,7 +191,70 @@ func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (f
 	} else if err != nil {
 		return fleet.Status{}, fmt.Errorf("the fleet %s cannot be run: %w", f.Name, err)
 	}
-	return e.follow(ctx, c, started, o.Told)
+	return e.follow(ctx, c, started, tell)
+}
+
+// resume follows a run that goes on, or else begins one that has the images that one has made
+// which has ended.
+func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o fleet.RunOptions) (fleet.Status, error) {
+	id, run, running, err := find(ctx, c, f, strings.TrimPrefix(o.Resume, "last"))
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	if running {
+		return e.follow(ctx, c, c.GetWorkflow(ctx, id, run), o.Told)
+	}
+	was, err := e.began(ctx, c, id, run)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	before, err := e.ended(ctx, c, id, run)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	cells, err := f.Today(run, was.Cells)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	in := input(f, cells)
+	in.FailFast, in.Force = was.FailFast, was.Force
+	for _, one := range before.Cells {
+		if one.Outcome != nil && one.Outcome.Result.OK() {
+			in.Done = append(in.Done, *one.Outcome)
+		}
+	}
+	if len(in.Done) == len(before.Cells) {
+		return fleet.Status{}, fmt.Errorf("there is nothing to go on with: all cells of the run %s have their images", run)
+	}
+	return e.begin(ctx, c, f, in, o.Told)
+}
+
+// began is what a run of the fleet began with.
+func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in fleetIn, err error) {
+	first, err := c.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if err != nil {
+		return in, fmt.Errorf("the history of the run %s: %w", run, err)
+	}
+	read := converter.GetDefaultDataConverter()
+	if key, err := e.key(); err == nil {
+		read = sealed(key, false)
+	}
+	return in, read.FromPayloads(first.GetWorkflowExecutionStartedEventAttributes().GetInput(), &in)
+}
+
+// ended is how a run of the fleet ended.
+func (e *Engine) ended(ctx context.Context, c client.Client, id, run string) (s fleet.Status, err error) {
+	if err := c.GetWorkflow(ctx, id, run).Get(ctx, &s); err == nil || told(err, &s) {
+		return s, nil
+	}
+	return e.query(ctx, c, id, run) // it was terminated
+}
+
+// told reports whether the error of a run of the fleet tells how it ended, as that of a run by
+// the schedule does.
+func told(err error, s *fleet.Status) bool {
+	app, ok := errors.AsType[*temporal.ApplicationError](err)
+	return ok && app.HasDetails() && app.Details(s) == nil
 }
 
 func isBeingRun(f *fleet.Fleet) error {
@@ -195,7 +262,7 @@ func isBeingRun(f *fleet.Fleet) error {
 }
 
 // follow tells how a run goes until it ends.
-func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowRun, told func(fleet.Status)) (fleet.Status, error) {
+func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowRun, tell func(fleet.Status)) (fleet.Status, error) {
 	type end struct {
 		status fleet.Status
 		err    error
@@ -205,6 +272,9 @@ func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowR
 	go func() {
 		var s fleet.Status
 		err := w.Get(apart, &s)
+		if told(err, &s) {
+			err = nil
+		}
 		ended <- end{s, err}
 	}()
 	cancelled := ctx.Done()
@@ -212,8 +282,8 @@ func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowR
 		select {
 		case e := <-ended:
 			tick.Stop()
-			if e.err == nil && told != nil {
-				told(e.status)
+			if e.err == nil && tell != nil {
+				tell(e.status)
 			}
 			return e.status, e.err
 		case <-cancelled:
@@ -222,8 +292,8 @@ func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowR
 				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
 			}
 		case <-tick.C:
-			if s, err := e.query(apart, c, w.GetID(), w.GetRunID()); err == nil && told != nil {
-				told(s)
+			if s, err := e.query(apart, c, w.GetID(), w.GetRunID()); err == nil && tell != nil {
+				tell(s)
 			}
 		}
 	}
@@ -252,7 +322,18 @@ func (e *Engine) query(ctx context.Context, c client.Client, id, run string) (s 
 // last is the run of the fleet that goes on, or the one that ended last: the schedule adds
 // the time to the ids of those that it starts.
 func last(ctx context.Context, c client.Client, f *fleet.Fleet) (id, run string, running bool, err error) {
+	return find(ctx, c, f, "")
+}
+
+// find is last, or the run with an id.
+func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (id, run string, running bool, err error) {
 	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s'", fleetWorkflow, f.Name)
+	if wanted != "" {
+		if err := uuid.Validate(wanted); err != nil {
+			return "", "", false, fmt.Errorf("the fleet %s has no run %q", f.Name, wanted)
+		}
+		query += fmt.Sprintf(" AND RunId = '%s'", wanted)
+	}
 	for _, only := range []string{query + " AND ExecutionStatus = 'Running'", query} {
 		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: only, PageSize: 1})
 		if err != nil {
@@ -276,13 +357,24 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, erro
 	if err != nil {
 		return fleet.Status{}, err
 	}
+	get := e.query
 	if !running {
-		var s fleet.Status
-		if err := c.GetWorkflow(ctx, id, run).Get(ctx, &s); err == nil {
-			return s, nil
-		}
+		get = e.ended
 	}
-	return e.query(ctx, c, id, run)
+	s, err := get(ctx, c, id, run)
+	if err == nil {
+		s.Next = next(ctx, c.ScheduleClient(), f)
+	}
+	return s, err
+}
+
+// next is when the schedule of the fleet begins the next run; zero if it does not.
+func next(ctx context.Context, c client.ScheduleClient, f *fleet.Fleet) time.Time {
+	d, err := c.GetHandle(ctx, fleetID(f.Name)).Describe(ctx)
+	if err != nil || d.Schedule.State != nil && d.Schedule.State.Paused || len(d.Info.NextActionTimes) == 0 {
+		return time.Time{}
+	}
+	return d.Info.NextActionTimes[0]
 }
 
 func isNotFound(err error) bool {

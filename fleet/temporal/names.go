@@ -13,6 +13,8 @@ const (
 	fleetWorkflow    = "Fleet"
 	bakeWorkflow     = "Bake"
 	approvalWorkflow = "Approval"
+	janitorWorkflow  = "Janitor"
+	leftWorkflow     = "Left"
 
 	stageActivity     = "Stage"
 	availableActivity = "Available"
@@ -20,6 +22,7 @@ const (
 	approveActivity   = "Approve"
 	notifyActivity    = "Notify"
 	pauseActivity     = "PauseSchedule"
+	orphansActivity   = "Orphans"
 
 	statusQuery   = "status"
 	pauseSignal   = "pause"
@@ -37,6 +40,10 @@ func apiQueue(c fleet.Cell) string { return machineQueue(c) + ".api" }
 
 // fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
 func fleetID(name string) string { return "fleet/" + name }
+
+// janitorID is the id of the schedule, and begins that of the workflow, which deletes what the
+// workflows of a fleet have left that somebody has terminated.
+func janitorID(name string) string { return "janitor/" + name }
 
 // The search attributes of workflows.
 var (

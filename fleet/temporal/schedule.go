@@ -48,44 +48,57 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err 
 	if len(made) > 0 {
 		done = append(done, "Created the search attributes "+strings.Join(made, ", ")+".")
 	}
-	said, err := schedule(ctx, c, f)
+	var own *client.ScheduleOptions
+	at := ""
+	if f.Schedule != nil {
+		own, at = scheduleOf(f), when(f.Schedule)
+	}
+	said, err := schedule(ctx, c.ScheduleClient(), fleetID(f.Name), own, at)
+	done = append(done, said...)
+	if err != nil {
+		return done, err
+	}
+	said, err = schedule(ctx, c.ScheduleClient(), janitorID(f.Name), janitorOf(f), "every "+everyHour)
 	return append(done, said...), err
 }
 
-// schedule creates, updates or deletes the schedule of a fleet.
-func schedule(ctx context.Context, c client.Client, f *fleet.Fleet) ([]string, error) {
-	h := c.ScheduleClient().GetHandle(ctx, fleetID(f.Name))
-	_, err := h.Describe(ctx)
+// schedule creates or updates a schedule, at the times that at tells; with o nil it deletes
+// what there is.
+func schedule(ctx context.Context, c client.ScheduleClient, id string, o *client.ScheduleOptions, at string) (said []string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("the schedule %s: %w", id, err)
+		}
+	}()
+	h := c.GetHandle(ctx, id)
+	_, err = h.Describe(ctx)
 	missing := isNotFound(err)
-	if err != nil && !missing {
-		return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
-	}
 	switch {
-	case f.Schedule == nil && missing:
+	case err != nil && !missing:
+		return nil, err
+	case o == nil && missing:
 		return nil, nil
-	case f.Schedule == nil:
+	case o == nil:
 		if err := h.Delete(ctx); err != nil {
-			return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+			return nil, err
 		}
-		return []string{"Deleted the schedule " + fleetID(f.Name) + "."}, nil
+		return []string{"Deleted the schedule " + id + "."}, nil
 	case missing:
-		o := scheduleOf(f)
-		if _, err := c.ScheduleClient().Create(ctx, o); err != nil {
-			return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+		if _, err := c.Create(ctx, *o); err != nil {
+			return nil, err
 		}
-		return []string{"Created the schedule " + o.ID + ": " + when(f.Schedule) + "."}, nil
+		return []string{"Created the schedule " + id + ": " + at + "."}, nil
 	}
 	err = h.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
-		o := scheduleOf(f)
 		s := in.Description.Schedule // its state, such as a pause, stays
 		s.Action, s.Spec = o.Action, &o.Spec
 		s.Policy = &client.SchedulePolicies{Overlap: o.Overlap, CatchupWindow: o.CatchupWindow}
 		return &client.ScheduleUpdate{Schedule: &s}, nil
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("the schedule of the fleet %s: %w", f.Name, err)
+		return nil, err
 	}
-	return []string{"Updated the schedule " + fleetID(f.Name) + ": " + when(f.Schedule) + "."}, nil
+	return []string{"Updated the schedule " + id + ": " + at + "."}, nil
 }
 
 func when(s *fleet.Schedule) string {
@@ -97,7 +110,7 @@ func when(s *fleet.Schedule) string {
 }
 
 // scheduleOf is the schedule of a fleet.
-func scheduleOf(f *fleet.Fleet) client.ScheduleOptions {
+func scheduleOf(f *fleet.Fleet) *client.ScheduleOptions {
 	s := f.Schedule
 	in := input(f, f.Cells)
 	in.Strict, in.PauseAfter = true, s.PauseAfterFailures
@@ -105,7 +118,7 @@ func scheduleOf(f *fleet.Fleet) client.ScheduleOptions {
 	if catchUp == 0 {
 		catchUp = time.Minute // as short as the service allows: sooner than never
 	}
-	return client.ScheduleOptions{
+	return &client.ScheduleOptions{
 		ID:   fleetID(f.Name),
 		Spec: client.ScheduleSpec{CronExpressions: []string{s.Cron}, TimeZoneName: s.Timezone, Jitter: s.Jitter},
 		Action: &client.ScheduleWorkflowAction{

@@ -32,6 +32,8 @@ func registerWorkflows(r registry) {
 	r.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
 	r.RegisterWorkflowWithOptions(bake, workflow.RegisterOptions{Name: bakeWorkflow})
 	r.RegisterWorkflowWithOptions(approval, workflow.RegisterOptions{Name: approvalWorkflow})
+	r.RegisterWorkflowWithOptions(janitor, workflow.RegisterOptions{Name: janitorWorkflow})
+	r.RegisterWorkflowWithOptions(left, workflow.RegisterOptions{Name: leftWorkflow})
 }
 
 // drain is how long a worker that is told to end goes on with what it has begun.
@@ -177,6 +179,7 @@ func (e *Engine) workflowWorker(c client.Client, a *activities, failed func(erro
 	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain, OnFatalError: failed})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
+	w.RegisterActivityWithOptions(a.orphans, activity.RegisterOptions{Name: orphansActivity})
 	w.RegisterActivityWithOptions(a.pauseSchedule, activity.RegisterOptions{Name: pauseActivity})
 	return w
 }

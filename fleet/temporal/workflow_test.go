@@ -28,6 +28,7 @@ type fake struct {
 	gone  []string // runs that were torn down
 
 	teardowns int // that fail before one succeeds
+	orphans   []teardownIn
 }
 
 func (f *fake) note(text string) {
@@ -71,6 +72,8 @@ func (f *fake) Pause(_ context.Context, in pauseIn) error {
 	return nil
 }
 
+func (f *fake) Orphans(context.Context, orphansIn) ([]teardownIn, error) { return f.orphans, nil }
+
 func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
@@ -78,7 +81,7 @@ func (f *fake) env(t *testing.T) *testsuite.TestWorkflowEnvironment {
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(time.Minute)
 	registerWorkflows(env)
-	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, pauseActivity: f.Pause} {
+	for name, fn := range map[string]any{stageActivity: f.Stage, availableActivity: f.Available, teardownActivity: f.Teardown, notifyActivity: f.Notify, approveActivity: f.Approve, pauseActivity: f.Pause, orphansActivity: f.Orphans} {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 	return env

@@ -1,0 +1,276 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	enums "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	sdk "go.temporal.io/sdk/workflow"
+
+	"bake/fleet"
+)
+
+// everyHour is how often the janitor of a fleet looks, as people say it.
+const everyHour = "hour"
+
+// orphanAge is how long a workflow has been closed before its runs are orphans: a stage that
+// was under way hears of it with its next heartbeat, and then takes down what there is.
+const orphanAge = 10 * time.Minute
+
+// mostOrphans is how many orphans a janitor finds at a time; the next one finds the others.
+const mostOrphans = 500
+
+// janitorIn says whose runs a janitor looks after.
+type janitorIn struct {
+	Fleet string `json:"fleet"`
+}
+
+// orphansIn asks for the orphans of workflows that were closed before a time.
+type orphansIn struct {
+	Fleet  string    `json:"fleet"`
+	Before time.Time `json:"before"`
+}
+
+// janitorOf is the schedule of the janitor of a fleet.
+func janitorOf(f *fleet.Fleet) *client.ScheduleOptions {
+	return &client.ScheduleOptions{
+		ID:   janitorID(f.Name),
+		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
+		Action: &client.ScheduleWorkflowAction{
+			ID: janitorID(f.Name), Workflow: janitorWorkflow, Args: []any{janitorIn{f.Name}}, TaskQueue: workflowQueue,
+			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
+		},
+		Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Minute,
+	}
+}
+
+// leftID is the id of the workflow that deletes what a run has left. That there was one is how
+// the janitor remembers what it has done.
+func leftID(run string) string { return "left/" + run }
+
+// janitor begins to delete what workflows have left that were closed before they could do so.
+// It does not wait for it.
+func janitor(ctx sdk.Context, in janitorIn) error {
+	at := sdk.WithActivityOptions(ctx, sdk.ActivityOptions{
+		TaskQueue: workflowQueue, StartToCloseTimeout: 30 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+	})
+	var orphans []teardownIn
+	if err := sdk.ExecuteActivity(at, orphansActivity, orphansIn{in.Fleet, sdk.Now(ctx).Add(-orphanAge)}).Get(ctx, &orphans); err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range orphans {
+		child := sdk.WithChildOptions(ctx, sdk.ChildWorkflowOptions{
+			WorkflowID: leftID(o.Run), TaskQueue: workflowQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+			WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, TypedSearchAttributes: about(o.Cell),
+		})
+		err := sdk.ExecuteChildWorkflow(child, leftWorkflow, o).GetChildWorkflowExecution().Get(ctx, nil)
+		if err != nil && !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// left deletes what a run has left.
+func left(ctx sdk.Context, in teardownIn) error {
+	if err := sdk.UpsertTypedSearchAttributes(ctx, byPhase.ValueSet("teardown")); err != nil {
+		return err
+	}
+	return tearDown(ctx, in)
+}
+
+// life is a run of a cell, as the history of a workflow tells.
+type life struct {
+	teardownIn
+	over bool // it has ended in order, or is torn down
+	open bool // the workflow goes on
+}
+
+// readLives calls add for the runs that events tell of, in their order.
+func readLives(read converter.DataConverter, events func() (*history.HistoryEvent, error, bool), add func(life)) error {
+	lives := map[string]*life{}
+	var order []*life
+	of := map[int64]*life{}    // by the event that schedules the activity
+	stages := map[int64]bool{} // those that are stages
+	for {
+		e, err, ok := events()
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			for _, l := range order {
+				add(*l)
+			}
+			return nil
+		}
+		if s := e.GetActivityTaskScheduledEventAttributes(); s != nil {
+			var in stageIn
+			stage := s.GetActivityType().GetName() == stageActivity
+			if !stage && s.GetActivityType().GetName() != teardownActivity {
+				continue
+			}
+			if err := read.FromPayloads(s.GetInput(), &in); err != nil { // what a teardown begins with is part of it
+				return err
+			}
+			l := lives[in.Run]
+			if l == nil {
+				l = &life{teardownIn: teardownIn{Cell: in.Cell, Run: in.Run}}
+				lives[in.Run], order = l, append(order, l)
+			}
+			if in.State != nil {
+				l.State = in.State
+			}
+			of[e.GetEventId()], stages[e.GetEventId()] = l, stage
+		}
+		if c := e.GetActivityTaskCompletedEventAttributes(); c != nil {
+			if err := of[c.GetScheduledEventId()].completed(read, c, stages[c.GetScheduledEventId()]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// completed takes how a stage of the run, or its teardown, has ended.
+func (l *life) completed(read converter.DataConverter, c *history.ActivityTaskCompletedEventAttributes, stage bool) error {
+	if l == nil {
+		return nil // another activity
+	}
+	if !stage {
+		l.over = true
+		return nil
+	}
+	var out stageOut
+	if err := read.FromPayloads(c.GetResult(), &out); err != nil {
+		return err
+	}
+	if out.State != nil {
+		l.State = out.State
+	}
+	l.over = out.Outcome != nil && !out.Left
+	return nil
+}
+
+// livesOf calls add for the runs that the history of a workflow tells of.
+func (a *activities) livesOf(ctx context.Context, id, run string, add func(life)) error {
+	h := a.client.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	err := readLives(sealed(a.key, false), func() (*history.HistoryEvent, error, bool) {
+		if !h.HasNext() {
+			return nil, nil, false
+		}
+		e, err := h.Next()
+		return e, err, true
+	}, add)
+	if isNotFound(err) { // it is older than the service keeps them
+		return nil
+	}
+	return err
+}
+
+// orphans are the runs whose workflow was closed by somebody else, before it could tear them
+// down, and that no janitor has begun to tear down. A workflow that was reset goes on with the
+// runs of the one that was closed: they are none.
+func (a *activities) orphans(ctx context.Context, in orphansIn) (all []teardownIn, err error) {
+	query := fmt.Sprintf("WorkflowType = '%s' AND BakeFleet = '%s' AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed') AND CloseTime < '%s'", bakeWorkflow, in.Fleet, in.Before.UTC().Format(time.RFC3339))
+	closed, err := a.list(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, w := range closed {
+		id := w.GetExecution().GetWorkflowId()
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		found, err := a.orphansOf(ctx, id, in.Before)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, found...); len(all) >= mostOrphans {
+			return all[:mostOrphans], nil
+		}
+	}
+	return all, nil
+}
+
+// orphansOf are the orphans of the workflows with an id.
+func (a *activities) orphansOf(ctx context.Context, id string, before time.Time) (orphans []teardownIn, err error) {
+	executions, err := a.list(ctx, fmt.Sprintf("WorkflowId = '%s'", id))
+	if err != nil {
+		return nil, err
+	}
+	now, err := a.client.DescribeWorkflowExecution(ctx, id, "") // which the list may not have yet
+	if err != nil && !isNotFound(err) {
+		return nil, err
+	}
+	if info := now.GetWorkflowExecutionInfo(); info != nil {
+		executions = append(executions, info)
+	}
+	lives := map[string]life{}
+	var order []string
+	for _, w := range executions {
+		at := w.GetExecution().GetRunId()
+		young := w.GetCloseTime() == nil || w.GetCloseTime().AsTime().After(before)
+		err := a.livesOf(ctx, id, at, func(l life) {
+			was, again := lives[l.Run]
+			if !again {
+				order = append(order, l.Run)
+			}
+			l.Workflow = at
+			l.over, l.open = l.over || was.over, young || was.open
+			lives[l.Run] = l
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, run := range order {
+		l := lives[run]
+		if l.over || l.open {
+			continue
+		}
+		begun, err := a.leftBegun(ctx, run)
+		if err != nil {
+			return nil, err
+		}
+		if !begun {
+			l.State = nil // it is large, and in the history
+			orphans = append(orphans, l.teardownIn)
+		}
+	}
+	return orphans, nil
+}
+
+// leftBegun reports whether what a run has left is being deleted, or was.
+func (a *activities) leftBegun(ctx context.Context, run string) (bool, error) {
+	d, err := a.client.DescribeWorkflowExecution(ctx, leftID(run), "")
+	if isNotFound(err) {
+		return false, nil
+	}
+	status := d.GetWorkflowExecutionInfo().GetStatus()
+	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, err
+}
+
+// list lists the executions that a query finds.
+func (a *activities) list(ctx context.Context, query string) (all []*workflow.WorkflowExecutionInfo, err error) {
+	r := &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 200}
+	for {
+		page, err := a.client.ListWorkflow(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.GetExecutions()...)
+		if r.NextPageToken = page.GetNextPageToken(); len(r.NextPageToken) == 0 {
+			return all, nil
+		}
+	}
+}
