@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/google/uuid"
 
 	"bake/cloud"
 	"bake/config"
@@ -58,7 +59,7 @@ func newStages(t *testing.T, template string) *stages {
 	s := &stages{World: runtest.Start(t, cloud.Options{})}
 	s.opts = s.options(t, template)
 	s.opts.Template.Env = append(slices.Clone(s.Env), "PATH="+os.Getenv("PATH"), "HOME="+s.dir)
-	s.opts.ID = "0197a1b2-0000-7000-8000-000000000000"
+	s.opts.ID = uuid.NewString() // the mark of the machine, which is this host, has it
 	var err error
 	if s.key, err = run.NewKey("a key for the tests"); err != nil {
 		t.Fatal(err)

@@ -131,6 +131,10 @@ const copies = 3
 // gives up is begun anew, some times.
 func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Labels) (Made, error) {
 	return step.Do(ctx, m.Scope, "copy the image to "+region, func(ctx context.Context) (Made, error) {
+		unknown, err := m.unknown(ctx, region)
+		if err != nil {
+			return Made{}, err
+		}
 		if err := m.replaceExisting(ctx, region); err != nil {
 			return Made{}, err
 		}
@@ -138,7 +142,7 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 		once := *m
 		once.Scope = m.Scope.Unattended() // the whole is offered for a retry, not the part that failed
 		for try := 1; ; try++ {
-			made, err := once.copy(ctx, from, region, m.attempt(region, try > 1), labels)
+			made, err := once.copy(ctx, from, region, m.attempt(region, unknown || try > 1), labels)
 			var failed *access.ImageError
 			if err == nil || try == copies || !errors.As(err, &failed) && !access.Is(err, "ResourceLimitExceeded", "InternalError") || context.Cause(ctx) != nil {
 				return made, cause(err)
@@ -153,6 +157,16 @@ func (m *Maker) Copy(ctx context.Context, from Made, region string, labels Label
 			pause *= 3
 		}
 	})
+}
+
+// unknown reports whether an attempt at the copy in a region is known to have been begun, and
+// not which image it has made: that one is deleted, and copying begins anew.
+func (m *Maker) unknown(ctx context.Context, region string) (found bool, err error) {
+	_, err = m.Scope.Made(ctx, func(r step.Resource) bool {
+		found = found || r.ID == "" && m.owns(r, region, m.Name)
+		return false
+	})
+	return found, err
 }
 
 // attempt is the key of an attempt at the copy in a region, the one that was begun last or
