@@ -344,6 +344,41 @@ func TestDeaths(t *testing.T) {
 	w.save("cancelled")
 }
 
+// TestApply: schedules are created, updated and deleted as the template says, and the service
+// takes the queries of the janitor.
+func TestApply(t *testing.T) {
+	w := newReal(t, strings.ReplaceAll(fleetSource, "NAME", "base")+`build { sources = ["amazon-ebs.base"] }`,
+		regexp.MustCompile(`(?m)^image "(web|db)".*\n`).ReplaceAllString(strings.Replace(fleetBakefile, "[image.base, image.web, image.db]", "[image.base]", 1), ""))
+	w.serve()
+	ctx := t.Context()
+	apply := func(s *fleet.Schedule, want ...string) {
+		t.Helper()
+		w.fleet.Schedule = s
+		said, err := w.engine.Apply(ctx, w.fleet)
+		if err != nil || !slices.Equal(said[max(0, len(said)-len(want)):], want) {
+			t.Errorf("%q, %v, want %q", said, err, want)
+		}
+	}
+	apply(nil, "Created the schedule janitor/nightly: every hour.")
+	s := &fleet.Schedule{Cron: "30 2 * * *", Overlap: "skip"}
+	apply(s, "Created the schedule fleet/nightly: 30 2 * * * in UTC.", "Updated the schedule janitor/nightly: every hour.")
+	c, err := w.engine.dial(ctx, w.fleet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if at := next(ctx, c.ScheduleClient(), w.fleet); at.UTC().Format("15:04") != "02:30" {
+		t.Errorf("the next run begins at %s", at)
+	}
+	if found, err := (&activities{client: c}).orphans(ctx, orphansIn{"nightly", time.Now()}); err != nil || len(found) > 0 {
+		t.Errorf("the orphans: %v, %v", found, err)
+	}
+	apply(nil, "Deleted the schedule fleet/nightly.", "Updated the schedule janitor/nightly: every hour.")
+	if at := next(ctx, c.ScheduleClient(), w.fleet); !at.IsZero() {
+		t.Errorf("the next run begins at %s though there is no schedule", at)
+	}
+}
+
 // save keeps histories for the test that replays them, if it is told to.
 func (w *real) save(what string) {
 	dir := os.Getenv("BAKE_SAVE_HISTORIES")
