@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,14 +48,13 @@ func TestFaults(t *testing.T) {
 				t.Parallel()
 				srv := winrmtest.Serve(t, t.TempDir(), false)
 				c := connect(t, settings(srv))
-				once := false
-				srv.Fault = func(_ int, a string) winrmtest.Fault {
-					if a != action || once {
+				var once atomic.Bool
+				srv.SetFault(func(_ int, a string) winrmtest.Fault {
+					if a != action || !once.CompareAndSwap(false, true) {
 						return nil
 					}
-					once = true
 					return fault
-				}
+				})
 				var out bytes.Buffer
 				st, err := c.Run(t.Context(), communicator.Command{Line: "echo hi; exit 3", Stdout: &out})
 				switch ok := err == nil && st.Code == 3 && out.String() == "hi\n"; {
@@ -80,12 +80,12 @@ func TestRefusedCommand(t *testing.T) {
 	t.Parallel()
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	c := connect(t, settings(srv))
-	srv.Fault = func(_ int, a string) winrmtest.Fault {
+	srv.SetFault(func(_ int, a string) winrmtest.Fault {
 		if a != "Command" {
 			return nil
 		}
 		return spoilt["refused"]
-	}
+	})
 	_, err := c.Run(t.Context(), communicator.Command{Line: "true"})
 	if err == nil || !strings.Contains(err.Error(), "did not start the command: WinRM: Access is denied. (code 5)") || errors.Is(err, communicator.ErrDisconnected) {
 		t.Errorf("got %v", err)
@@ -100,12 +100,12 @@ func TestUselessOutput(t *testing.T) {
 	for _, name := range []string{"something else", "garbage", "gone"} {
 		srv := winrmtest.Serve(t, t.TempDir(), false)
 		c := connect(t, settings(srv))
-		srv.Fault = func(_ int, a string) winrmtest.Fault {
+		srv.SetFault(func(_ int, a string) winrmtest.Fault {
 			if a != "Receive" {
 				return nil
 			}
 			return spoilt[name]
-		}
+		})
 		if st, err := c.Run(t.Context(), communicator.Command{Line: "exec sleep 60"}); err == nil {
 			t.Errorf("%s: %+v", name, st)
 		}
@@ -123,12 +123,12 @@ func TestUnwantedInput(t *testing.T) {
 	t.Parallel()
 	srv := winrmtest.Serve(t, t.TempDir(), false)
 	c := connect(t, settings(srv))
-	srv.Fault = func(_ int, a string) winrmtest.Fault {
+	srv.SetFault(func(_ int, a string) winrmtest.Fault {
 		if a != "Send" {
 			return nil
 		}
 		return winrmtest.TimedOut
-	}
+	})
 	_, err := c.Run(t.Context(), communicator.Command{Line: "cat", Stdin: strings.NewReader("x")})
 	if err == nil || !strings.Contains(err.Error(), "does not take the input") {
 		t.Errorf("got %v", err)

@@ -192,26 +192,26 @@ func TestLostConnections(t *testing.T) {
 	p := provisionertest.New(t, powershell.Component(), `inline = ["'x'"]`)
 	before := len(srv.Lines())
 	var died atomic.Int32
-	srv.Fault = func(_ int, action string) winrmtest.Fault {
+	srv.SetFault(func(_ int, action string) winrmtest.Fault {
 		if action == "Receive" && died.Load() == 0 && len(srv.Lines()) == before+2 { // the upload of the script
 			died.Add(1)
 			return winrmtest.Die
 		}
 		return nil
-	}
+	})
 	if err := p.Provision(t.Context(), s, m); err != nil || died.Load() != 1 {
 		t.Errorf("got %v after %d deaths", err, died.Load())
 	}
 	nothingLeft(t, srv.Windows)
 
 	before = len(srv.Lines())
-	srv.Fault = func(_ int, action string) winrmtest.Fault {
+	srv.SetFault(func(_ int, action string) winrmtest.Fault {
 		if action == "Receive" && died.Load() == 1 && len(srv.Lines()) == before+3 { // the script
 			died.Add(1)
 			return winrmtest.Die
 		}
 		return nil
-	}
+	})
 	if err := p.Provision(t.Context(), s, m); !errors.Is(err, communicator.ErrDisconnected) || died.Load() != 2 {
 		t.Errorf("got %v after %d deaths", err, died.Load())
 	}

@@ -47,10 +47,6 @@ type Server struct {
 	// those of this host.
 	Windows *Windows
 
-	// Fault is asked before each request and may spoil its answer. n counts from 0; the
-	// action is "Create", "Command", "Send", "Receive", "Signal" or "Delete".
-	Fault func(n int, action string) Fault
-
 	// NoPowerShell is how many of the first PowerShells end with status 1.
 	NoPowerShell int
 
@@ -58,6 +54,7 @@ type Server struct {
 	server *httptest.Server
 
 	mu      sync.Mutex
+	fault   func(n int, action string) Fault
 	next    int
 	down    bool
 	actions []string
@@ -65,6 +62,15 @@ type Server struct {
 	conns   map[net.Conn]bool
 	lines   []string
 	schemes []string // of the logins
+}
+
+// SetFault makes f be asked before each request: it may spoil the answer. n counts from 0; the
+// action is "Create", "Command", "Send", "Receive", "Signal" or "Delete". Requests that are
+// being answered are not asked about.
+func (s *Server) SetFault(f func(n int, action string) Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
 }
 
 // Serve starts a WinRM service for one user, over HTTPS if tls. Commands
@@ -191,9 +197,10 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	cmd, known := s.shells[e.Selector]
 	n, action := len(s.actions), e.Action[strings.LastIndex(e.Action, "/")+1:]
 	s.actions = append(s.actions, action)
+	spoils := s.fault
 	s.mu.Unlock()
-	if s.Fault != nil {
-		if spoil := s.Fault(n, action); spoil != nil {
+	if spoils != nil {
+		if spoil := spoils(n, action); spoil != nil {
 			if w = spoil(s, w); w == nil {
 				return
 			}
