@@ -178,3 +178,18 @@ func TestCapacity(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSpotProfile: the dry run that waits for a temporary profile asks about the type that
+// the fleet launches first: without one EC2 takes m1.small, which has no CPU credits.
+func TestSpotProfile(t *testing.T) {
+	w := newWorld(t)
+	body := strings.Replace(plain(withPolicy), `instance_type = "t3.micro"`, `spot_price = "auto"
+spot_instance_types = ["t3.small", "t3.micro"]`, 1)
+	w.MustBuild(t, body)
+	wantParams(t, find(t, w.Calls, "RunInstances"), map[string]string{
+		"DryRun": "true", "InstanceType": "t3.small", "CreditSpecification.CpuCredits": "standard",
+	})
+	if n := count(w.Calls, "CreateFleet"); n != 1 {
+		t.Errorf("%d fleets, want one", n)
+	}
+}

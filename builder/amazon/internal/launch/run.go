@@ -108,7 +108,7 @@ func (l *Launcher) request(spec Spec, userData string) *ec2.RunInstancesInput {
 	one := int32(1)
 	in := &ec2.RunInstancesInput{
 		ImageId:                           spec.Image.ImageId,
-		InstanceType:                      types.InstanceType(l.InstanceType),
+		InstanceType:                      types.InstanceType(l.types()[0]),
 		MinCount:                          &one,
 		MaxCount:                          &one,
 		KeyName:                           access.Optional(spec.Key.Name),
