@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"bake/internal/delay"
 )
 
 // Hook is a server to tell.
@@ -35,12 +37,8 @@ func (h Hook) Tell(ctx context.Context, what any) error {
 		if err == nil || try == Tries {
 			return err
 		}
-		again := time.NewTimer(time.Duration(try) * time.Second)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
-			return context.Cause(ctx)
+		if err := delay.For(ctx, time.Duration(try)*time.Second); err != nil {
+			return err
 		}
 	}
 }
