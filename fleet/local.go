@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -206,7 +205,7 @@ func (a *attempt) left(p past) bool {
 
 // owns reports whether a run that is over may own something.
 func (a *attempt) owns(run string) bool {
-	l, err := step.OpenLedger(filepath.Join(a.host.State.Ledgers(), run+".jsonl"))
+	l, err := step.OpenLedger(a.host.State.Ledger(run))
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}

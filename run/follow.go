@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sort"
 	"sync"
@@ -196,7 +195,7 @@ func (f *Follower) Past(id string) (Past, error) {
 	}
 	_, why := f.State.recall(id, true)
 	p.Resumable = why == nil
-	if err := p.account(filepath.Join(f.State.Ledgers(), id+".jsonl")); err != nil {
+	if err := p.account(f.State.Ledger(id)); err != nil {
 		p.Damage = err.Error()
 	}
 	if p.State == Crashed && f.written(id) {

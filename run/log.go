@@ -338,7 +338,7 @@ func (s State) loggedRuns() (all []*loggedRun, sum int64) {
 // finished reports whether a run has ended and left nothing, neither resources nor what it
 // could go on with.
 func (s State) finished(run string) bool {
-	for _, path := range []string{filepath.Join(s.Ledgers(), run+".jsonl"), s.Journal(run)} {
+	for _, path := range []string{s.Ledger(run), s.Journal(run)} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			return false
 		}

@@ -54,6 +54,9 @@ type Memory struct {
 	Stages bool `json:"stages,omitempty"` // it goes by stages, perhaps on other hosts
 }
 
+// Ledger is the path of the ledger of a run. There is none when the run owns nothing.
+func (s State) Ledger(run string) string { return filepath.Join(s.Ledgers(), run+".jsonl") }
+
 // Journal is the path of the journal of a run.
 func (s State) Journal(run string) string { return filepath.Join(s.Ledgers(), run+".journal") }
 
@@ -288,7 +291,7 @@ func (o Options) closeJournal(j *step.FileJournal, useful bool) error {
 // none any more if nothing was left in it.
 func (o Options) ledger(h step.Header) (*step.FileLedger, error) {
 	if o.again != nil {
-		l, err := step.OpenLedger(filepath.Join(o.State.Ledgers(), h.Run+".jsonl"))
+		l, err := step.OpenLedger(o.State.Ledger(h.Run))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return l, err
 		}
@@ -361,7 +364,7 @@ func (s State) forgetJournals(now time.Time) {
 		if err != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(s.Ledger(run)); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if now.Sub(info.ModTime()) >= loginsKept || s.over(run) {

@@ -68,7 +68,7 @@ func (s State) forgetLogins(now time.Time) {
 			continue
 		}
 		run := login.RunOf(dir)
-		if _, err := os.Stat(filepath.Join(s.Ledgers(), run+".jsonl")); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(s.Ledger(run)); errors.Is(err, fs.ErrNotExist) {
 			os.RemoveAll(dir)
 		}
 	}

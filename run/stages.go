@@ -21,6 +21,7 @@ import (
 
 	"bake/engine"
 	"bake/internal/login"
+	"bake/internal/wholefile"
 	"bake/step"
 )
 
@@ -116,7 +117,7 @@ func (s State) Export(run string, key Key) ([]byte, error) {
 	if e.Journal, err = os.ReadFile(s.Journal(run)); err != nil {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
-	if e.Ledger, err = os.ReadFile(s.ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if e.Ledger, err = os.ReadFile(s.Ledger(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the state of run %s: %w", run, err)
 	}
 	files, err := fs.Glob(os.DirFS(s.keys(run)), "*")
@@ -143,8 +144,6 @@ func (s State) Export(run string, key Key) ([]byte, error) {
 	return key.Seal(packed.Bytes())
 }
 
-func (s State) ledger(run string) string { return filepath.Join(s.Ledgers(), run+".jsonl") }
-
 // Import makes what Export has returned the state of the run on this host, and returns the
 // run's id. If this host has gone on with it since, its own state is kept: it knows more. It
 // is an error if the run is in progress here.
@@ -164,15 +163,15 @@ func (s State) Import(sealed []byte, key Key) (run string, err error) {
 		return "", err
 	}
 	if e.Ledger == nil {
-		err = os.Remove(s.ledger(e.Run))
+		err = os.Remove(s.Ledger(e.Run))
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	} else {
-		err = writeSynced(s.ledger(e.Run), e.Ledger)
+		err = writeWhole(s.Ledger(e.Run), e.Ledger)
 	}
 	if err == nil { // last: without it there is nothing to go on with
-		err = writeSynced(s.Journal(e.Run), e.Journal)
+		err = writeWhole(s.Journal(e.Run), e.Journal)
 	}
 	return e.Run, err
 }
@@ -216,7 +215,7 @@ func (s State) knowsMore(e exported) (bool, error) {
 	if len(own) != len(e.Journal) || !bytes.Equal(own, e.Journal) {
 		return len(own) > len(e.Journal) && bytes.HasPrefix(own, e.Journal), nil
 	}
-	owned, err := os.ReadFile(s.ledger(e.Run)) // nothing was recorded, but something may have been made
+	owned, err := os.ReadFile(s.Ledger(e.Run)) // nothing was recorded, but something may have been made
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -245,14 +244,12 @@ func (s State) ForgetStages(before time.Time) error {
 // Forget deletes the state of a run that owns nothing on this host any more: another one
 // goes on with it.
 func (s State) Forget(run string) error {
-	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.ledger(run)), os.RemoveAll(s.keys(run)))
+	return errors.Join(os.RemoveAll(s.Journal(run)), os.RemoveAll(s.Ledger(run)), os.RemoveAll(s.keys(run)))
 }
 
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+func writeWhole(path string, data []byte) error {
+	return wholefile.Write(path, 0o600, func(f *os.File) error {
+		_, err := f.Write(data)
 		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	})
 }
