@@ -25,14 +25,12 @@ func (s *state) CreateInstanceConnectEndpoint(ctx context.Context, in *ec2.Creat
 	if err != nil {
 		return nil, err
 	}
-	token, request := aws.ToString(in.ClientToken), fingerprint(in)
-	if have, ok := n.Tokens[token]; ok && token != "" {
-		if have.Request != request {
-			return nil, errTokenMisused()
-		}
-		if i, err := s.indexOf(kindConnect, n.Connects, &have.ID); err == nil {
-			return &ec2.CreateInstanceConnectEndpointOutput{InstanceConnectEndpoint: &n.Connects[i], ClientToken: in.ClientToken}, nil
-		}
+	have, err := n.once(in.ClientToken, fingerprint(in))
+	if err != nil {
+		return nil, err
+	}
+	if i, err := s.indexOf(kindConnect, n.Connects, &have); err == nil {
+		return &ec2.CreateInstanceConnectEndpointOutput{InstanceConnectEndpoint: &n.Connects[i], ClientToken: in.ClientToken}, nil
 	}
 	at, err := s.indexOf(kindSubnet, n.Subnets, in.SubnetId)
 	if err != nil {
@@ -59,7 +57,7 @@ func (s *state) CreateInstanceConnectEndpoint(ctx context.Context, in *ec2.Creat
 	}
 	err = s.editNetwork(c, func(n *networking) {
 		n.Connects = append(n.Connects, e)
-		n.use(token, request, id)
+		n.use(aws.ToString(in.ClientToken), fingerprint(in), id)
 	})
 	s.hide(ctx, id)
 	e.State = types.Ec2InstanceConnectEndpointStateCreateInProgress

@@ -62,14 +62,12 @@ func (s *state) CreateRouteTable(ctx context.Context, in *ec2.CreateRouteTableIn
 	if err != nil {
 		return nil, err
 	}
-	token, request := aws.ToString(in.ClientToken), fingerprint(in)
-	if have, ok := n.Tokens[token]; ok && token != "" {
-		if have.Request != request {
-			return nil, errTokenMisused()
-		}
-		if i, err := s.indexOf(kindRouteTable, n.RouteTables, &have.ID); err == nil {
-			return &ec2.CreateRouteTableOutput{RouteTable: &n.RouteTables[i], ClientToken: in.ClientToken}, nil
-		}
+	id, err := n.once(in.ClientToken, fingerprint(in))
+	if err != nil {
+		return nil, err
+	}
+	if i, err := s.indexOf(kindRouteTable, n.RouteTables, &id); err == nil {
+		return &ec2.CreateRouteTableOutput{RouteTable: &n.RouteTables[i], ClientToken: in.ClientToken}, nil
 	}
 	i, err := s.indexOf(kindVpc, n.Vpcs, in.VpcId)
 	if err != nil {
@@ -80,7 +78,7 @@ func (s *state) CreateRouteTable(ctx context.Context, in *ec2.CreateRouteTableIn
 	s.hide(ctx, *table.RouteTableId)
 	err = s.editNetwork(c, func(n *networking) {
 		n.RouteTables = append(n.RouteTables, table)
-		n.use(token, request, *table.RouteTableId)
+		n.use(aws.ToString(in.ClientToken), fingerprint(in), *table.RouteTableId)
 	})
 	return &ec2.CreateRouteTableOutput{RouteTable: &table, ClientToken: in.ClientToken}, err
 }
