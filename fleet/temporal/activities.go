@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,8 @@ func oneByOne(emit func(step.Event)) func(step.Event) {
 	}
 }
 
-// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the events that emit gets.
+// watch sends heartbeats until the caller calls end, after a cancellation, too, and counts the
+// events that emit gets.
 func (a *activities) watch(ctx context.Context, emit func(step.Event)) (func(step.Event), func()) {
 	var events atomic.Int64
 	var at atomic.Pointer[string]
@@ -219,7 +221,7 @@ func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string)
 
 // available reports whether all images that a run waits for are there, or will never be.
 func (a *activities) available(ctx context.Context, in availableIn) (bool, error) {
-	for _, region := range sorted(in.Images) {
+	for _, region := range slices.Sorted(maps.Keys(in.Images)) {
 		cloud, err := a.cloud(ctx, in.Cell, in.Run, region)
 		if err != nil {
 			return false, err
@@ -230,14 +232,6 @@ func (a *activities) available(ctx context.Context, in availableIn) (bool, error
 		}
 	}
 	return true, nil
-}
-
-func sorted(m map[string][]string) (keys []string) {
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // teardown deletes what a run has left: what its state tells, and what carries its tag in

@@ -43,8 +43,7 @@ const drain = 30 * time.Minute
 // one of stages by it. The calls themselves are limited in each worker.
 const stageCalls = 10
 
-// stagesAtOnce is how many stages of one account and region a worker does at a time, unless
-// the fleets say less.
+// stagesAtOnce is how many stages of one account and region a worker does at a time.
 const stagesAtOnce = 50
 
 // fatalDrain is how long a worker that cannot go on waits for what it has begun.
