@@ -143,7 +143,7 @@ func (p *program) build(ctx context.Context, o buildOptions) (failure, err error
 		return nil, err
 	}
 	options := run.Options{
-		Template: template, State: state, ID: uuid.NewString(), Command: strings.Join(append([]string{"bake"}, p.args...), " "),
+		Template: template, State: state, ID: uuid.NewString(), Command: p.commandLine(),
 		Parallel: o.parallel, OnError: engine.OnError(o.onError.value), FailFast: o.failFast, Timeout: o.timeout, Force: o.force, Debug: o.debug, CloudInit: cloudInit,
 		Cache: o.cache.value != "", CacheReleases: o.cache.value == cacheReleases,
 	}
@@ -290,6 +290,9 @@ func leftText(run string, left []step.Resource) string {
 	fmt.Fprintf(&b, "To delete it: bake sweep -run %s", run)
 	return b.String()
 }
+
+// commandLine is what the user called, with the secrets that are in it.
+func (p *program) commandLine() string { return strings.Join(append([]string{"bake"}, p.args...), " ") }
 
 // say writes a text that is no part of the event stream.
 func (p *program) say(text string) {

@@ -98,8 +98,8 @@ func (p *program) oneFleet(ctx context.Context, f *fleetFlags, command string, a
 	return t, one, err
 }
 
-// fleetEngine is the engine of a fleet. handed says that this program has not got it, and
-// another one has done the whole command.
+// fleetEngine is the engine of a fleet. If this program has not got it, another one does the
+// whole command, and how that has ended is the error.
 func (p *program) fleetEngine(ctx context.Context, f *fleet.Fleet, h fleet.Host) (e fleet.Engine, err error) {
 	if f.Engine == nil {
 		return fleet.NewLocal(h), nil
@@ -117,21 +117,26 @@ func (p *program) onFleet(cmd *cobra.Command, f *fleetFlags, args []string, do f
 		if err != nil {
 			return err
 		}
-		state, err := p.env.state()
-		if err != nil {
-			return err
-		}
-		if f.local {
-			one.Engine = nil // it is a process here that has the cloud
-		}
-		h := p.fleetHost(f, t, state)
-		h.Approve = p.approveCell(f, nil)
-		e, err := p.fleetEngine(ctx, one, h.Host)
+		e, err := p.engineOf(ctx, f, t, one)
 		if err != nil {
 			return err
 		}
 		return do(ctx, e, one)
 	})
+}
+
+// engineOf is the engine of a fleet for commands that run nothing by themselves.
+func (p *program) engineOf(ctx context.Context, f *fleetFlags, t *fleet.Template, one *fleet.Fleet) (fleet.Engine, error) {
+	state, err := p.env.state()
+	if err != nil {
+		return nil, err
+	}
+	if f.local {
+		one.Engine = nil // it is a process here that has the cloud
+	}
+	h := p.fleetHost(f, t, state)
+	h.Approve = p.approveCell(f, nil)
+	return p.fleetEngine(ctx, one, h.Host)
 }
 
 // fleetHost is what this program gives to an engine.
@@ -162,7 +167,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 			}
 			template.Instance = &i
 			return run.Options{
-				Template: template, State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), OnError: engine.Cleanup, CloudInit: cloudInit,
+				Template: template, State: state, Command: p.commandLine(), OnError: engine.Cleanup, CloudInit: cloudInit,
 				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, Doubts: h.doubts(p),
 				Unattended: prompt.ErrNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
 			}, nil
@@ -237,6 +242,18 @@ func (p *program) shared(f *fleetFlags, fleets ...*fleet.Fleet) (open func(conte
 		}
 		return cloud.Close(stop)
 	}
+}
+
+// connect makes the cells of the host use the local cloud, if -local says so, and events go to
+// emit. The caller calls end when nothing runs any more.
+func (h *fleetHost) connect(p *program, f *fleetFlags, emit func(step.Event), fleets ...*fleet.Fleet) (end func(context.Context) error) {
+	h.Emit, h.Clouds = emit, &localcloud.Clouds{}
+	if !f.local {
+		return func(context.Context) error { return nil }
+	}
+	h.open, end = p.shared(f, fleets...)
+	h.Clouds.Open = func(ctx context.Context) (*localcloud.Cloud, error) { return h.open(ctx, emit) }
+	return end
 }
 
 func (p *program) fleetApplyCommand() *cobra.Command {
@@ -434,15 +451,19 @@ func (p *program) hasChannel(ctx context.Context, f *fleetFlags, c fleet.Cell, n
 
 // onCell is onFleet with the cell that a name means.
 func (p *program) onCell(cmd *cobra.Command, f *fleetFlags, name string, do func(ctx context.Context, e fleet.Engine, one *fleet.Fleet, c fleet.Cell) error) error {
-	t, err := p.loadFleets(cmd.Context(), f, cmd.CommandPath())
-	if err != nil {
-		return err
-	}
-	one, c, err := cellNamed(t, name)
-	if err != nil {
-		return err
-	}
-	return p.onFleet(cmd, f, []string{one.Name}, func(ctx context.Context, e fleet.Engine, one *fleet.Fleet) error {
+	return interruptible(cmd.Context(), func(ctx context.Context) error {
+		t, err := p.loadFleets(ctx, f, cmd.CommandPath())
+		if err != nil {
+			return err
+		}
+		one, c, err := cellNamed(t, name)
+		if err != nil {
+			return err
+		}
+		e, err := p.engineOf(ctx, f, t, one)
+		if err != nil {
+			return err
+		}
 		return do(ctx, e, one, c)
 	})
 }

@@ -14,7 +14,6 @@ import (
 	"bake/fleet"
 	"bake/golden/plan"
 	"bake/run"
-	"bake/run/localcloud"
 )
 
 // fleetRunOptions are the flags of bake fleet run.
@@ -119,7 +118,7 @@ func (p *program) fleetRun(ctx context.Context, o *fleetRunOptions, args []strin
 		one.Engine = nil // it is this process that has the cloud
 	}
 	status, err := p.fleetDo(ctx, o, t, one, fleet.RunOptions{
-		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Command: p.log.secrets.Redact(strings.Join(append([]string{"bake"}, p.args...), " ")),
+		Cells: cells, FailFast: o.failFast, Force: o.force, Resume: o.resume, Command: p.log.secrets.Redact(p.commandLine()),
 	})
 	if status.Run == "" {
 		return false, nil, err
@@ -156,13 +155,8 @@ func (p *program) fleetDo(ctx context.Context, o *fleetRunOptions, t *fleet.Temp
 	defer feed.close()
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
-	h.Emit, h.stop = feed.emit, stop
-	open, end := p.shared(&o.fleetFlags, one)
-	h.Clouds = &localcloud.Clouds{}
-	if o.local {
-		h.open = open
-		h.Clouds.Open = func(ctx context.Context) (*localcloud.Cloud, error) { return open(ctx, feed.emit) }
-	}
+	h.stop = stop
+	end := h.connect(p, &o.fleetFlags, feed.emit, one)
 	defer func() { err = errors.Join(err, end(stop)) }()
 	return fleet.NewLocal(h.Host).Run(ctx, one, ro)
 }

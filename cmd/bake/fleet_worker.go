@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bake/fleet"
-	"bake/run/localcloud"
 )
 
 // workerProgram is the program that has the engine for Temporal, whose SDK would make bake
@@ -106,15 +105,10 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	feed := p.openFeed(displayOptions{color: true, prompts: true, onLocal: f.local})
 	defer feed.close()
 	h := p.fleetHost(&f.fleetFlags, t, state)
-	h.Emit, h.stop = feed.emit, stop
-	h.Clouds = &localcloud.Clouds{}
+	h.stop = stop
+	end := h.connect(p, &f.fleetFlags, feed.emit, t.Fleets...)
+	defer func() { err = errors.Join(err, end(stop)) }()
 	h.Approve = p.approveCell(&f.fleetFlags, h.Clouds)
-	if f.local {
-		open, end := p.shared(&f.fleetFlags, t.Fleets...)
-		h.open = open
-		h.Clouds.Open = func(ctx context.Context) (*localcloud.Cloud, error) { return open(ctx, feed.emit) }
-		defer func() { err = errors.Join(err, end(stop)) }()
-	}
 	e, err := p.fleetEngine(ctx, o.Fleets[0], h.Host)
 	if err != nil {
 		return err

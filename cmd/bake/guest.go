@@ -61,7 +61,7 @@ func (p *program) withGuest(cmd *cobra.Command, f *guestFlags, image string, use
 	}
 	defer shown()
 	return p.onAccount(cmd, &f.placeFlags, emit, func(ctx, stop context.Context, a *images.Account) error {
-		task := run.TaskOptions{State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), Name: "image", Emit: emit, Now: p.now, Stop: stop}
+		task := run.TaskOptions{State: state, Command: p.commandLine(), Name: "image", Emit: emit, Now: p.now, Stop: stop}
 		id, err := run.Task(ctx, task, func(ctx context.Context, s *step.Scope) error {
 			return a.Boot(ctx, s, image, f.boot, func(ctx context.Context, i images.Image, m builder.Machine) error {
 				if err := cloudinit.Wait(ctx, s, m, patience); err != nil {

@@ -120,7 +120,7 @@ func (p *program) copyTask(ctx, stop context.Context, do func(context.Context, *
 	feed := p.openFeed(displayOptions{color: true})
 	defer feed.close()
 	id, err = run.Task(ctx, run.TaskOptions{
-		State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), Name: "images", Emit: feed.emit, Now: p.now, Stop: stop,
+		State: state, Command: p.commandLine(), Name: "images", Emit: feed.emit, Now: p.now, Stop: stop,
 	}, do)
 	feed.close()
 	if left := leftBy(err); len(left) > 0 {

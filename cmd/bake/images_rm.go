@@ -113,7 +113,7 @@ func (p *program) imagesTask(ctx, stop context.Context, do func(context.Context,
 	if err != nil {
 		return err
 	}
-	task := run.TaskOptions{State: state, Command: strings.Join(append([]string{"bake"}, p.args...), " "), Name: "images", Now: p.now, Stop: stop, Emit: func(e step.Event) {
+	task := run.TaskOptions{State: state, Command: p.commandLine(), Name: "images", Now: p.now, Stop: stop, Emit: func(e step.Event) {
 		if e.Kind == step.Warning {
 			fmt.Fprintln(p.stderr, "Warning: "+printable(e.Text))
 		}
