@@ -115,6 +115,10 @@ type Status struct {
 	Ended   time.Time    `json:"ended,omitzero"`
 	Next    time.Time    `json:"next,omitzero"` // when the schedule begins the next run
 	Cells   []CellStatus `json:"cells"`
+
+	// Unpolled are the task queues that the run needs and no worker has polled for minutes:
+	// what is in them waits until one does.
+	Unpolled []string `json:"unpolled,omitempty"`
 }
 
 // CellStatus is how a cell goes.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -51,52 +48,33 @@ fleet "many" {
   }
 }
 `)
-	cloud, err := url.Parse(w.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	calls := map[string][]time.Time{} // by region
-	proxy := httptest.NewServer(&watched{&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(cloud)
-		r.Out.Host = r.In.Host // which is signed
-	}}, func(region string) {
-		mu.Lock()
-		defer mu.Unlock()
-		calls[region] = append(calls[region], time.Now())
+	address, calls := w.Watch()
+	t.Setenv("AWS_ENDPOINT_URL", address)
+	ended, began := 0, time.Now()
+	s, text := w.run(fleet.RunOptions{Told: func(s fleet.Status) {
+		n := 0
+		for _, c := range s.Cells {
+			if c.Outcome != nil {
+				n++
+			}
+		}
+		if n/50 == ended/50 {
+			return
+		}
+		ended = n
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		t.Logf("%d cells in %s: a heap of %d MB, the cloud's included, and %d goroutines", n, time.Since(began).Round(time.Second), m.HeapAlloc>>20, runtime.NumGoroutine())
 	}})
-	defer proxy.Close()
-	t.Setenv("AWS_ENDPOINT_URL", proxy.URL)
-	s, text := w.run(fleet.RunOptions{})
 	if s.State != fleet.StateDone || strings.Count(text, " built") != images*4 {
 		w.dump()
 		t.Fatalf("%s:\n%s", s.State, text)
 	}
-	if len(calls) != 4 {
-		t.Errorf("calls went to %d regions", len(calls))
+	if n := len(calls.Places()); n != 4 {
+		t.Errorf("calls went to %d regions", n)
 	}
-	for region, at := range calls {
-		// A call may arrive late, so that it is the whole that counts.
-		took := at[len(at)-1].Sub(at[0]).Seconds()
-		if most := took*rate + 2; float64(len(at)) > most {
-			t.Errorf("%d calls of EC2 in %s within %.1f s, of at most %.0f", len(at), region, took, most)
-		}
-		t.Logf("%s: %d calls in %.1f s", region, len(at), took)
-	}
-}
-
-// watched tells of each call of EC2 before it is passed on.
-type watched struct {
-	next http.Handler
-	told func(region string)
-}
-
-func (h *watched) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Credential=KEY/DATE/REGION/SERVICE/aws4_request
-	if part := strings.Split(r.Header.Get("Authorization"), "/"); len(part) > 3 && part[3] == "ec2" {
-		h.told(part[2])
-	}
-	h.next.ServeHTTP(w, r)
+	calls.Held(t, rate)
 }
 
 // Who does not wait any more takes nobody's turn.

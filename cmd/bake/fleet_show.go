@@ -61,6 +61,9 @@ func fleetTree(s fleet.Status, now time.Time) string {
 	if !s.Next.IsZero() {
 		fmt.Fprintf(&b, "The next run begins at %s\n", s.Next.Local().Format(time.DateTime))
 	}
+	if text := unpolledText(s); text != "" {
+		fmt.Fprintln(&b, text)
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	image := ""
 	for _, c := range s.Cells {
@@ -72,6 +75,14 @@ func fleetTree(s fleet.Status, now time.Time) string {
 	}
 	_ = w.Flush() // into memory
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// unpolledText says what waits since no worker is there; empty if nothing does.
+func unpolledText(s fleet.Status) string {
+	if len(s.Unpolled) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("No worker polls %s: what waits there goes on once a bake worker does", strings.Join(s.Unpolled, ", "))
 }
 
 // cellDoes says in a line what a cell is doing, or what became of it.
@@ -111,7 +122,21 @@ func (p *program) followFleet(ctx context.Context, e fleet.Engine, one *fleet.Fl
 // cellChanges returns what shows the changes of cells since it was called before.
 func (p *program) cellChanges() func(fleet.Status) {
 	shown := map[string]string{}
+	unpolled := ""
 	return func(s fleet.Status) {
+		if text := unpolledText(s); text != unpolled {
+			unpolled = text
+			switch {
+			case p.json.on:
+				p.writeJSON(p.header("unpolled"), struct {
+					Unpolled []string `json:"unpolled"`
+				}{list(s.Unpolled)})
+			case text == "":
+				p.say("Workers poll all task queues again.")
+			default:
+				p.say(text + ".")
+			}
+		}
 		for _, c := range s.Cells {
 			now := string(c.State) + " " + c.Phase
 			if shown[c.Cell.ID()] == now {

@@ -105,7 +105,14 @@ func (a *activities) stage(ctx context.Context, in stageIn) (stageOut, error) {
 	if err := named(in.Run); err != nil {
 		return stageOut{}, err
 	}
-	o, err := a.host.Options(ctx, in.Cell, in.Parents)
+	now, err := a.place(in.Cell)
+	if err == nil && now.Role != in.Cell.Role {
+		err = fmt.Errorf("the run of the fleet has begun with the role %q for %s, and the template of this worker says %q: begin another one, or call bake fleet apply if a schedule has begun it", in.Cell.Role, in.Cell.Short(), now.Role)
+	}
+	var o run.Options
+	if err == nil {
+		o, err = a.host.Options(ctx, in.Cell, in.Parents)
+	}
 	if err != nil { // the template is wrong, or not what the fleet was when it began
 		return stageOut{Left: in.State != nil, Outcome: failedOutcome(in, err)}, nil
 	}
@@ -171,14 +178,31 @@ func named(id string) error {
 	return nil
 }
 
+// place returns the cell with the role that the template of this worker has in its account and
+// region: what a history says of that is not to be relied on. The error is that of a fleet or
+// place that this worker's template does not have.
+func (a *activities) place(c fleet.Cell) (fleet.Cell, error) {
+	f := a.fleets[c.Fleet]
+	if f == nil {
+		return c, fmt.Errorf("this worker does not work for the fleet %s", c.Fleet)
+	}
+	for _, o := range f.Cells {
+		if o.Account == c.Account && o.Region == c.Region {
+			c.Role = o.Role
+			return c, nil
+		}
+	}
+	return c, fmt.Errorf("the fleet %s of this worker's template has no cell in account %s, region %s", c.Fleet, c.Account, c.Region)
+}
+
 // hold holds a run to the account, the region and the rate of a cell.
 func (a *activities) hold(o *run.Options, c fleet.Cell, id string) {
 	if o.Within == nil {
 		o.Within = fleet.Within(c, id)
 	}
 	var wait func(context.Context, string, string) error
-	if f := a.fleets[c.Fleet]; f != nil {
-		wait = a.rates[f.Name].Of(c.Account)
+	if rates := a.rates[c.Fleet]; rates != nil {
+		wait = rates.Of(c.Account)
 	}
 	o.Wait = func(ctx context.Context, service, region string) error {
 		a.metrics.call(service, region)
@@ -204,6 +228,10 @@ func failedOutcome(in stageIn, err error) *fleet.Outcome {
 
 // cloud is where the cell's run is.
 func (a *activities) cloud(ctx context.Context, c fleet.Cell, id, region string) (amazon.Cloud, error) {
+	c, err := a.place(c)
+	if err != nil {
+		return amazon.Cloud{}, err
+	}
 	o, err := a.host.Options(ctx, c, nil)
 	if err != nil {
 		return amazon.Cloud{}, err
@@ -309,6 +337,9 @@ func (a *activities) before(ctx context.Context, c fleet.Cell) fleet.Result {
 }
 
 // approve approves the image of a cell.
-func (a *activities) approve(ctx context.Context, in approveIn) error {
+func (a *activities) approve(ctx context.Context, in approveIn) (err error) {
+	if in.Outcome.Cell, err = a.place(in.Outcome.Cell); err != nil {
+		return err
+	}
 	return a.host.Approve(ctx, in.Outcome, in.Approval)
 }

@@ -36,7 +36,7 @@ func approval(ctx workflow.Context, o fleet.Outcome) error {
 	err := workflow.SetUpdateHandlerWithOptions(ctx, approveUpdate, func(ctx workflow.Context, a fleet.Approval) error {
 		awaiting = slices.DeleteFunc(awaiting, func(c string) bool { return c == a.Channel }) // two at a time are one
 		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: apiQueue(o.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+			TaskQueue: promptQueue(o.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
 		})
 		err := workflow.ExecuteActivity(at, approveActivity, approveIn{o, a}).Get(ctx, nil)
 		if err != nil {
@@ -60,7 +60,8 @@ func approval(ctx workflow.Context, o fleet.Outcome) error {
 }
 
 // Approve implements [fleet.Engine].
-func (e *Engine) Approve(ctx context.Context, f *fleet.Fleet, a fleet.Approval) error {
+func (e *Engine) Approve(ctx context.Context, f *fleet.Fleet, a fleet.Approval) (err error) {
+	defer func() { err = explained(f, err) }()
 	s, err := e.Status(ctx, f)
 	if err != nil {
 		return err

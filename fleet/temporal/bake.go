@@ -252,7 +252,7 @@ func (b *baking) await(ctx workflow.Context, next []step.Boundary) error {
 	}
 	b.phase(ctx, string(step.StageWait))
 	look := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: apiQueue(b.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumAttempts: 20},
+		TaskQueue: promptQueue(b.Cell), StartToCloseTimeout: 5 * time.Minute, RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, MaximumAttempts: 20},
 	})
 	for pause := firstLook; ; pause = min(2*pause, lookPause) {
 		var settled bool
@@ -278,7 +278,7 @@ func (b *baking) tearDown(ctx workflow.Context, in teardownIn, out *fleet.Outcom
 // tearDown has a worker delete what is left of a run, and tries until it is.
 func tearDown(ctx workflow.Context, in teardownIn) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: apiQueue(in.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
+		TaskQueue: promptQueue(in.Cell), StartToCloseTimeout: time.Hour, HeartbeatTimeout: heartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 5 * time.Minute},
 	})
 	return workflow.ExecuteActivity(ctx, teardownActivity, in).Get(ctx, nil)
@@ -289,7 +289,7 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if b.Notify {
 		at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: workflowQueue, StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
+			TaskQueue: workflowQueue(b.Cell.Fleet), StartToCloseTimeout: 2 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5},
 		})
 		if err := workflow.ExecuteActivity(at, notifyActivity, notifyIn{b.Whole, out}).Get(ctx, nil); err != nil {
 			workflow.GetLogger(ctx).Warn("nobody was notified", "cell", b.Cell.ID(), "error", err)
@@ -299,7 +299,7 @@ func (b *baking) after(ctx workflow.Context, out fleet.Outcome) error {
 		return nil
 	}
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: approvalID(out), TaskQueue: workflowQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID: approvalID(out), TaskQueue: workflowQueue(b.Cell.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 	})
 	// It need not end before the cell does: nobody may be there for days.
 	return workflow.ExecuteChildWorkflow(child, approvalWorkflow, out).GetChildWorkflowExecution().Get(ctx, nil)

@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
+	"google.golang.org/grpc/status"
 
 	"bake/fleet"
 	"bake/internal/envvar"
@@ -80,16 +81,41 @@ func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler
 	return c, nil
 }
 
-// unreachable is an error of the service, with what to do.
+// serviceError is an error of the service, with what to do.
+type serviceError struct {
+	text string
+	err  error
+}
+
+func (e *serviceError) Error() string { return e.text }
+func (e *serviceError) Unwrap() error { return e.err }
+
+// unreachable is what has kept the service from answering, with what to do.
 func unreachable(f *fleet.Fleet, err error) error {
-	var missing *serviceerror.NamespaceNotFound
-	switch {
-	case errors.As(err, &missing):
-		return fmt.Errorf("the Temporal service at %s has no namespace %q; create it with: temporal operator namespace create %s", f.Engine.Address, f.Engine.Namespace, f.Engine.Namespace)
-	case errors.Is(err, context.Canceled):
+	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("the Temporal service at %s cannot be reached: %w; check address and tls of the engine block", f.Engine.Address, err)
+	return &serviceError{fmt.Sprintf("the Temporal service at %s cannot be reached: %s; check address and tls of the engine block", f.Engine.Address, err), err}
+}
+
+// explained is an error of a call, with what to do if that is known.
+func explained(f *fleet.Fleet, err error) error {
+	if _, again := errors.AsType[*serviceError](err); err == nil || again {
+		return err
+	}
+	bare := serviceerror.FromStatus(status.Convert(err)) // as some services return it
+	for _, e := range []error{err, bare} {
+		if _, missing := errors.AsType[*serviceerror.NamespaceNotFound](e); missing {
+			return &serviceError{fmt.Sprintf("the Temporal service at %s has no namespace %q; create it with: temporal operator namespace create --address %s --namespace %s", f.Engine.Address, f.Engine.Namespace, f.Engine.Address, f.Engine.Namespace), err}
+		}
+		if _, gone := errors.AsType[*serviceerror.Unavailable](e); gone {
+			return err
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return unreachable(f, err)
+	}
+	return err
 }
 
 func tlsConfig(t *fleet.TLS) (*tls.Config, error) {
@@ -115,7 +141,8 @@ func tlsConfig(t *fleet.TLS) (*tls.Config, error) {
 }
 
 // attributes makes the search attributes that the namespace does not have.
-func attributes(ctx context.Context, c client.Client, namespace string) (made []string, err error) {
+func attributes(ctx context.Context, c client.Client, f *fleet.Fleet) (made []string, err error) {
+	namespace := f.Engine.Namespace
 	there, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	if err != nil {
 		return nil, fmt.Errorf("the search attributes of namespace %s: %w", namespace, err)
@@ -154,13 +181,14 @@ func input(f *fleet.Fleet, cells []fleet.Cell) fleetIn {
 
 // Run implements [fleet.Engine]. When ctx ends, the run is cancelled, and its cells are torn
 // down before Run returns.
-func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (fleet.Status, error) {
+func (e *Engine) Run(ctx context.Context, f *fleet.Fleet, o fleet.RunOptions) (s fleet.Status, err error) {
+	defer func() { err = explained(f, err) }()
 	c, err := e.dial(ctx, f)
 	if err != nil {
 		return fleet.Status{}, err
 	}
 	defer c.Close()
-	if _, err := attributes(ctx, c, f.Engine.Namespace); err != nil {
+	if _, err := attributes(ctx, c, f); err != nil {
 		return fleet.Status{}, err
 	}
 	if o.Resume != "" {
@@ -182,7 +210,7 @@ func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in 
 		return fleet.Status{}, err
 	}
 	started, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: fleetID(f.Name), TaskQueue: workflowQueue, WorkflowExecutionErrorWhenAlreadyStarted: true,
+		ID: fleetID(f.Name), TaskQueue: workflowQueue(f.Name), WorkflowExecutionErrorWhenAlreadyStarted: true,
 		TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 	}, fleetWorkflow, in)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
@@ -191,7 +219,7 @@ func (e *Engine) begin(ctx context.Context, c client.Client, f *fleet.Fleet, in 
 	} else if err != nil {
 		return fleet.Status{}, fmt.Errorf("the fleet %s cannot be run: %w", f.Name, err)
 	}
-	return e.follow(ctx, c, started, tell)
+	return e.follow(ctx, c, f, started, tell)
 }
 
 // resume follows a run that goes on, or else begins one that has the images that one has made
@@ -202,13 +230,13 @@ func (e *Engine) resume(ctx context.Context, c client.Client, f *fleet.Fleet, o 
 		return fleet.Status{}, err
 	}
 	if running {
-		return e.follow(ctx, c, c.GetWorkflow(ctx, id, run), o.Told)
+		return e.follow(ctx, c, f, c.GetWorkflow(ctx, id, run), o.Told)
 	}
 	was, err := e.began(ctx, c, id, run)
 	if err != nil {
 		return fleet.Status{}, err
 	}
-	before, err := e.ended(ctx, c, id, run)
+	before, err := e.ended(ctx, c, f, id, run)
 	if err != nil {
 		return fleet.Status{}, err
 	}
@@ -243,11 +271,11 @@ func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in
 }
 
 // ended is how a run of the fleet ended.
-func (e *Engine) ended(ctx context.Context, c client.Client, id, run string) (s fleet.Status, err error) {
+func (e *Engine) ended(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) (s fleet.Status, err error) {
 	if err := c.GetWorkflow(ctx, id, run).Get(ctx, &s); err == nil || told(err, &s) {
 		return s, nil
 	}
-	return e.query(ctx, c, id, run) // it was terminated
+	return e.query(ctx, c, f, id, run, &pollers{c: c}) // it was terminated
 }
 
 // told reports whether the error of a run of the fleet tells how it ended, as that of a run by
@@ -262,7 +290,7 @@ func isBeingRun(f *fleet.Fleet) error {
 }
 
 // follow tells how a run goes until it ends.
-func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowRun, tell func(fleet.Status)) (fleet.Status, error) {
+func (e *Engine) follow(ctx context.Context, c client.Client, f *fleet.Fleet, w client.WorkflowRun, tell func(fleet.Status)) (fleet.Status, error) {
 	type end struct {
 		status fleet.Status
 		err    error
@@ -278,6 +306,7 @@ func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowR
 		ended <- end{s, err}
 	}()
 	cancelled := ctx.Done()
+	p := &pollers{c: c}
 	for tick := time.NewTicker(2 * time.Second); ; {
 		select {
 		case e := <-ended:
@@ -292,15 +321,21 @@ func (e *Engine) follow(ctx context.Context, c client.Client, w client.WorkflowR
 				return fleet.Status{}, fmt.Errorf("the run cannot be cancelled and goes on: %w", err)
 			}
 		case <-tick.C:
-			if s, err := e.query(apart, c, w.GetID(), w.GetRunID()); err == nil && tell != nil {
+			if s, err := e.query(apart, c, f, w.GetID(), w.GetRunID(), p); err == nil && tell != nil {
 				tell(s)
 			}
 		}
 	}
 }
 
-// query asks a run of the fleet how it goes, with what its cells do.
-func (e *Engine) query(ctx context.Context, c client.Client, id, run string) (s fleet.Status, err error) {
+// query asks a run of the fleet how it goes, with what its cells do. A worker answers that: if
+// there is none, it is what the service itself knows.
+func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string, p *pollers) (s fleet.Status, err error) {
+	if !p.there(ctx, workflowQueue(f.Name), enums.TASK_QUEUE_TYPE_WORKFLOW) {
+		s, err = e.unanswered(ctx, c, f, id, run)
+		s.Unpolled = []string{workflowQueue(f.Name)}
+		return s, err
+	}
 	v, err := c.QueryWorkflow(ctx, id, run, statusQuery)
 	if err != nil {
 		return s, err
@@ -316,7 +351,73 @@ func (e *Engine) query(ctx context.Context, c client.Client, id, run string) (s 
 			_ = v.Get(&s.Cells[i]) // it is for show
 		}
 	}
+	s.Unpolled = p.unpolled(ctx, s)
 	return s, nil
+}
+
+// unanswered is how a run goes that no worker can be asked about.
+func (e *Engine) unanswered(ctx context.Context, c client.Client, f *fleet.Fleet, id, run string) (fleet.Status, error) {
+	in, err := e.began(ctx, c, id, run)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	d, err := c.DescribeWorkflowExecution(ctx, id, run)
+	if err != nil {
+		return fleet.Status{}, err
+	}
+	r := &fleetRun{fleetIn: in, begun: map[string]time.Time{}}
+	if err := r.goOn(); err != nil {
+		return fleet.Status{}, err
+	}
+	if r.Run == "" {
+		r.Run, r.Started = run, d.GetWorkflowExecutionInfo().GetStartTime().AsTime()
+	}
+	for _, child := range d.GetPendingChildren() {
+		r.begun[child.GetWorkflowId()] = time.Time{}
+	}
+	return r.status(), nil
+}
+
+// pollers knows which queues workers poll. It asks the service again after pollersKept.
+type pollers struct {
+	c     client.Client
+	known map[string]bool
+	until time.Time
+}
+
+// pollersKept is how long it is remembered whether a queue is polled; the service itself
+// remembers it for minutes.
+const pollersKept = 15 * time.Second
+
+// there reports whether workers have polled a queue within the last minutes, as far as the
+// service says so.
+func (p *pollers) there(ctx context.Context, queue string, kind enums.TaskQueueType) bool {
+	if now := time.Now(); now.After(p.until) {
+		p.known, p.until = map[string]bool{}, now.Add(pollersKept)
+	}
+	there, ok := p.known[queue]
+	if !ok {
+		d, err := p.c.DescribeTaskQueue(ctx, queue, kind)
+		there = err != nil || len(d.GetPollers()) > 0
+		p.known[queue] = there
+	}
+	return there
+}
+
+// unpolled are the queues that cells wait in which go on, and no worker polls.
+func (p *pollers) unpolled(ctx context.Context, s fleet.Status) (queues []string) {
+	asked := map[string]bool{}
+	for _, one := range s.Cells {
+		queue := apiQueue(one.Cell) // who polls one of a place polls all
+		if one.State != fleet.StateRunning || asked[queue] {
+			continue
+		}
+		asked[queue] = true
+		if !p.there(ctx, queue, enums.TASK_QUEUE_TYPE_ACTIVITY) {
+			queues = append(queues, queue)
+		}
+	}
+	return queues
 }
 
 // last is the run of the fleet that goes on, or the one that ended last: the schedule adds
@@ -337,7 +438,7 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 	for _, only := range []string{query + " AND ExecutionStatus = 'Running'", query} {
 		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: only, PageSize: 1})
 		if err != nil {
-			return "", "", false, unreachable(f, err)
+			return "", "", false, err
 		}
 		for _, w := range found.GetExecutions() {
 			return w.GetExecution().GetWorkflowId(), w.GetExecution().GetRunId(), w.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
@@ -347,7 +448,8 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 }
 
 // Status implements [fleet.Engine].
-func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, error) {
+func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (s fleet.Status, err error) {
+	defer func() { err = explained(f, err) }()
 	c, err := e.dial(ctx, f)
 	if err != nil {
 		return fleet.Status{}, err
@@ -357,11 +459,11 @@ func (e *Engine) Status(ctx context.Context, f *fleet.Fleet) (fleet.Status, erro
 	if err != nil {
 		return fleet.Status{}, err
 	}
-	get := e.query
-	if !running {
-		get = e.ended
+	if running {
+		s, err = e.query(ctx, c, f, id, run, &pollers{c: c})
+	} else {
+		s, err = e.ended(ctx, c, f, id, run)
 	}
-	s, err := get(ctx, c, id, run)
 	if err == nil {
 		s.Next = next(ctx, c.ScheduleClient(), f)
 	}
@@ -383,7 +485,8 @@ func isNotFound(err error) bool {
 }
 
 // Logs implements [fleet.Engine]: the log of a run is where its worker keeps it.
-func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) error {
+func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit func(step.Event)) (err error) {
+	defer func() { err = explained(f, err) }()
 	s, err := e.Status(ctx, f)
 	if err != nil {
 		return err
@@ -400,7 +503,8 @@ func (e *Engine) Logs(ctx context.Context, f *fleet.Fleet, c fleet.Cell, emit fu
 }
 
 // Cancel implements [fleet.Engine].
-func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) error {
+func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) (err error) {
+	defer func() { err = explained(f, err) }()
 	return e.onRun(ctx, f, func(c client.Client) error {
 		id, run, running, err := last(ctx, c, f)
 		if err != nil {
@@ -410,7 +514,7 @@ func (e *Engine) Cancel(ctx context.Context, f *fleet.Fleet) error {
 			return fmt.Errorf("the fleet %s is not being run", f.Name)
 		}
 		if err := c.CancelWorkflow(ctx, id, run); err != nil {
-			return unreachable(f, err)
+			return err
 		}
 		if err := c.GetWorkflow(ctx, id, run).Get(ctx, nil); err != nil && !temporal.IsCanceledError(err) && !temporal.IsApplicationError(err) {
 			return err

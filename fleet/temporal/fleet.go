@@ -86,7 +86,7 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	}
 	if in.Strict && failed && ctx.Err() == nil { // the status goes with it
 		if in.PauseAfter > 0 {
-			at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: workflowQueue, StartToCloseTimeout: time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5}})
+			at := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 5}})
 			if err := workflow.ExecuteActivity(at, pauseActivity, pauseIn{in.Fleet, in.PauseAfter}).Get(ctx, nil); err != nil {
 				workflow.GetLogger(ctx).Warn("the schedule could not be paused", "fleet", in.Fleet, "error", err)
 			}
@@ -163,7 +163,7 @@ func (r *fleetRun) end(others []fleet.Outcome) { r.outcomes = append(r.outcomes,
 func (r *fleetRun) begin(ctx workflow.Context, c fleet.Cell, selector workflow.Selector) {
 	r.begun[c.ID()] = workflow.Now(ctx)
 	child := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID: c.ID(), TaskQueue: workflowQueue, WaitForCancellation: true,
+		WorkflowID: c.ID(), TaskQueue: workflowQueue(r.Fleet), WaitForCancellation: true,
 		ParentClosePolicy:     enums.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 		TypedSearchAttributes: about(c),

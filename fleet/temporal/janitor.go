@@ -45,7 +45,7 @@ func janitorOf(f *fleet.Fleet) *client.ScheduleOptions {
 		ID:   janitorID(f.Name),
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
 		Action: &client.ScheduleWorkflowAction{
-			ID: janitorID(f.Name), Workflow: janitorWorkflow, Args: []any{janitorIn{f.Name}}, TaskQueue: workflowQueue,
+			ID: janitorID(f.Name), Workflow: janitorWorkflow, Args: []any{janitorIn{f.Name}}, TaskQueue: workflowQueue(f.Name),
 			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 		},
 		Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Minute,
@@ -60,7 +60,7 @@ func leftID(run string) string { return "left/" + run }
 // It does not wait for it.
 func janitor(ctx sdk.Context, in janitorIn) error {
 	at := sdk.WithActivityOptions(ctx, sdk.ActivityOptions{
-		TaskQueue: workflowQueue, StartToCloseTimeout: 30 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
+		TaskQueue: workflowQueue(in.Fleet), StartToCloseTimeout: 30 * time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3},
 	})
 	var orphans []teardownIn
 	if err := sdk.ExecuteActivity(at, orphansActivity, orphansIn{in.Fleet, sdk.Now(ctx).Add(-orphanAge)}).Get(ctx, &orphans); err != nil {
@@ -69,7 +69,7 @@ func janitor(ctx sdk.Context, in janitorIn) error {
 	var errs []error
 	for _, o := range orphans {
 		child := sdk.WithChildOptions(ctx, sdk.ChildWorkflowOptions{
-			WorkflowID: leftID(o.Run), TaskQueue: workflowQueue, ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+			WorkflowID: leftID(o.Run), TaskQueue: workflowQueue(in.Fleet), ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
 			WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, TypedSearchAttributes: about(o.Cell),
 		})
 		err := sdk.ExecuteChildWorkflow(child, leftWorkflow, o).GetChildWorkflowExecution().Get(ctx, nil)

@@ -29,14 +29,23 @@ const (
 	approveUpdate = "approve"
 )
 
-// workflowQueue is the task queue of workflows, and of activities that belong to no account.
-const workflowQueue = "bake"
+// workflowQueue is the task queue of the workflows of a fleet, and of activities that belong to
+// no account. All queues have the name of the fleet, so that a worker gets nothing to do of
+// fleets that it does not work for.
+func workflowQueue(name string) string { return "bake/" + name }
 
 // machineQueue is the task queue of what works on the machine of a cell.
-func machineQueue(c fleet.Cell) string { return workflowQueue + "." + c.Account + "." + c.Region }
+func machineQueue(c fleet.Cell) string {
+	return workflowQueue(c.Fleet) + "/" + c.Account + "/" + c.Region
+}
 
-// apiQueue is the task queue of what calls the API for a cell and is over soon.
-func apiQueue(c fleet.Cell) string { return machineQueue(c) + ".api" }
+// apiQueue is the task queue of stages of a cell that call the API and are over soon.
+func apiQueue(c fleet.Cell) string { return machineQueue(c) + "/api" }
+
+// promptQueue is the task queue of what is done for a cell between and after its stages, and
+// must not wait until these have been: looks at images, teardown and approval. The service does
+// not hold it to a rate.
+func promptQueue(c fleet.Cell) string { return machineQueue(c) + "/prompt" }
 
 // fleetID is the id of the workflow, and begins that of the schedule, of a fleet.
 func fleetID(name string) string { return "fleet/" + name }

@@ -2,6 +2,7 @@ package temporal
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"strings"
 	"sync"
@@ -134,6 +135,38 @@ func TestRunIsNoPath(t *testing.T) {
 		if err := a.teardown(t.Context(), teardownIn{Run: id}); err == nil || !strings.Contains(err.Error(), "no id of a run") {
 			t.Errorf("teardown %q: %v", id, err)
 		}
+	}
+}
+
+// TestPlace: a worker assumes no role but those that its template names for the place.
+func TestPlace(t *testing.T) {
+	own := fleet.Cell{Fleet: "nightly", Image: "web", Account: "111111111111", Region: "eu-west-1", Role: "arn:aws:iam::111111111111:role/bake"}
+	a := &activities{fleets: map[string]*fleet.Fleet{"nightly": {Name: "nightly", Cells: []fleet.Cell{own}}}}
+	a.host.Options = func(context.Context, fleet.Cell, []fleet.Outcome) (run.Options, error) {
+		t.Error("the worker has begun")
+		return run.Options{}, errors.New("begun")
+	}
+	admin, elsewhere, another := own, own, own
+	admin.Role, elsewhere.Region, another.Fleet = "arn:aws:iam::111111111111:role/admin", "us-east-1", "weekly"
+	for c, want := range map[*fleet.Cell]string{&admin: "says \"arn:aws:iam::111111111111:role/bake\"", &elsewhere: "has no cell in account 111111111111, region us-east-1", &another: "does not work for the fleet weekly"} {
+		out, err := a.stage(t.Context(), stageIn{Cell: *c, Run: "0197a1b2-0000-4000-8000-000000000001"})
+		if err != nil || out.Outcome == nil || out.Outcome.Result != fleet.Failed || !strings.Contains(out.Outcome.Error, want) {
+			t.Errorf("%+v: %+v, %v", *c, out.Outcome, err)
+		}
+	}
+	if c, err := a.place(admin); err != nil || c.Role != own.Role { // as what is torn down later is
+		t.Errorf("%+v, %v", c, err)
+	}
+	approved := false
+	a.host.Approve = func(_ context.Context, o fleet.Outcome, _ fleet.Approval) error {
+		approved = o.Cell.Role == own.Role
+		return nil
+	}
+	if err := a.approve(t.Context(), approveIn{Outcome: fleet.Outcome{Cell: admin}}); err != nil || !approved {
+		t.Error("it is not approved as the role of the template", err)
+	}
+	if err := a.approve(t.Context(), approveIn{Outcome: fleet.Outcome{Cell: another}}); err == nil {
+		t.Error("an image of another fleet is approved")
 	}
 }
 

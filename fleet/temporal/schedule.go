@@ -28,6 +28,7 @@ var overlaps = map[string]enums.ScheduleOverlapPolicy{
 // Apply implements [fleet.Engine]: it makes the search attributes and the schedule of the
 // fleet what the template says.
 func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err error) {
+	defer func() { err = explained(f, err) }()
 	if f.Schedule != nil {
 		if _, ok := overlaps[f.Schedule.Overlap]; !ok {
 			return nil, fmt.Errorf("the schedule of the fleet %s: there is no overlap %q", f.Name, f.Schedule.Overlap)
@@ -41,7 +42,7 @@ func (e *Engine) Apply(ctx context.Context, f *fleet.Fleet) (done []string, err 
 		return nil, err
 	}
 	defer c.Close()
-	made, err := attributes(ctx, c, f.Engine.Namespace)
+	made, err := attributes(ctx, c, f)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func scheduleOf(f *fleet.Fleet) *client.ScheduleOptions {
 		ID:   fleetID(f.Name),
 		Spec: client.ScheduleSpec{CronExpressions: []string{s.Cron}, TimeZoneName: s.Timezone, Jitter: s.Jitter},
 		Action: &client.ScheduleWorkflowAction{
-			ID: fleetID(f.Name), Workflow: fleetWorkflow, Args: []any{in}, TaskQueue: workflowQueue,
+			ID: fleetID(f.Name), Workflow: fleetWorkflow, Args: []any{in}, TaskQueue: workflowQueue(f.Name),
 			TypedSearchAttributes: temporal.NewSearchAttributes(byFleet.ValueSet(f.Name)),
 		},
 		Overlap: overlaps[s.Overlap], CatchupWindow: catchUp,
@@ -135,7 +136,8 @@ func (e *Engine) Pause(ctx context.Context, f *fleet.Fleet) error { return e.pau
 // Unpause implements [fleet.Engine].
 func (e *Engine) Unpause(ctx context.Context, f *fleet.Fleet) error { return e.pause(ctx, f, false) }
 
-func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) error {
+func (e *Engine) pause(ctx context.Context, f *fleet.Fleet, paused bool) (err error) {
+	defer func() { err = explained(f, err) }()
 	return e.onRun(ctx, f, func(c client.Client) error {
 		h := c.ScheduleClient().GetHandle(ctx, fleetID(f.Name))
 		var err error

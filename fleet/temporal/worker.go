@@ -54,6 +54,9 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	if len(o.Fleets) == 0 {
 		return errors.New("the template has no fleet to work for")
 	}
+	if !slices.ContainsFunc(o.Fleets, func(f *fleet.Fleet) bool { return len(places(f, o)) > 0 }) {
+		return errors.New("none of the fleets has a cell in an account and region of -account and -region")
+	}
 	key, err := e.key()
 	if err != nil {
 		return err
@@ -83,16 +86,19 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		default: // one is enough
 		}
 	}
-	workers := []worker.Worker{e.workflowWorker(c, a, failed)}
-	for _, place := range places(o) {
-		workers = append(workers, e.placeWorkers(c, a, place, rate(o.Fleets), failed)...)
+	var workers []worker.Worker
+	for _, f := range o.Fleets {
+		workers = append(workers, e.workflowWorker(c, a, f, failed))
+		for _, place := range places(f, o) {
+			workers = append(workers, e.placeWorkers(c, a, place, f.Limits.APIRate["ec2"], failed)...)
+		}
 	}
 	for i, w := range workers {
 		if err := w.Start(); err != nil {
 			for _, started := range workers[:i] {
 				started.Stop()
 			}
-			return fmt.Errorf("the worker cannot start: %w", unreachable(o.Fleets[0], err))
+			return fmt.Errorf("the worker cannot start: %w", explained(o.Fleets[0], err))
 		}
 	}
 	if e.Ready != nil {
@@ -107,7 +113,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 		return nil
 	case err := <-fatal:
 		stopAll(workers, fatalDrain)
-		return fmt.Errorf("the worker cannot go on: %w", unreachable(o.Fleets[0], err))
+		return fmt.Errorf("the worker cannot go on: %w", explained(o.Fleets[0], err))
 	}
 }
 
@@ -149,33 +155,21 @@ func stopAll(workers []worker.Worker, limit time.Duration) {
 	}
 }
 
-// places are a cell for each account and region that the worker works for.
-func places(o fleet.WorkerOptions) (all []fleet.Cell) {
-	for _, f := range o.Fleets {
-		for _, c := range f.Cells {
-			if len(o.Accounts) > 0 && !slices.Contains(o.Accounts, c.Account) || len(o.Regions) > 0 && !slices.Contains(o.Regions, c.Region) {
-				continue
-			}
-			if !slices.ContainsFunc(all, func(p fleet.Cell) bool { return machineQueue(p) == machineQueue(c) }) {
-				all = append(all, c)
-			}
+// places are a cell for each account and region of a fleet that the worker works for.
+func places(f *fleet.Fleet, o fleet.WorkerOptions) (all []fleet.Cell) {
+	there := map[string]bool{}
+	for _, c := range f.Cells {
+		if there[machineQueue(c)] || len(o.Accounts) > 0 && !slices.Contains(o.Accounts, c.Account) || len(o.Regions) > 0 && !slices.Contains(o.Regions, c.Region) {
+			continue
 		}
+		there[machineQueue(c)] = true
+		all = append(all, c)
 	}
 	return all
 }
 
-// rate is the lowest rate of EC2 calls that the fleets allow; 0 if none says one.
-func rate(fleets []*fleet.Fleet) (lowest float64) {
-	for _, f := range fleets {
-		if r := f.Limits.APIRate["ec2"]; r > 0 && (lowest == 0 || r < lowest) {
-			lowest = r
-		}
-	}
-	return lowest
-}
-
-func (e *Engine) workflowWorker(c client.Client, a *activities, failed func(error)) worker.Worker {
-	w := worker.New(c, workflowQueue, worker.Options{WorkerStopTimeout: drain, OnFatalError: failed})
+func (e *Engine) workflowWorker(c client.Client, a *activities, f *fleet.Fleet, failed func(error)) worker.Worker {
+	w := worker.New(c, workflowQueue(f.Name), worker.Options{WorkerStopTimeout: drain, OnFatalError: failed})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(a.notify, activity.RegisterOptions{Name: notifyActivity})
 	w.RegisterActivityWithOptions(a.orphans, activity.RegisterOptions{Name: orphansActivity})
@@ -188,18 +182,18 @@ func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, 
 		DisableWorkflowWorker: true, WorkerStopTimeout: drain, MaxHeartbeatThrottleInterval: beat,
 		MaxConcurrentActivityExecutionSize: stagesAtOnce, OnFatalError: failed,
 	}
-	machines := worker.New(c, machineQueue(place), o)
+	machines, prompt := worker.New(c, machineQueue(place), o), worker.New(c, promptQueue(place), o)
 	if calls > 0 {
 		o.TaskQueueActivitiesPerSecond = calls / stageCalls
 	}
 	api := worker.New(c, apiQueue(place), o)
 	for _, w := range []worker.Worker{machines, api} {
 		w.RegisterActivityWithOptions(a.stage, activity.RegisterOptions{Name: stageActivity})
-		w.RegisterActivityWithOptions(a.available, activity.RegisterOptions{Name: availableActivity})
-		w.RegisterActivityWithOptions(a.approve, activity.RegisterOptions{Name: approveActivity})
-		w.RegisterActivityWithOptions(a.teardown, activity.RegisterOptions{Name: teardownActivity})
 	}
-	return []worker.Worker{machines, api}
+	prompt.RegisterActivityWithOptions(a.available, activity.RegisterOptions{Name: availableActivity})
+	prompt.RegisterActivityWithOptions(a.approve, activity.RegisterOptions{Name: approveActivity})
+	prompt.RegisterActivityWithOptions(a.teardown, activity.RegisterOptions{Name: teardownActivity})
+	return []worker.Worker{machines, api, prompt}
 }
 
 // serveMetrics serves metrics at an address until the caller calls stop.

@@ -116,8 +116,8 @@ func TestBakeStages(t *testing.T) {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	want := []string{
-		"stage 0 on bake.111111111111.eu-west-1.api", "stage 1 on bake.111111111111.eu-west-1", "stage 2 on bake.111111111111.eu-west-1",
-		"stage 3 on bake.111111111111.eu-west-1.api", "stage 4 on bake.111111111111.eu-west-1.api", "notify built",
+		"stage 0 on bake/nightly/111111111111/eu-west-1/api", "stage 1 on bake/nightly/111111111111/eu-west-1", "stage 2 on bake/nightly/111111111111/eu-west-1",
+		"stage 3 on bake/nightly/111111111111/eu-west-1/api", "stage 4 on bake/nightly/111111111111/eu-west-1/api", "notify built",
 	}
 	if !slices.Equal(f.log, want) {
 		t.Errorf("it did %q", f.log)

@@ -3,15 +3,24 @@
 package runtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -139,4 +148,84 @@ func (w *World) Holdings(profile, region string) (out []string) {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Calls are when EC2 was called, by the account and region that the call was for, in its order.
+type Calls struct {
+	mu       sync.Mutex
+	accounts map[string]string // by the id of an access key
+	at       map[string][]time.Time
+}
+
+// Watch starts a server that passes calls on to the cloud, until the test ends, and remembers
+// those of EC2. It knows the accounts of roles that were assumed by it; other credentials have
+// an account without a name.
+func (w *World) Watch() (address string, calls *Calls) {
+	to, err := url.Parse(w.URL)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	calls = &Calls{accounts: map[string]string{}, at: map[string][]time.Time{}}
+	key, role := regexp.MustCompile(`<AccessKeyId>(\w+)<`), regexp.MustCompile(`arn:aws:sts::(\d+):assumed-role/`)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host // which is signed
+			// Credential=KEY/DATE/REGION/SERVICE/aws4_request
+			_, credential, _ := strings.Cut(r.In.Header.Get("Authorization"), "Credential=")
+			if part := strings.Split(credential, "/"); len(part) > 3 && part[3] == "ec2" {
+				calls.add(part[0], part[2])
+			}
+		},
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if k, a := key.FindSubmatch(body), role.FindSubmatch(body); k != nil && a != nil {
+				calls.mu.Lock()
+				calls.accounts[string(k[1])] = string(a[1])
+				calls.mu.Unlock()
+			}
+			return err
+		},
+	}
+	s := httptest.NewServer(proxy)
+	w.t.Cleanup(s.Close)
+	return s.URL, calls
+}
+
+func (c *Calls) add(key, region string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	place := strings.TrimPrefix(c.accounts[key]+"/"+region, "/")
+	c.at[place] = append(c.at[place], time.Now())
+}
+
+// Places are those that were called, ACCOUNT/REGION or REGION, with the times.
+func (c *Calls) Places() map[string][]time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.at)
+}
+
+// Held fails the test if a place was called more often than rate times a second, and tells how
+// often each was: on the whole, since a call may arrive late, and in the second with the most.
+func (c *Calls) Held(t testing.TB, rate float64) {
+	t.Helper()
+	places := c.Places()
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		at := places[place]
+		took := at[len(at)-1].Sub(at[0]).Seconds()
+		if most := took*rate + 2; float64(len(at)) > most {
+			t.Errorf("%d calls of EC2 in %s within %.1f s, of at most %.0f", len(at), place, took, most)
+		}
+		peak := 0
+		for first, last := 0, 0; last < len(at); last++ {
+			for at[last].Sub(at[first]) >= time.Second {
+				first++
+			}
+			peak = max(peak, last-first+1)
+		}
+		t.Logf("%s: %d calls in %.1f s, %.1f a second, %d in the second with the most", place, len(at), took, float64(len(at))/took, peak)
+	}
 }
