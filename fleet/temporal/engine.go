@@ -437,6 +437,11 @@ func find(ctx context.Context, c client.Client, f *fleet.Fleet, wanted string) (
 	}
 	for _, only := range []string{query + " AND ExecutionStatus = 'Running'", query} {
 		found, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: only, PageSize: 1})
+		if _, invalid := errors.AsType[*serviceerror.InvalidArgument](err); invalid {
+			if there, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: f.Engine.Namespace}); err == nil && there.GetCustomAttributes()[byFleet.GetName()] == 0 {
+				return "", "", false, fmt.Errorf("the fleet %s: %w: the namespace %s has no search attributes, which bake fleet apply makes", f.Name, fleet.ErrNoRun, f.Engine.Namespace)
+			}
+		}
 		if err != nil {
 			return "", "", false, err
 		}

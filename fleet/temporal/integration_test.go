@@ -36,6 +36,9 @@ const serverVar = "BAKE_TEMPORAL"
 const (
 	workerDir   = "BAKE_TEST_WORKER"       // the directory of the template
 	workerState = "BAKE_TEST_WORKER_STATE" // the worker's own directory of state
+
+	workerFleets  = "BAKE_TEST_WORKER_FLEETS"  // for which alone it works; empty: all
+	workerRegions = "BAKE_TEST_WORKER_REGIONS" // in which alone it works; empty: all
 )
 
 func TestMain(m *testing.M) {
@@ -61,7 +64,14 @@ func work(dir, state string) error {
 		return err
 	}
 	e := &Engine{Host: host, Ready: func() { fmt.Println("ready") }, Metrics: os.Getenv("BAKE_METRICS")}
-	return e.Work(ctx, fleet.WorkerOptions{Fleets: loaded.Fleets})
+	o := fleet.WorkerOptions{Fleets: loaded.Fleets}
+	if only := os.Getenv(workerFleets); only != "" {
+		o.Fleets = slices.DeleteFunc(o.Fleets, func(f *fleet.Fleet) bool { return f.Name != only })
+	}
+	if only := os.Getenv(workerRegions); only != "" {
+		o.Regions = strings.Split(only, ",")
+	}
+	return e.Work(ctx, o)
 }
 
 // open reads the template in dir, and gives an engine what it needs.
@@ -376,6 +386,85 @@ func TestApply(t *testing.T) {
 	apply(nil, "Deleted the schedule fleet/nightly.", "Updated the schedule janitor/nightly: every hour.")
 	if at := next(ctx, c.ScheduleClient(), w.fleet); !at.IsZero() {
 		t.Errorf("the next run begins at %s though there is no schedule", at)
+	}
+}
+
+// TestNobodyWorks: who asks is told of a namespace that is missing and of queues that no worker
+// polls, and a worker gets nothing to do of a fleet that it does not work for.
+func TestNobodyWorks(t *testing.T) {
+	template := strings.ReplaceAll(fleetSource, "NAME", "base") + `build { sources = ["amazon-ebs.base"] }`
+	block := `
+image "base" { sources = ["amazon-ebs.base"] }
+fleet "FLEET" {
+  images = [image.base]
+  matrix {
+    account = ["123456789012"]
+    region  = ["eu-west-1"]
+  }
+  role = "arn:aws:iam::123456789012:role/bake-build"
+}
+`
+	_, engine, _ := strings.Cut(fleetBakefile, "engine")
+	w := newReal(t, template, strings.ReplaceAll(block, "FLEET", "nightly")+strings.ReplaceAll(strings.Replace(block, `image "base" { sources = ["amazon-ebs.base"] }`, "", 1), "FLEET", "weekly")+"engine"+engine)
+	w.serve()
+	ctx := t.Context()
+	options := fleet.RunOptions{Cells: w.fleet.Cells}
+	elsewhere, temporal := *w.fleet, *w.fleet.Engine
+	elsewhere.Engine, temporal.Namespace = &temporal, "nowhere"
+	cell := elsewhere.Cells[0]
+	for what, call := range map[string]func() error{
+		"apply": func() error { _, err := w.engine.Apply(ctx, &elsewhere); return err },
+		"run":   func() error { _, err := w.engine.Run(ctx, &elsewhere, options); return err },
+		"resume": func() error {
+			_, err := w.engine.Run(ctx, &elsewhere, fleet.RunOptions{Resume: "last"})
+			return err
+		},
+		"status":  func() error { _, err := w.engine.Status(ctx, &elsewhere); return err },
+		"logs":    func() error { return w.engine.Logs(ctx, &elsewhere, cell, func(step.Event) {}) },
+		"cancel":  func() error { return w.engine.Cancel(ctx, &elsewhere) },
+		"pause":   func() error { return w.engine.Pause(ctx, &elsewhere) },
+		"unpause": func() error { return w.engine.Unpause(ctx, &elsewhere) },
+		"approve": func() error { return w.engine.Approve(ctx, &elsewhere, fleet.Approval{Cell: cell}) },
+		"worker":  func() error { return w.engine.Work(ctx, fleet.WorkerOptions{Fleets: []*fleet.Fleet{&elsewhere}}) },
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "create it with: temporal operator namespace create --address "+w.address+" --namespace nowhere") {
+			t.Errorf("%s without the namespace: %v", what, err)
+		}
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.engine.Run(ctx, w.fleet, options)
+		ended <- err
+	}()
+	status := func() fleet.Status {
+		s, err := w.engine.Status(t.Context(), w.fleet)
+		if err != nil && !errors.Is(err, fleet.ErrNoRun) {
+			t.Fatal(err)
+		}
+		return s
+	}
+	var s fleet.Status
+	w.wait("the run has begun", func() bool { s = status(); return s.Run != "" })
+	if len(s.Cells) != 1 || s.State != fleet.StateRunning || !slices.Equal(s.Unpolled, []string{"bake/nightly"}) {
+		t.Errorf("without a worker: %+v", s)
+	}
+	t.Setenv(workerFleets, "weekly")
+	w.worker()
+	time.Sleep(5 * time.Second) // a worker takes what there is at once
+	if s := status(); s.Cells[0].State != fleet.StateWaiting || !slices.Equal(s.Unpolled, []string{"bake/nightly"}) {
+		t.Errorf("with a worker for another fleet: %+v", s)
+	}
+	t.Setenv(workerFleets, "nightly")
+	t.Setenv(workerRegions, "us-west-2,eu-west-1")
+	w.worker()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if s := status(); s.State != fleet.StateDone || len(s.Unpolled) > 0 {
+		t.Errorf("with a worker: %+v", s)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -168,6 +169,7 @@ func (w *World) Watch() (address string, calls *Calls) {
 	calls = &Calls{accounts: map[string]string{}, at: map[string][]time.Time{}}
 	key, role := regexp.MustCompile(`<AccessKeyId>(\w+)<`), regexp.MustCompile(`arn:aws:sts::(\d+):assumed-role/`)
 	proxy := &httputil.ReverseProxy{
+		ErrorLog: log.New(io.Discard, "", 0), // who calls may go away, as what watches a machine does
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host // which is signed
