@@ -63,7 +63,7 @@ func (s said) wrong() string {
 	if len(all) < 2 || all[1] == "plugin-keeper" { // which is a process, and nothing to be commandLine
 		return ""
 	}
-	root := (&program{now: time.Now}).root()
+	root := (&program{now: time.Now}).root(nil)
 	args := singleDash(all[1:])
 	cmd, rest, err := root.Find(args)
 	switch {
@@ -148,5 +148,5 @@ func TestJSONCommandsAreDocumented(t *testing.T) {
 			t.Errorf("docs/json.md does not mention %s", name)
 		}
 	}
-	visit((&program{now: time.Now}).root())
+	visit((&program{now: time.Now}).root(nil))
 }

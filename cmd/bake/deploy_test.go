@@ -27,7 +27,7 @@ func TestDeploy(t *testing.T) {
 	}
 	check := func(name string, args []string) {
 		p := &program{stdin: strings.NewReader(""), stdout: newOutput(io.Discard), stderr: newOutput(io.Discard)}
-		cmd, rest, err := p.root().Find(singleDash(args))
+		cmd, rest, err := p.root(nil).Find(singleDash(args))
 		if err == nil {
 			err = cmd.ParseFlags(rest)
 		}

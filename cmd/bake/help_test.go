@@ -42,5 +42,5 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
-	visit(p.root())
+	visit(p.root(nil))
 }

@@ -50,7 +50,7 @@ func bake(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitCode(err)
 	}
 	err = p.configure()
-	root := p.root()
+	root := p.root(args)
 	answer := func() {}
 	if asksForCompletion(args) {
 		err = nil

@@ -16,8 +16,8 @@ over SSH, turns it into an image, copies and shares it, and takes everything els
 down again. It reads Packer's HCL2 templates unchanged. With -local it does all of
 that without a cloud account, on an embedded EC2 with real Linux machines.`
 
-// root returns the whole command line.
-func (p *program) root() *cobra.Command {
+// root returns the command line: of the command that args begin with, or the whole of it.
+func (p *program) root(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "bake",
 		Short:         intro,
@@ -39,38 +39,7 @@ func (p *program) root() *cobra.Command {
 		return p.noCommand(cmd, args)
 	}
 	root.PersistentFlags().Bool(machineReadable, false, "print machine-readable records instead of text; accepted anywhere on the command line")
-	root.AddCommand(
-		p.buildCommand(),
-		p.planCommand(),
-		p.validateCommand(),
-		p.fmtCommand(),
-		p.upgradeCommand(),
-		p.inspectCommand(),
-		p.policyCommand(),
-		p.consoleCommand(),
-		p.initCommand(),
-		p.pluginsCommand(),
-		p.fixCommand(),
-		p.sweepCommand(),
-		p.imagesCommand(),
-		p.fleetCommand(),
-		p.workerCommand(),
-		p.cloudCommand(),
-		p.doctorCommand(),
-		p.docsCommand(),
-		p.runsCommand(),
-		p.logCommand(),
-		p.reportCommand(),
-		p.resumeCommand(),
-		p.sshCommand(),
-		p.ncCommand(),
-		p.versionCommand(),
-		p.verifyCommand(),
-		p.checksCommand(),
-		p.sbomCommand(),
-		p.completionCommand(),
-	)
-	root.AddCommand(absentCommands()...)
+	root.AddCommand(p.commands(args)...)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		p.command = commandName(cmd)
 		if cmd.Flags().Changed(machineReadable) {
@@ -87,6 +56,57 @@ func (p *program) root() *cobra.Command {
 	root.SetHelpCommand(p.helpCommand(root))
 	root.SetFlagErrorFunc(flagError)
 	return root
+}
+
+// commands returns the command that args begin with, or all: to make the others, with all
+// their flags, costs a validation a tenth of its time.
+func (p *program) commands(args []string) []*cobra.Command {
+	all := []struct {
+		name string
+		make func() *cobra.Command
+	}{
+		{"build", p.buildCommand},
+		{"plan", p.planCommand},
+		{"validate", p.validateCommand},
+		{"fmt", p.fmtCommand},
+		{"hcl2_upgrade", p.upgradeCommand},
+		{"inspect", p.inspectCommand},
+		{"policy", p.policyCommand},
+		{"console", p.consoleCommand},
+		{"init", p.initCommand},
+		{"plugins", p.pluginsCommand},
+		{"fix", p.fixCommand},
+		{"sweep", p.sweepCommand},
+		{"images", p.imagesCommand},
+		{"fleet", p.fleetCommand},
+		{"worker", p.workerCommand},
+		{"cloud", p.cloudCommand},
+		{"doctor", p.doctorCommand},
+		{"docs", p.docsCommand},
+		{"runs", p.runsCommand},
+		{"log", p.logCommand},
+		{"report", p.reportCommand},
+		{"resume", p.resumeCommand},
+		{"ssh", p.sshCommand},
+		{"nc", p.ncCommand},
+		{"version", p.versionCommand},
+		{"verify-attestation", p.verifyCommand},
+		{"checks", p.checksCommand},
+		{"sbom", p.sbomCommand},
+		{"completion", p.completionCommand},
+	}
+	if len(args) > 0 && args[0] != "docs" && args[0] != "completion" { // these are about all
+		for _, c := range all {
+			if c.name == args[0] {
+				return []*cobra.Command{c.make()}
+			}
+		}
+	}
+	out := absentCommands()
+	for _, c := range all {
+		out = append(out, c.make())
+	}
+	return out
 }
 
 // noCommand is what a command that only holds others does when none of them was named.

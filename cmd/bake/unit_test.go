@@ -5,6 +5,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -73,5 +74,28 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
+	}
+}
+
+// TestOneCommand: the command that is asked for is the one that is made among all, and goes
+// by the name in the table.
+func TestOneCommand(t *testing.T) {
+	p := &program{now: time.Now}
+	all := p.root(nil).Commands()
+	if len(all) < 30 {
+		t.Fatalf("only %d commands", len(all))
+	}
+	for _, c := range all {
+		if c.Hidden {
+			continue
+		}
+		if one := p.root([]string{c.Name(), "-h"}).Commands(); one[0].Name() != c.Name() && len(one) == 1 {
+			t.Errorf("for %s there is %s", c.Name(), one[0].Name())
+		} else if about := c.Name() == "docs" || c.Name() == "completion"; len(one) != 1 && !about {
+			t.Errorf("%s is made with %d others", c.Name(), len(one)-1)
+		}
+	}
+	if n := len(p.root([]string{"plugin", "installed"}).Commands()); n != len(all) {
+		t.Errorf("for an alias there are %d commands of %d", n, len(all))
 	}
 }
