@@ -60,6 +60,9 @@ func NewOrder(cells []Cell, limits Limits, failFast bool, done []Outcome) (*Orde
 	return o, nil
 }
 
+// Limit changes how many cells may go on at a time. Those that do go on.
+func (o *Order) Limit(l Limits) { o.limits = l }
+
 // Begin returns the cells that are to begin now. They count as running from then on.
 func (o *Order) Begin() (begin []Cell) {
 	if o.paused || o.stopped {

@@ -1,6 +1,12 @@
 package temporal
 
 import (
+	"bytes"
+	"compress/zlib"
+	"fmt"
+	"io"
+	"slices"
+
 	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -19,7 +25,79 @@ const encoding = "binary/bake-aes-gcm"
 // sealed is the data converter that reads what was encrypted with a key, and encrypts with it
 // if encrypt says so.
 func sealed(key run.Key, encrypt bool) converter.DataConverter {
-	return converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec{key, encrypt})
+	return packing(codec{key, encrypt})
+}
+
+// packing is the data converter that compresses what is large, before the codecs encode it.
+func packing(codecs ...converter.PayloadCodec) converter.DataConverter {
+	return converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), append(codecs, packer{})...)
+}
+
+const (
+	// packedEncoding is what the payloads say that the packer has made.
+	packedEncoding = "binary/bake-zlib"
+
+	// packFrom is from how many bytes on payloads are compressed: others stay readable in the web
+	// interface.
+	packFrom = 16 << 10
+
+	// mostUnpacked is how large a payload can become that was compressed.
+	mostUnpacked = 64 << 20
+)
+
+// packer is a [converter.PayloadCodec].
+type packer struct{}
+
+// Encode implements [converter.PayloadCodec].
+func (packer) Encode(in []*common.Payload) ([]*common.Payload, error) {
+	out := slices.Clone(in)
+	for i, p := range in {
+		if len(p.GetData()) < packFrom {
+			continue
+		}
+		text, err := proto.Marshal(p)
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		w := zlib.NewWriter(&b)
+		if _, err := w.Write(text); err != nil {
+			return nil, err
+		}
+		if err := w.Close(); err != nil {
+			return nil, err
+		}
+		if b.Len() < len(text) {
+			out[i] = &common.Payload{Metadata: map[string][]byte{converter.MetadataEncoding: []byte(packedEncoding)}, Data: b.Bytes()}
+		}
+	}
+	return out, nil
+}
+
+// Decode implements [converter.PayloadCodec]. What was not compressed stays as it is.
+func (packer) Decode(in []*common.Payload) ([]*common.Payload, error) {
+	out := slices.Clone(in)
+	for i, p := range in {
+		if string(p.GetMetadata()[converter.MetadataEncoding]) != packedEncoding {
+			continue
+		}
+		r, err := zlib.NewReader(bytes.NewReader(p.GetData()))
+		if err != nil {
+			return nil, err
+		}
+		text, err := io.ReadAll(io.LimitReader(r, mostUnpacked+1))
+		if err == nil && len(text) > mostUnpacked {
+			err = fmt.Errorf("a payload has more than %d MB", mostUnpacked>>20)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[i] = &common.Payload{}
+		if err := proto.Unmarshal(text, out[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // failures is the converter of errors: with encrypt, their messages and stacks are encrypted.

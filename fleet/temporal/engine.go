@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +17,6 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"google.golang.org/grpc/status"
@@ -55,7 +53,7 @@ func (e *Engine) dialLogging(ctx context.Context, f *fleet.Fleet, h slog.Handler
 	if f.Engine == nil {
 		return nil, fmt.Errorf("the fleet %s has no engine block: %w", f.Name, fleet.ErrNotHere)
 	}
-	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, Logger: log.NewStructuredLogger(slog.New(h))}
+	o := client.Options{HostPort: f.Engine.Address, Namespace: f.Engine.Namespace, DataConverter: packing(), Logger: log.NewStructuredLogger(slog.New(h))}
 	key, err := e.key()
 	encrypt := envvar.Get(e.Host.Env, codecVar) != ""
 	switch {
@@ -165,10 +163,14 @@ func attributes(ctx context.Context, c client.Client, f *fleet.Fleet) (made []st
 	return made, nil
 }
 
+// endBytes is about what the end of a cell adds to the status of its fleet, compressed: ids and
+// digests.
+const endBytes = 150
+
 // tooLarge is the error of a fleet that the service does not take in one piece.
 func tooLarge(in fleetIn) error {
-	text, err := json.Marshal(in)
-	if err == nil && 2*len(text)+700*len(in.Cells) > payloadLimit { // how each cell ends comes to it, with the cell once more
+	p, err := packing().ToPayload(in)
+	if err == nil && len(p.GetData())+endBytes*len(in.Cells) > payloadLimit {
 		err = fmt.Errorf("the fleet %s has %d cells, which is more than the Temporal service takes; make several fleets of it", in.Fleet, len(in.Cells))
 	}
 	return err
@@ -263,7 +265,7 @@ func (e *Engine) began(ctx context.Context, c client.Client, id, run string) (in
 	if err != nil {
 		return in, fmt.Errorf("the history of the run %s: %w", run, err)
 	}
-	read := converter.GetDefaultDataConverter()
+	read := packing()
 	if key, err := e.key(); err == nil {
 		read = sealed(key, false)
 	}
@@ -343,16 +345,61 @@ func (e *Engine) query(ctx context.Context, c client.Client, f *fleet.Fleet, id,
 	if err := v.Get(&s); err != nil {
 		return s, err
 	}
+	if len(s.Cells) > mostCells {
+		if err := ofParts(ctx, c, id, run, &s); err != nil {
+			return s, err
+		}
+	}
+	asked := 0
 	for i, one := range s.Cells {
-		if one.State != fleet.StateRunning {
+		if one.State != fleet.StateRunning || asked == mostAsked {
 			continue
 		}
+		asked++
 		if v, err := c.QueryWorkflow(ctx, one.Cell.ID(), "", statusQuery); err == nil {
 			_ = v.Get(&s.Cells[i]) // it is for show
 		}
 	}
 	s.Unpolled = p.unpolled(ctx, s)
 	return s, nil
+}
+
+// mostAsked is of how many cells a status tells in which step they are.
+const mostAsked = 100
+
+// ofParts adds to the status of a large fleet that of the workflows that bake its images.
+func ofParts(ctx context.Context, c client.Client, id, run string, s *fleet.Status) error {
+	v, err := c.QueryWorkflow(ctx, id, run, partsQuery)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	if err := v.Get(&ids); err != nil {
+		return err
+	}
+	at := map[string]int{}
+	for i, one := range s.Cells {
+		at[one.Cell.ID()] = i
+	}
+	for _, id := range ids {
+		var part fleet.Status
+		v, err := c.QueryWorkflow(ctx, id, "", statusQuery)
+		if err == nil {
+			err = v.Get(&part)
+		}
+		if isNotFound(err) { // it has just ended, or is about to begin
+			continue
+		} else if err != nil {
+			return err
+		}
+		for _, one := range part.Cells {
+			if i, ok := at[one.Cell.ID()]; ok && s.Cells[i].Outcome == nil {
+				one.Cell = s.Cells[i].Cell
+				s.Cells[i] = one
+			}
+		}
+	}
+	return nil
 }
 
 // unanswered is how a run goes that no worker can be asked about.

@@ -37,9 +37,10 @@ const (
 	// own.
 	mostChildren = 1000
 
-	// longHistory is the number of events after which a workflow is gone on with by a new
-	// one, well before the service ends it.
-	longHistory = 20_000
+	// longHistory is the number of events, and largeHistory that of bytes, after which a workflow
+	// is gone on with by a new one, well before the service ends it.
+	longHistory  = 20_000
+	largeHistory = 20 << 20
 )
 
 // fleetRun is a run of a fleet.
@@ -50,6 +51,8 @@ type fleetRun struct {
 	begun    map[string]time.Time
 	children int
 	draining bool // a new workflow goes on once no cell goes on
+
+	parts *parts // nil: the cells are children of this workflow
 }
 
 // runFleet bakes the cells of a fleet, each when those that it needs are there.
@@ -67,11 +70,14 @@ func runFleet(ctx workflow.Context, in fleetIn) (fleet.Status, error) {
 	if err := workflow.SetQueryHandler(ctx, statusQuery, func() (fleet.Status, error) { return r.status(), nil }); err != nil {
 		return fleet.Status{}, err
 	}
+	if len(in.Cells) > mostCells && workflow.GetVersion(ctx, "parts", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
+		if err := r.split(ctx); err != nil {
+			return fleet.Status{}, err
+		}
+	}
 	r.drive(ctx)
 	if r.draining && !r.order.Over() {
-		in := r.fleetIn
-		in.Paused, in.Done = r.order.Paused(), r.outcomes
-		return fleet.Status{}, workflow.NewContinueAsNewError(ctx, fleetWorkflow, in)
+		return fleet.Status{}, workflow.NewContinueAsNewError(ctx, fleetWorkflow, r.further())
 	}
 	s := r.status()
 	s.Ended = workflow.Now(ctx)
@@ -116,22 +122,39 @@ func (r *fleetRun) goOn() (err error) {
 // drive begins cells and takes their ends until there is nothing more to do.
 func (r *fleetRun) drive(ctx workflow.Context) {
 	selector := workflow.NewSelector(ctx)
-	pauses := workflow.GetSignalChannel(ctx, pauseSignal)
-	selector.AddReceive(pauses, func(c workflow.ReceiveChannel, _ bool) {
-		var paused bool
-		c.Receive(ctx, &paused)
+	pauses, limits := workflow.GetSignalChannel(ctx, pauseSignal), workflow.GetSignalChannel(ctx, limitsSignal)
+	pause := func(paused bool) {
 		r.order.Pause(paused)
-	})
+		r.parts.signal(ctx, pauseSignal, paused)
+	}
+	limit := func(l fleet.Limits) {
+		r.Limits = l
+		r.order.Limit(l)
+	}
+	selector.AddReceive(pauses, received(ctx, pause))
+	selector.AddReceive(limits, received(ctx, limit))
+	defer func() { // what the next workflow is to know
+		for paused := false; pauses.ReceiveAsync(&paused); {
+			pause(paused)
+		}
+		for l := (fleet.Limits{}); limits.ReceiveAsync(&l); {
+			limit(l)
+		}
+	}()
 	cells, cancel := workflow.WithCancel(ctx)
 	selector.AddFuture(ended(ctx), func(workflow.Future) { r.end(r.order.Stop(workflow.Now(ctx), "cancelled")) })
 	for !r.order.Over() {
-		if info := workflow.GetInfo(ctx); info.GetCurrentHistoryLength() > longHistory {
+		if info := workflow.GetInfo(ctx); info.GetCurrentHistoryLength() > longHistory || info.GetCurrentHistorySize() > largeHistory {
 			r.draining = true
 		}
 		if r.draining && r.children == 0 {
 			return
 		}
-		if !r.draining {
+		switch {
+		case r.draining:
+		case r.parts != nil:
+			r.beginParts(cells, selector)
+		default:
 			for _, c := range r.order.Begin() {
 				r.begin(cells, c, selector)
 			}
@@ -142,8 +165,25 @@ func (r *fleetRun) drive(ctx workflow.Context) {
 		selector.Select(ctx)
 		if r.order.Stopped() {
 			cancel()
+			r.dropParts(workflow.Now(ctx))
 		}
 	}
+}
+
+// received calls do with what a signal says.
+func received[T any](ctx workflow.Context, do func(T)) func(workflow.ReceiveChannel, bool) {
+	return func(c workflow.ReceiveChannel, _ bool) {
+		var v T
+		c.Receive(ctx, &v)
+		do(v)
+	}
+}
+
+// further is what the workflow begins with that goes on with this one.
+func (r *fleetRun) further() fleetIn {
+	in := r.fleetIn
+	in.Paused, in.Done = r.order.Paused(), r.outcomes
+	return in
 }
 
 // ended is ready when ctx is cancelled. Its channel would be ready again and again.

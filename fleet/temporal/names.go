@@ -11,6 +11,7 @@ import (
 // The names of workflows, activities, queries, updates and signals: histories hold them.
 const (
 	fleetWorkflow    = "Fleet"
+	imageWorkflow    = "Image"
 	bakeWorkflow     = "Bake"
 	approvalWorkflow = "Approval"
 	janitorWorkflow  = "Janitor"
@@ -25,7 +26,9 @@ const (
 	orphansActivity   = "Orphans"
 
 	statusQuery   = "status"
+	partsQuery    = "parts"
 	pauseSignal   = "pause"
+	limitsSignal  = "limits"
 	approveUpdate = "approve"
 )
 

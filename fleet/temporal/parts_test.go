@@ -2,7 +2,10 @@ package temporal
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -11,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	common "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 	sdk "go.temporal.io/sdk/temporal"
 
@@ -78,6 +82,52 @@ func TestCodec(t *testing.T) {
 	clear, err := sealed(key, false).ToPayloads("clear text")
 	if err != nil || !strings.Contains(string(clear.GetPayloads()[0].GetData()), "clear text") {
 		t.Errorf("%v, %v", clear, err)
+	}
+}
+
+// TestPacked: a fleet with as many cells as one may have goes through the service in one piece,
+// when all of them have ended, too; what is small stays readable.
+func TestPacked(t *testing.T) {
+	in := fleetIn{Fleet: "big"}
+	s := fleet.Status{Fleet: "big"}
+	random := rand.New(rand.NewPCG(1, 2))
+	digits := func(n int) string {
+		b := make([]byte, n/2)
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		return hex.EncodeToString(b)
+	}
+	const most = 10_000
+	for i := range most {
+		c := fleet.Cell{Fleet: "big", Image: fmt.Sprint("image", i%100), Account: fmt.Sprintf("1111111111%02d", i/100), Region: "eu-west-1", Role: fmt.Sprintf("arn:aws:iam::1111111111%02d:role/bake-build", i/100)}
+		out := &fleet.Outcome{Cell: c, Result: fleet.Built, Run: digits(32), Started: time.Unix(int64(i), 0), Ended: time.Unix(int64(2*i), int64(i))}
+		out.Image = fleet.Image{ID: "ami-" + digits(16), Name: c.Image + "-2026", Inputs: "sha256:" + digits(64)}
+		out.Image.IDs = map[string]string{c.Region: out.Image.ID}
+		in.Cells, s.Cells = append(in.Cells, c), append(s.Cells, fleet.CellStatus{Cell: c, State: fleet.State(out.Result), Run: out.Run, Started: out.Started, Outcome: out})
+	}
+	if err := tooLarge(in); err != nil {
+		t.Error(err)
+	}
+	p, err := packing().ToPayload(s)
+	if err != nil || len(p.GetData()) > payloadLimit {
+		t.Errorf("%d bytes, %v", len(p.GetData()), err)
+	}
+	t.Logf("the ends of %d cells take %d bytes each", most, len(p.GetData())/most)
+	var again fleet.Status
+	if err := packing().FromPayload(p, &again); err != nil || len(again.Cells) != most || again.Cells[most-1].Run != s.Cells[most-1].Run {
+		t.Error(err)
+	}
+	small, err := packing().ToPayload(fleetIn{Fleet: "small"})
+	if err != nil || !strings.Contains(string(small.GetData()), "small") {
+		t.Errorf("%s, %v", small, err)
+	}
+	bomb, err := packer{}.Encode([]*common.Payload{{Data: make([]byte, mostUnpacked+1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (packer{}).Decode(bomb); err == nil {
+		t.Errorf("%d bytes become too many without an error", len(bomb[0].GetData()))
 	}
 }
 

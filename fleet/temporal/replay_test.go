@@ -17,7 +17,10 @@ func TestReplay(t *testing.T) {
 		t.Fatal(histories, err)
 	}
 	for _, history := range histories {
-		r := worker.NewWorkflowReplayer()
+		r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DataConverter: packing()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		registerWorkflows(r)
 		if err := r.ReplayWorkflowHistoryFromJSONFile(quiet{}, history); err != nil {
 			t.Errorf("%s: %v", history, err)

@@ -30,6 +30,7 @@ type registry interface {
 // saved histories says when.
 func registerWorkflows(r registry) {
 	r.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
+	r.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
 	r.RegisterWorkflowWithOptions(bake, workflow.RegisterOptions{Name: bakeWorkflow})
 	r.RegisterWorkflowWithOptions(approval, workflow.RegisterOptions{Name: approvalWorkflow})
 	r.RegisterWorkflowWithOptions(janitor, workflow.RegisterOptions{Name: janitorWorkflow})

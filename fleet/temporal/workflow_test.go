@@ -382,3 +382,104 @@ func TestApproval(t *testing.T) {
 		t.Errorf("it did %q", f.log)
 	}
 }
+
+// TestLargeFleet: a fleet with more cells than a workflow has children is baked by a workflow
+// for each image, which together keep to the limits, each cell once and after its parent.
+func TestLargeFleet(t *testing.T) {
+	const images, places, parallel, perAccount = 12, 100, 37, 9
+	var cells []fleet.Cell
+	for i := range images {
+		for p := range places {
+			c := fleet.Cell{Fleet: "big", Image: fmt.Sprintf("i%02d", i), Account: fmt.Sprintf("1111111111%02d", p%10), Region: fmt.Sprintf("eu-west-%d", p/10)}
+			if i > 0 {
+				parent := c
+				parent.Image = "i00"
+				if i == images-1 {
+					parent.Image = "i01"
+				}
+				c.Needs = []string{parent.ID()}
+			}
+			cells = append(cells, c)
+		}
+	}
+	lost := cells[3]
+	for name, in := range map[string]fleetIn{
+		"all": {}, "cancelled": {}, "fail fast": {FailFast: true}, "resumed": {Done: []fleet.Outcome{{Cell: cells[0], Result: fleet.Built}, {Cell: cells[places], Result: fleet.Built}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in.Fleet, in.Cells, in.Limits = "big", cells, fleet.Limits{Parallel: parallel, PerAccount: perAccount}
+			baked, ended := map[string]int{}, map[string]bool{}
+			for _, o := range in.Done {
+				ended[o.Cell.ID()] = true
+			}
+			var suite testsuite.WorkflowTestSuite
+			suite.SetLogger(quiet{})
+			env := suite.NewTestWorkflowEnvironment()
+			env.SetTestTimeout(time.Minute)
+			env.RegisterWorkflowWithOptions(runFleet, workflow.RegisterOptions{Name: fleetWorkflow})
+			env.RegisterWorkflowWithOptions(runImage, workflow.RegisterOptions{Name: imageWorkflow})
+			var ran, peak int
+			accounts := map[string]int{}
+			env.RegisterWorkflowWithOptions(func(ctx workflow.Context, in bakeIn) (fleet.Outcome, error) {
+				baked[in.Cell.ID()]++
+				ran++
+				accounts[in.Cell.Account]++
+				peak = max(peak, ran)
+				if accounts[in.Cell.Account] > perAccount {
+					t.Errorf("%d cells at a time in %s", accounts[in.Cell.Account], in.Cell.Account)
+				}
+				for i, need := range in.Cell.Needs {
+					if !ended[need] || in.Parents[i].Cell.ID() != need {
+						t.Errorf("%s begins without %s", in.Cell.Short(), need)
+					}
+				}
+				err := workflow.Sleep(ctx, time.Duration(10+len(baked)%7)*time.Minute)
+				ran--
+				accounts[in.Cell.Account]--
+				out := fleet.Outcome{Cell: in.Cell, Result: fleet.Built, Ended: workflow.Now(ctx)}
+				switch {
+				case err != nil:
+					out.Result, out.Code = fleet.Cancelled, 130
+				case in.Cell.ID() == lost.ID():
+					out.Result = fleet.Failed
+				default:
+					ended[in.Cell.ID()] = true
+				}
+				return out, nil
+			}, workflow.RegisterOptions{Name: bakeWorkflow})
+			began := env.Now()
+			if name == "cancelled" {
+				env.RegisterDelayedCallback(env.CancelWorkflow, 4*time.Hour)
+			}
+			env.ExecuteWorkflow(fleetWorkflow, in)
+			var s fleet.Status
+			if err := env.GetWorkflowResult(&s); err != nil {
+				t.Fatal(err)
+			}
+			count := map[fleet.State]int{}
+			for _, c := range s.Cells {
+				count[c.State]++
+			}
+			for id, n := range baked {
+				if n != 1 {
+					t.Errorf("%s was baked %d times", id, n)
+				}
+			}
+			t.Logf("%s in %s: %v; %d at a time at most", s.State, env.Now().Sub(began), count, peak)
+			if peak > parallel || peak < parallel-4 || ran != 0 {
+				t.Errorf("%d at a time at most, %d go on", peak, ran)
+			}
+			total := images * places
+			switch name {
+			case "all", "resumed":
+				if count["failed"] != 1 || count["skipped"] != images-1 || count["built"] != total-images || s.State != fleet.StateFailed || len(baked) != total-images+1-len(in.Done) {
+					t.Errorf("%d were baked", len(baked))
+				}
+			default:
+				if count["cancelled"] == 0 || count["built"] != len(ended) || count["built"]+count["cancelled"]+count["failed"]+count["skipped"] != total {
+					t.Errorf("%d were baked", len(baked))
+				}
+			}
+		})
+	}
+}
