@@ -46,8 +46,14 @@ func resident(t *testing.T, pid int) int {
 // they take the time for, and a worker's memory does not grow with the cells that it has done.
 func TestTwoHundredCellsOnTemporal(t *testing.T) {
 	turns.Skip(t, 10)
-	const images, rate = 50, 10.0
-	template, bakefile := manyFleet(images, fmt.Sprintf("    parallel = 40\n    api_rate = { ec2 = %g }\n", rate))
+	manyCells(t, 50, 10, 40)
+}
+
+// TestManyCellsOnTemporal is that with few cells.
+func TestManyCellsOnTemporal(t *testing.T) { manyCells(t, 2, 20, 8) }
+
+func manyCells(t *testing.T, images int, rate float64, parallel int) {
+	template, bakefile := manyFleet(images, fmt.Sprintf("    parallel = %d\n    api_rate = { ec2 = %g }\n", parallel, rate))
 	w := newReal(t, template, bakefile)
 	w.serve()
 	address, calls := w.Watch()

@@ -180,6 +180,9 @@ func (w *World) Watch() (address string, calls *Calls) {
 			}
 		},
 		ModifyResponse: func(r *http.Response) error {
+			if !strings.Contains(r.Request.Header.Get("Authorization"), "/sts/aws4_request") {
+				return nil
+			}
 			body, err := io.ReadAll(r.Body)
 			r.Body.Close()
 			r.Body = io.NopCloser(bytes.NewReader(body))
@@ -191,9 +194,44 @@ func (w *World) Watch() (address string, calls *Calls) {
 			return err
 		},
 	}
-	s := httptest.NewServer(proxy)
+	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			proxy.ServeHTTP(rw, r)
+		} else if err := tunnel(to.Host, rw, r); err != nil { // to a machine
+			http.Error(rw, err.Error(), http.StatusBadGateway)
+		}
+	}))
 	w.t.Cleanup(s.Close)
 	return s.URL, calls
+}
+
+// tunnel has the server at an address answer a CONNECT, until one side has gone.
+func tunnel(address string, rw http.ResponseWriter, r *http.Request) error {
+	up, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	if _, err := fmt.Fprintf(up, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", r.RequestURI, r.Host); err != nil {
+		return err
+	}
+	if err := r.Header.Write(up); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(up, "\r\n"); err != nil {
+		return err
+	}
+	down, buffered, err := http.NewResponseController(rw).Hijack()
+	if err != nil {
+		return err
+	}
+	defer down.Close()
+	go func() {
+		defer up.Close()
+		_, _ = io.Copy(up, buffered)
+	}()
+	_, _ = io.Copy(down, up)
+	return nil
 }
 
 func (c *Calls) add(key, region string) {
