@@ -31,6 +31,7 @@ import (
 	"bake/plugin/host"
 	"bake/run/cloudinit"
 	"bake/run/localcloud"
+	"bake/run/trace"
 	"bake/step"
 	"bake/step/onhost"
 	"bake/ui"
@@ -90,6 +91,9 @@ type Options struct {
 	// Emit gets every event, free of secrets, after it was written to the log. It is
 	// called by one goroutine at a time, and not after Build has returned. It may be nil.
 	Emit func(step.Event)
+
+	// Trace gets the steps of the run as spans. Nil: nobody does.
+	Trace *trace.Tracer
 
 	// Doubts is told what is doubtful about the template before anything of it is run.
 	// It may be nil.
@@ -247,12 +251,35 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	events.trace = o.record(run)
 	result, err := build(limit, o, run, parts, events)
 	if _, ok := errors.AsType[*TemplateError](err); ok {
-		_ = events.close() // the template is what matters
+		events.trace.Fail(errors.New("the template is wrong")) // its values may be secrets
+		_ = events.close()                                     // the template is what matters
 		return result, err
 	}
+	if err != nil {
+		events.trace.Fail(err)
+	}
 	return result, errors.Join(err, events.close())
+}
+
+// record begins the trace of the run, or that of what is done of it now.
+func (o Options) record(run step.Invocation) *trace.Recorder {
+	if o.planOnly {
+		return nil
+	}
+	r := trace.Run{ID: run.ID, Start: run.Start}
+	if o.Within != nil {
+		r.Account, r.Region = o.Within.Account, o.Within.Region
+	}
+	switch {
+	case o.Stages:
+		r.Part = "stage"
+	case o.again != nil:
+		r.Part = "resume"
+	}
+	return o.Trace.Begin(r)
 }
 
 // hold is the cloud for components that are held to where the options say.

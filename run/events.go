@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"bake/run/trace"
 	"bake/step"
 	"bake/ui"
 )
@@ -14,6 +15,7 @@ type events struct {
 	file   *log
 	json   *ui.JSON
 	emit   func(step.Event) // may be nil
+	trace  *trace.Recorder
 	closed bool
 }
 
@@ -40,6 +42,7 @@ func (v *events) handle(e step.Event) {
 		return
 	}
 	v.json.Handle(e)
+	v.trace.Handle(e)
 	if v.emit != nil {
 		v.emit(e)
 	}
@@ -54,6 +57,7 @@ func (v *events) close() error {
 		return nil
 	}
 	v.closed = true
+	v.trace.End()
 	err := v.json.Err
 	if cerr := v.file.Close(); err == nil {
 		err = cerr

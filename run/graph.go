@@ -67,6 +67,9 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	if r.events, err = openEvents(o.State, o.ID, false, o.Emit); err != nil {
 		return Result{}, err
 	}
+	whole := o.record(step.Invocation{ID: o.ID, Start: o.Template.Now})
+	defer whole.End()
+	r.o.Trace = whole.Within()
 	r.share()
 	switch {
 	case o.Debug:
@@ -85,6 +88,9 @@ func runApart(ctx context.Context, o Options, of *config.Images) (Result, error)
 	}
 	running.Wait()
 	result, err := r.conclude(ctx, found)
+	if err != nil {
+		whole.Fail(errors.New("not all images are there"))
+	}
 	return result, errors.Join(err, r.events.close())
 }
 

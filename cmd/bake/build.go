@@ -160,6 +160,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 	defer feed.close()
 	options.Components = p.components(options.Template.Options, o.releases)
 	options.Emit, options.Doubts = feed.emit, func(d run.Diagnosis) { p.diagnostics(d.Files, d.Diags) }
+	options.Trace = p.traces("bake", p.env, feed)
 	options.Unattended, options.Connect, options.Now, options.Version = prompt.ErrNoTerminal, ncProxy(), p.now, version
 	if ask := p.newPrompter(feed.suspend); ask != nil {
 		options.Ask, options.Pause, options.Terminal = ask.FailedStep, ask.Pause, ask.Open
@@ -186,6 +187,7 @@ func (p *program) bake(ctx context.Context, o buildOptions, options run.Options,
 		}()
 	}
 	result, err := do(ctx, options)
+	options.Trace.Close()
 	p.reused = err == nil && result.Reused()
 	feed.close()
 	if p.stdout.unread() {

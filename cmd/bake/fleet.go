@@ -17,6 +17,7 @@ import (
 	"bake/golden/channels"
 	"bake/run"
 	"bake/run/localcloud"
+	"bake/run/trace"
 	"bake/step"
 	"bake/ui/prompt"
 )
@@ -142,8 +143,9 @@ func (p *program) engineOf(ctx context.Context, f *fleetFlags, t *fleet.Template
 // fleetHost is what this program gives to an engine.
 type fleetHost struct {
 	fleet.Host
-	open func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) // nil: AWS
-	stop context.Context
+	open  func(ctx context.Context, emit func(step.Event)) (*localcloud.Cloud, error) // nil: AWS
+	stop  context.Context
+	trace *trace.Tracer
 
 	said sync.Map // diagnostics that were shown
 }
@@ -167,7 +169,7 @@ func (p *program) fleetHost(f *fleetFlags, t *fleet.Template, state run.State) *
 			}
 			template.Instance = &i
 			return run.Options{
-				Template: template, State: state, Command: p.commandLine(), OnError: engine.Cleanup, CloudInit: cloudInit,
+				Template: template, State: state, Command: p.commandLine(), OnError: engine.Cleanup, CloudInit: cloudInit, Trace: ofCell(h.trace, c),
 				Components: p.components(template.Options, f.releases), Cloud: h.open, Stop: h.stop, Doubts: h.doubts(p),
 				Unattended: prompt.ErrNoTerminal, Connect: ncProxy(), Now: p.now, Version: version,
 			}, nil

@@ -155,7 +155,8 @@ func (p *program) fleetDo(ctx context.Context, o *fleetRunOptions, t *fleet.Temp
 	defer feed.close()
 	ctx, stop, release := p.interrupts(ctx, ignoreSignals)
 	defer release()
-	h.stop = stop
+	h.stop, h.trace = stop, p.traces("bake", p.env, feed)
+	defer h.trace.Close()
 	end := h.connect(p, &o.fleetFlags, feed.emit, one)
 	defer func() { err = errors.Join(err, end(stop)) }()
 	return fleet.NewLocal(h.Host).Run(ctx, one, ro)

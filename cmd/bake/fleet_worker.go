@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -113,6 +114,9 @@ func (p *program) work(ctx context.Context, f *workerFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	// Cells are within no span of whoever has started the worker.
+	h.trace = p.traces(workerProgram, append(slices.Clone(p.env), "TRACEPARENT="), feed)
+	defer h.trace.Close()
 	err = e.Work(ctx, o)
 	if errors.Is(err, fleet.ErrNotHere) {
 		return errors.New("the template has no engine block, so that there is nothing to work for: bake fleet run does all of the work itself")

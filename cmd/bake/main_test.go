@@ -135,7 +135,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"conforms": conforms, "exits": exits, "guide": guide, "release": release, "serve": serve, "stall": stall,
+			"collector": collector(), "conforms": conforms, "exits": exits, "guide": guide, "release": release, "serve": serve, "stall": stall,
 			"windows": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(withWindows(t, ts)) },
 			// probe DIR installs the plugin of the tests below that directory.
 			"probe": func(ts *testscript.TestScript, _ bool, args []string) { plugintest.Install(t, ts.MkAbs(args[0])) },

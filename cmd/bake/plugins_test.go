@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -98,6 +99,7 @@ func stall(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[1])
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_ = os.WriteFile(path, nil, 0o600) // without it, the script does not end
+		_, _ = io.Copy(io.Discard, r.Body) // only then it is seen that the client leaves
 		<-r.Context().Done()
 	}))
 	ts.Defer(s.Close)

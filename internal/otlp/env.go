@@ -1,0 +1,192 @@
+package otlp
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says where spans go.
+type Config struct {
+	URL      string            // of requests for traces
+	Headers  map[string]string // of each request; may hold secrets
+	Timeout  time.Duration     // of each request
+	Gzip     bool
+	TLS      *tls.Config // nil: that of the system
+	Resource []Attr      // what sends the spans
+
+	// Parent is the span of another program that those of this one are within; its zero value
+	// is none.
+	Parent Parent
+}
+
+// Parent is a span of another program, as W3C's Trace Context describes it.
+type Parent struct {
+	Trace TraceID
+	Span  SpanID
+	State string
+}
+
+// FromEnv is what variables say, as OpenTelemetry's specification has them, which get returns
+// the values of; nil if they name no collector, or turn traces off. service is the program's
+// name for itself, unless they have another one.
+func FromEnv(get func(name string) string, service string) (*Config, error) {
+	own := func(name string) string { // that of traces comes first
+		if v := get("OTEL_EXPORTER_OTLP_TRACES_" + name); v != "" {
+			return v
+		}
+		return get("OTEL_EXPORTER_OTLP_" + name)
+	}
+	if own("ENDPOINT") == "" || strings.EqualFold(get("OTEL_SDK_DISABLED"), "true") {
+		return nil, nil
+	}
+	switch exporter := get("OTEL_TRACES_EXPORTER"); exporter {
+	case "", "otlp":
+	case "none":
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("OTEL_TRACES_EXPORTER is %q; there are otlp and none", exporter)
+	}
+	if p := own("PROTOCOL"); p != "" && p != "http/json" && p != "http/protobuf" {
+		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL is %q; spans are sent by HTTP, which collectors take at another port, 4318 if nobody has changed it: set it to http/json", p)
+	}
+	parent, sampled := parseParent(get("TRACEPARENT"))
+	if !sampled {
+		return nil, nil
+	}
+	parent.State = get("TRACESTATE")
+	c := &Config{Timeout: 10 * time.Second, Parent: parent, Gzip: own("COMPRESSION") == "gzip"}
+	var err error
+	if c.URL, err = endpoint(get); err != nil {
+		return nil, err
+	}
+	if c.Headers, err = pairs(own("HEADERS")); err != nil {
+		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_HEADERS: %w", err)
+	}
+	if t := own("TIMEOUT"); t != "" {
+		ms, err := strconv.ParseInt(t, 10, 32)
+		if err != nil || ms <= 0 {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_TIMEOUT is %q, which is no number of milliseconds", t)
+		}
+		c.Timeout = time.Duration(ms) * time.Millisecond
+	}
+	if c.TLS, err = certificates(own); err != nil {
+		return nil, err
+	}
+	said, err := pairs(get("OTEL_RESOURCE_ATTRIBUTES"))
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	if name := get("OTEL_SERVICE_NAME"); name != "" {
+		service = name
+	} else if name := said["service.name"]; name != "" {
+		service = name
+	}
+	said["service.name"] = service
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		c.Resource = append(c.Resource, Attr{name, said[name]})
+	}
+	return c, nil
+}
+
+// endpoint is the URL for traces: one for them alone is taken as it is, and one for all
+// signals leads to theirs by a path.
+func endpoint(get func(string) string) (string, error) {
+	name, path := "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""
+	text := get(name)
+	if text == "" {
+		name, path = "OTEL_EXPORTER_OTLP_ENDPOINT", "v1/traces"
+		text = get(name)
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" { // what it is may be a secret
+		return "", fmt.Errorf("%s is no URL such as http://127.0.0.1:4318", name)
+	}
+	if path != "" {
+		u = u.JoinPath(path)
+	}
+	return u.String(), nil
+}
+
+// pairs reads name=value,name=value, in which what is no part of that is %-encoded.
+func pairs(text string) (map[string]string, error) {
+	out := map[string]string{}
+	for one := range strings.SplitSeq(text, ",") {
+		if strings.TrimSpace(one) == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(one, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if name = strings.TrimSpace(name); !ok || name == "" || err != nil {
+			return nil, errors.New("it is not as in name=value,name=value, with %2C for a comma in a value") // which may be a secret
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// certificates is what own says about TLS; nil if nothing.
+func certificates(own func(string) string) (*tls.Config, error) {
+	ca, cert, key := own("CERTIFICATE"), own("CLIENT_CERTIFICATE"), own("CLIENT_KEY")
+	if ca == "" && cert == "" && key == "" {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CERTIFICATE: %s holds no certificate in PEM", ca)
+		}
+	}
+	if cert != "" || key != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _KEY: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// parseParent reads a traceparent. Without one there is none, and who is within none is
+// sampled. One that is wrong is none, too, as the specification has it.
+func parseParent(text string) (p Parent, sampled bool) {
+	if text == "" {
+		return p, true
+	}
+	parts := strings.Split(strings.TrimSpace(text), "-")
+	flags := [1]byte{}
+	if len(parts) < 4 || len(parts[0]) != 2 || parts[0] == "ff" || parts[0] == "00" && len(parts) != 4 ||
+		!unhex(p.Trace[:], parts[1]) || !unhex(p.Span[:], parts[2]) || !unhex(flags[:], parts[3]) || p.Trace == (TraceID{}) || p.Span == (SpanID{}) {
+		return Parent{}, true
+	}
+	return p, flags[0]&1 != 0
+}
+
+// unhex reads small hexadecimal digits that fill to.
+func unhex(to []byte, text string) bool {
+	if len(text) != 2*len(to) || strings.ToLower(text) != text {
+		return false
+	}
+	_, err := hex.Decode(to, []byte(text))
+	return err == nil
+}
+
+// client sends requests as c says, and nowhere else.
+func (c *Config) client() *http.Client {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true}
+	return &http.Client{Transport: t, Timeout: c.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}

@@ -1,0 +1,175 @@
+// Package otlptest is a collector for tests.
+package otlptest
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Span is a span as the collector has got it.
+type Span struct {
+	Trace, ID, Parent, Name string
+	Start, End              time.Time
+	Attrs, Resource         map[string]string
+	Events                  []string // their names, with the values of their attributes
+	Failed                  bool
+	Error                   string
+}
+
+// Collector takes spans.
+type Collector struct {
+	URL string // the endpoint of all signals
+
+	mu    sync.Mutex
+	spans []Span
+	asked []*http.Request // without their bodies
+	wrong error
+}
+
+// attrs are attributes, all of which are texts.
+type attrs []struct {
+	Key   string
+	Value struct{ StringValue *string }
+}
+
+func (a attrs) texts() (map[string]string, error) {
+	out := map[string]string{}
+	for _, one := range a {
+		if _, again := out[one.Key]; again || one.Key == "" || one.Value.StringValue == nil {
+			return nil, fmt.Errorf("the attribute %q stands there twice, or is no text", one.Key)
+		}
+		out[one.Key] = *one.Value.StringValue
+	}
+	return out, nil
+}
+
+// Start starts a collector that ends with the test.
+func Start(t testing.TB) *Collector {
+	c, stop := New()
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// New starts a collector. The error of stop, which ends it, is for what it has not understood.
+func New() (c *Collector, stop func() error) {
+	c = &Collector{}
+	s := httptest.NewServer(c)
+	c.URL = s.URL
+	return c, func() error {
+		s.Close()
+		if c.wrong != nil {
+			return fmt.Errorf("the collector does not understand what it got: %w", c.wrong)
+		}
+		return nil
+	}
+}
+
+// ServeHTTP takes a request.
+func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	spans, err := read(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, r)
+	if err != nil {
+		c.wrong = err
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	c.spans = append(c.spans, spans...)
+	_, _ = io.WriteString(w, "{}")
+}
+
+// Spans are those that were taken.
+func (c *Collector) Spans() []Span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Span(nil), c.spans...)
+}
+
+// Requests are all that were made.
+func (c *Collector) Requests() []*http.Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*http.Request(nil), c.asked...)
+}
+
+func read(r *http.Request) ([]Span, error) {
+	if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+		return nil, fmt.Errorf("%s with %q", r.Method, r.Header.Get("Content-Type"))
+	}
+	var body io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		var err error
+		if body, err = gzip.NewReader(body); err != nil {
+			return nil, err
+		}
+	}
+	var request struct {
+		ResourceSpans []struct {
+			Resource   struct{ Attributes attrs }
+			ScopeSpans []struct {
+				Spans []struct {
+					TraceID, SpanID, ParentSpanID, Name string
+					Kind                                int
+					StartTimeUnixNano, EndTimeUnixNano  string
+					Attributes                          attrs
+					Events                              []struct {
+						TimeUnixNano, Name string
+						Attributes         attrs
+					}
+					Status struct {
+						Code    int
+						Message string
+					}
+				}
+			}
+		}
+	}
+	if err := json.NewDecoder(body).Decode(&request); err != nil {
+		return nil, err
+	}
+	var all []Span
+	for _, rs := range request.ResourceSpans {
+		resource, err := rs.Resource.Attributes.texts()
+		if err != nil {
+			return nil, err
+		}
+		for _, ss := range rs.ScopeSpans {
+			for _, s := range ss.Spans {
+				one := Span{Trace: s.TraceID, ID: s.SpanID, Parent: s.ParentSpanID, Name: s.Name, Resource: resource, Failed: s.Status.Code == 2, Error: s.Status.Message}
+				var e1, e2 error
+				one.Start, e1 = at(s.StartTimeUnixNano)
+				one.End, e2 = at(s.EndTimeUnixNano)
+				if one.Attrs, err = s.Attributes.texts(); err != nil || e1 != nil || e2 != nil || len(s.TraceID) != 32 || len(s.SpanID) != 16 || len(s.ParentSpanID)%16 != 0 || s.Kind != 1 || one.End.Before(one.Start) {
+					return nil, fmt.Errorf("the span %+v: %w, %w, %w", s, err, e1, e2)
+				}
+				for _, e := range s.Events {
+					text := e.Name
+					for _, a := range e.Attributes {
+						text += " " + *a.Value.StringValue
+					}
+					one.Events = append(one.Events, text)
+				}
+				all = append(all, one)
+			}
+		}
+	}
+	return all, nil
+}
+
+func at(text string) (time.Time, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(0, n), err
+}

@@ -1,0 +1,346 @@
+// Package trace makes spans of the events of runs, for OpenTelemetry: a span is a step, a build
+// or a run. A trace is a run, and has its id; what other processes do of the run is within it,
+// whoever they are, since its first span has an id that follows from that of the run.
+package trace
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"bake/builder"
+	"bake/internal/otlp"
+	"bake/step"
+)
+
+// Tracer sends the traces of runs. Nil sends none.
+type Tracer struct {
+	exporter *otlp.Exporter
+	parent   otlp.Parent // its zero value: each run is a trace of its own
+	name     string
+	attrs    []otlp.Attr
+}
+
+// scope is what makes the spans.
+const scope = "bake"
+
+// Open returns what sends traces where variables say, as OpenTelemetry's specification has
+// them, which get returns the values of; nil if they say nothing. service is the program's name
+// for itself. warn is told that there are no traces, or that some are lost, and may be called
+// by another goroutine.
+func Open(get func(name string) string, service, version, host string, warn func(error)) *Tracer {
+	c, err := otlp.FromEnv(get, service)
+	switch {
+	case err != nil:
+		warn(fmt.Errorf("there are no traces: %w", err))
+		return nil
+	case c == nil:
+		return nil
+	}
+	own := []otlp.Attr{{Key: "service.version", Value: version}, {Key: "host.name", Value: host}, {Key: "telemetry.sdk.name", Value: scope}, {Key: "telemetry.sdk.language", Value: "go"}}
+	for _, a := range own {
+		if !slices.ContainsFunc(c.Resource, func(b otlp.Attr) bool { return b.Key == a.Key }) {
+			c.Resource = append(c.Resource, a)
+		}
+	}
+	return &Tracer{exporter: otlp.NewExporter(*c, scope, version, warn), parent: c.Parent, name: scope}
+}
+
+// closeTime is how long the end of the program may be put off by what is still to be sent.
+const closeTime = 3 * time.Second
+
+// Close sends what is still to be sent, for [closeTime] at most.
+func (t *Tracer) Close() {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	t.exporter.Close(ctx)
+}
+
+// Named returns a tracer whose runs have this name, and whose spans have these attributes: a
+// name, then its value.
+func (t *Tracer) Named(name string, attrs ...string) *Tracer {
+	if t == nil {
+		return nil
+	}
+	c := *t
+	c.name, c.attrs = name, slices.Clone(t.attrs)
+	for pair := range slices.Chunk(attrs, 2) {
+		c.attrs = append(c.attrs, otlp.Attr{Key: pair[0], Value: pair[1]})
+	}
+	return &c
+}
+
+// Run is a run, or a part of one.
+type Run struct {
+	ID      string    // a UUID
+	Start   time.Time // of the run; for a part, when its first one began
+	Account string    // that it is held to; empty if to none
+	Region  string
+
+	// Part names what is done of the run here, such as a stage; the first span of the run is
+	// then sent by the part in which it ends. Empty: all of it.
+	Part string
+}
+
+// Recorder makes the spans of a run. Nil makes none. It is used by one goroutine at a time.
+type Recorder struct {
+	tracer *Tracer
+	run    Run
+	trace  otlp.TraceID
+	root   otlp.SpanID // of the run
+	attrs  []otlp.Attr // of all spans
+
+	top   *otlp.Span             // of the run or of the part
+	open  map[place][]*otlp.Span // that are not over
+	ended bool                   // the run is over
+	now   func() time.Time
+}
+
+// place is where in a run something happens.
+type place struct{ build, step string }
+
+// Begin begins to record a run. The caller ends it.
+func (t *Tracer) Begin(r Run) *Recorder {
+	if t == nil {
+		return nil
+	}
+	id, err := uuid.Parse(r.ID)
+	if err != nil {
+		sum := sha256.Sum256([]byte(r.ID))
+		copy(id[:], sum[:])
+	}
+	c := &Recorder{tracer: t, run: r, trace: otlp.TraceID(id), open: map[place][]*otlp.Span{}, now: time.Now}
+	copy(c.root[:], id[8:])
+	if t.parent.Trace != (otlp.TraceID{}) {
+		c.trace = t.parent.Trace
+	}
+	c.attrs = append(slices.Clone(t.attrs), otlp.Attr{Key: "bake.run", Value: r.ID})
+	if r.Account != "" {
+		c.attrs = append(c.attrs, otlp.Attr{Key: "cloud.account.id", Value: r.Account})
+	}
+	if r.Region != "" {
+		c.attrs = append(c.attrs, otlp.Attr{Key: "cloud.region", Value: r.Region})
+	}
+	if r.Part == "" {
+		c.top = c.first()
+	} else {
+		c.top = c.span(r.Part, c.root, c.now())
+	}
+	return c
+}
+
+// first is the first span of the run.
+func (c *Recorder) first() *otlp.Span {
+	s := c.span(c.tracer.name, c.tracer.parent.Span, c.run.Start)
+	s.ID = c.root
+	return s
+}
+
+func (c *Recorder) span(name string, parent otlp.SpanID, start time.Time) *otlp.Span {
+	s := &otlp.Span{Trace: c.trace, Parent: parent, State: c.tracer.parent.State, Name: name, Start: start, Attrs: slices.Clone(c.attrs)}
+	_, _ = rand.Read(s.ID[:]) // which never fails
+	return s
+}
+
+// Within returns a tracer of runs that are parts of this one.
+func (c *Recorder) Within() *Tracer {
+	if c == nil {
+		return nil
+	}
+	t := *c.tracer
+	t.parent = otlp.Parent{Trace: c.trace, Span: c.root, State: t.parent.State}
+	return &t
+}
+
+// Handle records an event of the run, which is free of secrets.
+func (c *Recorder) Handle(e step.Event) {
+	if c == nil {
+		return
+	}
+	at := place{e.Build, e.Step}
+	switch e.Kind {
+	case step.RunFinished:
+		c.ended = true
+		if e.Error != nil {
+			fail(c.top, e.Error)
+		}
+	case step.BuildStarted:
+		s := c.begin(place{e.Build, ""}, "build "+e.Build, c.top.ID, e.Time)
+		set(s, "bake.build", e.Build)
+	case step.StepStarted:
+		outer, name := c.outer(at)
+		s := c.begin(at, name, outer.ID, e.Time)
+		set(s, "bake.build", e.Build)
+		set(s, "bake.step", e.Step)
+	case step.StepFinished, step.StepFailed:
+		c.end(at, e)
+	case step.BuildFinished, step.BuildFailed:
+		c.end(place{e.Build, ""}, e)
+		if e.Error != nil {
+			fail(c.top, e.Error)
+		}
+	case step.ArtifactMade:
+		c.made(e)
+	case step.ImagePlaced:
+		note(c.at(at), e, "image placed", otlp.Attr{Key: "bake.image.id", Value: e.Placed.ID}, otlp.Attr{Key: "cloud.account.id", Value: e.Placed.Account}, otlp.Attr{Key: "cloud.region", Value: e.Placed.Region})
+	case step.ResourceIntended, step.ResourceCreated, step.ResourceDestroyed:
+		s := c.at(at)
+		set(s, "bake.resource.kind", e.Resource.Kind)
+		set(s, "bake.resource.id", e.Resource.ID)
+		set(s, "cloud.region", e.Resource.Where)
+	case step.ResourceLeft:
+		note(c.at(at), e, "left behind", otlp.Attr{Key: "bake.resource.kind", Value: e.Resource.Kind}, otlp.Attr{Key: "bake.resource.id", Value: e.Resource.ID}, otlp.Attr{Key: "cloud.region", Value: e.Resource.Where})
+	case step.Say:
+		note(c.at(at), e, "said", otlp.Attr{Key: "message", Value: cut(e.Text)})
+	case step.Warning:
+		note(c.at(at), e, "warning", otlp.Attr{Key: "message", Value: cut(e.Text)})
+	}
+}
+
+// separator is between the names of steps in a path.
+const separator = " > "
+
+// outer is the span that a step is within, and the name of the step.
+func (c *Recorder) outer(at place) (outer *otlp.Span, name string) {
+	for i := strings.LastIndex(at.step, separator); i >= 0; i = strings.LastIndex(at.step[:i], separator) {
+		if s := c.newest(place{at.build, at.step[:i]}); s != nil {
+			return s, at.step[i+len(separator):]
+		}
+	}
+	return c.at(place{at.build, ""}), at.step
+}
+
+// at is the innermost span that is open where something has happened.
+func (c *Recorder) at(at place) *otlp.Span {
+	if s := c.newest(at); s != nil {
+		return s
+	}
+	if at.step != "" {
+		s, _ := c.outer(at)
+		return s
+	}
+	return c.top
+}
+
+func (c *Recorder) newest(at place) *otlp.Span {
+	if all := c.open[at]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return nil
+}
+
+func (c *Recorder) begin(at place, name string, parent otlp.SpanID, start time.Time) *otlp.Span {
+	s := c.span(name, parent, start)
+	c.open[at] = append(c.open[at], s)
+	return s
+}
+
+// end ends the newest span of a place.
+func (c *Recorder) end(at place, e step.Event) {
+	s := c.newest(at)
+	if s == nil {
+		return
+	}
+	if c.open[at] = c.open[at][:len(c.open[at])-1]; len(c.open[at]) == 0 {
+		delete(c.open, at)
+	}
+	if e.Error != nil {
+		fail(s, e.Error)
+	}
+	if e.Reused {
+		set(s, "bake.reused", "true")
+	}
+	set(s, "bake.place", e.Place)
+	s.End = e.Time
+	c.tracer.exporter.Export(*s)
+}
+
+// made notes what a build has made.
+func (c *Recorder) made(e step.Event) {
+	a, ok := e.Artifact.(*builder.Artifact)
+	if !ok {
+		return
+	}
+	s := c.at(place{e.Build, ""})
+	var ids []string
+	for _, region := range slices.Sorted(maps.Keys(a.Images)) {
+		ids = append(ids, a.Images[region])
+		note(s, e, "image", otlp.Attr{Key: "bake.image.id", Value: a.Images[region]}, otlp.Attr{Key: "cloud.region", Value: region})
+	}
+	set(s, "bake.image.id", strings.Join(ids, ","))
+	set(c.top, "bake.image.id", strings.Join(ids, ","))
+}
+
+// Fail says why the run has failed, if no build of it tells.
+func (c *Recorder) Fail(why error) {
+	if c != nil && !c.top.Failed {
+		fail(c.top, why)
+	}
+}
+
+// End ends the recording. What has begun and has no end ends now.
+func (c *Recorder) End() {
+	if c == nil {
+		return
+	}
+	now := c.now()
+	for _, all := range c.open {
+		for _, s := range all {
+			s.End = now
+			c.tracer.exporter.Export(*s)
+		}
+	}
+	c.open = nil
+	c.top.End = now
+	c.tracer.exporter.Export(*c.top)
+	if c.run.Part != "" && c.ended {
+		s := c.first()
+		s.Attrs, s.Failed, s.Error, s.End = c.top.Attrs, c.top.Failed, c.top.Error, now
+		c.tracer.exporter.Export(*s)
+	}
+}
+
+const (
+	mostEvents  = 128     // of a span
+	longestText = 4 << 10 // of an error, or a message
+)
+
+// note adds an event to a span.
+func note(s *otlp.Span, e step.Event, name string, attrs ...otlp.Attr) {
+	if len(s.Events) < mostEvents {
+		s.Events = append(s.Events, otlp.Event{Time: e.Time, Name: name, Attrs: attrs})
+	}
+}
+
+// set sets an attribute of a span that has a value.
+func set(s *otlp.Span, key, value string) {
+	if value == "" {
+		return
+	}
+	i := slices.IndexFunc(s.Attrs, func(a otlp.Attr) bool { return a.Key == key })
+	if i < 0 {
+		s.Attrs = append(s.Attrs, otlp.Attr{Key: key, Value: value})
+		return
+	}
+	s.Attrs[i].Value = value
+}
+
+func fail(s *otlp.Span, why error) { s.Failed, s.Error = true, cut(why.Error()) }
+
+// cut is the beginning of a text that is too long.
+func cut(text string) string {
+	if len(text) <= longestText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longestText], "") + "..."
+}
