@@ -17,6 +17,7 @@ type instance struct {
 	Region        string
 	OwnerId       string
 	ReservationId string
+	Created       time.Time // unlike LaunchTime, which is of the last start
 	types.Instance
 
 	Request          string // the launch's parameters, to tell a repeated client token from a misused one

@@ -114,8 +114,8 @@ func (s *state) DescribeInstances(ctx context.Context, in *ec2.DescribeInstances
 	if rows, err = apply(instanceFilters, in.Filters, rows); err != nil {
 		return nil, err
 	}
-	key := func(in *instance) string {
-		return fmt.Sprintf("%s %05d %s", in.ReservationId, aws.ToInt32(in.AmiLaunchIndex), *in.InstanceId)
+	key := func(in *instance) string { // the newest first, those of a launch together
+		return fmt.Sprintf("%s %s %05d %s", newestFirst(in.Created.UTC().Format(timeForm)), in.ReservationId, aws.ToInt32(in.AmiLaunchIndex), *in.InstanceId)
 	}
 	sort.Slice(rows, func(i, j int) bool { return key(rows[i]) < key(rows[j]) })
 	rows, next, err := page(rows, key, in.MaxResults, in.NextToken)

@@ -21,6 +21,7 @@ type kind struct {
 	prefix   string // of ids
 	field    string // of the SDK's structs and inputs, that has an id
 	named    string // of the SDK's structs, that has a name, if there are names
+	made     string // field of rows with the time at which they were made, if lists begin with the newest
 	resource string // types.ResourceType
 	noun     string
 
@@ -41,13 +42,13 @@ const (
 )
 
 var (
-	kindImage = &kind{prefix: "ami", field: "ImageId", named: "Name", resource: "image", noun: "image", code: "InvalidAMIID",
+	kindImage = &kind{prefix: "ami", field: "ImageId", named: "Name", made: "CreationDate", resource: "image", noun: "image", code: "InvalidAMIID",
 		absent: "The %s id '[%s]' does not exist", allAbsent: "The %s ids '[%s]' do not exist", filters: imageFilters}
-	kindInstance = &kind{prefix: "i", field: "InstanceId", resource: "instance", noun: "instance", code: "InvalidInstanceID",
+	kindInstance = &kind{prefix: "i", field: "InstanceId", made: "Created", resource: "instance", noun: "instance", code: "InvalidInstanceID",
 		filters: instanceFilters, set: "instancesSet", min: 5, max: 1000}
-	kindSnapshot = &kind{prefix: "snap", field: "SnapshotId", resource: "snapshot", noun: "snapshot", code: "InvalidSnapshot", malformed: "ID.Malformed",
+	kindSnapshot = &kind{prefix: "snap", field: "SnapshotId", made: "StartTime", resource: "snapshot", noun: "snapshot", code: "InvalidSnapshot", malformed: "ID.Malformed",
 		absent: "The %s '%s' does not exist.", filters: snapshotFilters, set: "snapshotSet", min: 5, max: 1000}
-	kindVolume = &kind{prefix: "vol", field: "VolumeId", resource: "volume", noun: "volume", code: "InvalidVolume", malformed: "ID.Malformed",
+	kindVolume = &kind{prefix: "vol", field: "VolumeId", made: "CreateTime", resource: "volume", noun: "volume", code: "InvalidVolume", malformed: "ID.Malformed",
 		absent: "The %s '%s' does not exist.", allAbsent: "The %ss '%s' do not exist", filters: volumeFilters, set: "volumeSet", min: 5, max: 1000}
 	kindGroup = &kind{prefix: "sg", field: "GroupId", named: "GroupName", resource: "security-group", noun: "security group", code: "InvalidGroup", malformed: "Id.Malformed",
 		absent: "The %s '%s' does not exist", allAbsent: "The %ss '%s' do not exist", filters: groupFilters, min: 5, max: 1000}
@@ -150,7 +151,8 @@ func checkMax(max *int32, least, most int32) error {
 	return nil
 }
 
-// list answers a Describe action: the page that q asks for of the rows, by their ids.
+// list answers a Describe action: the page that q asks for of the rows. EC2 promises no
+// order; here it is that of [kind.key].
 func list[V any](s *state, k *kind, q query, rows []V) ([]V, *string, error) {
 	if err := k.checkPage(q); err != nil {
 		return nil, nil, err
@@ -176,9 +178,44 @@ func (k *kind) listed(q query, rows reflect.Value) (reflect.Value, *string, erro
 	if err != nil {
 		return rows, nil, err
 	}
-	id := func(i int) string { return textIn(rows.Index(i), k.field) }
-	sort.Slice(rows.Interface(), func(i, j int) bool { return id(i) < id(j) })
-	return pageOf(rows, id, q.max, q.token)
+	order := byKey{swap: reflect.Swapper(rows.Interface())}
+	for i := range rows.Len() {
+		order.keys = append(order.keys, k.key(rows.Index(i)))
+	}
+	sort.Sort(order)
+	return pageOf(rows, func(i int) string { return order.keys[i] }, q.max, q.token)
+}
+
+// key is what lists of the kind are in the order of: ids, after the time for the newest first.
+func (k *kind) key(row reflect.Value) string {
+	id := textIn(row, k.field)
+	if made := reflect.Indirect(row).FieldByName(k.made); made.IsValid() {
+		return newestFirst(strings.Join(collect(made, nil), "")) + id
+	}
+	return id
+}
+
+// newestFirst is a text whose order is the other way round than that of a time.
+func newestFirst(at string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return '9' - (r - '0')
+		}
+		return r
+	}, at)
+}
+
+// byKey sorts what swap swaps.
+type byKey struct {
+	keys []string
+	swap func(i, j int)
+}
+
+func (b byKey) Len() int           { return len(b.keys) }
+func (b byKey) Less(i, j int) bool { return b.keys[i] < b.keys[j] }
+func (b byKey) Swap(i, j int) {
+	b.keys[i], b.keys[j] = b.keys[j], b.keys[i]
+	b.swap(i, j)
 }
 
 // pick returns the rows that ids ask for, all of them if ids is empty. An id that is

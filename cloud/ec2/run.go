@@ -322,7 +322,7 @@ func (s *state) place(c wire.Caller, in *ec2.RunInstancesInput) (*placement, err
 // newInstance is what the instances of a launch have in common.
 func (s *state) newInstance(c wire.Caller, in *ec2.RunInstancesInput, img *image, p *placement) *instance {
 	row := &instance{
-		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"),
+		Region: c.Region, OwnerId: c.Account, ReservationId: newID("r"), Created: s.now(),
 		UserData: aws.ToString(in.UserData), ShutdownBehavior: in.InstanceInitiatedShutdownBehavior, WantsPublic: p.public,
 		NoTermination: aws.ToBool(in.DisableApiTermination), NoStop: aws.ToBool(in.DisableApiStop),
 		LoginUser: img.LoginUser, ImdsSupport: img.ImdsSupport,

@@ -2,52 +2,19 @@
 // see the page that it serves, connect to it, make an image of it, launch from that, copy
 // it, share it, deregister it, and delete what is left.
 //
-//   CONSOLE_MODULES=DIRECTORY CONSOLE_TEMPLATE=FILE node tutorial.mjs ADDRESS [PICTURES]
+//   CONSOLE_MODULES=DIRECTORY node tutorial.mjs ADDRESS [PICTURES]
 //
-// The directory is one with playwright-core and axe-core in its node_modules; scripts/console
-// makes it. The file is a template whose build waits until there is a file go-on beside it.
 // ADDRESS is the one that "bake cloud up" prints. Pictures of the pages, in several widths,
 // light and dark, are written to a directory PICTURES. It fails on any error that the
 // browser tells, on a request to anywhere else, and on what axe-core calls serious.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { open, step } from "./browser.mjs";
 
-const require = createRequire(`${process.env.CONSOLE_MODULES}/`);
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const [address, pictures] = process.argv.slice(2);
-const origin = new URL(address).origin;
+const { browser, context, page, wrong, expected, looks, go } = await open(address, pictures);
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
-const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, bypassCSP: false });
-await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin });
-const page = await context.newPage();
-page.setDefaultTimeout(60_000);
-const wrong = [];
-context.on("console", (m) => { if (m.type() === "error" && !expected) wrong.push(`console: ${m.text()}`); });
-context.on("weberror", (e) => wrong.push(`page: ${e.error().message}`));
-context.on("dialog", (d) => { // somebody's text has become a script
-  wrong.push(`an alert: ${d.message()}`);
-  d.dismiss();
-});
-context.on("request", (r) => { if (!r.url().startsWith(origin) && !r.url().startsWith("data:") && !r.url().startsWith("blob:")) wrong.push(`a request to ${r.url()}`); });
-let expected = false; // an error of the API is logged by the browser as one of loading
-
-process.on("uncaughtException", async (err) => {
-  console.error(err);
-  if (pictures) await page.screenshot({ path: `${pictures}/failed.png` }).catch(() => {});
-  console.error(await page.locator("main").innerText().catch(() => ""), wrong);
-  await browser.close();
-  process.exit(1);
-});
-
-const step = (text) => console.log(`- ${text}`);
 const dialog = page.locator("dialog[open]");
 const row = (text) => page.locator("tbody tr", { hasText: text }).first();
-const go = (name) => page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
 const press = (name) => page.getByRole("main").getByRole("button", { name, exact: true }).click();
 const fill = (label, value) => dialog.getByLabel(label, { exact: true }).fill(value);
 const submit = async (name) => {
@@ -55,30 +22,6 @@ const submit = async (name) => {
   await dialog.waitFor({ state: "detached", timeout: 20_000 }).catch(async (e) => { throw new Error(`${name}: ${(await dialog.locator(".error").allInnerTexts()).join(" ")}: ${e.message}`); });
 };
 const pick = (text) => row(text).getByRole("checkbox").check();
-
-async function looks(name) {
-  await page.evaluate((source) => { if (!window.axe) (0, eval)(source); }, axe).catch(async () => page.addScriptTag({ content: axe }));
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme });
-    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-    violations.filter((v) => ["serious", "critical"].includes(v.impact)).forEach((v) => wrong.push(`axe, ${name}, ${colorScheme}: ${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join("; ")}`));
-    for (const width of [360, 1280, 2560]) {
-      await page.setViewportSize({ width, height: 900 });
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-      if (wide > width) wrong.push(`${name} is ${wide} wide at ${width}`);
-      if (pictures) await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png` });
-    }
-  }
-  await page.emulateMedia({ media: "print", colorScheme: "dark" });
-  await page.setViewportSize({ width: 680, height: 900 }); // of A4, between its margins
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  if (wide > 680) wrong.push(`${name} is ${wide} wide on paper`);
-  assert.equal(await page.getByRole("navigation").isVisible(), false);
-  if (pictures) await page.screenshot({ path: `${pictures}/${name}-print.png`, fullPage: true });
-  if (pictures) await page.pdf({ path: `${pictures}/${name}.pdf`, format: "A4" });
-  await page.setViewportSize({ width: 1280, height: 900 });
-  await page.emulateMedia({ media: "screen", colorScheme: "light" });
-}
 
 // tab goes on by the keyboard until an element has the focus, and sees that each can be seen
 // to have it.
@@ -109,8 +52,6 @@ async function reads(target, ...lines) {
 }
 
 step("the address lets in, and its token is not in the one that stays");
-await page.goto(address);
-await page.getByRole("heading", { name: "Instances" }).waitFor();
 assert.equal(page.url().includes("token"), false);
 
 step("a key pair, whose private key is downloaded");
@@ -191,11 +132,11 @@ await go("Instances");
 await pick("web");
 await press("Create an image");
 await fill("Name", "x");
-expected = true;
+expected.error = true;
 await dialog.getByRole("button", { name: "Create the image", exact: true }).click();
 await dialog.locator("input[aria-invalid]").waitFor(); // the API refuses the name, at its field
 assert.match(await dialog.locator(".field .error").first().innerText(), /InvalidAMIName/);
-expected = false;
+expected.error = false;
 await fill("Name", "web-1");
 await fill("Description", "says hello");
 await dialog.getByLabel("No reboot").check();
@@ -346,28 +287,6 @@ for (const name of ["Volumes", "Parameters"]) {
   await page.locator("tbody tr").first().waitFor();
   await looks(name.toLowerCase());
 }
-
-step("a bake under way, and what it was");
-const baking = spawn("bake", ["build", process.env.CONSOLE_TEMPLATE], { stdio: "ignore" });
-await go("Bakes");
-await page.locator("tbody a").first().click();
-await page.getByRole("heading", { name: /^Bake / }).waitFor();
-await page.locator("pre.output").getByText("<script>alert(1)</script> first").waitFor();
-await page.locator("dd").getByText("running").first().waitFor();
-writeFileSync(join(dirname(process.env.CONSOLE_TEMPLATE), "go-on"), "");
-await page.locator("dd").getByText("succeeded").first().waitFor();
-assert.equal(await new Promise((done) => { baking.exitCode === null ? baking.on("exit", done) : done(baking.exitCode); }), 0);
-await page.locator(".steps li", { hasText: "shell-local" }).first().waitFor();
-await page.getByLabel("Show only lines with").fill("LAST");
-await page.waitForFunction(() => /^[^\n]*last$/.test(document.querySelector("pre.output").textContent));
-await looks("bake");
-const [report] = await Promise.all([context.waitForEvent("page"), page.getByRole("link", { name: "the report of this run" }).click()]);
-await report.getByRole("heading").first().waitFor();
-assert.equal(await report.evaluate(() => { try { return document.cookie + localStorage.length; } catch (e) { return e.name; } }), "SecurityError"); // it is in a sandbox
-await report.close();
-await go("Bakes");
-await page.locator("tbody tr", { hasText: "succeeded" }).waitFor();
-await looks("bakes");
 
 step("terminated");
 await go("Instances");

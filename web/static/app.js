@@ -51,7 +51,18 @@ async function show() {
   }
 }
 
-const refresh = later(() => { if (!document.hidden) shown?.().catch(complain); }, 150);
+// refresh fetches the page again, once for all that was heard meanwhile.
+let fetching = false;
+const refresh = later(async () => {
+  if (document.hidden || !shown) return;
+  if (fetching) {
+    refresh();
+    return;
+  }
+  fetching = true;
+  await shown().catch(complain);
+  fetching = false;
+}, 150);
 
 function choice(id, values, key) {
   const select = document.getElementById(id);

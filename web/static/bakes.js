@@ -3,8 +3,9 @@ import { el, link, external, state, time, facts, table, changes, replace } from 
 import { list, session } from "./api.js";
 import { later } from "./shared.js";
 
-const seconds = (ns) => `${(ns / 1e9).toFixed(1)} s`;
+const seconds = (ns) => `${(ns / 1e9).toFixed(1)}\u00a0s`;
 const imagesOf = (r) => list(r.builds).flatMap((b) => Object.entries(b.images ?? {}));
+const imageLink = ([region, id]) => [link(id, `#/images/${id}`), ` ${region} `];
 const poll = 3000;
 
 async function get(path) {
@@ -18,8 +19,8 @@ export async function bakes(main) {
   const t = table({
     label: "Bakes", id: (r) => r.run, tells: (r) => [`Bake ${r.run.slice(0, 8)}`, r.state], none: "There are no logs of bakes: bake build -local makes one.",
     columns: [
-      ["Run", (r) => link(r.run.slice(0, 8), `#/bakes/${r.run}`)], ["Result", (r) => state(r.state)], ["Started", (r) => time(r.started)], ["Took", (r) => seconds(r.elapsed)],
-      ["Images", (r) => imagesOf(r).map(([region, id]) => [link(id, `#/images/${id}`), ` ${region} `])], ["Left", (r) => String(list(r.left_behind).length)], ["Command", (r) => r.command_line],
+      ["Run", (r) => el("span", { class: "whole" }, link(r.run.slice(0, 8), `#/bakes/${r.run}`))], ["Result", (r) => state(r.state)], ["Started", (r) => time(r.started)], ["Took", (r) => seconds(r.elapsed)],
+      ["Images", (r) => imagesOf(r).map(imageLink)], ["Left", (r) => String(list(r.left_behind).length)], ["Command", (r) => r.command_line],
     ],
   });
   main.append(el("h1", {}, "Bakes"), note, t);
@@ -36,56 +37,63 @@ export async function bakes(main) {
 const maxLines = 5000; // on the page at a time
 
 export async function bake(main, id) {
-  const head = el("div"), steps = el("ol", { class: "steps" }), output = el("pre", { class: "output", tabindex: "0", role: "region", "aria-label": "Output" });
-  const search = el("input", { type: "search", placeholder: "Lines with", "aria-label": "Show only lines with", oninput: later(() => draw()) });
+  const head = el("div"), steps = el("div"), output = el("pre", { class: "output", tabindex: "0", role: "region", "aria-label": "Output" });
+  const search = el("input", { type: "search", placeholder: "Lines with", "aria-label": "Show only lines with", oninput: later(() => drawOutput()) });
   const count = el("span", { role: "status" });
   main.append(el("h1", {}, `Bake ${id.slice(0, 8)}`), head, el("h2", {}, "Steps"), steps, el("h2", {}, "Output"), el("div", { class: "bar" }, search, count), output);
-  const lines = [], rows = new Map(), builds = new Map(), heard = changes();
-  let next = "0-0", begin = 0, now = 0, over, command = "", past = { state: "running" };
+  const lines = [], rows = [], open = new Map(), places = new Map(), heard = changes();
+  let next = "0-0", begin = 0, last = 0, error, command = "", past = { state: "running" };
 
   function take(e) {
     const at = Date.parse(e.time);
     begin ||= at;
-    now = Math.max(now, at);
+    last = Math.max(last, at);
     const key = `${e.build ?? ""}\n${e.step ?? ""}`;
     switch (e.kind) {
       case "run-started": command = e.command_line ?? ""; break;
-      case "run-finished": over = { elapsed: e.elapsed, error: e.error }; break;
-      case "build-started": builds.set(e.build, { state: "running", images: [] }); break;
-      case "build-finished": builds.set(e.build, { ...builds.get(e.build), state: "succeeded" }); break;
-      case "build-failed": builds.set(e.build, { ...builds.get(e.build), state: "failed", error: e.error, place: e.place }); break;
-      case "step-started": rows.set(key, { build: e.build, step: e.step ?? "", from: at }); break;
-      case "step-finished": case "step-failed": {
-        const row = rows.get(key);
-        if (row) Object.assign(row, { to: at, failed: e.kind === "step-failed" });
+      case "run-finished": error = e.error; break;
+      case "build-failed": places.set(e.build, e.place); break;
+      case "step-started": // there may be several of one name
+        open.set(key, { build: e.build, step: e.step ?? "", from: at });
+        rows.push(open.get(key));
         break;
-      }
-      case "artifact": list(e.artifact?.images).forEach((i) => builds.get(e.build)?.images?.push(i)); break;
+      case "step-finished": case "step-failed":
+        Object.assign(open.get(key) ?? {}, { to: at, failed: e.kind === "step-failed" });
+        break;
     }
     if (["say", "output", "error-output", "warning"].includes(e.kind)) String(e.text ?? "").split("\n").forEach((l) => lines.push(`${e.build ? `${e.build}: ` : ""}${l}`));
     if (e.error) lines.push(`${e.build ? `${e.build}: ` : ""}${e.error}`);
   }
 
-  function draw() {
+  function drawSteps() {
+    const running = past.state === "running", now = running ? Math.max(last, Date.now()) : last; // the page is on the host of the bake
     const span = Math.max(1, now - begin);
     const left = list(past.left_behind);
-    replace(head, 
+    replace(head,
       facts([
-        ["Result", state(past.state)], ["Started", begin ? time(new Date(begin).toISOString()) : ""], ["Took", over && seconds(over.elapsed)], ["Command", command],
-        ["Error", over?.error], ["Left", past.state !== "running" && left.length > 0 && [left.map((r) => `${r.kind} ${r.id ?? r.key} `), "(bake sweep deletes it)"]],
-        ["Report", past.state !== "running" && external("the report of this run", `bakes/${encodeURIComponent(id)}/report`)],
+        ["Result", state(past.state)], ["Started", begin ? time(new Date(begin).toISOString()) : ""], [running ? "Takes" : "Took", begin > 0 && seconds((now - begin) * 1e6)], ["Command", command],
+        ["Error", error], ["Left", !running && left.length > 0 && [left.map((r) => `${r.kind} ${r.id ?? r.key} `), "(bake sweep deletes it)"]], ["Damage", past.damage],
+        ["Report", !running && external("the report of this run", `bakes/${encodeURIComponent(id)}/report`)],
       ]),
-      ...[...builds].map(([name, b]) => el("div", {}, el("h2", {}, name), facts([["Result", state(b.state)], ["Error", b.error], ["At", b.place]]))));
-    steps.replaceChildren(...[...rows.values()].map((r) => {
+      ...list(past.builds).map((b) => el("div", {}, el("h2", {}, b.name), facts([
+        ["Result", state(b.state)], ["Error", b.error], ["At", places.get(b.name)], ["Images", Object.keys(b.images ?? {}).length > 0 && imagesOf({ builds: [b] }).map(imageLink)],
+      ]))));
+    const bars = (name) => rows.filter((r) => r.build === name).map((r) => {
       const to = r.to ?? now;
-      const bar = el("span", { class: r.failed ? "bad" : r.to || past.state !== "running" ? "" : "busy" });
-      bar.style.left = `${((r.from - begin) / span) * 100}%`;
+      const bar = el("span", { class: r.failed ? "bad" : r.to || !running ? "" : "busy" });
+      bar.style.left = `min(${((r.from - begin) / span) * 100}%, 100% - 2px)`; // where a short one is seen
       bar.style.width = `${((to - r.from) / span) * 100}%`;
       const depth = r.step.split(" > ").length - 1;
-      const name = el("span", {}, r.step.split(" > ").at(-1), r.failed && " (failed)");
-      name.style.paddingLeft = `${depth}em`;
-      return el("li", {}, name, el("span", { class: "number" }, seconds((to - r.from) * 1e6)), el("span", { class: "track", "aria-hidden": "true" }, bar));
-    }));
+      const title = el("span", {}, r.step.split(" > ").at(-1), r.failed && " (failed)");
+      title.style.paddingLeft = `${depth}em`;
+      return el("li", {}, title, el("span", { class: "number" }, seconds((to - r.from) * 1e6)), el("span", { class: "track", "aria-hidden": "true" }, bar));
+    });
+    steps.replaceChildren(...[...new Set(rows.map((r) => r.build))].flatMap((name, _, all) => [
+      all.length > 1 && el("h3", {}, name ?? "All builds"), el("ol", { class: "steps", "aria-label": `Steps of ${name ?? "all builds"}` }, bars(name)),
+    ]).filter(Boolean));
+  }
+
+  function drawOutput() {
     const found = search.value ? lines.filter((l) => l.toLowerCase().includes(search.value.toLowerCase())) : lines;
     const shown = found.slice(-maxLines);
     const end = output.scrollTop + output.clientHeight >= output.scrollHeight - 30;
@@ -103,11 +111,12 @@ export async function bake(main, id) {
       while (more) {
         const r = await get(`bakes/${encodeURIComponent(id)}?after=${next}`);
         r.events.forEach(take);
-        got ||= r.events.length > 0 || r.past.state !== past.state;
+        got ||= r.events.length > 0;
         ({ next, more, past } = r);
         heard([[id, "The bake", past.state]]);
       }
-      if (got) draw();
+      drawSteps();
+      if (got) drawOutput(); // else what is selected in it stays so
     } finally {
       busy = false;
     }

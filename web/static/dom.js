@@ -32,7 +32,7 @@ export const time = (text) => (text ? el("time", { datetime: text }, new Date(te
 
 // facts is a list of names and what they are; what is empty is left out.
 export function facts(pairs) {
-  return el("dl", {}, pairs.filter(([, v]) => v !== undefined && v !== null && v !== "").map(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
+  return el("dl", {}, pairs.filter(([, v]) => v !== undefined && v !== null && v !== false && v !== "").map(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
 }
 
 export function copyButton(text, name = "Copy") {

@@ -32,8 +32,8 @@ export async function instances(main) {
     },
   });
   const p = pages(t, async (NextToken) => {
-    const r = await ec2("DescribeInstances", { MaxResults: 1000, NextToken });
-    return [instancesIn(r).sort((a, b) => b.launchTime.localeCompare(a.launchTime)), r.nextToken];
+    const r = await ec2("DescribeInstances", { MaxResults: 100, NextToken });
+    return [instancesIn(r), r.nextToken];
   });
   main.append(el("h1", {}, "Instances"), el("div", { class: "bar" },
     el("button", { class: "main", onclick: () => launch() }, "Launch an instance"),

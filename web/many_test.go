@@ -1,0 +1,85 @@
+package web
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+	"bake/internal/local"
+)
+
+// TestMany: in a browser, with BAKE_TEST_CONSOLE, lists of a thousand instances and of
+// hundreds of images are a call for each page. The machines boot nothing.
+func TestMany(t *testing.T) {
+	modules := os.Getenv("BAKE_TEST_CONSOLE")
+	if modules == "" {
+		t.Skip("scripts/console tests with a browser")
+	}
+	const instances, images = 1000, 300
+	s := cloudtest.Start(t, cloud.Options{})
+	key := s.Credentials()[0]
+	c := New(Options{
+		Endpoint: s.URL, Accounts: []Account{{key.Account, key.Profile, key.AccessKeyID, key.SecretAccessKey}}, Region: "us-east-1",
+		Changes: s.Watch, Calls: func() []local.Call { return nil }, Runs: runs(t),
+	})
+	server := httptest.NewServer(c)
+	defer server.Close()
+	client, ctx := s.EC2("default", "us-east-1"), t.Context()
+	bases, err := client.DescribeImages(ctx, &ec2.DescribeImagesInput{ExecutableUsers: []string{"all"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range instances / 100 {
+		if _, err := client.RunInstances(ctx, &ec2.RunInstancesInput{ImageId: bases.Images[0].ImageId, InstanceType: types.InstanceTypeT3Micro, MinCount: aws.Int32(100), MaxCount: aws.Int32(100)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle := func() { // for a list is fetched again when something changes
+		pending := &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: aws.String("instance-state-name"), Values: []string{"pending"}}}}
+		for {
+			out, err := client.DescribeInstances(ctx, pending)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(out.Reservations) == 0 {
+				return
+			}
+		}
+	}
+	settle()
+	look := func(what string) {
+		node := exec.CommandContext(ctx, "node", "e2e/many.mjs", server.URL+c.path+"?token="+c.token, what)
+		node.Env = append(os.Environ(), "CONSOLE_MODULES="+modules)
+		out, err := node.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	look("instances")
+	volume, err := client.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := client.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: volume.VolumeId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range images {
+		if _, err := client.RegisterImage(ctx, &ec2.RegisterImageInput{
+			Name: aws.String(fmt.Sprintf("web-%06d", n)), RootDeviceName: aws.String("/dev/xvda"), Architecture: types.ArchitectureValuesX8664,
+			BlockDeviceMappings: []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/xvda"), Ebs: &types.EbsBlockDevice{SnapshotId: snapshot.SnapshotId}}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look("images")
+}
