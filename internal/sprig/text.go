@@ -17,8 +17,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/Masterminds/semver/v3"
 )
 
 func texts() map[string]any {
@@ -281,18 +279,6 @@ func duration(seconds any) string {
 		return "0s"
 	}
 	return (time.Duration(n) * time.Second).String()
-}
-
-func semverCompare(constraint, version string) (bool, error) {
-	c, err := semver.NewConstraint(constraint)
-	if err != nil {
-		return false, fmt.Errorf("%q: %w", constraint, err)
-	}
-	v, err := semver.NewVersion(version)
-	if err != nil {
-		return false, fmt.Errorf("%q: %w", version, err)
-	}
-	return c.Check(v), nil
 }
 
 func expand(s string, env map[string]string) string {
