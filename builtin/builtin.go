@@ -15,6 +15,7 @@ import (
 	"bake/builder/amazon/ebs"
 	"bake/builder/amazon/ebssurrogate"
 	"bake/builder/amazon/ebsvolume"
+	"bake/builder/amazon/images"
 	"bake/builder/amazon/instance"
 	"bake/builder/amazon/kmskey"
 	"bake/builder/amazon/parameterstore"
@@ -85,7 +86,7 @@ func (p Parts) Catalog() Catalog {
 	if p.Now == nil {
 		p.Now = time.Now
 	}
-	p.Cloud.Watchers = &amazon.Watchers{}
+	p.Cloud.Watchers, p.Cloud.Users = &amazon.Watchers{}, images.Users
 	return Catalog{
 		Builders: component.NewRegistry[builder.Builder](
 			chroot.Factory(p.Cloud),

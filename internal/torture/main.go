@@ -83,8 +83,10 @@ func (t *torture) run(ctx context.Context) (err error) {
 	}
 	verdicts, err := t.hold(ctx, plan)
 	goals := summarize(verdicts)
-	if crowds := t.gather(ctx); crowds != nil {
-		goals = crowds
+	for _, more := range []func(context.Context) error{t.promote, t.gather} {
+		if failed := more(ctx); failed != nil {
+			goals = failed
+		}
 	}
 	return errors.Join(err, goals)
 }

@@ -83,7 +83,7 @@ func newWorld(ctx context.Context, dir string) (*world, error) {
 
 // command is a bake that takes the cloud for AWS, and writes JSON.
 func (w *world) command(ctx context.Context, bake string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, bake, slices.Insert(args, 1, "-json")...)
+	cmd := exec.CommandContext(ctx, bake, append(slices.Clone(args), "-json")...)
 	cmd.Dir = w.dir
 	who := w.cloud.Credentials()[0]
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "TMPDIR=" + filepath.Join(w.dir, "tmp"), "BAKE_STATE_DIR=" + filepath.Join(w.dir, "state"),
@@ -154,6 +154,12 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	form := "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>id</RequestId></ErrorResponse>"
 	if a, ok := w.(answer); ok && a.service == "ec2" {
 		form = "<Response><Errors><Error><Code>%s</Code><Message>%s</Message></Error></Errors><RequestID>id</RequestID></Response>"
+	}
+	if a, ok := w.(answer); ok && a.service == "ssm" {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"__type":%q,"message":%q}`, code, message)
+		return
 	}
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(status)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,6 +81,111 @@ func TestForce(t *testing.T) {
 	}
 	if left := w.Holdings(); len(left) != 4 {
 		t.Errorf("left:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestForceLeavesWhatMustStay: an image that is held is not replaced, whether that is known
+// before the launch or only when the new image is to be made; of one that is in use is told.
+func TestForceLeavesWhatMustStay(t *testing.T) {
+	body := "ami_name = \"web\"\nforce_deregister = true"
+	for name, late := range map[string]bool{"before the launch": false, "meanwhile": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.MustBuild(t, plain(body))[region]
+			hold := func() {
+				_, err := w.Client(region).CreateTags(t.Context(), &awsec2.CreateTagsInput{Resources: []string{old}, Tags: []types.Tag{{Key: aws.String("bake:hold"), Value: aws.String("audit")}}})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			b := w.Bake(t)
+			if !late {
+				hold()
+			}
+			b.Provision = func(context.Context, builder.Machine) error {
+				if !late {
+					t.Error("a machine was launched")
+				}
+				hold()
+				return nil
+			}
+			_, err := b.Build(t.Context(), plain(body))
+			wantDiagnostic(t, err, plain(body), "The image to replace must stay", "true")
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+				t.Error(err)
+			}
+			if i := w.Describe(region, old); i.State != types.ImageStateAvailable {
+				t.Errorf("the image is %s", i.State)
+			}
+		})
+	}
+	w := newWorld(t)
+	old := w.MustBuild(t, plain(body))[region]
+	out, err := w.Client(region).RunInstances(t.Context(), &awsec2.RunInstancesInput{ImageId: &old, InstanceType: "t3.micro", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := w.Bake(t)
+	if _, err := b.Build(t.Context(), plain(body)); err != nil {
+		t.Fatal(err)
+	}
+	if text := "which is to be replaced, is used by instance " + *out.Instances[0].InstanceId; !strings.Contains(b.Said(), text) {
+		t.Errorf("nothing says %q:\n%s", text, b.Said())
+	}
+}
+
+// TestForceFaults has each call go wrong of builds that are to replace an image, which is
+// tagged to stay while the machine is provisioned: it does.
+func TestForceFaults(t *testing.T) {
+	body := "ami_name = \"web\"\nforce_deregister = true\nforce_delete_snapshot = true"
+	for name, fail := range map[string]func(http.ResponseWriter, func(http.ResponseWriter)){
+		"refused": func(rw http.ResponseWriter, _ func(http.ResponseWriter)) {
+			http.Error(rw, "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>No.</Message></Error></Errors></Response>", http.StatusForbidden)
+		},
+		"answer lost": func(_ http.ResponseWriter, serve func(http.ResponseWriter)) {
+			serve(httptest.NewRecorder())
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.MustBuild(t, plain(body))[region]
+			tag := &awsec2.CreateTagsInput{Resources: []string{old}, Tags: []types.Tag{{Key: aws.String("bake:hold"), Value: aws.String("audit")}}}
+			for n, calls := 1, 1; n <= calls; n++ {
+				w.Quietly(func() {
+					if _, err := w.Client(region).DeleteTags(t.Context(), &awsec2.DeleteTagsInput{Resources: []string{old}, Tags: tag.Tags}); err != nil {
+						t.Fatal(err)
+					}
+				})
+				w.Mu.Lock()
+				w.Calls = nil
+				w.Intercept = func(i int, _ call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+					if i == n {
+						fail(rw, serve)
+						return
+					}
+					serve(rw)
+				}
+				w.Mu.Unlock()
+				b := w.Bake(t)
+				b.Provision = func(ctx context.Context, _ builder.Machine) (err error) {
+					w.Quietly(func() { _, err = w.Client(region).CreateTags(ctx, tag) })
+					return err
+				}
+				if a, err := b.Build(t.Context(), plain(body)); err == nil {
+					t.Fatalf("call %d: the image is replaced by %v", n, a.Images)
+				}
+				if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+					t.Errorf("call %d: %v", n, err)
+				}
+				w.Mu.Lock()
+				w.Intercept, calls = nil, len(w.Calls)
+				w.Mu.Unlock()
+				if i := w.Describe(region, old); i.State != types.ImageStateAvailable || len(w.Holdings()) != 2 {
+					t.Fatalf("call %d: the image is %s; left:\n%s", n, i.State, strings.Join(w.Holdings(), "\n"))
+				}
+			}
+		})
 	}
 }
 

@@ -86,9 +86,11 @@ func TestPolicyOptions(t *testing.T) {
 		{`encrypt_boot = true`, "+CopyImage"},
 		{"encrypt_boot = true\nkms_key_id = \"alias/a\"", "+CopyImage +" + kms},
 		{"skip_create_ami = true", "-CreateImage -DeleteSnapshot -DeleteTags -DeregisterImage -DescribeSnapshots"},
-		{`ami_users = ["123456789012"]`, "+ModifyImageAttribute"},
+		{`ami_users = ["123456789012"]`, "+GetEbsDefaultKmsKeyId +GetEbsEncryptionByDefault +ModifyImageAttribute"},
+		{"force_deregister = true", "+DescribeFleets +DescribeLaunchTemplateVersions +DescribeSpotFleetRequests +autoscaling:DescribeAutoScalingGroups +autoscaling:DescribeLaunchConfigurations" +
+			" +ssm:DescribeParameters +ssm:GetParameterHistory +ssm:GetParameters"},
 		{`imds_support = "v2.0"`, "+ModifyImageAttribute"},
-		{`snapshot_groups = ["all"]`, "+ModifySnapshotAttribute"},
+		{`snapshot_groups = ["all"]`, "+GetEbsDefaultKmsKeyId +GetEbsEncryptionByDefault +ModifySnapshotAttribute"},
 		{`deprecate_at = "2099-01-01T00:00:00Z"`, "+EnableImageDeprecation"},
 		{"deregistration_protection { \nenabled = true\n }", "+DisableImageDeregistrationProtection +EnableImageDeregistrationProtection"},
 		{`ena_support = true`, "+ModifyInstanceAttribute"},

@@ -169,6 +169,7 @@ func (r *refusals) has(account, region string) bool {
 type home interface {
 	OpenSession(ctx context.Context, s *step.Scope) (*access.Session, error)
 	HomeRegion() string
+	Share()
 }
 
 // Distributes reports whether there is an outlet for a builder's images.
@@ -187,7 +188,11 @@ func OutletOf(ctx context.Context, s *step.Scope, b builder.Builder, d builder.D
 	if err != nil {
 		return nil, err
 	}
-	return Of(session).NewOutlet(d, s.Run.ID), nil
+	o := Of(session).NewOutlet(d, s.Run.ID)
+	if len(o.accounts()) > 0 && homeShared(d, o.own.Home()) {
+		h.Share()
+	}
+	return o, nil
 }
 
 // HandingOut is what distributing the images of a builder, and putting them into
@@ -293,10 +298,15 @@ func (o *Outlet) checkAccount(ctx context.Context, a *Account, regions []string)
 	return nil
 }
 
-// shareable reports whether a region gets a copy that is shared with other accounts, and is
-// encrypted as the account usually does, if at all.
+// shareable reports whether a region gets a copy that is shared with other accounts, if only
+// for them to copy it, and is encrypted as the account usually does, if at all.
 func shareable(d builder.Distribution, home, region string) bool {
-	return !d.Copy && len(d.Accounts) > 0 && region != home && d.Keys[region] == ""
+	return len(d.Accounts) > 0 && region != home && d.Keys[region] == ""
+}
+
+// homeShared reports whether the image in its own region is, which the builder encrypts.
+func homeShared(d builder.Distribution, region string) bool {
+	return len(d.Accounts) > 0 && (len(d.Regions) == 0 || slices.Contains(d.Regions, region))
 }
 
 // checkDefaultKey finds a region where the account encrypts all with the key that AWS manages,

@@ -279,8 +279,8 @@ func (m *move) put(ctx context.Context) error {
 		return err // it may be written still: then it is put back
 	}
 	err = m.settled(ctx, settleTime, func(now []Entry) (bool, error) {
-		for _, e := range now {
-			if e.Version > newest(m.before) && (e.Image != m.image || e.Why != m.why) {
+		for _, e := range now { // a promotion that was killed may have sent the same image
+			if e.Version > newest(m.before) && e.Image != m.image {
 				return false, fmt.Errorf("%s has written the channel %s, too: %s at %s; nothing more is written there", e.By, m.parameter, e.Image, e.At.Format(time.RFC3339))
 			}
 		}
@@ -301,14 +301,16 @@ func (m *move) settled(ctx context.Context, limit time.Duration, done func([]Ent
 	if watch.Delay > 5*time.Second || watch.Delay <= 0 {
 		watch.Delay = time.Second
 	}
-	err := watch.Until(ctx, "the parameter "+m.parameter+" in "+m.region+" to name "+m.image, func(ctx context.Context) (bool, error) {
+	var other error // what done found
+	err := watch.Until(ctx, "the parameter "+m.parameter+" in "+m.region+" to name "+m.image, func(ctx context.Context) (ok bool, err error) {
 		now, err := m.History(ctx, m.region, m.parameter)
 		if m.blind = err; err != nil {
 			return false, err
 		}
-		return done(now)
+		ok, other = done(now)
+		return ok, other
 	})
-	if err != nil && m.blind == nil && context.Cause(ctx) == nil {
+	if err != nil && other == nil && m.blind == nil && context.Cause(ctx) == nil {
 		return fmt.Errorf("%w. Systems Manager drops a value without a word if the image is not there for account %s, or if these credentials lack ec2:DescribeImages", err, m.ID)
 	}
 	return err

@@ -205,3 +205,41 @@ func TestTwoBreakLock(t *testing.T) {
 		}
 	}
 }
+
+// TestSameImageByAnother: what somebody else has a channel name meanwhile is no conflict if it
+// is the same image, such as that of a promotion which was killed and whose write comes late.
+func TestSameImageByAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, cloud.Options{Validate: soon})
+	at, next := own(w.placed("one"))[:1], own(w.placed("two"))[:1]
+	for late, image := range map[string]string{"the same": next[0].ID, "another": at[0].ID} {
+		channel := "/bake/" + strings.ReplaceAll(late, " ", "-") + "/stable"
+		w.parameter(channel, at[0].ID)
+		var once sync.Once
+		w.watch(func(_ int, c call, rw http.ResponseWriter, serve func(http.ResponseWriter)) {
+			if c.Action != "PutParameter" {
+				serve(rw)
+				return
+			}
+			lock := false
+			once.Do(func() { lock = true }) // the first is that of the lock
+			if !lock {
+				_, err := ssm.NewFromConfig(w.Config("default", home)).PutParameter(context.Background(), &ssm.PutParameterInput{
+					Name: &channel, Value: &image, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image"), Overwrite: aws.Bool(true),
+				})
+				w.fatal(err)
+			}
+			serve(rw)
+		})
+		s, _, _ := w.copying()
+		err := w.outlet(builder.Distribution{}).Enter(t.Context(), s, channel, "bake: test", next)
+		w.watch(nil)
+		w.fatal(s.Close(t.Context(), context.Background()))
+		if late == "the same" && (err != nil || w.channelAt("default", home, channel) != next[0].ID) {
+			t.Errorf("the same image: %v", err)
+		}
+		if late == "another" && (err == nil || !strings.Contains(err.Error(), "has written the channel") || strings.Contains(err.Error(), "drops a value")) {
+			t.Errorf("another image: %v", err)
+		}
+	}
+}

@@ -189,6 +189,11 @@ func (l *look) channels(ctx context.Context) error {
 	if err := l.mentions(ctx, texts); err != nil {
 		return err
 	}
+	return l.naming(ctx, names)
+}
+
+// naming finds the images that parameters name, and those that they named before.
+func (l *look) naming(ctx context.Context, names []string) error {
 	current, err := l.values(ctx, names)
 	if err != nil {
 		return err

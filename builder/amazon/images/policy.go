@@ -106,9 +106,9 @@ func needs() map[string]func(policy.Place) []policy.Need {
 		"enable": func(p policy.Place) []policy.Need {
 			return append(look(p), p.Use("DeleteTags", "image"), p.Use("EnableImage", "image"), p.Use("ModifyImageAttribute", "image"))
 		},
-		"check": func(p policy.Place) []policy.Need { return append(look(p), namingNeeds(p)...) },
+		"check": func(p policy.Place) []policy.Need { return append(look(p), p.Naming()...) },
 		"orphans": func(p policy.Place) []policy.Need {
-			return append(append(look(p), launchingNeeds(p)...), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores",
+			return append(append(look(p), p.Launching()...), p.Use("DeleteSnapshot", "snapshot"), p.Look("DescribeFastLaunchImages", "DescribeFastSnapshotRestores",
 				"DescribeLockedSnapshots", "DescribeSnapshotAttribute", "DescribeSnapshots", "DescribeVolumes", "ListImagesInRecycleBin"))
 		},
 	}
@@ -129,22 +129,9 @@ func guardNeeds(p policy.Place) []policy.Need { return append(receiverNeeds(p), 
 
 // userNeeds are what it takes to find out what in the account uses images.
 func userNeeds(p policy.Place) []policy.Need {
-	return append(namingNeeds(p),
-		p.Look("DescribeImageReferences", "DescribeInstances"),
+	return append(p.Users(),
+		p.Look("DescribeImageReferences"),
 		policy.Need{Actions: []string{"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes"}})
-}
-
-// namingNeeds are what it takes to find out what names images, or is to launch some.
-func namingNeeds(p policy.Place) []policy.Need {
-	return append(launchingNeeds(p), policy.Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters"}})
-}
-
-// launchingNeeds are what it takes to find out what is to launch images.
-func launchingNeeds(p policy.Place) []policy.Need {
-	return []policy.Need{
-		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
-		{Actions: []string{"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations"}},
-	}
 }
 
 // receiverNeeds are what it takes to find out who uses an image that is shared.
@@ -172,7 +159,7 @@ func DistributionNeeds(home string, d builder.Distribution, parameters []string)
 		needs = append(needs, here.Look("DescribeImageAttribute", "DescribeSnapshotAttribute"), here.Use("ModifyImageAttribute", "image"), here.Use("ModifySnapshotAttribute", "snapshot"),
 			here.Use("CreateTags", "image"), policy.Need{Actions: []string{"kms:DescribeKey"}, Resources: here.ARNs("kms", "key/*")})
 	}
-	if slices.ContainsFunc(d.Regions, func(r string) bool { return shareable(d, home, r) }) {
+	if homeShared(d, home) || slices.ContainsFunc(d.Regions, func(r string) bool { return shareable(d, home, r) }) {
 		needs = append(needs, here.Look("GetEbsEncryptionByDefault", "GetEbsDefaultKmsKeyId"))
 	}
 	for _, account := range d.Accounts {

@@ -241,6 +241,7 @@ func TestPolicyOfPipeline(t *testing.T) {
 		"ec2:CreateImageUsageReport", "ec2:DeleteImageUsageReport", "ec2:DescribeImageUsageReportEntries", "ec2:DescribeImageUsageReports", "ec2:DeleteSnapshot",
 		"imagebuilder:GetContainerRecipe", "imagebuilder:GetImageRecipe", "imagebuilder:ListContainerRecipes", "imagebuilder:ListImageRecipes",
 		"kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo",
+		"ec2:GetEbsDefaultKmsKeyId", "ec2:GetEbsEncryptionByDefault", // by the builder
 	}
 	for _, action := range slices.Sorted(maps.Keys(allowed)) {
 		if !called[action] && !slices.Contains(elsewhere, action) {

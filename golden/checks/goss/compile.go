@@ -12,7 +12,7 @@ import (
 // matcherNames are the matchers that a mapping can name.
 var matcherNames = []string{
 	"equal", "have-prefix", "have-suffix", "contain-substring", "match-regexp", "have-patterns", "gt", "ge", "lt", "le",
-	"have-len", "have-key", "contain-element", "contain-elements", "consist-of", "not", "and", "or", "semver-constraint", "gjson",
+	"have-len", "have-key", "contain-element", "contain-elements", "consist-of", "not", "and", "or", "semver-constraint", "gjson", "xml",
 }
 
 // compile makes a matcher of what a file says about an attribute. What goss finds wrong with
@@ -90,16 +90,15 @@ func compileNamed(f field) (matcher, *hcl.Diagnostic) {
 		return compileList(f)
 	case "gjson":
 		return compileGjson(f)
+	case "xml":
+		return compileXML(f)
 	}
 	return nil, fault(f.at, "Unknown matcher", "%s%s", unknownMatcher(f.name), lang.DidYouMean(f.name, matcherNames))
 }
 
 func unknownMatcher(name string) string {
-	switch name {
-	case "have-key-with-value":
+	if name == "have-key-with-value" {
 		return "goss has had no have-key-with-value since version 0.4. Use gjson: {KEY: VALUE} for a text of JSON."
-	case "xml":
-		return "bake has no xml matcher. Use patterns, or a command that reads the file."
 	}
 	return "There is no matcher of the name " + name + ". The matchers are " + strings.Join(matcherNames, ", ") + "."
 }

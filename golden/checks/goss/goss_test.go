@@ -57,6 +57,8 @@ func said(diags hcl.Diagnostics) string {
 	return b.String()
 }
 
+const xmlDocument = `'<?xml version="1.0" encoding="utf-8"?><shop day="1"><!-- x --><a xmlns:b="urn:b"><b:city> Old Town </b:city></a><book isbn="1"><title>A &amp; B</title><price>25</price><q/></book><book isbn="2"><title><![CDATA[C]]></title><price>18</price></book></shop>'`
+
 // TestMatching judges values that need no machine.
 func TestMatching(t *testing.T) {
 	tests := []struct {
@@ -150,6 +152,30 @@ func TestMatching(t *testing.T) {
 		{`'{"a":1}'`, `{gjson: {b: 1}}`, "path not found: b"},
 		{`'{"a":1'`, `{gjson: {a: 1}}`, "invalid JSON"},
 		{`'{"foo": {"x": 1}}'`, `{gjson: {"@this": {have-key: foo}, foo: {and: [{have-key: x}, {not: {have-key: y}}]}}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[title=''C'']/price/text()', result: '18'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[title=''C'']/price', result: '<price>18</price>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book/price', result: '<price>25</price><price>18</price>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[1]/@isbn', result: '<isbn>1</isbn>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[1]/title', result: '<title>A &amp; B</title>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[2]/title', result: '<title><![CDATA[C]]></title>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book[1]/q', result: '<q/>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//b:city', result: '<b:city>Old Town</b:city>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//*[namespace-uri()="urn:b"]/text()', result: 'Old Town'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: 'count(//book)', result: '2'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: 'sum(//price)', result: '43'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: 'boolean(//book[title="X"])', result: 'false'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: 'string(/shop/@day)', result: '1'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//book', result: ''}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//dvd', result: ''}}`, "fail"},
+		{xmlDocument, `{xml: {xpath: 'count(//book)', result: ''}}`, "fail"},
+		{xmlDocument, `{xml: {xpath: 'count(//book)', result: '3'}}`, "fail"},
+		{xmlDocument, `{xml: {xpath: '//book[2]/preceding-sibling::book/@isbn', result: '<isbn>1</isbn>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '//price/..//title/text()', result: 'A &amp; B<![CDATA[C]]>'}}`, "pass"},
+		{xmlDocument, `{xml: {xpath: '/shop/comment()', result: '<!-- x -->'}}`, "pass"},
+		{`"<a>"`, `{xml: {xpath: //a}}`, "invalid XML: <a> does not end"},
+		{`"<a></b>"`, `{xml: {xpath: //a}}`, "invalid XML: </b> ends nothing"},
+		{`"x"`, `{xml: {xpath: //a}}`, "invalid XML: there is no element"},
+		{"'" + strings.Repeat("<a>", 300) + "'", `{xml: {xpath: //a}}`, "nested more than 200 deep"},
 		{`'{"foo": "bar"}'`, `{gjson: {"@this": {equal: {foo: bar}}}}`, "pass"},
 		{`["45", "46", "47"]`, `[{contain-element: {match-regexp: "4."}}, "45", {and: [{ge: 46}, {le: 50}]}]`, "pass"},
 		{`["45", "46", "47"]`, `[{contain-element: {match-regexp: "5."}}]`, "fail"},

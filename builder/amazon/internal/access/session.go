@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
@@ -58,6 +59,10 @@ type Cloud struct {
 	// nothing to say.
 	Explain func(id string, owners []string, filters map[string][]string) string
 
+	// Users finds out what is made of images of a region that are to give way to new ones of
+	// the same name. What it may not ask does not count. Nil: nobody looks.
+	Users func(ctx context.Context, s *Session, region string, images []types.Image) []Use
+
 	// Within is where all components work. Nil: where their options say.
 	Within *Within
 
@@ -68,6 +73,13 @@ type Cloud struct {
 	// Watchers are those of all sessions with this cloud, and hold their connections. Nil:
 	// each session has its own.
 	Watchers *Watchers
+}
+
+// Use is what is made of an image.
+type Use struct {
+	Image string // ID
+	By    string // such as "instance i-0abc (running)"
+	Must  bool   // the image must stay
 }
 
 // Session is an open way into one account.

@@ -93,6 +93,8 @@ type sequence struct {
 
 	begun *Build // by Lookup
 	hooks Hooks
+
+	shared bool // the image in the build region is to be shared once it is made
 }
 
 // begin connects to AWS, unless that has been done.
@@ -124,6 +126,9 @@ func (q *sequence) Build(ctx context.Context, s *step.Scope, calls builder.Hooks
 	}
 	if hooks.Make == nil && hooks.Prepare == nil && hooks.Work == nil { // the image is of the whole machine
 		b.Start = calls.Start
+	}
+	if b.Images != nil {
+		b.Images.Shared = q.shared
 	}
 	hooks.complete(b, q.VolumeTags)
 	if err := q.provisioned(ctx, b, hooks, calls.Provision); err != nil {

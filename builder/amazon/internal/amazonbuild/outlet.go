@@ -26,3 +26,7 @@ func (q *sequence) OpenSession(ctx context.Context, s *step.Scope) (*access.Sess
 
 // HomeRegion is the region that images are made in; empty if it is not known yet.
 func (q *sequence) HomeRegion() string { return q.Access.KnownRegion(q.src) }
+
+// Share says that the image in the build region is to be shared with other accounts once it
+// is made. It is called before Build.
+func (q *sequence) Share() { q.shared = true }

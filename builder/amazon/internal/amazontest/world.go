@@ -32,6 +32,7 @@ import (
 
 	"bake/builder"
 	"bake/builder/amazon"
+	"bake/builder/amazon/images"
 	"bake/cloud/confined"
 	"bake/cloud/ec2"
 	"bake/cloud/iam"
@@ -150,7 +151,7 @@ func NewWorld(t testing.TB, maker Maker, rules ...ec2.Fault) *World {
 	t.Cleanup(server.Close)
 	w.URL = server.URL
 	w.Cloud = amazon.Cloud{
-		Name: "test", Endpoint: server.URL, AccessKey: "AKIATEST", SecretKey: "secret", Region: Region,
+		Name: "test", Endpoint: server.URL, AccessKey: "AKIATEST", SecretKey: "secret", Region: Region, Users: images.Users,
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			to, err := netip.ParseAddrPort(addr)
 			if err != nil {
@@ -171,8 +172,11 @@ func (w *World) handle(rw http.ResponseWriter, r *http.Request) {
 	}
 	scope, err := wire.ParseScope(r)
 	endpoint := w.services[scope.Service]
-	if err != nil || endpoint == nil {
-		w.services["ec2"].WriteError(rw, "id", fmt.Errorf("service %q: %w", scope.Service, err))
+	if err == nil && endpoint == nil {
+		err = &wire.Error{Code: "InvalidAction", Message: "There is no service " + scope.Service + ".", Status: http.StatusBadRequest}
+	}
+	if err != nil {
+		w.services["ec2"].WriteError(rw, "id", err)
 		return
 	}
 	params, err := url.ParseQuery(string(body))

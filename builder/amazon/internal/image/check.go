@@ -30,6 +30,10 @@ type Maker struct {
 	// Finish, if not nil, does more with an image before it is shared.
 	Finish func(ctx context.Context, made Made) error
 
+	// Shared is set when the image in the build region is to be shared with other accounts
+	// once it is made, whatever the options say.
+	Shared bool
+
 	// None is set when no image is made, so that no name needs to be free.
 	None bool
 }
@@ -115,21 +119,51 @@ func (m *Maker) checkName(ctx context.Context, region string) error {
 	if err != nil || len(images) == 0 {
 		return err
 	}
-	if m.force() {
-		return m.checkProtection(region, images)
+	if !m.force() {
+		return m.nameTaken(region, aws.ToString(images[0].ImageId))
 	}
-	return m.nameTaken(region, aws.ToString(images[0].ImageId))
+	if err := m.checkProtection(region, images); err != nil {
+		return err
+	}
+	return m.checkUse(ctx, region, images, true)
+}
+
+// checkUse reports an image that is to be replaced and must stay. Who else uses one that is
+// not is told if tell is set: its machines go on without it, but no more can be launched.
+func (m *Maker) checkUse(ctx context.Context, region string, images []types.Image, tell bool) error {
+	if m.Session.Cloud.Users == nil {
+		return nil
+	}
+	uses := m.Session.Cloud.Users(ctx, m.Session, region, images)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for _, u := range uses {
+		if u.Must {
+			return m.Src.Errorf(m.forcedBy(), "The image to replace must stay",
+				"Image %s in %s has the name %q and is not replaced: %s. Choose another name, such as one that contains a time, or have it needed no more.", u.Image, region, m.Name, u.By)
+		}
+		if tell {
+			m.Scope.Warn(ctx, "Image %s in %s, which is to be replaced, is used by %s", u.Image, region, u.By)
+		}
+	}
+	return nil
+}
+
+// forcedBy is the address of the option that has images give way, or else that of their
+// name: then the flag asks for it.
+func (m *Maker) forcedBy() any {
+	if m.ForceDeregister {
+		return &m.ForceDeregister
+	}
+	return &m.Name
 }
 
 // checkProtection reports an image that is to be replaced and cannot be.
 func (m *Maker) checkProtection(region string, images []types.Image) error {
 	for _, i := range images {
 		if p := aws.ToString(i.DeregistrationProtection); p != "" && p != "disabled" {
-			blame := any(&m.ForceDeregister)
-			if !m.ForceDeregister { // the flag asks for it
-				blame = &m.Name
-			}
-			return m.Src.Errorf(blame, "The image to replace is protected",
+			return m.Src.Errorf(m.forcedBy(), "The image to replace is protected",
 				"Image %s in %s has the name %q and is protected from being deregistered (%s). Choose another name, or turn the protection off first: aws ec2 disable-image-deregistration-protection --region %s --image-id %s; with a cooldown it ends 24 hours later.",
 				aws.ToString(i.ImageId), region, m.Name, p, region, aws.ToString(i.ImageId))
 		}
@@ -145,8 +179,9 @@ func (m *Maker) nameTaken(region, id string) error {
 // named lists the account's images that have the name of the image to be.
 func (m *Maker) named(ctx context.Context, region string) ([]types.Image, error) {
 	out, err := access.Call(ctx, m.Session.EC2(region).DescribeImages, &ec2.DescribeImagesInput{
-		Owners:  []string{"self"},
-		Filters: []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
+		Owners:          []string{"self"},
+		Filters:         []types.Filter{{Name: new("name"), Values: []string{m.Name}}},
+		IncludeDisabled: new(true), // they have their names still
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -306,11 +307,17 @@ func (m *Maker) replaceExisting(ctx context.Context, region string) error {
 		if err != nil {
 			return err
 		}
+		images = slices.DeleteFunc(images, func(i types.Image) bool { // it was made by a life of this run that could not say so
+			return ownership.Value(i.Tags, ownership.BuildTag) == m.Owner.ID
+		})
+		if len(images) == 0 {
+			return nil
+		}
+		if err := m.checkUse(ctx, region, images, false); err != nil { // it may have been tagged or promoted since the launch
+			return err
+		}
 		client := m.Session.EC2(region)
 		for _, image := range images {
-			if ownership.Value(image.Tags, ownership.BuildTag) == m.Owner.ID { // it was made by a life of this run that could not say so
-				continue
-			}
 			id := aws.ToString(image.ImageId)
 			m.Scope.Say(ctx, "Deregistering image %s in %s, which already has this name", id, region)
 			if _, err := access.Call(ctx, client.DeregisterImage, &ec2.DeregisterImageInput{ImageId: &id}); err != nil && !access.NotFound(err) {

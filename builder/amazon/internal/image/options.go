@@ -98,7 +98,9 @@ type Options struct {
 
 	// Replace an image that already has the name `ami_name`: it is deregistered just before
 	// the new one is created. Instances of the old image keep running, but nothing can
-	// launch it any more. The flag -force does the same.
+	// launch it any more. The flag -force does the same. An image is not replaced that the
+	// tag `bake:hold` keeps, or that a channel names which bake has moved; what else uses it
+	// is told before the launch, as far as the credentials may ask.
 	ForceDeregister bool `hcl:"force_deregister,optional"`
 
 	// Also delete the snapshots of the image that `force_deregister` replaces. The data

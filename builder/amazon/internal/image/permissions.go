@@ -65,6 +65,9 @@ func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []poli
 	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.ProductCodes) || policy.Perhaps(src, &o.IMDSSupport, o.IMDSSupport != "") {
 		needs = append(needs, all.Own("ModifyImageAttribute", "image"))
 	}
+	if lists(&o.Users, &o.Groups, &o.OrgARNs, &o.OUARNs, &o.SnapshotUsers, &o.SnapshotGroups) {
+		needs = append(needs, all.Look("GetEbsDefaultKmsKeyId", "GetEbsEncryptionByDefault"))
+	}
 	if lists(&o.SnapshotUsers, &o.SnapshotGroups) {
 		needs = append(needs, all.Own("ModifySnapshotAttribute", "snapshot"))
 	}
@@ -76,6 +79,7 @@ func (o *Options) attributes(src *schema.Source, all policy.Place) (needs []poli
 	}
 	if policy.Perhaps(src, &o.ForceDeregister, o.ForceDeregister) {
 		needs = append(needs, all.Use("DeregisterImage", "image"))
+		needs = append(needs, all.Users()...)
 		if policy.Perhaps(src, &o.ForceDeleteSnapshot, o.ForceDeleteSnapshot) {
 			needs = append(needs, all.Use("DeleteSnapshot", "snapshot"))
 		}

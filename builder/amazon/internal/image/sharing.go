@@ -8,8 +8,10 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
+	"bake/builder/amazon/internal/access"
 	"bake/builder/amazon/internal/device"
 	"bake/builder/amazon/internal/names"
 	"bake/config/schema"
@@ -95,17 +97,82 @@ func (m *Maker) Suits(ctx context.Context, source types.Image, volumes []*device
 		return nil
 	}
 	why, inherited := m.encrypted(source, volumes)
-	if why == "" {
+	if why != "" {
+		if err := m.notPublic(why); err != nil {
+			return err
+		}
+	}
+	if inherited && (m.Shared || len(m.sharedWith()) > 0) {
+		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", why)
+	}
+	if why != "" && !m.encrypts() {
 		return nil
 	}
+	return m.suitsDefaults(ctx, source, volumes)
+}
+
+// notPublic reports that an image which is encrypted, and why, is to be public.
+func (m *Maker) notPublic(why string) error {
 	if lists := m.public(); len(lists) > 0 {
 		return m.Src.Errorf(lists[0], "Sharing an encrypted image with everyone",
 			"%s, and AWS does not allow encrypted images and snapshots to be public: share with accounts, organizations or organizational units instead.", why)
 	}
-	if inherited && len(m.sharedWith()) > 0 {
-		m.Scope.Warn(ctx, "%s. The image can be shared only if its key is not an account's default key; set encrypt_boot and kms_key_id to encrypt it with another key.", why)
+	return nil
+}
+
+// suitsDefaults reports a region where the image would be encrypted because the account
+// encrypts everything there, or with the account's key, and could not be shared as the
+// options want. Who may not ask is told by EC2 when the image is shared.
+func (m *Maker) suitsDefaults(ctx context.Context, source types.Image, volumes []*device.Mapping) error {
+	shared := m.sharedWith()
+	for _, region := range m.Targets() {
+		home := region == m.Session.Region
+		handed := home && m.Shared
+		if len(shared) == 0 && len(m.public()) == 0 && !handed {
+			continue
+		}
+		if m.key(region) != "" || home && !m.encrypts() && keyed(source, volumes) {
+			continue
+		}
+		on := m.encrypts()
+		if !on {
+			all, err := access.Call(ctx, m.Session.EC2(region).GetEbsEncryptionByDefault, &ec2.GetEbsEncryptionByDefaultInput{})
+			if err != nil {
+				return context.Cause(ctx)
+			}
+			on = aws.ToBool(all.EbsEncryptionByDefault)
+		}
+		if !on {
+			continue
+		}
+		if err := m.notPublic("The account encrypts everything in " + region); err != nil {
+			return err
+		}
+		key, err := access.Call(ctx, m.Session.EC2(region).GetEbsDefaultKmsKeyId, &ec2.GetEbsDefaultKmsKeyIdInput{})
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		if id := aws.ToString(key.KmsKeyId); managedKey(id) {
+			blame := any(&m.Name)
+			if len(shared) > 0 {
+				blame = shared[0]
+			}
+			return m.Src.Errorf(blame, undecryptable,
+				"The image is to be shared, and in %s it would be encrypted with %s, which only its own account may use: that is how the account encrypts there. Set encrypt_boot and kms_key_id, and region_kms_key_ids for copies, to a customer managed KMS key, or give the account another default key.", region, id)
+		}
 	}
 	return nil
+}
+
+// keyed reports whether all volumes of the instance are encrypted with keys of the options.
+func keyed(source types.Image, volumes []*device.Mapping) bool {
+	given := map[string]bool{}
+	for _, v := range volumes {
+		if given[v.DeviceName] = v.NoDevice || v.KMSKeyID != ""; !given[v.DeviceName] {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(source.BlockDeviceMappings, func(b types.BlockDeviceMapping) bool { return b.Ebs != nil && !given[aws.ToString(b.DeviceName)] })
 }
 
 // encrypted says what makes the image an encrypted one, if anything does, and

@@ -237,6 +237,22 @@ func (p Place) Sign(key string) Need {
 	return Need{Actions: names("kms", []string{"GetPublicKey", "Sign"}), Resources: arns, When: when}
 }
 
+// Users need what finds out what uses images that the account itself has.
+func (p Place) Users() []Need { return append(p.Naming(), p.Look("DescribeInstances")) }
+
+// Naming needs what finds out what names images, or is to launch some.
+func (p Place) Naming() []Need {
+	return append(p.Launching(), Need{Actions: []string{"ssm:DescribeParameters", "ssm:GetParameterHistory", "ssm:GetParameters"}})
+}
+
+// Launching needs what finds out what is to launch images.
+func (p Place) Launching() []Need {
+	return []Need{
+		p.Look("DescribeFleets", "DescribeLaunchTemplateVersions", "DescribeSpotFleetRequests"),
+		{Actions: []string{"autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeLaunchConfigurations"}},
+	}
+}
+
 // Secret needs a secret of Secrets Manager, by its name or ARN, to be read; "*" is one
 // that is not known yet. ARNs of secrets end in six letters that their names do not
 // have. With which key it is encrypted is not known before it is read.

@@ -1,0 +1,77 @@
+package ebs_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"bake/builder"
+	"bake/builder/amazon/ebs"
+)
+
+// TestSharingByDefaultKey builds images that are to be shared where the account encrypts
+// everything with the key of AWS: that is said before there is a machine.
+func TestSharingByDefaultKey(t *testing.T) {
+	const undecryptable = "Sharing an image that others cannot decrypt"
+	users := "ami_users = [\"123456789012\"]\n"
+	for name, tt := range map[string]struct {
+		more        string
+		key         string // the default one in place of that of AWS
+		west        bool   // it is there that all is encrypted
+		shared      bool   // by a bake file
+		summary, at string
+	}{
+		"shared":                {more: users, summary: undecryptable, at: `["123456789012"]`},
+		"public":                {more: "ami_groups = [\"all\"]\n", summary: "Sharing an encrypted image with everyone", at: `["all"]`},
+		"a copy":                {more: users + "ami_regions = [\"us-west-2\"]\n", west: true, summary: undecryptable, at: `["123456789012"]`},
+		"by a bake file":        {shared: true, summary: undecryptable, at: `"web"`},
+		"encrypted for it":      {more: "encrypt_boot = true\n", shared: true, summary: undecryptable, at: `"web"`},
+		"nobody gets it":        {},
+		"another default key":   {more: users, key: "alias/golden"},
+		"a key of its own":      {more: "encrypt_boot = true\nkms_key_id = \"alias/golden\"\n", shared: true},
+		"elsewhere":             {more: users, west: true},
+		"a bake file elsewhere": {more: "ami_regions = [\"us-west-2\"]\n", west: true, shared: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			in := region
+			if tt.west {
+				in = "us-west-2"
+			}
+			w.Quietly(func() {
+				if _, err := w.Client(in).EnableEbsEncryptionByDefault(t.Context(), &awsec2.EnableEbsEncryptionByDefaultInput{}); err != nil {
+					t.Fatal(err)
+				}
+				if tt.key == "" {
+					return
+				}
+				if _, err := w.Client(in).ModifyEbsDefaultKmsKeyId(t.Context(), &awsec2.ModifyEbsDefaultKmsKeyIdInput{KmsKeyId: aws.String(tt.key)}); err != nil {
+					t.Fatal(err)
+				}
+			})
+			body := plain("ami_name = \"web\"\n" + tt.more)
+			maker, diags := ebs.Factory(w.Cloud).New(input(body))
+			if diags.HasErrors() {
+				t.Fatal(diags)
+			}
+			if tt.shared {
+				maker.(interface{ Share() }).Share()
+			}
+			b := w.Bake(t)
+			_, err := maker.Build(t.Context(), b.Scope, builder.Hooks{Provision: func(context.Context, builder.Machine) error { return nil }})
+			if err := b.Scope.Close(t.Context(), context.Background()); err != nil {
+				t.Error(err)
+			}
+			if tt.summary == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantDiagnostic(t, err, body, tt.summary, tt.at)
+			nothingMade(t, w)
+		})
+	}
+}

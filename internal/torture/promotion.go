@@ -1,0 +1,256 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+)
+
+// places are the regions that channels are moved in, the one that bake is at home in first.
+var places = []string{"us-east-1", "eu-west-1"}
+
+// promotion moves a channel in all places with bake images promote, again and again, and has
+// one call after the other go wrong in one way.
+type promotion struct {
+	mode     mode
+	bake     string
+	w        *world
+	releases [2]map[string]string // images by region: the channel names the first of them, and is to name the second
+
+	trials, moved int
+	problems      []string
+}
+
+// String is the line about it.
+func (p *promotion) String() string {
+	return fmt.Sprintf("promote, %s: %d calls went wrong; %d moves were finished all the same, %d problems", p.mode.name, p.trials, p.moved, len(p.problems))
+}
+
+// promotions are those that are tried, by how a call goes wrong: once, since a service that
+// refuses for ever refuses to look at what it has done, too.
+func promotions() (all []mode) {
+	for _, m := range modes() {
+		if !m.cut && !m.resume && !m.forever {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// run tries all calls of a promotion, in a world in dir.
+func (p *promotion) run(ctx context.Context, dir string) (err error) {
+	if p.w, err = newWorld(ctx, dir); err != nil {
+		return err
+	}
+	direct := httptest.NewServer(p.w.cloud.Handler()) // for what this test does itself
+	defer func() {
+		direct.Close()
+		err = errors.Join(err, p.w.close(ctx))
+	}()
+	p.w.cloud.URL = direct.URL
+	for _, region := range places {
+		for n := range p.releases {
+			if p.releases[n] == nil {
+				p.releases[n] = map[string]string{}
+			}
+			if p.releases[n][region], err = p.image(ctx, region, fmt.Sprintf("web-%d", n)); err != nil {
+				return err
+			}
+		}
+	}
+	for n := 1; ; n++ {
+		struck, err := p.one(ctx, n)
+		if err != nil || !struck {
+			return err
+		}
+		p.trials++
+	}
+}
+
+// image makes an image with an empty volume.
+func (p *promotion) image(ctx context.Context, region, name string) (string, error) {
+	c := p.w.cloud.EC2("default", region)
+	volume, err := c.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String(region + "a"), Size: aws.Int32(1), VolumeType: types.VolumeTypeGp3})
+	if err != nil {
+		return "", err
+	}
+	snapshot, err := c.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: volume.VolumeId})
+	if err != nil {
+		return "", err
+	}
+	whole := ec2.NewSnapshotCompletedWaiter(c, func(o *ec2.SnapshotCompletedWaiterOptions) { o.MinDelay, o.MaxDelay = 10*time.Millisecond, time.Second })
+	if err := whole.Wait(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*snapshot.SnapshotId}}, time.Minute); err != nil {
+		return "", err
+	}
+	out, err := c.RegisterImage(ctx, &ec2.RegisterImageInput{Name: &name, RootDeviceName: aws.String("/dev/xvda"), BlockDeviceMappings: []types.BlockDeviceMapping{{
+		DeviceName: aws.String("/dev/xvda"), Ebs: &types.EbsBlockDevice{SnapshotId: snapshot.SnapshotId},
+	}}})
+	if err != nil {
+		return "", err
+	}
+	return *out.ImageId, nil
+}
+
+// put has a channel of an image name a release, as bake writes it.
+func (p *promotion) put(ctx context.Context, channel string, release map[string]string) error {
+	for _, region := range places {
+		id := release[region]
+		c := ssm.NewFromConfig(p.w.cloud.Config("default", region))
+		if _, err := c.PutParameter(ctx, &ssm.PutParameterInput{Name: &channel, Value: &id, Type: ssmtypes.ParameterTypeString, DataType: aws.String("aws:ec2:image")}); err != nil {
+			return err
+		}
+		for { // until the image was looked at
+			if _, err := c.GetParameter(ctx, &ssm.GetParameterInput{Name: &channel}); err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// names are the releases that a channel names in each place, by their number; and whether
+// somebody holds a lock on it.
+func (p *promotion) names(ctx context.Context, channel string) (numbers []int, locked bool, err error) {
+	for _, region := range places {
+		c := ssm.NewFromConfig(p.w.cloud.Config("default", region))
+		out, err := c.GetParameters(ctx, &ssm.GetParametersInput{Names: []string{channel, channel + ".lock"}})
+		if err != nil {
+			return nil, false, err
+		}
+		number := -1
+		for _, found := range out.Parameters {
+			if *found.Name != channel {
+				locked = true
+				continue
+			}
+			number = slices.IndexFunc(p.releases[:], func(r map[string]string) bool { return r[region] == *found.Value })
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, locked, nil
+}
+
+// one has call n of a promotion go wrong, looks at what there is then and after a sweep, and
+// promotes once more. struck is false if there are not so many calls.
+func (p *promotion) one(ctx context.Context, n int) (struck bool, err error) {
+	image := fmt.Sprintf("web-%d", n)
+	stable := "/bake/" + image + "/stable"
+	if err := errors.Join(p.put(ctx, "/bake/"+image+"/candidate", p.releases[1]), p.put(ctx, stable, p.releases[0])); err != nil {
+		return false, err
+	}
+	a := &attempt{trial: trial{mode: p.mode}, bake: p.bake, w: p.w, dir: p.w.dir}
+	calls, action := 0, ""
+	p.w.disturb(func(what string, w http.ResponseWriter, do func(http.ResponseWriter)) {
+		a.mu.Lock()
+		calls++
+		strike := calls == n
+		if strike {
+			action = what
+		}
+		a.mu.Unlock()
+		if strike {
+			a.strike(w, do)
+			return
+		}
+		do(w)
+	})
+	promote := []string{"images", "promote", image, "candidate", "stable", "-no-rules", "-regions", strings.Join(places, ",")}
+	r, err := a.start(ctx, promote...)
+	p.w.disturb(nil)
+	if err != nil {
+		return false, err
+	}
+	say := func(format string, args ...any) {
+		p.problems = append(p.problems, fmt.Sprintf("call %d (%s), exit %d: %s\n%s", n, action, r.exit, fmt.Sprintf(format, args...), a.out.said))
+	}
+	struck = calls >= n
+	if !struck && r.exit != 0 {
+		return false, fmt.Errorf("the undisturbed promotion failed:\n%s", r.text)
+	}
+	numbers, _, err := p.names(ctx, stable)
+	if err != nil {
+		return struck, err
+	}
+	split := slices.Contains(numbers, 0) && slices.Contains(numbers, 1)
+	switch {
+	case slices.Contains(numbers, -1):
+		say("the channel names what is no release: %v", numbers)
+	case r.exit == 0 && slices.Contains(numbers, 0):
+		say("it says that the channel has moved, and it names %v", numbers)
+	case r.exit > 0 && split && !strings.Contains(r.text, "may name different images"):
+		say("without a word the channel names %v", numbers)
+	case r.exit > 0 && !split && numbers[0] == 1 && strings.Contains(r.text, "stays as it was"):
+		say("it says that the channel stays as it was, and it names %v", numbers)
+	}
+	if r.exit == 0 {
+		p.moved++
+	}
+	for _, then := range [][]string{{"sweep"}, promote} {
+		if r, err = a.start(ctx, then...); err != nil {
+			return struck, err
+		}
+		if r.exit != 0 {
+			say("then bake %s failed", then[0])
+		}
+	}
+	numbers, locked, err := p.names(ctx, stable)
+	if locked || slices.ContainsFunc(numbers, func(n int) bool { return n != 1 }) {
+		say("in the end the channel names %v; locked: %t", numbers, locked)
+	}
+	p.problems = append(p.problems, a.out.problems...)
+	return struck, err
+}
+
+// promote holds the promotions side by side.
+func (t *torture) promote(ctx context.Context) error {
+	var (
+		lanes sync.WaitGroup
+		mu    sync.Mutex
+		all   error
+	)
+	for i, m := range promotions() {
+		if !t.match.MatchString("promote/" + m.name) {
+			continue
+		}
+		lanes.Go(func() {
+			dir := filepath.Join(t.dir, "promote"+strconv.Itoa(i))
+			p := &promotion{mode: m, bake: t.bake}
+			err := os.Mkdir(dir, 0o700)
+			if err == nil {
+				err = p.run(ctx, dir)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Println(p)
+			for _, text := range p.problems {
+				fmt.Println("  " + text)
+				err = errors.Join(err, errGoals)
+			}
+			all = errors.Join(all, err)
+		})
+	}
+	lanes.Wait()
+	return all
+}
