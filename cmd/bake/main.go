@@ -15,7 +15,6 @@ import (
 
 	"bake/builtin"
 	"bake/internal/local"
-	_ "bake/internal/stack" // room before most packages are initialized
 	"bake/internal/terminal"
 	"bake/plugin/keeper"
 	"bake/plugin/registry"

@@ -1,9 +1,6 @@
 // Package stack makes room on stacks of goroutines. A stack that has to grow when it is
 // deep is copied, and for that the descriptions of all functions on it are read, which are
 // spread over the program's file: each is a page of memory and a fault.
-//
-// A program that links this package has the room on its first stack before most packages
-// are initialized: Go initializes those that need no others by their import paths.
 package stack
 
 const room = 24 << 10
@@ -19,10 +16,3 @@ func Grow() {
 
 //go:noinline
 func keep(*[room]byte) {}
-
-var _ = first()
-
-func first() bool {
-	Grow()
-	return true
-}
