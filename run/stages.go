@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"bake/engine"
+	"bake/internal/envvar"
 	"bake/internal/login"
 	"bake/internal/wholefile"
 	"bake/step"
@@ -45,8 +46,36 @@ func unfinished(builds []engine.BuildResult) bool {
 // Key encrypts what leaves a host of a run. It is made of a text of at least 16 characters.
 type Key [sha256.Size]byte
 
-// KeyVar is the environment variable with the text of the key.
-const KeyVar = "BAKE_FLEET_KEY"
+// KeyVar is the environment variable with the text of the key, and KeyFileVar the one with the
+// name of a file that holds it.
+const (
+	KeyVar     = "BAKE_FLEET_KEY"
+	KeyFileVar = "BAKE_FLEET_KEY_FILE"
+)
+
+// longestKey is far more than the text of any key has.
+const longestKey = 1 << 12
+
+// KeyOf is the key that an environment has, or names the file of.
+func KeyOf(env []string) (k Key, err error) {
+	text, name := envvar.Get(env, KeyVar), envvar.Get(env, KeyFileVar)
+	if text != "" || name == "" {
+		return NewKey(text)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return k, fmt.Errorf("%s: %w", KeyFileVar, err)
+	}
+	defer f.Close()
+	read, err := io.ReadAll(io.LimitReader(f, longestKey))
+	if err != nil {
+		return k, fmt.Errorf("%s: %w", KeyFileVar, err)
+	}
+	if k, err = NewKey(strings.TrimSpace(string(read))); err != nil {
+		return k, fmt.Errorf("%s names %s: %w", KeyFileVar, name, err)
+	}
+	return k, nil
+}
 
 // NewKey makes the key of a text.
 func NewKey(text string) (k Key, err error) {

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -40,8 +44,12 @@ func TestDeploy(t *testing.T) {
 	if command == nil {
 		t.Fatal("the unit starts no worker")
 	}
+	if strings.Contains(unit, "BAKE_FLEET_KEY=") {
+		t.Error("the unit has the key in the environment")
+	}
 	check("unit", strings.Fields(command[1]))
-	for _, line := range []string{"DynamicUser=yes", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict", "TimeoutStopSec=35min"} {
+	for _, line := range []string{"DynamicUser=yes", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict", "TimeoutStopSec=35min",
+		"LoadCredential=fleet-key:/etc/bake/credentials/fleet-key", "Environment=BAKE_FLEET_KEY_FILE=%d/fleet-key"} {
 		if !strings.Contains(unit, "\n"+line+"\n") {
 			t.Errorf("the unit lacks %s", line)
 		}
@@ -62,9 +70,13 @@ func TestDeploy(t *testing.T) {
 				Template struct {
 					Spec struct {
 						AutomountServiceAccountToken *bool `yaml:"automountServiceAccountToken"`
+						Grace                        int   `yaml:"terminationGracePeriodSeconds"`
 						Containers                   []struct {
 							Args            []string
 							SecurityContext map[string]any `yaml:"securityContext"`
+							Startup         probe          `yaml:"startupProbe"`
+							Liveness        probe          `yaml:"livenessProbe"`
+							Readiness       probe          `yaml:"readinessProbe"`
 						}
 					}
 				}
@@ -79,6 +91,12 @@ func TestDeploy(t *testing.T) {
 		for _, c := range pod.Containers {
 			workers++
 			check("kubernetes", c.Args)
+			if c.Startup.HTTPGet.Path != "/live" || c.Liveness.HTTPGet.Path != "/live" || c.Readiness.HTTPGet.Path != "/ready" || c.Liveness.HTTPGet.Port != "metrics" || c.Readiness.HTTPGet.Port != "metrics" {
+				t.Errorf("the probes: %+v", c)
+			}
+			if pod.Grace < 35*60 {
+				t.Errorf("the pod has %d s to end", pod.Grace)
+			}
 			if c.SecurityContext["readOnlyRootFilesystem"] != true || c.SecurityContext["allowPrivilegeEscalation"] != false || pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
 				t.Errorf("the pod is not confined: %v", c.SecurityContext)
 			}
@@ -94,18 +112,102 @@ func TestDeploy(t *testing.T) {
 			ReadonlyRootFilesystem bool
 			User                   string
 			Secrets                []struct{ Name string }
+			StopTimeout            int
+			HealthCheck            struct{ Command []string }
+			MountPoints            []struct {
+				SourceVolume, ContainerPath string
+				ReadOnly                    bool
+			}
+		}
+		Volumes []struct {
+			Name string
+			EFS  struct {
+				FileSystemID      string
+				TransitEncryption string
+			} `json:"efsVolumeConfiguration"`
 		}
 	}
 	strictly(t, read("ecs-task.json"), &task)
 	if len(task.ContainerDefinitions) != 1 || !task.ContainerDefinitions[0].ReadonlyRootFilesystem || task.ContainerDefinitions[0].User != "1000" || task.ContainerDefinitions[0].Secrets[0].Name != "BAKE_FLEET_KEY" {
 		t.Fatalf("%+v", task)
 	}
-	check("ECS", task.ContainerDefinitions[0].Command)
+	worker := task.ContainerDefinitions[0]
+	check("ECS", worker.Command)
+	if worker.StopTimeout != 120 { // Fargate has no longer one
+		t.Errorf("the task has %d s to end", worker.StopTimeout)
+	}
+	if fleets := worker.MountPoints[0]; fleets.ContainerPath != "/etc/bake/fleets" || !fleets.ReadOnly || task.Volumes[0].Name != fleets.SourceVolume || task.Volumes[0].EFS.FileSystemID == "" || task.Volumes[0].EFS.TransitEncryption != "ENABLED" {
+		t.Errorf("the task has no fleets: %+v, %+v", worker.MountPoints, task.Volumes)
+	}
+	tryProbe(t, worker.HealthCheck.Command)
 
 	var policy struct{ Statement []struct{ Action string } }
 	strictly(t, read("worker-policy.json"), &policy)
 	if len(policy.Statement) != 1 || policy.Statement[0].Action != "sts:AssumeRole" {
 		t.Errorf("a worker may do more than take on roles: %+v", policy)
+	}
+}
+
+// probe is a probe of Kubernetes.
+type probe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+}
+
+// tryProbe runs the probe of a container, which looks at port 9464, on a server that is well,
+// and on one that is not.
+func tryProbe(t *testing.T, command []string) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return
+	}
+	status := http.StatusOK
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/live" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(status)
+	}))
+	defer s.Close()
+	_, port, _ := strings.Cut(s.Listener.Addr().String(), ":")
+	run := func() error {
+		args := slices.Clone(command[1:])
+		args[2] = strings.ReplaceAll(args[2], "/9464 ", "/"+port+" ")
+		return exec.CommandContext(t.Context(), args[0], args[1:]...).Run()
+	}
+	if err := run(); err != nil {
+		t.Errorf("the probe of a worker that is well: %v", err)
+	}
+	status = http.StatusInternalServerError
+	if run() == nil {
+		t.Error("the probe of a worker that is not well succeeds")
+	}
+	s.Close()
+	if run() == nil {
+		t.Error("the probe of a worker that is gone succeeds")
+	}
+}
+
+// TestUnitVerifies: systemd, where it is, understands the unit.
+func TestUnitVerifies(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("there is no systemd-analyze")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "bake-worker.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable() // the worker need not be installed
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "bake-worker.service")
+	if err := os.WriteFile(unit, bytes.ReplaceAll(text, []byte("/usr/bin/bake-worker"), []byte(self)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", unit).CombinedOutput()
+	if err != nil || bytes.Contains(out, []byte("bake-worker.service:")) {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -38,7 +38,7 @@ type Engine struct {
 var _ fleet.Engine = (*Engine)(nil)
 
 // key is what leaves workers is encrypted with.
-func (e *Engine) key() (run.Key, error) { return run.NewKey(envvar.Get(e.Host.Env, run.KeyVar)) }
+func (e *Engine) key() (run.Key, error) { return run.KeyOf(e.Host.Env) }
 
 // dialTime is how long the service may take to answer at first.
 const dialTime = 10 * time.Second

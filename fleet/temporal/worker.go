@@ -73,8 +73,12 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	for _, f := range o.Fleets {
 		a.fleets[f.Name], a.rates[f.Name] = f, fleet.NewRates(f.Limits.APIRate)
 	}
+	health := newHealth(func(ctx context.Context) error {
+		_, err := c.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	})
 	if e.Metrics != "" {
-		stop, err := serveMetrics(e.Metrics, a.metrics)
+		_, stop, err := serve(e.Metrics, a.metrics, health)
 		if err != nil {
 			return err
 		}
@@ -102,6 +106,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 			return fmt.Errorf("the worker cannot start: %w", explained(o.Fleets[0], err))
 		}
 	}
+	health.takesWork()
 	if e.Ready != nil {
 		e.Ready()
 	}
@@ -110,6 +115,7 @@ func (e *Engine) Work(ctx context.Context, o fleet.WorkerOptions) error {
 	go tidy(tidied, host)
 	select {
 	case <-ctx.Done():
+		health.set(isEnding)
 		stopAll(workers, drain+time.Minute)
 		return nil
 	case err := <-fatal:
@@ -197,15 +203,17 @@ func (e *Engine) placeWorkers(c client.Client, a *activities, place fleet.Cell, 
 	return []worker.Worker{machines, api, prompt}
 }
 
-// serveMetrics serves metrics at an address until the caller calls stop.
-func serveMetrics(at string, m *Metrics) (stop func(), err error) {
+// serve serves metrics, and tells probes how the worker is, until the caller calls stop.
+func serve(at string, m *Metrics, h *health) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", at)
 	if err != nil {
-		return nil, fmt.Errorf("the metrics cannot be served: %w", err)
+		return "", nil, fmt.Errorf("the metrics cannot be served: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", m)
+	mux.HandleFunc("/live", h.live)
+	mux.HandleFunc("/ready", h.ready)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.Serve(l) }()
-	return func() { _ = s.Close() }, nil
+	return l.Addr().String(), func() { _ = s.Close() }, nil
 }

@@ -1,0 +1,53 @@
+package temporal
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// health tells probes how a worker is. It begins as one that is not ready.
+type health struct {
+	service func(context.Context) error // whether the service answers
+	state   atomic.Pointer[string]      // why the worker takes no work; nil: it does
+}
+
+// The reasons for which a worker takes no work.
+const (
+	isStarting = "starting"
+	isEnding   = "ending: it finishes what it has begun"
+)
+
+func newHealth(service func(context.Context) error) *health {
+	h := &health{service: service}
+	h.set(isStarting)
+	return h
+}
+
+func (h *health) set(why string) { h.state.Store(&why) }
+
+// takesWork says that the worker takes work from now on.
+func (h *health) takesWork() { h.state.Store(nil) }
+
+// probeTime is how long the service may take to answer.
+const probeTime = 5 * time.Second
+
+// live answers as long as the process does: one that does not is to be started again.
+func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "live") }
+
+// ready answers whether the worker takes work: it polls, and the service answers.
+func (h *health) ready(w http.ResponseWriter, r *http.Request) {
+	if why := h.state.Load(); why != nil {
+		http.Error(w, *why, http.StatusServiceUnavailable)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), probeTime)
+	defer cancel()
+	if err := h.service(ctx); err != nil {
+		http.Error(w, "the Temporal service does not answer: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
