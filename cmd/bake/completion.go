@@ -98,8 +98,12 @@ func (p *program) completions(cmd *cobra.Command) {
 	if strings.Contains(cmd.Use, " [RUN") && cmd.ValidArgsFunction == nil {
 		cmd.ValidArgsFunction = p.completeRuns
 	}
+	p.completesFleets(cmd)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		complete := p.flagCompletion(f)
+		complete := p.completesFleetFlag(cmd, f.Name)
+		if complete == nil {
+			complete = p.flagCompletion(f)
+		}
 		if complete == nil || cmd.InheritedFlags().Lookup(f.Name) != nil {
 			return
 		}
