@@ -31,6 +31,7 @@ var rules = []rule{
 	{"run/trace", []string{"builder", "internal/otlp", "step"}, "traces are made of events, as displays are, and only sent where someone wants them"},
 	{"fleet", []string{"builder/amazon", "config", "engine", "golden/bakefile", "internal/...", "run", "run/localcloud", "step"}, "a fleet is made of runs, and knows no command and no engine but the one in this process"},
 	{"fleet/temporal", []string{"builder/amazon", "engine", "fleet", "internal/...", "run", "run/localcloud", "step"}, "it is the one way of fleets to Temporal, and a second engine beside the one in this process"},
+	{"run/releases", []string{"builder", "builder/amazon/images", "golden/channels", "golden/notice", "internal/imagetag", "run", "step"}, "channels are moved for whoever asks, by what blocks and tags say"},
 	{"run/host", []string{"communicator", "communicator/ssh", "step"}, "a host that is there already is logged in to, and nothing else"},
 	{"run/runtest", []string{"cloud/...", "communicator/..."}, "tests of whole runs bring up a cloud for them"},
 	{"run/cloudinit", []string{"builder", "communicator", "internal/...", "step"}, "waiting for a machine to be set up is talking to it"},

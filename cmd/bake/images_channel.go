@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,9 +12,8 @@ import (
 	"bake/builder"
 	"bake/builder/amazon/images"
 	"bake/golden/channels"
-	"bake/golden/notice"
-	"bake/internal/imagetag"
 	"bake/run"
+	"bake/run/releases"
 	"bake/step"
 )
 
@@ -45,10 +43,10 @@ func (f *channelFlags) register(p *program, flags *pflag.FlagSet) {
 	flags.BoolVar(&f.noRules, "no-rules", false, "do without an image block: the channels are the parameters /bake/IMAGE/CHANNEL of this account, and ask for nothing")
 }
 
-// image is the block of an image.
+// image is the block of an image; nil with -no-rules.
 func (f *channelFlags) image(ctx context.Context, p *program, command, name string) (*run.ImageBlock, error) {
 	if f.noRules {
-		return &run.ImageBlock{}, nil
+		return nil, nil
 	}
 	template, err := f.template(p, command, f.path)
 	if err != nil {
@@ -59,21 +57,6 @@ func (f *channelFlags) image(ctx context.Context, p *program, command, name stri
 		err = fmt.Errorf("the bake files beside %s have no image %q, whose channel blocks say what its channels ask for; name the template with -template, or do without rules: -no-rules", f.path, name)
 	}
 	return block, err
-}
-
-// channel is a channel of the image.
-func (f *channelFlags) channel(block *run.ImageBlock, image, name string) (run.Channel, error) {
-	if f.noRules {
-		return run.Channel{Rule: channels.Rule{Name: name}, Parameter: channels.Parameter(image, name)}, nil
-	}
-	var names []string
-	for _, c := range block.Channels {
-		if c.Name == name {
-			return c, nil
-		}
-		names = append(names, c.Name)
-	}
-	return run.Channel{}, fmt.Errorf("the image %q has no channel %q; it has: %s", image, name, strings.Join(names, ", "))
 }
 
 // unread is an error if there are flags that say where the image block is, or how to read it,
@@ -94,21 +77,29 @@ func (f *channelFlags) unread(cmd *cobra.Command, image string) error {
 	return nil
 }
 
-// on runs do in a task with the way to all places of an image's channels.
-func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(context.Context, *step.Scope, *images.Account, *images.Outlet, *run.ImageBlock) error) error {
+// on runs do in a task with what moves the channels of an image, in all places.
+func (f *channelFlags) on(p *program, cmd *cobra.Command, image string, do func(context.Context, *releases.Mover) error) error {
 	if err := f.unread(cmd, image); err != nil {
 		return err
 	}
 	return p.withImages(cmd, &f.placeFlags, func(ctx, stop context.Context, a *images.Account) error {
-		block := &run.ImageBlock{}
+		var block *run.ImageBlock
+		var to builder.Distribution
 		if image != "" {
 			var err error
 			if block, err = f.image(ctx, p, cmd.CommandPath(), image); err != nil {
 				return err
 			}
 		}
+		if block != nil {
+			to = block.To
+		}
 		return p.imagesTask(ctx, stop, func(ctx context.Context, s *step.Scope) error {
-			return do(ctx, s, a, a.NewOutlet(block.To, s.Run.ID), block)
+			err := do(ctx, &releases.Mover{Image: image, Block: block, Outlet: a.NewOutlet(to, s.Run.ID), Scope: s, Now: p.now})
+			if _, ok := errors.AsType[*releases.ClosedError](err); ok {
+				return guarded{err}
+			}
+			return err
 		})
 	})
 }
@@ -149,8 +140,17 @@ first region and the last, readers in different regions see different images.`,
   bake images promote web candidate stable -no-rules -regions us-east-1,eu-west-1`,
 		Args: exactly("the name of the image", "the channel that names it", "the channel that is to name it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.on(p, cmd, args[0], func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
-				return p.promote(ctx, s, o, block, &f, args[0], args[1], args[2])
+			return f.on(p, cmd, args[0], func(ctx context.Context, m *releases.Mover) error {
+				moved, err := m.Promote(ctx, args[1], args[2])
+				if err != nil {
+					return err
+				}
+				p.json.result = movedResult{args[2], moved.Parameter, moved.Release, placed(moved.Images)}
+				p.say(fmt.Sprintf("Channel %s (%s) names %s in:", args[2], moved.Parameter, printable(moved.Release)))
+				for _, one := range moved.Images {
+					p.say(fmt.Sprintf("  %s  %s  %s", one.Account, one.Region, one.ID))
+				}
+				return nil
 			})
 		},
 		Annotations: map[string]string{exitCodes: imagesChannelExitCodes},
@@ -158,131 +158,6 @@ first region and the last, readers in different regions see different images.`,
 	f.register(p, cmd.Flags())
 	p.jsonFlag(cmd)
 	return cmd
-}
-
-func (p *program) promote(ctx context.Context, s *step.Scope, o *images.Outlet, block *run.ImageBlock, f *channelFlags, image, from, to string) error {
-	source, err := f.channel(block, image, from)
-	if err != nil {
-		return err
-	}
-	target, err := f.channel(block, image, to)
-	if err != nil {
-		return err
-	}
-	at, release, err := o.Named(ctx, source.Parameter)
-	if err != nil {
-		return err
-	}
-	state, err := p.channelState(ctx, o, block, target, at)
-	if err != nil {
-		return err
-	}
-	if reasons := target.Closed(state); len(reasons) > 0 {
-		return guarded{fmt.Errorf("%s cannot enter channel %s: %s", release, to, strings.Join(reasons, "; "))}
-	}
-	if err := o.Enter(ctx, s, target.Parameter, channels.Why("promoted from "+from, s.Run.ID), at); err != nil {
-		return fmt.Errorf("channel %s: %w", to, err)
-	}
-	p.tellOf(ctx, s, target, notice.New(image, to, s.Run.ID, p.now(), at, state.Passed))
-	p.json.result = movedResult{to, target.Parameter, release, placed(at)}
-	p.say(fmt.Sprintf("Channel %s (%s) names %s in:", to, target.Parameter, printable(release)))
-	for _, one := range at {
-		p.say(fmt.Sprintf("  %s  %s  %s", one.Account, one.Region, one.ID))
-	}
-	return nil
-}
-
-// tell tells the webhook of a channel, if there is one, what the channel names now. The channel
-// has moved, whatever becomes of this.
-func (p *program) tell(ctx context.Context, s *step.Scope, o *images.Outlet, image string, c run.Channel, at []builder.Placed) {
-	if c.Webhook == "" && !c.Unheard {
-		return
-	}
-	state, err := p.channelState(ctx, o, &run.ImageBlock{}, c, at)
-	if err != nil {
-		untold(ctx, s, c, err)
-		return
-	}
-	p.tellOf(ctx, s, c, notice.New(image, c.Name, s.Run.ID, p.now(), at, state.Passed))
-}
-
-func untold(ctx context.Context, s *step.Scope, c run.Channel, err error) {
-	s.Warn(ctx, "The webhook of channel %s was not told: %s", c.Name, err)
-}
-
-func (p *program) tellOf(ctx context.Context, s *step.Scope, c run.Channel, n notice.Notice) {
-	if c.Unheard {
-		s.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
-	}
-	n.Tell(ctx, s, c.Webhook)
-}
-
-// moves returns what tells the webhooks of an image's channels which of them have moved since.
-func (p *program) moves(ctx context.Context, s *step.Scope, o *images.Outlet, image string, block *run.ImageBlock) func() {
-	before := map[string][]builder.Placed{}
-	heard := slices.DeleteFunc(slices.Clone(block.Channels), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
-	for _, c := range heard {
-		at, _, err := o.Named(ctx, c.Parameter)
-		switch {
-		case err == nil:
-			before[c.Name] = at
-		case !errors.Is(err, images.ErrNoChannel):
-			untold(ctx, s, c, err)
-		}
-	}
-	same := func(a, b builder.Placed) bool { return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID }
-	return func() {
-		for _, c := range heard {
-			was, ok := before[c.Name]
-			if !ok {
-				continue
-			}
-			at, _, err := o.Named(ctx, c.Parameter)
-			switch {
-			case err != nil:
-				untold(ctx, s, c, err)
-			case !slices.EqualFunc(was, at, same):
-				p.tell(ctx, s, o, image, c, at)
-			}
-		}
-	}
-}
-
-// channelState is what the tags of images and the channels before say.
-func (p *program) channelState(ctx context.Context, o *images.Outlet, block *run.ImageBlock, target run.Channel, at []builder.Placed) (channels.State, error) {
-	state := channels.State{Now: p.now(), Approved: true}
-	first := true
-	for _, one := range at {
-		if one.Shared {
-			continue
-		}
-		tags, err := o.Tags(ctx, one)
-		if err != nil {
-			return state, err
-		}
-		if tags == nil {
-			continue // of another account: the own ones tell
-		}
-		passed, told := channels.Passed(tags[imagetag.Verified])
-		state.Untold = state.Untold || !told
-		state.Approved = state.Approved && tags[channels.ApprovalTag(target.Name)] != ""
-		if first {
-			state.Passed, first = passed, false
-		}
-		state.Passed = slices.DeleteFunc(slices.Clone(state.Passed), func(name string) bool { return !slices.Contains(passed, name) })
-	}
-	state.Approved = state.Approved && !first
-	for _, c := range block.Channels {
-		if c.Name != target.From {
-			continue
-		}
-		in, err := o.Channel(ctx, c.Parameter, at)
-		if err != nil {
-			return state, err
-		}
-		state.In, state.Since = in.Names, in.Since
-	}
-	return state, nil
 }
 
 func (p *program) imagesRollbackCommand() *cobra.Command {
@@ -300,23 +175,13 @@ at some time. The history of the parameter tells; it is added to, and never rewr
   bake images rollback web stable -no-rules -regions all`,
 		Args: exactly("the name of the image", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.on(p, cmd, args[0], func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
-				c, err := f.channel(block, args[0], args[1])
+			return f.on(p, cmd, args[0], func(ctx context.Context, m *releases.Mover) error {
+				moved, err := m.Rollback(ctx, args[1], to)
 				if err != nil {
 					return err
 				}
-				release, err := o.Rollback(ctx, s, c.Parameter, to, channels.Why("rolled back", s.Run.ID))
-				if err != nil {
-					return err
-				}
-				at, _, err := o.Named(ctx, c.Parameter)
-				if err != nil { // it names the release all the same
-					s.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", args[1], err)
-				} else {
-					p.tell(ctx, s, o, args[0], c, at)
-				}
-				p.json.result = movedResult{args[1], c.Parameter, release, placed(at)}
-				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], c.Parameter, printable(release)))
+				p.json.result = movedResult{args[1], moved.Parameter, moved.Release, placed(moved.Images)}
+				p.say(fmt.Sprintf("Channel %s (%s) names %s again", args[1], moved.Parameter, printable(moved.Release)))
 				return nil
 			})
 		},
@@ -389,10 +254,8 @@ is recorded in its tags: 'bake images enable' shares it again.`,
   bake images revoke ami-0123456789abcdef0 -descendants -image web -template images/web`,
 		Args: exactly("the ID or name of an image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.on(p, cmd, image, func(ctx context.Context, s *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
-				tell := p.moves(ctx, s, o, image, block)
-				all, err := o.Revoke(ctx, s, args[0], why, descendants, p.now)
-				tell()
+			return f.on(p, cmd, image, func(ctx context.Context, m *releases.Mover) error {
+				all, err := m.Revoke(ctx, args[0], why, descendants)
 				p.json.result = revokedResult{list(all)}
 				for _, r := range all {
 					what := "revoked and disabled"
@@ -431,12 +294,12 @@ when on, by whom and why. The newest is first.`,
 		Example: `  bake images channel web stable`,
 		Args:    exactly("the name of the image", "the channel"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.on(p, cmd, args[0], func(ctx context.Context, _ *step.Scope, _ *images.Account, o *images.Outlet, block *run.ImageBlock) error {
-				c, err := f.channel(block, args[0], args[1])
+			return f.on(p, cmd, args[0], func(ctx context.Context, m *releases.Mover) error {
+				c, err := m.Channel(args[1])
 				if err != nil {
 					return err
 				}
-				all, err := o.Histories(ctx, c.Parameter)
+				all, err := m.Outlet.Histories(ctx, c.Parameter)
 				p.json.result = historyResult{c.Parameter, list(all)}
 				if err == nil && len(all) == 0 {
 					err = errors.New("there is no channel " + c.Parameter)

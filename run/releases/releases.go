@@ -1,0 +1,220 @@
+// Package releases moves the channels of images that are there already: forward, back, and away
+// from what is taken back. Who asked to hear of a channel is told.
+package releases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"bake/builder"
+	"bake/builder/amazon/images"
+	"bake/golden/channels"
+	"bake/golden/notice"
+	"bake/internal/imagetag"
+	"bake/run"
+	"bake/step"
+)
+
+// Mover moves the channels of one image.
+type Mover struct {
+	Image  string          // its name
+	Block  *run.ImageBlock // what its channels ask for; nil: any channel is one of the account's, and asks for nothing
+	Outlet *images.Outlet  // to all places of the channels
+	Scope  *step.Scope     // of the run that moves them
+	Now    func() time.Time
+}
+
+// Moved is what a channel names since it was moved.
+type Moved struct {
+	Parameter string
+	Release   string
+	Images    []builder.Placed // empty if they could not be read afterwards
+}
+
+// ClosedError is a channel's refusal of a release: nothing has changed.
+type ClosedError struct {
+	Release, Channel string
+	Reasons          []string
+}
+
+func (e *ClosedError) Error() string {
+	return fmt.Sprintf("%s cannot enter channel %s: %s", e.Release, e.Channel, strings.Join(e.Reasons, "; "))
+}
+
+// Channel is a channel of the image. That there is none of this name is an error, which names those that
+// there are.
+func (m *Mover) Channel(name string) (run.Channel, error) {
+	if m.Block == nil {
+		return run.Channel{Rule: channels.Rule{Name: name}, Parameter: channels.Parameter(m.Image, name)}, nil
+	}
+	var names []string
+	for _, c := range m.Block.Channels {
+		if c.Name == name {
+			return c, nil
+		}
+		names = append(names, c.Name)
+	}
+	return run.Channel{}, fmt.Errorf("the image %q has no channel %q; it has: %s", m.Image, name, strings.Join(names, ", "))
+}
+
+// channels are those with rules of their own.
+func (m *Mover) channels() []run.Channel {
+	if m.Block == nil {
+		return nil
+	}
+	return m.Block.Channels
+}
+
+// Promote has the channel "to" name what the channel "from" names, in all places or, if it fails, in those
+// where it did before. If the rules of "to" do not let it in, the error is a *[ClosedError].
+func (m *Mover) Promote(ctx context.Context, from, to string) (Moved, error) {
+	source, err := m.Channel(from)
+	if err != nil {
+		return Moved{}, err
+	}
+	target, err := m.Channel(to)
+	if err != nil {
+		return Moved{}, err
+	}
+	at, release, err := m.Outlet.Named(ctx, source.Parameter)
+	if err != nil {
+		return Moved{}, err
+	}
+	state, err := m.state(ctx, target, at)
+	if err != nil {
+		return Moved{}, err
+	}
+	if reasons := target.Closed(state); len(reasons) > 0 {
+		return Moved{}, &ClosedError{release, to, reasons}
+	}
+	if err := m.Outlet.Enter(ctx, m.Scope, target.Parameter, channels.Why("promoted from "+from, m.Scope.Run.ID), at); err != nil {
+		return Moved{}, fmt.Errorf("channel %s: %w", to, err)
+	}
+	m.tellOf(ctx, target, at, state.Passed)
+	return Moved{target.Parameter, release, at}, nil
+}
+
+// Rollback has a channel name the release that it named before the one that it names now or, if "to" is not empty,
+// that one, as [images.Outlet.Rollback] says.
+func (m *Mover) Rollback(ctx context.Context, channel, to string) (Moved, error) {
+	c, err := m.Channel(channel)
+	if err != nil {
+		return Moved{}, err
+	}
+	release, err := m.Outlet.Rollback(ctx, m.Scope, c.Parameter, to, channels.Why("rolled back", m.Scope.Run.ID))
+	if err != nil {
+		return Moved{}, err
+	}
+	at, _, err := m.Outlet.Named(ctx, c.Parameter)
+	if err != nil { // it names the release all the same
+		m.Scope.Warn(ctx, "What channel %s names now cannot be read, so nobody was told: %s", channel, err)
+	} else {
+		m.tell(ctx, c, at)
+	}
+	return Moved{c.Parameter, release, at}, nil
+}
+
+// Revoke takes an image back, as [images.Outlet.Revoke] says, and tells of the channels that have moved, also if
+// it fails.
+func (m *Mover) Revoke(ctx context.Context, ref, why string, descendants bool) ([]images.Revocation, error) {
+	tell := m.moves(ctx)
+	defer tell()
+	return m.Outlet.Revoke(ctx, m.Scope, ref, why, descendants, m.Now)
+}
+
+// tell tells the webhook of a channel, if there is one, what the channel names now. The channel
+// has moved, whatever becomes of this.
+func (m *Mover) tell(ctx context.Context, c run.Channel, at []builder.Placed) {
+	if c.Webhook == "" && !c.Unheard {
+		return
+	}
+	state, err := m.state(ctx, run.Channel{Rule: channels.Rule{Name: c.Name}}, at)
+	if err != nil {
+		m.untold(ctx, c, err)
+		return
+	}
+	m.tellOf(ctx, c, at, state.Passed)
+}
+
+func (m *Mover) untold(ctx context.Context, c run.Channel, err error) {
+	m.Scope.Warn(ctx, "The webhook of channel %s was not told: %s", c.Name, err)
+}
+
+func (m *Mover) tellOf(ctx context.Context, c run.Channel, at []builder.Placed, passed []string) {
+	if c.Unheard {
+		m.Scope.Warn(ctx, "The webhook of channel %s was not told: its URL depends on a data source, which only a build reads", c.Name)
+	}
+	notice.New(m.Image, c.Name, m.Scope.Run.ID, m.Now(), at, passed).Tell(ctx, m.Scope, c.Webhook)
+}
+
+// moves returns what tells the webhooks of an image's channels which of them have moved since.
+func (m *Mover) moves(ctx context.Context) func() {
+	before := map[string][]builder.Placed{}
+	heard := slices.DeleteFunc(slices.Clone(m.channels()), func(c run.Channel) bool { return c.Webhook == "" && !c.Unheard })
+	for _, c := range heard {
+		at, _, err := m.Outlet.Named(ctx, c.Parameter)
+		switch {
+		case err == nil:
+			before[c.Name] = at
+		case !errors.Is(err, images.ErrNoChannel):
+			m.untold(ctx, c, err)
+		}
+	}
+	same := func(a, b builder.Placed) bool { return a.Account == b.Account && a.Region == b.Region && a.ID == b.ID }
+	return func() {
+		for _, c := range heard {
+			was, ok := before[c.Name]
+			if !ok {
+				continue
+			}
+			at, _, err := m.Outlet.Named(ctx, c.Parameter)
+			switch {
+			case err != nil:
+				m.untold(ctx, c, err)
+			case !slices.EqualFunc(was, at, same):
+				m.tell(ctx, c, at)
+			}
+		}
+	}
+}
+
+// state is what the tags of images and the channels before say.
+func (m *Mover) state(ctx context.Context, target run.Channel, at []builder.Placed) (channels.State, error) {
+	state := channels.State{Now: m.Now(), Approved: true}
+	first := true
+	for _, one := range at {
+		if one.Shared {
+			continue
+		}
+		tags, err := m.Outlet.Tags(ctx, one)
+		if err != nil {
+			return state, err
+		}
+		if tags == nil {
+			continue // of another account: the own ones tell
+		}
+		passed, told := channels.Passed(tags[imagetag.Verified])
+		state.Untold = state.Untold || !told
+		state.Approved = state.Approved && tags[channels.ApprovalTag(target.Name)] != ""
+		if first {
+			state.Passed, first = passed, false
+		}
+		state.Passed = slices.DeleteFunc(slices.Clone(state.Passed), func(name string) bool { return !slices.Contains(passed, name) })
+	}
+	state.Approved = state.Approved && !first
+	for _, c := range m.channels() {
+		if c.Name != target.From {
+			continue
+		}
+		in, err := m.Outlet.Channel(ctx, c.Parameter, at)
+		if err != nil {
+			return state, err
+		}
+		state.In, state.Since = in.Names, in.Since
+	}
+	return state, nil
+}

@@ -1,0 +1,211 @@
+package releases_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"bake/builder"
+	"bake/builder/amazon"
+	"bake/builder/amazon/images"
+	"bake/cloud"
+	"bake/cloud/cloudtest"
+	"bake/golden/channels"
+	"bake/golden/notice"
+	"bake/internal/imagetag"
+	"bake/run"
+	"bake/run/releases"
+	"bake/step"
+)
+
+const region = "us-east-1"
+
+// world is a cloud with an account, and what was told of channels there.
+type world struct {
+	t       *testing.T
+	ec2     *ec2.Client
+	account *images.Account
+	heard   []notice.Notice
+	url     string // of the webhook
+}
+
+func newWorld(t *testing.T) *world {
+	server := cloudtest.Start(t, cloud.Options{Validate: time.Millisecond})
+	w := &world{t: t, ec2: server.EC2("default", region)}
+	key := server.Credentials()[0]
+	var err error
+	w.account, err = images.Open(t.Context(), images.Place{Cloud: amazon.Cloud{Name: "test", Endpoint: server.URL, AccessKey: key.AccessKeyID, SecretKey: key.SecretAccessKey, Region: region}})
+	w.fatal(err)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		var n notice.Notice
+		if err = errors.Join(err, json.Unmarshal(text, &n)); err != nil {
+			t.Error(err)
+		}
+		w.heard = append(w.heard, n)
+	}))
+	t.Cleanup(hook.Close)
+	w.url = hook.URL
+	return w
+}
+
+func (w *world) fatal(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// image makes an image that has passed something, if that is not empty.
+func (w *world) image(name, passed string) string {
+	w.t.Helper()
+	ctx := w.t.Context()
+	volume, err := w.ec2.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String(region + "a"), Size: aws.Int32(1)})
+	w.fatal(err)
+	s, err := w.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: volume.VolumeId})
+	w.fatal(err)
+	w.fatal(ec2.NewSnapshotCompletedWaiter(w.ec2, func(o *ec2.SnapshotCompletedWaiterOptions) { o.MinDelay = time.Millisecond }).
+		Wait(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*s.SnapshotId}}, time.Minute))
+	out, err := w.ec2.RegisterImage(ctx, &ec2.RegisterImageInput{
+		Name: &name, RootDeviceName: aws.String("/dev/xvda"),
+		BlockDeviceMappings: []types.BlockDeviceMapping{{DeviceName: aws.String("/dev/xvda"), Ebs: &types.EbsBlockDevice{SnapshotId: s.SnapshotId}}},
+	})
+	w.fatal(err)
+	if passed != "" {
+		w.tag(*out.ImageId, imagetag.Verified, passed)
+	}
+	return *out.ImageId
+}
+
+func (w *world) tag(image, key, value string) {
+	w.t.Helper()
+	_, err := w.ec2.CreateTags(w.t.Context(), &ec2.CreateTagsInput{Resources: []string{image}, Tags: []types.Tag{{Key: &key, Value: &value}}})
+	w.fatal(err)
+}
+
+// move does something in a run of its own, which must leave nothing behind.
+func (w *world) move(block *run.ImageBlock, do func(context.Context, *releases.Mover) error) error {
+	w.t.Helper()
+	l, err := step.CreateLedger(w.t.TempDir(), step.Header{Run: "run"})
+	w.fatal(err)
+	s := step.NewScope(step.Scope{Run: step.Invocation{ID: "run"}, Build: "images", Ledger: l, Emit: func(step.Event) {}, Grace: time.Minute})
+	ctx := w.t.Context()
+	err = do(ctx, &releases.Mover{Image: "web", Block: block, Outlet: w.account.NewOutlet(builder.Distribution{}, "run"), Scope: s, Now: time.Now})
+	w.fatal(s.Close(ctx, context.Background()))
+	if owned, _ := l.Owned(); len(owned) > 0 {
+		w.t.Errorf("the ledger owns %v", owned)
+	}
+	return err
+}
+
+// told are the images that were told of a channel since the last time.
+func (w *world) told(channel string) (ids []string) {
+	for _, n := range w.heard {
+		if n.Image != "web" || n.Channel != channel || n.Run != "run" || len(n.Images) != 1 {
+			w.t.Errorf("told %+v", n)
+			continue
+		}
+		ids = append(ids, n.Images[0].ID)
+	}
+	w.heard = nil
+	return ids
+}
+
+// TestMover: a channel lets in what its rules let in, goes back, and is left by what is taken
+// back; its webhook hears of that, and of nothing else.
+func TestMover(t *testing.T) {
+	w := newWorld(t)
+	stable := run.Channel{Rule: channels.Rule{Name: "stable", Requires: []string{"verify.boot"}, From: "candidate", Approval: true}, Parameter: "/bake/web/stable", Webhook: w.url}
+	candidate := run.Channel{Rule: channels.Rule{Name: "candidate"}, Parameter: "/bake/web/candidate"}
+	block := &run.ImageBlock{Channels: []run.Channel{candidate, stable}}
+	enter := func(id string) {
+		t.Helper()
+		w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+			return m.Outlet.Enter(ctx, m.Scope, candidate.Parameter, "bake: test", []builder.Placed{{Account: w.account.ID, Region: region, ID: id}})
+		}))
+	}
+	promote := func() (moved releases.Moved, err error) {
+		t.Helper()
+		err = w.move(block, func(ctx context.Context, m *releases.Mover) error {
+			var err error
+			moved, err = m.Promote(ctx, "candidate", "stable")
+			return err
+		})
+		return moved, err
+	}
+	ids := []string{w.image("web-1", "verify.boot"), w.image("web-2", "")}
+
+	enter(ids[1])
+	_, err := promote()
+	if closed, ok := errors.AsType[*releases.ClosedError](err); !ok || closed.Channel != "stable" || len(closed.Reasons) != 2 || !strings.Contains(err.Error(), "verify.boot") {
+		t.Errorf("an image that has passed nothing, and that nobody has approved: %v", err)
+	}
+	if told := w.told("stable"); told != nil {
+		t.Errorf("told of %v, which the channel refused", told)
+	}
+	for _, id := range ids {
+		enter(id)
+		w.tag(id, imagetag.Verified, "verify.boot,checks")
+		w.tag(id, channels.ApprovalTag("stable"), "somebody")
+		moved, err := promote()
+		if err != nil || moved.Parameter != stable.Parameter || len(moved.Images) != 1 || moved.Images[0].ID != id {
+			t.Errorf("%+v, %v", moved, err)
+		}
+		if len(w.heard) != 1 || !slices.Equal(w.heard[0].Passed, []string{"verify.boot", "checks"}) {
+			t.Errorf("told %+v", w.heard)
+		}
+		if told := w.told("stable"); !slices.Equal(told, []string{id}) {
+			t.Errorf("told %v, want %s", told, id)
+		}
+	}
+
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+		moved, err := m.Rollback(ctx, "stable", "")
+		if err == nil && (len(moved.Images) != 1 || moved.Images[0].ID != ids[0]) {
+			t.Errorf("rolled back to %+v", moved)
+		}
+		return err
+	}))
+	if told := w.told("stable"); !slices.Equal(told, ids[:1]) {
+		t.Errorf("told %v of the rollback", told)
+	}
+
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error { // forward again
+		_, err := m.Rollback(ctx, "stable", ids[1])
+		return err
+	}))
+	w.told("stable")
+	w.fatal(w.move(block, func(ctx context.Context, m *releases.Mover) error {
+		all, err := m.Revoke(ctx, ids[1], "CVE-2026-1234", false)
+		if err == nil && (len(all) != 1 || !all[0].Disabled) {
+			t.Errorf("revoked: %+v", all)
+		}
+		return err
+	}))
+	if told := w.told("stable"); !slices.Equal(told, ids[:1]) {
+		t.Errorf("told %v of the image that stable names since the other was taken back", told)
+	}
+}
+
+// TestChannels: a channel is one of the block's or, without a block, whatever it is called.
+func TestChannels(t *testing.T) {
+	m := &releases.Mover{Image: "web", Block: &run.ImageBlock{Channels: []run.Channel{{Rule: channels.Rule{Name: "beta"}}, {Rule: channels.Rule{Name: "stable"}}}}}
+	if _, err := m.Channel("stabel"); err == nil || err.Error() != `the image "web" has no channel "stabel"; it has: beta, stable` {
+		t.Error(err)
+	}
+	m.Block = nil
+	if c, err := m.Channel("any"); err != nil || c.Parameter != "/bake/web/any" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
