@@ -94,13 +94,27 @@ learn() {
 	learn_login_shell "$@"
 }
 
-# check ID... tries rules, and says what came of each.
+# check ID... tries rules, and says what came of each. pkg-updates may read the lists of a
+# mirror, which the others need not wait for.
 check() {
 	learn "$@"
+	aside=
 	for rule; do
+		if [ "$rule" = pkg-updates ] && aside=$(mktemp /run/bake-baseline.XXXXXX 2>/dev/null); then
+			trap 'rm -f "$aside"' EXIT
+			{
+				try "$rule"
+				answer "$rule" "$status" "$said"
+			} >"$aside" &
+			continue
+		fi
 		try "$rule"
 		answer "$rule" "$status" "$said"
 	done
+	if [ -n "$aside" ]; then
+		wait
+		cat "$aside"
+	fi
 	printf '\001bake end\n'
 }
 

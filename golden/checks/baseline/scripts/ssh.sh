@@ -54,10 +54,12 @@ sshd_value() {
 "*}
 }
 
-# sshd_where KEY tells which files set a key.
+# sshd_where KEY sets where to the files that set a key, unless it was looked for already.
 sshd_where() {
+	[ "${looked_for:-}" != "$1" ] || return 0
+	looked_for=$1
 	where=$(grep -liE "^[[:space:]]*$1[[:space:]=]" /etc/ssh/sshd_config.d/*.conf /etc/ssh/sshd_config 2>/dev/null | some)
-	[ -z "$where" ] || printf ' (set in %s)' "$where"
+	where=${where:+ (set in $where)}
 }
 
 # sshd_is KEY VALUES [USER] complains of users who get none of the values, which a | stands
@@ -69,7 +71,8 @@ sshd_is() {
 		[ -z "${3:-}" ] || [ "$user" = "$3" ] || continue
 		case "|$2|" in *"|$value|"*) continue ;; esac
 		[ "$user" != nobody ] || user=others
-		complain "$1 $value for $user$(sshd_where "$1")"
+		sshd_where "$1"
+		complain "$1 $value for $user$where"
 	done <<X
 $list
 X
@@ -83,7 +86,9 @@ sshd_numbers() {
 		'') continue ;;
 		*[!0-9]*) error "sshd -T gives no number for $1" ;;
 		esac
-		{ [ "$value" -ge "$2" ] && [ "$value" -le "$3" ]; } || complain "$1 $value$(sshd_where "$1")"
+		[ "$value" -lt "$2" ] || [ "$value" -gt "$3" ] || continue
+		sshd_where "$1"
+		complain "$1 $value$where"
 	done <<X
 $list
 X
@@ -158,7 +163,10 @@ check_ssh_max_startups() {
 	set -- $v
 	IFS=$old_ifs
 	case $#$v in 3*[!0-9:]* | [!3]*) error "sshd -T says maxstartups $v" ;; esac
-	{ [ "$1" -le 10 ] && [ "$2" -ge 30 ] && [ "$3" -le 60 ]; } || fail "maxstartups $v$(sshd_where maxstartups)"
+	if [ "$1" -gt 10 ] || [ "$2" -lt 30 ] || [ "$3" -gt 60 ]; then
+		sshd_where maxstartups
+		fail "maxstartups $v$where"
+	fi
 	pass
 }
 fix_ssh_max_startups() { set_sshd MaxStartups 10:30:60; }
